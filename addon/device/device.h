@@ -1,0 +1,149 @@
+// Device: the one interface between the model and the hardware.
+//
+// One Device is one rank: one GPU, or one share of the CPU. It is used by exactly one thread (the
+// runner's rank thread). Ops enqueue and return; nothing throws; an error is sticky and comes back
+// from sync(). A layer of the decoder is five fused ops; each has a default body made of the
+// primitives below it, so that a backend may start from the primitives and replace what pays.
+//
+// Activations between ops have the device's own dtype (activation_dtype()); the residual stream x
+// and the logits are float32 everywhere. Dimension names: docs/architecture.md, glossary.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "device/status.h"
+#include "device/step.h"
+#include "device/tensor.h"
+
+namespace nemotron {
+
+// Rows [rows, cols] of a stored matrix, perhaps a slice of it (tensor parallelism cuts here).
+// Host memory, valid during pack_weight only.
+struct MatrixPart {
+  const void* data = nullptr;
+  DType dtype = DType::bf16;
+  int64_t rows = 0, cols = 0;
+  int64_t row_stride = 0;          // in elements
+  std::span<const float> scale;    // real value = stored * scale; empty, one value, or [rows]
+};
+
+enum class WeightUse : uint8_t {
+  linear,     // [out, in]
+  gate_up,    // two parts of equal shape: gate, up. Only mlp_gate_up reads it
+  embedding,  // [vocab, hidden], rows are looked up
+  tied,       // [vocab, hidden], looked up and multiplied
+};
+enum class WeightFormat : uint8_t { stored, fp8 };  // fp8: quantise per output row while packing
+
+// A matrix as the backend wants it (panels, tiles, scales). Only the backend that made it reads it;
+// it lives until the device closes.
+struct Weight {
+  void* handle = nullptr;
+  int64_t rows = 0, cols = 0;
+  size_t bytes = 0;  // device memory it takes: what one multiplication streams
+};
+
+struct RopeTable {  // rotation of pair (i, i + head_dim/2) at position p by angle p * inv_freq[i]
+  std::span<const float> inv_freq;  // [head_dim / 2] float32, llama3 scaling already applied
+};
+
+struct KvConfig {
+  int32_t layers = 0, kv_heads = 0, head_dim = 0;
+  int32_t num_blocks = 0, block_size = 64;
+  DType dtype = DType::bf16;  // bf16 or fp8_e4m3
+  // Per layer, real = stored * scale; empty: all 1.
+  std::span<const float> k_scale, v_scale;
+  size_t bytes_per_block() const {
+    return size_t(layers) * 2 * size_t(kv_heads) * size_t(head_dim) * size_t(block_size) *
+           dtype_bytes(dtype);
+  }
+};
+
+// The largest step the runner will ever launch; the device sizes its workspace once from this.
+struct StepLimits {
+  int32_t max_rows = 0;         // token budget
+  int32_t max_spans = 0;        // sequences in a step
+  int32_t max_samples = 0;      // logit rows in a step
+  int32_t max_context = 0;      // longest sequence
+  int32_t q_heads = 0, kv_heads = 0, head_dim = 0, hidden = 0, intermediate = 0, vocab = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  // --- what it is -------------------------------------------------------------------------------
+  virtual std::string name() const = 0;      // "cpu (amx-bf16, 2 threads)", "NVIDIA H200 (sm_90a)"
+  virtual DType activation_dtype() const = 0;
+  virtual size_t free_bytes() const = 0;
+
+  // --- memory: all of it is taken before the first step -------------------------------------------
+  virtual Status alloc(size_t bytes, void** out) noexcept = 0;  // zeroed, 64-byte aligned
+  virtual void free(void* p) noexcept = 0;
+  virtual void upload(void* dst, const void* host, size_t bytes) noexcept = 0;
+  virtual void download(void* host, const void* src, size_t bytes) noexcept = 0;  // waits
+  virtual Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
+                             Weight* out) noexcept = 0;
+  virtual Status prepare(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope) noexcept = 0;
+
+  // --- a step -----------------------------------------------------------------------------------
+  // Takes the step's metadata. `in` stays valid until sync() of this step.
+  virtual void begin_step(const StepInput& in) noexcept = 0;
+  // Waits for everything enqueued. Not ok: the device is unusable from now on.
+  virtual Status sync() noexcept = 0;
+
+  // --- the five ops of a layer, and the two ends --------------------------------------------------
+  // x [rows, hidden] f32 = table[ids of the step]
+  virtual void embed(Tensor x, const Weight& table) noexcept = 0;
+  // q [rows, q_heads, head_dim] = rope((norm(x) * gain) w^T), k and v of these rows into the cache.
+  // w: rows are q, then k, then v heads. gain [hidden] f32.
+  virtual void attention_input(Tensor q, Tensor x, Tensor gain, float eps, const Weight& w,
+                               int32_t kv_layer) noexcept = 0;
+  // out [rows, q_heads, head_dim] = softmax(q k^T * scale) v over the row's own prefix
+  virtual void attention(Tensor out, Tensor q, int32_t kv_layer, float scale) noexcept = 0;
+  // x += a w^T (summed over ranks). a [rows, in]
+  virtual void gemm_residual(Tensor x, Tensor a, const Weight& w) noexcept = 0;
+  // h [rows, intermediate] = silu(n gate^T) * (n up^T), n = norm(x) * gain
+  virtual void mlp_input(Tensor h, Tensor x, Tensor gain, float eps, const Weight& w) noexcept = 0;
+  // out [n, w.rows] f32 = (norm(x[rows]) * gain) w^T for the given rows of the step: the vocabulary,
+  // or the few rows of a reward head.
+  virtual void head(Tensor out, Tensor x, std::span<const int32_t> rows, Tensor gain, float eps,
+                    const Weight& w) noexcept = 0;
+  // logits [n, vocab] f32 (clobbered) of samples [first, first + n) of the step; ids go to their
+  // slots, results to out[0..n) (host memory, valid after sync()).
+  virtual void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept = 0;
+
+  // --- primitives, for the op suite and for models whose layers differ ----------------------------
+  // out [rows, cols] (activation dtype) = x * rsqrt(mean(x^2) + eps) * gain
+  virtual void rms_norm(Tensor out, Tensor x, Tensor gain, float eps) noexcept = 0;
+  // out [rows, w.rows] f32 = a w^T
+  virtual void gemm(Tensor out, Tensor a, const Weight& w) noexcept = 0;
+};
+
+// --- backends ------------------------------------------------------------------------------------
+
+struct DeviceOptions {
+  int32_t index = 0;        // which GPU
+  int32_t threads = 0;      // CPU: 0 = one per hardware thread
+  std::string isa;          // CPU: "", "plain", "avx2", "avx512", "amx"; "" = the best this machine has
+  bool debug_checks = false;
+};
+
+// The CPU backend is linked in.
+Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept;
+
+// What a backend library (libnemotron_cuda.so) exports as `nemotron_backend`.
+inline constexpr uint32_t kBackendAbi = 1;
+struct Backend {
+  uint32_t abi = kBackendAbi;
+  const char* name = "";
+  // Devices usable now; when 0, *why says what is missing.
+  int32_t (*device_count)(std::string* why) noexcept = nullptr;
+  Status (*open)(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept = nullptr;
+};
+
+}  // namespace nemotron

@@ -1,0 +1,83 @@
+// What one forward pass works on: plain host data that the scheduler made and every device reads.
+//
+// A step mixes rows of many sequences. A row is one token of one sequence. Rows of a sequence are
+// consecutive and form a *span*; spans of generated tokens come first, then spans of prompt tokens
+// (the row's kind, never the batch size, picks a CUDA kernel: docs/decisions/0003-equality.md).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace nemotron {
+
+inline constexpr int kMaxTopLogprobs = 20;
+
+// Consecutive rows of one sequence.
+struct SpanInput {
+  int32_t first_row = 0;
+  int32_t rows = 0;
+  int32_t first_position = 0;             // position of first_row; its keys are 0..first_position
+  bool generated = false;                 // all rows are generated tokens (drafts included)
+  std::span<const int32_t> block_table;   // block ids covering at least first_position + rows tokens
+};
+
+struct TokenCount {  // a token already in the sequence, for the penalties
+  int32_t id = 0;
+  int32_t output_count = 0;  // times it was generated (presence and frequency look at these alone)
+  bool in_prompt = false;    // repetition_penalty looks at prompt and output
+};
+struct TokenBias {
+  int32_t id = 0;
+  float bias = 0;
+};
+
+// One row whose logits are wanted: a draw, or (target >= 0) just the logprob of a known token.
+// Order of operations on the logits (all float32): bias -> penalties -> banned / allowed ->
+// temperature -> top-k -> top-p -> min-p -> draw. Logprobs are log_softmax of the raw logits.
+struct SampleInput {
+  int32_t row = 0;       // row of the step
+  int32_t slot = -1;     // where the drawn id stays on the device for the next step; -1: nowhere
+  int32_t target = -1;   // >= 0: no draw, report this id's logprob (prompt logprobs)
+  int32_t num_top = -1;  // -1: no logprobs; 0..kMaxTopLogprobs: that many of the likeliest ids
+  float temperature = 0;  // 0: greedy (lowest id wins a tie)
+  float top_p = 1, min_p = 0;
+  int32_t top_k = 0;  // 0: off
+  float repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
+  uint64_t seed = 0;      // the draw is a function of (seed, position, token id) alone:
+  uint64_t position = 0;  // Gumbel noise from Philox, so the same in any batch and on any device
+  std::span<const TokenCount> counts;
+  std::span<const TokenBias> bias;
+  std::span<const int32_t> banned;        // ids that must not be drawn here
+  std::span<const uint32_t> allowed;      // bit mask over the vocabulary; empty: all allowed
+};
+
+struct StepInput {
+  std::span<const int32_t> token_ids;    // [rows]
+  std::span<const int32_t> token_slots;  // [rows] >= 0: take the id that an earlier step left in that slot
+  std::span<const SpanInput> spans;
+  std::span<const SampleInput> samples;  // in row order
+  std::span<const int32_t> score_rows;   // rows whose reward scores are wanted
+  int32_t num_generated_rows = 0;        // rows [0, num_generated_rows) are generated tokens
+  int32_t rows() const { return int32_t(token_ids.size()); }
+};
+
+// What came of one SampleInput. (score, id) is what a vocabulary shard would report: the shard with
+// the largest score wins, so ranks can merge later.
+struct SampleOutput {
+  int32_t id = -1;
+  float score = 0;    // the winner's (scaled logit + Gumbel noise)
+  float logprob = 0;  // of id (or of the target), valid when num_top >= 0
+  int32_t rank = 0;   // 1 = the likeliest id of the raw distribution; valid when num_top >= 0
+  int32_t num_top = 0;
+  int32_t top_ids[kMaxTopLogprobs];
+  float top_logprobs[kMaxTopLogprobs];  // descending; ties by lower id
+  bool finite = true;  // false: a NaN was among the logits, the id means nothing
+};
+
+struct StepOutput {
+  std::vector<SampleOutput> samples;  // as StepInput::samples
+  std::vector<float> scores;          // [score_rows, scores per row]
+};
+
+}  // namespace nemotron

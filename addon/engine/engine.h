@@ -1,0 +1,96 @@
+// Engine: one model on one device, serving many requests at once.
+//
+// One engine thread alone owns scheduler, blocks and sequences (no locks there). Any thread may call
+// submit, abort, stats, drain_deltas and close. `wake` is called from the engine thread, at most once
+// until the next drain_deltas().
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+#include "engine/request.h"
+#include "models/checkpoint.h"
+#include "models/config.h"
+
+namespace nemotron {
+
+struct EngineOptions {
+  std::string model_dir;
+  std::string backend = "auto";          // auto | cpu | cuda
+  DeviceOptions device;
+  WeightFormat format = WeightFormat::stored;  // --dtype fp8
+  DType kv_dtype = DType::bf16;
+  int64_t kv_memory = 0;                 // bytes; 0: what is left
+  double memory_utilization = 0.9;       // of the device's free memory
+  int32_t max_model_len = 0;             // 0: the checkpoint's
+  int32_t max_seqs = 64;
+  int32_t max_batched_tokens = 512;      // token budget of a step
+  int32_t block_size = 64;
+  int32_t max_waiting = 256;             // requests
+  int64_t max_waiting_tokens = 1 << 20;
+  bool prefix_cache = true;
+  bool debug_checks = false;             // verify every reference count each step
+  int32_t reward_row = -1;               // see read_model_config
+  // Token id -> its bytes; `special` ids give no text when skip_special_tokens. Ids beyond the table
+  // (padding of the embedding) are never drawn.
+  std::vector<std::string> token_bytes;
+  std::vector<bool> token_special;
+  std::vector<int32_t> stop_ids;         // beside config's eos ids (names <|eot_id|> etc., decision 13)
+};
+
+struct LoadReport {
+  double open_seconds = 0, pack_seconds = 0, prepare_seconds = 0;
+  size_t bytes = 0;
+};
+
+struct EngineInfo {
+  ModelConfig config;
+  MemoryPlan plan;
+  LoadReport load;
+  std::string device;        // Device::name()
+  std::string backend_note;  // why this backend was chosen
+  int32_t max_model_len = 0, max_seqs = 0, max_batched_tokens = 0, block_size = 0;
+};
+
+struct EngineStats {  // counters since start, gauges now; readable from any thread
+  int64_t steps = 0, prompt_tokens = 0, generated_tokens = 0, cached_tokens = 0, queried_tokens = 0;
+  int64_t preemptions = 0, aborted = 0, finished_stop = 0, finished_length = 0, failed = 0, rejected = 0;
+  int64_t drafted = 0, accepted = 0;
+  int64_t miss_never_seen = 0, miss_evicted = 0, miss_salt = 0;
+  int32_t running = 0, waiting = 0, blocks_total = 0, blocks_used = 0, blocks_cached = 0;
+  int64_t waiting_tokens = 0;
+  double step_seconds_sum = 0;          // time in steps
+  double last_step_age = 0;             // seconds since the loop last made progress while it had work; 0 when idle
+  int32_t last_step_rows = 0, last_step_seqs = 0;
+  bool failed_device = false;
+  std::string failure;
+};
+
+class Engine {
+ public:
+  // Blocks while it plans, loads and prepares. `progress` is called from this thread.
+  static Status create(EngineOptions options, std::function<void()> wake,
+                       const std::function<void(const LoadProgress&)>& progress,
+                       const std::function<void(const MemoryPlan&)>& planned,
+                       std::unique_ptr<Engine>* out);
+  virtual ~Engine() = default;  // close()s
+
+  virtual const EngineInfo& info() const = 0;
+  // Validates against the model (ids in range, length, parameters) and queues. unavailable: the queue
+  // is full; invalid_argument: the message names the field. Never blocks on a step.
+  virtual Status submit(Request request) = 0;
+  // Idempotent, never waits; each live choice ends with Finish::abort at the next step boundary.
+  virtual void abort(uint64_t request_id) = 0;
+  virtual void drain_deltas(std::vector<Delta>* out) = 0;
+  virtual EngineStats stats() const = 0;
+  // Stops admitting (submit -> unavailable); running and waiting requests go on.
+  virtual void drain() = 0;
+  // Aborts what is left, joins the threads, frees the device. Idempotent.
+  virtual void close() = 0;
+};
+
+}  // namespace nemotron

@@ -1,0 +1,76 @@
+// ModelConfig: what config.json, generation_config.json and the quantisation files of a Hugging Face
+// folder say, checked. Pure data; read once at load.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "device/status.h"
+#include "device/tensor.h"
+
+namespace nemotron {
+
+// One decoder layer. Plain Llama repeats one spec; a pruned model (Super-49B) is a longer list.
+struct LayerSpec {
+  bool attention = true;       // false: no attention, no input norm, no KV
+  int32_t kv_heads = 0;
+  bool ffn = true;
+  int32_t intermediate = 0;
+};
+
+// RoPE frequency scaling. llama3: transformers' modeling_rope_utils, frequencies by wavelength.
+struct RopeConfig {
+  double theta = 10000.0;
+  enum class Kind : uint8_t { none, llama3 } kind = Kind::none;
+  double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
+  int64_t original_max_position = 8192;
+};
+
+// What the checkpoint's linear layers are stored as.
+enum class QuantKind : uint8_t {
+  none,                // BF16, F16 or F32 tensors
+  modelopt_fp8,        // weight, weight_scale scalar, input_scale scalar (read, checked, unused on CPU)
+  compressed_fp8,      // weight, weight_scale [out, 1]; activations dynamic
+};
+
+// How a reward is read from the last position.
+struct RewardHead {
+  enum class Kind : uint8_t {
+    none,              // a chat model
+    lm_head_row,       // Reward-HF: logit of one vocabulary id
+    classification,    // LlamaForSequenceClassification: score.weight [labels, hidden]
+  } kind = Kind::none;
+  int32_t vocab_id = 0;              // lm_head_row
+  std::vector<std::string> labels;   // classification: id2label, in order
+};
+
+struct ModelConfig {
+  std::string architecture;  // "LlamaForCausalLM", ...
+  int32_t hidden = 0, vocab = 0, q_heads = 0, head_dim = 0;
+  int32_t max_position = 0;
+  float rms_eps = 1e-5f;
+  bool tied = false;
+  RopeConfig rope;
+  std::vector<LayerSpec> layers;
+  DType dtype = DType::bf16;  // torch_dtype, for display; tensors say their own
+  QuantKind quant = QuantKind::none;
+  std::vector<std::string> quant_ignore;  // module patterns kept unquantised
+  bool kv_scales = false;                 // checkpoint carries k_scale / v_scale
+  RewardHead reward;
+  int32_t bos_id = -1;
+  std::vector<int32_t> eos_ids;  // union of config and generation_config
+
+  int32_t kv_layers() const;               // layers with attention
+  int32_t max_intermediate() const;
+  int32_t kv_heads() const;                // of the attention layers (all equal, checked)
+  std::vector<float> rope_inv_freq() const;  // [head_dim / 2], scaling applied, computed in double
+};
+
+// Reads `dir`/config.json and its companions. Errors name the file, the field, found and expected;
+// architectures not served yet are refused by name.
+// `reward_row`: registry.json or the config file says that this checkpoint's score is the logit of
+// that vocabulary id (Reward-HF is stored as an ordinary LlamaForCausalLM); -1: it does not.
+Status read_model_config(const std::string& dir, int32_t reward_row, ModelConfig* out);
+
+}  // namespace nemotron

@@ -1,0 +1,51 @@
+// Decoder: THE forward pass, written once for all devices. Llama family; layers by LayerSpec.
+// Owned by a runner; used by its rank thread only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "device/device.h"
+#include "models/config.h"
+
+namespace nemotron {
+
+// A decoder's weights on one device, packed. Made by load_weights().
+struct LayerWeights {
+  Tensor input_gain, post_attention_gain;  // [hidden] f32 on the device
+  Weight qkv, o, gate_up, down;
+  int32_t kv_layer = -1;                   // index into the KV cache; -1: no attention
+};
+struct DecoderWeights {
+  Weight embedding;            // tied: also the head
+  Weight head;                 // [vocab, hidden], or the rows of a reward head
+  Tensor final_gain;           // [hidden] f32
+  std::vector<LayerWeights> layers;
+  std::vector<float> k_scale, v_scale;  // [kv layers], empty: all 1
+  size_t bytes = 0;
+};
+
+class Decoder {
+ public:
+  // Allocates the activations for steps within `limits` on `device`. All three outlive the decoder.
+  static Status create(const ModelConfig& config, const DecoderWeights& weights, Device* device,
+                       const StepLimits& limits, std::unique_ptr<Decoder>* out);
+  ~Decoder();
+
+  // Enqueues one step and waits for it. On an error the device is unusable.
+  Status step(const StepInput& in, StepOutput* out) noexcept;
+
+  // Bytes of activations that create() will allocate.
+  static size_t activation_bytes(const ModelConfig& config, const StepLimits& limits, DType activation);
+
+ private:
+  Decoder() = default;
+  const ModelConfig* config_ = nullptr;
+  const DecoderWeights* weights_ = nullptr;
+  Device* device_ = nullptr;
+  Tensor x_, q_, attn_, h_, logits_, scores_;
+  std::vector<int32_t> rows_;  // scratch: logit rows of a slice
+};
+
+}  // namespace nemotron
