@@ -1,0 +1,116 @@
+"""Words the generators draw from, and the one rule that keeps test items out of training.
+
+Everything is typed or generated here: no word list, corpus or data set of others is used.
+"""
+
+import zlib
+
+# Never in a training dialogue; these are what people type first.
+RESERVED = frozenset("strawberry banana mississippi raspberry blueberry nemotron".split())
+
+WORDS = """
+able about above absent accept across action active actor adult advice after again agree airplane
+album alert alley almond almost alone alpha amber amount anchor angle animal ankle annual answer
+apple apricot april arena arrow artist asleep attack attic autumn avocado awake baby bacon badge
+bakery balance balloon bamboo barrel basket bathroom battery beach beard beauty bedroom beetle
+belief bell belly bench berry better bicycle biology bishop bitter blanket blossom blue boat body
+bonus book border borrow bottle bottom bounce bowl branch bread breeze brick bridge bright broccoli
+brother bubble bucket buffalo buffet butter button cabbage cabin cactus camera canal candle cannon
+canoe canvas captain carbon career carpet carrot castle cattle cause ceiling celery cement center
+cereal chair chalk channel chapter charity cheese cherry chess chicken chimney chocolate church
+cinema circle circus citizen classic clever climate clock cloud coast coconut coffee collar college
+color comedy comet command common compass computer concert cookie copper coral corner cotton couch
+cousin cradle crayon cricket crisp crown crystal cucumber curtain cushion custom daisy dance danger
+daughter dawn decade deer delta denim dentist desert dessert diamond dinner dinosaur dollar dolphin
+donkey door dozen dragon drawer dream dress driver drum eagle early earth easel echo editor effort
+eight elbow elder elephant eleven ember emerald empty energy engine enough entry error essay evening
+exact excess fabric factory family famous fancy farmer father feather fellow fence ferry festival
+fiddle field fifteen figure finger finish fish flamingo flavor flight floor flower flute forest
+forever fossil fountain freedom freezer friend frost frozen fruit funnel future galaxy gallery
+garage garden garlic gentle giant ginger giraffe glacier glass glove goblin golden goose gorilla
+grammar grape grass gravity green grocery guitar hammer hammock hamster handle happy harbor harvest
+hazel heaven hedge helmet herring hidden hippo hobby hockey holiday hollow honey horizon horse
+hotel hundred hunger hunter hurricane iceberg idea igloo immune inch index infant insect island
+ivory jacket jaguar jelly jersey jewel jigsaw journal judge juggle juice jungle junior kangaroo
+kennel kettle keyboard kitchen kitten knight koala ladder lagoon lantern laptop laser laundry
+lawyer leather lemon lesson lettuce level library lily linen lion liquid lizard llama lobster
+locker logic lottery lumber machine magnet mammal mango marble marina market marriage mattress
+meadow medal melody melon memory merry middle minute mirror missile mitten mobile modern moment
+monkey morning mosquito mother motor mountain mouse muffin muscle museum mushroom music mustard
+napkin narrow nature nephew nickel noodle normal november number nurse nutmeg oatmeal object ocean
+octopus office olive onion opera orange orbit orchard otter oven oyster paddle palace pancake panda
+paper papaya paprika parade parrot passage pasta peanut pebble pencil penguin pepper perfect person
+piano pickle picnic pigeon pillow pilot pioneer pirate pizza planet plastic pocket poem polar police
+polite pony popcorn possible potato pottery powder prairie pretty prince prison proof pumpkin puppet
+puppy puzzle pyramid quarter queen quiet rabbit raccoon radio railroad rain rattle raven record
+referee ribbon rice river robot rocket roller rooster rubber ruby runner saddle safari sailor salad
+salmon sandal sandwich satellite saucer sausage scarf school scissors season secret seed senator
+settle shadow shampoo shelf sheriff shoulder silver simple sister skeleton sleeve slipper snow
+soccer sofa soldier spaghetti sparrow spider spinach spoon spring squirrel stadium station statue
+steam stomach stone storm stranger street student summer sunny supper surprise sweater swimmer
+symbol syrup table talent teacher teddy temple tennis terrace theater thunder ticket tiger timber
+tissue toast tobacco toffee tomato tomorrow tooth topic tractor traffic train treasure tree
+triangle trophy trumpet tulip tunnel turtle twelve twenty umbrella uncle unicorn useful valley
+vanilla velvet vessel village vinegar violin visitor volcano voyage waffle wagon walnut walrus
+warrior water wedding weekend welcome whisper willow winner winter wizard wolf wonder wooden worry
+yellow yogurt zebra zipper
+""".split()
+
+NAMES = """
+Ana Ben Carla David Emma Felix Grace Hugo Iris Jack Kira Leo Maria Noah Olga Paul Quinn Rosa Sam
+Tina Uma Victor Wendy Xavier Yara Zoe Adam Bella Chloe Diego Elena Frank Gina Henry Ivan Julia
+Kevin Laura Marco Nina Oscar Petra Ravi Sofia Tom Ursula Vera Walter Alice Bob Lucy Peter Anna
+Mohammed Yuki Chen Priya Omar Lars Ingrid Pablo Amina
+""".split()
+
+CITIES = """
+Paris London Berlin Madrid Rome Vienna Oslo Lisbon Prague Dublin Athens Warsaw Helsinki Zurich
+Geneva Munich Hamburg Milan Naples Turin Lyon Nice Tokyo Osaka Kyoto Seoul Beijing Shanghai Delhi
+Mumbai Cairo Lagos Nairobi Accra Tunis Lima Quito Bogota Santiago Toronto Montreal Chicago Boston
+Dallas Denver Seattle Houston Miami Austin Portland Sydney Perth Auckland Hanoi Bangkok Manila
+Jakarta Istanbul Kyiv Riga Tallinn Vilnius Sofia Brussels Amsterdam Rotterdam Antwerp Krakow
+""".split()
+
+LANGUAGES = """
+French German Spanish Italian Dutch Polish Czech Greek Turkish Swedish Danish Finnish Japanese
+Korean Chinese Hindi Arabic Hebrew Russian Ukrainian Portuguese Romanian Hungarian Latin
+""".split()
+
+_ONSETS = "b c d f g h j k l m n p r s t v w z br cl cr dr fl gr pl pr sh sl st th tr y qu".split()
+_VOWELS = "a e i o u a e i o ai ea ee oo ou".split()
+_CODAS = ["", "", "", "n", "r", "l", "s", "t", "m", "ck", "ll", "rr", "ss", "tt", "nd", "st", "x"]
+
+
+def held_out(key: str, modulus: int = 16) -> bool:
+    """True for the fixed share of keys that only tests may use."""
+    return key.lower() in RESERVED or zlib.crc32(key.lower().encode()) % modulus == 0
+
+
+def made_up(rng) -> str:
+    """A pronounceable word of one to four syllables that no list holds."""
+    syllables = rng.choice((1, 2, 2, 3, 3, 4))
+    word = "".join(
+        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables)
+    )
+    return word[:12]
+
+
+def draw(rng, words, test: bool, modulus: int = 16) -> str:
+    """One of `words`, or None-free retry until it is on the wanted side of the split."""
+    while True:
+        word = rng.choice(words) if not callable(words) else words(rng)
+        if held_out(word, modulus) == test:
+            return word
+
+
+def mixed(rng, words, share: float):
+    """A drawing function: made-up words with probability `share`, else one of `words`."""
+    capital = words[0][0].isupper()
+
+    def pick(rng):
+        if rng.random() >= share:
+            return rng.choice(words)
+        word = made_up(rng)
+        return word.capitalize() if capital else word
+
+    return pick
