@@ -44,7 +44,7 @@ class Decoder {
   const ModelConfig* config_ = nullptr;
   const DecoderWeights* weights_ = nullptr;
   Device* device_ = nullptr;
-  Tensor x_, q_, attn_, h_, logits_, scores_;
+  Tensor x_, q_, attn_, h_, logits_;
   std::vector<int32_t> rows_;  // scratch: logit rows of a slice
 };
 

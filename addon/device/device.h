@@ -110,7 +110,7 @@ class Device {
   // h [rows, intermediate] = silu(n gate^T) * (n up^T), n = norm(x) * gain
   virtual void mlp_input(Tensor h, Tensor x, Tensor gain, float eps, const Weight& w) noexcept = 0;
   // out [n, w.rows] f32 = (norm(x[rows]) * gain) w^T for the given rows of the step: the vocabulary,
-  // or the few rows of a reward head.
+  // or the few rows of a reward head. `rows` is read before the call returns.
   virtual void head(Tensor out, Tensor x, std::span<const int32_t> rows, Tensor gain, float eps,
                     const Weight& w) noexcept = 0;
   // logits [n, vocab] f32 (clobbered) of samples [first, first + n) of the step; ids go to their

@@ -1,0 +1,134 @@
+#include "models/decoder.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace nemotron {
+namespace {
+
+// Logits of one head call: enough rows to stream the head's weights once for a large batch, small
+// enough to be a footnote in the memory plan.
+constexpr size_t kMaxLogitBytes = size_t(128) << 20;
+
+int64_t logit_rows(const StepLimits& limits) {
+  const int64_t fit = int64_t(kMaxLogitBytes / (sizeof(float) * size_t(limits.vocab)));
+  return std::clamp<int64_t>(fit, 1, std::max(limits.max_samples, 1));
+}
+
+struct BufferPlan {
+  DType dtype;
+  int64_t rows, cols;
+  size_t bytes() const { return size_t(rows) * size_t(cols) * dtype_bytes(dtype); }
+};
+
+struct ActivationPlan {
+  BufferPlan x, q, attn, h, logits;
+  size_t bytes() const {
+    return x.bytes() + q.bytes() + attn.bytes() + h.bytes() + logits.bytes();
+  }
+};
+
+// A reward head has a few outputs for each scored row; the vocabulary head one row a sample.
+ActivationPlan plan(const ModelConfig& config, const StepLimits& limits, DType act) {
+  const int64_t rows = limits.max_rows, heads = int64_t(config.q_heads) * config.head_dim;
+  const bool reward = config.reward.kind != RewardHead::Kind::none;
+  const int64_t outputs =
+      !reward ? config.vocab : std::max<int64_t>(1, int64_t(config.reward.labels.size()));
+  return {
+      .x = {DType::f32, rows, config.hidden},
+      .q = {act, rows, heads},
+      .attn = {act, rows, heads},
+      .h = {act, rows, config.max_intermediate()},
+      .logits = {DType::f32, reward ? limits.max_spans : logit_rows(limits), outputs},
+  };
+}
+
+Tensor matrix(const Tensor& buffer, int64_t rows, int64_t cols) {
+  return {.data = buffer.data, .dtype = buffer.dtype, .rank = 2, .shape = {rows, cols}};
+}
+
+}  // namespace
+
+size_t Decoder::activation_bytes(const ModelConfig& config, const StepLimits& limits,
+                                 DType activation) {
+  return plan(config, limits, activation).bytes();
+}
+
+Status Decoder::create(const ModelConfig& config, const DecoderWeights& weights, Device* device,
+                       const StepLimits& limits, std::unique_ptr<Decoder>* out) {
+  auto decoder = std::unique_ptr<Decoder>(new Decoder());
+  decoder->config_ = &config;
+  decoder->weights_ = &weights;
+  decoder->device_ = device;
+  const ActivationPlan p = plan(config, limits, device->activation_dtype());
+  const auto allocate = [&](const BufferPlan& b, Tensor* t) -> Status {
+    void* data = nullptr;
+    if (Status s = device->alloc(b.bytes(), &data); !s) return s.within("activations");
+    *t = {.data = data, .dtype = b.dtype, .rank = 2, .shape = {b.rows, b.cols}};
+    return {};
+  };
+  for (auto [b, t] : {std::pair{&p.x, &decoder->x_}, {&p.q, &decoder->q_}, {&p.attn, &decoder->attn_},
+                      {&p.h, &decoder->h_}, {&p.logits, &decoder->logits_}}) {
+    if (Status s = allocate(*b, t); !s) return s;
+  }
+  decoder->rows_.reserve(size_t(std::max(limits.max_samples, limits.max_spans)));
+  *out = std::move(decoder);
+  return {};
+}
+
+Decoder::~Decoder() {
+  for (Tensor* t : {&x_, &q_, &attn_, &h_, &logits_}) {
+    if (t->data) device_->free(t->data);
+  }
+}
+
+Status Decoder::step(const StepInput& in, StepOutput* out) noexcept {
+  const ModelConfig& c = *config_;
+  const DecoderWeights& w = *weights_;
+  Device& d = *device_;
+  const int64_t rows = in.rows();
+  const Tensor x = matrix(x_, rows, c.hidden);
+  const Tensor q{.data = q_.data, .dtype = q_.dtype, .rank = 3, .shape = {rows, c.q_heads, c.head_dim}};
+  const Tensor attn{
+      .data = attn_.data, .dtype = attn_.dtype, .rank = 3, .shape = {rows, c.q_heads, c.head_dim}};
+  const Tensor attn_rows = matrix(attn_, rows, int64_t(c.q_heads) * c.head_dim);
+  const float scale = 1.0f / std::sqrt(float(c.head_dim));
+
+  d.begin_step(in);
+  d.embed(x, w.embedding);
+  for (size_t i = 0; i < w.layers.size(); ++i) {
+    const LayerSpec& spec = c.layers[i];
+    const LayerWeights& layer = w.layers[i];
+    if (spec.attention) {
+      d.attention_input(q, x, layer.input_gain, c.rms_eps, layer.qkv, layer.kv_layer);
+      d.attention(attn, q, layer.kv_layer, scale);
+      d.gemm_residual(x, attn_rows, layer.o);
+    }
+    if (spec.ffn) {
+      const Tensor h = matrix(h_, rows, spec.intermediate);
+      d.mlp_input(h, x, layer.post_attention_gain, c.rms_eps, layer.gate_up);
+      d.gemm_residual(x, h, layer.down);
+    }
+  }
+
+  // Only the rows that somebody asked for go through the head, in slices of the logits buffer.
+  out->samples.resize(in.samples.size());
+  for (size_t first = 0; first < in.samples.size();) {
+    const size_t n = std::min(in.samples.size() - first, size_t(logits_.shape[0]));
+    rows_.clear();
+    for (size_t i = 0; i < n; ++i) rows_.push_back(in.samples[first + i].row);
+    const Tensor logits = matrix(logits_, int64_t(n), w.head.rows);
+    d.head(logits, x, rows_, w.final_gain, c.rms_eps, w.head);
+    d.sample(logits, int32_t(first), int32_t(n), out->samples.data() + first);
+    first += n;
+  }
+  out->scores.resize(in.score_rows.size() * size_t(w.head.rows));
+  if (!in.score_rows.empty()) {
+    const Tensor scores = matrix(logits_, int64_t(in.score_rows.size()), w.head.rows);
+    d.head(scores, x, in.score_rows, w.final_gain, c.rms_eps, w.head);
+    d.download(out->scores.data(), scores.data, scores.bytes());
+  }
+  return d.sync();
+}
+
+}  // namespace nemotron
