@@ -1,0 +1,144 @@
+// npm's install script: builds the addon (build/Release/nemotron.node) and, in a checkout with its
+// dev dependencies, dist/. Nothing is downloaded. Run again it does only what changed.
+//   node scripts/install.mjs            both
+//   node scripts/install.mjs --addon    the addon alone
+//   node scripts/install.mjs --dist     dist/ alone
+// NEMOTRON_CUDA=AUTO|ON|OFF: the CUDA backend is built when nvcc is there, always, or never.
+
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { availableParallelism, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '')
+const require = createRequire(import.meta.url)
+const minNode = [20, 19]
+const minCmake = [3, 22]
+
+const atLeast = (version, wanted) => {
+  const [major = 0, minor = 0] = version.split('.').map(Number)
+  return major > wanted[0] || (major === wanted[0] && minor >= wanted[1])
+}
+
+const output = (command, args) => {
+  const { status, stdout } = spawnSync(command, args, { encoding: 'utf8' })
+  return status === 0 ? stdout : null
+}
+
+// cmake-js takes g++ or clang++ by itself; CXX, when set, goes before both.
+const cxxCompiler = () =>
+  [process.env.CXX, 'g++', 'clang++'].find((name) => name && output(name, ['--version']) !== null)
+
+const compilesCxx20 = (compiler) => {
+  const folder = mkdtempSync(join(tmpdir(), 'nemotron-'))
+  try {
+    const file = join(folder, 'probe.cc')
+    writeFileSync(file, '#include <concepts>\n#include <span>\nstd::span<const int> s;\n')
+    return output(compiler, ['-std=c++20', '-fsyntax-only', file]) !== null
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+/** Every tool that is missing or too old: [what was found, what would be right, Debian package]. */
+const missingTools = () => {
+  const missing = []
+  if (!atLeast(process.versions.node, minNode)) {
+    missing.push([`Node.js ${process.versions.node}`, `Node.js >= ${minNode.join('.')}`, null])
+  }
+  const cmake = output('cmake', ['--version'])?.match(/version (\S+)/)?.[1]
+  if (!cmake || !atLeast(cmake, minCmake)) {
+    missing.push([cmake ? `CMake ${cmake}` : 'no cmake', `CMake >= ${minCmake.join('.')}`, 'cmake'])
+  }
+  const compiler = cxxCompiler()
+  if (!compiler) {
+    missing.push(['no C++ compiler', 'g++ >= 11 or clang++ >= 14', 'g++'])
+  } else if (!compilesCxx20(compiler)) {
+    const version = output(compiler, ['--version'])?.split('\n')[0]
+    missing.push([`${version} without C++20`, 'g++ >= 11 or clang++ >= 14', 'g++'])
+  }
+  if (output('ninja', ['--version']) === null && output('make', ['--version']) === null) {
+    missing.push(['neither make nor ninja', 'make or ninja', 'make'])
+  }
+  return missing
+}
+
+const fail = (message) => {
+  console.error(`nemotron-server: ${message}`)
+  process.exit(1)
+}
+
+const run = (what, command, args, environment = process.env) => {
+  const { status, error } = spawnSync(command, args, {
+    cwd: root,
+    env: environment,
+    stdio: 'inherit',
+  })
+  if (status !== 0) fail(`${what} failed${error ? `: ${error.message}` : ', see above'}`)
+}
+
+const cudaMode = () => {
+  const asked = (process.env.NEMOTRON_CUDA ?? 'AUTO').toUpperCase()
+  if (!['AUTO', 'ON', 'OFF'].includes(asked)) {
+    fail(`NEMOTRON_CUDA is "${process.env.NEMOTRON_CUDA}"; it can be AUTO, ON or OFF`)
+  }
+  if (asked !== 'AUTO') return asked
+  const compilers = [process.env.CUDACXX, 'nvcc', '/usr/local/cuda/bin/nvcc']
+  return compilers.some((name) => name && output(name, ['--version']) !== null) ? 'AUTO' : 'OFF'
+}
+
+// CMake refuses a build folder that another checkout or another generator configured.
+const removeForeignBuild = (build, generator) => {
+  const cache = join(build, 'CMakeCache.txt')
+  if (!existsSync(cache)) return
+  const text = readFileSync(cache, 'utf8')
+  const value = (key) => text.match(new RegExp(`^${key}:[A-Z]+=(.*)$`, 'm'))?.[1]
+  if (value('CMAKE_HOME_DIRECTORY') !== root || value('CMAKE_GENERATOR') !== generator) {
+    rmSync(build, { recursive: true })
+  }
+}
+
+const buildAddon = () => {
+  const missing = missingTools()
+  if (missing.length > 0) {
+    const lines = missing.map(([found, wanted]) => `  ${found}: needs ${wanted}`)
+    const packages = [...new Set(missing.map(([, , name]) => name).filter(Boolean))]
+    if (packages.length > 0) {
+      lines.push(`On Debian or Ubuntu: sudo apt-get install ${packages.join(' ')}`)
+    }
+    if (missing.some(([, wanted]) => wanted.startsWith('Node'))) {
+      lines.push('Node.js: https://nodejs.org, 24 LTS is recommended')
+    }
+    fail(`the engine is built from source and needs:\n${lines.join('\n')}`)
+  }
+  const build = join(root, 'build')
+  const generator = output('ninja', ['--version']) === null ? 'Unix Makefiles' : 'Ninja'
+  removeForeignBuild(build, generator)
+  // Not `cmake-js compile`: it answers every compile error with a second, full build.
+  const cmakeJs = require.resolve('cmake-js/bin/cmake-js')
+  const configure = [cmakeJs, 'configure', '-d', root, '-O', build, '-G', generator]
+  run('configuring the addon', process.execPath, [
+    ...configure,
+    `--CDNEMOTRON_CUDA=${cudaMode()}`,
+    ...(process.env.CXX ? [`--CDCMAKE_CXX_COMPILER=${process.env.CXX}`] : []),
+  ])
+  const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism())
+  run('building the addon', 'cmake', ['--build', build, '--config', 'Release', '--parallel', jobs])
+}
+
+// An installed package has dist/ inside and no sources; a checkout has the sources.
+const buildDist = () => {
+  if (!existsSync(join(root, 'server/cli.ts'))) return
+  const tsc = join(root, 'node_modules/typescript/bin/tsc')
+  if (!existsSync(tsc)) {
+    console.error('nemotron-server: dist/ was not built: the dev dependencies are not installed')
+    return
+  }
+  rmSync(join(root, 'dist'), { recursive: true, force: true })
+  run('compiling TypeScript', process.execPath, [tsc, '-p', join(root, 'tsconfig.json')])
+}
+
+if (!process.argv.includes('--dist')) buildAddon()
+if (!process.argv.includes('--addon')) buildDist()
