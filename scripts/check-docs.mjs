@@ -12,7 +12,8 @@ const problems = []
 
 const guide = 'docs/architecture.md'
 for (const [, path] of read(guide).matchAll(/`((?:[\w.-]+\/)+[\w.-]*)`/g)) {
-  if (!existsSync(join(root, path))) problems.push(`${guide} names ${path}, which does not exist`)
+  const found = [path, `addon/${path}`].some((name) => existsSync(join(root, name)))
+  if (!found) problems.push(`${guide} names ${path}, which does not exist`)
 }
 
 // Folder -> prefixes that its files may include, beside the standard library.
@@ -34,7 +35,9 @@ for (const file of (git.stdout ?? '').split('\n').filter(Boolean)) {
   if (!folder) continue
   for (const [, path] of read(file).matchAll(/^#include "([^"]+)"/gm)) {
     if (ownFolders.test(path) && !layers[folder].some((prefix) => path.startsWith(prefix))) {
-      problems.push(`${file} includes ${path}: ${folder} may use ${layers[folder].join(', ')} alone`)
+      problems.push(
+        `${file} includes ${path}: ${folder} may use ${layers[folder].join(', ')} alone`,
+      )
     }
   }
 }
