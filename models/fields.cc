@@ -1,0 +1,81 @@
+#include "models/fields.h"
+
+#include <cstdio>
+
+namespace nemotron {
+namespace {
+
+std::string shown(double v) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.9g", v);
+  return text;
+}
+
+}  // namespace
+
+const Json* Fields::find(const char* name) const {
+  const Json* v = object_.find(name);
+  return v && !v->is_null() ? v : nullptr;
+}
+
+void Fields::fail(const std::string& what) { adopt(Status::invalid(where_ + ": " + what)); }
+
+void Fields::unsupported(const std::string& what) {
+  adopt(Status::unsupported(where_ + ": " + what));
+}
+
+void Fields::wrong(const char* name, const std::string& expected) {
+  const Json* v = find(name);
+  fail("\"" + std::string(name) + "\" is " + (v ? v->brief() : "missing") + "; expected " + expected);
+}
+
+int32_t Fields::integer(const char* name, int64_t low, int64_t high,
+                        std::optional<int64_t> fallback) {
+  const Json* v = find(name);
+  if (!v && fallback) return int32_t(*fallback);
+  const int64_t* i = v ? v->integer() : nullptr;
+  if (i && *i >= low && *i <= high) return int32_t(*i);
+  wrong(name, "an integer from " + std::to_string(low) + " to " + std::to_string(high));
+  return int32_t(low);
+}
+
+double Fields::real(const char* name, double low, double high, std::optional<double> fallback) {
+  const Json* v = find(name);
+  if (!v && fallback) return *fallback;
+  double d = 0;
+  if (v && v->number(&d) && d >= low && d <= high) return d;
+  wrong(name, "a number from " + shown(low) + " to " + shown(high));
+  return low;
+}
+
+bool Fields::boolean(const char* name, bool fallback) {
+  const Json* v = find(name);
+  if (!v) return fallback;
+  if (const bool* b = v->boolean()) return *b;
+  wrong(name, "true or false");
+  return fallback;
+}
+
+std::string Fields::text(const char* name, const char* fallback) {
+  const Json* v = find(name);
+  if (!v) return fallback;
+  if (const std::string* s = v->string()) return *s;
+  wrong(name, "a string");
+  return fallback;
+}
+
+std::vector<std::string> Fields::texts(const char* name) {
+  const Json* v = find(name);
+  if (!v) return {};
+  std::vector<std::string> all;
+  if (v->array()) {
+    for (const Json& item : *v->array()) {
+      if (item.string()) all.push_back(*item.string());
+    }
+    if (all.size() == v->array()->size()) return all;
+  }
+  wrong(name, "an array of strings");
+  return {};
+}
+
+}  // namespace nemotron
