@@ -1,0 +1,423 @@
+#include "napi/convert.h"
+
+#include <cmath>
+#include <limits>
+#include <string_view>
+#include <type_traits>
+
+namespace nemotron {
+namespace {
+
+// Reads fields of one object; the first wrong one decides status().
+class Fields {
+ public:
+  Fields(const Napi::Object& object, std::string prefix)
+      : object_(object), prefix_(std::move(prefix)) {}
+
+  const Status& status() const { return status_; }
+
+  template <class T>
+  void number(const char* key, T* out) {
+    Napi::Value value;
+    if (!get(key, &value)) return;
+    const double x = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : std::nan("");
+    if constexpr (std::is_floating_point_v<T>) {
+      if (!std::isfinite(x)) return wrong(key, "a finite number", value);
+    } else {
+      // 2^53 - 1: beyond it a double is no exact integer.
+      const double lowest = std::is_unsigned_v<T> ? 0.0
+                            : sizeof(T) > 4       ? -9007199254740991.0
+                                                  : double(std::numeric_limits<T>::min());
+      const double highest =
+          sizeof(T) > 4 ? 9007199254740991.0 : double(std::numeric_limits<T>::max());
+      if (!(x >= lowest && x <= highest) || x != std::floor(x)) {
+        return wrong(key, "an integer", value);
+      }
+    }
+    *out = static_cast<T>(x);
+  }
+
+  void boolean(const char* key, bool* out) {
+    Napi::Value value;
+    if (!get(key, &value)) return;
+    if (!value.IsBoolean()) return wrong(key, "a boolean", value);
+    *out = value.As<Napi::Boolean>().Value();
+  }
+
+  void string(const char* key, std::string* out) {
+    Napi::Value value;
+    if (!get(key, &value)) return;
+    if (!value.IsString()) return wrong(key, "a string", value);
+    *out = value.As<Napi::String>().Utf8Value();
+  }
+
+  void bigint(const char* key, uint64_t* out) {
+    Napi::Value value;
+    if (!get(key, &value)) return;
+    if (!value.IsBigInt()) return wrong(key, "a bigint", value);
+    bool lossless = false;
+    *out = value.As<Napi::BigInt>().Uint64Value(&lossless);
+    if (!lossless) wrong(key, "a bigint of 64 bits", value);
+  }
+
+  void ids(const char* key, std::vector<int32_t>* out) {
+    Napi::Value value;
+    if (!get(key, &value)) return;
+    read_ids(key, value, out);
+  }
+
+  void strings(const char* key, std::vector<std::string>* out) {
+    each(key, "an array of strings", [&](const Napi::Value& item) {
+      if (!item.IsString()) return wrong(key, "an array of strings", item);
+      out->push_back(item.As<Napi::String>().Utf8Value());
+    });
+  }
+
+  void id_lists(const char* key, std::vector<std::vector<int32_t>>* out) {
+    each(key, "an array of Int32Array",
+         [&](const Napi::Value& item) { read_ids(key, item, &out->emplace_back()); });
+  }
+
+  template <class T>  // Uint8Array, Uint32Array, Float32Array
+  bool array(const char* key, const char* expected, napi_typedarray_type type, T* out) {
+    Napi::Value value;
+    if (!get(key, &value)) return false;
+    if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type) {
+      wrong(key, expected, value);
+      return false;
+    }
+    *out = value.As<T>();
+    return true;
+  }
+
+  // One of `names`; *index is its place.
+  void choice(const char* key, std::initializer_list<std::string_view> names, size_t* index) {
+    std::string name;
+    string(key, &name);
+    if (!status_ || name.empty()) return;
+    size_t i = 0;
+    std::string known;
+    for (const std::string_view candidate : names) {
+      if (candidate == name) {
+        *index = i;
+        return;
+      }
+      known += (i++ == 0 ? "" : ", ") + std::string(candidate);
+    }
+    fail(key, "is \"" + name + "\"; it can be " + known);
+  }
+
+  void fail(const char* key, const std::string& what) {
+    if (status_) status_ = Status::invalid(prefix_ + key + " " + what);
+  }
+
+ private:
+  bool get(const char* key, Napi::Value* value) {
+    if (!status_) return false;
+    *value = object_.Get(key);
+    return !value->IsUndefined();
+  }
+
+  void wrong(const char* key, const char* expected, const Napi::Value& found) {
+    std::string shown = found.IsNull() ? "null" : found.IsArray() ? "an array" : "";
+    if (shown.empty()) {
+      shown = found.IsObject() || found.IsFunction() || found.IsSymbol()
+                  ? "an object"
+                  : found.ToString().Utf8Value();
+    }
+    fail(key, "must be " + std::string(expected) + ", found " + shown);
+  }
+
+  void read_ids(const char* key, const Napi::Value& value, std::vector<int32_t>* out) {
+    if (!value.IsTypedArray() ||
+        value.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array) {
+      return wrong(key, "an Int32Array", value);
+    }
+    const auto array = value.As<Napi::Int32Array>();
+    out->assign(array.Data(), array.Data() + array.ElementLength());
+  }
+
+  template <class Read>
+  void each(const char* key, const char* expected, Read read) {
+    Napi::Value value;
+    if (!get(key, &value)) return;
+    if (!value.IsArray()) return wrong(key, expected, value);
+    const auto array = value.As<Napi::Array>();
+    for (uint32_t i = 0; i < array.Length() && status_; ++i) read(array.Get(i));
+  }
+
+  Napi::Object object_;
+  std::string prefix_;
+  Status status_;
+};
+
+void read_token_table(Fields* fields, EngineOptions* out) {
+  Napi::Uint8Array bytes, special;
+  Napi::Uint32Array ends;
+  if (!fields->array("tokenBytes", "a Uint8Array", napi_uint8_array, &bytes) ||
+      !fields->array("tokenEnds", "a Uint32Array", napi_uint32_array, &ends) ||
+      !fields->array("tokenSpecial", "a Uint8Array", napi_uint8_array, &special)) {
+    return;
+  }
+  if (special.ElementLength() != ends.ElementLength()) {
+    return fields->fail("tokenSpecial", "must be as long as tokenEnds");
+  }
+  size_t begin = 0;
+  out->token_bytes.reserve(ends.ElementLength());
+  out->token_special.reserve(ends.ElementLength());
+  for (size_t i = 0; i < ends.ElementLength(); ++i) {
+    const size_t end = ends[i];
+    if (end < begin || end > bytes.ElementLength()) {
+      return fields->fail("tokenEnds", "must rise and end within tokenBytes");
+    }
+    out->token_bytes.emplace_back(reinterpret_cast<const char*>(bytes.Data()) + begin, end - begin);
+    out->token_special.push_back(special[i] != 0);
+    begin = end;
+  }
+}
+
+Status read_sampling(const Napi::Object& object, SamplingParams* out) {
+  Fields fields(object, "sampling.");
+  fields.number("maxTokens", &out->max_tokens);
+  fields.number("minTokens", &out->min_tokens);
+  fields.number("temperature", &out->temperature);
+  fields.number("topP", &out->top_p);
+  fields.number("topK", &out->top_k);
+  fields.number("minP", &out->min_p);
+  fields.number("repetitionPenalty", &out->repetition_penalty);
+  fields.number("presencePenalty", &out->presence_penalty);
+  fields.number("frequencyPenalty", &out->frequency_penalty);
+  fields.bigint("seed", &out->seed);
+  fields.boolean("ignoreEos", &out->ignore_eos);
+  fields.number("logprobs", &out->num_logprobs);
+  fields.number("promptLogprobs", &out->num_prompt_logprobs);
+  fields.ids("stopTokenIds", &out->stop_token_ids);
+  fields.strings("stop", &out->stop);
+  fields.boolean("includeStop", &out->include_stop);
+  fields.boolean("skipSpecialTokens", &out->skip_special_tokens);
+  fields.id_lists("badWordIds", &out->bad_words);
+  fields.ids("allowedTokenIds", &out->allowed_ids);
+  fields.number("thinkingBudget", &out->thinking_budget);
+  fields.ids("thinkClose", &out->think_close);
+  fields.string("thinkEnd", &out->think_end);
+  fields.number("lookupTokens", &out->lookup_tokens);
+  std::vector<int32_t> bias_ids;
+  Napi::Float32Array bias;
+  fields.ids("logitBiasIds", &bias_ids);
+  if (fields.array("logitBias", "a Float32Array", napi_float32_array, &bias)) {
+    if (bias.ElementLength() != bias_ids.size()) {
+      fields.fail("logitBias", "must be as long as logitBiasIds");
+    } else {
+      for (size_t i = 0; i < bias_ids.size(); ++i) {
+        out->logit_bias.push_back({bias_ids[i], bias[i]});
+      }
+    }
+  }
+  return fields.status();
+}
+
+// Sets plain values by name, in the order of the calls.
+class Builder {
+ public:
+  explicit Builder(Napi::Env env) : env_(env), object_(Napi::Object::New(env)) {}
+  Builder& set(const char* key, double value) { return put(key, Napi::Number::New(env_, value)); }
+  Builder& set(const char* key, const std::string& value) {
+    return put(key, Napi::String::New(env_, value));
+  }
+  Builder& put(const char* key, Napi::Value value) {
+    object_.Set(key, value);
+    return *this;
+  }
+  Napi::Object object() const { return object_; }
+
+ private:
+  Napi::Env env_;
+  Napi::Object object_;
+};
+
+const char* quant_name(QuantKind kind) {
+  switch (kind) {
+    case QuantKind::none: return "none";
+    case QuantKind::modelopt_fp8: return "modelopt_fp8";
+    case QuantKind::compressed_fp8: return "compressed_fp8";
+  }
+  return "unknown";
+}
+
+const char* reward_name(RewardHead::Kind kind) {
+  switch (kind) {
+    case RewardHead::Kind::none: return "none";
+    case RewardHead::Kind::lm_head_row: return "lm_head_row";
+    case RewardHead::Kind::classification: return "classification";
+  }
+  return "unknown";
+}
+
+}  // namespace
+
+Status read_engine_options(const Napi::Object& object, EngineOptions* out) {
+  Fields fields(object, "");
+  fields.string("model", &out->model_dir);
+  fields.string("device", &out->backend);
+  fields.number("deviceIndex", &out->device.index);
+  fields.number("threads", &out->device.threads);
+  fields.string("isa", &out->device.isa);
+  fields.boolean("debugChecks", &out->debug_checks);
+  out->device.debug_checks = out->debug_checks;
+  size_t format = 0, kv_dtype = 0;
+  fields.choice("dtype", {"stored", "fp8"}, &format);
+  fields.choice("kvCacheDtype", {"bf16", "fp8"}, &kv_dtype);
+  out->format = format == 0 ? WeightFormat::stored : WeightFormat::fp8;
+  out->kv_dtype = kv_dtype == 0 ? DType::bf16 : DType::fp8_e4m3;
+  fields.number("kvCacheMemory", &out->kv_memory);
+  fields.number("memoryUtilization", &out->memory_utilization);
+  fields.number("maxModelLen", &out->max_model_len);
+  fields.number("maxNumSeqs", &out->max_seqs);
+  fields.number("maxNumBatchedTokens", &out->max_batched_tokens);
+  fields.number("blockSize", &out->block_size);
+  fields.number("maxWaiting", &out->max_waiting);
+  fields.number("maxWaitingTokens", &out->max_waiting_tokens);
+  fields.boolean("prefixCache", &out->prefix_cache);
+  fields.number("rewardRow", &out->reward_row);
+  fields.ids("stopIds", &out->stop_ids);
+  read_token_table(&fields, out);
+  return fields.status();
+}
+
+Status read_request(const Napi::Object& object, Request* out) {
+  Fields fields(object, "");
+  size_t kind = 0;
+  fields.number("id", &out->id);
+  fields.choice("kind", {"generate", "score"}, &kind);
+  out->kind = kind == 0 ? RequestKind::generate : RequestKind::score;
+  fields.ids("prompt", &out->prompt);
+  fields.number("n", &out->n);
+  fields.number("priority", &out->priority);
+  fields.string("cacheSalt", &out->cache_salt);
+  if (!fields.status()) return fields.status();
+  const Napi::Value sampling = object.Get("sampling");
+  if (sampling.IsUndefined()) return {};
+  if (!sampling.IsObject()) return Status::invalid("sampling must be an object");
+  return read_sampling(sampling.As<Napi::Object>(), &out->sampling);
+}
+
+Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan) {
+  return Builder(env)
+      .set("weights", double(plan.weights))
+      .set("kv", double(plan.kv))
+      .set("activations", double(plan.activations))
+      .set("total", double(plan.total))
+      .set("available", double(plan.available))
+      .set("numBlocks", plan.num_blocks)
+      .set("blockSize", plan.block_size)
+      .set("kvTokens", double(plan.kv_tokens))
+      .set("kvBytesPerToken", double(plan.kv_bytes_per_token))
+      .set("table", plan.table())
+      .object();
+}
+
+Napi::Object config_object(Napi::Env env, const ModelConfig& config) {
+  const auto eos = Napi::Array::New(env, config.eos_ids.size());
+  for (size_t i = 0; i < config.eos_ids.size(); ++i) {
+    eos.Set(uint32_t(i), Napi::Number::New(env, config.eos_ids[i]));
+  }
+  const auto labels = Napi::Array::New(env, config.reward.labels.size());
+  for (size_t i = 0; i < config.reward.labels.size(); ++i) {
+    labels.Set(uint32_t(i), Napi::String::New(env, config.reward.labels[i]));
+  }
+  return Builder(env)
+      .set("architecture", config.architecture)
+      .set("hidden", config.hidden)
+      .set("vocab", config.vocab)
+      .set("layers", double(config.layers.size()))
+      .set("qHeads", config.q_heads)
+      .set("kvHeads", config.kv_heads())
+      .set("headDim", config.head_dim)
+      .set("intermediate", config.max_intermediate())
+      .set("maxPosition", config.max_position)
+      .set("ropeTheta", config.rope.theta)
+      .set("ropeScaling", config.rope.kind == RopeConfig::Kind::llama3 ? "llama3" : "none")
+      .put("tied", Napi::Boolean::New(env, config.tied))
+      .set("dtype", dtype_name(config.dtype))
+      .set("quantization", quant_name(config.quant))
+      .put("kvScales", Napi::Boolean::New(env, config.kv_scales))
+      .set("reward", reward_name(config.reward.kind))
+      .put("rewardLabels", labels)
+      .set("bosId", config.bos_id)
+      .put("eosIds", eos)
+      .object();
+}
+
+Napi::Object info_object(Napi::Env env, const EngineInfo& info) {
+  const Napi::Object load = Builder(env)
+                                .set("openSeconds", info.load.open_seconds)
+                                .set("packSeconds", info.load.pack_seconds)
+                                .set("prepareSeconds", info.load.prepare_seconds)
+                                .set("bytes", double(info.load.bytes))
+                                .object();
+  return Builder(env)
+      .put("config", config_object(env, info.config))
+      .put("plan", plan_object(env, info.plan))
+      .put("load", load)
+      .set("device", info.device)
+      .set("deviceNote", info.backend_note)
+      .set("maxModelLen", info.max_model_len)
+      .set("maxNumSeqs", info.max_seqs)
+      .set("maxNumBatchedTokens", info.max_batched_tokens)
+      .object();
+}
+
+Napi::Object stats_object(Napi::Env env, const EngineStats& s) {
+  return Builder(env)
+      .set("steps", double(s.steps))
+      .set("promptTokens", double(s.prompt_tokens))
+      .set("generatedTokens", double(s.generated_tokens))
+      .set("cachedTokens", double(s.cached_tokens))
+      .set("queriedTokens", double(s.queried_tokens))
+      .set("preemptions", double(s.preemptions))
+      .set("aborted", double(s.aborted))
+      .set("finishedStop", double(s.finished_stop))
+      .set("finishedLength", double(s.finished_length))
+      .set("failed", double(s.failed))
+      .set("rejected", double(s.rejected))
+      .set("drafted", double(s.drafted))
+      .set("accepted", double(s.accepted))
+      .set("missNeverSeen", double(s.miss_never_seen))
+      .set("missEvicted", double(s.miss_evicted))
+      .set("missSalt", double(s.miss_salt))
+      .set("running", s.running)
+      .set("waiting", s.waiting)
+      .set("waitingTokens", double(s.waiting_tokens))
+      .set("blocksTotal", s.blocks_total)
+      .set("blocksUsed", s.blocks_used)
+      .set("blocksCached", s.blocks_cached)
+      .set("stepSecondsSum", s.step_seconds_sum)
+      .set("lastStepAge", s.last_step_age)
+      .set("lastStepRows", s.last_step_rows)
+      .set("lastStepSeqs", s.last_step_seqs)
+      .put("failure", s.failed_device ? Napi::Value(Napi::String::New(env, s.failure)) : env.Null())
+      .object();
+}
+
+const char* code_name(Code code) {
+  switch (code) {
+    case Code::ok: return "ok";
+    case Code::invalid_argument: return "invalid_argument";
+    case Code::not_found: return "not_found";
+    case Code::unsupported: return "unsupported";
+    case Code::out_of_memory: return "out_of_memory";
+    case Code::unavailable: return "unavailable";
+    case Code::aborted: return "aborted";
+    case Code::internal: return "internal";
+  }
+  return "internal";
+}
+
+Napi::Object error_object(Napi::Env env, const Status& status) {
+  return Builder(env)
+      .set("code", code_name(status.code()))
+      .set("message", status.message())
+      .object();
+}
+
+}  // namespace nemotron

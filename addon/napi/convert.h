@@ -1,0 +1,25 @@
+// JavaScript values to the engine's plain data and back. Node's thread only.
+#pragma once
+
+#include <napi.h>
+
+#include "engine/engine.h"
+#include "models/checkpoint.h"
+
+namespace nemotron {
+
+// Missing and undefined fields keep their defaults; a field of the wrong type or out of its type's
+// range is invalid_argument and named. What the numbers mean is checked by the engine.
+Status read_engine_options(const Napi::Object& object, EngineOptions* out);
+Status read_request(const Napi::Object& object, Request* out);
+
+Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan);
+Napi::Object config_object(Napi::Env env, const ModelConfig& config);
+Napi::Object info_object(Napi::Env env, const EngineInfo& info);
+Napi::Object stats_object(Napi::Env env, const EngineStats& stats);
+
+const char* code_name(Code code);
+// {code, message}
+Napi::Object error_object(Napi::Env env, const Status& status);
+
+}  // namespace nemotron

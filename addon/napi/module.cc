@@ -1,0 +1,97 @@
+// The addon's exports: createEngine, modelInfo, buildInfo. Loaded once in every environment (the
+// main thread, each worker thread); what is per environment is in AddonData.
+#include <napi.h>
+
+#include "napi/convert.h"
+#include "napi/engine_host.h"
+
+namespace nemotron {
+namespace {
+
+// The engine as JavaScript sees it. Collected without close(), it closes by itself.
+class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
+ public:
+  static Napi::FunctionReference define(Napi::Env env) {
+    return Napi::Persistent(DefineClass(env, "NativeEngine",
+                                        {InstanceMethod<&EngineHandle::submit>("submit"),
+                                         InstanceMethod<&EngineHandle::abort>("abort"),
+                                         InstanceMethod<&EngineHandle::stats>("stats"),
+                                         InstanceMethod<&EngineHandle::drain>("drain"),
+                                         InstanceMethod<&EngineHandle::close>("close"),
+                                         InstanceMethod<&EngineHandle::info>("info")}));
+  }
+
+  explicit EngineHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineHandle>(info) {
+    if (!info[0].IsExternal()) {
+      throw Napi::TypeError::New(info.Env(), "an engine is made by createEngine()");
+    }
+    host_ = *info[0].As<Napi::External<std::shared_ptr<EngineHost>>>().Data();
+  }
+  ~EngineHandle() override {
+    if (host_) host_->abandon();
+  }
+
+ private:
+  // undefined, or why not: {code, message}
+  Napi::Value submit(const Napi::CallbackInfo& info) {
+    Request request;
+    Status status = read_request(info[0].As<Napi::Object>(), &request);
+    if (status) status = host_->submit(std::move(request));
+    return status ? info.Env().Undefined() : Napi::Value(error_object(info.Env(), status));
+  }
+  void abort(const Napi::CallbackInfo& info) {
+    if (Engine* engine = host_->engine()) {
+      engine->abort(uint64_t(info[0].As<Napi::Number>().DoubleValue()));
+    }
+  }
+  Napi::Value stats(const Napi::CallbackInfo& info) {
+    return stats_object(info.Env(), host_->stats());
+  }
+  void drain(const Napi::CallbackInfo&) {
+    if (Engine* engine = host_->engine()) engine->drain();
+  }
+  Napi::Value close(const Napi::CallbackInfo&) { return host_->close(); }
+  Napi::Value info(const Napi::CallbackInfo& info) {
+    Engine* engine = host_->engine();
+    return engine ? Napi::Value(info_object(info.Env(), engine->info())) : info.Env().Undefined();
+  }
+
+  std::shared_ptr<EngineHost> host_;
+};
+
+struct AddonData {
+  Napi::FunctionReference engine_class;
+};
+
+Napi::Value wrap_host(Napi::Env env, std::shared_ptr<EngineHost> host) {
+  return env.GetInstanceData<AddonData>()->engine_class.New(
+      {Napi::External<std::shared_ptr<EngineHost>>::New(env, &host)});
+}
+
+// createEngine(options, listeners): promise of a NativeEngine; rejects with {code, message}.
+Napi::Value create_engine(const Napi::CallbackInfo& info) {
+  EngineOptions options;
+  const Status status = read_engine_options(info[0].As<Napi::Object>(), &options);
+  if (!status) {
+    const auto deferred = Napi::Promise::Deferred::New(info.Env());
+    deferred.Reject(error_object(info.Env(), status));
+    return deferred.Promise();
+  }
+  return EngineHost::open(info.Env(), std::move(options), info[1].As<Napi::Object>(), wrap_host);
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  auto* data = new AddonData;
+  data->engine_class = EngineHandle::define(env);
+  env.SetInstanceData(data);
+  exports.Set("createEngine", Napi::Function::New<create_engine>(env));
+  return exports;
+}
+
+}  // namespace
+}  // namespace nemotron
+
+Napi::Object init_nemotron(Napi::Env env, Napi::Object exports) {
+  return nemotron::init(env, exports);
+}
+NODE_API_MODULE(nemotron, init_nemotron)
