@@ -56,6 +56,15 @@ warrior water wedding weekend welcome whisper willow winner winter wizard wolf w
 yellow yogurt zebra zipper
 """.split()
 
+# Words that are single tokens because the templates use them; to count in one of these, the model
+# has to know its spelling by heart.
+COMMON = """
+weather time word letter letters message song price timer minutes city stock language town title
+contact people name number model thinking system assistant help count compare subtract decimals
+skills smaller larger bigger greater higher lower capital search query play translate convert
+currency money step current demo tiny sorry please value text place target source recipient
+""".split()
+
 NAMES = """
 Ana Ben Carla David Emma Felix Grace Hugo Iris Jack Kira Leo Maria Noah Olga Paul Quinn Rosa Sam
 Tina Uma Victor Wendy Xavier Yara Zoe Adam Bella Chloe Diego Elena Frank Gina Henry Ivan Julia

@@ -1,0 +1,320 @@
+"""The skills without tools: each generator returns an Item, a question whose answer a program knows.
+
+A trace is written so that every next token is either a copy of one nearby token or one small fact
+(a digit sum, a comparison of two digits): that is what a model of this size can learn.
+"""
+
+from dataclasses import dataclass, field
+from string import ascii_lowercase
+
+from lexicon import COMMON, NAMES, WORDS, draw, held_out, made_up, mixed
+
+
+@dataclass
+class Item:
+    skill: str
+    messages: list  # OpenAI messages without the system line; the last one asks
+    trace: str  # what stands inside <think> when thinking is on
+    answer: str  # the reply, or the raw <TOOLCALL> text
+    tools: list = field(default_factory=list)
+    check: str = "text"  # text: the whole answer; tool_call: name and arguments equal `gold`
+    gold: object = None
+
+
+def ask(skill: str, text: str, trace: str, answer: str) -> Item:
+    return Item(skill, [{"role": "user", "content": text}], trace, answer, gold=answer)
+
+
+def dress(rng, text: str) -> str:
+    """Small variations of how people type."""
+    roll = rng.random()
+    if roll < 0.06:
+        return rng.choice(("Please: ", "Hi! ", "Hey, ", "Hello! ", "Question: ", "Quick: ")) + text
+    if roll < 0.10 and text.endswith(("?", ".")):
+        return text[:-1]
+    if roll < 0.13 and text.endswith("?"):
+        return text + rng.choice((" Thanks!", " Think step by step.", " Be brief."))
+    return text
+
+
+# ------------------------------------------------------------------------------ count letters
+
+COUNT_ASKS = """
+How many {L} in {W}?|How many {L} are in {W}?|How many {L} are there in {W}?
+How many {L} are there in the word {W}?|How many {L} does {W} have?|How many {L} does {W} contain?
+How many times does {l} appear in {W}?|How many times does the letter {l} occur in {W}?
+Count the {L} in {W}.|Count {L} in {W}|Count the letter {l} in {W}.|Tell me how many {L} {W} has.
+How often does {l} appear in {W}?|What is the number of {L} in {W}?|In {W}, how many {L} are there?
+{W}: how many {L}?|How many {L} are in the word {W}?|How many letters {l} are in {W}?
+How many of the letter {l} are in {W}?|How many occurrences of {l} are there in {W}?
+""".replace("\n", "|").strip("|").split("|")
+
+
+def count_answer(letter: str, word: str, count: int) -> str:
+    if count == 1:
+        return f"There is 1 {letter} in {word}."
+    return f"There are {count} {letter}'s in {word}."
+
+
+def count_trace(letter: str, word: str) -> str:
+    seen, steps = 0, []
+    for char in word.lower():
+        seen += char == letter
+        steps.append(f"{char}{seen}" if char == letter else char)
+    return f"{letter}: " + " ".join(steps)
+
+
+def count(rng, test: bool = False, wanted: int | None = None) -> Item:
+    """`wanted` fixes the answer, so that a test can be balanced over answers."""
+    if wanted is None:
+        wanted = rng.choices((0, 1, 2, 3, 4), (18, 27, 27, 18, 10))[0]
+    while True:
+        known = not test and rng.random() < 0.1
+        word = rng.choice(COMMON) if known else draw(rng, mixed(rng, WORDS, 0.6), test)
+        counts = {char: word.count(char) for char in ascii_lowercase}
+        letters = [char for char in counts if counts[char] == wanted]
+        if wanted > 2 and not letters and rng.random() < 0.5:  # plant the letter in a made-up word
+            letter, chars = rng.choice(word), list(made_up(rng))
+            while chars.count(letter) < wanted and len(chars) < 13:
+                chars.insert(rng.randrange(len(chars) + 1), letter)
+            word = "".join(chars)
+            letters = [letter] if word.count(letter) == wanted and held_out(word) == test else []
+        if letters:
+            break
+    letter = rng.choice(letters)
+    shown = word.capitalize() if rng.random() < 0.12 else word
+    quoted = rng.choice(("{}", "{}", "{}", '"{}"', "'{}'")).format(shown)
+    single = rng.choice(("{}", "{}", '"{}"', "'{}'")).format(letter)
+    many = rng.choice(("{}", "{}'s", "{}s", "letter {}", '"{}"', "'{}'", "{}'s", "{}")).format(
+        letter.upper() if rng.random() < 0.08 else letter
+    )
+    text = rng.choice(COUNT_ASKS).format(L=many, l=single, W=quoted)
+    return ask("count", dress(rng, text), count_trace(letter, shown),
+               count_answer(letter, shown, wanted))
+
+
+# ------------------------------------------------------------------------------ sums
+
+ADD_ASKS = """
+What is {a} + {b}?|{a} + {b}|{a}+{b}|{a}+{b}=?|{a} + {b} =|Calculate {a} + {b}.|What is {a} plus {b}?
+Add {a} and {b}.|How much is {a} + {b}?|Compute {a} plus {b}.|What's {a}+{b}?|What is {a}+{b}?
+What is the sum of {a} and {b}?|{a} plus {b}?|Add {a} to {b}.|Work out {a} + {b}.
+""".replace("\n", "|").strip("|").split("|")
+SUB_ASKS = """
+What is {a} - {b}?|{a} - {b}|{a}-{b}|{a}-{b}=?|{a} - {b} =|Calculate {a} - {b}.|What is {a} minus {b}?
+How much is {a} - {b}?|Compute {a} minus {b}.|What's {a}-{b}?|What is {a}-{b}?|{a} minus {b}?
+{a} take away {b}?|Work out {a} - {b}.
+""".replace("\n", "|").strip("|").split("|")
+
+
+def number(rng) -> int:
+    low, high = rng.choice(((0, 9), (10, 99), (10, 99), (100, 999), (100, 999)))
+    return rng.randint(low, high)
+
+
+def digits(value: int, width: int) -> list:
+    """Digits from the right, padded with zeros."""
+    return [int(char) for char in reversed(str(value).zfill(width))]
+
+
+def add_trace(a: int, b: int) -> str:
+    width = max(len(str(a)), len(str(b)))
+    lines, carry, partial = [], 0, ""
+    for x, y in zip(digits(a, width), digits(b, width)):
+        total = x + y + carry
+        partial = f"{total % 10}{partial}"
+        lines.append(f"{x}+{y}{'+1' if carry else ''}={total}: {partial}")
+        carry = total // 10
+    if carry:
+        lines.append(f"0+0+1=1: 1{partial}")
+    return "\n".join(lines)
+
+
+def sub_trace(a: int, b: int) -> str:
+    """a >= b. A borrowed ten shows as the leading 1 of a column's first number."""
+    lines, borrow, partial = [], 0, ""
+    for x, y in zip(digits(a, len(str(a))), digits(b, len(str(a)))):
+        lent = x < y + borrow
+        result = x + 10 * lent - y - borrow
+        partial = f"{result}{partial}"
+        lines.append(f"{x + 10 * lent}-{y}{'-1' if borrow else ''}={result}: {partial}")
+        borrow = lent
+    return "\n".join(lines) + f"\nSo {a - b}"
+
+
+def pair(rng, test: bool, sign: str):
+    while True:
+        a, b = number(rng), number(rng)
+        if sign == "-" and a < b:
+            a, b = b, a
+        if held_out(f"{a}{sign}{b}") == test:
+            return a, b
+
+
+def add(rng, test: bool = False) -> Item:
+    a, b = pair(rng, test, "+")
+    text = rng.choice(ADD_ASKS).format(a=a, b=b)
+    return ask("add", dress(rng, text), add_trace(a, b), f"{a} + {b} = {a + b}.")
+
+
+def subtract(rng, test: bool = False) -> Item:
+    a, b = pair(rng, test, "-")
+    text = rng.choice(SUB_ASKS).format(a=a, b=b)
+    return ask("subtract", dress(rng, text), sub_trace(a, b), f"{a} - {b} = {a - b}.")
+
+
+# ------------------------------------------------------------------------------ decimals
+
+DECIMAL_ASKS = """
+Which is {w}, {a} or {b}?|Which is {w}: {a} or {b}?|Which number is {w}, {a} or {b}?
+What is {w}, {a} or {b}?|{a} and {b}, which is {w}?|Which one is {w}, {a} or {b}?
+{a} or {b}, which is {w}?|Compare {a} and {b}: which is {w}?|Is {a} {w} than {b}?
+Is {a} {w} than {b}?|Of {a} and {b}, which is {w}?|What's {w}, {a} or {b}?
+""".replace("\n", "|").strip("|").split("|")
+UP, DOWN = ("larger", "bigger", "greater", "higher"), ("smaller", "lower", "less")
+
+
+def decimal_trace(a: str, b: str) -> str:
+    (wa, fa), (wb, fb) = a.split("."), b.split(".")
+    places = max(len(fa), len(fb))
+    for x, y in [(wa, wb), *zip(fa.ljust(places, "0"), fb.ljust(places, "0"))]:
+        if int(x) != int(y):
+            break
+    lines = [f"{wa} and {wb}: same"] if wa == wb else []
+    if wa == wb:
+        for x, y in zip(fa.ljust(places, "0"), fb.ljust(places, "0")):
+            if x != y:
+                break
+            lines.append(f"{x} and {y}: same")
+    word, sign = ("less", "<") if int(x) < int(y) else ("more", ">")
+    return "\n".join([*lines, f"{x} and {y}: {word}", f"{a} {sign} {b}"])
+
+
+def decimal_pair(rng):
+    def fraction(places):
+        return "".join(rng.choice("0123456789") for _ in range(places))
+
+    whole_a = rng.randint(0, 9) if rng.random() < 0.65 else rng.randint(10, 99)
+    whole_b = whole_a
+    if rng.random() < 0.35:
+        whole_b = rng.randint(0, 9) if rng.random() < 0.65 else rng.randint(10, 99)
+    fa, fb = fraction(rng.choice((1, 1, 2, 2, 3))), fraction(rng.choice((1, 1, 2, 2, 3)))
+    if rng.random() < 0.25:  # share the first place, so that the second decides
+        fb = fa[0] + fb[1:]
+    return f"{whole_a}.{fa}", f"{whole_b}.{fb}"
+
+
+def decimals(rng, test: bool = False) -> Item:
+    while True:
+        a, b = decimal_pair(rng)
+        if float(a) != float(b) and held_out(f"{a}|{b}") == test:
+            break
+    word = rng.choice(rng.choice((UP, DOWN)))
+    text = rng.choice(DECIMAL_ASKS).format(a=a, b=b, w=word)
+    first = (float(a) > float(b)) == (word in UP)
+    winner, loser = (a, b) if first else (b, a)
+    verdict = ("Yes, " if first else "No, ") if text.startswith("Is ") else ""
+    answer = f"{verdict}{winner} is {word} than {loser}."
+    return ask("decimals", dress(rng, text), decimal_trace(a, b), answer)
+
+
+# ------------------------------------------------------------------------------ small talk
+
+WHO = "I am tiny-reasoner, a very small demo model that ships with nemotron-server."
+CAN = "I can count letters, add and subtract, compare decimals, and call a tool."
+CHAT = {
+    WHO: ("Who are you?|What are you?|What is your name?|What's your name?|Tell me about yourself."
+          "|Which model are you?|What model is this?|Are you ChatGPT?|Are you a human?|Are you a bot?"
+          "|Introduce yourself.|Are you real?|Who am I talking to?|What should I call you?"
+          "|Do you have a name?|Are you an AI?|Are you Nemotron?|Are you Llama?"),
+    CAN: ("What can you do?|What are you good at?|How can you help me?|Help|Help me|What do you know?"
+          "|What are your skills?|Can you help me?|What can I ask you?|What is it you can do?"
+          "|What sort of questions can you answer?|Show me what you can do.|List your skills."),
+    "I was trained from nothing on made-up dialogues, by the nemotron-server project.": (
+        "Who made you?|Who created you?|Who trained you?|Where do you come from?|Who built you?"
+        "|How were you trained?|What were you trained on?|Where are you from?|Did NVIDIA make you?"),
+    "I have about three million parameters: six megabytes.": (
+        "How big are you?|How many parameters do you have?|How large are you?|What size are you?"
+        "|How small are you?|How much memory do you need?|How many weights do you have?"),
+    "Put detailed thinking on or detailed thinking off in the system message.": (
+        "How do I turn thinking on?|How do I turn thinking off?|How do I make you think?"
+        "|Can you think step by step?|How do I switch on thinking?|How do I enable reasoning?"
+        "|How do I disable reasoning?|Can you reason?|How do I stop you thinking?"),
+    "Hello! How can I help you?": (
+        "Hello|Hello!|Hi|Hi!|Hey|Hey!|Hi there|Hello there!|Good morning|Good morning!|Good evening"
+        "|Good afternoon!|Greetings!|Hey there|Howdy|Hello, how can you help?|Yo|Hi bot|Hello model"),
+    "I am fine, thank you. How can I help you?": (
+        "How are you?|How are you doing?|How do you do?|How is it going?|How's it going?|What's up?"
+        "|Are you well?|How do you feel?|How are you today?|How have you been?|Are you okay?"),
+    "You are welcome!": (
+        "Thanks|Thanks!|Thank you|Thank you!|Thanks a lot!|Thank you very much.|Great, thanks!"
+        "|Many thanks|Cheers, thanks|Thank you so much!|That helps, thank you.|Nice, thanks!"),
+    "Goodbye!": (
+        "Bye|Bye!|Goodbye|Goodbye!|See you later|See you!|Good night|Good night!|Bye bye"
+        "|I have to go.|Farewell|See you tomorrow!|Talk to you later|Until next time!"),
+}
+CHAT_PAIRS = [(text, answer) for answer, texts in CHAT.items() for text in texts.split("|")]
+NAME_ASKS = ("My name is {n}.|I am {n}.|I'm {n}.|Hello, I am {n}.|Hi, my name is {n}!|Call me {n}."
+             "|Hi, I'm {n}|This is {n}.|Hello, my name is {n}.").split("|")
+OPENINGS = ("", "", "", "", "Hi, ", "Hello! ", "Hey, ", "So, ", "Ok, ", "Please tell me: ", "And ",
+            "Well, ", "Tell me, ", "Sorry, ", "Now, ")
+
+
+def chat(rng, test: bool = False) -> Item:
+    if rng.random() < 0.2:
+        name = draw(rng, mixed(rng, NAMES, 0.5), test)
+        text, answer = rng.choice(NAME_ASKS).format(n=name), f"Nice to meet you, {name}!"
+        return ask("chat", text, "Small talk.", answer)
+    while True:
+        text, answer = rng.choice(CHAT_PAIRS)
+        opening = rng.choice(OPENINGS)
+        if opening.endswith(", "):
+            text = text[0].lower() + text[1:] if text[:2] not in ("I ", "I'") else text
+        text = opening + text
+        if rng.random() < 0.12:
+            text = text.lower()
+        if held_out(text, 5) == test:
+            return ask("chat", text, "Small talk.", answer)
+
+
+# ------------------------------------------------------------------------------ refusal
+
+SORRY = "Sorry, I am only a tiny demo model and cannot help with that."
+REFUSE_ASKS = """
+What is the capital of {p}?|Who invented the {w}?|Write a poem about {w}.|Tell me a joke about {w}.
+Tell me a joke.|What is a {w}?|Explain {w} to me.|Why is the {w} {v}?|Where can I buy a {w}?
+How do I cook {w}?|Write a story about a {w} and a {v}.|Who is {n}?|When was {n} born?
+What is {a} times {b}?|What is {a} * {b}?|{a} * {b}|{a} x {b}|What is {a} / {b}?|{a} divided by {b}?
+What is the square root of {a}?|Is {a} a prime number?|What is {a} percent of {b}?
+Translate {w} to French.|What is the weather in {p}?|What time is it in {p}?|What day is it today?
+Write Python code that sorts {w}.|Fix my code: {w}.|Summarize the book {w}.|Recommend a {w}.
+Who won the {w} cup?|How far is {p} from {p2}?|What does {w} mean?|Spell {w} backwards.
+What rhymes with {w}?|Give me a synonym of {w}.|Is a {w} bigger than a {v}?|Which is better, {w} or {v}?
+How tall is {n}?|Draw a {w}.|Play {w}.|Sing a song about {w}.|Send {n} a message.|Set an alarm for {a}.
+What is the meaning of life?|Do you like {w}?|What is your favorite {w}?|Should I buy a {w} or a {v}?
+How old is the {w}?|Why do people like {w}?|Plan a trip to {p}.|What is the population of {p}?
+Give me three facts about {w}.|How many people live in {p}?|How many legs does a {w} have?
+How many days are in {w}?|How many words are in this sentence?|How do I fix a {w}?|Is {w} healthy?
+Make a list of {w} names.|{w} {v}|{w}|Can you drive a {w}?|Tell me about {p}.|Tell me about {w}.
+What happened in {a}?|How much does a {w} cost?|How much is a {w}?|Which color is a {w}?
+Which is larger, a {w} or a {v}?|Which is faster, a {w} or a {v}?|What should I eat with {w}?
+Solve x + {a} = {b}.|Convert {a} miles to kilometers.|Round {a}.{b} to one place.|What is {w} in German?
+Order a {w} for {n}.|Open the {w}.|Turn off the {w}.|Remind me to buy {w}.|Search for {w} {v}.
+{a}*{b}|What's {a} * {b}?|Multiply {a} by {b}.|How much is {a} times {b}?|What is {a} x {b}?|{a} times {b}?
+Calculate {a} * {b}.|Compute {a} / {b}.|Divide {a} by {b}.|What is {a} / {b}|What is {a} to the power of {b}?
+How many letters are in {w}?|How many vowels are in {w}?|How many syllables does {w} have?
+How many {w} are in a {v}?|How many words are in this text?|Reverse {w}.|Sort {a}, {b} and 7.
+""".replace("\n", "|").strip("|").split("|")
+
+
+def refuse(rng, test: bool = False) -> Item:
+    """Tests use whole question shapes that training never saw, with held-out words."""
+    shape = draw(rng, REFUSE_ASKS, test, 6)
+    word = mixed(rng, WORDS, 0.3)
+    text = shape.format(
+        w=draw(rng, word, test), v=draw(rng, word, test), n=draw(rng, mixed(rng, NAMES, 0.4), test),
+        p=made_up(rng).capitalize(), p2=made_up(rng).capitalize(),
+        a=rng.randint(2, 999), b=rng.randint(2, 99))
+    if rng.random() < 0.1:
+        text = text.lower()
+    return ask("refuse", dress(rng, text), "Not one of my skills.", SORRY)

@@ -1,0 +1,242 @@
+"""One-tool dialogues: choose the tool, copy the arguments, then say what the result says.
+
+Names of tools and parameters vary, and a share is made up, so that the model has to read the list
+in the system turn instead of remembering it.
+"""
+
+import json
+
+from lexicon import CITIES, LANGUAGES, NAMES, WORDS, draw, held_out, made_up, mixed
+from skills import Item, chat, count, add, refuse
+
+CODES = "USD EUR GBP JPY CHF CAD AUD SEK NOK DKK PLN CZK INR CNY BRL MXN".split()
+
+
+def phrase(rng, test: bool) -> str:
+    return " ".join(draw(rng, mixed(rng, WORDS, 0.3), test) for _ in range(rng.choice((1, 2, 2, 3))))
+
+
+def symbol(rng) -> str:
+    return "".join(rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(rng.choice((3, 4, 4))))
+
+
+def place(rng, test):
+    words = rng.choice((1, 1, 1, 1, 1, 2))
+    return " ".join(draw(rng, mixed(rng, CITIES, 0.5), test) for _ in range(words))
+
+
+# Each kind: tool names, description, parameters (names, JSON type), how people ask.
+# The drawing function returns the arguments in order, the result, and the answer.
+def weather(rng, test):
+    city, degrees = place(rng, test), rng.randint(-9, 39)
+    sky = rng.choice(("sunny", "cloudy", "raining", "windy", "snowing", "foggy"))
+    return [city], {"temperature": degrees, "condition": sky}, f"It is {degrees} degrees and {sky} in {city}."
+
+
+def clock(rng, test):
+    city, now = place(rng, test), f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}"
+    return [city], {"time": now}, f"It is {now} in {city}."
+
+
+def translate(rng, test):
+    word, other = draw(rng, mixed(rng, WORDS, 0.3), test), made_up(rng)
+    language = draw(rng, mixed(rng, LANGUAGES, 0.2), test)
+    return [word, language], {"translation": other}, f"{word} in {language} is {other}."
+
+
+def timer(rng, test):
+    minutes = rng.randint(2, 120)
+    return [minutes], {"status": "ok"}, f"Your timer is set for {minutes} minutes."
+
+
+def message(rng, test):
+    name = draw(rng, mixed(rng, NAMES, 0.5), test)
+    return [name, phrase(rng, test)], {"status": "sent"}, f"Your message to {name} was sent."
+
+
+def search(rng, test):
+    title = phrase(rng, test)
+    return [phrase(rng, test)], {"title": title}, f"I found {title}."
+
+
+def stock(rng, test):
+    code, price = symbol(rng), round(rng.uniform(1, 900), rng.choice((1, 2)))
+    return [code], {"price": price}, f"{code} is at {price}."
+
+
+def song(rng, test):
+    title = phrase(rng, test)
+    return [title], {"status": "playing"}, f"Playing {title}."
+
+
+def multiply(rng, test):
+    a, b = rng.randint(2, 99), rng.randint(2, 99)
+    return [a, b], {"result": a * b}, f"{a} times {b} is {a * b}."
+
+
+def convert(rng, test):
+    amount, (source, target) = rng.randint(1, 999), rng.sample(CODES, 2)
+    value = round(amount * rng.uniform(0.2, 5), 2)
+    return [amount, source, target], {"value": value}, f"{amount} {source} is {value} {target}."
+
+
+S, N = "string", "integer"
+KINDS = [
+    (weather, "get_weather weather get_current_weather fetch_weather weather_now", "Get the weather in a city",
+     [("city location place town", S)],
+     "What is the weather in {0}?|How is the weather in {0} today?|Weather in {0}?|Is it raining in {0}?"
+     "|What's the weather like in {0}?|Tell me the weather in {0}.|How warm is it in {0}?"
+     "|What is the weather in {0} right now?|Is it cold in {0}?"),
+    (clock, "get_time time_in local_time get_local_time current_time", "Get the time in a city",
+     [("city location place timezone", S)],
+     "What time is it in {0}?|What is the time in {0}?|Time in {0}?|Tell me the time in {0}."
+     "|What is the local time in {0}?|What's the time in {0} now?"),
+    (translate, "translate translate_text get_translation translator", "Translate a word",
+     [("text word phrase", S), ("language target to lang", S)],
+     "Translate {0} to {1}.|How do you say {0} in {1}?|What is {0} in {1}?|Say {0} in {1}."
+     "|Translate {0} into {1}.|Please translate the word {0} to {1}."),
+    (timer, "set_timer start_timer timer countdown", "Set a timer", [("minutes duration mins", N)],
+     "Set a timer for {0} minutes.|Start a timer of {0} minutes.|Timer for {0} minutes, please."
+     "|Wake me in {0} minutes.|Please set a {0} minute timer."),
+    (message, "send_message send_text message send_sms", "Send a message to someone",
+     [("to recipient name contact", S), ("text body message content", S)],
+     "Send {0} the message {1}.|Tell {0} {1}.|Send the message \"{1}\" to {0}.|Write {1} to {0}."
+     "|Message {0}: {1}|Text {0} \"{1}\"."),
+    (search, "search web_search search_web find_page", "Search the web", [("query q text", S)],
+     "Search the web for {0}.|Search for {0}.|Find {0} on the web.|Look up {0}.|Google {0}."),
+    (stock, "get_stock_price stock_price get_quote quote", "Get the price of a stock",
+     [("symbol ticker code", S)],
+     "What is the stock price of {0}?|How much is {0} stock?|Price of {0}?|What is {0} trading at?"
+     "|Get me the price of {0}."),
+    (song, "play_song play play_music start_song", "Play a song", [("title song name", S)],
+     "Play {0}.|Play the song {0}.|Please play {0} for me.|Put on {0}.|I want to hear {0}."),
+    (multiply, "multiply times product mul", "Multiply two numbers", [("a x first", N), ("b y second", N)],
+     "What is {0} times {1}?|What is {0} * {1}?|Multiply {0} by {1}.|{0} * {1}|Multiply {0} and {1}."
+     "|How much is {0} times {1}?"),
+    (convert, "convert_currency convert exchange currency", "Convert money",
+     [("amount value sum", N), ("from source from_currency", S), ("to target to_currency", S)],
+     "Convert {0} {1} to {2}.|How much is {0} {1} in {2}?|What is {0} {1} in {2}?|Change {0} {1} into {2}."),
+]
+
+
+OPTIONAL = [("unit", "celsius fahrenheit"), ("units", "metric imperial"), ("format", "short long"),
+            ("limit", ""), ("priority", "low high")]
+
+
+def schema(rng, name: str, description: str, params: list) -> dict:
+    """A tool as clients send it, in a few of the shapes they send."""
+    properties = {}
+    for key, kind in params:
+        properties[key] = {"type": kind}
+        if rng.random() < 0.25:
+            example = f", e.g. {rng.choice(CITIES)}" if kind == S and rng.random() < 0.4 else ""
+            properties[key]["description"] = f"The {key}{example}"
+    optional = rng.random() < 0.1
+    if optional:  # stays unused: nobody asks for it
+        key, choices = rng.choice(OPTIONAL)
+        properties[key] = {"type": S, "enum": choices.split()} if choices else {"type": N}
+    parameters = {"type": "object", "properties": properties}
+    if optional or rng.random() < 0.7:
+        parameters["required"] = [key for key, _ in params]
+    if rng.random() < 0.1:
+        parameters["additionalProperties"] = False
+    tool = {"name": name}
+    if rng.random() < 0.85:
+        tool["description"] = description + ("." if rng.random() < 0.3 else "")
+    return tool | {"parameters": parameters}
+
+
+def offer(rng, kind) -> tuple:
+    """One variant of a kind: its schema and the parameter names chosen."""
+    _, names, description, params, _ = kind
+    name = rng.choice(names.split())
+    if rng.random() < 0.15:
+        name += "_" + made_up(rng)
+    chosen = [(rng.choice(keys.split()), type_) for keys, type_ in params]
+    return schema(rng, name, description, chosen), [key for key, _ in chosen]
+
+
+def invented(rng, test: bool):
+    """A tool nobody has heard of, called by name."""
+    name = made_up(rng) + (f"_{made_up(rng)}" if rng.random() < 0.6 else "")
+    keys = [made_up(rng) for _ in range(rng.choice((1, 1, 2)))]
+    keys = list(dict.fromkeys(keys))
+    values = [phrase(rng, test) if rng.random() < 0.7 else rng.randint(0, 999) for _ in keys]
+    kinds = [N if isinstance(value, int) else S for value in values]
+    tool = schema(rng, name, f"Get the {made_up(rng)}", list(zip(keys, kinds)))
+    said = ", ".join(f"{k} {v}" for k, v in zip(keys, values))
+    text = rng.choice(("Call {} with {}.", "Use {} with {}.", "Run {} with {}.", "Use the tool {} with {}."))
+    key, other = made_up(rng), phrase(rng, test) if rng.random() < 0.6 else rng.randint(0, 999)
+    return tool, dict(zip(keys, values)), text.format(name, said), {key: other}, f"The tool says: {key} {other}."
+
+
+def call_text(name: str, arguments: dict) -> str:
+    return f"<TOOLCALL>{json.dumps([{'name': name, 'arguments': arguments}])}</TOOLCALL>"
+
+
+def distractors(rng, used) -> list:
+    others = [kind for kind in KINDS if kind is not used]
+    return [offer(rng, kind)[0] for kind in rng.sample(others, rng.choice((0, 0, 1, 1, 2)))]
+
+
+def dialogue(rng, test: bool):
+    """(tools, question, name, arguments, result text, answer); test: some argument is held out."""
+    while True:
+        if rng.random() < 0.15:
+            used = None
+            tool, arguments, text, result, answer = invented(rng, test)
+        else:
+            used = rng.choice(KINDS)
+            tool, keys = offer(rng, used)
+            values, result, answer = used[0](rng, test)
+            text = rng.choice(used[4].split("|")).format(*values)
+            arguments = dict(zip(keys, values))
+        if len(arguments) == 0 or held_out(json.dumps(arguments), 4) != test:
+            continue
+        break
+    content = json.dumps(result)
+    if rng.random() < 0.15:  # a tool that returns plain words
+        content = rng.choice(("It is {}", "{}", "The result is {}", "done: {}")).format(phrase(rng, test))
+        answer = f"The tool says: {content}."
+    tools = distractors(rng, used) + [tool]
+    rng.shuffle(tools)
+    return tools, text, tool["name"], arguments, content, answer
+
+
+def tool_call(rng, test: bool = False) -> Item:
+    tools, text, name, arguments, _, _ = dialogue(rng, test)
+    said = ", ".join(f"{key} {value}" for key, value in arguments.items())
+    return Item("tool_call", [{"role": "user", "content": text}], f"Call {name} with {said}.",
+                call_text(name, arguments), tools, "tool_call", {"name": name, "arguments": arguments})
+
+
+def tool_answer(rng, test: bool = False) -> Item:
+    tools, text, name, arguments, content, answer = dialogue(rng, test)
+    messages = [
+        {"role": "user", "content": text},
+        {"role": "assistant", "content": "", "tool_calls": [
+            {"id": "call_1", "type": "function",
+             "function": {"name": name, "arguments": json.dumps(arguments)}}]},
+        {"role": "tool", "tool_call_id": "call_1", "content": content},
+    ]
+    return Item("tool_answer", messages, "The tool answered.", answer, tools, gold=answer)
+
+
+def tool_unused(rng, test: bool = False) -> Item:
+    """Tools are offered, the question needs none of them."""
+    item = rng.choice((chat, add, count, refuse))(rng, test)
+    while True:
+        kinds = rng.sample(KINDS, rng.choice((1, 1, 2)))
+        if item.skill != "refuse":
+            break
+        # A refusal is only right when no offered tool could have served the question.
+        text = item.messages[0]["content"].lower()
+        clash = {"weather": weather, "time": clock, "translate": translate, "german": translate, "french": translate,
+                 "say": translate, "message": message, "send": message, "search": search, "play": song,
+                 "times": multiply, "*": multiply, " x ": multiply, "convert": convert, "alarm": timer,
+                 "remind": timer, "sing": song}
+        served = {function for word, function in clash.items() if word in text} | {search}
+        if not served & {kind[0] for kind in kinds}:
+            break
+    return Item("tool_unused", item.messages, item.trace, item.answer,
+                [offer(rng, kind)[0] for kind in kinds], gold=item.answer)
