@@ -17,8 +17,11 @@ namespace nemotron {
 
 struct StoredTensor {
   std::string name;
+  std::string dtype_name;   // as the file spells it: "BF16"
+  bool served = false;      // false: no DType stands for it ("I64"); such a tensor can only be ignored
   DType dtype = DType::bf16;
   std::vector<int64_t> shape;
+  int64_t elements = 0;
   const uint8_t* data = nullptr;  // in the mapping; valid while the Checkpoint lives
   size_t bytes = 0;
   std::string file;
@@ -32,7 +35,10 @@ class Checkpoint {
   virtual const StoredTensor* find(std::string_view name) const = 0;  // null: not there
   virtual size_t total_bytes() const = 0;
   virtual const std::vector<StoredTensor>& tensors() const = 0;
-  // The pages of this tensor are not needed any more (madvise).
+  // The file that names the tensors, for messages: model.safetensors, or the index of the shards.
+  virtual const std::string& path() const = 0;
+  // Hints (madvise): this tensor is read next; its pages are not needed any more.
+  virtual void will_need(const StoredTensor& tensor) const = 0;
   virtual void release(const StoredTensor& tensor) const = 0;
 };
 
@@ -52,7 +58,9 @@ Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Wei
 // --- the plan of memory, computed before anything is allocated -------------------------------------
 
 struct MemoryPlan {
-  size_t weights = 0, kv = 0, activations = 0, total = 0, available = 0;
+  size_t weights = 0, kv = 0, activations = 0;
+  size_t reserve = 0;          // the device's own workspace, code, stacks
+  size_t total = 0, available = 0;
   int32_t num_blocks = 0, block_size = 0;
   int64_t kv_tokens = 0;       // num_blocks * block_size
   size_t kv_bytes_per_token = 0;

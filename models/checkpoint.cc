@@ -1,0 +1,132 @@
+#include "models/checkpoint.h"
+
+#include <unordered_map>
+#include <utility>
+
+#include "models/json.h"
+#include "models/mapped_file.h"
+#include "models/safetensors.h"
+
+namespace nemotron {
+namespace {
+
+constexpr const char* kSingle = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr size_t kMaxIndexBytes = size_t(100) << 20;
+
+class FileCheckpoint final : public Checkpoint {
+ public:
+  Status open_single(const std::string& path) {
+    path_ = path;
+    if (Status s = add_file(path); !s) return s;
+    return name_tensors();
+  }
+
+  Status open_sharded(const std::string& dir, const std::string& index_path, const Json& index) {
+    path_ = index_path;
+    const Json* map = index.find("weight_map");
+    if (!map || !map->object() || map->object()->empty()) {
+      return Status::invalid(index_path + ": \"weight_map\" is " +
+                             (map ? map->brief() : std::string("missing")) +
+                             "; expected an object of tensor names and shard files");
+    }
+    std::unordered_map<std::string, std::string> shards;  // file name -> path
+    for (const auto& [name, file] : *map->object()) {
+      // A shard lies beside its index: a separator would lead somewhere else.
+      const std::string* shard = file.string();
+      if (!shard || shard->empty() || *shard == "." || *shard == ".." ||
+          shard->find_first_of(std::string("/\\\0", 3)) != std::string::npos) {
+        return Status::invalid(index_path + ": \"weight_map\": tensor " + Json(name).brief() +
+                               " lies in " + file.brief() + "; expected the name of a file beside it");
+      }
+      if (!shards.try_emplace(*shard, dir + "/" + *shard).second) continue;
+      if (Status s = add_file(shards[*shard]); !s) return s.within(index_path);
+    }
+    if (Status s = name_tensors(); !s) return s;
+    for (const auto& [name, file] : *map->object()) {
+      const StoredTensor* tensor = find(name);
+      if (!tensor || tensor->file != shards[*file.string()]) {
+        return Status::not_found(shards[*file.string()] + ": tensor " + Json(name).brief() +
+                                 " is missing; " + index_path + " says it is here" +
+                                 (tensor ? ", found it in " + tensor->file : std::string()));
+      }
+    }
+    return {};
+  }
+
+  const StoredTensor* find(std::string_view name) const override {
+    const auto it = by_name_.find(name);
+    return it == by_name_.end() ? nullptr : &tensors_[it->second];
+  }
+  size_t total_bytes() const override { return total_bytes_; }
+  const std::vector<StoredTensor>& tensors() const override { return tensors_; }
+  const std::string& path() const override { return path_; }
+  void will_need(const StoredTensor& t) const override {
+    if (const MappedFile* f = file_of(t)) f->will_need(t.data, t.bytes);
+  }
+  void release(const StoredTensor& t) const override {
+    if (const MappedFile* f = file_of(t)) f->release(t.data, t.bytes);
+  }
+
+ private:
+  Status add_file(const std::string& path) {
+    MappedFile file;
+    if (Status s = MappedFile::open(path, &file); !s) return s;
+    if (Status s = read_safetensors({file.data(), file.size()}, path, &tensors_); !s) return s;
+    files_.push_back(std::move(file));
+    return {};
+  }
+
+  Status name_tensors() {
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      const auto [it, fresh] = by_name_.try_emplace(tensors_[i].name, i);
+      if (!fresh) {
+        return Status::invalid(tensors_[i].file + ": tensor " + Json(tensors_[i].name).brief() +
+                               " is also in " + tensors_[it->second].file + "; expected it once");
+      }
+      total_bytes_ += tensors_[i].bytes;
+    }
+    return {};
+  }
+
+  const MappedFile* file_of(const StoredTensor& t) const {
+    for (const MappedFile& f : files_) {
+      if (f.path() == t.file) return &f;
+    }
+    return nullptr;
+  }
+
+  std::string path_;
+  std::vector<MappedFile> files_;
+  std::vector<StoredTensor> tensors_;
+  std::unordered_map<std::string_view, size_t> by_name_;
+  size_t total_bytes_ = 0;
+};
+
+}  // namespace
+
+Status Checkpoint::open(const std::string& dir, std::unique_ptr<Checkpoint>* out) {
+  auto checkpoint = std::make_unique<FileCheckpoint>();
+  MappedFile file;
+  const std::string index_path = dir + "/" + kIndex;
+  if (const Status found = MappedFile::open(index_path, &file); found) {
+    Json index;
+    if (Status s = Json::parse(file.text(), {.bytes = kMaxIndexBytes}, &index); !s) {
+      return s.within(index_path);
+    }
+    if (Status s = checkpoint->open_sharded(dir, index_path, index); !s) return s;
+  } else if (found.code() != Code::not_found) {
+    return found;
+  } else {
+    const Status s = checkpoint->open_single(dir + "/" + kSingle);
+    if (s.code() == Code::not_found) {
+      return Status::not_found(dir + ": neither " + kSingle + " nor " + kIndex +
+                               "; expected a checkpoint in safetensors format");
+    }
+    if (!s) return s;
+  }
+  *out = std::move(checkpoint);
+  return {};
+}
+
+}  // namespace nemotron

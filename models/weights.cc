@@ -1,0 +1,146 @@
+// load_weights(): stored tensors -> packed weights on one device.
+#include <cstring>
+
+#include "models/checkpoint.h"
+#include "models/sources.h"
+
+namespace nemotron {
+namespace {
+
+Weight* target(const PackedGroup& group, DecoderWeights* weights) {
+  LayerWeights* layer = group.layer < 0 ? nullptr : &weights->layers[size_t(group.layer)];
+  switch (group.slot) {
+    case PackedGroup::Slot::embedding: return &weights->embedding;
+    case PackedGroup::Slot::head: return &weights->head;
+    case PackedGroup::Slot::qkv: return &layer->qkv;
+    case PackedGroup::Slot::o: return &layer->o;
+    case PackedGroup::Slot::gate_up: return &layer->gate_up;
+    case PackedGroup::Slot::down: return &layer->down;
+  }
+  return nullptr;
+}
+
+class Loader {
+ public:
+  Loader(const Checkpoint& checkpoint, WeightFormat format, Device* device,
+         const std::function<void(const LoadProgress&)>& progress, DecoderWeights* out)
+      : checkpoint_(checkpoint), format_(format), device_(device), progress_(progress), out_(*out) {
+    state_.phase = "read and repack";
+  }
+
+  Status run(const Sources& sources, const std::vector<PackedGroup>& groups) {
+    count(sources, groups);
+    report();
+    will_need(groups[0]);
+    for (size_t i = 0; i < groups.size(); ++i) {
+      if (i + 1 < groups.size()) will_need(groups[i + 1]);  // is read while this one is packed
+      if (Status s = pack(groups[i]); !s) return s.within("packing " + groups[i].name());
+    }
+    if (Status s = gain(sources.final_gain, &out_.final_gain); !s) return s;
+    for (size_t i = 0; i < sources.layers.size(); ++i) {
+      const LayerSource& from = sources.layers[i];
+      LayerWeights& to = out_.layers[i];
+      if (Status s = gain(from.input_gain, &to.input_gain); !s) return s;
+      if (Status s = gain(from.post_attention_gain, &to.post_attention_gain); !s) return s;
+    }
+    return {};
+  }
+
+ private:
+  Status pack(const PackedGroup& group) {
+    std::vector<MatrixPart> parts;
+    for (const LinearSource* source : group.parts) {
+      const StoredTensor& w = *source->weight;
+      const int64_t rows = group.parts.size() == 1 ? group.rows : source->rows();
+      std::span<const float> scale = source->scale;
+      if (scale.size() > 1) scale = scale.subspan(size_t(group.first_row), size_t(rows));
+      parts.push_back({.data = w.data + size_t(group.first_row * source->cols()) * dtype_bytes(w.dtype),
+                       .dtype = w.dtype,
+                       .rows = rows,
+                       .cols = source->cols(),
+                       .row_stride = source->cols(),
+                       .scale = scale});
+    }
+    const WeightFormat format =
+        group.quantised(format_) ? WeightFormat::fp8 : WeightFormat::stored;
+    Weight* to = target(group, &out_);
+    if (Status s = device_->pack_weight(parts, group.use, format, to); !s) return s;
+    out_.bytes += to->bytes;
+    for (const LinearSource* source : group.parts) done(*source->weight);
+    return {};
+  }
+
+  // A norm's gain, as float32 on the device. Null: the layer has none.
+  Status gain(const StoredTensor* stored, Tensor* out) {
+    if (!stored) return {};
+    std::vector<float> values;
+    for (int64_t i = 0; i < stored->elements; ++i) values.push_back(stored_value(*stored, i));
+    const size_t bytes = values.size() * sizeof(float);
+    void* data = nullptr;
+    if (Status s = device_->alloc(bytes, &data); !s) return s.within(stored->name);
+    device_->upload(data, values.data(), bytes);
+    *out = {.data = data, .dtype = DType::f32, .rank = 1, .shape = {stored->elements}};
+    out_.bytes += bytes;
+    done(*stored);
+    return {};
+  }
+
+  void will_need(const PackedGroup& group) const {
+    if (group.parts.size() == 1 && group.rows < group.parts[0]->rows()) return;  // a row of many
+    for (const LinearSource* part : group.parts) checkpoint_.will_need(*part->weight);
+  }
+
+  void count(const Sources& sources, const std::vector<PackedGroup>& groups) {
+    const auto add = [&](const StoredTensor* t) { state_.bytes_total += t ? t->bytes : 0; };
+    for (const PackedGroup& group : groups) {
+      for (const LinearSource* part : group.parts) add(part->weight);
+    }
+    add(sources.final_gain);
+    for (const LayerSource& layer : sources.layers) {
+      add(layer.input_gain);
+      add(layer.post_attention_gain);
+    }
+  }
+  void done(const StoredTensor& t) {
+    state_.bytes_done += t.bytes;
+    checkpoint_.release(t);
+    report();
+  }
+  void report() const {
+    if (progress_) progress_(state_);
+  }
+
+  const Checkpoint& checkpoint_;
+  const WeightFormat format_;
+  Device* const device_;
+  const std::function<void(const LoadProgress&)>& progress_;
+  DecoderWeights& out_;
+  LoadProgress state_;
+};
+
+}  // namespace
+
+Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config, WeightFormat format,
+                    Device* device, const std::function<void(const LoadProgress&)>& progress,
+                    DecoderWeights* out) {
+  Sources sources;
+  if (Status s = find_sources(checkpoint, config, &sources); !s) return s;
+  DecoderWeights weights;
+  weights.layers.resize(config.layers.size());
+  int32_t kv_layers = 0;
+  for (size_t i = 0; i < config.layers.size(); ++i) {
+    if (!config.layers[i].attention) continue;
+    weights.layers[i].kv_layer = kv_layers++;
+    if (!sources.kv_scales) continue;
+    weights.k_scale.push_back(sources.layers[i].k_scale);
+    weights.v_scale.push_back(sources.layers[i].v_scale);
+  }
+  const std::vector<PackedGroup> groups = packed_groups(sources, config);
+  Loader loader(checkpoint, format, device, progress, &weights);
+  if (Status s = loader.run(sources, groups); !s) return s;
+  if (groups[0].use == WeightUse::tied) weights.head = weights.embedding;
+  *out = std::move(weights);
+  return {};
+}
+
+}  // namespace nemotron
