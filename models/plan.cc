@@ -57,11 +57,12 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
                    MemoryPlan* out) {
   Sources sources;
   if (Status s = find_sources(checkpoint, config, &sources); !s) return s;
-  const KvConfig kv{.layers = config.kv_layers(),
-                    .kv_heads = config.kv_heads(),
-                    .head_dim = config.head_dim,
-                    .block_size = in.block_size,
-                    .dtype = in.kv_dtype};
+  KvConfig kv;
+  kv.layers = config.kv_layers();
+  kv.kv_heads = config.kv_heads();
+  kv.head_dim = config.head_dim;
+  kv.block_size = in.block_size;
+  kv.dtype = in.kv_dtype;
   if (in.block_size <= 0 || in.limits.max_context <= 0 || in.max_seqs <= 0) {
     return Status::invalid("plan of memory: block_size, max_context and max_seqs must be positive");
   }
