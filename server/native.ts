@@ -1,0 +1,279 @@
+// The addon as TypeScript sees it: finding it, its functions, and the unpacking of its deltas.
+
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { EngineFailure } from './failure.js'
+import type {
+  Delta,
+  EngineError,
+  EngineErrorCode,
+  EngineStats,
+  FinishReason,
+  LoadProgress,
+  MemoryPlan,
+  Timings,
+  TokenLogprob,
+} from './types.js'
+import { packagePath } from './version.js'
+
+/** As the addon takes it; see read_engine_options in addon/napi/convert.cc. */
+export type NativeOptions = {
+  readonly model: string
+  readonly device?: string
+  readonly threads?: number
+  readonly isa?: string
+  readonly debugChecks?: boolean
+  readonly dtype?: 'stored' | 'fp8'
+  readonly kvCacheDtype?: 'bf16' | 'fp8'
+  readonly kvCacheMemory?: number
+  readonly memoryUtilization?: number
+  readonly maxModelLen?: number
+  readonly maxNumSeqs?: number
+  readonly maxNumBatchedTokens?: number
+  readonly blockSize?: number
+  readonly maxWaiting?: number
+  readonly maxWaitingTokens?: number
+  readonly prefixCache?: boolean
+  readonly rewardRow?: number
+  readonly stopIds: Int32Array
+  /** The bytes of all tokens, one after another; where each ends; which are special. */
+  readonly tokenBytes: Uint8Array
+  readonly tokenEnds: Uint32Array
+  readonly tokenSpecial: Uint8Array
+}
+
+export type NativeSampling = {
+  readonly maxTokens?: number
+  readonly minTokens?: number
+  readonly temperature?: number
+  readonly topP?: number
+  readonly topK?: number
+  readonly minP?: number
+  readonly repetitionPenalty?: number
+  readonly presencePenalty?: number
+  readonly frequencyPenalty?: number
+  readonly seed?: bigint
+  readonly ignoreEos?: boolean
+  readonly logprobs?: number
+  readonly promptLogprobs?: number
+  readonly stopTokenIds?: Int32Array
+  readonly stop?: readonly string[]
+  readonly includeStop?: boolean
+  readonly skipSpecialTokens?: boolean
+  readonly logitBiasIds?: Int32Array
+  readonly logitBias?: Float32Array
+  readonly badWordIds?: readonly Int32Array[]
+  readonly allowedTokenIds?: Int32Array
+  readonly thinkingBudget?: number
+  readonly thinkClose?: Int32Array
+  readonly thinkEnd?: string
+  readonly lookupTokens?: number
+}
+
+export type NativeRequest = {
+  readonly id: number
+  readonly kind: 'generate' | 'score'
+  readonly prompt: Int32Array
+  readonly n?: number
+  readonly priority?: number
+  readonly cacheSalt?: string
+  readonly sampling?: NativeSampling
+}
+
+export type NativeConfig = {
+  readonly architecture: string
+  readonly hidden: number
+  readonly vocab: number
+  readonly layers: number
+  readonly qHeads: number
+  readonly kvHeads: number
+  readonly headDim: number
+  readonly intermediate: number
+  readonly maxPosition: number
+  readonly ropeTheta: number
+  readonly ropeScaling: 'none' | 'llama3'
+  readonly tied: boolean
+  readonly dtype: string
+  readonly quantization: 'none' | 'modelopt_fp8' | 'compressed_fp8'
+  readonly kvScales: boolean
+  readonly reward: 'none' | 'lm_head_row' | 'classification'
+  readonly rewardLabels: readonly string[]
+  /** -1: none. */
+  readonly bosId: number
+  readonly eosIds: readonly number[]
+}
+
+export type NativeInfo = {
+  readonly config: NativeConfig
+  readonly plan: MemoryPlan
+  readonly load: {
+    readonly openSeconds: number
+    readonly packSeconds: number
+    readonly prepareSeconds: number
+    readonly bytes: number
+  }
+  readonly device: string
+  readonly deviceNote: string
+  readonly maxModelLen: number
+  readonly maxNumSeqs: number
+  readonly maxNumBatchedTokens: number
+}
+
+export type NativeEngine = {
+  readonly submit: (request: NativeRequest) => EngineError | undefined
+  readonly abort: (id: number) => void
+  readonly stats: () => EngineStats
+  readonly drain: () => void
+  readonly close: () => Promise<void>
+  /** undefined once closed. */
+  readonly info: () => NativeInfo | undefined
+}
+
+export type NativeListeners = {
+  readonly onProgress: (phase: LoadProgress['phase'], bytesDone: number, bytesTotal: number) => void
+  readonly onPlan: (plan: MemoryPlan) => void
+  /** `words` is used again by the next call. */
+  readonly onDeltas: (words: Float64Array, count: number, text: string) => void
+}
+
+export type NativeModelInfo = {
+  readonly config: NativeConfig
+  readonly checkpointBytes: number
+  readonly tensors: number
+  /** What it needs on common GPUs, for people. */
+  readonly table: string
+}
+
+export type Addon = {
+  /** Rejects with an EngineError. */
+  readonly createEngine: (
+    options: NativeOptions,
+    listeners: NativeListeners,
+  ) => Promise<NativeEngine>
+  readonly modelInfo: (
+    folder: string,
+    rewardRow: number,
+  ) => { readonly model: NativeModelInfo } | { readonly error: EngineError }
+  readonly buildInfo: () => Readonly<Record<string, string>>
+}
+
+let loaded: Addon | undefined
+
+/** The addon: NEMOTRON_ADDON, or build/Release/nemotron.node in the package. */
+export const loadAddon = (): Addon => {
+  if (loaded) return loaded
+  const path = process.env.NEMOTRON_ADDON ?? packagePath('build/Release/nemotron.node')
+  const advice = `run \`node ${packagePath('scripts/install.mjs')}\`, which names what is missing`
+  if (!existsSync(path)) {
+    throw new EngineFailure({
+      code: 'unavailable',
+      message: `the native engine ${path} is not there (an install without scripts?): ${advice}`,
+    })
+  }
+  try {
+    loaded = createRequire(import.meta.url)(path) as Addon
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new EngineFailure(
+      {
+        code: 'unavailable',
+        message: `the native engine ${path} cannot be loaded: ${reason}. Build it here: ${advice}`,
+      },
+      { cause: error },
+    )
+  }
+  return loaded
+}
+
+// --- unpacking: the layout is described in addon/napi/pack.h -------------------------------------
+
+const finishes: readonly (FinishReason | undefined)[] = [
+  undefined,
+  'stop',
+  'length',
+  'abort',
+  'error',
+]
+const missReasons: readonly Timings['cacheMiss']['reason'][] = [
+  'none',
+  'never_seen',
+  'evicted',
+  'salt',
+  'last_token',
+]
+const codes: readonly EngineErrorCode[] = [
+  'internal', // 0 is "ok", which no failed delta carries
+  'invalid_argument',
+  'not_found',
+  'unsupported',
+  'out_of_memory',
+  'unavailable',
+  'aborted',
+  'internal',
+]
+
+/** Calls `visit(request, delta, stopIndex)` for each record; stopIndex -1: no stop string. */
+export const unpackDeltas = (
+  words: Float64Array,
+  count: number,
+  text: string,
+  visit: (request: number, delta: Delta, stopIndex: number) => void,
+): void => {
+  let at = 0
+  let textAt = 0
+  const next = () => words[at++] ?? 0
+  const take = (length: number) => {
+    textAt += length
+    return text.slice(textAt - length, textAt)
+  }
+  const logprobs = (entries: number): TokenLogprob[] =>
+    Array.from({ length: entries }, () => {
+      const [id, logprob, rank, top] = [next() | 0, next(), next() | 0, next()]
+      return {
+        id,
+        logprob,
+        rank,
+        top: Array.from({ length: top }, () => ({ id: next() | 0, logprob: next() })),
+      }
+    })
+  while (at < count) {
+    const request = next()
+    const choice = next() | 0
+    const finish = finishes[next()]
+    const textLength = next()
+    const ids = next()
+    const logprobCount = next()
+    const promptLogprobCount = next()
+    const scores = next()
+    const stopId = next() | 0
+    const stopIndex = next() | 0
+    const code = codes[next()] ?? 'internal'
+    const errorLength = next()
+    const timings: Timings | undefined = finish && {
+      queueSeconds: next(),
+      prefillSeconds: next(),
+      decodeSeconds: next(),
+      cachedTokens: next(),
+      preemptions: next(),
+      draftedTokens: next(),
+      acceptedTokens: next(),
+      cacheMiss: { reason: missReasons[next()] ?? 'none', position: next() },
+    }
+    const delta: { -readonly [Key in keyof Delta]: Delta[Key] } = {
+      choice,
+      text: take(textLength),
+      tokenIds: Array.from({ length: ids }, () => next() | 0),
+    }
+    if (logprobCount > 0) delta.logprobs = logprobs(logprobCount)
+    if (promptLogprobCount > 0) {
+      delta.promptLogprobs = [null, ...logprobs(promptLogprobCount).slice(1)]
+    }
+    if (scores > 0) delta.scores = Array.from({ length: scores }, next)
+    if (finish) delta.finish = finish
+    if (timings) delta.timings = timings
+    if (stopId >= 0) delta.stopReason = stopId
+    const message = take(errorLength)
+    if (finish === 'error') delta.error = { code, message }
+    visit(request, delta, stopIndex)
+  }
+}
