@@ -1,0 +1,276 @@
+#include "cpu/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+
+namespace nemotron::cpu {
+namespace {
+
+// Rows of a piece, query heads included: enough to reuse a block of keys, few enough to share out.
+constexpr int64_t kPieceRows = 48;
+constexpr int32_t kMaxHeadDim = 512;
+
+int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+Status check(const StepLimits& l, const KvConfig& kv, const RopeTable& rope) {
+  const auto wrong = [](const std::string& what) { return Status::unsupported("KV cache: " + what); };
+  if (kv.head_dim <= 0 || kv.head_dim % 16 != 0 || kv.head_dim > kMaxHeadDim) {
+    return wrong("head_dim must be a multiple of 16 up to " + std::to_string(kMaxHeadDim) +
+                 ", not " + std::to_string(kv.head_dim));
+  }
+  if (kv.block_size <= 0 || kv.block_size % 16 != 0) {
+    return wrong("block_size must be a multiple of 16, not " + std::to_string(kv.block_size));
+  }
+  if (kv.kv_heads <= 0 || l.q_heads % kv.kv_heads != 0) {
+    return wrong(std::to_string(l.q_heads) + " query heads cannot share " +
+                 std::to_string(kv.kv_heads) + " KV heads");
+  }
+  if (kv.dtype != DType::bf16 && kv.dtype != DType::fp8_e4m3) {
+    return wrong(std::string("dtype must be BF16 or F8_E4M3, not ") + dtype_name(kv.dtype));
+  }
+  if (int32_t(rope.inv_freq.size()) != kv.head_dim / 2) {
+    return wrong("rope has " + std::to_string(rope.inv_freq.size()) + " frequencies for head_dim " +
+                 std::to_string(kv.head_dim));
+  }
+  for (std::span<const float> scale : {kv.k_scale, kv.v_scale}) {
+    if (!scale.empty() && int32_t(scale.size()) != kv.layers) {
+      return wrong(std::to_string(scale.size()) + " scales for " + std::to_string(kv.layers) + " layers");
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Status Attention::init(const Kernels* kernels, ThreadPool* pool, const StepLimits& limits,
+                       const KvConfig& kv, const RopeTable& rope, bool poison) {
+  if (Status s = check(limits, kv, rope); !s) return s;
+  kernels_ = kernels;
+  pool_ = pool;
+  kv_ = kv;
+  k_scale_.assign(kv.k_scale.begin(), kv.k_scale.end());
+  v_scale_.assign(kv.v_scale.begin(), kv.v_scale.end());
+  k_scale_.resize(size_t(kv.layers), 1.0f);
+  v_scale_.resize(size_t(kv.layers), 1.0f);
+  inv_freq_.assign(rope.inv_freq.begin(), rope.inv_freq.end());
+  format_ = kv.dtype == DType::bf16 ? Format::bf16 : Format::fp8;
+  q_heads_ = limits.q_heads, kv_heads_ = kv.kv_heads;
+  head_dim_ = kv.head_dim, block_size_ = kv.block_size;
+  group_ = q_heads_ / kv_heads_;
+  piece_rows_ = std::max<int64_t>(1, kPieceRows / group_);
+  head_bytes_ = size_t(head_dim_ * block_size_) * format_bytes(format_);
+  const size_t cache = size_t(kv.layers) * size_t(kv.num_blocks) * 2 * size_t(kv_heads_) * head_bytes_;
+  if (Status s = HugeBuffer::create(cache, &cache_); !s) return s.within("KV cache");
+  if (poison) std::memset(cache_.data(), 0xff, cache_.bytes());  // NaN in both formats
+
+  if (Status s = HugeBuffer::create(size_t(limits.max_rows) * size_t(head_dim_) * sizeof(float),
+                                    &angles_);
+      !s) {
+    return s;
+  }
+  const int64_t rows = round_up(piece_rows_ * group_, kernels->row_step);
+  // Queries and sums [rows, head_dim], scores and weights [rows, block_size], maxima and sums [rows].
+  own_bytes_ = size_t(rows * (2 * head_dim_ + 2 * block_size_ + 2)) * sizeof(float) +
+               kernels->scratch_bytes + 256;
+  own_bytes_ = size_t(round_up(int64_t(own_bytes_), 4096));
+  if (Status s = HugeBuffer::create(own_bytes_ * size_t(pool->size()), &own_); !s) return s;
+  pieces_.reserve(size_t(limits.max_spans) + size_t(limits.max_rows / piece_rows_ + 1));
+  return {};
+}
+
+uint8_t* Attention::keys(int32_t layer, int32_t block, int64_t head) const {
+  const size_t at = (size_t(layer) * size_t(kv_.num_blocks) + size_t(block)) * 2 * size_t(kv_heads_);
+  return cache_.data() + (at + size_t(head)) * head_bytes_;
+}
+
+uint8_t* Attention::values(int32_t layer, int32_t block, int64_t head) const {
+  return keys(layer, block, head) + size_t(kv_heads_) * head_bytes_;
+}
+
+void Attention::begin_step(const StepInput& in) {
+  const int64_t half = head_dim_ / 2;
+  pieces_.clear();
+  for (size_t i = 0; i < in.spans.size(); ++i) {
+    const SpanInput& s = in.spans[i];
+    for (int32_t r = 0; r < s.rows; r += int32_t(piece_rows_)) {
+      pieces_.push_back({int32_t(i), r, std::min(int32_t(piece_rows_), s.rows - r)});
+    }
+  }
+  // The angle is a float32 product, as the models were trained with.
+  pool_->run([&](int thread) {
+    for (const SpanInput& s : in.spans) {
+      const Range mine = share(s.rows, thread, pool_->size());
+      for (int64_t r = mine.begin; r < mine.end; ++r) {
+        float* cosine = angles_.as<float>() + (s.first_row + r) * head_dim_;
+        for (int64_t i = 0; i < half; ++i) {
+          const float angle = float(s.first_position + r) * inv_freq_[size_t(i)];
+          cosine[i] = std::cos(angle);
+          cosine[half + i] = std::sin(angle);
+        }
+      }
+    }
+  });
+}
+
+// The tokens of the span that lie in its `block`-th block, one KV head.
+void Attention::store_block(const SpanInput& s, const float* qkv, int32_t layer, int64_t head,
+                            int32_t block) {
+  const int64_t half = head_dim_ / 2, stride = (q_heads_ + 2 * kv_heads_) * head_dim_;
+  const int32_t id = s.block_table[size_t(block)];
+  uint8_t* k_block = keys(layer, id, head);
+  uint8_t* v_block = values(layer, id, head);
+  const size_t k_panel = size_t(head_dim_) * kPanel * format_bytes(format_);
+  const size_t v_panel = size_t(block_size_) * kPanel * format_bytes(format_);
+  const float k_by = 1.0f / k_scale_[size_t(layer)], v_by = 1.0f / v_scale_[size_t(layer)];
+  const int64_t begin = std::max<int64_t>(block * block_size_, s.first_position);
+  const int64_t end = std::min<int64_t>((block + 1) * block_size_, int64_t(s.first_position) + s.rows);
+  for (int64_t position = begin; position < end; ++position) {
+    const int64_t row = s.first_row + position - s.first_position;
+    const size_t slot = size_t(position % block_size_);
+    if (slot == 0) std::memset(v_block, 0, head_bytes_);
+    const float* cosine = angles_.as<float>() + row * head_dim_;
+    const float* k = qkv + row * stride + (q_heads_ + head) * head_dim_;
+    const float* v = k + kv_heads_ * head_dim_;
+    float turned[kMaxHeadDim];
+    kernels_->rope(turned, k, cosine, cosine + half, half);
+    uint8_t* k_to = k_block + slot / kPanel * k_panel;
+    for (size_t d = 0; d < size_t(head_dim_); ++d) {
+      const size_t k_at = panel_offset(format_, d, slot % kPanel);
+      const size_t v_at = d / kPanel * v_panel + panel_offset(format_, slot, d % kPanel);
+      if (format_ == Format::bf16) {
+        const uint16_t kb = f32_to_bf16(turned[d] * k_by), vb = f32_to_bf16(v[d] * v_by);
+        std::memcpy(k_to + k_at, &kb, 2);
+        std::memcpy(v_block + v_at, &vb, 2);
+      } else {
+        k_to[k_at] = f32_to_e4m3(turned[d] * k_by);
+        v_block[v_at] = f32_to_e4m3(v[d] * v_by);
+      }
+    }
+  }
+}
+
+void Attention::store(const StepInput& in, const float* qkv, float* q, int32_t layer) {
+  const int64_t half = head_dim_ / 2, stride = (q_heads_ + 2 * kv_heads_) * head_dim_;
+  pool_->run([&](int thread) {
+    const Range mine = share(in.rows(), thread, pool_->size());
+    for (int64_t r = mine.begin; r < mine.end; ++r) {
+      const float* cosine = angles_.as<float>() + r * head_dim_;
+      for (int64_t h = 0; h < q_heads_; ++h) {
+        kernels_->rope(q + (r * q_heads_ + h) * head_dim_, qkv + r * stride + h * head_dim_, cosine,
+                       cosine + half, half);
+      }
+    }
+    // One thread writes all of a block that the step writes: the first token clears the others.
+    int64_t unit = 0;
+    for (const SpanInput& s : in.spans) {
+      const int32_t last = int32_t((int64_t(s.first_position) + s.rows - 1) / block_size_);
+      for (int32_t b = int32_t(s.first_position / block_size_); b <= last; ++b) {
+        for (int64_t h = 0; h < kv_heads_; ++h, ++unit) {
+          if (unit % pool_->size() == thread) store_block(s, qkv, layer, h, b);
+        }
+      }
+    }
+  });
+}
+
+void Attention::attend(const StepInput& in, float* out, const float* q, int32_t layer, float scale) {
+  // The longest first would be better still; pieces of one span grow with their position, so the
+  // list is taken from its end.
+  const int64_t items = int64_t(pieces_.size()) * kv_heads_;
+  std::atomic<int64_t> next{items};
+  pool_->run([&](int thread) {
+    if (kernels_->enter) kernels_->enter();
+    for (int64_t item; (item = next.fetch_sub(1, std::memory_order_relaxed) - 1) >= 0;) {
+      attend_piece(in, pieces_[size_t(item / kv_heads_)], item % kv_heads_, out, q, layer, scale,
+                   own_.data() + own_bytes_ * size_t(thread));
+    }
+    if (kernels_->leave) kernels_->leave();
+  });
+}
+
+void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t head, float* out,
+                             const float* q, int32_t layer, float scale, uint8_t* own) {
+  const SpanInput& s = in.spans[size_t(piece.span)];
+  const int64_t rows = piece.rows * group_, room = round_up(piece_rows_ * group_, kernels_->row_step);
+  const bool bf16 = kernels_->a_is_bf16[int(format_)];
+  float* queries = reinterpret_cast<float*>(own);
+  float* sums = queries + room * head_dim_;
+  float* scores = sums + room * head_dim_;
+  float* weights = scores + room * block_size_;
+  float* maximum = weights + room * block_size_;
+  float* total = maximum + room;
+  void* scratch = own + (size_t(reinterpret_cast<uint8_t*>(total + room) - own) + 63) / 64 * 64;
+  const size_t a_size = bf16 ? 2 : 4;
+
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t row = s.first_row + piece.first + r / group_;
+    const float* from = q + (row * q_heads_ + head * group_ + r % group_) * head_dim_;
+    if (bf16) {
+      kernels_->scale_bf16(reinterpret_cast<uint16_t*>(queries) + r * head_dim_, from, nullptr, 1.0f,
+                           head_dim_, head_dim_);
+    } else {
+      std::memcpy(queries + r * head_dim_, from, size_t(head_dim_) * sizeof(float));
+    }
+    maximum[r] = -std::numeric_limits<float>::infinity();
+    total[r] = 0;
+  }
+
+  const auto tile = kernels_->tile[int(format_)];
+  const float score_scale = scale * k_scale_[size_t(layer)];
+  const int64_t first_position = int64_t(s.first_position) + piece.first;
+  const int64_t last_position = first_position + piece.rows - 1;
+  for (int64_t b = 0; b * block_size_ <= last_position; ++b) {
+    const int32_t id = s.block_table[size_t(b)];
+    // Rows before `skip` end before this block: it must not touch them.
+    const int64_t skip = std::max<int64_t>(0, b * block_size_ - first_position) * group_;
+    // Always the whole block, so that a row's sums are the same however far the others reach.
+    tile({.a = reinterpret_cast<uint8_t*>(queries) + size_t(skip * head_dim_) * a_size,
+          .a_stride = head_dim_,
+          .rows = int(rows - skip),
+          .b = keys(layer, id, head),
+          .b_stride = head_dim_ * kPanel * int64_t(format_bytes(format_)),
+          .panels = int(block_size_ / kPanel),
+          .k = int(head_dim_),
+          .c = scores + skip * block_size_,
+          .c_stride = block_size_,
+          .accumulate = false,
+          .scratch = scratch});
+    for (int64_t r = skip; r < rows; ++r) {
+      SoftmaxArgs a;
+      a.scores = scores + r * block_size_;
+      a.probs = reinterpret_cast<uint8_t*>(weights) + size_t(r * block_size_) * a_size;
+      a.valid = int(std::min(block_size_, first_position + r / group_ + 1 - b * block_size_));
+      a.padded = int(block_size_);
+      a.scale = score_scale;
+      a.maximum = maximum[r];
+      a.sum = total[r];
+      const float factor = kernels_->softmax(&a);
+      maximum[r] = a.maximum;
+      total[r] = a.sum;
+      if (b > 0 && factor != 1.0f) kernels_->multiply(sums + r * head_dim_, factor, head_dim_);
+    }
+    tile({.a = reinterpret_cast<uint8_t*>(weights) + size_t(skip * block_size_) * a_size,
+          .a_stride = block_size_,
+          .rows = int(rows - skip),
+          .b = values(layer, id, head),
+          .b_stride = block_size_ * kPanel * int64_t(format_bytes(format_)),
+          .panels = int(head_dim_ / kPanel),
+          .k = int(block_size_),
+          .c = sums + skip * head_dim_,
+          .c_stride = head_dim_,
+          .accumulate = b > 0,
+          .scratch = scratch});
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t row = s.first_row + piece.first + r / group_;
+    float* to = out + (row * q_heads_ + head * group_ + r % group_) * head_dim_;
+    const float by = v_scale_[size_t(layer)] / total[r];
+    std::memcpy(to, sums + r * head_dim_, size_t(head_dim_) * sizeof(float));
+    kernels_->multiply(to, by, head_dim_);
+  }
+}
+
+}  // namespace nemotron::cpu

@@ -1,0 +1,234 @@
+// CpuDevice: the Device of the CPU. Ops run at once on the device's threads; sync() has nothing to
+// wait for. The activations between ops are float32; what the kernels round to BF16 they round
+// themselves.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <system_error>
+#include <unordered_map>
+#include <vector>
+
+#include "cpu/attention.h"
+#include "cpu/gemm.h"
+#include "cpu/kernels.h"
+#include "cpu/memory.h"
+#include "cpu/packed_matrix.h"
+#include "cpu/sampler.h"
+#include "cpu/thread_pool.h"
+#include "device/device.h"
+
+namespace nemotron::cpu {
+namespace {
+
+class CpuDevice final : public Device {
+ public:
+  CpuDevice(const Kernels* kernels, int threads, bool debug_checks)
+      : kernels_(kernels), debug_checks_(debug_checks), pool_(threads), gemm_(kernels, &pool_) {}
+
+  std::string name() const override {
+    return std::string("cpu (") + isa_name(kernels_->isa) + ", " + std::to_string(pool_.size()) +
+           (pool_.size() == 1 ? " thread)" : " threads)");
+  }
+  DType activation_dtype() const override { return DType::f32; }
+  size_t free_bytes() const override { return available_bytes(); }
+
+  Status alloc(size_t bytes, void** out) noexcept override {
+    return guarded([&]() -> Status {
+      HugeBuffer b;
+      if (Status s = HugeBuffer::create(std::max<size_t>(bytes, 1), &b); !s) return s;
+      *out = b.data();
+      buffers_.emplace(b.data(), std::move(b));
+      return {};
+    });
+  }
+  void free(void* p) noexcept override { buffers_.erase(p); }
+  void upload(void* dst, const void* host, size_t bytes) noexcept override {
+    std::memcpy(dst, host, bytes);
+  }
+  void download(void* host, const void* src, size_t bytes) noexcept override {
+    std::memcpy(host, src, bytes);
+  }
+
+  Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
+                     Weight* out) noexcept override {
+    return guarded([&]() -> Status {
+      auto m = std::make_unique<PackedMatrix>();
+      if (Status s = pack_matrix(parts, use, format, &pool_, m.get()); !s) return s;
+      if (Status s = gemm_.reserve(m->k); !s) return s;
+      *out = {.handle = m.get(), .rows = m->rows, .cols = m->cols, .bytes = m->data.bytes()};
+      weights_.push_back(std::move(m));
+      return {};
+    });
+  }
+
+  Status prepare(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope) noexcept override {
+    return guarded([&]() -> Status {
+      if (Status s = attention_.init(kernels_, &pool_, limits, kv, rope, debug_checks_); !s) return s;
+      const size_t qkv = size_t(limits.max_rows) *
+                         size_t((limits.q_heads + 2 * kv.kv_heads) * limits.head_dim);
+      if (Status s = HugeBuffer::create(qkv * sizeof(float), &qkv_); !s) return s;
+      samplers_.resize(size_t(pool_.size()));
+      for (Sampler& s : samplers_) s.init(kernels_, limits.vocab);
+      ids_.reserve(size_t(limits.max_rows));
+      slots_.reserve(size_t(limits.max_samples) * 2);
+      return {};
+    });
+  }
+
+  void begin_step(const StepInput& in) noexcept override {
+    step_ = &in;
+    for (const SampleInput& s : in.samples) {
+      if (s.slot >= int32_t(slots_.size())) slots_.resize(size_t(s.slot) + 1, -1);
+    }
+    ids_.assign(in.token_ids.begin(), in.token_ids.end());
+    for (size_t i = 0; i < in.token_slots.size(); ++i) {
+      const int32_t slot = in.token_slots[i];
+      if (slot >= 0) ids_[i] = size_t(slot) < slots_.size() ? slots_[size_t(slot)] : -1;
+    }
+    attention_.begin_step(in);
+  }
+  Status sync() noexcept override { return status_; }
+
+  void embed(Tensor x, const Weight& table) noexcept override {
+    const PackedMatrix& m = matrix(table);
+    for (int32_t id : ids_) {
+      if (id < 0 || id >= m.rows) {
+        return failed(Status::internal("token id " + std::to_string(id) + " is outside the embedding of " +
+                                       std::to_string(m.rows) + " rows"));
+      }
+    }
+    pool_.run([&](int thread) {
+      const Range mine = share(int64_t(ids_.size()), thread, pool_.size());
+      for (int64_t r = mine.begin; r < mine.end; ++r) {
+        m.read_row(ids_[size_t(r)], x.as<float>() + r * m.cols);
+      }
+    });
+  }
+
+  void attention_input(Tensor q, Tensor x, Tensor gain, float eps, const Weight& w,
+                       int32_t kv_layer) noexcept override {
+    if (!status_) return;
+    const PackedMatrix& m = matrix(w);
+    gemm_.multiply(normed(x, gain, eps), x.shape[0], m, {.data = qkv_.as<float>(), .stride = m.rows});
+    attention_.store(*step_, qkv_.as<float>(), q.as<float>(), kv_layer);
+  }
+
+  void attention(Tensor out, Tensor q, int32_t kv_layer, float scale) noexcept override {
+    if (!status_) return;
+    attention_.attend(*step_, out.as<float>(), q.as<float>(), kv_layer, scale);
+  }
+
+  void gemm_residual(Tensor x, Tensor a, const Weight& w) noexcept override {
+    if (!status_) return;
+    const PackedMatrix& m = matrix(w);
+    gemm_.multiply({.x = a.as<float>(), .stride = m.cols}, a.shape[0], m,
+                   {.kind = GemmOutput::Kind::add, .data = x.as<float>(), .stride = m.rows});
+  }
+
+  void mlp_input(Tensor h, Tensor x, Tensor gain, float eps, const Weight& w) noexcept override {
+    if (!status_) return;
+    gemm_.multiply(normed(x, gain, eps), x.shape[0], matrix(w),
+                   {.kind = GemmOutput::Kind::silu_mul, .data = h.as<float>(), .stride = h.shape[1]});
+  }
+
+  void head(Tensor out, Tensor x, std::span<const int32_t> rows, Tensor gain, float eps,
+            const Weight& w) noexcept override {
+    if (!status_) return;
+    GemmInput in = normed(x, gain, eps);
+    in.rows = rows.data();
+    gemm_.multiply(in, int64_t(rows.size()), matrix(w), {.data = out.as<float>(), .stride = w.rows});
+  }
+
+  void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept override {
+    if (!status_) return;
+    const int64_t vocab = logits.shape[1];
+    std::atomic<int32_t> next{0};
+    pool_.run([&](int thread) {
+      for (int32_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) {
+        samplers_[size_t(thread)].sample(logits.as<float>() + i * vocab,
+                                         step_->samples[size_t(first + i)], &out[i]);
+      }
+    });
+    for (int32_t i = 0; i < n; ++i) {
+      const int32_t slot = step_->samples[size_t(first + i)].slot;
+      if (slot >= 0) slots_[size_t(slot)] = out[i].id;
+    }
+  }
+
+  void rms_norm(Tensor out, Tensor x, Tensor gain, float eps) noexcept override {
+    const int64_t n = x.shape[1];
+    for (int64_t r = 0; r < x.shape[0]; ++r) {
+      const float* row = x.as<float>() + r * n;
+      const float by = 1.0f / std::sqrt(kernels_->sum_squares(row, n) / float(n) + eps);
+      kernels_->scale_f32(out.as<float>() + r * n, row, gain.as<float>(), by, n, n);
+    }
+  }
+
+  void gemm(Tensor out, Tensor a, const Weight& w) noexcept override {
+    if (!status_) return;
+    gemm_.multiply({.x = a.as<float>(), .stride = w.cols}, a.shape[0], matrix(w),
+                   {.data = out.as<float>(), .stride = w.rows});
+  }
+
+ private:
+  static const PackedMatrix& matrix(const Weight& w) {
+    return *static_cast<const PackedMatrix*>(w.handle);
+  }
+  static GemmInput normed(const Tensor& x, const Tensor& gain, float eps) {
+    return {.x = x.as<float>(), .stride = x.shape[1], .gain = gain.as<float>(), .eps = eps};
+  }
+
+  // Exceptions stop here.
+  template <class F>
+  static Status guarded(F&& body) noexcept {
+    try {
+      return body();
+    } catch (const std::bad_alloc&) {
+      return Status(Code::out_of_memory, "out of memory");
+    } catch (...) {
+      return Status(Code::internal, "unexpected exception");
+    }
+  }
+  void failed(Status s) {
+    if (status_) status_ = std::move(s);
+  }
+
+  const Kernels* kernels_;
+  const bool debug_checks_;
+  ThreadPool pool_;
+  Gemm gemm_;
+  Attention attention_;
+  std::vector<Sampler> samplers_;  // one a thread
+  HugeBuffer qkv_;                 // [max_rows, (q_heads + 2 kv_heads) * head_dim]
+  std::vector<std::unique_ptr<PackedMatrix>> weights_;
+  std::unordered_map<void*, HugeBuffer> buffers_;
+  std::vector<int32_t> ids_;    // of the step, slots resolved
+  std::vector<int32_t> slots_;  // ids left by earlier steps
+  const StepInput* step_ = nullptr;
+  Status status_;
+};
+
+}  // namespace
+}  // namespace nemotron::cpu
+
+namespace nemotron {
+
+Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept {
+  try {
+    cpu::Isa isa;
+    if (Status s = cpu::parse_isa(options.isa, &isa); !s) return s;
+    const int hardware = std::max(1, int(std::thread::hardware_concurrency()));
+    const int threads = options.threads > 0 ? options.threads : hardware;
+    *out = std::make_unique<cpu::CpuDevice>(cpu::kernels_for(isa), threads, options.debug_checks);
+    return {};
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory("no memory for the CPU device");
+  } catch (const std::system_error& e) {
+    return Status::internal(std::string("cannot start the CPU device's threads: ") + e.what());
+  }
+}
+
+}  // namespace nemotron

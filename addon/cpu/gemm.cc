@@ -1,0 +1,118 @@
+#include "cpu/gemm.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace nemotron::cpu {
+namespace {
+
+// Rows multiplied in one pass over the matrix, and outputs whose sums stay in the cache meanwhile.
+constexpr int64_t kChunk = 512;
+constexpr int64_t kBlockPanels = 8;
+
+int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+}  // namespace
+
+Status Gemm::reserve(int64_t k) {
+  if (k <= max_k_) return {};
+  const int64_t rows = round_up(kChunk, kernels_->row_step), padded = round_up(k, kKStep);
+  HugeBuffer a;
+  if (Status s = HugeBuffer::create(size_t(rows * padded) * sizeof(float), &a); !s) return s;
+  if (c_.bytes() == 0) {
+    c_bytes_ = size_t(rows * kBlockPanels * kPanel) * sizeof(float) +
+               size_t(round_up(int64_t(kernels_->scratch_bytes), 64));
+    if (Status s = HugeBuffer::create(c_bytes_ * size_t(pool_->size()), &c_); !s) return s;
+  }
+  a_ = std::move(a);
+  max_k_ = padded;
+  return {};
+}
+
+void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w, const GemmOutput& out) {
+  for (int64_t first = 0; first < rows; first += kChunk) {
+    const int64_t n = std::min(kChunk, rows - first), padded = round_up(n, kernels_->row_step);
+    pool_->run([&](int thread) {
+      pack(in, first, n, padded, w, thread);
+      pool_->barrier();
+      panels(first, n, padded, w, out, thread);
+    });
+  }
+}
+
+// a_ [block][row][width of the block]
+void Gemm::pack(const GemmInput& in, int64_t first, int64_t rows, int64_t padded,
+                const PackedMatrix& w, int thread) {
+  const bool bf16 = kernels_->a_is_bf16[int(w.format)];
+  const Range mine = share(rows, thread, pool_->size());
+  for (int64_t r = mine.begin; r < mine.end; ++r) {
+    const float* x = in.x + (in.rows ? in.rows[first + r] : first + r) * in.stride;
+    float by = 1.0f;
+    if (in.gain) {
+      by = 1.0f / std::sqrt(kernels_->sum_squares(x, w.cols) / float(w.cols) + in.eps);
+    }
+    for (int64_t k = 0; k < w.k; k += kKBlock) {
+      const int64_t width = std::min<int64_t>(kKBlock, w.k - k);
+      const int64_t at = k * padded + r * width, used = std::min(width, w.cols - k);
+      const float* gain = in.gain ? in.gain + k : nullptr;
+      if (bf16) {
+        kernels_->scale_bf16(a_.as<uint16_t>() + at, x + k, gain, by, used, width);
+      } else {
+        kernels_->scale_f32(a_.as<float>() + at, x + k, gain, by, used, width);
+      }
+    }
+  }
+}
+
+void Gemm::panels(int64_t first, int64_t rows, int64_t padded, const PackedMatrix& w,
+                  const GemmOutput& out, int thread) {
+  const size_t a_size = kernels_->a_is_bf16[int(w.format)] ? 2 : 4;
+  const auto tile = kernels_->tile[int(w.format)];
+  // Whole groups, so that a thread's share does not end between a gate and its up.
+  const int64_t group = std::max(kernels_->panel_group, 2);
+  const Range mine = share((w.panels + group - 1) / group, thread, pool_->size());
+  const int64_t end = std::min(mine.end * group, w.panels);
+  // A few rows are bound by memory: read group after group, each from end to end.
+  const int64_t step = rows <= kernels_->row_block ? group : kBlockPanels;
+  uint8_t* own = c_.data() + c_bytes_ * size_t(thread);
+  float* c = reinterpret_cast<float*>(own + round_up(int64_t(kernels_->scratch_bytes), 64));
+
+  if (kernels_->enter) kernels_->enter();
+  for (int64_t panel = mine.begin * group; panel < end; panel += step) {
+    const int64_t n = std::min(step, end - panel), stride = n * kPanel;
+    for (int64_t k = 0; k < w.k; k += kKBlock) {
+      const int64_t width = std::min<int64_t>(kKBlock, w.k - k);
+      tile({.a = a_.data() + size_t(k * padded) * a_size,
+            .a_stride = width,
+            .rows = int(rows),
+            .b = w.data.data() + size_t(panel) * w.panel_bytes +
+                 size_t(k) * kPanel * format_bytes(w.format),
+            .b_stride = int64_t(w.panel_bytes),
+            .panels = int(n),
+            .k = int(width),
+            .c = c,
+            .c_stride = stride,
+            .accumulate = k > 0,
+            .scratch = own});
+    }
+    const float* scale = w.scale.empty() ? nullptr : w.scale.data() + panel * kPanel;
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* sums = c + r * stride;
+      float* to = out.data + (first + r) * out.stride;
+      if (out.kind == GemmOutput::Kind::silu_mul) {
+        const int64_t at = panel / 2 * kPanel;
+        kernels_->silu_mul(to + at, sums, scale, std::min(stride / 2, w.rows / 2 - at));
+      } else {
+        const int64_t at = panel * kPanel, used = std::min(stride, w.rows - at);
+        if (out.kind == GemmOutput::Kind::add) {
+          kernels_->add(to + at, sums, scale, used);
+        } else {
+          kernels_->store(to + at, sums, scale, used);
+        }
+      }
+    }
+  }
+  if (kernels_->leave) kernels_->leave();
+}
+
+}  // namespace nemotron::cpu

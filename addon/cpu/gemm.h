@@ -1,0 +1,50 @@
+// Gemm: rows of float32 times a packed matrix, on all threads of the device, with what comes before
+// (norm, gain, rounding) and after (scale, residual, silu * up). Owned by the device; one caller.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/kernels.h"
+#include "cpu/memory.h"
+#include "cpu/packed_matrix.h"
+#include "cpu/thread_pool.h"
+
+namespace nemotron::cpu {
+
+struct GemmInput {
+  const float* x = nullptr;       // [rows, stride]
+  int64_t stride = 0;
+  const int32_t* rows = nullptr;  // which rows of x; null: 0, 1, 2, ...
+  const float* gain = nullptr;    // not null: x * rsqrt(mean(x^2) + eps) * gain
+  float eps = 0;
+};
+
+struct GemmOutput {
+  enum class Kind : uint8_t { store, add, silu_mul } kind = Kind::store;
+  float* data = nullptr;  // [rows, stride]
+  int64_t stride = 0;
+};
+
+class Gemm {
+ public:
+  Gemm(const Kernels* kernels, ThreadPool* pool) : kernels_(kernels), pool_(pool) {}
+  // Room for matrices of up to `k` inputs.
+  Status reserve(int64_t k);
+  size_t bytes() const { return a_.bytes() + c_.bytes(); }
+  void multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w, const GemmOutput& out);
+
+ private:
+  void pack(const GemmInput& in, int64_t first, int64_t rows, int64_t padded, const PackedMatrix& w,
+            int thread);
+  void panels(int64_t first, int64_t rows, int64_t padded, const PackedMatrix& w,
+              const GemmOutput& out, int thread);
+
+  const Kernels* const kernels_;
+  ThreadPool* const pool_;
+  int64_t max_k_ = 0;
+  HugeBuffer a_;  // [k blocks][rows][kKBlock] f32 or bf16: the chunk of rows being multiplied
+  HugeBuffer c_;  // [threads][rows][block of outputs] f32, then tile scratch
+  size_t c_bytes_ = 0;  // a thread's share of c_
+};
+
+}  // namespace nemotron::cpu

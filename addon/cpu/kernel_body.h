@@ -1,0 +1,336 @@
+// The kernels, written once over a vector wrapper S (see simd_plain.h). Included by kernels_*.cc only.
+// No call to an inline function of the standard library or of ours outside S: the linker could keep
+// the copy that was compiled for a newer processor than the one that runs.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/kernels.h"
+
+namespace nemotron::cpu {
+
+template <class S>
+struct Body {
+  using F = typename S::F;
+
+  // --- matrix tiles ------------------------------------------------------------------------------
+
+  // ROWS rows by PANELS panels in registers, all of k.
+  template <Format format, int ROWS, int PANELS>
+  static inline void micro(const TileArgs& t, int row, int panel) {
+    using Quad = typename S::template Quad<format>;
+    const uint8_t* b = t.b + panel * t.b_stride;
+    float* c = t.c + row * t.c_stride + panel * kPanel;
+    F acc[ROWS][PANELS];
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 16
+      for (int p = 0; p < PANELS; ++p) {
+        acc[r][p] = t.accumulate ? S::load(c + r * t.c_stride + p * kPanel) : S::zero();
+      }
+    }
+    const int quads = t.k / 4;
+    if constexpr (S::kDot && (format == Format::bf16 || format == Format::fp8)) {
+      const uint16_t* a = static_cast<const uint16_t*>(t.a) + row * t.a_stride;
+      for (int k = 0; k < quads; ++k, b += Quad::kBytes, a += 4) {
+        typename S::Pairs w[PANELS][2];
+#pragma GCC unroll 16
+        for (int p = 0; p < PANELS; ++p) {
+          S::template prefetch<format>(b + p * t.b_stride);
+          S::template load_pairs<format>(b + p * t.b_stride, w[p]);
+        }
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i) {
+#pragma GCC unroll 16
+          for (int r = 0; r < ROWS; ++r) {
+            const typename S::Pairs pair = S::broadcast_pair(a + r * t.a_stride + i * 2);
+#pragma GCC unroll 16
+            for (int p = 0; p < PANELS; ++p) acc[r][p] = S::dot(acc[r][p], pair, w[p][i]);
+          }
+        }
+      }
+    } else {
+      const float* a = static_cast<const float*>(t.a) + row * t.a_stride;
+      for (int k = 0; k < quads; ++k, b += Quad::kBytes, a += 4) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+          F w[PANELS];
+#pragma GCC unroll 16
+          for (int p = 0; p < PANELS; ++p) {
+            if (i == 0) S::template prefetch<format>(b + p * t.b_stride);
+            w[p] = Quad(b + p * t.b_stride).at(i);
+          }
+#pragma GCC unroll 16
+          for (int r = 0; r < ROWS; ++r) {
+            const F x = S::set1(a[r * t.a_stride + i]);
+#pragma GCC unroll 16
+            for (int p = 0; p < PANELS; ++p) acc[r][p] = S::fma(x, w[p], acc[r][p]);
+          }
+        }
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 16
+      for (int p = 0; p < PANELS; ++p) S::store(c + r * t.c_stride + p * kPanel, acc[r][p]);
+    }
+  }
+
+  template <Format format, int ROWS, int PANELS>
+  static void all_panels(const TileArgs& t, int row) {
+    int p = 0;
+    for (; p + PANELS <= t.panels; p += PANELS) micro<format, ROWS, PANELS>(t, row, p);
+    for (; p < t.panels; ++p) micro<format, ROWS, 1>(t, row, p);
+  }
+
+  // `left` rows, fewer than fit; ROWS counts down to it.
+  template <Format format, int ROWS>
+  static void rest(const TileArgs& t, int row, int left) {
+    if constexpr (ROWS > 0) {
+      if (left < ROWS) return rest<format, ROWS - 1>(t, row, left);
+      all_panels<format, ROWS, (ROWS <= S::kFewRows ? S::kFewPanels : S::kPanels)>(t, row);
+    }
+  }
+
+  template <Format format>
+  static void tile(const TileArgs& t) {
+    int row = 0;
+    for (; row + S::kRows <= t.rows; row += S::kRows) {
+      all_panels<format, S::kRows, S::kPanels>(t, row);
+    }
+    if (row < t.rows) rest<format, S::kRows - 1>(t, row, t.rows - row);
+  }
+
+  // --- rows --------------------------------------------------------------------------------------
+
+  static float sum_squares(const float* x, int64_t n) {
+    F s[4] = {S::zero(), S::zero(), S::zero(), S::zero()};
+    int64_t i = 0;
+    for (; i + 64 <= n; i += 64) {
+      for (int j = 0; j < 4; ++j) {
+        const F v = S::load(x + i + j * 16);
+        s[j] = S::fma(v, v, s[j]);
+      }
+    }
+    for (; i < n; i += 16) {
+      const F v = n - i < 16 ? S::load_n(x + i, int(n - i)) : S::load(x + i);
+      s[0] = S::fma(v, v, s[0]);
+    }
+    return S::sum(S::add(S::add(s[0], s[1]), S::add(s[2], s[3])));
+  }
+
+  static inline F load_at_most(const float* x, int64_t left) {
+    return left >= 16 ? S::load(x) : left > 0 ? S::load_n(x, int(left)) : S::zero();
+  }
+  static inline void store_at_most(float* x, F v, int64_t left) {
+    if (left >= 16) {
+      S::store(x, v);
+    } else {
+      S::store_n(x, v, int(left));
+    }
+  }
+  static inline F scaled(const float* x, const float* gain, F r, int64_t left) {
+    const F v = S::mul(load_at_most(x, left), r);
+    return gain ? S::mul(v, load_at_most(gain, left)) : v;
+  }
+
+  static void scale_f32(float* out, const float* x, const float* gain, float r, int64_t n,
+                        int64_t padded) {
+    const F by = S::set1(r);
+    for (int64_t i = 0; i < padded; i += 16) {
+      store_at_most(out + i, scaled(x + i, gain ? gain + i : nullptr, by, n - i), padded - i);
+    }
+  }
+  // padded is a multiple of 16 here: the row of a packed block.
+  static void scale_bf16(uint16_t* out, const float* x, const float* gain, float r, int64_t n,
+                         int64_t padded) {
+    const F by = S::set1(r);
+    for (int64_t i = 0; i < padded; i += 16) {
+      S::store_bf16(out + i, scaled(x + i, gain ? gain + i : nullptr, by, n - i));
+    }
+  }
+
+  static void store(float* out, const float* c, const float* scale, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) {
+      F v = load_at_most(c + i, n - i);
+      if (scale) v = S::mul(v, load_at_most(scale + i, n - i));
+      store_at_most(out + i, v, n - i);
+    }
+  }
+  static void add(float* out, const float* c, const float* scale, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) {
+      F v = load_at_most(c + i, n - i);
+      if (scale) v = S::mul(v, load_at_most(scale + i, n - i));
+      store_at_most(out + i, S::add(load_at_most(out + i, n - i), v), n - i);
+    }
+  }
+
+  // exp to about 1 unit in the last place; 0 below -87.3, infinity never (the callers' arguments are
+  // at most 88). NaN stays NaN.
+  static inline F exp(F x) {
+    const F low = S::set1(-87.3365f);
+    const F n = S::nearest(S::mul(S::max(low, S::min(S::set1(88.3762f), x)), S::set1(1.44269504f)));
+    F r = S::fma(n, S::set1(-0.693359375f), x);
+    r = S::fma(n, S::set1(2.12194440e-4f), r);
+    F y = S::set1(1.9875691500e-4f);
+    y = S::fma(y, r, S::set1(1.3981999507e-3f));
+    y = S::fma(y, r, S::set1(8.3334519073e-3f));
+    y = S::fma(y, r, S::set1(4.1665795894e-2f));
+    y = S::fma(y, r, S::set1(1.6666665459e-1f));
+    y = S::fma(y, r, S::set1(5.0000001201e-1f));
+    y = S::fma(S::mul(r, r), y, S::add(r, S::set1(1.0f)));
+    y = S::mul(y, S::pow2(n));
+    return S::select_lt(x, low, S::zero(), y);
+  }
+
+  static void silu_mul(float* out, const float* c, const float* scale, int64_t n) {
+    const F one = S::set1(1.0f);
+    for (int64_t i = 0; i < n; i += 16, c += 32) {
+      F g = S::load(c), u = S::load(c + 16);
+      if (scale) {
+        g = S::mul(g, S::load(scale)), u = S::mul(u, S::load(scale + 16));
+        scale += 32;
+      }
+      // g / (1 + e^-g); e^-g is cut at e^88, where the quotient is 0 for every purpose.
+      const F e = exp(S::min(S::set1(88.0f), S::sub(S::zero(), g)));
+      store_at_most(out + i, S::mul(S::div(g, S::add(one, e)), u), n - i);
+    }
+  }
+
+  static void multiply(float* x, float factor, int64_t n) {
+    const F f = S::set1(factor);
+    for (int64_t i = 0; i < n; i += 16) {
+      store_at_most(x + i, S::mul(load_at_most(x + i, n - i), f), n - i);
+    }
+  }
+
+  template <bool to_bf16>
+  static float softmax(SoftmaxArgs* a) {
+    const F scale = S::set1(a->scale), low = S::set1(-__builtin_inff());
+    F top = low;
+    for (int i = 0; i < a->padded; i += 16) {
+      const F s = S::first(S::mul(S::load(a->scores + i), scale), a->valid - i, low);
+      S::store(a->scores + i, s);
+      top = S::max(top, s);
+    }
+    const float block = S::max_lane(top), old = a->maximum;
+    const float maximum = block > old ? block : old;
+    // Still -infinity: every score was (or NaN, which the weights below carry on).
+    const F shift = S::set1(maximum == -__builtin_inff() ? 0.0f : maximum);
+    F sum = S::zero();
+    for (int i = 0; i < a->padded; i += 16) {
+      F p = S::first(exp(S::sub(S::load(a->scores + i), shift)), a->valid - i, S::zero());
+      if constexpr (to_bf16) {
+        // What is summed is what is multiplied: the rounded weights.
+        uint16_t* out = static_cast<uint16_t*>(a->probs) + i;
+        S::store_bf16(out, p);
+        p = S::load_bf16(out);
+      } else {
+        S::store(static_cast<float*>(a->probs) + i, p);
+      }
+      sum = S::add(sum, p);
+    }
+    float factor = 1.0f;
+    if (maximum != old) {
+      float lane[16];
+      S::store(lane, exp(S::set1(old - maximum)));
+      factor = lane[0];
+    }
+    a->maximum = maximum;
+    a->sum = a->sum * factor + S::sum(sum);
+    return factor;
+  }
+
+  static void rope(float* out, const float* x, const float* cosine, const float* sine, int64_t half) {
+    for (int64_t i = 0; i < half; i += 16) {
+      const int64_t left = half - i;
+      const F c = load_at_most(cosine + i, left), s = load_at_most(sine + i, left);
+      const F a = load_at_most(x + i, left), b = load_at_most(x + half + i, left);
+      store_at_most(out + i, S::sub(S::mul(a, c), S::mul(b, s)), left);
+      store_at_most(out + half + i, S::add(S::mul(b, c), S::mul(a, s)), left);
+    }
+  }
+
+  // --- sampling ----------------------------------------------------------------------------------
+
+  static int64_t argmax(const float* x, int64_t n) {
+    const F low = S::set1(-__builtin_inff());
+    F top = low;
+    bool nan = false;
+    for (int64_t i = 0; i < n; i += 16) {
+      const F v = S::first(load_at_most(x + i, n - i), n - i < 16 ? int(n - i) : 16, low);
+      nan = nan || S::any_nan(v);
+      top = S::max(top, v);
+    }
+    if (nan) return -1;
+    const float best = S::max_lane(top);
+    for (int64_t i = 0; i < n; ++i) {
+      if (x[i] == best) return i;
+    }
+    return -1;
+  }
+
+  static double sum_exp(const float* x, int64_t n, float shift) {
+    const F by = S::set1(shift);
+    double total = 0;
+    // Short float sums, then double: 128 K terms would lose four digits in one float.
+    for (int64_t i = 0; i < n;) {
+      F s = S::zero();
+      const int64_t end = i + 1024 < n ? i + 1024 : n;
+      for (; i < end; i += 16) {
+        const F e = exp(S::sub(load_at_most(x + i, n - i), by));
+        s = S::add(s, S::first(e, n - i < 16 ? int(n - i) : 16, S::zero()));
+      }
+      total += S::sum_double(s);
+    }
+    return total;
+  }
+
+  static void divide(float* x, float divisor, int64_t n) {
+    const F d = S::set1(divisor);
+    for (int64_t i = 0; i < n; i += 16) {
+      store_at_most(x + i, S::div(load_at_most(x + i, n - i), d), n - i);
+    }
+  }
+
+  static int64_t find(const float* x, int64_t n, float threshold, int64_t* next, int32_t* out,
+                      int64_t room) {
+    const F t = S::set1(threshold);
+    int64_t found = 0, i = *next;
+    for (; i < n && found + 16 <= room; i += 16) {
+      uint32_t hit = S::ge(load_at_most(x + i, n - i), t);
+      if (n - i < 16) hit &= (1u << (n - i)) - 1;
+      for (; hit; hit &= hit - 1) out[found++] = int32_t(i + __builtin_ctz(hit));
+    }
+    *next = i;
+    return found;
+  }
+
+  static Kernels table(Isa isa) {
+    Kernels k;
+    k.isa = isa;
+    k.row_block = S::kRows;
+    k.panel_group = S::kPanels;
+    k.a_is_bf16[int(Format::bf16)] = k.a_is_bf16[int(Format::fp8)] = S::kDot;
+    k.tile[int(Format::f32)] = tile<Format::f32>;
+    k.tile[int(Format::f16)] = tile<Format::f16>;
+    k.tile[int(Format::bf16)] = tile<Format::bf16>;
+    k.tile[int(Format::fp8)] = tile<Format::fp8>;
+    k.sum_squares = sum_squares;
+    k.scale_f32 = scale_f32;
+    k.scale_bf16 = scale_bf16;
+    k.store = store;
+    k.add = add;
+    k.silu_mul = silu_mul;
+    k.softmax = softmax<S::kDot>;
+    k.multiply = multiply;
+    k.rope = rope;
+    k.argmax = argmax;
+    k.sum_exp = sum_exp;
+    k.divide = divide;
+    k.find = find;
+    return k;
+  }
+};
+
+}  // namespace nemotron::cpu

@@ -1,0 +1,39 @@
+// PackedMatrix: a weight as the kernels read it (layout: kernels.h). Made once by pack_matrix() from
+// the parts of a checkpoint, immutable afterwards, owned by the device; read by all its threads.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "cpu/kernels.h"
+#include "cpu/memory.h"
+#include "cpu/thread_pool.h"
+#include "device/device.h"
+
+namespace nemotron::cpu {
+
+struct PackedMatrix {
+  Format format = Format::bf16;
+  WeightUse use = WeightUse::linear;
+  int64_t rows = 0, cols = 0;    // as the checkpoint has it: [out, in]
+  int64_t k = 0;                 // cols padded to kKStep
+  int64_t panels = 0;
+  size_t panel_bytes = 0;
+  std::vector<float> scale;      // one an output of the panels (padding included); empty: all 1
+  HugeBuffer data;               // panels; embedding: rows [rows, cols], one after the other
+
+  // Where output `row` of the checkpoint lies: panel * 16 + lane. Gate and up panels alternate, so
+  // that one pass yields both factors of silu(gate) * up.
+  int64_t packed_row(int64_t row) const {
+    if (use != WeightUse::gate_up) return row;
+    const int64_t half = rows / 2, up = row >= half ? 1 : 0, i = row - up * half;
+    return i / kPanel * (2 * kPanel) + up * kPanel + i % kPanel;
+  }
+  // out [cols] = row `row`, scale applied (embedding and tied).
+  void read_row(int64_t row, float* out) const;
+};
+
+Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
+                   ThreadPool* pool, PackedMatrix* out);
+
+}  // namespace nemotron::cpu

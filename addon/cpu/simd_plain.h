@@ -1,0 +1,199 @@
+// Plain: 16 lanes of float as four 128-bit vectors of the compiler's own, which every processor has.
+// The contract of the wrappers (simd_avx2.h and simd_avx512.h are the others):
+//   F                 16 floats
+//   Quad<format>      the weights of 4 consecutive k of a panel: at(i) is k + i
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/kernels.h"
+
+namespace nemotron::cpu {
+
+struct Plain {
+  typedef float V4 __attribute__((vector_size(16)));
+  typedef int32_t I4 __attribute__((vector_size(16)));
+  struct F {
+    V4 v[4];
+  };
+
+  static constexpr bool kDot = false;  // bf16 pairs multiply straight into f32
+  static constexpr int kRows = 2, kPanels = 1, kFewRows = 1, kFewPanels = 1;
+
+#define NEMOTRON_EACH(expr) \
+  F r;                      \
+  for (int i = 0; i < 4; ++i) r.v[i] = (expr); \
+  return r
+
+  static inline F zero() { return set1(0.0f); }
+  static inline F set1(float x) { NEMOTRON_EACH((V4{x, x, x, x})); }
+  static inline F load(const float* p) {
+    F r;
+    std::memcpy(&r, p, 64);
+    return r;
+  }
+  static inline void store(float* p, F x) { std::memcpy(p, &x, 64); }
+  static inline F load_n(const float* p, int n) {
+    F r = zero();
+    std::memcpy(&r, p, size_t(n) * 4);
+    return r;
+  }
+  static inline void store_n(float* p, F x, int n) { std::memcpy(p, &x, size_t(n) * 4); }
+  static inline F add(F a, F b) { NEMOTRON_EACH(a.v[i] + b.v[i]); }
+  static inline F sub(F a, F b) { NEMOTRON_EACH(a.v[i] - b.v[i]); }
+  static inline F mul(F a, F b) { NEMOTRON_EACH(a.v[i] * b.v[i]); }
+  static inline F div(F a, F b) { NEMOTRON_EACH(a.v[i] / b.v[i]); }
+  static inline F fma(F a, F b, F c) { NEMOTRON_EACH(a.v[i] * b.v[i] + c.v[i]); }
+  static inline F max(F a, F b) { NEMOTRON_EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+  static inline F min(F a, F b) { NEMOTRON_EACH(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+  // x where the lane is below n, `other` elsewhere.
+  static inline F first(F x, int n, F other) {
+    float a[16], b[16];
+    store(a, x), store(b, other);
+    for (int i = n < 0 ? 0 : n; i < 16; ++i) a[i] = b[i];
+    return load(a);
+  }
+  static inline F select_lt(F a, F b, F x, F y) {  // a < b ? x : y, lane by lane
+    NEMOTRON_EACH(a.v[i] < b.v[i] ? x.v[i] : y.v[i]);
+  }
+  static inline float sum(F x) {
+    float a[16];
+    store(a, x);
+    for (int step = 8; step > 0; step /= 2) {
+      for (int i = 0; i < step; ++i) a[i] += a[i + step];
+    }
+    return a[0];
+  }
+  static inline double sum_double(F x) {
+    float a[16];
+    store(a, x);
+    double s = 0;
+    for (float v : a) s += double(v);
+    return s;
+  }
+  static inline float max_lane(F x) {
+    float a[16];
+    store(a, x);
+    float m = a[0];
+    for (float v : a) m = v > m ? v : m;
+    return m;
+  }
+  // Bit i: lane i of a is >= (unordered: false) that of b.
+  static inline uint32_t ge(F a, F b) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; ++i) bits |= uint32_t(a.v[i / 4][i % 4] >= b.v[i / 4][i % 4]) << i;
+    return bits;
+  }
+  static inline bool any_nan(F a) {
+    bool nan = false;
+    for (int i = 0; i < 16; ++i) nan = nan || a.v[i / 4][i % 4] != a.v[i / 4][i % 4];
+    return nan;
+  }
+  // 2^n for whole n in [-127, 127]; 2^-127 gives 0.
+  static inline F pow2(F n) {
+    F r;
+    for (int i = 0; i < 4; ++i) {
+      r.v[i] = (V4)((__builtin_convertvector(n.v[i], I4) + 127) << 23);
+    }
+    return r;
+  }
+  static inline F nearest(F x) {
+    const F magic = set1(12582912.0f);  // 1.5 * 2^23
+    return sub(add(x, magic), magic);
+  }
+
+  static inline F bf16_pair(const uint8_t* p, int odd) {
+    F r;
+    for (int i = 0; i < 4; ++i) {
+      I4 u;
+      std::memcpy(&u, p + i * 16, 16);
+      r.v[i] = odd ? (V4)(u & int32_t(0xffff0000)) : (V4)(u << 16);
+    }
+    return r;
+  }
+  static inline uint32_t bits(float x) {
+    uint32_t u;
+    std::memcpy(&u, &x, 4);
+    return u;
+  }
+  static inline float of_bits(uint32_t u) {
+    float x;
+    std::memcpy(&x, &u, 4);
+    return x;
+  }
+  static inline uint16_t to_bf16(float x) {
+    const uint32_t u = bits(x);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return uint16_t((u >> 16) | 0x40);
+    return uint16_t((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+  }
+  static inline void store_bf16(uint16_t* p, F x) {
+    for (int i = 0; i < 16; ++i) p[i] = to_bf16(x.v[i / 4][i % 4]);
+  }
+  static inline F load_bf16(const uint16_t* p) {
+    float f[16];
+    for (int i = 0; i < 16; ++i) f[i] = of_bits(uint32_t(p[i]) << 16);
+    return load(f);
+  }
+  template <Format>
+  static inline void prefetch(const uint8_t*) {}
+  static inline float from_f16(uint16_t h) {
+    const uint32_t sign = uint32_t(h & 0x8000u) << 16, exp = (h >> 10) & 31u, man = h & 1023u;
+    if (exp == 31) return of_bits(sign | 0x7f800000u | (man << 13));
+    // Subnormal: man * 2^-24, exact.
+    if (exp == 0) return of_bits(sign | bits(float(man) * 0x1p-24f));
+    return of_bits(sign | ((exp + 112) << 23) | (man << 13));
+  }
+  static inline float from_fp8(uint8_t b) {
+    const uint32_t sign = uint32_t(b & 0x80u) << 24, rest = b & 0x7fu;
+    if (rest == 0x7f) return of_bits(sign | 0x7fc00000u);
+    // As exponent and mantissa of an f32 whose bias is 120 too large; the product is exact.
+    return of_bits(sign | bits(of_bits(rest << 20) * 0x1p120f));
+  }
+
+  template <Format>
+  struct Quad;
+
+#undef NEMOTRON_EACH
+};
+
+template <>
+struct Plain::Quad<Format::f32> {
+  const uint8_t* p;
+  static constexpr int kBytes = 256;
+  inline explicit Quad(const uint8_t* q) : p(q) {}
+  inline F at(int i) const { return load(reinterpret_cast<const float*>(p) + i * 16); }
+};
+template <>
+struct Plain::Quad<Format::f16> {
+  const uint8_t* p;
+  static constexpr int kBytes = 128;
+  inline explicit Quad(const uint8_t* q) : p(q) {}
+  inline F at(int i) const {
+    uint16_t h[16];
+    std::memcpy(h, p + i * 32, 32);
+    float f[16];
+    for (int j = 0; j < 16; ++j) f[j] = from_f16(h[j]);
+    return load(f);
+  }
+};
+template <>
+struct Plain::Quad<Format::bf16> {
+  const uint8_t* p;
+  static constexpr int kBytes = 128;
+  inline explicit Quad(const uint8_t* q) : p(q) {}
+  inline F at(int i) const { return bf16_pair(p + (i / 2) * 64, i % 2); }
+};
+template <>
+struct Plain::Quad<Format::fp8> {
+  const uint8_t* p;
+  static constexpr int kBytes = 64;
+  inline explicit Quad(const uint8_t* q) : p(q) {}
+  inline F at(int i) const {
+    float f[16];
+    for (size_t j = 0; j < 16; ++j) f[j] = from_fp8(p[panel_offset(Format::fp8, size_t(i), j)]);
+    return load(f);
+  }
+};
+
+}  // namespace nemotron::cpu
