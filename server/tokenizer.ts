@@ -31,10 +31,10 @@ const AddedToken = z.looseObject({
 
 const TokenizerFile = z.looseObject({
   added_tokens: z.array(AddedToken).default([]),
-  normalizer: z.unknown(),
-  pre_tokenizer: z.unknown(),
-  post_processor: z.unknown(),
-  decoder: z.unknown(),
+  normalizer: z.unknown().optional(),
+  pre_tokenizer: z.unknown().optional(),
+  post_processor: z.unknown().optional(),
+  decoder: z.unknown().optional(),
   model: z.looseObject({
     type: z.string().default('BPE'),
     // Not z.record: a check of 128,000 entries one by one takes longer than parsing the file.

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { before, describe, test } from 'node:test'
+import fc from 'fast-check'
+import { loadTokenizer } from '../../server/tokenizer.js'
+import type { Tokenizer } from '../../server/types.js'
+import { llamaTokenizerJson, tokenizerFolder } from './llama_tokenizer.js'
+
+type Case = { text: string; plain: number[]; special?: number[] }
+const cases: Case[] = JSON.parse(
+  readFileSync(new URL('../golden/tokenizer_ids.json', import.meta.url), 'utf8'),
+)
+
+describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
+  let tokenizer: Tokenizer
+  before(async () => {
+    tokenizer = await loadTokenizer(tokenizerFolder(llamaTokenizerJson()))
+  })
+
+  test('plain text gives the ids of the reference, names of special tokens included', async () => {
+    for (const { text, plain } of cases) {
+      assert.deepEqual([...(await tokenizer.encode(text))], plain, JSON.stringify(text))
+    }
+  })
+
+  test('with special, names become their ids as in the reference', async () => {
+    for (const { text, plain, special } of cases) {
+      const ids = await tokenizer.encode(text, { special: true })
+      assert.deepEqual([...ids], special ?? plain, JSON.stringify(text))
+    }
+  })
+
+  test('decoding gives the text back, a lone surrogate as U+FFFD', async () => {
+    for (const { text } of cases) {
+      assert.equal(tokenizer.decode(await tokenizer.encode(text)), text)
+      assert.equal(tokenizer.decode(await tokenizer.encode(text, { special: true })), text)
+    }
+    const unit = fc.string({ unit: 'binary', maxLength: 40 })
+    await fc.assert(
+      fc.asyncProperty(unit, async (text) => {
+        const wellFormed = Buffer.from(text, 'utf8').toString('utf8')
+        assert.equal(tokenizer.decode(await tokenizer.encode(text)), wellFormed)
+      }),
+      { numRuns: 200, seed: 1 },
+    )
+  })
+
+  test('the bytes of the tokens are the bytes of the text', async () => {
+    for (const { text } of cases) {
+      const parts = (await tokenizer.encode(text)).map((id) => tokenizer.bytes(id))
+      assert.equal(Buffer.concat(parts).toString('utf8'), text)
+    }
+    assert.equal(tokenizer.bytes(tokenizer.vocabSize).length, 0)
+    assert.equal(tokenizer.bytes(-1).length, 0)
+  })
+
+  test('text never becomes a special token by itself', async () => {
+    const names = [...tokenizer.special.keys()]
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.oneof(fc.constantFrom(...names), fc.string({ maxLength: 5 }))),
+        async (parts) => {
+          const ids = await tokenizer.encode(parts.join(''))
+          assert.ok(!ids.some((id) => tokenizer.isSpecial(id)))
+        },
+      ),
+      { numRuns: 100, seed: 2 },
+    )
+  })
+
+  test('sizes, names and the leading token', () => {
+    assert.equal(tokenizer.vocabSize, 128256)
+    assert.equal(tokenizer.special.size, 256)
+    assert.equal(tokenizer.bosId, 128000)
+    assert.equal(tokenizer.idOf('<|eot_id|>'), 128009)
+    assert.equal(tokenizer.idOf('Ġstrawberry'), 73700)
+    assert.equal(tokenizer.idOf('no such token'), undefined)
+    assert.ok(tokenizer.isSpecial(128009))
+    assert.ok(!tokenizer.isSpecial(9906))
+    assert.equal(tokenizer.decode([9906, 128009, 11], { skipSpecial: true }), 'Hello,')
+    assert.equal(tokenizer.decode([9906, 128009, 11]), 'Hello<|eot_id|>,')
+  })
+
+  test('merges as pairs are merges as strings', async () => {
+    const file = llamaTokenizerJson()
+    file.model.merges = file.model.merges.map((merge) => String(merge).split(' '))
+    const pairs = await loadTokenizer(tokenizerFolder(file))
+    for (const { text, plain } of cases.slice(0, 60)) {
+      assert.deepEqual([...(await pairs.encode(text))], plain, JSON.stringify(text))
+    }
+  })
+})
+
+const byteLevel = {
+  type: 'ByteLevel',
+  add_prefix_space: false,
+  trim_offsets: true,
+  use_regex: false,
+}
+
+/** Bytes and one merge; `change` makes it another kind. */
+const tinyTokenizer = (change: Record<string, unknown>) => ({
+  added_tokens: [{ id: 3, content: '<x>', special: false }],
+  pre_tokenizer: byteLevel,
+  decoder: byteLevel,
+  model: { type: 'BPE', vocab: { a: 0, b: 1, ab: 2 }, merges: ['a b'] },
+  ...change,
+})
+
+describe('other tokenizers', () => {
+  test('an added token that is not special is part of plain text, as in the reference', async () => {
+    const tokenizer = await loadTokenizer(tokenizerFolder(tinyTokenizer({})))
+    assert.deepEqual([...(await tokenizer.encode('ab<x>ba'))], [2, 3, 1, 0])
+    assert.equal(tokenizer.bosId, null)
+    assert.equal(tokenizer.isSpecial(3), false)
+  })
+
+  const refused: [string, Record<string, unknown>, RegExp][] = [
+    ['Unigram', { model: { type: 'Unigram', vocab: {} } }, /its model is Unigram/],
+    ['WordPiece', { model: { type: 'WordPiece', vocab: {} } }, /its model is WordPiece/],
+    ['Metaspace', { pre_tokenizer: { type: 'Metaspace' } }, /pre_tokenizer is Metaspace/],
+    ['no pre-tokenizer', { pre_tokenizer: null }, /pre_tokenizer is missing/],
+    ['another decoder', { decoder: { type: 'Fuse' } }, /decoder is Fuse/],
+    [
+      'byte fallback',
+      { model: { type: 'BPE', vocab: {}, merges: [], byte_fallback: true } },
+      /byte_fallback/,
+    ],
+    [
+      'a stripping added token',
+      { added_tokens: [{ id: 3, content: '<m>', lstrip: true }] },
+      /added token <m> has lstrip/,
+    ],
+    [
+      'a character that is no byte',
+      { model: { type: 'BPE', vocab: { 好: 0 }, merges: [] } },
+      /token 0 "好"/,
+    ],
+  ]
+  for (const [name, change, message] of refused) {
+    test(`${name} is refused by name`, async () => {
+      const folder = tokenizerFolder(tinyTokenizer(change))
+      await assert.rejects(loadTokenizer(folder), { code: 'unsupported', message })
+    })
+  }
+
+  test('a wrong or missing file is named', async () => {
+    await assert.rejects(loadTokenizer('/nowhere'), {
+      code: 'not_found',
+      message: /tokenizer.json/,
+    })
+    await assert.rejects(loadTokenizer(tokenizerFolder({ model: { vocab: 5 } })), {
+      code: 'invalid_argument',
+      message: /tokenizer.json: model.vocab: expected an object/,
+    })
+  })
+})
