@@ -1,0 +1,59 @@
+// Launching a kernel, the same way on a device and under the emulation.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "cuda/gpu.h"
+
+namespace nemotron::gpu {
+
+// Where and how a device's kernels run. Owned by the device; one thread.
+struct Queue {
+  cudaStream_t stream = nullptr;
+  bool pdl = false;                 // programmatic dependent launch (sm_90 and later)
+  int multiprocessors = 1;
+  cudaError_t error = cudaSuccess;  // the first launch that failed
+  const char* failed = "";          // and its kernel
+};
+
+template <class... Parameters, class... Arguments>
+void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared,
+            Arguments... arguments) {
+  cudaError_t e = cudaSuccess;
+#if defined(__CUDACC__)
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = queue.stream;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = queue.pdl ? 1 : 0;
+  e = cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+#else
+  e = emu::launch(name, reinterpret_cast<const void*>(kernel), grid, dim3(threads), shared, queue.pdl, queue.stream,
+                  [=]() __attribute__((no_sanitize("thread"))) {
+                    emu::enter_kernel();
+                    kernel(arguments...);
+                    emu::leave_kernel();
+                  });
+#endif
+  if (e != cudaSuccess && queue.error == cudaSuccess) {
+    queue.error = e;
+    queue.failed = name;
+  }
+}
+
+// Lets a kernel have more than 48 KiB of shared memory; once per kernel and device, before its first use.
+template <class Kernel>
+void allow_shared(Queue& queue, const char* name, Kernel* kernel, size_t bytes) {
+  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
+  if (e != cudaSuccess && queue.error == cudaSuccess) {
+    queue.error = e;
+    queue.failed = name;
+  }
+}
+
+}  // namespace nemotron::gpu

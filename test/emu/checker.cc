@@ -1,0 +1,349 @@
+// The checker: every memory access of a kernel, by way of the hooks that g++ -fsanitize=thread calls
+// (compile with it, link without it: the functions at the end of this file take libtsan's place).
+//
+// Two stamps a byte, its last write and its last read, tell whether a barrier lies between two
+// accesses: block barriers count epochs of the block, warp barriers epochs of the warp. A shuffle is
+// no barrier. Blocks of one launch are never ordered. Launches are, except before pdl_wait().
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <set>
+
+#include "internal.h"
+
+extern "C" char __executable_start, end;
+
+namespace emu {
+namespace {
+
+struct Stamp {
+  uint32_t serial = 0;  // block that did it; 0: nobody
+  uint16_t epoch = 0, warp_epoch = 0;
+  uint16_t thread = 0;
+  // reads: 1 = several threads of one warp, 2 = of several warps since the epoch began
+  uint8_t many = 0;
+  uint8_t atomic = 0;
+};
+struct Cell {
+  Stamp write, read;
+  uint8_t initialised = 0, in_flight = 0;
+};
+
+struct Region {
+  uint8_t* base = nullptr;
+  size_t bytes = 0;
+  Cell* cells = nullptr;
+  bool shared = false;
+  std::string name;
+};
+
+std::map<uintptr_t, Region> allocations;  // by base
+thread_local Region shared_region;
+thread_local std::vector<Cell> shared_cells;
+
+std::vector<std::string> errors;
+std::set<std::string> seen;
+
+Region* find(uintptr_t a) {
+  if (shared_region.base && a >= uintptr_t(shared_region.base) &&
+      a < uintptr_t(shared_region.base) + shared_region.bytes) {
+    return &shared_region;
+  }
+  auto it = allocations.upper_bound(a);
+  if (it == allocations.begin()) return nullptr;
+  --it;
+  return a < it->first + it->second.bytes ? &it->second : nullptr;
+}
+
+// "cuda/gemm.cu:120" for an address in this program, through the binutils when they are there.
+std::string source_line(const void* pc) {
+  static std::map<const void*, std::string> cache;
+  auto [it, fresh] = cache.try_emplace(pc);
+  if (!fresh) return it->second;
+  char command[256];
+  // Position-independent program: addr2line wants the offset.
+  const auto offset = uintptr_t(pc) - 1 - uintptr_t(&__executable_start);
+  std::snprintf(command, sizeof command, "addr2line -i -e /proc/%d/exe 0x%zx 2>/dev/null", int(getpid()),
+                size_t(offset));
+  std::string text;
+  if (FILE* f = popen(command, "r")) {
+    char line[512];
+    while (std::fgets(line, sizeof line, f)) {
+      std::string s(line);
+      s.erase(s.find_last_not_of("\n") + 1);
+      const size_t cut = s.find(" (");
+      if (cut != std::string::npos) s.resize(cut);
+      const size_t slash = s.rfind('/');
+      if (slash != std::string::npos) s = s.substr(slash + 1);
+      if (s.empty() || s[0] == '?') continue;
+      text += text.empty() ? s : " < " + s;
+    }
+    pclose(f);
+  }
+  if (text.empty()) {
+    std::snprintf(command, sizeof command, "offset 0x%zx", size_t(offset));
+    text = command;
+  }
+  it->second = text;
+  return text;
+}
+
+bool ordered_before(const Stamp& earlier, bool earlier_read) {
+  const Fiber& f = *current;
+  if (earlier.epoch != block->epoch) return true;
+  if (earlier_read && earlier.many == 2) return false;
+  if (earlier.thread == f.index && !earlier.many) return true;
+  const unsigned warp = f.index / 32u;
+  return earlier.thread / 32u == warp && earlier.warp_epoch != block->warp_epoch[warp];
+}
+
+// Null when `earlier` and the access being made cannot race.
+const char* conflict(const Stamp& earlier, bool earlier_read, bool atomic) {
+  if (earlier.serial == 0) return nullptr;
+  if (earlier.serial < current_launch->first_serial) {
+    if (!current_launch->pdl || current->pdl_waited) return nullptr;
+    if (earlier.serial < current_launch->complete_serial) return nullptr;
+    return "of an earlier launch, before pdl_wait()";
+  }
+  if (earlier.atomic && atomic) return nullptr;
+  if (earlier.serial != block->serial) return "of another block";
+  return ordered_before(earlier, earlier_read) ? nullptr : "of another thread, with no barrier between";
+}
+
+void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, const void* pc) {
+  const auto a = uintptr_t(p);
+  const auto stack = uintptr_t(current->stack);
+  if (a >= stack && a < stack + kStackBytes) return;
+  ++counters().accesses;
+  Region* r = find(a);
+  if (!r) {
+    if (!write && a >= uintptr_t(&__executable_start) && a < uintptr_t(&end)) return;  // constants
+    std::string near = "no device memory near it";
+    auto it = allocations.upper_bound(a);
+    if (it != allocations.begin()) {
+      --it;
+      const uintptr_t past = a - (it->first + it->second.bytes);
+      if (past < (1u << 20)) near = std::to_string(past) + " bytes past the end of " + it->second.name;
+    }
+    if (shared_region.base && a - uintptr_t(shared_region.base) < (1u << 20)) {
+      near = std::to_string(a - uintptr_t(shared_region.base) - shared_region.bytes) +
+             " bytes past the end of shared memory (" + std::to_string(shared_region.bytes) + " bytes)";
+    }
+    report(std::string(write ? "write" : "read") + " out of bounds: " + near, where, pc);
+    abandon_launch();
+  }
+  if (a + n > uintptr_t(r->base) + r->bytes) {
+    report(std::string(write ? "write" : "read") + " runs past the end of " + r->name, where, pc);
+    abandon_launch();
+  }
+  const unsigned warp = current->index / 32u;
+  Stamp now;
+  now.serial = block->serial;
+  now.epoch = block->epoch;
+  now.warp_epoch = block->warp_epoch[warp];
+  now.thread = current->index;
+  now.atomic = atomic;
+  Cell* cell = r->cells + (a - uintptr_t(r->base));
+  for (size_t i = 0; i < n; ++i, ++cell) {
+    if (cell->in_flight) {
+      report(std::string(write ? "write to " : "read of ") + r->name + " while a cp.async to it is in flight",
+             where, pc);
+      return;
+    }
+    if (!write && !cell->initialised) {
+      report("read of uninitialised " + r->name + ", byte " + std::to_string(a - uintptr_t(r->base) + i), where, pc);
+      cell->initialised = 1;
+    }
+    if (const char* what = conflict(cell->write, false, atomic)) {
+      report("race on " + r->name + ": " + (write ? "write" : "read") + " after a write " + what, where, pc);
+      return;
+    }
+    if (!write || atomic) {
+      Stamp& old = cell->read;
+      const bool same_epoch = old.serial == now.serial && old.epoch == now.epoch;
+      Stamp next = now;
+      if (same_epoch && (old.many || old.thread != now.thread)) {
+        next.many = old.many == 2 || old.thread / 32u != warp ? 2 : 1;
+      } else if (old.serial >= current_launch->first_serial && old.serial != now.serial) {
+        next.many = 2;  // readers in several blocks
+      }
+      if (!atomic) old = next;
+    }
+    if (write) {
+      if (const char* what = conflict(cell->read, true, atomic)) {
+        report("race on " + r->name + ": write after a read " + what, where, pc);
+        return;
+      }
+      cell->write = now;
+      cell->initialised = 1;
+    }
+  }
+}
+
+}  // namespace
+
+void report(const std::string& what, const Where* where, const void* pc) {
+  std::string text = current_launch ? current_launch->name : std::string("host");
+  text += ": " + what;
+  std::string place;
+  if (where && where->line()) {
+    const char* slash = std::strrchr(where->file_name(), '/');
+    place = std::string(slash ? slash + 1 : where->file_name()) + ":" + std::to_string(where->line());
+  } else if (pc) {
+    place = source_line(pc);
+  }
+  if (!place.empty()) text += ", at " + place;
+  // One report a place and kind: the numbers in `what` differ from thread to thread.
+  std::string key = text;
+  std::erase_if(key, [](char c) { return c >= '0' && c <= '9'; });
+  if (!seen.insert(key + place).second) return;
+  if (current) {
+    char who[96];
+    std::snprintf(who, sizeof who, " (block %u,%u,%u thread %u)", block->index.x, block->index.y, block->index.z,
+                  unsigned(current->index));
+    text += who;
+  }
+  errors.push_back(text);
+}
+
+std::vector<std::string> take_errors() {
+  std::vector<std::string> all;
+  all.swap(errors);
+  seen.clear();
+  return all;
+}
+bool has_errors() { return !errors.empty(); }
+
+// --- regions -------------------------------------------------------------------------------------------
+
+void add_memory(void* p, size_t bytes) {
+  static int number = 0;
+  Region r;
+  r.base = static_cast<uint8_t*>(p);
+  r.bytes = bytes;
+  r.name = "device allocation " + std::to_string(number++) + " (" + std::to_string(bytes) + " bytes)";
+  // Zero pages until touched.
+  void* cells = mmap(nullptr, bytes * sizeof(Cell) + 1, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (cells == MAP_FAILED) std::abort();
+  r.cells = static_cast<Cell*>(cells);
+  allocations[uintptr_t(p)] = r;
+}
+
+void remove_memory(void* p) {
+  auto it = allocations.find(uintptr_t(p));
+  if (it == allocations.end()) return;
+  munmap(it->second.cells, it->second.bytes * sizeof(Cell) + 1);
+  allocations.erase(it);
+}
+
+bool host_wrote(void* p, size_t bytes) {
+  Region* r = find(uintptr_t(p));
+  if (!r || r->shared || uintptr_t(p) + bytes > uintptr_t(r->base) + r->bytes) return false;
+  Cell* cell = r->cells + (uintptr_t(p) - uintptr_t(r->base));
+  for (size_t i = 0; i < bytes; ++i) {
+    cell[i] = Cell{};
+    cell[i].initialised = 1;
+  }
+  return true;
+}
+
+bool host_reads(const void* p, size_t bytes, std::string* why) {
+  Region* r = find(uintptr_t(p));
+  if (!r || uintptr_t(p) + bytes > uintptr_t(r->base) + r->bytes) {
+    *why = "not device memory";
+    return false;
+  }
+  const Cell* cell = r->cells + (uintptr_t(p) - uintptr_t(r->base));
+  for (size_t i = 0; i < bytes && config().check; ++i) {
+    if (!cell[i].initialised) {
+      *why = "copies uninitialised " + r->name + " to the host, byte " +
+             std::to_string(uintptr_t(p) - uintptr_t(r->base) + i);
+      return false;
+    }
+  }
+  return true;
+}
+
+void begin_block_check(Block& b) {
+  shared_cells.assign(b.shared_bytes, Cell{});
+  shared_region.base = b.shared;
+  shared_region.bytes = b.shared_bytes;
+  shared_region.cells = shared_cells.data();
+  shared_region.shared = true;
+  shared_region.name = "shared memory";
+}
+
+void check_kernel_access(const void* p, size_t bytes, bool write, bool atomic, const Where* where, const void* pc) {
+  if (!config().check || !current) return;
+  Inside inside;
+  check(const_cast<uint8_t*>(static_cast<const uint8_t*>(p)), bytes, write, atomic, where, pc);
+  const double preempt = config().preempt;
+  if (preempt > 0 && config().order == Order::random && double(random_word() >> 11) * 0x1p-53 < preempt) {
+    give_way();
+  }
+}
+
+void mark_in_flight(const void* shared16, bool in_flight) {
+  if (!config().check) return;
+  Region* r = find(uintptr_t(shared16));
+  if (!r || !r->shared || uintptr_t(shared16) + 16 > uintptr_t(r->base) + r->bytes) return;
+  Cell* cell = r->cells + (uintptr_t(shared16) - uintptr_t(r->base));
+  for (int i = 0; i < 16; ++i) cell[i].in_flight = in_flight;
+}
+
+void check_access(const void* p, size_t bytes, bool write, const Where& where) {
+  check_kernel_access(p, bytes, write, false, &where, nullptr);
+}
+void atomic_begin(const void* p, size_t bytes, const Where& where) {
+  Inside inside;
+  if (uintptr_t(p) % bytes) report("atomic on a misaligned address", &where, nullptr);
+  check_kernel_access(p, bytes, true, true, &where, nullptr);
+}
+
+}  // namespace emu
+
+// --- what g++ calls in code compiled with -fsanitize=thread -----------------------------------------------
+
+#define EMU_HOOK(name, n, write)                                                                        \
+  extern "C" void name(void* p) {                                                                       \
+    if (emu::hooks_on) {                                                                                \
+      emu::check_kernel_access(p, n, write, false, nullptr, __builtin_return_address(0));               \
+    }                                                                                                   \
+  }
+#define EMU_HOOKS(n)                                \
+  EMU_HOOK(__tsan_read##n, n, false)                \
+  EMU_HOOK(__tsan_write##n, n, true)                \
+  EMU_HOOK(__tsan_unaligned_read##n, n, false)      \
+  EMU_HOOK(__tsan_unaligned_write##n, n, true)      \
+  EMU_HOOK(__tsan_volatile_read##n, n, false)       \
+  EMU_HOOK(__tsan_volatile_write##n, n, true)
+EMU_HOOKS(1)
+EMU_HOOKS(2)
+EMU_HOOKS(4)
+EMU_HOOKS(8)
+EMU_HOOKS(16)
+extern "C" {
+void __tsan_read_range(void* p, size_t n) {
+  if (emu::hooks_on) emu::check_kernel_access(p, n, false, false, nullptr, __builtin_return_address(0));
+}
+void __tsan_write_range(void* p, size_t n) {
+  if (emu::hooks_on) emu::check_kernel_access(p, n, true, false, nullptr, __builtin_return_address(0));
+}
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+// Host code in an instrumented file (a test's counters, the guards of local statics).
+uint8_t __tsan_atomic8_load(const volatile uint8_t* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+uint32_t __tsan_atomic32_load(const volatile uint32_t* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+uint32_t __tsan_atomic32_fetch_add(volatile uint32_t* p, uint32_t v, int) {
+  return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);
+}
+void __tsan_vptr_update(void**, void*) {}
+void __tsan_vptr_read(void**) {}
+}

@@ -1,0 +1,265 @@
+// The emulator itself: what its collectives compute and what its checker finds. Most kernels here are
+// wrong on purpose; each must be reported, in every order, and its right form must not be.
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "cuda/launch.h"
+#include "test/check.h"
+
+using namespace nemotron::gpu;
+using emu::Order;
+
+namespace {
+
+struct Buffer {
+  explicit Buffer(size_t n, bool filled = true) : count(n) {
+    cudaMalloc(reinterpret_cast<void**>(&data), n * 4);
+    if (filled) cudaMemsetAsync(data, 0, n * 4, nullptr);
+  }
+  ~Buffer() { cudaFree(data); }
+  uint32_t* data = nullptr;
+  size_t count;
+};
+
+template <class... P, class... A>
+void run(dim3 grid, unsigned threads, size_t shared, bool pdl, void (*kernel)(P...), A... a) {
+  Queue queue;
+  queue.pdl = pdl;
+  launch(queue, "kernel", kernel, grid, threads, shared, P(a)...);
+}
+
+// Runs `body` in each order; every run must report something that contains `part` (or nothing when
+// `part` is empty).
+template <class Body>
+void in_all_orders(const std::string& part, Body body) {
+  emu::take_errors();
+  for (Order order : {Order::natural, Order::reverse, Order::random}) {
+    emu::config().order = order;
+    body();
+    const std::vector<std::string> errors = emu::take_errors();
+    if (part.empty()) {
+      EXPECT_EQ(errors.size(), size_t(0));
+      for (const std::string& e : errors) std::printf("    %s\n", e.c_str());
+    } else {
+      const bool found = std::any_of(errors.begin(), errors.end(),
+                                     [&](const std::string& e) { return e.find(part) != std::string::npos; });
+      EXPECT(found);
+      if (!found) std::printf("    wanted \"%s\", got %zu errors%s%s\n", part.c_str(), errors.size(),
+                              errors.empty() ? "" : ": ", errors.empty() ? "" : errors[0].c_str());
+    }
+  }
+  emu::config() = emu::Config{};
+  cudaGetLastError();
+}
+
+// --- kernels -------------------------------------------------------------------------------------------
+
+__global__ void exchange(uint32_t* out, int barriers) {
+  Shared smem;
+  uint32_t* s = smem.take<uint32_t>(blockDim.x);
+  s[threadIdx.x] = threadIdx.x;
+  if (barriers > 0) block_sync();
+  const uint32_t v = s[blockDim.x - 1 - threadIdx.x];
+  if (barriers > 1) block_sync();
+  s[threadIdx.x] = v + 1;
+  if (barriers > 2) block_sync();
+  out[blockIdx.x * blockDim.x + threadIdx.x] = s[(threadIdx.x + 1) % blockDim.x];
+}
+
+__global__ void warp_exchange(uint32_t* out, bool sync) {
+  Shared smem;
+  uint32_t* s = smem.take<uint32_t>(32);
+  s[threadIdx.x] = threadIdx.x * 3;
+  if (sync) warp_sync();
+  out[threadIdx.x] = s[31 - threadIdx.x];
+}
+
+__global__ void touch(uint32_t* out, uint32_t read_at, uint32_t write_at) { out[write_at] = out[read_at]; }
+
+__global__ void all_blocks_write(uint32_t* out, bool atomically) {
+  if (threadIdx.x != 0) return;
+  if (atomically) {
+    atomic_add(out, 1u);
+  } else {
+    out[0] = blockIdx.x;
+  }
+}
+
+__global__ void shared_past_end(uint32_t* out, int n) {
+  Shared smem;
+  uint32_t* s = smem.take<uint32_t>(32);
+  s[threadIdx.x + n] = 1;
+  out[threadIdx.x] = 1;
+}
+
+template <int kLeft>
+__global__ void ring(uint32_t* out, const uint32_t* in, int steps) {
+  Shared smem;
+  uint32_t* s = smem.take<uint32_t>(2 * 4 * 32);
+  const int lane = int(threadIdx.x);
+  for (int i = 0; i < 2; ++i) {
+    cp_async16(s + (i * 32 + lane) * 4, in + (i * 32 + lane) * 4);
+    cp_async_commit();
+  }
+  uint32_t sum = 0;
+  for (int i = 0; i < steps; ++i) {
+    cp_async_wait<kLeft>();
+    uint32_t* mine = s + (i % 2 * 32 + lane) * 4;
+    sum += mine[0] + mine[3];
+    if (i + 2 < steps) cp_async16(mine, in + ((i + 2) * 32 + lane) * 4);
+    cp_async_commit();
+  }
+  cp_async_wait<0>();
+  out[lane] = sum;
+}
+
+__global__ void divergent(uint32_t* out) {
+  if (threadIdx.x < 7) block_sync();
+  out[threadIdx.x] = ballot(true);
+}
+__global__ void half_warp_shuffle(uint32_t* out) {
+  if (threadIdx.x < 16) out[threadIdx.x] = shuffle(1u, 0);
+}
+
+__global__ void chain(uint32_t* out, const uint32_t* in, bool wait_first, bool wait_at_all) {
+  if (wait_first) pdl_wait();
+  const uint32_t v = in[threadIdx.x];
+  if (!wait_first && wait_at_all) pdl_wait();
+  out[threadIdx.x] = v + 1;
+}
+
+__global__ void tensor_core(float* c, const uint16_t* a, const uint16_t* b) {
+  // a [16, 16] row-major, b [16, 8] row-major, c [16, 8].
+  Shared smem;
+  uint16_t* s = smem.take<uint16_t>(16 * 16);
+  const int lane = int(threadIdx.x), g = lane / 4, t = lane % 4;
+  for (int i = lane; i < 256; i += 32) s[i] = i % 16 < 8 ? b[i / 16 * 8 + i % 16] : uint16_t(0);
+  warp_sync();
+  uint32_t f[4];
+  ldmatrix_x4_trans(f, s + lane % 16 * 16 + lane / 16 * 8);
+  float d[4] = {};
+  const auto pair = [&](int row, int col) { return uint32_t(a[row * 16 + col]) | uint32_t(a[row * 16 + col + 1]) << 16; };
+  mma_bf16(d, pair(g, 2 * t), pair(g + 8, 2 * t), pair(g, 2 * t + 8), pair(g + 8, 2 * t + 8), f[0], f[1]);
+  for (int i = 0; i < 4; ++i) c[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = d[i];
+}
+
+}  // namespace
+
+TEST(emu_block_barriers) {
+  Buffer out(3 * 96);
+  in_all_orders("", [&] { run(3, 96, 96 * 4, false, exchange, out.data, 3); });
+  EXPECT_EQ(out.data[0], 95u);  // thread 1 held 94 + 1
+  in_all_orders("uninitialised shared", [&] { run(1, 96, 96 * 4, false, exchange, out.data, 0); });
+  in_all_orders("race on shared memory: write after a read", [&] { run(1, 96, 96 * 4, false, exchange, out.data, 1); });
+  in_all_orders("race on shared memory", [&] { run(1, 96, 96 * 4, false, exchange, out.data, 2); });
+}
+
+TEST(emu_warp_barriers) {
+  Buffer out(32);
+  in_all_orders("", [&] { run(1, 32, 128, false, warp_exchange, out.data, true); });
+  EXPECT_EQ(out.data[0], 93u);
+  in_all_orders("shared memory", [&] { run(1, 32, 128, false, warp_exchange, out.data, false); });
+}
+
+TEST(emu_bounds) {
+  Buffer a(64), b(64);
+  in_all_orders("", [&] { run(1, 1, 0, false, touch, a.data, 63, 0); });
+  in_all_orders("read out of bounds: 0 bytes past", [&] { run(1, 1, 0, false, touch, a.data, 64, 0); });
+  in_all_orders("write out of bounds: 4 bytes past", [&] { run(1, 1, 0, false, touch, a.data, 0, 65); });
+  in_all_orders("shared memory", [&] { run(1, 32, 128, false, shared_past_end, a.data, 1); });
+  uint32_t host = 0;
+  in_all_orders("out of bounds", [&] { run(1, 1, 0, false, touch, &host, 0, 0); });
+}
+
+TEST(emu_uninitialised_global) {
+  Buffer a(64, false);
+  in_all_orders("", [&] {
+    cudaMemsetAsync(a.data, 0, 32, nullptr);
+    run(1, 1, 0, false, touch, a.data, 7, 0);
+  });
+  Buffer b(64, false);
+  emu::take_errors();
+  run(1, 1, 0, false, touch, b.data, 8, 0);
+  const auto errors = emu::take_errors();
+  REQUIRE_EQ(errors.size(), size_t(1));
+  EXPECT(errors[0].find("uninitialised device allocation") != std::string::npos);
+  EXPECT(errors[0].find("emu_test.cc:") != std::string::npos);  // the source line
+}
+
+TEST(emu_blocks_are_not_ordered) {
+  Buffer out(64);
+  in_all_orders("of another block", [&] { run(4, 32, 0, false, all_blocks_write, out.data, false); });
+  in_all_orders("", [&] { run(4, 32, 0, false, all_blocks_write, out.data, true); });
+}
+
+TEST(emu_cp_async) {
+  Buffer in(8 * 128), out(32);
+  for (size_t i = 0; i < in.count; ++i) in.data[i] = uint32_t(i);
+  in_all_orders("", [&] { run(1, 32, 1024, false, ring<1>, out.data, in.data, 8); });
+  uint32_t want = 0;
+  for (uint32_t i = 0; i < 8; ++i) want += 2 * (i * 128) + 3;
+  EXPECT_EQ(out.data[0], want);
+  in_all_orders("while a cp.async to it is in flight", [&] { run(1, 32, 1024, false, ring<2>, out.data, in.data, 8); });
+}
+
+TEST(emu_deadlocks) {
+  Buffer out(32);
+  in_all_orders("deadlock", [&] { run(1, 32, 0, false, divergent, out.data); });
+  in_all_orders("deadlock: waits forever at a warp collective", [&] { run(1, 32, 0, false, half_warp_shuffle, out.data); });
+}
+
+TEST(emu_programmatic_dependent_launch) {
+  Buffer a(32), b(32), c(32);
+  const auto pair = [&](bool first, bool at_all) {
+    cudaStreamSynchronize(nullptr);
+    run(1, 32, 0, true, chain, b.data, a.data, first, at_all);
+    run(1, 32, 0, true, chain, c.data, b.data, first, at_all);
+  };
+  in_all_orders("", [&] { pair(true, true); });
+  in_all_orders("of an earlier launch, before pdl_wait()", [&] { pair(false, true); });
+  in_all_orders("ends without pdl_wait()", [&] { pair(false, false); });
+}
+
+TEST(emu_launch_limits) {
+  Buffer out(32);
+  in_all_orders("2048 threads", [&] { run(1, 2048, 0, false, divergent, out.data); });
+  in_all_orders("limit set is 49152", [&] { run(1, 32, 50000, false, divergent, out.data); });
+  in_all_orders("227 KiB", [&] {
+    Queue queue;
+    allow_shared(queue, "kernel", divergent, 300 << 10);
+  });
+}
+
+TEST(emu_tensor_core_layouts) {
+  Buffer a(128), b(64), c(128);
+  auto* ha = reinterpret_cast<uint16_t*>(a.data);
+  auto* hb = reinterpret_cast<uint16_t*>(b.data);
+  for (int i = 0; i < 256; ++i) ha[i] = to_bf16(float(i * 7 % 31) - 15);
+  for (int i = 0; i < 128; ++i) hb[i] = to_bf16(float(i * 5 % 23) - 11);
+  in_all_orders("", [&] {
+    run(1, 32, 512, false, tensor_core, reinterpret_cast<float*>(c.data), ha, hb);
+  });
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 8; ++j) {
+      float sum = 0;
+      for (int k = 0; k < 16; ++k) sum += from_bf16(ha[i * 16 + k]) * from_bf16(hb[k * 8 + j]);
+      EXPECT_EQ(reinterpret_cast<float*>(c.data)[i * 8 + j], sum);
+    }
+  }
+}
+
+TEST(emu_e4m3_matches_the_hosts) {
+  for (int i = 0; i < 256; ++i) {
+    const float f = from_e4m3(uint8_t(i));
+    if ((i & 0x7f) == 0x7f) {
+      EXPECT(std::isnan(f));
+      continue;
+    }
+    EXPECT_EQ(int(to_e4m3(f)), i);
+    EXPECT_EQ(bf16_hi(e4m3_odd_to_bf16(uint32_t(i) << 24)), f);
+    EXPECT_EQ(bf16_lo(e4m3_even_to_bf16(uint32_t(i))), f);
+  }
+}
+
+NEMOTRON_TEST_MAIN

@@ -1,0 +1,483 @@
+// One fiber per CUDA thread, the block's barriers and the warp's collectives.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+
+#include "internal.h"
+
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+namespace emu {
+
+thread_local Fiber* current = nullptr;
+thread_local Block* block = nullptr;
+thread_local Launch* current_launch = nullptr;
+thread_local bool hooks_on = false;
+void enter_kernel() { hooks_on = true; }
+void leave_kernel() { hooks_on = false; }
+
+namespace {
+
+// --- switching ---------------------------------------------------------------------------------------
+
+#if defined(__x86_64__)
+extern "C" void emu_switch(void** save, void* load);
+asm(R"(
+.text
+.globl emu_switch
+emu_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+void* make_context(uint8_t* stack, void (*entry)()) {
+  // As if emu_switch had saved six registers just before `entry`; the slot above it keeps the ABI's
+  // alignment (rsp is 16 n + 8 when a function begins).
+  auto** sp = reinterpret_cast<void**>(stack + kStackBytes - 64);
+  *--sp = nullptr;
+  *--sp = reinterpret_cast<void*>(entry);
+  for (int i = 0; i < 6; ++i) *--sp = nullptr;
+  return sp;
+}
+#else
+void emu_switch(void** save, void* load) {
+  ucontext_t here;
+  *save = &here;
+  swapcontext(&here, static_cast<ucontext_t*>(load));
+}
+void* make_context(uint8_t* stack, void (*entry)()) {
+  auto* c = reinterpret_cast<ucontext_t*>(stack);
+  getcontext(c);
+  c->uc_stack.ss_sp = stack + sizeof(ucontext_t);
+  c->uc_stack.ss_size = kStackBytes - sizeof(ucontext_t);
+  c->uc_link = nullptr;
+  makecontext(c, entry, 0);
+  return c;
+}
+#endif
+
+// --- the state of the running block ------------------------------------------------------------------
+
+enum class Op : uint8_t { sync, shuffle, ballot, mma, ldmatrix, ldmatrix_trans };
+constexpr const char* kOpNames[] = {"warp_sync", "shuffle", "ballot", "mma", "ldmatrix", "ldmatrix (trans)"};
+
+struct Collective {
+  Op op;
+  uint32_t mask = 0, arrived = 0;
+  Where where;
+  uint8_t in[32][40];
+};
+
+thread_local std::vector<Fiber> fibers;
+thread_local std::vector<std::vector<Collective>> pending;  // by warp
+thread_local std::vector<uint16_t> ready;
+thread_local std::vector<uint16_t> at_barrier;
+thread_local void* scheduler_sp = nullptr;
+thread_local int alive = 0;
+thread_local bool abandoned = false;
+thread_local const std::function<void()>* body = nullptr;
+thread_local std::mt19937_64 rng;
+uint32_t last_serial = 0;
+
+uint8_t* stack_of(size_t i) {
+  // Reserved once; the lowest page of every stack is a guard.
+  static thread_local uint8_t* pool = [] {
+    const size_t bytes = 1024 * kStackBytes;
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) std::abort();
+    for (size_t k = 0; k < 1024; ++k) mprotect(static_cast<uint8_t*>(p) + k * kStackBytes, 4096, PROT_NONE);
+    return static_cast<uint8_t*>(p);
+  }();
+  return pool + i * kStackBytes;
+}
+
+void leave(Wait why) {
+  current->wait = why;
+  emu_switch(&current->sp, scheduler_sp);
+}
+
+void release_barrier() {
+  ++block->epoch;
+  for (uint16_t i : at_barrier) {
+    fibers[i].wait = Wait::none;
+    ready.push_back(i);
+  }
+  at_barrier.clear();
+}
+
+void fiber_main() {
+  (*body)();
+  Fiber& f = *current;
+  if (!f.open.empty() || !f.groups.empty()) report("thread ends with a cp.async in flight", nullptr, nullptr);
+  if (current_launch->pdl && !f.pdl_waited) {
+    report("thread of a kernel launched with PDL ends without pdl_wait()", nullptr, nullptr);
+  }
+  --alive;
+  if (alive > 0 && int(at_barrier.size()) == alive) release_barrier();
+  leave(Wait::done);
+  std::abort();
+}
+
+float bf16(uint32_t reg, int half) { return std::bit_cast<float>((reg >> (16 * half)) << 16); }
+
+void finish_mma(Collective& c, Fiber* lanes) {
+  // Registers of lane 4 g + t, as the PTX manual draws them: a0/a1 are rows g and g+8 at columns 2t,
+  // a2/a3 the same rows at columns 2t+8; b0/b1 are column g at rows 2t and 2t+8; c: rows g, g+8.
+  struct In {
+    uint32_t a[4], b[2];
+    float c[4];
+  };
+  double a[16][16], b[16][8];
+  for (int lane = 0; lane < 32; ++lane) {
+    In in;
+    std::memcpy(&in, c.in[lane], sizeof in);
+    const int g = lane >> 2, t = lane & 3;
+    for (int h = 0; h < 2; ++h) {
+      a[g][2 * t + h] = double(bf16(in.a[0], h));
+      a[g + 8][2 * t + h] = double(bf16(in.a[1], h));
+      a[g][2 * t + 8 + h] = double(bf16(in.a[2], h));
+      a[g + 8][2 * t + 8 + h] = double(bf16(in.a[3], h));
+      b[2 * t + h][g] = double(bf16(in.b[0], h));
+      b[2 * t + 8 + h][g] = double(bf16(in.b[1], h));
+    }
+  }
+  double d[16][8] = {};
+  for (int i = 0; i < 16; ++i) {
+    for (int k = 0; k < 16; ++k) {
+      for (int j = 0; j < 8; ++j) d[i][j] += a[i][k] * b[k][j];
+    }
+  }
+  for (int lane = 0; lane < 32; ++lane) {
+    In in;
+    std::memcpy(&in, c.in[lane], sizeof in);
+    const int g = lane >> 2, t = lane & 3;
+    for (int i = 0; i < 4; ++i) {
+      const double sum = double(in.c[i]) + d[g + 8 * (i >> 1)][2 * t + (i & 1)];
+      lanes[lane].result[size_t(i)] = std::bit_cast<uint32_t>(float(sum));
+    }
+  }
+}
+
+void finish_ldmatrix(Collective& c, Fiber* lanes, bool transposed) {
+  const uint8_t* rows[32];
+  for (int lane = 0; lane < 32; ++lane) {
+    std::memcpy(&rows[lane], c.in[lane], sizeof(void*));
+    if (reinterpret_cast<uintptr_t>(rows[lane]) % 16) report("ldmatrix row not 16-byte aligned", &c.where, nullptr);
+  }
+  for (int j = 0; j < 4; ++j) {
+    uint16_t m[8][8];
+    for (int i = 0; i < 8; ++i) std::memcpy(m[i], rows[8 * j + i], 16);
+    for (int lane = 0; lane < 32; ++lane) {
+      const int g = lane >> 2, t = lane & 3;
+      const uint16_t lo = transposed ? m[2 * t][g] : m[g][2 * t];
+      const uint16_t hi = transposed ? m[2 * t + 1][g] : m[g][2 * t + 1];
+      lanes[lane].result[size_t(j)] = uint32_t(lo) | uint32_t(hi) << 16;
+    }
+  }
+}
+
+void finish(Collective& c, size_t warp) {
+  Fiber* lanes = &fibers[warp * 32];
+  switch (c.op) {
+    case Op::sync: ++block->warp_epoch[warp]; break;
+    case Op::shuffle:
+      for (int lane = 0; lane < 32; ++lane) {
+        if (!(c.mask >> lane & 1)) continue;
+        uint64_t source = 0, value = 0;
+        std::memcpy(&source, c.in[lane] + 8, 8);
+        if (source > 31 || !(c.mask >> source & 1)) {
+          report("shuffle reads lane " + std::to_string(source) + ", which is not in the mask", &c.where, nullptr);
+          source = uint64_t(lane);
+        }
+        std::memcpy(&value, c.in[source], 8);
+        lanes[lane].result[0] = uint32_t(value);
+        lanes[lane].result[1] = uint32_t(value >> 32);
+      }
+      break;
+    case Op::ballot: {
+      uint32_t bits = 0;
+      for (int lane = 0; lane < 32; ++lane) {
+        if (c.mask >> lane & 1) bits |= uint32_t(c.in[lane][0]) << lane;
+      }
+      for (int lane = 0; lane < 32; ++lane) {
+        if (c.mask >> lane & 1) lanes[lane].result[0] = bits;
+      }
+      break;
+    }
+    case Op::mma: finish_mma(c, lanes); break;
+    case Op::ldmatrix: finish_ldmatrix(c, lanes, false); break;
+    case Op::ldmatrix_trans: finish_ldmatrix(c, lanes, true); break;
+  }
+}
+
+void collective(Op op, uint32_t mask, const void* in, size_t bytes, const Where& where) {
+  Inside inside;
+  const size_t warp = current->index / 32u, lane = current->index % 32u;
+  if (!(mask >> lane & 1)) {
+    report(std::string(kOpNames[size_t(op)]) + " by a lane that is not in its own mask", &where, nullptr);
+    return;
+  }
+  auto& list = pending[warp];
+  auto it = std::find_if(list.begin(), list.end(), [&](const Collective& c) {
+    return c.op == op && c.mask == mask && !(c.arrived >> lane & 1) && c.where.line() == where.line();
+  });
+  if (it == list.end()) {
+    list.emplace_back();
+    it = list.end() - 1;
+    it->op = op;
+    it->mask = mask;
+    it->where = where;
+  }
+  it->arrived |= 1u << lane;
+  std::memcpy(it->in[lane], in, bytes);
+  if (it->arrived != mask) {
+    current->where = where;
+    leave(Wait::collective);
+    return;
+  }
+  finish(*it, warp);
+  list.erase(it);
+  for (size_t l = 0; l < 32; ++l) {
+    if (l == lane || !(mask >> l & 1)) continue;
+    fibers[warp * 32 + l].wait = Wait::none;
+    ready.push_back(uint16_t(warp * 32 + l));
+  }
+}
+
+void run_block(Launch& launch) {
+  const size_t n = size_t(launch.block.x) * launch.block.y * launch.block.z;
+  begin_block_check(*block);
+  for (size_t i = 0; i < n; ++i) {
+    Fiber& f = fibers[i];
+    f = Fiber{};
+    f.index = uint16_t(i);
+    f.tid = {unsigned(i % launch.block.x), unsigned(i / launch.block.x % launch.block.y),
+             unsigned(i / launch.block.x / launch.block.y)};
+    f.stack = stack_of(i);
+    f.sp = make_context(f.stack, fiber_main);
+    ready.push_back(uint16_t(i));
+  }
+  alive = int(n);
+  const Order order = config().order;
+  size_t head = 0;  // natural order takes from the front
+  while (head < ready.size()) {
+    size_t pick = head;
+    if (order == Order::reverse) pick = ready.size() - 1;
+    if (order == Order::random) pick = head + rng() % (ready.size() - head);
+    const uint16_t id = ready[pick];
+    if (order == Order::natural) {
+      ++head;
+      if (head > 4096) {
+        ready.erase(ready.begin(), ready.begin() + long(head));
+        head = 0;
+      }
+    } else {
+      ready[pick] = ready.back();
+      ready.pop_back();
+    }
+    ++counters().switches;
+    current = &fibers[id];
+    emu_switch(&scheduler_sp, current->sp);
+    current = nullptr;
+    if (abandoned) break;
+  }
+  ready.clear();
+  if (abandoned) at_barrier.clear();
+  if (alive == 0 || abandoned) return;
+  // Nothing can run: say who waits where, once per place.
+  std::vector<std::string> places;
+  for (size_t i = 0; i < n; ++i) {
+    const Fiber& f = fibers[i];
+    if (f.wait == Wait::done) continue;
+    current = &fibers[i];
+    const std::string what = f.wait == Wait::block ? "block barrier" : "warp collective";
+    const std::string place = what + std::to_string(f.where.line());
+    if (std::find(places.begin(), places.end(), place) == places.end()) {
+      places.push_back(place);
+      report("deadlock: waits forever at a " + what, &f.where, nullptr);
+    }
+  }
+  current = nullptr;
+  at_barrier.clear();
+}
+
+}  // namespace
+
+Config& config() {
+  static Config c;
+  return c;
+}
+Counters& counters() {
+  static Counters c;
+  return c;
+}
+uint64_t random_word() { return rng(); }
+uint32_t next_serial() { return last_serial + 1; }
+
+void abandon_launch() {
+  abandoned = true;
+  leave(Wait::done);
+  std::abort();
+}
+
+void give_way() {
+  if (!current) return;
+  ready.push_back(current->index);
+  leave(Wait::none);
+}
+
+void run_grid(Launch& launch, size_t shared, const std::function<void()>& kernel) {
+  const size_t threads = size_t(launch.block.x) * launch.block.y * launch.block.z;
+  const size_t blocks = size_t(launch.grid.x) * launch.grid.y * launch.grid.z;
+  fibers.assign((threads + 31) / 32 * 32, Fiber{});
+  pending.assign((threads + 31) / 32, {});
+  rng.seed(config().seed);
+  std::vector<uint32_t> order(blocks);
+  for (size_t i = 0; i < blocks; ++i) order[i] = uint32_t(i);
+  if (config().order == Order::reverse) std::reverse(order.begin(), order.end());
+  if (config().order == Order::random) std::shuffle(order.begin(), order.end(), rng);
+  // Shared memory begins at a fixed alignment, filled with NaNs.
+  std::vector<uint8_t> memory(shared + 1024);
+  Block b;
+  b.shared = memory.data() + (1024 - reinterpret_cast<uintptr_t>(memory.data()) % 1024) % 1024;
+  b.shared_bytes = shared;
+  body = &kernel;
+  launch.first_serial = last_serial + 1;
+  current_launch = &launch;
+  block = &b;
+  ++counters().launches;
+  for (uint32_t id : order) {
+    ++counters().blocks;
+    b.index = {id % launch.grid.x, id / launch.grid.x % launch.grid.y, id / launch.grid.x / launch.grid.y};
+    b.serial = ++last_serial;
+    b.epoch = 0;
+    b.warp_epoch.assign((threads + 31) / 32, 0);
+    std::memset(b.shared, 0xff, shared);
+    for (auto& p : pending) p.clear();
+    run_block(launch);
+    if (abandoned) break;
+  }
+  abandoned = false;
+  block = nullptr;
+  current_launch = nullptr;
+}
+
+dim3 thread_index() { return current->tid; }
+dim3 block_index() { return block->index; }
+dim3 block_size() { return current_launch->block; }
+dim3 grid_size() { return current_launch->grid; }
+uint8_t* dynamic_shared() { return block->shared; }
+
+void block_barrier(const Where& where) {
+  Inside inside;
+  if (!at_barrier.empty()) {
+    const Where& first = fibers[at_barrier.front()].where;
+    if (first.line() != where.line()) {
+      report("divergent block barrier: others wait at line " + std::to_string(first.line()), &where, nullptr);
+    }
+  }
+  current->where = where;
+  at_barrier.push_back(current->index);
+  if (int(at_barrier.size()) == alive) release_barrier();
+  leave(at_barrier.empty() ? Wait::none : Wait::block);
+}
+
+void warp_barrier(uint32_t mask, const Where& where) { collective(Op::sync, mask, "", 0, where); }
+
+uint64_t shuffle(uint32_t mask, uint64_t value, int source_lane, const Where& where) {
+  const uint64_t in[2] = {value, uint64_t(source_lane)};
+  collective(Op::shuffle, mask, in, sizeof in, where);
+  return uint64_t(current->result[0]) | uint64_t(current->result[1]) << 32;
+}
+
+uint32_t ballot(uint32_t mask, bool predicate, const Where& where) {
+  const uint8_t in = predicate;
+  collective(Op::ballot, mask, &in, 1, where);
+  return current->result[0];
+}
+
+void mma_bf16(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, const Where& where) {
+  uint32_t in[10];
+  std::memcpy(in, a, 16);
+  in[4] = b0;
+  in[5] = b1;
+  std::memcpy(in + 6, c, 16);
+  collective(Op::mma, ~0u, in, sizeof in, where);
+  std::memcpy(c, current->result.data(), 16);
+}
+
+void ldmatrix_x4(uint32_t* r, const void* row, bool transposed, const Where& where) {
+  // Every lane checks the row that it names: sixteen bytes of shared memory.
+  check_access(row, 16, false, where);
+  collective(transposed ? Op::ldmatrix_trans : Op::ldmatrix, ~0u, &row, sizeof row, where);
+  std::memcpy(r, current->result.data(), 16);
+}
+
+// --- cp.async ------------------------------------------------------------------------------------------
+
+namespace {
+void land(Copy& c) {
+  if (c.landed) return;
+  if (c.enabled) {
+    std::memcpy(c.dst, c.src, 16);
+  } else {
+    std::memset(c.dst, 0, 16);
+  }
+  c.landed = true;
+}
+}  // namespace
+
+void cp_async(void* shared, const void* global, bool enabled, const Where& where) {
+  Inside inside;
+  if ((reinterpret_cast<uintptr_t>(shared) | (enabled ? reinterpret_cast<uintptr_t>(global) : 0)) % 16) {
+    report("cp.async address not 16-byte aligned", &where, nullptr);
+    return;
+  }
+  if (enabled) check_kernel_access(global, 16, false, false, &where, nullptr);
+  check_kernel_access(shared, 16, true, false, &where, nullptr);
+  mark_in_flight(shared, true);
+  Copy c{static_cast<uint8_t*>(shared), static_cast<const uint8_t*>(global), enabled, false};
+  // A real copy lands at any time between here and the wait; random order tries both ends.
+  if (config().order == Order::random && (rng() & 1)) land(c);
+  current->open.push_back(c);
+}
+
+void cp_async_commit() {
+  Inside inside;
+  current->groups.push_back(std::move(current->open));
+  current->open.clear();
+}
+
+void cp_async_wait(int groups_left, const Where& where) {
+  Inside inside;
+  while (int(current->groups.size()) > groups_left) {
+    for (Copy& c : current->groups.front()) {
+      land(c);
+      mark_in_flight(c.dst, false);
+      check_kernel_access(c.dst, 16, true, false, &where, nullptr);
+    }
+    current->groups.pop_front();
+  }
+}
+
+void pdl_wait() { current->pdl_waited = true; }
+
+}  // namespace emu

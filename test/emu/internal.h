@@ -1,0 +1,88 @@
+// Shared by the emulator's own files (fibers.cc, checker.cc, runtime.cc).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "emu.h"
+
+namespace emu {
+
+struct Copy {  // a cp.async that has been issued
+  uint8_t* dst;
+  const uint8_t* src;
+  bool enabled;  // false: sixteen zeros
+  bool landed;
+};
+
+enum class Wait : uint8_t { none, block, collective, done };
+
+struct Fiber {
+  void* sp = nullptr;
+  uint8_t* stack = nullptr;
+  dim3 tid;
+  uint16_t index = 0;
+  Wait wait = Wait::none;
+  bool pdl_waited = false;
+  Where where;                          // of the barrier or collective it waits at
+  std::array<uint32_t, 4> result{};     // of the last collective
+  std::vector<Copy> open;               // cp.async not yet committed
+  std::deque<std::vector<Copy>> groups;
+};
+
+struct Block {
+  dim3 index;
+  uint32_t serial = 0;  // of all blocks ever run, from 1: names launch and block at once
+  uint16_t epoch = 0;   // block barriers passed
+  std::vector<uint16_t> warp_epoch;
+  uint8_t* shared = nullptr;
+  size_t shared_bytes = 0;
+};
+
+struct Launch {
+  std::string name;
+  dim3 grid, block;
+  bool pdl = false;
+  uint32_t first_serial = 0;     // serials from here on belong to this launch
+  uint32_t complete_serial = 0;  // launches below this one are complete when this one starts
+};
+
+// Null outside a kernel.
+extern thread_local Fiber* current;
+extern thread_local Block* block;
+extern thread_local Launch* current_launch;
+
+// True while kernel code runs, false inside the emulator: templates of the standard library may be
+// shared with instrumented code by the linker, and their accesses are nobody's business.
+extern thread_local bool hooks_on;
+struct Inside {
+  Inside() { hooks_on = false; }
+  ~Inside() { hooks_on = before; }
+  bool before = hooks_on;
+};
+
+inline constexpr size_t kStackBytes = 64 << 10;
+
+// fibers.cc
+void run_grid(Launch& launch, size_t shared, const std::function<void()>& body);
+void give_way();         // lets another fiber of the block run
+[[noreturn]] void abandon_launch();  // after an access that would fault: like a device, stop everything
+uint64_t random_word();
+uint32_t next_serial();  // the serial that the next block will get
+
+// checker.cc
+void report(const std::string& what, const Where* where, const void* pc);
+void add_memory(void* p, size_t bytes);
+void remove_memory(void* p);
+// Host code wrote these bytes of device memory (or: check that they are device memory).
+bool host_wrote(void* p, size_t bytes);
+bool host_reads(const void* p, size_t bytes, std::string* why);
+void begin_block_check(Block& b);
+void check_kernel_access(const void* p, size_t bytes, bool write, bool atomic, const Where* where,
+                         const void* pc);
+void mark_in_flight(const void* shared16, bool in_flight);
+
+}  // namespace emu
