@@ -130,7 +130,7 @@ struct DeviceOptions {
   int32_t index = 0;        // which GPU
   int32_t threads = 0;      // CPU: 0 = one per hardware thread
   std::string isa;          // CPU: "", "plain", "avx2", "avx512", "amx"; "" = the best this machine has
-  bool debug_checks = false;
+  bool debug_checks = false;  // the KV cache starts as NaN
 };
 
 // The CPU backend is linked in.
