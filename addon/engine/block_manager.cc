@@ -1,0 +1,343 @@
+#include "engine/block_manager.h"
+
+#include <algorithm>
+#include <random>
+
+namespace nemotron {
+namespace {
+
+constexpr size_t kMinEvictedRemembered = 1024;
+constexpr int kMaxSiblingsCompared = 64;          // of an explanation
+constexpr uint64_t kRootBit = uint64_t(1) << 63;  // serials count up from 1 and never reach it
+
+// The finaliser of SplitMix64: every bit of x decides over every bit of the result.
+uint64_t scramble(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+
+}  // namespace
+
+uint64_t hash_block(uint64_t parent, std::span<const int32_t> tokens) {
+  uint64_t h = parent;
+  for (const int32_t id : tokens) h = scramble(h + 0x9E3779B97F4A7C15u + uint32_t(id));
+  return h | 1;  // never 0
+}
+
+BlockManager::BlockManager(int32_t num_blocks, int32_t block_size, bool prefix_cache,
+                           BlockHash hash)
+    : block_size_(block_size),
+      prefix_cache_(prefix_cache),
+      hash_(hash),
+      key_((uint64_t(std::random_device{}()) << 32) | std::random_device{}()),
+      blocks_(size_t(num_blocks)),
+      tokens_(prefix_cache ? size_t(num_blocks) * size_t(block_size) : 0),
+      evicted_ring_(std::max(kMinEvictedRemembered, size_t(num_blocks))) {
+  for (int32_t id = 0; id < num_blocks; ++id) {
+    Block& b = blocks_[size_t(id)];
+    b.prev = id - 1;
+    b.next = id + 1 < num_blocks ? id + 1 : -1;
+  }
+  head_ = num_blocks > 0 ? 0 : -1;
+  tail_ = num_blocks - 1;
+  num_free_ = num_blocks;
+}
+
+uint64_t BlockManager::root(std::string_view salt) const {
+  uint64_t h = scramble(key_ + salt.size());
+  for (const char c : salt) h = scramble(h + 0x9E3779B97F4A7C15u + uint8_t(c));
+  return h | kRootBit;
+}
+
+// --- the free list
+// ---------------------------------------------------------------------------------
+
+void BlockManager::unlink(int32_t id) {
+  Block& b = blocks_[size_t(id)];
+  (b.prev >= 0 ? blocks_[size_t(b.prev)].next : head_) = b.next;
+  (b.next >= 0 ? blocks_[size_t(b.next)].prev : tail_) = b.prev;
+  b.prev = b.next = -1;
+  --num_free_;
+}
+
+int32_t BlockManager::take_free() {
+  const int32_t id = head_;
+  unlink(id);
+  Block& b = blocks_[size_t(id)];
+  if (b.serial != 0) {
+    remember_evicted(b.hash);
+    uncache(id);
+  }
+  b.references = 1;
+  return id;
+}
+
+void BlockManager::reference(int32_t id) {
+  if (blocks_[size_t(id)].references++ == 0) unlink(id);
+}
+
+void BlockManager::dereference(int32_t id) {
+  Block& b = blocks_[size_t(id)];
+  if (--b.references > 0) return;
+  ++num_free_;
+  if (b.serial != 0) {  // cached: reused last
+    b.prev = tail_;
+    (tail_ >= 0 ? blocks_[size_t(tail_)].next : head_) = id;
+    tail_ = id;
+  } else {
+    b.next = head_;
+    (head_ >= 0 ? blocks_[size_t(head_)].prev : tail_) = id;
+    head_ = id;
+  }
+}
+
+// --- the cache
+// -------------------------------------------------------------------------------------
+
+std::span<const int32_t> BlockManager::tokens_of(int32_t id) const {
+  return std::span(tokens_).subspan(size_t(id) * size_t(block_size_), size_t(block_size_));
+}
+
+void BlockManager::cache(int32_t id, uint64_t hash, uint64_t plain_hash, uint64_t parent,
+                         std::span<const int32_t> tokens) {
+  Block& b = blocks_[size_t(id)];
+  b.serial = ++last_serial_;
+  b.hash = hash;
+  b.plain_hash = plain_hash;
+  b.parent = parent;
+  std::copy(tokens.begin(), tokens.end(), tokens_.begin() + int64_t(id) * block_size_);
+  by_hash_[hash] = id;
+  ++by_plain_hash_[plain_hash];
+  const auto [first, is_new] = first_child_.try_emplace(parent, id);
+  if (!is_new) {
+    b.sibling_next = first->second;
+    blocks_[size_t(first->second)].sibling_prev = id;
+    first->second = id;
+  }
+}
+
+void BlockManager::uncache(int32_t id) {
+  Block& b = blocks_[size_t(id)];
+  by_hash_.erase(b.hash);
+  if (const auto it = by_plain_hash_.find(b.plain_hash); --it->second == 0)
+    by_plain_hash_.erase(it);
+  if (b.sibling_next >= 0) blocks_[size_t(b.sibling_next)].sibling_prev = b.sibling_prev;
+  if (b.sibling_prev >= 0) {
+    blocks_[size_t(b.sibling_prev)].sibling_next = b.sibling_next;
+  } else if (b.sibling_next >= 0) {
+    first_child_[b.parent] = b.sibling_next;
+  } else {
+    first_child_.erase(b.parent);
+  }
+  b.sibling_prev = b.sibling_next = -1;
+  b.serial = 0;
+}
+
+int32_t BlockManager::find(uint64_t hash, uint64_t parent, std::span<const int32_t> tokens) const {
+  const auto it = by_hash_.find(hash);
+  if (it == by_hash_.end() || blocks_[size_t(it->second)].parent != parent) return -1;
+  return std::ranges::equal(tokens_of(it->second), tokens) ? it->second : -1;
+}
+
+void BlockManager::extend_hashes(Sequence& seq) const {
+  const size_t full = seq.tokens.size() / size_t(block_size_);
+  const auto block = [&](size_t i) {
+    return std::span(seq.tokens).subspan(i * size_t(block_size_), size_t(block_size_));
+  };
+  while (seq.hashes.size() < full) {
+    const uint64_t parent = seq.hashes.empty() ? seq.salt_root : seq.hashes.back();
+    seq.hashes.push_back(hash_(parent, block(seq.hashes.size())));
+  }
+  const uint64_t plain_root = root({});
+  if (seq.salt_root == plain_root) return;
+  while (seq.plain_hashes.size() < full) {
+    const uint64_t parent = seq.plain_hashes.empty() ? plain_root : seq.plain_hashes.back();
+    seq.plain_hashes.push_back(hash_(parent, block(seq.plain_hashes.size())));
+  }
+}
+
+void BlockManager::promise(uint64_t hash) { ++promised_[hash]; }
+
+void BlockManager::keep_promise(uint64_t hash) {
+  if (const auto it = promised_.find(hash); --it->second == 0) promised_.erase(it);
+}
+
+void BlockManager::remember_evicted(uint64_t hash) {
+  uint64_t& oldest = evicted_ring_[evicted_next_++ % evicted_ring_.size()];
+  if (const auto it = evicted_.find(oldest); oldest != 0 && it != evicted_.end())
+    evicted_.erase(it);
+  oldest = hash;
+  evicted_.insert(hash);
+}
+
+// --- sequences
+// -------------------------------------------------------------------------------------
+
+void BlockManager::match(Sequence& seq, Match* out) {
+  out->blocks.clear();
+  out->from_free_list = 0;
+  out->promised = 0;
+  if (!prefix_cache_) return;
+  extend_hashes(seq);
+  if (!seq.match_prefix) return;
+  const size_t limit = (seq.tokens.size() - 1) / size_t(block_size_);
+  uint64_t parent = seq.salt_root;
+  for (size_t i = 0; i < limit; ++i) {
+    const int32_t id =
+        find(seq.hashes[i], parent,
+             std::span(seq.tokens).subspan(i * size_t(block_size_), size_t(block_size_)));
+    if (id < 0) {
+      if (promised_.contains(seq.hashes[i])) out->promised = seq.hashes[i];
+      return;
+    }
+    const Block& b = blocks_[size_t(id)];
+    out->blocks.push_back(id);
+    out->from_free_list += b.references == 0;
+    parent = b.serial;
+  }
+}
+
+bool BlockManager::is_promised(uint64_t hash) const { return promised_.contains(hash); }
+
+CacheMiss BlockManager::explain(const Sequence& seq, const Match& match) const {
+  using Reason = CacheMiss::Reason;
+  const size_t hits = match.blocks.size(), full = size_t(seq.num_prompt / block_size_);
+  CacheMiss miss{Reason::none, int32_t(hits) * block_size_};
+  if (!prefix_cache_ || !seq.match_prefix || hits >= full) return miss;
+  const uint64_t parent = hits > 0 ? blocks_[size_t(match.blocks.back())].serial : seq.salt_root;
+  const auto wanted =
+      std::span(seq.tokens).subspan(hits * size_t(block_size_), size_t(block_size_));
+  const uint64_t hash = seq.hashes[hits];
+  if (find(hash, parent, wanted) >= 0) {
+    miss.reason = Reason::last_token;
+  } else if (evicted_.contains(hash)) {
+    miss.reason = Reason::evicted;
+  } else if (by_plain_hash_.contains(seq.plain_hashes.empty() ? hash : seq.plain_hashes[hits])) {
+    miss.reason = Reason::salt;
+  } else {
+    miss.reason = Reason::never_seen;
+    // The longest agreement with what was cached after the same parent.
+    std::ptrdiff_t common = 0;
+    const auto first = first_child_.find(parent);
+    int32_t id = first == first_child_.end() ? -1 : first->second;
+    for (int n = 0; id >= 0 && n < kMaxSiblingsCompared; ++n) {
+      const auto cached = tokens_of(id);
+      common = std::max(common, std::ranges::mismatch(cached, wanted).in1 - cached.begin());
+      id = blocks_[size_t(id)].sibling_next;
+    }
+    miss.position += int32_t(common);
+  }
+  return miss;
+}
+
+bool BlockManager::admit(Sequence& seq, const Match& match, int32_t spare) {
+  const int32_t hits = int32_t(match.blocks.size());
+  const int32_t fresh = blocks_for(int32_t(seq.tokens.size())) - hits;
+  if (fresh + spare > num_free_ - match.from_free_list) return false;
+  seq.block_table.clear();
+  for (const int32_t id : match.blocks) {
+    reference(id);
+    seq.block_table.push_back(id);
+  }
+  for (int32_t i = 0; i < fresh; ++i) seq.block_table.push_back(take_free());
+  seq.num_computed = hits * block_size_;
+  seq.published = hits;
+  seq.chain = hits > 0 ? blocks_[size_t(match.blocks.back())].serial : seq.salt_root;
+  seq.promised_end = hits;
+  if (prefix_cache_) {
+    for (; size_t(seq.promised_end) < seq.hashes.size(); ++seq.promised_end) {
+      promise(seq.hashes[size_t(seq.promised_end)]);
+    }
+  }
+  return true;
+}
+
+bool BlockManager::grow(Sequence& seq, int32_t tokens) {
+  const int32_t fresh = blocks_for(tokens) - int32_t(seq.block_table.size());
+  if (fresh > num_free_) return false;
+  for (int32_t i = 0; i < fresh; ++i) seq.block_table.push_back(take_free());
+  return true;
+}
+
+void BlockManager::publish(Sequence& seq) {
+  const int32_t ready = std::min(seq.num_computed, int32_t(seq.tokens.size())) / block_size_;
+  if (!prefix_cache_ || seq.published >= ready) return;
+  extend_hashes(seq);
+  for (; seq.published < ready; ++seq.published) {
+    const size_t i = size_t(seq.published);
+    const uint64_t hash = seq.hashes[i];
+    if (seq.published < seq.promised_end) keep_promise(hash);
+    const auto tokens = std::span(seq.tokens).subspan(i * size_t(block_size_), size_t(block_size_));
+    const int32_t same = find(hash, seq.chain, tokens);
+    if (same >= 0) {  // somebody else's equal block: it stays the one that is found
+      seq.chain = blocks_[size_t(same)].serial;
+      continue;
+    }
+    // Another content with this hash (its parent is gone, or a true collision) gives way.
+    if (const auto it = by_hash_.find(hash); it != by_hash_.end()) uncache(it->second);
+    const int32_t id = seq.block_table[i];
+    cache(id, hash, seq.plain_hashes.empty() ? hash : seq.plain_hashes[i], seq.chain, tokens);
+    seq.chain = blocks_[size_t(id)].serial;
+  }
+  seq.promised_end = std::max(seq.promised_end, seq.published);
+}
+
+void BlockManager::release(Sequence& seq) {
+  for (; seq.published < seq.promised_end; ++seq.published) {
+    keep_promise(seq.hashes[size_t(seq.published)]);
+  }
+  for (auto it = seq.block_table.rbegin(); it != seq.block_table.rend(); ++it) dereference(*it);
+  seq.block_table.clear();
+  seq.published = seq.promised_end = 0;
+  seq.num_computed = 0;
+}
+
+void BlockManager::forget(Sequence& seq) {
+  for (const int32_t id : seq.block_table) {
+    if (blocks_[size_t(id)].serial != 0) uncache(id);
+  }
+}
+
+std::string BlockManager::check_invariants(std::span<const Sequence* const> live) const {
+  std::vector<int32_t> references(blocks_.size());
+  std::unordered_map<uint64_t, int32_t> promised;
+  for (const Sequence* seq : live) {
+    for (const int32_t id : seq->block_table) ++references[size_t(id)];
+    for (int32_t i = seq->published; i < seq->promised_end; ++i) ++promised[seq->hashes[size_t(i)]];
+    if (int32_t(seq->block_table.size()) * block_size_ < seq->num_computed) {
+      return "a sequence has computed more tokens than its blocks hold";
+    }
+  }
+  if (promised != promised_) return "promised blocks differ from those of the running sequences";
+
+  std::vector<bool> in_list(blocks_.size());
+  int32_t listed = 0, previous = -1;
+  for (int32_t id = head_; id >= 0; previous = id, id = blocks_[size_t(id)].next) {
+    if (in_list[size_t(id)]) return "the free list has a loop at block " + std::to_string(id);
+    if (blocks_[size_t(id)].prev != previous)
+      return "the free list is torn at " + std::to_string(id);
+    in_list[size_t(id)] = true;
+    ++listed;
+  }
+  if (previous != tail_ || listed != num_free_) return "the free list's end or length is wrong";
+
+  size_t cached = 0;
+  for (size_t id = 0; id < blocks_.size(); ++id) {
+    const Block& b = blocks_[id];
+    const std::string name = "block " + std::to_string(id);
+    if (b.references != references[id]) {
+      return name + " has " + std::to_string(b.references) + " references, the tables have " +
+             std::to_string(references[id]);
+    }
+    if (in_list[id] != (b.references == 0)) return name + " is free and referenced, or neither";
+    if (b.serial == 0) continue;
+    ++cached;
+    const auto it = by_hash_.find(b.hash);
+    if (it == by_hash_.end() || it->second != int32_t(id)) return name + " is cached and not found";
+  }
+  if (cached != by_hash_.size()) return "the cache's index has blocks that are not cached";
+  return {};
+}
+
+}  // namespace nemotron

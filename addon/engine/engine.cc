@@ -1,0 +1,363 @@
+#include "engine/engine.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "engine/engine_loop.h"
+#include "engine/lookup.h"
+#include "engine/validate.h"
+
+namespace nemotron {
+
+EngineLoop::EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<StepRunner> runner,
+                       std::function<void()> wake)
+    : options_(std::move(options)),
+      info_(std::move(info)),
+      wake_(std::move(wake)),
+      num_tokens_(std::min(info_.config.vocab, int32_t(options_.token_bytes.size()))),
+      pid_(getpid()),
+      blocks_(info_.plan.num_blocks, info_.block_size, options_.prefix_cache),
+      scheduler_({.max_batched_tokens = info_.max_batched_tokens, .max_seqs = info_.max_seqs},
+                 &blocks_),
+      runner_(std::move(runner)) {
+  counters_.blocks_total = blocks_.num_blocks();
+  shared_.stats = counters_;
+  thread_ = std::thread([this] { run(); });
+}
+
+EngineLoop::~EngineLoop() { close(); }
+
+// --- any thread
+// --------------------------------------------------------------------------------------
+
+Status EngineLoop::submit(Request request) {
+  if (Status s = validate(request, info_, num_tokens_); !s) return s;
+  auto state = make_request(std::move(request));
+  const int64_t tokens = state->choices.front()->num_prompt;
+
+  const std::lock_guard lock(mutex_);
+  Shared& q = shared_;
+  const auto refuse = [&q](std::string why) {
+    ++q.rejected;
+    return Status::unavailable(std::move(why));
+  };
+  if (q.stats.failed_device) return refuse("the engine has failed: " + q.stats.failure);
+  if (q.closing || q.draining) return refuse("the engine is shutting down");
+  if (q.queued_requests >= options_.max_waiting) {
+    return refuse("the queue is full: " + std::to_string(q.queued_requests) + " of " +
+                  std::to_string(options_.max_waiting) + " requests are waiting");
+  }
+  if (q.queued_requests > 0 && q.queued_tokens + tokens > options_.max_waiting_tokens) {
+    return refuse("the queue is full: " + std::to_string(q.queued_tokens) +
+                  " prompt tokens are waiting, " + std::to_string(tokens) +
+                  " more exceed the limit of " + std::to_string(options_.max_waiting_tokens));
+  }
+  if (!q.live.insert(state->request.id).second) {
+    return Status::invalid("id: " + std::to_string(state->request.id) + " is in use");
+  }
+  ++q.queued_requests;
+  q.queued_tokens += tokens;
+  if (!std::exchange(q.busy, true)) q.last_progress = now_seconds();
+  q.submitted.push_back(std::move(state));
+  inbox_changed_.notify_one();
+  return {};
+}
+
+std::unique_ptr<RequestState> EngineLoop::make_request(Request request) const {
+  auto state = std::make_unique<RequestState>();
+  const SamplingParams& params = request.sampling;
+  const bool draws = request.kind == RequestKind::generate && params.max_tokens > 0;
+  const int32_t prompt = int32_t(request.prompt.size());
+  const int64_t end = std::min<int64_t>(info_.max_model_len, int64_t(prompt) + params.max_tokens);
+  if (request.kind == RequestKind::generate) {
+    state->sampling =
+        make_request_sampling(params, info_.config.eos_ids, num_tokens_, info_.config.vocab);
+  }
+  for (int32_t i = 0; i < request.n; ++i) {
+    auto seq = std::make_unique<Sequence>();
+    seq->request = state.get();
+    seq->choice = i;
+    seq->priority = request.priority;
+    seq->tokens = request.prompt;
+    seq->num_prompt = prompt;
+    seq->draws = draws;
+    seq->compute_end =
+        draws ? int32_t(end) - 1 : prompt;  // the last token is drawn and not computed
+    seq->salt_root = blocks_.root(request.cache_salt);
+    seq->sampling = make_sampling_state(params, i, seq->tokens);
+    seq->run_ahead_until = run_ahead_limit(params, seq->sampling, 0);
+    seq->text = TextOut(params.stop, params.include_stop);
+    if (params.num_prompt_logprobs >= 0) {
+      seq->wants_prompt_logprobs = i == 0;
+      seq->match_prefix = i > 0;  // every row's logits are wanted, and cached rows have none
+      if (i > 0) seq->after = state->choices.front().get();
+    }
+    state->choices.push_back(std::move(seq));
+  }
+  state->live = request.n;
+  state->submitted = now_seconds();
+  request.prompt = {};  // the choices have it
+  state->request = std::move(request);
+  return state;
+}
+
+void EngineLoop::abort(uint64_t request_id) {
+  const std::lock_guard lock(mutex_);
+  if (!shared_.live.contains(request_id)) return;
+  shared_.aborted.push_back(request_id);
+  inbox_changed_.notify_one();
+}
+
+void EngineLoop::drain_deltas(std::vector<Delta>* out) {
+  out->clear();
+  const std::lock_guard lock(mutex_);
+  out->swap(shared_.outbox);
+  shared_.woken = false;
+}
+
+EngineStats EngineLoop::stats() const {
+  const std::lock_guard lock(mutex_);
+  EngineStats s = shared_.stats;
+  s.rejected = shared_.rejected;
+  s.waiting += int32_t(shared_.submitted.size());
+  s.waiting_tokens = shared_.queued_tokens;
+  s.last_step_age = shared_.busy ? now_seconds() - shared_.last_progress : 0;
+  return s;
+}
+
+void EngineLoop::drain() {
+  const std::lock_guard lock(mutex_);
+  shared_.draining = true;
+}
+
+void EngineLoop::close() {
+  const std::lock_guard one(close_mutex_);
+  if (!thread_.joinable()) return;
+  if (getpid() != pid_) {  // a forked child: the threads are the parent's
+    thread_.detach();
+    static_cast<void>(runner_.release());
+    return;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    shared_.closing = true;
+    inbox_changed_.notify_one();
+  }
+  thread_.join();
+  runner_.reset();
+}
+
+// --- the loop
+// ----------------------------------------------------------------------------------------
+
+void EngineLoop::run() {
+  while (drain_inbox()) {
+    StepBuffer& next = buffers_[launched_ % StepRunner::kMaxInFlight];
+    next.plan.clear();
+    if (options_.run_ahead || launched_ == committed_) scheduler_.schedule(&next.plan);
+    const bool launching = !next.plan.empty();
+    if (launching) launch(next);
+    deliver();
+    const int64_t in_flight = launched_ - committed_;
+    if (in_flight == StepRunner::kMaxInFlight || (in_flight > 0 && !launching)) {
+      commit();
+    } else if (in_flight == 0 && next.plan.preempted == 0 && scheduler_.has_work()) {
+      fail_engine(Status::internal("the scheduler found nothing to run although requests wait"));
+    }
+  }
+  end_all(Finish::abort, {});
+  while (committed_ < launched_) commit();
+  deliver();
+}
+
+// Sleeps while there is nothing to do. False: closing.
+bool EngineLoop::drain_inbox() {
+  bool closing = false;
+  {
+    std::unique_lock lock(mutex_);
+    Shared& q = shared_;
+    const auto has_news = [&q] { return q.closing || !q.submitted.empty() || !q.aborted.empty(); };
+    if (launched_ == committed_ && !scheduler_.has_work() && ready_.empty() && !has_news()) {
+      q.busy = false;
+      inbox_changed_.wait(lock, has_news);
+    }
+    closing = q.closing;
+    inbox_.swap(q.submitted);
+    inbox_aborts_.swap(q.aborted);
+  }
+  for (auto& request : inbox_) {
+    for (auto& seq : request->choices) {
+      seq->arrival = arrivals_;
+      scheduler_.add(seq.get());
+    }
+    ++arrivals_;
+    const uint64_t id = request->request.id;
+    requests_.emplace(id, std::move(request));
+  }
+  inbox_.clear();
+  for (const uint64_t id : inbox_aborts_) {
+    if (const auto it = requests_.find(id); it != requests_.end()) {
+      end_request(*it->second, Finish::abort, {});
+    }
+  }
+  inbox_aborts_.clear();
+  if (counters_.failed_device && !requests_.empty()) {  // came in while the engine failed
+    end_all(Finish::error, Status::internal(counters_.failure));
+  }
+  return !closing;
+}
+
+void EngineLoop::launch(StepBuffer& step) {
+  if (options_.debug_checks) {
+    if (const std::string wrong = scheduler_.check_invariants(); !wrong.empty()) {
+      return fail_engine(Status::internal("broken invariant: " + wrong));
+    }
+  }
+  const double now = now_seconds();
+  for (const PlannedSpan& span : step.plan.spans) {
+    Sequence& seq = *span.seq;
+    ++seq.request->in_flight;
+    if (seq.first_scheduled != 0) continue;
+    seq.first_scheduled = now;
+    leave_queue(*seq.request);
+    count_admission(seq);
+  }
+  counters_.preemptions += step.plan.preempted;
+  step.build();
+  if (launched_++ == committed_) step_began_ = now;
+  runner_->launch(&step);
+}
+
+void EngineLoop::count_admission(const Sequence& seq) {
+  using Reason = CacheMiss::Reason;
+  counters_.prompt_tokens += seq.num_prompt;
+  counters_.queried_tokens += seq.match_prefix ? seq.num_prompt : 0;
+  counters_.cached_tokens += seq.cached_tokens;
+  counters_.miss_never_seen += seq.miss.reason == Reason::never_seen;
+  counters_.miss_evicted += seq.miss.reason == Reason::evicted;
+  counters_.miss_salt += seq.miss.reason == Reason::salt;
+}
+
+void EngineLoop::leave_queue(RequestState& request) {
+  if (!std::exchange(request.queued, false)) return;
+  const std::lock_guard lock(mutex_);
+  --shared_.queued_requests;
+  shared_.queued_tokens -= request.choices.front()->num_prompt;
+}
+
+// Hands over what the last committed step brought, while the next one runs.
+void EngineLoop::deliver() {
+  counters_.running = int32_t(scheduler_.running().size());
+  counters_.waiting = int32_t(scheduler_.num_waiting());
+  counters_.blocks_used = blocks_.num_used();
+  counters_.blocks_cached = blocks_.num_cached();
+  bool wake = false;
+  {
+    const std::lock_guard lock(mutex_);
+    Shared& q = shared_;
+    q.stats = counters_;
+    q.last_progress = now_seconds();
+    for (const auto& request : ended_) q.live.erase(request->request.id);
+    if (!ready_.empty()) {
+      wake = !std::exchange(q.woken, true);
+      for (Delta& delta : ready_) q.outbox.push_back(std::move(delta));
+    }
+  }
+  ready_.clear();
+  for (Sequence* seq : delta_owners_) seq->delta = -1;
+  delta_owners_.clear();
+  std::erase_if(ended_, [](const auto& request) { return request->in_flight == 0; });
+  if (wake && wake_) wake_();
+}
+
+// Waits for the oldest step and takes in what it drew.
+void EngineLoop::commit() {
+  StepBuffer& step = buffers_[committed_ % StepRunner::kMaxInFlight];
+  const Status status = runner_->wait();
+  const double now = now_seconds();
+  ++committed_;
+  counters_.step_seconds_sum += now - step_began_;
+  step_began_ = now;
+  ++counters_.steps;
+  counters_.last_step_rows = step.plan.rows;
+  counters_.last_step_seqs = int32_t(step.plan.spans.size());
+  for (const PlannedSpan& span : step.plan.spans) {
+    --span.seq->request->in_flight;
+    // A sequence that ended since the launch ran one step for nothing.
+    if (status && span.seq->state != SequenceState::finished) take(span, step, now);
+  }
+  if (!status) fail_engine(status.within("the device failed"));
+}
+
+// --- ends
+// ----------------------------------------------------------------------------------------------
+
+Delta& EngineLoop::delta_for(Sequence& seq) {
+  if (seq.delta < 0) {
+    seq.delta = int32_t(ready_.size());
+    Delta& delta = ready_.emplace_back();
+    delta.request = seq.request->request.id;
+    delta.choice = seq.choice;
+    delta_owners_.push_back(&seq);
+  }
+  return ready_[size_t(seq.delta)];
+}
+
+void EngineLoop::finish(Sequence& seq, Finish reason, double now) {
+  Delta& delta = delta_for(seq);
+  delta.finish = reason;
+  delta.miss = seq.miss;
+  const double scheduled = seq.first_scheduled != 0 ? seq.first_scheduled : now;
+  const double first_token = seq.first_token != 0 ? seq.first_token : now;
+  delta.timings = {.queue = scheduled - seq.request->submitted,
+                   .prefill = first_token - scheduled,
+                   .decode = now - first_token,
+                   .cached_tokens = seq.cached_tokens,
+                   .preemptions = seq.preemptions,
+                   .drafted_tokens = seq.drafted,
+                   .accepted_tokens = seq.accepted};
+  seq.text.finish(&delta.text);
+  counters_.finished_stop += reason == Finish::stop;
+  counters_.finished_length += reason == Finish::length;
+  counters_.drafted += seq.drafted;
+  counters_.accepted += seq.accepted;
+
+  if (reason == Finish::error) {
+    blocks_.forget(seq);
+  } else if (seq.state == SequenceState::running) {
+    blocks_.publish(seq);
+  }
+  scheduler_.remove(&seq);
+  if (--seq.request->live > 0) return;
+  RequestState& request = *seq.request;
+  leave_queue(request);
+  counters_.aborted += reason == Finish::abort;
+  counters_.failed += reason == Finish::error;
+  auto node = requests_.extract(request.request.id);
+  ended_.push_back(std::move(node.mapped()));
+}
+
+// Ends every live choice. The request is in ended_ afterwards.
+void EngineLoop::end_request(RequestState& request, Finish reason, const Status& error) {
+  const double now = now_seconds();
+  for (auto& seq : request.choices) {
+    if (seq->state == SequenceState::finished) continue;
+    if (!error.ok()) delta_for(*seq).error = error;
+    finish(*seq, reason, now);
+  }
+}
+
+void EngineLoop::end_all(Finish reason, const Status& error) {
+  while (!requests_.empty()) end_request(*requests_.begin()->second, reason, error);
+}
+
+void EngineLoop::fail_engine(const Status& error) {
+  if (!counters_.failed_device) {
+    counters_.failed_device = true;
+    counters_.failure = error.message();
+  }
+  end_all(Finish::error, error);
+}
+
+}  // namespace nemotron

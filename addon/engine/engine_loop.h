@@ -1,0 +1,94 @@
+// EngineLoop: the Engine behind any StepRunner. Engine::create() gives it a RankRunner; the tests
+// of the loop give it one with a script.
+#pragma once
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "engine/engine.h"
+#include "engine/runner.h"
+
+namespace nemotron {
+
+class EngineLoop final : public Engine {
+ public:
+  // `info` is complete: config (with every stop id in eos_ids), plan and limits.
+  EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<StepRunner> runner,
+             std::function<void()> wake);
+  ~EngineLoop() override;
+
+  const EngineInfo& info() const override { return info_; }
+  Status submit(Request request) override;
+  void abort(uint64_t request_id) override;
+  void drain_deltas(std::vector<Delta>* out) override;
+  EngineStats stats() const override;
+  void drain() override;
+  void close() override;
+
+ private:
+  std::unique_ptr<RequestState> make_request(Request request) const;
+
+  struct Shared {  // under mutex_, any thread
+    std::vector<std::unique_ptr<RequestState>> submitted;
+    std::vector<uint64_t> aborted;
+    std::unordered_set<uint64_t> live;  // ids of requests whose last delta is not in the outbox
+    std::vector<Delta> outbox;
+    bool woken = false, draining = false, closing = false;
+    bool busy = false;  // the loop has work
+    double last_progress = 0;
+    int32_t queued_requests = 0;  // submitted and not yet in a step
+    int64_t queued_tokens = 0, rejected = 0;
+    EngineStats stats;  // as of the last turn of the loop
+  };
+
+  // Engine thread.
+  void run();
+  bool drain_inbox();
+  void launch(StepBuffer& step);
+  void deliver();
+  void commit();
+  void take(const PlannedSpan& span, const StepBuffer& step, double now);
+  void take_prompt_logprobs(const PlannedSpan& span, std::span<const SampleOutput> samples);
+  void take_draws(const PlannedSpan& span, std::span<const SampleOutput> samples, double now);
+  bool take_token(Sequence& seq, int32_t id, const SampleOutput& sample, double now);
+  Delta& delta_for(Sequence& seq);
+  void finish(Sequence& seq, Finish reason, double now);
+  void end_request(RequestState& request, Finish reason, const Status& error);
+  void end_all(Finish reason, const Status& error);
+  void fail_engine(const Status& error);
+  void leave_queue(RequestState& request);
+  void count_admission(const Sequence& seq);
+
+  const EngineOptions options_;
+  const EngineInfo info_;
+  const std::function<void()> wake_;
+  const int32_t num_tokens_;  // ids that can be drawn: those with bytes
+  const int pid_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable inbox_changed_;
+  Shared shared_;
+  std::mutex close_mutex_;  // one close at a time
+
+  BlockManager blocks_;
+  Scheduler scheduler_;
+  std::unique_ptr<StepRunner> runner_;
+  StepBuffer buffers_[StepRunner::kMaxInFlight];
+  int64_t launched_ = 0, committed_ = 0;  // step i is in buffers_[i % kMaxInFlight]
+  double step_began_ = 0;                 // the oldest one in flight
+  std::unordered_map<uint64_t, std::unique_ptr<RequestState>> requests_;  // with live choices
+  std::vector<std::unique_ptr<RequestState>>
+      ended_;                            // ended since the last delivery, or still in flight
+  std::vector<Delta> ready_;             // not yet delivered
+  std::vector<Sequence*> delta_owners_;  // sequences with a delta in ready_
+  std::vector<std::unique_ptr<RequestState>> inbox_;  // scratch of drain_inbox
+  std::vector<uint64_t> inbox_aborts_;
+  uint64_t arrivals_ = 0;
+  EngineStats counters_;
+  std::thread thread_;
+};
+
+}  // namespace nemotron

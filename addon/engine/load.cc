@@ -1,0 +1,154 @@
+// Engine::create(): checkpoint -> plan of memory -> weights on the device -> a running loop.
+#include <algorithm>
+
+#include "device/open_device.h"
+#include "engine/engine_loop.h"
+#include "models/checkpoint.h"
+
+namespace nemotron {
+namespace {
+
+Status check_options(const EngineOptions& o, const ModelConfig& config) {
+  const auto positive = [](const char* name, int64_t value) {
+    return value > 0 ? Status()
+                     : Status::invalid(std::string(name) + ": found " + std::to_string(value) +
+                                       ", expected at least 1");
+  };
+  if (Status s = positive("max_num_seqs", o.max_seqs); !s) return s;
+  if (Status s = positive("max_num_batched_tokens", o.max_batched_tokens); !s) return s;
+  if (Status s = positive("max_waiting", o.max_waiting); !s) return s;
+  if (Status s = positive("max_waiting_tokens", o.max_waiting_tokens); !s) return s;
+  if (o.block_size != 16 && o.block_size != 32 && o.block_size != 64 && o.block_size != 128) {
+    return Status::invalid("block_size: found " + std::to_string(o.block_size) +
+                           ", expected 16, 32, 64 or 128");
+  }
+  if (!(o.memory_utilization > 0 && o.memory_utilization <= 1)) {
+    return Status::invalid("memory_utilization: found " + std::to_string(o.memory_utilization) +
+                           ", expected above 0 and at most 1");
+  }
+  if (o.max_model_len < 0 || o.max_model_len > config.max_position) {
+    return Status::invalid("max_model_len: found " + std::to_string(o.max_model_len) +
+                           ", the model's own limit is " + std::to_string(config.max_position));
+  }
+  if (o.token_bytes.size() > size_t(config.vocab)) {
+    return Status::invalid("tokenizer: has token id " + std::to_string(o.token_bytes.size() - 1) +
+                           ", but the embedding ends at id " + std::to_string(config.vocab - 1));
+  }
+  return {};
+}
+
+StepLimits step_limits(const ModelConfig& config, const EngineInfo& info) {
+  return {.max_rows = info.max_batched_tokens,
+          .max_spans = info.max_seqs,
+          .max_samples = info.max_batched_tokens,  // prompt logprobs want every row
+          .max_context = info.max_model_len,
+          .q_heads = config.q_heads,
+          .kv_heads = config.kv_heads(),
+          .head_dim = config.head_dim,
+          .hidden = config.hidden,
+          .intermediate = config.max_intermediate(),
+          .vocab = config.vocab};
+}
+
+// Runs on the rank thread. `planned` and `progress` come back on the caller's.
+Status set_up(const EngineOptions& options,
+              const std::function<void(const LoadProgress&)>& progress,
+              const std::function<void(const MemoryPlan&)>& planned, EngineInfo* info, Rank* rank) {
+  double since = now_seconds();
+  const auto lap = [&since] {
+    const double now = now_seconds();
+    return now - std::exchange(since, now);
+  };
+  if (Status s = read_model_config(options.model_dir, options.reward_row, &rank->config); !s)
+    return s;
+  const ModelConfig& config = rank->config;
+  if (Status s = check_options(options, config); !s) return s;
+  std::unique_ptr<Checkpoint> checkpoint;
+  if (Status s = Checkpoint::open(options.model_dir, &checkpoint); !s) return s;
+  if (Status s = check_checkpoint(*checkpoint, config); !s) return s;
+  if (Status s = open_device(options.backend, options.device, &rank->device, &info->backend_note);
+      !s) {
+    return s;
+  }
+  Device& device = *rank->device;
+  info->device = device.name();
+  info->config = config;
+  for (const int32_t id : options.stop_ids) {
+    if (std::ranges::find(info->config.eos_ids, id) == info->config.eos_ids.end()) {
+      info->config.eos_ids.push_back(id);
+    }
+  }
+  info->max_model_len = options.max_model_len > 0 ? options.max_model_len : config.max_position;
+  info->max_seqs = options.max_seqs;
+  info->max_batched_tokens = options.max_batched_tokens;
+  info->block_size = options.block_size;
+
+  const StepLimits limits = step_limits(config, *info);
+  const PlanInput plan{
+      .format = options.format,
+      .kv_dtype = options.kv_dtype,
+      .block_size = options.block_size,
+      .kv_memory = options.kv_memory,
+      .available = size_t(double(device.free_bytes()) * options.memory_utilization),
+      .limits = limits,
+      .max_seqs = options.max_seqs};
+  if (Status s = plan_memory(config, *checkpoint, plan, &info->plan); !s) return s;
+  planned(info->plan);
+  info->load.open_seconds = lap();
+
+  if (Status s =
+          load_weights(*checkpoint, config, options.format, &device, progress, &rank->weights);
+      !s) {
+    return s;
+  }
+  info->load.bytes = checkpoint->total_bytes();
+  info->load.pack_seconds = lap();
+
+  const std::vector<float> inv_freq = config.rope_inv_freq();
+  const KvConfig kv{.layers = config.kv_layers(),
+                    .kv_heads = config.kv_heads(),
+                    .head_dim = config.head_dim,
+                    .num_blocks = info->plan.num_blocks,
+                    .block_size = options.block_size,
+                    .dtype = options.kv_dtype,
+                    .k_scale = rank->weights.k_scale,
+                    .v_scale = rank->weights.v_scale};
+  if (Status s = device.prepare(limits, kv, {.inv_freq = inv_freq}); !s) return s;
+  if (Status s = Decoder::create(config, rank->weights, &device, limits, &rank->decoder); !s)
+    return s;
+  info->load.prepare_seconds = lap();
+  return {};
+}
+
+}  // namespace
+
+Status Engine::create(EngineOptions options, std::function<void()> wake,
+                      const std::function<void(const LoadProgress&)>& progress,
+                      const std::function<void(const MemoryPlan&)>& planned,
+                      std::unique_ptr<Engine>* out) {
+  EngineInfo info;
+  std::unique_ptr<RankRunner> runner;
+  const auto setup = [&](Rank* rank, const RankRunner::OnCaller& on_caller) {
+    return set_up(
+        options,
+        [&](const LoadProgress& p) {
+          on_caller([&] {
+            if (progress) progress(p);
+          });
+        },
+        [&](const MemoryPlan& p) {
+          on_caller([&] {
+            if (planned) planned(p);
+          });
+        },
+        &info, rank);
+  };
+  if (Status s = RankRunner::start(setup, &runner); !s) return s;
+  // Without a table every id may be drawn, and none has text.
+  if (options.token_bytes.empty()) options.token_bytes.resize(size_t(info.config.vocab));
+  *out = std::make_unique<EngineLoop>(std::move(options), std::move(info), std::move(runner),
+                                      std::move(wake));
+  return {};
+}
+
+}  // namespace nemotron

@@ -1,0 +1,126 @@
+// What a committed step means for its sequences: tokens, text, logprobs, ends.
+#include <algorithm>
+
+#include "engine/engine_loop.h"
+#include "engine/lookup.h"
+
+namespace nemotron {
+namespace {
+
+TokenLogprob token_logprob(int32_t id, const SampleOutput& sample) {
+  TokenLogprob t{.id = id, .logprob = sample.logprob, .rank = sample.rank, .top = {}};
+  t.top.reserve(size_t(sample.num_top));
+  for (int32_t i = 0; i < sample.num_top; ++i) {
+    t.top.emplace_back(sample.top_ids[i], sample.top_logprobs[i]);
+  }
+  return t;
+}
+
+}  // namespace
+
+void EngineLoop::take(const PlannedSpan& span, const StepBuffer& step, double now) {
+  Sequence& seq = *span.seq;
+  RequestState& request = *seq.request;
+  const auto samples =
+      std::span(step.output.samples).subspan(size_t(span.first_sample), size_t(span.num_samples));
+  if (!std::ranges::all_of(samples, &SampleOutput::finite)) {
+    return end_request(request, Finish::error,
+                       Status::internal("the model's logits are not numbers"));
+  }
+  if (seq.wants_prompt_logprobs && !span.generated) take_prompt_logprobs(span, samples);
+  if (span.draws) return take_draws(span, samples.last(size_t(span.drafts) + 1), now);
+  if (seq.draws || span.first + span.rows < seq.num_prompt) return;
+
+  // Nothing is drawn: the prompt was all.
+  if (span.score < 0) {
+    delta_for(seq).prompt_logprobs = request.prompt_logprobs;
+    return finish(seq, Finish::length, now);
+  }
+  const size_t width = step.output.scores.size() / step.input.score_rows.size();
+  const auto scores = std::span(step.output.scores).subspan(size_t(span.score) * width, width);
+  if (!std::ranges::all_of(scores, [](float s) { return s == s; })) {
+    return end_request(request, Finish::error,
+                       Status::internal("the model's scores are not numbers"));
+  }
+  delta_for(seq).scores.assign(scores.begin(), scores.end());
+  finish(seq, Finish::stop, now);
+}
+
+void EngineLoop::take_prompt_logprobs(const PlannedSpan& span,
+                                      std::span<const SampleOutput> samples) {
+  Sequence& seq = *span.seq;
+  std::vector<TokenLogprob>& all = seq.request->prompt_logprobs;
+  if (all.empty()) {
+    all.resize(size_t(seq.num_prompt));
+    all[0].id = seq.tokens[0];  // nothing precedes it, so it has no logprob
+  }
+  const int32_t end = std::min(span.first + span.rows, seq.num_prompt - 1);
+  for (int32_t position = span.first; position < end; ++position) {
+    const int32_t id = seq.tokens[size_t(position) + 1];
+    all[size_t(position) + 1] = token_logprob(id, samples[size_t(position - span.first)]);
+  }
+  if (span.first + span.rows < seq.num_prompt) return;
+  seq.wants_prompt_logprobs = false;
+  seq.match_prefix = true;  // should it be computed again
+}
+
+void EngineLoop::take_draws(const PlannedSpan& span, std::span<const SampleOutput> samples,
+                            double now) {
+  Sequence& seq = *span.seq;
+  const SamplingParams& params = seq.request->request.sampling;
+  --seq.pending;
+  for (int32_t i = 0; i <= span.drafts; ++i) {
+    // The rows of rejected drafts hold nothing: they are computed again.
+    if (span.drafts > 0) seq.num_computed = span.first + span.rows - span.drafts + i;
+    const SampleOutput& sample = samples[size_t(i)];
+    const int32_t forced = forced_token(params, seq.sampling, seq.generated());
+    const int32_t id = forced >= 0 ? forced : sample.id;
+    if (id < 0 || id >= num_tokens_) {
+      return end_request(*seq.request, Finish::error,
+                         Status::invalid("allowed_token_ids and bad_words leave no token to draw"));
+    }
+    if (take_token(seq, id, sample, now)) return;
+    if (i == span.drafts || id != seq.drafts[size_t(i)]) break;
+    ++seq.accepted;
+  }
+  seq.run_ahead_until = run_ahead_limit(params, seq.sampling, seq.generated());
+  if (params.lookup_tokens == 0) return;
+  const int32_t most = std::min(draft_limit(params, seq.sampling, seq.generated()),
+                                seq.compute_end - int32_t(seq.tokens.size()));
+  propose_drafts(seq.tokens, most, &seq.drafts);
+}
+
+// True: that was the sequence's last token.
+bool EngineLoop::take_token(Sequence& seq, int32_t id, const SampleOutput& sample, double now) {
+  const RequestState& request = *seq.request;
+  const SamplingParams& params = request.request.sampling;
+  Delta& delta = delta_for(seq);
+  if (seq.generated() == 0) {
+    seq.first_token = now;
+    delta.prompt_logprobs = request.prompt_logprobs;
+  }
+  seq.tokens.push_back(id);
+  ++counters_.generated_tokens;
+  delta.ids.push_back(id);
+  if (params.num_logprobs >= 0) delta.logprobs.push_back(token_logprob(id, sample));
+  const std::string& bytes = options_.token_bytes[size_t(id)];
+  count_token(params, id, bytes, seq.generated(), &seq.sampling);
+
+  const bool is_stop = std::ranges::binary_search(request.sampling.stop_ids, id);
+  const bool special =
+      size_t(id) < options_.token_special.size() && options_.token_special[size_t(id)];
+  const bool shown = !(special && params.skip_special_tokens) && (!is_stop || params.include_stop);
+  const bool may_stop = seq.generated() >= params.min_tokens;
+  const int32_t stop = shown ? seq.text.push(bytes, may_stop, &delta.text) : -1;
+  if (is_stop) {
+    delta.stop_id = id;
+  } else if (stop >= 0) {
+    delta.stop_index = stop;
+  } else if (int32_t(seq.tokens.size()) <= seq.compute_end) {
+    return false;
+  }
+  finish(seq, is_stop || stop >= 0 ? Finish::stop : Finish::length, now);
+  return true;
+}
+
+}  // namespace nemotron

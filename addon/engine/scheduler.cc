@@ -1,0 +1,170 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <tuple>
+
+namespace nemotron {
+
+bool Scheduler::Before::operator()(const Sequence* a, const Sequence* b) const {
+  return std::tie(a->priority, a->arrival, a->choice) <
+         std::tie(b->priority, b->arrival, b->choice);
+}
+
+Scheduler::Scheduler(const SchedulerOptions& options, BlockManager* blocks)
+    : options_(options), blocks_(blocks) {
+  for (int32_t slot = options.max_seqs; slot-- > 0;) free_slots_.push_back(slot);
+}
+
+void Scheduler::add(Sequence* seq) {
+  seq->state = SequenceState::waiting;
+  waiting_.insert(seq);
+}
+
+void Scheduler::remove(Sequence* seq) {
+  if (seq->state == SequenceState::running) {
+    blocks_->release(*seq);
+    free_slots_.push_back(seq->slot);
+    std::erase(running_, seq);
+  } else {
+    waiting_.erase(seq);
+  }
+  seq->state = SequenceState::finished;
+}
+
+void Scheduler::schedule(StepPlan* plan) {
+  plan->clear();
+  if (host_must_see_a_draw()) return;
+
+  // Streams one token from their next draw. Only these need new blocks (a prompt got all of its own
+  // at admission), so whoever is preempted has no rows in this plan yet.
+  for (size_t i = 0; i < running_.size() && budget(*plan) > 0; ++i) {
+    Sequence& seq = *running_[i];
+    if (seq.gap() == 1 && make_room(seq, plan)) plan_rows(seq, plan);
+  }
+  // Prompts, and generated tokens that are computed again after a preemption.
+  for (size_t i = 0; i < running_.size() && budget(*plan) > 0; ++i) {
+    Sequence& seq = *running_[i];
+    if (seq.gap() > 1) plan_rows(seq, plan);
+  }
+  if (plan->preempted == 0) admit(plan);
+  add_drafts(plan);
+
+  // Steps run in launch order, so whatever this one computes is there for the next one to share.
+  for (const PlannedSpan& span : plan->spans) blocks_->publish(*span.seq);
+  std::ranges::partition(plan->spans, [](const PlannedSpan& s) { return s.generated; });
+}
+
+// A step in flight draws a token without which the sequence's next draw cannot be described
+// (penalties, drafts, ...). Everybody waits, not that sequence alone: a step for the others would
+// stream all weights for a part of the batch.
+bool Scheduler::host_must_see_a_draw() const {
+  return std::ranges::any_of(running_, [](const Sequence* seq) {
+    return seq->pending > 0 && seq->total() - seq->num_prompt >= seq->run_ahead_until;
+  });
+}
+
+// Preempts the least urgent, newest sequences until `seq` can hold one more token. False: it was
+// the least urgent itself.
+bool Scheduler::make_room(Sequence& seq, StepPlan* plan) {
+  while (!blocks_->grow(seq, seq.num_computed + 1)) {
+    Sequence& victim = *running_.back();
+    preempt(victim);
+    ++plan->preempted;
+    if (&victim == &seq) return false;
+  }
+  return true;
+}
+
+void Scheduler::preempt(Sequence& seq) {
+  blocks_->release(seq);
+  free_slots_.push_back(seq.slot);
+  std::erase(running_, &seq);
+  seq.slot = -1;
+  seq.state = SequenceState::waiting;
+  ++seq.preemptions;
+  waiting_.insert(&seq);
+}
+
+void Scheduler::admit(StepPlan* plan) {
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    if (budget(*plan) <= 0 || free_slots_.empty()) return;
+    Sequence& seq = **it;
+    if (seq.pending > 0) return;  // just preempted: its last token is still in flight
+    // Somebody is computing what this one would compute: later it is a cache hit. Others may pass.
+    const bool leader_busy = seq.after && seq.after->state != SequenceState::finished &&
+                             seq.after->num_computed < seq.after->num_prompt;
+    if (leader_busy || (seq.waits_for != 0 && blocks_->is_promised(seq.waits_for))) {
+      ++it;
+      continue;
+    }
+    blocks_->match(seq, &match_);
+    seq.waits_for = match_.promised;
+    if (seq.waits_for != 0) {
+      ++it;
+      continue;
+    }
+    // A block to spare for each running sequence, or the newcomer is soon thrown out again.
+    const CacheMiss miss = seq.admitted ? seq.miss : blocks_->explain(seq, match_);
+    if (!blocks_->admit(seq, match_, int32_t(running_.size()))) return;
+    if (!seq.admitted) seq.cached_tokens = seq.num_computed;
+    seq.miss = miss;
+    seq.admitted = true;
+    it = waiting_.erase(it);
+    running_.insert(std::ranges::upper_bound(running_, &seq, Before{}), &seq);
+    seq.state = SequenceState::running;
+    seq.slot = free_slots_.back();
+    free_slots_.pop_back();
+    plan_rows(seq, plan);
+  }
+}
+
+// Guesses take only what is left of the budget and of the free blocks.
+void Scheduler::add_drafts(StepPlan* plan) {
+  for (PlannedSpan& span : plan->spans) {
+    Sequence& seq = *span.seq;
+    if (!span.draws || seq.drafts.empty()) continue;
+    const int32_t drafts = std::min(int32_t(seq.drafts.size()), budget(*plan));
+    if (drafts <= 0 || !blocks_->grow(seq, seq.num_computed + drafts)) continue;
+    span.drafts = drafts;
+    span.rows += drafts;
+    plan->rows += drafts;
+    seq.num_computed += drafts;
+    seq.drafted += drafts;
+  }
+}
+
+void Scheduler::plan_rows(Sequence& seq, StepPlan* plan) {
+  PlannedSpan span;
+  span.seq = &seq;
+  span.first = seq.num_computed;
+  span.rows = std::min(seq.gap(), budget(*plan));
+  span.generated = span.first >= seq.num_prompt;
+  // A span is of one kind (the kind picks the kernels), so a chunk ends where the prompt ends.
+  if (!span.generated) span.rows = std::min(span.rows, seq.num_prompt - span.first);
+  seq.num_computed += span.rows;
+  span.draws = seq.draws && seq.num_computed == seq.total();
+  seq.pending += span.draws;
+  plan->rows += span.rows;
+  plan->spans.push_back(span);
+}
+
+std::string Scheduler::check_invariants() const {
+  std::vector<bool> used(size_t(options_.max_seqs));
+  for (const Sequence* seq : running_) {
+    if (seq->state != SequenceState::running || used[size_t(seq->slot)]) {
+      return "a running sequence is marked otherwise or shares its slot";
+    }
+    used[size_t(seq->slot)] = true;
+  }
+  if (running_.size() + free_slots_.size() != size_t(options_.max_seqs)) return "a slot was lost";
+  if (!std::ranges::is_sorted(running_, Before{})) return "running sequences are out of order";
+  for (const Sequence* seq : waiting_) {
+    if (seq->state != SequenceState::waiting || !seq->block_table.empty()) {
+      return "a waiting sequence is marked otherwise or holds blocks";
+    }
+  }
+  std::vector<const Sequence*> live(running_.begin(), running_.end());
+  return blocks_->check_invariants(live);
+}
+
+}  // namespace nemotron

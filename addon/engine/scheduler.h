@@ -1,0 +1,81 @@
+// Scheduler: which tokens of which sequences go into the next step.
+//
+// There are no phases: a sequence has known tokens and computed tokens, and every step closes gaps
+// within one token budget. Running sequences first (those one token from their next draw before the
+// rest, so that a long prompt never holds up a stream), then waiting ones in order of priority and
+// arrival. Plain data in (sequences), plain data out (StepPlan); knows nothing of devices, text or
+// sampling. Owned and called by the engine thread alone.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <vector>
+
+#include "engine/block_manager.h"
+#include "engine/sequence.h"
+
+namespace nemotron {
+
+struct SchedulerOptions {
+  int32_t max_batched_tokens = 512;
+  int32_t max_seqs = 64;
+};
+
+// Rows of one sequence in a step: positions [first, first + rows), all prompt or all generated
+// tokens.
+struct PlannedSpan {
+  Sequence* seq = nullptr;
+  int32_t first = 0, rows = 0;
+  int32_t drafts = 0;  // the last rows are guesses
+  bool generated = false;
+  bool draws = false;  // the row before the drafts, and each draft, draws a token
+  // Filled in by StepBuffer: the span's part of StepOutput.
+  int32_t first_sample = 0, num_samples = 0, score = -1;
+};
+
+struct StepPlan {
+  std::vector<PlannedSpan> spans;  // generated ones first
+  int32_t rows = 0;
+  int32_t preempted = 0;
+  bool empty() const { return spans.empty(); }
+  void clear() { spans.clear(), rows = preempted = 0; }
+};
+
+class Scheduler {
+ public:
+  Scheduler(const SchedulerOptions& options, BlockManager* blocks);
+
+  void add(Sequence* seq);     // to the waiting ones
+  void remove(Sequence* seq);  // finished or aborted: its blocks are free for the next plan
+  // Plans the next step, which runs after all launched ones. Empty: nothing can run before a step
+  // in flight is committed, or nothing is there to run.
+  void schedule(StepPlan* plan);
+
+  const std::vector<Sequence*>& running() const { return running_; }
+  size_t num_waiting() const { return waiting_.size(); }
+  bool has_work() const { return !running_.empty() || !waiting_.empty(); }
+  // Empty, or what is wrong.
+  std::string check_invariants() const;
+
+ private:
+  struct Before {
+    bool operator()(const Sequence* a, const Sequence* b) const;
+  };
+
+  bool host_must_see_a_draw() const;
+  bool make_room(Sequence& seq, StepPlan* plan);
+  void preempt(Sequence& seq);
+  void admit(StepPlan* plan);
+  void add_drafts(StepPlan* plan);
+  void plan_rows(Sequence& seq, StepPlan* plan);
+  int32_t budget(const StepPlan& plan) const { return options_.max_batched_tokens - plan.rows; }
+
+  const SchedulerOptions options_;
+  BlockManager* const blocks_;
+  std::vector<Sequence*> running_;  // in order
+  std::set<Sequence*, Before> waiting_;
+  std::vector<int32_t> free_slots_;
+  BlockManager::Match match_;  // scratch
+};
+
+}  // namespace nemotron

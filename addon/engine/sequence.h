@@ -1,0 +1,93 @@
+// Sequence: one stream of tokens, and RequestState: the request that it is a choice of. Plain
+// records of the engine thread; the runner reads them while it builds a step, on the same thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/request.h"
+#include "engine/sampling.h"
+#include "engine/text_out.h"
+
+namespace nemotron {
+
+inline double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+struct RequestState;
+
+enum class SequenceState : uint8_t { waiting, running, finished };
+
+struct Sequence {
+  static constexpr int32_t kAlways = std::numeric_limits<int32_t>::max();
+
+  RequestState* request = nullptr;
+  int32_t choice = 0;
+
+  // Order: lower priority value first, then arrival, then choice.
+  int32_t priority = 0;
+  uint64_t arrival = 0;
+  SequenceState state = SequenceState::waiting;
+  const Sequence* after = nullptr;  // is not admitted before that one has computed its prompt
+
+  // Tokens. tokens[0, num_prompt) is the prompt. A drawn token is pending until the host knows its
+  // id; until then it exists in the device's slot.
+  std::vector<int32_t> tokens;
+  int32_t num_prompt = 0;
+  int32_t pending = 0;       // tokens that steps in flight draw
+  int32_t num_computed = 0;  // positions whose K and V are in the cache once all launched steps ran
+  int32_t compute_end = 0;   // positions from here on are never computed (length limit)
+  bool draws = true;         // false: the prompt is computed and nothing is drawn
+  bool wants_prompt_logprobs = false;  // of choice 0, until the prompt has been computed
+  int32_t slot = -1;  // while running: unique among running sequences, below max_seqs
+  int32_t run_ahead_until =
+      kAlways;                  // draws of that many generated tokens and more wait for the host
+  std::vector<int32_t> drafts;  // guesses of the tokens after the last known one
+
+  // Prefix cache: see block_manager.h, whose fields these are.
+  bool match_prefix = true;  // may use cached blocks
+  uint64_t salt_root = 0;    // identity of the chain's root
+  std::vector<int32_t> block_table;
+  std::vector<uint64_t> hashes;        // of the full blocks of known tokens
+  std::vector<uint64_t> plain_hashes;  // the same without the salt; empty when there is no salt
+  uint64_t chain = 0;                  // serial of the last published block's content
+  int32_t published = 0;               // blocks offered to the cache or taken from it
+  int32_t promised_end = 0;            // blocks [published, promised_end) are promised
+  uint64_t waits_for = 0;              // hash of a promised block that this waiting sequence wants
+
+  // Set at the first admission.
+  bool admitted = false;
+  int32_t cached_tokens = 0;
+  CacheMiss miss;
+
+  // Of the engine.
+  SamplingState sampling;
+  TextOut text;
+  double first_scheduled = 0, first_token = 0;
+  int32_t preemptions = 0, drafted = 0, accepted = 0;
+  int32_t delta = -1;  // index of its undelivered delta
+
+  int32_t total() const { return int32_t(tokens.size()) + pending; }
+  // Rows to compute before the next draw (or, without draws, before the end).
+  int32_t gap() const { return std::min(total(), compute_end) - num_computed; }
+  int32_t generated() const { return int32_t(tokens.size()) - num_prompt; }
+};
+
+// A request and its choices; lives until every choice has finished and left the steps in flight.
+struct RequestState {
+  Request request;
+  double submitted = 0;
+  bool queued = true;     // counts as waiting until its first choice is scheduled
+  int32_t live = 0;       // choices that have not finished
+  int32_t in_flight = 0;  // spans of launched steps
+  std::vector<std::unique_ptr<Sequence>> choices;
+  RequestSampling sampling;
+  std::vector<TokenLogprob> prompt_logprobs;  // filled in by choice 0's prefill
+};
+
+}  // namespace nemotron

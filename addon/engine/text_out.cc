@@ -1,0 +1,100 @@
+#include "engine/text_out.h"
+
+#include <algorithm>
+
+namespace nemotron {
+
+ByteMatcher::ByteMatcher(std::string pattern)
+    : pattern_(std::move(pattern)), failure_(pattern_.size(), 0) {
+  for (size_t i = 1, k = 0; i < pattern_.size(); ++i) {
+    while (k > 0 && pattern_[i] != pattern_[k]) k = failure_[k - 1];
+    if (pattern_[i] == pattern_[k]) ++k;
+    failure_[i] = uint32_t(k);
+  }
+}
+
+bool ByteMatcher::push(uint8_t byte) {
+  while (state_ > 0 && uint8_t(pattern_[state_]) != byte) state_ = failure_[state_ - 1];
+  if (uint8_t(pattern_[state_]) == byte) ++state_;
+  if (state_ < pattern_.size()) return false;
+  state_ = failure_[state_ - 1];
+  return true;
+}
+
+void Utf8Filter::push(uint8_t byte, std::string* out) {
+  if (needed_ > 0) {
+    if (byte >= low_ && byte <= high_) {
+      low_ = 0x80, high_ = 0xBF;
+      if (--needed_ > 0) {
+        held_[size_++] = byte;
+        return;
+      }
+      out->append(reinterpret_cast<const char*>(held_), size_);
+      out->push_back(char(byte));
+      size_ = 0;
+      return;
+    }
+    finish(out);  // the scalar broke off; this byte starts anew
+  }
+  if (byte < 0x80) {
+    out->push_back(char(byte));
+  } else if (byte >= 0xC2 && byte <= 0xF4) {
+    needed_ = byte < 0xE0 ? 1 : byte < 0xF0 ? 2 : 3;
+    // No overlong forms, no surrogates, nothing beyond U+10FFFF.
+    if (byte == 0xE0) low_ = 0xA0;
+    if (byte == 0xED) high_ = 0x9F;
+    if (byte == 0xF0) low_ = 0x90;
+    if (byte == 0xF4) high_ = 0x8F;
+    held_[size_++] = byte;
+  } else {
+    out->append("\xEF\xBF\xBD");
+  }
+}
+
+void Utf8Filter::finish(std::string* out) {
+  if (needed_ > 0) out->append("\xEF\xBF\xBD");
+  size_ = needed_ = 0;
+  low_ = 0x80, high_ = 0xBF;
+}
+
+TextOut::TextOut(std::span<const std::string> stop, bool include_stop)
+    : stops_(stop.begin(), stop.end()), include_stop_(include_stop) {}
+
+void TextOut::emit(size_t bytes, std::string* out) {
+  for (size_t i = 0; i < bytes; ++i) utf8_.push(uint8_t(held_[i]), out);
+  held_.erase(0, bytes);
+}
+
+int32_t TextOut::push(std::string_view bytes, bool may_stop, std::string* out) {
+  if (stops_.empty()) {
+    for (const char c : bytes) utf8_.push(uint8_t(c), out);
+    return -1;
+  }
+  for (const char c : bytes) {
+    held_.push_back(c);
+    int32_t ended_by = -1;
+    size_t partial = 0;
+    for (size_t i = 0; i < stops_.size(); ++i) {
+      const bool ended = stops_[i].push(uint8_t(c));
+      partial = std::max(partial, stops_[i].partial());
+      if (ended && (ended_by < 0 || stops_[i].size() > stops_[size_t(ended_by)].size())) {
+        ended_by = int32_t(i);
+      }
+    }
+    if (ended_by >= 0 && may_stop) {
+      emit(held_.size() - (include_stop_ ? 0 : stops_[size_t(ended_by)].size()), out);
+      held_.clear();
+      utf8_.finish(out);
+      return ended_by;
+    }
+    emit(held_.size() - partial, out);
+  }
+  return -1;
+}
+
+void TextOut::finish(std::string* out) {
+  emit(held_.size(), out);
+  utf8_.finish(out);
+}
+
+}  // namespace nemotron

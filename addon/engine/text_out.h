@@ -1,0 +1,65 @@
+// TextOut: the text of one sequence, from its tokens' bytes.
+//
+// Gives out whole UTF-8 only (bytes that can never become a scalar turn into U+FFFD, as the WHATWG
+// decoder does it) and holds back whatever may still become a stop string. The pieces of a sequence
+// concatenate to the same text however its bytes are cut into tokens. Engine thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nemotron {
+
+// Finds one pattern in a stream of bytes (Knuth, Morris, Pratt): O(1) amortised a byte.
+class ByteMatcher {
+ public:
+  explicit ByteMatcher(std::string pattern);
+  // True when the pattern ends with this byte.
+  bool push(uint8_t byte);
+  // How many of the last bytes are a beginning of the pattern, not yet all of it.
+  size_t partial() const { return state_; }
+  size_t size() const { return pattern_.size(); }
+
+ private:
+  std::string pattern_;
+  std::vector<uint32_t> failure_;  // longest proper border of each prefix
+  size_t state_ = 0;
+};
+
+// Bytes in, whole scalars out. One U+FFFD for each maximal part of a scalar that breaks off.
+class Utf8Filter {
+ public:
+  void push(uint8_t byte, std::string* out);
+  void finish(std::string* out);
+
+ private:
+  uint8_t held_[3] = {};
+  uint8_t size_ = 0, needed_ = 0;
+  uint8_t low_ = 0x80, high_ = 0xBF;  // what the next continuation byte may be
+};
+
+class TextOut {
+ public:
+  TextOut() = default;
+  TextOut(std::span<const std::string> stop, bool include_stop);
+
+  // Appends what is certain of `bytes` to *out. Returns the index of the stop string that ends the
+  // text here, or -1. The match that ends first wins, of two that end together the longer one.
+  // `may_stop` false: a stop string that ends in `bytes` is ordinary text.
+  int32_t push(std::string_view bytes, bool may_stop, std::string* out);
+  // The end of the text when no stop string ended it: what was held back.
+  void finish(std::string* out);
+
+ private:
+  void emit(size_t bytes, std::string* out);
+
+  std::vector<ByteMatcher> stops_;
+  bool include_stop_ = false;
+  std::string held_;  // may still become a stop string
+  Utf8Filter utf8_;
+};
+
+}  // namespace nemotron
