@@ -19,22 +19,22 @@ import { packagePath } from './version.js'
 /** As the addon takes it; see read_engine_options in addon/napi/convert.cc. */
 export type NativeOptions = {
   readonly model: string
-  readonly device?: string
-  readonly threads?: number
-  readonly isa?: string
-  readonly debugChecks?: boolean
-  readonly dtype?: 'stored' | 'fp8'
-  readonly kvCacheDtype?: 'bf16' | 'fp8'
-  readonly kvCacheMemory?: number
-  readonly memoryUtilization?: number
-  readonly maxModelLen?: number
-  readonly maxNumSeqs?: number
-  readonly maxNumBatchedTokens?: number
-  readonly blockSize?: number
-  readonly maxWaiting?: number
-  readonly maxWaitingTokens?: number
-  readonly prefixCache?: boolean
-  readonly rewardRow?: number
+  readonly device?: string | undefined
+  readonly threads?: number | undefined
+  readonly isa?: string | undefined
+  readonly debugChecks?: boolean | undefined
+  readonly dtype?: 'stored' | 'fp8' | undefined
+  readonly kvCacheDtype?: 'bf16' | 'fp8' | undefined
+  readonly kvCacheMemory?: number | undefined
+  readonly memoryUtilization?: number | undefined
+  readonly maxModelLen?: number | undefined
+  readonly maxNumSeqs?: number | undefined
+  readonly maxNumBatchedTokens?: number | undefined
+  readonly blockSize?: number | undefined
+  readonly maxWaiting?: number | undefined
+  readonly maxWaitingTokens?: number | undefined
+  readonly prefixCache?: boolean | undefined
+  readonly rewardRow?: number | undefined
   readonly stopIds: Int32Array
   /** The bytes of all tokens, one after another; where each ends; which are special. */
   readonly tokenBytes: Uint8Array
@@ -43,41 +43,41 @@ export type NativeOptions = {
 }
 
 export type NativeSampling = {
-  readonly maxTokens?: number
-  readonly minTokens?: number
-  readonly temperature?: number
-  readonly topP?: number
-  readonly topK?: number
-  readonly minP?: number
-  readonly repetitionPenalty?: number
-  readonly presencePenalty?: number
-  readonly frequencyPenalty?: number
-  readonly seed?: bigint
-  readonly ignoreEos?: boolean
-  readonly logprobs?: number
-  readonly promptLogprobs?: number
-  readonly stopTokenIds?: Int32Array
-  readonly stop?: readonly string[]
-  readonly includeStop?: boolean
-  readonly skipSpecialTokens?: boolean
-  readonly logitBiasIds?: Int32Array
-  readonly logitBias?: Float32Array
-  readonly badWordIds?: readonly Int32Array[]
-  readonly allowedTokenIds?: Int32Array
-  readonly thinkingBudget?: number
-  readonly thinkClose?: Int32Array
-  readonly thinkEnd?: string
-  readonly lookupTokens?: number
+  readonly maxTokens?: number | undefined
+  readonly minTokens?: number | undefined
+  readonly temperature?: number | undefined
+  readonly topP?: number | undefined
+  readonly topK?: number | undefined
+  readonly minP?: number | undefined
+  readonly repetitionPenalty?: number | undefined
+  readonly presencePenalty?: number | undefined
+  readonly frequencyPenalty?: number | undefined
+  readonly seed?: bigint | undefined
+  readonly ignoreEos?: boolean | undefined
+  readonly logprobs?: number | undefined
+  readonly promptLogprobs?: number | undefined
+  readonly stopTokenIds?: Int32Array | undefined
+  readonly stop?: readonly string[] | undefined
+  readonly includeStop?: boolean | undefined
+  readonly skipSpecialTokens?: boolean | undefined
+  readonly logitBiasIds?: Int32Array | undefined
+  readonly logitBias?: Float32Array | undefined
+  readonly badWordIds?: readonly Int32Array[] | undefined
+  readonly allowedTokenIds?: Int32Array | undefined
+  readonly thinkingBudget?: number | undefined
+  readonly thinkClose?: Int32Array | undefined
+  readonly thinkEnd?: string | undefined
+  readonly lookupTokens?: number | undefined
 }
 
 export type NativeRequest = {
   readonly id: number
   readonly kind: 'generate' | 'score'
   readonly prompt: Int32Array
-  readonly n?: number
-  readonly priority?: number
-  readonly cacheSalt?: string
-  readonly sampling?: NativeSampling
+  readonly n?: number | undefined
+  readonly priority?: number | undefined
+  readonly cacheSalt?: string | undefined
+  readonly sampling?: NativeSampling | undefined
 }
 
 export type NativeConfig = {
@@ -125,8 +125,8 @@ export type NativeEngine = {
   readonly stats: () => EngineStats
   readonly drain: () => void
   readonly close: () => Promise<void>
-  /** undefined once closed. */
-  readonly info: () => NativeInfo | undefined
+  /** Before close(). */
+  readonly info: () => NativeInfo
 }
 
 export type NativeListeners = {
@@ -138,10 +138,22 @@ export type NativeListeners = {
 
 export type NativeModelInfo = {
   readonly config: NativeConfig
-  readonly checkpointBytes: number
+  readonly parameters: number
+  readonly bytes: number
   readonly tensors: number
-  /** What it needs on common GPUs, for people. */
-  readonly table: string
+  readonly gpus: readonly GpuFit[]
+}
+
+/** What is left for KV cache on each of `ranks` GPUs of a kind; see models/plan.h. */
+export type GpuFit = {
+  readonly gpu: string
+  readonly gpuBytes: number
+  readonly ranks: number
+  readonly format: 'stored' | 'fp8'
+  readonly weights: number
+  /** 0: the weights do not fit. */
+  readonly kvTokensBf16: number
+  readonly kvTokensFp8: number
 }
 
 export type Addon = {
@@ -150,11 +162,8 @@ export type Addon = {
     options: NativeOptions,
     listeners: NativeListeners,
   ) => Promise<NativeEngine>
-  readonly modelInfo: (
-    folder: string,
-    rewardRow: number,
-  ) => { readonly model: NativeModelInfo } | { readonly error: EngineError }
-  readonly buildInfo: () => Readonly<Record<string, string>>
+  readonly modelInfo: (folder: string, rewardRow: number) => NativeModelInfo | EngineError
+  readonly buildInfo: () => Readonly<Record<string, string | number>>
 }
 
 let loaded: Addon | undefined

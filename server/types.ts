@@ -244,10 +244,7 @@ export type Tokenizer = {
     text: string,
     options?: { readonly special?: boolean },
   ) => Promise<readonly number[]>
-  readonly decode: (
-    ids: ArrayLike<number>,
-    options?: { readonly skipSpecial?: boolean },
-  ) => string
+  readonly decode: (ids: ArrayLike<number>, options?: { readonly skipSpecial?: boolean }) => string
   /** Raw bytes of one token; empty for an id beyond the vocabulary. */
   readonly bytes: (id: number) => Uint8Array
   readonly idOf: (token: string) => number | undefined

@@ -5,6 +5,8 @@
 #include <string_view>
 #include <type_traits>
 
+#include "models/plan.h"
+
 namespace nemotron {
 namespace {
 
@@ -345,6 +347,30 @@ Napi::Object config_object(Napi::Env env, const ModelConfig& config) {
       .put("rewardLabels", labels)
       .set("bosId", config.bos_id)
       .put("eosIds", eos)
+      .object();
+}
+
+Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint) {
+  const std::vector<GpuFit> fits = fit_on_common_gpus(config);
+  const auto gpus = Napi::Array::New(env, fits.size());
+  for (size_t i = 0; i < fits.size(); ++i) {
+    const GpuFit& fit = fits[i];
+    gpus.Set(uint32_t(i), Builder(env)
+                              .set("gpu", fit.gpu)
+                              .set("gpuBytes", double(fit.gpu_bytes))
+                              .set("ranks", fit.ranks)
+                              .set("format", fit.format == WeightFormat::fp8 ? "fp8" : "stored")
+                              .set("weights", double(fit.weights))
+                              .set("kvTokensBf16", double(fit.kv_tokens_bf16))
+                              .set("kvTokensFp8", double(fit.kv_tokens_fp8))
+                              .object());
+  }
+  return Builder(env)
+      .put("config", config_object(env, config))
+      .set("parameters", double(parameter_count(config)))
+      .set("bytes", double(checkpoint.total_bytes()))
+      .set("tensors", double(checkpoint.tensors().size()))
+      .put("gpus", gpus)
       .object();
 }
 

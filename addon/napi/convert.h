@@ -15,6 +15,8 @@ Status read_request(const Napi::Object& object, Request* out);
 
 Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan);
 Napi::Object config_object(Napi::Env env, const ModelConfig& config);
+// A checkpoint and what it needs on common GPUs.
+Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint);
 Napi::Object info_object(Napi::Env env, const EngineInfo& info);
 Napi::Object stats_object(Napi::Env env, const EngineStats& stats);
 

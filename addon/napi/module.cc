@@ -2,6 +2,7 @@
 // main thread, each worker thread); what is per environment is in AddonData.
 #include <napi.h>
 
+#include "models/plan.h"
 #include "napi/convert.h"
 #include "napi/engine_host.h"
 
@@ -80,11 +81,41 @@ Napi::Value create_engine(const Napi::CallbackInfo& info) {
   return EngineHost::open(info.Env(), std::move(options), info[1].As<Napi::Object>(), wrap_host);
 }
 
+// modelInfo(folder, rewardRow): {config, ...} from the headers of the files alone, or {code,
+// message}.
+Napi::Value model_info(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const std::string folder = info[0].As<Napi::String>().Utf8Value();
+  ModelConfig config;
+  std::unique_ptr<Checkpoint> checkpoint;
+  Status status = read_model_config(folder, info[1].As<Napi::Number>().Int32Value(), &config);
+  if (status) status = Checkpoint::open(folder, &checkpoint);
+  if (status) status = check_checkpoint(*checkpoint, config);
+  return status ? model_object(env, config, *checkpoint) : error_object(env, status);
+}
+
+// What this build is: for bug reports and `nemotron-server --version`.
+Napi::Value build_info(const Napi::CallbackInfo& info) {
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("compiler", __VERSION__);
+#ifdef __x86_64__
+  object.Set("processor", "x86_64");
+#elif defined(__aarch64__)
+  object.Set("processor", "arm64");
+#else
+  object.Set("processor", "other");
+#endif
+  object.Set("nodeApi", Napi::Number::New(info.Env(), NAPI_VERSION));
+  return object;
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto* data = new AddonData;
   data->engine_class = EngineHandle::define(env);
   env.SetInstanceData(data);
   exports.Set("createEngine", Napi::Function::New<create_engine>(env));
+  exports.Set("modelInfo", Napi::Function::New<model_info>(env));
+  exports.Set("buildInfo", Napi::Function::New<build_info>(env));
   return exports;
 }
 

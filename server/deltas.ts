@@ -1,0 +1,43 @@
+// Who gets which delta. Holds the live requests and nothing else: the addon keeps a reference to
+// onDeltas for as long as the engine lives, and an engine that nobody holds must be collectable.
+
+import { unpackDeltas } from './native.js'
+import type { Delta } from './types.js'
+
+type Live = {
+  readonly onDelta: (delta: Delta) => void
+  readonly stop: readonly string[]
+  choices: number
+}
+
+export const createDispatcher = () => {
+  const live = new Map<number, Live>()
+
+  const dispatch = (request: number, delta: Delta, stopIndex: number) => {
+    const entry = live.get(request)
+    if (!entry) return
+    if (delta.finish && --entry.choices === 0) live.delete(request)
+    const stopString = entry.stop[stopIndex]
+    try {
+      entry.onDelta(stopString === undefined ? delta : { ...delta, stopReason: stopString })
+    } catch (error) {
+      // A listener's fault is its own: the other requests' deltas still go out.
+      queueMicrotask(() => {
+        throw error
+      })
+    }
+  }
+
+  return {
+    add: (
+      request: number,
+      choices: number,
+      stop: readonly string[],
+      onDelta: (delta: Delta) => void,
+    ): void => {
+      live.set(request, { onDelta, stop, choices })
+    },
+    onDeltas: (words: Float64Array, count: number, text: string): void =>
+      unpackDeltas(words, count, text, dispatch),
+  }
+}
