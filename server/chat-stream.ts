@@ -1,0 +1,88 @@
+// Chat chunks as text. What is the same in all chunks of a stream is serialised once.
+
+import { type ChatPlan, chatExtras, userStop } from './chat.js'
+import type { Choice } from './choice.js'
+import { chatLogprobs } from './logprobs.js'
+import type { Chunks } from './respond.js'
+import type { Run } from './run.js'
+import type { Delta } from './types.js'
+
+const PLAIN = '"logprobs":null,"finish_reason":null'
+
+export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks => {
+  const { body, model } = plan
+  const begun = choices.map(() => false)
+  const showReasoning = body.include_reasoning !== false
+  const showUsage = body.stream_options?.include_usage === true
+  const everyUsage = showUsage && body.stream_options?.continuous_usage_stats === true
+  const head =
+    `data: {"id":"${plan.id}","object":"chat.completion.chunk","created":${plan.created},` +
+    `"model":${JSON.stringify(body.model)},` +
+    `"system_fingerprint":${JSON.stringify(model.engine.info.fingerprint)},"choices":[`
+  let isFirst = true
+  let live = choices.length
+
+  const usage = (run: Run): string =>
+    everyUsage ? `,"usage":${JSON.stringify(run.usage())}` : showUsage ? ',"usage":null' : ''
+
+  const chunk = (index: number, delta: string, rest: string, run: Run, more: string): string =>
+    `${head}{"index":${index},"delta":${delta},${rest}}]${usage(run)}${more}}\n\n`
+
+  const deltaJson = (index: number, reasoning: string, content: string): string => {
+    const role = begun[index] ? '' : '"role":"assistant",'
+    if (reasoning === '') return `{${role}"content":${JSON.stringify(content)}}`
+    // A first delta has content, as OpenAI's has; later ones only what they bring.
+    const answer = content === '' && begun[index] ? '' : `"content":${JSON.stringify(content)},`
+    const thought = JSON.stringify(reasoning)
+    return `{${role}${answer}"reasoning_content":${thought},"reasoning":${thought}}`
+  }
+
+  const detail = (delta: Delta): string | undefined => {
+    const wanted = delta.logprobs !== undefined || body.return_token_ids === true
+    if (!wanted || delta.tokenIds.length === 0) return undefined
+    const logprobs = delta.logprobs
+      ? JSON.stringify({ content: chatLogprobs(delta.logprobs, model.tokenizer), refusal: null })
+      : 'null'
+    const ids = body.return_token_ids ? `,"token_ids":${JSON.stringify(delta.tokenIds)}` : ''
+    return `"logprobs":${logprobs}${ids},"finish_reason":null`
+  }
+
+  const last = (index: number, delta: Delta, run: Run): string => {
+    live--
+    const stop = userStop(delta, plan)
+    const reason = delta.finish === 'length' ? 'length' : 'stop'
+    return chunk(
+      index,
+      '{}',
+      `"logprobs":null,"finish_reason":"${reason}"` +
+        (stop === undefined ? '' : `,"stop_reason":${JSON.stringify(stop)}`),
+      run,
+      live === 0 && body.timings ? `,"timings":${JSON.stringify(run.timings())}` : '',
+    )
+  }
+
+  return {
+    onDelta: (_, delta, run) => {
+      const { choice: index } = delta
+      const piece = choices[index]?.push(delta)
+      if (!piece) return ''
+      const reasoning = showReasoning ? piece.reasoning : ''
+      const details = detail(delta)
+      let out = ''
+      if (!begun[index] || piece.content !== '' || reasoning !== '' || details !== undefined) {
+        const once = isFirst ? JSON.stringify(chatExtras(plan, delta)).slice(1, -1) : ''
+        out = chunk(
+          index,
+          deltaJson(index, reasoning, piece.content),
+          details ?? PLAIN,
+          run,
+          once === '' ? '' : `,${once}`,
+        )
+        begun[index] = true
+        isFirst = false
+      }
+      return delta.finish === undefined ? out : out + last(index, delta, run)
+    },
+    closing: (run) => (showUsage ? `${head}],"usage":${JSON.stringify(run.usage())}}\n\n` : ''),
+  }
+}

@@ -1,0 +1,199 @@
+// POST /v1/chat/completions.
+
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { chatChunks } from './chat-stream.js'
+import { type Choice, createChoice } from './choice.js'
+import { badRequest } from './errors.js'
+import { chatLogprobs, promptLogprobs } from './logprobs.js'
+import { parseBody, readJson } from './parse.js'
+import { encodeChat, renderChat } from './prompt.js'
+import { answerId, noteIgnored, requirePlace, runAsStream, runToEnd } from './respond.js'
+import { type Run, type RunHandler, startRun } from './run.js'
+import { checkStreamOptions, makeSampling, outputLimit, truncatePrompt } from './sampling.js'
+import { ChatRequest } from './schema.js'
+import {
+  type Ctx,
+  findModel,
+  requireCapacity,
+  requireReady,
+  type ServedModel,
+  type Server,
+} from './served.js'
+import type { Delta, GenerateRequest } from './types.js'
+
+/** A chat that is ready to run. */
+export type ChatPlan = {
+  readonly body: ChatRequest
+  readonly model: ServedModel
+  readonly request: GenerateRequest
+  readonly makeChoice: () => Choice
+  readonly dropped: number
+  readonly id: string
+  readonly created: number
+  readonly arrival: number
+}
+
+const planChat = async (server: Server, body: ChatRequest, arrival: number): Promise<ChatPlan> => {
+  const model = findModel(server, body.model)
+  if (model.engine.info.rewardKind !== 'none')
+    throw badRequest(`'${body.model}' is a reward model: it does not chat.`, 'model')
+  checkStreamOptions(body)
+  if (body.top_logprobs !== undefined && body.logprobs !== true)
+    throw badRequest("'top_logprobs' is only allowed when 'logprobs' is true.", 'top_logprobs')
+  const prompt = renderChat(model, body, server.config.defaultThinking)
+  const all = await encodeChat(model, prompt)
+  const { maxModelLen } = model.engine.info
+  const asked = body.max_completion_tokens ?? body.max_tokens
+  const { ids, dropped } = truncatePrompt(
+    all,
+    body.truncate_prompt_tokens,
+    maxModelLen - (asked ?? 1),
+  )
+  const maxTokens = outputLimit(maxModelLen, {
+    promptTokens: ids.length,
+    maxTokens: asked,
+    fallback: Number.POSITIVE_INFINITY,
+    promptParam: 'messages',
+    tokensParam: body.max_completion_tokens !== undefined ? 'max_completion_tokens' : 'max_tokens',
+  })
+  const sampling = await makeSampling({
+    body,
+    model,
+    maxTokens,
+    logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : undefined,
+    promptLogprobs: body.prompt_logprobs,
+    card: prompt.card,
+  })
+  const start = body.reasoning_format === 'none' ? undefined : prompt.start
+  return {
+    body,
+    model,
+    request: {
+      promptTokenIds: ids,
+      n: body.n ?? 1,
+      sampling,
+      ...(body.priority !== undefined && { priority: body.priority }),
+      ...(body.cache_salt !== undefined && { cacheSalt: body.cache_salt }),
+    },
+    makeChoice: () =>
+      createChoice({
+        start,
+        tokenizer: model.tokenizer,
+        skipSpecial: body.skip_special_tokens ?? true,
+      }),
+    dropped,
+    id: answerId('chatcmpl'),
+    created: Math.floor(Date.now() / 1000),
+    arrival,
+  }
+}
+
+/** What an answer says once, beside its choices. */
+export const chatExtras = (plan: ChatPlan, first: Delta | undefined) => ({
+  ...(plan.body.return_token_ids && { prompt_token_ids: Array.from(plan.request.promptTokenIds) }),
+  ...(first?.promptLogprobs && {
+    prompt_logprobs: promptLogprobs(first.promptLogprobs, plan.model.tokenizer),
+  }),
+  ...(plan.body.truncate_prompt_tokens !== undefined && {
+    truncate_prompt_tokens: plan.body.truncate_prompt_tokens,
+    truncated_tokens: plan.dropped,
+  }),
+})
+
+export const userStop = (delta: Delta, plan: ChatPlan): string | number | undefined =>
+  delta.stopReason !== undefined &&
+  (typeof delta.stopReason === 'string' || plan.body.stop_token_ids?.includes(delta.stopReason))
+    ? delta.stopReason
+    : undefined
+
+/** The whole answer as one object. */
+const collectChat = async (c: Ctx, server: Server, plan: ChatPlan) => {
+  const { body, model } = plan
+  const n = body.n ?? 1
+  const choices = Array.from({ length: n }, plan.makeChoice)
+  const parts = Array.from({ length: n }, () => ({
+    reasoning: '',
+    content: '',
+    ids: [] as number[],
+    logprobs: [] as ReturnType<typeof chatLogprobs>,
+    last: undefined as Delta | undefined,
+  }))
+  let first: Delta | undefined
+  const onDelta = (_: number, delta: Delta) => {
+    first ??= delta
+    const part = parts[delta.choice]
+    const piece = choices[delta.choice]?.push(delta)
+    if (!part || !piece) return
+    part.reasoning += piece.reasoning
+    part.content += piece.content
+    if (body.return_token_ids) part.ids.push(...delta.tokenIds)
+    if (delta.logprobs) part.logprobs.push(...chatLogprobs(delta.logprobs, model.tokenizer))
+    part.last = delta
+  }
+  const run = await runToEnd(c, server, onDelta, (handler) => begin(c, plan, choices, handler))
+  const reasons = model.profile.reasoning !== undefined
+  return {
+    id: plan.id,
+    object: 'chat.completion' as const,
+    created: plan.created,
+    model: body.model,
+    system_fingerprint: model.engine.info.fingerprint,
+    choices: parts.map((part, index) => {
+      const reasoning =
+        part.reasoning === '' || body.include_reasoning === false ? null : part.reasoning
+      const stop = part.last ? userStop(part.last, plan) : undefined
+      return {
+        index,
+        message: {
+          role: 'assistant' as const,
+          content: part.content,
+          refusal: null,
+          ...(reasons && { reasoning_content: reasoning, reasoning }),
+        },
+        logprobs: body.logprobs ? { content: part.logprobs, refusal: null } : null,
+        finish_reason: part.last?.finish === 'length' ? ('length' as const) : ('stop' as const),
+        ...(stop !== undefined && { stop_reason: stop }),
+        ...(body.return_token_ids && { token_ids: part.ids }),
+      }
+    }),
+    usage: run.usage(),
+    ...chatExtras(plan, first),
+    ...(body.timings && { timings: run.timings() }),
+  }
+}
+
+const begin = (c: Ctx, plan: ChatPlan, choices: readonly Choice[], handler: RunHandler): Run =>
+  startRun(
+    {
+      model: plan.model,
+      requests: [plan.request],
+      record: c.get('record'),
+      arrival: plan.arrival,
+      reasoningTokens: () => choices.reduce((sum, choice) => sum + choice.reasoningTokens(), 0),
+    },
+    handler,
+  )
+
+export const chatRoute =
+  (server: Server) =>
+  async (c: Ctx): Promise<Response> => {
+    const arrival = performance.now()
+    requireReady(server)
+    requireCapacity(server)
+    const json = await readJson(c.env.incoming, server.config.bodyLimit)
+    const { body, ignored } = parseBody(ChatRequest, json, server.config.strictParams)
+    noteIgnored(c, ignored)
+    const plan = await planChat(server, body, arrival)
+    Object.assign(c.get('record'), {
+      model: plan.model.id,
+      stream: body.stream === true,
+      n: body.n,
+    })
+    requirePlace(c, plan.model)
+    if (body.stream !== true) return c.json(await collectChat(c, server, plan))
+    const choices = Array.from({ length: body.n ?? 1 }, plan.makeChoice)
+    await runAsStream(c, server, chatChunks(plan, choices), (handler) =>
+      begin(c, plan, choices, handler),
+    )
+    return RESPONSE_ALREADY_SENT
+  }

@@ -1,0 +1,293 @@
+// POST /v1/completions: raw prompts, several at once, echoed and scored when asked.
+
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { type CompletionText, createCompletionText } from './completion-text.js'
+import { badRequest } from './errors.js'
+import { promptLogprobs } from './logprobs.js'
+import { parseBody, readJson } from './parse.js'
+import { encodeText } from './prompt.js'
+import {
+  answerId,
+  type Chunks,
+  noteIgnored,
+  requirePlace,
+  runAsStream,
+  runToEnd,
+} from './respond.js'
+import { type Run, type RunHandler, startRun } from './run.js'
+import { checkStreamOptions, makeSampling, outputLimit, truncatePrompt } from './sampling.js'
+import { CompletionRequest } from './schema.js'
+import {
+  type Ctx,
+  findModel,
+  requireCapacity,
+  requireReady,
+  type ServedModel,
+  type Server,
+} from './served.js'
+import type { Delta, GenerateRequest } from './types.js'
+
+type Prompt = {
+  readonly ids: readonly number[]
+  /** As echoed. */
+  readonly text: string
+  readonly dropped: number
+}
+
+type Plan = {
+  readonly body: CompletionRequest
+  readonly model: ServedModel
+  readonly prompts: readonly Prompt[]
+  readonly requests: readonly GenerateRequest[]
+  readonly id: string
+  readonly created: number
+  readonly arrival: number
+}
+
+type RawPrompt = string | readonly number[]
+
+/** One prompt or many, text or ids: always a list of prompts. */
+const promptList = (prompt: CompletionRequest['prompt']): readonly RawPrompt[] => {
+  if (typeof prompt === 'string') return [prompt]
+  return typeof prompt[0] === 'number' ? [prompt as number[]] : (prompt as string[] | number[][])
+}
+
+const encodePrompt = async (
+  model: ServedModel,
+  body: CompletionRequest,
+  raw: RawPrompt,
+  param: string,
+): Promise<Prompt> => {
+  const { vocabSize } = model.engine.info
+  const all =
+    typeof raw === 'string' ? await encodeText(model, raw, body.add_special_tokens !== false) : raw
+  const bad = all.find((id) => id >= vocabSize)
+  if (bad !== undefined)
+    throw badRequest(
+      `Invalid value for '${param}': token id ${bad} is beyond the vocabulary of ${vocabSize}.`,
+      param,
+    )
+  const { ids, dropped } = truncatePrompt(
+    all,
+    body.truncate_prompt_tokens,
+    model.engine.info.maxModelLen - (body.max_tokens ?? 1),
+  )
+  if (ids.length === 0)
+    throw badRequest(`Invalid value for '${param}': the prompt has no tokens.`, param)
+  const whole = typeof raw === 'string' && dropped === 0
+  const skipSpecial = body.skip_special_tokens ?? true
+  return { ids, dropped, text: whole ? raw : model.tokenizer.decode(ids, { skipSpecial }) }
+}
+
+const planCompletion = async (
+  server: Server,
+  body: CompletionRequest,
+  arrival: number,
+): Promise<Plan> => {
+  const model = findModel(server, body.model)
+  if (model.engine.info.rewardKind !== 'none')
+    throw badRequest(`'${body.model}' is a reward model: it does not complete text.`, 'model')
+  checkStreamOptions(body)
+  if (body.max_tokens === 0 && body.echo !== true)
+    throw badRequest("'max_tokens' can only be 0 when 'echo' is true.", 'max_tokens')
+  const raw = promptList(body.prompt)
+  const prompts = await Promise.all(
+    raw.map((one, i) => encodePrompt(model, body, one, raw.length > 1 ? `prompt.${i}` : 'prompt')),
+  )
+  const echoed = body.echo === true && body.logprobs !== undefined ? body.logprobs : undefined
+  const requests = await Promise.all(
+    prompts.map(async ({ ids }) => ({
+      promptTokenIds: ids,
+      n: body.n ?? 1,
+      sampling: await makeSampling({
+        body,
+        model,
+        maxTokens: outputLimit(model.engine.info.maxModelLen, {
+          promptTokens: ids.length,
+          maxTokens: body.max_tokens,
+          fallback: 16,
+          promptParam: 'prompt',
+          tokensParam: 'max_tokens',
+        }),
+        logprobs: body.logprobs,
+        promptLogprobs: body.prompt_logprobs ?? echoed,
+        card: undefined,
+      }),
+      ...(body.priority !== undefined && { priority: body.priority }),
+      ...(body.cache_salt !== undefined && { cacheSalt: body.cache_salt }),
+    })),
+  )
+  return {
+    body,
+    model,
+    prompts,
+    requests,
+    id: answerId('cmpl'),
+    created: Math.floor(Date.now() / 1000),
+    arrival,
+  }
+}
+
+/** Choice index = prompt * n + choice of the prompt. */
+const makeTexts = (plan: Plan): CompletionText[] =>
+  plan.prompts.flatMap((prompt) =>
+    Array.from({ length: plan.body.n ?? 1 }, () =>
+      createCompletionText({
+        tokenizer: plan.model.tokenizer,
+        echo: plan.body.echo === true ? prompt : undefined,
+        logprobs: plan.body.logprobs !== undefined,
+      }),
+    ),
+  )
+
+const begin = (c: Ctx, plan: Plan, handler: RunHandler): Run =>
+  startRun(
+    {
+      model: plan.model,
+      requests: plan.requests,
+      record: c.get('record'),
+      arrival: plan.arrival,
+      reasoningTokens: () => 0,
+    },
+    handler,
+  )
+
+const choiceExtras = (plan: Plan, prompt: number, delta: Delta) => ({
+  ...(plan.body.return_token_ids && { prompt_token_ids: plan.prompts[prompt]?.ids ?? [] }),
+  ...(plan.body.prompt_logprobs !== undefined &&
+    delta.promptLogprobs && {
+      prompt_logprobs: promptLogprobs(delta.promptLogprobs, plan.model.tokenizer),
+    }),
+})
+
+const answerExtras = (plan: Plan) =>
+  plan.body.truncate_prompt_tokens === undefined
+    ? {}
+    : {
+        truncate_prompt_tokens: plan.body.truncate_prompt_tokens,
+        truncated_tokens: plan.prompts.reduce((sum, prompt) => sum + prompt.dropped, 0),
+      }
+
+const userStop = (delta: Delta, plan: Plan) =>
+  delta.stopReason !== undefined &&
+  (typeof delta.stopReason === 'string' || plan.body.stop_token_ids?.includes(delta.stopReason))
+    ? { stop_reason: delta.stopReason }
+    : {}
+
+const finishReason = (delta: Delta | undefined) =>
+  delta?.finish === 'length' ? ('length' as const) : ('stop' as const)
+
+const collect = async (c: Ctx, server: Server, plan: Plan) => {
+  const { body } = plan
+  const n = body.n ?? 1
+  const choices = makeTexts(plan).map((text) => ({
+    text,
+    answer: '',
+    ids: [] as number[],
+    extras: {},
+    last: undefined as Delta | undefined,
+  }))
+  const onDelta = (prompt: number, delta: Delta) => {
+    const choice = choices[prompt * n + delta.choice]
+    if (choice === undefined) return
+    if (choice.last === undefined) choice.extras = choiceExtras(plan, prompt, delta)
+    choice.answer += choice.text.push(delta).text
+    if (body.return_token_ids) choice.ids.push(...delta.tokenIds)
+    choice.last = delta
+  }
+  const run = await runToEnd(c, server, onDelta, (handler) => begin(c, plan, handler))
+  return {
+    id: plan.id,
+    object: 'text_completion' as const,
+    created: plan.created,
+    model: body.model,
+    system_fingerprint: plan.model.engine.info.fingerprint,
+    choices: choices.map(({ text, answer, ids, extras, last }, index) => ({
+      index,
+      text: answer,
+      logprobs: text.logprobs(),
+      finish_reason: finishReason(last),
+      ...(last && userStop(last, plan)),
+      ...(body.return_token_ids && { token_ids: ids }),
+      ...extras,
+    })),
+    usage: run.usage(),
+    ...answerExtras(plan),
+    ...(body.timings && { timings: run.timings() }),
+  }
+}
+
+const completionChunks = (plan: Plan): Chunks => {
+  const { body } = plan
+  const n = body.n ?? 1
+  const texts = makeTexts(plan)
+  const begun = texts.map(() => false)
+  const showUsage = body.stream_options?.include_usage === true
+  const everyUsage = showUsage && body.stream_options?.continuous_usage_stats === true
+  const head =
+    `data: {"id":"${plan.id}","object":"text_completion","created":${plan.created},` +
+    `"model":${JSON.stringify(body.model)},` +
+    `"system_fingerprint":${JSON.stringify(plan.model.engine.info.fingerprint)},"choices":[`
+  const once = JSON.stringify(answerExtras(plan)).slice(1, -1)
+  let live = texts.length
+  let isFirst = true
+
+  const usage = (run: Run): string =>
+    everyUsage ? `,"usage":${JSON.stringify(run.usage())}` : showUsage ? ',"usage":null' : ''
+
+  return {
+    onDelta: (prompt, delta, run) => {
+      const index = prompt * n + delta.choice
+      const choice = texts[index]
+      if (choice === undefined) return ''
+      const { text, logprobs } = choice.push(delta)
+      const detailed =
+        logprobs !== null || (body.return_token_ids === true && delta.tokenIds.length > 0)
+      let out = ''
+      if (text !== '' || detailed) {
+        const ids = body.return_token_ids ? `,"token_ids":${JSON.stringify(delta.tokenIds)}` : ''
+        const more = begun[index]
+          ? ''
+          : JSON.stringify(choiceExtras(plan, prompt, delta)).slice(1, -1)
+        out =
+          `${head}{"index":${index},"text":${JSON.stringify(text)},` +
+          `"logprobs":${JSON.stringify(logprobs)}${ids}${more === '' ? '' : `,${more}`},` +
+          `"finish_reason":null}]${usage(run)}${isFirst && once !== '' ? `,${once}` : ''}}\n\n`
+        begun[index] = true
+        isFirst = false
+      }
+      if (delta.finish === undefined) return out
+      live--
+      const stop = JSON.stringify(userStop(delta, plan)).slice(1, -1)
+      const timings =
+        live === 0 && body.timings ? `,"timings":${JSON.stringify(run.timings())}` : ''
+      return (
+        `${out}${head}{"index":${index},"text":"","logprobs":null,` +
+        `"finish_reason":"${finishReason(delta)}"${stop === '' ? '' : `,${stop}`}}]` +
+        `${usage(run)}${timings}}\n\n`
+      )
+    },
+    closing: (run) => (showUsage ? `${head}],"usage":${JSON.stringify(run.usage())}}\n\n` : ''),
+  }
+}
+
+export const completionRoute =
+  (server: Server) =>
+  async (c: Ctx): Promise<Response> => {
+    const arrival = performance.now()
+    requireReady(server)
+    requireCapacity(server)
+    const json = await readJson(c.env.incoming, server.config.bodyLimit)
+    const { body, ignored } = parseBody(CompletionRequest, json, server.config.strictParams)
+    noteIgnored(c, ignored)
+    const plan = await planCompletion(server, body, arrival)
+    Object.assign(c.get('record'), {
+      model: plan.model.id,
+      stream: body.stream === true,
+      n: body.n,
+    })
+    requirePlace(c, plan.model)
+    if (body.stream !== true) return c.json(await collect(c, server, plan))
+    await runAsStream(c, server, completionChunks(plan), (handler) => begin(c, plan, handler))
+    return RESPONSE_ALREADY_SENT
+  }

@@ -1,0 +1,115 @@
+// Logprobs in OpenAI's two forms and in vLLM's for prompts.
+
+import type { Tokenizer, TokenLogprob } from './types.js'
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** A token as text; a piece of a character as OpenAI writes it: `bytes:\xe2\x80`. */
+export const tokenText = (tokenizer: Tokenizer, id: number): string => {
+  const bytes = tokenizer.bytes(id)
+  try {
+    return utf8.decode(bytes)
+  } catch {
+    return `bytes:${Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('')}`
+  }
+}
+
+/** JSON has no infinity: the smallest value that clients accept stands for an impossible token. */
+const finite = (logprob: number): number => (Number.isFinite(logprob) ? logprob : -9999)
+
+export type ChatLogprob = {
+  readonly token: string
+  readonly logprob: number
+  readonly bytes: readonly number[]
+  readonly top_logprobs: readonly {
+    readonly token: string
+    readonly logprob: number
+    readonly bytes: readonly number[]
+  }[]
+}
+
+export const chatLogprobs = (
+  entries: readonly TokenLogprob[],
+  tokenizer: Tokenizer,
+): ChatLogprob[] => {
+  const one = (id: number, logprob: number) => ({
+    token: tokenText(tokenizer, id),
+    logprob: finite(logprob),
+    bytes: Array.from(tokenizer.bytes(id)),
+  })
+  return entries.map((entry) => ({
+    ...one(entry.id, entry.logprob),
+    top_logprobs: entry.top.map((top) => one(top.id, top.logprob)),
+  }))
+}
+
+export type CompletionLogprobs = {
+  readonly tokens: string[]
+  readonly token_logprobs: (number | null)[]
+  readonly top_logprobs: (Record<string, number> | null)[]
+  readonly text_offset: number[]
+}
+
+/** `offset`: where the first token begins in the text; the chosen token is always among the top. */
+export const completionLogprobs = (
+  entries: readonly (TokenLogprob | null)[],
+  ids: readonly number[],
+  tokenizer: Tokenizer,
+  offset: number,
+): { readonly logprobs: CompletionLogprobs; readonly end: number } => {
+  const logprobs: CompletionLogprobs = {
+    tokens: [],
+    token_logprobs: [],
+    top_logprobs: [],
+    text_offset: [],
+  }
+  let at = offset
+  entries.forEach((entry, i) => {
+    const text = tokenText(tokenizer, entry?.id ?? ids[i] ?? 0)
+    logprobs.tokens.push(text)
+    logprobs.text_offset.push(at)
+    logprobs.token_logprobs.push(entry ? finite(entry.logprob) : null)
+    if (entry) {
+      const top: Record<string, number> = {}
+      for (const one of entry.top) top[tokenText(tokenizer, one.id)] ??= finite(one.logprob)
+      top[text] ??= finite(entry.logprob)
+      logprobs.top_logprobs.push(top)
+    } else logprobs.top_logprobs.push(null)
+    at += text.length
+  })
+  return { logprobs, end: at }
+}
+
+export const joinCompletionLogprobs = (
+  a: CompletionLogprobs,
+  b: CompletionLogprobs,
+): CompletionLogprobs => ({
+  tokens: [...a.tokens, ...b.tokens],
+  token_logprobs: [...a.token_logprobs, ...b.token_logprobs],
+  top_logprobs: [...a.top_logprobs, ...b.top_logprobs],
+  text_offset: [...a.text_offset, ...b.text_offset],
+})
+
+type PromptLogprob = Record<
+  string,
+  { readonly logprob: number; readonly rank: number; readonly decoded_token: string }
+>
+
+/** vLLM's form: by token id, the prompt's own token first. */
+export const promptLogprobs = (
+  entries: readonly (TokenLogprob | null)[],
+  tokenizer: Tokenizer,
+): (PromptLogprob | null)[] =>
+  entries.map((entry) => {
+    if (entry === null) return null
+    const one = (id: number, logprob: number, rank: number) => ({
+      logprob: finite(logprob),
+      rank,
+      decoded_token: tokenText(tokenizer, id),
+    })
+    const out: PromptLogprob = { [entry.id]: one(entry.id, entry.logprob, entry.rank) }
+    entry.top.forEach((top, i) => {
+      out[top.id] ??= one(top.id, top.logprob, i + 1)
+    })
+    return out
+  })

@@ -1,0 +1,133 @@
+// What the routes that generate have in common: ids, headers, waiting for the end.
+
+import { randomBytes } from 'node:crypto'
+import { ApiError, badRequest, errorBody, queueFull } from './errors.js'
+import { ignoredHeader } from './parse.js'
+import type { Run, RunHandler } from './run.js'
+import { addHeader, type Ctx, type ServedModel, type Server } from './served.js'
+import { type EventStream, openEventStream } from './sse.js'
+import type { Delta } from './types.js'
+
+export const answerId = (prefix: string): string => `${prefix}-${randomBytes(16).toString('hex')}`
+
+export const noteIgnored = (c: Ctx, ignored: readonly string[]): void => {
+  if (ignored.length > 0) addHeader(c, 'x-ignored-params', ignoredHeader(ignored))
+}
+
+/** After the body is known: this model's own queue, and a client that did not wait. */
+export const requirePlace = (c: Ctx, model: ServedModel): void => {
+  if (c.env.outgoing.destroyed) throw clientGone()
+  if (!model.gate.full()) return
+  model.metrics.rejected()
+  throw queueFull(model.gate.retryAfter())
+}
+
+const clientGone = (): ApiError => badRequest('The client closed the connection.')
+
+const timedOut = (seconds: number): ApiError =>
+  new ApiError(503, `The request took longer than the server's limit of ${seconds} s.`, {
+    code: 'request_timeout',
+  })
+
+const deadline = (server: Server, expire: (error: ApiError) => void): (() => void) => {
+  const seconds = server.config.requestTimeout
+  if (seconds <= 0) return () => {}
+  const timer = setTimeout(() => expire(timedOut(seconds)), seconds * 1000)
+  return () => clearTimeout(timer)
+}
+
+/** Runs to the end, or until the client goes away. */
+export const runToEnd = (
+  c: Ctx,
+  server: Server,
+  onDelta: RunHandler['onDelta'],
+  begin: (handler: RunHandler) => Run,
+): Promise<Run> =>
+  new Promise((resolve, reject) => {
+    const { outgoing } = c.env
+    const settle = () => {
+      stop()
+      outgoing.off('close', onClose)
+    }
+    const give = (error: ApiError) => {
+      settle()
+      reject(error)
+    }
+    const onClose = () => {
+      c.get('record').gone = 'closed'
+      run.abort()
+      give(clientGone())
+    }
+    const run = begin({
+      onDelta,
+      onDone: () => {
+        settle()
+        resolve(run)
+      },
+      onError: give,
+    })
+    const stop = deadline(server, (error) => {
+      run.abort()
+      give(error)
+    })
+    outgoing.once('close', onClose)
+  })
+
+/** Turns deltas into events; `''` sends nothing. */
+export type Chunks = {
+  readonly onDelta: (prompt: number, delta: Delta, run: Run) => string
+  /** After the last choice, before [DONE]. */
+  readonly closing: (run: Run) => string
+}
+
+/** Streams to the end. Resolves once the head is on its way; an error before that is a real status. */
+export const runAsStream = (
+  c: Ctx,
+  server: Server,
+  chunks: Chunks,
+  begin: (handler: RunHandler) => Run,
+): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const fail = (error: ApiError) => {
+      stop()
+      if (stream.started()) {
+        c.get('record').error = error.code ?? error.type
+        stream.send(`data: ${JSON.stringify(errorBody(error))}\n\ndata: [DONE]\n\n`)
+        stream.end()
+        resolve()
+      } else {
+        stream.cancel()
+        reject(error)
+      }
+    }
+    const run = begin({
+      onDelta: (prompt, delta) => {
+        const events = chunks.onDelta(prompt, delta, run)
+        if (events === '') return
+        stream.send(events)
+        resolve()
+      },
+      onDone: () => {
+        stop()
+        stream.send(`${chunks.closing(run)}data: [DONE]\n\n`)
+        stream.end()
+        resolve()
+      },
+      onError: fail,
+    })
+    const stop = deadline(server, (error) => {
+      run.abort()
+      fail(error)
+    })
+    const stream: EventStream = openEventStream(c.env.outgoing, {
+      headers: c.get('headers'),
+      writeIdle: server.config.writeIdleTimeout * 1000,
+      ping: server.config.pingInterval * 1000,
+      onGone: (why) => {
+        stop()
+        c.get('record').gone = why
+        run.abort()
+        resolve()
+      },
+    })
+  })

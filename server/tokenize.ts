@@ -1,0 +1,67 @@
+// Text to tokens and back, without a step of the engine: /tokenize, /detokenize, render.
+
+import { badRequest } from './errors.js'
+import { tokenText } from './logprobs.js'
+import { parseBody, readJson } from './parse.js'
+import { encodeChat, encodeText, renderChat } from './prompt.js'
+import { noteIgnored } from './respond.js'
+import { DetokenizeRequest, RenderRequest, TokenizeRequest } from './schema.js'
+import { type Ctx, findModel, requireReady, type ServedModel, type Server } from './served.js'
+
+/** Without a name: the first model. */
+const modelOf = (server: Server, name: string | undefined): ServedModel => {
+  const [first] = server.models()
+  if (name !== undefined || first === undefined) return findModel(server, name ?? '')
+  return first
+}
+
+const readRequest = async <T extends Parameters<typeof parseBody>[0]>(
+  c: Ctx,
+  server: Server,
+  schema: T,
+) => {
+  requireReady(server)
+  const json = await readJson(c.env.incoming, server.config.bodyLimit)
+  const { body, ignored } = parseBody(schema, json, server.config.strictParams)
+  noteIgnored(c, ignored)
+  return body
+}
+
+export const tokenizeRoute = (server: Server) => async (c: Ctx) => {
+  const body = await readRequest(c, server, TokenizeRequest)
+  const model = modelOf(server, body.model)
+  const { messages } = body
+  const tokens =
+    messages === undefined
+      ? await encodeText(model, body.prompt ?? '', body.add_special_tokens !== false)
+      : await encodeChat(
+          model,
+          renderChat(model, { ...body, messages }, server.config.defaultThinking),
+        )
+  return c.json({
+    count: tokens.length,
+    max_model_len: model.engine.info.maxModelLen,
+    tokens,
+    token_strs: body.return_token_strs ? tokens.map((id) => tokenText(model.tokenizer, id)) : null,
+  })
+}
+
+export const detokenizeRoute = (server: Server) => async (c: Ctx) => {
+  const body = await readRequest(c, server, DetokenizeRequest)
+  const model = modelOf(server, body.model)
+  const { vocabSize } = model.engine.info
+  const bad = body.tokens.findIndex((id) => id >= vocabSize)
+  if (bad >= 0)
+    throw badRequest(
+      `Invalid value for 'tokens.${bad}': token id ${body.tokens[bad]} is beyond the vocabulary of ${vocabSize}.`,
+      `tokens.${bad}`,
+    )
+  return c.json({ prompt: model.tokenizer.decode(body.tokens) })
+}
+
+export const renderRoute = (server: Server) => async (c: Ctx) => {
+  const body = await readRequest(c, server, RenderRequest)
+  const model = modelOf(server, body.model)
+  const prompt = renderChat(model, body, server.config.defaultThinking)
+  return c.json({ prompt: prompt.text, prompt_token_ids: await encodeChat(model, prompt) })
+}

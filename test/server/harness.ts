@@ -1,0 +1,159 @@
+// A server on a free port over scripted engines, and small clients to talk to it.
+
+import { createConnection } from 'node:net'
+import { Writable } from 'node:stream'
+import { pino } from 'pino'
+import { BUILT_IN } from '../../server/builtin-templates.js'
+import { createGate } from '../../server/gate.js'
+import { listen } from '../../server/listen.js'
+import { createMetrics } from '../../server/metrics.js'
+import { makeProfile } from '../../server/registry.js'
+import type { GenerationDefaults, HttpConfig, Phase, ServedModel } from '../../server/served.js'
+import { createTemplate } from '../../server/template.js'
+import { VERSION } from '../../server/version.js'
+import { createByteTokenizer } from './byte-tokenizer.js'
+import {
+  createScriptedEngine,
+  type ScriptedEngine,
+  type ScriptedOptions,
+} from './scripted-engine.js'
+
+export type HarnessOptions = ScriptedOptions & {
+  readonly id?: string
+  readonly template?: string
+  readonly generation?: GenerationDefaults
+  readonly config?: Partial<HttpConfig>
+  readonly phase?: () => Phase
+  readonly host?: string
+}
+
+export type Harness = {
+  readonly url: string
+  readonly port: number
+  readonly engine: ScriptedEngine
+  readonly model: ServedModel
+  /** Log lines of requests. */
+  readonly lines: Record<string, unknown>[]
+  readonly post: (
+    path: string,
+    body: unknown,
+    headers?: Record<string, string>,
+  ) => Promise<Response>
+  readonly close: () => Promise<void>
+}
+
+const CONFIG: HttpConfig = {
+  apiKeys: [],
+  allowedOrigins: ['*'],
+  bodyLimit: 1 << 20,
+  strictParams: false,
+  defaultThinking: false,
+  requestTimeout: 0,
+  writeIdleTimeout: 30,
+  pingInterval: 15,
+  stallTimeout: 30,
+}
+
+export const startHarness = async (options: HarnessOptions = {}): Promise<Harness> => {
+  const engine = createScriptedEngine(options)
+  const tokenizer = createByteTokenizer()
+  const metrics = createMetrics()
+  const id = options.id ?? 'tiny-reasoner'
+  const source = options.template ?? BUILT_IN.nemotron_nano
+  const profile = makeProfile(id, source)
+  const model: ServedModel = {
+    id,
+    aliases: [],
+    root: `/models/${id}`,
+    created: 1_700_000_000,
+    engine,
+    tokenizer,
+    template: createTemplate({
+      source,
+      tokenizer,
+      tokens: { bos_token: '<|begin_of_text|>', eos_token: '<|eot_id|>' },
+      reasoning: profile.reasoning !== undefined,
+    }),
+    profile,
+    generation: options.generation ?? { greedy: false },
+    gate: createGate((options.maxNumSeqs ?? 64) + (options.maxWaiting ?? 256)),
+    metrics: metrics.addModel(id, engine),
+  }
+  const lines: Record<string, unknown>[] = []
+  const sink = new Writable({
+    write(chunk, _encoding, done) {
+      lines.push(JSON.parse(String(chunk)))
+      done()
+    },
+  })
+  const listening = await listen(
+    {
+      config: { ...CONFIG, ...options.config },
+      log: pino({ level: 'info' }, sink),
+      metrics,
+      version: VERSION,
+      phase: options.phase ?? (() => ({ name: 'ready' })),
+      models: () => [model],
+    },
+    { host: options.host ?? '127.0.0.1', port: 0 },
+  )
+  return {
+    url: listening.url,
+    port: listening.port,
+    engine,
+    model,
+    lines,
+    post: (path, body, headers = {}) =>
+      fetch(`${listening.url}${path}`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', ...headers },
+        body: typeof body === 'string' ? body : JSON.stringify(body),
+      }),
+    close: async () => {
+      listening.cut()
+      await listening.stop()
+      await engine.close()
+    },
+  }
+}
+
+export const chatBody = (more: Record<string, unknown> = {}) => ({
+  model: 'tiny-reasoner',
+  messages: [{ role: 'user', content: 'Hello' }],
+  ...more,
+})
+
+/** The data of a stream, and what else was in it. */
+export const readEvents = async (response: Response) => {
+  const text = await response.text()
+  const blocks = text.split('\n\n').filter((block) => block !== '')
+  const data = blocks.filter((block) => block.startsWith('data: ')).map((block) => block.slice(6))
+  return {
+    text,
+    done: data.at(-1) === '[DONE]',
+    comments: blocks.filter((block) => block.startsWith(':')),
+    chunks: data.filter((one) => one !== '[DONE]').map((one) => JSON.parse(one)),
+  }
+}
+
+/** Sends bytes, collects what comes until the other side closes. */
+export const rawRequest = (port: number, bytes: string | Buffer): Promise<string> =>
+  new Promise((resolve, reject) => {
+    const socket = createConnection(port, '127.0.0.1', () => socket.write(bytes))
+    let text = ''
+    socket.on('data', (chunk) => {
+      text += chunk
+    })
+    socket.on('close', () => resolve(text))
+    socket.on('error', reject)
+  })
+
+export const until = async (condition: () => boolean, what: string): Promise<void> => {
+  for (let i = 0; i < 500; i++) {
+    if (condition()) return
+    await new Promise((done) => setTimeout(done, 10))
+  }
+  throw new Error(`never happened: ${what}`)
+}
+
+export const readAnswer = async (response: Response) => JSON.parse(await response.text())

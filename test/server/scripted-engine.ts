@@ -1,0 +1,270 @@
+// An engine for tests of the HTTP layer: the contract of server/types.ts without a model. One central
+// step loop serves all sequences, as the real one does; what a request answers comes from a script.
+
+import { EngineFailure } from '../../server/failure.js'
+import type {
+  Delta,
+  Engine,
+  EngineInfo,
+  EngineStats,
+  FinishReason,
+  GenerateRequest,
+  TokenLogprob,
+} from '../../server/types.js'
+
+/** What one choice answers: pieces of text, one an engine step. */
+export type Script = {
+  readonly pieces: readonly string[]
+  readonly finish?: FinishReason
+  readonly stopReason?: string | number
+  readonly error?: string
+  /** Steps before the first piece. */
+  readonly delaySteps?: number
+}
+
+export type ScriptedOptions = {
+  readonly answer?: (prompt: string, request: GenerateRequest, choice: number) => Script
+  readonly stepMs?: number
+  readonly maxNumSeqs?: number
+  readonly maxWaiting?: number
+  readonly info?: Partial<EngineInfo>
+}
+
+type Sequence = {
+  readonly request: GenerateRequest
+  readonly choice: number
+  readonly onDelta: (delta: Delta) => void
+  readonly script: Script
+  next: number
+  delay: number
+  sent: number
+  aborted: boolean
+}
+
+export type ScriptedEngine = Engine & {
+  readonly requests: GenerateRequest[]
+  /** Replaces parts of what stats() says. */
+  readonly override: { -readonly [K in keyof EngineStats]?: EngineStats[K] }
+}
+
+const PLAN = {
+  weights: 1000,
+  kv: 1000,
+  activations: 100,
+  total: 2100,
+  available: 10000,
+  numBlocks: 64,
+  blockSize: 16,
+  kvTokens: 1024,
+  kvBytesPerToken: 1,
+  table: 'scripted',
+}
+
+const logprobOf = (id: number, top: number): TokenLogprob => ({
+  id,
+  logprob: -0.5,
+  rank: 1,
+  top: Array.from({ length: top }, (_, i) => ({ id: (id + i) % 256, logprob: -0.5 - i })),
+})
+
+export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEngine => {
+  const {
+    answer = (prompt: string): Script => ({ pieces: [...`echo: ${prompt.slice(-20)}`] }),
+    stepMs = 1,
+    maxNumSeqs = 64,
+    maxWaiting = 256,
+  } = options
+  const info: EngineInfo = {
+    model: 'scripted',
+    architecture: 'LlamaForCausalLM',
+    device: 'test',
+    deviceNote: 'test',
+    dtype: 'bf16',
+    maxModelLen: 1024,
+    maxNumSeqs,
+    maxNumBatchedTokens: 512,
+    vocabSize: 263,
+    bosTokenId: 256,
+    eosTokenIds: [260],
+    rewardLabels: null,
+    rewardKind: 'none',
+    plan: PLAN,
+    load: { openSeconds: 0, packSeconds: 0, prepareSeconds: 0, bytes: 0 },
+    fingerprint: 'fp_test',
+    ...options.info,
+  }
+  const running: Sequence[] = []
+  const waiting: Sequence[] = []
+  const requests: GenerateRequest[] = []
+  const override: { -readonly [K in keyof EngineStats]?: EngineStats[K] } = {}
+  let timer: NodeJS.Timeout | undefined
+  let nextId = 1
+  let steps = 0
+  let generated = 0
+  let aborted = 0
+  let draining = false
+  let closed = false
+
+  const finishOf = (
+    sequence: Sequence,
+    finish: FinishReason,
+    ids: readonly number[],
+    text: string,
+  ): Delta => {
+    const { script, request } = sequence
+    return {
+      choice: sequence.choice,
+      text,
+      tokenIds: ids,
+      finish,
+      ...(script.stopReason !== undefined && { stopReason: script.stopReason }),
+      ...(finish === 'error' && {
+        error: { code: 'internal' as const, message: script.error ?? 'scripted failure' },
+      }),
+      timings: {
+        queueSeconds: 0.001,
+        prefillSeconds: 0.002,
+        decodeSeconds: 0.003,
+        cachedTokens: request.cacheSalt === 'cached' ? 4 : 0,
+        preemptions: 0,
+        draftedTokens: 0,
+        acceptedTokens: 0,
+        cacheMiss: { reason: 'never_seen', position: 0 },
+      },
+    }
+  }
+
+  const advance = (sequence: Sequence): boolean => {
+    const { script, request, choice, onDelta } = sequence
+    if (sequence.aborted) {
+      aborted++
+      onDelta(finishOf(sequence, 'abort', [], ''))
+      return false
+    }
+    if (sequence.delay-- > 0) return true
+    const sampling = request.sampling ?? {}
+    const limit = sampling.maxTokens ?? 16
+    const isFirst = sequence.next === 0
+    const piece = script.pieces[sequence.next++]
+    const ids =
+      piece === undefined || limit === 0
+        ? []
+        : [...Buffer.from(piece)].slice(0, limit - sequence.sent)
+    sequence.sent += ids.length
+    generated += ids.length
+    const text = Buffer.from(ids).toString()
+    const full = sequence.sent >= limit
+    const done = full || sequence.next >= script.pieces.length
+    const finish = script.finish === 'error' ? 'error' : full ? 'length' : (script.finish ?? 'stop')
+    const base = done ? finishOf(sequence, finish, ids, text) : { choice, text, tokenIds: ids }
+    onDelta({
+      ...base,
+      ...(sampling.logprobs !== undefined && {
+        logprobs: ids.map((id) => logprobOf(id, sampling.logprobs ?? 0)),
+      }),
+      ...(isFirst &&
+        sampling.promptLogprobs !== undefined && {
+          promptLogprobs: Array.from(request.promptTokenIds, (id, i) =>
+            i === 0 ? null : logprobOf(id, sampling.promptLogprobs ?? 0),
+          ),
+        }),
+    })
+    return !done
+  }
+
+  const step = () => {
+    steps++
+    while (running.length < maxNumSeqs && waiting.length > 0) {
+      const next = waiting.shift()
+      if (next) running.push(next)
+    }
+    const alive = running.filter(advance)
+    running.length = 0
+    running.push(...alive)
+    timer = running.length + waiting.length > 0 ? setTimeout(step, stepMs) : undefined
+  }
+
+  const submit: Engine['submit'] = (request, onDelta) => {
+    if (draining || closed) throw new EngineFailure({ code: 'unavailable', message: 'draining' })
+    if (waiting.length >= maxWaiting + maxNumSeqs)
+      throw new EngineFailure({ code: 'queue_full', message: 'the queue is full' })
+    requests.push(request)
+    const prompt = Buffer.from(
+      Array.from(request.promptTokenIds).filter((id) => id < 256),
+    ).toString()
+    const mine = Array.from({ length: request.n ?? 1 }, (_, choice): Sequence => {
+      const script = answer(prompt, request, choice)
+      return {
+        request,
+        choice,
+        onDelta,
+        script,
+        next: 0,
+        delay: script.delaySteps ?? 0,
+        sent: 0,
+        aborted: false,
+      }
+    })
+    waiting.push(...mine)
+    timer ??= setTimeout(step, stepMs)
+    return {
+      id: nextId++,
+      abort: () => {
+        for (const sequence of mine) sequence.aborted = true
+      },
+    }
+  }
+
+  return {
+    info,
+    requests,
+    override,
+    submit,
+    generate: () => {
+      throw new Error('not scripted')
+    },
+    score: () => Promise.reject(new Error('not scripted')),
+    stats: () => ({
+      steps,
+      promptTokens: 0,
+      generatedTokens: generated,
+      cachedTokens: 0,
+      queriedTokens: 0,
+      preemptions: 0,
+      aborted,
+      finishedStop: 0,
+      finishedLength: 0,
+      failed: 0,
+      rejected: 0,
+      drafted: 0,
+      accepted: 0,
+      missNeverSeen: 0,
+      missEvicted: 0,
+      missSalt: 0,
+      running: running.length,
+      waiting: waiting.length,
+      waitingTokens: 0,
+      blocksTotal: 64,
+      blocksUsed: running.length,
+      blocksCached: 0,
+      stepSecondsSum: 0,
+      lastStepAge: 0,
+      lastStepRows: running.length,
+      lastStepSeqs: running.length,
+      failure: null,
+      ...override,
+    }),
+    drain: () => {
+      draining = true
+    },
+    close: async () => {
+      closed = true
+      clearTimeout(timer)
+      timer = undefined
+      for (const sequence of [...running, ...waiting])
+        sequence.onDelta(finishOf(sequence, 'abort', [], ''))
+      running.length = 0
+      waiting.length = 0
+    },
+  }
+}
