@@ -44,10 +44,12 @@ size_t packed_bytes(const Sources& sources, const ModelConfig& config, WeightFor
 }
 
 std::string amount(size_t bytes) {
-  constexpr double kMiB = 1 << 20, kGiB = 1 << 30;
+  constexpr double kKiB = 1 << 10, kMiB = 1 << 20, kGiB = 1 << 30;
   char text[32];
-  if (double(bytes) < kGiB) std::snprintf(text, sizeof text, "%.1f MiB", double(bytes) / kMiB);
-  else std::snprintf(text, sizeof text, "%.2f GiB", double(bytes) / kGiB);
+  const auto b = double(bytes);
+  if (b < kMiB) std::snprintf(text, sizeof text, "%.1f KiB", b / kKiB);
+  else if (b < kGiB) std::snprintf(text, sizeof text, "%.1f MiB", b / kMiB);
+  else std::snprintf(text, sizeof text, "%.2f GiB", b / kGiB);
   return text;
 }
 

@@ -1,0 +1,155 @@
+#include "models/plan.h"
+
+#include "../check.h"
+#include "fixture.h"
+#include "models/checkpoint.h"
+
+namespace nemotron {
+namespace {
+
+using namespace test;
+
+struct Tiny {
+  TempDir dir;
+  ModelConfig config;
+  std::unique_ptr<Checkpoint> checkpoint;
+  PlanInput in;
+
+  explicit Tiny(const RawTensors& tensors = llama_tensors(), const Members& text = llama_config()) {
+    dir.write("config.json", text.text());
+    dir.write("model.safetensors", safetensors_bytes(tensors));
+    EXPECT_OK(read_model_config(dir.path(), -1, &config));
+    EXPECT_OK(Checkpoint::open(dir.path(), &checkpoint));
+    in.block_size = 16;
+    in.available = size_t(1) << 30;
+    in.max_seqs = 4;
+    in.limits = {.max_rows = 32, .max_spans = 4, .max_samples = 8, .max_context = 100, .q_heads = 4,
+                 .kv_heads = 2, .head_dim = 6, .hidden = 8, .intermediate = 12, .vocab = 20};
+  }
+  Status plan(MemoryPlan* out) const { return plan_memory(config, *checkpoint, in, out); }
+};
+
+constexpr size_t kGains = 5 * 8 * 4;
+
+TEST(plan_counts_every_byte) {
+  Tiny t;
+  MemoryPlan p;
+  REQUIRE_OK(t.plan(&p));
+  // Panels of 16 rows (gate and up each), columns padded to 32; the embedding as it is.
+  const size_t layer = 2 * (48 * 32 + 16 * 32 + (16 + 16) * 32 + 16 * 32);
+  EXPECT_EQ(p.weights, 2 * 20 * 8 + 2 * 32 * 32 + 2 * layer + kGains);
+  EXPECT_EQ(p.activations, Decoder::activation_bytes(t.config, t.in.limits, DType::f32));
+  // 2 layers, K and V, 2 heads of 6, BF16.
+  EXPECT_EQ(p.kv_bytes_per_token, size_t(2 * 2 * 2 * 6 * 2));
+  // 100 tokens are 7 blocks; 4 sequences can use 28.
+  EXPECT_EQ(p.num_blocks, 28);
+  EXPECT_EQ(p.kv_tokens, 28 * 16);
+  EXPECT_EQ(p.kv, 28 * 16 * p.kv_bytes_per_token);
+  EXPECT_EQ(p.total, p.weights + p.activations + p.reserve + p.kv);
+  EXPECT(p.table().find("448 tokens: 28 blocks of 16, 96 bytes a token") != std::string::npos);
+
+  t.in.format = WeightFormat::fp8;
+  t.in.kv_dtype = DType::fp8_e4m3;
+  MemoryPlan q;
+  REQUIRE_OK(t.plan(&q));
+  EXPECT_EQ(q.kv_bytes_per_token, p.kv_bytes_per_token / 2);
+  const size_t scales = 2 * 4 * (48 + 16 + 32 + 16);
+  EXPECT_EQ(q.weights, 2 * 20 * 8 + 2 * 32 * 32 + layer + scales + kGains);
+  Tiny stored(fp8_llama_tensors(true), llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"));
+  REQUIRE_OK(stored.plan(&p));
+  EXPECT_EQ(p.weights, q.weights);
+}
+
+TEST(plan_takes_what_is_left_or_what_was_asked) {
+  Tiny t;
+  MemoryPlan p;
+  REQUIRE_OK(t.plan(&p));
+  const size_t fixed = p.total - p.kv, block = 16 * p.kv_bytes_per_token;
+  t.in.available = fixed + 10 * block + 5;
+  REQUIRE_OK(t.plan(&p));
+  EXPECT_EQ(p.num_blocks, 10);
+  t.in.kv_memory = int64_t(8 * block + 1);
+  REQUIRE_OK(t.plan(&p));
+  EXPECT_EQ(p.num_blocks, 8);
+  EXPECT_LE(p.total, p.available);
+}
+
+TEST(plan_refuses_with_numbers) {
+  Tiny t;
+  MemoryPlan p;
+  REQUIRE_OK(t.plan(&p));
+  const size_t fixed = p.total - p.kv, block = 16 * p.kv_bytes_per_token;
+  t.in.available = fixed + 6 * block;  // one sequence needs 7 blocks
+  Status s = t.plan(&p);
+  EXPECT(s.code() == Code::out_of_memory);
+  EXPECT_ERROR(s, "one sequence of 100 tokens takes 10.5 KiB; 96 tokens of KV cache would fit");
+  EXPECT_ERROR(s, "needs 256.0 MiB, but 256.0 MiB are available: weights 16.");
+  t.in.available = 1000;
+  EXPECT_ERROR(t.plan(&p), "0 tokens of KV cache would fit");
+  t.in.available = size_t(1) << 30;
+  t.in.kv_memory = int64_t(6 * block);
+  EXPECT_ERROR(t.plan(&p), "the KV cache is limited to 9.0 KiB, 96 tokens, but one sequence of 100");
+  t.in.kv_memory = int64_t(28 * block);
+  t.in.available = fixed + 27 * block;
+  EXPECT_ERROR(t.plan(&p), "432 tokens of KV cache would fit");
+}
+
+// --- common GPUs -----------------------------------------------------------------------------------
+
+ModelConfig llama(int32_t hidden, int32_t layers, int32_t q_heads, int32_t intermediate) {
+  ModelConfig c;
+  c.hidden = hidden;
+  c.vocab = 128256;
+  c.q_heads = q_heads;
+  c.head_dim = 128;
+  c.layers.assign(size_t(layers), LayerSpec{.attention = true, .kv_heads = 8, .ffn = true, .intermediate = intermediate});
+  return c;
+}
+const ModelConfig kNano4b = llama(3072, 32, 32, 9216), kNano8b = llama(4096, 32, 32, 14336),
+                  k70b = llama(8192, 80, 64, 28672);
+
+GpuFit fit(const ModelConfig& c, const std::string& gpu, int32_t ranks, WeightFormat format) {
+  for (const GpuFit& f : fit_on_common_gpus(c)) {
+    if (std::string(f.gpu).rfind(gpu, 0) == 0 && f.ranks == ranks && f.format == format) return f;
+  }
+  return {};
+}
+
+TEST(plan_parameter_counts) {
+  EXPECT_EQ(parameter_count(kNano4b), 4512746496);
+  EXPECT_EQ(parameter_count(kNano8b), 8030261248);
+  EXPECT_EQ(parameter_count(k70b), 70553706496);
+}
+
+TEST(plan_common_gpus) {
+  EXPECT_EQ(fit(kNano8b, "24 GB", 1, WeightFormat::stored).weights, size_t(16060522496));
+  EXPECT_EQ(fit(kNano8b, "24 GB", 1, WeightFormat::fp8).weights, size_t(9081200640));
+  const auto tokens = [](const ModelConfig& c, const char* gpu, int32_t ranks, WeightFormat format) {
+    const GpuFit f = fit(c, gpu, ranks, format);
+    return std::pair(double(f.kv_tokens_bf16) / 1000, double(f.kv_tokens_fp8) / 1000);
+  };
+  const auto expect = [&](std::pair<double, double> got, double bf16, double fp8) {
+    EXPECT_NEAR(got.first, bf16, 0.06);
+    EXPECT_NEAR(got.second, fp8, 0.06);
+  };
+  expect(tokens(kNano8b, "24 GB", 1, WeightFormat::stored), 51.9, 103.7);
+  expect(tokens(kNano8b, "24 GB", 1, WeightFormat::fp8), 105.1, 210.2);
+  expect(tokens(kNano8b, "80 GB", 1, WeightFormat::stored), 485.0, 970.0);
+  expect(tokens(kNano4b, "24 GB", 1, WeightFormat::stored), 105.5, 211.1);
+  expect(tokens(k70b, "80 GB", 2, WeightFormat::stored), 55.4, 110.8);
+  expect(tokens(k70b, "80 GB", 1, WeightFormat::fp8), 21.3, 42.6);
+  expect(tokens(k70b, "141 GB", 1, WeightFormat::stored), 1.5, 3.0);
+  expect(tokens(k70b, "24 GB", 8, WeightFormat::stored), 127.4, 254.8);
+  expect(tokens(k70b, "24 GB", 4, WeightFormat::stored), 0, 0);
+  // Ranks must divide the heads; an FP8 checkpoint has FP8 weights alone.
+  ModelConfig odd = kNano8b;
+  for (LayerSpec& layer : odd.layers) layer.kv_heads = 2;
+  odd.quant = QuantKind::modelopt_fp8;
+  for (const GpuFit& f : fit_on_common_gpus(odd)) {
+    EXPECT_LE(f.ranks, 2);
+    EXPECT(f.format == WeightFormat::fp8);
+  }
+}
+
+}  // namespace
+}  // namespace nemotron

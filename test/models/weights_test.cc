@@ -1,0 +1,290 @@
+// load_weights() against a device that only remembers what it was given.
+#include <algorithm>
+
+#include "../check.h"
+#include "fixture.h"
+#include "models/checkpoint.h"
+
+namespace nemotron {
+namespace {
+
+using namespace test;
+
+struct Packed {
+  int64_t rows = 0, cols = 0;
+  WeightUse use = WeightUse::linear;
+  WeightFormat format = WeightFormat::stored;
+  std::vector<size_t> scales;   // one a part
+  std::vector<float> values;    // real ones: stored * scale
+};
+
+float real_value(const MatrixPart& p, int64_t row, int64_t col) {
+  const int64_t i = row * p.row_stride + col;
+  float v = 0;
+  switch (p.dtype) {
+    case DType::bf16: v = bf16_to_f32(static_cast<const uint16_t*>(p.data)[i]); break;
+    case DType::f16: v = f16_to_f32(static_cast<const uint16_t*>(p.data)[i]); break;
+    case DType::f32: v = static_cast<const float*>(p.data)[i]; break;
+    case DType::fp8_e4m3: v = e4m3_to_f32(static_cast<const uint8_t*>(p.data)[i]); break;
+    case DType::i32: break;
+  }
+  return v * (p.scale.empty() ? 1.0f : p.scale[p.scale.size() == 1 ? 0 : size_t(row)]);
+}
+
+class RecordingDevice final : public Device {
+ public:
+  std::vector<std::unique_ptr<Packed>> packed;
+  std::vector<std::unique_ptr<std::vector<uint8_t>>> memory;
+  size_t packs_left = SIZE_MAX;  // then it is out of memory
+
+  std::string name() const override { return "recording"; }
+  DType activation_dtype() const override { return DType::f32; }
+  size_t free_bytes() const override { return size_t(1) << 30; }
+  Status alloc(size_t bytes, void** out) noexcept override {
+    memory.push_back(std::make_unique<std::vector<uint8_t>>(bytes));
+    *out = memory.back()->data();
+    return {};
+  }
+  void free(void*) noexcept override {}
+  void upload(void* dst, const void* host, size_t bytes) noexcept override { std::memcpy(dst, host, bytes); }
+  void download(void* host, const void* src, size_t bytes) noexcept override { std::memcpy(host, src, bytes); }
+  Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
+                     Weight* out) noexcept override {
+    if (packs_left-- == 0) return Status::out_of_memory("no memory for 1 byte");
+    auto p = std::make_unique<Packed>();
+    p->use = use;
+    p->format = format;
+    p->cols = parts[0].cols;
+    for (const MatrixPart& part : parts) {
+      p->rows += part.rows;
+      p->scales.push_back(part.scale.size());
+      for (int64_t r = 0; r < part.rows; ++r) {
+        for (int64_t c = 0; c < part.cols; ++c) p->values.push_back(real_value(part, r, c));
+      }
+    }
+    *out = {.handle = p.get(), .rows = p->rows, .cols = p->cols, .bytes = p->values.size() * 2};
+    packed.push_back(std::move(p));
+    return {};
+  }
+  Status prepare(const StepLimits&, const KvConfig&, const RopeTable&) noexcept override { return {}; }
+  void begin_step(const StepInput&) noexcept override {}
+  Status sync() noexcept override { return {}; }
+  void embed(Tensor, const Weight&) noexcept override {}
+  void attention_input(Tensor, Tensor, Tensor, float, const Weight&, int32_t) noexcept override {}
+  void attention(Tensor, Tensor, int32_t, float) noexcept override {}
+  void gemm_residual(Tensor, Tensor, const Weight&) noexcept override {}
+  void mlp_input(Tensor, Tensor, Tensor, float, const Weight&) noexcept override {}
+  void head(Tensor, Tensor, std::span<const int32_t>, Tensor, float, const Weight&) noexcept override {}
+  void sample(Tensor, int32_t, int32_t, SampleOutput*) noexcept override {}
+  void rms_norm(Tensor, Tensor, Tensor, float) noexcept override {}
+  void gemm(Tensor, Tensor, const Weight&) noexcept override {}
+};
+
+struct Loaded {
+  RecordingDevice device;
+  DecoderWeights weights;
+  ModelConfig config;
+  std::vector<LoadProgress> progress;
+};
+
+Status load(const RawTensors& tensors, const Members& text, Loaded* out, int32_t row = -1,
+            WeightFormat format = WeightFormat::stored) {
+  TempDir dir;
+  dir.write("config.json", text.text());
+  dir.write("model.safetensors", safetensors_bytes(tensors));
+  if (Status s = read_model_config(dir.path(), row, &out->config); !s) return s;
+  std::unique_ptr<Checkpoint> checkpoint;
+  if (Status s = Checkpoint::open(dir.path(), &checkpoint); !s) return s;
+  return load_weights(*checkpoint, out->config, format, &out->device,
+                      [&](const LoadProgress& p) { out->progress.push_back(p); }, &out->weights);
+}
+
+const Packed& packed(const Weight& w) { return *static_cast<const Packed*>(w.handle); }
+
+// The values of these tensors, one after the other, scales applied.
+std::vector<float> values(const RawTensors& tensors, std::initializer_list<std::string> modules) {
+  std::vector<float> all;
+  for (const std::string& module : modules) {
+    const RawTensor& t = tensors.at(module + ".weight");
+    const auto scale = tensors.find(module + ".weight_scale");
+    for (int64_t r = 0; r < t.shape[0]; ++r) {
+      float s = 1;
+      if (scale != tensors.end()) {
+        const auto* f = reinterpret_cast<const float*>(scale->second.bytes.data());
+        s = f[scale->second.bytes.size() == 4 ? 0 : r];
+      }
+      for (int64_t c = 0; c < t.shape[1]; ++c) {
+        const size_t i = size_t(r * t.shape[1] + c);
+        uint16_t h = 0;
+        if (t.dtype == "BF16") std::memcpy(&h, t.bytes.data() + 2 * i, 2);
+        all.push_back(s * (t.dtype == "BF16" ? bf16_to_f32(h) : e4m3_to_f32(uint8_t(t.bytes[i]))));
+      }
+    }
+  }
+  return all;
+}
+
+void expect_layers(const Loaded& l, const RawTensors& t) {
+  REQUIRE_EQ(l.weights.layers.size(), size_t(2));
+  for (int i = 0; i < 2; ++i) {
+    const LayerWeights& layer = l.weights.layers[size_t(i)];
+    const std::string base = "model.layers." + std::to_string(i) + ".";
+    EXPECT_EQ(layer.kv_layer, i);
+    EXPECT(packed(layer.qkv).values ==
+           values(t, {base + "self_attn.q_proj", base + "self_attn.k_proj", base + "self_attn.v_proj"}));
+    EXPECT_EQ(packed(layer.qkv).rows, 48);
+    EXPECT(packed(layer.o).values == values(t, {base + "self_attn.o_proj"}));
+    EXPECT(packed(layer.gate_up).values == values(t, {base + "mlp.gate_proj", base + "mlp.up_proj"}));
+    EXPECT(packed(layer.gate_up).use == WeightUse::gate_up);
+    EXPECT(packed(layer.down).values == values(t, {base + "mlp.down_proj"}));
+    EXPECT_EQ(layer.input_gain.shape[0], 8);
+    EXPECT_EQ(layer.input_gain.as<float>()[1], float(real_value({.data = t.at(base + "input_layernorm.weight").bytes.data(), .dtype = DType::bf16, .rows = 1, .cols = 8, .row_stride = 8, .scale = {}}, 0, 1)));
+  }
+}
+
+TEST(load_plain) {
+  Loaded l;
+  const RawTensors t = llama_tensors();
+  REQUIRE_OK(load(t, llama_config(), &l));
+  expect_layers(l, t);
+  EXPECT(packed(l.weights.embedding).use == WeightUse::embedding);
+  EXPECT(packed(l.weights.embedding).values == values(t, {"model.embed_tokens"}));
+  EXPECT(packed(l.weights.head).values == values(t, {"lm_head"}));
+  EXPECT(l.weights.k_scale.empty());
+  size_t bytes = 5 * 8 * sizeof(float);  // the gains
+  for (const auto& p : l.device.packed) bytes += p->values.size() * 2;
+  EXPECT_EQ(l.weights.bytes, bytes);
+
+  size_t stored = 0;
+  for (const auto& [name, tensor] : t) stored += tensor.bytes.size();
+  REQUIRE(!l.progress.empty());
+  EXPECT_EQ(l.progress.front().bytes_done, size_t(0));
+  EXPECT_EQ(l.progress.back().bytes_done, stored);
+  for (const LoadProgress& p : l.progress) EXPECT_EQ(p.bytes_total, stored);
+}
+
+TEST(load_gains_of_every_dtype) {
+  RawTensors t = llama_tensors();
+  t["model.norm.weight"] = f32_tensor({8}, {1, 2, 3, 4, 5, 6, 7, 0.1f});
+  RawTensor half{"F16", {8}, {}};
+  for (int i = 0; i < 8; ++i) half.bytes += std::string("\x00\x3e", 2);  // 1.5
+  t["model.layers.0.input_layernorm.weight"] = half;
+  Loaded l;
+  REQUIRE_OK(load(t, llama_config(), &l));
+  EXPECT_EQ(l.weights.final_gain.as<float>()[7], 0.1f);
+  EXPECT_EQ(l.weights.layers[0].input_gain.as<float>()[7], 1.5f);
+}
+
+TEST(load_keeps_fp8_scales_exactly) {
+  for (const bool per_row : {false, true}) {
+    for (const WeightFormat format : {WeightFormat::stored, WeightFormat::fp8}) {
+      Loaded l;
+      const RawTensors t = fp8_llama_tensors(per_row);
+      REQUIRE_OK(load(t, llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"), &l, -1, format));
+      expect_layers(l, t);
+      const Packed& qkv = packed(l.weights.layers[0].qkv);
+      const std::vector<size_t> want = per_row ? std::vector<size_t>{24, 12, 12} : std::vector<size_t>{1, 1, 1};
+      EXPECT(qkv.scales == want);
+      // Never quantised twice.
+      EXPECT(qkv.format == WeightFormat::stored);
+    }
+  }
+}
+
+TEST(load_quantises_the_linear_layers_alone) {
+  Loaded l;
+  REQUIRE_OK(load(llama_tensors(), llama_config(), &l, -1, WeightFormat::fp8));
+  EXPECT(packed(l.weights.embedding).format == WeightFormat::stored);
+  EXPECT(packed(l.weights.head).format == WeightFormat::stored);
+  for (const LayerWeights& layer : l.weights.layers) {
+    for (const Weight* w : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+      EXPECT(packed(*w).format == WeightFormat::fp8);
+    }
+  }
+}
+
+TEST(load_tied_heads) {
+  const Members tied = llama_config().set("tie_word_embeddings", "true");
+  RawTensors both = llama_tensors(), equal = both, embedding = both, head = both;
+  equal["lm_head.weight"] = equal["model.embed_tokens.weight"];
+  embedding.erase("lm_head.weight");
+  head["lm_head.weight"] = equal["model.embed_tokens.weight"];
+  head.erase("model.embed_tokens.weight");
+  for (const RawTensors& t : {equal, embedding, head}) {
+    Loaded l;
+    REQUIRE_OK(load(t, tied, &l));
+    EXPECT(packed(l.weights.embedding).use == WeightUse::tied);
+    EXPECT(l.weights.head.handle == l.weights.embedding.handle);
+    EXPECT(packed(l.weights.head).values == values(embedding, {"model.embed_tokens"}));
+    EXPECT_EQ(l.progress.back().bytes_done, l.progress.back().bytes_total);
+  }
+  Loaded l;
+  REQUIRE_OK(load(both, tied, &l));  // stored apart and different: as transformers, not tied
+  EXPECT(packed(l.weights.head).values == values(both, {"lm_head"}));
+  EXPECT(packed(l.weights.embedding).use == WeightUse::embedding);
+}
+
+TEST(load_reward_heads) {
+  Loaded l;
+  const RawTensors t = llama_tensors();
+  REQUIRE_OK(load(t, llama_config(), &l, 3));
+  const std::vector<float> all = values(t, {"lm_head"});
+  EXPECT_EQ(l.weights.head.rows, 1);
+  EXPECT_EQ(l.weights.head.cols, 8);
+  EXPECT(packed(l.weights.head).values == std::vector<float>(all.begin() + 24, all.begin() + 32));
+
+  Loaded tied;  // the row of a tied head is one of the embedding
+  RawTensors e = t;
+  e.erase("lm_head.weight");
+  REQUIRE_OK(load(e, llama_config().set("tie_word_embeddings", "true"), &tied, 19));
+  const std::vector<float> rows = values(e, {"model.embed_tokens"});
+  EXPECT(packed(tied.weights.head).values == std::vector<float>(rows.end() - 8, rows.end()));
+  EXPECT(packed(tied.weights.embedding).use == WeightUse::embedding);
+
+  Loaded fp8;  // a quantised head: the row's own scale
+  RawTensors q = t;
+  q["lm_head.weight"] = fp8_tensor({20, 8});
+  std::vector<float> scales;
+  for (int i = 0; i < 20; ++i) scales.push_back(1.0f + float(i));
+  q["lm_head.weight_scale"] = f32_tensor({20, 1}, scales);
+  REQUIRE_OK(load(q, llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"), &fp8, 5));
+  const std::vector<float> scaled = values(q, {"lm_head"});
+  EXPECT(packed(fp8.weights.head).values == std::vector<float>(scaled.begin() + 40, scaled.begin() + 48));
+
+  Loaded scores;
+  RawTensors c = t;
+  c["score.weight"] = bf16_tensor({2, 8}, 9);
+  REQUIRE_OK(load(c, llama_config().set("architectures", "[\"LlamaForSequenceClassification\"]"), &scores));
+  EXPECT(packed(scores.weights.head).values == values(c, {"score"}));
+}
+
+TEST(load_kv_scales) {
+  RawTensors t = llama_tensors();
+  for (const std::string layer : {"0", "1"}) {
+    t["model.layers." + layer + ".self_attn.k_proj.k_scale"] = f32_tensor({}, {layer == "0" ? 1.5f : 2.5f});
+    t["model.layers." + layer + ".self_attn.v_proj.v_scale"] = f32_tensor({1}, {3.0f});
+  }
+  Loaded l;
+  REQUIRE_OK(load(t, llama_config(), &l));
+  EXPECT(l.weights.k_scale == (std::vector<float>{1.5f, 2.5f}));
+  EXPECT(l.weights.v_scale == (std::vector<float>{3.0f, 3.0f}));
+  RawTensors legacy = llama_tensors();
+  for (const std::string layer : {"0", "1"}) {
+    legacy["model.layers." + layer + ".self_attn.kv_scale"] = f32_tensor({}, {2.0f});
+  }
+  Loaded m;
+  REQUIRE_OK(load(legacy, llama_config(), &m));
+  EXPECT(m.weights.k_scale == (std::vector<float>{2.0f, 2.0f}));
+  EXPECT(m.weights.v_scale == (std::vector<float>{2.0f, 2.0f}));
+}
+
+TEST(load_says_what_did_not_fit) {
+  Loaded l;
+  l.device.packs_left = 4;
+  const Status s = load(llama_tensors(), llama_config(), &l);
+  EXPECT(s.code() == Code::out_of_memory);
+  EXPECT_ERROR(s, "packing layer 0 gate_up: no memory for 1 byte");
+}
+
+}  // namespace
+}  // namespace nemotron
