@@ -103,8 +103,8 @@ inline int run_all(int argc, char** argv) {
 
 #define NEMOTRON_COMPARE(a, op, b, leave)                                                        \
   do {                                                                                           \
-    const auto& check_a_ = (a);                                                                  \
-    const auto& check_b_ = (b);                                                                  \
+    const auto check_a_ = (a);                                                                   \
+    const auto check_b_ = (b);                                                                   \
     NEMOTRON_CHECK_AT(check_a_ op check_b_,                                                      \
                       std::string(#a " " #op " " #b ": ") + ::nemotron::test::show(check_a_) +   \
                           " and " + ::nemotron::test::show(check_b_),                            \

@@ -154,7 +154,8 @@ class CpuDevice final : public Device {
     });
     for (int32_t i = 0; i < n; ++i) {
       const int32_t slot = step_->samples[size_t(first + i)].slot;
-      if (slot >= 0) slots_[size_t(slot)] = out[i].id;
+      // After a draw that failed the next step may already be planned: it runs on some token.
+      if (slot >= 0) slots_[size_t(slot)] = std::max(out[i].id, 0);
     }
   }
 

@@ -128,10 +128,10 @@ class Packer {
     if (same(s)) {
       std::memcpy(out, s.data(), bytes);
     } else {
-      const float inverse = quantise(s, row);
+      const float divisor = quantise(s, row);
       for (int64_t k = 0; k < m_.cols; ++k) {
         put(out + size_t(k) * format_bytes(m_.format), m_.format,
-            to_float(s.data(), s.part->dtype, k) * inverse);
+            to_float(s.data(), s.part->dtype, k) / divisor);
       }
     }
     if (!quantise_ && !m_.scale.empty()) m_.scale[size_t(row)] = s.scale;
@@ -155,10 +155,10 @@ class Packer {
         std::memcpy(out + panel_offset(m_.format, k, lane), in + k * size, size);
       }
     } else {
-      const float inverse = quantise(s, packed);
+      const float divisor = quantise(s, packed);
       for (size_t k = 0; k < cols; ++k) {
         put(out + panel_offset(m_.format, k, lane), m_.format,
-            to_float(in, s.part->dtype, int64_t(k)) * inverse);
+            to_float(in, s.part->dtype, int64_t(k)) / divisor);
       }
     }
     if (!quantise_ && !m_.scale.empty()) m_.scale[size_t(packed)] = s.scale;
@@ -176,7 +176,7 @@ class Packer {
     return false;
   }
 
-  // What to multiply the row by before it is rounded to the format; its scale goes to `packed`.
+  // What to divide the row by before it is rounded to the format; its scale goes to `packed`.
   float quantise(const SourceRow& s, int64_t packed) {
     if (!quantise_) return 1.0f;
     float most = 0;
@@ -185,7 +185,7 @@ class Packer {
     }
     const float scale = most > 0 ? most / 448.0f : 1.0f;
     m_.scale[size_t(packed)] = scale * s.scale;
-    return 1.0f / scale;
+    return scale;
   }
 
   std::span<const MatrixPart> parts_;

@@ -28,7 +28,7 @@ struct MatrixPart {
   DType dtype = DType::bf16;
   int64_t rows = 0, cols = 0;
   int64_t row_stride = 0;          // in elements
-  std::span<const float> scale;    // real value = stored * scale; empty, one value, or [rows]
+  std::span<const float> scale = {};  // real value = stored * scale; empty, one value, or [rows]
 };
 
 enum class WeightUse : uint8_t {
@@ -56,7 +56,7 @@ struct KvConfig {
   int32_t num_blocks = 0, block_size = 64;
   DType dtype = DType::bf16;  // bf16 or fp8_e4m3
   // Per layer, real = stored * scale; empty: all 1.
-  std::span<const float> k_scale, v_scale;
+  std::span<const float> k_scale = {}, v_scale = {};
   size_t bytes_per_block() const {
     return size_t(layers) * 2 * size_t(kv_heads) * size_t(head_dim) * size_t(block_size) *
            dtype_bytes(dtype);

@@ -1,0 +1,320 @@
+// Norm, embedding and the matrix products: every weight dtype and scale, shapes on and off every
+// tile size, and equality of a row's bits whatever rows are beside it.
+#include <algorithm>
+
+#include "test/ops/ops.h"
+
+namespace nemotron::test {
+namespace {
+
+constexpr float kEps = 1e-5f;
+
+struct GemmCase {
+  int64_t rows, n, k;
+  DType dtype = DType::bf16;
+  Scale scale = Scale::none;
+  WeightFormat format = WeightFormat::stored;
+  bool large = false;
+};
+
+// Every dtype on a shape that fits nothing; every edge of rows, outputs and inputs on BF16 and FP8.
+std::vector<GemmCase> gemm_cases() {
+  std::vector<GemmCase> c;
+  for (DType t : {DType::f32, DType::f16, DType::bf16, DType::fp8_e4m3}) {
+    for (Scale s : {Scale::none, Scale::one, Scale::per_row}) c.push_back({5, 37, 83, t, s});
+    if (t != DType::fp8_e4m3) {
+      c.push_back({5, 37, 83, t, Scale::none, WeightFormat::fp8});
+      c.push_back({5, 37, 83, t, Scale::per_row, WeightFormat::fp8});
+    }
+  }
+  for (DType t : {DType::bf16, DType::fp8_e4m3}) {
+    for (int64_t rows : {1, 2, 3, 4, 6, 7, 8, 12, 13, 15, 16, 17, 31, 32, 33, 48, 65}) {
+      c.push_back({rows, 80, 96, t});
+    }
+    for (int64_t n : {1, 2, 15, 16, 17, 31, 33, 47, 64, 65, 127, 129, 257}) c.push_back({3, n, 64, t});
+    for (int64_t k : {1, 2, 3, 4, 15, 31, 32, 33, 63, 100, 511, 512, 513, 1023, 1056}) {
+      c.push_back({3, 40, k, t});
+      c.push_back({19, 40, k, t});
+    }
+  }
+  c.push_back({700, 48, 64, DType::bf16, Scale::none, WeightFormat::stored, true});
+  c.push_back({513, 272, 1100, DType::bf16, Scale::none, WeightFormat::stored, true});
+  c.push_back({70, 160, 2100, DType::f32, Scale::none, WeightFormat::stored, true});
+  c.push_back({70, 160, 2100, DType::f16, Scale::per_row, WeightFormat::stored, true});
+  c.push_back({70, 160, 2100, DType::fp8_e4m3, Scale::per_row, WeightFormat::stored, true});
+  return c;
+}
+
+std::string label(const GemmCase& c) {
+  static const char* const kScales[] = {"", " scalar", " per-row"};
+  return std::to_string(c.rows) + "x" + std::to_string(c.n) + "x" + std::to_string(c.k) + " " +
+         dtype_name(c.dtype) + kScales[int(c.scale)] + (c.format == WeightFormat::fp8 ? " as fp8" : "");
+}
+
+// F32 and F16 weights keep float32 activations on a device whose activations are float32.
+double tolerance_for(const DeviceUnderTest& d, const Device& device, DType weight) {
+  const bool wide = weight == DType::f32 || weight == DType::f16;
+  return wide && device.activation_dtype() == DType::f32 ? std::min(d.tolerance, 1e-5) : d.tolerance;
+}
+
+#define OPEN(d)                    \
+  std::unique_ptr<Device> device; \
+  REQUIRE_OK((d).open(&device))
+
+void test_gemm(const DeviceUnderTest& d, const GemmCase& c) {
+  OPEN(d);
+  Random random(uint64_t(c.rows * 7919 + c.n * 31 + c.k));
+  const HostMatrix stored = random_matrix(random, c.n, c.k, c.dtype, c.scale);
+  const MatrixPart part = stored.part();
+  Weight w;
+  REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, c.format, &w));
+  EXPECT_EQ(w.rows, c.n);
+  EXPECT_EQ(w.cols, c.k);
+  const HostMatrix m = c.format == WeightFormat::fp8 ? quantised(stored) : stored;
+  Buffer a(device.get(), device->activation_dtype(), {c.rows, c.k}, random.normals(c.rows * c.k));
+  Buffer out(device.get(), DType::f32, {c.rows, c.n});
+  device->gemm(out.tensor(), a.tensor(), w);
+  REQUIRE_OK(device->sync());
+  const double tolerance = c.format == WeightFormat::fp8 ? std::max(d.tolerance, 1e-3)
+                                                         : tolerance_for(d, *device, c.dtype);
+  const std::vector<double> want = reference_gemm(to_double(a.read()), m);
+  EXPECT_CLOSE(out.read(), want, tolerance);
+
+  // x += a w^T
+  const std::vector<float> before = random.normals(c.rows * c.n, 10.0f);
+  Buffer x(device.get(), DType::f32, {c.rows, c.n}, before);
+  device->gemm_residual(x.tensor(), a.tensor(), w);
+  REQUIRE_OK(device->sync());
+  std::vector<double> sum = want;
+  for (size_t i = 0; i < sum.size(); ++i) sum[i] += double(before[i]);
+  EXPECT_CLOSE(x.read(), sum, tolerance);
+}
+
+void test_mixed_parts(const DeviceUnderTest& d) {
+  OPEN(d);
+  Random random(5);
+  const HostMatrix parts[] = {random_matrix(random, 19, 70, DType::bf16),
+                              random_matrix(random, 5, 70, DType::fp8_e4m3, Scale::one),
+                              random_matrix(random, 33, 70, DType::f32, Scale::per_row),
+                              random_matrix(random, 2, 70, DType::f16)};
+  for (size_t count : {size_t(2), size_t(4)}) {
+    std::vector<MatrixPart> list;
+    HostMatrix all;
+    all.cols = 70;
+    for (size_t i = 0; i < count; ++i) {
+      list.push_back(parts[i].part());
+      all.rows += parts[i].rows;
+      all.values.insert(all.values.end(), parts[i].values.begin(), parts[i].values.end());
+    }
+    Weight w;
+    REQUIRE_OK(device->pack_weight(list, WeightUse::linear, WeightFormat::stored, &w));
+    Buffer a(device.get(), device->activation_dtype(), {4, 70}, random.normals(4 * 70));
+    Buffer out(device.get(), DType::f32, {4, all.rows});
+    device->gemm(out.tensor(), a.tensor(), w);
+    REQUIRE_OK(device->sync());
+    EXPECT_CLOSE(out.read(), reference_gemm(to_double(a.read()), all), d.tolerance);
+  }
+}
+
+// A slice of a larger matrix, as tensor parallelism cuts it.
+void test_stride(const DeviceUnderTest& d) {
+  OPEN(d);
+  Random random(6);
+  const HostMatrix whole = random_matrix(random, 24, 90, DType::bf16);
+  HostMatrix slice;
+  slice.rows = 17, slice.cols = 40;
+  for (int64_t r = 0; r < 17; ++r) {
+    for (int64_t c = 0; c < 40; ++c) slice.values.push_back(whole.values[size_t((r + 3) * 90 + c + 21)]);
+  }
+  const MatrixPart part{whole.data.data() + (3 * 90 + 21) * 2, DType::bf16, 17, 40, 90, {}};
+  Weight w;
+  REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
+  Buffer a(device.get(), device->activation_dtype(), {6, 40}, random.normals(240));
+  Buffer out(device.get(), DType::f32, {6, 17});
+  device->gemm(out.tensor(), a.tensor(), w);
+  REQUIRE_OK(device->sync());
+  EXPECT_CLOSE(out.read(), reference_gemm(to_double(a.read()), slice), d.tolerance);
+}
+
+void test_bad_parts(const DeviceUnderTest& d) {
+  OPEN(d);
+  Random random(7);
+  const HostMatrix a = random_matrix(random, 4, 8, DType::bf16), b = random_matrix(random, 4, 9, DType::bf16);
+  const std::vector<float> two(2, 1.0f);
+  Weight w;
+  MatrixPart uneven[] = {a.part(), b.part()};
+  EXPECT_ERROR(device->pack_weight(uneven, WeightUse::linear, WeightFormat::stored, &w), "columns");
+  MatrixPart scales = a.part();
+  scales.scale = two;
+  EXPECT_ERROR(device->pack_weight({&scales, 1}, WeightUse::linear, WeightFormat::stored, &w), "scales");
+  MatrixPart half = a.part();
+  EXPECT_ERROR(device->pack_weight({&half, 1}, WeightUse::gate_up, WeightFormat::stored, &w), "gate");
+}
+
+void test_norm(const DeviceUnderTest& d, int64_t rows, int64_t cols) {
+  OPEN(d);
+  Random random(uint64_t(rows * 100 + cols));
+  Buffer x(device.get(), DType::f32, {rows, cols}, random.normals(rows * cols, 3.0f, 0.5f));
+  const std::vector<float> gain = random.normals(cols, 0.3f, 1.0f);
+  Buffer g(device.get(), DType::f32, {cols}, gain);
+  Buffer out(device.get(), device->activation_dtype(), {rows, cols});
+  device->rms_norm(out.tensor(), x.tensor(), g.tensor(), kEps);
+  REQUIRE_OK(device->sync());
+  const double tolerance = device->activation_dtype() == DType::f32 ? 1e-6 : 4e-3;
+  EXPECT_CLOSE(out.read(), reference_norm(to_double(x.read()), cols, gain, double(kEps)), tolerance);
+}
+
+double silu(double g) { return g / (1 + std::exp(-g)); }
+
+void test_mlp(const DeviceUnderTest& d, int64_t rows, int64_t hidden, int64_t inner, DType dtype) {
+  OPEN(d);
+  Random random(uint64_t(rows * 1000 + inner));
+  const Scale scale = dtype == DType::fp8_e4m3 ? Scale::per_row : Scale::none;
+  const HostMatrix gate = random_matrix(random, inner, hidden, dtype, scale);
+  const HostMatrix up = random_matrix(random, inner, hidden, dtype, scale);
+  const MatrixPart parts[] = {gate.part(), up.part()};
+  Weight w;
+  REQUIRE_OK(device->pack_weight(parts, WeightUse::gate_up, WeightFormat::stored, &w));
+  Buffer x(device.get(), DType::f32, {rows, hidden}, random.normals(rows * hidden, 2.0f));
+  // Small gains: pre-activations of a few units, as in a model.
+  const float size = dtype == DType::fp8_e4m3 ? 0.001f : 0.1f;
+  const std::vector<float> gain = random.normals(hidden, size * 0.3f, size);
+  Buffer g(device.get(), DType::f32, {hidden}, gain);
+  Buffer h(device.get(), device->activation_dtype(), {rows, inner});
+  device->mlp_input(h.tensor(), x.tensor(), g.tensor(), kEps, w);
+  REQUIRE_OK(device->sync());
+  const std::vector<double> n = reference_norm(to_double(x.read()), hidden, gain, double(kEps));
+  std::vector<double> want = reference_gemm(n, gate), factor = reference_gemm(n, up);
+  for (size_t i = 0; i < want.size(); ++i) want[i] = silu(want[i]) * factor[i];
+  EXPECT_CLOSE(h.read(), want, 3 * d.tolerance);
+}
+
+// silu far from zero: neither overflow nor NaN.
+void test_silu_range(const DeviceUnderTest& d) {
+  OPEN(d);
+  HostMatrix gate, up;
+  gate.rows = gate.cols = up.rows = up.cols = 32;
+  gate.dtype = up.dtype = DType::f32;
+  std::vector<float> g(32 * 32), u(32 * 32);
+  for (size_t i = 0; i < 32; ++i) {
+    g[i * 32 + i] = (float(i) - 16) * 20;
+    u[i * 32 + i] = 1;
+  }
+  const MatrixPart parts[] = {{g.data(), DType::f32, 32, 32, 32, {}}, {u.data(), DType::f32, 32, 32, 32, {}}};
+  Weight w;
+  REQUIRE_OK(device->pack_weight(parts, WeightUse::gate_up, WeightFormat::stored, &w));
+  Buffer x(device.get(), DType::f32, {1, 32}, std::vector<float>(32, 1.0f));
+  Buffer gain(device.get(), DType::f32, {32}, std::vector<float>(32, 1.0f));
+  Buffer h(device.get(), device->activation_dtype(), {1, 32});
+  device->mlp_input(h.tensor(), x.tensor(), gain.tensor(), 0, w);
+  REQUIRE_OK(device->sync());
+  const std::vector<float> got = h.read();
+  for (size_t i = 0; i < 32; ++i) {
+    const double want = silu((double(i) - 16) * 20);
+    EXPECT_NEAR(got[i], want, std::fabs(want) * 4e-3 + 1e-7);
+  }
+}
+
+void test_embed_and_head(const DeviceUnderTest& d, DType dtype, WeightFormat format, WeightUse use) {
+  OPEN(d);
+  Random random(11);
+  const int64_t vocab = 77, hidden = 58;
+  const HostMatrix stored = random_matrix(random, vocab, hidden, dtype,
+                                          dtype == DType::fp8_e4m3 ? Scale::per_row : Scale::none);
+  const HostMatrix m = format == WeightFormat::fp8 ? quantised(stored) : stored;
+  const MatrixPart part = stored.part();
+  Weight w;
+  REQUIRE_OK(device->pack_weight({&part, 1}, use, format, &w));
+  const std::vector<float> inv_freq(8, 1.0f);
+  KvConfig kv{.layers = 1, .kv_heads = 1, .head_dim = 16, .num_blocks = 4, .block_size = 16};
+  StepLimits limits{.max_rows = 16, .max_spans = 4, .max_samples = 16, .max_context = 64,
+                    .q_heads = 1, .kv_heads = 1, .head_dim = 16, .hidden = int32_t(hidden),
+                    .intermediate = 16, .vocab = int32_t(vocab)};
+  REQUIRE_OK(device->prepare(limits, kv, {inv_freq}));
+  const std::vector<int32_t> ids = {0, 76, 5, 16, 15, 31, 5, 64, 33}, slots(9, -1), table = {1};
+  const SpanInput span{.first_row = 0, .rows = 9, .block_table = table};
+  const StepInput step{.token_ids = ids, .token_slots = slots, .spans = {&span, 1}};
+  Buffer x(device.get(), DType::f32, {9, hidden});
+  device->begin_step(step);
+  device->embed(x.tensor(), w);
+  REQUIRE_OK(device->sync());
+  std::vector<double> want;
+  for (int32_t id : ids) {
+    const auto row = m.values.begin() + id * hidden;
+    want.insert(want.end(), row, row + hidden);
+  }
+  EXPECT_CLOSE(x.read(), want, format == WeightFormat::fp8 ? 1e-3 : 1e-6);
+  if (use != WeightUse::tied) return;
+
+  const std::vector<float> gain = random.normals(hidden, 0.2f, 1.0f);
+  Buffer g(device.get(), DType::f32, {hidden}, gain);
+  const std::vector<int32_t> rows = {1, 4, 8};
+  Buffer out(device.get(), DType::f32, {3, vocab});
+  device->head(out.tensor(), x.tensor(), rows, g.tensor(), kEps, w);
+  REQUIRE_OK(device->sync());
+  std::vector<double> some;
+  for (int32_t r : rows) some.insert(some.end(), want.begin() + r * hidden, want.begin() + (r + 1) * hidden);
+  EXPECT_CLOSE(out.read(), reference_gemm(reference_norm(some, hidden, gain, double(kEps)), m),
+               std::max(d.tolerance, format == WeightFormat::fp8 ? 1e-3 : 0.0));
+}
+
+// The bits of a row do not depend on how many rows there are or where it stands among them.
+void test_row_equality(const DeviceUnderTest& d, DType dtype, int64_t n, int64_t k, int64_t most) {
+  OPEN(d);
+  Random random(21);
+  const HostMatrix m = random_matrix(random, n, k, dtype);
+  const MatrixPart part = m.part();
+  Weight w;
+  REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
+  const std::vector<float> all = random.normals(most * k);
+  const DType act = device->activation_dtype();
+  Buffer a(device.get(), act, {most, k}, all), out(device.get(), DType::f32, {most, n});
+  device->gemm(out.tensor(), a.tensor(), w);
+  REQUIRE_OK(device->sync());
+  const std::vector<float> whole = out.read();
+  for (int64_t rows : {1, 2, 3, 5, 8, 11, 12, 13, 16, 17, 24, 33, 47, 64}) {
+    if (rows > most) break;
+    const int64_t first = (most - rows) / 2;
+    Buffer some(device.get(), act, {rows, k},
+                {all.begin() + first * k, all.begin() + (first + rows) * k});
+    Buffer part_out(device.get(), DType::f32, {rows, n});
+    device->gemm(part_out.tensor(), some.tensor(), w);
+    REQUIRE_OK(device->sync());
+    EXPECT(same_bits(part_out.read(), {whole.begin() + first * n, whole.begin() + (first + rows) * n}));
+  }
+}
+
+}  // namespace
+
+void add_gemm_cases(const DeviceUnderTest& d) {
+  const std::string at = d.name + " ";
+  for (const GemmCase& c : gemm_cases()) {
+    if (c.large && d.slow) continue;
+    add_case(at + "gemm " + label(c), [=] { test_gemm(d, c); });
+  }
+  add_case(at + "gemm mixed parts", [=] { test_mixed_parts(d); });
+  add_case(at + "gemm slice", [=] { test_stride(d); });
+  add_case(at + "pack_weight refuses", [=] { test_bad_parts(d); });
+  for (int64_t cols : {1, 15, 16, 17, 64, 100, 333, 2048}) {
+    add_case(at + "rms_norm " + std::to_string(cols), [=] { test_norm(d, 3, cols); });
+  }
+  for (DType t : {DType::f32, DType::f16, DType::bf16, DType::fp8_e4m3}) {
+    for (int64_t inner : {1, 16, 17, 40, 177}) {
+      for (int64_t rows : {1, 9, 34}) {
+        add_case(at + "mlp_input " + dtype_name(t) + " " + std::to_string(rows) + "x" + std::to_string(inner),
+                 [=] { test_mlp(d, rows, 96, inner, t); });
+      }
+    }
+    for (WeightUse use : {WeightUse::embedding, WeightUse::tied}) {
+      const std::string what = std::string(use == WeightUse::tied ? "tied " : "embed ") + dtype_name(t);
+      add_case(at + what, [=] { test_embed_and_head(d, t, WeightFormat::stored, use); });
+      if (t == DType::bf16) {
+        add_case(at + what + " as fp8", [=] { test_embed_and_head(d, t, WeightFormat::fp8, use); });
+      }
+    }
+    add_case(at + "row equality " + dtype_name(t), [=] { test_row_equality(d, t, 100, 1100, 64); });
+  }
+  add_case(at + "silu range", [=] { test_silu_range(d); });
+}
+
+}  // namespace nemotron::test

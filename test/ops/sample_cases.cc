@@ -1,0 +1,362 @@
+// The sampler: every field of SampleInput against a plain reference, and the distribution of draws.
+#include <algorithm>
+#include <numeric>
+
+#include "device/random.h"
+#include "test/ops/ops.h"
+
+namespace nemotron::test {
+namespace {
+
+struct Request {
+  SampleInput in;
+  std::vector<TokenCount> counts;
+  std::vector<TokenBias> bias;
+  std::vector<int32_t> banned;
+  std::vector<uint32_t> allowed;
+};
+
+constexpr float kMinus = -std::numeric_limits<float>::infinity();
+
+struct Reference {
+  std::vector<float> scaled;  // after all changes, -infinity where filtered
+  std::vector<double> logprobs;
+  std::vector<int32_t> order;  // by raw logit, ties by lower id
+  int32_t id = -1;
+  float margin = 0;  // between the best and the second score
+};
+
+Reference reference(const std::vector<float>& raw, const Request& r) {
+  const SampleInput& in = r.in;
+  const size_t n = raw.size();
+  Reference out;
+  double top = -1e300, sum = 0;
+  for (float l : raw) top = std::max(top, double(l));
+  for (float l : raw) sum += std::exp(double(l) - top);
+  for (float l : raw) out.logprobs.push_back(double(l) - top - std::log(sum));
+  out.order.resize(n);
+  std::iota(out.order.begin(), out.order.end(), 0);
+  std::stable_sort(out.order.begin(), out.order.end(),
+                   [&](int32_t a, int32_t b) { return raw[size_t(a)] > raw[size_t(b)]; });
+
+  std::vector<float> l = raw;
+  for (const TokenBias& b : r.bias) l[size_t(b.id)] += b.bias;
+  for (const TokenCount& c : r.counts) {
+    float& v = l[size_t(c.id)];
+    if (c.in_prompt || c.output_count > 0) {
+      v = v > 0 ? v / in.repetition_penalty : v * in.repetition_penalty;
+    }
+    v -= in.frequency_penalty * float(c.output_count);
+    if (c.output_count > 0) v -= in.presence_penalty;
+  }
+  for (int32_t id : r.banned) l[size_t(id)] = kMinus;
+  if (!r.allowed.empty()) {
+    for (size_t i = 0; i < n; ++i) {
+      if (!(r.allowed[i / 32] >> (i % 32) & 1)) l[i] = kMinus;
+    }
+  }
+  if (in.temperature > 0) {
+    for (float& v : l) v /= in.temperature;
+    std::vector<float> sorted = l;
+    std::sort(sorted.begin(), sorted.end(), std::greater<float>());
+    const auto cut = [&](float from) {
+      for (float& v : l) v = v >= from ? v : kMinus;
+      std::replace_if(sorted.begin(), sorted.end(), [&](float v) { return v < from; }, kMinus);
+    };
+    if (in.top_k > 0 && size_t(in.top_k) < n) cut(sorted[size_t(in.top_k) - 1]);
+    if (in.top_p < 1) {
+      double total = 0, part = 0;
+      for (float v : sorted) total += std::exp(double(v) - double(sorted[0]));
+      size_t i = 0;
+      for (; i + 1 < n; ++i) {
+        part += std::exp(double(sorted[i]) - double(sorted[0]));
+        if (part >= double(in.top_p) * total) break;
+      }
+      cut(sorted[i]);
+    }
+    if (in.min_p > 0) cut(sorted[0] + std::log(in.min_p));
+  }
+  out.scaled = l;
+  float best = kMinus, second = kMinus;
+  for (size_t i = 0; i < n; ++i) {
+    float score = l[i];
+    if (score == kMinus) continue;
+    if (in.temperature > 0) score += gumbel(token_bits(in.seed, in.position, uint32_t(i)));
+    if (score > best) {
+      second = best, best = score, out.id = int32_t(i);
+    } else {
+      second = std::max(second, score);
+    }
+  }
+  out.margin = best - second;
+  return out;
+}
+
+// Sampling needs a prepared device and a step whose rows carry the samples.
+class Sampling {
+ public:
+  Sampling(const DeviceUnderTest& d, int32_t vocab, int32_t most) : vocab_(vocab) {
+    EXPECT_OK(d.open(&device_));
+    const KvConfig kv{.layers = 1, .kv_heads = 1, .head_dim = 16, .num_blocks = most + 1, .block_size = 16};
+    const StepLimits limits{.max_rows = most, .max_spans = most, .max_samples = most, .max_context = 16,
+                            .q_heads = 1, .kv_heads = 1, .head_dim = 16, .hidden = 16,
+                            .intermediate = 16, .vocab = vocab};
+    EXPECT_OK(device_->prepare(limits, kv, {inv_freq_}));
+  }
+
+  std::vector<SampleOutput> run(const std::vector<std::vector<float>>& logits, std::vector<Request>& requests) {
+    const int32_t n = int32_t(requests.size());
+    std::vector<SampleInput> samples;
+    std::vector<SpanInput> spans;
+    std::vector<float> flat;
+    for (int32_t i = 0; i < n; ++i) {
+      Request& r = requests[size_t(i)];
+      r.in.row = i;
+      r.in.counts = r.counts, r.in.bias = r.bias, r.in.banned = r.banned, r.in.allowed = r.allowed;
+      samples.push_back(r.in);
+      spans.push_back({i, 1, 0, true, table_});
+      const auto& l = logits[size_t(i) % logits.size()];
+      flat.insert(flat.end(), l.begin(), l.end());
+    }
+    const std::vector<int32_t> ids(size_t(n), 0), slots(size_t(n), -1);
+    const StepInput in{.token_ids = ids, .token_slots = slots, .spans = spans, .samples = samples,
+                       .num_generated_rows = n};
+    Buffer buffer(device_.get(), DType::f32, {n, vocab_}, flat);
+    std::vector<SampleOutput> out(requests.size());
+    device_->begin_step(in);
+    device_->sample(buffer.tensor(), 0, n, out.data());
+    EXPECT_OK(device_->sync());
+    return out;
+  }
+  Device* device() { return device_.get(); }
+
+ private:
+  std::unique_ptr<Device> device_;
+  int32_t vocab_;
+  std::vector<float> inv_freq_ = std::vector<float>(8, 1.0f);
+  std::vector<int32_t> table_ = {0};
+};
+
+void check_one(const std::vector<float>& raw, const Request& r, const SampleOutput& got, int index) {
+  const Reference want = reference(raw, r);
+  const auto wrong = [&](const std::string& what) {
+    fail(__FILE__, __LINE__, "request " + show(index) + ": " + what);
+  };
+  if (!got.finite) return wrong("not finite");
+  if (got.id < 0 || size_t(got.id) >= raw.size()) return wrong("id " + show(got.id));
+  const int32_t wanted_id = r.in.target >= 0 ? r.in.target : want.id;
+  if (r.in.target < 0 && want.scaled[size_t(got.id)] == kMinus) return wrong("drew a filtered id");
+  if (got.id != wanted_id && (r.in.target >= 0 || want.margin > 1e-4f)) {
+    return wrong("id " + show(got.id) + ", wanted " + show(wanted_id) + ", margin " + show(want.margin));
+  }
+  if (r.in.num_top < 0) return;
+  if (!(std::fabs(double(got.logprob) - want.logprobs[size_t(got.id)]) < 2e-4)) {
+    return wrong("logprob " + show(got.logprob) + ", wanted " + show(want.logprobs[size_t(got.id)]));
+  }
+  const auto place = std::find(want.order.begin(), want.order.end(), got.id) - want.order.begin();
+  if (got.rank != place + 1) return wrong("rank " + show(got.rank) + ", wanted " + show(place + 1));
+  if (got.num_top != std::min<int>(r.in.num_top, int(raw.size()))) return wrong("num_top " + show(got.num_top));
+  for (int i = 0; i < got.num_top; ++i) {
+    if (got.top_ids[i] != want.order[size_t(i)]) {
+      return wrong("top " + show(i) + " is " + show(got.top_ids[i]) + ", wanted " + show(want.order[size_t(i)]));
+    }
+    if (!(std::fabs(double(got.top_logprobs[i]) - want.logprobs[size_t(got.top_ids[i])]) < 2e-4)) {
+      return wrong("top logprob " + show(i));
+    }
+  }
+}
+
+void test_random_requests(const DeviceUnderTest& d, int32_t vocab, int count, float spread) {
+  Sampling sampling(d, vocab, 8);
+  Random random{uint64_t(vocab)};
+  for (int done = 0; done < count; done += 8) {
+    std::vector<std::vector<float>> logits;
+    std::vector<Request> requests;
+    for (int i = 0; i < 8; ++i) {
+      std::vector<float> l = random.normals(vocab, spread);
+      // Ties, as low-precision logits have them.
+      if (i % 2 == 0) {
+        for (float& x : l) x = std::round(x * 4) / 4;
+      }
+      logits.push_back(std::move(l));
+      Request r;
+      const auto maybe = [&](double p) { return random.uniform() < p; };
+      r.in.temperature = maybe(0.25) ? 0.0f : float(0.2 + 1.5 * random.uniform());
+      r.in.top_k = maybe(0.4) ? int32_t(random.below(vocab + 3)) + 1 : 0;
+      if (maybe(0.4)) r.in.top_k = std::min(r.in.top_k, 40);
+      r.in.top_p = maybe(0.4) ? float(0.05 + 0.95 * random.uniform()) : 1.0f;
+      r.in.min_p = maybe(0.3) ? float(0.3 * random.uniform()) : 0.0f;
+      r.in.seed = random.bits();
+      r.in.position = uint64_t(random.below(100000));
+      r.in.num_top = maybe(0.5) ? int(random.below(kMaxTopLogprobs + 1)) : -1;
+      if (maybe(0.15)) r.in.target = int32_t(random.below(vocab));
+      if (maybe(0.4)) {
+        r.in.repetition_penalty = float(0.7 + random.uniform());
+        r.in.presence_penalty = float(random.uniform() * 2 - 0.5);
+        r.in.frequency_penalty = float(random.uniform() * 2 - 0.5);
+        for (int32_t id = 0; id < vocab; id += 1 + int32_t(random.below(vocab / 4 + 1))) {
+          r.counts.push_back({id, int32_t(random.below(3)), maybe(0.5)});
+        }
+      }
+      for (int k = 0; maybe(0.3) && k < 4; ++k) {
+        r.bias.push_back({int32_t(random.below(vocab / 4 + 1)) + k * (vocab / 4), float(random.normal() * 5)});
+        if (r.bias.back().id >= vocab) r.bias.pop_back();
+      }
+      if (maybe(0.3)) {
+        for (int32_t id = 0; id + 1 < vocab; id += 3) r.banned.push_back(id);
+      }
+      if (maybe(0.3)) {
+        r.allowed.assign(size_t(vocab + 31) / 32, 0);
+        for (uint32_t& w : r.allowed) w = uint32_t(random.bits()) & uint32_t(random.bits());
+        r.allowed[size_t(vocab - 1) / 32] |= 1u << ((vocab - 1) % 32);
+        r.banned.clear();
+      }
+      requests.push_back(std::move(r));
+    }
+    const std::vector<SampleOutput> out = sampling.run(logits, requests);
+    for (int i = 0; i < 8; ++i) check_one(logits[size_t(i)], requests[size_t(i)], out[size_t(i)], done + i);
+  }
+}
+
+void test_greedy_ties(const DeviceUnderTest& d) {
+  Sampling sampling(d, 200, 1);
+  std::vector<float> l(200, 1.0f);
+  l[150] = l[37] = l[199] = 2.5f;
+  std::vector<Request> r(1);
+  EXPECT_EQ(sampling.run({l}, r)[0].id, 37);
+  l.assign(200, -3.0f);
+  EXPECT_EQ(sampling.run({l}, r)[0].id, 0);
+}
+
+void test_not_finite(const DeviceUnderTest& d) {
+  Sampling sampling(d, 100, 1);
+  for (size_t at : {size_t(0), size_t(50), size_t(99)}) {
+    for (float temperature : {0.0f, 0.8f}) {
+      std::vector<float> l(100, 1.0f);
+      l[at] = std::numeric_limits<float>::quiet_NaN();
+      std::vector<Request> r(1);
+      r[0].in.temperature = temperature;
+      EXPECT(!sampling.run({l}, r)[0].finite);
+    }
+  }
+  // Nothing allowed: an id would be a lie.
+  std::vector<Request> r(1);
+  r[0].allowed.assign(4, 0);
+  EXPECT(!sampling.run({std::vector<float>(100, 1.0f)}, r)[0].finite);
+  // Minus infinity is an ordinary way to say never.
+  std::vector<float> l(100, kMinus);
+  l[64] = -5;
+  std::vector<Request> ok(2);
+  ok[0].in.temperature = 1;
+  Sampling two(d, 100, 2);
+  const auto out = two.run({l}, ok);
+  EXPECT(out[0].finite && out[0].id == 64);
+  EXPECT(out[1].finite && out[1].id == 64);
+}
+
+// The draw is a function of (seed, position, id): the same whatever other rows are drawn beside it.
+void test_same_in_any_batch(const DeviceUnderTest& d) {
+  Random random(3);
+  std::vector<std::vector<float>> logits;
+  std::vector<Request> requests(16);
+  for (Request& r : requests) {
+    logits.push_back(random.normals(1000, 2));
+    r.in.temperature = 0.9f, r.in.top_p = 0.95f, r.in.top_k = 200;
+    r.in.seed = random.bits(), r.in.position = 12, r.in.num_top = 3;
+  }
+  Sampling sampling(d, 1000, 16);
+  const auto all = sampling.run(logits, requests);
+  for (size_t i = 0; i < 16; ++i) {
+    std::vector<Request> one = {requests[i]};
+    const SampleOutput alone = sampling.run({logits[i]}, one)[0];
+    EXPECT_EQ(alone.id, all[i].id);
+    EXPECT_EQ(alone.score, all[i].score);
+    EXPECT_EQ(alone.logprob, all[i].logprob);
+  }
+}
+
+// 16,384 draws from 24 ids: chi-square against the softmax, with and without filters.
+void test_distribution(const DeviceUnderTest& d, float temperature, int32_t top_k, float top_p, float min_p) {
+  constexpr int32_t kVocab = 24, kBatch = 256, kDraws = 16384;
+  Random random(8);
+  const std::vector<float> l = random.normals(kVocab, 1.2f);
+  Sampling sampling(d, kVocab, kBatch);
+  std::vector<double> seen(kVocab);
+  Request proto;
+  proto.in.temperature = temperature, proto.in.top_k = top_k, proto.in.top_p = top_p, proto.in.min_p = min_p;
+  for (int32_t done = 0; done < kDraws; done += kBatch) {
+    std::vector<Request> requests(kBatch, proto);
+    for (int32_t i = 0; i < kBatch; ++i) {
+      // Half differ in the position, half in the seed.
+      requests[size_t(i)].in.seed = i % 2 ? 77 : uint64_t(done + i) * 0x123456789ull;
+      requests[size_t(i)].in.position = uint64_t(done + i);
+    }
+    for (const SampleOutput& o : sampling.run({l}, requests)) ++seen[size_t(o.id)];
+  }
+  const Reference ref = reference(l, proto);
+  double total = 0, chi = 0;
+  int kept = 0;
+  for (float s : ref.scaled) total += s == kMinus ? 0 : std::exp(double(s));
+  for (size_t i = 0; i < kVocab; ++i) {
+    const double want = ref.scaled[i] == kMinus ? 0 : std::exp(double(ref.scaled[i])) / total * kDraws;
+    if (want == 0) {
+      EXPECT_EQ(seen[i], 0.0);
+      continue;
+    }
+    ++kept;
+    chi += (seen[i] - want) * (seen[i] - want) / want;
+  }
+  // Mean kept - 1, variance twice that: five standard deviations.
+  EXPECT_LT(chi, kept - 1 + 5 * std::sqrt(2.0 * (kept - 1)));
+  EXPECT_GT(kept, 2);
+}
+
+// An id left in a slot is the next step's token.
+void test_slots(const DeviceUnderTest& d) {
+  Random random(13);
+  Sampling sampling(d, 64, 4);
+  const HostMatrix table = random_matrix(random, 64, 16, DType::f32);
+  const MatrixPart part = table.part();
+  Weight w;
+  REQUIRE_OK(sampling.device()->pack_weight({&part, 1}, WeightUse::embedding, WeightFormat::stored, &w));
+  std::vector<std::vector<float>> logits(3, std::vector<float>(64, 0.0f));
+  logits[0][9] = logits[1][63] = logits[2][5] = 1;
+  std::vector<Request> r(3);
+  r[0].in.slot = 2, r[2].in.slot = 0;
+  sampling.run(logits, r);
+  const std::vector<int32_t> ids = {1, 2, 3}, slots = {-1, 0, 2}, blocks = {0};
+  std::vector<SpanInput> spans;
+  for (int32_t i = 0; i < 3; ++i) spans.push_back({i, 1, 0, true, blocks});
+  const StepInput in{.token_ids = ids, .token_slots = slots, .spans = spans, .num_generated_rows = 3};
+  Buffer x(sampling.device(), DType::f32, {3, 16});
+  sampling.device()->begin_step(in);
+  sampling.device()->embed(x.tensor(), w);
+  REQUIRE_OK(sampling.device()->sync());
+  std::vector<double> want;
+  for (int32_t id : {1, 5, 9}) want.insert(want.end(), table.values.begin() + id * 16, table.values.begin() + id * 16 + 16);
+  EXPECT_CLOSE(x.read(), want, 1e-7);
+}
+
+}  // namespace
+
+void add_sample_cases(const DeviceUnderTest& d) {
+  const std::string at = d.name + " sample ";
+  for (int32_t vocab : {1, 7, 16, 33, 100, 1000}) {
+    add_case(at + "vocab " + std::to_string(vocab), [=] { test_random_requests(d, vocab, 240, 2.0f); });
+  }
+  if (!d.slow) {
+    add_case(at + "vocab 128256", [=] { test_random_requests(d, 128256, 40, 2.0f); });
+    add_case(at + "vocab 128256 flat", [=] { test_random_requests(d, 128256, 16, 0.1f); });
+  }
+  add_case(at + "greedy ties", [=] { test_greedy_ties(d); });
+  add_case(at + "not finite", [=] { test_not_finite(d); });
+  add_case(at + "any batch", [=] { test_same_in_any_batch(d); });
+  add_case(at + "slots", [=] { test_slots(d); });
+  add_case(at + "distribution", [=] { test_distribution(d, 1.0f, 0, 1.0f, 0.0f); });
+  add_case(at + "distribution warm", [=] { test_distribution(d, 1.7f, 0, 1.0f, 0.0f); });
+  add_case(at + "distribution top-k", [=] { test_distribution(d, 1.0f, 7, 1.0f, 0.0f); });
+  add_case(at + "distribution top-p", [=] { test_distribution(d, 1.0f, 0, 0.7f, 0.0f); });
+  add_case(at + "distribution min-p", [=] { test_distribution(d, 1.0f, 12, 0.9f, 0.1f); });
+}
+
+}  // namespace nemotron::test
