@@ -16,6 +16,12 @@ TokenLogprob token_logprob(int32_t id, const SampleOutput& sample) {
   return t;
 }
 
+Status nothing_to_draw() {
+  return Status::internal(
+      "nothing could be drawn: the model's logits are not numbers, or every token "
+      "is banned");
+}
+
 }  // namespace
 
 void EngineLoop::take(const PlannedSpan& span, const StepBuffer& step, double now) {
@@ -24,8 +30,7 @@ void EngineLoop::take(const PlannedSpan& span, const StepBuffer& step, double no
   const auto samples =
       std::span(step.output.samples).subspan(size_t(span.first_sample), size_t(span.num_samples));
   if (!std::ranges::all_of(samples, &SampleOutput::finite)) {
-    return end_request(request, Finish::error,
-                       Status::internal("the model's logits are not numbers"));
+    return end_request(request, Finish::error, nothing_to_draw());
   }
   if (seq.wants_prompt_logprobs && !span.generated) take_prompt_logprobs(span, samples);
   if (span.draws) return take_draws(span, samples.last(size_t(span.drafts) + 1), now);
@@ -76,8 +81,7 @@ void EngineLoop::take_draws(const PlannedSpan& span, std::span<const SampleOutpu
     const int32_t forced = forced_token(params, seq.sampling, seq.generated());
     const int32_t id = forced >= 0 ? forced : sample.id;
     if (id < 0 || id >= num_tokens_) {
-      return end_request(*seq.request, Finish::error,
-                         Status::invalid("allowed_token_ids and bad_words leave no token to draw"));
+      return end_request(*seq.request, Finish::error, nothing_to_draw());
     }
     if (take_token(seq, id, sample, now)) return;
     if (i == span.drafts || id != seq.drafts[size_t(i)]) break;

@@ -1,0 +1,3 @@
+#include "../check.h"
+
+NEMOTRON_TEST_MAIN
