@@ -1,0 +1,37 @@
+// `nemotron-server pull`.
+
+import type { Command } from 'commander'
+import { createHub } from '../hub.js'
+import { createProgress } from '../progress.js'
+
+export const addPullCommand = (program: Command): void => {
+  program
+    .command('pull')
+    .description('Download models into the Hugging Face cache.')
+    .argument('<ids...>', 'such as nvidia/Llama-3.1-Nemotron-Nano-8B-v1')
+    .option('--revision <name>', 'branch, tag or commit', 'main')
+    .addHelpText(
+      'after',
+      '\nUses HF_TOKEN, HF_ENDPOINT, HF_HUB_CACHE, HF_HOME and HF_HUB_OFFLINE. An interrupted\ndownload goes on where it stopped.',
+    )
+    .action(
+      async (
+        ids: readonly string[],
+        { revision }: { readonly revision: string },
+        command: Command,
+      ) => {
+        const hub = createHub(process.env)
+        for (const id of ids) {
+          const progress = createProgress()
+          try {
+            const folder = await hub.pull(id, { revision, onProgress: progress.update })
+            progress.finish()
+            process.stdout.write(`${folder}\n`)
+          } catch (error) {
+            progress.finish()
+            command.error(`error: ${error instanceof Error ? error.message : String(error)}`)
+          }
+        }
+      },
+    )
+}

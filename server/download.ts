@@ -1,0 +1,172 @@
+// One file over HTTP, into `<target>.incomplete` until it is whole and right. A broken connection goes
+// on where it stopped; a stalled one is given up and tried again; wrong content starts over.
+
+import { createHash, type Hash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
+
+export type DownloadOptions = {
+  readonly url: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly target: string
+  readonly size: number
+  /** sha256 (64 hex digits) or git blob id (40); anything else is not checked. */
+  readonly etag: string
+  /** Bytes that came, or a negative number when a start over throws some away. */
+  readonly onBytes: (bytes: number) => void
+  readonly stallMs: number
+  /** Attempts in a row that bring nothing. */
+  readonly attempts: number
+  readonly retryMs: number
+  readonly signal?: AbortSignal | undefined
+}
+
+export class DownloadError extends Error {}
+
+/** What another attempt may mend. */
+class Passing extends DownloadError {
+  readonly waitMs: number
+  constructor(message: string, waitMs = 0) {
+    super(message)
+    this.waitMs = waitMs
+  }
+}
+
+const makeHash = (etag: string, size: number): Hash | undefined => {
+  if (/^[0-9a-f]{64}$/.test(etag)) return createHash('sha256')
+  if (/^[0-9a-f]{40}$/.test(etag)) return createHash('sha1').update(`blob ${size}\0`)
+  return undefined
+}
+
+const fileSize = async (path: string): Promise<number> =>
+  (await stat(path).catch(() => undefined))?.size ?? 0
+
+const hashFile = async (path: string, hash: Hash | undefined): Promise<void> => {
+  if (hash === undefined) return
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk)
+}
+
+const retryAfterMs = (response: Response): number => {
+  const seconds = Number(response.headers.get('retry-after'))
+  return Number.isFinite(seconds) ? Math.min(seconds, 120) * 1000 : 0
+}
+
+const checkStatus = (response: Response, url: string): void => {
+  const { status } = response
+  if (status === 200 || status === 206) return
+  const message = `${url}: HTTP ${status}`
+  if (status === 408 || status === 429 || status >= 500)
+    throw new Passing(message, retryAfterMs(response))
+  throw new DownloadError(message)
+}
+
+/** Where the server begins to send; it may ignore the range and send everything. */
+const startOf = (response: Response, wanted: number): number => {
+  if (response.status === 200) return 0
+  const begin = /^bytes (\d+)-/.exec(response.headers.get('content-range') ?? '')?.[1]
+  if (begin === undefined || Number(begin) !== wanted)
+    throw new Passing(
+      `asked for bytes from ${wanted}, got '${response.headers.get('content-range')}'`,
+    )
+  return wanted
+}
+
+/** One connection: writes from `have` on, returns how much the file holds at the end. */
+const attempt = async (
+  options: DownloadOptions,
+  file: FileHandle,
+  have: number,
+): Promise<number> => {
+  const { url, headers, size, onBytes, stallMs, signal } = options
+  const giveUp = new AbortController()
+  const stalled = () => giveUp.abort(new Passing(`${url}: nothing came for ${stallMs / 1000} s`))
+  const cancel = () => giveUp.abort(signal?.reason)
+  let timer = setTimeout(stalled, stallMs)
+  signal?.addEventListener('abort', cancel, { once: true })
+  let at = have
+  try {
+    const range: Record<string, string> = have > 0 ? { range: `bytes=${have}-` } : {}
+    const response = await fetch(url, {
+      headers: { ...headers, ...range, 'accept-encoding': 'identity' },
+      signal: giveUp.signal,
+    })
+    checkStatus(response, url)
+    at = startOf(response, have)
+    if (at < have) {
+      onBytes(at - have)
+      await file.truncate(at)
+    }
+    for await (const chunk of response.body ?? []) {
+      clearTimeout(timer)
+      if (at + chunk.length > size) throw new Passing(`${url}: more than the ${size} bytes it has`)
+      await file.write(chunk, 0, chunk.length, at)
+      at += chunk.length
+      onBytes(chunk.length)
+      timer = setTimeout(stalled, stallMs)
+    }
+  } catch (error) {
+    if (signal?.aborted) throw signal.reason
+    if (error instanceof Passing) throw error
+    if (error instanceof DownloadError) throw error
+    const reason = giveUp.signal.aborted ? giveUp.signal.reason : error
+    const cause = reason instanceof Error && reason.cause instanceof Error ? reason.cause : reason
+    throw new Passing(cause instanceof Error ? cause.message : String(cause))
+  } finally {
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', cancel)
+  }
+  if (at < size) throw new Passing(`${url}: ended after ${at} of ${size} bytes`)
+  return at
+}
+
+const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
+
+/** Bytes until the file has its size; tries again as long as something comes. */
+const fill = async (options: DownloadOptions, partial: string): Promise<void> => {
+  const { size, attempts, retryMs } = options
+  const file = await open(partial, 'a+').then(async (appended) => {
+    await appended.close()
+    return open(partial, 'r+')
+  })
+  try {
+    let barren = 0
+    for (;;) {
+      const have = (await file.stat()).size
+      if (have === size) return
+      if (have > size) {
+        options.onBytes(-have)
+        await file.truncate(0)
+        continue
+      }
+      try {
+        await attempt(options, file, have)
+      } catch (error) {
+        if (!(error instanceof Passing)) throw error
+        const now = (await file.stat()).size
+        barren = now > have ? 0 : barren + 1
+        if (barren >= attempts)
+          throw new DownloadError(`${error.message} (tried ${attempts} times)`)
+        await sleep(Math.max(error.waitMs, retryMs * 2 ** barren))
+      }
+    }
+  } finally {
+    await file.close()
+  }
+}
+
+/** The bytes that an earlier run left. */
+export const partialSize = (target: string): Promise<number> => fileSize(`${target}.incomplete`)
+
+export const download = async (options: DownloadOptions): Promise<void> => {
+  const { target, size, etag, url } = options
+  const partial = `${target}.incomplete`
+  for (let wrong = 0; wrong < 2; wrong++) {
+    await fill(options, partial)
+    const hash = makeHash(etag, size)
+    await hashFile(partial, hash)
+    if (hash === undefined || hash.digest('hex') === etag) return rename(partial, target)
+    await rm(partial)
+    options.onBytes(-size)
+  }
+  throw new DownloadError(`${url}: its content does not match its checksum ${etag} (tried twice)`)
+}

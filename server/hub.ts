@@ -1,0 +1,257 @@
+// Hugging Face's hub and its cache: the same folders, names and links as its own tools, so that what
+// they downloaded is used, and what we download they find.
+
+import { existsSync, readFileSync } from 'node:fs'
+import { mkdir, readFile, rm, stat, statfs, symlink, writeFile } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { dirname, join, relative } from 'node:path'
+import { z } from 'zod'
+import { DownloadError, download, partialSize } from './download.js'
+
+export type PullOptions = {
+  readonly revision?: string
+  readonly onProgress?: (label: string, done: number, total: number) => void
+  readonly signal?: AbortSignal
+}
+
+export type Hub = {
+  readonly endpoint: string
+  readonly cache: string
+  readonly offline: boolean
+  /** The folder of a complete snapshot, without asking anyone. */
+  readonly cached: (repo: string, revision?: string) => Promise<string | undefined>
+  /** Downloads what is missing and returns the folder. */
+  readonly pull: (repo: string, options?: PullOptions) => Promise<string>
+}
+
+export type HubLimits = {
+  readonly parallel: number
+  readonly stallMs: number
+  readonly attempts: number
+  readonly retryMs: number
+}
+
+export class HubError extends Error {}
+
+const PART = /^[A-Za-z0-9][\w.-]*$/
+
+/** `org/name`, as the hub writes it. */
+export const isRepoId = (name: string): boolean => {
+  const parts = name.split('/')
+  return parts.length === 2 && parts.every((part) => PART.test(part) && !part.includes('..'))
+}
+
+/** What serving needs; weights in other formats stay where they are. */
+const isWanted = (path: string): boolean =>
+  /^[^/]+\.(json|jinja|safetensors|txt|model)$/.test(path) && !path.startsWith('consolidated')
+
+const truthy = (text: string | undefined): boolean =>
+  ['1', 'true', 'yes', 'on'].includes((text ?? '').toLowerCase())
+
+const readToken = (env: NodeJS.ProcessEnv, home: string): string | undefined => {
+  const given = env.HF_TOKEN ?? env.HUGGING_FACE_HUB_TOKEN
+  if (given !== undefined && given.trim() !== '') return given.trim()
+  const path = env.HF_TOKEN_PATH ?? join(home, 'token')
+  return existsSync(path) ? readFileSync(path, 'utf8').trim() || undefined : undefined
+}
+
+const Revision = z.looseObject({
+  sha: z.string().regex(/^[0-9a-f]{7,64}$/i),
+  siblings: z.array(
+    z.looseObject({
+      rfilename: z.string(),
+      size: z.number().nullish(),
+      blobId: z.string().nullish(),
+      lfs: z.looseObject({ sha256: z.string(), size: z.number() }).nullish(),
+    }),
+  ),
+})
+
+type RemoteFile = { readonly path: string; readonly size: number; readonly etag: string }
+
+const cleanTag = (tag: string): string => tag.replace(/^W\//, '').replace(/^"|"$/g, '')
+
+const explain = (status: number, repo: string, url: string, hasToken: boolean): HubError => {
+  if (status === 401 || status === 403)
+    return new HubError(
+      `${repo}: access refused (HTTP ${status}). ${hasToken ? 'The token in HF_TOKEN may not read it: accept the licence on its page first.' : 'Accept the licence on its page and set HF_TOKEN.'}`,
+    )
+  if (status === 404) return new HubError(`${repo}: not found on the hub (${url})`)
+  return new HubError(`${repo}: the hub answered HTTP ${status} (${url})`)
+}
+
+const giga = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`
+
+const isFile = async (path: string, size?: number): Promise<boolean> => {
+  const found = await stat(path).catch(() => undefined)
+  return found?.isFile() === true && (size === undefined || found.size === size)
+}
+
+/** Has config, tokenizer and every shard of the weights. */
+const isComplete = async (folder: string): Promise<boolean> => {
+  const has = (name: string) => isFile(join(folder, name))
+  if (!(await has('config.json')) || !(await has('tokenizer.json'))) return false
+  const index = await readFile(join(folder, 'model.safetensors.index.json'), 'utf8').catch(() => '')
+  if (index === '') return has('model.safetensors')
+  const map = z
+    .looseObject({ weight_map: z.record(z.string(), z.string()) })
+    .safeParse(JSON.parse(index))
+  if (!map.success) return false
+  const there = await Promise.all([...new Set(Object.values(map.data.weight_map))].map(has))
+  return there.every(Boolean)
+}
+
+const LIMITS: HubLimits = { parallel: 4, stallMs: 30_000, attempts: 6, retryMs: 500 }
+
+export const createHub = (env: NodeJS.ProcessEnv, limits: Partial<HubLimits> = {}): Hub => {
+  const { parallel, stallMs, attempts, retryMs } = { ...LIMITS, ...limits }
+  const endpoint = (env.HF_ENDPOINT ?? 'https://huggingface.co').replace(/\/+$/, '')
+  const home = env.HF_HOME ?? join(env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'huggingface')
+  const cache = env.HF_HUB_CACHE ?? env.HUGGINGFACE_HUB_CACHE ?? join(home, 'hub')
+  const offline = truthy(env.HF_HUB_OFFLINE) || truthy(env.TRANSFORMERS_OFFLINE)
+  const token = readToken(env, home)
+  const headers: Record<string, string> = {
+    'user-agent': 'nemotron-server',
+    ...(token !== undefined && { authorization: `Bearer ${token}` }),
+  }
+  const folderOf = (repo: string): string => join(cache, `models--${repo.replaceAll('/', '--')}`)
+
+  const cached = async (repo: string, revision = 'main'): Promise<string | undefined> => {
+    const folder = folderOf(repo)
+    const commit = await readFile(join(folder, 'refs', revision), 'utf8').catch(() => revision)
+    const snapshot = join(folder, 'snapshots', commit.trim())
+    return (await isComplete(snapshot)) ? snapshot : undefined
+  }
+
+  /** A small request; passing troubles are tried again. */
+  const ask = async (repo: string, url: string, init: RequestInit): Promise<Response> => {
+    for (let tries = 1; ; tries++) {
+      let trouble: string
+      try {
+        const response = await fetch(url, {
+          ...init,
+          headers,
+          signal: AbortSignal.timeout(stallMs),
+        })
+        if (response.status < 500 && response.status !== 429) return response
+        trouble = `HTTP ${response.status}`
+      } catch (error) {
+        const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
+        trouble = cause instanceof Error ? cause.message : String(cause)
+      }
+      if (tries >= attempts) throw new HubError(`${repo}: cannot reach ${url}: ${trouble}`)
+      await new Promise((done) => setTimeout(done, retryMs * 2 ** tries))
+    }
+  }
+
+  const fileUrl = (repo: string, commit: string, path: string): string =>
+    `${endpoint}/${repo}/resolve/${commit}/${path.split('/').map(encodeURIComponent).join('/')}`
+
+  /** Size and checksum, from the listing or, where that has none, from the file's own headers. */
+  const describe = async (
+    repo: string,
+    commit: string,
+    sibling: z.output<typeof Revision>['siblings'][number],
+  ): Promise<RemoteFile> => {
+    const { rfilename: path, lfs, size, blobId } = sibling
+    if (lfs) return { path, size: lfs.size, etag: lfs.sha256 }
+    if (typeof size === 'number' && typeof blobId === 'string') return { path, size, etag: blobId }
+    const url = fileUrl(repo, commit, path)
+    const response = await ask(repo, url, { method: 'HEAD', redirect: 'manual' })
+    if (response.status >= 400) throw explain(response.status, repo, url, token !== undefined)
+    const etag = cleanTag(
+      response.headers.get('x-linked-etag') ?? response.headers.get('etag') ?? '',
+    )
+    const length = response.headers.get('x-linked-size') ?? response.headers.get('content-length')
+    if (!/^[\w.-]+$/.test(etag) || length === null)
+      throw new HubError(`${repo}: ${path} has no usable etag and size (${url})`)
+    return { path, size: Number(length), etag }
+  }
+
+  const list = async (repo: string, revision: string) => {
+    const url = `${endpoint}/api/models/${repo}/revision/${encodeURIComponent(revision)}?blobs=true`
+    const response = await ask(repo, url, {})
+    if (!response.ok) throw explain(response.status, repo, url, token !== undefined)
+    const parsed = Revision.safeParse(await response.json().catch(() => undefined))
+    if (!parsed.success)
+      throw new HubError(`${repo}: the hub's listing is not what it should be (${url})`)
+    const { sha, siblings } = parsed.data
+    const wanted = siblings.filter(({ rfilename }) => isWanted(rfilename))
+    if (wanted.length === 0) throw new HubError(`${repo}: has no files that can be served`)
+    return { commit: sha, files: await Promise.all(wanted.map((one) => describe(repo, sha, one))) }
+  }
+
+  const checkSpace = async (needed: number): Promise<void> => {
+    const disk = await statfs(cache)
+    const free = disk.bavail * disk.bsize
+    if (needed > free)
+      throw new HubError(`${cache}: needs ${giga(needed)}, but only ${giga(free)} are free`)
+  }
+
+  const link = async (folder: string, commit: string, file: RemoteFile): Promise<void> => {
+    const path = join(folder, 'snapshots', commit, file.path)
+    const blob = join(folder, 'blobs', file.etag)
+    await mkdir(dirname(path), { recursive: true })
+    await rm(path, { force: true })
+    await symlink(relative(dirname(path), blob), path)
+  }
+
+  const pull = async (repo: string, options: PullOptions = {}): Promise<string> => {
+    const { revision = 'main', onProgress = () => {}, signal } = options
+    if (!isRepoId(repo)) throw new HubError(`'${repo}' is no Hugging Face id such as nvidia/NAME`)
+    if (offline) {
+      const there = await cached(repo, revision)
+      if (there !== undefined) return there
+      throw new HubError(
+        `${repo} is not (wholly) in ${cache}, and HF_HUB_OFFLINE forbids to fetch it`,
+      )
+    }
+    const { commit, files } = await list(repo, revision)
+    const folder = folderOf(repo)
+    await mkdir(join(folder, 'blobs'), { recursive: true })
+    const blobOf = (file: RemoteFile) => join(folder, 'blobs', file.etag)
+    const blobs = [...new Map(files.map((file) => [file.etag, file])).values()]
+    const total = blobs.reduce((sum, file) => sum + file.size, 0)
+    const missing: RemoteFile[] = []
+    let done = 0
+    for (const file of blobs) {
+      if (await isFile(blobOf(file), file.size)) done += file.size
+      else {
+        missing.push(file)
+        done += await partialSize(blobOf(file))
+      }
+    }
+    await checkSpace(total - done)
+    missing.sort((a, b) => b.size - a.size)
+    onProgress(repo, done, total)
+    const fetchNext = async (): Promise<void> => {
+      for (let file = missing.shift(); file !== undefined; file = missing.shift()) {
+        await download({
+          url: fileUrl(repo, commit, file.path),
+          headers,
+          target: blobOf(file),
+          size: file.size,
+          etag: file.etag,
+          stallMs,
+          attempts,
+          retryMs,
+          signal,
+          onBytes: (bytes) => {
+            done += bytes
+            onProgress(repo, Math.min(done, total), total)
+          },
+        })
+      }
+    }
+    await Promise.all(Array.from({ length: parallel }, fetchNext)).catch((error) => {
+      missing.length = 0
+      throw error instanceof DownloadError ? new HubError(`${repo}: ${error.message}`) : error
+    })
+    for (const file of files) await link(folder, commit, file)
+    await mkdir(join(folder, 'refs', dirname(revision)), { recursive: true })
+    await writeFile(join(folder, 'refs', revision), commit)
+    return join(folder, 'snapshots', commit)
+  }
+
+  return { endpoint, cache, offline, cached, pull }
+}

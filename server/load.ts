@@ -1,0 +1,202 @@
+// From settings to a model that can be served: its folder, tokenizer, template, defaults and engine.
+
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { basename, join, resolve } from 'node:path'
+import { z } from 'zod'
+import { BUILT_IN } from './builtin-templates.js'
+import type { ModelSettings } from './config.js'
+import { createEngine } from './engine.js'
+import { createGate } from './gate.js'
+import type { Metrics } from './metrics.js'
+import { findEntry, makeProfile } from './registry.js'
+import type { GenerationDefaults, ServedModel } from './served.js'
+import { createTemplate } from './template.js'
+import { loadTokenizer } from './tokenizer.js'
+import type { EngineOptions, LoadProgress, MemoryPlan, Tokenizer } from './types.js'
+
+const NamedToken = z.union([z.string(), z.looseObject({ content: z.string() })])
+const TokenizerConfig = z.looseObject({
+  bos_token: NamedToken.nullish(),
+  eos_token: NamedToken.nullish(),
+  pad_token: NamedToken.nullish(),
+  unk_token: NamedToken.nullish(),
+  chat_template: z
+    .union([z.string(), z.array(z.looseObject({ name: z.string(), template: z.string() }))])
+    .nullish(),
+})
+type TokenizerConfig = z.output<typeof TokenizerConfig>
+
+const GenerationConfig = z.looseObject({
+  temperature: z.number().nullish(),
+  top_p: z.number().nullish(),
+  top_k: z.number().nullish(),
+  repetition_penalty: z.number().nullish(),
+  do_sample: z.boolean().nullish(),
+})
+
+/** A JSON file of a checkpoint; a missing one is `{}`, a broken one an error that names it. */
+const readConfig = async <T extends z.ZodType>(
+  folder: string,
+  name: string,
+  schema: T,
+): Promise<z.output<T>> => {
+  const path = join(folder, name)
+  if (!existsSync(path)) return schema.parse({})
+  try {
+    return schema.parse(JSON.parse(await readFile(path, 'utf8')))
+  } catch (error) {
+    throw new Error(`${path}: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+
+const readIfThere = async (path: string): Promise<string | undefined> =>
+  existsSync(path) ? readFile(path, 'utf8') : undefined
+
+const ownTemplate = async (
+  folder: string,
+  config: TokenizerConfig,
+): Promise<string | undefined> => {
+  const file = await readIfThere(join(folder, 'chat_template.jinja'))
+  if (file !== undefined) return file
+  const { chat_template: given } = config
+  if (typeof given === 'string') return given
+  if (Array.isArray(given))
+    return (given.find((one) => one.name === 'default') ?? given[0])?.template
+  const json = await readIfThere(join(folder, 'chat_template.json'))
+  return json === undefined
+    ? undefined
+    : z.looseObject({ chat_template: z.string() }).parse(JSON.parse(json)).chat_template
+}
+
+type TemplateSource = { readonly source: string; readonly warning?: string }
+
+/** The checkpoint's own template; a built-in one only where it has none, and never silently. */
+export const findTemplate = async (
+  folder: string,
+  settings: { readonly name: string; readonly file: string | undefined },
+  tokenizer: Tokenizer,
+): Promise<TemplateSource> => {
+  if (settings.file !== undefined) return { source: await readFile(settings.file, 'utf8') }
+  const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
+  const own = await ownTemplate(folder, config)
+  if (own !== undefined) return { source: own }
+  const name = findEntry(settings.name)?.template ?? 'nemotron_super'
+  if (!tokenizer.special.has('<|start_header_id|>'))
+    return {
+      source: '',
+      warning: `${settings.name} has no chat template and none of ours fits its tokens: chat is refused, /v1/completions works`,
+    }
+  return {
+    source: BUILT_IN[name],
+    warning: `${settings.name} has no chat template: the built-in ${name} is used`,
+  }
+}
+
+const tokenNames = (config: TokenizerConfig, tokenizer: Tokenizer): Record<string, string> => {
+  const names: Record<string, string> = {}
+  for (const key of ['bos_token', 'eos_token', 'pad_token', 'unk_token'] as const) {
+    const token = config[key]
+    const name = typeof token === 'string' ? token : token?.content
+    if (name !== undefined) names[key] = name
+  }
+  if (names.bos_token === undefined) {
+    for (const [name, id] of tokenizer.special) if (id === tokenizer.bosId) names.bos_token = name
+  }
+  return { bos_token: '', eos_token: '', ...names }
+}
+
+const generationDefaults = async (folder: string): Promise<GenerationDefaults> => {
+  const config = await readConfig(folder, 'generation_config.json', GenerationConfig)
+  return {
+    greedy: config.do_sample === false,
+    ...(config.temperature != null && { temperature: config.temperature }),
+    ...(config.top_p != null && { topP: config.top_p }),
+    ...(config.top_k != null && { topK: config.top_k }),
+    ...(config.repetition_penalty != null && { repetitionPenalty: config.repetition_penalty }),
+  }
+}
+
+export type LoadHooks = {
+  readonly onProgress: (progress: LoadProgress) => void
+  readonly onPlan: (plan: MemoryPlan) => void
+  readonly warn: (message: string) => void
+}
+
+const engineOptions = (
+  folder: string,
+  settings: ModelSettings,
+  utilization: number,
+  rewardRow: number | undefined,
+): EngineOptions => ({
+  model: folder,
+  device: settings.device,
+  dtype: settings.dtype,
+  kvCacheDtype: settings.kv_cache_dtype,
+  memoryUtilization: utilization,
+  maxNumSeqs: settings.max_num_seqs,
+  blockSize: settings.block_size,
+  maxWaiting: settings.max_waiting,
+  prefixCache: settings.prefix_cache,
+  ...(settings.kv_cache_memory !== undefined && { kvCacheMemory: settings.kv_cache_memory }),
+  ...(settings.max_model_len !== undefined && { maxModelLen: settings.max_model_len }),
+  ...(settings.max_num_batched_tokens !== undefined && {
+    maxNumBatchedTokens: settings.max_num_batched_tokens,
+  }),
+  ...(settings.threads !== undefined && { threads: settings.threads }),
+  ...(rewardRow !== undefined && { rewardRow }),
+})
+
+export type LoadOptions = {
+  readonly settings: ModelSettings
+  /** Where its files lie. */
+  readonly folder: string
+  /** Share of the free memory that this model may plan. */
+  readonly utilization: number
+  readonly metrics: Metrics
+  readonly hooks: LoadHooks
+}
+
+export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
+  const { settings, folder, metrics, hooks } = options
+  const isFolder = existsSync(settings.model)
+  const [id = isFolder ? basename(resolve(settings.model)) : settings.model, ...aliases] =
+    settings.names
+  const tokenizer = await loadTokenizer(folder)
+  const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
+  const { source, warning } = await findTemplate(
+    folder,
+    { name: settings.model, file: settings.chat_template },
+    tokenizer,
+  )
+  if (warning !== undefined) hooks.warn(warning)
+  const profile = makeProfile(settings.model, source)
+  const template = createTemplate({
+    source,
+    tokenizer,
+    tokens: tokenNames(config, tokenizer),
+    reasoning: profile.reasoning !== undefined,
+  })
+  const generation = await generationDefaults(folder)
+  const engine = await createEngine(
+    {
+      ...engineOptions(folder, settings, options.utilization, profile.entry?.reward_row),
+      onProgress: hooks.onProgress,
+      onPlan: hooks.onPlan,
+    },
+    tokenizer,
+  )
+  return {
+    id,
+    aliases,
+    root: settings.model,
+    created: Math.floor(Date.now() / 1000),
+    engine,
+    tokenizer,
+    template,
+    profile,
+    generation,
+    gate: createGate(settings.max_num_seqs + settings.max_waiting),
+    metrics: metrics.addModel(id, engine),
+  }
+}

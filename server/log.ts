@@ -1,0 +1,16 @@
+// Structured log lines on standard output; what is for people goes to standard error.
+
+import { type Logger, pino } from 'pino'
+
+export const createLog = (level: string): Logger =>
+  pino({
+    level,
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+    redact: ['headers.authorization'],
+  })
+
+export const tell = (text: string): void => {
+  process.stderr.write(`${text}\n`)
+}
