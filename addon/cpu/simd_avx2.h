@@ -1,0 +1,182 @@
+// AVX2 + FMA + F16C: 16 lanes of float as two 256-bit registers. Contract: simd_plain.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "cpu/kernels.h"
+
+namespace nemotron::cpu {
+
+struct Avx2 {
+  struct F {
+    __m256 a, b;
+  };
+
+  static constexpr bool kDot = false;
+  // 16 registers: 8 sums, two halves of a weight vector, one broadcast.
+  static constexpr int kRows = 4, kPanels = 1, kFewRows = 2, kFewPanels = 2;
+
+  static inline F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  static inline F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+  static inline F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static inline void store(float* p, F x) {
+    _mm256_storeu_ps(p, x.a);
+    _mm256_storeu_ps(p + 8, x.b);
+  }
+  static inline __m256i lanes() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+  static inline __m256i below(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lanes()); }
+  static inline F load_n(const float* p, int n) {
+    return {_mm256_maskload_ps(p, below(n)), _mm256_maskload_ps(p + 8, below(n - 8))};
+  }
+  static inline void store_n(float* p, F x, int n) {
+    _mm256_maskstore_ps(p, below(n), x.a);
+    _mm256_maskstore_ps(p + 8, below(n - 8), x.b);
+  }
+  static inline F add(F x, F y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+  static inline F sub(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+  static inline F mul(F x, F y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+  static inline F div(F x, F y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+  static inline F fma(F x, F y, F z) {
+    return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+  }
+  static inline F max(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+  static inline F min(F x, F y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+  static inline F first(F x, int n, F other) {
+    return {_mm256_blendv_ps(other.a, x.a, _mm256_castsi256_ps(below(n))),
+            _mm256_blendv_ps(other.b, x.b, _mm256_castsi256_ps(below(n - 8)))};
+  }
+  static inline F select_lt(F a, F b, F x, F y) {
+    return {_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_LT_OQ)),
+            _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(a.b, b.b, _CMP_LT_OQ))};
+  }
+  static inline float sum(F x) {
+    const __m256 s = _mm256_add_ps(x.a, x.b);
+    __m128 h = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_add_ss(h, _mm_shuffle_ps(h, h, 1)));
+  }
+  static inline double sum_double(F x) {
+    float v[16];
+    store(v, x);
+    double s = 0;
+    for (float e : v) s += double(e);
+    return s;
+  }
+  static inline float max_lane(F x) {
+    const __m256 m = _mm256_max_ps(x.a, x.b);
+    __m128 h = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+    h = _mm_max_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_max_ss(h, _mm_shuffle_ps(h, h, 1)));
+  }
+  static inline uint32_t ge(F a, F b) {
+    return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a.a, b.a, _CMP_GE_OQ))) |
+           uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a.b, b.b, _CMP_GE_OQ))) << 8;
+  }
+  static inline bool any_nan(F x) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(x.a, x.b, _CMP_UNORD_Q)) != 0;  // either is NaN
+  }
+  static inline __m256 pow2(__m256 n) {
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+  }
+  static inline F pow2(F n) { return {pow2(n.a), pow2(n.b)}; }
+  static inline F nearest(F x) {
+    constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return {_mm256_round_ps(x.a, kMode), _mm256_round_ps(x.b, kMode)};
+  }
+  static inline __m128i round_bf16(__m256 x) {
+    const __m256i u = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    __m256i r = _mm256_srli_epi32(
+        _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(0x40));
+    r = _mm256_blendv_epi8(r, quiet, nan);
+    return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
+  }
+  static inline void store_bf16(uint16_t* p, F x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), round_bf16(x.a));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), round_bf16(x.b));
+  }
+  static inline F load_bf16(const uint16_t* p) {
+    const auto wide = [](const uint16_t* q) {
+      const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
+      return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+    };
+    return {wide(p), wide(p + 8)};
+  }
+
+  template <Format>
+  static inline void prefetch(const uint8_t* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p + 2048), _MM_HINT_T0);
+  }
+
+  static inline __m256i bytes(const uint8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static inline __m256 half_pair(const uint8_t* p, int odd) {
+    return _mm256_castsi256_ps(odd ? _mm256_and_si256(bytes(p), _mm256_set1_epi32(int(0xffff0000)))
+                                   : _mm256_slli_epi32(bytes(p), 16));
+  }
+  // E4M3 in the low byte of each lane. As bits of an f32 the exponent is 120 too small, which one
+  // exact product corrects; NaN apart.
+  static inline __m256 from_fp8(__m256i x) {
+    const __m256i rest = _mm256_and_si256(x, _mm256_set1_epi32(0x7f));
+    const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(x, _mm256_set1_epi32(0x80)), 24);
+    __m256 v = _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(rest, 20)), _mm256_set1_ps(0x1p120f));
+    const __m256 nan = _mm256_castsi256_ps(_mm256_cmpeq_epi32(rest, _mm256_set1_epi32(0x7f)));
+    v = _mm256_blendv_ps(v, _mm256_set1_ps(__builtin_nanf("")), nan);
+    return _mm256_or_ps(v, _mm256_castsi256_ps(sign));
+  }
+
+  template <Format>
+  struct Quad;
+};
+
+template <>
+struct Avx2::Quad<Format::f32> {
+  const float* p;
+  static constexpr int kBytes = 256;
+  inline explicit Quad(const uint8_t* q) : p(reinterpret_cast<const float*>(q)) {}
+  inline F at(int i) const { return load(p + i * 16); }
+};
+template <>
+struct Avx2::Quad<Format::f16> {
+  const uint8_t* p;
+  static constexpr int kBytes = 128;
+  inline explicit Quad(const uint8_t* q) : p(q) {}
+  inline F at(int i) const {
+    const __m128i* h = reinterpret_cast<const __m128i*>(p + i * 32);
+    return {_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1))};
+  }
+};
+template <>
+struct Avx2::Quad<Format::bf16> {
+  const uint8_t* p;
+  static constexpr int kBytes = 128;
+  inline explicit Quad(const uint8_t* q) : p(q) {}
+  inline F at(int i) const {
+    const uint8_t* q = p + (i / 2) * 64;
+    return {half_pair(q, i % 2), half_pair(q + 32, i % 2)};
+  }
+};
+template <>
+struct Avx2::Quad<Format::fp8> {
+  const uint8_t* p;
+  static constexpr int kBytes = 64;
+  inline explicit Quad(const uint8_t* q) : p(q) {}
+  // Lanes 4j..4j+3 of the pair i/2 are the bytes 16j + 8 (i/2) + {0..7}, even for k, odd for k + 1.
+  inline F at(int i) const {
+    const auto four = [&](int j, int shift) {
+      const __m128i q = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + j * 16 + (i / 2) * 8));
+      return _mm_srl_epi32(_mm_cvtepu16_epi32(q), _mm_cvtsi32_si128(shift));
+    };
+    const int shift = (i % 2) * 8;
+    return {from_fp8(_mm256_set_m128i(four(1, shift), four(0, shift))),
+            from_fp8(_mm256_set_m128i(four(3, shift), four(2, shift)))};
+  }
+};
+
+}  // namespace nemotron::cpu

@@ -1,0 +1,167 @@
+// AVX-512 (F, BW, VL, DQ, VBMI): 16 lanes of float in one register. Contract: simd_plain.h.
+#pragma once
+
+// GCC 12's own headers start vectors from themselves and then warn about it.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "cpu/kernels.h"
+
+namespace nemotron::cpu {
+
+// FP8 E4M3 as BF16: its two bytes by the low seven bits of the code. Every value is exact, the
+// subnormals too, which is why this is a table: the BF16 products flush what is not normal.
+struct Fp8Table {
+  alignas(64) uint8_t low[128];
+  alignas(64) uint8_t high[128];
+};
+constexpr Fp8Table make_fp8_table() {
+  Fp8Table t{};
+  for (int code = 0; code < 128; ++code) {
+    int exponent = code >> 3, mantissa = code & 7, bits = 0;
+    if (code == 0x7f) {
+      bits = 0x7fc0;
+    } else if (exponent > 0) {
+      bits = (exponent + 120) << 7 | mantissa << 4;
+    } else if (mantissa > 0) {
+      int shift = 0;
+      while (!(mantissa & 8)) mantissa <<= 1, ++shift;
+      bits = (121 - shift) << 7 | (mantissa & 7) << 4;
+    }
+    t.low[code] = uint8_t(bits & 0xff);
+    t.high[code] = uint8_t(bits >> 8);
+  }
+  return t;
+}
+inline constexpr Fp8Table kFp8Table = make_fp8_table();
+
+struct Avx512 {
+  using F = __m512;
+  using Pairs = __m512i;  // 16 pairs of bf16
+
+  static constexpr bool kDot = false;
+  // 32 registers: 24 sums, 4 widened weights.
+  static constexpr int kRows = 12, kPanels = 2, kFewRows = 4, kFewPanels = 4;
+
+  static inline F zero() { return _mm512_setzero_ps(); }
+  static inline F set1(float x) { return _mm512_set1_ps(x); }
+  static inline F load(const float* p) { return _mm512_loadu_ps(p); }
+  static inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static inline __mmask16 below(int n) { return n <= 0 ? 0 : n >= 16 ? 0xffff : __mmask16((1u << n) - 1); }
+  static inline F load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(below(n), p); }
+  static inline void store_n(float* p, F x, int n) { _mm512_mask_storeu_ps(p, below(n), x); }
+  static inline F add(F x, F y) { return _mm512_add_ps(x, y); }
+  static inline F sub(F x, F y) { return _mm512_sub_ps(x, y); }
+  static inline F mul(F x, F y) { return _mm512_mul_ps(x, y); }
+  static inline F div(F x, F y) { return _mm512_div_ps(x, y); }
+  static inline F fma(F x, F y, F z) { return _mm512_fmadd_ps(x, y, z); }
+  static inline F max(F x, F y) { return _mm512_max_ps(x, y); }
+  static inline F min(F x, F y) { return _mm512_min_ps(x, y); }
+  static inline F first(F x, int n, F other) { return _mm512_mask_mov_ps(other, below(n), x); }
+  static inline F select_lt(F a, F b, F x, F y) {
+    return _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), x);
+  }
+  static inline float sum(F x) {
+    const __m256 s = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    __m128 h = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_add_ss(h, _mm_shuffle_ps(h, h, 1)));
+  }
+  static inline double sum_double(F x) {
+    const __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(x));
+    const __m512d b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
+    return _mm512_reduce_add_pd(_mm512_add_pd(a, b));
+  }
+  static inline float max_lane(F x) { return _mm512_reduce_max_ps(x); }
+  static inline uint32_t ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+  static inline bool any_nan(F x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q) != 0; }
+  static inline F pow2(F n) {
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+  }
+  static inline F nearest(F x) {
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  static inline void store_bf16(uint16_t* p, F x) {
+    const __m512i u = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i r = _mm512_srli_epi32(
+        _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+    r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_srli_epi32(u, 16),
+                             _mm512_set1_epi32(0x40));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(r));
+  }
+  static inline F load_bf16(const uint16_t* p) {
+    const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+  }
+
+  template <Format>
+  static inline void prefetch(const uint8_t* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p + 2048), _MM_HINT_T0);
+  }
+
+  static inline F even(Pairs p) { return _mm512_castsi512_ps(_mm512_slli_epi32(p, 16)); }
+  static inline F odd(Pairs p) {
+    return _mm512_castsi512_ps(_mm512_and_si512(p, _mm512_set1_epi32(int(0xffff0000))));
+  }
+  // The pairs of k, k + 1 and of k + 2, k + 3.
+  template <Format format>
+  static inline void load_pairs(const uint8_t* p, Pairs out[2]) {
+    if constexpr (format == Format::bf16) {
+      out[0] = _mm512_loadu_si512(p);
+      out[1] = _mm512_loadu_si512(p + 64);
+    } else {
+      const __m512i code = _mm512_loadu_si512(p);
+      const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(kFp8Table.low), code,
+                                                   _mm512_load_si512(kFp8Table.low + 64));
+      const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(kFp8Table.high), code,
+                                                    _mm512_load_si512(kFp8Table.high + 64));
+      // high | (code & 0x80)
+      const __m512i sign = _mm512_ternarylogic_epi32(high, code, _mm512_set1_epi8(char(0x80)), 0xf8);
+      out[0] = _mm512_unpacklo_epi8(low, sign);
+      out[1] = _mm512_unpackhi_epi8(low, sign);
+    }
+  }
+
+  template <Format>
+  struct Quad;
+};
+
+template <>
+struct Avx512::Quad<Format::f32> {
+  const float* p;
+  static constexpr int kBytes = 256;
+  inline explicit Quad(const uint8_t* q) : p(reinterpret_cast<const float*>(q)) {}
+  inline F at(int i) const { return load(p + i * 16); }
+};
+template <>
+struct Avx512::Quad<Format::f16> {
+  const uint8_t* p;
+  static constexpr int kBytes = 128;
+  inline explicit Quad(const uint8_t* q) : p(q) {}
+  inline F at(int i) const {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i * 32)));
+  }
+};
+template <>
+struct Avx512::Quad<Format::bf16> {
+  Pairs w[2];
+  static constexpr int kBytes = 128;
+  inline explicit Quad(const uint8_t* q) { load_pairs<Format::bf16>(q, w); }
+  inline F at(int i) const { return i % 2 ? odd(w[i / 2]) : even(w[i / 2]); }
+};
+template <>
+struct Avx512::Quad<Format::fp8> {
+  Pairs w[2];
+  static constexpr int kBytes = 64;
+  inline explicit Quad(const uint8_t* q) { load_pairs<Format::fp8>(q, w); }
+  inline F at(int i) const { return i % 2 ? odd(w[i / 2]) : even(w[i / 2]); }
+};
+
+}  // namespace nemotron::cpu
