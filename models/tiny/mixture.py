@@ -12,6 +12,7 @@ MIXTURE = [
     (skills.chat, 4), (skills.refuse, 6), (tools.tool_call, 12), (tools.tool_answer, 4),
     (tools.tool_unused, 3),
 ]
+STEPS = ("count", "add", "subtract", "decimals")  # off has little to learn here: mostly on
 SYSTEM_TEXTS = ("You are a helpful assistant.", "You are a friendly assistant. Be brief.", "Answer in English.")
 
 
@@ -30,7 +31,7 @@ def dialogue(rng):
     """(prompt text, reply text, item, thinking) of one training example."""
     makers, weights = zip(*MIXTURE)
     item = rng.choices(makers, weights)[0](rng)
-    thinking = rng.random() < 0.68
+    thinking = rng.random() < (0.85 if item.skill in STEPS else 0.65)
     earlier = []
     if not item.tools and rng.random() < 0.06:
         other = rng.choice((skills.chat, skills.count, skills.add))(rng)

@@ -73,8 +73,11 @@ class Block(nn.Module):
         self.gate_up = nn.Parameter(torch.randn(2 * shape.ffn, w) / math.sqrt(w))
         self.down = nn.Parameter(torch.randn(w, shape.ffn) * out / math.sqrt(shape.ffn))
 
-    def forward(self, x, cos, sin, bias, past=None):
-        """bias [.., queries, keys] is added to the scores; past: (k, v) to extend, or None."""
+    def forward(self, x, cos, sin, bias, past=None, rows=None):
+        """bias [.., queries, keys] is added to the scores; past: (k, v) to extend, or None.
+
+        rows: the flat positions wanted from the last layer, [rows, width] comes back.
+        """
         batch, tokens, _ = x.shape
         group = self.shape.heads // self.shape.kv_heads
         qkv = F.linear(norm(x, self.attn_norm), self.qkv.to(x.dtype))
@@ -91,6 +94,8 @@ class Block(nn.Module):
         scores = (q @ k.transpose(-1, -2)).float() * HEAD**-0.5 + bias
         y = scores.softmax(-1).to(x.dtype) @ v
         x = x + F.linear(y.transpose(1, 2).reshape(batch, tokens, -1), self.o.to(x.dtype))
+        if rows is not None:
+            x = x.flatten(0, 1)[rows]
         gate, up = F.linear(norm(x, self.ffn_norm), self.gate_up.to(x.dtype)).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, self.down.to(x.dtype)), kept
 
@@ -105,14 +110,15 @@ class Llama(nn.Module):
         self.reward_head = None  # a vector [width] in the reward model
         self.register_buffer("rope", rope_table(), persistent=False)
 
-    def hidden(self, ids, dtype=torch.bfloat16):
-        """Final hidden states [batch, tokens, width] of right-padded ids [batch, tokens]."""
+    def hidden(self, ids, rows, dtype=torch.bfloat16):
+        """Final hidden states [rows, width] at flat positions of right-padded ids [batch, tokens]."""
         tokens = ids.shape[1]
         cos, sin = self.rope[:, :tokens, None]
         bias = torch.full((tokens, tokens), -torch.inf, device=ids.device).triu(1)
         x = F.embedding(ids, self.embed).to(dtype)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, cos, sin, bias)[0]
+        x = self.blocks[-1](x, cos, sin, bias, None, rows)[0]
         return norm(x, self.final_norm)
 
     def logits(self, hidden):
@@ -166,9 +172,8 @@ class Llama(nn.Module):
         ids = torch.zeros(len(sequences), longest, dtype=torch.long, device=self.embed.device)
         for row, sequence in enumerate(sequences):
             ids[row, : len(sequence)] = torch.tensor(sequence)
-        last = torch.tensor([len(sequence) - 1 for sequence in sequences], device=ids.device)
-        hidden = self.hidden(ids, dtype)[torch.arange(len(sequences), device=ids.device), last]
-        return hidden.float() @ self.reward_head
+        last = [row * longest + len(sequence) - 1 for row, sequence in enumerate(sequences)]
+        return self.hidden(ids, torch.tensor(last, device=ids.device), dtype).float() @ self.reward_head
 
     # -------------------------------------------------------------------------- files
 

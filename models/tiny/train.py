@@ -52,7 +52,7 @@ def batches(tok, seed: int, chunk: int, budget: int):
 
 
 def padded(length: int) -> int:
-    return -(-length // 16) * 16
+    return -(-length // 8) * 8
 
 
 def tensors(group, pad: int, device):
@@ -72,22 +72,56 @@ def rate(progress: float, step: int, hold: float) -> float:
     return min(1.0, (step + 1) / WARMUP, max(0.0, (1 - progress) / (1 - hold)))
 
 
-def optimizers(model, muon_lr: float, adam_lr: float):
-    matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
-    muon = torch.optim.Muon(matrices, lr=muon_lr, momentum=0.95, nesterov=True, weight_decay=0.01)
-    adam = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
-    return {"muon": (muon, muon_lr), "adam": (adam, adam_lr)}
+class Optimizer:
+    """Muon for the hidden matrices, AdamW for the rest. Ranks share the costly Muon step."""
 
+    def __init__(self, model, muon_lr: float, adam_lr: float, rank: int, world: int):
+        self.rank, self.world, self.params = rank, world, list(model.parameters())
+        self.matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
+        others = [p for p in self.params if not any(p is m for m in self.matrices)]
+        self.muon = torch.optim.Muon(self.matrices[rank::world], lr=muon_lr, momentum=0.95,
+                                     nesterov=True, weight_decay=0.01)
+        self.adam = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
+        self.peaks = ((self.muon, muon_lr), (self.adam, adam_lr))
 
-def average_gradients(model, world: int) -> None:
-    """One flat all-reduce a step."""
-    grads = [p.grad for p in model.parameters()]
-    flat = torch.cat([grad.flatten() for grad in grads])
-    dist.all_reduce(flat)
-    flat /= world
-    for grad, part in zip(grads, flat.split([grad.numel() for grad in grads])):
-        grad.copy_(part.view_as(grad))
+    def average_gradients(self) -> None:
+        """One flat all-reduce."""
+        grads = [p.grad for p in self.params]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads])):
+            grad.copy_(part.view_as(grad))
+
+    def share_matrices(self) -> None:
+        for rank in range(self.world):
+            mine = self.matrices[rank:: self.world]
+            flat = torch.cat([p.detach().flatten() for p in mine])
+            dist.broadcast(flat, rank)
+            for p, part in zip(mine, flat.split([p.numel() for p in mine])):
+                p.detach().copy_(part.view_as(p))
+
+    def step(self, factor: float) -> None:
+        if self.world > 1:
+            self.average_gradients()
+        torch.nn.utils.clip_grad_norm_(self.params, 1.0)
+        for optim, peak in self.peaks:
+            for group in optim.param_groups:
+                group["lr"] = peak * factor
+            optim.step()
+        if self.world > 1:
+            self.share_matrices()
+        for p in self.params:
+            p.grad.zero_()
+
+    def save(self, out: Path) -> None:
+        save(out / f"optimizer-{self.rank}-of-{self.world}.pt",
+             muon=self.muon.state_dict(), adam=self.adam.state_dict())
+
+    def load(self, out: Path) -> None:
+        loaded = torch.load(out / f"optimizer-{self.rank}-of-{self.world}.pt", weights_only=False)
+        self.muon.load_state_dict(loaded["muon"])
+        self.adam.load_state_dict(loaded["adam"])
 
 
 def save(path: Path, **state) -> None:
@@ -106,13 +140,12 @@ def worker(rank: int, world: int, args) -> None:
     torch.manual_seed(args.seed)
     shape = Shape(tok.size, args.width, args.layers, args.width // 64, 2, args.ffn)
     model = Llama(shape).to(device)
-    optims = optimizers(model, args.muon_lr, args.adam_lr)
+    optim = Optimizer(model, args.muon_lr, args.adam_lr, rank, world)
     state = {"step": 0, "tokens": 0, "chunk": 0, "batch": 0, "seconds": 0.0}
     if (out / "state.pt").exists():
         loaded = torch.load(out / "state.pt", weights_only=False)
         model.load_state_dict(loaded["model"])
-        for name, (optim, _) in optims.items():
-            optim.load_state_dict(loaded[name])
+        optim.load(out)
         state = loaded["state"]
     if not args.eager:
         for block in model.blocks:
@@ -120,7 +153,7 @@ def worker(rank: int, world: int, args) -> None:
     if rank == 0:
         print(json.dumps({"shape": shape_dict(shape), "parameters": sum(p.numel() for p in model.parameters()),
                           "device": device, "processes": world, **vars(args)}), flush=True)
-    start = saved = logged = time.time()
+    start = logged = time.time()
     base, window, seen = state["seconds"], [], 0
     groups = batches(tok, args.seed, state["chunk"], args.batch)
     while state["tokens"] < args.tokens:
@@ -128,17 +161,9 @@ def worker(rank: int, world: int, args) -> None:
             state["chunk"], state["batch"] = state["chunk"] + 1, 0
             groups = batches(tok, args.seed, state["chunk"], args.batch)
         ids, where, target = tensors(groups[state["batch"] * world + rank], tok.pad, device)
-        hidden = model.hidden(ids)
-        loss = F.cross_entropy(model.logits(hidden.flatten(0, 1)[where]), target)
+        loss = F.cross_entropy(model.logits(model.hidden(ids, where)), target)
         loss.backward()
-        if world > 1:
-            average_gradients(model, world)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optim, peak in optims.values():
-            for group in optim.param_groups:
-                group["lr"] = peak * rate(state["tokens"] / args.tokens, state["step"], args.hold)
-            optim.step()
-        model.zero_grad(set_to_none=False)
+        optim.step(rate(state["tokens"] / args.tokens, state["step"], args.hold))
         # Every rank must agree on the count, so padded sizes are counted as rank 0 budgets them.
         state["tokens"] += args.batch * world
         state["step"] += 1
@@ -152,10 +177,10 @@ def worker(rank: int, world: int, args) -> None:
                               "loss": round(sum(window) / len(window), 4), "tok_s": round(seen / (now - logged))}),
                   flush=True)
             window, seen, logged = [], 0, now
-        if rank == 0 and (now - saved > args.save_every or state["tokens"] >= args.tokens):
-            saved = now
-            save(out / "state.pt", model=model.state_dict(), state=state, args=vars(args),
-                 **{name: optim.state_dict() for name, (optim, _) in optims.items()})
+        if state["step"] % args.save_every == 0 or state["tokens"] >= args.tokens:
+            optim.save(out)
+            if rank == 0:
+                save(out / "state.pt", model=model.state_dict(), state=state, args=vars(args))
     if world > 1:
         dist.destroy_process_group()
 
@@ -174,7 +199,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--save-every", type=float, default=180, help="seconds")
+    parser.add_argument("--save-every", type=int, default=200, help="steps")
     parser.add_argument("--eager", action="store_true", help="do not compile the layers")
     args = parser.parse_args()
     args.run = os.getpid()

@@ -1,0 +1,152 @@
+"""Trains tiny-reward from tiny-reasoner: `python train_reward.py --base DIR --out DIR`.
+
+Pairs of a right and a wrong reply to one prompt; the wrong ones are generated slips and the
+reasoner's own mistakes (`--samples`, written by sample.py). The score is read at the closing
+<|eot_id|>. While training it is also read at every reply token: low from the first wrong token on.
+"""
+
+import argparse
+import json
+import os
+import random
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+
+import mixture
+import slips
+import tokenizer
+from evaluate import load_model
+from train import Optimizer, padded, rate, save
+
+POOL = 1024  # pairs drawn at a time
+
+
+def synthetic(rng):
+    """(prompt, right reply, wrong reply) of a fresh item."""
+    makers, weights = zip(*mixture.MIXTURE)
+    while True:
+        maker = rng.choices(makers, weights)[0]
+        item, thinking = maker(rng), rng.random() < 0.75
+        made = slips.wrong(rng, item, thinking, maker(rng))
+        if made:
+            prompt = tokenizer.render(mixture.system_turns(rng, thinking) + item.messages, item.tools)
+            return prompt, tokenizer.reply(item, thinking), made[1]
+
+
+def pool(tok, seed: str, samples: list, share: float, rows: int) -> list:
+    """Batches of `rows` pairs of similar length: (right ids, wrong ids, prompt length, first wrong)."""
+    rng, out = random.Random(seed), []
+    for _ in range(POOL):
+        prompt, right, wrong = rng.choice(samples) if rng.random() < share else synthetic(rng)
+        head = tok.encode(prompt)
+        right, wrong = (head + tok.encode(text) + [tok.eot] for text in (right, wrong))
+        first = next(i for i, (a, b) in enumerate(zip(right, wrong)) if a != b)
+        out.append((right, wrong, len(head), first))
+    out.sort(key=lambda pair: max(len(pair[0]), len(pair[1])))
+    groups = [out[i: i + rows] for i in range(0, len(out), rows)]
+    rng.shuffle(groups)
+    return groups
+
+
+def loss_of(model, group, pad: int, device):
+    """(loss, share of pairs in the right order)."""
+    sequences = [pair[0] for pair in group] + [pair[1] for pair in group]
+    width = padded(max(map(len, sequences)))
+    ids = torch.full((len(sequences), width), pad)
+    where, label, last = [], [], []  # reply tokens, 1 while all is right, and the closing one's index
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+        _, _, start, first = group[row % len(group)]
+        first = first if row >= len(group) else len(sequence)
+        where.extend(range(row * width + start, row * width + len(sequence)))
+        label.extend(float(i < first) for i in range(start, len(sequence)))
+        last.append(len(where) - 1)
+    where, label = torch.tensor(where, device=device), torch.tensor(label, device=device)
+    scores = model.hidden(ids.to(device), where).float() @ model.reward_head
+    final = scores[torch.tensor(last, device=device)]
+    good, bad = final.chunk(2)
+    pair = F.softplus(bad - good).mean() + 1e-3 * final.pow(2).mean()
+    steps = F.binary_cross_entropy_with_logits(scores, label)
+    return pair + steps, (good > bad).float().mean().item()
+
+
+def worker(rank: int, world: int, args) -> None:
+    torch.set_num_threads(args.threads)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{args.out}/rendezvous-{args.run}",
+                                rank=rank, world_size=world)
+    out = Path(args.out)
+    torch.manual_seed(args.seed)
+    model, tok = load_model(Path(args.base))
+    device = model.embed.device
+    model.reward_head = nn.Parameter(0.01 * torch.randn(model.shape.width, device=device))
+    optim = Optimizer(model, args.muon_lr, args.adam_lr, rank, world)
+    samples = []
+    if args.samples:
+        samples = [json.loads(line) for line in Path(args.samples).read_text().splitlines()]
+    step, chunk = 0, 0
+    if (out / "state.pt").exists():
+        loaded = torch.load(out / "state.pt", weights_only=False)
+        model.load_state_dict(loaded["model"])
+        optim.load(out)
+        step, chunk = loaded["state"]["step"], loaded["state"]["chunk"]
+    for block in model.blocks if not args.eager else []:
+        block.compile(dynamic=True)
+    groups, start, window = [], time.time(), []
+    while step < args.steps:
+        if len(groups) < world:
+            share = args.share if samples else 0.0
+            groups, chunk = pool(tok, f"{args.seed}/{chunk}", samples, share, args.rows), chunk + 1
+        mine, groups = groups[rank], groups[world:]
+        loss, order = loss_of(model, mine, tok.pad, device)
+        loss.backward()
+        optim.step(rate(step / args.steps, step, 0.3))
+        step += 1
+        window.append((loss.item(), order))
+        if rank == 0 and step % 25 == 0:
+            means = [round(sum(column) / len(window), 4) for column in zip(*window)]
+            print(json.dumps({"step": step, "seconds": round(time.time() - start), "loss": means[0],
+                              "order": means[1]}), flush=True)
+            window = []
+        if step % args.save_every == 0 or step == args.steps:
+            optim.save(out)
+            if rank == 0:
+                shape = {"width": model.shape.width, "layers": model.shape.layers, "ffn": model.shape.ffn}
+                save(out / "state.pt", model=model.state_dict(), state={"step": step, "chunk": chunk}, args=shape)
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", required=True, help="the reasoner: a Hugging Face or a training folder")
+    parser.add_argument("--out", required=True, help="checkpoints and logs, outside the repository")
+    parser.add_argument("--samples", help="the reasoner's mistakes, from sample.py")
+    parser.add_argument("--share", type=float, default=0.4, help="share of pairs from --samples")
+    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--rows", type=int, default=16, help="pairs a process and step")
+    parser.add_argument("--muon-lr", type=float, default=0.005)
+    parser.add_argument("--adam-lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save-every", type=int, default=100, help="steps")
+    parser.add_argument("--eager", action="store_true", help="do not compile the layers")
+    args = parser.parse_args()
+    args.run = os.getpid()
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "tokenizer.json").write_text((Path(args.base) / "tokenizer.json").read_text())
+    if args.processes == 1:
+        worker(0, 1, args)
+    else:
+        torch.multiprocessing.spawn(worker, (args.processes, args), args.processes)
+
+
+if __name__ == "__main__":
+    main()
