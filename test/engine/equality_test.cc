@@ -1,4 +1,5 @@
 // A request's tokens, text and logprobs do not depend on anything but the request.
+#include "engine/sampling.h"
 #include "tiny.h"
 
 namespace nemotron::test {
@@ -68,15 +69,16 @@ void expect_all_free(Client& client) {
   EXPECT(!s.failed_device);
 }
 
-EngineStats expect_equal(const EngineOptions& options) {
+EngineStats expect_equal(const EngineOptions& options, const std::vector<Request>& requests,
+                         const std::vector<Outcome>& expected) {
   Client client(options);
   EXPECT_OK(client.status());
   if (!client.status()) return {};
   std::vector<uint64_t> ids;
-  for (const Request& r : requests()) ids.push_back(client.submit(r));
+  for (const Request& r : requests) ids.push_back(client.submit(r));
   client.wait();
   for (size_t i = 0; i < ids.size(); ++i) {
-    const std::string different = difference(client.outcome(ids[i]), expected()[i]);
+    const std::string different = difference(client.outcome(ids[i]), expected[i]);
     if (!different.empty())
       fail(__FILE__, __LINE__, "request " + std::to_string(i) + ": " + different);
   }
@@ -116,7 +118,7 @@ TEST(alone_equals_in_a_batch) {
   for (const bool run_ahead : {false, true}) {
     EngineOptions o = tiny_options();
     o.run_ahead = run_ahead;
-    expect_equal(o);
+    expect_equal(o, requests(), expected());
   }
 }
 
@@ -124,7 +126,182 @@ TEST(alone_equals_chunked) {
   for (const int32_t budget : {1, 7, 16, 64, 512}) {
     EngineOptions o = tiny_options();
     o.max_batched_tokens = budget;
-    expect_equal(o);
+    expect_equal(o, requests(), expected());
+  }
+}
+
+TEST(alone_equals_after_a_prefix_hit) {
+  for (const bool run_ahead : {true, false}) {
+    EngineOptions o = tiny_options();
+    o.run_ahead = run_ahead;
+    Client client(o);
+    REQUIRE_OK(client.status());
+    // Once to fill the cache, then again, then with the output as part of the prompt.
+    int64_t cached = 0;
+    for (int round = 0; round < 2; ++round) {
+      for (size_t i = 0; i < requests().size(); ++i) {
+        const Outcome got = client.run(requests()[i]);
+        EXPECT_EQ(difference(got, expected()[i]), "");
+        if (requests()[i].sampling.num_prompt_logprobs < 0) cached += got.timings.cached_tokens;
+      }
+    }
+    EXPECT_GT(cached, 500);
+    Request first;
+    first.prompt = random_prompt(40, 7);
+    first.sampling.max_tokens = 60;
+    first.sampling.ignore_eos = true;
+    first.sampling.seed = 3;
+    first.sampling.num_logprobs = 1;
+    const Outcome a = client.run(first);
+    Request rest = first;  // the draws at the same positions, with half the output given
+    rest.prompt.insert(rest.prompt.end(), a.ids.begin(), a.ids.begin() + 30);
+    rest.sampling.max_tokens = 30;
+    const Outcome b = client.run(rest);
+    EXPECT_GE(b.timings.cached_tokens, 64);
+    EXPECT(std::equal(b.ids.begin(), b.ids.end(), a.ids.begin() + 30, a.ids.end()));
+    EXPECT(same_logprobs(b.logprobs, {a.logprobs.begin() + 30, a.logprobs.end()}));
+    expect_all_free(client);
+  }
+}
+
+// A pool that holds few of the requests at once.
+EngineOptions crowded_options() {
+  EngineOptions o = tiny_options();
+  o.max_model_len = 192;
+  o.kv_memory = 12 * 16 * (2 * 2 * 2 * 16 * 2);  // 12 blocks of 16 tokens
+  return o;
+}
+
+TEST(alone_equals_after_preemption) {
+  std::vector<Request> all;  // short prompts that grow long
+  for (uint32_t seed = 1; seed <= 16; ++seed) {
+    Request r = mixed_request(seed);
+    r.prompt = random_prompt(1 + seed % 20, seed);
+    r.sampling.max_tokens = int32_t(60 + seed * 4);
+    r.sampling.stop.clear();
+    r.sampling.ignore_eos = true;
+    all.push_back(r);
+  }
+  const std::vector<Outcome> plain = alone(all);
+  for (const bool prefix_cache : {true, false}) {
+    for (const bool run_ahead : {true, false}) {
+      EngineOptions o = crowded_options();
+      o.prefix_cache = prefix_cache;
+      o.run_ahead = run_ahead;
+      const EngineStats stats = expect_equal(o, all, plain);
+      EXPECT_GT(stats.preemptions, 10);
+    }
+  }
+}
+
+TEST(lookup_drafts_change_nothing) {
+  // With few tokens to choose from the text repeats itself, so that drafts are accepted.
+  std::vector<Request> all;
+  for (uint32_t seed = 1; seed <= 24; ++seed) {
+    Request r = mixed_request(seed);
+    if (seed % 2) {
+      r.sampling = {};
+      r.sampling.max_tokens = 100;
+      r.sampling.allowed_ids = {97, 98, 99};
+      r.sampling.seed = seed;
+      r.sampling.num_logprobs = 2;
+      r.sampling.temperature = seed % 4 == 1 ? 0 : 0.3f;
+    }
+    all.push_back(r);
+  }
+  const std::vector<Outcome> plain = alone(all);
+  for (const int32_t budget : {7, 64}) {
+    EngineOptions o = tiny_options();
+    o.max_batched_tokens = budget;
+    Client client(o);
+    REQUIRE_OK(client.status());
+    std::vector<uint64_t> ids;
+    for (size_t i = 0; i < all.size(); ++i) {
+      Request r = all[i];
+      r.sampling.lookup_tokens = int32_t(1 + i % 6);
+      ids.push_back(client.submit(r));
+    }
+    client.wait();
+    for (size_t i = 0; i < all.size(); ++i) {
+      EXPECT_EQ(difference(client.outcome(ids[i]), plain[i]), "");
+    }
+    const EngineStats s = client.engine().stats();
+    EXPECT_GT(s.drafted, 100);
+    EXPECT_GT(s.accepted, 10);
+    EXPECT_LT(s.accepted, s.drafted);
+    expect_all_free(client);
+  }
+}
+
+TEST(choices_equal_single_requests) {
+  for (const bool run_ahead : {true, false}) {
+    EngineOptions o = tiny_options();
+    o.run_ahead = run_ahead;
+    for (size_t i = 0; i < 12; ++i) {
+      Request many = requests()[i];
+      many.n = 5;
+      many.sampling.temperature = 1;
+      Client client(o);
+      REQUIRE_OK(client.status());
+      const uint64_t id = client.submit(many);
+      client.wait();
+      const std::vector<Outcome> choices = client.outcomes(id);
+      std::set<std::vector<int32_t>> distinct;
+      for (int32_t choice = 0; choice < many.n; ++choice) {
+        Request one = many;
+        one.n = 1;
+        one.sampling.seed = choice_seed(many.sampling.seed, choice);
+        EXPECT_EQ(difference(client.run(one), choices[size_t(choice)]), "");
+        distinct.insert(choices[size_t(choice)].ids);
+        // Siblings take the shared prompt from the cache, all but its last block.
+        const int32_t shared = (int32_t(many.prompt.size()) - 1) / o.block_size * o.block_size;
+        EXPECT_EQ(choices[size_t(choice)].timings.cached_tokens, choice == 0 ? 0 : shared);
+      }
+      EXPECT_GT(distinct.size(), 1u);
+    }
+  }
+}
+
+// Everything at once: submits and aborts at random moments, small pool, shared prompts, drafts.
+TEST(alone_equals_under_random_load) {
+  for (uint32_t seed = 1; seed <= 6; ++seed) {
+    std::mt19937 rng(seed);
+    EngineOptions o = crowded_options();
+    o.max_batched_tokens = int32_t(8 + rng() % 60);
+    o.max_seqs = int32_t(2 + rng() % 7);
+    o.device.threads = int32_t(1 + rng() % 2);
+    Client client(o);
+    REQUIRE_OK(client.status());
+    std::map<uint64_t, size_t> which;
+    std::set<uint64_t> aborted;
+    for (int turn = 0; turn < 150; ++turn) {
+      const size_t i = rng() % requests().size();
+      Request r = requests()[i];
+      r.priority = int32_t(rng() % 3);
+      r.cache_salt = rng() % 4 ? "" : "salt";
+      if (rng() % 3 == 0) r.sampling.lookup_tokens = 4;
+      const uint64_t id = client.submit(r);
+      which[id] = i;
+      if (rng() % 5 == 0) {
+        const uint64_t victim = 1 + rng() % id;
+        client.abort(victim);
+        aborted.insert(victim);
+      }
+      while (rng() % 3 == 0 && !client.idle()) client.wait(false);
+    }
+    client.wait();
+    for (const auto& [id, i] : which) {
+      const Outcome& got = client.outcome(id);
+      const Outcome& whole = expected()[i];
+      if (got.finish == Finish::abort) {
+        EXPECT(aborted.contains(id));
+        EXPECT(got.ids.size() <= whole.ids.size() &&
+               std::equal(got.ids.begin(), got.ids.end(), whole.ids.begin()));
+      } else {
+        EXPECT_EQ(difference(got, whole), "");
+      }
+    }
+    expect_all_free(client);
   }
 }
 
