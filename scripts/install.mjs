@@ -125,7 +125,8 @@ const buildAddon = () => {
     ...(process.env.CXX ? [`--CDCMAKE_CXX_COMPILER=${process.env.CXX}`] : []),
   ])
   const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism())
-  run('building the addon', 'cmake', ['--build', build, '--config', 'Release', '--parallel', jobs])
+  const target = ['--config', 'Release', '--target', 'nemotron', '--parallel', jobs]
+  run('building the addon', 'cmake', ['--build', build, ...target])
 }
 
 // An installed package has dist/ inside and no sources; a checkout has the sources.

@@ -1,0 +1,123 @@
+// `npm test`: brings the build up to date, runs every C++ test executable and every test/**/*.test.ts,
+// and ends with `N passed, N failed` over all of them.
+//   node scripts/test.mjs [--long] [part of a suite's name...]
+// --long adds test/**/*.long.test.ts, ctest's label "long", and NEMOTRON_TEST_LONG=1 for the rest.
+
+import { spawn, spawnSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const build = join(root, 'build')
+const wanted = process.argv.slice(2).filter((argument) => argument !== '--long')
+const long = process.argv.includes('--long')
+if (long) process.env.NEMOTRON_TEST_LONG = '1'
+const suiteTimeoutMs = long ? 3_600_000 : 300_000
+
+const isWanted = (name) => wanted.length === 0 || wanted.some((part) => name.includes(part))
+const total = { passed: 0, failed: 0 }
+
+const step = (what, command, args) => {
+  const began = Date.now()
+  const { status, stdout, stderr } = spawnSync(command, args, {
+    cwd: root,
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+  })
+  if (status !== 0) {
+    console.log(`${stdout}${stderr}`)
+    console.log(`FAILED ${what}`)
+    console.log('0 passed, 1 failed')
+    process.exit(1)
+  }
+  console.log(`${what} (${((Date.now() - began) / 1000).toFixed(1)} s)`)
+  return stdout
+}
+
+/** Runs to the end with all output kept. */
+const capture = (command, args) =>
+  new Promise((resolve) => {
+    const child = spawn(command, args, {
+      cwd: root,
+      timeout: suiteTimeoutMs,
+      killSignal: 'SIGKILL',
+    })
+    let output = ''
+    child.stdout.on('data', (data) => {
+      output += data
+    })
+    child.stderr.on('data', (data) => {
+      output += data
+    })
+    child.on('error', (error) => resolve({ ok: false, output: String(error) }))
+    child.on('close', (code, signal) => {
+      if (signal) output += `\nended by ${signal} (limit ${suiteTimeoutMs / 1000} s)\n`
+      resolve({ ok: code === 0, output })
+    })
+  })
+
+const number = (text, pattern) => Number(text.match(pattern)?.[1] ?? 0)
+
+const runSuite = async ({ name, command, args, count }) => {
+  const began = Date.now()
+  const { ok, output } = await capture(command, args)
+  const counted = count(output)
+  const passed = counted.passed
+  const failed = ok ? 0 : Math.max(counted.failed, 1)
+  total.passed += passed
+  total.failed += failed
+  const seconds = ((Date.now() - began) / 1000).toFixed(1)
+  console.log(
+    `${ok ? 'ok    ' : 'FAILED'} ${name}: ${passed} passed, ${failed} failed (${seconds} s)`,
+  )
+  for (const line of counted.skipped) console.log(`       skipped: ${line}`)
+  if (!ok) console.log(output)
+}
+
+/** test/check.h ends with "N passed, N failed". */
+const countCpp = (output) => ({
+  passed: number(output, /^(\d+) passed, \d+ failed$/m),
+  failed: number(output, /^\d+ passed, (\d+) failed$/m),
+  skipped: [...output.matchAll(/^skipped:? (.*)$/gim)].map(([, line]) => line),
+})
+
+const countNode = (output) => ({
+  passed: number(output, /^ℹ pass (\d+)$/m),
+  failed: number(output, /^ℹ fail (\d+)$/m) + number(output, /^ℹ cancelled (\d+)$/m),
+  skipped: [...new Set([...output.matchAll(/^\s*﹣ (.*)$/gm)].map(([, line]) => line))],
+})
+
+const cppSuites = () => {
+  const { tests } = JSON.parse(
+    step('list the C++ tests', 'ctest', ['--test-dir', build, '--show-only=json-v1']),
+  )
+  return tests.flatMap(({ name, command, properties }) => {
+    const labels = properties?.find((property) => property.name === 'LABELS')?.value ?? []
+    if (!command || (labels.includes('long') && !long)) return []
+    return [{ name, command: command[0], args: command.slice(1), count: countCpp }]
+  })
+}
+
+const nodeSuites = () =>
+  readdirSync(join(root, 'test'), { recursive: true })
+    .filter((path) => path.endsWith('.test.ts') && (long || !path.endsWith('.long.test.ts')))
+    .sort()
+    .map((path) => ({
+      name: path.replace(/\.test\.ts$/, ''),
+      command: process.execPath,
+      args: ['--import', 'tsx', '--test', '--test-reporter=spec', join('test', path)],
+      count: countNode,
+    }))
+
+const began = Date.now()
+step('build the addon and dist', process.execPath, [join(root, 'scripts/install.mjs')])
+const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism())
+step('build the C++ tests', 'cmake', ['--build', build, '--parallel', jobs])
+for (const suite of [...cppSuites(), ...nodeSuites()].filter(({ name }) => isWanted(name))) {
+  await runSuite(suite)
+}
+console.log(`${((Date.now() - began) / 60_000).toFixed(1)} minutes`)
+console.log(`${total.passed} passed, ${total.failed} failed`)
+process.exit(total.failed > 0 || total.passed === 0 ? 1 : 0)
