@@ -31,6 +31,7 @@ type Prompt = {
   readonly ids: readonly number[]
   /** As echoed. */
   readonly text: string
+  readonly raw: boolean
   readonly dropped: number
 }
 
@@ -76,7 +77,12 @@ const encodePrompt = async (
     throw badRequest(`Invalid value for '${param}': the prompt has no tokens.`, param)
   const whole = typeof raw === 'string' && dropped === 0
   const skipSpecial = body.skip_special_tokens ?? true
-  return { ids, dropped, text: whole ? raw : model.tokenizer.decode(ids, { skipSpecial }) }
+  return {
+    ids,
+    dropped,
+    raw: whole,
+    text: whole ? raw : model.tokenizer.decode(ids, { skipSpecial }),
+  }
 }
 
 const planCompletion = async (
@@ -136,6 +142,7 @@ const makeTexts = (plan: Plan): CompletionText[] =>
         tokenizer: plan.model.tokenizer,
         echo: plan.body.echo === true ? prompt : undefined,
         logprobs: plan.body.logprobs !== undefined,
+        skipSpecial: plan.body.skip_special_tokens ?? true,
       }),
     ),
   )

@@ -69,7 +69,12 @@ const ownTemplate = async (
     : z.looseObject({ chat_template: z.string() }).parse(JSON.parse(json)).chat_template
 }
 
-type TemplateSource = { readonly source: string; readonly warning?: string }
+type TemplateSource = {
+  readonly source: string
+  /** It came with the checkpoint or from the user: what it says of the model counts. */
+  readonly own: boolean
+  readonly warning?: string
+}
 
 /** The checkpoint's own template; a built-in one only where it has none, and never silently. */
 export const findTemplate = async (
@@ -77,18 +82,21 @@ export const findTemplate = async (
   settings: { readonly name: string; readonly file: string | undefined },
   tokenizer: Tokenizer,
 ): Promise<TemplateSource> => {
-  if (settings.file !== undefined) return { source: await readFile(settings.file, 'utf8') }
+  if (settings.file !== undefined)
+    return { source: await readFile(settings.file, 'utf8'), own: true }
   const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
   const own = await ownTemplate(folder, config)
-  if (own !== undefined) return { source: own }
-  const name = findEntry(settings.name)?.template ?? 'nemotron_super'
+  if (own !== undefined) return { source: own, own: true }
+  const name = findEntry(settings.name)?.template ?? 'nemotron_70b'
   if (!tokenizer.special.has('<|start_header_id|>'))
     return {
       source: '',
+      own: false,
       warning: `${settings.name} has no chat template and none of ours fits its tokens: chat is refused, /v1/completions works`,
     }
   return {
     source: BUILT_IN[name],
+    own: false,
     warning: `${settings.name} has no chat template: the built-in ${name} is used`,
   }
 }
@@ -123,6 +131,8 @@ export type LoadHooks = {
   readonly warn: (message: string) => void
 }
 
+const ENGINE_QUEUE = 1 << 20
+
 const engineOptions = (
   folder: string,
   settings: ModelSettings,
@@ -136,7 +146,8 @@ const engineOptions = (
   memoryUtilization: utilization,
   maxNumSeqs: settings.max_num_seqs,
   blockSize: settings.block_size,
-  maxWaiting: settings.max_waiting,
+  // The queue is bounded here, by sequences (gate.ts), so that one request may bring many prompts.
+  maxWaiting: ENGINE_QUEUE,
   prefixCache: settings.prefix_cache,
   ...(settings.kv_cache_memory !== undefined && { kvCacheMemory: settings.kv_cache_memory }),
   ...(settings.max_model_len !== undefined && { maxModelLen: settings.max_model_len }),
@@ -164,13 +175,13 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     settings.names
   const tokenizer = await loadTokenizer(folder)
   const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
-  const { source, warning } = await findTemplate(
+  const { source, own, warning } = await findTemplate(
     folder,
     { name: settings.model, file: settings.chat_template },
     tokenizer,
   )
   if (warning !== undefined) hooks.warn(warning)
-  const profile = makeProfile(settings.model, source)
+  const profile = makeProfile(settings.model, own ? source : '')
   const template = createTemplate({
     source,
     tokenizer,

@@ -50,34 +50,51 @@ export type CompletionLogprobs = {
   readonly text_offset: number[]
 }
 
-/** `offset`: where the first token begins in the text; the chosen token is always among the top. */
+/** Where tokens begin in the text, in characters; a piece of one begins where the character does. */
+export type Offsets = { readonly next: (bytes: Uint8Array) => number }
+
+export const createOffsets = (): Offsets => {
+  const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+  let characters = 0
+  return {
+    next: (bytes) => {
+      const at = characters
+      for (const _ of decoder.decode(bytes, { stream: true })) characters++
+      return at
+    },
+  }
+}
+
+/** One entry a token; `shown`: does it stand in the text? The chosen token is always among the top. */
 export const completionLogprobs = (
   entries: readonly (TokenLogprob | null)[],
   ids: readonly number[],
   tokenizer: Tokenizer,
-  offset: number,
-): { readonly logprobs: CompletionLogprobs; readonly end: number } => {
-  const logprobs: CompletionLogprobs = {
+  offsets: Offsets,
+  shown: (id: number, position: number) => boolean,
+): CompletionLogprobs => {
+  const out: CompletionLogprobs = {
     tokens: [],
     token_logprobs: [],
     top_logprobs: [],
     text_offset: [],
   }
-  let at = offset
   entries.forEach((entry, i) => {
-    const text = tokenText(tokenizer, entry?.id ?? ids[i] ?? 0)
-    logprobs.tokens.push(text)
-    logprobs.text_offset.push(at)
-    logprobs.token_logprobs.push(entry ? finite(entry.logprob) : null)
-    if (entry) {
-      const top: Record<string, number> = {}
-      for (const one of entry.top) top[tokenText(tokenizer, one.id)] ??= finite(one.logprob)
-      top[text] ??= finite(entry.logprob)
-      logprobs.top_logprobs.push(top)
-    } else logprobs.top_logprobs.push(null)
-    at += text.length
+    const id = entry?.id ?? ids[i] ?? 0
+    const text = tokenText(tokenizer, id)
+    out.tokens.push(text)
+    out.text_offset.push(offsets.next(shown(id, i) ? tokenizer.bytes(id) : new Uint8Array()))
+    out.token_logprobs.push(entry ? finite(entry.logprob) : null)
+    if (entry === null) {
+      out.top_logprobs.push(null)
+      return
+    }
+    const top: Record<string, number> = {}
+    for (const one of entry.top) top[tokenText(tokenizer, one.id)] ??= finite(one.logprob)
+    top[text] ??= finite(entry.logprob)
+    out.top_logprobs.push(top)
   })
-  return { logprobs, end: at }
+  return out
 }
 
 export const joinCompletionLogprobs = (
