@@ -138,7 +138,10 @@ const readText = async (path: string): Promise<string> => {
     return await readFile(path, 'utf8')
   } catch (error) {
     throw new EngineFailure(
-      { code: 'not_found', message: `${path} cannot be read: ${String(error)}` },
+      {
+        code: 'not_found',
+        message: `${path} cannot be read (${(error as NodeJS.ErrnoException).code})`,
+      },
       { cause: error },
     )
   }

@@ -143,12 +143,12 @@ void EngineHost::hold_loop(bool on) {
 }
 
 void EngineHost::handle_news(News news) {
+  if (news.plan) on_plan_.Call({plan_object(env_, *news.plan)});
   if (news.progress) {
     on_progress_.Call({Napi::String::New(env_, news.progress->phase),
                        Napi::Number::New(env_, double(news.progress->bytes_done)),
                        Napi::Number::New(env_, double(news.progress->bytes_total))});
   }
-  if (news.plan) on_plan_.Call({plan_object(env_, *news.plan)});
   if (news.opened) {
     engine_ = std::move(news.engine);
     hold_loop(false);

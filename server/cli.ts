@@ -1,0 +1,19 @@
+#!/usr/bin/env node
+// The command line. Each subcommand is a file in commands/.
+
+import { Command } from 'commander'
+import { addGenerateCommand } from './commands/generate.js'
+import { addInfoCommand } from './commands/info.js'
+import { addPullCommand } from './commands/pull.js'
+import { addServeCommand } from './commands/serve.js'
+import { VERSION } from './version.js'
+
+const program = new Command('nemotron-server')
+  .description('Inference server for NVIDIA Nemotron models.')
+  .version(VERSION)
+  .showHelpAfterError('(add --help for help)')
+
+for (const add of [addServeCommand, addGenerateCommand, addPullCommand, addInfoCommand])
+  add(program)
+
+await program.parseAsync()

@@ -1,0 +1,171 @@
+// `nemotron-server generate`: one prompt, streamed to the terminal.
+
+import { text } from 'node:stream/consumers'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { createEngine } from '../engine.js'
+import { tell } from '../log.js'
+import { createProgress } from '../progress.js'
+import { loadTokenizer } from '../tokenizer.js'
+import type { Delta, EngineOptions, Sampling, Timings, Tokenizer } from '../types.js'
+
+type Flags = Pick<
+  EngineOptions,
+  'model' | 'device' | 'dtype' | 'kvCacheDtype' | 'maxModelLen' | 'threads'
+> &
+  Pick<
+    Sampling,
+    | 'maxTokens'
+    | 'minTokens'
+    | 'temperature'
+    | 'topP'
+    | 'topK'
+    | 'minP'
+    | 'repetitionPenalty'
+    | 'presencePenalty'
+    | 'frequencyPenalty'
+    | 'stop'
+    | 'ignoreEos'
+    | 'lookupTokens'
+  > & { readonly seed?: bigint; readonly special?: boolean; readonly quiet?: boolean }
+
+const number = (value: string): number => {
+  const result = Number(value)
+  if (value.trim() === '' || !Number.isFinite(result)) {
+    throw new InvalidArgumentError('It must be a number.')
+  }
+  return result
+}
+
+const integer = (value: string): number => {
+  const result = number(value)
+  if (!Number.isSafeInteger(result)) throw new InvalidArgumentError('It must be an integer.')
+  return result
+}
+
+const bigInteger = (value: string): bigint => {
+  if (!/^-?\d+$/.test(value)) throw new InvalidArgumentError('It must be an integer.')
+  return BigInt(value)
+}
+
+const collect = (value: string, previous: readonly string[] = []): readonly string[] => [
+  ...previous,
+  value,
+]
+
+const encodePrompt = async (tokenizer: Tokenizer, prompt: string): Promise<readonly number[]> => {
+  const ids = await tokenizer.encode(prompt, { special: true })
+  const { bosId } = tokenizer
+  return bosId === null || ids[0] === bosId ? ids : [bosId, ...ids]
+}
+
+const summary = (prompt: number, generated: number, last: Delta | undefined): string => {
+  const timings: Timings | undefined = last?.timings
+  if (!timings) return `${prompt} prompt tokens, ${generated} generated`
+  const { cachedTokens, prefillSeconds, decodeSeconds, draftedTokens, acceptedTokens } = timings
+  const cached = cachedTokens > 0 ? ` (${cachedTokens} cached)` : ''
+  // The first token comes out of the prefill.
+  const rate = decodeSeconds > 0 && generated > 1 ? (generated - 1) / decodeSeconds : undefined
+  return [
+    `${prompt} prompt tokens${cached} in ${prefillSeconds.toFixed(3)} s`,
+    `${generated} generated in ${decodeSeconds.toFixed(3)} s${rate ? ` (${rate.toFixed(1)} tokens/s)` : ''}`,
+    ...(draftedTokens > 0 ? [`${acceptedTokens} of ${draftedTokens} drafts accepted`] : []),
+    `ended by ${last?.finish}${last?.stopReason === undefined ? '' : ` ${JSON.stringify(last.stopReason)}`}`,
+  ].join(', ')
+}
+
+const openEngine = async (flags: Flags, tokenizer: Tokenizer) => {
+  const progress = createProgress()
+  const { model, device, dtype, kvCacheDtype, maxModelLen, threads, quiet } = flags
+  const engine = await createEngine(
+    {
+      model,
+      maxNumSeqs: 1,
+      ...(device && { device }),
+      ...(dtype && { dtype }),
+      ...(kvCacheDtype && { kvCacheDtype }),
+      ...(maxModelLen && { maxModelLen }),
+      ...(threads && { threads }),
+      ...(!quiet && {
+        onPlan: (plan) => tell(plan.table.trimEnd()),
+        onProgress: ({ phase, bytesDone, bytesTotal }) =>
+          progress.update(phase, bytesDone, bytesTotal),
+      }),
+    },
+    tokenizer,
+  ).finally(progress.finish)
+  if (!quiet) tell(`${engine.info.device} (${engine.info.deviceNote})`)
+  return engine
+}
+
+/** Aborts on the first Ctrl-C and when the reader of our output is gone; a second Ctrl-C kills. */
+const interruption = (): AbortSignal => {
+  const controller = new AbortController()
+  process.once('SIGINT', () => controller.abort())
+  process.stdout.once('error', () => controller.abort())
+  return controller.signal
+}
+
+const run = async (given: string, flags: Flags): Promise<void> => {
+  const prompt = given === '-' ? await text(process.stdin) : given
+  const tokenizer = await loadTokenizer(flags.model)
+  const promptTokenIds = await encodePrompt(tokenizer, prompt)
+  const engine = await openEngine(flags, tokenizer)
+  const { model, device, dtype, kvCacheDtype, maxModelLen, threads, special, quiet, ...sampling } =
+    flags
+  const signal = interruption()
+  let generated = 0
+  let last: Delta | undefined
+  try {
+    const request = { promptTokenIds, sampling: { ...sampling, skipSpecialTokens: !special } }
+    for await (const delta of engine.generate(request, { signal })) {
+      process.stdout.write(delta.text)
+      generated += delta.tokenIds.length
+      last = delta
+    }
+  } finally {
+    await engine.close()
+  }
+  process.stdout.write('\n')
+  if (last?.error) throw new Error(last.error.message)
+  if (!quiet) tell(summary(promptTokenIds.length, generated, last))
+  if (signal.aborted) process.exitCode = 130
+}
+
+export const addGenerateCommand = (program: Command): void => {
+  program
+    .command('generate')
+    .description('Continue a prompt and stream the text to the terminal.')
+    .argument(
+      '<prompt>',
+      'raw text; special tokens such as <|eot_id|> are parsed; -: standard input',
+    )
+    .requiredOption('--model <folder>', 'a Hugging Face folder')
+    .option('--max-tokens <n>', 'longest output', integer, 256)
+    .option('--min-tokens <n>', 'shortest output', integer)
+    .option('--temperature <t>', '0: the likeliest token each time', number, 0)
+    .option('--top-p <p>', 'draw from the likeliest tokens of this probability', number)
+    .option('--top-k <k>', 'draw from this many likeliest tokens', integer)
+    .option('--min-p <p>', "draw from tokens with this share of the likeliest one's", number)
+    .option('--repetition-penalty <x>', 'above 1: repeat less', number)
+    .option('--presence-penalty <x>', '-2 to 2', number)
+    .option('--frequency-penalty <x>', '-2 to 2', number)
+    .option('--seed <n>', 'the same draws again', bigInteger)
+    .option('--stop <text>', 'end before this text (may repeat)', collect)
+    .option('--ignore-eos', 'go on after the end of a turn')
+    .option('--special', 'show special tokens of the output')
+    .option('--lookup-tokens <n>', 'drafts a step from the prompt itself (lossless)', integer)
+    .addOption(new Option('--device <kind>', 'where to run').choices(['auto', 'cpu', 'cuda']))
+    .addOption(new Option('--dtype <type>', 'of the weights').choices(['auto', 'bf16', 'fp8']))
+    .addOption(
+      new Option('--kv-cache-dtype <type>', 'of the KV cache').choices(['auto', 'bf16', 'fp8']),
+    )
+    .option('--max-model-len <n>', 'longest sequence', integer)
+    .option('--threads <n>', 'of the CPU', integer)
+    .option('--quiet', 'only the text')
+    .action(async (prompt: string, flags: Flags) => {
+      await run(prompt, flags).catch((error) => {
+        tell(`error: ${error instanceof Error ? error.message : String(error)}`)
+        process.exitCode = 1
+      })
+    })
+}

@@ -1,0 +1,88 @@
+// `nemotron-server info`: what a checkpoint is, and the memory it needs on common GPUs.
+
+import type { Command } from 'commander'
+import { tell } from '../log.js'
+import { type GpuFit, loadAddon, type NativeModelInfo } from '../native.js'
+import { findEntry } from '../registry.js'
+
+const gigabytes = (bytes: number): string =>
+  bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`
+
+const short = (count: number): string =>
+  count >= 1e9 ? `${(count / 1e9).toFixed(2)} B` : `${(count / 1e6).toFixed(2)} M`
+
+const tokens = (count: number): string =>
+  count >= 1e6 ? `${(count / 1e6).toFixed(1)} M` : `${(count / 1e3).toFixed(0)} K`
+
+/** Columns as wide as their widest cell; the first one is flush left. */
+const layOut = (rows: readonly (readonly string[])[]): string => {
+  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0))) ?? []
+  const pad = (cell: string, i: number) =>
+    i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)
+  return rows.map((row) => `  ${row.map(pad).join('  ')}`.trimEnd()).join('\n')
+}
+
+const gpuTable = (gpus: readonly GpuFit[], stored: string): string => {
+  const rows = gpus.map((fit) => [
+    fit.gpu,
+    String(fit.ranks),
+    fit.format === 'fp8' ? 'fp8' : stored,
+    gigabytes(fit.weights),
+    ...(fit.kvTokensBf16 === 0 && fit.kvTokensFp8 === 0
+      ? ['do not fit', '']
+      : [tokens(fit.kvTokensBf16), tokens(fit.kvTokensFp8)]),
+  ])
+  return layOut([['GPU', 'GPUs', 'weights', 'on each', 'tokens of KV, bf16', 'KV, fp8'], ...rows])
+}
+
+const rope = ({ ropeTheta, ropeScaling }: NativeModelInfo['config']): string =>
+  `theta ${ropeTheta}${ropeScaling === 'none' ? '' : `, ${ropeScaling} scaling`}`
+
+const facts = (folder: string, info: NativeModelInfo): readonly (readonly string[])[] => {
+  const { config } = info
+  const entry = findEntry(folder)
+  const weights = config.quantization === 'none' ? config.dtype : `FP8 (${config.quantization})`
+  return [
+    ['model', entry?.name ?? 'not in models/registry.json'],
+    ['architecture', config.architecture],
+    [
+      'kind',
+      config.reward === 'none' ? 'chat' : `reward (${config.reward}): ${config.rewardLabels}`,
+    ],
+    ['parameters', short(info.parameters)],
+    ['weights', `${weights}, ${gigabytes(info.bytes)} in ${info.tensors} tensors`],
+    [
+      'layers',
+      `${config.layers}, hidden ${config.hidden}, intermediate ${config.intermediate}, ` +
+        `${config.qHeads} query and ${config.kvHeads} KV heads of ${config.headDim}`,
+    ],
+    ['vocabulary', `${config.vocab}${config.tied ? ', embedding and head tied' : ''}`],
+    ['context', `${config.maxPosition} tokens, rope ${rope(config)}`],
+    ['bos, eos', `${config.bosId < 0 ? 'none' : config.bosId}, ${config.eosIds.join(' ')}`],
+  ]
+}
+
+export const addInfoCommand = (program: Command): void => {
+  program
+    .command('info')
+    .description('Say what a checkpoint is and what memory it needs on common GPUs.')
+    .argument('<folder>', 'a Hugging Face folder')
+    .option('--json', 'for programs')
+    .action((folder: string, { json }: { readonly json?: boolean }) => {
+      const info = loadAddon().modelInfo(folder, findEntry(folder)?.reward_row ?? -1)
+      if ('code' in info) {
+        tell(`error: ${info.message}`)
+        process.exitCode = 1
+        return
+      }
+      if (json) {
+        process.stdout.write(`${JSON.stringify(info, null, 2)}\n`)
+        return
+      }
+      const stored = info.config.quantization === 'none' ? info.config.dtype.toLowerCase() : 'fp8'
+      const lines = facts(folder, info).map(
+        ([name = '', value = '']) => `${name.padEnd(14)}${value}`,
+      )
+      process.stdout.write(`${lines.join('\n')}\n\n${gpuTable(info.gpus, stored)}\n`)
+    })
+}
