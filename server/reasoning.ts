@@ -36,7 +36,7 @@ const partialTag = (text: string, tag: string): number => {
 export const createSplitter = (start: Start): Splitter => {
   // opening: is there a tag? thinking: inside. gap: blank space before the answer. answer: the rest.
   let state: 'opening' | 'thinking' | 'gap' | 'answer' =
-    start === 'thinking' ? 'thinking' : 'opening'
+    start === 'thinking' || start === 'answer' ? start : 'opening'
   let held = '' // not yet decided
   let blank = true // no thinking text has come out yet: leading blank space is dropped
   let untagged = '' // thinking that no opening tag announced
