@@ -1,0 +1,317 @@
+#include "engine/block_manager.h"
+
+#include <algorithm>
+#include <memory>
+#include <random>
+#include <set>
+
+#include "../check.h"
+
+namespace nemotron::test {
+namespace {
+
+using Ids = std::vector<int32_t>;
+using Reason = CacheMiss::Reason;
+
+Sequence sequence(const BlockManager& blocks, Ids tokens, const std::string& salt = "") {
+  Sequence s;
+  s.tokens = std::move(tokens);
+  s.num_prompt = int32_t(s.tokens.size());
+  s.salt_root = blocks.root(salt);
+  return s;
+}
+
+// Admits, "computes" and publishes everything known; returns the cached tokens and why not more.
+std::pair<int32_t, CacheMiss> compute(BlockManager& blocks, Sequence& s) {
+  BlockManager::Match match;
+  blocks.match(s, &match);
+  const CacheMiss miss = blocks.explain(s, match);
+  EXPECT(blocks.admit(s, match, 0));
+  const int32_t cached = s.num_computed;
+  s.num_computed = int32_t(s.tokens.size());
+  blocks.publish(s);
+  return {cached, miss};
+}
+
+Ids range(int32_t from, int32_t to) {
+  Ids ids;
+  for (int32_t i = from; i < to; ++i) ids.push_back(i);
+  return ids;
+}
+Ids operator+(Ids a, const Ids& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+TEST(a_prompt_is_found_again_up_to_its_last_token) {
+  BlockManager blocks(16, 4, true);
+  Sequence a = sequence(blocks, range(0, 12));
+  EXPECT_EQ(compute(blocks, a).first, 0);
+  Sequence b = sequence(blocks, range(0, 12));
+  auto [cached, miss] = compute(blocks, b);  // 12 tokens are cached, one must be computed: 8
+  EXPECT_EQ(cached, 8);
+  EXPECT(miss.reason == Reason::last_token);
+  EXPECT_EQ(miss.position, 8);
+  Sequence c = sequence(blocks, range(0, 14));
+  std::tie(cached, miss) = compute(blocks, c);
+  EXPECT_EQ(cached, 12);
+  EXPECT(miss.reason == Reason::none);
+  const Sequence* live[] = {&a, &b, &c};
+  EXPECT_EQ(blocks.check_invariants(live), "");
+  EXPECT_EQ(blocks.num_used(), 3 + 1 + 1);
+  for (Sequence* s : {&a, &b, &c}) blocks.release(*s);
+  EXPECT_EQ(blocks.num_used(), 0);
+  EXPECT_EQ(blocks.num_cached(), 3);
+}
+
+TEST(a_miss_is_explained) {
+  BlockManager blocks(6, 4, true);
+  Sequence a = sequence(blocks, range(0, 12));
+  auto [cached, miss] = compute(blocks, a);
+  EXPECT(miss.reason == Reason::never_seen);
+  EXPECT_EQ(miss.position, 0);
+  blocks.release(a);
+
+  Sequence differs = sequence(blocks, range(0, 6) + Ids{99, 7, 8});  // agrees for six tokens
+  std::tie(cached, miss) = compute(blocks, differs);
+  EXPECT_EQ(cached, 4);
+  EXPECT(miss.reason == Reason::never_seen);
+  EXPECT_EQ(miss.position, 6);
+  blocks.release(differs);
+
+  Sequence salted = sequence(blocks, range(0, 5), "other");
+  std::tie(cached, miss) = compute(blocks, salted);
+  EXPECT_EQ(cached, 0);
+  EXPECT(miss.reason == Reason::salt);
+  EXPECT_EQ(miss.position, 0);
+  blocks.release(salted);
+  Sequence unsalted = sequence(blocks, range(20, 25));
+  compute(blocks, unsalted);
+  blocks.release(unsalted);
+
+  Sequence large = sequence(blocks, range(100, 124));  // pushes everything out
+  compute(blocks, large);
+  blocks.release(large);
+  Sequence again = sequence(blocks, range(0, 12));
+  std::tie(cached, miss) = compute(blocks, again);
+  EXPECT_EQ(cached, 0);
+  EXPECT(miss.reason == Reason::evicted);
+}
+
+TEST(the_end_of_a_chain_is_evicted_first_and_uncached_blocks_before_it) {
+  BlockManager blocks(8, 4, true);
+  Sequence old = sequence(blocks, range(0, 18));  // 4 full blocks and a part
+  compute(blocks, old);
+  blocks.release(old);
+  EXPECT_EQ(blocks.num_cached(), 4);
+  Sequence other = sequence(blocks, range(50, 65));  // takes the 4 blocks without content
+  compute(blocks, other);
+  EXPECT_EQ(blocks.num_cached(), 4 + 3);
+  EXPECT(blocks.grow(other, 17));  // one more: the end of the old chain
+  Sequence again = sequence(blocks, range(0, 18));
+  BlockManager::Match match;
+  blocks.match(again, &match);
+  EXPECT_EQ(match.blocks.size(), 3u);
+  EXPECT_EQ(match.from_free_list, 3);
+}
+
+TEST(grow_and_admit_change_nothing_when_they_fail) {
+  BlockManager blocks(4, 4, true);
+  Sequence a = sequence(blocks, range(0, 9));
+  compute(blocks, a);
+  EXPECT(blocks.grow(a, 12));
+  EXPECT(blocks.grow(a, 16));
+  EXPECT(!blocks.grow(a, 17));
+  EXPECT_EQ(a.block_table.size(), 4u);
+  blocks.release(a);
+  Sequence b = sequence(blocks, range(0, 13));
+  BlockManager::Match match;
+  blocks.match(b, &match);
+  EXPECT_EQ(match.blocks.size(), 2u);
+  EXPECT(!blocks.admit(b, match, 1));  // the two hits are free blocks too: none to spare
+  EXPECT(b.block_table.empty());
+  EXPECT_EQ(blocks.num_free(), 4);
+  EXPECT(blocks.admit(b, match, 0));
+}
+
+TEST(promises_hold_while_their_maker_runs) {
+  BlockManager blocks(16, 4, true);
+  BlockManager::Match match;
+  Sequence a = sequence(blocks, range(0, 12));
+  blocks.match(a, &match);
+  blocks.admit(a, match, 0);
+  Sequence b = sequence(blocks, range(0, 8) + range(40, 48));
+  blocks.match(b, &match);
+  EXPECT_NE(match.promised, 0u);
+  const uint64_t wanted = match.promised;
+  EXPECT(blocks.is_promised(wanted));
+  a.num_computed = 8;
+  blocks.publish(a);
+  EXPECT(!blocks.is_promised(wanted));
+  blocks.match(b, &match);
+  EXPECT_EQ(match.blocks.size(), 2u);
+  EXPECT_EQ(match.promised, 0u);
+  Sequence c = sequence(blocks, range(0, 16));
+  blocks.match(c, &match);
+  EXPECT_NE(match.promised, 0u);
+  blocks.release(a);  // will not compute its last block any more
+  EXPECT(!blocks.is_promised(match.promised));
+}
+
+TEST(without_a_prefix_cache_nothing_is_found) {
+  BlockManager blocks(16, 4, false);
+  Sequence a = sequence(blocks, range(0, 12));
+  compute(blocks, a);
+  Sequence b = sequence(blocks, range(0, 12));
+  const auto [cached, miss] = compute(blocks, b);
+  EXPECT_EQ(cached, 0);
+  EXPECT(miss.reason == Reason::none);
+  EXPECT_EQ(blocks.num_cached(), 0);
+}
+
+TEST(forgotten_content_is_not_found) {
+  BlockManager blocks(16, 4, true);
+  Sequence a = sequence(blocks, range(0, 12));
+  compute(blocks, a);
+  blocks.forget(a);
+  blocks.release(a);
+  Sequence b = sequence(blocks, range(0, 12));
+  EXPECT_EQ(compute(blocks, b).first, 0);
+}
+
+// Almost everything collides.
+uint64_t weak_hash(uint64_t parent, std::span<const int32_t> tokens) {
+  return hash_block(parent, tokens) % 5 + 1;
+}
+
+// Random sequences with common beginnings. The model is what every block physically holds: the salt
+// and all tokens up to its end. A hit must hold exactly that; a block that is held is never
+// rewritten.
+void random_walk(uint32_t seed, BlockHash hash, bool complete) {
+  std::mt19937 rng(seed);
+  constexpr int32_t size = 4;
+  const int32_t num_blocks = complete ? 4000 : int32_t(6 + rng() % 30);
+  BlockManager blocks(num_blocks, size, true, hash);
+  struct Held {
+    Ids tokens;
+    std::string salt;
+  };
+  std::vector<Held> holds(static_cast<size_t>(num_blocks));
+  std::vector<std::unique_ptr<Sequence>> live;
+  std::vector<std::string> salts;
+  std::set<std::pair<std::string, Ids>> seen;  // published chains
+  const auto part = [&](size_t most) {
+    Ids ids;
+    for (size_t n = rng() % most; n > 0; --n) ids.push_back(rng() % 8 == 0);
+    return ids;
+  };
+  const auto write = [&](Sequence& s, const std::string& salt, int32_t end) {
+    for (int32_t b = s.num_computed / size; b * size < end; ++b) {
+      const int32_t id = s.block_table[size_t(b)];
+      for (const auto& other : live) {
+        if (other.get() != &s && std::ranges::count(other->block_table, id)) {
+          fail(__FILE__, __LINE__, "a shared block is written to");
+        }
+      }
+      holds[size_t(id)] = {Ids(s.tokens.begin(), s.tokens.begin() + std::min(end, (b + 1) * size)),
+                           salt};
+    }
+    s.num_computed = end;
+  };
+  int hits = 0;
+  for (int turn = 0; turn < 2000; ++turn) {
+    const size_t which = live.empty() ? 0 : rng() % live.size();
+    switch (rng() % 6) {
+      case 0: {  // a newcomer
+        const std::string salt = rng() % 3 ? "" : "s";
+        auto s =
+            std::make_unique<Sequence>(sequence(blocks, part(20) + Ids{int32_t(rng() % 3)}, salt));
+        BlockManager::Match match;
+        blocks.match(*s, &match);
+        for (size_t b = 0; b < match.blocks.size(); ++b) {
+          const Held& held = holds[size_t(match.blocks[b])];
+          EXPECT(held.tokens == Ids(s->tokens.begin(), s->tokens.begin() + int64_t(b + 1) * size));
+          EXPECT_EQ(held.salt, salt);
+          ++hits;
+        }
+        if (complete) {  // nothing was ever evicted: everything published is found
+          size_t known = 0;
+          while ((known + 1) * size < s->tokens.size() &&
+                 seen.contains({salt, Ids(s->tokens.begin(),
+                                          s->tokens.begin() + int64_t(known + 1) * size)})) {
+            ++known;
+          }
+          EXPECT_EQ(match.blocks.size(), known);
+        }
+        static_cast<void>(blocks.explain(*s, match));
+        const int32_t need =
+            blocks.blocks_for(int32_t(s->tokens.size())) - int32_t(match.blocks.size());
+        const bool fits = need <= blocks.num_free() - match.from_free_list;
+        EXPECT_EQ(blocks.admit(*s, match, 0), fits);
+        if (fits) live.push_back(std::move(s)), salts.push_back(salt);
+        break;
+      }
+      case 1:
+      case 2:  // some tokens are computed
+        if (!live.empty()) {
+          Sequence& s = *live[which];
+          const int32_t gap = int32_t(s.tokens.size()) - s.num_computed;
+          if (gap > 0) write(s, salts[which], s.num_computed + 1 + int32_t(rng() % size_t(gap)));
+          blocks.publish(s);
+          for (int32_t end = size; end <= s.num_computed; end += size) {
+            seen.insert({salts[which], Ids(s.tokens.begin(), s.tokens.begin() + end)});
+          }
+        }
+        break;
+      case 3:  // a token more
+        if (!live.empty()) {
+          Sequence& s = *live[which];
+          const bool fits = int32_t(s.tokens.size()) < int32_t(s.block_table.size()) * size ||
+                            blocks.num_free() > 0;
+          EXPECT_EQ(blocks.grow(s, int32_t(s.tokens.size()) + 1), fits);
+          if (fits) s.tokens.push_back(rng() % 8 == 0);
+        }
+        break;
+      case 4:
+        if (!live.empty() && (rng() % 2 || live.size() > 12)) {
+          blocks.release(*live[which]);
+          live.erase(live.begin() + int64_t(which));
+          salts.erase(salts.begin() + int64_t(which));
+        }
+        break;
+      default:
+        if (!live.empty() && !complete && rng() % 8 == 0) blocks.forget(*live[which]);
+    }
+    std::vector<const Sequence*> all;
+    for (const auto& s : live) all.push_back(s.get());
+    const std::string wrong = blocks.check_invariants(all);
+    if (!wrong.empty())
+      return fail(__FILE__, __LINE__, "turn " + std::to_string(turn) + ": " + wrong);
+  }
+  EXPECT_GT(hits, 20);
+  for (const auto& s : live) blocks.release(*s);
+  EXPECT_EQ(blocks.num_used(), 0);
+}
+
+TEST(random_walks_of_the_block_manager) {
+  for (uint32_t seed = 1; seed <= 20; ++seed) random_walk(seed, hash_block, false);
+  for (uint32_t seed = 1; seed <= 5; ++seed) random_walk(seed, hash_block, true);
+}
+
+TEST(random_walks_with_colliding_hashes) {
+  for (uint32_t seed = 1; seed <= 20; ++seed) random_walk(seed, weak_hash, false);
+}
+
+TEST(a_wrong_reference_count_is_noticed) {
+  BlockManager blocks(8, 4, true);
+  Sequence a = sequence(blocks, range(0, 12));
+  compute(blocks, a);
+  EXPECT_NE(blocks.check_invariants({}), "");  // nobody holds what is counted as held
+  const Sequence* live[] = {&a};
+  EXPECT_EQ(blocks.check_invariants(live), "");
+  a.block_table.push_back(a.block_table[0]);
+  EXPECT_NE(blocks.check_invariants(live), "");
+}
+
+}  // namespace
+}  // namespace nemotron::test
