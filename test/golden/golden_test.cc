@@ -1,0 +1,303 @@
+// The engine's numbers against transformers' in float32, on the checkpoints that make.py made: every
+// checkpoint, every instruction set of this machine, the prompt in chunks and then token by token.
+// The tokens fed are transformers' own, so one near-tie does not spoil what follows it.
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "../check.h"
+#include "device/device.h"
+#include "models/checkpoint.h"
+#include "models/config.h"
+#include "models/decoder.h"
+#include "models/json.h"
+
+namespace nemotron {
+namespace {
+
+using test::add_case;
+
+// Mean |delta logprob| over prompt and greedy tokens. "weights_fp8" is compared with transformers on the
+// same quantised weights, "kv_fp8" with keys and values rounded alike; an activation that differs in
+// its last bits may still land on the next E4M3 value, 6 % away.
+double max_mean_delta(const std::string& run) {
+  if (run == "kv_fp8") return 0.03;
+  return run == "weights_fp8" ? 0.02 : 0.01;
+}
+constexpr double kNearTie = 0.02;
+constexpr double kScoreTolerance = 0.01;  // relative, of scores of order 1
+
+constexpr int32_t kBlockSize = 16, kChunk = 50;
+
+std::filesystem::path golden_dir() { return std::filesystem::path(__FILE__).parent_path(); }
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+std::vector<double> numbers(const Json* json) {
+  std::vector<double> all;
+  for (const Json& one : *json->array()) {
+    double value = NAN;
+    (void)one.number(&value);
+    all.push_back(value);
+  }
+  return all;
+}
+std::vector<int32_t> ids(const Json* json) {
+  std::vector<int32_t> all;
+  for (const Json& one : *json->array()) all.push_back(int32_t(*one.integer()));
+  return all;
+}
+
+// One sequence on one device, fed rows by rows.
+class Sequence {
+ public:
+  Status open(const std::string& dir, const std::string& isa, int32_t reward_row, WeightFormat format,
+              DType kv_dtype, int32_t max_context) {
+    if (Status s = read_model_config(dir, reward_row, &config_); !s) return s;
+    std::unique_ptr<Checkpoint> checkpoint;
+    if (Status s = Checkpoint::open(dir, &checkpoint); !s) return s;
+    if (Status s = open_cpu_device({.threads = 2, .isa = isa, .debug_checks = true}, &device_); !s) {
+      return s;
+    }
+    if (Status s = load_weights(*checkpoint, config_, format, device_.get(), {}, &weights_); !s) return s;
+    const StepLimits limits{.max_rows = kChunk, .max_spans = 1, .max_samples = kChunk + 1,
+                            .max_context = max_context, .q_heads = config_.q_heads,
+                            .kv_heads = config_.kv_heads(), .head_dim = config_.head_dim,
+                            .hidden = config_.hidden, .intermediate = config_.max_intermediate(),
+                            .vocab = config_.vocab};
+    // Blocks backwards and with holes, as an old cache would hand them out.
+    const int32_t blocks = (max_context + kBlockSize - 1) / kBlockSize;
+    for (int32_t i = 0; i < blocks; ++i) table_.push_back(2 * (blocks - i) - 1);
+    KvConfig kv;
+    kv.layers = config_.kv_layers();
+    kv.kv_heads = config_.kv_heads();
+    kv.head_dim = config_.head_dim;
+    kv.num_blocks = 2 * blocks;
+    kv.block_size = kBlockSize;
+    kv.dtype = kv_dtype;
+    if (kv_dtype == DType::fp8_e4m3) {
+      kv.k_scale = weights_.k_scale;
+      kv.v_scale = weights_.v_scale;
+    }
+    inv_freq_ = config_.rope_inv_freq();
+    if (Status s = device_->prepare(limits, kv, {inv_freq_}); !s) return s;
+    return Decoder::create(config_, weights_, device_.get(), limits, &decoder_);
+  }
+
+  // The next `tokens` of the sequence.
+  Status step(std::span<const int32_t> tokens, bool generated, std::span<const SampleInput> samples,
+              std::span<const int32_t> score_rows, StepOutput* out) {
+    const auto rows = int32_t(tokens.size());
+    const std::vector<int32_t> slots(tokens.size(), -1);
+    const SpanInput span{.first_row = 0, .rows = rows, .first_position = position_,
+                         .generated = generated, .block_table = table_};
+    StepInput in;
+    in.token_ids = tokens;
+    in.token_slots = slots;
+    in.spans = {&span, 1};
+    in.samples = samples;
+    in.score_rows = score_rows;
+    in.num_generated_rows = generated ? rows : 0;
+    position_ += rows;
+    return decoder_->step(in, out);
+  }
+  void restart() { position_ = 0; }
+  const ModelConfig& config() const { return config_; }
+
+ private:
+  ModelConfig config_;
+  std::unique_ptr<Device> device_;
+  DecoderWeights weights_;
+  std::vector<float> inv_freq_;
+  std::vector<int32_t> table_;
+  std::unique_ptr<Decoder> decoder_;  // goes before the device
+  int32_t position_ = 0;
+};
+
+struct Deltas {
+  double sum = 0, most = 0;
+  int64_t count = 0;
+  void add(double got, double want) {
+    const double delta = std::fabs(got - want);
+    sum += std::isnan(delta) ? INFINITY : delta;
+    most = std::max(most, delta);
+    ++count;
+  }
+  double mean() const { return sum / double(std::max<int64_t>(count, 1)); }
+};
+
+void run_generation(const std::string& name, const std::string& run, const std::string& isa,
+                    const Json& golden) {
+  const Json& want = *golden.find("runs")->find(run);
+  const std::vector<int32_t> prompt = ids(golden.find("prompt")), greedy = ids(want.find("greedy"));
+  const std::vector<double> prompt_logprobs = numbers(want.find("prompt_logprobs"));
+  const std::vector<double> greedy_logprobs = numbers(want.find("greedy_logprobs"));
+  const std::vector<double> margins = numbers(want.find("margins"));
+  REQUIRE_EQ(prompt_logprobs.size() + 1, prompt.size());
+  REQUIRE_EQ(greedy.size(), size_t(64));
+
+  const bool fp8_kv = run == "kv_fp8";
+  Sequence sequence;
+  REQUIRE_OK(sequence.open((golden_dir() / name).string(), isa, -1,
+                           run == "weights_fp8" ? WeightFormat::fp8 : WeightFormat::stored,
+                           fp8_kv ? DType::fp8_e4m3 : DType::bf16,
+                           int32_t(prompt.size() + greedy.size())));
+  Deltas deltas;
+  int same = 0, near_ties = 0;
+  const auto check_greedy = [&](size_t i, const SampleOutput& drawn, const SampleOutput& known) {
+    deltas.add(known.logprob, greedy_logprobs[i]);
+    if (drawn.id == greedy[i]) ++same;
+    else if (margins[i] <= kNearTie) ++near_ties;
+    else test::fail(__FILE__, __LINE__, name + ": token " + std::to_string(i) + " is " +
+                        std::to_string(drawn.id) + ", transformers has " + std::to_string(greedy[i]) +
+                        " with a margin of " + std::to_string(margins[i]));
+  };
+  // A draw and the logprob of the token that transformers drew.
+  const auto both = [](int32_t row, int32_t target) {
+    SampleInput draw, known;
+    draw.row = known.row = row;
+    draw.num_top = known.num_top = 0;
+    known.target = target;
+    return std::vector<SampleInput>{draw, known};
+  };
+
+  StepOutput out;
+  for (size_t first = 0; first < prompt.size(); first += kChunk) {
+    const size_t rows = std::min(prompt.size() - first, size_t(kChunk));
+    std::vector<SampleInput> samples;
+    for (size_t i = 0; i < rows; ++i) {
+      if (first + i + 1 == prompt.size()) break;
+      SampleInput s;
+      s.row = int32_t(i);
+      s.target = prompt[first + i + 1];
+      s.num_top = 0;
+      samples.push_back(s);
+    }
+    const bool last = first + rows == prompt.size();
+    if (last) {
+      for (const SampleInput& s : both(int32_t(rows) - 1, greedy[0])) samples.push_back(s);
+    }
+    REQUIRE_OK(sequence.step(std::span(prompt).subspan(first, rows), false, samples, {}, &out));
+    REQUIRE_EQ(out.samples.size(), samples.size());
+    for (size_t i = 0; i < rows && first + i + 1 < prompt.size(); ++i) {
+      deltas.add(out.samples[i].logprob, prompt_logprobs[first + i]);
+    }
+    if (last) check_greedy(0, out.samples[rows - 1], out.samples[rows]);
+  }
+  for (size_t i = 1; i < greedy.size(); ++i) {
+    const std::vector<SampleInput> samples = both(0, greedy[i]);
+    REQUIRE_OK(sequence.step({&greedy[i - 1], 1}, true, samples, {}, &out));
+    check_greedy(i, out.samples[0], out.samples[1]);
+  }
+  std::printf("%-16s %-12s %-11s mean |delta logprob| %.5f, most %.4f; %d of %zu ids equal, %d near ties\n",
+              name.c_str(), run.c_str(), isa.c_str(), deltas.mean(), deltas.most, same, greedy.size(),
+              near_ties);
+  EXPECT_EQ(deltas.count, int64_t(prompt.size() - 1 + greedy.size()));
+  EXPECT_LE(deltas.mean(), max_mean_delta(run));
+}
+
+void run_scores(const std::string& name, const std::string& isa, const Json& golden) {
+  Sequence sequence;
+  REQUIRE_OK(sequence.open((golden_dir() / name).string(), isa, name == "reward_row" ? 0 : -1,
+                           WeightFormat::stored, DType::bf16, 128));
+  double most = 0;
+  for (const Json& item : *golden.find("scores")->array()) {
+    const std::vector<int32_t> tokens = ids(item.find("ids"));
+    const std::vector<double> want = numbers(item.find("scores"));
+    sequence.restart();
+    StepOutput out;
+    for (size_t first = 0; first < tokens.size(); first += kChunk) {
+      const size_t rows = std::min(tokens.size() - first, size_t(kChunk));
+      const int32_t last = int32_t(rows) - 1;
+      const bool done = first + rows == tokens.size();
+      REQUIRE_OK(sequence.step(std::span(tokens).subspan(first, rows), false, {},
+                               std::span(&last, done ? 1 : 0), &out));
+    }
+    REQUIRE_EQ(out.scores.size(), want.size());
+    for (size_t i = 0; i < want.size(); ++i) {
+      const double relative = std::fabs(out.scores[i] - want[i]) / std::max(std::fabs(want[i]), 1.0);
+      most = std::max(most, relative);
+      EXPECT_NEAR(out.scores[i], want[i], kScoreTolerance * std::max(std::fabs(want[i]), 1.0));
+    }
+  }
+  std::printf("%-16s %-12s %-11s most relative error %.5f\n", name.c_str(), "scores", isa.c_str(), most);
+}
+
+// Tests are made here because they depend on the folders and on the machine.
+bool add_cases() {
+  std::vector<std::string> isas;
+  for (const char* isa : {"plain", "avx2", "avx512", "avx512bf16", "amx"}) {
+    std::unique_ptr<Device> device;
+    if (open_cpu_device({.threads = 1, .isa = isa}, &device)) isas.push_back(isa);
+  }
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(golden_dir())) {
+    if (std::filesystem::exists(entry.path() / "golden.json")) {
+      names.push_back(entry.path().filename().string());
+    }
+  }
+  std::sort(names.begin(), names.end());
+  add_case("golden_has_every_kind", [names, isas] {
+    EXPECT_EQ(names.size(), size_t(11));
+    EXPECT(!isas.empty() && isas[0] == "plain");
+  });
+  for (const std::string& name : names) {
+    auto golden = std::make_shared<Json>();
+    const Status s = Json::parse(read_file(golden_dir() / name / "golden.json"), golden.get());
+    if (!s) {
+      add_case("golden_" + name, [s] { EXPECT_OK(s); });
+      continue;
+    }
+    for (const std::string& isa : isas) {
+      if (golden->find("scores")) {
+        add_case("golden_" + name + "_" + isa, [=] { run_scores(name, isa, *golden); });
+        continue;
+      }
+      for (const auto& [run, unused] : *golden->find("runs")->object()) {
+        add_case("golden_" + name + "_" + run + "_" + isa,
+                 [=, run = run] { run_generation(name, run, isa, *golden); });
+      }
+    }
+  }
+  return true;
+}
+[[maybe_unused]] const bool kAdded = add_cases();
+
+// --- number formats ----------------------------------------------------------------------------------
+
+// All codes; every tie between two neighbours and its neighbours: torch's own conversions.
+TEST(golden_e4m3_conversions) {
+  const std::string file = read_file(golden_dir() / "e4m3.bin");
+  REQUIRE(file.size() > 256 * 4 && (file.size() - 256 * 4) % 5 == 0);
+  const size_t inputs = (file.size() - 256 * 4) / 5;
+  EXPECT_EQ(inputs, size_t(254 + 3 * 253));
+  float value = 0;
+  for (int code = 0; code < 256; ++code) {
+    std::memcpy(&value, file.data() + 4 * code, 4);
+    const float got = e4m3_to_f32(uint8_t(code));
+    EXPECT(std::isnan(value) ? std::isnan(got) : got == value && std::signbit(got) == std::signbit(value));
+    EXPECT_EQ(int(f32_to_e4m3(got)) & 0x7f, code & 0x7f);
+  }
+  for (size_t i = 0; i < inputs; ++i) {
+    std::memcpy(&value, file.data() + 256 * 4 + 4 * i, 4);
+    EXPECT_EQ(int(f32_to_e4m3(value)), int(uint8_t(file[256 * 4 + 4 * inputs + i])));
+  }
+  for (const float big : {448.0f, 449.0f, 464.0f, 1e30f, INFINITY}) {
+    EXPECT_EQ(int(f32_to_e4m3(big)), 0x7e);
+    EXPECT_EQ(int(f32_to_e4m3(-big)), 0xfe);
+  }
+}
+
+}  // namespace
+}  // namespace nemotron
+
+NEMOTRON_TEST_MAIN

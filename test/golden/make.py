@@ -1,0 +1,306 @@
+"""Makes the golden checkpoints: tiny random models in every shape that the engine serves, and what
+transformers computes from the same stored weights in float32.
+
+  pip install torch transformers safetensors numpy
+  python test/golden/make.py            # rewrites the folders beside this file
+
+Each folder is a Hugging Face checkpoint and a golden.json:
+  prompt            token ids
+  runs              one object a way of serving: "stored" (as the checkpoint is), "kv_fp8" (keys and
+                    values rounded to E4M3 with the checkpoint's scales), "weights_fp8" (linear layers
+                    quantised to E4M3 per output row)
+    prompt_logprobs   of prompt[1:]
+    greedy, greedy_logprobs, margins   64 tokens; margin: logit of the first less that of the second
+  scores            reward models: a list of {"ids", "scores"}, read at the last position
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers.models.llama import modeling_llama
+
+HERE = Path(__file__).parent
+FP8 = torch.float8_e4m3fn
+FP8_MAX = 448.0
+GREEDY_TOKENS = 64
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def model(name, *, hidden, heads, kv_heads, head_dim, ffn, layers=2, vocab=256, tied=False,
+          shards=1, dtype="bfloat16", rope="llama3", quant=None, kv_scales=False, prompt=96,
+          runs=("stored",), reward=None, labels=0, store_tied_head=False):
+    return dict(locals())
+
+
+MODELS = [
+    # GQA 4:1, odd FFN, positions far beyond the original length of 32.
+    model("gqa4", hidden=64, heads=8, kv_heads=2, head_dim=64, ffn=111, prompt=176,
+          runs=("stored", "kv_fp8", "weights_fp8")),
+    # GQA 8:1; q_heads * head_dim is not hidden; hidden is no multiple of 32.
+    model("gqa8", hidden=80, heads=16, kv_heads=2, head_dim=32, ffn=133),
+    model("mqa", hidden=64, heads=4, kv_heads=1, head_dim=128, ffn=96),
+    model("mha_f16_tied", hidden=72, heads=2, kv_heads=2, head_dim=64, ffn=127, tied=True, shards=3,
+          dtype="float16", rope="default", runs=("stored", "weights_fp8")),
+    model("f32", hidden=48, heads=3, kv_heads=1, head_dim=64, ffn=90, layers=3, dtype="float32",
+          rope="default", vocab=320),
+    model("tied_twice", hidden=64, heads=4, kv_heads=2, head_dim=32, ffn=65, tied=True,
+          store_tied_head=True),
+    model("fp8_modelopt", hidden=64, heads=4, kv_heads=1, head_dim=64, ffn=131, quant="modelopt",
+          kv_scales=True, runs=("stored", "kv_fp8")),
+    model("fp8_compressed", hidden=96, heads=4, kv_heads=2, head_dim=64, ffn=97, shards=2,
+          quant="compressed"),
+    model("reward_row", hidden=64, heads=4, kv_heads=1, head_dim=64, ffn=96, reward="row"),
+    model("reward_one_label", hidden=64, heads=4, kv_heads=2, head_dim=32, ffn=64, labels=1),
+    model("reward_five_labels", hidden=64, heads=4, kv_heads=2, head_dim=32, ffn=64, labels=5,
+          dtype="float16"),
+]
+ATTRIBUTES = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
+
+
+def config_of(m):
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    if m["rope"] == "llama3":
+        rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+    extra = {}
+    if m["labels"]:
+        extra = {"id2label": dict(enumerate(ATTRIBUTES[: m["labels"]])), "pad_token_id": 0}
+    return LlamaConfig(
+        vocab_size=m["vocab"], hidden_size=m["hidden"], intermediate_size=m["ffn"],
+        num_hidden_layers=m["layers"], num_attention_heads=m["heads"],
+        num_key_value_heads=m["kv_heads"], head_dim=m["head_dim"], max_position_embeddings=512,
+        rms_norm_eps=1e-5, tie_word_embeddings=m["tied"], rope_parameters=rope, bos_token_id=1,
+        eos_token_id=[2, 3], attn_implementation="eager", **extra)
+
+
+def random_weights(net, m, generator):
+    """Attention that attends, layers that matter, logits with a standard deviation of about 2 (tied:
+    1.2; the small embedding makes such a model twice as sensitive to rounding as the others)."""
+    hidden = m["hidden"]
+    state = {}
+    for name, p in net.state_dict().items():
+        r = torch.randn(p.shape, generator=generator)
+        if p.dim() == 1:
+            r = 1 + 0.2 * r
+        elif "embed_tokens" in name:
+            r = r * (1.2 / hidden**0.5 if m["tied"] else 1.0)
+        elif "lm_head" in name or "score" in name:
+            r = r * 2 / hidden**0.5
+        elif "q_proj" in name or "k_proj" in name:
+            r = r * 1.2 / hidden**0.5
+        else:
+            r = r / p.shape[1] ** 0.5
+            if m["tied"] and ("o_proj" in name or "down_proj" in name):
+                r = r * 2  # or a tied head only repeats the token that came in
+        state[name] = r
+    if m["tied"]:
+        state.pop("lm_head.weight")
+    return state
+
+
+def quantise(w, scale):
+    return (w / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8)
+
+
+def quantise_rows(w):
+    """As the engine does it for --dtype fp8."""
+    most = w.abs().amax(dim=1, keepdim=True)
+    scale = torch.where(most > 0, most / FP8_MAX, torch.ones_like(most))
+    return (w * (1 / scale)).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale
+
+
+def is_linear(name):
+    return name.endswith(".weight") and name.split(".")[-2] in LINEAR
+
+
+def stored_and_real(m, state):
+    """The tensors of the file, and the float32 weights that they stand for."""
+    dtype = getattr(torch, m["dtype"])
+    stored, real = {}, {}
+    for name, w in state.items():
+        module = name.removesuffix(".weight")
+        keep = m["quant"] == "compressed" and ".layers.1.mlp." in name  # its ignore list
+        if m["quant"] and is_linear(name) and not keep:
+            if m["quant"] == "modelopt":
+                scale = w.abs().max() / FP8_MAX
+                stored[module + ".input_scale"] = torch.tensor(0.0123)
+            else:
+                scale = (w.abs().amax(dim=1, keepdim=True) / FP8_MAX).to(torch.bfloat16)
+            stored[name] = quantise(w, scale.float())
+            stored[module + ".weight_scale"] = scale
+            real[name] = stored[name].float() * scale.float()
+        else:
+            stored[name] = w.to(dtype)
+            real[name] = stored[name].float()
+    if m["kv_scales"]:
+        for layer in range(m["layers"]):
+            attention = f"model.layers.{layer}.self_attn."
+            stored[attention + "k_proj.k_scale"] = torch.tensor(0.011 + 0.002 * layer)
+            stored[attention + "v_proj.v_scale"] = torch.tensor(0.009)
+    if m["store_tied_head"]:
+        stored["lm_head.weight"] = stored["model.embed_tokens.weight"].clone()
+    if m["tied"]:
+        real["lm_head.weight"] = real["model.embed_tokens.weight"]
+    return stored, real
+
+
+def quantisation_block(m):
+    if m["quant"] == "modelopt":
+        return {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head"],
+                "kv_cache_scheme": {"dynamic": False, "num_bits": 8, "type": "float"}}
+    scheme = {"num_bits": 8, "type": "float", "symmetric": True, "group_size": None}
+    return {"quant_method": "compressed-tensors", "format": "float-quantized",
+            "quantization_status": "compressed", "kv_cache_scheme": None,
+            "config_groups": {"group_0": {
+                "targets": ["Linear"], "output_activations": None,
+                "weights": scheme | {"strategy": "channel", "dynamic": False},
+                "input_activations": scheme | {"strategy": "token", "dynamic": True}}},
+            "ignore": ["lm_head", "re:.*layers\\.1\\.mlp\\..*"]}
+
+
+def save(m, folder, config, stored):
+    text = config.to_dict()
+    text["architectures"] = [
+        "LlamaForSequenceClassification" if m["labels"] else "LlamaForCausalLM"]
+    text["dtype"] = m["dtype"]
+    text = {k: v for k, v in text.items() if v is not None and not k.startswith("_")}
+    if m["name"] in ("gqa4", "f32"):  # as files before transformers 5 spell it
+        rope = text.pop("rope_parameters")
+        text["rope_theta"] = rope.pop("rope_theta")
+        text["rope_scaling"] = rope if rope["rope_type"] == "llama3" else None
+        text["torch_dtype"] = text.pop("dtype")
+    if m["quant"]:
+        text["quantization_config"] = quantisation_block(m)
+    if m["quant"] == "modelopt":
+        (folder / "hf_quant_config.json").write_text(json.dumps({
+            "producer": {"name": "modelopt", "version": "0.27.0"},
+            "quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8",
+                             "exclude_modules": ["lm_head"]}}, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(text, indent=2, sort_keys=True) + "\n")
+    (folder / "generation_config.json").write_text('{"bos_token_id": 1, "eos_token_id": [2, 3]}\n')
+    names = sorted(stored)
+    if m["shards"] == 1:
+        save_file({n: stored[n].contiguous() for n in names}, folder / "model.safetensors",
+                  metadata={"format": "pt"})
+        return
+    index = {}
+    for i in range(m["shards"]):
+        file = f"model-{i + 1:05}-of-{m['shards']:05}.safetensors"
+        part = {n: stored[n].contiguous() for n in names[i :: m["shards"]]}
+        save_file(part, folder / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(part, file)
+    total = sum(t.numel() * t.element_size() for t in stored.values())
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1) + "\n")
+
+
+class RoundedKv:
+    """Within it, attention sees keys (after rope) and values as an E4M3 cache gives them back."""
+
+    def __init__(self, stored):
+        self.stored = stored
+
+    def __enter__(self):
+        self.eager = modeling_llama.eager_attention_forward
+
+        def rounded(module, query, key, value, *args, **kwargs):
+            attention = f"model.layers.{module.layer_idx}.self_attn."
+            k = self.stored.get(attention + "k_proj.k_scale", torch.tensor(1.0))
+            v = self.stored.get(attention + "v_proj.v_scale", torch.tensor(1.0))
+            return self.eager(module, query, quantise(key, k).float() * k,
+                              quantise(value, v).float() * v, *args, **kwargs)
+
+        modeling_llama.eager_attention_forward = rounded
+
+    def __exit__(self, *_):
+        modeling_llama.eager_attention_forward = self.eager
+
+
+def numbers(values):
+    return [float(f"{v:.6g}") for v in values]
+
+
+def run(net, prompt):
+    ids = list(prompt)
+    greedy, logprobs, margins, prompt_logprobs = [], [], [], None
+    for _ in range(GREEDY_TOKENS):
+        logits = net(torch.tensor([ids])).logits[0]
+        table = torch.log_softmax(logits, dim=-1)
+        if prompt_logprobs is None:
+            prompt_logprobs = [table[i, t].item() for i, t in enumerate(prompt[1:])]
+            print(f"    logits std {logits.std().item():.2f}")
+        top = torch.topk(logits[-1], 2)
+        greedy.append(top.indices[0].item())
+        margins.append((top.values[0] - top.values[1]).item())
+        logprobs.append(table[-1, greedy[-1]].item())
+        ids.append(greedy[-1])
+    print(f"    {sum(x > 0.02 for x in margins)} of {len(margins)} margins above 0.02,"
+          f" {len(set(greedy))} different tokens")
+    return {"prompt_logprobs": numbers(prompt_logprobs), "greedy": greedy,
+            "greedy_logprobs": numbers(logprobs), "margins": numbers(margins)}
+
+
+def scores(m, net, generator):
+    out = []
+    for length in (1, 17, 64, 97):
+        ids = torch.randint(4, m["vocab"], (length,), generator=generator).tolist()
+        logits = net(torch.tensor([ids])).logits[0]
+        values = logits if m["labels"] else logits[-1, :1]
+        out.append({"ids": ids, "scores": numbers(values.tolist())})
+    return out
+
+
+def make(m, seed):
+    print(m["name"])
+    folder = HERE / m["name"]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(seed)
+    config = config_of(m)
+    net = (LlamaForSequenceClassification if m["labels"] else LlamaForCausalLM)(config).float().eval()
+    stored, real = stored_and_real(m, random_weights(net, m, generator))
+    save(m, folder, config, stored)
+    golden = {}
+    net.load_state_dict(real)
+    if m["reward"] or m["labels"]:
+        golden["scores"] = scores(m, net, generator)
+    else:
+        prompt = torch.randint(4, m["vocab"], (m["prompt"],), generator=generator).tolist()
+        golden = {"prompt": prompt, "runs": {"stored": run(net, prompt)}}
+        if "kv_fp8" in m["runs"]:
+            with RoundedKv(stored):
+                golden["runs"]["kv_fp8"] = run(net, prompt)
+        if "weights_fp8" in m["runs"]:
+            rounded = dict(real)
+            for name, w in real.items():
+                if is_linear(name):
+                    q, scale = quantise_rows(w)
+                    rounded[name] = q.float() * scale
+            net.load_state_dict(rounded)
+            golden["runs"]["weights_fp8"] = run(net, prompt)
+    (folder / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n")
+
+
+def make_e4m3():
+    """e4m3.bin: 256 float32 values of the codes, then float32 inputs and the codes they round to."""
+    values = torch.arange(256, dtype=torch.uint8).view(FP8).float().numpy()
+    finite = np.sort(values[np.isfinite(values)])
+    middles = ((finite[1:].astype(np.float64) + finite[:-1]) / 2).astype(np.float32)  # ties: exact
+    inputs = np.concatenate([finite, middles, np.nextafter(middles, np.float32(np.inf)),
+                             np.nextafter(middles, np.float32(-np.inf))]).astype(np.float32)
+    codes = torch.from_numpy(inputs).clamp(-FP8_MAX, FP8_MAX).to(FP8).view(torch.uint8).numpy()
+    with open(HERE / "e4m3.bin", "wb") as f:
+        f.write(values.tobytes() + inputs.tobytes() + codes.tobytes())
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        for i, m in enumerate(MODELS):
+            make(m, 1000 + i)
+    make_e4m3()
