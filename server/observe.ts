@@ -23,7 +23,7 @@ export const observe =
     addHeader(c, 'x-content-type-options', 'nosniff')
     const { socket } = incoming
     const writtenBefore = socket.bytesWritten
-    outgoing.once('close', () => {
+    const done = () => {
       const seconds = (performance.now() - since) / 1000
       // 499: the client left before there was an answer.
       const status = outgoing.headersSent ? outgoing.statusCode : 499
@@ -39,7 +39,9 @@ export const observe =
       const line = { request_id: requestId, method, path: c.req.path, status, seconds, ...record }
       if (status >= 500) server.log.error(line, 'request')
       else server.log.info(line, 'request')
-    })
+    }
+    // After the other listeners: they still have something to say about a client that left.
+    outgoing.once('close', () => queueMicrotask(done))
     await next()
     handler = routePath(c, -1)
     if (handler === '/*') handler = 'none'

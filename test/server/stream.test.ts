@@ -1,0 +1,325 @@
+import assert from 'node:assert/strict'
+import { createConnection, type Socket } from 'node:net'
+import { describe, test } from 'node:test'
+import {
+  chatBody,
+  type HarnessOptions,
+  readAnswer,
+  readEvents,
+  startHarness,
+  until,
+} from './harness.js'
+
+const CHAT = '/v1/chat/completions'
+
+const withHarness = async (
+  options: HarnessOptions,
+  body: (harness: Awaited<ReturnType<typeof startHarness>>) => Promise<void>,
+) => {
+  const harness = await startHarness(options)
+  try {
+    await body(harness)
+  } finally {
+    await harness.close()
+  }
+}
+
+/** A client that writes a request and then does as it is told. */
+const openRaw = (port: number, body: object): Promise<Socket> =>
+  new Promise((resolve) => {
+    const text = JSON.stringify(body)
+    const socket = createConnection(port, '127.0.0.1', () => {
+      socket.write(
+        `POST ${CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
+      )
+      resolve(socket)
+    })
+    socket.on('error', () => {})
+  })
+
+const endless = {
+  answer: () => ({ pieces: Array<string>(100_000).fill('word ') }),
+  stepMs: 1,
+  info: { maxModelLen: 1 << 20 },
+}
+
+describe('streams', () => {
+  test('a client that leaves frees its sequence within a step', () =>
+    withHarness(endless, async (harness) => {
+      for (const stream of [true, false]) {
+        const socket = await openRaw(harness.port, chatBody({ stream }))
+        await until(() => harness.engine.stats().running === 1, 'running')
+        socket.destroy()
+        await until(() => harness.engine.stats().running === 0, 'freed')
+        await until(() => harness.model.gate.inFlight() === 0, 'left the gate')
+      }
+      assert.equal(harness.engine.stats().aborted, 2)
+      await until(() => harness.lines.length === 2, 'two lines')
+      assert.deepEqual(
+        harness.lines.map((line) => line.finish),
+        ['abort', 'abort'],
+      )
+    }))
+
+  test('a client that leaves before the first token too', () =>
+    withHarness({ answer: () => ({ pieces: ['x'], delaySteps: 100_000 }) }, async (harness) => {
+      const socket = await openRaw(harness.port, chatBody({ stream: true }))
+      await until(() => harness.engine.stats().running === 1, 'running')
+      socket.destroy()
+      await until(() => harness.engine.stats().running === 0, 'freed')
+      await until(() => harness.lines.length === 1, 'a line')
+      assert.equal(harness.lines[0]?.status, 499)
+    }))
+
+  test('a reader that stalls is cut off and slows nobody', () =>
+    withHarness({ ...endless, config: { writeIdleTimeout: 0.3 } }, async (harness) => {
+      const logprobs = { logprobs: true, top_logprobs: 20 }
+      const socket = await openRaw(harness.port, chatBody({ stream: true, n: 16, ...logprobs }))
+      socket.pause()
+      await until(() => harness.engine.stats().running === 16, 'running')
+      const before = harness.engine.stats().steps
+      const other = await harness.post(CHAT, chatBody({ max_tokens: 50 }))
+      assert.equal((await readAnswer(other)).usage.completion_tokens, 50)
+      assert.ok(harness.engine.stats().steps > before)
+      await until(() => harness.engine.stats().running === 0, 'cut off')
+      await until(() => harness.lines.some((line) => line.gone === 'stalled'), 'a line')
+      socket.destroy()
+    }))
+
+  test('ping while a request waits', () =>
+    withHarness(
+      {
+        answer: () => ({ pieces: ['x'], delaySteps: 200 }),
+        stepMs: 10,
+        config: { pingInterval: 0.3 },
+      },
+      async (harness) => {
+        const { comments, chunks, done } = await readEvents(
+          await harness.post(CHAT, chatBody({ stream: true })),
+        )
+        assert.ok(comments.length >= 2, `${comments.length} pings`)
+        assert.equal(comments[0], ': ping')
+        assert.ok(done && chunks.length === 2)
+      },
+    ))
+
+  test('an engine that fails before the first byte is a 500', () =>
+    withHarness(
+      { answer: () => ({ pieces: [], finish: 'error', error: 'boom' }) },
+      async (harness) => {
+        for (const stream of [true, false]) {
+          const response = await harness.post(CHAT, chatBody({ stream }))
+          assert.equal(response.status, 500)
+          const { error } = await readAnswer(response)
+          assert.equal(error.type, 'server_error')
+        }
+      },
+    ))
+
+  test('an engine that fails later is one error event, then [DONE]', () =>
+    withHarness(
+      { answer: () => ({ pieces: ['a', 'b', 'c'], finish: 'error', error: 'boom' }) },
+      async (harness) => {
+        const response = await harness.post(CHAT, chatBody({ stream: true }))
+        assert.equal(response.status, 200)
+        const { chunks, done } = await readEvents(response)
+        assert.ok(done)
+        assert.deepEqual(Object.keys(chunks.at(-1)), ['error'])
+        assert.equal(chunks.at(-1).error.message, 'boom')
+        assert.equal(chunks.filter((chunk) => 'error' in chunk).length, 1)
+      },
+    ))
+
+  test('several choices, logprobs, ids, usage: a stream adds up to the whole answer', () =>
+    withHarness(
+      {
+        answer: (_prompt, _request, choice) => ({
+          pieces: ['<think>', `thought ${choice}`, '</think>', '\n', `answer ${choice}`, ' é'],
+          ...(choice === 1 && { finish: 'length' as const }),
+          ...(choice === 2 && { stopReason: 'END' }),
+        }),
+      },
+      async (harness) => {
+        const body = chatBody({
+          n: 3,
+          logprobs: true,
+          top_logprobs: 2,
+          prompt_logprobs: 1,
+          return_token_ids: true,
+          reasoning_effort: 'high',
+          truncate_prompt_tokens: 50,
+          cache_salt: 'cached',
+        })
+        const whole = await readAnswer(await harness.post(CHAT, body))
+        const { chunks } = await readEvents(
+          await harness.post(CHAT, {
+            ...body,
+            stream: true,
+            stream_options: { include_usage: true, continuous_usage_stats: true },
+          }),
+        )
+        assert.deepEqual(chunks.at(-1).usage, whole.usage)
+        assert.equal(whole.usage.prompt_tokens_details.cached_tokens, 4)
+        assert.equal(whole.usage.prompt_tokens, 50)
+        assert.ok(chunks.every((chunk) => chunk.usage.total_tokens > 0))
+        assert.deepEqual(chunks[0].prompt_token_ids, whole.prompt_token_ids)
+        assert.equal(whole.prompt_token_ids.length, 50)
+        assert.deepEqual(chunks[0].prompt_logprobs, whole.prompt_logprobs)
+        assert.equal(whole.prompt_logprobs[0], null)
+        assert.equal(chunks[0].truncate_prompt_tokens, 50)
+        assert.equal(whole.truncated_tokens, chunks[0].truncated_tokens)
+        for (const index of [0, 1, 2]) {
+          const mine = chunks
+            .flatMap((chunk) => chunk.choices)
+            .filter((choice) => choice.index === index)
+          const { message, logprobs, token_ids, finish_reason, stop_reason } = whole.choices[index]
+          assert.equal(mine.map((one) => one.delta.content ?? '').join(''), message.content)
+          assert.equal(
+            mine.map((one) => one.delta.reasoning_content ?? '').join(''),
+            message.reasoning_content,
+          )
+          assert.equal(message.content, `answer ${index} é`)
+          assert.equal(message.reasoning_content, `thought ${index}`)
+          assert.deepEqual(
+            mine.flatMap((one) => one.logprobs?.content ?? []),
+            logprobs.content,
+          )
+          assert.deepEqual(
+            mine.flatMap((one) => one.token_ids ?? []),
+            token_ids,
+          )
+          assert.equal(logprobs.content.length, token_ids.length)
+          assert.equal(logprobs.content[0].top_logprobs.length, 2)
+          assert.deepEqual(mine.filter((one) => one.delta.role).length, 1)
+          assert.equal(mine[0].delta.role, 'assistant')
+          assert.equal(mine.at(-1).finish_reason, finish_reason)
+          assert.equal(finish_reason, index === 1 ? 'length' : 'stop')
+          assert.equal(stop_reason, index === 2 ? 'END' : undefined)
+          assert.equal(mine.at(-1).stop_reason, stop_reason)
+        }
+      },
+    ))
+
+  test('reasoning can be left in the content or left out', () =>
+    withHarness({ answer: () => ({ pieces: ['<think>a', '</think>', 'b'] }) }, async (harness) => {
+      const ask = async (more: object) => {
+        const body = chatBody({ reasoning_effort: 'low', ...more })
+        const whole = await readAnswer(await harness.post(CHAT, body))
+        const { chunks } = await readEvents(await harness.post(CHAT, { ...body, stream: true }))
+        const { message } = whole.choices[0]
+        const join = (key: string) =>
+          chunks.map((chunk) => chunk.choices[0].delta[key] ?? '').join('')
+        assert.equal(join('content'), message.content)
+        assert.equal(join('reasoning_content'), message.reasoning_content ?? '')
+        return message
+      }
+      const raw = await ask({ reasoning_format: 'none' })
+      assert.equal(raw.content, '<think>a</think>b')
+      assert.equal(raw.reasoning_content, null)
+      const hidden = await ask({ include_reasoning: false })
+      assert.equal(hidden.content, 'b')
+      assert.equal(hidden.reasoning_content, null)
+    }))
+
+  test('timings come when asked', () =>
+    withHarness({}, async (harness) => {
+      const whole = await readAnswer(await harness.post(CHAT, chatBody({ timings: true })))
+      assert.equal(whole.timings.queue_seconds, 0.001)
+      const { chunks } = await readEvents(
+        await harness.post(CHAT, chatBody({ stream: true, timings: true })),
+      )
+      assert.equal(chunks.at(-1).timings.prefill_seconds, 0.002)
+      assert.ok(!('timings' in (await readAnswer(await harness.post(CHAT, chatBody())))))
+    }))
+
+  test('a time limit ends a request', () =>
+    withHarness({ ...endless, config: { requestTimeout: 0.2 } }, async (harness) => {
+      const whole = await harness.post(CHAT, chatBody())
+      assert.equal(whole.status, 503)
+      const { chunks, done } = await readEvents(
+        await harness.post(CHAT, chatBody({ stream: true })),
+      )
+      assert.equal(chunks.at(-1).error.code, 'request_timeout')
+      assert.ok(done)
+      await until(() => harness.engine.stats().running === 0, 'freed')
+    }))
+})
+
+describe('the queue', () => {
+  const slow = {
+    answer: () => ({ pieces: ['a', 'b'], delaySteps: 20 }),
+    stepMs: 10,
+    maxNumSeqs: 1,
+    maxWaiting: 1,
+  }
+
+  test('beyond it is 429 with an honest Retry-After, before the body is parsed', () =>
+    withHarness(slow, async (harness) => {
+      const first = harness.post(CHAT, chatBody())
+      const second = harness.post(CHAT, chatBody({ stream: true }))
+      await until(() => harness.model.gate.inFlight() === 2, 'full')
+      for (const body of [chatBody(), chatBody({ stream: true }), '{not json']) {
+        const refused = await harness.post(CHAT, body)
+        assert.equal(refused.status, 429)
+        const { error } = await readAnswer(refused)
+        assert.equal(error.type, 'rate_limit_error')
+        assert.equal(error.code, 'rate_limit_exceeded')
+        const seconds = Number(refused.headers.get('retry-after'))
+        assert.ok(Number.isInteger(seconds) && seconds >= 1 && seconds <= 2, `${seconds}`)
+      }
+      assert.equal((await first).status, 200)
+      assert.ok((await readEvents(await second)).done)
+      assert.equal((await harness.post(CHAT, chatBody())).status, 200)
+      const metrics = await (await fetch(`${harness.url}/metrics`)).text()
+      assert.match(metrics, /vllm:admission_rejections_total\{[^}]*\} 3/)
+    }))
+
+  test('waiting requests hold their place; 64 at once are all answered', () =>
+    withHarness({ ...slow, maxNumSeqs: 4, maxWaiting: 60, stepMs: 1 }, async (harness) => {
+      const answers = await Promise.all(
+        Array.from({ length: 64 }, () => harness.post(CHAT, chatBody())),
+      )
+      assert.ok(answers.every((answer) => answer.status === 200))
+      assert.equal(harness.model.gate.inFlight(), 0)
+    }))
+})
+
+describe('health', () => {
+  test('says which phase, and 503 unless ready', async () => {
+    let phase: 'loading' | 'ready' | 'draining' = 'loading'
+    await withHarness(
+      { phase: () => (phase === 'loading' ? { name: phase, detail: 'weights' } : { name: phase }) },
+      async (harness) => {
+        const health = (path: string) => fetch(`${harness.url}${path}`)
+        for (const path of ['/health', '/v1/health/ready']) {
+          const loading = await health(path)
+          assert.equal(loading.status, 503)
+          assert.equal((await readAnswer(loading)).phase, 'loading')
+        }
+        assert.equal((await health('/v1/health/live')).status, 200)
+        const early = await harness.post(CHAT, chatBody())
+        assert.equal(early.status, 503)
+        assert.ok(Number(early.headers.get('retry-after')) > 0)
+        assert.equal((await readAnswer(early)).error.code, 'loading')
+
+        phase = 'ready'
+        assert.equal((await health('/health')).status, 200)
+        harness.engine.override.lastStepAge = 100
+        const stalled = await health('/health')
+        assert.equal(stalled.status, 503)
+        assert.equal((await readAnswer(stalled)).phase, 'stalled')
+        delete harness.engine.override.lastStepAge
+        harness.engine.override.failure = 'device lost'
+        assert.equal((await health('/v1/health/ready')).status, 503)
+        delete harness.engine.override.failure
+
+        phase = 'draining'
+        assert.equal((await health('/health')).status, 503)
+        const late = await harness.post(CHAT, chatBody())
+        assert.equal(late.status, 503)
+        assert.equal((await readAnswer(late)).error.code, 'draining')
+        assert.equal((await health('/v1/models')).status, 200)
+      },
+    )
+  })
+})
