@@ -1,0 +1,119 @@
+// Our engine through its typed API, in a process of its own like every competitor.
+
+import { createEngine } from '../../server/engine.js'
+import type { Delta, Engine, TokenLogprob } from '../../server/types.js'
+import { type Competitor, seconds, serveTasks, stopwatch, timeSteps } from './child.js'
+import { type Answer, type ChildOptions, randomPrompt, type Task, type Timing } from './protocol.js'
+
+/** Submits and resolves with the last delta; `onDelta` sees all of them. */
+const generate = (
+  engine: Engine,
+  promptTokenIds: readonly number[],
+  maxTokens: number,
+  options: { readonly promptLogprobs?: number; readonly onDelta?: (delta: Delta) => void } = {},
+): Promise<Delta> =>
+  new Promise((resolve, reject) => {
+    const { promptLogprobs, onDelta } = options
+    const sampling = {
+      maxTokens,
+      temperature: 0,
+      ignoreEos: true,
+      ...(promptLogprobs === undefined ? {} : { promptLogprobs }),
+    }
+    engine.submit({ promptTokenIds, sampling }, (delta) => {
+      onDelta?.(delta)
+      if (delta.error !== undefined) reject(new Error(delta.error.message))
+      else if (delta.finish !== undefined) resolve(delta)
+    })
+  })
+
+const load = async (options: ChildOptions): Promise<Competitor> => {
+  const rssBefore = process.memoryUsage.rss()
+  const start = seconds()
+  const engine = await createEngine({
+    model: options.model,
+    device: 'cpu',
+    threads: options.threads,
+    maxModelLen: options.maxLength,
+    maxNumSeqs: options.maxSequences,
+    kvCacheMemory: options.kvBytes,
+    dtype: options.dtype,
+    ...(options.isa === undefined ? {} : { isa: options.isa }),
+  })
+  const loadSeconds = seconds() - start
+
+  let seed = 1
+  const prompt = (length: number): readonly number[] => randomPrompt(length, options.vocab, seed++)
+
+  const decode = async (count: number, context: number, steps: number): Promise<Timing> => {
+    const { arrived, timing } = timeSteps(count, steps)
+    const streams = Array.from({ length: count }, (_, stream) =>
+      generate(engine, prompt(context), steps + 1, {
+        onDelta: ({ tokenIds }) => {
+          for (const _ of tokenIds) arrived(stream)
+        },
+      }),
+    )
+    await Promise.all(streams)
+    return timing
+  }
+  const prefill = async (tokens: number): Promise<Timing> => {
+    const ids = prompt(tokens)
+    const watch = stopwatch()
+    await generate(engine, ids, 1)
+    return { tokens, ...watch() }
+  }
+  const check = async (ids: readonly number[]): Promise<Answer> => {
+    let found: readonly (TokenLogprob | null)[] = []
+    await generate(engine, ids, 1, {
+      promptLogprobs: 1,
+      onDelta: ({ promptLogprobs }) => {
+        found = promptLogprobs ?? found
+      },
+    })
+    const following = found.slice(1)
+    return {
+      top: following.map((token) => token?.top[0]?.id ?? -1),
+      logprobs: following.map((token) => token?.logprob ?? Number.NaN),
+    }
+  }
+  const latency = async (requests: number): Promise<Answer> => {
+    const latencies: number[] = []
+    for (let request = 0; request < requests; request++) {
+      // Long enough for spinning threads to have gone to sleep.
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      const { timings } = await generate(engine, prompt(1), 1)
+      if (timings !== undefined) latencies.push(timings.queueSeconds)
+    }
+    return { latencies }
+  }
+  const run = async (task: Task): Promise<Answer> => {
+    switch (task.task) {
+      case 'decode':
+        return { timing: await decode(task.sequences, task.context, task.steps) }
+      case 'prefill':
+        return { timing: await prefill(task.tokens) }
+      case 'check':
+        return check(task.prompt)
+      case 'latency':
+        return latency(task.requests)
+      default:
+        return { error: `ours has no task ${task.task}` }
+    }
+  }
+  const { info } = engine
+  const details = {
+    device: info.device,
+    rssBefore,
+    weights: info.plan.weights,
+    kv: info.plan.kv,
+    activations: info.plan.activations,
+    loadBytes: info.load.bytes,
+    openSeconds: info.load.openSeconds,
+    packSeconds: info.load.packSeconds,
+    prepareSeconds: info.load.prepareSeconds,
+  }
+  return { version: info.device, loadSeconds, details, run }
+}
+
+await serveTasks(load)
