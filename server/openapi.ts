@@ -9,16 +9,14 @@ import {
   TokenizeRequest,
 } from './schema.js'
 
-const ErrorResponse = z
-  .object({
-    error: z.object({
-      message: z.string(),
-      type: z.enum(['invalid_request_error', 'rate_limit_error', 'server_error']),
-      param: z.string().nullable(),
-      code: z.string().nullable(),
-    }),
-  })
-  .meta({ id: 'ErrorResponse' })
+const ErrorResponse = z.object({
+  error: z.object({
+    message: z.string(),
+    type: z.enum(['invalid_request_error', 'rate_limit_error', 'server_error']),
+    param: z.string().nullable(),
+    code: z.string().nullable(),
+  }),
+})
 
 const schemas = {
   ChatRequest,
@@ -61,7 +59,7 @@ const get = (summary: string, open = false) => ({
 export const openApiDocument = (version: string) => {
   const components: Record<string, unknown> = {}
   for (const [name, schema] of Object.entries(schemas)) {
-    const { $schema, id, ...rest } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
+    const { $schema, ...rest } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
     components[name] = rest
   }
   return {

@@ -117,21 +117,19 @@ const conversation = {
     .describe("Keep earlier turns' thinking in the prompt. Default false."),
 }
 
-export const ChatRequest = z
-  .looseObject({
-    ...generation,
-    ...conversation,
-    max_completion_tokens: z.int().min(1).optional(),
-    max_tokens: z.int().min(1).optional(),
-    logprobs: z.boolean().optional(),
-    top_logprobs: z.int().min(0).max(20).optional(),
-    reasoning_format: z
-      .enum(['auto', 'none', 'deepseek'])
-      .optional()
-      .describe('none: leave the tags in the content.'),
-    include_reasoning: z.boolean().optional(),
-  })
-  .meta({ id: 'ChatRequest' })
+export const ChatRequest = z.looseObject({
+  ...generation,
+  ...conversation,
+  max_completion_tokens: z.int().min(1).optional(),
+  max_tokens: z.int().min(1).optional(),
+  logprobs: z.boolean().optional(),
+  top_logprobs: z.int().min(0).max(20).optional(),
+  reasoning_format: z
+    .enum(['auto', 'none', 'deepseek'])
+    .optional()
+    .describe('none: leave the tags in the content.'),
+  include_reasoning: z.boolean().optional(),
+})
 export type ChatRequest = z.output<typeof ChatRequest>
 
 const Prompt = z.union([
@@ -141,20 +139,16 @@ const Prompt = z.union([
   z.array(z.array(tokenId).min(1)).min(1).max(2048),
 ])
 
-export const CompletionRequest = z
-  .looseObject({
-    ...generation,
-    prompt: Prompt.describe('Text, a list of texts, token ids, or a list of lists of them.'),
-    echo: z.boolean().optional(),
-    logprobs: z.int().min(0).max(20).optional(),
-    add_special_tokens: z.boolean().optional().describe('Begin with BOS. Default true.'),
-  })
-  .meta({ id: 'CompletionRequest' })
+export const CompletionRequest = z.looseObject({
+  ...generation,
+  prompt: Prompt.describe('Text, a list of texts, token ids, or a list of lists of them.'),
+  echo: z.boolean().optional(),
+  logprobs: z.int().min(0).max(20).optional(),
+  add_special_tokens: z.boolean().optional().describe('Begin with BOS. Default true.'),
+})
 export type CompletionRequest = z.output<typeof CompletionRequest>
 
-export const RenderRequest = z
-  .looseObject({ model: z.string().min(1), ...conversation })
-  .meta({ id: 'RenderRequest' })
+export const RenderRequest = z.looseObject({ model: z.string().min(1), ...conversation })
 
 export const TokenizeRequest = z
   .looseObject({
@@ -169,11 +163,11 @@ export const TokenizeRequest = z
     path: ['prompt'],
     message: 'exactly one of prompt and messages is needed',
   })
-  .meta({ id: 'TokenizeRequest' })
 
-export const DetokenizeRequest = z
-  .looseObject({ model: z.string().min(1).optional(), tokens: tokenIds })
-  .meta({ id: 'DetokenizeRequest' })
+export const DetokenizeRequest = z.looseObject({
+  model: z.string().min(1).optional(),
+  tokens: tokenIds,
+})
 
 export type GenerationFields = z.output<z.ZodObject<typeof generation>>
 export type ConversationFields = z.output<z.ZodObject<typeof conversation>>

@@ -1,0 +1,207 @@
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
+
+const RENDER = '/v1/chat/completions/render'
+const H = (role: string) => `<|start_header_id|>${role}<|end_header_id|>\n\n`
+const user = { role: 'user', content: 'Hi' }
+
+describe('reasoning mode', () => {
+  let harness: Harness
+  before(async () => {
+    harness = await startHarness({ answer: () => ({ pieces: ['ok'] }) })
+  })
+  after(() => harness.close())
+
+  const render = async (more: object = {}): Promise<string> => {
+    const answer = await readAnswer(
+      await harness.post(RENDER, chatBody({ messages: [user], ...more })),
+    )
+    return answer.prompt
+  }
+  const prompt = (system: string, end = '') =>
+    `<|begin_of_text|>${H('system')}${system}<|eot_id|>${H('user')}Hi<|eot_id|>${H('assistant')}${end}`
+  const ON = prompt('detailed thinking on')
+  const OFF = prompt('detailed thinking off')
+  const PREFILLED = prompt('detailed thinking off', '<think>\n</think>')
+
+  test('off by default, on by field, off by field with a closed block', async () => {
+    assert.equal(await render(), OFF)
+    assert.equal(await render({ chat_template_kwargs: { enable_thinking: true } }), ON)
+    assert.equal(await render({ chat_template_kwargs: { thinking: true } }), ON)
+    assert.equal(await render({ chat_template_kwargs: { enable_thinking: false } }), PREFILLED)
+    assert.equal(await render({ chat_template_kwargs: { thinking: false } }), PREFILLED)
+    for (const effort of ['low', 'medium', 'high', 'xhigh'])
+      assert.equal(await render({ reasoning_effort: effort }), ON)
+    for (const effort of ['none', 'minimal'])
+      assert.equal(await render({ reasoning_effort: effort }), PREFILLED)
+  })
+
+  test("the caller's own line wins, and off by it is not forced", async () => {
+    const system = (content: string) => ({ messages: [{ role: 'system', content }, user] })
+    const off = { chat_template_kwargs: { enable_thinking: false } }
+    assert.equal(await render({ ...system('detailed thinking on'), ...off }), ON)
+    assert.equal(await render({ ...system('detailed thinking off'), ...off }), OFF)
+    assert.equal(
+      await render({ ...system('detailed thinking off'), reasoning_effort: 'high' }),
+      OFF,
+    )
+    assert.equal(
+      await render(system('Be brief.\ndetailed thinking on')),
+      prompt('Be brief.\ndetailed thinking on'),
+    )
+    assert.equal(
+      await render({ messages: [{ role: 'developer', content: 'detailed thinking on' }, user] }),
+      ON,
+    )
+  })
+
+  test('kwargs win over effort, and nulls are absent', async () => {
+    assert.equal(
+      await render({ reasoning_effort: 'high', chat_template_kwargs: { enable_thinking: false } }),
+      PREFILLED,
+    )
+    assert.equal(
+      await render({ reasoning_effort: 'none', chat_template_kwargs: { thinking: true } }),
+      ON,
+    )
+    assert.equal(
+      await render({ reasoning_effort: 'high', chat_template_kwargs: { enable_thinking: null } }),
+      ON,
+    )
+  })
+
+  test("the mode line comes first, then a blank line, then the caller's system text", async () => {
+    const messages = [{ role: 'system', content: 'Be brief.' }, user]
+    assert.equal(
+      await render({ messages, reasoning_effort: 'high' }),
+      prompt('detailed thinking on\n\nBe brief.'),
+    )
+  })
+
+  test('--default-thinking on, without a field, is no promise', async () => {
+    const other = await startHarness({ config: { defaultThinking: true } })
+    const ask = async (more: object) =>
+      (await readAnswer(await other.post(RENDER, chatBody({ messages: [user], ...more })))).prompt
+    assert.equal(await ask({}), ON)
+    assert.equal(await ask({ reasoning_effort: 'none' }), PREFILLED)
+    await other.close()
+  })
+
+  test('card sampling only when neither temperature nor top_p is given', async () => {
+    const sampling = async (more: Record<string, unknown>) => {
+      await harness.post('/v1/chat/completions', chatBody(more))
+      const { temperature, topP } = harness.engine.requests.at(-1)?.sampling ?? {}
+      return [temperature, topP]
+    }
+    assert.deepEqual(await sampling({ reasoning_effort: 'high' }), [0.6, 0.95])
+    assert.deepEqual(await sampling({}), [0, 1])
+    assert.deepEqual(await sampling({ reasoning_effort: 'high', temperature: 0.2 }), [0.2, 1])
+    assert.deepEqual(await sampling({ reasoning_effort: 'high', top_p: 0.5 }), [1, 0.5])
+    assert.deepEqual(await sampling({ temperature: 0 }), [0, 1])
+  })
+
+  test('a budget goes to the engine under both names', async () => {
+    for (const key of ['thinking_token_budget', 'thinking_budget']) {
+      await harness.post('/v1/chat/completions', chatBody({ reasoning_effort: 'high', [key]: 7 }))
+      assert.equal(harness.engine.requests.at(-1)?.sampling?.thinkingBudget, 7)
+    }
+  })
+
+  test('continued thinking and continued answers are told apart', async () => {
+    const ask = async (content: string) => {
+      const messages = [user, { role: 'assistant', content }]
+      const body = chatBody({ messages, continue_final_message: true, reasoning_effort: 'high' })
+      return (await readAnswer(await harness.post('/v1/chat/completions', body))).choices[0].message
+    }
+    assert.equal((await ask('<think>\nhm, ')).reasoning_content, 'ok')
+    assert.equal((await ask('The answer is')).content, 'ok')
+    assert.equal((await ask('The answer is')).reasoning_content, null)
+    assert.equal((await ask('<think>\n</think>')).content, 'ok')
+  })
+})
+
+describe('a model that does not reason', () => {
+  let harness: Harness
+  const template =
+    "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content + '<|eot_id|>' }}{% endfor %}"
+  before(async () => {
+    harness = await startHarness({
+      id: 'plain',
+      template,
+      answer: () => ({ pieces: ['<think>a</think>b'] }),
+    })
+  })
+  after(() => harness.close())
+
+  test('refuses the thinking fields, injects and splits nothing', async () => {
+    const body = { model: 'plain', messages: [user] }
+    for (const [more, param] of [
+      [{ reasoning_effort: 'none' }, 'reasoning_effort'],
+      [{ thinking_token_budget: 5 }, 'thinking_token_budget'],
+      [{ thinking_budget: 5 }, 'thinking_budget'],
+      [
+        { chat_template_kwargs: { enable_thinking: false } },
+        'chat_template_kwargs.enable_thinking',
+      ],
+      [{ chat_template_kwargs: { thinking: true } }, 'chat_template_kwargs.thinking'],
+    ] as const) {
+      const response = await harness.post('/v1/chat/completions', { ...body, ...more })
+      assert.equal(response.status, 400)
+      assert.equal((await readAnswer(response)).error.param, param)
+    }
+    const answer = await readAnswer(await harness.post('/v1/chat/completions', body))
+    assert.equal(answer.choices[0].message.content, '<think>a</think>b')
+    assert.ok(!('reasoning_content' in answer.choices[0].message))
+    const { prompt } = await readAnswer(await harness.post(RENDER, body))
+    assert.equal(prompt, `<|begin_of_text|>${H('user')}Hi<|eot_id|>`)
+  })
+
+  test('generation_config holds, else 1 and 1', async () => {
+    const sampling = async (generation: object, more: object = {}) => {
+      const one = await startHarness({
+        id: 'plain',
+        template,
+        generation: { greedy: false, ...generation },
+      })
+      await one.post('/v1/chat/completions', { model: 'plain', messages: [user], ...more })
+      const { temperature, topP } = one.engine.requests.at(-1)?.sampling ?? {}
+      await one.close()
+      return [temperature, topP]
+    }
+    assert.deepEqual(await sampling({}), [1, 1])
+    assert.deepEqual(await sampling({ temperature: 0.7, topP: 0.8 }), [0.7, 0.8])
+    assert.deepEqual(
+      await sampling({ temperature: 0.7, topP: 0.8 }, { temperature: 0.1 }),
+      [0.1, 0.8],
+    )
+    assert.deepEqual(await sampling({ greedy: true }), [0, 1])
+    assert.deepEqual(await sampling({ greedy: true }, { temperature: 0.9 }), [0.9, 1])
+  })
+})
+
+describe('a model whose template switches thinking', () => {
+  test('gets the variable, no line and no closed block of ours', async () => {
+    const template =
+      "{% for m in messages %}{{ m.role + ':' + m.content + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% if enable_thinking is defined and enable_thinking %}{{ '<think>\n' }}{% else %}{{ '<think></think>' }}{% endif %}{% endif %}"
+    const harness = await startHarness({
+      id: 'other',
+      template,
+      answer: () => ({ pieces: ['hm</think>', 'yes'] }),
+    })
+    const ask = async (more: object) => {
+      const body = { model: 'other', messages: [user], ...more }
+      const { prompt } = await readAnswer(await harness.post(RENDER, body))
+      const answer = await readAnswer(await harness.post('/v1/chat/completions', body))
+      return { prompt, message: answer.choices[0].message }
+    }
+    const on = await ask({ reasoning_effort: 'high' })
+    assert.equal(on.prompt, 'user:Hi\nassistant:<think>\n')
+    assert.equal(on.message.reasoning_content, 'hm')
+    assert.equal(on.message.content, 'yes')
+    const off = await ask({ chat_template_kwargs: { enable_thinking: false } })
+    assert.equal(off.prompt, 'user:Hi\nassistant:<think></think>')
+    assert.equal(off.message.content, 'hm</think>yes')
+    await harness.close()
+  })
+})
