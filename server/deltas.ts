@@ -5,6 +5,8 @@ import { unpackDeltas } from './native.js'
 import type { Delta } from './types.js'
 
 type Live = {
+  /** The engine: alive while a request is. */
+  readonly owner: object
   readonly onDelta: (delta: Delta) => void
   readonly stop: readonly string[]
   choices: number
@@ -30,12 +32,13 @@ export const createDispatcher = () => {
 
   return {
     add: (
+      owner: object,
       request: number,
       choices: number,
       stop: readonly string[],
       onDelta: (delta: Delta) => void,
     ): void => {
-      live.set(request, { onDelta, stop, choices })
+      live.set(request, { owner, onDelta, stop, choices })
     },
     onDeltas: (words: Float64Array, count: number, text: string): void =>
       unpackDeltas(words, count, text, dispatch),

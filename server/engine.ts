@@ -256,7 +256,7 @@ export const createEngine = async (
       throw new EngineFailure(full ? { ...error, code: 'queue_full' } : error)
     }
     // Deltas come through the event loop: none can be lost before this.
-    dispatcher.add(id, n, sampling.stop ?? [], onDelta)
+    dispatcher.add(native, id, n, sampling.stop ?? [], onDelta)
     return { id, abort: () => native.abort(id) }
   }
 
@@ -282,20 +282,20 @@ export const createEngine = async (
     },
     score: (request, { signal } = {}) =>
       new Promise((resolve, reject) => {
+        const aborted = { code: 'aborted', message: 'the request was aborted' } as const
         const handle = send('score', request, (delta) => {
           if (!delta.finish) return
           stopListening()
           if (delta.scores && delta.timings) {
             resolve({ scores: delta.scores, timings: delta.timings })
           } else {
-            reject(
-              new EngineFailure(
-                delta.error ?? { code: 'aborted', message: 'the request was aborted' },
-              ),
-            )
+            reject(new EngineFailure(delta.error ?? aborted))
           }
         })
-        const stopListening = onAbort(signal, handle.abort)
+        const stopListening = onAbort(signal, () => {
+          handle.abort()
+          reject(new EngineFailure(aborted))
+        })
       }),
     stats: native.stats.bind(native),
     drain: () => {

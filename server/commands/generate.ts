@@ -101,7 +101,7 @@ const openEngine = async (flags: Flags, tokenizer: Tokenizer) => {
 const interruption = (): AbortSignal => {
   const controller = new AbortController()
   process.once('SIGINT', () => controller.abort())
-  process.stdout.once('error', () => controller.abort())
+  process.stdout.on('error', () => controller.abort())
   return controller.signal
 }
 
