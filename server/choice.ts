@@ -45,7 +45,10 @@ export const createChoice = ({ start, tokenizer, skipSpecial }: ChoiceOptions): 
     push: (delta) => {
       if (thought === undefined) note(delta.tokenIds)
       const piece = splitter.push(delta.text)
-      if (thought === undefined && splitter.closedAt() !== null) thought = count()
+      if (thought === undefined && (splitter.closedAt() !== null || splitter.isAnswering())) {
+        thought = count()
+        starts.length = 0
+      }
       if (delta.finish === undefined) return piece
       const rest = splitter.end(delta.finish === 'stop')
       return {

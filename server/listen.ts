@@ -25,7 +25,9 @@ export type Listening = {
 
 /** What the HTTP parser itself refuses: there is no request to answer, only a socket. */
 const refuseGarbage = (error: NodeJS.ErrnoException, socket: Socket): void => {
-  if (socket.destroyed || !socket.writable || error.code === 'ECONNRESET')
+  // Never into an answer that is under way.
+  const answering = '_httpMessage' in socket && socket._httpMessage !== null
+  if (socket.destroyed || !socket.writable || answering || error.code === 'ECONNRESET')
     return void socket.destroy()
   const status =
     error.code === 'HPE_HEADER_OVERFLOW'

@@ -19,6 +19,8 @@ export type Splitter = {
   /** UTF-8 bytes up to the end of the closing tag; null while it has not come. */
   readonly closedAt: () => number | null
   readonly isThinking: () => boolean
+  /** All that comes now is content. */
+  readonly isAnswering: () => boolean
 }
 
 const OPEN = '<think>'
@@ -124,5 +126,6 @@ export const createSplitter = (start: Start): Splitter => {
     },
     closedAt: () => closedAt,
     isThinking: () => state === 'thinking',
+    isAnswering: () => state === 'answer',
   }
 }

@@ -1,0 +1,118 @@
+// What a streamed token costs the server: CPU time of a process that serves a scripted engine, beside
+// a bare node:http server with the same central step loop and JSON.stringify. Interleaved runs.
+
+import { type ChildProcess, fork } from 'node:child_process'
+import { createServer } from 'node:http'
+import { type AddressInfo, createConnection } from 'node:net'
+import { fileURLToPath } from 'node:url'
+import type { Delta } from '../server/types.js'
+import { startHarness } from '../test/server/harness.js'
+import { createScriptedEngine } from '../test/server/scripted-engine.js'
+
+const STREAMS = 32
+const TOKENS = 800
+const STEP_MS = 4
+const ROUNDS = 3
+const PIECE = ' word'
+const SCRIPT = {
+  answer: () => ({ pieces: Array<string>(TOKENS).fill(PIECE) }),
+  stepMs: STEP_MS,
+  info: { maxModelLen: 1 << 20 },
+}
+
+type Message = { readonly port: number } | { readonly cpu: number }
+
+const body = JSON.stringify({
+  model: 'tiny-reasoner',
+  stream: true,
+  max_tokens: TOKENS * PIECE.length,
+  messages: [{ role: 'user', content: 'Hi' }],
+})
+
+const serveOurs = async (): Promise<number> => {
+  const harness = await startHarness(SCRIPT)
+  return harness.port
+}
+
+/** The least a server can do with the same engine: an object, JSON.stringify, a write. */
+const serveBare = (): Promise<number> => {
+  const engine = createScriptedEngine(SCRIPT)
+  const created = Math.floor(Date.now() / 1000)
+  const server = createServer((request, response) => {
+    request.resume()
+    response.writeHead(200, { 'content-type': 'text/event-stream' })
+    const onDelta = ({ text, finish }: Delta) => {
+      const chunk = {
+        id: 'chatcmpl-0123456789abcdef0123456789abcdef',
+        object: 'chat.completion.chunk',
+        created,
+        model: 'tiny-reasoner',
+        system_fingerprint: 'fp_test',
+        choices: [{ index: 0, delta: { content: text }, logprobs: null, finish_reason: null }],
+      }
+      response.write(`data: ${JSON.stringify(chunk)}\n\n`)
+      if (finish) response.end('data: [DONE]\n\n')
+    }
+    engine.submit({ promptTokenIds: [1], sampling: { maxTokens: 1 << 20 } }, onDelta)
+  })
+  return new Promise((resolve) => {
+    server.listen(0, '127.0.0.1', () => resolve((server.address() as AddressInfo).port))
+  })
+}
+
+const child = async (kind: string): Promise<void> => {
+  const port = kind === 'ours' ? await serveOurs() : await serveBare()
+  let start = process.cpuUsage()
+  process.on('message', (what) => {
+    if (what === 'start') start = process.cpuUsage()
+    else if (what === 'read') {
+      const { user, system } = process.cpuUsage(start)
+      process.send?.({ cpu: user + system })
+    } else process.exit(0)
+  })
+  process.send?.({ port })
+}
+
+const receive = (from: ChildProcess): Promise<Message> =>
+  new Promise((resolve) => from.once('message', resolve as (message: unknown) => void))
+
+/** Reads a stream to its end and throws it away. */
+const drainStream = (port: number): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const socket = createConnection(port, '127.0.0.1', () =>
+      socket.write(
+        `POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+      ),
+    )
+    socket.on('data', () => {})
+    socket.on('error', reject)
+    socket.on('close', () => resolve())
+  })
+
+const measure = async (kind: string): Promise<number> => {
+  const server = fork(fileURLToPath(import.meta.url), [kind], { execArgv: process.execArgv })
+  const first = await receive(server)
+  const port = 'port' in first ? first.port : 0
+  await drainStream(port)
+  server.send('start')
+  await Promise.all(Array.from({ length: STREAMS }, () => drainStream(port)))
+  server.send('read')
+  const last = await receive(server)
+  server.send('exit')
+  return ('cpu' in last ? last.cpu : Number.NaN) / (STREAMS * TOKENS)
+}
+
+export const runStreamCost = async (): Promise<void> => {
+  const results: Record<string, number[]> = { ours: [], bare: [] }
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const kind of ['bare', 'ours']) results[kind]?.push(await measure(kind))
+  }
+  const median = (kind: string) => (results[kind] ?? []).sort((a, b) => a - b)[ROUNDS >> 1] ?? 0
+  const [ours, bare] = [median('ours'), median('bare')]
+  process.stdout.write(
+    `${STREAMS} streams, server CPU per token: ours ${ours.toFixed(1)} us, bare node:http ${bare.toFixed(1)} us, ratio ${(ours / bare).toFixed(2)}\n`,
+  )
+}
+
+if (process.argv[2] === 'ours' || process.argv[2] === 'bare') await child(process.argv[2])
+else if (process.argv[1] === fileURLToPath(import.meta.url)) await runStreamCost()
