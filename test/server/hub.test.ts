@@ -1,0 +1,296 @@
+import assert from 'node:assert/strict'
+import { createHash, randomBytes } from 'node:crypto'
+import { mkdtemp, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { createHub, type HubLimits, isRepoId } from '../../server/hub.js'
+
+const REPO = 'nvidia/Tiny-Model'
+const COMMIT = 'c0ffee'.padEnd(40, '0')
+const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
+const blobId = (bytes: Buffer): string =>
+  createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex')
+
+const weights = randomBytes(300_000)
+const files: Record<string, Buffer> = {
+  'config.json': Buffer.from('{"a": 1}'),
+  'tokenizer.json': Buffer.from('{"b": 2}'),
+  'model-00001-of-00002.safetensors': weights,
+  'model-00002-of-00002.safetensors': randomBytes(50_000),
+  'model.safetensors.index.json': Buffer.from(
+    JSON.stringify({
+      weight_map: { x: 'model-00001-of-00002.safetensors', y: 'model-00002-of-00002.safetensors' },
+    }),
+  ),
+  'pytorch_model.bin': Buffer.from('not wanted'),
+  'original/consolidated.pth': Buffer.from('not wanted'),
+}
+const isLarge = (name: string): boolean => name.endsWith('.safetensors')
+
+/** What the server does to one request for a file. */
+type Trouble = (name: string, response: ServerResponse, body: Buffer, start: number) => boolean
+
+type Remote = {
+  readonly env: (more?: Record<string, string>) => NodeJS.ProcessEnv
+  readonly cache: string
+  readonly log: {
+    readonly method: string
+    readonly url: string
+    readonly range: string | undefined
+    readonly auth: string | undefined
+  }[]
+  readonly close: () => Promise<void>
+}
+
+/** A hub that behaves as badly as `trouble` says. */
+const startRemote = async (
+  options: { readonly trouble?: Trouble; readonly listing?: boolean; readonly token?: string } = {},
+): Promise<Remote> => {
+  const log: Remote['log'] = []
+  const answer = (request: IncomingMessage, response: ServerResponse) => {
+    const { url = '', method = '', headers } = request
+    log.push({ method, url, range: headers.range, auth: headers.authorization })
+    if (options.token !== undefined && headers.authorization !== `Bearer ${options.token}`) {
+      response.writeHead(401).end()
+      return
+    }
+    if (url.startsWith(`/api/models/${REPO}/revision/main`)) {
+      const siblings = Object.entries(files).map(([rfilename, bytes]) =>
+        options.listing === false
+          ? { rfilename }
+          : {
+              rfilename,
+              size: bytes.length,
+              blobId: blobId(bytes),
+              ...(isLarge(rfilename) && { lfs: { sha256: sha256(bytes), size: bytes.length } }),
+            },
+      )
+      response.end(JSON.stringify({ id: REPO, sha: COMMIT, siblings }))
+      return
+    }
+    const name = url.replace(`/${REPO}/resolve/${COMMIT}/`, '')
+    const body = files[name]
+    if (body === undefined) {
+      response.writeHead(404).end()
+      return
+    }
+    const etag = isLarge(name) ? sha256(body) : blobId(body)
+    response.setHeader('etag', isLarge(name) ? '"other"' : `"${etag}"`)
+    if (isLarge(name)) {
+      response.setHeader('x-linked-etag', `"${etag}"`)
+      response.setHeader('x-linked-size', String(body.length))
+    }
+    if (method === 'HEAD') {
+      response.setHeader('content-length', String(body.length))
+      response.end()
+      return
+    }
+    const start = Number(/^bytes=(\d+)-$/.exec(headers.range ?? '')?.[1] ?? 0)
+    if (options.trouble?.(name, response, body, start)) return
+    if (start > 0) {
+      response.writeHead(206, {
+        'content-range': `bytes ${start}-${body.length - 1}/${body.length}`,
+        'content-length': String(body.length - start),
+      })
+    }
+    response.end(body.subarray(start))
+  }
+  const server = createServer(answer)
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+  const cache = await mkdtemp(join(tmpdir(), 'nemotron-hub-'))
+  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+  return {
+    env: (more = {}) => ({ HF_ENDPOINT: endpoint, HF_HUB_CACHE: cache, HF_HOME: cache, ...more }),
+    cache,
+    log,
+    close: async () => {
+      server.closeAllConnections()
+      await new Promise((done) => server.close(done))
+      await rm(cache, { recursive: true })
+    },
+  }
+}
+
+const quick: Partial<HubLimits> = { stallMs: 300, retryMs: 5, attempts: 4 }
+const WANTED = Object.keys(files).filter((name) => !name.includes('/') && !name.endsWith('.bin'))
+
+const checkWhole = async (folder: string) => {
+  for (const name of WANTED) assert.deepEqual(await readFile(join(folder, name)), files[name], name)
+}
+
+describe('pull', () => {
+  test("lays files out as Hugging Face's tools do, and uses what is there", async () => {
+    const remote = await startRemote()
+    const hub = createHub(remote.env(), quick)
+    assert.equal(await hub.cached(REPO), undefined)
+    const seen: number[] = []
+    const folder = await hub.pull(REPO, {
+      onProgress: (_label, done, total) => {
+        assert.ok(done <= total)
+        seen.push(done / total)
+      },
+    })
+    assert.equal(seen.at(-1), 1)
+    const root = join(remote.cache, 'models--nvidia--Tiny-Model')
+    assert.equal(folder, join(root, 'snapshots', COMMIT))
+    await checkWhole(folder)
+    const link = await readlink(join(folder, 'model-00001-of-00002.safetensors'))
+    assert.equal(link, join('..', '..', 'blobs', sha256(weights)))
+    assert.equal(await readFile(join(root, 'refs', 'main'), 'utf8'), COMMIT)
+    await assert.rejects(stat(join(folder, 'pytorch_model.bin')))
+    assert.equal(await hub.cached(REPO), folder)
+
+    const asked = remote.log.length
+    assert.equal(await hub.pull(REPO), folder)
+    assert.equal(remote.log.length, asked + 1, 'only the listing')
+
+    const offline = createHub(remote.env({ HF_HUB_OFFLINE: '1' }), quick)
+    assert.equal(await offline.pull(REPO), folder)
+    assert.equal(remote.log.length, asked + 1, 'nothing')
+    await rm(join(folder, 'model-00002-of-00002.safetensors'))
+    await assert.rejects(offline.pull(REPO), /HF_HUB_OFFLINE/)
+    assert.equal(await hub.cached(REPO), undefined)
+    await remote.close()
+  })
+
+  test('sizes and checksums from headers where the listing has none', async () => {
+    const remote = await startRemote({ listing: false })
+    await checkWhole(await createHub(remote.env(), quick).pull(REPO))
+    assert.ok(remote.log.some(({ method }) => method === 'HEAD'))
+    await remote.close()
+  })
+
+  test('connections that break go on where they stopped', async () => {
+    let broken = 0
+    const remote = await startRemote({
+      trouble: (name, response, body, start) => {
+        if (name !== 'model-00001-of-00002.safetensors' || broken >= 6) return false
+        broken++
+        if (start > 0)
+          response.writeHead(206, {
+            'content-range': `bytes ${start}-${body.length - 1}/${body.length}`,
+          })
+        response.write(body.subarray(start, start + 40_000), () => response.destroy())
+        return true
+      },
+    })
+    await checkWhole(await createHub(remote.env(), quick).pull(REPO))
+    const ranges = remote.log.filter(({ range }) => range !== undefined)
+    assert.ok(ranges.length >= 5, `${ranges.length} ranges`)
+    await remote.close()
+  })
+
+  test('a stall is given up and tried again; a server without ranges starts over', async () => {
+    let stalls = 0
+    const remote = await startRemote({
+      trouble: (name, response, body) => {
+        if (name !== 'model-00001-of-00002.safetensors') return false
+        if (stalls++ < 2) response.write(body.subarray(0, 1000))
+        else response.writeHead(200).end(body)
+        return true
+      },
+    })
+    await checkWhole(await createHub(remote.env(), quick).pull(REPO))
+    assert.ok(stalls >= 3)
+    await remote.close()
+  })
+
+  test('corrupt content is thrown away and fetched again, but not for ever', async () => {
+    for (const [times, works] of [
+      [1, true],
+      [99, false],
+    ] as const) {
+      let bad = 0
+      const remote = await startRemote({
+        trouble: (name, response, body) => {
+          if (name !== 'model-00001-of-00002.safetensors' || bad >= times) return false
+          bad++
+          response.end(Buffer.alloc(body.length))
+          return true
+        },
+      })
+      const hub = createHub(remote.env(), quick)
+      if (works) await checkWhole(await hub.pull(REPO))
+      else await assert.rejects(hub.pull(REPO), /checksum/)
+      const blob = join(remote.cache, 'models--nvidia--Tiny-Model', 'blobs', sha256(weights))
+      assert.equal(
+        await stat(blob).then(
+          () => true,
+          () => false,
+        ),
+        works,
+      )
+      await remote.close()
+    }
+  })
+
+  test('a corrupt small file is found too', async () => {
+    const remote = await startRemote({
+      trouble: (name, response, body) => {
+        if (name !== 'config.json') return false
+        response.end(Buffer.alloc(body.length, 0x20))
+        return true
+      },
+    })
+    await assert.rejects(createHub(remote.env(), quick).pull(REPO), /checksum/)
+    await remote.close()
+  })
+
+  test('what an earlier run left is completed, not fetched again', async () => {
+    let allow = false
+    const remote = await startRemote({
+      trouble: (name, response, body) => {
+        if (allow || name !== 'model-00001-of-00002.safetensors') return false
+        response.write(body.subarray(0, 200_000))
+        return true
+      },
+    })
+    const stop = new AbortController()
+    const first = createHub(remote.env(), quick).pull(REPO, { signal: stop.signal })
+    setTimeout(() => stop.abort(new Error('stopped')), 150)
+    await assert.rejects(first, /stopped/)
+    allow = true
+    remote.log.length = 0
+    await checkWhole(await createHub(remote.env(), quick).pull(REPO))
+    const again = remote.log.find(({ url }) => url.endsWith('00001-of-00002.safetensors'))
+    assert.equal(again?.range, 'bytes=200000-')
+    await remote.close()
+  })
+
+  test('a server that never works is given up with its last words', async () => {
+    const remote = await startRemote({
+      trouble: (_name, response) => {
+        response.writeHead(503).end()
+        return true
+      },
+    })
+    await assert.rejects(createHub(remote.env(), quick).pull(REPO), /HTTP 503 \(tried 4 times\)/)
+    await remote.close()
+  })
+
+  test('HF_TOKEN is sent; without it the error says what to do', async () => {
+    const remote = await startRemote({ token: 'hf_secret' })
+    await assert.rejects(createHub(remote.env(), quick).pull(REPO), /HF_TOKEN/)
+    await checkWhole(await createHub(remote.env({ HF_TOKEN: 'hf_secret' }), quick).pull(REPO))
+    await remote.close()
+    const file = await startRemote({ token: 'hf_secret' })
+    await writeFile(join(file.cache, 'token'), 'hf_secret\n')
+    await checkWhole(await createHub(file.env(), quick).pull(REPO))
+    await file.close()
+  })
+
+  test('unknown models, names that are none, a hub that is not there', async () => {
+    const remote = await startRemote()
+    await assert.rejects(createHub(remote.env(), quick).pull('nvidia/none'), /not found/)
+    await assert.rejects(createHub(remote.env(), quick).pull('../etc'), /no Hugging Face id/)
+    const env = remote.env({ HF_ENDPOINT: 'http://127.0.0.1:9' })
+    await assert.rejects(createHub(env, { ...quick, attempts: 1 }).pull(REPO), /cannot reach/)
+    await remote.close()
+    for (const name of ['a/b', 'nvidia/Llama-3.1-Nemotron-Nano-8B-v1']) assert.ok(isRepoId(name))
+    for (const name of ['a', './a', '../a/b', 'a/b/c', 'a/..', '/a/b', 'a b/c'])
+      assert.ok(!isRepoId(name), name)
+  })
+})
