@@ -75,6 +75,8 @@ bool Scheduler::make_room(Sequence& seq, StepPlan* plan) {
   return true;
 }
 
+// A token of it that is still in flight is committed before the next plan that admits anybody: this one
+// does not, and at most two steps are in flight.
 void Scheduler::preempt(Sequence& seq) {
   blocks_->release(seq);
   free_slots_.push_back(seq.slot);
@@ -89,7 +91,6 @@ void Scheduler::admit(StepPlan* plan) {
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     if (budget(*plan) <= 0 || free_slots_.empty()) return;
     Sequence& seq = **it;
-    if (seq.pending > 0) return;  // just preempted: its last token is still in flight
     // Somebody is computing what this one would compute: later it is a cache hit. Others may pass.
     const bool leader_busy = seq.after && seq.after->state != SequenceState::finished &&
                              seq.after->num_computed < seq.after->num_prompt;

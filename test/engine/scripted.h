@@ -111,4 +111,32 @@ class ScriptedDevice {
   std::vector<int32_t> slots_;
 };
 
+// Runs a ScriptedDevice when waited for. `gate`, when set, is asked before each step: it may block,
+// and what it returns is the step's status. `spoil` may change what comes out.
+class ScriptedRunner final : public StepRunner {
+ public:
+  ScriptedRunner(int32_t num_blocks, int32_t block_size, int32_t vocab)
+      : device_(num_blocks, block_size, vocab) {}
+  void launch(StepBuffer* buffer) override {
+    launched_.push_back(buffer);
+    EXPECT_LE(launched_.size(), size_t(kMaxInFlight));
+  }
+  Status wait() override {
+    StepBuffer& step = *launched_.front();
+    launched_.pop_front();
+    if (gate) {
+      if (Status s = gate(); !s) return s;
+    }
+    device_.run(step.input, &step.output);
+    if (spoil) spoil(step);
+    return {};
+  }
+  std::function<Status()> gate;
+  std::function<void(StepBuffer&)> spoil;
+
+ private:
+  ScriptedDevice device_;
+  std::deque<StepBuffer*> launched_;
+};
+
 }  // namespace nemotron::test

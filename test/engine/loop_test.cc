@@ -1,0 +1,398 @@
+// The engine's life: what is refused, aborted, drained, closed, and what a failure does to whom.
+#include <atomic>
+#include <thread>
+
+#include "scripted_engine.h"
+
+namespace nemotron::test {
+namespace {
+
+// Lets steps through one at a time, or all.
+class Gate {
+ public:
+  Status pass() {
+    std::unique_lock lock(mutex_);
+    ++arrived_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_ || tickets_ > 0; });
+    if (!open_) --tickets_;
+    return status_;
+  }
+  void let(int steps) {
+    const std::lock_guard lock(mutex_);
+    tickets_ += steps;
+    changed_.notify_all();
+  }
+  void open() {
+    const std::lock_guard lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+  void set_status(Status s) {
+    const std::lock_guard lock(mutex_);
+    status_ = std::move(s);
+  }
+  void wait_for_arrivals(int n) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return arrived_ >= n; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int tickets_ = 0, arrived_ = 0;
+  bool open_ = false;
+  Status status_;
+};
+
+void expect_idle(Engine& engine) {
+  const EngineStats s = engine.stats();
+  EXPECT_EQ(s.running, 0);
+  EXPECT_EQ(s.waiting, 0);
+  EXPECT_EQ(s.blocks_used, 0);
+  EXPECT_EQ(s.waiting_tokens, 0);
+}
+
+TEST(wrong_requests_are_refused_by_name) {
+  Script s = script();
+  s.num_blocks = 10;  // 160 tokens, though the model would take 256
+  Client client(scripted(s));
+  Engine& engine = client.engine();
+  const auto refused = [&](auto&& change, const char* why) {
+    Request r = request();
+    r.id = 77;
+    change(r);
+    const Status status = engine.submit(std::move(r));
+    EXPECT_ERROR(status, why);
+    EXPECT(status.code() == Code::invalid_argument);
+  };
+  refused([](Request& r) { r.prompt.clear(); }, "prompt: is empty");
+  refused(
+      [](Request& r) {
+        r.prompt = {1, kVocab};
+      },
+      "prompt: found token id 40 at index 1, expected 0 to 39");
+  refused([](Request& r) { r.prompt = {-1}; }, "prompt: found token id -1");
+  refused(
+      [](Request& r) { r = request(256); },
+      "prompt: 256 tokens and at least one to generate exceed the maximum context length of 256");
+  refused([](Request& r) { r = request(257, 0); }, "prompt: 257 tokens exceed the maximum context");
+  refused([](Request& r) { r = request(100, 90); },
+          "190 in all) exceed the KV cache of 160 tokens");
+  refused([](Request& r) { r.n = 0; }, "n: found 0, expected 1 to 128");
+  refused([](Request& r) { r.n = 129; }, "n: found 129");
+  refused([](Request& r) { r.kind = RequestKind::score; }, "kind: this model generates");
+  refused([](Request& r) { r.sampling.max_tokens = -1; }, "max_tokens: found -1");
+  refused([](Request& r) { r.sampling.min_tokens = 7; }, "min_tokens: found 7, expected 0 to 6");
+  refused([](Request& r) { r.sampling.temperature = -0.1f; }, "temperature: found -0.1");
+  refused([](Request& r) { r.sampling.temperature = NAN; }, "temperature: found nan");
+  refused([](Request& r) { r.sampling.temperature = INFINITY; }, "temperature: found inf");
+  refused([](Request& r) { r.sampling.top_p = 0; }, "top_p: found 0");
+  refused([](Request& r) { r.sampling.top_p = 1.1f; }, "top_p: found 1.1");
+  refused([](Request& r) { r.sampling.min_p = -1; }, "min_p: found -1");
+  refused([](Request& r) { r.sampling.top_k = -1; }, "top_k: found -1");
+  refused([](Request& r) { r.sampling.repetition_penalty = 0; }, "repetition_penalty: found 0");
+  refused([](Request& r) { r.sampling.presence_penalty = 2.5f; },
+          "presence_penalty: found 2.5, expected -2 to 2");
+  refused([](Request& r) { r.sampling.frequency_penalty = -3; }, "frequency_penalty: found -3");
+  refused([](Request& r) { r.sampling.num_logprobs = 21; },
+          "logprobs: found 21, expected -1 to 20");
+  refused([](Request& r) { r.sampling.num_prompt_logprobs = -2; }, "prompt_logprobs: found -2");
+  refused([](Request& r) { r.sampling.lookup_tokens = 17; }, "lookup_tokens: found 17");
+  refused(
+      [](Request& r) {
+        r.sampling.stop_token_ids = {1, 36};
+      },
+      "stop_token_ids: found token id 36 at index 1, expected 0 to 35");
+  refused([](Request& r) { r.sampling.allowed_ids = {40}; },
+          "allowed_token_ids: found token id 40");
+  refused([](Request& r) { r.sampling.logit_bias = {{.id = 50, .bias = 1}}; },
+          "logit_bias: found token id 50");
+  refused([](Request& r) { r.sampling.logit_bias = {{.id = 5, .bias = NAN}}; },
+          "logit_bias: the bias of token id 5");
+  refused([](Request& r) { r.sampling.bad_words = {{1}, {}}; }, "bad_words: a word has no tokens");
+  refused([](Request& r) { r.sampling.bad_words = {{99}}; }, "bad_words: found token id 99");
+  refused([](Request& r) { r.sampling.stop = {"a", ""}; }, "stop: found a string of 0 bytes");
+  refused([](Request& r) { r.sampling.stop.resize(65, "x"); }, "stop: found 65 strings");
+  refused([](Request& r) { r.sampling.thinking_budget = 3; }, "thinking_budget: think_close");
+  refused(
+      [](Request& r) {
+        r.sampling.thinking_budget = 3;
+        r.sampling.think_close = {1};
+      },
+      "thinking_budget: think_end is empty");
+  refused(
+      [](Request& r) {
+        r.sampling.ignore_eos = false;
+        r.sampling.min_tokens = 1;
+        r.sampling.allowed_ids = {kEos};
+      },
+      "allowed_token_ids: every one of them is banned");
+  EXPECT_EQ(client.run(request()).ids.size(), 6u);  // and a good one passes
+  expect_idle(engine);
+}
+
+TEST(the_queue_is_bounded) {
+  Gate gate;
+  Script s = script();
+  s.options.max_seqs = 1;
+  s.options.max_waiting = 3;
+  s.options.max_waiting_tokens = 30;
+  s.gate = [&] { return gate.pass(); };
+  Client client(scripted(s));
+  client.submit(request(4, 3));
+  gate.wait_for_arrivals(1);  // in a step, so it does not wait any more
+  client.submit(request(10));
+  client.submit(request(10));
+  Request r = request(11);
+  r.id = 1000;
+  Status refused = client.engine().submit(r);
+  EXPECT(refused.code() == Code::unavailable);
+  EXPECT_ERROR(refused,
+               "the queue is full: 20 prompt tokens are waiting, 11 more exceed the limit of 30");
+  client.submit(request(10));
+  r = request(1);
+  r.id = 1000;
+  refused = client.engine().submit(r);
+  EXPECT(refused.code() == Code::unavailable);
+  EXPECT_ERROR(refused, "the queue is full: 3 of 3 requests are waiting");
+  EXPECT_EQ(client.engine().stats().waiting_tokens, 30);
+  EXPECT_EQ(client.engine().stats().rejected, 2);
+  gate.open();
+  client.wait();
+  // A request larger than the limit is served when nobody waits.
+  EXPECT_EQ(client.run(request(40, 2)).ids.size(), 2u);
+  expect_idle(client.engine());
+}
+
+TEST(an_id_is_unique_among_live_requests) {
+  Gate gate;
+  Script s = script();
+  s.gate = [&] { return gate.pass(); };
+  Client client(scripted(s));
+  const uint64_t id = client.submit(request());
+  Request again = request();
+  again.id = id;
+  EXPECT_ERROR(client.engine().submit(again), "id: 1 is in use");
+  gate.open();
+  client.wait();
+  EXPECT_OK(client.engine().submit(again));
+}
+
+TEST(an_abort_ends_every_choice_within_a_step) {
+  Gate gate;
+  Script s = script();
+  s.options.max_seqs = 2;  // two of the three choices run, one waits
+  s.gate = [&] { return gate.pass(); };
+  Client client(scripted(s));
+  Request r = request(20, 100);
+  r.n = 3;
+  const uint64_t id = client.submit(r);
+  const uint64_t waiting = client.submit(request(10));
+  gate.let(4);
+  gate.wait_for_arrivals(5);
+  client.abort(id);
+  client.abort(waiting);
+  client.abort(id);      // again
+  client.abort(999999);  // nobody
+  gate.let(1);
+  client.wait();
+  for (const Outcome& o : client.outcomes(id)) EXPECT(o.finish == Finish::abort);
+  EXPECT(client.outcome(waiting).finish == Finish::abort);
+  EXPECT(client.outcome(id).ids.size() >= 3 && client.outcome(id).ids.size() <= 5);
+  expect_idle(client.engine());
+  EXPECT_EQ(client.engine().stats().aborted, 2);
+  gate.open();
+  EXPECT_EQ(client.run(request()).ids.size(), 6u);
+}
+
+TEST(a_drained_engine_finishes_what_it_has) {
+  Gate gate;
+  Script s = script();
+  s.gate = [&] { return gate.pass(); };
+  Client client(scripted(s));
+  const uint64_t a = client.submit(request(4, 20));
+  gate.wait_for_arrivals(1);
+  client.engine().drain();
+  Request r = request();
+  r.id = 1000;
+  const Status refused = client.engine().submit(r);
+  EXPECT(refused.code() == Code::unavailable);
+  EXPECT_ERROR(refused, "shutting down");
+  gate.open();
+  client.wait();
+  EXPECT_EQ(client.outcome(a).ids.size(), 20u);
+}
+
+TEST(close_ends_everything_from_any_thread) {
+  Gate gate;
+  Script s = script();
+  s.options.max_seqs = 2;
+  s.gate = [&] { return gate.pass(); };
+  Client client(scripted(s));
+  std::vector<uint64_t> ids;
+  for (int i = 0; i < 5; ++i) ids.push_back(client.submit(request(4, 100)));
+  gate.wait_for_arrivals(1);
+  std::vector<std::thread> closers;
+  for (int i = 0; i < 3; ++i) closers.emplace_back([&] { client.engine().close(); });
+  gate.open();
+  for (std::thread& t : closers) t.join();
+  client.collect();
+  for (const uint64_t id : ids) EXPECT(client.outcome(id).finish == Finish::abort);
+  Request r = request();
+  r.id = 1000;
+  EXPECT(client.engine().submit(r).code() == Code::unavailable);
+  client.engine().abort(ids[0]);
+  expect_idle(client.engine());
+}
+
+TEST(a_device_failure_fails_everybody_and_refuses_the_rest) {
+  Gate gate;
+  Script s = script();
+  s.options.max_seqs = 2;
+  s.gate = [&] { return gate.pass(); };
+  Client client(scripted(s));
+  std::vector<uint64_t> ids;
+  for (int i = 0; i < 5; ++i) ids.push_back(client.submit(request(4, 100)));
+  gate.let(3);
+  gate.wait_for_arrivals(4);
+  gate.set_status(Status::internal("the cable was pulled"));
+  gate.open();
+  client.wait();
+  for (const uint64_t id : ids) {
+    EXPECT(client.outcome(id).finish == Finish::error);
+    EXPECT_ERROR(client.outcome(id).error, "the device failed: the cable was pulled");
+    EXPECT(client.outcome(id).error.code() == Code::internal);
+  }
+  EXPECT_GE(client.outcome(ids[0]).ids.size(), 2u);  // what was drawn before is not lost
+  Request r = request();
+  r.id = 1000;
+  const Status refused = client.engine().submit(r);
+  EXPECT(refused.code() == Code::unavailable);
+  EXPECT_ERROR(refused, "the cable was pulled");
+  EXPECT(client.engine().stats().failed_device);
+  EXPECT_EQ(client.engine().stats().failed, 5);
+  expect_idle(client.engine());
+}
+
+TEST(a_nan_fails_its_request_alone) {
+  for (const bool run_ahead : {true, false}) {
+    Script s = script();
+    s.options.run_ahead = run_ahead;
+    s.spoil = [](StepBuffer& step) {
+      for (const PlannedSpan& span : step.plan.spans) {
+        if (span.seq->tokens[0] != 9 || span.seq->generated() < 2) continue;
+        for (int32_t i = 0; i < span.num_samples; ++i) {
+          step.output.samples[size_t(span.first_sample + i)].finite = false;
+        }
+      }
+    };
+    Client client(scripted(s));
+    Request bad = request(40, 20);
+    bad.prompt[0] = 9;
+    bad.n = 2;
+    const uint64_t a = client.submit(request(4, 20)), b = client.submit(bad),
+                   c = client.submit(request(5, 20));
+    client.wait();
+    for (const Outcome& o : client.outcomes(b)) {
+      EXPECT(o.finish == Finish::error);
+      EXPECT_ERROR(o.error, "the model's logits are not numbers");
+    }
+    EXPECT_EQ(client.outcome(a).ids.size(), 20u);
+    EXPECT_EQ(client.outcome(c).ids.size(), 20u);
+    EXPECT(!client.engine().stats().failed_device);
+    expect_idle(client.engine());
+    // What it computed is not trusted.
+    EXPECT_EQ(client.run(bad).timings.cached_tokens, 0);
+  }
+}
+
+TEST(a_slow_reader_gets_one_wake_and_everything) {
+  Script s = script();
+  std::atomic<int> wakes{0};
+  std::unique_ptr<Engine> engine = scripted(s)([&] { ++wakes; });
+  Request r = request(4, 100);
+  r.id = 1;
+  REQUIRE_OK(engine->submit(r));
+  while (engine->stats().generated_tokens < 100)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  engine->close();
+  EXPECT_EQ(wakes.load(), 1);
+  std::vector<Delta> deltas;
+  engine->drain_deltas(&deltas);
+  size_t tokens = 0;
+  for (const Delta& d : deltas) tokens += d.ids.size();
+  EXPECT_EQ(tokens, 100u);
+  EXPECT(deltas.back().finish == Finish::length);
+}
+
+TEST(several_threads_submit_abort_and_read_stats) {
+  Script s = script();
+  s.options.max_waiting = 10000;
+  Client client(scripted(s));
+  Engine& engine = client.engine();
+  std::atomic<int> ended{0}, accepted{0};
+  std::vector<std::thread> threads;
+  for (uint64_t t = 1; t <= 3; ++t) {
+    threads.emplace_back([&, t] {
+      for (uint64_t i = 0; i < 100; ++i) {
+        Request r = request(int32_t(1 + i % 40), int32_t(1 + i % 9));
+        r.id = t * 1000 + i;
+        accepted += bool(engine.submit(std::move(r)));
+        if (i % 3 == 0) engine.abort(t * 1000 + i);
+        static_cast<void>(engine.stats());
+      }
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  std::vector<Delta> deltas;
+  while (ended < accepted) {
+    engine.drain_deltas(&deltas);
+    for (const Delta& d : deltas) ended += d.finish != Finish::none;
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(accepted.load(), 300);
+  EXPECT_EQ(ended.load(), 300);
+  expect_idle(engine);
+}
+
+TEST(stats_say_what_happened) {
+  Script s = script();
+  Client client(scripted(s));
+  EXPECT_EQ(client.engine().stats().last_step_age, 0);
+  client.run(request(40, 5));
+  const Outcome again = client.run(request(40, 5));
+  EXPECT_EQ(again.timings.cached_tokens, 32);
+  EXPECT(again.miss.reason == CacheMiss::Reason::none);
+  const EngineStats stats = client.engine().stats();
+  EXPECT_EQ(stats.prompt_tokens, 80);
+  EXPECT_EQ(stats.queried_tokens, 80);
+  EXPECT_EQ(stats.cached_tokens, 32);
+  EXPECT_EQ(stats.generated_tokens, 10);
+  EXPECT_EQ(stats.finished_length, 2);
+  EXPECT_EQ(stats.miss_never_seen, 1);
+  EXPECT_EQ(stats.blocks_total, 64);
+  EXPECT_EQ(stats.blocks_used, 0);
+  EXPECT_GE(stats.blocks_cached, 2);
+  EXPECT_EQ(stats.last_step_seqs, 1);
+  EXPECT_EQ(stats.last_step_age, 0);
+  const Timings& t = again.timings;
+  EXPECT(t.queue >= 0 && t.prefill >= 0 && t.decode >= 0);
+  EXPECT_LT(t.queue + t.prefill + t.decode, 30);
+}
+
+TEST(a_stuck_device_shows_in_the_age) {
+  Gate gate;
+  Script s = script();
+  s.gate = [&] { return gate.pass(); };
+  Client client(scripted(s));
+  client.submit(request());
+  gate.wait_for_arrivals(1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_GE(client.engine().stats().last_step_age, 0.015);
+  gate.open();
+  client.wait();
+}
+
+}  // namespace
+}  // namespace nemotron::test
