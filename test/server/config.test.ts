@@ -1,0 +1,141 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { ConfigError, FLAGS, modelSettings, readSettings } from '../../server/config.js'
+
+const file = (content: unknown): string => {
+  const path = join(mkdtempSync(join(tmpdir(), 'nemotron-config-')), 'config.json')
+  writeFileSync(path, typeof content === 'string' ? content : JSON.stringify(content))
+  return path
+}
+
+describe('settings', () => {
+  test('the defaults', () => {
+    const settings = readSettings({}, {})
+    assert.equal(settings.host, '127.0.0.1')
+    assert.equal(settings.port, 8000)
+    assert.equal(settings.default_thinking, false)
+    assert.equal(settings.kv_cache_memory, undefined)
+    assert.deepEqual(modelSettings(settings), [])
+  })
+
+  test('the flags are those of the contract', () => {
+    assert.deepEqual(
+      FLAGS.map(({ flag }) => flag.split(' ')[0]),
+      '--model --served-model-name --host --port --api-key --device --dtype --kv-cache-dtype --kv-cache-memory --gpu-memory-utilization --tensor-parallel-size --max-model-len --max-num-seqs --max-num-batched-tokens --block-size --max-waiting --threads --default-thinking --drain-timeout --log-level'.split(
+        ' ',
+      ),
+    )
+  })
+
+  test('flags win over the environment, that over the file, that over defaults', () => {
+    const path = file({
+      port: 1,
+      host: 'file',
+      'max-num-seqs': 3,
+      maxWaiting: 4,
+      log_level: 'warn',
+    })
+    const env = { NEMOTRON_PORT: '2', NEMOTRON_HOST: 'env', NEMOTRON_CONFIG: path }
+    const settings = readSettings({ port: '3' }, env)
+    assert.equal(settings.port, 3)
+    assert.equal(settings.host, 'env')
+    assert.equal(settings.max_num_seqs, 3)
+    assert.equal(settings.max_waiting, 4)
+    assert.equal(settings.log_level, 'warn')
+  })
+
+  test('every flag has its variable and its key', () => {
+    const values: Record<string, [string, unknown]> = {
+      model: ['a,b', ['a', 'b']],
+      served_model_name: ['x,y', ['x', 'y']],
+      host: ['::1', '::1'],
+      port: ['0', 0],
+      api_key: ['k1,k2', ['k1', 'k2']],
+      device: ['cpu', 'cpu'],
+      dtype: ['fp8', 'fp8'],
+      kv_cache_dtype: ['fp8', 'fp8'],
+      kv_cache_memory: ['4GiB', 4 * 1024 ** 3],
+      gpu_memory_utilization: ['0.5', 0.5],
+      tensor_parallel_size: ['1', 1],
+      max_model_len: ['4096', 4096],
+      max_num_seqs: ['8', 8],
+      max_num_batched_tokens: ['256', 256],
+      block_size: ['16', 16],
+      max_waiting: ['0', 0],
+      threads: ['2', 2],
+      default_thinking: ['on', true],
+      drain_timeout: ['5.5', 5.5],
+      log_level: ['debug', 'debug'],
+    }
+    for (const { key, env, repeat } of FLAGS) {
+      const [text, value] = values[key] ?? ['', undefined]
+      assert.ok(text !== '', key)
+      const models = key === 'served_model_name' ? { model: ['a', 'b'] } : {}
+      const pick = (settings: Record<string, unknown>) => settings[key]
+      assert.deepEqual(
+        pick(readSettings({ ...models, [key]: repeat ? text.split(',') : text }, {})),
+        value,
+        key,
+      )
+      assert.deepEqual(pick(readSettings(models, { [env]: text })), value, env)
+      assert.deepEqual(pick(readSettings({ ...models }, {}, file({ [key]: value }))), value, key)
+    }
+  })
+
+  test('models of their own settings', () => {
+    const path = file({
+      dtype: 'fp8',
+      max_num_seqs: 9,
+      models: [
+        { model: 'nvidia/chat', served_model_name: 'chat', device: 'cuda', dtype: 'auto' },
+        { model: 'nvidia/reward', 'max-model-len': 4096 },
+      ],
+    })
+    const [chat, reward] = modelSettings(readSettings({}, {}, path))
+    assert.equal(chat?.device, 'cuda')
+    assert.equal(chat?.dtype, 'auto')
+    assert.equal(chat?.max_num_seqs, 9)
+    assert.deepEqual(chat?.names, ['chat'])
+    assert.equal(reward?.device, 'auto')
+    assert.equal(reward?.dtype, 'fp8')
+    assert.equal(reward?.max_model_len, 4096)
+    const [only] = modelSettings(readSettings({ model: ['nvidia/reward'] }, {}, path))
+    assert.equal(only?.max_model_len, 4096)
+  })
+
+  test('what is wrong is named, with what would be right', () => {
+    const wrong = (
+      flags: Record<string, string | string[]>,
+      env: NodeJS.ProcessEnv,
+      path?: string,
+    ) => {
+      try {
+        readSettings(flags, env, path)
+      } catch (error) {
+        assert.ok(error instanceof ConfigError)
+        return error.message
+      }
+      throw new Error('it was accepted')
+    }
+    assert.match(wrong({ dtype: 'fp16' }, {}), /--dtype can be auto, bf16, fp8; found "fp16"/)
+    assert.match(wrong({ port: 'x' }, {}), /--port must be a whole number; found "x"/)
+    assert.match(wrong({ port: '70000' }, {}), /--port must be at most 65535/)
+    assert.match(wrong({ block_size: '17' }, {}), /--block-size: can be 16, 32, 64 or 128/)
+    assert.match(wrong({ tensor_parallel_size: '2' }, {}), /--tensor-parallel-size: only 1/)
+    assert.match(wrong({ kv_cache_memory: 'lots' }, {}), /4GiB/)
+    assert.match(wrong({ default_thinking: 'maybe' }, {}), /on or off/)
+    assert.match(wrong({}, { NEMOTRON_DEVICE: 'tpu' }), /NEMOTRON_DEVICE can be auto, cpu, cuda/)
+    assert.match(wrong({}, {}, file({ prot: 1 })), /unknown key 'prot' \(did you mean 'port'\?\)/)
+    assert.match(
+      wrong({}, {}, file({ models: [{ model: 'x', divice: 'cpu' }] })),
+      /did you mean 'device'/,
+    )
+    assert.match(wrong({}, {}, file('{')), /not JSON/)
+    assert.match(wrong({}, {}, '/nowhere.json'), /nowhere.json/)
+    assert.match(wrong({}, {}, file({ tls_cert: 'x' })), /go together/)
+    assert.match(wrong({ model: ['a', 'b'], served_model_name: ['x'] }, {}), /1 names for 2 models/)
+  })
+})

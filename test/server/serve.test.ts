@@ -1,0 +1,260 @@
+import assert from 'node:assert/strict'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { get } from 'node:https'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, describe, test } from 'node:test'
+import OpenAI from 'openai'
+import { packagePath } from '../../server/version.js'
+import { chatCheckpoint } from './chat-checkpoint.js'
+import { readAnswer, readEvents } from './harness.js'
+
+const skip = existsSync(packagePath('build/Release/nemotron.node'))
+  ? false
+  : 'the addon is not built: npm run build:addon'
+
+type Running = {
+  readonly url: string
+  readonly child: ChildProcess
+  readonly out: () => string
+  readonly exit: Promise<number | null>
+}
+
+const children = new Set<ChildProcess>()
+
+const start = (args: readonly string[], env: NodeJS.ProcessEnv = {}): Omit<Running, 'url'> => {
+  const child = spawn(
+    process.execPath,
+    ['--import', 'tsx', packagePath('server/cli.ts'), 'serve', ...args],
+    { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] },
+  )
+  children.add(child)
+  let text = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream?.on('data', (chunk) => {
+      text += chunk
+    })
+  const exit = new Promise<number | null>((resolve) => child.once('close', resolve))
+  return { child, out: () => text, exit }
+}
+
+const serve = async (args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Running> => {
+  const running = start(
+    ['--port', '0', '--kv-cache-memory', '32MiB', '--threads', '1', ...args],
+    env,
+  )
+  for (let i = 0; i < 600; i++) {
+    const url = /^at (\S+)\/v1/m.exec(running.out())?.[1]
+    if (url !== undefined) return { ...running, url }
+    if (running.child.exitCode !== null) break
+    await new Promise((done) => setTimeout(done, 50))
+  }
+  throw new Error(`it did not start: ${running.out()}`)
+}
+
+after(() => {
+  for (const child of children) child.kill('SIGKILL')
+})
+
+describe('serve', { skip }, () => {
+  test('two models, by name; chat, completions, and a reward model that does neither', async () => {
+    const chat = chatCheckpoint()
+    const reward = chatCheckpoint({ classes: 2 })
+    const { url, child, exit, out } = await serve([
+      '--model',
+      chat,
+      '--model',
+      reward,
+      '--served-model-name',
+      'chatty',
+      '--served-model-name',
+      'judge',
+    ])
+    const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'x', maxRetries: 0 })
+    assert.deepEqual(
+      (await client.models.list()).data.map(({ id }) => id),
+      ['chatty', 'judge'],
+    )
+    const ask = {
+      model: 'chatty',
+      messages: [{ role: 'user' as const, content: 'Hi' }],
+      max_tokens: 12,
+    }
+    const whole = await client.chat.completions.create({ ...ask, seed: 5, temperature: 1 })
+    let text = ''
+    for await (const chunk of await client.chat.completions.create({
+      ...ask,
+      seed: 5,
+      temperature: 1,
+      stream: true,
+    }))
+      text += chunk.choices[0]?.delta.content ?? ''
+    assert.equal(text, whole.choices[0]?.message.content)
+    assert.equal(whole.usage?.completion_tokens, 12)
+    const scored = await client.completions.create({
+      model: 'chatty',
+      prompt: [
+        [1, 2, 3],
+        [4, 5],
+      ],
+      echo: true,
+      logprobs: 1,
+      max_tokens: 0,
+    })
+    assert.deepEqual(
+      scored.choices.map((choice) => choice.logprobs?.token_logprobs?.length),
+      [3, 2],
+    )
+    assert.equal(scored.choices[0]?.logprobs?.token_logprobs?.[0], null)
+    await assert.rejects(client.chat.completions.create({ ...ask, model: 'judge' }), /reward model/)
+    await assert.rejects(
+      client.chat.completions.create({ ...ask, max_tokens: 100_000 }),
+      (error: InstanceType<typeof OpenAI.APIError>) => error.code === 'context_length_exceeded',
+    )
+    child.kill('SIGTERM')
+    assert.equal(await exit, 0)
+    assert.match(out(), /curl .*chat\/completions/)
+    assert.match(out(), /KV cache +32\.0 MiB/)
+  })
+
+  test('SIGTERM: readiness off, new work 503, a running stream ends whole, exit 0', async () => {
+    const { url, child, exit } = await serve([
+      '--model',
+      chatCheckpoint(),
+      '--served-model-name',
+      'm',
+    ])
+    const body = {
+      model: 'm',
+      messages: [{ role: 'user', content: 'Hi' }],
+      max_tokens: 1500,
+      ignore_eos: true,
+      stream: true,
+    }
+    const post = (more: object) =>
+      fetch(`${url}/v1/chat/completions`, {
+        method: 'POST',
+        body: JSON.stringify({ ...body, ...more }),
+      })
+    const running = await post({})
+    child.kill('SIGTERM')
+    let health = 200
+    for (let i = 0; i < 200 && health === 200; i++) health = (await fetch(`${url}/health`)).status
+    assert.equal(health, 503)
+    const refused = await post({})
+    assert.equal(refused.status, 503)
+    assert.equal((await readAnswer(refused)).error.code, 'draining')
+    assert.equal((await fetch(`${url}/v1/health/live`)).status, 200)
+    const { chunks, done } = await readEvents(running)
+    assert.ok(done)
+    assert.equal(chunks.at(-1).choices[0].finish_reason, 'length')
+    assert.equal(await exit, 0)
+  })
+
+  test('what outlives the drain timeout is told so, and still exit 0', async () => {
+    const { url, child, exit } = await serve([
+      '--model',
+      chatCheckpoint({ config: { max_position_embeddings: 65536 } }),
+      '--served-model-name',
+      'm',
+      '--drain-timeout',
+      '0.3',
+    ])
+    const body = {
+      model: 'm',
+      messages: [{ role: 'user', content: 'Hi' }],
+      ignore_eos: true,
+      stream: true,
+      max_tokens: 60_000,
+    }
+    const running = await fetch(`${url}/v1/chat/completions`, {
+      method: 'POST',
+      body: JSON.stringify(body),
+    })
+    child.kill('SIGTERM')
+    const { chunks, done } = await readEvents(running)
+    assert.ok(done)
+    assert.equal(chunks.at(-1).error.code, 'draining')
+    assert.equal(await exit, 0)
+  })
+
+  test('an answer before the models are there, then health says how it goes', async () => {
+    const failing = start([
+      '--port',
+      '0',
+      '--model',
+      mkdtempSync(join(tmpdir(), 'nemotron-empty-')),
+    ])
+    assert.equal(await failing.exit, 1)
+    assert.match(failing.out(), /config\.json|tokenizer\.json/)
+  })
+
+  test('wrong flags and wrong models end with what would be right', async () => {
+    const cases: readonly (readonly [readonly string[], RegExp])[] = [
+      [['--prot', '80'], /--port/],
+      [['--dtype', 'fp16'], /auto, bf16, fp8/],
+      [['--model', './nowhere'], /no such folder/],
+      [['extra'], /too many arguments/],
+    ]
+    for (const [args, message] of cases) {
+      const { exit, out } = start(args)
+      assert.notEqual(await exit, 0)
+      assert.match(out(), message)
+    }
+  })
+
+  test('a second server on the port says so', async () => {
+    const { url, child, exit } = await serve(['--model', chatCheckpoint()])
+    const other = start(['--port', new URL(url).port, '--model', chatCheckpoint()])
+    assert.equal(await other.exit, 1)
+    assert.match(other.out(), /EADDRINUSE|in use/)
+    child.kill('SIGTERM')
+    assert.equal(await exit, 0)
+  })
+
+  test('TLS and API keys from the config file', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'nemotron-tls-'))
+    const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
+    try {
+      execFileSync(
+        'openssl',
+        [
+          'req',
+          '-x509',
+          '-newkey',
+          'rsa:2048',
+          '-nodes',
+          '-keyout',
+          key,
+          '-out',
+          cert,
+          '-subj',
+          '/CN=localhost',
+          '-days',
+          '2',
+        ],
+        { stdio: 'ignore' },
+      )
+    } catch {
+      t.skip('openssl is not installed')
+      return
+    }
+    const config = join(folder, 'config.json')
+    writeFileSync(config, JSON.stringify({ tls_cert: cert, tls_key: key, api_key: ['secret'] }))
+    const { url, child, exit } = await serve(['--config', config, '--model', chatCheckpoint()])
+    assert.match(url, /^https:/)
+    const status = (authorization?: string) =>
+      new Promise<number | undefined>((resolve, reject) => {
+        const headers = authorization === undefined ? {} : { authorization }
+        get(`${url}/v1/models`, { rejectUnauthorized: false, headers }, (response) => {
+          response.resume()
+          resolve(response.statusCode)
+        }).on('error', reject)
+      })
+    assert.equal(await status(), 401)
+    assert.equal(await status('Bearer secret'), 200)
+    child.kill('SIGTERM')
+    assert.equal(await exit, 0)
+  })
+})
