@@ -8,21 +8,14 @@
 import { parseArgs } from 'node:util'
 import { benchGguf } from './gguf.js'
 import { type Case, type Ceilings, kvBytes, weightBytes } from './limits.js'
+import { machine } from './machine.js'
 import { benchModel, type Shape, shapes } from './model.js'
 import { buildCpuBench, measureCeilings } from './native.js'
 import type { Running } from './peers/process.js'
 import { type ChildOptions, randomPrompt, type Task, type Timing } from './peers/protocol.js'
 import { startLlama, startOurs, startTorch } from './peers/start.js'
-import {
-  type Agreement,
-  type CaseResult,
-  machine,
-  type OursAlone,
-  printReport,
-  type Report,
-  type Round,
-  saveReport,
-} from './report.js'
+import { printReport, saveReport } from './report.js'
+import type { Agreement, CaseResult, Clock, OursAlone, Report, Round } from './results.js'
 import { median } from './stats.js'
 
 const help = `npm run bench -- engine [--flags]
@@ -32,6 +25,7 @@ const help = `npm run bench -- engine [--flags]
   --cases decode,prefill  cases whose name contains one of these; default all
   --peers llama,torch     competitors beside ours; "none": ours alone
   --isa NAME              our instruction set: plain, avx2, avx512, amx
+  --clock wall            cpu: tokens per CPU second, for one thread on a busy machine
   --no-fp8                leave out ours with FP8 weights
   --max-turn 20           a competitor whose turn took longer plays a case twice only (seconds)
   --out bench/results     folder of the JSON file; "none": no file`
@@ -42,6 +36,7 @@ type Settings = {
   readonly peers: readonly string[]
   readonly isa: string | undefined
   readonly fp8: boolean
+  readonly clock: Clock
   readonly maxTurn: number
 }
 
@@ -138,7 +133,8 @@ const compareNumbers = async (
   shape: Shape,
   processes: readonly Running[],
 ): Promise<readonly Agreement[]> => {
-  const prompt = randomPrompt(33, shape.vocab, 99)
+  // Not longer than llama.cpp's whole distributions fit.
+  const prompt = randomPrompt(Math.min(256, Math.round(4e6 / shape.vocab)), shape.vocab, 99)
   const [ours, ...others] = await Promise.all(
     processes.map(async (process) => ({
       name: process.name,
@@ -222,6 +218,7 @@ const benchShape = async (shape: Shape, threads: number, settings: Settings): Pr
       machine: machine(),
       shape,
       threads,
+      clock: settings.clock,
       competitors: processes.map(({ name, ready }) => ({ name, ...ready })),
       agreement,
       cases,
@@ -245,6 +242,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
       cases: { type: 'string', default: 'decode,prefill' },
       peers: { type: 'string', default: 'llama,torch' },
       isa: { type: 'string' },
+      clock: { type: 'string', default: 'wall' },
       'no-fp8': { type: 'boolean', default: false },
       'max-turn': { type: 'string', default: '20' },
       out: { type: 'string', default: 'bench/results' },
@@ -260,6 +258,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
     peers: list(values.peers),
     isa: values.isa,
     fp8: !values['no-fp8'],
+    clock: values.clock === 'cpu' ? 'cpu' : 'wall',
     maxTurn: Number(values['max-turn']),
   }
   const reports: Report[] = []
