@@ -15,6 +15,9 @@
 
 #include "fuzz.h"
 
+// An abort() of a target is reported like any other crash.
+extern "C" const char* __asan_default_options() { return "handle_abort=1"; }
+
 namespace {
 
 using Random = std::mt19937_64;
