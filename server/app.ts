@@ -16,6 +16,7 @@ import {
 } from './meta.js'
 import { modelRoute, modelsRoute } from './models.js'
 import { observe } from './observe.js'
+import { classifyRoute, poolingRoute, rewardRoute } from './reward.js'
 import type { Ctx, Env, Server } from './served.js'
 import { detokenizeRoute, renderRoute, tokenizeRoute } from './tokenize.js'
 
@@ -31,6 +32,9 @@ export const routes = (server: Server): readonly Route[] => [
   { method: 'POST', path: '/v1/chat/completions', handler: chatRoute(server) },
   { method: 'POST', path: '/v1/completions', handler: completionRoute(server) },
   { method: 'POST', path: '/v1/chat/completions/render', handler: renderRoute(server) },
+  { method: 'POST', path: '/v1/reward', handler: rewardRoute(server) },
+  { method: 'POST', path: '/pooling', handler: poolingRoute(server) },
+  { method: 'POST', path: '/classify', handler: classifyRoute(server) },
   { method: 'GET', path: '/v1/models', handler: modelsRoute(server) },
   { method: 'GET', path: '/v1/models/:id{.+}', handler: modelRoute(server) },
   { method: 'POST', path: '/tokenize', handler: tokenizeRoute(server) },

@@ -3,6 +3,7 @@
 
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
+import { RewardSettings } from './readout.js'
 
 /** How a value is written on the command line or in the environment. */
 type Kind = 'text' | 'list' | 'integer' | 'number' | 'bytes' | 'switch'
@@ -194,6 +195,8 @@ const ModelEntry = z.strictObject({
   model: z.string().min(1),
   served_model_name: z.union([z.string().min(1), z.array(z.string().min(1))]).optional(),
   chat_template: z.string().optional(),
+  /** How a reward is read, where neither the checkpoint nor models/registry.json says it. */
+  reward: z.strictObject({ ...RewardSettings.shape, row: z.int().min(0).optional() }).optional(),
 })
 export type ModelEntry = z.output<typeof ModelEntry>
 
@@ -461,6 +464,7 @@ export type ModelSettings = Pick<
   Settings,
   keyof typeof modelOptions | 'chat_template' | 'prefix_cache'
 > & {
+  readonly reward?: ModelEntry['reward']
   readonly model: string
   readonly names: readonly string[]
 }

@@ -9,6 +9,7 @@ import type { ModelSettings } from './config.js'
 import { createEngine } from './engine.js'
 import { createGate } from './gate.js'
 import type { Metrics } from './metrics.js'
+import { createReadout } from './readout.js'
 import { findEntry, makeProfile } from './registry.js'
 import type { GenerationDefaults, ServedModel } from './served.js'
 import { createTemplate } from './template.js'
@@ -191,7 +192,12 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
   const generation = await generationDefaults(folder)
   const engine = await createEngine(
     {
-      ...engineOptions(folder, settings, options.utilization, profile.entry?.reward_row),
+      ...engineOptions(
+        folder,
+        settings,
+        options.utilization,
+        settings.reward?.row ?? profile.entry?.reward_row,
+      ),
       onProgress: hooks.onProgress,
       onPlan: hooks.onPlan,
     },
@@ -207,6 +213,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     template,
     profile,
     generation,
+    readout: createReadout(engine.info, settings.reward ?? profile.entry?.reward),
     gate: createGate(settings.max_num_seqs + settings.max_waiting),
     metrics: metrics.addModel(id, engine),
   }

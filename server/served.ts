@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import { ApiError, notReady, queueFull } from './errors.js'
 import type { Gate } from './gate.js'
 import type { Metrics, ModelMetrics } from './metrics.js'
+import type { Readout } from './readout.js'
 import type { ModelProfile } from './registry.js'
 import type { ChatTemplate } from './template.js'
 import type { Engine, Tokenizer } from './types.js'
@@ -32,6 +33,8 @@ export type ServedModel = {
   readonly template: ChatTemplate
   readonly profile: ModelProfile
   readonly generation: GenerationDefaults
+  /** What a reward model's outputs mean; of a chat model, unused. */
+  readonly readout: Readout
   readonly gate: Gate
   readonly metrics: ModelMetrics
 }

@@ -7,6 +7,7 @@ import { BUILT_IN } from '../../server/builtin-templates.js'
 import { createGate } from '../../server/gate.js'
 import { listen } from '../../server/listen.js'
 import { createMetrics } from '../../server/metrics.js'
+import { createReadout } from '../../server/readout.js'
 import { makeProfile } from '../../server/registry.js'
 import type { GenerationDefaults, HttpConfig, Phase, ServedModel } from '../../server/served.js'
 import { createTemplate } from '../../server/template.js'
@@ -76,6 +77,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     }),
     profile,
     generation: options.generation ?? { greedy: false },
+    readout: createReadout(engine.info, profile.entry?.reward),
     gate: createGate((options.maxNumSeqs ?? 64) + (options.maxWaiting ?? 256)),
     metrics: metrics.addModel(id, engine),
   }

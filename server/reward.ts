@@ -1,0 +1,194 @@
+// POST /v1/reward, and the same call in other servers' shapes: /pooling (vLLM), /classify (SGLang).
+
+import { badRequest } from './errors.js'
+import { parseBody, readJson } from './parse.js'
+import { answerId, noteIgnored } from './respond.js'
+import {
+  ClassifyRequest,
+  PoolingRequest,
+  type RewardInput,
+  RewardRequest,
+} from './reward-schema.js'
+import {
+  encodeInputs,
+  encodeRaw,
+  findRewardModel,
+  goneSignal,
+  isReward,
+  type Scored,
+  type ScoreItem,
+  scoreItems,
+  scoreUsage,
+} from './scoring.js'
+import { type Ctx, requireReady, type ServedModel, type Server } from './served.js'
+
+/** Exactly one of `messages` and `inputs`. */
+const inputsOf = (body: RewardRequest): readonly RewardInput[] => {
+  if (body.inputs !== undefined) {
+    for (const key of ['messages', 'responses'] as const) {
+      if (body[key] !== undefined)
+        throw badRequest(`'${key}' and 'inputs' cannot both be given: put it inside an input.`, key)
+    }
+    return body.inputs
+  }
+  if (body.messages === undefined)
+    throw badRequest("Missing required parameter: 'messages' (or 'inputs').", 'messages')
+  return [{ messages: body.messages, responses: body.responses }]
+}
+
+const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x))
+
+/** Bradley-Terry: P(a over b) = sigmoid(reward a - reward b). Every pair of one prompt's candidates,
+ * the better one as chosen; a tie keeps the order given. */
+const preferences = (model: ServedModel, scored: readonly Scored[]) =>
+  scored.flatMap((a, i) =>
+    scored.slice(i + 1).flatMap((b, k) => {
+      if (a.input !== b.input) return []
+      const j = i + 1 + k
+      const [ra, rb] = [model.readout.reward(a.scores), model.readout.reward(b.scores)]
+      if (ra === null || rb === null)
+        throw badRequest(
+          `'pairwise' needs a scalar reward; '${model.id}' has several scores and no weights for them.`,
+          'pairwise',
+        )
+      const [chosen, rejected] = rb > ra ? [j, i] : [i, j]
+      return [{ chosen, rejected, probability: sigmoid(Math.abs(ra - rb)) }]
+    }),
+  )
+
+const read = async <T extends Parameters<typeof parseBody>[0]>(
+  c: Ctx,
+  server: Server,
+  schema: T,
+) => {
+  requireReady(server)
+  const json = await readJson(c.env.incoming, server.config.bodyLimit)
+  const { body, ignored } = parseBody(schema, json, server.config.strictParams)
+  noteIgnored(c, ignored)
+  return body
+}
+
+type Common = {
+  readonly priority?: number | undefined
+  readonly cache_salt?: string | undefined
+}
+
+const score = (
+  c: Ctx,
+  model: ServedModel,
+  items: readonly ScoreItem[],
+  body: Common,
+  arrival: number,
+) =>
+  scoreItems({
+    model,
+    items,
+    record: c.get('record'),
+    signal: goneSignal(c.env.outgoing),
+    arrival,
+    priority: body.priority,
+    cacheSalt: body.cache_salt,
+  })
+
+export const rewardRoute =
+  (server: Server) =>
+  async (c: Ctx): Promise<Response> => {
+    const arrival = performance.now()
+    const body = await read(c, server, RewardRequest)
+    const model = findRewardModel(server, body.model)
+    const inputs = inputsOf(body)
+    const nested = body.inputs !== undefined
+    const items = await encodeInputs(model, inputs, (i) => (nested ? `inputs.${i}.` : ''))
+    const scored = await score(c, model, items, body, arrival)
+    return c.json({
+      id: answerId('reward'),
+      object: 'list',
+      model: body.model,
+      data: scored.map((one, index) => {
+        const attributes = model.readout.attributes(one.scores)
+        return {
+          object: 'reward',
+          index,
+          input: one.input,
+          response: one.response,
+          reward: model.readout.reward(one.scores),
+          scores: one.scores,
+          ...(attributes && { attributes }),
+        }
+      }),
+      ...(body.pairwise && { preferences: preferences(model, scored) }),
+      usage: scoreUsage(scored),
+    })
+  }
+
+const base64 = (scores: readonly number[]): string =>
+  Buffer.from(Float32Array.from(scores).buffer).toString('base64')
+
+/** vLLM's: data[i].data are the head's outputs. */
+export const poolingRoute =
+  (server: Server) =>
+  async (c: Ctx): Promise<Response> => {
+    const arrival = performance.now()
+    const body = await read(c, server, PoolingRequest)
+    const model = findRewardModel(server, body.model)
+    if ((body.messages === undefined) === (body.input === undefined))
+      throw badRequest("Exactly one of 'messages' and 'input' is needed.", 'input')
+    const items =
+      body.messages !== undefined
+        ? await encodeInputs(model, [{ messages: body.messages }], () => '')
+        : await encodeRaw(model, body.input ?? [], 'input')
+    const scored = await score(c, model, items, body, arrival)
+    const tokens = scored.reduce((sum, { ids }) => sum + ids.length, 0)
+    return c.json({
+      id: answerId('pool'),
+      object: 'list',
+      created: Math.floor(Date.now() / 1000),
+      model: body.model,
+      data: scored.map(({ scores }, index) => ({
+        index,
+        object: 'pooling',
+        data: body.encoding_format === 'base64' ? base64(scores) : scores,
+      })),
+      usage: {
+        prompt_tokens: tokens,
+        total_tokens: tokens,
+        completion_tokens: 0,
+        prompt_tokens_details: scoreUsage(scored).prompt_tokens_details,
+      },
+    })
+  }
+
+/** SGLang's: one object for one text, a list for several. Without `model`, the only reward model. */
+export const classifyRoute =
+  (server: Server) =>
+  async (c: Ctx): Promise<Response> => {
+    const arrival = performance.now()
+    const body = await read(c, server, ClassifyRequest)
+    const able = server.models().filter(isReward)
+    const only = able.length === 1 ? able[0]?.id : undefined
+    const name = body.model ?? only
+    if (name === undefined)
+      throw badRequest(
+        able.length === 0
+          ? 'This server serves no reward model.'
+          : `Missing required parameter: 'model', one of ${able.map(({ id }) => `'${id}'`).join(', ')}.`,
+        'model',
+      )
+    const model = findRewardModel(server, name)
+    const given = (['text', 'input', 'input_ids'] as const).filter((key) => body[key] !== undefined)
+    const key = given[0]
+    if (key === undefined || given.length > 1)
+      throw badRequest("Exactly one of 'text', 'input' and 'input_ids' is needed.", key ?? 'text')
+    const value = body[key] ?? []
+    const scored = await score(c, model, await encodeRaw(model, value, key), body, arrival)
+    const answers = scored.map(({ ids, scores, timings }) => ({
+      embedding: scores,
+      meta_info: {
+        id: c.get('requestId'),
+        prompt_tokens: ids.length,
+        cached_tokens: timings.cachedTokens,
+      },
+    }))
+    const single = typeof value === 'string' || value.every((one) => typeof one === 'number')
+    return c.json(single ? answers[0] : answers)
+  }
