@@ -16,7 +16,9 @@
 #include "fuzz.h"
 
 // An abort() of a target is reported like any other crash.
-extern "C" const char* __asan_default_options() { return "handle_abort=1"; }
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
+  return "handle_abort=1";
+}
 
 namespace {
 
