@@ -1,15 +1,20 @@
 // Chat chunks as text. What is the same in all chunks of a stream is serialised once.
 
-import { type ChatPlan, chatExtras, userStop } from './chat.js'
+import { type ChatPlan, type ChatRun, chatExtras, rewardFields, userStop } from './chat.js'
 import type { Choice } from './choice.js'
 import { chatLogprobs } from './logprobs.js'
 import type { Chunks } from './respond.js'
-import type { Run } from './run.js'
 import type { Delta } from './types.js'
 
 const PLAIN = '"logprobs":null,"finish_reason":null'
 
-export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks => {
+/** `,"a":1`: an object's members, to go on inside another. */
+const members = (object: object): string => {
+  const text = JSON.stringify(object).slice(1, -1)
+  return text === '' ? '' : `,${text}`
+}
+
+export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks<ChatRun> => {
   const { body, model } = plan
   const begun = choices.map(() => false)
   const showReasoning = body.include_reasoning !== false
@@ -22,10 +27,10 @@ export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks =
   let isFirst = true
   let live = choices.length
 
-  const usage = (run: Run): string =>
+  const usage = (run: ChatRun): string =>
     everyUsage ? `,"usage":${JSON.stringify(run.usage())}` : showUsage ? ',"usage":null' : ''
 
-  const chunk = (index: number, delta: string, rest: string, run: Run, more: string): string =>
+  const chunk = (index: number, delta: string, rest: string, run: ChatRun, more: string): string =>
     `${head}{"index":${index},"delta":${delta},${rest}}]${usage(run)}${more}}\n\n`
 
   const deltaJson = (index: number, reasoning: string, content: string): string => {
@@ -47,17 +52,21 @@ export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks =
     return `"logprobs":${logprobs}${ids},"finish_reason":null`
   }
 
-  const last = (index: number, delta: Delta, run: Run): string => {
+  const last = (index: number, delta: Delta, run: ChatRun): string => {
     live--
     const stop = userStop(delta, plan)
     const reason = delta.finish === 'length' ? 'length' : 'stop'
+    const rewards = rewardFields(plan, run.ranking?.())
     return chunk(
       index,
       '{}',
       `"logprobs":null,"finish_reason":"${reason}"` +
-        (stop === undefined ? '' : `,"stop_reason":${JSON.stringify(stop)}`),
+        (stop === undefined ? '' : `,"stop_reason":${JSON.stringify(stop)}`) +
+        members(rewards.ofChoice(index)),
       run,
-      live === 0 && body.timings ? `,"timings":${JSON.stringify(run.timings())}` : '',
+      live > 0
+        ? ''
+        : members({ ...rewards.ofAnswer, ...(body.timings && { timings: run.timings() }) }),
     )
   }
 
@@ -70,13 +79,12 @@ export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks =
       const details = detail(delta)
       let out = ''
       if (!begun[index] || piece.content !== '' || reasoning !== '' || details !== undefined) {
-        const once = isFirst ? JSON.stringify(chatExtras(plan, delta)).slice(1, -1) : ''
         out = chunk(
           index,
           deltaJson(index, reasoning, piece.content),
           details ?? PLAIN,
           run,
-          once === '' ? '' : `,${once}`,
+          isFirst ? members(chatExtras(plan, delta)) : '',
         )
         begun[index] = true
         isFirst = false

@@ -1,16 +1,20 @@
 // POST /v1/chat/completions.
 
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { type BestOf, planBestOf, type Ranking, startBestOf } from './best-of.js'
 import { chatChunks } from './chat-stream.js'
 import { type Choice, createChoice } from './choice.js'
 import { badRequest } from './errors.js'
 import { chatLogprobs, promptLogprobs } from './logprobs.js'
 import { parseBody, readJson } from './parse.js'
 import { encodeChat, renderChat } from './prompt.js'
+import type { Start } from './reasoning.js'
 import { answerId, noteIgnored, requirePlace, runAsStream, runToEnd } from './respond.js'
+import { rewardAnswer } from './reward-chat.js'
 import { type Run, type RunHandler, startRun } from './run.js'
 import { checkStreamOptions, makeSampling, outputLimit, truncatePrompt } from './sampling.js'
 import { ChatRequest } from './schema.js'
+import { isReward } from './scoring.js'
 import {
   type Ctx,
   findModel,
@@ -27,6 +31,8 @@ export type ChatPlan = {
   readonly model: ServedModel
   readonly request: GenerateRequest
   readonly makeChoice: () => Choice
+  readonly start: Start | undefined
+  readonly bestOf: BestOf | undefined
   readonly dropped: number
   readonly id: string
   readonly created: number
@@ -35,11 +41,10 @@ export type ChatPlan = {
 
 const planChat = async (server: Server, body: ChatRequest, arrival: number): Promise<ChatPlan> => {
   const model = findModel(server, body.model)
-  if (model.engine.info.rewardKind !== 'none')
-    throw badRequest(`'${body.model}' is a reward model: it does not chat.`, 'model')
   checkStreamOptions(body)
   if (body.top_logprobs !== undefined && body.logprobs !== true)
     throw badRequest("'top_logprobs' is only allowed when 'logprobs' is true.", 'top_logprobs')
+  const bestOf = await planBestOf(server, body)
   const prompt = renderChat(model, body, server.config.defaultThinking)
   const all = await encodeChat(model, prompt)
   const { maxModelLen } = model.engine.info
@@ -70,11 +75,13 @@ const planChat = async (server: Server, body: ChatRequest, arrival: number): Pro
     model,
     request: {
       promptTokenIds: ids,
-      n: body.n ?? 1,
+      n: bestOf?.candidates ?? body.n ?? 1,
       sampling,
       ...(body.priority !== undefined && { priority: body.priority }),
       ...(body.cache_salt !== undefined && { cacheSalt: body.cache_salt }),
     },
+    start,
+    bestOf,
     makeChoice: () =>
       createChoice({
         start,
@@ -87,6 +94,16 @@ const planChat = async (server: Server, body: ChatRequest, arrival: number): Pro
     arrival,
   }
 }
+
+/** A choice's reward, and what the whole answer says of the candidates. */
+export const rewardFields = (plan: ChatPlan, ranking: Ranking | undefined) => ({
+  ofChoice: (index: number) => {
+    const candidate = ranking?.order[index]
+    return candidate === undefined ? {} : { reward: ranking?.scores[candidate] }
+  },
+  ofAnswer:
+    ranking && plan.bestOf ? { reward: { model: plan.bestOf.name, scores: ranking.scores } } : {},
+})
 
 /** What an answer says once, beside its choices. */
 export const chatExtras = (plan: ChatPlan, first: Delta | undefined) => ({
@@ -131,6 +148,7 @@ const collectChat = async (c: Ctx, server: Server, plan: ChatPlan) => {
     part.last = delta
   }
   const run = await runToEnd(c, server, onDelta, (handler) => begin(c, plan, choices, handler))
+  const rewards = rewardFields(plan, run.ranking?.())
   const reasons = model.profile.reasoning !== undefined
   return {
     id: plan.id,
@@ -154,25 +172,40 @@ const collectChat = async (c: Ctx, server: Server, plan: ChatPlan) => {
         finish_reason: part.last?.finish === 'length' ? ('length' as const) : ('stop' as const),
         ...(stop !== undefined && { stop_reason: stop }),
         ...(body.return_token_ids && { token_ids: part.ids }),
+        ...rewards.ofChoice(index),
       }
     }),
     usage: run.usage(),
+    ...rewards.ofAnswer,
     ...chatExtras(plan, first),
     ...(body.timings && { timings: run.timings() }),
   }
 }
 
-const begin = (c: Ctx, plan: ChatPlan, choices: readonly Choice[], handler: RunHandler): Run =>
-  startRun(
-    {
-      model: plan.model,
-      requests: [plan.request],
-      record: c.get('record'),
-      arrival: plan.arrival,
-      reasoningTokens: () => choices.reduce((sum, choice) => sum + choice.reasoningTokens(), 0),
-    },
-    handler,
-  )
+/** A run that may know how its candidates were ranked. */
+export type ChatRun = Run & { readonly ranking?: () => Ranking | undefined }
+
+const begin = (
+  c: Ctx,
+  plan: ChatPlan,
+  choices: readonly Choice[],
+  handler: RunHandler,
+): ChatRun => {
+  const options = {
+    model: plan.model,
+    requests: [plan.request],
+    record: c.get('record'),
+    arrival: plan.arrival,
+    reasoningTokens: () => choices.reduce((sum, choice) => sum + choice.reasoningTokens(), 0),
+  }
+  if (plan.bestOf === undefined) return startRun(options, handler)
+  const split = {
+    start: plan.start,
+    skipSpecial: plan.body.skip_special_tokens ?? true,
+    keep: choices.length,
+  }
+  return startBestOf(options, plan.bestOf, split, handler)
+}
 
 export const chatRoute =
   (server: Server) =>
@@ -183,6 +216,7 @@ export const chatRoute =
     const json = await readJson(c.env.incoming, server.config.bodyLimit)
     const { body, ignored } = parseBody(ChatRequest, json, server.config.strictParams)
     noteIgnored(c, ignored)
+    if (isReward(findModel(server, body.model))) return rewardAnswer(c, server, body, arrival)
     const plan = await planChat(server, body, arrival)
     Object.assign(c.get('record'), {
       model: plan.model.id,

@@ -75,7 +75,10 @@ export const REFUSED: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
     (value, body) =>
       value === (body.n ?? 1)
         ? null
-        : unsupportedValue('best_of', "'best_of' can only equal 'n' for now."),
+        : unsupportedValue(
+            'best_of',
+            "'best_of' can only equal 'n' here; chat completions pick the best with 'reward'.",
+          ),
   ],
   [
     'use_beam_search',

@@ -14,6 +14,8 @@ export const RewardSettings = z.strictObject({
 export type RewardSettings = z.output<typeof RewardSettings>
 
 export type Readout = {
+  /** There is one reward, not only several scores. */
+  readonly isScalar: boolean
   readonly reward: (scores: readonly number[]) => number | null
   readonly attributes: (scores: readonly number[]) => Record<string, number> | undefined
 }
@@ -37,6 +39,7 @@ export const createReadout = (info: EngineInfo, settings: RewardSettings | undef
       )
   }
   return {
+    isScalar: weights !== undefined || outputs === 1,
     reward: (scores) => {
       if (weights !== undefined)
         return scores.reduce((sum, score, i) => sum + score * (weights[i] ?? 0), 0)

@@ -37,12 +37,12 @@ const deadline = (server: Server, expire: (error: ApiError) => void): (() => voi
 }
 
 /** Runs to the end, or until the client goes away. */
-export const runToEnd = (
+export const runToEnd = <R extends Run>(
   c: Ctx,
   server: Server,
   onDelta: RunHandler['onDelta'],
-  begin: (handler: RunHandler) => Run,
-): Promise<Run> =>
+  begin: (handler: RunHandler) => R,
+): Promise<R> =>
   new Promise((resolve, reject) => {
     const { outgoing } = c.env
     const settle = () => {
@@ -74,18 +74,18 @@ export const runToEnd = (
   })
 
 /** Turns deltas into events; `''` sends nothing. */
-export type Chunks = {
-  readonly onDelta: (prompt: number, delta: Delta, run: Run) => string
+export type Chunks<R extends Run = Run> = {
+  readonly onDelta: (prompt: number, delta: Delta, run: R) => string
   /** After the last choice, before [DONE]. */
-  readonly closing: (run: Run) => string
+  readonly closing: (run: R) => string
 }
 
 /** Streams to the end. Resolves once the head is on its way; an error before that is a real status. */
-export const runAsStream = (
+export const runAsStream = <R extends Run>(
   c: Ctx,
   server: Server,
-  chunks: Chunks,
-  begin: (handler: RunHandler) => Run,
+  chunks: Chunks<R>,
+  begin: (handler: RunHandler) => R,
 ): Promise<void> =>
   new Promise((resolve, reject) => {
     const fail = (error: ApiError) => {

@@ -129,6 +129,19 @@ export const ChatRequest = z.looseObject({
     .optional()
     .describe('none: leave the tags in the content.'),
   include_reasoning: z.boolean().optional(),
+  best_of: z
+    .int()
+    .min(1)
+    .max(128)
+    .optional()
+    .describe('Candidates to generate, with `reward`; the best `n` are returned. Default n.'),
+  reward: z
+    .looseObject({
+      model: z.string().min(1).describe('A reward model of this server.'),
+      include_thinking: maybe(z.boolean()).describe('Score the thinking too. Default false.'),
+    })
+    .optional()
+    .describe('Score the candidates and return the best, best first.'),
 })
 export type ChatRequest = z.output<typeof ChatRequest>
 

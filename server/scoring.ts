@@ -96,6 +96,15 @@ const checkTurns = (input: RewardInput, path: string): void => {
     throw badRequest(`The answer in '${at}' is empty: there is nothing to score.`, at)
 }
 
+/** Before candidates are generated: the conversation itself must leave room for an answer. */
+export const checkRoom = async (
+  model: ServedModel,
+  messages: readonly Message[],
+): Promise<void> => {
+  const ids = await encodeConversation(model, [...messages, { role: 'assistant', content: '' }])
+  checkLength(model, ids, 'messages')
+}
+
 /** Every conversation, or every (conversation, response), in order. `path` is for errors. */
 export const encodeInputs = async (
   model: ServedModel,
