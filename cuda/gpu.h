@@ -123,6 +123,7 @@ GPU_DEVICE float from_e4m3(uint8_t b) {
 
 #if defined(__CUDACC__)
 GPU_DEVICE uint4 load16(const void* p) { return *static_cast<const uint4*>(p); }
+GPU_DEVICE uint2 load8(const void* p) { return *static_cast<const uint2*>(p); }
 GPU_DEVICE void store16(void* p, uint4 v) { *static_cast<uint4*>(p) = v; }
 GPU_DEVICE void store8(void* p, uint2 v) { *static_cast<uint2*>(p) = v; }
 GPU_DEVICE uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
@@ -157,6 +158,12 @@ GPU_DEVICE uint4 load16(const void* p GPU_WHERE) {
   emu::check_access(p, 16, false, where);
   uint4 v;
   __builtin_memcpy(&v, p, 16);
+  return v;
+}
+GPU_DEVICE uint2 load8(const void* p GPU_WHERE) {
+  emu::check_access(p, 8, false, where);
+  uint2 v;
+  __builtin_memcpy(&v, p, 8);
   return v;
 }
 GPU_DEVICE void store16(void* p, uint4 v GPU_WHERE) {

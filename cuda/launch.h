@@ -1,20 +1,10 @@
 // Launching a kernel, the same way on a device and under the emulation.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include "cuda/gpu.h"
+#include "cuda/queue.h"
 
 namespace nemotron::gpu {
-
-// Where and how a device's kernels run. Owned by the device; one thread.
-struct Queue {
-  cudaStream_t stream = nullptr;
-  bool pdl = false;                 // programmatic dependent launch (sm_90 and later)
-  int multiprocessors = 1;
-  cudaError_t error = cudaSuccess;  // the first launch that failed
-  const char* failed = "";          // and its kernel
-};
 
 template <class... Parameters, class... Arguments>
 void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared,

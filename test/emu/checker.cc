@@ -31,6 +31,7 @@ struct Stamp {
 };
 struct Cell {
   Stamp write, read;
+  uint8_t touched = 0;  // 0: as the region's default
   uint8_t initialised = 0, in_flight = 0;
 };
 
@@ -39,6 +40,7 @@ struct Region {
   size_t bytes = 0;
   Cell* cells = nullptr;
   bool shared = false;
+  bool initialised = false;  // of cells that nobody touched
   std::string name;
 };
 
@@ -155,6 +157,10 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
              where, pc);
       return;
     }
+    if (!cell->touched) {
+      cell->touched = 1;
+      cell->initialised = r->initialised;
+    }
     if (!write && !cell->initialised) {
       report("read of uninitialised " + r->name + ", byte " + std::to_string(a - uintptr_t(r->base) + i), where, pc);
       cell->initialised = 1;
@@ -245,10 +251,15 @@ void remove_memory(void* p) {
 bool host_wrote(void* p, size_t bytes) {
   Region* r = find(uintptr_t(p));
   if (!r || r->shared || uintptr_t(p) + bytes > uintptr_t(r->base) + r->bytes) return false;
+  if (bytes == r->bytes) {  // all of it: give the pages back
+    madvise(r->cells, bytes * sizeof(Cell) + 1, MADV_DONTNEED);
+    r->initialised = true;
+    return true;
+  }
   Cell* cell = r->cells + (uintptr_t(p) - uintptr_t(r->base));
   for (size_t i = 0; i < bytes; ++i) {
     cell[i] = Cell{};
-    cell[i].initialised = 1;
+    cell[i].touched = cell[i].initialised = 1;
   }
   return true;
 }
@@ -261,7 +272,7 @@ bool host_reads(const void* p, size_t bytes, std::string* why) {
   }
   const Cell* cell = r->cells + (uintptr_t(p) - uintptr_t(r->base));
   for (size_t i = 0; i < bytes && config().check; ++i) {
-    if (!cell[i].initialised) {
+    if (!(cell[i].touched ? cell[i].initialised : r->initialised)) {
       *why = "copies uninitialised " + r->name + " to the host, byte " +
              std::to_string(uintptr_t(p) - uintptr_t(r->base) + i);
       return false;

@@ -31,7 +31,11 @@ namespace {
 // One emulated device, used by one thread at a time.
 std::recursive_mutex mutex;
 std::map<const void*, size_t> max_shared;
-std::map<void*, std::pair<void*, size_t>> mappings;  // device pointer -> mmap
+struct Mapping {
+  void* map;
+  size_t map_bytes, bytes;
+};
+std::map<void*, Mapping> mappings;  // by device pointer
 std::map<void*, size_t> pinned;
 size_t used_bytes = 0;
 constexpr size_t kTotalBytes = size_t(8) << 30;
@@ -157,7 +161,7 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
   mprotect(map + 4096 + pages, 4096, PROT_NONE);
   uint8_t* base = map + 4096 + pages - body;
   std::memset(base, 0xff, std::min(body, size_t(1) << 20));  // NaNs, where anybody is likely to look
-  mappings[base] = {map, pages + 8192};
+  mappings[base] = {map, pages + 8192, bytes};
   used_bytes += bytes;
   add_memory(base, bytes);
   *p = base;
@@ -170,7 +174,8 @@ cudaError_t cudaFree(void* p) {
   auto it = mappings.find(p);
   if (it == mappings.end()) return fail(cudaErrorInvalidValue, "cudaFree of a pointer that cudaMalloc did not give");
   remove_memory(p);
-  munmap(it->second.first, it->second.second);
+  munmap(it->second.map, it->second.map_bytes);
+  used_bytes -= it->second.bytes;
   mappings.erase(it);
   return cudaSuccess;
 }

@@ -1,0 +1,225 @@
+// Attention of generated rows over the paged cache.
+//
+//   bytes  keys and values of the row's context, once a row and KV head (its query heads share them)
+//   FLOPs  4 * q_heads * head_dim a key: far below the tensor cores' limit
+//   bound  memory bandwidth
+//
+// The unit of work is (row, KV head, 512 keys): a constant, not a share of the machine, so that a row's sums
+// do not depend on what else runs. A fixed number of blocks takes the units of the step one after another
+// (their number is in the metadata: one captured graph serves every context length). The heads of a group
+// are the rows of mma's A operand. Four warps take sixteen keys each in turn, every warp with a queue of its
+// own; their sums are merged in order, and a second kernel merges the units of rows with more than one.
+#include "cuda/attention.h"
+#include "cuda/launch.h"
+#include "cuda/block.h"
+
+namespace nemotron::cuda {
+
+using namespace gpu;
+
+namespace {
+
+constexpr int kWarps = 4, kThreads = kWarps * 32, kKeys = 16, kHeads = 16;
+
+template <int kDim, bool kFp8>
+struct Shape {
+  using H = Head<kDim, kFp8>;
+  static constexpr int kKeyLoads = 2 * H::kBlocks * H::kLaneChunks;   // sixteen bytes a lane, a stage
+  static constexpr int kValueLoads = kKeys * H::kChunks / 32;
+  static constexpr int kStageChunks = (kKeyLoads + kValueLoads) * 32;
+  static constexpr int kStages = kFp8 ? 4 : 3;
+  static constexpr int kQueueBytes = kWarps * kStages * kStageChunks * 16;
+  static constexpr int kSumBytes = kWarps * kHeads * (kDim + 2) * 4;
+  static constexpr int kBytes = kQueueBytes > kSumBytes ? kQueueBytes : kSumBytes;
+};
+
+template <int kDim, bool kFp8>
+__global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArgs p) {
+  using S = Shape<kDim, kFp8>;
+  using H = Head<kDim, kFp8>;
+  pdl_launch_dependents();
+  Shared smem;
+  uint4* shared = smem.take<uint4>(S::kBytes / 16);
+  float* sums = reinterpret_cast<float*>(shared);            // [warp][head][kDim], once the queue is empty
+  float* states = sums + kWarps * kHeads * kDim;             // [warp][head][2]
+  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+  uint4* queue = shared + warp * S::kStages * S::kStageChunks;
+
+  const int dim = p.kv.head_dim, kv_heads = p.kv.kv_heads, group = p.q_heads / kv_heads;
+  const int head_tiles = (group + kHeads - 1) / kHeads;
+  const auto* rows = step_array<RowInfo>(p.step, p.step->row_info);
+  const auto* items = step_array<DecodeItem>(p.step, p.step->items);
+  const int units = (p.items >= 0 ? p.items : p.step->decode_items) * kv_heads * head_tiles;
+  const float scale = p.scale * kLog2e * p.kv.k_scale;
+  pdl_wait();
+
+  for (int unit = int(blockIdx.x); unit < units; unit += int(gridDim.x)) {
+    const int item = unit / (kv_heads * head_tiles), kv_head = unit / head_tiles % kv_heads;
+    const int first_head = unit % head_tiles * kHeads;  // in the group
+    const int heads = group - first_head < kHeads ? group - first_head : kHeads;
+    const DecodeItem it = items[p.first_item + item];
+    const RowInfo row = rows[it.row];
+    const int* table = step_array<int>(p.step, p.step->tables) + row.table;
+    const int last_key = row.position;
+    const int end = last_key + 1 < it.first_key + kDecodeChunk ? last_key + 1 : it.first_key + kDecodeChunk;
+    const int tiles = (end - it.first_key + kKeys - 1) / kKeys, mine = (tiles - warp + kWarps - 1) / kWarps;
+
+    const int64_t q_head = int64_t(it.row) * p.q_heads + kv_head * group + first_head;
+    Query<kDim> q;
+    load_query<kDim, kFp8>(q, g < heads ? p.q + (q_head + g) * dim : nullptr,
+                           g + 8 < heads ? p.q + (q_head + g + 8) * dim : nullptr, dim, t);
+
+    const auto load = [&](int i) {
+      uint4* keys = queue + i % S::kStages * S::kStageChunks;
+      uint4* values = keys + S::kKeyLoads * 32;
+      const int first = it.first_key + (warp + i * kWarps) * kKeys;
+      const int64_t block = cache_place(p.kv, table[first / p.kv.block_size], kv_head);
+      const int row_bytes = dim * H::kBytes;
+      const int64_t base = block + int64_t(first % p.kv.block_size) * row_bytes;
+      // Keys: each lane the chunks that it will multiply, key g and then key g + 8.
+#pragma unroll
+      for (int j = 0; j < S::kKeyLoads; ++j) {
+        const int key = g + j / (H::kBlocks * H::kLaneChunks) * 8;
+        const int b = j / H::kLaneChunks % H::kBlocks, h = j % H::kLaneChunks;
+        const int byte = (kFp8 ? b * 4 + t : b * 8 + h * 4 + t) * 16;
+        const bool real = first + key < end && byte < row_bytes;
+        cp_async16(keys + j * 32 + lane, p.kv.k + (real ? base + key * row_bytes + byte : 0), real);
+      }
+      // Values: whole rows, for everybody. What lies past the end may be anything, NaN included: zeros.
+#pragma unroll
+      for (int j = 0; j < S::kValueLoads; ++j) {
+        const int key = (j * 32 + lane) / H::kChunks, chunk = (j * 32 + lane) % H::kChunks;
+        const bool real = first + key < end && chunk * 16 < row_bytes;
+        cp_async16(values + value_place<H::kChunks>(key, chunk),
+                   p.kv.v + (real ? base + key * row_bytes + chunk * 16 : 0), real);
+      }
+    };
+
+#pragma unroll
+    for (int i = 0; i < S::kStages - 1; ++i) {
+      if (i < mine) load(i);
+      cp_async_commit();
+    }
+    float o[H::kValueTiles][4] = {};
+    Softmax state = {{minus_infinity(), minus_infinity()}, {0, 0}};
+    for (int i = 0; i < mine; ++i) {
+      cp_async_wait<S::kStages - 2>();
+      warp_sync();  // the warp's bytes have landed, and nobody reads the stage that is loaded next
+      if (i + S::kStages - 1 < mine) load(i + S::kStages - 1);
+      cp_async_commit();
+      const uint4* keys = queue + i % S::kStages * S::kStageChunks;
+      float s[2][4] = {};
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+        multiply_keys<kDim, kFp8>(s[n], q, [&](int b, int h) {
+          return load16(keys + ((n * H::kBlocks + b) * H::kLaneChunks + h) * 32 + lane);
+        });
+      }
+      const int first = it.first_key + (warp + i * kWarps) * kKeys;
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          if (first + n * 8 + 2 * t + e % 2 >= end) s[n][e] = minus_infinity();
+        }
+      }
+      uint32_t w[2][2];
+      softmax_step<2, kDim>(s, scale, state, o, w);
+      multiply_values<kDim, kFp8>(o, w[0][0], w[0][1], w[1][0], w[1][1], keys + S::kKeyLoads * 32, 0);
+    }
+    cp_async_wait<0>();
+    block_sync();
+
+    // Merge the four warps, in order.
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float sum = state.sum[h];
+      sum += shuffle_xor(sum, 1);
+      sum += shuffle_xor(sum, 2);
+      const int at = warp * kHeads + g + 8 * h;
+      if (t == 0) {
+        states[at * 2] = state.most[h];
+        states[at * 2 + 1] = sum;
+      }
+#pragma unroll
+      for (int i = 0; i < H::kValueTiles; ++i) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) sums[at * kDim + value_column<kFp8>(i, e, t)] = o[i][2 * h + e];
+      }
+    }
+    block_sync();
+    for (int u = int(threadIdx.x); u < heads * dim; u += kThreads) {
+      const int head = u / dim, d = u % dim;
+      float most = minus_infinity();
+      for (int w = 0; w < kWarps; ++w) most = fmaxf(most, states[(w * kHeads + head) * 2]);
+      float sum = 0, value = 0;
+      for (int w = 0; w < kWarps; ++w) {
+        const int at = w * kHeads + head;
+        const float by = exp2_fast(states[at * 2] - most);
+        sum += states[at * 2 + 1] * by;
+        value += sums[at * kDim + d] * by;
+      }
+      if (row.items == 1) {
+        p.out[(q_head + head) * dim + d] = to_bf16(value / sum * p.kv.v_scale);
+      } else {
+        const int64_t to = int64_t(item) * p.q_heads + kv_head * group + first_head + head;
+        p.partial[to * dim + d] = value;
+        if (d == 0) p.partial_state[to] = float2{most, sum};
+      }
+    }
+    block_sync();
+  }
+}
+
+// Rows of more than one unit: their sums in the order of the keys.
+__global__ void __launch_bounds__(128) attention_merge_kernel(AttentionArgs p) {
+  pdl_launch_dependents();
+  const int r = p.first_row + int(blockIdx.x), head = int(blockIdx.y), dim = p.kv.head_dim;
+  RowInfo row;
+  if (r < p.step->generated_rows) row = step_array<RowInfo>(p.step, p.step->row_info)[r];
+  pdl_wait();
+  if (row.items <= 1) return;
+  const int first_item = row.first_item - p.first_item;
+  const float2* states = p.partial_state + int64_t(first_item) * p.q_heads + head;
+  float most = minus_infinity();
+  for (int i = 0; i < row.items; ++i) most = fmaxf(most, states[int64_t(i) * p.q_heads].x);
+  for (int d = int(threadIdx.x); d < dim; d += 128) {
+    float sum = 0, value = 0;
+    for (int i = 0; i < row.items; ++i) {
+      const float2 s = states[int64_t(i) * p.q_heads];
+      const float by = exp2_fast(s.x - most);
+      sum += s.y * by;
+      value += p.partial[((int64_t(first_item) + i) * p.q_heads + head) * dim + d] * by;
+    }
+    p.out[(int64_t(r) * p.q_heads + head) * dim + d] = to_bf16(value / sum * p.kv.v_scale);
+  }
+}
+
+template <int kDim, bool kFp8>
+void launch_one(Queue& queue, const AttentionArgs& p) {
+  launch(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>, unsigned(queue.multiprocessors * 2), kThreads,
+         Shape<kDim, kFp8>::kBytes, p);
+}
+template <int kDim, bool kFp8>
+void allow_one(Queue& queue) {
+  allow_shared(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>, Shape<kDim, kFp8>::kBytes);
+}
+
+}  // namespace
+
+void attention_decode(Queue& queue, const AttentionArgs& p) {
+  if (p.kv.head_dim <= 64) return p.kv.fp8 ? launch_one<64, true>(queue, p) : launch_one<64, false>(queue, p);
+  return p.kv.fp8 ? launch_one<128, true>(queue, p) : launch_one<128, false>(queue, p);
+}
+void attention_merge(Queue& queue, const AttentionArgs& p, int grid_rows) {
+  launch(queue, "attention_merge", attention_merge_kernel, dim3(unsigned(grid_rows), unsigned(p.q_heads)), 128, 0, p);
+}
+
+void allow_attention_decode(Queue& queue) {
+  allow_one<64, false>(queue);
+  allow_one<64, true>(queue);
+  allow_one<128, false>(queue);
+  allow_one<128, true>(queue);
+}
+
+}  // namespace nemotron::cuda

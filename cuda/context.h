@@ -1,0 +1,70 @@
+// Context: one GPU as its device uses it: a stream, memory, transfers, and the first error. Owned by a
+// CudaDevice, used by its thread only. After an error everything does nothing; status() says why.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <string>
+#include <unordered_set>
+
+#include "cuda/queue.h"
+#include "device/status.h"
+
+namespace nemotron::cuda {
+
+class Context {
+ public:
+  Context() = default;
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  Status open(int32_t index);
+
+  bool ok() const { return status_.ok(); }
+  const Status& status() const { return status_; }
+  void fail(Status s) {
+    if (status_.ok()) status_ = std::move(s);
+  }
+  // False, and the status set, when e is an error.
+  bool check(cudaError_t e, const char* doing);
+  // Collects what launches since the last call reported.
+  bool check_launches();
+
+  gpu::Queue& queue() { return queue_; }
+  cudaStream_t stream() const { return queue_.stream; }
+  const cudaDeviceProp& properties() const { return properties_; }
+  size_t free_bytes() const;
+
+  // A failure is not sticky: the caller may ask for less.
+  Status alloc(size_t bytes, void** out, bool zeroed = true);
+  void free(void* p);
+  Status alloc_pinned(size_t bytes, void** out);
+  void free_pinned(void* p) { cudaFreeHost(p); }
+
+  // A piece of pinned memory and one of device memory of kStagingBytes each, free to be overwritten: two
+  // take turns, so that the host fills one while the other is on its way.
+  static constexpr size_t kStagingBytes = size_t(32) << 20;
+  struct Staging {
+    uint8_t* pinned = nullptr;
+    uint8_t* device = nullptr;
+    cudaEvent_t free = nullptr;
+  };
+  Staging* next_staging();            // null: no memory (status set)
+  void staging_used(Staging* s);      // everything enqueued so far may still read it
+  void release_staging();
+
+  void upload(void* dst, const void* host, size_t bytes);    // `host` may change on return
+  void download(void* host, const void* src, size_t bytes);  // waits
+  bool synchronize();
+
+ private:
+  gpu::Queue queue_;
+  cudaDeviceProp properties_{};
+  Status status_;
+  std::unordered_set<void*> memory_;
+  Staging staging_[2];
+  int turn_ = 0;
+};
+
+}  // namespace nemotron::cuda

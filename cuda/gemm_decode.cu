@@ -1,0 +1,328 @@
+// out = a w^T for generated rows (M 1..64 a pass) and for the head: streams the weights once.
+//
+//   bytes  rows * k * (2 or 1) of weights, once for every 64 rows of a; a itself comes from L2
+//   FLOPs  2 * M * rows * k: below the tensor cores' limit up to M about 180
+//   bound  memory bandwidth
+//
+// Weight rows are the M of mma.m16n8k16 and tokens its N, so that one token costs one narrow mma. A block
+// is four warps over the same 16 * kRowTiles weight rows; warp w takes the 64-column blocks w, w+4, ... of
+// K and the four sums are added in order at the end. That order does not depend on the number of tokens,
+// nor on which of the instances below runs: a row's result is the same bits in any batch.
+//
+// K inside a 64-column block may be taken in any order as long as weights and activations agree: a lane
+// takes sixteen bytes that lie together, which are its fragments for two (FP8: four) steps of mma. So both
+// operands are read in plain row-major order, and shared memory is only a queue between cp.async and the
+// lane that asked for the bytes: no barrier, no bank conflict, no transposition.
+//
+// The weights of the first stages are requested before the wait for the previous kernel (PDL): they do
+// not depend on it.
+#include "cuda/block.h"
+#include "cuda/epilogue.h"
+#include "cuda/kernels.h"
+#include "cuda/launch.h"
+
+namespace nemotron::cuda {
+
+using namespace gpu;
+
+namespace {
+
+constexpr int kWarps = 4, kThreads = kWarps * 32;
+
+enum class Epilogue { store, add, silu, rope };
+
+struct Output {
+  Epilogue epilogue = Epilogue::store;
+  void* data = nullptr;
+  int64_t stride = 0;
+  // Silu and rope work on pairs of sums: the upper half of a block's row tiles lies this many rows below the lower half
+  // (gate and up; the two halves of a head). Lower tiles come in segments of segment_tiles tiles,
+  // segment_rows rows apart, of which lower_rows are real.
+  int32_t pair_offset = 0;
+  int32_t segment_tiles = 1, segment_rows = 0, lower_rows = 0;
+  RopeStore rope;
+};
+
+template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared>
+struct Shape {
+  static constexpr int kWeightLoads = kRowTiles * (kFp8 ? 2 : 4);  // sixteen bytes a lane and 64 columns
+  static constexpr int kLoads = kWeightLoads + kTokenTiles * 2;
+  static constexpr int kStageBytes = kWarps * kLoads * 32 * 16;
+  static constexpr int kStages = kShared / kStageBytes > 8 ? 8 : kShared / kStageBytes;
+  static constexpr int kSumBytes = kWarps * kRowTiles * kTokenTiles * 32 * 16;
+  static constexpr int kBytes = kStages * kStageBytes > kSumBytes ? kStages * kStageBytes : kSumBytes;
+  static_assert(kStages >= 2);
+};
+
+// The first weight row of the block's row tile i.
+template <bool kPaired, int kRowTiles>
+GPU_DEVICE int tile_row(const Output& out, int i) {
+  if constexpr (!kPaired) return (int(blockIdx.y) * kRowTiles + i) * 16;
+  constexpr int kLower = kRowTiles / 2 > 0 ? kRowTiles / 2 : 1;
+  const int tile = int(blockIdx.y) * kLower + i % kLower;
+  const int row = tile / out.segment_tiles * out.segment_rows + tile % out.segment_tiles * 16;
+  return row + (i >= kLower ? out.pair_offset : 0);
+}
+
+template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
+__global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Output out) {
+  using S = Shape<kFp8, kRowTiles, kTokenTiles, kShared>;
+  pdl_launch_dependents();
+  const int tokens = p.count ? *p.count : p.grid_rows, first_token = int(blockIdx.x) * kTokenTiles * 8;
+  if (first_token >= tokens) {
+    pdl_wait();
+    return;
+  }
+  Shared smem;
+  uint4* shared = smem.take<uint4>(S::kBytes / 16);
+  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+  uint4* ring = shared + warp * S::kStages * S::kLoads * 32 + lane;  // this lane's queue: stride 32
+
+  // Where this lane's bytes begin in each weight row and each token, at column block 0. Weights: in units
+  // of sixteen bytes, to save registers.
+  uint32_t weights[kRowTiles][2];
+#pragma unroll
+  for (int i = 0; i < kRowTiles; ++i) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = tile_row<kPaired, kRowTiles>(out, i) + g + 8 * h;
+      weights[i][h] = uint32_t(int64_t(row < p.w.rows ? row : p.w.rows - 1) * p.w.stride / 16 + t);
+    }
+  }
+  const uint16_t* activations = p.a + int64_t(first_token + g) * p.a_stride + (kFp8 ? 16 : 8) * t;
+
+  const int all = p.w.k / kKBlock, mine = (all - warp + kWarps - 1) / kWarps;
+  const auto load_weights = [&](int i) {
+    uint4* slot = ring + i % S::kStages * S::kLoads * 32;
+    const uint32_t block = uint32_t(warp + i * kWarps) * (kFp8 ? 4 : 8);
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const uint8_t* from = p.w.data + int64_t(weights[r][h] + block) * 16;
+        if constexpr (kFp8) {
+          cp_async16(slot + (r * 2 + h) * 32, from);
+        } else {
+          cp_async16(slot + (r * 4 + h) * 32, from);
+          cp_async16(slot + (r * 4 + 2 + h) * 32, from + 64);
+        }
+      }
+    }
+  };
+  const auto load_tokens = [&](int i) {
+    uint4* slot = ring + (i % S::kStages * S::kLoads + S::kWeightLoads) * 32;
+    const int64_t block = int64_t(warp) + int64_t(i) * kWarps;
+#pragma unroll
+    for (int n = 0; n < kTokenTiles; ++n) {
+      const bool real = first_token + n * 8 + g < tokens;
+      const uint16_t* from = real ? activations + n * 8 * p.a_stride + block * 64 : p.a;
+      cp_async16(slot + n * 2 * 32, from, real);
+      cp_async16(slot + (n * 2 + 1) * 32, from + (real ? (kFp8 ? 8 : 32) : 0), real);
+    }
+  };
+
+#pragma unroll
+  for (int i = 0; i < S::kStages - 1; ++i) {
+    if (i < mine) load_weights(i);
+  }
+  pdl_wait();
+#pragma unroll
+  for (int i = 0; i < S::kStages - 1; ++i) {
+    if (i < mine) load_tokens(i);
+    cp_async_commit();
+  }
+
+  float sum[kRowTiles][kTokenTiles][4] = {};
+  for (int i = 0; i < mine; ++i) {
+    cp_async_wait<S::kStages - 2>();
+    if (i + S::kStages - 1 < mine) {
+      load_weights(i + S::kStages - 1);
+      load_tokens(i + S::kStages - 1);
+    }
+    cp_async_commit();
+    const uint4* slot = ring + i % S::kStages * S::kLoads * 32;
+    const uint4* tokens_slot = slot + S::kWeightLoads * 32;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      // Two steps of mma: a0..a3 of the first, then of the second.
+      uint32_t a[kRowTiles][8];
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+        if constexpr (kFp8) {
+          const uint2 lo = load8(reinterpret_cast<const uint2*>(slot + r * 2 * 32) + h);
+          const uint2 hi = load8(reinterpret_cast<const uint2*>(slot + (r * 2 + 1) * 32) + h);
+          a[r][0] = e4m3_even_to_bf16(lo.x), a[r][1] = e4m3_even_to_bf16(hi.x);
+          a[r][2] = e4m3_odd_to_bf16(lo.x), a[r][3] = e4m3_odd_to_bf16(hi.x);
+          a[r][4] = e4m3_even_to_bf16(lo.y), a[r][5] = e4m3_even_to_bf16(hi.y);
+          a[r][6] = e4m3_odd_to_bf16(lo.y), a[r][7] = e4m3_odd_to_bf16(hi.y);
+        } else {
+          const uint4 lo = load16(slot + (r * 4 + h * 2) * 32), hi = load16(slot + (r * 4 + h * 2 + 1) * 32);
+          a[r][0] = lo.x, a[r][1] = hi.x, a[r][2] = lo.y, a[r][3] = hi.y;
+          a[r][4] = lo.z, a[r][5] = hi.z, a[r][6] = lo.w, a[r][7] = hi.w;
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < kTokenTiles; ++n) {
+        const uint4 b = load16(tokens_slot + (n * 2 + h) * 32);
+#pragma unroll
+        for (int r = 0; r < kRowTiles; ++r) {
+          mma_bf16(sum[r][n], a[r][0], a[r][1], a[r][2], a[r][3], b.x, b.y);
+          mma_bf16(sum[r][n], a[r][4], a[r][5], a[r][6], a[r][7], b.z, b.w);
+        }
+      }
+    }
+  }
+  cp_async_wait<0>();
+
+  // The four warps' sums, added in the order of the warps. The queue is empty: its memory serves.
+  block_sync();
+  constexpr int kTiles = kRowTiles * kTokenTiles;
+#pragma unroll
+  for (int i = 0; i < kTiles; ++i) {
+    const float* s = sum[i / kTokenTiles][i % kTokenTiles];
+    store16(shared + (warp * kTiles + i) * 32 + lane,
+            uint4{as_uint(s[0]), as_uint(s[1]), as_uint(s[2]), as_uint(s[3])});
+  }
+  block_sync();
+  const auto total = [&](int i, float (&v)[4]) {
+    v[0] = v[1] = v[2] = v[3] = 0;
+    for (int w = 0; w < kWarps; ++w) {
+      const uint4 s = load16(shared + (w * kTiles + i) * 32 + lane);
+      v[0] += as_float(s.x);
+      v[1] += as_float(s.y);
+      v[2] += as_float(s.z);
+      v[3] += as_float(s.w);
+    }
+  };
+
+  constexpr int kLower = kPaired ? kRowTiles / 2 : kRowTiles;
+  for (int u = warp; u < kLower * kTokenTiles; u += kWarps) {
+    const int r = u / kTokenTiles, n = u % kTokenTiles;
+    float low[4], high[4] = {};
+    total(u, low);
+    if constexpr (kPaired) total(u + kLower * kTokenTiles, high);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      // low[e] belongs to row g (e < 2) or g + 8 of the tile and token 2 t + e % 2.
+      const int token = first_token + n * 8 + 2 * t + e % 2;
+      if (token >= tokens) continue;
+      const int in_tile = g + (e >= 2 ? 8 : 0), row = tile_row<kPaired, kRowTiles>(out, r) + in_tile;
+      if constexpr (!kPaired) {
+        if (row >= p.w.rows) continue;
+        const float v = p.w.scale ? low[e] * p.w.scale[row] : low[e];
+        float* to = static_cast<float*>(out.data) + token * out.stride + row;
+        *to = out.epilogue == Epilogue::add ? *to + v : v;
+      } else {
+        const int tile = int(blockIdx.y) * kLower + r, place = tile % out.segment_tiles * 16 + in_tile;
+        if (place >= out.lower_rows || row >= p.w.rows) continue;
+        float lo = low[e], hi = high[e];
+        if (p.w.scale) {
+          lo *= p.w.scale[row];
+          hi *= p.w.scale[row + out.pair_offset];
+        }
+        if (out.epilogue == Epilogue::silu) {
+          static_cast<uint16_t*>(out.data)[token * out.stride + row] = to_bf16(silu(lo) * hi);
+        } else {
+          const int slot = step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
+          store_rotated(out.rope, token, slot, tile / out.segment_tiles, place, lo, hi);
+        }
+      }
+    }
+  }
+}
+
+// Shared memory of a block: two blocks fit a multiprocessor of every architecture from sm_80 on at the
+// small size (sm_86 and sm_89: one); the large one needs sm_80 or sm_90.
+constexpr int kSmall = 96 << 10, kLarge = 192 << 10;
+bool large_allowed = false;
+
+template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
+void launch_one(Queue& queue, const DecodeGemm& p, const Output& out) {
+  constexpr int kLower = kPaired ? kRowTiles / 2 : kRowTiles;
+  const int lower_tiles =
+      kPaired ? (p.w.rows / out.segment_rows) * out.segment_tiles : (p.w.rows + 15) / 16;
+  const dim3 grid(unsigned((p.grid_rows + kTokenTiles * 8 - 1) / (kTokenTiles * 8)),
+                  unsigned((lower_tiles + kLower - 1) / kLower));
+  launch(queue, "gemm_decode", gemm_decode_kernel<kFp8, kRowTiles, kTokenTiles, kShared, kPaired>, grid, kThreads,
+         Shape<kFp8, kRowTiles, kTokenTiles, kShared>::kBytes, p, out);
+}
+
+template <bool kFp8, bool kPaired>
+void launch_for(Queue& queue, const DecodeGemm& p, const Output& out) {
+  constexpr int kFewest = kPaired ? 2 : 1;
+  if (p.grid_rows <= 8) return launch_one<kFp8, kFewest, 1, kSmall, kPaired>(queue, p, out);
+  if (p.grid_rows <= 16) return launch_one<kFp8, kFewest, 2, kSmall, kPaired>(queue, p, out);
+  if (p.grid_rows <= 32) return launch_one<kFp8, 2, 4, kSmall, kPaired>(queue, p, out);
+  if (large_allowed) return launch_one<kFp8, 4, 8, kLarge, kPaired>(queue, p, out);
+  return launch_one<kFp8, 2, 8, kSmall, kPaired>(queue, p, out);
+}
+
+void launch_any(Queue& queue, const DecodeGemm& p, const Output& out) {
+  const bool paired = out.epilogue == Epilogue::silu || out.epilogue == Epilogue::rope;
+  if (p.w.fp8) return paired ? launch_for<true, true>(queue, p, out) : launch_for<true, false>(queue, p, out);
+  return paired ? launch_for<false, true>(queue, p, out) : launch_for<false, false>(queue, p, out);
+}
+
+template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
+void allow_one(Queue& queue) {
+  allow_shared(queue, "gemm_decode", gemm_decode_kernel<kFp8, kRowTiles, kTokenTiles, kShared, kPaired>,
+               Shape<kFp8, kRowTiles, kTokenTiles, kShared>::kBytes);
+}
+
+template <bool kFp8, bool kPaired>
+void allow(Queue& queue) {
+  constexpr int kFewest = kPaired ? 2 : 1;
+  allow_one<kFp8, kFewest, 1, kSmall, kPaired>(queue);
+  allow_one<kFp8, kFewest, 2, kSmall, kPaired>(queue);
+  allow_one<kFp8, 2, 4, kSmall, kPaired>(queue);
+  allow_one<kFp8, 2, 8, kSmall, kPaired>(queue);
+  if (large_allowed) allow_one<kFp8, 4, 8, kLarge, kPaired>(queue);
+}
+
+}  // namespace
+
+void allow_gemm_decode(Queue& queue, size_t shared_limit) {
+  large_allowed = shared_limit >= size_t(kLarge);
+  allow<false, false>(queue);
+  allow<false, true>(queue);
+  allow<true, false>(queue);
+  allow<true, true>(queue);
+}
+
+void gemm_decode_store(Queue& queue, const DecodeGemm& p, float* out, int64_t out_stride) {
+  Output o;
+  o.data = out;
+  o.stride = out_stride;
+  launch_any(queue, p, o);
+}
+
+void gemm_decode_add(Queue& queue, const DecodeGemm& p, float* x, int64_t x_stride) {
+  Output o;
+  o.epilogue = Epilogue::add;
+  o.data = x;
+  o.stride = x_stride;
+  launch_any(queue, p, o);
+}
+
+void gemm_decode_silu(Queue& queue, const DecodeGemm& p, uint16_t* h, int64_t h_stride) {
+  Output o;
+  o.epilogue = Epilogue::silu;
+  o.data = h;
+  o.stride = h_stride;
+  o.pair_offset = o.lower_rows = p.w.rows / 2;
+  o.segment_tiles = (o.lower_rows + 15) / 16;
+  o.segment_rows = p.w.rows;  // one segment
+  launch_any(queue, p, o);
+}
+
+void gemm_decode_rope(Queue& queue, const DecodeGemm& p, const RopeStore& rope) {
+  Output o;
+  o.epilogue = Epilogue::rope;
+  o.rope = rope;
+  o.pair_offset = o.lower_rows = rope.kv.head_dim / 2;
+  o.segment_tiles = (o.lower_rows + 15) / 16;
+  o.segment_rows = rope.kv.head_dim;
+  launch_any(queue, p, o);
+}
+
+}  // namespace nemotron::cuda

@@ -1,0 +1,17 @@
+// Queue: where a device's kernels go. Plain C++, for host code and kernel files alike.
+#pragma once
+
+#include <cuda_runtime.h>
+
+namespace nemotron::gpu {
+
+// Where and how a device's kernels run. Owned by the device; one thread.
+struct Queue {
+  cudaStream_t stream = nullptr;
+  bool pdl = false;                 // programmatic dependent launch (sm_90 and later)
+  int multiprocessors = 1;
+  cudaError_t error = cudaSuccess;  // the first launch that failed
+  const char* failed = "";          // and its kernel
+};
+
+}  // namespace nemotron::gpu

@@ -1,0 +1,326 @@
+// From a row of logits to a SampleOutput, as device/step.h says; ties and filters as in addon/cpu/sampler.h.
+//
+//   bytes  vocab * 4 a pass, from L2 after the first: 3 passes for greedy, 4 for a plain draw, 3 more for
+//          top_k, 4 more for top_p, 5 for logprobs
+//   bound  L2 bandwidth of one multiprocessor (a block a row; rows run side by side)
+//
+// Nothing is sorted. Thresholds are found digit by digit on keys that order like the floats: top_k counts
+// ids, top_p adds up weights in fixed point, so that the sums do not depend on the order of the additions.
+#include "cuda/block.h"
+#include "cuda/kernels.h"
+#include "cuda/launch.h"
+#include "device/random.h"
+
+namespace nemotron::cuda {
+
+using namespace gpu;
+
+namespace {
+
+constexpr int kThreads = 1024;
+constexpr int kDigitBits = 11, kDigits = 1 << kDigitBits;
+constexpr float kGumbelRange = 20.0f;  // gumbel() lies in [-2.9, 16.7]
+
+GPU_DEVICE float infinity() { return as_float(0x7f800000u); }
+
+// Orders like the float; NaN above everything.
+GPU_DEVICE uint32_t float_key(float f) {
+  const uint32_t u = as_uint(f);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return 0xffffffffu;
+  return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+GPU_DEVICE float key_float(uint32_t k) { return as_float(k & 0x80000000u ? k & 0x7fffffffu : ~k); }
+// The larger value wins, then the lower id.
+GPU_DEVICE uint64_t candidate(float f, int id) { return uint64_t(float_key(f)) << 32 | uint32_t(~uint32_t(id)); }
+
+struct Work {  // shared memory of a row
+  uint64_t* weight;  // [kDigits], as counts or as fixed-point sums
+  uint64_t* reduce;  // [32]
+  float* reduce_f;   // [32]
+  uint64_t* chosen;  // [4]: what one thread tells the others
+  uint64_t* top;     // [kMaxTopLogprobs]
+  uint32_t* found;   // [1]
+};
+constexpr size_t kSharedBytes = kDigits * 8 + 32 * 8 + 32 * 4 + 4 * 8 + (kMaxTopLogprobs * 8 + 15) / 16 * 16 + 16;
+
+// The key of the last id needed so that the weights of all ids at least as large reach `wanted` (> 0).
+// `value(id)` is its float and `weight(id)` what it counts; both 0 for ids that do not take part.
+template <class Value, class Weight>
+GPU_DEVICE uint32_t find_threshold(const Work& w, int vocab, uint64_t wanted, Value value, Weight weight) {
+  uint32_t prefix = 0;  // the digits found so far
+  int known = 0;
+  while (known < 32) {
+    const int bits = 32 - known < kDigitBits ? 32 - known : kDigitBits, shift = 32 - known - bits;
+    for (int i = int(threadIdx.x); i < kDigits; i += kThreads) w.weight[i] = 0;
+    block_sync();
+    for (int id = int(threadIdx.x); id < vocab; id += kThreads) {
+      const uint32_t key = float_key(value(id));
+      if (known > 0 && key >> (32 - known) != prefix) continue;
+      const uint64_t add = weight(id);
+      if (add) atomic_add(&w.weight[(key >> shift) & ((1u << bits) - 1)], add);
+    }
+    block_sync();
+    // One warp walks the digits from the top, 32 at a time.
+    if (threadIdx.x < 32) {
+      const int lane = int(threadIdx.x);
+      uint64_t before = 0;
+      int digit = -1;
+      for (int base = (1 << bits) - 32; base >= 0 && digit < 0; base -= 32) {
+        const uint64_t own = w.weight[base + 31 - lane];  // lane 0 has the highest digit
+        uint64_t sum = own;
+        for (int d = 1; d < 32; d *= 2) {
+          const uint64_t o = shuffle(sum, lane >= d ? lane - d : lane);
+          if (lane >= d) sum += o;
+        }
+        const uint32_t reached = ballot(before + sum >= wanted);
+        if (reached) {
+          const int first = 31 - leading_zeros(reached & (0u - reached));
+          digit = base + 31 - first;
+          before += shuffle(sum, first) - shuffle(own, first);
+        } else {
+          before += shuffle(sum, 31);
+        }
+      }
+      if (lane == 0) {
+        w.chosen[0] = digit < 0 ? 0 : uint64_t(digit);  // fewer than wanted in all: every one of them
+        w.chosen[1] = digit < 0 ? wanted : before;
+      }
+    }
+    block_sync();
+    prefix = prefix << bits | uint32_t(w.chosen[0]);
+    wanted -= w.chosen[1] < wanted ? w.chosen[1] : wanted - 1;
+    known += bits;
+    block_sync();
+  }
+  return prefix;
+}
+
+// Best of value(id), lowest id first.
+template <class Value>
+GPU_DEVICE uint64_t best_of(const Work& w, int vocab, Value value) {
+  uint64_t best = 0;
+  for (int id = int(threadIdx.x); id < vocab; id += kThreads) {
+    const uint64_t c = candidate(value(id), id);
+    best = c > best ? c : best;
+  }
+  best = block_max(best, w.reduce);
+  block_sync();
+  return best;
+}
+
+// Bias, penalties and bans in place; what was there goes to `undo`.
+GPU_DEVICE void adjust(float* x, const uint8_t* step, const SampleRow& s, float* undo) {
+  const auto* bias = reinterpret_cast<const SampleBias*>(step + s.bias);
+  for (int i = int(threadIdx.x); i < s.num_bias; i += kThreads) {
+    undo[i] = x[bias[i].id];
+    x[bias[i].id] = undo[i] + bias[i].bias;
+  }
+  block_sync();
+  undo += s.num_bias;
+  const auto* counts = reinterpret_cast<const SampleCount*>(step + s.counts);
+  for (int i = int(threadIdx.x); i < s.num_counts; i += kThreads) {
+    const SampleCount c = counts[i];
+    float l = x[c.id];
+    undo[i] = l;
+    if (s.repetition_penalty != 1 && (c.in_prompt || c.output_count > 0)) {
+      l = l > 0 ? l / s.repetition_penalty : l * s.repetition_penalty;
+    }
+    if (c.output_count > 0) {
+      l -= s.frequency_penalty * float(c.output_count);
+      l -= s.presence_penalty;
+    }
+    x[c.id] = l;
+  }
+  block_sync();
+  undo += s.num_counts;
+  const auto* banned = reinterpret_cast<const int32_t*>(step + s.banned);
+  for (int i = int(threadIdx.x); i < s.num_banned; i += kThreads) {
+    undo[i] = x[banned[i]];
+    x[banned[i]] = -infinity();
+  }
+  block_sync();
+}
+
+// Ids are unique within each list, so that undoing the lists last to first gives the raw logits back.
+GPU_DEVICE void restore(float* x, const uint8_t* step, const SampleRow& s, const float* undo) {
+  const auto* banned = reinterpret_cast<const int32_t*>(step + s.banned);
+  const float* from = undo + s.num_bias + s.num_counts;
+  for (int i = int(threadIdx.x); i < s.num_banned; i += kThreads) x[banned[i]] = from[i];
+  block_sync();
+  const auto* counts = reinterpret_cast<const SampleCount*>(step + s.counts);
+  from = undo + s.num_bias;
+  for (int i = int(threadIdx.x); i < s.num_counts; i += kThreads) x[counts[i].id] = from[i];
+  block_sync();
+  const auto* bias = reinterpret_cast<const SampleBias*>(step + s.bias);
+  for (int i = int(threadIdx.x); i < s.num_bias; i += kThreads) x[bias[i].id] = undo[i];
+  block_sync();
+}
+
+struct Draw {
+  int id;
+  float score;
+  bool finite;
+};
+
+GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* step, const SampleRow& s) {
+  const auto* allowed = s.allowed ? reinterpret_cast<const uint32_t*>(step + s.allowed) : nullptr;
+  const auto logit = [&](int id) {
+    return allowed && !(allowed[id / 32] >> (id % 32) & 1) ? -infinity() : x[id];
+  };
+  const uint64_t best = best_of(w, vocab, logit);
+  const uint32_t best_key = uint32_t(best >> 32);
+  const float most = key_float(best_key);
+  // A bias made a NaN, or nothing is left to choose from.
+  if (best_key == 0xffffffffu || most == -infinity()) return {-1, 0, false};
+  const int best_id = int(~uint32_t(best));
+  if (s.temperature <= 0) return {best_id, most, true};
+  const float top = most / s.temperature;
+  if (!(fabsf(top) < infinity())) return {best_id, most, true};  // so cold that it is greedy
+
+  const auto scaled = [&](int id) { return logit(id) / s.temperature; };
+  float threshold = -infinity();
+  if (s.top_k > 0 && s.top_k < vocab) {
+    threshold = key_float(find_threshold(w, vocab, uint64_t(s.top_k), scaled, [](int) { return uint64_t(1); }));
+  }
+  if (s.top_p < 1) {
+    // Weights relative to the likeliest, in units of 2^-40: what is smaller cannot tip a sum.
+    const auto weight = [&](int id) {
+      const float v = scaled(id);
+      return v >= threshold ? uint64_t(expf(v - top) * 1099511627776.0f) : uint64_t(0);
+    };
+    uint64_t sum = 0;
+    for (int id = int(threadIdx.x); id < vocab; id += kThreads) sum += weight(id);
+    for (int m = 16; m > 0; m /= 2) sum += shuffle_xor(sum, m);
+    if (threadIdx.x % 32 == 0) w.reduce[threadIdx.x / 32] = sum;
+    block_sync();
+    uint64_t total = 0;
+    for (int i = 0; i < kThreads / 32; ++i) total += w.reduce[i];
+    block_sync();
+    double wanted = ceil(double(s.top_p) * double(total));
+    wanted = wanted < 1 ? 1 : wanted > double(total) ? double(total) : wanted;
+    threshold = key_float(find_threshold(w, vocab, uint64_t(wanted), scaled, weight));
+  }
+  if (s.min_p > 0) threshold = fmaxf(threshold, top + s.log_min_p);
+  threshold = fmaxf(fminf(threshold, top), top - kGumbelRange);
+
+  const uint64_t won = best_of(w, vocab, [&](int id) {
+    const float v = scaled(id);
+    return v >= threshold ? v + gumbel(token_bits(s.seed, s.position, uint32_t(id))) : -infinity();
+  });
+  return {int(~uint32_t(won)), key_float(uint32_t(won >> 32)), true};
+}
+
+// Logprob and rank of out->id and the likeliest ids, from the raw logits.
+GPU_DEVICE void report(const Work& w, const float* x, int vocab, float most, int num_top, SampleOutput* out, int id) {
+  const float own = x[id];
+  float sum = 0;
+  uint64_t rank = 0;
+  for (int i = int(threadIdx.x); i < vocab; i += kThreads) {
+    const float v = x[i];
+    sum += expf(v - most);
+    rank += v > own || (v == own && i < id) ? 1 : 0;
+  }
+  sum = block_sum(sum, w.reduce_f);
+  const float log_sum = most + logf(sum);
+  for (int m = 16; m > 0; m /= 2) rank += shuffle_xor(rank, m);
+  if (threadIdx.x % 32 == 0) w.reduce[threadIdx.x / 32] = rank;
+  block_sync();
+  if (threadIdx.x == 0) {
+    uint64_t all = 1;
+    for (int i = 0; i < kThreads / 32; ++i) all += w.reduce[i];
+    out->logprob = own - log_sum;
+    out->rank = int32_t(all);
+    w.found[0] = 0;
+  }
+  int wanted = num_top < kMaxTopLogprobs ? num_top : kMaxTopLogprobs;
+  wanted = wanted < vocab ? wanted : vocab;
+  if (threadIdx.x == 0) out->num_top = wanted;
+  block_sync();
+  if (wanted <= 0) return;
+
+  const auto value = [&](int i) { return x[i]; };
+  const uint32_t last = find_threshold(w, vocab, uint64_t(wanted), value, [](int) { return uint64_t(1); });
+  // Fewer than `wanted` lie above the last one's value; then those equal to it, lowest id first.
+  for (int i = int(threadIdx.x); i < vocab; i += kThreads) {
+    if (float_key(x[i]) > last) w.top[atomic_add(w.found, 1u)] = candidate(x[i], i);
+  }
+  block_sync();
+  const int above = int(w.found[0]);
+  block_sync();
+  uint64_t previous = ~uint64_t(0);
+  for (int k = above; k < wanted; ++k) {
+    uint64_t next = 0;
+    for (int i = int(threadIdx.x); i < vocab; i += kThreads) {
+      const uint64_t c = candidate(x[i], i);
+      if (uint32_t(c >> 32) == last && c < previous && c > next) next = c;
+    }
+    previous = block_max(next, w.reduce);
+    if (threadIdx.x == 0) w.top[k] = previous;
+    block_sync();
+  }
+  if (threadIdx.x != 0) return;
+  for (int i = 1; i < wanted; ++i) {  // at most twenty: by insertion
+    const uint64_t c = w.top[i];
+    int j = i;
+    for (; j > 0 && w.top[j - 1] < c; --j) w.top[j] = w.top[j - 1];
+    w.top[j] = c;
+  }
+  for (int i = 0; i < wanted; ++i) {
+    out->top_ids[i] = int(~uint32_t(w.top[i]));
+    out->top_logprobs[i] = key_float(uint32_t(w.top[i] >> 32)) - log_sum;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    sample_kernel(uint8_t* step, int first, float* logits, int vocab, int32_t* slots, SampleOutput* outputs) {
+  pdl_launch_dependents();
+  const auto* header = reinterpret_cast<const StepHeader*>(step);
+  const int row = int(blockIdx.x);
+  const bool mine = first + row < header->samples;
+  SampleRow s;
+  if (mine) s = step_array<SampleRow>(header, header->sample_rows)[first + row];
+  pdl_wait();
+  if (!mine) return;
+  Shared smem;
+  Work w;
+  w.weight = smem.take<uint64_t>(kDigits);
+  w.reduce = smem.take<uint64_t>(32);
+  w.reduce_f = smem.take<float>(32);
+  w.chosen = smem.take<uint64_t>(4);
+  w.top = smem.take<uint64_t>(kMaxTopLogprobs);
+  w.found = smem.take<uint32_t>(1);
+  float* x = logits + int64_t(row) * vocab;
+  SampleOutput* out = outputs + first + row;
+
+  const uint64_t best = best_of(w, vocab, [&](int id) { return x[id]; });
+  const float most = key_float(uint32_t(best >> 32));
+  Draw d = {-1, 0, uint32_t(best >> 32) != 0xffffffffu};
+  if (d.finite && s.target >= 0) {
+    d = {s.target, x[s.target], true};
+  } else if (d.finite) {
+    float* undo = reinterpret_cast<float*>(step + s.undo);
+    adjust(x, step, s, undo);
+    d = draw(w, x, vocab, step, s);
+    if (s.num_top >= 0 && d.finite) restore(x, step, s, undo);
+  }
+  if (threadIdx.x == 0) {
+    out->id = d.id;
+    out->score = d.score;
+    out->logprob = 0;
+    out->rank = 0;
+    out->num_top = 0;
+    out->finite = d.finite;
+    if (s.slot >= 0) slots[s.slot] = d.id;
+  }
+  if (s.num_top >= 0 && d.finite) report(w, x, vocab, most, s.num_top, out, d.id);
+}
+
+}  // namespace
+
+void sample(Queue& queue, uint8_t* step, int first, int grid_rows, float* logits, int vocab, int32_t* slots,
+            SampleOutput* out) {
+  launch(queue, "sample", sample_kernel, unsigned(grid_rows), kThreads, kSharedBytes, step, first, logits, vocab, slots,
+         out);
+}
+
+}  // namespace nemotron::cuda

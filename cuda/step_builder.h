@@ -1,0 +1,63 @@
+// StepBuilder: turns a StepInput into the metadata that kernels read (step_layout.h), in pinned memory and
+// with one copy. Owned by the device; used by its thread.
+#pragma once
+
+#include <vector>
+
+#include "cuda/context.h"
+#include "cuda/step_layout.h"
+#include "device/step.h"
+
+namespace nemotron::cuda {
+
+class StepBuilder {
+ public:
+  explicit StepBuilder(Context* context) : context_(context) {}
+  ~StepBuilder();
+
+  // What rows refer to. Zero block_size: no cache yet. tile_tokens: tokens of one PromptTile.
+  struct Model {
+    int32_t block_size = 0, tile_tokens = 1, vocab = 0;
+    int32_t max_items = 1;  // decode items of one launch
+  };
+  void set_model(const Model& m) { model_ = m; }
+
+  // Rows [first_row, ...) and items of one launch of the decode attention.
+  struct Pass {
+    int32_t first_row, rows, first_item, items;
+  };
+
+  // Fills pinned memory. The copy is separate: a graph's step adds to it until it runs.
+  void build(const StepInput& in);
+  void copy();
+  // Puts `rows` into the head area, in stream order.
+  void set_head_rows(const int32_t* rows, int32_t n);
+
+  const StepHeader& header() const { return *reinterpret_cast<const StepHeader*>(host_); }
+  const std::vector<Pass>& passes() const { return passes_; }
+  const StepHeader* device() const { return reinterpret_cast<const StepHeader*>(device_); }
+  uint8_t* device_bytes() const { return device_; }
+  const int32_t* head_rows() const { return reinterpret_cast<const int32_t*>(device_ + kHeadOffset); }
+  static constexpr int32_t kMaxHeadRows = 1024;
+  // Changes when the device's block moved (it grew): captured graphs are void.
+  int generation() const { return generation_; }
+
+ private:
+  bool reserve(size_t bytes);
+  template <class T>
+  T* place(size_t n, uint32_t* offset);  // null while only counting
+  void write(const StepInput& in);
+
+  Context* context_;
+  Model model_;
+  uint8_t* host_ = nullptr;
+  uint8_t* device_ = nullptr;
+  size_t capacity_ = 0, used_ = 0, copied_ = 0;
+  int32_t* head_host_ = nullptr;  // pinned, a ring of head lists: a copy may still read the last ones
+  int head_turn_ = 0;
+  int generation_ = 0;
+  std::vector<Pass> passes_;
+  std::vector<int32_t> ids_;  // scratch
+};
+
+}  // namespace nemotron::cuda

@@ -1,0 +1,125 @@
+#include "cuda/weights.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+namespace nemotron::cuda {
+namespace {
+
+Status check(std::span<const MatrixPart> parts, WeightUse use) {
+  if (parts.empty()) return Status::invalid("a weight without parts");
+  for (const MatrixPart& p : parts) {
+    if (!p.data || p.rows <= 0 || p.cols <= 0 || p.row_stride < p.cols || p.dtype == DType::i32) {
+      return Status::invalid("weight part [" + std::to_string(p.rows) + ", " + std::to_string(p.cols) + "] " +
+                             dtype_name(p.dtype) + " with stride " + std::to_string(p.row_stride) +
+                             " is not a matrix");
+    }
+    if (p.cols != parts[0].cols) {
+      return Status::invalid("weight parts have " + std::to_string(parts[0].cols) + " and " +
+                             std::to_string(p.cols) + " columns");
+    }
+    if (p.scale.size() > 1 && int64_t(p.scale.size()) != p.rows) {
+      return Status::invalid("weight part of " + std::to_string(p.rows) + " rows has " +
+                             std::to_string(p.scale.size()) + " scales");
+    }
+  }
+  if (use == WeightUse::gate_up && (parts.size() != 2 || parts[0].rows != parts[1].rows)) {
+    return Status::invalid("gate and up must be two parts of equal shape");
+  }
+  return {};
+}
+
+// One part, in pieces that fit the staging memory: rows, then (sixteen-byte aligned) their scales.
+void pack_part(Context* context, const MatrixPart& p, PackRows args) {
+  const size_t row_bytes = size_t(p.cols) * dtype_bytes(p.dtype);
+  const int64_t most = std::max<int64_t>(1, int64_t((Context::kStagingBytes - 32) / (row_bytes + sizeof(float))));
+  for (int64_t at = 0; at < p.rows && context->ok();) {
+    const int64_t n = std::min(most, p.rows - at);
+    Context::Staging* s = context->next_staging();
+    if (!s) return;
+    const auto* from = static_cast<const uint8_t*>(p.data) + size_t(at * p.row_stride) * dtype_bytes(p.dtype);
+    if (p.row_stride == p.cols) {
+      std::memcpy(s->pinned, from, size_t(n) * row_bytes);
+    } else {
+      for (int64_t r = 0; r < n; ++r) {
+        std::memcpy(s->pinned + size_t(r) * row_bytes, from + size_t(r * p.row_stride) * dtype_bytes(p.dtype),
+                    row_bytes);
+      }
+    }
+    size_t bytes = (size_t(n) * row_bytes + 15) / 16 * 16;
+    args.source_scales = p.scale.empty() ? 0 : p.scale.size() == 1 ? 1 : int32_t(n);
+    args.source_scale = reinterpret_cast<const float*>(s->device + bytes);
+    if (args.source_scales > 0) {
+      const size_t first = p.scale.size() == 1 ? 0 : size_t(at);
+      std::memcpy(s->pinned + bytes, p.scale.data() + first, size_t(args.source_scales) * sizeof(float));
+      bytes += size_t(args.source_scales) * sizeof(float);
+    }
+    context->check(cudaMemcpyAsync(s->device, s->pinned, bytes, cudaMemcpyHostToDevice, context->stream()),
+                   "copying weights to the GPU");
+    args.source = s->device;
+    args.dtype = p.dtype;
+    args.rows = int32_t(n);
+    pack_rows(context->queue(), args);
+    context->staging_used(s);
+    args.out += n * args.out_stride;
+    if (args.out_scale) args.out_scale += n;
+    at += n;
+  }
+}
+
+}  // namespace
+
+Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
+                   Matrix* out) {
+  if (Status s = check(parts, use); !s) return s;
+  Matrix m;
+  int64_t rows = 0;
+  bool all_fp8 = true, scaled = false;
+  for (const MatrixPart& p : parts) {
+    rows += p.rows;
+    all_fp8 = all_fp8 && p.dtype == DType::fp8_e4m3;
+    scaled = scaled || !p.scale.empty();
+  }
+  const int64_t cols = parts[0].cols;
+  if (rows > (int64_t(1) << 30) || cols > (int64_t(1) << 30)) {
+    return Status::unsupported("a weight of " + std::to_string(rows) + " x " + std::to_string(cols));
+  }
+  const bool quantise = format == WeightFormat::fp8 && !all_fp8;
+  m.fp8 = all_fp8 || quantise;
+  m.rows = int32_t(rows);
+  m.cols = int32_t(cols);
+  m.k = padded_k(cols);
+  m.stride = int64_t(m.k) * (m.fp8 ? 1 : 2);
+
+  void *data = nullptr, *scale = nullptr;
+  if (Status s = context->alloc(size_t(rows * m.stride), &data); !s) return s.within("a weight");
+  if (scaled || quantise) {
+    if (Status s = context->alloc(size_t(rows) * sizeof(float), &scale); !s) {
+      context->free(data);
+      return s.within("a weight's scales");
+    }
+  }
+  m.data = static_cast<const uint8_t*>(data);
+  m.scale = static_cast<const float*>(scale);
+
+  PackRows args;
+  args.cols = m.cols;
+  args.k = m.k;
+  args.out = static_cast<uint8_t*>(data);
+  args.out_stride = m.stride;
+  args.out_scale = static_cast<float*>(scale);
+  args.fp8 = m.fp8;
+  for (const MatrixPart& p : parts) {
+    args.quantise = quantise;
+    pack_part(context, p, args);
+    args.out += p.rows * m.stride;
+    if (args.out_scale) args.out_scale += p.rows;
+  }
+  context->check_launches();
+  if (!context->ok()) return context->status();
+  *out = m;
+  return {};
+}
+
+}  // namespace nemotron::cuda
