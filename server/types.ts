@@ -251,5 +251,6 @@ export type Tokenizer = {
   readonly isSpecial: (id: number) => boolean
   /** Every added token, by name. */
   readonly special: ReadonlyMap<string, number>
+  /** What the checkpoint puts in front of a raw prompt; null: nothing. */
   readonly bosId: number | null
 }
