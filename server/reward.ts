@@ -45,12 +45,8 @@ const preferences = (model: ServedModel, scored: readonly Scored[]) =>
     scored.slice(i + 1).flatMap((b, k) => {
       if (a.input !== b.input) return []
       const j = i + 1 + k
-      const [ra, rb] = [model.readout.reward(a.scores), model.readout.reward(b.scores)]
-      if (ra === null || rb === null)
-        throw badRequest(
-          `'pairwise' needs a scalar reward; '${model.id}' has several scores and no weights for them.`,
-          'pairwise',
-        )
+      const ra = model.readout.reward(a.scores) ?? 0
+      const rb = model.readout.reward(b.scores) ?? 0
       const [chosen, rejected] = rb > ra ? [j, i] : [i, j]
       return [{ chosen, rejected, probability: sigmoid(Math.abs(ra - rb)) }]
     }),
@@ -96,6 +92,11 @@ export const rewardRoute =
     const arrival = performance.now()
     const body = await read(c, server, RewardRequest)
     const model = findRewardModel(server, body.model)
+    if (body.pairwise && !model.readout.isScalar)
+      throw badRequest(
+        `'pairwise' needs a scalar reward; '${model.id}' has several scores and no weights for them.`,
+        'pairwise',
+      )
     const inputs = inputsOf(body)
     const nested = body.inputs !== undefined
     const items = await encodeInputs(model, inputs, (i) => (nested ? `inputs.${i}.` : ''))

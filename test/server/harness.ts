@@ -6,8 +6,8 @@ import { pino } from 'pino'
 import { BUILT_IN } from '../../server/builtin-templates.js'
 import { createGate } from '../../server/gate.js'
 import { listen } from '../../server/listen.js'
-import { createMetrics } from '../../server/metrics.js'
-import { createReadout } from '../../server/readout.js'
+import { createMetrics, type Metrics } from '../../server/metrics.js'
+import { createReadout, type RewardSettings } from '../../server/readout.js'
 import { makeProfile } from '../../server/registry.js'
 import type { GenerationDefaults, HttpConfig, Phase, ServedModel } from '../../server/served.js'
 import { createTemplate } from '../../server/template.js'
@@ -19,7 +19,14 @@ import {
   type ScriptedOptions,
 } from './scripted-engine.js'
 
+export type RewardOptions = {
+  readonly score: (prompt: string) => readonly number[]
+  readonly labels?: readonly string[]
+  readonly readout?: RewardSettings
+}
+
 export type HarnessOptions = ScriptedOptions & {
+  readonly reward?: RewardOptions
   readonly id?: string
   readonly template?: string
   readonly generation?: GenerationDefaults
@@ -55,14 +62,16 @@ const CONFIG: HttpConfig = {
   stallTimeout: 30,
 }
 
-export const startHarness = async (options: HarnessOptions = {}): Promise<Harness> => {
-  const engine = createScriptedEngine(options)
+const makeModel = (
+  id: string,
+  engine: ScriptedEngine,
+  metrics: Metrics,
+  options: HarnessOptions,
+): ServedModel => {
   const tokenizer = createByteTokenizer()
-  const metrics = createMetrics()
-  const id = options.id ?? 'tiny-reasoner'
   const source = options.template ?? BUILT_IN.nemotron_nano
   const profile = makeProfile(id, source)
-  const model: ServedModel = {
+  return {
     id,
     aliases: [],
     root: `/models/${id}`,
@@ -77,10 +86,31 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     }),
     profile,
     generation: options.generation ?? { greedy: false },
-    readout: createReadout(engine.info, profile.entry?.reward),
+    readout: createReadout(engine.info, options.reward?.readout ?? profile.entry?.reward),
     gate: createGate((options.maxNumSeqs ?? 64) + (options.maxWaiting ?? 256)),
     metrics: metrics.addModel(id, engine),
   }
+}
+
+/** A reward model beside the chat model, named tiny-reward. */
+const rewardEngine = ({ score, labels }: RewardOptions): ScriptedEngine =>
+  createScriptedEngine({
+    score,
+    info: {
+      model: 'tiny-reward',
+      rewardLabels: labels ?? ['reward'],
+      rewardKind: labels ? 'classification' : 'lm_head_row',
+      maxModelLen: 512,
+    },
+  })
+
+export const startHarness = async (options: HarnessOptions = {}): Promise<Harness> => {
+  const engine = createScriptedEngine(options)
+  const metrics = createMetrics()
+  const { reward, ...rest } = options
+  const model = makeModel(options.id ?? 'tiny-reasoner', engine, metrics, rest)
+  const models = [model]
+  if (reward) models.push(makeModel('tiny-reward', rewardEngine(reward), metrics, { reward }))
   const lines: Record<string, unknown>[] = []
   const sink = new Writable({
     write(chunk, _encoding, done) {
@@ -95,7 +125,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
       metrics,
       version: VERSION,
       phase: options.phase ?? (() => ({ name: 'ready' })),
-      models: () => [model],
+      models: () => models,
     },
     { host: options.host ?? '127.0.0.1', port: 0 },
   )

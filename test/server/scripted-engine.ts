@@ -9,6 +9,7 @@ import type {
   EngineStats,
   FinishReason,
   GenerateRequest,
+  Timings,
   TokenLogprob,
 } from '../../server/types.js'
 
@@ -24,6 +25,8 @@ export type Script = {
 
 export type ScriptedOptions = {
   readonly answer?: (prompt: string, request: GenerateRequest, choice: number) => Script
+  /** Of a reward model: its outputs for a prompt. */
+  readonly score?: (prompt: string) => readonly number[]
   readonly stepMs?: number
   readonly maxNumSeqs?: number
   readonly maxWaiting?: number
@@ -73,6 +76,20 @@ const idsOf = (piece: string): readonly number[] => {
   const found = known.get(piece) ?? [...Buffer.from(piece)]
   known.set(piece, found)
   return found
+}
+
+const promptText = (ids: ArrayLike<number>): string =>
+  Buffer.from(Array.from(ids).filter((id) => id < 256)).toString()
+
+const TIMINGS: Timings = {
+  queueSeconds: 0.001,
+  prefillSeconds: 0.002,
+  decodeSeconds: 0.003,
+  cachedTokens: 0,
+  preemptions: 0,
+  draftedTokens: 0,
+  acceptedTokens: 0,
+  cacheMiss: { reason: 'never_seen', position: 0 },
 }
 
 export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEngine => {
@@ -129,16 +146,7 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
       ...(finish === 'error' && {
         error: { code: 'internal' as const, message: script.error ?? 'scripted failure' },
       }),
-      timings: {
-        queueSeconds: 0.001,
-        prefillSeconds: 0.002,
-        decodeSeconds: 0.003,
-        cachedTokens: request.cacheSalt === 'cached' ? 4 : 0,
-        preemptions: 0,
-        draftedTokens: 0,
-        acceptedTokens: 0,
-        cacheMiss: { reason: 'never_seen', position: 0 },
-      },
+      timings: { ...TIMINGS, cachedTokens: request.cacheSalt === 'cached' ? 4 : 0 },
     }
   }
 
@@ -200,9 +208,7 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
     if (waiting.length >= maxWaiting + maxNumSeqs)
       throw new EngineFailure({ code: 'queue_full', message: 'the queue is full' })
     requests.push(request)
-    const prompt = Buffer.from(
-      Array.from(request.promptTokenIds).filter((id) => id < 256),
-    ).toString()
+    const prompt = promptText(request.promptTokenIds)
     const mine = Array.from({ length: request.n ?? 1 }, (_, choice): Sequence => {
       const script = answer(prompt, request, choice)
       return {
@@ -234,7 +240,13 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
     generate: () => {
       throw new Error('not scripted')
     },
-    score: () => Promise.reject(new Error('not scripted')),
+    score: async ({ promptTokenIds }, { signal } = {}) => {
+      await new Promise((done) => setTimeout(done, stepMs))
+      if (signal?.aborted) throw new EngineFailure({ code: 'aborted', message: 'aborted' })
+      if (!options.score) throw new EngineFailure({ code: 'internal', message: 'not scripted' })
+      const timings = { ...TIMINGS, cachedTokens: 8 }
+      return { scores: options.score(promptText(promptTokenIds)), timings }
+    },
     stats: () => ({
       steps,
       promptTokens: 0,
