@@ -1,0 +1,157 @@
+// Best of N in one request: the candidates are generated in one batch on a shared prompt, scored by a
+// reward model of the same server, and the best ones go out, best first, as if only they had been
+// generated. Fits between a chat route and its Run: what is sent is a replay of the winners' deltas.
+
+import { createChoice } from './choice.js'
+import { ApiError, badRequest } from './errors.js'
+import type { Start } from './reasoning.js'
+import { type Run, type RunHandler, type RunOptions, startRun } from './run.js'
+import type { ChatRequest, Message } from './schema.js'
+import { checkRoom, encodeInputs, findRewardModel, scoreItems } from './scoring.js'
+import type { ServedModel, Server } from './served.js'
+import type { Delta } from './types.js'
+
+export type BestOf = {
+  readonly candidates: number
+  readonly model: ServedModel
+  /** As the client named it. */
+  readonly name: string
+  readonly messages: readonly Message[]
+  readonly includeThinking: boolean
+}
+
+/** Known once the candidates are scored. */
+export type Ranking = {
+  /** By candidate. */
+  readonly scores: readonly number[]
+  /** Candidates, best first. */
+  readonly order: readonly number[]
+}
+
+/** What a chat asks for; undefined when it does not ask for the best of several. */
+export const planBestOf = async (
+  server: Server,
+  body: ChatRequest,
+): Promise<BestOf | undefined> => {
+  const n = body.n ?? 1
+  const { best_of: candidates = n, reward } = body
+  if (candidates < n)
+    throw badRequest(`'best_of' (${candidates}) must not be less than 'n' (${n}).`, 'best_of')
+  if (reward === undefined) {
+    if (candidates === n) return undefined
+    throw badRequest(
+      "'best_of' above 'n' needs 'reward': {\"model\": ...}, the model that picks the best.",
+      'reward',
+    )
+  }
+  const model = findRewardModel(server, reward.model, 'reward.model')
+  if (model.engine.info.rewardKind !== 'none' && !model.readout.isScalar)
+    throw badRequest(
+      `'${reward.model}' has several scores and no weights for them: it cannot rank answers.`,
+      'reward.model',
+    )
+  if (body.continue_final_message)
+    throw badRequest(
+      "'reward' cannot be combined with 'continue_final_message'.",
+      'continue_final_message',
+    )
+  await checkRoom(model, body.messages)
+  return {
+    candidates,
+    model,
+    name: reward.model,
+    messages: body.messages,
+    includeThinking: reward.include_thinking === true,
+  }
+}
+
+export type BestOfRun = Run & { readonly ranking: () => Ranking | undefined }
+
+export const startBestOf = (
+  options: RunOptions,
+  bestOf: BestOf,
+  split: {
+    readonly start: Start | undefined
+    readonly skipSpecial: boolean
+    readonly keep: number
+  },
+  handler: RunHandler,
+): BestOfRun => {
+  const { model } = options
+  const deltas: Delta[][] = Array.from({ length: bestOf.candidates }, () => [])
+  const gone = new AbortController()
+  let ranking: Ranking | undefined
+
+  const choices = deltas.map(() =>
+    createChoice({
+      start: split.start,
+      tokenizer: model.tokenizer,
+      skipSpecial: split.skipSpecial,
+    }),
+  )
+  const answers = deltas.map(() => '')
+
+  const rank = async (): Promise<Ranking> => {
+    const items = await encodeInputs(
+      bestOf.model,
+      [{ messages: [...bestOf.messages], responses: answers }],
+      () => '',
+    )
+    const scored = await scoreItems({
+      model: bestOf.model,
+      items,
+      record: {},
+      signal: gone.signal,
+      arrival: performance.now(),
+    })
+    const scores = scored.map((one) => bestOf.model.readout.reward(one.scores) ?? Number.NaN)
+    const order = scores.map((_, i) => i)
+    order.sort((a, b) => (scores[b] ?? 0) - (scores[a] ?? 0) || a - b)
+    return { scores, order }
+  }
+
+  const finish = async () => {
+    try {
+      ranking = await rank()
+    } catch (error) {
+      if (gone.signal.aborted) return
+      handler.onError(
+        error instanceof ApiError
+          ? error
+          : new ApiError(500, 'Scoring the candidates failed.', { code: 'internal' }),
+      )
+      return
+    }
+    for (const [choice, candidate] of ranking.order.slice(0, split.keep).entries()) {
+      for (const delta of deltas[candidate] ?? []) handler.onDelta(0, { ...delta, choice })
+    }
+    handler.onDone()
+  }
+
+  const run = startRun(
+    {
+      ...options,
+      reasoningTokens: () => choices.reduce((sum, one) => sum + one.reasoningTokens(), 0),
+    },
+    {
+      onDelta: (_, delta) => {
+        deltas[delta.choice]?.push(delta)
+        const piece = choices[delta.choice]?.push(delta)
+        if (piece)
+          answers[delta.choice] += bestOf.includeThinking
+            ? piece.reasoning + piece.content
+            : piece.content
+      },
+      onDone: () => void finish(),
+      onError: handler.onError,
+    },
+  )
+  return {
+    ...run,
+    abort: () => {
+      gone.abort()
+      run.abort()
+    },
+    ranking: () => ranking,
+  }
+}
