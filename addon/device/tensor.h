@@ -81,29 +81,23 @@ inline float f16_to_f32(uint16_t h) {
 
 // E4M3FN: bias 7, no infinity, 0x7f and 0xff are NaN, largest finite 448.
 inline float e4m3_to_f32(uint8_t b) {
-  const int exp = (b >> 3) & 15, man = b & 7;
-  if (exp == 15 && man == 7) return std::bit_cast<float>(0x7fc00000u);
-  const float v = exp == 0 ? std::ldexp(float(man), -9) : std::ldexp(float(8 + man), exp - 10);
-  return (b & 0x80) ? -v : v;
+  const uint32_t sign = uint32_t(b & 0x80u) << 24, magnitude = b & 0x7fu;
+  if (magnitude == 0x7f) return std::bit_cast<float>(0x7fc00000u);
+  if (magnitude < 8) return (sign ? -1.0f : 1.0f) * (float(magnitude) * 0x1p-9f);
+  return std::bit_cast<float>(sign | ((magnitude << 20) + (120u << 23)));
 }
 
 // Saturates to +-448 (a plain conversion would give NaN above it).
 inline uint8_t f32_to_e4m3(float f) {
-  const uint8_t sign = std::signbit(f) ? 0x80 : 0;
-  if (std::isnan(f)) return uint8_t(sign | 0x7f);
-  float a = std::fabs(f);
-  if (a >= 448.0f) return uint8_t(sign | 0x7e);
-  int exp = 0;
-  std::frexp(a, &exp);                       // a = m * 2^exp, m in [0.5, 1)
-  const int e = exp - 1 < -6 ? -6 : exp - 1;  // subnormals share the exponent of 2^-6
-  const float steps = std::nearbyint(std::ldexp(a, 3 - e));  // units of 2^(e-3); ties to even
-  const float r = std::ldexp(steps, e - 3);
-  if (r >= 448.0f) return uint8_t(sign | 0x7e);
-  if (r < 0x1p-6f) return uint8_t(sign | uint8_t(std::ldexp(r, 9)));
-  std::frexp(r, &exp);
-  const int biased = exp - 1 + 7;
-  const int man = int(std::ldexp(r, 3 - (exp - 1))) - 8;
-  return uint8_t(sign | (biased << 3) | man);
+  const uint32_t u = std::bit_cast<uint32_t>(f), a = u & 0x7fffffffu, sign = u >> 24 & 0x80u;
+  if (a > 0x7f800000u) return uint8_t(sign | 0x7f);
+  if (a >= std::bit_cast<uint32_t>(448.0f)) return uint8_t(sign | 0x7e);
+  if (a < std::bit_cast<uint32_t>(0x1p-6f)) {
+    // Subnormal: 2^14 has units of 2^-9 in its last bits, so the sum rounds as wanted.
+    return uint8_t(sign | (std::bit_cast<uint32_t>(std::bit_cast<float>(a) + 0x1p14f) & 0xffu));
+  }
+  // Rounded at the lowest of three bits of mantissa; a carry moves on into the exponent.
+  return uint8_t(sign | ((a + 0x7ffffu + (a >> 20 & 1u) - (120u << 23)) >> 20));
 }
 
 }  // namespace nemotron
