@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { describe, test } from 'node:test'
+import { packagePath, VERSION } from '../../server/version.js'
+import { tinyCheckpoint } from './tiny_checkpoint.js'
+
+const model = tinyCheckpoint()
+
+type Ended = { readonly code: number | null; readonly out: string; readonly err: string }
+
+const cli = (
+  args: readonly string[],
+  { input, onOutput }: { input?: string; onOutput?: (kill: () => void) => void } = {},
+): Promise<Ended> =>
+  new Promise((resolve) => {
+    // The compiled one, which npm test has just built.
+    const command = [packagePath('dist/server/cli.js'), ...args]
+    const child = spawn(process.execPath, command, { timeout: 60_000 })
+    let out = ''
+    let err = ''
+    child.stdout.on('data', (data) => {
+      out += data
+      onOutput?.(() => child.kill('SIGINT'))
+    })
+    child.stderr.on('data', (data) => {
+      err += data
+    })
+    child.stdin.end(input)
+    child.on('close', (code) => resolve({ code, out, err }))
+  })
+
+const generate = (...args: string[]) => ['generate', '--model', model, '--device', 'cpu', ...args]
+
+describe('nemotron-server', () => {
+  test('says its version and its commands', async () => {
+    assert.equal((await cli(['--version'])).out, `${VERSION}\n`)
+    const { out } = await cli(['--help'])
+    for (const name of ['serve', 'generate', 'pull', 'info']) assert.match(out, new RegExp(name))
+  })
+
+  test('generate streams the text, and says the plan and the times beside it', async () => {
+    const { code, out, err } = await cli(generate('--max-tokens', '20', '--ignore-eos', 'Hello'))
+    assert.equal(code, 0, err)
+    assert.ok(out.length > 1)
+    assert.match(err, /^weights .*\nKV cache /m)
+    // "Hello" and the token in front of it, in 256 bytes and no merges.
+    assert.match(err, /6 prompt tokens in .*, 20 generated in .* tokens\/s\), ended by length/)
+    const again = await cli(generate('--max-tokens', '20', '--ignore-eos', '--quiet', 'Hello'))
+    assert.deepEqual(again, { code: 0, out, err: '' })
+  })
+
+  test('generate parses special tokens and does not double the leading one', async () => {
+    const prompt = '<|begin_of_text|>Hi<|eot_id|>'
+    const { err } = await cli(generate('--max-tokens', '1', prompt))
+    assert.match(err, /4 prompt tokens/)
+  })
+
+  test('generate reads standard input for -', async () => {
+    const { code, err } = await cli(generate('--max-tokens', '2', '-'), { input: 'Hello there' })
+    assert.equal(code, 0)
+    assert.match(err, /12 prompt tokens/)
+  })
+
+  test('Ctrl-C ends generate cleanly with what there is', async () => {
+    const args = generate('--max-tokens', '1900', '--ignore-eos', '--temperature', '1', 'Hello')
+    let sent = false
+    const { code, out, err } = await cli(args, {
+      onOutput: (kill) => {
+        if (!sent) kill()
+        sent = true
+      },
+    })
+    assert.equal(code, 130, err)
+    assert.ok(out.endsWith('\n'))
+    assert.match(err, /ended by abort/)
+  })
+
+  test('info says what a checkpoint is and what it needs', async () => {
+    const { code, out } = await cli(['info', model])
+    assert.equal(code, 0)
+    assert.match(out, /^architecture +LlamaForCausalLM$/m)
+    assert.match(out, /^weights +BF16/m)
+    assert.match(out, /80 GB \(H100\) +1 +bf16/)
+    const parsed = JSON.parse((await cli(['info', '--json', model])).out)
+    assert.equal(parsed.config.vocab, 320)
+    assert.equal(parsed.parameters, parsed.bytes / 2)
+  })
+
+  const wrong: [string, readonly string[], RegExp][] = [
+    ['a folder that is not there', ['info', '/nowhere'], /^error: .*\/nowhere/],
+    ['a model that is not there', ['generate', '--model', '/nowhere', 'x'], /^error: .*\/nowhere/],
+    ['no model', ['generate', 'x'], /--model <folder>.*not specified/],
+    [
+      'a count that is none',
+      generate('--max-tokens', 'many', 'x'),
+      /--max-tokens.*must be a number/,
+    ],
+    ['a value out of range', generate('--quiet', '--top-p', '3', 'x'), /^error: top_p: found 3/],
+    ['an unknown device', ['generate', '--device', 'gpu', 'x'], /Allowed choices are auto, cpu/],
+    ['an unknown command', ['chat'], /unknown command 'chat'/],
+  ]
+  for (const [name, args, message] of wrong) {
+    test(`${name}: one line on standard error and exit code 1`, async () => {
+      const { code, out, err } = await cli(args)
+      assert.equal(code, 1)
+      assert.equal(out, '')
+      assert.match(err, message)
+      assert.ok(!err.includes('    at '), err)
+    })
+  }
+})
