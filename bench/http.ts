@@ -63,7 +63,12 @@ export const run = async (args: readonly string[]): Promise<void> => {
   const completion = {
     url: `${base}/completions`,
     method: 'POST' as const,
-    body: JSON.stringify({ model, prompt: 'Hello', max_tokens: Number(flags['output-len']), temperature: 0 }),
+    body: JSON.stringify({
+      model,
+      prompt: 'Hello',
+      max_tokens: Number(flags['output-len']),
+      temperature: 0,
+    }),
   }
   const connections = Number(flags.connections)
   const cases: readonly Case[] = [
@@ -72,7 +77,10 @@ export const run = async (args: readonly string[]): Promise<void> => {
     { name: 'bad requests', options: { ...completion, body: '{"model":', connections } },
     { name: 'overload', options: { ...completion, connections: Number(flags.overload) } },
     // A new connection for each request.
-    { name: 'churn', options: { url: `${base}/models`, connections, reconnectRate: 1 } },
+    {
+      name: 'churn',
+      options: { url: `${base}/models`, connections, headers: { ...headers, connection: 'close' } },
+    },
   ]
   for (const { name, options } of cases) {
     const result = await autocannon({

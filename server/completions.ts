@@ -77,12 +77,8 @@ const encodePrompt = async (
     throw badRequest(`Invalid value for '${param}': the prompt has no tokens.`, param)
   const whole = typeof raw === 'string' && dropped === 0
   const skipSpecial = body.skip_special_tokens ?? true
-  return {
-    ids,
-    dropped,
-    raw: whole,
-    text: whole ? raw : model.tokenizer.decode(ids, { skipSpecial }),
-  }
+  const echo = () => model.tokenizer.decode(ids, { skipSpecial })
+  return { ids, dropped, raw: whole, text: whole ? raw : body.echo === true ? echo() : '' }
 }
 
 const planCompletion = async (

@@ -127,6 +127,13 @@ const valueAt = (root: unknown, path: readonly PropertyKey[]): unknown =>
     root,
   )
 
+/** Deeper, or further along a list. */
+const isFurther = (a: Issue, b: Issue): boolean => {
+  if (a.path.length !== b.path.length) return a.path.length > b.path.length
+  const at = a.path.findIndex((key, i) => key !== b.path[i])
+  return at >= 0 && Number(a.path[at]) > Number(b.path[at])
+}
+
 /** In a union, the branch that got furthest is the one the caller meant. */
 const deepest = (issue: Issue, prefix: readonly PropertyKey[] = []): Issue => {
   const path = [...prefix, ...issue.path]
@@ -134,7 +141,7 @@ const deepest = (issue: Issue, prefix: readonly PropertyKey[] = []): Issue => {
   const branches = issue.errors.map((errors) => errors[0]).filter((first) => first !== undefined)
   const candidates = branches.map((first) => deepest(first, path))
   const best = candidates.reduce<Issue | undefined>(
-    (a, b) => (a === undefined || b.path.length > a.path.length ? b : a),
+    (a, b) => (a === undefined || isFurther(b, a) ? b : a),
     undefined,
   )
   return best === undefined || best.path.length === path.length ? { ...issue, path } : best

@@ -3,8 +3,19 @@
 
 import { z } from 'zod'
 
-const tokenId = z.int().min(0)
-const tokenIds = z.array(tokenId)
+/** Token ids, 128,000 of them in one pass: an array schema would run one schema an element. */
+const tokenIds = (min: number, max = Number.POSITIVE_INFINITY) =>
+  z
+    .custom<readonly number[]>(Array.isArray, 'expected a list of token ids')
+    .superRefine((ids, context) => {
+      // `continue: false`: in a union, another branch may still be right.
+      const refuse = (message: string, path: number[]) =>
+        context.addIssue({ code: 'custom', message, path, continue: false })
+      if (ids.length < min || ids.length > max) refuse(`it has ${ids.length} token ids`, [])
+      const bad = ids.findIndex((id) => !Number.isSafeInteger(id) || id < 0)
+      if (bad >= 0) refuse('expected a token id', [bad])
+    })
+    .meta({ type: 'array', items: { type: 'integer', minimum: 0 } })
 
 /** Absent, null or a value: for fields below the top level. */
 const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
@@ -27,11 +38,11 @@ const generation = {
     .union([z.string().min(1), z.array(z.string().min(1)).max(16)])
     .optional()
     .describe('One string or up to 16: the answer ends before the first that appears.'),
-  stop_token_ids: tokenIds.max(128).optional(),
+  stop_token_ids: tokenIds(0, 128).optional(),
   include_stop_str_in_output: z.boolean().optional(),
   skip_special_tokens: z.boolean().optional(),
   bad_words: z.array(z.string().min(1)).max(128).optional(),
-  allowed_token_ids: tokenIds.min(1).optional(),
+  allowed_token_ids: tokenIds(1).optional(),
   seed: z.int().optional(),
   prompt_logprobs: z.int().min(0).max(20).optional(),
   logit_bias: z
@@ -145,11 +156,12 @@ export const ChatRequest = z.looseObject({
 })
 export type ChatRequest = z.output<typeof ChatRequest>
 
+// Long lists of ids come before lists of text: a branch that fails reports every element.
 const Prompt = z.union([
   z.string(),
+  tokenIds(1),
   z.array(z.string()).min(1).max(2048),
-  z.array(tokenId).min(1),
-  z.array(z.array(tokenId).min(1)).min(1).max(2048),
+  z.array(tokenIds(1)).min(1).max(2048),
 ])
 
 export const CompletionRequest = z.looseObject({
@@ -179,7 +191,7 @@ export const TokenizeRequest = z
 
 export const DetokenizeRequest = z.looseObject({
   model: z.string().min(1).optional(),
-  tokens: tokenIds,
+  tokens: tokenIds(0),
 })
 
 export type GenerationFields = z.output<z.ZodObject<typeof generation>>

@@ -183,5 +183,9 @@ export const encodeSegments = async (
   const parts = await Promise.all(
     segments.map((segment) => ('text' in segment ? tokenizer.encode(segment.text) : [segment.id])),
   )
-  return parts.flat()
+  // Not flat(), which takes its time over 128,000 ids.
+  const ids = new Array<number>(parts.reduce((sum, part) => sum + part.length, 0))
+  let at = 0
+  for (const part of parts) for (const id of part) ids[at++] = id
+  return ids
 }

@@ -11,6 +11,7 @@ import { createReadout, type RewardSettings } from '../../server/readout.js'
 import { makeProfile } from '../../server/registry.js'
 import type { GenerationDefaults, HttpConfig, Phase, ServedModel } from '../../server/served.js'
 import { createTemplate } from '../../server/template.js'
+import type { Tokenizer } from '../../server/types.js'
 import { VERSION } from '../../server/version.js'
 import { createByteTokenizer } from './byte-tokenizer.js'
 import {
@@ -33,6 +34,7 @@ export type HarnessOptions = ScriptedOptions & {
   readonly config?: Partial<HttpConfig>
   readonly phase?: () => Phase
   readonly host?: string
+  readonly tokenizer?: Tokenizer
 }
 
 export type Harness = {
@@ -68,7 +70,7 @@ const makeModel = (
   metrics: Metrics,
   options: HarnessOptions,
 ): ServedModel => {
-  const tokenizer = createByteTokenizer()
+  const tokenizer = options.tokenizer ?? createByteTokenizer()
   const source = options.template ?? BUILT_IN.nemotron_nano
   const profile = makeProfile(id, source)
   return {
