@@ -235,6 +235,9 @@ TEST(close_ends_everything_from_any_thread) {
   gate.wait_for_arrivals(1);
   std::vector<std::thread> closers;
   for (int i = 0; i < 3; ++i) closers.emplace_back([&] { client.engine().close(); });
+  Request probe = request();  // refused as a copy, and then because the engine is closing
+  probe.id = ids[0];
+  while (client.engine().submit(probe).code() != Code::unavailable) std::this_thread::yield();
   gate.open();
   for (std::thread& t : closers) t.join();
   client.collect();
