@@ -37,7 +37,8 @@ class FileCheckpoint final : public Checkpoint {
       if (!shard || shard->empty() || *shard == "." || *shard == ".." ||
           shard->find_first_of(std::string("/\\\0", 3)) != std::string::npos) {
         return Status::invalid(index_path + ": \"weight_map\": tensor " + Json(name).brief() +
-                               " lies in " + file.brief() + "; expected the name of a file beside it");
+                               " lies in " + file.brief() +
+                               "; expected the name of a file beside it");
       }
       if (!shards.try_emplace(*shard, dir + "/" + *shard).second) continue;
       if (Status s = add_file(shards[*shard]); !s) return s.within(index_path);

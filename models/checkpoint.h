@@ -1,5 +1,5 @@
-// Checkpoint: the tensors of a Hugging Face folder, memory-mapped and checked, and how they become a
-// decoder's weights. Every error names file, tensor, found and expected.
+// Checkpoint: the tensors of a Hugging Face folder, memory-mapped and checked, and how they become
+// a decoder's weights. Every error names file, tensor, found and expected.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ namespace nemotron {
 
 struct StoredTensor {
   std::string name;
-  std::string dtype_name;   // as the file spells it: "BF16"
-  bool served = false;      // false: no DType stands for it ("I64"); such a tensor can only be ignored
+  std::string dtype_name;  // as the file spells it: "BF16"
+  bool served = false;  // false: no DType stands for it ("I64"); such a tensor can only be ignored
   DType dtype = DType::bf16;
   std::vector<int64_t> shape;
   int64_t elements = 0;
@@ -55,26 +55,27 @@ Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Wei
                     Device* device, const std::function<void(const LoadProgress&)>& progress,
                     DecoderWeights* out);
 
-// --- the plan of memory, computed before anything is allocated -------------------------------------
+// --- the plan of memory, computed before anything is allocated
+// -------------------------------------
 
 struct MemoryPlan {
   size_t weights = 0, kv = 0, activations = 0;
-  size_t reserve = 0;          // the device's own workspace, code, stacks
+  size_t reserve = 0;  // the device's own workspace, code, stacks
   size_t total = 0, available = 0;
   int32_t num_blocks = 0, block_size = 0;
-  int64_t kv_tokens = 0;       // num_blocks * block_size
+  int64_t kv_tokens = 0;  // num_blocks * block_size
   size_t kv_bytes_per_token = 0;
-  std::string table() const;   // for people: one line an item
+  std::string table() const;  // for people: one line an item
 };
 
 struct PlanInput {
   WeightFormat format = WeightFormat::stored;
   DType kv_dtype = DType::bf16;
   int32_t block_size = 64;
-  int64_t kv_memory = 0;       // bytes asked for; 0: what is left of `available` after weights,
-                               // activations and a reserve (never more than max_seqs full contexts)
-  size_t available = 0;        // free memory of the device
-  StepLimits limits;           // max_context etc. already decided
+  int64_t kv_memory = 0;  // bytes asked for; 0: what is left of `available` after weights,
+                          // activations and a reserve (never more than max_seqs full contexts)
+  size_t available = 0;   // free memory of the device
+  StepLimits limits;      // max_context etc. already decided
   int32_t max_seqs = 0;
 };
 

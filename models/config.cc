@@ -20,7 +20,8 @@ constexpr int64_t kMaxHeadDim = 1 << 10, kMaxIntermediate = 1 << 21, kMaxVocab =
 constexpr int64_t kMaxPosition = int64_t(1) << 27, kMaxLabels = 1 << 10;
 
 constexpr const char* kServed =
-    "served: \"LlamaForCausalLM\" (chat and reward) and \"LlamaForSequenceClassification\" (reward)";
+    "served: \"LlamaForCausalLM\" (chat and reward) and \"LlamaForSequenceClassification\" "
+    "(reward)";
 
 Status read_json(const std::string& path, Json* out) {
   MappedFile file;
@@ -140,7 +141,8 @@ void read_sizes(Fields* f, ModelConfig* out) {
   if (!f->status().ok()) return;
   if (out->q_heads % kv_heads != 0) {
     f->fail("\"num_attention_heads\" is " + std::to_string(out->q_heads) +
-            "; expected a multiple of \"num_key_value_heads\", which is " + std::to_string(kv_heads));
+            "; expected a multiple of \"num_key_value_heads\", which is " +
+            std::to_string(kv_heads));
   }
   out->head_dim = f->integer("head_dim", 1, kMaxHeadDim, 0);
   if (out->head_dim == 0) {
@@ -155,21 +157,26 @@ void read_sizes(Fields* f, ModelConfig* out) {
   if (out->head_dim % 2 != 0) {
     f->fail("\"head_dim\" is " + std::to_string(out->head_dim) + "; expected an even number");
   }
-  out->layers.assign(size_t(layers), LayerSpec{.attention = true,
-                                               .kv_heads = kv_heads,
-                                               .ffn = true,
-                                               .intermediate = intermediate});
+  out->layers.assign(
+      size_t(layers),
+      LayerSpec{
+          .attention = true, .kv_heads = kv_heads, .ffn = true, .intermediate = intermediate});
 }
 
 void read_dtype(Fields* f, ModelConfig* out) {
   const char* name = f->find("dtype") ? "dtype" : "torch_dtype";
   const std::string dtype = f->text(name, "bfloat16");
-  if (dtype == "bfloat16") out->dtype = DType::bf16;
-  else if (dtype == "float16") out->dtype = DType::f16;
-  else if (dtype == "float32") out->dtype = DType::f32;
-  else if (dtype == "float8_e4m3fn") out->dtype = DType::fp8_e4m3;
-  else f->unsupported("\"" + std::string(name) + "\" is " + Json(dtype).brief() +
-                      "; served: bfloat16, float16, float32");
+  if (dtype == "bfloat16")
+    out->dtype = DType::bf16;
+  else if (dtype == "float16")
+    out->dtype = DType::f16;
+  else if (dtype == "float32")
+    out->dtype = DType::f32;
+  else if (dtype == "float8_e4m3fn")
+    out->dtype = DType::fp8_e4m3;
+  else
+    f->unsupported("\"" + std::string(name) + "\" is " + Json(dtype).brief() +
+                   "; served: bfloat16, float16, float32");
 }
 
 // One id or a list. Ids outside the vocabulary can never be drawn: they are left out.
@@ -201,8 +208,8 @@ void read_special_ids(Fields* f, ModelConfig* out) {
   if (out->bos_id < 0 && !bos.empty()) out->bos_id = bos[0];
 }
 
-// id2label {"0": "LABEL_0", ...} in the order of its numbers. transformers leaves it out when there are
-// two labels with their default names.
+// id2label {"0": "LABEL_0", ...} in the order of its numbers. transformers leaves it out when there
+// are two labels with their default names.
 void read_labels(Fields* f, RewardHead* out) {
   const Json* map = f->find("id2label");
   const int32_t count = f->integer("num_labels", 1, kMaxLabels, 2);

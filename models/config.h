@@ -1,5 +1,5 @@
-// ModelConfig: what config.json, generation_config.json and the quantisation files of a Hugging Face
-// folder say, checked. Pure data; read once at load.
+// ModelConfig: what config.json, generation_config.json and the quantisation files of a Hugging
+// Face folder say, checked. Pure data; read once at load.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace nemotron {
 
 // One decoder layer. Plain Llama repeats one spec; a pruned model (Super-49B) is a longer list.
 struct LayerSpec {
-  bool attention = true;       // false: no attention, no input norm, no KV
+  bool attention = true;  // false: no attention, no input norm, no KV
   int32_t kv_heads = 0;
   bool ffn = true;
   int32_t intermediate = 0;
@@ -29,20 +29,20 @@ struct RopeConfig {
 
 // What the checkpoint's linear layers are stored as.
 enum class QuantKind : uint8_t {
-  none,                // BF16, F16 or F32 tensors
-  modelopt_fp8,        // weight, weight_scale scalar, input_scale scalar (read, checked, unused on CPU)
-  compressed_fp8,      // weight, weight_scale [out, 1]; activations dynamic
+  none,            // BF16, F16 or F32 tensors
+  modelopt_fp8,    // weight, weight_scale scalar, input_scale scalar (read, checked, unused on CPU)
+  compressed_fp8,  // weight, weight_scale [out, 1]; activations dynamic
 };
 
 // How a reward is read from the last position.
 struct RewardHead {
   enum class Kind : uint8_t {
-    none,              // a chat model
-    lm_head_row,       // Reward-HF: logit of one vocabulary id
-    classification,    // LlamaForSequenceClassification: score.weight [labels, hidden]
+    none,            // a chat model
+    lm_head_row,     // Reward-HF: logit of one vocabulary id
+    classification,  // LlamaForSequenceClassification: score.weight [labels, hidden]
   } kind = Kind::none;
-  int32_t vocab_id = 0;              // lm_head_row
-  std::vector<std::string> labels;   // classification: id2label, in order
+  int32_t vocab_id = 0;             // lm_head_row
+  std::vector<std::string> labels;  // classification: id2label, in order
 };
 
 struct ModelConfig {
@@ -61,9 +61,9 @@ struct ModelConfig {
   int32_t bos_id = -1;
   std::vector<int32_t> eos_ids;  // union of config and generation_config
 
-  int32_t kv_layers() const;               // layers with attention
+  int32_t kv_layers() const;  // layers with attention
   int32_t max_intermediate() const;
-  int32_t kv_heads() const;                // of the attention layers (all equal, checked)
+  int32_t kv_heads() const;                  // of the attention layers (all equal, checked)
   std::vector<float> rope_inv_freq() const;  // [head_dim / 2], scaling applied, computed in double
 };
 

@@ -26,7 +26,8 @@ void Fields::unsupported(const std::string& what) {
 
 void Fields::wrong(const char* name, const std::string& expected) {
   const Json* v = find(name);
-  fail("\"" + std::string(name) + "\" is " + (v ? v->brief() : "missing") + "; expected " + expected);
+  fail("\"" + std::string(name) + "\" is " + (v ? v->brief() : "missing") + "; expected " +
+       expected);
 }
 
 int32_t Fields::integer(const char* name, int64_t low, int64_t high,

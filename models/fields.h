@@ -1,5 +1,5 @@
-// Fields: the members of one JSON object, read with their ranges. Remembers the first failure, so that
-// a reader asks for everything and looks at status() once. A null member counts as absent.
+// Fields: the members of one JSON object, read with their ranges. Remembers the first failure, so
+// that a reader asks for everything and looks at status() once. A null member counts as absent.
 // Refers to the object; one thread.
 #pragma once
 
@@ -21,7 +21,8 @@ class Fields {
 
   const Json* find(const char* name) const;  // null pointer: absent or null
   // Without a fallback the member must be there.
-  int32_t integer(const char* name, int64_t low, int64_t high, std::optional<int64_t> fallback = {});
+  int32_t integer(const char* name, int64_t low, int64_t high,
+                  std::optional<int64_t> fallback = {});
   double real(const char* name, double low, double high, std::optional<double> fallback = {});
   bool boolean(const char* name, bool fallback);
   std::string text(const char* name, const char* fallback);

@@ -33,8 +33,8 @@ void append_utf8(uint32_t code, std::string* out) {
   }
 }
 
-// Length of the UTF-8 sequence at the front of `s`; 0: not one (overlong forms, surrogates and codes
-// above U+10FFFF included).
+// Length of the UTF-8 sequence at the front of `s`; 0: not one (overlong forms, surrogates and
+// codes above U+10FFFF included).
 size_t utf8_length(std::string_view s) {
   const auto at = [&](size_t i) { return i < s.size() ? uint8_t(s[i]) : uint8_t(0); };
   const auto tail = [&](size_t i) { return (at(i) & 0xc0) == 0x80; };
@@ -217,8 +217,8 @@ class Parser {
     }
     double d = 0;
     if (std::from_chars(first, last, d).ec != std::errc() || !std::isfinite(d)) {
-      return fail_at(start, "number out of range: " + std::string(first, std::min<size_t>(
-                                                                  size_t(last - first), 40)));
+      return fail_at(start, "number out of range: " +
+                                std::string(first, std::min<size_t>(size_t(last - first), 40)));
     }
     *out = Json(d);
     return true;
@@ -229,10 +229,14 @@ class Parser {
     for (int i = 0; i < 4; ++i, ++pos_) {
       const char c = pos_ < text_.size() ? text_[pos_] : '\0';
       uint32_t digit_value = 0;
-      if (c >= '0' && c <= '9') digit_value = uint32_t(c - '0');
-      else if (c >= 'a' && c <= 'f') digit_value = uint32_t(c - 'a' + 10);
-      else if (c >= 'A' && c <= 'F') digit_value = uint32_t(c - 'A' + 10);
-      else return fail("four hexadecimal digits");
+      if (c >= '0' && c <= '9')
+        digit_value = uint32_t(c - '0');
+      else if (c >= 'a' && c <= 'f')
+        digit_value = uint32_t(c - 'a' + 10);
+      else if (c >= 'A' && c <= 'F')
+        digit_value = uint32_t(c - 'A' + 10);
+      else
+        return fail("four hexadecimal digits");
       *out = *out * 16 + digit_value;
     }
     return true;
@@ -242,7 +246,9 @@ class Parser {
     const size_t start = pos_ - 1;  // of the backslash
     const char c = pos_ < text_.size() ? text_[pos_] : '\0';
     switch (c) {
-      case '"': case '\\': case '/': out->push_back(c); break;
+      case '"':
+      case '\\':
+      case '/': out->push_back(c); break;
       case 'b': out->push_back('\b'); break;
       case 'f': out->push_back('\f'); break;
       case 'n': out->push_back('\n'); break;
@@ -252,11 +258,13 @@ class Parser {
         ++pos_;
         uint32_t code = 0, low = 0;
         if (!hex4(&code)) return false;
-        if (code >= 0xdc00 && code <= 0xdfff) return fail_at(start, "low surrogate without a high one");
+        if (code >= 0xdc00 && code <= 0xdfff)
+          return fail_at(start, "low surrogate without a high one");
         if (code >= 0xd800 && code <= 0xdbff) {
           if (!word("\\u")) return fail_at(start, "high surrogate without a low one");
           if (!hex4(&low)) return false;
-          if (low < 0xdc00 || low > 0xdfff) return fail_at(start, "high surrogate without a low one");
+          if (low < 0xdc00 || low > 0xdfff)
+            return fail_at(start, "high surrogate without a low one");
           code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
         }
         append_utf8(code, out);
@@ -330,8 +338,10 @@ std::string Json::brief() const {
       const size_t n = std::max<size_t>(utf8_length(std::string_view(*s).substr(i, 4)), 1);
       if (shown.size() + n > kMaxShown) return shown + "...\"";
       // A message is one line whatever a hostile file puts into a name.
-      if (n == 1 && (uint8_t((*s)[i]) < 0x20 || (*s)[i] == 0x7f)) shown += '?';
-      else shown.append(*s, i, n);
+      if (n == 1 && (uint8_t((*s)[i]) < 0x20 || (*s)[i] == 0x7f))
+        shown += '?';
+      else
+        shown.append(*s, i, n);
       i += n;
     }
     return shown + "\"";

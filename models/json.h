@@ -1,7 +1,7 @@
 // Json: a strict reader for the small documents of a checkpoint (config.json, safetensors headers).
 // RFC 8259 and nothing more: no comments, no trailing commas, no NaN, one document, valid UTF-8.
-// Bounded: hostile input costs an error, never the stack or the memory. A duplicate key is an error.
-// Json is a plain value; whoever parsed it owns it.
+// Bounded: hostile input costs an error, never the stack or the memory. A duplicate key is an
+// error. Json is a plain value; whoever parsed it owns it.
 #pragma once
 
 #include <cstddef>

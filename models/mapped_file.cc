@@ -14,7 +14,8 @@ namespace {
 
 Status failure(const std::string& path, int error) {
   const std::string message = path + ": " + std::strerror(error);
-  return error == ENOENT || error == ENOTDIR ? Status::not_found(message) : Status::invalid(message);
+  return error == ENOENT || error == ENOTDIR ? Status::not_found(message)
+                                             : Status::invalid(message);
 }
 
 // Calls madvise on the pages that hold [p, p + bytes). A hint may fail: nothing depends on it.

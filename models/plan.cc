@@ -47,9 +47,12 @@ std::string amount(size_t bytes) {
   constexpr double kKiB = 1 << 10, kMiB = 1 << 20, kGiB = 1 << 30;
   char text[32];
   const auto b = double(bytes);
-  if (b < kMiB) std::snprintf(text, sizeof text, "%.1f KiB", b / kKiB);
-  else if (b < kGiB) std::snprintf(text, sizeof text, "%.1f MiB", b / kMiB);
-  else std::snprintf(text, sizeof text, "%.2f GiB", b / kGiB);
+  if (b < kMiB)
+    std::snprintf(text, sizeof text, "%.1f KiB", b / kKiB);
+  else if (b < kGiB)
+    std::snprintf(text, sizeof text, "%.1f MiB", b / kMiB);
+  else
+    std::snprintf(text, sizeof text, "%.2f GiB", b / kGiB);
   return text;
 }
 
@@ -88,13 +91,15 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   const std::string sequence = "one sequence of " + std::to_string(in.limits.max_context) +
                                " tokens takes " + amount(size_t(sequence_blocks) * block_bytes);
   if (in.kv_memory > 0 && blocks < sequence_blocks) {
-    return Status::out_of_memory("the KV cache is limited to " + amount(size_t(in.kv_memory)) + ", " +
-                                 std::to_string(blocks * in.block_size) + " tokens, but " + sequence);
+    return Status::out_of_memory("the KV cache is limited to " + amount(size_t(in.kv_memory)) +
+                                 ", " + std::to_string(blocks * in.block_size) + " tokens, but " +
+                                 sequence);
   }
   plan.kv = size_t(blocks) * block_bytes;
   plan.total = fixed + plan.kv;
   if (blocks < sequence_blocks || plan.total > in.available) {
-    const size_t needed = in.kv_memory > 0 ? plan.total : fixed + size_t(sequence_blocks) * block_bytes;
+    const size_t needed =
+        in.kv_memory > 0 ? plan.total : fixed + size_t(sequence_blocks) * block_bytes;
     return Status::out_of_memory(
         "needs " + amount(needed) + ", but " + amount(in.available) + " are available: weights " +
         amount(plan.weights) + ", activations " + amount(plan.activations) + ", reserve " +
@@ -119,7 +124,8 @@ std::string MemoryPlan::table() const {
   line("weights", weights, "");
   line("KV cache", kv,
        std::to_string(kv_tokens) + " tokens: " + std::to_string(num_blocks) + " blocks of " +
-           std::to_string(block_size) + ", " + std::to_string(kv_bytes_per_token) + " bytes a token");
+           std::to_string(block_size) + ", " + std::to_string(kv_bytes_per_token) +
+           " bytes a token");
   line("activations", activations, "");
   line("reserve", reserve, "");
   line("total", total, "of " + amount(available) + " available");
@@ -139,7 +145,9 @@ Elements count_elements(const ModelConfig& c) {
   switch (c.reward.kind) {
     case RewardHead::Kind::none: n.ends *= c.tied ? 1 : 2; break;
     case RewardHead::Kind::lm_head_row: n.ends += hidden; break;
-    case RewardHead::Kind::classification: n.ends += int64_t(c.reward.labels.size()) * hidden; break;
+    case RewardHead::Kind::classification:
+      n.ends += int64_t(c.reward.labels.size()) * hidden;
+      break;
   }
   n.gains = hidden;
   for (const LayerSpec& layer : c.layers) {
@@ -163,8 +171,8 @@ constexpr Gpu kGpus[] = {{"24 GB (RTX 4090)", 24564},
                          {"40 GB (A100)", 40960},
                          {"80 GB (H100)", 81559},
                          {"141 GB (H200)", 143771}};
-// Of a GPU's memory; the rest is the driver's. Beside the weights: CUDA context, NCCL, workspaces and
-// the activations of a prefill chunk of up to 8k tokens.
+// Of a GPU's memory; the rest is the driver's. Beside the weights: CUDA context, NCCL, workspaces
+// and the activations of a prefill chunk of up to 8k tokens.
 constexpr double kUsable = 0.95, kOverhead = 1.5 * (1 << 30);
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What a model needs on GPUs that are not here: pure arithmetic on the config. The plan for the device
-// at hand is plan_memory() of checkpoint.h.
+// What a model needs on GPUs that are not here: pure arithmetic on the config. The plan for the
+// device at hand is plan_memory() of checkpoint.h.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +13,11 @@ namespace nemotron {
 int64_t parameter_count(const ModelConfig& config);
 
 struct GpuFit {
-  const char* gpu = "";         // "24 GB (RTX 4090)"
+  const char* gpu = "";  // "24 GB (RTX 4090)"
   size_t gpu_bytes = 0;
-  int32_t ranks = 1;            // GPUs in a tensor-parallel group
+  int32_t ranks = 1;                           // GPUs in a tensor-parallel group
   WeightFormat format = WeightFormat::stored;  // fp8: linear layers in FP8
-  size_t weights = 0;           // bytes on each GPU
+  size_t weights = 0;                          // bytes on each GPU
   // Tokens of KV cache that fit beside them, all sequences together; 0: the weights do not fit.
   int64_t kv_tokens_bf16 = 0, kv_tokens_fp8 = 0;
 };

@@ -6,7 +6,8 @@ namespace nemotron {
 namespace {
 
 constexpr const char* kServed =
-    "served: FP8 E4M3 by ModelOpt (quant_algo \"FP8\") and by compressed-tensors (8-bit float weights "
+    "served: FP8 E4M3 by ModelOpt (quant_algo \"FP8\") and by compressed-tensors (8-bit float "
+    "weights "
     "per tensor or per channel)";
 
 std::string quoted(const std::string& s) { return Json(s).brief(); }
@@ -25,7 +26,8 @@ Scheme read_fp8_scheme(const Json& object, const std::string& where, Fields* par
   }
   if (!f.boolean("symmetric", true)) f.unsupported("asymmetric; " + std::string(kServed));
   if (f.find("group_size")) f.unsupported("\"group_size\" is set; " + std::string(kServed));
-  if (f.find("block_structure")) f.unsupported("\"block_structure\" is set; " + std::string(kServed));
+  if (f.find("block_structure"))
+    f.unsupported("\"block_structure\" is set; " + std::string(kServed));
   const Scheme scheme{f.text("strategy", "tensor"), f.boolean("dynamic", false)};
   parent->adopt(f.status());
   return scheme;

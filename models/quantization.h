@@ -1,5 +1,5 @@
-// What a checkpoint says about its quantisation: `quantization_config` of config.json (also under its
-// old name `compression_config`) and ModelOpt's hf_quant_config.json.
+// What a checkpoint says about its quantisation: `quantization_config` of config.json (also under
+// its old name `compression_config`) and ModelOpt's hf_quant_config.json.
 #pragma once
 
 #include <string>

@@ -18,16 +18,26 @@ struct StoredDType {
   DType dtype;
 };
 constexpr StoredDType kDTypes[] = {
-    {"BF16", 16, true, DType::bf16},       {"F16", 16, true, DType::f16},
-    {"F32", 32, true, DType::f32},         {"F8_E4M3", 8, true, DType::fp8_e4m3},
-    {"I32", 32, true, DType::i32},         {"BOOL", 8, false, {}},
-    {"U8", 8, false, {}},                  {"I8", 8, false, {}},
-    {"F8_E5M2", 8, false, {}},             {"F8_E8M0", 8, false, {}},
-    {"I16", 16, false, {}},                {"U16", 16, false, {}},
-    {"U32", 32, false, {}},                {"F64", 64, false, {}},
-    {"I64", 64, false, {}},                {"U64", 64, false, {}},
-    {"C64", 64, false, {}},                {"F4", 4, false, {}},
-    {"F6_E2M3", 6, false, {}},             {"F6_E3M2", 6, false, {}},
+    {"BF16", 16, true, DType::bf16},
+    {"F16", 16, true, DType::f16},
+    {"F32", 32, true, DType::f32},
+    {"F8_E4M3", 8, true, DType::fp8_e4m3},
+    {"I32", 32, true, DType::i32},
+    {"BOOL", 8, false, {}},
+    {"U8", 8, false, {}},
+    {"I8", 8, false, {}},
+    {"F8_E5M2", 8, false, {}},
+    {"F8_E8M0", 8, false, {}},
+    {"I16", 16, false, {}},
+    {"U16", 16, false, {}},
+    {"U32", 32, false, {}},
+    {"F64", 64, false, {}},
+    {"I64", 64, false, {}},
+    {"U64", 64, false, {}},
+    {"C64", 64, false, {}},
+    {"F4", 4, false, {}},
+    {"F6_E2M3", 6, false, {}},
+    {"F6_E3M2", 6, false, {}},
 };
 
 // False: a * b does not fit.
@@ -47,9 +57,8 @@ Status read_tensor(const std::string& name, const Json& info, std::span<const ui
 
   const Json* dtype_name = string_member(info, "dtype");
   if (!dtype_name) return bad("\"dtype\" is missing or not a string");
-  const auto* dtype = std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const auto& d) {
-    return *dtype_name->string() == d.name;
-  });
+  const auto* dtype = std::find_if(std::begin(kDTypes), std::end(kDTypes),
+                                   [&](const auto& d) { return *dtype_name->string() == d.name; });
   if (dtype == std::end(kDTypes)) return bad("unknown dtype " + dtype_name->brief());
 
   const Json* shape = info.find("shape");
@@ -115,9 +124,8 @@ Status check_cover(std::span<const StoredTensor> tensors, std::span<const uint8_
     previous = t;
   }
   if (next != data.data() + data.size()) {
-    return Status::invalid(path + ": " + std::to_string(data.size()) +
-                           " bytes of data; expected " + std::to_string(next - data.data()) +
-                           ", the end of the last tensor");
+    return Status::invalid(path + ": " + std::to_string(data.size()) + " bytes of data; expected " +
+                           std::to_string(next - data.data()) + ", the end of the last tensor");
   }
   return {};
 }
@@ -150,7 +158,8 @@ Status read_safetensors(std::span<const uint8_t> file, const std::string& path,
   const size_t first = out->size();
   for (const auto& [name, info] : *header.object()) {
     if (name == "__metadata__") {
-      if (!info.object()) return bad("\"__metadata__\" is " + info.brief() + ", expected an object");
+      if (!info.object())
+        return bad("\"__metadata__\" is " + info.brief() + ", expected an object");
       continue;
     }
     if (Status s = read_tensor(name, info, data, path, &out->emplace_back()); !s) return s;

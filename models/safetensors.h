@@ -1,5 +1,5 @@
-// The header of one safetensors file: 8 bytes of length (little-endian), that many bytes of JSON, then
-// the data of the tensors, one after the other without a gap.
+// The header of one safetensors file: 8 bytes of length (little-endian), that many bytes of JSON,
+// then the data of the tensors, one after the other without a gap.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,8 @@
 namespace nemotron {
 
 // Appends the tensors of the file whose bytes are `file`; they point into it. Everything the header
-// says is checked against the file's size, the dtypes and the other tensors. `path` is for messages.
+// says is checked against the file's size, the dtypes and the other tensors. `path` is for
+// messages.
 Status read_safetensors(std::span<const uint8_t> file, const std::string& path,
                         std::vector<StoredTensor>* out);
 

@@ -56,9 +56,10 @@ class Finder {
     const bool fp8 = w.served && w.dtype == DType::fp8_e4m3;
     const bool fp8_ok = may_be_fp8 && config_.quant != QuantKind::none;
     if (!(is_float(w) || (fp8 && fp8_ok)) || w.shape != std::vector<int64_t>{rows, cols}) {
-      wrong(w, std::string(fp8_ok ? "F8_E4M3, " : "") + "BF16, F16 or F32 " +
-                   shape_text({rows, cols}) +
-                   (fp8 && may_be_fp8 && !fp8_ok ? " (config.json names no FP8 quantisation)" : ""));
+      wrong(w,
+            std::string(fp8_ok ? "F8_E4M3, " : "") + "BF16, F16 or F32 " +
+                shape_text({rows, cols}) +
+                (fp8 && may_be_fp8 && !fp8_ok ? " (config.json names no FP8 quantisation)" : ""));
       return out;
     }
     const StoredTensor* scale =
@@ -182,8 +183,8 @@ bool same_values(const Checkpoint& checkpoint, const StoredTensor& a, const Stor
   return same;
 }
 
-// As transformers does: a tied model may store either matrix or both, and two different ones are not
-// tied whatever the config says.
+// As transformers does: a tied model may store either matrix or both, and two different ones are
+// not tied whatever the config says.
 void find_ends(Finder* f, const Checkpoint& checkpoint, const ModelConfig& config, Sources* out) {
   const int64_t vocab = config.vocab, hidden = config.hidden;
   const std::string embedding = f->prefix() + "embed_tokens";
@@ -212,14 +213,16 @@ void find_ends(Finder* f, const Checkpoint& checkpoint, const ModelConfig& confi
                            same_values(checkpoint, *out->head.weight, *out->embedding.weight);
 }
 
-// Tensors that nobody asked for are left alone, except those without which the model is another one.
+// Tensors that nobody asked for are left alone, except those without which the model is another
+// one.
 void check_others(Finder* f, const Checkpoint& checkpoint, const ModelConfig& config) {
   const std::string layers = f->prefix() + "layers.";
   for (const StoredTensor& t : checkpoint.tensors()) {
     for (const char* suffix :
          {".bias", ".pre_quant_scale", ".weight_zero_point", ".weight_scale_2"}) {
       if (ends_with(t.name, suffix)) {
-        f->wrong(t, std::string("no ") + suffix + " (it would change the results and is not served)");
+        f->wrong(t,
+                 std::string("no ") + suffix + " (it would change the results and is not served)");
       }
     }
     if (t.name.compare(0, layers.size(), layers) != 0) continue;
@@ -273,7 +276,8 @@ bool PackedGroup::quantised(WeightFormat format) const {
 
 std::string PackedGroup::name() const {
   constexpr const char* kNames[] = {"embedding", "head", "qkv", "o", "gate_up", "down"};
-  return (layer < 0 ? std::string() : "layer " + std::to_string(layer) + " ") + kNames[size_t(slot)];
+  return (layer < 0 ? std::string() : "layer " + std::to_string(layer) + " ") +
+         kNames[size_t(slot)];
 }
 
 std::vector<PackedGroup> packed_groups(const Sources& s, const ModelConfig& config) {

@@ -1,5 +1,5 @@
-// Sources: which stored tensors a decoder is made of, found by name and checked (shape, dtype, scales).
-// Points into the Checkpoint, which must outlive it.
+// Sources: which stored tensors a decoder is made of, found by name and checked (shape, dtype,
+// scales). Points into the Checkpoint, which must outlive it.
 #pragma once
 
 #include <string>
@@ -10,7 +10,8 @@
 
 namespace nemotron {
 
-// Element `i` of a F32, F16 or BF16 tensor; NaN for other dtypes. The format does not align tensors.
+// Element `i` of a F32, F16 or BF16 tensor; NaN for other dtypes. The format does not align
+// tensors.
 float stored_value(const StoredTensor& tensor, int64_t i);
 
 // A matrix [out, in] and, when it is FP8, its scales: real = stored * scale.
@@ -31,7 +32,7 @@ struct LayerSource {
 
 struct Sources {
   LinearSource embedding;
-  LinearSource head;       // the whole stored matrix, also when a reward head takes one row of it
+  LinearSource head;  // the whole stored matrix, also when a reward head takes one row of it
   bool head_is_embedding = false;
   const StoredTensor* final_gain = nullptr;
   std::vector<LayerSource> layers;
@@ -44,10 +45,10 @@ Status find_sources(const Checkpoint& checkpoint, const ModelConfig& config, Sou
 // One packed weight and the pieces it is made of, in order.
 struct PackedGroup {
   enum class Slot : uint8_t { embedding, head, qkv, o, gate_up, down } slot = Slot::embedding;
-  int32_t layer = -1;                // -1: an end of the model
+  int32_t layer = -1;  // -1: an end of the model
   WeightUse use = WeightUse::linear;
   std::vector<const LinearSource*> parts;
-  int64_t first_row = 0, rows = 0;   // all of the parts, or one row of the only part (reward heads)
+  int64_t first_row = 0, rows = 0;  // all of the parts, or one row of the only part (reward heads)
 
   // Whether it becomes FP8 while packing. What is stored as FP8 stays as it is: quantising it again
   // would only add error.
@@ -55,8 +56,8 @@ struct PackedGroup {
   std::string name() const;  // "layer 3 gate_up"
 };
 
-// Everything that is packed, in the order of loading. The ends come first: they are the largest, and
-// while one is packed its stored and its packed form are in memory together.
+// Everything that is packed, in the order of loading. The ends come first: they are the largest,
+// and while one is packed its stored and its packed form are in memory together.
 std::vector<PackedGroup> packed_groups(const Sources& sources, const ModelConfig& config);
 
 }  // namespace nemotron

@@ -54,15 +54,15 @@ class Loader {
       const int64_t rows = group.parts.size() == 1 ? group.rows : source->rows();
       std::span<const float> scale = source->scale;
       if (scale.size() > 1) scale = scale.subspan(size_t(group.first_row), size_t(rows));
-      parts.push_back({.data = w.data + size_t(group.first_row * source->cols()) * dtype_bytes(w.dtype),
-                       .dtype = w.dtype,
-                       .rows = rows,
-                       .cols = source->cols(),
-                       .row_stride = source->cols(),
-                       .scale = scale});
+      parts.push_back(
+          {.data = w.data + size_t(group.first_row * source->cols()) * dtype_bytes(w.dtype),
+           .dtype = w.dtype,
+           .rows = rows,
+           .cols = source->cols(),
+           .row_stride = source->cols(),
+           .scale = scale});
     }
-    const WeightFormat format =
-        group.quantised(format_) ? WeightFormat::fp8 : WeightFormat::stored;
+    const WeightFormat format = group.quantised(format_) ? WeightFormat::fp8 : WeightFormat::stored;
     Weight* to = target(group, &out_);
     if (Status s = device_->pack_weight(parts, group.use, format, to); !s) return s;
     out_.bytes += to->bytes;

@@ -1,7 +1,9 @@
-// Runs a fuzz target on mutations of its seeds. Input i depends on i alone, so a crash can be replayed:
+// Runs a fuzz target on mutations of its seeds. Input i depends on i alone, so a crash can be
+// replayed:
 //   fuzz_config [--seconds S] [--first I] [--inputs N]
 //   fuzz_config FILE...          runs these files instead
-// Without arguments: 6 seconds of processor time, or 120 with NEMOTRON_TEST_LONG=1. Ends with "1 passed, 0 failed".
+// Without arguments: 6 seconds of processor time, or 120 with NEMOTRON_TEST_LONG=1. Ends with "1
+// passed, 0 failed".
 #include <sanitizer/common_interface_defs.h>
 
 #include <algorithm>
@@ -28,10 +30,31 @@ uint64_t current_input = 0;
 
 size_t below(Random& random, size_t n) { return n == 0 ? 0 : size_t(random() % n); }
 
-constexpr const char* kNumbers[] = {"0", "-1", "1", "2", "3", "7", "8", "255", "65536", "2147483647",
-                                    "2147483648", "4294967296", "9223372036854775807",
-                                    "9223372036854775808", "18446744073709551615", "1e308", "1e999",
-                                    "-0.0", "0.5", "1e-320", "null", "true", "[]", "{}", "\"\""};
+constexpr const char* kNumbers[] = {"0",
+                                    "-1",
+                                    "1",
+                                    "2",
+                                    "3",
+                                    "7",
+                                    "8",
+                                    "255",
+                                    "65536",
+                                    "2147483647",
+                                    "2147483648",
+                                    "4294967296",
+                                    "9223372036854775807",
+                                    "9223372036854775808",
+                                    "18446744073709551615",
+                                    "1e308",
+                                    "1e999",
+                                    "-0.0",
+                                    "0.5",
+                                    "1e-320",
+                                    "null",
+                                    "true",
+                                    "[]",
+                                    "{}",
+                                    "\"\""};
 
 // A run of digits becomes another number.
 void replace_number(Random& random, std::string* s) {
@@ -45,8 +68,12 @@ void mutate(Random& random, const std::vector<std::string>& seeds,
             const std::vector<std::string>& words, std::string* s) {
   const size_t at = below(random, s->size() + 1), length = below(random, 16) + 1;
   switch (random() % 9) {
-    case 0: if (at < s->size()) (*s)[at] = char((*s)[at] ^ (1 << below(random, 8))); break;
-    case 1: if (at < s->size()) (*s)[at] = char(random()); break;
+    case 0:
+      if (at < s->size()) (*s)[at] = char((*s)[at] ^ (1 << below(random, 8)));
+      break;
+    case 1:
+      if (at < s->size()) (*s)[at] = char(random());
+      break;
     case 2: s->erase(at, length); break;
     case 3: s->insert(at, std::string(length, char(random()))); break;
     case 4: s->insert(at, s->substr(below(random, s->size() + 1), below(random, 64))); break;
@@ -105,10 +132,15 @@ int main(int argc, char** argv) {
   double seconds = std::getenv("NEMOTRON_TEST_LONG") ? 120 : 6;
   uint64_t first = 0, count = UINT64_MAX;
   for (int i = 1; i < argc; ++i) {
-    const auto is = [&](const char* name) { return std::strcmp(argv[i], name) == 0 && i + 1 < argc; };
-    if (is("--seconds")) seconds = std::atof(argv[++i]);
-    else if (is("--first")) first = std::strtoull(argv[++i], nullptr, 10);
-    else if (is("--inputs")) count = std::strtoull(argv[++i], nullptr, 10);
+    const auto is = [&](const char* name) {
+      return std::strcmp(argv[i], name) == 0 && i + 1 < argc;
+    };
+    if (is("--seconds"))
+      seconds = std::atof(argv[++i]);
+    else if (is("--first"))
+      first = std::strtoull(argv[++i], nullptr, 10);
+    else if (is("--inputs"))
+      count = std::strtoull(argv[++i], nullptr, 10);
     else {
       std::ostringstream text;
       text << std::ifstream(argv[i], std::ios::binary).rdbuf();

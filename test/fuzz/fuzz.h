@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-// libFuzzer's entry point: crashes when something is wrong. Returns 0 when the input was read, -1 when
-// it was refused.
+// libFuzzer's entry point: crashes when something is wrong. Returns 0 when the input was read, -1
+// when it was refused.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
 // Inputs to start from: valid ones, so that mutations get past the first check.

@@ -47,8 +47,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const size_t end = rest.find('\0');
     const std::string text = rest.substr(0, end);
     rest = end == std::string::npos ? "" : rest.substr(end + 1);
-    if (text.empty() && file != kFiles[0]) std::filesystem::remove(folder().file(file));
-    else folder().write(file, text);
+    if (text.empty() && file != kFiles[0])
+      std::filesystem::remove(folder().file(file));
+    else
+      folder().write(file, text);
   }
   ModelConfig config;
   const Status s = read_model_config(folder().path(), -1, &config);
@@ -77,30 +79,57 @@ std::vector<std::string> fuzz_seeds() {
   const std::string scheme = R"({"num_bits": 8, "type": "float", "symmetric": true, "strategy": )";
   return {
       input(test::llama_config(), R"({"eos_token_id": [1, 2], "bos_token_id": 0})", ""),
-      input(test::llama_config().set("rope_scaling",
-                R"({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-                    "high_freq_factor": 4.0, "original_max_position_embeddings": 8192})"), "", ""),
-      input(test::llama_config().drop("rope_theta").set("rope_parameters",
-                R"({"rope_type": "default", "rope_theta": 10000.0})"), "", ""),
+      input(
+          test::llama_config().set("rope_scaling",
+                                   R"({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0, "original_max_position_embeddings": 8192})"),
+          "", ""),
+      input(test::llama_config()
+                .drop("rope_theta")
+                .set("rope_parameters", R"({"rope_type": "default", "rope_theta": 10000.0})"),
+            "", ""),
       input(test::llama_config(), "",
             R"({"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8",
                 "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}})"),
-      input(test::llama_config().set("quantization_config",
+      input(test::llama_config().set(
+                "quantization_config",
                 R"({"quant_method": "compressed-tensors", "format": "float-quantized",
-                    "config_groups": {"group_0": {"targets": ["Linear"], "weights": )" + scheme +
-                    R"("channel"}, "input_activations": )" + scheme +
-                    R"("token", "dynamic": true}}}, "ignore": ["lm_head", "re:.*0.*"]})"), "", ""),
+                    "config_groups": {"group_0": {"targets": ["Linear"], "weights": )" +
+                    scheme + R"("channel"}, "input_activations": )" + scheme +
+                    R"("token", "dynamic": true}}}, "ignore": ["lm_head", "re:.*0.*"]})"),
+            "", ""),
       input(test::llama_config()
                 .set("architectures", "[\"LlamaForSequenceClassification\"]")
-                .set("id2label", R"({"0": "a", "1": "b"})"), "", ""),
+                .set("id2label", R"({"0": "a", "1": "b"})"),
+            "", ""),
   };
 }
 
 std::vector<std::string> fuzz_words() {
-  return {"{", "}", "[", "]", ",", ":", "\"", "\\u0000", "\\ud83d\\ude00", "\"head_dim\":0,",
-          "\"num_key_value_heads\":3,", "\"rope_type\":\"yarn\",", "\"factor\":0,", "../", "/", "re:(",
-          "\"quant_method\":", "\"strategy\":\"block\",", "\"id2label\":{\"0\":1},", "\"num_labels\":-1,",
-          "\xc3\x28", "[[[[[[[[[[[[[[[[[[[[", "\"eos_token_id\":[1,[2]],", "null,"};
+  return {"{",
+          "}",
+          "[",
+          "]",
+          ",",
+          ":",
+          "\"",
+          "\\u0000",
+          "\\ud83d\\ude00",
+          "\"head_dim\":0,",
+          "\"num_key_value_heads\":3,",
+          "\"rope_type\":\"yarn\",",
+          "\"factor\":0,",
+          "../",
+          "/",
+          "re:(",
+          "\"quant_method\":",
+          "\"strategy\":\"block\",",
+          "\"id2label\":{\"0\":1},",
+          "\"num_labels\":-1,",
+          "\xc3\x28",
+          "[[[[[[[[[[[[[[[[[[[[",
+          "\"eos_token_id\":[1,[2]],",
+          "null,"};
 }
 
 bool fuzz_has_length_prefix() { return false; }

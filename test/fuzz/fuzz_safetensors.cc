@@ -1,4 +1,5 @@
-// The safetensors reader, and what follows when it accepts: the check against a config and the plan.
+// The safetensors reader, and what follows when it accepts: the check against a config and the
+// plan.
 #include <cstdlib>
 
 #include "../models/fixture.h"
@@ -90,18 +91,39 @@ std::vector<std::string> fuzz_seeds() {
   mixed["score.weight"] = test::f32_tensor({1, 8}, std::vector<float>(8, 1.0f));
   RawTensors tied = test::llama_tensors();
   tied.erase("lm_head.weight");
-  return {test::safetensors_bytes(test::llama_tensors()), test::safetensors_bytes(mixed),
-          test::safetensors_bytes(tied), test::safetensors_bytes(test::fp8_llama_tensors(false)),
+  return {test::safetensors_bytes(test::llama_tensors()),
+          test::safetensors_bytes(mixed),
+          test::safetensors_bytes(tied),
+          test::safetensors_bytes(test::fp8_llama_tensors(false)),
           test::safetensors_bytes(test::fp8_llama_tensors(true)),
           test::safetensors_bytes({{"t", test::f32_tensor({}, {1.0f})}}),
           test::safetensors_bytes("{}", "")};
 }
 
 std::vector<std::string> fuzz_words() {
-  return {"{", "}", "[", "]", ",", ":", "\"", "\\u0000", "\\ud83d", "\"dtype\":\"F32\"", "\"F8_E4M3\"",
-          "\"I32\"", "\"F4\"", "\"shape\":[1,2]", "\"data_offsets\":[0,0]", "\"data_offsets\":[8,4]",
-          "\"__metadata__\":{}", "\"model.layers.1.mlp.up_proj.weight_scale\"", ".bias", "[[[[[[[[",
-          "4611686018427387904", "\xff\xfe", "null,"};
+  return {"{",
+          "}",
+          "[",
+          "]",
+          ",",
+          ":",
+          "\"",
+          "\\u0000",
+          "\\ud83d",
+          "\"dtype\":\"F32\"",
+          "\"F8_E4M3\"",
+          "\"I32\"",
+          "\"F4\"",
+          "\"shape\":[1,2]",
+          "\"data_offsets\":[0,0]",
+          "\"data_offsets\":[8,4]",
+          "\"__metadata__\":{}",
+          "\"model.layers.1.mlp.up_proj.weight_scale\"",
+          ".bias",
+          "[[[[[[[[",
+          "4611686018427387904",
+          "\xff\xfe",
+          "null,"};
 }
 
 bool fuzz_has_length_prefix() { return true; }

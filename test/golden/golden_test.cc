@@ -1,6 +1,6 @@
-// The engine's numbers against transformers' in float32, on the checkpoints that make.py made: every
-// checkpoint, every instruction set of this machine, the prompt in chunks and then token by token.
-// The tokens fed are transformers' own, so one near-tie does not spoil what follows it.
+// The engine's numbers against transformers' in float32, on the checkpoints that make.py made:
+// every checkpoint, every instruction set of this machine, the prompt in chunks and then token by
+// token. The tokens fed are transformers' own, so one near-tie does not spoil what follows it.
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -22,9 +22,9 @@ namespace {
 
 using test::add_case;
 
-// Mean |delta logprob| over prompt and greedy tokens. "weights_fp8" is compared with transformers on the
-// same quantised weights, "kv_fp8" with keys and values rounded alike; an activation that differs in
-// its last bits may still land on the next E4M3 value, 6 % away.
+// Mean |delta logprob| over prompt and greedy tokens. "weights_fp8" is compared with transformers
+// on the same quantised weights, "kv_fp8" with keys and values rounded alike; an activation that
+// differs in its last bits may still land on the next E4M3 value, 6 % away.
 double max_mean_delta(const std::string& run) {
   if (run == "kv_fp8") return 0.03;
   return run == "weights_fp8" ? 0.02 : 0.01;
@@ -60,19 +60,26 @@ std::vector<int32_t> ids(const Json* json) {
 // One sequence on one device, fed rows by rows.
 class Sequence {
  public:
-  Status open(const std::string& dir, const std::string& isa, int32_t reward_row, WeightFormat format,
-              DType kv_dtype, int32_t max_context) {
+  Status open(const std::string& dir, const std::string& isa, int32_t reward_row,
+              WeightFormat format, DType kv_dtype, int32_t max_context) {
     if (Status s = read_model_config(dir, reward_row, &config_); !s) return s;
     std::unique_ptr<Checkpoint> checkpoint;
     if (Status s = Checkpoint::open(dir, &checkpoint); !s) return s;
-    if (Status s = open_cpu_device({.threads = 2, .isa = isa, .debug_checks = true}, &device_); !s) {
+    if (Status s = open_cpu_device({.threads = 2, .isa = isa, .debug_checks = true}, &device_);
+        !s) {
       return s;
     }
-    if (Status s = load_weights(*checkpoint, config_, format, device_.get(), {}, &weights_); !s) return s;
-    const StepLimits limits{.max_rows = kChunk, .max_spans = 1, .max_samples = kChunk + 1,
-                            .max_context = max_context, .q_heads = config_.q_heads,
-                            .kv_heads = config_.kv_heads(), .head_dim = config_.head_dim,
-                            .hidden = config_.hidden, .intermediate = config_.max_intermediate(),
+    if (Status s = load_weights(*checkpoint, config_, format, device_.get(), {}, &weights_); !s)
+      return s;
+    const StepLimits limits{.max_rows = kChunk,
+                            .max_spans = 1,
+                            .max_samples = kChunk + 1,
+                            .max_context = max_context,
+                            .q_heads = config_.q_heads,
+                            .kv_heads = config_.kv_heads(),
+                            .head_dim = config_.head_dim,
+                            .hidden = config_.hidden,
+                            .intermediate = config_.max_intermediate(),
                             .vocab = config_.vocab};
     // Blocks backwards and with holes, as an old cache would hand them out.
     const int32_t blocks = (max_context + kBlockSize - 1) / kBlockSize;
@@ -98,8 +105,11 @@ class Sequence {
               std::span<const int32_t> score_rows, StepOutput* out) {
     const auto rows = int32_t(tokens.size());
     const std::vector<int32_t> slots(tokens.size(), -1);
-    const SpanInput span{.first_row = 0, .rows = rows, .first_position = position_,
-                         .generated = generated, .block_table = table_};
+    const SpanInput span{.first_row = 0,
+                         .rows = rows,
+                         .first_position = position_,
+                         .generated = generated,
+                         .block_table = table_};
     StepInput in;
     in.token_ids = tokens;
     in.token_slots = slots;
@@ -155,11 +165,15 @@ void run_generation(const std::string& name, const std::string& run, const std::
   int same = 0, near_ties = 0;
   const auto check_greedy = [&](size_t i, const SampleOutput& drawn, const SampleOutput& known) {
     deltas.add(known.logprob, greedy_logprobs[i]);
-    if (drawn.id == greedy[i]) ++same;
-    else if (margins[i] <= kNearTie) ++near_ties;
-    else test::fail(__FILE__, __LINE__, name + ": token " + std::to_string(i) + " is " +
-                        std::to_string(drawn.id) + ", transformers has " + std::to_string(greedy[i]) +
-                        " with a margin of " + std::to_string(margins[i]));
+    if (drawn.id == greedy[i])
+      ++same;
+    else if (margins[i] <= kNearTie)
+      ++near_ties;
+    else
+      test::fail(__FILE__, __LINE__,
+                 name + ": token " + std::to_string(i) + " is " + std::to_string(drawn.id) +
+                     ", transformers has " + std::to_string(greedy[i]) + " with a margin of " +
+                     std::to_string(margins[i]));
   };
   // A draw and the logprob of the token that transformers drew.
   const auto both = [](int32_t row, int32_t target) {
@@ -198,9 +212,10 @@ void run_generation(const std::string& name, const std::string& run, const std::
     REQUIRE_OK(sequence.step({&greedy[i - 1], 1}, true, samples, {}, &out));
     check_greedy(i, out.samples[0], out.samples[1]);
   }
-  std::printf("%-16s %-12s %-11s mean |delta logprob| %.5f, most %.4f; %d of %zu ids equal, %d near ties\n",
-              name.c_str(), run.c_str(), isa.c_str(), deltas.mean(), deltas.most, same, greedy.size(),
-              near_ties);
+  std::printf(
+      "%-16s %-12s %-11s mean |delta logprob| %.5f, most %.4f; %d of %zu ids equal, %d near ties\n",
+      name.c_str(), run.c_str(), isa.c_str(), deltas.mean(), deltas.most, same, greedy.size(),
+      near_ties);
   EXPECT_EQ(deltas.count, int64_t(prompt.size() - 1 + greedy.size()));
   EXPECT_LE(deltas.mean(), max_mean_delta(run));
 }
@@ -224,12 +239,14 @@ void run_scores(const std::string& name, const std::string& isa, const Json& gol
     }
     REQUIRE_EQ(out.scores.size(), want.size());
     for (size_t i = 0; i < want.size(); ++i) {
-      const double relative = std::fabs(out.scores[i] - want[i]) / std::max(std::fabs(want[i]), 1.0);
+      const double relative =
+          std::fabs(out.scores[i] - want[i]) / std::max(std::fabs(want[i]), 1.0);
       most = std::max(most, relative);
       EXPECT_NEAR(out.scores[i], want[i], kScoreTolerance * std::max(std::fabs(want[i]), 1.0));
     }
   }
-  std::printf("%-16s %-12s %-11s most relative error %.5f\n", name.c_str(), "scores", isa.c_str(), most);
+  std::printf("%-16s %-12s %-11s most relative error %.5f\n", name.c_str(), "scores", isa.c_str(),
+              most);
 }
 
 // Tests are made here because they depend on the folders and on the machine.
@@ -272,7 +289,8 @@ bool add_cases() {
 }
 [[maybe_unused]] const bool kAdded = add_cases();
 
-// --- number formats ----------------------------------------------------------------------------------
+// --- number formats
+// ----------------------------------------------------------------------------------
 
 // All codes; every tie between two neighbours and its neighbours: torch's own conversions.
 TEST(golden_e4m3_conversions) {
@@ -284,7 +302,8 @@ TEST(golden_e4m3_conversions) {
   for (int code = 0; code < 256; ++code) {
     std::memcpy(&value, file.data() + 4 * code, 4);
     const float got = e4m3_to_f32(uint8_t(code));
-    EXPECT(std::isnan(value) ? std::isnan(got) : got == value && std::signbit(got) == std::signbit(value));
+    EXPECT(std::isnan(value) ? std::isnan(got)
+                             : got == value && std::signbit(got) == std::signbit(value));
     EXPECT_EQ(int(f32_to_e4m3(got)) & 0x7f, code & 0x7f);
   }
   for (size_t i = 0; i < inputs; ++i) {

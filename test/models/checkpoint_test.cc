@@ -24,7 +24,8 @@ Status open_header(const std::string& header, const std::string& data) {
 }
 
 // Opens and checks `tensors` against the config.
-Status check(const RawTensors& tensors, const Members& config_text = llama_config(), int32_t row = -1) {
+Status check(const RawTensors& tensors, const Members& config_text = llama_config(),
+             int32_t row = -1) {
   TempDir dir;
   dir.write("config.json", config_text.text());
   dir.write("model.safetensors", safetensors_bytes(tensors));
@@ -66,9 +67,9 @@ TEST(checkpoint_single_file) {
 
 TEST(checkpoint_empty_and_scalar_tensors) {
   TempDir dir;
-  dir.write("model.safetensors",
-            safetensors_bytes({{"empty", {"F32", {0, 4}, ""}}, {"s", f32_tensor({}, {2.5f})},
-                               {"z", {"BF16", {0}, ""}}}));
+  dir.write("model.safetensors", safetensors_bytes({{"empty", {"F32", {0, 4}, ""}},
+                                                    {"s", f32_tensor({}, {2.5f})},
+                                                    {"z", {"BF16", {0}, ""}}}));
   std::unique_ptr<Checkpoint> c;
   REQUIRE_OK(Checkpoint::open(dir.path(), &c));
   EXPECT_EQ(c->find("empty")->elements, 0);
@@ -84,10 +85,12 @@ TEST(checkpoint_sharded) {
   for (const auto& [name, t] : llama_tensors()) {
     const bool first = name < "model.layers.1";
     (first ? a : b)[name] = t;
-    map += (map.empty() ? "" : ",") + ("\"" + name) + "\":\"model-0000" + (first ? "1" : "2") + "-of-00002.safetensors\"";
+    map += (map.empty() ? "" : ",") + ("\"" + name) + "\":\"model-0000" + (first ? "1" : "2") +
+           "-of-00002.safetensors\"";
   }
   dir.write("real-blob", safetensors_bytes(a));  // as in the hub's cache: a symbolic link
-  std::filesystem::create_symlink(dir.file("real-blob"), dir.file("model-00001-of-00002.safetensors"));
+  std::filesystem::create_symlink(dir.file("real-blob"),
+                                  dir.file("model-00001-of-00002.safetensors"));
   dir.write("model-00002-of-00002.safetensors", safetensors_bytes(b));
   const std::string index = "{\"metadata\":{\"total_size\":1},\"weight_map\":{" + map + "}}";
   dir.write("model.safetensors.index.json", index);
@@ -106,7 +109,8 @@ TEST(checkpoint_sharded) {
   RawTensors fewer = b;
   fewer.erase("model.norm.weight");
   dir.write("model-00002-of-00002.safetensors", safetensors_bytes(fewer));
-  EXPECT_ERROR(open(dir), "model-00002-of-00002.safetensors: tensor \"model.norm.weight\" is missing; ");
+  EXPECT_ERROR(open(dir),
+               "model-00002-of-00002.safetensors: tensor \"model.norm.weight\" is missing; ");
   // A tensor in two shards.
   b["lm_head.weight"] = a["lm_head.weight"];
   dir.write("model-00002-of-00002.safetensors", safetensors_bytes(b));
@@ -119,7 +123,8 @@ TEST(checkpoint_index_errors) {
     dir.write("model.safetensors.index.json", index);
     return open(dir);
   };
-  EXPECT_ERROR(with("{}"), "model.safetensors.index.json: \"weight_map\" is missing; expected an object");
+  EXPECT_ERROR(with("{}"),
+               "model.safetensors.index.json: \"weight_map\" is missing; expected an object");
   EXPECT_ERROR(with("{\"weight_map\": 5}"), "\"weight_map\" is 5; expected an object");
   EXPECT_ERROR(with("{\"weight_map\": {}}"), "\"weight_map\" is an object; expected");
   EXPECT_ERROR(with("{\"weight_map\": "), "model.safetensors.index.json: line 1, column 16");
@@ -128,7 +133,8 @@ TEST(checkpoint_index_errors) {
     EXPECT_ERROR(with("{\"weight_map\": {\"t\": \"" + std::string(name) + "\"}}"),
                  "\"weight_map\": tensor \"t\" lies in \"");
   }
-  EXPECT_ERROR(with("{\"weight_map\": {\"t\": 7}}"), "lies in 7; expected the name of a file beside it");
+  EXPECT_ERROR(with("{\"weight_map\": {\"t\": 7}}"),
+               "lies in 7; expected the name of a file beside it");
 }
 
 TEST(checkpoint_no_file) {
@@ -147,12 +153,15 @@ TEST(safetensors_truncated_and_oversized_headers) {
   EXPECT_ERROR(open_bytes(whole.substr(0, 100)), "bytes in a file of 100; the file is truncated");
   EXPECT_ERROR(open_bytes(whole.substr(0, whole.size() - 1)), "expected a range within the");
   EXPECT_ERROR(open_bytes(whole + "x"), "bytes of data; expected");
-  EXPECT_ERROR(open_bytes(std::string(8, '\xff') + "{}"), "a header of 18446744073709551615 bytes; expected at most 100000000");
+  EXPECT_ERROR(open_bytes(std::string(8, '\xff') + "{}"),
+               "a header of 18446744073709551615 bytes; expected at most 100000000");
   EXPECT_ERROR(open_bytes(safetensors_bytes("", "")), "the header does not begin with '{'");
   EXPECT_ERROR(open_bytes(safetensors_bytes(" {}", "")), "the header does not begin with '{'");
-  EXPECT_ERROR(open_bytes(safetensors_bytes("{\"a\":", "")), "model.safetensors: header: line 1, column 6");
+  EXPECT_ERROR(open_bytes(safetensors_bytes("{\"a\":", "")),
+               "model.safetensors: header: line 1, column 6");
   EXPECT_ERROR(open_bytes(safetensors_bytes("{\"a\":1,\"a\":1}", "")), "duplicate member \"a\"");
-  EXPECT_ERROR(open_bytes("version https://git-lfs.github.com/spec/v1\n"), "not a safetensors file?");
+  EXPECT_ERROR(open_bytes("version https://git-lfs.github.com/spec/v1\n"),
+               "not a safetensors file?");
 }
 
 TEST(safetensors_bad_tensors) {
@@ -161,21 +170,32 @@ TEST(safetensors_bad_tensors) {
   };
   EXPECT_OK(with(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8]})", 8));
   EXPECT_ERROR(with("3", 0), "model.safetensors: tensor \"t\": found 3, expected an object");
-  EXPECT_ERROR(with(R"({"shape":[2],"data_offsets":[0,8]})", 8), "tensor \"t\": \"dtype\" is missing");
-  EXPECT_ERROR(with(R"({"dtype":"F31","shape":[2],"data_offsets":[0,8]})", 8), "unknown dtype \"F31\"");
+  EXPECT_ERROR(with(R"({"shape":[2],"data_offsets":[0,8]})", 8),
+               "tensor \"t\": \"dtype\" is missing");
+  EXPECT_ERROR(with(R"({"dtype":"F31","shape":[2],"data_offsets":[0,8]})", 8),
+               "unknown dtype \"F31\"");
   EXPECT_ERROR(with(R"({"dtype":"F32","data_offsets":[0,8]})", 8), "\"shape\" is missing");
   EXPECT_ERROR(with(R"({"dtype":"F32","shape":[-2],"data_offsets":[0,8]})", 8), "\"shape\" has -2");
   EXPECT_ERROR(with(R"({"dtype":"F32","shape":[2.0],"data_offsets":[0,8]})", 8), "\"shape\" has 2");
-  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]})", 8), "overflows 64 bits");
-  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,8]})", 8), "overflows 64 bits");
-  EXPECT_ERROR(with(R"({"dtype":"U8","shape":[9223372036854775807,2],"data_offsets":[0,8]})", 8), "overflows 64 bits");
-  EXPECT_ERROR(with(R"({"dtype":"F4","shape":[3],"data_offsets":[0,2]})", 2), "not a whole number of bytes");
+  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]})", 8),
+               "overflows 64 bits");
+  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,8]})", 8),
+               "overflows 64 bits");
+  EXPECT_ERROR(with(R"({"dtype":"U8","shape":[9223372036854775807,2],"data_offsets":[0,8]})", 8),
+               "overflows 64 bits");
+  EXPECT_ERROR(with(R"({"dtype":"F4","shape":[3],"data_offsets":[0,2]})", 2),
+               "not a whole number of bytes");
   EXPECT_ERROR(with(R"({"dtype":"F32","shape":[2]})", 8), "\"data_offsets\" is missing");
-  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[2],"data_offsets":[0]})", 8), "not a pair of integers");
-  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})", 8), "\"data_offsets\" is [8, 0]; expected a range within the 8 bytes");
-  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[2],"data_offsets":[-8,0]})", 8), "\"data_offsets\" is [-8, 0]");
-  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[2],"data_offsets":[0,9223372036854775807]})", 8), "expected a range within");
-  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[2],"data_offsets":[0,4]})", 4), "[0, 4], 4 bytes; expected 8 bytes");
+  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[2],"data_offsets":[0]})", 8),
+               "not a pair of integers");
+  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})", 8),
+               "\"data_offsets\" is [8, 0]; expected a range within the 8 bytes");
+  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[2],"data_offsets":[-8,0]})", 8),
+               "\"data_offsets\" is [-8, 0]");
+  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[2],"data_offsets":[0,9223372036854775807]})", 8),
+               "expected a range within");
+  EXPECT_ERROR(with(R"({"dtype":"F32","shape":[2],"data_offsets":[0,4]})", 4),
+               "[0, 4], 4 bytes; expected 8 bytes");
   EXPECT_ERROR(open_header(R"({"__metadata__":5})", ""), "\"__metadata__\" is 5");
 }
 
@@ -186,14 +206,21 @@ TEST(safetensors_gaps_and_overlaps) {
                        std::string(bytes, '\0'));
   };
   EXPECT_OK(two("[4,8]", "[0,4]", 8));
-  EXPECT_ERROR(two("[0,4]", "[2,6]", 6), "tensor \"b\" begins at byte 2 of the data; expected 4, the end of tensor \"a\" (they overlap)");
+  EXPECT_ERROR(two("[0,4]", "[2,6]", 6),
+               "tensor \"b\" begins at byte 2 of the data; expected 4, the end of tensor \"a\" "
+               "(they overlap)");
   EXPECT_ERROR(two("[0,4]", "[0,4]", 4), "(they overlap)");
-  EXPECT_ERROR(two("[0,4]", "[6,10]", 10), "tensor \"b\" begins at byte 6 of the data; expected 4, the end of tensor \"a\" (a gap)");
-  EXPECT_ERROR(two("[1,5]", "[5,9]", 9), "tensor \"a\" begins at byte 1 of the data; expected 0, the start of the data (a gap)");
+  EXPECT_ERROR(
+      two("[0,4]", "[6,10]", 10),
+      "tensor \"b\" begins at byte 6 of the data; expected 4, the end of tensor \"a\" (a gap)");
+  EXPECT_ERROR(
+      two("[1,5]", "[5,9]", 9),
+      "tensor \"a\" begins at byte 1 of the data; expected 0, the start of the data (a gap)");
   EXPECT_ERROR(two("[0,4]", "[4,8]", 9), "9 bytes of data; expected 8, the end of the last tensor");
 }
 
-// --- against the config ----------------------------------------------------------------------------
+// --- against the config
+// ----------------------------------------------------------------------------
 
 TEST(check_accepts_what_belongs_together) {
   EXPECT_OK(check(llama_tensors()));
@@ -215,13 +242,18 @@ TEST(check_accepts_what_belongs_together) {
 TEST(check_names_missing_and_wrong_tensors) {
   RawTensors t = llama_tensors();
   t.erase("model.layers.1.self_attn.q_proj.weight");
-  EXPECT_ERROR(check(t), "model.safetensors: tensor \"model.layers.1.self_attn.q_proj.weight\" is missing");
+  EXPECT_ERROR(check(t),
+               "model.safetensors: tensor \"model.layers.1.self_attn.q_proj.weight\" is missing");
   t["model.norm.weight"] = bf16_tensor({9}, 1);
   EXPECT_ERROR(check(t), "2 tensors are missing or wrong: ");
-  EXPECT_ERROR(check(t), "model.safetensors: tensor \"model.norm.weight\" is BF16 [9]; expected BF16, F16 or F32 [8]");
+  EXPECT_ERROR(
+      check(t),
+      "model.safetensors: tensor \"model.norm.weight\" is BF16 [9]; expected BF16, F16 or F32 [8]");
   t = llama_tensors();
   t["model.layers.0.mlp.up_proj.weight"] = bf16_tensor({8, 12}, 1);
-  EXPECT_ERROR(check(t), "tensor \"model.layers.0.mlp.up_proj.weight\" is BF16 [8, 12]; expected BF16, F16 or F32 [12, 8]");
+  EXPECT_ERROR(check(t),
+               "tensor \"model.layers.0.mlp.up_proj.weight\" is BF16 [8, 12]; expected BF16, F16 "
+               "or F32 [12, 8]");
   t["model.layers.0.mlp.up_proj.weight"] = {"I8", {12, 8}, std::string(96, '\0')};
   EXPECT_ERROR(check(t), "is I8 [12, 8]; expected BF16, F16 or F32 [12, 8]");
   // Many: the first five and the number.
@@ -234,10 +266,12 @@ TEST(check_names_missing_and_wrong_tensors) {
 TEST(check_refuses_tensors_that_change_the_model) {
   RawTensors t = llama_tensors();
   t["model.layers.0.self_attn.q_proj.bias"] = bf16_tensor({24}, 1);
-  EXPECT_ERROR(check(t), "tensor \"model.layers.0.self_attn.q_proj.bias\" is BF16 [24]; expected no .bias");
+  EXPECT_ERROR(check(t),
+               "tensor \"model.layers.0.self_attn.q_proj.bias\" is BF16 [24]; expected no .bias");
   t = llama_tensors();
   t["model.layers.2.input_layernorm.weight"] = bf16_tensor({8}, 1);
-  EXPECT_ERROR(check(t), "\"model.layers.2.input_layernorm.weight\" is of layer 2; expected layers below 2");
+  EXPECT_ERROR(check(t),
+               "\"model.layers.2.input_layernorm.weight\" is of layer 2; expected layers below 2");
 }
 
 TEST(check_tied_heads) {
@@ -261,7 +295,8 @@ TEST(check_fp8) {
   for (const bool per_row : {false, true}) {
     EXPECT_OK(check(fp8_llama_tensors(per_row), fp8));
     RawTensors t = fp8_llama_tensors(per_row);
-    EXPECT_ERROR(check(t), "is F8_E4M3 [24, 8]; expected BF16, F16 or F32 [24, 8] (config.json names no FP8");
+    EXPECT_ERROR(check(t),
+                 "is F8_E4M3 [24, 8]; expected BF16, F16 or F32 [24, 8] (config.json names no FP8");
     // A layer that was left out of quantisation, whatever the ignore list says.
     t[module + ".weight"] = bf16_tensor({12, 8}, 1);
     EXPECT_ERROR(check(t, fp8), "tensor \"" + module + ".weight_scale\" is F32");
@@ -274,13 +309,15 @@ TEST(check_fp8) {
   }
   RawTensors t = fp8_llama_tensors(true);
   t[module + ".weight_scale"] = f32_tensor({11, 1}, std::vector<float>(11, 1.0f));
-  EXPECT_ERROR(check(t, fp8), "is F32 [11, 1]; expected F32, BF16 or F16 with one value or [12, 1]");
+  EXPECT_ERROR(check(t, fp8),
+               "is F32 [11, 1]; expected F32, BF16 or F16 with one value or [12, 1]");
   t[module + ".weight_scale"] = f32_tensor({1, 12}, std::vector<float>(12, 1.0f));
   EXPECT_ERROR(check(t, fp8), "is F32 [1, 12]; expected");
   t[module + ".weight_scale"] = bf16_tensor({12}, 1);
   EXPECT_OK(check(t, fp8));
   t["model.embed_tokens.weight"] = fp8_tensor({20, 8});
-  EXPECT_ERROR(check(t, fp8), "\"model.embed_tokens.weight\" is F8_E4M3 [20, 8]; expected BF16, F16 or F32");
+  EXPECT_ERROR(check(t, fp8),
+               "\"model.embed_tokens.weight\" is F8_E4M3 [20, 8]; expected BF16, F16 or F32");
 }
 
 TEST(check_bad_scales) {
@@ -289,7 +326,8 @@ TEST(check_bad_scales) {
     for (const std::string name : {"mlp.up_proj.weight_scale", "mlp.up_proj.input_scale"}) {
       RawTensors t = fp8_llama_tensors(false);
       t["model.layers.0." + name] = f32_tensor({1}, {bad});
-      EXPECT_ERROR(check(t, fp8), "tensor \"model.layers.0." + name + "\" has the scale " + std::to_string(bad) +
+      EXPECT_ERROR(check(t, fp8), "tensor \"model.layers.0." + name + "\" has the scale " +
+                                      std::to_string(bad) +
                                       " at 0; expected a finite number above 0");
     }
     RawTensors t = fp8_llama_tensors(true);
@@ -322,7 +360,8 @@ TEST(check_reward_heads) {
   t["score.weight"] = bf16_tensor({2, 8}, 1);
   EXPECT_OK(check(t, m));
   t["score.weight"] = bf16_tensor({3, 8}, 1);
-  EXPECT_ERROR(check(t, m), "tensor \"score.weight\" is BF16 [3, 8]; expected BF16, F16 or F32 [2, 8]");
+  EXPECT_ERROR(check(t, m),
+               "tensor \"score.weight\" is BF16 [3, 8]; expected BF16, F16 or F32 [2, 8]");
   t["score.weight"] = bf16_tensor({2, 8}, 1);
   t["score.bias"] = bf16_tensor({2}, 1);
   EXPECT_ERROR(check(t, m), "\"score.bias\"");

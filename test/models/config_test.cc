@@ -55,9 +55,9 @@ TEST(config_reads_every_field) {
 TEST(config_defaults_are_those_of_transformers) {
   ModelConfig c;
   Members m = llama_config();
-  for (const char* name : {"num_key_value_heads", "head_dim", "max_position_embeddings",
-                           "rms_norm_eps", "rope_theta", "tie_word_embeddings", "bos_token_id",
-                           "eos_token_id", "torch_dtype", "model_type"}) {
+  for (const char* name :
+       {"num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_theta",
+        "tie_word_embeddings", "bos_token_id", "eos_token_id", "torch_dtype", "model_type"}) {
     m.drop(name);
   }
   REQUIRE_OK(read(m.set("head_dim", "null"), &c));
@@ -91,19 +91,24 @@ TEST(config_refuses_architectures_by_name) {
                                  "NemotronHForCausalLM", "LlamaModel"}) {
     const Status s = read(llama_config().set("architectures", "[\"" + name + "\"]"));
     EXPECT(s.code() == Code::unsupported);
-    EXPECT_ERROR(s, "config.json: architecture \"" + name + "\" is not served; served: \"LlamaForCausalLM\"");
+    EXPECT_ERROR(s, "config.json: architecture \"" + name +
+                        "\" is not served; served: \"LlamaForCausalLM\"");
   }
   EXPECT_ERROR(read(llama_config().drop("architectures")), "\"architectures\" has 0 names");
   EXPECT_ERROR(read(llama_config().set("architectures", "\"LlamaForCausalLM\"")),
                "\"architectures\" is \"LlamaForCausalLM\"; expected an array of strings");
-  EXPECT_ERROR(read(llama_config().set("model_type", "\"mistral\"")), "\"model_type\" is \"mistral\"");
+  EXPECT_ERROR(read(llama_config().set("model_type", "\"mistral\"")),
+               "\"model_type\" is \"mistral\"");
 }
 
 TEST(config_refuses_what_would_change_the_numbers) {
   const std::pair<const char*, const char*> fields[] = {
-      {"attention_bias", "true"},     {"mlp_bias", "true"},
-      {"hidden_act", "\"gelu\""},     {"sliding_window", "4096"},
-      {"pretraining_tp", "2"},        {"partial_rotary_factor", "0.5"},
+      {"attention_bias", "true"},
+      {"mlp_bias", "true"},
+      {"hidden_act", "\"gelu\""},
+      {"sliding_window", "4096"},
+      {"pretraining_tp", "2"},
+      {"partial_rotary_factor", "0.5"},
       {"use_bidirectional_attention", "true"},
       {"layer_types", "[\"full_attention\", \"sliding_attention\"]"},
       {"torch_dtype", "\"float64\""}};
@@ -132,11 +137,15 @@ TEST(config_names_field_found_and_expected) {
   EXPECT_ERROR(with("vocab_size", "9223372036854775807"), "\"vocab_size\" is 9223372036854775807");
   EXPECT_ERROR(with("vocab_size", "99999999999999999999"), "\"vocab_size\" is 1e+20");
   EXPECT_ERROR(with("num_hidden_layers", "1000000000"), "\"num_hidden_layers\" is 1000000000");
-  EXPECT_ERROR(with("num_attention_heads", "3"), "\"num_attention_heads\" is 3; expected a multiple of \"num_key_value_heads\", which is 2");
+  EXPECT_ERROR(
+      with("num_attention_heads", "3"),
+      "\"num_attention_heads\" is 3; expected a multiple of \"num_key_value_heads\", which is 2");
   EXPECT_ERROR(with("head_dim", "5"), "\"head_dim\" is 5; expected an even number");
   EXPECT_ERROR(with("rms_norm_eps", "-1"), "\"rms_norm_eps\" is -1; expected a number from 0 to 1");
-  EXPECT_ERROR(with("tie_word_embeddings", "1"), "\"tie_word_embeddings\" is 1; expected true or false");
-  EXPECT_ERROR(read(llama_config().drop("vocab_size")), "\"vocab_size\" is missing; expected an integer");
+  EXPECT_ERROR(with("tie_word_embeddings", "1"),
+               "\"tie_word_embeddings\" is 1; expected true or false");
+  EXPECT_ERROR(read(llama_config().drop("vocab_size")),
+               "\"vocab_size\" is missing; expected an integer");
   EXPECT_ERROR(read(llama_config().drop("head_dim").set("hidden_size", "10")),
                "\"hidden_size\" / \"num_attention_heads\" is 10 / 4");
   TempDir dir;
@@ -145,12 +154,14 @@ TEST(config_names_field_found_and_expected) {
   EXPECT(missing.code() == Code::not_found);
   EXPECT_ERROR(missing, dir.file("config.json"));
   dir.write("config.json", "[]");
-  EXPECT_ERROR(read_model_config(dir.path(), -1, &c), "config.json: found an array, expected an object");
+  EXPECT_ERROR(read_model_config(dir.path(), -1, &c),
+               "config.json: found an array, expected an object");
   dir.write("config.json", "");
   EXPECT_ERROR(read_model_config(dir.path(), -1, &c), "config.json: line 1, column 1");
 }
 
-// --- rope ------------------------------------------------------------------------------------------
+// --- rope
+// ------------------------------------------------------------------------------------------
 
 const char* kLlama3 =
     R"({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -161,10 +172,10 @@ TEST(config_rope_in_all_spellings) {
   const std::string parameters = "{\"rope_theta\": 500000.0, " + inside.substr(1);
   std::string legacy = inside;
   legacy.replace(legacy.find("rope_type"), 9, "type");
-  for (const Members& m : {llama_config().set("rope_scaling", inside),
-                           llama_config().set("rope_scaling", legacy),
-                           llama_config().drop("rope_theta").set("rope_parameters", parameters),
-                           llama_config().set("rope_scaling", inside).set("rope_parameters", parameters)}) {
+  for (const Members& m :
+       {llama_config().set("rope_scaling", inside), llama_config().set("rope_scaling", legacy),
+        llama_config().drop("rope_theta").set("rope_parameters", parameters),
+        llama_config().set("rope_scaling", inside).set("rope_parameters", parameters)}) {
     ModelConfig c;
     REQUIRE_OK(read(m, &c));
     EXPECT(c.rope.kind == RopeConfig::Kind::llama3);
@@ -174,7 +185,10 @@ TEST(config_rope_in_all_spellings) {
     EXPECT_EQ(c.rope.original_max_position, 8192);
   }
   ModelConfig c;
-  REQUIRE_OK(read(llama_config().drop("rope_theta").set("rope_parameters", R"({"rope_type": "default", "rope_theta": 1234})"), &c));
+  REQUIRE_OK(read(llama_config()
+                      .drop("rope_theta")
+                      .set("rope_parameters", R"({"rope_type": "default", "rope_theta": 1234})"),
+                  &c));
   EXPECT(c.rope.kind == RopeConfig::Kind::none);
   EXPECT_EQ(c.rope.theta, 1234.0);
   REQUIRE_OK(read(llama_config().set("rope_scaling", "null"), &c));
@@ -183,18 +197,24 @@ TEST(config_rope_in_all_spellings) {
 
 TEST(config_rope_refusals) {
   for (const std::string type : {"linear", "dynamic", "yarn", "longrope"}) {
-    const Status s = read(llama_config().set("rope_scaling", "{\"rope_type\": \"" + type + "\", \"factor\": 2.0}"));
+    const Status s = read(
+        llama_config().set("rope_scaling", "{\"rope_type\": \"" + type + "\", \"factor\": 2.0}"));
     EXPECT(s.code() == Code::unsupported);
-    EXPECT_ERROR(s, "config.json: rope_scaling: \"rope_type\" is \"" + type + "\"; served: \"llama3\"");
+    EXPECT_ERROR(
+        s, "config.json: rope_scaling: \"rope_type\" is \"" + type + "\"; served: \"llama3\"");
   }
-  EXPECT_ERROR(read(llama_config().set("rope_scaling", "{\"factor\": 2.0}")), "\"rope_type\" is missing");
+  EXPECT_ERROR(read(llama_config().set("rope_scaling", "{\"factor\": 2.0}")),
+               "\"rope_type\" is missing");
   EXPECT_ERROR(read(llama_config().set("rope_scaling", "{\"rope_type\": \"llama3\"}")),
                "rope_scaling: \"factor\" is missing");
-  EXPECT_ERROR(read(llama_config().set("rope_scaling", "8")), "rope_scaling: found 8, expected an object");
+  EXPECT_ERROR(read(llama_config().set("rope_scaling", "8")),
+               "rope_scaling: found 8, expected an object");
   std::string bad = kLlama3;
   bad.replace(bad.find("4.0"), 3, "1.0");
   EXPECT_ERROR(read(llama_config().set("rope_scaling", bad)), "\"high_freq_factor\" is not above");
-  EXPECT_ERROR(read(llama_config().set("rope_scaling", kLlama3).set("rope_parameters", "{\"rope_theta\": 1e4}")),
+  EXPECT_ERROR(read(llama_config()
+                        .set("rope_scaling", kLlama3)
+                        .set("rope_parameters", "{\"rope_theta\": 1e4}")),
                "\"rope_scaling\" and \"rope_parameters\" disagree");
 }
 
@@ -203,10 +223,14 @@ TEST(config_rope_llama3_frequencies) {
   REQUIRE_OK(read(llama_config().set("head_dim", "128").set("rope_scaling", kLlama3), &c));
   const std::vector<float> f = c.rope_inv_freq();
   REQUIRE_EQ(f.size(), size_t(64));
-  const std::pair<int, double> golden[] = {
-      {0, 1.0},                    {1, 0.8146172338565447},     {28, 0.003211445994752591},
-      {29, 0.002166570763503359},  {30, 0.0013718935677611381}, {34, 0.0001785078127679964},
-      {35, 9.556212353964683e-05}, {63, 3.068925988914511e-07}};
+  const std::pair<int, double> golden[] = {{0, 1.0},
+                                           {1, 0.8146172338565447},
+                                           {28, 0.003211445994752591},
+                                           {29, 0.002166570763503359},
+                                           {30, 0.0013718935677611381},
+                                           {34, 0.0001785078127679964},
+                                           {35, 9.556212353964683e-05},
+                                           {63, 3.068925988914511e-07}};
   for (const auto& [i, want] : golden) EXPECT_NEAR(f[size_t(i)] / want, 1.0, 1e-7);
   int kept = 0, divided = 0;
   for (size_t i = 0; i < 64; ++i) {
@@ -218,7 +242,8 @@ TEST(config_rope_llama3_frequencies) {
   EXPECT_EQ(divided, 29);
 }
 
-// --- reward ----------------------------------------------------------------------------------------
+// --- reward
+// ----------------------------------------------------------------------------------------
 
 TEST(config_reward_heads) {
   ModelConfig c;
@@ -233,15 +258,18 @@ TEST(config_reward_heads) {
   EXPECT(c.reward.labels == (std::vector<std::string>{"LABEL_0", "LABEL_1"}));
   REQUIRE_OK(read(m.set("id2label", R"({"1": "correctness", "0": "helpfulness", "2": "c"})"), &c));
   EXPECT(c.reward.labels == (std::vector<std::string>{"helpfulness", "correctness", "c"}));
-  EXPECT_ERROR(read(m, &c, 0), "a reward row is set, but the architecture is LlamaForSequenceClassification");
+  EXPECT_ERROR(read(m, &c, 0),
+               "a reward row is set, but the architecture is LlamaForSequenceClassification");
   EXPECT_ERROR(read(m.set("id2label", R"({"0": "a", "2": "b"})")),
                "\"id2label\" has \"2\": \"b\"; expected a label for each of 0 to 1");
   EXPECT_ERROR(read(m.set("id2label", R"({"0": 5})")), "\"id2label\" has \"0\": 5");
   EXPECT_ERROR(read(m.set("id2label", R"({"00": "a", "0": "b"})")), "\"id2label\" has");
-  EXPECT_ERROR(read(m.set("id2label", "{}")), "\"id2label\" is an object; expected an object of 1 to");
+  EXPECT_ERROR(read(m.set("id2label", "{}")),
+               "\"id2label\" is an object; expected an object of 1 to");
 }
 
-// --- quantisation ----------------------------------------------------------------------------------
+// --- quantisation
+// ----------------------------------------------------------------------------------
 
 const char* kCompressed = R"({"quant_method": "compressed-tensors", "format": "float-quantized",
   "quantization_status": "compressed", "global_compression_ratio": 1.5, "kv_cache_scheme": null,
@@ -268,12 +296,16 @@ TEST(config_modelopt_fp8) {
   REQUIRE_OK(read(llama_config(), &c, -1, "", replaced(file, "_algo\": null", "_algo\": \"FP8\"")));
   EXPECT(c.kv_scales);
 
-  const std::string block = R"({"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head"],
+  const std::string block =
+      R"({"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head"],
     "kv_cache_scheme": {"dynamic": false, "num_bits": 8, "type": "float"}})";
   REQUIRE_OK(read(llama_config().set("quantization_config", block), &c));
   EXPECT(c.quant == QuantKind::modelopt_fp8);
   EXPECT(c.kv_scales);
-  REQUIRE_OK(read(llama_config().set("quantization_config", R"({"quant_method": "modelopt", "quantization": {"quant_algo": "FP8"}})"), &c));
+  REQUIRE_OK(read(
+      llama_config().set("quantization_config",
+                         R"({"quant_method": "modelopt", "quantization": {"quant_algo": "FP8"}})"),
+      &c));
   EXPECT(c.quant == QuantKind::modelopt_fp8);
 
   Status s = read(llama_config(), &c, -1, "", replaced(file, "\"FP8\"", "\"NVFP4\""));
@@ -281,7 +313,8 @@ TEST(config_modelopt_fp8) {
   EXPECT_ERROR(s, "hf_quant_config.json: quantization: \"quant_algo\" is \"NVFP4\"; served: FP8");
   s = read(llama_config(), &c, -1, "", replaced(file, "_algo\": null", "_algo\": \"INT8\""));
   EXPECT_ERROR(s, "\"kv_cache_quant_algo\" is \"INT8\"");
-  EXPECT_ERROR(read(llama_config(), &c, -1, "", "{}"), "hf_quant_config.json: \"quantization\" is missing");
+  EXPECT_ERROR(read(llama_config(), &c, -1, "", "{}"),
+               "hf_quant_config.json: \"quantization\" is missing");
 }
 
 TEST(config_compressed_tensors_fp8) {
@@ -298,26 +331,31 @@ TEST(config_compressed_tensors_fp8) {
   EXPECT_OK(with("\"strategy\": \"channel\"", "\"strategy\": \"tensor\""));
   EXPECT_OK(with("\"strategy\": \"token\", \"symmetric\": true,\n                \"dynamic\": true",
                  "\"strategy\": \"tensor\", \"symmetric\": true, \"dynamic\": false"));
-  EXPECT_ERROR(with("\"num_bits\": 8", "\"num_bits\": 4"),
-               "config.json: quantization_config: config_groups: \"group_0\": weights: 4-bit float; served");
+  EXPECT_ERROR(
+      with("\"num_bits\": 8", "\"num_bits\": 4"),
+      "config.json: quantization_config: config_groups: \"group_0\": weights: 4-bit float; served");
   EXPECT_ERROR(with("\"type\": \"float\"", "\"type\": \"int\""), "8-bit int");
   EXPECT_ERROR(with("\"strategy\": \"channel\"", "\"strategy\": \"block\""), "strategy \"block\"");
   EXPECT_ERROR(with("\"symmetric\": true", "\"symmetric\": false"), "asymmetric");
   EXPECT_ERROR(with("\"group_size\": null", "\"group_size\": 128"), "\"group_size\" is set");
   EXPECT_ERROR(with("float-quantized", "pack-quantized"), "\"format\" is \"pack-quantized\"");
   EXPECT_ERROR(with("[\"Linear\"]", "[\"Embedding\"]"), "\"targets\" has \"Embedding\"");
-  EXPECT_ERROR(with("\"output_activations\": null", "\"output_activations\": {}"), "\"output_activations\" is set");
+  EXPECT_ERROR(with("\"output_activations\": null", "\"output_activations\": {}"),
+               "\"output_activations\" is set");
   EXPECT_ERROR(with("\"config_groups\": {\"group_0\"", "\"config_groups\": 3, \"x\": {\"group_0\""),
                "\"config_groups\" is 3; expected an object");
 }
 
 TEST(config_refuses_other_quantisations) {
   for (const std::string method : {"gptq", "awq", "bitsandbytes", "fp8", "fbgemm_fp8"}) {
-    const Status s = read(llama_config().set("quantization_config", "{\"quant_method\": \"" + method + "\", \"bits\": 4}"));
+    const Status s = read(llama_config().set(
+        "quantization_config", "{\"quant_method\": \"" + method + "\", \"bits\": 4}"));
     EXPECT(s.code() == Code::unsupported);
-    EXPECT_ERROR(s, "config.json: quantization_config: \"quant_method\" is \"" + method + "\"; served: FP8 E4M3");
+    EXPECT_ERROR(s, "config.json: quantization_config: \"quant_method\" is \"" + method +
+                        "\"; served: FP8 E4M3");
   }
-  EXPECT_ERROR(read(llama_config().set("quantization_config", "{\"bits\": 4}")), "\"quant_method\" is missing");
+  EXPECT_ERROR(read(llama_config().set("quantization_config", "{\"bits\": 4}")),
+               "\"quant_method\" is missing");
   ModelConfig c;
   EXPECT_ERROR(read(llama_config().set("quantization_config", kCompressed), &c, -1, "",
                     R"({"quantization": {"quant_algo": "FP8"}})"),

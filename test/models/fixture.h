@@ -1,5 +1,5 @@
-// Checkpoints made up by tests: a folder that is removed again, JSON and safetensors written by hand
-// so that every byte of them can also be wrong.
+// Checkpoints made up by tests: a folder that is removed again, JSON and safetensors written by
+// hand so that every byte of them can also be wrong.
 #pragma once
 
 #include <unistd.h>
@@ -160,8 +160,8 @@ inline RawTensors llama_tensors() {
   return t;
 }
 
-// Every linear layer of llama_tensors() as FP8: one scale a tensor with an input_scale (ModelOpt), or
-// one a row (compressed-tensors).
+// Every linear layer of llama_tensors() as FP8: one scale a tensor with an input_scale (ModelOpt),
+// or one a row (compressed-tensors).
 inline RawTensors fp8_llama_tensors(bool per_row) {
   RawTensors t = llama_tensors();
   for (const auto& [name, tensor] : llama_tensors()) {

@@ -12,7 +12,8 @@ Status parse(const std::string& text) {
 
 TEST(json_values) {
   Json j;
-  REQUIRE_OK(Json::parse(R"( {"a": [1, -2, 3.5, true, false, null, "x"], "b": {"c": 9007199254740993}} )", &j));
+  REQUIRE_OK(Json::parse(
+      R"( {"a": [1, -2, 3.5, true, false, null, "x"], "b": {"c": 9007199254740993}} )", &j));
   const Json::Array& a = *j.find("a")->array();
   REQUIRE_EQ(a.size(), size_t(7));
   EXPECT_EQ(*a[0].integer(), 1);
@@ -45,7 +46,8 @@ TEST(json_numbers_beyond_int64_are_doubles) {
 
 TEST(json_strings) {
   Json j;
-  REQUIRE_OK(Json::parse(R"(["\"\\\/\b\f\n\r\t", "\u00e9\u4f60\ud83d\ude00", "é你😀", "\u0000"])", &j));
+  REQUIRE_OK(
+      Json::parse(R"(["\"\\\/\b\f\n\r\t", "\u00e9\u4f60\ud83d\ude00", "é你😀", "\u0000"])", &j));
   const Json::Array& a = *j.array();
   EXPECT_EQ(*a[0].string(), "\"\\/\b\f\n\r\t");
   EXPECT_EQ(*a[1].string(), *a[2].string());
@@ -53,8 +55,10 @@ TEST(json_strings) {
 }
 
 TEST(json_errors_say_where_and_what) {
-  EXPECT_ERROR(parse("{\n  \"a\": 1,\n  \"b\" 2\n}"), "line 3, column 7 (byte 18): expected ':', found '2'");
-  EXPECT_ERROR(parse(""), "line 1, column 1 (byte 0): expected a value, found the end of the input");
+  EXPECT_ERROR(parse("{\n  \"a\": 1,\n  \"b\" 2\n}"),
+               "line 3, column 7 (byte 18): expected ':', found '2'");
+  EXPECT_ERROR(parse(""),
+               "line 1, column 1 (byte 0): expected a value, found the end of the input");
   EXPECT_ERROR(parse("[1, 2"), "expected ',' or ']', found the end of the input");
   EXPECT_ERROR(parse("{\"a\": 1, }"), "expected a member name in quotes, found '}'");
   EXPECT_ERROR(parse("[1,]"), "expected a value, found ']'");

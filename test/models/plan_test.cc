@@ -23,8 +23,16 @@ struct Tiny {
     in.block_size = 16;
     in.available = size_t(1) << 30;
     in.max_seqs = 4;
-    in.limits = {.max_rows = 32, .max_spans = 4, .max_samples = 8, .max_context = 100, .q_heads = 4,
-                 .kv_heads = 2, .head_dim = 6, .hidden = 8, .intermediate = 12, .vocab = 20};
+    in.limits = {.max_rows = 32,
+                 .max_spans = 4,
+                 .max_samples = 8,
+                 .max_context = 100,
+                 .q_heads = 4,
+                 .kv_heads = 2,
+                 .head_dim = 6,
+                 .hidden = 8,
+                 .intermediate = 12,
+                 .vocab = 20};
   }
   Status plan(MemoryPlan* out) const { return plan_memory(config, *checkpoint, in, out); }
 };
@@ -55,7 +63,8 @@ TEST(plan_counts_every_byte) {
   EXPECT_EQ(q.kv_bytes_per_token, p.kv_bytes_per_token / 2);
   const size_t scales = 2 * 4 * (48 + 16 + 32 + 16);
   EXPECT_EQ(q.weights, 2 * 20 * 8 + 2 * 32 * 32 + layer + scales + kGains);
-  Tiny stored(fp8_llama_tensors(true), llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"));
+  Tiny stored(fp8_llama_tensors(true),
+              llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"));
   REQUIRE_OK(stored.plan(&p));
   EXPECT_EQ(p.weights, q.weights);
 }
@@ -88,13 +97,15 @@ TEST(plan_refuses_with_numbers) {
   EXPECT_ERROR(t.plan(&p), "0 tokens of KV cache would fit");
   t.in.available = size_t(1) << 30;
   t.in.kv_memory = int64_t(6 * block);
-  EXPECT_ERROR(t.plan(&p), "the KV cache is limited to 9.0 KiB, 96 tokens, but one sequence of 100");
+  EXPECT_ERROR(t.plan(&p),
+               "the KV cache is limited to 9.0 KiB, 96 tokens, but one sequence of 100");
   t.in.kv_memory = int64_t(28 * block);
   t.in.available = fixed + 27 * block;
   EXPECT_ERROR(t.plan(&p), "432 tokens of KV cache would fit");
 }
 
-// --- common GPUs -----------------------------------------------------------------------------------
+// --- common GPUs
+// -----------------------------------------------------------------------------------
 
 ModelConfig llama(int32_t hidden, int32_t layers, int32_t q_heads, int32_t intermediate) {
   ModelConfig c;
@@ -102,7 +113,9 @@ ModelConfig llama(int32_t hidden, int32_t layers, int32_t q_heads, int32_t inter
   c.vocab = 128256;
   c.q_heads = q_heads;
   c.head_dim = 128;
-  c.layers.assign(size_t(layers), LayerSpec{.attention = true, .kv_heads = 8, .ffn = true, .intermediate = intermediate});
+  c.layers.assign(
+      size_t(layers),
+      LayerSpec{.attention = true, .kv_heads = 8, .ffn = true, .intermediate = intermediate});
   return c;
 }
 const ModelConfig kNano4b = llama(3072, 32, 32, 9216), kNano8b = llama(4096, 32, 32, 14336),
@@ -124,7 +137,8 @@ TEST(plan_parameter_counts) {
 TEST(plan_common_gpus) {
   EXPECT_EQ(fit(kNano8b, "24 GB", 1, WeightFormat::stored).weights, size_t(16060522496));
   EXPECT_EQ(fit(kNano8b, "24 GB", 1, WeightFormat::fp8).weights, size_t(9081200640));
-  const auto tokens = [](const ModelConfig& c, const char* gpu, int32_t ranks, WeightFormat format) {
+  const auto tokens = [](const ModelConfig& c, const char* gpu, int32_t ranks,
+                         WeightFormat format) {
     const GpuFit f = fit(c, gpu, ranks, format);
     return std::pair(double(f.kv_tokens_bf16) / 1000, double(f.kv_tokens_fp8) / 1000);
   };

@@ -14,8 +14,8 @@ struct Packed {
   int64_t rows = 0, cols = 0;
   WeightUse use = WeightUse::linear;
   WeightFormat format = WeightFormat::stored;
-  std::vector<size_t> scales;   // one a part
-  std::vector<float> values;    // real ones: stored * scale
+  std::vector<size_t> scales;  // one a part
+  std::vector<float> values;   // real ones: stored * scale
 };
 
 float real_value(const MatrixPart& p, int64_t row, int64_t col) {
@@ -46,8 +46,12 @@ class RecordingDevice final : public Device {
     return {};
   }
   void free(void*) noexcept override {}
-  void upload(void* dst, const void* host, size_t bytes) noexcept override { std::memcpy(dst, host, bytes); }
-  void download(void* host, const void* src, size_t bytes) noexcept override { std::memcpy(host, src, bytes); }
+  void upload(void* dst, const void* host, size_t bytes) noexcept override {
+    std::memcpy(dst, host, bytes);
+  }
+  void download(void* host, const void* src, size_t bytes) noexcept override {
+    std::memcpy(host, src, bytes);
+  }
   Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                      Weight* out) noexcept override {
     if (packs_left-- == 0) return Status::out_of_memory("no memory for 1 byte");
@@ -66,7 +70,9 @@ class RecordingDevice final : public Device {
     packed.push_back(std::move(p));
     return {};
   }
-  Status prepare(const StepLimits&, const KvConfig&, const RopeTable&) noexcept override { return {}; }
+  Status prepare(const StepLimits&, const KvConfig&, const RopeTable&) noexcept override {
+    return {};
+  }
   void begin_step(const StepInput&) noexcept override {}
   Status sync() noexcept override { return {}; }
   void embed(Tensor, const Weight&) noexcept override {}
@@ -74,7 +80,8 @@ class RecordingDevice final : public Device {
   void attention(Tensor, Tensor, int32_t, float) noexcept override {}
   void gemm_residual(Tensor, Tensor, const Weight&) noexcept override {}
   void mlp_input(Tensor, Tensor, Tensor, float, const Weight&) noexcept override {}
-  void head(Tensor, Tensor, std::span<const int32_t>, Tensor, float, const Weight&) noexcept override {}
+  void head(Tensor, Tensor, std::span<const int32_t>, Tensor, float,
+            const Weight&) noexcept override {}
   void sample(Tensor, int32_t, int32_t, SampleOutput*) noexcept override {}
   void rms_norm(Tensor, Tensor, Tensor, float) noexcept override {}
   void gemm(Tensor, Tensor, const Weight&) noexcept override {}
@@ -95,8 +102,9 @@ Status load(const RawTensors& tensors, const Members& text, Loaded* out, int32_t
   if (Status s = read_model_config(dir.path(), row, &out->config); !s) return s;
   std::unique_ptr<Checkpoint> checkpoint;
   if (Status s = Checkpoint::open(dir.path(), &checkpoint); !s) return s;
-  return load_weights(*checkpoint, out->config, format, &out->device,
-                      [&](const LoadProgress& p) { out->progress.push_back(p); }, &out->weights);
+  return load_weights(
+      *checkpoint, out->config, format, &out->device,
+      [&](const LoadProgress& p) { out->progress.push_back(p); }, &out->weights);
 }
 
 const Packed& packed(const Weight& w) { return *static_cast<const Packed*>(w.handle); }
@@ -131,14 +139,23 @@ void expect_layers(const Loaded& l, const RawTensors& t) {
     const std::string base = "model.layers." + std::to_string(i) + ".";
     EXPECT_EQ(layer.kv_layer, i);
     EXPECT(packed(layer.qkv).values ==
-           values(t, {base + "self_attn.q_proj", base + "self_attn.k_proj", base + "self_attn.v_proj"}));
+           values(t, {base + "self_attn.q_proj", base + "self_attn.k_proj",
+                      base + "self_attn.v_proj"}));
     EXPECT_EQ(packed(layer.qkv).rows, 48);
     EXPECT(packed(layer.o).values == values(t, {base + "self_attn.o_proj"}));
-    EXPECT(packed(layer.gate_up).values == values(t, {base + "mlp.gate_proj", base + "mlp.up_proj"}));
+    EXPECT(packed(layer.gate_up).values ==
+           values(t, {base + "mlp.gate_proj", base + "mlp.up_proj"}));
     EXPECT(packed(layer.gate_up).use == WeightUse::gate_up);
     EXPECT(packed(layer.down).values == values(t, {base + "mlp.down_proj"}));
     EXPECT_EQ(layer.input_gain.shape[0], 8);
-    EXPECT_EQ(layer.input_gain.as<float>()[1], float(real_value({.data = t.at(base + "input_layernorm.weight").bytes.data(), .dtype = DType::bf16, .rows = 1, .cols = 8, .row_stride = 8, .scale = {}}, 0, 1)));
+    EXPECT_EQ(layer.input_gain.as<float>()[1],
+              float(real_value({.data = t.at(base + "input_layernorm.weight").bytes.data(),
+                                .dtype = DType::bf16,
+                                .rows = 1,
+                                .cols = 8,
+                                .row_stride = 8,
+                                .scale = {}},
+                               0, 1)));
   }
 }
 
@@ -180,10 +197,12 @@ TEST(load_keeps_fp8_scales_exactly) {
     for (const WeightFormat format : {WeightFormat::stored, WeightFormat::fp8}) {
       Loaded l;
       const RawTensors t = fp8_llama_tensors(per_row);
-      REQUIRE_OK(load(t, llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"), &l, -1, format));
+      REQUIRE_OK(load(t, llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"), &l,
+                      -1, format));
       expect_layers(l, t);
       const Packed& qkv = packed(l.weights.layers[0].qkv);
-      const std::vector<size_t> want = per_row ? std::vector<size_t>{24, 12, 12} : std::vector<size_t>{1, 1, 1};
+      const std::vector<size_t> want =
+          per_row ? std::vector<size_t>{24, 12, 12} : std::vector<size_t>{1, 1, 1};
       EXPECT(qkv.scales == want);
       // Never quantised twice.
       EXPECT(qkv.format == WeightFormat::stored);
@@ -247,21 +266,25 @@ TEST(load_reward_heads) {
   std::vector<float> scales;
   for (int i = 0; i < 20; ++i) scales.push_back(1.0f + float(i));
   q["lm_head.weight_scale"] = f32_tensor({20, 1}, scales);
-  REQUIRE_OK(load(q, llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"), &fp8, 5));
+  REQUIRE_OK(
+      load(q, llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"), &fp8, 5));
   const std::vector<float> scaled = values(q, {"lm_head"});
-  EXPECT(packed(fp8.weights.head).values == std::vector<float>(scaled.begin() + 40, scaled.begin() + 48));
+  EXPECT(packed(fp8.weights.head).values ==
+         std::vector<float>(scaled.begin() + 40, scaled.begin() + 48));
 
   Loaded scores;
   RawTensors c = t;
   c["score.weight"] = bf16_tensor({2, 8}, 9);
-  REQUIRE_OK(load(c, llama_config().set("architectures", "[\"LlamaForSequenceClassification\"]"), &scores));
+  REQUIRE_OK(load(c, llama_config().set("architectures", "[\"LlamaForSequenceClassification\"]"),
+                  &scores));
   EXPECT(packed(scores.weights.head).values == values(c, {"score"}));
 }
 
 TEST(load_kv_scales) {
   RawTensors t = llama_tensors();
   for (const std::string layer : {"0", "1"}) {
-    t["model.layers." + layer + ".self_attn.k_proj.k_scale"] = f32_tensor({}, {layer == "0" ? 1.5f : 2.5f});
+    t["model.layers." + layer + ".self_attn.k_proj.k_scale"] =
+        f32_tensor({}, {layer == "0" ? 1.5f : 2.5f});
     t["model.layers." + layer + ".self_attn.v_proj.v_scale"] = f32_tensor({1}, {3.0f});
   }
   Loaded l;
