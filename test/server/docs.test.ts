@@ -1,0 +1,28 @@
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { FILE_KEYS, FLAGS } from '../../server/config.js'
+import { packagePath } from '../../server/version.js'
+
+const cell = (text: string): string => text.replaceAll('|', '\\|')
+
+const table = (): string =>
+  [
+    '| flag | what |',
+    '|---|---|',
+    ...FLAGS.map(({ flag, help }) => `| \`${cell(flag)}\` | ${cell(help)} |`),
+    '',
+    'In the file alone:',
+    '',
+    '| key | what |',
+    '|---|---|',
+    ...FILE_KEYS.map(({ key, help }) => `| \`${key}\` | ${cell(help)} |`),
+  ].join('\n')
+
+test("the documented settings are the schema's", () => {
+  const path = packagePath('docs/http.md')
+  const [head = '', rest = ''] = readFileSync(path, 'utf8').split(/(?<=<!-- settings.*-->\n)/)
+  const [current = '', tail = ''] = rest.split(/(?=<!-- \/settings -->)/)
+  if (process.env.NEMOTRON_WRITE_DOCS === '1') writeFileSync(path, `${head}${table()}\n${tail}`)
+  else assert.equal(current.trim(), table())
+})
