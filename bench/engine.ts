@@ -195,7 +195,6 @@ const measureOurs = async (ours: Running): Promise<OursAlone> => {
   return {
     submitToStep: median(latencies),
     idleCpu: await ours.idleCpu(2),
-    memory: ours.memory(),
   }
 }
 
@@ -219,7 +218,11 @@ const benchShape = async (shape: Shape, threads: number, settings: Settings): Pr
       shape,
       threads,
       clock: settings.clock,
-      competitors: processes.map(({ name, ready }) => ({ name, ...ready })),
+      competitors: processes.map(({ name, ready, memory }) => ({
+        name,
+        ...ready,
+        memory: memory(),
+      })),
       agreement,
       cases,
       alone: await measureOurs(ours),

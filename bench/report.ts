@@ -85,7 +85,11 @@ const headLines = (report: Report): readonly string[] => {
       `Linux ${m.kernel}, huge pages "${m.hugePages}", Node ${m.node}, ${report.date}`,
     `shape ${shape.name}, ${threads} thread${threads === 1 ? '' : 's'}, tokens per ` +
       `${clock === 'cpu' ? 'CPU ' : ''}second`,
-    ...report.competitors.map(({ name, version }) => `  ${name}: ${version}`),
+    ...report.competitors.map(
+      ({ name, version, loadSeconds, memory: { total, anonymous, huge } }) =>
+        `  ${name}: ${version}; loaded in ${loadSeconds.toFixed(2)} s, ${gb(total)}, ` +
+        `${percent(huge / anonymous)} of its own memory in huge pages`,
+    ),
     `measured between the turns: read ${read}, matrix ${matrix}`,
   ]
 }
@@ -105,19 +109,16 @@ const aloneLines = (report: Report): readonly string[] => {
   const detail = (key: string): number => Number(ours?.details?.[key] ?? Number.NaN)
   const [open, pack, prepare] = ['openSeconds', 'packSeconds', 'prepareSeconds'].map(detail)
   const seconds = (open ?? 0) + (pack ?? 0) + (prepare ?? 0)
-  const { memory, idleCpu, submitToStep } = report.alone
-  const used = memory.total - detail('rssBefore')
+  const { idleCpu, submitToStep } = report.alone
+  const { total = Number.NaN, peak = Number.NaN } = ours?.memory ?? {}
+  const used = total - detail('rssBefore')
   const planned = detail('weights') + detail('kv')
-  const loads = report.competitors
-    .filter(({ name }) => name !== 'ours')
-    .map(({ name, loadSeconds }) => `${name} ${loadSeconds.toFixed(2)} s`)
   return [
     `load: ${seconds.toFixed(2)} s (open ${open?.toFixed(2)}, pack ${pack?.toFixed(2)}, prepare ` +
-      `${prepare?.toFixed(2)}), ${digits(detail('loadBytes') / 1e9 / seconds)} GB/s; ` +
-      `others: ${loads.join(', ')}`,
+      `${prepare?.toFixed(2)}), ${digits(detail('loadBytes') / 1e9 / seconds)} GB/s`,
     `memory: ${gb(used)} more than the bare process; weights + KV are ${gb(planned)}, ` +
       `so ${((used - planned) / 1e6).toFixed(0)} MB beside them; at the peak of loading ` +
-      `${gb(memory.peak - detail('rssBefore'))}`,
+      `${gb(peak - detail('rssBefore'))}`,
     `idle: ${percent(idleCpu)} of a thread`,
     `submit to first scheduled step, idle engine: median ${(submitToStep * 1e6).toFixed(0)} us`,
   ]

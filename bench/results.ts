@@ -23,11 +23,10 @@ export type Agreement = {
   readonly error?: string
 }
 
-export type OursAlone = {
-  readonly submitToStep: number
-  readonly idleCpu: number
-  readonly memory: MemoryUse
-}
+export type OursAlone = { readonly submitToStep: number; readonly idleCpu: number }
+
+/** A process, and its memory after the last round. */
+export type Competitor = Ready & { readonly name: string; readonly memory: MemoryUse }
 
 /** cpu: tokens per CPU second, for one thread on a machine that is not quiet. */
 export type Clock = 'wall' | 'cpu'
@@ -38,7 +37,7 @@ export type Report = {
   readonly shape: Shape
   readonly threads: number
   readonly clock: Clock
-  readonly competitors: readonly (Ready & { readonly name: string })[]
+  readonly competitors: readonly Competitor[]
   readonly agreement: readonly Agreement[]
   readonly cases: readonly CaseResult[]
   readonly alone: OursAlone

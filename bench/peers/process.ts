@@ -13,9 +13,11 @@ export type Command = {
   readonly env: Readonly<Record<string, string>>
 }
 
+/** Bytes; `huge`: the part of `anonymous` that lies in huge pages. */
 export type MemoryUse = {
   readonly total: number
   readonly anonymous: number
+  readonly huge: number
   readonly peak: number
 }
 
@@ -38,8 +40,8 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => 
 const sleep = (seconds: number): Promise<void> =>
   new Promise((resolve) => setTimeout(resolve, seconds * 1000))
 
-const statusBytes = (pid: number, field: string): number => {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+const kernelBytes = (file: string, field: string): number => {
+  const status = readFileSync(file, 'utf8')
   return Number(status.match(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm'))?.[1] ?? 0) * 1024
 }
 
@@ -89,9 +91,10 @@ export const startProcess = async (name: string, command: Command): Promise<Runn
       return answer
     },
     memory: () => ({
-      total: statusBytes(pid, 'VmRSS'),
-      anonymous: statusBytes(pid, 'RssAnon'),
-      peak: statusBytes(pid, 'VmHWM'),
+      total: kernelBytes(`/proc/${pid}/status`, 'VmRSS'),
+      anonymous: kernelBytes(`/proc/${pid}/status`, 'RssAnon'),
+      huge: kernelBytes(`/proc/${pid}/smaps_rollup`, 'AnonHugePages'),
+      peak: kernelBytes(`/proc/${pid}/status`, 'VmHWM'),
     }),
     idleCpu: async (seconds) => {
       child.kill('SIGCONT')
