@@ -3,8 +3,10 @@
 
 import { Command } from 'commander'
 import { addGenerateCommand } from './commands/generate.js'
+import { addGeneratePairsCommand } from './commands/generate-pairs.js'
 import { addInfoCommand } from './commands/info.js'
 import { addPullCommand } from './commands/pull.js'
+import { addScoreCommand } from './commands/score.js'
 import { addServeCommand } from './commands/serve.js'
 import { VERSION } from './version.js'
 
@@ -13,7 +15,14 @@ const program = new Command('nemotron-server')
   .version(VERSION)
   .showHelpAfterError('(add --help for help)')
 
-for (const add of [addServeCommand, addGenerateCommand, addPullCommand, addInfoCommand])
+for (const add of [
+  addServeCommand,
+  addGenerateCommand,
+  addPullCommand,
+  addInfoCommand,
+  addScoreCommand,
+  addGeneratePairsCommand,
+])
   add(program)
 
 await program.parseAsync()

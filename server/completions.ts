@@ -25,6 +25,7 @@ import {
   type ServedModel,
   type Server,
 } from './served.js'
+import { refuseThinking } from './thinking.js'
 import type { Delta, GenerateRequest } from './types.js'
 
 type Prompt = {
@@ -90,6 +91,7 @@ const planCompletion = async (
   if (model.engine.info.rewardKind !== 'none')
     throw badRequest(`'${body.model}' is a reward model: it does not complete text.`, 'model')
   checkStreamOptions(body)
+  if (model.profile.reasoning === undefined) refuseThinking(body, model.id)
   if (body.max_tokens === 0 && body.echo !== true)
     throw badRequest("'max_tokens' can only be 0 when 'echo' is true.", 'max_tokens')
   const raw = promptList(body.prompt)

@@ -1,6 +1,9 @@
 // Keeps user text from becoming a control token: names such as <|eot_id|> are swapped for marks before
 // a template sees the text, and come back as plain text after the prompt was cut at its own names.
 
+import { badRequest } from './errors.js'
+
+const MAX_DEPTH = 64
 const MARK = '\uE000' // private use; one in user text is itself swapped, so every MARK left is ours
 const END = '\uE001'
 const MARKED = /\uE000(\d+)\uE001/g
@@ -37,12 +40,14 @@ export const createNeutraliser = (
 
   const hide = (text: string, withExtra = false): string =>
     text.replace(withExtra ? wider : usual, mark)
-  const hideDeep = (value: unknown): unknown => {
+  const hideDeep = (value: unknown, depth = 0): unknown => {
     if (typeof value === 'string') return hide(value)
-    if (Array.isArray(value)) return value.map(hideDeep)
-    if (typeof value === 'object' && value !== null)
-      return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, hideDeep(one)]))
-    return value
+    if (typeof value !== 'object' || value === null) return value
+    if (depth > MAX_DEPTH) throw badRequest(`A value is nested more than ${MAX_DEPTH} levels deep.`)
+    if (Array.isArray(value)) return value.map((one) => hideDeep(one, depth + 1))
+    return Object.fromEntries(
+      Object.entries(value).map(([key, one]) => [key, hideDeep(one, depth + 1)]),
+    )
   }
   return {
     hide,

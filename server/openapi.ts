@@ -1,13 +1,7 @@
 // /openapi.json, made from the schemas that check requests.
 
 import { z } from 'zod'
-import {
-  ChatRequest,
-  CompletionRequest,
-  DetokenizeRequest,
-  RenderRequest,
-  TokenizeRequest,
-} from './schema.js'
+import { ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest } from './schema.js'
 
 const ErrorResponse = z.object({
   error: z.object({
@@ -21,7 +15,6 @@ const ErrorResponse = z.object({
 const schemas = {
   ChatRequest,
   CompletionRequest,
-  RenderRequest,
   TokenizeRequest,
   DetokenizeRequest,
   ErrorResponse,
@@ -83,7 +76,7 @@ export const openApiDocument = (version: string) => {
       ),
       '/v1/chat/completions/render': post(
         'The prompt of a conversation, without an answer.',
-        'RenderRequest',
+        'ChatRequest',
         'The prompt and its tokens.',
       ),
       '/tokenize': post('Text or a conversation to tokens.', 'TokenizeRequest', 'The tokens.'),

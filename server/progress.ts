@@ -16,6 +16,8 @@ type Out = { readonly isTTY?: boolean; readonly write: (text: string) => unknown
 export const createProgress = (
   out: Out = process.stderr,
   now: () => number = () => performance.now() / 1000,
+  /** How an amount is written; bytes by default. */
+  amount: (count: number) => string = size,
 ): Progress => {
   const tty = out.isTTY === true
   const interval = tty ? 0.1 : 5
@@ -45,7 +47,7 @@ export const createProgress = (
       const rate = seconds > 0 ? (done - doneAtStart) / seconds : 0
       const left = rate > 0 && done < total ? `, ${time((total - done) / rate)} left` : ''
       const share = total > 0 ? Math.min(1, done / total) : 0
-      const text = `${label}: ${size(done)} of ${size(total)}${rate > 0 ? `, ${size(rate)}/s` : ''}${left}`
+      const text = `${label}: ${amount(done)} of ${amount(total)}${rate > 0 ? `, ${amount(rate)}/s` : ''}${left}`
       if (tty) {
         const filled = Math.round(share * 24)
         out.write(`\r\x1b[2K[${'#'.repeat(filled)}${'-'.repeat(24 - filled)}] ${text}`)

@@ -1,6 +1,6 @@
 // One HTTP request in the engine: its prompts, its news, its end, and what of it is measured.
 
-import { ApiError, fromEngineError } from './errors.js'
+import { ApiError, fromEngineError, toApiError } from './errors.js'
 import { EngineFailure } from './failure.js'
 import type { RequestLog, ServedModel } from './served.js'
 import type { Delta, GenerateRequest, RequestHandle, Timings } from './types.js'
@@ -133,7 +133,7 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
     times[delta.choice] = now
   }
 
-  const onDelta = (prompt: number, delta: Delta) => {
+  const take = (prompt: number, delta: Delta) => {
     if (over) return
     if (delta.tokenIds.length > 0) {
       completionTokens += delta.tokenIds.length
@@ -165,6 +165,16 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
     if (live === 0 && !over) {
       settle(delta.finish ?? 'stop')
       handler.onDone()
+    }
+  }
+
+  /** What a delta of ours breaks must not reach the engine's callback, and so everyone. */
+  const onDelta = (prompt: number, delta: Delta) => {
+    try {
+      take(prompt, delta)
+    } catch (error) {
+      record.bug = error instanceof Error ? (error.stack ?? error.message) : String(error)
+      fail(toApiError(error))
     }
   }
 

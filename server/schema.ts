@@ -173,8 +173,6 @@ export const CompletionRequest = z.looseObject({
 })
 export type CompletionRequest = z.output<typeof CompletionRequest>
 
-export const RenderRequest = z.looseObject({ model: z.string().min(1), ...conversation })
-
 export const TokenizeRequest = z
   .looseObject({
     model: z.string().min(1).optional(),

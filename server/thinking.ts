@@ -52,7 +52,7 @@ const kwargSwitch = (kwargs: Readonly<Record<string, unknown>>): boolean | undef
 }
 
 /** For models that do not reason: asking for it is an error, never a guess. */
-export const refuseThinking = (body: Fields, model: string): void => {
+export const refuseThinking = (body: Partial<Fields>, model: string): void => {
   const refuse = (param: string) => {
     throw unsupportedParameter(param, `'${param}' is not supported: '${model}' does not reason.`)
   }

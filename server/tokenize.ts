@@ -5,7 +5,7 @@ import { tokenText } from './logprobs.js'
 import { parseBody, readJson } from './parse.js'
 import { encodeChat, encodeText, renderChat } from './prompt.js'
 import { noteIgnored } from './respond.js'
-import { DetokenizeRequest, RenderRequest, TokenizeRequest } from './schema.js'
+import { ChatRequest, DetokenizeRequest, TokenizeRequest } from './schema.js'
 import { type Ctx, findModel, requireReady, type ServedModel, type Server } from './served.js'
 
 /** Without a name: the first model. */
@@ -60,7 +60,7 @@ export const detokenizeRoute = (server: Server) => async (c: Ctx) => {
 }
 
 export const renderRoute = (server: Server) => async (c: Ctx) => {
-  const body = await readRequest(c, server, RenderRequest)
+  const body = await readRequest(c, server, ChatRequest)
   const model = modelOf(server, body.model)
   const prompt = renderChat(model, body, server.config.defaultThinking)
   return c.json({ prompt: prompt.text, prompt_token_ids: await encodeChat(model, prompt) })

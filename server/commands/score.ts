@@ -1,0 +1,239 @@
+// `nemotron-server score`: rewards for a JSONL file of answers or preference pairs.
+
+import { type Command, InvalidArgumentError } from 'commander'
+import { z } from 'zod'
+import { JsonlError, readJsonl, runJsonl } from '../jsonl.js'
+import { tell } from '../log.js'
+import { createProgress } from '../progress.js'
+import { openTarget, type Target } from '../target.js'
+
+const Turns = z.array(z.looseObject({ role: z.string() })).min(1)
+/** An answer: text, or a conversation that ends with it. */
+const Answer = z.union([z.string(), Turns])
+const Line = z
+  .looseObject({
+    prompt: z.union([z.string(), Turns]).optional(),
+    messages: Turns.optional(),
+    response: z.string().optional(),
+    responses: z.array(z.string()).min(1).optional(),
+    chosen: Answer.optional(),
+    rejected: Answer.optional(),
+    helpfulness: z.number().optional(),
+  })
+  .refine((line) => (line.chosen === undefined) === (line.rejected === undefined), {
+    message: "'chosen' and 'rejected' go together",
+  })
+type Line = z.output<typeof Line>
+
+const RewardAnswer = z.looseObject({
+  data: z.array(
+    z.looseObject({
+      reward: z.number().nullable(),
+      scores: z.array(z.number()),
+      attributes: z.record(z.string(), z.number()).optional(),
+    }),
+  ),
+})
+type Item = z.output<typeof RewardAnswer>['data'][number]
+
+type Turn = Readonly<Record<string, unknown>>
+
+/** The conversation before the answer. */
+const promptTurns = (line: Line): readonly Turn[] => {
+  const { prompt, messages } = line
+  if (typeof prompt === 'string') return [{ role: 'user', content: prompt }]
+  return prompt ?? messages ?? []
+}
+
+const withAnswer = (line: Line, answer: z.output<typeof Answer>): readonly Turn[] =>
+  typeof answer === 'string'
+    ? [...promptTurns(line), { role: 'assistant', content: answer }]
+    : answer.length === 1 || (line.prompt !== undefined && answer[0]?.role === 'assistant')
+      ? [...promptTurns(line), ...answer]
+      : answer
+
+/** What a line asks to be scored. */
+export const conversations = (line: Line): readonly (readonly Turn[])[] => {
+  if (line.chosen !== undefined && line.rejected !== undefined)
+    return [withAnswer(line, line.chosen), withAnswer(line, line.rejected)]
+  if (line.responses !== undefined) return line.responses.map((one) => withAnswer(line, one))
+  if (line.response !== undefined) return [withAnswer(line, line.response)]
+  if (line.messages !== undefined) return [line.messages]
+  throw new JsonlError(
+    "needs 'messages', or 'prompt' with 'response', 'responses', or 'chosen' and 'rejected'",
+  )
+}
+
+const reward = ({ reward: value, scores }: Item) =>
+  value !== null ? value : scores.length === 1 ? (scores[0] ?? null) : null
+
+/** The line with what its answers scored. */
+const record = (line: Line, items: readonly Item[]): object => {
+  if (line.chosen !== undefined) {
+    const [chosen, rejected] = items.map(reward)
+    return { ...line, chosen_reward: chosen, rejected_reward: rejected }
+  }
+  if (line.responses !== undefined)
+    return { ...line, rewards: items.map(reward), scores: items.map(({ scores }) => scores) }
+  const [item] = items
+  return item === undefined
+    ? line
+    : {
+        ...line,
+        reward: reward(item),
+        scores: item.scores,
+        ...(item.attributes && { attributes: item.attributes }),
+      }
+}
+
+const Scored = z.looseObject({
+  chosen_reward: z.number().nullish(),
+  rejected_reward: z.number().nullish(),
+  prompt: z.unknown().optional(),
+  reward: z.number().nullish(),
+  helpfulness: z.number().optional(),
+})
+
+export type PairCount = { right: number; total: number }
+
+/** Pairs of the output, by category: chosen over rejected, and HelpSteer2's neighbours with the same
+ * prompt and different helpfulness. A tie counts as half. */
+export const countPairs = async (
+  path: string,
+  category: string | undefined,
+): Promise<ReadonlyMap<string, PairCount>> => {
+  const counts = new Map<string, PairCount>()
+  const add = (line: Readonly<Record<string, unknown>>, better: number, worse: number) => {
+    const name = category === undefined ? 'all' : String(line[category] ?? '(none)')
+    const count = counts.get(name) ?? { right: 0, total: 0 }
+    count.right += better > worse ? 1 : better === worse ? 0.5 : 0
+    count.total++
+    counts.set(name, count)
+  }
+  let last: z.output<typeof Scored> | undefined
+  for await (const value of readJsonl(path)) {
+    const line = Scored.parse(value)
+    if (line.chosen_reward != null && line.rejected_reward != null)
+      add(line, line.chosen_reward, line.rejected_reward)
+    const same = last?.prompt !== undefined && last.prompt === line.prompt
+    if (same && last?.helpfulness !== undefined && line.helpfulness !== undefined) {
+      const [better, worse] = last.helpfulness > line.helpfulness ? [last, line] : [line, last]
+      if (better.helpfulness !== worse.helpfulness && better.reward != null && worse.reward != null)
+        add(line, better.reward, worse.reward)
+      last = undefined
+    } else last = line
+  }
+  return counts
+}
+
+const summary = (counts: ReadonlyMap<string, PairCount>): readonly string[] => {
+  const all = [...counts.values()].reduce(
+    (sum, one) => ({ right: sum.right + one.right, total: sum.total + one.total }),
+    { right: 0, total: 0 },
+  )
+  if (all.total === 0) return []
+  const show = (name: string, { right, total }: PairCount) =>
+    `${name}: ${((100 * right) / total).toFixed(1)} % of ${total} pairs in the right order`
+  const parts = counts.size > 1 ? [...counts].sort(([a], [b]) => (a < b ? -1 : 1)) : []
+  return [...parts.map(([name, count]) => `  ${show(name, count)}`), show('pair accuracy', all)]
+}
+
+export const positiveInteger = (value: string): number => {
+  const number = Number(value)
+  if (!Number.isSafeInteger(number) || number < 1)
+    throw new InvalidArgumentError('It must be an integer of at least 1.')
+  return number
+}
+
+export const collect = (value: string, previous: readonly string[] = []): readonly string[] => [
+  ...previous,
+  value,
+]
+
+/** The model to ask: the one named, or the only one that gives rewards. */
+export const rewardModelOf = async (target: Target, named: string | undefined): Promise<string> => {
+  if (named !== undefined) return named
+  const models = await target.models()
+  const able: string[] = []
+  for (const model of models) {
+    const body = { model, messages: [{ role: 'user', content: 'a' }], responses: ['b'] }
+    if (await target.post('/reward', body).then(Boolean, () => false)) able.push(model)
+  }
+  const [only] = able
+  if (only === undefined || able.length > 1)
+    throw new JsonlError(
+      able.length === 0
+        ? `none of ${models.join(', ')} gives rewards: name a reward model`
+        : `several models give rewards (${able.join(', ')}): choose one with --reward-model`,
+    )
+  return only
+}
+
+type Flags = {
+  readonly output: string
+  readonly model?: readonly string[]
+  readonly rewardModel?: string
+  readonly url?: string
+  readonly apiKey?: string
+  readonly concurrency: number
+  readonly category?: string
+}
+
+const run = async (input: string, flags: Flags): Promise<void> => {
+  const target = await openTarget({ ...flags, model: flags.model ?? [], tell })
+  const progress = createProgress(
+    process.stderr,
+    undefined,
+    (count) => `${Math.round(count)} lines`,
+  )
+  try {
+    const model = await rewardModelOf(target, flags.rewardModel)
+    const resumed = await runJsonl({
+      input,
+      output: flags.output,
+      concurrency: flags.concurrency,
+      work: async (value, number) => {
+        const line = Line.safeParse(value)
+        if (!line.success) throw new JsonlError(`line ${number}: ${z.prettifyError(line.error)}`)
+        try {
+          const inputs = conversations(line.data).map((messages) => ({ messages }))
+          const answer = RewardAnswer.parse(await target.post('/reward', { model, inputs }))
+          return record(line.data, answer.data)
+        } catch (error) {
+          throw new JsonlError(
+            `line ${number}: ${error instanceof Error ? error.message : String(error)}`,
+          )
+        }
+      },
+      records: (one) => [one],
+      onProgress: (done, total) => progress.update('scored', done, total),
+    })
+    progress.finish()
+    if (resumed > 0) tell(`went on after ${resumed} lines of an earlier run`)
+    for (const line of summary(await countPairs(flags.output, flags.category))) tell(line)
+  } finally {
+    progress.finish()
+    await target.close()
+  }
+}
+
+export const addScoreCommand = (program: Command): void => {
+  program
+    .command('score')
+    .description('Score a JSONL file of answers with a reward model.')
+    .argument('<input>', 'JSONL: messages, or prompt with response, responses, or chosen/rejected')
+    .requiredOption('-o, --output <file>', 'JSONL with the scores added; an unfinished one goes on')
+    .option('--model <folder or id>', 'model to load; default: the embedded ones', collect)
+    .option('--url <url>', 'use this server instead, such as http://127.0.0.1:8000/v1')
+    .option('--api-key <key>', 'for --url', process.env.OPENAI_API_KEY)
+    .option('--reward-model <name>', 'which of its models; default: the one that gives rewards')
+    .option('--concurrency <n>', 'lines at once', positiveInteger, 16)
+    .option('--category <field>', 'report pair accuracy by this field')
+    .action(async (input: string, flags: Flags, command: Command) => {
+      try {
+        await run(input, flags)
+      } catch (error) {
+        command.error(`error: ${error instanceof Error ? error.message : String(error)}`)
+      }
+    })
+}

@@ -1,0 +1,181 @@
+// `score` and `generate-pairs` as processes, against a server over scripted engines.
+
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { type Harness, startHarness, until } from './harness.js'
+
+const cli = fileURLToPath(new URL('../../server/cli.ts', import.meta.url))
+const answerLength = (prompt: string): readonly number[] => [
+  (prompt.split('assistant\n\n').at(-1) ?? '').length,
+]
+
+const start = (args: readonly string[]) => {
+  const child = spawn(process.execPath, ['--import', 'tsx', cli, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let text = ''
+  child.stdout.on('data', (data) => {
+    text += data
+  })
+  child.stderr.on('data', (data) => {
+    text += data
+  })
+  const ended = new Promise<{ code: number | null; text: string }>((done) =>
+    child.on('close', (code) => done({ code, text })),
+  )
+  return { child, ended }
+}
+
+const lines = (path: string): Record<string, unknown>[] =>
+  readFileSync(path, 'utf8')
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line))
+
+const write = (path: string, records: readonly object[]) =>
+  writeFileSync(path, records.map((record) => `${JSON.stringify(record)}\n`).join(''))
+
+describe('score and generate-pairs', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nemotron-score-'))
+  const input = join(folder, 'in.jsonl')
+  let h: Harness
+  let url: string
+  before(async () => {
+    h = await startHarness({
+      answer: (_, __, choice) => ({ pieces: [...'abcdefgh'.slice(0, choice + 1)] }),
+      reward: { score: answerLength },
+    })
+    url = `${h.url}/v1`
+  })
+  after(async () => {
+    await h.close()
+    rmSync(folder, { recursive: true })
+  })
+
+  it('scores pairs and reports their accuracy by category', async () => {
+    const output = join(folder, 'pairs.jsonl')
+    write(input, [
+      { prompt: 'p', chosen: 'long', rejected: 'x', kind: 'a' },
+      { prompt: 'p', chosen: 'x', rejected: 'long', kind: 'a' },
+      {
+        prompt: [{ role: 'user', content: 'p' }],
+        chosen: [{ role: 'assistant', content: 'longer' }],
+        rejected: [{ role: 'assistant', content: 'x' }],
+        kind: 'b',
+      },
+    ])
+    const { code, text } = await start([
+      ...['score', input, '-o', output, '--url', url, '--category', 'kind'],
+    ]).ended
+    assert.equal(code, 0, text)
+    assert.match(text, /a: 50\.0 % of 2 pairs/)
+    assert.match(text, /b: 100\.0 % of 1 pairs/)
+    assert.match(text, /pair accuracy: 66\.7 % of 3 pairs/)
+    assert.deepEqual(
+      lines(output).map((one) => [one.chosen_reward, one.rejected_reward]),
+      [
+        [4, 1],
+        [1, 4],
+        [6, 1],
+      ],
+    )
+    assert.ok(!existsSync(`${output}.state`))
+  })
+
+  it("reads HelpSteer2's rows, whole conversations and several responses", async () => {
+    const output = join(folder, 'rows.jsonl')
+    write(input, [
+      { prompt: 'p', response: 'long', helpfulness: 4 },
+      { prompt: 'p', response: 'x', helpfulness: 1 },
+      {
+        messages: [
+          { role: 'user', content: 'p' },
+          { role: 'assistant', content: 'abc' },
+        ],
+      },
+      { prompt: 'p', responses: ['a', 'ab'] },
+    ])
+    const { code, text } = await start(['score', input, '-o', output, '--url', url]).ended
+    assert.equal(code, 0, text)
+    assert.match(text, /pair accuracy: 100\.0 % of 1 pairs/)
+    const [first, , third, fourth] = lines(output)
+    assert.equal(first?.reward, 4)
+    assert.equal(third?.reward, 3)
+    assert.deepEqual(fourth?.rewards, [1, 2])
+  })
+
+  it('goes on after a kill without losing or repeating a line', async () => {
+    const output = join(folder, 'killed.jsonl')
+    const records = Array.from({ length: 400 }, (_, i) => ({
+      i,
+      prompt: 'p',
+      response: 'x'.repeat(1 + (i % 7)),
+    }))
+    write(input, records)
+    const command = ['score', input, '-o', output, '--url', url, '--concurrency', '2']
+    const killed = start(command)
+    await until(
+      () => existsSync(output) && readFileSync(output).length > 2000,
+      'the first lines were written',
+    )
+    killed.child.kill('SIGKILL')
+    await killed.ended
+    assert.ok(existsSync(`${output}.state`))
+    writeFileSync(output, '{"torn":', { flag: 'a' })
+    const { code, text } = await start(command).ended
+    assert.equal(code, 0, text)
+    assert.match(text, /went on after \d+ lines/)
+    assert.deepEqual(
+      lines(output).map((one) => [one.i, one.reward]),
+      records.map(({ i, response }) => [i, response.length]),
+    )
+  })
+
+  it('says which line is wrong, and never overwrites a finished output', async () => {
+    const output = join(folder, 'wrong.jsonl')
+    write(input, [{ prompt: 'p', response: 'x' }, { prompt: 'p' }])
+    const wrong = await start(['score', input, '-o', output, '--url', url]).ended
+    assert.notEqual(wrong.code, 0)
+    assert.match(wrong.text, /line 2: needs 'messages'/)
+    // The mended file goes on where the wrong line stopped it.
+    write(input, [
+      { prompt: 'p', response: 'x' },
+      { prompt: 'p', response: 'yy' },
+    ])
+    const mended = await start(['score', input, '-o', output, '--url', url]).ended
+    assert.equal(mended.code, 0, mended.text)
+    assert.deepEqual(
+      lines(output).map((one) => one.reward),
+      [1, 2],
+    )
+    const again = await start(['score', input, '-o', output, '--url', url]).ended
+    assert.match(again.text, /exists and is no unfinished job/)
+  })
+
+  it('makes preference pairs with a margin', async () => {
+    const output = join(folder, 'made.jsonl')
+    write(input, [{ prompt: 'p', topic: 't' }, { messages: [{ role: 'user', content: 'q' }] }])
+    const args = ['generate-pairs', input, '-o', output, '--url', url, '--n', '4']
+    const made = await start([...args, '--margin', '2']).ended
+    assert.equal(made.code, 0, made.text)
+    assert.match(made.text, /2 pairs/)
+    const [first] = lines(output)
+    assert.deepEqual(first, {
+      topic: 't',
+      prompt: 'p',
+      chosen: 'abcd',
+      rejected: 'a',
+      chosen_reward: 4,
+      rejected_reward: 1,
+    })
+    rmSync(output)
+    const none = await start([...args, '--margin', '10']).ended
+    assert.match(none.text, /0 pairs/)
+    assert.deepEqual(lines(output), [])
+  })
+})
