@@ -40,9 +40,14 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => 
 const sleep = (seconds: number): Promise<void> =>
   new Promise((resolve) => setTimeout(resolve, seconds * 1000))
 
+/** NaN when the process is gone. */
 const kernelBytes = (file: string, field: string): number => {
-  const status = readFileSync(file, 'utf8')
-  return Number(status.match(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm'))?.[1] ?? 0) * 1024
+  try {
+    const found = readFileSync(file, 'utf8').match(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm'))
+    return Number(found?.[1]) * 1024
+  } catch {
+    return Number.NaN
+  }
 }
 
 /** In clock ticks of 10 ms: user and system time of all threads. */
