@@ -217,6 +217,22 @@ describe('errors', () => {
     })
   }
 
+  test('a value nested without end', async () => {
+    const deep = (levels: number) => JSON.parse(`${'['.repeat(levels)}${']'.repeat(levels)}`)
+    for (const levels of [100, 100_000])
+      await checkError(
+        await harness.post(
+          CHAT,
+          `{"model":"tiny-reasoner","messages":[{"role":"user","content":"x"}],"chat_template_kwargs":{"x":${'['.repeat(levels)}${']'.repeat(levels)}}}`,
+        ),
+        { message: /nested/ },
+      )
+    assert.equal(
+      (await harness.post(CHAT, chatBody({ chat_template_kwargs: { x: deep(20) } }))).status,
+      200,
+    )
+  })
+
   test('bodies that are no JSON object', async () => {
     for (const body of ['', ' ', '{', '[]', '"x"', 'null', '5', '{"a":}', '\u0000'])
       await checkError(await harness.post(CHAT, body), { param: null })

@@ -58,7 +58,7 @@ after(() => {
 })
 
 describe('serve', { skip }, () => {
-  test('two models, by name; chat, completions, and a reward model that does neither', async () => {
+  test('two models, by name; chat, completions, and a reward model that completes nothing', async () => {
     const chat = chatCheckpoint()
     const reward = chatCheckpoint({ classes: 2 })
     const { url, child, exit, out } = await serve([
@@ -107,7 +107,7 @@ describe('serve', { skip }, () => {
       [3, 2],
     )
     assert.equal(scored.choices[0]?.logprobs?.token_logprobs?.[0], null)
-    await assert.rejects(client.chat.completions.create({ ...ask, model: 'judge' }), /reward model/)
+    await assert.rejects(client.completions.create({ model: 'judge', prompt: 'x' }), /reward model/)
     await assert.rejects(
       client.chat.completions.create({ ...ask, max_tokens: 100_000 }),
       (error: InstanceType<typeof OpenAI.APIError>) => error.code === 'context_length_exceeded',

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { createConnection, type Socket } from 'node:net'
 import { describe, test } from 'node:test'
+import { createByteTokenizer } from './byte-tokenizer.js'
 import {
   chatBody,
   type HarnessOptions,
@@ -129,6 +130,32 @@ describe('streams', () => {
         assert.equal(chunks.filter((chunk) => 'error' in chunk).length, 1)
       },
     ))
+
+  test('a bug of ours is a 500 for its request and a line in the log, not the end of the server', () => {
+    const tokenizer = createByteTokenizer()
+    const bytes = (id: number) => {
+      if (id === 33) throw new Error('a bug')
+      return tokenizer.bytes(id)
+    }
+    const options = {
+      tokenizer: { ...tokenizer, bytes },
+      answer: () => ({ pieces: ['ab', '!', 'c'] }),
+    }
+    return withHarness(options, async (harness) => {
+      const response = await harness.post(CHAT, chatBody({ logprobs: true }))
+      assert.equal(response.status, 500)
+      assert.ok(!(await response.text()).includes('a bug'))
+      const { chunks, done } = await readEvents(
+        await harness.post(CHAT, chatBody({ logprobs: true, stream: true })),
+      )
+      assert.ok(done)
+      assert.equal(chunks.at(-1).error.type, 'server_error')
+      await until(() => harness.lines.length === 2, 'two lines')
+      assert.ok(harness.lines.every((line) => String(line.bug).includes('a bug')))
+      await until(() => harness.engine.stats().running === 0, 'freed')
+      assert.equal((await harness.post(CHAT, chatBody())).status, 200)
+    })
+  })
 
   test('several choices, logprobs, ids, usage: a stream adds up to the whole answer', () =>
     withHarness(
