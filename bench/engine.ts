@@ -25,7 +25,7 @@ const help = `npm run bench -- engine [--flags]
   --cases decode,prefill  cases whose name contains one of these; default all
   --peers llama,torch     competitors beside ours; "none": ours alone
   --isa NAME              our instruction set: plain, avx2, avx512, amx
-  --clock wall            cpu: tokens per CPU second, for one thread on a busy machine
+  --clock wall            cpu: tokens per CPU second; for --threads 1 on a busy machine
   --no-fp8                leave out ours with FP8 weights
   --max-turn 20           a competitor whose turn took longer plays a case twice only (seconds)
   --out bench/results     folder of the JSON file; "none": no file`
@@ -183,6 +183,7 @@ const playCase = async (
       played.push(timing)
       timings[name] = timing
     }
+    if (Object.keys(timings).length === 0) break
     rounds.push({ ceilings: measured, timings })
   }
   process.stderr.write('\n')
@@ -207,7 +208,7 @@ const benchShape = async (shape: Shape, threads: number, settings: Settings): Pr
     const cases: CaseResult[] = []
     for (const c of casesOf(shape)) {
       if (!settings.cases.some((part) => c.name.includes(part))) continue
-      const ceilings = (): Ceilings => measureCeilings(cpuBench, threads)
+      const ceilings = (): Ceilings => measureCeilings(cpuBench, threads, settings.clock)
       cases.push(await playCase(c, competitors, ceilings, settings))
     }
     const [ours] = processes
@@ -263,6 +264,11 @@ export const run = async (args: readonly string[]): Promise<void> => {
     fp8: !values['no-fp8'],
     clock: values.clock === 'cpu' ? 'cpu' : 'wall',
     maxTurn: Number(values['max-turn']),
+  }
+  if (settings.clock === 'cpu' && values.threads !== '1') {
+    throw new Error(
+      '--clock cpu is for --threads 1: threads that wait for each other also take time',
+    )
   }
   const reports: Report[] = []
   for (const name of list(values.shapes)) {

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Ceilings } from './limits.js'
 import { cacheFolder } from './model.js'
+import type { Clock } from './results.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
@@ -28,8 +29,9 @@ type CeilingLine = {
 }
 
 /** About two seconds: read bandwidth, and the best register rate for BF16 inputs. */
-export const measureCeilings = (cpuBench: string, threads: number): Ceilings => {
+export const measureCeilings = (cpuBench: string, threads: number, clock: Clock): Ceilings => {
   const flags = ['--threads', String(threads), '--seconds', '0.1']
+  if (clock === 'wall') flags.push('--wall')
   const lines: readonly CeilingLine[] = execFileSync(cpuBench, ['ceilings', ...flags], {
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 2],
