@@ -64,6 +64,8 @@ export const listen = (server: Server, options: ListenOptions): Promise<Listenin
       keepAliveTimeout: 75_000,
       headersTimeout: 60_000,
       requestTimeout: 300_000,
+      // The app answers without one; Node would refuse in words of its own.
+      requireHostHeader: false,
       noDelay: true,
     }
     const node: HttpServer = options.tls
