@@ -1,5 +1,12 @@
 // What `import ... from 'nemotron-server'` gives.
 
-export { createEngine, EngineFailure } from './engine.js'
+export { EngineFailure } from './engine.js'
+export type {
+  CreateEngineOptions,
+  RewardAnswer,
+  RewardCall,
+  RewardingEngine,
+} from './in-process.js'
+export { createEngine } from './in-process.js'
 export { loadTokenizer } from './tokenizer.js'
 export type * from './types.js'

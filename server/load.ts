@@ -10,9 +10,9 @@ import { createEngine } from './engine.js'
 import { createGate } from './gate.js'
 import type { Metrics } from './metrics.js'
 import { createReadout } from './readout.js'
-import { findEntry, makeProfile } from './registry.js'
+import { findEntry, type ModelProfile, makeProfile } from './registry.js'
 import type { GenerationDefaults, ServedModel } from './served.js'
-import { createTemplate } from './template.js'
+import { type ChatTemplate, createTemplate } from './template.js'
 import { loadTokenizer } from './tokenizer.js'
 import type { EngineOptions, LoadProgress, MemoryPlan, Tokenizer } from './types.js'
 
@@ -126,6 +126,26 @@ const generationDefaults = async (folder: string): Promise<GenerationDefaults> =
   }
 }
 
+/** The template that a model in `folder` speaks by, and what is known of it. */
+export const openTemplate = async (
+  folder: string,
+  settings: { readonly name: string; readonly file: string | undefined },
+  tokenizer: Tokenizer,
+  warn: (message: string) => void,
+): Promise<{ readonly template: ChatTemplate; readonly profile: ModelProfile }> => {
+  const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
+  const { source, own, warning } = await findTemplate(folder, settings, tokenizer)
+  if (warning !== undefined) warn(warning)
+  const profile = makeProfile(settings.name, own ? source : '')
+  const template = createTemplate({
+    source,
+    tokenizer,
+    tokens: tokenNames(config, tokenizer),
+    reasoning: profile.reasoning !== undefined,
+  })
+  return { template, profile }
+}
+
 export type LoadHooks = {
   readonly onProgress: (progress: LoadProgress) => void
   readonly onPlan: (plan: MemoryPlan) => void
@@ -175,20 +195,12 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
   const [id = isFolder ? basename(resolve(settings.model)) : settings.model, ...aliases] =
     settings.names
   const tokenizer = await loadTokenizer(folder)
-  const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
-  const { source, own, warning } = await findTemplate(
+  const { template, profile } = await openTemplate(
     folder,
     { name: settings.model, file: settings.chat_template },
     tokenizer,
+    hooks.warn,
   )
-  if (warning !== undefined) hooks.warn(warning)
-  const profile = makeProfile(settings.model, own ? source : '')
-  const template = createTemplate({
-    source,
-    tokenizer,
-    tokens: tokenNames(config, tokenizer),
-    reasoning: profile.reasoning !== undefined,
-  })
   const generation = await generationDefaults(folder)
   const engine = await createEngine(
     {

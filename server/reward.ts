@@ -3,54 +3,19 @@
 import { badRequest } from './errors.js'
 import { parseBody, readJson } from './parse.js'
 import { answerId, noteIgnored } from './respond.js'
-import {
-  ClassifyRequest,
-  PoolingRequest,
-  type RewardInput,
-  RewardRequest,
-} from './reward-schema.js'
+import { ClassifyRequest, PoolingRequest, RewardRequest } from './reward-schema.js'
+import { planRewards, rewardData } from './rewards.js'
 import {
   encodeInputs,
   encodeRaw,
   findRewardModel,
   goneSignal,
   isReward,
-  type Scored,
   type ScoreItem,
   scoreItems,
   scoreUsage,
 } from './scoring.js'
 import { type Ctx, requireReady, type ServedModel, type Server } from './served.js'
-
-/** Exactly one of `messages` and `inputs`. */
-const inputsOf = (body: RewardRequest): readonly RewardInput[] => {
-  if (body.inputs !== undefined) {
-    for (const key of ['messages', 'responses'] as const) {
-      if (body[key] !== undefined)
-        throw badRequest(`'${key}' and 'inputs' cannot both be given: put it inside an input.`, key)
-    }
-    return body.inputs
-  }
-  if (body.messages === undefined)
-    throw badRequest("Missing required parameter: 'messages' (or 'inputs').", 'messages')
-  return [{ messages: body.messages, responses: body.responses }]
-}
-
-const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x))
-
-/** Bradley-Terry: P(a over b) = sigmoid(reward a - reward b). Every pair of one prompt's candidates,
- * the better one as chosen; a tie keeps the order given. */
-const preferences = (model: ServedModel, scored: readonly Scored[]) =>
-  scored.flatMap((a, i) =>
-    scored.slice(i + 1).flatMap((b, k) => {
-      if (a.input !== b.input) return []
-      const j = i + 1 + k
-      const ra = model.readout.reward(a.scores) ?? 0
-      const rb = model.readout.reward(b.scores) ?? 0
-      const [chosen, rejected] = rb > ra ? [j, i] : [i, j]
-      return [{ chosen, rejected, probability: sigmoid(Math.abs(ra - rb)) }]
-    }),
-  )
 
 const read = async <T extends Parameters<typeof parseBody>[0]>(
   c: Ctx,
@@ -92,32 +57,13 @@ export const rewardRoute =
     const arrival = performance.now()
     const body = await read(c, server, RewardRequest)
     const model = findRewardModel(server, body.model)
-    if (body.pairwise && !model.readout.isScalar)
-      throw badRequest(
-        `'pairwise' needs a scalar reward; '${model.id}' has several scores and no weights for them.`,
-        'pairwise',
-      )
-    const inputs = inputsOf(body)
-    const nested = body.inputs !== undefined
-    const items = await encodeInputs(model, inputs, (i) => (nested ? `inputs.${i}.` : ''))
+    const items = await planRewards(model, body)
     const scored = await score(c, model, items, body, arrival)
     return c.json({
       id: answerId('reward'),
       object: 'list',
       model: body.model,
-      data: scored.map((one, index) => {
-        const attributes = model.readout.attributes(one.scores)
-        return {
-          object: 'reward',
-          index,
-          input: one.input,
-          response: one.response,
-          reward: model.readout.reward(one.scores),
-          scores: one.scores,
-          ...(attributes && { attributes }),
-        }
-      }),
-      ...(body.pairwise && { preferences: preferences(model, scored) }),
+      ...rewardData(model, scored, body.pairwise === true),
       usage: scoreUsage(scored),
     })
   }

@@ -9,7 +9,10 @@ import type { RewardInput } from './reward-schema.js'
 import type { Message } from './schema.js'
 import { findModel, type RequestLog, type ServedModel, type Server } from './served.js'
 import { contentText, encodeSegments } from './template.js'
-import type { Timings } from './types.js'
+import type { Engine, Timings } from './types.js'
+
+/** What it takes to make scores of conversations. */
+export type RewardModel = Pick<ServedModel, 'id' | 'engine' | 'tokenizer' | 'template' | 'readout'>
 
 /** One thing to score. */
 export type ScoreItem = {
@@ -42,7 +45,7 @@ export const findRewardModel = (server: Server, name: string, param = 'model'): 
 const EOT = '<|eot_id|>'
 
 /** Up to and with the <|eot_id|> that closes the last turn: where such a head was trained to be read. */
-const cutAtEot = (model: ServedModel, ids: readonly number[]): readonly number[] => {
+const cutAtEot = (model: RewardModel, ids: readonly number[]): readonly number[] => {
   if (model.engine.info.rewardKind !== 'lm_head_row') return ids
   const eot = model.tokenizer.idOf(EOT)
   const at = eot === undefined ? -1 : ids.lastIndexOf(eot)
@@ -56,7 +59,7 @@ const cutAtEot = (model: ServedModel, ids: readonly number[]): readonly number[]
 }
 
 const encodeConversation = async (
-  model: ServedModel,
+  model: RewardModel,
   messages: readonly Message[],
 ): Promise<readonly number[]> => {
   const segments = model.template.render({
@@ -71,7 +74,7 @@ const encodeConversation = async (
   return cutAtEot(model, await encodeSegments(segments, model.tokenizer))
 }
 
-const checkLength = (model: ServedModel, ids: readonly number[], param: string): void => {
+const checkLength = (model: RewardModel, ids: readonly number[], param: string): void => {
   const { maxModelLen } = model.engine.info
   if (ids.length > maxModelLen) throw contextExceeded(maxModelLen, ids.length, 0, param)
 }
@@ -98,7 +101,7 @@ const checkTurns = (input: RewardInput, path: string): void => {
 
 /** Before candidates are generated: the conversation itself must leave room for an answer. */
 export const checkRoom = async (
-  model: ServedModel,
+  model: RewardModel,
   messages: readonly Message[],
 ): Promise<void> => {
   const ids = await encodeConversation(model, [...messages, { role: 'assistant', content: '' }])
@@ -107,7 +110,7 @@ export const checkRoom = async (
 
 /** Every conversation, or every (conversation, response), in order. `path` is for errors. */
 export const encodeInputs = async (
-  model: ServedModel,
+  model: RewardModel,
   inputs: readonly RewardInput[],
   path: (input: number) => string,
 ): Promise<readonly ScoreItem[]> => {
@@ -159,17 +162,51 @@ export const encodeRaw = async (
   )
 }
 
-export type ScoreOptions = {
+type BatchOptions = {
+  readonly signal?: AbortSignal | undefined
+  readonly priority?: number | undefined
+  readonly cacheSalt?: string | undefined
+  readonly onScored?: (timings: Timings) => void
+}
+
+/** All items in one batch on the engine: those that share a prompt compute it once. The first failure
+ * ends the others. */
+export const scoreBatch = async (
+  engine: Engine,
+  items: readonly ScoreItem[],
+  { signal, priority, cacheSalt, onScored }: BatchOptions,
+): Promise<readonly Scored[]> => {
+  const others = new AbortController()
+  const any = signal ? AbortSignal.any([signal, others.signal]) : others.signal
+  const one = async (item: ScoreItem): Promise<Scored> => {
+    const { scores, timings } = await engine.score(
+      {
+        promptTokenIds: item.ids,
+        ...(priority !== undefined && { priority }),
+        ...(cacheSalt !== undefined && { cacheSalt }),
+      },
+      { signal: any },
+    )
+    onScored?.(timings)
+    return { ...item, scores, timings }
+  }
+  try {
+    return await Promise.all(items.map(one))
+  } catch (error) {
+    others.abort()
+    throw error
+  }
+}
+
+export type ScoreOptions = BatchOptions & {
   readonly model: ServedModel
   readonly items: readonly ScoreItem[]
   readonly record: RequestLog
   readonly signal: AbortSignal
   readonly arrival: number
-  readonly priority?: number | undefined
-  readonly cacheSalt?: string | undefined
 }
 
-/** All items in one batch on the engine: those that share a prompt compute it once. */
+/** The same as one HTTP request: admitted, measured, logged. */
 export const scoreItems = async (options: ScoreOptions): Promise<readonly Scored[]> => {
   const { model, items, record, signal, arrival } = options
   const { gate, metrics, engine } = model
@@ -178,31 +215,20 @@ export const scoreItems = async (options: ScoreOptions): Promise<readonly Scored
     throw queueFull(gate.retryAfter())
   }
   const leave = gate.enter(items.length)
-  const others = new AbortController()
-  const both = AbortSignal.any([signal, others.signal])
   const promptTokens = items.reduce((sum, { ids }) => sum + ids.length, 0)
   let cachedTokens = 0
   let finish: 'stop' | 'abort' | 'error' = 'stop'
   try {
-    return await Promise.all(
-      items.map(async (item) => {
-        const { scores, timings } = await engine.score(
-          {
-            promptTokenIds: item.ids,
-            ...(options.priority !== undefined && { priority: options.priority }),
-            ...(options.cacheSalt !== undefined && { cacheSalt: options.cacheSalt }),
-          },
-          { signal: both },
-        )
+    return await scoreBatch(engine, items, {
+      ...options,
+      onScored: (timings) => {
         metrics.choiceDone({ finish: 'stop', tokens: 0, timings })
         cachedTokens += timings.cachedTokens
-        return { ...item, scores, timings }
-      }),
-    )
+      },
+    })
   } catch (error) {
     finish = signal.aborted ? 'abort' : 'error'
     metrics.choiceDone({ finish, tokens: 0, timings: undefined })
-    others.abort()
     if (!(error instanceof EngineFailure)) throw error
     if (signal.aborted) throw badRequest('The client closed the connection.')
     throw fromEngineError({ code: error.code, message: error.message }, () => gate.retryAfter())
