@@ -71,7 +71,7 @@ Status Attention::init(const Kernels* kernels, ThreadPool* pool, const StepLimit
       !s) {
     return s;
   }
-  const int64_t rows = round_up(piece_rows_ * group_, kernels->row_step);
+  const int64_t rows = piece_rows_ * group_ + kernels->row_step;
   // Queries and sums [rows, head_dim], scores and weights [rows, block_size], maxima and sums [rows].
   own_bytes_ = size_t(rows * (2 * head_dim_ + 2 * block_size_ + 2)) * sizeof(float) +
                kernels->scratch_bytes + 256;
@@ -88,6 +88,16 @@ uint8_t* Attention::keys(int32_t layer, int32_t block, int64_t head) const {
 
 uint8_t* Attention::values(int32_t layer, int32_t block, int64_t head) const {
   return keys(layer, block, head) + size_t(kv_heads_) * head_bytes_;
+}
+
+// Blocks lie anywhere, so the processor cannot guess the next one.
+void Attention::fetch(int32_t layer, int32_t block, int64_t head) const {
+  const uint8_t* k = keys(layer, block, head);
+  const uint8_t* v = values(layer, block, head);
+  for (size_t i = 0; i < head_bytes_; i += 64) {
+    __builtin_prefetch(k + i, 0, 2);
+    __builtin_prefetch(v + i, 0, 2);
+  }
 }
 
 void Attention::begin_step(const StepInput& in) {
@@ -194,7 +204,7 @@ void Attention::attend(const StepInput& in, float* out, const float* q, int32_t 
 void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t head, float* out,
                              const float* q, int32_t layer, float scale, uint8_t* own) {
   const SpanInput& s = in.spans[size_t(piece.span)];
-  const int64_t rows = piece.rows * group_, room = round_up(piece_rows_ * group_, kernels_->row_step);
+  const int64_t rows = piece.rows * group_, room = piece_rows_ * group_ + kernels_->row_step;
   const bool bf16 = kernels_->a_is_bf16[int(format_)];
   float* queries = reinterpret_cast<float*>(own);
   float* sums = queries + room * head_dim_;
@@ -224,6 +234,7 @@ void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t he
   const int64_t last_position = first_position + piece.rows - 1;
   for (int64_t b = 0; b * block_size_ <= last_position; ++b) {
     const int32_t id = s.block_table[size_t(b)];
+    if ((b + 1) * block_size_ <= last_position) fetch(layer, s.block_table[size_t(b + 1)], head);
     // Rows before `skip` end before this block: it must not touch them.
     const int64_t skip = std::max<int64_t>(0, b * block_size_ - first_position) * group_;
     // Always the whole block, so that a row's sums are the same however far the others reach.

@@ -1,6 +1,5 @@
-// CpuDevice: the Device of the CPU. Ops run at once on the device's threads; sync() has nothing to
-// wait for. The activations between ops are float32; what the kernels round to BF16 they round
-// themselves.
+#include "cpu/cpu_device.h"
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -213,6 +212,11 @@ class CpuDevice final : public Device {
 };
 
 }  // namespace
+
+std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads, bool debug_checks) {
+  return std::make_unique<CpuDevice>(kernels, threads, debug_checks);
+}
+
 }  // namespace nemotron::cpu
 
 namespace nemotron {
@@ -223,7 +227,7 @@ Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* ou
     if (Status s = cpu::parse_isa(options.isa, &isa); !s) return s;
     const int hardware = std::max(1, int(std::thread::hardware_concurrency()));
     const int threads = options.threads > 0 ? options.threads : hardware;
-    *out = std::make_unique<cpu::CpuDevice>(cpu::kernels_for(isa), threads, options.debug_checks);
+    *out = cpu::make_cpu_device(cpu::kernels_for(isa), threads, options.debug_checks);
     return {};
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory("no memory for the CPU device");

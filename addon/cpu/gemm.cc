@@ -6,9 +6,8 @@
 namespace nemotron::cpu {
 namespace {
 
-// Rows multiplied in one pass over the matrix, and outputs whose sums stay in the cache meanwhile.
+// Rows multiplied in one pass over the matrix.
 constexpr int64_t kChunk = 512;
-constexpr int64_t kBlockPanels = 8;
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -20,7 +19,7 @@ Status Gemm::reserve(int64_t k) {
   HugeBuffer a;
   if (Status s = HugeBuffer::create(size_t(rows * padded) * sizeof(float), &a); !s) return s;
   if (c_.bytes() == 0) {
-    c_bytes_ = size_t(rows * kBlockPanels * kPanel) * sizeof(float) +
+    c_bytes_ = size_t(rows * kernels_->block_panels * kPanel) * sizeof(float) +
                size_t(round_up(int64_t(kernels_->scratch_bytes), 64));
     if (Status s = HugeBuffer::create(c_bytes_ * size_t(pool_->size()), &c_); !s) return s;
   }
@@ -73,27 +72,32 @@ void Gemm::panels(int64_t first, int64_t rows, int64_t padded, const PackedMatri
   const Range mine = share((w.panels + group - 1) / group, thread, pool_->size());
   const int64_t end = std::min(mine.end * group, w.panels);
   // A few rows are bound by memory: read group after group, each from end to end.
-  const int64_t step = rows <= kernels_->row_block ? group : kBlockPanels;
+  const int64_t step = rows <= kernels_->row_block ? group : kernels_->block_panels;
   uint8_t* own = c_.data() + c_bytes_ * size_t(thread);
   float* c = reinterpret_cast<float*>(own + round_up(int64_t(kernels_->scratch_bytes), 64));
 
   if (kernels_->enter) kernels_->enter();
   for (int64_t panel = mine.begin * group; panel < end; panel += step) {
     const int64_t n = std::min(step, end - panel), stride = n * kPanel;
+    const auto at = [&](int64_t p, int64_t k) {
+      return w.data.data() + size_t(p) * w.panel_bytes + size_t(k) * kPanel * format_bytes(w.format);
+    };
     for (int64_t k = 0; k < w.k; k += kKBlock) {
       const int64_t width = std::min<int64_t>(kKBlock, w.k - k);
+      const bool more_k = k + 2 * kKBlock <= w.k, more_panels = panel + 2 * step <= end;
       tile({.a = a_.data() + size_t(k * padded) * a_size,
             .a_stride = width,
             .rows = int(rows),
-            .b = w.data.data() + size_t(panel) * w.panel_bytes +
-                 size_t(k) * kPanel * format_bytes(w.format),
+            .b = at(panel, k),
             .b_stride = int64_t(w.panel_bytes),
             .panels = int(n),
             .k = int(width),
             .c = c,
             .c_stride = stride,
             .accumulate = k > 0,
-            .scratch = own});
+            .scratch = own,
+            // Only whole blocks: what is fetched early has the shape of what is multiplied now.
+            .next_b = more_k ? at(panel, k + kKBlock) : more_panels ? at(panel + step, 0) : nullptr});
     }
     const float* scale = w.scale.empty() ? nullptr : w.scale.data() + panel * kPanel;
     for (int64_t r = 0; r < rows; ++r) {

@@ -9,7 +9,7 @@ const Kernels* kernels_for(Isa isa) {
     case Isa::avx2: return avx2_kernels();
     case Isa::avx512: return avx512_kernels();
     case Isa::avx512bf16: return avx512bf16_kernels();
-    case Isa::amx: break;
+    case Isa::amx: return amx_kernels();
 #else
     default: break;
 #endif

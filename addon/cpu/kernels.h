@@ -55,7 +55,8 @@ struct TileArgs {
   float* c = nullptr;
   int64_t c_stride = 0;
   bool accumulate = false;
-  void* scratch = nullptr;  // Kernels::scratch_bytes of the calling thread
+  void* scratch = nullptr;  // Kernels::scratch_bytes of the calling thread, 64-byte aligned
+  const uint8_t* next_b = nullptr;  // what the next call will read, same shape; may be fetched early
 };
 
 // One row of scores of one block of keys, in the running softmax.
@@ -75,6 +76,7 @@ struct Kernels {
   int row_step = 1;        // see TileArgs
   int row_block = 1;       // rows that one pass over a panel serves; a good multiple for row tiles
   int panel_group = 1;     // panels that are read side by side
+  int block_panels = 8;    // panels whose kKBlock stays in the second-level cache; even
   size_t scratch_bytes = 0;
   // Called by each thread before and after a run of tile() calls (tile registers); may be null.
   void (*enter)() = nullptr;

@@ -51,10 +51,12 @@ std::string label(const GemmCase& c) {
          dtype_name(c.dtype) + kScales[int(c.scale)] + (c.format == WeightFormat::fp8 ? " as fp8" : "");
 }
 
-// F32 and F16 weights keep float32 activations on a device whose activations are float32.
-double tolerance_for(const DeviceUnderTest& d, const Device& device, DType weight) {
+// F32 and F16 weights keep float32 activations on a device whose activations are float32; one whose
+// activations are not may store such weights as BF16.
+double tolerance_for(const DeviceUnderTest& d, const Device& device, DType weight, double otherwise) {
   const bool wide = weight == DType::f32 || weight == DType::f16;
-  return wide && device.activation_dtype() == DType::f32 ? std::min(d.tolerance, 1e-5) : d.tolerance;
+  if (!wide) return otherwise;
+  return device.activation_dtype() == DType::f32 ? std::min(otherwise, 1e-5) : d.tolerance;
 }
 
 #define OPEN(d)                    \
@@ -76,7 +78,7 @@ void test_gemm(const DeviceUnderTest& d, const GemmCase& c) {
   device->gemm(out.tensor(), a.tensor(), w);
   REQUIRE_OK(device->sync());
   const double tolerance = c.format == WeightFormat::fp8 ? std::max(d.tolerance, 1e-3)
-                                                         : tolerance_for(d, *device, c.dtype);
+                                                         : tolerance_for(d, *device, c.dtype, d.tolerance);
   const std::vector<double> want = reference_gemm(to_double(a.read()), m);
   EXPECT_CLOSE(out.read(), want, tolerance);
 
@@ -243,7 +245,7 @@ void test_embed_and_head(const DeviceUnderTest& d, DType dtype, WeightFormat for
     const auto row = m.values.begin() + id * hidden;
     want.insert(want.end(), row, row + hidden);
   }
-  EXPECT_CLOSE(x.read(), want, format == WeightFormat::fp8 ? 1e-3 : 1e-6);
+  EXPECT_CLOSE(x.read(), want, format == WeightFormat::fp8 ? 1e-3 : tolerance_for(d, *device, dtype, 1e-6));
   if (use != WeightUse::tied) return;
 
   const std::vector<float> gain = random.normals(hidden, 0.2f, 1.0f);

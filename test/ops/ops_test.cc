@@ -1,5 +1,8 @@
-// The op suite on every instruction set that this machine has, with one thread and with three.
+// The op suite on every instruction set that this machine has, three threads each, and
+// on AMX emulated.
+#include "cpu/cpu_device.h"
 #include "cpu/isa.h"
+#include "test/ops/amx_emulated.h"
 #include "test/ops/ops.h"
 
 int main(int argc, char** argv) {
@@ -20,5 +23,18 @@ int main(int argc, char** argv) {
         .tolerance = rounds ? 4e-3 : 2e-6,
     });
   }
+#if defined(NEMOTRON_X86)
+  if (cpu::isa_available(cpu::Isa::avx512bf16)) {
+    test::add_op_cases({
+        .name = "amx-emulated",
+        .open =
+            [](std::unique_ptr<Device>* out) {
+              *out = cpu::make_cpu_device(test::emulated_amx_kernels(), 3, true);
+              return Status();
+            },
+        .tolerance = 4e-3,
+    });
+  }
+#endif
   return test::run_all(argc, argv);
 }

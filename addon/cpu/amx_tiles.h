@@ -1,0 +1,44 @@
+// The AMX instructions behind AmxBody. The tiles belong to the calling thread between configure()
+// and release(); the kernel has to have granted them first (isa.cc).
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace nemotron::cpu {
+
+struct AmxTiles {
+  struct alignas(64) Config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+  };
+  static void configure() {
+    static constexpr Config kConfig = {
+        1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+    // Not _tile_loadconfig: GCC 12 declares 8 of the 64 bytes as read and may drop the rest.
+    __asm__ volatile("ldtilecfg %0" : : "m"(kConfig));
+  }
+  static void release() { _tile_release(); }
+
+  // The tile number has to be a literal of the instruction, which GCC 12's macros only take as text.
+  template <int t>
+  static inline void zero() {
+    __asm__ volatile("tilezero %%tmm%c0" : : "n"(t));
+  }
+  template <int t>
+  static inline void load(const void* from, int64_t stride) {
+    __asm__ volatile("tileloadd (%1,%2,1), %%tmm%c0" : : "n"(t), "r"(from), "r"(stride) : "memory");
+  }
+  template <int t>
+  static inline void store(void* to, int64_t stride) {
+    __asm__ volatile("tilestored %%tmm%c0, (%1,%2,1)" : : "n"(t), "r"(to), "r"(stride) : "memory");
+  }
+  template <int c, int a, int b>
+  static inline void dot() {
+    __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "n"(c), "n"(a), "n"(b));
+  }
+};
+
+}  // namespace nemotron::cpu
