@@ -12,6 +12,17 @@ type Live = {
   choices: number
 }
 
+/** A listener's fault is its own: it is thrown where nobody else's work is on the stack. */
+export const callListener = (call: () => void): void => {
+  try {
+    call()
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error
+    })
+  }
+}
+
 export const createDispatcher = () => {
   const live = new Map<number, Live>()
 
@@ -20,14 +31,9 @@ export const createDispatcher = () => {
     if (!entry) return
     if (delta.finish && --entry.choices === 0) live.delete(request)
     const stopString = entry.stop[stopIndex]
-    try {
-      entry.onDelta(stopString === undefined ? delta : { ...delta, stopReason: stopString })
-    } catch (error) {
-      // A listener's fault is its own: the other requests' deltas still go out.
-      queueMicrotask(() => {
-        throw error
-      })
-    }
+    callListener(() =>
+      entry.onDelta(stopString === undefined ? delta : { ...delta, stopReason: stopString }),
+    )
   }
 
   return {

@@ -1,7 +1,8 @@
 // createEngine: one checkpoint, loaded and running, behind the typed interface of types.ts.
 
+import { setMaxListeners } from 'node:events'
 import { stat } from 'node:fs/promises'
-import { createDispatcher } from './deltas.js'
+import { callListener, createDispatcher } from './deltas.js'
 import { EngineFailure } from './failure.js'
 import { fingerprint } from './fingerprint.js'
 import { loadAddon, type NativeConfig, type NativeInfo, type NativeSampling } from './native.js'
@@ -150,9 +151,11 @@ const createDeltaQueue = (onLeave: () => void) => {
 
 /** Calls `abort` when the signal fires; returns how to stop listening. */
 const onAbort = (signal: AbortSignal | undefined, abort: () => void): (() => void) => {
-  if (signal?.aborted) abort()
-  signal?.addEventListener('abort', abort, { once: true })
-  return () => signal?.removeEventListener('abort', abort)
+  if (!signal) return () => {}
+  if (signal.aborted) abort()
+  setMaxListeners(0, signal) // one signal may stop any number of requests
+  signal.addEventListener('abort', abort, { once: true })
+  return () => signal.removeEventListener('abort', abort)
 }
 
 const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
@@ -182,8 +185,8 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
       },
       {
         onProgress: (phase, bytesDone, bytesTotal) =>
-          onProgress?.({ phase, bytesDone, bytesTotal }),
-        onPlan: (plan) => onPlan?.(plan),
+          callListener(() => onProgress?.({ phase, bytesDone, bytesTotal })),
+        onPlan: (plan) => callListener(() => onPlan?.(plan)),
         onDeltas: dispatcher.onDeltas,
       },
     )

@@ -48,10 +48,13 @@ const modes: Readonly<Record<string, () => Promise<void>>> = {
     void engine.close()
     process.exit(7)
   },
-  // One listener throws: the process hears of it, the other request goes on.
+  // Listeners throw: the process hears of it, the load and the other request go on.
   throws: async () => {
     process.on('uncaughtException', (error) => say(error.message))
-    const engine = await open()
+    const onPlan = () => {
+      throw new Error('plan')
+    }
+    const engine = await createEngine({ ...smallEngine(folder), onPlan })
     engine.submit({ promptTokenIds: prompt, sampling: { maxTokens: 1 } }, () => {
       throw new Error('mine')
     })
