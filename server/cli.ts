@@ -2,6 +2,7 @@
 // The command line. Each subcommand is a file in commands/.
 
 import { Command } from 'commander'
+import { addEvalCommand } from './commands/eval.js'
 import { addGenerateCommand } from './commands/generate.js'
 import { addGeneratePairsCommand } from './commands/generate-pairs.js'
 import { addInfoCommand } from './commands/info.js'
@@ -20,6 +21,7 @@ for (const add of [
   addGenerateCommand,
   addPullCommand,
   addInfoCommand,
+  addEvalCommand,
   addScoreCommand,
   addGeneratePairsCommand,
 ])

@@ -1,0 +1,192 @@
+// Evaluation items: how a line of a JSONL file becomes a conversation, and whether an answer is right.
+// Pure functions; commands/eval.ts asks the server.
+
+import { z } from 'zod'
+
+const Turn = z.looseObject({ role: z.string(), content: z.string().nullish() })
+
+/** An item of our own skills: models/tiny/eval. */
+const SkillLine = z.looseObject({
+  id: z.string().optional(),
+  skill: z.string(),
+  messages: z.array(Turn).min(1),
+  tools: z.array(z.looseObject({ function: z.unknown() })).optional(),
+  check: z.enum(['text', 'tool_call']),
+  gold: z.unknown(),
+  trace: z.string().optional(),
+})
+
+/** A question of MATH500, AIME or GPQA. */
+const CardLine = z.looseObject({
+  id: z.union([z.string(), z.number()]).optional(),
+  question: z.string().optional(),
+  problem: z.string().optional(),
+  options: z.union([z.array(z.string()), z.record(z.string(), z.string())]).optional(),
+  answer: z.union([z.string(), z.number()]),
+})
+
+export type Item = {
+  readonly id: string
+  readonly skill: string
+  readonly messages: readonly Readonly<Record<string, unknown>>[]
+  /** Text for the system turn, after the line that sets the mode. */
+  readonly system: string
+  /** The reference's steps, where the item has them. */
+  readonly trace: string | undefined
+  readonly judge: (answer: string) => { readonly right: boolean; readonly wellFormed: boolean }
+}
+
+/** JSON as Python's json.dumps writes it, which is what the templates' `tojson` gives. */
+const pythonJson = (value: unknown): string => {
+  if (Array.isArray(value)) return `[${value.map(pythonJson).join(', ')}]`
+  if (typeof value === 'object' && value !== null)
+    return `{${Object.entries(value)
+      .map(([key, one]) => `${JSON.stringify(key)}: ${pythonJson(one)}`)
+      .join(', ')}}`
+  return JSON.stringify(value)
+}
+
+/** Keys in one order, so that equal values are equal texts. */
+const canonical = (value: unknown): string => {
+  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`
+  if (typeof value === 'object' && value !== null)
+    return `{${Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, one]) => `${JSON.stringify(key)}:${canonical(one)}`)
+      .join(',')}}`
+  return JSON.stringify(value) ?? 'null'
+}
+
+const Call = z.strictObject({ name: z.string(), arguments: z.record(z.string(), z.unknown()) })
+
+/** The one call of an answer that is a call and nothing else. */
+export const parseToolCall = (answer: string): z.output<typeof Call> | undefined => {
+  const inner = /^<TOOLCALL>\[([\s\S]*)\]<\/TOOLCALL>$/.exec(answer)?.[1]
+  if (inner === undefined) return undefined
+  try {
+    return Call.safeParse(JSON.parse(inner)).data
+  } catch {
+    return undefined
+  }
+}
+
+/** What stands in the last \boxed{...}, braces matched; undefined without one. */
+export const lastBoxed = (text: string): string | undefined => {
+  const start = text.lastIndexOf('\\boxed')
+  const open = text.indexOf('{', start)
+  if (start < 0 || open < 0) return undefined
+  let depth = 0
+  for (let i = open; i < text.length; i++) {
+    if (text[i] === '{') depth++
+    else if (text[i] === '}' && --depth === 0) return text.slice(open + 1, i)
+  }
+  return undefined
+}
+
+/** The same number or expression written in another way is the same answer. */
+export const normaliseMath = (text: string): string => {
+  const plain = text
+    .replace(/\\(left|right|,|!|;|quad|displaystyle)(?![a-z])/g, '')
+    .replace(/\\(d|t)frac/g, '\\frac')
+    .replace(/\\text\{([^}]*)\}/g, '$1')
+    .replace(/\\%|%|\\\$|\$|\^\\circ|\^\{\\circ\}/g, '')
+    .replace(/(\d),(?=\d{3}(\D|$))/g, '$1')
+    .replace(/\s+/g, '')
+    .replace(/\.$/, '')
+  return plain !== '' && Number.isFinite(Number(plain)) ? String(Number(plain)) : plain
+}
+
+const BOXED_PROMPT =
+  'Below is a math question. I want you to reason through the steps and then give a final answer. ' +
+  'Your final answer should be in \\boxed{}.\nQuestion: '
+
+const LETTERS = ['A', 'B', 'C', 'D'] as const
+
+/** The cards' prompts, nemotron-nano's evaluation settings. */
+const cardItem = (line: z.output<typeof CardLine>, name: string, number: number): Item => {
+  const question = line.question ?? line.problem
+  if (question === undefined) throw new Error("needs 'question' (or 'problem')")
+  const id = String(line.id ?? number)
+  const gold = String(line.answer)
+  const ask = (content: string) => [{ role: 'user', content }]
+  const common = { id, skill: name, system: '', trace: undefined }
+  const { options } = line
+  if (options === undefined)
+    return {
+      ...common,
+      messages: ask(BOXED_PROMPT + question),
+      judge: (answer) => {
+        const boxed = lastBoxed(answer)
+        const wellFormed = boxed !== undefined
+        return { wellFormed, right: wellFormed && normaliseMath(boxed) === normaliseMath(gold) }
+      },
+    }
+  const list = Array.isArray(options) ? options : LETTERS.map((letter) => options[letter] ?? '')
+  const lines = LETTERS.map((letter, i) => `${letter}. ${list[i] ?? ''}`)
+  return {
+    ...common,
+    messages: ask(
+      `What is the correct answer to this question: ${question}\nChoices:\n${lines.join('\n')}\n` +
+        "Let's think step by step, and put the final answer (should be a single letter A, B, C, or D) " +
+        'into a \\boxed{}',
+    ),
+    judge: (answer) => {
+      const letter = /[A-D]/.exec(lastBoxed(answer) ?? '')?.[0]
+      return { wellFormed: letter !== undefined, right: letter === gold.trim().toUpperCase() }
+    },
+  }
+}
+
+const skillItem = (line: z.output<typeof SkillLine>, number: number): Item => ({
+  id: line.id ?? String(number),
+  skill: line.skill,
+  messages: line.messages,
+  system:
+    line.tools === undefined
+      ? ''
+      : `<AVAILABLE_TOOLS>[${line.tools.map((tool) => pythonJson(tool.function)).join(', ')}]</AVAILABLE_TOOLS>`,
+  trace: line.trace,
+  judge: (answer) => {
+    if (line.check === 'text')
+      return { right: answer === line.gold, wellFormed: !answer.includes('<TOOLCALL>') }
+    const call = parseToolCall(answer)
+    return { wellFormed: call !== undefined, right: canonical(call) === canonical(line.gold) }
+  },
+})
+
+/** `name`: of the file, which names a card's benchmark. */
+export const readItem = (value: unknown, name: string, number: number): Item => {
+  const skill = SkillLine.safeParse(value)
+  if (skill.success) return skillItem(skill.data, number)
+  const card = CardLine.safeParse(value)
+  if (card.success) return cardItem(card.data, name, number)
+  throw new Error(
+    "needs 'skill', 'messages', 'check' and 'gold', or 'question' and 'answer' (and 'options')",
+  )
+}
+
+/** Accuracy that the model card of Llama-3.1-Nemotron-Nano-8B-v1 publishes, in percent. */
+export const CARD_SCORES: Readonly<Record<string, { readonly off: number; readonly on: number }>> =
+  {
+    math500: { off: 36.6, on: 95.4 },
+    aime25: { off: 0, on: 47.1 },
+    gpqa_d: { off: 39.4, on: 54.1 },
+  }
+
+/** Thinking and answer, wherever the server puts the thinking. */
+export const splitAnswer = (
+  content: string,
+  reasoning: string | null | undefined,
+): { readonly thinking: string; readonly answer: string } => {
+  if (reasoning != null && reasoning !== '')
+    return { thinking: reasoning.trim(), answer: content.trim() }
+  const at = content.lastIndexOf('</think>')
+  if (at < 0) return { thinking: '', answer: content.trim() }
+  return {
+    thinking: content
+      .slice(0, at)
+      .replace(/^\s*<think>/, '')
+      .trim(),
+    answer: content.slice(at + '</think>'.length).trim(),
+  }
+}
