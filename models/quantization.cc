@@ -102,6 +102,11 @@ void read_compressed(Fields* f, Quantization* out) {
       f->unsupported("\"sparsity_config\" has format " + kind->brief() + "; served: dense weights");
     }
   }
+  if (const Json* transforms = f->find("transform_config")) {
+    if (!transforms->object() || !transforms->object()->empty()) {
+      f->unsupported("\"transform_config\" is set; served: weights without transforms");
+    }
+  }
   const Json* groups = f->find("config_groups");
   if (!groups || !groups->object() || groups->object()->empty()) {
     f->fail("\"config_groups\" is " + (groups ? groups->brief() : std::string("missing")) +

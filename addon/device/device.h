@@ -22,7 +22,7 @@
 namespace nemotron {
 
 // Rows [rows, cols] of a stored matrix, perhaps a slice of it (tensor parallelism cuts here).
-// Host memory, valid during pack_weight only.
+// Host memory of any alignment, valid during pack_weight only.
 struct MatrixPart {
   const void* data = nullptr;
   DType dtype = DType::bf16;

@@ -338,6 +338,9 @@ TEST(config_compressed_tensors_fp8) {
   EXPECT_ERROR(with("\"strategy\": \"channel\"", "\"strategy\": \"block\""), "strategy \"block\"");
   EXPECT_ERROR(with("\"symmetric\": true", "\"symmetric\": false"), "asymmetric");
   EXPECT_ERROR(with("\"group_size\": null", "\"group_size\": 128"), "\"group_size\" is set");
+  EXPECT_OK(with("\"config_groups\"", "\"transform_config\": {}, \"config_groups\""));
+  EXPECT_ERROR(with("\"config_groups\"", "\"transform_config\": {\"a\": 1}, \"config_groups\""),
+               "\"transform_config\" is set");
   EXPECT_ERROR(with("float-quantized", "pack-quantized"), "\"format\" is \"pack-quantized\"");
   EXPECT_ERROR(with("[\"Linear\"]", "[\"Embedding\"]"), "\"targets\" has \"Embedding\"");
   EXPECT_ERROR(with("\"output_activations\": null", "\"output_activations\": {}"),

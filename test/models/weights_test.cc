@@ -20,14 +20,15 @@ struct Packed {
 
 float real_value(const MatrixPart& p, int64_t row, int64_t col) {
   const int64_t i = row * p.row_stride + col;
+  // Tensors lie in the file where they lie: nobody aligned them.
+  const auto* at = static_cast<const uint8_t*>(p.data) + size_t(i) * dtype_bytes(p.dtype);
+  uint16_t half = 0;
   float v = 0;
-  switch (p.dtype) {
-    case DType::bf16: v = bf16_to_f32(static_cast<const uint16_t*>(p.data)[i]); break;
-    case DType::f16: v = f16_to_f32(static_cast<const uint16_t*>(p.data)[i]); break;
-    case DType::f32: v = static_cast<const float*>(p.data)[i]; break;
-    case DType::fp8_e4m3: v = e4m3_to_f32(static_cast<const uint8_t*>(p.data)[i]); break;
-    case DType::i32: break;
-  }
+  if (dtype_bytes(p.dtype) == 2) std::memcpy(&half, at, 2);
+  if (p.dtype == DType::bf16) v = bf16_to_f32(half);
+  if (p.dtype == DType::f16) v = f16_to_f32(half);
+  if (p.dtype == DType::f32) std::memcpy(&v, at, 4);
+  if (p.dtype == DType::fp8_e4m3) v = e4m3_to_f32(*at);
   return v * (p.scale.empty() ? 1.0f : p.scale[p.scale.size() == 1 ? 0 : size_t(row)]);
 }
 
