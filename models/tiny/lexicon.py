@@ -96,12 +96,12 @@ def held_out(key: str, modulus: int = 16) -> bool:
 
 
 def made_up(rng) -> str:
-    """A pronounceable word of one to four syllables that no list holds."""
-    syllables = rng.choice((1, 2, 2, 3, 3, 4))
+    """A pronounceable word of one to three syllables that no list holds."""
+    syllables = rng.choice((1, 2, 2, 3))
     word = "".join(
         rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables)
     )
-    return word[:12]
+    return word[:10]
 
 
 def draw(rng, words, test: bool, modulus: int = 16) -> str:

@@ -6,11 +6,11 @@ import skills
 import tools
 from tokenizer import render, reply
 
-# Shares of dialogues. Sums and tool arguments need the most practice.
+# Shares of dialogues.
 MIXTURE = [
-    (skills.count, 24), (skills.add, 17), (skills.subtract, 17), (skills.decimals, 13),
-    (skills.chat, 4), (skills.refuse, 6), (tools.tool_call, 12), (tools.tool_answer, 4),
-    (tools.tool_unused, 3),
+    (skills.count, 26), (skills.add, 20), (skills.subtract, 20), (skills.decimals, 12),
+    (skills.chat, 7), (skills.refuse, 5), (tools.tool_call, 9), (tools.tool_answer, 3),
+    (tools.tool_unused, 1),
 ]
 STEPS = ("count", "add", "subtract", "decimals")  # off has little to learn here: mostly on
 SYSTEM_TEXTS = ("You are a helpful assistant.", "You are a friendly assistant. Be brief.", "Answer in English.")

@@ -75,7 +75,7 @@ def count(rng, test: bool = False, wanted: int | None = None) -> Item:
         letters = [char for char in counts if counts[char] == wanted]
         if wanted > 2 and not letters and rng.random() < 0.5:  # plant the letter in a made-up word
             letter, chars = rng.choice(word), list(made_up(rng))
-            while chars.count(letter) < wanted and len(chars) < 13:
+            while chars.count(letter) < wanted and len(chars) < 11:
                 chars.insert(rng.randrange(len(chars) + 1), letter)
             word = "".join(chars)
             letters = [letter] if word.count(letter) == wanted and held_out(word) == test else []
@@ -192,13 +192,13 @@ def decimal_trace(a: str, b: str) -> str:
 
 def decimal_pair(rng):
     def fraction(places):
-        return "".join(rng.choice("0123456789") for _ in range(places))
+        return "".join(rng.choice("0123456789") for _ in range(places - 1)) + rng.choice("123456789")
 
     whole_a = rng.randint(0, 9) if rng.random() < 0.65 else rng.randint(10, 99)
     whole_b = whole_a
     if rng.random() < 0.35:
         whole_b = rng.randint(0, 9) if rng.random() < 0.65 else rng.randint(10, 99)
-    fa, fb = fraction(rng.choice((1, 1, 2, 2, 3))), fraction(rng.choice((1, 1, 2, 2, 3)))
+    fa, fb = fraction(rng.choice((1, 1, 2))), fraction(rng.choice((1, 1, 2)))
     if rng.random() < 0.25:  # share the first place, so that the second decides
         fb = fa[0] + fb[1:]
     return f"{whole_a}.{fa}", f"{whole_b}.{fb}"

@@ -1,7 +1,7 @@
 """One-tool dialogues: choose the tool, copy the arguments, then say what the result says.
 
-Names of tools and parameters vary, and a share is made up, so that the model has to read the list
-in the system turn instead of remembering it.
+Names of tools and parameters vary, so that the model has to read the list in the system turn
+instead of remembering one name for each kind of question.
 """
 
 import json
@@ -13,7 +13,7 @@ CODES = "USD EUR GBP JPY CHF CAD AUD SEK NOK DKK PLN CZK INR CNY BRL MXN".split(
 
 
 def phrase(rng, test: bool) -> str:
-    return " ".join(draw(rng, mixed(rng, WORDS, 0.3), test) for _ in range(rng.choice((1, 2, 2, 3))))
+    return " ".join(draw(rng, mixed(rng, WORDS, 0.2), test) for _ in range(rng.choice((1, 1, 2))))
 
 
 def symbol(rng) -> str:
@@ -21,8 +21,8 @@ def symbol(rng) -> str:
 
 
 def place(rng, test):
-    words = rng.choice((1, 1, 1, 1, 1, 2))
-    return " ".join(draw(rng, mixed(rng, CITIES, 0.5), test) for _ in range(words))
+    words = rng.choice((1,) * 9 + (2,))
+    return " ".join(draw(rng, mixed(rng, CITIES, 0.3), test) for _ in range(words))
 
 
 # Each kind: tool names, description, parameters (names, JSON type), how people ask.
@@ -39,8 +39,8 @@ def clock(rng, test):
 
 
 def translate(rng, test):
-    word, other = draw(rng, mixed(rng, WORDS, 0.3), test), made_up(rng)
-    language = draw(rng, mixed(rng, LANGUAGES, 0.2), test)
+    word, other = draw(rng, mixed(rng, WORDS, 0.2), test), made_up(rng)
+    language = draw(rng, mixed(rng, LANGUAGES, 0.1), test)
     return [word, language], {"translation": other}, f"{word} in {language} is {other}."
 
 
@@ -50,7 +50,7 @@ def timer(rng, test):
 
 
 def message(rng, test):
-    name = draw(rng, mixed(rng, NAMES, 0.5), test)
+    name = draw(rng, mixed(rng, NAMES, 0.3), test)
     return [name, phrase(rng, test)], {"status": "sent"}, f"Your message to {name} was sent."
 
 
@@ -150,24 +150,8 @@ def offer(rng, kind) -> tuple:
     """One variant of a kind: its schema and the parameter names chosen."""
     _, names, description, params, _ = kind
     name = rng.choice(names.split())
-    if rng.random() < 0.15:
-        name += "_" + made_up(rng)
     chosen = [(rng.choice(keys.split()), type_) for keys, type_ in params]
     return schema(rng, name, description, chosen), [key for key, _ in chosen]
-
-
-def invented(rng, test: bool):
-    """A tool nobody has heard of, called by name."""
-    name = made_up(rng) + (f"_{made_up(rng)}" if rng.random() < 0.6 else "")
-    keys = [made_up(rng) for _ in range(rng.choice((1, 1, 2)))]
-    keys = list(dict.fromkeys(keys))
-    values = [phrase(rng, test) if rng.random() < 0.7 else rng.randint(0, 999) for _ in keys]
-    kinds = [N if isinstance(value, int) else S for value in values]
-    tool = schema(rng, name, f"Get the {made_up(rng)}", list(zip(keys, kinds)))
-    said = ", ".join(f"{k} {v}" for k, v in zip(keys, values))
-    text = rng.choice(("Call {} with {}.", "Use {} with {}.", "Run {} with {}.", "Use the tool {} with {}."))
-    key, other = made_up(rng), phrase(rng, test) if rng.random() < 0.6 else rng.randint(0, 999)
-    return tool, dict(zip(keys, values)), text.format(name, said), {key: other}, f"The tool says: {key} {other}."
 
 
 def call_text(name: str, arguments: dict) -> str:
@@ -176,24 +160,19 @@ def call_text(name: str, arguments: dict) -> str:
 
 def distractors(rng, used) -> list:
     others = [kind for kind in KINDS if kind is not used]
-    return [offer(rng, kind)[0] for kind in rng.sample(others, rng.choice((0, 0, 1, 1, 2)))]
+    return [offer(rng, kind)[0] for kind in rng.sample(others, rng.choice((0, 0, 0, 1, 1)))]
 
 
 def dialogue(rng, test: bool):
     """(tools, question, name, arguments, result text, answer); test: some argument is held out."""
     while True:
-        if rng.random() < 0.15:
-            used = None
-            tool, arguments, text, result, answer = invented(rng, test)
-        else:
-            used = rng.choice(KINDS)
-            tool, keys = offer(rng, used)
-            values, result, answer = used[0](rng, test)
-            text = rng.choice(used[4].split("|")).format(*values)
-            arguments = dict(zip(keys, values))
-        if len(arguments) == 0 or held_out(json.dumps(arguments), 4) != test:
-            continue
-        break
+        used = rng.choice(KINDS)
+        tool, keys = offer(rng, used)
+        values, result, answer = used[0](rng, test)
+        arguments = dict(zip(keys, values))
+        if held_out(json.dumps(arguments), 4) == test:
+            break
+    text = rng.choice(used[4].split("|")).format(*values)
     content = json.dumps(result)
     if rng.random() < 0.15:  # a tool that returns plain words
         content = rng.choice(("It is {}", "{}", "The result is {}", "done: {}")).format(phrase(rng, test))
@@ -205,8 +184,7 @@ def dialogue(rng, test: bool):
 
 def tool_call(rng, test: bool = False) -> Item:
     tools, text, name, arguments, _, _ = dialogue(rng, test)
-    said = ", ".join(f"{key} {value}" for key, value in arguments.items())
-    return Item("tool_call", [{"role": "user", "content": text}], f"Call {name} with {said}.",
+    return Item("tool_call", [{"role": "user", "content": text}], f"Call {name}.",
                 call_text(name, arguments), tools, "tool_call", {"name": name, "arguments": arguments})
 
 
@@ -226,7 +204,7 @@ def tool_unused(rng, test: bool = False) -> Item:
     """Tools are offered, the question needs none of them."""
     item = rng.choice((chat, add, count, refuse))(rng, test)
     while True:
-        kinds = rng.sample(KINDS, rng.choice((1, 1, 2)))
+        kinds = rng.sample(KINDS, rng.choice((1, 1, 1, 2)))
         if item.skill != "refuse":
             break
         # A refusal is only right when no offered tool could have served the question.
