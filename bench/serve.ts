@@ -7,6 +7,7 @@ import { Agent as TlsAgent } from 'node:https'
 import { parseArgs } from 'node:util'
 import { type Outcome, streamOnce, type Target } from './client.js'
 import { machine } from './machine.js'
+import { benchModel, shapes } from './model.js'
 import { quantile } from './stats.js'
 
 const HELP = `npm run bench -- serve [flags]
@@ -26,6 +27,11 @@ const HELP = `npm run bench -- serve [flags]
   --warmup N            requests before the measurement, default 1
   --seed N              default 1
   --json FILE           where the result goes too
+
+npm run bench -- serve --share FOLDER|160m [--rounds N] [--threads N]
+  tokens/s over HTTP beside the same requests in process
+npm run bench -- serve --stream-cost
+  server CPU per streamed token beside a bare node:http server, on a scripted engine
 `
 
 const parse = (args: readonly string[]) =>
@@ -48,6 +54,10 @@ const parse = (args: readonly string[]) =>
       warmup: { type: 'string', default: '1' },
       seed: { type: 'string', default: '1' },
       json: { type: 'string' },
+      share: { type: 'string' },
+      rounds: { type: 'string', default: '3' },
+      threads: { type: 'string', default: '1' },
+      'stream-cost': { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   }).values
@@ -294,6 +304,20 @@ export const run = async (args: readonly string[]): Promise<void> => {
   if (flags.help) {
     process.stdout.write(HELP)
     return
+  }
+  if (flags['stream-cost']) return (await import('./stream-cost.js')).runStreamCost()
+  if (flags.share !== undefined) {
+    const shape = shapes[flags.share]
+    const { runShare } = await import('./serve-share.js')
+    return runShare({
+      folder: shape === undefined ? flags.share : benchModel(shape),
+      streams: [1, 32],
+      promptTokens: 32,
+      outputTokens: 128,
+      requests: (streams) => (streams === 1 ? 3 : 2 * streams),
+      rounds: Number(flags.rounds),
+      threads: Number(flags.threads),
+    })
   }
   const random = createRandom(Number(flags.seed))
   const goodput = parseGoodput(flags.goodput)
