@@ -1,7 +1,7 @@
 // Prometheus metrics: vLLM's names, labels, types and buckets, so that its boards show our data, and
 // ours. Counters that the engine keeps are read from it when /metrics is asked.
 
-import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { Counter, Gauge, Histogram, type Metric, Registry } from 'prom-client'
 import { createFastHistogram } from './histogram.js'
 import type { Engine, EngineStats, Timings } from './types.js'
 
@@ -176,6 +176,34 @@ const addEngineMetrics = (registry: Registry, served: readonly Served[]): void =
   })
 }
 
+/** vLLM's buckets; the engine counts (kStepRowBounds in addon/engine/engine.h). */
+const STEP_ROWS = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384]
+
+const addIterationTokens = (registry: Registry, served: readonly Served[]): void => {
+  const name = 'vllm:iteration_tokens_total'
+  const values = () =>
+    served.flatMap(({ labels, stats }) => {
+      const { rows, steps, stepsByRows } = stats()
+      let running = 0
+      const buckets = STEP_ROWS.map((le, i) => {
+        running += stepsByRows[i] ?? 0
+        return { metricName: `${name}_bucket`, labels: { ...labels, le }, value: running }
+      })
+      return [
+        ...buckets,
+        { metricName: `${name}_bucket`, labels: { ...labels, le: '+Inf' }, value: steps },
+        { metricName: `${name}_sum`, labels, value: rows },
+        { metricName: `${name}_count`, labels, value: steps },
+      ]
+    })
+  const help = 'Tokens of a step.'
+  const metric = {
+    name,
+    get: async () => ({ name, help, type: 'histogram', values: values(), aggregator: 'sum' }),
+  }
+  registry.registerMetric(metric as unknown as Metric)
+}
+
 const addProcessMetrics = (registry: Registry): void => {
   const registers = [registry]
   new Gauge({
@@ -211,6 +239,7 @@ export const createMetrics = (): Metrics => {
     new Histogram({ name, help, labelNames: [...LABELS], buckets: [...buckets], registers })
 
   addEngineMetrics(registry, served)
+  addIterationTokens(registry, served)
   addProcessMetrics(registry)
   const perToken = createFastHistogram(
     registry,

@@ -202,6 +202,10 @@ export type EngineStats = {
   readonly blocksTotal: number
   readonly blocksUsed: number
   readonly blocksCached: number
+  /** Rows (tokens) of all steps. */
+  readonly rows: number
+  /** Steps with at most 1, 8, 16, 32, ... 16384 rows (each counted once), then those with more. */
+  readonly stepsByRows: readonly number[]
   readonly stepSecondsSum: number
   /** Seconds since the step loop last made progress while it had work; 0 when idle. */
   readonly lastStepAge: number

@@ -5,6 +5,7 @@
 // until the next drain_deltas().
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -57,6 +58,10 @@ struct EngineInfo {
   int32_t max_model_len = 0, max_seqs = 0, max_batched_tokens = 0, block_size = 0;
 };
 
+// Bounds of a histogram of steps by their rows (those of vLLM's iteration_tokens_total).
+inline constexpr std::array<int32_t, 13> kStepRowBounds = {1,   8,   16,   32,   64,   128,  256,
+                                                           512, 1024, 2048, 4096, 8192, 16384};
+
 struct EngineStats {  // counters since start, gauges now; readable from any thread
   int64_t steps = 0, prompt_tokens = 0, generated_tokens = 0, cached_tokens = 0, queried_tokens = 0;
   int64_t preemptions = 0, aborted = 0, finished_stop = 0, finished_length = 0, failed = 0, rejected = 0;
@@ -64,6 +69,9 @@ struct EngineStats {  // counters since start, gauges now; readable from any thr
   int64_t miss_never_seen = 0, miss_evicted = 0, miss_salt = 0;
   int32_t running = 0, waiting = 0, blocks_total = 0, blocks_used = 0, blocks_cached = 0;
   int64_t waiting_tokens = 0;
+  int64_t rows = 0;                     // of all steps
+  // Steps with at most kStepRowBounds[i] rows and more than the bound before; the last: even more.
+  std::array<int64_t, kStepRowBounds.size() + 1> steps_by_rows{};
   double step_seconds_sum = 0;          // time in steps
   double last_step_age = 0;             // seconds since the loop last made progress while it had work; 0 when idle
   int32_t last_step_rows = 0, last_step_seqs = 0;

@@ -394,6 +394,10 @@ Napi::Object info_object(Napi::Env env, const EngineInfo& info) {
 }
 
 Napi::Object stats_object(Napi::Env env, const EngineStats& s) {
+  auto steps_by_rows = Napi::Array::New(env, s.steps_by_rows.size());
+  for (size_t i = 0; i < s.steps_by_rows.size(); ++i) {
+    steps_by_rows.Set(uint32_t(i), double(s.steps_by_rows[i]));
+  }
   return Builder(env)
       .set("steps", double(s.steps))
       .set("promptTokens", double(s.prompt_tokens))
@@ -417,6 +421,8 @@ Napi::Object stats_object(Napi::Env env, const EngineStats& s) {
       .set("blocksTotal", s.blocks_total)
       .set("blocksUsed", s.blocks_used)
       .set("blocksCached", s.blocks_cached)
+      .set("rows", double(s.rows))
+      .put("stepsByRows", steps_by_rows)
       .set("stepSecondsSum", s.step_seconds_sum)
       .set("lastStepAge", s.last_step_age)
       .set("lastStepRows", s.last_step_rows)

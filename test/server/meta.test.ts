@@ -112,6 +112,8 @@ describe('models, tokens, metrics, pages', () => {
       'gpu_prefix_cache_queries_total',
       'num_preemptions_total',
       'cache_config_info',
+      'iteration_tokens_total_bucket',
+      'iteration_tokens_total_sum',
     ])
       assert.ok(
         text

@@ -270,6 +270,8 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
       blocksTotal: 64,
       blocksUsed: running.length,
       blocksCached: 0,
+      rows: generated,
+      stepsByRows: [steps, ...Array<number>(13).fill(0)],
       stepSecondsSum: 0,
       lastStepAge: 0,
       lastStepRows: running.length,
