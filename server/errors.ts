@@ -92,7 +92,8 @@ export const fromEngineError = (error: EngineError, retryAfter: () => number): A
       return queueFull(retryAfter())
     case 'invalid_argument':
     case 'unsupported':
-      return new ApiError(400, error.message)
+      // The engine's messages begin with the field.
+      return badRequest(error.message, /^([a-z_]+)(?:\[\d+\])?: /.exec(error.message)?.[1] ?? null)
     default:
       return new ApiError(500, error.message, { code: error.code })
   }

@@ -103,7 +103,8 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
   return {
     maxTokens,
     temperature,
-    topP,
+    // 0 means what a very small share means: the likeliest token alone.
+    topP: Math.max(topP, 1e-30),
     skipSpecialTokens: body.skip_special_tokens ?? true,
     ...(body.min_tokens !== undefined && { minTokens: body.min_tokens }),
     ...(topK !== undefined && { topK: Math.max(0, topK) }),
