@@ -29,7 +29,8 @@ class CpuDevice final : public Device {
 
   std::string name() const override {
     return std::string("cpu (") + isa_name(kernels_->isa) + ", " + std::to_string(pool_.size()) +
-           (pool_.size() == 1 ? " thread)" : " threads)");
+           (pool_.size() == 1 ? " thread" : " threads") +
+           (amx_is_distrusted() ? "; amx multiplied wrongly and is not used)" : ")");
   }
   DType activation_dtype() const override { return DType::f32; }
   size_t free_bytes() const override { return available_bytes(); }

@@ -1,6 +1,7 @@
 #include "cpu/isa.h"
 
 #include "cpu/kernels.h"
+#include "cpu/tile_check.h"
 
 #if defined(NEMOTRON_X86)
 #include <cpuid.h>
@@ -64,6 +65,11 @@ const Features& features() {
   static const Features f = detect();
   return f;
 }
+
+bool amx_is_right() {
+  static const bool right = same_products(*amx_kernels(), *avx512bf16_kernels());
+  return right;
+}
 #endif
 
 }  // namespace
@@ -88,10 +94,18 @@ bool isa_available(Isa isa) {
     case Isa::avx2: return f.avx2;
     case Isa::avx512: return f.avx512;
     case Isa::avx512bf16: return f.avx512bf16;
-    case Isa::amx: return f.amx;
+    case Isa::amx: return f.amx && amx_is_right();
   }
 #endif
   return isa == Isa::plain;
+}
+
+bool amx_is_distrusted() {
+#if defined(NEMOTRON_X86)
+  return features().amx && !amx_is_right();
+#else
+  return false;
+#endif
 }
 
 Isa best_isa() {
@@ -118,7 +132,8 @@ Status parse_isa(const std::string& name, Isa* out) {
     }
     have += have.empty() ? isa_name(isa) : std::string(", ") + isa_name(isa);
   }
-  return Status::invalid("instruction set \"" + name + "\" is not available; this machine has " + have);
+  return Status::invalid("instruction set \"" + name + "\" is not available; this machine has " +
+                         have);
 }
 
 }  // namespace nemotron::cpu

@@ -15,6 +15,9 @@ inline constexpr Isa kAllIsas[] = {Isa::plain, Isa::avx2, Isa::avx512, Isa::avx5
 
 const char* isa_name(Isa isa);
 bool isa_available(Isa isa);
+// The processor has AMX, but its tiles multiplied wrongly when they were asked (tile_check.h): not
+// available, and said in the device's name.
+bool amx_is_distrusted();
 // The fastest of the available ones.
 Isa best_isa();
 // "" chooses best_isa(); a name that is unknown or not available is an error that says what is.

@@ -264,10 +264,9 @@ struct Body {
     }
     if (nan) return -1;
     const float best = S::max_lane(top);
-    for (int64_t i = 0; i < n; ++i) {
-      if (x[i] == best) return i;
-    }
-    return -1;
+    int64_t next = 0;
+    int32_t at[16];
+    return find(x, n, best, &next, at, 16) > 0 ? at[0] : -1;
   }
 
   static double sum_exp(const float* x, int64_t n, float shift) {
@@ -297,12 +296,61 @@ struct Body {
                       int64_t room) {
     const F t = S::set1(threshold);
     int64_t found = 0, i = *next;
-    for (; i < n && found + 16 <= room; i += 16) {
+    for (; i < n && found + 16 <= room; i += 16) {  // stops at the first hit when room is 16
       uint32_t hit = S::ge(load_at_most(x + i, n - i), t);
       if (n - i < 16) hit &= (1u << (n - i)) - 1;
       for (; hit; hit &= hit - 1) out[found++] = int32_t(i + __builtin_ctz(hit));
     }
     *next = i;
+    return found;
+  }
+
+  // token_bits() of device/random.h for 64 ids, in loops that the compiler turns into vectors.
+  static inline void token_words(uint64_t seed, uint64_t position, uint32_t first, uint32_t* words) {
+    uint32_t c0[16], c1[16], c2[16], c3[16];
+    for (uint32_t i = 0; i < 16; ++i) {
+      c0[i] = first / 4 + i, c1[i] = 0, c2[i] = uint32_t(position), c3[i] = uint32_t(position >> 32);
+    }
+    uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+    for (int round = 0; round < 10; ++round) {
+      for (int i = 0; i < 16; ++i) {
+        const uint64_t p0 = uint64_t(0xD2511F53u) * c0[i], p1 = uint64_t(0xCD9E8D57u) * c2[i];
+        const uint32_t n0 = uint32_t(p1 >> 32) ^ c1[i] ^ k0, n2 = uint32_t(p0 >> 32) ^ c3[i] ^ k1;
+        c0[i] = n0, c1[i] = uint32_t(p1), c2[i] = n2, c3[i] = uint32_t(p0);
+      }
+      k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+    }
+    for (int i = 0; i < 16; ++i) {
+      words[i * 4] = c0[i], words[i * 4 + 1] = c1[i], words[i * 4 + 2] = c2[i], words[i * 4 + 3] = c3[i];
+    }
+  }
+
+  static int race(const float* x, int n, float threshold, float score, uint64_t seed,
+                  uint64_t position, uint32_t first, int32_t* out) {
+    const F t = S::set1(threshold);
+    uint64_t above = 0;
+    for (int i = 0; i < n; i += 16) {
+      uint64_t hit = S::ge(load_at_most(x + i, n - i), t);
+      if (n - i < 16) hit &= (1u << (n - i)) - 1;
+      above |= hit << i;
+    }
+    if (!above) return 0;
+    uint32_t words[64];
+    token_words(seed, position, first, words);
+    // x - log(-log u) > score means -log u < e^(x - score); and 1 - u <= -log u. The margin covers
+    // what exp() and the scalar logarithms round.
+    float rest[64];
+    for (int i = 0; i < 64; ++i) {
+      rest[i] = (float(int32_t(8388607u - (words[i] >> 9))) + 0.5f) * (0.999f / 8388608.0f);
+    }
+    const F by = S::set1(score);
+    int found = 0;
+    for (int i = 0; i < n; i += 16) {
+      uint32_t hit = uint32_t(above >> i) & 0xffffu;
+      if (!hit) continue;
+      hit &= S::ge(exp(S::sub(load_at_most(x + i, n - i), by)), S::load(rest + i));
+      for (; hit; hit &= hit - 1) out[found++] = int32_t(first) + i + __builtin_ctz(hit);
+    }
     return found;
   }
 
@@ -329,6 +377,7 @@ struct Body {
     k.sum_exp = sum_exp;
     k.divide = divide;
     k.find = find;
+    k.race = race;
     return k;
   }
 };

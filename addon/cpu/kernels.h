@@ -106,6 +106,10 @@ struct Kernels {
   // sum of exp(x - shift)
   double (*sum_exp)(const float* x, int64_t n, float shift) = nullptr;
   void (*divide)(float* x, float divisor, int64_t n) = nullptr;
+  // Of the (at most 64) ids from `first` on, a multiple of 64: those whose x is >= threshold and whose
+  // x + gumbel noise may exceed `score`. A quick test that never leaves out one that does.
+  int (*race)(const float* x, int n, float threshold, float score, uint64_t seed, uint64_t position,
+              uint32_t first, int32_t* out) = nullptr;
   // Ascending indices of the first `room` values >= threshold from `*next` on; *next is where to go on.
   int64_t (*find)(const float* x, int64_t n, float threshold, int64_t* next, int32_t* out,
                   int64_t room) = nullptr;

@@ -37,10 +37,10 @@ void Sampler::sample(float* logits, const SampleInput& in, SampleOutput* out) {
     out->id = in.target;
     out->score = logits[in.target];
   } else if (in.num_top < 0) {
-    draw(logits, in, out);
+    draw(logits, best, in, out);
   } else {
     std::copy(logits, logits + vocab_, changed_.begin());
-    draw(changed_.data(), in, out);
+    draw(changed_.data(), best, in, out);
   }
   if (in.num_top >= 0 && out->finite) report(logits, top, in.num_top, out);
 }
@@ -70,9 +70,11 @@ void Sampler::adjust(float* logits, const SampleInput& in) const {
   }
 }
 
-void Sampler::draw(float* logits, const SampleInput& in, SampleOutput* out) {
-  adjust(logits, in);
-  const int64_t best = kernels_->argmax(logits, vocab_);
+void Sampler::draw(float* logits, int64_t best, const SampleInput& in, SampleOutput* out) {
+  if (!in.bias.empty() || !in.counts.empty() || !in.banned.empty() || !in.allowed.empty()) {
+    adjust(logits, in);
+    best = kernels_->argmax(logits, vocab_);
+  }
   // A bias made a NaN, or nothing is left to choose from.
   if (best < 0 || logits[best] == -kInfinity) {
     out->finite = false;
@@ -91,15 +93,20 @@ void Sampler::draw(float* logits, const SampleInput& in, SampleOutput* out) {
   if (in.min_p > 0) threshold = std::max(threshold, top + std::log(in.min_p));
   threshold = std::max(std::min(threshold, top), top - kGumbelRange);
 
-  float score = -kInfinity;
-  int64_t next = 0;
-  while (next < vocab_) {
-    const int64_t found =
-        kernels_->find(logits, vocab_, threshold, &next, ids_.data(), int64_t(ids_.size()));
-    for (int64_t i = 0; i < found; ++i) {
-      const int32_t id = ids_[size_t(i)];
-      const float s = logits[id] + gumbel(token_bits(in.seed, in.position, uint32_t(id)));
-      if (s > score) score = s, out->id = id;
+  // The best id draws first: its score lets almost all others go by the quick test.
+  const auto noise = [&](int32_t id) {
+    return gumbel(token_bits(in.seed, in.position, uint32_t(id)));
+  };
+  float score = logits[best] + noise(int32_t(best));
+  int32_t some[64];
+  for (int64_t first = 0; first < vocab_; first += 64) {
+    const int n = int(std::min<int64_t>(64, vocab_ - first));
+    const int found = kernels_->race(logits + first, n, threshold, score, in.seed, in.position,
+                                     uint32_t(first), some);
+    for (int i = 0; i < found; ++i) {
+      const float s = logits[some[i]] + noise(some[i]);
+      // Ids come in order, but the best came first: a tie goes to the lower id.
+      if (s > score || (s == score && some[i] < out->id)) score = s, out->id = some[i];
     }
   }
   out->score = score;

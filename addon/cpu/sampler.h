@@ -22,7 +22,8 @@ class Sampler {
   void sample(float* logits, const SampleInput& in, SampleOutput* out);
 
  private:
-  void draw(float* logits, const SampleInput& in, SampleOutput* out);
+  // `best` is the id of the largest logit.
+  void draw(float* logits, int64_t best, const SampleInput& in, SampleOutput* out);
   void adjust(float* logits, const SampleInput& in) const;
   // Logprob and rank of out->id and the likeliest ids; `best` is the largest of the raw logits.
   void report(const float* logits, float best, int num_top, SampleOutput* out);

@@ -1,0 +1,93 @@
+#include "cpu/tile_check.h"
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "cpu/memory.h"
+#include "device/tensor.h"
+
+namespace nemotron::cpu {
+namespace {
+
+constexpr int kWidth = 96, kPanels = 5, kMostRows = 45;
+
+// Small numbers of many values, all exact in BF16 and E4M3.
+float value(uint32_t i) { return float(int32_t(i * 2654435761u >> 27) - 16) / 16.0f; }
+
+struct Product {
+  HugeBuffer a, b, c, scratch;
+};
+
+bool make(const Kernels& k, Format format, int rows, bool accumulate, std::vector<float>* out) {
+  const int padded = (rows + k.row_step - 1) / k.row_step * k.row_step;
+  const size_t panel_bytes = size_t(kWidth) * kPanel * format_bytes(format);
+  Product p;
+  if (!HugeBuffer::create(size_t(padded) * kWidth * sizeof(float), &p.a) ||
+      !HugeBuffer::create(panel_bytes * kPanels, &p.b) ||
+      !HugeBuffer::create(size_t(padded) * kPanels * kPanel * sizeof(float), &p.c) ||
+      !HugeBuffer::create(k.scratch_bytes + 64, &p.scratch)) {
+    return false;
+  }
+  for (int i = 0; i < padded * kWidth; ++i) {
+    if (k.a_is_bf16[int(format)]) {
+      p.a.as<uint16_t>()[i] = f32_to_bf16(value(uint32_t(i)));
+    } else {
+      p.a.as<float>()[i] = value(uint32_t(i));
+    }
+  }
+  for (int panel = 0; panel < kPanels; ++panel) {
+    for (int n = 0; n < kPanel; ++n) {
+      for (int at = 0; at < kWidth; ++at) {
+        const float w = value(uint32_t((panel * kPanel + n) * kWidth + at) + 7919u);
+        uint8_t* to =
+            p.b.data() + size_t(panel) * panel_bytes + panel_offset(format, size_t(at), size_t(n));
+        if (format == Format::bf16) {
+          const uint16_t bits = f32_to_bf16(w);
+          std::memcpy(to, &bits, 2);
+        } else {
+          *to = f32_to_e4m3(w);
+        }
+      }
+    }
+  }
+  const int stride = kPanels * kPanel;
+  for (int i = 0; i < padded * stride; ++i) p.c.as<float>()[i] = 0.25f;
+  if (k.enter) k.enter();
+  k.tile[int(format)]({.a = p.a.data(),
+                       .a_stride = kWidth,
+                       .rows = rows,
+                       .b = p.b.data(),
+                       .b_stride = int64_t(panel_bytes),
+                       .panels = kPanels,
+                       .k = kWidth,
+                       .c = p.c.as<float>(),
+                       .c_stride = stride,
+                       .accumulate = accumulate,
+                       .scratch = p.scratch.data()});
+  if (k.leave) k.leave();
+  out->assign(p.c.as<float>(), p.c.as<float>() + rows * stride);
+  return true;
+}
+
+}  // namespace
+
+bool same_products(const Kernels& tested, const Kernels& trusted) {
+  for (const Format format : {Format::bf16, Format::fp8}) {
+    for (const int rows : {1, 16, 17, kMostRows}) {
+      for (const bool accumulate : {false, true}) {
+        std::vector<float> got, want;
+        if (!make(tested, format, rows, accumulate, &got) ||
+            !make(trusted, format, rows, accumulate, &want)) {
+          return false;
+        }
+        for (size_t i = 0; i < want.size(); ++i) {
+          if (!(std::fabs(got[i] - want[i]) <= 1e-3f)) return false;
+        }
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace nemotron::cpu

@@ -1,0 +1,13 @@
+// A wrong answer is worse than a slow one: the tile kernels have been proven over emulated tiles,
+// but this machine's are asked once, before they are trusted.
+#pragma once
+
+#include "cpu/kernels.h"
+
+namespace nemotron::cpu {
+
+// Multiplies small matrices with both tables and compares: every format, rows and panels off the
+// tile sizes, with and without sums to go on from.
+bool same_products(const Kernels& tested, const Kernels& trusted);
+
+}  // namespace nemotron::cpu
