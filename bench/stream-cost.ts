@@ -10,9 +10,10 @@ import { startHarness } from '../test/server/harness.js'
 import { createScriptedEngine } from '../test/server/scripted-engine.js'
 
 const STREAMS = 32
-const TOKENS = 800
+const TOKENS = 1500
 const STEP_MS = 4
 const ROUNDS = 3
+const WARM_UP = 30
 const PIECE = ' word'
 const SCRIPT = {
   answer: () => ({ pieces: Array<string>(TOKENS).fill(PIECE) }),
@@ -22,12 +23,13 @@ const SCRIPT = {
 
 type Message = { readonly port: number } | { readonly cpu: number }
 
-const body = JSON.stringify({
-  model: 'tiny-reasoner',
-  stream: true,
-  max_tokens: TOKENS * PIECE.length,
-  messages: [{ role: 'user', content: 'Hi' }],
-})
+const bodyOf = (tokens: number): string =>
+  JSON.stringify({
+    model: 'tiny-reasoner',
+    stream: true,
+    max_tokens: tokens * PIECE.length,
+    messages: [{ role: 'user', content: 'Hi' }],
+  })
 
 const serveOurs = async (): Promise<number> => {
   const harness = await startHarness(SCRIPT)
@@ -39,7 +41,6 @@ const serveBare = (): Promise<number> => {
   const engine = createScriptedEngine(SCRIPT)
   const created = Math.floor(Date.now() / 1000)
   const server = createServer((request, response) => {
-    request.resume()
     response.writeHead(200, { 'content-type': 'text/event-stream' })
     const onDelta = ({ text, finish }: Delta) => {
       const chunk = {
@@ -53,7 +54,14 @@ const serveBare = (): Promise<number> => {
       response.write(`data: ${JSON.stringify(chunk)}\n\n`)
       if (finish) response.end('data: [DONE]\n\n')
     }
-    engine.submit({ promptTokenIds: [1], sampling: { maxTokens: 1 << 20 } }, onDelta)
+    let text = ''
+    request.on('data', (chunk) => {
+      text += chunk
+    })
+    request.on('end', () => {
+      const { max_tokens: maxTokens } = JSON.parse(text)
+      engine.submit({ promptTokenIds: [1], sampling: { maxTokens } }, onDelta)
+    })
   })
   return new Promise((resolve) => {
     server.listen(0, '127.0.0.1', () => resolve((server.address() as AddressInfo).port))
@@ -77,8 +85,9 @@ const receive = (from: ChildProcess): Promise<Message> =>
   new Promise((resolve) => from.once('message', resolve as (message: unknown) => void))
 
 /** Reads a stream to its end and throws it away. */
-const drainStream = (port: number): Promise<void> =>
+const drainStream = (port: number, tokens: number): Promise<void> =>
   new Promise((resolve, reject) => {
+    const body = bodyOf(tokens)
     const socket = createConnection(port, '127.0.0.1', () =>
       socket.write(
         `POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
@@ -93,9 +102,9 @@ const measure = async (kind: string): Promise<number> => {
   const server = fork(fileURLToPath(import.meta.url), [kind], { execArgv: process.execArgv })
   const first = await receive(server)
   const port = 'port' in first ? first.port : 0
-  await drainStream(port)
+  for (let i = 0; i < WARM_UP; i++) await drainStream(port, 50)
   server.send('start')
-  await Promise.all(Array.from({ length: STREAMS }, () => drainStream(port)))
+  await Promise.all(Array.from({ length: STREAMS }, () => drainStream(port, TOKENS)))
   server.send('read')
   const last = await receive(server)
   server.send('exit')
