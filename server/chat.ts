@@ -223,7 +223,7 @@ export const chatRoute =
       stream: body.stream === true,
       n: body.n,
     })
-    requirePlace(c, plan.model)
+    requirePlace(c, server, plan.model)
     if (body.stream !== true) return c.json(await collectChat(c, server, plan))
     const choices = Array.from({ length: body.n ?? 1 }, plan.makeChoice)
     await runAsStream(c, server, chatChunks(plan, choices), (handler) =>

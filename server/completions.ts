@@ -291,7 +291,7 @@ export const completionRoute =
       stream: body.stream === true,
       n: body.n,
     })
-    requirePlace(c, plan.model)
+    requirePlace(c, server, plan.model)
     if (body.stream !== true) return c.json(await collect(c, server, plan))
     await runAsStream(c, server, completionChunks(plan), (handler) => begin(c, plan, handler))
     return RESPONSE_ALREADY_SENT

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { ApiError, badRequest, errorBody, queueFull } from './errors.js'
 import { ignoredHeader } from './parse.js'
 import type { Run, RunHandler } from './run.js'
-import { addHeader, type Ctx, type ServedModel, type Server } from './served.js'
+import { addHeader, type Ctx, requireReady, type ServedModel, type Server } from './served.js'
 import { type EventStream, openEventStream } from './sse.js'
 import type { Delta } from './types.js'
 
@@ -14,8 +14,9 @@ export const noteIgnored = (c: Ctx, ignored: readonly string[]): void => {
   if (ignored.length > 0) addHeader(c, 'x-ignored-params', ignoredHeader(ignored))
 }
 
-/** After the body is known: this model's own queue, and a client that did not wait. */
-export const requirePlace = (c: Ctx, model: ServedModel): void => {
+/** After the body is known: this model's own queue, a client that did not wait, a server that did not. */
+export const requirePlace = (c: Ctx, server: Server, model: ServedModel): void => {
+  requireReady(server)
   if (c.env.outgoing.destroyed) throw clientGone()
   if (!model.gate.full()) return
   model.metrics.rejected()

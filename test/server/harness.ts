@@ -171,9 +171,17 @@ export const readEvents = async (response: Response) => {
 }
 
 /** Sends bytes, collects what comes until the other side closes. */
-export const rawRequest = (port: number, bytes: string | Buffer): Promise<string> =>
+export const rawRequest = (
+  port: number,
+  bytes: string | Buffer,
+  /** What is sent a moment later. */
+  later?: () => string,
+): Promise<string> =>
   new Promise((resolve, reject) => {
-    const socket = createConnection(port, '127.0.0.1', () => socket.write(bytes))
+    const socket = createConnection(port, '127.0.0.1', () => {
+      socket.write(bytes)
+      if (later) setTimeout(() => socket.write(later()), 100)
+    })
     let text = ''
     socket.on('data', (chunk) => {
       text += chunk
