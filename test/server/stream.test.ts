@@ -327,7 +327,7 @@ describe('draining', () => {
             return text
           },
         )
-        assert.match(await answer, /^HTTP\/1.1 503 [^]*"code":"draining"/)
+        assert.match(await answer, /^HTTP\/1.1 503 [\s\S]*"code":"draining"/)
       },
     )
   })
