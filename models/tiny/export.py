@@ -26,6 +26,7 @@ def main() -> None:
     args.target.mkdir(parents=True, exist_ok=True)
     save_file(model.tensors(), args.target / "model.safetensors", metadata={"format": "pt"})
     shape = config(model.shape, tied=not reward, bos=bos)
+    (args.target / "model.safetensors").chmod(0o644)
     write(args.target / "config.json", shape)
     generation = {"bos_token_id": bos, "eos_token_id": shape["eos_token_id"], "pad_token_id": tok.pad}
     sampling = {"do_sample": False} if reward else {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
