@@ -1,6 +1,7 @@
 // A server's life: listen at once, load the models, serve, drain, stop.
 
 import { existsSync, readFileSync } from 'node:fs'
+import { basename } from 'node:path'
 import type { Logger } from 'pino'
 import { ConfigError, type ModelSettings, modelSettings, type Settings } from './config.js'
 import { fetchModel } from './hub-model.js'
@@ -98,8 +99,9 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
   })
 
   const load = async (one: ModelSettings, left: number): Promise<ServedModel> => {
+    const name = one.names[0] ?? basename(one.model)
     const say = (detail: string) => {
-      if (phase.name === 'loading') phase = { name: 'loading', detail: `${one.model}: ${detail}` }
+      if (phase.name === 'loading') phase = { name: 'loading', detail: `${name}: ${detail}` }
     }
     say('finding its files')
     const folder = await fetchModel(one.model, progress, tell)
@@ -111,13 +113,13 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
       utilization: one.gpu_memory_utilization / left,
       metrics: server.metrics,
       hooks: {
-        onProgress: ({ phase: name, bytesDone, bytesTotal }) => {
-          say(`${name}, ${bytesDone} of ${bytesTotal} bytes`)
-          progress.update(`${one.model}: ${name}`, bytesDone, bytesTotal)
+        onProgress: ({ phase: part, bytesDone, bytesTotal }) => {
+          say(`${part}, ${bytesDone} of ${bytesTotal} bytes`)
+          progress.update(`${name}: ${part}`, bytesDone, bytesTotal)
         },
         onPlan: (plan) => {
           progress.finish()
-          tell(`${one.model}\n${plan.table}`)
+          tell(`${name}: ${one.model}\n${plan.table}`)
         },
         warn: (message) => {
           progress.finish()
