@@ -188,7 +188,7 @@ void BlockManager::match(Sequence& seq, Match* out) {
         find(seq.hashes[i], parent,
              std::span(seq.tokens).subspan(i * size_t(block_size_), size_t(block_size_)));
     if (id < 0) {
-      if (promised_.contains(seq.hashes[i])) out->promised = seq.hashes[i];
+      for (; i < limit && promised_.contains(seq.hashes[i]); ++i) out->promised = seq.hashes[i];
       return;
     }
     const Block& b = blocks_[size_t(id)];

@@ -47,7 +47,7 @@ class BlockManager {
   struct Match {
     std::vector<int32_t> blocks;
     int32_t from_free_list = 0;  // how many of them nobody holds now
-    uint64_t promised = 0;       // != 0: a running sequence is about to compute the next block
+    uint64_t promised = 0;       // != 0: running sequences are about to compute up to this block
   };
   void match(Sequence& seq, Match* out);
   // Still about to be computed by a running sequence.

@@ -32,10 +32,16 @@ EngineLoop::~EngineLoop() { close(); }
 // --------------------------------------------------------------------------------------
 
 Status EngineLoop::submit(Request request) {
-  if (Status s = validate(request, info_, num_tokens_); !s) return s;
-  auto state = make_request(std::move(request));
-  const int64_t tokens = state->choices.front()->num_prompt;
+  try {
+    if (Status s = validate(request, info_, num_tokens_); !s) return s;
+    return enqueue(make_request(std::move(request)));
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory("no host memory left for the request");
+  }
+}
 
+Status EngineLoop::enqueue(std::unique_ptr<RequestState> state) {
+  const int64_t tokens = state->choices.front()->num_prompt;
   const std::lock_guard lock(mutex_);
   Shared& q = shared_;
   const auto refuse = [&q](std::string why) {
@@ -152,23 +158,32 @@ void EngineLoop::close() {
 // ----------------------------------------------------------------------------------------
 
 void EngineLoop::run() {
-  while (drain_inbox()) {
-    StepBuffer& next = buffers_[launched_ % StepRunner::kMaxInFlight];
-    next.plan.clear();
-    if (options_.run_ahead || launched_ == committed_) scheduler_.schedule(&next.plan);
-    const bool launching = !next.plan.empty();
-    if (launching) launch(next);
-    deliver();
-    const int64_t in_flight = launched_ - committed_;
-    if (in_flight == StepRunner::kMaxInFlight || (in_flight > 0 && !launching)) {
-      commit();
-    } else if (in_flight == 0 && next.plan.preempted == 0 && scheduler_.has_work()) {
-      fail_engine(Status::internal("the scheduler found nothing to run although requests wait"));
+  for (bool open = true; open;) {
+    try {
+      while ((open = drain_inbox())) turn();
+      end_all(Finish::abort, {});
+      while (committed_ < launched_) commit();
+      deliver();
+    } catch (const std::exception& e) {  // out of host memory, most likely
+      open = true;
+      fail_engine(Status::internal(std::string("the engine failed: ") + e.what()));
     }
   }
-  end_all(Finish::abort, {});
-  while (committed_ < launched_) commit();
+}
+
+void EngineLoop::turn() {
+  StepBuffer& next = buffers_[launched_ % StepRunner::kMaxInFlight];
+  next.plan.clear();
+  if (options_.run_ahead || launched_ == committed_) scheduler_.schedule(&next.plan);
+  const bool launching = !next.plan.empty();
+  if (launching) launch(next);
   deliver();
+  const int64_t in_flight = launched_ - committed_;
+  if (in_flight == StepRunner::kMaxInFlight || (in_flight > 0 && !launching)) {
+    commit();
+  } else if (in_flight == 0 && next.plan.preempted == 0 && scheduler_.has_work()) {
+    fail_engine(Status::internal("the scheduler found nothing to run although requests wait"));
+  }
 }
 
 // Sleeps while there is nothing to do. False: closing.
@@ -214,6 +229,7 @@ void EngineLoop::launch(StepBuffer& step) {
       return fail_engine(Status::internal("broken invariant: " + wrong));
     }
   }
+  step.build();
   const double now = now_seconds();
   for (const PlannedSpan& span : step.plan.spans) {
     Sequence& seq = *span.seq;
@@ -224,9 +240,8 @@ void EngineLoop::launch(StepBuffer& step) {
     count_admission(seq);
   }
   counters_.preemptions += step.plan.preempted;
-  step.build();
-  if (launched_++ == committed_) step_began_ = now;
   runner_->launch(&step);
+  if (launched_++ == committed_) step_began_ = now;
 }
 
 void EngineLoop::count_admission(const Sequence& seq) {
@@ -281,6 +296,9 @@ void EngineLoop::commit() {
   step_began_ = now;
   ++counters_.steps;
   counters_.last_step_rows = step.plan.rows;
+  counters_.rows += step.plan.rows;
+  const auto bound = std::lower_bound(kStepRowBounds.begin(), kStepRowBounds.end(), step.plan.rows);
+  ++counters_.steps_by_rows[size_t(bound - kStepRowBounds.begin())];
   counters_.last_step_seqs = int32_t(step.plan.spans.size());
   for (const PlannedSpan& span : step.plan.spans) {
     --span.seq->request->in_flight;

@@ -30,6 +30,7 @@ class EngineLoop final : public Engine {
 
  private:
   std::unique_ptr<RequestState> make_request(Request request) const;
+  Status enqueue(std::unique_ptr<RequestState> state);
 
   struct Shared {  // under mutex_, any thread
     std::vector<std::unique_ptr<RequestState>> submitted;
@@ -46,6 +47,7 @@ class EngineLoop final : public Engine {
 
   // Engine thread.
   void run();
+  void turn();
   bool drain_inbox();
   void launch(StepBuffer& step);
   void deliver();

@@ -112,12 +112,18 @@ RankRunner::~RankRunner() {
 
 void RankRunner::run(const Setup& setup) {
   Rank rank;
-  const Status status = setup(&rank, [this](const std::function<void()>& f) {
+  const OnCaller on_caller = [this](const std::function<void()>& f) {
     std::unique_lock lock(mutex_);
     for_caller_ = &f;
     from_rank_.notify_one();
     to_rank_.wait(lock, [this] { return !for_caller_; });
-  });
+  };
+  Status status;
+  try {
+    status = setup(&rank, on_caller);
+  } catch (const std::exception& e) {
+    status = Status::out_of_memory(std::string("loading the model: ") + e.what());
+  }
   std::unique_lock lock(mutex_);
   setup_status_ = status;
   ready_ = true;  // `setup` is gone from here on

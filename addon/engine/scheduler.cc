@@ -41,12 +41,14 @@ void Scheduler::schedule(StepPlan* plan) {
     Sequence& seq = *running_[i];
     if (seq.gap() == 1 && make_room(seq, plan)) plan_rows(seq, plan);
   }
-  // Prompts, and generated tokens that are computed again after a preemption.
+  // Prompts, and generated tokens that are computed again after a preemption. Each leaves a quarter
+  // of what is left to those behind it, so that short prompts need not wait for the end of a long
+  // one.
   for (size_t i = 0; i < running_.size() && budget(*plan) > 0; ++i) {
-    Sequence& seq = *running_[i];
-    if (seq.gap() > 1) plan_rows(seq, plan);
+    if (running_[i]->gap() > 1) plan_rows(*running_[i], plan);
   }
   if (plan->preempted == 0) admit(plan);
+  spend_rest(plan);
   add_drafts(plan);
 
   // Steps run in launch order, so whatever this one computes is there for the next one to share.
@@ -75,8 +77,8 @@ bool Scheduler::make_room(Sequence& seq, StepPlan* plan) {
   return true;
 }
 
-// A token of it that is still in flight is committed before the next plan that admits anybody: this one
-// does not, and at most two steps are in flight.
+// A token of it that is still in flight is committed before the next plan that admits anybody: this
+// one does not, and at most two steps are in flight.
 void Scheduler::preempt(Sequence& seq) {
   blocks_->release(seq);
   free_slots_.push_back(seq.slot);
@@ -119,6 +121,13 @@ void Scheduler::admit(StepPlan* plan) {
   }
 }
 
+// What nobody behind them wanted goes to the first prompts.
+void Scheduler::spend_rest(StepPlan* plan) {
+  for (PlannedSpan& span : plan->spans) {
+    if (!span.draws) add_rows(span, budget(*plan), plan);
+  }
+}
+
 // Guesses take only what is left of the budget and of the free blocks.
 void Scheduler::add_drafts(StepPlan* plan) {
   for (PlannedSpan& span : plan->spans) {
@@ -134,19 +143,25 @@ void Scheduler::add_drafts(StepPlan* plan) {
   }
 }
 
+// A prompt takes three quarters of the budget that is left, or all it needs.
 void Scheduler::plan_rows(Sequence& seq, StepPlan* plan) {
-  PlannedSpan span;
+  PlannedSpan& span = plan->spans.emplace_back();
   span.seq = &seq;
   span.first = seq.num_computed;
-  span.rows = std::min(seq.gap(), budget(*plan));
   span.generated = span.first >= seq.num_prompt;
+  add_rows(span, budget(*plan) - budget(*plan) / 4, plan);
+}
+
+void Scheduler::add_rows(PlannedSpan& span, int32_t most, StepPlan* plan) {
+  Sequence& seq = *span.seq;
+  int32_t rows = std::min(seq.gap(), most);
   // A span is of one kind (the kind picks the kernels), so a chunk ends where the prompt ends.
-  if (!span.generated) span.rows = std::min(span.rows, seq.num_prompt - span.first);
-  seq.num_computed += span.rows;
+  if (!span.generated) rows = std::min(rows, seq.num_prompt - seq.num_computed);
+  span.rows += rows;
+  plan->rows += rows;
+  seq.num_computed += rows;
   span.draws = seq.draws && seq.num_computed == seq.total();
   seq.pending += span.draws;
-  plan->rows += span.rows;
-  plan->spans.push_back(span);
 }
 
 std::string Scheduler::check_invariants() const {

@@ -66,8 +66,10 @@ class Scheduler {
   bool make_room(Sequence& seq, StepPlan* plan);
   void preempt(Sequence& seq);
   void admit(StepPlan* plan);
+  void spend_rest(StepPlan* plan);
   void add_drafts(StepPlan* plan);
   void plan_rows(Sequence& seq, StepPlan* plan);
+  void add_rows(PlannedSpan& span, int32_t most, StepPlan* plan);
   int32_t budget(const StepPlan& plan) const { return options_.max_batched_tokens - plan.rows; }
 
   const SchedulerOptions options_;
