@@ -4,7 +4,7 @@
 // --long adds test/**/*.long.test.ts, ctest's label "long", and NEMOTRON_TEST_LONG=1 for the rest.
 
 import { spawn, spawnSync } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -32,7 +32,8 @@ const step = (what, command, args) => {
     console.log('0 passed, 1 failed')
     process.exit(1)
   }
-  console.log(`${what} (${((Date.now() - began) / 1000).toFixed(1)} s)`)
+  const seconds = (Date.now() - began) / 1000
+  if (seconds >= 1) console.log(`${what} (${seconds.toFixed(1)} s)`)
   return stdout
 }
 
@@ -58,14 +59,18 @@ const capture = (command, args) =>
     })
   })
 
-const number = (text, pattern) => Number(text.match(pattern)?.[1] ?? 0)
+const number = (text, pattern) => {
+  const found = text.match(pattern)?.[1]
+  return found === undefined ? undefined : Number(found)
+}
 
 const runSuite = async ({ name, command, args, count }) => {
   const began = Date.now()
   const { ok, output } = await capture(command, args)
   const counted = count(output)
-  const passed = counted.passed
-  const failed = ok ? 0 : Math.max(counted.failed, 1)
+  // An executable that counts nothing is one test.
+  const passed = counted.passed ?? (ok ? 1 : 0)
+  const failed = ok ? 0 : Math.max(counted.failed ?? 0, 1)
   total.passed += passed
   total.failed += failed
   const seconds = ((Date.now() - began) / 1000).toFixed(1)
@@ -85,25 +90,46 @@ const countCpp = (output) => ({
 
 const countNode = (output) => ({
   passed: number(output, /^ℹ pass (\d+)$/m),
-  failed: number(output, /^ℹ fail (\d+)$/m) + number(output, /^ℹ cancelled (\d+)$/m),
+  failed: (number(output, /^ℹ fail (\d+)$/m) ?? 0) + (number(output, /^ℹ cancelled (\d+)$/m) ?? 0),
   skipped: [...new Set([...output.matchAll(/^\s*﹣ (.*)$/gm)].map(([, line]) => line))],
 })
 
+const listCpp = () =>
+  JSON.parse(step('list the C++ tests', 'ctest', ['--test-dir', build, '--show-only=json-v1']))
+    .tests
+
+const isLong = ({ properties = [] }) =>
+  properties.some(({ name, value }) => name === 'LABELS' && value.includes('long'))
+
+/** What is below test/ and nothing else: no benches. */
+const buildCpp = () => {
+  const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism())
+  const what = existsSync(join(build, 'build.ninja'))
+    ? [build, '--target', 'test/all']
+    : [join(build, 'test')]
+  step('build the C++ tests', 'cmake', ['--build', ...what, '--parallel', jobs])
+}
+
 const cppSuites = () => {
-  const { tests } = JSON.parse(
-    step('list the C++ tests', 'ctest', ['--test-dir', build, '--show-only=json-v1']),
-  )
-  return tests.flatMap(({ name, command, properties }) => {
-    const labels = properties?.find((property) => property.name === 'LABELS')?.value ?? []
-    if (!command || (labels.includes('long') && !long)) return []
-    return [{ name, command: command[0], args: command.slice(1), count: countCpp }]
-  })
+  const chosen = (suite) => (long || !isLong(suite)) && isWanted(suite.name)
+  if (!listCpp().some(chosen)) return []
+  buildCpp()
+  // Listed again: ctest knows a command only when its executable is there.
+  return listCpp()
+    .filter(chosen)
+    .map(({ name, command = [name] }) => ({
+      name,
+      command: command[0],
+      args: command.slice(1),
+      count: countCpp,
+    }))
 }
 
 const nodeSuites = () =>
   readdirSync(join(root, 'test'), { recursive: true })
     .filter((path) => path.endsWith('.test.ts') && (long || !path.endsWith('.long.test.ts')))
     .sort()
+    .filter(isWanted)
     .map((path) => ({
       name: path.replace(/\.test\.ts$/, ''),
       command: process.execPath,
@@ -113,10 +139,8 @@ const nodeSuites = () =>
 
 const began = Date.now()
 step('build the addon and dist', process.execPath, [join(root, 'scripts/install.mjs')])
-const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism())
-step('build the C++ tests', 'cmake', ['--build', build, '--parallel', jobs])
 // Two at a time: a suite waits for processes it starts about as long as it computes.
-const suites = [...cppSuites(), ...nodeSuites()].filter(({ name }) => isWanted(name))
+const suites = [...cppSuites(), ...nodeSuites()]
 const work = async () => {
   for (let suite = suites.shift(); suite; suite = suites.shift()) await runSuite(suite)
 }
