@@ -35,7 +35,6 @@ torch.set_num_interop_threads(1)
 torch.manual_seed(1)
 
 
-
 def load():
     start = time.perf_counter()
     model = AutoModelForCausalLM.from_pretrained(
