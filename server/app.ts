@@ -18,7 +18,7 @@ import { modelRoute, modelsRoute } from './models.js'
 import { observe } from './observe.js'
 import { classifyRoute, poolingRoute, rewardRoute } from './reward.js'
 import type { Ctx, Env, Server } from './served.js'
-import { detokenizeRoute, renderRoute, tokenizeRoute } from './tokenize.js'
+import { detokenizeRoute, renderRoute, tokenizeRoute, tokenizerInfoRoute } from './tokenize.js'
 
 type Route = {
   readonly method: 'GET' | 'POST'
@@ -39,6 +39,7 @@ export const routes = (server: Server): readonly Route[] => [
   { method: 'GET', path: '/v1/models/:id{.+}', handler: modelRoute(server) },
   { method: 'POST', path: '/tokenize', handler: tokenizeRoute(server) },
   { method: 'POST', path: '/detokenize', handler: detokenizeRoute(server) },
+  { method: 'GET', path: '/tokenizer_info', handler: tokenizerInfoRoute(server) },
   { method: 'GET', path: '/version', handler: versionRoute(server) },
   { method: 'GET', path: '/metrics', handler: metricsRoute(server) },
   { method: 'GET', path: '/health', open: true, handler: healthRoute(server) },

@@ -10,9 +10,9 @@ import { createEngine } from './engine.js'
 import { createGate } from './gate.js'
 import type { Metrics } from './metrics.js'
 import { createReadout } from './readout.js'
-import { findEntry, type ModelProfile, makeProfile } from './registry.js'
+import { findEntry, makeProfile } from './registry.js'
 import type { GenerationDefaults, ServedModel } from './served.js'
-import { type ChatTemplate, createTemplate } from './template.js'
+import { createTemplate } from './template.js'
 import { loadTokenizer } from './tokenizer.js'
 import type { EngineOptions, LoadProgress, MemoryPlan, Tokenizer } from './types.js'
 
@@ -102,7 +102,7 @@ export const findTemplate = async (
   }
 }
 
-const tokenNames = (config: TokenizerConfig, tokenizer: Tokenizer): Record<string, string> => {
+const namesOf = (config: TokenizerConfig, tokenizer: Tokenizer): Record<string, string> => {
   const names: Record<string, string> = {}
   for (const key of ['bos_token', 'eos_token', 'pad_token', 'unk_token'] as const) {
     const token = config[key]
@@ -132,18 +132,19 @@ export const openTemplate = async (
   settings: { readonly name: string; readonly file: string | undefined },
   tokenizer: Tokenizer,
   warn: (message: string) => void,
-): Promise<{ readonly template: ChatTemplate; readonly profile: ModelProfile }> => {
+): Promise<Pick<ServedModel, 'template' | 'tokenNames' | 'profile'>> => {
   const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
   const { source, own, warning } = await findTemplate(folder, settings, tokenizer)
   if (warning !== undefined) warn(warning)
   const profile = makeProfile(settings.name, own ? source : '')
+  const tokens = namesOf(config, tokenizer)
   const template = createTemplate({
     source,
     tokenizer,
-    tokens: tokenNames(config, tokenizer),
+    tokens,
     reasoning: profile.reasoning !== undefined,
   })
-  return { template, profile }
+  return { template, tokenNames: tokens, profile }
 }
 
 export type LoadHooks = {
@@ -195,7 +196,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
   const [id = isFolder ? basename(resolve(settings.model)) : settings.model, ...aliases] =
     settings.names
   const tokenizer = await loadTokenizer(folder)
-  const { template, profile } = await openTemplate(
+  const { template, tokenNames, profile } = await openTemplate(
     folder,
     { name: settings.model, file: settings.chat_template },
     tokenizer,
@@ -223,6 +224,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     engine,
     tokenizer,
     template,
+    tokenNames,
     profile,
     generation,
     readout: createReadout(engine.info, settings.reward ?? profile.entry?.reward),

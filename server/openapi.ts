@@ -81,6 +81,7 @@ export const openApiDocument = (version: string) => {
       ),
       '/tokenize': post('Text or a conversation to tokens.', 'TokenizeRequest', 'The tokens.'),
       '/detokenize': post('Tokens to text.', 'DetokenizeRequest', 'The text.'),
+      '/tokenizer_info': get('Names of control tokens and the chat template.'),
       '/v1/models': get('The models of this server.'),
       '/v1/models/{id}': {
         parameters: [{ name: 'id', in: 'path', required: true, schema: { type: 'string' } }],

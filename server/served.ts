@@ -31,6 +31,8 @@ export type ServedModel = {
   readonly engine: Engine
   readonly tokenizer: Tokenizer
   readonly template: ChatTemplate
+  /** bos_token, eos_token and the like; '' where there is none. */
+  readonly tokenNames: Readonly<Record<string, string>>
   readonly profile: ModelProfile
   readonly generation: GenerationDefaults
   /** What a reward model's outputs mean; of a chat model, unused. */

@@ -46,6 +46,17 @@ export const tokenizeRoute = (server: Server) => async (c: Ctx) => {
   })
 }
 
+/** As vLLM's: what a client needs to render and count by itself. */
+export const tokenizerInfoRoute = (server: Server) => (c: Ctx) => {
+  requireReady(server, 'show')
+  const model = modelOf(server, c.req.query('model'))
+  return c.json({
+    ...model.tokenNames,
+    chat_template: model.template.source,
+    model_max_length: model.engine.info.maxModelLen,
+  })
+}
+
 export const detokenizeRoute = (server: Server) => async (c: Ctx) => {
   const body = await readRequest(c, server, DetokenizeRequest)
   const model = modelOf(server, body.model)

@@ -52,6 +52,8 @@ export type Harness = {
   readonly close: () => Promise<void>
 }
 
+const NAMES = { bos_token: '<|begin_of_text|>', eos_token: '<|eot_id|>' }
+
 const CONFIG: HttpConfig = {
   apiKeys: [],
   allowedOrigins: ['*'],
@@ -80,10 +82,11 @@ const makeModel = (
     created: 1_700_000_000,
     engine,
     tokenizer,
+    tokenNames: NAMES,
     template: createTemplate({
       source,
       tokenizer,
-      tokens: { bos_token: '<|begin_of_text|>', eos_token: '<|eot_id|>' },
+      tokens: NAMES,
       reasoning: profile.reasoning !== undefined,
     }),
     profile,

@@ -64,6 +64,13 @@ describe('models, tokens, metrics, pages', () => {
     assert.deepEqual(parsed.tokens, tokens.tokens)
   })
 
+  test('tokenizer_info, as lm_eval asks for it', async () => {
+    const info = await get('/tokenizer_info')
+    assert.equal(info.eos_token, '<|eot_id|>')
+    assert.equal(info.bos_token, '<|begin_of_text|>')
+    assert.match(info.chat_template, /start_header_id/)
+  })
+
   test('version', async () => assert.match((await get('/version')).version, /^\d+\.\d+\.\d+/))
 
   test("every series of vLLM's usual board is there", async () => {
