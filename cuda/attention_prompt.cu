@@ -35,7 +35,7 @@ GPU_DEVICE int key_place(int key, int chunk) {
 }
 
 template <int kDim, bool kFp8>
-__global__ void __launch_bounds__(kThreads) attention_prompt_kernel(AttentionArgs p) {
+__global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(AttentionArgs p) {
   using S = Shape<kDim, kFp8>;
   using H = Head<kDim, kFp8>;
   pdl_launch_dependents();

@@ -65,7 +65,8 @@ class CudaDevice final : public Device {
     allow_attention_prompt(queue());
     if (!context_.check_launches()) return wrong_architecture();
     if (Status s = reserve(slots_, kSlots * sizeof(int32_t)); !s) return s;
-    return products_.open();
+    products_.open();
+    return {};
   }
 
   std::string name() const override {
@@ -168,7 +169,8 @@ class CudaDevice final : public Device {
     auto* to = out.as<float>();
     if (generated > 0) gemm_decode_store(queue(), decode(in, m, generated, false), to, m.rows);
     if (rows > generated) {
-      products_.store(prompt(in, m, generated, rows), to + int64_t(generated) * m.rows, m.rows);
+      if (!need_products(m, rows - generated)) return;
+      products_.store(prompt(in, m, generated, rows), to + int64_t(generated) * m.rows);
     }
     context_.check_launches();
   }
@@ -236,6 +238,12 @@ class CudaDevice final : public Device {
     drop_graphs();
     return {};
   }
+  // What prompt rows times w take beside their operands; prepare() has reserved it for all weights.
+  bool need_products(const Matrix& w, int32_t rows) {
+    if (!need(products_work_, products_.workspace_bytes(w, rows))) return false;
+    products_.set_workspace(products_work_.data);
+    return true;
+  }
   // In a step: a failure is sticky.
   bool need(Block& b, size_t bytes) {
     Status s = reserve(b, bytes);
@@ -297,6 +305,9 @@ class CudaDevice final : public Device {
     if (s) s = reserve(partial_state_, size_t(max_items_) * heads * sizeof(float2));
     if (s) s = reserve(products_out_, size_t(std::min<int32_t>(limits.max_rows, kPromptSlice)) *
                                           size_t(std::max(2 * limits.intermediate, q_cols + 2 * kv.kv_heads * kv.head_dim) + 8) * 2);
+    size_t most = 0;
+    for (const auto& w : weights_) most = std::max(most, products_.workspace_bytes(*w, limits.max_rows));
+    if (s) s = reserve(products_work_, most);
     if (s) s = reserve(results_, results_bytes(2 * rows + size_t(limits.max_samples)));
     if (s) s = reserve_results_host(results_.bytes);
     if (!s) return s.within("workspace");
@@ -524,9 +535,14 @@ class CudaDevice final : public Device {
     return {normed_.as<uint16_t>(), w.k};
   }
 
+  bool need_slice(const Matrix& w, int32_t rows, int64_t stride) {
+    return need_products(w, rows) &&
+           need(products_out_, size_t(std::min(rows, kPromptSlice)) * size_t(stride) * 2);
+  }
+
   void run_attention_input(const Op& op, int32_t bucket) {
     const Matrix& w = *static_cast<const Matrix*>(op.weight);
-    const int32_t generated = generated_of(op.n);
+    const int32_t generated = bucket > 0 ? op.n : generated_of(op.n);
     const Activations a = normed(op, w, nullptr, bucket);
     if (!a.data) return;
     RopeStore rope;
@@ -538,7 +554,7 @@ class CudaDevice final : public Device {
     rope.q_heads = limits_.q_heads;
     if (generated > 0) gemm_decode_rope(queue(), decode(a, w, generated, bucket), rope);
     rope.stride = (int64_t(w.rows) + 7) / 8 * 8;
-    if (op.n > generated && !need(products_out_, size_t(std::min(op.n - generated, kPromptSlice)) * size_t(rope.stride) * 2)) return;
+    if (op.n > generated && !need_slice(w, op.n - generated, rope.stride)) return;
     rope.qkv = products_out_.as<const uint16_t>();
     for (int32_t at = generated; at < op.n; at += kPromptSlice) {
       rope.first_row = at;
@@ -575,23 +591,24 @@ class CudaDevice final : public Device {
 
   void run_residual(const Op& op, int32_t bucket) {
     const Matrix& w = *static_cast<const Matrix*>(op.weight);
-    const int32_t generated = generated_of(op.n);
+    const int32_t generated = bucket > 0 ? op.n : generated_of(op.n);
     const Activations a = padded(static_cast<const uint16_t*>(op.in), op.n, w);
     if (!a.data) return;
     auto* x = static_cast<float*>(op.out);
     if (generated > 0) gemm_decode_add(queue(), decode(a, w, generated, bucket), x, w.rows);
-    if (op.n > generated) products_.add(prompt(a, w, generated, op.n), x + int64_t(generated) * w.rows, w.rows);
+    if (op.n == generated || !need_products(w, op.n - generated)) return;
+    products_.add(prompt(a, w, generated, op.n), x + int64_t(generated) * w.rows);
   }
 
   void run_mlp(const Op& op, int32_t bucket) {
     const Matrix& w = *static_cast<const Matrix*>(op.weight);
-    const int32_t generated = generated_of(op.n), inner = w.rows / 2;
+    const int32_t generated = bucket > 0 ? op.n : generated_of(op.n), inner = w.rows / 2;
     const Activations a = normed(op, w, nullptr, bucket);
     if (!a.data) return;
     auto* h = static_cast<uint16_t*>(op.out);
     if (generated > 0) gemm_decode_silu(queue(), decode(a, w, generated, bucket), h, inner);
     const int64_t stride = (int64_t(w.rows) + 7) / 8 * 8;
-    if (op.n > generated && !need(products_out_, size_t(std::min(op.n - generated, kPromptSlice)) * size_t(stride) * 2)) return;
+    if (op.n > generated && !need_slice(w, op.n - generated, stride)) return;
     for (int32_t at = generated; at < op.n; at += kPromptSlice) {
       const int32_t n = std::min(kPromptSlice, op.n - at);
       products_.bf16(prompt(a, w, at, at + n), products_out_.as<uint16_t>(), stride);
@@ -629,7 +646,7 @@ class CudaDevice final : public Device {
   StepLimits limits_;
   std::vector<KvLayer> layers_;
   std::vector<std::unique_ptr<Matrix>> weights_;
-  Block cache_, inv_freq_, slots_, normed_, angles_, partial_, partial_state_, products_out_;
+  Block cache_, inv_freq_, slots_, normed_, angles_, partial_, partial_state_, products_out_, products_work_;
   Block results_;                    // uint32 faults, then SampleOutput from byte 16
   uint8_t* results_host_ = nullptr;  // pinned
   int32_t max_items_ = 1;

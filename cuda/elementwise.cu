@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kThreads) pack_rows_kernel(PackRows p) {
   const int bytes = p.dtype == DType::f32 ? 4 : p.dtype == DType::fp8_e4m3 ? 1 : 2;
   const uint8_t* in = p.source + int64_t(row) * p.cols * bytes;
   uint8_t* out = p.out + int64_t(row) * p.out_stride;
-  float by = 1.0f, scale = 1.0f;
+  float divisor = 1.0f, scale = 1.0f;
   if (p.quantise) {
     float most = 0;
     for (int i = int(threadIdx.x); i < p.cols; i += kThreads) {
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kThreads) pack_rows_kernel(PackRows p) {
     }
     most = block_max(most, scratch);
     scale = most > 0 ? most / 448.0f : 1.0f;
-    by = 1.0f / scale;
+    divisor = scale;
   }
   if (threadIdx.x == 0 && p.out_scale) {
     if (p.source_scales > 0) scale *= p.source_scale[p.source_scales == 1 ? 0 : row];
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kThreads) pack_rows_kernel(PackRows p) {
   for (int i = int(threadIdx.x); i < p.k; i += kThreads) {
     if (p.fp8) {
       uint8_t v = 0;
-      if (i < p.cols) v = p.dtype == DType::fp8_e4m3 ? in[i] : to_e4m3(source_value(in, p.dtype, i) * by);
+      if (i < p.cols) v = p.dtype == DType::fp8_e4m3 ? in[i] : to_e4m3(source_value(in, p.dtype, i) / divisor);
       out[fp8_place(i)] = v;
     } else {
       reinterpret_cast<uint16_t*>(out)[i] = i < p.cols ? to_bf16(source_value(in, p.dtype, i)) : uint16_t(0);

@@ -29,10 +29,12 @@ GPU_DEVICE void store_rotated(const RopeStore& p, int row, int kv_slot, int head
   const int64_t at = ((int64_t(kv_slot / p.kv.block_size) * kv_heads + kv_head) * p.kv.block_size +
                       kv_slot % p.kv.block_size) * dim;
   uint8_t* cache = is_k ? p.kv.k : p.kv.v;
+  const float scale = is_k ? p.kv.k_scale : p.kv.v_scale;
+  lo /= scale;
+  hi /= scale;
   if (p.kv.fp8) {
-    const float by = 1.0f / (is_k ? p.kv.k_scale : p.kv.v_scale);
-    cache[at + (is_k ? fp8_place(i) : i)] = gpu::to_e4m3(lo * by);
-    cache[at + (is_k ? fp8_place(i + half) : i + half)] = gpu::to_e4m3(hi * by);
+    cache[at + (is_k ? fp8_place(i) : i)] = gpu::to_e4m3(lo);
+    cache[at + (is_k ? fp8_place(i + half) : i + half)] = gpu::to_e4m3(hi);
   } else {
     auto* c = reinterpret_cast<uint16_t*>(cache);
     c[at + i] = gpu::to_bf16(lo);

@@ -23,9 +23,9 @@ constexpr float kGumbelRange = 20.0f;  // gumbel() lies in [-2.9, 16.7]
 
 GPU_DEVICE float infinity() { return as_float(0x7f800000u); }
 
-// Orders like the float; NaN above everything.
+// Orders like the float (the zeros are equal); NaN above everything.
 GPU_DEVICE uint32_t float_key(float f) {
-  const uint32_t u = as_uint(f);
+  const uint32_t u = f == 0 ? 0 : as_uint(f);
   if ((u & 0x7fffffffu) > 0x7f800000u) return 0xffffffffu;
   return u & 0x80000000u ? ~u : u | 0x80000000u;
 }
@@ -271,7 +271,7 @@ GPU_DEVICE void report(const Work& w, const float* x, int vocab, float most, int
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     sample_kernel(uint8_t* step, int first, float* logits, int vocab, int32_t* slots, SampleOutput* outputs) {
   pdl_launch_dependents();
   const auto* header = reinterpret_cast<const StepHeader*>(step);

@@ -130,6 +130,9 @@ struct DeviceOptions {
   int32_t index = 0;        // which GPU
   int32_t threads = 0;      // CPU: 0 = one per hardware thread
   std::string isa;          // CPU: "", "plain", "avx2", "avx512", "amx"; "" = the best this machine has
+  // CPU: round activations to BF16 where the processor multiplies BF16. About twice as fast on prompts
+  // at two to three times the error; otherwise products are as accurate as with float32 activations.
+  bool round_activations = false;
   bool debug_checks = false;  // the KV cache starts as NaN
 };
 

@@ -2,53 +2,73 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
+#include <filesystem>
+
 namespace nemotron {
 namespace {
 
-std::string directory_of_this_module() {
+namespace fs = std::filesystem;
+
+constexpr const char* kLibrary = "libnemotron_cuda.so";
+
+// The folder of the binary that holds this function: the addon, a test, a bench.
+fs::path own_folder() {
   Dl_info info{};
-  if (dladdr(reinterpret_cast<const void*>(&directory_of_this_module), &info) == 0) return ".";
-  const std::string path = info.dli_fname ? info.dli_fname : "";
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : path.substr(0, slash);
+  if (dladdr(reinterpret_cast<const void*>(&own_folder), &info) == 0 || !info.dli_fname) return {};
+  std::error_code error;
+  const fs::path path = fs::canonical(info.dli_fname, error);
+  return error ? fs::path() : path.parent_path();
+}
+
+std::string find_library(std::string* why) {
+  if (const char* file = std::getenv("NEMOTRON_CUDA_LIBRARY"); file && *file) return file;
+  const fs::path own = own_folder();
+  fs::path at = own;
+  for (int up = 0; up < 3 && !at.empty(); ++up, at = at.parent_path()) {
+    std::error_code error;
+    if (fs::exists(at / kLibrary, error)) return (at / kLibrary).string();
+  }
+  *why = std::string("the CUDA backend is not built (no ") + kLibrary + " beside " + own.string() +
+         "): build with nvcc 12.4 or later on PATH, or set NEMOTRON_CUDA_LIBRARY";
+  return {};
 }
 
 // Null with a reason in *why. A library stays loaded: its code may still run at process exit.
-const Backend* load_backend(const std::string& file, std::string* why) {
-  const std::string directory = directory_of_this_module();
-  void* library = nullptr;
-  for (const std::string& path : {directory + "/" + file, directory + "/cuda/" + file}) {
-    library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library) break;
-    if (why->empty()) *why = dlerror();
+const Backend* load_backend(std::string* why) {
+  const std::string file = find_library(why);
+  if (file.empty()) return nullptr;
+  void* library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!library) {
+    const char* error = dlerror();
+    *why = error ? error : "cannot load " + file;
+    return nullptr;
   }
-  if (!library) return nullptr;
-  const auto entry =
-      reinterpret_cast<const Backend* (*)() noexcept>(dlsym(library, "nemotron_backend"));
+  const auto entry = reinterpret_cast<const Backend* (*)() noexcept>(dlsym(library, "nemotron_backend"));
   const Backend* backend = entry ? entry() : nullptr;
   if (backend && backend->abi == kBackendAbi) return backend;
-  *why = file + (backend ? " is of another version (interface " + std::to_string(backend->abi) +
-                               ", expected " + std::to_string(kBackendAbi) + ")"
+  *why = file + (backend ? " is of another version (interface " + std::to_string(backend->abi) + ", expected " +
+                               std::to_string(kBackendAbi) + "): build both together"
                          : " has no nemotron_backend()");
   return nullptr;
 }
 
 // Ready to open device `index`, or null with a reason.
 const Backend* find_cuda(int32_t index, std::string* why) {
-  const Backend* cuda = load_backend("libnemotron_cuda.so", why);
+  const Backend* cuda = load_backend(why);
   if (!cuda) return nullptr;
   const int32_t count = cuda->device_count(why);
-  if (count > index) return cuda;
+  if (count > index && index >= 0) return cuda;
   if (count > 0) {
-    *why = "device " + std::to_string(index) + " was asked for, there are " + std::to_string(count);
+    *why = "GPU " + std::to_string(index) + " was asked for, this machine has " + std::to_string(count);
   }
   return nullptr;
 }
 
 }  // namespace
 
-Status open_device(const std::string& backend, const DeviceOptions& options,
-                   std::unique_ptr<Device>* out, std::string* note) {
+Status open_device(const std::string& backend, const DeviceOptions& options, std::unique_ptr<Device>* out,
+                   std::string* note) {
   if (backend == "cpu") {
     *note = "cpu, as asked for";
     return open_cpu_device(options, out);
@@ -57,8 +77,8 @@ Status open_device(const std::string& backend, const DeviceOptions& options,
     return Status::invalid("device: found \"" + backend + "\", expected auto, cpu or cuda");
   }
   std::string why;
-  const Backend* cuda = find_cuda(options.index, &why);
-  if (cuda) {
+  if (const Backend* cuda = find_cuda(options.index, &why)) {
+    // A GPU that is there but cannot be used is an error, not a reason to be a hundred times slower.
     *note = backend == "auto" ? "cuda, since a GPU is here" : "cuda, as asked for";
     return cuda->open(options, out);
   }

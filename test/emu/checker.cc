@@ -290,6 +290,8 @@ void begin_block_check(Block& b) {
   shared_region.name = "shared memory";
 }
 
+void end_block_check() { shared_region = Region{}; }
+
 void check_kernel_access(const void* p, size_t bytes, bool write, bool atomic, const Where* where, const void* pc) {
   if (!config().check || !current) return;
   Inside inside;

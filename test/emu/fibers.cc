@@ -376,6 +376,7 @@ void run_grid(Launch& launch, size_t shared, const std::function<void()>& kernel
     if (abandoned) break;
   }
   abandoned = false;
+  end_block_check();
   block = nullptr;
   current_launch = nullptr;
 }

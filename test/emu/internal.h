@@ -81,6 +81,7 @@ void remove_memory(void* p);
 bool host_wrote(void* p, size_t bytes);
 bool host_reads(const void* p, size_t bytes, std::string* why);
 void begin_block_check(Block& b);
+void end_block_check();  // the last block's shared memory is gone
 void check_kernel_access(const void* p, size_t bytes, bool write, bool atomic, const Where* where,
                          const void* pc);
 void mark_in_flight(const void* shared16, bool in_flight);

@@ -315,7 +315,7 @@ void test_distribution(const DeviceUnderTest& d, float temperature, int32_t top_
 void test_slots(const DeviceUnderTest& d) {
   Random random(13);
   Sampling sampling(d, 64, 4);
-  const HostMatrix table = random_matrix(random, 64, 16, DType::f32);
+  const HostMatrix table = random_matrix(random, 64, 16, DType::bf16);
   const MatrixPart part = table.part();
   Weight w;
   REQUIRE_OK(sampling.device()->pack_weight({&part, 1}, WeightUse::embedding, WeightFormat::stored, &w));

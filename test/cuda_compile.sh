@@ -1,0 +1,78 @@
+#!/bin/sh
+# Compiles every kernel for real architectures and holds registers, stack and spills against the checked-in
+# table (test/cuda_kernels.txt): no GPU needed, only nvcc. A kernel that is new, gone, spills or takes more
+# registers than the table says fails.
+#
+#   test/cuda_compile.sh            compare      (80, 89, 90a; ARCHS="90a" for fewer)
+#   test/cuda_compile.sh --write    make the table
+#
+# Without nvcc: says so and succeeds. $NVCC, $CUDACXX, PATH and the usual toolkit folder are looked at.
+set -eu
+cd "$(dirname "$0")/.."
+ARCHS=${ARCHS:-"80 89 90a"}
+TABLE=test/cuda_kernels.txt
+NVCC=${NVCC:-${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}}
+if ! [ -x "$NVCC" ]; then
+  echo "no nvcc: the CUDA kernels were not compiled"
+  exit 0
+fi
+OUT=$(mktemp -d)
+trap 'rm -rf "$OUT"' EXIT
+GENCODE=""
+for a in $ARCHS; do GENCODE="$GENCODE -gencode arch=compute_$a,code=sm_$a"; done
+
+for f in cuda/*.cu; do
+  name=$(basename "$f" .cu)
+  # shellcheck disable=SC2086
+  if ! "$NVCC" -std=c++20 -O3 -I. -Iaddon $GENCODE -Xptxas -v -c "$f" -o "$OUT/$name.o" >"$OUT/$name.log" 2>&1; then
+    cat "$OUT/$name.log"
+    exit 1
+  fi
+  # ptxas: "Compiling entry function 'NAME' for 'sm_X'", then its stack and spills, then "Used N registers".
+  awk -v file="$name" '
+    /Compiling entry function/ {
+      split($0, q, "\047")
+      arch = q[4]
+      kernel = q[2]
+      # Without the namespaces, whose mangled names hold a hash of the file: "_cu_" and eight digits.
+      at = index(kernel, "_cu_")
+      if (at) { kernel = substr(kernel, at + 12); sub(/^[0-9]+/, "", kernel) }
+    }
+    /bytes stack frame/ { stack = $1; spill = $5 }
+    /Used [0-9]+ registers/ {
+      for (i = 1; i <= NF; ++i) if ($i == "Used") regs = $(i + 1)
+      print file, arch, kernel, regs, stack, spill
+    }' "$OUT/$name.log" >>"$OUT/table"
+done
+sort "$OUT/table" >"$OUT/sorted"
+
+if [ "${1:-}" = "--write" ]; then
+  {
+    echo "# file architecture kernel registers stack spill-stores (bytes); nvcc $("$NVCC" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
+    cat "$OUT/sorted"
+  } >"$TABLE"
+  echo "$(wc -l <"$OUT/sorted") kernels written to $TABLE"
+  exit 0
+fi
+
+awk -v archs=" $ARCHS " '
+  FNR == NR {
+    if ($1 != "#" && index(archs, " " substr($2, 4) " ")) { want[$1 " " $2 " " $3] = $0 }
+    next
+  }
+  {
+    key = $1 " " $2 " " $3
+    if (!(key in want)) { print "not in the table: " key; bad = 1; next }
+    split(want[key], w, " ")
+    # Other versions of nvcc allocate a little differently.
+    if ($4 > w[4] + 8) { print key ": " $4 " registers, the table says " w[4]; bad = 1 }
+    if ($5 > w[5]) { print key ": stack of " $5 " bytes, the table says " w[5]; bad = 1 }
+    if ($6 > w[6]) { print key ": spills " $6 " bytes, the table says " w[6]; bad = 1 }
+    delete want[key]
+    ++n
+  }
+  END {
+    for (k in want) { print "in the table but gone: " k; bad = 1 }
+    if (!bad) print n " kernels as in the table"
+    exit bad
+  }' "$TABLE" "$OUT/sorted"

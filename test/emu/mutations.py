@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Breaks the CUDA kernels on purpose, one line at a time, and wants the emulated op suite to notice each.
+
+    test/emu/mutations.py BUILD_DIR [substring...]
+
+BUILD_DIR holds a finished build (libnemotron_emu.a, libnemotron_cuda_emulated.a, emulated_ops_test's objects).
+Each mutation recompiles one kernel file and runs the few cases that use it, in all three orders. A mutation
+that survives fails the run: either the suite has a hole or the line does nothing.
+"""
+import glob
+import os
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+GEMM = ["gemm 19x40x513 BF16", "gemm 33x80x96 F8_E4M3"]
+ATTENTION = ["8:2 d64 b64 BF16 scaled schedules", "2:2 d64 b16 F8_E4M3 prompts"]
+SAMPLE = ["sample vocab 33", "sample slots"]
+
+# file, what stands there, what is put there, cases. The nth place when there are several: (text, n).
+MUTATIONS = [
+    # barriers and waits
+    ("gemm_decode.cu", "cp_async_wait<S::kStages - 2>();", "cp_async_wait<S::kStages - 1>();", GEMM),
+    ("gemm_decode.cu", "  block_sync();\n  const auto total", "  const auto total", GEMM),
+    ("gemm_decode.cu", "  block_sync();\n  constexpr int kTiles", "  constexpr int kTiles", GEMM),
+    ("gemm_decode.cu", "  pdl_wait();\n#pragma unroll", "#pragma unroll", GEMM),
+    ("gemm_prompt.cu", "    block_sync();  // everybody", "    // everybody", ATTENTION),
+    ("attention_decode.cu", "      warp_sync();  // the warp", "      // the warp", ATTENTION),
+    ("attention_decode.cu", "    block_sync();\n    for (int u", "    for (int u", ATTENTION),
+    ("attention_decode.cu", "    cp_async_wait<0>();\n    block_sync();\n", "    cp_async_wait<0>();\n", ATTENTION),
+    ("attention_prompt.cu", "    block_sync();\n    if (i * kKeys", "    if (i * kKeys", ATTENTION),
+    ("attention_prompt.cu", "    block_sync();  // the stage", "    // the stage", ATTENTION),
+    ("attention_prompt.cu", "cp_async_wait<1>();", "cp_async_wait<2>();", ATTENTION),
+    ("sample.cu", "    for (int i = int(threadIdx.x); i < kDigits; i += kThreads) w.weight[i] = 0;\n    block_sync();",
+     "    for (int i = int(threadIdx.x); i < kDigits; i += kThreads) w.weight[i] = 0;", SAMPLE),
+    ("block.h", "  if (threadIdx.x % 32 == 0) scratch[warp] = v;\n  gpu::block_sync();\n  float sum",
+     "  if (threadIdx.x % 32 == 0) scratch[warp] = v;\n  float sum", ["rms_norm 333"], "elementwise.cu"),
+    # bounds
+    ("gemm_decode.cu", "row < p.w.rows ? row : p.w.rows - 1", "row", GEMM),
+    ("gemm_decode.cu", "const bool real = first_token + n * 8 + g < tokens;", "const bool real = true;", GEMM),
+    ("gemm_prompt.cu", "const bool real = first_row + row < p.rows;", "const bool real = true;", ATTENTION),
+    ("attention_decode.cu", "const bool real = first + key < end && chunk * 16 < row_bytes;", "const bool real = true;", ATTENTION),
+    ("elementwise.cu", "for (int j = int(threadIdx.x); j < cols; j += kThreads) sum", "for (int j = int(threadIdx.x); j <= cols; j += kThreads) sum",
+     ["rms_norm 333"]),
+    # arithmetic and places
+    ("attention.h", "state.sum[h] = state.sum[h] * by + sum;", "state.sum[h] = state.sum[h] + sum;", ATTENTION, "attention_prompt.cu"),
+    ("attention_prompt.cu", "> position[e / 2]", ">= position[e / 2]", ATTENTION),
+    ("attention_decode.cu", "const float by = exp2_fast(s.x - most);", "const float by = 1;", ["sched", "many"]),
+    ("epilogue.h", "lo * a.x - hi * a.y", "lo * a.x + hi * a.y", ATTENTION, "gemm_decode.cu"),
+    ("gpu.h", "((w >> 4) & 0x07f007f0u)", "((w >> 4) & 0x07e007f0u)", GEMM, "gemm_decode.cu"),
+    ("sample.cu", "wanted -= w.chosen[1] < wanted ? w.chosen[1] : wanted - 1;", "", SAMPLE),
+    ("sample.cu", "v >= threshold ? v + gumbel", "v > threshold ? v + gumbel", SAMPLE),
+]
+
+
+def main():
+    build = os.path.abspath(sys.argv[1])
+    wanted = sys.argv[2:]
+    objects = sorted(glob.glob(build + "/test/emu/CMakeFiles/emulated_ops_test.dir/**/*.o", recursive=True))
+    survived = broken = tried = 0
+    with tempfile.TemporaryDirectory() as temp:
+        for mutation in MUTATIONS:
+            name, old, new, cases = mutation[:4]
+            kernel = mutation[4] if len(mutation) > 4 else name
+            label = f"{name}: {old.strip().splitlines()[0]}  ->  {new.strip().splitlines()[0] if new.strip() else '(nothing)'}"
+            if wanted and not any(w in label for w in wanted):
+                continue
+            tried += 1
+            # A copy of the headers and the one file, found before the originals.
+            tree = os.path.join(temp, str(tried))
+            os.makedirs(tree + "/cuda")
+            for f in glob.glob(ROOT + "/cuda/*.h") + [ROOT + "/cuda/" + kernel]:
+                text = open(f).read()
+                if os.path.basename(f) == name:
+                    if old not in text:
+                        print("STALE    " + label)
+                        broken += 1
+                        break
+                    text = text.replace(old, new, 1)
+                open(tree + "/cuda/" + os.path.basename(f), "w").write(text)
+            else:
+                compile_ = ["g++", "-x", "c++", "-std=c++20", "-O2", "-g1", "-w", "-ffp-contract=off", "-fsanitize=thread",
+                            "-I" + tree, "-I" + ROOT + "/test/emu", "-I" + ROOT, "-I" + ROOT + "/addon",
+                            "-c", tree + "/cuda/" + kernel, "-o", tree + "/kernel.o"]
+                # The mutant's object comes before the archive that holds the right one.
+                link = ["g++", tree + "/kernel.o", *objects, build + "/test/emu/libnemotron_cuda_emulated.a",
+                        build + "/test/emu/libnemotron_emu.a", "-lpthread", "-ldl", "-o", tree + "/test"]
+                for command in (compile_, link):
+                    done = subprocess.run(command, capture_output=True, text=True)
+                    if done.returncode != 0:
+                        print("BROKEN   " + label + "\n" + done.stderr[-2000:])
+                        broken += 1
+                        break
+                else:
+                    try:
+                        run = subprocess.run([tree + "/test", *cases], capture_output=True, text=True, timeout=900)
+                        found = run.returncode != 0
+                        report = next((l.strip() for l in run.stdout.splitlines() if ".cc:" in l), "exit %d" % run.returncode)
+                    except subprocess.TimeoutExpired:
+                        found, report = True, "never ends"
+                    print(("found    " if found else "SURVIVED ") + label + ("\n           " + report[:200] if found else ""))
+                    survived += not found
+            sys.stdout.flush()
+    print(f"{tried - survived - broken} of {tried} found, {survived} survived, {broken} could not be tried")
+    return 1 if survived or broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
