@@ -3,13 +3,14 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { Logger } from 'pino'
-import { ConfigError, type ModelSettings, modelSettings, type Settings } from './config.js'
+import { ConfigError, type ModelSettings, modelSettings } from './config.js'
 import { fetchModel } from './hub-model.js'
 import { type Listening, listen } from './listen.js'
 import { loadModel } from './load.js'
 import { createMetrics } from './metrics.js'
 import type { Progress } from './progress.js'
 import type { HttpConfig, Phase, ServedModel, Server } from './served.js'
+import type { Settings } from './settings.js'
 import { packagePath, VERSION } from './version.js'
 
 export type Serving = {

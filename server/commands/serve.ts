@@ -1,11 +1,12 @@
 // `nemotron-server serve`.
 
 import type { Command } from 'commander'
-import { ConfigError, FLAGS, type FlagValues, readSettings } from '../config.js'
+import { ConfigError, type FlagValues, readSettings } from '../config.js'
 import { createLog, tell } from '../log.js'
 import { createProgress } from '../progress.js'
 import { type Serving, startServer } from '../serve.js'
 import type { ServedModel } from '../served.js'
+import { FLAGS } from '../settings.js'
 
 const collect = (value: string, previous: readonly string[] | undefined): readonly string[] => [
   ...(previous ?? []),

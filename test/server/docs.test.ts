@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { FILE_KEYS, FLAGS } from '../../server/config.js'
+import { FILE_KEYS, FLAGS } from '../../server/settings.js'
 import { packagePath } from '../../server/version.js'
 
 const cell = (text: string): string => text.replaceAll('|', '\\|')
