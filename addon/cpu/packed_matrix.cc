@@ -115,10 +115,24 @@ Status check(std::span<const MatrixPart> parts, WeightUse use) {
   return {};
 }
 
+// out [cols] = the row as stored, as float32.
+void widen_row(const SourceRow& s, int64_t cols, float* out) {
+  const uint8_t* p = s.data();
+  switch (s.part->dtype) {
+    case DType::f32: std::memcpy(out, p, size_t(cols) * 4); return;
+    case DType::bf16:
+      for (int64_t k = 0; k < cols; ++k) out[k] = to_float(p, DType::bf16, k);
+      return;
+    default:
+      for (int64_t k = 0; k < cols; ++k) out[k] = to_float(p, s.part->dtype, k);
+  }
+}
+
+// Packs rows, one thread each.
 class Packer {
  public:
   Packer(std::span<const MatrixPart> parts, bool quantise, PackedMatrix* m)
-      : parts_(parts), quantise_(quantise), m_(*m) {}
+      : parts_(parts), quantise_(quantise), m_(*m), row_(size_t(m->cols)) {}
 
   // Row `row` of an embedding.
   void embedding_row(int64_t row) {
@@ -128,11 +142,9 @@ class Packer {
     if (same(s)) {
       std::memcpy(out, s.data(), bytes);
     } else {
-      const float divisor = quantise(s, row);
-      for (int64_t k = 0; k < m_.cols; ++k) {
-        put(out + size_t(k) * format_bytes(m_.format), m_.format,
-            to_float(s.data(), s.part->dtype, k) / divisor);
-      }
+      convert(s, row);
+      const size_t size = format_bytes(m_.format);
+      for (size_t k = 0; k < size_t(m_.cols); ++k) put(out + k * size, m_.format, row_[k]);
     }
     if (!quantise_ && !m_.scale.empty()) m_.scale[size_t(row)] = s.scale;
   }
@@ -155,10 +167,15 @@ class Packer {
         std::memcpy(out + panel_offset(m_.format, k, lane), in + k * size, size);
       }
     } else {
-      const float divisor = quantise(s, packed);
-      for (size_t k = 0; k < cols; ++k) {
-        put(out + panel_offset(m_.format, k, lane), m_.format,
-            to_float(in, s.part->dtype, int64_t(k)) / divisor);
+      convert(s, packed);
+      if (m_.format == Format::fp8) {
+        for (size_t k = 0; k < cols; ++k) {
+          out[panel_offset(Format::fp8, k, lane)] = f32_to_e4m3(row_[k]);
+        }
+      } else {
+        for (size_t k = 0; k < cols; ++k) {
+          put(out + panel_offset(m_.format, k, lane), m_.format, row_[k]);
+        }
       }
     }
     if (!quantise_ && !m_.scale.empty()) m_.scale[size_t(packed)] = s.scale;
@@ -176,21 +193,21 @@ class Packer {
     return false;
   }
 
-  // What to divide the row by before it is rounded to the format; its scale goes to `packed`.
-  float quantise(const SourceRow& s, int64_t packed) {
-    if (!quantise_) return 1.0f;
+  // row_ = the row, ready to be rounded to the format; its scale goes to `packed`.
+  void convert(const SourceRow& s, int64_t packed) {
+    widen_row(s, m_.cols, row_.data());
+    if (!quantise_) return;
     float most = 0;
-    for (int64_t k = 0; k < m_.cols; ++k) {
-      most = std::max(most, std::fabs(to_float(s.data(), s.part->dtype, k)));
-    }
+    for (float v : row_) most = std::max(most, std::fabs(v));
     const float scale = most > 0 ? most / 448.0f : 1.0f;
+    for (float& v : row_) v /= scale;
     m_.scale[size_t(packed)] = scale * s.scale;
-    return scale;
   }
 
   std::span<const MatrixPart> parts_;
   const bool quantise_;
   PackedMatrix& m_;
+  std::vector<float> row_;
 };
 
 }  // namespace
@@ -236,8 +253,9 @@ Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightForma
 
   // Small shares taken one by one: pages are touched in order, and no thread waits long at the end.
   std::atomic<int64_t> next{0};
-  Packer packer(parts, quantise, &m);
-  pool->run([&](int) {
+  std::vector<Packer> packers(size_t(pool->size()), Packer(parts, quantise, &m));
+  pool->run([&](int thread) {
+    Packer& packer = packers[size_t(thread)];
     for (int64_t begin; (begin = next.fetch_add(kPanel)) < m.rows;) {
       for (int64_t row = begin; row < std::min(begin + kPanel, m.rows); ++row) {
         if (rows_only) {

@@ -101,11 +101,12 @@ struct Avx512 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
   }
 
-  // The lines of a quad as far ahead as memory needs: its latency times what one core reads.
+  // The lines of a quad as far ahead as memory needs, into the second level: four streams 8 KiB ahead
+  // would fill the first.
   template <Format format>
   static inline void prefetch(const uint8_t* p) {
     for (size_t i = 0; i < 4 * kPanel * format_bytes(format); i += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(p + 8192 + i), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(p + 8192 + i), _MM_HINT_T1);
     }
   }
 
@@ -120,7 +121,8 @@ struct Avx512 {
       out[0] = _mm512_loadu_si512(p);
       out[1] = _mm512_loadu_si512(p + 64);
     } else {
-      const __m512i code = _mm512_loadu_si512(p);
+      __m512i code = _mm512_loadu_si512(p);
+      __asm__("" : "+v"(code));  // GCC would load it anew for every use
       const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(kFp8Table.low), code,
                                                    _mm512_load_si512(kFp8Table.low + 64));
       const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(kFp8Table.high), code,
