@@ -217,7 +217,7 @@ export const readSettings = (
 /** Settings of one model: its own entry first, then the server's. */
 export type ModelSettings = Pick<
   Settings,
-  keyof typeof modelOptions | 'chat_template' | 'prefix_cache'
+  keyof typeof modelOptions | 'chat_template' | 'prefix_cache' | 'round_activations'
 > & {
   readonly reward?: ModelEntry['reward']
   readonly model: string

@@ -171,6 +171,7 @@ const engineOptions = (
   // The queue is bounded here, by sequences (gate.ts), so that one request may bring many prompts.
   maxWaiting: ENGINE_QUEUE,
   prefixCache: settings.prefix_cache,
+  roundActivations: settings.round_activations,
   ...(settings.kv_cache_memory !== undefined && { kvCacheMemory: settings.kv_cache_memory }),
   ...(settings.max_model_len !== undefined && { maxModelLen: settings.max_model_len }),
   ...(settings.max_num_batched_tokens !== undefined && {

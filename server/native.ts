@@ -22,6 +22,7 @@ export type NativeOptions = {
   readonly device?: string | undefined
   readonly threads?: number | undefined
   readonly isa?: string | undefined
+  readonly roundActivations?: boolean | undefined
   readonly debugChecks?: boolean | undefined
   readonly dtype?: 'stored' | 'fp8' | undefined
   readonly kvCacheDtype?: 'bf16' | 'fp8' | undefined

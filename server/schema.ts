@@ -43,7 +43,11 @@ const generation = {
   skip_special_tokens: z.boolean().optional(),
   bad_words: z.array(z.string().min(1)).max(128).optional(),
   allowed_token_ids: tokenIds(1).optional(),
-  seed: z.int().optional(),
+  // Up to 64 bits: JSON rounds beyond 2^53, and still the same text gives the same seed.
+  seed: z
+    .number()
+    .refine((seed) => Number.isInteger(seed) && Math.abs(seed) <= 2 ** 64, 'must be an integer')
+    .optional(),
   prompt_logprobs: z.int().min(0).max(20).optional(),
   logit_bias: z
     .record(z.string().regex(/^\d+$/, 'keys are token ids'), z.number().min(-100).max(100))

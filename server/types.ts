@@ -24,6 +24,11 @@ export type EngineOptions = {
   readonly rewardRow?: number
   /** Force a CPU instruction set: plain, avx2, avx512, amx. */
   readonly isa?: string
+  /**
+   * On the CPU, round activations to BF16 where the processor multiplies BF16: about twice as fast on
+   * prompts, at two to three times the error. Default false: as accurate as float32 activations.
+   */
+  readonly roundActivations?: boolean
   readonly debugChecks?: boolean
   readonly onProgress?: (progress: LoadProgress) => void
   readonly onPlan?: (plan: MemoryPlan) => void

@@ -5,8 +5,8 @@
 // machines have them. Everything else is Avx512Bf16's.
 //
 // Rows go in blocks of 32, panels in pairs: four sums, two tiles of activations, two of weights. A
-// last block of at most 16 rows takes up to four panels at a time instead, so that a step of few rows
-// reads several streams. Every sum adds its tiles of 32 along k in order, whichever way.
+// last block of at most 16 rows takes up to four panels at a time instead, so that a step of few
+// rows reads several streams. Every sum adds its tiles of 32 along k in order, whichever way.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,8 @@ struct AmxBody {
     const uint8_t* b;   // BF16 panels
     int64_t b_stride;
     float* c;
-    int64_t c_stride;   // bytes
-    int tiles;          // of k
+    int64_t c_stride;  // bytes
+    int tiles;         // of k
     bool accumulate;
   };
 
@@ -38,7 +38,7 @@ struct AmxBody {
     int64_t step = 0;             // from panel to panel
     int left = 0, lines = 0;      // lines left in this panel; lines of a panel
     int panels = 0;
-    int each = 0;                 // lines at a time
+    int each = 0;  // lines at a time
     inline void fetch() {
       for (int i = 0; i < each && panels > 0; ++i) {
         __builtin_prefetch(at, 0, 2);
@@ -147,8 +147,8 @@ struct AmxBody {
   template <bool stream>
   static void products(const TileArgs& t, const uint8_t* b, int64_t b_stride, int first_panel,
                        int panels, Ahead* ahead) {
-    Block x{static_cast<const uint16_t*>(t.a), t.a_stride * 2, b, b_stride,
-            t.c + first_panel * kPanel, t.c_stride * 4, t.k / 32, t.accumulate};
+    Block x{static_cast<const uint16_t*>(t.a), t.a_stride * 2, b,        b_stride,
+            t.c + first_panel * kPanel,        t.c_stride * 4, t.k / 32, t.accumulate};
     int row = 0;
     for (; row + 16 < t.rows; row += 32) {
       Block y = x;

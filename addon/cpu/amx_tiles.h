@@ -22,7 +22,8 @@ struct AmxTiles {
   }
   static void release() { _tile_release(); }
 
-  // The tile number has to be a literal of the instruction, which GCC 12's macros only take as text.
+  // The tile number has to be a literal of the instruction, which GCC 12's macros only take as
+  // text.
   template <int t>
   static inline void zero() {
     __asm__ volatile("tilezero %%tmm%c0" : : "n"(t));

@@ -16,7 +16,9 @@ constexpr int32_t kMaxHeadDim = 512;
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 Status check(const StepLimits& l, const KvConfig& kv, const RopeTable& rope) {
-  const auto wrong = [](const std::string& what) { return Status::unsupported("KV cache: " + what); };
+  const auto wrong = [](const std::string& what) {
+    return Status::unsupported("KV cache: " + what);
+  };
   if (kv.head_dim <= 0 || kv.head_dim % 16 != 0 || kv.head_dim > kMaxHeadDim) {
     return wrong("head_dim must be a multiple of 16 up to " + std::to_string(kMaxHeadDim) +
                  ", not " + std::to_string(kv.head_dim));
@@ -37,7 +39,8 @@ Status check(const StepLimits& l, const KvConfig& kv, const RopeTable& rope) {
   }
   for (std::span<const float> scale : {kv.k_scale, kv.v_scale}) {
     if (!scale.empty() && int32_t(scale.size()) != kv.layers) {
-      return wrong(std::to_string(scale.size()) + " scales for " + std::to_string(kv.layers) + " layers");
+      return wrong(std::to_string(scale.size()) + " scales for " + std::to_string(kv.layers) +
+                   " layers");
     }
   }
   return {};
@@ -62,17 +65,19 @@ Status Attention::init(const Kernels* kernels, ThreadPool* pool, const StepLimit
   group_ = q_heads_ / kv_heads_;
   piece_rows_ = std::max<int64_t>(1, kPieceRows / group_);
   head_bytes_ = size_t(head_dim_ * block_size_) * format_bytes(format_);
-  const size_t cache = size_t(kv.layers) * size_t(kv.num_blocks) * 2 * size_t(kv_heads_) * head_bytes_;
+  const size_t cache =
+      size_t(kv.layers) * size_t(kv.num_blocks) * 2 * size_t(kv_heads_) * head_bytes_;
   if (Status s = HugeBuffer::create(cache, &cache_); !s) return s.within("KV cache");
   if (poison) std::memset(cache_.data(), 0xff, cache_.bytes());  // NaN in both formats
 
-  if (Status s = HugeBuffer::create(size_t(limits.max_rows) * size_t(head_dim_) * sizeof(float),
-                                    &angles_);
+  if (Status s =
+          HugeBuffer::create(size_t(limits.max_rows) * size_t(head_dim_) * sizeof(float), &angles_);
       !s) {
     return s;
   }
   const int64_t rows = piece_rows_ * group_ + kernels->row_step;
-  // Queries and sums [rows, head_dim], scores and weights [rows, block_size], maxima and sums [rows].
+  // Queries and sums [rows, head_dim], scores and weights [rows, block_size], maxima and sums
+  // [rows].
   own_bytes_ = size_t(rows * (2 * head_dim_ + 2 * block_size_ + 2)) * sizeof(float) +
                kernels->scratch_bytes + 256;
   own_bytes_ = size_t(round_up(int64_t(own_bytes_), 4096));
@@ -82,7 +87,8 @@ Status Attention::init(const Kernels* kernels, ThreadPool* pool, const StepLimit
 }
 
 uint8_t* Attention::keys(int32_t layer, int32_t block, int64_t head) const {
-  const size_t at = (size_t(layer) * size_t(kv_.num_blocks) + size_t(block)) * 2 * size_t(kv_heads_);
+  const size_t at =
+      (size_t(layer) * size_t(kv_.num_blocks) + size_t(block)) * 2 * size_t(kv_heads_);
   return cache_.data() + (at + size_t(head)) * head_bytes_;
 }
 
@@ -136,7 +142,8 @@ void Attention::store_block(const SpanInput& s, const float* qkv, int32_t layer,
   const size_t v_panel = size_t(block_size_) * kPanel * format_bytes(format_);
   const float k_by = 1.0f / k_scale_[size_t(layer)], v_by = 1.0f / v_scale_[size_t(layer)];
   const int64_t begin = std::max<int64_t>(block * block_size_, s.first_position);
-  const int64_t end = std::min<int64_t>((block + 1) * block_size_, int64_t(s.first_position) + s.rows);
+  const int64_t end =
+      std::min<int64_t>((block + 1) * block_size_, int64_t(s.first_position) + s.rows);
   for (int64_t position = begin; position < end; ++position) {
     const int64_t row = s.first_row + position - s.first_position;
     const size_t slot = size_t(position % block_size_);
@@ -186,7 +193,8 @@ void Attention::store(const StepInput& in, const float* qkv, float* q, int32_t l
   });
 }
 
-void Attention::attend(const StepInput& in, float* out, const float* q, int32_t layer, float scale) {
+void Attention::attend(const StepInput& in, float* out, const float* q, int32_t layer,
+                       float scale) {
   // The longest first would be better still; pieces of one span grow with their position, so the
   // list is taken from its end.
   const int64_t items = int64_t(pieces_.size()) * kv_heads_;
@@ -219,8 +227,8 @@ void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t he
     const int64_t row = s.first_row + piece.first + r / group_;
     const float* from = q + (row * q_heads_ + head * group_ + r % group_) * head_dim_;
     if (bf16) {
-      kernels_->scale_bf16(reinterpret_cast<uint16_t*>(queries) + r * head_dim_, from, nullptr, 1.0f,
-                           head_dim_, head_dim_);
+      kernels_->scale_bf16(reinterpret_cast<uint16_t*>(queries) + r * head_dim_, from, nullptr,
+                           1.0f, head_dim_, head_dim_);
     } else {
       std::memcpy(queries + r * head_dim_, from, size_t(head_dim_) * sizeof(float));
     }

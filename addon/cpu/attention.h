@@ -3,8 +3,8 @@
 // Per layer and block and KV head, K is a packed matrix [block_size outputs, head_dim] and V one of
 // [head_dim outputs, block_size], both as kernels.h has them: so scores and weighted sums are the
 // same tile() as every other product. Slots that hold no token may hold anything, NaN included:
-// scores beyond a row's context are replaced, and the first token written to a block clears the V of
-// the block's other slots (0 times NaN would be NaN).
+// scores beyond a row's context are replaced, and the first token written to a block clears the V
+// of the block's other slots (0 times NaN would be NaN).
 #pragma once
 
 #include <atomic>
@@ -21,8 +21,8 @@ namespace nemotron::cpu {
 
 class Attention {
  public:
-  Status init(const Kernels* kernels, ThreadPool* pool, const StepLimits& limits, const KvConfig& kv,
-              const RopeTable& rope, bool poison);
+  Status init(const Kernels* kernels, ThreadPool* pool, const StepLimits& limits,
+              const KvConfig& kv, const RopeTable& rope, bool poison);
 
   size_t bytes() const { return cache_.bytes() + own_.bytes() + angles_.bytes(); }
 
@@ -43,7 +43,8 @@ class Attention {
   uint8_t* keys(int32_t layer, int32_t block, int64_t head) const;
   uint8_t* values(int32_t layer, int32_t block, int64_t head) const;
   void fetch(int32_t layer, int32_t block, int64_t head) const;
-  void store_block(const SpanInput& s, const float* qkv, int32_t layer, int64_t head, int32_t block);
+  void store_block(const SpanInput& s, const float* qkv, int32_t layer, int64_t head,
+                   int32_t block);
   void attend_piece(const StepInput& in, const Piece& piece, int64_t head, float* out,
                     const float* q, int32_t layer, float scale, uint8_t* own);
 
@@ -53,12 +54,12 @@ class Attention {
   std::vector<float> k_scale_, v_scale_, inv_freq_;
   Format format_ = Format::bf16;
   int64_t q_heads_ = 0, kv_heads_ = 0, head_dim_ = 0, block_size_ = 0;
-  int64_t group_ = 1;        // query heads a KV head
-  int64_t piece_rows_ = 1;   // most query rows of a piece
-  size_t head_bytes_ = 0;    // K (or V) of one block of one head
-  HugeBuffer cache_;         // [layer][block][k, v][kv_head][head_bytes_]
-  HugeBuffer angles_;        // [rows][cosine, sine][head_dim / 2]
-  HugeBuffer own_;           // [threads]: queries, scores, sums of a piece
+  int64_t group_ = 1;       // query heads a KV head
+  int64_t piece_rows_ = 1;  // most query rows of a piece
+  size_t head_bytes_ = 0;   // K (or V) of one block of one head
+  HugeBuffer cache_;        // [layer][block][k, v][kv_head][head_bytes_]
+  HugeBuffer angles_;       // [rows][cosine, sine][head_dim / 2]
+  HugeBuffer own_;          // [threads]: queries, scores, sums of a piece
   size_t own_bytes_ = 0;
   std::vector<Piece> pieces_;
 };

@@ -24,11 +24,16 @@ namespace {
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(const Kernels* kernels, int threads, bool debug_checks)
-      : kernels_(kernels), debug_checks_(debug_checks), pool_(threads), gemm_(kernels, &pool_) {}
+  CpuDevice(const Kernels* kernels, int threads, bool round, bool debug_checks)
+      : kernels_(kernels),
+        round_(round && exact_kernels(kernels) != kernels),
+        debug_checks_(debug_checks),
+        pool_(threads),
+        gemm_(kernels, &pool_, round) {}
 
   std::string name() const override {
-    return std::string("cpu (") + isa_name(kernels_->isa) + ", " + std::to_string(pool_.size()) +
+    return std::string("cpu (") + isa_name(kernels_->isa) +
+           (round_ ? ", activations rounded to BF16, " : ", ") + std::to_string(pool_.size()) +
            (pool_.size() == 1 ? " thread" : " threads") +
            (amx_is_distrusted() ? "; amx multiplied wrongly and is not used)" : ")");
   }
@@ -64,11 +69,15 @@ class CpuDevice final : public Device {
     });
   }
 
-  Status prepare(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope) noexcept override {
+  Status prepare(const StepLimits& limits, const KvConfig& kv,
+                 const RopeTable& rope) noexcept override {
     return guarded([&]() -> Status {
-      if (Status s = attention_.init(kernels_, &pool_, limits, kv, rope, debug_checks_); !s) return s;
-      const size_t qkv = size_t(limits.max_rows) *
-                         size_t((limits.q_heads + 2 * kv.kv_heads) * limits.head_dim);
+      if (Status s = attention_.init(round_ ? kernels_ : exact_kernels(kernels_), &pool_, limits,
+                                     kv, rope, debug_checks_);
+          !s)
+        return s;
+      const size_t qkv =
+          size_t(limits.max_rows) * size_t((limits.q_heads + 2 * kv.kv_heads) * limits.head_dim);
       if (Status s = HugeBuffer::create(qkv * sizeof(float), &qkv_); !s) return s;
       samplers_.resize(size_t(pool_.size()));
       for (Sampler& s : samplers_) s.init(kernels_, limits.vocab);
@@ -96,8 +105,9 @@ class CpuDevice final : public Device {
     const PackedMatrix& m = matrix(table);
     for (int32_t id : ids_) {
       if (id < 0 || id >= m.rows) {
-        return failed(Status::internal("token id " + std::to_string(id) + " is outside the embedding of " +
-                                       std::to_string(m.rows) + " rows"));
+        return failed(Status::internal("token id " + std::to_string(id) +
+                                       " is outside the embedding of " + std::to_string(m.rows) +
+                                       " rows"));
       }
     }
     pool_.run([&](int thread) {
@@ -112,7 +122,8 @@ class CpuDevice final : public Device {
                        int32_t kv_layer) noexcept override {
     if (!status_) return;
     const PackedMatrix& m = matrix(w);
-    gemm_.multiply(normed(x, gain, eps), x.shape[0], m, {.data = qkv_.as<float>(), .stride = m.rows});
+    gemm_.multiply(normed(x, gain, eps), x.shape[0], m,
+                   {.data = qkv_.as<float>(), .stride = m.rows});
     attention_.store(*step_, qkv_.as<float>(), q.as<float>(), kv_layer);
   }
 
@@ -130,8 +141,9 @@ class CpuDevice final : public Device {
 
   void mlp_input(Tensor h, Tensor x, Tensor gain, float eps, const Weight& w) noexcept override {
     if (!status_) return;
-    gemm_.multiply(normed(x, gain, eps), x.shape[0], matrix(w),
-                   {.kind = GemmOutput::Kind::silu_mul, .data = h.as<float>(), .stride = h.shape[1]});
+    gemm_.multiply(
+        normed(x, gain, eps), x.shape[0], matrix(w),
+        {.kind = GemmOutput::Kind::silu_mul, .data = h.as<float>(), .stride = h.shape[1]});
   }
 
   void head(Tensor out, Tensor x, std::span<const int32_t> rows, Tensor gain, float eps,
@@ -139,7 +151,8 @@ class CpuDevice final : public Device {
     if (!status_) return;
     GemmInput in = normed(x, gain, eps);
     in.rows = rows.data();
-    gemm_.multiply(in, int64_t(rows.size()), matrix(w), {.data = out.as<float>(), .stride = w.rows});
+    gemm_.multiply(in, int64_t(rows.size()), matrix(w),
+                   {.data = out.as<float>(), .stride = w.rows});
   }
 
   void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept override {
@@ -198,6 +211,7 @@ class CpuDevice final : public Device {
   }
 
   const Kernels* kernels_;
+  const bool round_;
   const bool debug_checks_;
   ThreadPool pool_;
   Gemm gemm_;
@@ -214,8 +228,9 @@ class CpuDevice final : public Device {
 
 }  // namespace
 
-std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads, bool debug_checks) {
-  return std::make_unique<CpuDevice>(kernels, threads, debug_checks);
+std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads, bool round_activations,
+                                        bool debug_checks) {
+  return std::make_unique<CpuDevice>(kernels, threads, round_activations, debug_checks);
 }
 
 }  // namespace nemotron::cpu
@@ -228,7 +243,8 @@ Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* ou
     if (Status s = cpu::parse_isa(options.isa, &isa); !s) return s;
     const int hardware = std::max(1, int(std::thread::hardware_concurrency()));
     const int threads = options.threads > 0 ? options.threads : hardware;
-    *out = cpu::make_cpu_device(cpu::kernels_for(isa), threads, options.debug_checks);
+    *out = cpu::make_cpu_device(cpu::kernels_for(isa), threads, options.round_activations,
+                                options.debug_checks);
     return {};
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory("no memory for the CPU device");

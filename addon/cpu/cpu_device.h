@@ -1,6 +1,7 @@
-// The Device of the CPU. Ops run at once on the device's threads, so sync() has nothing to wait for.
-// The activations between ops are float32; what the kernels round to BF16 they round themselves.
-// open_cpu_device() (device.h) chooses the kernels; this takes any, for the op suite's emulated ones.
+// The Device of the CPU. Ops run at once on the device's threads, so sync() has nothing to wait
+// for. The activations between ops are float32; what the kernels round to BF16 they round
+// themselves. open_cpu_device() (device.h) chooses the kernels; this takes any, for the op suite's
+// emulated ones.
 #pragma once
 
 #include <memory>
@@ -10,7 +11,8 @@
 
 namespace nemotron::cpu {
 
-// Throws std::bad_alloc or std::system_error.
-std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads, bool debug_checks);
+// round_activations: see DeviceOptions. Throws std::bad_alloc or std::system_error.
+std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads, bool round_activations,
+                                        bool debug_checks);
 
 }  // namespace nemotron::cpu

@@ -6,8 +6,8 @@
 namespace nemotron::cpu {
 namespace {
 
-// Rows multiplied in one pass over the matrix.
-constexpr int64_t kChunk = 512;
+// Rows multiplied in one pass over the matrix, and most rows of activations that come of them.
+constexpr int64_t kChunk = 512, kMostTerms = 2;
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -16,10 +16,11 @@ int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step;
 Status Gemm::reserve(int64_t k) {
   if (k <= max_k_) return {};
   const int64_t rows = round_up(kChunk, kernels_->row_step), padded = round_up(k, kKStep);
-  HugeBuffer a;
+  HugeBuffer a;  // one float32 or two BF16 a value
   if (Status s = HugeBuffer::create(size_t(rows * padded) * sizeof(float), &a); !s) return s;
   if (c_.bytes() == 0) {
-    c_bytes_ = size_t(rows * kernels_->block_panels * kPanel) * sizeof(float) +
+    const int64_t sums = round_up(kChunk * kMostTerms, kernels_->row_step);
+    c_bytes_ = size_t(sums * kernels_->block_panels * kPanel) * sizeof(float) +
                size_t(round_up(int64_t(kernels_->scratch_bytes), 64));
     if (Status s = HugeBuffer::create(c_bytes_ * size_t(pool_->size()), &c_); !s) return s;
   }
@@ -28,43 +29,49 @@ Status Gemm::reserve(int64_t k) {
   return {};
 }
 
-void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w, const GemmOutput& out) {
+void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w,
+                    const GemmOutput& out) {
+  const int64_t terms = kernels_->a_is_bf16[int(w.format)] && !round_ ? kMostTerms : 1;
   for (int64_t first = 0; first < rows; first += kChunk) {
-    const int64_t n = std::min(kChunk, rows - first), padded = round_up(n, kernels_->row_step);
+    const int64_t n = std::min(kChunk, rows - first);
+    const Chunk chunk{first, n, terms, round_up(n * terms, kernels_->row_step)};
     pool_->run([&](int thread) {
-      pack(in, first, n, padded, w, thread);
+      pack(in, chunk, w, thread);
       pool_->barrier();
-      panels(first, n, padded, w, out, thread);
+      panels(chunk, w, out, thread);
     });
   }
 }
 
-// a_ [block][row][width of the block]
-void Gemm::pack(const GemmInput& in, int64_t first, int64_t rows, int64_t padded,
-                const PackedMatrix& w, int thread) {
+// a_ [block][row][width of the block]; the second terms of all rows follow the first ones.
+void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread) {
   const bool bf16 = kernels_->a_is_bf16[int(w.format)];
-  const Range mine = share(rows, thread, pool_->size());
+  const Range mine = share(chunk.rows, thread, pool_->size());
   for (int64_t r = mine.begin; r < mine.end; ++r) {
-    const float* x = in.x + (in.rows ? in.rows[first + r] : first + r) * in.stride;
+    const int64_t from = chunk.first + r;
+    const float* x = in.x + (in.rows ? in.rows[from] : from) * in.stride;
     float by = 1.0f;
     if (in.gain) {
       by = 1.0f / std::sqrt(kernels_->sum_squares(x, w.cols) / float(w.cols) + in.eps);
     }
     for (int64_t k = 0; k < w.k; k += kKBlock) {
       const int64_t width = std::min<int64_t>(kKBlock, w.k - k);
-      const int64_t at = k * padded + r * width, used = std::min(width, w.cols - k);
+      const int64_t at = k * chunk.padded + r * width, used = std::min(width, w.cols - k);
       const float* gain = in.gain ? in.gain + k : nullptr;
-      if (bf16) {
-        kernels_->scale_bf16(a_.as<uint16_t>() + at, x + k, gain, by, used, width);
-      } else {
+      uint16_t* high = a_.as<uint16_t>() + at;
+      if (!bf16) {
         kernels_->scale_f32(a_.as<float>() + at, x + k, gain, by, used, width);
+      } else if (chunk.terms == 1) {
+        kernels_->scale_bf16(high, x + k, gain, by, used, width);
+      } else {
+        kernels_->split_bf16(high, high + chunk.rows * width, x + k, gain, by, used, width);
       }
     }
   }
 }
 
-void Gemm::panels(int64_t first, int64_t rows, int64_t padded, const PackedMatrix& w,
-                  const GemmOutput& out, int thread) {
+void Gemm::panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& out, int thread) {
+  const auto [first, rows, terms, padded] = chunk;
   const size_t a_size = kernels_->a_is_bf16[int(w.format)] ? 2 : 4;
   const auto tile = kernels_->tile[int(w.format)];
   // Whole groups, so that a thread's share does not end between a gate and its up.
@@ -72,7 +79,7 @@ void Gemm::panels(int64_t first, int64_t rows, int64_t padded, const PackedMatri
   const Range mine = share((w.panels + group - 1) / group, thread, pool_->size());
   const int64_t end = std::min(mine.end * group, w.panels);
   // A few rows are bound by memory: read group after group, each from end to end.
-  const int64_t step = rows <= kernels_->row_block ? group : kernels_->block_panels;
+  const int64_t step = rows * terms <= kernels_->row_block ? group : kernels_->block_panels;
   uint8_t* own = c_.data() + c_bytes_ * size_t(thread);
   float* c = reinterpret_cast<float*>(own + round_up(int64_t(kernels_->scratch_bytes), 64));
 
@@ -80,14 +87,15 @@ void Gemm::panels(int64_t first, int64_t rows, int64_t padded, const PackedMatri
   for (int64_t panel = mine.begin * group; panel < end; panel += step) {
     const int64_t n = std::min(step, end - panel), stride = n * kPanel;
     const auto at = [&](int64_t p, int64_t k) {
-      return w.data.data() + size_t(p) * w.panel_bytes + size_t(k) * kPanel * format_bytes(w.format);
+      return w.data.data() + size_t(p) * w.panel_bytes +
+             size_t(k) * kPanel * format_bytes(w.format);
     };
     for (int64_t k = 0; k < w.k; k += kKBlock) {
       const int64_t width = std::min<int64_t>(kKBlock, w.k - k);
       const bool more_k = k + 2 * kKBlock <= w.k, more_panels = panel + 2 * step <= end;
       tile({.a = a_.data() + size_t(k * padded) * a_size,
             .a_stride = width,
-            .rows = int(rows),
+            .rows = int(rows * terms),
             .b = at(panel, k),
             .b_stride = int64_t(w.panel_bytes),
             .panels = int(n),
@@ -97,11 +105,14 @@ void Gemm::panels(int64_t first, int64_t rows, int64_t padded, const PackedMatri
             .accumulate = k > 0,
             .scratch = own,
             // Only whole blocks: what is fetched early has the shape of what is multiplied now.
-            .next_b = more_k ? at(panel, k + kKBlock) : more_panels ? at(panel + step, 0) : nullptr});
+            .next_b = more_k        ? at(panel, k + kKBlock)
+                      : more_panels ? at(panel + step, 0)
+                                    : nullptr});
     }
     const float* scale = w.scale.empty() ? nullptr : w.scale.data() + panel * kPanel;
     for (int64_t r = 0; r < rows; ++r) {
-      const float* sums = c + r * stride;
+      float* sums = c + r * stride;
+      if (terms == 2) kernels_->add(sums, sums + rows * stride, nullptr, stride);
       float* to = out.data + (first + r) * out.stride;
       if (out.kind == GemmOutput::Kind::silu_mul) {
         const int64_t at = panel / 2 * kPanel;

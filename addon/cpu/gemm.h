@@ -12,7 +12,7 @@
 namespace nemotron::cpu {
 
 struct GemmInput {
-  const float* x = nullptr;       // [rows, stride]
+  const float* x = nullptr;  // [rows, stride]
   int64_t stride = 0;
   const int32_t* rows = nullptr;  // which rows of x; null: 0, 1, 2, ...
   const float* gain = nullptr;    // not null: x * rsqrt(mean(x^2) + eps) * gain
@@ -27,23 +27,30 @@ struct GemmOutput {
 
 class Gemm {
  public:
-  Gemm(const Kernels* kernels, ThreadPool* pool) : kernels_(kernels), pool_(pool) {}
+  // round: BF16 products take activations rounded to BF16. Otherwise each row goes in twice, as
+  // what rounding gives and as what it leaves, and the two products are added: float32's accuracy
+  // at twice the multiplications (docs/decisions/0004-activations.md).
+  Gemm(const Kernels* kernels, ThreadPool* pool, bool round)
+      : kernels_(kernels), pool_(pool), round_(round) {}
   // Room for matrices of up to `k` inputs.
   Status reserve(int64_t k);
   size_t bytes() const { return a_.bytes() + c_.bytes(); }
   void multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w, const GemmOutput& out);
 
  private:
-  void pack(const GemmInput& in, int64_t first, int64_t rows, int64_t padded, const PackedMatrix& w,
-            int thread);
-  void panels(int64_t first, int64_t rows, int64_t padded, const PackedMatrix& w,
-              const GemmOutput& out, int thread);
+  // A chunk of rows: `rows` of them, `terms` rows of a_ for each, `padded` rows of a_ in all.
+  struct Chunk {
+    int64_t first, rows, terms, padded;
+  };
+  void pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread);
+  void panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& out, int thread);
 
   const Kernels* const kernels_;
   ThreadPool* const pool_;
+  const bool round_;
   int64_t max_k_ = 0;
-  HugeBuffer a_;  // [k blocks][rows][kKBlock] f32 or bf16: the chunk of rows being multiplied
-  HugeBuffer c_;  // [threads][rows][block of outputs] f32, then tile scratch
+  HugeBuffer a_;        // [k blocks][rows][kKBlock] f32 or bf16: the chunk of rows being multiplied
+  HugeBuffer c_;        // [threads][rows][block of outputs] f32, then tile scratch
   size_t c_bytes_ = 0;  // a thread's share of c_
 };
 

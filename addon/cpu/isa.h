@@ -1,6 +1,6 @@
-// Which instruction sets this processor (and its operating system) lets us use. Compiled without any
-// of their flags. Thread-safe: pure functions of the machine, but request_amx() asks the kernel for
-// the tile registers once per process.
+// Which instruction sets this processor (and its operating system) lets us use. Compiled without
+// any of their flags. Thread-safe: pure functions of the machine, but request_amx() asks the kernel
+// for the tile registers once per process.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
-// The kernels, written once over a vector wrapper S (see simd_plain.h). Included by kernels_*.cc only.
-// No call to an inline function of the standard library or of ours outside S: the linker could keep
-// the copy that was compiled for a newer processor than the one that runs.
+// The kernels, written once over a vector wrapper S (see simd_plain.h). Included by kernels_*.cc
+// only. No call to an inline function of the standard library or of ours outside S: the linker
+// could keep the copy that was compiled for a newer processor than the one that runs.
 #pragma once
 
 #include <cstdint>
@@ -150,6 +150,16 @@ struct Body {
     }
   }
 
+  static void split_bf16(uint16_t* high, uint16_t* low, const float* x, const float* gain, float r,
+                         int64_t n, int64_t padded) {
+    const F by = S::set1(r);
+    for (int64_t i = 0; i < padded; i += 16) {
+      const F v = scaled(x + i, gain ? gain + i : nullptr, by, n - i);
+      S::store_bf16(high + i, v);
+      S::store_bf16(low + i, S::sub(v, S::load_bf16(high + i)));
+    }
+  }
+
   static void store(float* out, const float* c, const float* scale, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) {
       F v = load_at_most(c + i, n - i);
@@ -165,8 +175,8 @@ struct Body {
     }
   }
 
-  // exp to about 1 unit in the last place; 0 below -87.3, infinity never (the callers' arguments are
-  // at most 88). NaN stays NaN.
+  // exp to about 1 unit in the last place; 0 below -87.3, infinity never (the callers' arguments
+  // are at most 88). NaN stays NaN.
   static inline F exp(F x) {
     const F low = S::set1(-87.3365f);
     const F n = S::nearest(S::mul(S::max(low, S::min(S::set1(88.3762f), x)), S::set1(1.44269504f)));
@@ -241,7 +251,8 @@ struct Body {
     return factor;
   }
 
-  static void rope(float* out, const float* x, const float* cosine, const float* sine, int64_t half) {
+  static void rope(float* out, const float* x, const float* cosine, const float* sine,
+                   int64_t half) {
     for (int64_t i = 0; i < half; i += 16) {
       const int64_t left = half - i;
       const F c = load_at_most(cosine + i, left), s = load_at_most(sine + i, left);
@@ -306,10 +317,12 @@ struct Body {
   }
 
   // token_bits() of device/random.h for 64 ids, in loops that the compiler turns into vectors.
-  static inline void token_words(uint64_t seed, uint64_t position, uint32_t first, uint32_t* words) {
+  static inline void token_words(uint64_t seed, uint64_t position, uint32_t first,
+                                 uint32_t* words) {
     uint32_t c0[16], c1[16], c2[16], c3[16];
     for (uint32_t i = 0; i < 16; ++i) {
-      c0[i] = first / 4 + i, c1[i] = 0, c2[i] = uint32_t(position), c3[i] = uint32_t(position >> 32);
+      c0[i] = first / 4 + i, c1[i] = 0, c2[i] = uint32_t(position),
+      c3[i] = uint32_t(position >> 32);
     }
     uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
     for (int round = 0; round < 10; ++round) {
@@ -321,7 +334,8 @@ struct Body {
       k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
     }
     for (int i = 0; i < 16; ++i) {
-      words[i * 4] = c0[i], words[i * 4 + 1] = c1[i], words[i * 4 + 2] = c2[i], words[i * 4 + 3] = c3[i];
+      words[i * 4] = c0[i], words[i * 4 + 1] = c1[i], words[i * 4 + 2] = c2[i],
+                words[i * 4 + 3] = c3[i];
     }
   }
 
@@ -367,6 +381,7 @@ struct Body {
     k.sum_squares = sum_squares;
     k.scale_f32 = scale_f32;
     k.scale_bf16 = scale_bf16;
+    k.split_bf16 = split_bf16;
     k.store = store;
     k.add = add;
     k.silu_mul = silu_mul;

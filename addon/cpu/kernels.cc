@@ -17,4 +17,11 @@ const Kernels* kernels_for(Isa isa) {
   return nullptr;
 }
 
+const Kernels* exact_kernels(const Kernels* kernels) {
+#if defined(NEMOTRON_X86)
+  if (kernels->isa == Isa::avx512bf16 || kernels->isa == Isa::amx) return avx512_kernels();
+#endif
+  return kernels;
+}
+
 }  // namespace nemotron::cpu

@@ -1,12 +1,12 @@
 // Kernels: what an instruction set has to provide. One table an instruction set, made from one
-// source (kernel_body.h) over its vector wrapper (simd_*.h). Everything above the table is plain C++.
+// source (kernel_body.h) over its vector wrapper (simd_*.h). Everything above the table is plain
+// C++.
 //
 // The packed matrix, one layout for all of them and for the KV cache: panels of 16 outputs, padded
 // with zeros,
-//   bf16  [k/2][16][2]   pairs along k: an AMX B tile, a vdpbf16ps operand, two f32 vectors by shift
-//   f16   [k][16]
-//   f32   [k][16]
-//   fp8   [k/4] chunks of 64 bytes: bytes 16j..16j+7 are elements 8j..8j+7 of the pairs of k, k+1;
+//   bf16  [k/2][16][2]   pairs along k: an AMX B tile, a vdpbf16ps operand, two f32 vectors by
+//   shift f16   [k][16] f32   [k][16] fp8   [k/4] chunks of 64 bytes: bytes 16j..16j+7 are elements
+//   8j..8j+7 of the pairs of k, k+1;
 //         bytes 16j+8..16j+15 those of k+2, k+3 (so that unpacklo/hi yield bf16 pairs)
 // Each output accumulates along k in one fixed order whatever the number of rows: that, and threads
 // that never split k, is why a row's result does not depend on the other rows.
@@ -21,9 +21,9 @@ namespace nemotron::cpu {
 
 enum class Format : uint8_t { f32, f16, bf16, fp8 };
 inline constexpr int kFormats = 4;
-inline constexpr int kPanel = 16;   // outputs in a panel
-inline constexpr int kKStep = 32;   // k of a weight is padded to a multiple of this
-inline constexpr int kKBlock = 512; // k of one block of activations
+inline constexpr int kPanel = 16;    // outputs in a panel
+inline constexpr int kKStep = 32;    // k of a weight is padded to a multiple of this
+inline constexpr int kKBlock = 512;  // k of one block of activations
 
 constexpr size_t format_bytes(Format f) { return f == Format::f32 ? 4 : f == Format::fp8 ? 1 : 2; }
 
@@ -42,41 +42,44 @@ constexpr size_t panel_offset(Format f, size_t k, size_t n) {
 }
 
 // c [rows, panels * 16] = (or +=) a [rows, k] times the first k of `panels` panels.
-// k is a multiple of 4 (of 32 for the tile instructions). a and c have room for `rows` rounded up to
-// Kernels::row_step; what is in the extra rows of a does not matter, the extra rows of c are clobbered.
+// k is a multiple of 4 (of 32 for the tile instructions). a and c have room for `rows` rounded up
+// to Kernels::row_step; what is in the extra rows of a does not matter, the extra rows of c are
+// clobbered.
 struct TileArgs {
   const void* a = nullptr;  // f32, or bf16 where Kernels::a_is_bf16[format]
   int64_t a_stride = 0;     // elements
   int rows = 0;
   const uint8_t* b = nullptr;
-  int64_t b_stride = 0;     // bytes from panel to panel
+  int64_t b_stride = 0;  // bytes from panel to panel
   int panels = 0;
   int k = 0;
   float* c = nullptr;
   int64_t c_stride = 0;
   bool accumulate = false;
   void* scratch = nullptr;  // Kernels::scratch_bytes of the calling thread, 64-byte aligned
-  const uint8_t* next_b = nullptr;  // what the next call will read, same shape; may be fetched early
+  const uint8_t* next_b =
+      nullptr;  // what the next call will read, same shape; may be fetched early
 };
 
 // One row of scores of one block of keys, in the running softmax.
 struct SoftmaxArgs {
-  float* scores = nullptr;  // [padded to 16]; becomes exp(score * scale - maximum), 0 from `valid` on
-  void* probs = nullptr;    // where the weights go for the next tile(): f32 or bf16; may be `scores`
-  int valid = 0;            // keys that this row attends to, >= 1
-  int padded = 0;           // multiple of 16
+  float* scores =
+      nullptr;            // [padded to 16]; becomes exp(score * scale - maximum), 0 from `valid` on
+  void* probs = nullptr;  // where the weights go for the next tile(): f32 or bf16; may be `scores`
+  int valid = 0;          // keys that this row attends to, >= 1
+  int padded = 0;         // multiple of 16
   float scale = 1;
-  float maximum = 0;        // in and out; starts at -infinity
-  float sum = 0;            // in and out
+  float maximum = 0;  // in and out; starts at -infinity
+  float sum = 0;      // in and out
 };
 
 struct Kernels {
   Isa isa = Isa::plain;
   bool a_is_bf16[kFormats] = {};
-  int row_step = 1;        // see TileArgs
-  int row_block = 1;       // rows that one pass over a panel serves; a good multiple for row tiles
-  int panel_group = 1;     // panels that are read side by side
-  int block_panels = 8;    // panels whose kKBlock stays in the second-level cache; even
+  int row_step = 1;      // see TileArgs
+  int row_block = 1;     // rows that one pass over a panel serves; a good multiple for row tiles
+  int panel_group = 1;   // panels that are read side by side
+  int block_panels = 8;  // panels whose kKBlock stays in the second-level cache; even
   size_t scratch_bytes = 0;
   // Called by each thread before and after a run of tile() calls (tile registers); may be null.
   void (*enter)() = nullptr;
@@ -89,6 +92,9 @@ struct Kernels {
                     int64_t padded) = nullptr;
   void (*scale_bf16)(uint16_t* out, const float* x, const float* gain, float r, int64_t n,
                      int64_t padded) = nullptr;
+  // The same, and what rounding left: high + low is x * r * gain to 16 bits of mantissa.
+  void (*split_bf16)(uint16_t* high, uint16_t* low, const float* x, const float* gain, float r,
+                     int64_t n, int64_t padded) = nullptr;
   // out = c * scale, out += c * scale (scale null: 1)
   void (*store)(float* out, const float* c, const float* scale, int64_t n) = nullptr;
   void (*add)(float* out, const float* c, const float* scale, int64_t n) = nullptr;
@@ -98,7 +104,8 @@ struct Kernels {
   float (*softmax)(SoftmaxArgs*) = nullptr;
   void (*multiply)(float* x, float factor, int64_t n) = nullptr;
   // Pairs (i, i + half) turned by the angles' cosine and sine.
-  void (*rope)(float* out, const float* x, const float* cosine, const float* sine, int64_t half) = nullptr;
+  void (*rope)(float* out, const float* x, const float* cosine, const float* sine,
+               int64_t half) = nullptr;
 
   // --- sampling, over a row of logits ---
   // Index of the largest (lowest index wins a tie), or -1 when there is a NaN.
@@ -106,17 +113,20 @@ struct Kernels {
   // sum of exp(x - shift)
   double (*sum_exp)(const float* x, int64_t n, float shift) = nullptr;
   void (*divide)(float* x, float divisor, int64_t n) = nullptr;
-  // Of the (at most 64) ids from `first` on, a multiple of 64: those whose x is >= threshold and whose
-  // x + gumbel noise may exceed `score`. A quick test that never leaves out one that does.
+  // Of the (at most 64) ids from `first` on, a multiple of 64: those whose x is >= threshold and
+  // whose x + gumbel noise may exceed `score`. A quick test that never leaves out one that does.
   int (*race)(const float* x, int n, float threshold, float score, uint64_t seed, uint64_t position,
               uint32_t first, int32_t* out) = nullptr;
-  // Ascending indices of the first `room` values >= threshold from `*next` on; *next is where to go on.
+  // Ascending indices of the first `room` values >= threshold from `*next` on; *next is where to go
+  // on.
   int64_t (*find)(const float* x, int64_t n, float threshold, int64_t* next, int32_t* out,
                   int64_t room) = nullptr;
 };
 
 // Null when this build has no such path; the caller asks isa_available() first.
 const Kernels* kernels_for(Isa isa);
+// Those that `kernels` goes with where nothing may be rounded to BF16 before it is multiplied.
+const Kernels* exact_kernels(const Kernels* kernels);
 
 // One for each source file; only kernels_for() uses them.
 const Kernels* plain_kernels();

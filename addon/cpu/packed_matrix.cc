@@ -77,16 +77,19 @@ float get(const uint8_t* p, Format format) {
 // The narrowest format that holds every part exactly.
 Format format_of(std::span<const MatrixPart> parts) {
   const auto is = [](DType t) {
-    return t == DType::f32 ? Format::f32 : t == DType::f16 ? Format::f16
-           : t == DType::bf16                              ? Format::bf16
-                                                           : Format::fp8;
+    return t == DType::f32    ? Format::f32
+           : t == DType::f16  ? Format::f16
+           : t == DType::bf16 ? Format::bf16
+                              : Format::fp8;
   };
   Format f = is(parts[0].dtype);
   for (const MatrixPart& p : parts) {
     const Format g = is(p.dtype);
     if (g == f) continue;
-    const bool bf16 = (f == Format::bf16 && g == Format::fp8) || (f == Format::fp8 && g == Format::bf16);
-    const bool f16 = (f == Format::f16 && g == Format::fp8) || (f == Format::fp8 && g == Format::f16);
+    const bool bf16 =
+        (f == Format::bf16 && g == Format::fp8) || (f == Format::fp8 && g == Format::bf16);
+    const bool f16 =
+        (f == Format::f16 && g == Format::fp8) || (f == Format::fp8 && g == Format::f16);
     f = bf16 ? Format::bf16 : f16 ? Format::f16 : Format::f32;
   }
   return f;
@@ -214,7 +217,8 @@ class Packer {
 
 void PackedMatrix::read_row(int64_t row, float* out) const {
   const size_t size = format_bytes(format);
-  const float s = scale.empty() ? 1.0f : scale[size_t(use == WeightUse::embedding ? row : packed_row(row))];
+  const float s =
+      scale.empty() ? 1.0f : scale[size_t(use == WeightUse::embedding ? row : packed_row(row))];
   if (use == WeightUse::embedding) {
     const uint8_t* p = data.data() + size_t(row) * size_t(cols) * size;
     for (int64_t k = 0; k < cols; ++k) out[k] = get(p + size_t(k) * size, format) * s;

@@ -1,5 +1,6 @@
-// PackedMatrix: a weight as the kernels read it (layout: kernels.h). Made once by pack_matrix() from
-// the parts of a checkpoint, immutable afterwards, owned by the device; read by all its threads.
+// PackedMatrix: a weight as the kernels read it (layout: kernels.h). Made once by pack_matrix()
+// from the parts of a checkpoint, immutable afterwards, owned by the device; read by all its
+// threads.
 #pragma once
 
 #include <span>
@@ -15,12 +16,12 @@ namespace nemotron::cpu {
 struct PackedMatrix {
   Format format = Format::bf16;
   WeightUse use = WeightUse::linear;
-  int64_t rows = 0, cols = 0;    // as the checkpoint has it: [out, in]
-  int64_t k = 0;                 // cols padded to kKStep
+  int64_t rows = 0, cols = 0;  // as the checkpoint has it: [out, in]
+  int64_t k = 0;               // cols padded to kKStep
   int64_t panels = 0;
   size_t panel_bytes = 0;
-  std::vector<float> scale;      // one an output of the panels (padding included); empty: all 1
-  HugeBuffer data;               // panels; embedding: rows [rows, cols], one after the other
+  std::vector<float> scale;  // one an output of the panels (padding included); empty: all 1
+  HugeBuffer data;           // panels; embedding: rows [rows, cols], one after the other
 
   // Where output `row` of the checkpoint lies: panel * 16 + lane. Gate and up panels alternate, so
   // that one pass yields both factors of silu(gate) * up.

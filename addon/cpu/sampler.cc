@@ -119,8 +119,8 @@ float Sampler::top_k_threshold(const float* x, int64_t k) {
   int64_t next = 0, kept = 0;
   const int64_t batch = std::max<int64_t>(256, k);
   while (next < vocab_) {
-    const int64_t found = kernels_->find(x, vocab_, threshold, &next, ids_.data(),
-                                         std::min(room, batch + kPanel));
+    const int64_t found =
+        kernels_->find(x, vocab_, threshold, &next, ids_.data(), std::min(room, batch + kPanel));
     // Room for kept <= k and found <= batch + 16 values, or for the whole vocabulary.
     if (size_t(kept + found) > values_.size()) values_.resize(size_t(kept + found));
     for (int64_t i = 0; i < found; ++i) values_[size_t(kept + i)] = x[ids_[size_t(i)]];
@@ -185,10 +185,9 @@ void Sampler::report(const float* logits, float best, int num_top, SampleOutput*
   next = 0;
   const int64_t found =
       kernels_->find(logits, vocab_, threshold, &next, ids_.data(), int64_t(ids_.size()));
-  std::partial_sort(ids_.begin(), ids_.begin() + out->num_top, ids_.begin() + found,
-                    [&](int32_t a, int32_t b) {
-                      return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-                    });
+  std::partial_sort(
+      ids_.begin(), ids_.begin() + out->num_top, ids_.begin() + found,
+      [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
   for (int i = 0; i < out->num_top; ++i) {
     out->top_ids[i] = ids_[size_t(i)];
     out->top_logprobs[i] = logits[ids_[size_t(i)]] - log_sum;

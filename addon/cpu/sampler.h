@@ -2,9 +2,9 @@
 // holds the scratch of one thread.
 //
 // Filters keep ties, so that the result does not depend on how a device sorts: top_k keeps every id
-// whose scaled logit is at least the k-th largest; top_p keeps the likeliest ids until their share of
-// what top_k left reaches p, and every id as likely as the last of them; min_p keeps ids at least
-// min_p times as likely as the likeliest.
+// whose scaled logit is at least the k-th largest; top_p keeps the likeliest ids until their share
+// of what top_k left reaches p, and every id as likely as the last of them; min_p keeps ids at
+// least min_p times as likely as the likeliest.
 #pragma once
 
 #include <cstdint>

@@ -128,7 +128,8 @@ struct Avx2 {
   static inline __m256 from_fp8(__m256i x) {
     const __m256i rest = _mm256_and_si256(x, _mm256_set1_epi32(0x7f));
     const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(x, _mm256_set1_epi32(0x80)), 24);
-    __m256 v = _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(rest, 20)), _mm256_set1_ps(0x1p120f));
+    __m256 v =
+        _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(rest, 20)), _mm256_set1_ps(0x1p120f));
     const __m256 nan = _mm256_castsi256_ps(_mm256_cmpeq_epi32(rest, _mm256_set1_epi32(0x7f)));
     v = _mm256_blendv_ps(v, _mm256_set1_ps(__builtin_nanf("")), nan);
     return _mm256_or_ps(v, _mm256_castsi256_ps(sign));

@@ -52,7 +52,9 @@ struct Avx512 {
   static inline F set1(float x) { return _mm512_set1_ps(x); }
   static inline F load(const float* p) { return _mm512_loadu_ps(p); }
   static inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
-  static inline __mmask16 below(int n) { return n <= 0 ? 0 : n >= 16 ? 0xffff : __mmask16((1u << n) - 1); }
+  static inline __mmask16 below(int n) {
+    return n <= 0 ? 0 : n >= 16 ? 0xffff : __mmask16((1u << n) - 1);
+  }
   static inline F load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(below(n), p); }
   static inline void store_n(float* p, F x, int n) { _mm512_mask_storeu_ps(p, below(n), x); }
   static inline F add(F x, F y) { return _mm512_add_ps(x, y); }
@@ -101,8 +103,8 @@ struct Avx512 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
   }
 
-  // The lines of a quad as far ahead as memory needs, into the second level: four streams 8 KiB ahead
-  // would fill the first.
+  // The lines of a quad as far ahead as memory needs, into the second level: four streams 8 KiB
+  // ahead would fill the first.
   template <Format format>
   static inline void prefetch(const uint8_t* p) {
     for (size_t i = 0; i < 4 * kPanel * format_bytes(format); i += 64) {
@@ -128,7 +130,8 @@ struct Avx512 {
       const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(kFp8Table.high), code,
                                                     _mm512_load_si512(kFp8Table.high + 64));
       // high | (code & 0x80)
-      const __m512i sign = _mm512_ternarylogic_epi32(high, code, _mm512_set1_epi8(char(0x80)), 0xf8);
+      const __m512i sign =
+          _mm512_ternarylogic_epi32(high, code, _mm512_set1_epi8(char(0x80)), 0xf8);
       out[0] = _mm512_unpacklo_epi8(low, sign);
       out[1] = _mm512_unpackhi_epi8(low, sign);
     }

@@ -9,7 +9,8 @@ struct Avx512Bf16 : Avx512 {
   static constexpr bool kDot = true;
 
   static inline Pairs broadcast_pair(const uint16_t* p) {
-    return _mm512_set1_epi32(*reinterpret_cast<const int __attribute__((may_alias, aligned(2)))*>(p));
+    return _mm512_set1_epi32(
+        *reinterpret_cast<const int __attribute__((may_alias, aligned(2)))*>(p));
   }
   static inline F dot(F sum, Pairs a, Pairs b) {
     return _mm512_dpbf16_ps(sum, __m512bh(a), __m512bh(b));

@@ -1,5 +1,5 @@
-// Plain: 16 lanes of float as four 128-bit vectors of the compiler's own, which every processor has.
-// The contract of the wrappers (simd_avx2.h and simd_avx512.h are the others):
+// Plain: 16 lanes of float as four 128-bit vectors of the compiler's own, which every processor
+// has. The contract of the wrappers (simd_avx2.h and simd_avx512.h are the others):
 //   F                 16 floats
 //   Quad<format>      the weights of 4 consecutive k of a panel: at(i) is k + i
 #pragma once
@@ -21,8 +21,8 @@ struct Plain {
   static constexpr bool kDot = false;  // bf16 pairs multiply straight into f32
   static constexpr int kRows = 2, kPanels = 1, kFewRows = 1, kFewPanels = 1;
 
-#define NEMOTRON_EACH(expr) \
-  F r;                      \
+#define NEMOTRON_EACH(expr)                    \
+  F r;                                         \
   for (int i = 0; i < 4; ++i) r.v[i] = (expr); \
   return r
 

@@ -50,8 +50,6 @@ class ThreadPool {
 struct Range {
   int64_t begin = 0, end = 0;
 };
-inline Range share(int64_t items, int t, int n) {
-  return {items * t / n, items * (t + 1) / n};
-}
+inline Range share(int64_t items, int t, int n) { return {items * t / n, items * (t + 1) / n}; }
 
 }  // namespace nemotron::cpu

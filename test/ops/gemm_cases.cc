@@ -31,7 +31,8 @@ std::vector<GemmCase> gemm_cases() {
     for (int64_t rows : {1, 2, 3, 4, 6, 7, 8, 12, 13, 15, 16, 17, 31, 32, 33, 48, 65}) {
       c.push_back({rows, 80, 96, t});
     }
-    for (int64_t n : {1, 2, 15, 16, 17, 31, 33, 47, 64, 65, 127, 129, 257}) c.push_back({3, n, 64, t});
+    for (int64_t n : {1, 2, 15, 16, 17, 31, 33, 47, 64, 65, 127, 129, 257})
+      c.push_back({3, n, 64, t});
     for (int64_t k : {1, 2, 3, 4, 15, 31, 32, 33, 63, 100, 511, 512, 513, 1023, 1056}) {
       c.push_back({3, 40, k, t});
       c.push_back({19, 40, k, t});
@@ -48,18 +49,20 @@ std::vector<GemmCase> gemm_cases() {
 std::string label(const GemmCase& c) {
   static const char* const kScales[] = {"", " scalar", " per-row"};
   return std::to_string(c.rows) + "x" + std::to_string(c.n) + "x" + std::to_string(c.k) + " " +
-         dtype_name(c.dtype) + kScales[int(c.scale)] + (c.format == WeightFormat::fp8 ? " as fp8" : "");
+         dtype_name(c.dtype) + kScales[int(c.scale)] +
+         (c.format == WeightFormat::fp8 ? " as fp8" : "");
 }
 
 // F32 and F16 weights keep float32 activations on a device whose activations are float32; one whose
 // activations are not may store such weights as BF16.
-double tolerance_for(const DeviceUnderTest& d, const Device& device, DType weight, double otherwise) {
+double tolerance_for(const DeviceUnderTest& d, const Device& device, DType weight,
+                     double otherwise) {
   const bool wide = weight == DType::f32 || weight == DType::f16;
   if (!wide) return otherwise;
   return device.activation_dtype() == DType::f32 ? std::min(otherwise, 1e-5) : d.tolerance;
 }
 
-#define OPEN(d)                    \
+#define OPEN(d)                   \
   std::unique_ptr<Device> device; \
   REQUIRE_OK((d).open(&device))
 
@@ -77,8 +80,9 @@ void test_gemm(const DeviceUnderTest& d, const GemmCase& c) {
   Buffer out(device.get(), DType::f32, {c.rows, c.n});
   device->gemm(out.tensor(), a.tensor(), w);
   REQUIRE_OK(device->sync());
-  const double tolerance = c.format == WeightFormat::fp8 ? std::max(d.tolerance, 1e-3)
-                                                         : tolerance_for(d, *device, c.dtype, d.tolerance);
+  const double tolerance = c.format == WeightFormat::fp8
+                               ? std::max(d.tolerance, 1e-3)
+                               : tolerance_for(d, *device, c.dtype, d.tolerance);
   const std::vector<double> want = reference_gemm(to_double(a.read()), m);
   EXPECT_CLOSE(out.read(), want, tolerance);
 
@@ -126,7 +130,8 @@ void test_stride(const DeviceUnderTest& d) {
   HostMatrix slice;
   slice.rows = 17, slice.cols = 40;
   for (int64_t r = 0; r < 17; ++r) {
-    for (int64_t c = 0; c < 40; ++c) slice.values.push_back(whole.values[size_t((r + 3) * 90 + c + 21)]);
+    for (int64_t c = 0; c < 40; ++c)
+      slice.values.push_back(whole.values[size_t((r + 3) * 90 + c + 21)]);
   }
   const MatrixPart part{whole.data.data() + (3 * 90 + 21) * 2, DType::bf16, 17, 40, 90, {}};
   Weight w;
@@ -141,16 +146,19 @@ void test_stride(const DeviceUnderTest& d) {
 void test_bad_parts(const DeviceUnderTest& d) {
   OPEN(d);
   Random random(7);
-  const HostMatrix a = random_matrix(random, 4, 8, DType::bf16), b = random_matrix(random, 4, 9, DType::bf16);
+  const HostMatrix a = random_matrix(random, 4, 8, DType::bf16),
+                   b = random_matrix(random, 4, 9, DType::bf16);
   const std::vector<float> two(2, 1.0f);
   Weight w;
   MatrixPart uneven[] = {a.part(), b.part()};
   EXPECT_ERROR(device->pack_weight(uneven, WeightUse::linear, WeightFormat::stored, &w), "columns");
   MatrixPart scales = a.part();
   scales.scale = two;
-  EXPECT_ERROR(device->pack_weight({&scales, 1}, WeightUse::linear, WeightFormat::stored, &w), "scales");
+  EXPECT_ERROR(device->pack_weight({&scales, 1}, WeightUse::linear, WeightFormat::stored, &w),
+               "scales");
   MatrixPart half = a.part();
-  EXPECT_ERROR(device->pack_weight({&half, 1}, WeightUse::gate_up, WeightFormat::stored, &w), "gate");
+  EXPECT_ERROR(device->pack_weight({&half, 1}, WeightUse::gate_up, WeightFormat::stored, &w),
+               "gate");
 }
 
 void test_norm(const DeviceUnderTest& d, int64_t rows, int64_t cols) {
@@ -163,7 +171,8 @@ void test_norm(const DeviceUnderTest& d, int64_t rows, int64_t cols) {
   device->rms_norm(out.tensor(), x.tensor(), g.tensor(), kEps);
   REQUIRE_OK(device->sync());
   const double tolerance = device->activation_dtype() == DType::f32 ? 1e-6 : 4e-3;
-  EXPECT_CLOSE(out.read(), reference_norm(to_double(x.read()), cols, gain, double(kEps)), tolerance);
+  EXPECT_CLOSE(out.read(), reference_norm(to_double(x.read()), cols, gain, double(kEps)),
+               tolerance);
 }
 
 double silu(double g) { return g / (1 + std::exp(-g)); }
@@ -202,7 +211,8 @@ void test_silu_range(const DeviceUnderTest& d) {
     g[i * 32 + i] = (float(i) - 16) * 20;
     u[i * 32 + i] = 1;
   }
-  const MatrixPart parts[] = {{g.data(), DType::f32, 32, 32, 32, {}}, {u.data(), DType::f32, 32, 32, 32, {}}};
+  const MatrixPart parts[] = {{g.data(), DType::f32, 32, 32, 32, {}},
+                              {u.data(), DType::f32, 32, 32, 32, {}}};
   Weight w;
   REQUIRE_OK(device->pack_weight(parts, WeightUse::gate_up, WeightFormat::stored, &w));
   Buffer x(device.get(), DType::f32, {1, 32}, std::vector<float>(32, 1.0f));
@@ -217,7 +227,8 @@ void test_silu_range(const DeviceUnderTest& d) {
   }
 }
 
-void test_embed_and_head(const DeviceUnderTest& d, DType dtype, WeightFormat format, WeightUse use) {
+void test_embed_and_head(const DeviceUnderTest& d, DType dtype, WeightFormat format,
+                         WeightUse use) {
   OPEN(d);
   Random random(11);
   const int64_t vocab = 77, hidden = 58;
@@ -229,9 +240,16 @@ void test_embed_and_head(const DeviceUnderTest& d, DType dtype, WeightFormat for
   REQUIRE_OK(device->pack_weight({&part, 1}, use, format, &w));
   const std::vector<float> inv_freq(8, 1.0f);
   KvConfig kv{.layers = 1, .kv_heads = 1, .head_dim = 16, .num_blocks = 4, .block_size = 16};
-  StepLimits limits{.max_rows = 16, .max_spans = 4, .max_samples = 16, .max_context = 64,
-                    .q_heads = 1, .kv_heads = 1, .head_dim = 16, .hidden = int32_t(hidden),
-                    .intermediate = 16, .vocab = int32_t(vocab)};
+  StepLimits limits{.max_rows = 16,
+                    .max_spans = 4,
+                    .max_samples = 16,
+                    .max_context = 64,
+                    .q_heads = 1,
+                    .kv_heads = 1,
+                    .head_dim = 16,
+                    .hidden = int32_t(hidden),
+                    .intermediate = 16,
+                    .vocab = int32_t(vocab)};
   REQUIRE_OK(device->prepare(limits, kv, {inv_freq}));
   const std::vector<int32_t> ids = {0, 76, 5, 16, 15, 31, 5, 64, 33}, slots(9, -1), table = {1};
   const SpanInput span{.first_row = 0, .rows = 9, .block_table = table};
@@ -245,7 +263,8 @@ void test_embed_and_head(const DeviceUnderTest& d, DType dtype, WeightFormat for
     const auto row = m.values.begin() + id * hidden;
     want.insert(want.end(), row, row + hidden);
   }
-  EXPECT_CLOSE(x.read(), want, format == WeightFormat::fp8 ? 1e-3 : tolerance_for(d, *device, dtype, 1e-6));
+  EXPECT_CLOSE(x.read(), want,
+               format == WeightFormat::fp8 ? 1e-3 : tolerance_for(d, *device, dtype, 1e-6));
   if (use != WeightUse::tied) return;
 
   const std::vector<float> gain = random.normals(hidden, 0.2f, 1.0f);
@@ -255,7 +274,8 @@ void test_embed_and_head(const DeviceUnderTest& d, DType dtype, WeightFormat for
   device->head(out.tensor(), x.tensor(), rows, g.tensor(), kEps, w);
   REQUIRE_OK(device->sync());
   std::vector<double> some;
-  for (int32_t r : rows) some.insert(some.end(), want.begin() + r * hidden, want.begin() + (r + 1) * hidden);
+  for (int32_t r : rows)
+    some.insert(some.end(), want.begin() + r * hidden, want.begin() + (r + 1) * hidden);
   EXPECT_CLOSE(out.read(), reference_gemm(reference_norm(some, hidden, gain, double(kEps)), m),
                std::max(d.tolerance, format == WeightFormat::fp8 ? 1e-3 : 0.0));
 }
@@ -282,7 +302,8 @@ void test_row_equality(const DeviceUnderTest& d, DType dtype, int64_t n, int64_t
     Buffer part_out(device.get(), DType::f32, {rows, n});
     device->gemm(part_out.tensor(), some.tensor(), w);
     REQUIRE_OK(device->sync());
-    EXPECT(same_bits(part_out.read(), {whole.begin() + first * n, whole.begin() + (first + rows) * n}));
+    EXPECT(same_bits(part_out.read(),
+                     {whole.begin() + first * n, whole.begin() + (first + rows) * n}));
   }
 }
 
@@ -303,12 +324,14 @@ void add_gemm_cases(const DeviceUnderTest& d) {
   for (DType t : {DType::f32, DType::f16, DType::bf16, DType::fp8_e4m3}) {
     for (int64_t inner : {1, 16, 17, 40, 177}) {
       for (int64_t rows : {1, 9, 34}) {
-        add_case(at + "mlp_input " + dtype_name(t) + " " + std::to_string(rows) + "x" + std::to_string(inner),
+        add_case(at + "mlp_input " + dtype_name(t) + " " + std::to_string(rows) + "x" +
+                     std::to_string(inner),
                  [=] { test_mlp(d, rows, 96, inner, t); });
       }
     }
     for (WeightUse use : {WeightUse::embedding, WeightUse::tied}) {
-      const std::string what = std::string(use == WeightUse::tied ? "tied " : "embed ") + dtype_name(t);
+      const std::string what =
+          std::string(use == WeightUse::tied ? "tied " : "embed ") + dtype_name(t);
       add_case(at + what, [=] { test_embed_and_head(d, t, WeightFormat::stored, use); });
       if (t == DType::bf16) {
         add_case(at + what + " as fp8", [=] { test_embed_and_head(d, t, WeightFormat::fp8, use); });

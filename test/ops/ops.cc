@@ -163,7 +163,8 @@ std::vector<double> reference_norm(const std::vector<double>& x, int64_t cols,
   std::vector<double> out(x.size());
   for (size_t r = 0; r < x.size() / size_t(cols); ++r) {
     double sum = 0;
-    for (size_t c = 0; c < size_t(cols); ++c) sum += x[r * size_t(cols) + c] * x[r * size_t(cols) + c];
+    for (size_t c = 0; c < size_t(cols); ++c)
+      sum += x[r * size_t(cols) + c] * x[r * size_t(cols) + c];
     const double by = 1 / std::sqrt(sum / double(cols) + eps);
     for (size_t c = 0; c < size_t(cols); ++c) {
       out[r * size_t(cols) + c] = x[r * size_t(cols) + c] * by * double(gain[c]);

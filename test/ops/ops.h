@@ -1,6 +1,6 @@
 // The op suite: one list of cases for every Device. A program that has a device registers the cases
-// for it with add_op_cases() and runs them (ops_test.cc does so for each instruction set of the CPU).
-// References are plain loops in double, written from device.h alone.
+// for it with add_op_cases() and runs them (ops_test.cc does so for each instruction set of the
+// CPU). References are plain loops in double, written from device.h alone.
 #pragma once
 
 #include <cmath>
@@ -32,7 +32,8 @@ void add_gemm_cases(const DeviceUnderTest& device);
 void add_attention_cases(const DeviceUnderTest& device);
 void add_sample_cases(const DeviceUnderTest& device);
 
-// --- numbers from a seed ---------------------------------------------------------------------------
+// --- numbers from a seed
+// ---------------------------------------------------------------------------
 
 class Random {
  public:
@@ -94,9 +95,11 @@ class Buffer {
 };
 float rounded(float x, DType dtype);
 
-// --- comparisons -----------------------------------------------------------------------------------
+// --- comparisons
+// -----------------------------------------------------------------------------------
 
-// Root of the mean squared error over that of the wanted values; NaN or infinity anywhere gives 1e30.
+// Root of the mean squared error over that of the wanted values; NaN or infinity anywhere gives
+// 1e30.
 double relative_error(const std::vector<float>& got, const std::vector<double>& want);
 void expect_close(const char* file, int line, const std::vector<float>& got,
                   const std::vector<double>& want, double tolerance);
@@ -104,7 +107,8 @@ void expect_close(const char* file, int line, const std::vector<float>& got,
   ::nemotron::test::expect_close(__FILE__, __LINE__, got, want, tolerance)
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b);
 
-// --- plain references ------------------------------------------------------------------------------
+// --- plain references
+// ------------------------------------------------------------------------------
 
 // [rows, cols] * rsqrt(mean of squares + eps) * gain
 std::vector<double> reference_norm(const std::vector<double>& x, int64_t cols,

@@ -1,9 +1,12 @@
 // The op suite on every instruction set that this machine has, three threads each, and
 // on AMX emulated.
+#include "test/ops/ops.h"
+
 #include "cpu/cpu_device.h"
 #include "cpu/isa.h"
+#include "cpu/kernels.h"
+#include "cpu/tile_check.h"
 #include "test/ops/amx_emulated.h"
-#include "test/ops/ops.h"
 
 int main(int argc, char** argv) {
   using namespace nemotron;
@@ -12,29 +15,51 @@ int main(int argc, char** argv) {
       std::printf("this machine has no %s: skipped\n", cpu::isa_name(isa));
       continue;
     }
-    const bool rounds = isa == cpu::Isa::avx512bf16 || isa == cpu::Isa::amx;
-    test::add_op_cases({
-        .name = cpu::isa_name(isa),
-        .open =
-            [isa](std::unique_ptr<Device>* out) {
-              return open_cpu_device(
-                  {.threads = 3, .isa = cpu::isa_name(isa), .debug_checks = true}, out);
-            },
-        .tolerance = rounds ? 4e-3 : 2e-6,
-    });
+    const auto open = [isa](bool round) {
+      return [isa, round](std::unique_ptr<Device>* out) {
+        return open_cpu_device({.threads = 3,
+                                .isa = cpu::isa_name(isa),
+                                .round_activations = round,
+                                .debug_checks = true},
+                               out);
+      };
+    };
+    test::add_op_cases({.name = cpu::isa_name(isa), .open = open(false), .tolerance = 2e-5});
+    if (cpu::exact_kernels(cpu::kernels_for(isa)) != cpu::kernels_for(isa)) {
+      test::add_op_cases({.name = std::string(cpu::isa_name(isa)) + "-rounded",
+                          .open = open(true),
+                          .tolerance = 4e-3});
+    }
   }
 #if defined(NEMOTRON_X86)
   if (cpu::isa_available(cpu::Isa::avx512bf16)) {
-    test::add_op_cases({
-        .name = "amx-emulated",
-        .open =
-            [](std::unique_ptr<Device>* out) {
-              *out = cpu::make_cpu_device(test::emulated_amx_kernels(), 3, true);
-              return Status();
-            },
-        .tolerance = 4e-3,
-    });
+    for (const bool round : {false, true}) {
+      test::add_op_cases({
+          .name = round ? "amx-emulated-rounded" : "amx-emulated",
+          .open =
+              [round](std::unique_ptr<Device>* out) {
+                *out = cpu::make_cpu_device(test::emulated_amx_kernels(), 3, round, true);
+                return Status();
+              },
+          .tolerance = round ? 4e-3 : 2e-5,
+      });
+    }
   }
 #endif
+  test::add_case("a wrong tile product is noticed", [] {
+    const cpu::Kernels& plain = *cpu::plain_kernels();
+    EXPECT(cpu::same_products(plain, plain));
+#if defined(NEMOTRON_X86)
+    if (cpu::isa_available(cpu::Isa::avx512bf16)) {
+      EXPECT(cpu::same_products(*test::emulated_amx_kernels(), plain));
+    }
+#endif
+    cpu::Kernels wrong = plain;
+    wrong.tile[int(cpu::Format::bf16)] = [](const cpu::TileArgs& t) {
+      cpu::plain_kernels()->tile[int(cpu::Format::bf16)](t);
+      t.c[t.c_stride * (t.rows - 1)] += 0.5f;
+    };
+    EXPECT(!cpu::same_products(wrong, plain));
+  });
   return test::run_all(argc, argv);
 }

@@ -61,7 +61,8 @@ Reference reference(const std::vector<float>& raw, const Request& r) {
     std::sort(sorted.begin(), sorted.end(), std::greater<float>());
     const auto cut = [&](float from) {
       for (float& v : l) v = v >= from ? v : kMinus;
-      std::replace_if(sorted.begin(), sorted.end(), [&](float v) { return v < from; }, kMinus);
+      std::replace_if(
+          sorted.begin(), sorted.end(), [&](float v) { return v < from; }, kMinus);
     };
     if (in.top_k > 0 && size_t(in.top_k) < n) cut(sorted[size_t(in.top_k) - 1]);
     if (in.top_p < 1) {
@@ -97,14 +98,23 @@ class Sampling {
  public:
   Sampling(const DeviceUnderTest& d, int32_t vocab, int32_t most) : vocab_(vocab) {
     EXPECT_OK(d.open(&device_));
-    const KvConfig kv{.layers = 1, .kv_heads = 1, .head_dim = 16, .num_blocks = most + 1, .block_size = 16};
-    const StepLimits limits{.max_rows = most, .max_spans = most, .max_samples = most, .max_context = 16,
-                            .q_heads = 1, .kv_heads = 1, .head_dim = 16, .hidden = 16,
-                            .intermediate = 16, .vocab = vocab};
+    const KvConfig kv{
+        .layers = 1, .kv_heads = 1, .head_dim = 16, .num_blocks = most + 1, .block_size = 16};
+    const StepLimits limits{.max_rows = most,
+                            .max_spans = most,
+                            .max_samples = most,
+                            .max_context = 16,
+                            .q_heads = 1,
+                            .kv_heads = 1,
+                            .head_dim = 16,
+                            .hidden = 16,
+                            .intermediate = 16,
+                            .vocab = vocab};
     EXPECT_OK(device_->prepare(limits, kv, {inv_freq_}));
   }
 
-  std::vector<SampleOutput> run(const std::vector<std::vector<float>>& logits, std::vector<Request>& requests) {
+  std::vector<SampleOutput> run(const std::vector<std::vector<float>>& logits,
+                                std::vector<Request>& requests) {
     const int32_t n = int32_t(requests.size());
     std::vector<SampleInput> samples;
     std::vector<SpanInput> spans;
@@ -119,7 +129,10 @@ class Sampling {
       flat.insert(flat.end(), l.begin(), l.end());
     }
     const std::vector<int32_t> ids(size_t(n), 0), slots(size_t(n), -1);
-    const StepInput in{.token_ids = ids, .token_slots = slots, .spans = spans, .samples = samples,
+    const StepInput in{.token_ids = ids,
+                       .token_slots = slots,
+                       .spans = spans,
+                       .samples = samples,
                        .num_generated_rows = n};
     Buffer buffer(device_.get(), DType::f32, {n, vocab_}, flat);
     std::vector<SampleOutput> out(requests.size());
@@ -137,7 +150,8 @@ class Sampling {
   std::vector<int32_t> table_ = {0};
 };
 
-void check_one(const std::vector<float>& raw, const Request& r, const SampleOutput& got, int index) {
+void check_one(const std::vector<float>& raw, const Request& r, const SampleOutput& got,
+               int index) {
   const Reference want = reference(raw, r);
   const auto wrong = [&](const std::string& what) {
     fail(__FILE__, __LINE__, "request " + show(index) + ": " + what);
@@ -147,18 +161,22 @@ void check_one(const std::vector<float>& raw, const Request& r, const SampleOutp
   const int32_t wanted_id = r.in.target >= 0 ? r.in.target : want.id;
   if (r.in.target < 0 && want.scaled[size_t(got.id)] == kMinus) return wrong("drew a filtered id");
   if (got.id != wanted_id && (r.in.target >= 0 || want.margin > 1e-4f)) {
-    return wrong("id " + show(got.id) + ", wanted " + show(wanted_id) + ", margin " + show(want.margin));
+    return wrong("id " + show(got.id) + ", wanted " + show(wanted_id) + ", margin " +
+                 show(want.margin));
   }
   if (r.in.num_top < 0) return;
   if (!(std::fabs(double(got.logprob) - want.logprobs[size_t(got.id)]) < 2e-4)) {
-    return wrong("logprob " + show(got.logprob) + ", wanted " + show(want.logprobs[size_t(got.id)]));
+    return wrong("logprob " + show(got.logprob) + ", wanted " +
+                 show(want.logprobs[size_t(got.id)]));
   }
   const auto place = std::find(want.order.begin(), want.order.end(), got.id) - want.order.begin();
   if (got.rank != place + 1) return wrong("rank " + show(got.rank) + ", wanted " + show(place + 1));
-  if (got.num_top != std::min<int>(r.in.num_top, int(raw.size()))) return wrong("num_top " + show(got.num_top));
+  if (got.num_top != std::min<int>(r.in.num_top, int(raw.size())))
+    return wrong("num_top " + show(got.num_top));
   for (int i = 0; i < got.num_top; ++i) {
     if (got.top_ids[i] != want.order[size_t(i)]) {
-      return wrong("top " + show(i) + " is " + show(got.top_ids[i]) + ", wanted " + show(want.order[size_t(i)]));
+      return wrong("top " + show(i) + " is " + show(got.top_ids[i]) + ", wanted " +
+                   show(want.order[size_t(i)]));
     }
     if (!(std::fabs(double(got.top_logprobs[i]) - want.logprobs[size_t(got.top_ids[i])]) < 2e-4)) {
       return wrong("top logprob " + show(i));
@@ -199,7 +217,8 @@ void test_random_requests(const DeviceUnderTest& d, int32_t vocab, int count, fl
         }
       }
       for (int k = 0; maybe(0.3) && k < 4; ++k) {
-        r.bias.push_back({int32_t(random.below(vocab / 4 + 1)) + k * (vocab / 4), float(random.normal() * 5)});
+        r.bias.push_back(
+            {int32_t(random.below(vocab / 4 + 1)) + k * (vocab / 4), float(random.normal() * 5)});
         if (r.bias.back().id >= vocab) r.bias.pop_back();
       }
       if (maybe(0.3)) {
@@ -214,7 +233,8 @@ void test_random_requests(const DeviceUnderTest& d, int32_t vocab, int count, fl
       requests.push_back(std::move(r));
     }
     const std::vector<SampleOutput> out = sampling.run(logits, requests);
-    for (int i = 0; i < 8; ++i) check_one(logits[size_t(i)], requests[size_t(i)], out[size_t(i)], done + i);
+    for (int i = 0; i < 8; ++i)
+      check_one(logits[size_t(i)], requests[size_t(i)], out[size_t(i)], done + i);
   }
 }
 
@@ -276,14 +296,16 @@ void test_same_in_any_batch(const DeviceUnderTest& d) {
 }
 
 // 16,384 draws from 24 ids: chi-square against the softmax, with and without filters.
-void test_distribution(const DeviceUnderTest& d, float temperature, int32_t top_k, float top_p, float min_p) {
+void test_distribution(const DeviceUnderTest& d, float temperature, int32_t top_k, float top_p,
+                       float min_p) {
   constexpr int32_t kVocab = 24, kBatch = 256, kDraws = 16384;
   Random random(8);
   const std::vector<float> l = random.normals(kVocab, 1.2f);
   Sampling sampling(d, kVocab, kBatch);
   std::vector<double> seen(kVocab);
   Request proto;
-  proto.in.temperature = temperature, proto.in.top_k = top_k, proto.in.top_p = top_p, proto.in.min_p = min_p;
+  proto.in.temperature = temperature, proto.in.top_k = top_k, proto.in.top_p = top_p,
+  proto.in.min_p = min_p;
   for (int32_t done = 0; done < kDraws; done += kBatch) {
     std::vector<Request> requests(kBatch, proto);
     for (int32_t i = 0; i < kBatch; ++i) {
@@ -298,7 +320,8 @@ void test_distribution(const DeviceUnderTest& d, float temperature, int32_t top_
   int kept = 0;
   for (float s : ref.scaled) total += s == kMinus ? 0 : std::exp(double(s));
   for (size_t i = 0; i < kVocab; ++i) {
-    const double want = ref.scaled[i] == kMinus ? 0 : std::exp(double(ref.scaled[i])) / total * kDraws;
+    const double want =
+        ref.scaled[i] == kMinus ? 0 : std::exp(double(ref.scaled[i])) / total * kDraws;
     if (want == 0) {
       EXPECT_EQ(seen[i], 0.0);
       continue;
@@ -318,7 +341,8 @@ void test_slots(const DeviceUnderTest& d) {
   const HostMatrix table = random_matrix(random, 64, 16, DType::bf16);
   const MatrixPart part = table.part();
   Weight w;
-  REQUIRE_OK(sampling.device()->pack_weight({&part, 1}, WeightUse::embedding, WeightFormat::stored, &w));
+  REQUIRE_OK(
+      sampling.device()->pack_weight({&part, 1}, WeightUse::embedding, WeightFormat::stored, &w));
   std::vector<std::vector<float>> logits(3, std::vector<float>(64, 0.0f));
   logits[0][9] = logits[1][63] = logits[2][5] = 1;
   std::vector<Request> r(3);
@@ -327,13 +351,15 @@ void test_slots(const DeviceUnderTest& d) {
   const std::vector<int32_t> ids = {1, 2, 3}, slots = {-1, 0, 2}, blocks = {0};
   std::vector<SpanInput> spans;
   for (int32_t i = 0; i < 3; ++i) spans.push_back({i, 1, 0, true, blocks});
-  const StepInput in{.token_ids = ids, .token_slots = slots, .spans = spans, .num_generated_rows = 3};
+  const StepInput in{
+      .token_ids = ids, .token_slots = slots, .spans = spans, .num_generated_rows = 3};
   Buffer x(sampling.device(), DType::f32, {3, 16});
   sampling.device()->begin_step(in);
   sampling.device()->embed(x.tensor(), w);
   REQUIRE_OK(sampling.device()->sync());
   std::vector<double> want;
-  for (int32_t id : {1, 5, 9}) want.insert(want.end(), table.values.begin() + id * 16, table.values.begin() + id * 16 + 16);
+  for (int32_t id : {1, 5, 9})
+    want.insert(want.end(), table.values.begin() + id * 16, table.values.begin() + id * 16 + 16);
   EXPECT_CLOSE(x.read(), want, 1e-7);
 }
 
@@ -342,7 +368,8 @@ void test_slots(const DeviceUnderTest& d) {
 void add_sample_cases(const DeviceUnderTest& d) {
   const std::string at = d.name + " sample ";
   for (int32_t vocab : {1, 7, 16, 33, 100, 1000}) {
-    add_case(at + "vocab " + std::to_string(vocab), [=] { test_random_requests(d, vocab, 240, 2.0f); });
+    add_case(at + "vocab " + std::to_string(vocab),
+             [=] { test_random_requests(d, vocab, 240, 2.0f); });
   }
   if (!d.slow) {
     add_case(at + "vocab 128256", [=] { test_random_requests(d, 128256, 40, 2.0f); });
