@@ -47,7 +47,12 @@ type Remote = {
 
 /** A hub that behaves as badly as `trouble` says. */
 const startRemote = async (
-  options: { readonly trouble?: Trouble; readonly listing?: boolean; readonly token?: string } = {},
+  options: {
+    readonly trouble?: Trouble
+    readonly listing?: boolean
+    readonly token?: string
+    readonly claim?: number
+  } = {},
 ): Promise<Remote> => {
   const log: Remote['log'] = []
   const answer = (request: IncomingMessage, response: ServerResponse) => {
@@ -63,7 +68,7 @@ const startRemote = async (
           ? { rfilename }
           : {
               rfilename,
-              size: bytes.length,
+              size: options.claim ?? bytes.length,
               blobId: blobId(bytes),
               ...(isLarge(rfilename) && { lfs: { sha256: sha256(bytes), size: bytes.length } }),
             },
@@ -280,6 +285,16 @@ describe('pull', () => {
     await writeFile(join(file.cache, 'token'), 'hf_secret\n')
     await checkWhole(await createHub(file.env(), quick).pull(REPO))
     await file.close()
+  })
+
+  test('a disk that is too small is told before anything is fetched', async () => {
+    const remote = await startRemote({ claim: 1e18 })
+    await assert.rejects(
+      createHub(remote.env(), quick).pull(REPO),
+      /needs .* GB, but only .* GB are free/,
+    )
+    assert.equal(remote.log.length, 1)
+    await remote.close()
   })
 
   test('unknown models, names that are none, a hub that is not there', async () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
-import { get } from 'node:https'
+import { get, request } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
@@ -179,7 +179,7 @@ describe('serve', { skip }, () => {
     assert.equal(await exit, 0)
   })
 
-  test('an answer before the models are there, then health says how it goes', async () => {
+  test('a folder without a model ends it, with what is missing', async () => {
     const failing = start([
       '--port',
       '0',
@@ -242,7 +242,8 @@ describe('serve', { skip }, () => {
     }
     const config = join(folder, 'config.json')
     writeFileSync(config, JSON.stringify({ tls_cert: cert, tls_key: key, api_key: ['secret'] }))
-    const { url, child, exit } = await serve(['--config', config, '--model', chatCheckpoint()])
+    const model = chatCheckpoint()
+    const { url, child, exit } = await serve(['--config', config, '--model', model])
     assert.match(url, /^https:/)
     const status = (authorization?: string) =>
       new Promise<number | undefined>((resolve, reject) => {
@@ -254,6 +255,20 @@ describe('serve', { skip }, () => {
       })
     assert.equal(await status(), 401)
     assert.equal(await status('Bearer secret'), 200)
+    const streamed = await new Promise<string>((resolve, reject) => {
+      const headers = { authorization: 'Bearer secret' }
+      const options = { method: 'POST', rejectUnauthorized: false, headers }
+      const ask = request(`${url}/v1/completions`, options, (response) => {
+        let text = ''
+        response.on('data', (chunk) => {
+          text += chunk
+        })
+        response.on('end', () => resolve(text))
+      })
+      ask.on('error', reject)
+      ask.end(JSON.stringify({ model, prompt: 'a', stream: true }))
+    })
+    assert.match(streamed, /^data: \{[\s\S]*data: \[DONE\]\n\n$/)
     child.kill('SIGTERM')
     assert.equal(await exit, 0)
   })
