@@ -8,8 +8,8 @@ from tokenizer import render, reply
 
 # Shares of dialogues.
 MIXTURE = [
-    (skills.count, 26), (skills.add, 20), (skills.subtract, 20), (skills.decimals, 12),
-    (skills.chat, 7), (skills.refuse, 5), (tools.tool_call, 9), (tools.tool_answer, 3),
+    (skills.count, 23), (skills.add, 20), (skills.subtract, 20), (skills.decimals, 13),
+    (skills.chat, 7), (skills.refuse, 5), (tools.tool_call, 14), (tools.tool_answer, 4),
     (tools.tool_unused, 1),
 ]
 STEPS = ("count", "add", "subtract", "decimals")  # off has little to learn here: mostly on

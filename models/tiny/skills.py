@@ -174,7 +174,8 @@ Is {a} {w} than {b}?|Of {a} and {b}, which is {w}?|What's {w}, {a} or {b}?
 UP, DOWN = ("larger", "bigger", "greater", "higher"), ("smaller", "lower", "less")
 
 
-def decimal_trace(a: str, b: str) -> str:
+def decimal_trace(a: str, b: str, word: str) -> str:
+    """Whole parts, then place by place; the end says which of the two the question asks for."""
     (wa, fa), (wb, fb) = a.split("."), b.split(".")
     places = max(len(fa), len(fb))
     for x, y in [(wa, wb), *zip(fa.ljust(places, "0"), fb.ljust(places, "0"))]:
@@ -186,8 +187,9 @@ def decimal_trace(a: str, b: str) -> str:
             if x != y:
                 break
             lines.append(f"{x} and {y}: same")
-    word, sign = ("less", "<") if int(x) < int(y) else ("more", ">")
-    return "\n".join([*lines, f"{x} and {y}: {word}", f"{a} {sign} {b}"])
+    verdict, sign = ("less", "<") if int(x) < int(y) else ("more", ">")
+    pick = 1 if (sign == ">") == (word in UP) else 2
+    return "\n".join([*lines, f"{x} and {y}: {verdict}", f"{a} {sign} {b}, {word}: {pick}"])
 
 
 def decimal_pair(rng):
@@ -215,7 +217,7 @@ def decimals(rng, test: bool = False) -> Item:
     winner, loser = (a, b) if first else (b, a)
     verdict = ("Yes, " if first else "No, ") if text.startswith("Is ") else ""
     answer = f"{verdict}{winner} is {word} than {loser}."
-    return ask("decimals", dress(rng, text), decimal_trace(a, b), answer)
+    return ask("decimals", dress(rng, text), decimal_trace(a, b, word), answer)
 
 
 # ------------------------------------------------------------------------------ small talk

@@ -8,7 +8,7 @@ import skills
 from skills import Item
 from tokenizer import reply
 
-VERDICTS = {" is ": " is not ", "less": "more", "more": "less", "<": ">", ">": "<"}
+VERDICTS = {"less": "more", "more": "less", "<": ">", ">": "<"}
 
 
 def change_digit(rng, text: str) -> str:
@@ -95,7 +95,9 @@ def slip_decimals(rng, item: Item):
     lines = item.trace.split("\n")
     if rng.random() < 0.7:
         for i in (-2, -1):
-            lines[i] = re.sub(r"less|more|<|>", lambda m: VERDICTS[m[0]], lines[i])
+            head, colon, tail = lines[i].partition(",")  # the asked word after the comma may be "less"
+            lines[i] = re.sub(r"less|more|<|>", lambda m: VERDICTS[m[0]], head) + colon + tail
+        lines[-1] = lines[-1][:-1] + str(3 - int(lines[-1][-1]))
     return "\n".join(lines), answer
 
 

@@ -76,8 +76,9 @@ class Optimizer:
     """Muon for the hidden matrices, AdamW for the rest. Ranks share the costly Muon step."""
 
     def __init__(self, model, muon_lr: float, adam_lr: float, rank: int, world: int):
-        self.rank, self.world, self.params = rank, world, list(model.parameters())
-        self.matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
+        self.rank, self.world = rank, world
+        self.params = [p for p in model.parameters() if p.requires_grad]
+        self.matrices = [p for p in model.blocks.parameters() if p.ndim == 2 and p.requires_grad]
         others = [p for p in self.params if not any(p is m for m in self.matrices)]
         self.muon = torch.optim.Muon(self.matrices[rank::world], lr=muon_lr, momentum=0.95,
                                      nesterov=True, weight_decay=0.01)

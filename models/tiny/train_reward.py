@@ -3,6 +3,9 @@
 Pairs of a right and a wrong reply to one prompt; the wrong ones are generated slips and the
 reasoner's own mistakes (`--samples`, written by sample.py). The score is read at the closing
 <|eot_id|>. While training it is also read at every reply token: low from the first wrong token on.
+
+The reasoner stays frozen under two new layers: they see at each position what it expected there
+(one position back) and what came, which is most of what telling right from wrong needs.
 """
 
 import argparse
@@ -10,6 +13,7 @@ import json
 import os
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,6 +25,7 @@ import mixture
 import slips
 import tokenizer
 from evaluate import load_model
+from model import Llama
 from train import Optimizer, padded, rate, save
 
 POOL = 1024  # pairs drawn at a time
@@ -75,6 +80,20 @@ def loss_of(model, group, pad: int, device):
     return pair + steps, (good > bad).float().mean().item()
 
 
+def grow(base, extra: int):
+    """The reasoner, frozen, with `extra` new layers that start as the identity, and a reward head."""
+    model = Llama(replace(base.shape, layers=base.shape.layers + extra))
+    model.load_state_dict(base.state_dict(), strict=False)
+    model.requires_grad_(False)
+    for block in model.blocks[base.shape.layers:]:
+        block.requires_grad_(True)
+        block.o.data.zero_()
+        block.down.data.zero_()
+    model.final_norm.requires_grad_(True)
+    model.reward_head = nn.Parameter(0.01 * torch.randn(base.shape.width))
+    return model.to(base.embed.device)
+
+
 def worker(rank: int, world: int, args) -> None:
     torch.set_num_threads(args.threads)
     if world > 1:
@@ -83,8 +102,7 @@ def worker(rank: int, world: int, args) -> None:
     out = Path(args.out)
     torch.manual_seed(args.seed)
     model, tok = load_model(Path(args.base))
-    device = model.embed.device
-    model.reward_head = nn.Parameter(0.01 * torch.randn(model.shape.width, device=device))
+    model, device = grow(model, args.extra), model.embed.device
     optim = Optimizer(model, args.muon_lr, args.adam_lr, rank, world)
     samples = []
     if args.samples:
@@ -130,8 +148,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.4, help="share of pairs from --samples")
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--rows", type=int, default=16, help="pairs a process and step")
-    parser.add_argument("--muon-lr", type=float, default=0.005)
-    parser.add_argument("--adam-lr", type=float, default=1e-3)
+    parser.add_argument("--extra", type=int, default=2, help="new layers on top of the reasoner")
+    parser.add_argument("--muon-lr", type=float, default=0.02)
+    parser.add_argument("--adam-lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
