@@ -66,7 +66,9 @@ struct Timings {  // seconds
 // Why the prefix cache did not serve more of a prompt: the first block that missed.
 struct CacheMiss {
   enum class Reason : uint8_t { none, never_seen, evicted, salt, last_token } reason = Reason::none;
-  int32_t position = 0;  // first prompt token that had to be computed
+  // never_seen: the first token that differs from everything cached after the same beginning; else
+  // the first prompt token that had to be computed.
+  int32_t position = 0;
 };
 
 // News of one choice since the last delta. Text is whole UTF-8 and never shows a held-back stop
