@@ -121,14 +121,17 @@ describe('serve', { skip }, () => {
   test('SIGTERM: readiness off, new work 503, a running stream ends whole, exit 0', async () => {
     const { url, child, exit } = await serve([
       '--model',
-      chatCheckpoint(),
+      chatCheckpoint({ config: { max_position_embeddings: 16384 } }),
       '--served-model-name',
       'm',
+      '--drain-timeout',
+      '120',
     ])
     const body = {
       model: 'm',
       messages: [{ role: 'user', content: 'Hi' }],
-      max_tokens: 1500,
+      // Long enough that all that follows comes while it runs.
+      max_tokens: 8000,
       ignore_eos: true,
       stream: true,
     }
