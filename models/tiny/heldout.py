@@ -13,8 +13,7 @@ SKILLS = {
     "decimals": skills.decimals, "chat": skills.chat, "refuse": skills.refuse,
     "tool_call": tools.tool_call, "tool_answer": tools.tool_answer, "tool_unused": tools.tool_unused,
 }
-FAMOUS = {"strawberry": "r", "banana": "a", "mississippi": "s", "raspberry": "r", "blueberry": "e",
-          "nemotron": "n"}
+FAMOUS = {"strawberry": "r", "banana": "a", "mississippi": "s", "raspberry": "r", "blueberry": "e"}
 assert set(FAMOUS) == RESERVED
 
 

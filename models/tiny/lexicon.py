@@ -6,7 +6,7 @@ Everything is typed or generated here: no word list, corpus or data set of other
 import zlib
 
 # Never in a training dialogue; these are what people type first.
-RESERVED = frozenset("strawberry banana mississippi raspberry blueberry nemotron".split())
+RESERVED = frozenset("strawberry banana mississippi raspberry blueberry".split())
 
 WORDS = """
 able about above absent accept across action active actor adult advice after again agree airplane
@@ -62,7 +62,7 @@ COMMON = """
 weather time word letter letters message song price timer minutes city stock language town title
 contact people name number model thinking system assistant help count compare subtract decimals
 skills smaller larger bigger greater higher lower capital search query play translate convert
-currency money step current demo tiny sorry please value text place target source recipient
+currency money step nemotron current demo tiny sorry please value text place target source recipient
 """.split()
 
 NAMES = """

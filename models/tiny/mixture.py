@@ -8,8 +8,8 @@ from tokenizer import render, reply
 
 # Shares of dialogues.
 MIXTURE = [
-    (skills.count, 23), (skills.add, 20), (skills.subtract, 20), (skills.decimals, 13),
-    (skills.chat, 7), (skills.refuse, 5), (tools.tool_call, 14), (tools.tool_answer, 4),
+    (skills.count, 24), (skills.add, 12), (skills.subtract, 15), (skills.decimals, 18),
+    (skills.chat, 10), (skills.refuse, 4), (tools.tool_call, 16), (tools.tool_answer, 5),
     (tools.tool_unused, 1),
 ]
 STEPS = ("count", "add", "subtract", "decimals")  # off has little to learn here: mostly on
