@@ -1,8 +1,8 @@
 // Engine: one model on one device, serving many requests at once.
 //
-// One engine thread alone owns scheduler, blocks and sequences (no locks there). Any thread may call
-// submit, abort, stats, drain_deltas and close. `wake` is called from the engine thread, at most once
-// until the next drain_deltas().
+// One engine thread alone owns scheduler, blocks and sequences (no locks there). Any thread may
+// call submit, abort, stats, drain_deltas and close. `wake` is called from the engine thread, at
+// most once until the next drain_deltas().
 #pragma once
 
 #include <array>
@@ -21,27 +21,27 @@ namespace nemotron {
 
 struct EngineOptions {
   std::string model_dir;
-  std::string backend = "auto";          // auto | cpu | cuda
+  std::string backend = "auto";  // auto | cpu | cuda
   DeviceOptions device;
   WeightFormat format = WeightFormat::stored;  // --dtype fp8
   DType kv_dtype = DType::bf16;
-  int64_t kv_memory = 0;                 // bytes; 0: what is left
-  double memory_utilization = 0.9;       // of the device's free memory
-  int32_t max_model_len = 0;             // 0: the checkpoint's
+  int64_t kv_memory = 0;            // bytes; 0: what is left
+  double memory_utilization = 0.9;  // of the device's free memory
+  int32_t max_model_len = 0;        // 0: the checkpoint's
   int32_t max_seqs = 64;
-  int32_t max_batched_tokens = 512;      // token budget of a step
+  int32_t max_batched_tokens = 512;  // token budget of a step
   int32_t block_size = 64;
-  int32_t max_waiting = 256;             // requests
+  int32_t max_waiting = 256;  // requests
   int64_t max_waiting_tokens = 1 << 20;
   bool prefix_cache = true;
-  bool run_ahead = true;                 // plan a step before the ids of the one before are known
-  bool debug_checks = false;             // verify every reference count each step
-  int32_t reward_row = -1;               // see read_model_config
-  // Token id -> its bytes; `special` ids give no text when skip_special_tokens. Ids beyond the table
-  // (padding of the embedding) are never drawn.
+  bool run_ahead = true;      // plan a step before the ids of the one before are known
+  bool debug_checks = false;  // verify every reference count each step
+  int32_t reward_row = -1;    // see read_model_config
+  // Token id -> its bytes; `special` ids give no text when skip_special_tokens. Ids beyond the
+  // table (padding of the embedding) are never drawn.
   std::vector<std::string> token_bytes;
   std::vector<bool> token_special;
-  std::vector<int32_t> stop_ids;         // beside config's eos ids (names <|eot_id|> etc., decision 13)
+  std::vector<int32_t> stop_ids;  // beside config's eos ids (names <|eot_id|> etc., decision 13)
 };
 
 struct LoadReport {
@@ -59,21 +59,23 @@ struct EngineInfo {
 };
 
 // Bounds of a histogram of steps by their rows (those of vLLM's iteration_tokens_total).
-inline constexpr std::array<int32_t, 13> kStepRowBounds = {1,   8,   16,   32,   64,   128,  256,
+inline constexpr std::array<int32_t, 13> kStepRowBounds = {1,   8,    16,   32,   64,   128,  256,
                                                            512, 1024, 2048, 4096, 8192, 16384};
 
 struct EngineStats {  // counters since start, gauges now; readable from any thread
   int64_t steps = 0, prompt_tokens = 0, generated_tokens = 0, cached_tokens = 0, queried_tokens = 0;
-  int64_t preemptions = 0, aborted = 0, finished_stop = 0, finished_length = 0, failed = 0, rejected = 0;
+  int64_t preemptions = 0, aborted = 0, finished_stop = 0, finished_length = 0, failed = 0,
+          rejected = 0;
   int64_t drafted = 0, accepted = 0;
   int64_t miss_never_seen = 0, miss_evicted = 0, miss_salt = 0;
   int32_t running = 0, waiting = 0, blocks_total = 0, blocks_used = 0, blocks_cached = 0;
   int64_t waiting_tokens = 0;
-  int64_t rows = 0;                     // of all steps
+  int64_t rows = 0;  // of all steps
   // Steps with at most kStepRowBounds[i] rows and more than the bound before; the last: even more.
   std::array<int64_t, kStepRowBounds.size() + 1> steps_by_rows{};
-  double step_seconds_sum = 0;          // time in steps
-  double last_step_age = 0;             // seconds since the loop last made progress while it had work; 0 when idle
+  double step_seconds_sum = 0;  // time in steps
+  double last_step_age =
+      0;  // seconds since the loop last made progress while it had work; 0 when idle
   int32_t last_step_rows = 0, last_step_seqs = 0;
   bool failed_device = false;
   std::string failure;
@@ -89,8 +91,8 @@ class Engine {
   virtual ~Engine() = default;  // close()s
 
   virtual const EngineInfo& info() const = 0;
-  // Validates against the model (ids in range, length, parameters) and queues. unavailable: the queue
-  // is full; invalid_argument: the message names the field. Never blocks on a step.
+  // Validates against the model (ids in range, length, parameters) and queues. unavailable: the
+  // queue is full; invalid_argument: the message names the field. Never blocks on a step.
   virtual Status submit(Request request) = 0;
   // Idempotent, never waits; each live choice ends with Finish::abort at the next step boundary.
   virtual void abort(uint64_t request_id) = 0;

@@ -19,17 +19,18 @@ struct SamplingParams {
   float repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
   uint64_t seed = 0;  // the caller draws one when the user gave none; choice i uses mix(seed, i)
   bool ignore_eos = false;
-  int32_t num_logprobs = -1;         // -1: none; k: that many likeliest ids beside the drawn one
-  int32_t num_prompt_logprobs = -1;  // the same for the prompt's tokens (turns the prefix cache off)
-  std::vector<int32_t> stop_token_ids;      // beside the model's eos ids
-  std::vector<std::string> stop;            // matched on bytes of the output text
-  bool include_stop = false;                // keep the matched stop string in the text
-  bool skip_special_tokens = true;          // special tokens give no text
+  int32_t num_logprobs = -1;  // -1: none; k: that many likeliest ids beside the drawn one
+  int32_t num_prompt_logprobs =
+      -1;  // the same for the prompt's tokens (turns the prefix cache off)
+  std::vector<int32_t> stop_token_ids;  // beside the model's eos ids
+  std::vector<std::string> stop;        // matched on bytes of the output text
+  bool include_stop = false;            // keep the matched stop string in the text
+  bool skip_special_tokens = true;      // special tokens give no text
   std::vector<TokenBias> logit_bias;
   std::vector<std::vector<int32_t>> bad_words;  // token sequences that must not appear
   std::vector<int32_t> allowed_ids;             // empty: all
-  // Thinking budget: after this many generated tokens without `think_end` in the text, `think_close`
-  // is forced, token by token. -1: no budget.
+  // Thinking budget: after this many generated tokens without `think_end` in the text,
+  // `think_close` is forced, token by token. -1: no budget.
   int32_t thinking_budget = -1;
   std::vector<int32_t> think_close;
   std::string think_end;
@@ -42,9 +43,9 @@ struct Request {
   uint64_t id = 0;  // chosen by the caller, unique among live requests
   RequestKind kind = RequestKind::generate;
   std::vector<int32_t> prompt;
-  int32_t n = 1;          // choices; each is a sequence of its own on the shared prompt
-  int32_t priority = 0;   // lower runs first (vLLM's sense)
-  std::string cache_salt; // requests share cached blocks only with the same salt
+  int32_t n = 1;           // choices; each is a sequence of its own on the shared prompt
+  int32_t priority = 0;    // lower runs first (vLLM's sense)
+  std::string cache_salt;  // requests share cached blocks only with the same salt
   SamplingParams sampling;
 };
 
