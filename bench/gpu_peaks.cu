@@ -29,9 +29,11 @@ __global__ void empty_kernel() {
 }  // namespace
 
 void launch_read(Queue& queue, const void* p, size_t bytes, uint32_t* sink) {
-  launch(queue, "read", read_kernel, unsigned(queue.multiprocessors * 4), 512, 0, static_cast<const uint4*>(p),
-         bytes / 16, sink);
+  launch(queue, "read", read_kernel, unsigned(queue.multiprocessors * 4), 512, 0,
+         static_cast<const uint4*>(p), bytes / 16, sink);
 }
-void launch_empty(Queue& queue) { launch(queue, "empty", empty_kernel, unsigned(queue.multiprocessors), 128, 0); }
+void launch_empty(Queue& queue) {
+  launch(queue, "empty", empty_kernel, unsigned(queue.multiprocessors), 128, 0);
+}
 
 }  // namespace nemotron::bench

@@ -1,8 +1,8 @@
 // What both attention kernels share: how keys and values turn into operands of mma, and the running
 // softmax of sixteen rows in a warp's registers.
 //
-// Fragments: the rows of the "A" operand are (query row, head) pairs; lane 4 g + t holds rows g and g + 8.
-// Scores s[n][0..1] are row g's for keys 8 n + 2 t and + 1, s[n][2..3] row g + 8's.
+// Fragments: the rows of the "A" operand are (query row, head) pairs; lane 4 g + t holds rows g and
+// g + 8. Scores s[n][0..1] are row g's for keys 8 n + 2 t and + 1, s[n][2..3] row g + 8's.
 #pragma once
 
 #include "cuda/gpu.h"
@@ -16,11 +16,11 @@ GPU_DEVICE float minus_infinity() { return gpu::as_float(0xff800000u); }
 // Sizes for heads of up to kDim columns (real heads may be shorter: the rest is zeros).
 template <int kDim, bool kFp8>
 struct Head {
-  static constexpr int kBytes = kFp8 ? 1 : 2;             // an element
-  static constexpr int kChunks = kDim * kBytes / 16;      // of sixteen bytes, a key or value
-  static constexpr int kBlocks = kDim / 64;               // of 64 columns
-  static constexpr int kLaneChunks = kFp8 ? 1 : 2;        // of a key, a lane and 64 columns
-  static constexpr int kValueTiles = kDim / 8;            // of eight columns of the output
+  static constexpr int kBytes = kFp8 ? 1 : 2;         // an element
+  static constexpr int kChunks = kDim * kBytes / 16;  // of sixteen bytes, a key or value
+  static constexpr int kBlocks = kDim / 64;           // of 64 columns
+  static constexpr int kLaneChunks = kFp8 ? 1 : 2;    // of a key, a lane and 64 columns
+  static constexpr int kValueTiles = kDim / 8;        // of eight columns of the output
 };
 
 // The query fragments of rows g and g + 8: [64-column block][half][row].
@@ -29,15 +29,16 @@ struct Query {
   uint4 v[kDim / 64][2][2];
 };
 
-// Chunk of a key's (or query's) row that half h of lane t's 64-column block b is read from; FP8 keys are
-// sixteen columns a chunk, so the query follows them.
+// Chunk of a key's (or query's) row that half h of lane t's 64-column block b is read from; FP8
+// keys are sixteen columns a chunk, so the query follows them.
 template <bool kFp8>
 GPU_DEVICE int query_chunk(int b, int h, int t) {
   return b * 8 + (kFp8 ? 2 * t + h : t + 4 * h);
 }
 
 template <int kDim, bool kFp8>
-GPU_DEVICE void load_query(Query<kDim>& q, const uint16_t* row_g, const uint16_t* row_g8, int dim, int t) {
+GPU_DEVICE void load_query(Query<kDim>& q, const uint16_t* row_g, const uint16_t* row_g8, int dim,
+                           int t) {
 #pragma unroll
   for (int b = 0; b < kDim / 64; ++b) {
 #pragma unroll
@@ -49,7 +50,8 @@ GPU_DEVICE void load_query(Query<kDim>& q, const uint16_t* row_g, const uint16_t
   }
 }
 
-// s += q k^T for eight keys; `chunk(b, h)` reads this lane's sixteen bytes of key g (h is 0 for FP8).
+// s += q k^T for eight keys; `chunk(b, h)` reads this lane's sixteen bytes of key g (h is 0 for
+// FP8).
 template <int kDim, bool kFp8, class Chunk>
 GPU_DEVICE void multiply_keys(float (&s)[4], const Query<kDim>& q, Chunk chunk) {
 #pragma unroll
@@ -60,8 +62,9 @@ GPU_DEVICE void multiply_keys(float (&s)[4], const Query<kDim>& q, Chunk chunk) 
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const uint4 lo = q.v[b][i / 2][0], hi = q.v[b][i / 2][1];
-        gpu::mma_bf16(s, i % 2 ? lo.z : lo.x, i % 2 ? hi.z : hi.x, i % 2 ? lo.w : lo.y, i % 2 ? hi.w : hi.y,
-                      gpu::e4m3_even_to_bf16(w[i]), gpu::e4m3_odd_to_bf16(w[i]));
+        gpu::mma_bf16(s, i % 2 ? lo.z : lo.x, i % 2 ? hi.z : hi.x, i % 2 ? lo.w : lo.y,
+                      i % 2 ? hi.w : hi.y, gpu::e4m3_even_to_bf16(w[i]),
+                      gpu::e4m3_odd_to_bf16(w[i]));
       }
     } else {
 #pragma unroll
@@ -74,17 +77,18 @@ GPU_DEVICE void multiply_keys(float (&s)[4], const Query<kDim>& q, Chunk chunk) 
   }
 }
 
-// Values lie in shared memory as rows of kChunks chunks, turned so that the eight rows of a matrix that
-// ldmatrix reads lie in different banks.
+// Values lie in shared memory as rows of kChunks chunks, turned so that the eight rows of a matrix
+// that ldmatrix reads lie in different banks.
 template <int kChunks>
 GPU_DEVICE int value_place(int key, int chunk) {
   return key * kChunks + (chunk ^ (kChunks >= 8 ? key & 7 : key >> 1 & 3));
 }
 
-// o += p v for sixteen keys; `values` points at the first one's row, p0..p3 are the weights' fragment.
+// o += p v for sixteen keys; `values` points at the first one's row, p0..p3 are the weights'
+// fragment.
 template <int kDim, bool kFp8>
-GPU_DEVICE void multiply_values(float (&o)[kDim / 8][4], uint32_t p0, uint32_t p1, uint32_t p2, uint32_t p3,
-                                const uint4* values, int first_key) {
+GPU_DEVICE void multiply_values(float (&o)[kDim / 8][4], uint32_t p0, uint32_t p1, uint32_t p2,
+                                uint32_t p3, const uint4* values, int first_key) {
   constexpr int kChunks = Head<kDim, kFp8>::kChunks;
   const int lane = int(threadIdx.x) % 32, key = first_key + lane % 16;
 #pragma unroll
@@ -93,10 +97,14 @@ GPU_DEVICE void multiply_values(float (&o)[kDim / 8][4], uint32_t p0, uint32_t p
     gpu::ldmatrix_x4_trans(r, values + value_place<kChunks>(key, c + lane / 16));
     if constexpr (kFp8) {
       // A sixteen-bit column is two columns of values: even bytes make one tile, odd bytes another.
-      gpu::mma_bf16(o[c * 2], p0, p1, p2, p3, gpu::e4m3_even_to_bf16(r[0]), gpu::e4m3_even_to_bf16(r[1]));
-      gpu::mma_bf16(o[c * 2 + 1], p0, p1, p2, p3, gpu::e4m3_odd_to_bf16(r[0]), gpu::e4m3_odd_to_bf16(r[1]));
-      gpu::mma_bf16(o[c * 2 + 2], p0, p1, p2, p3, gpu::e4m3_even_to_bf16(r[2]), gpu::e4m3_even_to_bf16(r[3]));
-      gpu::mma_bf16(o[c * 2 + 3], p0, p1, p2, p3, gpu::e4m3_odd_to_bf16(r[2]), gpu::e4m3_odd_to_bf16(r[3]));
+      gpu::mma_bf16(o[c * 2], p0, p1, p2, p3, gpu::e4m3_even_to_bf16(r[0]),
+                    gpu::e4m3_even_to_bf16(r[1]));
+      gpu::mma_bf16(o[c * 2 + 1], p0, p1, p2, p3, gpu::e4m3_odd_to_bf16(r[0]),
+                    gpu::e4m3_odd_to_bf16(r[1]));
+      gpu::mma_bf16(o[c * 2 + 2], p0, p1, p2, p3, gpu::e4m3_even_to_bf16(r[2]),
+                    gpu::e4m3_even_to_bf16(r[3]));
+      gpu::mma_bf16(o[c * 2 + 3], p0, p1, p2, p3, gpu::e4m3_odd_to_bf16(r[2]),
+                    gpu::e4m3_odd_to_bf16(r[3]));
     } else {
       gpu::mma_bf16(o[c], p0, p1, p2, p3, r[0], r[1]);
       gpu::mma_bf16(o[c + 1], p0, p1, p2, p3, r[2], r[3]);
@@ -115,12 +123,12 @@ struct Softmax {
   float most[2], sum[2];
 };
 
-// Turns the scores of kTiles * 8 keys into weights (bf16 pairs: w[n][0] row g, w[n][1] row g + 8) and scales
-// what has been summed before. Scores of keys not attended to are minus infinity; every row has met at least
-// one real score, in this call or before.
+// Turns the scores of kTiles * 8 keys into weights (bf16 pairs: w[n][0] row g, w[n][1] row g + 8)
+// and scales what has been summed before. Scores of keys not attended to are minus infinity; every
+// row has met at least one real score, in this call or before.
 template <int kTiles, int kDim>
-GPU_DEVICE void softmax_step(float (&s)[kTiles][4], float scale, Softmax& state, float (&o)[kDim / 8][4],
-                             uint32_t (&w)[kTiles][2]) {
+GPU_DEVICE void softmax_step(float (&s)[kTiles][4], float scale, Softmax& state,
+                             float (&o)[kDim / 8][4], uint32_t (&w)[kTiles][2]) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     float most = minus_infinity();
@@ -136,11 +144,13 @@ GPU_DEVICE void softmax_step(float (&s)[kTiles][4], float scale, Softmax& state,
     float sum = 0;
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
-      const float a = gpu::exp2_fast(s[n][2 * h] * scale - most), b = gpu::exp2_fast(s[n][2 * h + 1] * scale - most);
+      const float a = gpu::exp2_fast(s[n][2 * h] * scale - most),
+                  b = gpu::exp2_fast(s[n][2 * h + 1] * scale - most);
       sum += a + b;
       w[n][h] = gpu::pack_bf16(a, b);
     }
-    state.sum[h] = state.sum[h] * by + sum;  // this lane's share; the four lanes of a row are added at the end
+    state.sum[h] =
+        state.sum[h] * by + sum;  // this lane's share; the four lanes of a row are added at the end
 #pragma unroll
     for (int i = 0; i < kDim / 8; ++i) {
       o[i][2 * h] *= by;

@@ -1,17 +1,18 @@
 // Attention of generated rows over the paged cache.
 //
-//   bytes  keys and values of the row's context, once a row and KV head (its query heads share them)
-//   FLOPs  4 * q_heads * head_dim a key: far below the tensor cores' limit
-//   bound  memory bandwidth
+//   bytes  keys and values of the row's context, once a row and KV head (its query heads share
+//   them) FLOPs  4 * q_heads * head_dim a key: far below the tensor cores' limit bound  memory
+//   bandwidth
 //
-// The unit of work is (row, KV head, 512 keys): a constant, not a share of the machine, so that a row's sums
-// do not depend on what else runs. A fixed number of blocks takes the units of the step one after another
-// (their number is in the metadata: one captured graph serves every context length). The heads of a group
-// are the rows of mma's A operand. Four warps take sixteen keys each in turn, every warp with a queue of its
-// own; their sums are merged in order, and a second kernel merges the units of rows with more than one.
+// The unit of work is (row, KV head, 512 keys): a constant, not a share of the machine, so that a
+// row's sums do not depend on what else runs. A fixed number of blocks takes the units of the step
+// one after another (their number is in the metadata: one captured graph serves every context
+// length). The heads of a group are the rows of mma's A operand. Four warps take sixteen keys each
+// in turn, every warp with a queue of its own; their sums are merged in order, and a second kernel
+// merges the units of rows with more than one.
 #include "cuda/attention.h"
-#include "cuda/launch.h"
 #include "cuda/block.h"
+#include "cuda/launch.h"
 
 namespace nemotron::cuda {
 
@@ -24,7 +25,8 @@ constexpr int kWarps = 4, kThreads = kWarps * 32, kKeys = 16, kHeads = 16;
 template <int kDim, bool kFp8>
 struct Shape {
   using H = Head<kDim, kFp8>;
-  static constexpr int kKeyLoads = 2 * H::kBlocks * H::kLaneChunks;   // sixteen bytes a lane, a stage
+  static constexpr int kKeyLoads =
+      2 * H::kBlocks * H::kLaneChunks;  // sixteen bytes a lane, a stage
   static constexpr int kValueLoads = kKeys * H::kChunks / 32;
   static constexpr int kStageChunks = (kKeyLoads + kValueLoads) * 32;
   static constexpr int kStages = kFp8 ? 4 : 3;
@@ -40,8 +42,8 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArg
   pdl_launch_dependents();
   Shared smem;
   uint4* shared = smem.take<uint4>(S::kBytes / 16);
-  float* sums = reinterpret_cast<float*>(shared);            // [warp][head][kDim], once the queue is empty
-  float* states = sums + kWarps * kHeads * kDim;             // [warp][head][2]
+  float* sums = reinterpret_cast<float*>(shared);  // [warp][head][kDim], once the queue is empty
+  float* states = sums + kWarps * kHeads * kDim;   // [warp][head][2]
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
   uint4* queue = shared + warp * S::kStages * S::kStageChunks;
 
@@ -61,8 +63,10 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArg
     const RowInfo row = rows[it.row];
     const int* table = step_array<int>(p.step, p.step->tables) + row.table;
     const int last_key = row.position;
-    const int end = last_key + 1 < it.first_key + kDecodeChunk ? last_key + 1 : it.first_key + kDecodeChunk;
-    const int tiles = (end - it.first_key + kKeys - 1) / kKeys, mine = (tiles - warp + kWarps - 1) / kWarps;
+    const int end =
+        last_key + 1 < it.first_key + kDecodeChunk ? last_key + 1 : it.first_key + kDecodeChunk;
+    const int tiles = (end - it.first_key + kKeys - 1) / kKeys,
+              mine = (tiles - warp + kWarps - 1) / kWarps;
 
     const int64_t q_head = int64_t(it.row) * p.q_heads + kv_head * group + first_head;
     Query<kDim> q;
@@ -85,7 +89,8 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArg
         const bool real = first + key < end && byte < row_bytes;
         cp_async16(keys + j * 32 + lane, p.kv.k + (real ? base + key * row_bytes + byte : 0), real);
       }
-      // Values: whole rows, for everybody. What lies past the end may be anything, NaN included: zeros.
+      // Values: whole rows, for everybody. What lies past the end may be anything, NaN included:
+      // zeros.
 #pragma unroll
       for (int j = 0; j < S::kValueLoads; ++j) {
         const int key = (j * 32 + lane) / H::kChunks, chunk = (j * 32 + lane) % H::kChunks;
@@ -125,7 +130,8 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArg
       }
       uint32_t w[2][2];
       softmax_step<2, kDim>(s, scale, state, o, w);
-      multiply_values<kDim, kFp8>(o, w[0][0], w[0][1], w[1][0], w[1][1], keys + S::kKeyLoads * 32, 0);
+      multiply_values<kDim, kFp8>(o, w[0][0], w[0][1], w[1][0], w[1][1], keys + S::kKeyLoads * 32,
+                                  0);
     }
     cp_async_wait<0>();
     block_sync();
@@ -197,22 +203,25 @@ __global__ void __launch_bounds__(128) attention_merge_kernel(AttentionArgs p) {
 
 template <int kDim, bool kFp8>
 void launch_one(Queue& queue, const AttentionArgs& p) {
-  launch(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>, unsigned(queue.multiprocessors * 2), kThreads,
-         Shape<kDim, kFp8>::kBytes, p);
+  launch(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>,
+         unsigned(queue.multiprocessors * 2), kThreads, Shape<kDim, kFp8>::kBytes, p);
 }
 template <int kDim, bool kFp8>
 void allow_one(Queue& queue) {
-  allow_shared(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>, Shape<kDim, kFp8>::kBytes);
+  allow_shared(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>,
+               Shape<kDim, kFp8>::kBytes);
 }
 
 }  // namespace
 
 void attention_decode(Queue& queue, const AttentionArgs& p) {
-  if (p.kv.head_dim <= 64) return p.kv.fp8 ? launch_one<64, true>(queue, p) : launch_one<64, false>(queue, p);
+  if (p.kv.head_dim <= 64)
+    return p.kv.fp8 ? launch_one<64, true>(queue, p) : launch_one<64, false>(queue, p);
   return p.kv.fp8 ? launch_one<128, true>(queue, p) : launch_one<128, false>(queue, p);
 }
 void attention_merge(Queue& queue, const AttentionArgs& p, int grid_rows) {
-  launch(queue, "attention_merge", attention_merge_kernel, dim3(unsigned(grid_rows), unsigned(p.q_heads)), 128, 0, p);
+  launch(queue, "attention_merge", attention_merge_kernel,
+         dim3(unsigned(grid_rows), unsigned(p.q_heads)), 128, 0, p);
 }
 
 void allow_attention_decode(Queue& queue) {

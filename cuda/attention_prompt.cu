@@ -1,13 +1,14 @@
-// Causal attention of prompt rows over the paged cache; their own keys and values are already in it.
+// Causal attention of prompt rows over the paged cache; their own keys and values are already in
+// it.
 //
 //   bytes  keys and values of the prefix once for every 128 (row, head) pairs, from L2 mostly
 //   FLOPs  4 * q_heads * head_dim * (keys that the row sees)
 //   bound  tensor cores (mma.sync)
 //
-// A block works on 128 pairs of (row, head of one group), pair = row * group + head, so that a group shares
-// its keys; each of eight warps on sixteen pairs. Keys come in tiles of 64 from key 0 on, whatever the rows:
-// a tile that a row does not see changes none of its bits, so a row's result does not depend on how the
-// prompt was cut into chunks.
+// A block works on 128 pairs of (row, head of one group), pair = row * group + head, so that a
+// group shares its keys; each of eight warps on sixteen pairs. Keys come in tiles of 64 from key 0
+// on, whatever the rows: a tile that a row does not see changes none of its bits, so a row's result
+// does not depend on how the prompt was cut into chunks.
 #include "cuda/attention.h"
 #include "cuda/launch.h"
 
@@ -22,13 +23,15 @@ constexpr int kWarps = 8, kThreads = kWarps * 32, kPairs = kWarps * 16, kKeys = 
 template <int kDim, bool kFp8>
 struct Shape {
   using H = Head<kDim, kFp8>;
-  static constexpr int kLoads = kKeys * H::kChunks / kThreads;  // sixteen bytes a thread, keys or values
+  static constexpr int kLoads =
+      kKeys * H::kChunks / kThreads;  // sixteen bytes a thread, keys or values
   static constexpr int kStageChunks = 2 * kKeys * H::kChunks;
   static constexpr int kStages = 2;
   static constexpr int kBytes = kStages * kStageChunks * 16;
 };
 
-// Keys in shared memory: odd rows turned so that two neighbouring rows' chunks t lie in different banks.
+// Keys in shared memory: odd rows turned so that two neighbouring rows' chunks t lie in different
+// banks.
 template <int kChunks>
 GPU_DEVICE int key_place(int key, int chunk) {
   return key * kChunks + (kChunks >= 8 ? chunk ^ ((key & 1) * 4) : chunk);
@@ -41,7 +44,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
   pdl_launch_dependents();
   Shared smem;
   uint4* queue = smem.take<uint4>(S::kBytes / 16);
-  const int thread = int(threadIdx.x), warp = thread / 32, lane = thread % 32, g = lane / 4, t = lane % 4;
+  const int thread = int(threadIdx.x), warp = thread / 32, lane = thread % 32, g = lane / 4,
+            t = lane % 4;
   const int kv_head = int(blockIdx.y), dim = p.kv.head_dim, group = p.q_heads / p.kv.kv_heads;
   // Long contexts first: they are the last to finish.
   const PromptTile tile = step_array<PromptTile>(p.step, p.step->tiles)[gridDim.x - 1 - blockIdx.x];
@@ -56,7 +60,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
     const int row_bytes = dim * H::kBytes;
 #pragma unroll
     for (int j = 0; j < S::kLoads; ++j) {
-      const int at = j * kThreads + thread, key = at / H::kChunks, chunk = at % H::kChunks, position = i * kKeys + key;
+      const int at = j * kThreads + thread, key = at / H::kChunks, chunk = at % H::kChunks,
+                position = i * kKeys + key;
       const bool real = position < end && chunk * 16 < row_bytes;
       int64_t from = 0;
       if (real) {
@@ -81,7 +86,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
     head[h] = kv_head * group + (pair + 8 * h) % group;
   }
   const int last_pair = (warp * 16 + 15) / group;
-  const int warp_end = tile.first_position + (last_pair < tile.rows ? last_pair : tile.rows - 1) + 1;
+  const int warp_end =
+      tile.first_position + (last_pair < tile.rows ? last_pair : tile.rows - 1) + 1;
 
   load(0);
   cp_async_commit();
@@ -104,7 +110,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
         multiply_keys<kDim, kFp8>(s[n], q, [&](int b, int h) {
-          return load16(keys + key_place<H::kChunks>(n * 8 + g, kFp8 ? b * 4 + t : b * 8 + h * 4 + t));
+          return load16(keys +
+                        key_place<H::kChunks>(n * 8 + g, kFp8 ? b * 4 + t : b * 8 + h * 4 + t));
         });
       }
       if ((i + 1) * kKeys > tile.first_position) {
@@ -120,7 +127,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
       softmax_step<8, kDim>(s, scale, state, o, w);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        multiply_values<kDim, kFp8>(o, w[2 * k][0], w[2 * k][1], w[2 * k + 1][0], w[2 * k + 1][1], values, k * 16);
+        multiply_values<kDim, kFp8>(o, w[2 * k][0], w[2 * k][1], w[2 * k + 1][0], w[2 * k + 1][1],
+                                    values, k * 16);
       }
     }
     block_sync();  // the stage may be loaded again
@@ -148,12 +156,13 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
 
 template <int kDim, bool kFp8>
 void launch_one(Queue& queue, const AttentionArgs& p, int tiles) {
-  launch(queue, "attention_prompt", attention_prompt_kernel<kDim, kFp8>, dim3(unsigned(tiles), unsigned(p.kv.kv_heads)),
-         kThreads, Shape<kDim, kFp8>::kBytes, p);
+  launch(queue, "attention_prompt", attention_prompt_kernel<kDim, kFp8>,
+         dim3(unsigned(tiles), unsigned(p.kv.kv_heads)), kThreads, Shape<kDim, kFp8>::kBytes, p);
 }
 template <int kDim, bool kFp8>
 void allow_one(Queue& queue) {
-  allow_shared(queue, "attention_prompt", attention_prompt_kernel<kDim, kFp8>, Shape<kDim, kFp8>::kBytes);
+  allow_shared(queue, "attention_prompt", attention_prompt_kernel<kDim, kFp8>,
+               Shape<kDim, kFp8>::kBytes);
 }
 
 }  // namespace
@@ -162,9 +171,11 @@ int prompt_tile_tokens(int q_heads, int kv_heads) { return kPairs / (q_heads / k
 
 void attention_prompt(Queue& queue, const AttentionArgs& p, int tiles) {
   if (p.kv.head_dim <= 64) {
-    return p.kv.fp8 ? launch_one<64, true>(queue, p, tiles) : launch_one<64, false>(queue, p, tiles);
+    return p.kv.fp8 ? launch_one<64, true>(queue, p, tiles)
+                    : launch_one<64, false>(queue, p, tiles);
   }
-  return p.kv.fp8 ? launch_one<128, true>(queue, p, tiles) : launch_one<128, false>(queue, p, tiles);
+  return p.kv.fp8 ? launch_one<128, true>(queue, p, tiles)
+                  : launch_one<128, false>(queue, p, tiles);
 }
 
 void allow_attention_prompt(Queue& queue) {

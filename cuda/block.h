@@ -5,7 +5,8 @@
 
 namespace nemotron::cuda {
 
-// Every thread of the block gets the sum. `scratch` [32] shared; free again after the next block_sync.
+// Every thread of the block gets the sum. `scratch` [32] shared; free again after the next
+// block_sync.
 GPU_DEVICE float block_sum(float v, float* scratch) {
   v = gpu::warp_sum(v);
   const unsigned warp = threadIdx.x / 32, warps = blockDim.x / 32;

@@ -35,7 +35,8 @@ Context::~Context() {
 bool Context::check(cudaError_t e, const char* doing) {
   if (e == cudaSuccess) return true;
   std::string text = std::string(doing) + ": " + cudaGetErrorString(e);
-  fail(e == cudaErrorMemoryAllocation ? Status::out_of_memory(std::move(text)) : Status::internal(std::move(text)));
+  fail(e == cudaErrorMemoryAllocation ? Status::out_of_memory(std::move(text))
+                                      : Status::internal(std::move(text)));
   return false;
 }
 
@@ -62,7 +63,9 @@ Status Context::alloc(size_t bytes, void** out, bool zeroed) {
   }
   if (!check(e, "allocating GPU memory")) return status_;
   memory_.insert(p);
-  if (zeroed && !check(cudaMemsetAsync(p, 0, std::max<size_t>(bytes, 1), queue_.stream), "clearing GPU memory")) return status_;
+  if (zeroed && !check(cudaMemsetAsync(p, 0, std::max<size_t>(bytes, 1), queue_.stream),
+                       "clearing GPU memory"))
+    return status_;
   *out = p;
   return {};
 }
@@ -74,7 +77,8 @@ void Context::free(void* p) {
 }
 
 Status Context::alloc_pinned(size_t bytes, void** out) {
-  if (cudaHostAlloc(out, std::max<size_t>(bytes, 1), cudaHostAllocDefault) == cudaSuccess) return {};
+  if (cudaHostAlloc(out, std::max<size_t>(bytes, 1), cudaHostAllocDefault) == cudaSuccess)
+    return {};
   cudaGetLastError();
   return Status::out_of_memory(std::to_string(bytes) + " bytes of pinned memory cannot be had");
 }
@@ -92,14 +96,17 @@ Context::Staging* Context::next_staging() {
       fail(std::move(status));
       return nullptr;
     }
-    if (!check(cudaEventCreateWithFlags(&s.free, cudaEventDisableTiming), "making an event")) return nullptr;
+    if (!check(cudaEventCreateWithFlags(&s.free, cudaEventDisableTiming), "making an event"))
+      return nullptr;
   } else if (!check(cudaEventSynchronize(s.free), "waiting for a transfer")) {
     return nullptr;
   }
   return &s;
 }
 
-void Context::staging_used(Staging* s) { check(cudaEventRecord(s->free, queue_.stream), "marking a transfer"); }
+void Context::staging_used(Staging* s) {
+  check(cudaEventRecord(s->free, queue_.stream), "marking a transfer");
+}
 
 void Context::release_staging() {
   for (Staging& s : staging_) {
@@ -116,7 +123,8 @@ void Context::upload(void* dst, const void* host, size_t bytes) {
     Staging* s = next_staging();
     if (!s) return;
     std::memcpy(s->pinned, static_cast<const uint8_t*>(host) + at, n);
-    check(cudaMemcpyAsync(static_cast<uint8_t*>(dst) + at, s->pinned, n, cudaMemcpyHostToDevice, queue_.stream),
+    check(cudaMemcpyAsync(static_cast<uint8_t*>(dst) + at, s->pinned, n, cudaMemcpyHostToDevice,
+                          queue_.stream),
           "copying to the GPU");
     staging_used(s);
     at += n;
@@ -125,10 +133,13 @@ void Context::upload(void* dst, const void* host, size_t bytes) {
 
 void Context::download(void* host, const void* src, size_t bytes) {
   if (!ok()) return;
-  check(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, queue_.stream), "copying from the GPU");
+  check(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, queue_.stream),
+        "copying from the GPU");
   synchronize();
 }
 
-bool Context::synchronize() { return ok() && check(cudaStreamSynchronize(queue_.stream), "running on the GPU"); }
+bool Context::synchronize() {
+  return ok() && check(cudaStreamSynchronize(queue_.stream), "running on the GPU");
+}
 
 }  // namespace nemotron::cuda

@@ -1,5 +1,6 @@
-// Context: one GPU as its device uses it: a stream, memory, transfers, and the first error. Owned by a
-// CudaDevice, used by its thread only. After an error everything does nothing; status() says why.
+// Context: one GPU as its device uses it: a stream, memory, transfers, and the first error. Owned
+// by a CudaDevice, used by its thread only. After an error everything does nothing; status() says
+// why.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -42,16 +43,16 @@ class Context {
   Status alloc_pinned(size_t bytes, void** out);
   void free_pinned(void* p) { cudaFreeHost(p); }
 
-  // A piece of pinned memory and one of device memory of kStagingBytes each, free to be overwritten: two
-  // take turns, so that the host fills one while the other is on its way.
+  // A piece of pinned memory and one of device memory of kStagingBytes each, free to be
+  // overwritten: two take turns, so that the host fills one while the other is on its way.
   static constexpr size_t kStagingBytes = size_t(32) << 20;
   struct Staging {
     uint8_t* pinned = nullptr;
     uint8_t* device = nullptr;
     cudaEvent_t free = nullptr;
   };
-  Staging* next_staging();            // null: no memory (status set)
-  void staging_used(Staging* s);      // everything enqueued so far may still read it
+  Staging* next_staging();        // null: no memory (status set)
+  void staging_used(Staging* s);  // everything enqueued so far may still read it
   void release_staging();
 
   void upload(void* dst, const void* host, size_t bytes);    // `host` may change on return

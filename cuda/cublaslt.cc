@@ -15,12 +15,12 @@ using Handle = void*;
 using Desc = void*;
 using Layout = void*;
 using Preference = void*;
-constexpr int kCompute32F = 68;       // CUBLAS_COMPUTE_32F
+constexpr int kCompute32F = 68;        // CUBLAS_COMPUTE_32F
 constexpr int kR32F = 0, kR16BF = 14;  // cudaDataType
-constexpr int kTransA = 3;            // CUBLASLT_MATMUL_DESC_TRANSA
-constexpr int32_t kOpT = 1;           // CUBLAS_OP_T
-constexpr int kMaxWorkspace = 1;      // CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
-constexpr int kReductionMask = 3;     // CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK
+constexpr int kTransA = 3;             // CUBLASLT_MATMUL_DESC_TRANSA
+constexpr int32_t kOpT = 1;            // CUBLAS_OP_T
+constexpr int kMaxWorkspace = 1;       // CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
+constexpr int kReductionMask = 3;      // CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK
 
 struct Heuristic {  // cublasLtMatmulHeuristicResult_t
   uint64_t algorithm[8];
@@ -48,10 +48,11 @@ struct CublasLt::Functions {
   int (*preference_create)(Preference*);
   int (*preference_destroy)(Preference);
   int (*preference_set)(Preference, int attribute, const void*, size_t);
-  int (*heuristic)(Handle, Desc, Layout a, Layout b, Layout c, Layout d, Preference, int wanted, Heuristic*, int* found);
-  int (*matmul)(Handle, Desc, const void* alpha, const void* a, Layout, const void* b, Layout, const void* beta,
-                const void* c, Layout, void* d, Layout, const void* algorithm, void* workspace, size_t bytes,
-                cudaStream_t);
+  int (*heuristic)(Handle, Desc, Layout a, Layout b, Layout c, Layout d, Preference, int wanted,
+                   Heuristic*, int* found);
+  int (*matmul)(Handle, Desc, const void* alpha, const void* a, Layout, const void* b, Layout,
+                const void* beta, const void* c, Layout, void* d, Layout, const void* algorithm,
+                void* workspace, size_t bytes, cudaStream_t);
 };
 
 bool CublasLt::open(std::string* why) {
@@ -61,11 +62,13 @@ bool CublasLt::open(std::string* why) {
   } else {
     std::vector<std::string> folders = {""};
     for (const char* variable : {"CUDA_HOME", "CUDA_PATH"}) {
-      if (const char* home = std::getenv(variable); home && *home) folders.push_back(std::string(home) + "/lib64/");
+      if (const char* home = std::getenv(variable); home && *home)
+        folders.push_back(std::string(home) + "/lib64/");
     }
     folders.push_back("/usr/local/cuda/lib64/");
     for (const std::string& folder : folders) {
-      for (const char* name : {"libcublasLt.so.13", "libcublasLt.so.12"}) names.push_back(folder + name);
+      for (const char* name : {"libcublasLt.so.13", "libcublasLt.so.12"})
+        names.push_back(folder + name);
     }
   }
   void* library = nullptr;
@@ -84,7 +87,8 @@ bool CublasLt::open(std::string* why) {
   };
   why->clear();
   if (!bind(&table->version, "cublasLtGetVersion") || !bind(&table->create, "cublasLtCreate") ||
-      !bind(&table->destroy, "cublasLtDestroy") || !bind(&table->desc_create, "cublasLtMatmulDescCreate") ||
+      !bind(&table->destroy, "cublasLtDestroy") ||
+      !bind(&table->desc_create, "cublasLtMatmulDescCreate") ||
       !bind(&table->desc_destroy, "cublasLtMatmulDescDestroy") ||
       !bind(&table->desc_set, "cublasLtMatmulDescSetAttribute") ||
       !bind(&table->layout_create, "cublasLtMatrixLayoutCreate") ||
@@ -92,7 +96,8 @@ bool CublasLt::open(std::string* why) {
       !bind(&table->preference_create, "cublasLtMatmulPreferenceCreate") ||
       !bind(&table->preference_destroy, "cublasLtMatmulPreferenceDestroy") ||
       !bind(&table->preference_set, "cublasLtMatmulPreferenceSetAttribute") ||
-      !bind(&table->heuristic, "cublasLtMatmulAlgoGetHeuristic") || !bind(&table->matmul, "cublasLtMatmul")) {
+      !bind(&table->heuristic, "cublasLtMatmulAlgoGetHeuristic") ||
+      !bind(&table->matmul, "cublasLtMatmul")) {
     return false;
   }
   const size_t version = table->version();
@@ -122,21 +127,26 @@ CublasLt::~CublasLt() {
 
 bool CublasLt::check(int status, const char* doing) {
   if (status == 0) return true;
-  context_->fail(Status::internal(std::string(doing) + ": cuBLASLt status " + std::to_string(status)));
+  context_->fail(
+      Status::internal(std::string(doing) + ": cuBLASLt status " + std::to_string(status)));
   return false;
 }
 
-bool CublasLt::multiply(const uint16_t* a, int64_t a_stride, const uint16_t* w, int64_t w_stride, int32_t rows,
-                        int32_t weights, int32_t k, void* out, int64_t stride, bool f32, bool add) {
+bool CublasLt::multiply(const uint16_t* a, int64_t a_stride, const uint16_t* w, int64_t w_stride,
+                        int32_t rows, int32_t weights, int32_t k, void* out, int64_t stride,
+                        bool f32, bool add) {
   const Functions& f = *functions_;
   // cuBLASLt thinks in columns: out^T [weights, rows] = w^T' a^T, w being [k, weights] there.
   Desc desc = nullptr;
   Layout lw = nullptr, la = nullptr, lo = nullptr;
   const int type = f32 ? kR32F : kR16BF;
   const auto layouts = [&](int32_t n) {
-    return check(f.layout_create(&lw, kR16BF, uint64_t(k), uint64_t(weights), w_stride), "describing weights") &&
-           check(f.layout_create(&la, kR16BF, uint64_t(k), uint64_t(n), a_stride), "describing activations") &&
-           check(f.layout_create(&lo, type, uint64_t(weights), uint64_t(n), stride), "describing a product");
+    return check(f.layout_create(&lw, kR16BF, uint64_t(k), uint64_t(weights), w_stride),
+                 "describing weights") &&
+           check(f.layout_create(&la, kR16BF, uint64_t(k), uint64_t(n), a_stride),
+                 "describing activations") &&
+           check(f.layout_create(&lo, type, uint64_t(weights), uint64_t(n), stride),
+                 "describing a product");
   };
   const auto free_layouts = [&] {
     for (Layout* l : {&lw, &la, &lo}) {
@@ -154,12 +164,14 @@ bool CublasLt::multiply(const uint16_t* a, int64_t a_stride, const uint16_t* w, 
     int found = 0;
     // No split of K that would add up in an order of its own for other numbers of rows.
     const uint32_t no_reduction = 0;
-    good = layouts(kTypicalRows) && check(f.preference_create(&preference), "choosing an algorithm") &&
-           check(f.preference_set(preference, kMaxWorkspace, &kWorkspaceBytes, sizeof kWorkspaceBytes),
-                 "choosing an algorithm") &&
-           check(f.preference_set(preference, kReductionMask, &no_reduction, sizeof no_reduction),
-                 "choosing an algorithm") &&
-           check(f.heuristic(handle_, desc, lw, la, lo, lo, preference, 1, &result, &found), "choosing an algorithm");
+    good =
+        layouts(kTypicalRows) && check(f.preference_create(&preference), "choosing an algorithm") &&
+        check(f.preference_set(preference, kMaxWorkspace, &kWorkspaceBytes, sizeof kWorkspaceBytes),
+              "choosing an algorithm") &&
+        check(f.preference_set(preference, kReductionMask, &no_reduction, sizeof no_reduction),
+              "choosing an algorithm") &&
+        check(f.heuristic(handle_, desc, lw, la, lo, lo, preference, 1, &result, &found),
+              "choosing an algorithm");
     if (preference) f.preference_destroy(preference);
     free_layouts();
     if (good) {
@@ -175,8 +187,8 @@ bool CublasLt::multiply(const uint16_t* a, int64_t a_stride, const uint16_t* w, 
   }
   const float one = 1, beta = add ? 1.0f : 0.0f;
   good = good && layouts(rows) &&
-         check(f.matmul(handle_, desc, &one, w, lw, a, la, &beta, out, lo, out, lo, it->second.data, workspace_,
-                        kWorkspaceBytes, context_->stream()),
+         check(f.matmul(handle_, desc, &one, w, lw, a, la, &beta, out, lo, out, lo, it->second.data,
+                        workspace_, kWorkspaceBytes, context_->stream()),
                "multiplying");
   free_layouts();
   if (desc) f.desc_destroy(desc);

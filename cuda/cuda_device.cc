@@ -1,9 +1,9 @@
 // CudaDevice: Device over kernels.h.
 //
-// Generated rows and prompt rows take different kernels, chosen by the row's kind alone. A step of generated
-// rows that are all sampled is recorded instead of enqueued; when the same list of ops has come before for
-// its bucket of rows, one CUDA graph replays it: everything that differs from step to step is in the step's
-// metadata, which a graph's kernels read from fixed memory.
+// Generated rows and prompt rows take different kernels, chosen by the row's kind alone. A step of
+// generated rows that are all sampled is recorded instead of enqueued; when the same list of ops
+// has come before for its bucket of rows, one CUDA graph replays it: everything that differs from
+// step to step is in the step's metadata, which a graph's kernels read from fixed memory.
 #include "cuda/cuda_device.h"
 
 #include <algorithm>
@@ -21,7 +21,7 @@
 namespace nemotron::cuda {
 namespace {
 
-constexpr int32_t kSlots = 65536;         // ids that stay on the device
+constexpr int32_t kSlots = 65536;          // ids that stay on the device
 constexpr int32_t kMaxDecodeItems = 4096;  // of one launch of the decode attention
 constexpr int32_t kMaxGraphRows = 256;
 
@@ -33,7 +33,15 @@ int32_t bucket_for(int32_t rows) {
 }
 
 struct Op {
-  enum class Kind : uint8_t { embed, attention_input, attention, gemm_residual, mlp_input, head, sample };
+  enum class Kind : uint8_t {
+    embed,
+    attention_input,
+    attention,
+    gemm_residual,
+    mlp_input,
+    head,
+    sample
+  };
   Kind kind = Kind::embed;
   int32_t layer = 0, n = 0, first = 0, cols = 0;
   float number = 0;  // eps or scale
@@ -71,7 +79,8 @@ class CudaDevice final : public Device {
 
   std::string name() const override {
     const cudaDeviceProp& p = context_.properties();
-    return std::string(p.name) + " (sm_" + std::to_string(p.major * 10 + p.minor) + ", " + products_.name() + ")";
+    return std::string(p.name) + " (sm_" + std::to_string(p.major * 10 + p.minor) + ", " +
+           products_.name() + ")";
   }
   DType activation_dtype() const override { return DType::bf16; }
   size_t free_bytes() const override { return context_.free_bytes(); }
@@ -97,13 +106,15 @@ class CudaDevice final : public Device {
       out->handle = m.get();
       out->rows = m->rows;
       out->cols = m->cols;
-      out->bytes = size_t(m->rows) * size_t(m->stride) + (m->scale ? size_t(m->rows) * sizeof(float) : 0);
+      out->bytes =
+          size_t(m->rows) * size_t(m->stride) + (m->scale ? size_t(m->rows) * sizeof(float) : 0);
       weights_.push_back(std::move(m));
       return {};
     });
   }
 
-  Status prepare(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope) noexcept override {
+  Status prepare(const StepLimits& limits, const KvConfig& kv,
+                 const RopeTable& rope) noexcept override {
     return guarded([&] { return prepare_checked(limits, kv, rope); });
   }
 
@@ -119,44 +130,74 @@ class CudaDevice final : public Device {
   void embed(Tensor x, const Weight& table) noexcept override {
     for (int32_t id : host_ids_) {
       if (id >= matrix(table).rows) {
-        context_.fail(Status::internal("token id " + std::to_string(id) + " is outside the embedding of " +
+        context_.fail(Status::internal("token id " + std::to_string(id) +
+                                       " is outside the embedding of " +
                                        std::to_string(matrix(table).rows) + " rows"));
         return;
       }
     }
     submit({.kind = Op::Kind::embed, .n = rows_of(x), .weight = table.handle, .out = x.data});
   }
-  void attention_input(Tensor q, Tensor x, Tensor gain, float eps, const Weight& w, int32_t kv_layer) noexcept override {
-    submit({.kind = Op::Kind::attention_input, .layer = kv_layer, .n = rows_of(x), .number = eps, .weight = w.handle,
-            .gain = gain.data, .out = q.data, .in = x.data});
+  void attention_input(Tensor q, Tensor x, Tensor gain, float eps, const Weight& w,
+                       int32_t kv_layer) noexcept override {
+    submit({.kind = Op::Kind::attention_input,
+            .layer = kv_layer,
+            .n = rows_of(x),
+            .number = eps,
+            .weight = w.handle,
+            .gain = gain.data,
+            .out = q.data,
+            .in = x.data});
   }
   void attention(Tensor out, Tensor q, int32_t kv_layer, float scale) noexcept override {
-    submit({.kind = Op::Kind::attention, .layer = kv_layer, .n = rows_of(q), .number = scale, .out = out.data,
+    submit({.kind = Op::Kind::attention,
+            .layer = kv_layer,
+            .n = rows_of(q),
+            .number = scale,
+            .out = out.data,
             .in = q.data});
   }
   void gemm_residual(Tensor x, Tensor a, const Weight& w) noexcept override {
-    submit({.kind = Op::Kind::gemm_residual, .n = rows_of(a), .weight = w.handle, .out = x.data, .in = a.data});
+    submit({.kind = Op::Kind::gemm_residual,
+            .n = rows_of(a),
+            .weight = w.handle,
+            .out = x.data,
+            .in = a.data});
   }
   void mlp_input(Tensor h, Tensor x, Tensor gain, float eps, const Weight& w) noexcept override {
-    submit({.kind = Op::Kind::mlp_input, .n = rows_of(x), .number = eps, .weight = w.handle, .gain = gain.data,
-            .out = h.data, .in = x.data});
+    submit({.kind = Op::Kind::mlp_input,
+            .n = rows_of(x),
+            .number = eps,
+            .weight = w.handle,
+            .gain = gain.data,
+            .out = h.data,
+            .in = x.data});
   }
   void head(Tensor out, Tensor x, std::span<const int32_t> rows, Tensor gain, float eps,
             const Weight& w) noexcept override {
     head_rows_.assign(rows.begin(), rows.end());
-    submit({.kind = Op::Kind::head, .n = int32_t(rows.size()), .number = eps, .weight = w.handle, .gain = gain.data,
-            .out = out.data, .in = x.data});
+    submit({.kind = Op::Kind::head,
+            .n = int32_t(rows.size()),
+            .number = eps,
+            .weight = w.handle,
+            .gain = gain.data,
+            .out = out.data,
+            .in = x.data});
   }
   void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept override {
     outputs_.push_back({out, first, n});
-    submit({.kind = Op::Kind::sample, .n = n, .first = first, .cols = int32_t(logits.shape[1]), .in = logits.data});
+    submit({.kind = Op::Kind::sample,
+            .n = n,
+            .first = first,
+            .cols = int32_t(logits.shape[1]),
+            .in = logits.data});
   }
 
   void rms_norm(Tensor out, Tensor x, Tensor gain, float eps) noexcept override {
     run_recorded();
     if (!context_.ok()) return;
-    cuda::rms_norm(queue(), nullptr, rows_of(x), nullptr, x.as<float>(), gain.as<float>(), eps, int(x.shape[1]),
-                   out.as<uint16_t>(), int(x.shape[1]));
+    cuda::rms_norm(queue(), nullptr, rows_of(x), nullptr, x.as<float>(), gain.as<float>(), eps,
+                   int(x.shape[1]), out.as<uint16_t>(), int(x.shape[1]));
     context_.check_launches();
   }
   void gemm(Tensor out, Tensor a, const Weight& w) noexcept override {
@@ -222,7 +263,8 @@ class CudaDevice final : public Device {
 
   Status wrong_architecture() {
     const cudaDeviceProp& p = context_.properties();
-    return Status::unsupported(std::string(p.name) + " is sm_" + std::to_string(p.major * 10 + p.minor) +
+    return Status::unsupported(std::string(p.name) + " is sm_" +
+                               std::to_string(p.major * 10 + p.minor) +
                                "; this library was compiled for " NEMOTRON_CUDA_ARCHITECTURES " (" +
                                context_.status().message() + ")");
   }
@@ -257,24 +299,29 @@ class CudaDevice final : public Device {
                                  ": the CUDA device serves multiples of 16 up to 128");
     }
     if (kv.block_size != 16 && kv.block_size != 32 && kv.block_size != 64) {
-      return Status::invalid("block_size " + std::to_string(kv.block_size) + ": 16, 32 or 64 is possible");
+      return Status::invalid("block_size " + std::to_string(kv.block_size) +
+                             ": 16, 32 or 64 is possible");
     }
-    if (kv.kv_heads <= 0 || limits.q_heads % kv.kv_heads != 0 || limits.q_heads / kv.kv_heads > 128) {
+    if (kv.kv_heads <= 0 || limits.q_heads % kv.kv_heads != 0 ||
+        limits.q_heads / kv.kv_heads > 128) {
       return Status::invalid(std::to_string(limits.q_heads) + " query heads cannot share " +
                              std::to_string(kv.kv_heads) + " KV heads");
     }
     if (kv.dtype != DType::bf16 && kv.dtype != DType::fp8_e4m3) {
-      return Status::unsupported(std::string("KV cache of ") + dtype_name(kv.dtype) + ": BF16 or F8_E4M3 is possible");
+      return Status::unsupported(std::string("KV cache of ") + dtype_name(kv.dtype) +
+                                 ": BF16 or F8_E4M3 is possible");
     }
     if (int64_t(kv.num_blocks) * kv.block_size > INT32_MAX) {
-      return Status::unsupported("a KV cache of " + std::to_string(int64_t(kv.num_blocks) * kv.block_size) + " tokens");
+      return Status::unsupported(
+          "a KV cache of " + std::to_string(int64_t(kv.num_blocks) * kv.block_size) + " tokens");
     }
     limits_ = limits;
-    const size_t half = size_t(kv.num_blocks) * size_t(kv.block_size) * size_t(kv.kv_heads) * size_t(kv.head_dim) *
-                        dtype_bytes(kv.dtype);
+    const size_t half = size_t(kv.num_blocks) * size_t(kv.block_size) * size_t(kv.kv_heads) *
+                        size_t(kv.head_dim) * dtype_bytes(kv.dtype);
     if (Status s = reserve(cache_, half * 2 * size_t(kv.layers)); !s) return s.within("KV cache");
     if (debug_checks_) {  // whatever reads a slot that holds no token gets NaN
-      context_.check(cudaMemsetAsync(cache_.data, 0xff, cache_.bytes, context_.stream()), "marking the KV cache");
+      context_.check(cudaMemsetAsync(cache_.data, 0xff, cache_.bytes, context_.stream()),
+                     "marking the KV cache");
     }
     layers_.clear();
     for (int32_t i = 0; i < kv.layers; ++i) {
@@ -295,24 +342,32 @@ class CudaDevice final : public Device {
     // The workspace, once: a step finds everything it can need.
     const size_t rows = size_t(std::max(limits.max_rows, 1)), heads = size_t(limits.q_heads);
     const int32_t q_cols = limits.q_heads * kv.head_dim;
-    const int32_t widest = std::max({padded_k(limits.hidden), padded_k(limits.intermediate), padded_k(q_cols)});
+    const int32_t widest =
+        std::max({padded_k(limits.hidden), padded_k(limits.intermediate), padded_k(q_cols)});
     const size_t chunks = size_t(limits.max_context / kDecodeChunk + 1);
-    const size_t items = std::clamp(size_t(limits.max_rows) * chunks, chunks, size_t(kMaxDecodeItems));
+    const size_t items =
+        std::clamp(size_t(limits.max_rows) * chunks, chunks, size_t(kMaxDecodeItems));
     max_items_ = int32_t(std::max(items, chunks));
     Status s = reserve(normed_, rows * size_t(widest) * 2);
     if (s) s = reserve(angles_, rows * size_t(kv.head_dim / 2) * sizeof(float2));
     if (s) s = reserve(partial_, size_t(max_items_) * heads * size_t(kv.head_dim) * sizeof(float));
     if (s) s = reserve(partial_state_, size_t(max_items_) * heads * sizeof(float2));
-    if (s) s = reserve(products_out_, size_t(std::min<int32_t>(limits.max_rows, kPromptSlice)) *
-                                          size_t(std::max(2 * limits.intermediate, q_cols + 2 * kv.kv_heads * kv.head_dim) + 8) * 2);
+    if (s)
+      s = reserve(products_out_, size_t(std::min<int32_t>(limits.max_rows, kPromptSlice)) *
+                                     size_t(std::max(2 * limits.intermediate,
+                                                     q_cols + 2 * kv.kv_heads * kv.head_dim) +
+                                            8) *
+                                     2);
     size_t most = 0;
-    for (const auto& w : weights_) most = std::max(most, products_.workspace_bytes(*w, limits.max_rows));
+    for (const auto& w : weights_)
+      most = std::max(most, products_.workspace_bytes(*w, limits.max_rows));
     if (s) s = reserve(products_work_, most);
     if (s) s = reserve(results_, results_bytes(2 * rows + size_t(limits.max_samples)));
     if (s) s = reserve_results_host(results_.bytes);
     if (!s) return s.within("workspace");
     context_.release_staging();
-    builder_.set_model({kv.block_size, prompt_tile_tokens(limits.q_heads, kv.kv_heads), limits.vocab, max_items_});
+    builder_.set_model(
+        {kv.block_size, prompt_tile_tokens(limits.q_heads, kv.kv_heads), limits.vocab, max_items_});
     context_.synchronize();
     return context_.status();
   }
@@ -327,7 +382,8 @@ class CudaDevice final : public Device {
     return {};
   }
 
-  // --- a step ---------------------------------------------------------------------------------------
+  // --- a step
+  // ---------------------------------------------------------------------------------------
 
   void begin(const StepInput& in) {
     outputs_.clear();
@@ -341,7 +397,8 @@ class CudaDevice final : public Device {
     }
     for (const SampleInput& s : in.samples) {
       if (s.slot >= kSlots) {
-        context_.fail(Status::internal("slot " + std::to_string(s.slot) + " of " + std::to_string(kSlots)));
+        context_.fail(
+            Status::internal("slot " + std::to_string(s.slot) + " of " + std::to_string(kSlots)));
       }
     }
     if (!context_.ok()) return;
@@ -361,8 +418,9 @@ class CudaDevice final : public Device {
   }
 
   bool graph_possible(const StepInput& in) const {
-    if (layers_.empty() || rows_ == 0 || rows_ > kMaxGraphRows || generated_ != rows_ || !in.score_rows.empty() ||
-        bucket_for(rows_) > limits_.max_rows || builder_.passes().size() > 1 || in.samples.size() != size_t(rows_)) {
+    if (layers_.empty() || rows_ == 0 || rows_ > kMaxGraphRows || generated_ != rows_ ||
+        !in.score_rows.empty() || bucket_for(rows_) > limits_.max_rows ||
+        builder_.passes().size() > 1 || in.samples.size() != size_t(rows_)) {
       return false;
     }
     for (int32_t i = 0; i < rows_; ++i) {
@@ -373,8 +431,8 @@ class CudaDevice final : public Device {
 
   void begin_rows(int32_t grid_rows) {
     if (layers_.empty()) return;
-    rope_angles(queue(), builder_.device(), grid_rows, inv_freq_.as<const float>(), layers_[0].head_dim / 2,
-                angles_.as<float2>());
+    rope_angles(queue(), builder_.device(), grid_rows, inv_freq_.as<const float>(),
+                layers_[0].head_dim / 2, angles_.as<float2>());
   }
 
   void submit(const Op& op) {
@@ -382,7 +440,8 @@ class CudaDevice final : public Device {
     if (recording_) {
       // A head of other rows than the sampled ones is none of the graph's.
       bool same = op.kind != Op::Kind::head || op.n == rows_;
-      for (int32_t i = 0; same && op.kind == Op::Kind::head && i < op.n; ++i) same = head_rows_[size_t(i)] == i;
+      for (int32_t i = 0; same && op.kind == Op::Kind::head && i < op.n; ++i)
+        same = head_rows_[size_t(i)] == i;
       if (same) {
         caught([&] { ops_.push_back(op); });
         return;
@@ -436,7 +495,9 @@ class CudaDevice final : public Device {
   bool capture(int32_t bucket, Graph* g) {
     cudaStream_t stream = context_.stream();
     cudaGraph_t graph = nullptr;
-    if (!context_.check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a graph")) return false;
+    if (!context_.check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
+                        "capturing a graph"))
+      return false;
     begin_rows(bucket);
     for (const Op& op : g->ops) run(op, bucket);
     const bool ended = context_.check(cudaStreamEndCapture(stream, &graph), "capturing a graph");
@@ -461,15 +522,16 @@ class CudaDevice final : public Device {
     size_t samples = 0;
     for (const Output& o : outputs_) samples = std::max(samples, size_t(o.first + o.n));
     if (results_host_) {
-      context_.check(cudaMemcpyAsync(results_host_, results_.data, results_bytes(samples), cudaMemcpyDeviceToHost,
-                                     context_.stream()),
+      context_.check(cudaMemcpyAsync(results_host_, results_.data, results_bytes(samples),
+                                     cudaMemcpyDeviceToHost, context_.stream()),
                      "copying results");
     }
     if (!context_.synchronize() || !results_host_) return;
     uint32_t faults = 0;
     std::memcpy(&faults, results_host_, sizeof faults);
     if (faults > 0) {
-      context_.fail(Status::internal(std::to_string(faults) + " token ids of a step are outside the embedding"));
+      context_.fail(Status::internal(std::to_string(faults) +
+                                     " token ids of a step are outside the embedding"));
       return;
     }
     for (const Output& o : outputs_) {
@@ -479,14 +541,15 @@ class CudaDevice final : public Device {
     outputs_.clear();
   }
 
-  // --- ops ------------------------------------------------------------------------------------------
+  // --- ops
+  // ------------------------------------------------------------------------------------------
 
   // `bucket` > 0: in a graph, for that many generated rows; how many there are is in the metadata.
   void run(const Op& op, int32_t bucket) {
     switch (op.kind) {
       case Op::Kind::embed:
-        cuda::embed(queue(), builder_.device(), op.n, *static_cast<const Matrix*>(op.weight), slots_.as<int32_t>(),
-                    static_cast<float*>(op.out), results_.as<uint32_t>());
+        cuda::embed(queue(), builder_.device(), op.n, *static_cast<const Matrix*>(op.weight),
+                    slots_.as<int32_t>(), static_cast<float*>(op.out), results_.as<uint32_t>());
         break;
       case Op::Kind::attention_input: run_attention_input(op, bucket); break;
       case Op::Kind::attention: run_attention(op, bucket); break;
@@ -494,13 +557,16 @@ class CudaDevice final : public Device {
       case Op::Kind::mlp_input: run_mlp(op, bucket); break;
       case Op::Kind::head: run_head(op, bucket); break;
       case Op::Kind::sample:
-        cuda::sample(queue(), builder_.device_bytes(), op.first, op.n, static_cast<float*>(op.in), op.cols,
-                     slots_.as<int32_t>(), reinterpret_cast<SampleOutput*>(results_.data + 16));
+        cuda::sample(queue(), builder_.device_bytes(), op.first, op.n, static_cast<float*>(op.in),
+                     op.cols, slots_.as<int32_t>(),
+                     reinterpret_cast<SampleOutput*>(results_.data + 16));
         break;
     }
   }
 
-  const int32_t* count(int32_t bucket) const { return bucket > 0 ? &builder_.device()->generated_rows : nullptr; }
+  const int32_t* count(int32_t bucket) const {
+    return bucket > 0 ? &builder_.device()->generated_rows : nullptr;
+  }
 
   DecodeGemm decode(const Activations& a, const Matrix& w, int32_t rows, int32_t bucket) const {
     DecodeGemm p;
@@ -524,7 +590,8 @@ class CudaDevice final : public Device {
   Activations normed(const Op& op, const Matrix& w, const int32_t* rows, int32_t bucket) {
     if (!need(normed_, size_t(op.n) * size_t(w.k) * 2)) return {};
     cuda::rms_norm(queue(), count(bucket), op.n, rows, static_cast<const float*>(op.in),
-                   static_cast<const float*>(op.gain), op.number, w.cols, normed_.as<uint16_t>(), w.k);
+                   static_cast<const float*>(op.gain), op.number, w.cols, normed_.as<uint16_t>(),
+                   w.k);
     return {normed_.as<uint16_t>(), w.k};
   }
   // Activations as products want them: rows of w.k columns.
@@ -586,7 +653,8 @@ class CudaDevice final : public Device {
       attention_decode(queue(), p);
       if (pass.items > pass.rows) attention_merge(queue(), p, pass.rows);
     }
-    if (builder_.header().prompt_tiles > 0) attention_prompt(queue(), p, builder_.header().prompt_tiles);
+    if (builder_.header().prompt_tiles > 0)
+      attention_prompt(queue(), p, builder_.header().prompt_tiles);
   }
 
   void run_residual(const Op& op, int32_t bucket) {
@@ -612,7 +680,8 @@ class CudaDevice final : public Device {
     for (int32_t at = generated; at < op.n; at += kPromptSlice) {
       const int32_t n = std::min(kPromptSlice, op.n - at);
       products_.bf16(prompt(a, w, at, at + n), products_out_.as<uint16_t>(), stride);
-      silu_mul(queue(), products_out_.as<const uint16_t>(), stride, w.scale, n, inner, h + int64_t(at) * inner);
+      silu_mul(queue(), products_out_.as<const uint16_t>(), stride, w.scale, n, inner,
+               h + int64_t(at) * inner);
     }
   }
 
@@ -646,7 +715,8 @@ class CudaDevice final : public Device {
   StepLimits limits_;
   std::vector<KvLayer> layers_;
   std::vector<std::unique_ptr<Matrix>> weights_;
-  Block cache_, inv_freq_, slots_, normed_, angles_, partial_, partial_state_, products_out_, products_work_;
+  Block cache_, inv_freq_, slots_, normed_, angles_, partial_, partial_state_, products_out_,
+      products_work_;
   Block results_;                    // uint32 faults, then SampleOutput from byte 16
   uint8_t* results_host_ = nullptr;  // pinned
   int32_t max_items_ = 1;

@@ -1,5 +1,5 @@
-// The kernels around the matrix products: packing, embedding, norm, rope, silu, copies. All are bound by
-// memory: the bytes are in each comment, FLOPs are noise beside them.
+// The kernels around the matrix products: packing, embedding, norm, rope, silu, copies. All are
+// bound by memory: the bytes are in each comment, FLOPs are noise beside them.
 #include "cuda/block.h"
 #include "cuda/epilogue.h"
 #include "cuda/kernels.h"
@@ -13,12 +13,14 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// --- packing ------------------------------------------------------------------------------------------
+// --- packing
+// ------------------------------------------------------------------------------------------
 
 GPU_DEVICE float f16_to_float(uint16_t h) {
   const uint32_t sign = uint32_t(h & 0x8000u) << 16, rest = h & 0x7fffu;
   if (rest >= 0x7c00u) return as_float(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
-  // The bits of a half put in place are a float with an exponent 112 too small, subnormals included.
+  // The bits of a half put in place are a float with an exponent 112 too small, subnormals
+  // included.
   return as_float(sign | rest << 13) * as_float(0x77800000u);  // 2^112
 }
 
@@ -58,15 +60,18 @@ __global__ void __launch_bounds__(kThreads) pack_rows_kernel(PackRows p) {
   for (int i = int(threadIdx.x); i < p.k; i += kThreads) {
     if (p.fp8) {
       uint8_t v = 0;
-      if (i < p.cols) v = p.dtype == DType::fp8_e4m3 ? in[i] : to_e4m3(source_value(in, p.dtype, i) / divisor);
+      if (i < p.cols)
+        v = p.dtype == DType::fp8_e4m3 ? in[i] : to_e4m3(source_value(in, p.dtype, i) / divisor);
       out[fp8_place(i)] = v;
     } else {
-      reinterpret_cast<uint16_t*>(out)[i] = i < p.cols ? to_bf16(source_value(in, p.dtype, i)) : uint16_t(0);
+      reinterpret_cast<uint16_t*>(out)[i] =
+          i < p.cols ? to_bf16(source_value(in, p.dtype, i)) : uint16_t(0);
     }
   }
 }
 
-// --- a step's begin -----------------------------------------------------------------------------------
+// --- a step's begin
+// -----------------------------------------------------------------------------------
 
 // Once a step, so that layers need no trigonometry: 2 * head_dim bytes a row.
 __global__ void __launch_bounds__(kThreads)
@@ -85,7 +90,8 @@ __global__ void __launch_bounds__(kThreads)
 
 // Reads rows * hidden weights, writes rows * hidden floats.
 __global__ void __launch_bounds__(kThreads)
-    embed_kernel(const StepHeader* step, Matrix table, const int32_t* slots, float* x, uint32_t* fault) {
+    embed_kernel(const StepHeader* step, Matrix table, const int32_t* slots, float* x,
+                 uint32_t* fault) {
   pdl_launch_dependents();
   pdl_wait();
   const int row = int(blockIdx.x);
@@ -101,18 +107,20 @@ __global__ void __launch_bounds__(kThreads)
   const uint8_t* in = table.data + id * table.stride;
   const float scale = table.scale ? table.scale[id] : 1.0f;
   for (int i = int(threadIdx.x); i < table.cols; i += kThreads) {
-    const float v = table.fp8 ? from_e4m3(in[fp8_place(i)]) : from_bf16(reinterpret_cast<const uint16_t*>(in)[i]);
+    const float v = table.fp8 ? from_e4m3(in[fp8_place(i)])
+                              : from_bf16(reinterpret_cast<const uint16_t*>(in)[i]);
     out[i] = v * scale;
   }
 }
 
-// --- norm ---------------------------------------------------------------------------------------------
+// --- norm
+// ---------------------------------------------------------------------------------------------
 
-// Reads a row of x twice (the second time from cache) and gain, writes half as many bytes. One block a
-// row, one order of summation whatever the number of rows.
+// Reads a row of x twice (the second time from cache) and gain, writes half as many bytes. One
+// block a row, one order of summation whatever the number of rows.
 __global__ void __launch_bounds__(kThreads)
-    rms_norm_kernel(const int32_t* count, const int32_t* rows, const float* x, const float* gain, float eps, int cols,
-                    uint16_t* out, int out_stride) {
+    rms_norm_kernel(const int32_t* count, const int32_t* rows, const float* x, const float* gain,
+                    float eps, int cols, uint16_t* out, int out_stride) {
   pdl_launch_dependents();
   Shared smem;
   float* scratch = smem.take<float>(32);
@@ -130,9 +138,11 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// --- prompt rows, around the products -------------------------------------------------------------------
+// --- prompt rows, around the products
+// -------------------------------------------------------------------
 
-__global__ void __launch_bounds__(kThreads) pad_rows_kernel(const uint16_t* a, int cols, uint16_t* out, int out_stride) {
+__global__ void __launch_bounds__(kThreads)
+    pad_rows_kernel(const uint16_t* a, int cols, uint16_t* out, int out_stride) {
   pdl_launch_dependents();
   pdl_wait();
   const int64_t row = int64_t(blockIdx.x);
@@ -161,13 +171,15 @@ __global__ void __launch_bounds__(kThreads) rope_store_kernel(RopeStore p) {
 }
 
 __global__ void __launch_bounds__(kThreads)
-    silu_mul_kernel(const uint16_t* gate_up, int64_t stride, const float* scale, int inner, uint16_t* h) {
+    silu_mul_kernel(const uint16_t* gate_up, int64_t stride, const float* scale, int inner,
+                    uint16_t* h) {
   pdl_launch_dependents();
   pdl_wait();
   const int64_t row = int64_t(blockIdx.y);
   const int i = int(blockIdx.x) * kThreads + int(threadIdx.x);
   if (i >= inner) return;
-  float gate = from_bf16(gate_up[row * stride + i]), up = from_bf16(gate_up[row * stride + inner + i]);
+  float gate = from_bf16(gate_up[row * stride + i]),
+        up = from_bf16(gate_up[row * stride + inner + i]);
   if (scale) {
     gate *= scale[i];
     up *= scale[inner + i];
@@ -189,14 +201,17 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads) widen_kernel(Matrix w, uint16_t* out) {
   pdl_launch_dependents();
   pdl_wait();
-  // A thread widens sixteen columns. Stored order is k0 k2 k1 k3: even bytes are k0 k1, odd bytes k2 k3.
+  // A thread widens sixteen columns. Stored order is k0 k2 k1 k3: even bytes are k0 k1, odd bytes
+  // k2 k3.
   const int64_t row = int64_t(blockIdx.y);
   const int i = (int(blockIdx.x) * kThreads + int(threadIdx.x)) * 16;
   if (i >= w.k) return;
   const uint4 v = load16(w.data + row * w.stride + i);
   uint16_t* to = out + row * w.k + i;
-  store16(to, uint4{e4m3_even_to_bf16(v.x), e4m3_odd_to_bf16(v.x), e4m3_even_to_bf16(v.y), e4m3_odd_to_bf16(v.y)});
-  store16(to + 8, uint4{e4m3_even_to_bf16(v.z), e4m3_odd_to_bf16(v.z), e4m3_even_to_bf16(v.w), e4m3_odd_to_bf16(v.w)});
+  store16(to, uint4{e4m3_even_to_bf16(v.x), e4m3_odd_to_bf16(v.x), e4m3_even_to_bf16(v.y),
+                    e4m3_odd_to_bf16(v.y)});
+  store16(to + 8, uint4{e4m3_even_to_bf16(v.z), e4m3_odd_to_bf16(v.z), e4m3_even_to_bf16(v.w),
+                        e4m3_odd_to_bf16(v.w)});
 }
 
 constexpr size_t kReduceBytes = 32 * sizeof(float);
@@ -207,17 +222,21 @@ unsigned blocks(int n, int per) { return unsigned((n + per - 1) / per); }
 void pack_rows(Queue& queue, const PackRows& p) {
   launch(queue, "pack_rows", pack_rows_kernel, unsigned(p.rows), kThreads, kReduceBytes, p);
 }
-void rope_angles(Queue& queue, const StepHeader* step, int grid_rows, const float* inv_freq, int half, float2* angles) {
-  launch(queue, "rope_angles", rope_angles_kernel, unsigned(grid_rows), 64, 0, step, inv_freq, half, angles);
+void rope_angles(Queue& queue, const StepHeader* step, int grid_rows, const float* inv_freq,
+                 int half, float2* angles) {
+  launch(queue, "rope_angles", rope_angles_kernel, unsigned(grid_rows), 64, 0, step, inv_freq, half,
+         angles);
 }
-void embed(Queue& queue, const StepHeader* step, int grid_rows, const Matrix& table, const int32_t* slots, float* x,
-           uint32_t* fault) {
-  launch(queue, "embed", embed_kernel, unsigned(grid_rows), kThreads, 0, step, table, slots, x, fault);
+void embed(Queue& queue, const StepHeader* step, int grid_rows, const Matrix& table,
+           const int32_t* slots, float* x, uint32_t* fault) {
+  launch(queue, "embed", embed_kernel, unsigned(grid_rows), kThreads, 0, step, table, slots, x,
+         fault);
 }
-void rms_norm(Queue& queue, const int32_t* count, int grid_rows, const int32_t* rows, const float* x, const float* gain,
-              float eps, int cols, uint16_t* out, int out_stride) {
-  launch(queue, "rms_norm", rms_norm_kernel, unsigned(grid_rows), kThreads, kReduceBytes, count, rows, x, gain, eps,
-         cols, out, out_stride);
+void rms_norm(Queue& queue, const int32_t* count, int grid_rows, const int32_t* rows,
+              const float* x, const float* gain, float eps, int cols, uint16_t* out,
+              int out_stride) {
+  launch(queue, "rms_norm", rms_norm_kernel, unsigned(grid_rows), kThreads, kReduceBytes, count,
+         rows, x, gain, eps, cols, out, out_stride);
 }
 void pad_rows(Queue& queue, int rows, const uint16_t* a, int cols, uint16_t* out, int out_stride) {
   launch(queue, "pad_rows", pad_rows_kernel, unsigned(rows), kThreads, 0, a, cols, out, out_stride);
@@ -225,14 +244,15 @@ void pad_rows(Queue& queue, int rows, const uint16_t* a, int cols, uint16_t* out
 void rope_store(Queue& queue, const RopeStore& p) {
   launch(queue, "rope_store", rope_store_kernel, unsigned(p.rows), kThreads, 0, p);
 }
-void silu_mul(Queue& queue, const uint16_t* gate_up, int64_t stride, const float* scale, int rows, int inner,
-              uint16_t* h) {
-  launch(queue, "silu_mul", silu_mul_kernel, dim3(blocks(inner, kThreads), unsigned(rows)), kThreads, 0, gate_up,
-         stride, scale, inner, h);
+void silu_mul(Queue& queue, const uint16_t* gate_up, int64_t stride, const float* scale, int rows,
+              int inner, uint16_t* h) {
+  launch(queue, "silu_mul", silu_mul_kernel, dim3(blocks(inner, kThreads), unsigned(rows)),
+         kThreads, 0, gate_up, stride, scale, inner, h);
 }
-void scale_rows(Queue& queue, const float* y, const float* scale, int rows, int cols, bool add, float* x) {
-  launch(queue, "scale_rows", scale_rows_kernel, dim3(blocks(cols, kThreads), unsigned(rows)), kThreads, 0, y, scale,
-         cols, add, x);
+void scale_rows(Queue& queue, const float* y, const float* scale, int rows, int cols, bool add,
+                float* x) {
+  launch(queue, "scale_rows", scale_rows_kernel, dim3(blocks(cols, kThreads), unsigned(rows)),
+         kThreads, 0, y, scale, cols, add, x);
 }
 void widen(Queue& queue, const Matrix& w, uint16_t* out) {
   // Rows go along y in pieces of 32768: a grid's y is limited.
@@ -240,8 +260,8 @@ void widen(Queue& queue, const Matrix& w, uint16_t* out) {
     Matrix piece = w;
     piece.data += row * w.stride;
     piece.rows = w.rows - row < 32768 ? w.rows - row : 32768;
-    launch(queue, "widen", widen_kernel, dim3(blocks(w.k / 16, kThreads), unsigned(piece.rows)), kThreads, 0, piece,
-           out + int64_t(row) * w.k);
+    launch(queue, "widen", widen_kernel, dim3(blocks(w.k / 16, kThreads), unsigned(piece.rows)),
+           kThreads, 0, piece, out + int64_t(row) * w.k);
   }
 }
 

@@ -8,9 +8,10 @@ namespace nemotron::cuda {
 
 GPU_DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
 
-// Values i and i + head_dim / 2 of `head` (q heads, then k, then v) of a row: turned by the row's angle
-// unless they are v, then into q or the cache.
-GPU_DEVICE void store_rotated(const RopeStore& p, int row, int kv_slot, int head, int i, float lo, float hi) {
+// Values i and i + head_dim / 2 of `head` (q heads, then k, then v) of a row: turned by the row's
+// angle unless they are v, then into q or the cache.
+GPU_DEVICE void store_rotated(const RopeStore& p, int row, int kv_slot, int head, int i, float lo,
+                              float hi) {
   const int dim = p.kv.head_dim, half = dim / 2, kv_heads = p.kv.kv_heads;
   if (head < p.q_heads + kv_heads) {
     const float2 a = p.angles[int64_t(row) * half + i];
@@ -27,7 +28,8 @@ GPU_DEVICE void store_rotated(const RopeStore& p, int row, int kv_slot, int head
   const bool is_k = head < p.q_heads + kv_heads;
   const int kv_head = head - p.q_heads - (is_k ? 0 : kv_heads);
   const int64_t at = ((int64_t(kv_slot / p.kv.block_size) * kv_heads + kv_head) * p.kv.block_size +
-                      kv_slot % p.kv.block_size) * dim;
+                      kv_slot % p.kv.block_size) *
+                     dim;
   uint8_t* cache = is_k ? p.kv.k : p.kv.v;
   const float scale = is_k ? p.kv.k_scale : p.kv.v_scale;
   lo /= scale;

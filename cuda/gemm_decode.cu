@@ -4,18 +4,20 @@
 //   FLOPs  2 * M * rows * k: below the tensor cores' limit up to M about 180
 //   bound  memory bandwidth
 //
-// Weight rows are the M of mma.m16n8k16 and tokens its N, so that one token costs one narrow mma. A block
-// is four warps over the same 16 * kRowTiles weight rows; warp w takes the 64-column blocks w, w+4, ... of
-// K and the four sums are added in order at the end. That order does not depend on the number of tokens,
-// nor on which of the instances below runs: a row's result is the same bits in any batch.
+// Weight rows are the M of mma.m16n8k16 and tokens its N, so that one token costs one narrow mma. A
+// block is four warps over the same 16 * kRowTiles weight rows; warp w takes the 64-column blocks
+// w, w+4, ... of K and the four sums are added in order at the end. That order does not depend on
+// the number of tokens, nor on which of the instances below runs: a row's result is the same bits
+// in any batch.
 //
-// K inside a 64-column block may be taken in any order as long as weights and activations agree: a lane
-// takes sixteen bytes that lie together, which are its fragments for two (FP8: four) steps of mma. So both
-// operands are read in plain row-major order, and shared memory is only a queue between cp.async and the
-// lane that asked for the bytes: no barrier, no bank conflict, no transposition.
+// K inside a 64-column block may be taken in any order as long as weights and activations agree: a
+// lane takes sixteen bytes that lie together, which are its fragments for two (FP8: four) steps of
+// mma. So both operands are read in plain row-major order, and shared memory is only a queue
+// between cp.async and the lane that asked for the bytes: no barrier, no bank conflict, no
+// transposition.
 //
-// The weights of the first stages are requested before the wait for the previous kernel (PDL): they do
-// not depend on it.
+// The weights of the first stages are requested before the wait for the previous kernel (PDL): they
+// do not depend on it.
 #include "cuda/block.h"
 #include "cuda/epilogue.h"
 #include "cuda/kernels.h"
@@ -35,9 +37,9 @@ struct Output {
   Epilogue epilogue = Epilogue::store;
   void* data = nullptr;
   int64_t stride = 0;
-  // Silu and rope work on pairs of sums: the upper half of a block's row tiles lies this many rows below the lower half
-  // (gate and up; the two halves of a head). Lower tiles come in segments of segment_tiles tiles,
-  // segment_rows rows apart, of which lower_rows are real.
+  // Silu and rope work on pairs of sums: the upper half of a block's row tiles lies this many rows
+  // below the lower half (gate and up; the two halves of a head). Lower tiles come in segments of
+  // segment_tiles tiles, segment_rows rows apart, of which lower_rows are real.
   int32_t pair_offset = 0;
   int32_t segment_tiles = 1, segment_rows = 0, lower_rows = 0;
   RopeStore rope;
@@ -45,12 +47,14 @@ struct Output {
 
 template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared>
 struct Shape {
-  static constexpr int kWeightLoads = kRowTiles * (kFp8 ? 2 : 4);  // sixteen bytes a lane and 64 columns
+  static constexpr int kWeightLoads =
+      kRowTiles * (kFp8 ? 2 : 4);  // sixteen bytes a lane and 64 columns
   static constexpr int kLoads = kWeightLoads + kTokenTiles * 2;
   static constexpr int kStageBytes = kWarps * kLoads * 32 * 16;
   static constexpr int kStages = kShared / kStageBytes > 8 ? 8 : kShared / kStageBytes;
   static constexpr int kSumBytes = kWarps * kRowTiles * kTokenTiles * 32 * 16;
-  static constexpr int kBytes = kStages * kStageBytes > kSumBytes ? kStages * kStageBytes : kSumBytes;
+  static constexpr int kBytes =
+      kStages * kStageBytes > kSumBytes ? kStages* kStageBytes : kSumBytes;
   static_assert(kStages >= 2);
 };
 
@@ -68,7 +72,8 @@ template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
 __global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Output out) {
   using S = Shape<kFp8, kRowTiles, kTokenTiles, kShared>;
   pdl_launch_dependents();
-  const int tokens = p.count ? *p.count : p.grid_rows, first_token = int(blockIdx.x) * kTokenTiles * 8;
+  const int tokens = p.count ? *p.count : p.grid_rows,
+            first_token = int(blockIdx.x) * kTokenTiles * 8;
   if (first_token >= tokens) {
     pdl_wait();
     return;
@@ -78,8 +83,8 @@ __global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Out
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
   uint4* ring = shared + warp * S::kStages * S::kLoads * 32 + lane;  // this lane's queue: stride 32
 
-  // Where this lane's bytes begin in each weight row and each token, at column block 0. Weights: in units
-  // of sixteen bytes, to save registers.
+  // Where this lane's bytes begin in each weight row and each token, at column block 0. Weights: in
+  // units of sixteen bytes, to save registers.
   uint32_t weights[kRowTiles][2];
 #pragma unroll
   for (int i = 0; i < kRowTiles; ++i) {
@@ -156,7 +161,8 @@ __global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Out
           a[r][4] = e4m3_even_to_bf16(lo.y), a[r][5] = e4m3_even_to_bf16(hi.y);
           a[r][6] = e4m3_odd_to_bf16(lo.y), a[r][7] = e4m3_odd_to_bf16(hi.y);
         } else {
-          const uint4 lo = load16(slot + (r * 4 + h * 2) * 32), hi = load16(slot + (r * 4 + h * 2 + 1) * 32);
+          const uint4 lo = load16(slot + (r * 4 + h * 2) * 32),
+                      hi = load16(slot + (r * 4 + h * 2 + 1) * 32);
           a[r][0] = lo.x, a[r][1] = hi.x, a[r][2] = lo.y, a[r][3] = hi.y;
           a[r][4] = lo.z, a[r][5] = hi.z, a[r][6] = lo.w, a[r][7] = hi.w;
         }
@@ -184,7 +190,7 @@ __global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Out
             uint4{as_uint(s[0]), as_uint(s[1]), as_uint(s[2]), as_uint(s[3])});
   }
   block_sync();
-  const auto total = [&](int i, float (&v)[4]) {
+  const auto total = [&](int i, float(&v)[4]) {
     v[0] = v[1] = v[2] = v[3] = 0;
     for (int w = 0; w < kWarps; ++w) {
       const uint4 s = load16(shared + (w * kTiles + i) * 32 + lane);
@@ -206,14 +212,16 @@ __global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Out
       // low[e] belongs to row g (e < 2) or g + 8 of the tile and token 2 t + e % 2.
       const int token = first_token + n * 8 + 2 * t + e % 2;
       if (token >= tokens) continue;
-      const int in_tile = g + (e >= 2 ? 8 : 0), row = tile_row<kPaired, kRowTiles>(out, r) + in_tile;
+      const int in_tile = g + (e >= 2 ? 8 : 0),
+                row = tile_row<kPaired, kRowTiles>(out, r) + in_tile;
       if constexpr (!kPaired) {
         if (row >= p.w.rows) continue;
         const float v = p.w.scale ? low[e] * p.w.scale[row] : low[e];
         float* to = static_cast<float*>(out.data) + token * out.stride + row;
         *to = out.epilogue == Epilogue::add ? *to + v : v;
       } else {
-        const int tile = int(blockIdx.y) * kLower + r, place = tile % out.segment_tiles * 16 + in_tile;
+        const int tile = int(blockIdx.y) * kLower + r,
+                  place = tile % out.segment_tiles * 16 + in_tile;
         if (place >= out.lower_rows || row >= p.w.rows) continue;
         float lo = low[e], hi = high[e];
         if (p.w.scale) {
@@ -223,7 +231,8 @@ __global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Out
         if (out.epilogue == Epilogue::silu) {
           static_cast<uint16_t*>(out.data)[token * out.stride + row] = to_bf16(silu(lo) * hi);
         } else {
-          const int slot = step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
+          const int slot =
+              step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
           store_rotated(out.rope, token, slot, tile / out.segment_tiles, place, lo, hi);
         }
       }
@@ -231,8 +240,8 @@ __global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Out
   }
 }
 
-// Shared memory of a block: two blocks fit a multiprocessor of every architecture from sm_80 on at the
-// small size (sm_86 and sm_89: one); the large one needs sm_80 or sm_90.
+// Shared memory of a block: two blocks fit a multiprocessor of every architecture from sm_80 on at
+// the small size (sm_86 and sm_89: one); the large one needs sm_80 or sm_90.
 constexpr int kSmall = 96 << 10, kLarge = 192 << 10;
 bool large_allowed = false;
 
@@ -243,8 +252,8 @@ void launch_one(Queue& queue, const DecodeGemm& p, const Output& out) {
       kPaired ? (p.w.rows / out.segment_rows) * out.segment_tiles : (p.w.rows + 15) / 16;
   const dim3 grid(unsigned((p.grid_rows + kTokenTiles * 8 - 1) / (kTokenTiles * 8)),
                   unsigned((lower_tiles + kLower - 1) / kLower));
-  launch(queue, "gemm_decode", gemm_decode_kernel<kFp8, kRowTiles, kTokenTiles, kShared, kPaired>, grid, kThreads,
-         Shape<kFp8, kRowTiles, kTokenTiles, kShared>::kBytes, p, out);
+  launch(queue, "gemm_decode", gemm_decode_kernel<kFp8, kRowTiles, kTokenTiles, kShared, kPaired>,
+         grid, kThreads, Shape<kFp8, kRowTiles, kTokenTiles, kShared>::kBytes, p, out);
 }
 
 template <bool kFp8, bool kPaired>
@@ -259,13 +268,15 @@ void launch_for(Queue& queue, const DecodeGemm& p, const Output& out) {
 
 void launch_any(Queue& queue, const DecodeGemm& p, const Output& out) {
   const bool paired = out.epilogue == Epilogue::silu || out.epilogue == Epilogue::rope;
-  if (p.w.fp8) return paired ? launch_for<true, true>(queue, p, out) : launch_for<true, false>(queue, p, out);
+  if (p.w.fp8)
+    return paired ? launch_for<true, true>(queue, p, out) : launch_for<true, false>(queue, p, out);
   return paired ? launch_for<false, true>(queue, p, out) : launch_for<false, false>(queue, p, out);
 }
 
 template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
 void allow_one(Queue& queue) {
-  allow_shared(queue, "gemm_decode", gemm_decode_kernel<kFp8, kRowTiles, kTokenTiles, kShared, kPaired>,
+  allow_shared(queue, "gemm_decode",
+               gemm_decode_kernel<kFp8, kRowTiles, kTokenTiles, kShared, kPaired>,
                Shape<kFp8, kRowTiles, kTokenTiles, kShared>::kBytes);
 }
 

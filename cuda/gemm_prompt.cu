@@ -1,14 +1,15 @@
 // out = a w^T for prompt rows, where cuBLASLt is not to be had: any number of rows.
 //
-//   bytes  weights once for every 128 rows (from L2 when blocks of one weight tile run together), a once
+//   bytes  weights once for every 128 rows (from L2 when blocks of one weight tile run together), a
+//   once
 //          for every 128 weight rows
 //   FLOPs  2 * rows * k * weight rows
 //   bound  tensor cores (mma.sync: about 60 % of what wgmma reaches on sm_90)
 //
-// A block makes a 128 x 128 tile, a warp 64 x 64 of it, from 64 columns of K at a time through a queue of
-// cp.async stages. As in gemm_decode.cu, K inside 64 columns is taken in the order that lets a lane read
-// sixteen bytes at once, so plain row-major order does for both operands. K is never split and the tile is
-// always the same: a row's result depends on no other row.
+// A block makes a 128 x 128 tile, a warp 64 x 64 of it, from 64 columns of K at a time through a
+// queue of cp.async stages. As in gemm_decode.cu, K inside 64 columns is taken in the order that
+// lets a lane read sixteen bytes at once, so plain row-major order does for both operands. K is
+// never split and the tile is always the same: a row's result depends on no other row.
 #include "cuda/block.h"
 #include "cuda/epilogue.h"
 #include "cuda/kernels.h"
@@ -29,9 +30,9 @@ struct Output {
   int64_t stride = 0;
 };
 
-// Rows of 128 bytes (64 bf16) in shared memory, eight chunks of sixteen: odd rows are turned around so that
-// the eight lanes of a phase (two rows, four chunks) touch all banks, both for chunks t, t + 4 (beside BF16
-// weights) and for chunks 2 t, 2 t + 1 (beside FP8 ones).
+// Rows of 128 bytes (64 bf16) in shared memory, eight chunks of sixteen: odd rows are turned around
+// so that the eight lanes of a phase (two rows, four chunks) touch all banks, both for chunks t, t
+// + 4 (beside BF16 weights) and for chunks 2 t, 2 t + 1 (beside FP8 ones).
 GPU_DEVICE int place(int row, int chunk) { return row * 8 + (chunk ^ ((row & 1) * 5)); }
 
 template <bool kFp8>
@@ -48,7 +49,8 @@ __global__ void __launch_bounds__(kThreads) gemm_prompt_kernel(PromptGemm p, Out
   pdl_launch_dependents();
   Shared smem;
   uint4* queue = smem.take<uint4>(S::kBytes / 16);
-  const int thread = int(threadIdx.x), warp = thread / 32, lane = thread % 32, g = lane / 4, t = lane % 4;
+  const int thread = int(threadIdx.x), warp = thread / 32, lane = thread % 32, g = lane / 4,
+            t = lane % 4;
   // Blocks that share weights are neighbours.
   const int first_row = int(blockIdx.x) * kTile, first_weight = int(blockIdx.y) * kTile;
   const int warp_row = warp % 2 * 64, warp_weight = warp / 2 * 64;
@@ -61,14 +63,17 @@ __global__ void __launch_bounds__(kThreads) gemm_prompt_kernel(PromptGemm p, Out
       const int row = i * 16 + thread / 8, chunk = thread % 8;
       const bool real = first_row + row < p.rows;
       cp_async16(rows + place(row, chunk),
-                 p.a + (real ? (first_row + row) * p.a_stride + block * kKBlock + chunk * 8 : 0), real);
+                 p.a + (real ? (first_row + row) * p.a_stride + block * kKBlock + chunk * 8 : 0),
+                 real);
     }
 #pragma unroll
     for (int i = 0; i < S::kWeightChunks; ++i) {
-      const int at = i * kThreads + thread, row = at / S::kWeightChunks, chunk = at % S::kWeightChunks;
+      const int at = i * kThreads + thread, row = at / S::kWeightChunks,
+                chunk = at % S::kWeightChunks;
       const bool real = first_weight + row < p.w.rows;
       const uint8_t* from =
-          p.w.data + (real ? (first_weight + row) * p.w.stride + (block * S::kWeightChunks + chunk) * 16 : 0);
+          p.w.data +
+          (real ? (first_weight + row) * p.w.stride + (block * S::kWeightChunks + chunk) * 16 : 0);
       cp_async16(weights + (kFp8 ? row * 4 + chunk : place(row, chunk)), from, real);
     }
   };
@@ -103,7 +108,8 @@ __global__ void __launch_bounds__(kThreads) gemm_prompt_kernel(PromptGemm p, Out
         uint4 b;
         if constexpr (kFp8) {
           const uint2 v = load8(reinterpret_cast<const uint2*>(weights + row * 4 + t) + h);
-          b = uint4{e4m3_even_to_bf16(v.x), e4m3_odd_to_bf16(v.x), e4m3_even_to_bf16(v.y), e4m3_odd_to_bf16(v.y)};
+          b = uint4{e4m3_even_to_bf16(v.x), e4m3_odd_to_bf16(v.x), e4m3_even_to_bf16(v.y),
+                    e4m3_odd_to_bf16(v.y)};
         } else {
           b = load16(weights + place(row, t + 4 * h));
         }
@@ -146,8 +152,8 @@ void launch_any(Queue& queue, const PromptGemm& p, Result kind, void* data, int6
   out.data = data;
   out.stride = stride;
   const dim3 grid(unsigned((p.rows + kTile - 1) / kTile), unsigned((p.w.rows + kTile - 1) / kTile));
-  launch(queue, "gemm_prompt", p.w.fp8 ? gemm_prompt_kernel<true> : gemm_prompt_kernel<false>, grid, kThreads,
-         p.w.fp8 ? Shape<true>::kBytes : Shape<false>::kBytes, p, out);
+  launch(queue, "gemm_prompt", p.w.fp8 ? gemm_prompt_kernel<true> : gemm_prompt_kernel<false>, grid,
+         kThreads, p.w.fp8 ? Shape<true>::kBytes : Shape<false>::kBytes, p, out);
 }
 
 }  // namespace

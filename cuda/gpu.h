@@ -1,6 +1,7 @@
-// The dialect that kernels are written in: small wrappers around what CUDA C++ has no word for. Under
-// nvcc they are PTX; under g++ the same names come from the CPU emulation (test/emu), so that kernel
-// source runs, checked, on a machine without a GPU. Kernel files contain no PTX of their own.
+// The dialect that kernels are written in: small wrappers around what CUDA C++ has no word for.
+// Under nvcc they are PTX; under g++ the same names come from the CPU emulation (test/emu), so that
+// kernel source runs, checked, on a machine without a GPU. Kernel files contain no PTX of their
+// own.
 //
 // Shared memory is one dynamic array, cut with Shared::take(); there are no __shared__ variables.
 #pragma once
@@ -32,7 +33,8 @@ namespace nemotron::gpu {
 inline constexpr int kWarp = 32;
 inline constexpr uint32_t kAllLanes = 0xffffffffu;
 
-// --- bits ------------------------------------------------------------------------------------------
+// --- bits
+// ------------------------------------------------------------------------------------------
 
 #if defined(__CUDACC__)
 GPU_DEVICE float as_float(uint32_t u) { return __uint_as_float(u); }
@@ -42,7 +44,8 @@ GPU_DEVICE float as_float(uint32_t u) { return std::bit_cast<float>(u); }
 GPU_DEVICE uint32_t as_uint(float f) { return std::bit_cast<uint32_t>(f); }
 #endif
 
-// --- arithmetic ------------------------------------------------------------------------------------
+// --- arithmetic
+// ------------------------------------------------------------------------------------
 
 #if defined(__CUDACC__)
 GPU_DEVICE float exp2_fast(float x) {
@@ -79,7 +82,8 @@ GPU_DEVICE uint32_t bf16_bits(float f) {
 }
 GPU_DEVICE uint32_t pack_bf16(float lo, float hi) { return bf16_bits(lo) | bf16_bits(hi) << 16; }
 GPU_DEVICE uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
-  return pack_bf16(as_float(a << 16) * as_float(b << 16), as_float(a & 0xffff0000u) * as_float(b & 0xffff0000u));
+  return pack_bf16(as_float(a << 16) * as_float(b << 16),
+                   as_float(a & 0xffff0000u) * as_float(b & 0xffff0000u));
 }
 GPU_DEVICE int leading_zeros(uint32_t x) { return std::countl_zero(x); }
 #endif
@@ -89,11 +93,12 @@ GPU_DEVICE float bf16_hi(uint32_t pair) { return as_float(pair & 0xffff0000u); }
 GPU_DEVICE uint16_t to_bf16(float f) { return uint16_t(pack_bf16(f, 0.0f)); }
 GPU_DEVICE float from_bf16(uint16_t b) { return as_float(uint32_t(b) << 16); }
 
-// --- E4M3 ------------------------------------------------------------------------------------------
+// --- E4M3
+// ------------------------------------------------------------------------------------------
 
-// Bytes 1 and 3 of w, as E4M3, to a pair of bf16: exact. The bits of E4M3 put in place are a bf16 with
-// an exponent 120 too small (subnormals included), which the multiplication puts right. One path for
-// all architectures: sm_80 has no conversion, and none goes to bf16 directly.
+// Bytes 1 and 3 of w, as E4M3, to a pair of bf16: exact. The bits of E4M3 put in place are a bf16
+// with an exponent 120 too small (subnormals included), which the multiplication puts right. One
+// path for all architectures: sm_80 has no conversion, and none goes to bf16 directly.
 GPU_DEVICE uint32_t e4m3_odd_to_bf16(uint32_t w) {
   const uint32_t bits = ((w >> 4) & 0x07f007f0u) | (w & 0x80008000u);
   return mul_bf16x2(bits, 0x7b807b80u);  // 2^120
@@ -116,10 +121,12 @@ GPU_DEVICE uint8_t to_e4m3(float f) {
 }
 GPU_DEVICE float from_e4m3(uint8_t b) {
   if ((b & 0x7fu) == 0x7fu) return as_float(0x7fc00000u);
-  return as_float(uint32_t(b & 0x80u) << 24 | uint32_t(b & 0x7fu) << 20) * as_float(0x7b800000u);  // 2^120
+  return as_float(uint32_t(b & 0x80u) << 24 | uint32_t(b & 0x7fu) << 20) *
+         as_float(0x7b800000u);  // 2^120
 }
 
-// --- memory ----------------------------------------------------------------------------------------
+// --- memory
+// ----------------------------------------------------------------------------------------
 
 #if defined(__CUDACC__)
 GPU_DEVICE uint4 load16(const void* p) { return *static_cast<const uint4*>(p); }
@@ -131,7 +138,8 @@ GPU_DEVICE uint32_t shared_address(const void* p) { return uint32_t(__cvta_gener
 // issuing thread after cp_async_wait, to others after a barrier on top of it.
 GPU_DEVICE void cp_async16(void* shared, const void* global, bool enabled = true) {
   const int bytes = enabled ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+               "l"(global), "r"(bytes)
                : "memory");
 }
 GPU_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -147,9 +155,11 @@ GPU_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
                : "memory");
 }
 // c[16 x 8] += a[16 x 16] b[16 x 8], bf16 in, f32 sum.
-GPU_DEVICE void mma_bf16(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+GPU_DEVICE void mma_bf16(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                         uint32_t b0, uint32_t b1) {
   asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
@@ -185,8 +195,8 @@ GPU_DEVICE void cp_async_wait(const emu::Where& where = emu::Where::current()) {
 GPU_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row GPU_WHERE) {
   emu::ldmatrix_x4(r, row, true GPU_WHERE_ARG);
 }
-GPU_DEVICE void mma_bf16(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                         uint32_t b1 GPU_WHERE) {
+GPU_DEVICE void mma_bf16(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                         uint32_t b0, uint32_t b1 GPU_WHERE) {
   const uint32_t a[4] = {a0, a1, a2, a3};
   emu::mma_bf16(c, a, b0, b1 GPU_WHERE_ARG);
 }
@@ -214,14 +224,17 @@ class Shared {
   size_t used_ = 0;
 };
 
-// --- threads ----------------------------------------------------------------------------------------
+// --- threads
+// ----------------------------------------------------------------------------------------
 
 #if defined(__CUDACC__)
 GPU_DEVICE void block_sync() { __syncthreads(); }
 GPU_DEVICE void warp_sync() { __syncwarp(); }
 GPU_DEVICE uint32_t ballot(bool p) { return __ballot_sync(kAllLanes, p); }
 GPU_DEVICE float shuffle_xor(float v, int mask) { return __shfl_xor_sync(kAllLanes, v, mask); }
-GPU_DEVICE uint32_t shuffle_xor(uint32_t v, int mask) { return __shfl_xor_sync(kAllLanes, v, mask); }
+GPU_DEVICE uint32_t shuffle_xor(uint32_t v, int mask) {
+  return __shfl_xor_sync(kAllLanes, v, mask);
+}
 GPU_DEVICE uint64_t shuffle_xor(uint64_t v, int mask) {
   return uint64_t(__shfl_xor_sync(kAllLanes, (unsigned long long)v, mask));
 }
@@ -233,8 +246,9 @@ GPU_DEVICE uint32_t atomic_add(uint32_t* p, uint32_t v) { return atomicAdd(p, v)
 GPU_DEVICE uint64_t atomic_add(uint64_t* p, uint64_t v) {
   return atomicAdd(reinterpret_cast<unsigned long long*>(p), (unsigned long long)v);
 }
-// Programmatic dependent launch (sm_90): the next kernel of the stream may start; and: wait until all
-// kernels before this one have finished and their writes can be seen. Both do nothing elsewhere.
+// Programmatic dependent launch (sm_90): the next kernel of the stream may start; and: wait until
+// all kernels before this one have finished and their writes can be seen. Both do nothing
+// elsewhere.
 GPU_DEVICE void pdl_launch_dependents() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
@@ -246,8 +260,12 @@ GPU_DEVICE void pdl_wait() {
 #endif
 }
 #else
-GPU_DEVICE void block_sync(const emu::Where& where = emu::Where::current()) { emu::block_barrier(where); }
-GPU_DEVICE void warp_sync(const emu::Where& where = emu::Where::current()) { emu::warp_barrier(kAllLanes, where); }
+GPU_DEVICE void block_sync(const emu::Where& where = emu::Where::current()) {
+  emu::block_barrier(where);
+}
+GPU_DEVICE void warp_sync(const emu::Where& where = emu::Where::current()) {
+  emu::warp_barrier(kAllLanes, where);
+}
 GPU_DEVICE uint32_t ballot(bool p GPU_WHERE) { return emu::ballot(kAllLanes, p GPU_WHERE_ARG); }
 GPU_DEVICE int lane_of_thread() { return int(threadIdx.x % kWarp); }
 GPU_DEVICE uint64_t shuffle_xor(uint64_t v, int mask GPU_WHERE) {
@@ -257,12 +275,15 @@ GPU_DEVICE uint32_t shuffle_xor(uint32_t v, int mask GPU_WHERE) {
   return uint32_t(emu::shuffle(kAllLanes, v, lane_of_thread() ^ mask GPU_WHERE_ARG));
 }
 GPU_DEVICE float shuffle_xor(float v, int mask GPU_WHERE) {
-  return as_float(uint32_t(emu::shuffle(kAllLanes, as_uint(v), lane_of_thread() ^ mask GPU_WHERE_ARG)));
+  return as_float(
+      uint32_t(emu::shuffle(kAllLanes, as_uint(v), lane_of_thread() ^ mask GPU_WHERE_ARG)));
 }
 GPU_DEVICE uint32_t shuffle(uint32_t v, int lane GPU_WHERE) {
   return uint32_t(emu::shuffle(kAllLanes, v, lane GPU_WHERE_ARG));
 }
-GPU_DEVICE uint64_t shuffle(uint64_t v, int lane GPU_WHERE) { return emu::shuffle(kAllLanes, v, lane GPU_WHERE_ARG); }
+GPU_DEVICE uint64_t shuffle(uint64_t v, int lane GPU_WHERE) {
+  return emu::shuffle(kAllLanes, v, lane GPU_WHERE_ARG);
+}
 template <class T>
 GPU_DEVICE T atomic_add(T* p, T v GPU_WHERE) {
   return emu::atomic(p, [v](T old) { return T(old + v); } GPU_WHERE_ARG);

@@ -1,5 +1,5 @@
-// What the device (cuda_device.cc) may launch. Each function enqueues one kernel on the queue's stream;
-// errors collect in the queue. Defined in the .cu files; no CUDA syntax here.
+// What the device (cuda_device.cc) may launch. Each function enqueues one kernel on the queue's
+// stream; errors collect in the queue. Defined in the .cu files; no CUDA syntax here.
 #pragma once
 
 #include <cstdint>
@@ -14,22 +14,25 @@ namespace nemotron::cuda {
 
 using gpu::Queue;
 
-// A weight in device memory: rows of `stride` bytes, padded with zeros to `k` columns. Plain row-major
-// order, so that decode kernels, prompt kernels and cuBLASLt read one copy. FP8: within every four
-// columns the middle two are swapped (fp8_place), which lets registers be widened in pairs.
+// A weight in device memory: rows of `stride` bytes, padded with zeros to `k` columns. Plain
+// row-major order, so that decode kernels, prompt kernels and cuBLASLt read one copy. FP8: within
+// every four columns the middle two are swapped (fp8_place), which lets registers be widened in
+// pairs.
 struct Matrix {
   const uint8_t* data = nullptr;
   const float* scale = nullptr;  // [rows], null: all 1
   int64_t stride = 0;            // bytes
   int32_t rows = 0, cols = 0;
-  int32_t k = 0;                 // cols rounded up to kKBlock
+  int32_t k = 0;  // cols rounded up to kKBlock
   bool fp8 = false;
 };
 inline constexpr int kKBlock = 64;
-constexpr int32_t padded_k(int64_t cols) { return int32_t((cols + kKBlock - 1) / kKBlock * kKBlock); }
+constexpr int32_t padded_k(int64_t cols) {
+  return int32_t((cols + kKBlock - 1) / kKBlock * kKBlock);
+}
 
-// One layer of the KV cache: K and V, each [blocks, kv_heads, block_size, head_dim]. FP8 keys have their
-// middle columns swapped like FP8 weights; values do not.
+// One layer of the KV cache: K and V, each [blocks, kv_heads, block_size, head_dim]. FP8 keys have
+// their middle columns swapped like FP8 weights; values do not.
 struct KvLayer {
   uint8_t* k = nullptr;
   uint8_t* v = nullptr;
@@ -38,9 +41,10 @@ struct KvLayer {
   bool fp8 = false;
 };
 
-// --- elementwise.cu ----------------------------------------------------------------------------------
+// --- elementwise.cu
+// ----------------------------------------------------------------------------------
 
-struct PackRows {  // rows of a checkpoint's matrix into a Matrix
+struct PackRows {                   // rows of a checkpoint's matrix into a Matrix
   const uint8_t* source = nullptr;  // device staging, dense rows of `cols`
   DType dtype = DType::bf16;
   const float* source_scale = nullptr;  // device; [1] or [rows]
@@ -55,22 +59,25 @@ struct PackRows {  // rows of a checkpoint's matrix into a Matrix
 void pack_rows(Queue& queue, const PackRows& p);
 
 // angles [rows, head_dim / 2] (cosine, sine) of the step's rows
-void rope_angles(Queue& queue, const StepHeader* step, int grid_rows, const float* inv_freq, int half, float2* angles);
+void rope_angles(Queue& queue, const StepHeader* step, int grid_rows, const float* inv_freq,
+                 int half, float2* angles);
 
 // x [rows, cols] f32 = the tokens' rows of the table. Tokens outside it are counted in *fault.
-void embed(Queue& queue, const StepHeader* step, int grid_rows, const Matrix& table, const int32_t* slots, float* x,
-           uint32_t* fault);
+void embed(Queue& queue, const StepHeader* step, int grid_rows, const Matrix& table,
+           const int32_t* slots, float* x, uint32_t* fault);
 
-// out [n, out_stride] bf16 = x[rows ? rows[i] : i] * rsqrt(mean of squares + eps) * gain; zeros from cols
-// on. Here and below, n is *count and at most grid_rows, or grid_rows itself where count is null.
-void rms_norm(Queue& queue, const int32_t* count, int grid_rows, const int32_t* rows, const float* x, const float* gain,
-              float eps, int cols, uint16_t* out, int out_stride);
+// out [n, out_stride] bf16 = x[rows ? rows[i] : i] * rsqrt(mean of squares + eps) * gain; zeros
+// from cols on. Here and below, n is *count and at most grid_rows, or grid_rows itself where count
+// is null.
+void rms_norm(Queue& queue, const int32_t* count, int grid_rows, const int32_t* rows,
+              const float* x, const float* gain, float eps, int cols, uint16_t* out,
+              int out_stride);
 
 // out [rows, out_stride] = a [rows, cols], zeros from cols on; bf16
 void pad_rows(Queue& queue, int rows, const uint16_t* a, int cols, uint16_t* out, int out_stride);
 
-// qkv [rows, stride] bf16 of rows [first_row, first_row + rows) of the step, not yet scaled: q turned and
-// out, k turned and v into the cache.
+// qkv [rows, stride] bf16 of rows [first_row, first_row + rows) of the step, not yet scaled: q
+// turned and out, k turned and v into the cache.
 struct RopeStore {
   const StepHeader* step = nullptr;
   const uint16_t* qkv = nullptr;
@@ -84,19 +91,22 @@ struct RopeStore {
 void rope_store(Queue& queue, const RopeStore& p);
 
 // h [rows, inner] = silu(gate * scale) * (up * scale); gate_up [rows, stride] bf16 (gate, then up)
-void silu_mul(Queue& queue, const uint16_t* gate_up, int64_t stride, const float* scale, int rows, int inner,
-              uint16_t* h);
+void silu_mul(Queue& queue, const uint16_t* gate_up, int64_t stride, const float* scale, int rows,
+              int inner, uint16_t* h);
 
 // x [rows, cols] (+)= y * scale
-void scale_rows(Queue& queue, const float* y, const float* scale, int rows, int cols, bool add, float* x);
+void scale_rows(Queue& queue, const float* y, const float* scale, int rows, int cols, bool add,
+                float* x);
 
 // out [rows, k] bf16 = the FP8 matrix, its scale left out
 void widen(Queue& queue, const Matrix& w, uint16_t* out);
 
-// --- gemm_decode.cu ----------------------------------------------------------------------------------
+// --- gemm_decode.cu
+// ----------------------------------------------------------------------------------
 
 struct DecodeGemm {
-  const int32_t* count = nullptr;  // rows of a, in device memory and at most grid_rows; null: grid_rows
+  const int32_t* count =
+      nullptr;  // rows of a, in device memory and at most grid_rows; null: grid_rows
   int32_t grid_rows = 0;
   const uint16_t* a = nullptr;  // [count, a_stride] bf16, zeros (or anything) never beyond w.k
   int64_t a_stride = 0;
@@ -109,7 +119,8 @@ void gemm_decode_silu(Queue& queue, const DecodeGemm& p, uint16_t* h, int64_t h_
 void gemm_decode_rope(Queue& queue, const DecodeGemm& p, const RopeStore& rope);
 void allow_gemm_decode(Queue& queue, size_t shared_limit);  // once per device
 
-// --- gemm_prompt.cu ----------------------------------------------------------------------------------
+// --- gemm_prompt.cu
+// ----------------------------------------------------------------------------------
 
 struct PromptGemm {
   const uint16_t* a = nullptr;  // [rows, a_stride] bf16
@@ -117,12 +128,14 @@ struct PromptGemm {
   int32_t rows = 0;
   Matrix w;
 };
-void gemm_prompt_bf16(Queue& queue, const PromptGemm& p, uint16_t* out, int64_t out_stride);  // not scaled
+void gemm_prompt_bf16(Queue& queue, const PromptGemm& p, uint16_t* out,
+                      int64_t out_stride);  // not scaled
 void gemm_prompt_store(Queue& queue, const PromptGemm& p, float* out, int64_t out_stride);
 void gemm_prompt_add(Queue& queue, const PromptGemm& p, float* x, int64_t x_stride);
 void allow_gemm_prompt(Queue& queue);
 
-// --- attention_decode.cu, attention_prompt.cu ----------------------------------------------------------
+// --- attention_decode.cu, attention_prompt.cu
+// ----------------------------------------------------------
 
 struct AttentionArgs {
   const StepHeader* step = nullptr;
@@ -131,7 +144,8 @@ struct AttentionArgs {
   KvLayer kv;
   int32_t q_heads = 0;
   float scale = 1;
-  // Decode: rows from first_row with items [first_item, first_item + items); -1: all of the step's. Per item and head, the sum's f32 [head_dim], maximum and denominator.
+  // Decode: rows from first_row with items [first_item, first_item + items); -1: all of the step's.
+  // Per item and head, the sum's f32 [head_dim], maximum and denominator.
   int32_t first_row = 0, first_item = 0, items = -1;
   float* partial = nullptr;
   float2* partial_state = nullptr;
@@ -143,14 +157,17 @@ void allow_attention_decode(Queue& queue);
 void allow_attention_prompt(Queue& queue);
 int prompt_tile_tokens(int q_heads, int kv_heads);  // tokens of one span that a PromptTile may have
 
-// --- sample.cu ---------------------------------------------------------------------------------------
+// --- sample.cu
+// ---------------------------------------------------------------------------------------
 
-// Samples [first, first + n) of the step from logits [n, vocab]; n is what the header leaves, at most
-// grid_rows.
-void sample(Queue& queue, uint8_t* step, int first, int grid_rows, float* logits, int vocab, int32_t* slots,
-            SampleOutput* out);
+// Samples [first, first + n) of the step from logits [n, vocab]; n is what the header leaves, at
+// most grid_rows.
+void sample(Queue& queue, uint8_t* step, int first, int grid_rows, float* logits, int vocab,
+            int32_t* slots, SampleOutput* out);
 
 // Where column k of a row lies in FP8 storage.
-NEMOTRON_HD constexpr int64_t fp8_place(int64_t k) { return (k & ~int64_t(3)) | ((k & 1) << 1) | ((k >> 1) & 1); }
+NEMOTRON_HD constexpr int64_t fp8_place(int64_t k) {
+  return (k & ~int64_t(3)) | ((k & 1) << 1) | ((k >> 1) & 1);
+}
 
 }  // namespace nemotron::cuda

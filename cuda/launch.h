@@ -7,8 +7,8 @@
 namespace nemotron::gpu {
 
 template <class... Parameters, class... Arguments>
-void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared,
-            Arguments... arguments) {
+void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 grid,
+            unsigned threads, size_t shared, Arguments... arguments) {
   cudaError_t e = cudaSuccess;
 #if defined(__CUDACC__)
   cudaLaunchConfig_t config = {};
@@ -23,12 +23,13 @@ void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 
   config.numAttrs = queue.pdl ? 1 : 0;
   e = cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 #else
-  e = emu::launch(name, reinterpret_cast<const void*>(kernel), grid, dim3(threads), shared, queue.pdl, queue.stream,
-                  [=]() __attribute__((no_sanitize("thread"))) {
-                    emu::enter_kernel();
-                    kernel(arguments...);
-                    emu::leave_kernel();
-                  });
+  e = emu::launch(
+      name, reinterpret_cast<const void*>(kernel), grid, dim3(threads), shared, queue.pdl,
+      queue.stream, [=]() __attribute__((no_sanitize("thread"))) {
+        emu::enter_kernel();
+        kernel(arguments...);
+        emu::leave_kernel();
+      });
 #endif
   if (e != cudaSuccess && queue.error == cudaSuccess) {
     queue.error = e;
@@ -36,10 +37,12 @@ void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 
   }
 }
 
-// Lets a kernel have more than 48 KiB of shared memory; once per kernel and device, before its first use.
+// Lets a kernel have more than 48 KiB of shared memory; once per kernel and device, before its
+// first use.
 template <class Kernel>
 void allow_shared(Queue& queue, const char* name, Kernel* kernel, size_t bytes) {
-  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
+  const cudaError_t e =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
   if (e != cudaSuccess && queue.error == cudaSuccess) {
     queue.error = e;
     queue.failed = name;

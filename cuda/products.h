@@ -1,5 +1,6 @@
-// Products: the matrix products of prompt rows, by cuBLASLt where it is to be had, else by own kernels; which
-// of the two is decided once, when the device opens. Owned by a CudaDevice; used by its thread.
+// Products: the matrix products of prompt rows, by cuBLASLt where it is to be had, else by own
+// kernels; which of the two is decided once, when the device opens. Owned by a CudaDevice; used by
+// its thread.
 #pragma once
 
 #include <string>
@@ -13,7 +14,9 @@ class Products {
   explicit Products(Context* context) : context_(context), library_(context) {}
 
   void open() { use_library_ = library_.open(&why_); }
-  std::string name() const { return use_library_ ? "cuBLASLt " + library_.version() : "own kernels"; }
+  std::string name() const {
+    return use_library_ ? "cuBLASLt " + library_.version() : "own kernels";
+  }
   // Bytes that a product with w needs on top of its operands, at most for so many rows.
   size_t workspace_bytes(const Matrix& w, int32_t rows) const;
   void set_workspace(uint8_t* p) { workspace_ = p; }

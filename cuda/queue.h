@@ -8,7 +8,7 @@ namespace nemotron::gpu {
 // Where and how a device's kernels run. Owned by the device; one thread.
 struct Queue {
   cudaStream_t stream = nullptr;
-  bool pdl = false;                 // programmatic dependent launch (sm_90 and later)
+  bool pdl = false;  // programmatic dependent launch (sm_90 and later)
   int multiprocessors = 1;
   cudaError_t error = cudaSuccess;  // the first launch that failed
   const char* failed = "";          // and its kernel

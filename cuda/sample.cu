@@ -1,11 +1,14 @@
-// From a row of logits to a SampleOutput, as device/step.h says; ties and filters as in addon/cpu/sampler.h.
+// From a row of logits to a SampleOutput, as device/step.h says; ties and filters as in
+// addon/cpu/sampler.h.
 //
-//   bytes  vocab * 4 a pass, from L2 after the first: 3 passes for greedy, 4 for a plain draw, 3 more for
+//   bytes  vocab * 4 a pass, from L2 after the first: 3 passes for greedy, 4 for a plain draw, 3
+//   more for
 //          top_k, 4 more for top_p, 5 for logprobs
 //   bound  L2 bandwidth of one multiprocessor (a block a row; rows run side by side)
 //
-// Nothing is sorted. Thresholds are found digit by digit on keys that order like the floats: top_k counts
-// ids, top_p adds up weights in fixed point, so that the sums do not depend on the order of the additions.
+// Nothing is sorted. Thresholds are found digit by digit on keys that order like the floats: top_k
+// counts ids, top_p adds up weights in fixed point, so that the sums do not depend on the order of
+// the additions.
 #include "cuda/block.h"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
@@ -31,9 +34,11 @@ GPU_DEVICE uint32_t float_key(float f) {
 }
 GPU_DEVICE float key_float(uint32_t k) { return as_float(k & 0x80000000u ? k & 0x7fffffffu : ~k); }
 // The larger value wins, then the lower id.
-GPU_DEVICE uint64_t candidate(float f, int id) { return uint64_t(float_key(f)) << 32 | uint32_t(~uint32_t(id)); }
+GPU_DEVICE uint64_t candidate(float f, int id) {
+  return uint64_t(float_key(f)) << 32 | uint32_t(~uint32_t(id));
+}
 
-struct Work {  // shared memory of a row
+struct Work {        // shared memory of a row
   uint64_t* weight;  // [kDigits], as counts or as fixed-point sums
   uint64_t* reduce;  // [32]
   float* reduce_f;   // [32]
@@ -41,12 +46,15 @@ struct Work {  // shared memory of a row
   uint64_t* top;     // [kMaxTopLogprobs]
   uint32_t* found;   // [1]
 };
-constexpr size_t kSharedBytes = kDigits * 8 + 32 * 8 + 32 * 4 + 4 * 8 + (kMaxTopLogprobs * 8 + 15) / 16 * 16 + 16;
+constexpr size_t kSharedBytes =
+    kDigits * 8 + 32 * 8 + 32 * 4 + 4 * 8 + (kMaxTopLogprobs * 8 + 15) / 16 * 16 + 16;
 
-// The key of the last id needed so that the weights of all ids at least as large reach `wanted` (> 0).
-// `value(id)` is its float and `weight(id)` what it counts; both 0 for ids that do not take part.
+// The key of the last id needed so that the weights of all ids at least as large reach `wanted` (>
+// 0). `value(id)` is its float and `weight(id)` what it counts; both 0 for ids that do not take
+// part.
 template <class Value, class Weight>
-GPU_DEVICE uint32_t find_threshold(const Work& w, int vocab, uint64_t wanted, Value value, Weight weight) {
+GPU_DEVICE uint32_t find_threshold(const Work& w, int vocab, uint64_t wanted, Value value,
+                                   Weight weight) {
   uint32_t prefix = 0;  // the digits found so far
   int known = 0;
   while (known < 32) {
@@ -82,7 +90,8 @@ GPU_DEVICE uint32_t find_threshold(const Work& w, int vocab, uint64_t wanted, Va
         }
       }
       if (lane == 0) {
-        w.chosen[0] = digit < 0 ? 0 : uint64_t(digit);  // fewer than wanted in all: every one of them
+        w.chosen[0] =
+            digit < 0 ? 0 : uint64_t(digit);  // fewer than wanted in all: every one of them
         w.chosen[1] = digit < 0 ? wanted : before;
       }
     }
@@ -141,7 +150,8 @@ GPU_DEVICE void adjust(float* x, const uint8_t* step, const SampleRow& s, float*
   block_sync();
 }
 
-// Ids are unique within each list, so that undoing the lists last to first gives the raw logits back.
+// Ids are unique within each list, so that undoing the lists last to first gives the raw logits
+// back.
 GPU_DEVICE void restore(float* x, const uint8_t* step, const SampleRow& s, const float* undo) {
   const auto* banned = reinterpret_cast<const int32_t*>(step + s.banned);
   const float* from = undo + s.num_bias + s.num_counts;
@@ -162,7 +172,8 @@ struct Draw {
   bool finite;
 };
 
-GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* step, const SampleRow& s) {
+GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* step,
+                     const SampleRow& s) {
   const auto* allowed = s.allowed ? reinterpret_cast<const uint32_t*>(step + s.allowed) : nullptr;
   const auto logit = [&](int id) {
     return allowed && !(allowed[id / 32] >> (id % 32) & 1) ? -infinity() : x[id];
@@ -180,7 +191,8 @@ GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* st
   const auto scaled = [&](int id) { return logit(id) / s.temperature; };
   float threshold = -infinity();
   if (s.top_k > 0 && s.top_k < vocab) {
-    threshold = key_float(find_threshold(w, vocab, uint64_t(s.top_k), scaled, [](int) { return uint64_t(1); }));
+    threshold = key_float(
+        find_threshold(w, vocab, uint64_t(s.top_k), scaled, [](int) { return uint64_t(1); }));
   }
   if (s.top_p < 1) {
     // Weights relative to the likeliest, in units of 2^-40: what is smaller cannot tip a sum.
@@ -211,7 +223,8 @@ GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* st
 }
 
 // Logprob and rank of out->id and the likeliest ids, from the raw logits.
-GPU_DEVICE void report(const Work& w, const float* x, int vocab, float most, int num_top, SampleOutput* out, int id) {
+GPU_DEVICE void report(const Work& w, const float* x, int vocab, float most, int num_top,
+                       SampleOutput* out, int id) {
   const float own = x[id];
   float sum = 0;
   uint64_t rank = 0;
@@ -239,7 +252,8 @@ GPU_DEVICE void report(const Work& w, const float* x, int vocab, float most, int
   if (wanted <= 0) return;
 
   const auto value = [&](int i) { return x[i]; };
-  const uint32_t last = find_threshold(w, vocab, uint64_t(wanted), value, [](int) { return uint64_t(1); });
+  const uint32_t last =
+      find_threshold(w, vocab, uint64_t(wanted), value, [](int) { return uint64_t(1); });
   // Fewer than `wanted` lie above the last one's value; then those equal to it, lowest id first.
   for (int i = int(threadIdx.x); i < vocab; i += kThreads) {
     if (float_key(x[i]) > last) w.top[atomic_add(w.found, 1u)] = candidate(x[i], i);
@@ -272,7 +286,8 @@ GPU_DEVICE void report(const Work& w, const float* x, int vocab, float most, int
 }
 
 __global__ void __launch_bounds__(kThreads, 1)
-    sample_kernel(uint8_t* step, int first, float* logits, int vocab, int32_t* slots, SampleOutput* outputs) {
+    sample_kernel(uint8_t* step, int first, float* logits, int vocab, int32_t* slots,
+                  SampleOutput* outputs) {
   pdl_launch_dependents();
   const auto* header = reinterpret_cast<const StepHeader*>(step);
   const int row = int(blockIdx.x);
@@ -317,10 +332,10 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 }  // namespace
 
-void sample(Queue& queue, uint8_t* step, int first, int grid_rows, float* logits, int vocab, int32_t* slots,
-            SampleOutput* out) {
-  launch(queue, "sample", sample_kernel, unsigned(grid_rows), kThreads, kSharedBytes, step, first, logits, vocab, slots,
-         out);
+void sample(Queue& queue, uint8_t* step, int first, int grid_rows, float* logits, int vocab,
+            int32_t* slots, SampleOutput* out) {
+  launch(queue, "sample", sample_kernel, unsigned(grid_rows), kThreads, kSharedBytes, step, first,
+         logits, vocab, slots, out);
 }
 
 }  // namespace nemotron::cuda

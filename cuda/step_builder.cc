@@ -24,11 +24,13 @@ size_t bytes_for(const StepInput& in, int32_t tile_tokens) {
       tiles += size_t((s.rows + tile_tokens - 1) / tile_tokens);
     }
   }
-  n += aligned(tables * 4) + aligned(items * sizeof(DecodeItem)) + aligned(tiles * sizeof(PromptTile));
+  n += aligned(tables * 4) + aligned(items * sizeof(DecodeItem)) +
+       aligned(tiles * sizeof(PromptTile));
   n += aligned(in.samples.size() * sizeof(SampleRow));
   for (const SampleInput& s : in.samples) {
-    n += aligned(s.counts.size() * sizeof(SampleCount)) + aligned(s.bias.size() * sizeof(SampleBias)) +
-         aligned(s.banned.size() * 4) + aligned(s.allowed.size() * 4) +
+    n += aligned(s.counts.size() * sizeof(SampleCount)) +
+         aligned(s.bias.size() * sizeof(SampleBias)) + aligned(s.banned.size() * 4) +
+         aligned(s.allowed.size() * 4) +
          aligned((s.counts.size() + s.bias.size() + s.banned.size()) * 4);
   }
   return n;
@@ -95,7 +97,8 @@ void StepBuilder::write(const StepInput& in) {
   for (const SpanInput& s : in.spans) {
     blocks += s.block_table.size();
     if (s.generated) {
-      for (int32_t i = 0; i < s.rows; ++i) items += size_t((s.first_position + i) / kDecodeChunk + 1);
+      for (int32_t i = 0; i < s.rows; ++i)
+        items += size_t((s.first_position + i) / kDecodeChunk + 1);
     } else {
       tiles += size_t((s.rows + model_.tile_tokens - 1) / model_.tile_tokens);
     }
@@ -121,7 +124,8 @@ void StepBuilder::write(const StepInput& in) {
       if (!s.generated) continue;
       r.first_item = items_done;
       r.items = r.position / kDecodeChunk + 1;
-      for (int32_t k = 0; k < r.items; ++k) item[items_done++] = {s.first_row + i, k * kDecodeChunk};
+      for (int32_t k = 0; k < r.items; ++k)
+        item[items_done++] = {s.first_row + i, k * kDecodeChunk};
       if (passes_.empty() || passes_.back().items + r.items > model_.max_items) {
         passes_.push_back({s.first_row + i, 0, r.first_item, 0});
       }
@@ -130,7 +134,8 @@ void StepBuilder::write(const StepInput& in) {
     }
     if (!s.generated) {
       for (int32_t at = 0; at < s.rows; at += model_.tile_tokens) {
-        *tile++ = {s.first_row + at, std::min(model_.tile_tokens, s.rows - at), s.first_position + at, table};
+        *tile++ = {s.first_row + at, std::min(model_.tile_tokens, s.rows - at),
+                   s.first_position + at, table};
       }
     }
     table += int32_t(s.block_table.size());
@@ -139,7 +144,9 @@ void StepBuilder::write(const StepInput& in) {
   h->prompt_tiles = int32_t(tiles);
 
   auto* samples = place<SampleRow>(in.samples.size(), &h->sample_rows);
-  const auto bad_id = [&](int32_t id) { return id < 0 || (model_.vocab > 0 && id >= model_.vocab); };
+  const auto bad_id = [&](int32_t id) {
+    return id < 0 || (model_.vocab > 0 && id >= model_.vocab);
+  };
   for (const SampleInput& s : in.samples) {
     SampleRow& r = *samples++;
     r = {};
@@ -169,7 +176,8 @@ void StepBuilder::write(const StepInput& in) {
     auto* bias = place<SampleBias>(s.bias.size(), &r.bias);
     for (const TokenBias& b : s.bias) {
       bad = bad || bad_id(b.id);
-      auto* same = std::find_if(bias, bias + r.num_bias, [&](const SampleBias& x) { return x.id == b.id; });
+      auto* same =
+          std::find_if(bias, bias + r.num_bias, [&](const SampleBias& x) { return x.id == b.id; });
       if (same != bias + r.num_bias) {
         same->bias += b.bias;
       } else {
@@ -203,8 +211,9 @@ void StepBuilder::write(const StepInput& in) {
 
 void StepBuilder::copy() {
   if (!context_->ok()) return;
-  context_->check(cudaMemcpyAsync(device_, host_, copied_, cudaMemcpyHostToDevice, context_->stream()),
-                  "copying the step's metadata");
+  context_->check(
+      cudaMemcpyAsync(device_, host_, copied_, cudaMemcpyHostToDevice, context_->stream()),
+      "copying the step's metadata");
 }
 
 void StepBuilder::set_head_rows(const int32_t* rows, int32_t n) {
@@ -215,8 +224,8 @@ void StepBuilder::set_head_rows(const int32_t* rows, int32_t n) {
   }
   int32_t* list = head_host_ + size_t(head_turn_++) * kMaxHeadRows;
   std::copy(rows, rows + n, list);
-  context_->check(cudaMemcpyAsync(device_ + kHeadOffset, list, size_t(n) * sizeof(int32_t), cudaMemcpyHostToDevice,
-                                  context_->stream()),
+  context_->check(cudaMemcpyAsync(device_ + kHeadOffset, list, size_t(n) * sizeof(int32_t),
+                                  cudaMemcpyHostToDevice, context_->stream()),
                   "copying the head's rows");
 }
 

@@ -1,5 +1,5 @@
-// StepBuilder: turns a StepInput into the metadata that kernels read (step_layout.h), in pinned memory and
-// with one copy. Owned by the device; used by its thread.
+// StepBuilder: turns a StepInput into the metadata that kernels read (step_layout.h), in pinned
+// memory and with one copy. Owned by the device; used by its thread.
 #pragma once
 
 #include <vector>
@@ -37,7 +37,9 @@ class StepBuilder {
   const std::vector<Pass>& passes() const { return passes_; }
   const StepHeader* device() const { return reinterpret_cast<const StepHeader*>(device_); }
   uint8_t* device_bytes() const { return device_; }
-  const int32_t* head_rows() const { return reinterpret_cast<const int32_t*>(device_ + kHeadOffset); }
+  const int32_t* head_rows() const {
+    return reinterpret_cast<const int32_t*>(device_ + kHeadOffset);
+  }
   static constexpr int32_t kMaxHeadRows = 1024;
   // Changes when the device's block moved (it grew): captured graphs are void.
   int generation() const { return generation_; }
@@ -53,7 +55,8 @@ class StepBuilder {
   uint8_t* host_ = nullptr;
   uint8_t* device_ = nullptr;
   size_t capacity_ = 0, used_ = 0, copied_ = 0;
-  int32_t* head_host_ = nullptr;  // pinned, a ring of head lists: a copy may still read the last ones
+  int32_t* head_host_ =
+      nullptr;  // pinned, a ring of head lists: a copy may still read the last ones
   int head_turn_ = 0;
   int generation_ = 0;
   std::vector<Pass> passes_;

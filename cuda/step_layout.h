@@ -1,6 +1,6 @@
 // The metadata of one step as kernels read it: one block of device memory, filled by one copy from
-// pinned memory. StepHeader lies at its start, then the list of rows that the head is wanted for, then
-// arrays whose offsets the header gives.
+// pinned memory. StepHeader lies at its start, then the list of rows that the head is wanted for,
+// then arrays whose offsets the header gives.
 #pragma once
 
 #include <cstddef>
@@ -8,9 +8,9 @@
 
 namespace nemotron::cuda {
 
-struct RowInfo {           // of one row
-  int32_t id = 0;          // token, used when slot < 0
-  int32_t slot = -1;       // >= 0: the token that an earlier step left there
+struct RowInfo {      // of one row
+  int32_t id = 0;     // token, used when slot < 0
+  int32_t slot = -1;  // >= 0: the token that an earlier step left there
   int32_t position = 0;
   int32_t kv_slot = 0;     // block * block_size + place in the block
   int32_t table = 0;       // where its block table begins, in ints from StepHeader::tables
@@ -18,8 +18,8 @@ struct RowInfo {           // of one row
   int32_t items = 0;
 };
 
-// A generated row's keys [first_key, first_key + kDecodeChunk), cut at the row's position. The cut is a
-// constant, so that a row's sums never depend on what else runs.
+// A generated row's keys [first_key, first_key + kDecodeChunk), cut at the row's position. The cut
+// is a constant, so that a row's sums never depend on what else runs.
 inline constexpr int kDecodeChunk = 512;
 struct DecodeItem {
   int32_t row = 0;

@@ -11,9 +11,9 @@ Status check(std::span<const MatrixPart> parts, WeightUse use) {
   if (parts.empty()) return Status::invalid("a weight without parts");
   for (const MatrixPart& p : parts) {
     if (!p.data || p.rows <= 0 || p.cols <= 0 || p.row_stride < p.cols || p.dtype == DType::i32) {
-      return Status::invalid("weight part [" + std::to_string(p.rows) + ", " + std::to_string(p.cols) + "] " +
-                             dtype_name(p.dtype) + " with stride " + std::to_string(p.row_stride) +
-                             " is not a matrix");
+      return Status::invalid("weight part [" + std::to_string(p.rows) + ", " +
+                             std::to_string(p.cols) + "] " + dtype_name(p.dtype) + " with stride " +
+                             std::to_string(p.row_stride) + " is not a matrix");
     }
     if (p.cols != parts[0].cols) {
       return Status::invalid("weight parts have " + std::to_string(parts[0].cols) + " and " +
@@ -33,18 +33,20 @@ Status check(std::span<const MatrixPart> parts, WeightUse use) {
 // One part, in pieces that fit the staging memory: rows, then (sixteen-byte aligned) their scales.
 void pack_part(Context* context, const MatrixPart& p, PackRows args) {
   const size_t row_bytes = size_t(p.cols) * dtype_bytes(p.dtype);
-  const int64_t most = std::max<int64_t>(1, int64_t((Context::kStagingBytes - 32) / (row_bytes + sizeof(float))));
+  const int64_t most =
+      std::max<int64_t>(1, int64_t((Context::kStagingBytes - 32) / (row_bytes + sizeof(float))));
   for (int64_t at = 0; at < p.rows && context->ok();) {
     const int64_t n = std::min(most, p.rows - at);
     Context::Staging* s = context->next_staging();
     if (!s) return;
-    const auto* from = static_cast<const uint8_t*>(p.data) + size_t(at * p.row_stride) * dtype_bytes(p.dtype);
+    const auto* from =
+        static_cast<const uint8_t*>(p.data) + size_t(at * p.row_stride) * dtype_bytes(p.dtype);
     if (p.row_stride == p.cols) {
       std::memcpy(s->pinned, from, size_t(n) * row_bytes);
     } else {
       for (int64_t r = 0; r < n; ++r) {
-        std::memcpy(s->pinned + size_t(r) * row_bytes, from + size_t(r * p.row_stride) * dtype_bytes(p.dtype),
-                    row_bytes);
+        std::memcpy(s->pinned + size_t(r) * row_bytes,
+                    from + size_t(r * p.row_stride) * dtype_bytes(p.dtype), row_bytes);
       }
     }
     size_t bytes = (size_t(n) * row_bytes + 15) / 16 * 16;
@@ -52,11 +54,13 @@ void pack_part(Context* context, const MatrixPart& p, PackRows args) {
     args.source_scale = reinterpret_cast<const float*>(s->device + bytes);
     if (args.source_scales > 0) {
       const size_t first = p.scale.size() == 1 ? 0 : size_t(at);
-      std::memcpy(s->pinned + bytes, p.scale.data() + first, size_t(args.source_scales) * sizeof(float));
+      std::memcpy(s->pinned + bytes, p.scale.data() + first,
+                  size_t(args.source_scales) * sizeof(float));
       bytes += size_t(args.source_scales) * sizeof(float);
     }
-    context->check(cudaMemcpyAsync(s->device, s->pinned, bytes, cudaMemcpyHostToDevice, context->stream()),
-                   "copying weights to the GPU");
+    context->check(
+        cudaMemcpyAsync(s->device, s->pinned, bytes, cudaMemcpyHostToDevice, context->stream()),
+        "copying weights to the GPU");
     args.source = s->device;
     args.dtype = p.dtype;
     args.rows = int32_t(n);
@@ -70,8 +74,8 @@ void pack_part(Context* context, const MatrixPart& p, PackRows args) {
 
 }  // namespace
 
-Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
-                   Matrix* out) {
+Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUse use,
+                   WeightFormat format, Matrix* out) {
   if (Status s = check(parts, use); !s) return s;
   Matrix m;
   int64_t rows = 0;
@@ -83,7 +87,8 @@ Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUs
   }
   const int64_t cols = parts[0].cols;
   if (rows > (int64_t(1) << 30) || cols > (int64_t(1) << 30)) {
-    return Status::unsupported("a weight of " + std::to_string(rows) + " x " + std::to_string(cols));
+    return Status::unsupported("a weight of " + std::to_string(rows) + " x " +
+                               std::to_string(cols));
   }
   const bool quantise = format == WeightFormat::fp8 && !all_fp8;
   m.fp8 = all_fp8 || quantise;

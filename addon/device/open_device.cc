@@ -44,12 +44,14 @@ const Backend* load_backend(std::string* why) {
     *why = error ? error : "cannot load " + file;
     return nullptr;
   }
-  const auto entry = reinterpret_cast<const Backend* (*)() noexcept>(dlsym(library, "nemotron_backend"));
+  const auto entry =
+      reinterpret_cast<const Backend* (*)() noexcept>(dlsym(library, "nemotron_backend"));
   const Backend* backend = entry ? entry() : nullptr;
   if (backend && backend->abi == kBackendAbi) return backend;
-  *why = file + (backend ? " is of another version (interface " + std::to_string(backend->abi) + ", expected " +
-                               std::to_string(kBackendAbi) + "): build both together"
-                         : " has no nemotron_backend()");
+  *why =
+      file + (backend ? " is of another version (interface " + std::to_string(backend->abi) +
+                            ", expected " + std::to_string(kBackendAbi) + "): build both together"
+                      : " has no nemotron_backend()");
   return nullptr;
 }
 
@@ -60,15 +62,16 @@ const Backend* find_cuda(int32_t index, std::string* why) {
   const int32_t count = cuda->device_count(why);
   if (count > index && index >= 0) return cuda;
   if (count > 0) {
-    *why = "GPU " + std::to_string(index) + " was asked for, this machine has " + std::to_string(count);
+    *why = "GPU " + std::to_string(index) + " was asked for, this machine has " +
+           std::to_string(count);
   }
   return nullptr;
 }
 
 }  // namespace
 
-Status open_device(const std::string& backend, const DeviceOptions& options, std::unique_ptr<Device>* out,
-                   std::string* note) {
+Status open_device(const std::string& backend, const DeviceOptions& options,
+                   std::unique_ptr<Device>* out, std::string* note) {
   if (backend == "cpu") {
     *note = "cpu, as asked for";
     return open_cpu_device(options, out);
@@ -78,7 +81,8 @@ Status open_device(const std::string& backend, const DeviceOptions& options, std
   }
   std::string why;
   if (const Backend* cuda = find_cuda(options.index, &why)) {
-    // A GPU that is there but cannot be used is an error, not a reason to be a hundred times slower.
+    // A GPU that is there but cannot be used is an error, not a reason to be a hundred times
+    // slower.
     *note = backend == "auto" ? "cuda, since a GPU is here" : "cuda, as asked for";
     return cuda->open(options, out);
   }

@@ -1,9 +1,10 @@
-// The checker: every memory access of a kernel, by way of the hooks that g++ -fsanitize=thread calls
-// (compile with it, link without it: the functions at the end of this file take libtsan's place).
+// The checker: every memory access of a kernel, by way of the hooks that g++ -fsanitize=thread
+// calls (compile with it, link without it: the functions at the end of this file take libtsan's
+// place).
 //
 // Two stamps a byte, its last write and its last read, tell whether a barrier lies between two
-// accesses: block barriers count epochs of the block, warp barriers epochs of the warp. A shuffle is
-// no barrier. Blocks of one launch are never ordered. Launches are, except before pdl_wait().
+// accesses: block barriers count epochs of the block, warp barriers epochs of the warp. A shuffle
+// is no barrier. Blocks of one launch are never ordered. Launches are, except before pdl_wait().
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -70,8 +71,8 @@ std::string source_line(const void* pc) {
   char command[256];
   // Position-independent program: addr2line wants the offset.
   const auto offset = uintptr_t(pc) - 1 - uintptr_t(&__executable_start);
-  std::snprintf(command, sizeof command, "addr2line -i -e /proc/%d/exe 0x%zx 2>/dev/null", int(getpid()),
-                size_t(offset));
+  std::snprintf(command, sizeof command, "addr2line -i -e /proc/%d/exe 0x%zx 2>/dev/null",
+                int(getpid()), size_t(offset));
   std::string text;
   if (FILE* f = popen(command, "r")) {
     char line[512];
@@ -114,7 +115,8 @@ const char* conflict(const Stamp& earlier, bool earlier_read, bool atomic) {
   }
   if (earlier.atomic && atomic) return nullptr;
   if (earlier.serial != block->serial) return "of another block";
-  return ordered_before(earlier, earlier_read) ? nullptr : "of another thread, with no barrier between";
+  return ordered_before(earlier, earlier_read) ? nullptr
+                                               : "of another thread, with no barrier between";
 }
 
 void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, const void* pc) {
@@ -130,11 +132,13 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
     if (it != allocations.begin()) {
       --it;
       const uintptr_t past = a - (it->first + it->second.bytes);
-      if (past < (1u << 20)) near = std::to_string(past) + " bytes past the end of " + it->second.name;
+      if (past < (1u << 20))
+        near = std::to_string(past) + " bytes past the end of " + it->second.name;
     }
     if (shared_region.base && a - uintptr_t(shared_region.base) < (1u << 20)) {
       near = std::to_string(a - uintptr_t(shared_region.base) - shared_region.bytes) +
-             " bytes past the end of shared memory (" + std::to_string(shared_region.bytes) + " bytes)";
+             " bytes past the end of shared memory (" + std::to_string(shared_region.bytes) +
+             " bytes)";
     }
     report(std::string(write ? "write" : "read") + " out of bounds: " + near, where, pc);
     abandon_launch();
@@ -153,7 +157,8 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
   Cell* cell = r->cells + (a - uintptr_t(r->base));
   for (size_t i = 0; i < n; ++i, ++cell) {
     if (cell->in_flight) {
-      report(std::string(write ? "write to " : "read of ") + r->name + " while a cp.async to it is in flight",
+      report(std::string(write ? "write to " : "read of ") + r->name +
+                 " while a cp.async to it is in flight",
              where, pc);
       return;
     }
@@ -162,11 +167,14 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
       cell->initialised = r->initialised;
     }
     if (!write && !cell->initialised) {
-      report("read of uninitialised " + r->name + ", byte " + std::to_string(a - uintptr_t(r->base) + i), where, pc);
+      report("read of uninitialised " + r->name + ", byte " +
+                 std::to_string(a - uintptr_t(r->base) + i),
+             where, pc);
       cell->initialised = 1;
     }
     if (const char* what = conflict(cell->write, false, atomic)) {
-      report("race on " + r->name + ": " + (write ? "write" : "read") + " after a write " + what, where, pc);
+      report("race on " + r->name + ": " + (write ? "write" : "read") + " after a write " + what,
+             where, pc);
       return;
     }
     if (!write || atomic) {
@@ -199,7 +207,8 @@ void report(const std::string& what, const Where* where, const void* pc) {
   std::string place;
   if (where && where->line()) {
     const char* slash = std::strrchr(where->file_name(), '/');
-    place = std::string(slash ? slash + 1 : where->file_name()) + ":" + std::to_string(where->line());
+    place =
+        std::string(slash ? slash + 1 : where->file_name()) + ":" + std::to_string(where->line());
   } else if (pc) {
     place = source_line(pc);
   }
@@ -210,8 +219,8 @@ void report(const std::string& what, const Where* where, const void* pc) {
   if (!seen.insert(key + place).second) return;
   if (current) {
     char who[96];
-    std::snprintf(who, sizeof who, " (block %u,%u,%u thread %u)", block->index.x, block->index.y, block->index.z,
-                  unsigned(current->index));
+    std::snprintf(who, sizeof who, " (block %u,%u,%u thread %u)", block->index.x, block->index.y,
+                  block->index.z, unsigned(current->index));
     text += who;
   }
   errors.push_back(text);
@@ -225,14 +234,16 @@ std::vector<std::string> take_errors() {
 }
 bool has_errors() { return !errors.empty(); }
 
-// --- regions -------------------------------------------------------------------------------------------
+// --- regions
+// -------------------------------------------------------------------------------------------
 
 void add_memory(void* p, size_t bytes) {
   static int number = 0;
   Region r;
   r.base = static_cast<uint8_t*>(p);
   r.bytes = bytes;
-  r.name = "device allocation " + std::to_string(number++) + " (" + std::to_string(bytes) + " bytes)";
+  r.name =
+      "device allocation " + std::to_string(number++) + " (" + std::to_string(bytes) + " bytes)";
   // Zero pages until touched.
   void* cells = mmap(nullptr, bytes * sizeof(Cell) + 1, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -292,12 +303,14 @@ void begin_block_check(Block& b) {
 
 void end_block_check() { shared_region = Region{}; }
 
-void check_kernel_access(const void* p, size_t bytes, bool write, bool atomic, const Where* where, const void* pc) {
+void check_kernel_access(const void* p, size_t bytes, bool write, bool atomic, const Where* where,
+                         const void* pc) {
   if (!config().check || !current) return;
   Inside inside;
   check(const_cast<uint8_t*>(static_cast<const uint8_t*>(p)), bytes, write, atomic, where, pc);
   const double preempt = config().preempt;
-  if (preempt > 0 && config().order == Order::random && double(random_word() >> 11) * 0x1p-53 < preempt) {
+  if (preempt > 0 && config().order == Order::random &&
+      double(random_word() >> 11) * 0x1p-53 < preempt) {
     give_way();
   }
 }
@@ -321,20 +334,21 @@ void atomic_begin(const void* p, size_t bytes, const Where& where) {
 
 }  // namespace emu
 
-// --- what g++ calls in code compiled with -fsanitize=thread -----------------------------------------------
+// --- what g++ calls in code compiled with -fsanitize=thread
+// -----------------------------------------------
 
-#define EMU_HOOK(name, n, write)                                                                        \
-  extern "C" void name(void* p) {                                                                       \
-    if (emu::hooks_on) {                                                                                \
-      emu::check_kernel_access(p, n, write, false, nullptr, __builtin_return_address(0));               \
-    }                                                                                                   \
+#define EMU_HOOK(name, n, write)                                                          \
+  extern "C" void name(void* p) {                                                         \
+    if (emu::hooks_on) {                                                                  \
+      emu::check_kernel_access(p, n, write, false, nullptr, __builtin_return_address(0)); \
+    }                                                                                     \
   }
-#define EMU_HOOKS(n)                                \
-  EMU_HOOK(__tsan_read##n, n, false)                \
-  EMU_HOOK(__tsan_write##n, n, true)                \
-  EMU_HOOK(__tsan_unaligned_read##n, n, false)      \
-  EMU_HOOK(__tsan_unaligned_write##n, n, true)      \
-  EMU_HOOK(__tsan_volatile_read##n, n, false)       \
+#define EMU_HOOKS(n)                           \
+  EMU_HOOK(__tsan_read##n, n, false)           \
+  EMU_HOOK(__tsan_write##n, n, true)           \
+  EMU_HOOK(__tsan_unaligned_read##n, n, false) \
+  EMU_HOOK(__tsan_unaligned_write##n, n, true) \
+  EMU_HOOK(__tsan_volatile_read##n, n, false)  \
   EMU_HOOK(__tsan_volatile_write##n, n, true)
 EMU_HOOKS(1)
 EMU_HOOKS(2)
@@ -343,17 +357,23 @@ EMU_HOOKS(8)
 EMU_HOOKS(16)
 extern "C" {
 void __tsan_read_range(void* p, size_t n) {
-  if (emu::hooks_on) emu::check_kernel_access(p, n, false, false, nullptr, __builtin_return_address(0));
+  if (emu::hooks_on)
+    emu::check_kernel_access(p, n, false, false, nullptr, __builtin_return_address(0));
 }
 void __tsan_write_range(void* p, size_t n) {
-  if (emu::hooks_on) emu::check_kernel_access(p, n, true, false, nullptr, __builtin_return_address(0));
+  if (emu::hooks_on)
+    emu::check_kernel_access(p, n, true, false, nullptr, __builtin_return_address(0));
 }
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 // Host code in an instrumented file (a test's counters, the guards of local statics).
-uint8_t __tsan_atomic8_load(const volatile uint8_t* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
-uint32_t __tsan_atomic32_load(const volatile uint32_t* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+uint8_t __tsan_atomic8_load(const volatile uint8_t* p, int) {
+  return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
+uint32_t __tsan_atomic32_load(const volatile uint32_t* p, int) {
+  return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
 uint32_t __tsan_atomic32_fetch_add(volatile uint32_t* p, uint32_t v, int) {
   return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);
 }

@@ -1,6 +1,6 @@
 // The CPU emulation of a CUDA device: what kernel code may call. The kernels' own source compiles
-// with g++ against this header (through cuda/gpu.h) and runs here, one fiber per CUDA thread, blocks
-// one after another, in an order that the test chooses.
+// with g++ against this header (through cuda/gpu.h) and runs here, one fiber per CUDA thread,
+// blocks one after another, in an order that the test chooses.
 //
 // Everything here is called from inside a running kernel, on the thread that called launch(). The
 // other half (launching, memory, graphs) looks like the CUDA runtime: test/emu/cuda_runtime.h.
@@ -46,8 +46,9 @@ enum class Order { natural, reverse, random };
 struct Config {
   Order order = Order::natural;
   uint64_t seed = 1;
-  double preempt = 0;  // random order: chance that a checked memory access gives way to another fiber
-  bool check = true;   // races, bounds, uninitialised reads, transfers in flight
+  double preempt =
+      0;  // random order: chance that a checked memory access gives way to another fiber
+  bool check = true;  // races, bounds, uninitialised reads, transfers in flight
 };
 Config& config();
 
@@ -68,7 +69,8 @@ dim3 block_size();
 dim3 grid_size();
 uint8_t* dynamic_shared();
 
-// --- barriers and warp collectives -----------------------------------------------------------------
+// --- barriers and warp collectives
+// -----------------------------------------------------------------
 
 void block_barrier(const Where& where);
 void warp_barrier(uint32_t mask, const Where& where);
@@ -79,7 +81,8 @@ void mma_bf16(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, const Where
 // Four 8x8 matrices of 16-bit elements; lane 8 j + i gives the address of row i of matrix j.
 void ldmatrix_x4(uint32_t* r, const void* row, bool transposed, const Where& where);
 
-// --- memory ------------------------------------------------------------------------------------------
+// --- memory
+// ------------------------------------------------------------------------------------------
 
 // Tells the checker about an access that the compiler's hooks do not see.
 void check_access(const void* p, size_t bytes, bool write, const Where& where);
@@ -102,9 +105,10 @@ __attribute__((no_sanitize("thread"))) T atomic(T* p, F f, const Where& where) {
 void enter_kernel();
 void leave_kernel();
 
-// --- programmatic dependent launch -------------------------------------------------------------------
-// Before pdl_wait() a kernel launched with the PDL attribute may overlap its predecessors: the
-// checker refuses what would then be a race. A thread that ends without it is an error too.
+// --- programmatic dependent launch
+// ------------------------------------------------------------------- Before pdl_wait() a kernel
+// launched with the PDL attribute may overlap its predecessors: the checker refuses what would then
+// be a race. A thread that ends without it is an error too.
 void pdl_wait();
 
 }  // namespace emu

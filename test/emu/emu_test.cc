@@ -1,5 +1,5 @@
-// The emulator itself: what its collectives compute and what its checker finds. Most kernels here are
-// wrong on purpose; each must be reported, in every order, and its right form must not be.
+// The emulator itself: what its collectives compute and what its checker finds. Most kernels here
+// are wrong on purpose; each must be reported, in every order, and its right form must not be.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -42,18 +42,21 @@ void in_all_orders(const std::string& part, Body body) {
       EXPECT_EQ(errors.size(), size_t(0));
       for (const std::string& e : errors) std::printf("    %s\n", e.c_str());
     } else {
-      const bool found = std::any_of(errors.begin(), errors.end(),
-                                     [&](const std::string& e) { return e.find(part) != std::string::npos; });
+      const bool found = std::any_of(errors.begin(), errors.end(), [&](const std::string& e) {
+        return e.find(part) != std::string::npos;
+      });
       EXPECT(found);
-      if (!found) std::printf("    wanted \"%s\", got %zu errors%s%s\n", part.c_str(), errors.size(),
-                              errors.empty() ? "" : ": ", errors.empty() ? "" : errors[0].c_str());
+      if (!found)
+        std::printf("    wanted \"%s\", got %zu errors%s%s\n", part.c_str(), errors.size(),
+                    errors.empty() ? "" : ": ", errors.empty() ? "" : errors[0].c_str());
     }
   }
   emu::config() = emu::Config{};
   cudaGetLastError();
 }
 
-// --- kernels -------------------------------------------------------------------------------------------
+// --- kernels
+// -------------------------------------------------------------------------------------------
 
 __global__ void exchange(uint32_t* out, int barriers) {
   Shared smem;
@@ -75,7 +78,9 @@ __global__ void warp_exchange(uint32_t* out, bool sync) {
   out[threadIdx.x] = s[31 - threadIdx.x];
 }
 
-__global__ void touch(uint32_t* out, uint32_t read_at, uint32_t write_at) { out[write_at] = out[read_at]; }
+__global__ void touch(uint32_t* out, uint32_t read_at, uint32_t write_at) {
+  out[write_at] = out[read_at];
+}
 
 __global__ void all_blocks_write(uint32_t* out, bool atomically) {
   if (threadIdx.x != 0) return;
@@ -139,8 +144,11 @@ __global__ void tensor_core(float* c, const uint16_t* a, const uint16_t* b) {
   uint32_t f[4];
   ldmatrix_x4_trans(f, s + lane % 16 * 16 + lane / 16 * 8);
   float d[4] = {};
-  const auto pair = [&](int row, int col) { return uint32_t(a[row * 16 + col]) | uint32_t(a[row * 16 + col + 1]) << 16; };
-  mma_bf16(d, pair(g, 2 * t), pair(g + 8, 2 * t), pair(g, 2 * t + 8), pair(g + 8, 2 * t + 8), f[0], f[1]);
+  const auto pair = [&](int row, int col) {
+    return uint32_t(a[row * 16 + col]) | uint32_t(a[row * 16 + col + 1]) << 16;
+  };
+  mma_bf16(d, pair(g, 2 * t), pair(g + 8, 2 * t), pair(g, 2 * t + 8), pair(g + 8, 2 * t + 8), f[0],
+           f[1]);
   for (int i = 0; i < 4; ++i) c[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = d[i];
 }
 
@@ -151,7 +159,8 @@ TEST(emu_block_barriers) {
   in_all_orders("", [&] { run(3, 96, 96 * 4, false, exchange, out.data, 3); });
   EXPECT_EQ(out.data[0], 95u);  // thread 1 held 94 + 1
   in_all_orders("uninitialised shared", [&] { run(1, 96, 96 * 4, false, exchange, out.data, 0); });
-  in_all_orders("race on shared memory: write after a read", [&] { run(1, 96, 96 * 4, false, exchange, out.data, 1); });
+  in_all_orders("race on shared memory: write after a read",
+                [&] { run(1, 96, 96 * 4, false, exchange, out.data, 1); });
   in_all_orders("race on shared memory", [&] { run(1, 96, 96 * 4, false, exchange, out.data, 2); });
 }
 
@@ -165,8 +174,10 @@ TEST(emu_warp_barriers) {
 TEST(emu_bounds) {
   Buffer a(64), b(64);
   in_all_orders("", [&] { run(1, 1, 0, false, touch, a.data, 63, 0); });
-  in_all_orders("read out of bounds: 0 bytes past", [&] { run(1, 1, 0, false, touch, a.data, 64, 0); });
-  in_all_orders("write out of bounds: 4 bytes past", [&] { run(1, 1, 0, false, touch, a.data, 0, 65); });
+  in_all_orders("read out of bounds: 0 bytes past",
+                [&] { run(1, 1, 0, false, touch, a.data, 64, 0); });
+  in_all_orders("write out of bounds: 4 bytes past",
+                [&] { run(1, 1, 0, false, touch, a.data, 0, 65); });
   in_all_orders("shared memory", [&] { run(1, 32, 128, false, shared_past_end, a.data, 1); });
   uint32_t host = 0;
   in_all_orders("out of bounds", [&] { run(1, 1, 0, false, touch, &host, 0, 0); });
@@ -189,7 +200,8 @@ TEST(emu_uninitialised_global) {
 
 TEST(emu_blocks_are_not_ordered) {
   Buffer out(64);
-  in_all_orders("of another block", [&] { run(4, 32, 0, false, all_blocks_write, out.data, false); });
+  in_all_orders("of another block",
+                [&] { run(4, 32, 0, false, all_blocks_write, out.data, false); });
   in_all_orders("", [&] { run(4, 32, 0, false, all_blocks_write, out.data, true); });
 }
 
@@ -200,13 +212,15 @@ TEST(emu_cp_async) {
   uint32_t want = 0;
   for (uint32_t i = 0; i < 8; ++i) want += 2 * (i * 128) + 3;
   EXPECT_EQ(out.data[0], want);
-  in_all_orders("while a cp.async to it is in flight", [&] { run(1, 32, 1024, false, ring<2>, out.data, in.data, 8); });
+  in_all_orders("while a cp.async to it is in flight",
+                [&] { run(1, 32, 1024, false, ring<2>, out.data, in.data, 8); });
 }
 
 TEST(emu_deadlocks) {
   Buffer out(32);
   in_all_orders("deadlock", [&] { run(1, 32, 0, false, divergent, out.data); });
-  in_all_orders("deadlock: waits forever at a warp collective", [&] { run(1, 32, 0, false, half_warp_shuffle, out.data); });
+  in_all_orders("deadlock: waits forever at a warp collective",
+                [&] { run(1, 32, 0, false, half_warp_shuffle, out.data); });
 }
 
 TEST(emu_programmatic_dependent_launch) {
@@ -237,9 +251,8 @@ TEST(emu_tensor_core_layouts) {
   auto* hb = reinterpret_cast<uint16_t*>(b.data);
   for (int i = 0; i < 256; ++i) ha[i] = to_bf16(float(i * 7 % 31) - 15);
   for (int i = 0; i < 128; ++i) hb[i] = to_bf16(float(i * 5 % 23) - 11);
-  in_all_orders("", [&] {
-    run(1, 32, 512, false, tensor_core, reinterpret_cast<float*>(c.data), ha, hb);
-  });
+  in_all_orders(
+      "", [&] { run(1, 32, 512, false, tensor_core, reinterpret_cast<float*>(c.data), ha, hb); });
   for (int i = 0; i < 16; ++i) {
     for (int j = 0; j < 8; ++j) {
       float sum = 0;

@@ -24,7 +24,8 @@ void leave_kernel() { hooks_on = false; }
 
 namespace {
 
-// --- switching ---------------------------------------------------------------------------------------
+// --- switching
+// ---------------------------------------------------------------------------------------
 
 #if defined(__x86_64__)
 extern "C" void emu_switch(void** save, void* load);
@@ -74,10 +75,12 @@ void* make_context(uint8_t* stack, void (*entry)()) {
 }
 #endif
 
-// --- the state of the running block ------------------------------------------------------------------
+// --- the state of the running block
+// ------------------------------------------------------------------
 
 enum class Op : uint8_t { sync, shuffle, ballot, mma, ldmatrix, ldmatrix_trans };
-constexpr const char* kOpNames[] = {"warp_sync", "shuffle", "ballot", "mma", "ldmatrix", "ldmatrix (trans)"};
+constexpr const char* kOpNames[] = {"warp_sync", "shuffle",  "ballot",
+                                    "mma",       "ldmatrix", "ldmatrix (trans)"};
 
 struct Collective {
   Op op;
@@ -101,9 +104,11 @@ uint8_t* stack_of(size_t i) {
   // Reserved once; the lowest page of every stack is a guard.
   static thread_local uint8_t* pool = [] {
     const size_t bytes = 1024 * kStackBytes;
-    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) std::abort();
-    for (size_t k = 0; k < 1024; ++k) mprotect(static_cast<uint8_t*>(p) + k * kStackBytes, 4096, PROT_NONE);
+    for (size_t k = 0; k < 1024; ++k)
+      mprotect(static_cast<uint8_t*>(p) + k * kStackBytes, 4096, PROT_NONE);
     return static_cast<uint8_t*>(p);
   }();
   return pool + i * kStackBytes;
@@ -126,7 +131,8 @@ void release_barrier() {
 void fiber_main() {
   (*body)();
   Fiber& f = *current;
-  if (!f.open.empty() || !f.groups.empty()) report("thread ends with a cp.async in flight", nullptr, nullptr);
+  if (!f.open.empty() || !f.groups.empty())
+    report("thread ends with a cp.async in flight", nullptr, nullptr);
   if (current_launch->pdl && !f.pdl_waited) {
     report("thread of a kernel launched with PDL ends without pdl_wait()", nullptr, nullptr);
   }
@@ -139,8 +145,9 @@ void fiber_main() {
 float bf16(uint32_t reg, int half) { return std::bit_cast<float>((reg >> (16 * half)) << 16); }
 
 void finish_mma(Collective& c, Fiber* lanes) {
-  // Registers of lane 4 g + t, as the PTX manual draws them: a0/a1 are rows g and g+8 at columns 2t,
-  // a2/a3 the same rows at columns 2t+8; b0/b1 are column g at rows 2t and 2t+8; c: rows g, g+8.
+  // Registers of lane 4 g + t, as the PTX manual draws them: a0/a1 are rows g and g+8 at columns
+  // 2t, a2/a3 the same rows at columns 2t+8; b0/b1 are column g at rows 2t and 2t+8; c: rows g,
+  // g+8.
   struct In {
     uint32_t a[4], b[2];
     float c[4];
@@ -180,7 +187,8 @@ void finish_ldmatrix(Collective& c, Fiber* lanes, bool transposed) {
   const uint8_t* rows[32];
   for (int lane = 0; lane < 32; ++lane) {
     std::memcpy(&rows[lane], c.in[lane], sizeof(void*));
-    if (reinterpret_cast<uintptr_t>(rows[lane]) % 16) report("ldmatrix row not 16-byte aligned", &c.where, nullptr);
+    if (reinterpret_cast<uintptr_t>(rows[lane]) % 16)
+      report("ldmatrix row not 16-byte aligned", &c.where, nullptr);
   }
   for (int j = 0; j < 4; ++j) {
     uint16_t m[8][8];
@@ -204,7 +212,8 @@ void finish(Collective& c, size_t warp) {
         uint64_t source = 0, value = 0;
         std::memcpy(&source, c.in[lane] + 8, 8);
         if (source > 31 || !(c.mask >> source & 1)) {
-          report("shuffle reads lane " + std::to_string(source) + ", which is not in the mask", &c.where, nullptr);
+          report("shuffle reads lane " + std::to_string(source) + ", which is not in the mask",
+                 &c.where, nullptr);
           source = uint64_t(lane);
         }
         std::memcpy(&value, c.in[source], 8);
@@ -232,12 +241,14 @@ void collective(Op op, uint32_t mask, const void* in, size_t bytes, const Where&
   Inside inside;
   const size_t warp = current->index / 32u, lane = current->index % 32u;
   if (!(mask >> lane & 1)) {
-    report(std::string(kOpNames[size_t(op)]) + " by a lane that is not in its own mask", &where, nullptr);
+    report(std::string(kOpNames[size_t(op)]) + " by a lane that is not in its own mask", &where,
+           nullptr);
     return;
   }
   auto& list = pending[warp];
   auto it = std::find_if(list.begin(), list.end(), [&](const Collective& c) {
-    return c.op == op && c.mask == mask && !(c.arrived >> lane & 1) && c.where.line() == where.line();
+    return c.op == op && c.mask == mask && !(c.arrived >> lane & 1) &&
+           c.where.line() == where.line();
   });
   if (it == list.end()) {
     list.emplace_back();
@@ -366,7 +377,8 @@ void run_grid(Launch& launch, size_t shared, const std::function<void()>& kernel
   ++counters().launches;
   for (uint32_t id : order) {
     ++counters().blocks;
-    b.index = {id % launch.grid.x, id / launch.grid.x % launch.grid.y, id / launch.grid.x / launch.grid.y};
+    b.index = {id % launch.grid.x, id / launch.grid.x % launch.grid.y,
+               id / launch.grid.x / launch.grid.y};
     b.serial = ++last_serial;
     b.epoch = 0;
     b.warp_epoch.assign((threads + 31) / 32, 0);
@@ -392,7 +404,8 @@ void block_barrier(const Where& where) {
   if (!at_barrier.empty()) {
     const Where& first = fibers[at_barrier.front()].where;
     if (first.line() != where.line()) {
-      report("divergent block barrier: others wait at line " + std::to_string(first.line()), &where, nullptr);
+      report("divergent block barrier: others wait at line " + std::to_string(first.line()), &where,
+             nullptr);
     }
   }
   current->where = where;
@@ -432,7 +445,8 @@ void ldmatrix_x4(uint32_t* r, const void* row, bool transposed, const Where& whe
   std::memcpy(r, current->result.data(), 16);
 }
 
-// --- cp.async ------------------------------------------------------------------------------------------
+// --- cp.async
+// ------------------------------------------------------------------------------------------
 
 namespace {
 void land(Copy& c) {
@@ -448,7 +462,8 @@ void land(Copy& c) {
 
 void cp_async(void* shared, const void* global, bool enabled, const Where& where) {
   Inside inside;
-  if ((reinterpret_cast<uintptr_t>(shared) | (enabled ? reinterpret_cast<uintptr_t>(global) : 0)) % 16) {
+  if ((reinterpret_cast<uintptr_t>(shared) | (enabled ? reinterpret_cast<uintptr_t>(global) : 0)) %
+      16) {
     report("cp.async address not 16-byte aligned", &where, nullptr);
     return;
   }

@@ -27,9 +27,9 @@ struct Fiber {
   uint16_t index = 0;
   Wait wait = Wait::none;
   bool pdl_waited = false;
-  Where where;                          // of the barrier or collective it waits at
-  std::array<uint32_t, 4> result{};     // of the last collective
-  std::vector<Copy> open;               // cp.async not yet committed
+  Where where;                       // of the barrier or collective it waits at
+  std::array<uint32_t, 4> result{};  // of the last collective
+  std::vector<Copy> open;            // cp.async not yet committed
   std::deque<std::vector<Copy>> groups;
 };
 
@@ -68,8 +68,9 @@ inline constexpr size_t kStackBytes = 64 << 10;
 
 // fibers.cc
 void run_grid(Launch& launch, size_t shared, const std::function<void()>& body);
-void give_way();         // lets another fiber of the block run
-[[noreturn]] void abandon_launch();  // after an access that would fault: like a device, stop everything
+void give_way();  // lets another fiber of the block run
+[[noreturn]] void
+abandon_launch();  // after an access that would fault: like a device, stop everything
 uint64_t random_word();
 uint32_t next_serial();  // the serial that the next block will get
 

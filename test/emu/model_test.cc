@@ -1,6 +1,6 @@
-// A whole decoder on the emulated CUDA device beside the CPU device: mixed steps, generated rows through
-// graphs (seen, captured, replayed), prompt products of their own kernels, and equality of a sequence's bits
-// alone and in a batch.
+// A whole decoder on the emulated CUDA device beside the CPU device: mixed steps, generated rows
+// through graphs (seen, captured, replayed), prompt products of their own kernels, and equality of
+// a sequence's bits alone and in a batch.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -15,7 +15,8 @@ namespace {
 
 constexpr int32_t kVocab = 97, kBlock = 16, kMaxTokens = 96;
 
-ModelConfig tiny(int32_t q_heads, int32_t kv_heads, int32_t head_dim, int32_t hidden, int32_t inner) {
+ModelConfig tiny(int32_t q_heads, int32_t kv_heads, int32_t head_dim, int32_t hidden,
+                 int32_t inner) {
   ModelConfig c;
   c.hidden = hidden, c.vocab = kVocab, c.q_heads = q_heads, c.head_dim = head_dim;
   c.layers.assign(2, LayerSpec{true, kv_heads, true, inner});
@@ -23,13 +24,15 @@ ModelConfig tiny(int32_t q_heads, int32_t kv_heads, int32_t head_dim, int32_t hi
 }
 
 struct Model {
-  Model(const ModelConfig& c, Device* d, WeightFormat format, DType kv, int32_t max_rows) : config(c), device(d) {
+  Model(const ModelConfig& c, Device* d, WeightFormat format, DType kv, int32_t max_rows)
+      : config(c), device(d) {
     Random random(5);
     const auto pack = [&](std::vector<HostMatrix> parts, WeightUse use) {
       std::vector<MatrixPart> list;
       for (const HostMatrix& m : parts) list.push_back(m.part());
       Weight w;
-      EXPECT_OK(d->pack_weight(list, use, use == WeightUse::embedding ? WeightFormat::stored : format, &w));
+      EXPECT_OK(d->pack_weight(list, use,
+                               use == WeightUse::embedding ? WeightFormat::stored : format, &w));
       return w;
     };
     const auto matrix = [&](int64_t rows, int64_t cols, float size) {
@@ -45,15 +48,19 @@ struct Model {
       d->upload(t.data, v.data(), t.bytes());
       return t;
     };
-    const int32_t q = c.q_heads * c.head_dim, k = c.kv_heads() * c.head_dim, inner = c.max_intermediate();
+    const int32_t q = c.q_heads * c.head_dim, k = c.kv_heads() * c.head_dim,
+                  inner = c.max_intermediate();
     weights.embedding = pack({matrix(kVocab, c.hidden, 1)}, WeightUse::embedding);
     for (int32_t i = 0; i < 2; ++i) {
       LayerWeights l;
       l.input_gain = gain();
       l.post_attention_gain = gain();
-      l.qkv = pack({matrix(q, c.hidden, 0.15f), matrix(k, c.hidden, 0.15f), matrix(k, c.hidden, 0.15f)}, WeightUse::linear);
+      l.qkv =
+          pack({matrix(q, c.hidden, 0.15f), matrix(k, c.hidden, 0.15f), matrix(k, c.hidden, 0.15f)},
+               WeightUse::linear);
       l.o = pack({matrix(c.hidden, q, 0.1f)}, WeightUse::linear);
-      l.gate_up = pack({matrix(inner, c.hidden, 0.1f), matrix(inner, c.hidden, 0.1f)}, WeightUse::gate_up);
+      l.gate_up =
+          pack({matrix(inner, c.hidden, 0.1f), matrix(inner, c.hidden, 0.1f)}, WeightUse::gate_up);
       l.down = pack({matrix(c.hidden, inner, 0.1f)}, WeightUse::linear);
       l.kv_layer = i;
       weights.layers.push_back(l);
@@ -64,7 +71,8 @@ struct Model {
     cache.layers = 2, cache.kv_heads = c.kv_heads(), cache.head_dim = c.head_dim;
     cache.num_blocks = 32, cache.block_size = kBlock, cache.dtype = kv;
     StepLimits limits;
-    limits.max_rows = max_rows, limits.max_spans = 8, limits.max_samples = 16, limits.max_context = kMaxTokens;
+    limits.max_rows = max_rows, limits.max_spans = 8, limits.max_samples = 16,
+    limits.max_context = kMaxTokens;
     limits.q_heads = c.q_heads, limits.kv_heads = c.kv_heads(), limits.head_dim = c.head_dim;
     limits.hidden = c.hidden, limits.intermediate = inner, limits.vocab = kVocab;
     const std::vector<float> freq = c.rope_inv_freq();
@@ -80,7 +88,7 @@ struct Model {
 struct Sequence {
   std::vector<int32_t> tokens, blocks;
   int32_t prompt = 0, computed = 0;
-  bool sampled = false;              // a draw, else the likeliest
+  bool sampled = false;  // a draw, else the likeliest
   std::vector<float> logprobs;
 };
 
@@ -143,7 +151,8 @@ std::unique_ptr<Device> open_emulated(emu::Order order) {
 }
 
 void generate(Model& m, std::vector<Sequence*> all, int32_t chunk, size_t tokens) {
-  while (std::any_of(all.begin(), all.end(), [&](const Sequence* s) { return s->logprobs.size() < tokens; })) {
+  while (std::any_of(all.begin(), all.end(),
+                     [&](const Sequence* s) { return s->logprobs.size() < tokens; })) {
     const int before = failures().load();
     std::vector<Sequence*> some;
     for (Sequence* s : all) {
@@ -154,13 +163,15 @@ void generate(Model& m, std::vector<Sequence*> all, int32_t chunk, size_t tokens
   }
 }
 
-void test_model(const ModelConfig& c, WeightFormat format, DType kv, emu::Order order, double tolerance) {
+void test_model(const ModelConfig& c, WeightFormat format, DType kv, emu::Order order,
+                double tolerance) {
   const std::unique_ptr<Device> device = open_emulated(order);
   REQUIRE(device != nullptr);
   Model m(c, device.get(), format, kv, 64);
 
   // Three at once, prompts in chunks; then each alone, its prompt in one piece.
-  std::vector<Sequence> together = {sequence(0, 5, false), sequence(1, 37, true), sequence(2, 18, false)};
+  std::vector<Sequence> together = {sequence(0, 5, false), sequence(1, 37, true),
+                                    sequence(2, 18, false)};
   generate(m, {&together[0], &together[1], &together[2]}, 13, 6);
   for (int32_t i = 0; i < 3; ++i) {
     Sequence alone = sequence(i, together[size_t(i)].prompt, together[size_t(i)].sampled);
@@ -198,7 +209,8 @@ TEST(model_bf16) {
   test_model(tiny(4, 2, 32, 96, 80), WeightFormat::stored, DType::bf16, emu::Order::random, 0.06);
 }
 TEST(model_fp8_weights_and_cache) {
-  test_model(tiny(3, 1, 64, 64, 100), WeightFormat::fp8, DType::fp8_e4m3, emu::Order::reverse, 0.15);
+  test_model(tiny(3, 1, 64, 64, 100), WeightFormat::fp8, DType::fp8_e4m3, emu::Order::reverse,
+             0.15);
 }
 
 // A token that only the device knows, outside the vocabulary: an error, not a read past the table.

@@ -9,6 +9,7 @@ that survives fails the run: either the suite has a hole or the line does nothin
 """
 import glob
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,13 @@ MUTATIONS = [
 ]
 
 
+def replaced(text, old, new):
+    """The first place of `old`, however it is broken into lines, replaced; None when there is none."""
+    pattern = r"\s+".join(re.escape(word) for word in old.split())
+    changed, n = re.subn(pattern, lambda _: new, text, count=1)
+    return changed if n else None
+
+
 def main():
     build = os.path.abspath(sys.argv[1])
     wanted = sys.argv[2:]
@@ -74,11 +82,11 @@ def main():
             for f in glob.glob(ROOT + "/cuda/*.h") + [ROOT + "/cuda/" + kernel]:
                 text = open(f).read()
                 if os.path.basename(f) == name:
-                    if old not in text:
+                    text = replaced(text, old, new)
+                    if text is None:
                         print("STALE    " + label)
                         broken += 1
                         break
-                    text = text.replace(old, new, 1)
                 open(tree + "/cuda/" + os.path.basename(f), "w").write(text)
             else:
                 compile_ = ["g++", "-x", "c++", "-std=c++20", "-O2", "-g1", "-w", "-ffp-contract=off", "-fsanitize=thread",

@@ -1,9 +1,10 @@
-// The op suite on the CUDA device, emulated: its own host code and kernels, checked at every access. Each
-// device of the suite runs with the next of the orders; a race, a read out of bounds or a deadlock comes
-// back as a fault of the device and fails the case.
+// The op suite on the CUDA device, emulated: its own host code and kernels, checked at every
+// access. Each device of the suite runs with the next of the orders; a race, a read out of bounds
+// or a deadlock comes back as a fault of the device and fails the case.
+#include "test/ops/ops.h"
+
 #include "cuda/cuda_device.h"
 #include "cuda_runtime.h"
-#include "test/ops/ops.h"
 
 int main(int argc, char** argv) {
   using namespace nemotron;
@@ -12,7 +13,8 @@ int main(int argc, char** argv) {
       .name = "emulated",
       .open =
           [](std::unique_ptr<Device>* out) {
-            static constexpr emu::Order kOrders[] = {emu::Order::natural, emu::Order::reverse, emu::Order::random};
+            static constexpr emu::Order kOrders[] = {emu::Order::natural, emu::Order::reverse,
+                                                     emu::Order::random};
             emu::config().order = kOrders[opened % 3];
             emu::config().preempt = opened % 2 ? 0.01 : 0;
             emu::config().seed = uint64_t(++opened);

@@ -76,27 +76,33 @@ void run(Node& node) {
 
 cudaError_t set_max_shared(const void* kernel, size_t bytes) {
   std::lock_guard lock(mutex);
-  if (bytes > (227u << 10)) return fail(cudaErrorInvalidValue, "more than 227 KiB of shared memory asked for");
+  if (bytes > (227u << 10))
+    return fail(cudaErrorInvalidValue, "more than 227 KiB of shared memory asked for");
   max_shared[kernel] = bytes;
   return cudaSuccess;
 }
 
-cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared, bool pdl,
-                   cudaStream_t stream, std::function<void()> body) {
+cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared,
+                   bool pdl, cudaStream_t stream, std::function<void()> body) {
   std::lock_guard lock(mutex);
   const std::string who = std::string("launch of ") + name + ": ";
   const size_t threads = size_t(block.x) * block.y * block.z;
   if (threads == 0 || threads > 1024) {
-    return fail(cudaErrorInvalidConfiguration, who + std::to_string(threads) + " threads in a block");
+    return fail(cudaErrorInvalidConfiguration,
+                who + std::to_string(threads) + " threads in a block");
   }
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
+      grid.z > 65535) {
     return fail(cudaErrorInvalidConfiguration, who + "grid " + std::to_string(grid.x) + " x " +
-                                                   std::to_string(grid.y) + " x " + std::to_string(grid.z));
+                                                   std::to_string(grid.y) + " x " +
+                                                   std::to_string(grid.z));
   }
   const auto it = max_shared.find(kernel);
-  const size_t limit = it == max_shared.end() ? size_t(48) << 10 : std::max(size_t(48) << 10, it->second);
+  const size_t limit =
+      it == max_shared.end() ? size_t(48) << 10 : std::max(size_t(48) << 10, it->second);
   if (shared > limit) {
-    return fail(cudaErrorInvalidValue, who + std::to_string(shared) + " bytes of shared memory, limit set is " +
+    return fail(cudaErrorInvalidValue, who + std::to_string(shared) +
+                                           " bytes of shared memory, limit set is " +
                                            std::to_string(limit));
   }
   Node node;
@@ -151,16 +157,17 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
     pending_error = cudaErrorMemoryAllocation;
     return cudaErrorMemoryAllocation;
   }
-  // The end lies against a guard page (256-byte aligned as on the device), so that even code that the
-  // checker does not see faults when it runs past.
+  // The end lies against a guard page (256-byte aligned as on the device), so that even code that
+  // the checker does not see faults when it runs past.
   const size_t body = (bytes + 255) / 256 * 256, pages = (body + 4095) / 4096 * 4096;
-  auto* map = static_cast<uint8_t*>(
-      mmap(nullptr, pages + 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  auto* map = static_cast<uint8_t*>(mmap(nullptr, pages + 8192, PROT_READ | PROT_WRITE,
+                                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   if (map == MAP_FAILED) return cudaErrorMemoryAllocation;
   mprotect(map, 4096, PROT_NONE);
   mprotect(map + 4096 + pages, 4096, PROT_NONE);
   uint8_t* base = map + 4096 + pages - body;
-  std::memset(base, 0xff, std::min(body, size_t(1) << 20));  // NaNs, where anybody is likely to look
+  std::memset(base, 0xff,
+              std::min(body, size_t(1) << 20));  // NaNs, where anybody is likely to look
   mappings[base] = {map, pages + 8192, bytes};
   used_bytes += bytes;
   add_memory(base, bytes);
@@ -172,7 +179,8 @@ cudaError_t cudaFree(void* p) {
   std::lock_guard lock(mutex);
   if (!p) return cudaSuccess;
   auto it = mappings.find(p);
-  if (it == mappings.end()) return fail(cudaErrorInvalidValue, "cudaFree of a pointer that cudaMalloc did not give");
+  if (it == mappings.end())
+    return fail(cudaErrorInvalidValue, "cudaFree of a pointer that cudaMalloc did not give");
   remove_memory(p);
   munmap(it->second.map, it->second.map_bytes);
   used_bytes -= it->second.bytes;
@@ -193,7 +201,8 @@ cudaError_t cudaFreeHost(void* p) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
   std::lock_guard lock(mutex);
   enqueue(stream, [=] {
     fence();
@@ -245,7 +254,8 @@ cudaError_t cudaGetLastError() {
   const cudaError_t e = has_errors() ? cudaErrorLaunchFailure : pending_error;
   if (has_errors()) {
     error_text.clear();
-    for (const std::string& s : take_errors()) error_text += (error_text.empty() ? "" : "\n    ") + s;
+    for (const std::string& s : take_errors())
+      error_text += (error_text.empty() ? "" : "\n    ") + s;
   }
   pending_error = cudaSuccess;
   return e;
