@@ -30,6 +30,7 @@ struct AmxBody {
     int64_t c_stride;  // bytes
     int tiles;         // of k
     bool accumulate;
+    int64_t ahead;
   };
 
   // What will be needed next, a few lines at a time between the products.
@@ -54,7 +55,7 @@ struct AmxBody {
 
   static inline void fetch_tile(const uint8_t* b) {
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) __builtin_prefetch(b + 4 * kTileBytes + i * 64, 0, 3);
+    for (int i = 0; i < 16; ++i) __builtin_prefetch(b + i * 64, 0, 2);
   }
 
   template <int C>
@@ -104,7 +105,7 @@ struct AmxBody {
     for (int k = 0; k < x.tiles; ++k) {
       const uint8_t* b = x.b + k * kTileBytes;
       if constexpr (stream) {
-        for (int p = 0; p < PANELS; ++p) fetch_tile(b + p * x.b_stride);
+        for (int p = 0; p < PANELS; ++p) fetch_tile(b + p * x.b_stride + x.ahead);
       }
       T::template load<4>(a + k * 64, x.a_stride);
       T::template load<5>(b, 64);
@@ -148,7 +149,7 @@ struct AmxBody {
   static void products(const TileArgs& t, const uint8_t* b, int64_t b_stride, int first_panel,
                        int panels, Ahead* ahead) {
     Block x{static_cast<const uint16_t*>(t.a), t.a_stride * 2, b,        b_stride,
-            t.c + first_panel * kPanel,        t.c_stride * 4, t.k / 32, t.accumulate};
+            t.c + first_panel * kPanel,        t.c_stride * 4, t.k / 32, t.accumulate, t.ahead};
     int row = 0;
     for (; row + 16 < t.rows; row += 32) {
       Block y = x;
@@ -201,15 +202,15 @@ struct AmxBody {
     const int most = t.rows <= 32 ? 4 : kScratchPanels;
     for (int p = 0; p < t.panels; p += most) {
       const int n = t.panels - p < most ? t.panels - p : most;
-      for (int i = 0; i < n; ++i) widen(wide + i * stride, t.b + (p + i) * t.b_stride, t.k);
+      for (int i = 0; i < n; ++i) widen(wide + i * stride, t.b + (p + i) * t.b_stride, t.k, t.ahead);
       products<false>(t, wide, stride, p, n, &ahead);
     }
   }
 
-  static inline void widen(uint8_t* to, const uint8_t* from, int k) {
+  static inline void widen(uint8_t* to, const uint8_t* from, int k, int64_t ahead) {
     for (int i = 0; i < k / 4; ++i, from += 64, to += 128) {
       Avx512::Pairs w[2];
-      Avx512::prefetch<Format::fp8>(from);
+      Avx512::prefetch<Format::fp8>(from + ahead);
       Avx512::load_pairs<Format::fp8>(from, w);
       _mm512_store_si512(to, w[0]);
       _mm512_store_si512(to + 64, w[1]);

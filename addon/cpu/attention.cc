@@ -96,16 +96,6 @@ uint8_t* Attention::values(int32_t layer, int32_t block, int64_t head) const {
   return keys(layer, block, head) + size_t(kv_heads_) * head_bytes_;
 }
 
-// Blocks lie anywhere, so the processor cannot guess the next one.
-void Attention::fetch(int32_t layer, int32_t block, int64_t head) const {
-  const uint8_t* k = keys(layer, block, head);
-  const uint8_t* v = values(layer, block, head);
-  for (size_t i = 0; i < head_bytes_; i += 64) {
-    __builtin_prefetch(k + i, 0, 2);
-    __builtin_prefetch(v + i, 0, 2);
-  }
-}
-
 void Attention::begin_step(const StepInput& in) {
   const int64_t half = head_dim_ / 2;
   pieces_.clear();
@@ -242,7 +232,9 @@ void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t he
   const int64_t last_position = first_position + piece.rows - 1;
   for (int64_t b = 0; b * block_size_ <= last_position; ++b) {
     const int32_t id = s.block_table[size_t(b)];
-    if ((b + 1) * block_size_ <= last_position) fetch(layer, s.block_table[size_t(b + 1)], head);
+    // Blocks lie anywhere, so the processor cannot guess the next one.
+    const bool more = (b + 1) * block_size_ <= last_position;
+    const int64_t to_next = more ? keys(layer, s.block_table[size_t(b + 1)], head) - keys(layer, id, head) : 0;
     // Rows before `skip` end before this block: it must not touch them.
     const int64_t skip = std::max<int64_t>(0, b * block_size_ - first_position) * group_;
     // Always the whole block, so that a row's sums are the same however far the others reach.
@@ -256,7 +248,8 @@ void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t he
           .c = scores + skip * block_size_,
           .c_stride = block_size_,
           .accumulate = false,
-          .scratch = scratch});
+          .scratch = scratch,
+          .ahead = to_next});
     for (int64_t r = skip; r < rows; ++r) {
       SoftmaxArgs a;
       a.scores = scores + r * block_size_;
@@ -281,7 +274,8 @@ void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t he
           .c = sums + skip * head_dim_,
           .c_stride = head_dim_,
           .accumulate = b > 0,
-          .scratch = scratch});
+          .scratch = scratch,
+          .ahead = to_next});
   }
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t row = s.first_row + piece.first + r / group_;

@@ -42,7 +42,6 @@ class Attention {
 
   uint8_t* keys(int32_t layer, int32_t block, int64_t head) const;
   uint8_t* values(int32_t layer, int32_t block, int64_t head) const;
-  void fetch(int32_t layer, int32_t block, int64_t head) const;
   void store_block(const SpanInput& s, const float* qkv, int32_t layer, int64_t head,
                    int32_t block);
   void attend_piece(const StepInput& in, const Piece& piece, int64_t head, float* out,

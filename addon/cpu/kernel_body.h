@@ -36,7 +36,7 @@ struct Body {
         typename S::Pairs w[PANELS][2];
 #pragma GCC unroll 16
         for (int p = 0; p < PANELS; ++p) {
-          S::template prefetch<format>(b + p * t.b_stride);
+          S::template prefetch<format>(b + p * t.b_stride + t.ahead);
           S::template load_pairs<format>(b + p * t.b_stride, w[p]);
         }
 #pragma GCC unroll 2
@@ -57,7 +57,7 @@ struct Body {
           F w[PANELS];
 #pragma GCC unroll 16
           for (int p = 0; p < PANELS; ++p) {
-            if (i == 0) S::template prefetch<format>(b + p * t.b_stride);
+            if (i == 0) S::template prefetch<format>(b + p * t.b_stride + t.ahead);
             w[p] = Quad(b + p * t.b_stride).at(i);
           }
 #pragma GCC unroll 16

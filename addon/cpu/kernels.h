@@ -57,8 +57,10 @@ struct TileArgs {
   int64_t c_stride = 0;
   bool accumulate = false;
   void* scratch = nullptr;  // Kernels::scratch_bytes of the calling thread, 64-byte aligned
-  const uint8_t* next_b =
-      nullptr;  // what the next call will read, same shape; may be fetched early
+  // What the next call will read, of the same shape: may be fetched little by little.
+  const uint8_t* next_b = nullptr;
+  // While few rows stream the panels, what lies this many bytes further is fetched as well.
+  int64_t ahead = 0;
 };
 
 // One row of scores of one block of keys, in the running softmax.

@@ -108,11 +108,11 @@ struct Avx2 {
     return {wide(p), wide(p + 8)};
   }
 
-  // The lines of a quad as far ahead as memory needs, into the second level (see simd_avx512.h).
+  // The lines of a quad, into the second level (see simd_avx512.h).
   template <Format format>
   static inline void prefetch(const uint8_t* p) {
     for (size_t i = 0; i < 4 * kPanel * format_bytes(format); i += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(p + 8192 + i), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T1);
     }
   }
 

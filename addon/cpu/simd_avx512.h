@@ -108,7 +108,7 @@ struct Avx512 {
   template <Format format>
   static inline void prefetch(const uint8_t* p) {
     for (size_t i = 0; i < 4 * kPanel * format_bytes(format); i += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(p + 8192 + i), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T1);
     }
   }
 
