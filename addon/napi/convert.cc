@@ -6,7 +6,7 @@
 namespace nemotron {
 namespace {
 
-void read_token_table(Fields* fields, EngineOptions* out) {
+void read_token_table(JsFields* fields, EngineOptions* out) {
   Napi::Uint8Array bytes, special;
   Napi::Uint32Array ends;
   if (!fields->array("tokenBytes", "a Uint8Array", napi_uint8_array, &bytes) ||
@@ -32,7 +32,7 @@ void read_token_table(Fields* fields, EngineOptions* out) {
 }
 
 Status read_sampling(const Napi::Object& object, SamplingParams* out) {
-  Fields fields(object, "sampling.");
+  JsFields fields(object, "sampling.");
   fields.number("maxTokens", &out->max_tokens);
   fields.number("minTokens", &out->min_tokens);
   fields.number("temperature", &out->temperature);
@@ -111,7 +111,7 @@ const char* reward_name(RewardHead::Kind kind) {
 }  // namespace
 
 Status read_engine_options(const Napi::Object& object, EngineOptions* out) {
-  Fields fields(object, "");
+  JsFields fields(object, "");
   fields.string("model", &out->model_dir);
   fields.string("device", &out->backend);
   fields.number("deviceIndex", &out->device.index);
@@ -141,7 +141,7 @@ Status read_engine_options(const Napi::Object& object, EngineOptions* out) {
 }
 
 Status read_request(const Napi::Object& object, Request* out) {
-  Fields fields(object, "");
+  JsFields fields(object, "");
   size_t kind = 0;
   fields.number("id", &out->id);
   fields.choice("kind", {"generate", "score"}, &kind);

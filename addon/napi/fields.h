@@ -1,4 +1,4 @@
-// Fields: reads one JavaScript object field by field into C++ values, and says what is wrong with
+// JsFields: reads one JavaScript object field by field into C++ values, and says what is wrong with
 // the first one that is. Node's thread; lives no longer than the call it is used in.
 #pragma once
 
@@ -20,9 +20,9 @@ namespace nemotron {
 
 // A missing or undefined field leaves *out as it is. `prefix` goes before the field's name in
 // messages.
-class Fields {
+class JsFields {
  public:
-  Fields(const Napi::Object& object, std::string prefix)
+  JsFields(const Napi::Object& object, std::string prefix)
       : object_(object), prefix_(std::move(prefix)) {}
 
   const Status& status() const { return status_; }
