@@ -31,8 +31,9 @@ int main(int argc, char** argv) {
   if (what == "ceilings") return run_ceilings(o);
   if (what == "ops") return run_ops(o);
   if (what == "decoder") return run_decoder(o);
-  std::fprintf(stderr,
-               "usage: cpu_bench ceilings | ops | decoder [--threads N] [--isa NAME] [--shape 1b|160m]"
-               " [--weights bf16|fp8] [--seconds S] [--wall] [case...]\n");
+  std::fprintf(
+      stderr,
+      "usage: cpu_bench ceilings | ops | decoder [--threads N] [--isa NAME] [--shape 1b|160m]"
+      " [--weights bf16|fp8] [--seconds S] [--wall] [case...]\n");
   return 2;
 }

@@ -18,7 +18,7 @@ struct Options {
   std::string isa;           // "" = the best
   std::string shape = "1b";  // 1b, 160m
   std::string weights = "bf16";
-  double seconds = 1.0;      // a case is repeated for at least this long
+  double seconds = 1.0;           // a case is repeated for at least this long
   std::vector<std::string> only;  // cases whose name contains one of these
   // One thread on a shared machine is timed by its own processor time.
   bool wall = false;
@@ -31,10 +31,12 @@ struct Options {
   }
 };
 
-// Median of one call on that clock (at least three calls, for about `seconds`), after one that warms up.
+// Median of one call on that clock (at least three calls, for about `seconds`), after one that
+// warms up.
 double median_seconds(const Clock& clock, double seconds, const std::function<void()>& body);
 
-// --- ceilings ----------------------------------------------------------------------------------------
+// --- ceilings
+// ----------------------------------------------------------------------------------------
 
 // GB/s of reading 1 GiB in huge pages, all threads together; the best stream count of a few.
 double read_bandwidth(const Clock& clock, int threads, double seconds);
@@ -58,7 +60,8 @@ NamedLoop avx512_peak();
 NamedLoop avx512bf16_peak();
 std::vector<NamedLoop> amx_peaks();
 
-// --- benches -----------------------------------------------------------------------------------------
+// --- benches
+// -----------------------------------------------------------------------------------------
 
 int run_ceilings(const Options& options);
 int run_ops(const Options& options);

@@ -45,15 +45,23 @@ class Model {
     for (int i = 0; i < s.layers; ++i) {
       LayerWeights l;
       l.kv_layer = i;
-      if (Status st = pack({s.q_heads * s.head_dim, s.kv_heads * s.head_dim, s.kv_heads * s.head_dim},
-                           s.hidden, WeightUse::linear, format, &l.qkv);
+      if (Status st =
+              pack({s.q_heads * s.head_dim, s.kv_heads * s.head_dim, s.kv_heads * s.head_dim},
+                   s.hidden, WeightUse::linear, format, &l.qkv);
           !st) {
         return st;
       }
-      if (Status st = pack({s.hidden}, s.q_heads * s.head_dim, WeightUse::linear, format, &l.o); !st) return st;
-      if (Status st = pack({s.intermediate, s.intermediate}, s.hidden, WeightUse::gate_up, format, &l.gate_up); !st) return st;
-      if (Status st = pack({s.hidden}, s.intermediate, WeightUse::linear, format, &l.down); !st) return st;
-      l.input_gain = l.post_attention_gain = {.data = gains_.data(), .dtype = DType::f32, .rank = 1, .shape = {s.hidden}};
+      if (Status st = pack({s.hidden}, s.q_heads * s.head_dim, WeightUse::linear, format, &l.o);
+          !st)
+        return st;
+      if (Status st = pack({s.intermediate, s.intermediate}, s.hidden, WeightUse::gate_up, format,
+                           &l.gate_up);
+          !st)
+        return st;
+      if (Status st = pack({s.hidden}, s.intermediate, WeightUse::linear, format, &l.down); !st)
+        return st;
+      l.input_gain = l.post_attention_gain = {
+          .data = gains_.data(), .dtype = DType::f32, .rank = 1, .shape = {s.hidden}};
       streamed += l.qkv.bytes + l.o.bytes + l.gate_up.bytes + l.down.bytes;
       flops_per_row += 2.0 * double(l.qkv.rows * l.qkv.cols + l.o.rows * l.o.cols +
                                     l.gate_up.rows * l.gate_up.cols + l.down.rows * l.down.cols);
@@ -66,7 +74,10 @@ class Model {
     }
     weights.head = weights.embedding;
     if (!s.tied) {
-      if (Status st = pack({s.vocab}, s.hidden, WeightUse::linear, WeightFormat::stored, &weights.head); !st) return st;
+      if (Status st =
+              pack({s.vocab}, s.hidden, WeightUse::linear, WeightFormat::stored, &weights.head);
+          !st)
+        return st;
     }
     head_flops = 2.0 * double(s.vocab) * double(s.hidden);
     weights.final_gain = weights.layers[0].input_gain;
@@ -78,14 +89,24 @@ class Model {
     }
     const int32_t per_sequence = (kContext + 64) / kBlock + 1;
     const int32_t blocks = kMostSequences * per_sequence + kMostRows / kBlock + 1;
-    const KvConfig kv{.layers = s.layers, .kv_heads = s.kv_heads, .head_dim = s.head_dim,
-                      .num_blocks = blocks, .block_size = kBlock};
-    const StepLimits limits{.max_rows = kMostRows, .max_spans = kMostSequences, .max_samples = kMostSequences,
-                            .max_context = kMostRows, .q_heads = s.q_heads, .kv_heads = s.kv_heads,
-                            .head_dim = s.head_dim, .hidden = s.hidden, .intermediate = s.intermediate,
+    const KvConfig kv{.layers = s.layers,
+                      .kv_heads = s.kv_heads,
+                      .head_dim = s.head_dim,
+                      .num_blocks = blocks,
+                      .block_size = kBlock};
+    const StepLimits limits{.max_rows = kMostRows,
+                            .max_spans = kMostSequences,
+                            .max_samples = kMostSequences,
+                            .max_context = kMostRows,
+                            .q_heads = s.q_heads,
+                            .kv_heads = s.kv_heads,
+                            .head_dim = s.head_dim,
+                            .hidden = s.hidden,
+                            .intermediate = s.intermediate,
                             .vocab = s.vocab};
     if (Status st = device->prepare(limits, kv, {inv_freq_}); !st) return st;
-    if (Status st = Decoder::create(config, weights, device.get(), limits, &decoder); !st) return st;
+    if (Status st = Decoder::create(config, weights, device.get(), limits, &decoder); !st)
+      return st;
     int32_t next = 0;
     for (int32_t q = 0; q < kMostSequences; ++q) {
       tables_.emplace_back();
@@ -105,7 +126,10 @@ class Model {
   Status decode(int32_t n, int32_t position) {
     std::vector<SpanInput> spans;
     for (int32_t i = 0; i < n; ++i) {
-      spans.push_back({.first_row = i, .rows = 1, .first_position = position, .generated = true,
+      spans.push_back({.first_row = i,
+                       .rows = 1,
+                       .first_position = position,
+                       .generated = true,
                        .block_table = tables_[size_t(i)]});
     }
     return step(spans, n);
@@ -134,7 +158,8 @@ class Model {
       x = uint16_t(0x3c00 + (s & 0x81ff));
     }
   }
-  Status pack(std::vector<int32_t> rows, int32_t cols, WeightUse use, WeightFormat format, Weight* out_weight) {
+  Status pack(std::vector<int32_t> rows, int32_t cols, WeightUse use, WeightFormat format,
+              Weight* out_weight) {
     std::vector<MatrixPart> parts;
     size_t offset = next_source_ = (next_source_ + 977) % 4096;
     for (int32_t r : rows) {
@@ -151,7 +176,10 @@ class Model {
       samples.emplace_back();
       samples.back().row = s.first_row + s.rows - 1;
     }
-    const StepInput in{.token_ids = ids, .token_slots = slots, .spans = spans, .samples = samples,
+    const StepInput in{.token_ids = ids,
+                       .token_slots = slots,
+                       .spans = spans,
+                       .samples = samples,
                        .num_generated_rows = spans[0].generated ? rows : 0};
     return decoder->step(in, &out);
   }
@@ -185,21 +213,27 @@ int run_decoder(const Options& options) {
   for (const Peak& p : measure_peaks(clock, options.threads, 0.3)) {
     if (p.name.find("int8") == std::string::npos) peak = std::max(peak, p.gflops);
   }
-  std::printf("{\"device\": \"%s\", \"shape\": \"%s\", \"weights\": \"%s\", \"weight_bytes\": %zu, "
-              "\"pack_gb_per_s\": %.2f, \"read_gb_per_s\": %.2f, \"peak_gflops\": %.0f}\n",
-              m.device->name().c_str(), shape->name, options.weights.c_str(), m.packed,
-              double(m.packed) / m.pack_seconds / 1e9, bandwidth, peak);
+  std::printf(
+      "{\"device\": \"%s\", \"shape\": \"%s\", \"weights\": \"%s\", \"weight_bytes\": %zu, "
+      "\"pack_gb_per_s\": %.2f, \"read_gb_per_s\": %.2f, \"peak_gflops\": %.0f}\n",
+      m.device->name().c_str(), shape->name, options.weights.c_str(), m.packed,
+      double(m.packed) / m.pack_seconds / 1e9, bandwidth, peak);
   std::fflush(stdout);
   const double head_bytes = double(m.weights.head.bytes);
-  const double kv_row = 4.0 * shape->layers * shape->kv_heads * shape->head_dim;  // bytes a token of context
-  const double attention_row = 4.0 * shape->layers * shape->q_heads * shape->head_dim;  // flops a key
-  const auto report = [&](const std::string& what, int32_t tokens, double bytes, double flops, double t) {
+  const double kv_row =
+      4.0 * shape->layers * shape->kv_heads * shape->head_dim;  // bytes a token of context
+  const double attention_row =
+      4.0 * shape->layers * shape->q_heads * shape->head_dim;  // flops a key
+  const auto report = [&](const std::string& what, int32_t tokens, double bytes, double flops,
+                          double t) {
     const double limit = std::max(bytes / (bandwidth * 1e9), flops / (peak * 1e9));
-    std::printf("{\"case\": \"%s\", \"threads\": %d, \"ms\": %.2f, \"tokens_per_s\": %.2f, \"gb_per_s\": %.2f, "
-                "\"gflops\": %.1f, \"percent_of_bandwidth\": %.0f, \"percent_of_peak\": %.0f, "
-                "\"percent_of_limit\": %.0f}\n",
-                what.c_str(), options.threads, t * 1e3, tokens / t, bytes / t / 1e9, flops / t / 1e9,
-                100 * bytes / (bandwidth * 1e9) / t, 100 * flops / (peak * 1e9) / t, 100 * limit / t);
+    std::printf(
+        "{\"case\": \"%s\", \"threads\": %d, \"ms\": %.2f, \"tokens_per_s\": %.2f, \"gb_per_s\": "
+        "%.2f, "
+        "\"gflops\": %.1f, \"percent_of_bandwidth\": %.0f, \"percent_of_peak\": %.0f, "
+        "\"percent_of_limit\": %.0f}\n",
+        what.c_str(), options.threads, t * 1e3, tokens / t, bytes / t / 1e9, flops / t / 1e9,
+        100 * bytes / (bandwidth * 1e9) / t, 100 * flops / (peak * 1e9) / t, 100 * limit / t);
     std::fflush(stdout);
   };
   Status status;
@@ -223,7 +257,8 @@ int run_decoder(const Options& options) {
     const std::string name = "prefill " + std::to_string(n);
     if (!options.wanted(name)) continue;
     const double t = timed([&] { return m.prefill(n); });
-    report(name, n, double(m.streamed) + head_bytes, n * (m.flops_per_row + n / 2 * attention_row) + m.head_flops, t);
+    report(name, n, double(m.streamed) + head_bytes,
+           n * (m.flops_per_row + n / 2 * attention_row) + m.head_flops, t);
   }
   if (!status) {
     std::fprintf(stderr, "%s\n", status.message().c_str());

@@ -121,7 +121,8 @@ std::vector<Peak> measure_peaks(const Clock& clock, int threads, double seconds)
   for (const NamedLoop& l : loops) {
     constexpr int64_t kCount = 4'800'000;  // a multiple of 8, 10 and 12
     const double work = l.loop(kCount);
-    const double t = median_seconds(clock, seconds, [&] { on_threads(threads, [&](int) { l.loop(kCount); }); });
+    const double t =
+        median_seconds(clock, seconds, [&] { on_threads(threads, [&](int) { l.loop(kCount); }); });
     peaks.push_back({l.name, work * threads / t / 1e9});
   }
   return peaks;

@@ -23,9 +23,7 @@ struct BufferPlan {
 
 struct ActivationPlan {
   BufferPlan x, q, attn, h, logits;
-  size_t bytes() const {
-    return x.bytes() + q.bytes() + attn.bytes() + h.bytes() + logits.bytes();
-  }
+  size_t bytes() const { return x.bytes() + q.bytes() + attn.bytes() + h.bytes() + logits.bytes(); }
 };
 
 // A reward head has a few outputs for each scored row; the vocabulary head one row a sample.
@@ -67,8 +65,11 @@ Status Decoder::create(const ModelConfig& config, const DecoderWeights& weights,
     *t = {.data = data, .dtype = b.dtype, .rank = 2, .shape = {b.rows, b.cols}};
     return {};
   };
-  for (auto [b, t] : {std::pair{&p.x, &decoder->x_}, {&p.q, &decoder->q_}, {&p.attn, &decoder->attn_},
-                      {&p.h, &decoder->h_}, {&p.logits, &decoder->logits_}}) {
+  for (auto [b, t] : {std::pair{&p.x, &decoder->x_},
+                      {&p.q, &decoder->q_},
+                      {&p.attn, &decoder->attn_},
+                      {&p.h, &decoder->h_},
+                      {&p.logits, &decoder->logits_}}) {
     if (Status s = allocate(*b, t); !s) return s;
   }
   decoder->rows_.reserve(size_t(std::max(limits.max_samples, limits.max_spans)));
@@ -88,7 +89,8 @@ Status Decoder::step(const StepInput& in, StepOutput* out) noexcept {
   Device& d = *device_;
   const int64_t rows = in.rows();
   const Tensor x = matrix(x_, rows, c.hidden);
-  const Tensor q{.data = q_.data, .dtype = q_.dtype, .rank = 3, .shape = {rows, c.q_heads, c.head_dim}};
+  const Tensor q{
+      .data = q_.data, .dtype = q_.dtype, .rank = 3, .shape = {rows, c.q_heads, c.head_dim}};
   const Tensor attn{
       .data = attn_.data, .dtype = attn_.dtype, .rank = 3, .shape = {rows, c.q_heads, c.head_dim}};
   const Tensor attn_rows = matrix(attn_, rows, int64_t(c.q_heads) * c.head_dim);

@@ -15,12 +15,12 @@ namespace nemotron {
 struct LayerWeights {
   Tensor input_gain, post_attention_gain;  // [hidden] f32 on the device
   Weight qkv, o, gate_up, down;
-  int32_t kv_layer = -1;                   // index into the KV cache; -1: no attention
+  int32_t kv_layer = -1;  // index into the KV cache; -1: no attention
 };
 struct DecoderWeights {
-  Weight embedding;            // tied: also the head
-  Weight head;                 // [vocab, hidden], or the rows of a reward head
-  Tensor final_gain;           // [hidden] f32
+  Weight embedding;   // tied: also the head
+  Weight head;        // [vocab, hidden], or the rows of a reward head
+  Tensor final_gain;  // [hidden] f32
   std::vector<LayerWeights> layers;
   std::vector<float> k_scale, v_scale;  // [kv layers], empty: all 1
   size_t bytes = 0;
@@ -37,7 +37,8 @@ class Decoder {
   Status step(const StepInput& in, StepOutput* out) noexcept;
 
   // Bytes of activations that create() will allocate.
-  static size_t activation_bytes(const ModelConfig& config, const StepLimits& limits, DType activation);
+  static size_t activation_bytes(const ModelConfig& config, const StepLimits& limits,
+                                 DType activation);
 
  private:
   Decoder() = default;

@@ -48,7 +48,7 @@ template <class T>
 std::string show(const T& v) {
   if constexpr (std::is_enum_v<T>) {
     return std::to_string(static_cast<long long>(v));
-  } else if constexpr (requires(std::ostringstream& o) { o << v; }) {
+  } else if constexpr (requires(std::ostringstream & o) { o << v; }) {
     std::ostringstream o;
     o.precision(9);
     o << v;
@@ -87,28 +87,28 @@ inline int run_all(int argc, char** argv) {
 
 }  // namespace nemotron::test
 
-#define TEST(name)                                                                         \
-  static void test_##name();                                                               \
-  [[maybe_unused]] static const bool registered_##name =                                   \
-      ::nemotron::test::add_case(#name, test_##name);                                      \
+#define TEST(name)                                       \
+  static void test_##name();                             \
+  [[maybe_unused]] static const bool registered_##name = \
+      ::nemotron::test::add_case(#name, test_##name);    \
   static void test_##name()
 
-#define NEMOTRON_CHECK_AT(ok, text, leave)                  \
-  do {                                                      \
-    if (!(ok)) {                                            \
-      ::nemotron::test::fail(__FILE__, __LINE__, (text));   \
-      leave;                                                \
-    }                                                       \
+#define NEMOTRON_CHECK_AT(ok, text, leave)                \
+  do {                                                    \
+    if (!(ok)) {                                          \
+      ::nemotron::test::fail(__FILE__, __LINE__, (text)); \
+      leave;                                              \
+    }                                                     \
   } while (0)
 
-#define NEMOTRON_COMPARE(a, op, b, leave)                                                        \
-  do {                                                                                           \
-    const auto check_a_ = (a);                                                                   \
-    const auto check_b_ = (b);                                                                   \
-    NEMOTRON_CHECK_AT(check_a_ op check_b_,                                                      \
-                      std::string(#a " " #op " " #b ": ") + ::nemotron::test::show(check_a_) +   \
-                          " and " + ::nemotron::test::show(check_b_),                            \
-                      leave);                                                                    \
+#define NEMOTRON_COMPARE(a, op, b, leave)                                                      \
+  do {                                                                                         \
+    const auto check_a_ = (a);                                                                 \
+    const auto check_b_ = (b);                                                                 \
+    NEMOTRON_CHECK_AT(check_a_ op check_b_,                                                    \
+                      std::string(#a " " #op " " #b ": ") + ::nemotron::test::show(check_a_) + \
+                          " and " + ::nemotron::test::show(check_b_),                          \
+                      leave);                                                                  \
   } while (0)
 
 #define EXPECT(cond) NEMOTRON_CHECK_AT(cond, "false: " #cond, (void)0)
@@ -119,32 +119,32 @@ inline int run_all(int argc, char** argv) {
 #define EXPECT_GT(a, b) NEMOTRON_COMPARE(a, >, b, (void)0)
 #define EXPECT_GE(a, b) NEMOTRON_COMPARE(a, >=, b, (void)0)
 // False for NaN on either side.
-#define EXPECT_NEAR(a, b, tolerance)                                                            \
-  NEMOTRON_CHECK_AT(std::fabs(double(a) - double(b)) <= double(tolerance),                      \
-                    std::string(#a " near " #b ": ") + ::nemotron::test::show(a) + " and " +    \
-                        ::nemotron::test::show(b) + ", tolerance " +                            \
-                        ::nemotron::test::show(tolerance),                                      \
+#define EXPECT_NEAR(a, b, tolerance)                                                         \
+  NEMOTRON_CHECK_AT(std::fabs(double(a) - double(b)) <= double(tolerance),                   \
+                    std::string(#a " near " #b ": ") + ::nemotron::test::show(a) + " and " + \
+                        ::nemotron::test::show(b) + ", tolerance " +                         \
+                        ::nemotron::test::show(tolerance),                                   \
                     (void)0)
 // A Status: ok, or failed with a message that contains `part`.
-#define EXPECT_OK(status)                                                                  \
-  do {                                                                                     \
-    const auto& check_s_ = (status);                                                       \
+#define EXPECT_OK(status)                                                                       \
+  do {                                                                                          \
+    const auto& check_s_ = (status);                                                            \
     NEMOTRON_CHECK_AT(bool(check_s_), std::string(#status ": ") + check_s_.message(), (void)0); \
   } while (0)
-#define EXPECT_ERROR(status, part)                                                         \
-  do {                                                                                     \
-    const auto& check_s_ = (status);                                                       \
-    NEMOTRON_CHECK_AT(!bool(check_s_) && check_s_.message().find(part) != std::string::npos, \
+#define EXPECT_ERROR(status, part)                                                               \
+  do {                                                                                           \
+    const auto& check_s_ = (status);                                                             \
+    NEMOTRON_CHECK_AT(!bool(check_s_) && check_s_.message().find(part) != std::string::npos,     \
                       std::string(#status ": wanted an error with \"") + (part) + "\", got \"" + \
-                          check_s_.message() + "\"",                                       \
-                      (void)0);                                                            \
+                          check_s_.message() + "\"",                                             \
+                      (void)0);                                                                  \
   } while (0)
-#define REQUIRE(cond) NEMOTRON_CHECK_AT(cond, "false: " #cond, return)
-#define REQUIRE_EQ(a, b) NEMOTRON_COMPARE(a, ==, b, return)
-#define REQUIRE_OK(status)                                                              \
-  do {                                                                                  \
-    const auto& check_s_ = (status);                                                    \
-    NEMOTRON_CHECK_AT(bool(check_s_), std::string(#status ": ") + check_s_.message(), return); \
+#define REQUIRE(cond) NEMOTRON_CHECK_AT(cond, "false: " #cond, return )
+#define REQUIRE_EQ(a, b) NEMOTRON_COMPARE(a, ==, b, return )
+#define REQUIRE_OK(status)                                                                      \
+  do {                                                                                          \
+    const auto& check_s_ = (status);                                                            \
+    NEMOTRON_CHECK_AT(bool(check_s_), std::string(#status ": ") + check_s_.message(), return ); \
   } while (0)
 
 #define NEMOTRON_TEST_MAIN \

@@ -148,8 +148,15 @@ struct AmxBody {
   template <bool stream>
   static void products(const TileArgs& t, const uint8_t* b, int64_t b_stride, int first_panel,
                        int panels, Ahead* ahead) {
-    Block x{static_cast<const uint16_t*>(t.a), t.a_stride * 2, b,        b_stride,
-            t.c + first_panel * kPanel,        t.c_stride * 4, t.k / 32, t.accumulate, t.ahead};
+    Block x{static_cast<const uint16_t*>(t.a),
+            t.a_stride * 2,
+            b,
+            b_stride,
+            t.c + first_panel * kPanel,
+            t.c_stride * 4,
+            t.k / 32,
+            t.accumulate,
+            t.ahead};
     int row = 0;
     for (; row + 16 < t.rows; row += 32) {
       Block y = x;
@@ -202,7 +209,8 @@ struct AmxBody {
     const int most = t.rows <= 32 ? 4 : kScratchPanels;
     for (int p = 0; p < t.panels; p += most) {
       const int n = t.panels - p < most ? t.panels - p : most;
-      for (int i = 0; i < n; ++i) widen(wide + i * stride, t.b + (p + i) * t.b_stride, t.k, t.ahead);
+      for (int i = 0; i < n; ++i)
+        widen(wide + i * stride, t.b + (p + i) * t.b_stride, t.k, t.ahead);
       products<false>(t, wide, stride, p, n, &ahead);
     }
   }

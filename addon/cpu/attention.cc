@@ -234,7 +234,8 @@ void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t he
     const int32_t id = s.block_table[size_t(b)];
     // Blocks lie anywhere, so the processor cannot guess the next one.
     const bool more = (b + 1) * block_size_ <= last_position;
-    const int64_t to_next = more ? keys(layer, s.block_table[size_t(b + 1)], head) - keys(layer, id, head) : 0;
+    const int64_t to_next =
+        more ? keys(layer, s.block_table[size_t(b + 1)], head) - keys(layer, id, head) : 0;
     // Rows before `skip` end before this block: it must not touch them.
     const int64_t skip = std::max<int64_t>(0, b * block_size_ - first_position) * group_;
     // Always the whole block, so that a row's sums are the same however far the others reach.

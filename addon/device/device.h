@@ -27,7 +27,7 @@ struct MatrixPart {
   const void* data = nullptr;
   DType dtype = DType::bf16;
   int64_t rows = 0, cols = 0;
-  int64_t row_stride = 0;          // in elements
+  int64_t row_stride = 0;             // in elements
   std::span<const float> scale = {};  // real value = stored * scale; empty, one value, or [rows]
 };
 
@@ -65,10 +65,10 @@ struct KvConfig {
 
 // The largest step the runner will ever launch; the device sizes its workspace once from this.
 struct StepLimits {
-  int32_t max_rows = 0;         // token budget
-  int32_t max_spans = 0;        // sequences in a step
-  int32_t max_samples = 0;      // logit rows in a step
-  int32_t max_context = 0;      // longest sequence
+  int32_t max_rows = 0;     // token budget
+  int32_t max_spans = 0;    // sequences in a step
+  int32_t max_samples = 0;  // logit rows in a step
+  int32_t max_context = 0;  // longest sequence
   int32_t q_heads = 0, kv_heads = 0, head_dim = 0, hidden = 0, intermediate = 0, vocab = 0;
 };
 
@@ -77,18 +77,20 @@ class Device {
   virtual ~Device() = default;
 
   // --- what it is -------------------------------------------------------------------------------
-  virtual std::string name() const = 0;      // "cpu (amx-bf16, 2 threads)", "NVIDIA H200 (sm_90a)"
+  virtual std::string name() const = 0;  // "cpu (amx-bf16, 2 threads)", "NVIDIA H200 (sm_90a)"
   virtual DType activation_dtype() const = 0;
   virtual size_t free_bytes() const = 0;
 
-  // --- memory: all of it is taken before the first step -------------------------------------------
+  // --- memory: all of it is taken before the first step
+  // -------------------------------------------
   virtual Status alloc(size_t bytes, void** out) noexcept = 0;  // zeroed, 64-byte aligned
   virtual void free(void* p) noexcept = 0;
   virtual void upload(void* dst, const void* host, size_t bytes) noexcept = 0;
   virtual void download(void* host, const void* src, size_t bytes) noexcept = 0;  // waits
   virtual Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                              Weight* out) noexcept = 0;
-  virtual Status prepare(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope) noexcept = 0;
+  virtual Status prepare(const StepLimits& limits, const KvConfig& kv,
+                         const RopeTable& rope) noexcept = 0;
 
   // --- a step -----------------------------------------------------------------------------------
   // Takes the step's metadata. `in` stays valid until sync() of this step.
@@ -96,8 +98,9 @@ class Device {
   // Waits for everything enqueued. Not ok: the device is unusable from now on.
   virtual Status sync() noexcept = 0;
 
-  // --- the five ops of a layer, and the two ends --------------------------------------------------
-  // x [rows, hidden] f32 = table[ids of the step]
+  // --- the five ops of a layer, and the two ends
+  // -------------------------------------------------- x [rows, hidden] f32 = table[ids of the
+  // step]
   virtual void embed(Tensor x, const Weight& table) noexcept = 0;
   // q [rows, q_heads, head_dim] = rope((norm(x) * gain) w^T), k and v of these rows into the cache.
   // w: rows are q, then k, then v heads. gain [hidden] f32.
@@ -109,16 +112,17 @@ class Device {
   virtual void gemm_residual(Tensor x, Tensor a, const Weight& w) noexcept = 0;
   // h [rows, intermediate] = silu(n gate^T) * (n up^T), n = norm(x) * gain
   virtual void mlp_input(Tensor h, Tensor x, Tensor gain, float eps, const Weight& w) noexcept = 0;
-  // out [n, w.rows] f32 = (norm(x[rows]) * gain) w^T for the given rows of the step: the vocabulary,
-  // or the few rows of a reward head. `rows` is read before the call returns.
+  // out [n, w.rows] f32 = (norm(x[rows]) * gain) w^T for the given rows of the step: the
+  // vocabulary, or the few rows of a reward head. `rows` is read before the call returns.
   virtual void head(Tensor out, Tensor x, std::span<const int32_t> rows, Tensor gain, float eps,
                     const Weight& w) noexcept = 0;
   // logits [n, vocab] f32 (clobbered) of samples [first, first + n) of the step; ids go to their
   // slots, results to out[0..n) (host memory, valid after sync()).
   virtual void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept = 0;
 
-  // --- primitives, for the op suite and for models whose layers differ ----------------------------
-  // out [rows, cols] (activation dtype) = x * rsqrt(mean(x^2) + eps) * gain
+  // --- primitives, for the op suite and for models whose layers differ
+  // ---------------------------- out [rows, cols] (activation dtype) = x * rsqrt(mean(x^2) + eps) *
+  // gain
   virtual void rms_norm(Tensor out, Tensor x, Tensor gain, float eps) noexcept = 0;
   // out [rows, w.rows] f32 = a w^T
   virtual void gemm(Tensor out, Tensor a, const Weight& w) noexcept = 0;
@@ -127,11 +131,12 @@ class Device {
 // --- backends ------------------------------------------------------------------------------------
 
 struct DeviceOptions {
-  int32_t index = 0;        // which GPU
-  int32_t threads = 0;      // CPU: 0 = one per hardware thread
-  std::string isa;          // CPU: "", "plain", "avx2", "avx512", "amx"; "" = the best this machine has
-  // CPU: round activations to BF16 where the processor multiplies BF16. About twice as fast on prompts
-  // at two to three times the error; otherwise products are as accurate as with float32 activations.
+  int32_t index = 0;    // which GPU
+  int32_t threads = 0;  // CPU: 0 = one per hardware thread
+  std::string isa;      // CPU: "", "plain", "avx2", "avx512", "amx"; "" = the best this machine has
+  // CPU: round activations to BF16 where the processor multiplies BF16. About twice as fast on
+  // prompts at two to three times the error; otherwise products are as accurate as with float32
+  // activations.
   bool round_activations = false;
   bool debug_checks = false;  // the KV cache starts as NaN
 };

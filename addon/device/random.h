@@ -1,6 +1,6 @@
 // Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
-// 1, 2, 3", SC 2011). A draw is a pure function of (seed, position, token id): the same in any batch,
-// after preemption, and on every device.
+// 1, 2, 3", SC 2011). A draw is a pure function of (seed, position, token id): the same in any
+// batch, after preemption, and on every device.
 #pragma once
 
 #include <cmath>
@@ -42,8 +42,6 @@ NEMOTRON_HD inline uint32_t token_bits(uint64_t seed, uint64_t position, uint32_
 }
 
 // -log(-log(u)): adding it to scaled logits and taking the argmax draws from their softmax.
-NEMOTRON_HD inline float gumbel(uint32_t bits) {
-  return -logf(-logf(uniform_open(bits)));
-}
+NEMOTRON_HD inline float gumbel(uint32_t bits) { return -logf(-logf(uniform_open(bits))); }
 
 }  // namespace nemotron

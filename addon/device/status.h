@@ -9,7 +9,8 @@ namespace nemotron {
 
 enum class Code : uint8_t {
   ok,
-  invalid_argument,  // the caller's input is wrong; the message says which field and what would be right
+  invalid_argument,  // the caller's input is wrong; the message says which field and what would be
+                     // right
   not_found,         // a file or tensor is missing
   unsupported,       // well-formed, but a kind we do not serve
   out_of_memory,     // the message has the bytes needed and the bytes free

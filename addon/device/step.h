@@ -17,9 +17,10 @@ inline constexpr int kMaxTopLogprobs = 20;
 struct SpanInput {
   int32_t first_row = 0;
   int32_t rows = 0;
-  int32_t first_position = 0;             // position of first_row; its keys are 0..first_position
-  bool generated = false;                 // all rows are generated tokens (drafts included)
-  std::span<const int32_t> block_table = {};   // block ids covering at least first_position + rows tokens
+  int32_t first_position = 0;  // position of first_row; its keys are 0..first_position
+  bool generated = false;      // all rows are generated tokens (drafts included)
+  std::span<const int32_t> block_table =
+      {};  // block ids covering at least first_position + rows tokens
 };
 
 struct TokenCount {  // a token already in the sequence, for the penalties
@@ -48,17 +49,18 @@ struct SampleInput {
   uint64_t position = 0;  // Gumbel noise from Philox, so the same in any batch and on any device
   std::span<const TokenCount> counts = {};
   std::span<const TokenBias> bias = {};
-  std::span<const int32_t> banned = {};   // ids that must not be drawn here
-  std::span<const uint32_t> allowed = {};      // bit mask over the vocabulary; empty: all allowed
+  std::span<const int32_t> banned = {};    // ids that must not be drawn here
+  std::span<const uint32_t> allowed = {};  // bit mask over the vocabulary; empty: all allowed
 };
 
 struct StepInput {
-  std::span<const int32_t> token_ids = {};    // [rows]
-  std::span<const int32_t> token_slots = {};  // [rows] >= 0: take the id that an earlier step left in that slot
+  std::span<const int32_t> token_ids = {};  // [rows]
+  std::span<const int32_t> token_slots =
+      {};  // [rows] >= 0: take the id that an earlier step left in that slot
   std::span<const SpanInput> spans = {};
   std::span<const SampleInput> samples = {};  // in row order
   std::span<const int32_t> score_rows = {};   // rows whose reward scores are wanted
-  int32_t num_generated_rows = 0;        // rows [0, num_generated_rows) are generated tokens
+  int32_t num_generated_rows = 0;             // rows [0, num_generated_rows) are generated tokens
   int32_t rows() const { return int32_t(token_ids.size()); }
 };
 
@@ -72,8 +74,8 @@ struct SampleOutput {
   int32_t num_top = 0;
   int32_t top_ids[kMaxTopLogprobs];
   float top_logprobs[kMaxTopLogprobs];  // descending; ties by lower id
-  // false: a NaN was among the logits or every id is banned. The id means nothing, but the slot holds
-  // some valid id all the same: the step after may already be on its way, and is dropped.
+  // false: a NaN was among the logits or every id is banned. The id means nothing, but the slot
+  // holds some valid id all the same: the step after may already be on its way, and is dropped.
   bool finite = true;
 };
 

@@ -265,7 +265,8 @@ TEST(scores) {
   EXPECT_EQ(client.engine().stats().blocks_used, 0);
 }
 
-// Two scores differ as the logprobs do that the same checkpoint gives these ids as a language model.
+// Two scores differ as the logprobs do that the same checkpoint gives these ids as a language
+// model.
 TEST(a_score_is_a_logit) {
   float score[2], logprob[2];
   for (const int32_t row : {0, 1}) {
