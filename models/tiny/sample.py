@@ -44,21 +44,21 @@ def training_items(rng, count: int) -> list:
 
 
 def test_pairs(model, tok, rng, generator, count: int) -> list:
-    """Half generated slips, half the model's own mistakes at temperature 1, on held-out items."""
+    """Generated slips and, with thinking on, as many own mistakes at temperature 1; held-out items."""
     out = []
     for name in ("count", "add", "subtract", "decimals", "tool_call"):
         maker = SKILLS[name]
         for thinking in (True, False):
             mode, pairs = "on" if thinking else "off", []
-            while len(pairs) < count // 2:
+            while len(pairs) < (count // 2 if thinking else count):
                 item, other = maker(rng, True), maker(rng, True)
                 made = slips.wrong(rng, item, thinking, other)
                 if made:
                     pairs.append((record(name, 0, item), tokenizer.reply(item, thinking), made[1], made[0]))
             tries = 0
-            while len(pairs) < count and tries < 12:
+            while len(pairs) < count and tries < 4:
                 tries += 1
-                drawn = [maker(rng, True) for _ in range(48)]
+                drawn = [maker(rng, True) for _ in range(24)]
                 items = [record(name, 0, item) | {"answer": item.answer} for item in drawn]
                 for item, right, wrong in mistakes(model, tok, items, thinking, 4, 1.0, generator):
                     if len(pairs) < count and right != wrong:

@@ -63,20 +63,22 @@ def loss_of(model, group, pad: int, device):
     sequences = [pair[0] for pair in group] + [pair[1] for pair in group]
     width = padded(max(map(len, sequences)))
     ids = torch.full((len(sequences), width), pad)
-    where, label, last = [], [], []  # reply tokens, 1 while all is right, and the closing one's index
+    where, label, weight, last = [], [], [], []  # label: 1 while all is right; last: the closing token
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = torch.tensor(sequence)
         _, _, start, first = group[row % len(group)]
         first = first if row >= len(group) else len(sequence)
         where.extend(range(row * width + start, row * width + len(sequence)))
         label.extend(float(i < first) for i in range(start, len(sequence)))
+        weight.extend(1.0 + 4.0 * (i == first) for i in range(start, len(sequence)))  # where it goes wrong
         last.append(len(where) - 1)
-    where, label = torch.tensor(where, device=device), torch.tensor(label, device=device)
+    where = torch.tensor(where, device=device)
+    label, weight = torch.tensor(label, device=device), torch.tensor(weight, device=device)
     scores = model.hidden(ids.to(device), where).float() @ model.reward_head
     final = scores[torch.tensor(last, device=device)]
     good, bad = final.chunk(2)
     pair = F.softplus(bad - good).mean() + 1e-3 * final.pow(2).mean()
-    steps = F.binary_cross_entropy_with_logits(scores, label)
+    steps = F.binary_cross_entropy_with_logits(scores, label, weight)
     return pair + steps, (good > bad).float().mean().item()
 
 
