@@ -4,31 +4,10 @@
 #include <cstring>
 #include <string>
 
+#include "device/weight_parts.h"
+
 namespace nemotron::cuda {
 namespace {
-
-Status check(std::span<const MatrixPart> parts, WeightUse use) {
-  if (parts.empty()) return Status::invalid("a weight without parts");
-  for (const MatrixPart& p : parts) {
-    if (!p.data || p.rows <= 0 || p.cols <= 0 || p.row_stride < p.cols || p.dtype == DType::i32) {
-      return Status::invalid("weight part [" + std::to_string(p.rows) + ", " +
-                             std::to_string(p.cols) + "] " + dtype_name(p.dtype) + " with stride " +
-                             std::to_string(p.row_stride) + " is not a matrix");
-    }
-    if (p.cols != parts[0].cols) {
-      return Status::invalid("weight parts have " + std::to_string(parts[0].cols) + " and " +
-                             std::to_string(p.cols) + " columns");
-    }
-    if (p.scale.size() > 1 && int64_t(p.scale.size()) != p.rows) {
-      return Status::invalid("weight part of " + std::to_string(p.rows) + " rows has " +
-                             std::to_string(p.scale.size()) + " scales");
-    }
-  }
-  if (use == WeightUse::gate_up && (parts.size() != 2 || parts[0].rows != parts[1].rows)) {
-    return Status::invalid("gate and up must be two parts of equal shape");
-  }
-  return {};
-}
 
 // One part, in pieces that fit the staging memory: rows, then (sixteen-byte aligned) their scales.
 void pack_part(Context* context, const MatrixPart& p, PackRows args) {
@@ -76,7 +55,7 @@ void pack_part(Context* context, const MatrixPart& p, PackRows args) {
 
 Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUse use,
                    WeightFormat format, Matrix* out) {
-  if (Status s = check(parts, use); !s) return s;
+  if (Status s = check_parts(parts, use); !s) return s;
   Matrix m;
   int64_t rows = 0;
   bool all_fp8 = true, scaled = false;

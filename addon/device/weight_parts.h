@@ -1,0 +1,35 @@
+// What every backend asks of the parts of a weight before it packs them. Header only: the CUDA
+// library shares headers with the engine, not objects.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "device/device.h"
+
+namespace nemotron {
+
+inline Status check_parts(std::span<const MatrixPart> parts, WeightUse use) {
+  if (parts.empty()) return Status::invalid("a weight without parts");
+  for (const MatrixPart& p : parts) {
+    if (!p.data || p.rows <= 0 || p.cols <= 0 || p.row_stride < p.cols || p.dtype == DType::i32) {
+      return Status::invalid("weight part [" + std::to_string(p.rows) + ", " +
+                             std::to_string(p.cols) + "] " + dtype_name(p.dtype) + " with stride " +
+                             std::to_string(p.row_stride) + " is not a matrix");
+    }
+    if (p.cols != parts[0].cols) {
+      return Status::invalid("weight parts have " + std::to_string(parts[0].cols) + " and " +
+                             std::to_string(p.cols) + " columns");
+    }
+    if (p.scale.size() > 1 && int64_t(p.scale.size()) != p.rows) {
+      return Status::invalid("weight part of " + std::to_string(p.rows) + " rows has " +
+                             std::to_string(p.scale.size()) + " scales");
+    }
+  }
+  if (use == WeightUse::gate_up && (parts.size() != 2 || parts[0].rows != parts[1].rows)) {
+    return Status::invalid("gate and up must be two parts of equal shape");
+  }
+  return {};
+}
+
+}  // namespace nemotron
