@@ -89,12 +89,18 @@ export const startBestOf = (
       skipSpecial: split.skipSpecial,
     }),
   )
+  const thoughts = deltas.map(() => '')
   const answers = deltas.map(() => '')
+  /** What is scored: the answer, or the whole reply as the model writes it. */
+  const response = (answer: string, i: number): string =>
+    bestOf.includeThinking && thoughts[i] !== ''
+      ? `<think>\n${thoughts[i]}\n</think>\n\n${answer}`
+      : answer
 
   const rank = async (): Promise<Ranking> => {
     const items = await encodeInputs(
       bestOf.model,
-      [{ messages: [...bestOf.messages], responses: answers }],
+      [{ messages: [...bestOf.messages], responses: answers.map(response) }],
       () => '',
     )
     const scored = await scoreItems({
@@ -137,10 +143,10 @@ export const startBestOf = (
       onDelta: (_, delta) => {
         deltas[delta.choice]?.push(delta)
         const piece = choices[delta.choice]?.push(delta)
-        if (piece)
-          answers[delta.choice] += bestOf.includeThinking
-            ? piece.reasoning + piece.content
-            : piece.content
+        if (piece) {
+          thoughts[delta.choice] += piece.reasoning
+          answers[delta.choice] += piece.content
+        }
       },
       onDone: () => void finish(),
       onError: handler.onError,
