@@ -8,8 +8,10 @@ import type { EngineInfo } from './types.js'
 export const RewardSettings = z.strictObject({
   /** Outputs by name. Absent: the checkpoint's own labels, when it has several. */
   attributes: z.record(z.string().min(1), z.int().min(0)).optional(),
-  /** One weight an output; the reward is their dot product with the scores. */
-  weights: z.array(z.number()).min(1).optional(),
+  /** The reward is the sum of weight times score: by attribute, or a list with one an output. */
+  weights: z
+    .union([z.record(z.string().min(1), z.number()), z.array(z.number()).min(1)])
+    .optional(),
 })
 export type RewardSettings = z.output<typeof RewardSettings>
 
@@ -20,14 +22,33 @@ export type Readout = {
   readonly attributes: (scores: readonly number[]) => Record<string, number> | undefined
 }
 
+/** One weight an output, however they were given. */
+const weightOfOutput = (
+  given: RewardSettings['weights'],
+  attributes: Readonly<Record<string, number>>,
+  outputs: number,
+  model: string,
+): readonly number[] | undefined => {
+  if (given === undefined) return undefined
+  if (Array.isArray(given)) {
+    if (given.length === outputs) return given
+    throw new Error(`reward.weights has ${given.length} values; ${model} has ${outputs} outputs`)
+  }
+  const weights = Array<number>(outputs).fill(0)
+  for (const [name, weight] of Object.entries(given)) {
+    const index = attributes[name]
+    if (index === undefined)
+      throw new Error(
+        `reward.weights.${name}: ${model} has no such attribute; it has ${Object.keys(attributes).join(', ') || 'none'}`,
+      )
+    weights[index] = weight
+  }
+  return weights
+}
+
 export const createReadout = (info: EngineInfo, settings: RewardSettings | undefined): Readout => {
   const labels = info.rewardLabels ?? []
   const outputs = Math.max(labels.length, 1)
-  const { weights } = settings ?? {}
-  if (weights !== undefined && weights.length !== outputs)
-    throw new Error(
-      `reward.weights has ${weights.length} values; ${info.model} has ${outputs} outputs`,
-    )
   const named = Object.entries(
     settings?.attributes ??
       (labels.length > 1 ? Object.fromEntries(labels.map((label, i) => [label, i])) : {}),
@@ -38,6 +59,7 @@ export const createReadout = (info: EngineInfo, settings: RewardSettings | undef
         `reward.attributes.${name} is output ${index}; ${info.model} has ${outputs} outputs`,
       )
   }
+  const weights = weightOfOutput(settings?.weights, Object.fromEntries(named), outputs, info.model)
   return {
     isScalar: weights !== undefined || outputs === 1,
     reward: (scores) => {

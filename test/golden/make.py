@@ -2,7 +2,7 @@
 transformers computes from the same stored weights in float32.
 
   pip install torch transformers safetensors numpy
-  python test/golden/make.py            # rewrites the folders beside this file
+  python test/golden/make.py [NAME...]  # rewrites the folders beside this file, or those named
 
 Each folder is a Hugging Face checkpoint and a golden.json:
   prompt            token ids
@@ -12,16 +12,21 @@ Each folder is a Hugging Face checkpoint and a golden.json:
     prompt_logprobs   of prompt[1:]
     greedy, greedy_logprobs, margins   64 tokens; margin: logit of the first less that of the second
   scores            reward models: a list of {"ids", "scores"}, read at the last position
+  conversations     the same with "messages", by the checkpoint's own template; "ids" are transformers'
+  attributes, weights, rewards   the 340B form: what its outputs mean, and the reward a conversation
 """
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification,
+                          PreTrainedTokenizerFast)
 from transformers.models.llama import modeling_llama
 
 HERE = Path(__file__).parent
@@ -54,12 +59,31 @@ MODELS = [
           kv_scales=True, runs=("stored", "kv_fp8")),
     model("fp8_compressed", hidden=96, heads=4, kv_heads=2, head_dim=64, ffn=97, shards=2,
           quant="compressed"),
-    model("reward_row", hidden=64, heads=4, kv_heads=1, head_dim=64, ffn=96, reward="row"),
-    model("reward_one_label", hidden=64, heads=4, kv_heads=2, head_dim=32, ffn=64, labels=1),
+    model("reward_row", hidden=64, heads=4, kv_heads=1, head_dim=64, ffn=96, reward="row", vocab=320),
+    model("reward_one_label", hidden=64, heads=4, kv_heads=2, head_dim=32, ffn=64, labels=1,
+          vocab=320),
     model("reward_five_labels", hidden=64, heads=4, kv_heads=2, head_dim=32, ffn=64, labels=5,
-          dtype="float16"),
+          dtype="float16", vocab=320),
+    # What the 340B model's outputs are; here, as there, the checkpoint itself does not say it.
+    model("reward_nine_outputs", hidden=64, heads=8, kv_heads=2, head_dim=32, ffn=80, labels=9,
+          vocab=320),
 ]
 ATTRIBUTES = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
+FIRST_ATTRIBUTE = 4  # of nine outputs
+WEIGHTS = [0.3, 0.74, 0.46, 0.47, -0.33]
+
+TEMPLATE = ("{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>"
+            "\n\n{{ m.content | trim }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}")
+QUESTION = {"role": "user", "content": "What is 1+1?"}
+SYSTEM = {"role": "system", "content": "You are terse."}
+CONVERSATIONS = [
+    [QUESTION, {"role": "assistant", "content": "1+1=2"}],
+    [QUESTION, {"role": "assistant", "content": "I would rather not say."}],
+    [SYSTEM, QUESTION, {"role": "assistant", "content": "Two. \u00c9videmment \u2014 2\ufe0f\u20e3!"}],
+    [QUESTION, {"role": "assistant", "content": "2"}, {"role": "user", "content": "Sure?"},
+     {"role": "assistant", "content": "Yes.\n\n" + "Quite sure. " * 12}],
+]
 
 
 def config_of(m):
@@ -69,7 +93,11 @@ def config_of(m):
                 "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
     extra = {}
     if m["labels"]:
-        extra = {"id2label": dict(enumerate(ATTRIBUTES[: m["labels"]])), "pad_token_id": 0}
+        extra = {"pad_token_id": 0}
+        if m["labels"] <= len(ATTRIBUTES):
+            extra["id2label"] = dict(enumerate(ATTRIBUTES[: m["labels"]]))
+        else:
+            extra["num_labels"] = m["labels"]
     return LlamaConfig(
         vocab_size=m["vocab"], hidden_size=m["hidden"], intermediate_size=m["ffn"],
         num_hidden_layers=m["layers"], num_attention_heads=m["heads"],
@@ -245,14 +273,42 @@ def run(net, prompt):
             "greedy_logprobs": numbers(logprobs), "margins": numbers(margins)}
 
 
-def scores(m, net, generator):
-    out = []
+def save_tokenizer(folder):
+    """Bytes, and the control tokens of Llama 3."""
+    alphabet = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    names = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    tokenizer.add_special_tokens([AddedToken(n, normalized=False) for n in names])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(
+        {"bos_token": names[0], "eos_token": names[-1], "chat_template": TEMPLATE}, indent=2) + "\n")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=names[0],
+                                   eos_token=names[-1], chat_template=TEMPLATE)
+
+
+def read_out(m, net, ids):
+    logits = net(torch.tensor([ids])).logits[0]
+    return (logits if m["labels"] else logits[-1, :1]).tolist()
+
+
+def score_all(m, net, generator, tokenizer):
+    golden = {"scores": [], "conversations": []}
     for length in (1, 17, 64, 97):
         ids = torch.randint(4, m["vocab"], (length,), generator=generator).tolist()
-        logits = net(torch.tensor([ids])).logits[0]
-        values = logits if m["labels"] else logits[-1, :1]
-        out.append({"ids": ids, "scores": numbers(values.tolist())})
-    return out
+        golden["scores"].append({"ids": ids, "scores": numbers(read_out(m, net, ids))})
+    for messages in CONVERSATIONS:
+        ids = list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
+        golden["conversations"].append(
+            {"messages": messages, "ids": ids, "scores": numbers(read_out(m, net, ids))})
+    if m["labels"] == 9:
+        end = FIRST_ATTRIBUTE + len(WEIGHTS)
+        golden["attributes"] = dict(zip(ATTRIBUTES, range(FIRST_ATTRIBUTE, end)))
+        golden["weights"] = WEIGHTS
+        golden["rewards"] = numbers(
+            np.dot(c["scores"][FIRST_ATTRIBUTE:end], WEIGHTS) for c in golden["conversations"])
+    return golden
 
 
 def make(m, seed):
@@ -268,7 +324,7 @@ def make(m, seed):
     golden = {}
     net.load_state_dict(real)
     if m["reward"] or m["labels"]:
-        golden["scores"] = scores(m, net, generator)
+        golden = score_all(m, net, generator, save_tokenizer(folder))
     else:
         prompt = torch.randint(4, m["vocab"], (m["prompt"],), generator=generator).tolist()
         golden = {"prompt": prompt, "runs": {"stored": run(net, prompt)}}
@@ -302,5 +358,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with torch.no_grad():
         for i, m in enumerate(MODELS):
-            make(m, 1000 + i)
+            if not sys.argv[1:] or m["name"] in sys.argv[1:]:
+                make(m, 1000 + i)
     make_e4m3()

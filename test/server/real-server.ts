@@ -1,0 +1,46 @@
+// A server in this process over real checkpoints and the native engine, from a config file as serve
+// reads it.
+
+import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pino } from 'pino'
+import { readSettings } from '../../server/config.js'
+import { createProgress } from '../../server/progress.js'
+import { startServer } from '../../server/serve.js'
+import { packagePath } from '../../server/version.js'
+
+/** For `describe`: why nothing native can run here, or false. */
+export const noAddon: string | false = existsSync(packagePath('build/Release/nemotron.node'))
+  ? false
+  : 'the addon is not built: npm run build:addon'
+
+export type RealServer = {
+  readonly url: string
+  readonly post: (path: string, body: object) => Promise<Response>
+  readonly close: () => Promise<void>
+}
+
+/** `config`: as in the file of --config. */
+export const startReal = async (config: object): Promise<RealServer> => {
+  const file = join(mkdtempSync(join(tmpdir(), 'nemotron-config-')), 'config.json')
+  const small = { device: 'cpu', threads: 1, kv_cache_memory: '16MiB', port: 0 }
+  writeFileSync(file, JSON.stringify({ ...small, ...config }))
+  const serving = await startServer({
+    settings: readSettings({}, {}, file),
+    log: pino({ level: 'silent' }),
+    progress: createProgress({ write: () => true }),
+    tell: () => {},
+  })
+  await serving.ready
+  return {
+    url: serving.url,
+    post: (path, body) =>
+      fetch(`${serving.url}${path}`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+      }),
+    close: serving.drain,
+  }
+}
