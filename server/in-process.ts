@@ -53,15 +53,21 @@ export const createEngine = async (
   const row = options.rewardRow ?? entry?.reward_row
   const engine = await openEngine({ ...rest, ...(row !== undefined && { rewardRow: row }) }, words)
   const isReward = engine.info.rewardKind !== 'none'
-  const readout = createReadout(engine.info, settings ?? entry?.reward)
-  const { template } = await openTemplate(
-    options.model,
-    { name: options.model, file: undefined },
-    words,
-    (message) => {
-      if (isReward) process.emitWarning(message)
-    },
-  )
+  const open = async () => ({
+    readout: createReadout(engine.info, settings ?? entry?.reward),
+    ...(await openTemplate(
+      options.model,
+      { name: options.model, file: undefined },
+      words,
+      (message) => {
+        if (isReward) process.emitWarning(message)
+      },
+    )),
+  })
+  const { readout, template } = await open().catch(async (error: unknown) => {
+    await engine.close()
+    throw error
+  })
   const model = { id: options.model, engine, tokenizer: words, template, readout }
   return {
     ...engine,

@@ -9,12 +9,12 @@ import type { ModelSettings } from './config.js'
 import { createEngine } from './engine.js'
 import { createGate } from './gate.js'
 import type { Metrics } from './metrics.js'
-import { createReadout } from './readout.js'
+import { createReadout, type RewardSettings } from './readout.js'
 import { findEntry, makeProfile } from './registry.js'
 import type { GenerationDefaults, ServedModel } from './served.js'
 import { createTemplate } from './template.js'
 import { loadTokenizer } from './tokenizer.js'
-import type { EngineOptions, LoadProgress, MemoryPlan, Tokenizer } from './types.js'
+import type { Engine, EngineOptions, LoadProgress, MemoryPlan, Tokenizer } from './types.js'
 
 const NamedToken = z.union([z.string(), z.looseObject({ content: z.string() })])
 const TokenizerConfig = z.looseObject({
@@ -181,6 +181,16 @@ const engineOptions = (
   ...(rewardRow !== undefined && { rewardRow }),
 })
 
+/** The engine does not outlive a read-out that does not fit its head. */
+const readoutOf = async (engine: Engine, settings: RewardSettings | undefined) => {
+  try {
+    return createReadout(engine.info, settings)
+  } catch (error) {
+    await engine.close()
+    throw error
+  }
+}
+
 export type LoadOptions = {
   readonly settings: ModelSettings
   /** Where its files lie. */
@@ -217,6 +227,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     },
     tokenizer,
   )
+  const readout = await readoutOf(engine, settings.reward ?? profile.entry?.reward)
   return {
     id,
     aliases,
@@ -228,7 +239,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     tokenNames,
     profile,
     generation,
-    readout: createReadout(engine.info, settings.reward ?? profile.entry?.reward),
+    readout,
     gate: createGate(settings.max_num_seqs + settings.max_waiting),
     metrics: metrics.addModel(id, engine),
   }
