@@ -1,7 +1,5 @@
 #include "engine/engine.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "engine/engine_loop.h"
@@ -16,7 +14,6 @@ EngineLoop::EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<S
       info_(std::move(info)),
       wake_(std::move(wake)),
       num_tokens_(std::min(info_.config.vocab, int32_t(options_.token_bytes.size()))),
-      pid_(getpid()),
       blocks_(info_.plan.num_blocks, info_.block_size, options_.prefix_cache),
       scheduler_({.max_batched_tokens = info_.max_batched_tokens, .max_seqs = info_.max_seqs},
                  &blocks_),
@@ -140,11 +137,6 @@ void EngineLoop::drain() {
 void EngineLoop::close() {
   const std::lock_guard one(close_mutex_);
   if (!thread_.joinable()) return;
-  if (getpid() != pid_) {  // a forked child: the threads are the parent's
-    thread_.detach();
-    static_cast<void>(runner_.release());
-    return;
-  }
   {
     const std::lock_guard lock(mutex_);
     shared_.closing = true;

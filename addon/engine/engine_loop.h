@@ -68,7 +68,6 @@ class EngineLoop final : public Engine {
   const EngineInfo info_;
   const std::function<void()> wake_;
   const int32_t num_tokens_;  // ids that can be drawn: those with bytes
-  const int pid_;
 
   mutable std::mutex mutex_;
   std::condition_variable inbox_changed_;
