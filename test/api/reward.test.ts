@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { createEngine, type RewardingEngine } from '../../server/index.js'
+import { type CreateEngineOptions, createEngine, type RewardingEngine } from '../../server/index.js'
 import { packagePath } from '../../server/version.js'
 import { smallEngine } from './support.js'
 
@@ -122,11 +122,12 @@ describe('what cannot give rewards', () => {
   })
 
   test('a read-out that does not fit the head is refused', async () => {
-    for (const [reward, message] of [
+    const cases: readonly (readonly [NonNullable<CreateEngineOptions['reward']>, RegExp])[] = [
       [{ weights: [1, 2] }, /reward\.weights has 2 values; .* has 9 outputs/],
       [{ attributes: { helpfulness: 9 } }, /output 9; .* has 9 outputs/],
       [{ weights: { helpfulness: 1 } }, /reward\.weights\.helpfulness: .* no such attribute/],
-    ] as const)
+    ]
+    for (const [reward, message] of cases)
       await assert.rejects(createEngine({ ...smallEngine(folder), reward }), message)
   })
 })
