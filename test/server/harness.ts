@@ -9,7 +9,13 @@ import { listen } from '../../server/listen.js'
 import { createMetrics, type Metrics } from '../../server/metrics.js'
 import { createReadout, type RewardSettings } from '../../server/readout.js'
 import { makeProfile } from '../../server/registry.js'
-import type { GenerationDefaults, HttpConfig, Phase, ServedModel } from '../../server/served.js'
+import type {
+  GenerationDefaults,
+  HttpConfig,
+  Phase,
+  ServedModel,
+  Server,
+} from '../../server/served.js'
 import { createTemplate } from '../../server/template.js'
 import type { Tokenizer } from '../../server/types.js'
 import { VERSION } from '../../server/version.js'
@@ -42,6 +48,7 @@ export type Harness = {
   readonly port: number
   readonly engine: ScriptedEngine
   readonly model: ServedModel
+  readonly server: Server
   /** Log lines of requests. */
   readonly lines: Record<string, unknown>[]
   readonly post: (
@@ -123,22 +130,21 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
       done()
     },
   })
-  const listening = await listen(
-    {
-      config: { ...CONFIG, ...options.config },
-      log: pino({ level: 'info' }, sink),
-      metrics,
-      version: VERSION,
-      phase: options.phase ?? (() => ({ name: 'ready' })),
-      models: () => models,
-    },
-    { host: options.host ?? '127.0.0.1', port: 0 },
-  )
+  const server: Server = {
+    config: { ...CONFIG, ...options.config },
+    log: pino({ level: 'info' }, sink),
+    metrics,
+    version: VERSION,
+    phase: options.phase ?? (() => ({ name: 'ready' })),
+    models: () => models,
+  }
+  const listening = await listen(server, { host: options.host ?? '127.0.0.1', port: 0 })
   return {
     url: listening.url,
     port: listening.port,
     engine,
     model,
+    server,
     lines,
     post: (path, body, headers = {}) =>
       fetch(`${listening.url}${path}`, {

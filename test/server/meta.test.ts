@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import OpenAI from 'openai'
+import { routes } from '../../server/app.js'
 import { chatBody, type Harness, readAnswer, readEvents, startHarness, until } from './harness.js'
+
+type Operation = { readonly summary: string }
 
 describe('models, tokens, metrics, pages', () => {
   let harness: Harness
@@ -155,8 +158,26 @@ describe('models, tokens, metrics, pages', () => {
     assert.ok(spec.components.schemas.ChatRequest.required.includes('model'))
     const references = JSON.stringify(spec).matchAll(/"\$ref":"#\/components\/schemas\/(\w+)"/g)
     for (const [, name] of references) assert.ok(spec.components.schemas[name ?? ''], name)
-    for (const path of ['/v1/chat/completions', '/v1/completions', '/tokenize', '/health'])
-      assert.ok(spec.paths[path])
+    // What is routed, no more and no less, each with a summary and who may call it.
+    const described = Object.entries(spec.paths as Record<string, Record<string, Operation>>)
+      .flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method} ${path}`))
+      .sort()
+    const table = routes(harness.server)
+    assert.deepEqual(
+      described,
+      table
+        .map(
+          ({ method, path }) => `${method.toLowerCase()} ${path.replace(/:(\w+)\{.*\}/, '{$1}')}`,
+        )
+        .sort(),
+    )
+    for (const { method, path, open } of table) {
+      const operation = spec.paths[path.replace(/:(\w+)\{.*\}/, '{$1}')][method.toLowerCase()]
+      assert.ok(operation.summary)
+      assert.equal(operation.security !== undefined, open === true, path)
+      assert.equal('401' in operation.responses, open !== true, path)
+      assert.equal('requestBody' in operation, method === 'POST', path)
+    }
     const page = await fetch(`${harness.url}/docs`)
     const policy = page.headers.get('content-security-policy') ?? ''
     assert.match(policy, /default-src 'none'/)
