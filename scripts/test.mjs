@@ -14,7 +14,7 @@ const build = join(root, 'build')
 const wanted = process.argv.slice(2).filter((argument) => argument !== '--long')
 const long = process.argv.includes('--long')
 if (long) process.env.NEMOTRON_TEST_LONG = '1'
-const suiteTimeoutMs = long ? 3_600_000 : 300_000
+const suiteTimeoutMs = long ? 3_600_000 : 900_000
 
 const isWanted = (name) => wanted.length === 0 || wanted.some((part) => name.includes(part))
 const total = { passed: 0, failed: 0 }
