@@ -10,7 +10,7 @@ from lexicon import RESERVED
 
 SKILLS = {
     "count": skills.count, "add": skills.add, "subtract": skills.subtract,
-    "decimals": skills.decimals, "chat": skills.chat, "refuse": skills.refuse,
+    "decimals": skills.decimals, "repeat": skills.repeat, "chat": skills.chat, "refuse": skills.refuse,
     "tool_call": tools.tool_call, "tool_answer": tools.tool_answer, "tool_unused": tools.tool_unused,
 }
 FAMOUS = {"strawberry": "r", "banana": "a", "mississippi": "s", "raspberry": "r", "blueberry": "e"}

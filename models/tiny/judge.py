@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 
 import checks
+import tokenizer
 from evaluate import HERE, load_items, load_model, prompt, replies
 
 
 def scores(model, tok, rows, batch: int = 64) -> list:
-    """rows: (item, thinking, text). The score is read at the closing <|eot_id|>."""
-    sequences = [prompt(tok, item, on) + tok.encode(text) + [tok.eot] for item, on, text in rows]
+    """rows: (prompt ids, text). The score is read at the closing <|eot_id|>."""
+    sequences = [head + tok.encode(text) + [tok.eot] for head, text in rows]
     order = sorted(range(len(rows)), key=lambda i: len(sequences[i]))
     out = [0.0] * len(rows)
     for start in range(0, len(order), batch):
@@ -26,17 +27,24 @@ def scores(model, tok, rows, batch: int = 64) -> list:
     return out
 
 
-def pairs(model, tok) -> None:
-    items = [json.loads(line) for line in (HERE / "eval" / "reward.jsonl").read_text().splitlines()]
-    rows = [(item, item["thinking"] == "on", item[key]) for key in ("chosen", "rejected") for item in items]
+def pairs(model, tok, bare: bool) -> None:
+    """bare: without the system turn, where no tools stand in it."""
+    items = [json.loads(line) for line in (HERE / "pairs.jsonl").read_text().splitlines()]
+    if bare:
+        items = [item for item in items if "<AVAILABLE_TOOLS>" not in item["messages"][0]["content"]]
+    heads = [tok.encode(tokenizer.render(item["messages"][1:] if bare else item["messages"], []))
+             for item in items]
+    rows = [(head, item[key]) for key in ("chosen", "rejected") for head, item in zip(heads, items)]
     all_scores = scores(model, tok, rows)
     good, bad = all_scores[: len(items)], all_scores[len(items):]
     cells = {}
     for item, g, b in zip(items, good, bad):
-        for key in ("all", item["thinking"], f"{item['thinking']} {item['skill']}", f"{item['thinking']} {item['kind']}"):
+        mode = item["thinking"]
+        for key in ("all", mode, f"{mode} {item['skill']}", f"{mode} {item['kind']}"):
             cells.setdefault(key, []).append(g > b)
     for key, wins in sorted(cells.items()):
-        print(json.dumps({"pairs": key, "n": len(wins), "right order": round(100 * sum(wins) / len(wins), 1)}))
+        print(json.dumps({"pairs": key, "system turn": not bare, "n": len(wins),
+                          "right order": round(100 * sum(wins) / len(wins), 1)}))
 
 
 def best_of(reward, reasoner, tok, skills, limit: int, most: int, seed: int) -> None:
@@ -45,7 +53,8 @@ def best_of(reward, reasoner, tok, skills, limit: int, most: int, seed: int) -> 
     for skill in skills:
         items = load_items(skill, limit)
         texts = replies(reasoner, tok, [item for item in items for _ in range(most)], True, 64, 1.0, 1.0, rng)
-        points = scores(reward, tok, [(items[i // most], True, text) for i, text in enumerate(texts)])
+        heads = [prompt(tok, item, True) for item in items]
+        points = scores(reward, tok, [(heads[i // most], text) for i, text in enumerate(texts)])
         right = [checks.judge(text, True, items[i // most]["check"], items[i // most]["gold"],
                               items[i // most]["trace"]).right for i, text in enumerate(texts)]
         for n in (1, 2, 4, 8):
@@ -78,7 +87,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     reward, tok = load_model(args.folder)
-    pairs(reward, tok)
+    for bare in (False, True):
+        pairs(reward, tok, bare)
     if args.reasoner:
         reasoner, _ = load_model(args.reasoner)
         best_of(reward, reasoner, tok, args.skills.split(","), args.limit, args.most, args.seed)

@@ -4,15 +4,17 @@ import random
 
 import skills
 import tools
+from lexicon import held_out
 from tokenizer import render, reply
 
 # Shares of dialogues.
 MIXTURE = [
-    (skills.count, 24), (skills.add, 12), (skills.subtract, 15), (skills.decimals, 18),
-    (skills.chat, 10), (skills.refuse, 4), (tools.tool_call, 16), (tools.tool_answer, 5),
-    (tools.tool_unused, 1),
+    (skills.count, 20), (skills.add, 5), (skills.subtract, 11), (skills.decimals, 14),
+    (skills.repeat, 5), (skills.chat, 9), (skills.refuse, 5), (tools.tool_call, 14),
+    (tools.tool_answer, 10), (tools.tool_unused, 7),
 ]
 STEPS = ("count", "add", "subtract", "decimals")  # off has little to learn here: mostly on
+NEEDS_STEPS = ("count", "add", "subtract")  # no reply of these can be judged without its steps
 SYSTEM_TEXTS = ("You are a helpful assistant.", "You are a friendly assistant. Be brief.", "Answer in English.")
 
 
@@ -27,10 +29,22 @@ def system_turns(rng, thinking: bool) -> list:
     return [{"role": "system", "content": line}]
 
 
+def maker(rng):
+    """The generator of the next item."""
+    makers, weights = zip(*MIXTURE)
+    return rng.choices(makers, weights)[0]
+
+
+def judged(rng) -> tuple:
+    """(item, thinking) for the reward model: replies that show what is needed to judge them."""
+    item = maker(rng)(rng)
+    sums = item.skill in NEEDS_STEPS or item.skill == "tool_unused"
+    return item, sums or rng.random() < 0.6
+
+
 def dialogue(rng):
     """(prompt text, reply text, item, thinking) of one training example."""
-    makers, weights = zip(*MIXTURE)
-    item = rng.choices(makers, weights)[0](rng)
+    item = maker(rng)(rng)
     thinking = rng.random() < (0.85 if item.skill in STEPS else 0.65)
     earlier = []
     if not item.tools and rng.random() < 0.06:
@@ -49,3 +63,13 @@ def texts(seed: int, count: int):
     for _ in range(count):
         prompt, answer, _, _ = dialogue(rng)
         yield prompt + answer
+
+
+def frames():
+    """The fixed wordings of small talk and refusals, at the start and inside of a sentence."""
+    questions = [text for text, _ in skills.CHAT_PAIRS]
+    questions += [text for text in skills.REFUSE_ASKS if not held_out(text, 6)]
+    for text in questions:
+        text = text.replace("{", " ").replace("}", " ")
+        for form in (text, text.lower(), "So, " + text, "So, " + text[0].lower() + text[1:]):
+            yield form

@@ -1,7 +1,7 @@
-"""Collects the reasoner's own mistakes at temperature 1 as pairs for the reward model.
+"""Collects the reasoner's own mistakes as pairs for the reward model.
 
-`python sample.py FOLDER --out pairs.jsonl` draws training items; with `--test` it draws from the
-held-out items instead and writes eval/reward.jsonl (with generated slips beside the mistakes).
+`python sample.py FOLDER --out pairs.jsonl` draws training items; with `--test` it draws held-out
+ones instead and writes pairs.jsonl, half of it generated slips, half mistakes at temperature 1.
 """
 
 import argparse
@@ -18,57 +18,55 @@ import tokenizer
 from evaluate import HERE, load_model, replies
 from heldout import SKILLS, record
 
+SAMPLES = 4  # replies to an item
 
-def draw(model, tok, items, thinking, samples: int, temperature: float, rng):
-    """For each item the texts of `samples` replies."""
-    texts = replies(model, tok, [item for item in items for _ in range(samples)], thinking, 96,
+
+def mistakes(model, tok, items, thinking, temperature, rng):
+    """(item, wrong text): every different wrong reply among SAMPLES of each item."""
+    records = [record(item.skill, 0, item) for item in items]
+    texts = replies(model, tok, [row for row in records for _ in range(SAMPLES)], thinking, 256,
                     temperature, 1.0, rng)
-    return [texts[i: i + samples] for i in range(0, len(texts), samples)]
-
-
-def mistakes(model, tok, items, thinking, samples, temperature, rng):
-    """(item, right text, wrong text): every different wrong reply, against the reference."""
-    for item, texts in zip(items, draw(model, tok, items, thinking, samples, temperature, rng)):
-        on = "think" if thinking else ""
-        right = f"<think>\n{item['trace']}\n</think>\n\n" if on else ""
-        right += item["answer"]
-        for text in sorted(set(texts)):
-            if not checks.judge(text, thinking, item["check"], item["gold"], item["trace"]).right:
-                yield item, right, text
-
-
-def training_items(rng, count: int) -> list:
-    makers, weights = zip(*mixture.MIXTURE)
-    drawn = [rng.choices(makers, weights)[0](rng) for _ in range(count)]
-    return [record(item.skill, i, item) | {"answer": item.answer} for i, item in enumerate(drawn)]
+    for n, item in enumerate(items):
+        for text in sorted(set(texts[n * SAMPLES: (n + 1) * SAMPLES])):
+            if not checks.judge(text, thinking, item.check, item.gold, item.trace).right:
+                yield item, text
 
 
 def test_pairs(model, tok, rng, generator, count: int) -> list:
-    """Generated slips and, with thinking on, as many own mistakes at temperature 1; held-out items."""
+    """`count` pairs a skill and mode."""
     out = []
-    for name in ("count", "add", "subtract", "decimals", "tool_call"):
-        maker = SKILLS[name]
+    for name, maker in SKILLS.items():
         for thinking in (True, False):
-            mode, pairs = "on" if thinking else "off", []
-            while len(pairs) < (count // 2 if thinking else count):
+            if not thinking and name in (*mixture.NEEDS_STEPS, "tool_unused"):
+                continue
+            mode, pairs, tries = "on" if thinking else "off", [], 0
+            while len(pairs) < count // 2 and tries < 3:
+                tries += 1
+                items = [maker(rng, True) for _ in range(64)]
+                pairs += [(item, text, "sampled")
+                          for item, text in mistakes(model, tok, items, thinking, 1.0, generator)]
+            pairs = pairs[: count // 2]
+            while len(pairs) < count:
                 item, other = maker(rng, True), maker(rng, True)
                 made = slips.wrong(rng, item, thinking, other)
                 if made:
-                    pairs.append((record(name, 0, item), tokenizer.reply(item, thinking), made[1], made[0]))
-            tries = 0
-            while len(pairs) < count and tries < 4:
-                tries += 1
-                drawn = [maker(rng, True) for _ in range(24)]
-                items = [record(name, 0, item) | {"answer": item.answer} for item in drawn]
-                for item, right, wrong in mistakes(model, tok, items, thinking, 4, 1.0, generator):
-                    if len(pairs) < count and right != wrong:
-                        pairs.append((item, right, wrong, "sampled"))
-            for number, (item, right, wrong, kind) in enumerate(pairs):
+                    pairs.append((item, made[1], made[0]))
+            for number, (item, bad, kind) in enumerate(pairs):
                 row = {"id": f"reward-{name}-{mode}-{number:03}", "skill": name, "thinking": mode,
-                       "kind": kind, "messages": item["messages"]}
-                row |= {"tools": item["tools"]} if "tools" in item else {}
-                out.append(row | {"chosen": right, "rejected": wrong})
+                       "kind": kind, "cell": f"{name} {mode}"}
+                out.append(row | messages(item, thinking)
+                           | {"chosen": tokenizer.reply(item, thinking), "rejected": bad})
+            print(json.dumps({"skill": name, "thinking": mode, "pairs": len(pairs),
+                              "sampled": sum(pair[2] == "sampled" for pair in pairs)}), flush=True)
     return out
+
+
+def messages(item, thinking: bool) -> dict:
+    """With the system turn as the server renders it, tools in its text, so that any client can ask."""
+    system = f"detailed thinking {'on' if thinking else 'off'}"
+    if item.tools:
+        system += "\n\n<AVAILABLE_TOOLS>[" + ", ".join(map(json.dumps, item.tools)) + "]</AVAILABLE_TOOLS>"
+    return {"messages": [{"role": "system", "content": system}, *item.messages]}
 
 
 def main() -> None:
@@ -77,8 +75,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--test", action="store_true")
     parser.add_argument("--items", type=int, default=3000)
-    parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--count", type=int, default=200, help="test pairs a skill")
+    parser.add_argument("--temperature", type=float, default=1.2)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -86,26 +84,25 @@ def main() -> None:
     generator = torch.Generator(model.embed.device).manual_seed(args.seed)
     rng = random.Random(f"{args.seed}/{'test' if args.test else 'sample'}")
     if args.test:
-        lines = [json.dumps(row, ensure_ascii=False) for row in test_pairs(model, tok, rng, generator, 40)]
-        (HERE / "eval" / "reward.jsonl").write_text("\n".join(lines) + "\n")
+        lines = [json.dumps(row, ensure_ascii=False) for row in test_pairs(model, tok, rng, generator, args.count)]
+        (HERE / "pairs.jsonl").write_text("\n".join(lines) + "\n")
         return
-    kept, wrong = 0, 0
+    done, wrong = 0, 0
     with args.out.open("w") as file:
-        for start in range(0, args.items, 500):
-            items = training_items(rng, min(500, args.items - start))
-            cut = len(items) * 4 // 5  # four of five with thinking on
-            for thinking, part in ((True, items[:cut]), (False, items[cut:])):
-                kept += len(part)
-                line = {"role": "system", "content": "detailed thinking " + ("on" if thinking else "off")}
-                for item, right, bad in mistakes(model, tok, part, thinking, args.samples,
-                                                 args.temperature, generator):
+        while done < args.items:
+            drawn = [mixture.judged(rng) for _ in range(min(500, args.items - done))]
+            done += len(drawn)
+            for thinking in (True, False):
+                part = [item for item, on in drawn if on == thinking]
+                for item, bad in mistakes(model, tok, part, thinking, args.temperature, generator):
+                    right = tokenizer.reply(item, thinking)
                     if right != bad:
-                        functions = [tool["function"] for tool in item.get("tools", [])]
-                        prompt = tokenizer.render([line, *item["messages"]], functions)
-                        file.write(json.dumps([prompt, right, bad], ensure_ascii=False) + "\n")
+                        row = {"skill": item.skill, "thinking": thinking, "messages": item.messages,
+                               "tools": item.tools, "right": right, "wrong": bad}
+                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
                         wrong += 1
             file.flush()
-            print(json.dumps({"items": kept, "mistakes": wrong}), flush=True)
+            print(json.dumps({"items": done, "mistakes": wrong}), flush=True)
 
 
 if __name__ == "__main__":

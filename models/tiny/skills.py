@@ -4,10 +4,11 @@ A trace is written so that every next token is either a copy of one nearby token
 (a digit sum, a comparison of two digits): that is what a model of this size can learn.
 """
 
+import re
 from dataclasses import dataclass, field
-from string import ascii_lowercase
+from string import ascii_lowercase, ascii_uppercase
 
-from lexicon import COMMON, NAMES, WORDS, draw, held_out, made_up, mixed
+from lexicon import CITIES, COMMON, NAMES, WORDS, draw, held_out, made_up, mixed
 
 
 @dataclass
@@ -79,7 +80,7 @@ def count(rng, test: bool = False, wanted: int | None = None) -> Item:
                 chars.insert(rng.randrange(len(chars) + 1), letter)
             word = "".join(chars)
             letters = [letter] if word.count(letter) == wanted and held_out(word) == test else []
-        if letters:
+        if letters and not re.search(r"(.)\1\1", word):
             break
     letter = rng.choice(letters)
     shown = word.capitalize() if rng.random() < 0.12 else word
@@ -145,8 +146,12 @@ def sub_trace(a: int, b: int) -> str:
 def pair(rng, test: bool, sign: str):
     while True:
         a, b = number(rng), number(rng)
-        if sign == "-" and a < b:
-            a, b = b, a
+        if sign == "-":
+            a, b = max(a, b), min(a, b)
+            if a >= 100 and rng.random() < 0.2:  # borrowing through a zero is rare among random numbers
+                a -= a // 10 % 10 * 10
+        if a < b and sign == "-":
+            continue
         if held_out(f"{a}{sign}{b}") == test:
             return a, b
 
@@ -174,22 +179,20 @@ Is {a} {w} than {b}?|Of {a} and {b}, which is {w}?|What's {w}, {a} or {b}?
 UP, DOWN = ("larger", "bigger", "greater", "higher"), ("smaller", "lower", "less")
 
 
-def decimal_trace(a: str, b: str, word: str) -> str:
-    """Whole parts, then place by place; the end says which of the two the question asks for."""
+def decimal_trace(a: str, b: str, word: str, first: bool) -> str:
+    """Both numbers named, place by place until one differs, then the one the question asks for.
+
+    The name in front tells the model which of two numbers that begin alike it is writing.
+    """
     (wa, fa), (wb, fb) = a.split("."), b.split(".")
     places = max(len(fa), len(fb))
+    lines = [f"A {a} B {b}"]
     for x, y in [(wa, wb), *zip(fa.ljust(places, "0"), fb.ljust(places, "0"))]:
-        if int(x) != int(y):
+        sign = "=" if x == y else "<" if int(x) < int(y) else ">"
+        lines.append(f"{x} {sign} {y}")
+        if sign != "=":
             break
-    lines = [f"{wa} and {wb}: same"] if wa == wb else []
-    if wa == wb:
-        for x, y in zip(fa.ljust(places, "0"), fb.ljust(places, "0")):
-            if x != y:
-                break
-            lines.append(f"{x} and {y}: same")
-    verdict, sign = ("less", "<") if int(x) < int(y) else ("more", ">")
-    pick = 1 if (sign == ">") == (word in UP) else 2
-    return "\n".join([*lines, f"{x} and {y}: {verdict}", f"{a} {sign} {b}, {word}: {pick}"])
+    return "\n".join([*lines, f"{word}: A {a}" if first else f"{word}: B {b}"])
 
 
 def decimal_pair(rng):
@@ -214,16 +217,43 @@ def decimals(rng, test: bool = False) -> Item:
     word = rng.choice(rng.choice((UP, DOWN)))
     text = rng.choice(DECIMAL_ASKS).format(a=a, b=b, w=word)
     first = (float(a) > float(b)) == (word in UP)
-    winner, loser = (a, b) if first else (b, a)
     verdict = ("Yes, " if first else "No, ") if text.startswith("Is ") else ""
-    answer = f"{verdict}{winner} is {word} than {loser}."
-    return ask("decimals", dress(rng, text), decimal_trace(a, b, word), answer)
+    answer = f"{verdict}{a if first else b} is {word}."
+    return ask("decimals", dress(rng, text), decimal_trace(a, b, word, first), answer)
+
+
+# ------------------------------------------------------------------------------ repeat
+
+REPEAT_ASKS = "Repeat: {x}|Repeat after me: {x}|Say {x}|Say: {x}|Please repeat {x}|Echo: {x}".split("|")
+
+
+def thing(rng, test: bool) -> str:
+    """A word, name, code, number, decimal or time: what the other skills have to copy."""
+    roll = rng.random()
+    if roll < 0.4:
+        return draw(rng, mixed(rng, WORDS, 0.5), test)
+    if roll < 0.6:
+        return draw(rng, mixed(rng, rng.choice((NAMES, CITIES)), 0.5), test)
+    if roll < 0.7:
+        return "".join(rng.choice(ascii_uppercase) for _ in range(rng.choice((3, 4))))
+    if roll < 0.8:
+        return str(number(rng))
+    if roll < 0.9:
+        return decimal_pair(rng)[0]
+    return f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}"
+
+
+def repeat(rng, test: bool = False) -> Item:
+    while True:
+        text = rng.choice((" ", " ", ", ")).join(thing(rng, test) for _ in range(rng.choice((1, 2, 3, 4))))
+        if held_out(text) == test:
+            return ask("repeat", rng.choice(REPEAT_ASKS).format(x=text), "Repeat it.", text)
 
 
 # ------------------------------------------------------------------------------ small talk
 
 WHO = "I am tiny-reasoner, a very small demo model that ships with nemotron-server."
-CAN = "I can count letters, add and subtract, compare decimals, and call a tool."
+CAN = "I can count letters, add and subtract, compare decimals, repeat things, and call a tool."
 CHAT = {
     WHO: ("Who are you?|What are you?|What is your name?|What's your name?|Tell me about yourself."
           "|Which model are you?|What model is this?|Are you ChatGPT?|Are you a human?|Are you a bot?"

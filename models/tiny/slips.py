@@ -5,11 +5,9 @@ import re
 
 import checks
 import skills
+from mixture import NEEDS_STEPS
 from skills import Item
 from tokenizer import reply
-
-VERDICTS = {"less": "more", "more": "less", "<": ">", ">": "<"}
-
 
 def change_digit(rng, text: str) -> str:
     """One digit replaced by another."""
@@ -88,17 +86,27 @@ def slip_sum(rng, item: Item):
 
 
 def slip_decimals(rng, item: Item):
-    """The verdict turned round, in the deciding line and everything after, or in the answer only."""
-    match = re.match(r"(Yes, |No, )?([\d.]+) is (\w+) than ([\d.]+)\.$", item.answer)
-    verdict, winner, word, loser = match.groups()
-    answer = {None: "", "Yes, ": "No, ", "No, ": "Yes, "}[verdict] + f"{loser} is {word} than {winner}."
+    """A digit miscopied, the comparison turned round, or the other number picked; the rest follows."""
     lines = item.trace.split("\n")
-    if rng.random() < 0.7:
-        for i in (-2, -1):
-            head, colon, tail = lines[i].partition(",")  # the asked word after the comma may be "less"
-            lines[i] = re.sub(r"less|more|<|>", lambda m: VERDICTS[m[0]], head) + colon + tail
-        lines[-1] = lines[-1][:-1] + str(3 - int(lines[-1][-1]))
-    return "\n".join(lines), answer
+    _, a, _, b = lines[0].split(" ")
+    word, _, picked = re.match(r"(\w+): (A|B) (.+)", lines[-1]).groups()
+    first, roll = picked == a, rng.random()
+    yes_no = item.answer.startswith(("Yes", "No"))
+    if roll < 0.4:
+        x, y = (change_digit(rng, a), b) if rng.random() < 0.5 else (a, change_digit(rng, b))
+        if float(x) == float(y) or x.endswith("0") or y.endswith("0"):
+            return None
+        a, b = x, y
+        first = (float(a) > float(b)) == (word in skills.UP)
+        trace = skills.decimal_trace(a, b, word, first)
+    else:
+        first = not first
+        if roll < 0.7:
+            lines[-2] = lines[-2].translate(str.maketrans("<>", "><"))
+        lines[-1] = f"{word}: A {a}" if first else f"{word}: B {b}"
+        trace = "\n".join(lines)
+    verdict = ("Yes, " if first else "No, ") if yes_no else ""
+    return trace, f"{verdict}{a if first else b} is {word}."
 
 
 def slip_call(rng, item: Item):
@@ -123,31 +131,72 @@ def slip_call(rng, item: Item):
     return trace, answer
 
 
+def slip_text(rng, item: Item):
+    """A digit or a letter of the answer, or the answer to another question of the same kind."""
+    if item.answer in skills.CHAT or item.answer == skills.SORRY:
+        return item.trace, rng.choice([text for text in [*skills.CHAT, skills.SORRY] if text != item.answer])
+    change = change_digit if re.search(r"\d", item.answer) and rng.random() < 0.6 else change_letter
+    return item.trace, change(rng, item.answer)
+
+
+def noise(rng, item: Item):
+    """One character of the steps and nothing else, or of the answer where there are no real steps."""
+    if not re.search(r"\d", item.trace):
+        return item.trace, (change_digit if rng.random() < 0.5 else change_letter)(rng, item.answer)
+    change = change_digit if rng.random() < 0.6 else change_letter
+    return change(rng, item.trace), item.answer
+
+
+def slip(rng, item: Item):
+    """(steps, answer) with a slip of the item's kind, or None."""
+    if item.answer.startswith("There "):
+        return slip_count(rng, item)
+    if re.match(r"\d+ [+-] \d+ =", item.answer):
+        return slip_sum(rng, item)
+    if item.trace.startswith("A "):
+        return slip_decimals(rng, item)
+    return slip_call(rng, item) if item.check == "tool_call" else slip_text(rng, item)
+
+
+def misjudged(rng, item: Item, thinking: bool):
+    """Refusing what it can do, or calling a tool that the question does not ask for."""
+    if item.check == "text" and item.tools and item.skill == "tool_unused":
+        tool = rng.choice(item.tools)
+        keys = tool["parameters"]["properties"]
+        words = re.findall(r"\w+", item.messages[-1]["content"])
+        call = {"name": tool["name"], "arguments": {key: rng.choice(words) for key in keys}}
+        trace, answer = f"Call {tool['name']}.", f"<TOOLCALL>{json.dumps([call])}</TOOLCALL>"
+    elif item.answer == skills.SORRY:
+        trace, answer = "Small talk.", rng.choice(list(skills.CHAT))
+    else:
+        trace, answer = "Not one of my skills.", skills.SORRY
+    return "misjudged", reply(Item(item.skill, item.messages, trace, answer), thinking)
+
+
 def wrong(rng, item: Item, thinking: bool, other: Item):
     """(kind, wrong reply), or None where this draw gave none."""
     roll = rng.random()
-    if roll < 0.12:
+    if roll < 0.08:
         right = reply(item, thinking)
-        broken = rng.choice((
-            right.replace("</think>\n\n", ""), right[: rng.randrange(1, max(2, len(right) - 1))],
-            reply(item, not thinking), right + "\n" + item.answer, f"<think>\n{item.trace}\n</think>"))
+        whole = [right[: rng.randrange(1, max(2, len(right) - 1))], right + "\n" + item.answer]
+        if thinking:
+            whole += [right.replace("</think>\n\n", ""), f"<think>\n{item.trace}\n</think>"]
+        broken = rng.choice(whole)
         return ("format", broken) if broken.strip() != right else None
-    if roll < 0.22:
-        return None if other.answer == item.answer else ("other", reply(other, thinking))
-    if item.skill == "count" or item.answer.startswith("There "):
-        changed = slip_count(rng, item)
-    elif re.match(r"\d+ [+-] \d+ =", item.answer):
-        changed = slip_sum(rng, item)
-    elif item.skill == "decimals":
-        changed = slip_decimals(rng, item)
-    elif item.check == "tool_call":
-        changed = slip_call(rng, item)
-    else:
-        change = change_digit if re.search(r"\d", item.answer) and rng.random() < 0.6 else change_letter
-        changed = item.trace, change(rng, item.answer)
+    if roll < 0.15:
+        return misjudged(rng, item, thinking)
+    if roll < 0.25:
+        if other.answer == item.answer or not thinking and other.skill in NEEDS_STEPS:
+            return None
+        return "other", reply(other, thinking)
+    kind, changed = "slip", slip(rng, item)
     if changed and rng.random() < 0.15:  # right steps, wrong last word
         changed = item.trace, changed[1]
-    if not changed or changed[1].strip() == item.answer:
+    if changed and changed[1].strip() == item.answer:
         return None
-    bad = Item(item.skill, item.messages, changed[0], changed[1])
-    return "slip", reply(bad, thinking)
+    if thinking and rng.random() < 0.2:
+        kind, changed = "noise", noise(rng, item)
+    if not changed or changed == (item.trace, item.answer):
+        return None
+    bad = reply(Item(item.skill, item.messages, *changed), thinking)
+    return None if bad.strip() == reply(item, thinking) else (kind, bad)

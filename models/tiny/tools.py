@@ -6,11 +6,8 @@ instead of remembering one name for each kind of question.
 
 import json
 
-from lexicon import CITIES, LANGUAGES, NAMES, WORDS, draw, held_out, made_up, mixed
-from skills import Item, chat, count, add, refuse
-
-CODES = "USD EUR GBP JPY CHF CAD AUD SEK NOK DKK PLN CZK INR CNY BRL MXN".split()
-
+from lexicon import CITIES, LANGUAGES, WORDS, draw, held_out, made_up, mixed
+from skills import Item, add, chat, count, decimals, refuse, subtract
 
 def phrase(rng, test: bool) -> str:
     return " ".join(draw(rng, mixed(rng, WORDS, 0.2), test) for _ in range(rng.choice((1, 1, 2))))
@@ -21,8 +18,7 @@ def symbol(rng) -> str:
 
 
 def place(rng, test):
-    words = rng.choice((1,) * 9 + (2,))
-    return " ".join(draw(rng, mixed(rng, CITIES, 0.3), test) for _ in range(words))
+    return draw(rng, mixed(rng, CITIES, 0.3), test)
 
 
 # Each kind: tool names, description, parameters (names, JSON type), how people ask.
@@ -49,11 +45,6 @@ def timer(rng, test):
     return [minutes], {"status": "ok"}, f"Your timer is set for {minutes} minutes."
 
 
-def message(rng, test):
-    name = draw(rng, mixed(rng, NAMES, 0.3), test)
-    return [name, phrase(rng, test)], {"status": "sent"}, f"Your message to {name} was sent."
-
-
 def search(rng, test):
     title = phrase(rng, test)
     return [phrase(rng, test)], {"title": title}, f"I found {title}."
@@ -74,53 +65,32 @@ def multiply(rng, test):
     return [a, b], {"result": a * b}, f"{a} times {b} is {a * b}."
 
 
-def convert(rng, test):
-    amount, (source, target) = rng.randint(1, 999), rng.sample(CODES, 2)
-    value = round(amount * rng.uniform(0.2, 5), 2)
-    return [amount, source, target], {"value": value}, f"{amount} {source} is {value} {target}."
-
-
 S, N = "string", "integer"
 KINDS = [
-    (weather, "get_weather weather get_current_weather fetch_weather weather_now", "Get the weather in a city",
-     [("city location place town", S)],
+    (weather, "get_weather get_current_weather", "Get the weather in a city", [("city location", S)],
      "What is the weather in {0}?|How is the weather in {0} today?|Weather in {0}?|Is it raining in {0}?"
      "|What's the weather like in {0}?|Tell me the weather in {0}.|How warm is it in {0}?"
      "|What is the weather in {0} right now?|Is it cold in {0}?"),
-    (clock, "get_time time_in local_time get_local_time current_time", "Get the time in a city",
-     [("city location place timezone", S)],
+    (clock, "get_time get_current_time", "Get the time in a city", [("city location", S)],
      "What time is it in {0}?|What is the time in {0}?|Time in {0}?|Tell me the time in {0}."
      "|What is the local time in {0}?|What's the time in {0} now?"),
-    (translate, "translate translate_text get_translation translator", "Translate a word",
-     [("text word phrase", S), ("language target to lang", S)],
-     "Translate {0} to {1}.|How do you say {0} in {1}?|What is {0} in {1}?|Say {0} in {1}."
-     "|Translate {0} into {1}.|Please translate the word {0} to {1}."),
-    (timer, "set_timer start_timer timer countdown", "Set a timer", [("minutes duration mins", N)],
+    (translate, "translate translate_text", "Translate a word", [("text", S), ("language", S)],
+     "Translate {0} to {1}.|How do you say {0} in {1}?|What is {0} in {1}?|Translate {0} into {1}."
+     "|Please translate the word {0} to {1}."),
+    (timer, "set_timer start_timer", "Set a timer", [("minutes", N)],
      "Set a timer for {0} minutes.|Start a timer of {0} minutes.|Timer for {0} minutes, please."
      "|Wake me in {0} minutes.|Please set a {0} minute timer."),
-    (message, "send_message send_text message send_sms", "Send a message to someone",
-     [("to recipient name contact", S), ("text body message content", S)],
-     "Send {0} the message {1}.|Tell {0} {1}.|Send the message \"{1}\" to {0}.|Write {1} to {0}."
-     "|Message {0}: {1}|Text {0} \"{1}\"."),
-    (search, "search web_search search_web find_page", "Search the web", [("query q text", S)],
+    (search, "search web_search", "Search the web", [("query", S)],
      "Search the web for {0}.|Search for {0}.|Find {0} on the web.|Look up {0}.|Google {0}."),
-    (stock, "get_stock_price stock_price get_quote quote", "Get the price of a stock",
-     [("symbol ticker code", S)],
+    (stock, "get_stock_price get_quote", "Get the price of a stock", [("symbol ticker", S)],
      "What is the stock price of {0}?|How much is {0} stock?|Price of {0}?|What is {0} trading at?"
      "|Get me the price of {0}."),
-    (song, "play_song play play_music start_song", "Play a song", [("title song name", S)],
+    (song, "play_song play_music", "Play a song", [("title", S)],
      "Play {0}.|Play the song {0}.|Please play {0} for me.|Put on {0}.|I want to hear {0}."),
-    (multiply, "multiply times product mul", "Multiply two numbers", [("a x first", N), ("b y second", N)],
+    (multiply, "multiply product", "Multiply two numbers", [("a", N), ("b", N)],
      "What is {0} times {1}?|What is {0} * {1}?|Multiply {0} by {1}.|{0} * {1}|Multiply {0} and {1}."
      "|How much is {0} times {1}?"),
-    (convert, "convert_currency convert exchange currency", "Convert money",
-     [("amount value sum", N), ("from source from_currency", S), ("to target to_currency", S)],
-     "Convert {0} {1} to {2}.|How much is {0} {1} in {2}?|What is {0} {1} in {2}?|Change {0} {1} into {2}."),
 ]
-
-
-OPTIONAL = [("unit", "celsius fahrenheit"), ("units", "metric imperial"), ("format", "short long"),
-            ("limit", ""), ("priority", "low high")]
 
 
 def schema(rng, name: str, description: str, params: list) -> dict:
@@ -128,21 +98,14 @@ def schema(rng, name: str, description: str, params: list) -> dict:
     properties = {}
     for key, kind in params:
         properties[key] = {"type": kind}
-        if rng.random() < 0.25:
-            example = f", e.g. {rng.choice(CITIES)}" if kind == S and rng.random() < 0.4 else ""
-            properties[key]["description"] = f"The {key}{example}"
-    optional = rng.random() < 0.1
-    if optional:  # stays unused: nobody asks for it
-        key, choices = rng.choice(OPTIONAL)
-        properties[key] = {"type": S, "enum": choices.split()} if choices else {"type": N}
+        if rng.random() < 0.15:
+            properties[key]["description"] = f"The {key}"
     parameters = {"type": "object", "properties": properties}
-    if optional or rng.random() < 0.7:
+    if rng.random() < 0.7:
         parameters["required"] = [key for key, _ in params]
-    if rng.random() < 0.1:
-        parameters["additionalProperties"] = False
     tool = {"name": name}
     if rng.random() < 0.85:
-        tool["description"] = description + ("." if rng.random() < 0.3 else "")
+        tool["description"] = description
     return tool | {"parameters": parameters}
 
 
@@ -174,8 +137,8 @@ def dialogue(rng, test: bool):
             break
     text = rng.choice(used[4].split("|")).format(*values)
     content = json.dumps(result)
-    if rng.random() < 0.15:  # a tool that returns plain words
-        content = rng.choice(("It is {}", "{}", "The result is {}", "done: {}")).format(phrase(rng, test))
+    if rng.random() < 0.1:  # a tool that returns plain words
+        content = rng.choice(("It is {}", "{}", "The result is {}")).format(phrase(rng, test))
         answer = f"The tool says: {content}."
     tools = distractors(rng, used) + [tool]
     rng.shuffle(tools)
@@ -200,21 +163,20 @@ def tool_answer(rng, test: bool = False) -> Item:
     return Item("tool_answer", messages, "The tool answered.", answer, tools, gold=answer)
 
 
+# A refusal is only right when no offered tool could have served the question.
+SERVES = {"weather": weather, "time": clock, "alarm": timer, "remind": timer, "translate": translate,
+          "german": translate, "say": translate, "play": song, "sing": song, "times": multiply,
+          "*": multiply, " x ": multiply, "multiply": multiply}
+
+
 def tool_unused(rng, test: bool = False) -> Item:
     """Tools are offered, the question needs none of them."""
-    item = rng.choice((chat, add, count, refuse))(rng, test)
+    item = rng.choice((chat, chat, add, subtract, decimals, count, refuse))(rng, test)
     while True:
         kinds = rng.sample(KINDS, rng.choice((1, 1, 1, 2)))
-        if item.skill != "refuse":
-            break
-        # A refusal is only right when no offered tool could have served the question.
         text = item.messages[0]["content"].lower()
-        clash = {"weather": weather, "time": clock, "translate": translate, "german": translate, "french": translate,
-                 "say": translate, "message": message, "send": message, "search": search, "play": song,
-                 "times": multiply, "*": multiply, " x ": multiply, "convert": convert, "alarm": timer,
-                 "remind": timer, "sing": song}
-        served = {function for word, function in clash.items() if word in text} | {search}
-        if not served & {kind[0] for kind in kinds}:
+        served = {search} | {kind for word, kind in SERVES.items() if word in text}
+        if item.skill != "refuse" or not served & {kind[0] for kind in kinds}:
             break
     return Item("tool_unused", item.messages, item.trace, item.answer,
                 [offer(rng, kind)[0] for kind in kinds], gold=item.answer)

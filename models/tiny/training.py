@@ -1,0 +1,116 @@
+"""What both training scripts share: the optimizer, the schedule, checkpoints, processes, arguments."""
+
+import os
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+WARMUP = 60  # steps
+
+
+def padded(length: int) -> int:
+    return -(-length // 8) * 8
+
+
+def stack(sequences, pad: int):
+    """ids [rows, tokens], padded on the right."""
+    ids = torch.full((len(sequences), padded(max(map(len, sequences)))), pad)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+    return ids
+
+
+def rate(progress: float, step: int, hold: float) -> float:
+    """Warm-up, constant, then linear to zero."""
+    return min(1.0, (step + 1) / WARMUP, max(0.0, (1 - progress) / (1 - hold)))
+
+
+class Optimizer:
+    """Muon for the hidden matrices, AdamW for the rest. Ranks share the costly Muon step."""
+
+    def __init__(self, model, muon_lr: float, adam_lr: float, rank: int, world: int):
+        self.rank, self.world = rank, world
+        self.params = [p for p in model.parameters() if p.requires_grad]
+        self.matrices = [p for p in model.blocks.parameters() if p.ndim == 2 and p.requires_grad]
+        others = [p for p in self.params if not any(p is m for m in self.matrices)]
+        self.muon = torch.optim.Muon(self.matrices[rank::world], lr=muon_lr, momentum=0.95,
+                                     nesterov=True, weight_decay=0.01)
+        self.adam = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
+        self.peaks = ((self.muon, muon_lr), (self.adam, adam_lr))
+
+    def average_gradients(self) -> None:
+        """One flat all-reduce."""
+        grads = [p.grad for p in self.params]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads])):
+            grad.copy_(part.view_as(grad))
+
+    def share_matrices(self) -> None:
+        for rank in range(self.world):
+            mine = self.matrices[rank:: self.world]
+            flat = torch.cat([p.detach().flatten() for p in mine])
+            dist.broadcast(flat, rank)
+            for p, part in zip(mine, flat.split([p.numel() for p in mine])):
+                p.detach().copy_(part.view_as(p))
+
+    def step(self, factor: float) -> None:
+        if self.world > 1:
+            self.average_gradients()
+        torch.nn.utils.clip_grad_norm_(self.params, 1.0)
+        for optim, peak in self.peaks:
+            for group in optim.param_groups:
+                group["lr"] = peak * factor
+            optim.step()
+        if self.world > 1:
+            self.share_matrices()
+        for p in self.params:
+            p.grad.zero_()
+
+    def save(self, out: Path) -> None:
+        save(out / f"optimizer-{self.rank}-of-{self.world}.pt",
+             muon=self.muon.state_dict(), adam=self.adam.state_dict())
+
+    def load(self, out: Path) -> None:
+        loaded = torch.load(out / f"optimizer-{self.rank}-of-{self.world}.pt", weights_only=False)
+        self.muon.load_state_dict(loaded["muon"])
+        self.adam.load_state_dict(loaded["adam"])
+
+
+def save(path: Path, **state) -> None:
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def add_arguments(parser, save_every: int) -> None:
+    parser.add_argument("--out", required=True, help="checkpoints and logs, outside the repository")
+    parser.add_argument("--muon-lr", type=float, default=0.02)
+    parser.add_argument("--adam-lr", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of the one process; several have one each")
+    parser.add_argument("--save-every", type=int, default=save_every, help="steps")
+    parser.add_argument("--eager", action="store_true", help="do not compile the layers")
+
+
+def _process(rank: int, work, args) -> None:
+    world = args.processes
+    torch.set_num_threads(args.threads if world == 1 else 1)
+    torch.manual_seed(args.seed)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{args.out}/rendezvous-{args.run}",
+                                rank=rank, world_size=world)
+    work(rank, world, args)
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def launch(work, args) -> None:
+    """`work(rank, world, args)` in one process a rank."""
+    args.run = os.getpid()
+    if args.processes == 1:
+        _process(0, work, args)
+    else:
+        torch.multiprocessing.spawn(_process, (work, args), args.processes)
