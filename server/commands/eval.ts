@@ -3,7 +3,7 @@
 import { readdirSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { type Command, Option } from 'commander'
+import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
 import { CARD_SCORES, type Item, readItem, splitAnswer } from '../evaluation.js'
 import { readJsonl } from '../jsonl.js'
@@ -50,6 +50,10 @@ type Flags = {
   readonly thinking: Mode | 'both'
   readonly runs: number
   readonly seed: number
+  readonly temperature: number
+  readonly topP: number
+  readonly bestOf?: number
+  readonly reward?: string
   readonly limit?: number
   readonly maxTokens?: number
   readonly concurrency: number
@@ -82,7 +86,8 @@ const ownFiles = (): readonly string[] => {
     .map((name) => join(folder, name))
 }
 
-/** The card's settings: the mode in the system turn; on: temperature 0.6, top_p 0.95; off: greedy. */
+/** The card's settings: the mode in the system turn; on: temperature 0.6, top_p 0.95; off: greedy.
+ * With a reward model, thinking on gives the best of several, judged with their thinking. */
 const ask = async (target: Target, model: string, trial: Trial, flags: Flags): Promise<Outcome> => {
   const { item, mode, run } = trial
   const system = `detailed thinking ${mode}${item.system === '' ? '' : `\n\n${item.system}`}`
@@ -91,7 +96,15 @@ const ask = async (target: Target, model: string, trial: Trial, flags: Flags): P
       model,
       messages: [{ role: 'system', content: system }, ...item.messages],
       ...(mode === 'on'
-        ? { temperature: 0.6, top_p: 0.95, seed: flags.seed + run }
+        ? {
+            temperature: flags.temperature,
+            top_p: flags.topP,
+            seed: flags.seed + run,
+            ...(flags.reward !== undefined && {
+              best_of: flags.bestOf,
+              reward: { model: flags.reward, include_thinking: true },
+            }),
+          }
         : { temperature: 0 }),
       ...(flags.maxTokens !== undefined && { max_tokens: flags.maxTokens }),
     }),
@@ -204,6 +217,15 @@ const run = async (files: readonly string[], flags: Flags): Promise<void> => {
   }
 }
 
+const number =
+  (low: number, high: number) =>
+  (value: string): number => {
+    const parsed = Number(value)
+    if (value.trim() === '' || !(parsed >= low && parsed <= high))
+      throw new InvalidArgumentError(`It must be a number from ${low} to ${high}.`)
+    return parsed
+  }
+
 export const addEvalCommand = (program: Command): void => {
   program
     .command('eval')
@@ -223,6 +245,10 @@ export const addEvalCommand = (program: Command): void => {
     )
     .option('--runs <n>', 'sampled runs to average, thinking on', positiveInteger, 1)
     .option('--seed <n>', 'of the first run', positiveInteger, 1)
+    .option('--temperature <t>', 'thinking on', number(0, 2), 0.6)
+    .option('--top-p <p>', 'thinking on', number(0, 1), 0.95)
+    .option('--reward <model>', 'thinking on: the best by this reward model of the server')
+    .option('--best-of <n>', 'candidates of --reward', positiveInteger, 4)
     .option('--limit <n>', 'items of each file', positiveInteger)
     .option('--max-tokens <n>', 'of each answer', positiveInteger)
     .option('--concurrency <n>', 'questions at once', positiveInteger, 16)
