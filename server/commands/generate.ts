@@ -3,8 +3,11 @@
 import { text } from 'node:stream/consumers'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { createEngine } from '../engine.js'
+import { openTemplate } from '../load.js'
 import { tell } from '../log.js'
 import { createProgress } from '../progress.js'
+import type { Message } from '../schema.js'
+import { encodeSegments } from '../template.js'
 import { loadTokenizer } from '../tokenizer.js'
 import type { Delta, EngineOptions, Sampling, Timings, Tokenizer } from '../types.js'
 
@@ -26,7 +29,13 @@ type Flags = Pick<
     | 'stop'
     | 'ignoreEos'
     | 'lookupTokens'
-  > & { readonly seed?: bigint; readonly special?: boolean; readonly quiet?: boolean }
+  > & {
+    readonly seed?: bigint
+    readonly chat?: boolean
+    readonly system?: string
+    readonly special?: boolean
+    readonly quiet?: boolean
+  }
 
 const number = (value: string): number => {
   const result = Number(value)
@@ -56,6 +65,22 @@ const encodePrompt = async (tokenizer: Tokenizer, prompt: string): Promise<reado
   const ids = await tokenizer.encode(prompt, { special: true })
   const { bosId } = tokenizer
   return bosId === null || ids[0] === bosId ? ids : [bosId, ...ids]
+}
+
+/** One user turn by the model's own template, ready for the answer. */
+const encodeTurn = async (
+  tokenizer: Tokenizer,
+  prompt: string,
+  { model, system }: Flags,
+): Promise<readonly number[]> => {
+  const settings = { name: model, file: undefined }
+  const { template } = await openTemplate(model, settings, tokenizer, tell)
+  const messages: Message[] = [
+    ...(system === undefined ? [] : [{ role: 'system' as const, content: system }]),
+    { role: 'user', content: prompt },
+  ]
+  const request = { messages, addGenerationPrompt: true, continueFinal: false, keepThinking: false }
+  return encodeSegments(template.render({ ...request, kwargs: {}, prefill: '' }), tokenizer)
 }
 
 const summary = (prompt: number, generated: number, last: Delta | undefined): string => {
@@ -108,15 +133,16 @@ const interruption = (): AbortSignal => {
 const run = async (given: string, flags: Flags): Promise<void> => {
   const prompt = given === '-' ? await text(process.stdin) : given
   const tokenizer = await loadTokenizer(flags.model)
-  const promptTokenIds = await encodePrompt(tokenizer, prompt)
+  const promptTokenIds = flags.chat
+    ? await encodeTurn(tokenizer, prompt, flags)
+    : await encodePrompt(tokenizer, prompt)
   const engine = await openEngine(flags, tokenizer)
-  const { model, device, dtype, kvCacheDtype, maxModelLen, threads, special, quiet, ...sampling } =
-    flags
+  const { special, quiet } = flags
   const signal = interruption()
   let generated = 0
   let last: Delta | undefined
   try {
-    const request = { promptTokenIds, sampling: { ...sampling, skipSpecialTokens: !special } }
+    const request = { promptTokenIds, sampling: { ...flags, skipSpecialTokens: !special } }
     for await (const delta of engine.generate(request, { signal })) {
       process.stdout.write(delta.text)
       generated += delta.tokenIds.length
@@ -140,6 +166,12 @@ export const addGenerateCommand = (program: Command): void => {
       'raw text; special tokens such as <|eot_id|> are parsed; -: standard input',
     )
     .requiredOption('--model <folder>', 'a Hugging Face folder')
+    .option('--chat', "the prompt is a user's message: plain text in the model's chat template")
+    .addOption(
+      new Option('--system <text>', 'with "detailed thinking on" Nemotron models reason').implies({
+        chat: true,
+      }),
+    )
     .option('--max-tokens <n>', 'longest output', integer, 256)
     .option('--min-tokens <n>', 'shortest output', integer)
     .option('--temperature <t>', '0: the likeliest token each time', number, 0)

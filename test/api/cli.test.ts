@@ -55,6 +55,16 @@ describe('nemotron-server', () => {
     assert.match(err, /4 prompt tokens/)
   })
 
+  test('generate --system asks by the chat template', async () => {
+    const reasoner = packagePath('models/tiny/tiny-reasoner')
+    const question = 'How many r in strawberry?'
+    const flags = ['--model', reasoner, '--device', 'cpu', '--quiet']
+    const system = ['--system', 'detailed thinking on']
+    const { out, err } = await cli(['generate', ...flags, ...system, question])
+    assert.equal(err, '')
+    assert.match(out, /^<think>\n[^<]*<\/think>\n\n[^<]*\b3\b[^<]*\n$/)
+  })
+
   test('generate reads standard input for -', async () => {
     const { code, err } = await cli(generate('--max-tokens', '2', '-'), { input: 'Hello there' })
     assert.equal(code, 0)
