@@ -1,11 +1,10 @@
 // `nemotron-server score`: rewards for a JSONL file of answers or preference pairs.
 
-import { type Command, InvalidArgumentError } from 'commander'
+import type { Command } from 'commander'
 import { z } from 'zod'
-import { JsonlError, readJsonl, runJsonl } from '../jsonl.js'
+import { JsonlError, readJsonl } from '../jsonl.js'
 import { tell } from '../log.js'
-import { createProgress } from '../progress.js'
-import { openTarget, type Target } from '../target.js'
+import { addJobCommand, type JobFlags, runJob } from './reward-job.js'
 
 const Turns = z.array(z.looseObject({ role: z.string() })).min(1)
 /** An answer: text, or a conversation that ends with it. */
@@ -138,102 +137,30 @@ const summary = (counts: ReadonlyMap<string, PairCount>): readonly string[] => {
   return [...parts.map(([name, count]) => `  ${show(name, count)}`), show('pair accuracy', all)]
 }
 
-export const positiveInteger = (value: string): number => {
-  const number = Number(value)
-  if (!Number.isSafeInteger(number) || number < 1)
-    throw new InvalidArgumentError('It must be an integer of at least 1.')
-  return number
-}
-
-export const collect = (value: string, previous: readonly string[] = []): readonly string[] => [
-  ...previous,
-  value,
-]
-
-/** The model to ask: the one named, or the only one that gives rewards. */
-export const rewardModelOf = async (target: Target, named: string | undefined): Promise<string> => {
-  if (named !== undefined) return named
-  const models = await target.models()
-  const able: string[] = []
-  for (const model of models) {
-    const body = { model, messages: [{ role: 'user', content: 'a' }], responses: ['b'] }
-    if (await target.post('/reward', body).then(Boolean, () => false)) able.push(model)
-  }
-  const [only] = able
-  if (only === undefined || able.length > 1)
-    throw new JsonlError(
-      able.length === 0
-        ? `none of ${models.join(', ')} gives rewards: name a reward model`
-        : `several models give rewards (${able.join(', ')}): choose one with --reward-model`,
-    )
-  return only
-}
-
-type Flags = {
-  readonly output: string
-  readonly model?: readonly string[]
-  readonly rewardModel?: string
-  readonly url?: string
-  readonly apiKey?: string
-  readonly concurrency: number
-  readonly category?: string
-}
+type Flags = JobFlags & { readonly category?: string }
 
 const run = async (input: string, flags: Flags): Promise<void> => {
-  const target = await openTarget({ ...flags, model: flags.model ?? [], tell })
-  const progress = createProgress(
-    process.stderr,
-    undefined,
-    (count) => `${Math.round(count)} lines`,
-  )
-  try {
-    const model = await rewardModelOf(target, flags.rewardModel)
-    const resumed = await runJsonl({
-      input,
-      output: flags.output,
-      concurrency: flags.concurrency,
-      work: async (value, number) => {
-        const line = Line.safeParse(value)
-        if (!line.success) throw new JsonlError(`line ${number}: ${z.prettifyError(line.error)}`)
-        try {
-          const inputs = conversations(line.data).map((messages) => ({ messages }))
-          const answer = RewardAnswer.parse(await target.post('/reward', { model, inputs }))
-          return record(line.data, answer.data)
-        } catch (error) {
-          throw new JsonlError(
-            `line ${number}: ${error instanceof Error ? error.message : String(error)}`,
-          )
-        }
-      },
-      records: (one) => [one],
-      onProgress: (done, total) => progress.update('scored', done, total),
-    })
-    progress.finish()
-    if (resumed > 0) tell(`went on after ${resumed} lines of an earlier run`)
-    for (const line of summary(await countPairs(flags.output, flags.category))) tell(line)
-  } finally {
-    progress.finish()
-    await target.close()
-  }
+  await runJob({
+    input,
+    flags,
+    unit: 'lines',
+    schema: Line,
+    work: async (line, _, { target, rewardModel }) => {
+      const inputs = conversations(line).map((messages) => ({ messages }))
+      const answer = await target.post('/reward', { model: rewardModel, inputs })
+      return [record(line, RewardAnswer.parse(answer).data)]
+    },
+  })
+  for (const line of summary(await countPairs(flags.output, flags.category))) tell(line)
 }
 
 export const addScoreCommand = (program: Command): void => {
-  program
-    .command('score')
-    .description('Score a JSONL file of answers with a reward model.')
-    .argument('<input>', 'JSONL: messages, or prompt with response, responses, or chosen/rejected')
-    .requiredOption('-o, --output <file>', 'JSONL with the scores added; an unfinished one goes on')
-    .option('--model <folder or id>', 'model to load; default: the embedded ones', collect)
-    .option('--url <url>', 'use this server instead, such as http://127.0.0.1:8000/v1')
-    .option('--api-key <key>', 'for --url', process.env.OPENAI_API_KEY)
-    .option('--reward-model <name>', 'which of its models; default: the one that gives rewards')
-    .option('--concurrency <n>', 'lines at once', positiveInteger, 16)
-    .option('--category <field>', 'report pair accuracy by this field')
-    .action(async (input: string, flags: Flags, command: Command) => {
-      try {
-        await run(input, flags)
-      } catch (error) {
-        command.error(`error: ${error instanceof Error ? error.message : String(error)}`)
-      }
-    })
+  addJobCommand<Flags>(program, {
+    name: 'score',
+    description: 'Score a JSONL file of answers with a reward model.',
+    input: 'JSONL: messages, or prompt with response, responses, or chosen/rejected',
+    output: 'JSONL with the scores added',
+    concurrency: 16,
+    run,
+  }).option('--category <field>', 'report pair accuracy by this field')
 }
