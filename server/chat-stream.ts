@@ -1,37 +1,24 @@
-// Chat chunks as text. What is the same in all chunks of a stream is serialised once.
+// Chat chunks as text.
 
-import { type ChatPlan, type ChatRun, chatExtras, rewardFields, userStop } from './chat.js'
+import { type ChatPlan, type ChatRun, chatExtras, rewardFields } from './chat.js'
 import type { Choice } from './choice.js'
+import { createFrame, finishReason, members, stopReason } from './chunks.js'
 import { chatLogprobs } from './logprobs.js'
 import type { Chunks } from './respond.js'
 import type { Delta } from './types.js'
 
 const PLAIN = '"logprobs":null,"finish_reason":null'
 
-/** `,"a":1`: an object's members, to go on inside another. */
-const members = (object: object): string => {
-  const text = JSON.stringify(object).slice(1, -1)
-  return text === '' ? '' : `,${text}`
-}
-
 export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks<ChatRun> => {
   const { body, model } = plan
   const begun = choices.map(() => false)
   const showReasoning = body.include_reasoning !== false
-  const showUsage = body.stream_options?.include_usage === true
-  const everyUsage = showUsage && body.stream_options?.continuous_usage_stats === true
-  const head =
-    `data: {"id":"${plan.id}","object":"chat.completion.chunk","created":${plan.created},` +
-    `"model":${JSON.stringify(body.model)},` +
-    `"system_fingerprint":${JSON.stringify(model.engine.info.fingerprint)},"choices":[`
+  const frame = createFrame('chat.completion.chunk', plan)
   let isFirst = true
   let live = choices.length
 
-  const usage = (run: ChatRun): string =>
-    everyUsage ? `,"usage":${JSON.stringify(run.usage())}` : showUsage ? ',"usage":null' : ''
-
   const chunk = (index: number, delta: string, rest: string, run: ChatRun, more: string): string =>
-    `${head}{"index":${index},"delta":${delta},${rest}}]${usage(run)}${more}}\n\n`
+    frame.chunk(`{"index":${index},"delta":${delta},${rest}}`, run, more)
 
   const deltaJson = (index: number, reasoning: string, content: string): string => {
     const role = begun[index] ? '' : '"role":"assistant",'
@@ -54,15 +41,12 @@ export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks<C
 
   const last = (index: number, delta: Delta, run: ChatRun): string => {
     live--
-    const stop = userStop(delta, plan)
-    const reason = delta.finish === 'length' ? 'length' : 'stop'
     const rewards = rewardFields(plan, run.ranking?.())
     return chunk(
       index,
       '{}',
-      `"logprobs":null,"finish_reason":"${reason}"` +
-        (stop === undefined ? '' : `,"stop_reason":${JSON.stringify(stop)}`) +
-        members(rewards.ofChoice(index)),
+      `"logprobs":null,"finish_reason":"${finishReason(delta)}"` +
+        members({ ...stopReason(delta, body), ...rewards.ofChoice(index) }),
       run,
       live > 0
         ? ''
@@ -91,6 +75,6 @@ export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks<C
       }
       return delta.finish === undefined ? out : out + last(index, delta, run)
     },
-    closing: (run) => (showUsage ? `${head}],"usage":${JSON.stringify(run.usage())}}\n\n` : ''),
+    closing: frame.closing,
   }
 }

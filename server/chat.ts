@@ -1,28 +1,26 @@
 // POST /v1/chat/completions.
 
-import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { type BestOf, planBestOf, type Ranking, startBestOf } from './best-of.js'
 import { chatChunks } from './chat-stream.js'
 import { type Choice, createChoice } from './choice.js'
+import { finishReason, stopReason } from './chunks.js'
 import { badRequest } from './errors.js'
 import { chatLogprobs, promptLogprobs } from './logprobs.js'
-import { parseBody, readJson } from './parse.js'
 import { encodeChat, renderChat } from './prompt.js'
 import type { Start } from './reasoning.js'
-import { answerId, noteIgnored, requirePlace, runAsStream, runToEnd } from './respond.js'
+import { answerId, generate, readRequest } from './respond.js'
 import { rewardAnswer } from './reward-chat.js'
 import { type Run, type RunHandler, startRun } from './run.js'
-import { checkStreamOptions, makeSampling, outputLimit, truncatePrompt } from './sampling.js'
+import {
+  checkStreamOptions,
+  makeSampling,
+  outputLimit,
+  queueFields,
+  truncatePrompt,
+} from './sampling.js'
 import { ChatRequest } from './schema.js'
 import { isReward } from './scoring.js'
-import {
-  type Ctx,
-  findModel,
-  requireCapacity,
-  requireReady,
-  type ServedModel,
-  type Server,
-} from './served.js'
+import { type Ctx, findModel, type ServedModel, type Server } from './served.js'
 import type { Delta, GenerateRequest } from './types.js'
 
 /** A chat that is ready to run. */
@@ -77,8 +75,7 @@ const planChat = async (server: Server, body: ChatRequest, arrival: number): Pro
       promptTokenIds: ids,
       n: bestOf?.candidates ?? body.n ?? 1,
       sampling,
-      ...(body.priority !== undefined && { priority: body.priority }),
-      ...(body.cache_salt !== undefined && { cacheSalt: body.cache_salt }),
+      ...queueFields(body),
     },
     start,
     bestOf,
@@ -117,25 +114,19 @@ export const chatExtras = (plan: ChatPlan, first: Delta | undefined) => ({
   }),
 })
 
-export const userStop = (delta: Delta, plan: ChatPlan): string | number | undefined =>
-  delta.stopReason !== undefined &&
-  (typeof delta.stopReason === 'string' || plan.body.stop_token_ids?.includes(delta.stopReason))
-    ? delta.stopReason
-    : undefined
-
 /** The whole answer as one object. */
-const collectChat = async (c: Ctx, server: Server, plan: ChatPlan) => {
+const wholeChat = (plan: ChatPlan, choices: readonly Choice[]) => {
   const { body, model } = plan
-  const n = body.n ?? 1
-  const choices = Array.from({ length: n }, plan.makeChoice)
-  const parts = Array.from({ length: n }, () => ({
+  const parts = choices.map(() => ({
     reasoning: '',
     content: '',
     ids: [] as number[],
     logprobs: [] as ReturnType<typeof chatLogprobs>,
     last: undefined as Delta | undefined,
   }))
+  const reasons = model.profile.reasoning !== undefined
   let first: Delta | undefined
+
   const onDelta = (_: number, delta: Delta) => {
     first ??= delta
     const part = parts[delta.choice]
@@ -147,39 +138,41 @@ const collectChat = async (c: Ctx, server: Server, plan: ChatPlan) => {
     if (delta.logprobs) part.logprobs.push(...chatLogprobs(delta.logprobs, model.tokenizer))
     part.last = delta
   }
-  const run = await runToEnd(c, server, onDelta, (handler) => begin(c, plan, choices, handler))
-  const rewards = rewardFields(plan, run.ranking?.())
-  const reasons = model.profile.reasoning !== undefined
-  return {
-    id: plan.id,
-    object: 'chat.completion' as const,
-    created: plan.created,
-    model: body.model,
-    system_fingerprint: model.engine.info.fingerprint,
-    choices: parts.map((part, index) => {
-      const reasoning =
-        part.reasoning === '' || body.include_reasoning === false ? null : part.reasoning
-      const stop = part.last ? userStop(part.last, plan) : undefined
-      return {
-        index,
-        message: {
-          role: 'assistant' as const,
-          content: part.content,
-          refusal: null,
-          ...(reasons && { reasoning_content: reasoning, reasoning }),
-        },
-        logprobs: body.logprobs ? { content: part.logprobs, refusal: null } : null,
-        finish_reason: part.last?.finish === 'length' ? ('length' as const) : ('stop' as const),
-        ...(stop !== undefined && { stop_reason: stop }),
-        ...(body.return_token_ids && { token_ids: part.ids }),
-        ...rewards.ofChoice(index),
-      }
-    }),
-    usage: run.usage(),
-    ...rewards.ofAnswer,
-    ...chatExtras(plan, first),
-    ...(body.timings && { timings: run.timings() }),
+
+  const choice = (part: (typeof parts)[number], index: number) => {
+    const hidden = part.reasoning === '' || body.include_reasoning === false
+    const reasoning = hidden ? null : part.reasoning
+    return {
+      index,
+      message: {
+        role: 'assistant' as const,
+        content: part.content,
+        refusal: null,
+        ...(reasons && { reasoning_content: reasoning, reasoning }),
+      },
+      logprobs: body.logprobs ? { content: part.logprobs, refusal: null } : null,
+      finish_reason: finishReason(part.last),
+      ...stopReason(part.last, body),
+      ...(body.return_token_ids && { token_ids: part.ids }),
+    }
   }
+
+  const answer = (run: ChatRun) => {
+    const rewards = rewardFields(plan, run.ranking?.())
+    return {
+      id: plan.id,
+      object: 'chat.completion' as const,
+      created: plan.created,
+      model: body.model,
+      system_fingerprint: model.engine.info.fingerprint,
+      choices: parts.map((part, i) => ({ ...choice(part, i), ...rewards.ofChoice(i) })),
+      usage: run.usage(),
+      ...rewards.ofAnswer,
+      ...chatExtras(plan, first),
+      ...(body.timings && { timings: run.timings() }),
+    }
+  }
+  return { onDelta, answer }
 }
 
 /** A run that may know how its candidates were ranked. */
@@ -211,23 +204,17 @@ export const chatRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    requireReady(server)
-    requireCapacity(server)
-    const json = await readJson(c.env.incoming, server.config.bodyLimit)
-    const { body, ignored } = parseBody(ChatRequest, json, server.config.strictParams)
-    noteIgnored(c, ignored)
+    const body = await readRequest(c, server, ChatRequest, 'chat')
     if (isReward(findModel(server, body.model))) return rewardAnswer(c, server, body, arrival)
     const plan = await planChat(server, body, arrival)
-    Object.assign(c.get('record'), {
-      model: plan.model.id,
+    const n = body.n ?? 1
+    const choices = Array.from({ length: n }, plan.makeChoice)
+    return generate<ChatRun>(c, server, {
+      model: plan.model,
       stream: body.stream === true,
-      n: body.n,
+      n,
+      begin: (handler) => begin(c, plan, choices, handler),
+      chunks: () => chatChunks(plan, choices),
+      whole: () => wholeChat(plan, choices),
     })
-    requirePlace(c, server, plan.model)
-    if (body.stream !== true) return c.json(await collectChat(c, server, plan))
-    const choices = Array.from({ length: body.n ?? 1 }, plan.makeChoice)
-    await runAsStream(c, server, chatChunks(plan, choices), (handler) =>
-      begin(c, plan, choices, handler),
-    )
-    return RESPONSE_ALREADY_SENT
   }

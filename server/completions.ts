@@ -1,30 +1,22 @@
 // POST /v1/completions: raw prompts, several at once, echoed and scored when asked.
 
-import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { createFrame, finishReason, members, stopReason } from './chunks.js'
 import { type CompletionText, createCompletionText } from './completion-text.js'
 import { badRequest } from './errors.js'
 import { promptLogprobs } from './logprobs.js'
-import { parseBody, readJson } from './parse.js'
 import { encodeText } from './prompt.js'
+import { answerId, type Chunks, generate, readRequest } from './respond.js'
+import { type Run, startRun } from './run.js'
 import {
-  answerId,
-  type Chunks,
-  noteIgnored,
-  requirePlace,
-  runAsStream,
-  runToEnd,
-} from './respond.js'
-import { type Run, type RunHandler, startRun } from './run.js'
-import { checkStreamOptions, makeSampling, outputLimit, truncatePrompt } from './sampling.js'
+  checkStreamOptions,
+  makeSampling,
+  outputLimit,
+  queueFields,
+  truncatePrompt,
+} from './sampling.js'
 import { CompletionRequest } from './schema.js'
-import {
-  type Ctx,
-  findModel,
-  requireCapacity,
-  requireReady,
-  type ServedModel,
-  type Server,
-} from './served.js'
+import { refuseReward } from './scoring.js'
+import { type Ctx, findModel, type ServedModel, type Server } from './served.js'
 import { refuseThinking } from './thinking.js'
 import type { Delta, GenerateRequest } from './types.js'
 
@@ -43,7 +35,6 @@ type Plan = {
   readonly requests: readonly GenerateRequest[]
   readonly id: string
   readonly created: number
-  readonly arrival: number
 }
 
 type RawPrompt = string | readonly number[]
@@ -82,14 +73,9 @@ const encodePrompt = async (
   return { ids, dropped, raw: whole, text: whole ? raw : body.echo === true ? echo() : '' }
 }
 
-const planCompletion = async (
-  server: Server,
-  body: CompletionRequest,
-  arrival: number,
-): Promise<Plan> => {
+const planCompletion = async (server: Server, body: CompletionRequest): Promise<Plan> => {
   const model = findModel(server, body.model)
-  if (model.engine.info.rewardKind !== 'none')
-    throw badRequest(`'${body.model}' is a reward model: it does not complete text.`, 'model')
+  refuseReward(server, model, 'it does not complete text')
   checkStreamOptions(body)
   if (model.profile.reasoning === undefined) refuseThinking(body, model.id)
   if (body.max_tokens === 0 && body.echo !== true)
@@ -117,8 +103,7 @@ const planCompletion = async (
         promptLogprobs: body.prompt_logprobs ?? echoed,
         card: undefined,
       }),
-      ...(body.priority !== undefined && { priority: body.priority }),
-      ...(body.cache_salt !== undefined && { cacheSalt: body.cache_salt }),
+      ...queueFields(body),
     })),
   )
   return {
@@ -128,7 +113,6 @@ const planCompletion = async (
     requests,
     id: answerId('cmpl'),
     created: Math.floor(Date.now() / 1000),
-    arrival,
   }
 }
 
@@ -143,18 +127,6 @@ const makeTexts = (plan: Plan): CompletionText[] =>
         skipSpecial: plan.body.skip_special_tokens ?? true,
       }),
     ),
-  )
-
-const begin = (c: Ctx, plan: Plan, handler: RunHandler): Run =>
-  startRun(
-    {
-      model: plan.model,
-      requests: plan.requests,
-      record: c.get('record'),
-      arrival: plan.arrival,
-      reasoningTokens: () => 0,
-    },
-    handler,
   )
 
 const choiceExtras = (plan: Plan, prompt: number, delta: Delta) => ({
@@ -173,16 +145,7 @@ const answerExtras = (plan: Plan) =>
         truncated_tokens: plan.prompts.reduce((sum, prompt) => sum + prompt.dropped, 0),
       }
 
-const userStop = (delta: Delta, plan: Plan) =>
-  delta.stopReason !== undefined &&
-  (typeof delta.stopReason === 'string' || plan.body.stop_token_ids?.includes(delta.stopReason))
-    ? { stop_reason: delta.stopReason }
-    : {}
-
-const finishReason = (delta: Delta | undefined) =>
-  delta?.finish === 'length' ? ('length' as const) : ('stop' as const)
-
-const collect = async (c: Ctx, server: Server, plan: Plan) => {
+const whole = (plan: Plan) => {
   const { body } = plan
   const n = body.n ?? 1
   const choices = makeTexts(plan).map((text) => ({
@@ -200,8 +163,7 @@ const collect = async (c: Ctx, server: Server, plan: Plan) => {
     if (body.return_token_ids) choice.ids.push(...delta.tokenIds)
     choice.last = delta
   }
-  const run = await runToEnd(c, server, onDelta, (handler) => begin(c, plan, handler))
-  return {
+  const answer = (run: Run) => ({
     id: plan.id,
     object: 'text_completion' as const,
     created: plan.created,
@@ -212,14 +174,15 @@ const collect = async (c: Ctx, server: Server, plan: Plan) => {
       text: answer,
       logprobs: text.logprobs(),
       finish_reason: finishReason(last),
-      ...(last && userStop(last, plan)),
+      ...stopReason(last, body),
       ...(body.return_token_ids && { token_ids: ids }),
       ...extras,
     })),
     usage: run.usage(),
     ...answerExtras(plan),
     ...(body.timings && { timings: run.timings() }),
-  }
+  })
+  return { onDelta, answer }
 }
 
 const completionChunks = (plan: Plan): Chunks => {
@@ -227,18 +190,9 @@ const completionChunks = (plan: Plan): Chunks => {
   const n = body.n ?? 1
   const texts = makeTexts(plan)
   const begun = texts.map(() => false)
-  const showUsage = body.stream_options?.include_usage === true
-  const everyUsage = showUsage && body.stream_options?.continuous_usage_stats === true
-  const head =
-    `data: {"id":"${plan.id}","object":"text_completion","created":${plan.created},` +
-    `"model":${JSON.stringify(body.model)},` +
-    `"system_fingerprint":${JSON.stringify(plan.model.engine.info.fingerprint)},"choices":[`
-  const once = JSON.stringify(answerExtras(plan)).slice(1, -1)
+  const frame = createFrame('text_completion', plan)
   let live = texts.length
   let isFirst = true
-
-  const usage = (run: Run): string =>
-    everyUsage ? `,"usage":${JSON.stringify(run.usage())}` : showUsage ? ',"usage":null' : ''
 
   return {
     onDelta: (prompt, delta, run) => {
@@ -251,28 +205,25 @@ const completionChunks = (plan: Plan): Chunks => {
       let out = ''
       if (text !== '' || detailed) {
         const ids = body.return_token_ids ? `,"token_ids":${JSON.stringify(delta.tokenIds)}` : ''
-        const more = begun[index]
-          ? ''
-          : JSON.stringify(choiceExtras(plan, prompt, delta)).slice(1, -1)
-        out =
-          `${head}{"index":${index},"text":${JSON.stringify(text)},` +
-          `"logprobs":${JSON.stringify(logprobs)}${ids}${more === '' ? '' : `,${more}`},` +
-          `"finish_reason":null}]${usage(run)}${isFirst && once !== '' ? `,${once}` : ''}}\n\n`
+        const more = begun[index] ? '' : members(choiceExtras(plan, prompt, delta))
+        out = frame.chunk(
+          `{"index":${index},"text":${JSON.stringify(text)},` +
+            `"logprobs":${JSON.stringify(logprobs)}${ids}${more},"finish_reason":null}`,
+          run,
+          isFirst ? members(answerExtras(plan)) : '',
+        )
         begun[index] = true
         isFirst = false
       }
       if (delta.finish === undefined) return out
       live--
-      const stop = JSON.stringify(userStop(delta, plan)).slice(1, -1)
-      const timings =
-        live === 0 && body.timings ? `,"timings":${JSON.stringify(run.timings())}` : ''
-      return (
-        `${out}${head}{"index":${index},"text":"","logprobs":null,` +
-        `"finish_reason":"${finishReason(delta)}"${stop === '' ? '' : `,${stop}`}}]` +
-        `${usage(run)}${timings}}\n\n`
-      )
+      const last =
+        `{"index":${index},"text":"","logprobs":null,` +
+        `"finish_reason":"${finishReason(delta)}"${members(stopReason(delta, body))}}`
+      const timings = live === 0 && body.timings ? members({ timings: run.timings() }) : ''
+      return out + frame.chunk(last, run, timings)
     },
-    closing: (run) => (showUsage ? `${head}],"usage":${JSON.stringify(run.usage())}}\n\n` : ''),
+    closing: frame.closing,
   }
 }
 
@@ -280,19 +231,21 @@ export const completionRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    requireReady(server)
-    requireCapacity(server)
-    const json = await readJson(c.env.incoming, server.config.bodyLimit)
-    const { body, ignored } = parseBody(CompletionRequest, json, server.config.strictParams)
-    noteIgnored(c, ignored)
-    const plan = await planCompletion(server, body, arrival)
-    Object.assign(c.get('record'), {
-      model: plan.model.id,
+    const body = await readRequest(c, server, CompletionRequest, 'chat')
+    const plan = await planCompletion(server, body)
+    const options = {
+      model: plan.model,
+      requests: plan.requests,
+      record: c.get('record'),
+      arrival,
+      reasoningTokens: () => 0,
+    }
+    return generate(c, server, {
+      model: plan.model,
       stream: body.stream === true,
-      n: body.n,
+      n: body.n ?? 1,
+      begin: (handler) => startRun(options, handler),
+      chunks: () => completionChunks(plan),
+      whole: () => whole(plan),
     })
-    requirePlace(c, server, plan.model)
-    if (body.stream !== true) return c.json(await collect(c, server, plan))
-    await runAsStream(c, server, completionChunks(plan), (handler) => begin(c, plan, handler))
-    return RESPONSE_ALREADY_SENT
   }

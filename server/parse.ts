@@ -31,29 +31,36 @@ const tooLarge = (limit: number): ApiError =>
     headers: { connection: 'close' },
   })
 
-/** The whole body. Rejects with 413 beyond `limit`; what still comes is read and dropped. */
+/** How long a body that is too large may still come in, so that its sender gets to read the answer. */
+const LINGER_MS = 1000
+
+/** The whole body. Rejects with 413 beyond `limit`, after dropping what its sender has still to say. */
 export const readBody = (incoming: IncomingMessage, limit: number): Promise<Buffer> =>
   new Promise((resolve, reject) => {
     const declared = Number(incoming.headers['content-length'] ?? 0)
     const chunks: Buffer[] = []
     let size = 0
-    let refused = false
+    let refusal: NodeJS.Timeout | undefined
     const refuse = () => {
-      refused = true
       chunks.length = 0
-      reject(tooLarge(limit))
+      refusal ??= setTimeout(() => reject(tooLarge(limit)), LINGER_MS)
     }
     incoming.on('data', (chunk: Buffer) => {
       size += chunk.length
-      if (refused) return
       if (size > limit) refuse()
-      else chunks.push(chunk)
+      else if (refusal === undefined) chunks.push(chunk)
     })
-    incoming.on('end', () =>
-      resolve(chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks)),
-    )
-    incoming.on('error', () => reject(new ApiError(400, 'The request body broke off.')))
-    incoming.on('close', () => reject(new ApiError(400, 'The request body broke off.')))
+    incoming.on('end', () => {
+      clearTimeout(refusal)
+      if (refusal !== undefined) reject(tooLarge(limit))
+      else resolve(chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks))
+    })
+    const broken = () => {
+      clearTimeout(refusal)
+      reject(new ApiError(400, 'The request body broke off.'))
+    }
+    incoming.on('error', broken)
+    incoming.on('close', broken)
     if (declared > limit) refuse()
   })
 

@@ -1,21 +1,41 @@
 // What the routes that generate have in common: ids, headers, waiting for the end.
 
 import { randomBytes } from 'node:crypto'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import type { z } from 'zod'
 import { ApiError, badRequest, errorBody, queueFull } from './errors.js'
-import { ignoredHeader } from './parse.js'
+import { ignoredHeader, parseBody, readJson } from './parse.js'
 import type { Run, RunHandler } from './run.js'
-import { addHeader, type Ctx, requireReady, type ServedModel, type Server } from './served.js'
+import {
+  addHeader,
+  type Ctx,
+  requireCapacity,
+  requireReady,
+  type ServedModel,
+  type Server,
+} from './served.js'
 import { type EventStream, openEventStream } from './sse.js'
 import type { Delta } from './types.js'
 
 export const answerId = (prefix: string): string => `${prefix}-${randomBytes(16).toString('hex')}`
 
-export const noteIgnored = (c: Ctx, ignored: readonly string[]): void => {
+/** The checked body. `queue`: refused before it is read while no such model has a place left. */
+export const readRequest = async <T extends z.ZodObject>(
+  c: Ctx,
+  server: Server,
+  schema: T,
+  queue?: 'chat' | 'reward',
+): Promise<z.output<T>> => {
+  requireReady(server)
+  if (queue !== undefined) requireCapacity(server, queue)
+  const json = await readJson(c.env.incoming, server.config.bodyLimit)
+  const { body, ignored } = parseBody(schema, json, server.config.strictParams)
   if (ignored.length > 0) addHeader(c, 'x-ignored-params', ignoredHeader(ignored))
+  return body
 }
 
 /** After the body is known: this model's own queue, a client that did not wait, a server that did not. */
-export const requirePlace = (c: Ctx, server: Server, model: ServedModel): void => {
+const requirePlace = (c: Ctx, server: Server, model: ServedModel): void => {
   requireReady(server)
   if (c.env.outgoing.destroyed) throw clientGone()
   if (!model.gate.full()) return
@@ -38,7 +58,7 @@ const deadline = (server: Server, expire: (error: ApiError) => void): (() => voi
 }
 
 /** Runs to the end, or until the client goes away. */
-export const runToEnd = <R extends Run>(
+const runToEnd = <R extends Run>(
   c: Ctx,
   server: Server,
   onDelta: RunHandler['onDelta'],
@@ -82,7 +102,7 @@ export type Chunks<R extends Run = Run> = {
 }
 
 /** Streams to the end. Resolves once the head is on its way; an error before that is a real status. */
-export const runAsStream = <R extends Run>(
+const runAsStream = <R extends Run>(
   c: Ctx,
   server: Server,
   chunks: Chunks<R>,
@@ -132,3 +152,34 @@ export const runAsStream = <R extends Run>(
       },
     })
   })
+
+/** A request that is ready to run, and how it is answered. */
+export type Generation<R extends Run> = {
+  readonly model: ServedModel
+  readonly stream: boolean
+  readonly n: number
+  /** Submits to the engine. */
+  readonly begin: (handler: RunHandler) => R
+  readonly chunks: () => Chunks<R>
+  /** For one object: takes the deltas, and in the end makes the answer of them. */
+  readonly whole: () => {
+    readonly onDelta: RunHandler['onDelta']
+    readonly answer: (run: R) => object
+  }
+}
+
+export const generate = async <R extends Run>(
+  c: Ctx,
+  server: Server,
+  generation: Generation<R>,
+): Promise<Response> => {
+  const { model, stream, n, begin } = generation
+  Object.assign(c.get('record'), { model: model.id, stream, n })
+  requirePlace(c, server, model)
+  if (!stream) {
+    const { onDelta, answer } = generation.whole()
+    return c.json(answer(await runToEnd(c, server, onDelta, begin)))
+  }
+  await runAsStream(c, server, generation.chunks(), begin)
+  return RESPONSE_ALREADY_SENT
+}

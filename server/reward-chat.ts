@@ -4,7 +4,14 @@
 import { badRequest } from './errors.js'
 import { answerId } from './respond.js'
 import type { ChatRequest } from './schema.js'
-import { encodeInputs, findRewardModel, goneSignal, scoreItems, scoreUsage } from './scoring.js'
+import {
+  chatModels,
+  encodeInputs,
+  findRewardModel,
+  goneSignal,
+  scoreItems,
+  scoreUsage,
+} from './scoring.js'
 import type { Ctx, Server } from './served.js'
 
 export const rewardAnswer = async (
@@ -14,6 +21,11 @@ export const rewardAnswer = async (
   arrival: number,
 ): Promise<Response> => {
   const model = findRewardModel(server, body.model)
+  if (body.messages.at(-1)?.role !== 'assistant')
+    throw badRequest(
+      `'${body.model}' is a reward model: it scores the last message, which must be the assistant's. ${chatModels(server)}`,
+      'messages',
+    )
   if (body.stream === true)
     throw badRequest(`'${body.model}' gives one reward: there is nothing to stream.`, 'stream')
   if ((body.n ?? 1) !== 1)

@@ -1,8 +1,7 @@
 // POST /v1/reward, and the same call in other servers' shapes: /pooling (vLLM), /classify (SGLang).
 
 import { badRequest } from './errors.js'
-import { parseBody, readJson } from './parse.js'
-import { answerId, noteIgnored } from './respond.js'
+import { answerId, readRequest } from './respond.js'
 import { ClassifyRequest, PoolingRequest, RewardRequest } from './reward-schema.js'
 import { planRewards, rewardData } from './rewards.js'
 import {
@@ -15,19 +14,7 @@ import {
   scoreItems,
   scoreUsage,
 } from './scoring.js'
-import { type Ctx, requireReady, type ServedModel, type Server } from './served.js'
-
-const read = async <T extends Parameters<typeof parseBody>[0]>(
-  c: Ctx,
-  server: Server,
-  schema: T,
-) => {
-  requireReady(server)
-  const json = await readJson(c.env.incoming, server.config.bodyLimit)
-  const { body, ignored } = parseBody(schema, json, server.config.strictParams)
-  noteIgnored(c, ignored)
-  return body
-}
+import type { Ctx, ServedModel, Server } from './served.js'
 
 type Common = {
   readonly priority?: number | undefined
@@ -55,7 +42,7 @@ export const rewardRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    const body = await read(c, server, RewardRequest)
+    const body = await readRequest(c, server, RewardRequest, 'reward')
     const model = findRewardModel(server, body.model)
     const items = await planRewards(model, body)
     const scored = await score(c, model, items, body, arrival)
@@ -76,7 +63,7 @@ export const poolingRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    const body = await read(c, server, PoolingRequest)
+    const body = await readRequest(c, server, PoolingRequest, 'reward')
     const model = findRewardModel(server, body.model)
     if ((body.messages === undefined) === (body.input === undefined))
       throw badRequest("Exactly one of 'messages' and 'input' is needed.", 'input')
@@ -110,7 +97,7 @@ export const classifyRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    const body = await read(c, server, ClassifyRequest)
+    const body = await readRequest(c, server, ClassifyRequest, 'reward')
     const able = server.models().filter(isReward)
     const only = able.length === 1 ? able[0]?.id : undefined
     const name = body.model ?? only

@@ -30,8 +30,14 @@ export const planRewards = async (
       `'pairwise' needs a scalar reward; '${model.id}' has several scores and no weights for them.`,
       'pairwise',
     )
-  const nested = body.inputs !== undefined
-  return encodeInputs(model, inputsOf(body), (i) => (nested ? `inputs.${i}.` : ''))
+  const inputs = inputsOf(body)
+  const path = (input: number) => (body.inputs === undefined ? '' : `inputs.${input}.`)
+  for (const [input, { responses }] of inputs.entries()) {
+    const empty = responses?.indexOf('') ?? -1
+    const at = `${path(input)}responses.${empty}`
+    if (empty >= 0) throw badRequest(`'${at}' is empty: there is nothing to score.`, at)
+  }
+  return encodeInputs(model, inputs, path)
 }
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x))

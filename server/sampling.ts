@@ -145,3 +145,12 @@ export const checkStreamOptions = (body: GenerationFields): void => {
   if (body.stream_options !== undefined && body.stream !== true)
     throw badRequest("'stream_options' is only allowed when 'stream' is true.", 'stream_options')
 }
+
+/** A request's place in the queue and in the prefix cache. */
+export const queueFields = (body: {
+  readonly priority?: number | undefined
+  readonly cache_salt?: string | undefined
+}) => ({
+  ...(body.priority !== undefined && { priority: body.priority }),
+  ...(body.cache_salt !== undefined && { cacheSalt: body.cache_salt }),
+})

@@ -42,6 +42,20 @@ export const findRewardModel = (server: Server, name: string, param = 'model'): 
   )
 }
 
+/** The reverse: a 400 that names the models that answer. */
+export const refuseReward = (server: Server, model: ServedModel, why: string): void => {
+  if (!isReward(model)) return
+  throw badRequest(`'${model.id}' is a reward model: ${why}. ${chatModels(server)}`, 'model')
+}
+
+/** Which models write answers, for messages. */
+export const chatModels = (server: Server): string => {
+  const able = server.models().filter((model) => !isReward(model))
+  return able.length === 0
+    ? 'This server serves no chat model.'
+    : `These write answers: ${able.map(({ id }) => `'${id}'`).join(', ')}.`
+}
+
 const EOT = '<|eot_id|>'
 
 /** Up to and with the <|eot_id|> that closes the last turn: where such a head was trained to be read. */
@@ -124,16 +138,17 @@ export const encodeInputs = async (
     for (const [response, messages] of list.entries()) {
       const param = `${path(input)}${one.responses ? `responses.${response}` : 'messages'}`
       const encode = async (): Promise<ScoreItem> => {
-        const ids = await encodeConversation(model, messages).catch((error: unknown) => {
-          throw error instanceof ApiError && path(input) !== ''
-            ? new ApiError(error.status, `${path(input)} ${error.message}`, {
-                param,
-                code: error.code,
-              })
-            : error
-        })
-        checkLength(model, ids, param)
-        return { ids, input, response }
+        try {
+          const ids = await encodeConversation(model, messages)
+          checkLength(model, ids, param)
+          return { ids, input, response }
+        } catch (error) {
+          if (!(error instanceof ApiError) || param === 'messages') throw error
+          throw new ApiError(error.status, `${param}: ${error.message}`, {
+            param,
+            code: error.code,
+          })
+        }
       }
       items.push(encode())
     }

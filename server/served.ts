@@ -108,8 +108,10 @@ export const findModel = (server: Server, name: string): ServedModel => {
 }
 
 /** Refused before the body is read: none of the models that could answer has a place left. */
-export const requireCapacity = (server: Server): void => {
-  const models = server.models().filter((model) => model.engine.info.rewardKind === 'none')
+export const requireCapacity = (server: Server, kind: 'chat' | 'reward'): void => {
+  const isKind = ({ engine }: ServedModel) =>
+    (engine.info.rewardKind === 'none') === (kind === 'chat')
+  const models = server.models().filter(isKind)
   if (models.length === 0 || models.some((model) => !model.gate.full())) return
   for (const model of models) model.metrics.rejected()
   throw queueFull(Math.min(...models.map((model) => model.gate.retryAfter())))

@@ -2,9 +2,8 @@
 
 import { badRequest } from './errors.js'
 import { tokenText } from './logprobs.js'
-import { parseBody, readJson } from './parse.js'
 import { encodeChat, encodeText, renderChat } from './prompt.js'
-import { noteIgnored } from './respond.js'
+import { readRequest } from './respond.js'
 import { ChatRequest, DetokenizeRequest, TokenizeRequest } from './schema.js'
 import { type Ctx, findModel, requireReady, type ServedModel, type Server } from './served.js'
 
@@ -13,18 +12,6 @@ const modelOf = (server: Server, name: string | undefined): ServedModel => {
   const [first] = server.models()
   if (name !== undefined || first === undefined) return findModel(server, name ?? '')
   return first
-}
-
-const readRequest = async <T extends Parameters<typeof parseBody>[0]>(
-  c: Ctx,
-  server: Server,
-  schema: T,
-) => {
-  requireReady(server)
-  const json = await readJson(c.env.incoming, server.config.bodyLimit)
-  const { body, ignored } = parseBody(schema, json, server.config.strictParams)
-  noteIgnored(c, ignored)
-  return body
 }
 
 export const tokenizeRoute = (server: Server) => async (c: Ctx) => {

@@ -113,6 +113,14 @@ describe('/v1/reward', () => {
       [{ messages: [user, assistant('')] }, 'messages', /empty/],
       [{ messages: [user, assistant('2')], responses: ['2'] }, 'messages', /before the answer/],
       [{ messages: [user], responses: [] }, 'responses', /at least 1/],
+      [{ messages: [user], responses: ['2', ''] }, 'responses.1', /empty/],
+      [{ messages: [user], responses: ['2', 3] }, 'responses.1', /expected a string/],
+      [{ responses: ['2'] }, 'messages', /Missing/],
+      [{ inputs: [{ messages: [user, assistant('2')] }], responses: ['2'] }, 'responses', /cannot/],
+      [{ inputs: [{ messages: [] }] }, 'inputs.0.messages', /at least 1/],
+      [{ inputs: [{ messages: [user], responses: [] }] }, 'inputs.0.responses', /at least 1/],
+      [{ inputs: [{ messages: [user, assistant('2')] }, null] }, 'inputs.1', /inputs\.1/],
+      [{ messages: [user, assistant('x'.repeat(600))] }, 'messages', /context length is 512/],
       [{ inputs: [] }, 'inputs', /at least 1/],
       [
         { inputs: [{ messages: [user, assistant('2')] }], messages: [user] },
@@ -132,7 +140,7 @@ describe('/v1/reward', () => {
           ],
         },
         'inputs.1.responses.1',
-        /maximum context length is 512/,
+        /^inputs\.1\.responses\.1: .*maximum context length is 512/,
       ],
     ]
     for (const [body, param, message] of cases) {
@@ -149,11 +157,38 @@ describe('/v1/reward', () => {
       await h.post('/v1/reward', { model: 'tiny-reasoner', messages: [user, assistant('2')] }),
     )
     assert.match(wrong.message, /'tiny-reward'/)
+    for (const [path, body] of [
+      ['/pooling', { messages: [user, assistant('2')] }],
+      ['/classify', { text: 'x' }],
+    ] as const)
+      assert.match(
+        (await errorOf(await h.post(path, { model: 'tiny-reasoner', ...body }))).message,
+        /'tiny-reward'/,
+      )
     const unknown = await errorOf(
       await h.post('/v1/reward', { model: 'gpt-9', messages: [user, assistant('2')] }),
       404,
     )
     assert.equal(unknown.code, 'model_not_found')
+  })
+
+  it('names the models that write answers when a reward model is asked for one', async () => {
+    for (const [path, body] of [
+      ['/v1/completions', { prompt: 'x' }],
+      ['/v1/chat/completions', { messages: [user] }],
+    ] as const)
+      assert.match(
+        (await errorOf(await h.post(path, { model: 'tiny-reward', ...body }))).message,
+        /is a reward model.*'tiny-reasoner'/,
+      )
+    for (const [more, param] of [
+      [{ stream: true }, 'stream'],
+      [{ n: 2 }, 'n'],
+      [{ reward: { model: 'tiny-reward' } }, 'model'],
+    ] as const) {
+      const body = { model: 'tiny-reward', messages: [user, assistant('2')], ...more }
+      assert.equal((await errorOf(await h.post('/v1/chat/completions', body))).param, param)
+    }
   })
 
   it('answers chat completions as NIM does', async () => {

@@ -1,0 +1,54 @@
+// What chunks of chats and of completions have in common. All that stays the same in a stream is
+// serialised once.
+
+import type { Run } from './run.js'
+import type { GenerationFields } from './schema.js'
+import type { ServedModel } from './served.js'
+import type { Delta } from './types.js'
+
+/** `,"a":1`: an object's members, to go on inside another. */
+export const members = (object: object): string => {
+  const text = JSON.stringify(object).slice(1, -1)
+  return text === '' ? '' : `,${text}`
+}
+
+export const finishReason = (delta: Delta | undefined) =>
+  delta?.finish === 'length' ? ('length' as const) : ('stop' as const)
+
+/** The stop string or id that ended a choice, where the caller asked for it. */
+export const stopReason = (delta: Delta | undefined, body: GenerationFields) => {
+  const stop = delta?.stopReason
+  const asked =
+    typeof stop === 'string' || (stop !== undefined && body.stop_token_ids?.includes(stop))
+  return asked ? { stop_reason: stop } : {}
+}
+
+type Framed = {
+  readonly id: string
+  readonly created: number
+  readonly body: GenerationFields
+  readonly model: ServedModel
+}
+
+export type Frame = {
+  /** One chunk; `choice` and `more` are JSON text. */
+  readonly chunk: (choice: string, run: Run, more: string) => string
+  /** The chunk with the usage, when asked for. */
+  readonly closing: (run: Run) => string
+}
+
+export const createFrame = (object: string, { id, created, body, model }: Framed): Frame => {
+  const showUsage = body.stream_options?.include_usage === true
+  const everyUsage = showUsage && body.stream_options?.continuous_usage_stats === true
+  const head =
+    `data: {"id":"${id}","object":"${object}","created":${created},` +
+    `"model":${JSON.stringify(body.model)},` +
+    `"system_fingerprint":${JSON.stringify(model.engine.info.fingerprint)},"choices":[`
+  const usage = (run: Run): string => `,"usage":${JSON.stringify(run.usage())}`
+  const noUsage = showUsage ? ',"usage":null' : ''
+  return {
+    chunk: (choice, run, more) =>
+      `${head}${choice}]${everyUsage ? usage(run) : noUsage}${more}}\n\n`,
+    closing: (run) => (showUsage ? `${head}]${usage(run)}}\n\n` : ''),
+  }
+}
