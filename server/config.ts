@@ -172,6 +172,7 @@ const explain = (issue: z.core.$ZodIssue, values: Values, sources: Sources): str
     case 'invalid_value':
       return `${name} can be ${issue.values.join(', ')}; ${found}`
     case 'too_small':
+      if (issue.origin === 'string') return `${name} must not be empty`
       return `${name} must be at least ${issue.minimum}; ${found}`
     case 'too_big':
       return `${name} must be at most ${issue.maximum}; ${found}`
@@ -217,7 +218,11 @@ export const readSettings = (
 /** Settings of one model: its own entry first, then the server's. */
 export type ModelSettings = Pick<
   Settings,
-  keyof typeof modelOptions | 'chat_template' | 'prefix_cache' | 'round_activations'
+  | keyof typeof modelOptions
+  | 'chat_template'
+  | 'prefix_cache'
+  | 'round_activations'
+  | 'fp8_activations'
 > & {
   readonly reward?: ModelEntry['reward']
   readonly model: string

@@ -48,15 +48,19 @@ const embeddedModels = (settings: Settings): readonly ModelSettings[] => {
   const list = [
     { name: 'tiny-reasoner', memory: 256 * MIB },
     { name: 'tiny-reward', memory: 64 * MIB },
-  ].map(({ name, memory }) => ({
+  ].map(({ name, memory }, i) => ({
     ...settings,
     model: packagePath(`models/tiny/${name}`),
-    names: [],
+    names: settings.served_model_name.slice(i, i + 1),
     kv_cache_memory: settings.kv_cache_memory ?? memory,
   }))
   const there = list.filter(({ model }) => existsSync(`${model}/config.json`))
   if (there.length === 0)
     throw new ConfigError('This package carries no models: name one with --model FOLDER.')
+  if (settings.served_model_name.length > list.length)
+    throw new ConfigError(
+      `--served-model-name: ${settings.served_model_name.length} names for the ${list.length} embedded models.`,
+    )
   return there
 }
 
@@ -67,15 +71,18 @@ const checkNames = (models: readonly ServedModel[]): void => {
     throw new ConfigError(`Two models are called '${twice}': give them --served-model-name.`)
 }
 
-const tlsOf = (settings: Settings) =>
-  settings.tls_cert === undefined || settings.tls_key === undefined
+const pem = (key: 'tls_cert' | 'tls_key', path: string): string => {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new ConfigError(`${key} ${path}: ${error instanceof Error ? error.message : error}`)
+  }
+}
+
+const tlsOf = ({ tls_cert: cert, tls_key: key }: Settings) =>
+  cert === undefined || key === undefined
     ? {}
-    : {
-        tls: {
-          cert: readFileSync(settings.tls_cert, 'utf8'),
-          key: readFileSync(settings.tls_key, 'utf8'),
-        },
-      }
+    : { tls: { cert: pem('tls_cert', cert), key: pem('tls_key', key) } }
 
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
 

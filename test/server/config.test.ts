@@ -136,6 +136,7 @@ describe('settings', () => {
     )
     assert.match(wrong({}, {}, file('{')), /not JSON/)
     assert.match(wrong({}, {}, '/nowhere.json'), /nowhere.json/)
+    assert.match(wrong({ api_key: [''] }, {}), /--api-key must not be empty/)
     assert.match(wrong({}, {}, file({ tls_cert: 'x' })), /go together/)
     assert.match(wrong({ model: ['a', 'b'], served_model_name: ['x'] }, {}), /1 names for 2 models/)
   })
