@@ -1,18 +1,10 @@
 import assert from 'node:assert/strict'
-import { createHash, randomBytes } from 'node:crypto'
-import { mkdtemp, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
+import { randomBytes } from 'node:crypto'
+import { readFile, readlink, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { createHub, type HubLimits, isRepoId } from '../../server/hub.js'
-
-const REPO = 'nvidia/Tiny-Model'
-const COMMIT = 'c0ffee'.padEnd(40, '0')
-const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
-const blobId = (bytes: Buffer): string =>
-  createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex')
+import { COMMIT, REPO, sha256, startRemote as startHub } from './remote-hub.js'
 
 const weights = randomBytes(300_000)
 const files: Record<string, Buffer> = {
@@ -28,96 +20,7 @@ const files: Record<string, Buffer> = {
   'pytorch_model.bin': Buffer.from('not wanted'),
   'original/consolidated.pth': Buffer.from('not wanted'),
 }
-const isLarge = (name: string): boolean => name.endsWith('.safetensors')
-
-/** What the server does to one request for a file. */
-type Trouble = (name: string, response: ServerResponse, body: Buffer, start: number) => boolean
-
-type Remote = {
-  readonly env: (more?: Record<string, string>) => NodeJS.ProcessEnv
-  readonly cache: string
-  readonly log: {
-    readonly method: string
-    readonly url: string
-    readonly range: string | undefined
-    readonly auth: string | undefined
-  }[]
-  readonly close: () => Promise<void>
-}
-
-/** A hub that behaves as badly as `trouble` says. */
-const startRemote = async (
-  options: {
-    readonly trouble?: Trouble
-    readonly listing?: boolean
-    readonly token?: string
-    readonly claim?: number
-  } = {},
-): Promise<Remote> => {
-  const log: Remote['log'] = []
-  const answer = (request: IncomingMessage, response: ServerResponse) => {
-    const { url = '', method = '', headers } = request
-    log.push({ method, url, range: headers.range, auth: headers.authorization })
-    if (options.token !== undefined && headers.authorization !== `Bearer ${options.token}`) {
-      response.writeHead(401).end()
-      return
-    }
-    if (url.startsWith(`/api/models/${REPO}/revision/main`)) {
-      const siblings = Object.entries(files).map(([rfilename, bytes]) =>
-        options.listing === false
-          ? { rfilename }
-          : {
-              rfilename,
-              size: options.claim ?? bytes.length,
-              blobId: blobId(bytes),
-              ...(isLarge(rfilename) && { lfs: { sha256: sha256(bytes), size: bytes.length } }),
-            },
-      )
-      response.end(JSON.stringify({ id: REPO, sha: COMMIT, siblings }))
-      return
-    }
-    const name = url.replace(`/${REPO}/resolve/${COMMIT}/`, '')
-    const body = files[name]
-    if (body === undefined) {
-      response.writeHead(404).end()
-      return
-    }
-    const etag = isLarge(name) ? sha256(body) : blobId(body)
-    response.setHeader('etag', isLarge(name) ? '"other"' : `"${etag}"`)
-    if (isLarge(name)) {
-      response.setHeader('x-linked-etag', `"${etag}"`)
-      response.setHeader('x-linked-size', String(body.length))
-    }
-    if (method === 'HEAD') {
-      response.setHeader('content-length', String(body.length))
-      response.end()
-      return
-    }
-    const start = Number(/^bytes=(\d+)-$/.exec(headers.range ?? '')?.[1] ?? 0)
-    if (options.trouble?.(name, response, body, start)) return
-    if (start > 0) {
-      response.writeHead(206, {
-        'content-range': `bytes ${start}-${body.length - 1}/${body.length}`,
-        'content-length': String(body.length - start),
-      })
-    }
-    response.end(body.subarray(start))
-  }
-  const server = createServer(answer)
-  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
-  const cache = await mkdtemp(join(tmpdir(), 'nemotron-hub-'))
-  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
-  return {
-    env: (more = {}) => ({ HF_ENDPOINT: endpoint, HF_HUB_CACHE: cache, HF_HOME: cache, ...more }),
-    cache,
-    log,
-    close: async () => {
-      server.closeAllConnections()
-      await new Promise((done) => server.close(done))
-      await rm(cache, { recursive: true })
-    },
-  }
-}
+const startRemote = (options?: Parameters<typeof startHub>[1]) => startHub(files, options)
 
 const quick: Partial<HubLimits> = { stallMs: 300, retryMs: 5, attempts: 4 }
 const WANTED = Object.keys(files).filter((name) => !name.includes('/') && !name.endsWith('.bin'))

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { get, request } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,6 +9,7 @@ import OpenAI from 'openai'
 import { packagePath } from '../../server/version.js'
 import { chatCheckpoint } from './chat-checkpoint.js'
 import { readAnswer, readEvents } from './harness.js'
+import { REPO, startRemote } from './remote-hub.js'
 
 const skip = existsSync(packagePath('build/Release/nemotron.node'))
   ? false
@@ -180,6 +181,51 @@ describe('serve', { skip }, () => {
     assert.ok(done)
     assert.equal(chunks.at(-1).error.code, 'draining')
     assert.equal(await exit, 0)
+  })
+
+  test('--model ID is downloaded when needed, and found again offline', async () => {
+    const folder = packagePath('test/golden/reward_row')
+    const files = Object.fromEntries(
+      readdirSync(folder).map((name) => [name, readFileSync(join(folder, name))]),
+    )
+    // A connection breaks once, in the middle of the weights.
+    let broken = 0
+    const hub = await startRemote(files, {
+      trouble: (name, response, body, start) => {
+        if (!name.endsWith('.safetensors') || broken++ > 0) return false
+        response.setHeader('content-length', String(body.length - start))
+        response.write(body.subarray(start, start + 1000))
+        setTimeout(() => response.destroy(), 20)
+        return true
+      },
+    })
+    const ask = async (env: NodeJS.ProcessEnv) => {
+      const { url, child, exit, out } = await serve(['--model', REPO], env)
+      const response = await fetch(`${url}/v1/completions`, {
+        method: 'POST',
+        body: JSON.stringify({ model: REPO, prompt: 'Hi', max_tokens: 8, temperature: 0 }),
+      })
+      const { choices } = await readAnswer(response)
+      const listed = await readAnswer(await fetch(`${url}/v1/models`))
+      assert.equal(listed.data[0].id, REPO)
+      child.kill('SIGTERM')
+      assert.equal(await exit, 0)
+      return { text: choices[0].text, out: out() }
+    }
+    const first = await ask(hub.env())
+    assert.match(first.out, /not in .*: downloading it from/)
+    assert.equal(broken, 2)
+    const asked = hub.log.length
+    const again = await ask(hub.env({ HF_HUB_OFFLINE: '1' }))
+    assert.equal(again.text, first.text)
+    assert.equal(hub.log.length, asked)
+    const missing = start(
+      ['--port', '0', '--model', 'nvidia/None'],
+      hub.env({ HF_HUB_OFFLINE: '1' }),
+    )
+    assert.notEqual(await missing.exit, 0)
+    assert.match(missing.out(), /nvidia\/None.*HF_HUB_OFFLINE/s)
+    await hub.close()
   })
 
   test('a folder without a model ends it, with what is missing', async () => {
