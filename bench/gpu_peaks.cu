@@ -21,6 +21,23 @@ __global__ void __launch_bounds__(512) read_kernel(const uint4* p, size_t n, uin
   if (sum == 0x12345678u) atomic_add(sink, sum);
 }
 
+// Sixteen bytes a thread and turn, from a counter's hash.
+__global__ void __launch_bounds__(512) fill_kernel(uint4* p, size_t n, bool fp8) {
+  pdl_wait();
+  for (size_t i = size_t(blockIdx.x) * 512 + threadIdx.x; i < n; i += size_t(gridDim.x) * 512) {
+    uint32_t words[4];
+    for (uint32_t j = 0; j < 4; ++j) {
+      uint32_t x = uint32_t(i) * 4 + j;
+      x = (x ^ (x >> 16)) * 0x7feb352du;
+      x = (x ^ (x >> 15)) * 0x846ca68bu;
+      x ^= x >> 16;
+      // Exponents below that of 1: signs and mantissas are random.
+      words[j] = fp8 ? (x & 0x87878787u) | 0x28282828u : (x & 0x807f807fu) | 0x3f003f00u;
+    }
+    store16(p + i, uint4{words[0], words[1], words[2], words[3]});
+  }
+}
+
 __global__ void empty_kernel() {
   pdl_launch_dependents();
   pdl_wait();
@@ -28,6 +45,15 @@ __global__ void empty_kernel() {
 
 }  // namespace
 
+void load_peaks(Queue& queue) {
+  load_kernel(queue, "read", read_kernel, 0);
+  load_kernel(queue, "fill", fill_kernel, 0);
+  load_kernel(queue, "empty", empty_kernel, 0);
+}
+void launch_fill(Queue& queue, void* p, size_t bytes, bool fp8) {
+  launch(queue, "fill", fill_kernel, unsigned(queue.multiprocessors * 4), 512, 0,
+         static_cast<uint4*>(p), bytes / 16, fp8);
+}
 void launch_read(Queue& queue, const void* p, size_t bytes, uint32_t* sink) {
   launch(queue, "read", read_kernel, unsigned(queue.multiprocessors * 4), 512, 0,
          static_cast<const uint4*>(p), bytes / 16, sink);

@@ -3,7 +3,8 @@
 
     bench/gpu_torch.py [--json FILE]
 
-Names equal those of gpu_bench where both measure the same thing. Has not been run on a GPU yet.
+Names equal those of gpu_bench where both measure the same thing. --json appends a line of JSON for every
+number as soon as it is known. Has not been run on a GPU yet.
 """
 import json
 import statistics
@@ -14,7 +15,13 @@ import torch
 import torch.nn.functional as F
 
 HIDDEN, LAYERS, Q, KV, DIM, INNER, VOCAB = 4096, 32, 32, 8, 128, 14336, 128256
-RESULTS = []
+FILE = open(sys.argv[sys.argv.index("--json") + 1], "a") if "--json" in sys.argv else None
+
+
+def line(**fields):
+    if FILE:
+        print(json.dumps(fields), file=FILE, flush=True)
+
 
 
 def measure(name, f, times=20, per=1, unit="us", value=None):
@@ -32,7 +39,7 @@ def measure(name, f, times=20, per=1, unit="us", value=None):
     us = statistics.median(taken)
     shown = value(us * 1e-6) if value else us
     print(f"{name:46} {us:12.1f} us  {shown:10.1f} {unit}", flush=True)
-    RESULTS.append({"name": name, "us": us, "value": shown, "unit": unit})
+    line(kind="measure", by="torch", name=name, us=us, value=shown, unit=unit)
 
 
 def products():
@@ -45,10 +52,10 @@ def products():
             a = torch.randn(m, k, device="cuda", dtype=torch.bfloat16)
             rate = (lambda s: n * k * 2 / s / 1e9) if m <= 64 else (lambda s: 2 * m * n * k / s / 1e12)
             unit = "GB/s" if m <= 64 else "TFLOP/s"
-            measure(f"gemm {n} x {k} BF16 M {m}", lambda: [F.linear(a, w) for w in copies], 10, len(copies), unit, rate)
+            measure(f"gemm {n}x{k} BF16 M {m}", lambda: [F.linear(a, w) for w in copies], 10, len(copies), unit, rate)
             if m % 16 == 0:
                 a8 = a.to(torch.float8_e4m3fn)
-                measure(f"gemm {n} x {k} FP8 M {m}",
+                measure(f"gemm {n}x{k} W8A8 M {m}",
                         lambda: [torch._scaled_mm(a8, w.t(), one, one, out_dtype=torch.bfloat16) for w in eights],
                         10, len(eights), unit, (lambda s: n * k / s / 1e9) if m <= 64 else rate)
 
@@ -117,21 +124,44 @@ def decode():
         del layers
 
 
+def generate():
+    """transformers' own loop with a static cache, random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=Q, num_key_value_heads=KV,
+                         head_dim=DIM, intermediate_size=INNER, vocab_size=VOCAB, max_position_embeddings=2048)
+    with torch.device("cuda"):
+        model = LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    ids = torch.randint(0, VOCAB, (1, 1024), device="cuda")
+
+    def run(n):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        model.generate(ids, min_new_tokens=n, max_new_tokens=n, do_sample=False, cache_implementation="static")
+        torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    with torch.inference_mode():
+        run(8)  # compiles
+        us = (run(72) - run(8)) / 64 * 1e6
+    print(f"transformers generate, batch 1: {1e6 / us:.1f} tok/s", flush=True)
+    line(kind="measure", by="transformers", name="8B BF16 decode batch 1 ctx 1K", us=us, value=1e6 / us, unit="tok/s")
+
+
 def main():
     if not torch.cuda.is_available():
         print("PyTorch sees no GPU")
         return 1
     print(torch.cuda.get_device_name(), torch.__version__)
-    for part in (products, attention, decode):
+    line(kind="note", text=f"PyTorch {torch.__version__}")
+    # The loop first: it is the peer to beat.
+    for part in (decode, products, attention, generate):
         try:
             part()
         except Exception as e:  # a peer that cannot run here is a line, not an end
-            print(f"{part.__name__}: {type(e).__name__}: {e}")
+            print(f"{part.__name__}: {type(e).__name__}: {e}", flush=True)
+            line(kind="note", text=f"PyTorch {part.__name__}: {type(e).__name__}")
         torch.cuda.empty_cache()
-    if "--json" in sys.argv:
-        with open(sys.argv[sys.argv.index("--json") + 1], "w") as f:
-            json.dump({"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "torch": torch.__version__,
-                       "device": torch.cuda.get_device_name(), "results": RESULTS}, f, indent=1)
     return 0
 
 

@@ -207,9 +207,9 @@ void launch_one(Queue& queue, const AttentionArgs& p) {
          unsigned(queue.multiprocessors * 2), kThreads, Shape<kDim, kFp8>::kBytes, p);
 }
 template <int kDim, bool kFp8>
-void allow_one(Queue& queue) {
-  allow_shared(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>,
-               Shape<kDim, kFp8>::kBytes);
+void load_one(Queue& queue) {
+  load_kernel(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>,
+              Shape<kDim, kFp8>::kBytes);
 }
 
 }  // namespace
@@ -224,11 +224,12 @@ void attention_merge(Queue& queue, const AttentionArgs& p, int grid_rows) {
          dim3(unsigned(grid_rows), unsigned(p.q_heads)), 128, 0, p);
 }
 
-void allow_attention_decode(Queue& queue) {
-  allow_one<64, false>(queue);
-  allow_one<64, true>(queue);
-  allow_one<128, false>(queue);
-  allow_one<128, true>(queue);
+void load_attention_decode(Queue& queue) {
+  load_kernel(queue, "attention_merge", attention_merge_kernel, 0);
+  load_one<64, false>(queue);
+  load_one<64, true>(queue);
+  load_one<128, false>(queue);
+  load_one<128, true>(queue);
 }
 
 }  // namespace nemotron::cuda

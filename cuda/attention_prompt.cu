@@ -160,9 +160,9 @@ void launch_one(Queue& queue, const AttentionArgs& p, int tiles) {
          dim3(unsigned(tiles), unsigned(p.kv.kv_heads)), kThreads, Shape<kDim, kFp8>::kBytes, p);
 }
 template <int kDim, bool kFp8>
-void allow_one(Queue& queue) {
-  allow_shared(queue, "attention_prompt", attention_prompt_kernel<kDim, kFp8>,
-               Shape<kDim, kFp8>::kBytes);
+void load_one(Queue& queue) {
+  load_kernel(queue, "attention_prompt", attention_prompt_kernel<kDim, kFp8>,
+              Shape<kDim, kFp8>::kBytes);
 }
 
 }  // namespace
@@ -178,11 +178,11 @@ void attention_prompt(Queue& queue, const AttentionArgs& p, int tiles) {
                   : launch_one<128, false>(queue, p, tiles);
 }
 
-void allow_attention_prompt(Queue& queue) {
-  allow_one<64, false>(queue);
-  allow_one<64, true>(queue);
-  allow_one<128, false>(queue);
-  allow_one<128, true>(queue);
+void load_attention_prompt(Queue& queue) {
+  load_one<64, false>(queue);
+  load_one<64, true>(queue);
+  load_one<128, false>(queue);
+  load_one<128, true>(queue);
 }
 
 }  // namespace nemotron::cuda

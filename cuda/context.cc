@@ -19,13 +19,16 @@ Status Context::open(int32_t index) {
       !check(cudaStreamCreateWithFlags(&queue_.stream, cudaStreamNonBlocking), "making a stream")) {
     return status_;
   }
+  index_ = index;
   queue_.multiprocessors = properties_.multiProcessorCount;
+  queue_.shared_limit = properties_.sharedMemPerBlockOptin;
   queue_.pdl = properties_.major >= 9;
   return {};
 }
 
 Context::~Context() {
   if (!queue_.stream) return;
+  cudaSetDevice(index_);
   cudaStreamSynchronize(queue_.stream);
   release_staging();
   for (void* p : memory_) cudaFree(p);
@@ -74,6 +77,16 @@ void Context::free(void* p) {
   if (!p || memory_.erase(p) == 0) return;
   cudaStreamSynchronize(queue_.stream);
   cudaFree(p);
+}
+
+Status Context::reserve(Block* block, size_t bytes) {
+  if (bytes <= block->bytes) return {};
+  free(block->data);
+  *block = Block{};
+  void* p = nullptr;
+  if (Status s = alloc(bytes, &p); !s) return s;
+  *block = {static_cast<uint8_t*>(p), bytes};
+  return {};
 }
 
 Status Context::alloc_pinned(size_t bytes, void** out) {

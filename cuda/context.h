@@ -13,6 +13,16 @@
 
 namespace nemotron::cuda {
 
+// Device memory that may have to grow.
+struct Block {
+  uint8_t* data = nullptr;
+  size_t bytes = 0;
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data);
+  }
+};
+
 class Context {
  public:
   Context() = default;
@@ -21,6 +31,9 @@ class Context {
   Context& operator=(const Context&) = delete;
 
   Status open(int32_t index);
+
+  // Makes this GPU the calling thread's: a thread starts with GPU 0.
+  void use() { check(cudaSetDevice(index_), "choosing the GPU"); }
 
   bool ok() const { return status_.ok(); }
   const Status& status() const { return status_; }
@@ -40,6 +53,8 @@ class Context {
   // A failure is not sticky: the caller may ask for less.
   Status alloc(size_t bytes, void** out, bool zeroed = true);
   void free(void* p);
+  // At least so many bytes; what was there is lost when it grows.
+  Status reserve(Block* block, size_t bytes);
   Status alloc_pinned(size_t bytes, void** out);
   void free_pinned(void* p) { cudaFreeHost(p); }
 
@@ -60,6 +75,7 @@ class Context {
   bool synchronize();
 
  private:
+  int32_t index_ = 0;
   gpu::Queue queue_;
   cudaDeviceProp properties_{};
   Status status_;

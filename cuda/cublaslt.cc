@@ -1,112 +1,52 @@
 #include "cuda/cublaslt.h"
 
-#include <dlfcn.h>
-
-#include <cstdlib>
-#include <memory>
-#include <type_traits>
-#include <vector>
+#include <algorithm>
+#include <string>
 
 namespace nemotron::cuda {
+
+using namespace lt;
+
 namespace {
-
-// cublasLt.h and library_types.h.
-using Handle = void*;
-using Desc = void*;
-using Layout = void*;
-using Preference = void*;
-constexpr int kCompute32F = 68;        // CUBLAS_COMPUTE_32F
-constexpr int kR32F = 0, kR16BF = 14;  // cudaDataType
-constexpr int kTransA = 3;             // CUBLASLT_MATMUL_DESC_TRANSA
-constexpr int32_t kOpT = 1;            // CUBLAS_OP_T
-constexpr int kMaxWorkspace = 1;       // CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
-constexpr int kReductionMask = 3;      // CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK
-
-struct Heuristic {  // cublasLtMatmulHeuristicResult_t
-  uint64_t algorithm[8];
-  size_t workspace;
-  int state;
-  float waves;
-  int reserved[4];
-};
 
 constexpr size_t kWorkspaceBytes = size_t(32) << 20;
 // The number of rows that algorithms are chosen for.
 constexpr int32_t kTypicalRows = 1024;
 
+// The largest power of two, up to sixteen, that the beginnings of all rows are multiples of.
+uint32_t row_alignment(int64_t stride, int64_t element) {
+  uint32_t alignment = 16;
+  while (stride * element % alignment != 0) alignment /= 2;
+  return alignment;
+}
+
 }  // namespace
 
-struct CublasLt::Functions {
-  size_t (*version)();
-  int (*create)(Handle*);
-  int (*destroy)(Handle);
-  int (*desc_create)(Desc*, int compute, int scale);
-  int (*desc_destroy)(Desc);
-  int (*desc_set)(Desc, int attribute, const void*, size_t);
-  int (*layout_create)(Layout*, int type, uint64_t rows, uint64_t cols, int64_t ld);
-  int (*layout_destroy)(Layout);
-  int (*preference_create)(Preference*);
-  int (*preference_destroy)(Preference);
-  int (*preference_set)(Preference, int attribute, const void*, size_t);
-  int (*heuristic)(Handle, Desc, Layout a, Layout b, Layout c, Layout d, Preference, int wanted,
-                   Heuristic*, int* found);
-  int (*matmul)(Handle, Desc, const void* alpha, const void* a, Layout, const void* b, Layout,
-                const void* beta, const void* c, Layout, void* d, Layout, const void* algorithm,
-                void* workspace, size_t bytes, cudaStream_t);
-};
-
 bool CublasLt::open(std::string* why) {
-  std::vector<std::string> names;
-  if (const char* file = std::getenv("NEMOTRON_CUBLASLT"); file && *file) {
-    names = {file};
-  } else {
-    std::vector<std::string> folders = {""};
-    for (const char* variable : {"CUDA_HOME", "CUDA_PATH"}) {
-      if (const char* home = std::getenv(variable); home && *home)
-        folders.push_back(std::string(home) + "/lib64/");
-    }
-    folders.push_back("/usr/local/cuda/lib64/");
-    for (const std::string& folder : folders) {
-      for (const char* name : {"libcublasLt.so.13", "libcublasLt.so.12"})
-        names.push_back(folder + name);
-    }
-  }
-  void* library = nullptr;
-  for (const std::string& name : names) {
-    library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library) break;
-    if (why->empty()) *why = dlerror();
-  }
-  if (!library) return false;
-
-  auto table = std::make_unique<Functions>();
-  const auto bind = [&](auto* function, const char* name) {
-    *function = reinterpret_cast<std::remove_pointer_t<decltype(function)>>(dlsym(library, name));
-    if (!*function && why->empty()) *why = std::string("cuBLASLt has no ") + name;
-    return *function != nullptr;
-  };
-  why->clear();
-  if (!bind(&table->version, "cublasLtGetVersion") || !bind(&table->create, "cublasLtCreate") ||
-      !bind(&table->destroy, "cublasLtDestroy") ||
-      !bind(&table->desc_create, "cublasLtMatmulDescCreate") ||
-      !bind(&table->desc_destroy, "cublasLtMatmulDescDestroy") ||
-      !bind(&table->desc_set, "cublasLtMatmulDescSetAttribute") ||
-      !bind(&table->layout_create, "cublasLtMatrixLayoutCreate") ||
-      !bind(&table->layout_destroy, "cublasLtMatrixLayoutDestroy") ||
-      !bind(&table->preference_create, "cublasLtMatmulPreferenceCreate") ||
-      !bind(&table->preference_destroy, "cublasLtMatmulPreferenceDestroy") ||
-      !bind(&table->preference_set, "cublasLtMatmulPreferenceSetAttribute") ||
-      !bind(&table->heuristic, "cublasLtMatmulAlgoGetHeuristic") ||
-      !bind(&table->matmul, "cublasLtMatmul")) {
+  Functions& f = functions_;
+  if (!library_.open("NEMOTRON_CUBLASLT", {"libcublasLt.so.13", "libcublasLt.so.12"}, why) ||
+      !library_.bind(&f.version, "cublasLtGetVersion", why) ||
+      !library_.bind(&f.create, "cublasLtCreate", why) ||
+      !library_.bind(&f.destroy, "cublasLtDestroy", why) ||
+      !library_.bind(&f.desc_create, "cublasLtMatmulDescCreate", why) ||
+      !library_.bind(&f.desc_destroy, "cublasLtMatmulDescDestroy", why) ||
+      !library_.bind(&f.desc_set, "cublasLtMatmulDescSetAttribute", why) ||
+      !library_.bind(&f.layout_create, "cublasLtMatrixLayoutCreate", why) ||
+      !library_.bind(&f.layout_destroy, "cublasLtMatrixLayoutDestroy", why) ||
+      !library_.bind(&f.preference_create, "cublasLtMatmulPreferenceCreate", why) ||
+      !library_.bind(&f.preference_destroy, "cublasLtMatmulPreferenceDestroy", why) ||
+      !library_.bind(&f.preference_set, "cublasLtMatmulPreferenceSetAttribute", why) ||
+      !library_.bind(&f.heuristic, "cublasLtMatmulAlgoGetHeuristic", why) ||
+      !library_.bind(&f.matmul, "cublasLtMatmul", why)) {
     return false;
   }
-  const size_t version = table->version();
+  const size_t version = f.version();
   // 12.x says 120xxx, 13.x 130xxx.
   if (version / 10000 != 12 && version / 10000 != 13) {
     *why = "cuBLASLt is version " + std::to_string(version) + ", 12 or 13 is served";
     return false;
   }
-  if (const int status = table->create(&handle_); status != 0) {
+  if (const int status = f.create(&handle_); status != 0) {
     handle_ = nullptr;
     *why = "cublasLtCreate fails with status " + std::to_string(status);
     return false;
@@ -116,83 +56,89 @@ bool CublasLt::open(std::string* why) {
     return false;
   }
   version_ = std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100);
-  functions_ = table.release();
   return true;
 }
 
 CublasLt::~CublasLt() {
-  if (functions_ && handle_) functions_->destroy(handle_);
-  delete functions_;
+  if (handle_) functions_.destroy(handle_);
 }
 
-bool CublasLt::check(int status, const char* doing) {
-  if (status == 0) return true;
-  context_->fail(
-      Status::internal(std::string(doing) + ": cuBLASLt status " + std::to_string(status)));
-  return false;
-}
-
-bool CublasLt::multiply(const uint16_t* a, int64_t a_stride, const uint16_t* w, int64_t w_stride,
-                        int32_t rows, int32_t weights, int32_t k, void* out, int64_t stride,
-                        bool f32, bool add) {
-  const Functions& f = *functions_;
-  // cuBLASLt thinks in columns: out^T [weights, rows] = w^T' a^T, w being [k, weights] there.
-  Desc desc = nullptr;
-  Layout lw = nullptr, la = nullptr, lo = nullptr;
-  const int type = f32 ? kR32F : kR16BF;
-  const auto layouts = [&](int32_t n) {
-    return check(f.layout_create(&lw, kR16BF, uint64_t(k), uint64_t(weights), w_stride),
-                 "describing weights") &&
-           check(f.layout_create(&la, kR16BF, uint64_t(k), uint64_t(n), a_stride),
-                 "describing activations") &&
-           check(f.layout_create(&lo, type, uint64_t(weights), uint64_t(n), stride),
-                 "describing a product");
-  };
-  const auto free_layouts = [&] {
-    for (Layout* l : {&lw, &la, &lo}) {
-      if (*l) f.layout_destroy(*l);
-      *l = nullptr;
-    }
-  };
-  bool good = check(f.desc_create(&desc, kCompute32F, kR32F), "describing a product") &&
-              check(f.desc_set(desc, kTransA, &kOpT, sizeof kOpT), "describing a product");
-  const auto key = std::make_tuple(weights, k, f32);
-  auto it = algorithms_.find(key);
-  if (good && it == algorithms_.end()) {
-    Preference preference = nullptr;
-    Heuristic result = {};
-    int found = 0;
-    // No split of K that would add up in an order of its own for other numbers of rows.
-    const uint32_t no_reduction = 0;
-    good =
-        layouts(kTypicalRows) && check(f.preference_create(&preference), "choosing an algorithm") &&
-        check(f.preference_set(preference, kMaxWorkspace, &kWorkspaceBytes, sizeof kWorkspaceBytes),
-              "choosing an algorithm") &&
-        check(f.preference_set(preference, kReductionMask, &no_reduction, sizeof no_reduction),
-              "choosing an algorithm") &&
-        check(f.heuristic(handle_, desc, lw, la, lo, lo, preference, 1, &result, &found),
-              "choosing an algorithm");
-    if (preference) f.preference_destroy(preference);
-    free_layouts();
-    if (good) {
-      Algorithm algorithm;
-      algorithm.found = found > 0;
-      for (int i = 0; i < 8; ++i) algorithm.data[i] = result.algorithm[i];
-      it = algorithms_.emplace(key, algorithm).first;
-    }
+// cuBLASLt thinks in columns: out^T [weights, rows] = w^T' a^T, w being [k, weights] there.
+class CublasLt::Description {
+ public:
+  Description(const Functions& f, const LtProduct& p, int32_t rows) : f_(f) {
+    const int in = p.fp8 ? kR8FE4M3 : kR16BF, result = p.f32 ? kR32F : kR16BF;
+    good_ = f.desc_create(&desc, kCompute32F, kR32F) == 0 &&
+            f.desc_set(desc, kTransA, &kOpT, sizeof kOpT) == 0 &&
+            f.layout_create(&w, in, uint64_t(p.k), uint64_t(p.weights), p.k) == 0 &&
+            f.layout_create(&a, in, uint64_t(p.k), uint64_t(rows), p.a_stride) == 0 &&
+            f.layout_create(&out, result, uint64_t(p.weights), uint64_t(rows), p.stride) == 0;
   }
-  if (good && !it->second.found) {
-    f.desc_destroy(desc);
+  ~Description() {
+    for (Layout l : {w, a, out}) {
+      if (l) f_.layout_destroy(l);
+    }
+    if (desc) f_.desc_destroy(desc);
+  }
+  Description(const Description&) = delete;
+  Description& operator=(const Description&) = delete;
+  bool good() const { return good_; }
+
+  Desc desc = nullptr;
+  Layout w = nullptr, a = nullptr, out = nullptr;
+
+ private:
+  const Functions& f_;
+  bool good_ = false;
+};
+
+CublasLt::Choice* CublasLt::choose(const LtProduct& p) {
+  const Key key{p.weights, p.k, p.stride, p.fp8, p.f32};
+  if (const auto it = choices_.find(key); it != choices_.end()) return &it->second;
+  const Functions& f = functions_;
+  const Description d(f, p, kTypicalRows);
+  Preference preference = nullptr;
+  Heuristic result = {};
+  int found = 0;
+  const auto prefer = [&](int attribute, const auto& value) {
+    return f.preference_set(preference, attribute, &value, sizeof value) == 0;
+  };
+  // Pointers are rows of larger buffers: what the library may assume of them is less than its
+  // default of 256 bytes.
+  const uint32_t in = row_alignment(p.a_stride, p.fp8 ? 1 : 2),
+                 weights = row_alignment(p.k, p.fp8 ? 1 : 2),
+                 out = row_alignment(p.stride, p.f32 ? 4 : 2);
+  // No split of K that would add up in an order of its own for other numbers of rows.
+  const bool asked =
+      d.good() && f.preference_create(&preference) == 0 && prefer(kMaxWorkspace, kWorkspaceBytes) &&
+      prefer(kReductionMask, kNoReduction) && prefer(kAlignmentA, weights) &&
+      prefer(kAlignmentB, in) && prefer(kAlignmentC, out) && prefer(kAlignmentD, out) &&
+      f.heuristic(handle_, d.desc, d.w, d.a, d.out, d.out, preference, 1, &result, &found) == 0;
+  if (preference) f.preference_destroy(preference);
+  Choice choice;
+  choice.algorithm = result.algorithm;
+  choice.found = asked && found > 0 && result.state == 0 && result.workspace <= kWorkspaceBytes;
+  return &choices_.emplace(key, choice).first->second;
+}
+
+bool CublasLt::has(const LtProduct& p) { return choose(p)->found; }
+
+bool CublasLt::multiply(const LtProduct& p) {
+  Choice* choice = choose(p);
+  if (!choice->found || !context_->ok()) return false;
+  const Description d(functions_, p, p.rows);
+  const float one = 1, beta = p.add ? 1.0f : 0.0f;
+  const int status = d.good() ? functions_.matmul(handle_, d.desc, &one, p.w, d.w, p.a, d.a, &beta,
+                                                  p.out, d.out, p.out, d.out, &choice->algorithm,
+                                                  workspace_, kWorkspaceBytes, context_->stream())
+                              : kInvalidValue;
+  if (status == 0) return true;
+  if (status == kInvalidValue || status == kNotSupported) {
+    choice->found = false;  // nothing was launched: own kernels from now on
     return false;
   }
-  const float one = 1, beta = add ? 1.0f : 0.0f;
-  good = good && layouts(rows) &&
-         check(f.matmul(handle_, desc, &one, w, lw, a, la, &beta, out, lo, out, lo, it->second.data,
-                        workspace_, kWorkspaceBytes, context_->stream()),
-               "multiplying");
-  free_layouts();
-  if (desc) f.desc_destroy(desc);
-  return good;
+  context_->fail(Status::internal("multiplying: cuBLASLt status " + std::to_string(status)));
+  return false;
 }
 
 }  // namespace nemotron::cuda

@@ -1,11 +1,8 @@
-// cuBLASLt by way of a table of functions: found at run time, never linked, so that the backend
-// builds and runs without it. Only what one kind of product needs, declared here: the values are
-// NVIDIA's stable ABI.
+// cuBLASLt by way of a table of functions: found at run time, never linked. One kind of product:
+// prompt rows times a weight.
 //
 // Owned by Products; used by the device's thread.
 #pragma once
-
-#include <cuda_runtime.h>
 
 #include <cstdint>
 #include <map>
@@ -13,9 +10,23 @@
 #include <tuple>
 
 #include "cuda/context.h"
-#include "cuda/kernels.h"
+#include "cuda/cublaslt_abi.h"
+#include "cuda/library.h"
 
 namespace nemotron::cuda {
+
+// out [rows, weights] (f32 or bf16, `stride` elements a row) = a w^T, or += where `add` (f32 only).
+// a [rows, k] and w [weights, k], row-major, are both BF16 or both E4M3.
+struct LtProduct {
+  bool fp8 = false;
+  const void* a = nullptr;
+  int64_t a_stride = 0;  // elements
+  const void* w = nullptr;
+  int32_t rows = 0, weights = 0, k = 0;  // rows of w lie together
+  void* out = nullptr;
+  int64_t stride = 0;
+  bool f32 = false, add = false;
+};
 
 class CublasLt {
  public:
@@ -24,35 +35,34 @@ class CublasLt {
   CublasLt(const CublasLt&) = delete;
   CublasLt& operator=(const CublasLt&) = delete;
 
-  // False, and *why, when the library cannot be used here. Looks at $NEMOTRON_CUBLASLT (a file),
-  // then asks the loader for libcublasLt.so.13 and .12, then looks in $CUDA_HOME and the usual
-  // toolkit folder.
+  // False, and *why, when the library cannot be used here. $NEMOTRON_CUBLASLT names a file.
   bool open(std::string* why);
   const std::string& version() const { return version_; }
 
-  // out [rows, weights] (f32 or bf16, `stride` elements a row) = a w^T, or += where `add` (f32
-  // only). a [rows, k] and w [weights, k] are BF16, row-major. One algorithm a (weights, k, kind):
-  // chosen for the first product of a shape with a fixed number of rows, then used for every number
-  // of rows, so that a row's result does not depend on the others. False: cuBLASLt has none for
-  // this shape (or the context failed).
-  bool multiply(const uint16_t* a, int64_t a_stride, const uint16_t* w, int64_t w_stride,
-                int32_t rows, int32_t weights, int32_t k, void* out, int64_t stride, bool f32,
-                bool add);
+  // Whether there is an algorithm for products of this kind (pointers and rows are not looked at).
+  // One a (weights, k, types): chosen for a fixed number of rows, once, then used for every number
+  // of rows, so that a row's result does not depend on the others.
+  bool has(const LtProduct& p);
+  // False: no algorithm, or the context failed.
+  bool multiply(const LtProduct& p);
 
  private:
-  struct Functions;
-  struct Algorithm {
-    uint64_t data[8];
+  struct Choice {
+    lt::Algorithm algorithm;
     bool found = false;
   };
-  bool check(int status, const char* doing);
+  using Key = std::tuple<int32_t, int32_t, int64_t, bool, bool>;
+  class Description;
+
+  Choice* choose(const LtProduct& p);
 
   Context* context_;
-  Functions* functions_ = nullptr;
-  void* handle_ = nullptr;
+  Library library_;
+  lt::Functions functions_{};
+  lt::Handle handle_ = nullptr;
   void* workspace_ = nullptr;
   std::string version_;
-  std::map<std::tuple<int32_t, int32_t, bool>, Algorithm> algorithms_;
+  std::map<Key, Choice> choices_;
 };
 
 }  // namespace nemotron::cuda

@@ -159,9 +159,10 @@ __global__ void __launch_bounds__(kThreads) rope_store_kernel(RopeStore p) {
   const int dim = p.kv.head_dim, half = dim / 2, heads = p.q_heads + 2 * p.kv.kv_heads;
   const RowInfo info = step_array<RowInfo>(p.step, p.step->row_info)[row];
   const uint16_t* in = p.qkv + int64_t(blockIdx.x) * p.stride;
+  const float by = p.row_scale ? p.row_scale[blockIdx.x] : 1.0f;
   for (int u = int(threadIdx.x); u < heads * half; u += kThreads) {
     const int head = u / half, i = u % half, column = head * dim + i;
-    float lo = from_bf16(in[column]), hi = from_bf16(in[column + half]);
+    float lo = from_bf16(in[column]) * by, hi = from_bf16(in[column + half]) * by;
     if (p.scale) {
       lo *= p.scale[column];
       hi *= p.scale[column + half];
@@ -171,15 +172,16 @@ __global__ void __launch_bounds__(kThreads) rope_store_kernel(RopeStore p) {
 }
 
 __global__ void __launch_bounds__(kThreads)
-    silu_mul_kernel(const uint16_t* gate_up, int64_t stride, const float* scale, int inner,
-                    uint16_t* h) {
+    silu_mul_kernel(const uint16_t* gate_up, int64_t stride, const float* scale,
+                    const float* row_scale, int inner, uint16_t* h) {
   pdl_launch_dependents();
   pdl_wait();
   const int64_t row = int64_t(blockIdx.y);
   const int i = int(blockIdx.x) * kThreads + int(threadIdx.x);
   if (i >= inner) return;
-  float gate = from_bf16(gate_up[row * stride + i]),
-        up = from_bf16(gate_up[row * stride + inner + i]);
+  const float by = row_scale ? row_scale[row] : 1.0f;
+  float gate = from_bf16(gate_up[row * stride + i]) * by,
+        up = from_bf16(gate_up[row * stride + inner + i]) * by;
   if (scale) {
     gate *= scale[i];
     up *= scale[inner + i];
@@ -188,13 +190,14 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    scale_rows_kernel(const float* y, const float* scale, int cols, bool add, float* x) {
+    scale_rows_kernel(const float* y, const float* scale, const float* row_scale, int cols,
+                      bool add, float* x) {
   pdl_launch_dependents();
   pdl_wait();
   const int i = int(blockIdx.x) * kThreads + int(threadIdx.x);
   if (i >= cols) return;
   const int64_t at = int64_t(blockIdx.y) * cols + i;
-  const float v = y[at] * scale[i];
+  const float v = y[at] * (row_scale ? row_scale[blockIdx.y] : 1.0f) * (scale ? scale[i] : 1.0f);
   x[at] = add ? x[at] + v : v;
 }
 
@@ -212,6 +215,37 @@ __global__ void __launch_bounds__(kThreads) widen_kernel(Matrix w, uint16_t* out
                     e4m3_odd_to_bf16(v.y)});
   store16(to + 8, uint4{e4m3_even_to_bf16(v.z), e4m3_odd_to_bf16(v.z), e4m3_even_to_bf16(v.w),
                         e4m3_odd_to_bf16(v.w)});
+}
+
+// Reads rows * k bf16 (twice, the second time from cache), writes half as many bytes.
+__global__ void __launch_bounds__(kThreads)
+    round_rows_kernel(const uint16_t* a, int64_t a_stride, int k, uint8_t* out, float* row_scale) {
+  pdl_launch_dependents();
+  pdl_wait();
+  Shared smem;
+  float* scratch = smem.take<float>(32);
+  const uint16_t* in = a + int64_t(blockIdx.x) * a_stride;
+  float most = 0;
+  for (int i = int(threadIdx.x) * 8; i < k; i += kThreads * 8) {
+    const uint4 v = load16(in + i);
+    const uint32_t pairs[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      most = fmaxf(most, fmaxf(fabsf(bf16_lo(pairs[j])), fabsf(bf16_hi(pairs[j]))));
+    }
+  }
+  most = block_max(most, scratch);
+  const float scale = most > 0 ? most / 448.0f : 1.0f;
+  if (threadIdx.x == 0) row_scale[blockIdx.x] = scale;
+  const auto four = [&](uint32_t lo, uint32_t hi) {  // columns 0 2 1 3
+    return uint32_t(to_e4m3(bf16_lo(lo) / scale)) | uint32_t(to_e4m3(bf16_lo(hi) / scale)) << 8 |
+           uint32_t(to_e4m3(bf16_hi(lo) / scale)) << 16 |
+           uint32_t(to_e4m3(bf16_hi(hi) / scale)) << 24;
+  };
+  for (int i = int(threadIdx.x) * 8; i < k; i += kThreads * 8) {
+    const uint4 v = load16(in + i);
+    store8(out + int64_t(blockIdx.x) * k + i, uint2{four(v.x, v.y), four(v.z, v.w)});
+  }
 }
 
 constexpr size_t kReduceBytes = 32 * sizeof(float);
@@ -244,15 +278,15 @@ void pad_rows(Queue& queue, int rows, const uint16_t* a, int cols, uint16_t* out
 void rope_store(Queue& queue, const RopeStore& p) {
   launch(queue, "rope_store", rope_store_kernel, unsigned(p.rows), kThreads, 0, p);
 }
-void silu_mul(Queue& queue, const uint16_t* gate_up, int64_t stride, const float* scale, int rows,
-              int inner, uint16_t* h) {
+void silu_mul(Queue& queue, const uint16_t* gate_up, int64_t stride, const float* scale,
+              const float* row_scale, int rows, int inner, uint16_t* h) {
   launch(queue, "silu_mul", silu_mul_kernel, dim3(blocks(inner, kThreads), unsigned(rows)),
-         kThreads, 0, gate_up, stride, scale, inner, h);
+         kThreads, 0, gate_up, stride, scale, row_scale, inner, h);
 }
-void scale_rows(Queue& queue, const float* y, const float* scale, int rows, int cols, bool add,
-                float* x) {
+void scale_rows(Queue& queue, const float* y, const float* scale, const float* row_scale, int rows,
+                int cols, bool add, float* x) {
   launch(queue, "scale_rows", scale_rows_kernel, dim3(blocks(cols, kThreads), unsigned(rows)),
-         kThreads, 0, y, scale, cols, add, x);
+         kThreads, 0, y, scale, row_scale, cols, add, x);
 }
 void widen(Queue& queue, const Matrix& w, uint16_t* out) {
   // Rows go along y in pieces of 32768: a grid's y is limited.
@@ -263,6 +297,24 @@ void widen(Queue& queue, const Matrix& w, uint16_t* out) {
     launch(queue, "widen", widen_kernel, dim3(blocks(w.k / 16, kThreads), unsigned(piece.rows)),
            kThreads, 0, piece, out + int64_t(row) * w.k);
   }
+}
+
+void round_rows(Queue& queue, const uint16_t* a, int64_t a_stride, int rows, int k, uint8_t* out,
+                float* row_scale) {
+  launch(queue, "round_rows", round_rows_kernel, unsigned(rows), kThreads, kReduceBytes, a,
+         a_stride, k, out, row_scale);
+}
+void load_elementwise(Queue& queue) {
+  load_kernel(queue, "pack_rows", pack_rows_kernel, kReduceBytes);
+  load_kernel(queue, "rope_angles", rope_angles_kernel, 0);
+  load_kernel(queue, "embed", embed_kernel, 0);
+  load_kernel(queue, "rms_norm", rms_norm_kernel, kReduceBytes);
+  load_kernel(queue, "pad_rows", pad_rows_kernel, 0);
+  load_kernel(queue, "rope_store", rope_store_kernel, 0);
+  load_kernel(queue, "silu_mul", silu_mul_kernel, 0);
+  load_kernel(queue, "scale_rows", scale_rows_kernel, 0);
+  load_kernel(queue, "round_rows", round_rows_kernel, kReduceBytes);
+  load_kernel(queue, "widen", widen_kernel, 0);
 }
 
 }  // namespace nemotron::cuda

@@ -243,7 +243,7 @@ __global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Out
 // Shared memory of a block: two blocks fit a multiprocessor of every architecture from sm_80 on at
 // the small size (sm_86 and sm_89: one); the large one needs sm_80 or sm_90.
 constexpr int kSmall = 96 << 10, kLarge = 192 << 10;
-bool large_allowed = false;
+bool large_fits(const Queue& queue) { return queue.shared_limit >= size_t(kLarge); }
 
 template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
 void launch_one(Queue& queue, const DecodeGemm& p, const Output& out) {
@@ -262,7 +262,7 @@ void launch_for(Queue& queue, const DecodeGemm& p, const Output& out) {
   if (p.grid_rows <= 8) return launch_one<kFp8, kFewest, 1, kSmall, kPaired>(queue, p, out);
   if (p.grid_rows <= 16) return launch_one<kFp8, kFewest, 2, kSmall, kPaired>(queue, p, out);
   if (p.grid_rows <= 32) return launch_one<kFp8, 2, 4, kSmall, kPaired>(queue, p, out);
-  if (large_allowed) return launch_one<kFp8, 4, 8, kLarge, kPaired>(queue, p, out);
+  if (large_fits(queue)) return launch_one<kFp8, 4, 8, kLarge, kPaired>(queue, p, out);
   return launch_one<kFp8, 2, 8, kSmall, kPaired>(queue, p, out);
 }
 
@@ -274,30 +274,29 @@ void launch_any(Queue& queue, const DecodeGemm& p, const Output& out) {
 }
 
 template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
-void allow_one(Queue& queue) {
-  allow_shared(queue, "gemm_decode",
-               gemm_decode_kernel<kFp8, kRowTiles, kTokenTiles, kShared, kPaired>,
-               Shape<kFp8, kRowTiles, kTokenTiles, kShared>::kBytes);
+void load_one(Queue& queue) {
+  load_kernel(queue, "gemm_decode",
+              gemm_decode_kernel<kFp8, kRowTiles, kTokenTiles, kShared, kPaired>,
+              Shape<kFp8, kRowTiles, kTokenTiles, kShared>::kBytes);
 }
 
 template <bool kFp8, bool kPaired>
-void allow(Queue& queue) {
+void load_all(Queue& queue) {
   constexpr int kFewest = kPaired ? 2 : 1;
-  allow_one<kFp8, kFewest, 1, kSmall, kPaired>(queue);
-  allow_one<kFp8, kFewest, 2, kSmall, kPaired>(queue);
-  allow_one<kFp8, 2, 4, kSmall, kPaired>(queue);
-  allow_one<kFp8, 2, 8, kSmall, kPaired>(queue);
-  if (large_allowed) allow_one<kFp8, 4, 8, kLarge, kPaired>(queue);
+  load_one<kFp8, kFewest, 1, kSmall, kPaired>(queue);
+  load_one<kFp8, kFewest, 2, kSmall, kPaired>(queue);
+  load_one<kFp8, 2, 4, kSmall, kPaired>(queue);
+  load_one<kFp8, 2, 8, kSmall, kPaired>(queue);
+  if (large_fits(queue)) load_one<kFp8, 4, 8, kLarge, kPaired>(queue);
 }
 
 }  // namespace
 
-void allow_gemm_decode(Queue& queue, size_t shared_limit) {
-  large_allowed = shared_limit >= size_t(kLarge);
-  allow<false, false>(queue);
-  allow<false, true>(queue);
-  allow<true, false>(queue);
-  allow<true, true>(queue);
+void load_gemm_decode(Queue& queue) {
+  load_all<false, false>(queue);
+  load_all<false, true>(queue);
+  load_all<true, false>(queue);
+  load_all<true, true>(queue);
 }
 
 void gemm_decode_store(Queue& queue, const DecodeGemm& p, float* out, int64_t out_stride) {

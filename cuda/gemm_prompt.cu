@@ -167,9 +167,9 @@ void gemm_prompt_store(Queue& queue, const PromptGemm& p, float* out, int64_t ou
 void gemm_prompt_add(Queue& queue, const PromptGemm& p, float* x, int64_t x_stride) {
   launch_any(queue, p, Result::add, x, x_stride);
 }
-void allow_gemm_prompt(Queue& queue) {
-  allow_shared(queue, "gemm_prompt", gemm_prompt_kernel<false>, Shape<false>::kBytes);
-  allow_shared(queue, "gemm_prompt", gemm_prompt_kernel<true>, Shape<true>::kBytes);
+void load_gemm_prompt(Queue& queue) {
+  load_kernel(queue, "gemm_prompt", gemm_prompt_kernel<false>, Shape<false>::kBytes);
+  load_kernel(queue, "gemm_prompt", gemm_prompt_kernel<true>, Shape<true>::kBytes);
 }
 
 }  // namespace nemotron::cuda

@@ -1,5 +1,6 @@
-// What the device (cuda_device.cc) may launch. Each function enqueues one kernel on the queue's
-// stream; errors collect in the queue. Defined in the .cu files; no CUDA syntax here.
+// What the device may launch. Each function enqueues one kernel on the queue's stream; errors
+// collect in the queue. Each load_...() makes the kernels of a file ready, once per device and
+// before the first launch. Defined in the .cu files; no CUDA syntax here.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,9 @@ inline constexpr int kKBlock = 64;
 constexpr int32_t padded_k(int64_t cols) {
   return int32_t((cols + kKBlock - 1) / kKBlock * kKBlock);
 }
+
+// Elements of a row of what Products::bf16 makes: rows that begin on sixteen bytes.
+inline int64_t unscaled_stride(const Matrix& w) { return (int64_t(w.rows) + 7) / 8 * 8; }
 
 // One layer of the KV cache: K and V, each [blocks, kv_heads, block_size, head_dim]. FP8 keys have
 // their middle columns swapped like FP8 weights; values do not.
@@ -82,7 +86,8 @@ struct RopeStore {
   const StepHeader* step = nullptr;
   const uint16_t* qkv = nullptr;
   int64_t stride = 0;
-  const float* scale = nullptr;  // of the matrix that qkv came from
+  const float* scale = nullptr;      // of the matrix that qkv came from
+  const float* row_scale = nullptr;  // [rows] of the activations; null: all 1
   const float2* angles = nullptr;
   uint16_t* q = nullptr;
   KvLayer kv;
@@ -90,16 +95,23 @@ struct RopeStore {
 };
 void rope_store(Queue& queue, const RopeStore& p);
 
+// Here and below: scale [cols] of the weights, row_scale [rows] of the activations; null: all 1.
 // h [rows, inner] = silu(gate * scale) * (up * scale); gate_up [rows, stride] bf16 (gate, then up)
-void silu_mul(Queue& queue, const uint16_t* gate_up, int64_t stride, const float* scale, int rows,
-              int inner, uint16_t* h);
+void silu_mul(Queue& queue, const uint16_t* gate_up, int64_t stride, const float* scale,
+              const float* row_scale, int rows, int inner, uint16_t* h);
 
 // x [rows, cols] (+)= y * scale
-void scale_rows(Queue& queue, const float* y, const float* scale, int rows, int cols, bool add,
-                float* x);
+void scale_rows(Queue& queue, const float* y, const float* scale, const float* row_scale, int rows,
+                int cols, bool add, float* x);
+
+// out [rows, k] E4M3 (middle columns swapped as in FP8 weights) = a [rows, a_stride] bf16 over the
+// row's scale, which makes the largest 448
+void round_rows(Queue& queue, const uint16_t* a, int64_t a_stride, int rows, int k, uint8_t* out,
+                float* row_scale);
 
 // out [rows, k] bf16 = the FP8 matrix, its scale left out
 void widen(Queue& queue, const Matrix& w, uint16_t* out);
+void load_elementwise(Queue& queue);
 
 // --- gemm_decode.cu
 // ----------------------------------------------------------------------------------
@@ -117,7 +129,7 @@ void gemm_decode_add(Queue& queue, const DecodeGemm& p, float* x, int64_t x_stri
 void gemm_decode_silu(Queue& queue, const DecodeGemm& p, uint16_t* h, int64_t h_stride);
 // rows 0.. of the step; qkv, stride and rows of RopeStore are unused
 void gemm_decode_rope(Queue& queue, const DecodeGemm& p, const RopeStore& rope);
-void allow_gemm_decode(Queue& queue, size_t shared_limit);  // once per device
+void load_gemm_decode(Queue& queue);
 
 // --- gemm_prompt.cu
 // ----------------------------------------------------------------------------------
@@ -132,7 +144,7 @@ void gemm_prompt_bf16(Queue& queue, const PromptGemm& p, uint16_t* out,
                       int64_t out_stride);  // not scaled
 void gemm_prompt_store(Queue& queue, const PromptGemm& p, float* out, int64_t out_stride);
 void gemm_prompt_add(Queue& queue, const PromptGemm& p, float* x, int64_t x_stride);
-void allow_gemm_prompt(Queue& queue);
+void load_gemm_prompt(Queue& queue);
 
 // --- attention_decode.cu, attention_prompt.cu
 // ----------------------------------------------------------
@@ -153,8 +165,8 @@ struct AttentionArgs {
 void attention_decode(Queue& queue, const AttentionArgs& p);
 void attention_merge(Queue& queue, const AttentionArgs& p, int grid_rows);
 void attention_prompt(Queue& queue, const AttentionArgs& p, int tiles);
-void allow_attention_decode(Queue& queue);
-void allow_attention_prompt(Queue& queue);
+void load_attention_decode(Queue& queue);
+void load_attention_prompt(Queue& queue);
 int prompt_tile_tokens(int q_heads, int kv_heads);  // tokens of one span that a PromptTile may have
 
 // --- sample.cu
@@ -164,6 +176,7 @@ int prompt_tile_tokens(int q_heads, int kv_heads);  // tokens of one span that a
 // most grid_rows.
 void sample(Queue& queue, uint8_t* step, int first, int grid_rows, float* logits, int vocab,
             int32_t* slots, SampleOutput* out);
+void load_sample(Queue& queue);
 
 // Where column k of a row lies in FP8 storage.
 NEMOTRON_HD constexpr int64_t fp8_place(int64_t k) {

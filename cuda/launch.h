@@ -37,12 +37,21 @@ void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 
   }
 }
 
-// Lets a kernel have more than 48 KiB of shared memory; once per kernel and device, before its
-// first use.
+// Makes a kernel ready, once per device and before its first use. The driver loads kernels at their
+// first launch, which must not happen while a stream is captured; more than 48 KiB of shared memory
+// have to be asked for; and all kernels ask for the same division of a multiprocessor's memory,
+// since those that differ cannot run side by side.
 template <class Kernel>
-void allow_shared(Queue& queue, const char* name, Kernel* kernel, size_t bytes) {
-  const cudaError_t e =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
+void load_kernel(Queue& queue, const char* name, Kernel* kernel, size_t shared) {
+  cudaFuncAttributes attributes;
+  cudaError_t e = cudaFuncGetAttributes(&attributes, kernel);
+  if (e == cudaSuccess) {
+    e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared);
+  }
+  if (e == cudaSuccess && shared > (size_t(48) << 10)) {
+    e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+  }
   if (e != cudaSuccess && queue.error == cudaSuccess) {
     queue.error = e;
     queue.failed = name;

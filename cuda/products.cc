@@ -2,67 +2,155 @@
 
 #include <algorithm>
 
+#include "cuda/workspace.h"
+
 namespace nemotron::cuda {
 namespace {
 
-constexpr int32_t kSlice = 1024;  // rows of a product that waits to be scaled
-size_t widened_bytes(const Matrix& w) {
-  return (size_t(w.rows) * size_t(w.k) * 2 + 255) / 256 * 256;
-}
+size_t aligned(size_t n) { return (n + 255) / 256 * 256; }
+size_t widened_bytes(const Matrix& w) { return aligned(size_t(w.rows) * size_t(w.k) * 2); }
+size_t rounded_bytes(const Matrix& w) { return aligned(size_t(kPromptSlice) * size_t(w.k)); }
+constexpr size_t kScaleBytes = size_t(kPromptSlice) * sizeof(float);
 
 }  // namespace
 
-size_t Products::workspace_bytes(const Matrix& w, int32_t rows) const {
+// What a product of the library takes: a (and its rows' scales), w, and memory that is free.
+struct Products::Operands {
+  const void* a = nullptr;
+  int64_t a_stride = 0;
+  const float* scale = nullptr;
+  const void* w = nullptr;
+  uint8_t* rest = nullptr;
+};
+
+Status Products::open(bool fp8_activations) {
+  use_library_ = library_.open(&why_);
+  fp8_activations_ = fp8_activations;
+  if (!fp8_activations) return {};
+  const cudaDeviceProp& p = context_->properties();
+  if (p.major * 10 + p.minor < 89) {
+    return Status::unsupported("FP8 activations: found sm_" +
+                               std::to_string(p.major * 10 + p.minor) +
+                               ", expected sm_89 or later");
+  }
+  if (!use_library_) return Status::unavailable("FP8 activations need cuBLASLt: " + why_);
+  return {};
+}
+
+std::string Products::name() const {
+  if (!use_library_) return "own kernels for prompts: " + why_;
+  return "cuBLASLt " + library_.version() + (fp8_activations_ ? ", FP8 activations" : "");
+}
+
+LtProduct Products::product(const Matrix& w, bool fp8, bool f32, int64_t stride) const {
+  LtProduct p;
+  p.fp8 = fp8;
+  p.a_stride = w.k;
+  p.weights = w.rows;
+  p.k = w.k;
+  p.stride = stride;
+  p.f32 = f32;
+  return p;
+}
+
+// Decided by the matrix alone, never by the rows.
+bool Products::rounds(const Matrix& w, bool f32, int64_t stride) {
+  return fp8_activations_ && w.fp8 && w.rows % 16 == 0 &&
+         library_.has(product(w, true, f32, stride));
+}
+
+size_t Products::prepare(const Matrix& w, int32_t rows) {
   if (!use_library_) return 0;
-  const size_t product =
-      w.scale ? size_t(std::min(rows, kSlice)) * size_t(w.rows) * sizeof(float) : 0;
-  return (w.fp8 ? widened_bytes(w) : 0) + product;
+  size_t operands = 0;
+  bool scaled = w.scale != nullptr;
+  for (const bool f32 : {false, true}) {
+    const int64_t stride = f32 ? w.rows : unscaled_stride(w);
+    if (rounds(w, f32, stride)) {
+      operands = std::max(operands, rounded_bytes(w) + kScaleBytes);
+      scaled = true;
+    } else {
+      library_.has(product(w, false, f32, stride));
+      if (w.fp8) operands = std::max(operands, widened_bytes(w));
+    }
+  }
+  const size_t slice = size_t(std::min(rows, kPromptSlice));
+  return operands + (scaled ? slice * size_t(w.rows) * sizeof(float) : 0);
 }
 
-// The library multiplies BF16: an FP8 matrix is widened once a product (exactly; its scale comes
-// after).
-const uint16_t* Products::widened(const Matrix& w) {
-  if (!w.fp8) return reinterpret_cast<const uint16_t*>(w.data);
-  widen(context_->queue(), w, reinterpret_cast<uint16_t*>(workspace_));
-  return reinterpret_cast<const uint16_t*>(workspace_);
+Products::Operands Products::operands(const PromptGemm& p, bool rounded) {
+  Operands o{p.a, p.a_stride, nullptr, p.w.data, workspace_};
+  if (rounded) {
+    widened_ = nullptr;
+    auto* scale = reinterpret_cast<float*>(workspace_ + rounded_bytes(p.w));
+    round_rows(context_->queue(), p.a, p.a_stride, p.rows, p.w.k, workspace_, scale);
+    o.a = workspace_;
+    o.a_stride = p.w.k;
+    o.scale = scale;
+    o.rest = workspace_ + rounded_bytes(p.w) + kScaleBytes;
+  } else if (p.w.fp8) {
+    if (widened_ != p.w.data)  // the slice before has done it
+      widen(context_->queue(), p.w, reinterpret_cast<uint16_t*>(workspace_));
+    widened_ = p.w.data;
+    o.w = workspace_;
+    o.rest = workspace_ + widened_bytes(p.w);
+  }
+  return o;
 }
 
-void Products::bf16(const PromptGemm& p, uint16_t* out, int64_t stride) {
-  if (use_library_ && library_.multiply(p.a, p.a_stride, widened(p.w), p.w.k, p.rows, p.w.rows,
-                                        p.w.k, out, stride, false, false)) {
-    return;
+const float* Products::bf16(const PromptGemm& p, uint16_t* out, int64_t stride) {
+  if (use_library_) {
+    const bool rounded = rounds(p.w, false, stride);
+    LtProduct l = product(p.w, rounded, false, stride);
+    if (library_.has(l)) {
+      const Operands o = operands(p, rounded);
+      l.a = o.a;
+      l.a_stride = o.a_stride;
+      l.w = o.w;
+      l.rows = p.rows;
+      l.out = out;
+      if (library_.multiply(l)) return o.scale;
+    }
   }
   if (context_->ok()) gemm_prompt_bf16(context_->queue(), p, out, stride);
+  return nullptr;
 }
 
-void Products::store(const PromptGemm& p, float* out) {
-  if (use_library_ && by_library(p, false, out)) return;
-  if (context_->ok()) gemm_prompt_store(context_->queue(), p, out, p.w.rows);
-}
-
-void Products::add(const PromptGemm& p, float* x) {
-  if (use_library_ && by_library(p, true, x)) return;
-  if (context_->ok()) gemm_prompt_add(context_->queue(), p, x, p.w.rows);
-}
-
-// The library cannot scale rows of w: where they have scales, the product goes through memory.
-bool Products::by_library(const PromptGemm& p, bool add, float* out) {
-  const uint16_t* w = widened(p.w);
-  if (!p.w.scale) {
-    return library_.multiply(p.a, p.a_stride, w, p.w.k, p.rows, p.w.rows, p.w.k, out, p.w.rows,
-                             true, add);
+void Products::own(const PromptGemm& p, bool add, float* out) {
+  if (!context_->ok()) return;
+  if (add) {
+    gemm_prompt_add(context_->queue(), p, out, p.w.rows);
+  } else {
+    gemm_prompt_store(context_->queue(), p, out, p.w.rows);
   }
-  auto* product = reinterpret_cast<float*>(workspace_ + (p.w.fp8 ? widened_bytes(p.w) : 0));
-  for (int32_t at = 0; at < p.rows; at += kSlice) {
-    const int32_t n = std::min(kSlice, p.rows - at);
-    if (!library_.multiply(p.a + at * p.a_stride, p.a_stride, w, p.w.k, n, p.w.rows, p.w.k, product,
-                           p.w.rows, true, false)) {
-      return false;  // at the first slice, or the context has failed
+}
+
+// The library scales neither rows of w nor of a: where they have scales, the product goes through
+// memory, in slices.
+void Products::f32(const PromptGemm& p, bool add, float* out) {
+  const bool rounded = use_library_ && rounds(p.w, true, p.w.rows);
+  LtProduct l = product(p.w, rounded, true, p.w.rows);
+  if (!use_library_ || !library_.has(l)) return own(p, add, out);
+  const bool scaled = rounded || p.w.scale;
+  for (int32_t at = 0; at < p.rows && context_->ok();) {
+    PromptGemm slice = p;
+    slice.a = p.a + at * p.a_stride;
+    slice.rows = scaled ? std::min(kPromptSlice, p.rows - at) : p.rows;
+    float* to = out + int64_t(at) * p.w.rows;
+    const Operands o = operands(slice, rounded);
+    l.a = o.a;
+    l.a_stride = o.a_stride;
+    l.w = o.w;
+    l.rows = slice.rows;
+    l.out = scaled ? static_cast<void*>(o.rest) : to;
+    l.add = add && !scaled;
+    if (!library_.multiply(l)) {
+      own(slice, add, to);
+    } else if (scaled) {
+      scale_rows(context_->queue(), static_cast<const float*>(l.out), p.w.scale, o.scale,
+                 slice.rows, p.w.rows, add, to);
     }
-    scale_rows(context_->queue(), product, p.w.scale, n, p.w.rows, add,
-               out + int64_t(at) * p.w.rows);
+    at += slice.rows;
   }
-  return true;
 }
 
 }  // namespace nemotron::cuda

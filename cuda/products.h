@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cuda/cublaslt.h"
+#include "cuda/kernels.h"
 
 namespace nemotron::cuda {
 
@@ -13,27 +14,39 @@ class Products {
  public:
   explicit Products(Context* context) : context_(context), library_(context) {}
 
-  void open() { use_library_ = library_.open(&why_); }
-  std::string name() const {
-    return use_library_ ? "cuBLASLt " + library_.version() : "own kernels";
+  // `fp8_activations`: rows that meet FP8 weights are rounded to FP8 too, with a scale of their
+  // own. Only cuBLASLt multiplies so, and only from sm_89 on: refused elsewhere.
+  Status open(bool fp8_activations);
+  std::string name() const;
+  // Chooses algorithms before the first step, and tells the bytes that a product with w needs on
+  // top of its operands, at most for so many rows.
+  size_t prepare(const Matrix& w, int32_t rows);
+  void set_workspace(uint8_t* p) {
+    if (p != workspace_) widened_ = nullptr;
+    workspace_ = p;
   }
-  // Bytes that a product with w needs on top of its operands, at most for so many rows.
-  size_t workspace_bytes(const Matrix& w, int32_t rows) const;
-  void set_workspace(uint8_t* p) { workspace_ = p; }
 
-  void bf16(const PromptGemm& p, uint16_t* out, int64_t stride);  // not scaled
-  void store(const PromptGemm& p, float* out);                    // out [rows, w.rows]
-  void add(const PromptGemm& p, float* x);                        // x [rows, w.rows]
+  // Rows at most kPromptSlice. Not scaled: neither by w.scale nor by the rows' scales, which it
+  // returns (null: all 1; valid until the next product).
+  const float* bf16(const PromptGemm& p, uint16_t* out, int64_t stride);
+  void f32(const PromptGemm& p, bool add, float* out);  // out [rows, w.rows] (+)=
 
  private:
-  const uint16_t* widened(const Matrix& w);
-  bool by_library(const PromptGemm& p, bool add, float* out);
+  struct Operands;
+
+  LtProduct product(const Matrix& w, bool fp8, bool f32, int64_t stride) const;
+  bool rounds(const Matrix& w, bool f32, int64_t stride);
+  Operands operands(const PromptGemm& p, bool rounded);
+  void own(const PromptGemm& p, bool add, float* out);
 
   Context* context_;
   CublasLt library_;
-  bool use_library_ = false;
+  bool use_library_ = false, fp8_activations_ = false;
   std::string why_;
-  uint8_t* workspace_ = nullptr;  // FP8: the matrix as BF16, then a product before it is scaled
+  // Of a slice: rounded activations and their scales, or the matrix as BF16; then a product before
+  // it is scaled.
+  uint8_t* workspace_ = nullptr;
+  const uint8_t* widened_ = nullptr;  // the matrix that lies there as BF16
 };
 
 }  // namespace nemotron::cuda

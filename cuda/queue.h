@@ -10,6 +10,7 @@ struct Queue {
   cudaStream_t stream = nullptr;
   bool pdl = false;  // programmatic dependent launch (sm_90 and later)
   int multiprocessors = 1;
+  size_t shared_limit = 0;          // bytes of shared memory that a block may have
   cudaError_t error = cudaSuccess;  // the first launch that failed
   const char* failed = "";          // and its kernel
 };

@@ -325,7 +325,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     out->rank = 0;
     out->num_top = 0;
     out->finite = d.finite;
-    if (s.slot >= 0) slots[s.slot] = d.id;
+    // Some valid id whatever happened: the step that takes it may already be on its way.
+    if (s.slot >= 0) slots[s.slot] = d.finite ? d.id : 0;
   }
   if (s.num_top >= 0 && d.finite) report(w, x, vocab, most, s.num_top, out, d.id);
 }
@@ -337,5 +338,7 @@ void sample(Queue& queue, uint8_t* step, int first, int grid_rows, float* logits
   launch(queue, "sample", sample_kernel, unsigned(grid_rows), kThreads, kSharedBytes, step, first,
          logits, vocab, slots, out);
 }
+
+void load_sample(Queue& queue) { load_kernel(queue, "sample", sample_kernel, kSharedBytes); }
 
 }  // namespace nemotron::cuda

@@ -86,7 +86,9 @@ const cudaMode = () => {
   }
   if (asked !== 'AUTO') return asked
   const compilers = [process.env.CUDACXX, 'nvcc', '/usr/local/cuda/bin/nvcc']
-  return compilers.some((name) => name && output(name, ['--version']) !== null) ? 'AUTO' : 'OFF'
+  if (compilers.some((name) => name && output(name, ['--version']) !== null)) return 'AUTO'
+  console.log('nemotron-server: no nvcc here: built without the CUDA backend (docs/cuda.md)')
+  return 'OFF'
 }
 
 // CMake refuses a build folder that another checkout or another generator configured.

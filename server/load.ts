@@ -172,6 +172,7 @@ const engineOptions = (
   maxWaiting: ENGINE_QUEUE,
   prefixCache: settings.prefix_cache,
   roundActivations: settings.round_activations,
+  fp8Activations: settings.fp8_activations,
   ...(settings.kv_cache_memory !== undefined && { kvCacheMemory: settings.kv_cache_memory }),
   ...(settings.max_model_len !== undefined && { maxModelLen: settings.max_model_len }),
   ...(settings.max_num_batched_tokens !== undefined && {

@@ -23,6 +23,7 @@ export type NativeOptions = {
   readonly threads?: number | undefined
   readonly isa?: string | undefined
   readonly roundActivations?: boolean | undefined
+  readonly fp8Activations?: boolean | undefined
   readonly debugChecks?: boolean | undefined
   readonly dtype?: 'stored' | 'fp8' | undefined
   readonly kvCacheDtype?: 'bf16' | 'fp8' | undefined

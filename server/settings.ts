@@ -171,6 +171,11 @@ const fileOptions = {
     z.boolean().default(false),
     'On the CPU, activations in BF16: prompts about twice as fast, two to three times the error.',
   ),
+  fp8_activations: option(
+    'switch',
+    z.boolean().default(false),
+    'On CUDA with FP8 weights, activations of prompts in FP8 too: faster, less accurate.',
+  ),
   strict_params: option(
     'switch',
     z.boolean().default(false),

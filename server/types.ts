@@ -29,6 +29,11 @@ export type EngineOptions = {
    * prompts, at two to three times the error. Default false: as accurate as float32 activations.
    */
   readonly roundActivations?: boolean
+  /**
+   * On CUDA, round the activations of prompts that meet FP8 weights to FP8 (W8A8), one scale a token.
+   * Refused where the GPU is older than sm_89, where cuBLASLt is missing, and on the CPU.
+   */
+  readonly fp8Activations?: boolean
   readonly debugChecks?: boolean
   readonly onProgress?: (progress: LoadProgress) => void
   readonly onPlan?: (plan: MemoryPlan) => void

@@ -46,6 +46,19 @@ for f in cuda/*.cu; do
 done
 sort "$OUT/table" >"$OUT/sorted"
 
+# cuBLASLt is never linked: what we declare of it has to be what NVIDIA's header says, where there is one.
+HEADER=$(ls "$(dirname "$NVCC")"/../include/cublasLt.h ${CUDA_HOME:+"$CUDA_HOME"/include/cublasLt.h} /usr/include/cublasLt.h 2>/dev/null | head -1 || true)
+if [ -z "$HEADER" ] && command -v python3 >/dev/null 2>&1; then
+  HEADER=$(python3 -c 'import glob, site
+print(next(iter(f for d in site.getsitepackages() for f in glob.glob(d + "/nvidia/cu*/include/cublasLt.h")), ""))')
+fi
+if [ -n "$HEADER" ]; then
+  "$NVCC" -std=c++20 -I. -I"$(dirname "$HEADER")" -c test/cublaslt_abi.cc -o "$OUT/abi.o"
+  echo "cuBLASLt is declared as in $HEADER"
+else
+  echo "no cublasLt.h here: our declarations of it are not compared"
+fi
+
 if [ "${1:-}" = "--write" ]; then
   {
     echo "# file architecture kernel registers stack spill-stores (bytes); nvcc $("$NVCC" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"

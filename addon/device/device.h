@@ -138,6 +138,10 @@ struct DeviceOptions {
   // prompts at two to three times the error; otherwise products are as accurate as with float32
   // activations.
   bool round_activations = false;
+  // CUDA: round the activations of prompt rows that meet FP8 weights to FP8, each row with a scale
+  // of its own. Twice the matrix peak at a loss of accuracy; refused where the GPU or cuBLASLt is
+  // not up to it.
+  bool fp8_activations = false;
   bool debug_checks = false;  // the KV cache starts as NaN
 };
 

@@ -72,7 +72,10 @@ const Backend* find_cuda(int32_t index, std::string* why) {
 
 Status open_device(const std::string& backend, const DeviceOptions& options,
                    std::unique_ptr<Device>* out, std::string* note) {
+  const Status no_fp8 =
+      Status::unsupported("fp8_activations: found the CPU, expected a CUDA device with cuBLASLt");
   if (backend == "cpu") {
+    if (options.fp8_activations) return no_fp8;
     *note = "cpu, as asked for";
     return open_cpu_device(options, out);
   }
@@ -87,6 +90,7 @@ Status open_device(const std::string& backend, const DeviceOptions& options,
     return cuda->open(options, out);
   }
   if (backend == "cuda") return Status::unavailable("no CUDA device: " + why);
+  if (options.fp8_activations) return no_fp8.within(why);
   *note = "cpu, since there is no CUDA device: " + why;
   return open_cpu_device(options, out);
 }

@@ -18,17 +18,28 @@ enum cudaError_t : int {
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorInsufficientDriver = 35,
+  cudaErrorInvalidDeviceFunction = 98,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
-  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorUnsupportedPtxVersion = 222,
+  cudaErrorIllegalAddress = 700,
   cudaErrorLaunchFailure = 719,
+  cudaErrorStreamCaptureUnsupported = 900,
 };
 enum cudaMemcpyKind {
   cudaMemcpyHostToDevice = 1,
   cudaMemcpyDeviceToHost = 2,
   cudaMemcpyDeviceToDevice = 3
 };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaFuncAttribute {
+  cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
+  cudaFuncAttributePreferredSharedMemoryCarveout = 9
+};
+inline constexpr int cudaSharedmemCarveoutMaxShared = 100;
+struct cudaFuncAttributes {
+  int numRegs;
+};
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 struct cudaDeviceProp {
   char name[256];
@@ -38,6 +49,16 @@ struct cudaDeviceProp {
 };
 
 namespace emu {
+// The machine that the runtime is on; tests change it.
+struct Machine {
+  cudaError_t count_error = cudaSuccess;  // of cudaGetDeviceCount
+  int gpus = 1, driver = 13000, major = 9, minor = 0;
+  size_t bytes = size_t(8) << 30;
+  cudaError_t load_error = cudaSuccess;  // of a kernel
+  cudaError_t fault = cudaSuccess;       // what the next synchronisation reports, and all after it
+};
+Machine& machine();
+
 struct Stream;
 struct Graph;
 struct Event {};
@@ -84,6 +105,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 
 namespace emu {
+cudaError_t load_kernel(const void* kernel);
 cudaError_t set_max_shared(const void* kernel, size_t bytes);
 // Runs (or, while the stream is captured, records) body once per CUDA thread of the grid.
 cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared,
@@ -91,6 +113,11 @@ cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, 
 }  // namespace emu
 
 template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
-  return emu::set_max_shared(reinterpret_cast<const void*>(kernel), size_t(bytes));
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel* kernel) {
+  return emu::load_kernel(reinterpret_cast<const void*>(kernel));
+}
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute attribute, int value) {
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  return emu::set_max_shared(reinterpret_cast<const void*>(kernel), size_t(value));
 }

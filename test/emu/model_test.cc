@@ -7,6 +7,7 @@
 
 #include "cuda/cuda_device.h"
 #include "cuda_runtime.h"
+#include "machine.h"
 #include "models/decoder.h"
 #include "test/ops/ops.h"
 
@@ -143,6 +144,7 @@ void advance(Model& m, std::vector<Sequence*> all, int32_t chunk) {
 }
 
 std::unique_ptr<Device> open_emulated(emu::Order order) {
+  without_cublaslt();
   emu::config().order = order;
   emu::config().seed = 3;
   std::unique_ptr<Device> device;

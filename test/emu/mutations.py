@@ -3,7 +3,7 @@
 
     test/emu/mutations.py BUILD_DIR [substring...]
 
-BUILD_DIR holds a finished build (libnemotron_emu.a, libnemotron_cuda_emulated.a, emulated_ops_test's objects).
+BUILD_DIR holds a finished build (the archives of test/emu and emulated_ops_test's object).
 Each mutation recompiles one kernel file and runs the few cases that use it, in all three orders. A mutation
 that survives fails the run: either the suite has a hole or the line does nothing.
 """
@@ -67,6 +67,7 @@ def main():
     build = os.path.abspath(sys.argv[1])
     wanted = sys.argv[2:]
     objects = sorted(glob.glob(build + "/test/emu/CMakeFiles/emulated_ops_test.dir/**/*.o", recursive=True))
+    archives = [f"{build}/test/emu/lib{name}.a" for name in ("emu_op_cases", "nemotron_cuda_emulated", "nemotron_emu")]
     survived = broken = tried = 0
     with tempfile.TemporaryDirectory() as temp:
         for mutation in MUTATIONS:
@@ -93,8 +94,7 @@ def main():
                             "-I" + tree, "-I" + ROOT + "/test/emu", "-I" + ROOT, "-I" + ROOT + "/addon",
                             "-c", tree + "/cuda/" + kernel, "-o", tree + "/kernel.o"]
                 # The mutant's object comes before the archive that holds the right one.
-                link = ["g++", tree + "/kernel.o", *objects, build + "/test/emu/libnemotron_cuda_emulated.a",
-                        build + "/test/emu/libnemotron_emu.a", "-lpthread", "-ldl", "-o", tree + "/test"]
+                link = ["g++", tree + "/kernel.o", *objects, *archives, "-lpthread", "-ldl", "-o", tree + "/test"]
                 for command in (compile_, link):
                     done = subprocess.run(command, capture_output=True, text=True)
                     if done.returncode != 0:

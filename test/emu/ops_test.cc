@@ -5,9 +5,11 @@
 
 #include "cuda/cuda_device.h"
 #include "cuda_runtime.h"
+#include "machine.h"
 
 int main(int argc, char** argv) {
   using namespace nemotron;
+  test::without_cublaslt();
   static int opened = 0;
   test::add_op_cases({
       .name = "emulated",

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "cuda_runtime.h"
 #include "internal.h"
@@ -31,6 +32,8 @@ namespace {
 // One emulated device, used by one thread at a time.
 std::recursive_mutex mutex;
 std::map<const void*, size_t> max_shared;
+std::set<const void*> loaded;
+thread_local int current_device = 0;
 struct Mapping {
   void* map;
   size_t map_bytes, bytes;
@@ -38,9 +41,9 @@ struct Mapping {
 std::map<void*, Mapping> mappings;  // by device pointer
 std::map<void*, size_t> pinned;
 size_t used_bytes = 0;
-constexpr size_t kTotalBytes = size_t(8) << 30;
 cudaError_t pending_error = cudaSuccess;
 std::string error_text;
+int capturing = 0;             // streams
 uint32_t complete_serial = 1;  // launches below are complete whatever PDL does
 
 cudaError_t fail(cudaError_t e, const std::string& why) {
@@ -73,6 +76,18 @@ void run(Node& node) {
 }
 
 }  // namespace
+
+Machine& machine() {
+  static Machine m;
+  return m;
+}
+
+cudaError_t load_kernel(const void* kernel) {
+  std::lock_guard lock(mutex);
+  if (machine().load_error != cudaSuccess) return machine().load_error;
+  loaded.insert(kernel);
+  return cudaSuccess;
+}
 
 cudaError_t set_max_shared(const void* kernel, size_t bytes) {
   std::lock_guard lock(mutex);
@@ -112,7 +127,12 @@ cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, 
   node.launch.pdl = pdl;
   node.shared = shared;
   node.body = std::move(body);
+  if (current_device != 0) return fail(cudaErrorInvalidDevice, who + "the stream is another GPU's");
   if (stream && stream->capture) {
+    if (!loaded.contains(kernel)) {
+      return fail(cudaErrorStreamCaptureUnsupported,
+                  who + "the first launch of a kernel loads it, not while a stream is captured");
+    }
     stream->capture->nodes.push_back(std::move(node));
   } else {
     run(node);
@@ -125,35 +145,41 @@ cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, 
 using namespace emu;
 
 cudaError_t cudaGetDeviceCount(int* n) {
-  *n = 1;
+  *n = machine().count_error == cudaSuccess ? machine().gpus : 0;
+  return machine().count_error;
+}
+cudaError_t cudaSetDevice(int index) {
+  if (index < 0 || index >= machine().gpus) return cudaErrorInvalidDevice;
+  current_device = index;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int index) { return index == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = 13000;
+  *version = machine().driver;
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int index) {
-  if (index != 0) return cudaErrorInvalidDevice;
+  if (index < 0 || index >= machine().gpus) return cudaErrorInvalidDevice;
   *prop = cudaDeviceProp{};
   std::snprintf(prop->name, sizeof prop->name, "emulated");
-  prop->totalGlobalMem = kTotalBytes;
-  prop->major = 9;
-  prop->minor = 0;
+  prop->totalGlobalMem = machine().bytes;
+  prop->major = machine().major;
+  prop->minor = machine().minor;
   prop->multiProcessorCount = 3;  // small: persistent kernels loop
   prop->sharedMemPerBlockOptin = 227u << 10;
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
-  *free_bytes = kTotalBytes - used_bytes;
-  *total_bytes = kTotalBytes;
+  *free_bytes = machine().bytes - used_bytes;
+  *total_bytes = machine().bytes;
   return cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void** p, size_t bytes) {
   std::lock_guard lock(mutex);
   *p = nullptr;
-  if (bytes > kTotalBytes - used_bytes) {
+  if (capturing > 0)
+    return fail(cudaErrorStreamCaptureUnsupported, "cudaMalloc while a stream is captured");
+  if (bytes > machine().bytes - used_bytes) {
     pending_error = cudaErrorMemoryAllocation;
     return cudaErrorMemoryAllocation;
   }
@@ -178,6 +204,8 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
 cudaError_t cudaFree(void* p) {
   std::lock_guard lock(mutex);
   if (!p) return cudaSuccess;
+  if (capturing > 0)
+    return fail(cudaErrorStreamCaptureUnsupported, "cudaFree while a stream is captured");
   auto it = mappings.find(p);
   if (it == mappings.end())
     return fail(cudaErrorInvalidValue, "cudaFree of a pointer that cudaMalloc did not give");
@@ -246,7 +274,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   std::lock_guard lock(mutex);
   if (stream && stream->capture) return cudaErrorStreamCaptureUnsupported;
   fence();
-  return cudaGetLastError();
+  return machine().fault != cudaSuccess ? machine().fault : cudaGetLastError();
 }
 
 cudaError_t cudaGetLastError() {
@@ -267,6 +295,8 @@ const char* cudaGetErrorString(cudaError_t error) {
     case cudaErrorInvalidValue: return "invalid argument";
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+    case cudaErrorNoKernelImageForDevice: return "no kernel image is available for the device";
+    case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
     case cudaErrorLaunchFailure: return error_text.c_str();
     default: return "error of the emulated runtime";
   }
@@ -275,12 +305,14 @@ const char* cudaGetErrorString(cudaError_t error) {
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   std::lock_guard lock(mutex);
   stream->capture = new Graph;
+  ++capturing;
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   std::lock_guard lock(mutex);
   *graph = stream->capture;
   stream->capture = nullptr;
+  --capturing;
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {

@@ -1,6 +1,7 @@
 // The engine's numbers against transformers' in float32, on the checkpoints that make.py made:
-// every checkpoint, every instruction set of this machine, the prompt in chunks and then token by
-// token. The tokens fed are transformers' own, so one near-tie does not spoil what follows it.
+// every checkpoint, every instruction set of this machine and its GPU where there is one, the
+// prompt in chunks and then token by token. The tokens fed are transformers' own, so one near-tie
+// does not spoil what follows it.
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -12,6 +13,7 @@
 
 #include "../check.h"
 #include "device/device.h"
+#include "device/open_device.h"
 #include "models/checkpoint.h"
 #include "models/config.h"
 #include "models/decoder.h"
@@ -25,12 +27,16 @@ using test::add_case;
 // Mean |delta logprob| over prompt and greedy tokens. "weights_fp8" is compared with transformers
 // on the same quantised weights, "kv_fp8" with keys and values rounded alike; an activation that
 // differs in its last bits may still land on the next E4M3 value, 6 % away.
-double max_mean_delta(const std::string& run) {
-  if (run == "kv_fp8") return 0.03;
-  return run == "weights_fp8" ? 0.02 : 0.01;
+// CUDA rounds activations to BF16 before every product, which costs two to three times the error of
+// exact ones (docs/decisions/0004-activations.md).
+double max_mean_delta(const std::string& run, const std::string& isa) {
+  const double rounding = isa == "cuda" ? 0.01 : 0;
+  if (run == "kv_fp8") return 0.03 + rounding;
+  return (run == "weights_fp8" ? 0.02 : 0.01) + rounding;
 }
-constexpr double kNearTie = 0.02;
-constexpr double kScoreTolerance = 0.01;  // relative, of scores of order 1
+double near_tie(const std::string& isa) { return isa == "cuda" ? 0.06 : 0.02; }
+// Relative, of scores of order 1.
+double score_tolerance(const std::string& isa) { return isa == "cuda" ? 0.03 : 0.01; }
 
 constexpr int32_t kBlockSize = 16, kChunk = 50;
 
@@ -57,6 +63,12 @@ std::vector<int32_t> ids(const Json* json) {
   return all;
 }
 
+Status open_one(const std::string& isa, std::unique_ptr<Device>* out) {
+  std::string note;
+  if (isa == "cuda") return open_device("cuda", {.debug_checks = true}, out, &note);
+  return open_cpu_device({.threads = 2, .isa = isa, .debug_checks = true}, out);
+}
+
 // One sequence on one device, fed rows by rows.
 class Sequence {
  public:
@@ -65,10 +77,7 @@ class Sequence {
     if (Status s = read_model_config(dir, reward_row, &config_); !s) return s;
     std::unique_ptr<Checkpoint> checkpoint;
     if (Status s = Checkpoint::open(dir, &checkpoint); !s) return s;
-    if (Status s = open_cpu_device({.threads = 2, .isa = isa, .debug_checks = true}, &device_);
-        !s) {
-      return s;
-    }
+    if (Status s = open_one(isa, &device_); !s) return s;
     if (Status s = load_weights(*checkpoint, config_, format, device_.get(), {}, &weights_); !s)
       return s;
     const StepLimits limits{.max_rows = kChunk,
@@ -167,7 +176,7 @@ void run_generation(const std::string& name, const std::string& run, const std::
     deltas.add(known.logprob, greedy_logprobs[i]);
     if (drawn.id == greedy[i])
       ++same;
-    else if (margins[i] <= kNearTie)
+    else if (margins[i] <= near_tie(isa))
       ++near_ties;
     else
       test::fail(__FILE__, __LINE__,
@@ -217,7 +226,7 @@ void run_generation(const std::string& name, const std::string& run, const std::
       name.c_str(), run.c_str(), isa.c_str(), deltas.mean(), deltas.most, same, greedy.size(),
       near_ties);
   EXPECT_EQ(deltas.count, int64_t(prompt.size() - 1 + greedy.size()));
-  EXPECT_LE(deltas.mean(), max_mean_delta(run));
+  EXPECT_LE(deltas.mean(), max_mean_delta(run, isa));
 }
 
 void run_scores(const std::string& name, const std::string& isa, const Json& golden) {
@@ -242,7 +251,7 @@ void run_scores(const std::string& name, const std::string& isa, const Json& gol
       const double relative =
           std::fabs(out.scores[i] - want[i]) / std::max(std::fabs(want[i]), 1.0);
       most = std::max(most, relative);
-      EXPECT_NEAR(out.scores[i], want[i], kScoreTolerance * std::max(std::fabs(want[i]), 1.0));
+      EXPECT_NEAR(out.scores[i], want[i], score_tolerance(isa) * std::max(std::fabs(want[i]), 1.0));
     }
   }
   std::printf("%-16s %-12s %-11s most relative error %.5f\n", name.c_str(), "scores", isa.c_str(),
@@ -252,9 +261,9 @@ void run_scores(const std::string& name, const std::string& isa, const Json& gol
 // Tests are made here because they depend on the folders and on the machine.
 bool add_cases() {
   std::vector<std::string> isas;
-  for (const char* isa : {"plain", "avx2", "avx512", "avx512bf16", "amx"}) {
+  for (const char* isa : {"plain", "avx2", "avx512", "avx512bf16", "amx", "cuda"}) {
     std::unique_ptr<Device> device;
-    if (open_cpu_device({.threads = 1, .isa = isa}, &device)) isas.push_back(isa);
+    if (open_one(isa, &device)) isas.push_back(isa);
   }
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(golden_dir())) {

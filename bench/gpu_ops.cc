@@ -1,0 +1,226 @@
+// Single ops through the Device interface: products by M, attention by batch and context, sampler.
+#include <algorithm>
+
+#include "bench/gpu_bench.h"
+#include "cuda/cuda_device.h"
+
+namespace nemotron::bench {
+namespace {
+
+// A device that is ready for steps, and buffers that live as long.
+class Ops {
+ public:
+  Ops(Bench& b, const Shape& s, int32_t rows, int32_t spans, int32_t context, int32_t blocks,
+      DType kv_dtype, bool fp8_activations = false)
+      : b_(b) {
+    DeviceOptions options;
+    options.fp8_activations = fp8_activations;
+    if (!b.check(cuda::open_device(options, &device_), "opening the GPU")) return;
+    KvConfig kv;
+    kv.layers = 1, kv.kv_heads = s.kv_heads, kv.head_dim = s.head_dim, kv.block_size = 64;
+    kv.num_blocks = blocks, kv.dtype = kv_dtype;
+    StepLimits limits;
+    limits.max_rows = rows, limits.max_spans = spans, limits.max_samples = spans;
+    limits.max_context = context, limits.q_heads = s.q_heads, limits.kv_heads = s.kv_heads;
+    limits.head_dim = s.head_dim, limits.hidden = s.hidden, limits.intermediate = s.inner;
+    limits.vocab = s.vocab;
+    const std::vector<float> freq(size_t(s.head_dim / 2), 0.01f);
+    b.check(device_->prepare(limits, kv, {freq}), "preparing the GPU");
+  }
+
+  // Random numbers: a GPU clocks higher on zeros.
+  Tensor buffer(DType dtype, int64_t rows, int64_t cols) {
+    Tensor t{nullptr, dtype, 2, {rows, cols}};
+    if (b_.failed() || !b_.check(device_->alloc(t.bytes(), &t.data), "memory")) return t;
+    std::vector<uint8_t> some(std::min<size_t>(t.bytes(), size_t(1) << 22));
+    uint64_t state = 7;
+    const auto next = [&] {
+      state = state * 6364136223846793005ull + 1442695040888963407ull;
+      return float(int32_t(state >> 32)) / float(1u << 31);
+    };
+    for (size_t at = 0; at < some.size(); at += dtype_bytes(dtype)) {
+      const float v = next();
+      const uint16_t half = f32_to_bf16(v);
+      std::copy_n(reinterpret_cast<const uint8_t*>(dtype == DType::f32
+                                                       ? static_cast<const void*>(&v)
+                                                       : static_cast<const void*>(&half)),
+                  dtype_bytes(dtype), some.data() + at);
+    }
+    for (size_t at = 0; at < t.bytes(); at += some.size()) {
+      device_->upload(static_cast<uint8_t*>(t.data) + at, some.data(),
+                      std::min(some.size(), t.bytes() - at));
+    }
+    b_.check(device_->sync(), "memory");
+    return t;
+  }
+
+  // Seconds of one `op`, `repeat` of them in a step of these spans.
+  double time(const std::vector<SpanInput>& spans, int32_t generated, int repeat,
+              const std::function<void(int)>& op, const std::vector<SampleInput>& samples = {}) {
+    int32_t rows = 0;
+    for (const SpanInput& s : spans) rows += s.rows;
+    const std::vector<int32_t> ids(size_t(rows), 0), slots(size_t(rows), -1);
+    StepInput in;
+    in.token_ids = ids, in.token_slots = slots, in.spans = spans, in.samples = samples;
+    in.num_generated_rows = generated;
+    return time_of(b_.tiny ? 1 : 5,
+                   [&] {
+                     if (b_.failed()) return;
+                     device_->begin_step(in);
+                     for (int i = 0; i < repeat; ++i) op(i);
+                     b_.check(device_->sync(), "a step");
+                   }) /
+           repeat;
+  }
+  Device& device() { return *device_; }
+
+ private:
+  Bench& b_;
+  std::unique_ptr<Device> device_;
+};
+
+void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
+  const int32_t most = b.tiny ? 40 : 8192;
+  const size_t cold = b.tiny ? 1 : size_t(200) << 20;  // more bytes than any cache holds
+  const std::pair<int64_t, int64_t> shapes[] = {{s.q_cols() + 2 * s.kv_cols(), s.hidden},
+                                                {s.hidden, s.q_cols()},
+                                                {2 * s.inner, s.hidden},
+                                                {s.hidden, s.inner}};
+  for (const auto& [n, k] : shapes) {
+    Ops ops(b, s, most, 1, most, most / 64 + 1, DType::bf16, fp8_activations);
+    if (b.failed()) return;
+    Device& d = ops.device();
+    std::vector<uint8_t> random(size_t(n * k) * (fp8 ? 1 : 2));
+    for (size_t i = 0; i < random.size(); ++i)  // BF16 around 0.02, E4M3 around 1
+      random[i] = uint8_t(fp8 ? 0x30 + i * 7 % 16 + (i % 3) * 0x80 % 0x100
+                              : (i % 2 ? 0x3c : i * 37));
+    const MatrixPart part{random.data(), fp8 ? DType::fp8_e4m3 : DType::bf16, n, k, k, {}};
+    std::vector<Weight> copies;
+    for (size_t bytes = 0; bytes < cold; bytes += copies.back().bytes) {
+      Weight w;
+      if (!b.check(d.pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w), "weights"))
+        return;
+      copies.push_back(w);
+    }
+    const Tensor a = ops.buffer(DType::bf16, most, k), x = ops.buffer(DType::f32, most, n);
+    const std::vector<int32_t> table(size_t(most / 64 + 1), 0);
+    for (int32_t m : {1, 2, 4, 8, 16, 32, 64, 256, 1024, 8192}) {
+      // W8A8 is for prompts: generated rows take the same kernels with and without it.
+      if (b.failed() || m > most || (fp8_activations && m <= 64)) continue;
+      const bool generated = m <= 64;
+      const int repeat = int(copies.size()) * (m > 256 || b.tiny ? 1 : 8);
+      const double t = ops.time({{0, m, 0, generated, table}}, generated ? m : 0, repeat, [&](int i) {
+        d.gemm_residual(x.rows(m), a.rows(m), copies[size_t(i) % copies.size()]);
+      });
+      if (b.failed()) return;
+      const double bytes = double(copies[0].bytes), flops = 2.0 * m * double(n) * double(k);
+      const double limit =
+          std::max(bytes / b.limits.read, flops / (fp8_activations ? b.limits.fp8 : b.limits.bf16));
+      const std::string name = "gemm " + std::to_string(n) + "x" + std::to_string(k) +
+                               (fp8 ? fp8_activations ? " W8A8" : " FP8" : " BF16") + " M " +
+                               std::to_string(m);
+      b.measure(name, t, limit, generated ? "GB/s" : "TFLOP/s",
+                generated ? bytes / t / 1e9 : flops / t / 1e12);
+    }
+  }
+}
+
+}  // namespace
+
+void bench_products(Bench& b, const Shape& s) {
+  products(b, s, false, false);
+  if (!b.failed()) products(b, s, true, false);
+  if (b.failed()) return;
+  std::unique_ptr<Device> device;
+  DeviceOptions options;
+  options.fp8_activations = true;
+  if (const Status st = cuda::open_device(options, &device); !st) {
+    return b.note("no W8A8 products: " + st.message());
+  }
+  device.reset();
+  products(b, s, true, true);
+}
+
+void bench_attention(Bench& b, const Shape& s) {
+  const int32_t unit = b.tiny ? 128 : 4096, prompt = b.tiny ? 70 : 8192;
+  const int32_t blocks = std::max(32 * unit, b.tiny ? 128 : 131072) / 64;
+  for (const DType kv : {DType::bf16, DType::fp8_e4m3}) {
+    Ops ops(b, s, std::max(prompt, 128), 128, blocks * 64, blocks, kv);
+    if (b.failed()) return;
+    Device& d = ops.device();
+    const int32_t rows = std::max(prompt, 128);
+    const Tensor q = ops.buffer(DType::bf16, rows, s.q_cols()),
+                 out = ops.buffer(DType::bf16, rows, s.q_cols());
+    const std::string suffix = kv == DType::bf16 ? "" : " KV8";
+    const double kv_bytes = kv == DType::bf16 ? 2 : 1;
+
+    // Sequences whose blocks lie apart, in turns; several cover the cache more than once.
+    const std::pair<int32_t, int32_t> decodes[] = {{1, unit},     {8, unit},      {32, unit},
+                                                   {1, 8 * unit}, {1, 32 * unit}, {128, unit / 4}};
+    for (const auto& [batch, context] : decodes) {
+      if (b.failed() || (b.tiny && context > blocks * 64)) continue;
+      std::vector<std::vector<int32_t>> tables(static_cast<size_t>(batch));
+      std::vector<SpanInput> spans;
+      for (int32_t i = 0; i < batch; ++i) {
+        for (int32_t j = 0; j < (context + 63) / 64; ++j)
+          tables[size_t(i)].push_back((j * batch + i) % blocks);
+        spans.push_back({i, 1, context - 1, true, tables[size_t(i)]});
+      }
+      const double t = ops.time(spans, batch, b.tiny ? 1 : 32, [&](int) {
+        d.attention(out.rows(batch), q.rows(batch), 0, 0.1f);
+      });
+      if (b.failed()) return;
+      const double bytes = 2 * kv_bytes * batch * double(context) * double(s.kv_cols());
+      b.measure("attention decode batch " + std::to_string(batch) + " ctx " +
+                    std::to_string(context) + suffix,
+                t, bytes / b.limits.read, "GB/s", bytes / t / 1e9);
+    }
+    for (int32_t tokens : {prompt / 8, prompt}) {
+      std::vector<int32_t> table;
+      for (int32_t j = 0; j < (tokens + 63) / 64; ++j) table.push_back(j);
+      const double t = ops.time({{0, tokens, 0, false, table}}, 0, b.tiny ? 1 : 4, [&](int) {
+        d.attention(out.rows(tokens), q.rows(tokens), 0, 0.1f);
+      });
+      if (b.failed()) return;
+      const double flops = 2.0 * double(s.q_cols()) * tokens * double(tokens);
+      b.measure("attention prefill " + std::to_string(tokens) + suffix, t, flops / b.limits.bf16,
+                "TFLOP/s", flops / t / 1e12);
+    }
+  }
+}
+
+void bench_sampler(Bench& b, int32_t vocab) {
+  Shape s = kTiny;
+  s.vocab = vocab;
+  const int32_t most = b.tiny ? 8 : 64;
+  Ops ops(b, s, most, most, 64, most, DType::bf16);
+  if (b.failed()) return;
+  const Tensor logits = ops.buffer(DType::f32, most, vocab);
+  const std::vector<int32_t> table = {0};
+  for (const char* how : {"greedy", "draw", "top_k + top_p", "greedy + 20 logprobs"}) {
+    const std::string name = how;
+    for (int32_t n : {1, most}) {
+      std::vector<SpanInput> spans;
+      std::vector<SampleInput> samples(static_cast<size_t>(n));
+      for (int32_t i = 0; i < n; ++i) {
+        spans.push_back({i, 1, 0, true, table});
+        SampleInput& in = samples[size_t(i)];
+        in.row = i;
+        in.seed = uint64_t(i);
+        if (!name.starts_with("greedy")) in.temperature = 0.8f;
+        if (name.starts_with("top")) in.top_k = 50, in.top_p = 0.95f;
+        if (name.ends_with("logprobs")) in.num_top = 20;
+      }
+      std::vector<SampleOutput> outputs(static_cast<size_t>(n));
+      const int repeat = b.tiny ? 1 : 16;
+      const double t = ops.time(
+          spans, n, repeat,
+          [&](int) { ops.device().sample(logits.rows(n), 0, n, outputs.data()); }, samples);
+      if (b.failed()) return;
+      b.measure("sample " + name + " batch " + std::to_string(n), t, 4.0 * n * vocab / b.limits.read,
+                "us", t * 1e6);
+    }
+  }
+}
+
+}  // namespace nemotron::bench

@@ -1,0 +1,28 @@
+// Op: one call of the Device interface as plain data. Lists of them are what a captured graph is
+// compared by; StepOps turns one into kernels.
+#pragma once
+
+#include <cstdint>
+
+namespace nemotron::cuda {
+
+struct Op {
+  enum class Kind : uint8_t {
+    embed,
+    attention_input,
+    attention,
+    gemm_residual,
+    mlp_input,
+    head,
+    sample
+  };
+  Kind kind = Kind::embed;
+  int32_t layer = 0, n = 0, first = 0, cols = 0;
+  float number = 0;  // eps or scale
+  const void* weight = nullptr;
+  const void* gain = nullptr;
+  void *out = nullptr, *in = nullptr;
+  bool operator==(const Op&) const = default;
+};
+
+}  // namespace nemotron::cuda

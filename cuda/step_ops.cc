@@ -1,0 +1,204 @@
+#include "cuda/step_ops.h"
+
+#include <algorithm>
+
+namespace nemotron::cuda {
+namespace {
+
+const Matrix& matrix(const Op& op) { return *static_cast<const Matrix*>(op.weight); }
+
+PromptGemm prompt(const uint16_t* a, int64_t stride, const Matrix& w, int32_t first, int32_t end) {
+  PromptGemm p;
+  p.a = a + first * stride;
+  p.a_stride = stride;
+  p.rows = end - first;
+  p.w = w;
+  return p;
+}
+
+}  // namespace
+
+int32_t StepOps::generated_of(int32_t rows, int32_t bucket) const {
+  return bucket > 0 ? rows : std::min(rows, generated_);
+}
+
+void StepOps::begin(int32_t rows) {
+  if (!workspace_->prepared()) return;
+  rope_angles(queue(), builder_->device(), rows, workspace_->inv_freq.as<const float>(),
+              workspace_->layers[0].head_dim / 2, workspace_->angles.as<float2>());
+}
+
+void StepOps::run(const Op& op, std::span<const int32_t> head_rows, int32_t bucket) {
+  switch (op.kind) {
+    case Op::Kind::embed:
+      embed(queue(), builder_->device(), op.n, matrix(op), workspace_->slots.as<int32_t>(),
+            static_cast<float*>(op.out), results_->faults());
+      break;
+    case Op::Kind::attention_input: attention_input(op, bucket); break;
+    case Op::Kind::attention: attention(op, bucket); break;
+    case Op::Kind::gemm_residual: residual(op, bucket); break;
+    case Op::Kind::mlp_input: mlp(op, bucket); break;
+    case Op::Kind::head: head(op, head_rows, bucket); break;
+    case Op::Kind::sample:
+      sample(queue(), builder_->device_bytes(), op.first, op.n, static_cast<float*>(op.in), op.cols,
+             workspace_->slots.as<int32_t>(), results_->samples());
+      break;
+  }
+}
+
+DecodeGemm StepOps::decode(const Activations& a, const Matrix& w, int32_t rows,
+                           int32_t bucket) const {
+  DecodeGemm p;
+  p.count = bucket > 0 ? &builder_->device()->generated_rows : nullptr;
+  p.grid_rows = rows;
+  p.a = a.data;
+  p.a_stride = a.stride;
+  p.w = w;
+  return p;
+}
+
+// norm(x) * gain in BF16, padded for w. rows null: all of x.
+StepOps::Activations StepOps::normed(const Op& op, const Matrix& w, const int32_t* rows,
+                                     int32_t bucket) {
+  if (!workspace_->need(&workspace_->normed, size_t(op.n) * size_t(w.k) * 2)) return {};
+  auto* out = workspace_->normed.as<uint16_t>();
+  rms_norm(queue(), bucket > 0 ? &builder_->device()->generated_rows : nullptr, op.n, rows,
+           static_cast<const float*>(op.in), static_cast<const float*>(op.gain), op.number, w.cols,
+           out, w.k);
+  return {out, w.k};
+}
+
+// Activations as products want them: rows of w.k columns.
+StepOps::Activations StepOps::padded(const uint16_t* a, int32_t rows, const Matrix& w) {
+  if (w.cols == w.k) return {a, w.k};
+  if (!workspace_->need(&workspace_->normed, size_t(rows) * size_t(w.k) * 2)) return {};
+  auto* out = workspace_->normed.as<uint16_t>();
+  pad_rows(queue(), rows, a, w.cols, out, w.k);
+  return {out, w.k};
+}
+
+bool StepOps::need_products(const Matrix& w, int32_t rows) {
+  if (!workspace_->need(&workspace_->products, products_->prepare(w, rows))) return false;
+  products_->set_workspace(workspace_->products.data);
+  return true;
+}
+
+bool StepOps::need_slice(const Matrix& w, int32_t rows) {
+  return need_products(w, rows) &&
+         workspace_->need(&workspace_->products_out,
+                          size_t(std::min(rows, kPromptSlice)) * size_t(unscaled_stride(w)) * 2);
+}
+
+void StepOps::attention_input(const Op& op, int32_t bucket) {
+  const Matrix& w = matrix(op);
+  const int32_t generated = generated_of(op.n, bucket);
+  const Activations a = normed(op, w, nullptr, bucket);
+  if (!a.data) return;
+  RopeStore rope;
+  rope.step = builder_->device();
+  rope.scale = w.scale;
+  rope.angles = workspace_->angles.as<const float2>();
+  rope.q = static_cast<uint16_t*>(op.out);
+  rope.kv = workspace_->layers[size_t(op.layer)];
+  rope.q_heads = workspace_->limits.q_heads;
+  if (generated > 0) gemm_decode_rope(queue(), decode(a, w, generated, bucket), rope);
+  if (op.n == generated || !need_slice(w, op.n - generated)) return;
+  auto* qkv = workspace_->products_out.as<uint16_t>();
+  rope.qkv = qkv;
+  rope.stride = unscaled_stride(w);
+  for (int32_t at = generated; at < op.n; at += kPromptSlice) {
+    rope.first_row = at;
+    rope.rows = std::min(kPromptSlice, op.n - at);
+    rope.row_scale =
+        products_->bf16(prompt(a.data, a.stride, w, at, at + rope.rows), qkv, rope.stride);
+    rope_store(queue(), rope);
+  }
+}
+
+void StepOps::attention(const Op& op, int32_t bucket) {
+  AttentionArgs p;
+  p.step = builder_->device();
+  p.q = static_cast<const uint16_t*>(op.in);
+  p.out = static_cast<uint16_t*>(op.out);
+  p.kv = workspace_->layers[size_t(op.layer)];
+  p.q_heads = workspace_->limits.q_heads;
+  p.scale = op.number;
+  p.partial = workspace_->partial.as<float>();
+  p.partial_state = workspace_->partial_state.as<float2>();
+  if (bucket > 0) {
+    attention_decode(queue(), p);
+    attention_merge(queue(), p, bucket);
+    return;
+  }
+  for (const StepBuilder::Pass& pass : builder_->passes()) {
+    p.first_row = pass.first_row;
+    p.first_item = pass.first_item;
+    p.items = pass.items;
+    attention_decode(queue(), p);
+    if (pass.items > pass.rows) attention_merge(queue(), p, pass.rows);
+  }
+  if (builder_->header().prompt_tiles > 0)
+    attention_prompt(queue(), p, builder_->header().prompt_tiles);
+}
+
+void StepOps::residual(const Op& op, int32_t bucket) {
+  const Matrix& w = matrix(op);
+  const int32_t generated = generated_of(op.n, bucket);
+  const Activations a = padded(static_cast<const uint16_t*>(op.in), op.n, w);
+  if (!a.data) return;
+  auto* x = static_cast<float*>(op.out);
+  if (generated > 0) gemm_decode_add(queue(), decode(a, w, generated, bucket), x, w.rows);
+  if (op.n == generated || !need_products(w, op.n - generated)) return;
+  products_->f32(prompt(a.data, a.stride, w, generated, op.n), true,
+                 x + int64_t(generated) * w.rows);
+}
+
+void StepOps::mlp(const Op& op, int32_t bucket) {
+  const Matrix& w = matrix(op);
+  const int32_t generated = generated_of(op.n, bucket), inner = w.rows / 2;
+  const Activations a = normed(op, w, nullptr, bucket);
+  if (!a.data) return;
+  auto* h = static_cast<uint16_t*>(op.out);
+  if (generated > 0) gemm_decode_silu(queue(), decode(a, w, generated, bucket), h, inner);
+  if (op.n == generated || !need_slice(w, op.n - generated)) return;
+  auto* gate_up = workspace_->products_out.as<uint16_t>();
+  const int64_t stride = unscaled_stride(w);
+  for (int32_t at = generated; at < op.n; at += kPromptSlice) {
+    const int32_t n = std::min(kPromptSlice, op.n - at);
+    const float* row_scale =
+        products_->bf16(prompt(a.data, a.stride, w, at, at + n), gate_up, stride);
+    silu_mul(queue(), gate_up, stride, w.scale, row_scale, n, inner, h + int64_t(at) * inner);
+  }
+}
+
+// Always the decode kernel: what a row's logits are does not depend on its kind.
+void StepOps::head(const Op& op, std::span<const int32_t> rows, int32_t bucket) {
+  const Matrix& w = matrix(op);
+  auto* out = static_cast<float*>(op.out);
+  if (bucket > 0) {  // rows 0, 1, ...: no list
+    const Activations a = normed(op, w, nullptr, bucket);
+    if (a.data) gemm_decode_store(queue(), decode(a, w, op.n, bucket), out, w.rows);
+    return;
+  }
+  for (int32_t at = 0; at < op.n; at += StepBuilder::kMaxHeadRows) {
+    Op piece = op;
+    piece.n = std::min(op.n - at, StepBuilder::kMaxHeadRows);
+    builder_->set_head_rows(rows.data() + at, piece.n);
+    if (!context_->ok()) return;
+    const Activations a = normed(piece, w, builder_->head_rows(), 0);
+    if (!a.data) return;
+    gemm_decode_store(queue(), decode(a, w, piece.n, 0), out + int64_t(at) * w.rows, w.rows);
+  }
+}
+
+void StepOps::gemm(const uint16_t* in, int32_t rows, const Matrix& w, float* out) {
+  const int32_t generated = generated_of(rows, 0);
+  const Activations a = padded(in, rows, w);
+  if (!a.data) return;
+  if (generated > 0) gemm_decode_store(queue(), decode(a, w, generated, 0), out, w.rows);
+  if (rows == generated || !need_products(w, rows - generated)) return;
+  products_->f32(prompt(a.data, a.stride, w, generated, rows), false,
+                 out + int64_t(generated) * w.rows);
+}
+
+}  // namespace nemotron::cuda

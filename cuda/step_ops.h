@@ -1,0 +1,64 @@
+// StepOps: turns the ops of a step into kernels. Generated rows and prompt rows take different ones,
+// chosen by the row's kind alone. Owned by a CudaDevice; used by its thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "cuda/op.h"
+#include "cuda/products.h"
+#include "cuda/results.h"
+#include "cuda/step_builder.h"
+#include "cuda/workspace.h"
+
+namespace nemotron::cuda {
+
+class StepOps {
+ public:
+  StepOps(Context* context, StepBuilder* builder, Products* products, Workspace* workspace,
+          Results* results)
+      : context_(context),
+        builder_(builder),
+        products_(products),
+        workspace_(workspace),
+        results_(results) {}
+
+  // The step's first `generated` rows are generated tokens, all others prompt tokens.
+  void set_generated(int32_t generated) { generated_ = generated; }
+  // What layers need beside the metadata, for `rows` rows.
+  void begin(int32_t rows);
+  // `head_rows`: of a head, in the ordinary way. `bucket` > 0: in a graph, for that many generated
+  // rows; how many there are is in the metadata, and the head's are rows 0, 1, ...
+  void run(const Op& op, std::span<const int32_t> head_rows, int32_t bucket);
+  // out [rows, w.rows] = a w^T
+  void gemm(const uint16_t* a, int32_t rows, const Matrix& w, float* out);
+
+ private:
+  struct Activations {
+    const uint16_t* data = nullptr;
+    int64_t stride = 0;
+  };
+
+  gpu::Queue& queue() { return context_->queue(); }
+  int32_t generated_of(int32_t rows, int32_t bucket) const;
+  DecodeGemm decode(const Activations& a, const Matrix& w, int32_t rows, int32_t bucket) const;
+  Activations normed(const Op& op, const Matrix& w, const int32_t* rows, int32_t bucket);
+  Activations padded(const uint16_t* a, int32_t rows, const Matrix& w);
+  bool need_products(const Matrix& w, int32_t rows);
+  bool need_slice(const Matrix& w, int32_t rows);
+
+  void attention_input(const Op& op, int32_t bucket);
+  void attention(const Op& op, int32_t bucket);
+  void residual(const Op& op, int32_t bucket);
+  void mlp(const Op& op, int32_t bucket);
+  void head(const Op& op, std::span<const int32_t> rows, int32_t bucket);
+
+  Context* context_;
+  StepBuilder* builder_;
+  Products* products_;
+  Workspace* workspace_;
+  Results* results_;
+  int32_t generated_ = INT32_MAX;  // no step yet: everything
+};
+
+}  // namespace nemotron::cuda

@@ -1,0 +1,109 @@
+#include "cuda/workspace.h"
+
+#include <algorithm>
+#include <string>
+
+namespace nemotron::cuda {
+namespace {
+
+constexpr int32_t kMaxDecodeItems = 4096;  // of one launch of the decode attention
+
+Status check(const StepLimits& limits, const KvConfig& kv) {
+  if (kv.head_dim % 16 != 0 || kv.head_dim <= 0 || kv.head_dim > 128) {
+    return Status::unsupported("head_dim " + std::to_string(kv.head_dim) +
+                               ": the CUDA device serves multiples of 16 up to 128");
+  }
+  if (kv.block_size != 16 && kv.block_size != 32 && kv.block_size != 64) {
+    return Status::invalid("block_size " + std::to_string(kv.block_size) +
+                           ": 16, 32 or 64 is possible");
+  }
+  if (kv.kv_heads <= 0 || limits.q_heads % kv.kv_heads != 0 ||
+      limits.q_heads / kv.kv_heads > 128) {
+    return Status::invalid(std::to_string(limits.q_heads) + " query heads cannot share " +
+                           std::to_string(kv.kv_heads) + " KV heads");
+  }
+  if (kv.dtype != DType::bf16 && kv.dtype != DType::fp8_e4m3) {
+    return Status::unsupported(std::string("KV cache of ") + dtype_name(kv.dtype) +
+                               ": BF16 or F8_E4M3 is possible");
+  }
+  const int64_t tokens = int64_t(kv.num_blocks) * kv.block_size;
+  if (tokens > INT32_MAX) {
+    return Status::unsupported("a KV cache of " + std::to_string(tokens) + " tokens");
+  }
+  return {};
+}
+
+}  // namespace
+
+Workspace::~Workspace() {
+  for (const Block* b : {&slots, &inv_freq, &angles, &normed, &partial, &partial_state,
+                         &products_out, &products, &cache_}) {
+    context_->free(b->data);
+  }
+}
+
+Status Workspace::reserve(Block* block, size_t bytes) {
+  if (bytes > block->bytes) ++generation_;
+  return context_->reserve(block, bytes);
+}
+
+bool Workspace::need(Block* block, size_t bytes) {
+  Status s = reserve(block, bytes);
+  if (!s) context_->fail(s.within("workspace"));
+  return context_->ok();
+}
+
+Status Workspace::prepare_cache(const KvConfig& kv, bool mark) {
+  const size_t half = size_t(kv.num_blocks) * size_t(kv.block_size) * size_t(kv.kv_heads) *
+                      size_t(kv.head_dim) * dtype_bytes(kv.dtype);
+  if (Status s = reserve(&cache_, half * 2 * size_t(kv.layers)); !s) return s.within("KV cache");
+  if (mark) {
+    context_->check(cudaMemsetAsync(cache_.data, 0xff, cache_.bytes, context_->stream()),
+                    "marking the KV cache");
+  }
+  layers.clear();
+  for (int32_t i = 0; i < kv.layers; ++i) {
+    KvLayer l;
+    l.k = cache_.data + half * 2 * size_t(i);
+    l.v = l.k + half;
+    l.k_scale = kv.k_scale.empty() ? 1.0f : kv.k_scale[size_t(i)];
+    l.v_scale = kv.v_scale.empty() ? 1.0f : kv.v_scale[size_t(i)];
+    l.kv_heads = kv.kv_heads;
+    l.block_size = kv.block_size;
+    l.head_dim = kv.head_dim;
+    l.fp8 = kv.dtype == DType::fp8_e4m3;
+    layers.push_back(l);
+  }
+  return {};
+}
+
+Status Workspace::prepare(const StepLimits& step, const KvConfig& kv, const RopeTable& rope,
+                          size_t products_bytes, bool mark) {
+  if (Status s = check(step, kv); !s) return s;
+  limits = step;
+  if (Status s = prepare_cache(kv, mark); !s) return s;
+
+  const size_t rows = size_t(std::max(limits.max_rows, 1)), heads = size_t(limits.q_heads);
+  const int32_t q_cols = limits.q_heads * kv.head_dim;
+  const int32_t widest =
+      std::max({padded_k(limits.hidden), padded_k(limits.intermediate), padded_k(q_cols)});
+  const int32_t tallest =
+      std::max(2 * limits.intermediate, q_cols + 2 * kv.kv_heads * kv.head_dim) + 8;
+  const size_t slice = std::min(rows, size_t(kPromptSlice));
+  const size_t chunks = size_t(limits.max_context / kDecodeChunk + 1);
+  max_items = int32_t(std::max(std::min(rows * chunks, size_t(kMaxDecodeItems)), chunks));
+  const size_t items = size_t(max_items) * heads;
+
+  Status s = reserve(&inv_freq, rope.inv_freq.size() * sizeof(float));
+  if (s) s = reserve(&angles, rows * size_t(kv.head_dim / 2) * sizeof(float2));
+  if (s) s = reserve(&normed, rows * size_t(widest) * 2);
+  if (s) s = reserve(&partial, items * size_t(kv.head_dim) * sizeof(float));
+  if (s) s = reserve(&partial_state, items * sizeof(float2));
+  if (s) s = reserve(&products_out, slice * size_t(tallest) * 2);
+  if (s) s = reserve(&products, products_bytes);
+  if (!s) return s.within("workspace");
+  context_->upload(inv_freq.data, rope.inv_freq.data(), rope.inv_freq.size() * sizeof(float));
+  return context_->status();
+}
+
+}  // namespace nemotron::cuda

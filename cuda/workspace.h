@@ -1,0 +1,53 @@
+// Workspace: the device memory of a step beside weights and activations: the KV cache, and room for
+// everything that a step of the stated limits can need. Owned by a CudaDevice; used by its thread.
+#pragma once
+
+#include <vector>
+
+#include "cuda/context.h"
+#include "cuda/kernels.h"
+#include "device/device.h"
+
+namespace nemotron::cuda {
+
+// Prompt rows whose qkv or gate and up are in memory at a time.
+inline constexpr int32_t kPromptSlice = 1024;
+inline constexpr int32_t kSlots = 65536;  // ids that stay on the device
+
+class Workspace {
+ public:
+  explicit Workspace(Context* context) : context_(context) {}
+  ~Workspace();
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  // `products`: bytes that the products of prompt rows want. `mark`: the cache starts as NaN.
+  Status prepare(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope,
+                 size_t products, bool mark);
+  // In a step, for steps beyond the limits: a failure is sticky.
+  bool need(Block* block, size_t bytes);
+
+  bool prepared() const { return !layers.empty(); }
+  // Changes when memory moved: captured graphs are void.
+  int generation() const { return generation_; }
+
+  StepLimits limits;
+  std::vector<KvLayer> layers;
+  int32_t max_items = 1;  // of one launch of the decode attention
+  Block slots;            // int32 [kSlots]
+  Block inv_freq, angles;
+  Block normed;                  // bf16 [rows, the widest k]
+  Block partial, partial_state;  // of decode items
+  Block products_out;            // bf16 [kPromptSlice, the tallest matrix]
+  Block products;                // what Products asked for
+
+ private:
+  Status reserve(Block* block, size_t bytes);
+  Status prepare_cache(const KvConfig& kv, bool mark);
+
+  Context* context_;
+  Block cache_;
+  int generation_ = 0;
+};
+
+}  // namespace nemotron::cuda

@@ -1,0 +1,161 @@
+// What the CUDA device says on machines that cannot run it, and after faults: injected into the
+// emulated runtime.
+#include <thread>
+
+#include "cuda/cuda_device.h"
+#include "cuda_runtime.h"
+#include "machine.h"
+#include "test/ops/ops.h"
+
+namespace nemotron::test {
+namespace {
+
+// The machine as it was, at the end of a test.
+struct Restore {
+  Restore() { without_cublaslt(); }
+  ~Restore() { emu::machine() = before; }
+  emu::Machine before = emu::machine();
+};
+
+Status open(int32_t index = 0) {
+  std::unique_ptr<Device> device;
+  DeviceOptions options;
+  options.index = index;
+  return cuda::open_device(options, &device);
+}
+
+Status open_fp8(std::unique_ptr<Device>* out) {
+  DeviceOptions options;
+  options.fp8_activations = true;
+  return cuda::open_device(options, out);
+}
+Status open_fp8() {
+  std::unique_ptr<Device> device;
+  return open_fp8(&device);
+}
+
+struct Tiny {  // a device that has something to compute
+  Tiny() {
+    EXPECT_OK(cuda::open_device({}, &device));
+    const HostMatrix m = random_matrix(random, 16, 64, DType::bf16);
+    const MatrixPart part = m.part();
+    EXPECT_OK(
+        device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
+  }
+  Status multiply() {
+    Buffer a(device.get(), DType::bf16, {2, 64}, random.normals(128));
+    Buffer out(device.get(), DType::f32, {2, 16});
+    device->gemm(out.tensor(), a.tensor(), w);
+    return device->sync();
+  }
+  Random random{1};
+  std::unique_ptr<Device> device;
+  Weight w;
+};
+
+}  // namespace
+}  // namespace nemotron::test
+
+using namespace nemotron;
+using namespace nemotron::test;
+
+TEST(why_there_is_no_device) {
+  const Restore restore;
+  std::string why;
+  EXPECT_EQ(cuda::device_count(&why), 1);
+  emu::machine().count_error = cudaErrorInsufficientDriver;
+  emu::machine().driver = 0;
+  EXPECT_EQ(cuda::device_count(&why), 0);
+  EXPECT_EQ(why, "no NVIDIA driver is installed");
+  emu::machine().driver = 11080;
+  EXPECT_EQ(cuda::device_count(&why), 0);
+  EXPECT_EQ(why, "the NVIDIA driver is for CUDA 11.8, older than this library's");
+  emu::machine().driver = 13000;
+  emu::machine().count_error = cudaErrorNoDevice;
+  EXPECT_EQ(cuda::device_count(&why), 0);
+  EXPECT_EQ(why, "the NVIDIA driver sees no GPU");
+}
+
+TEST(wrong_index) {
+  const Restore restore;
+  EXPECT_ERROR(open(3), "GPU 3 was asked for, this machine has 1");
+}
+
+TEST(wrong_architecture) {
+  const Restore restore;
+  emu::machine().load_error = cudaErrorNoKernelImageForDevice;
+  emu::machine().major = 7, emu::machine().minor = 5;
+  EXPECT_ERROR(open(), "emulated is sm_75; this library was compiled for emulated");
+}
+
+TEST(out_of_memory) {
+  const Restore restore;
+  Tiny t;
+  void* p = nullptr;
+  const Status s = t.device->alloc(size_t(1) << 40, &p);
+  EXPECT(s.code() == Code::out_of_memory);
+  EXPECT_ERROR(s, "bytes free, 1099511627776 are needed");
+  EXPECT_OK(t.multiply());  // asking for too much breaks nothing
+  // A cache that does not fit: what it is for, what was free.
+  const std::vector<float> freq(32, 0.1f);
+  const KvConfig kv{.layers = 4, .kv_heads = 8, .head_dim = 64, .num_blocks = 1 << 20};
+  const StepLimits limits{.max_rows = 8,
+                          .max_spans = 8,
+                          .max_samples = 8,
+                          .max_context = 64,
+                          .q_heads = 8,
+                          .kv_heads = 8,
+                          .head_dim = 64,
+                          .hidden = 64,
+                          .intermediate = 64,
+                          .vocab = 64};
+  const Status cache = t.device->prepare(limits, kv, {freq});
+  EXPECT(cache.code() == Code::out_of_memory);
+  EXPECT_ERROR(cache, "KV cache: the GPU has ");
+}
+
+TEST(fault_is_sticky) {
+  const Restore restore;
+  Tiny t;
+  EXPECT_OK(t.multiply());
+  emu::machine().fault = cudaErrorIllegalAddress;
+  EXPECT_ERROR(t.multiply(), "an illegal memory access was encountered");
+  emu::machine().fault = cudaSuccess;
+  EXPECT_ERROR(t.device->sync(), "an illegal memory access was encountered");
+  void* p = nullptr;
+  EXPECT_ERROR(t.device->alloc(16, &p), "an illegal memory access was encountered");
+  t.device->begin_step({});
+  EXPECT_ERROR(t.device->sync(), "an illegal memory access was encountered");
+}
+
+// A thread starts with GPU 0: the device has to choose its own.
+TEST(another_thread) {
+  const Restore restore;
+  emu::machine().gpus = 2;
+  Tiny t;
+  std::thread([&] {
+    cudaSetDevice(1);
+    EXPECT_OK(t.multiply());
+  }).join();
+}
+
+TEST(fp8_activations_are_refused_with_a_reason) {
+  const Restore restore;
+  EXPECT_ERROR(open_fp8(), "FP8 activations need cuBLASLt: none");
+  with_fake_cublaslt();
+  EXPECT_OK(open_fp8());
+  emu::machine().major = 8, emu::machine().minor = 0;
+  EXPECT_ERROR(open_fp8(), "found sm_80, expected sm_89 or later");
+}
+
+TEST(names_what_multiplies_prompts) {
+  const Restore restore;
+  std::unique_ptr<Device> device;
+  EXPECT_OK(cuda::open_device({}, &device));
+  EXPECT(device->name().starts_with("emulated (sm_90, own kernels for prompts: none: cannot open"));
+  with_fake_cublaslt();
+  EXPECT_OK(open_fp8(&device));
+  EXPECT_EQ(device->name(), "emulated (sm_90, cuBLASLt 13.1, FP8 activations)");
+}
+
+NEMOTRON_TEST_MAIN

@@ -1,0 +1,188 @@
+// A stand-in for libcublasLt.so on the emulated device: the same functions by the same names, each
+// refusing what the real library is documented to refuse, multiplying in plain loops. Opened by the
+// backend through $NEMOTRON_CUBLASLT, so that its calls, in their order and with their arguments,
+// are tested without a GPU.
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "cuda/cublaslt_abi.h"
+#include "cuda_runtime.h"
+#include "device/tensor.h"
+
+namespace {
+
+using namespace nemotron::cuda::lt;
+
+struct MatmulDesc {
+  int compute, scale;
+  bool transposed_a = false;
+};
+struct MatrixLayout {
+  int type;
+  uint64_t rows, cols;
+  int64_t ld;
+};
+struct Wishes {
+  size_t workspace = 0;
+  uint32_t reduction = ~0u, alignment[4] = {256, 256, 256, 256};
+};
+struct Choice {  // what fills an Algorithm
+  uint64_t magic, types;
+  uint64_t weights, k;
+  uint32_t alignment[4];
+};
+static_assert(sizeof(Choice) <= sizeof(Algorithm));
+constexpr uint64_t kMagic = 0x6e656d6f74726f6e;
+constexpr int kFailed = 1;  // anything: the backend takes it as an error
+
+int bytes_of(int type) { return type == kR32F ? 4 : type == kR16BF ? 2 : 1; }
+
+// Bytes of a column-major matrix from its first to its last element.
+size_t span_of(const MatrixLayout& l) {
+  return (size_t(l.cols - 1) * size_t(l.ld) + l.rows) * size_t(bytes_of(l.type));
+}
+float value(const std::vector<uint8_t>& bytes, const MatrixLayout& l, uint64_t row, uint64_t col) {
+  const size_t at = size_t(col) * size_t(l.ld) + row;
+  if (l.type == kR8FE4M3) return nemotron::e4m3_to_f32(bytes[at]);
+  if (l.type == kR32F) {
+    float f;
+    std::memcpy(&f, bytes.data() + at * 4, 4);
+    return f;
+  }
+  uint16_t b;
+  std::memcpy(&b, bytes.data() + at * 2, 2);
+  return nemotron::bf16_to_f32(b);
+}
+bool read(std::vector<uint8_t>* to, const void* p, const MatrixLayout& l, cudaStream_t stream) {
+  to->resize(span_of(l));
+  return cudaMemcpyAsync(to->data(), p, to->size(), cudaMemcpyDeviceToHost, stream) == cudaSuccess;
+}
+
+// The types that the library multiplies; A and B alike, C and D alike.
+bool known(int a, int b, int c, int d) {
+  return a == b && c == d && (a == kR16BF || a == kR8FE4M3) && (d == kR32F || d == kR16BF);
+}
+
+}  // namespace
+
+extern "C" {
+
+#define EXPORTED __attribute__((visibility("default")))
+
+EXPORTED size_t cublasLtGetVersion() { return 130101; }
+EXPORTED int cublasLtCreate(Handle* h) { return *h = new int(1), 0; }
+EXPORTED int cublasLtDestroy(Handle h) { return delete static_cast<int*>(h), 0; }
+EXPORTED int cublasLtMatmulDescCreate(Desc* d, int compute, int scale) {
+  if (compute != kCompute32F || scale != kR32F) return kNotSupported;
+  return *d = new MatmulDesc{compute, scale}, 0;
+}
+EXPORTED int cublasLtMatmulDescDestroy(Desc d) { return delete static_cast<MatmulDesc*>(d), 0; }
+EXPORTED int cublasLtMatmulDescSetAttribute(Desc d, int attribute, const void* p, size_t bytes) {
+  if (attribute != kTransA || bytes != sizeof(int32_t)) return kInvalidValue;
+  static_cast<MatmulDesc*>(d)->transposed_a = *static_cast<const int32_t*>(p) == kOpT;
+  return 0;
+}
+EXPORTED int cublasLtMatrixLayoutCreate(Layout* l, int type, uint64_t rows, uint64_t cols,
+                                        int64_t ld) {
+  if (rows == 0 || cols == 0 || ld < int64_t(rows)) return kInvalidValue;
+  return *l = new MatrixLayout{type, rows, cols, ld}, 0;
+}
+EXPORTED int cublasLtMatrixLayoutDestroy(Layout l) {
+  return delete static_cast<MatrixLayout*>(l), 0;
+}
+EXPORTED int cublasLtMatmulPreferenceCreate(Preference* p) { return *p = new Wishes, 0; }
+EXPORTED int cublasLtMatmulPreferenceDestroy(Preference p) {
+  return delete static_cast<Wishes*>(p), 0;
+}
+EXPORTED int cublasLtMatmulPreferenceSetAttribute(Preference p, int attribute, const void* v,
+                                                  size_t bytes) {
+  auto* w = static_cast<Wishes*>(p);
+  if (attribute == kMaxWorkspace && bytes == sizeof(size_t)) {
+    std::memcpy(&w->workspace, v, bytes);
+  } else if (attribute == kReductionMask && bytes == sizeof(uint32_t)) {
+    std::memcpy(&w->reduction, v, bytes);
+  } else if (attribute >= kAlignmentA && attribute <= kAlignmentD && bytes == sizeof(uint32_t)) {
+    std::memcpy(&w->alignment[attribute - kAlignmentA], v, bytes);
+  } else {
+    return kInvalidValue;
+  }
+  return 0;
+}
+
+EXPORTED int cublasLtMatmulAlgoGetHeuristic(Handle, Desc desc, Layout la, Layout lb, Layout lc,
+                                            Layout ld, Preference preference, int wanted,
+                                            Heuristic* out, int* found) {
+  const auto &a = *static_cast<MatrixLayout*>(la), &b = *static_cast<MatrixLayout*>(lb),
+             &c = *static_cast<MatrixLayout*>(lc), &d = *static_cast<MatrixLayout*>(ld);
+  const auto& w = *static_cast<Wishes*>(preference);
+  *found = 0;
+  if (wanted < 1 || w.reduction != kNoReduction || !known(a.type, b.type, c.type, d.type) ||
+      !static_cast<MatmulDesc*>(desc)->transposed_a || a.rows != b.rows || a.cols != d.rows ||
+      b.cols != d.cols) {
+    return kInvalidValue;
+  }
+  // FP8 wants sixteen bytes everywhere.
+  if (a.type == kR8FE4M3 && (a.rows % 16 != 0 || a.cols % 16 != 0 || a.ld % 16 != 0 ||
+                             b.ld % 16 != 0 || d.ld * bytes_of(d.type) % 16 != 0)) {
+    return kNotSupported;
+  }
+  if (d.rows == 24) return kNotSupported;  // some shape has no algorithm
+  Choice choice{kMagic, uint64_t(a.type) << 32 | uint64_t(d.type), a.cols, a.rows, {}};
+  std::memcpy(choice.alignment, w.alignment, sizeof choice.alignment);
+  *out = Heuristic{};
+  std::memcpy(&out->algorithm, &choice, sizeof choice);
+  out->workspace = size_t(1) << 20;
+  *found = out->workspace <= w.workspace ? 1 : 0;
+  return 0;
+}
+
+EXPORTED int cublasLtMatmul(Handle, Desc desc, const void* alpha, const void* a, Layout la,
+                            const void* b, Layout lb, const void* beta, const void* c, Layout lc,
+                            void* d, Layout ld, const Algorithm* algorithm, void* workspace,
+                            size_t bytes, cudaStream_t stream) {
+  const auto &A = *static_cast<MatrixLayout*>(la), &B = *static_cast<MatrixLayout*>(lb),
+             &C = *static_cast<MatrixLayout*>(lc), &D = *static_cast<MatrixLayout*>(ld);
+  Choice choice;
+  std::memcpy(&choice, algorithm, sizeof choice);
+  if (choice.magic != kMagic || choice.types != (uint64_t(A.type) << 32 | uint64_t(D.type)) ||
+      choice.weights != A.cols || choice.k != A.rows || B.rows != A.rows || D.rows != A.cols ||
+      D.cols != B.cols || !known(A.type, B.type, C.type, D.type) || bytes < (size_t(1) << 20) ||
+      !workspace || !static_cast<MatmulDesc*>(desc)->transposed_a) {
+    return kFailed;
+  }
+  const void* pointers[4] = {a, b, c, d};
+  for (int i = 0; i < 4; ++i) {
+    if (reinterpret_cast<uintptr_t>(pointers[i]) % choice.alignment[i] != 0) return kFailed;
+  }
+  if (B.cols == 7) return kNotSupported;  // some number of rows is more than the algorithm takes
+  const float by = *static_cast<const float*>(alpha), old = *static_cast<const float*>(beta);
+  std::vector<uint8_t> weights, rows, out;
+  if (!read(&weights, a, A, stream) || !read(&rows, b, B, stream)) return kFailed;
+  out.resize(span_of(D));
+  if (old != 0 && !read(&out, c, C, stream)) return kFailed;
+  const size_t one = size_t(bytes_of(D.type));
+  for (uint64_t col = 0; col < D.cols; ++col) {
+    for (uint64_t row = 0; row < D.rows; ++row) {
+      double sum = 0;
+      for (uint64_t k = 0; k < A.rows; ++k)
+        sum += double(value(weights, A, k, row)) * double(value(rows, B, k, col));
+      float v = by * float(sum);
+      if (old != 0) v += old * value(out, C, row, col);
+      uint8_t* to = out.data() + (size_t(col) * size_t(D.ld) + row) * one;
+      const uint16_t rounded = nemotron::f32_to_bf16(v);
+      std::memcpy(to, one == 4 ? static_cast<const void*>(&v) : &rounded, one);
+    }
+  }
+  // Column by column: what lies between the columns is not written.
+  for (uint64_t col = 0; col < D.cols; ++col) {
+    const size_t at = size_t(col) * size_t(D.ld) * one;
+    if (cudaMemcpyAsync(static_cast<uint8_t*>(d) + at, out.data() + at, size_t(D.rows) * one,
+                        cudaMemcpyHostToDevice, stream) != cudaSuccess) {
+      return kFailed;
+    }
+  }
+  return 0;
+}
+}
