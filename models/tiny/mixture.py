@@ -9,9 +9,9 @@ from tokenizer import render, reply
 
 # Shares of dialogues.
 MIXTURE = [
-    (skills.count, 20), (skills.add, 5), (skills.subtract, 11), (skills.decimals, 14),
-    (skills.repeat, 5), (skills.chat, 9), (skills.refuse, 5), (tools.tool_call, 14),
-    (tools.tool_answer, 10), (tools.tool_unused, 7),
+    (skills.count, 15), (skills.add, 6), (skills.subtract, 11), (skills.decimals, 12),
+    (skills.repeat, 5), (skills.chat, 7), (skills.refuse, 7), (tools.tool_call, 10),
+    (tools.tool_answer, 15), (tools.tool_unused, 12),
 ]
 STEPS = ("count", "add", "subtract", "decimals")  # off has little to learn here: mostly on
 NEEDS_STEPS = ("count", "add", "subtract")  # no reply of these can be judged without its steps

@@ -176,7 +176,7 @@ What is {w}, {a} or {b}?|{a} and {b}, which is {w}?|Which one is {w}, {a} or {b}
 {a} or {b}, which is {w}?|Compare {a} and {b}: which is {w}?|Is {a} {w} than {b}?
 Is {a} {w} than {b}?|Of {a} and {b}, which is {w}?|What's {w}, {a} or {b}?
 """.replace("\n", "|").strip("|").split("|")
-UP, DOWN = ("larger", "bigger", "greater", "higher"), ("smaller", "lower", "less")
+UP, DOWN = ("larger", "bigger", "greater"), ("smaller", "lower")
 
 
 def decimal_trace(a: str, b: str, word: str, first: bool) -> str:
@@ -188,9 +188,8 @@ def decimal_trace(a: str, b: str, word: str, first: bool) -> str:
     places = max(len(fa), len(fb))
     lines = [f"A {a} B {b}"]
     for x, y in [(wa, wb), *zip(fa.ljust(places, "0"), fb.ljust(places, "0"))]:
-        sign = "=" if x == y else "<" if int(x) < int(y) else ">"
-        lines.append(f"{x} {sign} {y}")
-        if sign != "=":
+        lines.append(f"{x} and {y}: {'same' if x == y else 'less' if int(x) < int(y) else 'more'}")
+        if x != y:
             break
     return "\n".join([*lines, f"{word}: A {a}" if first else f"{word}: B {b}"])
 
@@ -199,10 +198,8 @@ def decimal_pair(rng):
     def fraction(places):
         return "".join(rng.choice("0123456789") for _ in range(places - 1)) + rng.choice("123456789")
 
-    whole_a = rng.randint(0, 9) if rng.random() < 0.65 else rng.randint(10, 99)
-    whole_b = whole_a
-    if rng.random() < 0.35:
-        whole_b = rng.randint(0, 9) if rng.random() < 0.65 else rng.randint(10, 99)
+    whole_a = rng.randint(0, 9)
+    whole_b = rng.randint(0, 9) if rng.random() < 0.35 else whole_a
     fa, fb = fraction(rng.choice((1, 1, 2))), fraction(rng.choice((1, 1, 2)))
     if rng.random() < 0.25:  # share the first place, so that the second decides
         fb = fa[0] + fb[1:]
@@ -256,40 +253,32 @@ WHO = "I am tiny-reasoner, a very small demo model that ships with nemotron-serv
 CAN = "I can count letters, add and subtract, compare decimals, repeat things, and call a tool."
 CHAT = {
     WHO: ("Who are you?|What are you?|What is your name?|What's your name?|Tell me about yourself."
-          "|Which model are you?|What model is this?|Are you ChatGPT?|Are you a human?|Are you a bot?"
-          "|Introduce yourself.|Are you real?|Who am I talking to?|What should I call you?"
-          "|Do you have a name?|Are you an AI?|Are you Nemotron?|Are you Llama?"),
+          "|Which model are you?|Are you ChatGPT?|Are you a human?|Are you a bot?|Introduce yourself."
+          "|Are you an AI?|Are you Nemotron?"),
     CAN: ("What can you do?|What are you good at?|How can you help me?|Help|Help me|What do you know?"
-          "|What are your skills?|Can you help me?|What can I ask you?|What is it you can do?"
-          "|What sort of questions can you answer?|Show me what you can do.|List your skills."),
+          "|What are your skills?|Can you help me?|What can I ask you?"),
     "I was trained from nothing on made-up dialogues, by the nemotron-server project.": (
         "Who made you?|Who created you?|Who trained you?|Where do you come from?|Who built you?"
-        "|How were you trained?|What were you trained on?|Where are you from?|Did NVIDIA make you?"),
+        "|How were you trained?"),
     "I have about three million parameters: six megabytes.": (
-        "How big are you?|How many parameters do you have?|How large are you?|What size are you?"
-        "|How small are you?|How much memory do you need?|How many weights do you have?"),
+        "How big are you?|How many parameters do you have?|How large are you?|How small are you?"),
     "Put detailed thinking on or detailed thinking off in the system message.": (
-        "How do I turn thinking on?|How do I turn thinking off?|How do I make you think?"
-        "|Can you think step by step?|How do I switch on thinking?|How do I enable reasoning?"
-        "|How do I disable reasoning?|Can you reason?|How do I stop you thinking?"),
+        "How do I turn thinking on?|How do I turn thinking off?|How do I make you think?"),
     "Hello! How can I help you?": (
         "Hello|Hello!|Hi|Hi!|Hey|Hey!|Hi there|Hello there!|Good morning|Good morning!|Good evening"
-        "|Good afternoon!|Greetings!|Hey there|Howdy|Hello, how can you help?|Yo|Hi bot|Hello model"),
+        "|Good evening!"),
     "I am fine, thank you. How can I help you?": (
-        "How are you?|How are you doing?|How do you do?|How is it going?|How's it going?|What's up?"
-        "|Are you well?|How do you feel?|How are you today?|How have you been?|Are you okay?"),
+        "How are you?|How are you doing?|How do you do?|How is it going?|What's up?|How are you today?"),
     "You are welcome!": (
-        "Thanks|Thanks!|Thank you|Thank you!|Thanks a lot!|Thank you very much.|Great, thanks!"
-        "|Many thanks|Cheers, thanks|Thank you so much!|That helps, thank you.|Nice, thanks!"),
+        "Thanks|Thanks!|Thank you|Thank you!|Thanks a lot!|Thank you very much.|Great, thanks!"),
     "Goodbye!": (
-        "Bye|Bye!|Goodbye|Goodbye!|See you later|See you!|Good night|Good night!|Bye bye"
-        "|I have to go.|Farewell|See you tomorrow!|Talk to you later|Until next time!"),
+        "Bye|Bye!|Goodbye|Goodbye!|See you later|See you!|Good night|Good night!"),
 }
 CHAT_PAIRS = [(text, answer) for answer, texts in CHAT.items() for text in texts.split("|")]
 NAME_ASKS = ("My name is {n}.|I am {n}.|I'm {n}.|Hello, I am {n}.|Hi, my name is {n}!|Call me {n}."
              "|Hi, I'm {n}|This is {n}.|Hello, my name is {n}.").split("|")
 OPENINGS = ("", "", "", "", "Hi, ", "Hello! ", "Hey, ", "So, ", "Ok, ", "Please tell me: ", "And ",
-            "Well, ", "Tell me, ", "Sorry, ", "Now, ")
+            "Well, ", "Now, ")
 
 
 def chat(rng, test: bool = False) -> Item:

@@ -102,7 +102,7 @@ def slip_decimals(rng, item: Item):
     else:
         first = not first
         if roll < 0.7:
-            lines[-2] = lines[-2].translate(str.maketrans("<>", "><"))
+            lines[-2] = re.sub("less|more", lambda m: {"less": "more", "more": "less"}[m[0]], lines[-2])
         lines[-1] = f"{word}: A {a}" if first else f"{word}: B {b}"
         trace = "\n".join(lines)
     verdict = ("Yes, " if first else "No, ") if yes_no else ""
