@@ -180,8 +180,8 @@ struct AmxBody {
 
   static Ahead ahead_of(const TileArgs& t, size_t panel_bytes) {
     Ahead n;
-    if (!t.next_b) return n;
-    n.at = t.next_b;
+    if (t.ahead == 0) return n;
+    n.at = t.b + t.ahead;
     n.step = t.b_stride;
     n.left = n.lines = int(panel_bytes / 64);
     n.panels = t.panels;
@@ -230,9 +230,9 @@ struct AmxBody {
   static Kernels table() {
     Kernels k = Base::table(Isa::amx);
     k.row_step = 32;
-    k.row_block = 32;
     k.panel_group = 4;
-    k.block_panels = 16;
+    k.few_panels = [](int rows) { return rows <= 32 ? 4 : 0; };
+    k.block_panels = 16, k.block_rows = 1024;
     k.scratch_bytes = size_t(kScratchPanels) * kKBlock * kPanel * 2;
     k.enter = T::configure;
     k.leave = T::release;

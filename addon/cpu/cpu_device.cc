@@ -61,7 +61,7 @@ class CpuDevice final : public Device {
                      Weight* out) noexcept override {
     return guarded([&]() -> Status {
       auto m = std::make_unique<PackedMatrix>();
-      if (Status s = pack_matrix(parts, use, format, &pool_, m.get()); !s) return s;
+      if (Status s = pack_matrix(parts, use, format, kernels_, &pool_, m.get()); !s) return s;
       if (Status s = gemm_.reserve(m->k); !s) return s;
       *out = {.handle = m.get(), .rows = m->rows, .cols = m->cols, .bytes = m->data.bytes()};
       weights_.push_back(std::move(m));

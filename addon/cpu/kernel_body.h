@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cpu/kernels.h"
+#include "cpu/quantise_body.h"
 
 namespace nemotron::cpu {
 
@@ -83,22 +84,30 @@ struct Body {
     for (; p < t.panels; ++p) micro<format, ROWS, 1>(t, row, p);
   }
 
-  // `left` rows, fewer than fit; ROWS counts down to it.
+  // `rows` rows, at most ROWS, which counts down to it.
   template <Format format, int ROWS>
-  static void rest(const TileArgs& t, int row, int left) {
+  static void row_block(const TileArgs& t, int row, int rows) {
     if constexpr (ROWS > 0) {
-      if (left < ROWS) return rest<format, ROWS - 1>(t, row, left);
-      all_panels<format, ROWS, (ROWS <= S::kFewRows ? S::kFewPanels : S::kPanels)>(t, row);
+      if (rows < ROWS) return row_block<format, ROWS - 1>(t, row, rows);
+      all_panels<format, ROWS, S::panels(ROWS)>(t, row);
     }
   }
 
+  // Blocks of about the same height: 16 rows are 8 and 8, since 12 and 4 would do the 4 slowly.
   template <Format format>
   static void tile(const TileArgs& t) {
-    int row = 0;
-    for (; row + S::kRows <= t.rows; row += S::kRows) {
-      all_panels<format, S::kRows, S::kPanels>(t, row);
+    const int blocks = (t.rows + S::kRows - 1) / S::kRows;
+    for (int i = 0, row = 0; i < blocks; ++i) {
+      const int rows = (t.rows - row + blocks - i - 1) / (blocks - i);
+      row_block<format, S::kRows>(t, row, rows);
+      row += rows;
     }
-    if (row < t.rows) rest<format, S::kRows - 1>(t, row, t.rows - row);
+  }
+
+  static int few_panels(int rows) {
+    if (rows > S::kRows) return 0;
+    const int panels = S::panels(rows);
+    return panels % 2 ? 2 * panels : panels;
   }
 
   // --- rows --------------------------------------------------------------------------------------
@@ -371,8 +380,7 @@ struct Body {
   static Kernels table(Isa isa) {
     Kernels k;
     k.isa = isa;
-    k.row_block = S::kRows;
-    k.panel_group = S::kPanels;
+    k.few_panels = few_panels;
     k.a_is_bf16[int(Format::bf16)] = k.a_is_bf16[int(Format::fp8)] = S::kDot;
     k.tile[int(Format::f32)] = tile<Format::f32>;
     k.tile[int(Format::f16)] = tile<Format::f16>;
@@ -388,6 +396,7 @@ struct Body {
     k.softmax = softmax<S::kDot>;
     k.multiply = multiply;
     k.rope = rope;
+    k.quantise = quantise_row<S>;
     k.argmax = argmax;
     k.sum_exp = sum_exp;
     k.divide = divide;

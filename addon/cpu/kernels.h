@@ -57,9 +57,7 @@ struct TileArgs {
   int64_t c_stride = 0;
   bool accumulate = false;
   void* scratch = nullptr;  // Kernels::scratch_bytes of the calling thread, 64-byte aligned
-  // What the next call will read, of the same shape: may be fetched little by little.
-  const uint8_t* next_b = nullptr;
-  // While few rows stream the panels, what lies this many bytes further is fetched as well.
+  // Bytes from b to what the next call will read, of the same shape: it is fetched along the way.
   int64_t ahead = 0;
 };
 
@@ -78,10 +76,13 @@ struct SoftmaxArgs {
 struct Kernels {
   Isa isa = Isa::plain;
   bool a_is_bf16[kFormats] = {};
-  int row_step = 1;      // see TileArgs
-  int row_block = 1;     // rows that one pass over a panel serves; a good multiple for row tiles
-  int panel_group = 1;   // panels that are read side by side
-  int block_panels = 8;  // panels whose kKBlock stays in the second-level cache; even
+  int row_step = 1;     // see TileArgs
+  int panel_group = 2;  // threads take multiples of this many panels; even
+  // Panels of a call while `rows` rows stream them from memory, as many as are read side by side;
+  // 0: more rows than one pass over a panel serves.
+  int (*few_panels)(int rows) = nullptr;
+  // For more rows: panels (even) and rows whose kKBlock stay in the second-level cache together.
+  int block_panels = 6, block_rows = 512;
   size_t scratch_bytes = 0;
   // Called by each thread before and after a run of tile() calls (tile registers); may be null.
   void (*enter)() = nullptr;
@@ -108,6 +109,9 @@ struct Kernels {
   // Pairs (i, i + half) turned by the angles' cosine and sine.
   void (*rope)(float* out, const float* x, const float* cosine, const float* sine,
                int64_t half) = nullptr;
+
+  // out = x as E4M3 numbers of the size that is returned: the largest of x becomes 448.
+  float (*quantise)(const float* x, int64_t n, uint8_t* out) = nullptr;
 
   // --- sampling, over a row of logits ---
   // Index of the largest (lowest index wins a tie), or -1 when there is a NaN.

@@ -35,6 +35,6 @@ struct PackedMatrix {
 };
 
 Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
-                   ThreadPool* pool, PackedMatrix* out);
+                   const Kernels* kernels, ThreadPool* pool, PackedMatrix* out);
 
 }  // namespace nemotron::cpu

@@ -16,7 +16,8 @@ struct Avx2 {
 
   static constexpr bool kDot = false;
   // 16 registers: 8 sums, two halves of a weight vector, one broadcast.
-  static constexpr int kRows = 4, kPanels = 1, kFewRows = 2, kFewPanels = 2;
+  static constexpr int kRows = 4;
+  static constexpr int panels(int rows) { return rows <= 2 ? 2 : 1; }
 
   static inline F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static inline F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }

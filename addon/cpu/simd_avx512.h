@@ -45,8 +45,9 @@ struct Avx512 {
   using Pairs = __m512i;  // 16 pairs of bf16
 
   static constexpr bool kDot = false;
-  // 32 registers: 24 sums, 4 widened weights.
-  static constexpr int kRows = 12, kPanels = 2, kFewRows = 4, kFewPanels = 4;
+  // 32 registers: up to 24 sums, 2 of weights a panel, one of activations.
+  static constexpr int kRows = 12;
+  static constexpr int panels(int rows) { return rows <= 5 ? 4 : rows <= 8 ? 3 : 2; }
 
   static inline F zero() { return _mm512_setzero_ps(); }
   static inline F set1(float x) { return _mm512_set1_ps(x); }

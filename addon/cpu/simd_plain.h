@@ -18,8 +18,9 @@ struct Plain {
     V4 v[4];
   };
 
-  static constexpr bool kDot = false;  // bf16 pairs multiply straight into f32
-  static constexpr int kRows = 2, kPanels = 1, kFewRows = 1, kFewPanels = 1;
+  static constexpr bool kDot = false;             // bf16 pairs multiply straight into f32
+  static constexpr int kRows = 2;                 // in registers at a time
+  static constexpr int panels(int) { return 1; }  // side by side, of that many rows
 
 #define NEMOTRON_EACH(expr)                    \
   F r;                                         \

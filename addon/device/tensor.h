@@ -70,13 +70,10 @@ inline uint16_t f32_to_bf16(float f) {
 }
 
 inline float f16_to_f32(uint16_t h) {
-  const uint32_t sign = uint32_t(h & 0x8000u) << 16, exp = (h >> 10) & 31u, man = h & 1023u;
-  if (exp == 0) {
-    const float v = std::ldexp(float(man), -24);
-    return sign ? -v : v;
-  }
-  if (exp == 31) return std::bit_cast<float>(sign | 0x7f800000u | (man << 13));
-  return std::bit_cast<float>(sign | ((exp + 112) << 23) | (man << 13));
+  const uint32_t sign = uint32_t(h & 0x8000u) << 16, rest = uint32_t(h & 0x7fffu) << 13;
+  // As bits of an f32 the exponent is 112 too small, which one exact product corrects.
+  const uint32_t finite = std::bit_cast<uint32_t>(std::bit_cast<float>(rest) * 0x1p112f);
+  return std::bit_cast<float>(sign | (rest >= 0x0f800000u ? rest | 0x7f800000u : finite));
 }
 
 // E4M3FN: bias 7, no infinity, 0x7f and 0xff are NaN, largest finite 448.
@@ -87,17 +84,18 @@ inline float e4m3_to_f32(uint8_t b) {
   return std::bit_cast<float>(sign | ((magnitude << 20) + (120u << 23)));
 }
 
-// Saturates to +-448 (a plain conversion would give NaN above it).
+// Saturates to +-448 (a plain conversion would give NaN above it). Choices, not branches: loops
+// over it become vectors.
 inline uint8_t f32_to_e4m3(float f) {
-  const uint32_t u = std::bit_cast<uint32_t>(f), a = u & 0x7fffffffu, sign = u >> 24 & 0x80u;
-  if (a > 0x7f800000u) return uint8_t(sign | 0x7f);
-  if (a >= std::bit_cast<uint32_t>(448.0f)) return uint8_t(sign | 0x7e);
-  if (a < std::bit_cast<uint32_t>(0x1p-6f)) {
-    // Subnormal: 2^14 has units of 2^-9 in its last bits, so the sum rounds as wanted.
-    return uint8_t(sign | (std::bit_cast<uint32_t>(std::bit_cast<float>(a) + 0x1p14f) & 0xffu));
-  }
+  const int32_t u = std::bit_cast<int32_t>(f), a = u & 0x7fffffff;
+  // Subnormal: 2^14 has units of 2^-9 in its last bits, so the sum rounds as wanted.
+  const int32_t small = std::bit_cast<int32_t>(std::bit_cast<float>(a) + 0x1p14f) & 0xff;
   // Rounded at the lowest of three bits of mantissa; a carry moves on into the exponent.
-  return uint8_t(sign | ((a + 0x7ffffu + (a >> 20 & 1u) - (120u << 23)) >> 20));
+  const int32_t normal = (a - (120 << 23) + 0x7ffff + (a >> 20 & 1)) >> 20;
+  int32_t code = a < std::bit_cast<int32_t>(0x1p-6f) ? small : normal;
+  code = a >= std::bit_cast<int32_t>(448.0f) ? 0x7e : code;
+  code = a > 0x7f800000 ? 0x7f : code;
+  return uint8_t((u >> 24 & 0x80) | code);
 }
 
 }  // namespace nemotron
