@@ -19,15 +19,15 @@ import type { Agreement, CaseResult, Clock, OursAlone, Report, Round } from './r
 import { median } from './stats.js'
 
 const help = `npm run bench -- engine [--flags]
-  --shapes 1b             of: ${Object.keys(shapes).join(', ')}; comma-separated
-  --threads 1,2           one table each
-  --rounds 5
+  --shapes 1b,160m        of: ${Object.keys(shapes).join(', ')}
+  --threads 1,2           each shape with each of them
+  --rounds 3              at most; fewer of what takes long: two over 4 seconds, one over 20
   --cases decode,prefill  cases whose name contains one of these; default all
   --peers llama,torch     competitors beside ours; "none": ours alone
   --isa NAME              our instruction set: plain, avx2, avx512, amx
   --clock wall            cpu: tokens per CPU second; for --threads 1 on a busy machine
-  --no-fp8                leave out ours with FP8 weights
-  --max-turn 20           a competitor whose turn took longer plays a case twice only (seconds)
+  --ours exact,rounded,fp8  ours with activations rounded to BF16 (where the processor multiplies
+                          BF16), and with FP8 weights
   --out bench/results     folder of the JSON file; "none": no file`
 
 type Settings = {
@@ -35,9 +35,8 @@ type Settings = {
   readonly cases: readonly string[]
   readonly peers: readonly string[]
   readonly isa: string | undefined
-  readonly fp8: boolean
+  readonly ours: readonly string[]
   readonly clock: Clock
-  readonly maxTurn: number
 }
 
 /** One column of the table: a process, and the tasks that it plays. */
@@ -69,6 +68,16 @@ const taskOf = (c: Case): Task =>
     ? { task: 'decode', sequences: c.sequences, context: c.context, steps: c.steps }
     : { task: 'prefill', tokens: c.tokens }
 
+/** Turns of a case, by how long the last one took. */
+const turnsOf = (seconds: number, rounds: number): number =>
+  Math.min(rounds, seconds > 20 ? 1 : seconds > 4 ? 2 : rounds)
+
+const started = performance.now()
+const progress = (text: string): void => {
+  const seconds = Math.round((performance.now() - started) / 1000)
+  process.stderr.write(`[${seconds} s] ${text}\n`)
+}
+
 /** Fills caches and code paths without the cost of a whole turn. */
 const warmUpOf = (task: Task): Task => {
   if (task.task === 'decode') return { ...task, steps: 1 }
@@ -97,6 +106,7 @@ const startAll = async (
     ...columns: readonly Omit<Competitor, 'process'>[]
   ): Promise<void> => {
     const process = await start()
+    progress(`${process.name}: loaded in ${process.ready.loadSeconds.toFixed(1)} s`)
     competitors.push(...columns.map((column) => ({ ...column, process })))
   }
   const peer = async (...args: Parameters<typeof add>): Promise<void> =>
@@ -104,8 +114,19 @@ const startAll = async (
       console.error(`left out: ${error instanceof Error ? error.message : String(error)}`)
     })
 
+  // A prompt of 2048 tokens takes the peers minutes; theirs of 512 says as much.
+  const peerTaskOf = (c: Case): Task | null =>
+    c.kind === 'prefill' && c.tokens > 512 ? null : taskOf(c)
+
   await add(() => startOurs('ours', options), { name: 'ours', taskOf })
-  if (settings.fp8) {
+  const roundable = /amx|bf16/.test(competitors[0]?.process.ready.version ?? '')
+  if (settings.ours.includes('rounded') && roundable) {
+    await add(() => startOurs('ours rounded', { ...options, roundActivations: true }), {
+      name: 'ours rounded',
+      taskOf,
+    })
+  }
+  if (settings.ours.includes('fp8')) {
     await add(() => startOurs('ours fp8', { ...options, dtype: 'fp8' }), {
       name: 'ours fp8',
       taskOf: (c) => (c.name === 'decode 1' ? taskOf(c) : null),
@@ -113,15 +134,19 @@ const startAll = async (
   }
   if (settings.peers.includes('llama')) {
     const gguf = benchGguf(model, shape)
-    await peer(() => startLlama({ ...options, model: gguf }), { name: 'llama.cpp', taskOf })
+    await peer(() => startLlama({ ...options, model: gguf }), {
+      name: 'llama.cpp',
+      taskOf: peerTaskOf,
+    })
   }
   if (settings.peers.includes('torch')) {
     await peer(
       () => startTorch(options),
-      { name: 'torch', taskOf },
+      { name: 'torch', taskOf: peerTaskOf },
       {
         name: 'F.linear',
-        taskOf: (c) => (c.kind === 'prefill' ? { task: 'linear', tokens: c.tokens } : null),
+        taskOf: (c) =>
+          c.kind === 'prefill' && peerTaskOf(c) ? { task: 'linear', tokens: c.tokens } : null,
       },
     )
   }
@@ -170,13 +195,12 @@ const playCase = async (
   }
   const rounds: Round[] = []
   for (let round = 0; round < settings.rounds; round++) {
-    process.stderr.write(`\r${c.name}: round ${round + 1} of ${settings.rounds} `)
     const timings: Record<string, Timing> = {}
     const measured = ceilings()
     for (const { name, process, task } of round % 2 === 0 ? players : players.toReversed()) {
       const played = turns.get(name) ?? []
-      const slow = played.length >= 2 && (played.at(-1)?.seconds ?? 0) > settings.maxTurn
-      if (failed.has(name) || slow) continue
+      const last = played.at(-1)?.seconds ?? 0
+      if (failed.has(name) || played.length >= turnsOf(last, settings.rounds)) continue
       const { timing, error } = await process.run(task)
       if (error !== undefined) failed.set(name, error)
       if (timing === undefined) continue
@@ -185,8 +209,8 @@ const playCase = async (
     }
     if (Object.keys(timings).length === 0) break
     rounds.push({ ceilings: measured, timings })
+    progress(`${c.name}, round ${round + 1}: ${Object.keys(timings).join(', ')}`)
   }
-  process.stderr.write('\n')
   for (const [name, why] of failed) console.error(`${c.name}: ${name}: ${why}`)
   return { case: c, rounds }
 }
@@ -240,15 +264,14 @@ export const run = async (args: readonly string[]): Promise<void> => {
     args: [...args],
     options: {
       help: { type: 'boolean', default: false },
-      shapes: { type: 'string', default: '1b' },
+      shapes: { type: 'string', default: '1b,160m' },
       threads: { type: 'string', default: '1,2' },
-      rounds: { type: 'string', default: '5' },
+      rounds: { type: 'string', default: '3' },
       cases: { type: 'string', default: 'decode,prefill' },
       peers: { type: 'string', default: 'llama,torch' },
       isa: { type: 'string' },
       clock: { type: 'string', default: 'wall' },
-      'no-fp8': { type: 'boolean', default: false },
-      'max-turn': { type: 'string', default: '20' },
+      ours: { type: 'string', default: 'exact,rounded,fp8' },
       out: { type: 'string', default: 'bench/results' },
     },
   })
@@ -261,9 +284,8 @@ export const run = async (args: readonly string[]): Promise<void> => {
     cases: list(values.cases),
     peers: list(values.peers),
     isa: values.isa,
-    fp8: !values['no-fp8'],
+    ours: list(values.ours),
     clock: values.clock === 'cpu' ? 'cpu' : 'wall',
-    maxTurn: Number(values['max-turn']),
   }
   if (settings.clock === 'cpu' && values.threads !== '1') {
     throw new Error(
@@ -275,10 +297,12 @@ export const run = async (args: readonly string[]): Promise<void> => {
     const shape = shapes[name]
     if (shape === undefined) throw new Error(`no shape ${name}; there are ${Object.keys(shapes)}`)
     for (const threads of list(values.threads).map(Number)) {
+      progress(`${name}, ${threads} threads`)
       const report = await benchShape(shape, threads, settings)
       printReport(report)
       reports.push(report)
+      // Written again after each, so that a run cut short leaves what it had.
+      if (values.out !== 'none') console.log(`\nwritten: ${saveReport(values.out, reports)}`)
     }
   }
-  if (values.out !== 'none') console.log(`\nwritten: ${saveReport(values.out, reports)}`)
 }

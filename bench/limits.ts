@@ -21,6 +21,11 @@ export type Ceilings = {
 
 export type Limit = { readonly rate: number; readonly bound: 'read' | 'matrix' }
 
+/** Weights in memory, and how often an activation goes through a matrix product: twice in the exact
+ * arithmetic of BF16 instructions (docs/decisions/0004-activations.md). */
+export type Arithmetic = { readonly dtype: 'bf16' | 'fp8'; readonly passes: 1 | 2 }
+export const once: Arithmetic = { dtype: 'bf16', passes: 1 }
+
 const headParameters = (s: Shape): number => s.vocab * s.hidden
 
 /** Bytes of weights that one step reads. The head stays BF16 under FP8. */
@@ -56,10 +61,15 @@ const work = (s: Shape, c: Case, dtype: 'bf16' | 'fp8') => {
 }
 
 /** Tokens a second at best, and which rate sets it. */
-export const limitOf = (s: Shape, c: Case, dtype: 'bf16' | 'fp8', ceilings: Ceilings): Limit => {
+export const limitOf = (
+  s: Shape,
+  c: Case,
+  { dtype, passes }: Arithmetic,
+  ceilings: Ceilings,
+): Limit => {
   const { tokens, bytes, flops } = work(s, c, dtype)
   const read = bytes / ceilings.bandwidth
-  const matrix = flops / ceilings.matrix
+  const matrix = (passes * flops) / ceilings.matrix
   return read >= matrix
     ? { rate: tokens / read, bound: 'read' }
     : { rate: tokens / matrix, bound: 'matrix' }

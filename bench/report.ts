@@ -2,10 +2,11 @@
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { limitOf } from './limits.js'
+import { type Arithmetic, limitOf, once } from './limits.js'
 import { machineSlug } from './machine.js'
 import {
   against,
+  arithmeticOf,
   type CaseResult,
   cpuShares,
   defined,
@@ -42,6 +43,31 @@ const peersOf = (report: Report): readonly string[] =>
     report.cases.some(({ rounds }) => rounds.some(({ timings }) => name in timings)),
   )
 
+const oursOf = (report: Report): readonly string[] =>
+  ['ours', 'ours rounded'].filter((name) =>
+    report.competitors.some((competitor) => competitor.name === name),
+  )
+
+/** The limit of `name`'s own arithmetic, its rate, and the share. */
+const oursCells = (report: Report, result: CaseResult, name: string): readonly string[] => {
+  const rates = defined(ratesOf(report, result, name))
+  if (rates.length === 0) return ['-', '', '']
+  const arithmetic = arithmeticOf(report, name)
+  return [
+    limitCell(report, result, arithmetic),
+    digits(median(rates)),
+    percent(shareOfLimit(report, result, name, arithmetic)),
+  ]
+}
+
+const limitCell = (report: Report, result: CaseResult, arithmetic: Arithmetic): string => {
+  const limits = result.rounds.map(({ ceilings }) =>
+    limitOf(report.shape, result.case, arithmetic, ceilings),
+  )
+  const bounds = [...new Set(limits.map(({ bound }) => bound))].join('/')
+  return `${digits(median(limits.map(({ rate }) => rate)))} ${bounds}`
+}
+
 const peerCells = (report: Report, result: CaseResult, name: string): readonly string[] => {
   const theirs = defined(ratesOf(report, result, name))
   if (theirs.length === 0) return ['-', '']
@@ -51,22 +77,29 @@ const peerCells = (report: Report, result: CaseResult, name: string): readonly s
   return [digits(median(theirs)), `${times(ratio)} (${range})`]
 }
 
-const caseRow = (
-  report: Report,
-  result: CaseResult,
-  peers: readonly string[],
-): readonly string[] => {
-  const limits = result.rounds.map(({ ceilings }) =>
-    limitOf(report.shape, result.case, 'bf16', ceilings),
-  )
-  const bounds = [...new Set(limits.map(({ bound }) => bound))].join('/')
-  return [
-    result.case.name,
-    `${digits(median(limits.map(({ rate }) => rate)))} ${bounds}`,
-    digits(median(defined(ratesOf(report, result, 'ours')))),
-    percent(shareOfLimit(report, result, 'ours', 'bf16')),
-    ...peers.flatMap((name) => peerCells(report, result, name)),
-  ]
+/** What the machine allows, and what ours makes of it. */
+const limitTable = (report: Report): string => {
+  const ours = oursOf(report)
+  return table([
+    ['case', 'limit', ...ours.flatMap((name) => [`possible for ${name}`, name, 'of it'])],
+    ...report.cases.map((result) => [
+      result.case.name,
+      limitCell(report, result, once),
+      ...ours.flatMap((name) => oursCells(report, result, name)),
+    ]),
+  ])
+}
+
+const peerTable = (report: Report): string => {
+  const peers = peersOf(report)
+  return table([
+    ['case', 'ours', ...peers.flatMap((name) => [name, 'ours is'])],
+    ...report.cases.map((result) => [
+      result.case.name,
+      digits(median(defined(ratesOf(report, result, 'ours')))),
+      ...peers.flatMap((name) => peerCells(report, result, name)),
+    ]),
+  ])
 }
 
 const headLines = (report: Report): readonly string[] => {
@@ -109,13 +142,15 @@ const aloneLines = (report: Report): readonly string[] => {
   const detail = (key: string): number => Number(ours?.details?.[key] ?? Number.NaN)
   const [open, pack, prepare] = ['openSeconds', 'packSeconds', 'prepareSeconds'].map(detail)
   const seconds = (open ?? 0) + (pack ?? 0) + (prepare ?? 0)
+  const kernel = detail('kernelSeconds') / (report.threads > 1 ? report.threads : 1)
   const { idleCpu, submitToStep } = report.alone
   const { total = Number.NaN, peak = Number.NaN } = ours?.memory ?? {}
   const used = total - detail('rssBefore')
   const planned = detail('weights') + detail('kv')
   return [
     `load: ${seconds.toFixed(2)} s (open ${open?.toFixed(2)}, pack ${pack?.toFixed(2)}, prepare ` +
-      `${prepare?.toFixed(2)}), ${digits(detail('loadBytes') / 1e9 / seconds)} GB/s`,
+      `${prepare?.toFixed(2)}), ${digits(detail('loadBytes') / 1e9 / seconds)} GB/s; a thread was ` +
+      `${kernel.toFixed(2)} s in the kernel, for pages`,
     `memory: ${gb(used)} more than the bare process; weights + KV are ${gb(planned)}, ` +
       `so ${((used - planned) / 1e6).toFixed(0)} MB beside them; at the peak of loading ` +
       `${gb(peak - detail('rssBefore'))}`,
@@ -144,17 +179,11 @@ const verdict = ({ value, accept, aim }: Goal): string => {
 }
 
 export const printReport = (report: Report): void => {
-  const peers = peersOf(report)
   const shares = cpuShares(report)
   const print = (...lines: readonly string[]): void => console.log(lines.join('\n'))
   print('', ...headLines(report), '')
-  print(
-    table([
-      ['case', 'limit', 'ours', 'of limit', ...peers.flatMap((name) => [name, 'ours is'])],
-      ...report.cases.map((result) => caseRow(report, result, peers)),
-    ]),
-    '',
-  )
+  print(limitTable(report), '')
+  if (peersOf(report).length > 0) print(peerTable(report), '')
   print(
     ...fp8Lines(report),
     ...aloneLines(report),
@@ -163,14 +192,17 @@ export const printReport = (report: Report): void => {
       `${percent(quantile(shares, 0))}`,
   )
   if (report.shape.name !== '1b' || report.threads !== 1) return
-  const rows = goalsOf(report).map((goal) => [
-    goal.what,
-    shown(goal, goal.value),
-    shown(goal, goal.accept),
-    shown(goal, goal.aim),
-    verdict(goal),
-  ])
-  print('', table([['goal', 'value', 'accept', 'aim', ''], ...rows]))
+  for (const name of oursOf(report)) {
+    const rows = goalsOf(report, name).map((goal) => [
+      goal.what,
+      shown(goal, goal.value),
+      shown(goal, goal.possible),
+      shown(goal, goal.accept),
+      shown(goal, goal.aim),
+      verdict(goal),
+    ])
+    print('', table([[`goal of ${name}`, 'value', 'possible', 'accept', 'aim', ''], ...rows]))
+  }
 }
 
 /** `folder`/<date>-<machine>-engine.json; the path. */

@@ -1,6 +1,6 @@
 // What the engine bench found, and the figures derived from it. Plain data: the JSON file is this.
 
-import { type Case, type Ceilings, limitOf, weightBytes } from './limits.js'
+import { type Arithmetic, type Case, type Ceilings, limitOf, once, weightBytes } from './limits.js'
 import type { Machine } from './machine.js'
 import type { Shape } from './model.js'
 import type { MemoryUse } from './peers/process.js'
@@ -43,6 +43,13 @@ export type Report = {
   readonly alone: OursAlone
 }
 
+/** What the competitor's products cost: its instruction set and its choice are in its version. */
+export const arithmeticOf = (report: Report, name: string): Arithmetic => {
+  const version = report.competitors.find((competitor) => competitor.name === name)?.version ?? ''
+  const exact = /amx|bf16/.test(version) && !version.includes('rounded')
+  return { dtype: name === 'ours fp8' ? 'fp8' : 'bf16', passes: exact ? 2 : 1 }
+}
+
 type Rates = readonly (number | undefined)[]
 
 export const defined = (values: Rates): readonly number[] =>
@@ -68,7 +75,7 @@ export const shareOfLimit = (
   report: Report,
   result: CaseResult,
   name: string,
-  dtype: 'bf16' | 'fp8',
+  arithmetic: Arithmetic,
   by?: keyof Ceilings,
 ): number => {
   const shares = ratesOf(report, result, name).map((rate, round) => {
@@ -76,7 +83,7 @@ export const shareOfLimit = (
     if (rate === undefined || measured === undefined) return undefined
     const endless = { bandwidth: Number.POSITIVE_INFINITY, matrix: Number.POSITIVE_INFINITY }
     const ceilings = by === undefined ? measured : { ...endless, [by]: measured[by] }
-    return rate / limitOf(report.shape, result.case, dtype, ceilings).rate
+    return rate / limitOf(report.shape, result.case, arithmetic, ceilings).rate
   })
   return median(defined(shares))
 }
@@ -100,7 +107,7 @@ export const fp8Of = (report: Report): Fp8 | undefined => {
   if (rates.length === 0) return undefined
   return {
     rate: median(rates),
-    share: shareOfLimit(report, result, 'ours fp8', 'fp8'),
+    share: shareOfLimit(report, result, 'ours fp8', { dtype: 'fp8', passes: 1 }),
     speedup: against(report, result, 'ours fp8', 'ours').ratio,
     bytes: weightBytes(report.shape, 'bf16') / weightBytes(report.shape, 'fp8'),
   }
@@ -119,33 +126,42 @@ export const cpuShares = (report: Report): readonly number[] =>
 export type Goal = {
   readonly what: string
   readonly value: number | undefined
+  /** The value at the machine's limit for this arithmetic. */
+  readonly possible: number | undefined
   readonly accept: number
   readonly aim: number
 }
 
-/** The bars of the 1b shape on one thread (docs/benchmarks.md). */
-export const goalsOf = (report: Report): readonly Goal[] => {
-  const share = (name: string, by: keyof Ceilings): number | undefined => {
+/** The bars of the 1b shape on one thread (docs/benchmarks.md), for "ours" or "ours rounded". */
+export const goalsOf = (report: Report, ours: string): readonly Goal[] => {
+  type Values = Pick<Goal, 'value' | 'possible'>
+  const atLimit = (value: number, result: CaseResult): number =>
+    value / shareOfLimit(report, result, ours, arithmeticOf(report, ours))
+  const share = (name: string, by: keyof Ceilings): Values => {
     const result = findCase(report, name)
-    return result && shareOfLimit(report, result, 'ours', 'bf16', by)
+    if (result === undefined) return { value: undefined, possible: undefined }
+    const value = shareOfLimit(report, result, ours, once, by)
+    return { value, possible: atLimit(value, result) }
   }
   /** Against the best of the peers. */
-  const ratio = (name: string, ...peers: readonly string[]): number | undefined => {
+  const ratio = (name: string, ...peers: readonly string[]): Values => {
     const result = findCase(report, name)
-    if (result === undefined) return undefined
     const ratios = peers
-      .map((peer) => against(report, result, 'ours', peer).ratio)
+      .map((peer) => (result ? against(report, result, ours, peer).ratio : Number.NaN))
       .filter((value) => !Number.isNaN(value))
-    return ratios.length === 0 ? undefined : Math.min(...ratios)
+    if (result === undefined || ratios.length === 0)
+      return { value: undefined, possible: undefined }
+    const value = Math.min(...ratios)
+    return { value, possible: atLimit(value, result) }
   }
   const fp8 = fp8Of(report)
-  const goal = (what: string, value: number | undefined, accept: number, aim = accept): Goal => ({
+  const goal = (what: string, values: Values, accept: number, aim = accept): Goal => ({
     what,
-    value,
+    ...values,
     accept,
     aim,
   })
-  return [
+  const goals = [
     goal('decode 1 / read limit', share('decode 1', 'bandwidth'), 0.8, 0.9),
     goal('decode 1 / llama.cpp', ratio('decode 1', 'llama.cpp'), 1.1, 1.3),
     goal('prefill 512 / matrix limit', share('prefill 512', 'matrix'), 0.25, 0.5),
@@ -154,6 +170,8 @@ export const goalsOf = (report: Report): readonly Goal[] => {
     goal('decode 8 / better peer', ratio('decode 8', 'llama.cpp', 'torch'), 1.25),
     goal('decode 32 / read limit', share('decode 32', 'bandwidth'), 0.55, 0.7),
     goal('decode 32 / better peer', ratio('decode 32', 'llama.cpp', 'torch'), 1.25),
-    goal('fp8 decode / ratio of bytes', fp8 && fp8.speedup / fp8.bytes, 0.88),
   ]
+  if (ours !== 'ours') return goals
+  const value = fp8 && fp8.speedup / fp8.bytes
+  return [...goals, goal('fp8 decode / ratio of bytes', { value, possible: undefined }, 0.88)]
 }

@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util'
 import { createEngine } from '../server/engine.js'
 import { scoreBatch } from '../server/scoring.js'
 import type { Engine } from '../server/types.js'
-import { limitOf } from './limits.js'
+import { limitOf, once } from './limits.js'
 import { benchModel, type Shape, shapes } from './model.js'
 import { buildCpuBench, measureCeilings } from './native.js'
 import { randomPrompt } from './peers/protocol.js'
@@ -109,7 +109,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
     const taken = await measure(engine, shape, settings, round)
     for (const key of ['batch', 'onePass', 'single'] as const) seconds[key].push(taken[key])
     const ceilings = measureCeilings(cpuBench, threads, 'wall')
-    limits.push(limitOf(shape, limitCase, 'bf16', ceilings).rate)
+    limits.push(limitOf(shape, limitCase, once, ceilings).rate)
   }
   const { maxNumBatchedTokens, device } = engine.info
   await engine.close()

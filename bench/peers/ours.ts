@@ -29,6 +29,7 @@ const generate = (
 
 const load = async (options: ChildOptions): Promise<Competitor> => {
   const rssBefore = process.memoryUsage.rss()
+  const cpuBefore = process.cpuUsage()
   const start = seconds()
   const engine = await createEngine({
     model: options.model,
@@ -38,9 +39,11 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
     maxNumSeqs: options.maxSequences,
     kvCacheMemory: options.kvBytes,
     dtype: options.dtype,
+    roundActivations: options.roundActivations ?? false,
     ...(options.isa === undefined ? {} : { isa: options.isa }),
   })
   const loadSeconds = seconds() - start
+  const kernelSeconds = process.cpuUsage(cpuBefore).system / 1e6
 
   let seed = 1
   const prompt = (length: number): readonly number[] => randomPrompt(length, options.vocab, seed++)
@@ -115,6 +118,7 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
     openSeconds: info.load.openSeconds,
     packSeconds: info.load.packSeconds,
     prepareSeconds: info.load.prepareSeconds,
+    kernelSeconds,
   }
   return { version: info.device, loadSeconds, details, run }
 }

@@ -52,6 +52,7 @@ export type ChildOptions = {
   /** Ours alone. */
   readonly kvBytes: number
   readonly dtype: 'bf16' | 'fp8'
+  readonly roundActivations?: boolean
   readonly isa?: string
 }
 
