@@ -31,7 +31,7 @@ class Source {
       }
     }
   }
-  // [rows, cols] in as many parts as it takes; `whole`: one part, so at most what there is.
+  // [rows, cols], in as many parts as it takes.
   void add(int64_t rows, int64_t cols, std::vector<MatrixPart>* parts) const {
     const int64_t most = elements_ / cols;
     for (int64_t at = 0; at < rows; at += most) {
@@ -220,8 +220,8 @@ ModelPlan tiny_plan(ModelPlan plan) {
   plan.shape = kTiny;
   plan.context = 70;
   plan.chunk = 24;
-  for (int32_t& n : plan.batches) n = std::min(n, 9);
-  for (int32_t& n : plan.prompts) n = std::min(n, 30);
+  plan.batches = {1, 9};
+  plan.prompts = {30};
   if (plan.decode_after > 0) plan.decode_after = 600;
   return plan;
 }

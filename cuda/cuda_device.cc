@@ -56,16 +56,22 @@ class CudaDevice final : public Device {
   size_t free_bytes() const override { return context_.free_bytes(); }
 
   Status alloc(size_t bytes, void** out) noexcept override {
+    context_.use();
     return guarded([&] { return context_.alloc(bytes, out); });
   }
-  void free(void* p) noexcept override { context_.free(p); }
+  void free(void* p) noexcept override {
+    context_.use();
+    context_.free(p);
+  }
   void upload(void* dst, const void* host, size_t bytes) noexcept override {
+    context_.use();
     caught([&] {
       run_recorded();
       context_.upload(dst, host, bytes);
     });
   }
   void download(void* host, const void* src, size_t bytes) noexcept override {
+    context_.use();
     caught([&] {
       run_recorded();
       context_.download(host, src, bytes);
@@ -74,6 +80,7 @@ class CudaDevice final : public Device {
 
   Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                      Weight* out) noexcept override {
+    context_.use();
     return guarded([&]() -> Status {
       auto m = std::make_unique<Matrix>();
       if (Status s = pack_matrix(&context_, parts, use, format, m.get()); !s) return s;
@@ -89,6 +96,7 @@ class CudaDevice final : public Device {
 
   Status prepare(const StepLimits& limits, const KvConfig& kv,
                  const RopeTable& rope) noexcept override {
+    context_.use();
     return guarded([&]() -> Status {
       size_t products = 0;
       for (const auto& w : weights_)
@@ -107,10 +115,12 @@ class CudaDevice final : public Device {
   }
 
   void begin_step(const StepInput& in) noexcept override {
+    context_.use();
     caught([&] { begin(in); });
   }
 
   Status sync() noexcept override {
+    context_.use();
     caught([&] {
       if (recording_ && context_.ok()) run_graph();
       recording_ = false;
@@ -190,6 +200,7 @@ class CudaDevice final : public Device {
   }
 
   void rms_norm(Tensor out, Tensor x, Tensor gain, float eps) noexcept override {
+    context_.use();
     caught([&] {
       run_recorded();
       if (!context_.ok()) return;
@@ -199,6 +210,7 @@ class CudaDevice final : public Device {
     });
   }
   void gemm(Tensor out, Tensor a, const Weight& w) noexcept override {
+    context_.use();
     caught([&] {
       run_recorded();
       if (!context_.ok()) return;
@@ -216,7 +228,6 @@ class CudaDevice final : public Device {
   template <class F>
   Status guarded(F&& body) noexcept {
     try {
-      context_.use();
       return body();
     } catch (const std::bad_alloc&) {
       context_.fail(Status::out_of_memory("no host memory"));

@@ -52,6 +52,7 @@ MUTATIONS = [
     ("epilogue.h", "lo * a.x - hi * a.y", "lo * a.x + hi * a.y", ATTENTION, "gemm_decode.cu"),
     ("gpu.h", "((w >> 4) & 0x07f007f0u)", "((w >> 4) & 0x07e007f0u)", GEMM, "gemm_decode.cu"),
     ("sample.cu", "wanted -= w.chosen[1] < wanted ? w.chosen[1] : wanted - 1;", "", SAMPLE),
+    ("sample.cu", "slots[s.slot] = d.finite ? d.id : 0;", "slots[s.slot] = d.id;", SAMPLE),
     ("sample.cu", "v >= threshold ? v + gumbel", "v > threshold ? v + gumbel", SAMPLE),
 ]
 

@@ -64,7 +64,11 @@ std::vector<int32_t> ids(const Json* json) {
 
 Status open_one(const std::string& isa, std::unique_ptr<Device>* out) {
   std::string note;
-  if (isa == "cuda") return open_device("cuda", {.debug_checks = true}, out, &note);
+  if (isa == "cuda") {
+    DeviceOptions options;
+    options.debug_checks = true;
+    return open_device("cuda", options, out, &note);
+  }
   return open_cpu_device({.threads = 2, .isa = isa, .debug_checks = true}, out);
 }
 

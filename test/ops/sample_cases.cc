@@ -363,6 +363,31 @@ void test_slots(const DeviceUnderTest& d) {
   EXPECT_CLOSE(x.read(), want, 1e-7);
 }
 
+// A draw that failed leaves some valid id in its slot: the step that takes it may be on its way.
+void test_slot_of_a_failed_draw(const DeviceUnderTest& d) {
+  Random random(14);
+  Sampling sampling(d, 64, 2);
+  const HostMatrix table = random_matrix(random, 64, 16, DType::bf16);
+  const MatrixPart part = table.part();
+  Weight w;
+  REQUIRE_OK(
+      sampling.device()->pack_weight({&part, 1}, WeightUse::embedding, WeightFormat::stored, &w));
+  std::vector<std::vector<float>> logits(2, std::vector<float>(64, 0.0f));
+  logits[0][30] = std::numeric_limits<float>::quiet_NaN();
+  std::vector<Request> r(2);
+  r[0].in.slot = 0, r[1].in.slot = 1;
+  r[1].allowed.assign(2, 0);
+  for (const SampleOutput& o : sampling.run(logits, r)) EXPECT(!o.finite);
+  const std::vector<int32_t> ids = {0, 0}, slots = {0, 1}, blocks = {0};
+  const SpanInput spans[] = {{0, 1, 0, true, blocks}, {1, 1, 0, true, blocks}};
+  const StepInput in{
+      .token_ids = ids, .token_slots = slots, .spans = spans, .num_generated_rows = 2};
+  Buffer x(sampling.device(), DType::f32, {2, 16});
+  sampling.device()->begin_step(in);
+  sampling.device()->embed(x.tensor(), w);
+  EXPECT_OK(sampling.device()->sync());
+}
+
 }  // namespace
 
 void add_sample_cases(const DeviceUnderTest& d) {
@@ -379,6 +404,7 @@ void add_sample_cases(const DeviceUnderTest& d) {
   add_case(at + "not finite", [=] { test_not_finite(d); });
   add_case(at + "any batch", [=] { test_same_in_any_batch(d); });
   add_case(at + "slots", [=] { test_slots(d); });
+  add_case(at + "slots of failed draws", [=] { test_slot_of_a_failed_draw(d); });
   if (d.slow) return;  // the rest draws thousands of times
   add_case(at + "distribution", [=] { test_distribution(d, 1.0f, 0, 1.0f, 0.0f); });
   add_case(at + "distribution warm", [=] { test_distribution(d, 1.7f, 0, 1.0f, 0.0f); });
