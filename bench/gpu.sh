@@ -7,7 +7,8 @@
 #   --build     build folder (default build-gpu)
 #   --out       where results and logs go (default bench/results)
 #   --dry-run   no GPU: builds, then tries every phase on the CPU emulation in tiny shapes
-#   phase       only these: build ops bench names of gpu_bench --list goldens sanitizer torch
+#   phase       only these: build ops (names of gpu_bench --list) goldens memcheck memcheck-graphs racecheck
+#               initcheck torch
 #
 # Each phase has a time limit of its own, and none needs the one before it, the build apart: what fails or
 # hangs loses its own numbers and nothing else. Every number is a line of JSON as soon as it is known; at the
@@ -22,7 +23,7 @@ while [ $# -gt 0 ]; do
     --build) BUILD=$2; shift ;;
     --out) RESULTS=$2; shift ;;
     --dry-run) DRY=1 ;;
-    --help | -h) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --help | -h) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 0 ;;
     -*) echo "bench/gpu.sh: unknown flag $1 (--help lists them)" >&2; exit 2 ;;
     *) PHASES="$PHASES $1" ;;
   esac
