@@ -8,7 +8,7 @@ import type { Start } from './reasoning.js'
 import { type Run, type RunHandler, type RunOptions, startRun } from './run.js'
 import type { ChatRequest, Message } from './schema.js'
 import { checkRoom, encodeInputs, findRewardModel, scoreItems } from './scoring.js'
-import type { ServedModel, Server } from './served.js'
+import { requireQueue, type ServedModel, type Server } from './served.js'
 import type { Delta } from './types.js'
 
 export type BestOf = {
@@ -56,6 +56,7 @@ export const planBestOf = async (
       'continue_final_message',
     )
   await checkRoom(model, body.messages)
+  requireQueue(model)
   return {
     candidates,
     model,
@@ -107,6 +108,8 @@ export const startBestOf = (
       model: bestOf.model,
       items,
       record: {},
+      // The chat was admitted, and its candidates with it.
+      isAdmitted: true,
       signal: gone.signal,
       arrival: performance.now(),
     })

@@ -213,6 +213,7 @@ export const chatRoute =
       model: plan.model,
       stream: body.stream === true,
       n,
+      isLate: plan.bestOf !== undefined,
       begin: (handler) => begin(c, plan, choices, handler),
       chunks: () => chatChunks(plan, choices),
       whole: () => wholeChat(plan, choices),

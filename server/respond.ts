@@ -3,13 +3,14 @@
 import { randomBytes } from 'node:crypto'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { z } from 'zod'
-import { ApiError, badRequest, errorBody, queueFull } from './errors.js'
+import { ApiError, badRequest, errorBody } from './errors.js'
 import { ignoredHeader, parseBody, readJson } from './parse.js'
 import type { Run, RunHandler } from './run.js'
 import {
   addHeader,
   type Ctx,
   requireCapacity,
+  requireQueue,
   requireReady,
   type ServedModel,
   type Server,
@@ -38,9 +39,7 @@ export const readRequest = async <T extends z.ZodObject>(
 const requirePlace = (c: Ctx, server: Server, model: ServedModel): void => {
   requireReady(server)
   if (c.env.outgoing.destroyed) throw clientGone()
-  if (!model.gate.full()) return
-  model.metrics.rejected()
-  throw queueFull(model.gate.retryAfter())
+  requireQueue(model)
 }
 
 const clientGone = (): ApiError => badRequest('The client closed the connection.')
@@ -106,7 +105,7 @@ const runAsStream = <R extends Run>(
   c: Ctx,
   server: Server,
   chunks: Chunks<R>,
-  begin: (handler: RunHandler) => R,
+  { begin, isLate }: Pick<Generation<R>, 'begin' | 'isLate'>,
 ): Promise<void> =>
   new Promise((resolve, reject) => {
     const fail = (error: ApiError) => {
@@ -151,6 +150,9 @@ const runAsStream = <R extends Run>(
         resolve()
       },
     })
+    if (!isLate) return
+    stream.send(': ping\n\n')
+    resolve()
   })
 
 /** A request that is ready to run, and how it is answered. */
@@ -158,6 +160,8 @@ export type Generation<R extends Run> = {
   readonly model: ServedModel
   readonly stream: boolean
   readonly n: number
+  /** The first delta comes late, when all is done: a stream begins with a ping. */
+  readonly isLate?: boolean
   /** Submits to the engine. */
   readonly begin: (handler: RunHandler) => R
   readonly chunks: () => Chunks<R>
@@ -180,6 +184,6 @@ export const generate = async <R extends Run>(
     const { onDelta, answer } = generation.whole()
     return c.json(answer(await runToEnd(c, server, onDelta, begin)))
   }
-  await runAsStream(c, server, generation.chunks(), begin)
+  await runAsStream(c, server, generation.chunks(), generation)
   return RESPONSE_ALREADY_SENT
 }

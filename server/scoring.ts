@@ -2,12 +2,18 @@
 // NIM form, /pooling, /classify and best-of-N all go through here. Everything is rendered and checked
 // before anything is submitted, so a batch is scored whole or not at all.
 
-import { ApiError, badRequest, contextExceeded, fromEngineError, queueFull } from './errors.js'
+import { ApiError, badRequest, contextExceeded, fromEngineError } from './errors.js'
 import { EngineFailure } from './failure.js'
 import { encodeText } from './prompt.js'
 import type { RewardInput } from './reward-schema.js'
 import type { Message } from './schema.js'
-import { findModel, type RequestLog, type ServedModel, type Server } from './served.js'
+import {
+  findModel,
+  type RequestLog,
+  requireQueue,
+  type ServedModel,
+  type Server,
+} from './served.js'
 import { contentText, encodeSegments } from './template.js'
 import type { Engine, Timings } from './types.js'
 
@@ -219,16 +225,15 @@ export type ScoreOptions = BatchOptions & {
   readonly record: RequestLog
   readonly signal: AbortSignal
   readonly arrival: number
+  /** Part of work that has its place already. */
+  readonly isAdmitted?: boolean
 }
 
 /** The same as one HTTP request: admitted, measured, logged. */
 export const scoreItems = async (options: ScoreOptions): Promise<readonly Scored[]> => {
   const { model, items, record, signal, arrival } = options
   const { gate, metrics, engine } = model
-  if (gate.full()) {
-    metrics.rejected()
-    throw queueFull(gate.retryAfter())
-  }
+  if (!options.isAdmitted) requireQueue(model)
   const leave = gate.enter(items.length)
   const promptTokens = items.reduce((sum, { ids }) => sum + ids.length, 0)
   let cachedTokens = 0

@@ -116,3 +116,10 @@ export const requireCapacity = (server: Server, kind: 'chat' | 'reward'): void =
   for (const model of models) model.metrics.rejected()
   throw queueFull(Math.min(...models.map((model) => model.gate.retryAfter())))
 }
+
+/** Refused where this model itself has no place left. */
+export const requireQueue = (model: ServedModel): void => {
+  if (!model.gate.full()) return
+  model.metrics.rejected()
+  throw queueFull(model.gate.retryAfter())
+}

@@ -308,6 +308,24 @@ describe('best of N', () => {
     assert.equal(last.choices[0].finish_reason, 'stop')
     assert.equal(last.choices[0].reward, 4)
     assert.deepEqual(last.reward.scores, [2, 4, 1, 3])
+    assert.ok(events.text.startsWith(': ping\n\n'))
+  })
+
+  it('is a 429 while the judge has no place, and so is every way to ask it', async () => {
+    const judge = h.server.models().find(({ id }) => id === 'tiny-reward')
+    const leave = judge?.gate.enter(10_000)
+    const { requests } = h.engine
+    const before = requests.length
+    for (const stream of [false, true]) {
+      const response = await chat({ ...ask, stream })
+      assert.ok(Number(response.headers.get('retry-after')) > 0)
+      assert.equal((await errorOf(response, 429)).code, 'rate_limit_exceeded')
+    }
+    for (const path of ['/v1/reward', '/pooling', '/classify'])
+      await errorOf(await h.post(path, '{'), 429)
+    assert.equal(requests.length, before)
+    leave?.()
+    assert.equal((await chat(ask)).status, 200)
   })
 
   it('refuses what makes no sense', async () => {
