@@ -2,7 +2,7 @@
 // (test/golden/make.py), and the embedded models.
 
 import assert from 'node:assert/strict'
-import { mkdtempSync, readFileSync, symlinkSync } from 'node:fs'
+import { mkdtempSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -48,6 +48,14 @@ const registered = (): string => {
   return path
 }
 
+/** The checkpoint's own template, with text after the last turn. */
+const trailingTemplate = (): string => {
+  const own = readFileSync(join(folderOf('reward_row'), 'tokenizer_config.json'), 'utf8')
+  const path = join(mkdtempSync(join(tmpdir(), 'nemotron-')), 'template.jinja')
+  writeFileSync(path, `${JSON.parse(own).chat_template}\n\nThat was it.`)
+  return path
+}
+
 const names = ['reward_row', 'reward_one_label', 'reward_five_labels', 'reward_nine_outputs']
 const nine = goldenOf('reward_nine_outputs')
 
@@ -71,9 +79,12 @@ describe('read-outs of real checkpoints', { skip: noAddon }, () => {
             weights: [0, 0, 0, 0, ...(nine.weights ?? [])],
           },
         },
+        { model: folderOf('reward_row'), served_model_name: 'chat' },
         {
           model: folderOf('reward_row'),
-          served_model_name: 'chat',
+          served_model_name: 'trailing',
+          reward: { row: 0 },
+          chat_template: trailingTemplate(),
         },
       ],
     })
@@ -133,6 +144,14 @@ describe('read-outs of real checkpoints', { skip: noAddon }, () => {
       }
     })
   }
+
+  test('the row is read at the <|eot_id|> that closes the answer, whatever the template adds', async () => {
+    const inputs = goldenOf('reward_row').conversations.map(({ messages }) => ({ messages }))
+    const own = await reward({ model: 'reward_row', inputs })
+    const trailing = await reward({ model: 'trailing', inputs })
+    assert.deepEqual(trailing.data, own.data)
+    assert.equal(trailing.usage.prompt_tokens, own.usage.prompt_tokens)
+  })
 
   test('one label is the reward; several without weights are none', async () => {
     const { conversations } = goldenOf('reward_one_label')
