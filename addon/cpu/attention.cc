@@ -12,6 +12,7 @@ namespace {
 // Rows of a piece, query heads included: enough to reuse a block of keys, few enough to share out.
 constexpr int64_t kPieceRows = 48;
 constexpr int32_t kMaxHeadDim = 512;
+constexpr size_t kSharedBytes = size_t(16) << 20;  // one row of 128 K tokens and 8 KV heads: 1.4 MB
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -76,12 +77,13 @@ Status Attention::init(const Kernels* kernels, ThreadPool* pool, const StepLimit
     return s;
   }
   const int64_t rows = piece_rows_ * group_ + kernels->row_step;
-  // Queries and sums [rows, head_dim], scores and weights [rows, block_size], maxima and sums
-  // [rows].
-  own_bytes_ = size_t(rows * (2 * head_dim_ + 2 * block_size_ + 2)) * sizeof(float) +
+  // Queries and two sums [rows, head_dim], scores and weights [rows, block_size], maxima and totals
+  // [rows] of both sums.
+  own_bytes_ = size_t(rows * (3 * head_dim_ + 2 * block_size_ + 4)) * sizeof(float) +
                kernels->scratch_bytes + 256;
   own_bytes_ = size_t(round_up(int64_t(own_bytes_), 4096));
   if (Status s = HugeBuffer::create(own_bytes_ * size_t(pool->size()), &own_); !s) return s;
+  if (Status s = HugeBuffer::create(pool->size() > 1 ? kSharedBytes : 1, &shared_); !s) return s;
   pieces_.reserve(size_t(limits.max_spans) + size_t(limits.max_rows / piece_rows_ + 1));
   return {};
 }
@@ -185,6 +187,7 @@ void Attention::store(const StepInput& in, const float* qkv, float* q, int32_t l
 
 void Attention::attend(const StepInput& in, float* out, const float* q, int32_t layer,
                        float scale) {
+  if (attend_shared(in, out, q, layer, scale)) return;
   // The longest first would be better still; pieces of one span grow with their position, so the
   // list is taken from its end.
   const int64_t items = int64_t(pieces_.size()) * kv_heads_;
@@ -199,18 +202,105 @@ void Attention::attend(const StepInput& in, float* out, const float* q, int32_t 
   });
 }
 
+int64_t Attention::stretches(const StepInput& in, const Piece& piece) const {
+  const int64_t keys =
+      int64_t(in.spans[size_t(piece.span)].first_position) + piece.first + piece.rows;
+  return (keys + stretch_keys() - 1) / stretch_keys();
+}
+
+// Where there is less than two pieces of work a thread: stretch by stretch, on all threads.
+bool Attention::attend_shared(const StepInput& in, float* out, const float* q, int32_t layer,
+                              float scale) {
+  const auto pieces = int64_t(pieces_.size());
+  if (pool_->size() == 1 || pieces * kv_heads_ >= 2 * pool_->size()) return false;
+  int64_t most = 0, rows = 0;
+  for (const Piece& p : pieces_) {
+    most = std::max(most, stretches(in, p));
+    rows = std::max<int64_t>(rows, p.rows);
+  }
+  const int64_t room = rows * group_ + kernels_->row_step, each = room * (head_dim_ + 2);
+  if (most < 2 || size_t(pieces * kv_heads_ * most * each) * sizeof(float) > kSharedBytes)
+    return false;
+  const auto sums = [&](int64_t item) { return sums_at(shared_.as<float>() + item * each, room); };
+  const int64_t items = pieces * kv_heads_ * most;
+  std::atomic<int64_t> next{items};
+  pool_->run([&](int thread) {
+    if (kernels_->enter) kernels_->enter();
+    for (int64_t item; (item = next.fetch_sub(1, std::memory_order_relaxed) - 1) >= 0;) {
+      const Piece& piece = pieces_[size_t(item / most / kv_heads_)];
+      if (item % most >= stretches(in, piece)) continue;
+      attend_stretch(in, piece, item / most % kv_heads_, item % most, q, layer, scale,
+                     own_.data() + own_bytes_ * size_t(thread), sums(item));
+    }
+    if (kernels_->leave) kernels_->leave();
+    pool_->barrier();
+    const Range mine = share(pieces * kv_heads_, thread, pool_->size());
+    for (int64_t i = mine.begin; i < mine.end; ++i) {
+      const Piece& piece = pieces_[size_t(i / kv_heads_)];
+      const Sums all = sums(i * most);
+      for (int64_t n = 1; n < stretches(in, piece); ++n) {
+        add_stretch(all, sums(i * most + n), piece.rows * group_);
+      }
+      write(in, piece, i % kv_heads_, all, out, layer);
+    }
+  });
+  return true;
+}
+
 void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t head, float* out,
                              const float* q, int32_t layer, float scale, uint8_t* own) {
+  const int64_t room = piece_rows_ * group_ + kernels_->row_step, each = room * (head_dim_ + 2);
+  float* memory = reinterpret_cast<float*>(own);
+  const Sums all = sums_at(memory, room), more = sums_at(memory + each, room);
+  for (int64_t n = 0; n < stretches(in, piece); ++n) {
+    attend_stretch(in, piece, head, n, q, layer, scale, own, n == 0 ? all : more);
+    if (n > 0) add_stretch(all, more, piece.rows * group_);
+  }
+  write(in, piece, head, all, out, layer);
+}
+
+// Rows whose context ends before a stretch have a total of 0 in it.
+void Attention::add_stretch(const Sums& all, const Sums& more, int64_t rows) {
+  for (int64_t r = 0; r < rows; ++r) {
+    if (more.total[r] == 0) continue;
+    const float maximum = std::max(all.maximum[r], more.maximum[r]);
+    const float by = std::exp(all.maximum[r] - maximum),
+                by_more = std::exp(more.maximum[r] - maximum);
+    float* to = all.values + r * head_dim_;
+    float* from = more.values + r * head_dim_;
+    kernels_->multiply(to, by, head_dim_);
+    kernels_->multiply(from, by_more, head_dim_);
+    kernels_->add(to, from, nullptr, head_dim_);
+    all.total[r] = all.total[r] * by + more.total[r] * by_more;
+    all.maximum[r] = maximum;
+  }
+}
+
+void Attention::write(const StepInput& in, const Piece& piece, int64_t head, const Sums& all,
+                      float* out, int32_t layer) {
+  const SpanInput& s = in.spans[size_t(piece.span)];
+  for (int64_t r = 0; r < piece.rows * group_; ++r) {
+    const int64_t row = s.first_row + piece.first + r / group_;
+    float* to = out + (row * q_heads_ + head * group_ + r % group_) * head_dim_;
+    std::memcpy(to, all.values + r * head_dim_, size_t(head_dim_) * sizeof(float));
+    kernels_->multiply(to, v_scale_[size_t(layer)] / all.total[r], head_dim_);
+  }
+}
+
+// The piece's rows over the keys of one stretch, from nothing.
+void Attention::attend_stretch(const StepInput& in, const Piece& piece, int64_t head,
+                               int64_t stretch, const float* q, int32_t layer, float scale,
+                               uint8_t* own, const Sums& to) {
   const SpanInput& s = in.spans[size_t(piece.span)];
   const int64_t rows = piece.rows * group_, room = piece_rows_ * group_ + kernels_->row_step;
   const bool bf16 = kernels_->a_is_bf16[int(format_)];
-  float* queries = reinterpret_cast<float*>(own);
-  float* sums = queries + room * head_dim_;
-  float* scores = sums + room * head_dim_;
+  const auto [sums, maximum, total] = to;
+  // Behind two sets of sums, which attend_piece() has there.
+  float* queries = reinterpret_cast<float*>(own) + 2 * room * (head_dim_ + 2);
+  float* scores = queries + room * head_dim_;
   float* weights = scores + room * block_size_;
-  float* maximum = weights + room * block_size_;
-  float* total = maximum + room;
-  void* scratch = own + (size_t(reinterpret_cast<uint8_t*>(total + room) - own) + 63) / 64 * 64;
+  void* scratch =
+      own + (size_t(reinterpret_cast<uint8_t*>(weights + room * block_size_) - own) + 63) / 64 * 64;
   const size_t a_size = bf16 ? 2 : 4;
 
   for (int64_t r = 0; r < rows; ++r) {
@@ -230,7 +320,9 @@ void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t he
   const float score_scale = scale * k_scale_[size_t(layer)];
   const int64_t first_position = int64_t(s.first_position) + piece.first;
   const int64_t last_position = first_position + piece.rows - 1;
-  for (int64_t b = 0; b * block_size_ <= last_position; ++b) {
+  const int64_t first_block = stretch * stretch_keys() / block_size_;
+  const int64_t end_block = first_block + stretch_keys() / block_size_;
+  for (int64_t b = first_block; b < end_block && b * block_size_ <= last_position; ++b) {
     const int32_t id = s.block_table[size_t(b)];
     // Blocks lie anywhere, so the processor cannot guess the next one.
     const bool more = (b + 1) * block_size_ <= last_position;
@@ -263,7 +355,8 @@ void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t he
       const float factor = kernels_->softmax(&a);
       maximum[r] = a.maximum;
       total[r] = a.sum;
-      if (b > 0 && factor != 1.0f) kernels_->multiply(sums + r * head_dim_, factor, head_dim_);
+      if (b > first_block && factor != 1.0f)
+        kernels_->multiply(sums + r * head_dim_, factor, head_dim_);
     }
     tile({.a = reinterpret_cast<uint8_t*>(weights) + size_t(skip * block_size_) * a_size,
           .a_stride = block_size_,
@@ -274,16 +367,9 @@ void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t he
           .k = int(block_size_),
           .c = sums + skip * head_dim_,
           .c_stride = head_dim_,
-          .accumulate = b > 0,
+          .accumulate = b > first_block,
           .scratch = scratch,
           .ahead = to_next});
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t row = s.first_row + piece.first + r / group_;
-    float* to = out + (row * q_heads_ + head * group_ + r % group_) * head_dim_;
-    const float by = v_scale_[size_t(layer)] / total[r];
-    std::memcpy(to, sums + r * head_dim_, size_t(head_dim_) * sizeof(float));
-    kernels_->multiply(to, by, head_dim_);
   }
 }
 

@@ -5,6 +5,10 @@
 // same tile() as every other product. Slots that hold no token may hold anything, NaN included:
 // scores beyond a row's context are replaced, and the first token written to a block clears the V
 // of the block's other slots (0 times NaN would be NaN).
+//
+// A row's keys are taken in stretches of kStretch, each with a softmax of its own, and the
+// stretches' sums are added in order: always, so that a long context can be shared out among
+// threads where a step has too few rows and heads for them, with the same result.
 #pragma once
 
 #include <atomic>
@@ -36,8 +40,17 @@ class Attention {
   void attend(const StepInput& in, float* out, const float* q, int32_t layer, float scale);
 
  private:
-  struct Piece {  // what a thread does at a time: some query rows of one span, one KV head
+  // Long enough that adding stretches costs nothing beside them.
+  static constexpr int64_t kStretch = 1024;
+
+  struct Piece {  // some query rows of one span; with one KV head, what a thread does at a time
     int32_t span = 0, first = 0, rows = 0;
+  };
+  // Of the rows of a piece: what their keys so far come to.
+  struct Sums {
+    float* values = nullptr;   // [rows, head_dim], not yet divided by the totals
+    float* maximum = nullptr;  // [rows]
+    float* total = nullptr;    // [rows]
   };
 
   uint8_t* keys(int32_t layer, int32_t block, int64_t head) const;
@@ -46,6 +59,17 @@ class Attention {
                    int32_t block);
   void attend_piece(const StepInput& in, const Piece& piece, int64_t head, float* out,
                     const float* q, int32_t layer, float scale, uint8_t* own);
+  bool attend_shared(const StepInput& in, float* out, const float* q, int32_t layer, float scale);
+  int64_t stretch_keys() const { return (kStretch + block_size_ - 1) / block_size_ * block_size_; }
+  int64_t stretches(const StepInput& in, const Piece& piece) const;
+  Sums sums_at(float* p, int64_t rows) const {
+    return {p, p + rows * head_dim_, p + rows * (head_dim_ + 1)};
+  }
+  void attend_stretch(const StepInput& in, const Piece& piece, int64_t head, int64_t stretch,
+                      const float* q, int32_t layer, float scale, uint8_t* own, const Sums& to);
+  void add_stretch(const Sums& all, const Sums& more, int64_t rows);
+  void write(const StepInput& in, const Piece& piece, int64_t head, const Sums& all, float* out,
+             int32_t layer);
 
   const Kernels* kernels_ = nullptr;
   ThreadPool* pool_ = nullptr;
@@ -59,6 +83,7 @@ class Attention {
   HugeBuffer cache_;        // [layer][block][k, v][kv_head][head_bytes_]
   HugeBuffer angles_;       // [rows][cosine, sine][head_dim / 2]
   HugeBuffer own_;          // [threads]: queries, scores, sums of a piece
+  HugeBuffer shared_;       // sums of stretches that threads share
   size_t own_bytes_ = 0;
   std::vector<Piece> pieces_;
 };

@@ -405,6 +405,26 @@ void test_long(const DeviceUnderTest& d, int32_t tokens) {
   expect_reference(d, s, &world, got);
 }
 
+// Threads share the context of a few rows, and take a long prompt piece by piece.
+void test_stretches(const DeviceUnderTest& d) {
+  const Shape s{.q_heads = 4, .kv_heads = 1, .head_dim = 64, .hidden = 16};
+  constexpr int32_t kTokens = 2500;
+  const std::vector<Sequence> sequences = {{1, kTokens, kTokens - 1, -1, 0}};
+  const std::vector<std::vector<StepPlan>> schedules = {{{{0, 0, kTokens}}},
+                                                        {{{0, 0, kTokens - 30}},
+                                                         {{0, kTokens - 30, 27}},
+                                                         {{0, kTokens - 3, 2}},
+                                                         {{0, kTokens - 1, 1}}}};
+  std::vector<Outputs> all;
+  for (const std::vector<StepPlan>& steps : schedules) {
+    OPEN_WORLD(d, s, sequences, 4096);
+    all.push_back(world.run(steps, kTokens - 30));
+    EXPECT_EQ(all.back().size(), size_t(30));
+    expect_reference(d, s, &world, all.back());
+  }
+  expect_equal(all[0], all[1], "few rows");
+}
+
 void test_refused(const DeviceUnderTest& d) {
   const std::vector<float> freq(20, 1.0f);
   const auto prepare = [&](int32_t q, int32_t kv_heads, int32_t head_dim, int32_t block, DType t) {
@@ -467,6 +487,7 @@ void add_attention_cases(const DeviceUnderTest& d) {
     if (s.head_dim == 64) add_case(at + "many", [=] { test_many(d, s); });
   }
   if (!d.slow) add_case(d.name + " attention 128K tokens", [=] { test_long(d, 131072); });
+  if (!d.slow) add_case(d.name + " attention stretches", [=] { test_stretches(d); });
   add_case(d.name + " attention refuses", [=] { test_refused(d); });
 }
 
