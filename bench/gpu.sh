@@ -7,8 +7,8 @@
 #   --build     build folder (default build-gpu)
 #   --out       where results and logs go (default bench/results)
 #   --dry-run   no GPU: builds, then tries every phase on the CPU emulation in tiny shapes
-#   phase       only these: build ops (names of gpu_bench --list) goldens memcheck memcheck-graphs racecheck
-#               initcheck torch
+#   phase       only these: build ops-products ops-attention ops-sample (names of gpu_bench --list) goldens
+#               memcheck memcheck-graphs racecheck initcheck torch
 #
 # Each phase has a time limit of its own, and none needs the one before it, the build apart: what fails or
 # hangs loses its own numbers and nothing else. Every number is a line of JSON as soon as it is known; at the
@@ -130,7 +130,7 @@ if [ $DRY = 1 ]; then
   NEMOTRON_CUBLASLT=$(cd "$BUILD" && pwd)/test/emu/libfake_cublaslt.so
   export NEMOTRON_CUBLASLT
   GPU_BENCH="$BUILD/test/emu/emulated_gpu_bench" TINY=--tiny
-  phase ops 60 "$BUILD/test/emu/emulated_device_test"
+  phase device 60 "$BUILD/test/emu/emulated_device_test"
 else
   # shellcheck disable=SC2086
   phase build 60 cmake -S . -B "$BUILD" $GENERATOR -DNEMOTRON_CUDA=ON -DNEMOTRON_TESTS=ON \
@@ -139,7 +139,10 @@ else
   make_target build 120 gpu_ops_test
   make_target build 120 nemotron_cuda golden_test
   GPU_BENCH="$BUILD/cuda/gpu_bench" TINY=
-  phase ops 150 "$BUILD/cuda/gpu_ops_test"
+  # A fault of the GPU ends a process's use of it: one process a family.
+  phase ops-products 60 "$BUILD/cuda/gpu_ops_test" gemm rms_norm mlp_input embed tied "row equality" silu pack_weight
+  phase ops-attention 80 "$BUILD/cuda/gpu_ops_test" "cuda attention"
+  phase ops-sample 40 "$BUILD/cuda/gpu_ops_test" "cuda sample"
 fi
 
 # Seconds that a part of the bench may take; the important ones come first.

@@ -5,8 +5,8 @@
 // Two stamps a byte, its last write and its last read, tell whether a barrier lies between two
 // accesses: block barriers count epochs of the block, warp barriers epochs of the warp. A shuffle
 // is no barrier. Blocks of one launch are never ordered. Launches are, except before pdl_wait().
+#include <dlfcn.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -17,7 +17,8 @@
 
 #include "internal.h"
 
-extern "C" char __executable_start, end;
+// The linker's names for where this program, or this library, lies.
+extern "C" __attribute__((visibility("hidden"))) char __ehdr_start, _end;
 
 namespace emu {
 namespace {
@@ -68,13 +69,15 @@ std::string source_line(const void* pc) {
   static std::map<const void*, std::string> cache;
   auto [it, fresh] = cache.try_emplace(pc);
   if (!fresh) return it->second;
-  char command[256];
-  // Position-independent program: addr2line wants the offset.
-  const auto offset = uintptr_t(pc) - 1 - uintptr_t(&__executable_start);
-  std::snprintf(command, sizeof command, "addr2line -i -e /proc/%d/exe 0x%zx 2>/dev/null",
-                int(getpid()), size_t(offset));
+  Dl_info file{};
+  if (dladdr(&__ehdr_start, &file) == 0 || !file.dli_fname) return "?";
+  // Position-independent code: addr2line wants the offset.
+  char offset[32];
+  std::snprintf(offset, sizeof offset, "0x%zx", uintptr_t(pc) - 1 - uintptr_t(&__ehdr_start));
+  const std::string command =
+      std::string("addr2line -i -e '") + file.dli_fname + "' " + offset + " 2>/dev/null";
   std::string text;
-  if (FILE* f = popen(command, "r")) {
+  if (FILE* f = popen(command.c_str(), "r")) {
     char line[512];
     while (std::fgets(line, sizeof line, f)) {
       std::string s(line);
@@ -88,10 +91,7 @@ std::string source_line(const void* pc) {
     }
     pclose(f);
   }
-  if (text.empty()) {
-    std::snprintf(command, sizeof command, "offset 0x%zx", size_t(offset));
-    text = command;
-  }
+  if (text.empty()) text = std::string("offset ") + offset;
   it->second = text;
   return text;
 }
@@ -126,7 +126,7 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
   ++counters().accesses;
   Region* r = find(a);
   if (!r) {
-    if (!write && a >= uintptr_t(&__executable_start) && a < uintptr_t(&end)) return;  // constants
+    if (!write && a >= uintptr_t(&__ehdr_start) && a < uintptr_t(&_end)) return;  // constants
     std::string near = "no device memory near it";
     auto it = allocations.upper_bound(a);
     if (it != allocations.begin()) {

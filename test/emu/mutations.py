@@ -48,7 +48,7 @@ MUTATIONS = [
     # arithmetic and places
     ("attention.h", "state.sum[h] = state.sum[h] * by + sum;", "state.sum[h] = state.sum[h] + sum;", ATTENTION, "attention_prompt.cu"),
     ("attention_prompt.cu", "> position[e / 2]", ">= position[e / 2]", ATTENTION),
-    ("attention_decode.cu", "const float by = exp2_fast(s.x - most);", "const float by = 1;", ["sched", "many"]),
+    ("attention_decode.cu", "const float by = exp2_fast(s.x - most);", "const float by = 1;", ["attention 530 tokens"]),
     ("epilogue.h", "lo * a.x - hi * a.y", "lo * a.x + hi * a.y", ATTENTION, "gemm_decode.cu"),
     ("gpu.h", "((w >> 4) & 0x07f007f0u)", "((w >> 4) & 0x07e007f0u)", GEMM, "gemm_decode.cu"),
     ("sample.cu", "wanted -= w.chosen[1] < wanted ? w.chosen[1] : wanted - 1;", "", SAMPLE),
@@ -67,7 +67,7 @@ def replaced(text, old, new):
 def main():
     build = os.path.abspath(sys.argv[1])
     wanted = sys.argv[2:]
-    objects = sorted(glob.glob(build + "/test/emu/CMakeFiles/emulated_ops_test.dir/**/*.o", recursive=True))
+    objects = [build + "/test/emu/CMakeFiles/emulated_ops_test.dir/ops_test.cc.o"]
     archives = [f"{build}/test/emu/lib{name}.a" for name in ("emu_op_cases", "nemotron_cuda_emulated", "nemotron_emu")]
     survived = broken = tried = 0
     with tempfile.TemporaryDirectory() as temp:
@@ -105,6 +105,10 @@ def main():
                 else:
                     try:
                         run = subprocess.run([tree + "/test", *cases], capture_output=True, text=True, timeout=900)
+                        if "0 passed, 0 failed" in run.stdout:
+                            print("BROKEN   " + label + "\nno case has a name like " + ", ".join(cases))
+                            broken += 1
+                            continue
                         found = run.returncode != 0
                         report = next((l.strip() for l in run.stdout.splitlines() if ".cc:" in l), "exit %d" % run.returncode)
                     except subprocess.TimeoutExpired:
