@@ -72,11 +72,11 @@ struct ModelPlan {
   WeightFormat format = WeightFormat::stored;
   DType kv = DType::bf16;
   bool fp8_activations = false;
-  std::vector<int32_t> batches;   // decode with `context` tokens each
+  std::vector<int32_t> batches;  // decode with `context` tokens each
   int32_t context = 1024;
-  std::vector<int32_t> prompts;   // prefill
-  int32_t chunk = 8192;           // rows of a step of a prompt
-  int32_t decode_after = 0;       // one sequence of so many tokens is decoded as well
+  std::vector<int32_t> prompts;  // prefill
+  int32_t chunk = 8192;          // rows of a step of a prompt
+  int32_t decode_after = 0;      // one sequence of so many tokens is decoded as well
 
   std::string name() const;
   int32_t longest() const;

@@ -204,12 +204,13 @@ double ModelPlan::bytes() const {
   const Shape& s = shape;
   const double weight = format == WeightFormat::fp8 ? 1 : 2;
   const double rows = prompts.empty() ? 256 : chunk;
-  const double cache = double(kv_tokens()) * s.layers * 2.0 * double(s.kv_cols()) *
-                       (kv == DType::fp8_e4m3 ? 1 : 2);
+  const double cache =
+      double(kv_tokens()) * s.layers * 2.0 * double(s.kv_cols()) * (kv == DType::fp8_e4m3 ? 1 : 2);
   const double activations =
       rows * (4.0 * s.hidden + 2.0 * 2 * double(s.q_cols()) + 2.0 * 2 * s.inner);
   const double logits = 256.0 * 4 * s.vocab;
-  // A widened matrix and a slice of a product, attention's partial sums, staging, the library's own.
+  // A widened matrix and a slice of a product, attention's partial sums, staging, the library's
+  // own.
   const double work = 2.0 * 2 * s.hidden * s.inner + 1024.0 * 2 * s.inner * 6 +
                       4096.0 * s.q_heads * s.head_dim * 4 + 0.5e9;
   return s.linear_weights() * weight + s.head_weights() * 2 * 2 + cache + activations + logits +

@@ -41,10 +41,10 @@ class Ops {
     for (size_t at = 0; at < some.size(); at += dtype_bytes(dtype)) {
       const float v = next();
       const uint16_t half = f32_to_bf16(v);
-      std::copy_n(reinterpret_cast<const uint8_t*>(dtype == DType::f32
-                                                       ? static_cast<const void*>(&v)
-                                                       : static_cast<const void*>(&half)),
-                  dtype_bytes(dtype), some.data() + at);
+      std::copy_n(
+          reinterpret_cast<const uint8_t*>(dtype == DType::f32 ? static_cast<const void*>(&v)
+                                                               : static_cast<const void*>(&half)),
+          dtype_bytes(dtype), some.data() + at);
     }
     for (size_t at = 0; at < t.bytes(); at += some.size()) {
       device_->upload(static_cast<uint8_t*>(t.data) + at, some.data(),
@@ -92,13 +92,14 @@ void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
     Device& d = ops.device();
     std::vector<uint8_t> random(size_t(n * k) * (fp8 ? 1 : 2));
     for (size_t i = 0; i < random.size(); ++i)  // BF16 around 0.02, E4M3 around 1
-      random[i] = uint8_t(fp8 ? 0x30 + i * 7 % 16 + (i % 3) * 0x80 % 0x100
-                              : (i % 2 ? 0x3c : i * 37));
+      random[i] =
+          uint8_t(fp8 ? 0x30 + i * 7 % 16 + (i % 3) * 0x80 % 0x100 : (i % 2 ? 0x3c : i * 37));
     const MatrixPart part{random.data(), fp8 ? DType::fp8_e4m3 : DType::bf16, n, k, k, {}};
     std::vector<Weight> copies;
     for (size_t bytes = 0; bytes < cold; bytes += copies.back().bytes) {
       Weight w;
-      if (!b.check(d.pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w), "weights"))
+      if (!b.check(d.pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w),
+                   "weights"))
         return;
       copies.push_back(w);
     }
@@ -109,9 +110,9 @@ void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
       if (b.failed() || m > most || (fp8_activations && m <= 64)) continue;
       const bool generated = m <= 64;
       const int repeat = int(copies.size()) * (m > 256 || b.tiny ? 1 : 8);
-      const double t = ops.time({{0, m, 0, generated, table}}, generated ? m : 0, repeat, [&](int i) {
-        d.gemm_residual(x.rows(m), a.rows(m), copies[size_t(i) % copies.size()]);
-      });
+      const double t = ops.time(
+          {{0, m, 0, generated, table}}, generated ? m : 0, repeat,
+          [&](int i) { d.gemm_residual(x.rows(m), a.rows(m), copies[size_t(i) % copies.size()]); });
       if (b.failed()) return;
       const double bytes = double(copies[0].bytes), flops = 2.0 * m * double(n) * double(k);
       const double limit =
@@ -166,9 +167,8 @@ void bench_attention(Bench& b, const Shape& s) {
           tables[size_t(i)].push_back((j * batch + i) % blocks);
         spans.push_back({i, 1, context - 1, true, tables[size_t(i)]});
       }
-      const double t = ops.time(spans, batch, b.tiny ? 1 : 32, [&](int) {
-        d.attention(out.rows(batch), q.rows(batch), 0, 0.1f);
-      });
+      const double t = ops.time(spans, batch, b.tiny ? 1 : 32,
+                                [&](int) { d.attention(out.rows(batch), q.rows(batch), 0, 0.1f); });
       if (b.failed()) return;
       const double bytes = 2 * kv_bytes * batch * double(context) * double(s.kv_cols());
       b.measure("attention decode batch " + std::to_string(batch) + " ctx " +
@@ -214,11 +214,11 @@ void bench_sampler(Bench& b, int32_t vocab) {
       std::vector<SampleOutput> outputs(static_cast<size_t>(n));
       const int repeat = b.tiny ? 1 : 16;
       const double t = ops.time(
-          spans, n, repeat,
-          [&](int) { ops.device().sample(logits.rows(n), 0, n, outputs.data()); }, samples);
+          spans, n, repeat, [&](int) { ops.device().sample(logits.rows(n), 0, n, outputs.data()); },
+          samples);
       if (b.failed()) return;
-      b.measure("sample " + name + " batch " + std::to_string(n), t, 4.0 * n * vocab / b.limits.read,
-                "us", t * 1e6);
+      b.measure("sample " + name + " batch " + std::to_string(n), t,
+                4.0 * n * vocab / b.limits.read, "us", t * 1e6);
     }
   }
 }

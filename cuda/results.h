@@ -33,7 +33,9 @@ class Results {
 
  private:
   static constexpr size_t kSamplesOffset = 16;
-  static size_t bytes_for(size_t samples) { return kSamplesOffset + samples * sizeof(SampleOutput); }
+  static size_t bytes_for(size_t samples) {
+    return kSamplesOffset + samples * sizeof(SampleOutput);
+  }
   struct Wanted {
     SampleOutput* out;
     int32_t first, n;

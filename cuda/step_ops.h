@@ -1,5 +1,5 @@
-// StepOps: turns the ops of a step into kernels. Generated rows and prompt rows take different ones,
-// chosen by the row's kind alone. Owned by a CudaDevice; used by its thread.
+// StepOps: turns the ops of a step into kernels. Generated rows and prompt rows take different
+// ones, chosen by the row's kind alone. Owned by a CudaDevice; used by its thread.
 #pragma once
 
 #include <cstdint>

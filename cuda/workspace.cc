@@ -17,8 +17,7 @@ Status check(const StepLimits& limits, const KvConfig& kv) {
     return Status::invalid("block_size " + std::to_string(kv.block_size) +
                            ": 16, 32 or 64 is possible");
   }
-  if (kv.kv_heads <= 0 || limits.q_heads % kv.kv_heads != 0 ||
-      limits.q_heads / kv.kv_heads > 128) {
+  if (kv.kv_heads <= 0 || limits.q_heads % kv.kv_heads != 0 || limits.q_heads / kv.kv_heads > 128) {
     return Status::invalid(std::to_string(limits.q_heads) + " query heads cannot share " +
                            std::to_string(kv.kv_heads) + " KV heads");
   }

@@ -1,10 +1,10 @@
-// Our declarations of cuBLASLt against NVIDIA's header; compiled by test/cuda_compile.sh where the header
-// is installed, never linked.
+// Our declarations of cuBLASLt against NVIDIA's header; compiled by test/cuda_compile.sh where the
+// header is installed, never linked.
+#include "cuda/cublaslt_abi.h"
+
 #include <cublasLt.h>
 
 #include <type_traits>
-
-#include "cuda/cublaslt_abi.h"
 
 namespace lt = nemotron::cuda::lt;
 
@@ -54,5 +54,6 @@ static_assert(kAlike<decltype(lt::Functions::preference_destroy),
                      decltype(&cublasLtMatmulPreferenceDestroy)>);
 static_assert(kAlike<decltype(lt::Functions::preference_set),
                      decltype(&cublasLtMatmulPreferenceSetAttribute)>);
-static_assert(kAlike<decltype(lt::Functions::heuristic), decltype(&cublasLtMatmulAlgoGetHeuristic)>);
+static_assert(
+    kAlike<decltype(lt::Functions::heuristic), decltype(&cublasLtMatmulAlgoGetHeuristic)>);
 static_assert(kAlike<decltype(lt::Functions::matmul), decltype(&cublasLtMatmul)>);

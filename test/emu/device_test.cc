@@ -39,8 +39,7 @@ struct Tiny {  // a device that has something to compute
     EXPECT_OK(cuda::open_device({}, &device));
     const HostMatrix m = random_matrix(random, 16, 64, DType::bf16);
     const MatrixPart part = m.part();
-    EXPECT_OK(
-        device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
+    EXPECT_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
   }
   Status multiply() {
     Buffer a(device.get(), DType::bf16, {2, 64}, random.normals(128));

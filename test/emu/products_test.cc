@@ -127,9 +127,9 @@ void test_mlp(Way way, int32_t rows, int32_t generated, DType dtype) {
   std::vector<float> normed;
   for (double v : reference_norm(to_double(x.read()), kHidden, gain, 1e-5))
     normed.push_back(bf16_to_f32(f32_to_bf16(float(v))));
-  const std::vector<double> a =
-      way == Way::fp8 && dtype == DType::fp8_e4m3 ? fp8_rows(normed, kHidden, generated)
-                                                  : to_double(normed);
+  const std::vector<double> a = way == Way::fp8 && dtype == DType::fp8_e4m3
+                                    ? fp8_rows(normed, kHidden, generated)
+                                    : to_double(normed);
   const std::vector<double> gates = reference_gemm(a, gate), ups = reference_gemm(a, up);
   std::vector<double> want;
   for (size_t i = 0; i < gates.size(); ++i)
@@ -151,10 +151,10 @@ int main(int argc, char** argv) {
         {9, 3, 40, 70, DType::bf16, Scale::per_row},
         {5, 0, 33, 64, DType::fp8_e4m3, Scale::one, false},  // not sixteen rows of weights
         {20, 4, 48, 128, DType::fp8_e4m3, Scale::per_row},
-        {6, 0, 24, 64, DType::bf16, Scale::none},               // no algorithm
-        {7, 0, 32, 64, DType::fp8_e4m3, Scale::one, false},     // refused when it runs
+        {6, 0, 24, 64, DType::bf16, Scale::none},            // no algorithm
+        {7, 0, 32, 64, DType::fp8_e4m3, Scale::one, false},  // refused when it runs
         {1032, 0, 16, 64, DType::fp8_e4m3, Scale::per_row},  // two slices
-        {1032, 1, 16, 64, DType::bf16, Scale::per_row},  // the second slice is refused
+        {1032, 1, 16, 64, DType::bf16, Scale::per_row},      // the second slice is refused
     };
     for (const Shape& c : cases) {
       add_case(at + "product " + std::to_string(c.rows) + "x" + std::to_string(c.n) + "x" +
