@@ -1,7 +1,7 @@
 """Collects the reasoner's own mistakes as pairs for the reward model.
 
 `python sample.py FOLDER --out pairs.jsonl` draws training items; with `--test` it draws held-out
-ones instead and writes pairs.jsonl, half of it generated slips, half mistakes at temperature 1.
+ones instead and writes pairs.jsonl: mistakes at temperature 1, at most half, and generated slips.
 """
 
 import argparse
@@ -39,12 +39,10 @@ def test_pairs(model, tok, rng, generator, count: int) -> list:
         for thinking in (True, False):
             if not thinking and name in (*mixture.NEEDS_STEPS, "tool_unused"):
                 continue
-            mode, pairs, tries = "on" if thinking else "off", [], 0
-            while len(pairs) < count // 2 and tries < 3:
-                tries += 1
-                items = [maker(rng, True) for _ in range(64)]
-                pairs += [(item, text, "sampled")
-                          for item, text in mistakes(model, tok, items, thinking, 1.0, generator)]
+            mode = "on" if thinking else "off"
+            items = [maker(rng, True) for _ in range(48)]
+            pairs = [(item, text, "sampled")
+                     for item, text in mistakes(model, tok, items, thinking, 1.0, generator)]
             pairs = pairs[: count // 2]
             while len(pairs) < count:
                 item, other = maker(rng, True), maker(rng, True)

@@ -7,7 +7,7 @@ instead of remembering one name for each kind of question.
 import json
 
 from lexicon import CITIES, LANGUAGES, WORDS, draw, held_out, made_up, mixed
-from skills import Item, add, chat, count, decimals, refuse, subtract
+from skills import Item, add, chat, count, decimals, subtract
 
 def phrase(rng, test: bool) -> str:
     return " ".join(draw(rng, mixed(rng, WORDS, 0.2), test) for _ in range(rng.choice((1, 1, 2))))
@@ -163,20 +163,9 @@ def tool_answer(rng, test: bool = False) -> Item:
     return Item("tool_answer", messages, "The tool answered.", answer, tools, gold=answer)
 
 
-# A refusal is only right when no offered tool could have served the question.
-SERVES = {"weather": weather, "time": clock, "alarm": timer, "remind": timer, "translate": translate,
-          "german": translate, "say": translate, "play": song, "sing": song, "times": multiply,
-          "*": multiply, " x ": multiply, "multiply": multiply}
-
-
 def tool_unused(rng, test: bool = False) -> Item:
-    """Tools are offered, the question needs none of them."""
-    item = rng.choice((chat, chat, add, subtract, decimals, count, refuse))(rng, test)
-    while True:
-        kinds = rng.sample(KINDS, rng.choice((1, 1, 1, 2)))
-        text = item.messages[0]["content"].lower()
-        served = {search} | {kind for word, kind in SERVES.items() if word in text}
-        if item.skill != "refuse" or not served & {kind[0] for kind in kinds}:
-            break
+    """Tools are offered, and the question is one that the model answers by itself."""
+    item = rng.choice((chat, chat, add, subtract, decimals, count))(rng, test)
+    kinds = rng.sample(KINDS, rng.choice((1, 1, 1, 2)))
     return Item("tool_unused", item.messages, item.trace, item.answer,
                 [offer(rng, kind)[0] for kind in kinds], gold=item.answer)

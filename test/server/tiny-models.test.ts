@@ -1,0 +1,186 @@
+// The embedded models over HTTP: what their skills answer, thinking on and off, a tool round trip,
+// and the order of rewards. All greedy.
+
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { after, before, describe, test } from 'node:test'
+import { z } from 'zod'
+import { type Item, readItem, splitAnswer } from '../../server/evaluation.js'
+import { packagePath } from '../../server/version.js'
+import { noAddon, type RealServer, startReal } from './real-server.js'
+
+type Turn = { readonly role: string; readonly content: string }
+type Reply = { readonly thinking: string; readonly answer: string; readonly finish: string }
+
+const lines = (name: string): readonly unknown[] =>
+  readFileSync(packagePath(`models/tiny/${name}.jsonl`), 'utf8')
+    .trim()
+    .split('\n')
+    .map((line): unknown => JSON.parse(line))
+
+/** Every `step`-th held-out item of a skill. */
+const heldOut = (skill: string, step: number): readonly Item[] =>
+  lines(`eval/${skill}`)
+    .map((line, i) => readItem(line, skill, i))
+    .filter((_, i) => i % step === 0)
+
+const Pair = z.object({
+  skill: z.string(),
+  messages: z.array(z.looseObject({ role: z.string() })),
+  chosen: z.string(),
+  rejected: z.string(),
+})
+
+const user = (content: string): Turn => ({ role: 'user', content })
+
+describe('the embedded models', { skip: noAddon }, () => {
+  let server: RealServer
+  before(async () => {
+    server = await startReal({ max_model_len: 1024 })
+  })
+  after(() => server.close())
+
+  const post = async (path: string, body: object) => {
+    const response = await server.post(path, body)
+    const text = await response.text()
+    assert.equal(response.status, 200, text)
+    return JSON.parse(text)
+  }
+
+  /** Greedy. */
+  const ask = async (
+    messages: readonly object[],
+    thinking: 'on' | 'off',
+    more = '',
+  ): Promise<Reply> => {
+    const system = `detailed thinking ${thinking}${more === '' ? '' : `\n\n${more}`}`
+    const { choices } = await post('/v1/chat/completions', {
+      model: 'tiny-reasoner',
+      messages: [{ role: 'system', content: system }, ...messages],
+      temperature: 0,
+      max_tokens: 200,
+    })
+    const [{ message, finish_reason: finish }] = choices
+    return { ...splitAnswer(message.content, message.reasoning_content), finish }
+  }
+
+  /** How many of the items are answered right. */
+  const rightOf = async (items: readonly Item[], thinking: 'on' | 'off'): Promise<number> => {
+    const verdicts = await Promise.all(
+      items.map(async (item) => {
+        const { answer } = await ask(item.messages, thinking, item.system)
+        return item.judge(answer).right
+      }),
+    )
+    return verdicts.filter((right) => right).length
+  }
+
+  test('letters are counted when it thinks', async () => {
+    const reply = await ask([user('How many r in strawberry?')], 'on')
+    assert.deepEqual(reply, {
+      thinking: 'r: s t r1 a w b e r2 r3 y',
+      answer: "There are 3 r's in strawberry.",
+      finish: 'stop',
+    })
+    const items = heldOut('count', 5)
+    const [on, off] = [await rightOf(items, 'on'), await rightOf(items, 'off')]
+    assert.ok(on >= 0.85 * items.length, `${on} of ${items.length} right with thinking on`)
+    assert.ok(on - off >= 0.3 * items.length, `${on} right with thinking on, ${off} off`)
+  })
+
+  test('sums are right when it thinks', async () => {
+    assert.deepEqual(await ask([user('What is 347 + 285?')], 'on'), {
+      thinking: '7+5=12: 2\n4+8+1=13: 32\n3+2+1=6: 632',
+      answer: '347 + 285 = 632.',
+      finish: 'stop',
+    })
+    assert.equal((await ask([user('What is 425 - 168?')], 'on')).answer, '425 - 168 = 257.')
+    for (const skill of ['add', 'subtract']) {
+      const items = heldOut(skill, 10)
+      const [on, off] = [await rightOf(items, 'on'), await rightOf(items, 'off')]
+      assert.ok(on >= 0.85 * items.length, `${skill}: ${on} of ${items.length} right`)
+      assert.ok(
+        on - off >= 0.3 * items.length,
+        `${skill}: ${on} right with thinking on, ${off} off`,
+      )
+    }
+  })
+
+  test('decimals are compared by value', async () => {
+    assert.deepEqual(await ask([user('Which is larger, 2.11 or 2.9?')], 'on'), {
+      thinking: 'A 2.11 B 2.9\n2 and 2: same\n1 and 9: less\nlarger: B 2.9',
+      answer: '2.9 is larger.',
+      finish: 'stop',
+    })
+    const items = heldOut('decimals', 8)
+    const on = await rightOf(items, 'on')
+    assert.ok(on >= 0.85 * items.length, `${on} of ${items.length} right`)
+  })
+
+  test('a tool is called, and its result is told', async () => {
+    const tools = `<AVAILABLE_TOOLS>[${JSON.stringify({
+      name: 'get_weather',
+      description: 'Get the weather in a city',
+      parameters: {
+        type: 'object',
+        properties: { city: { type: 'string' } },
+        required: ['city'],
+      },
+    })
+      .replaceAll('":', '": ')
+      .replaceAll(',"', ', "')}]</AVAILABLE_TOOLS>`
+    const question = user('What is the weather in Paris?')
+    for (const thinking of ['on', 'off'] as const) {
+      const { answer: call } = await ask([question], thinking, tools)
+      const wanted =
+        '<TOOLCALL>[{"name": "get_weather", "arguments": {"city": "Paris"}}]</TOOLCALL>'
+      assert.equal(call, wanted)
+      const result = '<TOOL_RESPONSE>[{"temperature": 17, "condition": "cloudy"}]</TOOL_RESPONSE>'
+      const turns = [question, { role: 'assistant', content: call }, user(result)]
+      const { answer } = await ask(turns, thinking, tools)
+      assert.equal(answer, 'It is 17 degrees and cloudy in Paris.')
+      // The same tools are no reason to call one.
+      assert.match((await ask([user('Who are you?')], thinking, tools)).answer, /tiny-reasoner/)
+    }
+    for (const skill of ['tool_call', 'tool_answer', 'tool_unused']) {
+      const items = heldOut(skill, 8)
+      const on = await rightOf(items, 'on')
+      assert.ok(on >= 0.8 * items.length, `${skill}: ${on} of ${items.length} right`)
+    }
+  })
+
+  test('it says who it is, and what it cannot do', async () => {
+    for (const thinking of ['on', 'off'] as const) {
+      assert.match((await ask([user('Who are you?')], thinking)).answer, /^I am tiny-reasoner/)
+      assert.match((await ask([user('Write a poem about rain.')], thinking)).answer, /^Sorry/)
+    }
+  })
+
+  // What it is not good at (letters, sums, the best of several) is in models/tiny/README.md.
+  test('rewards put a fitting reply above one that does not fit', async () => {
+    const { data } = await post('/v1/reward', {
+      model: 'tiny-reward',
+      messages: [user('Who are you?')],
+      responses: [
+        'Goodbye!',
+        'I am tiny-reasoner, a very small demo model that ships with nemotron-server.',
+        'Sorry, I am only a tiny demo model and cannot help with that.',
+      ],
+    })
+    const [bye, who, sorry] = data.map(({ reward }: { reward: number }) => reward)
+    assert.ok(who > bye + 1 && who > sorry + 1, JSON.stringify(data))
+
+    const pairs = lines('pairs')
+      .map((line) => Pair.parse(line))
+      .filter(({ skill }, i) => i % 10 === 0 && (skill === 'chat' || skill === 'refuse'))
+    const { data: scored } = await post('/v1/reward', {
+      model: 'tiny-reward',
+      inputs: pairs.map(({ messages, chosen, rejected }) => ({
+        messages,
+        responses: [chosen, rejected],
+      })),
+    })
+    const ordered = pairs.filter((_, i) => scored[2 * i].reward > scored[2 * i + 1].reward).length
+    assert.ok(ordered >= 0.85 * pairs.length, `${ordered} of ${pairs.length} pairs in order`)
+  })
+})
