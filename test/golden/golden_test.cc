@@ -28,15 +28,15 @@ using test::add_case;
 // Mean |delta logprob| over prompt and greedy tokens. "weights_fp8" is compared with transformers
 // on the same quantised weights, "kv_fp8" with keys and values rounded alike.
 // CUDA rounds activations to BF16 before every product, which costs two to three times the error of
-// exact ones (docs/decisions/0004-activations.md); one that differs in its last bits may then land
-// on the next E4M3 value, 6 % away.
+// exact ones (docs/decisions/0004-activations.md), and F16 weights when they are loaded; one that
+// differs in its last bits may then land on the next E4M3 value, 6 % away.
 double max_mean_delta(const std::string& run, const std::string& isa) {
   if (isa != "cuda") return 0.01;
-  return run == "kv_fp8" ? 0.04 : run == "weights_fp8" ? 0.03 : 0.02;
+  return run == "stored" ? 0.03 : 0.04;
 }
 double near_tie(const std::string& isa) { return isa == "cuda" ? 0.06 : 0.02; }
 // Relative, of single scores of order 1: 0.012 at most, from keys and values that are kept in BF16.
-double score_tolerance(const std::string& isa) { return isa == "cuda" ? 0.03 : 0.015; }
+double score_tolerance(const std::string& isa) { return isa == "cuda" ? 0.04 : 0.015; }
 
 constexpr int32_t kBlockSize = 16, kChunk = 50;
 
