@@ -17,8 +17,8 @@ Status Gemm::reserve(int64_t k) {
   if (k <= max_k_) return {};
   const int64_t rows = round_up(kernels_->block_rows, kernels_->row_step);
   const int64_t padded = round_up(k, kKStep);
-  HugeBuffer a;  // float32 at most
-  if (Status s = HugeBuffer::create(size_t(rows * padded) * sizeof(float), &a); !s) return s;
+  HugeBuffer a;
+  if (Status s = HugeBuffer::create(size_t(rows * padded) * sizeof(uint16_t), &a); !s) return s;
   if (c_.bytes() == 0) {
     c_bytes_ = size_t(rows * kernels_->block_panels * kPanel) * sizeof(float) +
                size_t(round_up(int64_t(kernels_->scratch_bytes), 64));
@@ -32,7 +32,8 @@ Status Gemm::reserve(int64_t k) {
 void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w,
                     const GemmOutput& out) {
   const int64_t terms = kernels_->a_is_bf16[int(w.format)] && !round_ ? kMostTerms : 1;
-  const int64_t most = kernels_->block_rows / terms;
+  // block_rows are of BF16: a row of two terms counts twice, and so does one of float32.
+  const int64_t most = kernels_->block_rows / (kernels_->a_is_bf16[int(w.format)] ? terms : 2);
   for (int64_t first = 0; first < rows; first += most) {
     const int64_t n = std::min(most, rows - first);
     const Chunk chunk{first, n, terms, round_up(n * terms, kernels_->row_step)};

@@ -81,7 +81,7 @@ struct Kernels {
   // Panels of a call while `rows` rows stream them from memory, as many as are read side by side;
   // 0: more rows than one pass over a panel serves.
   int (*few_panels)(int rows) = nullptr;
-  // For more rows: panels (even) and rows whose kKBlock stay in the second-level cache together.
+  // For more rows: panels (even) and rows of BF16 whose kKBlock stay in the second-level cache.
   int block_panels = 6, block_rows = 512;
   size_t scratch_bytes = 0;
   // Called by each thread before and after a run of tile() calls (tile registers); may be null.
