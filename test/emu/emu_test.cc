@@ -241,7 +241,7 @@ TEST(emu_launch_limits) {
   in_all_orders("limit set is 49152", [&] { run(1, 32, 50000, false, divergent, out.data); });
   in_all_orders("227 KiB", [&] {
     Queue queue;
-    allow_shared(queue, "kernel", divergent, 300 << 10);
+    load_kernel(queue, "kernel", divergent, 300 << 10);
   });
 }
 
