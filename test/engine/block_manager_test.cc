@@ -187,7 +187,8 @@ uint64_t weak_hash(uint64_t parent, std::span<const int32_t> tokens) {
 // Random sequences with common beginnings. The model is what every block physically holds: the salt
 // and all tokens up to its end. A hit must hold exactly that; a block that is held is never
 // rewritten.
-void random_walk(uint32_t seed, BlockHash hash, bool complete) {
+// How many blocks were found.
+int random_walk(uint32_t seed, BlockHash hash, bool complete) {
   std::mt19937 rng(seed);
   constexpr int32_t size = 4;
   const int32_t num_blocks = complete ? 4000 : int32_t(6 + rng() % 30);
@@ -285,21 +286,28 @@ void random_walk(uint32_t seed, BlockHash hash, bool complete) {
     std::vector<const Sequence*> all;
     for (const auto& s : live) all.push_back(s.get());
     const std::string wrong = blocks.check_invariants(all);
-    if (!wrong.empty())
-      return fail(__FILE__, __LINE__, "turn " + std::to_string(turn) + ": " + wrong);
+    if (!wrong.empty()) {
+      fail(__FILE__, __LINE__, "turn " + std::to_string(turn) + ": " + wrong);
+      return hits;
+    }
   }
-  EXPECT_GT(hits, 20);
   for (const auto& s : live) blocks.release(*s);
   EXPECT_EQ(blocks.num_used(), 0);
+  return hits;
 }
 
 TEST(random_walks_of_the_block_manager) {
-  for (uint32_t seed = 1; seed <= 20; ++seed) random_walk(seed, hash_block, false);
-  for (uint32_t seed = 1; seed <= 5; ++seed) random_walk(seed, hash_block, true);
+  int hits = 0;
+  for (uint32_t seed = 1; seed <= 20; ++seed) hits += random_walk(seed, hash_block, false);
+  for (uint32_t seed = 1; seed <= 5; ++seed) hits += random_walk(seed, hash_block, true);
+  EXPECT_GT(hits, 500);
 }
 
 TEST(random_walks_with_colliding_hashes) {
-  for (uint32_t seed = 1; seed <= 20; ++seed) random_walk(seed, weak_hash, false);
+  // Few enough to be sure of: which hashes collide depends on the manager's random root.
+  int hits = 0;
+  for (uint32_t seed = 1; seed <= 20; ++seed) hits += random_walk(seed, weak_hash, false);
+  EXPECT_GT(hits, 300);
 }
 
 TEST(a_wrong_reference_count_is_noticed) {

@@ -156,6 +156,23 @@ describe('serve', { skip }, () => {
     assert.equal(await exit, 0)
   })
 
+  test('npm start hands SIGTERM on to the server', { timeout: 60_000 }, async () => {
+    const command = ['start', '--', '--port', '0', '--kv-cache-memory', '32MiB']
+    const child = spawn('npm', command, {
+      cwd: packagePath('.'),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    children.add(child)
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8')
+      stream.on('data', (text: string) => {
+        if (/^at \S+\/v1/m.test(text)) child.kill('SIGTERM')
+      })
+    }
+    // Not before the last process that writes to the pipes is gone.
+    await new Promise((done) => child.once('close', done))
+  })
+
   test('what outlives the drain timeout is told so, and still exit 0', async () => {
     const { url, child, exit } = await serve([
       '--model',
@@ -247,7 +264,7 @@ describe('serve', { skip }, () => {
       [['extra'], /too many arguments/],
     ]
     for (const [args, message] of cases) {
-      const { exit, out } = start(args)
+      const { exit, out } = start(['--port', '0', ...args])
       assert.notEqual(await exit, 0)
       assert.match(out(), message)
     }
