@@ -91,12 +91,12 @@ export const encodeChat = (model: ServedModel, prompt: ChatPrompt): Promise<read
 
 /** Raw text: names of control tokens are parsed, BOS stands once at the front. */
 export const encodeText = async (
-  model: ServedModel,
+  { tokenizer }: Pick<ServedModel, 'tokenizer'>,
   text: string,
   addBos: boolean,
 ): Promise<readonly number[]> => {
-  const ids = await model.tokenizer.encode(text, { special: true })
-  const { bosId } = model.tokenizer
+  const ids = await tokenizer.encode(text, { special: true })
+  const { bosId } = tokenizer
   // Not a spread, which takes its time over 128,000 ids.
   return addBos && bosId !== null && ids[0] !== bosId ? [bosId].concat(ids) : ids
 }

@@ -28,8 +28,6 @@ class Attention {
   Status init(const Kernels* kernels, ThreadPool* pool, const StepLimits& limits,
               const KvConfig& kv, const RopeTable& rope, bool poison);
 
-  size_t bytes() const { return cache_.bytes() + own_.bytes() + angles_.bytes(); }
-
   // Angles of the step's rows.
   void begin_step(const StepInput& in);
 

@@ -34,7 +34,6 @@ class Gemm {
       : kernels_(kernels), pool_(pool), round_(round) {}
   // Room for matrices of up to `k` inputs.
   Status reserve(int64_t k);
-  size_t bytes() const { return a_.bytes() + c_.bytes(); }
   void multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w, const GemmOutput& out);
 
  private:

@@ -11,7 +11,7 @@ import { tell } from '../log.js'
 import { createProgress } from '../progress.js'
 import { openTarget, type Target } from '../target.js'
 import { packagePath } from '../version.js'
-import { collect, positiveInteger } from './reward-job.js'
+import { collect, positiveInteger } from './flags.js'
 
 const ChatAnswer = z.looseObject({
   choices: z

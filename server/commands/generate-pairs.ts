@@ -6,7 +6,8 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
 import { JsonlError } from '../jsonl.js'
 import { tell } from '../log.js'
-import { type Asking, addJobCommand, type JobFlags, positiveInteger, runJob } from './reward-job.js'
+import { positiveInteger } from './flags.js'
+import { type Asking, addJobCommand, type JobFlags, runJob } from './reward-job.js'
 
 const Line = z.looseObject({
   prompt: z.string().optional(),

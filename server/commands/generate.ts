@@ -1,15 +1,17 @@
 // `nemotron-server generate`: one prompt, streamed to the terminal.
 
 import { text } from 'node:stream/consumers'
-import { type Command, InvalidArgumentError, Option } from 'commander'
+import { type Command, Option } from 'commander'
 import { createEngine } from '../engine.js'
 import { openTemplate } from '../load.js'
 import { tell } from '../log.js'
 import { createProgress } from '../progress.js'
+import { encodeText } from '../prompt.js'
 import type { Message } from '../schema.js'
 import { encodeSegments } from '../template.js'
 import { loadTokenizer } from '../tokenizer.js'
 import type { Delta, EngineOptions, Sampling, Timings, Tokenizer } from '../types.js'
+import { bigInteger, collect, integer, number } from './flags.js'
 
 type Flags = Pick<
   EngineOptions,
@@ -36,36 +38,6 @@ type Flags = Pick<
     readonly special?: boolean
     readonly quiet?: boolean
   }
-
-const number = (value: string): number => {
-  const result = Number(value)
-  if (value.trim() === '' || !Number.isFinite(result)) {
-    throw new InvalidArgumentError('It must be a number.')
-  }
-  return result
-}
-
-const integer = (value: string): number => {
-  const result = number(value)
-  if (!Number.isSafeInteger(result)) throw new InvalidArgumentError('It must be an integer.')
-  return result
-}
-
-const bigInteger = (value: string): bigint => {
-  if (!/^-?\d+$/.test(value)) throw new InvalidArgumentError('It must be an integer.')
-  return BigInt(value)
-}
-
-const collect = (value: string, previous: readonly string[] = []): readonly string[] => [
-  ...previous,
-  value,
-]
-
-const encodePrompt = async (tokenizer: Tokenizer, prompt: string): Promise<readonly number[]> => {
-  const ids = await tokenizer.encode(prompt, { special: true })
-  const { bosId } = tokenizer
-  return bosId === null || ids[0] === bosId ? ids : [bosId, ...ids]
-}
 
 /** One user turn by the model's own template, ready for the answer. */
 const encodeTurn = async (
@@ -135,7 +107,7 @@ const run = async (given: string, flags: Flags): Promise<void> => {
   const tokenizer = await loadTokenizer(flags.model)
   const promptTokenIds = flags.chat
     ? await encodeTurn(tokenizer, prompt, flags)
-    : await encodePrompt(tokenizer, prompt)
+    : await encodeText({ tokenizer }, prompt, true)
   const engine = await openEngine(flags, tokenizer)
   const { special, quiet } = flags
   const signal = interruption()

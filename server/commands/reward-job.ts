@@ -1,24 +1,13 @@
 // What the commands that send a JSONL file through a reward model have in common: flags, the server
 // they ask, and how they say what went wrong.
 
-import { type Command, InvalidArgumentError } from 'commander'
+import type { Command } from 'commander'
 import { z } from 'zod'
 import { JsonlError, runJsonl } from '../jsonl.js'
 import { tell } from '../log.js'
 import { createProgress } from '../progress.js'
 import { openTarget, type Target } from '../target.js'
-
-export const positiveInteger = (value: string): number => {
-  const number = Number(value)
-  if (!Number.isSafeInteger(number) || number < 1)
-    throw new InvalidArgumentError('It must be an integer of at least 1.')
-  return number
-}
-
-export const collect = (value: string, previous: readonly string[] = []): readonly string[] => [
-  ...previous,
-  value,
-]
+import { collect, positiveInteger } from './flags.js'
 
 export type JobFlags = {
   readonly output: string

@@ -7,11 +7,7 @@ import { createProgress } from '../progress.js'
 import { type Serving, startServer } from '../serve.js'
 import type { ServedModel } from '../served.js'
 import { FLAGS } from '../settings.js'
-
-const collect = (value: string, previous: readonly string[] | undefined): readonly string[] => [
-  ...(previous ?? []),
-  value,
-]
+import { collect } from './flags.js'
 
 const camelCase = (key: string): string =>
   key.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase())
