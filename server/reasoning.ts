@@ -43,7 +43,7 @@ export const createSplitter = (start: Start): Splitter => {
   let blank = true // no thinking text has come out yet: leading blank space is dropped
   let untagged = '' // thinking that no opening tag announced
   let isUntagged = false
-  let bytes = 0 // of all text pushed
+  let bytes = 0 // of all text pushed before the answer
   let closedAt: number | null = null
 
   const thinking = (text: string): string => {
@@ -105,8 +105,8 @@ export const createSplitter = (start: Start): Splitter => {
   return {
     push: (text) => {
       if (text === '') return NONE
-      bytes += Buffer.byteLength(text)
       if (state === 'answer') return { reasoning: '', content: text }
+      bytes += Buffer.byteLength(text)
       const all = held + text
       held = ''
       return advance(all)

@@ -65,8 +65,10 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
   const choices = requests.reduce((sum, request) => sum + (request.n ?? 1), 0)
   const promptTokens = requests.reduce((sum, request) => sum + request.promptTokenIds.length, 0)
   const leave = gate.enter(choices)
-  const lastTokenAt: number[][] = requests.map(() => [])
-  const generated: number[][] = requests.map(() => [])
+  // By choice, the prompts' choices one after another.
+  const n = requests[0]?.n ?? 1
+  const lastTokenAt = new Float64Array(choices)
+  const generated = new Int32Array(choices)
   let mostTokens = 0
   let live = choices
   let over = false
@@ -74,13 +76,6 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
   let cachedTokens = 0
   let firstTokenAt = 0
   let slowest: Timings | undefined
-
-  const count = (prompt: number, choice: number, more: number): number => {
-    const row = generated[prompt] ?? []
-    const total = (row[choice] ?? 0) + more
-    row[choice] = total
-    return total
-  }
 
   const settle = (finish: 'stop' | 'length' | 'abort' | 'error') => {
     over = true
@@ -104,7 +99,7 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
       seconds,
       promptTokens,
       cachedTokens,
-      choices: requests[0]?.n ?? 1,
+      choices: n,
       maxTokens: requests[0]?.sampling?.maxTokens ?? 0,
       mostTokens,
     })
@@ -121,24 +116,24 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
     handler.onError(error)
   }
 
-  const measure = (prompt: number, delta: Delta) => {
+  const measure = (at: number, tokens: number) => {
     const now = performance.now()
-    const times = lastTokenAt[prompt]
-    if (times === undefined) return
-    const last = times[delta.choice]
+    const last = lastTokenAt[at] ?? 0
     if (firstTokenAt === 0) {
       firstTokenAt = now
       metrics.firstToken((now - arrival) / 1000)
-    } else if (last !== undefined) metrics.nextToken((now - last) / 1000, delta.tokenIds.length)
-    times[delta.choice] = now
+    } else if (last > 0) metrics.nextToken((now - last) / 1000, tokens)
+    lastTokenAt[at] = now
   }
 
   const take = (prompt: number, delta: Delta) => {
     if (over) return
-    if (delta.tokenIds.length > 0) {
-      completionTokens += delta.tokenIds.length
-      count(prompt, delta.choice, delta.tokenIds.length)
-      measure(prompt, delta)
+    const at = prompt * n + delta.choice
+    const tokens = delta.tokenIds.length
+    if (tokens > 0) {
+      completionTokens += tokens
+      generated[at] = (generated[at] ?? 0) + tokens
+      measure(at, tokens)
     }
     if (delta.finish === 'error')
       return fail(
@@ -152,9 +147,9 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
       )
     if (delta.finish !== undefined) {
       live--
-      const tokens = count(prompt, delta.choice, 0)
-      mostTokens = Math.max(mostTokens, tokens)
-      metrics.choiceDone({ finish: delta.finish, tokens, timings: delta.timings })
+      const all = generated[at] ?? 0
+      mostTokens = Math.max(mostTokens, all)
+      metrics.choiceDone({ finish: delta.finish, tokens: all, timings: delta.timings })
       if (delta.choice === 0) cachedTokens += delta.timings?.cachedTokens ?? 0
       if (delta.timings) {
         const total = (t: Timings) => t.queueSeconds + t.prefillSeconds + t.decodeSeconds

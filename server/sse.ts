@@ -45,6 +45,19 @@ const unwatch = (stream: Waiting): void => {
   sweeper = undefined
 }
 
+/** Streams with something to send: one microtask flushes all that an engine step wrote to. */
+let unsent: (() => void)[] = []
+
+const flushAll = (): void => {
+  const all = unsent
+  unsent = []
+  for (const flush of all) flush()
+}
+
+const flushSoon = (flush: () => void): void => {
+  if (unsent.push(flush) === 1) queueMicrotask(flushAll)
+}
+
 /** How a stream's bytes leave. */
 type Out = {
   readonly write: (text: string) => boolean
@@ -72,8 +85,11 @@ const begin = (outgoing: ServerResponse, headers: Readonly<Record<string, string
     }
   }
   return {
-    write: (text) =>
-      socket.destroyed || socket.write(`${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`),
+    write: (text) => {
+      const bytes = Buffer.byteLength(text)
+      const encoding = bytes === text.length ? 'latin1' : 'utf8' // ASCII: copied as it is
+      return socket.destroyed || socket.write(`${bytes.toString(16)}\r\n${text}\r\n`, encoding)
+    },
     onceDrained: (resume) => socket.once('drain', resume),
   }
 }
@@ -148,7 +164,7 @@ export const openEventStream = (
   const schedule = () => {
     if (scheduled) return
     scheduled = true
-    queueMicrotask(flush)
+    flushSoon(flush)
   }
 
   outgoing.once('close', () => {
