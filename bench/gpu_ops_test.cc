@@ -1,4 +1,6 @@
 // The op suite on a real GPU (bench/gpu.sh runs it; without a GPU it says so and fails).
+#include <cstdlib>
+
 #include "cuda/cuda_device.h"
 #include "test/ops/ops.h"
 
@@ -18,5 +20,17 @@ int main(int argc, char** argv) {
   };
   device.tolerance = 4e-3;
   test::add_op_cases(device);
+  // Prompt attention by the other kernel, where there is one (sm_90).
+  device.name = "wgmma";
+  device.wgmma = true;
+  device.open = [](std::unique_ptr<Device>* out) {
+    DeviceOptions options;
+    options.debug_checks = true;
+    setenv("NEMOTRON_PROMPT_ATTENTION", "wgmma", 1);
+    const Status s = cuda::open_device(options, out);
+    unsetenv("NEMOTRON_PROMPT_ATTENTION");
+    return s;
+  };
+  test::add_attention_cases(device);
   return test::run_all(argc, argv);
 }

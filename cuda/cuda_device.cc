@@ -6,8 +6,10 @@
 #include "cuda/cuda_device.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <new>
+#include <string_view>
 #include <vector>
 
 #include "cuda/context.h"
@@ -37,6 +39,7 @@ class CudaDevice final : public Device {
                              load_attention_decode, load_attention_prompt, load_sample}) {
       load(queue());
     }
+    if (Status s = choose_attention(); !s) return s;
     const cudaError_t e = queue().error;
     if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction ||
         e == cudaErrorUnsupportedPtxVersion) {
@@ -101,7 +104,9 @@ class CudaDevice final : public Device {
       size_t products = 0;
       for (const auto& w : weights_)
         products = std::max(products, products_.prepare(*w, limits.max_rows));
-      if (Status s = workspace_.prepare(limits, kv, rope, products, mark_cache_); !s) return s;
+      if (Status s = workspace_.prepare(limits, kv, rope, products, mark_cache_, wgmma_); !s) {
+        return s;
+      }
       if (Status s = results_.reserve(size_t(2 * std::max(limits.max_rows, limits.max_samples)));
           !s) {
         return s.within("results");
@@ -245,6 +250,30 @@ class CudaDevice final : public Device {
     }));
   }
 
+  // Which kernel prompt rows' attention takes where both can: $NEMOTRON_PROMPT_ATTENTION, for the
+  // device's life and all models.
+  Status choose_attention() {
+    const char* text = std::getenv("NEMOTRON_PROMPT_ATTENTION");
+    const std::string_view wanted = text ? text : "";
+    if (wanted.empty() || wanted == "mma") return {};
+    if (wanted != "wgmma") {
+      return Status::invalid("NEMOTRON_PROMPT_ATTENTION is \"" + std::string(wanted) +
+                             "\": mma or wgmma is possible");
+    }
+    const cudaDeviceProp& p = context_.properties();
+    constexpr std::string_view kCompiled = NEMOTRON_CUDA_ARCHITECTURES;
+    if (p.major != 9 || p.minor != 0 || kCompiled.find("90a") == std::string_view::npos) {
+      return Status::unsupported(
+          "NEMOTRON_PROMPT_ATTENTION is wgmma, which needs a GPU of sm_90 and a library compiled "
+          "for 90a: " +
+          std::string(p.name) + " is sm_" + std::to_string(p.major * 10 + p.minor) +
+          ", the library was compiled for " NEMOTRON_CUDA_ARCHITECTURES);
+    }
+    load_attention_prompt_wgmma(queue());
+    wgmma_ = true;
+    return {};
+  }
+
   Status wrong_architecture(cudaError_t e) const {
     const cudaDeviceProp& p = context_.properties();
     return Status::unsupported(std::string(p.name) + " is sm_" +
@@ -356,6 +385,7 @@ class CudaDevice final : public Device {
   Graphs graphs_{&context_};
   std::vector<std::unique_ptr<Matrix>> weights_;
   bool mark_cache_ = false;
+  bool wgmma_ = false;
 
   bool recording_ = false;
   int32_t rows_ = 0;

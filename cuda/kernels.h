@@ -146,7 +146,7 @@ void gemm_prompt_store(Queue& queue, const PromptGemm& p, float* out, int64_t ou
 void gemm_prompt_add(Queue& queue, const PromptGemm& p, float* x, int64_t x_stride);
 void load_gemm_prompt(Queue& queue);
 
-// --- attention_decode.cu, attention_prompt.cu
+// --- attention_decode.cu, attention_prompt.cu, attention_prompt_wgmma.cu
 // ----------------------------------------------------------
 
 struct AttentionArgs {
@@ -167,6 +167,10 @@ void attention_merge(Queue& queue, const AttentionArgs& p, int grid_rows);
 void attention_prompt(Queue& queue, const AttentionArgs& p, int tiles);
 void load_attention_decode(Queue& queue);
 void load_attention_prompt(Queue& queue);
+// By wgmma, on sm_90a and where the cache has a map (cache_map.h).
+struct CacheMap;
+void attention_prompt_wgmma(Queue& queue, const AttentionArgs& p, const CacheMap& cache, int tiles);
+void load_attention_prompt_wgmma(Queue& queue);
 int prompt_tile_tokens(int q_heads, int kv_heads);  // tokens of one span that a PromptTile may have
 
 // --- sample.cu

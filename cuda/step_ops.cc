@@ -137,8 +137,13 @@ void StepOps::attention(const Op& op, int32_t bucket) {
     attention_decode(queue(), p);
     if (pass.items > pass.rows) attention_merge(queue(), p, pass.rows);
   }
-  if (builder_->header().prompt_tiles > 0)
-    attention_prompt(queue(), p, builder_->header().prompt_tiles);
+  const int32_t tiles = builder_->header().prompt_tiles;
+  if (tiles == 0) return;
+  if (workspace_->wgmma) {
+    attention_prompt_wgmma(queue(), p, workspace_->cache_map, tiles);
+  } else {
+    attention_prompt(queue(), p, tiles);
+  }
 }
 
 void StepOps::residual(const Op& op, int32_t bucket) {

@@ -52,13 +52,20 @@ bool Workspace::need(Block* block, size_t bytes) {
   return context_->ok();
 }
 
-Status Workspace::prepare_cache(const KvConfig& kv, bool mark) {
+Status Workspace::prepare_cache(const KvConfig& kv, bool mark, bool want_wgmma) {
   const size_t half = size_t(kv.num_blocks) * size_t(kv.block_size) * size_t(kv.kv_heads) *
                       size_t(kv.head_dim) * dtype_bytes(kv.dtype);
   if (Status s = reserve(&cache_, half * 2 * size_t(kv.layers)); !s) return s.within("KV cache");
   if (mark) {
     context_->check(cudaMemsetAsync(cache_.data, 0xff, cache_.bytes, context_->stream()),
                     "marking the KV cache");
+  }
+  const int64_t rows =
+      int64_t(half / (size_t(kv.head_dim) * dtype_bytes(kv.dtype))) * 2 * kv.layers;
+  wgmma = want_wgmma && cache_map_possible(rows, kv.head_dim, kv.dtype == DType::fp8_e4m3);
+  if (wgmma) {
+    if (Status s = make_cache_map(cache_.data, rows, kv.head_dim, kv.block_size, &cache_map); !s)
+      return s;
   }
   layers.clear();
   for (int32_t i = 0; i < kv.layers; ++i) {
@@ -77,10 +84,10 @@ Status Workspace::prepare_cache(const KvConfig& kv, bool mark) {
 }
 
 Status Workspace::prepare(const StepLimits& step, const KvConfig& kv, const RopeTable& rope,
-                          size_t products_bytes, bool mark) {
+                          size_t products_bytes, bool mark, bool want_wgmma) {
   if (Status s = check(step, kv); !s) return s;
   limits = step;
-  if (Status s = prepare_cache(kv, mark); !s) return s;
+  if (Status s = prepare_cache(kv, mark, want_wgmma); !s) return s;
 
   const size_t rows = size_t(std::max(limits.max_rows, 1)), heads = size_t(limits.q_heads);
   const int32_t q_cols = limits.q_heads * kv.head_dim;

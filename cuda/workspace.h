@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "cuda/cache_map.h"
 #include "cuda/context.h"
 #include "cuda/kernels.h"
 #include "device/device.h"
@@ -22,8 +23,9 @@ class Workspace {
   Workspace& operator=(const Workspace&) = delete;
 
   // `products`: bytes that the products of prompt rows want. `mark`: the cache starts as NaN.
+  // `wgmma`: prompt attention by wgmma where the cache allows it.
   Status prepare(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope,
-                 size_t products, bool mark);
+                 size_t products, bool mark, bool wgmma);
   // In a step, for steps beyond the limits: a failure is sticky.
   bool need(Block* block, size_t bytes);
 
@@ -33,6 +35,8 @@ class Workspace {
 
   StepLimits limits;
   std::vector<KvLayer> layers;
+  CacheMap cache_map;     // with `wgmma`
+  bool wgmma = false;     // prompt attention takes attention_prompt_wgmma
   int32_t max_items = 1;  // of one launch of the decode attention
   Block slots;            // int32 [kSlots]
   Block inv_freq, angles;
@@ -43,7 +47,7 @@ class Workspace {
 
  private:
   Status reserve(Block* block, size_t bytes);
-  Status prepare_cache(const KvConfig& kv, bool mark);
+  Status prepare_cache(const KvConfig& kv, bool mark, bool wgmma);
 
   Context* context_;
   Block cache_;

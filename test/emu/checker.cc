@@ -147,6 +147,12 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
     report(std::string(write ? "write" : "read") + " runs past the end of " + r->name, where, pc);
     abandon_launch();
   }
+  if (r->shared) {
+    if (const char* what = async_access(p, n, write)) {
+      report(std::string(write ? "write to" : "read of") + " shared memory " + what, where, pc);
+      return;
+    }
+  }
   const unsigned warp = current->index / 32u;
   Stamp now;
   now.serial = block->serial;
@@ -158,7 +164,7 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
   for (size_t i = 0; i < n; ++i, ++cell) {
     if (cell->in_flight) {
       report(std::string(write ? "write to " : "read of ") + r->name +
-                 " while a cp.async to it is in flight",
+                 " while a copy to it is in flight",
              where, pc);
       return;
     }
@@ -321,6 +327,15 @@ void mark_in_flight(const void* shared16, bool in_flight) {
   if (!r || !r->shared || uintptr_t(shared16) + 16 > uintptr_t(r->base) + r->bytes) return;
   Cell* cell = r->cells + (uintptr_t(shared16) - uintptr_t(r->base));
   for (int i = 0; i < 16; ++i) cell[i].in_flight = in_flight;
+}
+
+void mark_landed(const void* shared, size_t bytes) {
+  if (!config().check) return;
+  Cell* cell = shared_region.cells + (uintptr_t(shared) - uintptr_t(shared_region.base));
+  for (size_t i = 0; i < bytes; ++i) {
+    cell[i] = Cell{};
+    cell[i].touched = cell[i].initialised = 1;
+  }
 }
 
 void check_access(const void* p, size_t bytes, bool write, const Where& where) {

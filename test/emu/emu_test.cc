@@ -1,59 +1,10 @@
 // The emulator itself: what its collectives compute and what its checker finds. Most kernels here
 // are wrong on purpose; each must be reported, in every order, and its right form must not be.
-#include <algorithm>
-#include <string>
-#include <vector>
+#include "emu_test.h"
 
-#include "cuda/launch.h"
-#include "test/check.h"
-
-using namespace nemotron::gpu;
-using emu::Order;
+using namespace emu_test;
 
 namespace {
-
-struct Buffer {
-  explicit Buffer(size_t n, bool filled = true) : count(n) {
-    cudaMalloc(reinterpret_cast<void**>(&data), n * 4);
-    if (filled) cudaMemsetAsync(data, 0, n * 4, nullptr);
-  }
-  ~Buffer() { cudaFree(data); }
-  uint32_t* data = nullptr;
-  size_t count;
-};
-
-template <class... P, class... A>
-void run(dim3 grid, unsigned threads, size_t shared, bool pdl, void (*kernel)(P...), A... a) {
-  Queue queue;
-  queue.pdl = pdl;
-  launch(queue, "kernel", kernel, grid, threads, shared, P(a)...);
-}
-
-// Runs `body` in each order; every run must report something that contains `part` (or nothing when
-// `part` is empty).
-template <class Body>
-void in_all_orders(const std::string& part, Body body) {
-  emu::take_errors();
-  for (Order order : {Order::natural, Order::reverse, Order::random}) {
-    emu::config().order = order;
-    body();
-    const std::vector<std::string> errors = emu::take_errors();
-    if (part.empty()) {
-      EXPECT_EQ(errors.size(), size_t(0));
-      for (const std::string& e : errors) std::printf("    %s\n", e.c_str());
-    } else {
-      const bool found = std::any_of(errors.begin(), errors.end(), [&](const std::string& e) {
-        return e.find(part) != std::string::npos;
-      });
-      EXPECT(found);
-      if (!found)
-        std::printf("    wanted \"%s\", got %zu errors%s%s\n", part.c_str(), errors.size(),
-                    errors.empty() ? "" : ": ", errors.empty() ? "" : errors[0].c_str());
-    }
-  }
-  emu::config() = emu::Config{};
-  cudaGetLastError();
-}
 
 // --- kernels
 // -------------------------------------------------------------------------------------------
@@ -212,7 +163,7 @@ TEST(emu_cp_async) {
   uint32_t want = 0;
   for (uint32_t i = 0; i < 8; ++i) want += 2 * (i * 128) + 3;
   EXPECT_EQ(out.data[0], want);
-  in_all_orders("while a cp.async to it is in flight",
+  in_all_orders("while a copy to it is in flight",
                 [&] { run(1, 32, 1024, false, ring<2>, out.data, in.data, 8); });
 }
 

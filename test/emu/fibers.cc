@@ -121,6 +121,7 @@ void leave(Wait why) {
 
 void release_barrier() {
   ++block->epoch;
+  async_block_barrier();
   for (uint16_t i : at_barrier) {
     fibers[i].wait = Wait::none;
     ready.push_back(i);
@@ -136,6 +137,7 @@ void fiber_main() {
   if (current_launch->pdl && !f.pdl_waited) {
     report("thread of a kernel launched with PDL ends without pdl_wait()", nullptr, nullptr);
   }
+  end_async_thread();
   --alive;
   if (alive > 0 && int(at_barrier.size()) == alive) release_barrier();
   leave(Wait::done);
@@ -205,7 +207,10 @@ void finish_ldmatrix(Collective& c, Fiber* lanes, bool transposed) {
 void finish(Collective& c, size_t warp) {
   Fiber* lanes = &fibers[warp * 32];
   switch (c.op) {
-    case Op::sync: ++block->warp_epoch[warp]; break;
+    case Op::sync:
+      ++block->warp_epoch[warp];
+      async_warp_barrier(warp);
+      break;
     case Op::shuffle:
       for (int lane = 0; lane < 32; ++lane) {
         if (!(c.mask >> lane & 1)) continue;
@@ -276,6 +281,7 @@ void collective(Op op, uint32_t mask, const void* in, size_t bytes, const Where&
 void run_block(Launch& launch) {
   const size_t n = size_t(launch.block.x) * launch.block.y * launch.block.z;
   begin_block_check(*block);
+  begin_async_block();
   for (size_t i = 0; i < n; ++i) {
     Fiber& f = fibers[i];
     f = Fiber{};
@@ -289,7 +295,9 @@ void run_block(Launch& launch) {
   alive = int(n);
   const Order order = config().order;
   size_t head = 0;  // natural order takes from the front
-  while (head < ready.size()) {
+  while (head < ready.size() || land_late()) {
+    if (head >= ready.size()) continue;  // what landed woke nobody
+    if (order == Order::random) land_early();
     size_t pick = head;
     if (order == Order::reverse) pick = ready.size() - 1;
     if (order == Order::random) pick = head + rng() % (ready.size() - head);
@@ -312,6 +320,7 @@ void run_block(Launch& launch) {
   }
   ready.clear();
   if (abandoned) at_barrier.clear();
+  if (alive == 0 && !abandoned) end_async_block();
   if (alive == 0 || abandoned) return;
   // Nothing can run: say who waits where, once per place.
   std::vector<std::string> places;
@@ -319,7 +328,10 @@ void run_block(Launch& launch) {
     const Fiber& f = fibers[i];
     if (f.wait == Wait::done) continue;
     current = &fibers[i];
-    const std::string what = f.wait == Wait::block ? "block barrier" : "warp collective";
+    const std::string what = f.wait == Wait::block      ? "block barrier"
+                             : f.wait == Wait::mbarrier ? "barrier in shared memory"
+                             : f.wait == Wait::wgmma    ? "wgmma_wait"
+                                                        : "warp collective";
     const std::string place = what + std::to_string(f.where.line());
     if (std::find(places.begin(), places.end(), place) == places.end()) {
       places.push_back(place);
@@ -353,6 +365,16 @@ void give_way() {
   if (!current) return;
   ready.push_back(current->index);
   leave(Wait::none);
+}
+
+void park(Wait why, const Where& where) {
+  current->where = where;
+  leave(why);
+}
+
+void make_ready(uint16_t fiber) {
+  fibers[fiber].wait = Wait::none;
+  ready.push_back(fiber);
 }
 
 void run_grid(Launch& launch, size_t shared, const std::function<void()>& kernel) {

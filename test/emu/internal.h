@@ -18,7 +18,7 @@ struct Copy {  // a cp.async that has been issued
   bool landed;
 };
 
-enum class Wait : uint8_t { none, block, collective, done };
+enum class Wait : uint8_t { none, block, collective, mbarrier, wgmma, done };
 
 struct Fiber {
   void* sp = nullptr;
@@ -71,6 +71,9 @@ void run_grid(Launch& launch, size_t shared, const std::function<void()>& body);
 void give_way();  // lets another fiber of the block run
 [[noreturn]] void
 abandon_launch();  // after an access that would fault: like a device, stop everything
+// Waits for make_ready() by somebody else.
+void park(Wait why, const Where& where);
+void make_ready(uint16_t fiber);
 uint64_t random_word();
 uint32_t next_serial();  // the serial that the next block will get
 
@@ -86,5 +89,17 @@ void end_block_check();  // the last block's shared memory is gone
 void check_kernel_access(const void* p, size_t bytes, bool write, bool atomic, const Where* where,
                          const void* pc);
 void mark_in_flight(const void* shared16, bool in_flight);
+void mark_landed(const void* shared, size_t bytes);  // a copy has: written, and by nobody
+
+// hopper.cc
+void begin_async_block();
+void end_async_block();
+void end_async_thread();
+bool land_late();   // nothing else can run: a copy lands (false: there is none)
+void land_early();  // random order: now and then
+void async_warp_barrier(size_t warp);
+void async_block_barrier();
+// Null when this thread may touch these bytes of shared memory.
+const char* async_access(const void* shared, size_t bytes, bool write);
 
 }  // namespace emu

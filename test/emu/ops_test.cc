@@ -3,6 +3,8 @@
 // or a deadlock comes back as a fault of the device and fails the case.
 #include "test/ops/ops.h"
 
+#include <cstdlib>
+
 #include "cuda/cuda_device.h"
 #include "cuda_runtime.h"
 #include "machine.h"
@@ -11,7 +13,7 @@ int main(int argc, char** argv) {
   using namespace nemotron;
   test::without_cublaslt();
   static int opened = 0;
-  test::add_op_cases({
+  test::DeviceUnderTest device = {
       .name = "emulated",
       .open =
           [](std::unique_ptr<Device>* out) {
@@ -26,6 +28,17 @@ int main(int argc, char** argv) {
           },
       .tolerance = 4e-3,
       .slow = true,
-  });
+  };
+  test::add_op_cases(device);
+  // Prompt attention by the other kernel.
+  device.name = "emulated wgmma";
+  device.wgmma = true;
+  device.open = [open = device.open](std::unique_ptr<Device>* out) {
+    setenv("NEMOTRON_PROMPT_ATTENTION", "wgmma", 1);
+    const Status s = open(out);
+    unsetenv("NEMOTRON_PROMPT_ATTENTION");
+    return s;
+  };
+  test::add_attention_cases(device);
   return test::run_all(argc, argv);
 }

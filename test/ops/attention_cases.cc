@@ -389,8 +389,7 @@ void test_many(const DeviceUnderTest& d, const Shape& s) {
 }
 
 // One sequence as long as a model allows; attention of its last rows alone.
-void test_long(const DeviceUnderTest& d, int32_t tokens) {
-  const Shape s{.q_heads = 4, .kv_heads = 1, .head_dim = 64, .hidden = 16};
+void test_long(const DeviceUnderTest& d, const Shape& s, int32_t tokens) {
   const std::vector<Sequence> sequences = {{1, tokens, tokens - 1, -1, 0}};
   OPEN_WORLD(d, s, sequences, 4096);
   std::vector<StepPlan> steps;
@@ -480,17 +479,30 @@ void add_attention_cases(const DeviceUnderTest& d) {
         {.q_heads = 4, .kv_heads = 1, .head_dim = 128, .kv = DType::fp8_e4m3, .kv_scales = true},
         {.q_heads = 2, .kv_heads = 1, .head_dim = 16, .kv = DType::fp8_e4m3}};
   }
+  if (d.wgmma) {  // BF16 and whole heads: groups of 1, 4, 8, both head sizes, all block sizes
+    shapes = {{.q_heads = 4, .kv_heads = 1, .head_dim = 64},
+              {.q_heads = 2, .kv_heads = 2, .head_dim = 64, .block_size = 16, .kv_scales = true},
+              {.q_heads = 8, .kv_heads = 1, .head_dim = 128, .block_size = 32}};
+    if (!d.slow) shapes.push_back({.q_heads = 32, .kv_heads = 8, .head_dim = 128});
+  }
   for (const Shape& s : shapes) {
     const std::string at = d.name + " attention " + label(s) + " ";
     add_case(at + "prompts", [=] { test_prompts(d, s); });
     add_case(at + "schedules", [=] { test_schedules(d, s); });
     add_case(at + "prefix hit", [=] { test_prefix_hit(d, s); });
+    if (d.wgmma && d.slow) continue;
     add_case(at + "block reuse", [=] { test_reuse(d, s); });
     if (s.head_dim == 64) add_case(at + "many", [=] { test_many(d, s); });
   }
-  if (!d.slow) add_case(d.name + " attention 128K tokens", [=] { test_long(d, 131072); });
-  // More than CUDA's decode attention takes as one piece.
-  if (d.slow) add_case(d.name + " attention 530 tokens", [=] { test_long(d, 530); });
+  const Shape narrow{.q_heads = 4, .kv_heads = 1, .head_dim = 64, .hidden = 16};
+  if (!d.slow) add_case(d.name + " attention 128K tokens", [=] { test_long(d, narrow, 131072); });
+  // More than CUDA's decode attention takes as one piece, and than wgmma's rings hold.
+  if (d.slow) add_case(d.name + " attention 530 tokens", [=] { test_long(d, narrow, 530); });
+  if (d.wgmma) {
+    const Shape wide{.q_heads = 2, .kv_heads = 2, .head_dim = 128, .hidden = 16};
+    add_case(d.name + " attention 400 tokens", [=] { test_long(d, wide, 400); });
+    return;
+  }
   if (!d.slow) add_case(d.name + " attention stretches", [=] { test_stretches(d); });
   add_case(d.name + " attention refuses", [=] { test_refused(d); });
 }

@@ -23,6 +23,8 @@ struct DeviceUnderTest {
   // rounded to BF16, 1e-6 where they stay float32.
   double tolerance = 1e-5;
   bool slow = false;  // emulated: leave out the large shapes
+  // A CUDA device whose prompt attention is by wgmma: the shapes that take it.
+  bool wgmma = false;
 };
 
 void add_op_cases(const DeviceUnderTest& device);

@@ -1,0 +1,217 @@
+// What sm_90a adds to the dialect of gpu.h: barriers in shared memory, the copy engine (TMA) and
+// the matrix products of a warpgroup (wgmma). Under g++ the same names come from
+// test/emu/emu_hopper.h.
+//
+// All of it is asynchronous. What a copy writes may be read after mbarrier_wait; what a product
+// reads may be written, and its registers used, after wgmma_wait. Both go through the "async
+// proxy": shared memory that threads wrote themselves needs fence_proxy_async() before a product
+// reads it.
+#pragma once
+
+#include <cuda.h>
+
+#include "cuda/gpu.h"
+
+// Kernels of this dialect have a body only here.
+#if defined(__CUDACC__) && defined(__CUDA_ARCH__)
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define GPU_HOPPER 1
+#else
+#define GPU_HOPPER 0
+#endif
+#else
+#define GPU_HOPPER 1
+#endif
+
+#if !defined(__CUDACC__)
+#include "emu_hopper.h"
+#endif
+
+namespace nemotron::gpu {
+
+inline constexpr int kWarpgroup = 128;
+
+// Where a matrix of BF16 lies in shared memory, for wgmma: pieces of eight rows of 128 bytes, whose
+// sixteen-byte chunks are turned as the copy engine's 128-byte swizzle does (chunk ^ row % 8; the
+// memory begins on 1024 bytes). `stride` leads from piece to piece down the rows, `leading` to the
+// next 64 columns where a product takes more than 64 of them (values; keys ignore it).
+GPU_DEVICE uint64_t wgmma_descriptor(uint32_t shared_address, uint32_t leading, uint32_t stride) {
+  return uint64_t((shared_address & 0x3ffffu) >> 4) | uint64_t(leading >> 4) << 16 |
+         uint64_t(stride >> 4) << 32 | uint64_t(1) << 62;
+}
+// The descriptor of the same matrix `bytes` further on.
+GPU_DEVICE uint64_t wgmma_advance(uint64_t descriptor, uint32_t bytes) {
+  return descriptor + (bytes >> 4);
+}
+
+#if defined(__CUDACC__)
+
+// --- barriers
+
+GPU_DEVICE void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(arrivals)
+               : "memory");
+}
+// After the last mbarrier_init and before the block_sync that publishes them.
+GPU_DEVICE void mbarrier_init_done() {
+  asm volatile("fence.mbarrier_init.release.cluster;\n\tfence.proxy.async.shared::cta;" ::
+                   : "memory");
+}
+GPU_DEVICE void mbarrier_arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+// Arrives, and holds the phase until `bytes` have been copied too.
+GPU_DEVICE void mbarrier_arrive_expect(uint64_t* barrier, uint32_t bytes) {
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
+}
+// Waits for the end of the phase of this parity: 0 for the first, 1 for the second, 0 ...
+GPU_DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
+  uint32_t done = 0;
+  while (!done) {
+    asm volatile(
+        "{\n\t.reg .pred p;\n\t"
+        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
+        "selp.b32 %0, 1, 0, p;\n\t}"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(parity)
+        : "memory");
+  }
+}
+GPU_DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// --- copies
+
+// One box of a two-dimensional tensor map, from (column, row) on, counted by `barrier`.
+GPU_DEVICE void copy_box(void* shared, const CUtensorMap& map, int column, int row,
+                         uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
+      "[%1, {%2, %3}], [%4];" ::"r"(shared_address(shared)),
+      "l"(&map), "r"(column), "r"(row), "r"(shared_address(barrier))
+      : "memory");
+}
+
+// --- products of a warpgroup
+
+// The compiler takes an accumulator for finished as soon as its product has been issued: these pin
+// it on the right side of fence and wait.
+template <int n>
+GPU_DEVICE void pin(float (&v)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) asm volatile("" : "+f"(v[i])::"memory");
+}
+template <int m, int n>
+GPU_DEVICE void pin(uint32_t (&v)[m][n]) {
+#pragma unroll
+  for (int i = 0; i < m; ++i) {
+#pragma unroll
+    for (int j = 0; j < n; ++j) asm volatile("" : "+r"(v[i][j])::"memory");
+  }
+}
+
+// Before the first product after registers that products use have been written: `used` are they.
+template <class... Registers>
+GPU_DEVICE void wgmma_fence(Registers&... used) {
+  (pin(used), ...);
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+GPU_DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// Until at most kLeft groups are in flight. `ready`: registers that are used from here on.
+template <int kLeft, class... Registers>
+GPU_DEVICE void wgmma_wait(Registers&... ready) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
+  (pin(ready), ...);
+}
+
+#define GPU_F4(v, i) "+f"(v[i]), "+f"(v[i + 1]), "+f"(v[i + 2]), "+f"(v[i + 3])
+#define GPU_F16(v, i) GPU_F4(v, i), GPU_F4(v, i + 4), GPU_F4(v, i + 8), GPU_F4(v, i + 12)
+
+// d [64 x 2 * n] (+)= a [64 x 16] b [16 x 2 * n] for n registers a thread, BF16 in, f32 sum;
+// without `add` what d held before does not count. Rows 16 w .. 16 w + 15 are warp w's, fragments
+// as of mma_bf16. b: kColumns, columns lie side by side as rows of K (keys); otherwise rows of b do
+// (values).
+template <bool kColumns>
+GPU_DEVICE void wgmma_bf16(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %69, 0;\n\t"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
+      "%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,"
+      "%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, "
+      "{%64,%65,%66,%67}, %68, p, 1, 1, %70;\n\t}"
+      : GPU_F16(d, 0), GPU_F16(d, 16), GPU_F16(d, 32), GPU_F16(d, 48)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(kColumns ? 0 : 1));
+}
+template <bool kColumns>
+GPU_DEVICE void wgmma_bf16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %37, 0;\n\t"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
+      "%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, %38;\n\t}"
+      : GPU_F16(d, 0), GPU_F16(d, 16)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(kColumns ? 0 : 1));
+}
+#undef GPU_F16
+#undef GPU_F4
+
+// --- registers: a warpgroup gives some back, another takes more
+
+template <int kRegisters>
+GPU_DEVICE void registers_take() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+GPU_DEVICE void registers_give() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+#else
+
+GPU_DEVICE uint32_t shared_address(const void* p) { return emu::shared_offset(p); }
+GPU_DEVICE void mbarrier_init(uint64_t* barrier, uint32_t arrivals GPU_WHERE) {
+  emu::mbarrier_init(barrier, arrivals GPU_WHERE_ARG);
+}
+GPU_DEVICE void mbarrier_init_done() { emu::mbarrier_init_done(); }
+GPU_DEVICE void mbarrier_arrive(uint64_t* barrier GPU_WHERE) {
+  emu::mbarrier_arrive(barrier, 0 GPU_WHERE_ARG);
+}
+GPU_DEVICE void mbarrier_arrive_expect(uint64_t* barrier, uint32_t bytes GPU_WHERE) {
+  emu::mbarrier_arrive(barrier, bytes GPU_WHERE_ARG);
+}
+GPU_DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity GPU_WHERE) {
+  emu::mbarrier_wait(barrier, parity GPU_WHERE_ARG);
+}
+GPU_DEVICE void fence_proxy_async() { emu::fence_proxy_async(); }
+GPU_DEVICE void copy_box(void* shared, const CUtensorMap& map, int column, int row,
+                         uint64_t* barrier GPU_WHERE) {
+  emu::copy_box(shared, map, column, row, barrier GPU_WHERE_ARG);
+}
+template <class... Registers>
+GPU_DEVICE void wgmma_fence(Registers&...) {
+  emu::wgmma_fence();
+}
+GPU_DEVICE void wgmma_commit() { emu::wgmma_commit(); }
+template <int kLeft, class... Registers>
+GPU_DEVICE void wgmma_wait(Registers&... ready) {
+  emu::wgmma_wait(kLeft);
+  (emu::wgmma_ready(&ready), ...);
+}
+template <bool kColumns, int n>
+GPU_DEVICE void wgmma_bf16(float (&d)[n], const uint32_t (&a)[4], uint64_t b, bool add GPU_WHERE) {
+  static_assert(n == 32 || n == 64);
+  emu::wgmma_bf16(d, n, a, b, kColumns, add GPU_WHERE_ARG);
+}
+template <int kRegisters>
+GPU_DEVICE void registers_take() {}
+template <int kRegisters>
+GPU_DEVICE void registers_give() {}
+
+#endif
+
+}  // namespace nemotron::gpu

@@ -1,0 +1,38 @@
+// What sm_90a adds, for cuda/hopper.h: barriers in shared memory, the copy engine, the products of
+// a warpgroup. Asynchronous as on the device: a copy lands as late as it can (or at any time, in
+// random order), and the registers of a product hold NaNs until it has been waited for.
+#pragma once
+
+#include <cuda.h>
+
+#include "emu.h"
+
+#define __grid_constant__
+
+namespace emu {
+
+// Where p lies in the block's shared memory.
+uint32_t shared_offset(const void* p);
+
+void mbarrier_init(uint64_t* barrier, uint32_t arrivals, const Where& where);
+void mbarrier_init_done();
+void mbarrier_arrive(uint64_t* barrier, uint32_t bytes, const Where& where);
+void mbarrier_wait(uint64_t* barrier, uint32_t parity, const Where& where);
+void fence_proxy_async();
+void copy_box(void* shared, const CUtensorMap& map, int column, int row, uint64_t* barrier,
+              const Where& where);
+
+void wgmma_fence();
+// d [64 x 2 n] (+)= a [64 x 16] b [16 x 2 n]; this thread's n registers of d and four of a.
+void wgmma_bf16(float* d, int n, const uint32_t* a, uint64_t b, bool columns, bool add,
+                const Where& where);
+void wgmma_commit();
+void wgmma_wait(int groups_left);
+// The kernel is about to use these registers.
+void wgmma_registers(const void* p, size_t bytes);
+template <class T>
+void wgmma_ready(const T* registers) {
+  wgmma_registers(registers, sizeof(T));
+}
+
+}  // namespace emu

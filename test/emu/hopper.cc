@@ -1,0 +1,559 @@
+// The asynchronous half of the emulated device: barriers in shared memory, the copy engine, wgmma.
+//
+// Who may touch a line (128 bytes) of shared memory is decided by what has been waited for, not by
+// what happened to run first: every warp has a vector of clocks, one for each warp and one for the
+// copy engine. Arriving at a barrier publishes the warp's clocks, waiting takes them over; a copy's
+// landing ticks the engine's. A copy must know of all reads of the lines that it overwrites, a
+// product of all writes to the lines that it reads.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+
+#include "cuda_runtime.h"
+#include "emu_hopper.h"
+#include "internal.h"
+
+namespace emu {
+namespace {
+
+constexpr uint32_t kLine = 128, kNever = 0xffffffffu;
+constexpr size_t kWarpgroup = 128;
+
+using Clocks = std::vector<uint32_t>;
+void join(Clocks* into, const Clocks& from) {
+  for (size_t i = 0; i < from.size(); ++i) (*into)[i] = std::max((*into)[i], from[i]);
+}
+
+struct Barrier {
+  uint32_t arrivals = 0, pending = 0;
+  int64_t bytes = 0;    // expected and not yet landed
+  uint32_t phases = 0;  // that have ended
+  Clocks clocks, published;
+  std::vector<uint16_t> waiting;
+  uint16_t owner = 0;
+  bool ready = false, done = false;  // done: mbarrier_init_done, ready: and a block barrier
+};
+
+struct BoxCopy {
+  uint32_t to = 0;
+  const uint8_t* base = nullptr;  // null: outside the tensor
+  uint64_t stride = 0;
+  int64_t row = 0, rows = 0, column = 0, columns = 0;
+  uint32_t box_rows = 0;
+  Barrier* barrier = nullptr;
+};
+
+struct Line {
+  uint32_t landed = 0;   // the engine's clock
+  uint32_t written = 0;  // by a thread: its warp's clock, kNever until it was published
+  uint16_t writer = 0;   // warp
+  bool in_flight = false, fenced = false;
+  std::vector<uint32_t> read;  // by products: each warp's clock, kNever while in flight
+};
+
+struct Product {
+  int n = 0;
+  uint64_t b = 0;
+  bool columns = false, add = false, done = false;
+  size_t arrived = 0, retired = 0;
+  std::array<float*, kWarpgroup> d{};
+  std::array<const uint32_t*, kWarpgroup> a_at{};
+  std::array<std::array<uint32_t, 4>, kWarpgroup> a{};
+  std::array<int, kWarpgroup> before{};  // the product that makes what this one adds to; -1: value
+  std::vector<float> value;              // [thread][n]
+};
+struct Warpgroup {
+  std::vector<std::unique_ptr<Product>> products;
+  std::vector<uint16_t> waiting;
+};
+struct Thread {
+  size_t issued = 0, retired = 0;  // products
+  std::deque<size_t> groups;       // where they end
+  bool fenced = false;
+  std::vector<uint32_t> wrote;  // lines, not yet published
+};
+
+struct Async {
+  bool used = false;
+  size_t warps = 0;
+  uint32_t engine = 0;
+  std::map<uint32_t, Barrier> barriers;
+  std::vector<BoxCopy> copies;  // not yet landed
+  std::vector<Line> lines;
+  std::vector<Clocks> clocks;  // by warp
+  std::vector<Thread> threads;
+  std::vector<Warpgroup> groups;
+};
+thread_local Async async;
+
+void begin() {
+  if (async.used) return;
+  const dim3 b = current_launch->block;
+  const size_t threads = size_t(b.x) * b.y * b.z;
+  async = Async{};
+  async.used = true;
+  async.warps = (threads + 31) / 32;
+  async.lines.resize((block->shared_bytes + kLine - 1) / kLine);
+  for (Line& l : async.lines) l.read.assign(async.warps, 0);
+  async.clocks.assign(async.warps, Clocks(async.warps + 1, 0));
+  for (size_t w = 0; w < async.warps; ++w) async.clocks[w][w] = 1;
+  async.threads.resize(threads);
+  async.groups.resize((threads + kWarpgroup - 1) / kWarpgroup);
+}
+
+size_t warp_of(const Fiber& f) { return f.index / 32u; }
+Clocks& clocks() { return async.clocks[warp_of(*current)]; }
+
+void wake(std::vector<uint16_t>* waiting) {
+  for (uint16_t i : *waiting) make_ready(i);
+  waiting->clear();
+}
+
+// What a thread wrote can be known to others from now on.
+void publish(size_t thread) {
+  const size_t warp = thread / 32;
+  for (uint32_t l : async.threads[thread].wrote) {
+    if (async.lines[l].written == kNever) async.lines[l].written = async.clocks[warp][warp];
+  }
+  async.threads[thread].wrote.clear();
+}
+
+void end_phase(Barrier* b) {
+  if (b->pending != 0 || b->bytes != 0) return;
+  ++b->phases;
+  b->pending = b->arrivals;
+  b->published = b->clocks;
+  wake(&b->waiting);
+}
+
+Barrier* barrier_at(const uint64_t* p, const char* doing, const Where& where) {
+  begin();
+  auto it = async.barriers.find(shared_offset(p));
+  if (it == async.barriers.end()) {
+    report(std::string(doing) + " without mbarrier_init", &where, nullptr);
+    abandon_launch();
+  }
+  if (!it->second.ready && it->second.owner != current->index) {
+    report(std::string(doing) + " before a block_sync after mbarrier_init_done", &where, nullptr);
+  }
+  return &it->second;
+}
+
+void land(size_t i) {
+  const BoxCopy c = async.copies[i];
+  async.copies.erase(async.copies.begin() + long(i));
+  ++async.engine;
+  for (uint32_t r = 0; r < c.box_rows; ++r) {
+    const uint32_t line = c.to / kLine + r;
+    for (uint32_t chunk = 0; chunk < 8; ++chunk) {
+      const int64_t row = c.row + r, column = c.column + chunk * 8;
+      uint8_t* to = block->shared + line * kLine + (chunk ^ (line & 7)) * 16;
+      if (row >= 0 && row < c.rows && column >= 0 && column < c.columns) {
+        std::memcpy(to, c.base + uint64_t(row) * c.stride + uint64_t(column) * 2, 16);
+      } else {
+        std::memset(to, 0, 16);
+      }
+    }
+    async.lines[line].in_flight = false;
+    async.lines[line].landed = async.engine;
+    mark_landed(block->shared + line * kLine, kLine);
+  }
+  c.barrier->bytes -= int64_t(c.box_rows) * kLine;
+  c.barrier->clocks[async.warps] = async.engine;
+  end_phase(c.barrier);
+}
+
+// Calls f(offset) for each piece of b that lies together: 16 elements of K (columns), or 64 columns
+// of one row of K.
+template <class F>
+void pieces(const Product& p, F f) {
+  const uint32_t start = uint32_t(p.b & 0x3fff) << 4, leading = uint32_t(p.b >> 16 & 0x3fff) << 4,
+                 stride = uint32_t(p.b >> 32 & 0x3fff) << 4;
+  const uint32_t columns = uint32_t(p.n) * 2;
+  if (p.columns) {
+    for (uint32_t c = 0; c < columns; ++c) f(start + c % 8 * kLine + c / 8 * stride, c, 0u);
+  } else {
+    for (uint32_t k = 0; k < 16; ++k) {
+      for (uint32_t c = 0; c < columns; c += 64)
+        f(start + k % 8 * kLine + k / 8 * stride + c / 64 * leading, c, k);
+    }
+  }
+}
+
+float element(uint32_t offset) {  // of BF16, at the place that the 128-byte swizzle gives it
+  const uint32_t at = offset ^ (offset >> 7 & 7) << 4;
+  uint16_t bits;
+  std::memcpy(&bits, block->shared + at, 2);
+  return std::bit_cast<float>(uint32_t(bits) << 16);
+}
+
+void check_reads(const Product& p, const Where& where) {
+  const size_t warp = warp_of(*current);
+  const Clocks& known = clocks();
+  if (p.b >> 62 != 1 || (p.b >> 49 & 7) != 0) {
+    report("wgmma descriptor without the 128-byte swizzle", &where, nullptr);
+    abandon_launch();
+  }
+  pieces(p, [&](uint32_t offset, uint32_t, uint32_t) {
+    if (offset + (p.columns ? 32 : kLine) > block->shared_bytes) {
+      report("wgmma reads past the end of shared memory", &where, nullptr);
+      abandon_launch();
+    }
+    Line& l = async.lines[offset / kLine];
+    const char* what = nullptr;
+    if (l.in_flight) {
+      what = "while a copy to it is in flight";
+    } else if (l.landed == 0 && l.written == 0) {
+      what = "that nobody has written";
+    } else if (known[async.warps] < l.landed) {
+      what = "without having waited for the copy to it";
+    } else if (l.written != 0 && known[l.writer] < l.written) {
+      what = "that another warp wrote, with no barrier between";
+    } else if (l.written != 0 && !l.fenced) {
+      what = "that threads wrote without fence_proxy_async()";
+    }
+    if (what) report(std::string("wgmma reads shared memory ") + what, &where, nullptr);
+    l.read[warp] = kNever;
+  });
+}
+
+// All 128 threads have issued it, and what it adds to is known.
+void multiply(Warpgroup* group, Product* p) {
+  const uint32_t columns = uint32_t(p->n) * 2;
+  std::vector<double> b(16 * columns), row(columns);
+  pieces(*p, [&](uint32_t offset, uint32_t c, uint32_t k) {
+    if (p->columns) {
+      for (uint32_t i = 0; i < 16; ++i) b[i * columns + c] = double(element(offset + 2 * i));
+    } else {
+      for (uint32_t i = 0; i < 64; ++i) b[k * columns + c + i] = double(element(offset + 2 * i));
+    }
+  });
+  for (size_t t = 0; t < kWarpgroup; ++t) {
+    if (p->before[t] < 0) continue;
+    const auto& from = group->products[size_t(p->before[t])]->value;
+    std::copy_n(from.begin() + long(t) * p->n, p->n, p->value.begin() + long(t) * p->n);
+  }
+  const auto bf16 = [](uint32_t pair, uint32_t half) {
+    return double(std::bit_cast<float>(pair >> (16 * half) << 16));
+  };
+  for (size_t w = 0; w < 4; ++w) {
+    for (size_t r = 0; r < 16;
+         ++r) {  // row 16 w + r: lanes 4 g .. 4 g + 3, of registers h and h + 2
+      const size_t g = r % 8, h = r / 8;
+      std::fill(row.begin(), row.end(), 0.0);
+      for (uint32_t k = 0; k < 16; ++k) {
+        const size_t t = k % 8 / 2;
+        const double a = bf16(p->a[w * 32 + g * 4 + t][h + k / 8 * 2], k % 2);
+        const double* from = &b[k * columns];
+        for (uint32_t c = 0; c < columns; ++c) row[c] += a * from[c];
+      }
+      for (uint32_t c = 0; c < columns; ++c) {
+        float& out =
+            p->value[(w * 32 + g * 4 + c % 8 / 2) * size_t(p->n) + c / 8 * 4 + h * 2 + c % 2];
+        out = float(double(out) + row[c]);
+      }
+    }
+  }
+  p->done = true;
+}
+
+}  // namespace
+
+// --- what fibers.cc and checker.cc tell
+
+void begin_async_block() { async = Async{}; }
+
+void end_async_block() {
+  if (async.used && !async.copies.empty())
+    report("block ends with a copy in flight", nullptr, nullptr);
+}
+
+void end_async_thread() {
+  if (!async.used) return;
+  const Thread& t = async.threads[current->index];
+  if (t.issued != t.retired) report("thread ends with a wgmma in flight", nullptr, nullptr);
+}
+
+bool land_late() {
+  if (!async.used || async.copies.empty()) return false;
+  const size_t n = async.copies.size();
+  const Order order = config().order;
+  land(order == Order::natural ? 0 : order == Order::reverse ? n - 1 : random_word() % n);
+  return true;
+}
+
+void land_early() {
+  if (async.used && !async.copies.empty() && random_word() % 8 == 0)
+    land(random_word() % async.copies.size());
+}
+
+void async_warp_barrier(size_t warp) {
+  if (!async.used) return;
+  for (size_t i = warp * 32; i < std::min(warp * 32 + 32, async.threads.size()); ++i) publish(i);
+}
+
+void async_block_barrier() {
+  if (!async.used) return;
+  for (size_t i = 0; i < async.threads.size(); ++i) publish(i);
+  Clocks all(async.warps + 1, 0);
+  for (const Clocks& c : async.clocks) join(&all, c);
+  for (size_t w = 0; w < async.warps; ++w) {
+    async.clocks[w] = all;
+    ++async.clocks[w][w];
+  }
+  for (auto& [at, b] : async.barriers) b.ready = b.ready || b.done;
+}
+
+const char* async_access(const void* p, size_t bytes, bool write) {
+  if (!async.used) return nullptr;
+  const size_t warp = warp_of(*current);
+  const uint32_t first = shared_offset(p);
+  for (uint32_t l = first / kLine; l <= (first + bytes - 1) / kLine; ++l) {
+    Line& line = async.lines[l];
+    if (clocks()[async.warps] < line.landed) return "without having waited for the copy to it";
+    if (!write) continue;
+    for (size_t w = 0; w < async.warps; ++w) {
+      if (w != warp && clocks()[w] < line.read[w]) return "that a wgmma may still read";
+    }
+    line.written = kNever;
+    line.writer = uint16_t(warp);
+    line.fenced = false;
+    async.threads[current->index].wrote.push_back(l);
+  }
+  return nullptr;
+}
+
+// --- what kernels call
+
+uint32_t shared_offset(const void* p) {
+  return uint32_t(static_cast<const uint8_t*>(p) - block->shared);
+}
+
+void mbarrier_init(uint64_t* barrier, uint32_t arrivals, const Where& where) {
+  Inside inside;
+  begin();
+  const uint32_t at = shared_offset(barrier);
+  if (at % 8 != 0 || at + 8 > block->shared_bytes || arrivals == 0) {
+    report("mbarrier_init of no barrier in shared memory", &where, nullptr);
+    abandon_launch();
+  }
+  Barrier b;
+  b.arrivals = b.pending = arrivals;
+  b.clocks.assign(async.warps + 1, 0);
+  b.published = b.clocks;
+  b.owner = current->index;
+  async.barriers[at] = b;
+}
+
+void mbarrier_init_done() {
+  Inside inside;
+  for (auto& [at, b] : async.barriers) b.done = b.done || b.owner == current->index;
+}
+
+void mbarrier_arrive(uint64_t* barrier, uint32_t bytes, const Where& where) {
+  Inside inside;
+  Barrier* b = barrier_at(barrier, "arrival at a barrier", where);
+  publish(current->index);
+  join(&b->clocks, clocks());
+  ++clocks()[warp_of(*current)];
+  if (b->pending == 0) {
+    report("more arrivals at a barrier than it was made for", &where, nullptr);
+    return;
+  }
+  b->bytes += bytes;
+  --b->pending;
+  end_phase(b);
+}
+
+void mbarrier_wait(uint64_t* barrier, uint32_t parity, const Where& where) {
+  Inside inside;
+  Barrier* b = barrier_at(barrier, "wait at a barrier", where);
+  while ((b->phases & 1) == parity) {
+    b->waiting.push_back(current->index);
+    park(Wait::mbarrier, where);
+  }
+  join(&clocks(), b->published);
+}
+
+void fence_proxy_async() {
+  Inside inside;
+  if (!async.used) return;
+  for (uint32_t l : async.threads[current->index].wrote) async.lines[l].fenced = true;
+}
+
+void copy_box(void* shared, const CUtensorMap& map, int column, int row, uint64_t* barrier,
+              const Where& where) {
+  Inside inside;
+  BoxCopy c;
+  c.barrier = barrier_at(barrier, "copy", where);
+  c.to = shared_offset(shared);
+  c.base = reinterpret_cast<const uint8_t*>(map.opaque[0]);
+  c.columns = int64_t(map.opaque[1]), c.rows = int64_t(map.opaque[2]);
+  c.stride = map.opaque[3], c.box_rows = uint32_t(map.opaque[4]);
+  c.column = column, c.row = row;
+  if (c.to % 1024 != 0 || c.to + c.box_rows * kLine > block->shared_bytes || c.box_rows == 0) {
+    report("copy to no place in shared memory, or not on 1024 bytes", &where, nullptr);
+    abandon_launch();
+  }
+  for (uint32_t r = 0; r < c.box_rows; ++r) {
+    const int64_t at = c.row + r, columns = std::min<int64_t>(64, c.columns - column);
+    if (at >= 0 && at < c.rows && column >= 0 && columns > 0) {
+      check_kernel_access(c.base + uint64_t(at) * c.stride + size_t(column) * 2,
+                          size_t(columns) * 2, false, false, &where, nullptr);
+    }
+    Line& l = async.lines[c.to / kLine + r];
+    const char* what = nullptr;
+    if (l.in_flight || clocks()[async.warps] < l.landed) what = "that another copy writes";
+    if (l.written != 0 && clocks()[l.writer] < l.written) what = "that another warp wrote";
+    for (size_t w = 0; w < async.warps; ++w) {
+      if (clocks()[w] < l.read[w]) what = "that a wgmma may still read";
+    }
+    if (what) report(std::string("copy to shared memory ") + what, &where, nullptr);
+    l.in_flight = true;
+    l.written = 0;
+    for (uint32_t i = 0; i < kLine; i += 16)
+      mark_in_flight(block->shared + c.to + r * kLine + i, true);
+  }
+  async.copies.push_back(c);
+}
+
+void wgmma_fence() {
+  Inside inside;
+  begin();
+  async.threads[current->index].fenced = true;
+}
+
+void wgmma_bf16(float* d, int n, const uint32_t* a, uint64_t b, bool columns, bool add,
+                const Where& where) {
+  Inside inside;
+  begin();
+  Thread& thread = async.threads[current->index];
+  Warpgroup& group = async.groups[current->index / kWarpgroup];
+  const size_t t = current->index % kWarpgroup, index = thread.issued++;
+  if (!thread.fenced) report("wgmma without a wgmma_fence before it", &where, nullptr);
+  if (group.products.size() <= index) {
+    group.products.push_back(std::make_unique<Product>());
+    Product& fresh = *group.products[index];
+    fresh.n = n, fresh.b = b, fresh.columns = columns, fresh.add = add;
+    fresh.value.assign(kWarpgroup * size_t(n), 0.0f);
+  }
+  Product& p = *group.products[index];
+  if (p.n != n || p.b != b || p.columns != columns || p.add != add)
+    report("wgmma differs among the threads of a warpgroup", &where, nullptr);
+  p.d[t] = d;
+  p.a_at[t] = a;
+  std::copy_n(a, 4, p.a[t].begin());
+  p.before[t] = -1;
+  if (add) {
+    for (size_t i = thread.retired; i < index; ++i) {
+      if (group.products[i]->d[t] == d) p.before[t] = int(i);
+    }
+    if (p.before[t] < 0) std::copy_n(d, n, p.value.begin() + long(t) * n);
+  }
+  std::memset(static_cast<void*>(d), 0xff, size_t(n) * sizeof(float));
+  if (t % 32 == 0) check_reads(p, where);
+  current->where = where;
+  if (++p.arrived == kWarpgroup) wake(&group.waiting);
+}
+
+void wgmma_commit() {
+  Inside inside;
+  Thread& thread = async.threads[current->index];
+  thread.groups.push_back(thread.issued);
+}
+
+void wgmma_wait(int groups_left) {
+  Inside inside;
+  begin();
+  Thread& thread = async.threads[current->index];
+  Warpgroup& group = async.groups[current->index / kWarpgroup];
+  const size_t t = current->index % kWarpgroup, warp = warp_of(*current);
+  thread.fenced = false;
+  size_t target = thread.retired;
+  while (int(thread.groups.size()) > groups_left) {
+    target = thread.groups.front();
+    thread.groups.pop_front();
+  }
+  for (size_t i = thread.retired; i < target; ++i) {
+    while (group.products[i]->arrived < kWarpgroup) {
+      group.waiting.push_back(current->index);
+      park(Wait::wgmma, current->where);
+    }
+    Product& p = *group.products[i];
+    if (!p.done) multiply(&group, &p);
+    if (std::memcmp(p.a_at[t], p.a[t].data(), 16) != 0)
+      report("the registers of A changed while a wgmma was reading them", &current->where, nullptr);
+    bool last = true;
+    for (size_t j = i + 1; j < thread.issued; ++j) last = last && group.products[j]->d[t] != p.d[t];
+    if (last) std::copy_n(p.value.begin() + long(t) * p.n, p.n, p.d[t]);
+    if (t % 32 == 0) {
+      pieces(p, [&](uint32_t offset, uint32_t, uint32_t) {
+        async.lines[offset / kLine].read[warp] = clocks()[warp];
+      });
+    }
+  }
+  // A product that still runs may read the same lines.
+  for (size_t i = target; t % 32 == 0 && i < thread.issued; ++i) {
+    pieces(*group.products[i], [&](uint32_t offset, uint32_t, uint32_t) {
+      async.lines[offset / kLine].read[warp] = kNever;
+    });
+  }
+  for (size_t i = thread.retired; i < target; ++i) {
+    Product& p = *group.products[i];
+    if (++p.retired == kWarpgroup) std::vector<float>().swap(p.value);
+  }
+  thread.retired = target;
+}
+
+void wgmma_registers(const void* p, size_t bytes) {
+  Inside inside;
+  const Thread& thread = async.threads[current->index];
+  const Warpgroup& group = async.groups[current->index / kWarpgroup];
+  const size_t t = current->index % kWarpgroup;
+  const auto in = [&](const void* q) { return uintptr_t(q) - uintptr_t(p) < bytes; };
+  for (size_t i = thread.retired; i < thread.issued; ++i) {
+    if (in(group.products[i]->d[t]) || in(group.products[i]->a_at[t])) {
+      report("registers are used while a wgmma on them is in flight", &current->where, nullptr);
+      return;
+    }
+  }
+}
+
+}  // namespace emu
+
+// --- the driver's function
+
+CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank,
+                                void* address, const cuuint64_t* dims, const cuuint64_t* strides,
+                                const cuuint32_t* box, const cuuint32_t* element_strides,
+                                CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
+                                CUtensorMapL2promotion, CUtensorMapFloatOOBfill fill) {
+  // The limits of the real one, for the one kind of map that the emulation knows.
+  if (uintptr_t(map) % 64 != 0 || type != CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 || rank != 2 ||
+      uintptr_t(address) % 16 != 0 || strides[0] % 16 != 0 || strides[0] < dims[0] * 2 ||
+      dims[0] == 0 || dims[0] > (1ull << 32) || dims[1] == 0 || dims[1] > (1ull << 32) ||
+      box[0] != 64 || box[1] == 0 || box[1] > 256 || element_strides[0] != 1 ||
+      element_strides[1] != 1 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE ||
+      swizzle != CU_TENSOR_MAP_SWIZZLE_128B || fill != CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  *map = {};
+  map->opaque[0] = uintptr_t(address);
+  map->opaque[1] = dims[0];
+  map->opaque[2] = dims[1];
+  map->opaque[3] = strides[0];
+  map->opaque[4] = box[1];
+  return CUDA_SUCCESS;
+}
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned,
+                                             unsigned long long,
+                                             cudaDriverEntryPointQueryResult* result) {
+  const bool known = std::strcmp(name, "cuTensorMapEncodeTiled") == 0;
+  *function = known ? reinterpret_cast<void*>(cuTensorMapEncodeTiled) : nullptr;
+  *result = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+  return cudaSuccess;
+}
