@@ -1,5 +1,7 @@
 // What a streamed token costs the server: CPU time of a process that serves a scripted engine, beside
-// a bare node:http server with the same central step loop and JSON.stringify. Interleaved runs.
+// a bare node:http server with the same central step loop and JSON.stringify. Both are warmed up until
+// the compiler has little left to do (it runs in the same process, and is no part of a token), then
+// they take turns.
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { createServer } from 'node:http'
@@ -8,12 +10,13 @@ import { fileURLToPath } from 'node:url'
 import type { Delta } from '../server/types.js'
 import { startHarness } from '../test/server/harness.js'
 import { createScriptedEngine } from '../test/server/scripted-engine.js'
+import { median } from './stats.js'
 
 const STREAMS = 32
-const TOKENS = 1500
+const TOKENS = 1000
 const STEP_MS = 4
 const ROUNDS = 3
-const WARM_UP = 30
+const WARM_UPS = 3
 const PIECE = ' word'
 const SCRIPT = {
   answer: () => ({ pieces: Array<string>(TOKENS).fill(PIECE) }),
@@ -98,28 +101,38 @@ const drainStream = (port: number, tokens: number): Promise<void> =>
     socket.on('close', () => resolve())
   })
 
-const measure = async (kind: string): Promise<number> => {
+type Served = { readonly process: ChildProcess; readonly port: number; readonly costs: number[] }
+
+const serve = async (kind: string): Promise<Served> => {
   const server = fork(fileURLToPath(import.meta.url), [kind], { execArgv: process.execArgv })
   const first = await receive(server)
-  const port = 'port' in first ? first.port : 0
-  for (let i = 0; i < WARM_UP; i++) await drainStream(port, 50)
-  server.send('start')
-  await Promise.all(Array.from({ length: STREAMS }, () => drainStream(port, TOKENS)))
-  server.send('read')
-  const last = await receive(server)
-  server.send('exit')
-  return ('cpu' in last ? last.cpu : Number.NaN) / (STREAMS * TOKENS)
+  return { process: server, port: 'port' in first ? first.port : 0, costs: [] }
+}
+
+const load = ({ port }: Served): Promise<unknown> =>
+  Promise.all(Array.from({ length: STREAMS }, () => drainStream(port, TOKENS)))
+
+const measure = async (server: Served): Promise<void> => {
+  server.process.send('start')
+  await load(server)
+  server.process.send('read')
+  const last = await receive(server.process)
+  server.costs.push(('cpu' in last ? last.cpu : Number.NaN) / (STREAMS * TOKENS))
 }
 
 export const runStreamCost = async (): Promise<void> => {
-  const results: Record<string, number[]> = { ours: [], bare: [] }
+  const [bare, ours] = [await serve('bare'), await serve('ours')]
+  for (let i = 0; i < WARM_UPS; i++) await Promise.all([load(bare), load(ours)])
   for (let round = 0; round < ROUNDS; round++) {
-    for (const kind of ['bare', 'ours']) results[kind]?.push(await measure(kind))
+    await measure(bare)
+    await measure(ours)
   }
-  const median = (kind: string) => (results[kind] ?? []).sort((a, b) => a - b)[ROUNDS >> 1] ?? 0
-  const [ours, bare] = [median('ours'), median('bare')]
+  for (const { process } of [bare, ours]) process.send('exit')
+  const show = ({ costs }: Served): string =>
+    `${median(costs).toFixed(1)} us (rounds ${costs.map((cost) => cost.toFixed(1)).join(', ')})`
   process.stdout.write(
-    `${STREAMS} streams, server CPU per token: ours ${ours.toFixed(1)} us, bare node:http ${bare.toFixed(1)} us, ratio ${(ours / bare).toFixed(2)}\n`,
+    `${STREAMS} streams, server CPU per token: ours ${show(ours)}, bare node:http ${show(bare)}, ` +
+      `ratio ${(median(ours.costs) / median(bare.costs)).toFixed(2)}\n`,
   )
 }
 

@@ -5,6 +5,7 @@ import type { Choice } from './choice.js'
 import { createFrame, finishReason, members, stopReason } from './chunks.js'
 import { chatLogprobs } from './logprobs.js'
 import type { Chunks } from './respond.js'
+import { atOnce } from './slices.js'
 import type { Delta } from './types.js'
 
 const PLAIN = '"logprobs":null,"finish_reason":null'
@@ -68,7 +69,7 @@ export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks<C
           deltaJson(index, reasoning, piece.content),
           details ?? PLAIN,
           run,
-          isFirst ? members(chatExtras(plan, delta)) : '',
+          isFirst ? members(atOnce(chatExtras(plan, delta))) : '',
         )
         begun[index] = true
         isFirst = false

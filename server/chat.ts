@@ -21,6 +21,7 @@ import {
 import { ChatRequest } from './schema.js'
 import { isReward } from './scoring.js'
 import { type Ctx, findModel, type ServedModel, type Server } from './served.js'
+import { jsonPieces } from './slices.js'
 import type { Delta, GenerateRequest } from './types.js'
 
 /** A chat that is ready to run. */
@@ -102,19 +103,22 @@ export const rewardFields = (plan: ChatPlan, ranking: Ranking | undefined) => ({
     ranking && plan.bestOf ? { reward: { model: plan.bestOf.name, scores: ranking.scores } } : {},
 })
 
-/** What an answer says once, beside its choices. */
-export const chatExtras = (plan: ChatPlan, first: Delta | undefined) => ({
-  ...(plan.body.return_token_ids && { prompt_token_ids: Array.from(plan.request.promptTokenIds) }),
-  ...(first?.promptLogprobs && {
-    prompt_logprobs: promptLogprobs(first.promptLogprobs, plan.model.tokenizer),
-  }),
-  ...(plan.body.truncate_prompt_tokens !== undefined && {
-    truncate_prompt_tokens: plan.body.truncate_prompt_tokens,
-    truncated_tokens: plan.dropped,
-  }),
-})
+/** What an answer says once, beside its choices. In slices. */
+export function* chatExtras(plan: ChatPlan, first: Delta | undefined) {
+  const { body, model, request, dropped } = plan
+  return {
+    ...(body.return_token_ids && { prompt_token_ids: Array.from(request.promptTokenIds) }),
+    ...(first?.promptLogprobs && {
+      prompt_logprobs: yield* promptLogprobs(first.promptLogprobs, model.tokenizer),
+    }),
+    ...(body.truncate_prompt_tokens !== undefined && {
+      truncate_prompt_tokens: body.truncate_prompt_tokens,
+      truncated_tokens: dropped,
+    }),
+  }
+}
 
-/** The whole answer as one object. */
+/** The whole answer, one object. */
 const wholeChat = (plan: ChatPlan, choices: readonly Choice[]) => {
   const { body, model } = plan
   const parts = choices.map(() => ({
@@ -157,9 +161,9 @@ const wholeChat = (plan: ChatPlan, choices: readonly Choice[]) => {
     }
   }
 
-  const answer = (run: ChatRun) => {
+  function* answer(run: ChatRun) {
     const rewards = rewardFields(plan, run.ranking?.())
-    return {
+    yield* jsonPieces({
       id: plan.id,
       object: 'chat.completion' as const,
       created: plan.created,
@@ -168,9 +172,9 @@ const wholeChat = (plan: ChatPlan, choices: readonly Choice[]) => {
       choices: parts.map((part, i) => ({ ...choice(part, i), ...rewards.ofChoice(i) })),
       usage: run.usage(),
       ...rewards.ofAnswer,
-      ...chatExtras(plan, first),
+      ...(yield* chatExtras(plan, first)),
       ...(body.timings && { timings: run.timings() }),
-    }
+    })
   }
   return { onDelta, answer }
 }

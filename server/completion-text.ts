@@ -1,21 +1,13 @@
 // One choice of a text completion while it grows: the echoed prompt, the text, the logprobs.
 
-import {
-  type CompletionLogprobs,
-  completionLogprobs,
-  createOffsets,
-  joinCompletionLogprobs,
-  tokenText,
-} from './logprobs.js'
+import { addLogprobs, type CompletionLogprobs, createOffsets, tokenText } from './logprobs.js'
 import type { Delta, Tokenizer } from './types.js'
 
 export type CompletionText = {
-  readonly push: (delta: Delta) => {
-    readonly text: string
-    readonly logprobs: CompletionLogprobs | null
-  }
-  /** All so far. */
-  readonly logprobs: () => CompletionLogprobs | null
+  /** The text of a delta, the echo before the first. */
+  readonly text: (delta: Delta) => string
+  /** Adds the logprobs of a delta to `out`, in slices; of every delta, in their order. */
+  readonly logprobs: (delta: Delta, out: CompletionLogprobs) => Generator<string, void>
 }
 
 export type Echo = {
@@ -28,7 +20,6 @@ export type Echo = {
 export type CompletionTextOptions = {
   readonly tokenizer: Tokenizer
   readonly echo: Echo | undefined
-  readonly logprobs: boolean
   readonly skipSpecial: boolean
 }
 
@@ -36,7 +27,7 @@ export const createCompletionText = (options: CompletionTextOptions): Completion
   const { tokenizer, echo } = options
   const offsets = createOffsets()
   let begun = false
-  let all: CompletionLogprobs | null = null
+  let counted = false
 
   const inAnswer = (id: number) => !(options.skipSpecial && tokenizer.isSpecial(id))
   const inEcho = (id: number, position: number) =>
@@ -45,22 +36,17 @@ export const createCompletionText = (options: CompletionTextOptions): Completion
       : position > 0 || id !== tokenizer.bosId || echo.text.startsWith(tokenText(tokenizer, id))
 
   return {
-    push: (delta) => {
+    text: (delta) => {
       const isFirst = !begun
       begun = true
-      const text = isFirst && echo ? echo.text + delta.text : delta.text
-      if (!options.logprobs) return { text, logprobs: null }
-      const prompt =
-        isFirst && echo
-          ? completionLogprobs(delta.promptLogprobs ?? [], echo.ids, tokenizer, offsets, inEcho)
-          : null
-      const output = delta.logprobs?.length
-        ? completionLogprobs(delta.logprobs, delta.tokenIds, tokenizer, offsets, inAnswer)
-        : null
-      const now = prompt && output ? joinCompletionLogprobs(prompt, output) : (prompt ?? output)
-      if (now) all = all ? joinCompletionLogprobs(all, now) : now
-      return { text, logprobs: now }
+      return isFirst && echo ? echo.text + delta.text : delta.text
     },
-    logprobs: () => all,
+    logprobs: function* (delta, out) {
+      const isFirst = !counted
+      counted = true
+      if (isFirst && echo)
+        yield* addLogprobs(out, delta.promptLogprobs ?? [], echo.ids, tokenizer, offsets, inEcho)
+      yield* addLogprobs(out, delta.logprobs ?? [], delta.tokenIds, tokenizer, offsets, inAnswer)
+    },
   }
 }

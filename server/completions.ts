@@ -3,7 +3,7 @@
 import { createFrame, finishReason, members, stopReason } from './chunks.js'
 import { type CompletionText, createCompletionText } from './completion-text.js'
 import { badRequest } from './errors.js'
-import { promptLogprobs } from './logprobs.js'
+import { noLogprobs, promptLogprobs } from './logprobs.js'
 import { encodeText } from './prompt.js'
 import { answerId, type Chunks, generate, readRequest } from './respond.js'
 import { type Run, startRun } from './run.js'
@@ -17,6 +17,7 @@ import {
 import { CompletionRequest } from './schema.js'
 import { refuseReward } from './scoring.js'
 import { type Ctx, findModel, type ServedModel, type Server } from './served.js'
+import { atOnce, jsonPieces } from './slices.js'
 import { refuseThinking } from './thinking.js'
 import type { Delta, GenerateRequest } from './types.js'
 
@@ -123,19 +124,19 @@ const makeTexts = (plan: Plan): CompletionText[] =>
       createCompletionText({
         tokenizer: plan.model.tokenizer,
         echo: plan.body.echo === true ? prompt : undefined,
-        logprobs: plan.body.logprobs !== undefined,
         skipSpecial: plan.body.skip_special_tokens ?? true,
       }),
     ),
   )
 
-const choiceExtras = (plan: Plan, prompt: number, delta: Delta) => ({
-  ...(plan.body.return_token_ids && { prompt_token_ids: plan.prompts[prompt]?.ids ?? [] }),
-  ...(plan.body.prompt_logprobs !== undefined &&
-    delta.promptLogprobs && {
-      prompt_logprobs: promptLogprobs(delta.promptLogprobs, plan.model.tokenizer),
-    }),
-})
+/** What a choice says once. In slices. */
+function* choiceExtras(plan: Plan, prompt: number, first: Delta | undefined) {
+  const asked = plan.body.prompt_logprobs !== undefined && first?.promptLogprobs
+  return {
+    ...(plan.body.return_token_ids && { prompt_token_ids: plan.prompts[prompt]?.ids ?? [] }),
+    ...(asked && { prompt_logprobs: yield* promptLogprobs(asked, plan.model.tokenizer) }),
+  }
+}
 
 const answerExtras = (plan: Plan) =>
   plan.body.truncate_prompt_tokens === undefined
@@ -148,40 +149,45 @@ const answerExtras = (plan: Plan) =>
 const whole = (plan: Plan) => {
   const { body } = plan
   const n = body.n ?? 1
-  const choices = makeTexts(plan).map((text) => ({
-    text,
-    answer: '',
-    ids: [] as number[],
-    extras: {},
-    last: undefined as Delta | undefined,
-  }))
+  const choices = makeTexts(plan).map((text) => ({ text, answer: '', deltas: [] as Delta[] }))
+
   const onDelta = (prompt: number, delta: Delta) => {
     const choice = choices[prompt * n + delta.choice]
     if (choice === undefined) return
-    if (choice.last === undefined) choice.extras = choiceExtras(plan, prompt, delta)
-    choice.answer += choice.text.push(delta).text
-    if (body.return_token_ids) choice.ids.push(...delta.tokenIds)
-    choice.last = delta
+    choice.answer += choice.text.text(delta)
+    choice.deltas.push(delta)
   }
-  const answer = (run: Run) => ({
-    id: plan.id,
-    object: 'text_completion' as const,
-    created: plan.created,
-    model: body.model,
-    system_fingerprint: plan.model.engine.info.fingerprint,
-    choices: choices.map(({ text, answer, ids, extras, last }, index) => ({
+
+  function* choiceObject({ text, answer, deltas }: (typeof choices)[number], index: number) {
+    const logprobs = body.logprobs === undefined ? null : noLogprobs()
+    if (logprobs) for (const delta of deltas) yield* text.logprobs(delta, logprobs)
+    const last = deltas.at(-1)
+    return {
       index,
       text: answer,
-      logprobs: text.logprobs(),
+      logprobs,
       finish_reason: finishReason(last),
       ...stopReason(last, body),
-      ...(body.return_token_ids && { token_ids: ids }),
-      ...extras,
-    })),
-    usage: run.usage(),
-    ...answerExtras(plan),
-    ...(body.timings && { timings: run.timings() }),
-  })
+      ...(body.return_token_ids && { token_ids: deltas.flatMap((delta) => delta.tokenIds) }),
+      ...(yield* choiceExtras(plan, Math.floor(index / n), deltas[0])),
+    }
+  }
+
+  function* answer(run: Run) {
+    const objects = []
+    for (const [i, choice] of choices.entries()) objects.push(yield* choiceObject(choice, i))
+    yield* jsonPieces({
+      id: plan.id,
+      object: 'text_completion' as const,
+      created: plan.created,
+      model: body.model,
+      system_fingerprint: plan.model.engine.info.fingerprint,
+      choices: objects,
+      usage: run.usage(),
+      ...answerExtras(plan),
+      ...(body.timings && { timings: run.timings() }),
+    })
+  }
   return { onDelta, answer }
 }
 
@@ -199,13 +205,16 @@ const completionChunks = (plan: Plan): Chunks => {
       const index = prompt * n + delta.choice
       const choice = texts[index]
       if (choice === undefined) return ''
-      const { text, logprobs } = choice.push(delta)
+      const text = choice.text(delta)
+      const entries = noLogprobs()
+      if (body.logprobs !== undefined) atOnce(choice.logprobs(delta, entries))
+      const logprobs = entries.tokens.length > 0 ? entries : null
       const detailed =
         logprobs !== null || (body.return_token_ids === true && delta.tokenIds.length > 0)
       let out = ''
       if (text !== '' || detailed) {
         const ids = body.return_token_ids ? `,"token_ids":${JSON.stringify(delta.tokenIds)}` : ''
-        const more = begun[index] ? '' : members(choiceExtras(plan, prompt, delta))
+        const more = begun[index] ? '' : members(atOnce(choiceExtras(plan, prompt, delta)))
         out = frame.chunk(
           `{"index":${index},"text":${JSON.stringify(text)},` +
             `"logprobs":${JSON.stringify(logprobs)}${ids}${more},"finish_reason":null}`,

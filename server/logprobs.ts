@@ -65,21 +65,27 @@ export const createOffsets = (): Offsets => {
   }
 }
 
-/** One entry a token; `shown`: does it stand in the text? The chosen token is always among the top. */
-export const completionLogprobs = (
+export const noLogprobs = (): CompletionLogprobs => ({
+  tokens: [],
+  token_logprobs: [],
+  top_logprobs: [],
+  text_offset: [],
+})
+
+/**
+ * Adds to `out`, one entry a token, in slices. `shown`: does it stand in the text? The chosen token is
+ * always among the top.
+ */
+export function* addLogprobs(
+  out: CompletionLogprobs,
   entries: readonly (TokenLogprob | null)[],
   ids: readonly number[],
   tokenizer: Tokenizer,
   offsets: Offsets,
   shown: (id: number, position: number) => boolean,
-): CompletionLogprobs => {
-  const out: CompletionLogprobs = {
-    tokens: [],
-    token_logprobs: [],
-    top_logprobs: [],
-    text_offset: [],
-  }
-  entries.forEach((entry, i) => {
+): Generator<string, void> {
+  for (const [i, entry] of entries.entries()) {
+    yield ''
     const id = entry?.id ?? ids[i] ?? 0
     const text = tokenText(tokenizer, id)
     out.tokens.push(text)
@@ -87,46 +93,39 @@ export const completionLogprobs = (
     out.token_logprobs.push(entry ? finite(entry.logprob) : null)
     if (entry === null) {
       out.top_logprobs.push(null)
-      return
+      continue
     }
     const top: Record<string, number> = {}
     for (const one of entry.top) top[tokenText(tokenizer, one.id)] ??= finite(one.logprob)
     top[text] ??= finite(entry.logprob)
     out.top_logprobs.push(top)
-  })
-  return out
+  }
 }
-
-export const joinCompletionLogprobs = (
-  a: CompletionLogprobs,
-  b: CompletionLogprobs,
-): CompletionLogprobs => ({
-  tokens: [...a.tokens, ...b.tokens],
-  token_logprobs: [...a.token_logprobs, ...b.token_logprobs],
-  top_logprobs: [...a.top_logprobs, ...b.top_logprobs],
-  text_offset: [...a.text_offset, ...b.text_offset],
-})
 
 type PromptLogprob = Record<
   string,
   { readonly logprob: number; readonly rank: number; readonly decoded_token: string }
 >
 
-/** vLLM's form: by token id, the prompt's own token first. */
-export const promptLogprobs = (
+/** vLLM's form: by token id, the prompt's own token first. In slices. */
+export function* promptLogprobs(
   entries: readonly (TokenLogprob | null)[],
   tokenizer: Tokenizer,
-): (PromptLogprob | null)[] =>
-  entries.map((entry) => {
-    if (entry === null) return null
-    const one = (id: number, logprob: number, rank: number) => ({
-      logprob: finite(logprob),
-      rank,
-      decoded_token: tokenText(tokenizer, id),
-    })
-    const out: PromptLogprob = { [entry.id]: one(entry.id, entry.logprob, entry.rank) }
-    entry.top.forEach((top, i) => {
+): Generator<string, (PromptLogprob | null)[]> {
+  const one = (id: number, logprob: number, rank: number) => ({
+    logprob: finite(logprob),
+    rank,
+    decoded_token: tokenText(tokenizer, id),
+  })
+  const all: (PromptLogprob | null)[] = []
+  for (const entry of entries) {
+    yield ''
+    const out: PromptLogprob = {}
+    if (entry) out[entry.id] = one(entry.id, entry.logprob, entry.rank)
+    entry?.top.forEach((top, i) => {
       out[top.id] ??= one(top.id, top.logprob, i + 1)
     })
-    return out
-  })
+    all.push(entry && out)
+  }
+  return all
+}

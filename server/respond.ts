@@ -15,6 +15,7 @@ import {
   type ServedModel,
   type Server,
 } from './served.js'
+import { bytesInSlices } from './slices.js'
 import { type EventStream, openEventStream } from './sse.js'
 import type { Delta } from './types.js'
 
@@ -165,10 +166,10 @@ export type Generation<R extends Run> = {
   /** Submits to the engine. */
   readonly begin: (handler: RunHandler) => R
   readonly chunks: () => Chunks<R>
-  /** For one object: takes the deltas, and in the end makes the answer of them. */
+  /** For one object: takes the deltas, and in the end makes the answer of them, as pieces of JSON. */
   readonly whole: () => {
     readonly onDelta: RunHandler['onDelta']
-    readonly answer: (run: R) => object
+    readonly answer: (run: R) => Iterable<string>
   }
 }
 
@@ -182,7 +183,8 @@ export const generate = async <R extends Run>(
   requirePlace(c, server, model)
   if (!stream) {
     const { onDelta, answer } = generation.whole()
-    return c.json(answer(await runToEnd(c, server, onDelta, begin)))
+    const body = await bytesInSlices(answer(await runToEnd(c, server, onDelta, begin)))
+    return c.body(body, 200, { 'content-type': 'application/json' })
   }
   await runAsStream(c, server, generation.chunks(), generation)
   return RESPONSE_ALREADY_SENT

@@ -1,0 +1,58 @@
+// Long work of one request in slices, so that it never keeps the others waiting: a generator yields
+// wherever it may be left for a while.
+
+import { setImmediate as nextTurn } from 'node:timers/promises'
+
+const SLICE_MS = 5
+/** Elements of a long list that are turned into JSON at once. */
+const GROUP = 16
+
+/** A value as JSON, piece by piece; together they are what JSON.stringify gives. */
+export function* jsonPieces(value: unknown): Generator<string> {
+  if (Array.isArray(value) && value.length > GROUP) {
+    for (let i = 0; i < value.length; i += GROUP)
+      yield (i === 0 ? '[' : ',') + JSON.stringify(value.slice(i, i + GROUP)).slice(1, -1)
+    yield ']'
+  } else if (Array.isArray(value)) {
+    yield '['
+    for (const [i, item] of value.entries()) {
+      if (i > 0) yield ','
+      yield* jsonPieces(item ?? null)
+    }
+    yield ']'
+  } else if (typeof value === 'object' && value !== null) {
+    let before = '{'
+    for (const [key, member] of Object.entries(value)) {
+      if (member === undefined) continue
+      yield `${before}${JSON.stringify(key)}:`
+      yield* jsonPieces(member)
+      before = ','
+    }
+    yield before === '{' ? '{}' : '}'
+  } else yield JSON.stringify(value)
+}
+
+/** All pieces as UTF-8; the event loop gets its turn in between. */
+export const bytesInSlices = async (pieces: Iterable<string>): Promise<Uint8Array<ArrayBuffer>> => {
+  const done: Buffer[] = []
+  let text = ''
+  let since = performance.now()
+  for (const piece of pieces) {
+    text += piece
+    if (performance.now() - since < SLICE_MS) continue
+    done.push(Buffer.from(text))
+    text = ''
+    await nextTurn()
+    since = performance.now()
+  }
+  done.push(Buffer.from(text))
+  return Buffer.concat(done)
+}
+
+/** The same work in one go. */
+export const atOnce = <T>(work: Generator<string, T>): T => {
+  for (;;) {
+    const { done, value } = work.next()
+    if (done) return value
+  }
+}
