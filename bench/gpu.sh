@@ -142,6 +142,7 @@ else
   # A fault of the GPU ends a process's use of it: one process a family.
   phase ops-products 60 "$BUILD/cuda/gpu_ops_test" gemm rms_norm mlp_input embed tied "row equality" silu pack_weight
   phase ops-attention 80 "$BUILD/cuda/gpu_ops_test" "cuda attention"
+  [ "$CAPABILITY" != 90a ] || phase ops-attention-wgmma 40 "$BUILD/cuda/gpu_ops_test" "wgmma attention"
   phase ops-sample 40 "$BUILD/cuda/gpu_ops_test" "cuda sample"
 fi
 
@@ -161,6 +162,8 @@ if [ $DRY = 0 ]; then
     phase memcheck-graphs 60 "$SANITIZER" --tool memcheck --error-exitcode 9 "$GPU_BENCH" --tiny --part 8b-fp8
     phase racecheck 60 "$SANITIZER" --tool racecheck --error-exitcode 9 "$BUILD/cuda/gpu_ops_test" \
       "gemm 17x80x96" "sample vocab 33" "4:2 d64 b16 BF16 prompts"
+    [ "$CAPABILITY" != 90a ] || phase memcheck-wgmma 40 "$SANITIZER" --tool memcheck --error-exitcode 9 \
+      "$BUILD/cuda/gpu_ops_test" "wgmma attention 2:2 d64 b16 BF16 scaled prompts"
     phase initcheck 60 "$SANITIZER" --tool initcheck --error-exitcode 9 "$BUILD/cuda/gpu_ops_test" \
       "gemm 17x80x96" "sample vocab 33" "4:2 d64 b16 BF16 prompts"
   else

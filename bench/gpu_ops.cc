@@ -1,7 +1,10 @@
 // Single ops through the Device interface: products by M, attention by batch and context, sampler.
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 
 #include "bench/gpu_bench.h"
+#include "cuda/context.h"
 #include "cuda/cuda_device.h"
 
 namespace nemotron::bench {
@@ -142,16 +145,85 @@ void bench_products(Bench& b, const Shape& s) {
   products(b, s, true, true);
 }
 
+namespace {
+
+// Prompt attention over keys and values that are not zeros (a GPU clocks higher on those). Returns
+// what came out for the last rows.
+std::vector<uint16_t> prefill(Bench& b, Shape s, DType kv, const std::string& suffix) {
+  if (b.tiny) s.head_dim = 64;  // that wgmma takes
+  const int32_t most = b.tiny ? 200 : 8192;
+  constexpr int32_t kHidden = 64;
+  Ops ops(b, s, most, 1, most, most / 64 + 1, kv);
+  if (b.failed()) return {};
+  Device& d = ops.device();
+  const int64_t n = s.q_cols() + 2 * s.kv_cols();
+  std::vector<uint16_t> random(static_cast<size_t>(n * kHidden));
+  for (size_t i = 0; i < random.size(); ++i)
+    random[i] = f32_to_bf16(float(i * 2654435761u % 1009) / 504.5f - 1);
+  const MatrixPart part{
+      reinterpret_cast<const uint8_t*>(random.data()), DType::bf16, n, kHidden, kHidden, {}};
+  Weight w;
+  if (!b.check(d.pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w), "weights"))
+    return {};
+  const Tensor x = ops.buffer(DType::f32, most, kHidden), gain = ops.buffer(DType::f32, 1, kHidden),
+               q = ops.buffer(DType::bf16, most, s.q_cols()),
+               out = ops.buffer(DType::bf16, most, s.q_cols());
+  const Tensor gains{gain.data, DType::f32, 1, {kHidden}};
+  for (int32_t tokens : {most / 8, most}) {
+    std::vector<int32_t> table;
+    for (int32_t j = 0; j < (tokens + 63) / 64; ++j) table.push_back(j);
+    const std::vector<SpanInput> spans = {{0, tokens, 0, false, table}};
+    ops.time(spans, 0, 1,
+             [&](int) { d.attention_input(q.rows(tokens), x.rows(tokens), gains, 1e-5f, w, 0); });
+    const double t = ops.time(spans, 0, b.tiny ? 1 : 4,
+                              [&](int) { d.attention(out.rows(tokens), q.rows(tokens), 0, 0.1f); });
+    if (b.failed()) return {};
+    const double flops = 2.0 * double(s.q_cols()) * tokens * double(tokens);
+    b.measure("attention prefill " + std::to_string(tokens) + suffix, t, flops / b.limits.bf16,
+              "TFLOP/s", flops / t / 1e12);
+  }
+  std::vector<uint16_t> last(static_cast<size_t>(64 * s.q_cols()));
+  d.download(last.data(), static_cast<uint16_t*>(out.data) + (most - 64) * s.q_cols(),
+             last.size() * 2);
+  if (!b.check(d.sync(), "a step")) return {};
+  return last;
+}
+
+// Both kernels where there are two, and how far they are apart.
+void bench_prefill(Bench& b, const Shape& s) {
+  prefill(b, s, DType::fp8_e4m3, " KV8");
+  if (b.failed()) return;
+  const std::vector<uint16_t> mma = prefill(b, s, DType::bf16, "");
+  cuda::Context context;
+  if (b.failed() || !b.check(context.open(0), "opening the GPU")) return;
+  if (context.properties().major != 9) return;
+  setenv("NEMOTRON_PROMPT_ATTENTION", "wgmma", 1);
+  const std::vector<uint16_t> wgmma = prefill(b, s, DType::bf16, " wgmma");
+  unsetenv("NEMOTRON_PROMPT_ATTENTION");
+  if (b.failed()) return;
+  double apart = 0, size = 0;
+  for (size_t i = 0; i < mma.size(); ++i) {
+    const double x = double(bf16_to_f32(mma[i])), y = double(bf16_to_f32(wgmma[i]));
+    apart += (x - y) * (x - y);
+    size += x * x;
+  }
+  const double error = std::sqrt(apart / size);
+  b.note("attention prefill: wgmma and mma.sync are " + std::to_string(error) + " apart, relative");
+  if (!(error < 1e-2)) b.check(Status::internal("they should be below 0.01"), "attention prefill");
+}
+
+}  // namespace
+
 void bench_attention(Bench& b, const Shape& s) {
-  const int32_t unit = b.tiny ? 128 : 4096, prompt = b.tiny ? 70 : 8192;
+  const int32_t unit = b.tiny ? 128 : 4096;
   const int32_t blocks = std::max(32 * unit, b.tiny ? 128 : 131072) / 64;
   for (const DType kv : {DType::bf16, DType::fp8_e4m3}) {
-    Ops ops(b, s, std::max(prompt, 128), 128, blocks * 64, blocks, kv);
+    constexpr int32_t kRows = 128;
+    Ops ops(b, s, kRows, kRows, blocks * 64, blocks, kv);
     if (b.failed()) return;
     Device& d = ops.device();
-    const int32_t rows = std::max(prompt, 128);
-    const Tensor q = ops.buffer(DType::bf16, rows, s.q_cols()),
-                 out = ops.buffer(DType::bf16, rows, s.q_cols());
+    const Tensor q = ops.buffer(DType::bf16, kRows, s.q_cols()),
+                 out = ops.buffer(DType::bf16, kRows, s.q_cols());
     const std::string suffix = kv == DType::bf16 ? "" : " KV8";
     const double kv_bytes = kv == DType::bf16 ? 2 : 1;
 
@@ -175,18 +247,8 @@ void bench_attention(Bench& b, const Shape& s) {
                     std::to_string(context) + suffix,
                 t, bytes / b.limits.read, "GB/s", bytes / t / 1e9);
     }
-    for (int32_t tokens : {prompt / 8, prompt}) {
-      std::vector<int32_t> table;
-      for (int32_t j = 0; j < (tokens + 63) / 64; ++j) table.push_back(j);
-      const double t = ops.time({{0, tokens, 0, false, table}}, 0, b.tiny ? 1 : 4, [&](int) {
-        d.attention(out.rows(tokens), q.rows(tokens), 0, 0.1f);
-      });
-      if (b.failed()) return;
-      const double flops = 2.0 * double(s.q_cols()) * tokens * double(tokens);
-      b.measure("attention prefill " + std::to_string(tokens) + suffix, t, flops / b.limits.bf16,
-                "TFLOP/s", flops / t / 1e12);
-    }
   }
+  bench_prefill(b, s);
 }
 
 void bench_sampler(Bench& b, int32_t vocab) {

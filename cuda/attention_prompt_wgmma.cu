@@ -77,26 +77,31 @@ GPU_DEVICE void bring(const AttentionArgs& p, const CUtensorMap& map, int k_row,
                first_row + (table[block] * p.kv.kv_heads + kv_head) * size, landed);
     }
   };
-  for (int i = 0; i < tiles; ++i) {
-    keys.wait_empty(i);
-    load(i, k_row, keys.tile(i), keys.full_of(i));
-    values.wait_empty(i);
-    if ((i + 1) * kKeys <= end) {
-      load(i, v_row, values.tile(i), values.full_of(i));
+  // In the order of their use: the keys of a tile come before the values of the tile before it.
+  for (int i = 0; i <= tiles; ++i) {
+    if (i < tiles) {
+      keys.wait_empty(i);
+      load(i, k_row, keys.tile(i), keys.full_of(i));
+    }
+    if (i == 0) continue;
+    const int v = i - 1, first = end - v * kKeys;  // the first row past the end
+    values.wait_empty(v);
+    if (first >= kKeys) {
+      load(v, v_row, values.tile(v), values.full_of(v));
       continue;
     }
     // Weights of keys past the end are zero, but the values there may be anything, NaN included:
     // zeros.
-    load(i, v_row, values.tile(i), last_landed);
+    load(v, v_row, values.tile(v), last_landed);
     mbarrier_wait(last_landed, 0);
-    const int first = end - i * kKeys, chunks = (kKeys - first) * 8;
+    const int chunks = (kKeys - first) * 8;
     for (int u = lane; u < chunks * T::kSlabs; u += kWarp) {
-      store16(values.tile(i) + u / chunks * T::kSlabBytes + first * 128 + u % chunks * 16,
+      store16(values.tile(v) + u / chunks * T::kSlabBytes + first * 128 + u % chunks * 16,
               uint4{0, 0, 0, 0});
     }
     fence_proxy_async();
     warp_sync();
-    if (lane == 0) mbarrier_arrive(values.full_of(i));
+    if (lane == 0) mbarrier_arrive(values.full_of(v));
   }
 }
 

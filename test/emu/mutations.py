@@ -18,6 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 GEMM = ["gemm 19x40x513 BF16", "gemm 33x80x96 F8_E4M3"]
 ATTENTION = ["8:2 d64 b64 BF16 scaled schedules", "8:2 d64 b64 BF16 scaled prefix hit", "2:2 d64 b16 F8_E4M3 prompts"]
+WGMMA = ["wgmma attention 4:1 d64 b64 BF16 prefix hit", "wgmma attention 400 tokens"]
 SAMPLE = ["sample vocab 33", "sample slots"]
 
 # file, what stands there, what is put there, cases. The nth place when there are several: (text, n).
@@ -34,6 +35,17 @@ MUTATIONS = [
     ("attention_prompt.cu", "    block_sync();\n    if (i * kKeys", "    if (i * kKeys", ATTENTION),
     ("attention_prompt.cu", "    block_sync();  // the stage", "    // the stage", ATTENTION),
     ("attention_prompt.cu", "cp_async_wait<1>();", "cp_async_wait<2>();", ATTENTION),
+    ("attention_prompt_wgmma.cu", "    wgmma_wait<1>(s);", "", WGMMA),
+    ("attention_prompt_wgmma.cu", "    wgmma_wait<0>(s, o, w);", "", WGMMA),
+    ("attention_prompt_wgmma.cu", "    wgmma_fence(s, o, w);", "", WGMMA),
+    ("attention_prompt_wgmma.cu", "    wgmma_wait<1>(s);\n    keys.release(i);", "    keys.release(i);\n    wgmma_wait<1>(s);", WGMMA),
+    ("attention_prompt_wgmma.cu", "mbarrier_wait(full_of(i), i / T::kStages & 1)", "mbarrier_wait(full_of(i), ~(i / T::kStages) & 1)", WGMMA),
+    ("attention_prompt_wgmma.cu", "(i / T::kStages - 1) & 1", "(i / T::kStages) & 1", WGMMA),
+    ("attention_prompt_wgmma.cu", "    values.wait_empty(v);", "", WGMMA),
+    ("attention_prompt_wgmma.cu", "    values.wait_full(i - 1);", "", WGMMA),
+    ("attention_prompt_wgmma.cu", "    fence_proxy_async();", "", WGMMA),
+    ("attention_prompt_wgmma.cu", "    fence_proxy_async();\n    warp_sync();", "    fence_proxy_async();", WGMMA),
+    ("attention_prompt_wgmma.cu", "    mbarrier_init_done();", "", WGMMA),
     ("sample.cu", "    for (int i = int(threadIdx.x); i < kDigits; i += kThreads) w.weight[i] = 0;\n    block_sync();",
      "    for (int i = int(threadIdx.x); i < kDigits; i += kThreads) w.weight[i] = 0;", SAMPLE),
     ("block.h", "  if (threadIdx.x % 32 == 0) scratch[warp] = v;\n  gpu::block_sync();\n  float sum",
@@ -48,6 +60,13 @@ MUTATIONS = [
     # arithmetic and places
     ("attention.h", "state.sum[h] = state.sum[h] * by + sum;", "state.sum[h] = state.sum[h] + sum;", ATTENTION, "attention_prompt.cu"),
     ("attention_prompt.cu", "> position[e / 2]", ">= position[e / 2]", ATTENTION),
+    ("attention_prompt_wgmma.cu", "> position[e / 2]", ">= position[e / 2]", WGMMA),
+    ("attention_prompt_wgmma.cu", "o[j] *= by[j / 2 % 2]", "o[j] *= by[0]", WGMMA),
+    ("attention_prompt_wgmma.cu", "k / 4 * T::kSlabBytes + k % 4 * 32", "k * 32", WGMMA),
+    ("attention_prompt_wgmma.cu", "values.tile(i)), T::kSlabBytes, 1024)", "values.tile(i)), 1024, 1024)", WGMMA),
+    ("attention_prompt_wgmma.cu", "first = end - v * kKeys;", "first = end - v * kKeys + 1;", WGMMA),
+    ("attention_prompt_wgmma.cu", "i * blocks + b < last_block ? i * blocks + b : last_block", "i * blocks + b", WGMMA),
+    ("hopper.h", "| uint64_t(1) << 62", "| uint64_t(1) << 63", WGMMA, "attention_prompt_wgmma.cu"),
     ("attention_decode.cu", "const float by = exp2_fast(s.x - most);", "const float by = 1;", ["attention 530 tokens"]),
     ("epilogue.h", "lo * a.x - hi * a.y", "lo * a.x + hi * a.y", ATTENTION, "gemm_decode.cu"),
     ("gpu.h", "((w >> 4) & 0x07f007f0u)", "((w >> 4) & 0x07e007f0u)", GEMM, "gemm_decode.cu"),
