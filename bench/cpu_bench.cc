@@ -1,5 +1,5 @@
 // cpu_bench ceilings | ops | decoder [--threads N] [--isa NAME] [--shape 1b|160m]
-//           [--weights bf16|fp8] [--seconds S] [--wall] [case...]
+//           [--weights bf16|fp8] [--bf16-kv] [--seconds S] [--wall] [case...]
 #include "bench/cpu_bench.h"
 
 #include <cstdio>
@@ -20,6 +20,8 @@ int main(int argc, char** argv) {
       o.shape = argv[++i];
     } else if (a == "--weights" && value) {
       o.weights = argv[++i];
+    } else if (a == "--bf16-kv") {
+      o.bf16_kv = true;
     } else if (a == "--seconds" && value) {
       o.seconds = std::atof(argv[++i]);
     } else if (a == "--wall") {
@@ -34,6 +36,6 @@ int main(int argc, char** argv) {
   std::fprintf(
       stderr,
       "usage: cpu_bench ceilings | ops | decoder [--threads N] [--isa NAME] [--shape 1b|160m]"
-      " [--weights bf16|fp8] [--seconds S] [--wall] [case...]\n");
+      " [--weights bf16|fp8] [--bf16-kv] [--seconds S] [--wall] [case...]\n");
   return 2;
 }

@@ -18,6 +18,7 @@ struct Options {
   std::string isa;           // "" = the best
   std::string shape = "1b";  // 1b, 160m
   std::string weights = "bf16";
+  bool bf16_kv = false;           // instead of the device's own
   double seconds = 1.0;           // a case is repeated for at least this long
   std::vector<std::string> only;  // cases whose name contains one of these
   // One thread on a shared machine is timed by its own processor time.

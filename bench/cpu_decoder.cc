@@ -93,7 +93,8 @@ class Model {
                       .kv_heads = s.kv_heads,
                       .head_dim = s.head_dim,
                       .num_blocks = blocks,
-                      .block_size = kBlock};
+                      .block_size = kBlock,
+                      .dtype = o.bf16_kv ? DType::bf16 : device->kv_dtype()};
     const StepLimits limits{.max_rows = kMostRows,
                             .max_spans = kMostSequences,
                             .max_samples = kMostSequences,

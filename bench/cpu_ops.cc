@@ -60,7 +60,8 @@ int run_attention(const Options& options, Device* device, double bandwidth, doub
                     .kv_heads = kKv,
                     .head_dim = kDim,
                     .num_blocks = kMost / kBlock,
-                    .block_size = kBlock};
+                    .block_size = kBlock,
+                    .dtype = options.bf16_kv ? DType::bf16 : device->kv_dtype()};
   const StepLimits limits{.max_rows = kRows,
                           .max_spans = kRows,
                           .max_samples = 1,
@@ -123,10 +124,11 @@ int run_attention(const Options& options, Device* device, double bandwidth, doub
                  flops = 4.0 * c.rows * keys * kQ * kDim;
     const double limit = std::max(bytes / (bandwidth * 1e9), flops / (peak * 1e9));
     std::printf(
-        "{\"op\": \"attention\", \"case\": \"%s\", \"rows\": %d, \"context\": %d, \"ms\": %.3f, "
+        "{\"op\": \"attention\", \"case\": \"%s\", \"kv\": \"%s\", \"rows\": %d, \"context\": %d, "
+        "\"ms\": %.3f, "
         "\"gb_per_s\": %.2f, \"gflops\": %.1f, \"percent_of_limit\": %.0f}\n",
-        c.name, c.rows, c.position + c.rows, t * 1e3, bytes / t / 1e9, flops / t / 1e9,
-        100 * limit / t);
+        c.name, dtype_name(kv.dtype), c.rows, c.position + c.rows, t * 1e3, bytes / t / 1e9,
+        flops / t / 1e9, 100 * limit / t);
     std::fflush(stdout);
   }
   for (void* p : {x, q, out, gain}) device->free(p);

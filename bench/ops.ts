@@ -1,5 +1,5 @@
 // npm run bench -- ops [ceilings | ops | decoder] [--threads N] [--isa NAME] [--shape 1b|160m]
-//                      [--weights bf16|fp8] [--seconds S] [--wall] [case...]
+//                      [--weights bf16|fp8] [--bf16-kv] [--seconds S] [--wall] [case...]
 // The C++ bench of the CPU backend; one line of JSON a case.
 
 import { spawnSync } from 'node:child_process'

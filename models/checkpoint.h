@@ -65,6 +65,7 @@ struct MemoryPlan {
   int32_t num_blocks = 0, block_size = 0;
   int64_t kv_tokens = 0;  // num_blocks * block_size
   size_t kv_bytes_per_token = 0;
+  DType kv_dtype = DType::bf16;
   std::string table() const;  // for people: one line an item
 };
 

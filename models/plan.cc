@@ -82,6 +82,7 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   plan.available = in.available;
   plan.block_size = in.block_size;
   plan.kv_bytes_per_token = block_bytes / size_t(in.block_size);
+  plan.kv_dtype = in.kv_dtype;
 
   const size_t fixed = plan.weights + plan.activations + plan.reserve;
   const size_t left = in.available > fixed ? in.available - fixed : 0;
@@ -125,7 +126,7 @@ std::string MemoryPlan::table() const {
   line("KV cache", kv,
        std::to_string(kv_tokens) + " tokens: " + std::to_string(num_blocks) + " blocks of " +
            std::to_string(block_size) + ", " + std::to_string(kv_bytes_per_token) +
-           " bytes a token");
+           " bytes a token in " + dtype_name(kv_dtype));
   line("activations", activations, "");
   line("reserve", reserve, "");
   line("total", total, "of " + amount(available) + " available");

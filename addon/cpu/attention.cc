@@ -31,8 +31,8 @@ Status check(const StepLimits& l, const KvConfig& kv, const RopeTable& rope) {
     return wrong(std::to_string(l.q_heads) + " query heads cannot share " +
                  std::to_string(kv.kv_heads) + " KV heads");
   }
-  if (kv.dtype != DType::bf16 && kv.dtype != DType::fp8_e4m3) {
-    return wrong(std::string("dtype must be BF16 or F8_E4M3, not ") + dtype_name(kv.dtype));
+  if (kv.dtype != DType::f16 && kv.dtype != DType::bf16 && kv.dtype != DType::fp8_e4m3) {
+    return wrong(std::string("dtype must be F16, BF16 or F8_E4M3, not ") + dtype_name(kv.dtype));
   }
   if (int32_t(rope.inv_freq.size()) != kv.head_dim / 2) {
     return wrong("rope has " + std::to_string(rope.inv_freq.size()) + " frequencies for head_dim " +
@@ -45,6 +45,16 @@ Status check(const StepLimits& l, const KvConfig& kv, const RopeTable& rope) {
     }
   }
   return {};
+}
+
+// F16 and E4M3 saturate: what one token stores must not make the sums over it infinite.
+void put(uint8_t* to, Format format, float x) {
+  if (format == Format::fp8) {
+    *to = f32_to_e4m3(x);
+    return;
+  }
+  const uint16_t bits = format == Format::f16 ? f32_to_f16(x) : f32_to_bf16(x);
+  std::memcpy(to, &bits, 2);
 }
 
 }  // namespace
@@ -60,7 +70,9 @@ Status Attention::init(const Kernels* kernels, ThreadPool* pool, const StepLimit
   k_scale_.resize(size_t(kv.layers), 1.0f);
   v_scale_.resize(size_t(kv.layers), 1.0f);
   inv_freq_.assign(rope.inv_freq.begin(), rope.inv_freq.end());
-  format_ = kv.dtype == DType::bf16 ? Format::bf16 : Format::fp8;
+  format_ = kv.dtype == DType::f16    ? Format::f16
+            : kv.dtype == DType::bf16 ? Format::bf16
+                                      : Format::fp8;
   q_heads_ = limits.q_heads, kv_heads_ = kv.kv_heads;
   head_dim_ = kv.head_dim, block_size_ = kv.block_size;
   group_ = q_heads_ / kv_heads_;
@@ -69,7 +81,7 @@ Status Attention::init(const Kernels* kernels, ThreadPool* pool, const StepLimit
   const size_t cache =
       size_t(kv.layers) * size_t(kv.num_blocks) * 2 * size_t(kv_heads_) * head_bytes_;
   if (Status s = HugeBuffer::create(cache, &cache_); !s) return s.within("KV cache");
-  if (poison) std::memset(cache_.data(), 0xff, cache_.bytes());  // NaN in both formats
+  if (poison) std::memset(cache_.data(), 0xff, cache_.bytes());  // NaN in every format
 
   if (Status s =
           HugeBuffer::create(size_t(limits.max_rows) * size_t(head_dim_) * sizeof(float), &angles_);
@@ -147,16 +159,9 @@ void Attention::store_block(const SpanInput& s, const float* qkv, int32_t layer,
     kernels_->rope(turned, k, cosine, cosine + half, half);
     uint8_t* k_to = k_block + slot / kPanel * k_panel;
     for (size_t d = 0; d < size_t(head_dim_); ++d) {
-      const size_t k_at = panel_offset(format_, d, slot % kPanel);
-      const size_t v_at = d / kPanel * v_panel + panel_offset(format_, slot, d % kPanel);
-      if (format_ == Format::bf16) {
-        const uint16_t kb = f32_to_bf16(turned[d] * k_by), vb = f32_to_bf16(v[d] * v_by);
-        std::memcpy(k_to + k_at, &kb, 2);
-        std::memcpy(v_block + v_at, &vb, 2);
-      } else {
-        k_to[k_at] = f32_to_e4m3(turned[d] * k_by);
-        v_block[v_at] = f32_to_e4m3(v[d] * v_by);
-      }
+      put(k_to + panel_offset(format_, d, slot % kPanel), format_, turned[d] * k_by);
+      put(v_block + d / kPanel * v_panel + panel_offset(format_, slot, d % kPanel), format_,
+          v[d] * v_by);
     }
   }
 }

@@ -73,7 +73,7 @@ class Attention {
   ThreadPool* pool_ = nullptr;
   KvConfig kv_;
   std::vector<float> k_scale_, v_scale_, inv_freq_;
-  Format format_ = Format::bf16;
+  Format format_ = Format::f16;
   int64_t q_heads_ = 0, kv_heads_ = 0, head_dim_ = 0, block_size_ = 0;
   int64_t group_ = 1;       // query heads a KV head
   int64_t piece_rows_ = 1;  // most query rows of a piece

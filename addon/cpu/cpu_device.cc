@@ -38,6 +38,7 @@ class CpuDevice final : public Device {
            (amx_is_distrusted() ? "; amx multiplied wrongly and is not used)" : ")");
   }
   DType activation_dtype() const override { return DType::f32; }
+  DType kv_dtype() const override { return round_ ? DType::bf16 : DType::f16; }
   size_t free_bytes() const override { return available_bytes(); }
 
   Status alloc(size_t bytes, void** out) noexcept override {
@@ -72,8 +73,10 @@ class CpuDevice final : public Device {
   Status prepare(const StepLimits& limits, const KvConfig& kv,
                  const RopeTable& rope) noexcept override {
     return guarded([&]() -> Status {
-      if (Status s = attention_.init(round_ ? kernels_ : exact_kernels(kernels_), &pool_, limits,
-                                     kv, rope, debug_checks_);
+      // F16 does not fit BF16 products.
+      const bool round = round_ && kv.dtype != DType::f16;
+      if (Status s = attention_.init(round ? kernels_ : exact_kernels(kernels_), &pool_, limits, kv,
+                                     rope, debug_checks_);
           !s)
         return s;
       const size_t qkv =

@@ -33,15 +33,6 @@ SourceRow source_row(std::span<const MatrixPart> parts, int64_t row) {
   return {};
 }
 
-// An f16 that holds `f` exactly: only ever called for values that came from one, or from an fp8.
-uint16_t to_f16_exact(float f) {
-  const uint32_t u = std::bit_cast<uint32_t>(f), sign = u >> 16 & 0x8000u;
-  const uint32_t exp = u >> 23 & 255u, man = u & 0x7fffffu;
-  if (exp == 255) return uint16_t(sign | 0x7c00u | man >> 13);
-  if (exp < 113) return uint16_t(sign | uint32_t(std::ldexp(std::fabs(f), 24)));
-  return uint16_t(sign | (exp - 112) << 10 | man >> 13);
-}
-
 // Rows of numbers from one type to another; the compiler makes vectors of the loops. Stored rows
 // have no alignment.
 template <class T>
@@ -75,7 +66,7 @@ void narrow(const float* x, Format format, size_t n, uint8_t* out) {
   };
   switch (format) {
     case Format::f32: std::memcpy(out, x, n * 4); return;
-    case Format::f16: each(to_f16_exact); return;
+    case Format::f16: each(f32_to_f16); return;
     case Format::bf16: each(f32_to_bf16); return;
     case Format::fp8: each(f32_to_e4m3); return;
   }

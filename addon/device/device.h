@@ -54,7 +54,7 @@ struct RopeTable {  // rotation of pair (i, i + head_dim/2) at position p by ang
 struct KvConfig {
   int32_t layers = 0, kv_heads = 0, head_dim = 0;
   int32_t num_blocks = 0, block_size = 64;
-  DType dtype = DType::bf16;  // bf16 or fp8_e4m3
+  DType dtype = DType::bf16;  // bf16, fp8_e4m3; on the CPU f16 too
   // Per layer, real = stored * scale; empty: all 1.
   std::span<const float> k_scale = {}, v_scale = {};
   size_t bytes_per_block() const {
@@ -79,6 +79,8 @@ class Device {
   // --- what it is -------------------------------------------------------------------------------
   virtual std::string name() const = 0;  // "cpu (amx-bf16, 2 threads)", "NVIDIA H200 (sm_90a)"
   virtual DType activation_dtype() const = 0;
+  // What the KV cache keeps where nobody chose.
+  virtual DType kv_dtype() const { return DType::bf16; }
   virtual size_t free_bytes() const = 0;
 
   // --- memory: all of it is taken before the first step
@@ -149,7 +151,7 @@ struct DeviceOptions {
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept;
 
 // What a backend library (libnemotron_cuda.so) exports as `nemotron_backend`.
-inline constexpr uint32_t kBackendAbi = 2;
+inline constexpr uint32_t kBackendAbi = 3;
 struct Backend {
   uint32_t abi = kBackendAbi;
   const char* name = "";

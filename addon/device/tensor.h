@@ -76,6 +76,19 @@ inline float f16_to_f32(uint16_t h) {
   return std::bit_cast<float>(sign | (rest >= 0x0f800000u ? rest | 0x7f800000u : finite));
 }
 
+// Saturates to +-65504, so that no infinity comes of a number. Choices, not branches, as below.
+inline uint16_t f32_to_f16(float f) {
+  const int32_t u = std::bit_cast<int32_t>(f), a = u & 0x7fffffff;
+  // Subnormal: 0.5 has units of 2^-24 in its last bits, so the sum rounds as wanted.
+  const int32_t small = std::bit_cast<int32_t>(std::bit_cast<float>(a) + 0.5f) & 0xffff;
+  // Rounded at the lowest of ten bits of mantissa; a carry moves on into the exponent.
+  const int32_t normal = (a - (112 << 23) + 0xfff + (a >> 13 & 1)) >> 13;
+  int32_t code = a < std::bit_cast<int32_t>(0x1p-14f) ? small : normal;
+  code = a >= std::bit_cast<int32_t>(65504.0f) ? 0x7bff : code;
+  code = a > 0x7f800000 ? 0x7e00 : code;
+  return uint16_t((u >> 16 & 0x8000) | code);
+}
+
 // E4M3FN: bias 7, no infinity, 0x7f and 0xff are NaN, largest finite 448.
 inline float e4m3_to_f32(uint8_t b) {
   const uint32_t sign = uint32_t(b & 0x80u) << 24, magnitude = b & 0x7fu;

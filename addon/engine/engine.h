@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,10 +25,10 @@ struct EngineOptions {
   std::string backend = "auto";  // auto | cpu | cuda
   DeviceOptions device;
   WeightFormat format = WeightFormat::stored;  // --dtype fp8
-  DType kv_dtype = DType::bf16;
-  int64_t kv_memory = 0;            // bytes; 0: what is left
-  double memory_utilization = 0.9;  // of the device's free memory
-  int32_t max_model_len = 0;        // 0: the checkpoint's
+  std::optional<DType> kv_dtype;               // nothing: the device's own
+  int64_t kv_memory = 0;                       // bytes; 0: what is left
+  double memory_utilization = 0.9;             // of the device's free memory
+  int32_t max_model_len = 0;                   // 0: the checkpoint's
   int32_t max_seqs = 64;
   int32_t max_batched_tokens = 512;  // token budget of a step
   int32_t block_size = 64;

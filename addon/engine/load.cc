@@ -84,9 +84,10 @@ Status set_up(const EngineOptions& options,
   info->block_size = options.block_size;
 
   const StepLimits limits = step_limits(config, *info);
+  const DType kv_dtype = options.kv_dtype.value_or(device.kv_dtype());
   const PlanInput plan{
       .format = options.format,
-      .kv_dtype = options.kv_dtype,
+      .kv_dtype = kv_dtype,
       .block_size = options.block_size,
       .kv_memory = options.kv_memory,
       .available = size_t(double(device.free_bytes()) * options.memory_utilization),
@@ -105,14 +106,16 @@ Status set_up(const EngineOptions& options,
   info->load.pack_seconds = lap();
 
   const std::vector<float> inv_freq = config.rope_inv_freq();
-  const KvConfig kv{.layers = config.kv_layers(),
-                    .kv_heads = config.kv_heads(),
-                    .head_dim = config.head_dim,
-                    .num_blocks = info->plan.num_blocks,
-                    .block_size = options.block_size,
-                    .dtype = options.kv_dtype,
-                    .k_scale = rank->weights.k_scale,
-                    .v_scale = rank->weights.v_scale};
+  KvConfig kv{.layers = config.kv_layers(),
+              .kv_heads = config.kv_heads(),
+              .head_dim = config.head_dim,
+              .num_blocks = info->plan.num_blocks,
+              .block_size = options.block_size,
+              .dtype = kv_dtype};
+  if (kv_dtype == DType::fp8_e4m3) {  // which the checkpoint's scales are for
+    kv.k_scale = rank->weights.k_scale;
+    kv.v_scale = rank->weights.v_scale;
+  }
   if (Status s = device.prepare(limits, kv, {.inv_freq = inv_freq}); !s) return s;
   if (Status s = Decoder::create(config, rank->weights, &device, limits, &rank->decoder); !s)
     return s;

@@ -123,9 +123,9 @@ Status read_engine_options(const Napi::Object& object, EngineOptions* out) {
   out->device.debug_checks = out->debug_checks;
   size_t format = 0, kv_dtype = 0;
   fields.choice("dtype", {"stored", "fp8"}, &format);
-  fields.choice("kvCacheDtype", {"bf16", "fp8"}, &kv_dtype);
+  fields.choice("kvCacheDtype", {"auto", "bf16", "fp8"}, &kv_dtype);
   out->format = format == 0 ? WeightFormat::stored : WeightFormat::fp8;
-  out->kv_dtype = kv_dtype == 0 ? DType::bf16 : DType::fp8_e4m3;
+  if (kv_dtype > 0) out->kv_dtype = kv_dtype == 1 ? DType::bf16 : DType::fp8_e4m3;
   fields.number("kvCacheMemory", &out->kv_memory);
   fields.number("memoryUtilization", &out->memory_utilization);
   fields.number("maxModelLen", &out->max_model_len);

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -25,18 +26,24 @@ namespace {
 
 using test::add_case;
 
+// "stored" once more, asked for a KV cache of BF16.
+constexpr const char* kBf16Kv = "kv_bf16";
+
 // Mean |delta logprob| over prompt and greedy tokens. "weights_fp8" is compared with transformers
-// on the same quantised weights, "kv_fp8" with keys and values rounded alike.
+// on the same quantised weights, "kv_fp8" with keys and values rounded alike. On the CPU "stored"
+// comes to 0.0002 to 0.0009, nearly all of it from keys and values in F16; in BF16 they make it
+// 0.0017 to 0.0061.
 // CUDA rounds activations to BF16 before every product, which costs two to three times the error of
 // exact ones (docs/decisions/0004-activations.md), and F16 weights when they are loaded; one that
 // differs in its last bits may then land on the next E4M3 value, 6 % away.
 double max_mean_delta(const std::string& run, const std::string& isa) {
-  if (isa != "cuda") return 0.01;
+  if (isa != "cuda") return run == kBf16Kv || run == "weights_fp8" ? 0.01 : 0.0015;
   return run == "stored" ? 0.03 : 0.04;
 }
 double near_tie(const std::string& isa) { return isa == "cuda" ? 0.06 : 0.02; }
-// Relative, of single scores of order 1: 0.012 at most, from keys and values that are kept in BF16.
-double score_tolerance(const std::string& isa) { return isa == "cuda" ? 0.04 : 0.015; }
+// Relative, of single scores of order 1. The CPU comes to 0.0012 at most; with keys and values in
+// BF16 it was 0.0117.
+double score_tolerance(const std::string& isa) { return isa == "cuda" ? 0.04 : 0.01; }
 
 constexpr int32_t kBlockSize = 16, kChunk = 50;
 
@@ -77,7 +84,7 @@ Status open_one(const std::string& isa, std::unique_ptr<Device>* out) {
 class Sequence {
  public:
   Status open(const std::string& dir, const std::string& isa, int32_t reward_row,
-              WeightFormat format, DType kv_dtype, int32_t max_context) {
+              WeightFormat format, std::optional<DType> kv_dtype, int32_t max_context) {
     if (Status s = read_model_config(dir, reward_row, &config_); !s) return s;
     std::unique_ptr<Checkpoint> checkpoint;
     if (Status s = Checkpoint::open(dir, &checkpoint); !s) return s;
@@ -103,8 +110,8 @@ class Sequence {
     kv.head_dim = config_.head_dim;
     kv.num_blocks = 2 * blocks;
     kv.block_size = kBlockSize;
-    kv.dtype = kv_dtype;
-    if (kv_dtype == DType::fp8_e4m3) {
+    kv.dtype = kv_dtype.value_or(device_->kv_dtype());
+    if (kv.dtype == DType::fp8_e4m3) {
       kv.k_scale = weights_.k_scale;
       kv.v_scale = weights_.v_scale;
     }
@@ -160,7 +167,8 @@ struct Deltas {
 
 void run_generation(const std::string& name, const std::string& run, const std::string& isa,
                     const Json& golden) {
-  const Json& want = *golden.find("runs")->find(run);
+  const bool fp8_kv = run == "kv_fp8", bf16_kv = run == kBf16Kv;
+  const Json& want = *golden.find("runs")->find(bf16_kv ? "stored" : run);
   const std::vector<int32_t> prompt = ids(golden.find("prompt")), greedy = ids(want.find("greedy"));
   const std::vector<double> prompt_logprobs = numbers(want.find("prompt_logprobs"));
   const std::vector<double> greedy_logprobs = numbers(want.find("greedy_logprobs"));
@@ -168,12 +176,12 @@ void run_generation(const std::string& name, const std::string& run, const std::
   REQUIRE_EQ(prompt_logprobs.size() + 1, prompt.size());
   REQUIRE_EQ(greedy.size(), size_t(64));
 
-  const bool fp8_kv = run == "kv_fp8";
+  std::optional<DType> kv_dtype;
+  if (fp8_kv || bf16_kv) kv_dtype = fp8_kv ? DType::fp8_e4m3 : DType::bf16;
   Sequence sequence;
   REQUIRE_OK(sequence.open((golden_dir() / name).string(), isa, -1,
                            run == "weights_fp8" ? WeightFormat::fp8 : WeightFormat::stored,
-                           fp8_kv ? DType::fp8_e4m3 : DType::bf16,
-                           int32_t(prompt.size() + greedy.size())));
+                           kv_dtype, int32_t(prompt.size() + greedy.size())));
   Deltas deltas;
   int same = 0, near_ties = 0;
   const auto check_greedy = [&](size_t i, const SampleOutput& drawn, const SampleOutput& known) {
@@ -236,7 +244,7 @@ void run_generation(const std::string& name, const std::string& run, const std::
 void run_scores(const std::string& name, const std::string& isa, const Json& golden) {
   Sequence sequence;
   REQUIRE_OK(sequence.open((golden_dir() / name).string(), isa, name == "reward_row" ? 0 : -1,
-                           WeightFormat::stored, DType::bf16, 128));
+                           WeightFormat::stored, {}, 128));
   double most = 0;
   for (const Json& item : *golden.find("scores")->array()) {
     const std::vector<int32_t> tokens = ids(item.find("ids"));
@@ -294,9 +302,12 @@ bool add_cases() {
         add_case("golden_" + name + "_" + isa, [=] { run_scores(name, isa, *golden); });
         continue;
       }
-      for (const auto& [run, unused] : *golden->find("runs")->object()) {
+      std::vector<std::string> runs;
+      for (const auto& [run, unused] : *golden->find("runs")->object()) runs.push_back(run);
+      if (isa != "cuda") runs.push_back(kBf16Kv);  // which CUDA keeps anyway
+      for (const std::string& run : runs) {
         add_case("golden_" + name + "_" + run + "_" + isa,
-                 [=, run = run] { run_generation(name, run, isa, *golden); });
+                 [=] { run_generation(name, run, isa, *golden); });
       }
     }
   }
@@ -306,6 +317,29 @@ bool add_cases() {
 
 // --- number formats
 // ----------------------------------------------------------------------------------
+
+// All numbers come back; between two neighbours the nearer wins, and in the middle the even one.
+TEST(golden_f16_conversions) {
+  for (int code = 0; code < 0x7c00; ++code) {
+    for (const int sign : {0, 0x8000}) {
+      EXPECT_EQ(int(f32_to_f16(f16_to_f32(uint16_t(sign | code)))), sign | code);
+    }
+    if (code == 0x7bff) break;
+    const float low = f16_to_f32(uint16_t(code)), high = f16_to_f32(uint16_t(code + 1));
+    const float middle = (low + high) / 2;  // exact
+    EXPECT_EQ(int(f32_to_f16(middle)), code + code % 2);
+    EXPECT_EQ(int(f32_to_f16(std::nextafter(middle, 0.0f))), code);
+    EXPECT_EQ(int(f32_to_f16(-std::nextafter(middle, INFINITY))), 0x8000 | (code + 1));
+  }
+  EXPECT_EQ(f16_to_f32(0x0001), 0x1p-24f);
+  EXPECT_EQ(f16_to_f32(0x3c00), 1.0f);
+  EXPECT_EQ(f16_to_f32(0x7bff), 65504.0f);
+  for (const float big : {65505.0f, 65519.0f, 65520.0f, 1e30f, INFINITY}) {
+    EXPECT_EQ(int(f32_to_f16(big)), 0x7bff);
+    EXPECT_EQ(int(f32_to_f16(-big)), 0xfbff);
+  }
+  EXPECT(std::isnan(f16_to_f32(f32_to_f16(NAN))) && std::isnan(f16_to_f32(f32_to_f16(-NAN))));
+}
 
 // All codes; every tie between two neighbours and its neighbours: torch's own conversions.
 TEST(golden_e4m3_conversions) {

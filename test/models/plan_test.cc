@@ -54,7 +54,8 @@ TEST(plan_counts_every_byte) {
   EXPECT_EQ(p.kv_tokens, 28 * 16);
   EXPECT_EQ(p.kv, 28 * 16 * p.kv_bytes_per_token);
   EXPECT_EQ(p.total, p.weights + p.activations + p.reserve + p.kv);
-  EXPECT(p.table().find("448 tokens: 28 blocks of 16, 96 bytes a token") != std::string::npos);
+  EXPECT(p.table().find("448 tokens: 28 blocks of 16, 96 bytes a token in BF16") !=
+         std::string::npos);
 
   t.in.format = WeightFormat::fp8;
   t.in.kv_dtype = DType::fp8_e4m3;

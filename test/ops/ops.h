@@ -22,7 +22,8 @@ struct DeviceUnderTest {
   // Relative error of a product of long vectors of normal numbers: about 2^-9 where activations are
   // rounded to BF16, 1e-6 where they stay float32.
   double tolerance = 1e-5;
-  bool slow = false;  // emulated: leave out the large shapes
+  bool f16_kv = false;  // serves a KV cache of F16; otherwise it has to refuse one
+  bool slow = false;    // emulated: leave out the large shapes
   // A CUDA device whose prompt attention is by wgmma: the shapes that take it.
   bool wgmma = false;
 };

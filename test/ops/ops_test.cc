@@ -24,11 +24,13 @@ int main(int argc, char** argv) {
                                out);
       };
     };
-    test::add_op_cases({.name = cpu::isa_name(isa), .open = open(false), .tolerance = 2e-5});
+    test::add_op_cases(
+        {.name = cpu::isa_name(isa), .open = open(false), .tolerance = 2e-5, .f16_kv = true});
     if (cpu::exact_kernels(cpu::kernels_for(isa)) != cpu::kernels_for(isa)) {
       test::add_op_cases({.name = std::string(cpu::isa_name(isa)) + "-rounded",
                           .open = open(true),
-                          .tolerance = 4e-3});
+                          .tolerance = 4e-3,
+                          .f16_kv = true});
     }
   }
 #if defined(NEMOTRON_X86)
@@ -42,6 +44,7 @@ int main(int argc, char** argv) {
                 return Status();
               },
           .tolerance = round ? 4e-3 : 2e-5,
+          .f16_kv = true,
       });
     }
   }
