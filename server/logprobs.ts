@@ -78,18 +78,19 @@ export const noLogprobs = (): CompletionLogprobs => ({
  */
 export function* addLogprobs(
   out: CompletionLogprobs,
-  entries: readonly (TokenLogprob | null)[],
+  entries: Iterable<TokenLogprob | null>,
   ids: readonly number[],
   tokenizer: Tokenizer,
   offsets: Offsets,
   shown: (id: number, position: number) => boolean,
 ): Generator<string, void> {
-  for (const [i, entry] of entries.entries()) {
+  let i = 0
+  for (const entry of entries) {
     yield ''
     const id = entry?.id ?? ids[i] ?? 0
     const text = tokenText(tokenizer, id)
     out.tokens.push(text)
-    out.text_offset.push(offsets.next(shown(id, i) ? tokenizer.bytes(id) : new Uint8Array()))
+    out.text_offset.push(offsets.next(shown(id, i++) ? tokenizer.bytes(id) : new Uint8Array()))
     out.token_logprobs.push(entry ? finite(entry.logprob) : null)
     if (entry === null) {
       out.top_logprobs.push(null)
@@ -109,7 +110,7 @@ type PromptLogprob = Record<
 
 /** vLLM's form: by token id, the prompt's own token first. In slices. */
 export function* promptLogprobs(
-  entries: readonly (TokenLogprob | null)[],
+  entries: Iterable<TokenLogprob | null>,
   tokenizer: Tokenizer,
 ): Generator<string, (PromptLogprob | null)[]> {
   const one = (id: number, logprob: number, rank: number) => ({

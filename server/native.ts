@@ -223,6 +223,27 @@ const codes: readonly EngineErrorCode[] = [
   'internal',
 ]
 
+const logprobAt = (words: Float64Array, at: number): TokenLogprob => {
+  const word = (i: number) => words[at + i] ?? 0
+  const top = Array.from({ length: word(3) }, (_, i) => ({
+    id: word(4 + 2 * i) | 0,
+    logprob: word(5 + 2 * i),
+  }))
+  return { id: word(0) | 0, logprob: word(1), rank: word(2) | 0, top }
+}
+
+const logprobWords = (words: Float64Array, at: number): number => 4 + 2 * (words[at + 3] ?? 0)
+
+/** Of a prompt, whose first token has none. Made while they are read: a long prompt has too many to
+ * make in one go. */
+const promptLogprobs = (words: Float64Array): Iterable<TokenLogprob | null> => ({
+  *[Symbol.iterator]() {
+    yield null
+    let at = logprobWords(words, 0)
+    for (; at < words.length; at += logprobWords(words, at)) yield logprobAt(words, at)
+  },
+})
+
 /** Calls `visit(request, delta, stopIndex)` for each record; stopIndex -1: no stop string. */
 export const unpackDeltas = (
   words: Float64Array,
@@ -237,16 +258,9 @@ export const unpackDeltas = (
     textAt += length
     return text.slice(textAt - length, textAt)
   }
-  const logprobs = (entries: number): TokenLogprob[] =>
-    Array.from({ length: entries }, () => {
-      const [id, logprob, rank, top] = [next() | 0, next(), next() | 0, next()]
-      return {
-        id,
-        logprob,
-        rank,
-        top: Array.from({ length: top }, () => ({ id: next() | 0, logprob: next() })),
-      }
-    })
+  const pass = (entries: number) => {
+    for (let i = 0; i < entries; i++) at += logprobWords(words, at)
+  }
   while (at < count) {
     const request = next()
     const choice = next() | 0
@@ -275,9 +289,17 @@ export const unpackDeltas = (
       text: take(textLength),
       tokenIds: Array.from({ length: ids }, () => next() | 0),
     }
-    if (logprobCount > 0) delta.logprobs = logprobs(logprobCount)
+    if (logprobCount > 0) {
+      delta.logprobs = Array.from({ length: logprobCount }, () => {
+        const begin = at
+        pass(1)
+        return logprobAt(words, begin)
+      })
+    }
     if (promptLogprobCount > 0) {
-      delta.promptLogprobs = [null, ...logprobs(promptLogprobCount).slice(1)]
+      const begin = at
+      pass(promptLogprobCount)
+      delta.promptLogprobs = promptLogprobs(words.slice(begin, at))
     }
     if (scores > 0) delta.scores = Array.from({ length: scores }, next)
     if (finish) delta.finish = finish

@@ -160,8 +160,8 @@ export type Delta = {
   readonly text: string
   readonly tokenIds: readonly number[]
   readonly logprobs?: readonly TokenLogprob[]
-  /** First delta only, when asked; index 0 is null. */
-  readonly promptLogprobs?: readonly (TokenLogprob | null)[]
+  /** First delta only, when asked; the first is null. Made while they are read. */
+  readonly promptLogprobs?: Iterable<TokenLogprob | null>
   readonly scores?: readonly number[]
   readonly finish?: FinishReason
   /** The stop string or stop token id that ended it. */

@@ -74,7 +74,7 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
     await generate(engine, ids, 1, {
       promptLogprobs: 1,
       onDelta: ({ promptLogprobs }) => {
-        found = promptLogprobs ?? found
+        if (promptLogprobs) found = [...promptLogprobs]
       },
     })
     const following = found.slice(1)

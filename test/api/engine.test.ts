@@ -195,7 +195,7 @@ describe('generating', () => {
       )
       assert.ok(values.reduce((sum, value) => sum + Math.exp(value), 0) <= 1)
     }
-    const ofPrompt = deltas.flatMap((delta) => delta.promptLogprobs ?? [])
+    const ofPrompt = deltas.flatMap((delta) => [...(delta.promptLogprobs ?? [])])
     assert.equal(ofPrompt.length, prompt.length)
     assert.equal(ofPrompt[0], null)
     assert.deepEqual(
@@ -209,7 +209,7 @@ describe('generating', () => {
   test('no tokens but prompt logprobs', async () => {
     const deltas = await generate(engine, { maxTokens: 0, promptLogprobs: 0 })
     assert.deepEqual(idsOf(deltas), [])
-    assert.equal(deltas.flatMap((delta) => delta.promptLogprobs ?? []).length, prompt.length)
+    assert.equal(deltas.flatMap((delta) => [...(delta.promptLogprobs ?? [])]).length, prompt.length)
     assert.equal(deltas.at(-1)?.finish, 'length')
   })
 
