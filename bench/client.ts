@@ -1,7 +1,7 @@
 // One streamed request, with the times that matter.
 
-import { type Agent, request as httpRequest } from 'node:http'
-import { request as httpsRequest } from 'node:https'
+import { Agent, request as httpRequest } from 'node:http'
+import { request as httpsRequest, Agent as TlsAgent } from 'node:https'
 import { createEventReader } from './event-reader.js'
 
 export type Target = {
@@ -10,6 +10,20 @@ export type Target = {
   readonly apiKey: string | undefined
   readonly endpoint: 'chat' | 'completions'
   readonly agent: Agent
+}
+
+export const createTarget = (
+  baseUrl: string,
+  apiKey: string | undefined,
+  endpoint: string,
+): Target => {
+  const options = { keepAlive: true, maxSockets: Number.POSITIVE_INFINITY }
+  return {
+    baseUrl: baseUrl.replace(/\/+$/, ''),
+    apiKey,
+    endpoint: endpoint === 'completions' ? 'completions' : 'chat',
+    agent: baseUrl.startsWith('https:') ? new TlsAgent(options) : new Agent(options),
+  }
 }
 
 /** Milliseconds since the request was sent. */

@@ -4,7 +4,8 @@
 import { spawn } from 'node:child_process'
 import { createEngine } from '../server/engine.js'
 import { packagePath } from '../server/version.js'
-import { createTarget, runLoad } from './serve.js'
+import { createTarget } from './client.js'
+import { runLoad } from './load.js'
 import { median } from './stats.js'
 
 export type ShareOptions = {

@@ -2,10 +2,9 @@
 // vLLM's bench. Closed loop (--concurrency) or Poisson arrivals (--request-rate), or both.
 
 import { readFileSync, writeFileSync } from 'node:fs'
-import { Agent } from 'node:http'
-import { Agent as TlsAgent } from 'node:https'
 import { parseArgs } from 'node:util'
-import { type Outcome, streamOnce, type Target } from './client.js'
+import { createTarget, type Outcome, streamOnce, type Target } from './client.js'
+import { runLoad } from './load.js'
 import { machine } from './machine.js'
 import { benchModel, shapes } from './model.js'
 import { quantile } from './stats.js'
@@ -80,39 +79,6 @@ const randomWords = (random: () => number, count: number): string =>
       () => SYLLABLES[Math.floor(random() * SYLLABLES.length)],
     ).join(''),
   ).join(' ')
-
-const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
-
-export type Load = {
-  readonly bodies: readonly object[]
-  readonly concurrency: number
-  /** Requests a second; undefined: as fast as the concurrency allows. */
-  readonly rate: number | undefined
-  readonly random: () => number
-}
-
-/** Sends them all; the wait for a free place is part of a request's latency only on the server. */
-export const runLoad = async (target: Target, load: Load) => {
-  const outcomes: Outcome[] = []
-  const start = performance.now()
-  let next = 0
-  let due = start
-  const worker = async () => {
-    for (;;) {
-      const body = load.bodies[next]
-      if (body === undefined) return
-      next++
-      if (load.rate !== undefined) {
-        due += (-Math.log(1 - load.random()) / load.rate) * 1000
-        await sleep(Math.max(0, due - performance.now()))
-      }
-      outcomes.push(await streamOnce(target, body))
-    }
-  }
-  const workers = Math.min(load.concurrency, load.bodies.length)
-  await Promise.all(Array.from({ length: workers }, worker))
-  return { outcomes, seconds: (performance.now() - start) / 1000 }
-}
 
 const tpotOf = ({ e2el, ttft, outputTokens }: Outcome): number =>
   outputTokens > 1 ? (e2el - ttft) / (outputTokens - 1) : Number.NaN
@@ -243,20 +209,6 @@ const firstModel = async (baseUrl: string, apiKey: string | undefined): Promise<
   const id = data[0]?.id
   if (id === undefined) throw new Error(`${baseUrl}/models lists no model`)
   return id
-}
-
-export const createTarget = (
-  baseUrl: string,
-  apiKey: string | undefined,
-  endpoint: string,
-): Target => {
-  const options = { keepAlive: true, maxSockets: Number.POSITIVE_INFINITY }
-  return {
-    baseUrl: baseUrl.replace(/\/+$/, ''),
-    apiKey,
-    endpoint: endpoint === 'completions' ? 'completions' : 'chat',
-    agent: baseUrl.startsWith('https:') ? new TlsAgent(options) : new Agent(options),
-  }
 }
 
 /** Bodies of requests: random words, or the lines of a file. */

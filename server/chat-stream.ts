@@ -1,6 +1,6 @@
 // Chat chunks as text.
 
-import { type ChatPlan, type ChatRun, chatExtras, rewardFields } from './chat.js'
+import { type ChatPlan, type ChatRun, chatExtras, rewardFields } from './chat-plan.js'
 import type { Choice } from './choice.js'
 import { createFrame, finishReason, members, stopReason } from './chunks.js'
 import { chatLogprobs } from './logprobs.js'
