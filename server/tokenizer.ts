@@ -9,6 +9,7 @@
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { z } from 'zod'
 import { EngineFailure } from './failure.js'
@@ -17,6 +18,8 @@ import type { Tokenizer } from './types.js'
 const { Tokenizer: Native } = createRequire(import.meta.url)(
   'tokenizers',
 ) as typeof import('tokenizers')
+
+const LONG = 1 << 14
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -218,7 +221,10 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
     encode: async (text, options = {}) => {
       const pieces = (options.special ? splitAll : splitOrdinary)(text)
       if (pieces.length === 1) {
-        return (await native.encode(text, null, { addSpecialTokens: false })).getIds()
+        const ids = (await native.encode(text, null, { addSpecialTokens: false })).getIds()
+        // Taking so many ids and going over them, as callers do, is work for two turns.
+        if (ids.length > LONG) await nextTurn()
+        return ids
       }
       const plain = pieces.filter((_, index) => index % 2 === 0)
       const encoded = await native.encodeBatch(plain, { addSpecialTokens: false })

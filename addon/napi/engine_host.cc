@@ -4,6 +4,10 @@
 #include <cstring>
 #include <thread>
 
+#ifdef __linux__
+#include <unistd.h>
+#endif
+
 #include "napi/convert.h"
 
 namespace nemotron {
@@ -15,8 +19,22 @@ constexpr double kExitWaitSeconds = 2;
 // The words of a wake are kept for the next one up to this size.
 constexpr size_t kKeptWords = 1 << 16;
 
+// The engine's threads take every processor while they compute a prompt; Node's thread, which has a
+// few milliseconds of work at a time, should not wait behind them. Added to the nice value; a
+// thread has its own on Linux, and the threads that it starts inherit it. It counts among the
+// threads of one control group, so a container or a service loses nothing to other processes by it.
+constexpr int kEngineNice = 5;
+
+void step_back() {
+#ifdef __linux__
+  // -1 may be a nice value; should it fail, the engine merely runs as before.
+  static_cast<void>(::nice(kEngineNice));
+#endif
+}
+
 // These threads are detached: they own all that they touch, and the library is never unloaded.
 void load(EngineOptions options, std::shared_ptr<Mailbox> mailbox) {
+  step_back();
   std::unique_ptr<Engine> engine;
   Status status = Engine::create(
       std::move(options), [mailbox] { mailbox->wake(); },
