@@ -11,6 +11,7 @@
 namespace nemotron::cuda {
 
 inline constexpr float kLog2e = 1.4426950408889634f;
+inline constexpr int kPromptPairs = 128;  // (row, head) pairs of a PromptTile, for both kernels
 GPU_DEVICE float minus_infinity() { return gpu::as_float(0xff800000u); }
 
 // Sizes for heads of up to kDim columns (real heads may be shorter: the rest is zeros).

@@ -18,7 +18,8 @@ using namespace gpu;
 
 namespace {
 
-constexpr int kWarps = 8, kThreads = kWarps * 32, kPairs = kWarps * 16, kKeys = 64;
+constexpr int kWarps = 8, kThreads = kWarps * 32, kKeys = 64;
+static_assert(kWarps * 16 == kPromptPairs);
 
 template <int kDim, bool kFp8>
 struct Shape {
@@ -167,7 +168,7 @@ void load_one(Queue& queue) {
 
 }  // namespace
 
-int prompt_tile_tokens(int q_heads, int kv_heads) { return kPairs / (q_heads / kv_heads); }
+int prompt_tile_tokens(int q_heads, int kv_heads) { return kPromptPairs / (q_heads / kv_heads); }
 
 void attention_prompt(Queue& queue, const AttentionArgs& p, int tiles) {
   if (p.kv.head_dim <= 64) {

@@ -26,6 +26,7 @@ namespace {
 constexpr int kGroups = 2;  // warpgroups that multiply
 constexpr int kThreads = (kGroups + 1) * kWarpgroup;
 constexpr int kKeys = 128;
+static_assert(kGroups * 64 == kPromptPairs);
 
 template <int kDim>
 struct Tile {

@@ -1,5 +1,6 @@
 // What the CUDA device says on machines that cannot run it, and after faults: injected into the
 // emulated runtime.
+#include <cstdlib>
 #include <thread>
 
 #include "cuda/cuda_device.h"
@@ -73,6 +74,23 @@ TEST(why_there_is_no_device) {
   emu::machine().count_error = cudaErrorNoDevice;
   EXPECT_EQ(cuda::device_count(&why), 0);
   EXPECT_EQ(why, "the NVIDIA driver sees no GPU");
+}
+
+TEST(prompt_attention_is_chosen_by_name) {
+  const Restore restore;
+  const auto open_with = [](const char* name) {
+    setenv("NEMOTRON_PROMPT_ATTENTION", name, 1);
+    const Status s = open();
+    unsetenv("NEMOTRON_PROMPT_ATTENTION");
+    return s;
+  };
+  EXPECT_OK(open_with("mma"));
+  EXPECT_OK(open_with("wgmma"));
+  EXPECT_ERROR(open_with("fast"),
+               "NEMOTRON_PROMPT_ATTENTION is \"fast\": mma or wgmma is possible");
+  emu::machine().major = 8;
+  EXPECT_OK(open_with("mma"));
+  EXPECT_ERROR(open_with("wgmma"), "needs a GPU of sm_90");
 }
 
 TEST(wrong_index) {

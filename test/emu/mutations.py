@@ -18,7 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 GEMM = ["gemm 19x40x513 BF16", "gemm 33x80x96 F8_E4M3"]
 ATTENTION = ["8:2 d64 b64 BF16 scaled schedules", "8:2 d64 b64 BF16 scaled prefix hit", "2:2 d64 b16 F8_E4M3 prompts"]
-WGMMA = ["wgmma attention 4:1 d64 b64 BF16 prefix hit", "wgmma attention 400 tokens"]
+WGMMA = ["wgmma attention chunks", "wgmma attention 2:2 d64 b16 BF16 scaled prompts"]
 SAMPLE = ["sample vocab 33", "sample slots"]
 
 # file, what stands there, what is put there, cases. The nth place when there are several: (text, n).
