@@ -138,7 +138,7 @@ def quantise_rows(w):
     """As the engine does it for --dtype fp8."""
     most = w.abs().amax(dim=1, keepdim=True)
     scale = torch.where(most > 0, most / FP8_MAX, torch.ones_like(most))
-    return (w * (1 / scale)).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale
+    return quantise(w, scale), scale
 
 
 def is_linear(name):
