@@ -167,10 +167,7 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
   checkVocabulary(model, tokenizer, described.config)
   const dtype = checkedDtype(options, described.config)
   const stopIds = stopNames.flatMap((name) => tokenizer.special.get(name) ?? [])
-  const { kvCacheDtype = 'auto', onProgress, onPlan, ...rest } = options
-  if (!['auto', 'bf16', 'fp8'].includes(kvCacheDtype)) {
-    throw invalid(`kvCacheDtype is "${kvCacheDtype}"; it can be auto, bf16, fp8`)
-  }
+  const { onProgress, onPlan, ...rest } = options
   const print = await fingerprint(model, dtype.shown)
   const dispatcher = createDispatcher()
   const native = await addon
@@ -179,7 +176,6 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
         ...rest,
         rewardRow,
         dtype: dtype.native,
-        kvCacheDtype: kvCacheDtype === 'fp8' ? 'fp8' : 'bf16',
         stopIds: Int32Array.from(stopIds),
         ...tokenTable(tokenizer),
       },

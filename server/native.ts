@@ -26,7 +26,7 @@ export type NativeOptions = {
   readonly fp8Activations?: boolean | undefined
   readonly debugChecks?: boolean | undefined
   readonly dtype?: 'stored' | 'fp8' | undefined
-  readonly kvCacheDtype?: 'bf16' | 'fp8' | undefined
+  readonly kvCacheDtype?: 'auto' | 'bf16' | 'fp8' | undefined
   readonly kvCacheMemory?: number | undefined
   readonly memoryUtilization?: number | undefined
   readonly maxModelLen?: number | undefined

@@ -37,7 +37,7 @@ export const modelOptions = {
   kv_cache_dtype: option(
     'text',
     z.enum(['auto', 'bf16', 'fp8']).default('auto'),
-    'Keys and values in the cache.',
+    'Keys and values in the cache: auto is F16 on the CPU, BF16 on CUDA.',
   ),
   kv_cache_memory: option(
     'bytes',

@@ -6,6 +6,7 @@ export type EngineOptions = {
   readonly model: string
   readonly device?: 'auto' | 'cpu' | 'cuda'
   readonly dtype?: 'auto' | 'bf16' | 'fp8'
+  /** Keys and values; auto: F16 on the CPU (with roundActivations BF16), BF16 on CUDA. */
   readonly kvCacheDtype?: 'auto' | 'bf16' | 'fp8'
   /** Bytes; default: what is left after weights, activations and a reserve. */
   readonly kvCacheMemory?: number

@@ -50,6 +50,19 @@ describe('loading', () => {
     assert.ok(info.load.bytes > 0)
   })
 
+  test('the plan names what the KV cache keeps', async () => {
+    const kinds = [
+      ['auto', 'F16'],
+      ['bf16', 'BF16'],
+      ['fp8', 'F8_E4M3'],
+    ] as const
+    for (const [kvCacheDtype, name] of kinds) {
+      const engine = await createEngine({ ...smallEngine(folder), kvCacheDtype })
+      assert.match(engine.info.plan.table, new RegExp(` bytes a token in ${name}$`, 'm'))
+      await engine.close()
+    }
+  })
+
   test('the fingerprint changes with the dtype alone', async () => {
     const prints = []
     for (const dtype of ['auto', 'bf16', 'fp8'] as const) {
