@@ -58,7 +58,7 @@ struct Product {
   int n = 0;
   uint64_t b = 0;
   bool columns = false, add = false, done = false;
-  size_t arrived = 0, retired = 0;
+  size_t arrived = 0, retired = 0, users = 0;  // threads; users: of later products that add to it
   std::array<float*, kWarpgroup> d{};
   std::array<const uint32_t*, kWarpgroup> a_at{};
   std::array<std::array<uint32_t, 4>, kWarpgroup> a{};
@@ -220,6 +220,10 @@ void check_reads(const Product& p, const Where& where) {
   });
 }
 
+void forget_if_done(Product* p) {
+  if (p->retired == kWarpgroup && p->users == 0) std::vector<float>().swap(p->value);
+}
+
 // All 128 threads have issued it, and what it adds to is known.
 void multiply(Warpgroup* group, Product* p) {
   const uint32_t columns = uint32_t(p->n) * 2;
@@ -233,8 +237,10 @@ void multiply(Warpgroup* group, Product* p) {
   });
   for (size_t t = 0; t < kWarpgroup; ++t) {
     if (p->before[t] < 0) continue;
-    const auto& from = group->products[size_t(p->before[t])]->value;
-    std::copy_n(from.begin() + long(t) * p->n, p->n, p->value.begin() + long(t) * p->n);
+    Product& from = *group->products[size_t(p->before[t])];
+    std::copy_n(from.value.begin() + long(t) * p->n, p->n, p->value.begin() + long(t) * p->n);
+    --from.users;
+    forget_if_done(&from);
   }
   const auto bf16 = [](uint32_t pair, uint32_t half) {
     return double(std::bit_cast<float>(pair >> (16 * half) << 16));
@@ -451,6 +457,7 @@ void wgmma_bf16(float* d, int n, const uint32_t* a, uint64_t b, bool columns, bo
     for (size_t i = thread.retired; i < index; ++i) {
       if (group.products[i]->d[t] == d) p.before[t] = int(i);
     }
+    if (p.before[t] >= 0) ++group.products[size_t(p.before[t])]->users;
     if (p.before[t] < 0) std::copy_n(d, n, p.value.begin() + long(t) * n);
   }
   std::memset(static_cast<void*>(d), 0xff, size_t(n) * sizeof(float));
@@ -503,7 +510,8 @@ void wgmma_wait(int groups_left) {
   }
   for (size_t i = thread.retired; i < target; ++i) {
     Product& p = *group.products[i];
-    if (++p.retired == kWarpgroup) std::vector<float>().swap(p.value);
+    ++p.retired;
+    forget_if_done(&p);
   }
   thread.retired = target;
 }

@@ -65,7 +65,6 @@ MUTATIONS = [
     ("attention_prompt_wgmma.cu", "k / 4 * T::kSlabBytes + k % 4 * 32", "k * 32", WGMMA),
     ("attention_prompt_wgmma.cu", "values.tile(i)), T::kSlabBytes, 1024)", "values.tile(i)), 1024, 1024)", WGMMA),
     ("attention_prompt_wgmma.cu", "first = end - v * kKeys;", "first = end - v * kKeys + 1;", WGMMA),
-    ("attention_prompt_wgmma.cu", "i * blocks + b < last_block ? i * blocks + b : last_block", "i * blocks + b", WGMMA),
     ("hopper.h", "| uint64_t(1) << 62", "| uint64_t(1) << 63", WGMMA, "attention_prompt_wgmma.cu"),
     ("attention_decode.cu", "const float by = exp2_fast(s.x - most);", "const float by = 1;", ["attention 530 tokens"]),
     ("epilogue.h", "lo * a.x - hi * a.y", "lo * a.x + hi * a.y", ATTENTION, "gemm_decode.cu"),
