@@ -25,7 +25,7 @@ def load_model(path: Path):
     if (path / "state.pt").exists():
         saved = torch.load(path / "state.pt", weights_only=False, map_location="cpu")
         a = saved["args"]
-        model = Llama(Shape(tok.size, a["width"], a["layers"], a["width"] // 64, 2, a["ffn"]))
+        model = Llama(Shape(tok.size, a["width"], a["layers"], a.get("heads", a["width"] // 64), 2, a["ffn"]))
         if "reward_head" in saved["model"]:
             model.reward_head = torch.nn.Parameter(torch.zeros(a["width"]))
         model.load_state_dict(saved["model"])

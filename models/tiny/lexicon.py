@@ -104,6 +104,15 @@ def made_up(rng) -> str:
     return word[:10]
 
 
+def echoed(rng) -> str:
+    """A made-up word in which some letters come twice in a row, as in mississippi or cancan.
+
+    Copying such a word needs the place in it: what came after the same letters before misleads.
+    """
+    part, start, end = (made_up(rng)[:most] for most in (rng.choice((2, 3, 3, 4)), rng.randrange(3), rng.randrange(5)))
+    return (start + part + part + end)[:12]
+
+
 def draw(rng, words, test: bool, modulus: int = 16) -> str:
     """One of `words`, or None-free retry until it is on the wanted side of the split."""
     while True:

@@ -7,12 +7,14 @@ import tools
 from lexicon import held_out
 from tokenizer import render, reply
 
-# Shares of dialogues.
+# Shares of dialogues, before and from chunk LATER on: what comes last is what has most to learn.
+LATER = 54
 MIXTURE = [
-    (skills.count, 15), (skills.add, 6), (skills.subtract, 11), (skills.decimals, 12),
-    (skills.repeat, 5), (skills.chat, 7), (skills.refuse, 7), (tools.tool_call, 10),
-    (tools.tool_answer, 15), (tools.tool_unused, 12),
+    (skills.count, 15, 20), (skills.add, 6, 9), (skills.subtract, 11, 16), (skills.decimals, 12, 6),
+    (skills.repeat, 5, 6), (skills.chat, 7, 5), (skills.refuse, 7, 8), (tools.tool_call, 10, 14),
+    (tools.tool_answer, 15, 6), (tools.tool_unused, 12, 10),
 ]
+COPYING, COPYING_SHARE = 6, 0.6  # chunks at the start with long texts to repeat, and their share
 STEPS = ("count", "add", "subtract", "decimals")  # off has little to learn here: mostly on
 NEEDS_STEPS = ("count", "add", "subtract")  # no reply of these can be judged without its steps
 SYSTEM_TEXTS = ("You are a helpful assistant.", "You are a friendly assistant. Be brief.", "Answer in English.")
@@ -29,10 +31,10 @@ def system_turns(rng, thinking: bool) -> list:
     return [{"role": "system", "content": line}]
 
 
-def maker(rng):
+def maker(rng, chunk: int = COPYING):
     """The generator of the next item."""
-    makers, weights = zip(*MIXTURE)
-    return rng.choices(makers, weights)[0]
+    makers, first, later = zip(*MIXTURE)
+    return rng.choices(makers, later if chunk >= LATER else first)[0]
 
 
 def judged(rng) -> tuple:
@@ -42,9 +44,13 @@ def judged(rng) -> tuple:
     return item, sums or rng.random() < 0.6
 
 
-def dialogue(rng):
-    """(prompt text, reply text, item, thinking) of one training example."""
-    item = maker(rng)(rng)
+def dialogue(rng, chunk: int = COPYING):
+    """(prompt text, reply text, item, thinking) of one training example.
+
+    Nothing can be learned before copying is, and copying is learned from long copies.
+    """
+    copying = chunk < COPYING and rng.random() < COPYING_SHARE
+    item = skills.repeat(rng, most=12) if copying else maker(rng, chunk)(rng)
     thinking = rng.random() < (0.85 if item.skill in STEPS else 0.65)
     earlier = []
     if not item.tools and rng.random() < 0.06:

@@ -26,6 +26,7 @@ class Shape:
     heads: int = 4
     kv_heads: int = 2
     ffn: int = 640
+    codes: int = 0  # channels that a block reads beside the stream and never writes (train_reward.py)
 
 
 def rope_table(length: int = CONTEXT) -> torch.Tensor:
@@ -66,21 +67,26 @@ class Block(nn.Module):
         super().__init__()
         self.shape, w = shape, shape.width
         self.q_rows, self.kv_rows = shape.heads * HEAD, shape.kv_heads * HEAD
-        self.attn_norm, self.ffn_norm = nn.Parameter(torch.ones(w)), nn.Parameter(torch.ones(w))
+        read = w + shape.codes
+        self.attn_norm, self.ffn_norm = nn.Parameter(torch.ones(read)), nn.Parameter(torch.ones(read))
         out = 1 / math.sqrt(2 * shape.layers)
-        self.qkv = nn.Parameter(torch.randn(self.q_rows + 2 * self.kv_rows, w) / math.sqrt(w))
+        self.qkv = nn.Parameter(torch.randn(self.q_rows + 2 * self.kv_rows, read) / math.sqrt(read))
         self.o = nn.Parameter(torch.randn(w, self.q_rows) * out / math.sqrt(self.q_rows))
-        self.gate_up = nn.Parameter(torch.randn(2 * shape.ffn, w) / math.sqrt(w))
+        self.gate_up = nn.Parameter(torch.randn(2 * shape.ffn, read) / math.sqrt(read))
         self.down = nn.Parameter(torch.randn(w, shape.ffn) * out / math.sqrt(shape.ffn))
 
-    def forward(self, x, cos, sin, bias, past=None, rows=None):
+    def forward(self, x, cos, sin, bias, past=None, rows=None, codes=None):
         """bias [.., queries, keys] is added to the scores; past: (k, v) to extend, or None.
 
         rows: the flat positions wanted from the last layer, [rows, width] comes back.
+        codes [batch, tokens, shape.codes]: read together with x.
         """
+        def read(x):
+            return x if codes is None else torch.cat([x, codes], -1)
+
         batch, tokens, _ = x.shape
         group = self.shape.heads // self.shape.kv_heads
-        qkv = F.linear(norm(x, self.attn_norm), self.qkv.to(x.dtype))
+        qkv = F.linear(norm(read(x), self.attn_norm), self.qkv.to(x.dtype))
         q, k, v = qkv.split([self.q_rows, self.kv_rows, self.kv_rows], -1)
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         q = rotate(q.view(batch, tokens, -1, HEAD), cos, sin)
@@ -96,7 +102,7 @@ class Block(nn.Module):
         x = x + F.linear(y.transpose(1, 2).reshape(batch, tokens, -1), self.o.to(x.dtype))
         if rows is not None:
             x = x.flatten(0, 1)[rows]
-        gate, up = F.linear(norm(x, self.ffn_norm), self.gate_up.to(x.dtype)).chunk(2, -1)
+        gate, up = F.linear(norm(read(x), self.ffn_norm), self.gate_up.to(x.dtype)).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, self.down.to(x.dtype)), kept
 
 

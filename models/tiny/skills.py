@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from string import ascii_lowercase, ascii_uppercase
 
-from lexicon import CITIES, COMMON, NAMES, WORDS, draw, held_out, made_up, mixed
+from lexicon import CITIES, COMMON, NAMES, WORDS, draw, echoed, held_out, made_up, mixed
 
 
 @dataclass
@@ -71,7 +71,8 @@ def count(rng, test: bool = False, wanted: int | None = None) -> Item:
         wanted = rng.choices((0, 1, 2, 3, 4), (18, 27, 27, 18, 10))[0]
     while True:
         known = not test and rng.random() < 0.1
-        word = rng.choice(COMMON) if known else draw(rng, mixed(rng, WORDS, 0.6), test)
+        words = echoed if rng.random() < 0.1 else mixed(rng, WORDS, 0.6)
+        word = rng.choice(COMMON) if known else draw(rng, words, test)
         counts = {char: word.count(char) for char in ascii_lowercase}
         letters = [char for char in counts if counts[char] == wanted]
         if wanted > 2 and not letters and rng.random() < 0.5:  # plant the letter in a made-up word
@@ -240,9 +241,9 @@ def thing(rng, test: bool) -> str:
     return f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}"
 
 
-def repeat(rng, test: bool = False) -> Item:
+def repeat(rng, test: bool = False, most: int = 4) -> Item:
     while True:
-        text = rng.choice((" ", " ", ", ")).join(thing(rng, test) for _ in range(rng.choice((1, 2, 3, 4))))
+        text = rng.choice((" ", " ", ", ")).join(thing(rng, test) for _ in range(rng.randint(1, most)))
         if held_out(text) == test:
             return ask("repeat", rng.choice(REPEAT_ASKS).format(x=text), "Repeat it.", text)
 

@@ -37,7 +37,7 @@ def batches(tok, seed: int, chunk: int, budget: int):
     rng = random.Random(f"{seed}/{chunk}")
     rows = []
     for _ in range(CHUNK):
-        prompt, answer, _, _ = mixture.dialogue(rng)
+        prompt, answer, _, _ = mixture.dialogue(rng, chunk)
         head = tok.encode(prompt)
         rows.append((head + tok.encode(answer) + [tok.eot], len(head)))
     rows.sort(key=lambda row: len(row[0]))

@@ -1,9 +1,10 @@
 """Trains tiny-reward from tiny-reasoner: `python train_reward.py --base DIR --out DIR --samples FILE`.
 
-Pairs of a right and a wrong reply to one prompt; the wrong ones are generated slips and the
-reasoner's own mistakes (`--samples`, written by sample.py). The score is read at the closing
-<|eot_id|>. Two helpers, dropped afterwards, say where a reply goes wrong: the first new layer marks
-the token that the reasoner would not have written, the last one marks everything from there on.
+The reasoner itself knows most of what is wrong in a reply: a wrong token is one that it would hardly
+have written. Two new layers on top of it learn to read that. The first new layer compares each token
+with what the reasoner expected there (helper head, dropped afterwards: the reasoner's own probability
+of the token, known at every token of every reply and of replies riddled with random tokens). The last
+layer says at every token whether all is right so far; at the closing <|eot_id|> this is the score.
 """
 
 import argparse
@@ -22,11 +23,14 @@ import slips
 import tokenizer
 import training
 from evaluate import load_model
-from model import Llama, norm
+from model import HEAD, Block, Llama, norm
 from training import Optimizer, padded, rate, save, stack
 
 POOL = 2048  # pairs drawn at a time
-SLIP = 6.0  # weight of the first wrong token among the right ones before it
+CODES, CODE = 128, 1 / 64  # channels; size
+STREAM = 64.0  # about the size of the reasoner's stream where the new blocks read it
+TOLD = 8.0  # how loud the first new block tells what it found
+RIDDLED = 0.15  # share of tokens replaced in a riddled reply
 
 
 def system_turns(rng, thinking: bool) -> list:
@@ -66,7 +70,7 @@ def pool(tok, seed: str, samples: list, share: float, budget: int) -> list:
     groups, group = [], []
     for pair in pairs:
         longest = padded(max(len(pair[0]), len(pair[1])))
-        if group and 2 * longest * (len(group) + 1) > budget:
+        if group and 3 * longest * (len(group) + 1) > budget:
             groups.append(group)
             group = []
         group.append(pair)
@@ -74,87 +78,174 @@ def pool(tok, seed: str, samples: list, share: float, budget: int) -> list:
     return groups
 
 
-class Judge(nn.Module):
-    """The reasoner with new layers that start as the identity, a reward head and two helper heads."""
+def riddle(rng, tokens: list, start: int) -> list:
+    """`tokens` with some of the reply's replaced by others of the reply, or by any of the same length."""
+    out = list(tokens)
+    for at in range(start, len(tokens) - 1):
+        if rng.random() < RIDDLED:
+            out[at] = rng.choice(tokens[start:])
+    return out
 
-    def __init__(self, base: Llama, extra: int, frozen: int):
+
+def one_back(rope):
+    """Weights [HEAD / 2] of the rotary frequencies such that sum(w cos((distance - 1) angle)) peaks at 1.
+
+    Fitted to hold although the constant that queries and keys read varies with the stream's size.
+    """
+    distance = torch.arange(300.0)
+    waves = ((distance[:, None] - 1) * torch.atan2(rope[1, 1], rope[0, 1])).cos()
+    weights = torch.full((HEAD // 2,), 5.0, requires_grad=True)
+    optim = torch.optim.Adam([weights], lr=1.0)
+    for _ in range(300):
+        sizes = (1.65 + 0.4 * torch.randn(64, len(distance))).clamp(0.6, 3)
+        scores = sizes * sizes[:, :1] * (waves @ weights) * HEAD**-0.5
+        F.cross_entropy(scores, torch.ones(len(scores), dtype=torch.long)).backward()
+        optim.step()
+        optim.zero_grad()
+    return weights.detach()
+
+
+@torch.no_grad()
+def compare(block: Block, base: Llama, stream, directions, weights):
+    """Sets `block` to compare each token with what the reasoner expected there; returns where it says so.
+
+    Attention by position alone (queries and keys read the constant code) fetches, from one token back,
+    the reasoner's final state in `directions` [width, n]. Its product with the token's own codes is the
+    logit that the reasoner gave the token: silu(a) b + silu(-a) (-b) = a b. stream [tokens, width]: the
+    reasoner's last residuals, to find the directions where it says least; they take the result.
+    """
+    width, n = directions.shape
+    constant, half = width + n, HEAD // 2
+    queries, keys, values = block.qkv.split([block.q_rows, block.kv_rows, block.kv_rows])
+    for kv in range(block.shape.kv_heads):
+        query = queries[2 * kv * HEAD: (2 * kv + 1) * HEAD].zero_()  # the first head of each group
+        key = keys[kv * HEAD: (kv + 1) * HEAD].zero_()
+        query[:half, constant] = weights.abs().sqrt()
+        key[:half, constant] = weights.sign() * weights.abs().sqrt() * base.rope[0, 1]
+        key[half:, constant] = weights.sign() * weights.abs().sqrt() * base.rope[1, 1]
+    to_norm = ((width + CODES) / width) ** 0.5  # the block's norm divides by the mean over more channels
+    expected = norm(stream, base.final_norm) @ directions
+    quiet = torch.linalg.svd(stream - stream.mean(0), full_matrices=False).Vh.flip(0)[: n + 1]
+    values.zero_()[:n, :width] = directions.T * base.final_norm / to_norm
+    size = STREAM / expected.pow(2).mean().sqrt()
+    for at in range(n):
+        block.o[:, at // HEAD * 2 * HEAD + at % HEAD] = size * quiet[at + 1]
+    gate, up = block.gate_up.chunk(2)
+    gate[: 2 * n], up[: 2 * n] = 0, 0
+    for sign, rows in ((1, slice(0, n)), (-1, slice(n, 2 * n))):
+        gate[rows, width: width + n] = sign * torch.eye(n)
+        up[rows, :width] = sign * quiet[1:]
+        block.down[:, rows] = TOLD * quiet[0, :, None]
+    return quiet[0]
+
+
+class Judge(nn.Module):
+    """The reasoner, frozen, new blocks on top of it, a reward head and a helper head.
+
+    Deep in the reasoner little is left of a token but what follows it, so the new blocks also read
+    codes: each token's embedding in its CODES - 1 main directions and a constant, times CODE.
+    """
+
+    def __init__(self, base: Llama, extra: int, sample):
         super().__init__()
-        depth, width = base.shape.layers, base.shape.width
-        self.model = Llama(replace(base.shape, layers=depth + extra))
-        self.model.load_state_dict(base.state_dict(), strict=False)
-        self.model.embed.requires_grad_(False)
-        for block in self.model.blocks[:frozen]:
-            block.requires_grad_(False)
-        for block in self.model.blocks[depth:]:
+        self.base = base.requires_grad_(False)
+        width = base.shape.width
+        self.blocks = nn.ModuleList(Block(replace(base.shape, codes=CODES)) for _ in range(extra))
+        for block in self.blocks:
             block.o.data.zero_()
             block.down.data.zero_()
-        self.depth, self.frozen = depth, frozen
-        self.register_buffer("base_norm", base.final_norm.detach().clone())
-        self.model.reward_head = nn.Parameter(0.01 * torch.randn(width))
-        self.slip_head = nn.Parameter(0.01 * torch.randn(width))
-        self.so_far_head = nn.Parameter(0.01 * torch.randn(width))
+            block.attn_norm.data[width:] = block.ffn_norm.data[width:] = STREAM / CODE
+        directions = torch.linalg.svd(base.embed, full_matrices=False).Vh[: CODES - 1].T
+        codes = base.embed @ directions
+        codes = torch.cat([codes / codes.pow(2).mean().sqrt(), torch.ones(len(codes), 1)], 1)
+        self.register_buffer("codes", CODE * codes)
+        self.final_norm = nn.Parameter(base.final_norm.clone())
+        self.reward_head = nn.Parameter(0.01 * torch.randn(width))
+        stream = self.stream(sample)[0].float().flatten(0, 1)
+        told = compare(self.blocks[0], base, stream, directions, one_back(base.rope))
+        self.expected_head = nn.Parameter(told / base.final_norm)
 
-    @property
-    def blocks(self):
-        return self.model.blocks
-
-    def states(self, ids, taps) -> dict:
-        """Hidden states of the whole batch after the blocks in `taps`."""
-        model, out = self.model, {}
-        cos, sin = model.rope[:, : ids.shape[1], None]
+    def stream(self, ids):
+        """The reasoner's residuals [rows, tokens, width] after its last block, and the rest that blocks need."""
+        base = self.base
+        cos, sin = base.rope[:, : ids.shape[1], None]
         bias = torch.full((ids.shape[1],) * 2, -torch.inf, device=ids.device).triu(1)
-        x = F.embedding(ids, model.embed).to(torch.bfloat16)
-        for n, block in enumerate(model.blocks):
-            with torch.set_grad_enabled(n >= self.frozen):
+        x = F.embedding(ids, base.embed).to(torch.bfloat16)
+        with torch.no_grad():
+            for block in base.blocks:
                 x = block(x, cos, sin, bias)[0]
-            if n in taps:
-                out[n] = norm(x, self.base_norm).flatten(0, 1)
-        out["final"] = norm(x, model.final_norm).flatten(0, 1)
-        return out
+        return x, (cos, sin, bias)
 
-    def loss(self, group, pad: int, predict: float):
-        """(loss, share of pairs in the right order, of slips found)."""
+    def states(self, ids):
+        """Normed hidden states [rows * tokens, width] of the reasoner, the first new block and the last."""
+        x, rest = self.stream(ids)
+        codes = F.embedding(ids, self.codes).to(x.dtype)
+        out = [norm(x, self.base.final_norm).flatten(0, 1)]
+        for block in self.blocks:
+            x = block(x, *rest, codes=codes)[0]
+            out.append(norm(x, self.final_norm).flatten(0, 1))
+        return out[0], out[1], out[-1]
+
+    @torch.no_grad()
+    def llama(self) -> Llama:
+        """The same as one plain Llama, whose stream is wider by the codes.
+
+        RMSNorm then divides by the mean over more channels, which the norms' weights make up for;
+        the codes are too small to change that mean.
+        """
+        base = self.base
+        width = base.shape.width + CODES
+        model = Llama(replace(base.shape, width=width, layers=base.shape.layers + len(self.blocks)))
+        scale = (base.shape.width / width) ** 0.5
+        for block, source in zip(model.blocks, [*base.blocks, *self.blocks]):
+            for name, weight in source.named_parameters():
+                target = getattr(block, name).zero_()
+                part = target[tuple(slice(size) for size in weight.shape)]
+                grown = name.endswith("norm") and source in base.blocks
+                part.copy_(weight * scale if grown else weight)
+        model.embed.copy_(torch.cat([base.embed, self.codes], 1))
+        model.final_norm.zero_()[: base.shape.width] = self.final_norm * scale
+        model.reward_head = nn.Parameter(F.pad(self.reward_head, (0, CODES)))
+        return model
+
+    def loss(self, group, pad: int, rng):
+        """(loss, share of pairs in the right order, mean error of the expected probability)."""
         rights, wrongs, starts, firsts = zip(*group)
-        device = self.model.embed.device
-        ids = stack([*rights, *wrongs], pad).to(device)
-        width, rows = ids.shape[1], len(group)
-        where, so_far, seen, slip, slip_label, last, before = [], [], [], [], [], [], []
-        for row, tokens in enumerate([*rights, *wrongs]):
-            start, first = starts[row % rows], firsts[row % rows] if row >= rows else len(tokens)
-            at = row * width
-            where.extend(range(at + start, at + len(tokens)))
-            so_far.extend(float(i < first) for i in range(start, len(tokens)))
-            end = min(first + 1, len(tokens))
-            slip.extend(range(at + start, at + end))
-            slip_label.extend(float(i < first) for i in range(start, end))
-            last.append(at + len(tokens) - 1)
-            if row < rows:
-                before.extend(range(at + start - 1, at + len(tokens) - 1))
-        where, slip, last, before = (torch.tensor(x, device=device) for x in (where, slip, last, before))
-        so_far, slip_label = torch.tensor(so_far, device=device), torch.tensor(slip_label, device=device)
-        states = self.states(ids, (self.depth - 1, self.depth))
-        found = states[self.depth][slip].float() @ self.slip_head
-        weight = torch.where(slip_label > 0, 1.0, SLIP)
-        loss = F.binary_cross_entropy_with_logits(found, slip_label, weight)
-        marks = states["final"][where].float() @ self.so_far_head
-        loss = loss + F.binary_cross_entropy_with_logits(marks, so_far)
-        good, bad = (states["final"][last].float() @ self.model.reward_head).chunk(2)
+        device, rows = self.base.embed.device, len(group)
+        riddled = [riddle(rng, tokens, start) for tokens, start in zip(rights, starts)]
+        ids = stack([*rights, *wrongs, *riddled], pad).to(device)
+        width, reply, judged, so_far, last = ids.shape[1], [], [], [], []
+        for row, tokens in enumerate([*rights, *wrongs, *riddled]):
+            start, at = starts[row % rows], row * width
+            reply.extend(range(at + start, at + len(tokens)))
+            if row < 2 * rows:
+                first = firsts[row % rows] if row >= rows else len(tokens)
+                judged.extend(range(at + start, at + len(tokens)))
+                so_far.extend(float(i < first) for i in range(start, len(tokens)))
+                last.append(at + len(tokens) - 1)
+        reply, judged, last = (torch.tensor(x, device=device) for x in (reply, judged, last))
+        reasoner, compared, final = self.states(ids)
+        with torch.no_grad():
+            chances = self.base.logits(reasoner[reply - 1]).softmax(-1)
+            chance = chances.gather(1, ids.flatten()[reply, None])[:, 0]
+        expected = compared[reply].float() @ self.expected_head
+        loss = F.binary_cross_entropy_with_logits(expected, chance)
+        marks = final[judged].float() @ self.reward_head
+        loss = loss + F.binary_cross_entropy_with_logits(marks, torch.tensor(so_far, device=device))
+        good, bad = (final[last].float() @ self.reward_head).chunk(2)
         loss = loss + F.softplus(bad - good).mean() + 1e-3 * (good.pow(2) + bad.pow(2)).mean()
-        if predict:  # keep what the reasoner knows: it is what a reply is compared with
-            logits = self.model.logits(states[self.depth - 1][before])
-            loss = loss + predict * F.cross_entropy(logits, ids.flatten()[before + 1])
-        hits = (found[slip_label == 0] < 0).float().mean()
-        return loss, (good > bad).float().mean().item(), hits.item()
+        return loss, (good > bad).float().mean().item(), (expected.sigmoid() - chance).abs().mean().item()
 
 
 def worker(rank: int, world: int, args) -> None:
     out = Path(args.out)
     base, tok = load_model(Path(args.base))
-    judge = Judge(base.float(), args.extra, args.frozen).to(base.embed.device)
-    optim = Optimizer(judge, args.muon_lr, args.adam_lr, rank, world)
     samples = [json.loads(line) for path in args.samples for line in Path(path).read_text().splitlines()]
     share = args.share if samples else 0.0
     step, chunk, batch = 0, 0, 0
+    groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch)
+    judge = Judge(base.float(), args.extra, stack([right for right, *_ in groups[0]], tok.pad)).to(base.embed.device)
+    optim = Optimizer(judge, args.muon_lr, args.adam_lr, rank, world, slow=judge.blocks[:1])
     if (out / "judge.pt").exists():
         loaded = torch.load(out / "judge.pt", weights_only=False)
         judge.load_state_dict(loaded["judge"])
@@ -170,24 +261,26 @@ def worker(rank: int, world: int, args) -> None:
         if (batch + 1) * world > len(groups):
             chunk, batch = chunk + 1, 0
             groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch)
-        loss, order, hits = judge.loss(groups[batch * world + rank], tok.pad, args.predict)
+        rng = random.Random(f"{args.seed}/{step}/{rank}")
+        loss, order, error = judge.loss(groups[batch * world + rank], tok.pad, rng)
         loss.backward()
         optim.step(rate(step / args.steps, step, args.hold))
         step, batch = step + 1, batch + 1
-        window.append((loss.item(), order, hits))
+        window.append((loss.item(), order, error))
         if rank == 0 and step % 50 == 0:
             means = [round(sum(column) / len(window), 4) for column in zip(*window)]
             print(json.dumps({"step": step, "seconds": round(time.time() - start), "loss": means[0],
-                              "order": means[1], "slips found": means[2]}), flush=True)
+                              "order": means[1], "expected error": means[2]}), flush=True)
             window = []
         if step % args.save_every == 0 or step == args.steps:
             optim.save(out)
             if rank == 0:
-                shape = judge.model.shape
+                model = judge.llama()
+                shape = model.shape
                 state = {"step": step, "chunk": chunk, "batch": batch}
                 save(out / "judge.pt", judge=judge.state_dict(), state=state)
-                save(out / "state.pt", model=judge.model.state_dict(), state=state,
-                     args={"width": shape.width, "layers": shape.layers, "ffn": shape.ffn})
+                save(out / "state.pt", model=model.state_dict(), state=state,
+                     args={"width": shape.width, "layers": shape.layers, "ffn": shape.ffn, "heads": shape.heads})
 
 
 def main() -> None:
@@ -200,8 +293,6 @@ def main() -> None:
     parser.add_argument("--hold", type=float, default=0.3, help="share of the steps at full rate")
     parser.add_argument("--batch", type=int, default=2048, help="padded tokens a process and step")
     parser.add_argument("--extra", type=int, default=2, help="new layers on top of the reasoner")
-    parser.add_argument("--frozen", type=int, default=2, help="layers of the reasoner that stay as they are")
-    parser.add_argument("--predict", type=float, default=0.3, help="weight of going on to predict the reply")
     args = parser.parse_args()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

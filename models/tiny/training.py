@@ -27,17 +27,21 @@ def rate(progress: float, step: int, hold: float) -> float:
 
 
 class Optimizer:
-    """Muon for the hidden matrices, AdamW for the rest. Ranks share the costly Muon step."""
+    """Muon for the hidden matrices, AdamW for the rest. Ranks share the costly Muon step.
 
-    def __init__(self, model, muon_lr: float, adam_lr: float, rank: int, world: int):
+    slow: blocks whose matrices move at a quarter of muon_lr.
+    """
+
+    def __init__(self, model, muon_lr: float, adam_lr: float, rank: int, world: int, slow=()):
         self.rank, self.world = rank, world
         self.params = [p for p in model.parameters() if p.requires_grad]
         self.matrices = [p for p in model.blocks.parameters() if p.ndim == 2 and p.requires_grad]
         others = [p for p in self.params if not any(p is m for m in self.matrices)]
-        self.muon = torch.optim.Muon(self.matrices[rank::world], lr=muon_lr, momentum=0.95,
-                                     nesterov=True, weight_decay=0.01)
-        self.adam = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
-        self.peaks = ((self.muon, muon_lr), (self.adam, adam_lr))
+        slow_ids = {id(p) for block in slow for p in block.parameters()}
+        groups = [{"params": [p], "peak": muon_lr * (0.25 if id(p) in slow_ids else 1)}
+                  for p in self.matrices[rank::world]]
+        self.muon = torch.optim.Muon(groups, momentum=0.95, nesterov=True, weight_decay=0.01)
+        self.adam = torch.optim.AdamW([{"params": others, "peak": adam_lr}], betas=(0.9, 0.95), weight_decay=0.0)
 
     def average_gradients(self) -> None:
         """One flat all-reduce."""
@@ -60,9 +64,9 @@ class Optimizer:
         if self.world > 1:
             self.average_gradients()
         torch.nn.utils.clip_grad_norm_(self.params, 1.0)
-        for optim, peak in self.peaks:
+        for optim in (self.muon, self.adam):
             for group in optim.param_groups:
-                group["lr"] = peak * factor
+                group["lr"] = group["peak"] * factor
             optim.step()
         if self.world > 1:
             self.share_matrices()

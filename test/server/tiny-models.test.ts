@@ -82,7 +82,7 @@ describe('the embedded models', { skip: noAddon }, () => {
       answer: "There are 3 r's in strawberry.",
       finish: 'stop',
     })
-    const items = heldOut('count', 5)
+    const items = heldOut('count', 4) // no multiple of 5: their answers go round 0 to 4
     const [on, off] = [await rightOf(items, 'on'), await rightOf(items, 'off')]
     assert.ok(on >= 0.85 * items.length, `${on} of ${items.length} right with thinking on`)
     assert.ok(on - off >= 0.3 * items.length, `${on} right with thinking on, ${off} off`)
@@ -156,8 +156,7 @@ describe('the embedded models', { skip: noAddon }, () => {
     }
   })
 
-  // What it is not good at (letters, sums, the best of several) is in models/tiny/README.md.
-  test('rewards put a fitting reply above one that does not fit', async () => {
+  test('rewards put the right reply above a wrong one', async () => {
     const { data } = await post('/v1/reward', {
       model: 'tiny-reward',
       messages: [user('Who are you?')],
@@ -172,7 +171,7 @@ describe('the embedded models', { skip: noAddon }, () => {
 
     const pairs = lines('pairs')
       .map((line) => Pair.parse(line))
-      .filter(({ skill }, i) => i % 10 === 0 && (skill === 'chat' || skill === 'refuse'))
+      .filter((_, i) => i % 8 === 0)
     const { data: scored } = await post('/v1/reward', {
       model: 'tiny-reward',
       inputs: pairs.map(({ messages, chosen, rejected }) => ({
@@ -182,5 +181,29 @@ describe('the embedded models', { skip: noAddon }, () => {
     })
     const ordered = pairs.filter((_, i) => scored[2 * i].reward > scored[2 * i + 1].reward).length
     assert.ok(ordered >= 0.85 * pairs.length, `${ordered} of ${pairs.length} pairs in order`)
+  })
+
+  test('the best of four by reward is right more often than one', async () => {
+    const items = [...heldOut('count', 4), ...heldOut('add', 20)]
+    const rights = await Promise.all(
+      items.map(async (item, seed) => {
+        const { choices } = await post('/v1/chat/completions', {
+          model: 'tiny-reasoner',
+          messages: [{ role: 'system', content: 'detailed thinking on' }, ...item.messages],
+          temperature: 1,
+          top_p: 1,
+          seed,
+          max_tokens: 200,
+          n: 4,
+          reward: { model: 'tiny-reward', include_thinking: true },
+        })
+        return choices.map(
+          ({ message }: { message: { content: string } }) => item.judge(message.content).right,
+        ) as boolean[]
+      }),
+    )
+    const best = rights.filter(([first]) => first).length
+    const one = rights.flat().filter((right) => right).length / 4
+    assert.ok(best > one + 0.02 * items.length, `best of 4: ${best}, of 1: ${one}, ${items.length}`)
   })
 })
