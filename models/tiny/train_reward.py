@@ -79,7 +79,7 @@ def pool(tok, seed: str, samples: list, share: float, budget: int) -> list:
 
 
 def riddle(rng, tokens: list, start: int) -> list:
-    """`tokens` with some of the reply's replaced by others of the reply, or by any of the same length."""
+    """`tokens` with some of the reply's replaced by others of the reply."""
     out = list(tokens)
     for at in range(start, len(tokens) - 1):
         if rng.random() < RIDDLED:
@@ -255,7 +255,8 @@ def worker(rank: int, world: int, args) -> None:
         block.compile(dynamic=True)
     if rank == 0:
         print(json.dumps(vars(args) | {"pairs": len(samples)}), flush=True)
-    groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch)
+    if chunk > 0:
+        groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch)
     start, window = time.time(), []
     while step < args.steps:
         if (batch + 1) * world > len(groups):
