@@ -206,9 +206,9 @@ const completionChunks = (plan: Plan): Chunks => {
       const choice = texts[index]
       if (choice === undefined) return ''
       const text = choice.text(delta)
-      const entries = noLogprobs()
-      if (body.logprobs !== undefined) atOnce(choice.logprobs(delta, entries))
-      const logprobs = entries.tokens.length > 0 ? entries : null
+      const entries = body.logprobs === undefined ? null : noLogprobs()
+      if (entries) atOnce(choice.logprobs(delta, entries))
+      const logprobs = entries?.tokens.length ? entries : null
       const detailed =
         logprobs !== null || (body.return_token_ids === true && delta.tokenIds.length > 0)
       let out = ''
