@@ -7,7 +7,7 @@ import { ApiError, badRequest } from './errors.js'
 import type { Start } from './reasoning.js'
 import { type Run, type RunHandler, type RunOptions, startRun } from './run.js'
 import type { ChatRequest, Message } from './schema.js'
-import { checkRoom, encodeInputs, findRewardModel, scoreItems } from './scoring.js'
+import { checkRoom, encodeInputs, findRewardModel, type ScoreItem, scoreItems } from './scoring.js'
 import { requireQueue, type ServedModel, type Server } from './served.js'
 import type { Delta } from './types.js'
 
@@ -22,8 +22,8 @@ export type BestOf = {
 
 /** Known once the candidates are scored. */
 export type Ranking = {
-  /** By candidate. */
-  readonly scores: readonly number[]
+  /** By candidate; null: with its conversation longer than the reward model's context. */
+  readonly scores: readonly (number | null)[]
   /** Candidates, best first. */
   readonly order: readonly number[]
 }
@@ -98,24 +98,40 @@ export const startBestOf = (
       ? `<think>\n${thoughts[i]}\n</think>\n\n${answer}`
       : answer
 
+  /** Undefined: longer than the reward model can read. */
+  const encode = async (answer: string): Promise<ScoreItem | undefined> => {
+    try {
+      const input = { messages: [...bestOf.messages], responses: [answer] }
+      return (await encodeInputs(bestOf.model, [input], () => ''))[0]
+    } catch (error) {
+      if (error instanceof ApiError && error.code === 'context_length_exceeded') return undefined
+      throw error
+    }
+  }
+
   const rank = async (): Promise<Ranking> => {
-    const items = await encodeInputs(
-      bestOf.model,
-      [{ messages: [...bestOf.messages], responses: answers.map(response) }],
-      () => '',
-    )
+    const items = await Promise.all(answers.map(response).map(encode))
+    const fitting = items.filter((item) => item !== undefined)
+    if (fitting.length === 0)
+      throw new ApiError(
+        400,
+        `None of the ${items.length} candidates can be scored: each is, with its conversation, longer than the ${bestOf.model.engine.info.maxModelLen} tokens of '${bestOf.name}'. Ask for fewer tokens.`,
+        { param: 'max_tokens', code: 'context_length_exceeded' },
+      )
     const scored = await scoreItems({
       model: bestOf.model,
-      items,
+      items: fitting,
       record: {},
       // The chat was admitted, and its candidates with it.
       isAdmitted: true,
       signal: gone.signal,
       arrival: performance.now(),
     })
-    const scores = scored.map((one) => bestOf.model.readout.reward(one.scores) ?? Number.NaN)
+    const rewards = scored.map((one) => bestOf.model.readout.reward(one.scores)).values()
+    const scores = items.map((item) => (item && rewards.next().value) ?? null)
     const order = scores.map((_, i) => i)
-    order.sort((a, b) => (scores[b] ?? 0) - (scores[a] ?? 0) || a - b)
+    const rating = (i: number): number => scores[i] ?? Number.NEGATIVE_INFINITY
+    order.sort((a, b) => Number(rating(b) > rating(a)) - Number(rating(a) > rating(b)) || a - b)
     return { scores, order }
   }
 

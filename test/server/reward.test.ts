@@ -311,6 +311,36 @@ describe('best of N', () => {
     assert.ok(events.text.startsWith(': ping\n\n'))
   })
 
+  it('puts a candidate last that is too long for the judge, and says so', async () => {
+    const long = 'x'.repeat(600)
+    const candidates = [long, 'ab', long, 'abc']
+    const wide = await startHarness({
+      answer: (_, __, choice) => ({ pieces: [candidates[choice] ?? ''] }),
+      reward: { score: answerLength },
+    })
+    const post = (body: object) =>
+      wide.post('/v1/chat/completions', { model: 'tiny-reasoner', messages: [user], ...body })
+    const answer = await readAnswer(await post({ ...ask, n: 3 }))
+    assert.deepEqual(answer.reward.scores, [null, 2, null, 3])
+    assert.deepEqual(
+      answer.choices.map((one: { message: { content: string }; reward: number | null }) => [
+        one.message.content,
+        one.reward,
+      ]),
+      [
+        ['abc', 3],
+        ['ab', 2],
+        [long, null],
+      ],
+    )
+    candidates.fill(long)
+    const error = await errorOf(await post(ask))
+    assert.equal(error.code, 'context_length_exceeded')
+    assert.equal(error.param, 'max_tokens')
+    assert.match(error.message, /None of the 4 candidates can be scored/)
+    await wide.close()
+  })
+
   it('is a 429 while the judge has no place, and so is every way to ask it', async () => {
     const judge = h.server.models().find(({ id }) => id === 'tiny-reward')
     const leave = judge?.gate.enter(10_000)
