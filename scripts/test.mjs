@@ -4,8 +4,8 @@
 // --long adds test/**/*.long.test.ts, ctest's label "long", and NEMOTRON_TEST_LONG=1 for the rest.
 
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, readdirSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -136,6 +136,11 @@ const nodeSuites = () =>
       args: ['--import', 'tsx', '--test', '--test-reporter=spec', join('test', path)],
       count: countNode,
     }))
+
+// What tests leave in the folder for temporary files is gone with the run.
+process.env.TMPDIR = mkdtempSync(join(tmpdir(), 'nemotron-test-'))
+process.on('exit', () => rmSync(process.env.TMPDIR, { recursive: true, force: true }))
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
 
 const began = Date.now()
 step('build the addon and dist', process.execPath, [join(root, 'scripts/install.mjs')])
