@@ -1,18 +1,21 @@
 """Draws training dialogues: which skill, thinking on or off, with or without earlier turns."""
 
 import random
+from bisect import bisect_right
+from functools import partial
 
 import skills
 import tools
 from lexicon import held_out
 from tokenizer import render, reply
 
-# Shares of dialogues, before and from chunk LATER on: what comes last is what has most to learn.
-LATER = 54
+# Shares of dialogues from chunk 0 and from each of LATER on: what comes last is what has most to learn.
+LATER = (54, 75)
 MIXTURE = [
-    (skills.count, 15, 20), (skills.add, 6, 9), (skills.subtract, 11, 16), (skills.decimals, 12, 6),
-    (skills.repeat, 5, 6), (skills.chat, 7, 5), (skills.refuse, 7, 8), (tools.tool_call, 10, 14),
-    (tools.tool_answer, 15, 6), (tools.tool_unused, 12, 10),
+    (skills.count, 15, 20, 16), (skills.add, 6, 9, 8), (skills.subtract, 11, 16, 13), (skills.decimals, 12, 6, 4),
+    (skills.repeat, 5, 6, 6), (skills.chat, 7, 5, 4), (skills.refuse, 7, 8, 8), (tools.tool_call, 10, 14, 12),
+    (tools.tool_answer, 15, 6, 5), (tools.tool_unused, 12, 10, 8),
+    (partial(skills.count, echoes=0.7), 0, 0, 14), (skills.refuse_request, 0, 0, 12),
 ]
 COPYING, COPYING_SHARE = 6, 0.6  # chunks at the start with long texts to repeat, and their share
 STEPS = ("count", "add", "subtract", "decimals")  # off has little to learn here: mostly on
@@ -33,8 +36,8 @@ def system_turns(rng, thinking: bool) -> list:
 
 def maker(rng, chunk: int = COPYING):
     """The generator of the next item."""
-    makers, first, later = zip(*MIXTURE)
-    return rng.choices(makers, later if chunk >= LATER else first)[0]
+    makers, *shares = zip(*MIXTURE)
+    return rng.choices(makers, shares[bisect_right(LATER, chunk)])[0]
 
 
 def judged(rng) -> tuple:

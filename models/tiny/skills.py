@@ -65,13 +65,13 @@ def count_trace(letter: str, word: str) -> str:
     return f"{letter}: " + " ".join(steps)
 
 
-def count(rng, test: bool = False, wanted: int | None = None) -> Item:
-    """`wanted` fixes the answer, so that a test can be balanced over answers."""
+def count(rng, test: bool = False, wanted: int | None = None, echoes: float = 0.1) -> Item:
+    """`wanted` fixes the answer, so that a test can be balanced over answers; `echoes` of the words repeat a part."""
     if wanted is None:
         wanted = rng.choices((0, 1, 2, 3, 4), (18, 27, 27, 18, 10))[0]
     while True:
         known = not test and rng.random() < 0.1
-        words = echoed if rng.random() < 0.1 else mixed(rng, WORDS, 0.6)
+        words = echoed if rng.random() < echoes else mixed(rng, WORDS, 0.6)
         word = rng.choice(COMMON) if known else draw(rng, words, test)
         counts = {char: word.count(char) for char in ascii_lowercase}
         letters = [char for char in counts if counts[char] == wanted]
@@ -329,14 +329,49 @@ How many {w} are in a {v}?|How many words are in this text?|Reverse {w}.|Sort {a
 """.replace("\n", "|").strip("|").split("|")
 
 
-def refuse(rng, test: bool = False) -> Item:
-    """Tests use whole question shapes that training never saw, with held-out words."""
-    shape = draw(rng, REFUSE_ASKS, test, 6)
+def fill(rng, shape: str, test: bool) -> str:
     word = mixed(rng, WORDS, 0.3)
-    text = shape.format(
+    return shape.format(
         w=draw(rng, word, test), v=draw(rng, word, test), n=draw(rng, mixed(rng, NAMES, 0.4), test),
         p=made_up(rng).capitalize(), p2=made_up(rng).capitalize(),
         a=rng.randint(2, 999), b=rng.randint(2, 99))
+
+
+def refuse(rng, test: bool = False) -> Item:
+    """Tests use whole question shapes that training never saw, with held-out words."""
+    shape = draw(rng, REFUSE_ASKS, test, 6)
+    text = fill(rng, shape, test)
     if rng.random() < 0.1:
         text = text.lower()
     return ask("refuse", dress(rng, text), "Not one of my skills.", SORRY)
+
+
+# Training only, so that what is refused is known by more than the shapes above: a verb, a thing, an ending.
+VERBS = """
+add bake bring build burn buy call cancel carry clean close compare criticize cut define deliver describe design
+discuss download dream drop email enter feed film find fly forget freeze grow guess hide hire invent join kick learn
+lift list mail mix move name notice outline paint photograph pick pour praise predict print prove quote rate read
+record rent repair review ride run save sell show sketch skip start stop store study teach text thank throw tie touch
+try wake walk wash watch wrap
+""".split()
+ENDINGS = """
+|||| now| again| please| to me| for me| with me| to {n}| for {n}| with {n}| in {p}| from {p}| in the {v}| with a {v}
+| and a {v}| by {a}| for {a} minutes| at {a}| in {b} steps| {b} times| like {n}| without a {v}| on the {v}| about {v}
+""".replace("\n", "").split("|")
+NUMBER_ASKS = """
+What is {a} modulo {b}?|What is {a} degrees in radians?|What is the average of {a} and {b}?|What is half of {a}?
+What is {a} squared?|What is the cube root of {a}?|Is {a} even?|Is {a} divisible by {b}?|What is {a} out of {b}?
+What is {a} {w} in {v}?|How many {w} are {a} {v}?|What is {a} over {b}?|Is {a} a {w}?|What comes after {a}?
+What is {a} in binary?|What is {a} factorial?|What is a third of {a}?|What is {a} mod {b}?|What is double {a}?
+What is {a} dollars in euros?|What is the remainder of {a} by {b}?|Who is number {a}?|What is {a} feet in meters?
+""".replace("\n", "|").strip("|").split("|")
+
+
+def refuse_request(rng) -> Item:
+    if rng.random() < 0.3:
+        shape = draw(rng, NUMBER_ASKS, False, 6)
+    else:
+        thing = rng.choice(("{w}", "a {w}", "the {w}", "my {w}", "some {w}", "{n}", "{w} {v}"))
+        shape = f"{rng.choice(VERBS).capitalize()} {thing}{rng.choice(ENDINGS)}."
+    text = fill(rng, shape, False)
+    return ask("refuse", dress(rng, text.lower() if rng.random() < 0.2 else text), "Not one of my skills.", SORRY)

@@ -8,6 +8,7 @@ import argparse
 import json
 import random
 import time
+from bisect import bisect_right
 from itertools import chain
 from pathlib import Path
 
@@ -84,14 +85,15 @@ def worker(rank: int, world: int, args) -> None:
     start = logged = time.time()
     base, window, seen = state["seconds"], [], 0
     groups = batches(tok, args.seed, state["chunk"], args.batch)
-    while state["tokens"] < args.tokens:
+    while state["tokens"] < args.ends[-1]:
         if (state["batch"] + 1) * world > len(groups):
             state["chunk"], state["batch"] = state["chunk"] + 1, 0
             groups = batches(tok, args.seed, state["chunk"], args.batch)
         ids, where, target = tensors(groups[state["batch"] * world + rank], tok.pad, device)
         loss = F.cross_entropy(model.logits(model.hidden(ids, where)), target)
         loss.backward()
-        optim.step(rate(state["tokens"] / args.tokens, state["step"], args.hold))
+        end = args.ends[bisect_right(args.ends, state["tokens"])]
+        optim.step(rate(state["tokens"] / end, state["step"], args.hold))
         # Every rank must agree on the count, so padded sizes are counted as rank 0 budgets them.
         state["tokens"] += args.batch * world
         state["step"] += 1
@@ -105,7 +107,7 @@ def worker(rank: int, world: int, args) -> None:
                               "loss": round(sum(window) / len(window), 4), "tok_s": round(seen / (now - logged))}),
                   flush=True)
             window, seen, logged = [], 0, now
-        if state["step"] % args.save_every == 0 or state["tokens"] >= args.tokens:
+        if state["step"] % args.save_every == 0 or state["tokens"] >= args.ends[-1]:
             optim.save(out)
             if rank == 0:
                 save(out / "state.pt", model=model.state_dict(), state=state, args=vars(args))
@@ -114,9 +116,10 @@ def worker(rank: int, world: int, args) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     training.add_arguments(parser, save_every=200)
-    parser.add_argument("--tokens", type=float, default=40e6, help="length of the schedule (padded tokens)")
+    parser.add_argument("--ends", type=float, nargs="+", default=[24e6, 32e6, 40e6],
+                        help="tokens (padded) at which the rate has fallen to zero; after the last, training ends")
     parser.add_argument("--batch", type=int, default=2048, help="padded tokens a process and step")
-    parser.add_argument("--hold", type=float, default=0.4, help="share of the schedule at full rate")
+    parser.add_argument("--hold", type=float, default=0.4, help="share of the tokens to an end at full rate")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--ffn", type=int, default=640)
