@@ -113,9 +113,10 @@ void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
       if (b.failed() || m > most || (fp8_activations && m <= 64)) continue;
       const bool generated = m <= 64;
       const int repeat = int(copies.size()) * (m > 256 || b.tiny ? 1 : 8);
-      const double t = ops.time(
-          {{0, m, 0, generated, table}}, generated ? m : 0, repeat,
-          [&](int i) { d.gemm_residual(x.rows(m), a.rows(m), copies[size_t(i) % copies.size()]); });
+      const double t =
+          ops.time({{0, m, 0, generated, table}}, generated ? m : 0, repeat, [&](int i) {
+            d.gemm_residual(x.rows(m), a.rows(m), copies[size_t(i) % copies.size()], {});
+          });
       if (b.failed()) return;
       const double bytes = double(copies[0].bytes), flops = 2.0 * m * double(n) * double(k);
       const double limit =

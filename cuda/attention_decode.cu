@@ -8,8 +8,8 @@
 // row's sums do not depend on what else runs. A fixed number of blocks takes the units of the step
 // one after another (their number is in the metadata: one captured graph serves every context
 // length). The heads of a group are the rows of mma's A operand. Four warps take sixteen keys each
-// in turn, every warp with a queue of its own; their sums are merged in order, and a second kernel
-// merges the units of rows with more than one.
+// in turn, every warp with a queue of its own, and their sums are merged in order. Where a row has
+// several units, the block that finishes the last of them merges them.
 #include "cuda/attention.h"
 #include "cuda/block.h"
 #include "cuda/launch.h"
@@ -34,6 +34,46 @@ struct Shape {
   static constexpr int kSumBytes = kWarps * kHeads * (kDim + 2) * 4;
   static constexpr int kBytes = kQueueBytes > kSumBytes ? kQueueBytes : kSumBytes;
 };
+
+// out [heads, head_dim] from the sums and states of `items` units, q_heads apart, in the order of
+// the keys. scratch [kHeads, 2] shared.
+GPU_DEVICE void merge_units(const AttentionArgs& p, const float* sums, const float2* states,
+                            int items, int heads, float* scratch, uint16_t* out) {
+  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, dim = p.kv.head_dim;
+  for (int head = warp; head < heads; head += kWarps) {
+    float most = minus_infinity(), sum = 0;
+    for (int i = lane; i < items; i += 32)
+      most = fmaxf(most, states[int64_t(i) * p.q_heads + head].x);
+    most = warp_max(most);
+    for (int i = lane; i < items; i += 32) {
+      const float2 s = states[int64_t(i) * p.q_heads + head];
+      sum += s.y * exp2_fast(s.x - most);
+    }
+    sum = warp_sum(sum);
+    if (lane == 0) {
+      scratch[head * 2] = most;
+      scratch[head * 2 + 1] = p.kv.v_scale / sum;
+    }
+  }
+  block_sync();
+  for (int u = int(threadIdx.x) * 4; u < heads * dim; u += kThreads * 4) {
+    const int head = u / dim;
+    const float most = scratch[head * 2], scale = scratch[head * 2 + 1];
+    float value[4] = {};
+#pragma unroll 4
+    for (int i = 0; i < items; ++i) {
+      const int64_t at = int64_t(i) * p.q_heads;
+      const float by = exp2_fast(states[at + head].x - most);
+      const uint4 v = load16(sums + at * dim + u);
+      value[0] += as_float(v.x) * by;
+      value[1] += as_float(v.y) * by;
+      value[2] += as_float(v.z) * by;
+      value[3] += as_float(v.w) * by;
+    }
+    store8(out + u, uint2{pack_bf16(value[0] * scale, value[1] * scale),
+                          pack_bf16(value[2] * scale, value[3] * scale)});
+  }
+}
 
 template <int kDim, bool kFp8>
 __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArgs p) {
@@ -173,31 +213,17 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArg
         if (d == 0) p.partial_state[to] = float2{most, sum};
       }
     }
-    block_sync();
-  }
-}
-
-// Rows of more than one unit: their sums in the order of the keys.
-__global__ void __launch_bounds__(128) attention_merge_kernel(AttentionArgs p) {
-  pdl_launch_dependents();
-  const int r = p.first_row + int(blockIdx.x), head = int(blockIdx.y), dim = p.kv.head_dim;
-  RowInfo row;
-  if (r < p.step->generated_rows) row = step_array<RowInfo>(p.step, p.step->row_info)[r];
-  pdl_wait();
-  if (row.items <= 1) return;
-  const int first_item = row.first_item - p.first_item;
-  const float2* states = p.partial_state + int64_t(first_item) * p.q_heads + head;
-  float most = minus_infinity();
-  for (int i = 0; i < row.items; ++i) most = fmaxf(most, states[int64_t(i) * p.q_heads].x);
-  for (int d = int(threadIdx.x); d < dim; d += 128) {
-    float sum = 0, value = 0;
-    for (int i = 0; i < row.items; ++i) {
-      const float2 s = states[int64_t(i) * p.q_heads];
-      const float by = exp2_fast(s.x - most);
-      sum += s.y * by;
-      value += p.partial[((int64_t(first_item) + i) * p.q_heads + head) * dim + d] * by;
+    if (row.items > 1) {
+      const int64_t first =
+          int64_t(row.first_item - p.first_item) * p.q_heads + kv_head * group + first_head;
+      uint32_t* arrivals =
+          p.arrivals + (int64_t(it.row) * kv_heads + kv_head) * head_tiles + unit % head_tiles;
+      if (last_arrival(arrivals, uint32_t(row.items), reinterpret_cast<uint32_t*>(sums))) {
+        merge_units(p, p.partial + first * dim, p.partial_state + first, row.items, heads, states,
+                    p.out + q_head * dim);
+      }
     }
-    p.out[(int64_t(r) * p.q_heads + head) * dim + d] = to_bf16(value / sum * p.kv.v_scale);
+    block_sync();
   }
 }
 
@@ -219,13 +245,8 @@ void attention_decode(Queue& queue, const AttentionArgs& p) {
     return p.kv.fp8 ? launch_one<64, true>(queue, p) : launch_one<64, false>(queue, p);
   return p.kv.fp8 ? launch_one<128, true>(queue, p) : launch_one<128, false>(queue, p);
 }
-void attention_merge(Queue& queue, const AttentionArgs& p, int grid_rows) {
-  launch(queue, "attention_merge", attention_merge_kernel,
-         dim3(unsigned(grid_rows), unsigned(p.q_heads)), 128, 0, p);
-}
 
 void load_attention_decode(Queue& queue) {
-  load_kernel(queue, "attention_merge", attention_merge_kernel, 0);
   load_one<64, false>(queue);
   load_one<64, true>(queue);
   load_one<128, false>(queue);

@@ -164,10 +164,11 @@ class CudaDevice final : public Device {
             .out = out.data,
             .in = q.data});
   }
-  void gemm_residual(Tensor x, Tensor a, const Weight& w) noexcept override {
+  void gemm_residual(Tensor x, Tensor a, const Weight& w, Tensor next_gain) noexcept override {
     submit({.kind = Op::Kind::gemm_residual,
             .n = rows_of(a),
             .weight = w.handle,
+            .gain = next_gain.data,
             .out = x.data,
             .in = a.data});
   }

@@ -43,6 +43,7 @@ struct Output {
   int32_t pair_offset = 0;
   int32_t segment_tiles = 1, segment_rows = 0, lower_rows = 0;
   RopeStore rope;
+  SplitNorm norm;  // with add
 };
 
 template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared>
@@ -53,8 +54,9 @@ struct Shape {
   static constexpr int kStageBytes = kWarps * kLoads * 32 * 16;
   static constexpr int kStages = kShared / kStageBytes > 8 ? 8 : kShared / kStageBytes;
   static constexpr int kSumBytes = kWarps * kRowTiles * kTokenTiles * 32 * 16;
-  static constexpr int kBytes =
+  static constexpr int kRingBytes =
       kStages * kStageBytes > kSumBytes ? kStages* kStageBytes : kSumBytes;
+  static constexpr int kBytes = kRingBytes + kTokenTiles * 8 * 4;  // and a float a token
   static_assert(kStages >= 2);
 };
 
@@ -68,8 +70,10 @@ GPU_DEVICE int tile_row(const Output& out, int i) {
   return row + (i >= kLower ? out.pair_offset : 0);
 }
 
+// One block a multiprocessor is what registers have to allow: shared memory allows no more than
+// two.
 template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
-__global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Output out) {
+__global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, Output out) {
   using S = Shape<kFp8, kRowTiles, kTokenTiles, kShared>;
   pdl_launch_dependents();
   const int tokens = p.count ? *p.count : p.grid_rows,
@@ -79,7 +83,8 @@ __global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Out
     return;
   }
   Shared smem;
-  uint4* shared = smem.take<uint4>(S::kBytes / 16);
+  uint4* shared = smem.take<uint4>(S::kRingBytes / 16);
+  float* row_scale = smem.take<float>(kTokenTiles * 8);
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
   uint4* ring = shared + warp * S::kStages * S::kLoads * 32 + lane;  // this lane's queue: stride 32
 
@@ -135,6 +140,16 @@ __global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Out
   for (int i = 0; i < S::kStages - 1; ++i) {
     if (i < mine) load_tokens(i);
     cp_async_commit();
+  }
+  if (p.squares) {
+    const int tiles = norm_tiles(p.w.cols);
+    for (int i = warp; i < kTokenTiles * 8 && first_token + i < tokens; i += kWarps) {
+      const float* squares = p.squares + int64_t(first_token + i) * tiles;
+      float all_squares = 0;
+      for (int j = lane; j < tiles; j += 32) all_squares += squares[j];
+      all_squares = warp_sum(all_squares);
+      if (lane == 0) row_scale[i] = 1.0f / sqrtf(all_squares / float(p.w.cols) + p.eps);
+    }
   }
 
   float sum[kRowTiles][kTokenTiles][4] = {};
@@ -207,23 +222,31 @@ __global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Out
     float low[4], high[4] = {};
     total(u, low);
     if constexpr (kPaired) total(u + kLower * kTokenTiles, high);
+    float squares[2] = {};  // of the lane's two tokens
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       // low[e] belongs to row g (e < 2) or g + 8 of the tile and token 2 t + e % 2.
-      const int token = first_token + n * 8 + 2 * t + e % 2;
+      const int in_block = n * 8 + 2 * t + e % 2, token = first_token + in_block;
       if (token >= tokens) continue;
       const int in_tile = g + (e >= 2 ? 8 : 0),
                 row = tile_row<kPaired, kRowTiles>(out, r) + in_tile;
+      const float by = p.squares ? row_scale[in_block] : 1.0f;
       if constexpr (!kPaired) {
         if (row >= p.w.rows) continue;
-        const float v = p.w.scale ? low[e] * p.w.scale[row] : low[e];
+        float v = low[e] * by;
+        if (p.w.scale) v *= p.w.scale[row];
         float* to = static_cast<float*>(out.data) + token * out.stride + row;
-        *to = out.epilogue == Epilogue::add ? *to + v : v;
+        if (out.epilogue == Epilogue::add) v += *to;
+        *to = v;
+        if (out.norm.gain) {
+          out.norm.scaled[token * out.norm.stride + row] = to_bf16(v * out.norm.gain[row]);
+          squares[e % 2] += v * v;
+        }
       } else {
         const int tile = int(blockIdx.y) * kLower + r,
                   place = tile % out.segment_tiles * 16 + in_tile;
         if (place >= out.lower_rows || row >= p.w.rows) continue;
-        float lo = low[e], hi = high[e];
+        float lo = low[e] * by, hi = high[e] * by;
         if (p.w.scale) {
           lo *= p.w.scale[row];
           hi *= p.w.scale[row + out.pair_offset];
@@ -235,6 +258,18 @@ __global__ void __launch_bounds__(kThreads) gemm_decode_kernel(DecodeGemm p, Out
               step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
           store_rotated(out.rope, token, slot, tile / out.segment_tiles, place, lo, hi);
         }
+      }
+    }
+    if constexpr (!kPaired) {
+      if (!out.norm.gain) continue;
+      // Of a tile's sixteen rows, whatever instance this is: one order for any number of tokens.
+      const int tile = int(blockIdx.y) * kRowTiles + r;
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        for (int m = 4; m < 32; m *= 2) squares[e] += shuffle_xor(squares[e], m);
+        const int token = first_token + n * 8 + 2 * t + e;
+        if (g == 0 && token < tokens && tile < norm_tiles(p.w.rows))
+          out.norm.squares[int64_t(token) * norm_tiles(p.w.rows) + tile] = squares[e];
       }
     }
   }
@@ -306,9 +341,11 @@ void gemm_decode_store(Queue& queue, const DecodeGemm& p, float* out, int64_t ou
   launch_any(queue, p, o);
 }
 
-void gemm_decode_add(Queue& queue, const DecodeGemm& p, float* x, int64_t x_stride) {
+void gemm_decode_add(Queue& queue, const DecodeGemm& p, float* x, int64_t x_stride,
+                     const SplitNorm& norm) {
   Output o;
   o.epilogue = Epilogue::add;
+  o.norm = norm;
   o.data = x;
   o.stride = x_stride;
   launch_any(queue, p, o);

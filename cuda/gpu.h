@@ -246,6 +246,22 @@ GPU_DEVICE uint32_t atomic_add(uint32_t* p, uint32_t v) { return atomicAdd(p, v)
 GPU_DEVICE uint64_t atomic_add(uint64_t* p, uint64_t v) {
   return atomicAdd(reinterpret_cast<unsigned long long*>(p), (unsigned long long)v);
 }
+// Called by all threads of a block once it has written its part: true in the last of `total` blocks
+// to come, which may then read what the others wrote. `counter` is zero before and after. `flag`:
+// shared, free again after the next block_sync.
+GPU_DEVICE bool last_arrival(uint32_t* counter, uint32_t total, uint32_t* flag) {
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const bool last = atomicAdd(counter, 1u) == total - 1;
+    if (last) *counter = 0;
+    *flag = last;
+  }
+  __syncthreads();
+  const bool last = *flag != 0;
+  if (last) __threadfence();
+  return last;
+}
 // Programmatic dependent launch (sm_90): the next kernel of the stream may start; and: wait until
 // all kernels before this one have finished and their writes can be seen. Both do nothing
 // elsewhere.
@@ -287,6 +303,12 @@ GPU_DEVICE uint64_t shuffle(uint64_t v, int lane GPU_WHERE) {
 template <class T>
 GPU_DEVICE T atomic_add(T* p, T v GPU_WHERE) {
   return emu::atomic(p, [v](T old) { return T(old + v); } GPU_WHERE_ARG);
+}
+GPU_DEVICE bool last_arrival(uint32_t* counter, uint32_t total, uint32_t* flag GPU_WHERE) {
+  block_sync(where);
+  if (threadIdx.x == 0) *flag = emu::arrive(counter, total, where);
+  block_sync(where);
+  return *flag != 0;
 }
 GPU_DEVICE void pdl_launch_dependents() {}
 GPU_DEVICE void pdl_wait() { emu::pdl_wait(); }

@@ -116,6 +116,16 @@ void load_elementwise(Queue& queue);
 // --- gemm_decode.cu
 // ----------------------------------------------------------------------------------
 
+// The norm of generated rows, half made by the product that writes x and half by the one that reads
+// it: a row's scale is known only when all of it is there.
+struct SplitNorm {
+  const float* gain = nullptr;  // [cols]; null: no such norm
+  uint16_t* scaled = nullptr;   // [rows, stride] bf16 x * gain, zeros from cols on
+  int64_t stride = 0;
+  float* squares = nullptr;  // [rows, norm_tiles(cols)] sums of x^2
+};
+NEMOTRON_HD constexpr int norm_tiles(int cols) { return (cols + 15) / 16; }
+
 struct DecodeGemm {
   const int32_t* count =
       nullptr;  // rows of a, in device memory and at most grid_rows; null: grid_rows
@@ -123,9 +133,14 @@ struct DecodeGemm {
   const uint16_t* a = nullptr;  // [count, a_stride] bf16, zeros (or anything) never beyond w.k
   int64_t a_stride = 0;
   Matrix w;
+  // a is SplitNorm::scaled: results by rsqrt(mean of squares + eps). Null: a is what it is.
+  const float* squares = nullptr;
+  float eps = 0;
 };
 void gemm_decode_store(Queue& queue, const DecodeGemm& p, float* out, int64_t out_stride);
-void gemm_decode_add(Queue& queue, const DecodeGemm& p, float* x, int64_t x_stride);
+// x += a w^T, and the first half of `norm`, of x
+void gemm_decode_add(Queue& queue, const DecodeGemm& p, float* x, int64_t x_stride,
+                     const SplitNorm& norm);
 void gemm_decode_silu(Queue& queue, const DecodeGemm& p, uint16_t* h, int64_t h_stride);
 // rows 0.. of the step; qkv, stride and rows of RopeStore are unused
 void gemm_decode_rope(Queue& queue, const DecodeGemm& p, const RopeStore& rope);
@@ -156,14 +171,15 @@ struct AttentionArgs {
   KvLayer kv;
   int32_t q_heads = 0;
   float scale = 1;
-  // Decode: rows from first_row with items [first_item, first_item + items); -1: all of the step's.
-  // Per item and head, the sum's f32 [head_dim], maximum and denominator.
-  int32_t first_row = 0, first_item = 0, items = -1;
+  // Decode: items [first_item, first_item + items), whole rows; -1: all of the step's. Per item and
+  // head, the sum's f32 [head_dim], maximum and denominator. arrivals: zeros, of every row and KV
+  // head as many as its query heads make tiles of sixteen.
+  int32_t first_item = 0, items = -1;
   float* partial = nullptr;
   float2* partial_state = nullptr;
+  uint32_t* arrivals = nullptr;
 };
 void attention_decode(Queue& queue, const AttentionArgs& p);
-void attention_merge(Queue& queue, const AttentionArgs& p, int grid_rows);
 void attention_prompt(Queue& queue, const AttentionArgs& p, int tiles);
 void load_attention_decode(Queue& queue);
 void load_attention_prompt(Queue& queue);

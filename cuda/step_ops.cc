@@ -23,6 +23,7 @@ int32_t StepOps::generated_of(int32_t rows, int32_t bucket) const {
 }
 
 void StepOps::begin(int32_t rows) {
+  begun_x_ = begun_gain_ = nullptr;
   if (!workspace_->prepared()) return;
   rope_angles(queue(), builder_->device(), rows, workspace_->inv_freq.as<const float>(),
               workspace_->layers[0].head_dim / 2, workspace_->angles.as<float2>());
@@ -57,15 +58,41 @@ DecodeGemm StepOps::decode(const Activations& a, const Matrix& w, int32_t rows,
   return p;
 }
 
-// norm(x) * gain in BF16, padded for w. rows null: all of x.
-StepOps::Activations StepOps::normed(const Op& op, const Matrix& w, const int32_t* rows,
-                                     int32_t bucket) {
+// norm(x) * gain in BF16, padded for w: rows [first, end), of x or of those listed.
+StepOps::Activations StepOps::normed(const Op& op, const Matrix& w, int32_t first, int32_t end,
+                                     const int32_t* rows, int32_t bucket) {
   if (!workspace_->need(&workspace_->normed, size_t(op.n) * size_t(w.k) * 2)) return {};
   auto* out = workspace_->normed.as<uint16_t>();
-  rms_norm(queue(), bucket > 0 ? &builder_->device()->generated_rows : nullptr, op.n, rows,
-           static_cast<const float*>(op.in), static_cast<const float*>(op.gain), op.number, w.cols,
-           out, w.k);
+  if (end > first) {
+    rms_norm(queue(), bucket > 0 ? &builder_->device()->generated_rows : nullptr, end - first, rows,
+             static_cast<const float*>(op.in) + int64_t(first) * w.cols,
+             static_cast<const float*>(op.gain), op.number, w.cols, out + int64_t(first) * w.k,
+             w.k);
+  }
   return {out, w.k};
+}
+
+// Of the generated rows that a residual writes. None outside a model's steps (the op suite).
+SplitNorm StepOps::split_norm(const Op& op, const Matrix& w) const {
+  SplitNorm norm;
+  const StepLimits& limits = workspace_->limits;
+  if (!workspace_->prepared() || w.rows != limits.hidden || op.n > limits.max_rows) return norm;
+  norm.gain = static_cast<const float*>(op.gain);
+  norm.scaled = workspace_->scaled.as<uint16_t>();
+  norm.stride = padded_k(w.rows);
+  norm.squares = workspace_->squares.as<float>();
+  return norm;
+}
+
+// The product of the generated rows' norm: half of it is there, or a kernel of its own makes all.
+DecodeGemm StepOps::decode_normed(const Op& op, const Matrix& w, int32_t rows, int32_t bucket) {
+  const bool begun = begun_gain_ && begun_x_ == op.in && begun_gain_ == op.gain;
+  begun_x_ = begun_gain_ = nullptr;
+  if (!begun) return decode(normed(op, w, 0, rows, nullptr, bucket), w, rows, bucket);
+  DecodeGemm p = decode({workspace_->scaled.as<uint16_t>(), w.k}, w, rows, bucket);
+  p.squares = workspace_->squares.as<const float>();
+  p.eps = op.number;
+  return p;
 }
 
 // Activations as products want them: rows of w.k columns.
@@ -92,8 +119,6 @@ bool StepOps::need_slice(const Matrix& w, int32_t rows) {
 void StepOps::attention_input(const Op& op, int32_t bucket) {
   const Matrix& w = matrix(op);
   const int32_t generated = generated_of(op.n, bucket);
-  const Activations a = normed(op, w, nullptr, bucket);
-  if (!a.data) return;
   RopeStore rope;
   rope.step = builder_->device();
   rope.scale = w.scale;
@@ -101,8 +126,13 @@ void StepOps::attention_input(const Op& op, int32_t bucket) {
   rope.q = static_cast<uint16_t*>(op.out);
   rope.kv = workspace_->layers[size_t(op.layer)];
   rope.q_heads = workspace_->limits.q_heads;
-  if (generated > 0) gemm_decode_rope(queue(), decode(a, w, generated, bucket), rope);
+  if (generated > 0) {
+    const DecodeGemm p = decode_normed(op, w, generated, bucket);
+    if (p.a) gemm_decode_rope(queue(), p, rope);
+  }
   if (op.n == generated || !need_slice(w, op.n - generated)) return;
+  const Activations a = normed(op, w, generated, op.n, nullptr, 0);
+  if (!a.data) return;
   auto* qkv = workspace_->products_out.as<uint16_t>();
   rope.qkv = qkv;
   rope.stride = unscaled_stride(w);
@@ -125,17 +155,15 @@ void StepOps::attention(const Op& op, int32_t bucket) {
   p.scale = op.number;
   p.partial = workspace_->partial.as<float>();
   p.partial_state = workspace_->partial_state.as<float2>();
+  p.arrivals = workspace_->arrivals.as<uint32_t>();
   if (bucket > 0) {
     attention_decode(queue(), p);
-    attention_merge(queue(), p, bucket);
     return;
   }
   for (const StepBuilder::Pass& pass : builder_->passes()) {
-    p.first_row = pass.first_row;
     p.first_item = pass.first_item;
     p.items = pass.items;
     attention_decode(queue(), p);
-    if (pass.items > pass.rows) attention_merge(queue(), p, pass.rows);
   }
   const int32_t tiles = builder_->header().prompt_tiles;
   if (tiles == 0) return;
@@ -152,7 +180,12 @@ void StepOps::residual(const Op& op, int32_t bucket) {
   const Activations a = padded(static_cast<const uint16_t*>(op.in), op.n, w);
   if (!a.data) return;
   auto* x = static_cast<float*>(op.out);
-  if (generated > 0) gemm_decode_add(queue(), decode(a, w, generated, bucket), x, w.rows);
+  if (generated > 0) {
+    const SplitNorm norm = split_norm(op, w);
+    gemm_decode_add(queue(), decode(a, w, generated, bucket), x, w.rows, norm);
+    begun_x_ = x;
+    begun_gain_ = norm.gain;
+  }
   if (op.n == generated || !need_products(w, op.n - generated)) return;
   products_->f32(prompt(a.data, a.stride, w, generated, op.n), true,
                  x + int64_t(generated) * w.rows);
@@ -161,11 +194,14 @@ void StepOps::residual(const Op& op, int32_t bucket) {
 void StepOps::mlp(const Op& op, int32_t bucket) {
   const Matrix& w = matrix(op);
   const int32_t generated = generated_of(op.n, bucket), inner = w.rows / 2;
-  const Activations a = normed(op, w, nullptr, bucket);
-  if (!a.data) return;
   auto* h = static_cast<uint16_t*>(op.out);
-  if (generated > 0) gemm_decode_silu(queue(), decode(a, w, generated, bucket), h, inner);
+  if (generated > 0) {
+    const DecodeGemm p = decode_normed(op, w, generated, bucket);
+    if (p.a) gemm_decode_silu(queue(), p, h, inner);
+  }
   if (op.n == generated || !need_slice(w, op.n - generated)) return;
+  const Activations a = normed(op, w, generated, op.n, nullptr, 0);
+  if (!a.data) return;
   auto* gate_up = workspace_->products_out.as<uint16_t>();
   const int64_t stride = unscaled_stride(w);
   for (int32_t at = generated; at < op.n; at += kPromptSlice) {
@@ -176,12 +212,12 @@ void StepOps::mlp(const Op& op, int32_t bucket) {
   }
 }
 
-// Always the decode kernel: what a row's logits are does not depend on its kind.
+// Always the same two kernels: what a row's logits are does not depend on its kind.
 void StepOps::head(const Op& op, std::span<const int32_t> rows, int32_t bucket) {
   const Matrix& w = matrix(op);
   auto* out = static_cast<float*>(op.out);
   if (bucket > 0) {  // rows 0, 1, ...: no list
-    const Activations a = normed(op, w, nullptr, bucket);
+    const Activations a = normed(op, w, 0, op.n, nullptr, bucket);
     if (a.data) gemm_decode_store(queue(), decode(a, w, op.n, bucket), out, w.rows);
     return;
   }
@@ -190,7 +226,7 @@ void StepOps::head(const Op& op, std::span<const int32_t> rows, int32_t bucket) 
     piece.n = std::min(op.n - at, StepBuilder::kMaxHeadRows);
     builder_->set_head_rows(rows.data() + at, piece.n);
     if (!context_->ok()) return;
-    const Activations a = normed(piece, w, builder_->head_rows(), 0);
+    const Activations a = normed(piece, w, 0, piece.n, builder_->head_rows(), 0);
     if (!a.data) return;
     gemm_decode_store(queue(), decode(a, w, piece.n, 0), out + int64_t(at) * w.rows, w.rows);
   }

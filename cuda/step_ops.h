@@ -42,7 +42,10 @@ class StepOps {
   gpu::Queue& queue() { return context_->queue(); }
   int32_t generated_of(int32_t rows, int32_t bucket) const;
   DecodeGemm decode(const Activations& a, const Matrix& w, int32_t rows, int32_t bucket) const;
-  Activations normed(const Op& op, const Matrix& w, const int32_t* rows, int32_t bucket);
+  DecodeGemm decode_normed(const Op& op, const Matrix& w, int32_t rows, int32_t bucket);
+  Activations normed(const Op& op, const Matrix& w, int32_t first, int32_t end, const int32_t* rows,
+                     int32_t bucket);
+  SplitNorm split_norm(const Op& op, const Matrix& w) const;
   Activations padded(const uint16_t* a, int32_t rows, const Matrix& w);
   bool need_products(const Matrix& w, int32_t rows);
   bool need_slice(const Matrix& w, int32_t rows);
@@ -59,6 +62,8 @@ class StepOps {
   Workspace* workspace_;
   Results* results_;
   int32_t generated_ = INT32_MAX;  // no step yet: everything
+  // The norm whose first half the last residual has made, for generated rows; null: none.
+  const void *begun_x_ = nullptr, *begun_gain_ = nullptr;
 };
 
 }  // namespace nemotron::cuda

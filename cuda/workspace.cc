@@ -35,8 +35,8 @@ Status check(const StepLimits& limits, const KvConfig& kv) {
 }  // namespace
 
 Workspace::~Workspace() {
-  for (const Block* b : {&slots, &inv_freq, &angles, &normed, &partial, &partial_state,
-                         &products_out, &products, &cache_}) {
+  for (const Block* b : {&slots, &inv_freq, &angles, &normed, &scaled, &squares, &partial,
+                         &partial_state, &arrivals, &products_out, &products, &cache_}) {
     context_->free(b->data);
   }
 }
@@ -103,11 +103,19 @@ Status Workspace::prepare(const StepLimits& step, const KvConfig& kv, const Rope
   Status s = reserve(&inv_freq, rope.inv_freq.size() * sizeof(float));
   if (s) s = reserve(&angles, rows * size_t(kv.head_dim / 2) * sizeof(float2));
   if (s) s = reserve(&normed, rows * size_t(widest) * 2);
+  if (s) s = reserve(&scaled, rows * size_t(padded_k(limits.hidden)) * 2);
+  if (s) s = reserve(&squares, rows * size_t(norm_tiles(limits.hidden)) * sizeof(float));
   if (s) s = reserve(&partial, items * size_t(kv.head_dim) * sizeof(float));
   if (s) s = reserve(&partial_state, items * sizeof(float2));
+  if (s) s = reserve(&arrivals, rows * heads * sizeof(uint32_t));
   if (s) s = reserve(&products_out, slice * size_t(tallest) * 2);
   if (s) s = reserve(&products, products_bytes);
   if (!s) return s.within("workspace");
+  // Columns beyond hidden, and counters, are zero from here on.
+  for (const Block* b : {&scaled, &arrivals}) {
+    context_->check(cudaMemsetAsync(b->data, 0, b->bytes, context_->stream()),
+                    "clearing workspace");
+  }
   context_->upload(inv_freq.data, rope.inv_freq.data(), rope.inv_freq.size() * sizeof(float));
   return context_->status();
 }

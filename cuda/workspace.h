@@ -41,7 +41,9 @@ class Workspace {
   Block slots;            // int32 [kSlots]
   Block inv_freq, angles;
   Block normed;                  // bf16 [rows, the widest k]
+  Block scaled, squares;         // SplitNorm's
   Block partial, partial_state;  // of decode items
+  Block arrivals;                // of the blocks of rows with several
   Block products_out;            // bf16 [kPromptSlice, the tallest matrix]
   Block products;                // what Products asked for
 

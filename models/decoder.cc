@@ -72,6 +72,14 @@ Status Decoder::create(const ModelConfig& config, const DecoderWeights& weights,
                       {&p.logits, &decoder->logits_}}) {
     if (Status s = allocate(*b, t); !s) return s;
   }
+  Tensor next;
+  decoder->next_gains_.resize(config.layers.size());
+  for (size_t i = config.layers.size(); i-- > 0;) {
+    decoder->next_gains_[i].after_ffn = next;
+    if (config.layers[i].ffn) next = weights.layers[i].post_attention_gain;
+    decoder->next_gains_[i].after_attention = next;
+    if (config.layers[i].attention) next = weights.layers[i].input_gain;
+  }
   decoder->rows_.reserve(size_t(std::max(limits.max_samples, limits.max_spans)));
   *out = std::move(decoder);
   return {};
@@ -104,12 +112,12 @@ Status Decoder::step(const StepInput& in, StepOutput* out) noexcept {
     if (spec.attention) {
       d.attention_input(q, x, layer.input_gain, c.rms_eps, layer.qkv, layer.kv_layer);
       d.attention(attn, q, layer.kv_layer, scale);
-      d.gemm_residual(x, attn_rows, layer.o);
+      d.gemm_residual(x, attn_rows, layer.o, next_gains_[i].after_attention);
     }
     if (spec.ffn) {
       const Tensor h = matrix(h_, rows, spec.intermediate);
       d.mlp_input(h, x, layer.post_attention_gain, c.rms_eps, layer.gate_up);
-      d.gemm_residual(x, h, layer.down);
+      d.gemm_residual(x, h, layer.down, next_gains_[i].after_ffn);
     }
   }
 

@@ -46,7 +46,12 @@ class Decoder {
   const DecoderWeights* weights_ = nullptr;
   Device* device_ = nullptr;
   Tensor x_, q_, attn_, h_, logits_;
-  std::vector<int32_t> rows_;  // scratch: logit rows of a slice
+  // Of the norms that read x after a layer's attention and after its FFN; empty: none does.
+  struct NextGains {
+    Tensor after_attention, after_ffn;
+  };
+  std::vector<NextGains> next_gains_;  // by layer
+  std::vector<int32_t> rows_;          // scratch: logit rows of a slice
 };
 
 }  // namespace nemotron

@@ -135,7 +135,7 @@ class CpuDevice final : public Device {
     attention_.attend(*step_, out.as<float>(), q.as<float>(), kv_layer, scale);
   }
 
-  void gemm_residual(Tensor x, Tensor a, const Weight& w) noexcept override {
+  void gemm_residual(Tensor x, Tensor a, const Weight& w, Tensor) noexcept override {
     if (!status_) return;
     const PackedMatrix& m = matrix(w);
     gemm_.multiply({.x = a.as<float>(), .stride = m.cols}, a.shape[0], m,

@@ -110,8 +110,9 @@ class Device {
                                int32_t kv_layer) noexcept = 0;
   // out [rows, q_heads, head_dim] = softmax(q k^T * scale) v over the row's own prefix
   virtual void attention(Tensor out, Tensor q, int32_t kv_layer, float scale) noexcept = 0;
-  // x += a w^T (summed over ranks). a [rows, in]
-  virtual void gemm_residual(Tensor x, Tensor a, const Weight& w) noexcept = 0;
+  // x += a w^T (summed over ranks). a [rows, in]. next_gain [hidden] f32: of the norm that reads x
+  // next, which a device may begin here; empty where there is none.
+  virtual void gemm_residual(Tensor x, Tensor a, const Weight& w, Tensor next_gain) noexcept = 0;
   // h [rows, intermediate] = silu(n gate^T) * (n up^T), n = norm(x) * gain
   virtual void mlp_input(Tensor h, Tensor x, Tensor gain, float eps, const Weight& w) noexcept = 0;
   // out [n, w.rows] f32 = (norm(x[rows]) * gain) w^T for the given rows of the step: the

@@ -4,7 +4,8 @@
 //
 // Two stamps a byte, its last write and its last read, tell whether a barrier lies between two
 // accesses: block barriers count epochs of the block, warp barriers epochs of the warp. A shuffle
-// is no barrier. Blocks of one launch are never ordered. Launches are, except before pdl_wait().
+// is no barrier. Blocks of one launch are ordered by arrive() alone. Launches are, except before
+// pdl_wait().
 #include <dlfcn.h>
 #include <sys/mman.h>
 
@@ -114,7 +115,11 @@ const char* conflict(const Stamp& earlier, bool earlier_read, bool atomic) {
     return "of an earlier launch, before pdl_wait()";
   }
   if (earlier.atomic && atomic) return nullptr;
-  if (earlier.serial != block->serial) return "of another block";
+  if (earlier.serial != block->serial) {
+    const auto awaited = block->awaited.find(earlier.serial);
+    const bool ordered = awaited != block->awaited.end() && earlier.epoch < awaited->second;
+    return ordered ? nullptr : "of another block";
+  }
   return ordered_before(earlier, earlier_read) ? nullptr
                                                : "of another thread, with no barrier between";
 }
@@ -345,6 +350,23 @@ void atomic_begin(const void* p, size_t bytes, const Where& where) {
   Inside inside;
   if (uintptr_t(p) % bytes) report("atomic on a misaligned address", &where, nullptr);
   check_kernel_access(p, bytes, true, true, &where, nullptr);
+}
+
+bool arrive(uint32_t* counter, uint32_t total, const Where& where) {
+  const uint32_t before = atomic(
+      counter, [](uint32_t old) { return old + 1; }, where);
+  Inside inside;
+  auto& arrived = current_launch->arrivals[counter];
+  if (!arrived.try_emplace(block->serial, block->epoch).second)
+    arrived[block->serial] = block->epoch;
+  if (before + 1 < total) return false;
+  for (const auto& [serial, epoch] : arrived) {
+    uint16_t& until = block->awaited[serial];
+    until = std::max(until, epoch);
+  }
+  arrived.clear();
+  *counter = 0;
+  return true;
 }
 
 }  // namespace emu

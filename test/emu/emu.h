@@ -100,6 +100,10 @@ __attribute__((no_sanitize("thread"))) T atomic(T* p, F f, const Where& where) {
   __builtin_memcpy(p, &next, sizeof(T));
   return old;
 }
+// One more block has passed the barrier before this call: true for the last of `total`, and what
+// the others did before theirs is then ordered before what this block does. The counter starts
+// again.
+bool arrive(uint32_t* counter, uint32_t total, const Where& where);
 
 // The checker's hooks work between these two only (called around the kernel's body).
 void enter_kernel();

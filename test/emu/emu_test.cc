@@ -42,6 +42,22 @@ __global__ void all_blocks_write(uint32_t* out, bool atomically) {
   }
 }
 
+// Every block writes its part; the last to come adds them up. late: a part comes after the arrival;
+// early: everybody adds up.
+enum class Merge { right, late, early };
+__global__ void merge(uint32_t* parts, uint32_t* counter, uint32_t* out, Merge how) {
+  Shared smem;
+  uint32_t* flag = smem.take<uint32_t>(1);
+  uint32_t* mine = parts + blockIdx.x * blockDim.x;
+  if (how != Merge::late) mine[threadIdx.x] = blockIdx.x + 1;
+  const bool last = last_arrival(counter, gridDim.x, flag);
+  if (how == Merge::late) mine[threadIdx.x] = blockIdx.x + 1;
+  if (!last && how != Merge::early) return;
+  uint32_t sum = 0;
+  for (uint32_t i = 0; i < gridDim.x; ++i) sum += parts[i * blockDim.x + threadIdx.x];
+  if (last) out[threadIdx.x] = sum;
+}
+
 __global__ void shared_past_end(uint32_t* out, int n) {
   Shared smem;
   uint32_t* s = smem.take<uint32_t>(32);
@@ -154,6 +170,22 @@ TEST(emu_blocks_are_not_ordered) {
   in_all_orders("of another block",
                 [&] { run(4, 32, 0, false, all_blocks_write, out.data, false); });
   in_all_orders("", [&] { run(4, 32, 0, false, all_blocks_write, out.data, true); });
+}
+
+TEST(emu_last_arrival_orders_blocks) {
+  Buffer parts(4 * 64), counter(1), out(64);
+  const auto merged = [&](Merge how) {
+    run(4, 64, 16, false, merge, parts.data, counter.data, out.data, how);
+  };
+  in_all_orders("", [&] {
+    merged(Merge::right);
+    merged(Merge::right);  // the counter is zero again
+  });
+  EXPECT_EQ(out.data[0], 10u);
+  EXPECT_EQ(out.data[63], 10u);
+  EXPECT_EQ(counter.data[0], 0u);
+  in_all_orders("of another block", [&] { merged(Merge::late); });
+  in_all_orders("of another block", [&] { merged(Merge::early); });
 }
 
 TEST(emu_cp_async) {

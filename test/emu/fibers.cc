@@ -403,6 +403,7 @@ void run_grid(Launch& launch, size_t shared, const std::function<void()>& kernel
                id / launch.grid.x / launch.grid.y};
     b.serial = ++last_serial;
     b.epoch = 0;
+    b.awaited.clear();
     b.warp_epoch.assign((threads + 31) / 32, 0);
     std::memset(b.shared, 0xff, shared);
     for (auto& p : pending) p.clear();

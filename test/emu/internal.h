@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,8 @@ struct Block {
   std::vector<uint16_t> warp_epoch;
   uint8_t* shared = nullptr;
   size_t shared_bytes = 0;
+  // Blocks of the launch whose work before this epoch of theirs has been waited for, by serial.
+  std::map<uint32_t, uint16_t> awaited;
 };
 
 struct Launch {
@@ -48,6 +51,7 @@ struct Launch {
   bool pdl = false;
   uint32_t first_serial = 0;     // serials from here on belong to this launch
   uint32_t complete_serial = 0;  // launches below this one are complete when this one starts
+  std::map<const void*, std::map<uint32_t, uint16_t>> arrivals;  // by counter: block, its epoch
 };
 
 // Null outside a kernel.

@@ -18,6 +18,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 GEMM = ["gemm 19x40x513 BF16", "gemm 33x80x96 F8_E4M3"]
 ATTENTION = ["8:2 d64 b64 BF16 scaled schedules", "8:2 d64 b64 BF16 scaled prefix hit", "2:2 d64 b16 F8_E4M3 prompts"]
+LONG = ["attention 530 tokens"]
+NORM = ["norm after residual BF16 19x90", "norm after residual F8_E4M3 34x128"]
 WGMMA = ["wgmma attention chunks", "wgmma attention 2:2 d64 b16 BF16 scaled prompts"]
 SAMPLE = ["sample vocab 33", "sample slots"]
 
@@ -30,7 +32,10 @@ MUTATIONS = [
     ("gemm_decode.cu", "  pdl_wait();\n#pragma unroll", "#pragma unroll", GEMM),
     ("gemm_prompt.cu", "    block_sync();  // everybody", "    // everybody", ATTENTION),
     ("attention_decode.cu", "      warp_sync();  // the warp", "      // the warp", ATTENTION),
-    ("attention_decode.cu", "    block_sync();\n    for (int u", "    for (int u", ATTENTION),
+    ("attention_decode.cu", "    block_sync();\n    for (int u = int(threadIdx.x); u", "    for (int u = int(threadIdx.x); u", ATTENTION),
+    ("attention_decode.cu", "  block_sync();\n  for (int u = int(threadIdx.x) * 4", "  for (int u = int(threadIdx.x) * 4", LONG),
+    ("attention_decode.cu", "if (last_arrival(arrivals, uint32_t(row.items), reinterpret_cast<uint32_t*>(sums))) {", "{", LONG),
+    ("attention_decode.cu", "uint32_t(row.items), reinterpret", "uint32_t(row.items) - 1, reinterpret", LONG),
     ("attention_decode.cu", "    cp_async_wait<0>();\n    block_sync();\n", "    cp_async_wait<0>();\n", ATTENTION),
     ("attention_prompt.cu", "    block_sync();\n    if (i * kKeys", "    if (i * kKeys", ATTENTION),
     ("attention_prompt.cu", "    block_sync();  // the stage", "    // the stage", ATTENTION),
@@ -66,7 +71,13 @@ MUTATIONS = [
     ("attention_prompt_wgmma.cu", "values.tile(i)), T::kSlabBytes, 1024)", "values.tile(i)), 1024, 1024)", WGMMA),
     ("attention_prompt_wgmma.cu", "first = end - v * kKeys;", "first = end - v * kKeys + 1;", WGMMA),
     ("hopper.h", "| uint64_t(1) << 62", "| uint64_t(1) << 63", WGMMA, "attention_prompt_wgmma.cu"),
-    ("attention_decode.cu", "const float by = exp2_fast(s.x - most);", "const float by = 1;", ["attention 530 tokens"]),
+    ("attention_decode.cu", "const float by = exp2_fast(states[at + head].x - most);", "const float by = 1;", LONG),
+    ("attention_decode.cu", "sum += s.y * exp2_fast(s.x - most);", "sum += s.y;", LONG),
+    ("gemm_decode.cu", "for (int m = 4; m < 32; m *= 2) squares", "for (int m = 8; m < 32; m *= 2) squares", NORM),
+    ("gemm_decode.cu", "squares[e % 2] += v * v;", "squares[0] += v * v;", NORM),
+    ("gemm_decode.cu", "p.squares ? row_scale[in_block] : 1.0f", "1.0f", NORM),
+    ("gemm_decode.cu", "all_squares = warp_sum(all_squares);", "", NORM),
+    ("gemm_decode.cu", "to_bf16(v * out.norm.gain[row])", "to_bf16(v)", NORM),
     ("epilogue.h", "lo * a.x - hi * a.y", "lo * a.x + hi * a.y", ATTENTION, "gemm_decode.cu"),
     ("gpu.h", "((w >> 4) & 0x07f007f0u)", "((w >> 4) & 0x07e007f0u)", GEMM, "gemm_decode.cu"),
     ("sample.cu", "wanted -= w.chosen[1] < wanted ? w.chosen[1] : wanted - 1;", "", SAMPLE),

@@ -97,7 +97,7 @@ void test_product(Way way, const Shape& c) {
   Buffer x(device.get(), DType::f32, {c.rows, c.n}, before);
   {
     const Step step(device.get(), c.rows, c.generated);
-    device->gemm_residual(x.tensor(), a.tensor(), w);
+    device->gemm_residual(x.tensor(), a.tensor(), w, {});
     REQUIRE_OK(device->sync());
   }
   std::vector<double> sum = want;

@@ -79,7 +79,7 @@ class RecordingDevice final : public Device {
   void embed(Tensor, const Weight&) noexcept override {}
   void attention_input(Tensor, Tensor, Tensor, float, const Weight&, int32_t) noexcept override {}
   void attention(Tensor, Tensor, int32_t, float) noexcept override {}
-  void gemm_residual(Tensor, Tensor, const Weight&) noexcept override {}
+  void gemm_residual(Tensor, Tensor, const Weight&, Tensor) noexcept override {}
   void mlp_input(Tensor, Tensor, Tensor, float, const Weight&) noexcept override {}
   void head(Tensor, Tensor, std::span<const int32_t>, Tensor, float,
             const Weight&) noexcept override {}

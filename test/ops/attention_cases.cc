@@ -328,7 +328,7 @@ void test_schedules(const DeviceUnderTest& d, const Shape& s) {
         const Sequence& seq = sequences[size_t(q)];
         int32_t at = 0;
         for (int32_t step = 1; at < seq.prompt; step = step % 5 + 1) {
-          const int32_t rows = std::min(step * 3, seq.prompt - at);
+          const int32_t rows = std::min(step * (d.slow ? 9 : 3), seq.prompt - at);
           steps.push_back({{q, at, rows}});
           at += rows;
         }

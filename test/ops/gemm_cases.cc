@@ -89,7 +89,7 @@ void test_gemm(const DeviceUnderTest& d, const GemmCase& c) {
   // x += a w^T
   const std::vector<float> before = random.normals(c.rows * c.n, 10.0f);
   Buffer x(device.get(), DType::f32, {c.rows, c.n}, before);
-  device->gemm_residual(x.tensor(), a.tensor(), w);
+  device->gemm_residual(x.tensor(), a.tensor(), w, {});
   REQUIRE_OK(device->sync());
   std::vector<double> sum = want;
   for (size_t i = 0; i < sum.size(); ++i) sum[i] += double(before[i]);
@@ -175,6 +175,23 @@ void test_norm(const DeviceUnderTest& d, int64_t rows, int64_t cols) {
                tolerance);
 }
 
+// Ready for steps of `rows` rows: a cache of four blocks.
+void prepare_small(Device* device, int32_t hidden, int32_t rows) {
+  static const std::vector<float> inv_freq(8, 1.0f);
+  const KvConfig kv{.layers = 1, .kv_heads = 1, .head_dim = 16, .num_blocks = 4, .block_size = 16};
+  const StepLimits limits{.max_rows = rows,
+                          .max_spans = rows,
+                          .max_samples = rows,
+                          .max_context = 64,
+                          .q_heads = 1,
+                          .kv_heads = 1,
+                          .head_dim = 16,
+                          .hidden = hidden,
+                          .intermediate = 64,
+                          .vocab = 77};
+  EXPECT_OK(device->prepare(limits, kv, {inv_freq}));
+}
+
 double silu(double g) { return g / (1 + std::exp(-g)); }
 
 void test_mlp(const DeviceUnderTest& d, int64_t rows, int64_t hidden, int64_t inner, DType dtype) {
@@ -198,6 +215,60 @@ void test_mlp(const DeviceUnderTest& d, int64_t rows, int64_t hidden, int64_t in
   std::vector<double> want = reference_gemm(n, gate), factor = reference_gemm(n, up);
   for (size_t i = 0; i < want.size(); ++i) want[i] = silu(want[i]) * factor[i];
   EXPECT_CLOSE(h.read(), want, 3 * d.tolerance);
+}
+
+// A residual that is told the gain of the next norm: the norm is the same as without, of that gain
+// only, and a row's bits do not depend on the others.
+void test_norm_after_residual(const DeviceUnderTest& d, int64_t rows, int64_t hidden, DType dtype) {
+  OPEN(d);
+  const int64_t k = 40, inner = 33;
+  prepare_small(device.get(), int32_t(hidden), int32_t(rows));
+  Random random(uint64_t(rows * 1000 + hidden));
+  const Scale scale = dtype == DType::fp8_e4m3 ? Scale::per_row : Scale::none;
+  const HostMatrix out = random_matrix(random, hidden, k, dtype, scale);
+  const HostMatrix gate = random_matrix(random, inner, hidden, dtype, scale);
+  const HostMatrix up = random_matrix(random, inner, hidden, dtype, scale);
+  const MatrixPart out_part = out.part(), parts[] = {gate.part(), up.part()};
+  Weight o, gate_up;
+  REQUIRE_OK(device->pack_weight({&out_part, 1}, WeightUse::linear, WeightFormat::stored, &o));
+  REQUIRE_OK(device->pack_weight(parts, WeightUse::gate_up, WeightFormat::stored, &gate_up));
+  const float size = dtype == DType::fp8_e4m3 ? 0.001f : 0.1f;
+  const std::vector<float> gains = random.normals(hidden, size * 0.3f, size),
+                           others = random.normals(hidden, size * 0.3f, size);
+  Buffer gain(device.get(), DType::f32, {hidden}, gains);
+  Buffer other(device.get(), DType::f32, {hidden}, others);
+  const std::vector<float> a = random.normals(rows * k), before = random.normals(rows * hidden, 9);
+
+  // x += a o^T for rows [first, first + n), told `next`; then the norm and product of `read`.
+  const auto run = [&](int64_t first, int64_t n, const Buffer& next, const Buffer& read,
+                       std::vector<float>* x_out) {
+    Buffer in(device.get(), device->activation_dtype(), {n, k},
+              {a.begin() + first * k, a.begin() + (first + n) * k});
+    Buffer x(device.get(), DType::f32, {n, hidden},
+             {before.begin() + first * hidden, before.begin() + (first + n) * hidden});
+    Buffer h(device.get(), device->activation_dtype(), {n, inner});
+    device->gemm_residual(x.tensor(), in.tensor(), o, next.tensor());
+    device->mlp_input(h.tensor(), x.tensor(), read.tensor(), kEps, gate_up);
+    EXPECT_OK(device->sync());
+    *x_out = x.read();
+    return h.read();
+  };
+  const auto reference = [&](const std::vector<float>& x, const std::vector<float>& g) {
+    const std::vector<double> n = reference_norm(to_double(x), hidden, g, double(kEps));
+    std::vector<double> want = reference_gemm(n, gate), factor = reference_gemm(n, up);
+    for (size_t i = 0; i < want.size(); ++i) want[i] = silu(want[i]) * factor[i];
+    return want;
+  };
+  std::vector<float> x, x_row;
+  const std::vector<float> h = run(0, rows, gain, gain, &x);
+  EXPECT_CLOSE(h, reference(x, gains), 3 * d.tolerance);
+  EXPECT_CLOSE(run(0, rows, gain, other, &x_row), reference(x, others), 3 * d.tolerance);
+  EXPECT(same_bits(x, x_row));
+  for (int64_t r : {int64_t(0), rows / 2, rows - 1}) {
+    const std::vector<float> h_row = run(r, 1, gain, gain, &x_row);
+    EXPECT(same_bits(h_row, {h.begin() + r * inner, h.begin() + (r + 1) * inner}));
+    EXPECT(same_bits(x_row, {x.begin() + r * hidden, x.begin() + (r + 1) * hidden}));
+  }
 }
 
 // silu far from zero: neither overflow nor NaN.
@@ -238,19 +309,7 @@ void test_embed_and_head(const DeviceUnderTest& d, DType dtype, WeightFormat for
   const MatrixPart part = stored.part();
   Weight w;
   REQUIRE_OK(device->pack_weight({&part, 1}, use, format, &w));
-  const std::vector<float> inv_freq(8, 1.0f);
-  KvConfig kv{.layers = 1, .kv_heads = 1, .head_dim = 16, .num_blocks = 4, .block_size = 16};
-  StepLimits limits{.max_rows = 16,
-                    .max_spans = 4,
-                    .max_samples = 16,
-                    .max_context = 64,
-                    .q_heads = 1,
-                    .kv_heads = 1,
-                    .head_dim = 16,
-                    .hidden = int32_t(hidden),
-                    .intermediate = 16,
-                    .vocab = int32_t(vocab)};
-  REQUIRE_OK(device->prepare(limits, kv, {inv_freq}));
+  prepare_small(device.get(), int32_t(hidden), 16);
   const std::vector<int32_t> ids = {0, 76, 5, 16, 15, 31, 5, 64, 33}, slots(9, -1), table = {1};
   const SpanInput span{.first_row = 0, .rows = 9, .block_table = table};
   const StepInput step{.token_ids = ids, .token_slots = slots, .spans = {&span, 1}};
@@ -328,6 +387,13 @@ void add_gemm_cases(const DeviceUnderTest& d) {
                      std::to_string(inner),
                  [=] { test_mlp(d, rows, 96, inner, t); });
       }
+    }
+    for (int64_t rows : {1, 8, 19, 34, 65}) {
+      if (d.slow && (t == DType::f32 || t == DType::f16)) break;
+      const int64_t hidden = rows % 2 ? 90 : 128;
+      add_case(at + "norm after residual " + dtype_name(t) + " " + std::to_string(rows) + "x" +
+                   std::to_string(hidden),
+               [=] { test_norm_after_residual(d, rows, hidden, t); });
     }
     for (WeightUse use : {WeightUse::embedding, WeightUse::tied}) {
       const std::string what =
