@@ -1,9 +1,9 @@
-// npm run bench -- engine | ops | serve | http | reward | start | gpu [--flags]
+// npm run bench -- engine | ops | serve | http | loop | reward | start | gpu [--flags]
 // Each bench is a file of its own that exports `run(args)` and tells its flags under --help.
 
 type Bench = { readonly run: (args: readonly string[]) => Promise<void> }
 
-const benches = ['engine', 'ops', 'serve', 'http', 'reward', 'start', 'gpu']
+const benches = ['engine', 'ops', 'serve', 'http', 'loop', 'reward', 'start', 'gpu']
 const [name = '', ...args] = process.argv.slice(2)
 
 if (benches.includes(name)) {

@@ -31,6 +31,28 @@ export type RopeScaling = {
   readonly original_max_position_embeddings: number
 }
 
+// for the harness itself; its rope scaling bends within a hundred tokens
+const tiny: Shape = {
+  name: 'tiny',
+  hidden: 256,
+  layers: 2,
+  heads: 4,
+  kvHeads: 2,
+  headDim: 64,
+  ffn: 768,
+  vocab: 1024,
+  tied: true,
+  ropeTheta: 10000,
+  maxPosition: 4096,
+  ropeScaling: {
+    rope_type: 'llama3',
+    factor: 8,
+    low_freq_factor: 1,
+    high_freq_factor: 4,
+    original_max_position_embeddings: 128,
+  },
+}
+
 export const shapes: Readonly<Record<string, Shape>> = {
   // Llama-3.2-1B's
   '1b': {
@@ -68,27 +90,9 @@ export const shapes: Readonly<Record<string, Shape>> = {
     maxPosition: 8192,
     ropeScaling: null,
   },
-  // for the harness itself; its rope scaling bends within a hundred tokens
-  tiny: {
-    name: 'tiny',
-    hidden: 256,
-    layers: 2,
-    heads: 4,
-    kvHeads: 2,
-    headDim: 64,
-    ffn: 768,
-    vocab: 1024,
-    tied: true,
-    ropeTheta: 10000,
-    maxPosition: 4096,
-    ropeScaling: {
-      rope_type: 'llama3',
-      factor: 8,
-      low_freq_factor: 1,
-      high_freq_factor: 4,
-      original_max_position_embeddings: 128,
-    },
-  },
+  tiny,
+  // long prompts on a machine of any size
+  'tiny-128k': { ...tiny, name: 'tiny-128k', maxPosition: 131072 },
 }
 
 export const cacheFolder = fileURLToPath(new URL('.cache', import.meta.url))

@@ -2,24 +2,23 @@
 // byte-level BPE. The native tokenizer knows no added tokens: names like <|eot_id|> are cut out of
 // the text here, and only where the caller asks, so user text cannot become a control token.
 //
-// Encoding runs on libuv's pool. What is left on the event loop for a prompt of 128K tokens (cutting,
-// handing the text over, taking the ids) was measured at 10 ms in one piece and 25 ms in 1,200, so no
-// worker thread stands between.
+// Encoding runs on libuv's pool; long texts have a thread of their own (long-text.ts).
 
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { z } from 'zod'
 import { EngineFailure } from './failure.js'
+import { createLongText } from './long-text.js'
 import type { Tokenizer } from './types.js'
 
 const { Tokenizer: Native } = createRequire(import.meta.url)(
   'tokenizers',
 ) as typeof import('tokenizers')
 
-const LONG = 1 << 14
+/** Characters from which a text is long: up to here its tokens cost the event loop a few milliseconds. */
+const LONG = 1 << 15
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -184,9 +183,8 @@ const buildNative = (path: string, file: TokenizerFile): NativeTokenizer => {
   }
 }
 
-/** Reads `folder`/tokenizer.json. Takes about a second and 250 MB for 128K tokens: keep one. */
-export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
-  const path = join(folder, 'tokenizer.json')
+/** The native tokenizer of the tokenizer.json at `path`, and what the file says. */
+const openNative = async (path: string) => {
   const file = parse(path, await readText(path))
   const reason = unsupported(file)
   if (reason) {
@@ -195,7 +193,25 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
       message: `${path} is not a byte-level BPE tokenizer: ${reason}`,
     })
   }
-  const native = buildNative(path, file)
+  return { file, tokenizer: buildNative(path, file) }
+}
+
+/** Ids of plain texts, by the tokenizer.json at `path`: for the thread of long texts. */
+export const openEncoder = async (
+  path: string,
+): Promise<(texts: readonly string[]) => Promise<readonly (readonly number[])[]>> => {
+  const { tokenizer } = await openNative(path)
+  return async (texts) => {
+    const encoded = await tokenizer.encodeBatch([...texts], { addSpecialTokens: false })
+    return encoded.map((one) => one.getIds())
+  }
+}
+
+/** Reads `folder`/tokenizer.json. Takes about a second and 250 MB for 128K tokens: keep one. */
+export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
+  const path = join(folder, 'tokenizer.json')
+  const { file, tokenizer: native } = await openNative(path)
+  const encodeLong = createLongText(path)
   const special = new Map(file.added_tokens.map(({ content, id }) => [content, id]))
   const specialIds = new Set(file.added_tokens.flatMap((token) => (token.special ? token.id : [])))
   const vocab = new Map(Object.entries(file.model.vocab))
@@ -220,12 +236,12 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
     isSpecial: (id) => specialIds.has(id),
     encode: async (text, options = {}) => {
       const pieces = (options.special ? splitAll : splitOrdinary)(text)
-      if (pieces.length === 1) {
-        const ids = (await native.encode(text, null, { addSpecialTokens: false })).getIds()
-        // Taking so many ids and going over them, as callers do, is work for two turns.
-        if (ids.length > LONG) await nextTurn()
-        return ids
-      }
+      if (text.length >= LONG)
+        return encodeLong(
+          pieces.map((piece, i) => (i % 2 === 1 ? (special.get(piece) ?? piece) : piece)),
+        )
+      if (pieces.length === 1)
+        return (await native.encode(text, null, { addSpecialTokens: false })).getIds()
       const plain = pieces.filter((_, index) => index % 2 === 0)
       const encoded = await native.encodeBatch(plain, { addSpecialTokens: false })
       return pieces.flatMap((piece, index) =>

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
+import { createLongText } from '../../server/long-text.js'
 import { loadTokenizer } from '../../server/tokenizer.js'
 import type { Tokenizer } from '../../server/types.js'
 import { llamaTokenizerJson, tokenizerFolder } from './llama_tokenizer.js'
@@ -12,9 +15,10 @@ const cases: Case[] = JSON.parse(
 )
 
 describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
+  const folder = tokenizerFolder(llamaTokenizerJson())
   let tokenizer: Tokenizer
   before(async () => {
-    tokenizer = await loadTokenizer(tokenizerFolder(llamaTokenizerJson()))
+    tokenizer = await loadTokenizer(folder)
   })
 
   test('plain text gives the ids of the reference, names of special tokens included', async () => {
@@ -28,6 +32,31 @@ describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
       const ids = await tokenizer.encode(text, { special: true })
       assert.deepEqual([...ids], special ?? plain, JSON.stringify(text))
     }
+  })
+
+  test('a long text gives the ids of its parts, in a thread of its own', async () => {
+    const part = 'She said: "\u00bfQu\u00e9?" <|eot_id|>\n1234 \u{1f600}, and so on.\n'
+    const text = part.repeat(2000)
+    for (const special of [false, true]) {
+      // No token reaches over a special one, nor over the line's end.
+      const ids = await tokenizer.encode(part, { special })
+      const [whole, again] = await Promise.all([
+        tokenizer.encode(text, { special }),
+        tokenizer.encode(text, { special }),
+      ])
+      assert.equal(whole.length, ids.length * 2000)
+      assert.ok(whole.every((id, i) => id === ids[i % ids.length]))
+      assert.deepEqual(again, whole)
+    }
+  })
+
+  test('the thread of long texts rests and comes back, and says what is wrong', async () => {
+    const encode = createLongText(join(folder, 'tokenizer.json'), 10)
+    for (let i = 0; i < 3; i++) {
+      assert.deepEqual(await encode(['a', 7, 'a']), [64, 7, 64])
+      await sleep(50)
+    }
+    await assert.rejects(createLongText('/nowhere/tokenizer.json')(['a']), /nowhere/)
   })
 
   test('decoding gives the text back, a lone surrogate as U+FFFD', async () => {

@@ -1,0 +1,36 @@
+// The thread of long-text.ts.
+
+import { parentPort, workerData } from 'node:worker_threads'
+import type { LongTextAnswer, LongTextQuestion, Parts } from './long-text.js'
+import { openEncoder } from './tokenizer.js'
+
+const opened = openEncoder(workerData)
+
+const encode = async (parts: Parts): Promise<Uint32Array> => {
+  const encodeTexts = await opened
+  const encoded = (await encodeTexts(parts.filter((part) => typeof part === 'string'))).values()
+  const pieces = parts.map((part) =>
+    typeof part === 'number' ? [part] : (encoded.next().value ?? []),
+  )
+  const ids = new Uint32Array(pieces.reduce((sum, piece) => sum + piece.length, 0))
+  let at = 0
+  for (const piece of pieces) {
+    ids.set(piece, at)
+    at += piece.length
+  }
+  return ids
+}
+
+parentPort?.on('message', async (question: LongTextQuestion | 'end') => {
+  if (question === 'end') {
+    parentPort?.close()
+    return
+  }
+  const { id, parts } = question
+  try {
+    const ids = await encode(parts)
+    parentPort?.postMessage({ id, ids } satisfies LongTextAnswer, [ids.buffer as ArrayBuffer])
+  } catch (error) {
+    parentPort?.postMessage({ id, error: String(error) } satisfies LongTextAnswer)
+  }
+})
