@@ -2,10 +2,10 @@
 
 import { type ChatPlan, type ChatRun, chatExtras, rewardFields } from './chat-plan.js'
 import type { Choice } from './choice.js'
-import { createFrame, finishReason, members, stopReason } from './chunks.js'
+import { asMembers, createFrame, finishReason, isLong, members, stopReason } from './chunks.js'
 import { chatLogprobs } from './logprobs.js'
 import type { Chunks } from './respond.js'
-import { atOnce } from './slices.js'
+import { atOnce, jsonText } from './slices.js'
 import type { Delta } from './types.js'
 
 const PLAIN = '"logprobs":null,"finish_reason":null'
@@ -55,26 +55,26 @@ export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks<C
     )
   }
 
+  function* events(delta: Delta, run: ChatRun): Generator<string, string> {
+    const { choice: index } = delta
+    const piece = choices[index]?.push(delta)
+    if (!piece) return ''
+    const reasoning = showReasoning ? piece.reasoning : ''
+    const details = detail(delta)
+    let out = ''
+    if (!begun[index] || piece.content !== '' || reasoning !== '' || details !== undefined) {
+      const more = isFirst ? asMembers(yield* jsonText(yield* chatExtras(plan, delta))) : ''
+      out = chunk(index, deltaJson(index, reasoning, piece.content), details ?? PLAIN, run, more)
+      begun[index] = true
+      isFirst = false
+    }
+    return delta.finish === undefined ? out : out + last(index, delta, run)
+  }
+
   return {
     onDelta: (_, delta, run) => {
-      const { choice: index } = delta
-      const piece = choices[index]?.push(delta)
-      if (!piece) return ''
-      const reasoning = showReasoning ? piece.reasoning : ''
-      const details = detail(delta)
-      let out = ''
-      if (!begun[index] || piece.content !== '' || reasoning !== '' || details !== undefined) {
-        out = chunk(
-          index,
-          deltaJson(index, reasoning, piece.content),
-          details ?? PLAIN,
-          run,
-          isFirst ? members(atOnce(chatExtras(plan, delta))) : '',
-        )
-        begun[index] = true
-        isFirst = false
-      }
-      return delta.finish === undefined ? out : out + last(index, delta, run)
+      const work = events(delta, run)
+      return isLong(delta) ? work : atOnce(work)
     },
     closing: frame.closing,
   }

@@ -6,11 +6,15 @@ import type { GenerationFields } from './schema.js'
 import type { ServedModel } from './served.js'
 import type { Delta } from './types.js'
 
-/** `,"a":1`: an object's members, to go on inside another. */
-export const members = (object: object): string => {
-  const text = JSON.stringify(object).slice(1, -1)
+/** An object's JSON as members to go on with inside another: `,"a":1`. */
+export const asMembers = (json: string): string => {
+  const text = json.slice(1, -1)
   return text === '' ? '' : `,${text}`
 }
+export const members = (object: object): string => asMembers(JSON.stringify(object))
+
+/** It brings the whole prompt: its event is made in slices. */
+export const isLong = (delta: Delta): boolean => delta.promptLogprobs !== undefined
 
 export const finishReason = (delta: Delta | undefined) =>
   delta?.finish === 'length' ? ('length' as const) : ('stop' as const)

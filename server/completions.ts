@@ -1,6 +1,6 @@
 // POST /v1/completions: raw prompts, several at once, echoed and scored when asked.
 
-import { createFrame, finishReason, members, stopReason } from './chunks.js'
+import { asMembers, createFrame, finishReason, isLong, members, stopReason } from './chunks.js'
 import { type CompletionText, createCompletionText } from './completion-text.js'
 import { badRequest } from './errors.js'
 import { noLogprobs, promptLogprobs } from './logprobs.js'
@@ -17,7 +17,7 @@ import {
 import { CompletionRequest } from './schema.js'
 import { refuseReward } from './scoring.js'
 import { type Ctx, findModel, type ServedModel, type Server } from './served.js'
-import { atOnce, jsonPieces } from './slices.js'
+import { atOnce, jsonPieces, jsonText } from './slices.js'
 import { refuseThinking } from './thinking.js'
 import type { Delta, GenerateRequest } from './types.js'
 
@@ -200,37 +200,45 @@ const completionChunks = (plan: Plan): Chunks => {
   let live = texts.length
   let isFirst = true
 
+  function* events(prompt: number, delta: Delta, run: Run): Generator<string, string> {
+    const index = prompt * n + delta.choice
+    const choice = texts[index]
+    if (choice === undefined) return ''
+    const text = choice.text(delta)
+    const entries = body.logprobs === undefined ? null : noLogprobs()
+    if (entries) yield* choice.logprobs(delta, entries)
+    const logprobs = entries?.tokens.length ? entries : null
+    const detailed =
+      logprobs !== null || (body.return_token_ids === true && delta.tokenIds.length > 0)
+    let out = ''
+    if (text !== '' || detailed) {
+      const details = isLong(delta) ? yield* jsonText(logprobs) : JSON.stringify(logprobs)
+      const ids = body.return_token_ids ? `,"token_ids":${JSON.stringify(delta.tokenIds)}` : ''
+      const more = begun[index]
+        ? ''
+        : asMembers(yield* jsonText(yield* choiceExtras(plan, prompt, delta)))
+      out = frame.chunk(
+        `{"index":${index},"text":${JSON.stringify(text)},` +
+          `"logprobs":${details}${ids}${more},"finish_reason":null}`,
+        run,
+        isFirst ? members(answerExtras(plan)) : '',
+      )
+      begun[index] = true
+      isFirst = false
+    }
+    if (delta.finish === undefined) return out
+    live--
+    const last =
+      `{"index":${index},"text":"","logprobs":null,` +
+      `"finish_reason":"${finishReason(delta)}"${members(stopReason(delta, body))}}`
+    const timings = live === 0 && body.timings ? members({ timings: run.timings() }) : ''
+    return out + frame.chunk(last, run, timings)
+  }
+
   return {
     onDelta: (prompt, delta, run) => {
-      const index = prompt * n + delta.choice
-      const choice = texts[index]
-      if (choice === undefined) return ''
-      const text = choice.text(delta)
-      const entries = body.logprobs === undefined ? null : noLogprobs()
-      if (entries) atOnce(choice.logprobs(delta, entries))
-      const logprobs = entries?.tokens.length ? entries : null
-      const detailed =
-        logprobs !== null || (body.return_token_ids === true && delta.tokenIds.length > 0)
-      let out = ''
-      if (text !== '' || detailed) {
-        const ids = body.return_token_ids ? `,"token_ids":${JSON.stringify(delta.tokenIds)}` : ''
-        const more = begun[index] ? '' : members(atOnce(choiceExtras(plan, prompt, delta)))
-        out = frame.chunk(
-          `{"index":${index},"text":${JSON.stringify(text)},` +
-            `"logprobs":${JSON.stringify(logprobs)}${ids}${more},"finish_reason":null}`,
-          run,
-          isFirst ? members(answerExtras(plan)) : '',
-        )
-        begun[index] = true
-        isFirst = false
-      }
-      if (delta.finish === undefined) return out
-      live--
-      const last =
-        `{"index":${index},"text":"","logprobs":null,` +
-        `"finish_reason":"${finishReason(delta)}"${members(stopReason(delta, body))}}`
-      const timings = live === 0 && body.timings ? members({ timings: run.timings() }) : ''
-      return out + frame.chunk(last, run, timings)
+      const work = events(prompt, delta, run)
+      return isLong(delta) ? work : atOnce(work)
     },
     closing: frame.closing,
   }

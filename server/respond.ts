@@ -15,7 +15,7 @@ import {
   type ServedModel,
   type Server,
 } from './served.js'
-import { bytesInSlices } from './slices.js'
+import { bytesInSlices, createTurns, finishInSlices } from './slices.js'
 import { type EventStream, openEventStream } from './sse.js'
 import type { Delta } from './types.js'
 
@@ -94,9 +94,9 @@ const runToEnd = <R extends Run>(
     outgoing.once('close', onClose)
   })
 
-/** Turns deltas into events; `''` sends nothing. */
+/** Turns deltas into events, one that takes long in slices; `''` sends nothing. */
 export type Chunks<R extends Run = Run> = {
-  readonly onDelta: (prompt: number, delta: Delta, run: R) => string
+  readonly onDelta: (prompt: number, delta: Delta, run: R) => string | Generator<string, string>
   /** After the last choice, before [DONE]. */
   readonly closing: (run: R) => string
 }
@@ -121,24 +121,31 @@ const runAsStream = <R extends Run>(
         reject(error)
       }
     }
+    const send = (events: string) => {
+      if (events === '') return
+      stream.send(events)
+      resolve()
+    }
+    const inTurn = createTurns()
     const run = begin({
-      onDelta: (prompt, delta) => {
-        const events = chunks.onDelta(prompt, delta, run)
-        if (events === '') return
-        stream.send(events)
-        resolve()
-      },
-      onDone: () => {
-        stop()
-        stream.send(`${chunks.closing(run)}data: [DONE]\n\n`)
-        stream.end()
-        resolve()
-      },
-      onError: fail,
+      onDelta: (prompt, delta) =>
+        inTurn(() => {
+          const events = chunks.onDelta(prompt, delta, run)
+          if (typeof events !== 'string') return finishInSlices(events, send)
+          send(events)
+        }),
+      onDone: () =>
+        inTurn(() => {
+          stop()
+          stream.send(`${chunks.closing(run)}data: [DONE]\n\n`)
+          stream.end()
+          resolve()
+        }),
+      onError: (error) => inTurn(() => fail(error)),
     })
     const stop = deadline(server, (error) => {
       run.abort()
-      fail(error)
+      inTurn(() => fail(error))
     })
     const stream: EventStream = openEventStream(c.env.outgoing, {
       headers: c.get('headers'),

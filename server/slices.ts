@@ -49,6 +49,59 @@ export const bytesInSlices = async (pieces: Iterable<string>): Promise<Uint8Arra
   return Buffer.concat(done)
 }
 
+/** A value as JSON, in slices. */
+export function* jsonText(value: unknown): Generator<string, string> {
+  let text = ''
+  for (const piece of jsonPieces(value)) {
+    text += piece
+    yield ''
+  }
+  return text
+}
+
+/** Gives `take` the result of the work: at once where it is done within a slice, else undefined at first. */
+export const finishInSlices = <T>(
+  work: Generator<string, T>,
+  take: (result: T) => void,
+): Promise<void> | undefined => {
+  const slice = (): boolean => {
+    const until = performance.now() + SLICE_MS
+    for (;;) {
+      const { done, value } = work.next()
+      if (done) take(value)
+      if (done || performance.now() > until) return done === true
+    }
+  }
+  const rest = async () => {
+    do await nextTurn()
+    while (!slice())
+  }
+  return slice() ? undefined : rest()
+}
+
+type Act = () => Promise<void> | undefined | void
+
+/** Acts one after another: those that come while one is at work wait for it. */
+export const createTurns = () => {
+  const waiting: Act[] = []
+  let atWork = false
+
+  const finish = async (work: Promise<void>) => {
+    atWork = true
+    await work
+    for (let act = waiting.shift(); act; act = waiting.shift()) await act()
+    atWork = false
+  }
+  return (act: Act): void => {
+    if (atWork) {
+      waiting.push(act)
+      return
+    }
+    const work = act()
+    if (work) void finish(work)
+  }
+}
+
 /** The same work in one go. */
 export const atOnce = <T>(work: Generator<string, T>): T => {
   for (;;) {

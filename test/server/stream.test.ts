@@ -73,6 +73,30 @@ describe('streams', () => {
       assert.equal(harness.lines[0]?.status, 499)
     }))
 
+  test('an event of a long prompt, made in slices, comes before what was written meanwhile', () =>
+    withHarness(
+      { answer: () => ({ pieces: [...'one two three'] }), info: { maxModelLen: 1 << 17 } },
+      async (harness) => {
+        const prompt = Array.from({ length: 40_000 }, (_, i) => 97 + (i % 26))
+        const logprobs = { logprobs: 1, prompt_logprobs: 0, return_token_ids: true }
+        const body = { model: 'tiny-reasoner', prompt, echo: true, ...logprobs }
+        const { choices } = await readAnswer(await harness.post('/v1/completions', body))
+        const streamed = { ...body, stream: true }
+        const { chunks, done } = await readEvents(await harness.post('/v1/completions', streamed))
+        assert.ok(done)
+        const parts = chunks.flatMap((chunk) => chunk.choices)
+        assert.ok(parts.length > 3)
+        const whole = choices[0]
+        assert.equal(parts.map(({ text }) => text).join(''), whole.text)
+        for (const name of ['tokens', 'token_logprobs', 'top_logprobs', 'text_offset']) {
+          const all = parts.flatMap((part) => part.logprobs?.[name] ?? [])
+          assert.deepEqual(all, whole.logprobs[name], name)
+        }
+        assert.deepEqual(parts[0].prompt_logprobs, whole.prompt_logprobs)
+        assert.deepEqual(parts[0].prompt_token_ids, prompt)
+      },
+    ))
+
   test('a reader that stalls is cut off and slows nobody', () =>
     withHarness({ ...endless, config: { writeIdleTimeout: 0.3 } }, async (harness) => {
       const logprobs = { logprobs: true, top_logprobs: 20 }
