@@ -63,7 +63,9 @@ const client = async (port: string, requests: number): Promise<void> => {
     const sent = request({ port, method: 'POST', path, headers }, (response) => {
       response.setEncoding('utf8')
       response.on('data', (data) => {
-        if (response.statusCode !== 200) process.send?.(`refused: ${data}`)
+        if (response.statusCode === 200) return
+        console.error(`refused: ${data}`)
+        process.exit(1)
       })
     })
     sent.on('error', () => {}) // of our own leaving
@@ -71,6 +73,10 @@ const client = async (port: string, requests: number): Promise<void> => {
     return sent
   }
   const busy = post('ids', bodyOf('ids', 0, words))
+  let isBusy = true
+  busy.on('close', () => {
+    isBusy = false
+  })
   await sleep(1500)
   for (const kind of KINDS) {
     for (let k = 1; k <= requests; k++) {
@@ -84,8 +90,8 @@ const client = async (port: string, requests: number): Promise<void> => {
       await sleep(100)
     }
   }
-  busy.destroy()
-  process.exit(0)
+  if (!isBusy) console.error('the other prompt was done before the end')
+  process.exit(isBusy ? 0 : 1)
 }
 
 /** Milliseconds that this process's main thread has run; NaN where the system does not tell. */
@@ -156,16 +162,16 @@ export const run = async (args: readonly string[]): Promise<void> => {
   const sender = startClient(new URL(server.url).port, values.requests)
   sender.on('message', (message: string) => {
     if (message === 'begin') loop.reset()
-    else if (blocks.has(message)) blocks.get(message)?.push(loop.longest())
-    else console.log(message)
+    else blocks.get(message)?.push(loop.longest())
   })
-  await once(sender, 'exit')
+  const [code] = await once(sender, 'exit')
   loop.stop()
   for (const [kind, all] of blocks) {
     const list = all.map(({ ms, ran }) => `${ms.toFixed(0)} (${ran.toFixed(0)})`).join(', ')
     console.log(`${kind}: ${list} ms`)
   }
   await server.close()
+  if (code !== 0) throw new Error(`the client ended with ${code}`)
 }
 
 if (process.argv[2] === 'client') await client(process.argv[3] ?? '', Number(process.argv[4]))

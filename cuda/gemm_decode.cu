@@ -70,8 +70,7 @@ GPU_DEVICE int tile_row(const Output& out, int i) {
   return row + (i >= kLower ? out.pair_offset : 0);
 }
 
-// One block a multiprocessor is what registers have to allow: shared memory allows no more than
-// two.
+// Registers may allow as little as one block a multiprocessor: shared memory is what limits them.
 template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
 __global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, Output out) {
   using S = Shape<kFp8, kRowTiles, kTokenTiles, kShared>;

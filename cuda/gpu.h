@@ -250,17 +250,16 @@ GPU_DEVICE uint64_t atomic_add(uint64_t* p, uint64_t v) {
 // to come, which may then read what the others wrote. `counter` is zero before and after. `flag`:
 // shared, free again after the next block_sync.
 GPU_DEVICE bool last_arrival(uint32_t* counter, uint32_t total, uint32_t* flag) {
-  __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) {
+  if (threadIdx.x == 0) {  // its fences stand for the block's: barriers pass them on
+    __threadfence();
     const bool last = atomicAdd(counter, 1u) == total - 1;
+    __threadfence();
     if (last) *counter = 0;
     *flag = last;
   }
   __syncthreads();
-  const bool last = *flag != 0;
-  if (last) __threadfence();
-  return last;
+  return *flag != 0;
 }
 // Programmatic dependent launch (sm_90): the next kernel of the stream may start; and: wait until
 // all kernels before this one have finished and their writes can be seen. Both do nothing

@@ -139,13 +139,19 @@ const nodeSuites = () =>
 
 // What tests leave in the folder for temporary files is gone with the run.
 process.env.TMPDIR = mkdtempSync(join(tmpdir(), 'nemotron-test-'))
-process.on('exit', () => rmSync(process.env.TMPDIR, { recursive: true, force: true }))
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
+process.on('exit', () => {
+  try {
+    rmSync(process.env.TMPDIR, { recursive: true, force: true, maxRetries: 3 })
+  } catch (error) {
+    console.log(`left behind: ${process.env.TMPDIR} (${error.code})`)
+  }
+})
 
 const began = Date.now()
 step('build the addon and dist', process.execPath, [join(root, 'scripts/install.mjs')])
 // Two at a time: a suite waits for processes it starts about as long as it computes.
 const suites = [...cppSuites(), ...nodeSuites()]
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
 const work = async () => {
   for (let suite = suites.shift(); suite; suite = suites.shift()) await runSuite(suite)
 }

@@ -130,7 +130,10 @@ export const startBestOf = (
     const rewards = scored.map((one) => bestOf.model.readout.reward(one.scores)).values()
     const scores = items.map((item) => (item && rewards.next().value) ?? null)
     const order = scores.map((_, i) => i)
-    const rating = (i: number): number => scores[i] ?? Number.NEGATIVE_INFINITY
+    const rating = (i: number): number => {
+      const score = scores[i] ?? Number.NaN
+      return Number.isNaN(score) ? Number.NEGATIVE_INFINITY : score
+    }
     order.sort((a, b) => Number(rating(b) > rating(a)) - Number(rating(a) > rating(b)) || a - b)
     return { scores, order }
   }

@@ -100,6 +100,10 @@ export const fromEngineError = (error: EngineError, retryAfter: () => number): A
 }
 
 /** Anything thrown, as an answer; what we did not foresee is a 500 that does not leak its text. */
+/** For the log: where it came from. */
+export const stackOf = (thrown: unknown): string =>
+  thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)
+
 export const toApiError = (thrown: unknown): ApiError =>
   thrown instanceof ApiError
     ? thrown

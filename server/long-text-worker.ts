@@ -2,12 +2,11 @@
 
 import { parentPort, workerData } from 'node:worker_threads'
 import type { LongTextAnswer, LongTextQuestion, Parts } from './long-text.js'
-import { openEncoder } from './tokenizer.js'
+import { createEncoder } from './tokenizer.js'
 
-const opened = openEncoder(workerData)
+const encodeTexts = createEncoder(Buffer.from(workerData).toString())
 
 const encode = async (parts: Parts): Promise<Uint32Array> => {
-  const encodeTexts = await opened
   const encoded = (await encodeTexts(parts.filter((part) => typeof part === 'string'))).values()
   const pieces = parts.map((part) =>
     typeof part === 'number' ? [part] : (encoded.next().value ?? []),

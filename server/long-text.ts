@@ -24,15 +24,18 @@ type Waiting = {
 const failure = (message: string): EngineFailure =>
   new EngineFailure({ code: 'internal', message: `a long text was not encoded: ${message}` })
 
-/** `path`: of tokenizer.json. */
-export const createLongText = (path: string, idleMs = IDLE_MS) => {
+/** `json`: what the native tokenizer is made from, in UTF-8. Shared: no file is read again. */
+export const createLongText = (json: SharedArrayBuffer, idleMs = IDLE_MS) => {
   let worker: Worker | undefined
   let waiting = new Map<number, Waiting>()
   let idle: NodeJS.Timeout | undefined
   let asked = 0
 
   const start = (): Worker => {
-    const started = new Worker(packagePath('dist/server/long-text-worker.js'), { workerData: path })
+    const started = new Worker(packagePath('dist/server/long-text-worker.js'), {
+      workerData: json,
+      execArgv: [], // flags of the process are not meant for this file
+    })
     const ended = (error: unknown) => {
       if (worker !== started) return
       worker = undefined
@@ -43,7 +46,7 @@ export const createLongText = (path: string, idleMs = IDLE_MS) => {
     started.on('message', (answer: LongTextAnswer) => {
       const one = waiting.get(answer.id)
       waiting.delete(answer.id)
-      if (waiting.size === 0) rest(started)
+      if (worker === started && waiting.size === 0) rest(started)
       if ('ids' in answer) one?.resolve(Array.from(answer.ids))
       else one?.reject(failure(answer.error))
     })
@@ -56,7 +59,7 @@ export const createLongText = (path: string, idleMs = IDLE_MS) => {
   const rest = (resting: Worker): void => {
     resting.unref()
     idle = setTimeout(() => {
-      worker = undefined
+      if (worker === resting) worker = undefined
       resting.postMessage('end')
     }, idleMs).unref()
   }

@@ -37,7 +37,9 @@ export const observe =
         responseBytes: Math.max(0, socket.bytesWritten - writtenBefore),
       })
       const line = { request_id: requestId, method, path: c.req.path, status, seconds, ...record }
-      if (status >= 500) server.log.error(line, 'request')
+      // 503 while loading, draining or full is how a server at work answers.
+      if (status === 503) server.log.warn(line, 'request')
+      else if (status >= 500) server.log.error(line, 'request')
       else server.log.info(line, 'request')
     }
     // After the other listeners: they still have something to say about a client that left.

@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { z } from 'zod'
-import { ApiError, badRequest, errorBody } from './errors.js'
+import { ApiError, badRequest, errorBody, stackOf, toApiError } from './errors.js'
 import { ignoredHeader, parseBody, readJson } from './parse.js'
 import type { Run, RunHandler } from './run.js'
 import {
@@ -109,7 +109,11 @@ const runAsStream = <R extends Run>(
   { begin, isLate }: Pick<Generation<R>, 'begin' | 'isLate'>,
 ): Promise<void> =>
   new Promise((resolve, reject) => {
+    /** Told to the end, or nobody listens. */
+    let over = false
     const fail = (error: ApiError) => {
+      if (over) return
+      over = true
       stop()
       if (stream.started()) {
         c.get('record').error = error.code ?? error.type
@@ -126,16 +130,23 @@ const runAsStream = <R extends Run>(
       stream.send(events)
       resolve()
     }
-    const inTurn = createTurns()
+    const inTurn = createTurns((error) => {
+      c.get('record').bug = stackOf(error)
+      run.abort()
+      fail(toApiError(error))
+    })
     const run = begin({
       onDelta: (prompt, delta) =>
         inTurn(() => {
+          if (over) return
           const events = chunks.onDelta(prompt, delta, run)
-          if (typeof events !== 'string') return finishInSlices(events, send)
+          if (typeof events !== 'string') return finishInSlices(events, send, () => !over)
           send(events)
         }),
       onDone: () =>
         inTurn(() => {
+          if (over) return
+          over = true
           stop()
           stream.send(`${chunks.closing(run)}data: [DONE]\n\n`)
           stream.end()
@@ -152,6 +163,7 @@ const runAsStream = <R extends Run>(
       writeIdle: server.config.writeIdleTimeout * 1000,
       ping: server.config.pingInterval * 1000,
       onGone: (why) => {
+        over = true
         stop()
         c.get('record').gone = why
         run.abort()

@@ -1,6 +1,6 @@
 // One HTTP request in the engine: its prompts, its news, its end, and what of it is measured.
 
-import { ApiError, fromEngineError, toApiError } from './errors.js'
+import { ApiError, fromEngineError, stackOf, toApiError } from './errors.js'
 import { EngineFailure } from './failure.js'
 import type { RequestLog, ServedModel } from './served.js'
 import type { Delta, GenerateRequest, RequestHandle, Timings } from './types.js'
@@ -168,7 +168,7 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
     try {
       take(prompt, delta)
     } catch (error) {
-      record.bug = error instanceof Error ? (error.stack ?? error.message) : String(error)
+      record.bug = stackOf(error)
       fail(toApiError(error))
     }
   }

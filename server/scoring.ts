@@ -37,7 +37,7 @@ export const isReward = (model: ServedModel): boolean => model.engine.info.rewar
 
 /** The model, or a 400 that names those that can. */
 export const findRewardModel = (server: Server, name: string, param = 'model'): ServedModel => {
-  const model = findModel(server, name)
+  const model = findModel(server, name, param)
   if (isReward(model)) return model
   const able = server.models().filter(isReward)
   throw badRequest(

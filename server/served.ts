@@ -98,11 +98,11 @@ export const requireReady = (server: Server, what: 'work' | 'show' = 'work'): vo
 
 const names = (model: ServedModel): readonly string[] => [model.id, ...model.aliases]
 
-export const findModel = (server: Server, name: string): ServedModel => {
+export const findModel = (server: Server, name: string, param = 'model'): ServedModel => {
   const found = server.models().find((model) => model.root === name || names(model).includes(name))
   if (found !== undefined) return found
   throw new ApiError(404, `The model '${name}' does not exist or you do not have access to it.`, {
-    param: 'model',
+    param,
     code: 'model_not_found',
   })
 }

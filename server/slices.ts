@@ -59,10 +59,11 @@ export function* jsonText(value: unknown): Generator<string, string> {
   return text
 }
 
-/** Gives `take` the result of the work: at once where it is done within a slice, else undefined at first. */
+/** Gives `take` the result of the work: at once where a slice is enough, else later, if still wanted. */
 export const finishInSlices = <T>(
   work: Generator<string, T>,
   take: (result: T) => void,
+  isWanted: () => boolean,
 ): Promise<void> | undefined => {
   const slice = (): boolean => {
     const until = performance.now() + SLICE_MS
@@ -74,23 +75,32 @@ export const finishInSlices = <T>(
   }
   const rest = async () => {
     do await nextTurn()
-    while (!slice())
+    while (isWanted() && !slice())
   }
   return slice() ? undefined : rest()
 }
 
 type Act = () => Promise<void> | undefined | void
 
-/** Acts one after another: those that come while one is at work wait for it. */
-export const createTurns = () => {
+/**
+ * Acts one after another: those that come while one is at work wait for it. What an act throws at
+ * once is the caller's; `onError` gets what comes later, and those that waited are dropped.
+ */
+export const createTurns = (onError: (error: unknown) => void) => {
   const waiting: Act[] = []
   let atWork = false
 
   const finish = async (work: Promise<void>) => {
     atWork = true
-    await work
-    for (let act = waiting.shift(); act; act = waiting.shift()) await act()
-    atWork = false
+    try {
+      await work
+      for (let act = waiting.shift(); act; act = waiting.shift()) await act()
+    } catch (error) {
+      waiting.length = 0
+      onError(error)
+    } finally {
+      atWork = false
+    }
   }
   return (act: Act): void => {
     if (atWork) {

@@ -26,6 +26,8 @@ export type EventStreamOptions = {
 type Waiting = { readonly isDue: () => boolean; readonly ping: () => void }
 const waiting = new Set<Waiting>()
 const TICK_MS = 250
+/** Characters that may wait for a reader; a string could not be much longer. */
+const MOST_UNREAD = 1 << 28
 let tick = 0
 let sweeper: NodeJS.Timeout | undefined
 
@@ -163,6 +165,11 @@ export const openEventStream = (
 
   const send = (events: string) => {
     if (over || ended) return
+    if (pending.length + events.length > MOST_UNREAD) {
+      gone('stalled')
+      outgoing.destroy()
+      return
+    }
     pending += events
     schedule()
   }

@@ -17,7 +17,7 @@ const { Tokenizer: Native } = createRequire(import.meta.url)(
   'tokenizers',
 ) as typeof import('tokenizers')
 
-/** Characters from which a text is long: up to here its tokens cost the event loop a few milliseconds. */
+/** Bytes from which a text is long. It has no more tokens: they cost the event loop milliseconds. */
 const LONG = 1 << 15
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
@@ -165,16 +165,19 @@ const parse = (path: string, text: string): TokenizerFile => {
   })
 }
 
-const buildNative = (path: string, file: TokenizerFile): NativeTokenizer => {
-  const plain = {
+/** What the native tokenizer is made from: no added tokens, nothing around a text. */
+const plainJson = (file: TokenizerFile): string =>
+  JSON.stringify({
     ...file,
     added_tokens: [],
     post_processor: null,
     truncation: null,
     padding: null,
-  }
+  })
+
+const buildNative = (path: string, json: string): NativeTokenizer => {
   try {
-    return Native.fromString(JSON.stringify(plain))
+    return Native.fromString(json)
   } catch (error) {
     throw new EngineFailure(
       { code: 'invalid_argument', message: `${path}: ${String(error)}` },
@@ -183,8 +186,25 @@ const buildNative = (path: string, file: TokenizerFile): NativeTokenizer => {
   }
 }
 
-/** The native tokenizer of the tokenizer.json at `path`, and what the file says. */
-const openNative = async (path: string) => {
+/** Ids of plain texts by a tokenizer of its own: for the thread of long texts. */
+export const createEncoder = (json: string) => {
+  const native = Native.fromString(json)
+  return async (texts: readonly string[]): Promise<readonly (readonly number[])[]> => {
+    const encoded = await native.encodeBatch([...texts], { addSpecialTokens: false })
+    return encoded.map((one) => one.getIds())
+  }
+}
+
+/** The text's UTF-8, for other threads to read too. */
+const sharedUtf8 = (text: string): SharedArrayBuffer => {
+  const shared = new SharedArrayBuffer(Buffer.byteLength(text))
+  Buffer.from(shared).write(text)
+  return shared
+}
+
+/** Reads `folder`/tokenizer.json. Takes about a second and 250 MB for 128K tokens: keep one. */
+export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
+  const path = join(folder, 'tokenizer.json')
   const file = parse(path, await readText(path))
   const reason = unsupported(file)
   if (reason) {
@@ -193,25 +213,9 @@ const openNative = async (path: string) => {
       message: `${path} is not a byte-level BPE tokenizer: ${reason}`,
     })
   }
-  return { file, tokenizer: buildNative(path, file) }
-}
-
-/** Ids of plain texts, by the tokenizer.json at `path`: for the thread of long texts. */
-export const openEncoder = async (
-  path: string,
-): Promise<(texts: readonly string[]) => Promise<readonly (readonly number[])[]>> => {
-  const { tokenizer } = await openNative(path)
-  return async (texts) => {
-    const encoded = await tokenizer.encodeBatch([...texts], { addSpecialTokens: false })
-    return encoded.map((one) => one.getIds())
-  }
-}
-
-/** Reads `folder`/tokenizer.json. Takes about a second and 250 MB for 128K tokens: keep one. */
-export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
-  const path = join(folder, 'tokenizer.json')
-  const { file, tokenizer: native } = await openNative(path)
-  const encodeLong = createLongText(path)
+  const json = plainJson(file)
+  const native = buildNative(path, json)
+  const encodeLong = createLongText(sharedUtf8(json))
   const special = new Map(file.added_tokens.map(({ content, id }) => [content, id]))
   const specialIds = new Set(file.added_tokens.flatMap((token) => (token.special ? token.id : [])))
   const vocab = new Map(Object.entries(file.model.vocab))
@@ -236,7 +240,7 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
     isSpecial: (id) => specialIds.has(id),
     encode: async (text, options = {}) => {
       const pieces = (options.special ? splitAll : splitOrdinary)(text)
-      if (text.length >= LONG)
+      if (Buffer.byteLength(text) >= LONG)
         return encodeLong(
           pieces.map((piece, i) => (i % 2 === 1 ? (special.get(piece) ?? piece) : piece)),
         )

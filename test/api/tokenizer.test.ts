@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
@@ -15,10 +14,9 @@ const cases: Case[] = JSON.parse(
 )
 
 describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
-  const folder = tokenizerFolder(llamaTokenizerJson())
   let tokenizer: Tokenizer
   before(async () => {
-    tokenizer = await loadTokenizer(folder)
+    tokenizer = await loadTokenizer(tokenizerFolder(llamaTokenizerJson()))
   })
 
   test('plain text gives the ids of the reference, names of special tokens included', async () => {
@@ -51,12 +49,20 @@ describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
   })
 
   test('the thread of long texts rests and comes back, and says what is wrong', async () => {
-    const encode = createLongText(join(folder, 'tokenizer.json'), 10)
+    const shared = (text: string) => {
+      const bytes = Buffer.from(text)
+      const buffer = new SharedArrayBuffer(bytes.length)
+      Buffer.from(buffer).set(bytes)
+      return buffer
+    }
+    const json = JSON.stringify({ ...llamaTokenizerJson(), added_tokens: [], post_processor: null })
+    const encode = createLongText(shared(json), 10)
     for (let i = 0; i < 3; i++) {
       assert.deepEqual(await encode(['a', 7, 'a']), [64, 7, 64])
       await sleep(50)
     }
-    await assert.rejects(createLongText('/nowhere/tokenizer.json')(['a']), /nowhere/)
+    const broken = createLongText(shared('{}'))
+    for (let i = 0; i < 2; i++) await assert.rejects(broken(['a']), /a long text was not encoded/)
   })
 
   test('decoding gives the text back, a lone surrogate as U+FFFD', async () => {

@@ -117,7 +117,10 @@ const char* conflict(const Stamp& earlier, bool earlier_read, bool atomic) {
   if (earlier.atomic && atomic) return nullptr;
   if (earlier.serial != block->serial) {
     const auto awaited = block->awaited.find(earlier.serial);
-    const bool ordered = awaited != block->awaited.end() && earlier.epoch < awaited->second;
+    // Of readers in several blocks only the last is known.
+    const bool known = !earlier_read || earlier.many != 2;
+    const bool ordered =
+        known && awaited != block->awaited.end() && earlier.epoch < awaited->second;
     return ordered ? nullptr : "of another block";
   }
   return ordered_before(earlier, earlier_read) ? nullptr

@@ -368,6 +368,7 @@ describe('best of N', () => {
     for (const [body, param] of cases) {
       assert.equal((await errorOf(await chat(body))).param, param, JSON.stringify(body))
     }
-    await errorOf(await chat({ best_of: 2, reward: { model: 'nobody' } }), 404)
+    const unknown = await errorOf(await chat({ best_of: 2, reward: { model: 'nobody' } }), 404)
+    assert.equal(unknown.param, 'reward.model')
   })
 })

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { createConnection, type Socket } from 'node:net'
 import { describe, test } from 'node:test'
+import { createTurns, finishInSlices } from '../../server/slices.js'
 import { createByteTokenizer } from './byte-tokenizer.js'
 import {
   chatBody,
@@ -96,6 +97,28 @@ describe('streams', () => {
         assert.deepEqual(parts[0].prompt_token_ids, prompt)
       },
     ))
+
+  test('what breaks in a later slice is told, and nothing after it is done', async () => {
+    const done: string[] = []
+    const told = new Promise((resolve) => {
+      const inTurn = createTurns(resolve)
+      function* broken(): Generator<string, string> {
+        const until = performance.now() + 20
+        while (performance.now() < until) yield ''
+        throw new RangeError('Invalid string length')
+      }
+      inTurn(() =>
+        finishInSlices(
+          broken(),
+          (text) => done.push(text),
+          () => true,
+        ),
+      )
+      inTurn(() => void done.push('late'))
+    })
+    assert.match(String(await told), /Invalid string length/)
+    assert.deepEqual(done, [])
+  })
 
   test('a reader that stalls is cut off and slows nobody', () =>
     withHarness({ ...endless, config: { writeIdleTimeout: 0.3 } }, async (harness) => {
