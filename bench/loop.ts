@@ -6,11 +6,13 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { startReal } from '../test/server/real-server.js'
 import { machine } from './machine.js'
 import { benchModel, shapes } from './model.js'
+import { median } from './stats.js'
 
 const HELP = `npm run bench -- loop [flags]
   --requests N   of each kind, default 6
@@ -40,8 +42,6 @@ const bodyOf = (kind: Kind, k: number, words: number): string => {
       : { ...limits, messages: [{ role: 'user', content: prompt }] },
   )
 }
-
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 /** As many words as make nearly the whole context. */
 const wordsOfContext = async (port: string): Promise<number> => {
@@ -168,7 +168,10 @@ export const run = async (args: readonly string[]): Promise<void> => {
   loop.stop()
   for (const [kind, all] of blocks) {
     const list = all.map(({ ms, ran }) => `${ms.toFixed(0)} (${ran.toFixed(0)})`).join(', ')
-    console.log(`${kind}: ${list} ms`)
+    const times = all.map(({ ms }) => ms)
+    console.log(
+      `${kind}: longest ${Math.max(...times).toFixed(0)} ms, median ${median(times).toFixed(0)}: ${list}`,
+    )
   }
   await server.close()
   if (code !== 0) throw new Error(`the client ended with ${code}`)

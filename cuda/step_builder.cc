@@ -127,9 +127,8 @@ void StepBuilder::write(const StepInput& in) {
       for (int32_t k = 0; k < r.items; ++k)
         item[items_done++] = {s.first_row + i, k * kDecodeChunk};
       if (passes_.empty() || passes_.back().items + r.items > model_.max_items) {
-        passes_.push_back({s.first_row + i, 0, r.first_item, 0});
+        passes_.push_back({r.first_item, 0});
       }
-      passes_.back().rows += 1;
       passes_.back().items += r.items;
     }
     if (!s.generated) {

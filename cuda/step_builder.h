@@ -24,7 +24,7 @@ class StepBuilder {
 
   // Rows [first_row, ...) and items of one launch of the decode attention.
   struct Pass {
-    int32_t first_row, rows, first_item, items;
+    int32_t first_item, items;
   };
 
   // Fills pinned memory. The copy is separate: a graph's step adds to it until it runs.

@@ -55,7 +55,8 @@ export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks<C
     )
   }
 
-  function* events(delta: Delta, run: ChatRun): Generator<string, string> {
+  /** `more`: what the first chunk says beside its choice. */
+  const events = (delta: Delta, run: ChatRun, more: string): string => {
     const { choice: index } = delta
     const piece = choices[index]?.push(delta)
     if (!piece) return ''
@@ -63,7 +64,6 @@ export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks<C
     const details = detail(delta)
     let out = ''
     if (!begun[index] || piece.content !== '' || reasoning !== '' || details !== undefined) {
-      const more = isFirst ? asMembers(yield* jsonText(yield* chatExtras(plan, delta))) : ''
       out = chunk(index, deltaJson(index, reasoning, piece.content), details ?? PLAIN, run, more)
       begun[index] = true
       isFirst = false
@@ -71,10 +71,16 @@ export const chatChunks = (plan: ChatPlan, choices: readonly Choice[]): Chunks<C
     return delta.finish === undefined ? out : out + last(index, delta, run)
   }
 
+  function* firstLong(delta: Delta, run: ChatRun): Generator<string, string> {
+    return events(delta, run, asMembers(yield* jsonText(yield* chatExtras(plan, delta))))
+  }
+
   return {
     onDelta: (_, delta, run) => {
-      const work = events(delta, run)
-      return isLong(delta) ? work : atOnce(work)
+      if (!isFirst) return events(delta, run, '')
+      return isLong(delta)
+        ? firstLong(delta, run)
+        : events(delta, run, members(atOnce(chatExtras(plan, delta))))
     },
     closing: frame.closing,
   }

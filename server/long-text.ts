@@ -24,8 +24,11 @@ type Waiting = {
 const failure = (message: string): EngineFailure =>
   new EngineFailure({ code: 'internal', message: `a long text was not encoded: ${message}` })
 
-/** `json`: what the native tokenizer is made from, in UTF-8. Shared: no file is read again. */
-export const createLongText = (json: SharedArrayBuffer, idleMs = IDLE_MS) => {
+/** `json`: what the native tokenizer is made from. No file is read again. */
+export const createLongText = (json: string, idleMs = IDLE_MS) => {
+  // One copy for all threads, in UTF-8.
+  const shared = new SharedArrayBuffer(Buffer.byteLength(json))
+  Buffer.from(shared).write(json)
   let worker: Worker | undefined
   let waiting = new Map<number, Waiting>()
   let idle: NodeJS.Timeout | undefined
@@ -33,7 +36,7 @@ export const createLongText = (json: SharedArrayBuffer, idleMs = IDLE_MS) => {
 
   const start = (): Worker => {
     const started = new Worker(packagePath('dist/server/long-text-worker.js'), {
-      workerData: json,
+      workerData: shared,
       execArgv: [], // flags of the process are not meant for this file
     })
     const ended = (error: unknown) => {

@@ -195,13 +195,6 @@ export const createEncoder = (json: string) => {
   }
 }
 
-/** The text's UTF-8, for other threads to read too. */
-const sharedUtf8 = (text: string): SharedArrayBuffer => {
-  const shared = new SharedArrayBuffer(Buffer.byteLength(text))
-  Buffer.from(shared).write(text)
-  return shared
-}
-
 /** Reads `folder`/tokenizer.json. Takes about a second and 250 MB for 128K tokens: keep one. */
 export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
   const path = join(folder, 'tokenizer.json')
@@ -215,7 +208,7 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
   }
   const json = plainJson(file)
   const native = buildNative(path, json)
-  const encodeLong = createLongText(sharedUtf8(json))
+  const encodeLong = createLongText(json)
   const special = new Map(file.added_tokens.map(({ content, id }) => [content, id]))
   const specialIds = new Set(file.added_tokens.flatMap((token) => (token.special ? token.id : [])))
   const vocab = new Map(Object.entries(file.model.vocab))

@@ -175,23 +175,6 @@ void test_norm(const DeviceUnderTest& d, int64_t rows, int64_t cols) {
                tolerance);
 }
 
-// Ready for steps of `rows` rows: a cache of four blocks.
-void prepare_small(Device* device, int32_t hidden, int32_t rows) {
-  static const std::vector<float> inv_freq(8, 1.0f);
-  const KvConfig kv{.layers = 1, .kv_heads = 1, .head_dim = 16, .num_blocks = 4, .block_size = 16};
-  const StepLimits limits{.max_rows = rows,
-                          .max_spans = rows,
-                          .max_samples = rows,
-                          .max_context = 64,
-                          .q_heads = 1,
-                          .kv_heads = 1,
-                          .head_dim = 16,
-                          .hidden = hidden,
-                          .intermediate = 64,
-                          .vocab = 77};
-  EXPECT_OK(device->prepare(limits, kv, {inv_freq}));
-}
-
 double silu(double g) { return g / (1 + std::exp(-g)); }
 
 void test_mlp(const DeviceUnderTest& d, int64_t rows, int64_t hidden, int64_t inner, DType dtype) {
@@ -222,7 +205,7 @@ void test_mlp(const DeviceUnderTest& d, int64_t rows, int64_t hidden, int64_t in
 void test_norm_after_residual(const DeviceUnderTest& d, int64_t rows, int64_t hidden, DType dtype) {
   OPEN(d);
   const int64_t k = 40, inner = 33;
-  prepare_small(device.get(), int32_t(hidden), int32_t(rows));
+  REQUIRE_OK(prepare_small(device.get(), int32_t(rows), int32_t(hidden), 77));
   Random random(uint64_t(rows * 1000 + hidden));
   const Scale scale = dtype == DType::fp8_e4m3 ? Scale::per_row : Scale::none;
   const HostMatrix out = random_matrix(random, hidden, k, dtype, scale);
@@ -309,7 +292,7 @@ void test_embed_and_head(const DeviceUnderTest& d, DType dtype, WeightFormat for
   const MatrixPart part = stored.part();
   Weight w;
   REQUIRE_OK(device->pack_weight({&part, 1}, use, format, &w));
-  prepare_small(device.get(), int32_t(hidden), 16);
+  REQUIRE_OK(prepare_small(device.get(), 16, int32_t(hidden), int32_t(vocab)));
   const std::vector<int32_t> ids = {0, 76, 5, 16, 15, 31, 5, 64, 33}, slots(9, -1), table = {1};
   const SpanInput span{.first_row = 0, .rows = 9, .block_table = table};
   const StepInput step{.token_ids = ids, .token_slots = slots, .spans = {&span, 1}};

@@ -192,4 +192,21 @@ void add_op_cases(const DeviceUnderTest& device) {
   add_sample_cases(device);
 }
 
+Status prepare_small(Device* device, int32_t rows, int32_t hidden, int32_t vocab) {
+  static const std::vector<float> inv_freq(8, 1.0f);
+  const KvConfig kv{
+      .layers = 1, .kv_heads = 1, .head_dim = 16, .num_blocks = rows + 1, .block_size = 16};
+  const StepLimits limits{.max_rows = rows,
+                          .max_spans = rows,
+                          .max_samples = rows,
+                          .max_context = 64,
+                          .q_heads = 1,
+                          .kv_heads = 1,
+                          .head_dim = 16,
+                          .hidden = hidden,
+                          .intermediate = 64,
+                          .vocab = vocab};
+  return device->prepare(limits, kv, {inv_freq});
+}
+
 }  // namespace nemotron::test

@@ -98,6 +98,10 @@ class Buffer {
 };
 float rounded(float x, DType dtype);
 
+// Ready for steps of up to `rows` sequences: one layer, one head of 16, a cache block for each and
+// one more.
+Status prepare_small(Device* device, int32_t rows, int32_t hidden, int32_t vocab);
+
 // --- comparisons
 // -----------------------------------------------------------------------------------
 

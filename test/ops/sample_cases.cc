@@ -98,19 +98,7 @@ class Sampling {
  public:
   Sampling(const DeviceUnderTest& d, int32_t vocab, int32_t most) : vocab_(vocab) {
     EXPECT_OK(d.open(&device_));
-    const KvConfig kv{
-        .layers = 1, .kv_heads = 1, .head_dim = 16, .num_blocks = most + 1, .block_size = 16};
-    const StepLimits limits{.max_rows = most,
-                            .max_spans = most,
-                            .max_samples = most,
-                            .max_context = 16,
-                            .q_heads = 1,
-                            .kv_heads = 1,
-                            .head_dim = 16,
-                            .hidden = 16,
-                            .intermediate = 16,
-                            .vocab = vocab};
-    EXPECT_OK(device_->prepare(limits, kv, {inv_freq_}));
+    EXPECT_OK(prepare_small(device_.get(), most, 16, vocab));
   }
 
   std::vector<SampleOutput> run(const std::vector<std::vector<float>>& logits,
@@ -146,7 +134,6 @@ class Sampling {
  private:
   std::unique_ptr<Device> device_;
   int32_t vocab_;
-  std::vector<float> inv_freq_ = std::vector<float>(8, 1.0f);
   std::vector<int32_t> table_ = {0};
 };
 
