@@ -5,7 +5,7 @@ import { z } from 'zod'
 
 const Turn = z.looseObject({ role: z.string(), content: z.string().nullish() })
 
-/** An item of our own skills: models/tiny/eval. */
+/** An item of our own skills: models/tiny/training/eval. */
 const SkillLine = z.looseObject({
   id: z.string().optional(),
   skill: z.string(),

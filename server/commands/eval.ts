@@ -80,7 +80,7 @@ const readItems = async (files: readonly string[], limit: number): Promise<reado
 }
 
 const ownFiles = (): readonly string[] => {
-  const folder = packagePath('models/tiny/eval')
+  const folder = packagePath('models/tiny/training/eval')
   return readdirSync(folder)
     .filter((name) => name.endsWith('.jsonl'))
     .map((name) => join(folder, name))

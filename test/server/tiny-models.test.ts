@@ -13,7 +13,7 @@ type Turn = { readonly role: string; readonly content: string }
 type Reply = { readonly thinking: string; readonly answer: string; readonly finish: string }
 
 const lines = (name: string): readonly unknown[] =>
-  readFileSync(packagePath(`models/tiny/${name}.jsonl`), 'utf8')
+  readFileSync(packagePath(`models/tiny/training/${name}.jsonl`), 'utf8')
     .trim()
     .split('\n')
     .map((line): unknown => JSON.parse(line))

@@ -1,4 +1,4 @@
-"""Writes a Hugging Face folder: `python export.py TRAINING_FOLDER tiny-reasoner`."""
+"""Writes a Hugging Face folder: `python export.py TRAINING_FOLDER ../tiny-reasoner`."""
 
 import argparse
 import json
