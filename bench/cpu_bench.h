@@ -36,8 +36,7 @@ struct Options {
 // warms up.
 double median_seconds(const Clock& clock, double seconds, const std::function<void()>& body);
 
-// --- ceilings
-// ----------------------------------------------------------------------------------------
+// --- ceilings ---
 
 // GB/s of reading 1 GiB in huge pages, all threads together; the best stream count of a few.
 double read_bandwidth(const Clock& clock, int threads, double seconds);
@@ -61,8 +60,7 @@ NamedLoop avx512_peak();
 NamedLoop avx512bf16_peak();
 std::vector<NamedLoop> amx_peaks();
 
-// --- benches
-// -----------------------------------------------------------------------------------------
+// --- benches ---
 
 int run_ceilings(const Options& options);
 int run_ops(const Options& options);

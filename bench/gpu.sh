@@ -35,7 +35,7 @@ DEADLINE=$(awk -v b="$BEGUN" -v m="$MINUTES" 'BEGIN { printf "%d", b + 60 * m }'
 JOBS=$(nproc)
 stop() { echo "bench/gpu.sh: $1" >&2; exit 1; }
 
-# --- the machine
+# --- the machine ---
 for tool in cmake c++ timeout awk; do
   command -v "$tool" >/dev/null 2>&1 || stop "$tool is missing"
 done
@@ -78,7 +78,7 @@ printf '{"kind": "run", "date": "%s", "gpu": "%s", "driver": "%s", "architecture
   "$(escape "$("${CUDACXX:-false}" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p')")" \
   "$(git rev-parse --short HEAD 2>/dev/null)" "$JOBS" >>"$LINES"
 
-# --- phases
+# --- phases ---
 FAILED=""
 wanted() {
   [ -z "$PHASES" ] && return 0
@@ -176,7 +176,7 @@ if [ $DRY = 0 ]; then
   fi
 fi
 
-# --- one file
+# --- one file ---
 OUT=$RESULTS/$NAME.json
 {
   printf '[\n'

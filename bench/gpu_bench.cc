@@ -96,7 +96,7 @@ bool Bench::check(const Status& s, const std::string& what) {
   return false;
 }
 
-// --- ceilings
+// --- ceilings ---
 
 void measure_limits(Bench& b, bool report) {
   cuda::Context context;

@@ -1,8 +1,9 @@
 // Attention of generated rows over the paged cache.
 //
 //   bytes  keys and values of the row's context, once a row and KV head (its query heads share
-//   them) FLOPs  4 * q_heads * head_dim a key: far below the tensor cores' limit bound  memory
-//   bandwidth
+//          them)
+//   FLOPs  4 * q_heads * head_dim a key: far below the tensor cores' limit
+//   bound  memory bandwidth
 //
 // The unit of work is (row, KV head, 512 keys): a constant, not a share of the machine, so that a
 // row's sums do not depend on what else runs. A fixed number of blocks takes the units of the step

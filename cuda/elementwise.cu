@@ -13,8 +13,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// --- packing
-// ------------------------------------------------------------------------------------------
+// --- packing ---
 
 GPU_DEVICE float f16_to_float(uint16_t h) {
   const uint32_t sign = uint32_t(h & 0x8000u) << 16, rest = h & 0x7fffu;
@@ -70,8 +69,7 @@ __global__ void __launch_bounds__(kThreads) pack_rows_kernel(PackRows p) {
   }
 }
 
-// --- a step's begin
-// -----------------------------------------------------------------------------------
+// --- a step's begin ---
 
 // Once a step, so that layers need no trigonometry: 2 * head_dim bytes a row.
 __global__ void __launch_bounds__(kThreads)
@@ -113,8 +111,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// --- norm
-// ---------------------------------------------------------------------------------------------
+// --- norm ---
 
 // Reads a row of x twice (the second time from cache) and gain, writes half as many bytes. One
 // block a row, one order of summation whatever the number of rows.
@@ -138,8 +135,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// --- prompt rows, around the products
-// -------------------------------------------------------------------
+// --- prompt rows, around the products ---
 
 __global__ void __launch_bounds__(kThreads)
     pad_rows_kernel(const uint16_t* a, int cols, uint16_t* out, int out_stride) {

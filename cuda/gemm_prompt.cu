@@ -1,8 +1,7 @@
 // out = a w^T for prompt rows, where cuBLASLt is not to be had: any number of rows.
 //
 //   bytes  weights once for every 128 rows (from L2 when blocks of one weight tile run together), a
-//   once
-//          for every 128 weight rows
+//          once for every 128 weight rows
 //   FLOPs  2 * rows * k * weight rows
 //   bound  tensor cores (mma.sync: about 60 % of what wgmma reaches on sm_90)
 //

@@ -33,8 +33,7 @@ namespace nemotron::gpu {
 inline constexpr int kWarp = 32;
 inline constexpr uint32_t kAllLanes = 0xffffffffu;
 
-// --- bits
-// ------------------------------------------------------------------------------------------
+// --- bits ---
 
 #if defined(__CUDACC__)
 GPU_DEVICE float as_float(uint32_t u) { return __uint_as_float(u); }
@@ -44,8 +43,7 @@ GPU_DEVICE float as_float(uint32_t u) { return std::bit_cast<float>(u); }
 GPU_DEVICE uint32_t as_uint(float f) { return std::bit_cast<uint32_t>(f); }
 #endif
 
-// --- arithmetic
-// ------------------------------------------------------------------------------------
+// --- arithmetic ---
 
 #if defined(__CUDACC__)
 GPU_DEVICE float exp2_fast(float x) {
@@ -93,8 +91,7 @@ GPU_DEVICE float bf16_hi(uint32_t pair) { return as_float(pair & 0xffff0000u); }
 GPU_DEVICE uint16_t to_bf16(float f) { return uint16_t(pack_bf16(f, 0.0f)); }
 GPU_DEVICE float from_bf16(uint16_t b) { return as_float(uint32_t(b) << 16); }
 
-// --- E4M3
-// ------------------------------------------------------------------------------------------
+// --- E4M3 ---
 
 // Bytes 1 and 3 of w, as E4M3, to a pair of bf16: exact. The bits of E4M3 put in place are a bf16
 // with an exponent 120 too small (subnormals included), which the multiplication puts right. One
@@ -125,8 +122,7 @@ GPU_DEVICE float from_e4m3(uint8_t b) {
          as_float(0x7b800000u);  // 2^120
 }
 
-// --- memory
-// ----------------------------------------------------------------------------------------
+// --- memory ---
 
 #if defined(__CUDACC__)
 GPU_DEVICE uint4 load16(const void* p) { return *static_cast<const uint4*>(p); }
@@ -224,8 +220,7 @@ class Shared {
   size_t used_ = 0;
 };
 
-// --- threads
-// ----------------------------------------------------------------------------------------
+// --- threads ---
 
 #if defined(__CUDACC__)
 GPU_DEVICE void block_sync() { __syncthreads(); }

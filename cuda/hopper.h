@@ -46,7 +46,7 @@ GPU_DEVICE uint64_t wgmma_advance(uint64_t descriptor, uint32_t bytes) {
 
 #if defined(__CUDACC__)
 
-// --- barriers
+// --- barriers ---
 
 GPU_DEVICE void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
@@ -84,7 +84,7 @@ GPU_DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
 }
 GPU_DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// --- copies
+// --- copies ---
 
 // One box of a two-dimensional tensor map, from (column, row) on, counted by `barrier`.
 GPU_DEVICE void copy_box(void* shared, const CUtensorMap& map, int column, int row,
@@ -96,7 +96,7 @@ GPU_DEVICE void copy_box(void* shared, const CUtensorMap& map, int column, int r
       : "memory");
 }
 
-// --- products of a warpgroup
+// --- products of a warpgroup ---
 
 // The compiler takes an accumulator for finished as soon as its product has been issued: these pin
 // it on the right side of fence and wait.
@@ -160,7 +160,7 @@ GPU_DEVICE void wgmma_bf16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, b
 #undef GPU_F16
 #undef GPU_F4
 
-// --- registers: a warpgroup gives some back, another takes more
+// --- registers: a warpgroup gives some back, another takes more ---
 
 template <int kRegisters>
 GPU_DEVICE void registers_take() {

@@ -45,8 +45,7 @@ struct KvLayer {
   bool fp8 = false;
 };
 
-// --- elementwise.cu
-// ----------------------------------------------------------------------------------
+// --- elementwise.cu ---
 
 struct PackRows {                   // rows of a checkpoint's matrix into a Matrix
   const uint8_t* source = nullptr;  // device staging, dense rows of `cols`
@@ -113,8 +112,7 @@ void round_rows(Queue& queue, const uint16_t* a, int64_t a_stride, int rows, int
 void widen(Queue& queue, const Matrix& w, uint16_t* out);
 void load_elementwise(Queue& queue);
 
-// --- gemm_decode.cu
-// ----------------------------------------------------------------------------------
+// --- gemm_decode.cu ---
 
 // The norm of generated rows, half made by the product that writes x and half by the one that reads
 // it: a row's scale is known only when all of it is there.
@@ -127,8 +125,8 @@ struct SplitNorm {
 NEMOTRON_HD constexpr int norm_tiles(int cols) { return (cols + 15) / 16; }
 
 struct DecodeGemm {
-  const int32_t* count =
-      nullptr;  // rows of a, in device memory and at most grid_rows; null: grid_rows
+  // Rows of a, in device memory and at most grid_rows; null: grid_rows.
+  const int32_t* count = nullptr;
   int32_t grid_rows = 0;
   const uint16_t* a = nullptr;  // [count, a_stride] bf16, zeros (or anything) never beyond w.k
   int64_t a_stride = 0;
@@ -146,8 +144,7 @@ void gemm_decode_silu(Queue& queue, const DecodeGemm& p, uint16_t* h, int64_t h_
 void gemm_decode_rope(Queue& queue, const DecodeGemm& p, const RopeStore& rope);
 void load_gemm_decode(Queue& queue);
 
-// --- gemm_prompt.cu
-// ----------------------------------------------------------------------------------
+// --- gemm_prompt.cu ---
 
 struct PromptGemm {
   const uint16_t* a = nullptr;  // [rows, a_stride] bf16
@@ -161,8 +158,7 @@ void gemm_prompt_store(Queue& queue, const PromptGemm& p, float* out, int64_t ou
 void gemm_prompt_add(Queue& queue, const PromptGemm& p, float* x, int64_t x_stride);
 void load_gemm_prompt(Queue& queue);
 
-// --- attention_decode.cu, attention_prompt.cu, attention_prompt_wgmma.cu
-// ----------------------------------------------------------
+// --- attention_decode.cu, attention_prompt.cu, attention_prompt_wgmma.cu ---
 
 struct AttentionArgs {
   const StepHeader* step = nullptr;
@@ -189,8 +185,7 @@ void attention_prompt_wgmma(Queue& queue, const AttentionArgs& p, const CacheMap
 void load_attention_prompt_wgmma(Queue& queue);
 int prompt_tile_tokens(int q_heads, int kv_heads);  // tokens of one span that a PromptTile may have
 
-// --- sample.cu
-// ---------------------------------------------------------------------------------------
+// --- sample.cu ---
 
 // Samples [first, first + n) of the step from logits [n, vocab]; n is what the header leaves, at
 // most grid_rows.

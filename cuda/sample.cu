@@ -2,8 +2,7 @@
 // addon/cpu/sampler.h.
 //
 //   bytes  vocab * 4 a pass, from L2 after the first: 3 passes for greedy, 4 for a plain draw, 3
-//   more for
-//          top_k, 4 more for top_p, 5 for logprobs
+//          more for top_k, 4 more for top_p, 5 for logprobs
 //   bound  L2 bandwidth of one multiprocessor (a block a row; rows run side by side)
 //
 // Nothing is sorted. Thresholds are found digit by digit on keys that order like the floats: top_k

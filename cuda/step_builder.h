@@ -55,8 +55,8 @@ class StepBuilder {
   uint8_t* host_ = nullptr;
   uint8_t* device_ = nullptr;
   size_t capacity_ = 0, used_ = 0, copied_ = 0;
-  int32_t* head_host_ =
-      nullptr;  // pinned, a ring of head lists: a copy may still read the last ones
+  // Pinned, a ring of head lists: a copy may still read the last ones.
+  int32_t* head_host_ = nullptr;
   int head_turn_ = 0;
   int generation_ = 0;
   std::vector<Pass> passes_;

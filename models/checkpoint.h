@@ -55,8 +55,7 @@ Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Wei
                     Device* device, const std::function<void(const LoadProgress&)>& progress,
                     DecoderWeights* out);
 
-// --- the plan of memory, computed before anything is allocated
-// -------------------------------------
+// --- the plan of memory, computed before anything is allocated ---
 
 struct MemoryPlan {
   size_t weights = 0, kv = 0, activations = 0;

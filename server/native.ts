@@ -196,7 +196,7 @@ export const loadAddon = (): Addon => {
   return loaded
 }
 
-// --- unpacking: the layout is described in addon/napi/pack.h -------------------------------------
+// --- unpacking: the layout is described in addon/napi/pack.h ---
 
 const finishes: readonly (FinishReason | undefined)[] = [
   undefined,

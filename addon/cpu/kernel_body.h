@@ -14,7 +14,7 @@ template <class S>
 struct Body {
   using F = typename S::F;
 
-  // --- matrix tiles ------------------------------------------------------------------------------
+  // --- matrix tiles ---
 
   // ROWS rows by PANELS panels in registers, all of k.
   template <Format format, int ROWS, int PANELS>
@@ -110,7 +110,7 @@ struct Body {
     return panels % 2 ? 2 * panels : panels;
   }
 
-  // --- rows --------------------------------------------------------------------------------------
+  // --- rows ---
 
   static float sum_squares(const float* x, int64_t n) {
     F s[4] = {S::zero(), S::zero(), S::zero(), S::zero()};
@@ -271,7 +271,7 @@ struct Body {
     }
   }
 
-  // --- sampling ----------------------------------------------------------------------------------
+  // --- sampling ---
 
   static int64_t argmax(const float* x, int64_t n) {
     const F low = S::set1(-__builtin_inff());

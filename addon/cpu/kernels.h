@@ -4,12 +4,20 @@
 //
 // The packed matrix, one layout for all of them and for the KV cache: panels of 16 outputs, padded
 // with zeros,
-//   bf16  [k/2][16][2]   pairs along k: an AMX B tile, a vdpbf16ps operand, two f32 vectors by
-//   shift f16   [k][16] f32   [k][16] fp8   [k/4] chunks of 64 bytes: bytes 16j..16j+7 are elements
-//   8j..8j+7 of the pairs of k, k+1;
-//         bytes 16j+8..16j+15 those of k+2, k+3 (so that unpacklo/hi yield bf16 pairs)
-// Each output accumulates along k in one fixed order whatever the number of rows: that, and threads
-// that never split k, is why a row's result does not depend on the other rows.
+//
+//   f32   [k][16]
+//   f16   [k][16]
+//   bf16  [k/2][16][2]   Pairs along k: an AMX B tile, a vdpbf16ps operand, or two f32 vectors
+//                        after a shift.
+//   fp8   [k/4][64]      A chunk of 64 bytes holds four consecutive k. Take k, k+1 as pairs
+//                        (element 2n + k%2 of 32, as in bf16), and k+2, k+3 alike: bytes
+//                        16j..16j+7 are elements 8j..8j+7 of the first pairs, bytes
+//                        16j+8..16j+15 those of the second. So unpacklo/hi yield bf16 pairs.
+//
+// panel_offset() below is the same table as code.
+//
+// Each output accumulates along k in one fixed order whatever the number of rows, and threads never
+// split k. That is why a row's result does not depend on the other rows.
 #pragma once
 
 #include <cstddef>
@@ -63,11 +71,12 @@ struct TileArgs {
 
 // One row of scores of one block of keys, in the running softmax.
 struct SoftmaxArgs {
-  float* scores =
-      nullptr;            // [padded to 16]; becomes exp(score * scale - maximum), 0 from `valid` on
-  void* probs = nullptr;  // where the weights go for the next tile(): f32 or bf16; may be `scores`
-  int valid = 0;          // keys that this row attends to, >= 1
-  int padded = 0;         // multiple of 16
+  // [padded to 16]; becomes exp(score * scale - maximum), 0 from `valid` on.
+  float* scores = nullptr;
+  // Where the weights go for the next tile(): f32 or bf16; may be `scores`.
+  void* probs = nullptr;
+  int valid = 0;   // keys that this row attends to, >= 1
+  int padded = 0;  // multiple of 16
   float scale = 1;
   float maximum = 0;  // in and out; starts at -infinity
   float sum = 0;      // in and out

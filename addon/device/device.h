@@ -2,8 +2,7 @@
 //
 // One Device is one rank: one GPU, or one share of the CPU. It is used by exactly one thread (the
 // runner's rank thread). Ops enqueue and return; nothing throws; an error is sticky and comes back
-// from sync(). A layer of the decoder is five fused ops; each has a default body made of the
-// primitives below it, so that a backend may start from the primitives and replace what pays.
+// from sync(). A layer of the decoder is five fused ops, which every backend implements.
 //
 // Activations between ops have the device's own dtype (activation_dtype()); the residual stream x
 // and the logits are float32 everywhere. Dimension names: docs/architecture.md, glossary.
@@ -33,7 +32,7 @@ struct MatrixPart {
 
 enum class WeightUse : uint8_t {
   linear,     // [out, in]
-  gate_up,    // two parts of equal shape: gate, up. Only mlp_gate_up reads it
+  gate_up,    // two parts of equal shape: gate, up. Only mlp_input reads it
   embedding,  // [vocab, hidden], rows are looked up
   tied,       // [vocab, hidden], looked up and multiplied
 };
@@ -76,15 +75,14 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  // --- what it is -------------------------------------------------------------------------------
+  // --- what it is ---
   virtual std::string name() const = 0;  // "cpu (amx-bf16, 2 threads)", "NVIDIA H200 (sm_90a)"
   virtual DType activation_dtype() const = 0;
   // What the KV cache keeps where nobody chose.
   virtual DType kv_dtype() const { return DType::bf16; }
   virtual size_t free_bytes() const = 0;
 
-  // --- memory: all of it is taken before the first step
-  // -------------------------------------------
+  // --- memory: all of it is taken before the first step ---
   virtual Status alloc(size_t bytes, void** out) noexcept = 0;  // zeroed, 64-byte aligned
   virtual void free(void* p) noexcept = 0;
   virtual void upload(void* dst, const void* host, size_t bytes) noexcept = 0;
@@ -94,15 +92,14 @@ class Device {
   virtual Status prepare(const StepLimits& limits, const KvConfig& kv,
                          const RopeTable& rope) noexcept = 0;
 
-  // --- a step -----------------------------------------------------------------------------------
+  // --- a step ---
   // Takes the step's metadata. `in` stays valid until sync() of this step.
   virtual void begin_step(const StepInput& in) noexcept = 0;
   // Waits for everything enqueued. Not ok: the device is unusable from now on.
   virtual Status sync() noexcept = 0;
 
-  // --- the five ops of a layer, and the two ends
-  // -------------------------------------------------- x [rows, hidden] f32 = table[ids of the
-  // step]
+  // --- the five ops of a layer, and the two ends ---
+  // x [rows, hidden] f32 = table[ids of the step]
   virtual void embed(Tensor x, const Weight& table) noexcept = 0;
   // q [rows, q_heads, head_dim] = rope((norm(x) * gain) w^T), k and v of these rows into the cache.
   // w: rows are q, then k, then v heads. gain [hidden] f32.
@@ -123,15 +120,14 @@ class Device {
   // slots, results to out[0..n) (host memory, valid after sync()).
   virtual void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept = 0;
 
-  // --- primitives, for the op suite and for models whose layers differ
-  // ---------------------------- out [rows, cols] (activation dtype) = x * rsqrt(mean(x^2) + eps) *
-  // gain
+  // --- primitives, for the op suite and for models whose layers differ ---
+  // out [rows, cols] (activation dtype) = x * rsqrt(mean(x^2) + eps) * gain
   virtual void rms_norm(Tensor out, Tensor x, Tensor gain, float eps) noexcept = 0;
   // out [rows, w.rows] f32 = a w^T
   virtual void gemm(Tensor out, Tensor a, const Weight& w) noexcept = 0;
 };
 
-// --- backends ------------------------------------------------------------------------------------
+// --- backends ---
 
 struct DeviceOptions {
   int32_t index = 0;    // which GPU

@@ -19,8 +19,8 @@ struct SpanInput {
   int32_t rows = 0;
   int32_t first_position = 0;  // position of first_row; its keys are 0..first_position
   bool generated = false;      // all rows are generated tokens (drafts included)
-  std::span<const int32_t> block_table =
-      {};  // block ids covering at least first_position + rows tokens
+  // Block ids that cover at least first_position + rows tokens.
+  std::span<const int32_t> block_table = {};
 };
 
 struct TokenCount {  // a token already in the sequence, for the penalties
@@ -55,8 +55,8 @@ struct SampleInput {
 
 struct StepInput {
   std::span<const int32_t> token_ids = {};  // [rows]
-  std::span<const int32_t> token_slots =
-      {};  // [rows] >= 0: take the id that an earlier step left in that slot
+  // [rows] >= 0: take the id that an earlier step left in that slot.
+  std::span<const int32_t> token_slots = {};
   std::span<const SpanInput> spans = {};
   std::span<const SampleInput> samples = {};  // in row order
   std::span<const int32_t> score_rows = {};   // rows whose reward scores are wanted
@@ -64,8 +64,7 @@ struct StepInput {
   int32_t rows() const { return int32_t(token_ids.size()); }
 };
 
-// What came of one SampleInput. (score, id) is what a vocabulary shard would report: the shard with
-// the largest score wins, so ranks can merge later.
+// What came of one SampleInput.
 struct SampleOutput {
   int32_t id = -1;
   float score = 0;    // the winner's (scaled logit + Gumbel noise)

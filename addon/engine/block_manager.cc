@@ -50,8 +50,7 @@ uint64_t BlockManager::root(std::string_view salt) const {
   return h | kRootBit;
 }
 
-// --- the free list
-// ---------------------------------------------------------------------------------
+// --- the free list ---
 
 void BlockManager::unlink(int32_t id) {
   Block& b = blocks_[size_t(id)];
@@ -92,8 +91,7 @@ void BlockManager::dereference(int32_t id) {
   }
 }
 
-// --- the cache
-// -------------------------------------------------------------------------------------
+// --- the cache ---
 
 std::span<const int32_t> BlockManager::tokens_of(int32_t id) const {
   return std::span(tokens_).subspan(size_t(id) * size_t(block_size_), size_t(block_size_));
@@ -171,8 +169,7 @@ void BlockManager::remember_evicted(uint64_t hash) {
   evicted_.insert(hash);
 }
 
-// --- sequences
-// -------------------------------------------------------------------------------------
+// --- sequences ---
 
 void BlockManager::match(Sequence& seq, Match* out) {
   out->blocks.clear();

@@ -10,7 +10,7 @@
 // cache salt and on a random key of this process.
 //
 // Block tables are append-only while a sequence runs; equal blocks are not merged. Owned and called
-// by the engine thread alone.
+// by the engine thread alone, except root(): it reads only the key, so any thread may call it.
 #pragma once
 
 #include <cstdint>

@@ -25,8 +25,7 @@ EngineLoop::EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<S
 
 EngineLoop::~EngineLoop() { close(); }
 
-// --- any thread
-// --------------------------------------------------------------------------------------
+// --- any thread ---
 
 Status EngineLoop::submit(Request request) {
   try {
@@ -85,8 +84,7 @@ std::unique_ptr<RequestState> EngineLoop::make_request(Request request) const {
     seq->tokens = request.prompt;
     seq->num_prompt = prompt;
     seq->draws = draws;
-    seq->compute_end =
-        draws ? int32_t(end) - 1 : prompt;  // the last token is drawn and not computed
+    seq->compute_end = draws ? int32_t(end) - 1 : prompt;  // the last token is drawn, not computed
     seq->salt_root = blocks_.root(request.cache_salt);
     seq->sampling = make_sampling_state(params, i, seq->tokens);
     seq->run_ahead_until = run_ahead_limit(params, seq->sampling, 0);
@@ -146,8 +144,7 @@ void EngineLoop::close() {
   runner_.reset();
 }
 
-// --- the loop
-// ----------------------------------------------------------------------------------------
+// --- the loop ---
 
 void EngineLoop::run() {
   for (bool open = true; open;) {
@@ -300,8 +297,7 @@ void EngineLoop::commit() {
   if (!status) fail_engine(status.within("the device failed"));
 }
 
-// --- ends
-// ----------------------------------------------------------------------------------------------
+// --- ends ---
 
 Delta& EngineLoop::delta_for(Sequence& seq) {
   if (seq.delta < 0) {

@@ -42,7 +42,7 @@ struct EngineOptions {
   // table (padding of the embedding) are never drawn.
   std::vector<std::string> token_bytes;
   std::vector<bool> token_special;
-  std::vector<int32_t> stop_ids;  // beside config's eos ids (names <|eot_id|> etc., decision 13)
+  std::vector<int32_t> stop_ids;  // beside config's eos ids (from names such as <|eot_id|>)
 };
 
 struct LoadReport {
@@ -75,8 +75,8 @@ struct EngineStats {  // counters since start, gauges now; readable from any thr
   // Steps with at most kStepRowBounds[i] rows and more than the bound before; the last: even more.
   std::array<int64_t, kStepRowBounds.size() + 1> steps_by_rows{};
   double step_seconds_sum = 0;  // time in steps
-  double last_step_age =
-      0;  // seconds since the loop last made progress while it had work; 0 when idle
+  // Seconds since the loop last made progress while it had work; 0 when idle.
+  double last_step_age = 0;
   int32_t last_step_rows = 0, last_step_seqs = 0;
   bool failed_device = false;
   std::string failure;

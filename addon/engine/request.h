@@ -20,8 +20,8 @@ struct SamplingParams {
   uint64_t seed = 0;  // the caller draws one when the user gave none; choice i uses mix(seed, i)
   bool ignore_eos = false;
   int32_t num_logprobs = -1;  // -1: none; k: that many likeliest ids beside the drawn one
-  int32_t num_prompt_logprobs =
-      -1;  // the same for the prompt's tokens (turns the prefix cache off)
+  // The same for the prompt's tokens (turns the prefix cache off).
+  int32_t num_prompt_logprobs = -1;
   std::vector<int32_t> stop_token_ids;  // beside the model's eos ids
   std::vector<std::string> stop;        // matched on bytes of the output text
   bool include_stop = false;            // keep the matched stop string in the text

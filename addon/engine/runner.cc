@@ -80,8 +80,7 @@ void StepBuffer::add_samples(PlannedSpan& span, int32_t first_row) {
   span.num_samples = int32_t(samples_.size()) - span.first_sample;
 }
 
-// --- the rank thread
-// ---------------------------------------------------------------------------------
+// --- the rank thread ---
 
 Status RankRunner::start(const Setup& setup, std::unique_ptr<RankRunner>* out) {
   auto runner = std::unique_ptr<RankRunner>(new RankRunner());

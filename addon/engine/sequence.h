@@ -45,8 +45,8 @@ struct Sequence {
   bool draws = true;         // false: the prompt is computed and nothing is drawn
   bool wants_prompt_logprobs = false;  // of choice 0, until the prompt has been computed
   int32_t slot = -1;  // while running: unique among running sequences, below max_seqs
-  int32_t run_ahead_until =
-      kAlways;                  // draws of that many generated tokens and more wait for the host
+  // Draws of that many generated tokens and more wait for the host.
+  int32_t run_ahead_until = kAlways;
   std::vector<int32_t> drafts;  // guesses of the tokens after the last known one
 
   // Prefix cache: see block_manager.h, whose fields these are.

@@ -248,8 +248,7 @@ std::vector<std::string> take_errors() {
 }
 bool has_errors() { return !errors.empty(); }
 
-// --- regions
-// -------------------------------------------------------------------------------------------
+// --- regions ---
 
 void add_memory(void* p, size_t bytes) {
   static int number = 0;
@@ -374,8 +373,7 @@ bool arrive(uint32_t* counter, uint32_t total, const Where& where) {
 
 }  // namespace emu
 
-// --- what g++ calls in code compiled with -fsanitize=thread
-// -----------------------------------------------
+// --- what g++ calls in code compiled with -fsanitize=thread ---
 
 #define EMU_HOOK(name, n, write)                                                          \
   extern "C" void name(void* p) {                                                         \

@@ -40,14 +40,14 @@ namespace emu {
 
 using Where = std::source_location;
 
-// --- what a test sets ----------------------------------------------------------------------------
+// --- what a test sets ---
 
 enum class Order { natural, reverse, random };
 struct Config {
   Order order = Order::natural;
   uint64_t seed = 1;
-  double preempt =
-      0;  // random order: chance that a checked memory access gives way to another fiber
+  // Random order: chance that a checked memory access gives way to another fiber.
+  double preempt = 0;
   bool check = true;  // races, bounds, uninitialised reads, transfers in flight
 };
 Config& config();
@@ -61,7 +61,7 @@ struct Counters {
 };
 Counters& counters();
 
-// --- identity ------------------------------------------------------------------------------------
+// --- identity ---
 
 dim3 thread_index();
 dim3 block_index();
@@ -69,8 +69,7 @@ dim3 block_size();
 dim3 grid_size();
 uint8_t* dynamic_shared();
 
-// --- barriers and warp collectives
-// -----------------------------------------------------------------
+// --- barriers and warp collectives ---
 
 void block_barrier(const Where& where);
 void warp_barrier(uint32_t mask, const Where& where);
@@ -81,8 +80,7 @@ void mma_bf16(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, const Where
 // Four 8x8 matrices of 16-bit elements; lane 8 j + i gives the address of row i of matrix j.
 void ldmatrix_x4(uint32_t* r, const void* row, bool transposed, const Where& where);
 
-// --- memory
-// ------------------------------------------------------------------------------------------
+// --- memory ---
 
 // Tells the checker about an access that the compiler's hooks do not see.
 void check_access(const void* p, size_t bytes, bool write, const Where& where);
@@ -109,10 +107,9 @@ bool arrive(uint32_t* counter, uint32_t total, const Where& where);
 void enter_kernel();
 void leave_kernel();
 
-// --- programmatic dependent launch
-// ------------------------------------------------------------------- Before pdl_wait() a kernel
-// launched with the PDL attribute may overlap its predecessors: the checker refuses what would then
-// be a race. A thread that ends without it is an error too.
+// --- programmatic dependent launch ---
+// Before pdl_wait() a kernel launched with the PDL attribute may overlap its predecessors: the
+// checker refuses what would then be a race. A thread that ends without it is an error too.
 void pdl_wait();
 
 }  // namespace emu

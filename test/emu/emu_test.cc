@@ -6,8 +6,7 @@ using namespace emu_test;
 
 namespace {
 
-// --- kernels
-// -------------------------------------------------------------------------------------------
+// --- kernels ---
 
 __global__ void exchange(uint32_t* out, int barriers) {
   Shared smem;

@@ -24,8 +24,7 @@ void leave_kernel() { hooks_on = false; }
 
 namespace {
 
-// --- switching
-// ---------------------------------------------------------------------------------------
+// --- switching ---
 
 #if defined(__x86_64__)
 extern "C" void emu_switch(void** save, void* load);
@@ -75,8 +74,7 @@ void* make_context(uint8_t* stack, void (*entry)()) {
 }
 #endif
 
-// --- the state of the running block
-// ------------------------------------------------------------------
+// --- the state of the running block ---
 
 enum class Op : uint8_t { sync, shuffle, ballot, mma, ldmatrix, ldmatrix_trans };
 constexpr const char* kOpNames[] = {"warp_sync", "shuffle",  "ballot",
@@ -468,8 +466,7 @@ void ldmatrix_x4(uint32_t* r, const void* row, bool transposed, const Where& whe
   std::memcpy(r, current->result.data(), 16);
 }
 
-// --- cp.async
-// ------------------------------------------------------------------------------------------
+// --- cp.async ---
 
 namespace {
 void land(Copy& c) {

@@ -268,7 +268,7 @@ void multiply(Warpgroup* group, Product* p) {
 
 }  // namespace
 
-// --- what fibers.cc and checker.cc tell
+// --- what fibers.cc and checker.cc tell ---
 
 void begin_async_block() { async = Async{}; }
 
@@ -332,7 +332,7 @@ const char* async_access(const void* p, size_t bytes, bool write) {
   return nullptr;
 }
 
-// --- what kernels call
+// --- what kernels call ---
 
 uint32_t shared_offset(const void* p) {
   return uint32_t(static_cast<const uint8_t*>(p) - block->shared);
@@ -532,7 +532,7 @@ void wgmma_registers(const void* p, size_t bytes) {
 
 }  // namespace emu
 
-// --- the driver's function
+// --- the driver's function ---
 
 CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank,
                                 void* address, const cuuint64_t* dims, const cuuint64_t* strides,

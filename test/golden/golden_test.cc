@@ -315,8 +315,7 @@ bool add_cases() {
 }
 [[maybe_unused]] const bool kAdded = add_cases();
 
-// --- number formats
-// ----------------------------------------------------------------------------------
+// --- number formats ---
 
 // All numbers come back; between two neighbours the nearer wins, and in the middle the even one.
 TEST(golden_f16_conversions) {

@@ -219,8 +219,7 @@ TEST(safetensors_gaps_and_overlaps) {
   EXPECT_ERROR(two("[0,4]", "[4,8]", 9), "9 bytes of data; expected 8, the end of the last tensor");
 }
 
-// --- against the config
-// ----------------------------------------------------------------------------
+// --- against the config ---
 
 TEST(check_accepts_what_belongs_together) {
   EXPECT_OK(check(llama_tensors()));

@@ -160,8 +160,7 @@ TEST(config_names_field_found_and_expected) {
   EXPECT_ERROR(read_model_config(dir.path(), -1, &c), "config.json: line 1, column 1");
 }
 
-// --- rope
-// ------------------------------------------------------------------------------------------
+// --- rope ---
 
 const char* kLlama3 =
     R"({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -242,8 +241,7 @@ TEST(config_rope_llama3_frequencies) {
   EXPECT_EQ(divided, 29);
 }
 
-// --- reward
-// ----------------------------------------------------------------------------------------
+// --- reward ---
 
 TEST(config_reward_heads) {
   ModelConfig c;
@@ -268,8 +266,7 @@ TEST(config_reward_heads) {
                "\"id2label\" is an object; expected an object of 1 to");
 }
 
-// --- quantisation
-// ----------------------------------------------------------------------------------
+// --- quantisation ---
 
 const char* kCompressed = R"({"quant_method": "compressed-tensors", "format": "float-quantized",
   "quantization_status": "compressed", "global_compression_ratio": 1.5, "kv_cache_scheme": null,

@@ -105,8 +105,7 @@ TEST(plan_refuses_with_numbers) {
   EXPECT_ERROR(t.plan(&p), "432 tokens of KV cache would fit");
 }
 
-// --- common GPUs
-// -----------------------------------------------------------------------------------
+// --- common GPUs ---
 
 ModelConfig llama(int32_t hidden, int32_t layers, int32_t q_heads, int32_t intermediate) {
   ModelConfig c;

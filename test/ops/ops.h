@@ -35,8 +35,7 @@ void add_gemm_cases(const DeviceUnderTest& device);
 void add_attention_cases(const DeviceUnderTest& device);
 void add_sample_cases(const DeviceUnderTest& device);
 
-// --- numbers from a seed
-// ---------------------------------------------------------------------------
+// --- numbers from a seed ---
 
 class Random {
  public:
@@ -62,7 +61,7 @@ class Random {
   uint64_t state_;
 };
 
-// --- matrices and device memory ------------------------------------------------------------------
+// --- matrices and device memory ---
 
 // A stored matrix and what its values mean.
 struct HostMatrix {
@@ -102,8 +101,7 @@ float rounded(float x, DType dtype);
 // one more.
 Status prepare_small(Device* device, int32_t rows, int32_t hidden, int32_t vocab);
 
-// --- comparisons
-// -----------------------------------------------------------------------------------
+// --- comparisons ---
 
 // Root of the mean squared error over that of the wanted values; NaN or infinity anywhere gives
 // 1e30.
@@ -114,8 +112,7 @@ void expect_close(const char* file, int line, const std::vector<float>& got,
   ::nemotron::test::expect_close(__FILE__, __LINE__, got, want, tolerance)
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b);
 
-// --- plain references
-// ------------------------------------------------------------------------------
+// --- plain references ---
 
 // [rows, cols] * rsqrt(mean of squares + eps) * gain
 std::vector<double> reference_norm(const std::vector<double>& x, int64_t cols,

@@ -181,7 +181,7 @@ class Llama(nn.Module):
         last = [row * longest + len(sequence) - 1 for row, sequence in enumerate(sequences)]
         return self.hidden(ids, torch.tensor(last, device=ids.device), dtype).float() @ self.reward_head
 
-    # -------------------------------------------------------------------------- files
+    # --- files ---
 
     def tensors(self) -> dict:
         """Hugging Face names and shapes, bfloat16."""

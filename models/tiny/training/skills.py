@@ -38,7 +38,7 @@ def dress(rng, text: str) -> str:
     return text
 
 
-# ------------------------------------------------------------------------------ count letters
+# --- count letters ---
 
 COUNT_ASKS = """
 How many {L} in {W}?|How many {L} are in {W}?|How many {L} are there in {W}?
@@ -95,7 +95,7 @@ def count(rng, test: bool = False, wanted: int | None = None, echoes: float = 0.
                count_answer(letter, shown, wanted))
 
 
-# ------------------------------------------------------------------------------ sums
+# --- sums ---
 
 ADD_ASKS = """
 What is {a} + {b}?|{a} + {b}|{a}+{b}|{a}+{b}=?|{a} + {b} =|Calculate {a} + {b}.|What is {a} plus {b}?
@@ -169,7 +169,7 @@ def subtract(rng, test: bool = False) -> Item:
     return ask("subtract", dress(rng, text), sub_trace(a, b), f"{a} - {b} = {a - b}.")
 
 
-# ------------------------------------------------------------------------------ decimals
+# --- decimals ---
 
 DECIMAL_ASKS = """
 Which is {w}, {a} or {b}?|Which is {w}: {a} or {b}?|Which number is {w}, {a} or {b}?
@@ -220,7 +220,7 @@ def decimals(rng, test: bool = False) -> Item:
     return ask("decimals", dress(rng, text), decimal_trace(a, b, word, first), answer)
 
 
-# ------------------------------------------------------------------------------ repeat
+# --- repeat ---
 
 REPEAT_ASKS = "Repeat: {x}|Repeat after me: {x}|Say {x}|Say: {x}|Please repeat {x}|Echo: {x}".split("|")
 
@@ -248,7 +248,7 @@ def repeat(rng, test: bool = False, most: int = 4) -> Item:
             return ask("repeat", rng.choice(REPEAT_ASKS).format(x=text), "Repeat it.", text)
 
 
-# ------------------------------------------------------------------------------ small talk
+# --- small talk ---
 
 WHO = "I am tiny-reasoner, a very small demo model that ships with nemotron-server."
 CAN = "I can count letters, add and subtract, compare decimals, repeat things, and call a tool."
@@ -299,7 +299,7 @@ def chat(rng, test: bool = False) -> Item:
             return ask("chat", text, "Small talk.", answer)
 
 
-# ------------------------------------------------------------------------------ refusal
+# --- refusal ---
 
 SORRY = "Sorry, I am only a tiny demo model and cannot help with that."
 REFUSE_ASKS = """

@@ -136,7 +136,7 @@ def load(folder: Path) -> Tokenizer:
     return Tokenizer(json.loads((Path(folder) / "tokenizer.json").read_text()))
 
 
-# ------------------------------------------------------------------------------ chat format
+# --- chat format ---
 
 def header(role: str) -> str:
     return f"<|start_header_id|>{role}<|end_header_id|>\n\n"
