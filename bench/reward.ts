@@ -3,9 +3,9 @@
 // machine allows. In process, so nothing but the engine is measured.
 
 import { parseArgs } from 'node:util'
-import { createEngine } from '../server/engine.js'
-import { scoreBatch } from '../server/scoring.js'
-import type { Engine } from '../server/types.js'
+import { createEngine } from '../server/engine/engine.js'
+import type { Engine } from '../server/engine/types.js'
+import { scoreBatch } from '../server/scoring/scoring.js'
 import { limitOf, once } from './limits.js'
 import { benchModel, type Shape, shapes } from './model.js'
 import { buildCpuBench, measureCeilings } from './native.js'

@@ -2,7 +2,7 @@
 // in two processes, as in life) beside the same requests in process. Rounds alternate.
 
 import { spawn } from 'node:child_process'
-import { createEngine } from '../server/engine.js'
+import { createEngine } from '../server/engine/engine.js'
 import { packagePath } from '../server/version.js'
 import { createTarget } from './client.js'
 import { runLoad } from './load.js'

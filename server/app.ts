@@ -1,11 +1,6 @@
-// The HTTP face as a Hono app: no I/O of its own, no globals. serve.ts gives it models and a socket.
+// The HTTP face as a Hono app: no I/O of its own, no globals. server.ts gives it models and a socket.
 
 import { type Handler, Hono } from 'hono'
-import { requireKey } from './auth.js'
-import { chatRoute } from './chat.js'
-import { completionRoute } from './completions.js'
-import { cors } from './cors.js'
-import { ApiError, errorBody, toApiError } from './errors.js'
 import {
   healthRoute,
   liveRoute,
@@ -13,12 +8,17 @@ import {
   openApiRoute,
   pageRoute,
   versionRoute,
-} from './meta.js'
-import { modelRoute, modelsRoute } from './models.js'
-import { observe } from './observe.js'
-import { classifyRoute, poolingRoute, rewardRoute } from './reward.js'
-import type { Ctx, Env, Server } from './served.js'
-import { detokenizeRoute, renderRoute, tokenizeRoute, tokenizerInfoRoute } from './tokenize.js'
+} from './api/about.js'
+import { modelRoute, modelsRoute } from './api/models.js'
+import { chatRoute } from './api/openai/chat.js'
+import { completionRoute } from './api/openai/completions.js'
+import { classifyRoute, poolingRoute, rewardRoute } from './api/reward/routes.js'
+import { detokenizeRoute, renderRoute, tokenizeRoute, tokenizerInfoRoute } from './api/tokenize.js'
+import { requireKey } from './http/auth.js'
+import { cors } from './http/cors.js'
+import { ApiError, errorBody, toApiError } from './http/errors.js'
+import { observe } from './http/request-log.js'
+import type { Ctx, Env, Server } from './model/served-model.js'
 
 type Route = {
   readonly method: 'GET' | 'POST'

@@ -1,4 +1,4 @@
-import type { EngineError, EngineErrorCode } from './types.js'
+import type { EngineError, EngineErrorCode } from './engine/types.js'
 
 /** An EngineError where only an exception will do. */
 export class EngineFailure extends Error {

@@ -1,12 +1,12 @@
 // What `import ... from 'nemotron-server'` gives.
 
-export { EngineFailure } from './engine.js'
+export { EngineFailure } from './engine/engine.js'
+export type * from './engine/types.js'
 export type {
   CreateEngineOptions,
   RewardAnswer,
   RewardCall,
   RewardingEngine,
-} from './in-process.js'
-export { createEngine } from './in-process.js'
-export { loadTokenizer } from './tokenizer.js'
-export type * from './types.js'
+} from './library.js'
+export { createEngine } from './library.js'
+export { loadTokenizer } from './tokenizer/tokenizer.js'

@@ -1,5 +1,5 @@
 // Deltas as one array of numbers and one string, so that a wake costs one call into JavaScript.
-// server/native.ts unpacks them: the two files change together.
+// server/engine/addon.ts unpacks them: the two files change together.
 //
 // words: one record after another, each
 //   request, choice, finish, text length, ids, logprobs, prompt logprobs, scores (counts),

@@ -1,7 +1,7 @@
 // Our engine through its typed API, in a process of its own like every competitor.
 
-import { createEngine } from '../../server/engine.js'
-import type { Delta, Engine, TokenLogprob } from '../../server/types.js'
+import { createEngine } from '../../server/engine/engine.js'
+import type { Delta, Engine, TokenLogprob } from '../../server/engine/types.js'
 import { type Competitor, seconds, serveTasks, stopwatch, timeSteps } from './child.js'
 import { type Answer, type ChildOptions, randomPrompt, type Task, type Timing } from './protocol.js'
 

@@ -5,13 +5,13 @@ import { writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
-import { CARD_SCORES, type Item, readItem, splitAnswer } from '../evaluation.js'
-import { readJsonl } from '../jsonl.js'
 import { tell } from '../log.js'
-import { createProgress } from '../progress.js'
-import { openTarget, type Target } from '../target.js'
+import { createProgress } from '../terminal.js'
 import { packagePath } from '../version.js'
+import { openTarget, type Target } from './client.js'
+import { CARD_SCORES, type Item, readItem, splitAnswer } from './evaluation.js'
 import { collect, positiveInteger } from './flags.js'
+import { readJsonl } from './jsonl.js'
 
 const ChatAnswer = z.looseObject({
   choices: z

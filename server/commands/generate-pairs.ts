@@ -4,9 +4,9 @@
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
-import { JsonlError } from '../jsonl.js'
 import { tell } from '../log.js'
 import { positiveInteger } from './flags.js'
+import { JsonlError } from './jsonl.js'
 import { type Asking, addJobCommand, type JobFlags, runJob } from './reward-job.js'
 
 const Line = z.looseObject({

@@ -2,15 +2,15 @@
 
 import { text } from 'node:stream/consumers'
 import { type Command, Option } from 'commander'
-import { createEngine } from '../engine.js'
-import { openTemplate } from '../load.js'
+import type { Message } from '../api/openai/schema.js'
+import { encodeText } from '../chat/prompt.js'
+import { createEngine } from '../engine/engine.js'
+import type { Delta, EngineOptions, Sampling, Timings, Tokenizer } from '../engine/types.js'
 import { tell } from '../log.js'
-import { createProgress } from '../progress.js'
-import { encodeText } from '../prompt.js'
-import type { Message } from '../schema.js'
-import { encodeSegments } from '../template.js'
-import { loadTokenizer } from '../tokenizer.js'
-import type { Delta, EngineOptions, Sampling, Timings, Tokenizer } from '../types.js'
+import { openTemplate } from '../model/open.js'
+import { encodeSegments } from '../prompt/template.js'
+import { createProgress } from '../terminal.js'
+import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import { bigInteger, collect, integer, number } from './flags.js'
 
 type Flags = Pick<

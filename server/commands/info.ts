@@ -1,9 +1,9 @@
 // `nemotron-server info`: what a checkpoint is, and the memory it needs on common GPUs.
 
 import type { Command } from 'commander'
+import { type GpuFit, loadAddon, type NativeModelInfo } from '../engine/addon.js'
 import { tell } from '../log.js'
-import { type GpuFit, loadAddon, type NativeModelInfo } from '../native.js'
-import { findEntry } from '../registry.js'
+import { findEntry } from '../model/registry.js'
 
 const gigabytes = (bytes: number): string =>
   bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`

@@ -1,8 +1,8 @@
 // `nemotron-server pull`.
 
 import type { Command } from 'commander'
-import { createHub } from '../hub.js'
-import { createProgress } from '../progress.js'
+import { createHub } from '../model/hub.js'
+import { createProgress } from '../terminal.js'
 
 export const addPullCommand = (program: Command): void => {
   program

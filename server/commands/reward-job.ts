@@ -3,11 +3,11 @@
 
 import type { Command } from 'commander'
 import { z } from 'zod'
-import { JsonlError, runJsonl } from '../jsonl.js'
 import { tell } from '../log.js'
-import { createProgress } from '../progress.js'
-import { openTarget, type Target } from '../target.js'
+import { createProgress } from '../terminal.js'
+import { openTarget, type Target } from './client.js'
 import { collect, positiveInteger } from './flags.js'
+import { JsonlError, runJsonl } from './jsonl.js'
 
 export type JobFlags = {
   readonly output: string

@@ -2,8 +2,8 @@
 
 import type { Command } from 'commander'
 import { z } from 'zod'
-import { JsonlError, readJsonl } from '../jsonl.js'
 import { tell } from '../log.js'
+import { JsonlError, readJsonl } from './jsonl.js'
 import { addJobCommand, type JobFlags, runJob } from './reward-job.js'
 
 const Turns = z.array(z.looseObject({ role: z.string() })).min(1)

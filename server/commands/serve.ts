@@ -1,12 +1,12 @@
 // `nemotron-server serve`.
 
 import type { Command } from 'commander'
-import { ConfigError, type FlagValues, readSettings } from '../config.js'
 import { createLog, tell } from '../log.js'
-import { createProgress } from '../progress.js'
-import { type Serving, startServer } from '../serve.js'
-import type { ServedModel } from '../served.js'
-import { FLAGS } from '../settings.js'
+import type { ServedModel } from '../model/served-model.js'
+import { type Serving, startServer } from '../server.js'
+import { FLAGS } from '../settings/options.js'
+import { ConfigError, type FlagValues, readSettings } from '../settings/read.js'
+import { createProgress } from '../terminal.js'
 import { collect } from './flags.js'
 
 const camelCase = (key: string): string =>

@@ -2,8 +2,8 @@
 // output what it got to; how it ends is what the test looks at.
 
 import { readdirSync } from 'node:fs'
-import { createEngine } from '../../server/engine.js'
-import type { Engine } from '../../server/types.js'
+import { createEngine } from '../../server/engine/engine.js'
+import type { Engine } from '../../server/engine/types.js'
 import { generate, idsOf, isIdle, prompt, smallEngine, until } from './support.js'
 
 const [mode = '', folder = ''] = process.argv.slice(2)

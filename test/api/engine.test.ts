@@ -2,8 +2,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { createEngine } from '../../server/engine.js'
-import { loadTokenizer } from '../../server/tokenizer.js'
+import { createEngine } from '../../server/engine/engine.js'
 import type {
   Delta,
   Engine,
@@ -12,7 +11,8 @@ import type {
   LoadProgress,
   MemoryPlan,
   Sampling,
-} from '../../server/types.js'
+} from '../../server/engine/types.js'
+import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import { gather, generate, idsOf, isIdle, prompt, smallEngine, textOf, until } from './support.js'
 import { tinyCheckpoint } from './tiny_checkpoint.js'
 

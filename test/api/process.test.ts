@@ -4,7 +4,7 @@ import { existsSync, readdirSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { createEngine } from '../../server/engine.js'
+import { createEngine } from '../../server/engine/engine.js'
 import { generate, idsOf, smallEngine, until } from './support.js'
 import { tinyCheckpoint } from './tiny_checkpoint.js'
 

@@ -1,7 +1,13 @@
 // What the tests of the typed API share.
 
 import assert from 'node:assert/strict'
-import type { Delta, Engine, EngineOptions, GenerateRequest, Sampling } from '../../server/types.js'
+import type {
+  Delta,
+  Engine,
+  EngineOptions,
+  GenerateRequest,
+  Sampling,
+} from '../../server/engine/types.js'
 
 export const smallEngine = (model: string): EngineOptions => ({
   model,

@@ -2,7 +2,7 @@
 // it is terminated.
 
 import { parentPort, workerData } from 'node:worker_threads'
-import { createEngine } from '../../server/engine.js'
+import { createEngine } from '../../server/engine/engine.js'
 import { generate, idsOf, prompt, smallEngine } from './support.js'
 
 const engine = await createEngine(smallEngine(workerData))

@@ -2,7 +2,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { BUILT_IN } from '../../server/builtin-templates.js'
+import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
 import { type TinyOptions, tinyCheckpoint } from '../api/tiny_checkpoint.js'
 
 export const chatCheckpoint = (options: TinyOptions = {}): string => {

@@ -3,8 +3,8 @@ import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { ConfigError, modelSettings, readSettings } from '../../server/config.js'
-import { FLAGS } from '../../server/settings.js'
+import { FLAGS } from '../../server/settings/options.js'
+import { ConfigError, modelSettings, readSettings } from '../../server/settings/read.js'
 
 const file = (content: unknown): string => {
   const path = join(mkdtempSync(join(tmpdir(), 'nemotron-config-')), 'config.json')

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
-import { FILE_KEYS, FLAGS } from '../../server/settings.js'
+import { FILE_KEYS, FLAGS } from '../../server/settings/options.js'
 import { packagePath } from '../../server/version.js'
 import { noAddon, startReal } from './real-server.js'
 

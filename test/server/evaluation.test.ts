@@ -9,7 +9,7 @@ import {
   parseToolCall,
   readItem,
   splitAnswer,
-} from '../../server/evaluation.js'
+} from '../../server/commands/evaluation.js'
 
 const text = (gold: string) =>
   readItem({ skill: 's', messages: [{ role: 'user', content: 'q' }], check: 'text', gold }, 'f', 1)

@@ -3,21 +3,21 @@
 import { createConnection } from 'node:net'
 import { Writable } from 'node:stream'
 import { pino } from 'pino'
-import { BUILT_IN } from '../../server/builtin-templates.js'
-import { createGate } from '../../server/gate.js'
-import { listen } from '../../server/listen.js'
-import { createMetrics, type Metrics } from '../../server/metrics.js'
-import { createReadout, type RewardSettings } from '../../server/readout.js'
-import { makeProfile } from '../../server/registry.js'
+import type { Tokenizer } from '../../server/engine/types.js'
+import { createGate } from '../../server/generation/admission.js'
+import { listen } from '../../server/http/listen.js'
+import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
+import { makeProfile } from '../../server/model/registry.js'
+import { createReadout, type RewardSettings } from '../../server/model/reward-readout.js'
 import type {
   GenerationDefaults,
   HttpConfig,
   Phase,
   ServedModel,
   Server,
-} from '../../server/served.js'
-import { createTemplate } from '../../server/template.js'
-import type { Tokenizer } from '../../server/types.js'
+} from '../../server/model/served-model.js'
+import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
+import { createTemplate } from '../../server/prompt/template.js'
 import { VERSION } from '../../server/version.js'
 import { createByteTokenizer } from './byte-tokenizer.js'
 import {

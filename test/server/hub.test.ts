@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { readFile, readlink, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { createHub, type HubLimits, isRepoId } from '../../server/hub.js'
+import { createHub, type HubLimits, isRepoId } from '../../server/model/hub.js'
 import { COMMIT, REPO, sha256, startRemote as startHub } from './remote-hub.js'
 
 const weights = randomBytes(300_000)

@@ -5,9 +5,9 @@ import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
-import { readSettings } from '../../server/config.js'
-import { createProgress } from '../../server/progress.js'
-import { startServer } from '../../server/serve.js'
+import { startServer } from '../../server/server.js'
+import { readSettings } from '../../server/settings/read.js'
+import { createProgress } from '../../server/terminal.js'
 import { packagePath } from '../../server/version.js'
 
 /** For `describe`: why nothing native can run here, or false. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
-import { createSplitter, type Start } from '../../server/reasoning.js'
+import { createSplitter, type Start } from '../../server/chat/think-splitter.js'
 
 type Split = {
   readonly reasoning: string

@@ -1,7 +1,6 @@
-// An engine for tests of the HTTP layer: the contract of server/types.ts without a model. One central
+// An engine for tests of the HTTP layer: the contract of server/engine/types.ts without a model. One central
 // step loop serves all sequences, as the real one does; what a request answers comes from a script.
 
-import { EngineFailure } from '../../server/failure.js'
 import type {
   Delta,
   Engine,
@@ -11,7 +10,8 @@ import type {
   GenerateRequest,
   Timings,
   TokenLogprob,
-} from '../../server/types.js'
+} from '../../server/engine/types.js'
+import { EngineFailure } from '../../server/failure.js'
 
 /** What one choice answers: pieces of text, one an engine step. */
 export type Script = {

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
-import { BUILT_IN } from '../../server/builtin-templates.js'
-import { type Message, Message as MessageSchema } from '../../server/schema.js'
+import { type Message, Message as MessageSchema } from '../../server/api/openai/schema.js'
+import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
 import {
   createTemplate,
   encodeSegments,
   type RenderRequest,
   segmentsText,
-} from '../../server/template.js'
+} from '../../server/prompt/template.js'
 import { createByteTokenizer, SPECIAL_NAMES } from './byte-tokenizer.js'
 
 const tokenizer = createByteTokenizer()

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
 import { z } from 'zod'
-import { type Item, readItem, splitAnswer } from '../../server/evaluation.js'
+import { type Item, readItem, splitAnswer } from '../../server/commands/evaluation.js'
 import { packagePath } from '../../server/version.js'
 import { noAddon, type RealServer, startReal } from './real-server.js'
 

@@ -1,0 +1,62 @@
+// Routes about the server itself: health, version, metrics, its reference.
+
+import type { Ctx, Server } from '../model/served-model.js'
+import { openApiDocument } from './openapi.js'
+import { PAGE, PAGE_POLICY } from './page.js'
+
+type Health = { readonly ok: boolean; readonly phase: string; readonly message: string }
+
+/** Ready only while every engine makes progress. */
+export const health = (server: Server): Health => {
+  const phase = server.phase()
+  switch (phase.name) {
+    case 'loading':
+      return { ok: false, phase: 'loading', message: phase.detail }
+    case 'draining':
+      return { ok: false, phase: 'draining', message: 'Running requests are being finished.' }
+    case 'failed':
+      return { ok: false, phase: 'failed', message: phase.detail }
+    case 'ready':
+  }
+  for (const { id, engine } of server.models()) {
+    const { failure, lastStepAge } = engine.stats()
+    if (failure !== null) return { ok: false, phase: 'failed', message: `${id}: ${failure}` }
+    if (lastStepAge > server.config.stallTimeout)
+      return {
+        ok: false,
+        phase: 'stalled',
+        message: `${id}: no progress for ${lastStepAge.toFixed(1)} s.`,
+      }
+  }
+  return { ok: true, phase: 'ready', message: 'Service is ready.' }
+}
+
+export const healthRoute = (server: Server) => (c: Ctx) => {
+  const { ok, phase, message } = health(server)
+  const body = { object: 'health.response', status: ok ? 'ok' : 'unavailable', phase, message }
+  if (ok) return c.json(body)
+  return c.json(body, 503, { 'retry-after': '5' })
+}
+
+export const liveRoute = (c: Ctx) =>
+  c.json({ object: 'health.response', status: 'ok', message: 'Service is live.' })
+
+export const versionRoute = (server: Server) => (c: Ctx) => c.json({ version: server.version })
+
+export const metricsRoute = (server: Server) => async (c: Ctx) =>
+  c.body(await server.metrics.text(), 200, { 'content-type': server.metrics.contentType })
+
+export const openApiRoute = (server: Server) => {
+  let text: string | undefined
+  return (c: Ctx) => {
+    text ??= JSON.stringify(openApiDocument(server.version))
+    return c.body(text, 200, { 'content-type': 'application/json' })
+  }
+}
+
+export const pageRoute = (c: Ctx) =>
+  c.body(PAGE, 200, {
+    'content-type': 'text/html; charset=utf-8',
+    'content-security-policy': PAGE_POLICY,
+    'referrer-policy': 'no-referrer',
+  })

@@ -1,0 +1,35 @@
+// GET /v1/models and /v1/models/{id}.
+
+import {
+  type Ctx,
+  findModel,
+  requireReady,
+  type ServedModel,
+  type Server,
+} from '../model/served-model.js'
+
+const describe = (model: ServedModel, id: string) => ({
+  id,
+  object: 'model' as const,
+  created: model.created,
+  owned_by: 'nemotron-server',
+  root: model.root,
+  parent: null,
+  max_model_len: model.engine.info.maxModelLen,
+})
+
+export const modelsRoute = (server: Server) => (c: Ctx) => {
+  requireReady(server, 'show')
+  return c.json({
+    object: 'list' as const,
+    data: server
+      .models()
+      .flatMap((model) => [model.id, ...model.aliases].map((id) => describe(model, id))),
+  })
+}
+
+export const modelRoute = (server: Server) => (c: Ctx) => {
+  requireReady(server, 'show')
+  const id = c.req.param('id') ?? ''
+  return c.json(describe(findModel(server, id), id))
+}

@@ -1,0 +1,200 @@
+// Request bodies. zod is the only source of their shapes: types, checks and /openapi.json come from
+// here. null means absent (see http/body.ts), so optional fields need no `nullable`.
+
+import { z } from 'zod'
+
+/** Token ids, 128,000 of them in one pass: an array schema would run one schema an element. */
+const tokenIds = (min: number, max = Number.POSITIVE_INFINITY) =>
+  z
+    .custom<readonly number[]>(Array.isArray, 'expected a list of token ids')
+    .superRefine((ids, context) => {
+      // `continue: false`: in a union, another branch may still be right.
+      const refuse = (message: string, path: number[]) =>
+        context.addIssue({ code: 'custom', message, path, continue: false })
+      if (ids.length < min || ids.length > max) refuse(`it has ${ids.length} token ids`, [])
+      const bad = ids.findIndex((id) => !Number.isSafeInteger(id) || id < 0)
+      if (bad >= 0) refuse('expected a token id', [bad])
+    })
+    .meta({ type: 'array', items: { type: 'integer', minimum: 0 } })
+
+/** Absent, null or a value: for fields below the top level. */
+const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
+
+const StreamOptions = z.looseObject({
+  include_usage: maybe(z.boolean()),
+  continuous_usage_stats: maybe(z.boolean()),
+})
+
+/** What chat and text completions share. */
+const generation = {
+  model: z.string().min(1).describe('A name of GET /v1/models.'),
+  n: z.int().min(1).max(128).optional().describe('Answers to one prompt. Default 1.'),
+  max_tokens: z.int().min(0).optional(),
+  temperature: z.number().min(0).max(2).optional(),
+  top_p: z.number().min(0).max(1).optional(),
+  top_k: z.int().min(-1).optional().describe('-1 or 0: off.'),
+  min_p: z.number().min(0).max(1).optional(),
+  stop: z
+    .union([z.string().min(1), z.array(z.string().min(1)).max(16)])
+    .optional()
+    .describe('One string or up to 16: the answer ends before the first that appears.'),
+  stop_token_ids: tokenIds(0, 128).optional(),
+  include_stop_str_in_output: z.boolean().optional(),
+  skip_special_tokens: z.boolean().optional(),
+  bad_words: z.array(z.string().min(1)).max(128).optional(),
+  allowed_token_ids: tokenIds(1).optional(),
+  // Up to 64 bits: JSON rounds beyond 2^53, and still the same text gives the same seed.
+  seed: z
+    .number()
+    .refine((seed) => Number.isInteger(seed) && Math.abs(seed) <= 2 ** 64, 'must be an integer')
+    .optional(),
+  prompt_logprobs: z.int().min(0).max(20).optional(),
+  logit_bias: z
+    .record(z.string().regex(/^\d+$/, 'keys are token ids'), z.number().min(-100).max(100))
+    .optional(),
+  presence_penalty: z.number().min(-2).max(2).optional(),
+  frequency_penalty: z.number().min(-2).max(2).optional(),
+  repetition_penalty: z.number().gt(0).max(100).optional(),
+  min_tokens: z.int().min(0).optional(),
+  ignore_eos: z.boolean().optional(),
+  stream: z.boolean().optional(),
+  stream_options: StreamOptions.optional().describe('Only with `stream: true`.'),
+  priority: z
+    .int()
+    .min(-0x80000000)
+    .max(0x7fffffff)
+    .optional()
+    .describe('Lower runs first. Default 0.'),
+  cache_salt: z.string().min(1).max(1024).optional(),
+  return_token_ids: z.boolean().optional(),
+  truncate_prompt_tokens: z
+    .int()
+    .min(-1)
+    .refine((value) => value !== 0, 'must be -1 or at least 1')
+    .optional()
+    .describe('Keep the last so many prompt tokens; -1: as many as fit. Echoed in the answer.'),
+  thinking_token_budget: z
+    .int()
+    .min(0)
+    .optional()
+    .describe('After so many tokens of thinking the block is closed and the answer begins.'),
+  thinking_budget: z.int().min(0).optional().describe('The same as thinking_token_budget.'),
+  timings: z.boolean().optional().describe('Add a `timings` object that says where time went.'),
+}
+
+const TextPart = z.looseObject({ type: z.literal('text'), text: z.string() })
+const Content = z
+  .union([z.string(), z.array(TextPart), z.null()])
+  .describe('A string, null, or a list of text parts.')
+
+const FunctionCall = z.looseObject({
+  id: maybe(z.string()),
+  type: maybe(z.literal('function')),
+  function: z.looseObject({ name: z.string(), arguments: z.string() }),
+})
+
+const plain = <R extends string>(role: R) =>
+  z.looseObject({ role: z.literal(role), content: Content, name: maybe(z.string()) })
+
+export const Message = z.discriminatedUnion('role', [
+  plain('system'),
+  plain('developer'),
+  plain('user'),
+  z.looseObject({
+    role: z.literal('assistant'),
+    content: Content.optional(),
+    name: maybe(z.string()),
+    reasoning: maybe(z.string()),
+    reasoning_content: maybe(z.string()),
+    tool_calls: maybe(z.array(FunctionCall)),
+  }),
+  z.looseObject({
+    role: z.literal('tool'),
+    content: Content,
+    name: maybe(z.string()),
+    tool_call_id: maybe(z.string()),
+  }),
+])
+export type Message = z.output<typeof Message>
+
+const Effort = z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh'])
+
+/** What decides the prompt of a chat. */
+const conversation = {
+  messages: z.array(Message).min(1),
+  add_generation_prompt: z.boolean().optional(),
+  continue_final_message: z.boolean().optional(),
+  chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),
+  reasoning_effort: Effort.optional().describe('none, minimal: thinking off; else on.'),
+  keep_thinking: z
+    .boolean()
+    .optional()
+    .describe("Keep earlier turns' thinking in the prompt. Default false."),
+}
+
+export const ChatRequest = z.looseObject({
+  ...generation,
+  ...conversation,
+  max_completion_tokens: z.int().min(1).optional(),
+  max_tokens: z.int().min(1).optional(),
+  logprobs: z.boolean().optional(),
+  top_logprobs: z.int().min(0).max(20).optional(),
+  reasoning_format: z
+    .enum(['auto', 'none', 'deepseek'])
+    .optional()
+    .describe('none: leave the tags in the content.'),
+  include_reasoning: z.boolean().optional(),
+  best_of: z
+    .int()
+    .min(1)
+    .max(128)
+    .optional()
+    .describe('Candidates to generate, with `reward`; the best `n` are returned. Default n.'),
+  reward: z
+    .looseObject({
+      model: z.string().min(1).describe('A reward model of this server.'),
+      include_thinking: maybe(z.boolean()).describe('Score the thinking too. Default false.'),
+    })
+    .optional()
+    .describe('Score the candidates and return the best, best first.'),
+})
+export type ChatRequest = z.output<typeof ChatRequest>
+
+// Long lists of ids come before lists of text: a branch that fails reports every element.
+const Prompt = z.union([
+  z.string(),
+  tokenIds(1),
+  z.array(z.string()).min(1).max(2048),
+  z.array(tokenIds(1)).min(1).max(2048),
+])
+
+export const CompletionRequest = z.looseObject({
+  ...generation,
+  prompt: Prompt.describe('Text, a list of texts, token ids, or a list of lists of them.'),
+  echo: z.boolean().optional(),
+  logprobs: z.int().min(0).max(20).optional(),
+  add_special_tokens: z.boolean().optional().describe('Begin with BOS. Default true.'),
+})
+export type CompletionRequest = z.output<typeof CompletionRequest>
+
+export const TokenizeRequest = z
+  .looseObject({
+    model: z.string().min(1).optional(),
+    ...conversation,
+    prompt: z.string().optional(),
+    messages: conversation.messages.optional(),
+    add_special_tokens: z.boolean().optional(),
+    return_token_strs: z.boolean().optional(),
+  })
+  .refine((body) => (body.prompt === undefined) !== (body.messages === undefined), {
+    path: ['prompt'],
+    message: 'exactly one of prompt and messages is needed',
+  })
+
+export const DetokenizeRequest = z.looseObject({
+  model: z.string().min(1).optional(),
+  tokens: tokenIds(0),
+})
+
+export type GenerationFields = z.output<z.ZodObject<typeof generation>>
+export type ConversationFields = z.output<z.ZodObject<typeof conversation>>

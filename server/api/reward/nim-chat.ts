@@ -1,0 +1,78 @@
+// A reward model on /v1/chat/completions, as NVIDIA's NIM answers it and its clients read it: the
+// scores as text `name:value,name:value`, and again as logprobs of tokens that are the names.
+
+import { answerId } from '../../generation/answer.js'
+import { badRequest } from '../../http/errors.js'
+import type { Ctx, Server } from '../../model/served-model.js'
+import {
+  chatModels,
+  encodeInputs,
+  findRewardModel,
+  goneSignal,
+  scoreItems,
+  scoreUsage,
+} from '../../scoring/scoring.js'
+import type { ChatRequest } from '../openai/schema.js'
+
+export const rewardAnswer = async (
+  c: Ctx,
+  server: Server,
+  body: ChatRequest,
+  arrival: number,
+): Promise<Response> => {
+  const model = findRewardModel(server, body.model)
+  if (body.messages.at(-1)?.role !== 'assistant')
+    throw badRequest(
+      `'${body.model}' is a reward model: it scores the last message, which must be the assistant's. ${chatModels(server)}`,
+      'messages',
+    )
+  if (body.stream === true)
+    throw badRequest(`'${body.model}' gives one reward: there is nothing to stream.`, 'stream')
+  if ((body.n ?? 1) !== 1)
+    throw badRequest(`'${body.model}' gives one reward, the same each time.`, 'n')
+  if (body.reward !== undefined)
+    throw badRequest(`'${body.model}' is a reward model: it writes no candidates.`, 'model')
+  const items = await encodeInputs(model, [{ messages: body.messages }], () => '')
+  const [scored] = await scoreItems({
+    model,
+    items,
+    record: c.get('record'),
+    signal: goneSignal(c.env.outgoing),
+    arrival,
+    priority: body.priority,
+    cacheSalt: body.cache_salt,
+  })
+  if (scored === undefined) throw new Error('one item in, one score out')
+  const reward = model.readout.reward(scored.scores)
+  const values = Object.entries(
+    model.readout.attributes(scored.scores) ?? { reward: reward ?? Number.NaN },
+  )
+  return c.json({
+    id: answerId('chatcmpl'),
+    object: 'chat.completion',
+    created: Math.floor(Date.now() / 1000),
+    model: body.model,
+    system_fingerprint: model.engine.info.fingerprint,
+    choices: [
+      {
+        index: 0,
+        message: {
+          role: 'assistant',
+          content: values.map(([name, value]) => `${name}:${value}`).join(','),
+          refusal: null,
+        },
+        logprobs: {
+          content: values.map(([token, logprob]) => ({
+            token,
+            logprob,
+            bytes: [...Buffer.from(token)],
+            top_logprobs: [],
+          })),
+          refusal: null,
+        },
+        finish_reason: 'stop',
+      },
+    ],
+    usage: { completion_tokens: 0, ...scoreUsage([scored]) },
+  })
+}

@@ -1,0 +1,128 @@
+// POST /v1/reward, and the same call in other servers' shapes: /pooling (vLLM), /classify (SGLang).
+
+import { answerId, readRequest } from '../../generation/answer.js'
+import { badRequest } from '../../http/errors.js'
+import type { Ctx, ServedModel, Server } from '../../model/served-model.js'
+import { planRewards, rewardData } from '../../scoring/rewards.js'
+import {
+  encodeInputs,
+  encodeRaw,
+  findRewardModel,
+  goneSignal,
+  isReward,
+  type ScoreItem,
+  scoreItems,
+  scoreUsage,
+} from '../../scoring/scoring.js'
+import { ClassifyRequest, PoolingRequest, RewardRequest } from './schema.js'
+
+type Common = {
+  readonly priority?: number | undefined
+  readonly cache_salt?: string | undefined
+}
+
+const score = (
+  c: Ctx,
+  model: ServedModel,
+  items: readonly ScoreItem[],
+  body: Common,
+  arrival: number,
+) =>
+  scoreItems({
+    model,
+    items,
+    record: c.get('record'),
+    signal: goneSignal(c.env.outgoing),
+    arrival,
+    priority: body.priority,
+    cacheSalt: body.cache_salt,
+  })
+
+export const rewardRoute =
+  (server: Server) =>
+  async (c: Ctx): Promise<Response> => {
+    const arrival = performance.now()
+    const body = await readRequest(c, server, RewardRequest, 'reward')
+    const model = findRewardModel(server, body.model)
+    const items = await planRewards(model, body)
+    const scored = await score(c, model, items, body, arrival)
+    return c.json({
+      id: answerId('reward'),
+      object: 'list',
+      model: body.model,
+      ...rewardData(model, scored, body.pairwise === true),
+      usage: scoreUsage(scored),
+    })
+  }
+
+const base64 = (scores: readonly number[]): string =>
+  Buffer.from(Float32Array.from(scores).buffer).toString('base64')
+
+/** vLLM's: data[i].data are the head's outputs. */
+export const poolingRoute =
+  (server: Server) =>
+  async (c: Ctx): Promise<Response> => {
+    const arrival = performance.now()
+    const body = await readRequest(c, server, PoolingRequest, 'reward')
+    const model = findRewardModel(server, body.model)
+    if ((body.messages === undefined) === (body.input === undefined))
+      throw badRequest("Exactly one of 'messages' and 'input' is needed.", 'input')
+    const items =
+      body.messages !== undefined
+        ? await encodeInputs(model, [{ messages: body.messages }], () => '')
+        : await encodeRaw(model, body.input ?? [], 'input')
+    const scored = await score(c, model, items, body, arrival)
+    const tokens = scored.reduce((sum, { ids }) => sum + ids.length, 0)
+    return c.json({
+      id: answerId('pool'),
+      object: 'list',
+      created: Math.floor(Date.now() / 1000),
+      model: body.model,
+      data: scored.map(({ scores }, index) => ({
+        index,
+        object: 'pooling',
+        data: body.encoding_format === 'base64' ? base64(scores) : scores,
+      })),
+      usage: {
+        prompt_tokens: tokens,
+        total_tokens: tokens,
+        completion_tokens: 0,
+        prompt_tokens_details: scoreUsage(scored).prompt_tokens_details,
+      },
+    })
+  }
+
+/** SGLang's: one object for one text, a list for several. Without `model`, the only reward model. */
+export const classifyRoute =
+  (server: Server) =>
+  async (c: Ctx): Promise<Response> => {
+    const arrival = performance.now()
+    const body = await readRequest(c, server, ClassifyRequest, 'reward')
+    const able = server.models().filter(isReward)
+    const only = able.length === 1 ? able[0]?.id : undefined
+    const name = body.model ?? only
+    if (name === undefined)
+      throw badRequest(
+        able.length === 0
+          ? 'This server serves no reward model.'
+          : `Missing required parameter: 'model', one of ${able.map(({ id }) => `'${id}'`).join(', ')}.`,
+        'model',
+      )
+    const model = findRewardModel(server, name)
+    const given = (['text', 'input', 'input_ids'] as const).filter((key) => body[key] !== undefined)
+    const key = given[0]
+    if (key === undefined || given.length > 1)
+      throw badRequest("Exactly one of 'text', 'input' and 'input_ids' is needed.", key ?? 'text')
+    const value = body[key] ?? []
+    const scored = await score(c, model, await encodeRaw(model, value, key), body, arrival)
+    const answers = scored.map(({ ids, scores, timings }) => ({
+      embedding: scores,
+      meta_info: {
+        id: c.get('requestId'),
+        prompt_tokens: ids.length,
+        cached_tokens: timings.cachedTokens,
+      },
+    }))
+    const single = typeof value === 'string' || value.every((one) => typeof one === 'number')
+    return c.json(single ? answers[0] : answers)
+  }

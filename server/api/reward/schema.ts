@@ -1,0 +1,59 @@
+// Bodies of /v1/reward and its thin relatives. Like openai/schema.ts: the only source of their shapes.
+
+import { z } from 'zod'
+import { Message } from '../openai/schema.js'
+
+const Messages = z.array(Message).min(1)
+const Responses = z
+  .array(z.string())
+  .min(1)
+  .max(1024)
+  .describe('Candidate answers to the conversation, which then ends with the user.')
+
+const RewardInput = z.looseObject({ messages: Messages, responses: Responses.nullish() })
+export type RewardInput = z.output<typeof RewardInput>
+
+const common = {
+  model: z.string().min(1).describe('A reward model of GET /v1/models.'),
+  priority: z.int().min(-0x80000000).max(0x7fffffff).optional(),
+  cache_salt: z.string().min(1).max(1024).optional(),
+}
+
+export const RewardRequest = z.looseObject({
+  ...common,
+  messages: Messages.optional().describe('One conversation. Not together with `inputs`.'),
+  responses: Responses.optional(),
+  inputs: z.array(RewardInput).min(1).max(2048).optional().describe('Many conversations.'),
+  pairwise: z
+    .boolean()
+    .optional()
+    .describe('Add preferences between the candidates of each prompt (Bradley-Terry).'),
+})
+export type RewardRequest = z.output<typeof RewardRequest>
+
+const TokenIds = z.array(z.int().min(0)).min(1)
+const TextInput = z.union([
+  z.string().min(1),
+  z.array(z.string().min(1)).min(1).max(2048),
+  TokenIds,
+  z.array(TokenIds).min(1).max(2048),
+])
+
+/** vLLM's shape. */
+export const PoolingRequest = z.looseObject({
+  ...common,
+  messages: Messages.optional(),
+  input: TextInput.optional().describe('Raw text or token ids, scored at the last token.'),
+  encoding_format: z.enum(['float', 'base64']).optional(),
+})
+export type PoolingRequest = z.output<typeof PoolingRequest>
+
+/** SGLang's shape; `input` and `model` as in vLLM's /classify. */
+export const ClassifyRequest = z.looseObject({
+  ...common,
+  model: z.string().min(1).optional(),
+  text: TextInput.optional(),
+  input: TextInput.optional(),
+  input_ids: z.union([TokenIds, z.array(TokenIds).min(1).max(2048)]).optional(),
+})
+export type ClassifyRequest = z.output<typeof ClassifyRequest>

@@ -1,0 +1,102 @@
+// A conversation to prompt tokens, with all that follows from its reasoning mode.
+
+import type { ConversationFields } from '../api/openai/schema.js'
+import { badRequest } from '../http/errors.js'
+import type { ServedModel } from '../model/served-model.js'
+import { encodeSegments, type Segment, segmentsText } from '../prompt/template.js'
+import type { Start } from './think-splitter.js'
+import { refuseThinking, resolveThinking } from './thinking-mode.js'
+
+export type ChatPrompt = {
+  readonly text: string
+  readonly segments: readonly Segment[]
+  /** How the answer is split; undefined for models that do not reason. */
+  readonly start: Start | undefined
+  readonly thinking: boolean
+  readonly card: { readonly temperature: number; readonly topP: number } | undefined
+}
+
+/** Templates that open or close the block themselves decide where the answer begins. */
+const startAfter = (segments: readonly Segment[], start: Start): Start => {
+  const last = segments.at(-1)
+  if (last === undefined || !('text' in last)) return start
+  const opened = last.text.lastIndexOf('<think>')
+  const closed = last.text.lastIndexOf('</think>')
+  if (opened > closed) return 'thinking'
+  return closed >= 0 && last.text.slice(closed).trimEnd() === '</think>' ? 'closed' : start
+}
+
+type Fields = ConversationFields & {
+  readonly thinking_token_budget?: number | undefined
+  readonly thinking_budget?: number | undefined
+}
+
+export const renderChat = (
+  model: ServedModel,
+  body: Fields,
+  defaultThinking: boolean,
+): ChatPrompt => {
+  const continueFinal = body.continue_final_message === true
+  if (continueFinal && body.add_generation_prompt === true)
+    throw badRequest(
+      "'continue_final_message' and 'add_generation_prompt' cannot both be true.",
+      'continue_final_message',
+    )
+  if (continueFinal && body.messages.at(-1)?.role !== 'assistant')
+    throw badRequest(
+      "'continue_final_message' needs the last message to be the assistant's.",
+      'continue_final_message',
+    )
+  const common = {
+    addGenerationPrompt: body.add_generation_prompt ?? !continueFinal,
+    continueFinal,
+    keepThinking: body.keep_thinking === true,
+  }
+  const { reasoning } = model.profile
+  if (reasoning === undefined) {
+    refuseThinking(body, model.id)
+    const segments = model.template.render({
+      ...common,
+      messages: body.messages,
+      kwargs: body.chat_template_kwargs ?? {},
+      prefill: '',
+    })
+    return {
+      text: segmentsText(segments),
+      segments,
+      start: undefined,
+      thinking: false,
+      card: undefined,
+    }
+  }
+  const thinking = resolveThinking(body, reasoning, defaultThinking)
+  const segments = model.template.render({
+    ...common,
+    messages: thinking.messages,
+    kwargs: thinking.kwargs,
+    prefill: thinking.prefill,
+  })
+  const asks = common.addGenerationPrompt
+  return {
+    text: segmentsText(segments),
+    segments,
+    start: asks ? startAfter(segments, thinking.start) : thinking.start,
+    thinking: thinking.on,
+    card: thinking.card,
+  }
+}
+
+export const encodeChat = (model: ServedModel, prompt: ChatPrompt): Promise<readonly number[]> =>
+  encodeSegments(prompt.segments, model.tokenizer)
+
+/** Raw text: names of control tokens are parsed, BOS stands once at the front. */
+export const encodeText = async (
+  { tokenizer }: Pick<ServedModel, 'tokenizer'>,
+  text: string,
+  addBos: boolean,
+): Promise<readonly number[]> => {
+  const ids = await tokenizer.encode(text, { special: true })
+  const { bosId } = tokenizer
+  // Not a spread, which takes its time over 128,000 ids.
+  return addBos && bosId !== null && ids[0] !== bosId ? [bosId].concat(ids) : ids
+}

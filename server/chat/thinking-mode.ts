@@ -1,0 +1,119 @@
+// Reasoning mode: is thinking on, who said so, and what follows for prompt, sampling and splitter.
+
+import type { ConversationFields, Message } from '../api/openai/schema.js'
+import { badRequest, unsupportedParameter } from '../http/errors.js'
+import type { Reasoning } from '../model/registry.js'
+import { contentText } from '../prompt/template.js'
+import type { Start } from './think-splitter.js'
+
+export type Thinking = {
+  readonly on: boolean
+  readonly messages: readonly Message[]
+  readonly kwargs: Readonly<Record<string, unknown>>
+  readonly prefill: string
+  readonly start: Start
+  /** What the model's card advises for this mode. */
+  readonly card: { readonly temperature: number; readonly topP: number }
+}
+
+type Fields = ConversationFields & {
+  readonly thinking_token_budget?: number | undefined
+  readonly thinking_budget?: number | undefined
+}
+
+const OWN_LINE = /^[ \t]*detailed thinking (on|off)[ \t]*$/im
+export const PREFILL_OFF = '<think>\n</think>'
+
+const isSystem = (message: Message): boolean =>
+  message.role === 'system' || message.role === 'developer'
+
+const ownLine = (messages: readonly Message[]): boolean | undefined => {
+  for (const message of messages) {
+    const found = isSystem(message) ? OWN_LINE.exec(contentText(message.content)) : null
+    if (found) return found[1]?.toLowerCase() === 'on'
+  }
+  return undefined
+}
+
+const SWITCHES = ['enable_thinking', 'thinking'] as const
+
+const kwargSwitch = (kwargs: Readonly<Record<string, unknown>>): boolean | undefined => {
+  for (const key of SWITCHES) {
+    const value = kwargs[key]
+    if (value === undefined || value === null) continue
+    if (typeof value !== 'boolean')
+      throw badRequest(
+        `Invalid type for 'chat_template_kwargs.${key}': expected a boolean.`,
+        `chat_template_kwargs.${key}`,
+      )
+    return value
+  }
+  return undefined
+}
+
+/** For models that do not reason: asking for it is an error, never a guess. */
+export const refuseThinking = (body: Partial<Fields>, model: string): void => {
+  const refuse = (param: string) => {
+    throw unsupportedParameter(param, `'${param}' is not supported: '${model}' does not reason.`)
+  }
+  if (body.reasoning_effort !== undefined) refuse('reasoning_effort')
+  if (body.thinking_token_budget !== undefined) refuse('thinking_token_budget')
+  if (body.thinking_budget !== undefined) refuse('thinking_budget')
+  for (const key of SWITCHES) {
+    if ((body.chat_template_kwargs?.[key] ?? null) !== null) refuse(`chat_template_kwargs.${key}`)
+  }
+}
+
+/** The mode line comes first, then a blank line, then the caller's system text. */
+const withModeLine = (messages: readonly Message[], on: boolean): readonly Message[] => {
+  const line = `detailed thinking ${on ? 'on' : 'off'}`
+  const [first, ...rest] = messages
+  if (first === undefined || !isSystem(first))
+    return [{ role: 'system', content: line }, ...messages]
+  const text = contentText(first.content)
+  return [{ role: 'system', content: text.trim() === '' ? line : `${line}\n\n${text}` }, ...rest]
+}
+
+/** Where the answer begins when it goes on from a message. */
+const continuedStart = (content: string, otherwise: Start): Start => {
+  if (content.trim() === '') return otherwise
+  const opened = content.lastIndexOf('<think>')
+  const closed = content.lastIndexOf('</think>')
+  if (opened > closed) return 'thinking'
+  if (closed >= 0 && content.slice(closed + '</think>'.length).trim() === '') return 'closed'
+  return 'answer'
+}
+
+export const resolveThinking = (
+  body: Fields,
+  reasoning: Reasoning,
+  defaultOn: boolean,
+): Thinking => {
+  const kwargs = body.chat_template_kwargs ?? {}
+  const byKwarg = kwargSwitch(kwargs)
+  const byEffort =
+    body.reasoning_effort === undefined
+      ? undefined
+      : !['none', 'minimal'].includes(body.reasoning_effort)
+  const byField = byKwarg ?? byEffort
+  const own = reasoning.switch === 'detailed_thinking' ? ownLine(body.messages) : undefined
+  const on = own ?? byField ?? defaultOn
+  const asks = body.continue_final_message !== true && body.add_generation_prompt !== false
+  const byTemplate = reasoning.switch === 'template'
+  // Off by raw system text, or by the server's default, is the model's to follow; a field is a promise.
+  const prefilled = !byTemplate && !on && own === undefined && byField === false && asks
+  const last = body.messages.at(-1)
+  const start: Start = prefilled ? 'closed' : on ? 'expected' : 'possible'
+  const advice = on ? reasoning.on : reasoning.off
+  return {
+    on,
+    messages: byTemplate || own !== undefined ? body.messages : withModeLine(body.messages, on),
+    kwargs: byTemplate ? { ...kwargs, enable_thinking: on, thinking: on } : kwargs,
+    prefill: prefilled ? PREFILL_OFF : '',
+    start:
+      body.continue_final_message === true && last
+        ? continuedStart(contentText(last.content), start)
+        : start,
+    card: { temperature: advice.temperature, topP: advice.top_p },
+  }
+}

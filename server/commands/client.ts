@@ -1,0 +1,77 @@
+// Where a command's requests go: a server by its URL, or one of our own that lives as long as the
+// command. Both over HTTP, so a command has one way to work.
+
+import { pino } from 'pino'
+import { z } from 'zod'
+import { startServer } from '../server.js'
+import { readSettings } from '../settings/read.js'
+import { createProgress } from '../terminal.js'
+
+export type Target = {
+  readonly url: string
+  /** The answer's JSON. Waits and asks again while the server is busy; throws what it says otherwise. */
+  readonly post: (path: string, body: object) => Promise<unknown>
+  readonly models: () => Promise<readonly string[]>
+  readonly close: () => Promise<void>
+}
+
+export type TargetOptions = {
+  /** Base URL with its /v1, as OpenAI clients take it. */
+  readonly url?: string | undefined
+  readonly apiKey?: string | undefined
+  /** Models to serve when there is no URL; empty: the embedded ones. */
+  readonly model: readonly string[]
+  readonly tell: (text: string) => void
+}
+
+const ErrorAnswer = z.looseObject({ error: z.looseObject({ message: z.string() }) })
+const ModelList = z.looseObject({ data: z.array(z.looseObject({ id: z.string() })) })
+
+const RETRIES = 100
+const sleep = (seconds: number): Promise<void> =>
+  new Promise((done) => setTimeout(done, seconds * 1000))
+
+const connect = (url: string, apiKey: string | undefined, close: () => Promise<void>): Target => {
+  const base = url.replace(/\/+$/, '')
+  const headers = {
+    'content-type': 'application/json',
+    ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }),
+  }
+  const request = async (path: string, init: RequestInit): Promise<unknown> => {
+    for (let attempt = 0; ; attempt++) {
+      const response = await fetch(`${base}${path}`, { ...init, headers })
+      if (response.ok) return response.json()
+      const busy = response.status === 429 || response.status === 503
+      if (busy && attempt < RETRIES) {
+        await response.body?.cancel()
+        await sleep(Math.min(30, Number(response.headers.get('retry-after')) || 1))
+        continue
+      }
+      const answer = ErrorAnswer.safeParse(await response.json().catch(() => undefined))
+      throw new Error(
+        `${base}${path}: ${response.status} ${answer.data?.error.message ?? response.statusText}`,
+      )
+    }
+  }
+  return {
+    url: base,
+    post: (path, body) => request(path, { method: 'POST', body: JSON.stringify(body) }),
+    models: async () =>
+      ModelList.parse(await request('/models', { method: 'GET' })).data.map(({ id }) => id),
+    close,
+  }
+}
+
+export const openTarget = async (options: TargetOptions): Promise<Target> => {
+  const { url, apiKey, model, tell } = options
+  if (url !== undefined) return connect(url, apiKey, async () => {})
+  const settings = readSettings({ model: [...model], port: '0' }, {})
+  const serving = await startServer({
+    settings,
+    log: pino({ level: 'silent' }),
+    progress: createProgress(),
+    tell,
+  })
+  await serving.ready
+  return connect(`${serving.url}/v1`, undefined, serving.drain)
+}

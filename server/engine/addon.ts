@@ -1,0 +1,312 @@
+// The addon as TypeScript sees it: finding it, its functions, and the unpacking of its deltas.
+
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { EngineFailure } from '../failure.js'
+import { packagePath } from '../version.js'
+import type {
+  Delta,
+  EngineError,
+  EngineErrorCode,
+  EngineStats,
+  FinishReason,
+  LoadProgress,
+  MemoryPlan,
+  Timings,
+  TokenLogprob,
+} from './types.js'
+
+/** As the addon takes it; see read_engine_options in addon/napi/convert.cc. */
+export type NativeOptions = {
+  readonly model: string
+  readonly device?: string | undefined
+  readonly threads?: number | undefined
+  readonly isa?: string | undefined
+  readonly roundActivations?: boolean | undefined
+  readonly fp8Activations?: boolean | undefined
+  readonly debugChecks?: boolean | undefined
+  readonly dtype?: 'stored' | 'fp8' | undefined
+  readonly kvCacheDtype?: 'auto' | 'bf16' | 'fp8' | undefined
+  readonly kvCacheMemory?: number | undefined
+  readonly memoryUtilization?: number | undefined
+  readonly maxModelLen?: number | undefined
+  readonly maxNumSeqs?: number | undefined
+  readonly maxNumBatchedTokens?: number | undefined
+  readonly blockSize?: number | undefined
+  readonly maxWaiting?: number | undefined
+  readonly maxWaitingTokens?: number | undefined
+  readonly prefixCache?: boolean | undefined
+  readonly rewardRow?: number | undefined
+  readonly stopIds: Int32Array
+  /** The bytes of all tokens, one after another; where each ends; which are special. */
+  readonly tokenBytes: Uint8Array
+  readonly tokenEnds: Uint32Array
+  readonly tokenSpecial: Uint8Array
+}
+
+export type NativeSampling = {
+  readonly maxTokens?: number | undefined
+  readonly minTokens?: number | undefined
+  readonly temperature?: number | undefined
+  readonly topP?: number | undefined
+  readonly topK?: number | undefined
+  readonly minP?: number | undefined
+  readonly repetitionPenalty?: number | undefined
+  readonly presencePenalty?: number | undefined
+  readonly frequencyPenalty?: number | undefined
+  readonly seed?: bigint | undefined
+  readonly ignoreEos?: boolean | undefined
+  readonly logprobs?: number | undefined
+  readonly promptLogprobs?: number | undefined
+  readonly stopTokenIds?: Int32Array | undefined
+  readonly stop?: readonly string[] | undefined
+  readonly includeStop?: boolean | undefined
+  readonly skipSpecialTokens?: boolean | undefined
+  readonly logitBiasIds?: Int32Array | undefined
+  readonly logitBias?: Float32Array | undefined
+  readonly badWordIds?: readonly Int32Array[] | undefined
+  readonly allowedTokenIds?: Int32Array | undefined
+  readonly thinkingBudget?: number | undefined
+  readonly thinkClose?: Int32Array | undefined
+  readonly thinkEnd?: string | undefined
+  readonly lookupTokens?: number | undefined
+}
+
+export type NativeRequest = {
+  readonly id: number
+  readonly kind: 'generate' | 'score'
+  readonly prompt: Int32Array
+  readonly n?: number | undefined
+  readonly priority?: number | undefined
+  readonly cacheSalt?: string | undefined
+  readonly sampling?: NativeSampling | undefined
+}
+
+export type NativeConfig = {
+  readonly architecture: string
+  readonly hidden: number
+  readonly vocab: number
+  readonly layers: number
+  readonly qHeads: number
+  readonly kvHeads: number
+  readonly headDim: number
+  readonly intermediate: number
+  readonly maxPosition: number
+  readonly ropeTheta: number
+  readonly ropeScaling: 'none' | 'llama3'
+  readonly tied: boolean
+  readonly dtype: string
+  readonly quantization: 'none' | 'modelopt_fp8' | 'compressed_fp8'
+  readonly kvScales: boolean
+  readonly reward: 'none' | 'lm_head_row' | 'classification'
+  readonly rewardLabels: readonly string[]
+  /** -1: none. */
+  readonly bosId: number
+  readonly eosIds: readonly number[]
+}
+
+export type NativeInfo = {
+  readonly config: NativeConfig
+  readonly plan: MemoryPlan
+  readonly load: {
+    readonly openSeconds: number
+    readonly packSeconds: number
+    readonly prepareSeconds: number
+    readonly bytes: number
+  }
+  readonly device: string
+  readonly deviceNote: string
+  readonly maxModelLen: number
+  readonly maxNumSeqs: number
+  readonly maxNumBatchedTokens: number
+}
+
+export type NativeEngine = {
+  readonly submit: (request: NativeRequest) => EngineError | undefined
+  readonly abort: (id: number) => void
+  readonly stats: () => EngineStats
+  readonly drain: () => void
+  readonly close: () => Promise<void>
+  /** Before close(). */
+  readonly info: () => NativeInfo
+}
+
+export type NativeListeners = {
+  readonly onProgress: (phase: LoadProgress['phase'], bytesDone: number, bytesTotal: number) => void
+  readonly onPlan: (plan: MemoryPlan) => void
+  /** `words` is used again by the next call. */
+  readonly onDeltas: (words: Float64Array, count: number, text: string) => void
+}
+
+export type NativeModelInfo = {
+  readonly config: NativeConfig
+  readonly parameters: number
+  readonly bytes: number
+  readonly tensors: number
+  readonly gpus: readonly GpuFit[]
+}
+
+/** What is left for KV cache on each of `ranks` GPUs of a kind; see models/plan.h. */
+export type GpuFit = {
+  readonly gpu: string
+  readonly gpuBytes: number
+  readonly ranks: number
+  readonly format: 'stored' | 'fp8'
+  readonly weights: number
+  /** 0: the weights do not fit. */
+  readonly kvTokensBf16: number
+  readonly kvTokensFp8: number
+}
+
+export type Addon = {
+  /** Rejects with an EngineError. */
+  readonly createEngine: (
+    options: NativeOptions,
+    listeners: NativeListeners,
+  ) => Promise<NativeEngine>
+  readonly modelInfo: (folder: string, rewardRow: number) => NativeModelInfo | EngineError
+  readonly buildInfo: () => Readonly<Record<string, string | number>>
+}
+
+let loaded: Addon | undefined
+
+/** The addon: NEMOTRON_ADDON, or build/Release/nemotron.node in the package. */
+export const loadAddon = (): Addon => {
+  if (loaded) return loaded
+  const path = process.env.NEMOTRON_ADDON ?? packagePath('build/Release/nemotron.node')
+  const advice = `run \`node ${packagePath('scripts/install.mjs')}\`, which names what is missing`
+  if (!existsSync(path)) {
+    throw new EngineFailure({
+      code: 'unavailable',
+      message: `the native engine ${path} is not there (an install without scripts?): ${advice}`,
+    })
+  }
+  try {
+    loaded = createRequire(import.meta.url)(path) as Addon
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new EngineFailure(
+      {
+        code: 'unavailable',
+        message: `the native engine ${path} cannot be loaded: ${reason}. Build it here: ${advice}`,
+      },
+      { cause: error },
+    )
+  }
+  return loaded
+}
+
+// --- unpacking: the layout is described in addon/napi/pack.h ---
+
+const finishes: readonly (FinishReason | undefined)[] = [
+  undefined,
+  'stop',
+  'length',
+  'abort',
+  'error',
+]
+const missReasons: readonly Timings['cacheMiss']['reason'][] = [
+  'none',
+  'never_seen',
+  'evicted',
+  'salt',
+  'last_token',
+]
+const codes: readonly EngineErrorCode[] = [
+  'internal', // 0 is "ok", which no failed delta carries
+  'invalid_argument',
+  'not_found',
+  'unsupported',
+  'out_of_memory',
+  'unavailable',
+  'aborted',
+  'internal',
+]
+
+const logprobAt = (words: Float64Array, at: number): TokenLogprob => {
+  const word = (i: number) => words[at + i] ?? 0
+  const top = Array.from({ length: word(3) }, (_, i) => ({
+    id: word(4 + 2 * i) | 0,
+    logprob: word(5 + 2 * i),
+  }))
+  return { id: word(0) | 0, logprob: word(1), rank: word(2) | 0, top }
+}
+
+const logprobWords = (words: Float64Array, at: number): number => 4 + 2 * (words[at + 3] ?? 0)
+
+/** Of a prompt, whose first token has none. Made while they are read: a long prompt has too many to
+ * make in one go. */
+const promptLogprobs = (words: Float64Array): Iterable<TokenLogprob | null> => ({
+  *[Symbol.iterator]() {
+    yield null
+    let at = logprobWords(words, 0)
+    for (; at < words.length; at += logprobWords(words, at)) yield logprobAt(words, at)
+  },
+})
+
+/** Calls `visit(request, delta, stopIndex)` for each record; stopIndex -1: no stop string. */
+export const unpackDeltas = (
+  words: Float64Array,
+  count: number,
+  text: string,
+  visit: (request: number, delta: Delta, stopIndex: number) => void,
+): void => {
+  let at = 0
+  let textAt = 0
+  const next = () => words[at++] ?? 0
+  const take = (length: number) => {
+    textAt += length
+    return text.slice(textAt - length, textAt)
+  }
+  const pass = (entries: number) => {
+    for (let i = 0; i < entries; i++) at += logprobWords(words, at)
+  }
+  while (at < count) {
+    const request = next()
+    const choice = next() | 0
+    const finish = finishes[next()]
+    const textLength = next()
+    const ids = next()
+    const logprobCount = next()
+    const promptLogprobCount = next()
+    const scores = next()
+    const stopId = next() | 0
+    const stopIndex = next() | 0
+    const code = codes[next()] ?? 'internal'
+    const errorLength = next()
+    const timings: Timings | undefined = finish && {
+      queueSeconds: next(),
+      prefillSeconds: next(),
+      decodeSeconds: next(),
+      cachedTokens: next(),
+      preemptions: next(),
+      draftedTokens: next(),
+      acceptedTokens: next(),
+      cacheMiss: { reason: missReasons[next()] ?? 'none', position: next() },
+    }
+    const delta: { -readonly [Key in keyof Delta]: Delta[Key] } = {
+      choice,
+      text: take(textLength),
+      tokenIds: Array.from({ length: ids }, () => next() | 0),
+    }
+    if (logprobCount > 0) {
+      delta.logprobs = Array.from({ length: logprobCount }, () => {
+        const begin = at
+        pass(1)
+        return logprobAt(words, begin)
+      })
+    }
+    if (promptLogprobCount > 0) {
+      const begin = at
+      pass(promptLogprobCount)
+      delta.promptLogprobs = promptLogprobs(words.slice(begin, at))
+    }
+    if (scores > 0) delta.scores = Array.from({ length: scores }, next)
+    if (finish) delta.finish = finish
+    if (timings) delta.timings = timings
+    if (stopId >= 0) delta.stopReason = stopId
+    const message = take(errorLength)
+    if (finish === 'error') delta.error = { code, message }
+    visit(request, delta, stopIndex)
+  }
+}

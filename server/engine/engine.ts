@@ -1,0 +1,309 @@
+// createEngine: one checkpoint, loaded and running, behind the typed interface of types.ts.
+
+import { setMaxListeners } from 'node:events'
+import { stat } from 'node:fs/promises'
+import { EngineFailure } from '../failure.js'
+import { findEntry } from '../model/registry.js'
+import { loadTokenizer } from '../tokenizer/tokenizer.js'
+import { loadAddon, type NativeConfig, type NativeInfo, type NativeSampling } from './addon.js'
+import { callListener, createDispatcher } from './dispatch.js'
+import { fingerprint } from './fingerprint.js'
+import type {
+  Delta,
+  Engine,
+  EngineInfo,
+  EngineOptions,
+  GenerateRequest,
+  RequestHandle,
+  Sampling,
+  Tokenizer,
+} from './types.js'
+
+export { EngineFailure } from '../failure.js'
+
+// Ids of tokens with these names end a turn, whatever config and generation_config say.
+const stopNames = ['<|eot_id|>', '<|eom_id|>', '<|end_of_text|>']
+const thinkEnd = '</think>'
+// What a thinking budget writes when it is used up.
+const thinkCloseText = `\n${thinkEnd}\n\n`
+
+const invalid = (message: string) => new EngineFailure({ code: 'invalid_argument', message })
+
+const checkFolder = async (folder: unknown): Promise<string> => {
+  if (typeof folder !== 'string' || folder === '') {
+    throw invalid('model must be the path of a Hugging Face folder')
+  }
+  const found = await stat(folder).catch(() => undefined)
+  if (found?.isDirectory()) return folder
+  throw new EngineFailure({
+    code: 'not_found',
+    message: `model ${folder} is ${found ? 'no folder' : 'not there'}`,
+  })
+}
+
+const checkVocabulary = (model: string, tokenizer: Tokenizer, config: NativeConfig): void => {
+  const id = tokenizer.vocabSize - 1
+  if (id < config.vocab) return
+  const token = JSON.stringify(tokenizer.decode([id]))
+  throw invalid(
+    `${model}: tokenizer.json has token ${id} (${token}), but the embedding of config.json has only ${config.vocab} rows (vocab_size)`,
+  )
+}
+
+const checkedDtype = (options: EngineOptions, config: NativeConfig) => {
+  const { dtype = 'auto', model } = options
+  if (dtype === 'bf16' && config.quantization !== 'none') {
+    throw new EngineFailure({
+      code: 'unsupported',
+      message: `${model}: its linear layers are stored as FP8 (${config.quantization}); dtype can be auto or fp8`,
+    })
+  }
+  if (!['auto', 'bf16', 'fp8'].includes(dtype)) {
+    throw invalid(`dtype is "${dtype}"; it can be auto, bf16, fp8`)
+  }
+  const fp8 = dtype === 'fp8' || config.quantization !== 'none'
+  return {
+    native: dtype === 'fp8' ? ('fp8' as const) : ('stored' as const),
+    shown: fp8 ? 'fp8' : config.dtype.toLowerCase(),
+  }
+}
+
+const tokenTable = (tokenizer: Tokenizer) => {
+  const tokens = Array.from({ length: tokenizer.vocabSize }, (_, id) => tokenizer.bytes(id))
+  let end = 0
+  return {
+    tokenBytes: Uint8Array.from(Buffer.concat(tokens)),
+    tokenEnds: Uint32Array.from(tokens, (token) => {
+      end += token.length
+      return end
+    }),
+    tokenSpecial: Uint8Array.from(tokens, (_, id) => (tokenizer.isSpecial(id) ? 1 : 0)),
+  }
+}
+
+const int32s = (field: string, values: ArrayLike<number>): Int32Array => {
+  const result = Int32Array.from(values)
+  for (let i = 0; i < result.length; i++) {
+    if (result[i] !== values[i])
+      throw invalid(`${field}[${i}] must be a token id, found ${values[i]}`)
+  }
+  return result
+}
+
+const seed64 = (seed: number | bigint | undefined): bigint => {
+  if (seed === undefined) return crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n
+  if (typeof seed === 'number' && !Number.isSafeInteger(seed)) {
+    throw invalid(`sampling.seed must be an integer, found ${seed}`)
+  }
+  return BigInt.asUintN(64, BigInt(seed))
+}
+
+const nativeSampling = (sampling: Sampling, thinkClose: Int32Array): NativeSampling => {
+  const { stopTokenIds, allowedTokenIds, badWordIds, logitBias, seed, ...rest } = sampling
+  return {
+    ...rest,
+    seed: seed64(seed),
+    stopTokenIds: stopTokenIds && int32s('sampling.stopTokenIds', stopTokenIds),
+    allowedTokenIds: allowedTokenIds && int32s('sampling.allowedTokenIds', allowedTokenIds),
+    badWordIds: badWordIds?.map((ids, i) => int32s(`sampling.badWordIds[${i}]`, ids)),
+    logitBiasIds: logitBias && int32s('sampling.logitBias', [...logitBias.keys()]),
+    logitBias: logitBias && Float32Array.from(logitBias.values()),
+    ...(rest.thinkingBudget === undefined ? {} : { thinkEnd, thinkClose }),
+  }
+}
+
+/** A push on one side, an async iterator on the other. */
+const createDeltaQueue = (onLeave: () => void) => {
+  const ready: Delta[] = []
+  let ended = false
+  const waiting: ((result: IteratorResult<Delta, undefined>) => void)[] = []
+  const done = { done: true, value: undefined } as const
+  const finish = () => {
+    ended = true
+    for (const resolve of waiting.splice(0)) resolve(done)
+  }
+  const iterator: AsyncIterableIterator<Delta> = {
+    [Symbol.asyncIterator]: () => iterator,
+    next: () => {
+      const value = ready.shift()
+      if (value) return Promise.resolve({ done: false, value })
+      if (ended) return Promise.resolve(done)
+      return new Promise((resolve) => waiting.push(resolve))
+    },
+    return: () => {
+      if (!ended) onLeave()
+      ready.length = 0
+      finish()
+      return Promise.resolve(done)
+    },
+  }
+  return {
+    iterator,
+    push: (value: Delta) => {
+      if (ended) return
+      const resolve = waiting.shift()
+      if (resolve) resolve({ done: false, value })
+      else ready.push(value)
+    },
+    end: finish,
+  }
+}
+
+/** Calls `abort` when the signal fires; returns how to stop listening. */
+const onAbort = (signal: AbortSignal | undefined, abort: () => void): (() => void) => {
+  if (!signal) return () => {}
+  if (signal.aborted) abort()
+  setMaxListeners(0, signal) // one signal may stop any number of requests
+  signal.addEventListener('abort', abort, { once: true })
+  return () => signal.removeEventListener('abort', abort)
+}
+
+const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
+  const addon = loadAddon()
+  const { model } = options
+  const rewardRow = options.rewardRow ?? findEntry(model)?.reward_row
+  const described = addon.modelInfo(model, rewardRow ?? -1)
+  if ('code' in described) throw new EngineFailure(described)
+  checkVocabulary(model, tokenizer, described.config)
+  const dtype = checkedDtype(options, described.config)
+  const stopIds = stopNames.flatMap((name) => tokenizer.special.get(name) ?? [])
+  const { onProgress, onPlan, ...rest } = options
+  const print = await fingerprint(model, dtype.shown)
+  const dispatcher = createDispatcher()
+  const native = await addon
+    .createEngine(
+      {
+        ...rest,
+        rewardRow,
+        dtype: dtype.native,
+        stopIds: Int32Array.from(stopIds),
+        ...tokenTable(tokenizer),
+      },
+      {
+        onProgress: (phase, bytesDone, bytesTotal) =>
+          callListener(() => onProgress?.({ phase, bytesDone, bytesTotal })),
+        onPlan: (plan) => callListener(() => onPlan?.(plan)),
+        onDeltas: dispatcher.onDeltas,
+      },
+    )
+    .catch((error) => {
+      throw error instanceof Error ? error : new EngineFailure(error)
+    })
+  return { native, dispatcher, info: describe(native.info(), model, dtype.shown, print) }
+}
+
+const describe = (
+  info: NativeInfo,
+  model: string,
+  dtype: string,
+  fingerprint: string,
+): EngineInfo => {
+  const { config } = info
+  return {
+    model,
+    architecture: config.architecture,
+    device: info.device,
+    deviceNote: info.deviceNote,
+    dtype,
+    maxModelLen: info.maxModelLen,
+    maxNumSeqs: info.maxNumSeqs,
+    maxNumBatchedTokens: info.maxNumBatchedTokens,
+    vocabSize: config.vocab,
+    bosTokenId: config.bosId < 0 ? null : config.bosId,
+    eosTokenIds: config.eosIds,
+    rewardLabels: config.reward === 'none' ? null : config.rewardLabels,
+    rewardKind: config.reward,
+    plan: info.plan,
+    load: info.load,
+    fingerprint,
+  }
+}
+
+/**
+ * Loads a checkpoint. Rejects with an EngineFailure whose message names file, field, what was found
+ * and what was expected. `tokenizer`: when the caller has loaded it already.
+ */
+export const createEngine = async (
+  options: EngineOptions,
+  tokenizer?: Tokenizer,
+): Promise<Engine> => {
+  const folder = await checkFolder(options.model)
+  const words = tokenizer ?? (await loadTokenizer(folder))
+  const thinkClose = Int32Array.from(await words.encode(thinkCloseText, { special: true }))
+  const { native, dispatcher, info } = await openNative(options, words)
+  let admitting = true
+  let nextId = 1
+
+  const send = (
+    kind: 'generate' | 'score',
+    request: GenerateRequest,
+    onDelta: (delta: Delta) => void,
+  ): RequestHandle => {
+    const { promptTokenIds, sampling = {}, ...rest } = request
+    const id = nextId++
+    const { n = 1 } = request
+    const error = native.submit({
+      ...rest,
+      id,
+      kind,
+      prompt: int32s('promptTokenIds', promptTokenIds),
+      sampling: kind === 'generate' ? nativeSampling(sampling, thinkClose) : undefined,
+    })
+    if (error) {
+      // What the engine cannot take now although it is well and open to requests: a full queue.
+      const full = error.code === 'unavailable' && admitting && native.stats().failure === null
+      throw new EngineFailure(full ? { ...error, code: 'queue_full' } : error)
+    }
+    // Deltas come through the event loop: none can be lost before this.
+    dispatcher.add(native, id, n, sampling.stop ?? [], onDelta)
+    return { id, abort: () => native.abort(id) }
+  }
+
+  return {
+    info,
+    submit: (request, onDelta) => send('generate', request, onDelta),
+    generate: (request, { signal } = {}) => {
+      let live = request.n ?? 1
+      const queue = createDeltaQueue(() => leave())
+      const handle = send('generate', request, (delta) => {
+        queue.push(delta)
+        if (delta.finish && --live === 0) {
+          stopListening()
+          queue.end()
+        }
+      })
+      const stopListening = onAbort(signal, handle.abort)
+      const leave = () => {
+        stopListening()
+        handle.abort()
+      }
+      return queue.iterator
+    },
+    score: (request, { signal } = {}) =>
+      new Promise((resolve, reject) => {
+        const aborted = { code: 'aborted', message: 'the request was aborted' } as const
+        const handle = send('score', request, (delta) => {
+          if (!delta.finish) return
+          stopListening()
+          if (delta.scores && delta.timings) {
+            resolve({ scores: delta.scores, timings: delta.timings })
+          } else {
+            reject(new EngineFailure(delta.error ?? aborted))
+          }
+        })
+        const stopListening = onAbort(signal, () => {
+          handle.abort()
+          reject(new EngineFailure(aborted))
+        })
+      }),
+    stats: native.stats.bind(native),
+    drain: () => {
+      admitting = false
+      native.drain()
+    },
+    close: () => {
+      admitting = false
+      return native.close()
+    },
+  }
+}

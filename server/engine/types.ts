@@ -1,0 +1,271 @@
+// The typed face of an engine: what the HTTP layer, the command line and `import { createEngine }`
+// work with. Plain data both ways; text exists here, token ids go into the engine.
+
+export type EngineOptions = {
+  /** Hugging Face folder: config.json, *.safetensors, tokenizer.json. */
+  readonly model: string
+  readonly device?: 'auto' | 'cpu' | 'cuda'
+  readonly dtype?: 'auto' | 'bf16' | 'fp8'
+  /** Keys and values; auto: F16 on the CPU (with roundActivations BF16), BF16 on CUDA. */
+  readonly kvCacheDtype?: 'auto' | 'bf16' | 'fp8'
+  /** Bytes; default: what is left after weights, activations and a reserve. */
+  readonly kvCacheMemory?: number
+  /** Share of the device's free memory that may be planned (0..1, default 0.9). */
+  readonly memoryUtilization?: number
+  readonly maxModelLen?: number
+  readonly maxNumSeqs?: number
+  readonly maxNumBatchedTokens?: number
+  readonly blockSize?: 16 | 32 | 64 | 128
+  readonly maxWaiting?: number
+  readonly maxWaitingTokens?: number
+  /** CPU threads; default: one per hardware thread. */
+  readonly threads?: number
+  readonly prefixCache?: boolean
+  /** Reward-HF form: the score is the logit of this vocabulary id (from models/registry.json). */
+  readonly rewardRow?: number
+  /** Force a CPU instruction set: plain, avx2, avx512, amx. */
+  readonly isa?: string
+  /**
+   * On the CPU, round activations to BF16 where the processor multiplies BF16: about twice as fast on
+   * prompts, at two to three times the error. Default false: as accurate as float32 activations.
+   */
+  readonly roundActivations?: boolean
+  /**
+   * On CUDA, round the activations of prompts that meet FP8 weights to FP8 (W8A8), one scale a token.
+   * Refused where the GPU is older than sm_89, where cuBLASLt is missing, and on the CPU.
+   */
+  readonly fp8Activations?: boolean
+  readonly debugChecks?: boolean
+  readonly onProgress?: (progress: LoadProgress) => void
+  readonly onPlan?: (plan: MemoryPlan) => void
+}
+
+export type LoadProgress = {
+  readonly phase: string
+  readonly bytesDone: number
+  readonly bytesTotal: number
+}
+
+export type MemoryPlan = {
+  readonly weights: number
+  readonly kv: number
+  readonly activations: number
+  readonly total: number
+  readonly available: number
+  readonly numBlocks: number
+  readonly blockSize: number
+  readonly kvTokens: number
+  readonly kvBytesPerToken: number
+  /** The same for people, one line an item. */
+  readonly table: string
+}
+
+export type EngineInfo = {
+  readonly model: string
+  readonly architecture: string
+  readonly device: string
+  /** Why this device was chosen. */
+  readonly deviceNote: string
+  readonly dtype: string
+  readonly maxModelLen: number
+  readonly maxNumSeqs: number
+  readonly maxNumBatchedTokens: number
+  readonly vocabSize: number
+  readonly bosTokenId: number | null
+  readonly eosTokenIds: readonly number[]
+  /** null: a chat model; else the names of the scores, one an output of the head. */
+  readonly rewardLabels: readonly string[] | null
+  readonly rewardKind: 'none' | 'lm_head_row' | 'classification'
+  readonly plan: MemoryPlan
+  readonly load: {
+    readonly openSeconds: number
+    readonly packSeconds: number
+    readonly prepareSeconds: number
+    readonly bytes: number
+  }
+  /** Short stable hash of the weights' headers, dtype and version: `system_fingerprint`. */
+  readonly fingerprint: string
+}
+
+export type Sampling = {
+  readonly maxTokens?: number
+  readonly minTokens?: number
+  readonly temperature?: number
+  readonly topP?: number
+  readonly topK?: number
+  readonly minP?: number
+  readonly repetitionPenalty?: number
+  readonly presencePenalty?: number
+  readonly frequencyPenalty?: number
+  /** Absent: drawn at random. */
+  readonly seed?: number | bigint
+  readonly ignoreEos?: boolean
+  /** Absent: none; k: the k likeliest ids beside the drawn one (0..20). */
+  readonly logprobs?: number
+  readonly promptLogprobs?: number
+  readonly stopTokenIds?: readonly number[]
+  readonly stop?: readonly string[]
+  readonly includeStop?: boolean
+  readonly skipSpecialTokens?: boolean
+  readonly logitBias?: ReadonlyMap<number, number>
+  readonly badWordIds?: readonly (readonly number[])[]
+  readonly allowedTokenIds?: readonly number[]
+  readonly thinkingBudget?: number
+  /** Drafts per step of speculation by prompt lookup; lossless; default 0 = off. */
+  readonly lookupTokens?: number
+}
+
+export type GenerateRequest = {
+  readonly promptTokenIds: ArrayLike<number>
+  readonly n?: number
+  readonly priority?: number
+  readonly cacheSalt?: string
+  readonly sampling?: Sampling
+}
+
+export type ScoreRequest = {
+  readonly promptTokenIds: ArrayLike<number>
+  readonly priority?: number
+  readonly cacheSalt?: string
+}
+
+export type FinishReason = 'stop' | 'length' | 'abort' | 'error'
+
+export type TokenLogprob = {
+  readonly id: number
+  readonly logprob: number
+  readonly rank: number
+  /** Likeliest first. */
+  readonly top: readonly { readonly id: number; readonly logprob: number }[]
+}
+
+export type Timings = {
+  readonly queueSeconds: number
+  readonly prefillSeconds: number
+  readonly decodeSeconds: number
+  readonly cachedTokens: number
+  readonly preemptions: number
+  readonly draftedTokens: number
+  readonly acceptedTokens: number
+  /** Why the prefix cache did not serve more of the prompt, and from which prompt token on. */
+  readonly cacheMiss: {
+    readonly reason: 'none' | 'never_seen' | 'evicted' | 'salt' | 'last_token'
+    readonly position: number
+  }
+}
+
+/** News of one choice. At most one per choice per step. */
+export type Delta = {
+  readonly choice: number
+  /** Whole UTF-8; a held-back stop string never shows. */
+  readonly text: string
+  readonly tokenIds: readonly number[]
+  readonly logprobs?: readonly TokenLogprob[]
+  /** First delta only, when asked; the first is null. Made while they are read. */
+  readonly promptLogprobs?: Iterable<TokenLogprob | null>
+  readonly scores?: readonly number[]
+  readonly finish?: FinishReason
+  /** The stop string or stop token id that ended it. */
+  readonly stopReason?: string | number
+  readonly timings?: Timings
+  readonly error?: EngineError
+}
+
+export type EngineErrorCode =
+  | 'invalid_argument'
+  | 'not_found'
+  | 'unsupported'
+  | 'out_of_memory'
+  | 'unavailable'
+  | 'queue_full'
+  | 'aborted'
+  | 'internal'
+
+/** A record, not an exception class: engine errors cross threads as data. */
+export type EngineError = { readonly code: EngineErrorCode; readonly message: string }
+
+export type RequestHandle = {
+  readonly id: number
+  /** Idempotent; every live choice ends with finish 'abort' at the next step boundary. */
+  readonly abort: () => void
+}
+
+export type EngineStats = {
+  readonly steps: number
+  readonly promptTokens: number
+  readonly generatedTokens: number
+  readonly cachedTokens: number
+  readonly queriedTokens: number
+  readonly preemptions: number
+  readonly aborted: number
+  readonly finishedStop: number
+  readonly finishedLength: number
+  readonly failed: number
+  readonly rejected: number
+  readonly drafted: number
+  readonly accepted: number
+  readonly missNeverSeen: number
+  readonly missEvicted: number
+  readonly missSalt: number
+  readonly running: number
+  readonly waiting: number
+  readonly waitingTokens: number
+  readonly blocksTotal: number
+  readonly blocksUsed: number
+  readonly blocksCached: number
+  /** Rows (tokens) of all steps. */
+  readonly rows: number
+  /** Steps with at most 1, 8, 16, 32, ... 16384 rows (each counted once), then those with more. */
+  readonly stepsByRows: readonly number[]
+  readonly stepSecondsSum: number
+  /** Seconds since the step loop last made progress while it had work; 0 when idle. */
+  readonly lastStepAge: number
+  readonly lastStepRows: number
+  readonly lastStepSeqs: number
+  /** Set when the device failed: the engine answers nothing any more. */
+  readonly failure: string | null
+}
+
+export type Engine = {
+  readonly info: EngineInfo
+  /**
+   * The lowest level: `onDelta` is called on the event loop, at most once per choice per step, until
+   * every choice has finished. Throws an EngineFailure (see failure.ts) at once when the request is
+   * wrong or the queue is full.
+   */
+  readonly submit: (request: GenerateRequest, onDelta: (delta: Delta) => void) => RequestHandle
+  /** The same as an async iterator; leaving the loop or aborting the signal aborts the request. */
+  readonly generate: (
+    request: GenerateRequest,
+    options?: { readonly signal?: AbortSignal },
+  ) => AsyncIterableIterator<Delta>
+  /** Raw head outputs at the last token, float32. Reward models only. */
+  readonly score: (
+    request: ScoreRequest,
+    options?: { readonly signal?: AbortSignal },
+  ) => Promise<{ readonly scores: readonly number[]; readonly timings: Timings }>
+  readonly stats: () => EngineStats
+  /** No new requests; running ones go on. */
+  readonly drain: () => void
+  /** Aborts what is left, joins the threads, frees all memory. Idempotent. */
+  readonly close: () => Promise<void>
+}
+
+/** Text to ids and back, from tokenizer.json. Special-token names in plain text stay text. */
+export type Tokenizer = {
+  readonly vocabSize: number
+  /** `special`: names like <|eot_id|> in the text become their ids; default false: they stay text. */
+  readonly encode: (
+    text: string,
+    options?: { readonly special?: boolean },
+  ) => Promise<readonly number[]>
+  readonly decode: (ids: ArrayLike<number>, options?: { readonly skipSpecial?: boolean }) => string
+  /** Raw bytes of one token; empty for an id beyond the vocabulary. */
+  readonly bytes: (id: number) => Uint8Array
+  readonly idOf: (token: string) => number | undefined
+  readonly isSpecial: (id: number) => boolean
+  /** Every added token, by name. */
+  readonly special: ReadonlyMap<string, number>
+  /** What the checkpoint puts in front of a raw prompt; null: nothing. */
+  readonly bosId: number | null
+}

@@ -1,0 +1,156 @@
+// Request fields to the engine's sampling parameters, checked against the model.
+
+import type { GenerationFields } from '../api/openai/schema.js'
+import type { Sampling, Tokenizer } from '../engine/types.js'
+import { badRequest, contextExceeded } from '../http/errors.js'
+import type { GenerationDefaults, ServedModel } from '../model/served-model.js'
+
+type Advice = { readonly temperature: number; readonly topP: number }
+
+/** The card's values when the caller gives neither, else generation_config, else 1 and 1. */
+export const temperatureAndTopP = (
+  body: Pick<GenerationFields, 'temperature' | 'top_p'>,
+  defaults: GenerationDefaults,
+  card: Advice | undefined,
+): Advice => {
+  const neither = body.temperature === undefined && body.top_p === undefined
+  if (neither && card) return { temperature: card.temperature, topP: card.topP }
+  if (neither && defaults.greedy) return { temperature: 0, topP: 1 }
+  return {
+    temperature: body.temperature ?? defaults.temperature ?? 1,
+    topP: body.top_p ?? defaults.topP ?? 1,
+  }
+}
+
+const checkIds = (ids: readonly number[], vocabSize: number, param: string): void => {
+  const bad = ids.findIndex((id) => id >= vocabSize)
+  if (bad >= 0)
+    throw badRequest(
+      `Invalid value for '${param}.${bad}': token id ${ids[bad]} is beyond the vocabulary of ${vocabSize}.`,
+      `${param}.${bad}`,
+    )
+}
+
+const biasMap = (bias: Readonly<Record<string, number>>, vocabSize: number) => {
+  const map = new Map<number, number>()
+  for (const [key, value] of Object.entries(bias)) {
+    const id = Number(key)
+    if (id >= vocabSize)
+      throw badRequest(
+        `Invalid key in 'logit_bias': token id ${key} is beyond the vocabulary of ${vocabSize}.`,
+        'logit_bias',
+      )
+    map.set(id, value)
+  }
+  return map
+}
+
+/** A word is banned as it stands and as it stands after a space. */
+const badWordIds = async (
+  words: readonly string[],
+  tokenizer: Tokenizer,
+): Promise<readonly (readonly number[])[]> => {
+  const forms = words.flatMap((word) => {
+    const spaced = ` ${word.trimStart()}`
+    return spaced === word ? [word] : [word, spaced]
+  })
+  return Promise.all(forms.map((form) => tokenizer.encode(form)))
+}
+
+export type LimitParams = {
+  readonly promptTokens: number
+  /** What the caller asked for; undefined: `fallback`, as far as there is room. */
+  readonly maxTokens: number | undefined
+  readonly fallback: number
+  /** Field to name when the prompt alone is too long. */
+  readonly promptParam: string
+  readonly tokensParam: string
+}
+
+/** How many tokens may be generated. Nothing asked for is cut silently. */
+export const outputLimit = (maxModelLen: number, params: LimitParams): number => {
+  const { promptTokens, maxTokens, promptParam, tokensParam } = params
+  const room = maxModelLen - promptTokens
+  const needed = maxTokens ?? 1
+  if (room < needed)
+    throw contextExceeded(maxModelLen, promptTokens, needed, room < 1 ? promptParam : tokensParam)
+  return maxTokens ?? Math.min(params.fallback, room)
+}
+
+export type SamplingParams = {
+  readonly body: GenerationFields
+  readonly model: ServedModel
+  readonly maxTokens: number
+  readonly logprobs: number | undefined
+  readonly promptLogprobs: number | undefined
+  readonly card: Advice | undefined
+}
+
+export const makeSampling = async (params: SamplingParams): Promise<Sampling> => {
+  const { body, model, maxTokens, logprobs, promptLogprobs } = params
+  const { vocabSize } = model.engine.info
+  if (body.stop_token_ids) checkIds(body.stop_token_ids, vocabSize, 'stop_token_ids')
+  if (body.allowed_token_ids) checkIds(body.allowed_token_ids, vocabSize, 'allowed_token_ids')
+  if (body.min_tokens !== undefined && body.min_tokens > maxTokens)
+    throw badRequest(
+      `Invalid value for 'min_tokens': ${body.min_tokens} is more than the ${maxTokens} tokens that may be generated.`,
+      'min_tokens',
+    )
+  const topK = body.top_k ?? model.generation.topK
+  const repetition = body.repetition_penalty ?? model.generation.repetitionPenalty
+  const budget = body.thinking_token_budget ?? body.thinking_budget
+  const { temperature, topP } = temperatureAndTopP(body, model.generation, params.card)
+  return {
+    maxTokens,
+    temperature,
+    // 0 means what a very small share means: the likeliest token alone.
+    topP: Math.max(topP, 1e-30),
+    skipSpecialTokens: body.skip_special_tokens ?? true,
+    ...(body.min_tokens !== undefined && { minTokens: body.min_tokens }),
+    ...(topK !== undefined && { topK: Math.max(0, topK) }),
+    ...(body.min_p !== undefined && { minP: body.min_p }),
+    ...(repetition !== undefined && { repetitionPenalty: repetition }),
+    ...(body.presence_penalty !== undefined && { presencePenalty: body.presence_penalty }),
+    ...(body.frequency_penalty !== undefined && { frequencyPenalty: body.frequency_penalty }),
+    ...(body.seed !== undefined && { seed: BigInt.asUintN(64, BigInt(body.seed)) }),
+    ...(body.ignore_eos !== undefined && { ignoreEos: body.ignore_eos }),
+    ...(logprobs !== undefined && { logprobs }),
+    ...(promptLogprobs !== undefined && { promptLogprobs }),
+    ...(body.stop_token_ids && { stopTokenIds: body.stop_token_ids }),
+    ...(body.stop !== undefined && {
+      stop: typeof body.stop === 'string' ? [body.stop] : body.stop,
+    }),
+    ...(body.include_stop_str_in_output !== undefined && {
+      includeStop: body.include_stop_str_in_output,
+    }),
+    ...(body.logit_bias && { logitBias: biasMap(body.logit_bias, vocabSize) }),
+    ...(body.bad_words && { badWordIds: await badWordIds(body.bad_words, model.tokenizer) }),
+    ...(body.allowed_token_ids && { allowedTokenIds: body.allowed_token_ids }),
+    ...(budget !== undefined && { thinkingBudget: budget }),
+  }
+}
+
+/** Keeps the end of a prompt, and says how much went. */
+export const truncatePrompt = (
+  ids: readonly number[],
+  keep: number | undefined,
+  room: number,
+): { readonly ids: readonly number[]; readonly dropped: number } => {
+  if (keep === undefined) return { ids, dropped: 0 }
+  const length = Math.min(ids.length, keep === -1 ? Math.max(1, room) : keep)
+  return { ids: ids.slice(ids.length - length), dropped: ids.length - length }
+}
+
+export const checkStreamOptions = (body: GenerationFields): void => {
+  if (body.stream_options !== undefined && body.stream !== true)
+    throw badRequest("'stream_options' is only allowed when 'stream' is true.", 'stream_options')
+}
+
+/** A request's place in the queue and in the prefix cache. */
+export const queueFields = (body: {
+  readonly priority?: number | undefined
+  readonly cache_salt?: string | undefined
+}) => ({
+  ...(body.priority !== undefined && { priority: body.priority }),
+  ...(body.cache_salt !== undefined && { cacheSalt: body.cache_salt }),
+})

@@ -1,0 +1,30 @@
+// API keys: compared in constant time, whatever their lengths and whichever matches.
+
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { MiddlewareHandler } from 'hono'
+import type { Env } from '../model/served-model.js'
+import { ApiError } from './errors.js'
+
+const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
+
+export const requireKey = (keys: readonly string[]): MiddlewareHandler<Env> => {
+  const digests = keys.map(digest)
+  const matches = (given: string): boolean => {
+    const mine = digest(given)
+    return digests.reduce((found, one) => timingSafeEqual(one, mine) || found, false)
+  }
+  return async (c, next) => {
+    if (keys.length > 0) {
+      const given = /^bearer +(.+)$/i.exec(c.req.header('authorization') ?? '')?.[1]
+      if (given === undefined || !matches(given.trim()))
+        throw new ApiError(
+          401,
+          given === undefined
+            ? 'You did not provide an API key: send it as "Authorization: Bearer KEY".'
+            : 'Incorrect API key provided.',
+          { code: 'invalid_api_key', headers: { 'www-authenticate': 'Bearer' } },
+        )
+    }
+    await next()
+  }
+}

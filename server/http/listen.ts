@@ -1,0 +1,92 @@
+// The socket under the app: one Node server, with the limits that a public port needs.
+
+import { createServer, type Server as HttpServer } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { AddressInfo, Socket } from 'node:net'
+import { getRequestListener } from '@hono/node-server'
+import { badTarget, createApp } from '../app.js'
+import type { Server } from '../model/served-model.js'
+import { ApiError, errorBody } from './errors.js'
+
+export type ListenOptions = {
+  readonly host: string
+  readonly port: number
+  readonly tls?: { readonly cert: string; readonly key: string }
+}
+
+export type Listening = {
+  readonly url: string
+  readonly port: number
+  /** No new connections; idle ones close. Resolves when the last answer is out. */
+  readonly stop: () => Promise<void>
+  /** Cuts what is still open. */
+  readonly cut: () => void
+}
+
+/** What the HTTP parser itself refuses: there is no request to answer, only a socket. */
+const refuseGarbage = (error: NodeJS.ErrnoException, socket: Socket): void => {
+  // Never into an answer that is under way.
+  const answering = '_httpMessage' in socket && socket._httpMessage !== null
+  if (socket.destroyed || !socket.writable || answering || error.code === 'ECONNRESET')
+    return void socket.destroy()
+  const status =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? 431
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? 408
+        : 400
+  const names = {
+    400: 'Bad Request',
+    408: 'Request Timeout',
+    431: 'Request Header Fields Too Large',
+  }
+  const body = JSON.stringify(
+    errorBody(new ApiError(status, `The HTTP request is not valid: ${names[status]}.`)),
+  )
+  socket.end(
+    `HTTP/1.1 ${status} ${names[status]}\r\ncontent-type: application/json\r\n` +
+      `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+  )
+}
+
+export const listen = (server: Server, options: ListenOptions): Promise<Listening> =>
+  new Promise((resolve, reject) => {
+    const app = createApp(server)
+    const listener = getRequestListener(app.fetch, {
+      autoCleanupIncoming: false,
+      hostname: options.host,
+      errorHandler: (error) => {
+        server.log.warn({ err: error }, 'bad request target')
+        return badTarget()
+      },
+    })
+    const limits = {
+      keepAliveTimeout: 75_000,
+      headersTimeout: 60_000,
+      requestTimeout: 300_000,
+      // The app answers without one; Node would refuse in words of its own.
+      requireHostHeader: false,
+      noDelay: true,
+    }
+    const node: HttpServer = options.tls
+      ? createTlsServer({ ...limits, ...options.tls }, listener)
+      : createServer(limits, listener)
+    node.on('clientError', refuseGarbage)
+    node.once('error', reject)
+    node.listen(options.port, options.host, () => {
+      node.off('error', reject)
+      node.on('error', (error) => server.log.error({ err: error }, 'http server'))
+      const { port, address, family } = node.address() as AddressInfo
+      const shown = family === 'IPv6' ? `[${address}]` : address
+      resolve({
+        url: `${options.tls ? 'https' : 'http'}://${shown}:${port}`,
+        port,
+        stop: () =>
+          new Promise((done) => {
+            node.close(() => done())
+            node.closeIdleConnections()
+          }),
+        cut: () => node.closeAllConnections(),
+      })
+    })
+  })

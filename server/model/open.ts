@@ -1,0 +1,247 @@
+// From settings to a model that can be served: its folder, tokenizer, template, defaults and engine.
+
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { basename, join, resolve } from 'node:path'
+import { z } from 'zod'
+import { createEngine } from '../engine/engine.js'
+import type { Engine, EngineOptions, LoadProgress, MemoryPlan, Tokenizer } from '../engine/types.js'
+import { createGate } from '../generation/admission.js'
+import type { Metrics } from '../metrics/metrics.js'
+import { BUILT_IN } from '../prompt/builtin-templates.js'
+import { createTemplate } from '../prompt/template.js'
+import type { ModelSettings } from '../settings/read.js'
+import { loadTokenizer } from '../tokenizer/tokenizer.js'
+import { findEntry, makeProfile } from './registry.js'
+import { createReadout, type RewardSettings } from './reward-readout.js'
+import type { GenerationDefaults, ServedModel } from './served-model.js'
+
+const NamedToken = z.union([z.string(), z.looseObject({ content: z.string() })])
+const TokenizerConfig = z.looseObject({
+  bos_token: NamedToken.nullish(),
+  eos_token: NamedToken.nullish(),
+  pad_token: NamedToken.nullish(),
+  unk_token: NamedToken.nullish(),
+  chat_template: z
+    .union([z.string(), z.array(z.looseObject({ name: z.string(), template: z.string() }))])
+    .nullish(),
+})
+type TokenizerConfig = z.output<typeof TokenizerConfig>
+
+const GenerationConfig = z.looseObject({
+  temperature: z.number().nullish(),
+  top_p: z.number().nullish(),
+  top_k: z.number().nullish(),
+  repetition_penalty: z.number().nullish(),
+  do_sample: z.boolean().nullish(),
+})
+
+/** A JSON file of a checkpoint; a missing one is `{}`, a broken one an error that names it. */
+const readConfig = async <T extends z.ZodType>(
+  folder: string,
+  name: string,
+  schema: T,
+): Promise<z.output<T>> => {
+  const path = join(folder, name)
+  if (!existsSync(path)) return schema.parse({})
+  try {
+    return schema.parse(JSON.parse(await readFile(path, 'utf8')))
+  } catch (error) {
+    throw new Error(`${path}: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+
+const readIfThere = async (path: string): Promise<string | undefined> =>
+  existsSync(path) ? readFile(path, 'utf8') : undefined
+
+const ownTemplate = async (
+  folder: string,
+  config: TokenizerConfig,
+): Promise<string | undefined> => {
+  const file = await readIfThere(join(folder, 'chat_template.jinja'))
+  if (file !== undefined) return file
+  const { chat_template: given } = config
+  if (typeof given === 'string') return given
+  if (Array.isArray(given))
+    return (given.find((one) => one.name === 'default') ?? given[0])?.template
+  const json = await readIfThere(join(folder, 'chat_template.json'))
+  return json === undefined
+    ? undefined
+    : z.looseObject({ chat_template: z.string() }).parse(JSON.parse(json)).chat_template
+}
+
+type TemplateSource = {
+  readonly source: string
+  /** It came with the checkpoint or from the user: what it says of the model counts. */
+  readonly own: boolean
+  readonly warning?: string
+}
+
+/** The checkpoint's own template; a built-in one only where it has none, and never silently. */
+export const findTemplate = async (
+  folder: string,
+  settings: { readonly name: string; readonly file: string | undefined },
+  tokenizer: Tokenizer,
+): Promise<TemplateSource> => {
+  if (settings.file !== undefined)
+    return { source: await readFile(settings.file, 'utf8'), own: true }
+  const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
+  const own = await ownTemplate(folder, config)
+  if (own !== undefined) return { source: own, own: true }
+  const name = findEntry(settings.name)?.template ?? 'nemotron_70b'
+  if (!tokenizer.special.has('<|start_header_id|>'))
+    return {
+      source: '',
+      own: false,
+      warning: `${settings.name} has no chat template and none of ours fits its tokens: chat is refused, /v1/completions works`,
+    }
+  return {
+    source: BUILT_IN[name],
+    own: false,
+    warning: `${settings.name} has no chat template: the built-in ${name} is used`,
+  }
+}
+
+const namesOf = (config: TokenizerConfig, tokenizer: Tokenizer): Record<string, string> => {
+  const names: Record<string, string> = {}
+  for (const key of ['bos_token', 'eos_token', 'pad_token', 'unk_token'] as const) {
+    const token = config[key]
+    const name = typeof token === 'string' ? token : token?.content
+    if (name !== undefined) names[key] = name
+  }
+  if (names.bos_token === undefined) {
+    for (const [name, id] of tokenizer.special) if (id === tokenizer.bosId) names.bos_token = name
+  }
+  return { bos_token: '', eos_token: '', ...names }
+}
+
+const generationDefaults = async (folder: string): Promise<GenerationDefaults> => {
+  const config = await readConfig(folder, 'generation_config.json', GenerationConfig)
+  return {
+    greedy: config.do_sample === false,
+    ...(config.temperature != null && { temperature: config.temperature }),
+    ...(config.top_p != null && { topP: config.top_p }),
+    ...(config.top_k != null && { topK: config.top_k }),
+    ...(config.repetition_penalty != null && { repetitionPenalty: config.repetition_penalty }),
+  }
+}
+
+/** The template that a model in `folder` speaks by, and what is known of it. */
+export const openTemplate = async (
+  folder: string,
+  settings: { readonly name: string; readonly file: string | undefined },
+  tokenizer: Tokenizer,
+  warn: (message: string) => void,
+): Promise<Pick<ServedModel, 'template' | 'tokenNames' | 'profile'>> => {
+  const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
+  const { source, own, warning } = await findTemplate(folder, settings, tokenizer)
+  if (warning !== undefined) warn(warning)
+  const profile = makeProfile(settings.name, own ? source : '')
+  const tokens = namesOf(config, tokenizer)
+  const template = createTemplate({
+    source,
+    tokenizer,
+    tokens,
+    reasoning: profile.reasoning !== undefined,
+  })
+  return { template, tokenNames: tokens, profile }
+}
+
+export type LoadHooks = {
+  readonly onProgress: (progress: LoadProgress) => void
+  readonly onPlan: (plan: MemoryPlan) => void
+  readonly warn: (message: string) => void
+}
+
+const ENGINE_QUEUE = 1 << 20
+
+const engineOptions = (
+  folder: string,
+  settings: ModelSettings,
+  utilization: number,
+  rewardRow: number | undefined,
+): EngineOptions => ({
+  model: folder,
+  device: settings.device,
+  dtype: settings.dtype,
+  kvCacheDtype: settings.kv_cache_dtype,
+  memoryUtilization: utilization,
+  maxNumSeqs: settings.max_num_seqs,
+  blockSize: settings.block_size,
+  // The queue is bounded here, by sequences (generation/admission.ts), so that one request may bring many prompts.
+  maxWaiting: ENGINE_QUEUE,
+  prefixCache: settings.prefix_cache,
+  roundActivations: settings.round_activations,
+  fp8Activations: settings.fp8_activations,
+  ...(settings.kv_cache_memory !== undefined && { kvCacheMemory: settings.kv_cache_memory }),
+  ...(settings.max_model_len !== undefined && { maxModelLen: settings.max_model_len }),
+  ...(settings.max_num_batched_tokens !== undefined && {
+    maxNumBatchedTokens: settings.max_num_batched_tokens,
+  }),
+  ...(settings.threads !== undefined && { threads: settings.threads }),
+  ...(rewardRow !== undefined && { rewardRow }),
+})
+
+/** The engine does not outlive a read-out that does not fit its head. */
+const readoutOf = async (engine: Engine, settings: RewardSettings | undefined) => {
+  try {
+    return createReadout(engine.info, settings)
+  } catch (error) {
+    await engine.close()
+    throw error
+  }
+}
+
+export type LoadOptions = {
+  readonly settings: ModelSettings
+  /** Where its files lie. */
+  readonly folder: string
+  /** Share of the free memory that this model may plan. */
+  readonly utilization: number
+  readonly metrics: Metrics
+  readonly hooks: LoadHooks
+}
+
+export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
+  const { settings, folder, metrics, hooks } = options
+  const isFolder = existsSync(settings.model)
+  const [id = isFolder ? basename(resolve(settings.model)) : settings.model, ...aliases] =
+    settings.names
+  const tokenizer = await loadTokenizer(folder)
+  const { template, tokenNames, profile } = await openTemplate(
+    folder,
+    { name: settings.model, file: settings.chat_template },
+    tokenizer,
+    hooks.warn,
+  )
+  const generation = await generationDefaults(folder)
+  const engine = await createEngine(
+    {
+      ...engineOptions(
+        folder,
+        settings,
+        options.utilization,
+        settings.reward?.row ?? profile.entry?.reward_row,
+      ),
+      onProgress: hooks.onProgress,
+      onPlan: hooks.onPlan,
+    },
+    tokenizer,
+  )
+  const readout = await readoutOf(engine, settings.reward ?? profile.entry?.reward)
+  return {
+    id,
+    aliases,
+    root: settings.model,
+    created: Math.floor(Date.now() / 1000),
+    engine,
+    tokenizer,
+    template,
+    tokenNames,
+    profile,
+    generation,
+    readout,
+    gate: createGate(settings.max_num_seqs + settings.max_waiting),
+    metrics: metrics.addModel(id, engine),
+  }
+}

@@ -1,0 +1,73 @@
+// models/registry.json: what model cards say and checkpoint files do not.
+
+import { readFileSync } from 'node:fs'
+import { z } from 'zod'
+import { packagePath } from '../version.js'
+import { RewardSettings } from './reward-readout.js'
+
+const CardSampling = z.object({ temperature: z.number(), top_p: z.number() })
+
+const Reasoning = z.object({
+  /** How thinking is switched: by a line in the system text, or by a variable of the template. */
+  switch: z.enum(['detailed_thinking', 'template']),
+  on: CardSampling,
+  off: CardSampling,
+})
+export type Reasoning = z.output<typeof Reasoning>
+
+const Entry = z.strictObject({
+  name: z.string(),
+  match: z.string(),
+  kind: z.enum(['chat', 'reward']),
+  reasoning: Reasoning.optional(),
+  /** Reward-HF form: the score is the logit of this vocabulary id. */
+  reward_row: z.int().min(0).optional(),
+  reward: RewardSettings.optional(),
+  /** The built-in template, used only where the checkpoint has none. */
+  template: z.enum(['nemotron_nano', 'nemotron_super', 'nemotron_70b']).optional(),
+})
+export type RegistryEntry = z.output<typeof Entry>
+export type BuiltInTemplate = NonNullable<RegistryEntry['template']>
+
+const Registry = z.strictObject({ comment: z.string(), models: z.array(Entry) })
+
+let entries: readonly RegistryEntry[] | undefined
+
+const readEntries = (): readonly RegistryEntry[] => {
+  entries ??= Registry.parse(
+    JSON.parse(readFileSync(packagePath('models/registry.json'), 'utf8')),
+  ).models
+  return entries
+}
+
+/** `name`: a folder or a Hugging Face id; only its last part counts. */
+export const findEntry = (name: string): RegistryEntry | undefined => {
+  const last =
+    name
+      .replace(/[\\/]+$/, '')
+      .split(/[\\/]/)
+      .at(-1) ?? name
+  return readEntries().find((entry) => new RegExp(entry.match).test(last.toLowerCase()))
+}
+
+/** What is known of a model that is served. */
+export type ModelProfile = {
+  readonly entry: RegistryEntry | undefined
+  readonly reasoning: Reasoning | undefined
+}
+
+const DEFAULT_SAMPLING = {
+  on: { temperature: 0.6, top_p: 0.95 },
+  off: { temperature: 0, top_p: 1 },
+}
+
+/** A model reasons if the registry or its template says so. */
+export const makeProfile = (name: string, template: string): ModelProfile => {
+  const entry = findEntry(name)
+  if (entry?.reasoning !== undefined) return { entry, reasoning: entry.reasoning }
+  if (/\benable_thinking\b/.test(template))
+    return { entry, reasoning: { switch: 'template', ...DEFAULT_SAMPLING } }
+  if (/detailed thinking|<\/think>/.test(template))
+    return { entry, reasoning: { switch: 'detailed_thinking', ...DEFAULT_SAMPLING } }
+  return { entry, reasoning: undefined }
+}

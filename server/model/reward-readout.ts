@@ -1,0 +1,75 @@
+// What the raw outputs of a reward head mean: names of the attributes and the scalar they add up to.
+// From the checkpoint's own files, or from models/registry.json or the config file. Nothing is guessed.
+
+import { z } from 'zod'
+import type { EngineInfo } from '../engine/types.js'
+
+/** Which outputs have a name, and how they add up. Indices run over the head's outputs. */
+export const RewardSettings = z.strictObject({
+  /** Outputs by name. Absent: the checkpoint's own labels, when it has several. */
+  attributes: z.record(z.string().min(1), z.int().min(0)).optional(),
+  /** The reward is the sum of weight times score: by attribute, or a list with one an output. */
+  weights: z
+    .union([z.record(z.string().min(1), z.number()), z.array(z.number()).min(1)])
+    .optional(),
+})
+export type RewardSettings = z.output<typeof RewardSettings>
+
+export type Readout = {
+  /** There is one reward, not only several scores. */
+  readonly isScalar: boolean
+  readonly reward: (scores: readonly number[]) => number | null
+  readonly attributes: (scores: readonly number[]) => Record<string, number> | undefined
+}
+
+/** One weight an output, however they were given. */
+const weightOfOutput = (
+  given: RewardSettings['weights'],
+  attributes: Readonly<Record<string, number>>,
+  outputs: number,
+  model: string,
+): readonly number[] | undefined => {
+  if (given === undefined) return undefined
+  if (Array.isArray(given)) {
+    if (given.length === outputs) return given
+    throw new Error(`reward.weights has ${given.length} values; ${model} has ${outputs} outputs`)
+  }
+  const weights = Array<number>(outputs).fill(0)
+  for (const [name, weight] of Object.entries(given)) {
+    const index = attributes[name]
+    if (index === undefined)
+      throw new Error(
+        `reward.weights.${name}: ${model} has no such attribute; it has ${Object.keys(attributes).join(', ') || 'none'}`,
+      )
+    weights[index] = weight
+  }
+  return weights
+}
+
+export const createReadout = (info: EngineInfo, settings: RewardSettings | undefined): Readout => {
+  const labels = info.rewardLabels ?? []
+  const outputs = Math.max(labels.length, 1)
+  const named = Object.entries(
+    settings?.attributes ??
+      (labels.length > 1 ? Object.fromEntries(labels.map((label, i) => [label, i])) : {}),
+  )
+  for (const [name, index] of named) {
+    if (index >= outputs)
+      throw new Error(
+        `reward.attributes.${name} is output ${index}; ${info.model} has ${outputs} outputs`,
+      )
+  }
+  const weights = weightOfOutput(settings?.weights, Object.fromEntries(named), outputs, info.model)
+  return {
+    isScalar: weights !== undefined || outputs === 1,
+    reward: (scores) => {
+      if (weights !== undefined)
+        return scores.reduce((sum, score, i) => sum + score * (weights[i] ?? 0), 0)
+      return scores.length === 1 ? (scores[0] ?? null) : null
+    },
+    attributes: (scores) =>
+      named.length === 0
+        ? undefined
+        : Object.fromEntries(named.map(([name, index]) => [name, scores[index] ?? Number.NaN])),
+  }
+}

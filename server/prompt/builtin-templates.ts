@@ -1,0 +1,93 @@
+// Templates for checkpoints that carry none. Ours, in the output forms that the families expect.
+
+import type { BuiltInTemplate } from '../model/registry.js'
+
+const SPLIT_SYSTEM = `{{- bos_token }}
+{%- if messages[0].role == 'system' %}
+  {%- set system = messages[0].content | trim %}
+  {%- set rest = messages[1:] %}
+{%- else %}
+  {%- set system = '' %}
+  {%- set rest = messages %}
+{%- endif %}`
+
+const ASK = `{%- if add_generation_prompt %}
+  {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}`
+
+const turn = (role: string, content: string): string =>
+  `{{- '<|start_header_id|>' + ${role} + '<|end_header_id|>\\n\\n' + ${content} + '<|eot_id|>' }}`
+
+/** Always a system block; earlier thinking is dropped. */
+const NEMOTRON_SUPER = `${SPLIT_SYSTEM}
+${turn("'system'", 'system')}
+{%- for message in rest %}
+  {%- set content = message.content %}
+  {%- if message.role == 'assistant' and '</think>' in content %}
+    {%- set content = content.split('</think>')[-1].lstrip() %}
+  {%- endif %}
+  ${turn('message.role', '(content | trim)')}
+{%- endfor %}
+${ASK}`
+
+/** Tools in the system block, calls as <TOOLCALL>, results as a user turn. */
+const NEMOTRON_NANO = `${SPLIT_SYSTEM}
+{%- if tools %}
+  {%- set listed = namespace(text='') %}
+  {%- for tool in tools %}
+    {%- set shown = tool.function if tool.function else tool %}
+    {%- set listed.text = listed.text + ('' if loop.first else ', ') + (shown | tojson) %}
+  {%- endfor %}
+  {%- set system = system + ('\\n\\n' if system else '') + '<AVAILABLE_TOOLS>[' + listed.text + ']</AVAILABLE_TOOLS>' %}
+{%- endif %}
+${turn("'system'", 'system')}
+{%- for message in rest %}
+  {%- if message.role == 'tool' %}
+    ${turn("'user'", "'<TOOL_RESPONSE>[' + (message.content | trim) + ']</TOOL_RESPONSE>'")}
+  {%- elif message.role == 'assistant' and message.tool_calls %}
+    {%- set calls = namespace(text='') %}
+    {%- for call in message.tool_calls %}
+      {%- set calls.text = calls.text + ('' if loop.first else ', ') + '{"name": ' + (call.function.name | tojson) + ', "arguments": ' + (call.function.arguments | tojson) + '}' %}
+    {%- endfor %}
+    ${turn("'assistant'", "'<TOOLCALL>[' + calls.text + ']</TOOLCALL>'")}
+  {%- else %}
+    ${turn('message.role', '(message.content | trim)')}
+  {%- endif %}
+{%- endfor %}
+${ASK}`
+
+/** Stock Llama-3.1 without its date lines. */
+const NEMOTRON_70B = `${SPLIT_SYSTEM}
+{{- '<|start_header_id|>system<|end_header_id|>\\n\\n' }}
+{%- if tools %}
+  {{- 'Environment: ipython\\n' }}
+{%- endif %}
+{{- system + '<|eot_id|>' }}
+{%- for message in rest %}
+  {%- if tools and loop.first %}
+    {{- '<|start_header_id|>user<|end_header_id|>\\n\\n' }}
+    {{- 'Given the following functions, please respond with a JSON for a function call with its proper arguments that best answers the given prompt.\\n\\n' }}
+    {{- 'Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}.Do not use variables.\\n\\n' }}
+    {%- for tool in tools %}
+      {{- tool | tojson(indent=4) + '\\n\\n' }}
+    {%- endfor %}
+    {{- (message.content | trim) + '<|eot_id|>' }}
+  {%- elif message.role == 'assistant' and message.tool_calls %}
+    {%- if (message.tool_calls | length) != 1 %}
+      {{- raise_exception('This model supports one tool call at a time.') }}
+    {%- endif %}
+    {%- set call = message.tool_calls[0].function %}
+    ${turn("'assistant'", `'{"name": "' + call.name + '", "parameters": ' + (call.arguments | tojson) + '}'`)}
+  {%- elif message.role == 'tool' %}
+    ${turn("'ipython'", '(message.content | tojson)')}
+  {%- else %}
+    ${turn('message.role', '(message.content | trim)')}
+  {%- endif %}
+{%- endfor %}
+${ASK}`
+
+export const BUILT_IN: Readonly<Record<BuiltInTemplate, string>> = {
+  nemotron_nano: NEMOTRON_NANO,
+  nemotron_super: NEMOTRON_SUPER,
+  nemotron_70b: NEMOTRON_70B,
+}

@@ -1,0 +1,73 @@
+// What a reward request means and what its scores say: shared by /v1/reward and engine.reward().
+
+import type { RewardInput, RewardRequest } from '../api/reward/schema.js'
+import { badRequest } from '../http/errors.js'
+import { encodeInputs, type RewardModel, type Scored, type ScoreItem } from './scoring.js'
+
+type Body = Pick<RewardRequest, 'messages' | 'responses' | 'inputs' | 'pairwise'>
+
+/** Exactly one of `messages` and `inputs`. */
+const inputsOf = (body: Body): readonly RewardInput[] => {
+  if (body.inputs !== undefined) {
+    for (const key of ['messages', 'responses'] as const) {
+      if (body[key] !== undefined)
+        throw badRequest(`'${key}' and 'inputs' cannot both be given: put it inside an input.`, key)
+    }
+    return body.inputs
+  }
+  if (body.messages === undefined)
+    throw badRequest("Missing required parameter: 'messages' (or 'inputs').", 'messages')
+  return [{ messages: body.messages, responses: body.responses }]
+}
+
+/** Checks everything and makes the items, in order. */
+export const planRewards = async (
+  model: RewardModel,
+  body: Body,
+): Promise<readonly ScoreItem[]> => {
+  if (body.pairwise && !model.readout.isScalar)
+    throw badRequest(
+      `'pairwise' needs a scalar reward; '${model.id}' has several scores and no weights for them.`,
+      'pairwise',
+    )
+  const inputs = inputsOf(body)
+  const path = (input: number) => (body.inputs === undefined ? '' : `inputs.${input}.`)
+  for (const [input, { responses }] of inputs.entries()) {
+    const empty = responses?.indexOf('') ?? -1
+    const at = `${path(input)}responses.${empty}`
+    if (empty >= 0) throw badRequest(`'${at}' is empty: there is nothing to score.`, at)
+  }
+  return encodeInputs(model, inputs, path)
+}
+
+const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x))
+
+/** Bradley-Terry: P(a over b) = sigmoid(reward a - reward b). Every pair of one prompt's candidates,
+ * the better one as chosen; a tie keeps the order given. */
+const preferences = (model: RewardModel, scored: readonly Scored[]) =>
+  scored.flatMap((a, i) =>
+    scored.slice(i + 1).flatMap((b, k) => {
+      if (a.input !== b.input) return []
+      const j = i + 1 + k
+      const ra = model.readout.reward(a.scores) ?? 0
+      const rb = model.readout.reward(b.scores) ?? 0
+      const [chosen, rejected] = rb > ra ? [j, i] : [i, j]
+      return [{ chosen, rejected, probability: sigmoid(Math.abs(ra - rb)) }]
+    }),
+  )
+
+export const rewardData = (model: RewardModel, scored: readonly Scored[], pairwise: boolean) => ({
+  data: scored.map((one, index) => {
+    const attributes = model.readout.attributes(one.scores)
+    return {
+      object: 'reward' as const,
+      index,
+      input: one.input,
+      response: one.response,
+      reward: model.readout.reward(one.scores),
+      scores: one.scores,
+      ...(attributes && { attributes }),
+    }
+  }),
+  ...(pairwise && { preferences: preferences(model, scored) }),
+})

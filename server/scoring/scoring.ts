@@ -1,0 +1,296 @@
+// Conversations to scores: the one way from messages to a reward model's outputs. /v1/reward, the
+// NIM form, /pooling, /classify and best-of-N all go through here. Everything is rendered and checked
+// before anything is submitted, so a batch is scored whole or not at all.
+
+import type { Message } from '../api/openai/schema.js'
+import type { RewardInput } from '../api/reward/schema.js'
+import { encodeText } from '../chat/prompt.js'
+import type { Engine, Timings } from '../engine/types.js'
+import { EngineFailure } from '../failure.js'
+import { ApiError, badRequest, contextExceeded, fromEngineError } from '../http/errors.js'
+import {
+  findModel,
+  type RequestLog,
+  requireQueue,
+  type ServedModel,
+  type Server,
+} from '../model/served-model.js'
+import { contentText, encodeSegments } from '../prompt/template.js'
+
+/** What it takes to make scores of conversations. */
+export type RewardModel = Pick<ServedModel, 'id' | 'engine' | 'tokenizer' | 'template' | 'readout'>
+
+/** One thing to score. */
+export type ScoreItem = {
+  readonly ids: readonly number[]
+  /** Position in the request: which input, which of its responses. */
+  readonly input: number
+  readonly response: number
+}
+
+export type Scored = ScoreItem & {
+  readonly scores: readonly number[]
+  readonly timings: Timings
+}
+
+export const isReward = (model: ServedModel): boolean => model.engine.info.rewardKind !== 'none'
+
+/** The model, or a 400 that names those that can. */
+export const findRewardModel = (server: Server, name: string, param = 'model'): ServedModel => {
+  const model = findModel(server, name, param)
+  if (isReward(model)) return model
+  const able = server.models().filter(isReward)
+  throw badRequest(
+    able.length === 0
+      ? `'${name}' is a chat model and gives no rewards, and this server serves no reward model.`
+      : `'${name}' is a chat model and gives no rewards. These do: ${able.map(({ id }) => `'${id}'`).join(', ')}.`,
+    param,
+  )
+}
+
+/** The reverse: a 400 that names the models that answer. */
+export const refuseReward = (server: Server, model: ServedModel, why: string): void => {
+  if (!isReward(model)) return
+  throw badRequest(`'${model.id}' is a reward model: ${why}. ${chatModels(server)}`, 'model')
+}
+
+/** Which models write answers, for messages. */
+export const chatModels = (server: Server): string => {
+  const able = server.models().filter((model) => !isReward(model))
+  return able.length === 0
+    ? 'This server serves no chat model.'
+    : `These write answers: ${able.map(({ id }) => `'${id}'`).join(', ')}.`
+}
+
+const EOT = '<|eot_id|>'
+
+/** Up to and with the <|eot_id|> that closes the last turn: where such a head was trained to be read. */
+const cutAtEot = (model: RewardModel, ids: readonly number[]): readonly number[] => {
+  if (model.engine.info.rewardKind !== 'lm_head_row') return ids
+  const eot = model.tokenizer.idOf(EOT)
+  const at = eot === undefined ? -1 : ids.lastIndexOf(eot)
+  if (at < 0)
+    throw new ApiError(
+      400,
+      `The chat template of '${model.id}' closes no turn with ${EOT}, where its score is read.`,
+      { param: 'model' },
+    )
+  return ids.slice(0, at + 1)
+}
+
+const encodeConversation = async (
+  model: RewardModel,
+  messages: readonly Message[],
+): Promise<readonly number[]> => {
+  const segments = model.template.render({
+    messages,
+    addGenerationPrompt: false,
+    continueFinal: false,
+    // What is scored is what was given: nothing of it is dropped behind the caller's back.
+    keepThinking: true,
+    kwargs: {},
+    prefill: '',
+  })
+  return cutAtEot(model, await encodeSegments(segments, model.tokenizer))
+}
+
+const checkLength = (model: RewardModel, ids: readonly number[], param: string): void => {
+  const { maxModelLen } = model.engine.info
+  if (ids.length > maxModelLen) throw contextExceeded(maxModelLen, ids.length, 0, param)
+}
+
+const checkTurns = (input: RewardInput, path: string): void => {
+  const last = input.messages.at(-1)
+  const at = `${path}messages`
+  if (input.responses != null) {
+    if (last?.role === 'assistant')
+      throw badRequest(
+        `With 'responses' the messages end before the answer, but the last one in '${at}' is the assistant's.`,
+        at,
+      )
+    return
+  }
+  if (last?.role !== 'assistant')
+    throw badRequest(
+      `The last message in '${at}' must be the assistant's: it is the answer that is scored. To score several answers give 'responses'.`,
+      at,
+    )
+  if (contentText(last.content) === '' && !last.tool_calls?.length)
+    throw badRequest(`The answer in '${at}' is empty: there is nothing to score.`, at)
+}
+
+/** Before candidates are generated: the conversation itself must leave room for an answer. */
+export const checkRoom = async (
+  model: RewardModel,
+  messages: readonly Message[],
+): Promise<void> => {
+  const ids = await encodeConversation(model, [...messages, { role: 'assistant', content: '' }])
+  checkLength(model, ids, 'messages')
+}
+
+/** Every conversation, or every (conversation, response), in order. `path` is for errors. */
+export const encodeInputs = async (
+  model: RewardModel,
+  inputs: readonly RewardInput[],
+  path: (input: number) => string,
+): Promise<readonly ScoreItem[]> => {
+  for (const [input, one] of inputs.entries()) checkTurns(one, path(input))
+  const items: Promise<ScoreItem>[] = []
+  for (const [input, one] of inputs.entries()) {
+    const list: readonly (readonly Message[])[] = one.responses?.map((content) => [
+      ...one.messages,
+      { role: 'assistant' as const, content },
+    ]) ?? [one.messages]
+    for (const [response, messages] of list.entries()) {
+      const param = `${path(input)}${one.responses ? `responses.${response}` : 'messages'}`
+      const encode = async (): Promise<ScoreItem> => {
+        try {
+          const ids = await encodeConversation(model, messages)
+          checkLength(model, ids, param)
+          return { ids, input, response }
+        } catch (error) {
+          if (!(error instanceof ApiError) || param === 'messages') throw error
+          throw new ApiError(error.status, `${param}: ${error.message}`, {
+            param,
+            code: error.code,
+          })
+        }
+      }
+      items.push(encode())
+    }
+  }
+  return Promise.all(items)
+}
+
+/** Raw text or ids, scored at their last token. */
+export const encodeRaw = async (
+  model: ServedModel,
+  given: string | readonly string[] | readonly number[] | readonly (readonly number[])[],
+  param: string,
+): Promise<readonly ScoreItem[]> => {
+  const list: readonly (string | readonly number[])[] =
+    typeof given === 'string'
+      ? [given]
+      : given.every((one) => typeof one === 'number')
+        ? [given]
+        : given
+  return Promise.all(
+    list.map(async (one, input) => {
+      const ids = typeof one === 'string' ? await encodeText(model, one, true) : one
+      checkLength(model, ids, list.length > 1 ? `${param}.${input}` : param)
+      return { ids, input, response: 0 }
+    }),
+  )
+}
+
+type BatchOptions = {
+  readonly signal?: AbortSignal | undefined
+  readonly priority?: number | undefined
+  readonly cacheSalt?: string | undefined
+  readonly onScored?: (timings: Timings) => void
+}
+
+/** All items in one batch on the engine: those that share a prompt compute it once. The first failure
+ * ends the others. */
+export const scoreBatch = async (
+  engine: Engine,
+  items: readonly ScoreItem[],
+  { signal, priority, cacheSalt, onScored }: BatchOptions,
+): Promise<readonly Scored[]> => {
+  const others = new AbortController()
+  const any = signal ? AbortSignal.any([signal, others.signal]) : others.signal
+  const one = async (item: ScoreItem): Promise<Scored> => {
+    const { scores, timings } = await engine.score(
+      {
+        promptTokenIds: item.ids,
+        ...(priority !== undefined && { priority }),
+        ...(cacheSalt !== undefined && { cacheSalt }),
+      },
+      { signal: any },
+    )
+    onScored?.(timings)
+    return { ...item, scores, timings }
+  }
+  try {
+    return await Promise.all(items.map(one))
+  } catch (error) {
+    others.abort()
+    throw error
+  }
+}
+
+export type ScoreOptions = BatchOptions & {
+  readonly model: ServedModel
+  readonly items: readonly ScoreItem[]
+  readonly record: RequestLog
+  readonly signal: AbortSignal
+  readonly arrival: number
+  /** Part of work that has its place already. */
+  readonly isAdmitted?: boolean
+}
+
+/** The same as one HTTP request: admitted, measured, logged. */
+export const scoreItems = async (options: ScoreOptions): Promise<readonly Scored[]> => {
+  const { model, items, record, signal, arrival } = options
+  const { gate, metrics, engine } = model
+  if (!options.isAdmitted) requireQueue(model)
+  const leave = gate.enter(items.length)
+  const promptTokens = items.reduce((sum, { ids }) => sum + ids.length, 0)
+  let cachedTokens = 0
+  let finish: 'stop' | 'abort' | 'error' = 'stop'
+  try {
+    return await scoreBatch(engine, items, {
+      ...options,
+      onScored: (timings) => {
+        metrics.choiceDone({ finish: 'stop', tokens: 0, timings })
+        cachedTokens += timings.cachedTokens
+      },
+    })
+  } catch (error) {
+    finish = signal.aborted ? 'abort' : 'error'
+    metrics.choiceDone({ finish, tokens: 0, timings: undefined })
+    if (!(error instanceof EngineFailure)) throw error
+    if (signal.aborted) throw badRequest('The client closed the connection.')
+    throw fromEngineError({ code: error.code, message: error.message }, () => gate.retryAfter())
+  } finally {
+    leave()
+    Object.assign(record, {
+      model: model.id,
+      prompt_tokens: promptTokens,
+      completion_tokens: 0,
+      cached_tokens: cachedTokens,
+      items: items.length,
+      finish,
+    })
+    metrics.requestDone({
+      seconds: (performance.now() - arrival) / 1000,
+      promptTokens,
+      cachedTokens,
+      choices: items.length,
+      maxTokens: 0,
+      mostTokens: 0,
+    })
+  }
+}
+
+export const scoreUsage = (scored: readonly Scored[]) => {
+  const tokens = scored.reduce((sum, { ids }) => sum + ids.length, 0)
+  const cached = scored.reduce((sum, { timings }) => sum + timings.cachedTokens, 0)
+  return {
+    prompt_tokens: tokens,
+    total_tokens: tokens,
+    prompt_tokens_details: { cached_tokens: cached },
+  }
+}
+
+/** Aborted when the client goes away. */
+export const goneSignal = (outgoing: {
+  readonly once: (event: 'close', listener: () => void) => unknown
+  readonly writableFinished: boolean
+}): AbortSignal => {
+  const controller = new AbortController()
+  outgoing.once('close', () => {
+    if (!outgoing.writableFinished) controller.abort()
+  })
+  return controller.signal
+}

@@ -1,0 +1,171 @@
+// A server's life: listen at once, load the models, serve, drain, stop.
+
+import { existsSync, readFileSync } from 'node:fs'
+import { basename } from 'node:path'
+import type { Logger } from 'pino'
+import { type Listening, listen } from './http/listen.js'
+import { createMetrics } from './metrics/metrics.js'
+import { fetchModel } from './model/fetch.js'
+import { loadModel } from './model/open.js'
+import type { HttpConfig, Phase, ServedModel, Server } from './model/served-model.js'
+import type { Settings } from './settings/options.js'
+import { ConfigError, type ModelSettings, modelSettings } from './settings/read.js'
+import type { Progress } from './terminal.js'
+import { packagePath, VERSION } from './version.js'
+
+export type Serving = {
+  readonly url: string
+  /** Resolves when every model is loaded; rejects when one cannot be. */
+  readonly ready: Promise<readonly ServedModel[]>
+  /** Readiness off, running requests finish until the drain timeout, then everything is freed. */
+  readonly drain: () => Promise<void>
+}
+
+export type ServeOptions = {
+  readonly settings: Settings
+  readonly log: Logger
+  readonly progress: Progress
+  /** For people. */
+  readonly tell: (text: string) => void
+}
+
+const httpConfig = (settings: Settings): HttpConfig => ({
+  apiKeys: settings.api_key,
+  allowedOrigins: settings.allowed_origins,
+  bodyLimit: settings.body_limit,
+  strictParams: settings.strict_params,
+  defaultThinking: settings.default_thinking,
+  requestTimeout: settings.request_timeout,
+  writeIdleTimeout: settings.write_idle_timeout,
+  pingInterval: settings.ping_interval,
+  stallTimeout: settings.stall_timeout,
+})
+
+const MIB = 1 << 20
+
+/** What `npm start` serves. Small models need little; the machine is not theirs. */
+const embeddedModels = (settings: Settings): readonly ModelSettings[] => {
+  const list = [
+    { name: 'tiny-reasoner', memory: 256 * MIB },
+    { name: 'tiny-reward', memory: 64 * MIB },
+  ].map(({ name, memory }, i) => ({
+    ...settings,
+    model: packagePath(`models/tiny/${name}`),
+    names: settings.served_model_name.slice(i, i + 1),
+    kv_cache_memory: settings.kv_cache_memory ?? memory,
+  }))
+  const there = list.filter(({ model }) => existsSync(`${model}/config.json`))
+  if (there.length === 0)
+    throw new ConfigError('This package carries no models: name one with --model FOLDER.')
+  if (settings.served_model_name.length > list.length)
+    throw new ConfigError(
+      `--served-model-name: ${settings.served_model_name.length} names for the ${list.length} embedded models.`,
+    )
+  return there
+}
+
+const checkNames = (models: readonly ServedModel[]): void => {
+  const names = models.flatMap((model) => [model.id, ...model.aliases])
+  const twice = names.find((name, i) => names.indexOf(name) !== i)
+  if (twice !== undefined)
+    throw new ConfigError(`Two models are called '${twice}': give them --served-model-name.`)
+}
+
+const pem = (key: 'tls_cert' | 'tls_key', path: string): string => {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new ConfigError(`${key} ${path}: ${error instanceof Error ? error.message : error}`)
+  }
+}
+
+const tlsOf = ({ tls_cert: cert, tls_key: key }: Settings) =>
+  cert === undefined || key === undefined
+    ? {}
+    : { tls: { cert: pem('tls_cert', cert), key: pem('tls_key', key) } }
+
+const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
+
+export const startServer = async (options: ServeOptions): Promise<Serving> => {
+  const { settings, log, progress, tell } = options
+  const listed = modelSettings(settings)
+  const wanted = listed.length > 0 ? listed : embeddedModels(settings)
+  let phase: Phase = { name: 'loading', detail: 'starting' }
+  const models: ServedModel[] = []
+  const server: Server = {
+    config: httpConfig(settings),
+    log,
+    metrics: createMetrics(),
+    version: VERSION,
+    phase: () => phase,
+    models: () => models,
+  }
+  const listening: Listening = await listen(server, {
+    host: settings.host,
+    port: settings.port,
+    ...tlsOf(settings),
+  })
+
+  const load = async (one: ModelSettings, left: number): Promise<ServedModel> => {
+    const name = one.names[0] ?? basename(one.model)
+    const say = (detail: string) => {
+      if (phase.name === 'loading') phase = { name: 'loading', detail: `${name}: ${detail}` }
+    }
+    say('finding its files')
+    const folder = await fetchModel(one.model, progress, tell)
+    say('reading its tokenizer')
+    return loadModel({
+      settings: one,
+      folder,
+      // The models that come later need their share too.
+      utilization: one.gpu_memory_utilization / left,
+      metrics: server.metrics,
+      hooks: {
+        onProgress: ({ phase: part, bytesDone, bytesTotal }) => {
+          say(`${part}, ${bytesDone} of ${bytesTotal} bytes`)
+          progress.update(`${name}: ${part}`, bytesDone, bytesTotal)
+        },
+        onPlan: (plan) => {
+          progress.finish()
+          tell(`${name}: ${one.model}\n${plan.table}`)
+        },
+        warn: (message) => {
+          progress.finish()
+          log.warn(message)
+        },
+      },
+    })
+  }
+
+  const loadAll = async (): Promise<readonly ServedModel[]> => {
+    const loaded: ServedModel[] = []
+    try {
+      for (const [i, one] of wanted.entries()) loaded.push(await load(one, wanted.length - i))
+      checkNames(loaded)
+    } catch (error) {
+      progress.finish()
+      const detail = error instanceof Error ? error.message : String(error)
+      if (phase.name === 'loading') phase = { name: 'failed', detail }
+      await Promise.all(loaded.map((model) => model.engine.close()))
+      throw error
+    }
+    progress.finish()
+    models.push(...loaded)
+    if (phase.name === 'loading') phase = { name: 'ready' }
+    return models
+  }
+
+  const drain = async () => {
+    phase = { name: 'draining' }
+    const until = performance.now() + settings.drain_timeout * 1000
+    const busy = () => models.some((model) => model.gate.inFlight() > 0)
+    while (busy() && performance.now() < until) await sleep(20)
+    for (const { engine } of models) engine.drain()
+    await Promise.all(models.map((model) => model.engine.close()))
+    // What is left is bytes on their way out.
+    await Promise.race([listening.stop(), sleep(2000)])
+    listening.cut()
+  }
+
+  return { url: listening.url, ready: loadAll(), drain }
+}

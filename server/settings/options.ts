@@ -1,0 +1,267 @@
+// The settings of `serve`: one schema from which flags, NEMOTRON_* variables, keys of the config file,
+// help text and docs are made. Reading them is read.ts's.
+
+import { z } from 'zod'
+import { RewardSettings } from '../model/reward-readout.js'
+
+/** How a value is written on the command line or in the environment. */
+export type Kind = 'text' | 'list' | 'integer' | 'number' | 'bytes' | 'switch'
+
+export type Option = {
+  readonly kind: Kind
+  readonly schema: z.ZodType
+  readonly help: string
+  /** Shown in help where the default is not a value. */
+  readonly shownDefault?: string
+}
+
+const option = <T extends z.ZodType>(
+  kind: Kind,
+  schema: T,
+  help: string,
+  shownDefault?: string,
+) => ({ kind, schema, help, ...(shownDefault !== undefined && { shownDefault }) })
+
+const count = (min: number, max = 0x7fffffff) => z.int().min(min).max(max)
+const share = z.number().gt(0).max(1)
+const seconds = z.number().min(0).max(86_400)
+
+/** What may differ between the models of one server. */
+export const modelOptions = {
+  device: option('text', z.enum(['auto', 'cpu', 'cuda']).default('auto'), 'Where to run.'),
+  dtype: option(
+    'text',
+    z.enum(['auto', 'bf16', 'fp8']).default('auto'),
+    'Weights: as stored (auto), or quantised to FP8 while loading.',
+  ),
+  kv_cache_dtype: option(
+    'text',
+    z.enum(['auto', 'bf16', 'fp8']).default('auto'),
+    'Keys and values in the cache: auto is F16 on the CPU, BF16 on CUDA.',
+  ),
+  kv_cache_memory: option(
+    'bytes',
+    z
+      .int()
+      .min(1 << 20)
+      .optional(),
+    'Bytes for the KV cache, such as 4GiB.',
+    'what is left after weights and a reserve',
+  ),
+  gpu_memory_utilization: option(
+    'number',
+    share.default(0.9),
+    "Share of the device's free memory that may be planned.",
+  ),
+  tensor_parallel_size: option(
+    'integer',
+    z
+      .int()
+      .refine((value) => value === 1, 'only 1 is available for now')
+      .default(1),
+    'Devices that one model is cut over.',
+  ),
+  max_model_len: option(
+    'integer',
+    count(1).optional(),
+    'Longest prompt plus answer, in tokens.',
+    "the checkpoint's",
+  ),
+  max_num_seqs: option('integer', count(1, 4096).default(64), 'Most sequences that run at once.'),
+  max_num_batched_tokens: option(
+    'integer',
+    count(1).optional(),
+    'Token budget of one step.',
+    "the engine's",
+  ),
+  block_size: option(
+    'integer',
+    z
+      .union([z.literal(16), z.literal(32), z.literal(64), z.literal(128)], {
+        error: 'can be 16, 32, 64 or 128',
+      })
+      .default(64),
+    'Tokens in a KV block: 16, 32, 64 or 128.',
+  ),
+  max_waiting: option(
+    'integer',
+    count(0, 1 << 20).default(256),
+    'Requests that may wait; beyond that, 429.',
+  ),
+  threads: option(
+    'integer',
+    count(1, 1024).optional(),
+    'CPU threads of an engine.',
+    'one per hardware thread',
+  ),
+} satisfies Record<string, Option>
+
+const serverOptions = {
+  model: option(
+    'list',
+    z.array(z.string().min(1)).default([]),
+    'Folder or Hugging Face id. Repeat it to serve several.',
+    'the embedded models',
+  ),
+  served_model_name: option(
+    'list',
+    z.array(z.string().min(1)).default([]),
+    'Name in the API, one for each --model in turn; with one model, all are its names.',
+    'the id, or the name of the folder',
+  ),
+  host: option('text', z.string().min(1).default('127.0.0.1'), 'Address to listen on.'),
+  port: option('integer', count(0, 65_535).default(8000), 'Port to listen on; 0: any free one.'),
+  api_key: option(
+    'list',
+    z.array(z.string().min(1)).default([]),
+    'Key that clients must send. Repeat it to allow several.',
+    'none is needed',
+  ),
+  ...modelOptions,
+  default_thinking: option(
+    'switch',
+    z.boolean().default(false),
+    'Thinking of models that reason, when a request does not say.',
+  ),
+  drain_timeout: option(
+    'number',
+    seconds.default(30),
+    'Seconds that running requests may take after SIGTERM.',
+  ),
+  log_level: option(
+    'text',
+    z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+    'Least level that is logged.',
+  ),
+} satisfies Record<string, Option>
+
+const fileOptions = {
+  tls_cert: option('text', z.string().optional(), 'File with the TLS certificate (PEM).'),
+  tls_key: option('text', z.string().optional(), 'File with its private key (PEM).'),
+  chat_template: option(
+    'text',
+    z.string().optional(),
+    "File with a Jinja chat template, instead of the checkpoint's.",
+  ),
+  allowed_origins: option(
+    'list',
+    z.array(z.string()).default(['*']),
+    'Origins that browsers may call from.',
+  ),
+  request_timeout: option('number', seconds.default(0), 'Longest time for a request; 0: no limit.'),
+  write_idle_timeout: option(
+    'number',
+    seconds.min(1).default(30),
+    'Seconds after which a stream that nobody reads is cut off.',
+  ),
+  ping_interval: option(
+    'number',
+    seconds.min(1).default(15),
+    'Seconds of silence after which a stream gets `: ping`.',
+  ),
+  stall_timeout: option(
+    'number',
+    seconds.min(1).default(60),
+    'Seconds without a step, while there is work, after which /health is 503.',
+  ),
+  body_limit: option('bytes', count(1024).default(16 << 20), 'Largest request body.'),
+  prefix_cache: option('switch', z.boolean().default(true), 'Share blocks between prompts.'),
+  round_activations: option(
+    'switch',
+    z.boolean().default(false),
+    'On the CPU, activations in BF16: prompts about twice as fast, two to three times the error.',
+  ),
+  fp8_activations: option(
+    'switch',
+    z.boolean().default(false),
+    'On CUDA with FP8 weights, activations of prompts in FP8 too: faster, less accurate.',
+  ),
+  strict_params: option(
+    'switch',
+    z.boolean().default(false),
+    'Unknown request fields are a 400 instead of being ignored.',
+  ),
+} satisfies Record<string, Option>
+
+type Shape<T extends Record<string, { readonly schema: z.ZodType }>> = {
+  [K in keyof T]: T[K]['schema']
+}
+const shapeOf = <T extends Record<string, { readonly schema: z.ZodType }>>(options: T): Shape<T> =>
+  Object.fromEntries(Object.entries(options).map(([key, one]) => [key, one.schema])) as Shape<T>
+
+/** Without defaults: what an entry does not say, the server's own setting says. */
+const optionalShape = Object.fromEntries(
+  Object.entries(shapeOf(modelOptions)).map(([key, schema]) => [
+    key,
+    (schema instanceof z.ZodDefault ? schema.unwrap() : schema).optional(),
+  ]),
+) as unknown as {
+  [K in keyof typeof modelOptions]: z.ZodOptional<(typeof modelOptions)[K]['schema']>
+}
+
+export const ModelEntry = z.strictObject({
+  ...optionalShape,
+  model: z.string().min(1),
+  served_model_name: z.union([z.string().min(1), z.array(z.string().min(1))]).optional(),
+  chat_template: z.string().optional(),
+  /** How a reward is read, where neither the checkpoint nor models/registry.json says it. */
+  reward: z.strictObject({ ...RewardSettings.shape, row: z.int().min(0).optional() }).optional(),
+})
+export type ModelEntry = z.output<typeof ModelEntry>
+
+export const Settings = z.strictObject({
+  ...shapeOf(serverOptions),
+  ...shapeOf(fileOptions),
+  models: z.array(ModelEntry).default([]),
+})
+export type Settings = z.output<typeof Settings>
+
+export const OPTIONS: Readonly<Record<string, Option>> = { ...serverOptions, ...fileOptions }
+
+export type Flag = {
+  readonly key: string
+  readonly flag: string
+  readonly env: string
+  readonly repeat: boolean
+  readonly help: string
+}
+
+const ARGUMENT: Record<Kind, string> = {
+  text: '<text>',
+  list: '<text>',
+  integer: '<n>',
+  number: '<x>',
+  bytes: '<bytes>',
+  switch: '<on|off>',
+}
+
+/** The values an enum allows, from the schema itself. */
+const choices = (schema: z.ZodType): readonly string[] | undefined => {
+  const json = z.toJSONSchema(schema, { unrepresentable: 'any', io: 'input' })
+  return Array.isArray(json.enum) ? json.enum.map(String) : undefined
+}
+
+const defaultText = ({ schema, shownDefault, kind }: Option): string | undefined => {
+  if (shownDefault !== undefined) return shownDefault
+  const value = schema.safeParse(undefined).data
+  if (value === undefined) return undefined
+  return kind === 'switch' ? (value ? 'on' : 'off') : String(value)
+}
+
+const flagOf = ([key, one]: readonly [string, Option]): Flag => {
+  const allowed = choices(one.schema)
+  const argument = allowed ? `<${allowed.join('|')}>` : ARGUMENT[one.kind]
+  const standard = defaultText(one)
+  return {
+    key,
+    flag: `--${key.replaceAll('_', '-')} ${argument}`,
+    env: `NEMOTRON_${key.toUpperCase()}`,
+    repeat: one.kind === 'list',
+    help: one.help + (standard === undefined ? '' : ` (default: ${standard})`),
+  }
+}
+
+/** What the command line offers; --config comes beside it. */
+export const FLAGS: readonly Flag[] = Object.entries(serverOptions).map(flagOf)
+/** What the config file alone has. */
+export const FILE_KEYS: readonly Flag[] = Object.entries(fileOptions).map(flagOf)
