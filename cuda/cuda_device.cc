@@ -124,12 +124,29 @@ class CudaDevice final : public Device {
     caught([&] { begin(in); });
   }
 
+  void launch_step() noexcept override {
+    context_.use();
+    caught([&] {
+      if (begun_) launch();
+    });
+  }
+  bool step_done() noexcept override {
+    context_.use();
+    return !context_.ok() || results_.in_flight() == 0 || results_.done();
+  }
+  Status wait_step() noexcept override {
+    context_.use();
+    caught([&] {
+      if (context_.ok() && results_.in_flight() > 0) results_.wait();
+    });
+    return context_.status();
+  }
   Status sync() noexcept override {
     context_.use();
     caught([&] {
-      if (recording_ && context_.ok()) run_graph();
-      recording_ = false;
-      if (context_.ok()) results_.finish();
+      if (begun_) launch();
+      while (context_.ok() && results_.in_flight() > 0) results_.wait();
+      context_.synchronize();
     });
     return context_.status();
   }
@@ -286,8 +303,13 @@ class CudaDevice final : public Device {
   // --- a step ---
 
   void begin(const StepInput& in) {
+    if (begun_ || results_.in_flight() == kMaxStepsInFlight) {
+      context_.fail(Status::internal(begun_ ? "a step begins before the last one was launched"
+                                            : "a step begins while two are in flight"));
+      return;
+    }
     recorded_.clear();
-    recording_ = false;
+    begun_ = true;
     rows_ = in.rows();
     ops_.set_generated(in.num_generated_rows);
     host_ids_.clear();
@@ -309,6 +331,12 @@ class CudaDevice final : public Device {
     if (recording_) return;
     builder_.copy();
     ops_.begin(rows_);
+  }
+
+  void launch() {
+    if (recording_ && context_.ok()) run_graph();
+    recording_ = begun_ = false;
+    if (context_.ok()) results_.launch();
   }
 
   bool graph_possible(const StepInput& in) const {
@@ -388,7 +416,8 @@ class CudaDevice final : public Device {
   bool mark_cache_ = false;
   bool wgmma_ = false;
 
-  bool recording_ = false;
+  bool begun_ = false;      // a step, not yet launched
+  bool recording_ = false;  // its ops
   int32_t rows_ = 0;
   std::vector<int32_t> host_ids_;
   std::vector<Op> recorded_;

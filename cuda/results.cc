@@ -8,48 +8,74 @@ namespace nemotron::cuda {
 
 Results::~Results() {
   context_->free(device_.data);
-  if (host_) context_->free_pinned(host_);
+  for (const Turn& t : turns_) {
+    if (t.host) context_->free_pinned(t.host);
+    if (t.done) cudaEventDestroy(t.done);
+  }
 }
 
 Status Results::reserve(size_t samples) {
   const size_t bytes = bytes_for(std::max<size_t>(samples, 64));
-  if (bytes <= device_.bytes && host_) return {};
-  ++generation_;
-  if (Status s = context_->reserve(&device_, bytes); !s) return s;
-  if (host_) context_->free_pinned(host_);
-  host_ = nullptr;
-  void* p = nullptr;
-  if (Status s = context_->alloc_pinned(device_.bytes, &p); !s) return s;
-  host_ = static_cast<uint8_t*>(p);
+  if (bytes > device_.bytes) {
+    ++generation_;
+    if (Status s = context_->reserve(&device_, bytes); !s) return s;
+  }
+  // A step in flight keeps its memory, which somebody has yet to read.
+  for (int64_t step = launched_; step < waited_ + kMaxStepsInFlight; ++step) {
+    Turn& t = turns_[step % kMaxStepsInFlight];
+    if (!t.done && !context_->check(cudaEventCreateWithFlags(&t.done, cudaEventDisableTiming),
+                                    "making an event")) {
+      return context_->status();
+    }
+    if (device_.bytes <= t.bytes) continue;
+    if (t.host && !context_->synchronize()) return context_->status();
+    if (t.host) context_->free_pinned(t.host);
+    t.host = nullptr;
+    t.bytes = 0;
+    void* p = nullptr;
+    if (Status s = context_->alloc_pinned(device_.bytes, &p); !s) return s;
+    t.host = static_cast<uint8_t*>(p);
+    t.bytes = device_.bytes;
+  }
   return {};
 }
 
 void Results::begin(size_t samples) {
-  wanted_.clear();
+  turn().wanted.clear();
   if (Status s = reserve(samples); !s) context_->fail(s.within("a step's results"));
 }
 
-void Results::finish() {
+void Results::launch() {
+  Turn& t = turn();
   size_t samples = 0;
-  for (const Wanted& w : wanted_) samples = std::max(samples, size_t(w.first + w.n));
-  if (host_) {
-    context_->check(cudaMemcpyAsync(host_, device_.data, bytes_for(samples), cudaMemcpyDeviceToHost,
-                                    context_->stream()),
-                    "copying results");
+  for (const Wanted& w : t.wanted) samples = std::max(samples, size_t(w.first + w.n));
+  if (context_->check(cudaMemcpyAsync(t.host, device_.data, bytes_for(samples),
+                                      cudaMemcpyDeviceToHost, context_->stream()),
+                      "copying results") &&
+      context_->check(cudaEventRecord(t.done, context_->stream()), "marking a step's end")) {
+    ++launched_;
   }
-  if (!context_->synchronize() || !host_) return;
+}
+
+bool Results::done() {
+  const cudaError_t e = cudaEventQuery(turns_[waited_ % kMaxStepsInFlight].done);
+  return e != cudaErrorNotReady;  // wait() tells errors
+}
+
+void Results::wait() {
+  Turn& t = turns_[waited_++ % kMaxStepsInFlight];
+  if (!context_->check(cudaEventSynchronize(t.done), "running on the GPU")) return;
   uint32_t faults = 0;
-  std::memcpy(&faults, host_, sizeof faults);
+  std::memcpy(&faults, t.host, sizeof faults);
   if (faults > 0) {
     context_->fail(Status::internal(std::to_string(faults) +
                                     " token ids of a step are outside the embedding"));
     return;
   }
-  for (const Wanted& w : wanted_) {
-    const auto* from = reinterpret_cast<const SampleOutput*>(host_ + kSamplesOffset) + w.first;
+  for (const Wanted& w : t.wanted) {
+    const auto* from = reinterpret_cast<const SampleOutput*>(t.host + kSamplesOffset) + w.first;
     std::copy(from, from + w.n, w.out);
   }
-  wanted_.clear();
 }
 
 }  // namespace nemotron::cuda

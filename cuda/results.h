@@ -1,11 +1,12 @@
-// Results: what a step tells the host: one block, copied once at the end of the step. Owned by a
+// Results: what steps tell the host: one block on the device, copied at the end of a step into
+// pinned memory of its own, so that the next step may run before anybody has read it. Owned by a
 // CudaDevice; used by its thread.
 #pragma once
 
 #include <vector>
 
 #include "cuda/context.h"
-#include "device/step.h"
+#include "device/device.h"
 
 namespace nemotron::cuda {
 
@@ -17,12 +18,19 @@ class Results {
   Results& operator=(const Results&) = delete;
 
   Status reserve(size_t samples);
-  // A step begins; steps of more samples than reserved grow the block.
+  // A step begins; steps of more samples than reserved grow the block. Fewer than
+  // kMaxStepsInFlight steps are in flight.
   void begin(size_t samples);
-  // Samples [first, first + n) are wanted at `out` when the step is done.
-  void want(SampleOutput* out, int32_t first, int32_t n) { wanted_.push_back({out, first, n}); }
-  // Enqueues the copy, waits for the step, and hands out what it brought.
-  void finish();
+  // Samples [first, first + n) of the step are wanted at `out` when it is done.
+  void want(SampleOutput* out, int32_t first, int32_t n) {
+    turn().wanted.push_back({out, first, n});
+  }
+  // Enqueues the copy: the step is in flight.
+  void launch();
+  int in_flight() const { return int(launched_ - waited_); }
+  // Of the oldest step in flight: whether it is done; waits for it and hands out what it brought.
+  bool done();
+  void wait();
 
   uint32_t* faults() const { return device_.as<uint32_t>(); }  // token ids outside the table
   SampleOutput* samples() const {
@@ -41,10 +49,18 @@ class Results {
     int32_t first, n;
   };
 
+  struct Turn {               // of one step in flight, or of the one that has begun
+    uint8_t* host = nullptr;  // pinned
+    size_t bytes = 0;
+    cudaEvent_t done = nullptr;
+    std::vector<Wanted> wanted;
+  };
+  Turn& turn() { return turns_[launched_ % kMaxStepsInFlight]; }
+
   Context* context_;
   Block device_;
-  uint8_t* host_ = nullptr;  // pinned
-  std::vector<Wanted> wanted_;
+  Turn turns_[kMaxStepsInFlight];
+  int64_t launched_ = 0, waited_ = 0;  // steps
   int generation_ = 0;
 };
 

@@ -39,7 +39,9 @@ size_t bytes_for(const StepInput& in, int32_t tile_tokens) {
 }  // namespace
 
 StepBuilder::~StepBuilder() {
-  if (host_) context_->free_pinned(host_);
+  for (uint8_t* host : turns_) {
+    if (host) context_->free_pinned(host);
+  }
   if (head_host_) context_->free_pinned(head_host_);
 }
 
@@ -48,14 +50,19 @@ bool StepBuilder::reserve(size_t bytes) {
   // Grows by doubling: the first steps, and penalties over long histories.
   const size_t capacity = std::max(bytes + bytes / 2, size_t(1) << 20);
   if (!context_->synchronize()) return false;
-  if (host_) context_->free_pinned(host_);
   context_->free(device_);
-  host_ = nullptr;
   device_ = nullptr;
   capacity_ = 0;
-  void *host = nullptr, *device = nullptr;
-  Status s = context_->alloc_pinned(capacity, &host);
-  host_ = static_cast<uint8_t*>(host);
+  Status s;
+  for (uint8_t*& turn : turns_) {
+    if (turn) context_->free_pinned(turn);
+    turn = nullptr;
+    void* host = nullptr;
+    if (s) s = context_->alloc_pinned(capacity, &host);
+    turn = static_cast<uint8_t*>(host);
+  }
+  host_ = turns_[turn_];
+  void* device = nullptr;
   if (s) s = context_->alloc(capacity, &device);
   device_ = static_cast<uint8_t*>(device);
   if (s && !head_host_) {
@@ -80,6 +87,8 @@ T* StepBuilder::place(size_t n, uint32_t* offset) {
 }
 
 void StepBuilder::build(const StepInput& in) {
+  turn_ = (turn_ + 1) % kMaxStepsInFlight;
+  host_ = turns_[turn_];
   if (!reserve(bytes_for(in, model_.tile_tokens))) return;
   std::memset(host_, 0, aligned(kFixedBytes));
   used_ = aligned(kFixedBytes);

@@ -1,12 +1,14 @@
 // StepBuilder: turns a StepInput into the metadata that kernels read (step_layout.h), in pinned
-// memory and with one copy. Owned by the device; used by its thread.
+// memory and with one copy. Two steps take turns with the pinned memory, so that one may be built
+// while the copy of the other waits for its turn on the device; there one block is enough, since a
+// copy waits for the kernels before it. Owned by the device; used by its thread.
 #pragma once
 
 #include <vector>
 
 #include "cuda/context.h"
 #include "cuda/step_layout.h"
-#include "device/step.h"
+#include "device/device.h"
 
 namespace nemotron::cuda {
 
@@ -27,7 +29,8 @@ class StepBuilder {
     int32_t first_item, items;
   };
 
-  // Fills pinned memory. The copy is separate: a graph's step adds to it until it runs.
+  // Fills pinned memory: that of the step before the last one, which is done. The copy is separate:
+  // a step that is recorded is enqueued when it is complete.
   void build(const StepInput& in);
   void copy();
   // Puts `rows` into the head area, in stream order.
@@ -52,7 +55,9 @@ class StepBuilder {
 
   Context* context_;
   Model model_;
-  uint8_t* host_ = nullptr;
+  uint8_t* turns_[kMaxStepsInFlight] = {};  // pinned
+  int turn_ = 0;
+  uint8_t* host_ = nullptr;  // of turns_: this step's
   uint8_t* device_ = nullptr;
   size_t capacity_ = 0, used_ = 0, copied_ = 0;
   // Pinned, a ring of head lists: a copy may still read the last ones.

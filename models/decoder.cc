@@ -91,7 +91,7 @@ Decoder::~Decoder() {
   }
 }
 
-Status Decoder::step(const StepInput& in, StepOutput* out) noexcept {
+void Decoder::launch(const StepInput& in, StepOutput* out) noexcept {
   const ModelConfig& c = *config_;
   const DecoderWeights& w = *weights_;
   Device& d = *device_;
@@ -138,7 +138,7 @@ Status Decoder::step(const StepInput& in, StepOutput* out) noexcept {
     d.head(scores, x, in.score_rows, w.final_gain, c.rms_eps, w.head);
     d.download(out->scores.data(), scores.data, scores.bytes());
   }
-  return d.sync();
+  d.launch_step();
 }
 
 }  // namespace nemotron

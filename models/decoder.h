@@ -33,8 +33,17 @@ class Decoder {
                        const StepLimits& limits, std::unique_ptr<Decoder>* out);
   ~Decoder();
 
-  // Enqueues one step and waits for it. On an error the device is unusable.
-  Status step(const StepInput& in, StepOutput* out) noexcept;
+  // Runs one step, without waiting for it; at most kMaxStepsInFlight at a time. `in` and `out` stay
+  // where they are until the step has been waited for.
+  void launch(const StepInput& in, StepOutput* out) noexcept;
+  // Whether wait() would return at once.
+  bool done() noexcept { return device_->step_done(); }
+  // Waits for the oldest launched step. On an error the device is unusable.
+  Status wait() noexcept { return device_->wait_step(); }
+  Status step(const StepInput& in, StepOutput* out) noexcept {
+    launch(in, out);
+    return wait();
+  }
 
   // Bytes of activations that create() will allocate.
   static size_t activation_bytes(const ModelConfig& config, const StepLimits& limits,

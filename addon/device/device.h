@@ -2,7 +2,8 @@
 //
 // One Device is one rank: one GPU, or one share of the CPU. It is used by exactly one thread (the
 // runner's rank thread). Ops enqueue and return; nothing throws; an error is sticky and comes back
-// from sync(). A layer of the decoder is five fused ops, which every backend implements.
+// from wait_step() and sync(). A layer of the decoder is five fused ops, which every backend
+// implements.
 //
 // Activations between ops have the device's own dtype (activation_dtype()); the residual stream x
 // and the logits are float32 everywhere. Dimension names: docs/architecture.md, glossary.
@@ -71,6 +72,9 @@ struct StepLimits {
   int32_t q_heads = 0, kv_heads = 0, head_dim = 0, hidden = 0, intermediate = 0, vocab = 0;
 };
 
+// Steps that are launched and not yet waited for.
+inline constexpr int kMaxStepsInFlight = 2;
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -93,9 +97,20 @@ class Device {
                          const RopeTable& rope) noexcept = 0;
 
   // --- a step ---
-  // Takes the step's metadata. `in` stays valid until sync() of this step.
+  // Steps run in the order in which they begin: begin_step(), ops, launch_step(), and some time
+  // later wait_step(). Beside the steps in flight (launched, not waited for) none may be begun when
+  // there are kMaxStepsInFlight of them.
+  //
+  // Takes the step's metadata. `in` stays valid until the step has been waited for.
   virtual void begin_step(const StepInput& in) noexcept = 0;
-  // Waits for everything enqueued. Not ok: the device is unusable from now on.
+  // The step is complete: it runs. Does not wait for it.
+  virtual void launch_step() noexcept = 0;
+  // Whether wait_step() would return at once.
+  virtual bool step_done() noexcept = 0;
+  // Waits for the oldest step in flight: its results are now where its ops were told to put them.
+  // Not ok: the device is unusable from now on.
+  virtual Status wait_step() noexcept = 0;
+  // Launches the step that has begun and waits for it and for everything else.
   virtual Status sync() noexcept = 0;
 
   // --- the five ops of a layer, and the two ends ---
@@ -117,7 +132,7 @@ class Device {
   virtual void head(Tensor out, Tensor x, std::span<const int32_t> rows, Tensor gain, float eps,
                     const Weight& w) noexcept = 0;
   // logits [n, vocab] f32 (clobbered) of samples [first, first + n) of the step; ids go to their
-  // slots, results to out[0..n) (host memory, valid after sync()).
+  // slots, results to out[0..n) (host memory, valid once the step is waited for).
   virtual void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept = 0;
 
   // --- primitives, for the op suite and for models whose layers differ ---
@@ -148,7 +163,7 @@ struct DeviceOptions {
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept;
 
 // What a backend library (libnemotron_cuda.so) exports as `nemotron_backend`.
-inline constexpr uint32_t kBackendAbi = 3;
+inline constexpr uint32_t kBackendAbi = 4;
 struct Backend {
   uint32_t abi = kBackendAbi;
   const char* name = "";

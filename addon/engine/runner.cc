@@ -128,15 +128,34 @@ void RankRunner::run(const Setup& setup) {
   ready_ = true;  // `setup` is gone from here on
   from_rank_.notify_one();
   if (!status) return;
-  for (;;) {
-    to_rank_.wait(lock, [&] { return closing_ || !launched_.empty(); });
-    if (launched_.empty()) return;  // closing
-    StepBuffer* step = launched_.front();
+  lock.unlock();
+  run_steps(rank.decoder.get());
+}
+
+// Waits for a step only when the caller does: until then the next one may come, and has to reach
+// the device while this one runs there.
+void RankRunner::run_steps(Decoder* decoder) {
+  int running = 0;  // on the device
+  for (std::unique_lock lock(mutex_);;) {
+    to_rank_.wait(lock,
+                  [&] { return closing_ || !launched_.empty() || (running > 0 && waiting_); });
+    StepBuffer* next = launched_.empty() ? nullptr : launched_.front();
+    if (!next && !(running > 0 && waiting_)) return;  // closing
+    if (next) launched_.pop_front();
     lock.unlock();
-    Status s = rank.decoder->step(step->input, &step->output);
+    if (next) {
+      decoder->launch(next->input, &next->output);
+      ++running;
+    }
+    std::deque<Status> done;
+    if (!next) done.push_back(decoder->wait());
+    // A device that runs a step while it is launched has done it: no word of it waits for the next.
+    while (int(done.size()) < running && decoder->done()) done.push_back(decoder->wait());
+    running -= int(done.size());
     lock.lock();
-    launched_.pop_front();
-    done_.push_back(std::move(s));
+    if (done.empty()) continue;
+    waiting_ = false;
+    for (Status& s : done) done_.push_back(std::move(s));
     from_rank_.notify_one();
   }
 }
@@ -151,7 +170,11 @@ void RankRunner::launch(StepBuffer* buffer) {
 
 Status RankRunner::wait() {
   std::unique_lock lock(mutex_);
-  from_rank_.wait(lock, [&] { return !done_.empty(); });
+  if (done_.empty()) {
+    waiting_ = true;
+    to_rank_.notify_one();
+    from_rank_.wait(lock, [&] { return !done_.empty(); });
+  }
   Status s = std::move(done_.front());
   done_.pop_front();
   return s;

@@ -43,7 +43,7 @@ struct StepBuffer {
 // Runs steps in launch order. One thread launches and waits.
 class StepRunner {
  public:
-  static constexpr int kMaxInFlight = 2;
+  static constexpr int kMaxInFlight = kMaxStepsInFlight;
   virtual ~StepRunner() = default;
   // `buffer` is left alone until wait() has returned for it.
   virtual void launch(StepBuffer* buffer) = 0;
@@ -74,11 +74,13 @@ class RankRunner final : public StepRunner {
  private:
   RankRunner() = default;
   void run(const Setup& setup);
+  void run_steps(Decoder* decoder);
 
   std::mutex mutex_;
   std::condition_variable to_rank_, from_rank_;
-  std::deque<StepBuffer*> launched_;
-  std::deque<Status> done_;
+  std::deque<StepBuffer*> launched_;  // and not yet taken by the rank thread
+  std::deque<Status> done_;           // and not yet asked for
+  bool waiting_ = false;              // the caller, for the oldest step
   bool closing_ = false;
   // While setting up.
   bool ready_ = false;

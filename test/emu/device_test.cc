@@ -42,9 +42,11 @@ struct Tiny {  // a device that has something to compute
     const MatrixPart part = m.part();
     EXPECT_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
   }
-  Status multiply() {
+  // `fault`: what the GPU reports from here on.
+  Status multiply(cudaError_t fault = cudaSuccess) {
     Buffer a(device.get(), DType::bf16, {2, 64}, random.normals(128));
     Buffer out(device.get(), DType::f32, {2, 16});
+    emu::machine().fault = fault;
     device->gemm(out.tensor(), a.tensor(), w);
     return device->sync();
   }
@@ -135,14 +137,41 @@ TEST(fault_is_sticky) {
   const Restore restore;
   Tiny t;
   EXPECT_OK(t.multiply());
-  emu::machine().fault = cudaErrorIllegalAddress;
-  EXPECT_ERROR(t.multiply(), "an illegal memory access was encountered");
+  EXPECT_ERROR(t.multiply(cudaErrorIllegalAddress), "an illegal memory access was encountered");
   emu::machine().fault = cudaSuccess;
   EXPECT_ERROR(t.device->sync(), "an illegal memory access was encountered");
   void* p = nullptr;
   EXPECT_ERROR(t.device->alloc(16, &p), "an illegal memory access was encountered");
   t.device->begin_step({});
   EXPECT_ERROR(t.device->sync(), "an illegal memory access was encountered");
+}
+
+// A step is built over the pinned memory of the step before the last one: that one has to be done.
+TEST(steps_are_begun_in_turn) {
+  const Restore restore;
+  {
+    Tiny t;
+    for (int i = 0; i < kMaxStepsInFlight; ++i) {
+      t.device->begin_step({});
+      t.device->launch_step();
+    }
+    EXPECT_OK(t.device->wait_step());
+    t.device->begin_step({});
+    t.device->launch_step();
+    EXPECT_OK(t.device->sync());
+    EXPECT(t.device->step_done());
+    for (int i = 0; i < kMaxStepsInFlight; ++i) {
+      t.device->begin_step({});
+      t.device->launch_step();
+    }
+    t.device->begin_step({});
+    EXPECT(t.device->step_done());
+    EXPECT_ERROR(t.device->wait_step(), "a step begins while two are in flight");
+  }
+  Tiny t;
+  t.device->begin_step({});
+  t.device->begin_step({});
+  EXPECT_ERROR(t.device->sync(), "a step begins before the last one was launched");
 }
 
 // A thread starts with GPU 0: the device has to choose its own.

@@ -1,7 +1,8 @@
 // A whole decoder on the emulated CUDA device beside the CPU device: mixed steps, generated rows
 // through graphs (seen, captured, replayed), prompt products of their own kernels, and equality of
-// a sequence's bits alone and in a batch.
+// a sequence's bits alone, in a batch, and with two steps in flight.
 #include <algorithm>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -88,9 +89,11 @@ struct Model {
 
 struct Sequence {
   std::vector<int32_t> tokens, blocks;
-  int32_t prompt = 0, computed = 0;
+  int32_t id = 0, prompt = 0, computed = 0;
+  int32_t length = 0;    // known tokens and those that steps in flight will draw
   bool sampled = false;  // a draw, else the likeliest
   std::vector<float> logprobs;
+  int32_t drawn() const { return length - prompt; }
 };
 
 Sequence sequence(int32_t id, int32_t prompt, bool sampled) {
@@ -98,49 +101,69 @@ Sequence sequence(int32_t id, int32_t prompt, bool sampled) {
   Random random(uint64_t(100 + id));
   for (int32_t i = 0; i < prompt; ++i) s.tokens.push_back(int32_t(random.below(kVocab)));
   for (int32_t i = 0; i < kMaxTokens / kBlock; ++i) s.blocks.push_back((i * 4 + id) % 32);
-  s.prompt = prompt;
+  s.id = id;
+  s.prompt = s.length = prompt;
   s.sampled = sampled;
   return s;
 }
 
 // One step: what each sequence has not computed, at most `chunk` rows of it; generated rows first.
-void advance(Model& m, std::vector<Sequence*> all, int32_t chunk) {
-  std::stable_sort(all.begin(), all.end(), [](const Sequence* a, const Sequence* b) {
-    return (a->computed >= a->prompt) > (b->computed >= b->prompt);
-  });
-  std::vector<int32_t> ids, slots;
-  std::vector<SpanInput> spans;
-  std::vector<SampleInput> samples;
-  std::vector<Sequence*> drawn;
+// What a step in flight draws is taken from its slot.
+class Step {
+ public:
+  Step(std::vector<Sequence*> all, int32_t chunk) {
+    std::stable_sort(all.begin(), all.end(), [](const Sequence* a, const Sequence* b) {
+      return (a->computed >= a->prompt) > (b->computed >= b->prompt);
+    });
+    for (Sequence* s : all) {
+      const bool generated = s->computed >= s->prompt;
+      const int32_t rows = std::min(chunk, s->length - s->computed);
+      spans_.push_back({int32_t(ids_.size()), rows, s->computed, generated, s->blocks});
+      if (generated) in.num_generated_rows += rows;
+      for (int32_t i = s->computed; i < s->computed + rows; ++i) {
+        const bool known = i < int32_t(s->tokens.size());
+        ids_.push_back(known ? s->tokens[size_t(i)] : 0);
+        slots_.push_back(known ? -1 : s->id);
+      }
+      s->computed += rows;
+      if (s->computed < s->length) continue;
+      SampleInput sample;
+      sample.row = int32_t(ids_.size()) - 1;
+      sample.slot = s->id;
+      sample.num_top = 0;
+      sample.position = uint64_t(s->computed);
+      sample.seed = 9;
+      if (s->sampled) sample.temperature = 0.8f, sample.top_k = 20, sample.top_p = 0.9f;
+      samples_.push_back(sample);
+      drawn_.push_back(s);
+      ++s->length;
+    }
+    in.token_ids = ids_;
+    in.token_slots = slots_;
+    in.spans = spans_;
+    in.samples = samples_;
+  }
+  // It has been waited for.
+  void finish() {
+    for (size_t i = 0; i < drawn_.size(); ++i) {
+      drawn_[i]->tokens.push_back(out.samples[i].id);
+      drawn_[i]->logprobs.push_back(out.samples[i].logprob);
+    }
+  }
   StepInput in;
-  for (Sequence* s : all) {
-    const bool generated = s->computed >= s->prompt;
-    const int32_t rows = std::min(chunk, int32_t(s->tokens.size()) - s->computed);
-    spans.push_back({int32_t(ids.size()), rows, s->computed, generated, s->blocks});
-    if (generated) in.num_generated_rows += rows;
-    for (int32_t i = 0; i < rows; ++i) ids.push_back(s->tokens[size_t(s->computed + i)]);
-    s->computed += rows;
-    if (s->computed < int32_t(s->tokens.size())) continue;
-    SampleInput sample;
-    sample.row = int32_t(ids.size()) - 1;
-    sample.num_top = 0;
-    sample.position = uint64_t(s->computed);
-    sample.seed = 9;
-    if (s->sampled) sample.temperature = 0.8f, sample.top_k = 20, sample.top_p = 0.9f;
-    samples.push_back(sample);
-    drawn.push_back(s);
-  }
-  slots.assign(ids.size(), -1);
-  in.token_ids = ids;
-  in.token_slots = slots;
-  in.spans = spans;
-  in.samples = samples;
   StepOutput out;
-  REQUIRE_OK(m.decoder->step(in, &out));
-  for (size_t i = 0; i < drawn.size(); ++i) {
-    drawn[i]->tokens.push_back(out.samples[i].id);
-    drawn[i]->logprobs.push_back(out.samples[i].logprob);
-  }
+
+ private:
+  std::vector<int32_t> ids_, slots_;
+  std::vector<SpanInput> spans_;
+  std::vector<SampleInput> samples_;
+  std::vector<Sequence*> drawn_;
+};
+
+void advance(Model& m, std::vector<Sequence*> all, int32_t chunk) {
+  Step step(std::move(all), chunk);
+  REQUIRE_OK(m.decoder->step(step.in, &step.out));
+  step.finish();
 }
 
 std::unique_ptr<Device> open_emulated(emu::Order order) {
@@ -152,17 +175,28 @@ std::unique_ptr<Device> open_emulated(emu::Order order) {
   return device;
 }
 
-void generate(Model& m, std::vector<Sequence*> all, int32_t chunk, size_t tokens) {
-  while (std::any_of(all.begin(), all.end(),
-                     [&](const Sequence* s) { return s->logprobs.size() < tokens; })) {
+// `in_flight` steps at a time.
+void generate(Model& m, const std::vector<Sequence*>& all, int32_t chunk, int32_t tokens,
+              size_t in_flight = 1) {
+  std::deque<std::unique_ptr<Step>> launched;
+  const auto wait = [&] {
+    REQUIRE_OK(m.decoder->wait());
+    launched.front()->finish();
+    launched.pop_front();
+  };
+  for (;;) {
     const int before = failures().load();
     std::vector<Sequence*> some;
     for (Sequence* s : all) {
-      if (s->logprobs.size() < tokens) some.push_back(s);
+      if (s->drawn() < tokens) some.push_back(s);
     }
-    advance(m, some, chunk);
+    if (some.empty()) break;
+    launched.push_back(std::make_unique<Step>(some, chunk));
+    m.decoder->launch(launched.back()->in, &launched.back()->out);
+    if (launched.size() == in_flight) wait();
     if (failures().load() != before) return;
   }
+  while (!launched.empty()) wait();
 }
 
 void test_model(const ModelConfig& c, WeightFormat format, DType kv, emu::Order order,
@@ -180,6 +214,15 @@ void test_model(const ModelConfig& c, WeightFormat format, DType kv, emu::Order 
     generate(m, {&alone}, 64, 6);
     EXPECT(alone.tokens == together[size_t(i)].tokens);
     EXPECT(same_bits(alone.logprobs, together[size_t(i)].logprobs));
+  }
+
+  // And with a step always begun before the one before it is waited for.
+  std::vector<Sequence> ahead = {sequence(0, 5, false), sequence(1, 37, true),
+                                 sequence(2, 18, false)};
+  generate(m, {&ahead[0], &ahead[1], &ahead[2]}, 13, 6, kMaxStepsInFlight);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT(ahead[i].tokens == together[i].tokens);
+    EXPECT(same_bits(ahead[i].logprobs, together[i].logprobs));
   }
 
   // The CPU, made to follow the same tokens.

@@ -75,6 +75,9 @@ class RecordingDevice final : public Device {
     return {};
   }
   void begin_step(const StepInput&) noexcept override {}
+  void launch_step() noexcept override {}
+  bool step_done() noexcept override { return true; }
+  Status wait_step() noexcept override { return {}; }
   Status sync() noexcept override { return {}; }
   void embed(Tensor, const Weight&) noexcept override {}
   void attention_input(Tensor, Tensor, Tensor, float, const Weight&, int32_t) noexcept override {}

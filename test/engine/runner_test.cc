@@ -1,0 +1,180 @@
+// The rank thread: what reaches the device when, and when the caller hears of it.
+#include "engine/runner.h"
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <string>
+
+#include "../check.h"
+
+namespace nemotron::test {
+namespace {
+
+// What a device was told and may do, seen from the test's thread.
+class Events {
+ public:
+  void add(const std::string& what) {
+    const std::lock_guard lock(mutex_);
+    text_ += (text_.empty() ? "" : " ") + what;
+    changed_.notify_all();
+  }
+  // Within a time that is long for any machine.
+  bool reach(const std::string& text) {
+    std::unique_lock lock(mutex_);
+    const bool reached =
+        changed_.wait_for(lock, std::chrono::seconds(20), [&] { return text_ == text; });
+    if (!reached) std::fprintf(stderr, "  events: %s\n  wanted: %s\n", text_.c_str(), text.c_str());
+    return reached;
+  }
+  void allow(int n) {
+    const std::lock_guard lock(mutex_);
+    allowed_ += n;
+    changed_.notify_all();
+  }
+  bool is_allowed() {
+    const std::lock_guard lock(mutex_);
+    return allowed_ > 0;
+  }
+  void pass() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return allowed_ > 0; });
+    --allowed_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::string text_;
+  int allowed_ = 0;
+};
+
+// `at_once`: a step runs while it is launched, as on the CPU; otherwise it runs until it is allowed
+// to end, as on a GPU.
+class StepDevice final : public Device {
+ public:
+  StepDevice(Events* events, bool at_once) : events_(*events), at_once_(at_once) {}
+  Status status;
+
+  std::string name() const override { return "steps"; }
+  DType activation_dtype() const override { return DType::f32; }
+  size_t free_bytes() const override { return size_t(1) << 30; }
+  Status alloc(size_t bytes, void** out) noexcept override {
+    return *out = std::malloc(bytes + 1), Status();
+  }
+  void free(void* p) noexcept override { std::free(p); }
+  void upload(void*, const void*, size_t) noexcept override {}
+  void download(void*, const void*, size_t) noexcept override {}
+  Status pack_weight(std::span<const MatrixPart>, WeightUse, WeightFormat,
+                     Weight*) noexcept override {
+    return {};
+  }
+  Status prepare(const StepLimits&, const KvConfig&, const RopeTable&) noexcept override {
+    return {};
+  }
+  void begin_step(const StepInput& in) noexcept override {
+    events_.add("begin" + std::to_string(in.token_ids[0]));
+  }
+  void launch_step() noexcept override {
+    if (at_once_) events_.pass();
+    events_.add("launch");
+  }
+  bool step_done() noexcept override { return at_once_ || events_.is_allowed(); }
+  Status wait_step() noexcept override {
+    events_.add("wait");
+    if (!at_once_) events_.pass();
+    return status;
+  }
+  Status sync() noexcept override { return status; }
+  void embed(Tensor, const Weight&) noexcept override {}
+  void attention_input(Tensor, Tensor, Tensor, float, const Weight&, int32_t) noexcept override {}
+  void attention(Tensor, Tensor, int32_t, float) noexcept override {}
+  void gemm_residual(Tensor, Tensor, const Weight&, Tensor) noexcept override {}
+  void mlp_input(Tensor, Tensor, Tensor, float, const Weight&) noexcept override {}
+  void head(Tensor, Tensor, std::span<const int32_t>, Tensor, float,
+            const Weight&) noexcept override {}
+  void sample(Tensor, int32_t, int32_t, SampleOutput*) noexcept override {}
+  void rms_norm(Tensor, Tensor, Tensor, float) noexcept override {}
+  void gemm(Tensor, Tensor, const Weight&) noexcept override {}
+
+ private:
+  Events& events_;
+  const bool at_once_;
+};
+
+struct Steps {
+  explicit Steps(bool at_once, Status status = {}) {
+    const Status started = RankRunner::start(
+        [&](Rank* rank, const RankRunner::OnCaller&) -> Status {
+          auto d = std::make_unique<StepDevice>(&events, at_once);
+          d->status = status;
+          rank->device = std::move(d);
+          StepLimits limits;
+          limits.max_rows = limits.max_spans = limits.max_samples = limits.vocab = 1;
+          rank->config.hidden = rank->config.vocab = rank->config.head_dim = 1;
+          return Decoder::create(rank->config, rank->weights, rank->device.get(), limits,
+                                 &rank->decoder);
+        },
+        &runner);
+    EXPECT_OK(started);
+    for (int32_t i = 0; i < 3; ++i) buffers[i].input.token_ids = {&ids[i], 1};
+  }
+  void launch(int i) { runner->launch(&buffers[i]); }
+  Events events;
+  const int32_t ids[3] = {0, 1, 2};
+  StepBuffer buffers[3];
+  std::unique_ptr<RankRunner> runner;
+};
+
+}  // namespace
+}  // namespace nemotron::test
+
+using namespace nemotron;
+using namespace nemotron::test;
+
+// The second step is on the device before anybody waits for the first, and the third before anybody
+// waits for the second: a GPU is never without work.
+TEST(two_steps_are_in_flight) {
+  Steps s(false);
+  s.launch(0);
+  s.launch(1);
+  REQUIRE(s.events.reach("begin0 launch begin1 launch"));
+  s.events.allow(1);
+  EXPECT_OK(s.runner->wait());
+  s.launch(2);
+  REQUIRE(s.events.reach("begin0 launch begin1 launch wait begin2 launch"));
+  s.events.allow(2);
+  EXPECT_OK(s.runner->wait());
+  EXPECT_OK(s.runner->wait());
+}
+
+// A step that ran while it was launched is reported although the next one is in the queue and takes
+// its time.
+TEST(a_done_step_is_reported_at_once) {
+  Steps s(true);
+  s.events.allow(1);
+  s.launch(0);
+  s.launch(1);
+  EXPECT_OK(s.runner->wait());
+  REQUIRE(s.events.reach("begin0 launch wait begin1"));
+  s.events.allow(1);
+  EXPECT_OK(s.runner->wait());
+}
+
+TEST(a_failed_step_is_reported) {
+  Steps s(false, Status::internal("it broke"));
+  s.launch(0);
+  s.launch(1);
+  s.events.allow(2);
+  EXPECT_ERROR(s.runner->wait(), "it broke");
+  EXPECT_ERROR(s.runner->wait(), "it broke");
+}
+
+// Steps that nobody waited for end with the runner.
+TEST(closing_with_steps_in_flight) {
+  Steps s(false);
+  s.launch(0);
+  s.launch(1);
+  s.runner.reset();
+  EXPECT(s.events.reach("begin0 launch begin1 launch"));
+}
