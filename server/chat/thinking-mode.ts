@@ -3,7 +3,7 @@
 import type { ConversationFields, Message } from '../api/openai/schema.js'
 import { badRequest, unsupportedParameter } from '../http/errors.js'
 import type { Reasoning } from '../model/registry.js'
-import { contentText } from '../prompt/template.js'
+import { contentText, continuedText } from '../prompt/template.js'
 import type { Start } from './think-splitter.js'
 
 export type Thinking = {
@@ -21,7 +21,8 @@ type Fields = ConversationFields & {
   readonly thinking_budget?: number | undefined
 }
 
-const OWN_LINE = /^[ \t]*detailed thinking (on|off)[ \t]*$/im
+// A line or a sentence of its own; what follows it on the line is the caller's too.
+const OWN_LINE = /(?:^|[.!?;:])[ \t*_"'`]*detailed thinking (on|off)[ \t*_"'`]*(?:$|[.,;:!?])/im
 export const PREFILL_OFF = '<think>\n</think>'
 
 const isSystem = (message: Message): boolean =>
@@ -112,7 +113,7 @@ export const resolveThinking = (
     prefill: prefilled ? PREFILL_OFF : '',
     start:
       body.continue_final_message === true && last
-        ? continuedStart(contentText(last.content), start)
+        ? continuedStart(continuedText(last, true), start)
         : start,
     card: { temperature: advice.temperature, topP: advice.top_p },
   }

@@ -1,7 +1,6 @@
 // From settings to a model that can be served: its folder, tokenizer, template, defaults and engine.
 
 import { existsSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { z } from 'zod'
 import { createEngine } from '../engine/engine.js'
@@ -11,6 +10,7 @@ import type { Metrics } from '../metrics/metrics.js'
 import { BUILT_IN } from '../prompt/builtin-templates.js'
 import { createTemplate } from '../prompt/template.js'
 import type { ModelSettings } from '../settings/read.js'
+import { readText, readTextIfThere } from '../text-file.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import { findEntry, makeProfile } from './registry.js'
 import { createReadout, type RewardSettings } from './reward-readout.js'
@@ -43,35 +43,36 @@ const readConfig = async <T extends z.ZodType>(
   schema: T,
 ): Promise<z.output<T>> => {
   const path = join(folder, name)
-  if (!existsSync(path)) return schema.parse({})
+  const text = await readTextIfThere(path)
+  if (text === undefined) return schema.parse({})
   try {
-    return schema.parse(JSON.parse(await readFile(path, 'utf8')))
+    return schema.parse(JSON.parse(text))
   } catch (error) {
     throw new Error(`${path}: ${error instanceof Error ? error.message : String(error)}`)
   }
 }
 
-const readIfThere = async (path: string): Promise<string | undefined> =>
-  existsSync(path) ? readFile(path, 'utf8') : undefined
+type Found = { readonly source: string; readonly from: string }
 
-const ownTemplate = async (
-  folder: string,
-  config: TokenizerConfig,
-): Promise<string | undefined> => {
-  const file = await readIfThere(join(folder, 'chat_template.jinja'))
-  if (file !== undefined) return file
+const JsonTemplate = z.looseObject({ chat_template: z.string().optional() })
+
+const ownTemplate = async (folder: string, config: TokenizerConfig): Promise<Found | undefined> => {
+  const path = join(folder, 'chat_template.jinja')
+  const file = await readTextIfThere(path)
+  if (file !== undefined) return { source: file, from: path }
   const { chat_template: given } = config
-  if (typeof given === 'string') return given
-  if (Array.isArray(given))
-    return (given.find((one) => one.name === 'default') ?? given[0])?.template
-  const json = await readIfThere(join(folder, 'chat_template.json'))
-  return json === undefined
-    ? undefined
-    : z.looseObject({ chat_template: z.string() }).parse(JSON.parse(json)).chat_template
+  const listed = Array.isArray(given)
+    ? (given.find((one) => one.name === 'default') ?? given[0])?.template
+    : given
+  if (listed != null) return { source: listed, from: join(folder, 'tokenizer_config.json') }
+  const { chat_template: source } = await readConfig(folder, 'chat_template.json', JsonTemplate)
+  return source === undefined ? undefined : { source, from: join(folder, 'chat_template.json') }
 }
 
 type TemplateSource = {
   readonly source: string
+  /** Where it was read, for errors. */
+  readonly from: string
   /** It came with the checkpoint or from the user: what it says of the model counts. */
   readonly own: boolean
   readonly warning?: string
@@ -84,19 +85,21 @@ export const findTemplate = async (
   tokenizer: Tokenizer,
 ): Promise<TemplateSource> => {
   if (settings.file !== undefined)
-    return { source: await readFile(settings.file, 'utf8'), own: true }
+    return { source: await readText(settings.file), from: settings.file, own: true }
   const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
   const own = await ownTemplate(folder, config)
-  if (own !== undefined) return { source: own, own: true }
+  if (own !== undefined) return { ...own, own: true }
   const name = findEntry(settings.name)?.template ?? 'nemotron_70b'
   if (!tokenizer.special.has('<|start_header_id|>'))
     return {
       source: '',
+      from: '',
       own: false,
       warning: `${settings.name} has no chat template and none of ours fits its tokens: chat is refused, /v1/completions works`,
     }
   return {
     source: BUILT_IN[name],
+    from: name,
     own: false,
     warning: `${settings.name} has no chat template: the built-in ${name} is used`,
   }
@@ -134,17 +137,22 @@ export const openTemplate = async (
   warn: (message: string) => void,
 ): Promise<Pick<ServedModel, 'template' | 'tokenNames' | 'profile'>> => {
   const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
-  const { source, own, warning } = await findTemplate(folder, settings, tokenizer)
+  const { source, from, own, warning } = await findTemplate(folder, settings, tokenizer)
   if (warning !== undefined) warn(warning)
   const profile = makeProfile(settings.name, own ? source : '')
   const tokens = namesOf(config, tokenizer)
-  const template = createTemplate({
-    source,
-    tokenizer,
-    tokens,
-    reasoning: profile.reasoning !== undefined,
-  })
-  return { template, tokenNames: tokens, profile }
+  try {
+    const template = createTemplate({
+      source,
+      tokenizer,
+      tokens,
+      reasoning: profile.reasoning !== undefined,
+    })
+    return { template, tokenNames: tokens, profile }
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    throw new Error(`${from}: the chat template cannot be used: ${why}`, { cause: error })
+  }
 }
 
 export type LoadHooks = {

@@ -18,19 +18,39 @@ const ASK = `{%- if add_generation_prompt %}
 const turn = (role: string, content: string): string =>
   `{{- '<|start_header_id|>' + ${role} + '<|end_header_id|>\\n\\n' + ${content} + '<|eot_id|>' }}`
 
+const CALLS = `{%- set calls = namespace(text='') %}
+    {%- for call in message.tool_calls %}
+      {%- set calls.text = calls.text + ('' if loop.first else ', ') + '{"name": ' + (call.function.name | tojson) + ', "arguments": ' + (call.function.arguments | tojson) + '}' %}
+    {%- endfor %}`
+
+/** Calls after what was said, as <TOOLCALL>; results that follow one another are one user turn. */
+const TURNS = `{%- for message in rest %}
+  {%- set content = message.content %}
+  {%- if message.role == 'tool' %}
+    {{- '' if loop.previtem and loop.previtem.role == 'tool' else '<|start_header_id|>user<|end_header_id|>\\n\\n<TOOL_RESPONSE>[' }}
+    {{- content | trim }}
+    {{- ', ' if loop.nextitem and loop.nextitem.role == 'tool' else ']</TOOL_RESPONSE><|eot_id|>' }}
+  {%- elif message.role == 'assistant' and message.tool_calls %}
+    ${CALLS}
+    ${turn("'assistant'", "(content | trim) + '<TOOLCALL>[' + calls.text + ']</TOOLCALL>'")}
+  {%- else %}
+    ${turn('message.role', '(content | trim)')}
+  {%- endif %}
+{%- endfor %}`
+
 /** Always a system block; earlier thinking is dropped. */
 const NEMOTRON_SUPER = `${SPLIT_SYSTEM}
 ${turn("'system'", 'system')}
-{%- for message in rest %}
-  {%- set content = message.content %}
+${TURNS.replace(
+  '{%- set content = message.content %}',
+  `{%- set content = message.content %}
   {%- if message.role == 'assistant' and '</think>' in content %}
     {%- set content = content.split('</think>')[-1].lstrip() %}
-  {%- endif %}
-  ${turn('message.role', '(content | trim)')}
-{%- endfor %}
+  {%- endif %}`,
+)}
 ${ASK}`
 
-/** Tools in the system block, calls as <TOOLCALL>, results as a user turn. */
+/** Tools in the system block. */
 const NEMOTRON_NANO = `${SPLIT_SYSTEM}
 {%- if tools %}
   {%- set listed = namespace(text='') %}
@@ -41,19 +61,7 @@ const NEMOTRON_NANO = `${SPLIT_SYSTEM}
   {%- set system = system + ('\\n\\n' if system else '') + '<AVAILABLE_TOOLS>[' + listed.text + ']</AVAILABLE_TOOLS>' %}
 {%- endif %}
 ${turn("'system'", 'system')}
-{%- for message in rest %}
-  {%- if message.role == 'tool' %}
-    ${turn("'user'", "'<TOOL_RESPONSE>[' + (message.content | trim) + ']</TOOL_RESPONSE>'")}
-  {%- elif message.role == 'assistant' and message.tool_calls %}
-    {%- set calls = namespace(text='') %}
-    {%- for call in message.tool_calls %}
-      {%- set calls.text = calls.text + ('' if loop.first else ', ') + '{"name": ' + (call.function.name | tojson) + ', "arguments": ' + (call.function.arguments | tojson) + '}' %}
-    {%- endfor %}
-    ${turn("'assistant'", "'<TOOLCALL>[' + calls.text + ']</TOOLCALL>'")}
-  {%- else %}
-    ${turn('message.role', '(message.content | trim)')}
-  {%- endif %}
-{%- endfor %}
+${TURNS}
 ${ASK}`
 
 /** Stock Llama-3.1 without its date lines. */
@@ -77,7 +85,7 @@ const NEMOTRON_70B = `${SPLIT_SYSTEM}
       {{- raise_exception('This model supports one tool call at a time.') }}
     {%- endif %}
     {%- set call = message.tool_calls[0].function %}
-    ${turn("'assistant'", `'{"name": "' + call.name + '", "parameters": ' + (call.arguments | tojson) + '}'`)}
+    ${turn("'assistant'", `(message.content | trim) + '{"name": ' + (call.name | tojson) + ', "parameters": ' + (call.arguments | tojson) + '}'`)}
   {%- elif message.role == 'tool' %}
     ${turn("'ipython'", '(message.content | tojson)')}
   {%- else %}

@@ -1,11 +1,12 @@
 // Messages to prompt, by the checkpoint's own chat template. The prompt is a list of segments: control
 // tokens that the template wrote, and plain text in which nothing is a control token.
 
-import { Template } from '@huggingface/jinja'
 import type { Message } from '../api/openai/schema.js'
 import type { Tokenizer } from '../engine/types.js'
 import { badRequest } from '../http/errors.js'
-import { CUT, createNeutraliser, namesPattern } from './control-tokens.js'
+import { readJinja } from './jinja.js'
+import { CUT, createMarker, unmarked } from './marked-text.js'
+import { fromJs, fromJson, TooDeep, type Value } from './value.js'
 
 export type Segment = { readonly id: number; readonly name: string } | { readonly text: string }
 
@@ -37,25 +38,59 @@ export const contentText = (content: Message['content']): string =>
       : ''
 
 /** What an earlier turn answered, without what it thought. */
-export const withoutThinking = (content: string): string => {
-  const at = content.lastIndexOf(CLOSE)
+const withoutThinking = (content: string): string => {
+  const at = content.indexOf(CLOSE)
   if (at >= 0) return content.slice(at + CLOSE.length).trimStart()
   return content.trimStart().startsWith(OPEN) ? '' : content
 }
 
-const withThinking = (content: string, reasoning: string): string =>
-  reasoning === '' || content.includes(CLOSE)
-    ? content
-    : `${OPEN}\n${reasoning}\n${CLOSE}\n\n${content}`
+type AssistantMessage = Extract<Message, { role: 'assistant' }>
 
-/** Arguments travel as JSON text; templates expect the value. */
-const parsedArguments = (text: string): unknown => {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return text
-  }
+/** A message that says what was thought, even that nothing was, has no thinking in its content. */
+const isApart = (message: AssistantMessage): boolean =>
+  message.reasoning !== undefined || message.reasoning_content !== undefined
+
+const thoughtOf = (message: AssistantMessage): string =>
+  message.reasoning ?? message.reasoning_content ?? ''
+
+const withThinking = (message: AssistantMessage): string => {
+  const content = contentText(message.content)
+  const thought = thoughtOf(message)
+  return thought === '' || content.trimStart().startsWith(OPEN)
+    ? content
+    : `${OPEN}\n${thought}\n${CLOSE}\n\n${content}`
 }
+
+/** What the final message has so far; where it has only thought, its thinking goes on. */
+export const continuedText = (message: Message, reasoning: boolean): string => {
+  const content = contentText(message.content)
+  if (message.role !== 'assistant' || !reasoning) return content
+  const thought = thoughtOf(message)
+  return content === '' && thought !== '' ? `${OPEN}\n${thought}` : withThinking(message)
+}
+
+const MAX_DEPTH = 64
+
+const tooDeep = (error: unknown, param: string): unknown =>
+  error instanceof TooDeep
+    ? badRequest(
+        `Invalid value for '${param}': it is nested more than ${MAX_DEPTH} levels deep.`,
+        param,
+      )
+    : error
+
+/** Escapes a name for a pattern. */
+const escapeName = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')
+
+/** Alternatives, longest first, so that a name that begins another does not win. */
+const namesPattern = (names: readonly string[]): RegExp =>
+  new RegExp(
+    [...names]
+      .sort((a, b) => b.length - a.length)
+      .map(escapeName)
+      .join('|') || '(?!)',
+    'g',
+  )
 
 export type TemplateOptions = {
   readonly source: string
@@ -78,59 +113,84 @@ export const createTemplate = (options: TemplateOptions): ChatTemplate => {
         )
       },
     }
-  const template = new Template(source)
+  const template = readJinja(source)
   const names = [...tokenizer.special.keys()]
-  const neutral = createNeutraliser(names, [OPEN, CLOSE])
+  const { mark } = createMarker(names)
   const pattern = namesPattern(names)
   const bosId = tokenizer.bosId
 
-  const view = (message: Message, request: RenderRequest, isLast: boolean) => {
-    const open = isLast && request.continueFinal
-    let content = contentText(message.content)
-    // A template may cut assistant text at </think> by itself: hide the tags that have to stay.
-    let hideTags = open
-    if (message.role === 'assistant' && reasoning && !open) {
-      if (request.keepThinking) {
-        content = withThinking(content, message.reasoning ?? message.reasoning_content ?? '')
-        hideTags = true
-      } else content = withoutThinking(content)
+  /** Arguments travel as JSON text; templates expect the value. No text: no arguments. */
+  const argumentsOf = (given: string, param: string): Value => {
+    if (given.trim() === '') return new Map()
+    try {
+      return fromJson(given, mark, MAX_DEPTH)
+    } catch (error) {
+      if (error instanceof SyntaxError) return mark(given)
+      throw tooDeep(error, param)
     }
-    const shown: Record<string, unknown> = {
-      role: message.role === 'developer' ? 'system' : message.role,
-      content: neutral.hide(content, hideTags) + (open ? CUT : ''),
+  }
+
+  const kwargsOf = (kwargs: Readonly<Record<string, unknown>>): [string, Value][] => {
+    try {
+      // Names of variables are never written.
+      return Object.entries(kwargs).map(([name, value]) => [name, fromJs(value, mark, MAX_DEPTH)])
+    } catch (error) {
+      throw tooDeep(error, 'chat_template_kwargs')
     }
-    if (typeof message.name === 'string') shown.name = neutral.hide(message.name)
+  }
+
+  const view = (message: Message, at: number, request: RenderRequest): Value => {
+    const open = request.continueFinal && at === request.messages.length - 1
+    let content = open ? continuedText(message, reasoning) : contentText(message.content)
+    const ofModel = message.role === 'assistant' && reasoning
+    if (ofModel && !open) {
+      if (request.keepThinking) content = withThinking(message)
+      else if (!isApart(message)) content = withoutThinking(content)
+    }
+    // A template may cut assistant text at </think> by itself: tags that are left have to stay.
+    const tags = open || ofModel ? [OPEN, CLOSE] : []
+    const shown = new Map<Value, Value>([
+      ['role', message.role === 'developer' ? 'system' : message.role],
+      ['content', mark(content, tags) + (open ? CUT : '')],
+    ])
+    if (typeof message.name === 'string') shown.set('name', mark(message.name))
     if (message.role === 'tool' && typeof message.tool_call_id === 'string')
-      shown.tool_call_id = neutral.hide(message.tool_call_id)
+      shown.set('tool_call_id', mark(message.tool_call_id))
     if (message.role === 'assistant' && message.tool_calls && message.tool_calls.length > 0)
-      shown.tool_calls = message.tool_calls.map((call) => ({
-        id: neutral.hideDeep(call.id ?? ''),
-        type: 'function',
-        function: {
-          name: neutral.hide(call.function.name),
-          arguments: neutral.hideDeep(parsedArguments(call.function.arguments)),
-        },
-      }))
+      shown.set(
+        'tool_calls',
+        message.tool_calls.map((call, i) => {
+          const { name, arguments: given } = call.function
+          const param = `messages.${at}.tool_calls.${i}.function.arguments`
+          return new Map<Value, Value>([
+            ['id', mark(call.id ?? '')],
+            ['type', 'function'],
+            [
+              'function',
+              new Map([
+                ['name', mark(name)],
+                ['arguments', argumentsOf(given, param)],
+              ]),
+            ],
+          ])
+        }),
+      )
     return shown
   }
 
   const run = (request: RenderRequest): string => {
-    const last = request.messages.length - 1
-    const context = {
-      ...(neutral.hideDeep(request.kwargs) as Record<string, unknown>),
-      ...tokens,
-      messages: request.messages.map((message, i) => view(message, request, i === last)),
-      add_generation_prompt: request.addGenerationPrompt,
-    }
+    const values = new Map<string, Value>([
+      ...kwargsOf(request.kwargs),
+      ...Object.entries(tokens),
+      ['messages', request.messages.map((message, at) => view(message, at, request))],
+      ['add_generation_prompt', request.addGenerationPrompt],
+    ])
     let text: string
     try {
-      text = template.render(context)
+      text = template.render(values)
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error)
-      throw badRequest(
-        `The chat template refuses these messages: ${neutral.restore(why)}`,
-        'messages',
-      )
+      throw badRequest(`The chat template refuses these messages: ${unmarked(why)}.`, 'messages')
     }
     if (!request.continueFinal) return text + request.prefill
     const cut = text.lastIndexOf(CUT)
@@ -145,7 +205,7 @@ export const createTemplate = (options: TemplateOptions): ChatTemplate => {
   const segments = (text: string): readonly Segment[] => {
     const list: Segment[] = []
     const plain = (from: number, to: number) => {
-      if (to > from) list.push({ text: neutral.restore(text.slice(from, to)) })
+      if (to > from) list.push({ text: unmarked(text.slice(from, to)) })
     }
     let at = 0
     for (const match of text.matchAll(pattern)) {

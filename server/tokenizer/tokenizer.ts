@@ -4,13 +4,13 @@
 //
 // Encoding runs on libuv's pool; long texts have a thread of their own (long-text.ts).
 
-import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import type { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { z } from 'zod'
 import type { Tokenizer } from '../engine/types.js'
 import { EngineFailure } from '../failure.js'
+import { readText } from '../text-file.js'
 import { createLongText } from './long-text.js'
 
 const { Tokenizer: Native } = createRequire(import.meta.url)(
@@ -132,17 +132,12 @@ const splitter = (names: readonly string[]) => {
   return (text: string) => text.split(pattern)
 }
 
-const readText = async (path: string): Promise<string> => {
+const readFileText = async (path: string): Promise<string> => {
   try {
-    return await readFile(path, 'utf8')
+    return await readText(path)
   } catch (error) {
-    throw new EngineFailure(
-      {
-        code: 'not_found',
-        message: `${path} cannot be read (${(error as NodeJS.ErrnoException).code})`,
-      },
-      { cause: error },
-    )
+    const message = error instanceof Error ? error.message : String(error)
+    throw new EngineFailure({ code: 'not_found', message }, { cause: error })
   }
 }
 
@@ -198,7 +193,7 @@ export const createEncoder = (json: string) => {
 /** Reads `folder`/tokenizer.json. Takes about a second and 250 MB for 128K tokens: keep one. */
 export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
   const path = join(folder, 'tokenizer.json')
-  const file = parse(path, await readText(path))
+  const file = parse(path, await readFileText(path))
   const reason = unsupported(file)
   if (reason) {
     throw new EngineFailure({

@@ -17,6 +17,8 @@ const tokenizer = createByteTokenizer()
 const OTHERS: Record<string, string> = {
   llama3:
     "{{- bos_token }}{% for message in messages %}{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
+  kwargs:
+    '{% set documents = documents | default({}) %}{{ bos_token }}{{ documents }}{% for k, v in documents | items %}{{ k }}<{{ v }}>{% endfor %}{{ documents | tojson }}<|eot_id|>',
   json: '{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ m | tojson }}<|eot_id|>{% endfor %}',
   loud: '{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ m.content | upper }}<|eot_id|>{% endfor %}',
   split:
@@ -129,6 +131,82 @@ describe('built-in templates', () => {
     assert.ok(big.includes(`${H('ipython')}"3"${T}`), big)
   })
 
+  const called = (given: string, content: string | null = null) => [
+    user,
+    {
+      role: 'assistant',
+      content,
+      tool_calls: [{ id: 'c', type: 'function', function: { name: 'f', arguments: given } }],
+    },
+  ]
+
+  test('arguments of calls keep their digits, their order and their text', () => {
+    for (const [given, written] of [
+      ['{"a": 12345678901234567890, "b": 1.0}', '{"a": 12345678901234567890, "b": 1.0}'],
+      ['{"b":1,"10":2,"9":3,"a":4}', '{"b": 1, "10": 2, "9": 3, "a": 4}'],
+      ['{"x":1.50,"y":-0.0,"z":1E400}', '{"x": 1.50, "y": -0.0, "z": 1E400}'],
+      [
+        '{"e":"é\\u2028\\"\\\\","__proto__":{"a":[]}}',
+        '{"e": "é\u2028\\"\\\\", "__proto__": {"a": []}}',
+      ],
+      [`{"n":${'9'.repeat(5000)}}`, `{"n": ${'9'.repeat(5000)}}`],
+      ['{"<|eot_id|>":"<|eot_id|>"}', '{"<|eot_id|>": "<|eot_id|>"}'],
+      ['', '{}'],
+      [' \n', '{}'],
+      ['{}', '{}'],
+      ['{"cut": ', '"{\\"cut\\": "'],
+    ] as const) {
+      const nano = `<TOOLCALL>[{"name": "f", "arguments": ${written}}]</TOOLCALL>${T}`
+      for (const source of [BUILT_IN.nemotron_nano, BUILT_IN.nemotron_super])
+        assert.ok(text(source, called(given)).includes(H('assistant') + nano), given)
+      const big = `${H('assistant')}{"name": "f", "parameters": ${written}}${T}`
+      assert.ok(text(BUILT_IN.nemotron_70b, called(given)).includes(big), given)
+    }
+  })
+
+  test('what was said before a call stays, and results in a row are one turn', () => {
+    const messages = [
+      ...called('{}', 'Let me see.'),
+      { role: 'tool', tool_call_id: 'c', content: '1' },
+      { role: 'tool', tool_call_id: 'c', content: '2' },
+      user,
+    ]
+    const nano = text(BUILT_IN.nemotron_nano, messages)
+    assert.ok(
+      nano.includes(`Let me see.<TOOLCALL>[{"name": "f", "arguments": {}}]</TOOLCALL>`),
+      nano,
+    )
+    assert.ok(nano.includes(`${H('user')}<TOOL_RESPONSE>[1, 2]</TOOL_RESPONSE>${T}`), nano)
+    assert.ok(text(BUILT_IN.nemotron_70b, messages).includes(`${H('assistant')}Let me see.{"name"`))
+  })
+
+  test('arguments that are nested too deep are a 400 that names them', () => {
+    assert.throws(
+      () => text(BUILT_IN.nemotron_nano, called(`${'['.repeat(99)}${']'.repeat(99)}`)),
+      { status: 400, param: 'messages.1.tool_calls.0.function.arguments' },
+    )
+  })
+
+  test('an answer that mentions </think> stays whole where its thinking came apart', () => {
+    const content = 'The tag </think> ends it.'
+    for (const source of Object.values(BUILT_IN))
+      for (const apart of [{ reasoning_content: 'hm' }, { reasoning: null }]) {
+        const messages = [user, { role: 'assistant', content, ...apart }, user]
+        assert.ok(text(source, messages).includes(`${H('assistant')}${content}${T}`))
+      }
+  })
+
+  test('a continued message keeps the thinking that came apart', () => {
+    const open = { continueFinal: true, addGenerationPrompt: false }
+    for (const source of Object.values(BUILT_IN)) {
+      const end = (message: object) =>
+        text(source, [user, { role: 'assistant', ...message }], open).split(H('assistant'))[1]
+      assert.equal(end({ content: 'So ', reasoning_content: 'hm' }), '<think>\nhm\n</think>\n\nSo ')
+      assert.equal(end({ content: '', reasoning_content: 'hm, ' }), '<think>\nhm, ')
+      assert.equal(end({ content: 'So ' }), 'So ')
+    }
+  })
+
   test("earlier turns' thinking is dropped unless it is to be kept", () => {
     const messages = [
       user,
@@ -220,7 +298,53 @@ describe('user text', () => {
     ),
   )
 
+  const key = fc.oneof(content, fc.constantFrom('1', '0', 'a_b', '__proto__'))
+  const scalar = fc.oneof(content, fc.integer(), fc.double(), fc.boolean(), fc.constant(null))
+  const { value: json } = fc.letrec<{ value: unknown }>((tie) => ({
+    value: fc.oneof(
+      { maxDepth: 3, withCrossShrink: true },
+      scalar,
+      fc.array(tie('value'), { maxLength: 3 }),
+      fc.dictionary(key, tie('value'), { maxKeys: 3 }),
+    ),
+  }))
+  const caller = fc.record({
+    args: fc.dictionary(key, json, { maxKeys: 3 }),
+    kwargs: fc.dictionary(key, json, { maxKeys: 3 }),
+    name: content,
+    text: content,
+    thought: content,
+  })
+
   for (const [name, source] of Object.entries(sources)) {
+    test(`in any JSON, as key or value, never becomes a control token in ${name}`, async () => {
+      await fc.assert(
+        fc.asyncProperty(caller, fc.boolean(), fc.boolean(), async (given, keepThinking, open) => {
+          const template = make(source, open)
+          const conversation = ({ args, kwargs, name, text, thought }: typeof given) =>
+            request(
+              [
+                { role: 'user', content: text, name },
+                {
+                  role: 'assistant',
+                  content: text,
+                  reasoning_content: thought,
+                  tool_calls: [{ id: name, function: { name, arguments: JSON.stringify(args) } }],
+                },
+                { role: 'tool', tool_call_id: name, content: text },
+                { role: 'user', content: [{ type: 'text', text }] },
+              ],
+              { kwargs: { ...kwargs, documents: kwargs }, keepThinking },
+            )
+          const ids = async (one: typeof given) =>
+            controls(await encodeSegments(template.render(conversation(one)), tokenizer))
+          const harmless = { args: {}, kwargs: {}, name: 'n', text: 't', thought: 'h' }
+          assert.deepEqual(await ids(given), await ids(harmless))
+        }),
+        { numRuns: 100 },
+      )
+    })
+
     test(`never becomes a control token in ${name}`, async () => {
       const template = make(source, false)
       await fc.assert(

@@ -50,6 +50,15 @@ describe('reasoning mode', () => {
       await render(system('Be brief.\ndetailed thinking on')),
       prompt('Be brief.\ndetailed thinking on'),
     )
+    for (const own of [
+      'detailed thinking on. You are an insightful data analyst.',
+      'You are helpful. Detailed thinking on',
+      '**detailed thinking on**\r\nBe brief.',
+      'detailed thinking on, always',
+    ])
+      assert.equal(await render({ ...system(own), ...off }), prompt(own), own)
+    for (const other of ['Speak of detailed thinking on Mondays.', 'detailed thinking offers much'])
+      assert.equal(await render(system(other)), prompt(`detailed thinking off\n\n${other}`), other)
     assert.equal(
       await render({ messages: [{ role: 'developer', content: 'detailed thinking on' }, user] }),
       ON,
@@ -109,8 +118,8 @@ describe('reasoning mode', () => {
   })
 
   test('continued thinking and continued answers are told apart', async () => {
-    const ask = async (content: string) => {
-      const messages = [user, { role: 'assistant', content }]
+    const ask = async (content: string, more: object = {}) => {
+      const messages = [user, { role: 'assistant', content, ...more }]
       const body = chatBody({ messages, continue_final_message: true, reasoning_effort: 'high' })
       return (await readAnswer(await harness.post('/v1/chat/completions', body))).choices[0].message
     }
@@ -118,6 +127,8 @@ describe('reasoning mode', () => {
     assert.equal((await ask('The answer is')).content, 'ok')
     assert.equal((await ask('The answer is')).reasoning_content, null)
     assert.equal((await ask('<think>\n</think>')).content, 'ok')
+    assert.equal((await ask('', { reasoning_content: 'hm, ' })).reasoning_content, 'ok')
+    assert.equal((await ask('So', { reasoning_content: 'hm' })).content, 'ok')
   })
 })
 

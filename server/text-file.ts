@@ -1,0 +1,31 @@
+// A text file of a checkpoint or of the user's. Only regular files are read: a pipe would never end.
+
+import { readFile, stat } from 'node:fs/promises'
+
+/** The largest tokenizer.json of a 128K vocabulary has 17 MB. */
+const MAX_BYTES = 256 << 20
+
+/** undefined: there is no such file. Anything else that keeps it from being read is an error that names it. */
+export const readTextIfThere = async (path: string): Promise<string | undefined> => {
+  const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined
+    throw new Error(`${path} cannot be read (${error.code})`, { cause: error })
+  })
+  if (found === undefined) return undefined
+  if (!found.isFile()) throw new Error(`${path} cannot be read: it is not a regular file`)
+  if (found.size > MAX_BYTES)
+    throw new Error(`${path} cannot be read: it has ${found.size} bytes, more than ${MAX_BYTES}`)
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    throw new Error(`${path} cannot be read (${(error as NodeJS.ErrnoException).code})`, {
+      cause: error,
+    })
+  }
+}
+
+export const readText = async (path: string): Promise<string> => {
+  const text = await readTextIfThere(path)
+  if (text === undefined) throw new Error(`${path} cannot be read: there is no such file`)
+  return text
+}

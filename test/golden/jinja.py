@@ -1,0 +1,427 @@
+"""Writes jinja.json: what jinja2, set up as transformers sets it up, makes of templates.
+
+    pip install jinja2==3.1.6 && python test/golden/jinja.py
+"""
+
+import json
+import pathlib
+
+from jinja2.exceptions import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+
+def raise_exception(message):
+    raise TemplateError(message)
+
+
+def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+env.filters["tojson"] = tojson
+env.globals["raise_exception"] = raise_exception
+
+CONVERSATION = """{"bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": true, "messages": [
+ {"role": "system", "content": " Be brief. /no_think "},
+ {"role": "user", "content": "  What is 12345678901234567890 * 1.0?\\n"},
+ {"role": "assistant", "content": "<think>\\nhm\\n</think>\\n\\nLet me see.", "tool_calls": [
+   {"id": "c1", "type": "function", "function": {"name": "mul", "arguments":
+     {"b": 12345678901234567890, "a": 1.0, "2": [], "1": {}, "s": "\\u00e9\\"\\\\ \\u2028", "n": null, "t": true, "e": 0.5}}},
+   {"id": "c2", "type": "function", "function": {"name": "f", "arguments": {}}}]},
+ {"role": "tool", "content": "12345678901234567890", "tool_call_id": "c1"},
+ {"role": "tool", "content": "{}", "tool_call_id": "c2"},
+ {"role": "assistant", "content": "Done"},
+ {"role": "user", "content": "Thanks"}],
+ "tools": [{"type": "function", "function": {"name": "mul", "description": "a*b",
+   "parameters": {"type": "object", "properties": {"a": {"type": "number"}, "items": {"type": "array"}}}}}]}"""
+
+LLAMA31 = """{{- bos_token }}
+{%- if custom_tools is defined %}
+    {%- set tools = custom_tools %}
+{%- endif %}
+{%- if not tools_in_user_message is defined %}
+    {%- set tools_in_user_message = true %}
+{%- endif %}
+{%- if not date_string is defined %}
+    {%- set date_string = "26 Jul 2024" %}
+{%- endif %}
+{%- if not tools is defined %}
+    {%- set tools = none %}
+{%- endif %}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system_message = "" %}
+{%- endif %}
+{{- "<|start_header_id|>system<|end_header_id|>\\n\\n" }}
+{%- if builtin_tools is defined or tools is not none %}
+    {{- "Environment: ipython\\n" }}
+{%- endif %}
+{%- if builtin_tools is defined %}
+    {{- "Tools: " + builtin_tools | reject('equalto', 'code_interpreter') | join(", ") + "\\n\\n"}}
+{%- endif %}
+{{- "Cutting Knowledge Date: December 2023\\n" }}
+{{- "Today Date: " + date_string + "\\n\\n" }}
+{{- system_message }}
+{{- "<|eot_id|>" }}
+{%- if tools_in_user_message and not tools is none %}
+    {%- if messages | length != 0 %}
+        {%- set first_user_message = messages[0]['content']|trim %}
+        {%- set messages = messages[1:] %}
+    {%- else %}
+        {{- raise_exception("Cannot put tools in the first user message when there's no first user message!") }}
+{%- endif %}
+    {{- '<|start_header_id|>user<|end_header_id|>\\n\\n' -}}
+    {%- for t in tools %}
+        {{- t | tojson(indent=4) }}
+        {{- "\\n\\n" }}
+    {%- endfor %}
+    {{- first_user_message + "<|eot_id|>"}}
+{%- endif %}
+{%- for message in messages %}
+    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
+    {%- elif 'tool_calls' in message %}
+        {%- for tool_call in message.tool_calls %}
+        {%- set tool_call = tool_call.function %}
+        {{- '{"name": "' + tool_call.name + '", "parameters": ' }}
+        {{- tool_call.arguments | tojson }}
+        {{- "}" }}
+        {%- endfor %}
+        {{- "<|eot_id|>" }}
+    {%- elif message.role == "tool" or message.role == "ipython" %}
+        {{- "<|start_header_id|>ipython<|end_header_id|>\\n\\n" }}
+        {%- if message.content is mapping or message.content is iterable %}
+            {{- message.content | tojson }}
+        {%- else %}
+            {{- message.content }}
+        {%- endif %}
+        {{- "<|eot_id|>" }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+"""
+
+SUPER15 = """{%- set ns = namespace(enable_thinking = true) -%}
+{%- for message in messages -%}
+{%- set content = message['content'] -%}
+{%- if message['role'] == 'user' or message['role'] == 'system' -%}
+{%- if '/think' in content.replace('</think>', '') -%}
+{%- set ns.enable_thinking = true -%}
+{%- elif '/no_think' in content -%}
+{%- set ns.enable_thinking = false -%}
+{%- endif -%}
+{%- endif -%}
+{%- endfor -%}
+{{- bos_token -}}
+{%- if messages[0]['role'] != 'system' -%}
+{{- '<|start_header_id|>system<|end_header_id|>\\n\\n' -}}
+{%- else -%}
+{{- '<|start_header_id|>system<|end_header_id|>\\n\\n' + (messages[0]['content'].replace('/no_think', '').replace('/think', '').strip()) -}}
+{%- endif -%}
+{%- if tools -%}
+{{- '\\n\\nYou can use the following tools:\\n<AVAILABLE_TOOLS>[' -}}
+{%- for tool in tools -%}
+{{- (tool.function if tool.function is defined else tool) | tojson -}}
+{{- ', ' if not loop.last else '' -}}
+{%- endfor -%}
+{{- ']</AVAILABLE_TOOLS>\\n\\n' -}}
+{%- endif -%}
+{{- '<|eot_id|>' -}}
+{%- for message in messages -%}
+{%- if message['role'] == 'system' and loop.first -%}
+{%- continue -%}
+{%- endif -%}
+{%- if message['role'] == 'assistant' -%}
+{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}
+{%- if '</think>' in message['content'] -%}
+{%- set content = message['content'].split('</think>')[-1].lstrip('\\n ') -%}
+{%- else -%}
+{%- set content = message['content'] -%}
+{%- endif -%}
+{{- content -}}
+{%- if message.tool_calls -%}
+{{- '<TOOLCALL>[' -}}
+{%- for call in message.tool_calls -%}
+{%- set fn = call.function if call.function is defined else call -%}
+{{- '{"name": "' + fn.name + '", "arguments": ' -}}
+{%- if fn.arguments is not string -%}{{- fn.arguments | tojson -}}{%- else -%}{{- fn.arguments -}}{%- endif -%}
+{{- '}' -}}{{- ', ' if not loop.last -}}
+{%- endfor -%}
+{{- ']</TOOLCALL>' -}}
+{%- endif -%}
+{{- '<|eot_id|>' -}}
+{%- elif message['role'] == 'tool' -%}
+{%- if loop.first or messages[loop.index0 - 1].role != 'tool' -%}
+{{- '<|start_header_id|>tool<|end_header_id|>\\n\\n<TOOL_RESPONSE>[' -}}
+{%- endif -%}
+{{- message['content'] if message['content'] is string else message['content'] | tojson -}}
+{{- ', ' if not loop.last and messages[loop.index0 + 1].role == 'tool' else '' -}}
+{%- if loop.last or messages[loop.index0 + 1].role != 'tool' -%}
+{{- ']</TOOL_RESPONSE><|eot_id|>' -}}
+{%- endif -%}
+{%- else -%}
+{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] + '<|eot_id|>' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}
+{%- if not ns.enable_thinking -%}
+{{- '<think>\\n\\n</think>\\n\\n' -}}
+{%- endif -%}
+{%- endif -%}"""
+
+CASES = [
+    (LLAMA31, CONVERSATION),
+    (LLAMA31, '{"bos_token": "<s>", "messages": [{"role": "user", "content": " Hi "}], "add_generation_prompt": true}'),
+    (SUPER15, CONVERSATION),
+    (SUPER15, '{"bos_token": "", "messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": true}'),
+    (LLAMA31.replace("\n", "\r\n"), CONVERSATION),
+    (SUPER15.replace("\n", "\r\n"), CONVERSATION),
+    ("{{ 'a\r\nb' }}\r\n{% if true %}\r\nx\r\n{% endif %}\r\ny\rz\r\n", "{}"),
+]
+TEXT = '{"s": "  \\t x-y-x \\n", "t": "xxhixx", "u": "a\\ud83d\\ude00b", "e": "", "c": "Hello wORLD it\'s", "l": [3, 1, 2], "m": {"b": 1, "A": 2.5, "c": null}, "n": null, "f": 1.0, "i": 7, "z": true, "o": [{"k": "v", "r": 1}, {"k": "w"}, {"k": "v"}], "q": "it\'s", "lines": "a\\nb\\n\\nc", "big": 12345678901234567890, "bom": "\\ufeffx\\u0085", "dig": "12", "nd": "x12"}'
+for expression in """
+s.strip() ~ '|'
+t.strip('x') ~ t.lstrip('x') ~ t.rstrip('x') ~ t.strip('xh')
+'<<' ~ s.strip(' \\t\\n') ~ '>>'
+t.strip(none)
+bom.strip() | length
+bom | trim
+s.split('-') | join('+')
+s.split() | join('|')
+'a,b,c'.split(',', 1)
+'a,b,c'.rsplit(',', 1)
+'a b  c d'.split(none, 2)
+'a b  c d '.split(none, 1)
+'a'.split('b')
+lines.splitlines()
+'a=b=c'.partition('=')
+'a=b=c'.rpartition('=')
+'abc'.partition('=')
+t.replace('x', 'y', 1)
+t.replace('', '-')
+t | replace('x', '')
+t.startswith('xx')
+t.endswith(('x', 'y'))
+t.startswith(('a', 'b'))
+t.removeprefix('xx').removesuffix('x')
+t.find('h')
+u.find('b')
+t.count('x')
+', '.join(['a', 'b'])
+u | length
+u[1]
+u[::-1]
+u[-1:]
+c.title()
+c | title
+c | capitalize
+c.capitalize()
+c.upper() ~ c.lower()
+dig.isdigit() ~ nd.isdigit()
+l | sort
+l | sort(reverse=true)
+l | first ~ l | last
+l[0] ~ l[-1]
+l[1:]
+l[::2]
+l[::-1]
+l + [4]
+l | join(', ')
+o | map(attribute='k') | join(',')
+o | map(attribute='r', default=9) | list
+o | selectattr('k', 'equalto', 'v') | list | length
+o | rejectattr('k', 'equalto', 'v') | map(attribute='k') | list
+o | selectattr('r') | list
+o | selectattr('r', 'defined') | list
+o | join('-', attribute='k')
+o | map(attribute='k') | unique | list
+l | select('odd') | list
+['b', 'A', 'c'] | sort
+['b', 'A', 'c'] | sort(case_sensitive=true)
+['a', 'B'] | map('upper') | list
+m | dictsort
+m | items | list
+m.items() | list
+m.keys() | list
+m.get('b') ~ m.get('x') ~ m.get('x', 'd')
+m
+m.c
+m.x
+m | length
+m | tojson
+m | tojson(indent=2)
+m | tojson(separators=(',', ':'))
+m | tojson(sort_keys=true)
+u | tojson(ensure_ascii=true)
+[] | tojson(indent=2)
+{} | tojson(indent=2)
+[[], {}] | tojson(indent=2)
+f
+f | tojson
+f | int
+f + 1
+i / 2
+i // 2
+-i // 2
+-i % 3
+i % 3
+2 ** 10
+2 ** -1
+i * 1.5
+0.1 + 0.2
+big
+big + 1
+big | tojson
+10000000000000000.0
+123456789012345680.0
+0.0001
+0.00001
+z
+z | string
+z + 1
+z == 1
+1 == 1.0
+1 == '1'
+0 == ''
+none == undefinedname
+n
+n | string
+[1, 'a', none, true, 1.5]
+{'a': "it's", 'b': 'say "x"'}
+q ~ [q]
+[1, 2] == [1, 2]
+{'a': 1} == {'a': 1}
+1 in [1, 2]
+'1' in [1, 2]
+'b' in m
+'x' not in m
+'' in 'abc'
+[1] in [[1]]
+undefinedname
+undefinedname | default('d')
+undefinedname | default
+none | default('d')
+none | default('d', true)
+'' | default('d', boolean=true)
+'' | d('e', true)
+undefinedname is defined
+m.x is defined
+n is none
+f is number
+z is number
+i is integer
+f is float
+z is boolean
+l is sequence
+m is mapping
+m is iterable
+s is string
+i is odd
+'a' if false
+'a' if i > 5 else 'b'
+not e
+not l
+e or 'x'
+l and 'y'
+n or m
+'a' < 'b'
+[1, 2] < [1, 3]
+'%' ~ 1 ~ none ~ true ~ 1.5
+'ab' * 3
+[1] * 2
+lines | indent
+lines | indent(2, true)
+lines | indent(2, blank=true)
+'12' | int + 1
+'x' | int(5)
+'1.7' | int
+'1.7' | float
+'abc' | list
+'abc' | reverse
+l | reverse | list
+-3 | abs
+l | max ~ l | min
+range(5) | list
+range(2, 8, 3) | list
+range(5, 0, -2) | list
+'a' ~ 'b' | upper
+s | trim | length
+'x' | trim('x')
+'\\x41\\u00e9'
+'a' 'b'
+(1, 2) | list
+m['b'] + l[0]
+o[0].k ~ o[0]['k']
+l.0
+dict(a=1).a
+namespace(a=1).a
+""".strip().split("\n"):
+    CASES.append(("{{ " + expression.replace("\\\\", "\\") + " }}", TEXT))
+CASES += [
+    (t, TEXT)
+    for t in [
+        "{% for x in l %}a{{ x }}{% if x == 1 %}{% continue %}{% endif %}b{% endfor %}",
+        "{% for x in l %}a{{ x }}{% if x == 1 %}k{% break %}{% endif %}b{% endfor %}",
+        "{% for x in l %}{% for y in l %}{{ y }}{% if y == 1 %}{% break %}{% endif %}{% endfor %};{% endfor %}",
+        "{% for x in l %}{% continue %}{% else %}none{% endfor %}",
+        "{% for x in [] %}a{% else %}none{% endfor %}",
+        "{% for x in l if x > 1 %}{{ loop.index }}{{ loop.length }}{{ loop.last }}{% endfor %}",
+        "{% set a = 1 %}{% for x in l %}{% set a = x %}{{ a }}{% endfor %}{{ a }}",
+        "{% for x in l %}{% if loop.first %}{% set b = 1 %}{% endif %}{{ b is defined }}{% endfor %}",
+        "{% set ns = namespace(n=0) %}{% for x in l %}{% set ns.n = ns.n + x %}{% endfor %}{{ ns.n }}",
+        "{% for k, v in m.items() %}{{ k }}={{ v }};{% endfor %}",
+        "{% for k in m %}{{ k }}{% endfor %}",
+        "{% for c in t %}{{ c }},{% endfor %}",
+        "{% for x in undefinedname %}a{% endfor %}b",
+        "{% for x in l %}{{ loop.index0 }}{{ loop.revindex }}{{ loop.cycle('a', 'b') }}{{ loop.previtem }}{{ loop.nextitem }}{% endfor %}",
+        "{% for x in [1, 1, 2] %}{% if loop.changed(x) %}{{ x }}{% endif %}{% endfor %}",
+        "{% macro f(a, b='d') %}[{{ a }}{{ b }}{{ i }}]{% endmacro %}{{ f(1) }}{{ f(1, b=2) }}{{ f('x', 'y') }}",
+        "{% set y = 1 %}{% macro f() %}{{ y }}{% endmacro %}{% for y in [5] %}{{ f() }}{% endfor %}",
+        "{% macro f() %}<{{ caller() }}>{% endmacro %}{% call f() %}in{{ i }}{% endcall %}",
+        "{% macro f() %}<{{ caller(3) }}>{% endmacro %}{% call(x) f() %}in{{ x }}{% endcall %}",
+        "{% filter upper %}a{{ i }}b{% endfilter %}",
+        "{% set x %}  a{{ i }} {% endset %}[{{ x }}]",
+        "{% set a, b = 1, 2 %}{{ b }}{{ a }}",
+        "  {% if true %}\n  x\n  {% endif %}\ny\n",
+        "a {#- c -#} b {# d #}\nc",
+        "a\n{{- 1 -}}\nb",
+        "a  {%- if true -%}  b  {%- endif %}  c",
+        "{{ raise_exception('no ' ~ i) }}",
+        "{{ m.x.y }}",
+        "{{ undefinedname.y }}",
+        "{{ undefinedname + 1 }}",
+        "{{ 'a' + 1 }}",
+        "{{ l.append(1) }}",
+        "{{ n | length }}",
+        "{{ 1 / 0 }}",
+        "{{ range(100001) | list }}",
+        "{{ none < 1 }}",
+        "{{ t.strip(1) }}",
+        "{{ undefinedname() }}",
+        "{% for x in none %}{% endfor %}",
+        "{% for x in 5 %}{% endfor %}",
+        "{% for k, v in l %}{% endfor %}",
+        "{{ undefinedname | tojson }}",
+    ]
+]
+
+out = []
+for source, values in CASES:
+    try:
+        expected = env.from_string(source).render(**json.loads(values))
+    except Exception as error:  # noqa: BLE001: whatever it is, ours has to refuse too
+        expected = None
+        print(f"refused: {source[:60]!r}: {type(error).__name__}: {error}")
+    out.append({"template": source, "values": values, "expected": expected})
+path = pathlib.Path(__file__).with_name("jinja.json")
+path.write_text(json.dumps(out, ensure_ascii=True, indent=1) + "\n")
+print(len(out), "cases")
