@@ -3,7 +3,7 @@
 // machine allows. In process, so nothing but the engine is measured.
 
 import { parseArgs } from 'node:util'
-import { createEngine } from '../server/engine/engine.js'
+import { openEngine } from '../server/engine/engine.js'
 import type { Engine } from '../server/engine/types.js'
 import { scoreBatch } from '../server/scoring/scoring.js'
 import { limitOf, once } from './limits.js'
@@ -89,7 +89,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
   }
   const { prompt, candidates, answer } = settings
   const all = prompt + candidates * answer
-  const engine = await createEngine({
+  const engine = await openEngine({
     model: benchModel(shape),
     device: 'cpu',
     threads,

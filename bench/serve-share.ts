@@ -2,7 +2,7 @@
 // in two processes, as in life) beside the same requests in process. Rounds alternate.
 
 import { spawn } from 'node:child_process'
-import { createEngine } from '../server/engine/engine.js'
+import { openEngine } from '../server/engine/engine.js'
 import { packagePath } from '../server/version.js'
 import { createTarget } from './client.js'
 import { runLoad } from './load.js'
@@ -27,7 +27,7 @@ const prompts = (options: ShareOptions, count: number): number[][] =>
 
 const inProcess = async (options: ShareOptions): Promise<Map<number, number>> => {
   const { folder, threads, outputTokens } = options
-  const engine = await createEngine({
+  const engine = await openEngine({
     model: folder,
     kvCacheMemory: KV_BYTES,
     threads,

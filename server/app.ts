@@ -1,4 +1,5 @@
 // The HTTP face as a Hono app: no I/O of its own, no globals. server.ts gives it models and a socket.
+// The one table of routes: /openapi.json is made from it.
 
 import { type Handler, Hono } from 'hono'
 import {
@@ -12,87 +13,162 @@ import {
 import { modelRoute, modelsRoute } from './api/models.js'
 import { chatRoute } from './api/openai/chat.js'
 import { completionRoute } from './api/openai/completions.js'
+import {
+  type GetDescription,
+  ID_PATH,
+  MODEL_QUERY,
+  type PostDescription,
+  type RouteDescription,
+} from './api/openapi.js'
 import { classifyRoute, poolingRoute, rewardRoute } from './api/reward/routes.js'
+import type { Server } from './api/server.js'
 import { detokenizeRoute, renderRoute, tokenizeRoute, tokenizerInfoRoute } from './api/tokenize.js'
 import { requireKey } from './http/auth.js'
+import type { Ctx, Env } from './http/context.js'
 import { cors } from './http/cors.js'
-import { ApiError, errorBody, toApiError } from './http/errors.js'
-import { observe } from './http/request-log.js'
-import type { Ctx, Env, Server } from './model/served-model.js'
+import { errorBody, errorName, HttpError, headersOf, statusOf } from './http/errors.js'
+import { logRequests } from './http/request-log.js'
+import { asRequestError, RequestError } from './request-error.js'
 
-type Route = {
-  readonly method: 'GET' | 'POST'
-  readonly path: string
-  /** Needs no API key: it neither computes nor shows data. */
-  readonly open?: boolean
-  readonly handler: (c: Ctx) => Response | Promise<Response>
+type Handle = (c: Ctx) => Response | Promise<Response>
+type Route = RouteDescription & { readonly handler: Handle }
+
+const post = (path: string, handler: Handle, description: PostDescription): Route => ({
+  method: 'POST',
+  path,
+  handler,
+  ...description,
+})
+
+const get = (
+  path: string,
+  handler: Handle,
+  summary: string,
+  description: GetDescription = {},
+): Route => ({ method: 'GET', path, handler, summary, ...description })
+
+/** `open`: needs no API key, for it neither computes nor shows data. */
+const OPEN = { open: true }
+const OPEN_PAGE = { open: true, types: ['text/html'] }
+const OPEN_HEALTH = { open: true, errors: ['health'] } as const
+
+const workRoutes = (server: Server): readonly Route[] => [
+  post('/v1/chat/completions', chatRoute(server), {
+    summary:
+      'Answer a conversation; with `reward`, the best of several answers. A reward model scores it.',
+    body: 'ChatRequest',
+    answer: 'The answer, or a stream of chunks.',
+    isStream: true,
+  }),
+  post('/v1/completions', completionRoute(server), {
+    summary: 'Continue text.',
+    body: 'CompletionRequest',
+    answer: 'The text, or a stream of chunks.',
+    isStream: true,
+  }),
+  post('/v1/chat/completions/render', renderRoute(server), {
+    summary: 'The prompt of a conversation, without an answer.',
+    body: 'ChatRequest',
+    answer: 'The prompt and its tokens.',
+    isWork: false,
+  }),
+  post('/v1/reward', rewardRoute(server), {
+    summary: 'Score answers: one conversation, candidates of one prompt, or many of both.',
+    body: 'RewardRequest',
+    answer: 'One reward an answer, in the order given.',
+  }),
+  post('/pooling', poolingRoute(server), {
+    summary: "The outputs of a reward model, in vLLM's shape.",
+    body: 'PoolingRequest',
+    answer: 'The outputs.',
+  }),
+  post('/classify', classifyRoute(server), {
+    summary: "The outputs of a reward model, in SGLang's shape.",
+    body: 'ClassifyRequest',
+    answer: 'The outputs; a list for several texts.',
+  }),
+  post('/tokenize', tokenizeRoute(server), {
+    summary: 'Text or a conversation to tokens.',
+    body: 'TokenizeRequest',
+    answer: 'The tokens.',
+    isWork: false,
+  }),
+  post('/detokenize', detokenizeRoute(server), {
+    summary: 'Tokens to text.',
+    body: 'DetokenizeRequest',
+    answer: 'The text.',
+    isWork: false,
+  }),
+]
+
+export const routes = (server: Server): readonly Route[] => {
+  const table: readonly Route[] = [
+    ...workRoutes(server),
+    get(
+      '/tokenizer_info',
+      tokenizerInfoRoute(server),
+      'Names of control tokens and the chat template.',
+      { errors: ['model', 'ready'], parameters: [MODEL_QUERY] },
+    ),
+    get('/v1/models', modelsRoute(server), 'The models of this server.', { errors: ['ready'] }),
+    get('/v1/models/:id{.+}', modelRoute(server), 'One model.', {
+      errors: ['model', 'ready'],
+      parameters: [ID_PATH],
+    }),
+    get('/health', healthRoute(server), '200 while every engine makes progress.', OPEN_HEALTH),
+    get('/v1/health/ready', healthRoute(server), 'The same.', OPEN_HEALTH),
+    get('/v1/health/live', liveRoute, '200 while the process lives.', OPEN),
+    get('/version', versionRoute(server), 'The version of the server.'),
+    get('/metrics', metricsRoute(server), 'Prometheus metrics.', { types: ['text/plain'] }),
+    get(
+      '/openapi.json',
+      openApiRoute(server, () => table),
+      'This description.',
+      OPEN,
+    ),
+    get('/docs', pageRoute, 'This description, as a page.', OPEN_PAGE),
+    get('/', pageRoute, 'The same page.', OPEN_PAGE),
+  ]
+  return table
 }
 
-export const routes = (server: Server): readonly Route[] => [
-  { method: 'POST', path: '/v1/chat/completions', handler: chatRoute(server) },
-  { method: 'POST', path: '/v1/completions', handler: completionRoute(server) },
-  { method: 'POST', path: '/v1/chat/completions/render', handler: renderRoute(server) },
-  { method: 'POST', path: '/v1/reward', handler: rewardRoute(server) },
-  { method: 'POST', path: '/pooling', handler: poolingRoute(server) },
-  { method: 'POST', path: '/classify', handler: classifyRoute(server) },
-  { method: 'GET', path: '/v1/models', handler: modelsRoute(server) },
-  { method: 'GET', path: '/v1/models/:id{.+}', handler: modelRoute(server) },
-  { method: 'POST', path: '/tokenize', handler: tokenizeRoute(server) },
-  { method: 'POST', path: '/detokenize', handler: detokenizeRoute(server) },
-  { method: 'GET', path: '/tokenizer_info', handler: tokenizerInfoRoute(server) },
-  { method: 'GET', path: '/version', handler: versionRoute(server) },
-  { method: 'GET', path: '/metrics', handler: metricsRoute(server) },
-  { method: 'GET', path: '/health', open: true, handler: healthRoute(server) },
-  { method: 'GET', path: '/v1/health/ready', open: true, handler: healthRoute(server) },
-  { method: 'GET', path: '/v1/health/live', open: true, handler: liveRoute },
-  { method: 'GET', path: '/openapi.json', open: true, handler: openApiRoute(server) },
-  { method: 'GET', path: '/docs', open: true, handler: pageRoute },
-  { method: 'GET', path: '/', open: true, handler: pageRoute },
-]
+/** The methods of each path, and what the others get. */
+const addMethods = (app: Hono<Env>, table: readonly Route[]): void => {
+  for (const path of new Set(table.map((route) => route.path))) {
+    const methods = table.filter((route) => route.path === path).map((route) => route.method)
+    const allow = [...methods, ...(methods.includes('GET') ? ['HEAD'] : []), 'OPTIONS'].join(', ')
+    app.options(path, (c) => c.body(null, 204, { allow }))
+    app.all(path, (c) => {
+      throw new HttpError(
+        405,
+        `${c.req.method} is not allowed on ${c.req.path}. Use ${methods.join(' or ')}.`,
+        { headers: { allow } },
+      )
+    })
+  }
+}
 
 export const createApp = (server: Server): Hono<Env> => {
   const app = new Hono<Env>({ strict: false })
   const table = routes(server)
   const checkKey = requireKey(server.config.apiKeys)
 
-  app.use(observe(server), cors(server.config.allowedOrigins))
+  app.use(logRequests(server), cors(server.config.allowedOrigins))
   for (const { method, path, open, handler } of table) {
     const handlers: Handler<Env>[] = open ? [handler] : [checkKey, handler]
     app.on(method, [path], ...handlers)
   }
-  for (const path of new Set(table.map((route) => route.path))) {
-    const methods = table.filter((route) => route.path === path).map((route) => route.method)
-    const allow = [...methods, ...(methods.includes('GET') ? ['HEAD'] : []), 'OPTIONS'].join(', ')
-    app.options(path, (c) => c.body(null, 204, { allow }))
-    app.all(path, (c) => {
-      throw new ApiError(
-        405,
-        `${c.req.method} is not allowed on ${c.req.path}. Use ${methods.join(' or ')}.`,
-        {
-          headers: { allow },
-        },
-      )
-    })
-  }
+  addMethods(app, table)
   app.notFound((c) => {
-    throw new ApiError(404, `Invalid URL (${c.req.method} ${c.req.path})`)
+    throw new RequestError(`Invalid URL (${c.req.method} ${c.req.path})`, { kind: 'not_found' })
   })
   app.onError((thrown, c) => {
-    const error = toApiError(thrown)
-    if (!(thrown instanceof ApiError))
+    const error = asRequestError(thrown)
+    if (!(thrown instanceof RequestError))
       server.log.error({ err: thrown, request_id: c.get('requestId') }, 'unexpected error')
-    c.get('record').error = error.code ?? error.type
-    for (const [name, value] of Object.entries(error.headers)) c.header(name, value)
-    return c.json(errorBody(error), error.status)
+    c.get('record').error = errorName(error)
+    for (const [name, value] of Object.entries(headersOf(error))) c.header(name, value)
+    return c.json(errorBody(error), statusOf(error))
   })
   return app
 }
-
-/** What is wrong before there is a request to speak of: a bad Host, a path that is no URL. */
-export const badTarget = (): Response =>
-  Response.json(
-    errorBody(new ApiError(400, 'The request target or the Host header is not valid.')),
-    {
-      status: 400,
-    },
-  )

@@ -1,4 +1,17 @@
-import type { EngineError, EngineErrorCode } from './engine/types.js'
+// What an engine says when it cannot.
+
+export type EngineErrorCode =
+  | 'invalid_argument'
+  | 'not_found'
+  | 'unsupported'
+  | 'out_of_memory'
+  | 'unavailable'
+  | 'queue_full'
+  | 'aborted'
+  | 'internal'
+
+/** A record, not an exception class: engine errors cross threads as data. */
+export type EngineError = { readonly code: EngineErrorCode; readonly message: string }
 
 /** An EngineError where only an exception will do. */
 export class EngineFailure extends Error {

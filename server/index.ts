@@ -1,7 +1,7 @@
 // What `import ... from 'nemotron-server'` gives.
 
-export { EngineFailure } from './engine/engine.js'
 export type * from './engine/types.js'
+export { type EngineError, type EngineErrorCode, EngineFailure } from './failure.js'
 export type {
   CreateEngineOptions,
   RewardAnswer,
@@ -9,4 +9,6 @@ export type {
   RewardingEngine,
 } from './library.js'
 export { createEngine } from './library.js'
+export { type ErrorKind, RequestError } from './request-error.js'
 export { loadTokenizer } from './tokenizer/tokenizer.js'
+export type * from './tokenizer/types.js'

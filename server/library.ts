@@ -1,16 +1,17 @@
 // createEngine as the package exports it: the engine and, for reward models, `reward()`, which takes
 // conversations as /v1/reward does. Chat in-process goes through token ids (docs/api.md).
 
-import { RewardRequest } from './api/reward/schema.js'
-import { createEngine as openEngine } from './engine/engine.js'
-import type { Engine, EngineOptions, Tokenizer } from './engine/types.js'
-import { parseBody } from './http/body.js'
+import { checkBody } from './check.js'
+import { openEngine } from './engine/engine.js'
+import type { Engine, EngineOptions } from './engine/types.js'
 import { openTemplate } from './model/open.js'
 import { findEntry } from './model/registry.js'
-import { createReadout, type RewardSettings } from './model/reward-readout.js'
-import { planRewards, rewardData } from './scoring/rewards.js'
+import { createReadout } from './model/reward-readout.js'
+import { planRewards, RewardBody, rewardData } from './scoring/rewards.js'
 import { scoreBatch, scoreUsage } from './scoring/scoring.js'
+import type { RewardSettings } from './settings/reward.js'
 import { loadTokenizer } from './tokenizer/tokenizer.js'
+import type { Tokenizer } from './tokenizer/types.js'
 
 type Turn = { readonly role: 'system' | 'user' | 'assistant' | 'tool'; readonly content: string }
 
@@ -73,7 +74,7 @@ export const createEngine = async (
     ...engine,
     reward: async ({ cacheSalt, priority, ...call }, { signal } = {}) => {
       if (!isReward) throw new Error(`${options.model} is a chat model and gives no rewards.`)
-      const { body } = parseBody(RewardRequest, { model: options.model, ...call }, true)
+      const { body } = checkBody(RewardBody, call, { isStrict: true })
       const items = await planRewards(model, body)
       const scored = await scoreBatch(engine, items, { signal, priority, cacheSalt })
       return { ...rewardData(model, scored, body.pairwise === true), usage: scoreUsage(scored) }

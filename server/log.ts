@@ -14,3 +14,6 @@ export const createLog = (level: string): Logger =>
 export const tell = (text: string): void => {
   process.stderr.write(`${text}\n`)
 }
+
+/** What the one log line of a request says; whoever works on it fills it in. Never content. */
+export type RequestLog = Record<string, string | number | boolean | null | undefined>

@@ -3,11 +3,14 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { Logger } from 'pino'
+import type { Server, ServerConfig } from './api/server.js'
+import { createApp } from './app.js'
+import type { Phase } from './generation/admission.js'
 import { type Listening, listen } from './http/listen.js'
 import { createMetrics } from './metrics/metrics.js'
 import { fetchModel } from './model/fetch.js'
 import { loadModel } from './model/open.js'
-import type { HttpConfig, Phase, ServedModel, Server } from './model/served-model.js'
+import type { ServedModel } from './model/served-model.js'
 import type { Settings } from './settings/options.js'
 import { ConfigError, type ModelSettings, modelSettings } from './settings/read.js'
 import type { Progress } from './terminal.js'
@@ -29,7 +32,7 @@ export type ServeOptions = {
   readonly tell: (text: string) => void
 }
 
-const httpConfig = (settings: Settings): HttpConfig => ({
+const serverConfig = (settings: Settings): ServerConfig => ({
   apiKeys: settings.api_key,
   allowedOrigins: settings.allowed_origins,
   bodyLimit: settings.body_limit,
@@ -93,14 +96,16 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
   let phase: Phase = { name: 'loading', detail: 'starting' }
   const models: ServedModel[] = []
   const server: Server = {
-    config: httpConfig(settings),
+    config: serverConfig(settings),
     log,
     metrics: createMetrics(),
     version: VERSION,
     phase: () => phase,
     models: () => models,
   }
-  const listening: Listening = await listen(server, {
+  const listening: Listening = await listen({
+    fetch: createApp(server).fetch,
+    log,
     host: settings.host,
     port: settings.port,
     ...tlsOf(settings),

@@ -1,6 +1,6 @@
 // Our engine through its typed API, in a process of its own like every competitor.
 
-import { createEngine } from '../../server/engine/engine.js'
+import { openEngine } from '../../server/engine/engine.js'
 import type { Delta, Engine, TokenLogprob } from '../../server/engine/types.js'
 import { type Competitor, seconds, serveTasks, stopwatch, timeSteps } from './child.js'
 import { type Answer, type ChildOptions, randomPrompt, type Task, type Timing } from './protocol.js'
@@ -31,7 +31,7 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
   const rssBefore = process.memoryUsage.rss()
   const cpuBefore = process.cpuUsage()
   const start = seconds()
-  const engine = await createEngine({
+  const engine = await openEngine({
     model: options.model,
     device: 'cpu',
     threads: options.threads,

@@ -1,8 +1,9 @@
 // Routes about the server itself: health, version, metrics, its reference.
 
-import type { Ctx, Server } from '../model/served-model.js'
-import { openApiDocument } from './openapi.js'
+import type { Ctx } from '../http/context.js'
+import { openApiDocument, type RouteDescription } from './openapi.js'
 import { PAGE, PAGE_POLICY } from './page.js'
+import type { Server } from './server.js'
 
 type Health = { readonly ok: boolean; readonly phase: string; readonly message: string }
 
@@ -46,10 +47,10 @@ export const versionRoute = (server: Server) => (c: Ctx) => c.json({ version: se
 export const metricsRoute = (server: Server) => async (c: Ctx) =>
   c.body(await server.metrics.text(), 200, { 'content-type': server.metrics.contentType })
 
-export const openApiRoute = (server: Server) => {
+export const openApiRoute = (server: Server, routes: () => readonly RouteDescription[]) => {
   let text: string | undefined
   return (c: Ctx) => {
-    text ??= JSON.stringify(openApiDocument(server.version))
+    text ??= JSON.stringify(openApiDocument(server.version, routes()))
     return c.body(text, 200, { 'content-type': 'application/json' })
   }
 }

@@ -1,12 +1,9 @@
 // GET /v1/models and /v1/models/{id}.
 
-import {
-  type Ctx,
-  findModel,
-  requireReady,
-  type ServedModel,
-  type Server,
-} from '../model/served-model.js'
+import { requireReady } from '../generation/admission.js'
+import type { Ctx } from '../http/context.js'
+import { findModel, type ServedModel } from '../model/served-model.js'
+import type { Server } from './server.js'
 
 const describe = (model: ServedModel, id: string) => ({
   id,
@@ -31,5 +28,5 @@ export const modelsRoute = (server: Server) => (c: Ctx) => {
 export const modelRoute = (server: Server) => (c: Ctx) => {
   requireReady(server, 'show')
   const id = c.req.param('id') ?? ''
-  return c.json(describe(findModel(server, id), id))
+  return c.json(describe(findModel(server.models(), id), id))
 }

@@ -1,4 +1,4 @@
-// /openapi.json, made from the schemas that check requests.
+// /openapi.json, made from the table of routes and the schemas that check requests.
 
 import { z } from 'zod'
 import {
@@ -33,144 +33,110 @@ const ref = (name: keyof typeof schemas) => ({ $ref: `#/components/schemas/${nam
 const json = (schema: object) => ({ content: { 'application/json': { schema } } })
 const failure = (description: string) => ({ description, ...json(ref('ErrorResponse')) })
 
-const KEY = { 401: failure('The API key is missing or wrong.') }
-const NOT_READY = { 503: failure('Loading, shutting down or failed; `code` says which.') }
-const NO_MODEL = { 404: failure('No such model.') }
-const BODY = {
-  400: failure('Something in the request is wrong; `param` names it.'),
-  413: failure('The body is too large.'),
-  415: failure('The body is not JSON.'),
+/** Named groups of errors that a route may give. */
+const ERRORS = {
+  key: { 401: failure('The API key is missing or wrong.') },
+  ready: { 503: failure('Loading, shutting down or failed; `code` says which.') },
+  model: { 404: failure('No such model.') },
+  body: {
+    400: failure('Something in the request is wrong; `param` names it.'),
+    413: failure('The body is too large.'),
+    415: failure('The body is not JSON.'),
+  },
+  work: {
+    429: failure('The queue is full; Retry-After says when to come back.'),
+    500: failure('The engine failed.'),
+  },
+  health: {
+    503: {
+      description: 'It is not: `phase` and `message` say why.',
+      content: { 'application/json': {} },
+    },
+  },
 }
-const WORK = {
-  429: failure('The queue is full; Retry-After says when to come back.'),
-  500: failure('The engine failed.'),
+
+const text = { type: 'string' } as const
+export const MODEL_QUERY = {
+  name: 'model',
+  in: 'query',
+  schema: text,
+  description: 'Default: the first model.',
 }
+export const ID_PATH = { name: 'id', in: 'path', required: true, schema: text }
 
-const ok = (description: string, types: readonly string[]) => ({
-  200: { description, content: Object.fromEntries(types.map((type) => [type, {}])) },
-})
-
-const JSON_TYPE = 'application/json'
-const EVENTS = 'text/event-stream'
-
-type Post = {
+export type PostDescription = {
   readonly summary: string
   readonly body: keyof typeof schemas
   readonly answer: string
-  readonly stream?: boolean
-  /** It takes a place in the queue. */
-  readonly work?: boolean
+  readonly isStream?: boolean
+  /** It takes a place in the queue; default: true. */
+  readonly isWork?: boolean
 }
 
-const post = ({ summary, body, answer, stream = false, work = true }: Post) => ({
-  post: {
-    summary,
-    requestBody: { required: true, ...json(ref(body)) },
-    responses: {
-      ...ok(answer, stream ? [JSON_TYPE, EVENTS] : [JSON_TYPE]),
-      ...BODY,
-      ...KEY,
-      ...NO_MODEL,
-      ...(work && WORK),
-      ...NOT_READY,
-    },
-  },
-})
-
-type Get = {
-  readonly type?: string
+export type GetDescription = {
+  readonly types?: readonly string[]
   /** Needs no key. */
   readonly open?: boolean
-  readonly errors?: object
+  readonly errors?: readonly (keyof typeof ERRORS)[]
   readonly parameters?: readonly object[]
 }
 
-const get = (
-  summary: string,
-  { type = JSON_TYPE, open = false, errors = {}, parameters = [] }: Get = {},
+export type RouteDescription = { readonly path: string; readonly summary: string } & (
+  | ({ readonly method: 'POST'; readonly open?: never } & PostDescription)
+  | ({ readonly method: 'GET' } & GetDescription)
+)
+
+const answers = (
+  description: string,
+  types: readonly string[],
+  errors: readonly (keyof typeof ERRORS)[],
 ) => ({
-  get: {
-    summary,
-    ...(parameters.length > 0 && { parameters }),
-    responses: { ...ok(summary, [type]), ...(open ? {} : KEY), ...errors },
-    ...(open && { security: [] }),
-  },
+  200: { description, content: Object.fromEntries(types.map((type) => [type, {}])) },
+  ...Object.assign({}, ...errors.map((name) => ERRORS[name])),
 })
 
-const unwell = {
-  503: { description: 'It is not: `phase` and `message` say why.', content: { [JSON_TYPE]: {} } },
-}
-const text = { type: 'string' } as const
+const JSON_TYPE = 'application/json'
 
-const paths = {
-  '/v1/chat/completions': post({
-    summary:
-      'Answer a conversation; with `reward`, the best of several answers. A reward model scores it.',
-    body: 'ChatRequest',
-    answer: 'The answer, or a stream of chunks.',
-    stream: true,
-  }),
-  '/v1/completions': post({
-    summary: 'Continue text.',
-    body: 'CompletionRequest',
-    answer: 'The text, or a stream of chunks.',
-    stream: true,
-  }),
-  '/v1/chat/completions/render': post({
-    summary: 'The prompt of a conversation, without an answer.',
-    body: 'ChatRequest',
-    answer: 'The prompt and its tokens.',
-    work: false,
-  }),
-  '/v1/reward': post({
-    summary: 'Score answers: one conversation, candidates of one prompt, or many of both.',
-    body: 'RewardRequest',
-    answer: 'One reward an answer, in the order given.',
-  }),
-  '/pooling': post({
-    summary: "The outputs of a reward model, in vLLM's shape.",
-    body: 'PoolingRequest',
-    answer: 'The outputs.',
-  }),
-  '/classify': post({
-    summary: "The outputs of a reward model, in SGLang's shape.",
-    body: 'ClassifyRequest',
-    answer: 'The outputs; a list for several texts.',
-  }),
-  '/tokenize': post({
-    summary: 'Text or a conversation to tokens.',
-    body: 'TokenizeRequest',
-    answer: 'The tokens.',
-    work: false,
-  }),
-  '/detokenize': post({
-    summary: 'Tokens to text.',
-    body: 'DetokenizeRequest',
-    answer: 'The text.',
-    work: false,
-  }),
-  '/tokenizer_info': get('Names of control tokens and the chat template.', {
-    errors: { ...NO_MODEL, ...NOT_READY },
-    parameters: [
-      { name: 'model', in: 'query', schema: text, description: 'Default: the first model.' },
-    ],
-  }),
-  '/v1/models': get('The models of this server.', { errors: NOT_READY }),
-  '/v1/models/{id}': get('One model.', {
-    errors: { ...NO_MODEL, ...NOT_READY },
-    parameters: [{ name: 'id', in: 'path', required: true, schema: text }],
-  }),
-  '/health': get('200 while every engine makes progress.', { open: true, errors: unwell }),
-  '/v1/health/ready': get('The same.', { open: true, errors: unwell }),
-  '/v1/health/live': get('200 while the process lives.', { open: true }),
-  '/version': get('The version of the server.'),
-  '/metrics': get('Prometheus metrics.', { type: 'text/plain' }),
-  '/openapi.json': get('This description.', { open: true }),
-  '/docs': get('This description, as a page.', { open: true, type: 'text/html' }),
-  '/': get('The same page.', { open: true, type: 'text/html' }),
+const operation = (route: RouteDescription) => {
+  if (route.method === 'POST') {
+    const { summary, body, answer, isStream = false, isWork = true } = route
+    const types = isStream ? [JSON_TYPE, 'text/event-stream'] : [JSON_TYPE]
+    const errors = [
+      'body',
+      'key',
+      'model',
+      ...(isWork ? (['work'] as const) : []),
+      'ready',
+    ] as const
+    return {
+      summary,
+      requestBody: { required: true, ...json(ref(body)) },
+      responses: answers(answer, types, errors),
+    }
+  }
+  const { summary, types = [JSON_TYPE], open = false, errors = [], parameters = [] } = route
+  return {
+    summary,
+    ...(parameters.length > 0 && { parameters }),
+    responses: answers(summary, types, open ? errors : ['key', ...errors]),
+    ...(open && { security: [] }),
+  }
 }
 
-export const openApiDocument = (version: string) => {
+/** `/a/:id{.+}` as OpenAPI writes it. */
+const pathOf = (route: RouteDescription): string =>
+  route.path.replace(/:(\w+)(?:\{[^}]*\})?/g, '{$1}')
+
+const pathsOf = (routes: readonly RouteDescription[]) => {
+  const paths: Record<string, Record<string, object>> = {}
+  for (const route of routes) {
+    const path = pathOf(route)
+    paths[path] = { ...paths[path], [route.method.toLowerCase()]: operation(route) }
+  }
+  return paths
+}
+
+export const openApiDocument = (version: string, routes: readonly RouteDescription[]) => {
   const components: Record<string, unknown> = {}
   for (const [name, schema] of Object.entries(schemas)) {
     const { $schema, ...rest } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
@@ -184,7 +150,7 @@ export const openApiDocument = (version: string) => {
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     security: [{}, { key: [] }],
-    paths,
+    paths: pathsOf(routes),
     components: {
       schemas: components,
       securitySchemes: { key: { type: 'http', scheme: 'bearer' } },

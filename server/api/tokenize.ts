@@ -1,22 +1,21 @@
 // Text to tokens and back, without a step of the engine: /tokenize, /detokenize, render.
 
-import { encodeChat, encodeText, renderChat } from '../chat/prompt.js'
-import { readRequest } from '../generation/answer.js'
-import { tokenText } from '../generation/logprobs.js'
-import { badRequest } from '../http/errors.js'
-import {
-  type Ctx,
-  findModel,
-  requireReady,
-  type ServedModel,
-  type Server,
-} from '../model/served-model.js'
+import { encodeChat, renderChat } from '../chat/prompt.js'
+import { requireReady } from '../generation/admission.js'
+import type { Ctx } from '../http/context.js'
+import { findModel, type ServedModel } from '../model/served-model.js'
+import { readMessages } from '../prompt/conversation.js'
+import { encodeText } from '../prompt/encode.js'
+import { badRequest } from '../request-error.js'
+import { readRequest } from './exchange.js'
+import { tokenText } from './openai/logprobs.js'
 import { ChatRequest, DetokenizeRequest, TokenizeRequest } from './openai/schema.js'
+import type { Server } from './server.js'
 
 /** Without a name: the first model. */
 const modelOf = (server: Server, name: string | undefined): ServedModel => {
   const [first] = server.models()
-  if (name !== undefined || first === undefined) return findModel(server, name ?? '')
+  if (name !== undefined || first === undefined) return findModel(server.models(), name ?? '')
   return first
 }
 
@@ -26,10 +25,14 @@ export const tokenizeRoute = (server: Server) => async (c: Ctx) => {
   const { messages } = body
   const tokens =
     messages === undefined
-      ? await encodeText(model, body.prompt ?? '', body.add_special_tokens !== false)
+      ? await encodeText(model.tokenizer, body.prompt ?? '', body.add_special_tokens !== false)
       : await encodeChat(
           model,
-          renderChat(model, { ...body, messages }, server.config.defaultThinking),
+          renderChat(
+            model,
+            { ...body, messages: readMessages(messages) },
+            server.config.defaultThinking,
+          ),
         )
   return c.json({
     count: tokens.length,
@@ -66,6 +69,10 @@ export const detokenizeRoute = (server: Server) => async (c: Ctx) => {
 export const renderRoute = (server: Server) => async (c: Ctx) => {
   const body = await readRequest(c, server, ChatRequest)
   const model = modelOf(server, body.model)
-  const prompt = renderChat(model, body, server.config.defaultThinking)
+  const prompt = renderChat(
+    model,
+    { ...body, messages: readMessages(body.messages) },
+    server.config.defaultThinking,
+  )
   return c.json({ prompt: prompt.text, prompt_token_ids: await encodeChat(model, prompt) })
 }

@@ -1,24 +1,27 @@
 // Best of N in one request: the candidates are generated in one batch on a shared prompt, scored by a
 // reward model of the same server, and the best ones go out, best first, as if only they had been
-// generated. Fits between a chat route and its Run: what is sent is a replay of the winners' deltas.
+// generated. A stage between the run and the answer: it keeps all events, and passes the winners' on.
 
-import type { ChatRequest, Message } from '../api/openai/schema.js'
-import type { Delta } from '../engine/types.js'
-import { type Run, type RunHandler, type RunOptions, startRun } from '../generation/run.js'
-import { ApiError, badRequest } from '../http/errors.js'
-import { requireQueue, type ServedModel, type Server } from '../model/served-model.js'
-import {
-  checkRoom,
-  encodeInputs,
-  findRewardModel,
-  type ScoreItem,
-  scoreItems,
-} from '../scoring/scoring.js'
-import { createChoice } from './choice.js'
-import type { Start } from './think-splitter.js'
+import { requireQueue } from '../generation/admission.js'
+import type { AnswerHandler, Stage } from '../generation/answer.js'
+import type { AnswerEvent } from '../generation/answer-event.js'
+import { findRewardModel, isReward, type ServedModel } from '../model/served-model.js'
+import type { Conversation, Message } from '../prompt/conversation.js'
+import { badRequest, RequestError } from '../request-error.js'
+import { checkRoom, encodeInputs, type ScoreItem, scoreItems } from '../scoring/scoring.js'
+
+export type BestOfFields = Pick<Conversation, 'messages' | 'continue_final_message'> & {
+  readonly n?: number | undefined
+  readonly best_of?: number | undefined
+  readonly reward?:
+    | { readonly model: string; readonly include_thinking?: boolean | null | undefined }
+    | undefined
+}
 
 export type BestOf = {
   readonly candidates: number
+  /** How many of them are answered. */
+  readonly keep: number
   readonly model: ServedModel
   /** As the client named it. */
   readonly name: string
@@ -36,8 +39,8 @@ export type Ranking = {
 
 /** What a chat asks for; undefined when it does not ask for the best of several. */
 export const planBestOf = async (
-  server: Server,
-  body: ChatRequest,
+  models: readonly ServedModel[],
+  body: BestOfFields,
 ): Promise<BestOf | undefined> => {
   const n = body.n ?? 1
   const { best_of: candidates = n, reward } = body
@@ -50,8 +53,8 @@ export const planBestOf = async (
       'reward',
     )
   }
-  const model = findRewardModel(server, reward.model, 'reward.model')
-  if (model.engine.info.rewardKind !== 'none' && !model.readout.isScalar)
+  const model = findRewardModel(models, reward.model, 'reward.model')
+  if (isReward(model) && !model.readout.isScalar)
     throw badRequest(
       `'${reward.model}' has several scores and no weights for them: it cannot rank answers.`,
       'reward.model',
@@ -65,6 +68,7 @@ export const planBestOf = async (
   requireQueue(model)
   return {
     candidates,
+    keep: n,
     model,
     name: reward.model,
     messages: body.messages,
@@ -72,120 +76,102 @@ export const planBestOf = async (
   }
 }
 
-export type BestOfRun = Run & { readonly ranking: () => Ranking | undefined }
+type Candidate = { readonly events: AnswerEvent[]; reasoning: string; text: string }
 
-export const startBestOf = (
-  options: RunOptions,
+/** Undefined: longer than the reward model can read. */
+const encode = async (
+  { model, messages, includeThinking }: BestOf,
+  { reasoning, text }: Candidate,
+): Promise<ScoreItem | undefined> => {
+  // What is scored: the answer, or the whole reply as the model writes it.
+  const response =
+    includeThinking && reasoning !== '' ? `<think>\n${reasoning}\n</think>\n\n${text}` : text
+  try {
+    return (await encodeInputs(model, [{ messages, responses: [response] }], () => ''))[0]
+  } catch (error) {
+    if (error instanceof RequestError && error.code === 'context_length_exceeded') return undefined
+    throw error
+  }
+}
+
+/** Best first; what has no score comes last, equal ones as they were. */
+const orderOf = (scores: readonly (number | null)[]): readonly number[] => {
+  const rating = (i: number): number => {
+    const score = scores[i] ?? Number.NaN
+    return Number.isNaN(score) ? Number.NEGATIVE_INFINITY : score
+  }
+  return scores
+    .map((_, i) => i)
+    .sort((a, b) => Number(rating(b) > rating(a)) - Number(rating(a) > rating(b)) || a - b)
+}
+
+const rank = async (
   bestOf: BestOf,
-  split: {
-    readonly start: Start | undefined
-    readonly skipSpecial: boolean
-    readonly keep: number
-  },
-  handler: RunHandler,
-): BestOfRun => {
-  const { model } = options
-  const deltas: Delta[][] = Array.from({ length: bestOf.candidates }, () => [])
-  const gone = new AbortController()
+  candidates: readonly Candidate[],
+  signal: AbortSignal,
+): Promise<Ranking> => {
+  const { model, name } = bestOf
+  const items = await Promise.all(candidates.map((one) => encode(bestOf, one)))
+  const fitting = items.filter((item) => item !== undefined)
+  if (fitting.length === 0)
+    throw new RequestError(
+      `None of the ${items.length} candidates can be scored: each is, with its conversation, longer than the ${model.engine.info.maxModelLen} tokens of '${name}'. Ask for fewer tokens.`,
+      { param: 'max_tokens', code: 'context_length_exceeded' },
+    )
+  const scored = await scoreItems({
+    model,
+    items: fitting,
+    record: {},
+    // The chat was admitted, and its candidates with it.
+    isAdmitted: true,
+    signal,
+    arrival: performance.now(),
+  })
+  const rewards = scored.map((one) => model.readout.reward(one.scores)).values()
+  const scores = items.map((item) => (item && rewards.next().value) ?? null)
+  return { scores, order: orderOf(scores) }
+}
+
+export const createBestOf = (bestOf: BestOf) => {
   let ranking: Ranking | undefined
 
-  const choices = deltas.map(() =>
-    createChoice({
-      start: split.start,
-      tokenizer: model.tokenizer,
-      skipSpecial: split.skipSpecial,
-    }),
-  )
-  const thoughts = deltas.map(() => '')
-  const answers = deltas.map(() => '')
-  /** What is scored: the answer, or the whole reply as the model writes it. */
-  const response = (answer: string, i: number): string =>
-    bestOf.includeThinking && thoughts[i] !== ''
-      ? `<think>\n${thoughts[i]}\n</think>\n\n${answer}`
-      : answer
-
-  /** Undefined: longer than the reward model can read. */
-  const encode = async (answer: string): Promise<ScoreItem | undefined> => {
-    try {
-      const input = { messages: [...bestOf.messages], responses: [answer] }
-      return (await encodeInputs(bestOf.model, [input], () => ''))[0]
-    } catch (error) {
-      if (error instanceof ApiError && error.code === 'context_length_exceeded') return undefined
-      throw error
+  const stage = (answer: AnswerHandler): Stage => {
+    const gone = new AbortController()
+    const candidates = Array.from(
+      { length: bestOf.candidates },
+      (): Candidate => ({ events: [], reasoning: '', text: '' }),
+    )
+    const finish = async () => {
+      try {
+        ranking = await rank(bestOf, candidates, gone.signal)
+      } catch (error) {
+        if (gone.signal.aborted) return
+        const failed = 'Scoring the candidates failed.'
+        answer.onError(
+          error instanceof RequestError
+            ? error
+            : new RequestError(failed, { kind: 'internal', code: 'internal' }),
+        )
+        return
+      }
+      for (const [choice, candidate] of ranking.order.slice(0, bestOf.keep).entries()) {
+        for (const event of candidates[candidate]?.events ?? [])
+          answer.onEvent({ ...event, choice })
+      }
+      answer.onDone()
     }
-  }
-
-  const rank = async (): Promise<Ranking> => {
-    const items = await Promise.all(answers.map(response).map(encode))
-    const fitting = items.filter((item) => item !== undefined)
-    if (fitting.length === 0)
-      throw new ApiError(
-        400,
-        `None of the ${items.length} candidates can be scored: each is, with its conversation, longer than the ${bestOf.model.engine.info.maxModelLen} tokens of '${bestOf.name}'. Ask for fewer tokens.`,
-        { param: 'max_tokens', code: 'context_length_exceeded' },
-      )
-    const scored = await scoreItems({
-      model: bestOf.model,
-      items: fitting,
-      record: {},
-      // The chat was admitted, and its candidates with it.
-      isAdmitted: true,
-      signal: gone.signal,
-      arrival: performance.now(),
-    })
-    const rewards = scored.map((one) => bestOf.model.readout.reward(one.scores)).values()
-    const scores = items.map((item) => (item && rewards.next().value) ?? null)
-    const order = scores.map((_, i) => i)
-    const rating = (i: number): number => {
-      const score = scores[i] ?? Number.NaN
-      return Number.isNaN(score) ? Number.NEGATIVE_INFINITY : score
-    }
-    order.sort((a, b) => Number(rating(b) > rating(a)) - Number(rating(a) > rating(b)) || a - b)
-    return { scores, order }
-  }
-
-  const finish = async () => {
-    try {
-      ranking = await rank()
-    } catch (error) {
-      if (gone.signal.aborted) return
-      handler.onError(
-        error instanceof ApiError
-          ? error
-          : new ApiError(500, 'Scoring the candidates failed.', { code: 'internal' }),
-      )
-      return
-    }
-    for (const [choice, candidate] of ranking.order.slice(0, split.keep).entries()) {
-      for (const delta of deltas[candidate] ?? []) handler.onDelta(0, { ...delta, choice })
-    }
-    handler.onDone()
-  }
-
-  const run = startRun(
-    {
-      ...options,
-      reasoningTokens: () => choices.reduce((sum, one) => sum + one.reasoningTokens(), 0),
-    },
-    {
-      onDelta: (_, delta) => {
-        deltas[delta.choice]?.push(delta)
-        const piece = choices[delta.choice]?.push(delta)
-        if (piece) {
-          thoughts[delta.choice] += piece.reasoning
-          answers[delta.choice] += piece.content
-        }
+    return {
+      onEvent: (event) => {
+        const candidate = candidates[event.choice]
+        if (candidate === undefined) return
+        candidate.events.push(event)
+        candidate.reasoning += event.reasoning
+        candidate.text += event.text
       },
       onDone: () => void finish(),
-      onError: handler.onError,
-    },
-  )
-  return {
-    ...run,
-    abort: () => {
-      gone.abort()
-      run.abort()
-    },
-    ranking: () => ranking,
+      onError: answer.onError,
+      abort: () => gone.abort(),
+    }
   }
+  return { stage, ranking: () => ranking }
 }

@@ -1,11 +1,13 @@
 // One choice of a chat answer while it grows: its text split into thinking and answer, its ids counted.
 
-import type { Delta, Tokenizer } from '../engine/types.js'
-import { createSplitter, type Piece, type Start } from './think-splitter.js'
+import type { Delta } from '../engine/types.js'
+import { type AnswerEvent, eventOf } from '../generation/answer-event.js'
+import type { Tokenizer } from '../tokenizer/types.js'
+import { createSplitter, type Start } from './think-splitter.js'
 
 export type Choice = {
-  /** The next piece of the answer; on the delta that finishes, the rest too. */
-  readonly push: (delta: Delta) => Piece
+  /** What a delta says; of the one that finishes, the rest too. */
+  readonly toEvent: (delta: Delta) => AnswerEvent
   readonly reasoningTokens: () => number
 }
 
@@ -16,45 +18,54 @@ export type ChoiceOptions = {
   readonly skipSpecial: boolean
 }
 
-export const createChoice = ({ start, tokenizer, skipSpecial }: ChoiceOptions): Choice => {
-  if (start === undefined)
-    return {
-      push: (delta) => ({ reasoning: '', content: delta.text }),
-      reasoningTokens: () => 0,
-    }
-  const splitter = createSplitter(start)
-  const starts: number[] = [] // where each token's bytes begin, while thinking lasts
+/** Counts the tokens of thinking: those that begin before the end of the closing tag, the same
+ * however the deltas were cut. */
+const createCounter = ({ tokenizer, skipSpecial }: ChoiceOptions) => {
+  const starts: number[] = [] // where each token's bytes begin
   let bytes = 0
+  return {
+    note: (ids: readonly number[]) => {
+      for (const id of ids) {
+        starts.push(bytes)
+        bytes += skipSpecial && tokenizer.isSpecial(id) ? 0 : tokenizer.bytes(id).length
+      }
+    },
+    before: (end: number) => starts.filter((at) => at < end).length,
+    all: () => starts.length,
+    forget: () => {
+      starts.length = 0
+    },
+  }
+}
+
+export const createChoice = (options: ChoiceOptions): Choice => {
+  if (options.start === undefined)
+    return { toEvent: (delta) => eventOf(delta.choice, delta), reasoningTokens: () => 0 }
+  const splitter = createSplitter(options.start)
+  const counter = createCounter(options)
   let thought: number | undefined
 
-  /** Tokens that begin before the end of the closing tag: the same however the deltas were cut. */
   const count = (): number => {
     const end = splitter.closedAt()
-    if (end !== null) return starts.filter((at) => at < end).length
-    return splitter.isThinking() ? starts.length : 0
-  }
-
-  const note = (ids: readonly number[]) => {
-    for (const id of ids) {
-      starts.push(bytes)
-      bytes += skipSpecial && tokenizer.isSpecial(id) ? 0 : tokenizer.bytes(id).length
-    }
+    if (end !== null) return counter.before(end)
+    return splitter.isThinking() ? counter.all() : 0
   }
 
   return {
-    push: (delta) => {
-      if (thought === undefined) note(delta.tokenIds)
-      const piece = splitter.push(delta.text)
+    toEvent: (delta) => {
+      if (thought === undefined) counter.note(delta.tokenIds)
+      else if (splitter.isAnswering()) return eventOf(delta.choice, delta)
+      let { reasoning, content } = splitter.push(delta.text)
       if (thought === undefined && (splitter.closedAt() !== null || splitter.isAnswering())) {
         thought = count()
-        starts.length = 0
+        counter.forget()
       }
-      if (delta.finish === undefined) return piece
-      const rest = splitter.end(delta.finish === 'stop')
-      return {
-        reasoning: piece.reasoning + rest.reasoning,
-        content: piece.content + rest.content,
+      if (delta.finish !== undefined) {
+        const rest = splitter.end(delta.finish === 'stop')
+        reasoning += rest.reasoning
+        content += rest.content
       }
+      return eventOf(delta.choice, delta, reasoning, content)
     },
     reasoningTokens: () => thought ?? count(),
   }

@@ -1,55 +1,61 @@
-// From the body of a chat to what is run, and what all forms of its answer say.
+// From a chat to what is generated.
 
-import type { ChatRequest } from '../api/openai/schema.js'
-import type { Delta, GenerateRequest } from '../engine/types.js'
-import { answerId } from '../generation/answer.js'
-import { promptLogprobs } from '../generation/logprobs.js'
-import type { Run } from '../generation/run.js'
+import type { GenerateRequest } from '../engine/types.js'
+import type { Readiness } from '../generation/admission.js'
+import type { Generation } from '../generation/answer.js'
 import {
-  checkStreamOptions,
+  type GenerationFields,
   makeSampling,
   outputLimit,
+  type QueueFields,
   queueFields,
   truncatePrompt,
 } from '../generation/sampling.js'
-import { badRequest } from '../http/errors.js'
-import { findModel, type ServedModel, type Server } from '../model/served-model.js'
-import { type BestOf, planBestOf, type Ranking } from './best-of.js'
-import { type Choice, createChoice } from './choice.js'
-import { encodeChat, renderChat } from './prompt.js'
-import type { Start } from './think-splitter.js'
+import type { ServedModel } from '../model/served-model.js'
+import type { Conversation } from '../prompt/conversation.js'
+import { badRequest } from '../request-error.js'
+import { type BestOfFields, createBestOf, planBestOf, type Ranking } from './best-of.js'
+import { createChoice } from './choice.js'
+import { type ChatPrompt, encodeChat, renderChat } from './prompt.js'
+
+/** What a chat may say, in any dialect. The fields have the names that errors give them. */
+export type ChatCall = Conversation &
+  GenerationFields &
+  QueueFields &
+  BestOfFields & {
+    readonly max_tokens?: number | undefined
+    readonly max_completion_tokens?: number | undefined
+    readonly logprobs?: boolean | undefined
+    readonly top_logprobs?: number | undefined
+    /** none: the thinking is left in the text. */
+    readonly reasoning_format?: string | undefined
+    readonly truncate_prompt_tokens?: number | undefined
+  }
 
 /** A chat that is ready to run. */
-export type ChatPlan = {
-  readonly body: ChatRequest
-  readonly model: ServedModel
-  readonly request: GenerateRequest
-  readonly makeChoice: () => Choice
-  readonly start: Start | undefined
-  readonly bestOf: BestOf | undefined
+export type ChatPlan = Generation & {
+  readonly promptTokenIds: ArrayLike<number>
+  /** Tokens cut from the front of the prompt. */
   readonly dropped: number
-  readonly id: string
-  readonly created: number
-  readonly arrival: number
+  readonly reasoningTokens: () => number
+  /** The reward model, as the client named it, and what it said once it has. */
+  readonly bestOf:
+    | { readonly name: string; readonly ranking: () => Ranking | undefined }
+    | undefined
 }
 
-export const planChat = async (
-  server: Server,
-  body: ChatRequest,
-  arrival: number,
-): Promise<ChatPlan> => {
-  const model = findModel(server, body.model)
-  checkStreamOptions(body)
-  if (body.top_logprobs !== undefined && body.logprobs !== true)
-    throw badRequest("'top_logprobs' is only allowed when 'logprobs' is true.", 'top_logprobs')
-  const bestOf = await planBestOf(server, body)
-  const prompt = renderChat(model, body, server.config.defaultThinking)
+const planRequest = async (
+  model: ServedModel,
+  call: ChatCall,
+  prompt: ChatPrompt,
+  choices: number,
+): Promise<{ readonly request: GenerateRequest; readonly dropped: number }> => {
   const all = await encodeChat(model, prompt)
   const { maxModelLen } = model.engine.info
-  const asked = body.max_completion_tokens ?? body.max_tokens
+  const asked = call.max_completion_tokens ?? call.max_tokens
   const { ids, dropped } = truncatePrompt(
     all,
-    body.truncate_prompt_tokens,
+    call.truncate_prompt_tokens,
     maxModelLen - (asked ?? 1),
   )
   const maxTokens = outputLimit(maxModelLen, {
@@ -57,65 +63,52 @@ export const planChat = async (
     maxTokens: asked,
     fallback: Number.POSITIVE_INFINITY,
     promptParam: 'messages',
-    tokensParam: body.max_completion_tokens !== undefined ? 'max_completion_tokens' : 'max_tokens',
+    tokensParam: call.max_completion_tokens !== undefined ? 'max_completion_tokens' : 'max_tokens',
   })
   const sampling = await makeSampling({
-    body,
+    body: call,
     model,
     maxTokens,
-    logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : undefined,
-    promptLogprobs: body.prompt_logprobs,
+    logprobs: call.logprobs === true ? (call.top_logprobs ?? 0) : undefined,
+    promptLogprobs: call.prompt_logprobs,
     card: prompt.card,
   })
-  const start = body.reasoning_format === 'none' ? undefined : prompt.start
+  return { request: { promptTokenIds: ids, n: choices, sampling, ...queueFields(call) }, dropped }
+}
+
+export const planChat = async (
+  server: Pick<Readiness, 'models'>,
+  model: ServedModel,
+  call: ChatCall,
+  { arrival, defaultThinking }: { readonly arrival: number; readonly defaultThinking: boolean },
+): Promise<ChatPlan> => {
+  if (call.top_logprobs !== undefined && call.logprobs !== true)
+    throw badRequest("'top_logprobs' is only allowed when 'logprobs' is true.", 'top_logprobs')
+  const bestOf = await planBestOf(server.models(), call)
+  const prompt = renderChat(model, call, defaultThinking)
+  const n = call.n ?? 1
+  const generated = bestOf?.candidates ?? n
+  const { request, dropped } = await planRequest(model, call, prompt, generated)
+  const start = call.reasoning_format === 'none' ? undefined : prompt.start
+  const skipSpecial = call.skip_special_tokens ?? true
+  const choices = Array.from({ length: generated }, () =>
+    createChoice({ start, tokenizer: model.tokenizer, skipSpecial }),
+  )
+  const best = bestOf && createBestOf(bestOf)
   return {
-    body,
     model,
-    request: {
-      promptTokenIds: ids,
-      n: bestOf?.candidates ?? body.n ?? 1,
-      sampling,
-      ...queueFields(body),
-    },
-    start,
-    bestOf,
-    makeChoice: () =>
-      createChoice({
-        start,
-        tokenizer: model.tokenizer,
-        skipSpecial: body.skip_special_tokens ?? true,
-      }),
-    dropped,
-    id: answerId('chatcmpl'),
-    created: Math.floor(Date.now() / 1000),
+    requests: [request],
+    n,
     arrival,
+    toEvent: (_, delta) => {
+      const choice = choices[delta.choice]
+      if (choice === undefined) throw new Error(`the engine has no choice ${delta.choice}`)
+      return choice.toEvent(delta)
+    },
+    stage: best?.stage,
+    promptTokenIds: request.promptTokenIds,
+    dropped,
+    reasoningTokens: () => choices.reduce((sum, choice) => sum + choice.reasoningTokens(), 0),
+    bestOf: best && { name: bestOf.name, ranking: best.ranking },
   }
 }
-
-/** A choice's reward, and what the whole answer says of the candidates. */
-export const rewardFields = (plan: ChatPlan, ranking: Ranking | undefined) => ({
-  ofChoice: (index: number) => {
-    const candidate = ranking?.order[index]
-    return candidate === undefined ? {} : { reward: ranking?.scores[candidate] }
-  },
-  ofAnswer:
-    ranking && plan.bestOf ? { reward: { model: plan.bestOf.name, scores: ranking.scores } } : {},
-})
-
-/** What an answer says once, beside its choices. In slices. */
-export function* chatExtras(plan: ChatPlan, first: Delta | undefined) {
-  const { body, model, request, dropped } = plan
-  return {
-    ...(body.return_token_ids && { prompt_token_ids: Array.from(request.promptTokenIds) }),
-    ...(first?.promptLogprobs && {
-      prompt_logprobs: yield* promptLogprobs(first.promptLogprobs, model.tokenizer),
-    }),
-    ...(body.truncate_prompt_tokens !== undefined && {
-      truncate_prompt_tokens: body.truncate_prompt_tokens,
-      truncated_tokens: dropped,
-    }),
-  }
-}
-
-/** A run that may know how its candidates were ranked. */
-export type ChatRun = Run & { readonly ranking?: () => Ranking | undefined }

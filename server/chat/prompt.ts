@@ -1,9 +1,9 @@
 // A conversation to prompt tokens, with all that follows from its reasoning mode.
 
-import type { ConversationFields } from '../api/openai/schema.js'
-import { badRequest } from '../http/errors.js'
 import type { ServedModel } from '../model/served-model.js'
-import { encodeSegments, type Segment, segmentsText } from '../prompt/template.js'
+import type { Conversation } from '../prompt/conversation.js'
+import { encodeSegments, type Segment, segmentsText } from '../prompt/encode.js'
+import { badRequest } from '../request-error.js'
 import type { Start } from './think-splitter.js'
 import { refuseThinking, resolveThinking } from './thinking-mode.js'
 
@@ -26,14 +26,9 @@ const startAfter = (segments: readonly Segment[], start: Start): Start => {
   return closed >= 0 && last.text.slice(closed).trimEnd() === '</think>' ? 'closed' : start
 }
 
-type Fields = ConversationFields & {
-  readonly thinking_token_budget?: number | undefined
-  readonly thinking_budget?: number | undefined
-}
-
 export const renderChat = (
   model: ServedModel,
-  body: Fields,
+  body: Conversation,
   defaultThinking: boolean,
 ): ChatPrompt => {
   const continueFinal = body.continue_final_message === true
@@ -88,15 +83,3 @@ export const renderChat = (
 
 export const encodeChat = (model: ServedModel, prompt: ChatPrompt): Promise<readonly number[]> =>
   encodeSegments(prompt.segments, model.tokenizer)
-
-/** Raw text: names of control tokens are parsed, BOS stands once at the front. */
-export const encodeText = async (
-  { tokenizer }: Pick<ServedModel, 'tokenizer'>,
-  text: string,
-  addBos: boolean,
-): Promise<readonly number[]> => {
-  const ids = await tokenizer.encode(text, { special: true })
-  const { bosId } = tokenizer
-  // Not a spread, which takes its time over 128,000 ids.
-  return addBos && bosId !== null && ids[0] !== bosId ? [bosId].concat(ids) : ids
-}

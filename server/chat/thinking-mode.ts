@@ -1,9 +1,9 @@
 // Reasoning mode: is thinking on, who said so, and what follows for prompt, sampling and splitter.
 
-import type { ConversationFields, Message } from '../api/openai/schema.js'
-import { badRequest, unsupportedParameter } from '../http/errors.js'
 import type { Reasoning } from '../model/registry.js'
-import { contentText, continuedText } from '../prompt/template.js'
+import type { Conversation, Message } from '../prompt/conversation.js'
+import { badRequest, unsupportedParameter } from '../request-error.js'
+import { continuedText } from '../prompt/template.js'
 import type { Start } from './think-splitter.js'
 
 export type Thinking = {
@@ -16,21 +16,13 @@ export type Thinking = {
   readonly card: { readonly temperature: number; readonly topP: number }
 }
 
-type Fields = ConversationFields & {
-  readonly thinking_token_budget?: number | undefined
-  readonly thinking_budget?: number | undefined
-}
-
 // A line or a sentence of its own; what follows it on the line is the caller's too.
 const OWN_LINE = /(?:^|[.!?;:])[ \t*_"'`]*detailed thinking (on|off)[ \t*_"'`]*(?:$|[.,;:!?])/im
 export const PREFILL_OFF = '<think>\n</think>'
 
-const isSystem = (message: Message): boolean =>
-  message.role === 'system' || message.role === 'developer'
-
 const ownLine = (messages: readonly Message[]): boolean | undefined => {
   for (const message of messages) {
-    const found = isSystem(message) ? OWN_LINE.exec(contentText(message.content)) : null
+    const found = message.role === 'system' ? OWN_LINE.exec(message.content) : null
     if (found) return found[1]?.toLowerCase() === 'on'
   }
   return undefined
@@ -53,7 +45,7 @@ const kwargSwitch = (kwargs: Readonly<Record<string, unknown>>): boolean | undef
 }
 
 /** For models that do not reason: asking for it is an error, never a guess. */
-export const refuseThinking = (body: Partial<Fields>, model: string): void => {
+export const refuseThinking = (body: Partial<Conversation>, model: string): void => {
   const refuse = (param: string) => {
     throw unsupportedParameter(param, `'${param}' is not supported: '${model}' does not reason.`)
   }
@@ -69,9 +61,8 @@ export const refuseThinking = (body: Partial<Fields>, model: string): void => {
 const withModeLine = (messages: readonly Message[], on: boolean): readonly Message[] => {
   const line = `detailed thinking ${on ? 'on' : 'off'}`
   const [first, ...rest] = messages
-  if (first === undefined || !isSystem(first))
-    return [{ role: 'system', content: line }, ...messages]
-  const text = contentText(first.content)
+  if (first?.role !== 'system') return [{ role: 'system', content: line }, ...messages]
+  const text = first.content
   return [{ role: 'system', content: text.trim() === '' ? line : `${line}\n\n${text}` }, ...rest]
 }
 
@@ -86,7 +77,7 @@ const continuedStart = (content: string, otherwise: Start): Start => {
 }
 
 export const resolveThinking = (
-  body: Fields,
+  body: Conversation,
   reasoning: Reasoning,
   defaultOn: boolean,
 ): Thinking => {
@@ -101,7 +92,8 @@ export const resolveThinking = (
   const on = own ?? byField ?? defaultOn
   const asks = body.continue_final_message !== true && body.add_generation_prompt !== false
   const byTemplate = reasoning.switch === 'template'
-  // Off by raw system text, or by the server's default, is the model's to follow; a field is a promise.
+  // If only the system text or the server's default turns thinking off, the model is told so. If a
+  // field of the request does, it is certain: the block is closed in the prompt.
   const prefilled = !byTemplate && !on && own === undefined && byField === false && asks
   const last = body.messages.at(-1)
   const start: Start = prefilled ? 'closed' : on ? 'expected' : 'possible'

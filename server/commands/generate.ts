@@ -2,15 +2,15 @@
 
 import { text } from 'node:stream/consumers'
 import { type Command, Option } from 'commander'
-import type { Message } from '../api/openai/schema.js'
-import { encodeText } from '../chat/prompt.js'
-import { createEngine } from '../engine/engine.js'
-import type { Delta, EngineOptions, Sampling, Timings, Tokenizer } from '../engine/types.js'
+import { openEngine } from '../engine/engine.js'
+import type { Delta, EngineOptions, Sampling, Timings } from '../engine/types.js'
 import { tell } from '../log.js'
 import { openTemplate } from '../model/open.js'
-import { encodeSegments } from '../prompt/template.js'
+import type { Message } from '../prompt/conversation.js'
+import { encodeSegments, encodeText } from '../prompt/encode.js'
 import { createProgress } from '../terminal.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
+import type { Tokenizer } from '../tokenizer/types.js'
 import { bigInteger, collect, integer, number } from './flags.js'
 
 type Flags = Pick<
@@ -70,10 +70,10 @@ const summary = (prompt: number, generated: number, last: Delta | undefined): st
   ].join(', ')
 }
 
-const openEngine = async (flags: Flags, tokenizer: Tokenizer) => {
+const startEngine = async (flags: Flags, tokenizer: Tokenizer) => {
   const progress = createProgress()
   const { model, device, dtype, kvCacheDtype, maxModelLen, threads, quiet } = flags
-  const engine = await createEngine(
+  const engine = await openEngine(
     {
       model,
       maxNumSeqs: 1,
@@ -107,8 +107,8 @@ const run = async (given: string, flags: Flags): Promise<void> => {
   const tokenizer = await loadTokenizer(flags.model)
   const promptTokenIds = flags.chat
     ? await encodeTurn(tokenizer, prompt, flags)
-    : await encodeText({ tokenizer }, prompt, true)
-  const engine = await openEngine(flags, tokenizer)
+    : await encodeText(tokenizer, prompt, true)
+  const engine = await startEngine(flags, tokenizer)
   const { special, quiet } = flags
   const signal = interruption()
   let generated = 0

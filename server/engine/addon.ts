@@ -2,12 +2,11 @@
 
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import type { EngineError, EngineErrorCode } from '../failure.js'
 import { EngineFailure } from '../failure.js'
 import { packagePath } from '../version.js'
 import type {
   Delta,
-  EngineError,
-  EngineErrorCode,
   EngineStats,
   FinishReason,
   LoadProgress,

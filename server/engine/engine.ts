@@ -1,10 +1,10 @@
-// createEngine: one checkpoint, loaded and running, behind the typed interface of types.ts.
+// openEngine: one checkpoint, loaded and running, behind the typed interface of types.ts.
 
 import { setMaxListeners } from 'node:events'
 import { stat } from 'node:fs/promises'
 import { EngineFailure } from '../failure.js'
-import { findEntry } from '../model/registry.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
+import type { Tokenizer } from '../tokenizer/types.js'
 import { loadAddon, type NativeConfig, type NativeInfo, type NativeSampling } from './addon.js'
 import { callListener, createDispatcher } from './dispatch.js'
 import { fingerprint } from './fingerprint.js'
@@ -16,10 +16,7 @@ import type {
   GenerateRequest,
   RequestHandle,
   Sampling,
-  Tokenizer,
 } from './types.js'
-
-export { EngineFailure } from '../failure.js'
 
 // Ids of tokens with these names end a turn, whatever config and generation_config say.
 const stopNames = ['<|eot_id|>', '<|eom_id|>', '<|end_of_text|>']
@@ -161,8 +158,7 @@ const onAbort = (signal: AbortSignal | undefined, abort: () => void): (() => voi
 const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
   const addon = loadAddon()
   const { model } = options
-  const rewardRow = options.rewardRow ?? findEntry(model)?.reward_row
-  const described = addon.modelInfo(model, rewardRow ?? -1)
+  const described = addon.modelInfo(model, options.rewardRow ?? -1)
   if ('code' in described) throw new EngineFailure(described)
   checkVocabulary(model, tokenizer, described.config)
   const dtype = checkedDtype(options, described.config)
@@ -174,7 +170,6 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
     .createEngine(
       {
         ...rest,
-        rewardRow,
         dtype: dtype.native,
         stopIds: Int32Array.from(stopIds),
         ...tokenTable(tokenizer),
@@ -223,7 +218,7 @@ const describe = (
  * Loads a checkpoint. Rejects with an EngineFailure whose message names file, field, what was found
  * and what was expected. `tokenizer`: when the caller has loaded it already.
  */
-export const createEngine = async (
+export const openEngine = async (
   options: EngineOptions,
   tokenizer?: Tokenizer,
 ): Promise<Engine> => {

@@ -1,6 +1,8 @@
 // The typed face of an engine: what the HTTP layer, the command line and `import { createEngine }`
 // work with. Plain data both ways; text exists here, token ids go into the engine.
 
+import type { EngineError } from '../failure.js'
+
 export type EngineOptions = {
   /** Hugging Face folder: config.json, *.safetensors, tokenizer.json. */
   readonly model: string
@@ -171,19 +173,6 @@ export type Delta = {
   readonly error?: EngineError
 }
 
-export type EngineErrorCode =
-  | 'invalid_argument'
-  | 'not_found'
-  | 'unsupported'
-  | 'out_of_memory'
-  | 'unavailable'
-  | 'queue_full'
-  | 'aborted'
-  | 'internal'
-
-/** A record, not an exception class: engine errors cross threads as data. */
-export type EngineError = { readonly code: EngineErrorCode; readonly message: string }
-
 export type RequestHandle = {
   readonly id: number
   /** Idempotent; every live choice ends with finish 'abort' at the next step boundary. */
@@ -249,23 +238,4 @@ export type Engine = {
   readonly drain: () => void
   /** Aborts what is left, joins the threads, frees all memory. Idempotent. */
   readonly close: () => Promise<void>
-}
-
-/** Text to ids and back, from tokenizer.json. Special-token names in plain text stay text. */
-export type Tokenizer = {
-  readonly vocabSize: number
-  /** `special`: names like <|eot_id|> in the text become their ids; default false: they stay text. */
-  readonly encode: (
-    text: string,
-    options?: { readonly special?: boolean },
-  ) => Promise<readonly number[]>
-  readonly decode: (ids: ArrayLike<number>, options?: { readonly skipSpecial?: boolean }) => string
-  /** Raw bytes of one token; empty for an id beyond the vocabulary. */
-  readonly bytes: (id: number) => Uint8Array
-  readonly idOf: (token: string) => number | undefined
-  readonly isSpecial: (id: number) => boolean
-  /** Every added token, by name. */
-  readonly special: ReadonlyMap<string, number>
-  /** What the checkpoint puts in front of a raw prompt; null: nothing. */
-  readonly bosId: number | null
 }

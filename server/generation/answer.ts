@@ -1,129 +1,185 @@
-// What the routes that generate have in common: ids, headers, waiting for the end.
+// The life of an answer: admitted, run, told event by event in the words of a dialect, ended once.
+// Knows no protocol: a dialect turns events into text, the client takes the text.
 
-import { randomBytes } from 'node:crypto'
-import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
-import type { z } from 'zod'
-import type { Delta } from '../engine/types.js'
-import { ignoredHeader, parseBody, readJson } from '../http/body.js'
-import { ApiError, badRequest, errorBody, stackOf, toApiError } from '../http/errors.js'
-import { type EventStream, openEventStream } from '../http/event-stream.js'
-import { bytesInSlices, createTurns, finishInSlices } from '../http/sliced-json.js'
-import {
-  addHeader,
-  type Ctx,
-  requireCapacity,
-  requireQueue,
-  requireReady,
-  type ServedModel,
-  type Server,
-} from '../model/served-model.js'
-import type { Run, RunHandler } from './run.js'
+import type { Delta, GenerateRequest } from '../engine/types.js'
+import type { RequestLog } from '../log.js'
+import type { ServedModel } from '../model/served-model.js'
+import { asRequestError, RequestError, stackOf } from '../request-error.js'
+import { createTurns, finishInSlices } from '../slices.js'
+import { clientGone, type Readiness, requireQueue, requireReady } from './admission.js'
+import type { AnswerEvent } from './answer-event.js'
+import { type Run, startRun } from './run.js'
 
-export const answerId = (prefix: string): string => `${prefix}-${randomBytes(16).toString('hex')}`
-
-/** The checked body. `queue`: refused before it is read while no such model has a place left. */
-export const readRequest = async <T extends z.ZodObject>(
-  c: Ctx,
-  server: Server,
-  schema: T,
-  queue?: 'chat' | 'reward',
-): Promise<z.output<T>> => {
-  requireReady(server)
-  if (queue !== undefined) requireCapacity(server, queue)
-  const json = await readJson(c.env.incoming, server.config.bodyLimit)
-  const { body, ignored } = parseBody(schema, json, server.config.strictParams)
-  if (ignored.length > 0) addHeader(c, 'x-ignored-params', ignoredHeader(ignored))
-  return body
+export type AnswerHandler = {
+  readonly onEvent: (event: AnswerEvent) => void
+  readonly onDone: () => void
+  readonly onError: (error: RequestError) => void
 }
 
-/** After the body is known: this model's own queue, a client that did not wait, a server that did not. */
-const requirePlace = (c: Ctx, server: Server, model: ServedModel): void => {
-  requireReady(server)
-  if (c.env.outgoing.destroyed) throw clientGone()
+/** Takes a run's events in the answer's place, and passes on which and when it likes. */
+export type Stage = AnswerHandler & { readonly abort: () => void }
+
+/** What is to be generated. */
+export type Generation = {
+  readonly model: ServedModel
+  readonly requests: readonly GenerateRequest[]
+  /** Choices of one prompt in the answer. */
+  readonly n: number
+  /** performance.now() when the request came. */
+  readonly arrival: number
+  readonly toEvent: (prompt: number, delta: Delta) => AnswerEvent
+  /** Such an answer comes late, all at once. */
+  readonly stage?: ((answer: AnswerHandler) => Stage) | undefined
+}
+
+/** How a dialect tells an answer as a stream. Text that takes long is made in slices. */
+export type StreamForm = {
+  /** `''` sends nothing. The first event opens the answer. */
+  readonly event: (event: AnswerEvent, run: Run) => string | Generator<string, string>
+  /** After the last event. */
+  readonly closing: (run: Run) => string
+  /** In place of what was still to come. */
+  readonly error: (error: RequestError) => string
+}
+
+/** How a dialect tells an answer in one piece: takes the events, and in the end makes JSON of them. */
+export type WholeForm = {
+  readonly event: (event: AnswerEvent) => void
+  readonly answer: (run: Run) => Iterable<string>
+}
+
+export type EventStream = {
+  /** Whole events, ended by a blank line. */
+  readonly send: (events: string) => void
+  /** Something that says only that we are still here. */
+  readonly ping: () => void
+  readonly end: () => void
+  /** Before anything was sent: leaves the response to someone else. */
+  readonly cancel: () => void
+  readonly started: () => boolean
+}
+
+/** Who asked, as far as an answer has to know. */
+export type Client = {
+  readonly record: RequestLog
+  readonly isGone: () => boolean
+  /** Returns how to stop listening. */
+  readonly onGone: (listener: () => void) => () => void
+  readonly openStream: (onGone: (why: 'closed' | 'stalled') => void) => EventStream
+  /** Notes an error that goes out inside a stream. */
+  readonly noteError: (error: RequestError) => void
+}
+
+export type AnswerContext = Pick<Readiness, 'phase'> & {
+  readonly client: Client
+  /** Seconds that an answer may take; 0: no limit. */
+  readonly timeout: number
+}
+
+/** After the body is known: is the server still ready, the client still there, is there room? */
+const admit = (context: AnswerContext, { model, n }: Generation, stream: boolean): void => {
+  const { client } = context
+  Object.assign(client.record, { model: model.id, stream, n })
+  requireReady(context)
+  if (client.isGone()) throw clientGone()
   requireQueue(model)
 }
 
-const clientGone = (): ApiError => badRequest('The client closed the connection.')
+/** Submits, and makes events of the deltas. */
+const start = (generation: Generation, { record }: Client, answer: AnswerHandler): Run => {
+  const { toEvent } = generation
+  const stage = generation.stage?.(answer)
+  const { onEvent, onDone, onError } = stage ?? answer
+  const run = startRun(
+    { ...generation, record },
+    { onDelta: (prompt, delta) => onEvent(toEvent(prompt, delta)), onDone, onError },
+  )
+  if (stage === undefined) return run
+  return {
+    counts: run.counts,
+    abort: () => {
+      stage.abort()
+      run.abort()
+    },
+  }
+}
 
-const timedOut = (seconds: number): ApiError =>
-  new ApiError(503, `The request took longer than the server's limit of ${seconds} s.`, {
-    code: 'request_timeout',
-  })
-
-const deadline = (server: Server, expire: (error: ApiError) => void): (() => void) => {
-  const seconds = server.config.requestTimeout
+const deadline = (seconds: number, expire: (error: RequestError) => void): (() => void) => {
   if (seconds <= 0) return () => {}
-  const timer = setTimeout(() => expire(timedOut(seconds)), seconds * 1000)
+  const timedOut = () =>
+    new RequestError(`The request took longer than the server's limit of ${seconds} s.`, {
+      kind: 'unavailable',
+      code: 'request_timeout',
+    })
+  const timer = setTimeout(() => expire(timedOut()), seconds * 1000)
   return () => clearTimeout(timer)
 }
 
-/** Runs to the end, or until the client goes away. */
-const runToEnd = <R extends Run>(
-  c: Ctx,
-  server: Server,
-  onDelta: RunHandler['onDelta'],
-  begin: (handler: RunHandler) => R,
-): Promise<R> =>
+/** Runs to the end, or until the client goes away; resolves with the answer's JSON, in pieces. */
+export const answerWhole = (
+  context: AnswerContext,
+  generation: Generation,
+  form: WholeForm,
+): Promise<Iterable<string>> =>
   new Promise((resolve, reject) => {
-    const { outgoing } = c.env
+    admit(context, generation, false)
+    const { client, timeout } = context
     const settle = () => {
       stop()
-      outgoing.off('close', onClose)
+      stopListening()
     }
-    const give = (error: ApiError) => {
+    const give = (error: RequestError) => {
       settle()
       reject(error)
     }
-    const onClose = () => {
-      c.get('record').gone = 'closed'
-      run.abort()
-      give(clientGone())
-    }
-    const run = begin({
-      onDelta,
+    const run = start(generation, client, {
+      onEvent: form.event,
       onDone: () => {
         settle()
-        resolve(run)
+        resolve(form.answer(run))
       },
       onError: give,
     })
-    const stop = deadline(server, (error) => {
+    const stop = deadline(timeout, (error) => {
       run.abort()
       give(error)
     })
-    outgoing.once('close', onClose)
+    const stopListening = client.onGone(() => {
+      client.record.gone = 'closed'
+      run.abort()
+      give(clientGone())
+    })
   })
 
-/** Turns deltas into events, one that takes long in slices; `''` sends nothing. */
-export type Chunks<R extends Run = Run> = {
-  readonly onDelta: (prompt: number, delta: Delta, run: R) => string | Generator<string, string>
-  /** After the last choice, before [DONE]. */
-  readonly closing: (run: R) => string
-}
-
-/** Streams to the end. Resolves once the head is on its way; an error before that is a real status. */
-const runAsStream = <R extends Run>(
-  c: Ctx,
-  server: Server,
-  chunks: Chunks<R>,
-  { begin, isLate }: Pick<Generation<R>, 'begin' | 'isLate'>,
+/** Streams to the end. Resolves once the head is on its way; an error before that rejects. */
+export const answerAsStream = (
+  context: AnswerContext,
+  generation: Generation,
+  form: StreamForm,
 ): Promise<void> =>
   new Promise((resolve, reject) => {
+    admit(context, generation, true)
+    const { client, timeout } = context
     /** Told to the end, or nobody listens. */
     let over = false
-    const fail = (error: ApiError) => {
-      if (over) return
+    const finish = (last: string) => {
       over = true
       stop()
+      stream.send(last)
+      stream.end()
+      resolve()
+    }
+    const fail = (error: RequestError) => {
+      if (over) return
       if (stream.started()) {
-        c.get('record').error = error.code ?? error.type
-        stream.send(`data: ${JSON.stringify(errorBody(error))}\n\ndata: [DONE]\n\n`)
-        stream.end()
-        resolve()
-      } else {
-        stream.cancel()
-        reject(error)
+        client.noteError(error)
+        finish(form.error(error))
+        return
       }
+      over = true
+      stop()
+      stream.cancel()
+      reject(error)
     }
     const send = (events: string) => {
       if (events === '') return
@@ -131,80 +187,36 @@ const runAsStream = <R extends Run>(
       resolve()
     }
     const inTurn = createTurns((error) => {
-      c.get('record').bug = stackOf(error)
+      client.record.bug = stackOf(error)
       run.abort()
-      fail(toApiError(error))
+      fail(asRequestError(error))
     })
-    const run = begin({
-      onDelta: (prompt, delta) =>
+    const run = start(generation, client, {
+      onEvent: (event) =>
         inTurn(() => {
           if (over) return
-          const events = chunks.onDelta(prompt, delta, run)
+          const events = form.event(event, run)
           if (typeof events !== 'string') return finishInSlices(events, send, () => !over)
           send(events)
         }),
       onDone: () =>
         inTurn(() => {
-          if (over) return
-          over = true
-          stop()
-          stream.send(`${chunks.closing(run)}data: [DONE]\n\n`)
-          stream.end()
-          resolve()
+          if (!over) finish(form.closing(run))
         }),
       onError: (error) => inTurn(() => fail(error)),
     })
-    const stop = deadline(server, (error) => {
+    const stop = deadline(timeout, (error) => {
       run.abort()
       inTurn(() => fail(error))
     })
-    const stream: EventStream = openEventStream(c.env.outgoing, {
-      headers: c.get('headers'),
-      writeIdle: server.config.writeIdleTimeout * 1000,
-      ping: server.config.pingInterval * 1000,
-      onGone: (why) => {
-        over = true
-        stop()
-        c.get('record').gone = why
-        run.abort()
-        resolve()
-      },
+    const stream = client.openStream((why) => {
+      over = true
+      stop()
+      client.record.gone = why
+      run.abort()
+      resolve()
     })
-    if (!isLate) return
-    stream.send(': ping\n\n')
+    if (generation.stage === undefined) return
+    stream.ping()
     resolve()
   })
-
-/** A request that is ready to run, and how it is answered. */
-export type Generation<R extends Run> = {
-  readonly model: ServedModel
-  readonly stream: boolean
-  readonly n: number
-  /** The first delta comes late, when all is done: a stream begins with a ping. */
-  readonly isLate?: boolean
-  /** Submits to the engine. */
-  readonly begin: (handler: RunHandler) => R
-  readonly chunks: () => Chunks<R>
-  /** For one object: takes the deltas, and in the end makes the answer of them, as pieces of JSON. */
-  readonly whole: () => {
-    readonly onDelta: RunHandler['onDelta']
-    readonly answer: (run: R) => Iterable<string>
-  }
-}
-
-export const generate = async <R extends Run>(
-  c: Ctx,
-  server: Server,
-  generation: Generation<R>,
-): Promise<Response> => {
-  const { model, stream, n, begin } = generation
-  Object.assign(c.get('record'), { model: model.id, stream, n })
-  requirePlace(c, server, model)
-  if (!stream) {
-    const { onDelta, answer } = generation.whole()
-    const body = await bytesInSlices(answer(await runToEnd(c, server, onDelta, begin)))
-    return c.body(body, 200, { 'content-type': 'application/json' })
-  }
-  await runAsStream(c, server, generation.chunks(), generation)
-  return RESPONSE_ALREADY_SENT
-}

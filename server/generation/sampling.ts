@@ -1,9 +1,39 @@
 // Request fields to the engine's sampling parameters, checked against the model.
 
-import type { GenerationFields } from '../api/openai/schema.js'
-import type { Sampling, Tokenizer } from '../engine/types.js'
-import { badRequest, contextExceeded } from '../http/errors.js'
+import type { GenerateRequest, Sampling } from '../engine/types.js'
 import type { GenerationDefaults, ServedModel } from '../model/served-model.js'
+import { badRequest, contextExceeded } from '../request-error.js'
+import type { Tokenizer } from '../tokenizer/types.js'
+
+/** What a caller may say of how tokens are drawn. The fields have the names that errors give them. */
+export type GenerationFields = {
+  readonly temperature?: number | undefined
+  readonly top_p?: number | undefined
+  readonly top_k?: number | undefined
+  readonly min_p?: number | undefined
+  readonly stop?: string | readonly string[] | undefined
+  readonly stop_token_ids?: readonly number[] | undefined
+  readonly include_stop_str_in_output?: boolean | undefined
+  readonly skip_special_tokens?: boolean | undefined
+  readonly bad_words?: readonly string[] | undefined
+  readonly allowed_token_ids?: readonly number[] | undefined
+  readonly seed?: number | undefined
+  readonly logit_bias?: Readonly<Record<string, number>> | undefined
+  readonly presence_penalty?: number | undefined
+  readonly frequency_penalty?: number | undefined
+  readonly repetition_penalty?: number | undefined
+  readonly min_tokens?: number | undefined
+  readonly ignore_eos?: boolean | undefined
+  readonly prompt_logprobs?: number | undefined
+  readonly thinking_token_budget?: number | undefined
+  readonly thinking_budget?: number | undefined
+}
+
+/** A request's place in the queue and in the prefix cache. */
+export type QueueFields = {
+  readonly priority?: number | undefined
+  readonly cache_salt?: string | undefined
+}
 
 type Advice = { readonly temperature: number; readonly topP: number }
 
@@ -141,16 +171,10 @@ export const truncatePrompt = (
   return { ids: ids.slice(ids.length - length), dropped: ids.length - length }
 }
 
-export const checkStreamOptions = (body: GenerationFields): void => {
-  if (body.stream_options !== undefined && body.stream !== true)
-    throw badRequest("'stream_options' is only allowed when 'stream' is true.", 'stream_options')
-}
-
-/** A request's place in the queue and in the prefix cache. */
-export const queueFields = (body: {
-  readonly priority?: number | undefined
-  readonly cache_salt?: string | undefined
-}) => ({
-  ...(body.priority !== undefined && { priority: body.priority }),
-  ...(body.cache_salt !== undefined && { cacheSalt: body.cache_salt }),
+export const queueFields = ({
+  priority,
+  cache_salt: cacheSalt,
+}: QueueFields): Pick<GenerateRequest, 'priority' | 'cacheSalt'> => ({
+  ...(priority !== undefined && { priority }),
+  ...(cacheSalt !== undefined && { cacheSalt }),
 })

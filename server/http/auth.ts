@@ -2,8 +2,8 @@
 
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { MiddlewareHandler } from 'hono'
-import type { Env } from '../model/served-model.js'
-import { ApiError } from './errors.js'
+import type { Env } from './context.js'
+import { HttpError } from './errors.js'
 
 const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
 
@@ -17,7 +17,7 @@ export const requireKey = (keys: readonly string[]): MiddlewareHandler<Env> => {
     if (keys.length > 0) {
       const given = /^bearer +(.+)$/i.exec(c.req.header('authorization') ?? '')?.[1]
       if (given === undefined || !matches(given.trim()))
-        throw new ApiError(
+        throw new HttpError(
           401,
           given === undefined
             ? 'You did not provide an API key: send it as "Authorization: Bearer KEY".'

@@ -1,9 +1,8 @@
-// From the bytes of a request to a checked body.
+// From the bytes of a request to its JSON.
 
 import type { IncomingMessage } from 'node:http'
-import type { z } from 'zod'
-import { ApiError, badRequest, fromZod, unsupportedParameter } from './errors.js'
-import { REFUSED, WITHOUT_EFFECT } from './unserved-fields.js'
+import { badRequest, type RequestError } from '../request-error.js'
+import { HttpError } from './errors.js'
 
 /** A missing type is JSON, and so is text/plain, which fetch() sends when nothing is said. */
 export const checkContentType = (contentType: string | undefined): void => {
@@ -15,19 +14,19 @@ export const checkContentType = (contentType: string | undefined): void => {
     name !== 'text/plain' &&
     !/^application\/[\w.-]+\+json$/.test(name)
   )
-    throw new ApiError(
+    throw new HttpError(
       415,
       `Unsupported content type '${name}': send the body as application/json.`,
     )
   for (const parameter of parameters) {
     const [key = '', value = ''] = parameter.split('=')
     if (key.trim() === 'charset' && !/^"?utf-?8"?$/.test(value.trim()))
-      throw new ApiError(415, `Unsupported charset '${value.trim()}': send UTF-8.`)
+      throw new HttpError(415, `Unsupported charset '${value.trim()}': send UTF-8.`)
   }
 }
 
-const tooLarge = (limit: number): ApiError =>
-  new ApiError(413, `The request body is larger than ${limit} bytes.`, {
+const tooLarge = (limit: number): RequestError =>
+  new HttpError(413, `The request body is larger than ${limit} bytes.`, {
     headers: { connection: 'close' },
   })
 
@@ -57,7 +56,7 @@ export const readBody = (incoming: IncomingMessage, limit: number): Promise<Buff
     })
     const broken = () => {
       clearTimeout(refusal)
-      reject(new ApiError(400, 'The request body broke off.'))
+      reject(badRequest('The request body broke off.'))
     }
     incoming.on('error', broken)
     incoming.on('close', broken)
@@ -87,39 +86,8 @@ export const readJson = async (incoming: IncomingMessage, limit: number): Promis
   checkContentType(incoming.headers['content-type'])
   const encoding = incoming.headers['content-encoding']
   if (encoding !== undefined && encoding.toLowerCase() !== 'identity')
-    throw new ApiError(415, `Unsupported content encoding '${encoding}': send the body as it is.`)
+    throw new HttpError(415, `Unsupported content encoding '${encoding}': send the body as it is.`)
   return parseJson(await readBody(incoming, limit))
-}
-
-export type Parsed<T> = { readonly body: T; readonly ignored: readonly string[] }
-
-/** Checks a body, classifies the keys that its schema does not name, and drops nulls. */
-export const parseBody = <T extends z.ZodObject>(
-  schema: T,
-  json: unknown,
-  strict: boolean,
-): Parsed<z.output<T>> => {
-  if (typeof json !== 'object' || json === null || Array.isArray(json))
-    throw badRequest('The request body must be a JSON object.')
-  const given: Record<string, unknown> = {}
-  for (const [key, value] of Object.entries(json)) {
-    if (value !== null && key !== '__proto__') given[key] = value
-  }
-  const result = schema.safeParse(given)
-  if (!result.success) throw fromZod(result.error, given)
-  const ignored: string[] = []
-  for (const key of Object.keys(given)) {
-    if (Object.hasOwn(schema.shape, key) || WITHOUT_EFFECT.has(key)) continue
-    const refusal = REFUSED.get(key)
-    if (refusal === undefined) ignored.push(key)
-    else {
-      const error = refusal(given[key], given)
-      if (error !== null) throw error
-    }
-  }
-  if (strict && ignored[0] !== undefined)
-    throw unsupportedParameter(ignored[0], `Unrecognized request argument: '${ignored[0]}'.`)
-  return { body: result.data, ignored }
 }
 
 const MAX_HEADER = 1024

@@ -1,7 +1,7 @@
 // CORS, on every answer and every error.
 
 import type { MiddlewareHandler } from 'hono'
-import { addHeader, type Env } from '../model/served-model.js'
+import { addHeader, type Env } from './context.js'
 
 const EXPOSED = 'x-request-id, x-ignored-params, retry-after'
 

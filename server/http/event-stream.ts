@@ -7,6 +7,8 @@ import type { ServerResponse } from 'node:http'
 export type EventStream = {
   /** Whole events, ended by a blank line. */
   readonly send: (events: string) => void
+  /** A comment, which says only that we are still here. */
+  readonly ping: () => void
   readonly end: () => void
   /** Before anything was sent: leaves the response to someone else. */
   readonly cancel: () => void
@@ -26,6 +28,7 @@ export type EventStreamOptions = {
 type Waiting = { readonly isDue: () => boolean; readonly ping: () => void }
 const waiting = new Set<Waiting>()
 const TICK_MS = 250
+const PING = ': ping\n\n'
 /** Characters that may wait for a reader; a string could not be much longer. */
 const MOST_UNREAD = 1 << 28
 let tick = 0
@@ -118,7 +121,7 @@ export const openEventStream = (
   const self: Waiting = {
     isDue: () => tick - lastTick >= pingTicks,
     ping: () => {
-      if (blocked === undefined && pending === '') send(': ping\n\n')
+      if (blocked === undefined && pending === '') send(PING)
     },
   }
 
@@ -188,6 +191,7 @@ export const openEventStream = (
 
   return {
     send,
+    ping: () => send(PING),
     end: () => {
       if (over || ended) return
       ended = true

@@ -4,11 +4,14 @@ import { createServer, type Server as HttpServer } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
-import { badTarget, createApp } from '../app.js'
-import type { Server } from '../model/served-model.js'
-import { ApiError, errorBody } from './errors.js'
+import type { Logger } from 'pino'
+import { badRequest } from '../request-error.js'
+import { errorBody, HttpError } from './errors.js'
 
 export type ListenOptions = {
+  /** Answers requests. */
+  readonly fetch: Parameters<typeof getRequestListener>[0]
+  readonly log: Logger
   readonly host: string
   readonly port: number
   readonly tls?: { readonly cert: string; readonly key: string }
@@ -41,7 +44,7 @@ const refuseGarbage = (error: NodeJS.ErrnoException, socket: Socket): void => {
     431: 'Request Header Fields Too Large',
   }
   const body = JSON.stringify(
-    errorBody(new ApiError(status, `The HTTP request is not valid: ${names[status]}.`)),
+    errorBody(new HttpError(status, `The HTTP request is not valid: ${names[status]}.`)),
   )
   socket.end(
     `HTTP/1.1 ${status} ${names[status]}\r\ncontent-type: application/json\r\n` +
@@ -49,14 +52,20 @@ const refuseGarbage = (error: NodeJS.ErrnoException, socket: Socket): void => {
   )
 }
 
-export const listen = (server: Server, options: ListenOptions): Promise<Listening> =>
+/** What is wrong before there is a request to speak of: a bad Host, a path that is no URL. */
+const badTarget = (): Response =>
+  Response.json(errorBody(badRequest('The request target or the Host header is not valid.')), {
+    status: 400,
+  })
+
+export const listen = (options: ListenOptions): Promise<Listening> =>
   new Promise((resolve, reject) => {
-    const app = createApp(server)
-    const listener = getRequestListener(app.fetch, {
+    const { log } = options
+    const listener = getRequestListener(options.fetch, {
       autoCleanupIncoming: false,
       hostname: options.host,
       errorHandler: (error) => {
-        server.log.warn({ err: error }, 'bad request target')
+        log.warn({ err: error }, 'bad request target')
         return badTarget()
       },
     })
@@ -75,7 +84,7 @@ export const listen = (server: Server, options: ListenOptions): Promise<Listenin
     node.once('error', reject)
     node.listen(options.port, options.host, () => {
       node.off('error', reject)
-      node.on('error', (error) => server.log.error({ err: error }, 'http server'))
+      node.on('error', (error) => log.error({ err: error }, 'http server'))
       const { port, address, family } = node.address() as AddressInfo
       const shown = family === 'IPv6' ? `[${address}]` : address
       resolve({

@@ -3,12 +3,21 @@
 import { randomUUID } from 'node:crypto'
 import type { MiddlewareHandler } from 'hono'
 import { routePath } from 'hono/route'
-import { addHeader, type Env, type RequestLog, type Server } from '../model/served-model.js'
+import type { Logger } from 'pino'
+import type { RequestLog } from '../log.js'
+import type { Metrics } from '../metrics/metrics.js'
+import { addHeader, type Env } from './context.js'
 
 const GIVEN_ID = /^[\w.:/+=-]{1,128}$/
 
-export const observe =
-  (server: Server): MiddlewareHandler<Env> =>
+export const logRequests =
+  ({
+    log,
+    metrics,
+  }: {
+    readonly log: Logger
+    readonly metrics: Pick<Metrics, 'httpDone'>
+  }): MiddlewareHandler<Env> =>
   async (c, next) => {
     const since = performance.now()
     const { incoming, outgoing } = c.env
@@ -28,7 +37,7 @@ export const observe =
       // 499: the client left before there was an answer.
       const status = outgoing.headersSent ? outgoing.statusCode : 499
       const { method = '' } = incoming
-      server.metrics.httpDone({
+      metrics.httpDone({
         handler,
         method,
         status,
@@ -38,9 +47,9 @@ export const observe =
       })
       const line = { request_id: requestId, method, path: c.req.path, status, seconds, ...record }
       // 503 while loading, draining or full is how a server at work answers.
-      if (status === 503) server.log.warn(line, 'request')
-      else if (status >= 500) server.log.error(line, 'request')
-      else server.log.info(line, 'request')
+      if (status === 503) log.warn(line, 'request')
+      else if (status >= 500) log.error(line, 'request')
+      else log.info(line, 'request')
     }
     // After the other listeners: they still have something to say about a client that left.
     outgoing.once('close', () => queueMicrotask(done))

@@ -3,17 +3,19 @@
 import { existsSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import { z } from 'zod'
-import { createEngine } from '../engine/engine.js'
-import type { Engine, EngineOptions, LoadProgress, MemoryPlan, Tokenizer } from '../engine/types.js'
-import { createGate } from '../generation/admission.js'
+import { openEngine } from '../engine/engine.js'
+import type { Engine, EngineOptions, LoadProgress, MemoryPlan } from '../engine/types.js'
 import type { Metrics } from '../metrics/metrics.js'
 import { BUILT_IN } from '../prompt/builtin-templates.js'
 import { createTemplate } from '../prompt/template.js'
 import type { ModelSettings } from '../settings/read.js'
 import { readText, readTextIfThere } from '../text-file.js'
+import type { RewardSettings } from '../settings/reward.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
+import type { Tokenizer } from '../tokenizer/types.js'
+import { createGate } from './gate.js'
 import { findEntry, makeProfile } from './registry.js'
-import { createReadout, type RewardSettings } from './reward-readout.js'
+import { createReadout } from './reward-readout.js'
 import type { GenerationDefaults, ServedModel } from './served-model.js'
 
 const NamedToken = z.union([z.string(), z.looseObject({ content: z.string() })])
@@ -176,7 +178,7 @@ const engineOptions = (
   memoryUtilization: utilization,
   maxNumSeqs: settings.max_num_seqs,
   blockSize: settings.block_size,
-  // The queue is bounded here, by sequences (generation/admission.ts), so that one request may bring many prompts.
+  // The queue is bounded here, by sequences (gate.ts), so that one request may bring many prompts.
   maxWaiting: ENGINE_QUEUE,
   prefixCache: settings.prefix_cache,
   roundActivations: settings.round_activations,
@@ -223,7 +225,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     hooks.warn,
   )
   const generation = await generationDefaults(folder)
-  const engine = await createEngine(
+  const engine = await openEngine(
     {
       ...engineOptions(
         folder,

@@ -2,8 +2,8 @@
 
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
+import { RewardSettings } from '../settings/reward.js'
 import { packagePath } from '../version.js'
-import { RewardSettings } from './reward-readout.js'
 
 const CardSampling = z.object({ temperature: z.number(), top_p: z.number() })
 
@@ -27,7 +27,6 @@ const Entry = z.strictObject({
   template: z.enum(['nemotron_nano', 'nemotron_super', 'nemotron_70b']).optional(),
 })
 export type RegistryEntry = z.output<typeof Entry>
-export type BuiltInTemplate = NonNullable<RegistryEntry['template']>
 
 const Registry = z.strictObject({ comment: z.string(), models: z.array(Entry) })
 

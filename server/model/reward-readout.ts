@@ -1,19 +1,8 @@
 // What the raw outputs of a reward head mean: names of the attributes and the scalar they add up to.
 // From the checkpoint's own files, or from models/registry.json or the config file. Nothing is guessed.
 
-import { z } from 'zod'
 import type { EngineInfo } from '../engine/types.js'
-
-/** Which outputs have a name, and how they add up. Indices run over the head's outputs. */
-export const RewardSettings = z.strictObject({
-  /** Outputs by name. Absent: the checkpoint's own labels, when it has several. */
-  attributes: z.record(z.string().min(1), z.int().min(0)).optional(),
-  /** The reward is the sum of weight times score: by attribute, or a list with one an output. */
-  weights: z
-    .union([z.record(z.string().min(1), z.number()), z.array(z.number()).min(1)])
-    .optional(),
-})
-export type RewardSettings = z.output<typeof RewardSettings>
+import type { RewardSettings } from '../settings/reward.js'
 
 export type Readout = {
   /** There is one reward, not only several scores. */

@@ -1,13 +1,11 @@
-// What the HTTP layer knows of a model and of the server. Plain data; server.ts makes it.
+// A model that is served, and which of them a name means. Plain data; open.ts makes it.
 
-import type { HttpBindings } from '@hono/node-server'
-import type { Context } from 'hono'
-import type { Logger } from 'pino'
-import type { Engine, Tokenizer } from '../engine/types.js'
-import type { Gate } from '../generation/admission.js'
-import { ApiError, notReady, queueFull } from '../http/errors.js'
-import type { Metrics, ModelMetrics } from '../metrics/metrics.js'
+import type { Engine } from '../engine/types.js'
+import type { ModelMetrics } from '../metrics/metrics.js'
 import type { ChatTemplate } from '../prompt/template.js'
+import { badRequest, RequestError } from '../request-error.js'
+import type { Tokenizer } from '../tokenizer/types.js'
+import type { Gate } from './gate.js'
 import type { ModelProfile } from './registry.js'
 import type { Readout } from './reward-readout.js'
 
@@ -41,85 +39,48 @@ export type ServedModel = {
   readonly metrics: ModelMetrics
 }
 
-export type HttpConfig = {
-  readonly apiKeys: readonly string[]
-  readonly allowedOrigins: readonly string[]
-  readonly bodyLimit: number
-  readonly strictParams: boolean
-  readonly defaultThinking: boolean
-  /** Seconds; 0: none. */
-  readonly requestTimeout: number
-  readonly writeIdleTimeout: number
-  readonly pingInterval: number
-  /** /health is 503 when the step loop made no progress for so long while it had work. */
-  readonly stallTimeout: number
-}
-
-export type Phase =
-  | { readonly name: 'loading'; readonly detail: string }
-  | { readonly name: 'ready' }
-  | { readonly name: 'draining' }
-  | { readonly name: 'failed'; readonly detail: string }
-
-/** Everything a route needs. `phase` and `models` change while the server lives. */
-export type Server = {
-  readonly config: HttpConfig
-  readonly log: Logger
-  readonly metrics: Metrics
-  readonly version: string
-  readonly phase: () => Phase
-  readonly models: () => readonly ServedModel[]
-}
-
-/** What the one log line of a request says; routes fill it in. Never content. */
-export type RequestLog = Record<string, string | number | boolean | null | undefined>
-
-export type Env = {
-  Bindings: HttpBindings
-  Variables: { requestId: string; record: RequestLog; headers: Record<string, string> }
-}
-export type Ctx = Context<Env>
-
-/** For answers of both kinds: those that Hono writes and streams, which write themselves. (Reading
- * `c.res.headers` for the latter would make Hono build a response, and write it.) */
-export const addHeader = (c: Ctx, name: string, value: string): void => {
-  c.header(name, value)
-  c.get('headers')[name] = value
-}
-
-/** `show` asks only for data, which a draining server still gives. */
-export const requireReady = (server: Server, what: 'work' | 'show' = 'work'): void => {
-  const phase = server.phase()
-  if (phase.name === 'loading') throw notReady('loading', 5)
-  if (phase.name === 'draining' && what === 'work') throw notReady('draining', 30)
-  if (phase.name === 'failed')
-    throw new ApiError(503, `The server failed to load: ${phase.detail}`, { code: 'failed' })
-}
+type Models = readonly ServedModel[]
 
 const names = (model: ServedModel): readonly string[] => [model.id, ...model.aliases]
 
-export const findModel = (server: Server, name: string, param = 'model'): ServedModel => {
-  const found = server.models().find((model) => model.root === name || names(model).includes(name))
+export const findModel = (models: Models, name: string, param = 'model'): ServedModel => {
+  const found = models.find((model) => model.root === name || names(model).includes(name))
   if (found !== undefined) return found
-  throw new ApiError(404, `The model '${name}' does not exist or you do not have access to it.`, {
+  throw new RequestError(`The model '${name}' does not exist or you do not have access to it.`, {
+    kind: 'not_found',
     param,
     code: 'model_not_found',
   })
 }
 
-/** Refused before the body is read: none of the models that could answer has a place left. */
-export const requireCapacity = (server: Server, kind: 'chat' | 'reward'): void => {
-  const isKind = ({ engine }: ServedModel) =>
-    (engine.info.rewardKind === 'none') === (kind === 'chat')
-  const models = server.models().filter(isKind)
-  if (models.length === 0 || models.some((model) => !model.gate.full())) return
-  for (const model of models) model.metrics.rejected()
-  throw queueFull(Math.min(...models.map((model) => model.gate.retryAfter())))
+export const isReward = ({ engine }: Pick<ServedModel, 'engine'>): boolean =>
+  engine.info.rewardKind !== 'none'
+
+const quoted = (models: Models): string => models.map(({ id }) => `'${id}'`).join(', ')
+
+/** The model, or an error that names those that give rewards. */
+export const findRewardModel = (models: Models, name: string, param = 'model'): ServedModel => {
+  const model = findModel(models, name, param)
+  if (isReward(model)) return model
+  const able = models.filter(isReward)
+  throw badRequest(
+    able.length === 0
+      ? `'${name}' is a chat model and gives no rewards, and this server serves no reward model.`
+      : `'${name}' is a chat model and gives no rewards. These do: ${quoted(able)}.`,
+    param,
+  )
 }
 
-/** Refused where this model itself has no place left. */
-export const requireQueue = (model: ServedModel): void => {
-  if (!model.gate.full()) return
-  model.metrics.rejected()
-  throw queueFull(model.gate.retryAfter())
+/** Which models write answers, for messages. */
+export const chatModels = (models: Models): string => {
+  const able = models.filter((model) => !isReward(model))
+  return able.length === 0
+    ? 'This server serves no chat model.'
+    : `These write answers: ${quoted(able)}.`
+}
+
+/** The reverse of findRewardModel. */
+export const refuseReward = (models: Models, model: ServedModel, why: string): void => {
+  if (!isReward(model)) return
+  throw badRequest(`'${model.id}' is a reward model: ${why}. ${chatModels(models)}`, 'model')
 }

@@ -1,7 +1,5 @@
 // Templates for checkpoints that carry none. Ours, in the output forms that the families expect.
 
-import type { BuiltInTemplate } from '../model/registry.js'
-
 const SPLIT_SYSTEM = `{{- bos_token }}
 {%- if messages[0].role == 'system' %}
   {%- set system = messages[0].content | trim %}
@@ -94,8 +92,8 @@ const NEMOTRON_70B = `${SPLIT_SYSTEM}
 {%- endfor %}
 ${ASK}`
 
-export const BUILT_IN: Readonly<Record<BuiltInTemplate, string>> = {
+export const BUILT_IN = {
   nemotron_nano: NEMOTRON_NANO,
   nemotron_super: NEMOTRON_SUPER,
   nemotron_70b: NEMOTRON_70B,
-}
+} as const

@@ -1,14 +1,13 @@
 // Messages to prompt, by the checkpoint's own chat template. The prompt is a list of segments: control
 // tokens that the template wrote, and plain text in which nothing is a control token.
 
-import type { Message } from '../api/openai/schema.js'
-import type { Tokenizer } from '../engine/types.js'
-import { badRequest } from '../http/errors.js'
+import { badRequest } from '../request-error.js'
+import type { Tokenizer } from '../tokenizer/types.js'
+import type { Message, ToolCall } from './conversation.js'
+import type { Segment } from './encode.js'
 import { readJinja } from './jinja.js'
 import { CUT, createMarker, unmarked } from './marked-text.js'
 import { fromJs, fromJson, TooDeep, type Value } from './value.js'
-
-export type Segment = { readonly id: number; readonly name: string } | { readonly text: string }
 
 export type RenderRequest = {
   readonly messages: readonly Message[]
@@ -30,13 +29,6 @@ export type ChatTemplate = {
 const OPEN = '<think>'
 const CLOSE = '</think>'
 
-export const contentText = (content: Message['content']): string =>
-  typeof content === 'string'
-    ? content
-    : Array.isArray(content)
-      ? content.map((part) => part.text).join('\n')
-      : ''
-
 /** What an earlier turn answered, without what it thought. */
 const withoutThinking = (content: string): string => {
   const at = content.indexOf(CLOSE)
@@ -44,29 +36,16 @@ const withoutThinking = (content: string): string => {
   return content.trimStart().startsWith(OPEN) ? '' : content
 }
 
-type AssistantMessage = Extract<Message, { role: 'assistant' }>
-
-/** A message that says what was thought, even that nothing was, has no thinking in its content. */
-const isApart = (message: AssistantMessage): boolean =>
-  message.reasoning !== undefined || message.reasoning_content !== undefined
-
-const thoughtOf = (message: AssistantMessage): string =>
-  message.reasoning ?? message.reasoning_content ?? ''
-
-const withThinking = (message: AssistantMessage): string => {
-  const content = contentText(message.content)
-  const thought = thoughtOf(message)
-  return thought === '' || content.trimStart().startsWith(OPEN)
+const withThinking = ({ content, reasoning = '' }: Message): string =>
+  reasoning === '' || content.trimStart().startsWith(OPEN)
     ? content
-    : `${OPEN}\n${thought}\n${CLOSE}\n\n${content}`
-}
+    : `${OPEN}\n${reasoning}\n${CLOSE}\n\n${content}`
 
 /** What the final message has so far; where it has only thought, its thinking goes on. */
-export const continuedText = (message: Message, reasoning: boolean): string => {
-  const content = contentText(message.content)
-  if (message.role !== 'assistant' || !reasoning) return content
-  const thought = thoughtOf(message)
-  return content === '' && thought !== '' ? `${OPEN}\n${thought}` : withThinking(message)
+export const continuedText = (message: Message, reasons: boolean): string => {
+  const { role, content, reasoning = '' } = message
+  if (role !== 'assistant' || !reasons) return content
+  return content === '' && reasoning !== '' ? `${OPEN}\n${reasoning}` : withThinking(message)
 }
 
 const MAX_DEPTH = 64
@@ -101,88 +80,113 @@ export type TemplateOptions = {
   readonly reasoning: boolean
 }
 
+type Mark = ReturnType<typeof createMarker>['mark']
+
+/** Arguments travel as JSON text; templates expect the value. No text: no arguments. */
+const argumentsOf = (given: string, param: string, mark: Mark): Value => {
+  if (given.trim() === '') return new Map()
+  try {
+    return fromJson(given, mark, MAX_DEPTH)
+  } catch (error) {
+    if (error instanceof SyntaxError) return mark(given)
+    throw tooDeep(error, param)
+  }
+}
+
+const kwargsOf = (kwargs: Readonly<Record<string, unknown>>, mark: Mark): [string, Value][] => {
+  try {
+    // Names of variables are never written.
+    return Object.entries(kwargs).map(([name, value]) => [name, fromJs(value, mark, MAX_DEPTH)])
+  } catch (error) {
+    throw tooDeep(error, 'chat_template_kwargs')
+  }
+}
+
+const viewCall = (call: ToolCall, path: string, mark: Mark): Value =>
+  new Map<Value, Value>([
+    ['id', mark(call.id)],
+    ['type', 'function'],
+    [
+      'function',
+      new Map([
+        ['name', mark(call.name)],
+        ['arguments', argumentsOf(call.arguments, `${path}.function.arguments`, mark)],
+      ]),
+    ],
+  ])
+
+/** A message as a template sees it. `reasons`: earlier turns' thinking is ours to drop or keep. */
+const view = (
+  request: RenderRequest,
+  at: number,
+  { message, reasons, mark }: { message: Message; reasons: boolean; mark: Mark },
+): Value => {
+  const open = request.continueFinal && at === request.messages.length - 1
+  let content = open ? continuedText(message, reasons) : message.content
+  const ofModel = message.role === 'assistant' && reasons
+  if (ofModel && !open) {
+    if (request.keepThinking) content = withThinking(message)
+    // A message that says what was thought, even that nothing was, has no thinking in its content.
+    else if (message.reasoning === undefined) content = withoutThinking(content)
+  }
+  // A template may cut assistant text at </think> by itself: tags that are left have to stay.
+  const tags = open || ofModel ? [OPEN, CLOSE] : []
+  const shown = new Map<Value, Value>([
+    ['role', message.role],
+    ['content', mark(content, tags) + (open ? CUT : '')],
+  ])
+  if (message.name !== undefined) shown.set('name', mark(message.name))
+  if (message.toolCallId !== undefined) shown.set('tool_call_id', mark(message.toolCallId))
+  if (message.toolCalls && message.toolCalls.length > 0)
+    shown.set(
+      'tool_calls',
+      message.toolCalls.map((call, i) => viewCall(call, `messages.${at}.tool_calls.${i}`, mark)),
+    )
+  return shown
+}
+
+/** Cuts a prompt at the names of control tokens. */
+const segmentsOf = (text: string, pattern: RegExp, { special }: Tokenizer): Segment[] => {
+  const list: Segment[] = []
+  const plain = (from: number, to: number) => {
+    if (to > from) list.push({ text: unmarked(text.slice(from, to)) })
+  }
+  let at = 0
+  for (const match of text.matchAll(pattern)) {
+    plain(at, match.index)
+    at = match.index + match[0].length
+    const id = special.get(match[0])
+    if (id !== undefined) list.push({ id, name: match[0] })
+  }
+  plain(at, text.length)
+  return list
+}
+
+const noTemplate: ChatTemplate = {
+  source: '',
+  render: () => {
+    throw badRequest(
+      'This model has no chat template. Use /v1/completions, or name a template in the configuration file.',
+      'model',
+    )
+  },
+}
+
 export const createTemplate = (options: TemplateOptions): ChatTemplate => {
-  const { source, tokenizer, tokens, reasoning } = options
-  if (source === '')
-    return {
-      source,
-      render: () => {
-        throw badRequest(
-          'This model has no chat template. Use /v1/completions, or name a template in the configuration file.',
-          'model',
-        )
-      },
-    }
+  const { source, tokenizer, tokens, reasoning: reasons } = options
+  if (source === '') return noTemplate
   const template = readJinja(source)
   const names = [...tokenizer.special.keys()]
   const { mark } = createMarker(names)
   const pattern = namesPattern(names)
-  const bosId = tokenizer.bosId
-
-  /** Arguments travel as JSON text; templates expect the value. No text: no arguments. */
-  const argumentsOf = (given: string, param: string): Value => {
-    if (given.trim() === '') return new Map()
-    try {
-      return fromJson(given, mark, MAX_DEPTH)
-    } catch (error) {
-      if (error instanceof SyntaxError) return mark(given)
-      throw tooDeep(error, param)
-    }
-  }
-
-  const kwargsOf = (kwargs: Readonly<Record<string, unknown>>): [string, Value][] => {
-    try {
-      // Names of variables are never written.
-      return Object.entries(kwargs).map(([name, value]) => [name, fromJs(value, mark, MAX_DEPTH)])
-    } catch (error) {
-      throw tooDeep(error, 'chat_template_kwargs')
-    }
-  }
-
-  const view = (message: Message, at: number, request: RenderRequest): Value => {
-    const open = request.continueFinal && at === request.messages.length - 1
-    let content = open ? continuedText(message, reasoning) : contentText(message.content)
-    const ofModel = message.role === 'assistant' && reasoning
-    if (ofModel && !open) {
-      if (request.keepThinking) content = withThinking(message)
-      else if (!isApart(message)) content = withoutThinking(content)
-    }
-    // A template may cut assistant text at </think> by itself: tags that are left have to stay.
-    const tags = open || ofModel ? [OPEN, CLOSE] : []
-    const shown = new Map<Value, Value>([
-      ['role', message.role === 'developer' ? 'system' : message.role],
-      ['content', mark(content, tags) + (open ? CUT : '')],
-    ])
-    if (typeof message.name === 'string') shown.set('name', mark(message.name))
-    if (message.role === 'tool' && typeof message.tool_call_id === 'string')
-      shown.set('tool_call_id', mark(message.tool_call_id))
-    if (message.role === 'assistant' && message.tool_calls && message.tool_calls.length > 0)
-      shown.set(
-        'tool_calls',
-        message.tool_calls.map((call, i) => {
-          const { name, arguments: given } = call.function
-          const param = `messages.${at}.tool_calls.${i}.function.arguments`
-          return new Map<Value, Value>([
-            ['id', mark(call.id ?? '')],
-            ['type', 'function'],
-            [
-              'function',
-              new Map([
-                ['name', mark(name)],
-                ['arguments', argumentsOf(given, param)],
-              ]),
-            ],
-          ])
-        }),
-      )
-    return shown
-  }
+  const { bosId } = tokenizer
 
   const run = (request: RenderRequest): string => {
+    const { messages, kwargs } = request
     const values = new Map<string, Value>([
-      ...kwargsOf(request.kwargs),
+      ...kwargsOf(kwargs, mark),
       ...Object.entries(tokens),
-      ['messages', request.messages.map((message, at) => view(message, at, request))],
+      ['messages', messages.map((message, at) => view(request, at, { message, reasons, mark }))],
       ['add_generation_prompt', request.addGenerationPrompt],
     ])
     let text: string
@@ -202,50 +206,16 @@ export const createTemplate = (options: TemplateOptions): ChatTemplate => {
     return text.slice(0, cut)
   }
 
-  const segments = (text: string): readonly Segment[] => {
-    const list: Segment[] = []
-    const plain = (from: number, to: number) => {
-      if (to > from) list.push({ text: unmarked(text.slice(from, to)) })
-    }
-    let at = 0
-    for (const match of text.matchAll(pattern)) {
-      plain(at, match.index)
-      at = match.index + match[0].length
-      const id = tokenizer.special.get(match[0])
-      if (id !== undefined) list.push({ id, name: match[0] })
-    }
-    plain(at, text.length)
-    return list
-  }
-
   return {
     source,
     render: (request) => {
-      const list = segments(run(request))
-      const [first, second] = list
-      const doubled =
-        bosId !== null && first && second && 'id' in first && 'id' in second && first.id === bosId
-          ? second.id === bosId
-          : false
-      return doubled ? list.slice(1) : list
+      const list = segmentsOf(run(request), pattern, tokenizer)
+      // The template writes a BOS, and the checkpoint's own text of it another.
+      const isBos = (at: number) => {
+        const segment = list[at]
+        return bosId !== null && segment !== undefined && 'id' in segment && segment.id === bosId
+      }
+      return isBos(0) && isBos(1) ? list.slice(1) : list
     },
   }
-}
-
-export const segmentsText = (segments: readonly Segment[]): string =>
-  segments.map((segment) => ('text' in segment ? segment.text : segment.name)).join('')
-
-/** Token ids of a prompt: names by their ids, text by itself. */
-export const encodeSegments = async (
-  segments: readonly Segment[],
-  tokenizer: Tokenizer,
-): Promise<readonly number[]> => {
-  const parts = await Promise.all(
-    segments.map((segment) => ('text' in segment ? tokenizer.encode(segment.text) : [segment.id])),
-  )
-  // Not flat(), which takes its time over 128,000 ids.
-  const ids = new Array<number>(parts.reduce((sum, part) => sum + part.length, 0))
-  let at = 0
-  for (const part of parts) for (const id of part) ids[at++] = id
-  return ids
 }

@@ -1,29 +1,60 @@
 // What a reward request means and what its scores say: shared by /v1/reward and engine.reward().
 
-import type { RewardInput, RewardRequest } from '../api/reward/schema.js'
-import { badRequest } from '../http/errors.js'
-import { encodeInputs, type RewardModel, type Scored, type ScoreItem } from './scoring.js'
+import { z } from 'zod'
+import { GivenMessages, readMessages } from '../prompt/conversation.js'
+import { badRequest } from '../request-error.js'
+import {
+  encodeInputs,
+  type RewardModel,
+  type Scored,
+  type ScoreInput,
+  type ScoreItem,
+} from './scoring.js'
 
-type Body = Pick<RewardRequest, 'messages' | 'responses' | 'inputs' | 'pairwise'>
+const Responses = z
+  .array(z.string())
+  .min(1)
+  .max(1024)
+  .describe('Candidate answers to the conversation, which then ends with the user.')
+
+/** What is asked, by HTTP and in process. */
+export const RewardBody = z.looseObject({
+  messages: GivenMessages.optional().describe('One conversation. Not together with `inputs`.'),
+  responses: Responses.optional(),
+  inputs: z
+    .array(z.looseObject({ messages: GivenMessages, responses: Responses.nullish() }))
+    .min(1)
+    .max(2048)
+    .optional()
+    .describe('Many conversations.'),
+  pairwise: z
+    .boolean()
+    .optional()
+    .describe('Add preferences between the candidates of each prompt (Bradley-Terry).'),
+})
+export type RewardBody = z.output<typeof RewardBody>
 
 /** Exactly one of `messages` and `inputs`. */
-const inputsOf = (body: Body): readonly RewardInput[] => {
+const inputsOf = (body: RewardBody): readonly ScoreInput[] => {
   if (body.inputs !== undefined) {
     for (const key of ['messages', 'responses'] as const) {
       if (body[key] !== undefined)
         throw badRequest(`'${key}' and 'inputs' cannot both be given: put it inside an input.`, key)
     }
-    return body.inputs
+    return body.inputs.map(({ messages, responses }) => ({
+      messages: readMessages(messages),
+      responses,
+    }))
   }
   if (body.messages === undefined)
     throw badRequest("Missing required parameter: 'messages' (or 'inputs').", 'messages')
-  return [{ messages: body.messages, responses: body.responses }]
+  return [{ messages: readMessages(body.messages), responses: body.responses }]
 }
 
 /** Checks everything and makes the items, in order. */
 export const planRewards = async (
   model: RewardModel,
-  body: Body,
+  body: RewardBody,
 ): Promise<readonly ScoreItem[]> => {
   if (body.pairwise && !model.readout.isScalar)
     throw badRequest(

@@ -2,20 +2,20 @@
 // NIM form, /pooling, /classify and best-of-N all go through here. Everything is rendered and checked
 // before anything is submitted, so a batch is scored whole or not at all.
 
-import type { Message } from '../api/openai/schema.js'
-import type { RewardInput } from '../api/reward/schema.js'
-import { encodeText } from '../chat/prompt.js'
 import type { Engine, Timings } from '../engine/types.js'
 import { EngineFailure } from '../failure.js'
-import { ApiError, badRequest, contextExceeded, fromEngineError } from '../http/errors.js'
-import {
-  findModel,
-  type RequestLog,
-  requireQueue,
-  type ServedModel,
-  type Server,
-} from '../model/served-model.js'
-import { contentText, encodeSegments } from '../prompt/template.js'
+import { clientGone, fromEngineError, requireQueue } from '../generation/admission.js'
+import type { RequestLog } from '../log.js'
+import type { ServedModel } from '../model/served-model.js'
+import type { Message } from '../prompt/conversation.js'
+import { encodeSegments, encodeText } from '../prompt/encode.js'
+import { badRequest, contextExceeded, RequestError } from '../request-error.js'
+
+/** A conversation, and candidate answers to it or none. */
+export type ScoreInput = {
+  readonly messages: readonly Message[]
+  readonly responses?: readonly string[] | null | undefined
+}
 
 /** What it takes to make scores of conversations. */
 export type RewardModel = Pick<ServedModel, 'id' | 'engine' | 'tokenizer' | 'template' | 'readout'>
@@ -33,35 +33,6 @@ export type Scored = ScoreItem & {
   readonly timings: Timings
 }
 
-export const isReward = (model: ServedModel): boolean => model.engine.info.rewardKind !== 'none'
-
-/** The model, or a 400 that names those that can. */
-export const findRewardModel = (server: Server, name: string, param = 'model'): ServedModel => {
-  const model = findModel(server, name, param)
-  if (isReward(model)) return model
-  const able = server.models().filter(isReward)
-  throw badRequest(
-    able.length === 0
-      ? `'${name}' is a chat model and gives no rewards, and this server serves no reward model.`
-      : `'${name}' is a chat model and gives no rewards. These do: ${able.map(({ id }) => `'${id}'`).join(', ')}.`,
-    param,
-  )
-}
-
-/** The reverse: a 400 that names the models that answer. */
-export const refuseReward = (server: Server, model: ServedModel, why: string): void => {
-  if (!isReward(model)) return
-  throw badRequest(`'${model.id}' is a reward model: ${why}. ${chatModels(server)}`, 'model')
-}
-
-/** Which models write answers, for messages. */
-export const chatModels = (server: Server): string => {
-  const able = server.models().filter((model) => !isReward(model))
-  return able.length === 0
-    ? 'This server serves no chat model.'
-    : `These write answers: ${able.map(({ id }) => `'${id}'`).join(', ')}.`
-}
-
 const EOT = '<|eot_id|>'
 
 /** Up to and with the <|eot_id|> that closes the last turn: where such a head was trained to be read. */
@@ -70,8 +41,7 @@ const cutAtEot = (model: RewardModel, ids: readonly number[]): readonly number[]
   const eot = model.tokenizer.idOf(EOT)
   const at = eot === undefined ? -1 : ids.lastIndexOf(eot)
   if (at < 0)
-    throw new ApiError(
-      400,
+    throw new RequestError(
       `The chat template of '${model.id}' closes no turn with ${EOT}, where its score is read.`,
       { param: 'model' },
     )
@@ -99,7 +69,7 @@ const checkLength = (model: RewardModel, ids: readonly number[], param: string):
   if (ids.length > maxModelLen) throw contextExceeded(maxModelLen, ids.length, 0, param)
 }
 
-const checkTurns = (input: RewardInput, path: string): void => {
+const checkTurns = (input: ScoreInput, path: string): void => {
   const last = input.messages.at(-1)
   const at = `${path}messages`
   if (input.responses != null) {
@@ -115,7 +85,7 @@ const checkTurns = (input: RewardInput, path: string): void => {
       `The last message in '${at}' must be the assistant's: it is the answer that is scored. To score several answers give 'responses'.`,
       at,
     )
-  if (contentText(last.content) === '' && !last.tool_calls?.length)
+  if (last.content === '' && !last.toolCalls?.length)
     throw badRequest(`The answer in '${at}' is empty: there is nothing to score.`, at)
 }
 
@@ -131,7 +101,7 @@ export const checkRoom = async (
 /** Every conversation, or every (conversation, response), in order. `path` is for errors. */
 export const encodeInputs = async (
   model: RewardModel,
-  inputs: readonly RewardInput[],
+  inputs: readonly ScoreInput[],
   path: (input: number) => string,
 ): Promise<readonly ScoreItem[]> => {
   for (const [input, one] of inputs.entries()) checkTurns(one, path(input))
@@ -149,11 +119,9 @@ export const encodeInputs = async (
           checkLength(model, ids, param)
           return { ids, input, response }
         } catch (error) {
-          if (!(error instanceof ApiError) || param === 'messages') throw error
-          throw new ApiError(error.status, `${param}: ${error.message}`, {
-            param,
-            code: error.code,
-          })
+          if (!(error instanceof RequestError) || param === 'messages') throw error
+          const { kind, code } = error
+          throw new RequestError(`${param}: ${error.message}`, { kind, param, code })
         }
       }
       items.push(encode())
@@ -176,7 +144,7 @@ export const encodeRaw = async (
         : given
   return Promise.all(
     list.map(async (one, input) => {
-      const ids = typeof one === 'string' ? await encodeText(model, one, true) : one
+      const ids = typeof one === 'string' ? await encodeText(model.tokenizer, one, true) : one
       checkLength(model, ids, list.length > 1 ? `${param}.${input}` : param)
       return { ids, input, response: 0 }
     }),
@@ -250,8 +218,7 @@ export const scoreItems = async (options: ScoreOptions): Promise<readonly Scored
     finish = signal.aborted ? 'abort' : 'error'
     metrics.choiceDone({ finish, tokens: 0, timings: undefined })
     if (!(error instanceof EngineFailure)) throw error
-    if (signal.aborted) throw badRequest('The client closed the connection.')
-    throw fromEngineError({ code: error.code, message: error.message }, () => gate.retryAfter())
+    throw signal.aborted ? clientGone() : fromEngineError(error, model)
   } finally {
     leave()
     Object.assign(record, {
@@ -281,16 +248,4 @@ export const scoreUsage = (scored: readonly Scored[]) => {
     total_tokens: tokens,
     prompt_tokens_details: { cached_tokens: cached },
   }
-}
-
-/** Aborted when the client goes away. */
-export const goneSignal = (outgoing: {
-  readonly once: (event: 'close', listener: () => void) => unknown
-  readonly writableFinished: boolean
-}): AbortSignal => {
-  const controller = new AbortController()
-  outgoing.once('close', () => {
-    if (!outgoing.writableFinished) controller.abort()
-  })
-  return controller.signal
 }

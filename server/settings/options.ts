@@ -2,7 +2,7 @@
 // help text and docs are made. Reading them is read.ts's.
 
 import { z } from 'zod'
-import { RewardSettings } from '../model/reward-readout.js'
+import { RewardSettings } from './reward.js'
 
 /** How a value is written on the command line or in the environment. */
 export type Kind = 'text' | 'list' | 'integer' | 'number' | 'bytes' | 'switch'

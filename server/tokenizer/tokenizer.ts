@@ -8,10 +8,10 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import type { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { z } from 'zod'
-import type { Tokenizer } from '../engine/types.js'
 import { EngineFailure } from '../failure.js'
 import { readText } from '../text-file.js'
 import { createLongText } from './long-text.js'
+import type { Tokenizer } from './types.js'
 
 const { Tokenizer: Native } = createRequire(import.meta.url)(
   'tokenizers',

@@ -2,13 +2,13 @@
 // output what it got to; how it ends is what the test looks at.
 
 import { readdirSync } from 'node:fs'
-import { createEngine } from '../../server/engine/engine.js'
+import { openEngine } from '../../server/engine/engine.js'
 import type { Engine } from '../../server/engine/types.js'
 import { generate, idsOf, isIdle, prompt, smallEngine, until } from './support.js'
 
 const [mode = '', folder = ''] = process.argv.slice(2)
 const endless = { maxTokens: 1900, ignoreEos: true }
-const open = (): Promise<Engine> => createEngine(smallEngine(folder))
+const open = (): Promise<Engine> => openEngine(smallEngine(folder))
 const say = (text: string) => process.stdout.write(`${text}\n`)
 const threads = () => readdirSync('/proc/self/task').length
 
@@ -54,7 +54,7 @@ const modes: Readonly<Record<string, () => Promise<void>>> = {
     const onPlan = () => {
       throw new Error('plan')
     }
-    const engine = await createEngine({ ...smallEngine(folder), onPlan })
+    const engine = await openEngine({ ...smallEngine(folder), onPlan })
     engine.submit({ promptTokenIds: prompt, sampling: { maxTokens: 1 } }, () => {
       throw new Error('mine')
     })

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { createEngine } from '../../server/engine/engine.js'
+import { openEngine } from '../../server/engine/engine.js'
 import type {
   Delta,
   Engine,
@@ -23,7 +23,7 @@ describe('loading', () => {
   test('says what was loaded', async () => {
     const plans: MemoryPlan[] = []
     const progress: LoadProgress[] = []
-    const engine = await createEngine({
+    const engine = await openEngine({
       ...smallEngine(folder),
       onPlan: (plan) => plans.push(plan),
       onProgress: (news) => progress.push(news),
@@ -57,7 +57,7 @@ describe('loading', () => {
       ['fp8', 'F8_E4M3'],
     ] as const
     for (const [kvCacheDtype, name] of kinds) {
-      const engine = await createEngine({ ...smallEngine(folder), kvCacheDtype })
+      const engine = await openEngine({ ...smallEngine(folder), kvCacheDtype })
       assert.match(engine.info.plan.table, new RegExp(` bytes a token in ${name}$`, 'm'))
       await engine.close()
     }
@@ -66,7 +66,7 @@ describe('loading', () => {
   test('the fingerprint changes with the dtype alone', async () => {
     const prints = []
     for (const dtype of ['auto', 'bf16', 'fp8'] as const) {
-      const engine = await createEngine({ ...smallEngine(folder), dtype })
+      const engine = await openEngine({ ...smallEngine(folder), dtype })
       prints.push(engine.info.fingerprint)
       assert.equal(engine.info.dtype, dtype === 'fp8' ? 'fp8' : 'bf16')
       await engine.close()
@@ -106,13 +106,13 @@ describe('loading', () => {
   for (const [name, change, code, message] of wrong) {
     test(`${name} is an error that says so`, async () => {
       const options = { ...smallEngine(folder), ...change } as EngineOptions
-      await assert.rejects(createEngine(options), { name: 'EngineFailure', code, message })
+      await assert.rejects(openEngine(options), { name: 'EngineFailure', code, message })
     })
   }
 
   test('a tokenizer beyond the embedding is an error that names both', async () => {
     const short = tinyCheckpoint({ vocab: 258, config: { eos_token_id: 257 } })
-    await assert.rejects(createEngine(smallEngine(short)), {
+    await assert.rejects(openEngine(smallEngine(short)), {
       code: 'invalid_argument',
       message: /tokenizer.json has token 259 \("<\|eom_id\|>"\).*only 258 rows/,
     })
@@ -122,7 +122,7 @@ describe('loading', () => {
     const broken = tinyCheckpoint()
     const path = join(broken, 'model.safetensors')
     writeFileSync(path, readFileSync(path).subarray(0, -1000))
-    await assert.rejects(createEngine(smallEngine(broken)), {
+    await assert.rejects(openEngine(smallEngine(broken)), {
       code: 'invalid_argument',
       message: /model\.safetensors/,
     })
@@ -132,7 +132,7 @@ describe('loading', () => {
 describe('generating', () => {
   let engine: Engine
   before(async () => {
-    engine = await createEngine(smallEngine(folder))
+    engine = await openEngine(smallEngine(folder))
   })
   after(() => engine.close())
 
@@ -309,7 +309,7 @@ describe('aborting', () => {
   const endless: Sampling = { maxTokens: 1900, ignoreEos: true }
   let engine: Engine
   before(async () => {
-    engine = await createEngine(smallEngine(folder))
+    engine = await openEngine(smallEngine(folder))
   })
   after(() => engine.close())
 
@@ -375,7 +375,7 @@ describe('aborting', () => {
 
 describe('admission and the end', () => {
   test('a full queue is refused, and open again when it has moved', async () => {
-    const engine = await createEngine({ ...smallEngine(folder), maxNumSeqs: 1, maxWaiting: 3 })
+    const engine = await openEngine({ ...smallEngine(folder), maxNumSeqs: 1, maxWaiting: 3 })
     const running: Promise<readonly Delta[]>[] = []
     const fill = () => {
       for (let i = 0; i < 8; i++) running.push(generate(engine, greedy))
@@ -390,7 +390,7 @@ describe('admission and the end', () => {
   })
 
   test('draining lets what runs end and takes nothing new', async () => {
-    const engine = await createEngine(smallEngine(folder))
+    const engine = await openEngine(smallEngine(folder))
     const running = generate(engine, greedy)
     engine.drain()
     assert.throws(() => engine.generate({ promptTokenIds: prompt }), { code: 'unavailable' })
@@ -399,7 +399,7 @@ describe('admission and the end', () => {
   })
 
   test('closing aborts what is left, twice does no harm', async () => {
-    const engine = await createEngine(smallEngine(folder))
+    const engine = await openEngine(smallEngine(folder))
     const running = [1, 2, 3].map((seed) =>
       generate(engine, { maxTokens: 1900, ignoreEos: true, seed }),
     )
@@ -414,8 +414,8 @@ describe('admission and the end', () => {
   test('two engines in one process do not meet', async () => {
     const other = tinyCheckpoint({ seed: 2 })
     const [a, b] = await Promise.all([
-      createEngine(smallEngine(folder)),
-      createEngine(smallEngine(other)),
+      openEngine(smallEngine(folder)),
+      openEngine(smallEngine(other)),
     ])
     const alone = idsOf(await generate(a, greedy))
     const both = await Promise.all([generate(a, greedy), generate(b, greedy)])
@@ -430,7 +430,7 @@ describe('admission and the end', () => {
 describe('a reward model', () => {
   let engine: Engine
   before(async () => {
-    engine = await createEngine(smallEngine(tinyCheckpoint({ classes: 3 })))
+    engine = await openEngine(smallEngine(tinyCheckpoint({ classes: 3 })))
   })
   after(() => engine.close())
 

@@ -4,7 +4,7 @@ import { existsSync, readdirSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { createEngine } from '../../server/engine/engine.js'
+import { openEngine } from '../../server/engine/engine.js'
 import { generate, idsOf, smallEngine, until } from './support.js'
 import { tinyCheckpoint } from './tiny_checkpoint.js'
 
@@ -82,7 +82,7 @@ describe('worker threads', () => {
     })
 
   test('each has engines of its own and may be ended while they work', async () => {
-    const engine = await createEngine(smallEngine(folder))
+    const engine = await openEngine(smallEngine(folder))
     const sampling = { temperature: 0, maxTokens: 24, ignoreEos: true }
     const expected = idsOf(await generate(engine, sampling))
     const workers = [start(), start()]

@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs'
 import { before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
-import type { Tokenizer } from '../../server/engine/types.js'
 import { createLongText } from '../../server/tokenizer/long-text.js'
 import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
+import type { Tokenizer } from '../../server/tokenizer/types.js'
 import { llamaTokenizerJson, tokenizerFolder } from './llama_tokenizer.js'
 
 type Case = { text: string; plain: number[]; special?: number[] }

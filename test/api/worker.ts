@@ -2,10 +2,10 @@
 // it is terminated.
 
 import { parentPort, workerData } from 'node:worker_threads'
-import { createEngine } from '../../server/engine/engine.js'
+import { openEngine } from '../../server/engine/engine.js'
 import { generate, idsOf, prompt, smallEngine } from './support.js'
 
-const engine = await createEngine(smallEngine(workerData))
+const engine = await openEngine(smallEngine(workerData))
 const sampling = { temperature: 0, maxTokens: 24, ignoreEos: true }
 parentPort?.postMessage(idsOf(await generate(engine, sampling)))
 for (;;) await generate(engine, { maxTokens: 1900, ignoreEos: true }, { promptTokenIds: prompt })

@@ -1,6 +1,6 @@
 // A tokenizer for tests: one id a byte, then the special names of the Llama-3 family.
 
-import type { Tokenizer } from '../../server/engine/types.js'
+import type { Tokenizer } from '../../server/tokenizer/types.js'
 
 export const SPECIAL_NAMES = [
   '<|begin_of_text|>',

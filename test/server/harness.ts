@@ -3,21 +3,19 @@
 import { createConnection } from 'node:net'
 import { Writable } from 'node:stream'
 import { pino } from 'pino'
-import type { Tokenizer } from '../../server/engine/types.js'
-import { createGate } from '../../server/generation/admission.js'
+import type { Server, ServerConfig } from '../../server/api/server.js'
+import { createApp } from '../../server/app.js'
+import type { Phase } from '../../server/generation/admission.js'
 import { listen } from '../../server/http/listen.js'
 import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
+import { createGate } from '../../server/model/gate.js'
 import { makeProfile } from '../../server/model/registry.js'
-import { createReadout, type RewardSettings } from '../../server/model/reward-readout.js'
-import type {
-  GenerationDefaults,
-  HttpConfig,
-  Phase,
-  ServedModel,
-  Server,
-} from '../../server/model/served-model.js'
+import { createReadout } from '../../server/model/reward-readout.js'
+import type { GenerationDefaults, ServedModel } from '../../server/model/served-model.js'
 import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
 import { createTemplate } from '../../server/prompt/template.js'
+import type { RewardSettings } from '../../server/settings/reward.js'
+import type { Tokenizer } from '../../server/tokenizer/types.js'
 import { VERSION } from '../../server/version.js'
 import { createByteTokenizer } from './byte-tokenizer.js'
 import {
@@ -37,7 +35,7 @@ export type HarnessOptions = ScriptedOptions & {
   readonly id?: string
   readonly template?: string
   readonly generation?: GenerationDefaults
-  readonly config?: Partial<HttpConfig>
+  readonly config?: Partial<ServerConfig>
   readonly phase?: () => Phase
   readonly host?: string
   readonly tokenizer?: Tokenizer
@@ -61,7 +59,7 @@ export type Harness = {
 
 const NAMES = { bos_token: '<|begin_of_text|>', eos_token: '<|eot_id|>' }
 
-const CONFIG: HttpConfig = {
+const CONFIG: ServerConfig = {
   apiKeys: [],
   allowedOrigins: ['*'],
   bodyLimit: 1 << 20,
@@ -138,7 +136,12 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     phase: options.phase ?? (() => ({ name: 'ready' })),
     models: () => models,
   }
-  const listening = await listen(server, { host: options.host ?? '127.0.0.1', port: 0 })
+  const listening = await listen({
+    fetch: createApp(server).fetch,
+    log: server.log,
+    host: options.host ?? '127.0.0.1',
+    port: 0,
+  })
   return {
     url: listening.url,
     port: listening.port,

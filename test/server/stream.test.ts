@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { createConnection, type Socket } from 'node:net'
 import { describe, test } from 'node:test'
-import { createTurns, finishInSlices } from '../../server/http/sliced-json.js'
+import { createTurns, finishInSlices } from '../../server/slices.js'
 import { createByteTokenizer } from './byte-tokenizer.js'
 import {
   chatBody,

@@ -1,14 +1,10 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
-import { type Message, Message as MessageSchema } from '../../server/api/openai/schema.js'
 import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
-import {
-  createTemplate,
-  encodeSegments,
-  type RenderRequest,
-  segmentsText,
-} from '../../server/prompt/template.js'
+import { GivenMessage, readMessages } from '../../server/prompt/conversation.js'
+import { encodeSegments, segmentsText } from '../../server/prompt/encode.js'
+import { createTemplate, type RenderRequest } from '../../server/prompt/template.js'
 import { createByteTokenizer, SPECIAL_NAMES } from './byte-tokenizer.js'
 
 const tokenizer = createByteTokenizer()
@@ -37,7 +33,7 @@ const request = (
   messages: readonly unknown[],
   more: Partial<RenderRequest> = {},
 ): RenderRequest => ({
-  messages: messages.map((message) => MessageSchema.parse(message)),
+  messages: readMessages(messages.map((message) => GivenMessage.parse(message))),
   addGenerationPrompt: true,
   continueFinal: false,
   keepThinking: false,
@@ -277,14 +273,14 @@ describe('user text', () => {
     fc.string({ maxLength: 4 }),
   )
   const content = fc.array(piece, { maxLength: 6 }).map((parts) => parts.join(''))
-  const message: fc.Arbitrary<Message> = fc.oneof(
-    content.map((one): Message => ({ role: 'user', content: one })),
-    content.map((one): Message => ({ role: 'system', content: one })),
-    content.map((one): Message => ({ role: 'assistant', content: one })),
-    content.map((one): Message => ({ role: 'tool', content: one, tool_call_id: one })),
-    content.map((one): Message => ({ role: 'user', content: [{ type: 'text', text: one }] })),
+  const message: fc.Arbitrary<GivenMessage> = fc.oneof(
+    content.map((one): GivenMessage => ({ role: 'user', content: one })),
+    content.map((one): GivenMessage => ({ role: 'system', content: one })),
+    content.map((one): GivenMessage => ({ role: 'assistant', content: one })),
+    content.map((one): GivenMessage => ({ role: 'tool', content: one, tool_call_id: one })),
+    content.map((one): GivenMessage => ({ role: 'user', content: [{ type: 'text', text: one }] })),
     content.map(
-      (one): Message => ({
+      (one): GivenMessage => ({
         role: 'assistant',
         content: null,
         tool_calls: [
@@ -353,12 +349,12 @@ describe('user text', () => {
           content,
           async (messages, kwarg) => {
             const harmless = messages.map(
-              (one): Message =>
+              (one): GivenMessage =>
                 one.role === 'assistant' && one.tool_calls
                   ? { ...one, tool_calls: [{ function: { name: 'n', arguments: '{}' } }] }
                   : { ...one, content: 'harmless' },
             )
-            const render = (list: readonly Message[]) =>
+            const render = (list: readonly GivenMessage[]) =>
               encodeSegments(template.render(request(list, { kwargs: { note: kwarg } })), tokenizer)
             assert.deepEqual(controls(await render(messages)), controls(await render(harmless)))
           },

@@ -1,34 +1,30 @@
 // One choice of a text completion while it grows: the echoed prompt, the text, the logprobs.
 
-import type { Delta, Tokenizer } from '../../engine/types.js'
-import {
-  addLogprobs,
-  type CompletionLogprobs,
-  createOffsets,
-  tokenText,
-} from '../../generation/logprobs.js'
+import type { AnswerEvent } from '../../generation/answer-event.js'
+import type { Tokenizer } from '../../tokenizer/types.js'
+import { addLogprobs, type CompletionLogprobs, createOffsets, tokenText } from './logprobs.js'
 
-export type CompletionText = {
-  /** The text of a delta, the echo before the first. */
-  readonly text: (delta: Delta) => string
-  /** Adds the logprobs of a delta to `out`, in slices; of every delta, in their order. */
-  readonly logprobs: (delta: Delta, out: CompletionLogprobs) => Generator<string, void>
+export type CompletionChoice = {
+  /** The text of an event, the echo before the first. */
+  readonly text: (event: AnswerEvent) => string
+  /** Adds the logprobs of an event to `out`, in slices; of every event, in their order. */
+  readonly logprobs: (event: AnswerEvent, out: CompletionLogprobs) => Generator<string, void>
 }
 
 export type Echo = {
   readonly ids: readonly number[]
   readonly text: string
-  /** Given as text: names in it stand in the echo, a BOS that we put in front does not. */
+  /** The prompt was text. Control-token names written in it are echoed; a BOS that we added is not. */
   readonly raw: boolean
 }
 
-export type CompletionTextOptions = {
+export type CompletionChoiceOptions = {
   readonly tokenizer: Tokenizer
   readonly echo: Echo | undefined
   readonly skipSpecial: boolean
 }
 
-export const createCompletionText = (options: CompletionTextOptions): CompletionText => {
+export const createCompletionChoice = (options: CompletionChoiceOptions): CompletionChoice => {
   const { tokenizer, echo } = options
   const offsets = createOffsets()
   let begun = false
@@ -41,17 +37,17 @@ export const createCompletionText = (options: CompletionTextOptions): Completion
       : position > 0 || id !== tokenizer.bosId || echo.text.startsWith(tokenText(tokenizer, id))
 
   return {
-    text: (delta) => {
+    text: (event) => {
       const isFirst = !begun
       begun = true
-      return isFirst && echo ? echo.text + delta.text : delta.text
+      return isFirst && echo ? echo.text + event.text : event.text
     },
-    logprobs: function* (delta, out) {
+    logprobs: function* (event, out) {
       const isFirst = !counted
       counted = true
       if (isFirst && echo)
-        yield* addLogprobs(out, delta.promptLogprobs ?? [], echo.ids, tokenizer, offsets, inEcho)
-      yield* addLogprobs(out, delta.logprobs ?? [], delta.tokenIds, tokenizer, offsets, inAnswer)
+        yield* addLogprobs(out, event.promptLogprobs ?? [], echo.ids, tokenizer, offsets, inEcho)
+      yield* addLogprobs(out, event.logprobs ?? [], event.tokenIds, tokenizer, offsets, inAnswer)
     },
   }
 }

@@ -1,25 +1,35 @@
 // POST /v1/completions: raw prompts, several at once, echoed and scored when asked.
 
-import { encodeText } from '../../chat/prompt.js'
 import { refuseThinking } from '../../chat/thinking-mode.js'
-import type { Delta, GenerateRequest } from '../../engine/types.js'
-import { answerId, type Chunks, generate, readRequest } from '../../generation/answer.js'
-import { noLogprobs, promptLogprobs } from '../../generation/logprobs.js'
-import { type Run, startRun } from '../../generation/run.js'
+import type { GenerateRequest } from '../../engine/types.js'
+import type { Generation, StreamForm, WholeForm } from '../../generation/answer.js'
+import { type AnswerEvent, eventOf } from '../../generation/answer-event.js'
+import type { Run } from '../../generation/run.js'
 import {
-  checkStreamOptions,
   makeSampling,
   outputLimit,
   queueFields,
   truncatePrompt,
 } from '../../generation/sampling.js'
-import { badRequest } from '../../http/errors.js'
-import { atOnce, jsonPieces, jsonText } from '../../http/sliced-json.js'
-import { type Ctx, findModel, type ServedModel, type Server } from '../../model/served-model.js'
-import { refuseReward } from '../../scoring/scoring.js'
-import { asMembers, createFrame, finishReason, isLong, members, stopReason } from './chunk-frame.js'
-import { type CompletionText, createCompletionText } from './completion-choice.js'
+import type { Ctx } from '../../http/context.js'
+import { findModel, refuseReward, type ServedModel } from '../../model/served-model.js'
+import { encodeText } from '../../prompt/encode.js'
+import { badRequest } from '../../request-error.js'
+import { atOnce, jsonPieces, jsonText } from '../../slices.js'
+import { answerId, readRequest, respond, unixTime } from '../exchange.js'
+import type { Server } from '../server.js'
+import {
+  asMembers,
+  checkStreamOptions,
+  createFrame,
+  isLong,
+  members,
+  stopReason,
+} from './chunk-frame.js'
+import { type CompletionChoice, createCompletionChoice } from './completion-choice.js'
+import { noLogprobs, promptLogprobs } from './logprobs.js'
 import { CompletionRequest } from './schema.js'
+import { timingsObject, usageObject } from './usage.js'
 
 type Prompt = {
   readonly ids: readonly number[]
@@ -29,13 +39,12 @@ type Prompt = {
   readonly dropped: number
 }
 
-type Plan = {
+type Plan = Generation & {
   readonly body: CompletionRequest
-  readonly model: ServedModel
   readonly prompts: readonly Prompt[]
-  readonly requests: readonly GenerateRequest[]
   readonly id: string
   readonly created: number
+  readonly reasoningTokens: () => number
 }
 
 type RawPrompt = string | readonly number[]
@@ -54,7 +63,9 @@ const encodePrompt = async (
 ): Promise<Prompt> => {
   const { vocabSize } = model.engine.info
   const all =
-    typeof raw === 'string' ? await encodeText(model, raw, body.add_special_tokens !== false) : raw
+    typeof raw === 'string'
+      ? await encodeText(model.tokenizer, raw, body.add_special_tokens !== false)
+      : raw
   const bad = all.find((id) => id >= vocabSize)
   if (bad !== undefined)
     throw badRequest(
@@ -74,9 +85,36 @@ const encodePrompt = async (
   return { ids, dropped, raw: whole, text: whole ? raw : body.echo === true ? echo() : '' }
 }
 
-const planCompletion = async (server: Server, body: CompletionRequest): Promise<Plan> => {
-  const model = findModel(server, body.model)
-  refuseReward(server, model, 'it does not complete text')
+const planRequest = async (
+  model: ServedModel,
+  body: CompletionRequest,
+  { ids }: Prompt,
+): Promise<GenerateRequest> => {
+  const echoed = body.echo === true && body.logprobs !== undefined ? body.logprobs : undefined
+  const sampling = await makeSampling({
+    body,
+    model,
+    maxTokens: outputLimit(model.engine.info.maxModelLen, {
+      promptTokens: ids.length,
+      maxTokens: body.max_tokens,
+      fallback: 16,
+      promptParam: 'prompt',
+      tokensParam: 'max_tokens',
+    }),
+    logprobs: body.logprobs,
+    promptLogprobs: body.prompt_logprobs ?? echoed,
+    card: undefined,
+  })
+  return { promptTokenIds: ids, n: body.n ?? 1, sampling, ...queueFields(body) }
+}
+
+const planCompletion = async (
+  server: Server,
+  body: CompletionRequest,
+  arrival: number,
+): Promise<Plan> => {
+  const model = findModel(server.models(), body.model)
+  refuseReward(server.models(), model, 'it does not complete text')
   checkStreamOptions(body)
   if (model.profile.reasoning === undefined) refuseThinking(body, model.id)
   if (body.max_tokens === 0 && body.echo !== true)
@@ -85,43 +123,27 @@ const planCompletion = async (server: Server, body: CompletionRequest): Promise<
   const prompts = await Promise.all(
     raw.map((one, i) => encodePrompt(model, body, one, raw.length > 1 ? `prompt.${i}` : 'prompt')),
   )
-  const echoed = body.echo === true && body.logprobs !== undefined ? body.logprobs : undefined
-  const requests = await Promise.all(
-    prompts.map(async ({ ids }) => ({
-      promptTokenIds: ids,
-      n: body.n ?? 1,
-      sampling: await makeSampling({
-        body,
-        model,
-        maxTokens: outputLimit(model.engine.info.maxModelLen, {
-          promptTokens: ids.length,
-          maxTokens: body.max_tokens,
-          fallback: 16,
-          promptParam: 'prompt',
-          tokensParam: 'max_tokens',
-        }),
-        logprobs: body.logprobs,
-        promptLogprobs: body.prompt_logprobs ?? echoed,
-        card: undefined,
-      }),
-      ...queueFields(body),
-    })),
-  )
+  const n = body.n ?? 1
   return {
     body,
     model,
     prompts,
-    requests,
+    requests: await Promise.all(prompts.map((prompt) => planRequest(model, body, prompt))),
+    n,
+    arrival,
+    toEvent: (prompt, delta) => eventOf(prompt * n + delta.choice, delta),
+    // Text is not split here: a tag in it is text.
+    reasoningTokens: () => 0,
     id: answerId('cmpl'),
-    created: Math.floor(Date.now() / 1000),
+    created: unixTime(),
   }
 }
 
 /** Choice index = prompt * n + choice of the prompt. */
-const makeTexts = (plan: Plan): CompletionText[] =>
+const makeChoices = (plan: Plan): CompletionChoice[] =>
   plan.prompts.flatMap((prompt) =>
-    Array.from({ length: plan.body.n ?? 1 }, () =>
-      createCompletionText({
+    Array.from({ length: plan.n }, () =>
+      createCompletionChoice({
         tokenizer: plan.model.tokenizer,
         echo: plan.body.echo === true ? prompt : undefined,
         skipSpecial: plan.body.skip_special_tokens ?? true,
@@ -130,7 +152,7 @@ const makeTexts = (plan: Plan): CompletionText[] =>
   )
 
 /** What a choice says once. In slices. */
-function* choiceExtras(plan: Plan, prompt: number, first: Delta | undefined) {
+function* choiceExtras(plan: Plan, prompt: number, first: AnswerEvent | undefined) {
   const asked = plan.body.prompt_logprobs !== undefined && first?.promptLogprobs
   return {
     ...(plan.body.return_token_ids && { prompt_token_ids: plan.prompts[prompt]?.ids ?? [] }),
@@ -146,101 +168,104 @@ const answerExtras = (plan: Plan) =>
         truncated_tokens: plan.prompts.reduce((sum, prompt) => sum + prompt.dropped, 0),
       }
 
-const whole = (plan: Plan) => {
+type Part = { readonly choice: CompletionChoice; answer: string; readonly events: AnswerEvent[] }
+
+function* choiceObject(plan: Plan, { choice, answer, events }: Part, index: number) {
+  const { body, n } = plan
+  const logprobs = body.logprobs === undefined ? null : noLogprobs()
+  if (logprobs) for (const event of events) yield* choice.logprobs(event, logprobs)
+  const last = events.at(-1)
+  return {
+    index,
+    text: answer,
+    logprobs,
+    finish_reason: last?.finish ?? 'stop',
+    ...stopReason(last, body),
+    ...(body.return_token_ids && { token_ids: events.flatMap((event) => event.tokenIds) }),
+    ...(yield* choiceExtras(plan, Math.floor(index / n), events[0])),
+  }
+}
+
+const wholeCompletion = (plan: Plan): WholeForm => {
   const { body } = plan
-  const n = body.n ?? 1
-  const choices = makeTexts(plan).map((text) => ({ text, answer: '', deltas: [] as Delta[] }))
+  const parts = makeChoices(plan).map((choice): Part => ({ choice, answer: '', events: [] }))
 
-  const onDelta = (prompt: number, delta: Delta) => {
-    const choice = choices[prompt * n + delta.choice]
-    if (choice === undefined) return
-    choice.answer += choice.text.text(delta)
-    choice.deltas.push(delta)
-  }
-
-  function* choiceObject({ text, answer, deltas }: (typeof choices)[number], index: number) {
-    const logprobs = body.logprobs === undefined ? null : noLogprobs()
-    if (logprobs) for (const delta of deltas) yield* text.logprobs(delta, logprobs)
-    const last = deltas.at(-1)
-    return {
-      index,
-      text: answer,
-      logprobs,
-      finish_reason: finishReason(last),
-      ...stopReason(last, body),
-      ...(body.return_token_ids && { token_ids: deltas.flatMap((delta) => delta.tokenIds) }),
-      ...(yield* choiceExtras(plan, Math.floor(index / n), deltas[0])),
-    }
-  }
-
-  function* answer(run: Run) {
-    const objects = []
-    for (const [i, choice] of choices.entries()) objects.push(yield* choiceObject(choice, i))
+  function* object({ counts }: Run) {
+    const choices = []
+    for (const [i, part] of parts.entries()) choices.push(yield* choiceObject(plan, part, i))
     yield* jsonPieces({
       id: plan.id,
       object: 'text_completion' as const,
       created: plan.created,
       model: body.model,
       system_fingerprint: plan.model.engine.info.fingerprint,
-      choices: objects,
-      usage: run.usage(),
+      choices,
+      usage: usageObject(counts, 0),
       ...answerExtras(plan),
-      ...(body.timings && { timings: run.timings() }),
+      ...(body.timings && { timings: timingsObject(counts) }),
     })
   }
-  return { onDelta, answer }
+  return {
+    event: (event) => {
+      const part = parts[event.choice]
+      if (part === undefined) return
+      part.answer += part.choice.text(event)
+      part.events.push(event)
+    },
+    answer: object,
+  }
 }
 
-const completionChunks = (plan: Plan): Chunks => {
-  const { body } = plan
-  const n = body.n ?? 1
-  const texts = makeTexts(plan)
-  const begun = texts.map(() => false)
+const completionStream = (plan: Plan): StreamForm => {
+  const { body, n } = plan
+  const choices = makeChoices(plan)
+  const begun = choices.map(() => false)
   const frame = createFrame('text_completion', plan)
-  let live = texts.length
+  let live = choices.length
   let isFirst = true
 
-  function* events(prompt: number, delta: Delta, run: Run): Generator<string, string> {
-    const index = prompt * n + delta.choice
-    const choice = texts[index]
+  function* events(event: AnswerEvent, { counts }: Run): Generator<string, string> {
+    const { choice: index } = event
+    const choice = choices[index]
     if (choice === undefined) return ''
-    const text = choice.text(delta)
+    const text = choice.text(event)
     const entries = body.logprobs === undefined ? null : noLogprobs()
-    if (entries) yield* choice.logprobs(delta, entries)
+    if (entries) yield* choice.logprobs(event, entries)
     const logprobs = entries?.tokens.length ? entries : null
     const detailed =
-      logprobs !== null || (body.return_token_ids === true && delta.tokenIds.length > 0)
+      logprobs !== null || (body.return_token_ids === true && event.tokenIds.length > 0)
     let out = ''
     if (text !== '' || detailed) {
-      const details = isLong(delta) ? yield* jsonText(logprobs) : JSON.stringify(logprobs)
-      const ids = body.return_token_ids ? `,"token_ids":${JSON.stringify(delta.tokenIds)}` : ''
+      const details = isLong(event) ? yield* jsonText(logprobs) : JSON.stringify(logprobs)
+      const ids = body.return_token_ids ? `,"token_ids":${JSON.stringify(event.tokenIds)}` : ''
       const more = begun[index]
         ? ''
-        : asMembers(yield* jsonText(yield* choiceExtras(plan, prompt, delta)))
+        : asMembers(yield* jsonText(yield* choiceExtras(plan, Math.floor(index / n), event)))
       out = frame.chunk(
         `{"index":${index},"text":${JSON.stringify(text)},` +
           `"logprobs":${details}${ids}${more},"finish_reason":null}`,
-        run,
+        counts,
         isFirst ? members(answerExtras(plan)) : '',
       )
       begun[index] = true
       isFirst = false
     }
-    if (delta.finish === undefined) return out
+    if (event.finish === undefined) return out
     live--
     const last =
       `{"index":${index},"text":"","logprobs":null,` +
-      `"finish_reason":"${finishReason(delta)}"${members(stopReason(delta, body))}}`
-    const timings = live === 0 && body.timings ? members({ timings: run.timings() }) : ''
-    return out + frame.chunk(last, run, timings)
+      `"finish_reason":"${event.finish}"${members(stopReason(event, body))}}`
+    const timings = live === 0 && body.timings ? members({ timings: timingsObject(counts) }) : ''
+    return out + frame.chunk(last, counts, timings)
   }
 
   return {
-    onDelta: (prompt, delta, run) => {
-      const work = events(prompt, delta, run)
-      return isLong(delta) ? work : atOnce(work)
+    event: (event, run) => {
+      const work = events(event, run)
+      return isLong(event) ? work : atOnce(work)
     },
     closing: frame.closing,
+    error: frame.error,
   }
 }
 
@@ -249,20 +274,7 @@ export const completionRoute =
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
     const body = await readRequest(c, server, CompletionRequest, 'chat')
-    const plan = await planCompletion(server, body)
-    const options = {
-      model: plan.model,
-      requests: plan.requests,
-      record: c.get('record'),
-      arrival,
-      reasoningTokens: () => 0,
-    }
-    return generate(c, server, {
-      model: plan.model,
-      stream: body.stream === true,
-      n: body.n ?? 1,
-      begin: (handler) => startRun(options, handler),
-      chunks: () => completionChunks(plan),
-      whole: () => whole(plan),
-    })
+    const plan = await planCompletion(server, body, arrival)
+    const form = body.stream ? { stream: completionStream(plan) } : { whole: wholeCompletion(plan) }
+    return respond(c, server, plan, form)
   }

@@ -1,7 +1,8 @@
 // Request bodies. zod is the only source of their shapes: types, checks and /openapi.json come from
-// here. null means absent (see http/body.ts), so optional fields need no `nullable`.
+// here. null means absent (see check.ts), so optional fields need no `nullable`.
 
 import { z } from 'zod'
+import { GivenMessages } from '../../prompt/conversation.js'
 
 /** Token ids, 128,000 of them in one pass: an array schema would run one schema an element. */
 const tokenIds = (min: number, max = Number.POSITIVE_INFINITY) =>
@@ -82,46 +83,11 @@ const generation = {
   timings: z.boolean().optional().describe('Add a `timings` object that says where time went.'),
 }
 
-const TextPart = z.looseObject({ type: z.literal('text'), text: z.string() })
-const Content = z
-  .union([z.string(), z.array(TextPart), z.null()])
-  .describe('A string, null, or a list of text parts.')
-
-const FunctionCall = z.looseObject({
-  id: maybe(z.string()),
-  type: maybe(z.literal('function')),
-  function: z.looseObject({ name: z.string(), arguments: z.string() }),
-})
-
-const plain = <R extends string>(role: R) =>
-  z.looseObject({ role: z.literal(role), content: Content, name: maybe(z.string()) })
-
-export const Message = z.discriminatedUnion('role', [
-  plain('system'),
-  plain('developer'),
-  plain('user'),
-  z.looseObject({
-    role: z.literal('assistant'),
-    content: Content.optional(),
-    name: maybe(z.string()),
-    reasoning: maybe(z.string()),
-    reasoning_content: maybe(z.string()),
-    tool_calls: maybe(z.array(FunctionCall)),
-  }),
-  z.looseObject({
-    role: z.literal('tool'),
-    content: Content,
-    name: maybe(z.string()),
-    tool_call_id: maybe(z.string()),
-  }),
-])
-export type Message = z.output<typeof Message>
-
 const Effort = z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh'])
 
 /** What decides the prompt of a chat. */
 const conversation = {
-  messages: z.array(Message).min(1),
+  messages: GivenMessages,
   add_generation_prompt: z.boolean().optional(),
   continue_final_message: z.boolean().optional(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),
@@ -196,5 +162,5 @@ export const DetokenizeRequest = z.looseObject({
   tokens: tokenIds(0),
 })
 
-export type GenerationFields = z.output<z.ZodObject<typeof generation>>
-export type ConversationFields = z.output<z.ZodObject<typeof conversation>>
+/** What chat and text completions share. */
+export type GenerationBody = z.output<z.ZodObject<typeof generation>>

@@ -1,29 +1,31 @@
 // A reward model on /v1/chat/completions, as NVIDIA's NIM answers it and its clients read it: the
 // scores as text `name:value,name:value`, and again as logprobs of tokens that are the names.
 
-import { answerId } from '../../generation/answer.js'
-import { badRequest } from '../../http/errors.js'
-import type { Ctx, Server } from '../../model/served-model.js'
-import {
-  chatModels,
-  encodeInputs,
-  findRewardModel,
-  goneSignal,
-  scoreItems,
-  scoreUsage,
-} from '../../scoring/scoring.js'
+import { goneSignal } from '../../http/client.js'
+import type { Ctx } from '../../http/context.js'
+import { chatModels, type ServedModel } from '../../model/served-model.js'
+import type { Message } from '../../prompt/conversation.js'
+import { badRequest } from '../../request-error.js'
+import { encodeInputs, scoreItems, scoreUsage } from '../../scoring/scoring.js'
+import { answerId, unixTime } from '../exchange.js'
 import type { ChatRequest } from '../openai/schema.js'
+import type { Server } from '../server.js'
 
-export const rewardAnswer = async (
+type NimCall = {
+  readonly model: ServedModel
+  readonly body: ChatRequest
+  readonly messages: readonly Message[]
+  readonly arrival: number
+}
+
+export const nimChat = async (
   c: Ctx,
   server: Server,
-  body: ChatRequest,
-  arrival: number,
+  { model, body, messages, arrival }: NimCall,
 ): Promise<Response> => {
-  const model = findRewardModel(server, body.model)
-  if (body.messages.at(-1)?.role !== 'assistant')
+  if (messages.at(-1)?.role !== 'assistant')
     throw badRequest(
-      `'${body.model}' is a reward model: it scores the last message, which must be the assistant's. ${chatModels(server)}`,
+      `'${body.model}' is a reward model: it scores the last message, which must be the assistant's. ${chatModels(server.models())}`,
       'messages',
     )
   if (body.stream === true)
@@ -32,10 +34,9 @@ export const rewardAnswer = async (
     throw badRequest(`'${body.model}' gives one reward, the same each time.`, 'n')
   if (body.reward !== undefined)
     throw badRequest(`'${body.model}' is a reward model: it writes no candidates.`, 'model')
-  const items = await encodeInputs(model, [{ messages: body.messages }], () => '')
   const [scored] = await scoreItems({
     model,
-    items,
+    items: await encodeInputs(model, [{ messages }], () => ''),
     record: c.get('record'),
     signal: goneSignal(c.env.outgoing),
     arrival,
@@ -50,7 +51,7 @@ export const rewardAnswer = async (
   return c.json({
     id: answerId('chatcmpl'),
     object: 'chat.completion',
-    created: Math.floor(Date.now() / 1000),
+    created: unixTime(),
     model: body.model,
     system_fingerprint: model.engine.info.fingerprint,
     choices: [

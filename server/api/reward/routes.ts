@@ -1,19 +1,20 @@
 // POST /v1/reward, and the same call in other servers' shapes: /pooling (vLLM), /classify (SGLang).
 
-import { answerId, readRequest } from '../../generation/answer.js'
-import { badRequest } from '../../http/errors.js'
-import type { Ctx, ServedModel, Server } from '../../model/served-model.js'
+import { goneSignal } from '../../http/client.js'
+import type { Ctx } from '../../http/context.js'
+import { findRewardModel, isReward, type ServedModel } from '../../model/served-model.js'
+import { readMessages } from '../../prompt/conversation.js'
+import { badRequest } from '../../request-error.js'
 import { planRewards, rewardData } from '../../scoring/rewards.js'
 import {
   encodeInputs,
   encodeRaw,
-  findRewardModel,
-  goneSignal,
-  isReward,
   type ScoreItem,
   scoreItems,
   scoreUsage,
 } from '../../scoring/scoring.js'
+import { answerId, readRequest, unixTime } from '../exchange.js'
+import type { Server } from '../server.js'
 import { ClassifyRequest, PoolingRequest, RewardRequest } from './schema.js'
 
 type Common = {
@@ -43,7 +44,7 @@ export const rewardRoute =
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
     const body = await readRequest(c, server, RewardRequest, 'reward')
-    const model = findRewardModel(server, body.model)
+    const model = findRewardModel(server.models(), body.model)
     const items = await planRewards(model, body)
     const scored = await score(c, model, items, body, arrival)
     return c.json({
@@ -64,19 +65,19 @@ export const poolingRoute =
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
     const body = await readRequest(c, server, PoolingRequest, 'reward')
-    const model = findRewardModel(server, body.model)
+    const model = findRewardModel(server.models(), body.model)
     if ((body.messages === undefined) === (body.input === undefined))
       throw badRequest("Exactly one of 'messages' and 'input' is needed.", 'input')
     const items =
       body.messages !== undefined
-        ? await encodeInputs(model, [{ messages: body.messages }], () => '')
+        ? await encodeInputs(model, [{ messages: readMessages(body.messages) }], () => '')
         : await encodeRaw(model, body.input ?? [], 'input')
     const scored = await score(c, model, items, body, arrival)
     const tokens = scored.reduce((sum, { ids }) => sum + ids.length, 0)
     return c.json({
       id: answerId('pool'),
       object: 'list',
-      created: Math.floor(Date.now() / 1000),
+      created: unixTime(),
       model: body.model,
       data: scored.map(({ scores }, index) => ({
         index,
@@ -108,7 +109,7 @@ export const classifyRoute =
           : `Missing required parameter: 'model', one of ${able.map(({ id }) => `'${id}'`).join(', ')}.`,
         'model',
       )
-    const model = findRewardModel(server, name)
+    const model = findRewardModel(server.models(), name)
     const given = (['text', 'input', 'input_ids'] as const).filter((key) => body[key] !== undefined)
     const key = given[0]
     if (key === undefined || given.length > 1)

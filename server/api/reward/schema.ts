@@ -1,17 +1,8 @@
 // Bodies of /v1/reward and its thin relatives. Like openai/schema.ts: the only source of their shapes.
 
 import { z } from 'zod'
-import { Message } from '../openai/schema.js'
-
-const Messages = z.array(Message).min(1)
-const Responses = z
-  .array(z.string())
-  .min(1)
-  .max(1024)
-  .describe('Candidate answers to the conversation, which then ends with the user.')
-
-const RewardInput = z.looseObject({ messages: Messages, responses: Responses.nullish() })
-export type RewardInput = z.output<typeof RewardInput>
+import { GivenMessages } from '../../prompt/conversation.js'
+import { RewardBody } from '../../scoring/rewards.js'
 
 const common = {
   model: z.string().min(1).describe('A reward model of GET /v1/models.'),
@@ -19,16 +10,7 @@ const common = {
   cache_salt: z.string().min(1).max(1024).optional(),
 }
 
-export const RewardRequest = z.looseObject({
-  ...common,
-  messages: Messages.optional().describe('One conversation. Not together with `inputs`.'),
-  responses: Responses.optional(),
-  inputs: z.array(RewardInput).min(1).max(2048).optional().describe('Many conversations.'),
-  pairwise: z
-    .boolean()
-    .optional()
-    .describe('Add preferences between the candidates of each prompt (Bradley-Terry).'),
-})
+export const RewardRequest = z.looseObject({ ...common, ...RewardBody.shape })
 export type RewardRequest = z.output<typeof RewardRequest>
 
 const TokenIds = z.array(z.int().min(0)).min(1)
@@ -42,7 +24,7 @@ const TextInput = z.union([
 /** vLLM's shape. */
 export const PoolingRequest = z.looseObject({
   ...common,
-  messages: Messages.optional(),
+  messages: GivenMessages.optional(),
   input: TextInput.optional().describe('Raw text or token ids, scored at the last token.'),
   encoding_format: z.enum(['float', 'base64']).optional(),
 })

@@ -1,6 +1,7 @@
 // Logprobs in OpenAI's two forms and in vLLM's for prompts.
 
-import type { Tokenizer, TokenLogprob } from '../engine/types.js'
+import type { TokenLogprob } from '../../engine/types.js'
+import type { Tokenizer } from '../../tokenizer/types.js'
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 

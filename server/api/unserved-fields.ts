@@ -1,9 +1,10 @@
 // Fields that no schema honours: accepted without effect, refused by name, or unknown.
 
-import { type ApiError, unsupportedParameter, unsupportedValue } from './errors.js'
+import type { UnservedFields } from '../check.js'
+import { type RequestError, unsupportedParameter, unsupportedValue } from '../request-error.js'
 
 /** Known to OpenAI's clients, of no effect here. */
-export const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
+const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
   'user',
   'metadata',
   'store',
@@ -19,7 +20,7 @@ const isEmpty = (value: unknown): boolean =>
   (Array.isArray(value) && value.length === 0) ||
   (typeof value === 'object' && value !== null && Object.keys(value).length === 0)
 
-type Refusal = (value: unknown, body: Readonly<Record<string, unknown>>) => ApiError | null
+type Refusal = (value: unknown, body: Readonly<Record<string, unknown>>) => RequestError | null
 
 const never =
   (param: string, why: string): Refusal =>
@@ -32,7 +33,7 @@ const unlessEmpty =
     isEmpty(value) ? null : unsupportedParameter(param, `'${param}' is not supported: ${why}.`)
 
 /** Fields that would change the answer: null when this value asks for nothing we lack. */
-export const REFUSED: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
+const REFUSED: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
   ['audio', never('audio', 'this server makes text only')],
   [
     'modalities',
@@ -88,3 +89,5 @@ export const REFUSED: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
         : unsupportedParameter('use_beam_search', 'Beam search is not available.'),
   ],
 ])
+
+export const UNSERVED: UnservedFields = { withoutEffect: WITHOUT_EFFECT, refused: REFUSED }

@@ -1,0 +1,95 @@
+// Keeps the picture of server/ in docs/architecture.md true: which room imports which, no circle of
+// files, and few files outside a room.
+
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const problems = []
+
+/** At server/'s top, which anybody may import; they import each other alone. */
+const shared = ['check', 'failure', 'log', 'request-error', 'slices', 'terminal', 'version']
+
+/** Room, or file at the top, or one file of a room -> what it may import beside itself and `shared`. */
+const below = {
+  settings: [],
+  tokenizer: [],
+  engine: ['tokenizer'],
+  prompt: ['tokenizer'],
+  metrics: ['engine'],
+  model: ['metrics', 'engine', 'prompt', 'tokenizer', 'settings'],
+  generation: ['model', 'engine', 'tokenizer'],
+  scoring: ['generation', 'model', 'engine', 'prompt'],
+  chat: ['scoring', 'generation', 'model', 'engine', 'prompt', 'tokenizer'],
+  http: ['metrics'],
+  api: [
+    'chat',
+    'scoring',
+    'generation',
+    'http',
+    'model',
+    'metrics',
+    'engine',
+    'prompt',
+    'tokenizer',
+  ],
+  app: ['api', 'http'],
+  server: ['app', 'api', 'http', 'generation', 'model', 'metrics', 'settings'],
+  library: ['scoring', 'model', 'engine', 'tokenizer', 'settings'],
+  index: ['library', 'engine', 'tokenizer'],
+  // A command asks a server as any client does, through client.ts.
+  commands: ['model', 'engine', 'prompt', 'tokenizer', 'settings'],
+  'commands/client': ['server', 'settings'],
+  'commands/serve': ['server', 'model', 'settings'],
+  cli: ['commands'],
+}
+const MOST_AT_TOP = 14
+
+const git = spawnSync('git', ['ls-files', 'server/*.ts', 'server/**/*.ts'], {
+  cwd: root,
+  encoding: 'utf8',
+})
+const files = [...new Set(git.stdout.split('\n').filter(Boolean))]
+/** `server/api/openai/chat.ts` -> `api/openai/chat`. */
+const nameOf = (file) => file.replace(/^server\//, '').replace(/\.[jt]s$/, '')
+const roomOf = (name) => name.split('/')[0]
+const importsOf = (file) =>
+  [...readFileSync(join(root, file), 'utf8').matchAll(/\bfrom '(\.[^']+)'/g)].map(([, path]) =>
+    nameOf(join(dirname(file), path)),
+  )
+const imports = new Map(files.map((file) => [nameOf(file), importsOf(file)]))
+
+for (const [name, list] of imports) {
+  const room = roomOf(name)
+  const allowed = shared.includes(name) ? [] : (below[name] ?? below[room])
+  if (allowed === undefined) problems.push(`server/${name}.ts is in no room of check-layers.mjs`)
+  for (const to of list) {
+    const isInside = room === roomOf(to) && name.includes('/')
+    if (isInside || shared.includes(to) || allowed?.includes(roomOf(to))) continue
+    problems.push(
+      `server/${name}.ts imports ${to}: ${room} may use ${allowed?.join(', ') || 'no room'}`,
+    )
+  }
+}
+
+const done = new Set()
+const visit = (name, path) => {
+  const at = path.indexOf(name)
+  if (at >= 0) {
+    problems.push(`a circle of imports: ${[...path.slice(at), name].join(' -> ')}`)
+    return
+  }
+  if (done.has(name)) return
+  for (const to of imports.get(name) ?? []) visit(to, [...path, name])
+  done.add(name)
+}
+for (const name of imports.keys()) visit(name, [])
+
+const top = [...imports.keys()].filter((name) => !name.includes('/'))
+if (top.length > MOST_AT_TOP)
+  problems.push(`server/ has ${top.length} files at its top; at most ${MOST_AT_TOP}`)
+
+for (const problem of problems) console.error(`check-layers: ${problem}`)
+process.exit(problems.length > 0 ? 1 : 0)

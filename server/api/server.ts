@@ -1,0 +1,21 @@
+// Everything a route needs to know of the server. `phase` and `models` change while it lives.
+
+import type { Logger } from 'pino'
+import type { Readiness } from '../generation/admission.js'
+import type { HttpConfig } from '../http/context.js'
+import type { Metrics } from '../metrics/metrics.js'
+
+export type ServerConfig = HttpConfig & {
+  readonly defaultThinking: boolean
+  /** Seconds; 0: none. */
+  readonly requestTimeout: number
+  /** /health is 503 when the step loop made no progress for so many seconds while it had work. */
+  readonly stallTimeout: number
+}
+
+export type Server = Readiness & {
+  readonly config: ServerConfig
+  readonly log: Logger
+  readonly metrics: Metrics
+  readonly version: string
+}

@@ -1,0 +1,36 @@
+// What is told of an answer, in no dialect.
+
+import type { Delta, TokenLogprob } from '../engine/types.js'
+
+/** News of one choice of an answer. At most one per choice per engine step. */
+export type AnswerEvent = {
+  /** Counted through all choices of all prompts. */
+  readonly choice: number
+  readonly reasoning: string
+  readonly text: string
+  readonly tokenIds: readonly number[]
+  readonly logprobs: readonly TokenLogprob[] | undefined
+  /** With the first event of a prompt, when asked; made while they are read. */
+  readonly promptLogprobs: Iterable<TokenLogprob | null> | undefined
+  /** Set on the choice's last event. */
+  readonly finish: 'stop' | 'length' | undefined
+  /** The stop string or the id of the stop token that ended it. */
+  readonly stopReason: string | number | undefined
+}
+
+/** A delta as an event. One object a token, and always of the same shape: this is the hot path. */
+export const eventOf = (
+  choice: number,
+  delta: Delta,
+  reasoning = '',
+  text = delta.text,
+): AnswerEvent => ({
+  choice,
+  reasoning,
+  text,
+  tokenIds: delta.tokenIds,
+  logprobs: delta.logprobs,
+  promptLogprobs: delta.promptLogprobs,
+  finish: delta.finish === 'length' || delta.finish === undefined ? delta.finish : 'stop',
+  stopReason: delta.stopReason,
+})

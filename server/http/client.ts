@@ -1,0 +1,41 @@
+// The client of a request: is it still there, and how a stream reaches it.
+
+import type { ServerResponse } from 'node:http'
+import type { RequestError } from '../request-error.js'
+import type { Ctx, HttpConfig } from './context.js'
+import { errorName } from './errors.js'
+import { openEventStream } from './event-stream.js'
+
+export const clientOf = (c: Ctx, config: HttpConfig) => {
+  const { outgoing } = c.env
+  const record = c.get('record')
+  return {
+    record,
+    isGone: () => outgoing.destroyed,
+    onGone: (listener: () => void) => {
+      outgoing.once('close', listener)
+      return () => outgoing.off('close', listener)
+    },
+    openStream: (onGone: (why: 'closed' | 'stalled') => void) =>
+      openEventStream(outgoing, {
+        headers: c.get('headers'),
+        writeIdle: config.writeIdleTimeout * 1000,
+        ping: config.pingInterval * 1000,
+        onGone,
+      }),
+    noteError: (error: RequestError) => {
+      record.error = errorName(error)
+    },
+  }
+}
+
+/** Aborted when the client goes away. */
+export const goneSignal = (
+  outgoing: Pick<ServerResponse, 'once' | 'writableFinished'>,
+): AbortSignal => {
+  const controller = new AbortController()
+  outgoing.once('close', () => {
+    if (!outgoing.writableFinished) controller.abort()
+  })
+  return controller.signal
+}

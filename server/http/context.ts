@@ -1,0 +1,28 @@
+// What an HTTP request carries on its way through Hono.
+
+import type { HttpBindings } from '@hono/node-server'
+import type { Context } from 'hono'
+import type { RequestLog } from '../log.js'
+
+export type HttpConfig = {
+  readonly apiKeys: readonly string[]
+  readonly allowedOrigins: readonly string[]
+  readonly bodyLimit: number
+  readonly strictParams: boolean
+  /** Seconds. */
+  readonly writeIdleTimeout: number
+  readonly pingInterval: number
+}
+
+export type Env = {
+  Bindings: HttpBindings
+  Variables: { requestId: string; record: RequestLog; headers: Record<string, string> }
+}
+export type Ctx = Context<Env>
+
+/** For answers of both kinds: those that Hono writes and streams, which write themselves. (Reading
+ * `c.res.headers` for the latter would make Hono build a response, and write it.) */
+export const addHeader = (c: Ctx, name: string, value: string): void => {
+  c.header(name, value)
+  c.get('headers')[name] = value
+}

@@ -1,0 +1,110 @@
+// A conversation: as callers write it (OpenAI's messages, checked by zod), and as prompts are made of
+// it, in no dialect.
+
+import { z } from 'zod'
+
+const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
+
+const TextPart = z.looseObject({ type: z.literal('text'), text: z.string() })
+const Content = z
+  .union([z.string(), z.array(TextPart), z.null()])
+  .describe('A string, null, or a list of text parts.')
+
+const FunctionCall = z.looseObject({
+  id: maybe(z.string()),
+  type: maybe(z.literal('function')),
+  function: z.looseObject({ name: z.string(), arguments: z.string() }),
+})
+
+const plain = <R extends string>(role: R) =>
+  z.looseObject({ role: z.literal(role), content: Content, name: maybe(z.string()) })
+
+/** A message as callers write it. */
+export const GivenMessage = z.discriminatedUnion('role', [
+  plain('system'),
+  plain('developer'),
+  plain('user'),
+  z.looseObject({
+    role: z.literal('assistant'),
+    content: Content.optional(),
+    name: maybe(z.string()),
+    reasoning: maybe(z.string()),
+    reasoning_content: maybe(z.string()),
+    tool_calls: maybe(z.array(FunctionCall)),
+  }),
+  z.looseObject({
+    role: z.literal('tool'),
+    content: Content,
+    name: maybe(z.string()),
+    tool_call_id: maybe(z.string()),
+  }),
+])
+export type GivenMessage = z.output<typeof GivenMessage>
+
+export const GivenMessages = z.array(GivenMessage).min(1)
+
+export type ToolCall = {
+  readonly id: string
+  readonly name: string
+  /** JSON text. */
+  readonly arguments: string
+}
+
+export type Message = {
+  readonly role: 'system' | 'user' | 'assistant' | 'tool'
+  /** '' where there is none. */
+  readonly content: string
+  readonly name?: string | undefined
+  /** What an assistant thought before it answered; undefined: it may stand in the content. */
+  readonly reasoning?: string | undefined
+  readonly toolCalls?: readonly ToolCall[]
+  readonly toolCallId?: string | undefined
+}
+
+const textOf = (content: z.output<typeof Content> | undefined): string =>
+  typeof content === 'string' ? content : (content?.map((part) => part.text).join('\n') ?? '')
+
+const thoughtOf = (given: Extract<GivenMessage, { role: 'assistant' }>): string | undefined =>
+  given.reasoning === undefined && given.reasoning_content === undefined
+    ? undefined
+    : (given.reasoning ?? given.reasoning_content ?? '')
+
+const readMessage = (given: GivenMessage): Message => {
+  const { role } = given
+  const common = { content: textOf(given.content), name: given.name ?? undefined }
+  switch (role) {
+    case 'developer':
+      return { role: 'system', ...common }
+    case 'tool':
+      return { role, ...common, toolCallId: given.tool_call_id ?? undefined }
+    case 'assistant':
+      return {
+        role,
+        ...common,
+        reasoning: thoughtOf(given),
+        toolCalls: (given.tool_calls ?? []).map(({ id, function: { name, arguments: text } }) => ({
+          id: id ?? '',
+          name,
+          arguments: text,
+        })),
+      }
+    default:
+      return { role, ...common }
+  }
+}
+
+export const readMessages = (given: readonly GivenMessage[]): readonly Message[] =>
+  given.map(readMessage)
+
+/** A conversation that is to be answered. The fields have the names that errors give them. */
+export type Conversation = {
+  readonly messages: readonly Message[]
+  readonly add_generation_prompt?: boolean | undefined
+  readonly continue_final_message?: boolean | undefined
+  readonly chat_template_kwargs?: Readonly<Record<string, unknown>> | undefined
+  readonly reasoning_effort?: string | undefined
+  /** Keep earlier turns' thinking in the prompt. */
+  readonly keep_thinking?: boolean | undefined
+  readonly thinking_token_budget?: number | undefined
+  readonly thinking_budget?: number | undefined
+}

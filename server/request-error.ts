@@ -1,0 +1,74 @@
+// What is wrong with a request, in no protocol's words: http/errors.ts says which status that is.
+
+export type ErrorKind =
+  /** The request asks for what cannot be. */
+  | 'invalid'
+  | 'not_found'
+  /** Every place is taken. */
+  | 'busy'
+  /** Not now, or not any more: loading, draining, failed, out of time. */
+  | 'unavailable'
+  /** The fault is ours. */
+  | 'internal'
+
+export type ErrorDetails = {
+  readonly kind?: ErrorKind
+  readonly param?: string | null
+  readonly code?: string | null
+  /** Whole seconds after which it is worth another try. */
+  readonly retryAfter?: number | undefined
+}
+
+/** Why a request is refused or came to nothing. The message is written for its sender. */
+export class RequestError extends Error {
+  override readonly name: string = 'RequestError'
+  readonly kind: ErrorKind
+  /** The field that is wrong, as the sender named it. */
+  readonly param: string | null
+  /** For programs: stable where the message is not. */
+  readonly code: string | null
+  readonly retryAfter: number | undefined
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message)
+    this.kind = details.kind ?? 'invalid'
+    this.param = details.param ?? null
+    this.code = details.code ?? null
+    this.retryAfter = details.retryAfter
+  }
+}
+
+export const badRequest = (message: string, param: string | null = null): RequestError =>
+  new RequestError(message, { param })
+
+export const unsupportedParameter = (param: string, message: string): RequestError =>
+  new RequestError(message, { param, code: 'unsupported_parameter' })
+
+export const unsupportedValue = (param: string, message: string): RequestError =>
+  new RequestError(message, { param, code: 'unsupported_value' })
+
+export const contextExceeded = (
+  maxModelLen: number,
+  promptTokens: number,
+  outputTokens: number,
+  param: string,
+): RequestError =>
+  new RequestError(
+    `This model's maximum context length is ${maxModelLen} tokens. However, you requested ` +
+      `${promptTokens + outputTokens} tokens (${promptTokens} in the prompt, ${outputTokens} for ` +
+      'the completion). Please shorten the prompt or ask for fewer tokens.',
+    { param, code: 'context_length_exceeded' },
+  )
+
+/** Anything thrown; what we did not foresee is an error of ours that does not leak its text. */
+export const asRequestError = (thrown: unknown): RequestError =>
+  thrown instanceof RequestError
+    ? thrown
+    : new RequestError('The server had an error while processing your request.', {
+        kind: 'internal',
+        code: 'internal',
+      })
+
+/** For the log: where it came from. */
+export const stackOf = (thrown: unknown): string =>
+  thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)

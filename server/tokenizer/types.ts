@@ -1,0 +1,20 @@
+// The typed face of a tokenizer.
+
+/** Text to ids and back, from tokenizer.json. Special-token names in plain text stay text. */
+export type Tokenizer = {
+  readonly vocabSize: number
+  /** `special`: names like <|eot_id|> in the text become their ids; default false: they stay text. */
+  readonly encode: (
+    text: string,
+    options?: { readonly special?: boolean },
+  ) => Promise<readonly number[]>
+  readonly decode: (ids: ArrayLike<number>, options?: { readonly skipSpecial?: boolean }) => string
+  /** Raw bytes of one token; empty for an id beyond the vocabulary. */
+  readonly bytes: (id: number) => Uint8Array
+  readonly idOf: (token: string) => number | undefined
+  readonly isSpecial: (id: number) => boolean
+  /** Every added token, by name. */
+  readonly special: ReadonlyMap<string, number>
+  /** What the checkpoint puts in front of a raw prompt; null: nothing. */
+  readonly bosId: number | null
+}
