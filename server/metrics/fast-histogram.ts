@@ -3,11 +3,12 @@
 
 import type { Metric, Registry } from 'prom-client'
 
+/** `counts`: how many values fell into each bucket, and into none before it. */
 type Series = {
   readonly labels: Record<string, string>
-  readonly counts: number[]
-  sum: number
-  count: number
+  readonly counts: readonly number[]
+  readonly sum: number
+  readonly count: number
 }
 
 export type FastHistogram = (
@@ -25,6 +26,35 @@ const first = (buckets: readonly number[], value: number): number => {
   return low
 }
 
+/** A histogram whose counts are kept elsewhere. */
+export const registerSeries = (
+  registry: Registry,
+  name: string,
+  help: string,
+  buckets: readonly number[],
+  all: () => readonly Series[],
+): void => {
+  const bucket = `${name}_bucket`
+  const values = ({ labels, counts, sum, count }: Series) => {
+    let running = 0
+    const rows = buckets.map((le, i) => {
+      running += counts[i] ?? 0
+      return { metricName: bucket, labels: { ...labels, le }, value: running }
+    })
+    return [
+      ...rows,
+      { metricName: bucket, labels: { ...labels, le: '+Inf' }, value: count },
+      { metricName: `${name}_sum`, labels, value: sum },
+      { metricName: `${name}_count`, labels, value: count },
+    ]
+  }
+  const get = async () => {
+    return { name, help, type: 'histogram', values: all().flatMap(values), aggregator: 'sum' }
+  }
+  // The registry asks a metric only for its name and get().
+  registry.registerMetric({ name, get } as unknown as Metric)
+}
+
 /** Registers `names` (all the same series) and returns what makes an observer for some labels. */
 export const createFastHistogram = (
   registry: Registry,
@@ -32,38 +62,14 @@ export const createFastHistogram = (
   buckets: readonly number[],
 ): FastHistogram => {
   const all: Series[] = []
-  const values = (name: string) =>
-    all.flatMap((series) => {
-      let running = 0
-      const rows = buckets.map((le, i) => {
-        running += series.counts[i] ?? 0
-        return { metricName: `${name}_bucket`, labels: { ...series.labels, le }, value: running }
-      })
-      return [
-        ...rows,
-        {
-          metricName: `${name}_bucket`,
-          labels: { ...series.labels, le: '+Inf' },
-          value: series.count,
-        },
-        { metricName: `${name}_sum`, labels: series.labels, value: series.sum },
-        { metricName: `${name}_count`, labels: series.labels, value: series.count },
-      ]
-    })
-  for (const { name, help } of names) {
-    const metric = {
-      name,
-      get: async () => ({ name, help, type: 'histogram', values: values(name), aggregator: 'sum' }),
-    }
-    // The registry asks a metric only for its name and get().
-    registry.registerMetric(metric as unknown as Metric)
-  }
+  for (const { name, help } of names) registerSeries(registry, name, help, buckets, () => all)
   return (labels) => {
-    const series: Series = { labels, counts: buckets.map(() => 0), sum: 0, count: 0 }
+    const counts = buckets.map(() => 0)
+    const series = { labels, counts, sum: 0, count: 0 }
     all.push(series)
     return (value, times) => {
       const i = first(buckets, value)
-      if (i < buckets.length) series.counts[i] = (series.counts[i] ?? 0) + times
+      if (i < counts.length) counts[i] = (counts[i] ?? 0) + times
       series.sum += value * times
       series.count += times
     }

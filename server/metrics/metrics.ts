@@ -1,9 +1,9 @@
 // Prometheus metrics: vLLM's names, labels, types and buckets, so that its boards show our data, and
 // ours. Counters that the engine keeps are read from it when /metrics is asked.
 
-import { Counter, Gauge, Histogram, type Metric, Registry } from 'prom-client'
+import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { Engine, EngineStats, Timings } from '../engine/types.js'
-import { createFastHistogram } from './fast-histogram.js'
+import { createFastHistogram, type FastHistogram, registerSeries } from './fast-histogram.js'
 
 const TTFT = [
   0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
@@ -179,30 +179,13 @@ const addEngineMetrics = (registry: Registry, served: readonly Served[]): void =
 /** vLLM's buckets; the engine counts (kStepRowBounds in addon/engine/engine.h). */
 const STEP_ROWS = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384]
 
-const addIterationTokens = (registry: Registry, served: readonly Served[]): void => {
-  const name = 'vllm:iteration_tokens_total'
-  const values = () =>
-    served.flatMap(({ labels, stats }) => {
+const addIterationTokens = (registry: Registry, served: readonly Served[]): void =>
+  registerSeries(registry, 'vllm:iteration_tokens_total', 'Tokens of a step.', STEP_ROWS, () =>
+    served.map(({ labels, stats }) => {
       const { rows, steps, stepsByRows } = stats()
-      let running = 0
-      const buckets = STEP_ROWS.map((le, i) => {
-        running += stepsByRows[i] ?? 0
-        return { metricName: `${name}_bucket`, labels: { ...labels, le }, value: running }
-      })
-      return [
-        ...buckets,
-        { metricName: `${name}_bucket`, labels: { ...labels, le: '+Inf' }, value: steps },
-        { metricName: `${name}_sum`, labels, value: rows },
-        { metricName: `${name}_count`, labels, value: steps },
-      ]
-    })
-  const help = 'Tokens of a step.'
-  const metric = {
-    name,
-    get: async () => ({ name, help, type: 'histogram', values: values(), aggregator: 'sum' }),
-  }
-  registry.registerMetric(metric as unknown as Metric)
-}
+      return { labels, counts: stepsByRows, sum: rows, count: steps }
+    }),
+  )
 
 const addProcessMetrics = (registry: Registry): void => {
   const registers = [registry]
@@ -231,13 +214,152 @@ const addProcessMetrics = (registry: Registry): void => {
   }).set(Date.now() / 1000 - process.uptime())
 }
 
+type Labels = Served['labels']
+
+/** Of the models' requests: seconds, and how many there were of something. */
+const requestHistograms = (registry: Registry) => {
+  const make = (name: string, help: string, buckets: readonly number[] = LATENCY) =>
+    new Histogram({
+      name,
+      help,
+      labelNames: [...LABELS],
+      buckets: [...buckets],
+      registers: [registry],
+    })
+  const seconds = {
+    ttft: make('vllm:time_to_first_token_seconds', 'Time to first token.', TTFT),
+    e2e: make('vllm:e2e_request_latency_seconds', 'Request latency.'),
+    queue: make('vllm:request_queue_time_seconds', 'Time in the queue.'),
+    inference: make('vllm:request_inference_time_seconds', 'Time in execution.'),
+    prefill: make('vllm:request_prefill_time_seconds', 'Time in prefill.'),
+    decode: make('vllm:request_decode_time_seconds', 'Time in decode.'),
+    perToken: make(
+      'vllm:request_time_per_output_token_seconds',
+      'Mean time per token after the first.',
+      PER_TOKEN,
+    ),
+    n: make('vllm:request_params_n', 'The n of requests.', [1, 2, 5, 10, 20]),
+  }
+  const tokens = (buckets: readonly number[]) => ({
+    prompt: make('vllm:request_prompt_tokens', 'Prompt tokens of requests.', buckets),
+    generation: make('vllm:request_generation_tokens', 'Generated tokens of choices.', buckets),
+    maxGeneration: make(
+      'vllm:request_max_num_generation_tokens',
+      'Most tokens generated for a choice of a request.',
+      buckets,
+    ),
+    maxTokens: make('vllm:request_params_max_tokens', 'The max_tokens of requests.', buckets),
+    computed: make(
+      'vllm:request_prefill_kv_computed_tokens',
+      'Prompt tokens computed, not taken from the cache.',
+      buckets,
+    ),
+  })
+  let counts: ReturnType<typeof tokens> | undefined
+  return {
+    ...seconds,
+    /** Have buckets up to the longest context, known with the first model. */
+    tokens: (maxModelLen: number) => {
+      counts ??= tokens(tokenBuckets(maxModelLen))
+      return counts
+    },
+  }
+}
+
+const modelCounters = (registry: Registry) => {
+  const registers = [registry]
+  return {
+    success: new Counter({
+      name: 'vllm:request_success_total',
+      help: 'Finished choices, by why they finished.',
+      labelNames: [...LABELS, 'finished_reason'],
+      registers,
+    }),
+    rejections: new Counter({
+      name: 'vllm:admission_rejections_total',
+      help: 'Requests refused because the queue was full.',
+      labelNames: [...LABELS],
+      registers,
+    }),
+    cacheInfo: new Gauge({
+      name: 'vllm:cache_config_info',
+      help: 'The KV cache as configured.',
+      labelNames: [
+        ...LABELS,
+        'block_size',
+        'num_gpu_blocks',
+        'cache_dtype',
+        'enable_prefix_caching',
+      ],
+      registers,
+    }),
+  }
+}
+
+/** HTTP requests, whatever they asked for. */
+const httpMetrics = (registry: Registry): Metrics['httpDone'] => {
+  const registers = [registry]
+  const requests = new Counter({
+    name: 'http_requests_total',
+    help: 'HTTP requests.',
+    labelNames: ['handler', 'method', 'status'],
+    registers,
+  })
+  const make = (name: string, help: string, labelNames: string[], buckets: number[]) =>
+    new Histogram({ name, help, labelNames, buckets, registers })
+  const latency = 'HTTP request latency.'
+  const byHandler = ['handler', 'method']
+  const duration = make('http_request_duration_seconds', latency, byHandler, HTTP_SECONDS)
+  const durationHigh = make('http_request_duration_highr_seconds', latency, [], TTFT)
+  const SIZES = [256, 4096, 65536, 1048576]
+  const requestSize = make('http_request_size_bytes', 'HTTP request bodies.', ['handler'], SIZES)
+  const responseSize = make('http_response_size_bytes', 'HTTP answers.', ['handler'], SIZES)
+  return ({ handler, method, status, seconds, requestBytes, responseBytes }) => {
+    requests.inc({ handler, method, status: `${Math.floor(status / 100)}xx` })
+    duration.observe({ handler, method }, seconds)
+    durationHigh.observe(seconds)
+    requestSize.observe({ handler }, requestBytes)
+    responseSize.observe({ handler }, responseBytes)
+  }
+}
+
+type ModelParts = ReturnType<typeof modelCounters> & {
+  readonly requests: ReturnType<typeof requestHistograms>
+  readonly between: ReturnType<FastHistogram>
+}
+
+const modelMetrics = (labels: Labels, maxModelLen: number, parts: ModelParts): ModelMetrics => {
+  const { requests, success, rejections, between } = parts
+  const tokens = requests.tokens(maxModelLen)
+  return {
+    firstToken: (seconds) => requests.ttft.observe(labels, seconds),
+    nextToken: between,
+    choiceDone: ({ finish, tokens: generated, timings }) => {
+      success.inc({ ...labels, finished_reason: finish })
+      tokens.generation.observe(labels, generated)
+      if (timings === undefined) return
+      const { queueSeconds, prefillSeconds, decodeSeconds } = timings
+      requests.queue.observe(labels, queueSeconds)
+      requests.prefill.observe(labels, prefillSeconds)
+      requests.decode.observe(labels, decodeSeconds)
+      requests.inference.observe(labels, prefillSeconds + decodeSeconds)
+      if (generated > 1) requests.perToken.observe(labels, decodeSeconds / (generated - 1))
+    },
+    requestDone: (outcome) => {
+      requests.e2e.observe(labels, outcome.seconds)
+      requests.n.observe(labels, outcome.choices)
+      tokens.prompt.observe(labels, outcome.promptTokens)
+      tokens.maxTokens.observe(labels, outcome.maxTokens)
+      tokens.maxGeneration.observe(labels, outcome.mostTokens)
+      tokens.computed.observe(labels, outcome.promptTokens - outcome.cachedTokens)
+    },
+    rejected: () => rejections.inc(labels),
+  }
+}
+
 export const createMetrics = (): Metrics => {
   const registry = new Registry()
-  const registers = [registry]
   const served: Served[] = []
-  const latency = (name: string, help: string, buckets: readonly number[] = LATENCY) =>
-    new Histogram({ name, help, labelNames: [...LABELS], buckets: [...buckets], registers })
-
   addEngineMetrics(registry, served)
   addIterationTokens(registry, served)
   addProcessMetrics(registry)
@@ -249,142 +371,28 @@ export const createMetrics = (): Metrics => {
     ],
     PER_TOKEN,
   )
-  const ttft = latency('vllm:time_to_first_token_seconds', 'Time to first token.', TTFT)
-  const e2e = latency('vllm:e2e_request_latency_seconds', 'Request latency.')
-  const queue = latency('vllm:request_queue_time_seconds', 'Time in the queue.')
-  const inference = latency('vllm:request_inference_time_seconds', 'Time in execution.')
-  const prefill = latency('vllm:request_prefill_time_seconds', 'Time in prefill.')
-  const decode = latency('vllm:request_decode_time_seconds', 'Time in decode.')
-  const tpot = latency(
-    'vllm:request_time_per_output_token_seconds',
-    'Mean time per token after the first.',
-    PER_TOKEN,
-  )
-  const paramsN = latency('vllm:request_params_n', 'The n of requests.', [1, 2, 5, 10, 20])
-  const success = new Counter({
-    name: 'vllm:request_success_total',
-    help: 'Finished choices, by why they finished.',
-    labelNames: [...LABELS, 'finished_reason'],
-    registers,
-  })
-  const rejections = new Counter({
-    name: 'vllm:admission_rejections_total',
-    help: 'Requests refused because the queue was full.',
-    labelNames: [...LABELS],
-    registers,
-  })
-  const cacheInfo = new Gauge({
-    name: 'vllm:cache_config_info',
-    help: 'The KV cache as configured.',
-    labelNames: [...LABELS, 'block_size', 'num_gpu_blocks', 'cache_dtype', 'enable_prefix_caching'],
-    registers,
-  })
-  const requests = new Counter({
-    name: 'http_requests_total',
-    help: 'HTTP requests.',
-    labelNames: ['handler', 'method', 'status'],
-    registers,
-  })
-  const http = (name: string, help: string, labelNames: string[], buckets: number[]) =>
-    new Histogram({ name, help, labelNames, buckets, registers })
-  const duration = http(
-    'http_request_duration_seconds',
-    'HTTP request latency.',
-    ['handler', 'method'],
-    HTTP_SECONDS,
-  )
-  const durationHigh = http(
-    'http_request_duration_highr_seconds',
-    'HTTP request latency.',
-    [],
-    TTFT,
-  )
-  const SIZES = [256, 4096, 65536, 1048576]
-  const requestSize = http('http_request_size_bytes', 'HTTP request bodies.', ['handler'], SIZES)
-  const responseSize = http('http_response_size_bytes', 'HTTP answers.', ['handler'], SIZES)
-
-  // Token counts have buckets up to the longest context, known with the first model.
-  type Counts = Record<
-    'prompt' | 'generation' | 'maxGeneration' | 'maxTokens' | 'computed',
-    Histogram<string>
-  >
-  let counts: Counts | undefined
-  const tokenCounts = (maxModelLen: number): Counts => {
-    const buckets = tokenBuckets(maxModelLen)
-    counts ??= {
-      prompt: latency('vllm:request_prompt_tokens', 'Prompt tokens of requests.', buckets),
-      generation: latency(
-        'vllm:request_generation_tokens',
-        'Generated tokens of choices.',
-        buckets,
-      ),
-      maxGeneration: latency(
-        'vllm:request_max_num_generation_tokens',
-        'Most tokens generated for a choice of a request.',
-        buckets,
-      ),
-      maxTokens: latency('vllm:request_params_max_tokens', 'The max_tokens of requests.', buckets),
-      computed: latency(
-        'vllm:request_prefill_kv_computed_tokens',
-        'Prompt tokens computed, not taken from the cache.',
-        buckets,
-      ),
-    }
-    return counts
-  }
-
-  const addModel = (name: string, engine: Engine): ModelMetrics => {
-    const labels = { model_name: name, engine: '0' }
-    const { plan, maxModelLen } = engine.info
-    const tokens = tokenCounts(maxModelLen)
-    served.push({ labels, stats: engine.stats })
-    for (const reason of REASONS) success.inc({ ...labels, finished_reason: reason }, 0)
-    rejections.inc(labels, 0)
-    cacheInfo.set(
-      {
-        ...labels,
-        block_size: plan.blockSize,
-        num_gpu_blocks: plan.numBlocks,
-        cache_dtype: 'auto',
-        enable_prefix_caching: 'True',
-      },
-      1,
-    )
-    const between = perToken(labels)
-    return {
-      firstToken: (seconds) => ttft.observe(labels, seconds),
-      nextToken: between,
-      choiceDone: ({ finish, tokens: generated, timings }) => {
-        success.inc({ ...labels, finished_reason: finish })
-        tokens.generation.observe(labels, generated)
-        if (timings === undefined) return
-        queue.observe(labels, timings.queueSeconds)
-        prefill.observe(labels, timings.prefillSeconds)
-        decode.observe(labels, timings.decodeSeconds)
-        inference.observe(labels, timings.prefillSeconds + timings.decodeSeconds)
-        if (generated > 1) tpot.observe(labels, timings.decodeSeconds / (generated - 1))
-      },
-      requestDone: (outcome) => {
-        e2e.observe(labels, outcome.seconds)
-        paramsN.observe(labels, outcome.choices)
-        tokens.prompt.observe(labels, outcome.promptTokens)
-        tokens.maxTokens.observe(labels, outcome.maxTokens)
-        tokens.maxGeneration.observe(labels, outcome.mostTokens)
-        tokens.computed.observe(labels, outcome.promptTokens - outcome.cachedTokens)
-      },
-      rejected: () => rejections.inc(labels),
-    }
-  }
-
+  const requests = requestHistograms(registry)
+  const counters = modelCounters(registry)
   return {
-    addModel,
-    httpDone: ({ handler, method, status, seconds, requestBytes, responseBytes }) => {
-      requests.inc({ handler, method, status: `${Math.floor(status / 100)}xx` })
-      duration.observe({ handler, method }, seconds)
-      durationHigh.observe(seconds)
-      requestSize.observe({ handler }, requestBytes)
-      responseSize.observe({ handler }, responseBytes)
+    addModel: (name, engine) => {
+      const labels = { model_name: name, engine: '0' }
+      const { plan, maxModelLen } = engine.info
+      served.push({ labels, stats: engine.stats })
+      for (const reason of REASONS) counters.success.inc({ ...labels, finished_reason: reason }, 0)
+      counters.rejections.inc(labels, 0)
+      counters.cacheInfo.set(
+        {
+          ...labels,
+          block_size: plan.blockSize,
+          num_gpu_blocks: plan.numBlocks,
+          cache_dtype: 'auto',
+          enable_prefix_caching: 'True',
+        },
+        1,
+      )
+      return modelMetrics(labels, maxModelLen, { ...counters, requests, between: perToken(labels) })
     },
+    httpDone: httpMetrics(registry),
     text: () => registry.metrics(),
     contentType: registry.contentType,
   }
