@@ -10,7 +10,16 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const problems = []
 
 /** At server/'s top, which anybody may import; they import each other alone. */
-const shared = ['check', 'failure', 'log', 'request-error', 'slices', 'terminal', 'version']
+const shared = [
+  'check',
+  'failure',
+  'log',
+  'request-error',
+  'slices',
+  'terminal',
+  'text-file',
+  'version',
+]
 
 /** Room, or file at the top, or one file of a room -> what it may import beside itself and `shared`. */
 const below = {

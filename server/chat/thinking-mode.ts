@@ -2,8 +2,8 @@
 
 import type { Reasoning } from '../model/registry.js'
 import type { Conversation, Message } from '../prompt/conversation.js'
-import { badRequest, unsupportedParameter } from '../request-error.js'
 import { continuedText } from '../prompt/template.js'
+import { badRequest, unsupportedParameter } from '../request-error.js'
 import type { Start } from './think-splitter.js'
 
 export type Thinking = {

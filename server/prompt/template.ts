@@ -210,7 +210,7 @@ export const createTemplate = (options: TemplateOptions): ChatTemplate => {
     source,
     render: (request) => {
       const list = segmentsOf(run(request), pattern, tokenizer)
-      // The template writes a BOS, and the checkpoint's own text of it another.
+      // Where the template writes BOS beside bos_token, one is enough.
       const isBos = (at: number) => {
         const segment = list[at]
         return bosId !== null && segment !== undefined && 'id' in segment && segment.id === bosId
