@@ -176,10 +176,10 @@ describe('built-in templates', () => {
     assert.ok(text(BUILT_IN.nemotron_70b, messages).includes(`${H('assistant')}Let me see.{"name"`))
   })
 
-  test('arguments that are nested too deep are a 400 that names them', () => {
+  test('arguments that are nested too deep are an error that names them', () => {
     assert.throws(
       () => text(BUILT_IN.nemotron_nano, called(`${'['.repeat(99)}${']'.repeat(99)}`)),
-      { status: 400, param: 'messages.1.tool_calls.0.function.arguments' },
+      { kind: 'invalid', param: 'messages.1.tool_calls.0.function.arguments' },
     )
   })
 
