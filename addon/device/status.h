@@ -14,7 +14,8 @@ enum class Code : uint8_t {
   not_found,         // a file or tensor is missing
   unsupported,       // well-formed, but a kind we do not serve
   out_of_memory,     // the message has the bytes needed and the bytes free
-  unavailable,       // draining, queue full, no driver
+  unavailable,       // draining, closed, failed, no driver
+  queue_full,        // every place is taken now; the same request may be admitted later
   aborted,           // the caller gave up
   internal,          // device fault or a broken invariant of ours
 };
@@ -29,6 +30,7 @@ class [[nodiscard]] Status {
   static Status unsupported(std::string m) { return {Code::unsupported, std::move(m)}; }
   static Status out_of_memory(std::string m) { return {Code::out_of_memory, std::move(m)}; }
   static Status unavailable(std::string m) { return {Code::unavailable, std::move(m)}; }
+  static Status queue_full(std::string m) { return {Code::queue_full, std::move(m)}; }
   static Status internal(std::string m) { return {Code::internal, std::move(m)}; }
 
   explicit operator bool() const noexcept { return code_ == Code::ok; }

@@ -13,6 +13,7 @@ EngineLoop::EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<S
     : options_(std::move(options)),
       info_(std::move(info)),
       wake_(std::move(wake)),
+      places_(int64_t(info_.max_seqs) + options_.max_waiting),
       num_tokens_(std::min(info_.config.vocab, int32_t(options_.token_bytes.size()))),
       blocks_(info_.plan.num_blocks, info_.block_size, options_.prefix_cache),
       scheduler_({.max_batched_tokens = info_.max_batched_tokens, .max_seqs = info_.max_seqs},
@@ -40,30 +41,49 @@ Status EngineLoop::enqueue(std::unique_ptr<RequestState> state) {
   const int64_t tokens = state->choices.front()->num_prompt;
   const std::lock_guard lock(mutex_);
   Shared& q = shared_;
-  const auto refuse = [&q](std::string why) {
-    ++q.rejected;
-    return Status::unavailable(std::move(why));
-  };
-  if (q.stats.failed_device) return refuse("the engine has failed: " + q.stats.failure);
-  if (q.closing || q.draining) return refuse("the engine is shutting down");
-  if (q.queued_requests >= options_.max_waiting) {
-    return refuse("the queue is full: " + std::to_string(q.queued_requests) + " of " +
-                  std::to_string(options_.max_waiting) + " requests are waiting");
+  Status refused;
+  if (q.stats.failed_device) {
+    refused = Status::unavailable("the engine has failed: " + q.stats.failure);
+  } else if (q.closing || q.draining) {
+    refused = Status::unavailable("the engine is shutting down");
+  } else if (!state->request.admitted) {
+    refused = admit(tokens);
   }
-  if (q.queued_requests > 0 && q.queued_tokens + tokens > options_.max_waiting_tokens) {
-    return refuse("the queue is full: " + std::to_string(q.queued_tokens) +
-                  " prompt tokens are waiting, " + std::to_string(tokens) +
-                  " more exceed the limit of " + std::to_string(options_.max_waiting_tokens));
+  if (!refused) {
+    ++q.rejected;
+    return refused;
   }
   if (!q.live.insert(state->request.id).second) {
     return Status::invalid("id: " + std::to_string(state->request.id) + " is in use");
   }
-  ++q.queued_requests;
+  q.live_sequences += state->live;
+  q.submitted_sequences += state->live;
   q.queued_tokens += tokens;
   if (!std::exchange(q.busy, true)) q.last_progress = now_seconds();
   q.submitted.push_back(std::move(state));
   inbox_changed_.notify_one();
   return {};
+}
+
+// Under mutex_. Whether there is room for a request that has `tokens` in its prompt.
+Status EngineLoop::admit(int64_t tokens) const {
+  const Shared& q = shared_;
+  if (q.live_sequences >= places_) {
+    return Status::queue_full("the queue is full: " + std::to_string(q.live_sequences) +
+                              " sequences run or wait, the limit is " + std::to_string(places_));
+  }
+  if (q.queued_tokens > 0 && q.queued_tokens + tokens > options_.max_waiting_tokens) {
+    return Status::queue_full("the queue is full: " + std::to_string(q.queued_tokens) +
+                              " prompt tokens are waiting, " + std::to_string(tokens) +
+                              " more exceed the limit of " +
+                              std::to_string(options_.max_waiting_tokens));
+  }
+  return {};
+}
+
+bool EngineLoop::is_full() const {
+  const std::lock_guard lock(mutex_);
+  return shared_.live_sequences >= places_;
 }
 
 std::unique_ptr<RequestState> EngineLoop::make_request(Request request) const {
@@ -121,7 +141,7 @@ EngineStats EngineLoop::stats() const {
   const std::lock_guard lock(mutex_);
   EngineStats s = shared_.stats;
   s.rejected = shared_.rejected;
-  s.waiting += int32_t(shared_.submitted.size());
+  s.waiting += shared_.submitted_sequences;
   s.waiting_tokens = shared_.queued_tokens;
   s.last_step_age = shared_.busy ? now_seconds() - shared_.last_progress : 0;
   return s;
@@ -188,6 +208,7 @@ bool EngineLoop::drain_inbox() {
     }
     closing = q.closing;
     inbox_.swap(q.submitted);
+    q.submitted_sequences = 0;
     inbox_aborts_.swap(q.aborted);
   }
   for (auto& request : inbox_) {
@@ -246,7 +267,6 @@ void EngineLoop::count_admission(const Sequence& seq) {
 void EngineLoop::leave_queue(RequestState& request) {
   if (!std::exchange(request.queued, false)) return;
   const std::lock_guard lock(mutex_);
-  --shared_.queued_requests;
   shared_.queued_tokens -= request.choices.front()->num_prompt;
 }
 
@@ -262,6 +282,7 @@ void EngineLoop::deliver() {
     Shared& q = shared_;
     q.stats = counters_;
     q.last_progress = now_seconds();
+    q.live_sequences -= std::exchange(finished_, 0);
     for (const auto& request : ended_) q.live.erase(request->request.id);
     if (!ready_.empty()) {
       wake = !std::exchange(q.woken, true);
@@ -335,6 +356,7 @@ void EngineLoop::finish(Sequence& seq, Finish reason, double now) {
     blocks_.publish(seq);
   }
   scheduler_.remove(&seq);
+  ++finished_;
   if (--seq.request->live > 0) return;
   RequestState& request = *seq.request;
   leave_queue(request);

@@ -32,7 +32,9 @@ struct EngineOptions {
   int32_t max_seqs = 64;
   int32_t max_batched_tokens = 512;  // token budget of a step
   int32_t block_size = 64;
-  int32_t max_waiting = 256;  // requests
+  // Admission. Sequences (choices) that may live beside the max_seqs that run, and prompt tokens
+  // of requests that have not been scheduled.
+  int32_t max_waiting = 256;
   int64_t max_waiting_tokens = 1 << 20;
   bool prefix_cache = true;
   bool run_ahead = true;      // plan a step before the ids of the one before are known
@@ -69,7 +71,8 @@ struct EngineStats {  // counters since start, gauges now; readable from any thr
           rejected = 0;
   int64_t drafted = 0, accepted = 0;
   int64_t miss_never_seen = 0, miss_evicted = 0, miss_salt = 0;
-  int32_t running = 0, waiting = 0, blocks_total = 0, blocks_used = 0, blocks_cached = 0;
+  int32_t running = 0, waiting = 0;  // sequences
+  int32_t blocks_total = 0, blocks_used = 0, blocks_cached = 0;
   int64_t waiting_tokens = 0;
   int64_t rows = 0;  // of all steps
   // Steps with at most kStepRowBounds[i] rows and more than the bound before; the last: even more.
@@ -92,9 +95,14 @@ class Engine {
   virtual ~Engine() = default;  // close()s
 
   virtual const EngineInfo& info() const = 0;
-  // Validates against the model (ids in range, length, parameters) and queues. unavailable: the
-  // queue is full; invalid_argument: the message names the field. Never blocks on a step.
+  // Validates against the model (ids in range, length, parameters) and queues. queue_full: see
+  // is_full(); unavailable: draining, closed or failed; invalid_argument: the message names the
+  // field. Never blocks on a step.
   virtual Status submit(Request request) = 0;
+  // No place is free: max_seqs + max_waiting sequences are live (submitted and not finished). A
+  // request is admitted while one place is free, however many choices it has, so that a large one
+  // is not kept out for ever by small ones.
+  virtual bool is_full() const = 0;
   // Idempotent, never waits; each live choice ends with Finish::abort at the next step boundary.
   virtual void abort(uint64_t request_id) = 0;
   virtual void drain_deltas(std::vector<Delta>* out) = 0;

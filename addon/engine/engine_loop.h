@@ -22,6 +22,7 @@ class EngineLoop final : public Engine {
 
   const EngineInfo& info() const override { return info_; }
   Status submit(Request request) override;
+  bool is_full() const override;
   void abort(uint64_t request_id) override;
   void drain_deltas(std::vector<Delta>* out) override;
   EngineStats stats() const override;
@@ -31,6 +32,7 @@ class EngineLoop final : public Engine {
  private:
   std::unique_ptr<RequestState> make_request(Request request) const;
   Status enqueue(std::unique_ptr<RequestState> state);
+  Status admit(int64_t tokens) const;
 
   struct Shared {  // under mutex_, any thread
     std::vector<std::unique_ptr<RequestState>> submitted;
@@ -40,8 +42,10 @@ class EngineLoop final : public Engine {
     bool woken = false, draining = false, closing = false;
     bool busy = false;  // the loop has work
     double last_progress = 0;
-    int32_t queued_requests = 0;  // submitted and not yet in a step
-    int64_t queued_tokens = 0, rejected = 0;
+    int32_t live_sequences = 0;       // submitted; their end is not in the outbox
+    int32_t submitted_sequences = 0;  // in `submitted`
+    int64_t queued_tokens = 0;        // of prompts that are not yet in a step
+    int64_t rejected = 0;
     EngineStats stats;  // as of the last turn of the loop
   };
 
@@ -67,6 +71,7 @@ class EngineLoop final : public Engine {
   const EngineOptions options_;
   const EngineInfo info_;
   const std::function<void()> wake_;
+  const int64_t places_;      // sequences that may live at once
   const int32_t num_tokens_;  // ids that can be drawn: those with bytes
 
   mutable std::mutex mutex_;
@@ -83,6 +88,7 @@ class EngineLoop final : public Engine {
   std::unordered_map<uint64_t, std::unique_ptr<RequestState>> requests_;  // with live choices
   std::vector<std::unique_ptr<RequestState>>
       ended_;                            // ended since the last delivery, or still in flight
+  int32_t finished_ = 0;                 // sequences, since the last delivery
   std::vector<Delta> ready_;             // not yet delivered
   std::vector<Sequence*> delta_owners_;  // sequences with a delta in ready_
   std::vector<std::unique_ptr<RequestState>> inbox_;  // scratch of drain_inbox

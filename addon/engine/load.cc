@@ -16,7 +16,10 @@ Status check_options(const EngineOptions& o, const ModelConfig& config) {
   };
   if (Status s = positive("max_num_seqs", o.max_seqs); !s) return s;
   if (Status s = positive("max_num_batched_tokens", o.max_batched_tokens); !s) return s;
-  if (Status s = positive("max_waiting", o.max_waiting); !s) return s;
+  if (o.max_waiting < 0) {
+    return Status::invalid("max_waiting: found " + std::to_string(o.max_waiting) +
+                           ", expected at least 0");
+  }
   if (Status s = positive("max_waiting_tokens", o.max_waiting_tokens); !s) return s;
   if (o.block_size != 16 && o.block_size != 32 && o.block_size != 64 && o.block_size != 128) {
     return Status::invalid("block_size: found " + std::to_string(o.block_size) +

@@ -43,8 +43,11 @@ struct Request {
   uint64_t id = 0;  // chosen by the caller, unique among live requests
   RequestKind kind = RequestKind::generate;
   std::vector<int32_t> prompt;
-  int32_t n = 1;           // choices; each is a sequence of its own on the shared prompt
-  int32_t priority = 0;    // lower runs first (vLLM's sense)
+  int32_t n = 1;         // choices; each is a sequence of its own on the shared prompt
+  int32_t priority = 0;  // lower runs first (vLLM's sense)
+  // Belongs to work that has been admitted already (one more prompt of it, its judge's part): is
+  // not refused for a full queue.
+  bool admitted = false;
   std::string cache_salt;  // requests share cached blocks only with the same salt
   SamplingParams sampling;
 };

@@ -151,6 +151,7 @@ Status read_request(const Napi::Object& object, Request* out) {
   fields.number("n", &out->n);
   fields.number("priority", &out->priority);
   fields.string("cacheSalt", &out->cache_salt);
+  fields.boolean("admitted", &out->admitted);
   if (!fields.status()) return fields.status();
   const Napi::Value sampling = object.Get("sampling");
   if (sampling.IsUndefined()) return {};
@@ -286,7 +287,10 @@ Napi::Object stats_object(Napi::Env env, const EngineStats& s) {
       .object();
 }
 
-const char* code_name(Code code) {
+namespace {
+
+// The names that JavaScript knows values by. null: there is no such value.
+const char* name_of(Code code) {
   switch (code) {
     case Code::ok: return "ok";
     case Code::invalid_argument: return "invalid_argument";
@@ -294,17 +298,56 @@ const char* code_name(Code code) {
     case Code::unsupported: return "unsupported";
     case Code::out_of_memory: return "out_of_memory";
     case Code::unavailable: return "unavailable";
+    case Code::queue_full: return "queue_full";
     case Code::aborted: return "aborted";
     case Code::internal: return "internal";
   }
-  return "internal";
+  return nullptr;
+}
+
+const char* name_of(Finish finish) {
+  switch (finish) {
+    case Finish::none: return "none";
+    case Finish::stop: return "stop";
+    case Finish::length: return "length";
+    case Finish::abort: return "abort";
+    case Finish::error: return "error";
+  }
+  return nullptr;
+}
+
+const char* name_of(CacheMiss::Reason reason) {
+  switch (reason) {
+    case CacheMiss::Reason::none: return "none";
+    case CacheMiss::Reason::never_seen: return "never_seen";
+    case CacheMiss::Reason::evicted: return "evicted";
+    case CacheMiss::Reason::salt: return "salt";
+    case CacheMiss::Reason::last_token: return "last_token";
+  }
+  return nullptr;
+}
+
+template <class Enum>
+Napi::Array names_of(Napi::Env env) {
+  Napi::Array names = Napi::Array::New(env);
+  for (uint32_t i = 0; const char* name = name_of(Enum(i)); ++i) {
+    names.Set(i, Napi::String::New(env, name));
+  }
+  return names;
+}
+
+}  // namespace
+
+Napi::Object packed_names(Napi::Env env) {
+  return Builder(env)
+      .put("finishes", names_of<Finish>(env))
+      .put("missReasons", names_of<CacheMiss::Reason>(env))
+      .put("codes", names_of<Code>(env))
+      .object();
 }
 
 Napi::Object error_object(Napi::Env env, const Status& status) {
-  return Builder(env)
-      .set("code", code_name(status.code()))
-      .set("message", status.message())
-      .object();
+  return Builder(env).set("code", name_of(status.code())).set("message", status.message()).object();
 }
 
 }  // namespace nemotron

@@ -20,7 +20,9 @@ Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkp
 Napi::Object info_object(Napi::Env env, const EngineInfo& info);
 Napi::Object stats_object(Napi::Env env, const EngineStats& stats);
 
-const char* code_name(Code code);
+// The names of the numbers in packed deltas (pack.h): {finishes, missReasons, codes}, each a list
+// whose index is the number.
+Napi::Object packed_names(Napi::Env env);
 // {code, message}
 Napi::Object error_object(Napi::Env env, const Status& status);
 

@@ -1,5 +1,5 @@
-// The addon's exports: createEngine, modelInfo, buildInfo. Loaded once in every environment (the
-// main thread, each worker thread); what is per environment is in AddonData.
+// The addon's exports: createEngine, modelInfo, buildInfo, packedNames. Loaded once in every
+// environment (the main thread, each worker thread); what is per environment is in AddonData.
 #include <napi.h>
 
 #include "models/plan.h"
@@ -15,6 +15,7 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
   static Napi::FunctionReference define(Napi::Env env) {
     return Napi::Persistent(DefineClass(env, "NativeEngine",
                                         {InstanceMethod<&EngineHandle::submit>("submit"),
+                                         InstanceMethod<&EngineHandle::is_full>("isFull"),
                                          InstanceMethod<&EngineHandle::abort>("abort"),
                                          InstanceMethod<&EngineHandle::stats>("stats"),
                                          InstanceMethod<&EngineHandle::drain>("drain"),
@@ -39,6 +40,10 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
     Status status = read_request(info[0].As<Napi::Object>(), &request);
     if (status) status = host_->submit(std::move(request));
     return status ? info.Env().Undefined() : Napi::Value(error_object(info.Env(), status));
+  }
+  Napi::Value is_full(const Napi::CallbackInfo& info) {
+    const Engine* engine = host_->engine();
+    return Napi::Boolean::New(info.Env(), engine && engine->is_full());
   }
   void abort(const Napi::CallbackInfo& info) {
     if (Engine* engine = host_->engine()) {
@@ -116,6 +121,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("createEngine", Napi::Function::New<create_engine>(env));
   exports.Set("modelInfo", Napi::Function::New<model_info>(env));
   exports.Set("buildInfo", Napi::Function::New<build_info>(env));
+  exports.Set("packedNames", packed_names(env));
   return exports;
 }
 

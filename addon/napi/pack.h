@@ -8,6 +8,7 @@
 //   drafted, accepted, cache miss reason, cache miss position;
 //   then the ids; the logprobs (id, logprob, rank, count, then count x (id, logprob)); the prompt
 //   logprobs, alike; the scores.
+// Finish, error code and cache miss reason are indices of packed_names() (convert.h).
 // text: the deltas' texts and error messages in the order of the records. Lengths are in UTF-16
 // units.
 #pragma once

@@ -78,6 +78,7 @@ export type NativeRequest = {
   readonly n?: number | undefined
   readonly priority?: number | undefined
   readonly cacheSalt?: string | undefined
+  readonly admitted?: boolean | undefined
   readonly sampling?: NativeSampling | undefined
 }
 
@@ -122,6 +123,7 @@ export type NativeInfo = {
 
 export type NativeEngine = {
   readonly submit: (request: NativeRequest) => EngineError | undefined
+  readonly isFull: () => boolean
   readonly abort: (id: number) => void
   readonly stats: () => EngineStats
   readonly drain: () => void
@@ -157,6 +159,13 @@ export type GpuFit = {
   readonly kvTokensFp8: number
 }
 
+/** What the numbers in packed deltas mean; see addon/napi/pack.h. */
+export type PackedNames = {
+  readonly finishes: readonly (FinishReason | 'none')[]
+  readonly missReasons: readonly Timings['cacheMiss']['reason'][]
+  readonly codes: readonly (EngineErrorCode | 'ok')[]
+}
+
 export type Addon = {
   /** Rejects with an EngineError. */
   readonly createEngine: (
@@ -165,6 +174,7 @@ export type Addon = {
   ) => Promise<NativeEngine>
   readonly modelInfo: (folder: string, rewardRow: number) => NativeModelInfo | EngineError
   readonly buildInfo: () => Readonly<Record<string, string | number>>
+  readonly packedNames: PackedNames
 }
 
 let loaded: Addon | undefined
@@ -197,31 +207,6 @@ export const loadAddon = (): Addon => {
 
 // --- unpacking: the layout is described in addon/napi/pack.h ---
 
-const finishes: readonly (FinishReason | undefined)[] = [
-  undefined,
-  'stop',
-  'length',
-  'abort',
-  'error',
-]
-const missReasons: readonly Timings['cacheMiss']['reason'][] = [
-  'none',
-  'never_seen',
-  'evicted',
-  'salt',
-  'last_token',
-]
-const codes: readonly EngineErrorCode[] = [
-  'internal', // 0 is "ok", which no failed delta carries
-  'invalid_argument',
-  'not_found',
-  'unsupported',
-  'out_of_memory',
-  'unavailable',
-  'aborted',
-  'internal',
-]
-
 const logprobAt = (words: Float64Array, at: number): TokenLogprob => {
   const word = (i: number) => words[at + i] ?? 0
   const top = Array.from({ length: word(3) }, (_, i) => ({
@@ -248,6 +233,7 @@ export const unpackDeltas = (
   words: Float64Array,
   count: number,
   text: string,
+  names: PackedNames,
   visit: (request: number, delta: Delta, stopIndex: number) => void,
 ): void => {
   let at = 0
@@ -263,7 +249,8 @@ export const unpackDeltas = (
   while (at < count) {
     const request = next()
     const choice = next() | 0
-    const finish = finishes[next()]
+    const finishName = names.finishes[next()] ?? 'none'
+    const finish = finishName === 'none' ? undefined : finishName
     const textLength = next()
     const ids = next()
     const logprobCount = next()
@@ -271,7 +258,7 @@ export const unpackDeltas = (
     const scores = next()
     const stopId = next() | 0
     const stopIndex = next() | 0
-    const code = codes[next()] ?? 'internal'
+    const code = names.codes[next()] ?? 'ok'
     const errorLength = next()
     const timings: Timings | undefined = finish && {
       queueSeconds: next(),
@@ -281,7 +268,7 @@ export const unpackDeltas = (
       preemptions: next(),
       draftedTokens: next(),
       acceptedTokens: next(),
-      cacheMiss: { reason: missReasons[next()] ?? 'none', position: next() },
+      cacheMiss: { reason: names.missReasons[next()] ?? 'none', position: next() },
     }
     const delta: { -readonly [Key in keyof Delta]: Delta[Key] } = {
       choice,
@@ -305,7 +292,7 @@ export const unpackDeltas = (
     if (timings) delta.timings = timings
     if (stopId >= 0) delta.stopReason = stopId
     const message = take(errorLength)
-    if (finish === 'error') delta.error = { code, message }
+    if (code !== 'ok') delta.error = { code, message }
     visit(request, delta, stopIndex)
   }
 }

@@ -1,7 +1,7 @@
 // Who gets which delta. Holds the live requests and nothing else: the addon keeps a reference to
 // onDeltas for as long as the engine lives, and an engine that nobody holds must be collectable.
 
-import { unpackDeltas } from './addon.js'
+import { type PackedNames, unpackDeltas } from './addon.js'
 import type { Delta } from './types.js'
 
 type Live = {
@@ -23,7 +23,7 @@ export const callListener = (call: () => void): void => {
   }
 }
 
-export const createDispatcher = () => {
+export const createDispatcher = (names: PackedNames) => {
   const live = new Map<number, Live>()
 
   const dispatch = (request: number, delta: Delta, stopIndex: number) => {
@@ -47,6 +47,6 @@ export const createDispatcher = () => {
       live.set(request, { owner, onDelta, stop, choices })
     },
     onDeltas: (words: Float64Array, count: number, text: string): void =>
-      unpackDeltas(words, count, text, dispatch),
+      unpackDeltas(words, count, text, names, dispatch),
   }
 }

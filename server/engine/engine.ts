@@ -165,7 +165,7 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
   const stopIds = stopNames.flatMap((name) => tokenizer.special.get(name) ?? [])
   const { onProgress, onPlan, ...rest } = options
   const print = await fingerprint(model, dtype.shown)
-  const dispatcher = createDispatcher()
+  const dispatcher = createDispatcher(addon.packedNames)
   const native = await addon
     .createEngine(
       {
@@ -226,7 +226,6 @@ export const openEngine = async (
   const words = tokenizer ?? (await loadTokenizer(folder))
   const thinkClose = Int32Array.from(await words.encode(thinkCloseText, { special: true }))
   const { native, dispatcher, info } = await openNative(options, words)
-  let admitting = true
   let nextId = 1
 
   const send = (
@@ -244,11 +243,7 @@ export const openEngine = async (
       prompt: int32s('promptTokenIds', promptTokenIds),
       sampling: kind === 'generate' ? nativeSampling(sampling, thinkClose) : undefined,
     })
-    if (error) {
-      // What the engine cannot take now although it is well and open to requests: a full queue.
-      const full = error.code === 'unavailable' && admitting && native.stats().failure === null
-      throw new EngineFailure(full ? { ...error, code: 'queue_full' } : error)
-    }
+    if (error) throw new EngineFailure(error)
     // Deltas come through the event loop: none can be lost before this.
     dispatcher.add(native, id, n, sampling.stop ?? [], onDelta)
     return { id, abort: () => native.abort(id) }
@@ -292,13 +287,8 @@ export const openEngine = async (
         })
       }),
     stats: native.stats.bind(native),
-    drain: () => {
-      admitting = false
-      native.drain()
-    },
-    close: () => {
-      admitting = false
-      return native.close()
-    },
+    isFull: () => native.isFull(),
+    drain: () => native.drain(),
+    close: () => native.close(),
   }
 }

@@ -18,6 +18,10 @@ export type EngineOptions = {
   readonly maxNumSeqs?: number
   readonly maxNumBatchedTokens?: number
   readonly blockSize?: 16 | 32 | 64 | 128
+  /**
+   * Admission: a request is admitted while fewer than maxNumSeqs + maxWaiting sequences (choices)
+   * run or wait. Default 256.
+   */
   readonly maxWaiting?: number
   readonly maxWaitingTokens?: number
   /** CPU threads; default: one per hardware thread. */
@@ -122,6 +126,8 @@ export type GenerateRequest = {
   readonly n?: number
   readonly priority?: number
   readonly cacheSalt?: string
+  /** Part of work that has been admitted (its next prompt): not refused for a full queue. */
+  readonly admitted?: boolean
   readonly sampling?: Sampling
 }
 
@@ -129,6 +135,7 @@ export type ScoreRequest = {
   readonly promptTokenIds: ArrayLike<number>
   readonly priority?: number
   readonly cacheSalt?: string
+  readonly admitted?: boolean
 }
 
 export type FinishReason = 'stop' | 'length' | 'abort' | 'error'
@@ -233,6 +240,8 @@ export type Engine = {
     request: ScoreRequest,
     options?: { readonly signal?: AbortSignal },
   ) => Promise<{ readonly scores: readonly number[]; readonly timings: Timings }>
+  /** No place is free: the next request is refused with queue_full. */
+  readonly isFull: () => boolean
   readonly stats: () => EngineStats
   /** No new requests; running ones go on. */
   readonly drain: () => void

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { loadAddon, type PackedNames } from '../../server/engine/addon.js'
 import { openEngine } from '../../server/engine/engine.js'
 import type {
   Delta,
@@ -381,12 +382,32 @@ describe('admission and the end', () => {
       for (let i = 0; i < 8; i++) running.push(generate(engine, greedy))
     }
     assert.throws(fill, { name: 'EngineFailure', code: 'queue_full', message: /queue is full/ })
-    const admitted = running.length
-    assert.ok(admitted >= 3)
-    assert.ok(engine.stats().rejected > 0)
+    assert.equal(running.length, 4)
+    assert.equal(engine.isFull(), true)
+    assert.equal(engine.stats().rejected, 1)
+    running.push(generate(engine, greedy, { admitted: true }))
     await Promise.all(running)
+    assert.equal(engine.isFull(), false)
     assert.equal(idsOf(await generate(engine, greedy)).length, 24)
     await engine.close()
+  })
+
+  test('a number in packed deltas has the name that the types give it', () => {
+    assert.deepEqual(loadAddon().packedNames, {
+      finishes: ['none', 'stop', 'length', 'abort', 'error'],
+      missReasons: ['none', 'never_seen', 'evicted', 'salt', 'last_token'],
+      codes: [
+        'ok',
+        'invalid_argument',
+        'not_found',
+        'unsupported',
+        'out_of_memory',
+        'unavailable',
+        'queue_full',
+        'aborted',
+        'internal',
+      ],
+    } satisfies PackedNames)
   })
 
   test('draining lets what runs end and takes nothing new', async () => {

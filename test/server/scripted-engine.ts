@@ -203,9 +203,11 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
     timer = running.length + waiting.length > 0 ? setTimeout(step, stepMs) : undefined
   }
 
+  const isFull = () => running.length + waiting.length >= maxNumSeqs + maxWaiting
+
   const submit: Engine['submit'] = (request, onDelta) => {
     if (draining || closed) throw new EngineFailure({ code: 'unavailable', message: 'draining' })
-    if (waiting.length >= maxWaiting + maxNumSeqs)
+    if (isFull() && request.admitted !== true)
       throw new EngineFailure({ code: 'queue_full', message: 'the queue is full' })
     requests.push(request)
     const prompt = promptText(request.promptTokenIds)
@@ -247,6 +249,7 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
       const timings = { ...TIMINGS, cachedTokens: 8 }
       return { scores: options.score(promptText(promptTokenIds)), timings }
     },
+    isFull,
     stats: () => ({
       steps,
       promptTokens: 0,
