@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/draw_policy.h"
+#include "engine/output_text.h"
 #include "engine/request.h"
-#include "engine/sampling.h"
-#include "engine/text_out.h"
 
 namespace nemotron {
 
@@ -67,7 +67,7 @@ struct Sequence {
 
   // Of the engine.
   SamplingState sampling;
-  TextOut text;
+  OutputText text;
   double first_scheduled = 0, first_token = 0;
   int32_t preemptions = 0, drafted = 0, accepted = 0;
   int32_t delta = -1;  // index of its undelivered delta

@@ -1,5 +1,5 @@
 // A request's tokens, text and logprobs do not depend on anything but the request.
-#include "engine/sampling.h"
+#include "engine/draw_policy.h"
 #include "tiny.h"
 
 namespace nemotron::test {

@@ -54,7 +54,7 @@ class World {
     if (s->state != SequenceState::finished) end(s);
   }
 
-  // One turn of the loop, as engine.cc takes it.
+  // One turn of the loop, as engine_loop.cc takes it.
   void turn() {
     StepBuffer& next = buffers_[launched_ % 2];
     next.plan.clear();

@@ -1,4 +1,4 @@
-#include "engine/text_out.h"
+#include "engine/output_text.h"
 
 #include <algorithm>
 
@@ -57,15 +57,15 @@ void Utf8Filter::finish(std::string* out) {
   low_ = 0x80, high_ = 0xBF;
 }
 
-TextOut::TextOut(std::span<const std::string> stop, bool include_stop)
+OutputText::OutputText(std::span<const std::string> stop, bool include_stop)
     : stops_(stop.begin(), stop.end()), include_stop_(include_stop) {}
 
-void TextOut::emit(size_t bytes, std::string* out) {
+void OutputText::emit(size_t bytes, std::string* out) {
   for (size_t i = 0; i < bytes; ++i) utf8_.push(uint8_t(held_[i]), out);
   held_.erase(0, bytes);
 }
 
-int32_t TextOut::push(std::string_view bytes, bool may_stop, std::string* out) {
+int32_t OutputText::push(std::string_view bytes, bool may_stop, std::string* out) {
   if (stops_.empty()) {
     for (const char c : bytes) utf8_.push(uint8_t(c), out);
     return -1;
@@ -92,7 +92,7 @@ int32_t TextOut::push(std::string_view bytes, bool may_stop, std::string* out) {
   return -1;
 }
 
-void TextOut::finish(std::string* out) {
+void OutputText::finish(std::string* out) {
   emit(held_.size(), out);
   utf8_.finish(out);
 }

@@ -1,4 +1,4 @@
-#include "engine/sampling.h"
+#include "engine/draw_policy.h"
 
 #include <algorithm>
 #include <limits>

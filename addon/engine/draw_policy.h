@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "device/step.h"
+#include "engine/output_text.h"
 #include "engine/request.h"
-#include "engine/text_out.h"
 
 namespace nemotron {
 

@@ -1,5 +1,5 @@
-// TextOut against the plain definition on whole strings, at every cut and with random stop strings.
-#include "engine/text_out.h"
+// OutputText against the plain definition on whole strings, at every cut, with random stop strings.
+#include "engine/output_text.h"
 
 #include <optional>
 #include <random>
@@ -77,7 +77,7 @@ bool is_whole_utf8(const std::string& s) { return decode(s) == s; }
 // Pieces of `bytes` cut at `cuts`; checks every piece and the sum.
 void check_cut(const std::string& bytes, const std::vector<size_t>& cuts,
                const std::vector<std::string>& stops, bool include, size_t free_pieces = 0) {
-  TextOut out(stops, include);
+  OutputText out(stops, include);
   std::string text;
   int32_t stop = -1;
   size_t begin = 0, piece = 0, may_stop_from = 0;
@@ -124,7 +124,7 @@ TEST(utf8_at_every_cut) {
 
 TEST(known_values_of_the_decoder) {
   const auto text = [](const std::string& bytes) {
-    TextOut out;
+    OutputText out;
     std::string s;
     out.push(bytes, true, &s);
     out.finish(&s);
@@ -156,7 +156,7 @@ TEST(stop_strings_at_every_cut) {
 }
 
 TEST(of_two_stop_strings_that_end_together_the_longer_wins) {
-  TextOut out(std::vector<std::string>{"c", "abc", "bc"}, false);
+  OutputText out(std::vector<std::string>{"c", "abc", "bc"}, false);
   std::string text;
   EXPECT_EQ(out.push("xab", true, &text), -1);
   EXPECT_EQ(text, "x");

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "engine/engine_loop.h"
-#include "engine/lookup.h"
+#include "engine/prompt_lookup.h"
 
 namespace nemotron {
 namespace {

@@ -1,9 +1,8 @@
-#include "engine/engine.h"
+#include "engine/engine_loop.h"
 
 #include <algorithm>
 
-#include "engine/engine_loop.h"
-#include "engine/lookup.h"
+#include "engine/prompt_lookup.h"
 #include "engine/validate.h"
 
 namespace nemotron {
@@ -108,7 +107,7 @@ std::unique_ptr<RequestState> EngineLoop::make_request(Request request) const {
     seq->salt_root = blocks_.root(request.cache_salt);
     seq->sampling = make_sampling_state(params, i, seq->tokens);
     seq->run_ahead_until = run_ahead_limit(params, seq->sampling, 0);
-    seq->text = TextOut(params.stop, params.include_stop);
+    seq->text = OutputText(params.stop, params.include_stop);
     if (params.num_prompt_logprobs >= 0) {
       seq->wants_prompt_logprobs = i == 0;
       seq->match_prefix = i > 0;  // every row's logits are wanted, and cached rows have none

@@ -1,4 +1,4 @@
-// TextOut: the text of one sequence, from its tokens' bytes.
+// OutputText: the text of one sequence, from its tokens' bytes.
 //
 // Gives out whole UTF-8 only (bytes that can never become a scalar turn into U+FFFD, as the WHATWG
 // decoder does it) and holds back whatever may still become a stop string. The pieces of a sequence
@@ -41,10 +41,10 @@ class Utf8Filter {
   uint8_t low_ = 0x80, high_ = 0xBF;  // what the next continuation byte may be
 };
 
-class TextOut {
+class OutputText {
  public:
-  TextOut() = default;
-  TextOut(std::span<const std::string> stop, bool include_stop);
+  OutputText() = default;
+  OutputText(std::span<const std::string> stop, bool include_stop);
 
   // Appends what is certain of `bytes` to *out. Returns the index of the stop string that ends the
   // text here, or -1. The match that ends first wins, of two that end together the longer one.

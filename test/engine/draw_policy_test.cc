@@ -1,10 +1,10 @@
-#include "engine/sampling.h"
+#include "engine/draw_policy.h"
 
 #include <algorithm>
 #include <random>
 
 #include "../check.h"
-#include "engine/lookup.h"
+#include "engine/prompt_lookup.h"
 
 namespace nemotron::test {
 namespace {

@@ -1,4 +1,4 @@
-#include "engine/lookup.h"
+#include "engine/prompt_lookup.h"
 
 #include <algorithm>
 
