@@ -6,14 +6,14 @@
 // a shared machine falls on all alike, and ratios are taken within rounds.
 
 import { parseArgs } from 'node:util'
-import { benchGguf } from './gguf.js'
+import { buildCpuBench, measureCeilings } from './ceilings.js'
 import { type Case, type Ceilings, kvBytes, weightBytes } from './limits.js'
 import { machine } from './machine.js'
-import { benchModel, type Shape, shapes } from './model.js'
-import { buildCpuBench, measureCeilings } from './native.js'
+import { benchGguf } from './peers/gguf.js'
 import type { Running } from './peers/process.js'
 import { type ChildOptions, randomPrompt, type Task, type Timing } from './peers/protocol.js'
 import { startLlama, startOurs, startTorch } from './peers/start.js'
+import { benchModel, type Shape, shapes } from './random-model.js'
 import { printReport, saveReport } from './report.js'
 import type { Agreement, CaseResult, Clock, OursAlone, Report, Round } from './results.js'
 import { median } from './stats.js'

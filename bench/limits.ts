@@ -1,6 +1,6 @@
 // What the machine allows: bytes and operations of a case over the rates measured in the same round.
 
-import { linearParameters, linearRows, type Shape } from './model.js'
+import { linearParameters, linearRows, type Shape } from './random-model.js'
 
 export type Case =
   | {

@@ -3,13 +3,24 @@
 
 type Bench = { readonly run: (args: readonly string[]) => Promise<void> }
 
-const benches = ['engine', 'ops', 'serve', 'http', 'loop', 'reward', 'start', 'gpu']
+const files = {
+  engine: 'engine',
+  ops: 'ops',
+  serve: 'serve',
+  http: 'http',
+  loop: 'event-loop',
+  reward: 'reward',
+  start: 'cold-start',
+  gpu: 'gpu',
+}
 const [name = '', ...args] = process.argv.slice(2)
 
-if (benches.includes(name)) {
-  const bench: Bench = await import(`./${name}.js`)
+const file = new Map(Object.entries(files)).get(name)
+
+if (file !== undefined) {
+  const bench: Bench = await import(`./${file}.js`)
   await bench.run(args)
 } else {
-  console.error(`usage: npm run bench -- ${benches.join(' | ')} [--flags]`)
+  console.error(`usage: npm run bench -- ${Object.keys(files).join(' | ')} [--flags]`)
   process.exitCode = 2
 }

@@ -3,7 +3,7 @@
 // The C++ bench of the CPU backend; one line of JSON a case.
 
 import { spawnSync } from 'node:child_process'
-import { buildCpuBench } from './native.js'
+import { buildCpuBench } from './ceilings.js'
 
 const parts = ['ceilings', 'ops', 'decoder']
 

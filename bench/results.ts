@@ -2,9 +2,9 @@
 
 import { type Arithmetic, type Case, type Ceilings, limitOf, once, weightBytes } from './limits.js'
 import type { Machine } from './machine.js'
-import type { Shape } from './model.js'
 import type { MemoryUse } from './peers/process.js'
 import type { Ready, Timing } from './peers/protocol.js'
+import type { Shape } from './random-model.js'
 import { type Comparison, compare, median } from './stats.js'
 
 export type Round = {

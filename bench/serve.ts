@@ -4,9 +4,9 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { createTarget, type Outcome, streamOnce, type Target } from './client.js'
-import { runLoad } from './load.js'
+import { runLoad } from './load-generator.js'
 import { machine } from './machine.js'
-import { benchModel, shapes } from './model.js'
+import { benchModel, shapes } from './random-model.js'
 import { quantile } from './stats.js'
 
 const HELP = `npm run bench -- serve [flags]
@@ -260,7 +260,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
   if (flags['stream-cost']) return (await import('./stream-cost.js')).runStreamCost()
   if (flags.share !== undefined) {
     const shape = shapes[flags.share]
-    const { runShare } = await import('./serve-share.js')
+    const { runShare } = await import('./http-share.js')
     return runShare({
       folder: shape === undefined ? flags.share : benchModel(shape),
       streams: [1, 32],

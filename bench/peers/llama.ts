@@ -4,7 +4,7 @@
 
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { cacheFolder } from '../model.js'
+import { cacheFolder } from '../random-model.js'
 import { type Competitor, seconds, serveTasks, stopwatch, timeSteps } from './child.js'
 import { type Answer, type ChildOptions, randomPrompt, type Task, type Timing } from './protocol.js'
 

@@ -4,7 +4,7 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { cacheFolder } from '../model.js'
+import { cacheFolder } from '../random-model.js'
 import { type Running, startProcess } from './process.js'
 import type { ChildOptions } from './protocol.js'
 

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <memory>
 
-#include "bench/cpu_bench.h"
+#include "bench/cpu/bench.h"
 #include "device/device.h"
 
 namespace nemotron::bench {

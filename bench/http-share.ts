@@ -5,7 +5,7 @@ import { spawn } from 'node:child_process'
 import { openEngine } from '../server/engine/engine.js'
 import { packagePath } from '../server/version.js'
 import { createTarget } from './client.js'
-import { runLoad } from './load.js'
+import { runLoad } from './load-generator.js'
 import { median } from './stats.js'
 
 export type ShareOptions = {

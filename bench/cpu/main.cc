@@ -1,6 +1,6 @@
 // cpu_bench ceilings | ops | decoder [--threads N] [--isa NAME] [--shape 1b|160m]
 //           [--weights bf16|fp8] [--bf16-kv] [--seconds S] [--wall] [case...]
-#include "bench/cpu_bench.h"
+#include "bench/cpu/bench.h"
 
 #include <cstdio>
 #include <cstdlib>

@@ -5,8 +5,8 @@
 
 import { closeSync, existsSync, openSync, renameSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { benchVocabulary, progressLine, type RopeScaling, type Shape } from './model.js'
-import { openSafetensors, type StoredTensor } from './safetensors.js'
+import { benchVocabulary, progressLine, type RopeScaling, type Shape } from '../random-model.js'
+import { openSafetensors, type StoredTensor } from '../safetensors.js'
 
 const alignment = 32
 const align = (offset: number): number => Math.ceil(offset / alignment) * alignment

@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { startReal } from '../test/server/real-server.js'
 import { machine } from './machine.js'
-import { benchModel, shapes } from './model.js'
+import { benchModel, shapes } from './random-model.js'
 import { median } from './stats.js'
 
 const HELP = `npm run bench -- loop [flags]

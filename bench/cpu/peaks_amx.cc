@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "bench/cpu_bench.h"
+#include "bench/cpu/bench.h"
 
 namespace nemotron::bench {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <memory>
 
-#include "bench/cpu_bench.h"
+#include "bench/cpu/bench.h"
 #include "models/decoder.h"
 
 namespace nemotron::bench {

@@ -1,7 +1,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 
-#include "bench/cpu_bench.h"
+#include "bench/cpu/bench.h"
 
 namespace nemotron::bench {
 

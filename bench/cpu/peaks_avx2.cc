@@ -1,6 +1,6 @@
 #include <immintrin.h>
 
-#include "bench/cpu_bench.h"
+#include "bench/cpu/bench.h"
 
 namespace nemotron::bench {
 

@@ -4,7 +4,7 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Ceilings } from './limits.js'
-import { cacheFolder } from './model.js'
+import { cacheFolder } from './random-model.js'
 import type { Clock } from './results.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))

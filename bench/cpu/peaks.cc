@@ -5,7 +5,7 @@
 #include <ctime>
 #include <thread>
 
-#include "bench/cpu_bench.h"
+#include "bench/cpu/bench.h"
 #include "cpu/isa.h"
 #include "cpu/memory.h"
 
