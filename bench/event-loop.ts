@@ -2,24 +2,25 @@
 // else, while another prompt keeps the engine's threads busy. The server runs in this process, over the
 // native engine and a small model; the client in one of its own.
 
-import { type ChildProcess, fork } from 'node:child_process'
+import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
-import { startReal } from '../test/server/real-server.js'
-import { machine } from './machine.js'
-import { benchModel, shapes } from './random-model.js'
+import { count, readFlags, text, UsageError } from './flags.js'
+import { machine, machineLine } from './machine.js'
+import { benchModel } from './random-model.js'
+import { serveHere } from './server-process.js'
+import { shapeNamed } from './shapes.js'
 import { median } from './stats.js'
 
-const HELP = `npm run bench -- loop [flags]
-  --requests N   of each kind, default 6
-  --threads N    of the engine, default: all
-`
+const flags = {
+  requests: count('of each kind', 6),
+  threads: count('of the engine', machine().threads),
+  shape: text('NAME', 'the model; its whole context is the prompt', 'tiny-128k'),
+}
 
-const CONTEXT = 131072
 const GOAL_MS = 50
 const KINDS = ['ids', 'text', 'chat'] as const
 type Kind = (typeof KINDS)[number]
@@ -27,41 +28,33 @@ type Kind = (typeof KINDS)[number]
 const WORDS = 'the of and a to in is you that it he was for on are as with his they I'.split(' ')
 
 /** Different for every k: no request is a prefix hit of another. */
-const ids = (k: number): number[] =>
-  Array.from({ length: CONTEXT - 100 }, (_, i) => 1 + ((i * 7919 + k * 31) % 250))
-const text = (k: number, words: number): string =>
-  Array.from({ length: words }, (_, i) => WORDS[(i * 7 + k + (i % 3)) % WORDS.length]).join(' ')
-
-const bodyOf = (kind: Kind, k: number, words: number): string => {
-  const limits = { model: 'long', max_tokens: 2 }
-  if (kind === 'ids') return JSON.stringify({ ...limits, prompt: ids(k) })
-  const prompt = text(k, words)
-  return JSON.stringify(
-    kind === 'text'
-      ? { ...limits, prompt }
-      : { ...limits, messages: [{ role: 'user', content: prompt }] },
-  )
-}
+const ids = (k: number, context: number): number[] =>
+  Array.from({ length: context - 100 }, (_, i) => 1 + ((i * 7919 + k * 31) % 250))
+const words = (k: number, count: number): string =>
+  Array.from({ length: count }, (_, i) => WORDS[(i * 7 + k + (i % 3)) % WORDS.length]).join(' ')
 
 /** As many words as make nearly the whole context. */
-const wordsOfContext = async (port: string): Promise<number> => {
-  const sample = 1000
+const wordsOfContext = async (port: string, context: number): Promise<number> => {
   const response = await fetch(`http://127.0.0.1:${port}/tokenize`, {
     method: 'POST',
-    body: JSON.stringify({ model: 'long', prompt: text(0, sample) }),
+    body: JSON.stringify({ model: 'm', prompt: words(0, 1000) }),
   })
-  const { count } = (await response.json()) as { readonly count: number }
-  return Math.floor(((CONTEXT - 200) / count) * sample)
+  const { count } = JSON.parse(await response.text())
+  return Math.floor(((context - 200) / count) * 1000)
 }
 
 /** Sends requests one after another and tells the server's process when each begins and ends. */
-const client = async (port: string, requests: number): Promise<void> => {
-  const words = await wordsOfContext(port)
+const client = async (port: string, requests: number, context: number): Promise<void> => {
+  const length = await wordsOfContext(port, context)
+  const bodyOf = (kind: Kind, k: number): string => {
+    const prompt = kind === 'ids' ? ids(k, context) : words(k, length)
+    const what = kind === 'chat' ? { messages: [{ role: 'user', content: prompt }] } : { prompt }
+    return JSON.stringify({ model: 'm', max_tokens: 2, ...what })
+  }
   const post = (kind: Kind, body: string) => {
     const path = kind === 'chat' ? '/v1/chat/completions' : '/v1/completions'
     const headers = { 'content-type': 'application/json', 'content-length': body.length }
     const sent = request({ port, method: 'POST', path, headers }, (response) => {
-      response.setEncoding('utf8')
       response.on('data', (data) => {
         if (response.statusCode === 200) return
         console.error(`refused: ${data}`)
@@ -72,15 +65,11 @@ const client = async (port: string, requests: number): Promise<void> => {
     sent.end(body)
     return sent
   }
-  const busy = post('ids', bodyOf('ids', 0, words))
-  let isBusy = true
-  busy.on('close', () => {
-    isBusy = false
-  })
+  const busy = post('ids', bodyOf('ids', 0))
   await sleep(1500)
   for (const kind of KINDS) {
     for (let k = 1; k <= requests; k++) {
-      const body = bodyOf(kind, k, words)
+      const body = bodyOf(kind, k)
       process.send?.('begin')
       await sleep(50)
       const sent = post(kind, body)
@@ -90,16 +79,15 @@ const client = async (port: string, requests: number): Promise<void> => {
       await sleep(100)
     }
   }
-  if (!isBusy) console.error('the other prompt was done before the end')
-  process.exit(isBusy ? 0 : 1)
+  if (busy.closed) console.error('the other prompt was done before the end')
+  process.exit(busy.closed ? 1 : 0)
 }
 
 /** Milliseconds that this process's main thread has run; NaN where the system does not tell. */
-const ranFor = (): number => {
+const mainThreadMs = (): number => {
   try {
-    return (
-      Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6
-    )
+    const [ran] = readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')
+    return Number(ran) / 1e6
   } catch {
     return Number.NaN
   }
@@ -110,13 +98,11 @@ type Block = { readonly ms: number; readonly ran: number }
 /** The longest time between two turns of the event loop since the last reset. */
 const watchLoop = () => {
   let longest: Block = { ms: 0, ran: 0 }
-  let last = performance.now()
-  let lastRan = ranFor()
+  let [last, lastRan] = [performance.now(), mainThreadMs()]
   const timer = setInterval(() => {
-    const now = performance.now()
-    const ran = ranFor()
+    const [now, ran] = [performance.now(), mainThreadMs()]
     if (now - last > longest.ms) longest = { ms: now - last, ran: ran - lastRan }
-    last = performance.now()
+    last = now
     lastRan = ran
   }, 1)
   return {
@@ -128,38 +114,24 @@ const watchLoop = () => {
   }
 }
 
-const startClient = (port: string, requests: string): ChildProcess =>
-  fork(fileURLToPath(import.meta.url), ['client', port, requests], { execArgv: process.execArgv })
-
 export const run = async (args: readonly string[]): Promise<void> => {
-  const { values } = parseArgs({
-    args: [...args],
-    options: {
-      requests: { type: 'string', default: '6' },
-      threads: { type: 'string', default: String(machine().threads) },
-      help: { type: 'boolean' },
-    },
-  })
-  if (values.help) {
-    console.log(HELP)
-    return
-  }
-  const shape = shapes['tiny-128k']
-  if (!shape) throw new Error('no such shape')
-  const { cpu, node } = machine()
-  const server = await startReal({
-    models: [{ model: benchModel(shape), served_model_name: 'long' }],
-    threads: Number(values.threads),
-    kv_cache_memory: '1GiB',
-    max_model_len: CONTEXT,
+  const values = readFlags('loop', 'the longest blocks of the event loop', flags, args)
+  if (!values) return
+  const shape = shapeNamed(values.shape)
+  const server = await serveHere(benchModel(shape), {
+    ...{ threads: values.threads, max_model_len: shape.maxPosition, kv_cache_memory: '1GiB' },
   })
   console.log(
-    `${cpu}, Node ${node}, ${values.threads} engine threads busy with another prompt; longest time ` +
-      `between two turns of the event loop, goal ${GOAL_MS} ms (in brackets: of it, Node's thread ran)`,
+    `${machineLine()}\n${shape.name}, ${values.threads} engine threads busy with another prompt of ` +
+      `${shape.maxPosition} tokens; longest time between two turns of the event loop, goal ${GOAL_MS} ms ` +
+      `(in brackets: of it, Node's thread ran)`,
   )
   const loop = watchLoop()
   const blocks = new Map<string, Block[]>(KINDS.map((kind) => [kind, []]))
-  const sender = startClient(new URL(server.url).port, values.requests)
+  const settings = [new URL(server.url).port, values.requests, shape.maxPosition].map(String)
+  const sender = fork(fileURLToPath(import.meta.url), ['client', ...settings], {
+    execArgv: process.execArgv,
+  })
   sender.on('message', (message: string) => {
     if (message === 'begin') loop.reset()
     else blocks.get(message)?.push(loop.longest())
@@ -167,14 +139,16 @@ export const run = async (args: readonly string[]): Promise<void> => {
   const [code] = await once(sender, 'exit')
   loop.stop()
   for (const [kind, all] of blocks) {
-    const list = all.map(({ ms, ran }) => `${ms.toFixed(0)} (${ran.toFixed(0)})`).join(', ')
     const times = all.map(({ ms }) => ms)
-    console.log(
-      `${kind}: longest ${Math.max(...times).toFixed(0)} ms, median ${median(times).toFixed(0)}: ${list}`,
-    )
+    const listed = all.map(({ ms, ran }) => `${ms.toFixed(0)} (${ran.toFixed(0)})`).join(', ')
+    const [longest, middle] = [Math.max(...times), median(times)].map((ms) => ms.toFixed(0))
+    console.log(`${kind}: longest ${longest} ms, median ${middle}: ${listed}`)
   }
-  await server.close()
-  if (code !== 0) throw new Error(`the client ended with ${code}`)
+  await server.drain()
+  if (code !== 0) throw new UsageError(`the client ended with ${code}`)
 }
 
-if (process.argv[2] === 'client') await client(process.argv[3] ?? '', Number(process.argv[4]))
+if (process.argv[2] === 'client') {
+  const [port = '', requests, context] = process.argv.slice(3)
+  await client(port, Number(requests), Number(context))
+}

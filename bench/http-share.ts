@@ -1,135 +1,96 @@
 // What HTTP leaves of the engine's speed: tokens a second through /v1/completions (client and server
 // in two processes, as in life) beside the same requests in process. Rounds alternate.
 
-import { spawn } from 'node:child_process'
 import { openEngine } from '../server/engine/engine.js'
-import { packagePath } from '../server/version.js'
-import { createTarget } from './client.js'
-import { runLoad } from './load-generator.js'
-import { median } from './stats.js'
+import { createTarget, runLoad } from './load-generator.js'
+import { machineLine } from './machine.js'
+import { benchModel } from './random-model.js'
+import { startServerProcess } from './server-process.js'
+import { shapes } from './shapes.js'
+import { compare, median, percent } from './stats.js'
 
-export type ShareOptions = {
-  readonly folder: string
-  readonly streams: readonly number[]
-  readonly promptTokens: number
-  readonly outputTokens: number
-  readonly requests: (streams: number) => number
-  readonly rounds: number
-  readonly threads: number
-}
-
+const STREAMS = [1, 32]
+const PROMPT_TOKENS = 32
+const OUTPUT_TOKENS = 128
 const KV_BYTES = 256 << 20
 
-const prompts = (options: ShareOptions, count: number): number[][] =>
-  Array.from({ length: count }, (_, i) =>
-    Array.from({ length: options.promptTokens }, (_, j) => 1 + ((i * 7919 + j * 31) % 250)),
+/** Tokens a second, by how many requests run at once. */
+type Rates = readonly number[]
+
+/** Starts with a short prompt that warms up. */
+const prompts = (streams: number): number[][] =>
+  Array.from({ length: streams === 1 ? 3 : 2 * streams }, (_, i) =>
+    Array.from({ length: PROMPT_TOKENS }, (_, j) => 1 + ((i * 7919 + j * 31) % 250)),
   )
 
-const inProcess = async (options: ShareOptions): Promise<Map<number, number>> => {
-  const { folder, threads, outputTokens } = options
-  const engine = await openEngine({
-    model: folder,
-    kvCacheMemory: KV_BYTES,
-    threads,
-    prefixCache: false,
-  })
+const inProcess = async (folder: string, threads: number): Promise<Rates> => {
+  const options = { model: folder, kvCacheMemory: KV_BYTES, threads, prefixCache: false }
+  const engine = await openEngine(options)
   const one = async (promptTokenIds: number[], maxTokens: number): Promise<number> => {
-    let tokens = 0
     const sampling = { maxTokens, temperature: 0, ignoreEos: true }
+    let tokens = 0
     for await (const delta of engine.generate({ promptTokenIds, sampling }))
       tokens += delta.tokenIds.length
     return tokens
   }
-  const rates = new Map<number, number>()
-  for (const streams of options.streams) {
-    const work = prompts(options, options.requests(streams))
+  const rates: number[] = []
+  for (const streams of STREAMS) {
+    const work = prompts(streams)
     await one([1, 2, 3], 8)
     const start = performance.now()
     let tokens = 0
-    const worker = async () => {
+    const worker = async (): Promise<void> => {
       for (let prompt = work.pop(); prompt; prompt = work.pop()) {
-        const got = await one(prompt, outputTokens)
-        tokens += got
+        const made = await one(prompt, OUTPUT_TOKENS)
+        tokens += made
       }
     }
     await Promise.all(Array.from({ length: streams }, worker))
-    rates.set(streams, tokens / ((performance.now() - start) / 1000))
+    rates.push(tokens / ((performance.now() - start) / 1000))
   }
   await engine.close()
   return rates
 }
 
-const overHttp = async (options: ShareOptions): Promise<Map<number, number>> => {
-  const server = spawn(
-    process.execPath,
-    [
-      '--import',
-      'tsx',
-      packagePath('server/cli.ts'),
-      'serve',
-      '--model',
-      options.folder,
-      '--served-model-name',
-      'm',
-      '--port',
-      '0',
-      '--kv-cache-memory',
-      String(KV_BYTES),
-      '--threads',
-      String(options.threads),
-    ],
-    { stdio: ['ignore', 'ignore', 'pipe'] },
-  )
-  const url = await new Promise<string>((resolve, reject) => {
-    let text = ''
-    server.stderr.on('data', (chunk) => {
-      text += chunk
-      const found = /^at (\S+\/v1)/m.exec(text)?.[1]
-      if (found !== undefined) resolve(found)
-    })
-    server.once('close', () => reject(new Error(`the server did not start: ${text}`)))
-  })
-  const target = createTarget(url, undefined, 'completions')
-  const rates = new Map<number, number>()
+const overHttp = async (folder: string, threads: number): Promise<Rates> => {
+  const server = await startServerProcess(process.execPath, [
+    ...['--import', 'tsx', 'server/cli.ts', 'serve', '--model', folder, '--served-model-name', 'm'],
+    ...['--port', '0', '--kv-cache-memory', String(KV_BYTES), '--threads', String(threads)],
+  ])
+  const target = createTarget(server.url, undefined, 'completions')
   const body = (prompt: number[], max_tokens: number) => ({
-    model: 'm',
-    prompt,
-    max_tokens,
-    temperature: 0,
-    ignore_eos: true,
+    ...{ model: 'm', prompt, max_tokens, temperature: 0, ignore_eos: true },
     cache_salt: String(Math.random()),
   })
-  const load = { rate: undefined, random: Math.random }
-  for (const streams of options.streams) {
-    await runLoad(target, { ...load, bodies: [body([1, 2, 3], 8)], concurrency: 1 })
-    const bodies = prompts(options, options.requests(streams)).map((prompt) =>
-      body(prompt, options.outputTokens),
-    )
-    const { outcomes, seconds } = await runLoad(target, { ...load, bodies, concurrency: streams })
-    const tokens = outcomes.reduce((sum, { outputTokens }) => sum + outputTokens, 0)
-    rates.set(streams, tokens / seconds)
+  const rates: number[] = []
+  for (const concurrency of STREAMS) {
+    await runLoad(target, { body: (i) => (i < 1 ? body([1, 2, 3], 8) : undefined), concurrency: 1 })
+    const work = prompts(concurrency).map((prompt) => body(prompt, OUTPUT_TOKENS))
+    const { outcomes, seconds } = await runLoad(target, { body: (i) => work[i], concurrency })
+    rates.push(outcomes.reduce((sum, { outputTokens }) => sum + outputTokens, 0) / seconds)
   }
   target.agent.destroy()
-  server.kill('SIGTERM')
-  await new Promise((done) => server.once('close', done))
+  await server.stop()
   return rates
 }
 
-export const runShare = async (options: ShareOptions): Promise<void> => {
-  const ours: Map<number, number>[] = []
-  const bare: Map<number, number>[] = []
-  for (let round = 0; round < options.rounds; round++) {
-    bare.push(await inProcess(options))
-    ours.push(await overHttp(options))
+/** `model`: the name of a shape, or a folder. */
+export const runShare = async (model: string, rounds: number, threads: number): Promise<void> => {
+  const shape = Object.hasOwn(shapes, model) ? shapes[model] : undefined
+  const folder = shape === undefined ? model : benchModel(shape)
+  const http: Rates[] = []
+  const direct: Rates[] = []
+  for (let round = 0; round < rounds; round++) {
+    direct.push(await inProcess(folder, threads))
+    http.push(await overHttp(folder, threads))
   }
-  for (const streams of options.streams) {
-    const http = ours.map((rates) => rates.get(streams) ?? 0)
-    const direct = bare.map((rates) => rates.get(streams) ?? 0)
-    const shares = http.map((rate, i) => rate / (direct[i] ?? Number.NaN))
-    process.stdout.write(
-      `${String(streams).padStart(3)} streams: HTTP ${median(http).toFixed(1)} tok/s, in process ` +
-        `${median(direct).toFixed(1)} tok/s, share ${(100 * (median(http) / median(direct))).toFixed(1)} % ` +
-        `(rounds ${shares.map((share) => (100 * share).toFixed(0)).join(', ')})\n`,
+  console.log(`${machineLine()}\n${model}, engine threads: ${threads}`)
+  for (const [i, streams] of STREAMS.entries()) {
+    const [ours, bare] = [http, direct].map((all) => all.map((rates) => rates[i] ?? Number.NaN))
+    const { ratio, range } = compare(ours ?? [], bare ?? [])
+    console.log(
+      `${String(streams).padStart(3)} streams: HTTP ${median(ours ?? []).toFixed(1)} tok/s, in process ` +
+        `${median(bare ?? []).toFixed(1)} tok/s, share ${percent(ratio)} (${range.map(percent).join(' to ')})`,
     )
   }
 }

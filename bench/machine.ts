@@ -1,7 +1,11 @@
-// Which machine a figure was measured on.
+// Which machine a figure was measured on, and what it allows: the rates that cpu_bench measures.
 
-import { readFileSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
 import os from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { UsageError } from './flags.js'
 
 export type Machine = {
   readonly cpu: string
@@ -12,6 +16,9 @@ export type Machine = {
   readonly kernel: string
   readonly node: string
 }
+
+/** What the benches make on demand: models, peers, the C++ bench. */
+export const cacheFolder = fileURLToPath(new URL('.cache', import.meta.url))
 
 const firstMatch = (file: string, pattern: RegExp): string => {
   try {
@@ -36,9 +43,59 @@ export const machine = (): Machine => {
   }
 }
 
-/** For file names: "amd-epyc-2t". */
-export const machineSlug = ({ cpu, threads }: Machine): string =>
-  `${cpu} ${threads}t`
-    .toLowerCase()
-    .replace(/[^a-z0-9]+/g, '-')
-    .replace(/^-|-$/g, '')
+/** The first line of every bench. */
+export const machineLine = (m: Machine = machine()): string =>
+  `${m.cpu} (${m.isa.join(' ')}), ${m.threads} hardware threads, ${m.memoryGiB} GiB, Linux ` +
+  `${m.kernel}, huge pages "${m.hugePages}", Node ${m.node}, ${new Date().toISOString().slice(0, 16)}`
+
+/** tokens per CPU second are for one thread on a machine that is not quiet. */
+export type Clock = 'wall' | 'cpu'
+
+export type Ceilings = {
+  /** Bytes a second, read from memory. */
+  readonly bandwidth: number
+  /** Floating-point operations a second of the best instruction for BF16 inputs, from registers. */
+  readonly matrix: number
+}
+
+/** The path of cpu_bench, up to date with its sources, in the build folder of the addon and the tests. */
+export const buildCpuBench = (): string => {
+  const build = fileURLToPath(new URL('../build', import.meta.url))
+  if (!existsSync(build)) throw new UsageError('the engine is not built yet: npm run build')
+  const built = spawnSync('cmake', ['--build', build, '--target', 'cpu_bench', '--parallel'], {
+    encoding: 'utf8',
+  })
+  const { status, error, stdout, stderr } = built
+  if (error) throw new UsageError(`cmake: ${error.message}; the limits are measured in C++`)
+  if (status !== 0) throw new UsageError(`cpu_bench cannot be built:\n${stdout}${stderr}`)
+  return join(build, 'bench/cpu_bench')
+}
+
+type CeilingLine = {
+  readonly ceiling: string
+  readonly gflops?: number
+  readonly gb_per_s?: number
+}
+
+/** About two seconds: read bandwidth, and the best register rate for BF16 inputs. */
+export const measureCeilings = (
+  cpuBench: string,
+  threads: number,
+  clock: Clock = 'wall',
+): Ceilings => {
+  const flags = ['--threads', String(threads), '--seconds', '0.1']
+  if (clock === 'wall') flags.push('--wall')
+  const output = execFileSync(cpuBench, ['ceilings', ...flags], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 2],
+  })
+  const lines: readonly CeilingLine[] = output
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  const rates = lines.filter(({ ceiling }) => !ceiling.includes('int8'))
+  return {
+    bandwidth: Math.max(...rates.map(({ gb_per_s = 0 }) => gb_per_s)) * 1e9,
+    matrix: Math.max(...rates.map(({ gflops = 0 }) => gflops)) * 1e9,
+  }
+}

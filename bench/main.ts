@@ -1,26 +1,52 @@
-// npm run bench -- engine | ops | serve | http | loop | reward | start | gpu [--flags]
-// Each bench is a file of its own that exports `run(args)` and tells its flags under --help.
+// npm run bench -- NAME [flags]. Each bench is a file that exports `run(args)` and tells its flags under
+// --help. A mistake of the caller is one line on stderr and exit code 2; a bench that failed ends with 1.
+
+import { UsageError } from './flags.js'
 
 type Bench = { readonly run: (args: readonly string[]) => Promise<void> }
 
-const files = {
-  engine: 'engine',
-  ops: 'ops',
-  serve: 'serve',
-  http: 'http',
-  loop: 'event-loop',
-  reward: 'reward',
-  start: 'cold-start',
-  gpu: 'gpu',
+const benches: Readonly<Record<string, readonly [file: string, about: string]>> = {
+  engine: [
+    'engine',
+    'ours beside llama.cpp and transformers, and beside the limits of the machine',
+  ],
+  ops: ['ops', 'ceilings, matrix products, attention and draws of the CPU backend (C++)'],
+  serve: ['serve', 'a streaming load on any OpenAI-compatible server'],
+  http: ['http', 'plain routes, overload and connection churn of any such server'],
+  loop: ['event-loop', 'how long prompts of 128K tokens hold up the event loop'],
+  reward: ['reward', 'scoring: candidates of one prompt, and prompts beside the limit'],
+  start: ['cold-start', 'from npm start to the first token of the embedded models'],
+  gpu: ['gpu', 'docs/gpu-results.md from what bench/gpu.sh measured'],
 }
-const [name = '', ...args] = process.argv.slice(2)
 
-const file = new Map(Object.entries(files)).get(name)
+const usage = [
+  'npm run bench -- NAME [flags]; each NAME has --help',
+  ...Object.entries(benches).map(([name, [, about]]) => `  ${name.padEnd(8)} ${about}`),
+].join('\n')
 
-if (file !== undefined) {
-  const bench: Bench = await import(`./${file}.js`)
-  await bench.run(args)
-} else {
-  console.error(`usage: npm run bench -- ${Object.keys(files).join(' | ')} [--flags]`)
-  process.exitCode = 2
+/** One line for what the caller or the machine did wrong; a fault of our own keeps its stack. */
+const shown = (error: unknown): string => {
+  if (!(error instanceof Error)) return String(error)
+  const expected = error instanceof UsageError || 'code' in error
+  return expected ? error.message : (error.stack ?? error.message)
 }
+
+const main = async ([name = '', ...args]: readonly string[]): Promise<number> => {
+  const bench = Object.hasOwn(benches, name) ? benches[name] : undefined
+  if (bench === undefined) {
+    if (name === '--help' || name === 'help') console.log(usage)
+    else console.error(name === '' ? usage : `bench: there is no '${name}'\n${usage}`)
+    return name === '--help' || name === 'help' ? 0 : 2
+  }
+  try {
+    const { run }: Bench = await import(`./${bench[0]}.js`)
+    await run(args)
+    return 0
+  } catch (error) {
+    console.error(`bench ${name}: ${shown(error)}`)
+    return error instanceof UsageError ? 2 : 1
+  }
+}
+
+const code = await main(process.argv.slice(2))
+if (code !== 0) process.exitCode = code

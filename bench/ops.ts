@@ -1,14 +1,14 @@
-// npm run bench -- ops [ceilings | ops | decoder] [--threads N] [--isa NAME] [--shape 1b|160m]
-//                      [--weights bf16|fp8] [--bf16-kv] [--seconds S] [--wall] [case...]
-// The C++ bench of the CPU backend; one line of JSON a case.
+// npm run bench -- ops [ceilings | ops] [--threads N] [--isa NAME] [--weights bf16|fp8] [--bf16-kv]
+//                      [--seconds S] [--wall] [case...]
+// The C++ bench of the CPU backend; one line of JSON a case. The program tells its flags itself.
 
 import { spawnSync } from 'node:child_process'
-import { buildCpuBench } from './ceilings.js'
-
-const parts = ['ceilings', 'ops', 'decoder']
+import { buildCpuBench, machineLine } from './machine.js'
 
 export const run = async (args: readonly string[]): Promise<void> => {
-  const whole = parts.includes(args[0] ?? '') ? args : ['ops', ...args]
-  const { status } = spawnSync(buildCpuBench(), whole, { stdio: 'inherit' })
+  const whole = ['ceilings', 'ops', '--help'].includes(args[0] ?? '') ? args : ['ops', ...args]
+  const program = buildCpuBench()
+  if (!whole.includes('--help')) console.error(machineLine())
+  const { status } = spawnSync(program, whole, { stdio: 'inherit' })
   process.exitCode = status ?? 1
 }

@@ -3,129 +3,43 @@
 // states stay near 1 and logits have a standard deviation of 2, so that greedy tokens are distinct
 // and can be compared between engines.
 
-import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { elements, type TensorSpec, writeSafetensors } from './safetensors.js'
+import { cacheFolder } from './machine.js'
+import type { Shape } from './shapes.js'
 
-export type Shape = {
-  readonly name: string
-  readonly hidden: number
-  readonly layers: number
-  readonly heads: number
-  readonly kvHeads: number
-  readonly headDim: number
-  readonly ffn: number
-  readonly vocab: number
-  readonly tied: boolean
-  readonly ropeTheta: number
-  readonly maxPosition: number
-  readonly ropeScaling: RopeScaling | null
-}
+export type Tensor = { readonly name: string; readonly shape: readonly number[] }
 
-export type RopeScaling = {
-  readonly rope_type: 'llama3'
-  readonly factor: number
-  readonly low_freq_factor: number
-  readonly high_freq_factor: number
-  readonly original_max_position_embeddings: number
-}
+export const elements = ({ shape }: Tensor): number => shape.reduce((a, b) => a * b, 1)
 
-// for the harness itself; its rope scaling bends within a hundred tokens
-const tiny: Shape = {
-  name: 'tiny',
-  hidden: 256,
-  layers: 2,
-  heads: 4,
-  kvHeads: 2,
-  headDim: 64,
-  ffn: 768,
-  vocab: 1024,
-  tied: true,
-  ropeTheta: 10000,
-  maxPosition: 4096,
-  ropeScaling: {
-    rope_type: 'llama3',
-    factor: 8,
-    low_freq_factor: 1,
-    high_freq_factor: 4,
-    original_max_position_embeddings: 128,
-  },
-}
-
-export const shapes: Readonly<Record<string, Shape>> = {
-  // Llama-3.2-1B's
-  '1b': {
-    name: '1b',
-    hidden: 2048,
-    layers: 16,
-    heads: 32,
-    kvHeads: 8,
-    headDim: 64,
-    ffn: 8192,
-    vocab: 128256,
-    tied: true,
-    ropeTheta: 500000,
-    maxPosition: 131072,
-    ropeScaling: {
-      rope_type: 'llama3',
-      factor: 32,
-      low_freq_factor: 1,
-      high_freq_factor: 4,
-      original_max_position_embeddings: 8192,
-    },
-  },
-  // small steps: what an engine costs beside the weights' bytes
-  '160m': {
-    name: '160m',
-    hidden: 768,
-    layers: 12,
-    heads: 12,
-    kvHeads: 4,
-    headDim: 64,
-    ffn: 2048,
-    vocab: 32000,
-    tied: false,
-    ropeTheta: 10000,
-    maxPosition: 8192,
-    ropeScaling: null,
-  },
-  tiny,
-  // long prompts on a machine of any size
-  'tiny-128k': { ...tiny, name: 'tiny-128k', maxPosition: 131072 },
-}
-
-export const cacheFolder = fileURLToPath(new URL('.cache', import.meta.url))
-
-/** Parameters of the layers' matrices: what FP8 shrinks and every token multiplies. */
-export const linearParameters = (s: Shape): number =>
-  s.layers * s.hidden * (2 * s.heads * s.headDim + 2 * s.kvHeads * s.headDim + 3 * s.ffn)
-
-/** Output rows of the layers' matrices: each has a float32 scale under FP8. */
-export const linearRows = (s: Shape): number =>
-  s.layers * ((s.heads + 2 * s.kvHeads) * s.headDim + 2 * s.hidden + 2 * s.ffn)
-
-const llamaTensors = (s: Shape): readonly TensorSpec[] => {
-  const bf16 = (name: string, ...shape: number[]): TensorSpec => ({ name, dtype: 'BF16', shape })
-  const layer = (index: number): readonly TensorSpec[] => {
-    const at = `model.layers.${index}`
-    return [
-      bf16(`${at}.input_layernorm.weight`, s.hidden),
-      bf16(`${at}.self_attn.q_proj.weight`, s.heads * s.headDim, s.hidden),
-      bf16(`${at}.self_attn.k_proj.weight`, s.kvHeads * s.headDim, s.hidden),
-      bf16(`${at}.self_attn.v_proj.weight`, s.kvHeads * s.headDim, s.hidden),
-      bf16(`${at}.self_attn.o_proj.weight`, s.hidden, s.heads * s.headDim),
-      bf16(`${at}.post_attention_layernorm.weight`, s.hidden),
-      bf16(`${at}.mlp.gate_proj.weight`, s.ffn, s.hidden),
-      bf16(`${at}.mlp.up_proj.weight`, s.ffn, s.hidden),
-      bf16(`${at}.mlp.down_proj.weight`, s.hidden, s.ffn),
-    ]
-  }
+/** All BF16. */
+export const tensorsOf = (s: Shape): readonly Tensor[] => {
+  const layer = (index: number): readonly Tensor[] =>
+    [
+      { name: 'input_layernorm', shape: [s.hidden] },
+      { name: 'self_attn.q_proj', shape: [s.heads * s.headDim, s.hidden] },
+      { name: 'self_attn.k_proj', shape: [s.kvHeads * s.headDim, s.hidden] },
+      { name: 'self_attn.v_proj', shape: [s.kvHeads * s.headDim, s.hidden] },
+      { name: 'self_attn.o_proj', shape: [s.hidden, s.heads * s.headDim] },
+      { name: 'post_attention_layernorm', shape: [s.hidden] },
+      { name: 'mlp.gate_proj', shape: [s.ffn, s.hidden] },
+      { name: 'mlp.up_proj', shape: [s.ffn, s.hidden] },
+      { name: 'mlp.down_proj', shape: [s.hidden, s.ffn] },
+    ].map(({ name, shape }) => ({ name: `model.layers.${index}.${name}.weight`, shape }))
   return [
-    bf16('model.embed_tokens.weight', s.vocab, s.hidden),
+    { name: 'model.embed_tokens.weight', shape: [s.vocab, s.hidden] },
     ...Array.from({ length: s.layers }, (_, index) => layer(index)).flat(),
-    bf16('model.norm.weight', s.hidden),
-    ...(s.tied ? [] : [bf16('lm_head.weight', s.vocab, s.hidden)]),
+    { name: 'model.norm.weight', shape: [s.hidden] },
+    ...(s.tied ? [] : [{ name: 'lm_head.weight', shape: [s.vocab, s.hidden] }]),
   ]
 }
 
@@ -140,10 +54,7 @@ const randomWords = (seed: number, name: string): (() => number) => {
     hash ^= letter
     next()
   }
-  let x = next() | 1
-  let y = next()
-  let z = next()
-  let w = next()
+  let [x, y, z, w] = [next() | 1, next(), next(), next()]
   return () => {
     const t = x ^ (x << 11)
     x = y
@@ -156,9 +67,9 @@ const randomWords = (seed: number, name: string): (() => number) => {
 
 /** 65536 values of the normal distribution: a random value is then one lookup. */
 const normalTable = (): Float32Array => {
-  const table = new Float32Array(65536)
   const words = randomWords(1, 'normal')
   const uniform = (): number => ((words() >>> 0) + 0.5) / 2 ** 32
+  const table = new Float32Array(65536)
   for (let i = 0; i < table.length; i += 2) {
     const radius = Math.sqrt(-2 * Math.log(uniform()))
     const angle = 2 * Math.PI * uniform()
@@ -176,21 +87,22 @@ const toBf16 = (values: Float32Array): Uint16Array => {
 const pieceElements = 1 << 22
 
 /** Mean and deviation of a tensor's values (see the head of this file). */
-const distribution = (tensor: TensorSpec): readonly [mean: number, deviation: number] => {
+const distribution = (tensor: Tensor): readonly [mean: number, deviation: number] => {
   const [, columns] = tensor.shape
   if (columns === undefined) return [1, 0.1] // norm gains
   const vocabulary = tensor.name.includes('embed') || tensor.name.includes('lm_head')
   return [0, (vocabulary ? 2 : 1) / Math.sqrt(columns)]
 }
 
-const randomWeights = (seed: number): ((tensor: TensorSpec) => Iterable<Uint8Array>) => {
+/** The bytes of a tensor piece by piece, the same ones each time; all pieces share one buffer. */
+export const randomWeights = (): ((tensor: Tensor) => Iterable<Uint8Array>) => {
   const normal = normalTable()
   const piece = new Uint16Array(pieceElements)
   return function* fill(tensor) {
     const [mean, deviation] = distribution(tensor)
     const table = toBf16(normal.map((value) => mean + deviation * value))
-    const words = randomWords(seed, tensor.name)
-    for (let left = elements(tensor.shape); left > 0; left -= pieceElements) {
+    const words = randomWords(1234, tensor.name)
+    for (let left = elements(tensor); left > 0; left -= pieceElements) {
       const count = Math.min(left, pieceElements)
       for (let i = 0; i < count; i += 2) {
         const word = words()
@@ -200,6 +112,46 @@ const randomWeights = (seed: number): ((tensor: TensorSpec) => Iterable<Uint8Arr
       yield new Uint8Array(piece.buffer, 0, count * 2)
     }
   }
+}
+
+/** Writes a file in pieces under another name, with its progress on the terminal, then renames it. */
+export const writePieces = (path: string, total: number, pieces: Iterable<Uint8Array>): void => {
+  const fd = openSync(`${path}.partial`, 'w')
+  let done = 0
+  let shown = Date.now()
+  try {
+    for (const piece of pieces) {
+      for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at, piece.length - at)
+      done += piece.length
+      if (Date.now() - shown < 500) continue
+      shown = Date.now()
+      process.stderr.write(`writing ${path}: ${((100 * done) / total).toFixed(0)} %\n`)
+    }
+  } finally {
+    closeSync(fd)
+  }
+  if (done !== total) throw new Error(`${path}: wrote ${done} bytes of ${total}`)
+  renameSync(`${path}.partial`, path)
+}
+
+const writeSafetensors = (path: string, tensors: readonly Tensor[]): void => {
+  const header: Record<string, unknown> = { __metadata__: { format: 'pt' } }
+  let total = 0
+  for (const tensor of tensors) {
+    const end = total + 2 * elements(tensor)
+    header[tensor.name] = { dtype: 'BF16', shape: tensor.shape, data_offsets: [total, end] }
+    total = end
+  }
+  const json = Buffer.from(JSON.stringify(header))
+  const head = Buffer.alloc(8 + Math.ceil(json.length / 8) * 8, ' ')
+  head.writeBigUInt64LE(BigInt(head.length - 8))
+  json.copy(head, 8)
+  const fill = randomWeights()
+  const pieces = function* () {
+    yield head
+    for (const tensor of tensors) yield* fill(tensor)
+  }
+  writePieces(path, head.length + total, pieces())
 }
 
 const specialNames = ['<|begin_of_text|>', '<|end_of_text|>', '<|eot_id|>'] as const
@@ -215,60 +167,33 @@ const byteLetters = (): readonly string[] => {
 }
 
 /** A byte-level BPE vocabulary: the bytes, a few merges, three control tokens, then filler. */
-export const benchVocabulary = (
-  size: number,
-): {
-  readonly tokens: readonly string[]
-  readonly merges: readonly string[]
-  readonly special: ReadonlyMap<string, number>
-} => {
-  const tokens = [...byteLetters()]
+export const benchVocabulary = (size: number) => {
   const merges = ['t h', 'i n', 'e r', 'a n', 'Ġ t', 'Ġ a', 'Ġ th']
-  tokens.push(...merges.map((pair) => pair.replace(' ', '')))
-  const special = new Map(specialNames.map((name, index) => [name, tokens.length + index]))
+  const tokens = [...byteLetters(), ...merges.map((pair) => pair.replace(' ', ''))]
+  const bos = tokens.length
   tokens.push(...specialNames)
   for (let id = tokens.length; id < size; id++) tokens.push(`w${id}`)
-  return { tokens, merges, special }
+  return { tokens, merges, bos, stops: [bos + 1, bos + 2] }
 }
 
-const idOf = (special: ReadonlyMap<string, number>, name: (typeof specialNames)[number]): number =>
-  special.get(name) ?? -1
-
-export const bosId = (size: number): number =>
-  idOf(benchVocabulary(size).special, '<|begin_of_text|>')
-
 const tokenizerJson = (size: number): unknown => {
-  const { tokens, merges, special } = benchVocabulary(size)
-  const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true }
+  const { tokens, merges, bos } = benchVocabulary(size)
+  const byteLevel = {
+    ...{ type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+  }
+  const plain = { single_word: false, lstrip: false, rstrip: false, normalized: false }
   return {
     version: '1.0',
-    truncation: null,
-    padding: null,
-    added_tokens: [...special].map(([content, id]) => ({
-      id,
-      content,
-      single_word: false,
-      lstrip: false,
-      rstrip: false,
-      normalized: false,
-      special: true,
+    added_tokens: specialNames.map((content, i) => ({
+      ...{ id: bos + i, content, special: true },
+      ...plain,
     })),
-    normalizer: null,
-    pre_tokenizer: { ...byteLevel, use_regex: true },
-    post_processor: { ...byteLevel, use_regex: true },
-    decoder: { ...byteLevel, use_regex: true },
+    pre_tokenizer: byteLevel,
+    post_processor: byteLevel,
+    decoder: byteLevel,
     model: {
       type: 'BPE',
-      dropout: null,
-      unk_token: null,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: false,
-      byte_fallback: false,
-      ignore_merges: false,
-      vocab: Object.fromEntries(
-        tokens.map((token, id) => [token, id]).filter(([token]) => !special.has(String(token))),
-      ),
+      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
       merges,
     },
   }
@@ -278,17 +203,10 @@ const chatTemplate =
   '<|begin_of_text|>{% for message in messages %}{{ message.role }}: {{ message.content }}' +
   '<|eot_id|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}'
 
-const writeModel = (
-  folder: string,
-  shape: Shape,
-  onProgress: (bytesDone: number, bytesTotal: number) => void,
-): void => {
-  const { special } = benchVocabulary(shape.vocab)
-  const stops = [idOf(special, '<|end_of_text|>'), idOf(special, '<|eot_id|>')]
-  const bos = idOf(special, '<|begin_of_text|>')
+const writeModel = (folder: string, shape: Shape): void => {
+  const { bos, stops } = benchVocabulary(shape.vocab)
   const json = (name: string, value: unknown): void =>
     writeFileSync(join(folder, name), `${JSON.stringify(value, null, 1)}\n`)
-
   json('config.json', {
     architectures: ['LlamaForCausalLM'],
     model_type: 'llama',
@@ -305,8 +223,6 @@ const writeModel = (
     max_position_embeddings: shape.maxPosition,
     rms_norm_eps: 1e-5,
     hidden_act: 'silu',
-    attention_bias: false,
-    mlp_bias: false,
     torch_dtype: 'bfloat16',
     bos_token_id: bos,
     eos_token_id: stops,
@@ -319,25 +235,7 @@ const writeModel = (
     chat_template: chatTemplate,
   })
   json('tokenizer.json', tokenizerJson(shape.vocab))
-  writeSafetensors(
-    join(folder, 'model.safetensors'),
-    llamaTensors(shape),
-    randomWeights(1234),
-    onProgress,
-  )
-}
-
-/** A line on the terminal that says how far a long write is. */
-export const progressLine = (what: string): ((bytesDone: number, bytesTotal: number) => void) => {
-  let shown = Date.now()
-  return (bytesDone, bytesTotal) => {
-    const now = Date.now()
-    if (now - shown < 500 && bytesDone < bytesTotal) return
-    shown = now
-    const share = ((100 * bytesDone) / bytesTotal).toFixed(0)
-    process.stderr.write(`\r${what}: ${share} % of ${(bytesTotal / 1e9).toFixed(2)} GB`)
-    if (bytesDone === bytesTotal) process.stderr.write('\n')
-  }
+  writeSafetensors(join(folder, 'model.safetensors'), tensorsOf(shape))
 }
 
 /** The folder of a shape's model; written when it is not there yet. */
@@ -347,7 +245,17 @@ export const benchModel = (shape: Shape): string => {
   const partial = `${folder}.partial`
   rmSync(partial, { recursive: true, force: true })
   mkdirSync(partial, { recursive: true })
-  writeModel(partial, shape, progressLine(`writing ${folder}`))
+  writeModel(partial, shape)
   renameSync(partial, folder)
   return folder
+}
+
+/** Ids for prompts; which ones does not matter for speed, but each prompt must be new to a cache. */
+export const randomPrompt = (length: number, vocab: number, seed: number): number[] => {
+  let state = Math.imul(seed, 0x9e3779b1)
+  return Array.from({ length }, () => {
+    state = Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x1b873593
+    const ordinary = vocab - 512 // past the bytes, merges and control tokens
+    return 512 + ((state >>> 8) % ordinary)
+  })
 }

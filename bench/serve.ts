@@ -1,65 +1,53 @@
 // npm run bench -- serve: a streaming load on any OpenAI-compatible server, reported in the words of
 // vLLM's bench. Closed loop (--concurrency) or Poisson arrivals (--request-rate), or both.
 
-import { readFileSync, writeFileSync } from 'node:fs'
-import { parseArgs } from 'node:util'
-import { createTarget, type Outcome, streamOnce, type Target } from './client.js'
-import { runLoad } from './load-generator.js'
-import { machine } from './machine.js'
-import { benchModel, shapes } from './random-model.js'
-import { quantile } from './stats.js'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { count, list, maybeNumber, optional, readFlags, text, toggle, UsageError } from './flags.js'
+import {
+  createTarget,
+  findModel,
+  type Outcome,
+  runLoad,
+  streamOnce,
+  type Target,
+} from './load-generator.js'
+import { buildCpuBench, machine, machineLine, measureCeilings } from './machine.js'
+import { createWriter } from './prompt-writer.js'
+import { servingSeconds, shapes, sizesOf } from './shapes.js'
+import { percent, quantile, table } from './stats.js'
 
-const HELP = `npm run bench -- serve [flags]
-  --base-url URL        default http://127.0.0.1:8000/v1
-  --model NAME          default: the first of /models
-  --api-key KEY
-  --endpoint chat|completions
-  --num-prompts N       default 64
-  --concurrency N       most requests at once; default: no bound with a rate, else 8
-  --request-rate R      arrivals a second, Poisson
-  --input-len N         words of each prompt, default 100
-  --shared-prefix N     of these, how many all prompts share, default 0
-  --output-len N        tokens of each answer, default 64 (ignore_eos)
-  --dataset FILE        JSON lines with "prompt", instead of random words
-  --body JSON           more fields of the request, such as {"reasoning_effort":"high"}
-  --goodput LIST        such as ttft:500,tpot:50,e2el:5000 (ms)
-  --warmup N            requests before the measurement, default 1
-  --seed N              default 1
-  --json FILE           where the result goes too
-
-npm run bench -- serve --share FOLDER|160m [--rounds N] [--threads N]
-  tokens/s over HTTP beside the same requests in process
-npm run bench -- serve --stream-cost
-  server CPU per streamed token beside a bare node:http server, on a scripted engine
-`
-
-const parse = (args: readonly string[]) =>
-  parseArgs({
-    args: [...args],
-    options: {
-      'base-url': { type: 'string', default: 'http://127.0.0.1:8000/v1' },
-      model: { type: 'string' },
-      'api-key': { type: 'string' },
-      endpoint: { type: 'string', default: 'chat' },
-      'num-prompts': { type: 'string', default: '64' },
-      concurrency: { type: 'string' },
-      'request-rate': { type: 'string' },
-      'input-len': { type: 'string', default: '100' },
-      'shared-prefix': { type: 'string', default: '0' },
-      'output-len': { type: 'string', default: '64' },
-      dataset: { type: 'string' },
-      body: { type: 'string', default: '{}' },
-      goodput: { type: 'string', default: '' },
-      warmup: { type: 'string', default: '1' },
-      seed: { type: 'string', default: '1' },
-      json: { type: 'string' },
-      share: { type: 'string' },
-      rounds: { type: 'string', default: '3' },
-      threads: { type: 'string', default: '1' },
-      'stream-cost': { type: 'boolean', default: false },
-      help: { type: 'boolean', default: false },
-    },
-  }).values
+const flags = {
+  'base-url': text('URL', 'of the server, with /v1', 'http://127.0.0.1:8000/v1'),
+  model: optional('NAME', 'default: the first of /models'),
+  'api-key': optional('KEY', 'sent as a bearer token'),
+  endpoint: text('NAME', 'chat or completions', 'chat'),
+  'num-prompts': count('requests to send', 64),
+  duration: maybeNumber('S', 'send for so many seconds instead of --num-prompts requests'),
+  concurrency: maybeNumber('N', 'most requests at once; default: no bound with a rate, else 8'),
+  'request-rate': maybeNumber('R', 'arrivals a second, Poisson'),
+  'input-len': count('tokens of each prompt, the chat template included', 100),
+  'shared-prefix': count('of these, how many all prompts begin with', 0, 0),
+  'output-len': count('tokens of each answer (ignore_eos)', 64),
+  dataset: optional('FILE', 'JSON lines with "prompt", instead of random words'),
+  body: text('JSON', 'more fields of the request, such as {"reasoning_effort":"high"}', '{}'),
+  goodput: list('LIST', 'limits in ms, such as ttft:500,tpot:50,e2el:5000', ''),
+  shape: optional(
+    'NAME',
+    "1b, 160m or a model's folder, for the limit; default: what /models says",
+  ),
+  warmup: count('requests before the measurement', 1, 0),
+  seed: count('of the words and of the arrivals', 1, 0),
+  json: optional('FILE', 'where the result goes too'),
+  share: optional(
+    'SHAPE',
+    "instead: tokens/s over HTTP beside the same requests in process, of a shape's model or a folder",
+  ),
+  rounds: count('of --share and --stream-cost', 3),
+  threads: count('of --share', 1),
+  'stream-cost': toggle('instead: server CPU per streamed token beside a bare node:http server'),
+  'cost-tokens': count('of each of the 32 streams of --stream-cost', 1000),
+}
 
 /** A small generator of its own: the same load everywhere. */
 const createRandom = (seed: number) => {
@@ -70,23 +58,25 @@ const createRandom = (seed: number) => {
   }
 }
 
-const SYLLABLES = 'ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo zu'.split(' ')
-
-const randomWords = (random: () => number, count: number): string =>
-  Array.from({ length: count }, () =>
-    Array.from(
-      { length: 1 + Math.floor(random() * 3) },
-      () => SYLLABLES[Math.floor(random() * SYLLABLES.length)],
-    ).join(''),
-  ).join(' ')
-
-const tpotOf = ({ e2el, ttft, outputTokens }: Outcome): number =>
-  outputTokens > 1 ? (e2el - ttft) / (outputTokens - 1) : Number.NaN
-
+const METRICS = {
+  ttft: 'Time to First Token',
+  ttfo: 'Time to First Non-reasoning Token',
+  tpot: 'Time per Output Token (excl. 1st token)',
+  itl: 'Inter-token Latency',
+  e2el: 'End-to-end Latency',
+} as const
+type Metric = keyof typeof METRICS
+const metrics = Object.keys(METRICS) as readonly Metric[]
 const PERCENTILES = [50, 90, 95, 99]
 
-const summary = (name: string, values: readonly number[]): Record<string, number> => {
-  const known = values.filter(Number.isFinite)
+const valuesOf = (metric: Metric, one: Outcome): readonly number[] => {
+  if (metric === 'itl') return one.itl
+  if (metric !== 'tpot') return [one[metric]]
+  return one.outputTokens > 1 ? [(one.e2el - one.ttft) / (one.outputTokens - 1)] : []
+}
+
+const summary = (name: Metric, outcomes: readonly Outcome[]): Record<string, number> => {
+  const known = outcomes.flatMap((one) => valuesOf(name, one)).filter(Number.isFinite)
   const mean = known.reduce((sum, value) => sum + value, 0) / known.length
   const variance = known.reduce((sum, value) => sum + (value - mean) ** 2, 0) / known.length
   return {
@@ -97,36 +87,23 @@ const summary = (name: string, values: readonly number[]): Record<string, number
   }
 }
 
-const isGood = (outcome: Outcome, limits: ReadonlyMap<string, number>): boolean => {
-  const { ttft, e2el, ttfo } = outcome
-  const values: Record<string, number> = {
-    ttft,
-    e2el,
-    tpot: tpotOf(outcome),
-    ttfo: ttfo ?? Number.NaN,
-  }
-  return [...limits].every(([name, limit]) => !((values[name] ?? Number.NaN) > limit))
-}
+type Goodput = readonly { readonly metric: Metric; readonly limit: number }[]
 
-const parseGoodput = (text: string): ReadonlyMap<string, number> =>
-  new Map(
-    text
-      .split(',')
-      .filter((part) => part !== '')
-      .map((part) => {
-        const [name = '', limit] = part.split(':')
-        if (!['ttft', 'tpot', 'e2el', 'ttfo'].includes(name) || !(Number(limit) > 0))
-          throw new Error(`--goodput ${part}: expected ttft, tpot, e2el or ttfo, then : and ms`)
-        return [name, Number(limit)]
-      }),
-  )
+const parseGoodput = (parts: readonly string[]): Goodput =>
+  parts.map((part) => {
+    const [name = '', limit] = part.split(':')
+    const metric = metrics.find((one) => one === name && one !== 'itl')
+    if (metric === undefined || !(Number(limit) > 0))
+      throw new UsageError(
+        `--goodput: expected ttft, ttfo, tpot or e2el, a colon and ms, not '${part}'`,
+      )
+    return { metric, limit: Number(limit) }
+  })
 
-export const report = (
-  outcomes: readonly Outcome[],
-  seconds: number,
-  goodput: ReadonlyMap<string, number>,
-) => {
-  const good = outcomes.filter(({ ok }) => ok)
+const report = (outcomes: readonly Outcome[], seconds: number, goodput: Goodput) => {
+  const good = outcomes.filter(({ error }) => error === undefined)
+  const isGood = (one: Outcome): boolean =>
+    goodput.every(({ metric, limit }) => !valuesOf(metric, one).some((value) => value > limit))
   const sum = (pick: (outcome: Outcome) => number) =>
     good.reduce((total, outcome) => total + pick(outcome), 0)
   const input = sum(({ promptTokens }) => promptTokens)
@@ -136,175 +113,153 @@ export const report = (
     failed: outcomes.length - good.length,
     duration: seconds,
     total_input: input,
+    total_cached: sum(({ cachedTokens }) => cachedTokens),
     total_output: output,
     total_reasoning: sum(({ reasoningTokens }) => reasoningTokens),
     request_throughput: good.length / seconds,
-    request_goodput:
-      goodput.size > 0 ? good.filter((one) => isGood(one, goodput)).length / seconds : null,
+    request_goodput: goodput.length > 0 ? good.filter(isGood).length / seconds : null,
     output_throughput: output / seconds,
     total_token_throughput: (input + output) / seconds,
-    ...summary(
-      'ttft',
-      good.map(({ ttft }) => ttft),
-    ),
-    ...summary(
-      'ttfo',
-      good.map(({ ttfo }) => ttfo ?? Number.NaN),
-    ),
-    ...summary('tpot', good.map(tpotOf)),
-    ...summary(
-      'itl',
-      good.flatMap(({ itl }) => itl),
-    ),
-    ...summary(
-      'e2el',
-      good.map(({ e2el }) => e2el),
-    ),
+    ...Object.assign({}, ...metrics.map((metric) => summary(metric, good))),
     errors: outcomes.flatMap(({ error }) => (error === undefined ? [] : [error])),
   }
 }
-
 type Report = ReturnType<typeof report>
 
-const TITLES: readonly (readonly [string, string])[] = [
-  ['ttft', 'Time to First Token'],
-  ['ttfo', 'Time to First Non-reasoning Token'],
-  ['tpot', 'Time per Output Token (excl. 1st token)'],
-  ['itl', 'Inter-token Latency'],
-  ['e2el', 'End-to-end Latency'],
-]
-
 const show = (result: Report): string => {
-  const values: Record<string, unknown> = { ...result }
-  const line = (name: string, value: unknown) =>
-    `${name.padEnd(42)} ${typeof value === 'number' ? value.toFixed(2) : String(value)}`
-  return [
-    line('Successful requests:', `${result.completed}`),
-    line('Failed requests:', `${result.failed}`),
-    line('Benchmark duration (s):', result.duration),
-    line('Total input tokens:', `${result.total_input}`),
-    line('Total generated tokens:', `${result.total_output}`),
-    line('Request throughput (req/s):', result.request_throughput),
-    ...(result.request_goodput === null
-      ? []
-      : [line('Request goodput (req/s):', result.request_goodput)]),
-    line('Output token throughput (tok/s):', result.output_throughput),
-    line('Total token throughput (tok/s):', result.total_token_throughput),
-    ...TITLES.flatMap(([key, title]) => [
-      `--- ${title}`,
-      ...['mean', 'median', 'p99'].map((kind) =>
-        line(`${kind} ${key.toUpperCase()} (ms):`, values[`${kind}_${key}_ms`]),
-      ),
-    ]),
-    ...[...new Set(result.errors)].slice(0, 5).map((error) => `error: ${error}`),
-  ].join('\n')
+  const lines: readonly (readonly [string, number | null, number])[] = [
+    ['Successful requests:', result.completed, 0],
+    ['Failed requests:', result.failed, 0],
+    ['Benchmark duration (s):', result.duration, 2],
+    ['Total input tokens:', result.total_input, 0],
+    ['Total generated tokens:', result.total_output, 0],
+    ['Request throughput (req/s):', result.request_throughput, 2],
+    ['Request goodput (req/s):', result.request_goodput, 2],
+    ['Output token throughput (tok/s):', result.output_throughput, 2],
+    ['Total token throughput (tok/s):', result.total_token_throughput, 2],
+  ]
+  const known = lines.flatMap(([name, value, places]) =>
+    value === null ? [] : [`${name.padEnd(34)} ${value.toFixed(places)}`],
+  )
+  const columns = ['mean', 'median', 'p90', 'p95', 'p99']
+  const rows = metrics.map((metric) => [
+    `${METRICS[metric]} (${metric.toUpperCase()})`,
+    ...columns.map((column) => Number(result[`${column}_${metric}_ms`]).toFixed(2)),
+  ])
+  const errors = [...new Set(result.errors)].slice(0, 5)
+  return [...known, table([['ms', ...columns], ...rows]), ...errors.map((e) => `error: ${e}`)].join(
+    '\n',
+  )
 }
 
-const firstModel = async (baseUrl: string, apiKey: string | undefined): Promise<string> => {
-  const headers: Record<string, string> =
-    apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }
-  const answer = await fetch(`${baseUrl}/models`, { headers })
-  if (!answer.ok) throw new Error(`${baseUrl}/models: HTTP ${answer.status}`)
-  const { data }: { data: { id: string }[] } = JSON.parse(await answer.text())
-  const id = data[0]?.id
-  if (id === undefined) throw new Error(`${baseUrl}/models lists no model`)
-  return id
+/** The share of what this machine allows, or why it is not known. */
+const limitLine = (result: Report, shape: string | undefined, concurrency: number): string => {
+  const named = shape !== undefined && Object.hasOwn(shapes, shape) ? shapes[shape] : undefined
+  if (named === undefined && (shape === undefined || !existsSync(`${shape}/config.json`)))
+    return 'share of the limit: not known; --shape names the sizes of a model that this machine serves'
+  const threads = availableParallelism()
+  const ceilings = measureCeilings(buildCpuBench(), threads)
+  const work = {
+    prompt: result.total_input - result.total_cached,
+    output: result.total_output,
+    concurrency: Math.min(concurrency, result.completed),
+  }
+  const seconds = servingSeconds(named ?? sizesOf(shape ?? ''), work, ceilings)
+  return (
+    `share of the limit: ${percent(seconds / result.duration)}; ${threads} threads could do this work in ` +
+    `${seconds.toFixed(2)} s (BF16 weights, ${(ceilings.bandwidth / 1e9).toFixed(1)} GB/s, ` +
+    `${(ceilings.matrix / 1e9).toFixed(0)} GFLOP/s)`
+  )
 }
 
-/** Bodies of requests: random words, or the lines of a file. */
-export const makeBodies = (options: {
-  readonly model: string
-  readonly endpoint: Target['endpoint']
-  readonly count: number
-  readonly words: number
-  readonly shared: number
-  readonly tokens: number
-  readonly more: object
-  readonly prompts?: readonly string[]
-  readonly random: () => number
-}): object[] => {
-  const { random, shared } = options
-  const prefix = randomWords(random, shared)
-  return Array.from({ length: options.count }, (_, i) => {
-    const prompt =
-      options.prompts?.[i % options.prompts.length] ??
-      `${prefix} ${randomWords(random, options.words - shared)}`.trim()
-    return {
-      model: options.model,
-      max_tokens: options.tokens,
-      ...(options.prompts === undefined && { ignore_eos: true }),
-      ...(options.endpoint === 'chat'
-        ? { messages: [{ role: 'user', content: prompt }] }
-        : { prompt }),
-      ...options.more,
-    }
-  })
-}
-
-const readPrompts = (path: string): string[] =>
-  readFileSync(path, 'utf8')
-    .split('\n')
-    .filter((line) => line.trim() !== '')
-    .map((line, i) => {
+const readPrompts = (path: string): readonly string[] => {
+  if (!existsSync(path)) throw new UsageError(`--dataset: there is no file ${path}`)
+  const lines = readFileSync(path, 'utf8').split('\n')
+  return lines.flatMap((line, i) => {
+    if (line.trim() === '') return []
+    try {
       const { prompt } = JSON.parse(line)
-      if (typeof prompt !== 'string') throw new Error(`${path}:${i + 1}: no "prompt"`)
-      return prompt
-    })
-
-export const run = async (args: readonly string[]): Promise<void> => {
-  const flags = parse(args)
-  if (flags.help) {
-    process.stdout.write(HELP)
-    return
-  }
-  if (flags['stream-cost']) return (await import('./stream-cost.js')).runStreamCost()
-  if (flags.share !== undefined) {
-    const shape = shapes[flags.share]
-    const { runShare } = await import('./http-share.js')
-    return runShare({
-      folder: shape === undefined ? flags.share : benchModel(shape),
-      streams: [1, 32],
-      promptTokens: 32,
-      outputTokens: 128,
-      requests: (streams) => (streams === 1 ? 3 : 2 * streams),
-      rounds: Number(flags.rounds),
-      threads: Number(flags.threads),
-    })
-  }
-  const random = createRandom(Number(flags.seed))
-  const goodput = parseGoodput(flags.goodput)
-  const target = createTarget(flags['base-url'], flags['api-key'], flags.endpoint)
-  const model = flags.model ?? (await firstModel(target.baseUrl, flags['api-key']))
-  const prompts = flags.dataset === undefined ? undefined : readPrompts(flags.dataset)
-  const warmup = Number(flags.warmup)
-  const bodies = makeBodies({
-    model,
-    endpoint: target.endpoint,
-    count: Number(flags['num-prompts']) + warmup,
-    words: Number(flags['input-len']),
-    shared: Number(flags['shared-prefix']),
-    tokens: Number(flags['output-len']),
-    more: JSON.parse(flags.body),
-    random,
-    ...(prompts && { prompts }),
+      if (typeof prompt === 'string') return [prompt]
+    } catch {}
+    throw new UsageError(`--dataset: ${path}:${i + 1} is no JSON object with a text "prompt"`)
   })
-  for (const body of bodies.splice(0, warmup)) await streamOnce(target, body)
-  const rate = flags['request-rate'] === undefined ? undefined : Number(flags['request-rate'])
-  const concurrency = Number(flags.concurrency ?? (rate === undefined ? 8 : bodies.length))
-  const { outcomes, seconds } = await runLoad(target, { bodies, concurrency, rate, random })
+}
+
+const parseBody = (text: string): object => {
+  try {
+    const body = JSON.parse(text)
+    if (typeof body === 'object' && body !== null && !Array.isArray(body)) return body
+  } catch {}
+  throw new UsageError(`--body: expected a JSON object such as {"top_p":0.9}, not '${text}'`)
+}
+
+type Values = NonNullable<ReturnType<typeof readFlags<typeof flags>>>
+
+/** The body of request i. */
+const bodiesOf = async (values: Values, target: Target, model: string, random: () => number) => {
+  const more = { max_tokens: values['output-len'], ...parseBody(values.body) }
+  const make = (prompt: string, fields: object) => ({
+    model,
+    ...(target.endpoint === 'chat'
+      ? { messages: [{ role: 'user', content: prompt }] }
+      : { prompt }),
+    ...fields,
+  })
+  if (values.dataset !== undefined) {
+    const prompts = readPrompts(values.dataset)
+    return (i: number) => make(prompts[i % prompts.length] ?? '', more)
+  }
+  const countTokens = async (prompt: string): Promise<number> => {
+    const { error, promptTokens } = await streamOnce(target, make(prompt, { max_tokens: 1 }))
+    if (error !== undefined) throw new UsageError(error)
+    return promptTokens
+  }
+  const writer = await createWriter(countTokens, random)
+  const write = writer(values['input-len'], values['shared-prefix'])
+  return () => make(write(), { ignore_eos: true, ...more })
+}
+
+const runServe = async (values: Values): Promise<void> => {
+  const { endpoint, warmup, duration, shape } = values
+  if (endpoint !== 'chat' && endpoint !== 'completions')
+    throw new UsageError(`--endpoint: expected chat or completions, not '${endpoint}'`)
+  const random = createRandom(values.seed)
+  const goodput = parseGoodput(values.goodput)
+  const target = createTarget(values['base-url'], values['api-key'], endpoint)
+  const { id: model, root } = await findModel(target.baseUrl, values['api-key'], values.model)
+  const bodyOf = await bodiesOf(values, target, model, random)
+  for (let i = 0; i < warmup; i++) await streamOnce(target, bodyOf(i))
+  const total = duration === undefined ? values['num-prompts'] : Number.POSITIVE_INFINITY
+  const rate = values['request-rate']
+  const most = rate === undefined ? 8 : duration === undefined ? total : Math.ceil(rate * duration)
+  const concurrency = values.concurrency ?? Math.min(most, total)
+  const { outcomes, seconds } = await runLoad(target, {
+    body: (i) => (i < total ? bodyOf(warmup + i) : undefined),
+    concurrency,
+    ...(rate !== undefined && { rate }),
+    ...(duration !== undefined && { duration }),
+    random,
+  })
   const result = report(outcomes, seconds, goodput)
-  process.stdout.write(`${show(result)}\n`)
-  if (flags.json !== undefined) {
-    const all = {
-      machine: machine(),
-      base_url: target.baseUrl,
-      model,
-      concurrency,
-      rate: rate ?? null,
-      ...result,
-    }
-    writeFileSync(flags.json, `${JSON.stringify(all, null, 2)}\n`)
+  console.log(`${machineLine()}\n${target.baseUrl}, model ${model}, at most ${concurrency} at once`)
+  console.log(`${show(result)}\n${limitLine(result, shape ?? root, concurrency)}`)
+  if (values.json !== undefined) {
+    const settings = { base_url: target.baseUrl, model, concurrency, rate: rate ?? null }
+    const all = { machine: machine(), ...settings, ...result }
+    writeFileSync(values.json, `${JSON.stringify(all, null, 2)}\n`)
   }
   target.agent.destroy()
-  if (result.completed === 0) process.exitCode = 1
+  if (result.completed === 0) throw new UsageError('no request succeeded')
+}
+
+export const run = async (args: readonly string[]): Promise<void> => {
+  const values = readFlags('serve', 'a streaming load on an OpenAI-compatible server', flags, args)
+  if (!values) return
+  if (values['stream-cost']) {
+    const { runStreamCost } = await import('./stream-cost.js')
+    return runStreamCost({ streams: 32, tokens: values['cost-tokens'], rounds: values.rounds })
+  }
+  if (values.share === undefined) return runServe(values)
+  const { runShare } = await import('./http-share.js')
+  await runShare(values.share, values.rounds, values.threads)
 }

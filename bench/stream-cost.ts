@@ -1,57 +1,73 @@
-// What a streamed token costs the server: CPU time of a process that serves a scripted engine, beside
-// a bare node:http server with the same central step loop and JSON.stringify. Both are warmed up until
+// What a streamed token costs the server: CPU time of a process that serves an engine which steps by the
+// clock, beside a bare node:http server with the same engine and JSON.stringify. Both are warmed up until
 // the compiler has little left to do (it runs in the same process, and is no part of a token), then
 // they take turns.
 
 import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { type AddressInfo, createConnection } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import type { Delta } from '../server/engine/types.js'
-import { startHarness } from '../test/server/harness.js'
-import { createScriptedEngine } from '../test/server/scripted-engine.js'
-import { median } from './stats.js'
+import type { Delta, Engine } from '../server/engine/types.js'
+import { machineLine } from './machine.js'
+import { benchModel } from './random-model.js'
+import { serveHere } from './server-process.js'
+import { shapeNamed } from './shapes.js'
+import { compare, median } from './stats.js'
 
-const STREAMS = 32
-const TOKENS = 1000
 const STEP_MS = 4
-const ROUNDS = 3
 const WARM_UPS = 3
-const PIECE = ' word'
-const SCRIPT = {
-  answer: () => ({ pieces: Array<string>(TOKENS).fill(PIECE) }),
-  stepMs: STEP_MS,
-  info: { maxModelLen: 1 << 20 },
+
+export type StreamCost = {
+  readonly streams: number
+  /** Of each stream. */
+  readonly tokens: number
+  readonly rounds: number
 }
 
-type Message = { readonly port: number } | { readonly cpu: number }
+/** One central step loop for all sequences, as the real engine has; every step brings each one word. */
+const createSubmit = (): Engine['submit'] => {
+  type Sequence = { readonly onDelta: (delta: Delta) => void; left: number }
+  const running = new Set<Sequence>()
+  let stepping = false
+  const step = (): void => {
+    for (const sequence of running) {
+      sequence.left--
+      const done = sequence.left <= 0
+      if (done) running.delete(sequence)
+      const delta = { choice: 0, text: ' word', tokenIds: [600] }
+      sequence.onDelta(done ? { ...delta, finish: 'length' } : delta)
+    }
+    stepping = running.size > 0
+    if (stepping) setTimeout(step, STEP_MS)
+  }
+  return ({ sampling }, onDelta) => {
+    const sequence = { onDelta, left: sampling?.maxTokens ?? 1 }
+    running.add(sequence)
+    if (!stepping) setTimeout(step, STEP_MS)
+    stepping = true
+    return { id: 1, abort: () => running.delete(sequence) }
+  }
+}
 
-const bodyOf = (tokens: number): string =>
-  JSON.stringify({
-    model: 'tiny-reasoner',
-    stream: true,
-    max_tokens: tokens * PIECE.length,
-    messages: [{ role: 'user', content: 'Hi' }],
-  })
-
+/** Our server over a loaded model whose engine idles: its requests go to the step loop above. */
 const serveOurs = async (): Promise<number> => {
-  const harness = await startHarness(SCRIPT)
-  return harness.port
+  const serving = await serveHere(benchModel(shapeNamed('tiny')), { kv_cache_memory: '16MiB' })
+  for (const { engine } of await serving.ready) Object.assign(engine, { submit: createSubmit() })
+  return Number(new URL(serving.url).port)
 }
 
 /** The least a server can do with the same engine: an object, JSON.stringify, a write. */
 const serveBare = (): Promise<number> => {
-  const engine = createScriptedEngine(SCRIPT)
+  const submit = createSubmit()
   const created = Math.floor(Date.now() / 1000)
   const server = createServer((request, response) => {
     response.writeHead(200, { 'content-type': 'text/event-stream' })
-    const onDelta = ({ text, finish }: Delta) => {
+    const onDelta = ({ text, finish }: Delta): void => {
       const chunk = {
         id: 'chatcmpl-0123456789abcdef0123456789abcdef',
         object: 'chat.completion.chunk',
-        created,
-        model: 'tiny-reasoner',
-        system_fingerprint: 'fp_test',
+        ...{ created, model: 'm', system_fingerprint: 'fp_test' },
         choices: [{ index: 0, delta: { content: text }, logprobs: null, finish_reason: null }],
       }
       response.write(`data: ${JSON.stringify(chunk)}\n\n`)
@@ -63,7 +79,7 @@ const serveBare = (): Promise<number> => {
     })
     request.on('end', () => {
       const { max_tokens: maxTokens } = JSON.parse(text)
-      engine.submit({ promptTokenIds: [1], sampling: { maxTokens } }, onDelta)
+      submit({ promptTokenIds: [1], sampling: { maxTokens } }, onDelta)
     })
   })
   return new Promise((resolve) => {
@@ -71,70 +87,70 @@ const serveBare = (): Promise<number> => {
   })
 }
 
+type Message = { readonly port: number } | { readonly cpu: number }
+
 const child = async (kind: string): Promise<void> => {
   const port = kind === 'ours' ? await serveOurs() : await serveBare()
   let start = process.cpuUsage()
   process.on('message', (what) => {
+    if (what === 'exit') process.exit(0)
+    const { user, system } = process.cpuUsage(start)
     if (what === 'start') start = process.cpuUsage()
-    else if (what === 'read') {
-      const { user, system } = process.cpuUsage(start)
-      process.send?.({ cpu: user + system })
-    } else process.exit(0)
+    else process.send?.({ cpu: user + system })
   })
   process.send?.({ port })
 }
 
-const receive = (from: ChildProcess): Promise<Message> =>
-  new Promise((resolve) => from.once('message', resolve as (message: unknown) => void))
-
 /** Reads a stream to its end and throws it away. */
-const drainStream = (port: number, tokens: number): Promise<void> =>
-  new Promise((resolve, reject) => {
-    const body = bodyOf(tokens)
-    const socket = createConnection(port, '127.0.0.1', () =>
-      socket.write(
-        `POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
-      ),
-    )
-    socket.on('data', () => {})
-    socket.on('error', reject)
-    socket.on('close', () => resolve())
+const drainStream = async (port: number, tokens: number): Promise<void> => {
+  const messages = [{ role: 'user', content: 'Hi' }]
+  const body = JSON.stringify({ model: 'm', stream: true, max_tokens: tokens, messages })
+  const head = ['host: localhost', 'connection: close', 'content-type: application/json']
+  const text = [...head, `content-length: ${body.length}`, '', body].join('\r\n')
+  const socket = createConnection(port, '127.0.0.1')
+  socket.write(`POST /v1/chat/completions HTTP/1.1\r\n${text}`)
+  let bytes = 0
+  socket.on('data', (chunk) => {
+    bytes += chunk.length
   })
+  await once(socket, 'close')
+  if (bytes < 50 * tokens)
+    throw new Error(`a stream of ${tokens} tokens ended after ${bytes} bytes`)
+}
 
 type Served = { readonly process: ChildProcess; readonly port: number; readonly costs: number[] }
 
+const receive = async (from: ChildProcess): Promise<number> => {
+  const [message]: Message[] = await once(from, 'message')
+  return message === undefined ? Number.NaN : 'port' in message ? message.port : message.cpu
+}
+
 const serve = async (kind: string): Promise<Served> => {
   const server = fork(fileURLToPath(import.meta.url), [kind], { execArgv: process.execArgv })
-  const first = await receive(server)
-  return { process: server, port: 'port' in first ? first.port : 0, costs: [] }
+  return { process: server, port: await receive(server), costs: [] }
 }
 
-const load = ({ port }: Served): Promise<unknown> =>
-  Promise.all(Array.from({ length: STREAMS }, () => drainStream(port, TOKENS)))
-
-const measure = async (server: Served): Promise<void> => {
-  server.process.send('start')
-  await load(server)
-  server.process.send('read')
-  const last = await receive(server.process)
-  server.costs.push(('cpu' in last ? last.cpu : Number.NaN) / (STREAMS * TOKENS))
-}
-
-export const runStreamCost = async (): Promise<void> => {
+export const runStreamCost = async ({ streams, tokens, rounds }: StreamCost): Promise<void> => {
+  const load = ({ port }: Served): Promise<unknown> =>
+    Promise.all(Array.from({ length: streams }, () => drainStream(port, tokens)))
   const [bare, ours] = [await serve('bare'), await serve('ours')]
   for (let i = 0; i < WARM_UPS; i++) await Promise.all([load(bare), load(ours)])
-  for (let round = 0; round < ROUNDS; round++) {
-    await measure(bare)
-    await measure(ours)
+  for (let round = 0; round < rounds; round++) {
+    for (const server of [bare, ours]) {
+      server.process.send('start')
+      await load(server)
+      server.process.send('read')
+      server.costs.push((await receive(server.process)) / (streams * tokens))
+    }
   }
   for (const { process } of [bare, ours]) process.send('exit')
   const show = ({ costs }: Served): string =>
     `${median(costs).toFixed(1)} us (rounds ${costs.map((cost) => cost.toFixed(1)).join(', ')})`
-  process.stdout.write(
-    `${STREAMS} streams, server CPU per token: ours ${show(ours)}, bare node:http ${show(bare)}, ` +
-      `ratio ${(median(ours.costs) / median(bare.costs)).toFixed(2)}\n`,
+  const { ratio } = compare(ours.costs, bare.costs)
+  console.log(
+    `${machineLine()}\n${streams} streams of ${tokens} tokens, server CPU per token: ours ${show(ours)}, ` +
+      `bare node:http ${show(bare)}, ratio ${ratio.toFixed(2)}`,
   )
 }
 
 if (process.argv[2] === 'ours' || process.argv[2] === 'bare') await child(process.argv[2])
-else if (process.argv[1] === fileURLToPath(import.meta.url)) await runStreamCost()

@@ -1,41 +1,49 @@
-// cpu_bench ceilings | ops | decoder [--threads N] [--isa NAME] [--shape 1b|160m]
-//           [--weights bf16|fp8] [--bf16-kv] [--seconds S] [--wall] [case...]
-#include "bench/cpu/bench.h"
-
 #include <cstdio>
 #include <cstdlib>
+#include <string>
+
+#include "bench/cpu/bench.h"
 
 int main(int argc, char** argv) {
   using namespace nemotron::bench;
+  const char* usage =
+      "npm run bench -- ops [ceilings | ops] [flags] [case...]\n"
+      "  --threads N            default 1\n"
+      "  --isa NAME             plain, avx2, avx512, amx; default the best\n"
+      "  --weights bf16|fp8     default bf16\n"
+      "  --bf16-kv              keys and values in BF16 instead of the device's own\n"
+      "  --seconds S            of each case; default 1\n"
+      "  --wall                 wall clock for one thread too, instead of its processor time\n"
+      "  case                   only cases whose name contains it: attention, sample, qkv, "
+      "gate_up, down\n";
   Options o;
   const std::string what = argc > 1 ? argv[1] : "";
   for (int i = 2; i < argc; ++i) {
     const std::string a = argv[i];
-    const bool value = i + 1 < argc;
-    if (a == "--threads" && value) {
-      o.threads = std::atoi(argv[++i]);
-    } else if (a == "--isa" && value) {
-      o.isa = argv[++i];
-    } else if (a == "--shape" && value) {
-      o.shape = argv[++i];
-    } else if (a == "--weights" && value) {
-      o.weights = argv[++i];
+    const char* value = i + 1 < argc ? argv[i + 1] : nullptr;
+    const bool takes = a == "--threads" || a == "--isa" || a == "--weights" || a == "--seconds";
+    if (takes && !value) return std::fprintf(stderr, "%s needs a value\n%s", argv[i], usage), 2;
+    if (a == "--threads") {
+      o.threads = std::atoi(value);
+    } else if (a == "--isa") {
+      o.isa = value;
+    } else if (a == "--weights") {
+      o.weights = value;
+    } else if (a == "--seconds") {
+      o.seconds = std::atof(value);
     } else if (a == "--bf16-kv") {
       o.bf16_kv = true;
-    } else if (a == "--seconds" && value) {
-      o.seconds = std::atof(argv[++i]);
     } else if (a == "--wall") {
       o.wall = true;
+    } else if (a[0] == '-') {
+      return std::fprintf(stderr, "there is no flag %s\n%s", argv[i], usage), 2;
     } else {
       o.only.push_back(a);
     }
+    if (takes) ++i;
   }
+  if (o.threads < 1) return std::fprintf(stderr, "--threads: expected a number from 1 on\n"), 2;
   if (what == "ceilings") return run_ceilings(o);
   if (what == "ops") return run_ops(o);
-  if (what == "decoder") return run_decoder(o);
-  std::fprintf(
-      stderr,
-      "usage: cpu_bench ceilings | ops | decoder [--threads N] [--isa NAME] [--shape 1b|160m]"
-      " [--weights bf16|fp8] [--bf16-kv] [--seconds S] [--wall] [case...]\n");
-  return 2;
+  return std::fputs(usage, what == "--help" ? stdout : stderr), what == "--help" ? 0 : 2;
 }

@@ -4,24 +4,38 @@ import { createWriteStream } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Answer, ChildOptions, Ready, Task, Timing } from './protocol.js'
 
-export type Competitor = Ready & { readonly run: (task: Task) => Promise<Answer> }
+/** The tasks that it can do. */
+export type Competitor = Ready & {
+  readonly decode: (sequences: number, context: number, steps: number) => Promise<Timing>
+  readonly prefill: (tokens: number) => Promise<Timing>
+  readonly check: (prompt: readonly number[]) => Promise<Answer>
+  readonly latency?: (requests: number) => Promise<readonly number[]>
+}
 
-const messageOf = (error: unknown): string =>
-  error instanceof Error ? error.message : String(error)
+const play = async (competitor: Competitor, task: Task): Promise<Answer> => {
+  if (task.task === 'decode')
+    return { timing: await competitor.decode(task.sequences, task.context, task.steps) }
+  if (task.task === 'prefill') return { timing: await competitor.prefill(task.tokens) }
+  if (task.task === 'check') return competitor.check(task.prompt)
+  if (task.task === 'latency' && competitor.latency)
+    return { latencies: await competitor.latency(task.requests) }
+  return { error: `it has no task ${task.task}` }
+}
 
 export const serveTasks = async (
   load: (options: ChildOptions) => Promise<Competitor>,
 ): Promise<void> => {
   const answers = createWriteStream('', { fd: 3 })
+  const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error))
   const answer = (value: Answer | Ready): void => {
     answers.write(`${JSON.stringify(value)}\n`)
   }
   try {
-    const options: ChildOptions = JSON.parse(process.argv[2] ?? '')
-    const { run, ...ready } = await load(options)
-    answer(ready)
+    const competitor = await load(JSON.parse(process.argv[2] ?? ''))
+    answer(competitor)
     for await (const line of createInterface({ input: process.stdin })) {
-      answer(await run(JSON.parse(line)).catch((error) => ({ error: messageOf(error) })))
+      const failed = (error: unknown): Answer => ({ error: messageOf(error) })
+      answer(await play(competitor, JSON.parse(line)).catch(failed))
     }
   } catch (error) {
     answer({ version: '', loadSeconds: 0, error: messageOf(error) })
@@ -46,20 +60,15 @@ export const stopwatch = (): (() => Omit<Timing, 'tokens'>) => {
  * Times streams that run in lockstep, from the moment each has its first token to the moment each has
  * `steps` more. `arrived(stream)` is to be called for every token.
  */
-export const timeSteps = (
-  streams: number,
-  steps: number,
-): { readonly arrived: (stream: number) => void; readonly timing: Promise<Timing> } => {
+export const timeSteps = (streams: number, steps: number) => {
   const counts = Array.from({ length: streams }, () => 0)
   const total = (): number => counts.reduce((a, b) => a + b, 0)
-  let begun = 0
-  let ended = 0
-  let before = 0
-  let watch: (() => Omit<Timing, 'tokens'>) | undefined
   let resolve: (timing: Timing) => void = () => {}
   const timing = new Promise<Timing>((done) => {
     resolve = done
   })
+  let [begun, ended, before] = [0, 0, 0]
+  let watch = stopwatch()
   const arrived = (stream: number): void => {
     const count = (counts[stream] ?? 0) + 1
     counts[stream] = count
@@ -67,9 +76,8 @@ export const timeSteps = (
       before = total()
       watch = stopwatch()
     }
-    if (count === steps + 1 && ++ended === streams && watch !== undefined) {
+    if (count === steps + 1 && ++ended === streams)
       resolve({ tokens: total() - before, ...watch() })
-    }
   }
   return { arrived, timing }
 }

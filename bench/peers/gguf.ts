@@ -1,52 +1,41 @@
-// The weights of a bench model as a BF16 GGUF file, so that llama.cpp computes with the same values.
-// Two things differ from the Hugging Face folder: llama.cpp rotates neighbouring pairs of a head
-// where transformers rotates halves, so the rows of q and k are put in that order; and llama3's rope
-// scaling is a tensor of divisors of the frequencies.
+// A bench model as a BF16 GGUF file, so that llama.cpp computes with the same values. Two things differ
+// from the Hugging Face folder: llama.cpp rotates neighbouring pairs of a head where transformers rotates
+// halves, so the rows of q and k are put in that order; and llama3's rope scaling is a tensor of divisors
+// of the frequencies.
 
-import { closeSync, existsSync, openSync, renameSync, writeSync } from 'node:fs'
-import { join } from 'node:path'
-import { benchVocabulary, progressLine, type RopeScaling, type Shape } from '../random-model.js'
-import { openSafetensors, type StoredTensor } from '../safetensors.js'
+import { existsSync } from 'node:fs'
+import {
+  benchVocabulary,
+  elements,
+  randomWeights,
+  type Tensor,
+  tensorsOf,
+  writePieces,
+} from '../random-model.js'
+import type { RopeScaling, Shape } from '../shapes.js'
 
 const alignment = 32
-const align = (offset: number): number => Math.ceil(offset / alignment) * alignment
-
+const padding = (bytes: number): Uint8Array => Buffer.alloc(-bytes & (alignment - 1))
 const ggml = { f32: 0, bf16: 30 } as const
 
-const u32 = (value: number): Buffer => {
-  const buffer = Buffer.alloc(4)
-  buffer.writeUInt32LE(value)
-  return buffer
-}
-const u64 = (value: number): Buffer => {
-  const buffer = Buffer.alloc(8)
-  buffer.writeBigUInt64LE(BigInt(value))
-  return buffer
-}
-const f32 = (value: number): Buffer => {
-  const buffer = Buffer.alloc(4)
-  buffer.writeFloatLE(value)
-  return buffer
-}
-const text = (value: string): Buffer => {
-  const bytes = Buffer.from(value)
-  return Buffer.concat([u64(bytes.length), bytes])
-}
+const u32 = (value: number): Uint8Array => new Uint8Array(Uint32Array.of(value).buffer)
+const u64 = (value: number): Uint8Array => new Uint8Array(BigUint64Array.of(BigInt(value)).buffer)
+const f32 = (values: readonly number[]): Uint8Array =>
+  new Uint8Array(Float32Array.from(values).buffer)
+const join = (...parts: readonly Uint8Array[]): Uint8Array => Buffer.concat(parts)
+const text = (value: string): Uint8Array => join(u64(Buffer.byteLength(value)), Buffer.from(value))
 
 // A metadata value: its type code, then its bytes.
-const metaU32 = (value: number): Buffer => Buffer.concat([u32(4), u32(value)])
-const metaF32 = (value: number): Buffer => Buffer.concat([u32(6), f32(value)])
-const metaText = (value: string): Buffer => Buffer.concat([u32(8), text(value)])
-const metaTexts = (values: readonly string[]): Buffer =>
-  Buffer.concat([u32(9), u32(8), u64(values.length), ...values.map(text)])
-const metaI32s = (values: readonly number[]): Buffer =>
-  Buffer.concat([u32(9), u32(5), u64(values.length), ...values.map(u32)])
+const metaU32 = (value: number): Uint8Array => join(u32(4), u32(value))
+const metaF32 = (value: number): Uint8Array => join(u32(6), f32([value]))
+const metaText = (value: string): Uint8Array => join(u32(8), text(value))
+const metaList = (type: number, values: readonly Uint8Array[]): Uint8Array =>
+  join(u32(9), u32(type), u64(values.length), ...values)
 
-const metadata = (shape: Shape): ReadonlyMap<string, Buffer> => {
-  const { tokens, merges, special } = benchVocabulary(shape.vocab)
-  const control = new Set(special.values())
-  const id = (name: string): Buffer => metaU32(special.get(name) ?? 0)
-  return new Map([
+const metadata = (shape: Shape): readonly (readonly [key: string, value: Uint8Array])[] => {
+  const { tokens, merges, bos, stops } = benchVocabulary(shape.vocab)
+  const control = (id: number): number => (id === bos || stops.includes(id) ? 3 : 1)
+  return [
     ['general.architecture', metaText('llama')],
     ['general.name', metaText(`bench-${shape.name}`)],
     ['general.alignment', metaU32(alignment)],
@@ -65,175 +54,123 @@ const metadata = (shape: Shape): ReadonlyMap<string, Buffer> => {
     ['llama.rope.freq_base', metaF32(shape.ropeTheta)],
     ['tokenizer.ggml.model', metaText('gpt2')],
     ['tokenizer.ggml.pre', metaText('gpt-2')],
-    ['tokenizer.ggml.tokens', metaTexts(tokens)],
-    ['tokenizer.ggml.token_type', metaI32s(tokens.map((_, index) => (control.has(index) ? 3 : 1)))],
-    ['tokenizer.ggml.merges', metaTexts(merges)],
-    ['tokenizer.ggml.bos_token_id', id('<|begin_of_text|>')],
-    ['tokenizer.ggml.eos_token_id', id('<|eot_id|>')],
-  ])
+    ['tokenizer.ggml.tokens', metaList(8, tokens.map(text))],
+    [
+      'tokenizer.ggml.token_type',
+      metaList(
+        5,
+        tokens.map((_, id) => u32(control(id))),
+      ),
+    ],
+    ['tokenizer.ggml.merges', metaList(8, merges.map(text))],
+    ['tokenizer.ggml.bos_token_id', metaU32(bos)],
+    ['tokenizer.ggml.eos_token_id', metaU32(bos + 2)],
+  ]
 }
 
 /** Divisor of each frequency: 1 for short waves, the factor for long ones, a blend between. */
-const ropeDivisors = (shape: Shape, scaling: RopeScaling): Buffer => {
-  const lowest = scaling.original_max_position_embeddings / scaling.low_freq_factor
-  const highest = scaling.original_max_position_embeddings / scaling.high_freq_factor
-  return Buffer.concat(
-    Array.from({ length: shape.headDim / 2 }, (_, pair) => {
-      const wave = 2 * Math.PI * shape.ropeTheta ** ((2 * pair) / shape.headDim)
-      if (wave < highest) return f32(1)
-      if (wave > lowest) return f32(scaling.factor)
-      const blend =
-        (scaling.original_max_position_embeddings / wave - scaling.low_freq_factor) /
-        (scaling.high_freq_factor - scaling.low_freq_factor)
-      return f32(1 / ((1 - blend) / scaling.factor + blend))
-    }),
-  )
+const ropeDivisors = (shape: Shape, scaling: RopeScaling): Uint8Array => {
+  const original = scaling.original_max_position_embeddings
+  const { factor, low_freq_factor: low, high_freq_factor: high } = scaling
+  const divisors = Array.from({ length: shape.headDim / 2 }, (_, pair) => {
+    const wave = 2 * Math.PI * shape.ropeTheta ** ((2 * pair) / shape.headDim)
+    const blend = Math.min(1, Math.max(0, (original / wave - low) / (high - low)))
+    return 1 / ((1 - blend) / factor + blend)
+  })
+  return f32(divisors)
 }
 
-type GgufTensor = {
-  readonly name: string
+type GgufTensor = Tensor & {
   readonly type: number
-  readonly shape: readonly number[]
   readonly bytes: number
   readonly pieces: () => Iterable<Uint8Array>
 }
 
+const names: readonly (readonly [from: string, to: string])[] = [
+  ['model.embed_tokens', 'token_embd'],
+  ['lm_head', 'output'],
+  ['model.norm', 'output_norm'],
+  ['model.layers.', 'blk.'],
+  ['input_layernorm', 'attn_norm'],
+  ['post_attention_layernorm', 'ffn_norm'],
+  ['self_attn.o_proj', 'attn_output'],
+  ['self_attn.', 'attn_'],
+  ['mlp.', 'ffn_'],
+  ['_proj', ''],
+]
 const ggufName = (name: string): string =>
-  name
-    .replace('model.embed_tokens', 'token_embd')
-    .replace('lm_head', 'output')
-    .replace('model.norm', 'output_norm')
-    .replace('model.layers.', 'blk.')
-    .replace('input_layernorm', 'attn_norm')
-    .replace('post_attention_layernorm', 'ffn_norm')
-    .replace('self_attn.q_proj', 'attn_q')
-    .replace('self_attn.k_proj', 'attn_k')
-    .replace('self_attn.v_proj', 'attn_v')
-    .replace('self_attn.o_proj', 'attn_output')
-    .replace('mlp.gate_proj', 'ffn_gate')
-    .replace('mlp.up_proj', 'ffn_up')
-    .replace('mlp.down_proj', 'ffn_down')
+  names.reduce((changed, [from, to]) => changed.replace(from, to), name)
 
-type Read = (tensor: StoredTensor, offset: number, into: Uint8Array) => void
-
-const gains = (tensor: StoredTensor, read: Read): Uint8Array => {
-  const stored = new Uint16Array(tensor.bytes / 2)
-  read(tensor, 0, new Uint8Array(stored.buffer))
+/** Norm gains are F32 there. */
+const widened = (bf16: Uint8Array): Uint8Array => {
+  const stored = new Uint16Array(bf16.buffer, bf16.byteOffset, bf16.length / 2)
   return new Uint8Array(Uint32Array.from(stored, (bits) => bits << 16).buffer)
 }
 
-function* inPieces(tensor: StoredTensor, read: Read): Iterable<Uint8Array> {
-  const piece = new Uint8Array(1 << 23)
-  for (let offset = 0; offset < tensor.bytes; offset += piece.length) {
-    const part = piece.subarray(0, Math.min(piece.length, tensor.bytes - offset))
-    read(tensor, offset, part)
-    yield part
-  }
-}
-
 /** Row i of a head goes to 2i, row i + headDim/2 to 2i + 1. */
-function* neighbouringPairs(
-  tensor: StoredTensor,
-  read: Read,
-  headDim: number,
-): Iterable<Uint8Array> {
-  const row = tensor.bytes / (tensor.shape[0] ?? 1)
-  const head = Buffer.alloc(headDim * row)
-  const turned = Buffer.alloc(headDim * row)
-  for (let offset = 0; offset < tensor.bytes; offset += head.length) {
-    read(tensor, offset, head)
+const neighbouringPairs = (matrix: Uint8Array, tensor: Tensor, headDim: number): Uint8Array => {
+  const row = matrix.length / (tensor.shape[0] ?? 1)
+  const turned = new Uint8Array(matrix.length)
+  for (let head = 0; head < matrix.length; head += headDim * row) {
     for (let to = 0; to < headDim; to++) {
       const from = (to >> 1) + (to & 1) * (headDim / 2)
-      head.copy(turned, to * row, from * row, (from + 1) * row)
+      const start = head + from * row
+      turned.set(matrix.subarray(start, start + row), head + to * row)
     }
-    yield turned
   }
+  return turned
 }
 
-const convert = (tensor: StoredTensor, read: Read, shape: Shape): GgufTensor => {
-  const base = { name: ggufName(tensor.name), shape: tensor.shape }
-  if (tensor.shape.length === 1) {
-    const data = gains(tensor, read)
-    return { ...base, type: ggml.f32, bytes: data.length, pieces: () => [data] }
-  }
-  const turn = /\.[qk]_proj\./.test(tensor.name)
-  const pieces = (): Iterable<Uint8Array> =>
-    turn ? neighbouringPairs(tensor, read, shape.headDim) : inPieces(tensor, read)
-  return { ...base, type: ggml.bf16, bytes: tensor.bytes, pieces }
-}
-
-const writeGguf = (
-  path: string,
-  meta: ReadonlyMap<string, Buffer>,
-  tensors: readonly GgufTensor[],
-  onProgress: (bytesDone: number, bytesTotal: number) => void,
-): void => {
-  let end = 0
-  const infos = tensors.map((tensor) => {
-    const offset = align(end)
-    end = offset + tensor.bytes
-    const sizes = tensor.shape.toReversed() // the fastest dimension first
-    return Buffer.concat([
-      text(tensor.name),
-      u32(sizes.length),
-      ...sizes.map(u64),
-      u32(tensor.type),
-      u64(offset),
-    ])
+const converted = (shape: Shape): readonly GgufTensor[] => {
+  const fill = randomWeights()
+  const whole = (tensor: Tensor): Uint8Array =>
+    join(...Array.from(fill(tensor), (piece) => piece.slice()))
+  const tensors = tensorsOf(shape).map((tensor): GgufTensor => {
+    const base = { name: ggufName(tensor.name), shape: tensor.shape, type: ggml.bf16 }
+    const bytes = 2 * elements(tensor)
+    if (tensor.shape.length === 1)
+      return {
+        ...base,
+        type: ggml.f32,
+        bytes: 2 * bytes,
+        pieces: () => [widened(whole(tensor))],
+      }
+    if (/\.[qk]_proj\./.test(tensor.name)) {
+      const turn = () => [neighbouringPairs(whole(tensor), tensor, shape.headDim)]
+      return { ...base, bytes, pieces: turn }
+    }
+    return { ...base, bytes, pieces: () => fill(tensor) }
   })
-  const header = Buffer.concat([
-    Buffer.from('GGUF'),
-    u32(3),
-    u64(tensors.length),
-    u64(meta.size),
-    ...[...meta].flatMap(([key, value]) => [text(key), value]),
-    ...infos,
-  ])
-  const fd = openSync(path, 'w')
-  try {
-    let position = 0
-    const write = (bytes: Uint8Array): void => {
-      for (let done = 0; done < bytes.length; ) {
-        done += writeSync(fd, bytes, done, bytes.length - done, position + done)
-      }
-      position += bytes.length
-    }
-    write(header)
-    for (const tensor of tensors) {
-      position = align(position)
-      for (const piece of tensor.pieces()) {
-        write(piece)
-        onProgress(position, align(header.length) + end)
-      }
-    }
-  } finally {
-    closeSync(fd)
-  }
+  if (shape.ropeScaling === null) return tensors
+  const divisors = ropeDivisors(shape, shape.ropeScaling)
+  const rope = { name: 'rope_freqs.weight', shape: [shape.headDim / 2], type: ggml.f32 }
+  return [...tensors, { ...rope, bytes: divisors.length, pieces: () => [divisors] }]
 }
 
 /** The GGUF file beside a bench model's folder; written when it is not there yet. */
 export const benchGguf = (folder: string, shape: Shape): string => {
   const path = `${folder}.gguf`
   if (existsSync(path)) return path
-  const source = openSafetensors(join(folder, 'model.safetensors'))
-  try {
-    const tensors = [...source.tensors.values()].map((tensor) =>
-      convert(tensor, source.read, shape),
-    )
-    if (shape.ropeScaling !== null) {
-      const data = ropeDivisors(shape, shape.ropeScaling)
-      tensors.push({
-        name: 'rope_freqs.weight',
-        type: ggml.f32,
-        shape: [shape.headDim / 2],
-        bytes: data.length,
-        pieces: () => [data],
-      })
+  const tensors = converted(shape)
+  const meta = metadata(shape)
+  let end = 0
+  const infos = tensors.map(({ name, shape: sizes, type, bytes }) => {
+    const offset = end
+    end += bytes + padding(bytes).length
+    const fastestFirst = sizes.toReversed().map(u64)
+    return join(text(name), u32(sizes.length), ...fastestFirst, u32(type), u64(offset))
+  })
+  const counts = join(Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(meta.length))
+  const pairs = meta.flatMap(([key, value]) => [text(key), value])
+  const head = join(counts, ...pairs, ...infos)
+  const pieces = function* () {
+    yield head
+    yield padding(head.length)
+    for (const tensor of tensors) {
+      yield* tensor.pieces()
+      yield padding(tensor.bytes)
     }
-    writeGguf(`${path}.partial`, metadata(shape), tensors, progressLine(`writing ${path}`))
-    renameSync(`${path}.partial`, path)
-  } finally {
-    source.close()
   }
+  writePieces(path, head.length + padding(head.length).length + end, pieces())
   return path
 }

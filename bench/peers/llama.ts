@@ -1,52 +1,30 @@
 // llama.cpp through node-llama-cpp, in its own process: its tuned setting is no mmap and huge pages
-// for malloc (the parent sets GLIBC_TUNABLES), and flash attention. The package is installed into bench/.cache on demand,
-// so its types are written down here as far as they are used.
+// for malloc (the parent sets GLIBC_TUNABLES), and flash attention. The package is installed into
+// bench/.cache on demand, so its types are written down here as far as they are used.
 
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { cacheFolder } from '../random-model.js'
+import { cacheFolder } from '../machine.js'
+import { randomPrompt } from '../random-model.js'
 import { type Competitor, seconds, serveTasks, stopwatch, timeSteps } from './child.js'
-import { type Answer, type ChildOptions, randomPrompt, type Task, type Timing } from './protocol.js'
+import type { Answer, ChildOptions, Timing } from './protocol.js'
 
 type Sequence = {
   readonly nextTokenIndex: number
   readonly clearHistory: () => Promise<void>
   readonly eraseContextTokenRanges: (ranges: { start: number; end: number }[]) => Promise<void>
   readonly evaluateWithoutGeneratingNewTokens: (tokens: number[]) => Promise<void>
-  readonly evaluate: (
-    tokens: number[],
-    options: { temperature: number; yieldEogToken: boolean },
-  ) => AsyncGenerator<number, void, void>
+  readonly evaluate: (tokens: number[], options: object) => AsyncGenerator<number, void, void>
   readonly controlledEvaluate: (
     tokens: [number, { generateNext: { token: boolean; probabilities: boolean } }][],
   ) => Promise<({ next: { token?: number; probabilities?: Map<number, number> } } | undefined)[]>
 }
-type Context = {
-  readonly getSequence: () => Sequence
-  readonly dispose: () => Promise<void>
-}
 type Model = {
-  readonly createContext: (options: {
-    sequences: number
-    contextSize: number
-    batchSize: number
-    threads: number
-    flashAttention: boolean
-  }) => Promise<Context>
+  readonly createContext: (options: object) => Promise<{ readonly getSequence: () => Sequence }>
 }
 type NodeLlamaCpp = {
-  readonly getLlama: (options: {
-    gpu: false
-    build: 'never'
-    skipDownload: boolean
-    maxThreads: number
-    logLevel: 'error'
-  }) => Promise<{
-    readonly loadModel: (options: {
-      modelPath: string
-      useMmap: boolean
-      gpuLayers: number
-    }) => Promise<Model>
+  readonly getLlama: (options: object) => Promise<{
+    readonly loadModel: (options: object) => Promise<Model>
     readonly llamaCppRelease: { readonly release: string }
   }>
 }
@@ -57,11 +35,8 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
   const entry = join(cacheFolder, 'node-llama-cpp/node_modules/node-llama-cpp/dist/index.js')
   const { getLlama }: NodeLlamaCpp = await import(pathToFileURL(entry).href)
   const llama = await getLlama({
-    gpu: false,
-    build: 'never',
-    skipDownload: true,
+    ...{ gpu: false, build: 'never', skipDownload: true, logLevel: 'error' },
     maxThreads: options.threads,
-    logLevel: 'error',
   })
   const start = seconds()
   const model = await llama.loadModel({ modelPath: options.model, useMmap: false, gpuLayers: 0 })
@@ -83,38 +58,41 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
     contexts.set(count, made)
     return made
   }
-  const prompt = (length: number, seed: number): number[] =>
-    randomPrompt(length, options.vocab, seed)
-
+  const emptySequence = async (): Promise<Sequence> => {
+    const [sequence] = await sequencesOf(1)
+    if (sequence === undefined) throw new Error('no sequence')
+    await sequence.clearHistory()
+    return sequence
+  }
   let seed = 1
+  const prompt = (length: number): number[] => randomPrompt(length, options.vocab, seed++)
+
   const decode = async (count: number, context: number, steps: number): Promise<Timing> => {
     const sequences = await sequencesOf(count)
     // All tokens but the last stay in the cache from round to round.
+    const kept = context - 1
     for (const sequence of sequences) {
-      const kept = context - 1
       if (sequence.nextTokenIndex === kept) continue
       await sequence.clearHistory()
-      await sequence.evaluateWithoutGeneratingNewTokens(prompt(kept, seed++))
+      await sequence.evaluateWithoutGeneratingNewTokens(prompt(kept))
     }
     const { arrived, timing } = timeSteps(count, steps)
     const generate = async (sequence: Sequence, index: number): Promise<void> => {
       let left = steps + 1
-      for await (const _ of sequence.evaluate(prompt(1, seed++), greedy)) {
+      for await (const _ of sequence.evaluate(prompt(1), greedy)) {
         arrived(index)
         if (--left === 0) return
       }
     }
     await Promise.all(sequences.map(generate))
     for (const sequence of sequences) {
-      await sequence.eraseContextTokenRanges([{ start: context - 1, end: sequence.nextTokenIndex }])
+      await sequence.eraseContextTokenRanges([{ start: kept, end: sequence.nextTokenIndex }])
     }
     return timing
   }
   const prefill = async (tokens: number): Promise<Timing> => {
-    const [sequence] = await sequencesOf(1)
-    if (sequence === undefined) throw new Error('no sequence')
-    await sequence.clearHistory()
-    const stream = sequence.evaluate(prompt(tokens, seed++), greedy)
+    const sequence = await emptySequence()
+    const stream = sequence.evaluate(prompt(tokens), greedy)
     const watch = stopwatch()
     await stream.next()
     const taken = watch()
@@ -122,9 +100,7 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
     return { tokens, ...taken }
   }
   const check = async (tokens: readonly number[]): Promise<Answer> => {
-    const [sequence] = await sequencesOf(1)
-    if (sequence === undefined) throw new Error('no sequence')
-    await sequence.clearHistory()
+    const sequence = await emptySequence()
     const outputs = await sequence.controlledEvaluate(
       tokens.slice(0, -1).map((id) => [id, { generateNext: { token: true, probabilities: true } }]),
     )
@@ -135,19 +111,7 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
       ),
     }
   }
-  const run = async (task: Task): Promise<Answer> => {
-    switch (task.task) {
-      case 'decode':
-        return { timing: await decode(task.sequences, task.context, task.steps) }
-      case 'prefill':
-        return { timing: await prefill(task.tokens) }
-      case 'check':
-        return check(task.prompt)
-      default:
-        return { error: `llama.cpp has no task ${task.task}` }
-    }
-  }
-  return { version: llama.llamaCppRelease.release, loadSeconds, run }
+  return { version: llama.llamaCppRelease.release, loadSeconds, decode, prefill, check }
 }
 
 await serveTasks(load)

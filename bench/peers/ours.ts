@@ -2,26 +2,25 @@
 
 import { openEngine } from '../../server/engine/engine.js'
 import type { Delta, Engine, TokenLogprob } from '../../server/engine/types.js'
+import { randomPrompt } from '../random-model.js'
 import { type Competitor, seconds, serveTasks, stopwatch, timeSteps } from './child.js'
-import { type Answer, type ChildOptions, randomPrompt, type Task, type Timing } from './protocol.js'
+import type { Answer, ChildOptions, Timing } from './protocol.js'
 
 /** Submits and resolves with the last delta; `onDelta` sees all of them. */
 const generate = (
   engine: Engine,
   promptTokenIds: readonly number[],
   maxTokens: number,
-  options: { readonly promptLogprobs?: number; readonly onDelta?: (delta: Delta) => void } = {},
+  onDelta: (delta: Delta) => void = () => {},
+  promptLogprobs?: number,
 ): Promise<Delta> =>
   new Promise((resolve, reject) => {
-    const { promptLogprobs, onDelta } = options
     const sampling = {
-      maxTokens,
-      temperature: 0,
-      ignoreEos: true,
-      ...(promptLogprobs === undefined ? {} : { promptLogprobs }),
+      ...{ maxTokens, temperature: 0, ignoreEos: true },
+      ...(promptLogprobs !== undefined && { promptLogprobs }),
     }
     engine.submit({ promptTokenIds, sampling }, (delta) => {
-      onDelta?.(delta)
+      onDelta(delta)
       if (delta.error !== undefined) reject(new Error(delta.error.message))
       else if (delta.finish !== undefined) resolve(delta)
     })
@@ -40,21 +39,18 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
     kvCacheMemory: options.kvBytes,
     dtype: options.dtype,
     roundActivations: options.roundActivations ?? false,
-    ...(options.isa === undefined ? {} : { isa: options.isa }),
+    ...(options.isa !== undefined && { isa: options.isa }),
   })
   const loadSeconds = seconds() - start
   const kernelSeconds = process.cpuUsage(cpuBefore).system / 1e6
-
   let seed = 1
   const prompt = (length: number): readonly number[] => randomPrompt(length, options.vocab, seed++)
 
   const decode = async (count: number, context: number, steps: number): Promise<Timing> => {
     const { arrived, timing } = timeSteps(count, steps)
     const streams = Array.from({ length: count }, (_, stream) =>
-      generate(engine, prompt(context), steps + 1, {
-        onDelta: ({ tokenIds }) => {
-          for (const _ of tokenIds) arrived(stream)
-        },
+      generate(engine, prompt(context), steps + 1, ({ tokenIds }) => {
+        for (const _ of tokenIds) arrived(stream)
       }),
     )
     const ends = await Promise.all(streams)
@@ -71,19 +67,16 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
   }
   const check = async (ids: readonly number[]): Promise<Answer> => {
     let found: readonly (TokenLogprob | null)[] = []
-    await generate(engine, ids, 1, {
-      promptLogprobs: 1,
-      onDelta: ({ promptLogprobs }) => {
-        if (promptLogprobs) found = [...promptLogprobs]
-      },
-    })
-    const following = found.slice(1)
+    const keep = ({ promptLogprobs }: Delta): void => {
+      if (promptLogprobs) found = [...promptLogprobs].slice(1)
+    }
+    await generate(engine, ids, 1, keep, 1)
     return {
-      top: following.map((token) => token?.top[0]?.id ?? -1),
-      logprobs: following.map((token) => token?.logprob ?? Number.NaN),
+      top: found.map((token) => token?.top[0]?.id ?? -1),
+      logprobs: found.map((token) => token?.logprob ?? Number.NaN),
     }
   }
-  const latency = async (requests: number): Promise<Answer> => {
+  const latency = async (requests: number): Promise<readonly number[]> => {
     const latencies: number[] = []
     for (let request = 0; request < requests; request++) {
       // Long enough for spinning threads to have gone to sleep.
@@ -91,36 +84,11 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
       const { timings } = await generate(engine, prompt(1), 1)
       if (timings !== undefined) latencies.push(timings.queueSeconds)
     }
-    return { latencies }
+    return latencies
   }
-  const run = async (task: Task): Promise<Answer> => {
-    switch (task.task) {
-      case 'decode':
-        return { timing: await decode(task.sequences, task.context, task.steps) }
-      case 'prefill':
-        return { timing: await prefill(task.tokens) }
-      case 'check':
-        return check(task.prompt)
-      case 'latency':
-        return latency(task.requests)
-      default:
-        return { error: `ours has no task ${task.task}` }
-    }
-  }
-  const { info } = engine
-  const details = {
-    device: info.device,
-    rssBefore,
-    weights: info.plan.weights,
-    kv: info.plan.kv,
-    activations: info.plan.activations,
-    loadBytes: info.load.bytes,
-    openSeconds: info.load.openSeconds,
-    packSeconds: info.load.packSeconds,
-    prepareSeconds: info.load.prepareSeconds,
-    kernelSeconds,
-  }
-  return { version: info.device, loadSeconds, details, run }
+  const { plan, load: phases, device } = engine.info
+  const details = { ...phases, rssBefore, weights: plan.weights, kv: plan.kv, kernelSeconds }
+  return { version: device, loadSeconds, details, decode, prefill, check, latency }
 }
 
 await serveTasks(load)

@@ -1,22 +1,20 @@
 // What a competitor of the engine bench is asked to do. Each runs in a process of its own and times
 // itself; requests and answers are lines of JSON, on stdin and on file descriptor 3.
 
-export type Task =
-  /** Steps of all sequences together, each with about `context` tokens before it. Greedy. */
-  | {
-      readonly task: 'decode'
-      readonly sequences: number
-      readonly context: number
-      readonly steps: number
-    }
-  /** A prompt of `tokens` tokens, up to its first generated one. */
-  | { readonly task: 'prefill'; readonly tokens: number }
-  /** torch alone: the matrix products of such a prompt and nothing else. */
-  | { readonly task: 'linear'; readonly tokens: number }
-  /** For every token of the prompt but the last: the likeliest next id, and the next one's logprob. */
-  | { readonly task: 'check'; readonly prompt: readonly number[] }
-  /** Ours alone: seconds from submit to the first scheduled step of an idle engine. */
-  | { readonly task: 'latency'; readonly requests: number }
+/** Steps of all sequences together, each with about `context` tokens before it. Greedy. */
+type Decode = {
+  readonly task: 'decode'
+  readonly sequences: number
+  readonly context: number
+  readonly steps: number
+}
+/** A prompt of `tokens` tokens, up to its first generated one; linear, torch alone: its matrix products. */
+type Prefill = { readonly task: 'prefill' | 'linear'; readonly tokens: number }
+/** For every token of the prompt but the last: the likeliest next id, and the next one's logprob. */
+type Check = { readonly task: 'check'; readonly prompt: readonly number[] }
+/** Ours alone: seconds from submit to the first scheduled step of an idle engine. */
+type Latency = { readonly task: 'latency'; readonly requests: number }
+export type Task = Decode | Prefill | Check | Latency
 
 /** Tokens made (decode) or read (prefill) in that time; CPU seconds are the whole process's. */
 export type Timing = {
@@ -49,19 +47,9 @@ export type ChildOptions = {
   readonly maxLength: number
   readonly maxSequences: number
   readonly vocab: number
-  /** Ours alone. */
+  /** Ours alone, as all below. */
   readonly kvBytes: number
   readonly dtype: 'bf16' | 'fp8'
   readonly roundActivations?: boolean
   readonly isa?: string
-}
-
-/** Ids for prompts; which ones does not matter for speed, but each prompt must be new to a cache. */
-export const randomPrompt = (length: number, vocab: number, seed: number): number[] => {
-  let state = Math.imul(seed, 0x9e3779b1)
-  return Array.from({ length }, () => {
-    state = Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x1b873593
-    const ordinary = vocab - 512 // past the bytes, merges and control tokens
-    return 512 + ((state >>> 8) % ordinary)
-  })
 }

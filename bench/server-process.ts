@@ -1,0 +1,58 @@
+// Our server: in a process of its own, as people start it, or in this one.
+
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pino } from 'pino'
+import { type Serving, startServer } from '../server/server.js'
+import { readSettings } from '../server/settings/read.js'
+import { createProgress } from '../server/terminal.js'
+import { packagePath } from '../server/version.js'
+import { UsageError } from './flags.js'
+
+export type ServerProcess = {
+  /** Ends in /v1. */
+  readonly url: string
+  readonly stop: () => Promise<void>
+}
+
+/** Resolves when it says at which address it serves. */
+export const startServerProcess = async (
+  file: string,
+  args: readonly string[],
+): Promise<ServerProcess> => {
+  const server = spawn(file, args, { cwd: packagePath('.'), stdio: ['ignore', 'ignore', 'pipe'] })
+  const url = await new Promise<string>((resolve, reject) => {
+    let text = ''
+    server.stderr.on('data', (chunk) => {
+      text += chunk
+      const found = /^at (\S+\/v1)/m.exec(text)?.[1]
+      if (found !== undefined) resolve(found)
+    })
+    server.once('error', reject)
+    server.once('close', () => reject(new UsageError(`the server did not start: ${text.trim()}`)))
+  })
+  const stop = async (): Promise<void> => {
+    server.kill('SIGTERM')
+    await once(server, 'close')
+  }
+  return { url, stop }
+}
+
+/** The model of a folder as `m`, on a free port; resolves when it is loaded. `more`: as in the file of --config. */
+export const serveHere = async (model: string, more: object): Promise<Serving> => {
+  const folder = mkdtempSync(join(tmpdir(), 'nemotron-bench-'))
+  const file = join(folder, 'config.json')
+  const models = [{ model, served_model_name: 'm' }]
+  writeFileSync(file, JSON.stringify({ device: 'cpu', port: 0, models, ...more }))
+  const settings = readSettings({}, {}, file)
+  rmSync(folder, { recursive: true })
+  const serving = await startServer({
+    ...{ settings, log: pino({ level: 'silent' }), tell: () => {} },
+    progress: createProgress({ write: () => true }),
+  })
+  await serving.ready
+  return serving
+}
