@@ -1,0 +1,178 @@
+// Every bench starts, runs on the smallest shape and says what it promises: machine, shape, share of the
+// limit. Mistakes of the caller are one line. Figures of these runs mean nothing.
+
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { benchModel } from '../../bench/random-model.js'
+import { shapeNamed } from '../../bench/shapes.js'
+import { packagePath } from '../../server/version.js'
+import { noAddon, type RealServer, startReal } from '../server/real-server.js'
+
+type Ended = { readonly code: number | null; readonly out: string; readonly err: string }
+
+const bench = (...args: readonly string[]): Promise<Ended> =>
+  new Promise((resolve) => {
+    const child = spawn(process.execPath, ['--import', 'tsx', 'bench/main.ts', ...args], {
+      cwd: packagePath('.'),
+    })
+    let [out, err] = ['', '']
+    child.stdout.on('data', (data) => {
+      out += data
+    })
+    child.stderr.on('data', (data) => {
+      err += data
+    })
+    child.on('close', (code) => resolve({ code, out, err }))
+  })
+
+/** What it prints when it succeeds. */
+const output = async (...args: readonly string[]): Promise<string> => {
+  const { code, out, err } = await bench(...args)
+  assert.equal(code, 0, `${args.join(' ')}\n${out}${err}`)
+  return out
+}
+
+const refused = async (code: number, expected: RegExp, ...args: readonly string[]) => {
+  const ended = await bench(...args)
+  assert.equal(ended.code, code, ended.err)
+  assert.match(ended.err, expected)
+  assert.equal(ended.err.trimEnd().split('\n').length, 1, `more than a line: ${ended.err}`)
+}
+
+const MACHINE = /hardware threads, \d+ GiB/
+
+test('--help lists the benches, and each its flags', async () => {
+  const list = await output('--help')
+  for (const name of ['engine', 'ops', 'serve', 'http', 'loop', 'reward', 'start', 'gpu'])
+    assert.match(list, new RegExp(`^  ${name} `, 'm'))
+  assert.match(await output('serve', '--help'), /--input-len N +tokens/)
+})
+
+test('a mistake is one line that says what would be right', async () => {
+  await refused(
+    2,
+    /--rounds: expected a whole number of at least 1, not 'x'/,
+    'reward',
+    '--rounds',
+    'x',
+  )
+  await refused(2, /'--bogus'; --help lists the flags/, 'http', '--bogus')
+  await refused(2, /no shape 'huge'; there are 1b,/, 'reward', '--shape', 'huge')
+  await refused(2, /'huge' is none of 1b,/, 'engine', '--shapes', 'huge')
+  const url = ['--base-url', 'http://127.0.0.1:1/v1']
+  await refused(2, /127.0.0.1:1\/v1\/models cannot be reached: .*--base-url/, 'serve', ...url)
+  await refused(2, /--endpoint: expected chat or completions/, 'serve', '--endpoint', 'x')
+  assert.equal((await bench('nothing')).code, 2)
+})
+
+test('gpu', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nemotron-'))
+  const page = join(folder, 'page.md')
+  assert.match(await output('gpu', '--results', folder, '--out', page), /0 runs/)
+  rmSync(folder, { recursive: true })
+})
+
+describe('benches of our own engine', { skip: noAddon }, () => {
+  test('ops', async () => {
+    assert.match(await output('ops', 'ceilings', '--seconds', '0.01'), /"ceiling": "read"/)
+    const draws = await output('ops', 'sample', '--seconds', '0.01')
+    assert.match(draws, /"op": "sample", "case": "greedy"/)
+  })
+
+  test('engine', async () => {
+    const smallest = ['--shapes', 'tiny', '--threads', '1', '--peers', 'none', '--rounds', '1']
+    const out = await output('engine', ...smallest, '--cases', 'decode 1', '--out', 'none')
+    assert.match(out, MACHINE)
+    assert.match(out, /shape tiny, threads: 1/)
+    assert.match(out, /^decode 1 .* \d+ %/m)
+    assert.match(out, /numbers of ours fp8: same likeliest token at/)
+  })
+
+  test('reward', async () => {
+    const sizes = ['--prompt', '64', '--candidates', '2', '--answer', '8']
+    const out = await output(
+      'reward',
+      '--shape',
+      'tiny',
+      '--rounds',
+      '1',
+      '--threads',
+      '1',
+      ...sizes,
+    )
+    assert.match(out, MACHINE)
+    assert.match(out, /share \d+ %/)
+  })
+
+  test('loop', async () => {
+    const out = await output('loop', '--requests', '1')
+    assert.match(out, MACHINE)
+    for (const kind of ['ids', 'text', 'chat'])
+      assert.match(out, new RegExp(`^${kind}: longest \\d+ ms`, 'm'))
+  })
+
+  test('serve --stream-cost and --share', async () => {
+    const cost = await output('serve', '--stream-cost', '--cost-tokens', '20', '--rounds', '1')
+    assert.match(cost, /ours [\d.]+ us .* bare node:http [\d.]+ us .* ratio [\d.]+/)
+    assert.match(await output('serve', '--share', 'tiny', '--rounds', '1'), /32 streams: .* share/)
+  })
+
+  const built = existsSync(packagePath('dist/server/cli.js')) ? false : 'dist is not built'
+  test('start', { skip: built }, async () => {
+    assert.match(await output('start', '--rounds', '1'), /first token: median \d+ ms/)
+  })
+
+  describe('on a server', () => {
+    let server: RealServer
+    let url: readonly string[] = []
+    before(async () => {
+      // Its tokenizer has words of one token, so that any length can be met.
+      const model = benchModel(shapeNamed('tiny'))
+      server = await startReal({ models: [{ model, served_model_name: 'm' }] })
+      url = ['--base-url', `${server.url}/v1`]
+    })
+    after(() => server?.close())
+
+    test('serve counts tokens of the input, and shows percentiles and the share', async () => {
+      const load = ['--num-prompts', '3', '--input-len', '50', '--output-len', '4']
+      for (const endpoint of ['chat', 'completions']) {
+        const out = await output('serve', ...url, ...load, '--endpoint', endpoint)
+        assert.match(out, MACHINE)
+        assert.match(out, /Total input tokens: +150\n/)
+        assert.match(out, /Total generated tokens: +12\n/)
+        assert.match(out, /^ms +mean +median +p90 +p95 +p99$/m)
+        assert.match(out, /share of the limit: \d+ %/)
+      }
+      await refused(2, /--input-len: the template alone takes/, 'serve', ...url, '--input-len', '1')
+    })
+
+    test('serve --duration ends by the clock', async () => {
+      const load = ['--duration', '0.3', '--input-len', '30', '--output-len', '2']
+      const out = await output('serve', ...url, ...load, '--shape', 'tiny')
+      assert.ok(Number(/duration \(s\): +([\d.]+)/.exec(out)?.[1]) < 10, out)
+    })
+
+    test('serve reads a dataset, and says which line is wrong', async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'nemotron-'))
+      const file = join(folder, 'prompts.jsonl')
+      writeFileSync(file, '{"prompt": "Hello"}\n{"text": "no"}\n')
+      await refused(2, /prompts.jsonl:2 is no JSON object/, 'serve', ...url, '--dataset', file)
+      writeFileSync(file, '{"prompt": "Hello"}\n')
+      const load = ['--dataset', file, '--num-prompts', '2', '--output-len', '2']
+      assert.match(await output('serve', ...url, ...load), /Successful requests: +2\n/)
+      rmSync(folder, { recursive: true })
+    })
+
+    test('http', async () => {
+      const load = ['--duration', '1', '--connections', '2', '--overload', '4']
+      const out = await output('http', ...url, ...load)
+      assert.match(out, MACHINE)
+      for (const name of ['models', 'completions', 'bad requests', 'overload', 'churn'])
+        assert.match(out, new RegExp(`^${name} +\\d`, 'm'))
+    })
+  })
+})
