@@ -6,10 +6,11 @@
 //   comment above it, `// long: why` or `// parameters: why`.
 // - exports: each is taken by another file, or is part of the package's face.
 // - addon/engine: a file is called as the class that it holds.
-// `node scripts/tidy.mjs --debts` also lists what scripts/tidy/debts.json still lets pass.
+// `node scripts/tidy.mjs --debts` also lists what scripts/tidy/debts.json still lets pass;
+// --write-debts makes that list anew, for a merge that brought old offenders.
 
 import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { unusedExports } from './tidy/exports.mjs'
@@ -113,7 +114,6 @@ const problems = [...cxx, ...scripts, ...ended('.py', '.sh', 'CMakeLists.txt')].
   badComments(file, read(file)),
 )
 const typescript = new Map(scripts.map((file) => [file, read(file)]))
-const debts = new Map(Object.entries(JSON.parse(read('scripts/tidy/debts.json'))))
 const offenders = [
   ...[...cxx, ...scripts].flatMap((file) => badFunctions(file, read(file))),
   ...badNames(),
@@ -122,18 +122,18 @@ const offenders = [
     text,
   })),
 ]
+if (process.argv.includes('--write-debts')) {
+  const list = Object.fromEntries(offenders.map(({ key, text }) => [key, text]))
+  writeFileSync(join(root, 'scripts/tidy/debts.json'), `${JSON.stringify(list, null, 2)}\n`)
+  process.exit(0)
+}
+const debts = new Map(Object.entries(JSON.parse(read('scripts/tidy/debts.json'))))
 const owed = offenders.filter(({ key }) => debts.has(key))
 problems.push(...offenders.filter(({ key }) => !debts.has(key)).map(({ text }) => text))
 const keys = new Set(offenders.map(({ key }) => key))
 for (const key of debts.keys())
   if (!keys.has(key)) console.log(`tidy: scripts/tidy/debts.json: '${key}' is paid; strike it`)
 
-if (process.argv.includes('--write-debts')) {
-  console.log(
-    JSON.stringify(Object.fromEntries(offenders.map(({ key, text }) => [key, text])), null, 2),
-  )
-  process.exit(0)
-}
 if (process.argv.includes('--debts')) for (const { text } of owed) console.log(`debt: ${text}`)
 if (owed.length > 0)
   console.log(`tidy: ${owed.length} old debts (node scripts/tidy.mjs --debts lists them)`)
