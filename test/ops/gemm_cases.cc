@@ -322,6 +322,58 @@ void test_embed_and_head(const DeviceUnderTest& d, DType dtype, WeightFormat for
                std::max(d.tolerance, format == WeightFormat::fp8 ? 1e-3 : 0.0));
 }
 
+// Every FP8 code is its value exactly, subnormals included, in every place of a word: activations
+// that pick one column of the weights, as generated rows in every size of batch and as prompt rows.
+void test_fp8_codes(const DeviceUnderTest& d, bool scaled) {
+  OPEN(d);
+  constexpr int64_t kRows = 32, kCols = 64;
+  HostMatrix m;
+  m.rows = kRows, m.cols = kCols, m.dtype = DType::fp8_e4m3;
+  m.data.resize(kRows * kCols);
+  const auto is_nan = [](int code) { return (code & 0x7f) == 0x7f; };
+  std::vector<float> want(kRows * kCols);
+  for (int64_t r = 0; r < kRows; ++r) {
+    m.scale.push_back(r % 2 ? 0.125f : 2.0f);
+    for (int64_t c = 0; c < kCols; ++c) {
+      int code = int(r % 16 * 16 + (c + c / 16) % 16);
+      if (is_nan(code)) code = 0;  // times 0 it is NaN in every other product
+      m.data[size_t(r * kCols + c)] = uint8_t(code);
+      want[size_t(r * kCols + c)] =
+          e4m3_to_f32(uint8_t(code)) * (scaled ? m.scale[size_t(r)] : 1.0f);
+    }
+  }
+  if (!scaled) m.scale.clear();
+  const MatrixPart part = m.part();
+  Weight w;
+  REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
+  REQUIRE_OK(prepare_small(device.get(), kCols, kCols, kRows));
+  const std::vector<int32_t> ids(kCols, 0), slots(kCols, -1), table = {0, 1, 2, 3};
+  const auto check = [&](int64_t rows, bool prompt) {
+    for (int64_t first = 0; first < kCols; first += rows) {
+      std::vector<float> one(size_t(rows * kCols));
+      for (int64_t r = 0; r < rows; ++r) one[size_t(r * kCols + first + r)] = 1;
+      Buffer a(device.get(), device->activation_dtype(), {rows, kCols}, one);
+      Buffer out(device.get(), DType::f32, {rows, kRows});
+      const SpanInput span{
+          .first_row = 0, .rows = int32_t(rows), .generated = !prompt, .block_table = table};
+      const StepInput step{.token_ids = std::span(ids).first(size_t(rows)),
+                           .token_slots = std::span(slots).first(size_t(rows)),
+                           .spans = {&span, 1},
+                           .num_generated_rows = prompt ? 0 : int32_t(rows)};
+      device->begin_step(step);
+      device->gemm(out.tensor(), a.tensor(), w);
+      REQUIRE_OK(device->sync());
+      const std::vector<float> got = out.read();
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t n = 0; n < kRows; ++n)
+          EXPECT_EQ(got[size_t(r * kRows + n)], want[size_t(n * kCols + first + r)]);
+      }
+    }
+  };
+  for (int64_t rows : {8, 16, 32, 64}) check(rows, false);
+  check(64, true);
+}
+
 // The bits of a row do not depend on how many rows there are or where it stands among them.
 void test_row_equality(const DeviceUnderTest& d, DType dtype, int64_t n, int64_t k, int64_t most) {
   OPEN(d);
@@ -387,6 +439,9 @@ void add_gemm_cases(const DeviceUnderTest& d) {
       }
     }
     add_case(at + "row equality " + dtype_name(t), [=] { test_row_equality(d, t, 100, 1100, 64); });
+  }
+  for (bool scaled : {false, true}) {
+    add_case(at + "fp8 codes" + (scaled ? " scaled" : ""), [=] { test_fp8_codes(d, scaled); });
   }
   add_case(at + "silu range", [=] { test_silu_range(d); });
 }
