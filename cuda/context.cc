@@ -46,7 +46,7 @@ bool Context::check(cudaError_t e, const char* doing) {
 bool Context::check_launches() {
   const cudaError_t e = queue_.error;
   queue_.error = cudaSuccess;
-  return check(e, queue_.failed);
+  return check(e, (std::string("kernel ") + queue_.failed).c_str());
 }
 
 size_t Context::free_bytes() const {

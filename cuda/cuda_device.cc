@@ -6,7 +6,6 @@
 #include "cuda/cuda_device.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <string_view>
@@ -19,6 +18,7 @@
 #include "cuda/results.h"
 #include "cuda/step_builder.h"
 #include "cuda/step_ops.h"
+#include "cuda/switches.h"
 #include "cuda/weights.h"
 #include "cuda/workspace.h"
 
@@ -34,7 +34,10 @@ class CudaDevice final : public Device {
 
   Status open(const DeviceOptions& options) {
     mark_cache_ = options.debug_checks;
+    if (Status s = read_switches(&switches_); !s) return s;
     if (Status s = context_.open(options.index); !s) return s;
+    queue().pdl = queue().pdl && switches_.pdl;
+    queue().synchronous = switches_.synchronous;
     for (const auto& load : {load_elementwise, load_gemm_decode, load_gemm_prompt,
                              load_attention_decode, load_attention_prompt, load_sample}) {
       load(queue());
@@ -104,7 +107,8 @@ class CudaDevice final : public Device {
       size_t products = 0;
       for (const auto& w : weights_)
         products = std::max(products, products_.prepare(*w, limits.max_rows));
-      if (Status s = workspace_.prepare(limits, kv, rope, products, mark_cache_, wgmma_); !s) {
+      if (Status s = workspace_.prepare(limits, kv, rope, products, mark_cache_, switches_.wgmma);
+          !s) {
         return s;
       }
       if (Status s = results_.reserve(size_t(2 * std::max(limits.max_rows, limits.max_samples)));
@@ -268,16 +272,8 @@ class CudaDevice final : public Device {
     }));
   }
 
-  // Which kernel prompt rows' attention takes where both can: $NEMOTRON_PROMPT_ATTENTION, for the
-  // device's life and all models.
   Status choose_attention() {
-    const char* text = std::getenv("NEMOTRON_PROMPT_ATTENTION");
-    const std::string_view wanted = text ? text : "";
-    if (wanted.empty() || wanted == "mma") return {};
-    if (wanted != "wgmma") {
-      return Status::invalid("NEMOTRON_PROMPT_ATTENTION is \"" + std::string(wanted) +
-                             "\": mma or wgmma is possible");
-    }
+    if (!switches_.wgmma) return {};
     const cudaDeviceProp& p = context_.properties();
     constexpr std::string_view kCompiled = NEMOTRON_CUDA_ARCHITECTURES;
     if (p.major != 9 || p.minor != 0 || kCompiled.find("90a") == std::string_view::npos) {
@@ -288,7 +284,6 @@ class CudaDevice final : public Device {
           ", the library was compiled for " NEMOTRON_CUDA_ARCHITECTURES);
     }
     load_attention_prompt_wgmma(queue());
-    wgmma_ = true;
     return {};
   }
 
@@ -340,7 +335,7 @@ class CudaDevice final : public Device {
   }
 
   bool graph_possible(const StepInput& in) const {
-    if (!workspace_.prepared() || rows_ == 0 || rows_ > kMaxGraphRows ||
+    if (!switches_.graphs || !workspace_.prepared() || rows_ == 0 || rows_ > kMaxGraphRows ||
         in.num_generated_rows != rows_ || !in.score_rows.empty() ||
         bucket_for(rows_) > workspace_.limits.max_rows || builder_.passes().size() > 1 ||
         in.samples.size() != size_t(rows_)) {
@@ -413,8 +408,8 @@ class CudaDevice final : public Device {
   StepOps ops_{&context_, &builder_, &products_, &workspace_, &results_};
   Graphs graphs_{&context_};
   std::vector<std::unique_ptr<Matrix>> weights_;
+  Switches switches_;
   bool mark_cache_ = false;
-  bool wgmma_ = false;
 
   bool begun_ = false;      // a step, not yet launched
   bool recording_ = false;  // its ops

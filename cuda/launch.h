@@ -10,6 +10,8 @@ template <class... Parameters, class... Arguments>
 void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 grid,
             unsigned threads, size_t shared, Arguments... arguments) {
   cudaError_t e = cudaSuccess;
+  const auto* id = reinterpret_cast<const void*>(kernel);
+  const bool pdl = queue.pdl && queue.waiting.contains(id);
 #if defined(__CUDACC__)
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
@@ -20,17 +22,18 @@ void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
-  config.numAttrs = queue.pdl ? 1 : 0;
+  config.numAttrs = pdl ? 1 : 0;
   e = cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 #else
   e = emu::launch(
-      name, reinterpret_cast<const void*>(kernel), grid, dim3(threads), shared, queue.pdl,
+      name, id, grid, dim3(threads), shared, pdl,
       queue.stream, [=]() __attribute__((no_sanitize("thread"))) {
         emu::enter_kernel();
         kernel(arguments...);
         emu::leave_kernel();
       });
 #endif
+  if (e == cudaSuccess && queue.synchronous) e = cudaStreamSynchronize(queue.stream);
   if (e != cudaSuccess && queue.error == cudaSuccess) {
     queue.error = e;
     queue.failed = name;
@@ -40,11 +43,16 @@ void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 
 // Makes a kernel ready, once per device and before its first use. The driver loads kernels at their
 // first launch, which must not happen while a stream is captured; more than 48 KiB of shared memory
 // have to be asked for; and all kernels ask for the same division of a multiprocessor's memory,
-// since those that differ cannot run side by side.
+// since those that differ cannot run side by side. Code that the driver made of older PTX has no
+// wait for the kernel before it (gpu.h): such a kernel must not be launched before that one has
+// ended.
 template <class Kernel>
 void load_kernel(Queue& queue, const char* name, Kernel* kernel, size_t shared) {
   cudaFuncAttributes attributes;
   cudaError_t e = cudaFuncGetAttributes(&attributes, kernel);
+  if (e == cudaSuccess && attributes.ptxVersion >= 90) {
+    queue.waiting.insert(reinterpret_cast<const void*>(kernel));
+  }
   if (e == cudaSuccess) {
     e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                              cudaSharedmemCarveoutMaxShared);

@@ -39,7 +39,7 @@ enum cudaFuncAttribute {
 };
 inline constexpr int cudaSharedmemCarveoutMaxShared = 100;
 struct cudaFuncAttributes {
-  int numRegs;
+  int numRegs, ptxVersion;
 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 struct cudaDeviceProp {
@@ -56,7 +56,8 @@ struct Machine {
   int gpus = 1, driver = 13000, major = 9, minor = 0;
   size_t bytes = size_t(8) << 30;
   cudaError_t load_error = cudaSuccess;  // of a kernel
-  cudaError_t fault = cudaSuccess;       // what the next synchronisation reports, and all after it
+  int ptx = 90;  // what kernels were compiled from; pdl_wait() does nothing before 90
+  cudaError_t fault = cudaSuccess;  // what the next synchronisation reports, and all after it
 };
 Machine& machine();
 
@@ -124,7 +125,8 @@ cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, 
 }  // namespace emu
 
 template <class Kernel>
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel* kernel) {
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel* kernel) {
+  *attributes = {.numRegs = 0, .ptxVersion = emu::machine().ptx};
   return emu::load_kernel(reinterpret_cast<const void*>(kernel));
 }
 template <class Kernel>

@@ -95,6 +95,64 @@ TEST(prompt_attention_is_chosen_by_name) {
   EXPECT_ERROR(open_with("wgmma"), "needs a GPU of sm_90");
 }
 
+// What may be switched off in the environment, and what it is then.
+struct Variable {
+  Variable(const char* name, const char* value) : name(name) { setenv(name, value, 1); }
+  ~Variable() { unsetenv(name); }
+  const char* name;
+};
+
+TEST(switches_are_refused_with_what_is_possible) {
+  const Restore restore;
+  for (const char* name : {"NEMOTRON_CUDA_GRAPHS", "NEMOTRON_CUDA_PDL", "NEMOTRON_CUDA_SYNC"}) {
+    const Variable off(name, "off");
+    EXPECT_ERROR(open(), std::string(name) + " is \"off\": 0 or 1 is possible");
+  }
+  for (const char* value : {"", "0", "1"}) {
+    const Variable v("NEMOTRON_CUDA_PDL", value);
+    EXPECT_OK(open());
+  }
+}
+
+// Whether a product is launched so that it may overlap the kernel before it.
+bool overlaps() {
+  Tiny t;
+  const uint64_t before = emu::counters().dependent;
+  EXPECT_OK(t.multiply());
+  return emu::counters().dependent > before;
+}
+
+TEST(dependent_launch) {
+  const Restore restore;
+  EXPECT(overlaps());
+  {
+    const Variable off("NEMOTRON_CUDA_PDL", "0");
+    EXPECT(!overlaps());
+  }
+  // A newer GPU that runs what the driver made of PTX of sm_80: nothing in it waits.
+  emu::machine().major = 10;
+  EXPECT(overlaps());
+  emu::machine().ptx = 80;
+  EXPECT(!overlaps());
+  emu::machine().ptx = 90;
+  emu::machine().major = 8;
+  EXPECT(!overlaps());
+}
+
+TEST(synchronous_errors_name_the_kernel) {
+  const Restore restore;
+  {
+    Tiny t;
+    EXPECT_ERROR(t.multiply(cudaErrorIllegalAddress),
+                 "running on the GPU: an illegal memory access was encountered");
+  }
+  emu::machine().fault = cudaSuccess;
+  const Variable synchronous("NEMOTRON_CUDA_SYNC", "1");
+  Tiny t;
+  EXPECT_ERROR(t.multiply(cudaErrorIllegalAddress),
+               "kernel gemm_decode: an illegal memory access was encountered");
+}
+
 TEST(wrong_index) {
   const Restore restore;
   EXPECT_ERROR(open(3), "GPU 3 was asked for, this machine has 1");

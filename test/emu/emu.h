@@ -58,6 +58,8 @@ bool has_errors();
 
 struct Counters {
   uint64_t launches = 0, blocks = 0, switches = 0, accesses = 0;
+  uint64_t dependent = 0;  // launches with the PDL attribute
+  uint64_t graphs = 0;     // launches of graphs
 };
 Counters& counters();
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <random>
 
+#include "cuda_runtime.h"
 #include "internal.h"
 
 #if !defined(__x86_64__)
@@ -514,6 +515,8 @@ void cp_async_wait(int groups_left, const Where& where) {
   }
 }
 
-void pdl_wait() { current->pdl_waited = true; }
+void pdl_wait() {
+  if (machine().ptx >= 90) current->pdl_waited = true;
+}
 
 }  // namespace emu

@@ -258,6 +258,26 @@ TEST(model_fp8_weights_and_cache) {
              0.15);
 }
 
+// The switches change how steps are launched, and no bit of what they give.
+TEST(switches_change_no_bit) {
+  const auto run = [](const char* variable, const char* value, bool graphs) {
+    if (variable) setenv(variable, value, 1);
+    const std::unique_ptr<Device> device = open_emulated(emu::Order::natural);
+    if (variable) unsetenv(variable);
+    Model m(tiny(2, 1, 32, 32, 32), device.get(), WeightFormat::stored, DType::bf16, 16);
+    Sequence a = sequence(0, 5, true), b = sequence(1, 9, false);
+    const uint64_t before = emu::counters().graphs;
+    generate(m, {&a, &b}, 16, 5);
+    EXPECT_EQ(emu::counters().graphs > before, graphs);
+    a.logprobs.insert(a.logprobs.end(), b.logprobs.begin(), b.logprobs.end());
+    return a.logprobs;
+  };
+  const std::vector<float> plain = run(nullptr, nullptr, true);
+  EXPECT(same_bits(run("NEMOTRON_CUDA_GRAPHS", "0", false), plain));
+  EXPECT(same_bits(run("NEMOTRON_CUDA_PDL", "0", true), plain));
+  EXPECT(same_bits(run("NEMOTRON_CUDA_SYNC", "1", false), plain));
+}
+
 // A token that only the device knows, outside the vocabulary: an error, not a read past the table.
 TEST(unknown_slot) {
   const std::unique_ptr<Device> device = open_emulated(emu::Order::natural);

@@ -70,7 +70,11 @@ void run(Node& node) {
     node.action();
     return;
   }
-  if (!node.launch.pdl) fence();
+  if (node.launch.pdl) {
+    ++counters().dependent;
+  } else {
+    fence();
+  }
   node.launch.complete_serial = complete_serial;
   run_grid(node.launch, node.shared, node.body);
 }
@@ -329,6 +333,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
   std::lock_guard lock(mutex);
+  ++counters().graphs;
   fence();
   for (Node& node : exec->nodes) run(node);
   return pending_error;
