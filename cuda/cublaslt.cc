@@ -1,6 +1,7 @@
 #include "cuda/cublaslt.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 
 namespace nemotron::cuda {
@@ -9,9 +10,12 @@ using namespace lt;
 
 namespace {
 
-constexpr size_t kWorkspaceBytes = size_t(32) << 20;
-// The number of rows that algorithms are chosen for.
+// The number of rows that algorithms are chosen for, and how many are looked at.
 constexpr int32_t kTypicalRows = 1024;
+constexpr int kCandidates = 8;
+// Numbers of rows that an algorithm has to take, beside the most: fewer than a tile, no multiple of
+// one, many tiles.
+constexpr int32_t kCheckedRows[] = {1, 8, 16, 127, kTypicalRows};
 
 // The largest power of two, up to sixteen, that the beginnings of all rows are multiples of.
 uint32_t row_alignment(int64_t stride, int64_t element) {
@@ -37,6 +41,8 @@ bool CublasLt::open(std::string* why) {
       !library_.bind(&f.preference_destroy, "cublasLtMatmulPreferenceDestroy", why) ||
       !library_.bind(&f.preference_set, "cublasLtMatmulPreferenceSetAttribute", why) ||
       !library_.bind(&f.heuristic, "cublasLtMatmulAlgoGetHeuristic", why) ||
+      !library_.bind(&f.check, "cublasLtMatmulAlgoCheck", why) ||
+      !library_.bind(&f.get_config, "cublasLtMatmulAlgoConfigGetAttribute", why) ||
       !library_.bind(&f.matmul, "cublasLtMatmul", why)) {
     return false;
   }
@@ -49,10 +55,6 @@ bool CublasLt::open(std::string* why) {
   if (const int status = f.create(&handle_); status != 0) {
     handle_ = nullptr;
     *why = "cublasLtCreate fails with status " + std::to_string(status);
-    return false;
-  }
-  if (Status s = context_->alloc(kWorkspaceBytes, &workspace_); !s) {
-    *why = s.message();
     return false;
   }
   version_ = std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100);
@@ -92,14 +94,34 @@ class CublasLt::Description {
   bool good_ = false;
 };
 
-CublasLt::Choice* CublasLt::choose(const LtProduct& p) {
+// Whether a row's result is the same whatever the number of rows, as far as the library can tell.
+bool CublasLt::suits(const LtProduct& p, const Heuristic& candidate) const {
+  int32_t split = 0;
+  size_t written = 0;
+  if (candidate.state != 0 || candidate.workspace > 0 ||
+      functions_.get_config(&candidate.algorithm, kSplitK, &split, sizeof split, &written) != 0 ||
+      split > 1) {
+    return false;
+  }
+  const auto takes = [&](int32_t rows) {
+    const Description d(functions_, p, rows);
+    Heuristic result = {};
+    return d.good() &&
+           functions_.check(handle_, d.desc, d.w, d.a, d.out, d.out, &candidate.algorithm,
+                            &result) == 0 &&
+           result.state == 0 && result.workspace == 0;
+  };
+  return std::all_of(std::begin(kCheckedRows), std::end(kCheckedRows), takes) && takes(p.rows);
+}
+
+const CublasLt::Choice& CublasLt::choose(const LtProduct& p) {
   const Key key{p.weights, p.k, p.stride, p.fp8, p.f32};
-  if (const auto it = choices_.find(key); it != choices_.end()) return &it->second;
+  if (const auto it = choices_.find(key); it != choices_.end()) return it->second;
   const Functions& f = functions_;
   const Description d(f, p, kTypicalRows);
   Preference preference = nullptr;
-  Heuristic result = {};
-  int found = 0;
+  Heuristic candidates[kCandidates] = {};
+  int n = 0;
   const auto prefer = [&](int attribute, const auto& value) {
     return f.preference_set(preference, attribute, &value, sizeof value) == 0;
   };
@@ -108,37 +130,48 @@ CublasLt::Choice* CublasLt::choose(const LtProduct& p) {
   const uint32_t in = row_alignment(p.a_stride, p.fp8 ? 1 : 2),
                  weights = row_alignment(p.k, p.fp8 ? 1 : 2),
                  out = row_alignment(p.stride, p.f32 ? 4 : 2);
-  // No split of K that would add up in an order of its own for other numbers of rows.
-  const bool asked =
-      d.good() && f.preference_create(&preference) == 0 && prefer(kMaxWorkspace, kWorkspaceBytes) &&
-      prefer(kReductionMask, kNoReduction) && prefer(kAlignmentA, weights) &&
-      prefer(kAlignmentB, in) && prefer(kAlignmentC, out) && prefer(kAlignmentD, out) &&
-      f.heuristic(handle_, d.desc, d.w, d.a, d.out, d.out, preference, 1, &result, &found) == 0;
+  const bool asked = d.good() && f.preference_create(&preference) == 0 &&
+                     prefer(kMaxWorkspace, size_t(0)) && prefer(kReductionMask, kNoReduction) &&
+                     prefer(kAlignmentA, weights) && prefer(kAlignmentB, in) &&
+                     prefer(kAlignmentC, out) && prefer(kAlignmentD, out) &&
+                     f.heuristic(handle_, d.desc, d.w, d.a, d.out, d.out, preference, kCandidates,
+                                 candidates, &n) == 0;
   if (preference) f.preference_destroy(preference);
   Choice choice;
-  choice.algorithm = result.algorithm;
-  choice.found = asked && found > 0 && result.state == 0 && result.workspace <= kWorkspaceBytes;
-  return &choices_.emplace(key, choice).first->second;
+  for (int i = 0; asked && i < n && !choice.found; ++i) {
+    choice.algorithm = candidates[i].algorithm;
+    choice.found = suits(p, candidates[i]);
+  }
+  return choices_.emplace(key, choice).first->second;
 }
 
-bool CublasLt::has(const LtProduct& p) { return choose(p)->found; }
+bool CublasLt::has(const LtProduct& p) { return choose(p).found; }
 
-bool CublasLt::multiply(const LtProduct& p) {
-  Choice* choice = choose(p);
-  if (!choice->found || !context_->ok()) return false;
+int CublasLt::found() const {
+  return int(std::count_if(choices_.begin(), choices_.end(),
+                           [](const auto& choice) { return choice.second.found; }));
+}
+
+void CublasLt::multiply(const LtProduct& p) {
+  if (!context_->ok()) return;
+  const Choice& choice = choose(p);
   const Description d(functions_, p, p.rows);
   const float one = 1, beta = p.add ? 1.0f : 0.0f;
-  const int status = d.good() ? functions_.matmul(handle_, d.desc, &one, p.w, d.w, p.a, d.a, &beta,
-                                                  p.out, d.out, p.out, d.out, &choice->algorithm,
-                                                  workspace_, kWorkspaceBytes, context_->stream())
-                              : kInvalidValue;
-  if (status == 0) return true;
-  if (status == kInvalidValue || status == kNotSupported) {
-    choice->found = false;  // nothing was launched: own kernels from now on
-    return false;
+  const int status =
+      choice.found && d.good()
+          ? functions_.matmul(handle_, d.desc, &one, p.w, d.w, p.a, d.a, &beta, p.out, d.out, p.out,
+                              d.out, &choice.algorithm, nullptr, 0, context_->stream())
+          : kInvalidValue;
+  if (status == 0) {
+    if (context_->queue().synchronous) {
+      context_->check(cudaStreamSynchronize(context_->stream()), "a product of cuBLASLt");
+    }
+    return;
   }
-  context_->fail(Status::internal("multiplying: cuBLASLt status " + std::to_string(status)));
-  return false;
+  context_->fail(Status::internal(
+      "cuBLASLt refuses a product of " + std::to_string(p.rows) + " rows with " +
+      std::to_string(p.weights) + " x " + std::to_string(p.k) + (p.fp8 ? " FP8" : " BF16") +
+      " weights, of a kind that it accepted: status " + std::to_string(status)));
 }
 
 }  // namespace nemotron::cuda

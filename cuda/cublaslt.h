@@ -39,12 +39,17 @@ class CublasLt {
   bool open(std::string* why);
   const std::string& version() const { return version_; }
 
-  // Whether there is an algorithm for products of this kind (pointers and rows are not looked at).
-  // One a (weights, k, types): chosen for a fixed number of rows, once, then used for every number
-  // of rows, so that a row's result does not depend on the others.
+  // Whether there is an algorithm for products of this kind, of 1 to p.rows rows (pointers are not
+  // looked at). One a (weights, k, types), chosen by the first call and kept: a row's result must
+  // not depend on the rows beside it, so the algorithm splits no sum, takes no workspace, and takes
+  // every number of rows.
   bool has(const LtProduct& p);
-  // False: no algorithm, or the context failed.
-  bool multiply(const LtProduct& p);
+  // Of a kind that it has. A refusal is an error of the context, as a fault is: another kernel
+  // would give other bits.
+  void multiply(const LtProduct& p);
+  // Kinds that were asked for, and those of them that it has.
+  int asked() const { return int(choices_.size()); }
+  int found() const;
 
  private:
   struct Choice {
@@ -54,13 +59,13 @@ class CublasLt {
   using Key = std::tuple<int32_t, int32_t, int64_t, bool, bool>;
   class Description;
 
-  Choice* choose(const LtProduct& p);
+  const Choice& choose(const LtProduct& p);
+  bool suits(const LtProduct& p, const lt::Heuristic& candidate) const;
 
   Context* context_;
   Library library_;
   lt::Functions functions_{};
   lt::Handle handle_ = nullptr;
-  void* workspace_ = nullptr;
   std::string version_;
   std::map<Key, Choice> choices_;
 };

@@ -27,6 +27,8 @@ inline constexpr int kMaxWorkspace = 1, kReductionMask = 3;
 inline constexpr int kAlignmentA = 5, kAlignmentB = 6, kAlignmentC = 7, kAlignmentD = 8;
 // cublasLtReductionScheme_t
 inline constexpr uint32_t kNoReduction = 0;
+// cublasLtMatmulAlgoConfigAttributes_t
+inline constexpr int kSplitK = 2;
 
 struct Algorithm {  // cublasLtMatmulAlgo_t
   uint64_t data[8];
@@ -53,6 +55,8 @@ struct Functions {
   int (*preference_set)(Preference, int attribute, const void*, size_t);
   int (*heuristic)(Handle, Desc, Layout a, Layout b, Layout c, Layout d, Preference, int wanted,
                    Heuristic*, int* found);
+  int (*check)(Handle, Desc, Layout a, Layout b, Layout c, Layout d, const Algorithm*, Heuristic*);
+  int (*get_config)(const Algorithm*, int attribute, void*, size_t, size_t* written);
   int (*matmul)(Handle, Desc, const void* alpha, const void* a, Layout, const void* b, Layout,
                 const void* beta, const void* c, Layout, void* d, Layout, const Algorithm*,
                 void* workspace, size_t bytes, cudaStream_t);

@@ -39,11 +39,19 @@ Status Products::open(bool fp8_activations) {
 
 std::string Products::name() const {
   if (!use_library_) return "own kernels for prompts: " + why_;
-  return "cuBLASLt " + library_.version() + (fp8_activations_ ? ", FP8 activations" : "");
+  std::string name =
+      "cuBLASLt " + library_.version() + (fp8_activations_ ? ", FP8 activations" : "");
+  if (const int lacks = library_.asked() - library_.found(); lacks > 0) {
+    name += ", which lacks " + std::to_string(lacks) + " of " + std::to_string(library_.asked()) +
+            " kinds of products";
+  }
+  return name;
 }
 
-LtProduct Products::product(const Matrix& w, bool fp8, bool f32, int64_t stride) const {
+LtProduct Products::product(const Matrix& w, int32_t rows, bool fp8, bool f32,
+                            int64_t stride) const {
   LtProduct p;
+  p.rows = rows;
   p.fp8 = fp8;
   p.a_stride = w.k;
   p.weights = w.rows;
@@ -53,10 +61,10 @@ LtProduct Products::product(const Matrix& w, bool fp8, bool f32, int64_t stride)
   return p;
 }
 
-// Decided by the matrix alone, never by the rows.
-bool Products::rounds(const Matrix& w, bool f32, int64_t stride) {
+// Decided by the matrix alone: `rows` count when it is asked for the first time.
+bool Products::rounds(const Matrix& w, int32_t rows, bool f32, int64_t stride) {
   return fp8_activations_ && w.fp8 && w.rows % 16 == 0 &&
-         library_.has(product(w, true, f32, stride));
+         library_.has(product(w, rows, true, f32, stride));
 }
 
 size_t Products::prepare(const Matrix& w, int32_t rows) {
@@ -65,11 +73,11 @@ size_t Products::prepare(const Matrix& w, int32_t rows) {
   bool scaled = w.scale != nullptr;
   for (const bool f32 : {false, true}) {
     const int64_t stride = f32 ? w.rows : unscaled_stride(w);
-    if (rounds(w, f32, stride)) {
+    if (rounds(w, rows, f32, stride)) {
       operands = std::max(operands, rounded_bytes(w) + kScaleBytes);
       scaled = true;
     } else {
-      library_.has(product(w, false, f32, stride));
+      library_.has(product(w, rows, false, f32, stride));
       if (w.fp8) operands = std::max(operands, widened_bytes(w));
     }
   }
@@ -98,21 +106,19 @@ Products::Operands Products::operands(const PromptGemm& p, bool rounded) {
 }
 
 const float* Products::bf16(const PromptGemm& p, uint16_t* out, int64_t stride) {
-  if (use_library_) {
-    const bool rounded = rounds(p.w, false, stride);
-    LtProduct l = product(p.w, rounded, false, stride);
-    if (library_.has(l)) {
-      const Operands o = operands(p, rounded);
-      l.a = o.a;
-      l.a_stride = o.a_stride;
-      l.w = o.w;
-      l.rows = p.rows;
-      l.out = out;
-      if (library_.multiply(l)) return o.scale;
-    }
+  const bool rounded = use_library_ && rounds(p.w, p.rows, false, stride);
+  LtProduct l = product(p.w, p.rows, rounded, false, stride);
+  if (!use_library_ || !library_.has(l)) {
+    if (context_->ok()) gemm_prompt_bf16(context_->queue(), p, out, stride);
+    return nullptr;
   }
-  if (context_->ok()) gemm_prompt_bf16(context_->queue(), p, out, stride);
-  return nullptr;
+  const Operands o = operands(p, rounded);
+  l.a = o.a;
+  l.a_stride = o.a_stride;
+  l.w = o.w;
+  l.out = out;
+  library_.multiply(l);
+  return o.scale;
 }
 
 void Products::own(const PromptGemm& p, bool add, float* out) {
@@ -127,8 +133,8 @@ void Products::own(const PromptGemm& p, bool add, float* out) {
 // The library scales neither rows of w nor of a: where they have scales, the product goes through
 // memory, in slices.
 void Products::f32(const PromptGemm& p, bool add, float* out) {
-  const bool rounded = use_library_ && rounds(p.w, true, p.w.rows);
-  LtProduct l = product(p.w, rounded, true, p.w.rows);
+  const bool rounded = use_library_ && rounds(p.w, p.rows, true, p.w.rows);
+  LtProduct l = product(p.w, p.rows, rounded, true, p.w.rows);
   if (!use_library_ || !library_.has(l)) return own(p, add, out);
   const bool scaled = rounded || p.w.scale;
   for (int32_t at = 0; at < p.rows && context_->ok();) {
@@ -143,9 +149,8 @@ void Products::f32(const PromptGemm& p, bool add, float* out) {
     l.rows = slice.rows;
     l.out = scaled ? static_cast<void*>(o.rest) : to;
     l.add = add && !scaled;
-    if (!library_.multiply(l)) {
-      own(slice, add, to);
-    } else if (scaled) {
+    library_.multiply(l);
+    if (scaled && context_->ok()) {
       scale_rows(context_->queue(), static_cast<const float*>(l.out), p.w.scale, o.scale,
                  slice.rows, p.w.rows, add, to);
     }

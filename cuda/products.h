@@ -1,6 +1,6 @@
 // Products: the matrix products of prompt rows, by cuBLASLt where it is to be had, else by own
-// kernels; which of the two is decided once, when the device opens. Owned by a CudaDevice; used by
-// its thread.
+// kernels; which of the two is decided once for a matrix, before its first product. Owned by a
+// CudaDevice; used by its thread.
 #pragma once
 
 #include <string>
@@ -18,8 +18,8 @@ class Products {
   // own. Only cuBLASLt multiplies so, and only from sm_89 on: refused elsewhere.
   Status open(bool fp8_activations);
   std::string name() const;
-  // Chooses algorithms before the first step, and tells the bytes that a product with w needs on
-  // top of its operands, at most for so many rows.
+  // Chooses the algorithm of w's products, of at most so many rows, where that has not been done;
+  // from then on it stays. Tells the bytes that a product needs on top of its operands.
   size_t prepare(const Matrix& w, int32_t rows);
   void set_workspace(uint8_t* p) {
     if (p != workspace_) widened_ = nullptr;
@@ -34,8 +34,8 @@ class Products {
  private:
   struct Operands;
 
-  LtProduct product(const Matrix& w, bool fp8, bool f32, int64_t stride) const;
-  bool rounds(const Matrix& w, bool f32, int64_t stride);
+  LtProduct product(const Matrix& w, int32_t rows, bool fp8, bool f32, int64_t stride) const;
+  bool rounds(const Matrix& w, int32_t rows, bool f32, int64_t stride);
   Operands operands(const PromptGemm& p, bool rounded);
   void own(const PromptGemm& p, bool add, float* out);
 

@@ -21,6 +21,7 @@ static_assert(lt::kAlignmentB == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES);
 static_assert(lt::kAlignmentC == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES);
 static_assert(lt::kAlignmentD == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES);
 static_assert(lt::kNoReduction == CUBLASLT_REDUCTION_SCHEME_NONE);
+static_assert(lt::kSplitK == CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
 static_assert(sizeof(lt::Algorithm) == sizeof(cublasLtMatmulAlgo_t));
 static_assert(sizeof(lt::Heuristic) == sizeof(cublasLtMatmulHeuristicResult_t));
 static_assert(offsetof(lt::Heuristic, workspace) ==
@@ -56,4 +57,7 @@ static_assert(kAlike<decltype(lt::Functions::preference_set),
                      decltype(&cublasLtMatmulPreferenceSetAttribute)>);
 static_assert(
     kAlike<decltype(lt::Functions::heuristic), decltype(&cublasLtMatmulAlgoGetHeuristic)>);
+static_assert(kAlike<decltype(lt::Functions::check), decltype(&cublasLtMatmulAlgoCheck)>);
+static_assert(
+    kAlike<decltype(lt::Functions::get_config), decltype(&cublasLtMatmulAlgoConfigGetAttribute)>);
 static_assert(kAlike<decltype(lt::Functions::matmul), decltype(&cublasLtMatmul)>);

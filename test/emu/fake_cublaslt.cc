@@ -2,6 +2,9 @@
 // refusing what the real library is documented to refuse, multiplying in plain loops. Opened by the
 // backend through $NEMOTRON_CUBLASLT, so that its calls, in their order and with their arguments,
 // are tested without a GPU.
+//
+// The algorithm that serves is the last one that it offers. Those before it are each unfit in a way
+// of their own, and multiplying with one is an error.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -28,14 +31,31 @@ struct Wishes {
   size_t workspace = 0;
   uint32_t reduction = ~0u, alignment[4] = {256, 256, 256, 256};
 };
+enum Kind : int32_t {
+  kFailedState,     // the library itself says that it is none
+  kWorkspace,       // wants memory, offered only to those who have some
+  kSplit,           // adds up parts of K
+  kPicky,           // does not take 16 rows
+  kLateWorkspace,   // wants memory for 127 rows
+  kMuteAboutSplit,  // does not say into how many parts it splits K
+  kSmall,           // serves, but not as many rows as kMostOfSmall
+  kGood,
+  kUnreliable,  // says that it takes every number of rows, and refuses 7
+};
 struct Choice {  // what fills an Algorithm
   uint64_t magic, types;
   uint64_t weights, k;
   uint32_t alignment[4];
+  Kind kind;
 };
 static_assert(sizeof(Choice) <= sizeof(Algorithm));
 constexpr uint64_t kMagic = 0x6e656d6f74726f6e;
 constexpr int kFailed = 1;  // anything: the backend takes it as an error
+
+constexpr size_t kWorkspaceBytes = size_t(1) << 20;
+constexpr uint64_t kNone = 24, kTreacherous = 56;  // rows of weights that are served differently
+constexpr uint64_t kMostOfSmall = 1500;
+int products = 0;
 
 int bytes_of(int type) { return type == kR32F ? 4 : type == kR16BF ? 2 : 1; }
 
@@ -63,6 +83,13 @@ bool read(std::vector<uint8_t>* to, const void* p, const MatrixLayout& l, cudaSt
 // The types that the library multiplies; A and B alike, C and D alike.
 bool known(int a, int b, int c, int d) {
   return a == b && c == d && (a == kR16BF || a == kR8FE4M3) && (d == kR32F || d == kR16BF);
+}
+
+bool fits(const Choice& choice, const MatrixLayout& a, const MatrixLayout& b, const MatrixLayout& c,
+          const MatrixLayout& d) {
+  return choice.magic == kMagic && choice.types == (uint64_t(a.type) << 32 | uint64_t(d.type)) &&
+         choice.weights == a.cols && choice.k == a.rows && b.rows == a.rows && d.rows == a.cols &&
+         d.cols == b.cols && known(a.type, b.type, c.type, d.type);
 }
 
 }  // namespace
@@ -128,15 +155,57 @@ EXPORTED int cublasLtMatmulAlgoGetHeuristic(Handle, Desc desc, Layout la, Layout
                              b.ld % 16 != 0 || d.ld * bytes_of(d.type) % 16 != 0)) {
     return kNotSupported;
   }
-  if (d.rows == 24) return kNotSupported;  // some shape has no algorithm
-  Choice choice{kMagic, uint64_t(a.type) << 32 | uint64_t(d.type), a.cols, a.rows, {}};
-  std::memcpy(choice.alignment, w.alignment, sizeof choice.alignment);
-  *out = Heuristic{};
-  std::memcpy(&out->algorithm, &choice, sizeof choice);
-  out->workspace = size_t(1) << 20;
-  *found = out->workspace <= w.workspace ? 1 : 0;
+  const Kind last = d.rows == kNone          ? kMuteAboutSplit
+                    : d.rows == kTreacherous ? kUnreliable
+                                             : kGood;
+  for (int kind = 0; kind <= last && *found < wanted; ++kind) {
+    if (kind == kWorkspace && w.workspace < kWorkspaceBytes) continue;
+    if (last == kUnreliable && (kind == kSmall || kind == kGood)) continue;
+    Choice choice{kMagic,    uint64_t(a.type) << 32 | uint64_t(d.type), a.cols, a.rows, {},
+                  Kind(kind)};
+    std::memcpy(choice.alignment, w.alignment, sizeof choice.alignment);
+    Heuristic& h = out[(*found)++];
+    h = Heuristic{};
+    std::memcpy(&h.algorithm, &choice, sizeof choice);
+    h.workspace = kind == kWorkspace ? kWorkspaceBytes : 0;
+    h.state = kind == kFailedState ? kNotSupported : 0;
+  }
   return 0;
 }
+
+EXPORTED int cublasLtMatmulAlgoCheck(Handle, Desc desc, Layout la, Layout lb, Layout lc, Layout ld,
+                                     const Algorithm* algorithm, Heuristic* out) {
+  const auto &a = *static_cast<MatrixLayout*>(la), &b = *static_cast<MatrixLayout*>(lb),
+             &c = *static_cast<MatrixLayout*>(lc), &d = *static_cast<MatrixLayout*>(ld);
+  Choice choice;
+  std::memcpy(&choice, algorithm, sizeof choice);
+  if (!fits(choice, a, b, c, d) || !static_cast<MatmulDesc*>(desc)->transposed_a)
+    return kInvalidValue;
+  *out = Heuristic{};
+  out->algorithm = *algorithm;
+  if (choice.kind == kWorkspace || (choice.kind == kLateWorkspace && b.cols == 127))
+    out->workspace = kWorkspaceBytes;
+  if (choice.kind == kPicky && b.cols == 16) return kNotSupported;
+  if (choice.kind == kSmall && b.cols > kMostOfSmall) out->state = kNotSupported;
+  return 0;
+}
+
+EXPORTED int cublasLtMatmulAlgoConfigGetAttribute(const Algorithm* algorithm, int attribute,
+                                                  void* to, size_t bytes, size_t* written) {
+  Choice choice;
+  std::memcpy(&choice, algorithm, sizeof choice);
+  if (choice.magic != kMagic || attribute != kSplitK || bytes != sizeof(int32_t) ||
+      choice.kind == kMuteAboutSplit) {
+    return kInvalidValue;
+  }
+  const int32_t split = choice.kind == kSplit ? 2 : 1;
+  std::memcpy(to, &split, sizeof split);
+  *written = sizeof split;
+  return 0;
+}
+
+// For tests: how often it multiplied.
+EXPORTED int fake_cublaslt_products() { return products; }
 
 EXPORTED int cublasLtMatmul(Handle, Desc desc, const void* alpha, const void* a, Layout la,
                             const void* b, Layout lb, const void* beta, const void* c, Layout lc,
@@ -146,17 +215,17 @@ EXPORTED int cublasLtMatmul(Handle, Desc desc, const void* alpha, const void* a,
              &C = *static_cast<MatrixLayout*>(lc), &D = *static_cast<MatrixLayout*>(ld);
   Choice choice;
   std::memcpy(&choice, algorithm, sizeof choice);
-  if (choice.magic != kMagic || choice.types != (uint64_t(A.type) << 32 | uint64_t(D.type)) ||
-      choice.weights != A.cols || choice.k != A.rows || B.rows != A.rows || D.rows != A.cols ||
-      D.cols != B.cols || !known(A.type, B.type, C.type, D.type) || bytes < (size_t(1) << 20) ||
-      !workspace || !static_cast<MatmulDesc*>(desc)->transposed_a) {
+  if (!fits(choice, A, B, C, D) || !static_cast<MatmulDesc*>(desc)->transposed_a) return kFailed;
+  if (choice.kind < kSmall || (choice.kind == kSmall && B.cols > kMostOfSmall) || workspace ||
+      bytes > 0) {
     return kFailed;
   }
   const void* pointers[4] = {a, b, c, d};
   for (int i = 0; i < 4; ++i) {
     if (reinterpret_cast<uintptr_t>(pointers[i]) % choice.alignment[i] != 0) return kFailed;
   }
-  if (B.cols == 7) return kNotSupported;  // some number of rows is more than the algorithm takes
+  if (choice.kind == kUnreliable && B.cols == 7) return kNotSupported;
+  ++products;
   const float by = *static_cast<const float*>(alpha), old = *static_cast<const float*>(beta);
   std::vector<uint8_t> weights, rows, out;
   if (!read(&weights, a, A, stream) || !read(&rows, b, B, stream)) return kFailed;

@@ -1,5 +1,7 @@
 // Products of prompt rows on the emulated device, by own kernels, by cuBLASLt (its stand-in), and
 // with FP8 activations; then whole attention through them.
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -63,6 +65,19 @@ std::vector<double> fp8_rows(const std::vector<float>& a, int64_t cols, int64_t 
   return out;
 }
 
+// Rows of weights for which the stand-in has no algorithm; and one that refuses 7 rows only when
+// they come.
+constexpr int32_t kNoAlgorithm = 24, kUnreliable = 56;
+
+// How often the stand-in has multiplied.
+int library_products() {
+  static const auto count = [] {
+    void* library = dlopen(EMU_FAKE_CUBLASLT, RTLD_NOW | RTLD_LOCAL);
+    return reinterpret_cast<int (*)()>(dlsym(library, "fake_cublaslt_products"));
+  }();
+  return count();
+}
+
 struct Shape {
   int32_t rows, generated, n, k;
   DType dtype;
@@ -85,6 +100,7 @@ void test_product(Way way, const Shape& c) {
   const std::vector<double> want =
       reference_gemm(rounded ? fp8_rows(a.read(), c.k, c.generated) : to_double(a.read()), m);
 
+  const int before_library = library_products();
   Buffer out(device.get(), DType::f32, {c.rows, c.n});
   {
     const Step step(device.get(), c.rows, c.generated);
@@ -103,6 +119,49 @@ void test_product(Way way, const Shape& c) {
   std::vector<double> sum = want;
   for (size_t i = 0; i < sum.size(); ++i) sum[i] += double(before[i]);
   EXPECT_CLOSE(x.read(), sum, 1e-4);
+  EXPECT_EQ(library_products() > before_library, way != Way::own && c.n != kNoAlgorithm);
+}
+
+// A product that the library refuses although it said that it takes it is an error: our own kernel
+// would give other bits. The same matrix was multiplied before.
+void test_late_refusal() {
+  std::unique_ptr<Device> device;
+  REQUIRE_OK(open(Way::library, &device));
+  Random random(3);
+  const HostMatrix m = random_matrix(random, kUnreliable, 64, DType::bf16);
+  const MatrixPart part = m.part();
+  Weight w;
+  REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
+  const auto multiply = [&](int32_t rows) {
+    Buffer a(device.get(), DType::bf16, {rows, 64}, random.normals(rows * 64));
+    Buffer out(device.get(), DType::f32, {rows, kUnreliable});
+    const Step step(device.get(), rows, 0);
+    device->gemm(out.tensor(), a.tensor(), w);
+    return device->sync();
+  };
+  REQUIRE_OK(multiply(8));
+  const char* refused =
+      "cuBLASLt refuses a product of 7 rows with 56 x 64 BF16 weights, of a kind that it accepted: "
+      "status 15";
+  EXPECT_ERROR(multiply(7), refused);
+  EXPECT_ERROR(device->sync(), refused);  // and stays
+}
+
+// What multiplies is in the device's name: shapes that the library has nothing for are counted.
+void test_name() {
+  std::unique_ptr<Device> device;
+  REQUIRE_OK(open(Way::library, &device));
+  EXPECT_EQ(device->name(), "emulated (sm_90, cuBLASLt 13.1)");
+  Random random(3);
+  for (const int32_t n : {kNoAlgorithm, 16}) {
+    const HostMatrix m = random_matrix(random, n, 64, DType::bf16);
+    const MatrixPart part = m.part();
+    Weight w;
+    REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
+  }
+  REQUIRE_OK(prepare_small(device.get(), 4, 64, 64));
+  EXPECT_EQ(device->name(),
+            "emulated (sm_90, cuBLASLt 13.1, which lacks 2 of 4 kinds of products)");
 }
 
 void test_mlp(Way way, int32_t rows, int32_t generated, DType dtype) {
@@ -151,10 +210,10 @@ int main(int argc, char** argv) {
         {9, 3, 40, 70, DType::bf16, Scale::per_row},
         {5, 0, 33, 64, DType::fp8_e4m3, Scale::one, false},  // not sixteen rows of weights
         {20, 4, 48, 128, DType::fp8_e4m3, Scale::per_row},
-        {6, 0, 24, 64, DType::bf16, Scale::none},            // no algorithm
-        {7, 0, 32, 64, DType::fp8_e4m3, Scale::one, false},  // refused when it runs
+        {6, 0, kNoAlgorithm, 64, DType::bf16, Scale::none},
         {1032, 0, 16, 64, DType::fp8_e4m3, Scale::per_row},  // two slices
-        {1032, 1, 16, 64, DType::bf16, Scale::per_row},      // the second slice is refused
+        {1032, 1, 16, 64, DType::bf16, Scale::per_row},
+        {1601, 1, 16, 64, DType::bf16, Scale::none},  // more rows than one algorithm takes
     };
     for (const Shape& c : cases) {
       add_case(at + "product " + std::to_string(c.rows) + "x" + std::to_string(c.n) + "x" +
@@ -164,12 +223,22 @@ int main(int argc, char** argv) {
     for (const DType t : {DType::bf16, DType::fp8_e4m3})
       add_case(at + "mlp " + dtype_name(t), [=] { test_mlp(way, 11, 2, t); });
   }
-  // Attention through the library's products; the op suite runs it on own kernels.
-  add_attention_cases({.name = "library",
-                       .open = [](std::unique_ptr<Device>* out) { return open(Way::library, out); },
-                       .tolerance = 4e-3,
-                       .slow = true});
+  add_case("library refuses late", test_late_refusal);
+  add_case("library name", test_name);
+  // Attention through the library's products, and every FP8 code; the op suite runs them on own
+  // kernels.
+  const DeviceUnderTest library = {
+      .name = "library",
+      .open = [](std::unique_ptr<Device>* out) { return open(Way::library, out); },
+      .tolerance = 4e-3,
+      .slow = true};
+  add_attention_cases(library);
+  add_gemm_cases(library);
   if (argc > 1) return run_all(argc, argv);
-  const char* some[] = {argv[0], "own ", "fp8 ", "library product", "library mlp", "d64 b64"};
-  return run_all(6, const_cast<char**>(some));
+  const char* some[] = {argv[0],        "own ",
+                        "fp8 ",         "library product",
+                        "library mlp ", "library refuses",
+                        "library name", "library fp8 codes",
+                        "d64 b64"};
+  return run_all(std::size(some), const_cast<char**>(some));
 }
