@@ -170,7 +170,7 @@ if [ $DRY = 0 ]; then
     echo "== no compute-sanitizer: skipped"
   fi
   if command -v python3 >/dev/null 2>&1 && python3 -c 'import torch' >/dev/null 2>&1; then
-    phase torch 150 python3 bench/gpu_torch.py --json "$LINES"
+    phase torch 150 python3 bench/gpu/torch_peer.py --json "$LINES"
   else
     echo "== no PyTorch: skipped"
   fi

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "bench/gpu_bench.h"
+#include "bench/gpu/bench.h"
 #include "cuda/context.h"
 #include "cuda/cuda_device.h"
 

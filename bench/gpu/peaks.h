@@ -1,4 +1,4 @@
-// The bench's own kernels (gpu_peaks.cu).
+// The bench's own kernels (peaks.cu).
 #pragma once
 
 #include <cstddef>

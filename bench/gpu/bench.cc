@@ -8,14 +8,14 @@
 // checkpoint and no Node are needed. --json appends a line of JSON for every number as soon as it
 // is known. --tiny takes every path in tiny shapes. --plan says what each model needs and fails
 // when that is more than GB gigabytes; it needs no GPU.
-#include "bench/gpu_bench.h"
+#include "bench/gpu/bench.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
 
-#include "bench/gpu_peaks.h"
+#include "bench/gpu/peaks.h"
 #include "cuda/context.h"
 #include "cuda/cublaslt.h"
 #include "cuda/cuda_device.h"

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <utility>
 
-#include "bench/gpu_bench.h"
+#include "bench/gpu/bench.h"
 #include "cuda/cuda_device.h"
 
 namespace nemotron::bench {

@@ -65,7 +65,7 @@ double time_of(int times, const std::function<void()>& f, int warm = 2);
 // Measures Bench::limits; `report` also lists them, and the gaps between kernels of a graph.
 void measure_limits(Bench& b, bool report);
 
-// --- a model with random weights (gpu_model.cc) ---
+// --- a model with random weights (model.cc) ---
 
 struct ModelPlan {
   Shape shape;
@@ -87,7 +87,7 @@ struct ModelPlan {
 ModelPlan tiny_plan(ModelPlan plan);  // the same paths on kTiny
 void bench_model(Bench& b, const ModelPlan& plan);
 
-// --- single ops (gpu_ops.cc) ---
+// --- single ops (ops.cc) ---
 
 void bench_products(Bench& b, const Shape& shape);
 void bench_attention(Bench& b, const Shape& shape);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The PyTorch side of bench/gpu.sh: the same products, attention and decode loop, for comparison.
 
-    bench/gpu_torch.py [--json FILE]
+    bench/gpu/torch_peer.py [--json FILE]
 
 Names equal those of gpu_bench where both measure the same thing. --json appends a line of JSON for every
 number as soon as it is known. Has not been run on a GPU yet.

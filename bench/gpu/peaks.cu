@@ -1,5 +1,5 @@
 // What a GPU can do at most: reading, copying, and the gap between kernels that do nothing.
-#include "bench/gpu_peaks.h"
+#include "bench/gpu/peaks.h"
 #include "cuda/launch.h"
 
 namespace nemotron::bench {
