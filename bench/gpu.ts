@@ -16,25 +16,30 @@ type Measure = {
   readonly unit: string
   readonly percent: number
 }
-export type GpuRun = { readonly file: string; readonly lines: readonly Fields[] }
+/** A result.json of bench/gpu.sh, and the file's name. */
+export type GpuRun = { readonly file: string; readonly result: Fields }
 
-const isFields = (value: unknown): value is Fields => typeof value === 'object' && value !== null
+const isFields = (value: unknown): value is Fields =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
 const text = (value: unknown): string =>
   typeof value === 'string' || typeof value === 'number' ? String(value) : ''
 const numeric = (value: unknown): number => (typeof value === 'number' ? value : 0)
+const fields = (value: unknown): Fields => (isFields(value) ? value : {})
+const list = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : [])
 
-const ofKind = (run: GpuRun, kind: string): readonly Fields[] =>
-  run.lines.filter((line) => line.kind === kind)
+const phasesOf = (run: GpuRun): readonly Fields[] => list(run.result.phases).filter(isFields)
 
-const measures = (run: GpuRun): readonly Measure[] =>
-  ofKind(run, 'measure').map((line) => ({
-    by: text(line.by),
-    name: text(line.name),
-    us: numeric(line.us),
-    value: numeric(line.value),
-    unit: text(line.unit),
-    percent: numeric(line.percent),
-  }))
+const measuresOf = (run: GpuRun): readonly Measure[] =>
+  phasesOf(run)
+    .flatMap((phase) => list(phase.metrics).filter(isFields))
+    .map((line) => ({
+      by: text(line.by),
+      name: text(line.name),
+      us: numeric(line.us),
+      value: numeric(line.value),
+      unit: text(line.unit),
+      percent: numeric(line.percent),
+    }))
 
 const rounded = (value: number): string =>
   value >= 100 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toPrecision(2)
@@ -63,10 +68,27 @@ const table = (ours: readonly Measure[], peers: readonly Measure[]): readonly st
   return ['| | us | | of the limit | | faster than |', '|---|---:|---:|---:|---|---|', ...rows]
 }
 
+/** What a failure was, and how it went when it was repeated. */
+const renderFailure = (phase: Fields): readonly string[] => {
+  const repeated = fields(phase.repeated)
+  const said = list(phase.said).map(text).filter(Boolean)
+  const failing = list(phase.failing).map(text)
+  const runs = list(repeated.runs)
+    .filter(isFields)
+    .map(
+      (run) => `${text(run.how)}: ${text(run.status)}${run.reason ? ` (${text(run.reason)})` : ''}`,
+    )
+  return [
+    `**${text(phase.name)}**: ${text(phase.reason)}. ${failing.map((name) => `\`${name}\``).join(', ')}`,
+    '',
+    ...(said.length > 0 ? ['```', ...said, '```', ''] : []),
+    ...(runs.length > 0 ? [`\`${text(repeated.case)}\` once more: ${runs.join('; ')}.`, ''] : []),
+  ]
+}
+
 const renderRun = (run: GpuRun): readonly string[] => {
-  const [machine = {}] = ofKind(run, 'run')
-  const [device = {}] = ofKind(run, 'machine')
-  const all = measures(run)
+  const machine = fields(run.result.run)
+  const all = measuresOf(run)
   const ours = all.filter(({ by }) => by === 'ours')
   const peers = all.filter(({ by }) => by !== 'ours')
   const left = new Set(ours)
@@ -75,24 +97,31 @@ const renderRun = (run: GpuRun): readonly string[] => {
     for (const one of some) left.delete(one)
     return some.length === 0 ? [] : [`### ${title}`, '', ...table(some, peers), '']
   })
-  const phases = ofKind(run, 'phase').map(
-    (line) => `| ${text(line.name)} | ${text(line.status)} | ${text(line.seconds)} |`,
+  const phases = phasesOf(run)
+  const failures = phases.filter((phase) => phase.status === 'failed').flatMap(renderFailure)
+  const rows = phases.map((phase) => {
+    const ended = phase.reason ? `${text(phase.status)}: ${text(phase.reason)}` : text(phase.status)
+    return `| ${text(phase.name)} | ${ended} | ${text(phase.passed)} | ${text(phase.seconds)} |`
+  })
+  const notes = phases.flatMap((phase) =>
+    list(phase.notes).map((note) => `- ${text(phase.name)}: ${text(note)}`),
   )
-  const notes = ofKind(run, 'note').map((line) => `- ${text(line.text)}`)
   return [
     `## ${text(machine.gpu)}, ${text(machine.date).slice(0, 10)}`,
     '',
-    `${text(device.device)}; driver ${text(machine.driver)}, nvcc ${text(machine.nvcc)}, power limit ` +
+    `${text(machine.device)}; driver ${text(machine.driver)}, nvcc ${text(machine.nvcc)}, power limit ` +
       `${text(machine.power_limit_w)} W, at most ${text(machine.clock_max_mhz)} MHz; commit ` +
-      `${text(machine.commit)}. File: \`bench/results/${run.file}\`.`,
+      `${text(machine.commit)}; ${text(run.result.seconds)} s, ended ${text(run.result.ended)}. ` +
+      `File: \`bench/results/${run.file}\`.`,
     '',
     ...parts,
+    ...(failures.length > 0 ? ['### Failures', '', ...failures] : []),
     ...(notes.length > 0 ? ['### Notes', '', ...notes, ''] : []),
     '### Phases',
     '',
-    '| phase | ended | seconds |',
-    '|---|---|---:|',
-    ...phases,
+    '| phase | ended | cases passed | seconds |',
+    '|---|---|---:|---:|',
+    ...rows,
     '',
   ]
 }
@@ -118,28 +147,53 @@ export const renderGpuPage = (runs: readonly GpuRun[]): string => {
   return [...head, ...body].join('\n')
 }
 
+const readResult = (file: string): Fields => {
+  const parsed: unknown = JSON.parse(readFileSync(file, 'utf8'))
+  if (isFields(parsed) && isFields(parsed.run) && Array.isArray(parsed.phases)) return parsed
+  throw new Error(`${file} is no result.json of bench/gpu.sh: it has no "run" and "phases"`)
+}
+
 const readRuns = (folder: string): readonly GpuRun[] =>
   readdirSync(folder)
     .filter((file) => file.endsWith('-gpu.json'))
     .sort()
-    .map((file) => {
-      const parsed: unknown = JSON.parse(readFileSync(join(folder, file), 'utf8'))
-      return { file, lines: Array.isArray(parsed) ? parsed.filter(isFields) : [] }
-    })
+    .map((file) => ({ file, result: readResult(join(folder, file)) }))
+
+/** <date>-<time>-<gpu>-gpu.json, as the other results are named. */
+const nameOf = (result: Fields): string => {
+  const machine = fields(result.run)
+  const date = text(machine.date).replace(/[-:]/g, '').replace('T', '-').slice(0, 13)
+  const gpu = text(machine.gpu)
+    .toLowerCase()
+    .replace(/^nvidia /, '')
+    .replace(/[^a-z0-9]+/g, '-')
+  return `${date}-${gpu}-gpu.json`
+}
 
 export const run = async (args: readonly string[]): Promise<void> => {
   const { values } = parseArgs({
     args: [...args],
     options: {
       help: { type: 'boolean' },
+      add: { type: 'string' },
       results: { type: 'string', default: join(root, 'bench/results') },
       out: { type: 'string', default: join(root, 'docs/gpu-results.md') },
     },
   })
   if (values.help) {
-    console.log('npm run bench -- gpu [--results FOLDER] [--out FILE]\n')
-    console.log('Makes docs/gpu-results.md from what bench/gpu.sh has measured.')
+    console.log('npm run bench -- gpu [--add result.json] [--results FOLDER] [--out FILE]\n')
+    console.log('Makes docs/gpu-results.md from what bench/gpu.sh has measured; --add takes a new')
+    console.log('result.json in first.')
     return
+  }
+  if (values.add) {
+    const result = readResult(values.add)
+    if (fields(result.run).dry_run === true) {
+      throw new Error(`${values.add} comes from a dry run: it has no numbers of a GPU`)
+    }
+    const file = join(values.results, nameOf(result))
+    writeFileSync(file, `${JSON.stringify(result, null, 1)}\n`)
+    console.log(file)
   }
   const runs = readRuns(values.results)
   writeFileSync(values.out, renderGpuPage(runs))

@@ -1,7 +1,10 @@
 // A test file is a list of TEST(name) { ... } bodies; EXPECT* report and go on, REQUIRE* report and
 // leave the test. One main per executable: NEMOTRON_TEST_MAIN in exactly one of its files.
 //
-//   ops_test [--list] [substring...]     runs the tests whose name contains any of the substrings
+//   ops_test [--list] [--exact] [--tell] [text...]
+//
+// Runs the tests whose name contains any of the texts, or is one of them (--exact). --tell says
+// each name before its test runs: where a program ends or hangs, that test did it.
 //
 // Used from one thread; a check made on another thread must be joined before the test ends.
 #pragma once
@@ -59,18 +62,32 @@ std::string show(const T& v) {
 }
 
 inline int run_all(int argc, char** argv) {
+  bool list = false, exact = false, tell = false;
+  std::vector<std::string> texts;
+  for (int i = 1; i < argc; ++i) {
+    const std::string arg = argv[i];
+    if (arg == "--list") {
+      list = true;
+    } else if (arg == "--exact") {
+      exact = true;
+    } else if (arg == "--tell") {
+      tell = true;
+    } else {
+      texts.push_back(arg);
+    }
+  }
   int passed = 0, failed = 0;
   for (const Case& c : cases()) {
-    bool wanted = argc <= 1;
-    for (int i = 1; i < argc; ++i) {
-      if (std::strcmp(argv[i], "--list") == 0) {
-        std::printf("%s\n", c.name.c_str());
-        wanted = false;
-        break;
-      }
-      wanted = wanted || c.name.find(argv[i]) != std::string::npos;
-    }
+    bool wanted = texts.empty();
+    for (const std::string& text : texts)
+      wanted = wanted || (exact ? c.name == text : c.name.find(text) != std::string::npos);
     if (!wanted) continue;
+    if (list) {
+      std::printf("%s\n", c.name.c_str());
+      continue;
+    }
+    if (tell) std::printf("RUNS %s\n", c.name.c_str());
+    std::fflush(stdout);
     const int before = failures().load();
     c.body();
     if (failures().load() == before) {
@@ -81,6 +98,7 @@ inline int run_all(int argc, char** argv) {
     }
     std::fflush(stdout);
   }
+  if (list) return 0;
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed == 0 ? 0 : 1;
 }

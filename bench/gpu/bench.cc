@@ -1,13 +1,13 @@
 // gpu_bench: how close the CUDA backend comes to what the GPU can do (bench/gpu.sh runs it).
 //
 //   gpu_bench [--part NAME]... [--json FILE] [--tiny]
-//   gpu_bench --list | --plan GB | --help
+//   gpu_bench --list | --needs PART | --plan GB | --help
 //
 // Every number stands beside its limit: bytes over the read bandwidth, or FLOPs over the matrix
 // peak, both measured in this run. Medians of wall times of whole steps after a warm-up. No
 // checkpoint and no Node are needed. --json appends a line of JSON for every number as soon as it
-// is known. --tiny takes every path in tiny shapes. --plan says what each model needs and fails
-// when that is more than GB gigabytes; it needs no GPU.
+// is known. --tiny takes every path in tiny shapes. --needs says how many gigabytes of a GPU a part
+// needs; --plan says it of each model and fails when that is more than GB. Both need no GPU.
 #include "bench/gpu/bench.h"
 
 #include <algorithm>
@@ -123,7 +123,7 @@ void measure_limits(Bench& b, bool report) {
   launch_fill(context.queue(), p, bytes, false);
 
   const double read =
-      run([&] { launch_read(context.queue(), p, bytes, static_cast<uint32_t*>(q)); });
+      run([&] { launch_read(context.queue(), p, bytes, 1, static_cast<uint32_t*>(q)); });
   b.limits.read = double(bytes) / read;
   show("read only", read, read, "GB/s", b.limits.read / 1e9);
   const double copy = run([&] {
@@ -132,6 +132,17 @@ void measure_limits(Bench& b, bool report) {
   });
   b.limits.copy = 2 * double(bytes) / copy;
   show("copy (read + write)", copy, 2 * double(bytes) / b.limits.read, "GB/s", b.limits.copy / 1e9);
+
+  // What the L2 cache gives the multiprocessors: less than half of an H100's, and more than half.
+  for (const size_t mb : {16, 32}) {
+    const size_t some = b.tiny ? bytes : mb << 20;
+    const int turns = b.tiny ? 2 : 100;
+    if (!report) break;
+    const double cached =
+        run([&] { launch_read(context.queue(), p, some, turns, static_cast<uint32_t*>(q)); });
+    show(("read " + std::to_string(mb) + " MB over and over (L2)").c_str(), cached / turns, 0,
+         "GB/s", double(some) * turns / cached / 1e9);
+  }
 
   // Without the library: what an H200 does.
   b.limits.bf16 = 790e12;
@@ -191,6 +202,13 @@ struct Part {
   const char* what;
   std::vector<ModelPlan> models;
   void (*run)(Bench&) = nullptr;
+  bool measures = true;
+
+  double gigabytes() const {
+    double most = 6;  // of ops
+    for (const ModelPlan& m : models) most = std::max(most, m.bytes() / 1e9);
+    return most;
+  }
 };
 
 std::vector<Part> parts() {
@@ -200,11 +218,11 @@ std::vector<Part> parts() {
       {"ceilings", "bandwidth, matrix peaks, gaps between kernels", {}, [](Bench&) {}},
       {"8b-bf16",
        "8B BF16: decode at batch 1 to 256, prefill to 8K",
-       {{k8B, stored, bf16_kv, false, {1, 8, 64, 256}, 1024, {128, 1024, 8192}}}},
+       {{k8B, stored, bf16_kv, false, {1, 8, 32, 256}, 1024, {512, 8192}}}},
       {"8b-fp8",
        "8B with FP8 weights and cache, then with FP8 activations too",
-       {{k8B, fp8, fp8_kv, false, {1, 8, 64, 256}, 1024, {128, 1024, 8192}},
-        {k8B, fp8, fp8_kv, true, {1}, 1024, {128, 1024, 8192}}}},
+       {{k8B, fp8, fp8_kv, false, {1, 8, 32, 256}, 1024, {512, 8192}},
+        {k8B, fp8, fp8_kv, true, {}, 1024, {512, 8192}}}},
       {"gemm", "products by M", {}, [](Bench& b) { bench_products(b, b.tiny ? kTiny : k8B); }},
       {"attention",
        "attention by batch and context",
@@ -216,10 +234,15 @@ std::vector<Part> parts() {
        [](Bench& b) { bench_sampler(b, b.tiny ? kTiny.vocab : k8B.vocab); }},
       {"70b-fp8",
        "70B with FP8 weights and cache",
-       {{k70B, fp8, fp8_kv, false, {1, 8, 64}, 1024, {1024, 8192}}}},
+       {{k70B, fp8, fp8_kv, false, {1, 8}, 1024, {1024}, 1024}}},
       {"8b-128k",
        "8B BF16 with 128K tokens of context",
        {{k8B, stored, bf16_kv, false, {1}, 8192, {32768, 131072}, 8192, 131072}}},
+      {"kernels",
+       "one launch of each kernel that ncu looks at: for a profiler",
+       {},
+       [](Bench& b) { bench_kernels(b, b.tiny ? kTiny : k8B); },
+       false},
   };
 }
 
@@ -239,7 +262,7 @@ int plan(double gigabytes) {
 void usage() {
   std::printf(
       "gpu_bench [--part NAME]... [--json FILE] [--tiny]\n"
-      "gpu_bench --list | --plan GB | --help\n");
+      "gpu_bench --list | --needs PART | --plan GB | --help\n");
   for (const Part& part : parts()) std::printf("  %-10s %s\n", part.name, part.what);
 }
 
@@ -256,6 +279,14 @@ int run(int argc, char** argv) {
       return 0;
     }
     if (arg == "--plan" && more) return plan(std::atof(argv[++i]));
+    if (arg == "--needs" && more) {
+      for (const Part& part : parts()) {
+        if (part.name != std::string(argv[i + 1])) continue;
+        std::printf("%.1f\n", part.gigabytes());
+        return 0;
+      }
+      return usage(), 2;
+    }
     if (arg == "--tiny") {
       tiny = true;
     } else if (arg == "--json" && more) {
@@ -291,9 +322,11 @@ int run(int argc, char** argv) {
       b.machine(device->name(), driver, double(device->free_bytes()));
     }
   }
-  if (!b.failed()) measure_limits(b, chosen[0].name == std::string("ceilings"));
+  const bool measures =
+      std::any_of(chosen.begin(), chosen.end(), [](const Part& part) { return part.measures; });
+  if (!b.failed() && measures) measure_limits(b, chosen[0].name == std::string("ceilings"));
   for (const Part& part : chosen) {
-    if (b.limits.read == 0) break;
+    if (part.measures && b.limits.read == 0) break;
     if (part.run) part.run(b);
     for (const ModelPlan& m : part.models) {
       b.forgive();

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 
 #include "bench/gpu/bench.h"
 #include "cuda/context.h"
@@ -9,6 +10,28 @@
 
 namespace nemotron::bench {
 namespace {
+
+// Random numbers, at most 1: a GPU clocks higher on zeros. The same 4 MB over and over.
+std::vector<uint8_t> noise(DType dtype, size_t bytes) {
+  const size_t element = dtype_bytes(dtype), period = std::min(bytes, size_t(1) << 22);
+  std::vector<uint8_t> out(bytes);
+  uint64_t state = 7;
+  for (size_t at = 0; at < period; at += element) {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    const float v = float(int32_t(state >> 32)) / float(1u << 31);
+    if (dtype == DType::fp8_e4m3) {
+      out[at] = f32_to_e4m3(v);
+    } else if (dtype == DType::bf16) {
+      const uint16_t half = f32_to_bf16(v);
+      std::memcpy(&out[at], &half, sizeof half);
+    } else {
+      std::memcpy(&out[at], &v, sizeof v);
+    }
+  }
+  for (size_t at = period; at < bytes; at += period)
+    std::memcpy(&out[at], out.data(), std::min(period, bytes - at));
+  return out;
+}
 
 // A device that is ready for steps, and buffers that live as long.
 class Ops {
@@ -31,24 +54,10 @@ class Ops {
     b.check(device_->prepare(limits, kv, {freq}), "preparing the GPU");
   }
 
-  // Random numbers: a GPU clocks higher on zeros.
   Tensor buffer(DType dtype, int64_t rows, int64_t cols) {
     Tensor t{nullptr, dtype, 2, {rows, cols}};
     if (b_.failed() || !b_.check(device_->alloc(t.bytes(), &t.data), "memory")) return t;
-    std::vector<uint8_t> some(std::min<size_t>(t.bytes(), size_t(1) << 22));
-    uint64_t state = 7;
-    const auto next = [&] {
-      state = state * 6364136223846793005ull + 1442695040888963407ull;
-      return float(int32_t(state >> 32)) / float(1u << 31);
-    };
-    for (size_t at = 0; at < some.size(); at += dtype_bytes(dtype)) {
-      const float v = next();
-      const uint16_t half = f32_to_bf16(v);
-      std::copy_n(
-          reinterpret_cast<const uint8_t*>(dtype == DType::f32 ? static_cast<const void*>(&v)
-                                                               : static_cast<const void*>(&half)),
-          dtype_bytes(dtype), some.data() + at);
-    }
+    const std::vector<uint8_t> some = noise(dtype, std::min<size_t>(t.bytes(), size_t(1) << 22));
     for (size_t at = 0; at < t.bytes(); at += some.size()) {
       device_->upload(static_cast<uint8_t*>(t.data) + at, some.data(),
                       std::min(some.size(), t.bytes() - at));
@@ -57,14 +66,20 @@ class Ops {
     return t;
   }
 
-  // Seconds of one `op`, `repeat` of them in a step of these spans.
+  // Seconds of one `op`, `repeat` of them in a step of these spans. Generated rows that are all
+  // sampled go through a graph, as in a model: what is measured is the GPU, not the launches.
   double time(const std::vector<SpanInput>& spans, int32_t generated, int repeat,
               const std::function<void(int)>& op, const std::vector<SampleInput>& samples = {}) {
     int32_t rows = 0;
     for (const SpanInput& s : spans) rows += s.rows;
     const std::vector<int32_t> ids(size_t(rows), 0), slots(size_t(rows), -1);
     StepInput in;
-    in.token_ids = ids, in.token_slots = slots, in.spans = spans, in.samples = samples;
+    std::vector<SampleInput> sampled = samples;
+    if (generated == rows && samples.empty()) {
+      sampled.resize(size_t(rows));
+      for (int32_t i = 0; i < rows; ++i) sampled[size_t(i)].row = i;
+    }
+    in.token_ids = ids, in.token_slots = slots, in.spans = spans, in.samples = sampled;
     in.num_generated_rows = generated;
     return time_of(b_.tiny ? 1 : 5,
                    [&] {
@@ -93,11 +108,9 @@ void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
     Ops ops(b, s, most, 1, most, most / 64 + 1, DType::bf16, fp8_activations);
     if (b.failed()) return;
     Device& d = ops.device();
-    std::vector<uint8_t> random(size_t(n * k) * (fp8 ? 1 : 2));
-    for (size_t i = 0; i < random.size(); ++i)  // BF16 around 0.02, E4M3 around 1
-      random[i] =
-          uint8_t(fp8 ? 0x30 + i * 7 % 16 + (i % 3) * 0x80 % 0x100 : (i % 2 ? 0x3c : i * 37));
-    const MatrixPart part{random.data(), fp8 ? DType::fp8_e4m3 : DType::bf16, n, k, k, {}};
+    const DType dtype = fp8 ? DType::fp8_e4m3 : DType::bf16;
+    const std::vector<uint8_t> random = noise(dtype, size_t(n * k) * dtype_bytes(dtype));
+    const MatrixPart part{random.data(), dtype, n, k, k, {}};
     std::vector<Weight> copies;
     for (size_t bytes = 0; bytes < cold; bytes += copies.back().bytes) {
       Weight w;
@@ -108,11 +121,17 @@ void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
     }
     const Tensor a = ops.buffer(DType::bf16, most, k), x = ops.buffer(DType::f32, most, n);
     const std::vector<int32_t> table(size_t(most / 64 + 1), 0);
-    for (int32_t m : {1, 2, 4, 8, 16, 32, 64, 256, 1024, 8192}) {
+    // Generated rows, then rows of a prompt.
+    for (const auto& [m, generated] : {std::pair{1, true},
+                                       {8, true},
+                                       {32, true},
+                                       {64, true},
+                                       {256, true},
+                                       {1024, false},
+                                       {8192, false}}) {
       // W8A8 is for prompts: generated rows take the same kernels with and without it.
-      if (b.failed() || m > most || (fp8_activations && m <= 64)) continue;
-      const bool generated = m <= 64;
-      const int repeat = int(copies.size()) * (m > 256 || b.tiny ? 1 : 8);
+      if (b.failed() || m > most || (fp8_activations && generated)) continue;
+      const int repeat = int(copies.size()) * (b.tiny || !generated ? 1 : m > 64 ? 8 : 32);
       const double t =
           ops.time({{0, m, 0, generated, table}}, generated ? m : 0, repeat, [&](int i) {
             d.gemm_residual(x.rows(m), a.rows(m), copies[size_t(i) % copies.size()], {});
@@ -122,8 +141,8 @@ void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
       const double limit =
           std::max(bytes / b.limits.read, flops / (fp8_activations ? b.limits.fp8 : b.limits.bf16));
       const std::string name = "gemm " + std::to_string(n) + "x" + std::to_string(k) +
-                               (fp8 ? fp8_activations ? " W8A8" : " FP8" : " BF16") + " M " +
-                               std::to_string(m);
+                               (fp8 ? fp8_activations ? " W8A8" : " FP8" : " BF16") +
+                               (generated ? " M " : " prompt M ") + std::to_string(m);
       b.measure(name, t, limit, generated ? "GB/s" : "TFLOP/s",
                 generated ? bytes / t / 1e9 : flops / t / 1e12);
     }
@@ -284,6 +303,67 @@ void bench_sampler(Bench& b, int32_t vocab) {
                 4.0 * n * vocab / b.limits.read, "us", t * 1e6);
     }
   }
+}
+
+void bench_kernels(Bench& b, const Shape& s) {
+  setenv("NEMOTRON_CUBLASLT", "none", 1);  // the own product of prompts is one of them
+  const int32_t prompt = b.tiny ? 40 : 1024, batch = b.tiny ? 2 : 32, context = b.tiny ? 128 : 4096,
+                most = std::max(prompt, batch);
+  for (const bool fp8 : {false, true}) {
+    const DType dtype = fp8 ? DType::fp8_e4m3 : DType::bf16;
+    const int32_t blocks = batch * context / 64;
+    Ops ops(b, s, most, batch, context, blocks, dtype);
+    if (b.failed()) return;
+    Device& d = ops.device();
+    const auto weight = [&](int64_t rows, int64_t cols, WeightUse use) {
+      const std::vector<uint8_t> random = noise(dtype, size_t(rows * cols) * dtype_bytes(dtype));
+      const MatrixPart part{random.data(), dtype, rows, cols, cols, {}};
+      const std::vector<MatrixPart> parts(use == WeightUse::gate_up ? 2 : 1, part);
+      Weight w;
+      b.check(d.pack_weight(parts, use, WeightFormat::stored, &w), "weights");
+      return w;
+    };
+    const Weight gate_up = weight(s.inner, s.hidden, WeightUse::gate_up),
+                 down = weight(s.hidden, s.inner, WeightUse::linear);
+    const Tensor x = ops.buffer(DType::f32, most, s.hidden),
+                 h = ops.buffer(DType::bf16, most, s.inner),
+                 q = ops.buffer(DType::bf16, most, s.q_cols()),
+                 out = ops.buffer(DType::bf16, most, s.q_cols()),
+                 row = ops.buffer(DType::f32, 1, s.hidden);
+    const Tensor gain{row.data, DType::f32, 1, {s.hidden}};
+    std::vector<std::vector<int32_t>> tables(static_cast<size_t>(batch));
+    for (int32_t i = 0; i < blocks; ++i) tables[size_t(i % batch)].push_back(i);
+    // One launch each, in steps that no graph takes: nothing of them is sampled.
+    const auto step = [&](const std::vector<SpanInput>& spans, const std::function<void()>& f) {
+      int32_t rows = 0;
+      for (const SpanInput& span : spans) rows += span.rows;
+      const std::vector<int32_t> ids(size_t(rows), 0), slots(size_t(rows), -1);
+      StepInput in;
+      in.token_ids = ids, in.token_slots = slots, in.spans = spans;
+      in.num_generated_rows = spans[0].generated ? rows : 0;
+      if (b.failed()) return;
+      d.begin_step(in);
+      f();
+      b.check(d.sync(), "a step");
+    };
+    const auto products = [&](int32_t rows) {
+      d.mlp_input(h.rows(rows), x.rows(rows), gain, 1e-5f, gate_up);
+      d.gemm_residual(x.rows(rows), h.rows(rows), down, {});
+    };
+    for (const int32_t rows : {1, batch}) {
+      std::vector<SpanInput> spans;
+      for (int32_t i = 0; i < rows; ++i)
+        spans.push_back({i, 1, context - 1, true, tables[size_t(i)]});
+      step(spans, [&] { products(rows); });
+      if (rows == batch) step(spans, [&] { d.attention(out.rows(rows), q.rows(rows), 0, 0.1f); });
+    }
+    step({{0, prompt, 0, false, tables[0]}}, [&] {
+      products(prompt);
+      d.attention(out.rows(prompt), q.rows(prompt), 0, 0.1f);
+    });
+    if (b.failed()) return;
+  }
+  b.note("kernels: each has been launched");
 }
 
 }  // namespace nemotron::bench

@@ -8,15 +8,20 @@ using namespace gpu;
 
 namespace {
 
-// Every thread reads sixteen bytes at a time, eight in flight; the sum keeps the loads alive.
-__global__ void __launch_bounds__(512) read_kernel(const uint4* p, size_t n, uint32_t* sink) {
+// Every thread reads sixteen bytes at a time, eight in flight; the sum keeps the loads alive. Block
+// b takes another block's part in the next turn, so that no part is in its own L1 cache.
+__global__ void __launch_bounds__(512)
+    read_kernel(const uint4* p, size_t n, int turns, uint32_t* sink) {
   pdl_wait();
   uint32_t sum = 0;
   const size_t step = size_t(gridDim.x) * 512;
+  for (int turn = 0; turn < turns; ++turn) {
+    const size_t block = (size_t(blockIdx.x) + size_t(turn) * 37) % gridDim.x;
 #pragma unroll 8
-  for (size_t i = size_t(blockIdx.x) * 512 + threadIdx.x; i < n; i += step) {
-    const uint4 v = load16(p + i);
-    sum ^= v.x ^ v.y ^ v.z ^ v.w;
+    for (size_t i = block * 512 + threadIdx.x; i < n; i += step) {
+      const uint4 v = load16(p + i);
+      sum ^= v.x ^ v.y ^ v.z ^ v.w;
+    }
   }
   if (sum == 0x12345678u) atomic_add(sink, sum);
 }
@@ -54,9 +59,9 @@ void launch_fill(Queue& queue, void* p, size_t bytes, bool fp8) {
   launch(queue, "fill", fill_kernel, unsigned(queue.multiprocessors * 4), 512, 0,
          static_cast<uint4*>(p), bytes / 16, fp8);
 }
-void launch_read(Queue& queue, const void* p, size_t bytes, uint32_t* sink) {
+void launch_read(Queue& queue, const void* p, size_t bytes, int turns, uint32_t* sink) {
   launch(queue, "read", read_kernel, unsigned(queue.multiprocessors * 4), 512, 0,
-         static_cast<const uint4*>(p), bytes / 16, sink);
+         static_cast<const uint4*>(p), bytes / 16, turns, sink);
 }
 void launch_empty(Queue& queue) {
   launch(queue, "empty", empty_kernel, unsigned(queue.multiprocessors), 128, 0);

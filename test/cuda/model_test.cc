@@ -1,33 +1,43 @@
-// A whole decoder on the emulated CUDA device beside the CPU device: mixed steps, generated rows
-// through graphs (seen, captured, replayed), prompt products of their own kernels, and equality of
-// a sequence's bits alone, in a batch, and with two steps in flight.
+// A whole decoder on a CUDA device, beside the CPU device: mixed steps, generated rows through
+// graphs (seen, captured, replayed) of every bucket, prompt products of their own kernels and of
+// the library, and equality of a sequence's bits alone, in a batch, in chunks and after a prefix
+// hit.
 #include <algorithm>
+#include <cstdlib>
 #include <deque>
 #include <memory>
+#include <string>
 #include <vector>
 
-#include "cuda/cuda_device.h"
-#include "cuda_runtime.h"
-#include "machine.h"
 #include "models/decoder.h"
+#include "test/cuda/under_test.h"
 #include "test/ops/ops.h"
 
 namespace nemotron::test {
 namespace {
 
-constexpr int32_t kVocab = 97, kBlock = 16, kMaxTokens = 96;
+constexpr int32_t kBlock = 16;
 
-ModelConfig tiny(int32_t q_heads, int32_t kv_heads, int32_t head_dim, int32_t hidden,
-                 int32_t inner) {
+struct Shape {
+  int32_t q_heads, kv_heads, head_dim, hidden, inner;
+  int32_t vocab = 97;
+  int32_t most_tokens = 96;  // of a sequence
+  int32_t sequences = 8;     // at once
+  int32_t max_rows = 64;     // of a step
+};
+
+ModelConfig config_of(const Shape& s) {
   ModelConfig c;
-  c.hidden = hidden, c.vocab = kVocab, c.q_heads = q_heads, c.head_dim = head_dim;
-  c.layers.assign(2, LayerSpec{true, kv_heads, true, inner});
+  c.hidden = s.hidden, c.vocab = s.vocab, c.q_heads = s.q_heads, c.head_dim = s.head_dim;
+  c.layers.assign(2, LayerSpec{true, s.kv_heads, true, s.inner});
   return c;
 }
+int32_t blocks_of(const Shape& s) { return (s.most_tokens + kBlock - 1) / kBlock; }
 
 struct Model {
-  Model(const ModelConfig& c, Device* d, WeightFormat format, DType kv, int32_t max_rows)
-      : config(c), device(d) {
+  Model(const Shape& s, Device* d, WeightFormat format, DType kv)
+      : shape(s), config(config_of(s)), device(d) {
+    const ModelConfig& c = config;
     Random random(5);
     const auto pack = [&](std::vector<HostMatrix> parts, WeightUse use) {
       std::vector<MatrixPart> list;
@@ -52,7 +62,7 @@ struct Model {
     };
     const int32_t q = c.q_heads * c.head_dim, k = c.kv_heads() * c.head_dim,
                   inner = c.max_intermediate();
-    weights.embedding = pack({matrix(kVocab, c.hidden, 1)}, WeightUse::embedding);
+    weights.embedding = pack({matrix(c.vocab, c.hidden, 1)}, WeightUse::embedding);
     for (int32_t i = 0; i < 2; ++i) {
       LayerWeights l;
       l.input_gain = gain();
@@ -68,19 +78,20 @@ struct Model {
       weights.layers.push_back(l);
     }
     weights.final_gain = gain();
-    weights.head = pack({matrix(kVocab, c.hidden, 0.3f)}, WeightUse::linear);
+    weights.head = pack({matrix(c.vocab, c.hidden, 0.3f)}, WeightUse::linear);
     KvConfig cache;
     cache.layers = 2, cache.kv_heads = c.kv_heads(), cache.head_dim = c.head_dim;
-    cache.num_blocks = 32, cache.block_size = kBlock, cache.dtype = kv;
+    cache.num_blocks = s.sequences * blocks_of(s), cache.block_size = kBlock, cache.dtype = kv;
     StepLimits limits;
-    limits.max_rows = max_rows, limits.max_spans = 8, limits.max_samples = 16,
-    limits.max_context = kMaxTokens;
+    limits.max_rows = s.max_rows, limits.max_spans = s.sequences;
+    limits.max_samples = s.sequences, limits.max_context = s.most_tokens;
     limits.q_heads = c.q_heads, limits.kv_heads = c.kv_heads(), limits.head_dim = c.head_dim;
-    limits.hidden = c.hidden, limits.intermediate = inner, limits.vocab = kVocab;
+    limits.hidden = c.hidden, limits.intermediate = inner, limits.vocab = c.vocab;
     const std::vector<float> freq = c.rope_inv_freq();
     EXPECT_OK(d->prepare(limits, cache, {freq}));
     EXPECT_OK(Decoder::create(config, weights, d, limits, &decoder));
   }
+  Shape shape;
   ModelConfig config;
   DecoderWeights weights;
   Device* device;
@@ -91,21 +102,24 @@ struct Sequence {
   std::vector<int32_t> tokens, blocks;
   int32_t id = 0, prompt = 0, computed = 0;
   int32_t length = 0;    // known tokens and those that steps in flight will draw
+  int32_t wanted = 0;    // tokens to draw
   bool sampled = false;  // a draw, else the likeliest
   std::vector<float> logprobs;
-  int32_t drawn() const { return length - prompt; }
 };
 
-Sequence sequence(int32_t id, int32_t prompt, bool sampled) {
+// Every third draws; the blocks of all lie between one another.
+Sequence sequence(const Shape& shape, int32_t id, int32_t prompt, int32_t wanted) {
   Sequence s;
   Random random(uint64_t(100 + id));
-  for (int32_t i = 0; i < prompt; ++i) s.tokens.push_back(int32_t(random.below(kVocab)));
-  for (int32_t i = 0; i < kMaxTokens / kBlock; ++i) s.blocks.push_back((i * 4 + id) % 32);
+  for (int32_t i = 0; i < prompt; ++i) s.tokens.push_back(int32_t(random.below(shape.vocab)));
+  for (int32_t i = 0; i < blocks_of(shape); ++i) s.blocks.push_back(i * shape.sequences + id);
   s.id = id;
   s.prompt = s.length = prompt;
-  s.sampled = sampled;
+  s.sampled = id % 3 == 1;
+  s.wanted = wanted;
   return s;
 }
+bool done(const Sequence& s) { return s.length - s.prompt >= s.wanted; }
 
 // One step: what each sequence has not computed, at most `chunk` rows of it; generated rows first.
 // What a step in flight draws is taken from its slot.
@@ -166,18 +180,8 @@ void advance(Model& m, std::vector<Sequence*> all, int32_t chunk) {
   step.finish();
 }
 
-std::unique_ptr<Device> open_emulated(emu::Order order) {
-  without_cublaslt();
-  emu::config().order = order;
-  emu::config().seed = 3;
-  std::unique_ptr<Device> device;
-  EXPECT_OK(cuda::open_device(DeviceOptions{}, &device));
-  return device;
-}
-
-// `in_flight` steps at a time.
-void generate(Model& m, const std::vector<Sequence*>& all, int32_t chunk, int32_t tokens,
-              size_t in_flight = 1) {
+// Until each has drawn what it wants, with `in_flight` steps at a time.
+void generate(Model& m, const std::vector<Sequence*>& all, int32_t chunk, size_t in_flight = 1) {
   std::deque<std::unique_ptr<Step>> launched;
   const auto wait = [&] {
     REQUIRE_OK(m.decoder->wait());
@@ -188,7 +192,7 @@ void generate(Model& m, const std::vector<Sequence*>& all, int32_t chunk, int32_
     const int before = failures().load();
     std::vector<Sequence*> some;
     for (Sequence* s : all) {
-      if (s->drawn() < tokens) some.push_back(s);
+      if (!done(*s)) some.push_back(s);
     }
     if (some.empty()) break;
     launched.push_back(std::make_unique<Step>(some, chunk));
@@ -198,45 +202,76 @@ void generate(Model& m, const std::vector<Sequence*>& all, int32_t chunk, int32_
   }
   while (!launched.empty()) wait();
 }
+void expect_same(const Sequence& got, const Sequence& want) {
+  EXPECT(got.tokens == want.tokens);
+  EXPECT(same_bits(got.logprobs, want.logprobs));
+}
 
-void test_model(const ModelConfig& c, WeightFormat format, DType kv, emu::Order order,
-                double tolerance) {
-  const std::unique_ptr<Device> device = open_emulated(order);
+struct Way {
+  std::string name;
+  Shape shape;
+  WeightFormat format = WeightFormat::stored;
+  DType kv = DType::bf16;
+  Library library = Library::none;
+  bool fp8_activations = false;
+  double tolerance = 0;                              // against the CPU; 0: it does not compute so
+  const char *variable = nullptr, *value = nullptr;  // of the environment, when the device opens
+};
+
+std::unique_ptr<Device> open_way(const Way& way) {
+  DeviceOptions options;
+  options.fp8_activations = way.fp8_activations;
+  std::unique_ptr<Device> device;
+  if (way.variable) setenv(way.variable, way.value, 1);
+  EXPECT_OK(open_under_test(way.library, options, &device));
+  if (way.variable) unsetenv(way.variable);
+  return device;
+}
+
+// Three at once, prompts in chunks; again with a step always begun before the one before it is
+// waited for; then each alone, its prompt in one piece; then one that takes the other's first blocks
+// over.
+void test_model(const Way& way) {
+  const Shape& shape = way.shape;
+  const std::unique_ptr<Device> device = open_way(way);
   REQUIRE(device != nullptr);
-  Model m(c, device.get(), format, kv, 64);
+  Model m(shape, device.get(), way.format, way.kv);
 
-  // Three at once, prompts in chunks; then each alone, its prompt in one piece.
-  std::vector<Sequence> together = {sequence(0, 5, false), sequence(1, 37, true),
-                                    sequence(2, 18, false)};
-  generate(m, {&together[0], &together[1], &together[2]}, 13, 6);
+  const int32_t most = shape.most_tokens;
+  const auto three = [&](size_t in_flight) {
+    std::vector<Sequence> some = {sequence(shape, 0, 5, 6), sequence(shape, 1, most * 3 / 8, 6),
+                                  sequence(shape, 2, most / 5, 6)};
+    generate(m, {&some[0], &some[1], &some[2]}, shape.max_rows / 5 + 1, in_flight);
+    return some;
+  };
+  const std::vector<Sequence> together = three(1), ahead = three(kMaxStepsInFlight);
+  for (size_t i = 0; i < 3; ++i) expect_same(ahead[i], together[i]);
   for (int32_t i = 0; i < 3; ++i) {
-    Sequence alone = sequence(i, together[size_t(i)].prompt, together[size_t(i)].sampled);
-    generate(m, {&alone}, 64, 6);
-    EXPECT(alone.tokens == together[size_t(i)].tokens);
-    EXPECT(same_bits(alone.logprobs, together[size_t(i)].logprobs));
+    Sequence alone = sequence(shape, i, together[size_t(i)].prompt, 6);
+    generate(m, {&alone}, shape.max_rows);
+    expect_same(alone, together[size_t(i)]);
   }
-
-  // And with a step always begun before the one before it is waited for.
-  std::vector<Sequence> ahead = {sequence(0, 5, false), sequence(1, 37, true),
-                                 sequence(2, 18, false)};
-  generate(m, {&ahead[0], &ahead[1], &ahead[2]}, 13, 6, kMaxStepsInFlight);
-  for (size_t i = 0; i < 3; ++i) {
-    EXPECT(ahead[i].tokens == together[i].tokens);
-    EXPECT(same_bits(ahead[i].logprobs, together[i].logprobs));
-  }
+  Sequence hit = sequence(shape, 1, together[1].prompt, 6), other = sequence(shape, 3, 7, 3);
+  const std::vector<int32_t> own = sequence(shape, 4, 1, 1).blocks;
+  const int32_t shared = (hit.prompt - 1) / kBlock;
+  std::copy(own.begin() + shared, own.end(), hit.blocks.begin() + shared);
+  hit.computed = shared * kBlock;
+  generate(m, {&other, &hit}, 7);
+  expect_same(hit, together[1]);
+  if (way.tolerance == 0) return;
 
   // The CPU, made to follow the same tokens.
   std::unique_ptr<Device> cpu;
   DeviceOptions options;
   options.threads = 1, options.isa = "plain";
   REQUIRE_OK(open_cpu_device(options, &cpu));
-  Model reference(c, cpu.get(), format, kv, 64);
+  Model reference(shape, cpu.get(), way.format, way.kv);
   for (int32_t i = 0; i < 3; ++i) {
     const Sequence& got = together[size_t(i)];
-    Sequence want = sequence(i, got.prompt, got.sampled);
+    Sequence want = sequence(shape, i, got.prompt, 6);
     for (size_t t = 0; t < got.logprobs.size(); ++t) {
-      advance(reference, {&want}, 64);
-      EXPECT_NEAR(want.logprobs[t], got.logprobs[t], tolerance);
+      advance(reference, {&want}, shape.max_rows);
+      EXPECT_NEAR(want.logprobs[t], got.logprobs[t], way.tolerance);
       if (want.tokens.back() != got.tokens[want.tokens.size() - 1]) {
         break;  // a close call went the other way: what follows is another text
       }
@@ -244,19 +279,74 @@ void test_model(const ModelConfig& c, WeightFormat format, DType kv, emu::Order 
   }
 }
 
-}  // namespace
-}  // namespace nemotron::test
-
-using namespace nemotron;
-using namespace nemotron::test;
-
-TEST(model_bf16) {
-  test_model(tiny(4, 2, 32, 96, 80), WeightFormat::stored, DType::bf16, emu::Order::random, 0.06);
+// Batches of sizes that fill a bucket, miss it by one, and shrink from bucket to bucket as
+// sequences end, against each sequence alone; and the same without graphs.
+void test_buckets(const Way& way, const std::vector<int32_t>& batches) {
+  const int32_t most = way.shape.sequences;
+  const auto make = [&](int32_t id) {
+    return sequence(way.shape, id, 2 + id % 5, 3 + id % 4);
+  };
+  std::vector<Sequence> alone;
+  for (int32_t i = 0; i < most; ++i) alone.push_back(make(i));
+  Way eager = way;
+  eager.variable = "NEMOTRON_CUDA_GRAPHS", eager.value = "0";
+  for (const Way& one : {way, eager}) {
+    const std::unique_ptr<Device> device = open_way(one);
+    REQUIRE(device != nullptr);
+    Model m(way.shape, device.get(), way.format, way.kv);
+    if (one.variable == nullptr) {
+      for (Sequence& s : alone) generate(m, {&s}, way.shape.max_rows);
+    }
+    for (const int32_t batch : batches) {
+      std::vector<Sequence> some;
+      std::vector<Sequence*> list;
+      for (int32_t i = 0; i < batch; ++i) some.push_back(make(i));
+      for (Sequence& s : some) list.push_back(&s);
+      generate(m, list, way.shape.max_rows);
+      for (int32_t i = 0; i < batch; ++i) {
+        const int before = failures().load();
+        expect_same(some[size_t(i)], alone[size_t(i)]);
+        if (failures().load() == before) continue;
+        std::printf("  sequence %d of %d%s\n", i, batch, one.variable ? ", without graphs" : "");
+        return;
+      }
+    }
+  }
 }
-TEST(model_fp8_weights_and_cache) {
-  test_model(tiny(3, 1, 64, 64, 100), WeightFormat::fp8, DType::fp8_e4m3, emu::Order::reverse,
-             0.15);
+
+bool add_cases() {
+  const WeightFormat stored = WeightFormat::stored, fp8 = WeightFormat::fp8;
+  const DType e4m3 = DType::fp8_e4m3, bf16 = DType::bf16;
+  const Library none = Library::none, library = Library::cublaslt;
+  const Shape small = {4, 2, 32, 96, 80}, wide = {3, 1, 64, 64, 112};
+  std::vector<Way> ways = {
+      {"bf16", small, stored, bf16, none, false, 0.06},
+      {"fp8 weights and cache", wide, fp8, e4m3, none, false, 0.15},
+      {"bf16 cublaslt", small, stored, bf16, library, false, 0.06},
+      {"fp8 cublaslt", wide, fp8, e4m3, library, false, 0.15},
+      {"fp8 activations", wide, fp8, e4m3, library, true},
+  };
+  std::vector<Way> buckets = {{"bf16", {2, 1, 32, 64, 48, 97, 16, 9, 48}}};
+  std::vector<int32_t> batches = {2, 3, 5, 9};
+  if (!kEmulated) {
+    // Several chunks of keys, tiles and slices, as a real layer has them.
+    const Shape layer = {8, 2, 128, 1024, 2816, 4096, 1600, 8, 1500};
+    ways.push_back({"layer bf16", layer, stored, bf16, none});
+    ways.push_back({"layer bf16 cublaslt", layer, stored, bf16, library});
+    ways.push_back({"layer fp8 cublaslt", layer, fp8, e4m3, library});
+    ways.push_back({"layer fp8 activations", layer, fp8, e4m3, library, true});
+    ways.push_back({"layer wgmma", layer, stored, bf16, library, false, 0,
+                    "NEMOTRON_PROMPT_ATTENTION", "wgmma"});
+    const Shape many = {8, 2, 128, 512, 704, 1000, 32, 256, 1600};
+    buckets = {{"bf16", many}, {"fp8", many, fp8, e4m3}};
+    batches = {2, 3, 5, 8, 9, 17, 33, 64, 65, 80, 100, 129, 200, 256};
+  }
+  for (const Way& way : ways) add_case("model " + way.name, [=] { test_model(way); });
+  for (const Way& way : buckets)
+    add_case("buckets " + way.name, [=] { test_buckets(way, batches); });
+  return true;
 }
+[[maybe_unused]] const bool kAdded = add_cases();
 
 // The switches change how steps are launched, and no bit of what they give.
 TEST(switches_change_no_bit) {
@@ -280,11 +370,12 @@ TEST(switches_change_no_bit) {
 
 // A token that only the device knows, outside the vocabulary: an error, not a read past the table.
 TEST(unknown_slot) {
-  const std::unique_ptr<Device> device = open_emulated(emu::Order::natural);
+  const Shape shape = {2, 1, 32, 32, 32, 97, 16, 8, 16};
+  const std::unique_ptr<Device> device = open_way({"", shape});
   REQUIRE(device != nullptr);
-  Model m(tiny(2, 1, 32, 32, 32), device.get(), WeightFormat::stored, DType::bf16, 16);
-  Sequence s = sequence(0, 3, false);
-  s.tokens[1] = kVocab;
+  Model m(shape, device.get(), WeightFormat::stored, DType::bf16);
+  Sequence s = sequence(shape, 0, 3, 1);
+  s.tokens[1] = shape.vocab;
   StepOutput out;
   const std::vector<int32_t> slots = {-1, -1, -1};
   const SpanInput span{0, 3, 0, false, s.blocks};
@@ -295,5 +386,8 @@ TEST(unknown_slot) {
   EXPECT_ERROR(m.decoder->step(in, &out), "outside the embedding");
   EXPECT_ERROR(m.device->sync(), "outside the embedding");  // and stays
 }
+
+}  // namespace
+}  // namespace nemotron::test
 
 NEMOTRON_TEST_MAIN

@@ -47,7 +47,11 @@ double score_tolerance(const std::string& isa) { return isa == "cuda" ? 0.04 : 0
 
 constexpr int32_t kBlockSize = 16, kChunk = 50;
 
-std::filesystem::path golden_dir() { return std::filesystem::path(__FILE__).parent_path(); }
+// Beside this file, or where $NEMOTRON_GOLDENS says when the program runs on another machine.
+std::filesystem::path golden_dir() {
+  if (const char* where = std::getenv("NEMOTRON_GOLDENS")) return where;
+  return std::filesystem::path(__FILE__).parent_path();
+}
 
 std::string read_file(const std::filesystem::path& path) {
   std::ostringstream text;
