@@ -15,7 +15,9 @@ import argparse
 import ctypes
 import dataclasses
 import datetime
+import functools
 import glob
+import importlib.util
 import json
 import os
 import re
@@ -147,7 +149,7 @@ def collect(folder, dry):
 
 def build_folder(folder, dry, architectures):
     for command in build_commands(folder, dry, architectures):
-        if subprocess.run(command).returncode != 0:
+        if subprocess.run(command, cwd=ROOT).returncode != 0:
             stop(f"{' '.join(command[:2])} fails")
     collect(folder, dry)
     size = sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder))
@@ -177,8 +179,8 @@ class Run:
         self.options = options
         self.begun = time.monotonic()
         self.deadline = self.begun + options.budget
-        self.out = os.path.abspath(options.out)
-        self.folder = os.path.abspath(options.bin)
+        self.out = options.out
+        self.folder = options.bin
         self.logs = tempfile.mkdtemp(prefix="nemotron-gpu-")
         self.repeats_left = ALL_REPEATS_SECONDS * options.pace
         self.stopped = ""
@@ -230,7 +232,10 @@ class Run:
             os.killpg(child.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        child.wait()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            pass  # a GPU that hangs may hold it for longer: the next phase goes on
 
     def wait(self, child, until):
         """How it ended: "" or what was wrong."""
@@ -452,11 +457,6 @@ class Run:
         return ""
 
 
-def cases_of(run, program, wanted):
-    listed = output([run.program(program), "--list"], 60 * run.options.pace, env=run.env) or ""
-    return [name for name in listed.splitlines() if wanted(name)]
-
-
 def spread(names, most):
     """At most so many, from all over the list."""
     return names if len(names) <= most else [names[i * len(names) // most] for i in range(most)]
@@ -475,6 +475,10 @@ def plan(run):
     tiny = ["--tiny"] if dry else []
     most = 12 if dry else 10000
 
+    @functools.cache
+    def cases_of(program):
+        return (output([run.program(program), "--list"], 60 * options.pace, env=run.env) or "").splitlines()
+
     def tests(name, takes, limit, program, names, **more):
         chosen = spread(names, most)
         return Phase(name, takes, limit, program, ["--exact", "--tell", *chosen], tests=True,
@@ -488,7 +492,7 @@ def plan(run):
                      skip=f"it needs {float(needs):.0f} GB, the GPU has {memory:.0f}" if short else "", **more)
 
     def watched(name, tool, program, patterns, takes=10, limit=60):
-        listed = cases_of(run, program, lambda n: True)
+        listed = cases_of(program)
         found = [next((n for n in listed if re.search(p, n)), None) for p in patterns]
         absent = [p for p, n in zip(patterns, found) if n is None]
         phase = Phase(name, takes, limit, program, ["--exact", "--tell", *filter(None, found)], tests=True)
@@ -502,10 +506,10 @@ def plan(run):
         return phase
 
     ops = {}
-    for name in cases_of(run, "gpu_ops_test", lambda n: True):
+    for name in cases_of("gpu_ops_test"):
         ops.setdefault(family(name), []).append(name)
-    models = cases_of(run, "gpu_model_test", lambda n: not n.startswith("row bits"))
-    rows = cases_of(run, "gpu_model_test", lambda n: n.startswith("row bits"))
+    rows = [name for name in cases_of("gpu_model_test") if name.startswith("row bits")]
+    models = [name for name in cases_of("gpu_model_test") if name not in rows]
     library = {"NEMOTRON_CUDA_LIBRARY": run.program("libnemotron_cuda.so")}
     if dry:
         library["NEMOTRON_CUBLASLT"] = "none"
@@ -517,7 +521,7 @@ def plan(run):
         ncu.prefix = [options.ncu, "--clock-control", "none", "-k", NCU_KERNELS,
                       *(word for section in NCU_SECTIONS for word in ("--section", section))]
     hopper = run.result["run"]["architecture"] == "sm_90"
-    peer = Phase("torch", 40, 150, command=[sys.executable, os.path.join(ROOT, "bench/gpu/torch_peer.py"), *tiny],
+    peer = Phase("torch", 40, 150, command=[sys.executable, os.path.join(ROOT, "bench/gpu/torch_peer.py")],
                  skip="" if options.torch else "no PyTorch")
     return [
         # right, before fast
@@ -577,16 +581,18 @@ def machine_of(options):
 def parse():
     parser = argparse.ArgumentParser(prog="bench/gpu.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phases", nargs="*", help="only these (default: all)")
-    parser.add_argument("--out", help="where results go (default: build-gpu-results)", default="build-gpu-results")
+    parser.add_argument("--out", help="where results go (default: build-gpu-results)")
     parser.add_argument("--bin", help="where the programs are, or are put (default: build-gpu)")
     parser.add_argument("--budget", type=float, help="seconds in all (default: 540; with --dry-run 7200)")
     parser.add_argument("--pace", type=float, help="all limits times so much, for a slower machine (default: 1; with --dry-run 20)")
-    parser.add_argument("--build", nargs="?", const="build-gpu", metavar="DIR", help="only build, into this folder (default: build-gpu)")
+    parser.add_argument("--build", nargs="?", const=os.path.join(ROOT, "build-gpu"), metavar="DIR", help="only build, into this folder (default: build-gpu)")
     parser.add_argument("--architectures", help="what --build compiles for (default: 90a-real)")
     parser.add_argument("--dry-run", action="store_true", help="no GPU: the same order on the CPU emulation, in tiny shapes")
     options = parser.parse_args()
-    os.chdir(ROOT)
-    options.bin = options.bin or ("build-gpu-dry" if options.dry_run else "build-gpu")
+    # Folders that are named lie where the caller stands, the others in the checkout.
+    options.out = os.path.abspath(options.out or os.path.join(ROOT, "build-gpu-results"))
+    options.bin = os.path.abspath(options.bin or os.path.join(ROOT, "build-gpu-dry" if options.dry_run else "build-gpu"))
+    options.build = os.path.abspath(options.build) if options.build else None
     options.budget = options.budget or (7200 if options.dry_run else 540)
     options.pace = options.pace or (20 if options.dry_run else 1)
     return options
@@ -600,7 +606,7 @@ def main():
     if options.build:
         if not nvcc and not options.dry_run:
             stop("no nvcc: put CUDA 12.4 or later on PATH, or set CUDACXX=/path/to/nvcc")
-        build_folder(os.path.abspath(options.build), options.dry_run, options.architectures or "90a-real")
+        build_folder(options.build, options.dry_run, options.architectures or "90a-real")
         return 0
     machine = machine_of(options)
     architecture = machine["architecture"].removeprefix("sm_")
@@ -608,7 +614,7 @@ def main():
     cuda = os.path.dirname(nvcc) if nvcc else "/usr/local/cuda/bin"
     options.sanitizer = None if options.dry_run else find_tool("compute-sanitizer", os.path.join(cuda, "compute-sanitizer"))
     options.ncu = None if options.dry_run else find_tool("ncu", os.path.join(cuda, "ncu"), "/opt/nvidia/nsight-compute/*/ncu")
-    options.torch = output([sys.executable, "-c", "import torch"], 60) is not None
+    options.torch = importlib.util.find_spec("torch") is not None
 
     run = Run(options, machine)
     if options.dry_run:

@@ -229,8 +229,8 @@ std::unique_ptr<Device> open_way(const Way& way) {
 }
 
 // Three at once, prompts in chunks; again with a step always begun before the one before it is
-// waited for; then each alone, its prompt in one piece; then one that takes the other's first blocks
-// over.
+// waited for; then each alone, its prompt in one piece; then one that takes over the first blocks
+// of another.
 void test_model(const Way& way) {
   const Shape& shape = way.shape;
   const std::unique_ptr<Device> device = open_way(way);
@@ -283,9 +283,7 @@ void test_model(const Way& way) {
 // sequences end, against each sequence alone; and the same without graphs.
 void test_buckets(const Way& way, const std::vector<int32_t>& batches) {
   const int32_t most = way.shape.sequences;
-  const auto make = [&](int32_t id) {
-    return sequence(way.shape, id, 2 + id % 5, 3 + id % 4);
-  };
+  const auto make = [&](int32_t id) { return sequence(way.shape, id, 2 + id % 5, 3 + id % 4); };
   std::vector<Sequence> alone;
   for (int32_t i = 0; i < most; ++i) alone.push_back(make(i));
   Way eager = way;

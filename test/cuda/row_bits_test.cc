@@ -92,8 +92,8 @@ class Products {
     x_ = filled(DType::f32, most, shape.k, 4);
     gain_ = filled(DType::f32, 1, shape.k, 5);
     gain_ = Tensor{gain_.data, DType::f32, 1, {shape.k}};
-    sum_ = filled(DType::f32, most, shape.n, 6);
-    h_ = filled(DType::bf16, most, shape.n / 2, 7);
+    sum_ = memory(DType::f32, most, shape.n);
+    h_ = memory(DType::bf16, most, shape.n / 2);
     KvConfig kv;
     kv.layers = 1, kv.kv_heads = 1, kv.head_dim = 64, kv.block_size = kBlock;
     kv.num_blocks = most / kBlock + 1;
@@ -140,9 +140,13 @@ class Products {
         static_cast<uint8_t*>(t.data) + size_t(first) * size_t(t.shape[1]) * dtype_bytes(t.dtype);
     return part;
   }
-  Tensor filled(DType dtype, int64_t rows, int64_t cols, uint64_t seed) {
+  Tensor memory(DType dtype, int64_t rows, int64_t cols) {
     Tensor t{nullptr, dtype, 2, {rows, cols}};
     EXPECT_OK(device_->alloc(t.bytes(), &t.data));
+    return t;
+  }
+  Tensor filled(DType dtype, int64_t rows, int64_t cols, uint64_t seed) {
+    Tensor t = memory(dtype, rows, cols);
     if (t.data) fill(&t, seed);
     return t;
   }
