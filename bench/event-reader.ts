@@ -2,7 +2,7 @@
 
 import { StringDecoder } from 'node:string_decoder'
 
-export type EventReader = {
+type EventReader = {
   readonly push: (chunk: Uint8Array) => void
   /** A comment line: a sign of life. */
   readonly comments: () => number

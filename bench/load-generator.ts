@@ -160,7 +160,7 @@ export const streamOnce = (target: Target, body: object): Promise<Outcome> =>
     request.end(text)
   })
 
-export type Load = {
+type Load = {
   /** The body of request i; undefined: there are no more. */
   readonly body: (i: number) => object | undefined
   readonly concurrency: number

@@ -12,7 +12,7 @@ import { createProgress } from '../server/terminal.js'
 import { packagePath } from '../server/version.js'
 import { UsageError } from './flags.js'
 
-export type ServerProcess = {
+type ServerProcess = {
   /** Ends in /v1. */
   readonly url: string
   readonly stop: () => Promise<void>

@@ -105,7 +105,7 @@ export type Case =
     }
   | { readonly name: string; readonly task: 'prefill'; readonly tokens: number }
 
-export type Limit = { readonly rate: number; readonly bound: 'read' | 'matrix' }
+type Limit = { readonly rate: number; readonly bound: 'read' | 'matrix' }
 
 /** Weights in memory, and how often an activation goes through a matrix product: twice in the exact
  * arithmetic of BF16 instructions (docs/decisions/0004-activations.md). */

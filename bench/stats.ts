@@ -11,7 +11,7 @@ export const quantile = (values: readonly number[], share: number): number => {
 
 export const median = (values: readonly number[]): number => quantile(values, 0.5)
 
-export type Comparison = {
+type Comparison = {
   /** Median of ours over median of theirs. */
   readonly ratio: number
   /** Ratios within one round: the lowest and the highest. */

@@ -31,20 +31,10 @@ type NodeLlamaCpp = {
 
 const greedy = { temperature: 0, yieldEogToken: true }
 
-const load = async (options: ChildOptions): Promise<Competitor> => {
-  const entry = join(cacheFolder, 'node-llama-cpp/node_modules/node-llama-cpp/dist/index.js')
-  const { getLlama }: NodeLlamaCpp = await import(pathToFileURL(entry).href)
-  const llama = await getLlama({
-    ...{ gpu: false, build: 'never', skipDownload: true, logLevel: 'error' },
-    maxThreads: options.threads,
-  })
-  const start = seconds()
-  const model = await llama.loadModel({ modelPath: options.model, useMmap: false, gpuLayers: 0 })
-  const loadSeconds = seconds() - start
-
-  // One context of one sequence, one of many: made when first needed, kept for all rounds.
+/** One context of one sequence, one of many: made when first needed, kept for all rounds. */
+const createContexts = (model: Model, options: ChildOptions) => {
   const contexts = new Map<number, readonly Sequence[]>()
-  const sequencesOf = async (count: number): Promise<readonly Sequence[]> => {
+  return async (count: number): Promise<readonly Sequence[]> => {
     const known = contexts.get(count)
     if (known !== undefined) return known
     const context = await model.createContext({
@@ -58,6 +48,20 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
     contexts.set(count, made)
     return made
   }
+}
+
+const load = async (options: ChildOptions): Promise<Competitor> => {
+  const entry = join(cacheFolder, 'node-llama-cpp/node_modules/node-llama-cpp/dist/index.js')
+  const { getLlama }: NodeLlamaCpp = await import(pathToFileURL(entry).href)
+  const llama = await getLlama({
+    ...{ gpu: false, build: 'never', skipDownload: true, logLevel: 'error' },
+    maxThreads: options.threads,
+  })
+  const start = seconds()
+  const model = await llama.loadModel({ modelPath: options.model, useMmap: false, gpuLayers: 0 })
+  const loadSeconds = seconds() - start
+
+  const sequencesOf = createContexts(model, options)
   const emptySequence = async (): Promise<Sequence> => {
     const [sequence] = await sequencesOf(1)
     if (sequence === undefined) throw new Error('no sequence')

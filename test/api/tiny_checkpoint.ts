@@ -7,7 +7,7 @@ import { join } from 'node:path'
 
 const specials = ['<|begin_of_text|>', '<|end_of_text|>', '<|eot_id|>', '<|eom_id|>']
 
-export const tinyShape = {
+const tinyShape = {
   hidden_size: 64,
   num_hidden_layers: 2,
   num_attention_heads: 2,

@@ -127,6 +127,36 @@ const char* conflict(const Stamp& earlier, bool earlier_read, bool atomic) {
                                                : "of another thread, with no barrier between";
 }
 
+// What lies before an address that is in no allocation.
+std::string neighbour_of(uintptr_t a) {
+  if (shared_region.base && a - uintptr_t(shared_region.base) < (1u << 20)) {
+    return std::to_string(a - uintptr_t(shared_region.base) - shared_region.bytes) +
+           " bytes past the end of shared memory (" + std::to_string(shared_region.bytes) +
+           " bytes)";
+  }
+  auto it = allocations.upper_bound(a);
+  if (it != allocations.begin()) {
+    --it;
+    const uintptr_t past = a - (it->first + it->second.bytes);
+    if (past < (1u << 20))
+      return std::to_string(past) + " bytes past the end of " + it->second.name;
+  }
+  return "no device memory near it";
+}
+
+// Remembers a read of a byte; of several readers, that there were several.
+void note_read(Cell* cell, const Stamp& now) {
+  Stamp& old = cell->read;
+  const bool same_epoch = old.serial == now.serial && old.epoch == now.epoch;
+  Stamp next = now;
+  if (same_epoch && (old.many || old.thread != now.thread)) {
+    next.many = old.many == 2 || old.thread / 32u != now.thread / 32u ? 2 : 1;
+  } else if (old.serial >= current_launch->first_serial && old.serial != now.serial) {
+    next.many = 2;  // readers in several blocks
+  }
+  if (!now.atomic) old = next;
+}
+
 void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, const void* pc) {
   const auto a = uintptr_t(p);
   const auto stack = uintptr_t(current->stack);
@@ -135,20 +165,7 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
   Region* r = find(a);
   if (!r) {
     if (!write && a >= uintptr_t(&__ehdr_start) && a < uintptr_t(&_end)) return;  // constants
-    std::string near = "no device memory near it";
-    auto it = allocations.upper_bound(a);
-    if (it != allocations.begin()) {
-      --it;
-      const uintptr_t past = a - (it->first + it->second.bytes);
-      if (past < (1u << 20))
-        near = std::to_string(past) + " bytes past the end of " + it->second.name;
-    }
-    if (shared_region.base && a - uintptr_t(shared_region.base) < (1u << 20)) {
-      near = std::to_string(a - uintptr_t(shared_region.base) - shared_region.bytes) +
-             " bytes past the end of shared memory (" + std::to_string(shared_region.bytes) +
-             " bytes)";
-    }
-    report(std::string(write ? "write" : "read") + " out of bounds: " + near, where, pc);
+    report(std::string(write ? "write" : "read") + " out of bounds: " + neighbour_of(a), where, pc);
     abandon_launch();
   }
   if (a + n > uintptr_t(r->base) + r->bytes) {
@@ -191,17 +208,7 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
              where, pc);
       return;
     }
-    if (!write || atomic) {
-      Stamp& old = cell->read;
-      const bool same_epoch = old.serial == now.serial && old.epoch == now.epoch;
-      Stamp next = now;
-      if (same_epoch && (old.many || old.thread != now.thread)) {
-        next.many = old.many == 2 || old.thread / 32u != warp ? 2 : 1;
-      } else if (old.serial >= current_launch->first_serial && old.serial != now.serial) {
-        next.many = 2;  // readers in several blocks
-      }
-      if (!atomic) old = next;
-    }
+    if (!write) note_read(cell, now);
     if (write) {
       if (const char* what = conflict(cell->read, true, atomic)) {
         report("race on " + r->name + ": write after a read " + what, where, pc);

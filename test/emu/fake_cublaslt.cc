@@ -138,6 +138,7 @@ EXPORTED int cublasLtMatmulPreferenceSetAttribute(Preference p, int attribute, c
   return 0;
 }
 
+// parameters: cuBLASLt's own
 EXPORTED int cublasLtMatmulAlgoGetHeuristic(Handle, Desc desc, Layout la, Layout lb, Layout lc,
                                             Layout ld, Preference preference, int wanted,
                                             Heuristic* out, int* found) {
@@ -173,6 +174,7 @@ EXPORTED int cublasLtMatmulAlgoGetHeuristic(Handle, Desc desc, Layout la, Layout
   return 0;
 }
 
+// parameters: cuBLASLt's own
 EXPORTED int cublasLtMatmulAlgoCheck(Handle, Desc desc, Layout la, Layout lb, Layout lc, Layout ld,
                                      const Algorithm* algorithm, Heuristic* out) {
   const auto &a = *static_cast<MatrixLayout*>(la), &b = *static_cast<MatrixLayout*>(lb),
@@ -207,6 +209,7 @@ EXPORTED int cublasLtMatmulAlgoConfigGetAttribute(const Algorithm* algorithm, in
 // For tests: how often it multiplied.
 EXPORTED int fake_cublaslt_products() { return products; }
 
+// parameters: cuBLASLt's own
 EXPORTED int cublasLtMatmul(Handle, Desc desc, const void* alpha, const void* a, Layout la,
                             const void* b, Layout lb, const void* beta, const void* c, Layout lc,
                             void* d, Layout ld, const Algorithm* algorithm, void* workspace,

@@ -432,6 +432,7 @@ void wgmma_fence() {
   async.threads[current->index].fenced = true;
 }
 
+// parameters: the operands of the instruction, and where it stands
 void wgmma_bf16(float* d, int n, const uint32_t* a, uint64_t b, bool columns, bool add,
                 const Where& where) {
   Inside inside;
@@ -534,6 +535,7 @@ void wgmma_registers(const void* p, size_t bytes) {
 
 // --- the driver's function ---
 
+// parameters: the driver's own
 CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank,
                                 void* address, const cuuint64_t* dims, const cuuint64_t* strides,
                                 const cuuint32_t* box, const cuuint32_t* element_strides,

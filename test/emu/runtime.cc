@@ -101,6 +101,7 @@ cudaError_t set_max_shared(const void* kernel, size_t bytes) {
   return cudaSuccess;
 }
 
+// parameters: those of a launch in CUDA, and the body that stands for the kernel
 cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared,
                    bool pdl, cudaStream_t stream, std::function<void()> body) {
   std::lock_guard lock(mutex);

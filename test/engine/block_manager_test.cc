@@ -187,113 +187,142 @@ uint64_t weak_hash(uint64_t parent, std::span<const int32_t> tokens) {
 // Random sequences with common beginnings. The model is what every block physically holds: the salt
 // and all tokens up to its end. A hit must hold exactly that; a block that is held is never
 // rewritten.
-// How many blocks were found.
-int random_walk(uint32_t seed, BlockHash hash, bool complete) {
-  std::mt19937 rng(seed);
-  constexpr int32_t size = 4;
-  const int32_t num_blocks = complete ? 4000 : int32_t(6 + rng() % 30);
-  BlockManager blocks(num_blocks, size, true, hash);
+class RandomWalk {
+ public:
+  // complete: the pool is so large that nothing is ever evicted.
+  RandomWalk(uint32_t seed, BlockHash hash, bool complete)
+      : rng_(seed),
+        complete_(complete),
+        num_blocks_(complete ? 4000 : int32_t(6 + rng_() % 30)),
+        blocks_(num_blocks_, kSize, true, hash),
+        holds_(static_cast<size_t>(num_blocks_)) {}
+
+  // How many blocks were found.
+  int run() {
+    for (int turn = 0; turn < 2000; ++turn) {
+      step();
+      std::vector<const Sequence*> all;
+      for (const Live& l : live_) all.push_back(l.seq.get());
+      const std::string wrong = blocks_.check_invariants(all);
+      if (!wrong.empty()) {
+        fail(__FILE__, __LINE__, "turn " + std::to_string(turn) + ": " + wrong);
+        return hits_;
+      }
+    }
+    for (const Live& l : live_) blocks_.release(*l.seq);
+    EXPECT_EQ(blocks_.num_used(), 0);
+    return hits_;
+  }
+
+ private:
+  static constexpr int32_t kSize = 4;
   struct Held {
     Ids tokens;
     std::string salt;
   };
-  std::vector<Held> holds(static_cast<size_t>(num_blocks));
-  std::vector<std::unique_ptr<Sequence>> live;
-  std::vector<std::string> salts;
-  std::set<std::pair<std::string, Ids>> seen;  // published chains
-  const auto part = [&](size_t most) {
-    Ids ids;
-    for (size_t n = rng() % most; n > 0; --n) ids.push_back(rng() % 8 == 0);
-    return ids;
+  struct Live {
+    std::unique_ptr<Sequence> seq;
+    std::string salt;
   };
-  const auto write = [&](Sequence& s, const std::string& salt, int32_t end) {
-    for (int32_t b = s.num_computed / size; b * size < end; ++b) {
+
+  void step() {
+    const size_t which = live_.empty() ? 0 : rng_() % live_.size();
+    const uint32_t act = rng_() % 6;
+    if (act == 0) return admit();
+    if (live_.empty()) return;
+    if (act <= 2) return compute(live_[which]);
+    if (act == 3) return grow(*live_[which].seq);
+    if (act == 4) {
+      if (rng_() % 2 == 0 && live_.size() <= 12) return;
+      blocks_.release(*live_[which].seq);
+      live_.erase(live_.begin() + int64_t(which));
+    } else if (!complete_ && rng_() % 8 == 0) {
+      blocks_.forget(*live_[which].seq);
+    }
+  }
+
+  void admit() {
+    const std::string salt = rng_() % 3 ? "" : "s";
+    auto s =
+        std::make_unique<Sequence>(sequence(blocks_, part(20) + Ids{int32_t(rng_() % 3)}, salt));
+    BlockManager::Match match;
+    blocks_.match(*s, &match);
+    for (size_t b = 0; b < match.blocks.size(); ++b) {
+      const Held& held = holds_[size_t(match.blocks[b])];
+      EXPECT(held.tokens == head(*s, int32_t(b + 1) * kSize));
+      EXPECT_EQ(held.salt, salt);
+      ++hits_;
+    }
+    if (complete_) {  // nothing was ever evicted: everything published is found
+      size_t known = 0;
+      while ((known + 1) * kSize < s->tokens.size() &&
+             seen_.contains({salt, head(*s, int32_t(known + 1) * kSize)})) {
+        ++known;
+      }
+      EXPECT_EQ(match.blocks.size(), known);
+    }
+    static_cast<void>(blocks_.explain(*s, match));
+    const int32_t need =
+        blocks_.blocks_for(int32_t(s->tokens.size())) - int32_t(match.blocks.size());
+    const bool fits = need <= blocks_.num_free() - match.from_free_list;
+    EXPECT_EQ(blocks_.admit(*s, match, 0), fits);
+    if (fits) live_.push_back({std::move(s), salt});
+  }
+
+  // Some more of its tokens are computed.
+  void compute(Live& l) {
+    Sequence& s = *l.seq;
+    const int32_t gap = int32_t(s.tokens.size()) - s.num_computed;
+    if (gap > 0) write(l, s.num_computed + 1 + int32_t(rng_() % size_t(gap)));
+    blocks_.publish(s);
+    for (int32_t end = kSize; end <= s.num_computed; end += kSize) {
+      seen_.insert({l.salt, head(s, end)});
+    }
+  }
+
+  // A token more.
+  void grow(Sequence& s) {
+    const bool fits =
+        int32_t(s.tokens.size()) < int32_t(s.block_table.size()) * kSize || blocks_.num_free() > 0;
+    EXPECT_EQ(blocks_.grow(s, int32_t(s.tokens.size()) + 1), fits);
+    if (fits) s.tokens.push_back(rng_() % 8 == 0);
+  }
+
+  void write(Live& l, int32_t end) {
+    Sequence& s = *l.seq;
+    for (int32_t b = s.num_computed / kSize; b * kSize < end; ++b) {
       const int32_t id = s.block_table[size_t(b)];
-      for (const auto& other : live) {
-        if (other.get() != &s && std::ranges::count(other->block_table, id)) {
+      for (const Live& other : live_) {
+        if (other.seq.get() != &s && std::ranges::count(other.seq->block_table, id)) {
           fail(__FILE__, __LINE__, "a shared block is written to");
         }
       }
-      holds[size_t(id)] = {Ids(s.tokens.begin(), s.tokens.begin() + std::min(end, (b + 1) * size)),
-                           salt};
+      holds_[size_t(id)] = {head(s, std::min(end, (b + 1) * kSize)), l.salt};
     }
     s.num_computed = end;
-  };
-  int hits = 0;
-  for (int turn = 0; turn < 2000; ++turn) {
-    const size_t which = live.empty() ? 0 : rng() % live.size();
-    switch (rng() % 6) {
-      case 0: {  // a newcomer
-        const std::string salt = rng() % 3 ? "" : "s";
-        auto s =
-            std::make_unique<Sequence>(sequence(blocks, part(20) + Ids{int32_t(rng() % 3)}, salt));
-        BlockManager::Match match;
-        blocks.match(*s, &match);
-        for (size_t b = 0; b < match.blocks.size(); ++b) {
-          const Held& held = holds[size_t(match.blocks[b])];
-          EXPECT(held.tokens == Ids(s->tokens.begin(), s->tokens.begin() + int64_t(b + 1) * size));
-          EXPECT_EQ(held.salt, salt);
-          ++hits;
-        }
-        if (complete) {  // nothing was ever evicted: everything published is found
-          size_t known = 0;
-          while ((known + 1) * size < s->tokens.size() &&
-                 seen.contains({salt, Ids(s->tokens.begin(),
-                                          s->tokens.begin() + int64_t(known + 1) * size)})) {
-            ++known;
-          }
-          EXPECT_EQ(match.blocks.size(), known);
-        }
-        static_cast<void>(blocks.explain(*s, match));
-        const int32_t need =
-            blocks.blocks_for(int32_t(s->tokens.size())) - int32_t(match.blocks.size());
-        const bool fits = need <= blocks.num_free() - match.from_free_list;
-        EXPECT_EQ(blocks.admit(*s, match, 0), fits);
-        if (fits) live.push_back(std::move(s)), salts.push_back(salt);
-        break;
-      }
-      case 1:
-      case 2:  // some tokens are computed
-        if (!live.empty()) {
-          Sequence& s = *live[which];
-          const int32_t gap = int32_t(s.tokens.size()) - s.num_computed;
-          if (gap > 0) write(s, salts[which], s.num_computed + 1 + int32_t(rng() % size_t(gap)));
-          blocks.publish(s);
-          for (int32_t end = size; end <= s.num_computed; end += size) {
-            seen.insert({salts[which], Ids(s.tokens.begin(), s.tokens.begin() + end)});
-          }
-        }
-        break;
-      case 3:  // a token more
-        if (!live.empty()) {
-          Sequence& s = *live[which];
-          const bool fits = int32_t(s.tokens.size()) < int32_t(s.block_table.size()) * size ||
-                            blocks.num_free() > 0;
-          EXPECT_EQ(blocks.grow(s, int32_t(s.tokens.size()) + 1), fits);
-          if (fits) s.tokens.push_back(rng() % 8 == 0);
-        }
-        break;
-      case 4:
-        if (!live.empty() && (rng() % 2 || live.size() > 12)) {
-          blocks.release(*live[which]);
-          live.erase(live.begin() + int64_t(which));
-          salts.erase(salts.begin() + int64_t(which));
-        }
-        break;
-      default:
-        if (!live.empty() && !complete && rng() % 8 == 0) blocks.forget(*live[which]);
-    }
-    std::vector<const Sequence*> all;
-    for (const auto& s : live) all.push_back(s.get());
-    const std::string wrong = blocks.check_invariants(all);
-    if (!wrong.empty()) {
-      fail(__FILE__, __LINE__, "turn " + std::to_string(turn) + ": " + wrong);
-      return hits;
-    }
   }
-  for (const auto& s : live) blocks.release(*s);
-  EXPECT_EQ(blocks.num_used(), 0);
-  return hits;
+
+  Ids part(size_t most) {
+    Ids ids;
+    for (size_t n = rng_() % most; n > 0; --n) ids.push_back(rng_() % 8 == 0);
+    return ids;
+  }
+  static Ids head(const Sequence& s, int32_t n) {
+    return Ids(s.tokens.begin(), s.tokens.begin() + n);
+  }
+
+  std::mt19937 rng_;
+  bool complete_;
+  int32_t num_blocks_;
+  BlockManager blocks_;
+  std::vector<Held> holds_;  // by block
+  std::vector<Live> live_;
+  std::set<std::pair<std::string, Ids>> seen_;  // published chains
+  int hits_ = 0;
+};
+
+int random_walk(uint32_t seed, BlockHash hash, bool complete) {
+  return RandomWalk(seed, hash, complete).run();
 }
 
 TEST(random_walks_of_the_block_manager) {

@@ -169,6 +169,15 @@ struct Deltas {
   double mean() const { return sum / double(std::max<int64_t>(count, 1)); }
 };
 
+// A draw and the logprob of the token that transformers drew.
+std::vector<SampleInput> both(int32_t row, int32_t target) {
+  SampleInput draw, known;
+  draw.row = known.row = row;
+  draw.num_top = known.num_top = 0;
+  known.target = target;
+  return {draw, known};
+}
+
 void run_generation(const std::string& name, const std::string& run, const std::string& isa,
                     const Json& golden) {
   const bool fp8_kv = run == "kv_fp8", bf16_kv = run == kBf16Kv;
@@ -199,14 +208,6 @@ void run_generation(const std::string& name, const std::string& run, const std::
                  name + ": token " + std::to_string(i) + " is " + std::to_string(drawn.id) +
                      ", transformers has " + std::to_string(greedy[i]) + " with a margin of " +
                      std::to_string(margins[i]));
-  };
-  // A draw and the logprob of the token that transformers drew.
-  const auto both = [](int32_t row, int32_t target) {
-    SampleInput draw, known;
-    draw.row = known.row = row;
-    draw.num_top = known.num_top = 0;
-    known.target = target;
-    return std::vector<SampleInput>{draw, known};
   };
 
   StepOutput out;

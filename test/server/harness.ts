@@ -24,7 +24,7 @@ import {
   type ScriptedOptions,
 } from './scripted-engine.js'
 
-export type RewardOptions = {
+type RewardOptions = {
   readonly score: (prompt: string) => readonly number[]
   readonly labels?: readonly string[]
   readonly readout?: RewardSettings

@@ -15,14 +15,9 @@ const blobId = (bytes: Buffer): string =>
 const isLarge = (name: string): boolean => name.endsWith('.safetensors')
 
 /** What the server does to one request for a file. */
-export type Trouble = (
-  name: string,
-  response: ServerResponse,
-  body: Buffer,
-  start: number,
-) => boolean
+type Trouble = (name: string, response: ServerResponse, body: Buffer, start: number) => boolean
 
-export type Remote = {
+type Remote = {
   readonly env: (more?: Record<string, string>) => NodeJS.ProcessEnv
   readonly cache: string
   readonly log: {
@@ -33,6 +28,14 @@ export type Remote = {
   }[]
   readonly close: () => Promise<void>
 }
+
+/** A file as the hub lists it, of another size if `claim` says so. */
+const listed = (rfilename: string, bytes: Buffer, claim: number | undefined) => ({
+  rfilename,
+  size: claim ?? bytes.length,
+  blobId: blobId(bytes),
+  ...(isLarge(rfilename) && { lfs: { sha256: sha256(bytes), size: bytes.length } }),
+})
 
 /** A hub that behaves as badly as `trouble` says. */
 export const startRemote = async (
@@ -54,14 +57,7 @@ export const startRemote = async (
     }
     if (url.startsWith(`/api/models/${REPO}/revision/main`)) {
       const siblings = Object.entries(files).map(([rfilename, bytes]) =>
-        options.listing === false
-          ? { rfilename }
-          : {
-              rfilename,
-              size: options.claim ?? bytes.length,
-              blobId: blobId(bytes),
-              ...(isLarge(rfilename) && { lfs: { sha256: sha256(bytes), size: bytes.length } }),
-            },
+        options.listing === false ? { rfilename } : listed(rfilename, bytes, options.claim),
       )
       response.end(JSON.stringify({ id: REPO, sha: COMMIT, siblings }))
       return
