@@ -1,8 +1,8 @@
-// Keeps docs/architecture.md true: every path of the repository that it names exists, and no file
+// Keeps the documents true: every path of the repository that they name exists. And no file
 // includes a layer above its own (napi -> engine -> models -> device <- cpu, cuda).
 
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -10,10 +10,24 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const read = (path) => readFileSync(join(root, path), 'utf8')
 const problems = []
 
-const guide = 'docs/architecture.md'
-for (const [, path] of read(guide).matchAll(/`((?:[\w.-]+\/)+[\w.-]*)`/g)) {
-  const found = [path, `addon/${path}`].some((name) => existsSync(join(root, name)))
-  if (!found) problems.push(`${guide} names ${path}, which does not exist`)
+// Paths with a folder, in backquotes. What a build or a run makes is not there yet; capitals stand for
+// something.
+const guides = ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'models/tiny/README.md']
+for (const folder of ['docs', 'docs/decisions'])
+  for (const name of readdirSync(join(root, folder)))
+    if (name.endsWith('.md')) guides.push(`${folder}/${name}`)
+const made = /^(?:build|dist|node_modules|bench\/\.cache)\/|\/[A-Z]{4,}/
+const homes = ['', 'addon/', 'docs/', 'models/tiny/', 'models/tiny/training/']
+for (const guide of guides.filter((name) => existsSync(join(root, name)))) {
+  for (const [, path] of read(guide).matchAll(/`((?:[\w.-]+\/)+[\w.-]*)`/g)) {
+    if (
+      made.test(path) ||
+      !/^(?:addon|bench|cuda|docs|models|scripts|server|test|web)\//.test(path)
+    )
+      continue
+    const found = homes.some((home) => existsSync(join(root, home, path)))
+    if (!found) problems.push(`${guide} names ${path}, which does not exist`)
+  }
 }
 
 // Folder -> prefixes that its files may include, beside the standard library.
