@@ -7,7 +7,7 @@ import type { Server, ServerConfig } from './api/server.js'
 import { createApp } from './app.js'
 import type { Phase } from './generation/admission.js'
 import { type Listening, listen } from './http/listen.js'
-import { createMetrics } from './metrics/metrics.js'
+import { createMetrics, type Metrics } from './metrics/metrics.js'
 import { fetchModel } from './model/fetch.js'
 import { loadModel } from './model/open.js'
 import type { ServedModel } from './model/served-model.js'
@@ -89,16 +89,78 @@ const tlsOf = ({ tls_cert: cert, tls_key: key }: Settings) =>
 
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
 
+type Loading = Pick<ServeOptions, 'log' | 'progress' | 'tell'> & {
+  readonly metrics: Metrics
+  /** What is being done with which model. */
+  readonly say: (detail: string) => void
+}
+
+/** `left`: models still to load, this one among them: those that come later need their share too. */
+const loadOne = async (
+  one: ModelSettings,
+  left: number,
+  { log, progress, tell, metrics, say }: Loading,
+): Promise<ServedModel> => {
+  const name = one.names[0] ?? basename(one.model)
+  say(`${name}: finding its files`)
+  const folder = await fetchModel(one.model, progress, tell)
+  say(`${name}: reading its tokenizer`)
+  return loadModel({
+    settings: one,
+    folder,
+    utilization: one.gpu_memory_utilization / left,
+    metrics,
+    hooks: {
+      onProgress: ({ phase: part, bytesDone, bytesTotal }) => {
+        say(`${name}: ${part}, ${bytesDone} of ${bytesTotal} bytes`)
+        progress.update(`${name}: ${part}`, bytesDone, bytesTotal)
+      },
+      onPlan: (plan) => {
+        progress.finish()
+        tell(`${name}: ${one.model}\n${plan.table}`)
+      },
+      warn: (message) => {
+        progress.finish()
+        log.warn(message)
+      },
+    },
+  })
+}
+
+/** All or none: what is loaded when another one fails is closed again. */
+const loadAll = async (
+  wanted: readonly ModelSettings[],
+  loading: Loading,
+): Promise<readonly ServedModel[]> => {
+  const loaded: ServedModel[] = []
+  try {
+    for (const [i, one] of wanted.entries())
+      loaded.push(await loadOne(one, wanted.length - i, loading))
+    checkNames(loaded)
+    return loaded
+  } catch (error) {
+    await Promise.all(loaded.map((model) => model.engine.close()))
+    throw error
+  } finally {
+    loading.progress.finish()
+  }
+}
+
 export const startServer = async (options: ServeOptions): Promise<Serving> => {
-  const { settings, log, progress, tell } = options
+  const { settings, log } = options
   const listed = modelSettings(settings)
   const wanted = listed.length > 0 ? listed : embeddedModels(settings)
   let phase: Phase = { name: 'loading', detail: 'starting' }
-  const models: ServedModel[] = []
+  let models: readonly ServedModel[] = []
+  /** A server that drains meanwhile stays so. */
+  const fromLoading = (next: Phase) => {
+    if (phase.name === 'loading') phase = next
+  }
+  const metrics = createMetrics()
   const server: Server = {
     config: serverConfig(settings),
     log,
-    metrics: createMetrics(),
+    metrics,
     version: VERSION,
     phase: () => phase,
     models: () => models,
@@ -111,52 +173,18 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     ...tlsOf(settings),
   })
 
-  const load = async (one: ModelSettings, left: number): Promise<ServedModel> => {
-    const name = one.names[0] ?? basename(one.model)
-    const say = (detail: string) => {
-      if (phase.name === 'loading') phase = { name: 'loading', detail: `${name}: ${detail}` }
-    }
-    say('finding its files')
-    const folder = await fetchModel(one.model, progress, tell)
-    say('reading its tokenizer')
-    return loadModel({
-      settings: one,
-      folder,
-      // The models that come later need their share too.
-      utilization: one.gpu_memory_utilization / left,
-      metrics: server.metrics,
-      hooks: {
-        onProgress: ({ phase: part, bytesDone, bytesTotal }) => {
-          say(`${part}, ${bytesDone} of ${bytesTotal} bytes`)
-          progress.update(`${name}: ${part}`, bytesDone, bytesTotal)
-        },
-        onPlan: (plan) => {
-          progress.finish()
-          tell(`${name}: ${one.model}\n${plan.table}`)
-        },
-        warn: (message) => {
-          progress.finish()
-          log.warn(message)
-        },
-      },
-    })
-  }
-
-  const loadAll = async (): Promise<readonly ServedModel[]> => {
-    const loaded: ServedModel[] = []
+  const load = async (): Promise<readonly ServedModel[]> => {
+    const say = (detail: string) => fromLoading({ name: 'loading', detail })
     try {
-      for (const [i, one] of wanted.entries()) loaded.push(await load(one, wanted.length - i))
-      checkNames(loaded)
+      models = await loadAll(wanted, { ...options, metrics, say })
     } catch (error) {
-      progress.finish()
-      const detail = error instanceof Error ? error.message : String(error)
-      if (phase.name === 'loading') phase = { name: 'failed', detail }
-      await Promise.all(loaded.map((model) => model.engine.close()))
+      fromLoading({
+        name: 'failed',
+        detail: error instanceof Error ? error.message : String(error),
+      })
       throw error
     }
-    progress.finish()
-    models.push(...loaded)
-    if (phase.name === 'loading') phase = { name: 'ready' }
+    fromLoading({ name: 'ready' })
     return models
   }
 
@@ -172,5 +200,5 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     listening.cut()
   }
 
-  return { url: listening.url, ready: loadAll(), drain }
+  return { url: listening.url, ready: load(), drain }
 }

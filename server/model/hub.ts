@@ -103,17 +103,145 @@ const isComplete = async (folder: string): Promise<boolean> => {
 
 const LIMITS: HubLimits = { parallel: 4, stallMs: 30_000, attempts: 6, retryMs: 500 }
 
+/** Where to ask, as whom, and how patiently. */
+type Site = HubLimits & {
+  readonly endpoint: string
+  readonly cache: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly hasToken: boolean
+}
+
+/** A small request; passing troubles are tried again. */
+const ask = async (site: Site, repo: string, url: string, init: RequestInit): Promise<Response> => {
+  const { headers, stallMs, attempts, retryMs } = site
+  for (let tries = 1; ; tries++) {
+    let trouble: string
+    try {
+      const signal = AbortSignal.timeout(stallMs)
+      const response = await fetch(url, { ...init, headers, signal })
+      if (response.status < 500 && response.status !== 429) return response
+      trouble = `HTTP ${response.status}`
+    } catch (error) {
+      const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
+      trouble = cause instanceof Error ? cause.message : String(cause)
+    }
+    if (tries >= attempts) throw new HubError(`${repo}: cannot reach ${url}: ${trouble}`)
+    await new Promise((done) => setTimeout(done, retryMs * 2 ** tries))
+  }
+}
+
+const fileUrl = ({ endpoint }: Site, repo: string, commit: string, path: string): string =>
+  `${endpoint}/${repo}/resolve/${commit}/${path.split('/').map(encodeURIComponent).join('/')}`
+
+/** Size and checksum, from the listing or, where that has none, from the file's own headers. */
+const describe = async (
+  site: Site,
+  repo: string,
+  commit: string,
+  sibling: z.output<typeof Revision>['siblings'][number],
+): Promise<RemoteFile> => {
+  const { rfilename: path, lfs, size, blobId } = sibling
+  if (lfs) return { path, size: lfs.size, etag: lfs.sha256 }
+  if (typeof size === 'number' && typeof blobId === 'string') return { path, size, etag: blobId }
+  const url = fileUrl(site, repo, commit, path)
+  const response = await ask(site, repo, url, { method: 'HEAD', redirect: 'manual' })
+  if (response.status >= 400) throw explain(response.status, repo, url, site.hasToken)
+  const etag = cleanTag(response.headers.get('x-linked-etag') ?? response.headers.get('etag') ?? '')
+  const length = response.headers.get('x-linked-size') ?? response.headers.get('content-length')
+  if (!/^[\w.-]+$/.test(etag) || length === null)
+    throw new HubError(`${repo}: ${path} has no usable etag and size (${url})`)
+  return { path, size: Number(length), etag }
+}
+
+const list = async (site: Site, repo: string, revision: string) => {
+  const url = `${site.endpoint}/api/models/${repo}/revision/${encodeURIComponent(revision)}?blobs=true`
+  const response = await ask(site, repo, url, {})
+  if (!response.ok) throw explain(response.status, repo, url, site.hasToken)
+  const parsed = Revision.safeParse(await response.json().catch(() => undefined))
+  if (!parsed.success)
+    throw new HubError(`${repo}: the hub's listing is not what it should be (${url})`)
+  const { sha, siblings } = parsed.data
+  const wanted = siblings.filter(({ rfilename }) => isWanted(rfilename))
+  if (wanted.length === 0) throw new HubError(`${repo}: has no files that can be served`)
+  const files = await Promise.all(wanted.map((one) => describe(site, repo, sha, one)))
+  return { commit: sha, files }
+}
+
+const checkSpace = async ({ cache }: Site, needed: number): Promise<void> => {
+  const disk = await statfs(cache)
+  const free = disk.bavail * disk.bsize
+  if (needed > free)
+    throw new HubError(`${cache}: needs ${giga(needed)}, but only ${giga(free)} are free`)
+}
+
+const blobPath = (folder: string, file: RemoteFile): string => join(folder, 'blobs', file.etag)
+
+const link = async (folder: string, commit: string, file: RemoteFile): Promise<void> => {
+  const path = join(folder, 'snapshots', commit, file.path)
+  await mkdir(dirname(path), { recursive: true })
+  await rm(path, { force: true })
+  await symlink(relative(dirname(path), blobPath(folder, file)), path)
+}
+
+type Wanted = {
+  readonly repo: string
+  readonly commit: string
+  readonly files: readonly RemoteFile[]
+  readonly folder: string
+}
+
+/** Fetches the contents that are not there yet, several at a time, the largest first. */
+const fetchBlobs = async (
+  site: Site,
+  { repo, commit, files, folder }: Wanted,
+  { onProgress = () => {}, signal }: PullOptions,
+): Promise<void> => {
+  const blobs = [...new Map(files.map((file) => [file.etag, file])).values()]
+  const total = blobs.reduce((sum, file) => sum + file.size, 0)
+  const missing: RemoteFile[] = []
+  let done = 0
+  for (const file of blobs) {
+    const path = blobPath(folder, file)
+    const isThere = await isFile(path, file.size)
+    if (!isThere) missing.push(file)
+    done += isThere ? file.size : await partialSize(path)
+  }
+  await checkSpace(site, total - done)
+  missing.sort((a, b) => b.size - a.size)
+  onProgress(repo, done, total)
+  const onBytes = (bytes: number) => {
+    done += bytes
+    onProgress(repo, Math.min(done, total), total)
+  }
+  const fetchNext = async (): Promise<void> => {
+    for (let file = missing.shift(); file !== undefined; file = missing.shift()) {
+      const { path, size, etag } = file
+      const url = fileUrl(site, repo, commit, path)
+      await download({ ...site, url, target: blobPath(folder, file), size, etag, signal, onBytes })
+    }
+  }
+  await Promise.all(Array.from({ length: site.parallel }, fetchNext)).catch((error) => {
+    missing.length = 0
+    throw error instanceof DownloadError ? new HubError(`${repo}: ${error.message}`) : error
+  })
+}
+
 export const createHub = (env: NodeJS.ProcessEnv, limits: Partial<HubLimits> = {}): Hub => {
-  const { parallel, stallMs, attempts, retryMs } = { ...LIMITS, ...limits }
-  const endpoint = (env.HF_ENDPOINT ?? 'https://huggingface.co').replace(/\/+$/, '')
   const home = env.HF_HOME ?? join(env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'huggingface')
-  const cache = env.HF_HUB_CACHE ?? env.HUGGINGFACE_HUB_CACHE ?? join(home, 'hub')
   const offline = truthy(env.HF_HUB_OFFLINE) || truthy(env.TRANSFORMERS_OFFLINE)
   const token = readToken(env, home)
-  const headers: Record<string, string> = {
-    'user-agent': 'nemotron-server',
-    ...(token !== undefined && { authorization: `Bearer ${token}` }),
+  const site: Site = {
+    ...LIMITS,
+    ...limits,
+    endpoint: (env.HF_ENDPOINT ?? 'https://huggingface.co').replace(/\/+$/, ''),
+    cache: env.HF_HUB_CACHE ?? env.HUGGINGFACE_HUB_CACHE ?? join(home, 'hub'),
+    headers: {
+      'user-agent': 'nemotron-server',
+      ...(token !== undefined && { authorization: `Bearer ${token}` }),
+    },
+    hasToken: token !== undefined,
   }
+  const { endpoint, cache } = site
   const folderOf = (repo: string): string => join(cache, `models--${repo.replaceAll('/', '--')}`)
 
   const cached = async (repo: string, revision = 'main'): Promise<string | undefined> => {
@@ -123,81 +251,8 @@ export const createHub = (env: NodeJS.ProcessEnv, limits: Partial<HubLimits> = {
     return (await isComplete(snapshot)) ? snapshot : undefined
   }
 
-  /** A small request; passing troubles are tried again. */
-  const ask = async (repo: string, url: string, init: RequestInit): Promise<Response> => {
-    for (let tries = 1; ; tries++) {
-      let trouble: string
-      try {
-        const response = await fetch(url, {
-          ...init,
-          headers,
-          signal: AbortSignal.timeout(stallMs),
-        })
-        if (response.status < 500 && response.status !== 429) return response
-        trouble = `HTTP ${response.status}`
-      } catch (error) {
-        const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
-        trouble = cause instanceof Error ? cause.message : String(cause)
-      }
-      if (tries >= attempts) throw new HubError(`${repo}: cannot reach ${url}: ${trouble}`)
-      await new Promise((done) => setTimeout(done, retryMs * 2 ** tries))
-    }
-  }
-
-  const fileUrl = (repo: string, commit: string, path: string): string =>
-    `${endpoint}/${repo}/resolve/${commit}/${path.split('/').map(encodeURIComponent).join('/')}`
-
-  /** Size and checksum, from the listing or, where that has none, from the file's own headers. */
-  const describe = async (
-    repo: string,
-    commit: string,
-    sibling: z.output<typeof Revision>['siblings'][number],
-  ): Promise<RemoteFile> => {
-    const { rfilename: path, lfs, size, blobId } = sibling
-    if (lfs) return { path, size: lfs.size, etag: lfs.sha256 }
-    if (typeof size === 'number' && typeof blobId === 'string') return { path, size, etag: blobId }
-    const url = fileUrl(repo, commit, path)
-    const response = await ask(repo, url, { method: 'HEAD', redirect: 'manual' })
-    if (response.status >= 400) throw explain(response.status, repo, url, token !== undefined)
-    const etag = cleanTag(
-      response.headers.get('x-linked-etag') ?? response.headers.get('etag') ?? '',
-    )
-    const length = response.headers.get('x-linked-size') ?? response.headers.get('content-length')
-    if (!/^[\w.-]+$/.test(etag) || length === null)
-      throw new HubError(`${repo}: ${path} has no usable etag and size (${url})`)
-    return { path, size: Number(length), etag }
-  }
-
-  const list = async (repo: string, revision: string) => {
-    const url = `${endpoint}/api/models/${repo}/revision/${encodeURIComponent(revision)}?blobs=true`
-    const response = await ask(repo, url, {})
-    if (!response.ok) throw explain(response.status, repo, url, token !== undefined)
-    const parsed = Revision.safeParse(await response.json().catch(() => undefined))
-    if (!parsed.success)
-      throw new HubError(`${repo}: the hub's listing is not what it should be (${url})`)
-    const { sha, siblings } = parsed.data
-    const wanted = siblings.filter(({ rfilename }) => isWanted(rfilename))
-    if (wanted.length === 0) throw new HubError(`${repo}: has no files that can be served`)
-    return { commit: sha, files: await Promise.all(wanted.map((one) => describe(repo, sha, one))) }
-  }
-
-  const checkSpace = async (needed: number): Promise<void> => {
-    const disk = await statfs(cache)
-    const free = disk.bavail * disk.bsize
-    if (needed > free)
-      throw new HubError(`${cache}: needs ${giga(needed)}, but only ${giga(free)} are free`)
-  }
-
-  const link = async (folder: string, commit: string, file: RemoteFile): Promise<void> => {
-    const path = join(folder, 'snapshots', commit, file.path)
-    const blob = join(folder, 'blobs', file.etag)
-    await mkdir(dirname(path), { recursive: true })
-    await rm(path, { force: true })
-    await symlink(relative(dirname(path), blob), path)
-  }
-
   const pull = async (repo: string, options: PullOptions = {}): Promise<string> => {
-    const { revision = 'main', onProgress = () => {}, signal } = options
+    const { revision = 'main' } = options
     if (!isRepoId(repo)) throw new HubError(`'${repo}' is no Hugging Face id such as nvidia/NAME`)
     if (offline) {
       const there = await cached(repo, revision)
@@ -206,47 +261,10 @@ export const createHub = (env: NodeJS.ProcessEnv, limits: Partial<HubLimits> = {
         `${repo} is not (wholly) in ${cache}, and HF_HUB_OFFLINE forbids to fetch it`,
       )
     }
-    const { commit, files } = await list(repo, revision)
+    const { commit, files } = await list(site, repo, revision)
     const folder = folderOf(repo)
     await mkdir(join(folder, 'blobs'), { recursive: true })
-    const blobOf = (file: RemoteFile) => join(folder, 'blobs', file.etag)
-    const blobs = [...new Map(files.map((file) => [file.etag, file])).values()]
-    const total = blobs.reduce((sum, file) => sum + file.size, 0)
-    const missing: RemoteFile[] = []
-    let done = 0
-    for (const file of blobs) {
-      if (await isFile(blobOf(file), file.size)) done += file.size
-      else {
-        missing.push(file)
-        done += await partialSize(blobOf(file))
-      }
-    }
-    await checkSpace(total - done)
-    missing.sort((a, b) => b.size - a.size)
-    onProgress(repo, done, total)
-    const fetchNext = async (): Promise<void> => {
-      for (let file = missing.shift(); file !== undefined; file = missing.shift()) {
-        await download({
-          url: fileUrl(repo, commit, file.path),
-          headers,
-          target: blobOf(file),
-          size: file.size,
-          etag: file.etag,
-          stallMs,
-          attempts,
-          retryMs,
-          signal,
-          onBytes: (bytes) => {
-            done += bytes
-            onProgress(repo, Math.min(done, total), total)
-          },
-        })
-      }
-    }
-    await Promise.all(Array.from({ length: parallel }, fetchNext)).catch((error) => {
-      missing.length = 0
-      throw error instanceof DownloadError ? new HubError(`${repo}: ${error.message}`) : error
-    })
+    await fetchBlobs(site, { repo, commit, files, folder }, options)
     for (const file of files) await link(folder, commit, file)
     await mkdir(join(folder, 'refs', dirname(revision)), { recursive: true })
     await writeFile(join(folder, 'refs', revision), commit)
