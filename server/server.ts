@@ -191,7 +191,7 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
   const drain = async () => {
     phase = { name: 'draining' }
     const until = performance.now() + settings.drain_timeout * 1000
-    const busy = () => models.some((model) => model.gate.inFlight() > 0)
+    const busy = () => models.some((model) => model.pace.inFlight() > 0)
     while (busy() && performance.now() < until) await sleep(20)
     for (const { engine } of models) engine.drain()
     await Promise.all(models.map((model) => model.engine.close()))

@@ -2,7 +2,7 @@
 // reward model of the same server, and the best ones go out, best first, as if only they had been
 // generated. A stage between the run and the answer: it keeps all events, and passes the winners' on.
 
-import { requireQueue } from '../generation/admission.js'
+import { requirePlace } from '../generation/admission.js'
 import type { AnswerHandler, Stage } from '../generation/answer.js'
 import type { AnswerEvent } from '../generation/answer-event.js'
 import { findRewardModel, isReward, type ServedModel } from '../model/served-model.js'
@@ -65,7 +65,7 @@ export const planBestOf = async (
       'continue_final_message',
     )
   await checkRoom(model, body.messages)
-  requireQueue(model)
+  requirePlace(model)
   return {
     candidates,
     keep: n,

@@ -35,97 +35,113 @@ const partialTag = (text: string, tag: string): number => {
   return 0
 }
 
+type State = {
+  readonly start: Start
+  /** opening: is there a tag? thinking: inside. gap: blank space before the answer. answer: the rest. */
+  now: 'opening' | 'thinking' | 'gap' | 'answer'
+  /** Not yet decided. */
+  held: string
+  /** No thinking text has come out yet: leading blank space is dropped. */
+  isBlank: boolean
+  /** Thinking that no opening tag announced; undefined: a tag did, or none has begun. */
+  untagged: string | undefined
+  /** UTF-8, of all text pushed before the answer. */
+  bytes: number
+  closedAt: number | null
+}
+
+const thinking = (state: State, text: string): string => {
+  const out = state.isBlank ? text.trimStart() : text
+  if (out !== '') state.isBlank = false
+  if (state.untagged !== undefined) state.untagged += out
+  return out
+}
+
+const atOpening = (state: State, text: string): Piece => {
+  const body = text.trimStart()
+  if (body.startsWith(OPEN)) {
+    state.now = 'thinking'
+    return advance(state, body.slice(OPEN.length))
+  }
+  if (body === '' || OPEN.startsWith(body)) {
+    state.held = text
+    return NONE
+  }
+  if (state.start === 'expected') {
+    state.now = 'thinking'
+    state.untagged = ''
+  } else state.now = state.start === 'closed' ? 'gap' : 'answer'
+  return advance(state, text)
+}
+
+const whileThinking = (state: State, text: string): Piece => {
+  const at = text.indexOf(CLOSE)
+  if (at >= 0) {
+    const rest = text.slice(at + CLOSE.length)
+    state.closedAt = state.bytes - Buffer.byteLength(rest)
+    state.now = 'gap'
+    state.untagged = undefined
+    const reasoning = thinking(state, text.slice(0, at).trimEnd())
+    return { reasoning, content: advance(state, rest).content }
+  }
+  const partial = partialTag(text, CLOSE)
+  const keep = text.slice(0, text.length - partial).trimEnd().length
+  state.held = text.slice(keep)
+  return { reasoning: thinking(state, text.slice(0, keep)), content: '' }
+}
+
+const advance = (state: State, text: string): Piece => {
+  switch (state.now) {
+    case 'opening':
+      return atOpening(state, text)
+    case 'thinking':
+      return whileThinking(state, text)
+    case 'gap': {
+      const content = text.trimStart()
+      if (content !== '') state.now = 'answer'
+      return { reasoning: '', content }
+    }
+    case 'answer':
+      return { reasoning: '', content: text }
+  }
+}
+
+const finish = (state: State, finished: boolean): Piece => {
+  const { start, held: rest } = state
+  state.held = ''
+  if (state.now === 'opening') {
+    if (start === 'expected')
+      return { reasoning: rest.trim(), content: finished ? rest.trim() : '' }
+    return { reasoning: '', content: start === 'closed' ? rest.trimStart() : rest }
+  }
+  if (state.now !== 'thinking') return NONE
+  const reasoning = thinking(state, rest.trimEnd())
+  // The model neither opened nor closed a block and still came to an end: that was its answer.
+  return { reasoning, content: finished ? (state.untagged ?? '') : '' }
+}
+
 export const createSplitter = (start: Start): Splitter => {
-  // opening: is there a tag? thinking: inside. gap: blank space before the answer. answer: the rest.
-  let state: 'opening' | 'thinking' | 'gap' | 'answer' =
-    start === 'thinking' || start === 'answer' ? start : 'opening'
-  let held = '' // not yet decided
-  let blank = true // no thinking text has come out yet: leading blank space is dropped
-  let untagged = '' // thinking that no opening tag announced
-  let isUntagged = false
-  let bytes = 0 // of all text pushed before the answer
-  let closedAt: number | null = null
-
-  const thinking = (text: string): string => {
-    const out = blank ? text.trimStart() : text
-    if (out !== '') blank = false
-    if (isUntagged) untagged += out
-    return out
+  const state: State = {
+    start,
+    now: start === 'thinking' || start === 'answer' ? start : 'opening',
+    held: '',
+    isBlank: true,
+    untagged: undefined,
+    bytes: 0,
+    closedAt: null,
   }
-
-  const opened = (text: string): Piece => {
-    const body = text.trimStart()
-    if (body.startsWith(OPEN)) {
-      state = 'thinking'
-      return advance(body.slice(OPEN.length))
-    }
-    if (body === '' || OPEN.startsWith(body)) {
-      held = text
-      return NONE
-    }
-    if (start === 'expected') {
-      state = 'thinking'
-      isUntagged = true
-    } else state = start === 'closed' ? 'gap' : 'answer'
-    return advance(text)
-  }
-
-  const thought = (text: string): Piece => {
-    const at = text.indexOf(CLOSE)
-    if (at >= 0) {
-      const rest = text.slice(at + CLOSE.length)
-      closedAt = bytes - Buffer.byteLength(rest)
-      state = 'gap'
-      isUntagged = false
-      const reasoning = thinking(text.slice(0, at).trimEnd())
-      return { reasoning, content: advance(rest).content }
-    }
-    const partial = partialTag(text, CLOSE)
-    const keep = text.slice(0, text.length - partial).trimEnd().length
-    held = text.slice(keep)
-    return { reasoning: thinking(text.slice(0, keep)), content: '' }
-  }
-
-  const advance = (text: string): Piece => {
-    switch (state) {
-      case 'opening':
-        return opened(text)
-      case 'thinking':
-        return thought(text)
-      case 'gap': {
-        const content = text.trimStart()
-        if (content !== '') state = 'answer'
-        return { reasoning: '', content }
-      }
-      case 'answer':
-        return { reasoning: '', content: text }
-    }
-  }
-
   return {
     push: (text) => {
       if (text === '') return NONE
-      if (state === 'answer') return { reasoning: '', content: text }
-      bytes += Buffer.byteLength(text)
-      const all = held + text
-      held = ''
-      return advance(all)
+      if (state.now === 'answer') return { reasoning: '', content: text }
+      state.bytes += Buffer.byteLength(text)
+      const all = state.held + text
+      state.held = ''
+      return advance(state, all)
     },
-    end: (finished) => {
-      const rest = held
-      held = ''
-      if (state === 'opening') {
-        if (start === 'expected')
-          return { reasoning: rest.trim(), content: finished ? rest.trim() : '' }
-        return { reasoning: '', content: start === 'closed' ? rest.trimStart() : rest }
-      }
-      if (state !== 'thinking') return NONE
-      const reasoning = thinking(rest.trimEnd())
-      // The model neither opened nor closed a block and still came to an end: that was its answer.
-      return { reasoning, content: isUntagged && finished ? untagged : '' }
-    },
-    closedAt: () => closedAt,
-    isThinking: () => state === 'thinking',
-    isAnswering: () => state === 'answer',
+    end: (finished) => finish(state, finished),
+    closedAt: () => state.closedAt,
+    isThinking: () => state.now === 'thinking',
+    isAnswering: () => state.now === 'answer',
   }
 }

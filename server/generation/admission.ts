@@ -1,4 +1,5 @@
-// May the work come in? First the server as a whole, before a body is read; then the model's queue.
+// May the work come in? Asked once before a body is read, when it costs nothing to refuse. After that
+// the engine itself counts, and says queue_full.
 
 import type { EngineError } from '../failure.js'
 import { isReward, type ServedModel } from '../model/served-model.js'
@@ -42,16 +43,20 @@ export const requireCapacity = (
   kind: 'chat' | 'reward',
 ): void => {
   const able = models().filter((model) => isReward(model) === (kind === 'reward'))
-  if (able.length === 0 || able.some((model) => !model.gate.full())) return
+  if (able.length === 0 || able.some((model) => !model.engine.isFull())) return
   for (const model of able) model.metrics.rejected()
-  throw queueFull(Math.min(...able.map((model) => model.gate.retryAfter())))
+  throw queueFull(Math.min(...able.map((model) => model.pace.retryAfter())))
 }
 
-/** Refused where this model itself has no place left. */
-export const requireQueue = (model: ServedModel): void => {
-  if (!model.gate.full()) return
+/** This model's queue is full: counted, and said. */
+const refusedBy = (model: ServedModel): RequestError => {
   model.metrics.rejected()
-  throw queueFull(model.gate.retryAfter())
+  return queueFull(model.pace.retryAfter())
+}
+
+/** Before work that comes to this model in many pieces: one place must be free for the first. */
+export const requirePlace = (model: ServedModel): void => {
+  if (model.engine.isFull()) throw refusedBy(model)
 }
 
 export const clientGone = (): RequestError => badRequest('The client closed the connection.')
@@ -60,7 +65,7 @@ export const clientGone = (): RequestError => badRequest('The client closed the 
 export const fromEngineError = (error: EngineError, model: ServedModel): RequestError => {
   switch (error.code) {
     case 'queue_full':
-      return queueFull(model.gate.retryAfter())
+      return refusedBy(model)
     case 'invalid_argument':
     case 'unsupported':
       // The engine's messages begin with the field.

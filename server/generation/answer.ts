@@ -6,7 +6,7 @@ import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
 import { asRequestError, RequestError, stackOf } from '../request-error.js'
 import { createTurns, finishInSlices } from '../slices.js'
-import { clientGone, type Readiness, requireQueue, requireReady } from './admission.js'
+import { clientGone, type Readiness, requireReady } from './admission.js'
 import type { AnswerEvent } from './answer-event.js'
 import { type Run, startRun } from './run.js'
 
@@ -76,13 +76,12 @@ export type AnswerContext = Pick<Readiness, 'phase'> & {
   readonly timeout: number
 }
 
-/** After the body is known: is the server still ready, the client still there, is there room? */
+/** After the body is known: is the server still ready, and the client still there? */
 const admit = (context: AnswerContext, { model, n }: Generation, stream: boolean): void => {
   const { client } = context
   Object.assign(client.record, { model: model.id, stream, n })
   requireReady(context)
   if (client.isGone()) throw clientGone()
-  requireQueue(model)
 }
 
 /** Submits, and makes events of the deltas. */

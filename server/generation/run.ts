@@ -137,13 +137,29 @@ const failureOf = ({ finish, error }: Delta, model: ServedModel): RequestError |
   })
 }
 
+/** Submits all prompts or none; the first asks for a place, the others come with it. */
+const submitAll = (
+  { model, requests }: RunOptions,
+  onDelta: (prompt: number, delta: Delta) => void,
+): readonly RequestHandle[] => {
+  const handles: RequestHandle[] = []
+  try {
+    for (const [i, request] of requests.entries()) {
+      const one = i === 0 ? request : { ...request, admitted: true }
+      handles.push(model.engine.submit(one, (delta) => onDelta(i, delta)))
+    }
+    return handles
+  } catch (error) {
+    for (const handle of handles) handle.abort()
+    throw error instanceof EngineFailure ? fromEngineError(error, model) : error
+  }
+}
+
 /** Submits everything or throws; afterwards exactly one of onDone and onError is called, or neither
  * after abort(). */
 export const startRun = (options: RunOptions, handler: RunHandler): Run => {
   const { model, requests, record } = options
-  const handles: RequestHandle[] = []
   const tally = newTally(requests)
-  const leave = model.gate.enter(tally.live)
   const n = requests[0]?.n ?? 1
   let over = false
 
@@ -188,15 +204,9 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
     }
   }
 
-  try {
-    for (const [i, request] of requests.entries())
-      handles.push(model.engine.submit(request, (delta) => onDelta(i, delta)))
-  } catch (error) {
-    over = true
-    abortAll()
-    leave()
-    throw error instanceof EngineFailure ? fromEngineError(error, model) : error
-  }
+  // Deltas come through the event loop: none before this function returns.
+  const handles = submitAll(options, onDelta)
+  const leave = model.pace.enter(tally.live)
   return {
     abort: () => {
       if (over) return

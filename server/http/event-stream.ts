@@ -105,99 +105,118 @@ const begin = (outgoing: ServerResponse, headers: Readonly<Record<string, string
   }
 }
 
+type State = {
+  readonly outgoing: ServerResponse
+  readonly options: EventStreamOptions
+  readonly watched: Waiting
+  /** Sends what is pending; one closure a stream, not one a token. */
+  readonly flush: () => void
+  out: Out | undefined
+  pending: string
+  isScheduled: boolean
+  /** Set while the reader does not read; it fires when it has had its time. */
+  blocked: NodeJS.Timeout | undefined
+  /** end() was called: nothing more is sent. */
+  hasEnded: boolean
+  /** Nobody listens any more. */
+  isOver: boolean
+  lastTick: number
+}
+
+const finish = (state: State): void => {
+  state.isOver = true
+  clearTimeout(state.blocked)
+  unwatch(state.watched)
+}
+
+const gone = (state: State, why: 'closed' | 'stalled'): void => {
+  if (state.isOver) return
+  finish(state)
+  state.options.onGone(why)
+}
+
+const cutOff = (state: State): void => {
+  gone(state, 'stalled')
+  state.outgoing.destroy()
+}
+
+const schedule = (state: State): void => {
+  if (state.isScheduled) return
+  state.isScheduled = true
+  flushSoon(state.flush)
+}
+
+const send = (state: State, events: string): void => {
+  if (state.isOver || state.hasEnded) return
+  if (state.pending.length + events.length > MOST_UNREAD) {
+    cutOff(state)
+    return
+  }
+  state.pending += events
+  schedule(state)
+}
+
+const flushStream = (state: State): void => {
+  const { outgoing, options, pending: text } = state
+  state.isScheduled = false
+  if (state.isOver || state.blocked !== undefined) return
+  if (text === '' && !state.hasEnded) return
+  state.pending = ''
+  state.lastTick = tick
+  state.out ??= begin(outgoing, options.headers)
+  const isFlowing = text === '' || state.out.write(text)
+  if (state.hasEnded) {
+    // Finished for us; a stalled reader still has its time to take the rest.
+    unwatch(state.watched)
+    state.blocked = setTimeout(() => outgoing.destroy(), options.writeIdle).unref()
+    outgoing.end()
+  } else if (!isFlowing) {
+    state.blocked = setTimeout(() => cutOff(state), options.writeIdle).unref()
+    state.out.onceDrained(() => {
+      clearTimeout(state.blocked)
+      state.blocked = undefined
+      state.flush()
+    })
+  }
+}
+
 export const openEventStream = (
   outgoing: ServerResponse,
   options: EventStreamOptions,
 ): EventStream => {
   const pingTicks = Math.max(1, Math.round(options.ping / TICK_MS))
-  let out: Out | undefined
-  let pending = ''
-  let scheduled = false
-  let blocked: NodeJS.Timeout | undefined
-  let ended = false
-  let over = false
-  let lastTick = tick
-
-  const self: Waiting = {
-    isDue: () => tick - lastTick >= pingTicks,
-    ping: () => {
-      if (blocked === undefined && pending === '') send(PING)
+  const state: State = {
+    outgoing,
+    options,
+    watched: {
+      isDue: () => tick - state.lastTick >= pingTicks,
+      ping: () => {
+        if (state.blocked === undefined && state.pending === '') send(state, PING)
+      },
     },
+    flush: () => flushStream(state),
+    out: undefined,
+    pending: '',
+    isScheduled: false,
+    blocked: undefined,
+    hasEnded: false,
+    isOver: false,
+    lastTick: tick,
   }
-
-  const finish = () => {
-    over = true
-    clearTimeout(blocked)
-    unwatch(self)
-  }
-
-  const gone = (why: 'closed' | 'stalled') => {
-    if (over) return
-    finish()
-    options.onGone(why)
-  }
-
-  const onDrain = () => {
-    clearTimeout(blocked)
-    blocked = undefined
-    flush()
-  }
-
-  const flush = () => {
-    scheduled = false
-    if (over || blocked !== undefined) return
-    const text = pending
-    if (text === '' && !ended) return
-    pending = ''
-    lastTick = tick
-    out ??= begin(outgoing, options.headers)
-    const flowing = text === '' || out.write(text)
-    if (ended) {
-      // Finished for us; a stalled reader still has its time to take the rest.
-      unwatch(self)
-      blocked = setTimeout(() => outgoing.destroy(), options.writeIdle).unref()
-      outgoing.end()
-    } else if (!flowing) {
-      blocked = setTimeout(() => {
-        gone('stalled')
-        outgoing.destroy()
-      }, options.writeIdle).unref()
-      out.onceDrained(onDrain)
-    }
-  }
-
-  const send = (events: string) => {
-    if (over || ended) return
-    if (pending.length + events.length > MOST_UNREAD) {
-      gone('stalled')
-      outgoing.destroy()
-      return
-    }
-    pending += events
-    schedule()
-  }
-
-  const schedule = () => {
-    if (scheduled) return
-    scheduled = true
-    flushSoon(flush)
-  }
-
   outgoing.once('close', () => {
-    if (ended) finish()
-    else gone('closed')
+    if (state.hasEnded) finish(state)
+    else gone(state, 'closed')
   })
-  watch(self)
-
+  watch(state.watched)
   return {
-    send,
-    ping: () => send(PING),
+    send: (events) => send(state, events),
+    ping: () => send(state, PING),
     end: () => {
-      if (over || ended) return
-      ended = true
-      schedule()
+      if (state.isOver || state.hasEnded) return
+      state.hasEnded = true
+      schedule(state)
     },
-    cancel: finish,
-    started: () => out !== undefined || pending !== '',
+    cancel: () => finish(state),
+    started: () => state.out !== undefined || state.pending !== '',
   }
 }

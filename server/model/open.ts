@@ -13,7 +13,7 @@ import type { RewardSettings } from '../settings/reward.js'
 import { readText, readTextIfThere } from '../text-file.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import type { Tokenizer } from '../tokenizer/types.js'
-import { createGate } from './gate.js'
+import { createPace } from './pace.js'
 import { findEntry, makeProfile } from './registry.js'
 import { createReadout } from './reward-readout.js'
 import type { GenerationDefaults, ServedModel } from './served-model.js'
@@ -163,8 +163,6 @@ export type LoadHooks = {
   readonly warn: (message: string) => void
 }
 
-const ENGINE_QUEUE = 1 << 20
-
 const engineOptions = (
   folder: string,
   settings: ModelSettings,
@@ -178,8 +176,7 @@ const engineOptions = (
   memoryUtilization: utilization,
   maxNumSeqs: settings.max_num_seqs,
   blockSize: settings.block_size,
-  // The queue is bounded here, by sequences (gate.ts), so that one request may bring many prompts.
-  maxWaiting: ENGINE_QUEUE,
+  maxWaiting: settings.max_waiting,
   prefixCache: settings.prefix_cache,
   roundActivations: settings.round_activations,
   fp8Activations: settings.fp8_activations,
@@ -251,7 +248,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     profile,
     generation,
     readout,
-    gate: createGate(settings.max_num_seqs + settings.max_waiting),
+    pace: createPace(),
     metrics: metrics.addModel(id, engine),
   }
 }

@@ -5,7 +5,7 @@ import type { ModelMetrics } from '../metrics/metrics.js'
 import type { ChatTemplate } from '../prompt/template.js'
 import { badRequest, RequestError } from '../request-error.js'
 import type { Tokenizer } from '../tokenizer/types.js'
-import type { Gate } from './gate.js'
+import type { Pace } from './pace.js'
 import type { ModelProfile } from './registry.js'
 import type { Readout } from './reward-readout.js'
 
@@ -35,7 +35,7 @@ export type ServedModel = {
   readonly generation: GenerationDefaults
   /** What a reward model's outputs mean; of a chat model, unused. */
   readonly readout: Readout
-  readonly gate: Gate
+  readonly pace: Pace
   readonly metrics: ModelMetrics
 }
 

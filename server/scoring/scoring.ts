@@ -4,7 +4,7 @@
 
 import type { Engine, Timings } from '../engine/types.js'
 import { EngineFailure } from '../failure.js'
-import { clientGone, fromEngineError, requireQueue } from '../generation/admission.js'
+import { clientGone, fromEngineError, requirePlace } from '../generation/admission.js'
 import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
 import type { Message } from '../prompt/conversation.js'
@@ -155,6 +155,8 @@ type BatchOptions = {
   readonly signal?: AbortSignal | undefined
   readonly priority?: number | undefined
   readonly cacheSalt?: string | undefined
+  /** Part of work that has its place already. */
+  readonly isAdmitted?: boolean
   readonly onScored?: (timings: Timings) => void
 }
 
@@ -163,14 +165,16 @@ type BatchOptions = {
 export const scoreBatch = async (
   engine: Engine,
   items: readonly ScoreItem[],
-  { signal, priority, cacheSalt, onScored }: BatchOptions,
+  { signal, priority, cacheSalt, isAdmitted = false, onScored }: BatchOptions,
 ): Promise<readonly Scored[]> => {
   const others = new AbortController()
   const any = signal ? AbortSignal.any([signal, others.signal]) : others.signal
-  const one = async (item: ScoreItem): Promise<Scored> => {
+  const one = async (item: ScoreItem, i: number): Promise<Scored> => {
     const { scores, timings } = await engine.score(
       {
         promptTokenIds: item.ids,
+        // The first asks for a place, the others come with it.
+        admitted: isAdmitted || i > 0,
         ...(priority !== undefined && { priority }),
         ...(cacheSalt !== undefined && { cacheSalt }),
       },
@@ -193,16 +197,14 @@ export type ScoreOptions = BatchOptions & {
   readonly record: RequestLog
   readonly signal: AbortSignal
   readonly arrival: number
-  /** Part of work that has its place already. */
-  readonly isAdmitted?: boolean
 }
 
 /** The same as one HTTP request: admitted, measured, logged. */
 export const scoreItems = async (options: ScoreOptions): Promise<readonly Scored[]> => {
   const { model, items, record, signal, arrival } = options
-  const { gate, metrics, engine } = model
-  if (!options.isAdmitted) requireQueue(model)
-  const leave = gate.enter(items.length)
+  const { pace, metrics, engine } = model
+  if (!options.isAdmitted) requirePlace(model)
+  const leave = pace.enter(items.length)
   const promptTokens = items.reduce((sum, { ids }) => sum + ids.length, 0)
   let cachedTokens = 0
   let finish: 'stop' | 'abort' | 'error' = 'stop'

@@ -8,7 +8,7 @@ import { createApp } from '../../server/app.js'
 import type { Phase } from '../../server/generation/admission.js'
 import { listen } from '../../server/http/listen.js'
 import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
-import { createGate } from '../../server/model/gate.js'
+import { createPace } from '../../server/model/pace.js'
 import { makeProfile } from '../../server/model/registry.js'
 import { createReadout } from '../../server/model/reward-readout.js'
 import type { GenerationDefaults, ServedModel } from '../../server/model/served-model.js'
@@ -97,7 +97,7 @@ const makeModel = (
     profile,
     generation: options.generation ?? { greedy: false },
     readout: createReadout(engine.info, options.reward?.readout ?? profile.entry?.reward),
-    gate: createGate((options.maxNumSeqs ?? 64) + (options.maxWaiting ?? 256)),
+    pace: createPace(),
     metrics: metrics.addModel(id, engine),
   }
 }

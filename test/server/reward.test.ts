@@ -343,7 +343,9 @@ describe('best of N', () => {
 
   it('is a 429 while the judge has no place, and so is every way to ask it', async () => {
     const judge = h.server.models().find(({ id }) => id === 'tiny-reward')
-    const leave = judge?.gate.enter(10_000)
+    assert.ok(judge)
+    let isFull = true
+    Object.assign(judge.engine, { isFull: () => isFull })
     const { requests } = h.engine
     const before = requests.length
     for (const stream of [false, true]) {
@@ -354,7 +356,7 @@ describe('best of N', () => {
     for (const path of ['/v1/reward', '/pooling', '/classify'])
       await errorOf(await h.post(path, '{'), 429)
     assert.equal(requests.length, before)
-    leave?.()
+    isFull = false
     assert.equal((await chat(ask)).status, 200)
   })
 

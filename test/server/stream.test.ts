@@ -54,7 +54,7 @@ describe('streams', () => {
         await until(() => harness.engine.stats().running === 1, 'running')
         socket.destroy()
         await until(() => harness.engine.stats().running === 0, 'freed')
-        await until(() => harness.model.gate.inFlight() === 0, 'left the gate')
+        await until(() => harness.model.pace.inFlight() === 0, 'left the gate')
       }
       assert.equal(harness.engine.stats().aborted, 2)
       await until(() => harness.lines.length === 2, 'two lines')
@@ -336,7 +336,7 @@ describe('the queue', () => {
     withHarness(slow, async (harness) => {
       const first = harness.post(CHAT, chatBody())
       const second = harness.post(CHAT, chatBody({ stream: true }))
-      await until(() => harness.model.gate.inFlight() === 2, 'full')
+      await until(() => harness.model.pace.inFlight() === 2, 'full')
       for (const body of [chatBody(), chatBody({ stream: true }), '{not json']) {
         const refused = await harness.post(CHAT, body)
         assert.equal(refused.status, 429)
@@ -359,7 +359,7 @@ describe('the queue', () => {
         Array.from({ length: 64 }, () => harness.post(CHAT, chatBody())),
       )
       assert.ok(answers.every((answer) => answer.status === 200))
-      assert.equal(harness.model.gate.inFlight(), 0)
+      assert.equal(harness.model.pace.inFlight(), 0)
     }))
 })
 

@@ -1,9 +1,9 @@
-// Admission: how many requests of a model are on their way, and how fast they leave.
+// How fast a model gives places back: what a client that found none is told. The engine itself knows
+// whether there is one (Engine.isFull).
 
-export type Gate = {
+export type Pace = {
   /** Sequences that entered and have not left. */
   readonly inFlight: () => number
-  readonly full: () => boolean
   /** Takes `places`; the returned function gives them back, once. */
   readonly enter: (places: number) => () => void
   /** Whole seconds until a place should be free, from the rate at which places were given back. */
@@ -13,24 +13,14 @@ export type Gate = {
 const WINDOW = 64
 const MAX_RETRY_AFTER = 600
 
-/** `limit`: sequences that may run plus those that may wait. `now`: seconds. */
-export const createGate = (
-  limit: number,
-  now: () => number = () => performance.now() / 1000,
-): Gate => {
+/** `now`: seconds. */
+export const createPace = (now: () => number = () => performance.now() / 1000): Pace => {
   let inFlight = 0
-  let busySince = 0
+  let busySince = now()
   const left: number[] = [] // times at which a place was given back while others were taken
-
-  const retryAfter = (): number => {
-    const oldest = left[0]
-    const seconds = oldest === undefined ? now() - busySince : (now() - oldest) / left.length
-    return Math.min(MAX_RETRY_AFTER, Math.max(1, Math.ceil(seconds)))
-  }
 
   return {
     inFlight: () => inFlight,
-    full: () => inFlight >= limit,
     enter: (places) => {
       if (inFlight === 0) {
         // An idle stretch says nothing about how fast work is done.
@@ -47,6 +37,10 @@ export const createGate = (
         if (left.length > WINDOW) left.splice(0, left.length - WINDOW)
       }
     },
-    retryAfter,
+    retryAfter: () => {
+      const oldest = left[0]
+      const seconds = oldest === undefined ? now() - busySince : (now() - oldest) / left.length
+      return Math.min(MAX_RETRY_AFTER, Math.max(1, Math.ceil(seconds)))
+    },
   }
 }
