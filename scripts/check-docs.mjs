@@ -16,7 +16,7 @@ const guides = ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'models/tiny/READ
 for (const folder of ['docs', 'docs/decisions'])
   for (const name of readdirSync(join(root, folder)))
     if (name.endsWith('.md')) guides.push(`${folder}/${name}`)
-const made = /^(?:build|dist|node_modules|bench\/\.cache)\/|\/[A-Z]{4,}/
+const made = /^(?:build|dist|node_modules|bench\/\.cache)(?:\/|$)|\/[A-Z]{4,}/
 const homes = ['', 'addon/', 'docs/', 'models/tiny/', 'models/tiny/training/']
 for (const guide of guides.filter((name) => existsSync(join(root, name)))) {
   for (const [, path] of read(guide).matchAll(/`((?:[\w.-]+\/)+[\w.-]*)`/g)) {

@@ -102,7 +102,7 @@ export type UnservedFields = {
   >
 }
 
-export type Checked<T> = { readonly body: T; readonly ignored: readonly string[] }
+type Checked<T> = { readonly body: T; readonly ignored: readonly string[] }
 
 /** Checks a body, classifies the keys that its schema does not name, and drops nulls. */
 export const checkBody = <T extends z.ZodObject>(

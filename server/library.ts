@@ -4,9 +4,7 @@
 import { checkBody } from './check.js'
 import { openEngine } from './engine/engine.js'
 import type { Engine, EngineOptions } from './engine/types.js'
-import { openTemplate } from './model/open.js'
-import { findEntry } from './model/registry.js'
-import { createReadout } from './model/reward-readout.js'
+import { openReadout, openTemplate } from './model/open.js'
 import { planRewards, RewardBody, rewardData } from './scoring/rewards.js'
 import { scoreBatch, scoreUsage } from './scoring/scoring.js'
 import type { RewardSettings } from './settings/reward.js'
@@ -49,31 +47,26 @@ export const createEngine = async (
   tokenizer?: Tokenizer,
 ): Promise<RewardingEngine> => {
   const { reward: settings, ...rest } = options
-  const entry = findEntry(options.model)
-  const words = tokenizer ?? (await loadTokenizer(options.model))
-  const row = options.rewardRow ?? entry?.reward_row
+  const { model: folder } = options
+  const words = tokenizer ?? (await loadTokenizer(folder))
+  const warnings: string[] = []
+  const { template, profile } = await openTemplate(
+    folder,
+    { name: folder, file: undefined },
+    words,
+    (message) => warnings.push(message),
+  )
+  const row = options.rewardRow ?? profile.entry?.reward_row
   const engine = await openEngine({ ...rest, ...(row !== undefined && { rewardRow: row }) }, words)
   const isReward = engine.info.rewardKind !== 'none'
-  const open = async () => ({
-    readout: createReadout(engine.info, settings ?? entry?.reward),
-    ...(await openTemplate(
-      options.model,
-      { name: options.model, file: undefined },
-      words,
-      (message) => {
-        if (isReward) process.emitWarning(message)
-      },
-    )),
-  })
-  const { readout, template } = await open().catch(async (error: unknown) => {
-    await engine.close()
-    throw error
-  })
-  const model = { id: options.model, engine, tokenizer: words, template, readout }
+  // Chat goes through token ids here: a template matters to rewards alone.
+  if (isReward) for (const message of warnings) process.emitWarning(message)
+  const readout = await openReadout(engine, settings ?? profile.entry?.reward)
+  const model = { id: folder, engine, tokenizer: words, template, readout }
   return {
     ...engine,
     reward: async ({ cacheSalt, priority, ...call }, { signal } = {}) => {
-      if (!isReward) throw new Error(`${options.model} is a chat model and gives no rewards.`)
+      if (!isReward) throw new Error(`${folder} is a chat model and gives no rewards.`)
       const { body } = checkBody(RewardBody, call, { isStrict: true })
       const items = await planRewards(model, body)
       const scored = await scoreBatch(engine, items, { signal, priority, cacheSalt })

@@ -11,7 +11,7 @@ export type ErrorKind =
   /** The fault is ours. */
   | 'internal'
 
-export type ErrorDetails = {
+type ErrorDetails = {
   readonly kind?: ErrorKind
   readonly param?: string | null
   readonly code?: string | null

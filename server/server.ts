@@ -24,7 +24,7 @@ export type Serving = {
   readonly drain: () => Promise<void>
 }
 
-export type ServeOptions = {
+type ServeOptions = {
   readonly settings: Settings
   readonly log: Logger
   readonly progress: Progress

@@ -8,7 +8,7 @@ import type { Server } from './server.js'
 type Health = { readonly ok: boolean; readonly phase: string; readonly message: string }
 
 /** Ready only while every engine makes progress. */
-export const health = (server: Server): Health => {
+const health = (server: Server): Health => {
   const phase = server.phase()
   switch (phase.name) {
     case 'loading':

@@ -18,7 +18,7 @@ export type BestOfFields = Pick<Conversation, 'messages' | 'continue_final_messa
     | undefined
 }
 
-export type BestOf = {
+type BestOf = {
   readonly candidates: number
   /** How many of them are answered. */
   readonly keep: number

@@ -5,13 +5,13 @@ import { type AnswerEvent, eventOf } from '../generation/answer-event.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import { createSplitter, type Start } from './think-splitter.js'
 
-export type Choice = {
+type Choice = {
   /** What a delta says; of the one that finishes, the rest too. */
   readonly toEvent: (delta: Delta) => AnswerEvent
   readonly reasoningTokens: () => number
 }
 
-export type ChoiceOptions = {
+type ChoiceOptions = {
   /** undefined: nothing is split, all text is content. */
   readonly start: Start | undefined
   readonly tokenizer: Tokenizer

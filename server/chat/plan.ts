@@ -19,7 +19,7 @@ import { createChoice } from './choice.js'
 import { type ChatPrompt, encodeChat, renderChat } from './prompt.js'
 
 /** What a chat may say, in any dialect. The fields have the names that errors give them. */
-export type ChatCall = Conversation &
+type ChatCall = Conversation &
   GenerationFields &
   QueueFields &
   BestOfFields & {

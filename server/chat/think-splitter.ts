@@ -1,7 +1,7 @@
 // Thinking apart from the answer: a pure state machine on decoded text. The tags are plain text that
 // tokens straddle, so nothing here looks at ids. What comes out does not depend on how the text is cut.
 
-export type Piece = { readonly reasoning: string; readonly content: string }
+type Piece = { readonly reasoning: string; readonly content: string }
 
 /**
  * Where a text begins.
@@ -12,7 +12,7 @@ export type Piece = { readonly reasoning: string; readonly content: string }
  */
 export type Start = 'thinking' | 'expected' | 'possible' | 'closed' | 'answer'
 
-export type Splitter = {
+type Splitter = {
   readonly push: (text: string) => Piece
   /** The rest. `finished`: the model ended by itself, not by a limit. */
   readonly end: (finished: boolean) => Piece

@@ -6,7 +6,7 @@ import { continuedText } from '../prompt/template.js'
 import { badRequest, unsupportedParameter } from '../request-error.js'
 import type { Start } from './think-splitter.js'
 
-export type Thinking = {
+type Thinking = {
   readonly on: boolean
   readonly messages: readonly Message[]
   readonly kwargs: Readonly<Record<string, unknown>>
@@ -18,7 +18,7 @@ export type Thinking = {
 
 // A line or a sentence of its own; what follows it on the line is the caller's too.
 const OWN_LINE = /(?:^|[.!?;:])[ \t*_"'`]*detailed thinking (on|off)[ \t*_"'`]*(?:$|[.,;:!?])/im
-export const PREFILL_OFF = '<think>\n</think>'
+const PREFILL_OFF = '<think>\n</think>'
 
 const ownLine = (messages: readonly Message[]): boolean | undefined => {
   for (const message of messages) {

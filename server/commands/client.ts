@@ -15,7 +15,7 @@ export type Target = {
   readonly close: () => Promise<void>
 }
 
-export type TargetOptions = {
+type TargetOptions = {
   /** Base URL with its /v1, as OpenAI clients take it. */
   readonly url?: string | undefined
   readonly apiKey?: string | undefined

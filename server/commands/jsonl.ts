@@ -13,7 +13,7 @@ type State = z.output<typeof State>
 
 export class JsonlError extends Error {}
 
-export type JsonlJob<T> = {
+type JsonlJob<T> = {
   readonly input: string
   readonly output: string
   readonly concurrency: number

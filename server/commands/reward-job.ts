@@ -39,7 +39,7 @@ const rewardModelOf = async (target: Target, named: string | undefined): Promise
 
 export type Asking = { readonly target: Target; readonly rewardModel: string }
 
-export type Job<Line extends z.ZodType> = {
+type Job<Line extends z.ZodType> = {
   readonly input: string
   readonly flags: JobFlags
   /** What a line is called. */

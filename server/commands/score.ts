@@ -52,7 +52,7 @@ const withAnswer = (line: Line, answer: z.output<typeof Answer>): readonly Turn[
       : answer
 
 /** What a line asks to be scored. */
-export const conversations = (line: Line): readonly (readonly Turn[])[] => {
+const conversations = (line: Line): readonly (readonly Turn[])[] => {
   if (line.chosen !== undefined && line.rejected !== undefined)
     return [withAnswer(line, line.chosen), withAnswer(line, line.rejected)]
   if (line.responses !== undefined) return line.responses.map((one) => withAnswer(line, one))
@@ -93,11 +93,11 @@ const Scored = z.looseObject({
   helpfulness: z.number().optional(),
 })
 
-export type PairCount = { right: number; total: number }
+type PairCount = { right: number; total: number }
 
 /** Pairs of the output, by category: chosen over rejected, and HelpSteer2's neighbours with the same
  * prompt and different helpfulness. A tie counts as half. */
-export const countPairs = async (
+const countPairs = async (
   path: string,
   category: string | undefined,
 ): Promise<ReadonlyMap<string, PairCount>> => {

@@ -7,35 +7,24 @@ import { EngineFailure } from '../failure.js'
 import { packagePath } from '../version.js'
 import type {
   Delta,
+  EngineOptions,
   EngineStats,
   FinishReason,
+  GenerateRequest,
   LoadProgress,
   MemoryPlan,
+  Sampling,
   Timings,
   TokenLogprob,
 } from './types.js'
 
+/** As Partial, for a reader to whom undefined and absent are the same. */
+type Loose<T> = { readonly [K in keyof T]?: T[K] | undefined }
+
 /** As the addon takes it; see read_engine_options in addon/napi/convert.cc. */
-export type NativeOptions = {
+type NativeOptions = Loose<Omit<EngineOptions, 'model' | 'dtype' | 'onProgress' | 'onPlan'>> & {
   readonly model: string
-  readonly device?: string | undefined
-  readonly threads?: number | undefined
-  readonly isa?: string | undefined
-  readonly roundActivations?: boolean | undefined
-  readonly fp8Activations?: boolean | undefined
-  readonly debugChecks?: boolean | undefined
-  readonly dtype?: 'stored' | 'fp8' | undefined
-  readonly kvCacheDtype?: 'auto' | 'bf16' | 'fp8' | undefined
-  readonly kvCacheMemory?: number | undefined
-  readonly memoryUtilization?: number | undefined
-  readonly maxModelLen?: number | undefined
-  readonly maxNumSeqs?: number | undefined
-  readonly maxNumBatchedTokens?: number | undefined
-  readonly blockSize?: number | undefined
-  readonly maxWaiting?: number | undefined
-  readonly maxWaitingTokens?: number | undefined
-  readonly prefixCache?: boolean | undefined
-  readonly rewardRow?: number | undefined
+  readonly dtype: 'stored' | 'fp8'
   readonly stopIds: Int32Array
   /** The bytes of all tokens, one after another; where each ends; which are special. */
   readonly tokenBytes: Uint8Array
@@ -43,43 +32,26 @@ export type NativeOptions = {
   readonly tokenSpecial: Uint8Array
 }
 
-export type NativeSampling = {
-  readonly maxTokens?: number | undefined
-  readonly minTokens?: number | undefined
-  readonly temperature?: number | undefined
-  readonly topP?: number | undefined
-  readonly topK?: number | undefined
-  readonly minP?: number | undefined
-  readonly repetitionPenalty?: number | undefined
-  readonly presencePenalty?: number | undefined
-  readonly frequencyPenalty?: number | undefined
-  readonly seed?: bigint | undefined
-  readonly ignoreEos?: boolean | undefined
-  readonly logprobs?: number | undefined
-  readonly promptLogprobs?: number | undefined
+type IdFields = 'seed' | 'stopTokenIds' | 'allowedTokenIds' | 'badWordIds' | 'logitBias'
+
+export type NativeSampling = Loose<Omit<Sampling, IdFields>> & {
+  readonly seed: bigint
   readonly stopTokenIds?: Int32Array | undefined
-  readonly stop?: readonly string[] | undefined
-  readonly includeStop?: boolean | undefined
-  readonly skipSpecialTokens?: boolean | undefined
+  readonly allowedTokenIds?: Int32Array | undefined
+  readonly badWordIds?: readonly Int32Array[] | undefined
+  /** Ids, and what is added to the logit of each. */
   readonly logitBiasIds?: Int32Array | undefined
   readonly logitBias?: Float32Array | undefined
-  readonly badWordIds?: readonly Int32Array[] | undefined
-  readonly allowedTokenIds?: Int32Array | undefined
-  readonly thinkingBudget?: number | undefined
-  readonly thinkClose?: Int32Array | undefined
+  /** With a thinking budget: the text that ends thinking, and the ids that are then forced. */
   readonly thinkEnd?: string | undefined
-  readonly lookupTokens?: number | undefined
+  readonly thinkClose?: Int32Array | undefined
 }
 
-export type NativeRequest = {
+type NativeRequest = Loose<Omit<GenerateRequest, 'promptTokenIds' | 'sampling'>> & {
   readonly id: number
   readonly kind: 'generate' | 'score'
   readonly prompt: Int32Array
-  readonly n?: number | undefined
-  readonly priority?: number | undefined
-  readonly cacheSalt?: string | undefined
-  readonly admitted?: boolean | undefined
-  readonly sampling?: NativeSampling | undefined
+  readonly sampling: NativeSampling | undefined
 }
 
 export type NativeConfig = {
@@ -121,7 +93,7 @@ export type NativeInfo = {
   readonly maxNumBatchedTokens: number
 }
 
-export type NativeEngine = {
+type NativeEngine = {
   readonly submit: (request: NativeRequest) => EngineError | undefined
   readonly isFull: () => boolean
   readonly abort: (id: number) => void
@@ -132,7 +104,7 @@ export type NativeEngine = {
   readonly info: () => NativeInfo
 }
 
-export type NativeListeners = {
+type NativeListeners = {
   readonly onProgress: (phase: LoadProgress['phase'], bytesDone: number, bytesTotal: number) => void
   readonly onPlan: (plan: MemoryPlan) => void
   /** `words` is used again by the next call. */
@@ -166,7 +138,7 @@ export type PackedNames = {
   readonly codes: readonly (EngineErrorCode | 'ok')[]
 }
 
-export type Addon = {
+type Addon = {
   /** Rejects with an EngineError. */
   readonly createEngine: (
     options: NativeOptions,

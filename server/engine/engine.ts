@@ -214,6 +214,52 @@ const describe = (
   }
 }
 
+type Send = (
+  kind: 'generate' | 'score',
+  request: GenerateRequest,
+  onDelta: (delta: Delta) => void,
+) => RequestHandle
+
+const generate =
+  (send: Send): Engine['generate'] =>
+  (request, { signal } = {}) => {
+    let live = request.n ?? 1
+    const queue = createDeltaQueue(() => leave())
+    const handle = send('generate', request, (delta) => {
+      queue.push(delta)
+      if (delta.finish && --live === 0) {
+        stopListening()
+        queue.end()
+      }
+    })
+    const stopListening = onAbort(signal, handle.abort)
+    const leave = () => {
+      stopListening()
+      handle.abort()
+    }
+    return queue.iterator
+  }
+
+const score =
+  (send: Send): Engine['score'] =>
+  (request, { signal } = {}) =>
+    new Promise((resolve, reject) => {
+      const aborted = { code: 'aborted', message: 'the request was aborted' } as const
+      const handle = send('score', request, (delta) => {
+        if (!delta.finish) return
+        stopListening()
+        if (delta.scores && delta.timings) {
+          resolve({ scores: delta.scores, timings: delta.timings })
+        } else {
+          reject(new EngineFailure(delta.error ?? aborted))
+        }
+      })
+      const stopListening = onAbort(signal, () => {
+        handle.abort()
+        reject(new EngineFailure(aborted))
+      })
+    })
+
 /**
  * Loads a checkpoint. Rejects with an EngineFailure whose message names file, field, what was found
  * and what was expected. `tokenizer`: when the caller has loaded it already.
@@ -228,16 +274,12 @@ export const openEngine = async (
   const { native, dispatcher, info } = await openNative(options, words)
   let nextId = 1
 
-  const send = (
-    kind: 'generate' | 'score',
-    request: GenerateRequest,
-    onDelta: (delta: Delta) => void,
-  ): RequestHandle => {
-    const { promptTokenIds, sampling = {}, ...rest } = request
+  const send: Send = (kind, request, onDelta) => {
+    const { promptTokenIds, sampling = {}, n = 1, ...rest } = request
     const id = nextId++
-    const { n = 1 } = request
     const error = native.submit({
       ...rest,
+      n,
       id,
       kind,
       prompt: int32s('promptTokenIds', promptTokenIds),
@@ -252,41 +294,9 @@ export const openEngine = async (
   return {
     info,
     submit: (request, onDelta) => send('generate', request, onDelta),
-    generate: (request, { signal } = {}) => {
-      let live = request.n ?? 1
-      const queue = createDeltaQueue(() => leave())
-      const handle = send('generate', request, (delta) => {
-        queue.push(delta)
-        if (delta.finish && --live === 0) {
-          stopListening()
-          queue.end()
-        }
-      })
-      const stopListening = onAbort(signal, handle.abort)
-      const leave = () => {
-        stopListening()
-        handle.abort()
-      }
-      return queue.iterator
-    },
-    score: (request, { signal } = {}) =>
-      new Promise((resolve, reject) => {
-        const aborted = { code: 'aborted', message: 'the request was aborted' } as const
-        const handle = send('score', request, (delta) => {
-          if (!delta.finish) return
-          stopListening()
-          if (delta.scores && delta.timings) {
-            resolve({ scores: delta.scores, timings: delta.timings })
-          } else {
-            reject(new EngineFailure(delta.error ?? aborted))
-          }
-        })
-        const stopListening = onAbort(signal, () => {
-          handle.abort()
-          reject(new EngineFailure(aborted))
-        })
-      }),
-    stats: native.stats.bind(native),
+    generate: generate(send),
+    score: score(send),
+    stats: () => native.stats(),
     isFull: () => native.isFull(),
     drain: () => native.drain(),
     close: () => native.close(),

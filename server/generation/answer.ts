@@ -48,7 +48,7 @@ export type WholeForm = {
   readonly answer: (run: Run) => Iterable<string>
 }
 
-export type EventStream = {
+type EventStream = {
   /** Whole events, ended by a blank line. */
   readonly send: (events: string) => void
   /** Something that says only that we are still here. */
@@ -60,7 +60,7 @@ export type EventStream = {
 }
 
 /** Who asked, as far as an answer has to know. */
-export type Client = {
+type Client = {
   readonly record: RequestLog
   readonly isGone: () => boolean
   /** Returns how to stop listening. */
@@ -70,7 +70,7 @@ export type Client = {
   readonly noteError: (error: RequestError) => void
 }
 
-export type AnswerContext = Pick<Readiness, 'phase'> & {
+type AnswerContext = Pick<Readiness, 'phase'> & {
   readonly client: Client
   /** Seconds that an answer may take; 0: no limit. */
   readonly timeout: number

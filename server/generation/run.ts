@@ -7,7 +7,7 @@ import type { ServedModel } from '../model/served-model.js'
 import { asRequestError, RequestError, stackOf } from '../request-error.js'
 import { fromEngineError } from './admission.js'
 
-export type RunHandler = {
+type RunHandler = {
   /** `prompt`: which of the requests; deltas of one engine step come in one tick. */
   readonly onDelta: (prompt: number, delta: Delta) => void
   /** Every choice has finished. */
@@ -16,7 +16,7 @@ export type RunHandler = {
   readonly onError: (error: RequestError) => void
 }
 
-export type RunOptions = {
+type RunOptions = {
   readonly model: ServedModel
   readonly requests: readonly GenerateRequest[]
   readonly record: RequestLog

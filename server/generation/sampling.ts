@@ -38,7 +38,7 @@ export type QueueFields = {
 type Advice = { readonly temperature: number; readonly topP: number }
 
 /** The card's values when the caller gives neither, else generation_config, else 1 and 1. */
-export const temperatureAndTopP = (
+const temperatureAndTopP = (
   body: Pick<GenerationFields, 'temperature' | 'top_p'>,
   defaults: GenerationDefaults,
   card: Advice | undefined,
@@ -87,7 +87,7 @@ const badWordIds = async (
   return Promise.all(forms.map((form) => tokenizer.encode(form)))
 }
 
-export type LimitParams = {
+type LimitParams = {
   readonly promptTokens: number
   /** What the caller asked for; undefined: `fallback`, as far as there is room. */
   readonly maxTokens: number | undefined
@@ -107,7 +107,7 @@ export const outputLimit = (maxModelLen: number, params: LimitParams): number =>
   return maxTokens ?? Math.min(params.fallback, room)
 }
 
-export type SamplingParams = {
+type SamplingParams = {
   readonly body: GenerationFields
   readonly model: ServedModel
   readonly maxTokens: number

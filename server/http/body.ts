@@ -5,7 +5,7 @@ import { badRequest, type RequestError } from '../request-error.js'
 import { HttpError } from './errors.js'
 
 /** A missing type is JSON, and so is text/plain, which fetch() sends when nothing is said. */
-export const checkContentType = (contentType: string | undefined): void => {
+const checkContentType = (contentType: string | undefined): void => {
   if (contentType === undefined || contentType.trim() === '') return
   const [type = '', ...parameters] = contentType.toLowerCase().split(';')
   const name = type.trim()
@@ -34,7 +34,7 @@ const tooLarge = (limit: number): RequestError =>
 const LINGER_MS = 1000
 
 /** The whole body. Rejects with 413 beyond `limit`, after dropping what its sender has still to say. */
-export const readBody = (incoming: IncomingMessage, limit: number): Promise<Buffer> =>
+const readBody = (incoming: IncomingMessage, limit: number): Promise<Buffer> =>
   new Promise((resolve, reject) => {
     const declared = Number(incoming.headers['content-length'] ?? 0)
     const chunks: Buffer[] = []

@@ -4,7 +4,7 @@ import { type ErrorKind, RequestError } from '../request-error.js'
 
 const STATUS = { invalid: 400, not_found: 404, busy: 429, internal: 500, unavailable: 503 } as const
 
-export type ErrorStatus = (typeof STATUS)[ErrorKind] | 401 | 405 | 408 | 413 | 415 | 431
+type ErrorStatus = (typeof STATUS)[ErrorKind] | 401 | 405 | 408 | 413 | 415 | 431
 
 /** What only HTTP can be wrong about. */
 export class HttpError extends RequestError {
@@ -34,7 +34,7 @@ export const headersOf = (error: RequestError): Readonly<Record<string, string>>
   return error.retryAfter === undefined ? {} : { 'retry-after': String(error.retryAfter) }
 }
 
-export type ErrorType = 'invalid_request_error' | 'rate_limit_error' | 'server_error'
+type ErrorType = 'invalid_request_error' | 'rate_limit_error' | 'server_error'
 
 const typeOf = (error: RequestError): ErrorType => {
   const status = statusOf(error)

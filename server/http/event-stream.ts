@@ -4,7 +4,7 @@
 
 import type { ServerResponse } from 'node:http'
 
-export type EventStream = {
+type EventStream = {
   /** Whole events, ended by a blank line. */
   readonly send: (events: string) => void
   /** A comment, which says only that we are still here. */
@@ -15,7 +15,7 @@ export type EventStream = {
   readonly started: () => boolean
 }
 
-export type EventStreamOptions = {
+type EventStreamOptions = {
   readonly headers: Readonly<Record<string, string>>
   /** Milliseconds without a full drain after which a stalled reader is cut off. */
   readonly writeIdle: number

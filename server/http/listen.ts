@@ -8,7 +8,7 @@ import type { Logger } from 'pino'
 import { badRequest } from '../request-error.js'
 import { errorBody, HttpError } from './errors.js'
 
-export type ListenOptions = {
+type ListenOptions = {
   /** Answers requests. */
   readonly fetch: Parameters<typeof getRequestListener>[0]
   readonly log: Logger

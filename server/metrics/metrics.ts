@@ -29,7 +29,7 @@ const tokenBuckets = (max: number): number[] => {
   }
 }
 
-export type RequestOutcome = {
+type RequestOutcome = {
   /** Since the request came. */
   readonly seconds: number
   readonly promptTokens: number
@@ -40,7 +40,7 @@ export type RequestOutcome = {
   readonly mostTokens: number
 }
 
-export type ChoiceOutcome = {
+type ChoiceOutcome = {
   readonly finish: (typeof REASONS)[number]
   readonly tokens: number
   readonly timings: Timings | undefined
@@ -54,7 +54,7 @@ export type ModelMetrics = {
   readonly rejected: () => void
 }
 
-export type HttpOutcome = {
+type HttpOutcome = {
   readonly handler: string
   readonly method: string
   readonly status: number

@@ -5,7 +5,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
 
-export type DownloadOptions = {
+type DownloadOptions = {
   readonly url: string
   readonly headers: Readonly<Record<string, string>>
   readonly target: string

@@ -8,13 +8,13 @@ import { dirname, join, relative } from 'node:path'
 import { z } from 'zod'
 import { DownloadError, download, partialSize } from './download.js'
 
-export type PullOptions = {
+type PullOptions = {
   readonly revision?: string
   readonly onProgress?: (label: string, done: number, total: number) => void
   readonly signal?: AbortSignal
 }
 
-export type Hub = {
+type Hub = {
   readonly endpoint: string
   readonly cache: string
   readonly offline: boolean
@@ -31,7 +31,7 @@ export type HubLimits = {
   readonly retryMs: number
 }
 
-export class HubError extends Error {}
+class HubError extends Error {}
 
 const PART = /^[A-Za-z0-9][\w.-]*$/
 

@@ -14,7 +14,7 @@ import { readText, readTextIfThere } from '../text-file.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import { createPace } from './pace.js'
-import { findEntry, makeProfile } from './registry.js'
+import { findEntry, makeProfile, type RegistryEntry } from './registry.js'
 import { createReadout } from './reward-readout.js'
 import type { GenerationDefaults, ServedModel } from './served-model.js'
 
@@ -81,9 +81,10 @@ type TemplateSource = {
 }
 
 /** The checkpoint's own template; a built-in one only where it has none, and never silently. */
-export const findTemplate = async (
+const findTemplate = async (
   folder: string,
   settings: { readonly name: string; readonly file: string | undefined },
+  entry: RegistryEntry | undefined,
   tokenizer: Tokenizer,
 ): Promise<TemplateSource> => {
   if (settings.file !== undefined)
@@ -91,7 +92,7 @@ export const findTemplate = async (
   const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
   const own = await ownTemplate(folder, config)
   if (own !== undefined) return { ...own, own: true }
-  const name = findEntry(settings.name)?.template ?? 'nemotron_70b'
+  const name = entry?.template ?? 'nemotron_70b'
   if (!tokenizer.special.has('<|start_header_id|>'))
     return {
       source: '',
@@ -139,9 +140,10 @@ export const openTemplate = async (
   warn: (message: string) => void,
 ): Promise<Pick<ServedModel, 'template' | 'tokenNames' | 'profile'>> => {
   const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
-  const { source, from, own, warning } = await findTemplate(folder, settings, tokenizer)
+  const entry = findEntry(settings.name)
+  const { source, from, own, warning } = await findTemplate(folder, settings, entry, tokenizer)
   if (warning !== undefined) warn(warning)
-  const profile = makeProfile(settings.name, own ? source : '')
+  const profile = makeProfile(entry, own ? source : '')
   const tokens = namesOf(config, tokenizer)
   try {
     const template = createTemplate({
@@ -157,7 +159,7 @@ export const openTemplate = async (
   }
 }
 
-export type LoadHooks = {
+type LoadHooks = {
   readonly onProgress: (progress: LoadProgress) => void
   readonly onPlan: (plan: MemoryPlan) => void
   readonly warn: (message: string) => void
@@ -190,7 +192,7 @@ const engineOptions = (
 })
 
 /** The engine does not outlive a read-out that does not fit its head. */
-const readoutOf = async (engine: Engine, settings: RewardSettings | undefined) => {
+export const openReadout = async (engine: Engine, settings: RewardSettings | undefined) => {
   try {
     return createReadout(engine.info, settings)
   } catch (error) {
@@ -199,7 +201,7 @@ const readoutOf = async (engine: Engine, settings: RewardSettings | undefined) =
   }
 }
 
-export type LoadOptions = {
+type LoadOptions = {
   readonly settings: ModelSettings
   /** Where its files lie. */
   readonly folder: string
@@ -235,7 +237,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     },
     tokenizer,
   )
-  const readout = await readoutOf(engine, settings.reward ?? profile.entry?.reward)
+  const readout = await openReadout(engine, settings.reward ?? profile.entry?.reward)
   return {
     id,
     aliases,

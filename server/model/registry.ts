@@ -61,8 +61,7 @@ const DEFAULT_SAMPLING = {
 }
 
 /** A model reasons if the registry or its template says so. */
-export const makeProfile = (name: string, template: string): ModelProfile => {
-  const entry = findEntry(name)
+export const makeProfile = (entry: RegistryEntry | undefined, template: string): ModelProfile => {
   if (entry?.reasoning !== undefined) return { entry, reasoning: entry.reasoning }
   if (/\benable_thinking\b/.test(template))
     return { entry, reasoning: { switch: 'template', ...DEFAULT_SAMPLING } }

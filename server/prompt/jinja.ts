@@ -728,7 +728,7 @@ const check = (node: Node, inLoop: boolean): void => {
   Object.values(node).forEach(visit)
 }
 
-export type Jinja = {
+type Jinja = {
   /** Throws where the template does, or takes too long. */
   readonly render: (values: ReadonlyMap<string, Value>) => string
 }

@@ -24,7 +24,7 @@ export const unmarked = (text: string): string => text.replace(ALL_MARKS, toAsci
 
 const escapeClass = (char: string): string => char.replace(/[\\\]^-]/g, '\\$&')
 
-export type Marker = {
+type Marker = {
   /** A caller's text; `tags` in it are sealed: a template cannot find them. */
   readonly mark: (text: string, tags?: readonly string[]) => string
 }

@@ -98,8 +98,7 @@ export const capitalize = (given: string): string => {
   return first.toUpperCase() + rest.join('').toLowerCase()
 }
 
-export const title = (given: string): string =>
-  given.replace(/\p{L}+/gu, (word) => capitalize(word))
+const title = (given: string): string => given.replace(/\p{L}+/gu, (word) => capitalize(word))
 
 /** The arguments of one call, by place or name. */
 export class Call {

@@ -71,7 +71,7 @@ const namesPattern = (names: readonly string[]): RegExp =>
     'g',
   )
 
-export type TemplateOptions = {
+type TemplateOptions = {
   readonly source: string
   readonly tokenizer: Tokenizer
   /** bos_token, eos_token and the like, as tokenizer_config.json names them. */

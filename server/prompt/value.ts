@@ -193,7 +193,7 @@ export const text = (value: Value): string => {
   throw new Error(`a ${typeName(value)} has no text`)
 }
 
-export type JsonForm = {
+type JsonForm = {
   readonly indent: string | undefined
   readonly separators: readonly [item: string, key: string]
   readonly ascii: boolean

@@ -191,7 +191,7 @@ export const scoreBatch = async (
   }
 }
 
-export type ScoreOptions = BatchOptions & {
+type ScoreOptions = BatchOptions & {
   readonly model: ServedModel
   readonly items: readonly ScoreItem[]
   readonly record: RequestLog

@@ -7,7 +7,7 @@ import { RewardSettings } from './reward.js'
 /** How a value is written on the command line or in the environment. */
 export type Kind = 'text' | 'list' | 'integer' | 'number' | 'bytes' | 'switch'
 
-export type Option = {
+type Option = {
   readonly kind: Kind
   readonly schema: z.ZodType
   readonly help: string
@@ -218,7 +218,7 @@ export type Settings = z.output<typeof Settings>
 
 export const OPTIONS: Readonly<Record<string, Option>> = { ...serverOptions, ...fileOptions }
 
-export type Flag = {
+type Flag = {
   readonly key: string
   readonly flag: string
   readonly env: string

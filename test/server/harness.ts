@@ -9,7 +9,7 @@ import type { Phase } from '../../server/generation/admission.js'
 import { listen } from '../../server/http/listen.js'
 import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
 import { createPace } from '../../server/model/pace.js'
-import { makeProfile } from '../../server/model/registry.js'
+import { findEntry, makeProfile } from '../../server/model/registry.js'
 import { createReadout } from '../../server/model/reward-readout.js'
 import type { GenerationDefaults, ServedModel } from '../../server/model/served-model.js'
 import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
@@ -79,7 +79,7 @@ const makeModel = (
 ): ServedModel => {
   const tokenizer = options.tokenizer ?? createByteTokenizer()
   const source = options.template ?? BUILT_IN.nemotron_nano
-  const profile = makeProfile(id, source)
+  const profile = makeProfile(findEntry(id), source)
   return {
     id,
     aliases: [],

@@ -42,7 +42,7 @@ type Framed = {
   readonly reasoningTokens: () => number
 }
 
-export type Frame = {
+type Frame = {
   /** One chunk; `choice` and `more` are JSON text. */
   readonly chunk: (choice: string, counts: Counts, more: string) => string
   /** The chunk with the usage, when asked for, and the end. */

@@ -11,14 +11,14 @@ export type CompletionChoice = {
   readonly logprobs: (event: AnswerEvent, out: CompletionLogprobs) => Generator<string, void>
 }
 
-export type Echo = {
+type Echo = {
   readonly ids: readonly number[]
   readonly text: string
   /** The prompt was text. Control-token names written in it are echoed; a BOS that we added is not. */
   readonly raw: boolean
 }
 
-export type CompletionChoiceOptions = {
+type CompletionChoiceOptions = {
   readonly tokenizer: Tokenizer
   readonly echo: Echo | undefined
   readonly skipSpecial: boolean

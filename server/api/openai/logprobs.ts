@@ -18,7 +18,7 @@ export const tokenText = (tokenizer: Tokenizer, id: number): string => {
 /** JSON has no infinity: the smallest value that clients accept stands for an impossible token. */
 const finite = (logprob: number): number => (Number.isFinite(logprob) ? logprob : -9999)
 
-export type ChatLogprob = {
+type ChatLogprob = {
   readonly token: string
   readonly logprob: number
   readonly bytes: readonly number[]
@@ -52,7 +52,7 @@ export type CompletionLogprobs = {
 }
 
 /** Where tokens begin in the text, in characters; a piece of one begins where the character does. */
-export type Offsets = { readonly next: (bytes: Uint8Array) => number }
+type Offsets = { readonly next: (bytes: Uint8Array) => number }
 
 export const createOffsets = (): Offsets => {
   const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
