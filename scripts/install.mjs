@@ -6,7 +6,18 @@
 // NEMOTRON_CUDA=AUTO|ON|OFF: the CUDA backend is built when nvcc is there, always, or never.
 
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -131,6 +142,18 @@ const buildAddon = () => {
   run('building the addon', 'cmake', ['--build', build, ...target])
 }
 
+/** Whether dist/ was made after everything that it is made from was last changed. */
+const isNewer = (dist) => {
+  const made = join(dist, 'server/cli.js')
+  if (!existsSync(made)) return false
+  const sources = readdirSync(join(root, 'server'), { recursive: true }).map((path) =>
+    join('server', path),
+  )
+  const all = [...sources, 'server', 'tsconfig.json', 'package.json']
+  const { mtimeMs } = statSync(made)
+  return all.every((path) => statSync(join(root, path)).mtimeMs < mtimeMs)
+}
+
 // An installed package has dist/ inside and no sources; a checkout has the sources.
 const buildDist = () => {
   if (!existsSync(join(root, 'server/cli.ts'))) return
@@ -139,8 +162,24 @@ const buildDist = () => {
     console.error('nemotron-server: dist/ was not built: the dev dependencies are not installed')
     return
   }
-  rmSync(join(root, 'dist'), { recursive: true, force: true })
-  run('compiling TypeScript', process.execPath, [tsc, '-p', join(root, 'tsconfig.json')])
+  const dist = join(root, 'dist')
+  if (isNewer(dist)) return
+  // Beside the old one, then in its place: a server that runs from dist/ never finds it half there.
+  const fresh = `${dist}.${process.pid}`
+  const old = `${fresh}.old`
+  process.on('exit', () => {
+    for (const folder of [fresh, old]) rmSync(folder, { recursive: true, force: true })
+  })
+  const began = new Date()
+  const project = ['-p', join(root, 'tsconfig.json'), '--outDir', fresh]
+  run('compiling TypeScript', process.execPath, [tsc, ...project])
+  // npm makes a bin executable only when it links it, which is before this.
+  const cli = join(fresh, 'server/cli.js')
+  chmodSync(cli, 0o755)
+  // A source that changed while it was compiled is newer than this.
+  utimesSync(cli, began, began)
+  if (existsSync(dist)) renameSync(dist, old)
+  renameSync(fresh, dist)
 }
 
 if (!process.argv.includes('--dist')) buildAddon()
