@@ -128,14 +128,16 @@ const serverOptions = {
     seconds.default(30),
     'Seconds that running requests may take after SIGTERM.',
   ),
+  drain_delay: option(
+    'number',
+    seconds.default(0),
+    'Seconds after SIGTERM in which work is still taken while /health is 503, so that proxies look away.',
+  ),
   log_level: option(
     'text',
     z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
     'Least level that is logged.',
   ),
-} satisfies Record<string, Option>
-
-const fileOptions = {
   tls_cert: option('text', z.string().optional(), 'File with the TLS certificate (PEM).'),
   tls_key: option('text', z.string().optional(), 'File with its private key (PEM).'),
   chat_template: option(
@@ -211,12 +213,11 @@ export type ModelEntry = z.output<typeof ModelEntry>
 
 export const Settings = z.strictObject({
   ...shapeOf(serverOptions),
-  ...shapeOf(fileOptions),
   models: z.array(ModelEntry).default([]),
 })
 export type Settings = z.output<typeof Settings>
 
-export const OPTIONS: Readonly<Record<string, Option>> = { ...serverOptions, ...fileOptions }
+export const OPTIONS: Readonly<Record<string, Option>> = serverOptions
 
 type Flag = {
   readonly key: string
@@ -261,7 +262,5 @@ const flagOf = ([key, one]: readonly [string, Option]): Flag => {
   }
 }
 
-/** What the command line offers; --config comes beside it. */
+/** What the command line offers; --config comes beside it. The file alone has `models`. */
 export const FLAGS: readonly Flag[] = Object.entries(serverOptions).map(flagOf)
-/** What the config file alone has. */
-export const FILE_KEYS: readonly Flag[] = Object.entries(fileOptions).map(flagOf)

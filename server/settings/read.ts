@@ -127,6 +127,29 @@ const readEnv = (env: NodeJS.ProcessEnv): Values => {
   return values
 }
 
+/** Variables that others than the settings read. */
+const OTHER_VARIABLES = [
+  'NEMOTRON_CONFIG',
+  'NEMOTRON_CUDA',
+  'NEMOTRON_CUDA_GRAPHS',
+  'NEMOTRON_CUDA_PDL',
+  'NEMOTRON_CUDA_SYNC',
+  'NEMOTRON_CUBLASLT',
+  'NEMOTRON_NCCL',
+  'NEMOTRON_PROMPT_ATTENTION',
+]
+
+/** A line for every NEMOTRON_ variable that nobody reads: it is probably misspelt. */
+export const unknownVariables = (env: NodeJS.ProcessEnv): readonly string[] => {
+  const known = [...FLAGS.map((flag) => flag.env), ...OTHER_VARIABLES]
+  return Object.keys(env)
+    .filter((name) => name.startsWith('NEMOTRON_') && !known.includes(name))
+    .map((name) => {
+      const meant = closest(name, known)
+      return `${name} is set and nothing reads it${meant ? ` (did you mean ${meant}?)` : ''}`
+    })
+}
+
 export type FlagValues = Readonly<Record<string, string | readonly string[] | undefined>>
 
 const readFlags = (flags: FlagValues): Values => {

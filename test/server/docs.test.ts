@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
-import { FILE_KEYS, FLAGS } from '../../server/settings/options.js'
+import { FLAGS } from '../../server/settings/options.js'
 import { packagePath } from '../../server/version.js'
 import { noAddon, startReal } from './real-server.js'
 
@@ -12,12 +12,6 @@ const table = (): string =>
     '| flag | what |',
     '|---|---|',
     ...FLAGS.map(({ flag, help }) => `| \`${cell(flag)}\` | ${cell(help)} |`),
-    '',
-    'In the file alone:',
-    '',
-    '| key | what |',
-    '|---|---|',
-    ...FILE_KEYS.map(({ key, help }) => `| \`${key}\` | ${cell(help)} |`),
   ].join('\n')
 
 test("the documented settings are the schema's", () => {
