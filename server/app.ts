@@ -1,7 +1,7 @@
 // The HTTP face as a Hono app: no I/O of its own, no globals. server.ts gives it models and a socket.
 // The one table of routes: /openapi.json is made from it.
 
-import { type Handler, Hono } from 'hono'
+import { type Handler, Hono, type MiddlewareHandler } from 'hono'
 import {
   healthRoute,
   liveRoute,
@@ -24,7 +24,7 @@ import { classifyRoute, poolingRoute, rewardRoute } from './api/reward/routes.js
 import type { Server } from './api/server.js'
 import { detokenizeRoute, renderRoute, tokenizeRoute, tokenizerInfoRoute } from './api/tokenize.js'
 import { requireKey } from './http/auth.js'
-import type { Ctx, Env } from './http/context.js'
+import { addHeader, type Ctx, type Env } from './http/context.js'
 import { cors } from './http/cors.js'
 import { errorBody, errorName, HttpError, headersOf, statusOf } from './http/errors.js'
 import { logRequests } from './http/request-log.js'
@@ -126,8 +126,8 @@ export const routes = (server: Server): readonly Route[] => {
       'This description.',
       OPEN,
     ),
-    get('/docs', pageRoute, 'This description, as a page.', OPEN_PAGE),
-    get('/', pageRoute, 'The same page.', OPEN_PAGE),
+    get('/docs', pageRoute(server), 'This description, as a page.', OPEN_PAGE),
+    get('/', pageRoute(server), 'The same page.', OPEN_PAGE),
   ]
   return table
 }
@@ -148,12 +148,21 @@ const addMethods = (app: Hono<Env>, table: readonly Route[]): void => {
   }
 }
 
+/** A server that goes away keeps no connection open: the next request is another server's. */
+const closeWhenLeaving =
+  ({ phase }: Server): MiddlewareHandler<Env> =>
+  async (c, next) => {
+    const { name } = phase()
+    if (name === 'leaving' || name === 'draining') addHeader(c, 'connection', 'close')
+    await next()
+  }
+
 export const createApp = (server: Server): Hono<Env> => {
   const app = new Hono<Env>({ strict: false })
   const table = routes(server)
   const checkKey = requireKey(server.config.apiKeys)
 
-  app.use(logRequests(server), cors(server.config.allowedOrigins))
+  app.use(logRequests(server), closeWhenLeaving(server), cors(server.config.allowedOrigins))
   for (const { method, path, open, handler } of table) {
     const handlers: Handler<Env>[] = open ? [handler] : [checkKey, handler]
     app.on(method, [path], ...handlers)

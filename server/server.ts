@@ -2,6 +2,7 @@
 
 import { existsSync, readFileSync } from 'node:fs'
 import { basename } from 'node:path'
+import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import type { Logger } from 'pino'
 import type { Server, ServerConfig } from './api/server.js'
 import { createApp } from './app.js'
@@ -20,7 +21,8 @@ export type Serving = {
   readonly url: string
   /** Resolves when every model is loaded; rejects when one cannot be. */
   readonly ready: Promise<readonly ServedModel[]>
-  /** Readiness off, running requests finish until the drain timeout, then everything is freed. */
+  /** Readiness off; after the drain delay new connections are refused, so that a proxy tries another
+   * server; running requests finish until the drain timeout, then everything is freed. */
   readonly drain: () => Promise<void>
 }
 
@@ -82,10 +84,22 @@ const pem = (key: 'tls_cert' | 'tls_key', path: string): string => {
   }
 }
 
-const tlsOf = ({ tls_cert: cert, tls_key: key }: Settings) =>
-  cert === undefined || key === undefined
-    ? {}
-    : { tls: { cert: pem('tls_cert', cert), key: pem('tls_key', key) } }
+/** Checked here, where it is known which file was meant. */
+const tlsOf = ({ tls_cert: cert, tls_key: key }: Settings) => {
+  if (cert === undefined || key === undefined) return {}
+  const tls = { cert: pem('tls_cert', cert), key: pem('tls_key', key) }
+  const check = (what: string, options: SecureContextOptions) => {
+    try {
+      createSecureContext(options)
+    } catch (error) {
+      throw new ConfigError(`${what}: ${error instanceof Error ? error.message : error}`)
+    }
+  }
+  check(`tls_cert ${cert} is no certificate in PEM form`, { cert: tls.cert })
+  check(`tls_key ${key} is no private key in PEM form without a passphrase`, { key: tls.key })
+  check(`tls_key ${key} does not belong to tls_cert ${cert}`, tls)
+  return { tls }
+}
 
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
 
@@ -189,14 +203,19 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
   }
 
   const drain = async () => {
+    if (phase.name === 'ready' && settings.drain_delay > 0) {
+      phase = { name: 'leaving' }
+      await sleep(settings.drain_delay * 1000)
+    }
     phase = { name: 'draining' }
+    const stopped = listening.stop()
     const until = performance.now() + settings.drain_timeout * 1000
     const busy = () => models.some((model) => model.pace.inFlight() > 0)
     while (busy() && performance.now() < until) await sleep(20)
     for (const { engine } of models) engine.drain()
     await Promise.all(models.map((model) => model.engine.close()))
     // What is left is bytes on their way out.
-    await Promise.race([listening.stop(), sleep(2000)])
+    await Promise.race([stopped, sleep(2000)])
     listening.cut()
   }
 

@@ -5,6 +5,8 @@ export type Progress = {
   readonly finish: () => void
 }
 
+export const NO_PROGRESS: Progress = { update: () => {}, finish: () => {} }
+
 const size = (bytes: number): string =>
   bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(1)} MB`
 

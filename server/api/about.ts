@@ -1,8 +1,9 @@
 // Routes about the server itself: health, version, metrics, its reference.
 
 import type { Ctx } from '../http/context.js'
+import { isReward } from '../model/served-model.js'
 import { openApiDocument, type RouteDescription } from './openapi.js'
-import { PAGE, PAGE_POLICY } from './page.js'
+import { PAGE_POLICY, page } from './page.js'
 import type { Server } from './server.js'
 
 type Health = { readonly ok: boolean; readonly phase: string; readonly message: string }
@@ -13,6 +14,8 @@ const health = (server: Server): Health => {
   switch (phase.name) {
     case 'loading':
       return { ok: false, phase: 'loading', message: phase.detail }
+    case 'leaving':
+      return { ok: false, phase: 'leaving', message: 'The server is about to shut down.' }
     case 'draining':
       return { ok: false, phase: 'draining', message: 'Running requests are being finished.' }
     case 'failed':
@@ -55,9 +58,13 @@ export const openApiRoute = (server: Server, routes: () => readonly RouteDescrip
   }
 }
 
-export const pageRoute = (c: Ctx) =>
-  c.body(PAGE, 200, {
-    'content-type': 'text/html; charset=utf-8',
-    'content-security-policy': PAGE_POLICY,
-    'referrer-policy': 'no-referrer',
-  })
+export const pageRoute =
+  ({ config, models }: Server) =>
+  (c: Ctx) => {
+    const model = models().find((one) => !isReward(one))?.id ?? 'MODEL'
+    return c.body(page(model, config.apiKeys.length > 0), 200, {
+      'content-type': 'text/html; charset=utf-8',
+      'content-security-policy': PAGE_POLICY,
+      'referrer-policy': 'no-referrer',
+    })
+  }

@@ -46,6 +46,8 @@ const show = (spec) => {
     }
   }
 }
+const example = document.querySelector('pre')
+example.textContent = example.textContent.replace('http://localhost:8000', location.origin)
 fetch('/openapi.json').then((answer) => answer.json()).then(show)
 `
 
@@ -63,15 +65,19 @@ export const PAGE_POLICY = [
   "frame-ancestors 'none'",
 ].join('; ')
 
-export const PAGE = `<!doctype html>
+const escapeHtml = (text: string): string =>
+  text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`)
+
+/** The example asks `model`; `needsKey`: and sends a key. */
+export const page = (model: string, needsKey: boolean): string => `<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><title>nemotron-server</title><link rel="icon" href="data:,"><style>${STYLE}</style></head>
 <body>
 <h1>nemotron-server</h1>
 <p>OpenAI-compatible. Point any OpenAI client at <code>/v1</code> of this host. The full description is
 <a href="/openapi.json">openapi.json</a>.</p>
-<pre>curl http://localhost:8000/v1/chat/completions -H 'content-type: application/json' \\
-  -d '{"model": "tiny-reasoner", "messages": [{"role": "user", "content": "Hello"}]}'</pre>
+<pre>curl http://localhost:8000/v1/chat/completions -H 'content-type: application/json' \\${needsKey ? `\n  -H "authorization: Bearer $NEMOTRON_API_KEY" \\` : ''}
+  -d '{"model": "${escapeHtml(model)}", "messages": [{"role": "user", "content": "Hello"}]}'</pre>
 <main></main>
 <script>${SCRIPT}</script>
 </body>

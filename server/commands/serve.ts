@@ -1,12 +1,13 @@
 // `nemotron-server serve`.
 
+import { fstatSync } from 'node:fs'
 import type { Command } from 'commander'
 import { createLog, tell } from '../log.js'
-import type { ServedModel } from '../model/served-model.js'
+import { isReward, type ServedModel } from '../model/served-model.js'
 import { type Serving, startServer } from '../server.js'
-import { FLAGS } from '../settings/options.js'
-import { ConfigError, type FlagValues, readSettings } from '../settings/read.js'
-import { createProgress } from '../terminal.js'
+import { FLAGS, type Settings } from '../settings/options.js'
+import { ConfigError, type FlagValues, readSettings, unknownVariables } from '../settings/read.js'
+import { createProgress, NO_PROGRESS } from '../terminal.js'
 import { collect } from './flags.js'
 
 const camelCase = (key: string): string =>
@@ -14,33 +15,54 @@ const camelCase = (key: string): string =>
 
 const quote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
 
-const greeting = (serving: Serving, models: readonly ServedModel[]): string => {
-  const model = models.find(({ engine }) => engine.info.rewardKind === 'none') ?? models[0]
-  const body = JSON.stringify({
-    model: model?.id,
-    messages: [{ role: 'user', content: 'How many r in strawberry?' }],
-  })
+/** A request that shows at once what the first model is for. */
+const firstRequest = (models: readonly ServedModel[]) => {
+  const model = models.find((one) => !isReward(one)) ?? models[0]
+  if (model === undefined || isReward(model)) {
+    const messages = [{ role: 'user', content: 'Thanks!' }]
+    const responses = ['You are welcome!', 'Goodbye!']
+    return { path: '/v1/reward', body: { model: model?.id, messages, responses } }
+  }
+  const thinks = model.profile.reasoning !== undefined
+  return {
+    path: '/v1/chat/completions',
+    body: {
+      model: model.id,
+      ...(thinks && { reasoning_effort: 'high' }),
+      messages: [{ role: 'user', content: 'How many r in strawberry?' }],
+    },
+  }
+}
+
+const greeting = (
+  url: string,
+  models: readonly ServedModel[],
+  { api_key }: Pick<Settings, 'api_key'>,
+): string => {
+  const { path, body } = firstRequest(models)
+  // The key itself stays out of logs and terminals.
+  const key = api_key.length > 0 ? ' -H "authorization: Bearer $NEMOTRON_API_KEY"' : ''
   return [
     `Serving ${models.map(({ id, engine }) => `${id} (${engine.info.device})`).join(', ')}`,
-    `at ${serving.url}/v1, described at ${serving.url}/docs. Try:`,
+    `at ${url}/v1, described at ${url}/docs. Try:`,
     '',
-    `  curl ${serving.url}/v1/chat/completions -H 'content-type: application/json' -d ${quote(body)}`,
+    `  curl ${url}${path}${key} -H 'content-type: application/json' -d ${quote(JSON.stringify(body))}`,
     '',
   ].join('\n')
 }
 
 /** The first signal drains, a second one ends at once. */
-const stopOnSignals = (serving: Serving): void => {
+const stopOnSignals = (serving: Serving, say: (text: string) => void): void => {
   let stopping = false
   const stop = async () => {
     if (stopping) process.exit(1)
     stopping = true
-    tell('Stopping: running requests are being finished. Once more to stop at once.')
+    say('Stopping: running requests are being finished. Once more to stop at once.')
     await serving.drain()
     process.exit(0)
   }
-  process.on('SIGTERM', stop)
-  process.on('SIGINT', stop)
+  // A terminal that closes sends SIGHUP: no request is lost to that either.
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(signal, stop)
 }
 
 const fail = (error: unknown): never => {
@@ -48,13 +70,25 @@ const fail = (error: unknown): never => {
   process.exit(1)
 }
 
+/** Both outputs are one file or pipe: log lines alone go there, so that all of it stays JSON. */
+const isLogOnly = (): boolean => {
+  if (process.stderr.isTTY) return false
+  const [out, err] = [fstatSync(1), fstatSync(2)]
+  return out.dev === err.dev && out.ino === err.ino
+}
+
 const run = async (flags: FlagValues, configFile: string | undefined): Promise<void> => {
   const settings = readSettings(flags, process.env, configFile)
   const log = createLog(settings.log_level)
-  const progress = createProgress()
-  const serving = await startServer({ settings, log, progress, tell })
-  stopOnSignals(serving)
-  tell(greeting(serving, await serving.ready))
+  for (const line of unknownVariables(process.env)) log.warn(line)
+  const isQuiet = settings.log_level === 'silent' || isLogOnly()
+  const progress = isQuiet ? NO_PROGRESS : createProgress()
+  const say = isQuiet ? () => {} : tell
+  const serving = await startServer({ settings, log, progress, tell: say })
+  stopOnSignals(serving, say)
+  const models = await serving.ready
+  log.info({ url: serving.url, models: models.map(({ id }) => id) }, 'serving')
+  say(greeting(serving.url, models, settings))
 }
 
 export const addServeCommand = (program: Command): void => {

@@ -8,6 +8,8 @@ import { badRequest, RequestError } from '../request-error.js'
 export type Phase =
   | { readonly name: 'loading'; readonly detail: string }
   | { readonly name: 'ready' }
+  /** Still takes work, and tells proxies to send it elsewhere. */
+  | { readonly name: 'leaving' }
   | { readonly name: 'draining' }
   | { readonly name: 'failed'; readonly detail: string }
 

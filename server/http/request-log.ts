@@ -10,21 +10,49 @@ import { addHeader, type Env } from './context.js'
 
 const GIVEN_ID = /^[\w.:/+=-]{1,128}$/
 
-export const logRequests =
-  ({
-    log,
-    metrics,
-  }: {
-    readonly log: Logger
-    readonly metrics: Pick<Metrics, 'httpDone'>
-  }): MiddlewareHandler<Env> =>
-  async (c, next) => {
+const PROBES = new Set(['/health', '/v1/health/ready', '/v1/health/live', '/metrics'])
+
+const REFUSALS_EVERY_MS = 1000
+
+/** A storm of refusals is one line a second: the last of them, and `refused`, how many there were. */
+const createRefusalLog = (log: Logger) => {
+  let count = 0
+  let shownAt = Number.NEGATIVE_INFINITY
+  let last: object = {}
+  let timer: NodeJS.Timeout | undefined
+  const show = () => {
+    timer = undefined
+    shownAt = performance.now()
+    log.info(count === 1 ? last : { ...last, refused: count }, 'request')
+    count = 0
+  }
+  return (line: object): void => {
+    count++
+    last = line
+    if (timer !== undefined) return
+    const wait = shownAt + REFUSALS_EVERY_MS - performance.now()
+    if (wait <= 0) show()
+    else timer = setTimeout(show, wait).unref()
+  }
+}
+
+export const logRequests = ({
+  log,
+  metrics,
+}: {
+  readonly log: Logger
+  readonly metrics: Pick<Metrics, 'httpDone'>
+}): MiddlewareHandler<Env> => {
+  const refused = createRefusalLog(log)
+  return async (c, next) => {
     const since = performance.now()
     const { incoming, outgoing } = c.env
     const given = c.req.header('x-request-id')
     const requestId = given !== undefined && GIVEN_ID.test(given) ? given : `req_${randomUUID()}`
     const record: RequestLog = {}
-    let handler = 'none'
+    // Known before the handler runs: a client may leave before it ends.
+    const path = routePath(c, -1)
+    const handler = path === '/*' ? 'none' : path
     c.set('requestId', requestId)
     c.set('record', record)
     c.set('headers', {})
@@ -46,14 +74,16 @@ export const logRequests =
         responseBytes: Math.max(0, socket.bytesWritten - writtenBefore),
       })
       const line = { request_id: requestId, method, path: c.req.path, status, seconds, ...record }
-      // 503 while loading, draining or full is how a server at work answers.
-      if (status === 503) log.warn(line, 'request')
+      if (status === 429) refused(line)
+      // 503 while loading or draining is how a server at work answers.
+      else if (status === 503) log.warn(line, 'request')
       else if (status >= 500) log.error(line, 'request')
+      // A probe or a scrape that went well says nothing new.
+      else if (status < 400 && PROBES.has(handler)) log.debug(line, 'request')
       else log.info(line, 'request')
     }
     // After the other listeners: they still have something to say about a client that left.
     outgoing.once('close', () => queueMicrotask(done))
     await next()
-    handler = routePath(c, -1)
-    if (handler === '/*') handler = 'none'
   }
+}

@@ -112,7 +112,7 @@ const GAUGES: readonly (readonly [string, string, (s: EngineStats) => number])[]
     (s) => s.blocksUsed / Math.max(1, s.blocksTotal),
   ],
   ['nemotron:waiting_tokens', 'Prompt tokens waiting.', (s) => s.waitingTokens],
-  ['nemotron:kv_blocks_total', 'KV blocks.', (s) => s.blocksTotal],
+  ['nemotron:kv_blocks', 'KV blocks.', (s) => s.blocksTotal],
   ['nemotron:kv_blocks_used', 'KV blocks held by sequences.', (s) => s.blocksUsed],
   [
     'nemotron:kv_blocks_cached',

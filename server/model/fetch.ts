@@ -20,7 +20,10 @@ export const fetchModel = async (
   const hub = createHub(process.env)
   const cached = await hub.cached(name)
   if (cached !== undefined) return cached
-  tell(`${name} is not in ${hub.cache}: downloading it from ${hub.endpoint}.`)
+  // It may have been meant as a path.
+  tell(
+    `There is no folder ${name} here, and ${name} is not in ${hub.cache}: downloading it from ${hub.endpoint}.`,
+  )
   const folder = await hub.pull(name, { onProgress: progress.update })
   progress.finish()
   return folder

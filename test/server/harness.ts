@@ -130,7 +130,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
   })
   const server: Server = {
     config: { ...CONFIG, ...options.config },
-    log: pino({ level: 'info' }, sink),
+    log: pino({ level: 'debug' }, sink),
     metrics,
     version: VERSION,
     phase: options.phase ?? (() => ({ name: 'ready' })),

@@ -119,42 +119,53 @@ describe('serve', { skip }, () => {
     assert.match(out(), /KV cache +32\.0 MiB/)
   })
 
-  test('SIGTERM: readiness off, new work 503, a running stream ends whole, exit 0', async () => {
-    const { url, child, exit } = await serve([
-      '--model',
-      chatCheckpoint({ config: { max_position_embeddings: 16384 } }),
-      '--served-model-name',
-      'm',
-      '--drain-timeout',
-      '120',
-    ])
-    const body = {
-      model: 'm',
-      messages: [{ role: 'user', content: 'Hi' }],
-      // Long enough that all that follows comes while it runs.
-      max_tokens: 8000,
-      ignore_eos: true,
-      stream: true,
-    }
-    const post = (more: object) =>
-      fetch(`${url}/v1/chat/completions`, {
-        method: 'POST',
-        body: JSON.stringify({ ...body, ...more }),
-      })
-    const running = await post({})
-    child.kill('SIGTERM')
-    let health = 200
-    for (let i = 0; i < 200 && health === 200; i++) health = (await fetch(`${url}/health`)).status
-    assert.equal(health, 503)
-    const refused = await post({})
-    assert.equal(refused.status, 503)
-    assert.equal((await readAnswer(refused)).error.code, 'draining')
-    assert.equal((await fetch(`${url}/v1/health/live`)).status, 200)
-    const { chunks, done } = await readEvents(running)
-    assert.ok(done)
-    assert.equal(chunks.at(-1).choices[0].finish_reason, 'length')
-    assert.equal(await exit, 0)
-  })
+  for (const signal of ['SIGTERM', 'SIGHUP'] as const) {
+    test(`${signal}: readiness off, then nobody new, a running stream ends whole, exit 0`, async () => {
+      const { url, child, exit } = await serve([
+        '--model',
+        chatCheckpoint({ config: { max_position_embeddings: 16384 } }),
+        '--served-model-name',
+        'm',
+        '--drain-timeout',
+        '120',
+        '--drain-delay',
+        '1',
+      ])
+      const body = {
+        model: 'm',
+        messages: [{ role: 'user', content: 'Hi' }],
+        // Long enough that all that follows comes while it runs.
+        max_tokens: 8000,
+        ignore_eos: true,
+        stream: true,
+      }
+      const post = (more: object) =>
+        fetch(`${url}/v1/chat/completions`, {
+          method: 'POST',
+          body: JSON.stringify({ ...body, ...more }),
+        })
+      const running = await post({})
+      child.kill(signal)
+      let health = 200
+      for (let i = 0; i < 200 && health === 200; i++) health = (await fetch(`${url}/health`)).status
+      assert.equal(health, 503)
+      const taken = await post({ max_tokens: 2, stream: false })
+      assert.equal(taken.status, 200)
+      assert.equal(taken.headers.get('connection'), 'close')
+      assert.equal((await readAnswer(taken)).choices[0].finish_reason, 'length')
+      assert.equal((await fetch(`${url}/v1/health/live`)).status, 200)
+      await assert.rejects(async () => {
+        for (let i = 0; i < 100; i++) {
+          await new Promise((later) => setTimeout(later, 50))
+          await fetch(`${url}/health`)
+        }
+      }, /fetch failed/)
+      const { chunks, done } = await readEvents(running)
+      assert.ok(done)
+      assert.equal(chunks.at(-1).choices[0].finish_reason, 'length')
+      assert.equal(await exit, 0)
+    })
+  }
 
   test('npm start hands SIGTERM on to the server', { timeout: 60_000 }, async () => {
     const command = ['start', '--', '--port', '0', '--kv-cache-memory', '32MiB']
@@ -306,6 +317,16 @@ describe('serve', { skip }, () => {
       t.skip('openssl is not installed')
       return
     }
+    const wrongTls = async (flags: readonly string[], message: RegExp) => {
+      const failed = start(['--port', '0', '--model', chatCheckpoint(), ...flags])
+      assert.equal(await failed.exit, 1)
+      assert.match(failed.out(), message)
+    }
+    await wrongTls(['--tls-cert', key, '--tls-key', key], /tls_cert \S+key\.pem is no certificate/)
+    await wrongTls(
+      ['--tls-cert', cert, '--tls-key', cert],
+      /tls_key \S+cert\.pem is no private key/,
+    )
     const config = join(folder, 'config.json')
     writeFileSync(config, JSON.stringify({ tls_cert: cert, tls_key: key, api_key: ['secret'] }))
     const model = chatCheckpoint()
