@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
+import { promisify } from 'node:util'
 import { FLAGS } from '../../server/settings/options.js'
 import { packagePath } from '../../server/version.js'
 import { noAddon, startReal } from './real-server.js'
@@ -55,6 +57,25 @@ describe("the README's first screen", { skip: noAddon }, () => {
       for (const [, path = '', body = '', answer = ''] of calls) {
         const response = await server.post(path, JSON.parse(body.replaceAll("'\\''", "'")))
         assertShows(JSON.parse(await response.text()), JSON.parse(answer), path)
+      }
+    } finally {
+      await server.close()
+    }
+  })
+
+  test('every program prints what stands under it', async () => {
+    const text = readFileSync(packagePath('README.md'), 'utf8')
+    const programs = [...text.matchAll(/```ts\n([\s\S]*?)```\n\n```text\n([\s\S]*?)\n?```/g)]
+    assert.ok(programs.length >= 2, `${programs.length} programs with what they print`)
+    const server = await startReal({ max_model_len: 1024 })
+    try {
+      for (const [, program = '', printed = ''] of programs) {
+        const here = program.replaceAll('http://127.0.0.1:8000', server.url)
+        const node = ['--input-type=module', '-e', here]
+        const { stdout } = await promisify(execFile)(process.execPath, node, {
+          cwd: packagePath('.'),
+        })
+        assert.equal(stdout.trim(), printed.trim(), program)
       }
     } finally {
       await server.close()
