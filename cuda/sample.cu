@@ -38,7 +38,8 @@ GPU_DEVICE uint64_t candidate(float f, int id) {
 }
 
 struct Work {        // shared memory of a row
-  uint64_t* weight;  // [kDigits], as counts or as fixed-point sums
+  uint32_t* count;   // [kDigits], or the lower half of sums
+  uint32_t* upper;   // [kDigits], their upper half
   uint64_t* reduce;  // [32]
   float* reduce_f;   // [32]
   uint64_t* chosen;  // [4]: what one thread tells the others
@@ -48,24 +49,63 @@ struct Work {        // shared memory of a row
 constexpr size_t kSharedBytes =
     kDigits * 8 + 32 * 8 + 32 * 4 + 4 * 8 + (kMaxTopLogprobs * 8 + 15) / 16 * 16 + 16;
 
-// The key of the last id needed so that the weights of all ids at least as large reach `wanted` (>
-// 0). `value(id)` is its float and `weight(id)` what it counts; both 0 for ids that do not take
-// part.
-template <class Value, class Weight>
-GPU_DEVICE uint32_t find_threshold(const Work& w, int vocab, uint64_t wanted, Value value,
-                                   Weight weight) {
+// f(id, logit) for this thread's share of the row, in any order: four logits at a time where the
+// row lies so.
+template <class F>
+GPU_DEVICE void for_each_logit(const float* x, int vocab, F f) {
+  const int fours = reinterpret_cast<uintptr_t>(x) % 16 == 0 ? vocab / 4 : 0;
+  for (int i = int(threadIdx.x); i < fours; i += kThreads) {
+    const uint4 v = load16(x + i * 4);
+    f(i * 4, as_float(v.x));
+    f(i * 4 + 1, as_float(v.y));
+    f(i * 4 + 2, as_float(v.z));
+    f(i * 4 + 3, as_float(v.w));
+  }
+  for (int id = fours * 4 + int(threadIdx.x); id < vocab; id += kThreads) f(id, x[id]);
+}
+
+// What find_threshold adds up: ids, or 64-bit weights. Shared memory adds 32 bits in one operation
+// and 64 bits in a loop of compare and swap, which is slow where many threads meet in one sum; so a
+// sum is two words, and whoever makes the lower one overflow carries.
+struct CountIds {
+  GPU_DEVICE void add(const Work& w, int digit, int, float) const {
+    atomic_add(&w.count[digit], 1u);
+  }
+  GPU_DEVICE void clear(const Work& w, int digit) const { w.count[digit] = 0; }
+  GPU_DEVICE uint64_t sum(const Work& w, int digit) const { return w.count[digit]; }
+};
+template <class Weight>
+struct AddWeights {
+  Weight weight;  // (id, logit)
+  GPU_DEVICE void add(const Work& w, int digit, int id, float logit) const {
+    const uint64_t v = weight(id, logit);
+    const uint32_t low = uint32_t(v);
+    uint32_t high = uint32_t(v >> 32);
+    if (low > 0 && atomic_add(&w.count[digit], low) > 0xffffffffu - low) ++high;
+    if (high > 0) atomic_add(&w.upper[digit], high);
+  }
+  GPU_DEVICE void clear(const Work& w, int digit) const { w.count[digit] = w.upper[digit] = 0; }
+  GPU_DEVICE uint64_t sum(const Work& w, int digit) const {
+    return uint64_t(w.upper[digit]) << 32 | w.count[digit];
+  }
+};
+
+// The key of the last id needed so that the sums of all ids at least as large reach `wanted` (> 0).
+// value(id, logit) is what orders them.
+template <class Value, class Sums>
+GPU_DEVICE uint32_t find_threshold(const Work& w, const float* x, int vocab, uint64_t wanted,
+                                   Value value, const Sums& sums) {
   uint32_t prefix = 0;  // the digits found so far
   int known = 0;
   while (known < 32) {
     const int bits = 32 - known < kDigitBits ? 32 - known : kDigitBits, shift = 32 - known - bits;
-    for (int i = int(threadIdx.x); i < kDigits; i += kThreads) w.weight[i] = 0;
+    for (int i = int(threadIdx.x); i < kDigits; i += kThreads) sums.clear(w, i);
     block_sync();
-    for (int id = int(threadIdx.x); id < vocab; id += kThreads) {
-      const uint32_t key = float_key(value(id));
-      if (known > 0 && key >> (32 - known) != prefix) continue;
-      const uint64_t add = weight(id);
-      if (add) atomic_add(&w.weight[(key >> shift) & ((1u << bits) - 1)], add);
-    }
+    for_each_logit(x, vocab, [&](int id, float logit) {
+      const uint32_t key = float_key(value(id, logit));
+      if (known > 0 && key >> (32 - known) != prefix) return;
+      sums.add(w, int((key >> shift) & ((1u << bits) - 1)), id, logit);
+    });
     block_sync();
     // One warp walks the digits from the top, 32 at a time.
     if (threadIdx.x < 32) {
@@ -73,7 +113,7 @@ GPU_DEVICE uint32_t find_threshold(const Work& w, int vocab, uint64_t wanted, Va
       uint64_t before = 0;
       int digit = -1;
       for (int base = (1 << bits) - 32; base >= 0 && digit < 0; base -= 32) {
-        const uint64_t own = w.weight[base + 31 - lane];  // lane 0 has the highest digit
+        const uint64_t own = sums.sum(w, base + 31 - lane);  // lane 0 has the highest digit
         uint64_t sum = own;
         for (int d = 1; d < 32; d *= 2) {
           const uint64_t o = shuffle(sum, lane >= d ? lane - d : lane);
@@ -103,14 +143,14 @@ GPU_DEVICE uint32_t find_threshold(const Work& w, int vocab, uint64_t wanted, Va
   return prefix;
 }
 
-// Best of value(id), lowest id first.
+// Best of value(id, logit), lowest id first.
 template <class Value>
-GPU_DEVICE uint64_t best_of(const Work& w, int vocab, Value value) {
+GPU_DEVICE uint64_t best_of(const Work& w, const float* x, int vocab, Value value) {
   uint64_t best = 0;
-  for (int id = int(threadIdx.x); id < vocab; id += kThreads) {
-    const uint64_t c = candidate(value(id), id);
+  for_each_logit(x, vocab, [&](int id, float logit) {
+    const uint64_t c = candidate(value(id, logit), id);
     best = c > best ? c : best;
-  }
+  });
   best = block_max(best, w.reduce);
   block_sync();
   return best;
@@ -174,10 +214,10 @@ struct Draw {
 GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* step,
                      const SampleRow& s) {
   const auto* allowed = s.allowed ? reinterpret_cast<const uint32_t*>(step + s.allowed) : nullptr;
-  const auto logit = [&](int id) {
-    return allowed && !(allowed[id / 32] >> (id % 32) & 1) ? -infinity() : x[id];
+  const auto masked = [&](int id, float logit) {
+    return allowed && !(allowed[id / 32] >> (id % 32) & 1) ? -infinity() : logit;
   };
-  const uint64_t best = best_of(w, vocab, logit);
+  const uint64_t best = best_of(w, x, vocab, masked);
   const uint32_t best_key = uint32_t(best >> 32);
   const float most = key_float(best_key);
   // A bias made a NaN, or nothing is left to choose from.
@@ -187,20 +227,19 @@ GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* st
   const float top = most / s.temperature;
   if (!(fabsf(top) < infinity())) return {best_id, most, true};  // so cold that it is greedy
 
-  const auto scaled = [&](int id) { return logit(id) / s.temperature; };
+  const auto scaled = [&](int id, float logit) { return masked(id, logit) / s.temperature; };
   float threshold = -infinity();
   if (s.top_k > 0 && s.top_k < vocab) {
-    threshold = key_float(
-        find_threshold(w, vocab, uint64_t(s.top_k), scaled, [](int) { return uint64_t(1); }));
+    threshold = key_float(find_threshold(w, x, vocab, uint64_t(s.top_k), scaled, CountIds{}));
   }
   if (s.top_p < 1) {
     // Weights relative to the likeliest, in units of 2^-40: what is smaller cannot tip a sum.
-    const auto weight = [&](int id) {
-      const float v = scaled(id);
+    const auto weight = [&](int id, float logit) {
+      const float v = scaled(id, logit);
       return v >= threshold ? uint64_t(expf(v - top) * 1099511627776.0f) : uint64_t(0);
     };
     uint64_t sum = 0;
-    for (int id = int(threadIdx.x); id < vocab; id += kThreads) sum += weight(id);
+    for_each_logit(x, vocab, [&](int id, float logit) { sum += weight(id, logit); });
     for (int m = 16; m > 0; m /= 2) sum += shuffle_xor(sum, m);
     if (threadIdx.x % 32 == 0) w.reduce[threadIdx.x / 32] = sum;
     block_sync();
@@ -209,13 +248,14 @@ GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* st
     block_sync();
     double wanted = ceil(double(s.top_p) * double(total));
     wanted = wanted < 1 ? 1 : wanted > double(total) ? double(total) : wanted;
-    threshold = key_float(find_threshold(w, vocab, uint64_t(wanted), scaled, weight));
+    threshold = key_float(find_threshold(w, x, vocab, uint64_t(wanted), scaled,
+                                         AddWeights<decltype(weight)>{weight}));
   }
   if (s.min_p > 0) threshold = fmaxf(threshold, top + s.log_min_p);
   threshold = fmaxf(fminf(threshold, top), top - kGumbelRange);
 
-  const uint64_t won = best_of(w, vocab, [&](int id) {
-    const float v = scaled(id);
+  const uint64_t won = best_of(w, x, vocab, [&](int id, float logit) {
+    const float v = scaled(id, logit);
     return v >= threshold ? v + gumbel(token_bits(s.seed, s.position, uint32_t(id))) : -infinity();
   });
   return {int(~uint32_t(won)), key_float(uint32_t(won >> 32)), true};
@@ -250,9 +290,8 @@ GPU_DEVICE void report(const Work& w, const float* x, int vocab, float most, int
   block_sync();
   if (wanted <= 0) return;
 
-  const auto value = [&](int i) { return x[i]; };
-  const uint32_t last =
-      find_threshold(w, vocab, uint64_t(wanted), value, [](int) { return uint64_t(1); });
+  const uint32_t last = find_threshold(
+      w, x, vocab, uint64_t(wanted), [](int, float logit) { return logit; }, CountIds{});
   // Fewer than `wanted` lie above the last one's value; then those equal to it, lowest id first.
   for (int i = int(threadIdx.x); i < vocab; i += kThreads) {
     if (float_key(x[i]) > last) w.top[atomic_add(w.found, 1u)] = candidate(x[i], i);
@@ -297,7 +336,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (!mine) return;
   Shared smem;
   Work w;
-  w.weight = smem.take<uint64_t>(kDigits);
+  w.count = smem.take<uint32_t>(kDigits);
+  w.upper = smem.take<uint32_t>(kDigits);
   w.reduce = smem.take<uint64_t>(32);
   w.reduce_f = smem.take<float>(32);
   w.chosen = smem.take<uint64_t>(4);
@@ -306,7 +346,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   float* x = logits + int64_t(row) * vocab;
   SampleOutput* out = outputs + first + row;
 
-  const uint64_t best = best_of(w, vocab, [&](int id) { return x[id]; });
+  const uint64_t best = best_of(w, x, vocab, [](int, float logit) { return logit; });
   const float most = key_float(uint32_t(best >> 32));
   Draw d = {-1, 0, uint32_t(best >> 32) != 0xffffffffu};
   if (d.finite && s.target >= 0) {

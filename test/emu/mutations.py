@@ -21,7 +21,7 @@ ATTENTION = ["8:2 d64 b64 BF16 scaled schedules", "8:2 d64 b64 BF16 scaled prefi
 LONG = ["attention 530 tokens"]
 NORM = ["norm after residual BF16 19x90", "norm after residual F8_E4M3 34x128"]
 WGMMA = ["wgmma attention chunks", "wgmma attention 2:2 d64 b16 BF16 scaled prompts"]
-SAMPLE = ["sample vocab 33", "sample slots"]
+SAMPLE = ["sample vocab 33", "sample small weights", "sample slots"]
 
 # file, what stands there, what is put there, cases. The nth place when there are several: (text, n).
 MUTATIONS = [
@@ -51,8 +51,7 @@ MUTATIONS = [
     ("attention_prompt_wgmma.cu", "    fence_proxy_async();", "", WGMMA),
     ("attention_prompt_wgmma.cu", "    fence_proxy_async();\n    warp_sync();", "    fence_proxy_async();", WGMMA),
     ("attention_prompt_wgmma.cu", "    mbarrier_init_done();", "", WGMMA),
-    ("sample.cu", "    for (int i = int(threadIdx.x); i < kDigits; i += kThreads) w.weight[i] = 0;\n    block_sync();",
-     "    for (int i = int(threadIdx.x); i < kDigits; i += kThreads) w.weight[i] = 0;", SAMPLE),
+    ("sample.cu", "sums.clear(w, i);\n    block_sync();", "sums.clear(w, i);", SAMPLE),
     ("block.h", "  if (threadIdx.x % 32 == 0) scratch[warp] = v;\n  gpu::block_sync();\n  float sum",
      "  if (threadIdx.x % 32 == 0) scratch[warp] = v;\n  float sum", ["rms_norm 333"], "elementwise.cu"),
     # bounds
@@ -81,6 +80,10 @@ MUTATIONS = [
     ("epilogue.h", "lo * a.x - hi * a.y", "lo * a.x + hi * a.y", ATTENTION, "gemm_decode.cu"),
     ("gpu.h", "((w >> 4) & 0x07f007f0u)", "((w >> 4) & 0x07e007f0u)", GEMM, "gemm_decode.cu"),
     ("sample.cu", "wanted -= w.chosen[1] < wanted ? w.chosen[1] : wanted - 1;", "", SAMPLE),
+    ("sample.cu", "> 0xffffffffu - low) ++high", "> 0xffffffffu) ++high", SAMPLE),
+    ("sample.cu", "w.count[digit] = w.upper[digit] = 0", "w.count[digit] = 0", SAMPLE),
+    ("sample.cu", "id = fours * 4 + int(threadIdx.x)", "id = fours * 4 + 4 + int(threadIdx.x)", SAMPLE),
+    ("sample.cu", "f(i * 4 + 3, as_float(v.w))", "f(i * 4 + 3, as_float(v.z))", SAMPLE),
     ("sample.cu", "slots[s.slot] = d.finite ? d.id : 0;", "slots[s.slot] = d.id;", SAMPLE),
     ("sample.cu", "v >= threshold ? v + gumbel", "v > threshold ? v + gumbel", SAMPLE),
 ]

@@ -225,6 +225,25 @@ void test_random_requests(const DeviceUnderTest& d, int32_t vocab, int count, fl
   }
 }
 
+// A likely id and a hundred unlikely ones that only together reach top_p: sums of many weights,
+// each less than 2^32 of the units they are counted in.
+void test_small_weights(const DeviceUnderTest& d) {
+  Sampling sampling(d, 102, 8);
+  std::vector<float> l(102, -30.0f);
+  for (size_t i = 0; i < 100; ++i) l[i] = i % 2 ? -5.6f : -5.7f;
+  l[100] = 0;
+  for (int done = 0; done < 64; done += 8) {
+    std::vector<Request> requests(8);
+    for (int i = 0; i < 8; ++i) {
+      requests[size_t(i)].in.temperature = 1;
+      requests[size_t(i)].in.top_p = 0.8f;  // 0.74 and a part of those at -5.6
+      requests[size_t(i)].in.seed = uint64_t(done + i);
+    }
+    const std::vector<SampleOutput> out = sampling.run({l}, requests);
+    for (int i = 0; i < 8; ++i) check_one(l, requests[size_t(i)], out[size_t(i)], done + i);
+  }
+}
+
 void test_greedy_ties(const DeviceUnderTest& d) {
   Sampling sampling(d, 200, 1);
   std::vector<float> l(200, 1.0f);
@@ -387,6 +406,7 @@ void add_sample_cases(const DeviceUnderTest& d) {
     add_case(at + "vocab 128256", [=] { test_random_requests(d, 128256, 40, 2.0f); });
     add_case(at + "vocab 128256 flat", [=] { test_random_requests(d, 128256, 16, 0.1f); });
   }
+  add_case(at + "small weights", [=] { test_small_weights(d); });
   add_case(at + "greedy ties", [=] { test_greedy_ties(d); });
   add_case(at + "not finite", [=] { test_not_finite(d); });
   add_case(at + "any batch", [=] { test_same_in_any_batch(d); });
