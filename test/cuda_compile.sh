@@ -21,10 +21,15 @@ trap 'rm -rf "$OUT"' EXIT
 GENCODE=""
 for a in $ARCHS; do GENCODE="$GENCODE -gencode arch=compute_$a,code=sm_$a"; done
 
+# What the build gives a file beside the others' options.
+own_options() {
+  sed -n "s/^set_source_files_properties($1 .*COMPILE_LANGUAGE:CUDA>:\([^>]*\)>.*/\1/p" cuda/CMakeLists.txt
+}
+
 for f in cuda/*.cu; do
   name=$(basename "$f" .cu)
-  # shellcheck disable=SC2086
-  if ! "$NVCC" -std=c++20 -O3 -I. -Iaddon $GENCODE -Xptxas -v -c "$f" -o "$OUT/$name.o" >"$OUT/$name.log" 2>&1; then
+  # shellcheck disable=SC2046,SC2086
+  if ! "$NVCC" -std=c++20 -O3 -I. -Iaddon $(own_options "$name.cu") $GENCODE -Xptxas -v -c "$f" -o "$OUT/$name.o" >"$OUT/$name.log" 2>&1; then
     cat "$OUT/$name.log"
     exit 1
   fi
@@ -47,6 +52,16 @@ for f in cuda/*.cu; do
     }' "$OUT/$name.log" >>"$OUT/table"
 done
 sort "$OUT/table" >"$OUT/sorted"
+
+# Equality of a row's bits in every instance of gemm_decode: each sum and product of floats says how it rounds,
+# so that ptxas may not fuse some of them and others not.
+# shellcheck disable=SC2046
+"$NVCC" -std=c++20 -O3 -I. -Iaddon $(own_options gemm_decode.cu) -arch="compute_${ARCHS##* }" -ptx \
+  -o "$OUT/gemm_decode.ptx" cuda/gemm_decode.cu
+if grep -nE '(mul|add|sub)(\.ftz)?(\.sat)?\.f32' "$OUT/gemm_decode.ptx" | head -3 | grep .; then
+  echo "gemm_decode: products that may be fused with sums; cuda/CMakeLists.txt says -fmad=false for it"
+  exit 1
+fi
 
 # cuBLASLt is never linked: what we declare of it has to be what NVIDIA's header says, where there is one.
 HEADER=$(ls "$(dirname "$NVCC")"/../include/cublasLt.h ${CUDA_HOME:+"$CUDA_HOME"/include/cublasLt.h} /usr/include/cublasLt.h 2>/dev/null | head -1 || true)
