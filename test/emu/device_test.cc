@@ -139,6 +139,40 @@ TEST(dependent_launch) {
   EXPECT(!overlaps());
 }
 
+// Whether a step of generated rows that comes again and again is replayed as a graph.
+bool replays() {
+  const uint64_t before = emu::counters().graphs;
+  Tiny t;
+  EXPECT_OK(prepare_small(t.device.get(), 1, 16, 32));
+  const std::vector<int32_t> ids = {0}, slots = {-1}, table = {0};
+  const SpanInput span{0, 1, 0, true, table};
+  const SampleInput sample;
+  const StepInput in{.token_ids = ids,
+                     .token_slots = slots,
+                     .spans = {&span, 1},
+                     .samples = {&sample, 1},
+                     .num_generated_rows = 1};
+  Buffer logits(t.device.get(), DType::f32, {1, 32}, std::vector<float>(32, 1.0f));
+  for (int i = 0; i < 3; ++i) {
+    SampleOutput out;
+    t.device->begin_step(in);
+    t.device->sample(logits.tensor(), 0, 1, &out);
+    EXPECT_OK(t.device->sync());
+    EXPECT_EQ(out.id, 0);
+  }
+  return emu::counters().graphs > before;
+}
+
+TEST(graphs) {
+  const Restore restore;
+  EXPECT(replays());
+  for (const auto& [name, value] :
+       {std::pair{"NEMOTRON_CUDA_GRAPHS", "0"}, {"NEMOTRON_CUDA_SYNC", "1"}}) {
+    const Variable off(name, value);
+    EXPECT(!replays());
+  }
+}
+
 TEST(synchronous_errors_name_the_kernel) {
   const Restore restore;
   {
