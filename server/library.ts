@@ -4,6 +4,7 @@
 import { checkBody } from './check.js'
 import { openEngine } from './engine/engine.js'
 import type { Engine, EngineOptions } from './engine/types.js'
+import { namesOfModel } from './model/identity.js'
 import { openReadout, openTemplate } from './model/open.js'
 import { planRewards, RewardBody, rewardData } from './scoring/rewards.js'
 import { scoreBatch, scoreUsage } from './scoring/scoring.js'
@@ -52,7 +53,7 @@ export const createEngine = async (
   const warnings: string[] = []
   const { template, profile } = await openTemplate(
     folder,
-    { name: folder, file: undefined },
+    { names: namesOfModel(folder), file: undefined },
     words,
     (message) => warnings.push(message),
   )

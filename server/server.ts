@@ -1,7 +1,6 @@
 // A server's life: listen at once, load the models, serve, drain, stop.
 
 import { existsSync, readFileSync } from 'node:fs'
-import { basename } from 'node:path'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import type { Logger } from 'pino'
 import type { Server, ServerConfig } from './api/server.js'
@@ -115,7 +114,7 @@ const loadOne = async (
   left: number,
   { log, progress, tell, metrics, say }: Loading,
 ): Promise<ServedModel> => {
-  const name = one.names[0] ?? basename(one.model)
+  const name = one.names[0] ?? one.model
   say(`${name}: finding its files`)
   const folder = await fetchModel(one.model, progress, tell)
   say(`${name}: reading its tokenizer`)

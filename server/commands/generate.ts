@@ -5,6 +5,7 @@ import { type Command, Option } from 'commander'
 import { openEngine } from '../engine/engine.js'
 import type { Delta, EngineOptions, Sampling, Timings } from '../engine/types.js'
 import { tell } from '../log.js'
+import { namesOfModel } from '../model/identity.js'
 import { openTemplate } from '../model/open.js'
 import type { Message } from '../prompt/conversation.js'
 import { encodeSegments, encodeText } from '../prompt/encode.js'
@@ -45,7 +46,7 @@ const encodeTurn = async (
   prompt: string,
   { model, system }: Flags,
 ): Promise<readonly number[]> => {
-  const settings = { name: model, file: undefined }
+  const settings = { names: namesOfModel(model), file: undefined }
   const { template } = await openTemplate(model, settings, tokenizer, tell)
   const messages: Message[] = [
     ...(system === undefined ? [] : [{ role: 'system' as const, content: system }]),

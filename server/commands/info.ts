@@ -3,6 +3,7 @@
 import type { Command } from 'commander'
 import { type GpuFit, loadAddon, type NativeModelInfo } from '../engine/addon.js'
 import { tell } from '../log.js'
+import { namesOfModel } from '../model/identity.js'
 import { findEntry } from '../model/registry.js'
 
 const gigabytes = (bytes: number): string =>
@@ -40,7 +41,7 @@ const rope = ({ ropeTheta, ropeScaling }: NativeModelInfo['config']): string =>
 
 const facts = (folder: string, info: NativeModelInfo): readonly (readonly string[])[] => {
   const { config } = info
-  const entry = findEntry(folder)
+  const entry = findEntry(namesOfModel(folder))
   const weights = config.quantization === 'none' ? config.dtype : `FP8 (${config.quantization})`
   return [
     ['model', entry?.name ?? 'not in models/registry.json'],
@@ -69,7 +70,7 @@ export const addInfoCommand = (program: Command): void => {
     .argument('<folder>', 'a Hugging Face folder')
     .option('--json', 'for programs')
     .action((folder: string, { json }: { readonly json?: boolean }) => {
-      const info = loadAddon().modelInfo(folder, findEntry(folder)?.reward_row ?? -1)
+      const info = loadAddon().modelInfo(folder, findEntry(namesOfModel(folder))?.reward_row ?? -1)
       if ('code' in info) {
         tell(`error: ${info.message}`)
         process.exitCode = 1

@@ -1,7 +1,6 @@
 // From settings to a model that can be served: its folder, tokenizer, template, defaults and engine.
 
-import { existsSync } from 'node:fs'
-import { basename, join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { z } from 'zod'
 import { openEngine } from '../engine/engine.js'
 import type { Engine, EngineOptions, LoadProgress, MemoryPlan } from '../engine/types.js'
@@ -13,6 +12,7 @@ import type { RewardSettings } from '../settings/reward.js'
 import { readText, readTextIfThere } from '../text-file.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import type { Tokenizer } from '../tokenizer/types.js'
+import { defaultName, namesOfModel, soundsLikeReward } from './identity.js'
 import { createPace } from './pace.js'
 import { findEntry, makeProfile, type RegistryEntry } from './registry.js'
 import { createReadout } from './reward-readout.js'
@@ -71,6 +71,12 @@ const ownTemplate = async (folder: string, config: TokenizerConfig): Promise<Fou
   return source === undefined ? undefined : { source, from: join(folder, 'chat_template.json') }
 }
 
+type TemplateSettings = {
+  /** The model's names (identity.ts), the surest first. */
+  readonly names: readonly string[]
+  readonly file: string | undefined
+}
+
 type TemplateSource = {
   readonly source: string
   /** Where it was read, for errors. */
@@ -83,7 +89,7 @@ type TemplateSource = {
 /** The checkpoint's own template; a built-in one only where it has none, and never silently. */
 const findTemplate = async (
   folder: string,
-  settings: { readonly name: string; readonly file: string | undefined },
+  settings: TemplateSettings,
   entry: RegistryEntry | undefined,
   tokenizer: Tokenizer,
 ): Promise<TemplateSource> => {
@@ -98,13 +104,13 @@ const findTemplate = async (
       source: '',
       from: '',
       own: false,
-      warning: `${settings.name} has no chat template and none of ours fits its tokens: chat is refused, /v1/completions works`,
+      warning: `${folder} has no chat template and none of ours fits its tokens: chat is refused, /v1/completions works`,
     }
   return {
     source: BUILT_IN[name],
     from: name,
     own: false,
-    warning: `${settings.name} has no chat template: the built-in ${name} is used`,
+    warning: `${folder} has no chat template: the built-in ${name} is used`,
   }
 }
 
@@ -135,12 +141,12 @@ const generationDefaults = async (folder: string): Promise<GenerationDefaults> =
 /** The template that a model in `folder` speaks by, and what is known of it. */
 export const openTemplate = async (
   folder: string,
-  settings: { readonly name: string; readonly file: string | undefined },
+  settings: TemplateSettings,
   tokenizer: Tokenizer,
   warn: (message: string) => void,
 ): Promise<Pick<ServedModel, 'template' | 'tokenNames' | 'profile'>> => {
   const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
-  const entry = findEntry(settings.name)
+  const entry = findEntry(settings.names)
   const { source, from, own, warning } = await findTemplate(folder, settings, entry, tokenizer)
   if (warning !== undefined) warn(warning)
   const profile = makeProfile(entry, own ? source : '')
@@ -213,13 +219,12 @@ type LoadOptions = {
 
 export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
   const { settings, folder, metrics, hooks } = options
-  const isFolder = existsSync(settings.model)
-  const [id = isFolder ? basename(resolve(settings.model)) : settings.model, ...aliases] =
-    settings.names
+  const [id = defaultName(settings.model, folder), ...aliases] = settings.names
+  const names = namesOfModel(settings.model, folder, settings.names)
   const tokenizer = await loadTokenizer(folder)
   const { template, tokenNames, profile } = await openTemplate(
     folder,
-    { name: settings.model, file: settings.chat_template },
+    { names, file: settings.chat_template },
     tokenizer,
     hooks.warn,
   )
@@ -237,6 +242,12 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     },
     tokenizer,
   )
+  if (engine.info.rewardKind === 'none' && soundsLikeReward(names))
+    hooks.warn(
+      `${id} is called a reward model (${names.join(', ')}), but neither its config.json nor ` +
+        'models/registry.json says how its reward is read: IT IS SERVED AS A CHAT MODEL. Where it is a ' +
+        'reward model, give its entry in the config file `"reward": {"row": ...}` (docs/http.md).',
+    )
   const readout = await openReadout(engine, settings.reward ?? profile.entry?.reward)
   return {
     id,

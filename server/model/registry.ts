@@ -39,14 +39,21 @@ const readEntries = (): readonly RegistryEntry[] => {
   return entries
 }
 
-/** `name`: a folder or a Hugging Face id; only its last part counts. */
-export const findEntry = (name: string): RegistryEntry | undefined => {
-  const last =
-    name
-      .replace(/[\\/]+$/, '')
-      .split(/[\\/]/)
-      .at(-1) ?? name
-  return readEntries().find((entry) => new RegExp(entry.match).test(last.toLowerCase()))
+/** As the patterns are written: NVIDIA also writes Llama-3_3, and others put nvidia_ in front. */
+const normalised = (name: string): string =>
+  (name.split(/[\\/]/).findLast((part) => part !== '') ?? name)
+    .toLowerCase()
+    .replace(/(?<=\d)_(?=\d)/g, '.')
+    .replace(/^(?:nvidia[-_]+)+/, '')
+
+/** The first of a model's names (identity.ts) that is known decides. */
+export const findEntry = (names: readonly string[]): RegistryEntry | undefined => {
+  for (const name of names) {
+    const last = normalised(name)
+    const found = readEntries().find((entry) => new RegExp(entry.match).test(last))
+    if (found !== undefined) return found
+  }
+  return undefined
 }
 
 /** What is known of a model that is served. */

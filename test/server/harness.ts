@@ -79,7 +79,7 @@ const makeModel = (
 ): ServedModel => {
   const tokenizer = options.tokenizer ?? createByteTokenizer()
   const source = options.template ?? BUILT_IN.nemotron_nano
-  const profile = makeProfile(findEntry(id), source)
+  const profile = makeProfile(findEntry([id]), source)
   return {
     id,
     aliases: [],

@@ -238,6 +238,8 @@ def config(shape: Shape, tied: bool, bos: int) -> dict:
         "num_hidden_layers": shape.layers, "num_key_value_heads": shape.kv_heads,
         "pretraining_tp": 1, "rms_norm_eps": EPS, "rope_scaling": ROPE, "rope_theta": THETA,
         "tie_word_embeddings": tied, "torch_dtype": "bfloat16", "use_cache": True,
+        # The server knows the two by it where their folder has another name.
+        "_name_or_path": f"nemotron-server/{'tiny-reasoner' if tied else 'tiny-reward'}",
         "vocab_size": shape.vocab,
     }
 

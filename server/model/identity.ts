@@ -1,0 +1,73 @@
+// Which model a folder is. It has several names: that of its folder in the hub's cache, of the folder
+// itself, of links to it, what config.json says it was made from, what it is served as.
+
+import { readFileSync, realpathSync, statSync } from 'node:fs'
+import { basename, join, resolve } from 'node:path'
+import { z } from 'zod'
+
+/** `models--nvidia--Llama` anywhere on a path of the hub's cache is nvidia/Llama. */
+export const hubName = (path: string): string | undefined => {
+  const folder = path.split(/[\\/]/).findLast((part) => part.startsWith('models--'))
+  const [, owner, ...rest] = folder?.split('--') ?? []
+  if (owner === undefined) return undefined
+  return rest.length === 0 ? owner : `${owner}/${rest.join('--')}`
+}
+
+const realPath = (path: string): string | undefined => {
+  try {
+    return realpathSync(path)
+  } catch {
+    return undefined
+  }
+}
+
+const Config = z.looseObject({ _name_or_path: z.string().min(1).optional() })
+
+const MAX_CONFIG = 1 << 20
+
+/** A config.json that cannot be read names nothing; who needs it says what is wrong. */
+const configName = (folder: string): string | undefined => {
+  const path = join(folder, 'config.json')
+  try {
+    const found = statSync(path)
+    if (!found.isFile() || found.size > MAX_CONFIG) return undefined
+    return Config.safeParse(JSON.parse(readFileSync(path, 'utf8'))).data?._name_or_path
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * Names of a model, the surest first. `model`: a folder or a hub's id as the user gave it; `folder`:
+ * where its files are; `served`: its names in the API.
+ */
+export const namesOfModel = (
+  model: string,
+  folder = model,
+  served: readonly string[] = [],
+): readonly string[] => {
+  const given = resolve(folder)
+  const real = realPath(given) ?? given
+  const names = [
+    hubName(real),
+    hubName(given),
+    hubName(model),
+    ...(folder === model ? [] : [model]),
+    basename(real),
+    basename(given),
+    configName(given),
+    ...served,
+  ]
+  return [...new Set(names.filter((name) => name !== undefined))]
+}
+
+/** What it is called where nobody named it. */
+export const defaultName = (model: string, folder: string): string => {
+  if (folder !== model) return model
+  const given = resolve(folder)
+  return hubName(given) ?? basename(given)
+}
+
+/** Whether a name says that the model gives rewards. */
+export const soundsLikeReward = (names: readonly string[]): boolean =>
+  names.some((name) => /reward|(?:^|[-_./])(?:rm|genrm)(?:[-_./]|$)/i.test(name))
