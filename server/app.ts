@@ -28,6 +28,7 @@ import { addHeader, type Ctx, type Env } from './http/context.js'
 import { cors } from './http/cors.js'
 import { errorBody, errorName, HttpError, headersOf, statusOf } from './http/errors.js'
 import { logRequests } from './http/request-log.js'
+import { unknownRoute } from './http/unknown-route.js'
 import { asRequestError, RequestError } from './request-error.js'
 
 type Handle = (c: Ctx) => Response | Promise<Response>
@@ -169,7 +170,7 @@ export const createApp = (server: Server): Hono<Env> => {
   }
   addMethods(app, table)
   app.notFound((c) => {
-    throw new RequestError(`Invalid URL (${c.req.method} ${c.req.path})`, { kind: 'not_found' })
+    throw unknownRoute(c.req.method, c.req.path)
   })
   app.onError((thrown, c) => {
     const error = asRequestError(thrown)

@@ -1,9 +1,11 @@
-// Fields that no schema honours: accepted without effect, refused by name, or unknown.
+// Fields that no schema honours: accepted without effect, refused by name, or unknown. The refused are
+// those by which another server (OpenAI, vLLM, SGLang, NIM, llama-server, TGI, Ollama) changes its answer;
+// a value that asks for nothing passes.
 
 import type { UnservedFields } from '../check.js'
 import { type RequestError, unsupportedParameter, unsupportedValue } from '../request-error.js'
 
-/** Known to OpenAI's clients, of no effect here. */
+/** Known to clients, of no effect on an answer here. */
 const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
   'user',
   'metadata',
@@ -14,46 +16,199 @@ const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
   'safety_identifier',
   'verbosity',
   'parallel_tool_calls',
+  // They choose how something is done that is refused by its own name.
+  'guided_decoding_backend',
+  'guided_whitespace_pattern',
+  'mirostat_tau',
+  'mirostat_eta',
+  'xtc_threshold',
+  'dry_base',
+  'dry_allowed_length',
+  'dry_penalty_last_n',
+  'dry_sequence_breakers',
+  'dynatemp_exponent',
+  // Where and how it is computed.
+  'cache_prompt',
+  'id_slot',
+  'keep_alive',
+  'request_id',
+  'rid',
+  'spaces_between_special_tokens',
 ])
-
-const isEmpty = (value: unknown): boolean =>
-  (Array.isArray(value) && value.length === 0) ||
-  (typeof value === 'object' && value !== null && Object.keys(value).length === 0)
 
 type Refusal = (value: unknown, body: Readonly<Record<string, unknown>>) => RequestError | null
 
-const never =
-  (param: string, why: string): Refusal =>
-  () =>
-    unsupportedParameter(param, `'${param}' is not supported: ${why}.`)
+const isEmpty = (value: unknown): boolean =>
+  value === '' ||
+  (Array.isArray(value) && value.length === 0) ||
+  (typeof value === 'object' && value !== null && Object.keys(value).length === 0)
 
-const unlessEmpty =
-  (param: string, why: string): Refusal =>
+const refused = (name: string, why: string): RequestError =>
+  unsupportedParameter(name, `'${name}' is not supported: ${why}.`)
+
+const EMPTY = Symbol('an empty text, list or object')
+
+/** `harmless`: values that ask for nothing. */
+const refuse =
+  (why: string, ...harmless: readonly unknown[]) =>
+  (name: string): Refusal =>
   (value) =>
-    isEmpty(value) ? null : unsupportedParameter(param, `'${param}' is not supported: ${why}.`)
+    harmless.includes(value) || (harmless.includes(EMPTY) && isEmpty(value))
+      ? null
+      : refused(name, why)
+
+const STRUCTURED = 'structured output is not available yet'
+const TOOLS = 'tool calling is not available yet'
+const SAMPLER = 'this server does not have this sampler'
+const TEXT_ONLY = 'this server takes and makes text only'
+const use = (instead: string): string => `use '${instead}'`
+const THINKING = use('chat_template_kwargs.enable_thinking')
+
+const BY_NAME: Readonly<Record<string, (name: string) => Refusal>> = {
+  // Structured output.
+  structured_outputs: refuse(STRUCTURED),
+  guided_json: refuse(STRUCTURED),
+  guided_regex: refuse(STRUCTURED, ''),
+  guided_choice: refuse(STRUCTURED),
+  guided_grammar: refuse(STRUCTURED, ''),
+  guided_decoding: refuse(STRUCTURED, EMPTY),
+  guided_json_object: refuse(STRUCTURED, false),
+  structural_tag: refuse(STRUCTURED, ''),
+  json_schema: refuse(STRUCTURED),
+  json_object: refuse(STRUCTURED, false),
+  grammar: refuse(STRUCTURED, ''),
+  grammar_lazy: refuse(STRUCTURED, false),
+  regex: refuse(STRUCTURED, ''),
+  ebnf: refuse(STRUCTURED, ''),
+  format: refuse(STRUCTURED, ''),
+  response_schema: refuse(STRUCTURED),
+
+  // Tools.
+  tools: refuse(TOOLS, EMPTY),
+  functions: refuse(TOOLS, EMPTY),
+  function_call: refuse(TOOLS, 'none', 'auto'),
+  tool_choice: refuse(TOOLS, 'none', 'auto'),
+  web_search_options: refuse('this server does not search the web'),
+
+  // Thinking.
+  enable_thinking: refuse(THINKING),
+  thinking: refuse(THINKING),
+  think: refuse(THINKING),
+  reasoning: refuse(use('reasoning_effort'), EMPTY),
+  reasoning_budget: refuse(use('thinking_token_budget'), -1),
+  max_thinking_tokens: refuse(use('thinking_token_budget')),
+  reasoning_max_tokens: refuse(use('thinking_token_budget')),
+  min_thinking_tokens: refuse('thinking has no least length here', 0),
+  separate_reasoning: refuse('use \'reasoning_format\': "none"', true),
+  stream_reasoning: refuse("use 'include_reasoning': false", true),
+  thinking_forced_open: refuse(THINKING, false),
+  chat_template_args: refuse(use('chat_template_kwargs'), EMPTY),
+
+  // Where an answer ends.
+  stop_sequences: refuse(use('stop'), EMPTY),
+  stop_regex: refuse(use('stop'), EMPTY),
+  stop_words: refuse(use('stop'), EMPTY),
+  stopping_strings: refuse(use('stop'), EMPTY),
+  no_stop_trim: refuse(use('include_stop_str_in_output'), false),
+  eos_token_id: refuse(use('stop_token_ids')),
+  max_new_tokens: refuse(use('max_tokens')),
+  max_output_tokens: refuse(use('max_tokens')),
+  max_tokens_to_sample: refuse(use('max_tokens')),
+  max_length: refuse(use('max_tokens')),
+  n_predict: refuse(use('max_tokens'), -1),
+  min_new_tokens: refuse(use('min_tokens'), 0),
+  t_max_predict_ms: refuse('an answer is limited by tokens, not by time', 0),
+
+  // Sampling.
+  typical_p: refuse(SAMPLER, 1),
+  top_a: refuse(SAMPLER, 0),
+  tfs_z: refuse(SAMPLER, 1),
+  top_n_sigma: refuse(SAMPLER, -1, 0),
+  mirostat: refuse(SAMPLER, 0, false),
+  dry_multiplier: refuse(SAMPLER, 0),
+  xtc_probability: refuse(SAMPLER, 0),
+  dynatemp_range: refuse(SAMPLER, 0),
+  min_keep: refuse(SAMPLER, 0),
+  samplers: refuse('the samplers and their order are fixed', EMPTY),
+  repeat_penalty: refuse(use('repetition_penalty'), 1),
+  repeat_last_n: refuse('penalties count the whole text', -1),
+  penalize_nl: refuse('penalties count every token', true),
+  no_repeat_ngram_size: refuse(SAMPLER, 0),
+  encoder_repetition_penalty: refuse(SAMPLER, 1),
+  epsilon_cutoff: refuse(SAMPLER, 0),
+  eta_cutoff: refuse(SAMPLER, 0),
+  do_sample: refuse("use 'temperature': 0 for greedy", true),
+  watermark: refuse('this server marks nothing', false),
+  bad_words_ids: refuse(use('bad_words'), EMPTY),
+  use_beam_search: refuse('beam search is not available', false),
+  num_beams: refuse('beam search is not available', 1),
+  beam_width: refuse('beam search is not available', 1),
+  length_penalty: refuse('beam search is not available', 0, 1),
+  early_stopping: refuse('beam search is not available', false),
+  logits_processors: refuse('only the samplers named here run', EMPTY),
+  custom_logit_processor: refuse('only the samplers named here run', EMPTY),
+  custom_params: refuse('only the samplers named here run', EMPTY),
+  prediction: refuse('predicted outputs are not available'),
+  suffix: refuse('these models do not fill in the middle', ''),
+
+  // What is answered.
+  return_full_text: refuse(use('echo'), false),
+  return_hidden_states: refuse('hidden states are not shown', false),
+  return_tokens_as_token_ids: refuse(use('return_token_ids'), false),
+  return_tokens: refuse(use('return_token_ids'), false),
+  return_logprob: refuse(use('logprobs'), false),
+  top_logprobs_num: refuse(use('top_logprobs'), 0),
+  logprob_token_ids: refuse('it is not available', EMPTY),
+  n_probs: refuse(use('logprobs'), 0),
+  top_n_tokens: refuse(use('logprobs'), 0),
+  decoder_input_details: refuse(use('prompt_logprobs'), false),
+  details: refuse(use('logprobs'), false),
+  detokenize: refuse("use 'return_token_ids'", true),
+
+  // What the prompt is.
+  audio: refuse(TEXT_ONLY),
+  images: refuse(TEXT_ONLY, EMPTY),
+  image_data: refuse(TEXT_ONLY, EMPTY),
+  audio_data: refuse(TEXT_ONLY, EMPTY),
+  video_data: refuse(TEXT_ONLY, EMPTY),
+  multi_modal_data: refuse(TEXT_ONLY, EMPTY),
+  mm_processor_kwargs: refuse(TEXT_ONLY, EMPTY),
+  prompt_embeds: refuse('a prompt is text or token ids', EMPTY),
+  input_embeds: refuse('a prompt is text or token ids', EMPTY),
+  chat_template: refuse("the server's configuration names the template"),
+  documents: refuse(use('chat_template_kwargs.documents'), EMPTY),
+  system: refuse("send it as a message of role 'system'", ''),
+  instructions: refuse("send it as a message of role 'system'", ''),
+  context: refuse('send the earlier messages', EMPTY),
+  previous_response_id: refuse('nothing is kept between requests: send the earlier messages', ''),
+  conversation: refuse('nothing is kept between requests: send the earlier messages', ''),
+  truncate: refuse(use('truncate_prompt_tokens')),
+  truncation: refuse(use('truncate_prompt_tokens'), 'disabled', false),
+  echo: refuse('it is for /v1/completions', false),
+  add_special_tokens: refuse('the template says where they stand', false),
+  adapter_id: refuse('adapters are not available', ''),
+  lora: refuse('adapters are not available', EMPTY),
+  lora_path: refuse('adapters are not available', ''),
+  lora_request: refuse('adapters are not available', EMPTY),
+  session_params: refuse('nothing is kept between requests', EMPTY),
+
+  // Wrappers, whose members would go unseen.
+  nvext: refuse('send its members as fields of the request', EMPTY),
+  vllm_xargs: refuse('send its members as fields of the request', EMPTY),
+  extra_body: refuse('send its members as fields of the request', EMPTY),
+  sampling_params: refuse('send its members as fields of the request', EMPTY),
+  options: refuse('send its members as fields of the request', EMPTY),
+}
 
 /** Fields that would change the answer: null when this value asks for nothing we lack. */
 const REFUSED: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
-  ['audio', never('audio', 'this server makes text only')],
+  ...Object.entries(BY_NAME).map(([name, make]): [string, Refusal] => [name, make(name)]),
   [
     'modalities',
     (value) =>
       Array.isArray(value) && value.every((one) => one === 'text')
         ? null
         : unsupportedValue('modalities', '\'modalities\' can only be ["text"].'),
-  ],
-  ['functions', unlessEmpty('functions', 'it was replaced by tools')],
-  ['function_call', never('function_call', 'it was replaced by tool_choice')],
-  ['web_search_options', never('web_search_options', 'this server does not search the web')],
-  ['prediction', never('prediction', 'predicted outputs are not available')],
-  ['suffix', never('suffix', 'these models do not fill in the middle')],
-  ['tools', unlessEmpty('tools', 'tool calling is not available yet')],
-  [
-    'tool_choice',
-    (value) =>
-      value === 'none' || value === 'auto'
-        ? null
-        : unsupportedParameter('tool_choice', 'Tool calling is not available yet.'),
   ],
   [
     'response_format',
@@ -65,12 +220,6 @@ const REFUSED: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
             '\'response_format\' can only be {"type": "text"} for now.',
           ),
   ],
-  ['chat_template', never('chat_template', "the server's configuration names the template")],
-  ['structured_outputs', never('structured_outputs', 'it is not available yet')],
-  ['guided_json', never('guided_json', 'structured output is not available yet')],
-  ['guided_regex', never('guided_regex', 'structured output is not available yet')],
-  ['guided_choice', never('guided_choice', 'structured output is not available yet')],
-  ['guided_grammar', never('guided_grammar', 'structured output is not available yet')],
   [
     'best_of',
     (value, body) =>
@@ -82,11 +231,9 @@ const REFUSED: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
           ),
   ],
   [
-    'use_beam_search',
+    'top_logprobs',
     (value) =>
-      value === false
-        ? null
-        : unsupportedParameter('use_beam_search', 'Beam search is not available.'),
+      value === 0 ? null : refused('top_logprobs', "a completion's 'logprobs' is their number"),
   ],
 ])
 

@@ -82,7 +82,7 @@ export const planChat = async (
   call: ChatCall,
   { arrival, defaultThinking }: { readonly arrival: number; readonly defaultThinking: boolean },
 ): Promise<ChatPlan> => {
-  if (call.top_logprobs !== undefined && call.logprobs !== true)
+  if (call.top_logprobs && call.logprobs !== true)
     throw badRequest("'top_logprobs' is only allowed when 'logprobs' is true.", 'top_logprobs')
   const bestOf = await planBestOf(server.models(), call)
   const prompt = renderChat(model, call, defaultThinking)

@@ -5,7 +5,7 @@ import type { Conversation } from '../prompt/conversation.js'
 import { encodeSegments, type Segment, segmentsText } from '../prompt/encode.js'
 import { badRequest } from '../request-error.js'
 import type { Start } from './think-splitter.js'
-import { refuseThinking, resolveThinking } from './thinking-mode.js'
+import { checkKwargs, refuseThinking, resolveThinking } from './thinking-mode.js'
 
 export type ChatPrompt = {
   readonly text: string
@@ -42,6 +42,7 @@ export const renderChat = (
       "'continue_final_message' needs the last message to be the assistant's.",
       'continue_final_message',
     )
+  checkKwargs(body.chat_template_kwargs)
   const common = {
     addGenerationPrompt: body.add_generation_prompt ?? !continueFinal,
     continueFinal,

@@ -30,6 +30,32 @@ const ownLine = (messages: readonly Message[]): boolean | undefined => {
 
 const SWITCHES = ['enable_thinking', 'thinking'] as const
 
+/** Variables that the server sets, or that go past a refusal. */
+const OTHERS_KWARGS: Readonly<Record<string, string>> = {
+  messages: "use 'messages'",
+  add_generation_prompt: "use 'add_generation_prompt'",
+  continue_final_message: "use 'continue_final_message'",
+  bos_token: "it is the tokenizer's",
+  eos_token: "it is the tokenizer's",
+  tools: 'tool calling is not available yet',
+  custom_tools: 'tool calling is not available yet',
+  builtin_tools: 'tool calling is not available yet',
+  functions: 'tool calling is not available yet',
+  thinking_budget: "use 'thinking_token_budget'",
+  reasoning_budget: "use 'thinking_token_budget'",
+  chat_template: "the server's configuration names the template",
+}
+
+export const checkKwargs = (kwargs: Readonly<Record<string, unknown>> | undefined): void => {
+  for (const [name, value] of Object.entries(kwargs ?? {})) {
+    const why = Object.hasOwn(OTHERS_KWARGS, name) ? OTHERS_KWARGS[name] : undefined
+    const asksNothing = value === null || (Array.isArray(value) && value.length === 0)
+    if (why === undefined || asksNothing) continue
+    const param = `chat_template_kwargs.${name}`
+    throw unsupportedParameter(param, `'${param}' is not supported: ${why}.`)
+  }
+}
+
 const kwargSwitch = (kwargs: Readonly<Record<string, unknown>>): boolean | undefined => {
   for (const key of SWITCHES) {
     const value = kwargs[key]

@@ -124,7 +124,7 @@ describe('errors', () => {
     ],
     [
       'function_call',
-      { function_call: 'auto' },
+      { function_call: { name: 'f' } },
       { param: 'function_call', code: 'unsupported_parameter' },
     ],
     [

@@ -96,7 +96,7 @@ describe('a reward model', { skip: noAddon }, () => {
     cpSync(REWARD, folder, { recursive: true })
     nameless(folder)
     const engine = await createEngine({ model: folder, kvCacheMemory: 1 << 25 })
-    assert.equal(engine.info.rewardKind, 'vocabulary row')
+    assert.equal(engine.info.rewardKind, 'lm_head_row')
     await engine.close()
   })
 

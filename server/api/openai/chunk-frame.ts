@@ -28,7 +28,8 @@ export const stopReason = (event: AnswerEvent | undefined, body: GenerationBody)
 }
 
 export const checkStreamOptions = (body: GenerationBody): void => {
-  if (body.stream_options !== undefined && body.stream !== true)
+  const isAsked = Object.values(body.stream_options ?? {}).some((one) => one)
+  if (isAsked && body.stream !== true)
     throw badRequest("'stream_options' is only allowed when 'stream' is true.", 'stream_options')
 }
 

@@ -1,0 +1,47 @@
+// What to say of a path that is not ours: other servers' routes name what to use here instead.
+
+import { RequestError } from '../request-error.js'
+
+const CHAT = 'use POST /v1/chat/completions'
+const SCORES = 'use POST /v1/reward, which scores answers with a reward model'
+const HEALTH = 'use GET /health, /v1/health/ready or /v1/health/live'
+
+const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
+  [/^\/chat\/completions$/, CHAT],
+  [/^\/v1\/v1\//, 'the base URL has /v1 twice'],
+  [/^\/completions?$/, 'use POST /v1/completions'],
+  [/^\/models$/, 'use GET /v1/models'],
+  [/^\/v1\/responses\b/, `the Responses API is not available: ${CHAT}`],
+  [/^(\/anthropic)?\/v1\/messages\b/, `the Messages API is not available: ${CHAT}`],
+  [/^\/v1\/(assistants|threads|conversations)\b/, `nothing is kept between requests: ${CHAT}`],
+  [/^\/v1\/realtime\b/, `there is no realtime API: ${CHAT} with "stream": true`],
+  [/^(\/v\d)?\/embed(ding)?s?\b/, `these models make no embeddings; for scores ${SCORES}`],
+  [/^(\/v\d)?\/(re)?rank(ing)?$/, SCORES],
+  [/^(\/v1)?\/score$/, SCORES],
+  [/^\/v1\/(decisions|systemone)\b/, SCORES],
+  [/^\/generative_scoring$/, SCORES],
+  [/^\/v1\/moderations$/, SCORES],
+  [
+    /^\/v1\/(batches|files|uploads)\b/,
+    'run many lines with `nemotron-server score` or `generate-pairs`',
+  ],
+  [/^\/v1\/(images|audio|videos)\b/, 'this server makes text only'],
+  [/^\/v1\/(fine_tuning|fine-tunes)\b/, 'this server trains nothing'],
+  [/^\/v1\/engines\b/, 'engines are models now: use GET /v1/models'],
+  [/^\/v1\/(pooling|classify)$/, 'use it without /v1, or POST /v1/reward'],
+  [/^\/v1\/(tokenize|detokenize|tokenizer_info|version|metrics)$/, 'use it without /v1'],
+  [/^\/(apply-template|render|v1\/completions\/render)$/, 'use POST /v1/chat/completions/render'],
+  [/^\/(generate|generate_stream|infill|invocations)$/, 'use POST /v1/completions'],
+  [/^\/api\/(chat|generate)$/, CHAT],
+  [/^\/api\/(tags|show|ps)$/, 'use GET /v1/models'],
+  [/^\/(get_)?(server_info|model_info)$|^\/(info|props|v1\/metadata)$/, 'use GET /v1/models'],
+  [/^\/(v1\/health|healthz?|livez|readyz|ready|live|ping|health_generate)$/, HEALTH],
+  [/^\/swagger\b|^\/redoc$|^\/v1\/openapi\.json$/, 'use GET /openapi.json or /docs'],
+]
+
+export const unknownRoute = (method: string, path: string): RequestError => {
+  const instead = INSTEAD.find(([pattern]) => pattern.test(path.replace(/(?<=.)\/+$/, '')))?.[1]
+  return new RequestError(`Invalid URL (${method} ${path})${instead ? `: ${instead}.` : ''}`, {
+    kind: 'not_found',
+  })
+}
