@@ -2,17 +2,16 @@
 // The one table of routes: /openapi.json is made from it.
 
 import { type Handler, Hono, type MiddlewareHandler } from 'hono'
-import {
-  healthRoute,
-  liveRoute,
-  metricsRoute,
-  openApiRoute,
-  pageRoute,
-  versionRoute,
-} from './api/about.js'
+import { healthRoute, liveRoute, metricsRoute, openApiRoute, versionRoute } from './api/about.js'
 import { modelRoute, modelsRoute } from './api/models.js'
 import { chatRoute } from './api/openai/chat.js'
 import { completionRoute } from './api/openai/completions.js'
+import {
+  ChatRequest,
+  CompletionRequest,
+  DetokenizeRequest,
+  TokenizeRequest,
+} from './api/openai/schema.js'
 import {
   type GetDescription,
   ID_PATH,
@@ -20,7 +19,9 @@ import {
   type PostDescription,
   type RouteDescription,
 } from './api/openapi.js'
+import { pageRoute } from './api/page.js'
 import { classifyRoute, poolingRoute, rewardRoute } from './api/reward/routes.js'
+import { ClassifyRequest, PoolingRequest, RewardRequest } from './api/reward/schema.js'
 import type { Server } from './api/server.js'
 import { detokenizeRoute, renderRoute, tokenizeRoute, tokenizerInfoRoute } from './api/tokenize.js'
 import { requireKey } from './http/auth.js'
@@ -57,52 +58,53 @@ const workRoutes = (server: Server): readonly Route[] => [
   post('/v1/chat/completions', chatRoute(server), {
     summary:
       'Answer a conversation; with `reward`, the best of several answers. A reward model scores it.',
-    body: 'ChatRequest',
+    body: { ChatRequest },
     answer: 'The answer, or a stream of chunks.',
     isStream: true,
   }),
   post('/v1/completions', completionRoute(server), {
     summary: 'Continue text.',
-    body: 'CompletionRequest',
+    body: { CompletionRequest },
     answer: 'The text, or a stream of chunks.',
     isStream: true,
   }),
   post('/v1/chat/completions/render', renderRoute(server), {
     summary: 'The prompt of a conversation, without an answer.',
-    body: 'ChatRequest',
+    body: { ChatRequest },
     answer: 'The prompt and its tokens.',
     isWork: false,
   }),
   post('/v1/reward', rewardRoute(server), {
     summary: 'Score answers: one conversation, candidates of one prompt, or many of both.',
-    body: 'RewardRequest',
+    body: { RewardRequest },
     answer: 'One reward an answer, in the order given.',
   }),
   post('/pooling', poolingRoute(server), {
     summary: "The outputs of a reward model, in vLLM's shape.",
-    body: 'PoolingRequest',
+    body: { PoolingRequest },
     answer: 'The outputs.',
   }),
   post('/classify', classifyRoute(server), {
     summary: "The outputs of a reward model, in SGLang's shape.",
-    body: 'ClassifyRequest',
+    body: { ClassifyRequest },
     answer: 'The outputs; a list for several texts.',
   }),
   post('/tokenize', tokenizeRoute(server), {
     summary: 'Text or a conversation to tokens.',
-    body: 'TokenizeRequest',
+    body: { TokenizeRequest },
     answer: 'The tokens.',
     isWork: false,
   }),
   post('/detokenize', detokenizeRoute(server), {
     summary: 'Tokens to text.',
-    body: 'DetokenizeRequest',
+    body: { DetokenizeRequest },
     answer: 'The text.',
     isWork: false,
   }),
 ]
 
 export const routes = (server: Server): readonly Route[] => {
+  const page = pageRoute(server)
   const table: readonly Route[] = [
     ...workRoutes(server),
     get(
@@ -127,8 +129,8 @@ export const routes = (server: Server): readonly Route[] => {
       'This description.',
       OPEN,
     ),
-    get('/docs', pageRoute(server), 'This description, as a page.', OPEN_PAGE),
-    get('/', pageRoute(server), 'The same page.', OPEN_PAGE),
+    get('/docs', page, 'This description, as a page.', OPEN_PAGE),
+    get('/', page, 'The same page.', OPEN_PAGE),
   ]
   return table
 }

@@ -1,9 +1,7 @@
 // Routes about the server itself: health, version, metrics, its reference.
 
 import type { Ctx } from '../http/context.js'
-import { isReward } from '../model/served-model.js'
 import { openApiDocument, type RouteDescription } from './openapi.js'
-import { PAGE_POLICY, page } from './page.js'
 import type { Server } from './server.js'
 
 type Health = { readonly ok: boolean; readonly phase: string; readonly message: string }
@@ -57,14 +55,3 @@ export const openApiRoute = (server: Server, routes: () => readonly RouteDescrip
     return c.body(text, 200, { 'content-type': 'application/json' })
   }
 }
-
-export const pageRoute =
-  ({ config, models }: Server) =>
-  (c: Ctx) => {
-    const model = models().find((one) => !isReward(one))?.id ?? 'MODEL'
-    return c.body(page(model, config.apiKeys.length > 0), 200, {
-      'content-type': 'text/html; charset=utf-8',
-      'content-security-policy': PAGE_POLICY,
-      'referrer-policy': 'no-referrer',
-    })
-  }

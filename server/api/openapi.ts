@@ -1,13 +1,6 @@
 // /openapi.json, made from the table of routes and the schemas that check requests.
 
 import { z } from 'zod'
-import {
-  ChatRequest,
-  CompletionRequest,
-  DetokenizeRequest,
-  TokenizeRequest,
-} from './openai/schema.js'
-import { ClassifyRequest, PoolingRequest, RewardRequest } from './reward/schema.js'
 
 const ErrorResponse = z.object({
   error: z.object({
@@ -18,18 +11,7 @@ const ErrorResponse = z.object({
   }),
 })
 
-const schemas = {
-  ChatRequest,
-  CompletionRequest,
-  RewardRequest,
-  PoolingRequest,
-  ClassifyRequest,
-  TokenizeRequest,
-  DetokenizeRequest,
-  ErrorResponse,
-}
-
-const ref = (name: keyof typeof schemas) => ({ $ref: `#/components/schemas/${name}` })
+const ref = (name: string) => ({ $ref: `#/components/schemas/${name}` })
 const json = (schema: object) => ({ content: { 'application/json': { schema } } })
 const failure = (description: string) => ({ description, ...json(ref('ErrorResponse')) })
 
@@ -66,7 +48,8 @@ export const ID_PATH = { name: 'id', in: 'path', required: true, schema: text }
 
 export type PostDescription = {
   readonly summary: string
-  readonly body: keyof typeof schemas
+  /** Its schema, under the name that it gets. */
+  readonly body: Readonly<Record<string, z.ZodType>>
   readonly answer: string
   readonly isStream?: boolean
   /** It takes a place in the queue; default: true. */
@@ -110,7 +93,7 @@ const operation = (route: RouteDescription) => {
     ] as const
     return {
       summary,
-      requestBody: { required: true, ...json(ref(body)) },
+      requestBody: { required: true, ...json(ref(Object.keys(body)[0] ?? '')) },
       responses: answers(answer, types, errors),
     }
   }
@@ -137,8 +120,9 @@ const pathsOf = (routes: readonly RouteDescription[]) => {
 }
 
 export const openApiDocument = (version: string, routes: readonly RouteDescription[]) => {
+  const schemas = Object.assign({}, ...routes.map((route) => route.method === 'POST' && route.body))
   const components: Record<string, unknown> = {}
-  for (const [name, schema] of Object.entries(schemas)) {
+  for (const [name, schema] of Object.entries<z.ZodType>({ ...schemas, ErrorResponse })) {
     const { $schema, ...rest } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
     components[name] = rest
   }

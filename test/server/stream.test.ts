@@ -353,6 +353,33 @@ describe('the queue', () => {
       assert.match(metrics, /vllm:admission_rejections_total\{[^}]*\} 3/)
     }))
 
+  test('one request may bring more prompts than there are places', () =>
+    withHarness(slow, async (harness) => {
+      const body = { model: 'tiny-reasoner', prompt: ['a', 'b', 'c', 'd'] }
+      const answer = await harness.post('/v1/completions', body)
+      assert.equal((await readAnswer(answer)).choices.length, 4)
+    }))
+
+  test('what fills up while a body comes in is refused by the engine, and counted', () =>
+    withHarness(slow, async (harness) => {
+      const { isFull, submit } = harness.engine
+      let asked = 0
+      // Room before the body is read, none afterwards.
+      Object.assign(harness.engine, {
+        isFull: () => asked++ > 0 && isFull(),
+        submit: (...[request, onDelta]: Parameters<typeof submit>) => {
+          if (request.admitted !== true) for (const _ of [1, 2]) submit(request, () => {})
+          return submit(request, onDelta)
+        },
+      })
+      const refused = await harness.post('/v1/completions', { model: 'tiny-reasoner', prompt: 'a' })
+      assert.equal(refused.status, 429)
+      assert.ok(Number(refused.headers.get('retry-after')) >= 1)
+      assert.equal(harness.model.pace.inFlight(), 0)
+      const metrics = await (await fetch(`${harness.url}/metrics`)).text()
+      assert.match(metrics, /vllm:admission_rejections_total\{[^}]*\} 1/)
+    }))
+
   test('waiting requests hold their place; 64 at once are all answered', () =>
     withHarness({ ...slow, maxNumSeqs: 4, maxWaiting: 60, stepMs: 1 }, async (harness) => {
       const answers = await Promise.all(
