@@ -37,7 +37,7 @@ failed=0 passed=0
 for name in "$@"; do
   case $name in --*) continue ;; esac
   echo "RUNS $name"
-  [ "$name" = "$HANG" ] && sleep 60
+  [ "$name" = "$HANG" ] && { sleep 60 & echo $! >"$HUNG_PID"; wait; }
   [ "$name" = "$CRASH" ] && kill -SEGV $$
   if [ "$name" = "$FAIL" ] && [ "$NEMOTRON_CUDA_GRAPHS" != 0 ]; then
     echo "  model_test.cc:7: 1 and 2"
@@ -59,7 +59,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 [ -n "$json" ] && echo "{\\"kind\\": \\"measure\\", \\"by\\": \\"ours\\", \\"name\\": \\"$part one\\", \\"us\\": 2, \\"value\\": 3, \\"unit\\": \\"GB/s\\", \\"percent\\": 50}" >>"$json"
-[ "$part" = "$HANG" ] && { printf '{"kind": "mea' >>"$json"; sleep 60; }
+[ "$part" = "$HANG" ] && { printf '{"kind": "mea' >>"$json"; sleep 60 & echo $! >"$HUNG_PID"; wait; }
 [ "$part" = "$CRASH" ] && kill -SEGV $$
 exit 0
 `
@@ -127,10 +127,14 @@ const start = (
   readonly code: Promise<number>
   readonly out: string
   readonly text: () => string
-  readonly smi: () => number
+  readonly temporary: string
+  /** Of nvidia-smi (smi), or of what hangs (hung). */
+  readonly pid: (what: string) => number
 } => {
   const out = join(folder, name)
-  const smi = join(folder, `${name}.pid`)
+  const temporary = join(folder, `${name}-temporary`)
+  mkdirSync(temporary)
+  const pid = (what: string): string => join(folder, `${name}-${what}.pid`)
   const child = spawn('bash', ['bench/gpu.sh', '--bin', bin, '--out', out, ...flags], {
     cwd: root,
     env: {
@@ -139,7 +143,9 @@ const start = (
       FAIL: '-',
       HANG: '-',
       CRASH: '-',
-      SMI_PID: smi,
+      SMI_PID: pid('smi'),
+      HUNG_PID: pid('hung'),
+      TMPDIR: temporary,
       ...env,
     },
   })
@@ -150,7 +156,14 @@ const start = (
     })
   }
   const code = once(child, 'close').then(([status]) => Number(status))
-  return { child, code, out, text: () => output, smi: () => Number(readFileSync(smi, 'utf8')) }
+  return {
+    child,
+    code,
+    out,
+    text: () => output,
+    temporary,
+    pid: (what) => Number(readFileSync(pid(what), 'utf8')),
+  }
 }
 const isGone = (pid: number): boolean => {
   try {
@@ -169,7 +182,7 @@ const order = [
 
 describe('bench/gpu.sh', { concurrency: 4 }, () => {
   test('every phase of a good run is there, in order, in at most six files', async () => {
-    const { code, out, text, smi } = start('good', {})
+    const { code, out, text, pid, temporary } = start('good', {})
     assert.equal(await code, 0, text())
     const { phases, ended: how } = resultOf(out)
     assert.equal(how, 'complete')
@@ -183,8 +196,10 @@ describe('bench/gpu.sh', { concurrency: 4 }, () => {
       else assert.equal(status, 'ok', `${name}: ${reason}`)
     }
     assert.deepEqual(readdirSync(out).sort(), ['logs.tgz', 'ncu.txt', 'result.json', 'smi.csv'])
+    assert.deepEqual(readdirSync(temporary), [])
+    assert.equal(phases.find(({ name }) => name === 'gemm')?.metrics?.length, 1)
     assert.match(readFileSync(join(out, 'ncu.txt'), 'utf8'), /ncu .*gpu_bench --part kernels/)
-    assert.ok(isGone(smi()), 'nvidia-smi goes on')
+    assert.ok(isGone(pid('smi')), 'nvidia-smi goes on')
   })
 
   test('a case that fails is repeated in the ways that tell why', async () => {
@@ -237,6 +252,7 @@ describe('bench/gpu.sh', { concurrency: 4 }, () => {
     const part = one.find(({ name }) => name === '8b-bf16')
     assert.match(part?.reason ?? '', /^cut off after \d+ s$/)
     assert.equal(part?.metrics?.length, 1)
+    assert.ok(isGone(hung.pid('hung')), 'what hung goes on')
     const sample = one.find(({ name }) => name === 'ops-sample')
     assert.equal(sample?.reason, 'ended by SIGSEGV')
     assert.deepEqual(sample?.failing, ['cuda sample vocab 33'])
@@ -290,7 +306,7 @@ describe('bench/gpu.sh', { concurrency: 4 }, () => {
   })
 
   test('asked to stop, it ends what runs and says so', async () => {
-    const { child, code, out, smi } = start('stopped', { HANG: '8b-bf16' })
+    const { child, code, out, pid } = start('stopped', { HANG: '8b-bf16' })
     while (
       !(
         existsSync(join(out, 'result.json')) &&
@@ -304,7 +320,7 @@ describe('bench/gpu.sh', { concurrency: 4 }, () => {
     const { phases, ended: how } = resultOf(out)
     assert.equal(how, 'stopped by SIGTERM')
     assert.equal(phases.at(-1)?.reason, 'stopped by SIGTERM')
-    assert.ok(isGone(smi()), 'nvidia-smi goes on')
+    assert.ok(isGone(pid('smi')), 'nvidia-smi goes on')
   })
 
   test('a phase that does not exist is refused with those that do', async () => {
