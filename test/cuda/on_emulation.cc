@@ -7,6 +7,8 @@ namespace nemotron::test {
 
 const bool kEmulated = true;
 
+int64_t graphs_launched() { return int64_t(emu::counters().graphs); }
+
 Status open_under_test(Library library, const DeviceOptions& options,
                        std::unique_ptr<Device>* out) {
   static int opened = 0;

@@ -17,4 +17,7 @@ Status open_under_test(Library library, const DeviceOptions& options, std::uniqu
 // Emulated devices get the small shapes.
 extern const bool kEmulated;
 
+// Graphs that the emulation has launched so far. A GPU does not tell: 0.
+int64_t graphs_launched();
+
 }  // namespace nemotron::test
