@@ -98,7 +98,7 @@ class CublasLt::Description {
 bool CublasLt::suits(const LtProduct& p, const Heuristic& candidate) const {
   int32_t split = 0;
   size_t written = 0;
-  if (candidate.state != 0 || candidate.workspace > 0 ||
+  if (candidate.state != 0 ||
       functions_.get_config(&candidate.algorithm, kSplitK, &split, sizeof split, &written) != 0 ||
       split > 1) {
     return false;

@@ -33,7 +33,7 @@ struct Wishes {
 };
 enum Kind : int32_t {
   kFailedState,     // the library itself says that it is none
-  kWorkspace,       // wants memory, offered only to those who have some
+  kWorkspace,       // wants memory; those who have some are offered nothing else
   kSplit,           // adds up parts of K
   kPicky,           // does not take 16 rows
   kLateWorkspace,   // wants memory for 127 rows
@@ -161,6 +161,7 @@ EXPORTED int cublasLtMatmulAlgoGetHeuristic(Handle, Desc desc, Layout la, Layout
                                              : kGood;
   for (int kind = 0; kind <= last && *found < wanted; ++kind) {
     if (kind == kWorkspace && w.workspace < kWorkspaceBytes) continue;
+    if (kind > kWorkspace && w.workspace >= kWorkspaceBytes) kind = kWorkspace;
     if (last == kUnreliable && (kind == kSmall || kind == kGood)) continue;
     Choice choice{kMagic,    uint64_t(a.type) << 32 | uint64_t(d.type), a.cols, a.rows, {},
                   Kind(kind)};
