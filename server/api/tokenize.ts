@@ -7,9 +7,9 @@ import { findModel, type ServedModel } from '../model/served-model.js'
 import { readMessages } from '../prompt/conversation.js'
 import { encodeText } from '../prompt/encode.js'
 import { badRequest } from '../request-error.js'
-import { readRequest } from './exchange.js'
 import { tokenText } from './openai/logprobs.js'
 import { ChatRequest, DetokenizeRequest, TokenizeRequest } from './openai/schema.js'
+import { readRequest } from './read-request.js'
 import type { Server } from './server.js'
 
 /** Without a name: the first model. */

@@ -16,7 +16,8 @@ import { findModel, refuseReward, type ServedModel } from '../../model/served-mo
 import { encodeText } from '../../prompt/encode.js'
 import { badRequest } from '../../request-error.js'
 import { atOnce, jsonPieces, jsonText } from '../../slices.js'
-import { answerId, readRequest, respond, unixTime } from '../exchange.js'
+import { readRequest } from '../read-request.js'
+import { answerId, respond, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
 import {
   asMembers,

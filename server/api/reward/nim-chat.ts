@@ -7,8 +7,8 @@ import { chatModels, type ServedModel } from '../../model/served-model.js'
 import type { Message } from '../../prompt/conversation.js'
 import { badRequest } from '../../request-error.js'
 import { encodeInputs, scoreItems, scoreUsage } from '../../scoring/scoring.js'
-import { answerId, unixTime } from '../exchange.js'
 import type { ChatRequest } from '../openai/schema.js'
+import { answerId, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
 
 type NimCall = {

@@ -13,7 +13,8 @@ import {
   scoreItems,
   scoreUsage,
 } from '../../scoring/scoring.js'
-import { answerId, readRequest, unixTime } from '../exchange.js'
+import { readRequest } from '../read-request.js'
+import { answerId, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
 import { ClassifyRequest, PoolingRequest, RewardRequest } from './schema.js'
 

@@ -1,0 +1,25 @@
+// The way in, the same for all dialects: ready, room, a body, checked.
+
+import type { z } from 'zod'
+import { checkBody } from '../check.js'
+import { requireCapacity, requireReady } from '../generation/admission.js'
+import { ignoredHeader, readJson } from '../http/body.js'
+import { addHeader, type Ctx } from '../http/context.js'
+import type { Server } from './server.js'
+import { UNSERVED } from './unserved-fields.js'
+
+/** The checked body. `queue`: refused before it is read while no such model has a place left. */
+export const readRequest = async <T extends z.ZodObject>(
+  c: Ctx,
+  server: Server,
+  schema: T,
+  queue?: 'chat' | 'reward',
+): Promise<z.output<T>> => {
+  requireReady(server)
+  if (queue !== undefined) requireCapacity(server, queue)
+  const json = await readJson(c.env.incoming, server.config.bodyLimit)
+  const { strictParams: isStrict } = server.config
+  const { body, ignored } = checkBody(schema, json, { isStrict, unserved: UNSERVED })
+  if (ignored.length > 0) addHeader(c, 'x-ignored-params', ignoredHeader(ignored))
+  return body
+}
