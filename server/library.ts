@@ -2,6 +2,7 @@
 // conversations as /v1/reward does. Chat in-process goes through token ids (docs/api.md).
 
 import { checkBody } from './check.js'
+import { checkOptions } from './engine/check-call.js'
 import { openEngine } from './engine/engine.js'
 import type { Engine, EngineOptions } from './engine/types.js'
 import { namesOfModel } from './model/identity.js'
@@ -47,7 +48,8 @@ export const createEngine = async (
   options: CreateEngineOptions,
   tokenizer?: Tokenizer,
 ): Promise<RewardingEngine> => {
-  const { reward: settings, ...rest } = options
+  const { reward: settings, ...rest } = options ?? {}
+  checkOptions(rest)
   const { model: folder } = options
   const words = tokenizer ?? (await loadTokenizer(folder))
   const warnings: string[] = []

@@ -31,6 +31,7 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   Engine* engine() { return engine_.get(); }  // null once closing has begun
   Status submit(Request request);
   EngineStats stats() const;
+  // At most once: the promise is JavaScript's to keep.
   Napi::Promise close();
   // The JavaScript handle is gone: close without anyone waiting.
   void abandon();

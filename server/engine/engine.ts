@@ -6,6 +6,7 @@ import { EngineFailure } from '../failure.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import { loadAddon, type NativeConfig, type NativeInfo, type NativeSampling } from './addon.js'
+import { checkCallback, checkOptions, checkRequest, checkSignal } from './check-call.js'
 import { callListener, createDispatcher } from './dispatch.js'
 import { fingerprint } from './fingerprint.js'
 import type {
@@ -26,10 +27,9 @@ const thinkCloseText = `\n${thinkEnd}\n\n`
 
 const invalid = (message: string) => new EngineFailure({ code: 'invalid_argument', message })
 
-const checkFolder = async (folder: unknown): Promise<string> => {
-  if (typeof folder !== 'string' || folder === '') {
+const checkFolder = async (folder: string | undefined): Promise<string> => {
+  if (folder === undefined || folder === '')
     throw invalid('model must be the path of a Hugging Face folder')
-  }
   const found = await stat(folder).catch(() => undefined)
   if (found?.isDirectory()) return folder
   throw new EngineFailure({
@@ -89,9 +89,6 @@ const int32s = (field: string, values: ArrayLike<number>): Int32Array => {
 
 const seed64 = (seed: number | bigint | undefined): bigint => {
   if (seed === undefined) return crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n
-  if (typeof seed === 'number' && !Number.isSafeInteger(seed)) {
-    throw invalid(`sampling.seed must be an integer, found ${seed}`)
-  }
   return BigInt.asUintN(64, BigInt(seed))
 }
 
@@ -223,7 +220,8 @@ type Send = (
 const generate =
   (send: Send): Engine['generate'] =>
   (request, { signal } = {}) => {
-    let live = request.n ?? 1
+    checkSignal(signal)
+    let live = request?.n ?? 1
     const queue = createDeltaQueue(() => leave())
     const handle = send('generate', request, (delta) => {
       queue.push(delta)
@@ -244,6 +242,7 @@ const score =
   (send: Send): Engine['score'] =>
   (request, { signal } = {}) =>
     new Promise((resolve, reject) => {
+      checkSignal(signal)
       const aborted = { code: 'aborted', message: 'the request was aborted' } as const
       const handle = send('score', request, (delta) => {
         if (!delta.finish) return
@@ -268,13 +267,16 @@ export const openEngine = async (
   options: EngineOptions,
   tokenizer?: Tokenizer,
 ): Promise<Engine> => {
+  checkOptions(options)
   const folder = await checkFolder(options.model)
   const words = tokenizer ?? (await loadTokenizer(folder))
   const thinkClose = Int32Array.from(await words.encode(thinkCloseText, { special: true }))
   const { native, dispatcher, info } = await openNative(options, words)
   let nextId = 1
+  let closing: Promise<void> | undefined
 
   const send: Send = (kind, request, onDelta) => {
+    checkRequest(kind, request)
     const { promptTokenIds, sampling = {}, n = 1, ...rest } = request
     const id = nextId++
     const error = native.submit({
@@ -293,12 +295,18 @@ export const openEngine = async (
 
   return {
     info,
-    submit: (request, onDelta) => send('generate', request, onDelta),
+    submit: (request, onDelta) => {
+      checkCallback('onDelta', onDelta)
+      return send('generate', request, onDelta)
+    },
     generate: generate(send),
     score: score(send),
     stats: () => native.stats(),
     isFull: () => native.isFull(),
     drain: () => native.drain(),
-    close: () => native.close(),
+    close: () => {
+      closing ??= native.close()
+      return closing
+    },
   }
 }

@@ -91,13 +91,26 @@ describe('loading', () => {
       'half a thread',
       { threads: 1.5 },
       'invalid_argument',
-      /threads must be an integer, found 1.5/,
+      /threads must be an integer of at least 1, found 1.5/,
     ],
     [
       'a number as text',
       { maxModelLen: '64' },
       'invalid_argument',
       /maxModelLen must be an integer/,
+    ],
+    ['fewer than no threads', { threads: -1 }, 'invalid_argument', /threads must be .*found -1/],
+    ['negative memory', { kvCacheMemory: -5 }, 'invalid_argument', /kvCacheMemory must be .* -5/],
+    ['a row before the first', { rewardRow: -2 }, 'invalid_argument', /rewardRow must be .* -2/],
+    ['a plan for nobody', { onPlan: 5 }, 'invalid_argument', /onPlan must be a function, found 5/],
+    ['progress for nobody', { onProgress: {} }, 'invalid_argument', /onProgress .* an object/],
+    ['null', { isa: null }, 'invalid_argument', /isa must be a string, found null/],
+    ['a list', { device: ['cpu'] }, 'invalid_argument', /device must be a string, found a list/],
+    [
+      'a field that is none',
+      { max_model_len: 64 } as object,
+      'invalid_argument',
+      /max_model_len is no field of options: model, device/,
     ],
     ['an odd block size', { blockSize: 48 }, 'invalid_argument', /block_size.*48/],
     ['an unknown device', { device: 'tpu' }, 'invalid_argument', /tpu/],
@@ -110,6 +123,15 @@ describe('loading', () => {
       await assert.rejects(openEngine(options), { name: 'EngineFailure', code, message })
     })
   }
+
+  test('options that are none are an error that says so', async () => {
+    for (const options of [undefined, null, 5, 'folder', []])
+      await assert.rejects(openEngine(options as never), {
+        name: 'EngineFailure',
+        code: 'invalid_argument',
+        message: /^options must be an object, found/,
+      })
+  })
 
   test('a tokenizer beyond the embedding is an error that names both', async () => {
     const short = tinyCheckpoint({ vocab: 258, config: { eos_token_id: 257 } })
@@ -282,6 +304,27 @@ describe('generating', () => {
     ['an id beyond the vocabulary', { promptTokenIds: [99999] }, /99999/],
     ['a negative id', { promptTokenIds: [-1] }, /-1/],
     ['too long a prompt', { promptTokenIds: new Int32Array(2049) }, /2049 tokens.*2048/],
+    ['no prompt', { promptTokenIds: undefined } as object, /promptTokenIds must be .* undefined/],
+    ['text for a prompt', { promptTokenIds: 'Hi' } as object, /promptTokenIds must be .*"Hi"/],
+    ['text among ids', { promptTokenIds: ['1'] } as object, /promptTokenIds must be a list/],
+    ['sampling that is none', { sampling: 5 } as object, /sampling must be an object, found 5/],
+    ['null for sampling', { sampling: null } as object, /sampling must be an object, found null/],
+    ['a field that is none', { maxTokens: 5 } as object, /maxTokens is no field of the request/],
+    [
+      'a misspelt field',
+      { sampling: { max_tokens: 5 } } as object,
+      /sampling\.max_tokens is no field of sampling: maxTokens/,
+    ],
+    ['one stop string', { sampling: { stop: 'x' } } as object, /sampling\.stop must be a list/],
+    ['one stop id', { sampling: { stopTokenIds: 5 } } as object, /stopTokenIds must be a list/],
+    ['flat bad words', { sampling: { badWordIds: [5] } } as object, /badWordIds must be a list/],
+    ['a bias that is no Map', { sampling: { logitBias: { 5: 1 } } } as object, /logitBias .* Map/],
+    [
+      'text for a seed',
+      { sampling: { seed: 'x' } } as object,
+      /seed must be an integer, found "x"/,
+    ],
+    ['text for a number', { sampling: { topK: '5' } } as object, /topK must be a number/],
     ['no choices', { n: 0 }, /n: found 0/],
     ['a negative temperature', { sampling: { temperature: -1 } }, /temperature: found -1/],
     ['a temperature that is no number', { sampling: { temperature: Number.NaN } }, /temperature/],
@@ -300,6 +343,28 @@ describe('generating', () => {
       assert.ok(isIdle(engine))
     })
   }
+
+  test('a request that is none, no listener, no signal are refused at once', () => {
+    const error = (message: RegExp) => ({
+      name: 'EngineFailure',
+      code: 'invalid_argument',
+      message,
+    })
+    for (const request of [undefined, null, 5, 'Hi', [1, 2]])
+      assert.throws(
+        () => engine.generate(request as never),
+        error(/^the request must be an object/),
+      )
+    const request = { promptTokenIds: prompt }
+    for (const listener of [undefined, 5, {}])
+      assert.throws(
+        () => engine.submit(request, listener as never),
+        error(/^onDelta must be a func/),
+      )
+    for (const signal of [5, {}, null])
+      assert.throws(() => engine.generate(request, { signal } as never), error(/^signal must be/))
+    assert.ok(isIdle(engine))
+  })
 
   test('a chat model does not score', async () => {
     await assert.rejects(engine.score({ promptTokenIds: prompt }), { name: 'EngineFailure' })
@@ -425,7 +490,11 @@ describe('admission and the end', () => {
       generate(engine, { maxTokens: 1900, ignoreEos: true, seed }),
     )
     await until('they run', () => engine.stats().running === 3)
-    await Promise.all([engine.close(), engine.close()])
+    const closing = engine.close()
+    assert.ok(closing instanceof Promise)
+    assert.equal(engine.close(), closing)
+    await Promise.all([closing, engine.close()])
+    assert.equal(engine.close(), closing)
     for (const deltas of await Promise.all(running)) assert.equal(deltas.at(-1)?.finish, 'abort')
     await engine.close()
     assert.throws(() => engine.generate({ promptTokenIds: prompt }), { code: 'unavailable' })

@@ -1,0 +1,148 @@
+// What a caller of the typed API gave, before anything is done with it: every field is known and of its
+// type. Types tell that to callers who compile; the others get an EngineFailure that names the field.
+
+import { EngineFailure } from '../failure.js'
+import type { EngineOptions, GenerateRequest, Sampling, ScoreRequest } from './types.js'
+
+type Check = { readonly expected: string; readonly is: (value: unknown) => boolean }
+
+const isNumber = (value: unknown) => typeof value === 'number'
+const isList = (value: unknown): value is ArrayLike<unknown> =>
+  Array.isArray(value) || ArrayBuffer.isView(value)
+
+const text: Check = { expected: 'a string', is: (value) => typeof value === 'string' }
+const flag: Check = { expected: 'a boolean', is: (value) => typeof value === 'boolean' }
+const number: Check = { expected: 'a number', is: Number.isFinite }
+const callback: Check = { expected: 'a function', is: (value) => typeof value === 'function' }
+const object: Check = {
+  expected: 'an object',
+  is: (value) => typeof value === 'object' && value !== null && !isList(value),
+}
+const integer = (min: number): Check => ({
+  expected: `an integer of at least ${min}`,
+  is: (value) => Number.isSafeInteger(value) && (value as number) >= min,
+})
+const ids: Check = {
+  expected: 'a list of token ids',
+  // A typed array has nothing else; which numbers are ids is checked where they are copied.
+  is: (value) => ArrayBuffer.isView(value) || (Array.isArray(value) && value.every(isNumber)),
+}
+const idLists: Check = {
+  expected: 'a list of lists of token ids',
+  is: (value) => Array.isArray(value) && value.every(ids.is),
+}
+const texts: Check = {
+  expected: 'a list of strings',
+  is: (value) => Array.isArray(value) && value.every(text.is),
+}
+const bias: Check = {
+  expected: 'a Map from token ids to numbers',
+  is: (value) =>
+    value instanceof Map && [...value].every(([id, one]) => isNumber(id) && isNumber(one)),
+}
+const seed: Check = {
+  expected: 'an integer',
+  is: (value) => typeof value === 'bigint' || Number.isSafeInteger(value),
+}
+
+type Checks<T> = Readonly<Record<keyof T, Check>>
+
+const OPTIONS: Checks<EngineOptions> = {
+  model: text,
+  device: text,
+  dtype: text,
+  kvCacheDtype: text,
+  kvCacheMemory: integer(1),
+  memoryUtilization: number,
+  maxModelLen: integer(1),
+  maxNumSeqs: integer(1),
+  maxNumBatchedTokens: integer(1),
+  blockSize: integer(1),
+  maxWaiting: integer(0),
+  maxWaitingTokens: integer(0),
+  threads: integer(1),
+  prefixCache: flag,
+  rewardRow: integer(0),
+  isa: text,
+  roundActivations: flag,
+  fp8Activations: flag,
+  debugChecks: flag,
+  onProgress: callback,
+  onPlan: callback,
+}
+
+const SAMPLING: Checks<Sampling> = {
+  maxTokens: number,
+  minTokens: number,
+  temperature: number,
+  topP: number,
+  topK: number,
+  minP: number,
+  repetitionPenalty: number,
+  presencePenalty: number,
+  frequencyPenalty: number,
+  seed,
+  ignoreEos: flag,
+  logprobs: number,
+  promptLogprobs: number,
+  stopTokenIds: ids,
+  stop: texts,
+  includeStop: flag,
+  skipSpecialTokens: flag,
+  logitBias: bias,
+  badWordIds: idLists,
+  allowedTokenIds: ids,
+  thinkingBudget: number,
+  lookupTokens: number,
+}
+
+const SCORE: Checks<ScoreRequest> = {
+  promptTokenIds: ids,
+  priority: number,
+  cacheSalt: text,
+  admitted: flag,
+}
+
+const GENERATE: Checks<GenerateRequest> = { ...SCORE, n: number, sampling: object }
+
+const shown = (value: unknown): string => {
+  if (typeof value === 'string') return JSON.stringify(value)
+  if (typeof value === 'function') return 'a function'
+  if (isList(value)) return 'a list'
+  return typeof value === 'object' && value !== null ? 'an object' : String(value)
+}
+
+const fail = (message: string): never => {
+  throw new EngineFailure({ code: 'invalid_argument', message })
+}
+
+const require = (check: Check, name: string, value: unknown): void => {
+  if (!check.is(value)) fail(`${name} must be ${check.expected}, found ${shown(value)}`)
+}
+
+/** `what` is the object's name, `prefix` goes before its fields. An undefined field is absent. */
+const checkFields = <T>(what: string, prefix: string, value: unknown, checks: Checks<T>): void => {
+  require(object, what, value)
+  for (const [key, one] of Object.entries(value as object)) {
+    const check = (checks as Readonly<Record<string, Check>>)[key]
+    if (check === undefined)
+      fail(`${prefix}${key} is no field of ${what}: ${Object.keys(checks).join(', ')}`)
+    else if (one !== undefined) require(check, `${prefix}${key}`, one)
+  }
+}
+
+export const checkOptions = (options: unknown): void => checkFields('options', '', options, OPTIONS)
+
+export const checkRequest = (kind: 'generate' | 'score', request: unknown): void => {
+  checkFields('the request', '', request, kind === 'generate' ? GENERATE : SCORE)
+  const { promptTokenIds, sampling } = request as Partial<GenerateRequest>
+  require(ids, 'promptTokenIds', promptTokenIds)
+  if (sampling !== undefined) checkFields('sampling', 'sampling.', sampling, SAMPLING)
+}
+
+export const checkCallback = (name: string, value: unknown): void => require(callback, name, value)
+
+export const checkSignal = (signal: unknown): void => {
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    fail(`signal must be an AbortSignal, found ${shown(signal)}`)
+}
