@@ -7,6 +7,7 @@ import type { Delta, EngineOptions, Sampling, Timings } from '../engine/types.js
 import { tell } from '../log.js'
 import { namesOfModel } from '../model/identity.js'
 import { openTemplate } from '../model/open.js'
+import { findEntry } from '../model/registry.js'
 import type { Message } from '../prompt/conversation.js'
 import { encodeSegments, encodeText } from '../prompt/encode.js'
 import { createProgress } from '../terminal.js'
@@ -73,6 +74,7 @@ const summary = (prompt: number, generated: number, last: Delta | undefined): st
 
 const startEngine = async (flags: Flags, tokenizer: Tokenizer) => {
   const progress = createProgress()
+  const rewardRow = findEntry(namesOfModel(flags.model))?.reward_row
   const { model, device, dtype, kvCacheDtype, maxModelLen, threads, quiet } = flags
   const engine = await openEngine(
     {
@@ -83,6 +85,7 @@ const startEngine = async (flags: Flags, tokenizer: Tokenizer) => {
       ...(kvCacheDtype && { kvCacheDtype }),
       ...(maxModelLen && { maxModelLen }),
       ...(threads && { threads }),
+      ...(rewardRow !== undefined && { rewardRow }),
       ...(!quiet && {
         onPlan: (plan) => tell(plan.table.trimEnd()),
         onProgress: ({ phase, bytesDone, bytesTotal }) =>

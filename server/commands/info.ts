@@ -4,7 +4,7 @@ import type { Command } from 'commander'
 import { type GpuFit, loadAddon, type NativeModelInfo } from '../engine/addon.js'
 import { tell } from '../log.js'
 import { namesOfModel } from '../model/identity.js'
-import { findEntry } from '../model/registry.js'
+import { findEntry, type RegistryEntry } from '../model/registry.js'
 
 const gigabytes = (bytes: number): string =>
   bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`
@@ -39,9 +39,11 @@ const gpuTable = (gpus: readonly GpuFit[], stored: string): string => {
 const rope = ({ ropeTheta, ropeScaling }: NativeModelInfo['config']): string =>
   `theta ${ropeTheta}${ropeScaling === 'none' ? '' : `, ${ropeScaling} scaling`}`
 
-const facts = (folder: string, info: NativeModelInfo): readonly (readonly string[])[] => {
+const facts = (
+  info: NativeModelInfo,
+  entry: RegistryEntry | undefined,
+): readonly (readonly string[])[] => {
   const { config } = info
-  const entry = findEntry(namesOfModel(folder))
   const weights = config.quantization === 'none' ? config.dtype : `FP8 (${config.quantization})`
   return [
     ['model', entry?.name ?? 'not in models/registry.json'],
@@ -70,7 +72,8 @@ export const addInfoCommand = (program: Command): void => {
     .argument('<folder>', 'a Hugging Face folder')
     .option('--json', 'for programs')
     .action((folder: string, { json }: { readonly json?: boolean }) => {
-      const info = loadAddon().modelInfo(folder, findEntry(namesOfModel(folder))?.reward_row ?? -1)
+      const entry = findEntry(namesOfModel(folder))
+      const info = loadAddon().modelInfo(folder, entry?.reward_row ?? -1)
       if ('code' in info) {
         tell(`error: ${info.message}`)
         process.exitCode = 1
@@ -81,7 +84,7 @@ export const addInfoCommand = (program: Command): void => {
         return
       }
       const stored = info.config.quantization === 'none' ? info.config.dtype.toLowerCase() : 'fp8'
-      const lines = facts(folder, info).map(
+      const lines = facts(info, entry).map(
         ([name = '', value = '']) => `${name.padEnd(14)}${value}`,
       )
       process.stdout.write(`${lines.join('\n')}\n\n${gpuTable(info.gpus, stored)}\n`)

@@ -99,6 +99,11 @@ describe('nemotron-server', () => {
   const wrong: [string, readonly string[], RegExp][] = [
     ['a folder that is not there', ['info', '/nowhere'], /^error: .*\/nowhere/],
     ['a model that is not there', ['generate', '--model', '/nowhere', 'x'], /^error: .*\/nowhere/],
+    [
+      'a reward model, known by its name alone',
+      ['generate', '--device', 'cpu', '--model', packagePath('models/tiny/tiny-reward'), 'x'],
+      /error: kind: this is a reward model/,
+    ],
     ['no model', ['generate', 'x'], /--model <folder>.*not specified/],
     [
       'a count that is none',

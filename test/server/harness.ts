@@ -203,7 +203,8 @@ export const rawRequest = (
   })
 
 export const until = async (condition: () => boolean, what: string): Promise<void> => {
-  for (let i = 0; i < 500; i++) {
+  // Long: on a busy machine a process alone may take ten seconds to start.
+  for (let i = 0; i < 4000; i++) {
     if (condition()) return
     await new Promise((done) => setTimeout(done, 10))
   }
