@@ -76,6 +76,93 @@ GPU_DEVICE void merge_units(const AttentionArgs& p, const float* sums, const flo
   }
 }
 
+// What a block works on: up to sixteen heads of a group, over the keys of an item.
+struct Unit {
+  int end;  // past the last key
+  const int* table;
+  int kv_head, heads;
+  int64_t q_head;  // the first, of all rows' heads
+};
+
+// Asks for sixteen keys and values from `first` on.
+template <int kDim, bool kFp8>
+GPU_DEVICE void load_stage(const AttentionArgs& p, const Unit& unit, int first, uint4* keys) {
+  using S = Shape<kDim, kFp8>;
+  using H = Head<kDim, kFp8>;
+  const int lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+  uint4* values = keys + S::kKeyLoads * 32;
+  const int64_t block = cache_place(p.kv, unit.table[first / p.kv.block_size], unit.kv_head);
+  const int row_bytes = p.kv.head_dim * H::kBytes;
+  const int64_t base = block + int64_t(first % p.kv.block_size) * row_bytes;
+  // Keys: each lane the chunks that it will multiply, key g and then key g + 8.
+#pragma unroll
+  for (int j = 0; j < S::kKeyLoads; ++j) {
+    const int key = g + j / (H::kBlocks * H::kLaneChunks) * 8;
+    const int b = j / H::kLaneChunks % H::kBlocks, h = j % H::kLaneChunks;
+    const int byte = (kFp8 ? b * 4 + t : b * 8 + h * 4 + t) * 16;
+    const bool real = first + key < unit.end && byte < row_bytes;
+    cp_async16(keys + j * 32 + lane, p.kv.k + (real ? base + key * row_bytes + byte : 0), real);
+  }
+  // Values: whole rows, for everybody. What lies past the end may be anything, NaN included:
+  // zeros.
+#pragma unroll
+  for (int j = 0; j < S::kValueLoads; ++j) {
+    const int key = (j * 32 + lane) / H::kChunks, chunk = (j * 32 + lane) % H::kChunks;
+    const bool real = first + key < unit.end && chunk * 16 < row_bytes;
+    cp_async16(values + value_place<H::kChunks>(key, chunk),
+               p.kv.v + (real ? base + key * row_bytes + chunk * 16 : 0), real);
+  }
+}
+
+// A warp's sums and state, for merge_warps(): [warp][head][kDim], [warp][head][2].
+template <int kDim, bool kFp8>
+GPU_DEVICE void keep_sums(const float (&o)[kDim / 8][4], const Softmax& state, float* sums,
+                          float* states) {
+  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float sum = state.sum[h];
+    sum += shuffle_xor(sum, 1);
+    sum += shuffle_xor(sum, 2);
+    const int at = warp * kHeads + g + 8 * h;
+    if (t == 0) {
+      states[at * 2] = state.most[h];
+      states[at * 2 + 1] = sum;
+    }
+#pragma unroll
+    for (int i = 0; i < kDim / 8; ++i) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) sums[at * kDim + value_column<kFp8>(i, e, t)] = o[i][2 * h + e];
+    }
+  }
+}
+
+// The four warps' sums, merged in order: the result of a row of one item, else a part of it, to
+// `partial` heads of the step on.
+template <int kDim>
+GPU_DEVICE void merge_warps(const AttentionArgs& p, const Unit& unit, bool is_whole,
+                            int64_t partial, const float* sums, const float* states) {
+  const int dim = p.kv.head_dim;
+  for (int u = int(threadIdx.x); u < unit.heads * dim; u += kThreads) {
+    const int head = u / dim, d = u % dim;
+    float most = minus_infinity();
+    for (int w = 0; w < kWarps; ++w) most = fmaxf(most, states[(w * kHeads + head) * 2]);
+    float sum = 0, value = 0;
+    for (int w = 0; w < kWarps; ++w) {
+      const int at = w * kHeads + head;
+      const float by = exp2_fast(states[at * 2] - most);
+      sum += states[at * 2 + 1] * by;
+      value += sums[at * kDim + d] * by;
+    }
+    if (is_whole) {
+      p.out[(unit.q_head + head) * dim + d] = to_bf16(value / sum * p.kv.v_scale);
+    } else {
+      p.partial[(partial + head) * dim + d] = value;
+      if (d == 0) p.partial_state[partial + head] = float2{most, sum};
+    }
+  }
+}
+
 template <int kDim, bool kFp8>
 __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArgs p) {
   using S = Shape<kDim, kFp8>;
@@ -114,31 +201,10 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArg
     load_query<kDim, kFp8>(q, g < heads ? p.q + (q_head + g) * dim : nullptr,
                            g + 8 < heads ? p.q + (q_head + g + 8) * dim : nullptr, dim, t);
 
+    const Unit at = {end, table, kv_head, heads, q_head};
     const auto load = [&](int i) {
-      uint4* keys = queue + i % S::kStages * S::kStageChunks;
-      uint4* values = keys + S::kKeyLoads * 32;
-      const int first = it.first_key + (warp + i * kWarps) * kKeys;
-      const int64_t block = cache_place(p.kv, table[first / p.kv.block_size], kv_head);
-      const int row_bytes = dim * H::kBytes;
-      const int64_t base = block + int64_t(first % p.kv.block_size) * row_bytes;
-      // Keys: each lane the chunks that it will multiply, key g and then key g + 8.
-#pragma unroll
-      for (int j = 0; j < S::kKeyLoads; ++j) {
-        const int key = g + j / (H::kBlocks * H::kLaneChunks) * 8;
-        const int b = j / H::kLaneChunks % H::kBlocks, h = j % H::kLaneChunks;
-        const int byte = (kFp8 ? b * 4 + t : b * 8 + h * 4 + t) * 16;
-        const bool real = first + key < end && byte < row_bytes;
-        cp_async16(keys + j * 32 + lane, p.kv.k + (real ? base + key * row_bytes + byte : 0), real);
-      }
-      // Values: whole rows, for everybody. What lies past the end may be anything, NaN included:
-      // zeros.
-#pragma unroll
-      for (int j = 0; j < S::kValueLoads; ++j) {
-        const int key = (j * 32 + lane) / H::kChunks, chunk = (j * 32 + lane) % H::kChunks;
-        const bool real = first + key < end && chunk * 16 < row_bytes;
-        cp_async16(values + value_place<H::kChunks>(key, chunk),
-                   p.kv.v + (real ? base + key * row_bytes + chunk * 16 : 0), real);
-      }
+      load_stage<kDim, kFp8>(p, at, it.first_key + (warp + i * kWarps) * kKeys,
+                             queue + i % S::kStages * S::kStageChunks);
     };
 
 #pragma unroll
@@ -177,43 +243,10 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArg
     cp_async_wait<0>();
     block_sync();
 
-    // Merge the four warps, in order.
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      float sum = state.sum[h];
-      sum += shuffle_xor(sum, 1);
-      sum += shuffle_xor(sum, 2);
-      const int at = warp * kHeads + g + 8 * h;
-      if (t == 0) {
-        states[at * 2] = state.most[h];
-        states[at * 2 + 1] = sum;
-      }
-#pragma unroll
-      for (int i = 0; i < H::kValueTiles; ++i) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) sums[at * kDim + value_column<kFp8>(i, e, t)] = o[i][2 * h + e];
-      }
-    }
+    keep_sums<kDim, kFp8>(o, state, sums, states);
     block_sync();
-    for (int u = int(threadIdx.x); u < heads * dim; u += kThreads) {
-      const int head = u / dim, d = u % dim;
-      float most = minus_infinity();
-      for (int w = 0; w < kWarps; ++w) most = fmaxf(most, states[(w * kHeads + head) * 2]);
-      float sum = 0, value = 0;
-      for (int w = 0; w < kWarps; ++w) {
-        const int at = w * kHeads + head;
-        const float by = exp2_fast(states[at * 2] - most);
-        sum += states[at * 2 + 1] * by;
-        value += sums[at * kDim + d] * by;
-      }
-      if (row.items == 1) {
-        p.out[(q_head + head) * dim + d] = to_bf16(value / sum * p.kv.v_scale);
-      } else {
-        const int64_t to = int64_t(item) * p.q_heads + kv_head * group + first_head + head;
-        p.partial[to * dim + d] = value;
-        if (d == 0) p.partial_state[to] = float2{most, sum};
-      }
-    }
+    merge_warps<kDim>(p, at, row.items == 1,
+                      int64_t(item) * p.q_heads + kv_head * group + first_head, sums, states);
     if (row.items > 1) {
       const int64_t first =
           int64_t(row.first_item - p.first_item) * p.q_heads + kv_head * group + first_head;

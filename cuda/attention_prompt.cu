@@ -38,6 +38,50 @@ GPU_DEVICE int key_place(int key, int chunk) {
   return key * kChunks + (kChunks >= 8 ? chunk ^ ((key & 1) * 4) : chunk);
 }
 
+// The two (row, head) pairs of a lane. Pairs past the end repeat the last row and are not written.
+struct Pairs {
+  int64_t place[2];  // row * q_heads + head
+  int position[2];
+  bool real[2];
+};
+
+GPU_DEVICE Pairs pairs_of(const AttentionArgs& p, const PromptTile& tile, int kv_head, int pair) {
+  const int group = p.q_heads / p.kv.kv_heads;
+  Pairs pairs;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const int r = (pair + 8 * h) / group;
+    pairs.real[h] = r < tile.rows;
+    const int row = pairs.real[h] ? r : tile.rows - 1;
+    pairs.position[h] = tile.first_position + row;
+    pairs.place[h] =
+        int64_t(tile.first_row + row) * p.q_heads + kv_head * group + (pair + 8 * h) % group;
+  }
+  return pairs;
+}
+
+template <int kDim, bool kFp8>
+GPU_DEVICE void write_pairs(const AttentionArgs& p, const Pairs& pairs, const Softmax& state,
+                            const float (&o)[kDim / 8][4], int t) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float sum = state.sum[h];
+    sum += shuffle_xor(sum, 1);
+    sum += shuffle_xor(sum, 2);
+    const float by = p.kv.v_scale / sum;
+    if (!pairs.real[h]) continue;
+    uint16_t* to = p.out + pairs.place[h] * p.kv.head_dim;
+#pragma unroll
+    for (int j = 0; j < kDim / 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int d = value_column<kFp8>(j, e, t);
+        if (d < p.kv.head_dim) to[d] = to_bf16(o[j][2 * h + e] * by);
+      }
+    }
+  }
+}
+
 template <int kDim, bool kFp8>
 __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(AttentionArgs p) {
   using S = Shape<kDim, kFp8>;
@@ -74,18 +118,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
     }
   };
 
-  // The pairs of this lane. Pairs past the end repeat the last row and are not written.
-  const int pair = warp * 16 + g;
-  int row[2], head[2], position[2];
-  bool real[2];
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int r = (pair + 8 * h) / group;
-    real[h] = r < tile.rows;
-    row[h] = tile.first_row + (real[h] ? r : tile.rows - 1);
-    position[h] = tile.first_position + (real[h] ? r : tile.rows - 1);
-    head[h] = kv_head * group + (pair + 8 * h) % group;
-  }
+  const Pairs pairs = pairs_of(p, tile, kv_head, warp * 16 + g);
   const int last_pair = (warp * 16 + 15) / group;
   const int warp_end =
       tile.first_position + (last_pair < tile.rows ? last_pair : tile.rows - 1) + 1;
@@ -93,8 +126,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
   load(0);
   cp_async_commit();
   Query<kDim> q;
-  load_query<kDim, kFp8>(q, p.q + (int64_t(row[0]) * p.q_heads + head[0]) * dim,
-                         p.q + (int64_t(row[1]) * p.q_heads + head[1]) * dim, dim, t);
+  load_query<kDim, kFp8>(q, p.q + pairs.place[0] * dim, p.q + pairs.place[1] * dim, dim, t);
   float o[H::kValueTiles][4] = {};
   Softmax state = {{minus_infinity(), minus_infinity()}, {0, 0}};
   const float scale = p.scale * kLog2e * p.kv.k_scale;
@@ -120,7 +152,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
         for (int n = 0; n < 8; ++n) {
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
-            if (i * kKeys + n * 8 + 2 * t + e % 2 > position[e / 2]) s[n][e] = minus_infinity();
+            if (i * kKeys + n * 8 + 2 * t + e % 2 > pairs.position[e / 2])
+              s[n][e] = minus_infinity();
           }
         }
       }
@@ -136,23 +169,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
   }
   cp_async_wait<0>();
 
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    float sum = state.sum[h];
-    sum += shuffle_xor(sum, 1);
-    sum += shuffle_xor(sum, 2);
-    const float by = p.kv.v_scale / sum;
-    if (!real[h]) continue;
-    uint16_t* to = p.out + (int64_t(row[h]) * p.q_heads + head[h]) * dim;
-#pragma unroll
-    for (int j = 0; j < H::kValueTiles; ++j) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const int d = value_column<kFp8>(j, e, t);
-        if (d < dim) to[d] = to_bf16(o[j][2 * h + e] * by);
-      }
-    }
-  }
+  write_pairs<kDim, kFp8>(p, pairs, state, o, t);
 }
 
 template <int kDim, bool kFp8>

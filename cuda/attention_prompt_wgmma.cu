@@ -144,40 +144,88 @@ GPU_DEVICE void pack_weights(const float (&s)[kSteps * 8], uint32_t (&w)[kSteps]
   }
 }
 
+// The two (row, head) pairs of a lane. Pairs past the end repeat the last row and are not written.
+struct Pairs {
+  int place[2];  // row * q_heads + head
+  int position[2];
+  bool real[2];
+};
+
+GPU_DEVICE Pairs pairs_of(const AttentionArgs& p, const PromptTile& tile, int kv_head) {
+  const int warp = int(threadIdx.x) / kWarp, g = int(threadIdx.x) % kWarp / 4;
+  const int group = p.q_heads / p.kv.kv_heads;
+  Pairs pairs;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const int pair = warp * 16 + g + 8 * h;
+    pairs.real[h] = pair / group < tile.rows;
+    const int r = pairs.real[h] ? pair / group : tile.rows - 1;
+    pairs.position[h] = tile.first_position + r;
+    pairs.place[h] = (tile.first_row + r) * p.q_heads + kv_head * group + pair % group;
+  }
+  return pairs;
+}
+
+// The queries of the lane's pairs as fragments of A.
+template <int kDim>
+GPU_DEVICE void load_queries(const AttentionArgs& p, const Pairs& pairs,
+                             uint32_t (&q)[kDim / 16][4]) {
+  const int t = int(threadIdx.x) % 4;
+#pragma unroll
+  for (int k = 0; k < kDim / 16; ++k) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      q[k][j] = *reinterpret_cast<const uint32_t*>(p.q + int64_t(pairs.place[j % 2]) * kDim +
+                                                   k * 16 + j / 2 * 8 + 2 * t);
+    }
+  }
+}
+
+// Scores of keys that come after a pair's own position, in the tile of keys from `first` on.
+GPU_DEVICE void mask_scores(const Pairs& pairs, int first, float (&s)[64]) {
+  const int t = int(threadIdx.x) % 4;
+#pragma unroll
+  for (int n = 0; n < 16; ++n) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      if (first + n * 8 + 2 * t + e % 2 > pairs.position[e / 2]) s[4 * n + e] = minus_infinity();
+    }
+  }
+}
+
+template <int kDim>
+GPU_DEVICE void write_pairs(const AttentionArgs& p, const Pairs& pairs, const Softmax& state,
+                            const float (&o)[kDim / 2]) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float sum = state.sum[h];
+    sum += shuffle_xor(sum, 1);
+    sum += shuffle_xor(sum, 2);
+    const float scaled = p.kv.v_scale / sum;
+    if (!pairs.real[h]) continue;
+    uint16_t* to = p.out + int64_t(pairs.place[h]) * kDim + 2 * (int(threadIdx.x) % 4);
+#pragma unroll
+    for (int j = 0; j < kDim / 8; ++j) {
+      *reinterpret_cast<uint32_t*>(to + j * 8) =
+          pack_bf16(o[4 * j + 2 * h] * scaled, o[4 * j + 2 * h + 1] * scaled);
+    }
+  }
+}
+
 // A warpgroup that multiplies its 64 pairs.
 template <int kDim>
 GPU_DEVICE void multiply(const AttentionArgs& p, const PromptTile& tile, int kv_head,
                          const Ring<kDim>& keys, const Ring<kDim>& values) {
   using T = Tile<kDim>;
   constexpr int kSteps = kDim / 16;
-  const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
-  const int g = lane / 4, t = lane % 4;
-  const int group = p.q_heads / p.kv.kv_heads;
-
-  // The pairs of this lane. Pairs past the end repeat the last row and are not written.
-  int place[2], position[2];
-  bool real[2];
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int pair = warp * 16 + g + 8 * h;
-    real[h] = pair / group < tile.rows;
-    const int r = real[h] ? pair / group : tile.rows - 1;
-    position[h] = tile.first_position + r;
-    place[h] = (tile.first_row + r) * p.q_heads + kv_head * group + pair % group;
-  }
+  const int warp = int(threadIdx.x) / kWarp, group = p.q_heads / p.kv.kv_heads;
+  const Pairs pairs = pairs_of(p, tile, kv_head);
   const int last_row = (warp / 4 * 64 + 63) / group;
   const int end = tile.first_position + (last_row < tile.rows ? last_row : tile.rows - 1) + 1;
   const int tiles = (end + kKeys - 1) / kKeys;  // that this warpgroup sees
 
   uint32_t q[kSteps][4];
-#pragma unroll
-  for (int k = 0; k < kSteps; ++k) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      q[k][j] = *reinterpret_cast<const uint32_t*>(p.q + int64_t(place[j % 2]) * kDim + k * 16 +
-                                                   j / 2 * 8 + 2 * t);
-    }
-  }
+  load_queries<kDim>(p, pairs, q);
   float s[64], o[kDim / 2], by[2];
 #pragma unroll
   for (int j = 0; j < kDim / 2; ++j) o[j] = 0;
@@ -200,15 +248,7 @@ GPU_DEVICE void multiply(const AttentionArgs& p, const PromptTile& tile, int kv_
     wgmma_commit();
   };
   const auto weigh = [&](int i) {
-    if ((i + 1) * kKeys > tile.first_position) {
-#pragma unroll
-      for (int n = 0; n < 16; ++n) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          if (i * kKeys + n * 8 + 2 * t + e % 2 > position[e / 2]) s[4 * n + e] = minus_infinity();
-        }
-      }
-    }
+    if ((i + 1) * kKeys > tile.first_position) mask_scores(pairs, i * kKeys, s);
     softmax_tile(s, scale, state, by);
   };
 
@@ -239,20 +279,7 @@ GPU_DEVICE void multiply(const AttentionArgs& p, const PromptTile& tile, int kv_
   multiply_values_of(tiles - 1);
   wgmma_wait<0>(o);
 
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    float sum = state.sum[h];
-    sum += shuffle_xor(sum, 1);
-    sum += shuffle_xor(sum, 2);
-    const float scaled = p.kv.v_scale / sum;
-    if (!real[h]) continue;
-    uint16_t* to = p.out + int64_t(place[h]) * kDim + 2 * t;
-#pragma unroll
-    for (int j = 0; j < kDim / 8; ++j) {
-      *reinterpret_cast<uint32_t*>(to + j * 8) =
-          pack_bf16(o[4 * j + 2 * h] * scaled, o[4 * j + 2 * h + 1] * scaled);
-    }
-  }
+  write_pairs<kDim>(p, pairs, state, o);
 }
 
 // k_row, v_row: where the layer's keys and values begin in the map.

@@ -70,6 +70,167 @@ GPU_DEVICE int tile_row(const Output& out, int i) {
   return row + (i >= kLower ? out.pair_offset : 0);
 }
 
+// Where a lane stands: which of its block's tokens and fragments are its own.
+struct Lane {
+  int first_token, tokens;  // of the block; of the step
+  int warp, lane, g, t;
+};
+
+// Where a lane's bytes begin in each weight row at column block 0: in units of sixteen bytes, to save
+// registers.
+template <int kRowTiles, bool kPaired>
+GPU_DEVICE void place_weights(const DecodeGemm& p, const Output& out, const Lane& at,
+                              uint32_t (&weights)[kRowTiles][2]) {
+#pragma unroll
+  for (int i = 0; i < kRowTiles; ++i) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = tile_row<kPaired, kRowTiles>(out, i) + at.g + 8 * h;
+      const int real = row < p.w.rows ? row : p.w.rows - 1;
+      weights[i][h] = uint32_t(int64_t(real) * p.w.stride / 16 + at.t);
+    }
+  }
+}
+
+// 1 / sqrt(mean of squares + eps) of the block's tokens.
+template <int kTokenTiles>
+GPU_DEVICE void scale_rows_of(const DecodeGemm& p, const Lane& at, float* row_scale) {
+  const int tiles = norm_tiles(p.w.cols);
+  for (int i = at.warp; i < kTokenTiles * 8 && at.first_token + i < at.tokens; i += kWarps) {
+    const float* squares = p.squares + int64_t(at.first_token + i) * tiles;
+    float all_squares = 0;
+    for (int j = at.lane; j < tiles; j += 32) all_squares += squares[j];
+    all_squares = warp_sum(all_squares);
+    if (at.lane == 0) row_scale[i] = 1.0f / sqrtf(all_squares / float(p.w.cols) + p.eps);
+  }
+}
+
+// Half h of a row tile's weights in a stage, for two steps of mma: a0..a3 of the first, then of the
+// second.
+template <bool kFp8>
+GPU_DEVICE void read_weights(const uint4* slot, int r, int h, uint32_t (&a)[8]) {
+  if constexpr (kFp8) {
+    const uint2 lo = load8(reinterpret_cast<const uint2*>(slot + r * 2 * 32) + h);
+    const uint2 hi = load8(reinterpret_cast<const uint2*>(slot + (r * 2 + 1) * 32) + h);
+    a[0] = e4m3_even_to_bf16(lo.x), a[1] = e4m3_even_to_bf16(hi.x);
+    a[2] = e4m3_odd_to_bf16(lo.x), a[3] = e4m3_odd_to_bf16(hi.x);
+    a[4] = e4m3_even_to_bf16(lo.y), a[5] = e4m3_even_to_bf16(hi.y);
+    a[6] = e4m3_odd_to_bf16(lo.y), a[7] = e4m3_odd_to_bf16(hi.y);
+  } else {
+    const uint4 lo = load16(slot + (r * 4 + h * 2) * 32),
+                hi = load16(slot + (r * 4 + h * 2 + 1) * 32);
+    a[0] = lo.x, a[1] = hi.x, a[2] = lo.y, a[3] = hi.y;
+    a[4] = lo.z, a[5] = hi.z, a[6] = lo.w, a[7] = hi.w;
+  }
+}
+
+// sum += weights * activations of a stage: 64 columns.
+template <bool kFp8, int kRowTiles, int kTokenTiles>
+GPU_DEVICE void multiply_stage(const uint4* slot, const uint4* tokens_slot,
+                               float (&sum)[kRowTiles][kTokenTiles][4]) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    uint32_t a[kRowTiles][8];
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) read_weights<kFp8>(slot, r, h, a[r]);
+#pragma unroll
+    for (int n = 0; n < kTokenTiles; ++n) {
+      const uint4 b = load16(tokens_slot + (n * 2 + h) * 32);
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+        mma_bf16(sum[r][n], a[r][0], a[r][1], a[r][2], a[r][3], b.x, b.y);
+        mma_bf16(sum[r][n], a[r][4], a[r][5], a[r][6], a[r][7], b.z, b.w);
+      }
+    }
+  }
+}
+
+// A warp's sums, for the others to read: a lane's lie 32 apart.
+template <int kRowTiles, int kTokenTiles>
+GPU_DEVICE void keep_sums(uint4* to, const float (&sum)[kRowTiles][kTokenTiles][4]) {
+#pragma unroll
+  for (int i = 0; i < kRowTiles * kTokenTiles; ++i) {
+    const float* s = sum[i / kTokenTiles][i % kTokenTiles];
+    store16(to + i * 32, uint4{as_uint(s[0]), as_uint(s[1]), as_uint(s[2]), as_uint(s[3])});
+  }
+}
+
+// Sum i of the four warps, added in the order of the warps.
+template <int kTiles>
+GPU_DEVICE void total_of(const uint4* shared, int i, int lane, float (&v)[4]) {
+  v[0] = v[1] = v[2] = v[3] = 0;
+  for (int w = 0; w < kWarps; ++w) {
+    const uint4 s = load16(shared + (w * kTiles + i) * 32 + lane);
+    v[0] += as_float(s.x);
+    v[1] += as_float(s.y);
+    v[2] += as_float(s.z);
+    v[3] += as_float(s.w);
+  }
+}
+
+// low[e] belongs to row g (e < 2) or g + 8 of a tile and token 2 t + e % 2 of token tile n.
+
+// The results of row tile r and token tile n: stored, or added to what is there, which a split norm
+// may read next.
+template <int kRowTiles>
+GPU_DEVICE void write_tile(const DecodeGemm& p, const Output& out, const Lane& at,
+                           const float* row_scale, int2 tile_of, const float (&low)[4]) {
+  const int r = tile_of.x, n = tile_of.y;
+  float squares[2] = {};  // of the lane's two tokens
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const int in_block = n * 8 + 2 * at.t + e % 2, token = at.first_token + in_block;
+    const int row = tile_row<false, kRowTiles>(out, r) + at.g + (e >= 2 ? 8 : 0);
+    if (token >= at.tokens || row >= p.w.rows) continue;
+    float v = low[e] * (p.squares ? row_scale[in_block] : 1.0f);
+    if (p.w.scale) v *= p.w.scale[row];
+    float* to = static_cast<float*>(out.data) + token * out.stride + row;
+    if (out.epilogue == Epilogue::add) v += *to;
+    *to = v;
+    if (out.norm.gain) {
+      out.norm.scaled[token * out.norm.stride + row] = to_bf16(v * out.norm.gain[row]);
+      squares[e % 2] += v * v;
+    }
+  }
+  if (!out.norm.gain) return;
+  // Of a tile's sixteen rows, whatever instance this is: one order for any number of tokens.
+  const int tile = int(blockIdx.y) * kRowTiles + r;
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    for (int m = 4; m < 32; m *= 2) squares[e] += shuffle_xor(squares[e], m);
+    const int token = at.first_token + n * 8 + 2 * at.t + e;
+    if (at.g == 0 && token < at.tokens && tile < norm_tiles(p.w.rows))
+      out.norm.squares[int64_t(token) * norm_tiles(p.w.rows) + tile] = squares[e];
+  }
+}
+
+// The same of a pair of row tiles: silu(low) * high, or both halves of a head, turned and cached.
+template <int kRowTiles>
+GPU_DEVICE void write_pair(const DecodeGemm& p, const Output& out, const Lane& at,
+                           const float* row_scale, int2 tile_of, const float (&sums)[2][4]) {
+  const int r = tile_of.x, n = tile_of.y, tile = int(blockIdx.y) * (kRowTiles / 2) + r;
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const int in_block = n * 8 + 2 * at.t + e % 2, token = at.first_token + in_block;
+    if (token >= at.tokens) continue;
+    const int in_tile = at.g + (e >= 2 ? 8 : 0), row = tile_row<true, kRowTiles>(out, r) + in_tile;
+    const int place = tile % out.segment_tiles * 16 + in_tile;
+    if (place >= out.lower_rows || row >= p.w.rows) continue;
+    const float by = p.squares ? row_scale[in_block] : 1.0f;
+    float lo = sums[0][e] * by, hi = sums[1][e] * by;
+    if (p.w.scale) {
+      lo *= p.w.scale[row];
+      hi *= p.w.scale[row + out.pair_offset];
+    }
+    if (out.epilogue == Epilogue::silu) {
+      static_cast<uint16_t*>(out.data)[token * out.stride + row] = to_bf16(silu(lo) * hi);
+    } else {
+      const int slot = step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
+      store_rotated(out.rope, token, slot, tile / out.segment_tiles, place, lo, hi);
+    }
+  }
+}
+
 // Registers may allow as little as one block a multiprocessor: shared memory is what limits them.
 template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
 __global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, Output out) {
@@ -85,19 +246,11 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, 
   uint4* shared = smem.take<uint4>(S::kRingBytes / 16);
   float* row_scale = smem.take<float>(kTokenTiles * 8);
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+  const Lane at = {first_token, tokens, warp, lane, g, t};
   uint4* ring = shared + warp * S::kStages * S::kLoads * 32 + lane;  // this lane's queue: stride 32
 
-  // Where this lane's bytes begin in each weight row and each token, at column block 0. Weights: in
-  // units of sixteen bytes, to save registers.
   uint32_t weights[kRowTiles][2];
-#pragma unroll
-  for (int i = 0; i < kRowTiles; ++i) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int row = tile_row<kPaired, kRowTiles>(out, i) + g + 8 * h;
-      weights[i][h] = uint32_t(int64_t(row < p.w.rows ? row : p.w.rows - 1) * p.w.stride / 16 + t);
-    }
-  }
+  place_weights<kRowTiles, kPaired>(p, out, at, weights);
   const uint16_t* activations = p.a + int64_t(first_token + g) * p.a_stride + (kFp8 ? 16 : 8) * t;
 
   const int all = p.w.k / kKBlock, mine = (all - warp + kWarps - 1) / kWarps;
@@ -140,16 +293,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, 
     if (i < mine) load_tokens(i);
     cp_async_commit();
   }
-  if (p.squares) {
-    const int tiles = norm_tiles(p.w.cols);
-    for (int i = warp; i < kTokenTiles * 8 && first_token + i < tokens; i += kWarps) {
-      const float* squares = p.squares + int64_t(first_token + i) * tiles;
-      float all_squares = 0;
-      for (int j = lane; j < tiles; j += 32) all_squares += squares[j];
-      all_squares = warp_sum(all_squares);
-      if (lane == 0) row_scale[i] = 1.0f / sqrtf(all_squares / float(p.w.cols) + p.eps);
-    }
-  }
+  if (p.squares) scale_rows_of<kTokenTiles>(p, at, row_scale);
 
   float sum[kRowTiles][kTokenTiles][4] = {};
   for (int i = 0; i < mine; ++i) {
@@ -160,116 +304,26 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, 
     }
     cp_async_commit();
     const uint4* slot = ring + i % S::kStages * S::kLoads * 32;
-    const uint4* tokens_slot = slot + S::kWeightLoads * 32;
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      // Two steps of mma: a0..a3 of the first, then of the second.
-      uint32_t a[kRowTiles][8];
-#pragma unroll
-      for (int r = 0; r < kRowTiles; ++r) {
-        if constexpr (kFp8) {
-          const uint2 lo = load8(reinterpret_cast<const uint2*>(slot + r * 2 * 32) + h);
-          const uint2 hi = load8(reinterpret_cast<const uint2*>(slot + (r * 2 + 1) * 32) + h);
-          a[r][0] = e4m3_even_to_bf16(lo.x), a[r][1] = e4m3_even_to_bf16(hi.x);
-          a[r][2] = e4m3_odd_to_bf16(lo.x), a[r][3] = e4m3_odd_to_bf16(hi.x);
-          a[r][4] = e4m3_even_to_bf16(lo.y), a[r][5] = e4m3_even_to_bf16(hi.y);
-          a[r][6] = e4m3_odd_to_bf16(lo.y), a[r][7] = e4m3_odd_to_bf16(hi.y);
-        } else {
-          const uint4 lo = load16(slot + (r * 4 + h * 2) * 32),
-                      hi = load16(slot + (r * 4 + h * 2 + 1) * 32);
-          a[r][0] = lo.x, a[r][1] = hi.x, a[r][2] = lo.y, a[r][3] = hi.y;
-          a[r][4] = lo.z, a[r][5] = hi.z, a[r][6] = lo.w, a[r][7] = hi.w;
-        }
-      }
-#pragma unroll
-      for (int n = 0; n < kTokenTiles; ++n) {
-        const uint4 b = load16(tokens_slot + (n * 2 + h) * 32);
-#pragma unroll
-        for (int r = 0; r < kRowTiles; ++r) {
-          mma_bf16(sum[r][n], a[r][0], a[r][1], a[r][2], a[r][3], b.x, b.y);
-          mma_bf16(sum[r][n], a[r][4], a[r][5], a[r][6], a[r][7], b.z, b.w);
-        }
-      }
-    }
+    multiply_stage<kFp8>(slot, slot + S::kWeightLoads * 32, sum);
   }
   cp_async_wait<0>();
 
   // The four warps' sums, added in the order of the warps. The queue is empty: its memory serves.
   block_sync();
   constexpr int kTiles = kRowTiles * kTokenTiles;
-#pragma unroll
-  for (int i = 0; i < kTiles; ++i) {
-    const float* s = sum[i / kTokenTiles][i % kTokenTiles];
-    store16(shared + (warp * kTiles + i) * 32 + lane,
-            uint4{as_uint(s[0]), as_uint(s[1]), as_uint(s[2]), as_uint(s[3])});
-  }
+  keep_sums(shared + warp * kTiles * 32 + lane, sum);
   block_sync();
-  const auto total = [&](int i, float(&v)[4]) {
-    v[0] = v[1] = v[2] = v[3] = 0;
-    for (int w = 0; w < kWarps; ++w) {
-      const uint4 s = load16(shared + (w * kTiles + i) * 32 + lane);
-      v[0] += as_float(s.x);
-      v[1] += as_float(s.y);
-      v[2] += as_float(s.z);
-      v[3] += as_float(s.w);
-    }
-  };
 
   constexpr int kLower = kPaired ? kRowTiles / 2 : kRowTiles;
   for (int u = warp; u < kLower * kTokenTiles; u += kWarps) {
-    const int r = u / kTokenTiles, n = u % kTokenTiles;
-    float low[4], high[4] = {};
-    total(u, low);
-    if constexpr (kPaired) total(u + kLower * kTokenTiles, high);
-    float squares[2] = {};  // of the lane's two tokens
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      // low[e] belongs to row g (e < 2) or g + 8 of the tile and token 2 t + e % 2.
-      const int in_block = n * 8 + 2 * t + e % 2, token = first_token + in_block;
-      if (token >= tokens) continue;
-      const int in_tile = g + (e >= 2 ? 8 : 0),
-                row = tile_row<kPaired, kRowTiles>(out, r) + in_tile;
-      const float by = p.squares ? row_scale[in_block] : 1.0f;
-      if constexpr (!kPaired) {
-        if (row >= p.w.rows) continue;
-        float v = low[e] * by;
-        if (p.w.scale) v *= p.w.scale[row];
-        float* to = static_cast<float*>(out.data) + token * out.stride + row;
-        if (out.epilogue == Epilogue::add) v += *to;
-        *to = v;
-        if (out.norm.gain) {
-          out.norm.scaled[token * out.norm.stride + row] = to_bf16(v * out.norm.gain[row]);
-          squares[e % 2] += v * v;
-        }
-      } else {
-        const int tile = int(blockIdx.y) * kLower + r,
-                  place = tile % out.segment_tiles * 16 + in_tile;
-        if (place >= out.lower_rows || row >= p.w.rows) continue;
-        float lo = low[e] * by, hi = high[e] * by;
-        if (p.w.scale) {
-          lo *= p.w.scale[row];
-          hi *= p.w.scale[row + out.pair_offset];
-        }
-        if (out.epilogue == Epilogue::silu) {
-          static_cast<uint16_t*>(out.data)[token * out.stride + row] = to_bf16(silu(lo) * hi);
-        } else {
-          const int slot =
-              step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
-          store_rotated(out.rope, token, slot, tile / out.segment_tiles, place, lo, hi);
-        }
-      }
-    }
-    if constexpr (!kPaired) {
-      if (!out.norm.gain) continue;
-      // Of a tile's sixteen rows, whatever instance this is: one order for any number of tokens.
-      const int tile = int(blockIdx.y) * kRowTiles + r;
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        for (int m = 4; m < 32; m *= 2) squares[e] += shuffle_xor(squares[e], m);
-        const int token = first_token + n * 8 + 2 * t + e;
-        if (g == 0 && token < tokens && tile < norm_tiles(p.w.rows))
-          out.norm.squares[int64_t(token) * norm_tiles(p.w.rows) + tile] = squares[e];
-      }
+    const int2 tile = {u / kTokenTiles, u % kTokenTiles};
+    float v[2][4];
+    total_of<kTiles>(shared, u, lane, v[0]);
+    if constexpr (kPaired) {
+      total_of<kTiles>(shared, u + kLower * kTokenTiles, lane, v[1]);
+      write_pair<kRowTiles>(p, out, at, row_scale, tile, v);
+    } else {
+      write_tile<kRowTiles>(p, out, at, row_scale, tile, v[0]);
     }
   }
 }

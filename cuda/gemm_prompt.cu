@@ -42,6 +42,31 @@ struct Shape {
   static constexpr int kBytes = kStages * kStageChunks * 16;  // 96 KiB
 };
 
+// A warp's sums, [16 rows of a][8 weight rows]; `row` and `weight` are the lane's first.
+GPU_DEVICE void write_tiles(const PromptGemm& p, const Output& out, int row, int weight,
+                            const float (&sum)[4][8][4]) {
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int r = row + m * 16 + (e >= 2 ? 8 : 0), w = weight + n * 8 + e % 2;
+        if (r >= p.rows || w >= p.w.rows) continue;
+        const int64_t at = r * out.stride + w;
+        float v = sum[m][n][e];
+        if (out.kind == Result::bf16) {
+          static_cast<uint16_t*>(out.data)[at] = to_bf16(v);
+          continue;
+        }
+        if (p.w.scale) v *= p.w.scale[w];
+        float* to = static_cast<float*>(out.data) + at;
+        *to = out.kind == Result::add ? *to + v : v;
+      }
+    }
+  }
+}
+
 template <bool kFp8>
 __global__ void __launch_bounds__(kThreads) gemm_prompt_kernel(PromptGemm p, Output out) {
   using S = Shape<kFp8>;
@@ -122,27 +147,7 @@ __global__ void __launch_bounds__(kThreads) gemm_prompt_kernel(PromptGemm p, Out
   }
   cp_async_wait<0>();
 
-#pragma unroll
-  for (int m = 0; m < 4; ++m) {
-#pragma unroll
-    for (int n = 0; n < 8; ++n) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int row = first_row + warp_row + m * 16 + g + (e >= 2 ? 8 : 0);
-        const int weight = first_weight + warp_weight + n * 8 + 2 * t + e % 2;
-        if (row >= p.rows || weight >= p.w.rows) continue;
-        const int64_t at = row * out.stride + weight;
-        float v = sum[m][n][e];
-        if (out.kind == Result::bf16) {
-          static_cast<uint16_t*>(out.data)[at] = to_bf16(v);
-          continue;
-        }
-        if (p.w.scale) v *= p.w.scale[weight];
-        float* to = static_cast<float*>(out.data) + at;
-        *to = out.kind == Result::add ? *to + v : v;
-      }
-    }
-  }
+  write_tiles(p, out, first_row + warp_row + g, first_weight + warp_weight + 2 * t, sum);
 }
 
 void launch_any(Queue& queue, const PromptGemm& p, Result kind, void* data, int64_t stride) {

@@ -95,6 +95,60 @@ void StepBuilder::build(const StepInput& in) {
   write(in);
 }
 
+// false: it names an id outside the vocabulary.
+bool StepBuilder::write_sample(const SampleInput& s, SampleRow* to) {
+  const auto bad_id = [&](int32_t id) {
+    return id < 0 || (model_.vocab > 0 && id >= model_.vocab);
+  };
+  SampleRow& r = *to;
+  r = {};
+  r.slot = s.slot;
+  r.target = s.target;
+  r.num_top = s.num_top;
+  r.temperature = s.temperature;
+  r.top_p = s.top_p;
+  r.min_p = s.min_p;
+  r.log_min_p = s.min_p > 0 ? std::log(s.min_p) : 0.0f;
+  r.top_k = s.top_k;
+  r.repetition_penalty = s.repetition_penalty;
+  r.presence_penalty = s.presence_penalty;
+  r.frequency_penalty = s.frequency_penalty;
+  r.seed = s.seed;
+  r.position = s.position;
+
+  bool bad = bad_id(std::max(s.target, 0));
+  auto* counts = place<SampleCount>(s.counts.size(), &r.counts);
+  for (const TokenCount& c : s.counts) {
+    bad = bad || bad_id(c.id);
+    *counts++ = {c.id, c.output_count, c.in_prompt};
+  }
+  r.num_counts = int32_t(s.counts.size());
+
+  // The kernel wants each id once in a list.
+  auto* bias = place<SampleBias>(s.bias.size(), &r.bias);
+  for (const TokenBias& b : s.bias) {
+    bad = bad || bad_id(b.id);
+    auto* same =
+        std::find_if(bias, bias + r.num_bias, [&](const SampleBias& x) { return x.id == b.id; });
+    if (same != bias + r.num_bias) {
+      same->bias += b.bias;
+    } else {
+      bias[r.num_bias++] = {b.id, b.bias};
+    }
+  }
+  ids_.assign(s.banned.begin(), s.banned.end());
+  std::sort(ids_.begin(), ids_.end());
+  ids_.erase(std::unique(ids_.begin(), ids_.end()), ids_.end());
+  for (int32_t id : ids_) bad = bad || bad_id(id);
+  std::copy(ids_.begin(), ids_.end(), place<int32_t>(ids_.size(), &r.banned));
+  r.num_banned = int32_t(ids_.size());
+
+  if (!s.allowed.empty()) {
+    std::copy(s.allowed.begin(), s.allowed.end(), place<uint32_t>(s.allowed.size(), &r.allowed));
+  }
+  return !bad;
+}
+
 void StepBuilder::write(const StepInput& in) {
   auto* h = reinterpret_cast<StepHeader*>(host_);
   h->rows = in.rows();
@@ -117,9 +171,8 @@ void StepBuilder::write(const StepInput& in) {
   auto* item = place<DecodeItem>(items, &h->items);
   auto* tile = place<PromptTile>(tiles, &h->tiles);
   for (int32_t i = 0; i < in.rows(); ++i) {
-    rows[i] = RowInfo{};
-    rows[i].id = in.token_ids[size_t(i)];
-    rows[i].slot = in.token_slots.empty() ? -1 : in.token_slots[size_t(i)];
+    const int32_t slot = in.token_slots.empty() ? -1 : in.token_slots[size_t(i)];
+    rows[i] = {.id = in.token_ids[size_t(i)], .slot = slot};
   }
   int32_t table = 0, items_done = 0;
   const int32_t bs = model_.block_size;
@@ -152,61 +205,11 @@ void StepBuilder::write(const StepInput& in) {
   h->prompt_tiles = int32_t(tiles);
 
   auto* samples = place<SampleRow>(in.samples.size(), &h->sample_rows);
-  const auto bad_id = [&](int32_t id) {
-    return id < 0 || (model_.vocab > 0 && id >= model_.vocab);
-  };
   for (const SampleInput& s : in.samples) {
-    SampleRow& r = *samples++;
-    r = {};
-    r.slot = s.slot;
-    r.target = s.target;
-    r.num_top = s.num_top;
-    r.temperature = s.temperature;
-    r.top_p = s.top_p;
-    r.min_p = s.min_p;
-    r.log_min_p = s.min_p > 0 ? std::log(s.min_p) : 0.0f;
-    r.top_k = s.top_k;
-    r.repetition_penalty = s.repetition_penalty;
-    r.presence_penalty = s.presence_penalty;
-    r.frequency_penalty = s.frequency_penalty;
-    r.seed = s.seed;
-    r.position = s.position;
-
-    bool bad = bad_id(std::max(s.target, 0));
-    auto* counts = place<SampleCount>(s.counts.size(), &r.counts);
-    for (const TokenCount& c : s.counts) {
-      bad = bad || bad_id(c.id);
-      *counts++ = {c.id, c.output_count, c.in_prompt};
-    }
-    r.num_counts = int32_t(s.counts.size());
-
-    // The kernel wants each id once in a list.
-    auto* bias = place<SampleBias>(s.bias.size(), &r.bias);
-    for (const TokenBias& b : s.bias) {
-      bad = bad || bad_id(b.id);
-      auto* same =
-          std::find_if(bias, bias + r.num_bias, [&](const SampleBias& x) { return x.id == b.id; });
-      if (same != bias + r.num_bias) {
-        same->bias += b.bias;
-      } else {
-        bias[r.num_bias++] = {b.id, b.bias};
-      }
-    }
-    ids_.assign(s.banned.begin(), s.banned.end());
-    std::sort(ids_.begin(), ids_.end());
-    ids_.erase(std::unique(ids_.begin(), ids_.end()), ids_.end());
-    for (int32_t id : ids_) bad = bad || bad_id(id);
-    std::copy(ids_.begin(), ids_.end(), place<int32_t>(ids_.size(), &r.banned));
-    r.num_banned = int32_t(ids_.size());
-
-    if (!s.allowed.empty()) {
-      std::copy(s.allowed.begin(), s.allowed.end(), place<uint32_t>(s.allowed.size(), &r.allowed));
-    }
-    if (bad) {
-      context_->fail(Status::internal("a sampled row names a token id outside the vocabulary of " +
-                                      std::to_string(model_.vocab)));
-      return;
-    }
+    if (write_sample(s, samples++)) continue;
+    context_->fail(Status::internal("a sampled row names a token id outside the vocabulary of " +
+                                    std::to_string(model_.vocab)));
+    return;
   }
   copied_ = used_;
   // Room for the logits that edits replace; nothing to copy.

@@ -52,6 +52,7 @@ class StepBuilder {
   template <class T>
   T* place(size_t n, uint32_t* offset);  // null while only counting
   void write(const StepInput& in);
+  bool write_sample(const SampleInput& s, SampleRow* to);
 
   Context* context_;
   Model model_;
