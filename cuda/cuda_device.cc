@@ -212,7 +212,7 @@ class CudaDevice final : public Device {
                    .out = out.data,
                    .in = x.data};
     caught([&] {
-      // A head of other rows than the sampled ones is none of a graph's.
+      // A graph's head computes the sampled rows and no others.
       if (!rows_from_zero(rows)) run_recorded();
     });
     submit(op, rows);

@@ -167,12 +167,12 @@ struct AttentionArgs {
   KvLayer kv;
   int32_t q_heads = 0;
   float scale = 1;
-  // Decode: items [first_item, first_item + items), whole rows; -1: all of the step's. Per item and
-  // head, the sum's f32 [head_dim], maximum and denominator. arrivals: zeros, of every row and KV
-  // head as many as its query heads make tiles of sixteen.
+  // Decode alone, as all below. The items to do, [first_item, first_item + items): all items of whole
+  // rows. -1: all of the step's.
   int32_t first_item = 0, items = -1;
-  float* partial = nullptr;
-  float2* partial_state = nullptr;
+  float* partial = nullptr;         // [items, q_heads, head_dim]: the sum over an item's keys
+  float2* partial_state = nullptr;  // [items, q_heads]: its maximum and denominator
+  // Counters, all zero at the start: one for each row, KV head and tile of 16 query heads.
   uint32_t* arrivals = nullptr;
 };
 void attention_decode(Queue& queue, const AttentionArgs& p);

@@ -1,8 +1,7 @@
 // A device without arithmetic. Its KV cache holds each token's id and a hash of all tokens up to
-// there, and a span fails the test when the cells before it are not one unbroken chain. So it
-// notices a block that is shared wrongly, reused too early or computed out of order; a chain of the
-// wrong tokens shows in what is drawn, which is a function of the hash and of everything in
-// SampleInput.
+// there. A span fails the test when the cells before it are not one unbroken chain. It therefore
+// detects blocks that are shared wrongly, reused too early or computed out of order. Each draw is a
+// function of the hash and of SampleInput, so wrong tokens change the output.
 #pragma once
 
 #include <chrono>
