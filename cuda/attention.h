@@ -85,11 +85,12 @@ GPU_DEVICE int value_place(int key, int chunk) {
   return key * kChunks + (chunk ^ (kChunks >= 8 ? key & 7 : key >> 1 & 3));
 }
 
-// o += p v for sixteen keys; `values` points at the first one's row, p0..p3 are the weights'
-// fragment.
+// o += p v for sixteen keys; `values` points at the first one's row. The weights' fragment is what
+// softmax_step() makes: `low` of keys 0 to 7, `high` of 8 to 15.
 template <int kDim, bool kFp8>
-GPU_DEVICE void multiply_values(float (&o)[kDim / 8][4], uint32_t p0, uint32_t p1, uint32_t p2,
-                                uint32_t p3, const uint4* values, int first_key) {
+GPU_DEVICE void multiply_values(float (&o)[kDim / 8][4], const uint32_t (&low)[2],
+                                const uint32_t (&high)[2], const uint4* values, int first_key) {
+  const uint32_t p0 = low[0], p1 = low[1], p2 = high[0], p3 = high[1];
   constexpr int kChunks = Head<kDim, kFp8>::kChunks;
   const int lane = int(threadIdx.x) % 32, key = first_key + lane % 16;
 #pragma unroll

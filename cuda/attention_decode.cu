@@ -36,10 +36,22 @@ struct Shape {
   static constexpr int kBytes = kQueueBytes > kSumBytes ? kQueueBytes : kSumBytes;
 };
 
-// out [heads, head_dim] from the sums and states of `items` units, q_heads apart, in the order of
-// the keys. scratch [kHeads, 2] shared.
-GPU_DEVICE void merge_units(const AttentionArgs& p, const float* sums, const float2* states,
-                            int items, int heads, float* scratch, uint16_t* out) {
+// What a block works on: up to sixteen heads of a group, over the keys of an item.
+struct Unit {
+  int end;  // past the last key
+  const int* table;
+  int kv_head, heads;
+  int64_t q_head;  // the first, of all rows' heads
+};
+
+// The result of a row of `items` items, in the order of the keys: their sums and states begin at
+// head `first` of the step's and lie q_heads apart. scratch [kHeads, 2] shared.
+GPU_DEVICE void merge_units(const AttentionArgs& p, const Unit& unit, int64_t first, int items,
+                            float* scratch) {
+  const float2* states = p.partial_state + first;
+  const float* sums = p.partial + first * p.kv.head_dim;
+  uint16_t* out = p.out + unit.q_head * p.kv.head_dim;
+  const int heads = unit.heads;
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, dim = p.kv.head_dim;
   for (int head = warp; head < heads; head += kWarps) {
     float most = minus_infinity(), sum = 0;
@@ -76,20 +88,12 @@ GPU_DEVICE void merge_units(const AttentionArgs& p, const float* sums, const flo
   }
 }
 
-// What a block works on: up to sixteen heads of a group, over the keys of an item.
-struct Unit {
-  int end;  // past the last key
-  const int* table;
-  int kv_head, heads;
-  int64_t q_head;  // the first, of all rows' heads
-};
-
 // Asks for sixteen keys and values from `first` on.
 template <int kDim, bool kFp8>
 GPU_DEVICE void load_stage(const AttentionArgs& p, const Unit& unit, int first, uint4* keys) {
   using S = Shape<kDim, kFp8>;
   using H = Head<kDim, kFp8>;
-  const int lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+  const int lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4, end = unit.end;
   uint4* values = keys + S::kKeyLoads * 32;
   const int64_t block = cache_place(p.kv, unit.table[first / p.kv.block_size], unit.kv_head);
   const int row_bytes = p.kv.head_dim * H::kBytes;
@@ -100,7 +104,7 @@ GPU_DEVICE void load_stage(const AttentionArgs& p, const Unit& unit, int first, 
     const int key = g + j / (H::kBlocks * H::kLaneChunks) * 8;
     const int b = j / H::kLaneChunks % H::kBlocks, h = j % H::kLaneChunks;
     const int byte = (kFp8 ? b * 4 + t : b * 8 + h * 4 + t) * 16;
-    const bool real = first + key < unit.end && byte < row_bytes;
+    const bool real = first + key < end && byte < row_bytes;
     cp_async16(keys + j * 32 + lane, p.kv.k + (real ? base + key * row_bytes + byte : 0), real);
   }
   // Values: whole rows, for everybody. What lies past the end may be anything, NaN included:
@@ -108,7 +112,7 @@ GPU_DEVICE void load_stage(const AttentionArgs& p, const Unit& unit, int first, 
 #pragma unroll
   for (int j = 0; j < S::kValueLoads; ++j) {
     const int key = (j * 32 + lane) / H::kChunks, chunk = (j * 32 + lane) % H::kChunks;
-    const bool real = first + key < unit.end && chunk * 16 < row_bytes;
+    const bool real = first + key < end && chunk * 16 < row_bytes;
     cp_async16(values + value_place<H::kChunks>(key, chunk),
                p.kv.v + (real ? base + key * row_bytes + chunk * 16 : 0), real);
   }
@@ -237,8 +241,7 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArg
       }
       uint32_t w[2][2];
       softmax_step<2, kDim>(s, scale, state, o, w);
-      multiply_values<kDim, kFp8>(o, w[0][0], w[0][1], w[1][0], w[1][1], keys + S::kKeyLoads * 32,
-                                  0);
+      multiply_values<kDim, kFp8>(o, w[0], w[1], keys + S::kKeyLoads * 32, 0);
     }
     cp_async_wait<0>();
     block_sync();
@@ -253,8 +256,7 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArg
       uint32_t* arrivals =
           p.arrivals + (int64_t(it.row) * kv_heads + kv_head) * head_tiles + unit % head_tiles;
       if (last_arrival(arrivals, uint32_t(row.items), reinterpret_cast<uint32_t*>(sums))) {
-        merge_units(p, p.partial + first * dim, p.partial_state + first, row.items, heads, states,
-                    p.out + q_head * dim);
+        merge_units(p, at, first, row.items, states);
       }
     }
     block_sync();

@@ -161,8 +161,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
       softmax_step<8, kDim>(s, scale, state, o, w);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        multiply_values<kDim, kFp8>(o, w[2 * k][0], w[2 * k][1], w[2 * k + 1][0], w[2 * k + 1][1],
-                                    values, k * 16);
+        multiply_values<kDim, kFp8>(o, w[2 * k], w[2 * k + 1], values, k * 16);
       }
     }
     block_sync();  // the stage may be loaded again

@@ -57,13 +57,21 @@ struct Ring {
   }
 };
 
+// Which keys and values a block needs.
+struct Context {
+  int k_row, v_row;  // where the layer's begin in the map
+  const int* table;  // of blocks
+  int kv_head;
+  int end;  // past the last key
+};
+
 // The warp that brings keys and values.
 template <int kDim>
-GPU_DEVICE void bring(const AttentionArgs& p, const CUtensorMap& map, int k_row, int v_row,
-                      const int* table, int kv_head, int end, const Ring<kDim>& keys,
-                      const Ring<kDim>& values, uint64_t* last_landed) {
+GPU_DEVICE void bring(const AttentionArgs& p, const CUtensorMap& map, const Context& context,
+                      const Ring<kDim>& keys, const Ring<kDim>& values, uint64_t* last_landed) {
   using T = Tile<kDim>;
-  const int lane = int(threadIdx.x) % kWarp;
+  const int lane = int(threadIdx.x) % kWarp, kv_head = context.kv_head, end = context.end;
+  const int* table = context.table;
   const int size = p.kv.block_size, blocks = kKeys / size, last_block = (end - 1) / size;
   const int tiles = (end + kKeys - 1) / kKeys;
   // A box is 64 columns of a cache block. Tiles are always whole: past the end they repeat the last
@@ -82,18 +90,18 @@ GPU_DEVICE void bring(const AttentionArgs& p, const CUtensorMap& map, int k_row,
   for (int i = 0; i <= tiles; ++i) {
     if (i < tiles) {
       keys.wait_empty(i);
-      load(i, k_row, keys.tile(i), keys.full_of(i));
+      load(i, context.k_row, keys.tile(i), keys.full_of(i));
     }
     if (i == 0) continue;
     const int v = i - 1, first = end - v * kKeys;  // the first row past the end
     values.wait_empty(v);
     if (first >= kKeys) {
-      load(v, v_row, values.tile(v), values.full_of(v));
+      load(v, context.v_row, values.tile(v), values.full_of(v));
       continue;
     }
     // Weights of keys past the end are zero, but the values there may be anything, NaN included:
     // zeros.
-    load(v, v_row, values.tile(v), last_landed);
+    load(v, context.v_row, values.tile(v), last_landed);
     mbarrier_wait(last_landed, 0);
     const int chunks = (kKeys - first) * 8;
     for (int u = lane; u < chunks * T::kSlabs; u += kWarp) {
@@ -316,8 +324,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x / kWarpgroup == kGroups) {
     registers_give<40>();
     if (threadIdx.x / kWarp % 4 == 0) {
-      bring(p, map, k_row, v_row, step_array<int>(p.step, p.step->tables) + tile.table, kv_head,
-            tile.first_position + tile.rows, keys, values, last_landed);
+      const int* table = step_array<int>(p.step, p.step->tables) + tile.table;
+      const Context context = {k_row, v_row, table, kv_head, tile.first_position + tile.rows};
+      bring(p, map, context, keys, values, last_landed);
     }
   } else {
     registers_take<232>();

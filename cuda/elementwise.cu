@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(kThreads) rope_store_kernel(RopeStore p) {
       lo *= p.scale[column];
       hi *= p.scale[column + half];
     }
-    store_rotated(p, row, info.kv_slot, head, i, lo, hi);
+    store_rotated(p, row, info.kv_slot, head, i, float2{lo, hi});
   }
 }
 

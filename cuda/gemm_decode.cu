@@ -76,8 +76,8 @@ struct Lane {
   int warp, lane, g, t;
 };
 
-// Where a lane's bytes begin in each weight row at column block 0: in units of sixteen bytes, to save
-// registers.
+// Where a lane's bytes begin in each weight row at column block 0: in units of sixteen bytes, to
+// save registers.
 template <int kRowTiles, bool kPaired>
 GPU_DEVICE void place_weights(const DecodeGemm& p, const Output& out, const Lane& at,
                               uint32_t (&weights)[kRowTiles][2]) {
@@ -92,16 +92,22 @@ GPU_DEVICE void place_weights(const DecodeGemm& p, const Output& out, const Lane
   }
 }
 
+// A unit of the results: row tile r and token tile n of a block.
+struct TilePlace {
+  int r, n;
+};
+
 // 1 / sqrt(mean of squares + eps) of the block's tokens.
 template <int kTokenTiles>
 GPU_DEVICE void scale_rows_of(const DecodeGemm& p, const Lane& at, float* row_scale) {
-  const int tiles = norm_tiles(p.w.cols);
-  for (int i = at.warp; i < kTokenTiles * 8 && at.first_token + i < at.tokens; i += kWarps) {
-    const float* squares = p.squares + int64_t(at.first_token + i) * tiles;
+  const int tiles = norm_tiles(p.w.cols), first_token = at.first_token, tokens = at.tokens;
+  const int warp = at.warp, lane = at.lane;
+  for (int i = warp; i < kTokenTiles * 8 && first_token + i < tokens; i += kWarps) {
+    const float* squares = p.squares + int64_t(first_token + i) * tiles;
     float all_squares = 0;
-    for (int j = at.lane; j < tiles; j += 32) all_squares += squares[j];
+    for (int j = lane; j < tiles; j += 32) all_squares += squares[j];
     all_squares = warp_sum(all_squares);
-    if (at.lane == 0) row_scale[i] = 1.0f / sqrtf(all_squares / float(p.w.cols) + p.eps);
+    if (lane == 0) row_scale[i] = 1.0f / sqrtf(all_squares / float(p.w.cols) + p.eps);
   }
 }
 
@@ -174,8 +180,8 @@ GPU_DEVICE void total_of(const uint4* shared, int i, int lane, float (&v)[4]) {
 // may read next.
 template <int kRowTiles>
 GPU_DEVICE void write_tile(const DecodeGemm& p, const Output& out, const Lane& at,
-                           const float* row_scale, int2 tile_of, const float (&low)[4]) {
-  const int r = tile_of.x, n = tile_of.y;
+                           const float* row_scale, TilePlace tile_of, const float (&low)[4]) {
+  const auto [r, n] = tile_of;
   float squares[2] = {};  // of the lane's two tokens
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
@@ -207,8 +213,9 @@ GPU_DEVICE void write_tile(const DecodeGemm& p, const Output& out, const Lane& a
 // The same of a pair of row tiles: silu(low) * high, or both halves of a head, turned and cached.
 template <int kRowTiles>
 GPU_DEVICE void write_pair(const DecodeGemm& p, const Output& out, const Lane& at,
-                           const float* row_scale, int2 tile_of, const float (&sums)[2][4]) {
-  const int r = tile_of.x, n = tile_of.y, tile = int(blockIdx.y) * (kRowTiles / 2) + r;
+                           const float* row_scale, TilePlace tile_of, const float (&sums)[2][4]) {
+  const auto [r, n] = tile_of;
+  const int tile = int(blockIdx.y) * (kRowTiles / 2) + r;
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
     const int in_block = n * 8 + 2 * at.t + e % 2, token = at.first_token + in_block;
@@ -226,7 +233,7 @@ GPU_DEVICE void write_pair(const DecodeGemm& p, const Output& out, const Lane& a
       static_cast<uint16_t*>(out.data)[token * out.stride + row] = to_bf16(silu(lo) * hi);
     } else {
       const int slot = step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
-      store_rotated(out.rope, token, slot, tile / out.segment_tiles, place, lo, hi);
+      store_rotated(out.rope, token, slot, tile / out.segment_tiles, place, float2{lo, hi});
     }
   }
 }
@@ -316,7 +323,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, 
 
   constexpr int kLower = kPaired ? kRowTiles / 2 : kRowTiles;
   for (int u = warp; u < kLower * kTokenTiles; u += kWarps) {
-    const int2 tile = {u / kTokenTiles, u % kTokenTiles};
+    const TilePlace tile = {u / kTokenTiles, u % kTokenTiles};
     float v[2][4];
     total_of<kTiles>(shared, u, lane, v[0]);
     if constexpr (kPaired) {

@@ -42,8 +42,8 @@ struct Shape {
   static constexpr int kBytes = kStages * kStageChunks * 16;  // 96 KiB
 };
 
-// A warp's sums, [16 rows of a][8 weight rows]; `row` and `weight` are the lane's first.
-GPU_DEVICE void write_tiles(const PromptGemm& p, const Output& out, int row, int weight,
+// A warp's sums, [16 rows of a][8 weight rows]; the lane's first are given.
+GPU_DEVICE void write_tiles(const PromptGemm& p, const Output& out, int first_row, int first_weight,
                             const float (&sum)[4][8][4]) {
 #pragma unroll
   for (int m = 0; m < 4; ++m) {
@@ -51,15 +51,16 @@ GPU_DEVICE void write_tiles(const PromptGemm& p, const Output& out, int row, int
     for (int n = 0; n < 8; ++n) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const int r = row + m * 16 + (e >= 2 ? 8 : 0), w = weight + n * 8 + e % 2;
-        if (r >= p.rows || w >= p.w.rows) continue;
-        const int64_t at = r * out.stride + w;
+        const int row = first_row + m * 16 + (e >= 2 ? 8 : 0),
+                  weight = first_weight + n * 8 + e % 2;
+        if (row >= p.rows || weight >= p.w.rows) continue;
+        const int64_t at = row * out.stride + weight;
         float v = sum[m][n][e];
         if (out.kind == Result::bf16) {
           static_cast<uint16_t*>(out.data)[at] = to_bf16(v);
           continue;
         }
-        if (p.w.scale) v *= p.w.scale[w];
+        if (p.w.scale) v *= p.w.scale[weight];
         float* to = static_cast<float*>(out.data) + at;
         *to = out.kind == Result::add ? *to + v : v;
       }

@@ -151,6 +151,7 @@ GPU_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
                : "memory");
 }
 // c[16 x 8] += a[16 x 16] b[16 x 8], bf16 in, f32 sum.
+// parameters: the operands of the instruction
 GPU_DEVICE void mma_bf16(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
                          uint32_t b0, uint32_t b1) {
   asm volatile(
@@ -191,6 +192,7 @@ GPU_DEVICE void cp_async_wait(const emu::Where& where = emu::Where::current()) {
 GPU_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row GPU_WHERE) {
   emu::ldmatrix_x4(r, row, true GPU_WHERE_ARG);
 }
+// parameters: the operands of the instruction
 GPU_DEVICE void mma_bf16(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
                          uint32_t b0, uint32_t b1 GPU_WHERE) {
   const uint32_t a[4] = {a0, a1, a2, a3};

@@ -167,8 +167,8 @@ struct AttentionArgs {
   KvLayer kv;
   int32_t q_heads = 0;
   float scale = 1;
-  // Decode alone, as all below. The items to do, [first_item, first_item + items): all items of whole
-  // rows. -1: all of the step's.
+  // Decode alone, as all below. The items to do, [first_item, first_item + items): all items of
+  // whole rows. -1: all of the step's.
   int32_t first_item = 0, items = -1;
   float* partial = nullptr;         // [items, q_heads, head_dim]: the sum over an item's keys
   float2* partial_state = nullptr;  // [items, q_heads]: its maximum and denominator

@@ -6,6 +6,7 @@
 
 namespace nemotron::gpu {
 
+// parameters: those of a launch in CUDA, and whatever the kernel takes
 template <class... Parameters, class... Arguments>
 void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 grid,
             unsigned threads, size_t shared, Arguments... arguments) {

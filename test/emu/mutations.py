@@ -27,12 +27,12 @@ SAMPLE = ["sample vocab 33", "sample small weights", "sample slots"]
 MUTATIONS = [
     # barriers and waits
     ("gemm_decode.cu", "cp_async_wait<S::kStages - 2>();", "cp_async_wait<S::kStages - 1>();", GEMM),
-    ("gemm_decode.cu", "  block_sync();\n  const auto total", "  const auto total", GEMM),
+    ("gemm_decode.cu", "  block_sync();\n\n  constexpr int kLower = kPaired", "  constexpr int kLower = kPaired", GEMM),
     ("gemm_decode.cu", "  block_sync();\n  constexpr int kTiles", "  constexpr int kTiles", GEMM),
     ("gemm_decode.cu", "  pdl_wait();\n#pragma unroll", "#pragma unroll", GEMM),
     ("gemm_prompt.cu", "    block_sync();  // everybody", "    // everybody", ATTENTION),
     ("attention_decode.cu", "      warp_sync();  // the warp", "      // the warp", ATTENTION),
-    ("attention_decode.cu", "    block_sync();\n    for (int u = int(threadIdx.x); u", "    for (int u = int(threadIdx.x); u", ATTENTION),
+    ("attention_decode.cu", "    block_sync();\n    merge_warps<kDim>", "    merge_warps<kDim>", ATTENTION),
     ("attention_decode.cu", "  block_sync();\n  for (int u = int(threadIdx.x) * 4", "  for (int u = int(threadIdx.x) * 4", LONG),
     ("attention_decode.cu", "if (last_arrival(arrivals, uint32_t(row.items), reinterpret_cast<uint32_t*>(sums))) {", "{", LONG),
     ("attention_decode.cu", "uint32_t(row.items), reinterpret", "uint32_t(row.items) - 1, reinterpret", LONG),
@@ -63,8 +63,8 @@ MUTATIONS = [
      ["rms_norm 333"]),
     # arithmetic and places
     ("attention.h", "state.sum[h] = state.sum[h] * by + sum;", "state.sum[h] = state.sum[h] + sum;", ATTENTION, "attention_prompt.cu"),
-    ("attention_prompt.cu", "> position[e / 2]", ">= position[e / 2]", ATTENTION),
-    ("attention_prompt_wgmma.cu", "> position[e / 2]", ">= position[e / 2]", WGMMA),
+    ("attention_prompt.cu", "> pairs.position[e / 2]", ">= pairs.position[e / 2]", ATTENTION),
+    ("attention_prompt_wgmma.cu", "> pairs.position[e / 2]", ">= pairs.position[e / 2]", WGMMA),
     ("attention_prompt_wgmma.cu", "o[j] *= by[j / 2 % 2]", "o[j] *= by[0]", WGMMA),
     ("attention_prompt_wgmma.cu", "k / 4 * T::kSlabBytes + k % 4 * 32", "k * 32", WGMMA),
     ("attention_prompt_wgmma.cu", "values.tile(i)), T::kSlabBytes, 1024)", "values.tile(i)), 1024, 1024)", WGMMA),
