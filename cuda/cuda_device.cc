@@ -231,8 +231,15 @@ class CudaDevice final : public Device {
     caught([&] {
       run_recorded();
       if (!context_.ok()) return;
-      cuda::rms_norm(queue(), nullptr, rows_of(x), nullptr, x.as<float>(), gain.as<float>(), eps,
-                     int(x.shape[1]), out.as<uint16_t>(), int(x.shape[1]));
+      const auto cols = int32_t(x.shape[1]);
+      cuda::rms_norm(queue(),
+                     {.x = x.as<float>(),
+                      .gain = gain.as<float>(),
+                      .eps = eps,
+                      .cols = cols,
+                      .out = out.as<uint16_t>(),
+                      .out_stride = cols},
+                     rows_of(x));
       context_.check_launches();
     });
   }

@@ -87,18 +87,18 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Reads rows * hidden weights, writes rows * hidden floats.
-__global__ void __launch_bounds__(kThreads)
-    embed_kernel(const StepHeader* step, Matrix table, const int32_t* slots, float* x,
-                 uint32_t* fault) {
+__global__ void __launch_bounds__(kThreads) embed_kernel(Embed p) {
+  const StepHeader* step = p.step;
+  const Matrix& table = p.table;
   pdl_launch_dependents();
   pdl_wait();
   const int row = int(blockIdx.x);
   if (row >= step->rows) return;
   const RowInfo info = step_array<RowInfo>(step, step->row_info)[row];
-  const int id = info.slot >= 0 ? slots[info.slot] : info.id;
-  float* out = x + int64_t(row) * table.cols;
+  const int id = info.slot >= 0 ? p.slots[info.slot] : info.id;
+  float* out = p.x + int64_t(row) * table.cols;
   if (id < 0 || id >= table.rows) {
-    if (threadIdx.x == 0) atomic_add(fault, 1u);
+    if (threadIdx.x == 0) atomic_add(p.fault, 1u);
     for (int i = int(threadIdx.x); i < table.cols; i += kThreads) out[i] = 0;
     return;
   }
@@ -115,23 +115,23 @@ __global__ void __launch_bounds__(kThreads)
 
 // Reads a row of x twice (the second time from cache) and gain, writes half as many bytes. One
 // block a row, one order of summation whatever the number of rows.
-__global__ void __launch_bounds__(kThreads)
-    rms_norm_kernel(const int32_t* count, const int32_t* rows, const float* x, const float* gain,
-                    float eps, int cols, uint16_t* out, int out_stride) {
+__global__ void __launch_bounds__(kThreads) rms_norm_kernel(RmsNorm p) {
+  const int32_t* rows = p.rows;
+  const int cols = p.cols;
   pdl_launch_dependents();
   Shared smem;
   float* scratch = smem.take<float>(32);
   const int i = int(blockIdx.x);
-  const bool mine = !count || i < *count;
+  const bool mine = !p.count || i < *p.count;
   pdl_wait();
   if (!mine) return;
-  const float* in = x + int64_t(rows ? rows[i] : i) * cols;
+  const float* in = p.x + int64_t(rows ? rows[i] : i) * cols;
   float sum = 0;
   for (int j = int(threadIdx.x); j < cols; j += kThreads) sum += in[j] * in[j];
-  const float by = 1.0f / sqrtf(block_sum(sum, scratch) / float(cols) + eps);
-  uint16_t* to = out + int64_t(i) * out_stride;
-  for (int j = int(threadIdx.x); j < out_stride; j += kThreads) {
-    to[j] = j < cols ? to_bf16(in[j] * by * gain[j]) : uint16_t(0);
+  const float by = 1.0f / sqrtf(block_sum(sum, scratch) / float(cols) + p.eps);
+  uint16_t* to = p.out + int64_t(i) * p.out_stride;
+  for (int j = int(threadIdx.x); j < p.out_stride; j += kThreads) {
+    to[j] = j < cols ? to_bf16(in[j] * by * p.gain[j]) : uint16_t(0);
   }
 }
 
@@ -167,34 +167,32 @@ __global__ void __launch_bounds__(kThreads) rope_store_kernel(RopeStore p) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
-    silu_mul_kernel(const uint16_t* gate_up, int64_t stride, const float* scale,
-                    const float* row_scale, int inner, uint16_t* h) {
+__global__ void __launch_bounds__(kThreads) silu_mul_kernel(SiluMul p) {
   pdl_launch_dependents();
   pdl_wait();
   const int64_t row = int64_t(blockIdx.y);
   const int i = int(blockIdx.x) * kThreads + int(threadIdx.x);
-  if (i >= inner) return;
+  if (i >= p.inner) return;
+  const float *scale = p.scale, *row_scale = p.row_scale;
   const float by = row_scale ? row_scale[row] : 1.0f;
-  float gate = from_bf16(gate_up[row * stride + i]) * by,
-        up = from_bf16(gate_up[row * stride + inner + i]) * by;
+  float gate = from_bf16(p.gate_up[row * p.stride + i]) * by,
+        up = from_bf16(p.gate_up[row * p.stride + p.inner + i]) * by;
   if (scale) {
     gate *= scale[i];
-    up *= scale[inner + i];
+    up *= scale[p.inner + i];
   }
-  h[row * inner + i] = to_bf16(silu(gate) * up);
+  p.h[row * p.inner + i] = to_bf16(silu(gate) * up);
 }
 
-__global__ void __launch_bounds__(kThreads)
-    scale_rows_kernel(const float* y, const float* scale, const float* row_scale, int cols,
-                      bool add, float* x) {
+__global__ void __launch_bounds__(kThreads) scale_rows_kernel(ScaleRows p) {
   pdl_launch_dependents();
   pdl_wait();
   const int i = int(blockIdx.x) * kThreads + int(threadIdx.x);
-  if (i >= cols) return;
-  const int64_t at = int64_t(blockIdx.y) * cols + i;
-  const float v = y[at] * (row_scale ? row_scale[blockIdx.y] : 1.0f) * (scale ? scale[i] : 1.0f);
-  x[at] = add ? x[at] + v : v;
+  if (i >= p.cols) return;
+  const int64_t at = int64_t(blockIdx.y) * p.cols + i;
+  const float *scale = p.scale, *row_scale = p.row_scale;
+  const float v = p.y[at] * (row_scale ? row_scale[blockIdx.y] : 1.0f) * (scale ? scale[i] : 1.0f);
+  p.x[at] = p.add ? p.x[at] + v : v;
 }
 
 __global__ void __launch_bounds__(kThreads) widen_kernel(Matrix w, uint16_t* out) {
@@ -214,13 +212,13 @@ __global__ void __launch_bounds__(kThreads) widen_kernel(Matrix w, uint16_t* out
 }
 
 // Reads rows * k bf16 (twice, the second time from cache), writes half as many bytes.
-__global__ void __launch_bounds__(kThreads)
-    round_rows_kernel(const uint16_t* a, int64_t a_stride, int k, uint8_t* out, float* row_scale) {
+__global__ void __launch_bounds__(kThreads) round_rows_kernel(RoundRows p) {
   pdl_launch_dependents();
   pdl_wait();
   Shared smem;
   float* scratch = smem.take<float>(32);
-  const uint16_t* in = a + int64_t(blockIdx.x) * a_stride;
+  const int k = p.k;
+  const uint16_t* in = p.a + int64_t(blockIdx.x) * p.a_stride;
   float most = 0;
   for (int i = int(threadIdx.x) * 8; i < k; i += kThreads * 8) {
     const uint4 v = load16(in + i);
@@ -232,7 +230,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   most = block_max(most, scratch);
   const float scale = most > 0 ? most / 448.0f : 1.0f;
-  if (threadIdx.x == 0) row_scale[blockIdx.x] = scale;
+  if (threadIdx.x == 0) p.row_scale[blockIdx.x] = scale;
   const auto four = [&](uint32_t lo, uint32_t hi) {  // columns 0 2 1 3
     return uint32_t(to_e4m3(bf16_lo(lo) / scale)) | uint32_t(to_e4m3(bf16_lo(hi) / scale)) << 8 |
            uint32_t(to_e4m3(bf16_hi(lo) / scale)) << 16 |
@@ -240,7 +238,7 @@ __global__ void __launch_bounds__(kThreads)
   };
   for (int i = int(threadIdx.x) * 8; i < k; i += kThreads * 8) {
     const uint4 v = load16(in + i);
-    store8(out + int64_t(blockIdx.x) * k + i, uint2{four(v.x, v.y), four(v.z, v.w)});
+    store8(p.out + int64_t(blockIdx.x) * k + i, uint2{four(v.x, v.y), four(v.z, v.w)});
   }
 }
 
@@ -257,16 +255,11 @@ void rope_angles(Queue& queue, const StepHeader* step, int grid_rows, const floa
   launch(queue, "rope_angles", rope_angles_kernel, unsigned(grid_rows), 64, 0, step, inv_freq, half,
          angles);
 }
-void embed(Queue& queue, const StepHeader* step, int grid_rows, const Matrix& table,
-           const int32_t* slots, float* x, uint32_t* fault) {
-  launch(queue, "embed", embed_kernel, unsigned(grid_rows), kThreads, 0, step, table, slots, x,
-         fault);
+void embed(Queue& queue, const Embed& p, int grid_rows) {
+  launch(queue, "embed", embed_kernel, unsigned(grid_rows), kThreads, 0, p);
 }
-void rms_norm(Queue& queue, const int32_t* count, int grid_rows, const int32_t* rows,
-              const float* x, const float* gain, float eps, int cols, uint16_t* out,
-              int out_stride) {
-  launch(queue, "rms_norm", rms_norm_kernel, unsigned(grid_rows), kThreads, kReduceBytes, count,
-         rows, x, gain, eps, cols, out, out_stride);
+void rms_norm(Queue& queue, const RmsNorm& p, int grid_rows) {
+  launch(queue, "rms_norm", rms_norm_kernel, unsigned(grid_rows), kThreads, kReduceBytes, p);
 }
 void pad_rows(Queue& queue, int rows, const uint16_t* a, int cols, uint16_t* out, int out_stride) {
   launch(queue, "pad_rows", pad_rows_kernel, unsigned(rows), kThreads, 0, a, cols, out, out_stride);
@@ -274,15 +267,13 @@ void pad_rows(Queue& queue, int rows, const uint16_t* a, int cols, uint16_t* out
 void rope_store(Queue& queue, const RopeStore& p) {
   launch(queue, "rope_store", rope_store_kernel, unsigned(p.rows), kThreads, 0, p);
 }
-void silu_mul(Queue& queue, const uint16_t* gate_up, int64_t stride, const float* scale,
-              const float* row_scale, int rows, int inner, uint16_t* h) {
-  launch(queue, "silu_mul", silu_mul_kernel, dim3(blocks(inner, kThreads), unsigned(rows)),
-         kThreads, 0, gate_up, stride, scale, row_scale, inner, h);
+void silu_mul(Queue& queue, const SiluMul& p) {
+  launch(queue, "silu_mul", silu_mul_kernel, dim3(blocks(p.inner, kThreads), unsigned(p.rows)),
+         kThreads, 0, p);
 }
-void scale_rows(Queue& queue, const float* y, const float* scale, const float* row_scale, int rows,
-                int cols, bool add, float* x) {
-  launch(queue, "scale_rows", scale_rows_kernel, dim3(blocks(cols, kThreads), unsigned(rows)),
-         kThreads, 0, y, scale, row_scale, cols, add, x);
+void scale_rows(Queue& queue, const ScaleRows& p) {
+  launch(queue, "scale_rows", scale_rows_kernel, dim3(blocks(p.cols, kThreads), unsigned(p.rows)),
+         kThreads, 0, p);
 }
 void widen(Queue& queue, const Matrix& w, uint16_t* out) {
   // Rows go along y in pieces of 32768: a grid's y is limited.
@@ -295,10 +286,8 @@ void widen(Queue& queue, const Matrix& w, uint16_t* out) {
   }
 }
 
-void round_rows(Queue& queue, const uint16_t* a, int64_t a_stride, int rows, int k, uint8_t* out,
-                float* row_scale) {
-  launch(queue, "round_rows", round_rows_kernel, unsigned(rows), kThreads, kReduceBytes, a,
-         a_stride, k, out, row_scale);
+void round_rows(Queue& queue, const RoundRows& p) {
+  launch(queue, "round_rows", round_rows_kernel, unsigned(p.rows), kThreads, kReduceBytes, p);
 }
 void load_elementwise(Queue& queue) {
   load_kernel(queue, "pack_rows", pack_rows_kernel, kReduceBytes);

@@ -66,15 +66,29 @@ void rope_angles(Queue& queue, const StepHeader* step, int grid_rows, const floa
                  int half, float2* angles);
 
 // x [rows, cols] f32 = the tokens' rows of the table. Tokens outside it are counted in *fault.
-void embed(Queue& queue, const StepHeader* step, int grid_rows, const Matrix& table,
-           const int32_t* slots, float* x, uint32_t* fault);
+struct Embed {
+  const StepHeader* step = nullptr;
+  Matrix table;
+  const int32_t* slots = nullptr;
+  float* x = nullptr;
+  uint32_t* fault = nullptr;
+};
+void embed(Queue& queue, const Embed& p, int grid_rows);
 
 // out [n, out_stride] bf16 = x[rows ? rows[i] : i] * rsqrt(mean of squares + eps) * gain; zeros
 // from cols on. Here and below, n is *count and at most grid_rows, or grid_rows itself where count
 // is null.
-void rms_norm(Queue& queue, const int32_t* count, int grid_rows, const int32_t* rows,
-              const float* x, const float* gain, float eps, int cols, uint16_t* out,
-              int out_stride);
+struct RmsNorm {
+  const int32_t* count = nullptr;
+  const int32_t* rows = nullptr;
+  const float* x = nullptr;
+  const float* gain = nullptr;
+  float eps = 0;
+  int32_t cols = 0;
+  uint16_t* out = nullptr;
+  int32_t out_stride = 0;
+};
+void rms_norm(Queue& queue, const RmsNorm& p, int grid_rows);
 
 // out [rows, out_stride] = a [rows, cols], zeros from cols on; bf16
 void pad_rows(Queue& queue, int rows, const uint16_t* a, int cols, uint16_t* out, int out_stride);
@@ -96,17 +110,37 @@ void rope_store(Queue& queue, const RopeStore& p);
 
 // Here and below: scale [cols] of the weights, row_scale [rows] of the activations; null: all 1.
 // h [rows, inner] = silu(gate * scale) * (up * scale); gate_up [rows, stride] bf16 (gate, then up)
-void silu_mul(Queue& queue, const uint16_t* gate_up, int64_t stride, const float* scale,
-              const float* row_scale, int rows, int inner, uint16_t* h);
+struct SiluMul {
+  const uint16_t* gate_up = nullptr;
+  int64_t stride = 0;
+  const float* scale = nullptr;
+  const float* row_scale = nullptr;
+  int32_t rows = 0, inner = 0;
+  uint16_t* h = nullptr;
+};
+void silu_mul(Queue& queue, const SiluMul& p);
 
 // x [rows, cols] (+)= y * scale
-void scale_rows(Queue& queue, const float* y, const float* scale, const float* row_scale, int rows,
-                int cols, bool add, float* x);
+struct ScaleRows {
+  const float* y = nullptr;
+  const float* scale = nullptr;
+  const float* row_scale = nullptr;
+  int32_t rows = 0, cols = 0;
+  bool add = false;
+  float* x = nullptr;
+};
+void scale_rows(Queue& queue, const ScaleRows& p);
 
 // out [rows, k] E4M3 (middle columns swapped as in FP8 weights) = a [rows, a_stride] bf16 over the
 // row's scale, which makes the largest 448
-void round_rows(Queue& queue, const uint16_t* a, int64_t a_stride, int rows, int k, uint8_t* out,
-                float* row_scale);
+struct RoundRows {
+  const uint16_t* a = nullptr;
+  int64_t a_stride = 0;
+  int32_t rows = 0, k = 0;
+  uint8_t* out = nullptr;
+  float* row_scale = nullptr;
+};
+void round_rows(Queue& queue, const RoundRows& p);
 
 // out [rows, k] bf16 = the FP8 matrix, its scale left out
 void widen(Queue& queue, const Matrix& w, uint16_t* out);

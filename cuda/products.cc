@@ -90,7 +90,7 @@ Products::Operands Products::operands(const PromptGemm& p, bool rounded) {
   if (rounded) {
     widened_ = nullptr;
     auto* scale = reinterpret_cast<float*>(workspace_ + rounded_bytes(p.w));
-    round_rows(context_->queue(), p.a, p.a_stride, p.rows, p.w.k, workspace_, scale);
+    round_rows(context_->queue(), {p.a, p.a_stride, p.rows, p.w.k, workspace_, scale});
     o.a = workspace_;
     o.a_stride = p.w.k;
     o.scale = scale;
@@ -151,8 +151,8 @@ void Products::f32(const PromptGemm& p, bool add, float* out) {
     l.add = add && !scaled;
     library_.multiply(l);
     if (scaled && context_->ok()) {
-      scale_rows(context_->queue(), static_cast<const float*>(l.out), p.w.scale, o.scale,
-                 slice.rows, p.w.rows, add, to);
+      const auto* y = static_cast<const float*>(l.out);
+      scale_rows(context_->queue(), {y, p.w.scale, o.scale, slice.rows, p.w.rows, add, to});
     }
     at += slice.rows;
   }

@@ -32,8 +32,13 @@ void StepOps::begin(int32_t rows) {
 void StepOps::run(const Op& op, std::span<const int32_t> head_rows, int32_t bucket) {
   switch (op.kind) {
     case Op::Kind::embed:
-      embed(queue(), builder_->device(), op.n, matrix(op), workspace_->slots.as<int32_t>(),
-            static_cast<float*>(op.out), results_->faults());
+      embed(queue(),
+            {.step = builder_->device(),
+             .table = matrix(op),
+             .slots = workspace_->slots.as<int32_t>(),
+             .x = static_cast<float*>(op.out),
+             .fault = results_->faults()},
+            op.n);
       break;
     case Op::Kind::attention_input: attention_input(op, bucket); break;
     case Op::Kind::attention: attention(op, bucket); break;
@@ -64,10 +69,16 @@ StepOps::Activations StepOps::normed(const Op& op, const Matrix& w, int32_t firs
   if (!workspace_->need(&workspace_->normed, size_t(op.n) * size_t(w.k) * 2)) return {};
   auto* out = workspace_->normed.as<uint16_t>();
   if (end > first) {
-    rms_norm(queue(), bucket > 0 ? &builder_->device()->generated_rows : nullptr, end - first, rows,
-             static_cast<const float*>(op.in) + int64_t(first) * w.cols,
-             static_cast<const float*>(op.gain), op.number, w.cols, out + int64_t(first) * w.k,
-             w.k);
+    rms_norm(queue(),
+             {.count = bucket > 0 ? &builder_->device()->generated_rows : nullptr,
+              .rows = rows,
+              .x = static_cast<const float*>(op.in) + int64_t(first) * w.cols,
+              .gain = static_cast<const float*>(op.gain),
+              .eps = op.number,
+              .cols = w.cols,
+              .out = out + int64_t(first) * w.k,
+              .out_stride = w.k},
+             end - first);
   }
   return {out, w.k};
 }
@@ -208,7 +219,7 @@ void StepOps::mlp(const Op& op, int32_t bucket) {
     const int32_t n = std::min(kPromptSlice, op.n - at);
     const float* row_scale =
         products_->bf16(prompt(a.data, a.stride, w, at, at + n), gate_up, stride);
-    silu_mul(queue(), gate_up, stride, w.scale, row_scale, n, inner, h + int64_t(at) * inner);
+    silu_mul(queue(), {gate_up, stride, w.scale, row_scale, n, inner, h + int64_t(at) * inner});
   }
 }
 

@@ -1,4 +1,4 @@
-// What a committed step means for its sequences: tokens, text, logprobs, ends.
+// EngineLoop: what a committed step means for its sequences: tokens, text, logprobs, ends.
 #include <algorithm>
 
 #include "engine/engine_loop.h"
