@@ -92,140 +92,184 @@ const TIMINGS: Timings = {
   cacheMiss: { reason: 'never_seen', position: 0 },
 }
 
-export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEngine => {
-  const {
-    answer = (prompt: string): Script => ({ pieces: [...`echo: ${prompt.slice(-20)}`] }),
-    stepMs = 1,
-    maxNumSeqs = 64,
-    maxWaiting = 256,
-  } = options
-  const info: EngineInfo = {
-    model: 'scripted',
-    architecture: 'LlamaForCausalLM',
-    device: 'test',
-    deviceNote: 'test',
-    dtype: 'bf16',
-    maxModelLen: 1024,
-    maxNumSeqs,
-    maxNumBatchedTokens: 512,
-    vocabSize: 263,
-    bosTokenId: 256,
-    eosTokenIds: [260],
-    rewardLabels: null,
-    rewardKind: 'none',
-    plan: PLAN,
-    load: { openSeconds: 0, packSeconds: 0, prepareSeconds: 0, bytes: 0 },
-    fingerprint: 'fp_test',
-    ...options.info,
+const INFO: Omit<EngineInfo, 'maxNumSeqs'> = {
+  model: 'scripted',
+  architecture: 'LlamaForCausalLM',
+  device: 'test',
+  deviceNote: 'test',
+  dtype: 'bf16',
+  maxModelLen: 1024,
+  maxNumBatchedTokens: 512,
+  vocabSize: 263,
+  bosTokenId: 256,
+  eosTokenIds: [260],
+  rewardLabels: null,
+  rewardKind: 'none',
+  plan: PLAN,
+  load: { openSeconds: 0, packSeconds: 0, prepareSeconds: 0, bytes: 0 },
+  fingerprint: 'fp_test',
+}
+
+const finishOf = (
+  sequence: Sequence,
+  finish: FinishReason,
+  ids: readonly number[],
+  text: string,
+): Delta => {
+  const { script, request } = sequence
+  return {
+    choice: sequence.choice,
+    text,
+    tokenIds: ids,
+    finish,
+    ...(script.stopReason !== undefined && { stopReason: script.stopReason }),
+    ...(finish === 'error' && {
+      error: { code: 'internal' as const, message: script.error ?? 'scripted failure' },
+    }),
+    timings: { ...TIMINGS, cachedTokens: request.cacheSalt === 'cached' ? 4 : 0 },
   }
+}
+
+/** The ids and the text of the next piece, as far as max_tokens lets them. */
+const nextPiece = (sequence: Sequence, limit: number) => {
+  const piece = sequence.script.pieces[sequence.next++] ?? ''
+  const room = limit - sequence.sent
+  const all = idsOf(piece)
+  if (all.length <= room) return { ids: all, text: piece }
+  const ids = all.slice(0, room)
+  return { ids, text: Buffer.from(ids).toString() }
+}
+
+type Counts = { steps: number; generated: number; aborted: number }
+
+/** One step of a sequence; false: it has ended. */
+const advance = (sequence: Sequence, counts: Counts): boolean => {
+  const { script, request, choice, onDelta } = sequence
+  if (sequence.aborted) {
+    counts.aborted++
+    onDelta(finishOf(sequence, 'abort', [], ''))
+    return false
+  }
+  if (sequence.delay-- > 0) return true
+  const sampling = request.sampling ?? {}
+  const limit = sampling.maxTokens ?? 16
+  const isFirst = sequence.next === 0
+  const { ids, text } = nextPiece(sequence, limit)
+  sequence.sent += ids.length
+  counts.generated += ids.length
+  const full = sequence.sent >= limit
+  const done = full || sequence.next >= script.pieces.length
+  if (!done && !isFirst && sampling.logprobs === undefined) {
+    onDelta({ choice, text, tokenIds: ids })
+    return true
+  }
+  const finish = script.finish === 'error' ? 'error' : full ? 'length' : (script.finish ?? 'stop')
+  const base = done ? finishOf(sequence, finish, ids, text) : { choice, text, tokenIds: ids }
+  onDelta({
+    ...base,
+    ...(sampling.logprobs !== undefined && {
+      logprobs: ids.map((id) => logprobOf(id, sampling.logprobs ?? 0)),
+    }),
+    ...(isFirst &&
+      sampling.promptLogprobs !== undefined && {
+        promptLogprobs: Array.from(request.promptTokenIds, (id, i) =>
+          i === 0 ? null : logprobOf(id, sampling.promptLogprobs ?? 0),
+        ),
+      }),
+  })
+  return !done
+}
+
+/** The central step loop: the first come are the first to run. */
+const createLoop = (stepMs: number, maxNumSeqs: number) => {
   const running: Sequence[] = []
   const waiting: Sequence[] = []
-  const requests: GenerateRequest[] = []
-  const override: { -readonly [K in keyof EngineStats]?: EngineStats[K] } = {}
+  const counts: Counts = { steps: 0, generated: 0, aborted: 0 }
   let timer: NodeJS.Timeout | undefined
-  let nextId = 1
-  let steps = 0
-  let generated = 0
-  let aborted = 0
-  let draining = false
-  let closed = false
-
-  const finishOf = (
-    sequence: Sequence,
-    finish: FinishReason,
-    ids: readonly number[],
-    text: string,
-  ): Delta => {
-    const { script, request } = sequence
-    return {
-      choice: sequence.choice,
-      text,
-      tokenIds: ids,
-      finish,
-      ...(script.stopReason !== undefined && { stopReason: script.stopReason }),
-      ...(finish === 'error' && {
-        error: { code: 'internal' as const, message: script.error ?? 'scripted failure' },
-      }),
-      timings: { ...TIMINGS, cachedTokens: request.cacheSalt === 'cached' ? 4 : 0 },
-    }
-  }
-
-  const advance = (sequence: Sequence): boolean => {
-    const { script, request, choice, onDelta } = sequence
-    if (sequence.aborted) {
-      aborted++
-      onDelta(finishOf(sequence, 'abort', [], ''))
-      return false
-    }
-    if (sequence.delay-- > 0) return true
-    const sampling = request.sampling ?? {}
-    const limit = sampling.maxTokens ?? 16
-    const isFirst = sequence.next === 0
-    const piece = script.pieces[sequence.next++] ?? ''
-    const room = limit - sequence.sent
-    const all = idsOf(piece)
-    const ids = all.length <= room ? all : all.slice(0, room)
-    const text = all.length <= room ? piece : Buffer.from(ids).toString()
-    sequence.sent += ids.length
-    generated += ids.length
-    const full = sequence.sent >= limit
-    const done = full || sequence.next >= script.pieces.length
-    if (!done && !isFirst && sampling.logprobs === undefined) {
-      onDelta({ choice, text, tokenIds: ids })
-      return true
-    }
-    const finish = script.finish === 'error' ? 'error' : full ? 'length' : (script.finish ?? 'stop')
-    const base = done ? finishOf(sequence, finish, ids, text) : { choice, text, tokenIds: ids }
-    onDelta({
-      ...base,
-      ...(sampling.logprobs !== undefined && {
-        logprobs: ids.map((id) => logprobOf(id, sampling.logprobs ?? 0)),
-      }),
-      ...(isFirst &&
-        sampling.promptLogprobs !== undefined && {
-          promptLogprobs: Array.from(request.promptTokenIds, (id, i) =>
-            i === 0 ? null : logprobOf(id, sampling.promptLogprobs ?? 0),
-          ),
-        }),
-    })
-    return !done
-  }
-
   const step = () => {
-    steps++
-    while (running.length < maxNumSeqs && waiting.length > 0) {
-      const next = waiting.shift()
-      if (next) running.push(next)
-    }
-    const alive = running.filter(advance)
+    counts.steps++
+    running.push(...waiting.splice(0, Math.max(0, maxNumSeqs - running.length)))
+    const alive = running.filter((sequence) => advance(sequence, counts))
     running.length = 0
     running.push(...alive)
     timer = running.length + waiting.length > 0 ? setTimeout(step, stepMs) : undefined
   }
+  return {
+    counts,
+    running: () => running.length,
+    waiting: () => waiting.length,
+    add: (sequences: readonly Sequence[]) => {
+      waiting.push(...sequences)
+      timer ??= setTimeout(step, stepMs)
+    },
+    close: () => {
+      clearTimeout(timer)
+      timer = undefined
+      const left = [...running, ...waiting]
+      running.length = 0
+      waiting.length = 0
+      for (const sequence of left) sequence.onDelta(finishOf(sequence, 'abort', [], ''))
+    },
+  }
+}
+type Loop = ReturnType<typeof createLoop>
 
-  const isFull = () => running.length + waiting.length >= maxNumSeqs + maxWaiting
+const statsOf = ({ counts, running, waiting }: Loop): EngineStats => ({
+  steps: counts.steps,
+  promptTokens: 0,
+  generatedTokens: counts.generated,
+  cachedTokens: 0,
+  queriedTokens: 0,
+  preemptions: 0,
+  aborted: counts.aborted,
+  finishedStop: 0,
+  finishedLength: 0,
+  failed: 0,
+  rejected: 0,
+  drafted: 0,
+  accepted: 0,
+  missNeverSeen: 0,
+  missEvicted: 0,
+  missSalt: 0,
+  running: running(),
+  waiting: waiting(),
+  waitingTokens: 0,
+  blocksTotal: 64,
+  blocksUsed: running(),
+  blocksCached: 0,
+  rows: counts.generated,
+  stepsByRows: [counts.steps, ...Array<number>(13).fill(0)],
+  stepSecondsSum: 0,
+  lastStepAge: 0,
+  lastStepRows: running(),
+  lastStepSeqs: running(),
+  failure: null,
+})
+
+const echo = (prompt: string): Script => ({ pieces: [...`echo: ${prompt.slice(-20)}`] })
+
+export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEngine => {
+  const { answer = echo, stepMs = 1, maxNumSeqs = 64, maxWaiting = 256 } = options
+  const loop = createLoop(stepMs, maxNumSeqs)
+  const requests: GenerateRequest[] = []
+  const override: ScriptedEngine['override'] = {}
+  let nextId = 1
+  let draining = false
+
+  const isFull = () => loop.running() + loop.waiting() >= maxNumSeqs + maxWaiting
 
   const submit: Engine['submit'] = (request, onDelta) => {
-    if (draining || closed) throw new EngineFailure({ code: 'unavailable', message: 'draining' })
+    if (draining) throw new EngineFailure({ code: 'unavailable', message: 'draining' })
     if (isFull() && request.admitted !== true)
       throw new EngineFailure({ code: 'queue_full', message: 'the queue is full' })
     requests.push(request)
     const prompt = promptText(request.promptTokenIds)
     const mine = Array.from({ length: request.n ?? 1 }, (_, choice): Sequence => {
       const script = answer(prompt, request, choice)
-      return {
-        request,
-        choice,
-        onDelta,
-        script,
-        next: 0,
-        delay: script.delaySteps ?? 0,
-        sent: 0,
-        aborted: false,
-      }
+      const delay = script.delaySteps ?? 0
+      return { request, choice, onDelta, script, next: 0, delay, sent: 0, aborted: false }
     })
-    waiting.push(...mine)
-    timer ??= setTimeout(step, stepMs)
+    loop.add(mine)
     return {
       id: nextId++,
       abort: () => {
@@ -235,7 +279,7 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
   }
 
   return {
-    info,
+    info: { ...INFO, maxNumSeqs, ...options.info },
     requests,
     override,
     submit,
@@ -250,49 +294,13 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
       return { scores: options.score(promptText(promptTokenIds)), timings }
     },
     isFull,
-    stats: () => ({
-      steps,
-      promptTokens: 0,
-      generatedTokens: generated,
-      cachedTokens: 0,
-      queriedTokens: 0,
-      preemptions: 0,
-      aborted,
-      finishedStop: 0,
-      finishedLength: 0,
-      failed: 0,
-      rejected: 0,
-      drafted: 0,
-      accepted: 0,
-      missNeverSeen: 0,
-      missEvicted: 0,
-      missSalt: 0,
-      running: running.length,
-      waiting: waiting.length,
-      waitingTokens: 0,
-      blocksTotal: 64,
-      blocksUsed: running.length,
-      blocksCached: 0,
-      rows: generated,
-      stepsByRows: [steps, ...Array<number>(13).fill(0)],
-      stepSecondsSum: 0,
-      lastStepAge: 0,
-      lastStepRows: running.length,
-      lastStepSeqs: running.length,
-      failure: null,
-      ...override,
-    }),
+    stats: () => ({ ...statsOf(loop), ...override }),
     drain: () => {
       draining = true
     },
     close: async () => {
-      closed = true
-      clearTimeout(timer)
-      timer = undefined
-      for (const sequence of [...running, ...waiting])
-        sequence.onDelta(finishOf(sequence, 'abort', [], ''))
-      running.length = 0
-      waiting.length = 0
+      draining = true
+      loop.close()
     },
   }
 }
