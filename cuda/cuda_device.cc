@@ -166,14 +166,15 @@ class CudaDevice final : public Device {
     }
     submit({.kind = Op::Kind::embed, .n = rows_of(x), .weight = table.handle, .out = x.data});
   }
-  void attention_input(Tensor q, Tensor x, Tensor gain, float eps, const Weight& w,
+  void attention_input(Tensor q, Tensor x, const Norm& norm, const Linear& w,
                        int32_t kv_layer) noexcept override {
+    if (!serves(norm)) return;
     submit({.kind = Op::Kind::attention_input,
             .layer = kv_layer,
             .n = rows_of(x),
-            .number = eps,
-            .weight = w.handle,
-            .gain = gain.data,
+            .number = norm.eps,
+            .weight = w.weight.handle,
+            .gain = norm.gain.data,
             .out = q.data,
             .in = x.data});
   }
@@ -185,30 +186,38 @@ class CudaDevice final : public Device {
             .out = out.data,
             .in = q.data});
   }
-  void gemm_residual(Tensor x, Tensor a, const Weight& w, Tensor next_gain) noexcept override {
+  void gemm_residual(Tensor x, Tensor a, const Linear& w, const Norm* next) noexcept override {
+    if (next && !serves(*next)) return;
     submit({.kind = Op::Kind::gemm_residual,
             .n = rows_of(a),
-            .weight = w.handle,
-            .gain = next_gain.data,
+            .weight = w.weight.handle,
+            .gain = next ? next->gain.data : nullptr,
             .out = x.data,
             .in = a.data});
   }
-  void mlp_input(Tensor h, Tensor x, Tensor gain, float eps, const Weight& w) noexcept override {
+  void mlp_input(Tensor h, Tensor x, const Norm& norm, const Linear& w,
+                 Activation activation) noexcept override {
+    if (activation != Activation::silu_gated) {
+      return context_.fail(Status::unsupported(
+          "the CUDA backend has the activation silu with a gate alone; relu2 runs on the CPU"));
+    }
+    if (!serves(norm)) return;
     submit({.kind = Op::Kind::mlp_input,
             .n = rows_of(x),
-            .number = eps,
-            .weight = w.handle,
-            .gain = gain.data,
+            .number = norm.eps,
+            .weight = w.weight.handle,
+            .gain = norm.gain.data,
             .out = h.data,
             .in = x.data});
   }
-  void head(Tensor out, Tensor x, std::span<const int32_t> rows, Tensor gain, float eps,
-            const Weight& w) noexcept override {
+  void head(Tensor out, Tensor x, std::span<const int32_t> rows, const Norm& norm,
+            const Linear& w) noexcept override {
+    if (!serves(norm)) return;
     const Op op = {.kind = Op::Kind::head,
                    .n = int32_t(rows.size()),
-                   .number = eps,
-                   .weight = w.handle,
-                   .gain = gain.data,
+                   .number = norm.eps,
+                   .weight = w.weight.handle,
+                   .gain = norm.gain.data,
                    .out = out.data,
                    .in = x.data};
     caught([&] {
@@ -226,36 +235,15 @@ class CudaDevice final : public Device {
             .in = logits.data});
   }
 
-  void rms_norm(Tensor out, Tensor x, Tensor gain, float eps) noexcept override {
-    context_.use();
-    caught([&] {
-      run_recorded();
-      if (!context_.ok()) return;
-      const auto cols = int32_t(x.shape[1]);
-      cuda::rms_norm(queue(),
-                     {.x = x.as<float>(),
-                      .gain = gain.as<float>(),
-                      .eps = eps,
-                      .cols = cols,
-                      .out = out.as<uint16_t>(),
-                      .out_stride = cols},
-                     rows_of(x));
-      context_.check_launches();
-    });
-  }
-  void gemm(Tensor out, Tensor a, const Weight& w) noexcept override {
-    context_.use();
-    caught([&] {
-      run_recorded();
-      if (!context_.ok()) return;
-      ops_.gemm(a.as<uint16_t>(), rows_of(a), matrix(w), out.as<float>());
-      context_.check_launches();
-    });
-  }
-
  private:
   gpu::Queue& queue() { return context_.queue(); }
   static const Matrix& matrix(const Weight& w) { return *static_cast<const Matrix*>(w.handle); }
+  bool serves(const Norm& norm) noexcept {
+    if (norm.kind == Norm::Kind::rms) return true;
+    context_.fail(Status::unsupported(
+        "the CUDA backend has RMS norms alone; a model with LayerNorm runs on the CPU"));
+    return false;
+  }
   static int32_t rows_of(const Tensor& t) { return int32_t(t.shape[0]); }
 
   // Exceptions stop here: memory for a vector, nothing else throws.

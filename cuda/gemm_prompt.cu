@@ -22,7 +22,7 @@ namespace {
 
 constexpr int kThreads = 128, kTile = 128;
 
-enum class Result { bf16, store, add };
+enum class Result { bf16, add };
 struct Output {
   Result kind = Result::bf16;
   void* data = nullptr;
@@ -61,8 +61,7 @@ GPU_DEVICE void write_tiles(const PromptGemm& p, const Output& out, int first_ro
           continue;
         }
         if (p.w.scale) v *= p.w.scale[weight];
-        float* to = static_cast<float*>(out.data) + at;
-        *to = out.kind == Result::add ? *to + v : v;
+        static_cast<float*>(out.data)[at] += v;
       }
     }
   }
@@ -165,9 +164,6 @@ void launch_any(Queue& queue, const PromptGemm& p, Result kind, void* data, int6
 
 void gemm_prompt_bf16(Queue& queue, const PromptGemm& p, uint16_t* out, int64_t out_stride) {
   launch_any(queue, p, Result::bf16, out, out_stride);
-}
-void gemm_prompt_store(Queue& queue, const PromptGemm& p, float* out, int64_t out_stride) {
-  launch_any(queue, p, Result::store, out, out_stride);
 }
 void gemm_prompt_add(Queue& queue, const PromptGemm& p, float* x, int64_t x_stride) {
   launch_any(queue, p, Result::add, x, x_stride);

@@ -188,7 +188,6 @@ struct PromptGemm {
 };
 void gemm_prompt_bf16(Queue& queue, const PromptGemm& p, uint16_t* out,
                       int64_t out_stride);  // not scaled
-void gemm_prompt_store(Queue& queue, const PromptGemm& p, float* out, int64_t out_stride);
 void gemm_prompt_add(Queue& queue, const PromptGemm& p, float* x, int64_t x_stride);
 void load_gemm_prompt(Queue& queue);
 

@@ -121,38 +121,32 @@ const float* Products::bf16(const PromptGemm& p, uint16_t* out, int64_t stride) 
   return o.scale;
 }
 
-void Products::own(const PromptGemm& p, bool add, float* out) {
-  if (!context_->ok()) return;
-  if (add) {
-    gemm_prompt_add(context_->queue(), p, out, p.w.rows);
-  } else {
-    gemm_prompt_store(context_->queue(), p, out, p.w.rows);
-  }
-}
-
 // The library scales neither rows of w nor of a: where they have scales, the product goes through
 // memory, in slices.
-void Products::f32(const PromptGemm& p, bool add, float* out) {
+void Products::add(const PromptGemm& p, float* x) {
   const bool rounded = use_library_ && rounds(p.w, p.rows, true, p.w.rows);
   LtProduct l = product(p.w, p.rows, rounded, true, p.w.rows);
-  if (!use_library_ || !library_.has(l)) return own(p, add, out);
+  if (!use_library_ || !library_.has(l)) {
+    if (context_->ok()) gemm_prompt_add(context_->queue(), p, x, p.w.rows);
+    return;
+  }
   const bool scaled = rounded || p.w.scale;
   for (int32_t at = 0; at < p.rows && context_->ok();) {
     PromptGemm slice = p;
     slice.a = p.a + at * p.a_stride;
     slice.rows = scaled ? std::min(kPromptSlice, p.rows - at) : p.rows;
-    float* to = out + int64_t(at) * p.w.rows;
+    float* to = x + int64_t(at) * p.w.rows;
     const Operands o = operands(slice, rounded);
     l.a = o.a;
     l.a_stride = o.a_stride;
     l.w = o.w;
     l.rows = slice.rows;
     l.out = scaled ? static_cast<void*>(o.rest) : to;
-    l.add = add && !scaled;
+    l.add = !scaled;
     library_.multiply(l);
     if (scaled && context_->ok()) {
       const auto* y = static_cast<const float*>(l.out);
-      scale_rows(context_->queue(), {y, p.w.scale, o.scale, slice.rows, p.w.rows, add, to});
+      scale_rows(context_->queue(), {y, p.w.scale, o.scale, slice.rows, p.w.rows, true, to});
     }
     at += slice.rows;
   }

@@ -29,7 +29,7 @@ class Products {
   // Rows at most kPromptSlice. Not scaled: neither by w.scale nor by the rows' scales, which it
   // returns (null: all 1; valid until the next product).
   const float* bf16(const PromptGemm& p, uint16_t* out, int64_t stride);
-  void f32(const PromptGemm& p, bool add, float* out);  // out [rows, w.rows] (+)=
+  void add(const PromptGemm& p, float* x);  // x [rows, w.rows] +=
 
  private:
   struct Operands;
@@ -37,7 +37,6 @@ class Products {
   LtProduct product(const Matrix& w, int32_t rows, bool fp8, bool f32, int64_t stride) const;
   bool rounds(const Matrix& w, int32_t rows, bool f32, int64_t stride);
   Operands operands(const PromptGemm& p, bool rounded);
-  void own(const PromptGemm& p, bool add, float* out);
 
   Context* context_;
   CublasLt library_;

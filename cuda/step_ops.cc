@@ -198,8 +198,7 @@ void StepOps::residual(const Op& op, int32_t bucket) {
     begun_gain_ = norm.gain;
   }
   if (op.n == generated || !need_products(w, op.n - generated)) return;
-  products_->f32(prompt(a.data, a.stride, w, generated, op.n), true,
-                 x + int64_t(generated) * w.rows);
+  products_->add(prompt(a.data, a.stride, w, generated, op.n), x + int64_t(generated) * w.rows);
 }
 
 void StepOps::mlp(const Op& op, int32_t bucket) {
@@ -241,16 +240,6 @@ void StepOps::head(const Op& op, std::span<const int32_t> rows, int32_t bucket) 
     if (!a.data) return;
     gemm_decode_store(queue(), decode(a, w, piece.n, 0), out + int64_t(at) * w.rows, w.rows);
   }
-}
-
-void StepOps::gemm(const uint16_t* in, int32_t rows, const Matrix& w, float* out) {
-  const int32_t generated = generated_of(rows, 0);
-  const Activations a = padded(in, rows, w);
-  if (!a.data) return;
-  if (generated > 0) gemm_decode_store(queue(), decode(a, w, generated, 0), out, w.rows);
-  if (rows == generated || !need_products(w, rows - generated)) return;
-  products_->f32(prompt(a.data, a.stride, w, generated, rows), false,
-                 out + int64_t(generated) * w.rows);
 }
 
 }  // namespace nemotron::cuda

@@ -30,8 +30,6 @@ class StepOps {
   // `head_rows`: of a head, in the ordinary way. `bucket` > 0: in a graph, for that many generated
   // rows; how many there are is in the metadata, and the head's are rows 0, 1, ...
   void run(const Op& op, std::span<const int32_t> head_rows, int32_t bucket);
-  // out [rows, w.rows] = a w^T
-  void gemm(const uint16_t* a, int32_t rows, const Matrix& w, float* out);
 
  private:
   struct Activations {

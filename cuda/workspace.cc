@@ -8,10 +8,16 @@ namespace {
 
 constexpr int32_t kMaxDecodeItems = 4096;  // of one launch of the decode attention
 
-Status check(const StepLimits& limits, const KvConfig& kv) {
+Status check(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope) {
   if (kv.head_dim % 16 != 0 || kv.head_dim <= 0 || kv.head_dim > 128) {
     return Status::unsupported("head_dim " + std::to_string(kv.head_dim) +
                                ": the CUDA device serves multiples of 16 up to 128");
+  }
+  if (int32_t(rope.inv_freq.size()) * 2 != kv.head_dim) {
+    return Status::unsupported("rotary embeddings of " + std::to_string(rope.inv_freq.size() * 2) +
+                               " of " + std::to_string(kv.head_dim) +
+                               " elements of a head: the CUDA device turns whole heads; such a "
+                               "model runs on the CPU");
   }
   if (kv.block_size != 16 && kv.block_size != 32 && kv.block_size != 64) {
     return Status::invalid("block_size " + std::to_string(kv.block_size) +
@@ -85,7 +91,7 @@ Status Workspace::prepare_cache(const KvConfig& kv, bool mark, bool want_wgmma) 
 
 Status Workspace::prepare(const StepLimits& step, const KvConfig& kv, const RopeTable& rope,
                           size_t products_bytes, bool mark, bool want_wgmma) {
-  if (Status s = check(step, kv); !s) return s;
+  if (Status s = check(step, kv, rope); !s) return s;
   limits = step;
   if (Status s = prepare_cache(kv, mark, want_wgmma); !s) return s;
 

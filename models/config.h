@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "device/device.h"
 #include "device/status.h"
 #include "device/tensor.h"
 
@@ -17,6 +18,7 @@ struct LayerSpec {
   int32_t kv_heads = 0;
   bool ffn = true;
   int32_t intermediate = 0;
+  Activation activation = Activation::silu_gated;
 };
 
 // RoPE frequency scaling. llama3: transformers' modeling_rope_utils, frequencies by wavelength.

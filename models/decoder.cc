@@ -72,13 +72,13 @@ Status Decoder::create(const ModelConfig& config, const DecoderWeights& weights,
                       {&p.logits, &decoder->logits_}}) {
     if (Status s = allocate(*b, t); !s) return s;
   }
-  Tensor next;
-  decoder->next_gains_.resize(config.layers.size());
+  const Norm* next = nullptr;
+  decoder->next_norms_.resize(config.layers.size());
   for (size_t i = config.layers.size(); i-- > 0;) {
-    decoder->next_gains_[i].after_ffn = next;
-    if (config.layers[i].ffn) next = weights.layers[i].post_attention_gain;
-    decoder->next_gains_[i].after_attention = next;
-    if (config.layers[i].attention) next = weights.layers[i].input_gain;
+    decoder->next_norms_[i].after_ffn = next;
+    if (config.layers[i].ffn) next = &weights.layers[i].post_attention_norm;
+    decoder->next_norms_[i].after_attention = next;
+    if (config.layers[i].attention) next = &weights.layers[i].input_norm;
   }
   decoder->rows_.reserve(size_t(std::max(limits.max_samples, limits.max_spans)));
   *out = std::move(decoder);
@@ -110,14 +110,14 @@ void Decoder::launch(const StepInput& in, StepOutput* out) noexcept {
     const LayerSpec& spec = c.layers[i];
     const LayerWeights& layer = w.layers[i];
     if (spec.attention) {
-      d.attention_input(q, x, layer.input_gain, c.rms_eps, layer.qkv, layer.kv_layer);
+      d.attention_input(q, x, layer.input_norm, layer.qkv, layer.kv_layer);
       d.attention(attn, q, layer.kv_layer, scale);
-      d.gemm_residual(x, attn_rows, layer.o, next_gains_[i].after_attention);
+      d.gemm_residual(x, attn_rows, layer.o, next_norms_[i].after_attention);
     }
     if (spec.ffn) {
       const Tensor h = matrix(h_, rows, spec.intermediate);
-      d.mlp_input(h, x, layer.post_attention_gain, c.rms_eps, layer.gate_up);
-      d.gemm_residual(x, h, layer.down, next_gains_[i].after_ffn);
+      d.mlp_input(h, x, layer.post_attention_norm, layer.gate_up, spec.activation);
+      d.gemm_residual(x, h, layer.down, next_norms_[i].after_ffn);
     }
   }
 
@@ -127,15 +127,15 @@ void Decoder::launch(const StepInput& in, StepOutput* out) noexcept {
     const size_t n = std::min(in.samples.size() - first, size_t(logits_.shape[0]));
     rows_.clear();
     for (size_t i = 0; i < n; ++i) rows_.push_back(in.samples[first + i].row);
-    const Tensor logits = matrix(logits_, int64_t(n), w.head.rows);
-    d.head(logits, x, rows_, w.final_gain, c.rms_eps, w.head);
+    const Tensor logits = matrix(logits_, int64_t(n), w.head.weight.rows);
+    d.head(logits, x, rows_, w.final_norm, w.head);
     d.sample(logits, int32_t(first), int32_t(n), out->samples.data() + first);
     first += n;
   }
-  out->scores.resize(in.score_rows.size() * size_t(w.head.rows));
+  out->scores.resize(in.score_rows.size() * size_t(w.head.weight.rows));
   if (!in.score_rows.empty()) {
-    const Tensor scores = matrix(logits_, int64_t(in.score_rows.size()), w.head.rows);
-    d.head(scores, x, in.score_rows, w.final_gain, c.rms_eps, w.head);
+    const Tensor scores = matrix(logits_, int64_t(in.score_rows.size()), w.head.weight.rows);
+    d.head(scores, x, in.score_rows, w.final_norm, w.head);
     d.download(out->scores.data(), scores.data, scores.bytes());
   }
   d.launch_step();

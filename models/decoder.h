@@ -13,14 +13,14 @@ namespace nemotron {
 
 // A decoder's weights on one device, packed. Made by load_weights().
 struct LayerWeights {
-  Tensor input_gain, post_attention_gain;  // [hidden] f32 on the device
-  Weight qkv, o, gate_up, down;
+  Norm input_norm, post_attention_norm;
+  Linear qkv, o, gate_up, down;
   int32_t kv_layer = -1;  // index into the KV cache; -1: no attention
 };
 struct DecoderWeights {
-  Weight embedding;   // tied: also the head
-  Weight head;        // [vocab, hidden], or the rows of a reward head
-  Tensor final_gain;  // [hidden] f32
+  Weight embedding;  // tied: also the head
+  Linear head;       // [vocab, hidden], or the rows of a reward head
+  Norm final_norm;
   std::vector<LayerWeights> layers;
   std::vector<float> k_scale, v_scale;  // [kv layers], empty: all 1
   size_t bytes = 0;
@@ -55,11 +55,12 @@ class Decoder {
   const DecoderWeights* weights_ = nullptr;
   Device* device_ = nullptr;
   Tensor x_, q_, attn_, h_, logits_;
-  // Of the norms that read x after a layer's attention and after its FFN; empty: none does.
-  struct NextGains {
-    Tensor after_attention, after_ffn;
+  // The norms that read x after a layer's attention and after its FFN; null: none does.
+  struct NextNorms {
+    const Norm* after_attention = nullptr;
+    const Norm* after_ffn = nullptr;
   };
-  std::vector<NextGains> next_gains_;  // by layer
+  std::vector<NextNorms> next_norms_;  // by layer
   std::vector<int32_t> rows_;          // scratch: logit rows of a slice
 };
 

@@ -11,20 +11,25 @@ Weight* target(const PackedGroup& group, DecoderWeights* weights) {
   LayerWeights* layer = group.layer < 0 ? nullptr : &weights->layers[size_t(group.layer)];
   switch (group.slot) {
     case PackedGroup::Slot::embedding: return &weights->embedding;
-    case PackedGroup::Slot::head: return &weights->head;
-    case PackedGroup::Slot::qkv: return &layer->qkv;
-    case PackedGroup::Slot::o: return &layer->o;
-    case PackedGroup::Slot::gate_up: return &layer->gate_up;
-    case PackedGroup::Slot::down: return &layer->down;
+    case PackedGroup::Slot::head: return &weights->head.weight;
+    case PackedGroup::Slot::qkv: return &layer->qkv.weight;
+    case PackedGroup::Slot::o: return &layer->o.weight;
+    case PackedGroup::Slot::gate_up: return &layer->gate_up.weight;
+    case PackedGroup::Slot::down: return &layer->down.weight;
   }
   return nullptr;
 }
 
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, WeightFormat format, Device* device,
+  Loader(const Checkpoint& checkpoint, float eps, WeightFormat format, Device* device,
          const std::function<void(const LoadProgress&)>& progress, DecoderWeights* out)
-      : checkpoint_(checkpoint), format_(format), device_(device), progress_(progress), out_(*out) {
+      : checkpoint_(checkpoint),
+        eps_(eps),
+        format_(format),
+        device_(device),
+        progress_(progress),
+        out_(*out) {
     state_.phase = "read and repack";
   }
 
@@ -36,12 +41,12 @@ class Loader {
       if (i + 1 < groups.size()) will_need(groups[i + 1]);  // is read while this one is packed
       if (Status s = pack(groups[i]); !s) return s.within("packing " + groups[i].name());
     }
-    if (Status s = gain(sources.final_gain, &out_.final_gain); !s) return s;
+    if (Status s = norm(sources.final_gain, &out_.final_norm); !s) return s;
     for (size_t i = 0; i < sources.layers.size(); ++i) {
       const LayerSource& from = sources.layers[i];
       LayerWeights& to = out_.layers[i];
-      if (Status s = gain(from.input_gain, &to.input_gain); !s) return s;
-      if (Status s = gain(from.post_attention_gain, &to.post_attention_gain); !s) return s;
+      if (Status s = norm(from.input_gain, &to.input_norm); !s) return s;
+      if (Status s = norm(from.post_attention_gain, &to.post_attention_norm); !s) return s;
     }
     return {};
   }
@@ -70,8 +75,8 @@ class Loader {
     return {};
   }
 
-  // A norm's gain, as float32 on the device. Null: the layer has none.
-  Status gain(const StoredTensor* stored, Tensor* out) {
+  // Its gain becomes float32 on the device. Null: the layer has none.
+  Status norm(const StoredTensor* stored, Norm* out) {
     if (!stored) return {};
     std::vector<float> values;
     for (int64_t i = 0; i < stored->elements; ++i) values.push_back(stored_value(*stored, i));
@@ -79,7 +84,8 @@ class Loader {
     void* data = nullptr;
     if (Status s = device_->alloc(bytes, &data); !s) return s.within(stored->name);
     device_->upload(data, values.data(), bytes);
-    *out = {.data = data, .dtype = DType::f32, .rank = 1, .shape = {stored->elements}};
+    out->eps = eps_;
+    out->gain = {.data = data, .dtype = DType::f32, .rank = 1, .shape = {stored->elements}};
     out_.bytes += bytes;
     done(*stored);
     return {};
@@ -111,6 +117,7 @@ class Loader {
   }
 
   const Checkpoint& checkpoint_;
+  const float eps_;
   const WeightFormat format_;
   Device* const device_;
   const std::function<void(const LoadProgress&)>& progress_;
@@ -136,9 +143,9 @@ Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Wei
     weights.v_scale.push_back(sources.layers[i].v_scale);
   }
   const std::vector<PackedGroup> groups = packed_groups(sources, config);
-  Loader loader(checkpoint, format, device, progress, &weights);
+  Loader loader(checkpoint, config.rms_eps, format, device, progress, &weights);
   if (Status s = loader.run(sources, groups); !s) return s;
-  if (groups[0].use == WeightUse::tied) weights.head = weights.embedding;
+  if (groups[0].use == WeightUse::tied) weights.head.weight = weights.embedding;
   *out = std::move(weights);
   return {};
 }

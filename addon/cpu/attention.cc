@@ -34,7 +34,7 @@ Status check(const StepLimits& l, const KvConfig& kv, const RopeTable& rope) {
   if (kv.dtype != DType::f16 && kv.dtype != DType::bf16 && kv.dtype != DType::fp8_e4m3) {
     return wrong(std::string("dtype must be F16, BF16 or F8_E4M3, not ") + dtype_name(kv.dtype));
   }
-  if (int32_t(rope.inv_freq.size()) != kv.head_dim / 2) {
+  if (rope.inv_freq.empty() || int32_t(rope.inv_freq.size()) > kv.head_dim / 2) {
     return wrong("rope has " + std::to_string(rope.inv_freq.size()) + " frequencies for head_dim " +
                  std::to_string(kv.head_dim));
   }
@@ -111,7 +111,7 @@ uint8_t* Attention::values(int32_t layer, int32_t block, int64_t head) const {
 }
 
 void Attention::begin_step(const StepInput& in) {
-  const int64_t half = head_dim_ / 2;
+  const int64_t half = int64_t(inv_freq_.size());
   pieces_.clear();
   for (size_t i = 0; i < in.spans.size(); ++i) {
     const SpanInput& s = in.spans[i];
@@ -135,10 +135,18 @@ void Attention::begin_step(const StepInput& in) {
   });
 }
 
+// One head of row `row` of the step.
+void Attention::rope(float* out, const float* x, int64_t row) const {
+  const auto half = int64_t(inv_freq_.size());
+  const float* cosine = angles_.as<float>() + row * head_dim_;
+  kernels_->rope(out, x, cosine, cosine + half, half);
+  std::copy(x + 2 * half, x + head_dim_, out + 2 * half);
+}
+
 // The tokens of the span that lie in its `block`-th block, one KV head.
 void Attention::store_block(const SpanInput& s, const float* qkv, int32_t layer, int64_t head,
                             int32_t block) {
-  const int64_t half = head_dim_ / 2, stride = (q_heads_ + 2 * kv_heads_) * head_dim_;
+  const int64_t stride = (q_heads_ + 2 * kv_heads_) * head_dim_;
   const int32_t id = s.block_table[size_t(block)];
   uint8_t* k_block = keys(layer, id, head);
   uint8_t* v_block = values(layer, id, head);
@@ -152,11 +160,10 @@ void Attention::store_block(const SpanInput& s, const float* qkv, int32_t layer,
     const int64_t row = s.first_row + position - s.first_position;
     const size_t slot = size_t(position % block_size_);
     if (slot == 0) std::memset(v_block, 0, head_bytes_);
-    const float* cosine = angles_.as<float>() + row * head_dim_;
     const float* k = qkv + row * stride + (q_heads_ + head) * head_dim_;
     const float* v = k + kv_heads_ * head_dim_;
     float turned[kMaxHeadDim];
-    kernels_->rope(turned, k, cosine, cosine + half, half);
+    rope(turned, k, row);
     uint8_t* k_to = k_block + slot / kPanel * k_panel;
     for (size_t d = 0; d < size_t(head_dim_); ++d) {
       put(k_to + panel_offset(format_, d, slot % kPanel), format_, turned[d] * k_by);
@@ -167,14 +174,12 @@ void Attention::store_block(const SpanInput& s, const float* qkv, int32_t layer,
 }
 
 void Attention::store(const StepInput& in, const float* qkv, float* q, int32_t layer) {
-  const int64_t half = head_dim_ / 2, stride = (q_heads_ + 2 * kv_heads_) * head_dim_;
+  const int64_t stride = (q_heads_ + 2 * kv_heads_) * head_dim_;
   pool_->run([&](int thread) {
     const Range mine = share(in.rows(), thread, pool_->size());
     for (int64_t r = mine.begin; r < mine.end; ++r) {
-      const float* cosine = angles_.as<float>() + r * head_dim_;
       for (int64_t h = 0; h < q_heads_; ++h) {
-        kernels_->rope(q + (r * q_heads_ + h) * head_dim_, qkv + r * stride + h * head_dim_, cosine,
-                       cosine + half, half);
+        rope(q + (r * q_heads_ + h) * head_dim_, qkv + r * stride + h * head_dim_, r);
       }
     }
     // One thread writes all of a block that the step writes: the first token clears the others.

@@ -53,6 +53,7 @@ class Attention {
 
   uint8_t* keys(int32_t layer, int32_t block, int64_t head) const;
   uint8_t* values(int32_t layer, int32_t block, int64_t head) const;
+  void rope(float* out, const float* x, int64_t row) const;
   void store_block(const SpanInput& s, const float* qkv, int32_t layer, int64_t head,
                    int32_t block);
   void attend_piece(const StepInput& in, const Piece& piece, int64_t head, float* out,
@@ -79,7 +80,7 @@ class Attention {
   int64_t piece_rows_ = 1;  // most query rows of a piece
   size_t head_bytes_ = 0;   // K (or V) of one block of one head
   HugeBuffer cache_;        // [layer][block][k, v][kv_head][head_bytes_]
-  HugeBuffer angles_;       // [rows][cosine, sine][head_dim / 2]
+  HugeBuffer angles_;       // [rows][head_dim]: cosines, then sines, of the rotary pairs
   HugeBuffer own_;          // [threads]: queries, scores, sums of a piece
   HugeBuffer shared_;       // sums of stretches that threads share
   size_t own_bytes_ = 0;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -125,12 +124,11 @@ class CpuDevice final : public Device {
     });
   }
 
-  void attention_input(Tensor q, Tensor x, Tensor gain, float eps, const Weight& w,
+  void attention_input(Tensor q, Tensor x, const Norm& norm, const Linear& w,
                        int32_t kv_layer) noexcept override {
     if (!status_) return;
-    const PackedMatrix& m = matrix(w);
-    gemm_.multiply(normed(x, gain, eps), x.shape[0], m,
-                   {.data = qkv_.as<float>(), .stride = m.rows});
+    const PackedMatrix& m = matrix(w.weight);
+    gemm_.multiply(normed(x, norm), x.shape[0], m, {.data = qkv_.as<float>(), .stride = m.rows});
     attention_.store(*step_, qkv_.as<float>(), q.as<float>(), kv_layer);
   }
 
@@ -139,27 +137,29 @@ class CpuDevice final : public Device {
     attention_.attend(*step_, out.as<float>(), q.as<float>(), kv_layer, scale);
   }
 
-  void gemm_residual(Tensor x, Tensor a, const Weight& w, Tensor) noexcept override {
+  void gemm_residual(Tensor x, Tensor a, const Linear& w, const Norm*) noexcept override {
     if (!status_) return;
-    const PackedMatrix& m = matrix(w);
+    const PackedMatrix& m = matrix(w.weight);
     gemm_.multiply({.x = a.as<float>(), .stride = m.cols}, a.shape[0], m,
                    {.kind = GemmOutput::Kind::add, .data = x.as<float>(), .stride = m.rows});
   }
 
-  void mlp_input(Tensor h, Tensor x, Tensor gain, float eps, const Weight& w) noexcept override {
+  void mlp_input(Tensor h, Tensor x, const Norm& norm, const Linear& w,
+                 Activation activation) noexcept override {
     if (!status_) return;
-    gemm_.multiply(
-        normed(x, gain, eps), x.shape[0], matrix(w),
-        {.kind = GemmOutput::Kind::silu_mul, .data = h.as<float>(), .stride = h.shape[1]});
+    const auto kind =
+        activation == Activation::relu2 ? GemmOutput::Kind::relu2 : GemmOutput::Kind::silu_mul;
+    gemm_.multiply(normed(x, norm), x.shape[0], matrix(w.weight),
+                   {.kind = kind, .data = h.as<float>(), .stride = h.shape[1]});
   }
 
-  void head(Tensor out, Tensor x, std::span<const int32_t> rows, Tensor gain, float eps,
-            const Weight& w) noexcept override {
+  void head(Tensor out, Tensor x, std::span<const int32_t> rows, const Norm& norm,
+            const Linear& w) noexcept override {
     if (!status_) return;
-    GemmInput in = normed(x, gain, eps);
+    GemmInput in = normed(x, norm);
     in.rows = rows.data();
-    gemm_.multiply(in, int64_t(rows.size()), matrix(w),
-                   {.data = out.as<float>(), .stride = w.rows});
+    gemm_.multiply(in, int64_t(rows.size()), matrix(w.weight),
+                   {.data = out.as<float>(), .stride = w.weight.rows});
   }
 
   void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept override {
@@ -179,27 +179,12 @@ class CpuDevice final : public Device {
     }
   }
 
-  void rms_norm(Tensor out, Tensor x, Tensor gain, float eps) noexcept override {
-    const int64_t n = x.shape[1];
-    for (int64_t r = 0; r < x.shape[0]; ++r) {
-      const float* row = x.as<float>() + r * n;
-      const float by = 1.0f / std::sqrt(kernels_->sum_squares(row, n) / float(n) + eps);
-      kernels_->scale_f32(out.as<float>() + r * n, row, gain.as<float>(), by, n, n);
-    }
-  }
-
-  void gemm(Tensor out, Tensor a, const Weight& w) noexcept override {
-    if (!status_) return;
-    gemm_.multiply({.x = a.as<float>(), .stride = w.cols}, a.shape[0], matrix(w),
-                   {.data = out.as<float>(), .stride = w.rows});
-  }
-
  private:
   static const PackedMatrix& matrix(const Weight& w) {
     return *static_cast<const PackedMatrix*>(w.handle);
   }
-  static GemmInput normed(const Tensor& x, const Tensor& gain, float eps) {
-    return {.x = x.as<float>(), .stride = x.shape[1], .gain = gain.as<float>(), .eps = eps};
+  static GemmInput normed(const Tensor& x, const Norm& norm) {
+    return {.x = x.as<float>(), .stride = x.shape[1], .norm = &norm};
   }
 
   // Exceptions stop here.

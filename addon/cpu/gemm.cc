@@ -11,6 +11,13 @@ constexpr int64_t kMostTerms = 2;
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
+void relu2(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float positive = x[i] < 0 ? 0.0f : x[i];  // NaN stays
+    x[i] = positive * positive;
+  }
+}
+
 }  // namespace
 
 Status Gemm::reserve(int64_t k) {
@@ -19,12 +26,16 @@ Status Gemm::reserve(int64_t k) {
   const int64_t padded = round_up(k, kKStep);
   HugeBuffer a;
   if (Status s = HugeBuffer::create(size_t(rows * padded) * sizeof(uint16_t), &a); !s) return s;
+  HugeBuffer own;
+  const size_t own_bytes = size_t(padded * pool_->size()) * sizeof(float);
+  if (Status s = HugeBuffer::create(own_bytes, &own); !s) return s;
   if (c_.bytes() == 0) {
     c_bytes_ = size_t(rows * kernels_->block_panels * kPanel) * sizeof(float) +
                size_t(round_up(int64_t(kernels_->scratch_bytes), 64));
     if (Status s = HugeBuffer::create(c_bytes_ * size_t(pool_->size()), &c_); !s) return s;
   }
   a_ = std::move(a);
+  rows_ = std::move(own);
   max_k_ = padded;
   return {};
 }
@@ -45,6 +56,24 @@ void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w,
   }
 }
 
+Gemm::Row Gemm::normed(const Norm* norm, const float* x, int64_t n, int thread) {
+  if (!norm) return {.x = x};
+  const float* gain = norm->gain.as<float>();
+  if (norm->kind == Norm::Kind::rms) {
+    const float by = 1.0f / std::sqrt(kernels_->sum_squares(x, n) / float(n) + norm->eps);
+    return {.x = x, .gain = gain, .by = by};
+  }
+  float* y = rows_.as<float>() + max_k_ * thread;
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += double(x[i]);
+  const float mean = float(sum / double(n));
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] - mean;
+  const float by = 1.0f / std::sqrt(kernels_->sum_squares(y, n) / float(n) + norm->eps);
+  const float* bias = norm->bias.as<float>();
+  for (int64_t i = 0; i < n; ++i) y[i] = y[i] * by * gain[i] + bias[i];
+  return {.x = y};
+}
+
 // a_ [block][row][width of the block]; the second terms of all rows follow the first ones.
 void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread) {
   const bool bf16 = kernels_->a_is_bf16[int(w.format)];
@@ -52,21 +81,18 @@ void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, 
   for (int64_t r = mine.begin; r < mine.end; ++r) {
     const int64_t from = chunk.first + r;
     const float* x = in.x + (in.rows ? in.rows[from] : from) * in.stride;
-    float by = 1.0f;
-    if (in.gain) {
-      by = 1.0f / std::sqrt(kernels_->sum_squares(x, w.cols) / float(w.cols) + in.eps);
-    }
+    const Row row = normed(in.norm, x, w.cols, thread);
     for (int64_t k = 0; k < w.k; k += kKBlock) {
       const int64_t width = std::min<int64_t>(kKBlock, w.k - k);
       const int64_t at = k * chunk.padded + r * width, used = std::min(width, w.cols - k);
-      const float* gain = in.gain ? in.gain + k : nullptr;
+      const float* gain = row.gain ? row.gain + k : nullptr;
       uint16_t* high = a_.as<uint16_t>() + at;
       if (!bf16) {
-        kernels_->scale_f32(a_.as<float>() + at, x + k, gain, by, used, width);
+        kernels_->scale_f32(a_.as<float>() + at, row.x + k, gain, row.by, used, width);
       } else if (chunk.terms == 1) {
-        kernels_->scale_bf16(high, x + k, gain, by, used, width);
+        kernels_->scale_bf16(high, row.x + k, gain, row.by, used, width);
       } else {
-        kernels_->split_bf16(high, high + chunk.rows * width, x + k, gain, by, used, width);
+        kernels_->split_bf16(high, high + chunk.rows * width, row.x + k, gain, row.by, used, width);
       }
     }
   }
@@ -129,6 +155,7 @@ void Gemm::panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& o
         } else {
           kernels_->store(to + at, sums, scale, used);
         }
+        if (out.kind == GemmOutput::Kind::relu2) relu2(to + at, used);
       }
     }
   }

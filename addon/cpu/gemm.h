@@ -1,5 +1,5 @@
 // Gemm: rows of float32 times a packed matrix, on all threads of the device, with what comes before
-// (norm, gain, rounding) and after (scale, residual, silu * up). Owned by the device; one caller.
+// (norm, rounding) and after (scale, residual, activation). Owned by the device; one caller.
 #pragma once
 
 #include <cstdint>
@@ -15,12 +15,11 @@ struct GemmInput {
   const float* x = nullptr;  // [rows, stride]
   int64_t stride = 0;
   const int32_t* rows = nullptr;  // which rows of x; null: 0, 1, 2, ...
-  const float* gain = nullptr;    // not null: x * rsqrt(mean(x^2) + eps) * gain
-  float eps = 0;
+  const Norm* norm = nullptr;     // of each row; null: rows are multiplied as they are
 };
 
 struct GemmOutput {
-  enum class Kind : uint8_t { store, add, silu_mul } kind = Kind::store;
+  enum class Kind : uint8_t { store, add, silu_mul, relu2 } kind = Kind::store;
   float* data = nullptr;  // [rows, stride]
   int64_t stride = 0;
 };
@@ -41,6 +40,13 @@ class Gemm {
   struct Chunk {
     int64_t first, rows, terms, padded;
   };
+  // A row of x as the products take it: `x` times `by`, times `gain` where there is one.
+  struct Row {
+    const float* x = nullptr;
+    const float* gain = nullptr;
+    float by = 1;
+  };
+  Row normed(const Norm* norm, const float* x, int64_t n, int thread);
   void pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread);
   void panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& out, int thread);
 
@@ -49,6 +55,7 @@ class Gemm {
   const bool round_;
   int64_t max_k_ = 0;
   HugeBuffer a_;        // [k blocks][rows][kKBlock] f32 or bf16: the chunk of rows being multiplied
+  HugeBuffer rows_;     // [threads][max_k_] f32: the row that a thread is norming
   HugeBuffer c_;        // [threads][rows][block of outputs] f32, then tile scratch
   size_t c_bytes_ = 0;  // a thread's share of c_
 };

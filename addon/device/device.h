@@ -47,8 +47,35 @@ struct Weight {
   size_t bytes = 0;  // device memory it takes: what one multiplication streams
 };
 
-struct RopeTable {  // rotation of pair (i, i + head_dim/2) at position p by angle p * inv_freq[i]
-  std::span<const float> inv_freq;  // [head_dim / 2] float32, llama3 scaling already applied
+// A linear layer, y = x w^T: what an op multiplies by. Ops take this and not a Weight, so that what
+// a layer may have beside its matrix (an adapter) needs no new argument.
+struct Linear {
+  Weight weight = {};
+};
+
+// Of rows of x [hidden], in float32. What it reads lies on the device.
+struct Norm {
+  enum class Kind : uint8_t {
+    rms,    // x * rsqrt(mean(x^2) + eps) * gain
+    layer,  // (x - mean(x)) * rsqrt(variance(x) + eps) * gain + bias
+  } kind = Kind::rms;
+  float eps = 0;
+  // [hidden] f32. layernorm1p stores gain - 1: whoever loads it adds the 1.
+  Tensor gain = {};
+  Tensor bias = {};  // [hidden] f32; of Kind::layer alone
+};
+
+// What stands between the two matrices of a feed-forward layer.
+enum class Activation : uint8_t {
+  silu_gated,  // silu(gate) * up; the first matrix is packed as WeightUse::gate_up
+  relu2,       // max(up, 0)^2; the first matrix is up alone, WeightUse::linear
+};
+
+// Rotation of pair (i, i + rotary_dim/2) of a head at position p by angle p * inv_freq[i]. The
+// elements of a head from rotary_dim on stay as they are.
+struct RopeTable {
+  // [rotary_dim / 2] float32, scaling already applied. 0 < rotary_dim <= head_dim, even.
+  std::span<const float> inv_freq;
 };
 
 struct KvConfig {
@@ -114,32 +141,29 @@ class Device {
   virtual Status sync() noexcept = 0;
 
   // --- the five ops of a layer, and the two ends ---
+  // A backend that cannot do what a Norm, an Activation or a RopeTable asks for says so: in
+  // prepare(), or by sync() after the op (unsupported).
   // x [rows, hidden] f32 = table[ids of the step]
   virtual void embed(Tensor x, const Weight& table) noexcept = 0;
-  // q [rows, q_heads, head_dim] = rope((norm(x) * gain) w^T), k and v of these rows into the cache.
-  // w: rows are q, then k, then v heads. gain [hidden] f32.
-  virtual void attention_input(Tensor q, Tensor x, Tensor gain, float eps, const Weight& w,
+  // q [rows, q_heads, head_dim] = rope(norm(x) w^T), k and v of these rows into the cache.
+  // w: rows are q, then k, then v heads.
+  virtual void attention_input(Tensor q, Tensor x, const Norm& norm, const Linear& w,
                                int32_t kv_layer) noexcept = 0;
   // out [rows, q_heads, head_dim] = softmax(q k^T * scale) v over the row's own prefix
   virtual void attention(Tensor out, Tensor q, int32_t kv_layer, float scale) noexcept = 0;
-  // x += a w^T (summed over ranks). a [rows, in]. next_gain [hidden] f32: of the norm that reads x
-  // next, which a device may begin here; empty where there is none.
-  virtual void gemm_residual(Tensor x, Tensor a, const Weight& w, Tensor next_gain) noexcept = 0;
-  // h [rows, intermediate] = silu(n gate^T) * (n up^T), n = norm(x) * gain
-  virtual void mlp_input(Tensor h, Tensor x, Tensor gain, float eps, const Weight& w) noexcept = 0;
-  // out [n, w.rows] f32 = (norm(x[rows]) * gain) w^T for the given rows of the step: the
-  // vocabulary, or the few rows of a reward head. `rows` is read before the call returns.
-  virtual void head(Tensor out, Tensor x, std::span<const int32_t> rows, Tensor gain, float eps,
-                    const Weight& w) noexcept = 0;
+  // x += a w^T (summed over ranks). a [rows, in]. next: the norm that reads x next, which a device
+  // may begin here; null where there is none. It is read before the call returns.
+  virtual void gemm_residual(Tensor x, Tensor a, const Linear& w, const Norm* next) noexcept = 0;
+  // h [rows, intermediate] = activation(norm(x) w^T)
+  virtual void mlp_input(Tensor h, Tensor x, const Norm& norm, const Linear& w,
+                         Activation activation) noexcept = 0;
+  // out [n, w rows] f32 = norm(x[rows]) w^T for the given rows of the step: the vocabulary, or the
+  // few rows of a reward head. `rows` is read before the call returns.
+  virtual void head(Tensor out, Tensor x, std::span<const int32_t> rows, const Norm& norm,
+                    const Linear& w) noexcept = 0;
   // logits [n, vocab] f32 (clobbered) of samples [first, first + n) of the step; ids go to their
   // slots, results to out[0..n) (host memory, valid once the step is waited for).
   virtual void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept = 0;
-
-  // --- primitives, for the op suite and for models whose layers differ ---
-  // out [rows, cols] (activation dtype) = x * rsqrt(mean(x^2) + eps) * gain
-  virtual void rms_norm(Tensor out, Tensor x, Tensor gain, float eps) noexcept = 0;
-  // out [rows, w.rows] f32 = a w^T
-  virtual void gemm(Tensor out, Tensor a, const Weight& w) noexcept = 0;
 };
 
 // --- backends ---
@@ -163,7 +187,7 @@ struct DeviceOptions {
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept;
 
 // What a backend library (libnemotron_cuda.so) exports as `nemotron_backend`.
-inline constexpr uint32_t kBackendAbi = 4;
+inline constexpr uint32_t kBackendAbi = 5;
 struct Backend {
   uint32_t abi = kBackendAbi;
   const char* name = "";

@@ -161,8 +161,9 @@ class AttentionBench {
     begin(kRows, position);
     device_->attention_input(
         matrix(q_.data(), kRows, kQ * kDim), matrix(x_.data(), kRows, kHidden),
-        {.data = gain_.data(), .dtype = DType::f32, .rank = 1, .shape = {kHidden}}, 1e-5f, weight_,
-        0);
+        {.eps = 1e-5f,
+         .gain = {.data = gain_.data(), .dtype = DType::f32, .rank = 1, .shape = {kHidden}}},
+        {weight_}, 0);
   }
   void attend(int32_t rows, int32_t position) {
     begin(rows, position);
@@ -266,8 +267,8 @@ Status run_gemm(const Machine& m) {
       for (size_t i = 0; i < a.size(); ++i) a[i] = float(i % 17) * 0.01f - 0.08f;
       size_t next = 0;
       const double t = m.seconds(1, [&] {
-        m.device->gemm(matrix(c.data(), rows, w.n), matrix(a.data(), rows, w.k),
-                       copies[next++ % copies.size()]);
+        m.device->gemm_residual(matrix(c.data(), rows, w.n), matrix(a.data(), rows, w.k),
+                                {copies[next++ % copies.size()]}, nullptr);
       });
       m.print(pair("op", "gemm") + ", " + pair("matrix", w.name) + ", " +
                   pair("weights", m.options.weights) + ", " + pair("rows", rows),

@@ -137,31 +137,31 @@ class Model {
       step_bytes_ += w.bytes;
       return w;
     };
-    const auto gain = [&] {
+    const auto norm = [&] {
       const std::vector<float> ones(size_t(s.hidden), 1.0f);
       Tensor t{nullptr, DType::f32, 1, {s.hidden}};
       if (failed) failed = device_->alloc(t.bytes(), &t.data);
       if (failed) device_->upload(t.data, ones.data(), t.bytes());
-      return t;
+      return Norm{.eps = config_.rms_eps, .gain = t};
     };
     const int64_t q = s.q_cols(), kv = s.kv_cols(), hidden = s.hidden, inner = s.inner;
     weights_.embedding = weight(ends, {{s.vocab, hidden}}, WeightUse::embedding);
     step_bytes_ = 0;  // a step does not read the table
     for (int32_t i = 0; i < s.layers && failed; ++i) {
       LayerWeights l;
-      l.input_gain = gain();
-      l.post_attention_gain = gain();
-      l.qkv = weight(layers, {{q, hidden}, {kv, hidden}, {kv, hidden}}, WeightUse::linear);
-      l.o = weight(layers, {{hidden, q}}, WeightUse::linear);
+      l.input_norm = norm();
+      l.post_attention_norm = norm();
+      l.qkv.weight = weight(layers, {{q, hidden}, {kv, hidden}, {kv, hidden}}, WeightUse::linear);
+      l.o.weight = weight(layers, {{hidden, q}}, WeightUse::linear);
       // Gate and up are two parts by definition: a linear weight of both takes as many as it likes
       // and lies in the same way.
-      l.gate_up = weight(layers, {{inner, hidden}, {inner, hidden}}, WeightUse::linear);
-      l.down = weight(layers, {{hidden, inner}}, WeightUse::linear);
+      l.gate_up.weight = weight(layers, {{inner, hidden}, {inner, hidden}}, WeightUse::linear);
+      l.down.weight = weight(layers, {{hidden, inner}}, WeightUse::linear);
       l.kv_layer = i;
       weights_.layers.push_back(l);
     }
-    weights_.final_gain = gain();
-    weights_.head = weight(ends, {{s.vocab, hidden}}, WeightUse::linear);
+    weights_.final_norm = norm();
+    weights_.head.weight = weight(ends, {{s.vocab, hidden}}, WeightUse::linear);
     if (!failed) return failed;
     if (Status st = device_->sync(); !st) return st;
     const double seconds =

@@ -134,7 +134,7 @@ void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
       const int repeat = int(copies.size()) * (b.tiny || !generated ? 1 : m > 64 ? 8 : 32);
       const double t =
           ops.time({{0, m, 0, generated, table}}, generated ? m : 0, repeat, [&](int i) {
-            d.gemm_residual(x.rows(m), a.rows(m), copies[size_t(i) % copies.size()], {});
+            d.gemm_residual(x.rows(m), a.rows(m), {copies[size_t(i) % copies.size()]}, nullptr);
           });
       if (b.failed()) return;
       const double bytes = double(copies[0].bytes), flops = 2.0 * m * double(n) * double(k);
@@ -188,13 +188,13 @@ std::vector<uint16_t> prefill(Bench& b, Shape s, DType kv, const std::string& su
   const Tensor x = ops.buffer(DType::f32, most, kHidden), gain = ops.buffer(DType::f32, 1, kHidden),
                q = ops.buffer(DType::bf16, most, s.q_cols()),
                out = ops.buffer(DType::bf16, most, s.q_cols());
-  const Tensor gains{gain.data, DType::f32, 1, {kHidden}};
+  const Norm norm{.eps = 1e-5f, .gain = {gain.data, DType::f32, 1, {kHidden}}};
   for (int32_t tokens : {most / 8, most}) {
     std::vector<int32_t> table;
     for (int32_t j = 0; j < (tokens + 63) / 64; ++j) table.push_back(j);
     const std::vector<SpanInput> spans = {{0, tokens, 0, false, table}};
     ops.time(spans, 0, 1,
-             [&](int) { d.attention_input(q.rows(tokens), x.rows(tokens), gains, 1e-5f, w, 0); });
+             [&](int) { d.attention_input(q.rows(tokens), x.rows(tokens), norm, {w}, 0); });
     const double t = ops.time(spans, 0, b.tiny ? 1 : 4,
                               [&](int) { d.attention(out.rows(tokens), q.rows(tokens), 0, 0.1f); });
     if (b.failed()) return {};

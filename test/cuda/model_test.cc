@@ -54,32 +54,32 @@ struct Model {
       for (int64_t i = 0; i < rows * cols; ++i) p[i] = f32_to_bf16(bf16_to_f32(p[i]) * size);
       return m;
     };
-    const auto gain = [&] {
+    const auto norm = [&] {
       const std::vector<float> v = random.normals(c.hidden, 0.1f, 1.0f);
       Tensor t{nullptr, DType::f32, 1, {c.hidden}};
       EXPECT_OK(d->alloc(t.bytes(), &t.data));
       d->upload(t.data, v.data(), t.bytes());
-      return t;
+      return Norm{.eps = c.rms_eps, .gain = t};
     };
     const int32_t q = c.q_heads * c.head_dim, k = c.kv_heads() * c.head_dim,
                   inner = c.max_intermediate();
     weights.embedding = pack({matrix(c.vocab, c.hidden, 1)}, WeightUse::embedding);
     for (int32_t i = 0; i < 2; ++i) {
       LayerWeights l;
-      l.input_gain = gain();
-      l.post_attention_gain = gain();
-      l.qkv =
+      l.input_norm = norm();
+      l.post_attention_norm = norm();
+      l.qkv.weight =
           pack({matrix(q, c.hidden, 0.15f), matrix(k, c.hidden, 0.15f), matrix(k, c.hidden, 0.15f)},
                WeightUse::linear);
-      l.o = pack({matrix(c.hidden, q, 0.1f)}, WeightUse::linear);
-      l.gate_up =
+      l.o.weight = pack({matrix(c.hidden, q, 0.1f)}, WeightUse::linear);
+      l.gate_up.weight =
           pack({matrix(inner, c.hidden, 0.1f), matrix(inner, c.hidden, 0.1f)}, WeightUse::gate_up);
-      l.down = pack({matrix(c.hidden, inner, 0.1f)}, WeightUse::linear);
+      l.down.weight = pack({matrix(c.hidden, inner, 0.1f)}, WeightUse::linear);
       l.kv_layer = i;
       weights.layers.push_back(l);
     }
-    weights.final_gain = gain();
-    weights.head = pack({matrix(c.vocab, c.hidden, 0.3f)}, WeightUse::linear);
+    weights.final_norm = norm();
+    weights.head.weight = pack({matrix(c.vocab, c.hidden, 0.3f)}, WeightUse::linear);
     KvConfig cache;
     cache.layers = 2, cache.kv_heads = c.kv_heads(), cache.head_dim = c.head_dim;
     cache.num_blocks = s.sequences * blocks_of(s), cache.block_size = kBlock, cache.dtype = kv;

@@ -101,19 +101,11 @@ void test_product(Way way, const Shape& c) {
       reference_gemm(rounded ? fp8_rows(a.read(), c.k, c.generated) : to_double(a.read()), m);
 
   const int before_library = library_products();
-  Buffer out(device.get(), DType::f32, {c.rows, c.n});
-  {
-    const Step step(device.get(), c.rows, c.generated);
-    device->gemm(out.tensor(), a.tensor(), w);
-    REQUIRE_OK(device->sync());
-  }
-  EXPECT_CLOSE(out.read(), want, 1e-4);
-
   const std::vector<float> before = random.normals(int64_t(c.rows) * c.n, 10.0f);
   Buffer x(device.get(), DType::f32, {c.rows, c.n}, before);
   {
     const Step step(device.get(), c.rows, c.generated);
-    device->gemm_residual(x.tensor(), a.tensor(), w, {});
+    device->gemm_residual(x.tensor(), a.tensor(), {w}, nullptr);
     REQUIRE_OK(device->sync());
   }
   std::vector<double> sum = want;
@@ -136,7 +128,7 @@ void test_late_refusal() {
     Buffer a(device.get(), DType::bf16, {rows, 64}, random.normals(rows * 64));
     Buffer out(device.get(), DType::f32, {rows, kUnreliable});
     const Step step(device.get(), rows, 0);
-    device->gemm(out.tensor(), a.tensor(), w);
+    test::multiply(device.get(), out, a, w);
     return device->sync();
   };
   REQUIRE_OK(multiply(8));
@@ -180,7 +172,8 @@ void test_mlp(Way way, int32_t rows, int32_t generated, DType dtype) {
   Buffer h(device.get(), DType::bf16, {rows, kInner});
   {
     const Step step(device.get(), rows, generated);
-    device->mlp_input(h.tensor(), x.tensor(), g.tensor(), 1e-5f, w);
+    device->mlp_input(h.tensor(), x.tensor(), {.eps = 1e-5f, .gain = g.tensor()}, {w},
+                      Activation::silu_gated);
     REQUIRE_OK(device->sync());
   }
   std::vector<float> normed;

@@ -87,15 +87,13 @@ class StepDevice final : public Device {
   }
   Status sync() noexcept override { return status; }
   void embed(Tensor, const Weight&) noexcept override {}
-  void attention_input(Tensor, Tensor, Tensor, float, const Weight&, int32_t) noexcept override {}
+  void attention_input(Tensor, Tensor, const Norm&, const Linear&, int32_t) noexcept override {}
   void attention(Tensor, Tensor, int32_t, float) noexcept override {}
-  void gemm_residual(Tensor, Tensor, const Weight&, Tensor) noexcept override {}
-  void mlp_input(Tensor, Tensor, Tensor, float, const Weight&) noexcept override {}
-  void head(Tensor, Tensor, std::span<const int32_t>, Tensor, float,
-            const Weight&) noexcept override {}
+  void gemm_residual(Tensor, Tensor, const Linear&, const Norm*) noexcept override {}
+  void mlp_input(Tensor, Tensor, const Norm&, const Linear&, Activation) noexcept override {}
+  void head(Tensor, Tensor, std::span<const int32_t>, const Norm&,
+            const Linear&) noexcept override {}
   void sample(Tensor, int32_t, int32_t, SampleOutput*) noexcept override {}
-  void rms_norm(Tensor, Tensor, Tensor, float) noexcept override {}
-  void gemm(Tensor, Tensor, const Weight&) noexcept override {}
 
  private:
   Events& events_;

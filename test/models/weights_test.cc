@@ -80,15 +80,13 @@ class RecordingDevice final : public Device {
   Status wait_step() noexcept override { return {}; }
   Status sync() noexcept override { return {}; }
   void embed(Tensor, const Weight&) noexcept override {}
-  void attention_input(Tensor, Tensor, Tensor, float, const Weight&, int32_t) noexcept override {}
+  void attention_input(Tensor, Tensor, const Norm&, const Linear&, int32_t) noexcept override {}
   void attention(Tensor, Tensor, int32_t, float) noexcept override {}
-  void gemm_residual(Tensor, Tensor, const Weight&, Tensor) noexcept override {}
-  void mlp_input(Tensor, Tensor, Tensor, float, const Weight&) noexcept override {}
-  void head(Tensor, Tensor, std::span<const int32_t>, Tensor, float,
-            const Weight&) noexcept override {}
+  void gemm_residual(Tensor, Tensor, const Linear&, const Norm*) noexcept override {}
+  void mlp_input(Tensor, Tensor, const Norm&, const Linear&, Activation) noexcept override {}
+  void head(Tensor, Tensor, std::span<const int32_t>, const Norm&,
+            const Linear&) noexcept override {}
   void sample(Tensor, int32_t, int32_t, SampleOutput*) noexcept override {}
-  void rms_norm(Tensor, Tensor, Tensor, float) noexcept override {}
-  void gemm(Tensor, Tensor, const Weight&) noexcept override {}
 };
 
 struct Loaded {
@@ -112,6 +110,7 @@ Status load(const RawTensors& tensors, const Members& text, Loaded* out, int32_t
 }
 
 const Packed& packed(const Weight& w) { return *static_cast<const Packed*>(w.handle); }
+const Packed& packed(const Linear& l) { return packed(l.weight); }
 
 // The values of these tensors, one after the other, scales applied.
 std::vector<float> values(const RawTensors& tensors, std::initializer_list<std::string> modules) {
@@ -151,8 +150,8 @@ void expect_layers(const Loaded& l, const RawTensors& t) {
            values(t, {base + "mlp.gate_proj", base + "mlp.up_proj"}));
     EXPECT(packed(layer.gate_up).use == WeightUse::gate_up);
     EXPECT(packed(layer.down).values == values(t, {base + "mlp.down_proj"}));
-    EXPECT_EQ(layer.input_gain.shape[0], 8);
-    EXPECT_EQ(layer.input_gain.as<float>()[1],
+    EXPECT_EQ(layer.input_norm.gain.shape[0], 8);
+    EXPECT_EQ(layer.input_norm.gain.as<float>()[1],
               float(real_value({.data = t.at(base + "input_layernorm.weight").bytes.data(),
                                 .dtype = DType::bf16,
                                 .rows = 1,
@@ -192,8 +191,8 @@ TEST(load_gains_of_every_dtype) {
   t["model.layers.0.input_layernorm.weight"] = half;
   Loaded l;
   REQUIRE_OK(load(t, llama_config(), &l));
-  EXPECT_EQ(l.weights.final_gain.as<float>()[7], 0.1f);
-  EXPECT_EQ(l.weights.layers[0].input_gain.as<float>()[7], 1.5f);
+  EXPECT_EQ(l.weights.final_norm.gain.as<float>()[7], 0.1f);
+  EXPECT_EQ(l.weights.layers[0].input_norm.gain.as<float>()[7], 1.5f);
 }
 
 TEST(load_keeps_fp8_scales_exactly) {
@@ -220,7 +219,7 @@ TEST(load_quantises_the_linear_layers_alone) {
   EXPECT(packed(l.weights.embedding).format == WeightFormat::stored);
   EXPECT(packed(l.weights.head).format == WeightFormat::stored);
   for (const LayerWeights& layer : l.weights.layers) {
-    for (const Weight* w : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+    for (const Linear* w : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
       EXPECT(packed(*w).format == WeightFormat::fp8);
     }
   }
@@ -237,7 +236,7 @@ TEST(load_tied_heads) {
     Loaded l;
     REQUIRE_OK(load(t, tied, &l));
     EXPECT(packed(l.weights.embedding).use == WeightUse::tied);
-    EXPECT(l.weights.head.handle == l.weights.embedding.handle);
+    EXPECT(l.weights.head.weight.handle == l.weights.embedding.handle);
     EXPECT(packed(l.weights.head).values == values(embedding, {"model.embed_tokens"}));
     EXPECT_EQ(l.progress.back().bytes_done, l.progress.back().bytes_total);
   }
@@ -252,8 +251,8 @@ TEST(load_reward_heads) {
   const RawTensors t = llama_tensors();
   REQUIRE_OK(load(t, llama_config(), &l, 3));
   const std::vector<float> all = values(t, {"lm_head"});
-  EXPECT_EQ(l.weights.head.rows, 1);
-  EXPECT_EQ(l.weights.head.cols, 8);
+  EXPECT_EQ(l.weights.head.weight.rows, 1);
+  EXPECT_EQ(l.weights.head.weight.cols, 8);
   EXPECT(packed(l.weights.head).values == std::vector<float>(all.begin() + 24, all.begin() + 32));
 
   Loaded tied;  // the row of a tied head is one of the embedding

@@ -16,12 +16,14 @@ struct Shape {
   int32_t q_heads = 4, kv_heads = 1, head_dim = 64, hidden = 48, block_size = 64;
   DType kv = DType::bf16;
   bool kv_scales = false;
+  int32_t rotary_dim = 0;  // elements of a head that are turned; 0: all
 };
 
 std::string label(const Shape& s) {
   return std::to_string(s.q_heads) + ":" + std::to_string(s.kv_heads) + " d" +
          std::to_string(s.head_dim) + " b" + std::to_string(s.block_size) + " " + dtype_name(s.kv) +
-         (s.kv_scales ? " scaled" : "");
+         (s.kv_scales ? " scaled" : "") +
+         (s.rotary_dim > 0 ? " rotary " + std::to_string(s.rotary_dim) : "");
 }
 
 struct Sequence {
@@ -49,8 +51,9 @@ class World {
     v_ = random_matrix(random_, s_.kv_heads * d, s_.hidden, DType::bf16);
     // Queries and keys of about unit size times 1.5: weights that are neither flat nor one-hot.
     gain_ = random_.normals(s_.hidden, 0.05f, 1.2f / std::sqrt(float(s_.hidden)));
-    for (int32_t i = 0; i < d / 2; ++i) {
-      inv_freq_.push_back(float(std::pow(10000.0, -2.0 * i / d)));
+    const int32_t rotary = s_.rotary_dim > 0 ? s_.rotary_dim : d;
+    for (int32_t i = 0; i < rotary / 2; ++i) {
+      inv_freq_.push_back(float(std::pow(10000.0, -2.0 * i / rotary)));
     }
     if (s_.kv_scales) k_scale_ = {0.05f, 0.03f}, v_scale_ = {0.04f, 0.02f};
 
@@ -141,7 +144,8 @@ class World {
           attn(device_, act, {rows, s_.q_heads, s_.head_dim});
       device_->begin_step(in);
       // The second of two layers, so that a wrong layer stride shows.
-      device_->attention_input(q.tensor(), bx.tensor(), gain.tensor(), kEps, qkv_, 1);
+      device_->attention_input(q.tensor(), bx.tensor(), {.eps = kEps, .gain = gain.tensor()},
+                               {qkv_}, 1);
       if (wanted) {
         device_->attention(attn.tensor(), q.tensor(), 1, 1 / std::sqrt(float(s_.head_dim)));
       }
@@ -197,7 +201,7 @@ class World {
     return reference_norm(to_double(hidden(sequence, position)), s_.hidden, gain_, double(kEps));
   }
   std::vector<double> rope(std::vector<double> x, int32_t position) const {
-    const size_t half = x.size() / 2;
+    const size_t half = inv_freq_.size();
     for (size_t i = 0; i < half; ++i) {
       const double angle = double(float(position) * inv_freq_[i]);
       const double a = x[i], b = x[i + half];
@@ -443,7 +447,8 @@ void test_chunks(const DeviceUnderTest& d, const Shape& s, int32_t tokens) {
 
 void test_refused(const DeviceUnderTest& d) {
   const std::vector<float> freq(20, 1.0f);
-  const auto prepare = [&](int32_t q, int32_t kv_heads, int32_t head_dim, int32_t block, DType t) {
+  const auto prepare = [&](int32_t q, int32_t kv_heads, int32_t head_dim, int32_t block, DType t,
+                           int32_t rotary_dim = 0) {
     std::unique_ptr<Device> device;
     EXPECT_OK(d.open(&device));
     const KvConfig kv{.layers = 1,
@@ -462,12 +467,14 @@ void test_refused(const DeviceUnderTest& d) {
                             .hidden = 16,
                             .intermediate = 16,
                             .vocab = 16};
-    return device->prepare(limits, kv, {{freq.data(), size_t(head_dim / 2)}});
+    return device->prepare(limits, kv,
+                           {{freq.data(), size_t((rotary_dim ? rotary_dim : head_dim) / 2)}});
   };
   EXPECT_ERROR(prepare(4, 1, 40, 64, DType::bf16), "head_dim");
   EXPECT_ERROR(prepare(4, 1, 32, 24, DType::bf16), "block_size");
   EXPECT_ERROR(prepare(4, 3, 32, 16, DType::bf16), "heads");
   EXPECT_ERROR(prepare(4, 1, 32, 16, DType::f32), "F32");
+  if (!d.other_layers) EXPECT_ERROR(prepare(4, 1, 64, 16, DType::bf16, 16), "rotary");
   if (!d.f16_kv) EXPECT_ERROR(prepare(4, 1, 32, 16, DType::f16), "F16");
 }
 
@@ -488,6 +495,10 @@ void add_attention_cases(const DeviceUnderTest& d) {
     shapes.push_back({.q_heads = 3, .kv_heads = 1, .head_dim = 80, .kv = kv});
     shapes.push_back({.q_heads = 6, .kv_heads = 2, .head_dim = 96, .kv = kv});
     shapes.push_back({.q_heads = 2, .kv_heads = 1, .head_dim = 16, .kv = kv});
+  }
+  if (d.other_layers) {
+    shapes.push_back({.q_heads = 4, .kv_heads = 2, .head_dim = 64, .rotary_dim = 32});
+    shapes.push_back({.q_heads = 3, .kv_heads = 1, .head_dim = 80, .rotary_dim = 20});
   }
   if (d.slow) {  // one of each: group, head size, block size, dtype
     shapes = {

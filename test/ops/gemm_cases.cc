@@ -1,6 +1,7 @@
 // Norm, embedding and the matrix products: every weight dtype and scale, shapes on and off every
 // tile size, and equality of a row's bits whatever rows are beside it.
 #include <algorithm>
+#include <cstring>
 
 #include "test/ops/ops.h"
 
@@ -62,6 +63,8 @@ double tolerance_for(const DeviceUnderTest& d, const Device& device, DType weigh
   return device.activation_dtype() == DType::f32 ? std::min(otherwise, 1e-5) : d.tolerance;
 }
 
+Norm rms(const Buffer& gain, float eps = kEps) { return {.eps = eps, .gain = gain.tensor()}; }
+
 #define OPEN(d)                   \
   std::unique_ptr<Device> device; \
   REQUIRE_OK((d).open(&device))
@@ -78,7 +81,7 @@ void test_gemm(const DeviceUnderTest& d, const GemmCase& c) {
   const HostMatrix m = c.format == WeightFormat::fp8 ? quantised(stored) : stored;
   Buffer a(device.get(), device->activation_dtype(), {c.rows, c.k}, random.normals(c.rows * c.k));
   Buffer out(device.get(), DType::f32, {c.rows, c.n});
-  device->gemm(out.tensor(), a.tensor(), w);
+  multiply(device.get(), out, a, w);
   REQUIRE_OK(device->sync());
   const double tolerance = c.format == WeightFormat::fp8
                                ? std::max(d.tolerance, 1e-3)
@@ -89,7 +92,7 @@ void test_gemm(const DeviceUnderTest& d, const GemmCase& c) {
   // x += a w^T
   const std::vector<float> before = random.normals(c.rows * c.n, 10.0f);
   Buffer x(device.get(), DType::f32, {c.rows, c.n}, before);
-  device->gemm_residual(x.tensor(), a.tensor(), w, {});
+  device->gemm_residual(x.tensor(), a.tensor(), {w}, nullptr);
   REQUIRE_OK(device->sync());
   std::vector<double> sum = want;
   for (size_t i = 0; i < sum.size(); ++i) sum[i] += double(before[i]);
@@ -116,7 +119,7 @@ void test_mixed_parts(const DeviceUnderTest& d) {
     REQUIRE_OK(device->pack_weight(list, WeightUse::linear, WeightFormat::stored, &w));
     Buffer a(device.get(), device->activation_dtype(), {4, 70}, random.normals(4 * 70));
     Buffer out(device.get(), DType::f32, {4, all.rows});
-    device->gemm(out.tensor(), a.tensor(), w);
+    multiply(device.get(), out, a, w);
     REQUIRE_OK(device->sync());
     EXPECT_CLOSE(out.read(), reference_gemm(to_double(a.read()), all), d.tolerance);
   }
@@ -138,7 +141,7 @@ void test_stride(const DeviceUnderTest& d) {
   REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
   Buffer a(device.get(), device->activation_dtype(), {6, 40}, random.normals(240));
   Buffer out(device.get(), DType::f32, {6, 17});
-  device->gemm(out.tensor(), a.tensor(), w);
+  multiply(device.get(), out, a, w);
   REQUIRE_OK(device->sync());
   EXPECT_CLOSE(out.read(), reference_gemm(to_double(a.read()), slice), d.tolerance);
 }
@@ -161,18 +164,48 @@ void test_bad_parts(const DeviceUnderTest& d) {
                "gate");
 }
 
-void test_norm(const DeviceUnderTest& d, int64_t rows, int64_t cols) {
+// A matrix that takes `n` of `cols` columns as they are, the first and the last among them.
+HostMatrix picking(int64_t n, int64_t cols) {
+  HostMatrix m;
+  m.rows = n, m.cols = cols, m.dtype = DType::bf16;
+  m.data.resize(size_t(n * cols) * 2);
+  m.values.resize(size_t(n * cols));
+  for (int64_t r = 0; r < n; ++r) {
+    const size_t at = size_t(r * cols + (n > 1 ? r * (cols - 1) / (n - 1) : 0));
+    const uint16_t one = f32_to_bf16(1.0f);
+    std::memcpy(&m.data[at * 2], &one, 2);
+    m.values[at] = 1;
+  }
+  return m;
+}
+
+// The norm by itself: through a head that takes columns of it.
+void test_norm(const DeviceUnderTest& d, Norm::Kind kind, int64_t cols) {
   OPEN(d);
+  const int64_t rows = 3, n = std::min<int64_t>(cols, 70);
   Random random(uint64_t(rows * 100 + cols));
+  const HostMatrix m = picking(n, cols);
+  const MatrixPart part = m.part();
+  Weight w;
+  REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
+  REQUIRE_OK(prepare_small(device.get(), int32_t(rows), int32_t(cols), int32_t(n)));
   Buffer x(device.get(), DType::f32, {rows, cols}, random.normals(rows * cols, 3.0f, 0.5f));
-  const std::vector<float> gain = random.normals(cols, 0.3f, 1.0f);
-  Buffer g(device.get(), DType::f32, {cols}, gain);
-  Buffer out(device.get(), device->activation_dtype(), {rows, cols});
-  device->rms_norm(out.tensor(), x.tensor(), g.tensor(), kEps);
+  const std::vector<float> gain = random.normals(cols, 0.3f, 1.0f), bias = random.normals(cols);
+  Buffer g(device.get(), DType::f32, {cols}, gain), b(device.get(), DType::f32, {cols}, bias);
+  Buffer out(device.get(), DType::f32, {rows, n});
+  const std::vector<int32_t> all = {0, 1, 2};
+  const Norm norm{.kind = kind, .eps = kEps, .gain = g.tensor(), .bias = b.tensor()};
+  device->head(out.tensor(), x.tensor(), all, norm, {w});
+  const bool layer = kind == Norm::Kind::layer;
+  if (layer && !d.other_layers) {
+    EXPECT_ERROR(device->sync(), "LayerNorm");
+    return;
+  }
   REQUIRE_OK(device->sync());
-  const double tolerance = device->activation_dtype() == DType::f32 ? 1e-6 : 4e-3;
-  EXPECT_CLOSE(out.read(), reference_norm(to_double(x.read()), cols, gain, double(kEps)),
-               tolerance);
+  const std::vector<double> in = to_double(x.read());
+  const std::vector<double> want = layer ? reference_layer_norm(in, gain, bias, double(kEps))
+                                         : reference_norm(in, cols, gain, double(kEps));
+  EXPECT_CLOSE(out.read(), reference_gemm(want, m), std::max(d.tolerance, 1e-6));
 }
 
 double silu(double g) { return g / (1 + std::exp(-g)); }
@@ -192,7 +225,7 @@ void test_mlp(const DeviceUnderTest& d, int64_t rows, int64_t hidden, int64_t in
   const std::vector<float> gain = random.normals(hidden, size * 0.3f, size);
   Buffer g(device.get(), DType::f32, {hidden}, gain);
   Buffer h(device.get(), device->activation_dtype(), {rows, inner});
-  device->mlp_input(h.tensor(), x.tensor(), g.tensor(), kEps, w);
+  device->mlp_input(h.tensor(), x.tensor(), rms(g), {w}, Activation::silu_gated);
   REQUIRE_OK(device->sync());
   const std::vector<double> n = reference_norm(to_double(x.read()), hidden, gain, double(kEps));
   std::vector<double> want = reference_gemm(n, gate), factor = reference_gemm(n, up);
@@ -200,8 +233,37 @@ void test_mlp(const DeviceUnderTest& d, int64_t rows, int64_t hidden, int64_t in
   EXPECT_CLOSE(h.read(), want, 3 * d.tolerance);
 }
 
-// A residual that is told the gain of the next norm: the norm is the same as without, of that gain
-// only, and a row's bits do not depend on the others.
+// A feed-forward layer without a gate: one matrix, max(up, 0)^2.
+void test_relu2(const DeviceUnderTest& d, int64_t rows, int64_t inner, DType dtype) {
+  OPEN(d);
+  const int64_t hidden = 96;
+  Random random(uint64_t(rows * 1000 + inner));
+  const HostMatrix up = random_matrix(random, inner, hidden, dtype,
+                                      dtype == DType::fp8_e4m3 ? Scale::per_row : Scale::none);
+  const MatrixPart part = up.part();
+  Weight w;
+  REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
+  Buffer x(device.get(), DType::f32, {rows, hidden}, random.normals(rows * hidden, 2.0f));
+  const float size = dtype == DType::fp8_e4m3 ? 0.001f : 0.1f;
+  const std::vector<float> gain = random.normals(hidden, size * 0.3f, size);
+  Buffer g(device.get(), DType::f32, {hidden}, gain);
+  Buffer h(device.get(), device->activation_dtype(), {rows, inner});
+  device->mlp_input(h.tensor(), x.tensor(), rms(g), {w}, Activation::relu2);
+  if (!d.other_layers) {
+    EXPECT_ERROR(device->sync(), "relu2");
+    return;
+  }
+  REQUIRE_OK(device->sync());
+  std::vector<double> want =
+      reference_gemm(reference_norm(to_double(x.read()), hidden, gain, double(kEps)), up);
+  for (double& v : want) v = v > 0 ? v * v : 0;
+  const std::vector<float> got = h.read();
+  EXPECT_CLOSE(got, want, 3 * d.tolerance);
+  EXPECT(std::ranges::all_of(got, [](float v) { return v >= 0; }));
+}
+
+// A residual that is told the next norm: the norm is the same as without, of that gain only, and a
+// row's bits do not depend on the others.
 void test_norm_after_residual(const DeviceUnderTest& d, int64_t rows, int64_t hidden, DType dtype) {
   OPEN(d);
   const int64_t k = 40, inner = 33;
@@ -230,8 +292,9 @@ void test_norm_after_residual(const DeviceUnderTest& d, int64_t rows, int64_t hi
     Buffer x(device.get(), DType::f32, {n, hidden},
              {before.begin() + first * hidden, before.begin() + (first + n) * hidden});
     Buffer h(device.get(), device->activation_dtype(), {n, inner});
-    device->gemm_residual(x.tensor(), in.tensor(), o, next.tensor());
-    device->mlp_input(h.tensor(), x.tensor(), read.tensor(), kEps, gate_up);
+    const Norm begun = rms(next);
+    device->gemm_residual(x.tensor(), in.tensor(), {o}, &begun);
+    device->mlp_input(h.tensor(), x.tensor(), rms(read), {gate_up}, Activation::silu_gated);
     EXPECT_OK(device->sync());
     *x_out = x.read();
     return h.read();
@@ -272,7 +335,7 @@ void test_silu_range(const DeviceUnderTest& d) {
   Buffer x(device.get(), DType::f32, {1, 32}, std::vector<float>(32, 1.0f));
   Buffer gain(device.get(), DType::f32, {32}, std::vector<float>(32, 1.0f));
   Buffer h(device.get(), device->activation_dtype(), {1, 32});
-  device->mlp_input(h.tensor(), x.tensor(), gain.tensor(), 0, w);
+  device->mlp_input(h.tensor(), x.tensor(), rms(gain, 0), {w}, Activation::silu_gated);
   REQUIRE_OK(device->sync());
   const std::vector<float> got = h.read();
   for (size_t i = 0; i < 32; ++i) {
@@ -313,7 +376,7 @@ void test_embed_and_head(const DeviceUnderTest& d, DType dtype, WeightFormat for
   Buffer g(device.get(), DType::f32, {hidden}, gain);
   const std::vector<int32_t> rows = {1, 4, 8};
   Buffer out(device.get(), DType::f32, {3, vocab});
-  device->head(out.tensor(), x.tensor(), rows, g.tensor(), kEps, w);
+  device->head(out.tensor(), x.tensor(), rows, rms(g), {w});
   REQUIRE_OK(device->sync());
   std::vector<double> some;
   for (int32_t r : rows)
@@ -385,7 +448,7 @@ void test_row_equality(const DeviceUnderTest& d, DType dtype, int64_t n, int64_t
   const std::vector<float> all = random.normals(most * k);
   const DType act = device->activation_dtype();
   Buffer a(device.get(), act, {most, k}, all), out(device.get(), DType::f32, {most, n});
-  device->gemm(out.tensor(), a.tensor(), w);
+  multiply(device.get(), out, a, w);
   REQUIRE_OK(device->sync());
   const std::vector<float> whole = out.read();
   for (int64_t rows : {1, 2, 3, 5, 8, 11, 12, 13, 16, 17, 24, 33, 47, 64}) {
@@ -394,7 +457,7 @@ void test_row_equality(const DeviceUnderTest& d, DType dtype, int64_t n, int64_t
     Buffer some(device.get(), act, {rows, k},
                 {all.begin() + first * k, all.begin() + (first + rows) * k});
     Buffer part_out(device.get(), DType::f32, {rows, n});
-    device->gemm(part_out.tensor(), some.tensor(), w);
+    multiply(device.get(), part_out, some, w);
     REQUIRE_OK(device->sync());
     EXPECT(same_bits(part_out.read(),
                      {whole.begin() + first * n, whole.begin() + (first + rows) * n}));
@@ -413,7 +476,9 @@ void add_gemm_cases(const DeviceUnderTest& d) {
   add_case(at + "gemm slice", [=] { test_stride(d); });
   add_case(at + "pack_weight refuses", [=] { test_bad_parts(d); });
   for (int64_t cols : {1, 15, 16, 17, 64, 100, 333, 2048}) {
-    add_case(at + "rms_norm " + std::to_string(cols), [=] { test_norm(d, 3, cols); });
+    add_case(at + "rms_norm " + std::to_string(cols), [=] { test_norm(d, Norm::Kind::rms, cols); });
+    add_case(at + "layer_norm " + std::to_string(cols),
+             [=] { test_norm(d, Norm::Kind::layer, cols); });
   }
   for (DType t : {DType::f32, DType::f16, DType::bf16, DType::fp8_e4m3}) {
     for (int64_t inner : {1, 16, 17, 40, 177}) {
@@ -421,6 +486,13 @@ void add_gemm_cases(const DeviceUnderTest& d) {
         add_case(at + "mlp_input " + dtype_name(t) + " " + std::to_string(rows) + "x" +
                      std::to_string(inner),
                  [=] { test_mlp(d, rows, 96, inner, t); });
+      }
+    }
+    for (int64_t inner : {1, 17, 40, 177}) {
+      for (int64_t rows : {1, 9}) {
+        add_case(at + "relu2 " + dtype_name(t) + " " + std::to_string(rows) + "x" +
+                     std::to_string(inner),
+                 [=] { test_relu2(d, rows, inner, t); });
       }
     }
     for (int64_t rows : {1, 8, 19, 34, 65}) {

@@ -133,6 +133,10 @@ std::vector<float> Buffer::read() const {
   return out;
 }
 
+void multiply(Device* device, const Buffer& out, const Buffer& a, const Weight& w) {
+  device->gemm_residual(out.tensor(), a.tensor(), {w}, nullptr);
+}
+
 double relative_error(const std::vector<float>& got, const std::vector<double>& want) {
   if (got.size() != want.size()) return 1e30;
   double error = 0, size = 0;
@@ -157,6 +161,25 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 std::vector<double> to_double(const std::vector<float>& v) { return {v.begin(), v.end()}; }
+
+std::vector<double> reference_layer_norm(const std::vector<double>& x,
+                                         const std::vector<float>& gain,
+                                         const std::vector<float>& bias, double eps) {
+  const size_t cols = gain.size();
+  std::vector<double> out(x.size());
+  for (size_t at = 0; at < x.size(); at += cols) {
+    double mean = 0, variance = 0;
+    for (size_t c = 0; c < cols; ++c) mean += x[at + c] / double(cols);
+    for (size_t c = 0; c < cols; ++c) {
+      variance += (x[at + c] - mean) * (x[at + c] - mean) / double(cols);
+    }
+    for (size_t c = 0; c < cols; ++c) {
+      out[at + c] =
+          (x[at + c] - mean) / std::sqrt(variance + eps) * double(gain[c]) + double(bias[c]);
+    }
+  }
+  return out;
+}
 
 std::vector<double> reference_norm(const std::vector<double>& x, int64_t cols,
                                    const std::vector<float>& gain, double eps) {

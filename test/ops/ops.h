@@ -23,7 +23,9 @@ struct DeviceUnderTest {
   // rounded to BF16, 1e-6 where they stay float32.
   double tolerance = 1e-5;
   bool f16_kv = false;  // serves a KV cache of F16; otherwise it has to refuse one
-  bool slow = false;    // emulated: leave out the large shapes
+  // Serves LayerNorm, relu2 and rotary embeddings of a part of the head; otherwise it refuses them.
+  bool other_layers = false;
+  bool slow = false;  // emulated: leave out the large shapes
   // A CUDA device whose prompt attention is by wgmma: the shapes that take it.
   bool wgmma = false;
 };
@@ -97,6 +99,9 @@ class Buffer {
 };
 float rounded(float x, DType dtype);
 
+// out [rows, rows of w] = a w^T, by gemm_residual: out has to be new, all zeros.
+void multiply(Device* device, const Buffer& out, const Buffer& a, const Weight& w);
+
 // Ready for steps of up to `rows` sequences: one layer, one head of 16, a cache block for each and
 // one more.
 Status prepare_small(Device* device, int32_t rows, int32_t hidden, int32_t vocab);
@@ -114,6 +119,10 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b);
 
 // --- plain references ---
 
+// Norm::Kind::layer
+std::vector<double> reference_layer_norm(const std::vector<double>& x,
+                                         const std::vector<float>& gain,
+                                         const std::vector<float>& bias, double eps);
 // [rows, cols] * rsqrt(mean of squares + eps) * gain
 std::vector<double> reference_norm(const std::vector<double>& x, int64_t cols,
                                    const std::vector<float>& gain, double eps);
