@@ -5,9 +5,9 @@
 #include <cmath>
 #include <numbers>
 
-#include "models/fields.h"
-#include "models/json.h"
-#include "models/mapped_file.h"
+#include "models/checkpoint/json.h"
+#include "models/checkpoint/json_fields.h"
+#include "models/checkpoint/mapped_file.h"
 #include "models/quantization.h"
 
 namespace nemotron {

@@ -1,6 +1,6 @@
 #include "models/quantization.h"
 
-#include "models/fields.h"
+#include "models/checkpoint/json_fields.h"
 
 namespace nemotron {
 namespace {

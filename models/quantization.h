@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "models/checkpoint/json.h"
 #include "models/config.h"
-#include "models/json.h"
 
 namespace nemotron {
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "models/json.h"
+#include "models/checkpoint/json.h"
 
 namespace nemotron {
 namespace {

@@ -1,7 +1,7 @@
 // load_weights(): stored tensors -> packed weights on one device.
 #include <cstring>
 
-#include "models/checkpoint.h"
+#include "models/checkpoint/checkpoint.h"
 #include "models/sources.h"
 
 namespace nemotron {

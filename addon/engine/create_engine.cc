@@ -3,7 +3,7 @@
 
 #include "device/open_device.h"
 #include "engine/engine_loop.h"
-#include "models/checkpoint.h"
+#include "models/checkpoint/checkpoint.h"
 
 namespace nemotron {
 namespace {

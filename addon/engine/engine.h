@@ -15,7 +15,7 @@
 
 #include "device/device.h"
 #include "engine/request.h"
-#include "models/checkpoint.h"
+#include "models/checkpoint/checkpoint.h"
 #include "models/config.h"
 
 namespace nemotron {

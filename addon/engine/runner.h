@@ -13,7 +13,7 @@
 
 #include "device/device.h"
 #include "engine/scheduler.h"
-#include "models/checkpoint.h"
+#include "models/checkpoint/checkpoint.h"
 #include "models/config.h"
 #include "models/decoder.h"
 

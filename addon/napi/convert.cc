@@ -1,6 +1,6 @@
 #include "napi/convert.h"
 
-#include "models/plan.h"
+#include "models/gpu_fit.h"
 #include "napi/fields.h"
 
 namespace nemotron {

@@ -4,7 +4,7 @@
 #include <napi.h>
 
 #include "engine/engine.h"
-#include "models/checkpoint.h"
+#include "models/checkpoint/checkpoint.h"
 
 namespace nemotron {
 

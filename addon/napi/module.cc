@@ -2,7 +2,7 @@
 // environment (the main thread, each worker thread); what is per environment is in AddonData.
 #include <napi.h>
 
-#include "models/plan.h"
+#include "models/gpu_fit.h"
 #include "napi/convert.h"
 #include "napi/engine_host.h"
 

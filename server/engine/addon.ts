@@ -119,7 +119,7 @@ export type NativeModelInfo = {
   readonly gpus: readonly GpuFit[]
 }
 
-/** What is left for KV cache on each of `ranks` GPUs of a kind; see models/plan.h. */
+/** What is left for KV cache on each of `ranks` GPUs of a kind; see models/gpu_fit.h. */
 export type GpuFit = {
   readonly gpu: string
   readonly gpuBytes: number

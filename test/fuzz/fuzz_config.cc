@@ -5,8 +5,8 @@
 
 #include "../models/fixture.h"
 #include "fuzz.h"
-#include "models/checkpoint.h"
-#include "models/plan.h"
+#include "models/checkpoint/checkpoint.h"
+#include "models/gpu_fit.h"
 
 namespace {
 

@@ -4,8 +4,8 @@
 
 #include "../models/fixture.h"
 #include "fuzz.h"
-#include "models/checkpoint.h"
-#include "models/safetensors.h"
+#include "models/checkpoint/checkpoint.h"
+#include "models/checkpoint/safetensors.h"
 
 namespace {
 

@@ -16,10 +16,10 @@
 #include "../check.h"
 #include "device/device.h"
 #include "device/open_device.h"
-#include "models/checkpoint.h"
+#include "models/checkpoint/checkpoint.h"
+#include "models/checkpoint/json.h"
 #include "models/config.h"
 #include "models/decoder.h"
-#include "models/json.h"
 
 namespace nemotron {
 namespace {

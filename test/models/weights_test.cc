@@ -3,7 +3,7 @@
 
 #include "../check.h"
 #include "fixture.h"
-#include "models/checkpoint.h"
+#include "models/checkpoint/checkpoint.h"
 
 namespace nemotron {
 namespace {

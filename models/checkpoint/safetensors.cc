@@ -1,9 +1,9 @@
-#include "models/safetensors.h"
+#include "models/checkpoint/safetensors.h"
 
 #include <algorithm>
 #include <string_view>
 
-#include "models/json.h"
+#include "models/checkpoint/json.h"
 
 namespace nemotron {
 namespace {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "models/json.h"
+#include "models/checkpoint/json.h"
 
 namespace nemotron {
 

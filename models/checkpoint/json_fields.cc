@@ -1,4 +1,4 @@
-#include "models/fields.h"
+#include "models/checkpoint/json_fields.h"
 
 #include <cstdio>
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "models/checkpoint.h"
+#include "models/checkpoint/checkpoint.h"
 
 namespace nemotron {
 

@@ -1,8 +1,7 @@
-#include "models/plan.h"
-
 #include "../check.h"
 #include "fixture.h"
-#include "models/checkpoint.h"
+#include "models/checkpoint/checkpoint.h"
+#include "models/gpu_fit.h"
 
 namespace nemotron {
 namespace {

@@ -1,9 +1,8 @@
-#include "models/plan.h"
-
 #include <algorithm>
 #include <cstdio>
 
-#include "models/checkpoint.h"
+#include "models/checkpoint/checkpoint.h"
+#include "models/gpu_fit.h"
 #include "models/sources.h"
 
 namespace nemotron {

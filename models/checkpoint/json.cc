@@ -1,4 +1,4 @@
-#include "models/json.h"
+#include "models/checkpoint/json.h"
 
 #include <algorithm>
 #include <charconv>

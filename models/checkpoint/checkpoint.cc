@@ -1,11 +1,11 @@
-#include "models/checkpoint.h"
+#include "models/checkpoint/checkpoint.h"
 
 #include <unordered_map>
 #include <utility>
 
-#include "models/json.h"
-#include "models/mapped_file.h"
-#include "models/safetensors.h"
+#include "models/checkpoint/json.h"
+#include "models/checkpoint/mapped_file.h"
+#include "models/checkpoint/safetensors.h"
 
 namespace nemotron {
 namespace {
