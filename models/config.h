@@ -9,6 +9,7 @@
 #include "device/device.h"
 #include "device/status.h"
 #include "device/tensor.h"
+#include "models/rope.h"
 
 namespace nemotron {
 
@@ -19,14 +20,6 @@ struct LayerSpec {
   bool ffn = true;
   int32_t intermediate = 0;
   Activation activation = Activation::silu_gated;
-};
-
-// RoPE frequency scaling. llama3: transformers' modeling_rope_utils, frequencies by wavelength.
-struct RopeConfig {
-  double theta = 10000.0;
-  enum class Kind : uint8_t { none, llama3 } kind = Kind::none;
-  double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
-  int64_t original_max_position = 8192;
 };
 
 // What the checkpoint's linear layers are stored as.
@@ -65,8 +58,7 @@ struct ModelConfig {
 
   int32_t kv_layers() const;  // layers with attention
   int32_t max_intermediate() const;
-  int32_t kv_heads() const;                  // of the attention layers (all equal, checked)
-  std::vector<float> rope_inv_freq() const;  // [head_dim / 2], scaling applied, computed in double
+  int32_t kv_heads() const;  // of the attention layers (all equal, checked)
 };
 
 // Reads `dir`/config.json and its companions. Errors name the file, the field, found and expected;

@@ -27,16 +27,15 @@ struct ActivationPlan {
 };
 
 // A reward head has a few outputs for each scored row; the vocabulary head one row a sample.
-ActivationPlan plan(const ModelConfig& config, const StepLimits& limits, DType act) {
-  const int64_t rows = limits.max_rows, heads = int64_t(config.q_heads) * config.head_dim;
-  const bool reward = config.reward.kind != RewardHead::Kind::none;
-  const int64_t outputs =
-      !reward ? config.vocab : std::max<int64_t>(1, int64_t(config.reward.labels.size()));
+ActivationPlan plan(const RankShape& shape, const StepLimits& limits, DType act) {
+  const int64_t rows = limits.max_rows, heads = int64_t(shape.q_heads) * shape.head_dim;
+  const bool reward = shape.reward_outputs > 0;
+  const int64_t outputs = reward ? shape.reward_outputs : shape.vocab;
   return {
-      .x = {DType::f32, rows, config.hidden},
+      .x = {DType::f32, rows, shape.hidden},
       .q = {act, rows, heads},
       .attn = {act, rows, heads},
-      .h = {act, rows, config.max_intermediate()},
+      .h = {act, rows, shape.max_intermediate()},
       .logits = {DType::f32, reward ? limits.max_spans : logit_rows(limits), outputs},
   };
 }
@@ -47,18 +46,18 @@ Tensor matrix(const Tensor& buffer, int64_t rows, int64_t cols) {
 
 }  // namespace
 
-size_t Decoder::activation_bytes(const ModelConfig& config, const StepLimits& limits,
+size_t Decoder::activation_bytes(const RankShape& shape, const StepLimits& limits,
                                  DType activation) {
-  return plan(config, limits, activation).bytes();
+  return plan(shape, limits, activation).bytes();
 }
 
-Status Decoder::create(const ModelConfig& config, const DecoderWeights& weights, Device* device,
+Status Decoder::create(const RankShape& shape, const DecoderWeights& weights, Device* device,
                        const StepLimits& limits, std::unique_ptr<Decoder>* out) {
   auto decoder = std::unique_ptr<Decoder>(new Decoder());
-  decoder->config_ = &config;
+  decoder->shape_ = &shape;
   decoder->weights_ = &weights;
   decoder->device_ = device;
-  const ActivationPlan p = plan(config, limits, device->activation_dtype());
+  const ActivationPlan p = plan(shape, limits, device->activation_dtype());
   const auto allocate = [&](const BufferPlan& b, Tensor* t) -> Status {
     void* data = nullptr;
     if (Status s = device->alloc(b.bytes(), &data); !s) return s.within("activations");
@@ -73,12 +72,12 @@ Status Decoder::create(const ModelConfig& config, const DecoderWeights& weights,
     if (Status s = allocate(*b, t); !s) return s;
   }
   const Norm* next = nullptr;
-  decoder->next_norms_.resize(config.layers.size());
-  for (size_t i = config.layers.size(); i-- > 0;) {
+  decoder->next_norms_.resize(shape.layers.size());
+  for (size_t i = shape.layers.size(); i-- > 0;) {
     decoder->next_norms_[i].after_ffn = next;
-    if (config.layers[i].ffn) next = &weights.layers[i].post_attention_norm;
+    if (shape.layers[i].ffn) next = &weights.layers[i].post_attention_norm;
     decoder->next_norms_[i].after_attention = next;
-    if (config.layers[i].attention) next = &weights.layers[i].input_norm;
+    if (shape.layers[i].attention) next = &weights.layers[i].input_norm;
   }
   decoder->rows_.reserve(size_t(std::max(limits.max_samples, limits.max_spans)));
   *out = std::move(decoder);
@@ -92,7 +91,7 @@ Decoder::~Decoder() {
 }
 
 void Decoder::launch(const StepInput& in, StepOutput* out) noexcept {
-  const ModelConfig& c = *config_;
+  const RankShape& c = *shape_;
   const DecoderWeights& w = *weights_;
   Device& d = *device_;
   const int64_t rows = in.rows();

@@ -7,29 +7,16 @@
 #include <vector>
 
 #include "device/device.h"
-#include "models/config.h"
+#include "models/shard.h"
+#include "models/weights.h"
 
 namespace nemotron {
 
-// A decoder's weights on one device, packed. Made by load_weights().
-struct LayerWeights {
-  Norm input_norm, post_attention_norm;
-  Linear qkv, o, gate_up, down;
-  int32_t kv_layer = -1;  // index into the KV cache; -1: no attention
-};
-struct DecoderWeights {
-  Weight embedding;  // tied: also the head
-  Linear head;       // [vocab, hidden], or the rows of a reward head
-  Norm final_norm;
-  std::vector<LayerWeights> layers;
-  std::vector<float> k_scale, v_scale;  // [kv layers], empty: all 1
-  size_t bytes = 0;
-};
-
 class Decoder {
  public:
-  // Allocates the activations for steps within `limits` on `device`. All three outlive the decoder.
-  static Status create(const ModelConfig& config, const DecoderWeights& weights, Device* device,
+  // Allocates the activations for steps within `limits` on `device`. Shape, weights and
+  // device outlive the decoder.
+  static Status create(const RankShape& shape, const DecoderWeights& weights, Device* device,
                        const StepLimits& limits, std::unique_ptr<Decoder>* out);
   ~Decoder();
 
@@ -46,12 +33,12 @@ class Decoder {
   }
 
   // Bytes of activations that create() will allocate.
-  static size_t activation_bytes(const ModelConfig& config, const StepLimits& limits,
+  static size_t activation_bytes(const RankShape& shape, const StepLimits& limits,
                                  DType activation);
 
  private:
   Decoder() = default;
-  const ModelConfig* config_ = nullptr;
+  const RankShape* shape_ = nullptr;
   const DecoderWeights* weights_ = nullptr;
   Device* device_ = nullptr;
   Tensor x_, q_, attn_, h_, logits_;

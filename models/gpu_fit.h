@@ -1,5 +1,5 @@
 // What a model needs on GPUs that are not here: pure arithmetic on the config. The plan for the
-// device at hand is plan_memory() of checkpoint.h.
+// device at hand is plan_memory() of memory_plan.h.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,9 @@
+#include "models/memory_plan.h"
+
 #include <algorithm>
 #include <cstdio>
 
-#include "models/checkpoint/checkpoint.h"
-#include "models/gpu_fit.h"
+#include "models/decoder.h"
 #include "models/sources.h"
 
 namespace nemotron {
@@ -19,25 +20,25 @@ size_t packed_bytes(const PackedGroup& group, WeightFormat format) {
   const bool quantised = group.quantised(format);
   size_t element = 0;
   bool scaled = quantised, bf16 = false, f16 = false;
-  for (const LinearSource* part : group.parts) {
-    element = std::max(element, dtype_bytes(part->weight->dtype));
-    bf16 = bf16 || part->weight->dtype == DType::bf16;
-    f16 = f16 || part->weight->dtype == DType::f16;
-    scaled = scaled || !part->scale.empty();
+  for (const auto& [source, range] : group.parts) {
+    element = std::max(element, dtype_bytes(source->weight->dtype));
+    bf16 = bf16 || source->weight->dtype == DType::bf16;
+    f16 = f16 || source->weight->dtype == DType::f16;
+    scaled = scaled || !source->scale.empty();
   }
   if (bf16 && f16) element = dtype_bytes(DType::f32);  // the narrowest that holds both
   if (quantised) element = dtype_bytes(DType::fp8_e4m3);
-  const int64_t cols = group.parts[0]->cols();
-  if (group.use == WeightUse::embedding) return size_t(group.rows * cols) * element;
+  const int64_t cols = group.parts[0].range.cols;
+  if (group.use == WeightUse::embedding) return size_t(group.rows() * cols) * element;
   const int64_t lists = group.use == WeightUse::gate_up ? 2 : 1;
-  const auto rows = size_t(round_up(group.rows / lists, 16) * lists);
+  const auto rows = size_t(round_up(group.rows() / lists, 16) * lists);
   return rows * size_t(round_up(cols, 32)) * element + (scaled ? rows * sizeof(float) : 0);
 }
 
-size_t packed_bytes(const Sources& sources, const ModelConfig& config, WeightFormat format) {
+size_t packed_bytes(const Sources& sources, const ModelConfig& config, const PlanInput& in) {
   size_t bytes = 0;
-  for (const PackedGroup& group : packed_groups(sources, config)) {
-    bytes += packed_bytes(group, format);
+  for (const PackedGroup& group : packed_groups(sources, config, in.shard)) {
+    bytes += packed_bytes(group, in.format);
   }
   return bytes + (2 * config.layers.size() + 1) * size_t(config.hidden) * sizeof(float);
 }
@@ -61,10 +62,12 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
                    MemoryPlan* out) {
   Sources sources;
   if (Status s = find_sources(checkpoint, config, &sources); !s) return s;
+  RankShape shape;
+  if (Status s = rank_shape(config, in.shard, &shape); !s) return s;
   KvConfig kv;
-  kv.layers = config.kv_layers();
-  kv.kv_heads = config.kv_heads();
-  kv.head_dim = config.head_dim;
+  kv.layers = shape.kv_layers();
+  kv.kv_heads = shape.kv_heads;
+  kv.head_dim = shape.head_dim;
   kv.block_size = in.block_size;
   kv.dtype = in.kv_dtype;
   if (in.block_size <= 0 || in.limits.max_context <= 0 || in.max_seqs <= 0) {
@@ -74,9 +77,9 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   const int64_t sequence_blocks = round_up(in.limits.max_context, in.block_size) / in.block_size;
 
   MemoryPlan plan;
-  plan.weights = packed_bytes(sources, config, in.format);
+  plan.weights = packed_bytes(sources, config, in);
   // Float32 is the widest that a device keeps activations in.
-  plan.activations = Decoder::activation_bytes(config, in.limits, DType::f32);
+  plan.activations = Decoder::activation_bytes(shape, in.limits, DType::f32);
   plan.reserve = kReserve;
   plan.available = in.available;
   plan.block_size = in.block_size;
@@ -130,80 +133,6 @@ std::string MemoryPlan::table() const {
   line("reserve", reserve, "");
   line("total", total, "of " + amount(available) + " available");
   return text;
-}
-
-namespace {
-
-struct Elements {
-  int64_t linear = 0, ends = 0, gains = 0;  // layers' matrices, embedding and head, norms
-};
-
-Elements count_elements(const ModelConfig& c) {
-  const int64_t hidden = c.hidden, q = int64_t(c.q_heads) * c.head_dim;
-  Elements n;
-  n.ends = int64_t(c.vocab) * hidden;
-  switch (c.reward.kind) {
-    case RewardHead::Kind::none: n.ends *= c.tied ? 1 : 2; break;
-    case RewardHead::Kind::lm_head_row: n.ends += hidden; break;
-    case RewardHead::Kind::classification:
-      n.ends += int64_t(c.reward.labels.size()) * hidden;
-      break;
-  }
-  n.gains = hidden;
-  for (const LayerSpec& layer : c.layers) {
-    if (layer.attention) {
-      n.linear += 2 * hidden * (q + int64_t(layer.kv_heads) * c.head_dim);
-      n.gains += hidden;
-    }
-    if (layer.ffn) {
-      n.linear += 3 * hidden * layer.intermediate;
-      n.gains += hidden;
-    }
-  }
-  return n;
-}
-
-struct Gpu {
-  const char* name;
-  size_t mib;
-};
-constexpr Gpu kGpus[] = {{"24 GB (RTX 4090)", 24564},
-                         {"40 GB (A100)", 40960},
-                         {"80 GB (H100)", 81559},
-                         {"141 GB (H200)", 143771}};
-// Of a GPU's memory; the rest is the driver's. Beside the weights: CUDA context, NCCL, workspaces
-// and the activations of a prefill chunk of up to 8k tokens.
-constexpr double kUsable = 0.95, kOverhead = 1.5 * (1 << 30);
-
-}  // namespace
-
-int64_t parameter_count(const ModelConfig& config) {
-  const Elements n = count_elements(config);
-  return n.linear + n.ends + n.gains;
-}
-
-std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config) {
-  const Elements n = count_elements(config);
-  const int64_t kv_values = 2 * int64_t(config.kv_layers()) * config.kv_heads() * config.head_dim;
-  std::vector<WeightFormat> formats{WeightFormat::fp8};
-  if (config.quant == QuantKind::none) formats.insert(formats.begin(), WeightFormat::stored);
-  std::vector<GpuFit> rows;
-  for (const Gpu& gpu : kGpus) {
-    for (const int32_t ranks : {1, 2, 4, 8}) {
-      if (config.kv_heads() % ranks != 0) continue;
-      for (const WeightFormat format : formats) {
-        const int64_t linear_bytes = format == WeightFormat::fp8 ? n.linear : 2 * n.linear;
-        GpuFit fit{.gpu = gpu.name, .gpu_bytes = gpu.mib << 20, .ranks = ranks, .format = format};
-        fit.weights = size_t((linear_bytes + 2 * n.ends) / ranks + 2 * n.gains);
-        const double left = kUsable * double(fit.gpu_bytes) - kOverhead - double(fit.weights);
-        const double tokens = left > 0 ? left / (double(kv_values) / ranks) : 0;  // of one byte
-        fit.kv_tokens_bf16 = int64_t(tokens / 2) / 16 * 16;
-        fit.kv_tokens_fp8 = int64_t(tokens) / 16 * 16;
-        rows.push_back(fit);
-      }
-    }
-  }
-  return rows;
 }
 
 }  // namespace nemotron

@@ -17,8 +17,8 @@ struct Scheme {
   std::string strategy;
   bool dynamic = false;
 };
-Scheme read_fp8_scheme(const Json& object, const std::string& where, Fields* parent) {
-  Fields f(object, where);
+Scheme read_fp8_scheme(const Json& object, const std::string& where, JsonFields* parent) {
+  JsonFields f(object, where);
   const int32_t bits = f.integer("num_bits", 1, 64);
   const std::string type = f.text("type", "int");
   if (f.status().ok() && (bits != 8 || type != "float")) {
@@ -33,7 +33,7 @@ Scheme read_fp8_scheme(const Json& object, const std::string& where, Fields* par
   return scheme;
 }
 
-void read_kv_scheme(Fields* f, Quantization* out) {
+void read_kv_scheme(JsonFields* f, Quantization* out) {
   const Json* v = f->find("kv_cache_scheme");
   if (!v) return;
   const Scheme kv = read_fp8_scheme(*v, f->inside("kv_cache_scheme"), f);
@@ -44,7 +44,7 @@ void read_kv_scheme(Fields* f, Quantization* out) {
   out->kv_scales = true;
 }
 
-void read_modelopt(Fields* f, Quantization* out) {
+void read_modelopt(JsonFields* f, Quantization* out) {
   const std::string algo = f->text("quant_algo", "");
   if (algo == "FP8") {
     out->kind = QuantKind::modelopt_fp8;
@@ -63,8 +63,8 @@ void read_modelopt(Fields* f, Quantization* out) {
   }
 }
 
-void read_compressed_group(const Json& group, const std::string& where, Fields* parent) {
-  Fields f(group, where);
+void read_compressed_group(const Json& group, const std::string& where, JsonFields* parent) {
+  JsonFields f(group, where);
   for (const std::string& target : f.texts("targets")) {
     if (target != "Linear") {
       f.unsupported("\"targets\" has " + quoted(target) + "; served: \"Linear\"");
@@ -91,7 +91,7 @@ void read_compressed_group(const Json& group, const std::string& where, Fields* 
   parent->adopt(f.status());
 }
 
-void read_compressed(Fields* f, Quantization* out) {
+void read_compressed(JsonFields* f, Quantization* out) {
   const std::string format = f->text("format", "float-quantized");
   if (format != "float-quantized" && format != "naive-quantized") {
     f->unsupported("\"format\" is " + quoted(format) + "; served: \"float-quantized\"");
@@ -124,7 +124,7 @@ void read_compressed(Fields* f, Quantization* out) {
 }  // namespace
 
 Status read_quantization_block(const Json& block, const std::string& where, Quantization* out) {
-  Fields f(block, where);
+  JsonFields f(block, where);
   if (!f.status().ok() || block.object()->empty()) return f.status();
   std::string method = f.text("quant_method", "");
   if (method.empty()) {
@@ -133,7 +133,7 @@ Status read_quantization_block(const Json& block, const std::string& where, Quan
   }
   if (method == "modelopt") {
     if (const Json* inner = f.find("quantization")) {
-      Fields nested(*inner, f.inside("quantization"));
+      JsonFields nested(*inner, f.inside("quantization"));
       read_modelopt(&nested, out);
       f.adopt(nested.status());
     } else {
@@ -149,13 +149,13 @@ Status read_quantization_block(const Json& block, const std::string& where, Quan
 }
 
 Status read_hf_quant_config(const Json& document, const std::string& where, Quantization* out) {
-  Fields f(document, where);
+  JsonFields f(document, where);
   const Json* inner = f.find("quantization");
   if (!inner) {
     f.fail("\"quantization\" is missing; expected an object with \"quant_algo\"");
     return f.status();
   }
-  Fields nested(*inner, f.inside("quantization"));
+  JsonFields nested(*inner, f.inside("quantization"));
   read_modelopt(&nested, out);
   return nested.status();
 }

@@ -5,8 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "device/device.h"
 #include "models/checkpoint/checkpoint.h"
 #include "models/config.h"
+#include "models/shard.h"
 
 namespace nemotron {
 
@@ -42,13 +44,21 @@ struct Sources {
 // Fails with the first few tensors that are missing or wrong and their number.
 Status find_sources(const Checkpoint& checkpoint, const ModelConfig& config, Sources* out);
 
-// One packed weight and the pieces it is made of, in order.
+// The same without what it found: whether load_weights() can succeed.
+Status check_checkpoint(const Checkpoint& checkpoint, const ModelConfig& config);
+
+// One packed weight of a rank and the pieces it is made of, in order.
 struct PackedGroup {
   enum class Slot : uint8_t { embedding, head, qkv, o, gate_up, down } slot = Slot::embedding;
   int32_t layer = -1;  // -1: an end of the model
   WeightUse use = WeightUse::linear;
-  std::vector<const LinearSource*> parts;
-  int64_t first_row = 0, rows = 0;  // all of the parts, or one row of the only part (reward heads)
+  struct Part {
+    const LinearSource* source = nullptr;
+    MatrixRange range;  // what the rank holds of it
+  };
+  std::vector<Part> parts;
+
+  int64_t rows() const;
 
   // Whether it becomes FP8 while packing. What is stored as FP8 stays as it is: quantising it again
   // would only add error.
@@ -58,6 +68,7 @@ struct PackedGroup {
 
 // Everything that is packed, in the order of loading. The ends come first: they are the largest,
 // and while one is packed its stored and its packed form are in memory together.
-std::vector<PackedGroup> packed_groups(const Sources& sources, const ModelConfig& config);
+std::vector<PackedGroup> packed_groups(const Sources& sources, const ModelConfig& config,
+                                       const Shard& shard);
 
 }  // namespace nemotron

@@ -1,4 +1,5 @@
-// load_weights(): stored tensors -> packed weights on one device.
+#include "models/weights.h"
+
 #include <cstring>
 
 #include "models/checkpoint/checkpoint.h"
@@ -22,14 +23,9 @@ Weight* target(const PackedGroup& group, DecoderWeights* weights) {
 
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, float eps, WeightFormat format, Device* device,
-         const std::function<void(const LoadProgress&)>& progress, DecoderWeights* out)
-      : checkpoint_(checkpoint),
-        eps_(eps),
-        format_(format),
-        device_(device),
-        progress_(progress),
-        out_(*out) {
+  Loader(const Checkpoint& checkpoint, float eps, const LoadOptions& options, Device* device,
+         DecoderWeights* out)
+      : checkpoint_(checkpoint), eps_(eps), options_(options), device_(device), out_(*out) {
     state_.phase = "read and repack";
   }
 
@@ -54,24 +50,24 @@ class Loader {
  private:
   Status pack(const PackedGroup& group) {
     std::vector<MatrixPart> parts;
-    for (const LinearSource* source : group.parts) {
+    for (const auto& [source, range] : group.parts) {
       const StoredTensor& w = *source->weight;
-      const int64_t rows = group.parts.size() == 1 ? group.rows : source->rows();
       std::span<const float> scale = source->scale;
-      if (scale.size() > 1) scale = scale.subspan(size_t(group.first_row), size_t(rows));
-      parts.push_back(
-          {.data = w.data + size_t(group.first_row * source->cols()) * dtype_bytes(w.dtype),
-           .dtype = w.dtype,
-           .rows = rows,
-           .cols = source->cols(),
-           .row_stride = source->cols(),
-           .scale = scale});
+      if (scale.size() > 1) scale = scale.subspan(size_t(range.first_row), size_t(range.rows));
+      const int64_t first = range.first_row * source->cols() + range.first_col;
+      parts.push_back({.data = w.data + size_t(first) * dtype_bytes(w.dtype),
+                       .dtype = w.dtype,
+                       .rows = range.rows,
+                       .cols = range.cols,
+                       .row_stride = source->cols(),
+                       .scale = scale});
     }
-    const WeightFormat format = group.quantised(format_) ? WeightFormat::fp8 : WeightFormat::stored;
+    const WeightFormat format =
+        group.quantised(options_.format) ? WeightFormat::fp8 : WeightFormat::stored;
     Weight* to = target(group, &out_);
     if (Status s = device_->pack_weight(parts, group.use, format, to); !s) return s;
     out_.bytes += to->bytes;
-    for (const LinearSource* source : group.parts) done(*source->weight);
+    for (const PackedGroup::Part& part : group.parts) done(*part.source->weight);
     return {};
   }
 
@@ -92,14 +88,16 @@ class Loader {
   }
 
   void will_need(const PackedGroup& group) const {
-    if (group.parts.size() == 1 && group.rows < group.parts[0]->rows()) return;  // a row of many
-    for (const LinearSource* part : group.parts) checkpoint_.will_need(*part->weight);
+    for (const auto& [source, range] : group.parts) {
+      if (range.rows * 8 < source->rows()) continue;  // a row of many
+      checkpoint_.will_need(*source->weight);
+    }
   }
 
   void count(const Sources& sources, const std::vector<PackedGroup>& groups) {
     const auto add = [&](const StoredTensor* t) { state_.bytes_total += t ? t->bytes : 0; };
     for (const PackedGroup& group : groups) {
-      for (const LinearSource* part : group.parts) add(part->weight);
+      for (const PackedGroup::Part& part : group.parts) add(part.source->weight);
     }
     add(sources.final_gain);
     for (const LayerSource& layer : sources.layers) {
@@ -113,23 +111,21 @@ class Loader {
     report();
   }
   void report() const {
-    if (progress_) progress_(state_);
+    if (options_.progress) options_.progress(state_);
   }
 
   const Checkpoint& checkpoint_;
   const float eps_;
-  const WeightFormat format_;
+  const LoadOptions& options_;
   Device* const device_;
-  const std::function<void(const LoadProgress&)>& progress_;
   DecoderWeights& out_;
   LoadProgress state_;
 };
 
 }  // namespace
 
-Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config, WeightFormat format,
-                    Device* device, const std::function<void(const LoadProgress&)>& progress,
-                    DecoderWeights* out) {
+Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config,
+                    const LoadOptions& options, Device* device, DecoderWeights* out) {
   Sources sources;
   if (Status s = find_sources(checkpoint, config, &sources); !s) return s;
   DecoderWeights weights;
@@ -142,8 +138,8 @@ Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Wei
     weights.k_scale.push_back(sources.layers[i].k_scale);
     weights.v_scale.push_back(sources.layers[i].v_scale);
   }
-  const std::vector<PackedGroup> groups = packed_groups(sources, config);
-  Loader loader(checkpoint, config.rms_eps, format, device, progress, &weights);
+  const std::vector<PackedGroup> groups = packed_groups(sources, config, options.shard);
+  Loader loader(checkpoint, config.rms_eps, options, device, &weights);
   if (Status s = loader.run(sources, groups); !s) return s;
   if (groups[0].use == WeightUse::tied) weights.head.weight = weights.embedding;
   *out = std::move(weights);

@@ -4,6 +4,8 @@
 #include "device/open_device.h"
 #include "engine/engine_loop.h"
 #include "models/checkpoint/checkpoint.h"
+#include "models/rope.h"
+#include "models/sources.h"
 
 namespace nemotron {
 namespace {
@@ -40,17 +42,17 @@ Status check_options(const EngineOptions& o, const ModelConfig& config) {
   return {};
 }
 
-StepLimits step_limits(const ModelConfig& config, const EngineInfo& info) {
+StepLimits step_limits(const RankShape& shape, const EngineInfo& info) {
   return {.max_rows = info.max_batched_tokens,
           .max_spans = info.max_seqs,
           .max_samples = info.max_batched_tokens,  // prompt logprobs want every row
           .max_context = info.max_model_len,
-          .q_heads = config.q_heads,
-          .kv_heads = config.kv_heads(),
-          .head_dim = config.head_dim,
-          .hidden = config.hidden,
-          .intermediate = config.max_intermediate(),
-          .vocab = config.vocab};
+          .q_heads = shape.q_heads,
+          .kv_heads = shape.kv_heads,
+          .head_dim = shape.head_dim,
+          .hidden = shape.hidden,
+          .intermediate = shape.max_intermediate(),
+          .vocab = shape.vocab};
 }
 
 // Runs on the rank thread. `planned` and `progress` come back on the caller's.
@@ -62,33 +64,33 @@ Status set_up(const EngineOptions& options,
     const double now = now_seconds();
     return now - std::exchange(since, now);
   };
-  if (Status s = read_model_config(options.model_dir, options.reward_row, &rank->config); !s)
-    return s;
-  const ModelConfig& config = rank->config;
+  ModelConfig& config = info->config;
+  if (Status s = read_model_config(options.model_dir, options.reward_row, &config); !s) return s;
   if (Status s = check_options(options, config); !s) return s;
   std::unique_ptr<Checkpoint> checkpoint;
   if (Status s = Checkpoint::open(options.model_dir, &checkpoint); !s) return s;
   if (Status s = check_checkpoint(*checkpoint, config); !s) return s;
+  const Shard shard = Shard::whole();
+  if (Status s = rank_shape(config, shard, &rank->shape); !s) return s;
   if (Status s = open_device(options.backend, options.device, &rank->device, &info->backend_note);
       !s) {
     return s;
   }
   Device& device = *rank->device;
   info->device = device.name();
-  info->config = config;
+  info->stop_ids = config.eos_ids;
   for (const int32_t id : options.stop_ids) {
-    if (std::ranges::find(info->config.eos_ids, id) == info->config.eos_ids.end()) {
-      info->config.eos_ids.push_back(id);
-    }
+    if (std::ranges::find(info->stop_ids, id) == info->stop_ids.end()) info->stop_ids.push_back(id);
   }
   info->max_model_len = options.max_model_len > 0 ? options.max_model_len : config.max_position;
   info->max_seqs = options.max_seqs;
   info->max_batched_tokens = options.max_batched_tokens;
   info->block_size = options.block_size;
 
-  const StepLimits limits = step_limits(config, *info);
+  const StepLimits limits = step_limits(rank->shape, *info);
   const DType kv_dtype = options.kv_dtype.value_or(device.kv_dtype());
   const PlanInput plan{
+      .shard = shard,
       .format = options.format,
       .kv_dtype = kv_dtype,
       .block_size = options.block_size,
@@ -100,18 +102,15 @@ Status set_up(const EngineOptions& options,
   planned(info->plan);
   info->load.open_seconds = lap();
 
-  if (Status s =
-          load_weights(*checkpoint, config, options.format, &device, progress, &rank->weights);
-      !s) {
-    return s;
-  }
+  const LoadOptions load{.shard = shard, .format = options.format, .progress = progress};
+  if (Status s = load_weights(*checkpoint, config, load, &device, &rank->weights); !s) return s;
   info->load.bytes = checkpoint->total_bytes();
   info->load.pack_seconds = lap();
 
-  const std::vector<float> inv_freq = config.rope_inv_freq();
-  KvConfig kv{.layers = config.kv_layers(),
-              .kv_heads = config.kv_heads(),
-              .head_dim = config.head_dim,
+  const std::vector<float> inv_freq = rope_inv_freq(config.rope, config.head_dim);
+  KvConfig kv{.layers = rank->shape.kv_layers(),
+              .kv_heads = rank->shape.kv_heads,
+              .head_dim = rank->shape.head_dim,
               .num_blocks = info->plan.num_blocks,
               .block_size = options.block_size,
               .dtype = kv_dtype};
@@ -120,7 +119,7 @@ Status set_up(const EngineOptions& options,
     kv.v_scale = rank->weights.v_scale;
   }
   if (Status s = device.prepare(limits, kv, {.inv_freq = inv_freq}); !s) return s;
-  if (Status s = Decoder::create(config, rank->weights, &device, limits, &rank->decoder); !s)
+  if (Status s = Decoder::create(rank->shape, rank->weights, &device, limits, &rank->decoder); !s)
     return s;
   info->load.prepare_seconds = lap();
   return {};

@@ -15,8 +15,9 @@
 
 #include "device/device.h"
 #include "engine/request.h"
-#include "models/checkpoint/checkpoint.h"
 #include "models/config.h"
+#include "models/memory_plan.h"
+#include "models/weights.h"
 
 namespace nemotron {
 
@@ -56,8 +57,9 @@ struct EngineInfo {
   ModelConfig config;
   MemoryPlan plan;
   LoadReport load;
-  std::string device;        // Device::name()
-  std::string backend_note;  // why this backend was chosen
+  std::string device;             // Device::name()
+  std::string backend_note;       // why this backend was chosen
+  std::vector<int32_t> stop_ids;  // the config's eos ids and those of the options
   int32_t max_model_len = 0, max_seqs = 0, max_batched_tokens = 0, block_size = 0;
 };
 

@@ -93,7 +93,7 @@ std::unique_ptr<RequestState> EngineLoop::make_request(Request request) const {
   const int64_t end = std::min<int64_t>(info_.max_model_len, int64_t(prompt) + params.max_tokens);
   if (request.kind == RequestKind::generate) {
     state->sampling =
-        make_request_sampling(params, info_.config.eos_ids, num_tokens_, info_.config.vocab);
+        make_request_sampling(params, info_.stop_ids, num_tokens_, info_.config.vocab);
   }
   for (int32_t i = 0; i < request.n; ++i) {
     auto seq = std::make_unique<Sequence>();

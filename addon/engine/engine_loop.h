@@ -15,7 +15,7 @@ namespace nemotron {
 
 class EngineLoop final : public Engine {
  public:
-  // `info` is complete: config (with every stop id in eos_ids), plan and limits.
+  // `info` is complete: config, stop ids, plan and limits.
   EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<StepRunner> runner,
              std::function<void()> wake);
   ~EngineLoop() override;

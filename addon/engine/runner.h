@@ -13,8 +13,6 @@
 
 #include "device/device.h"
 #include "engine/scheduler.h"
-#include "models/checkpoint/checkpoint.h"
-#include "models/config.h"
 #include "models/decoder.h"
 
 namespace nemotron {
@@ -53,7 +51,7 @@ class StepRunner {
 
 // What a rank thread owns; made, used and destroyed on it.
 struct Rank {
-  ModelConfig config;
+  RankShape shape;
   std::unique_ptr<Device> device;
   DecoderWeights weights;
   std::unique_ptr<Decoder> decoder;  // destroyed before the device

@@ -132,7 +132,7 @@ Status validate(const Request& r, const EngineInfo& info, int32_t num_tokens) {
   if (Status s = valid_lists(r.sampling, num_tokens); !s) return s;
   std::vector<int32_t> stop_ids = r.sampling.stop_token_ids;
   if (!r.sampling.ignore_eos) {
-    stop_ids.insert(stop_ids.end(), info.config.eos_ids.begin(), info.config.eos_ids.end());
+    stop_ids.insert(stop_ids.end(), info.stop_ids.begin(), info.stop_ids.end());
   }
   return something_left(r.sampling, stop_ids);
 }

@@ -174,10 +174,14 @@ Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan) {
       .object();
 }
 
-Napi::Object config_object(Napi::Env env, const ModelConfig& config) {
-  const auto eos = Napi::Array::New(env, config.eos_ids.size());
-  for (size_t i = 0; i < config.eos_ids.size(); ++i) {
-    eos.Set(uint32_t(i), Napi::Number::New(env, config.eos_ids[i]));
+namespace {
+
+// `stop_ids`: the config's own, or with those of the engine's options.
+Napi::Object config_object(Napi::Env env, const ModelConfig& config,
+                           const std::vector<int32_t>& stop_ids) {
+  const auto eos = Napi::Array::New(env, stop_ids.size());
+  for (size_t i = 0; i < stop_ids.size(); ++i) {
+    eos.Set(uint32_t(i), Napi::Number::New(env, stop_ids[i]));
   }
   const auto labels = Napi::Array::New(env, config.reward.labels.size());
   for (size_t i = 0; i < config.reward.labels.size(); ++i) {
@@ -206,6 +210,8 @@ Napi::Object config_object(Napi::Env env, const ModelConfig& config) {
       .object();
 }
 
+}  // namespace
+
 Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint) {
   const std::vector<GpuFit> fits = fit_on_common_gpus(config);
   const auto gpus = Napi::Array::New(env, fits.size());
@@ -222,7 +228,7 @@ Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkp
                               .object());
   }
   return Builder(env)
-      .put("config", config_object(env, config))
+      .put("config", config_object(env, config, config.eos_ids))
       .set("parameters", double(parameter_count(config)))
       .set("bytes", double(checkpoint.total_bytes()))
       .set("tensors", double(checkpoint.tensors().size()))
@@ -238,7 +244,7 @@ Napi::Object info_object(Napi::Env env, const EngineInfo& info) {
                                 .set("bytes", double(info.load.bytes))
                                 .object();
   return Builder(env)
-      .put("config", config_object(env, info.config))
+      .put("config", config_object(env, info.config, info.stop_ids))
       .put("plan", plan_object(env, info.plan))
       .put("load", load)
       .set("device", info.device)

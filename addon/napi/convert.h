@@ -4,7 +4,8 @@
 #include <napi.h>
 
 #include "engine/engine.h"
-#include "models/checkpoint/checkpoint.h"
+#include "models/memory_plan.h"
+#include "models/weights.h"
 
 namespace nemotron {
 
@@ -14,7 +15,6 @@ Status read_engine_options(const Napi::Object& object, EngineOptions* out);
 Status read_request(const Napi::Object& object, Request* out);
 
 Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan);
-Napi::Object config_object(Napi::Env env, const ModelConfig& config);
 // A checkpoint and what it needs on common GPUs.
 Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint);
 Napi::Object info_object(Napi::Env env, const EngineInfo& info);

@@ -80,9 +80,10 @@ class Model {
     limits.max_context = plan.longest() + kBlock;
     limits.q_heads = s.q_heads, limits.kv_heads = s.kv_heads, limits.head_dim = s.head_dim;
     limits.hidden = s.hidden, limits.intermediate = s.inner, limits.vocab = s.vocab;
-    freq_ = config_.rope_inv_freq();
+    freq_ = rope_inv_freq(config_.rope, config_.head_dim);
     if (Status st = device_->prepare(limits, kv, {freq_}); !st) return st;
-    return Decoder::create(config_, weights_, device_.get(), limits, &decoder_);
+    if (Status st = rank_shape(config_, Shard::whole(), &rank_); !st) return st;
+    return Decoder::create(rank_, weights_, device_.get(), limits, &decoder_);
   }
 
   // Rows [first, first + rows) of `sequences` sequences; the last row of each is sampled. `times`
@@ -173,6 +174,7 @@ class Model {
 
   Shape shape_{};
   ModelConfig config_;
+  RankShape rank_;
   std::unique_ptr<Device> device_;
   DecoderWeights weights_;
   std::unique_ptr<Decoder> decoder_;

@@ -13,25 +13,25 @@ std::string shown(double v) {
 
 }  // namespace
 
-const Json* Fields::find(const char* name) const {
+const Json* JsonFields::find(const char* name) const {
   const Json* v = object_.find(name);
   return v && !v->is_null() ? v : nullptr;
 }
 
-void Fields::fail(const std::string& what) { adopt(Status::invalid(where_ + ": " + what)); }
+void JsonFields::fail(const std::string& what) { adopt(Status::invalid(where_ + ": " + what)); }
 
-void Fields::unsupported(const std::string& what) {
+void JsonFields::unsupported(const std::string& what) {
   adopt(Status::unsupported(where_ + ": " + what));
 }
 
-void Fields::wrong(const char* name, const std::string& expected) {
+void JsonFields::wrong(const char* name, const std::string& expected) {
   const Json* v = find(name);
   fail("\"" + std::string(name) + "\" is " + (v ? v->brief() : "missing") + "; expected " +
        expected);
 }
 
-int32_t Fields::integer(const char* name, int64_t low, int64_t high,
-                        std::optional<int64_t> fallback) {
+int32_t JsonFields::integer(const char* name, int64_t low, int64_t high,
+                            std::optional<int64_t> fallback) {
   const Json* v = find(name);
   if (!v && fallback) return int32_t(*fallback);
   const int64_t* i = v ? v->integer() : nullptr;
@@ -40,7 +40,7 @@ int32_t Fields::integer(const char* name, int64_t low, int64_t high,
   return int32_t(low);
 }
 
-double Fields::real(const char* name, double low, double high, std::optional<double> fallback) {
+double JsonFields::real(const char* name, double low, double high, std::optional<double> fallback) {
   const Json* v = find(name);
   if (!v && fallback) return *fallback;
   double d = 0;
@@ -49,7 +49,7 @@ double Fields::real(const char* name, double low, double high, std::optional<dou
   return low;
 }
 
-bool Fields::boolean(const char* name, bool fallback) {
+bool JsonFields::boolean(const char* name, bool fallback) {
   const Json* v = find(name);
   if (!v) return fallback;
   if (const bool* b = v->boolean()) return *b;
@@ -57,7 +57,7 @@ bool Fields::boolean(const char* name, bool fallback) {
   return fallback;
 }
 
-std::string Fields::text(const char* name, const char* fallback) {
+std::string JsonFields::text(const char* name, const char* fallback) {
   const Json* v = find(name);
   if (!v) return fallback;
   if (const std::string* s = v->string()) return *s;
@@ -65,7 +65,7 @@ std::string Fields::text(const char* name, const char* fallback) {
   return fallback;
 }
 
-std::vector<std::string> Fields::texts(const char* name) {
+std::vector<std::string> JsonFields::texts(const char* name) {
   const Json* v = find(name);
   if (!v) return {};
   std::vector<std::string> all;

@@ -1,4 +1,4 @@
-// Fields: the members of one JSON object, read with their ranges. Remembers the first failure, so
+// JsonFields: the members of one JSON object, read with their ranges. Remembers the first failure, so
 // that a reader asks for everything and looks at status() once. A null member counts as absent.
 // Refers to the object; one thread.
 #pragma once
@@ -12,10 +12,10 @@
 
 namespace nemotron {
 
-class Fields {
+class JsonFields {
  public:
   // `where` opens every message: "dir/config.json" or "dir/config.json: rope_scaling".
-  Fields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
+  JsonFields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
     if (!object.object()) fail("found " + object.brief() + ", expected an object");
   }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "models/decoder.h"
+#include "models/rope.h"
 #include "test/cuda/under_test.h"
 #include "test/ops/ops.h"
 
@@ -88,12 +89,14 @@ struct Model {
     limits.max_samples = s.sequences, limits.max_context = s.most_tokens;
     limits.q_heads = c.q_heads, limits.kv_heads = c.kv_heads(), limits.head_dim = c.head_dim;
     limits.hidden = c.hidden, limits.intermediate = inner, limits.vocab = c.vocab;
-    const std::vector<float> freq = c.rope_inv_freq();
+    const std::vector<float> freq = rope_inv_freq(c.rope, c.head_dim);
     EXPECT_OK(d->prepare(limits, cache, {freq}));
-    EXPECT_OK(Decoder::create(config, weights, d, limits, &decoder));
+    EXPECT_OK(rank_shape(config, Shard::whole(), &rank));
+    EXPECT_OK(Decoder::create(rank, weights, d, limits, &decoder));
   }
   Shape shape;
   ModelConfig config;
+  RankShape rank;
   DecoderWeights weights;
   Device* device;
   std::unique_ptr<Decoder> decoder;

@@ -29,6 +29,7 @@ inline std::function<std::unique_ptr<Engine>(std::function<void()>)> scripted(co
     EngineInfo info;
     info.config.vocab = kVocab;
     info.config.eos_ids = {kEos};
+    info.stop_ids = {kEos};
     info.plan.num_blocks = s.num_blocks;
     info.max_model_len = s.max_model_len;
     info.max_seqs = s.options.max_seqs;

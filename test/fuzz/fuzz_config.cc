@@ -7,6 +7,8 @@
 #include "fuzz.h"
 #include "models/checkpoint/checkpoint.h"
 #include "models/gpu_fit.h"
+#include "models/rope.h"
+#include "models/sources.h"
 
 namespace {
 
@@ -33,7 +35,7 @@ const test::TempDir& folder() {
 void use(const ModelConfig& c) {
   require(c.hidden > 0 && c.vocab > 0 && c.head_dim > 0 && !c.layers.empty());
   require(c.q_heads % c.kv_heads() == 0 && c.kv_layers() == int32_t(c.layers.size()));
-  require(c.rope_inv_freq().size() == size_t(c.head_dim) / 2);
+  require(rope_inv_freq(c.rope, c.head_dim).size() == size_t(c.head_dim) / 2);
   require(parameter_count(c) > 0);
   for (const GpuFit& fit : fit_on_common_gpus(c)) require(fit.kv_tokens_bf16 <= fit.kv_tokens_fp8);
   for (const int32_t id : c.eos_ids) require(id >= 0 && id < c.vocab);

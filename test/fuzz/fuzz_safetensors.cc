@@ -6,6 +6,8 @@
 #include "fuzz.h"
 #include "models/checkpoint/checkpoint.h"
 #include "models/checkpoint/safetensors.h"
+#include "models/memory_plan.h"
+#include "models/sources.h"
 
 namespace {
 

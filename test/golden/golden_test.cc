@@ -93,8 +93,10 @@ class Sequence {
     std::unique_ptr<Checkpoint> checkpoint;
     if (Status s = Checkpoint::open(dir, &checkpoint); !s) return s;
     if (Status s = open_one(isa, &device_); !s) return s;
-    if (Status s = load_weights(*checkpoint, config_, format, device_.get(), {}, &weights_); !s)
+    if (Status s = load_weights(*checkpoint, config_, {.format = format}, device_.get(), &weights_);
+        !s)
       return s;
+    if (Status s = rank_shape(config_, Shard::whole(), &shape_); !s) return s;
     const StepLimits limits{.max_rows = kChunk,
                             .max_spans = 1,
                             .max_samples = kChunk + 1,
@@ -119,9 +121,9 @@ class Sequence {
       kv.k_scale = weights_.k_scale;
       kv.v_scale = weights_.v_scale;
     }
-    inv_freq_ = config_.rope_inv_freq();
+    inv_freq_ = rope_inv_freq(config_.rope, config_.head_dim);
     if (Status s = device_->prepare(limits, kv, {inv_freq_}); !s) return s;
-    return Decoder::create(config_, weights_, device_.get(), limits, &decoder_);
+    return Decoder::create(shape_, weights_, device_.get(), limits, &decoder_);
   }
 
   // The next `tokens` of the sequence.
@@ -149,6 +151,7 @@ class Sequence {
 
  private:
   ModelConfig config_;
+  RankShape shape_;
   std::unique_ptr<Device> device_;
   DecoderWeights weights_;
   std::vector<float> inv_freq_;

@@ -4,6 +4,7 @@
 
 #include "../check.h"
 #include "fixture.h"
+#include "models/sources.h"
 
 namespace nemotron {
 namespace {

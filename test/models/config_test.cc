@@ -220,7 +220,7 @@ TEST(config_rope_refusals) {
 TEST(config_rope_llama3_frequencies) {
   ModelConfig c;
   REQUIRE_OK(read(llama_config().set("head_dim", "128").set("rope_scaling", kLlama3), &c));
-  const std::vector<float> f = c.rope_inv_freq();
+  const std::vector<float> f = rope_inv_freq(c.rope, c.head_dim);
   REQUIRE_EQ(f.size(), size_t(64));
   const std::pair<int, double> golden[] = {{0, 1.0},
                                            {1, 0.8146172338565447},

@@ -1,12 +1,22 @@
+#include "models/memory_plan.h"
+
 #include "../check.h"
 #include "fixture.h"
-#include "models/checkpoint/checkpoint.h"
+#include "models/decoder.h"
 #include "models/gpu_fit.h"
+#include "models/sources.h"
+#include "models/weights.h"
 
 namespace nemotron {
 namespace {
 
 using namespace test;
+
+RankShape shape_of(const ModelConfig& config) {
+  RankShape shape;
+  EXPECT_OK(rank_shape(config, Shard::whole(), &shape));
+  return shape;
+}
 
 struct Tiny {
   TempDir dir;
@@ -45,7 +55,7 @@ TEST(plan_counts_every_byte) {
   // Panels of 16 rows (gate and up each), columns padded to 32; the embedding as it is.
   const size_t layer = 2 * (48 * 32 + 16 * 32 + (16 + 16) * 32 + 16 * 32);
   EXPECT_EQ(p.weights, 2 * 20 * 8 + 2 * 32 * 32 + 2 * layer + kGains);
-  EXPECT_EQ(p.activations, Decoder::activation_bytes(t.config, t.in.limits, DType::f32));
+  EXPECT_EQ(p.activations, Decoder::activation_bytes(shape_of(t.config), t.in.limits, DType::f32));
   // 2 layers, K and V, 2 heads of 6, BF16.
   EXPECT_EQ(p.kv_bytes_per_token, size_t(2 * 2 * 2 * 6 * 2));
   // 100 tokens are 7 blocks; 4 sequences can use 28.

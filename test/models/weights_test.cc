@@ -1,9 +1,10 @@
 // load_weights() against a device that only remembers what it was given.
+#include "models/weights.h"
+
 #include <algorithm>
 
 #include "../check.h"
 #include "fixture.h"
-#include "models/checkpoint/checkpoint.h"
 
 namespace nemotron {
 namespace {
@@ -104,9 +105,9 @@ Status load(const RawTensors& tensors, const Members& text, Loaded* out, int32_t
   if (Status s = read_model_config(dir.path(), row, &out->config); !s) return s;
   std::unique_ptr<Checkpoint> checkpoint;
   if (Status s = Checkpoint::open(dir.path(), &checkpoint); !s) return s;
-  return load_weights(
-      *checkpoint, out->config, format, &out->device,
-      [&](const LoadProgress& p) { out->progress.push_back(p); }, &out->weights);
+  const LoadOptions options{.format = format,
+                            .progress = [&](const LoadProgress& p) { out->progress.push_back(p); }};
+  return load_weights(*checkpoint, out->config, options, &out->device, &out->weights);
 }
 
 const Packed& packed(const Weight& w) { return *static_cast<const Packed*>(w.handle); }

@@ -1,0 +1,42 @@
+// The plan of a device's memory, computed before anything is allocated.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "device/device.h"
+#include "models/checkpoint/checkpoint.h"
+#include "models/config.h"
+#include "models/shard.h"
+
+namespace nemotron {
+
+struct MemoryPlan {
+  size_t weights = 0, kv = 0, activations = 0;
+  size_t reserve = 0;  // the device's own workspace, code, stacks
+  size_t total = 0, available = 0;
+  int32_t num_blocks = 0, block_size = 0;
+  int64_t kv_tokens = 0;  // num_blocks * block_size
+  size_t kv_bytes_per_token = 0;
+  DType kv_dtype = DType::bf16;
+  std::string table() const;  // for people: one line an item
+};
+
+struct PlanInput {
+  Shard shard = {};
+  WeightFormat format = WeightFormat::stored;
+  DType kv_dtype = DType::bf16;
+  int32_t block_size = 64;
+  // Bytes asked for; 0: what is left of `available` after weights, activations and a reserve (never
+  // more than max_seqs full contexts).
+  int64_t kv_memory = 0;
+  size_t available = 0;    // free memory of the device
+  StepLimits limits = {};  // of the rank; max_context etc. already decided
+  int32_t max_seqs = 0;
+};
+
+// Fails with numbers when weights + workspace + one full-length sequence do not fit.
+Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, const PlanInput& in,
+                   MemoryPlan* out);
+
+}  // namespace nemotron

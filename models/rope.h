@@ -1,0 +1,20 @@
+// Rotary position embeddings: what a config says of them, and the frequencies that come of it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace nemotron {
+
+// llama3: transformers' modeling_rope_utils, frequencies by wavelength.
+struct RopeConfig {
+  double theta = 10000.0;
+  enum class Kind : uint8_t { none, llama3 } kind = Kind::none;
+  double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
+  int64_t original_max_position = 8192;
+};
+
+// [rotary_dim / 2] for RopeTable, scaling applied, computed in double.
+std::vector<float> rope_inv_freq(const RopeConfig& rope, int32_t rotary_dim);
+
+}  // namespace nemotron

@@ -1,0 +1,52 @@
+// Shard: which part of a model one rank of a tensor-parallel group holds. ModelConfig has the
+// checkpoint's dimensions, RankShape those of what a rank computes; for one rank they are equal.
+//
+// Query heads, and the matrices of a feed-forward layer by their inner dimension, are split evenly.
+// KV heads are split as long as there are enough, then every rank has one that others have too. The
+// embedding and a head of the vocabulary are split by rows, as evenly as possible; the few rows of a
+// reward head are everywhere. Norms are everywhere. What `o` and `down` give is a part of a sum.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "device/status.h"
+#include "models/config.h"
+
+namespace nemotron {
+
+struct Shard {
+  int32_t rank = 0, ranks = 1;
+  static Shard whole() { return {}; }
+};
+
+// A rectangle of a stored matrix [rows, cols].
+struct MatrixRange {
+  int64_t first_row = 0, rows = 0, first_col = 0, cols = 0;
+  bool operator==(const MatrixRange&) const = default;
+};
+
+// What a rank computes. `vocab` is the whole vocabulary: a token is drawn from all logits.
+struct RankShape {
+  int32_t hidden = 0, vocab = 0, q_heads = 0, kv_heads = 0, head_dim = 0;
+  int32_t reward_outputs = 0;     // rows of a reward head; 0: the head is of the vocabulary
+  std::vector<LayerSpec> layers;  // kv_heads and intermediate of this rank
+
+  int32_t kv_layers() const;  // layers with attention
+  int32_t max_intermediate() const;
+};
+
+// Fails when the model cannot be cut so: `ranks` has to divide the query heads and every
+// intermediate size, and to divide the KV heads or be a multiple of them. All attention layers have
+// the same number of KV heads, since the KV cache has one.
+Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out);
+
+// The stored matrices, each [out, in].
+enum class MatrixKind : uint8_t { embedding, head, q, k, v, o, gate, up, down };
+
+// The part of such a matrix of layer `spec` (no matter for the ends) that the rank holds. The config
+// and the shard have a rank_shape().
+MatrixRange held_by(const Shard& shard, const ModelConfig& config, const LayerSpec& spec,
+                    MatrixKind kind);
+
+}  // namespace nemotron

@@ -1,0 +1,139 @@
+#include "models/tensor_finder.h"
+
+#include <charconv>
+#include <cmath>
+#include <string_view>
+
+#include "models/checkpoint/json.h"
+
+namespace nemotron {
+namespace {
+
+constexpr size_t kMaxShown = 5;
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+bool is_float(const StoredTensor& t) {
+  return t.served && (t.dtype == DType::f32 || t.dtype == DType::f16 || t.dtype == DType::bf16);
+}
+
+bool ends_with(std::string_view s, std::string_view end) {
+  return s.size() >= end.size() && s.substr(s.size() - end.size()) == end;
+}
+
+}  // namespace
+
+TensorFinder::TensorFinder(const Checkpoint& checkpoint, const ModelConfig& config)
+    : checkpoint_(checkpoint), config_(config) {
+  // transformers writes the base model below "model."; a base model saved alone has no prefix.
+  if (!checkpoint.find("model.embed_tokens.weight") && checkpoint.find("embed_tokens.weight")) {
+    prefix_ = "";
+  }
+}
+
+const StoredTensor* TensorFinder::optional(const std::string& name) {
+  asked_.insert(name);
+  return checkpoint_.find(name);
+}
+
+const StoredTensor* TensorFinder::required(const std::string& name) {
+  const StoredTensor* t = optional(name);
+  if (!t) problem(checkpoint_.path() + ": tensor " + Json(name).brief() + " is missing");
+  return t;
+}
+
+const StoredTensor* TensorFinder::gain(const std::string& name, int64_t size) {
+  const StoredTensor* t = required(name);
+  if (t && (!is_float(*t) || t->shape != std::vector<int64_t>{size})) {
+    wrong(*t, "BF16, F16 or F32 " + shape_text({size}));
+  }
+  return t;
+}
+
+LinearSource TensorFinder::linear(const std::string& module, int64_t rows, int64_t cols,
+                                  bool may_be_fp8) {
+  LinearSource out;
+  out.weight = required(module + ".weight");
+  if (!out.weight) return out;
+  const StoredTensor& w = *out.weight;
+  const bool fp8 = w.served && w.dtype == DType::fp8_e4m3;
+  const bool fp8_ok = may_be_fp8 && config_.quant != QuantKind::none;
+  if (!(is_float(w) || (fp8 && fp8_ok)) || w.shape != std::vector<int64_t>{rows, cols}) {
+    wrong(w, std::string(fp8_ok ? "F8_E4M3, " : "") + "BF16, F16 or F32 " +
+                 shape_text({rows, cols}) +
+                 (fp8 && may_be_fp8 && !fp8_ok ? " (config.json names no FP8 quantisation)" : ""));
+    return out;
+  }
+  const StoredTensor* scale =
+      fp8 ? required(module + ".weight_scale") : optional(module + ".weight_scale");
+  if (scale && !fp8) {
+    wrong(*scale, "none, since " + module + ".weight is " + w.dtype_name);
+  } else if (scale) {
+    out.scale = scales(*scale, rows);
+  }
+  // Static activation scales matter only where activations are FP8; a bad one is still an error.
+  if (const StoredTensor* input = optional(module + ".input_scale")) (void)scales(*input, 1);
+  return out;
+}
+
+std::vector<float> TensorFinder::scales(const StoredTensor& t, int64_t rows) {
+  const bool one_column = t.shape.size() <= 1 || (t.shape.size() == 2 && t.shape[1] == 1);
+  if (!is_float(t) || !one_column || (t.elements != 1 && t.elements != rows)) {
+    wrong(t, "F32, BF16 or F16 with one value" +
+                 (rows > 1 ? " or " + shape_text({rows, 1}) : std::string()));
+    return {};
+  }
+  std::vector<float> values(static_cast<size_t>(t.elements));
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = stored_value(t, int64_t(i));
+    if (!std::isfinite(values[i]) || values[i] <= 0) {
+      problem(t.file + ": tensor " + Json(t.name).brief() + " has the scale " +
+              std::to_string(values[i]) + " at " + std::to_string(i) +
+              "; expected a finite number above 0");
+      return {};
+    }
+  }
+  return values;
+}
+
+void TensorFinder::wrong(const StoredTensor& t, const std::string& expected) {
+  problem(t.file + ": tensor " + Json(t.name).brief() + " is " + t.dtype_name + " " +
+          shape_text(t.shape) + "; expected " + expected);
+}
+void TensorFinder::problem(const std::string& text) {
+  if (problems_++ < kMaxShown) shown_ += (shown_.empty() ? "" : "; ") + text;
+}
+
+Status TensorFinder::status() const {
+  if (problems_ == 0) return {};
+  if (problems_ == 1) return Status::invalid(shown_);
+  return Status::invalid(std::to_string(problems_) + " tensors are missing or wrong: " + shown_ +
+                         (problems_ > kMaxShown ? "; ..." : ""));
+}
+
+void TensorFinder::check_others() {
+  const std::string layers = prefix_ + "layers.";
+  for (const StoredTensor& t : checkpoint_.tensors()) {
+    for (const char* suffix :
+         {".bias", ".pre_quant_scale", ".weight_zero_point", ".weight_scale_2"}) {
+      if (ends_with(t.name, suffix)) {
+        wrong(t, std::string("no ") + suffix + " (it would change the results and is not served)");
+      }
+    }
+    if (t.name.compare(0, layers.size(), layers) != 0) continue;
+    uint64_t layer = 0;
+    const char* number = t.name.data() + layers.size();
+    const auto [end, error] = std::from_chars(number, t.name.data() + t.name.size(), layer);
+    if (error == std::errc() && layer >= config_.layers.size()) {
+      problem(t.file + ": tensor " + Json(t.name).brief() + " is of layer " +
+              std::to_string(layer) + "; expected layers below " +
+              std::to_string(config_.layers.size()) + ", config.json's num_hidden_layers");
+    }
+  }
+}
+
+}  // namespace nemotron

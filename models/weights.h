@@ -1,0 +1,43 @@
+// A decoder's weights on one device, packed, and how stored tensors become them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "device/device.h"
+#include "models/checkpoint/checkpoint.h"
+#include "models/config.h"
+#include "models/shard.h"
+
+namespace nemotron {
+
+struct LayerWeights {
+  Norm input_norm, post_attention_norm;
+  Linear qkv, o, gate_up, down;
+  int32_t kv_layer = -1;  // index into the KV cache; -1: no attention
+};
+struct DecoderWeights {
+  Weight embedding;  // tied: also the head
+  Linear head;       // [vocab, hidden], or the rows of a reward head
+  Norm final_norm;
+  std::vector<LayerWeights> layers;
+  std::vector<float> k_scale, v_scale;  // [kv layers], empty: all 1
+  size_t bytes = 0;
+};
+
+struct LoadProgress {
+  size_t bytes_done = 0, bytes_total = 0;
+  const char* phase = "";  // "read and repack"
+};
+
+// Packs what the rank holds onto `device`, layer by layer. `progress` is called from this thread.
+struct LoadOptions {
+  Shard shard = {};
+  WeightFormat format = WeightFormat::stored;
+  std::function<void(const LoadProgress&)> progress = {};  // may be empty
+};
+Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config,
+                    const LoadOptions& options, Device* device, DecoderWeights* out);
+
+}  // namespace nemotron
