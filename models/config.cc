@@ -87,7 +87,7 @@ void read_special_ids(JsonFields* f, ModelConfig* out) {
   if (out->bos_id < 0 && !bos.empty()) out->bos_id = bos[0];
 }
 
-// Reward-HF is stored as an ordinary LlamaForCausalLM: only the registry or the config file says so.
+// Reward-HF is stored as an ordinary LlamaForCausalLM: the registry or the config file says so.
 void read_reward_row(JsonFields* f, int32_t reward_row, ModelConfig* out) {
   if (reward_row < 0) return;
   if (out->reward.kind != RewardHead::Kind::none) {

@@ -14,7 +14,7 @@ inline constexpr int64_t kMaxHidden = 1 << 18, kMaxLayers = 1 << 12, kMaxHeads =
 inline constexpr int64_t kMaxHeadDim = 1 << 10, kMaxIntermediate = 1 << 21, kMaxVocab = 1 << 24;
 inline constexpr int64_t kMaxPosition = int64_t(1) << 27, kMaxLabels = 1 << 10;
 
-// `rope_theta` with `rope_scaling`, or `rope_parameters` of newer files, which has rope_theta inside.
+// `rope_theta` with `rope_scaling`, or `rope_parameters` of newer files, with rope_theta inside.
 void read_rope(JsonFields* f, RopeConfig* out);
 
 }  // namespace nemotron

@@ -2,9 +2,9 @@
 // checkpoint's dimensions, RankShape those of what a rank computes; for one rank they are equal.
 //
 // Query heads, and the matrices of a feed-forward layer by their inner dimension, are split evenly.
-// KV heads are split as long as there are enough, then every rank has one that others have too. The
-// embedding and a head of the vocabulary are split by rows, as evenly as possible; the few rows of a
-// reward head are everywhere. Norms are everywhere. What `o` and `down` give is a part of a sum.
+// KV heads are split as long as there are enough; then every rank has one that others have too.
+// The embedding and a head of the vocabulary are split by rows, as evenly as possible; the few rows
+// of a reward head are everywhere, and so are norms. What `o` and `down` give is a part of a sum.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +44,8 @@ Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out)
 // The stored matrices, each [out, in].
 enum class MatrixKind : uint8_t { embedding, head, q, k, v, o, gate, up, down };
 
-// The part of such a matrix of layer `spec` (no matter for the ends) that the rank holds. The config
-// and the shard have a rank_shape().
+// The part of such a matrix of layer `spec` (of no matter for the ends) that the rank holds. The
+// config and the shard have a rank_shape().
 MatrixRange held_by(const Shard& shard, const ModelConfig& config, const LayerSpec& spec,
                     MatrixKind kind);
 

@@ -1,5 +1,5 @@
-// TensorFinder: looks up the tensors of a decoder by name, checks dtype, shape and scales, and keeps
-// account of what is missing or wrong, so that one message tells of all of it. Refers to the
+// TensorFinder: looks up the tensors of a decoder by name, checks dtype, shape and scales, and
+// keeps account of what is missing or wrong, so that one message tells of all of it. Refers to the
 // checkpoint and the config; one thread.
 #pragma once
 

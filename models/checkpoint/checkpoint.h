@@ -1,5 +1,5 @@
-// Checkpoint: the tensors of a Hugging Face folder, memory-mapped and checked. Every error names file,
-// tensor, found and expected.
+// Checkpoint: the tensors of a Hugging Face folder, memory-mapped and checked. Every error names
+// file, tensor, found and expected.
 #pragma once
 
 #include <cstdint>

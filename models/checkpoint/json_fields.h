@@ -1,5 +1,5 @@
-// JsonFields: the members of one JSON object, read with their ranges. Remembers the first failure, so
-// that a reader asks for everything and looks at status() once. A null member counts as absent.
+// JsonFields: the members of one JSON object, read with their ranges. Remembers the first failure,
+// so that a reader asks for everything and looks at status() once. A null member counts as absent.
 // Refers to the object; one thread.
 #pragma once
 

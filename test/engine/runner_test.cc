@@ -109,8 +109,8 @@ struct Steps {
           rank->device = std::move(d);
           StepLimits limits;
           limits.max_rows = limits.max_spans = limits.max_samples = limits.vocab = 1;
-          rank->config.hidden = rank->config.vocab = rank->config.head_dim = 1;
-          return Decoder::create(rank->config, rank->weights, rank->device.get(), limits,
+          rank->shape.hidden = rank->shape.vocab = rank->shape.head_dim = 1;
+          return Decoder::create(rank->shape, rank->weights, rank->device.get(), limits,
                                  &rank->decoder);
         },
         &runner);
