@@ -330,7 +330,7 @@ void bench_kernels(Bench& b, const Shape& s) {
                  q = ops.buffer(DType::bf16, most, s.q_cols()),
                  out = ops.buffer(DType::bf16, most, s.q_cols()),
                  row = ops.buffer(DType::f32, 1, s.hidden);
-    const Tensor gain{row.data, DType::f32, 1, {s.hidden}};
+    const Norm norm{.eps = 1e-5f, .gain = {row.data, DType::f32, 1, {s.hidden}}};
     std::vector<std::vector<int32_t>> tables(static_cast<size_t>(batch));
     for (int32_t i = 0; i < blocks; ++i) tables[size_t(i % batch)].push_back(i);
     // One launch each, in steps that no graph takes: nothing of them is sampled.
@@ -347,8 +347,8 @@ void bench_kernels(Bench& b, const Shape& s) {
       b.check(d.sync(), "a step");
     };
     const auto products = [&](int32_t rows) {
-      d.mlp_input(h.rows(rows), x.rows(rows), gain, 1e-5f, gate_up);
-      d.gemm_residual(x.rows(rows), h.rows(rows), down, {});
+      d.mlp_input(h.rows(rows), x.rows(rows), norm, {gate_up}, Activation::silu_gated);
+      d.gemm_residual(x.rows(rows), h.rows(rows), {down}, nullptr);
     };
     for (const int32_t rows : {1, batch}) {
       std::vector<SpanInput> spans;
