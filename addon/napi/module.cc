@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include "models/gpu_fit.h"
+#include "models/sources.h"
 #include "napi/convert.h"
 #include "napi/engine_host.h"
 
