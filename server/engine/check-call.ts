@@ -50,6 +50,7 @@ type Checks<T> = Readonly<Record<keyof T, Check>>
 const OPTIONS: Checks<EngineOptions> = {
   model: text,
   device: text,
+  deviceIndex: integer(0),
   dtype: text,
   kvCacheDtype: text,
   kvCacheMemory: integer(1),

@@ -7,6 +7,8 @@ export type EngineOptions = {
   /** Hugging Face folder: config.json, *.safetensors, tokenizer.json. */
   readonly model: string
   readonly device?: 'auto' | 'cpu' | 'cuda'
+  /** Which GPU, counted from 0 (the default), where there are several. */
+  readonly deviceIndex?: number
   readonly dtype?: 'auto' | 'bf16' | 'fp8'
   /** Keys and values; auto: F16 on the CPU (with roundActivations BF16), BF16 on CUDA. */
   readonly kvCacheDtype?: 'auto' | 'bf16' | 'fp8'
