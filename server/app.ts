@@ -27,6 +27,7 @@ import { detokenizeRoute, renderRoute, tokenizeRoute, tokenizerInfoRoute } from 
 import { requireKey } from './http/auth.js'
 import { addHeader, type Ctx, type Env } from './http/context.js'
 import { cors } from './http/cors.js'
+import { checkDoor } from './http/door.js'
 import { errorBody, errorName, HttpError, headersOf, statusOf } from './http/errors.js'
 import { logRequests } from './http/request-log.js'
 import { unknownRoute } from './http/unknown-route.js'
@@ -165,7 +166,9 @@ export const createApp = (server: Server): Hono<Env> => {
   const table = routes(server)
   const checkKey = requireKey(server.config.apiKeys)
 
-  app.use(logRequests(server), closeWhenLeaving(server), cors(server.config.allowedOrigins))
+  const { config } = server
+  app.use(logRequests(server), closeWhenLeaving(server))
+  app.use(cors(config.allowedOrigins), checkDoor(config))
   for (const { method, path, open, handler } of table) {
     const handlers: Handler<Env>[] = open ? [handler] : [checkKey, handler]
     app.on(method, [path], ...handlers)

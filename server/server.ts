@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import type { Server, ServerConfig } from './api/server.js'
 import { createApp } from './app.js'
 import type { Phase } from './generation/admission.js'
+import { isLoopback } from './http/door.js'
 import { type Listening, listen } from './http/listen.js'
 import { createMetrics, type Metrics } from './metrics/metrics.js'
 import { fetchModel } from './model/fetch.js'
@@ -34,6 +35,8 @@ type ServeOptions = {
 }
 
 const serverConfig = (settings: Settings): ServerConfig => ({
+  host: settings.host,
+  allowedHosts: settings.allowed_hosts,
   apiKeys: settings.api_key,
   allowedOrigins: settings.allowed_origins,
   bodyLimit: settings.body_limit,
@@ -163,6 +166,8 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
   const { settings, log } = options
   const listed = modelSettings(settings)
   const wanted = listed.length > 0 ? listed : embeddedModels(settings)
+  if (settings.api_key.length === 0 && !isLoopback(settings.host))
+    log.warn(`anyone who reaches ${settings.host} can use this server: no --api-key is set`)
   let phase: Phase = { name: 'loading', detail: 'starting' }
   let models: readonly ServedModel[] = []
   /** A server that drains meanwhile stays so. */

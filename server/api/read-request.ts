@@ -21,5 +21,9 @@ export const readRequest = async <T extends z.ZodObject>(
   const { strictParams: isStrict } = server.config
   const { body, ignored } = checkBody(schema, json, { isStrict, unserved: UNSERVED })
   if (ignored.length > 0) addHeader(c, 'x-ignored-params', ignoredHeader(ignored))
-  return body
+  const caller = c.get('caller')
+  if (caller === undefined || !('cache_salt' in schema.shape)) return body
+  // What others have cached answers sooner, and so would tell what they asked.
+  const { cache_salt: salt = '' } = body as { readonly cache_salt?: string }
+  return { ...body, cache_salt: `${caller} ${salt}` }
 }

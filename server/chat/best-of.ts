@@ -13,6 +13,7 @@ import { checkRoom, encodeInputs, type ScoreItem, scoreItems } from '../scoring/
 export type BestOfFields = Pick<Conversation, 'messages' | 'continue_final_message'> & {
   readonly n?: number | undefined
   readonly best_of?: number | undefined
+  readonly cache_salt?: string | undefined
   readonly reward?:
     | { readonly model: string; readonly include_thinking?: boolean | null | undefined }
     | undefined
@@ -27,6 +28,7 @@ type BestOf = {
   readonly name: string
   readonly messages: readonly Message[]
   readonly includeThinking: boolean
+  readonly cacheSalt: string | undefined
 }
 
 /** Known once the candidates are scored. */
@@ -73,6 +75,7 @@ export const planBestOf = async (
     name: reward.model,
     messages: body.messages,
     includeThinking: reward.include_thinking === true,
+    cacheSalt: body.cache_salt,
   }
 }
 
@@ -122,6 +125,7 @@ const rank = async (
     model,
     items: fitting,
     record: {},
+    cacheSalt: bestOf.cacheSalt,
     // The chat was admitted, and its candidates with it.
     isAdmitted: true,
     signal,

@@ -24,6 +24,7 @@ export const requireKey = (keys: readonly string[]): MiddlewareHandler<Env> => {
             : 'Incorrect API key provided.',
           { code: 'invalid_api_key', headers: { 'www-authenticate': 'Bearer' } },
         )
+      if (keys.length > 1) c.set('caller', digest(given.trim()).toString('base64url'))
     }
     await next()
   }

@@ -4,8 +4,11 @@ import type { IncomingMessage } from 'node:http'
 import { badRequest, type RequestError } from '../request-error.js'
 import { HttpError } from './errors.js'
 
-/** A missing type is JSON, and so is text/plain, which fetch() sends when nothing is said. */
-const checkContentType = (contentType: string | undefined): void => {
+/** A missing type is JSON, and so is text/plain, which fetch() sends when nothing is said; not from a
+ * page (`isPage`): a browser asks first whether it may send JSON, and text it just sends. */
+const checkContentType = (contentType: string | undefined, isPage: boolean): void => {
+  if (isPage && !/^application\//i.test((contentType ?? '').trim()))
+    throw new HttpError(415, 'Pages send their body as application/json.')
   if (contentType === undefined || contentType.trim() === '') return
   const [type = '', ...parameters] = contentType.toLowerCase().split(';')
   const name = type.trim()
@@ -83,7 +86,8 @@ const parseJson = (bytes: Buffer): unknown => {
 }
 
 export const readJson = async (incoming: IncomingMessage, limit: number): Promise<unknown> => {
-  checkContentType(incoming.headers['content-type'])
+  const { origin } = incoming.headers
+  checkContentType(incoming.headers['content-type'], origin !== undefined)
   const encoding = incoming.headers['content-encoding']
   if (encoding !== undefined && encoding.toLowerCase() !== 'identity')
     throw new HttpError(415, `Unsupported content encoding '${encoding}': send the body as it is.`)

@@ -5,6 +5,10 @@ import type { Context } from 'hono'
 import type { RequestLog } from '../log.js'
 
 export type HttpConfig = {
+  /** The address it listens on. */
+  readonly host: string
+  /** Names by which clients may call, beside this machine's own. */
+  readonly allowedHosts: readonly string[]
   readonly apiKeys: readonly string[]
   readonly allowedOrigins: readonly string[]
   readonly bodyLimit: number
@@ -16,7 +20,13 @@ export type HttpConfig = {
 
 export type Env = {
   Bindings: HttpBindings
-  Variables: { requestId: string; record: RequestLog; headers: Record<string, string> }
+  Variables: {
+    requestId: string
+    record: RequestLog
+    headers: Record<string, string>
+    /** Who asks, where several keys tell: a hash of theirs. */
+    caller?: string
+  }
 }
 export type Ctx = Context<Env>
 

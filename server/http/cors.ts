@@ -2,6 +2,7 @@
 
 import type { MiddlewareHandler } from 'hono'
 import { addHeader, type Env } from './context.js'
+import { isAllowedOrigin } from './door.js'
 
 const EXPOSED = 'x-request-id, x-ignored-params, retry-after'
 
@@ -12,7 +13,7 @@ export const cors = (origins: readonly string[]): MiddlewareHandler<Env> => {
     if (!any) addHeader(c, 'vary', 'Origin')
     const allowed = any
       ? '*'
-      : origin !== undefined && origins.includes(origin)
+      : origin !== undefined && isAllowedOrigin(origin, origins, c.req.header('host'))
         ? origin
         : undefined
     if (allowed !== undefined) {

@@ -1,6 +1,11 @@
 // The socket under the app: one Node server, with the limits that a public port needs.
 
-import { createServer, type Server as HttpServer } from 'node:http'
+import {
+  createServer,
+  type Server as HttpServer,
+  type IncomingMessage,
+  type ServerResponse,
+} from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
@@ -52,6 +57,14 @@ const refuseGarbage = (error: NodeJS.ErrnoException, socket: Socket): void => {
   )
 }
 
+const refuseExpectation = (_: IncomingMessage, response: ServerResponse): void => {
+  const body = JSON.stringify(
+    errorBody(new HttpError(417, "The only 'Expect' that is understood is 100-continue.")),
+  )
+  response.writeHead(417, { 'content-type': 'application/json', connection: 'close' })
+  response.end(body)
+}
+
 /** What is wrong before there is a request to speak of: a bad Host, a path that is no URL. */
 const badTarget = (): Response =>
   Response.json(errorBody(badRequest('The request target or the Host header is not valid.')), {
@@ -81,6 +94,7 @@ export const listen = (options: ListenOptions): Promise<Listening> =>
       ? createTlsServer({ ...limits, ...options.tls }, listener)
       : createServer(limits, listener)
     node.on('clientError', refuseGarbage)
+    node.on('checkExpectation', refuseExpectation)
     node.once('error', reject)
     node.listen(options.port, options.host, () => {
       node.off('error', reject)

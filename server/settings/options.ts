@@ -145,10 +145,16 @@ const serverOptions = {
     z.string().optional(),
     "File with a Jinja chat template, instead of the checkpoint's.",
   ),
+  allowed_hosts: option(
+    'list',
+    z.array(z.string().min(1)).default([]),
+    'Names by which clients may call a server on the loopback interface, beside localhost; * is any.',
+    'none',
+  ),
   allowed_origins: option(
     'list',
-    z.array(z.string()).default(['*']),
-    'Origins that browsers may call from.',
+    z.array(z.string().min(1)).default(['loopback']),
+    'Origins whose pages may call: loopback is every page of this machine, * is every page.',
   ),
   request_timeout: option('number', seconds.default(0), 'Longest time for a request; 0: no limit.'),
   write_idle_timeout: option(

@@ -122,6 +122,11 @@ const readEnv = (env: NodeJS.ProcessEnv): Values => {
   for (const { key, env: name } of FLAGS) {
     const text = env[name]
     const kind = OPTIONS[key]?.kind
+    // An empty key opens the server to everyone: nobody means that.
+    if (text === '' && key === 'api_key')
+      throw new ConfigError(
+        `${name} is set and empty: give a key, or unset it for a server without`,
+      )
     if (text !== undefined && text !== '' && kind !== undefined) values[key] = fromText(kind, text)
   }
   return values

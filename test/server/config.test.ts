@@ -68,6 +68,7 @@ describe('settings', () => {
       drain_delay: ['5', 5],
       log_level: ['debug', 'debug'],
       chat_template: ['a.jinja', 'a.jinja'],
+      allowed_hosts: ['a.example,b.example', ['a.example', 'b.example']],
       allowed_origins: [
         'https://a.example,https://b.example',
         ['https://a.example', 'https://b.example'],

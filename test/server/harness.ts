@@ -60,6 +60,8 @@ export type Harness = {
 const NAMES = { bos_token: '<|begin_of_text|>', eos_token: '<|eot_id|>' }
 
 const CONFIG: ServerConfig = {
+  host: '127.0.0.1',
+  allowedHosts: [],
   apiKeys: [],
   allowedOrigins: ['*'],
   bodyLimit: 1 << 20,
