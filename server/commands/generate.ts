@@ -15,31 +15,38 @@ import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import { bigInteger, collect, integer, number } from './flags.js'
 
+/** Flags that are sampling fields, by the same names. */
+const SAMPLING = [
+  'maxTokens',
+  'minTokens',
+  'temperature',
+  'topP',
+  'topK',
+  'minP',
+  'repetitionPenalty',
+  'presencePenalty',
+  'frequencyPenalty',
+  'seed',
+  'stop',
+  'ignoreEos',
+  'lookupTokens',
+] as const satisfies readonly (keyof Sampling)[]
+
 type Flags = Pick<
   EngineOptions,
   'model' | 'device' | 'dtype' | 'kvCacheDtype' | 'maxModelLen' | 'threads'
 > &
-  Pick<
-    Sampling,
-    | 'maxTokens'
-    | 'minTokens'
-    | 'temperature'
-    | 'topP'
-    | 'topK'
-    | 'minP'
-    | 'repetitionPenalty'
-    | 'presencePenalty'
-    | 'frequencyPenalty'
-    | 'stop'
-    | 'ignoreEos'
-    | 'lookupTokens'
-  > & {
-    readonly seed?: bigint
+  Pick<Sampling, (typeof SAMPLING)[number]> & {
     readonly chat?: boolean
     readonly system?: string
     readonly special?: boolean
     readonly quiet?: boolean
   }
+
+const samplingOf = (flags: Flags): Sampling => ({
+  ...Object.fromEntries(SAMPLING.flatMap((key) => (key in flags ? [[key, flags[key]]] : []))),
+  skipSpecialTokens: !flags.special,
+})
 
 /** One user turn by the model's own template, ready for the answer. */
 const encodeTurn = async (
@@ -113,12 +120,12 @@ const run = async (given: string, flags: Flags): Promise<void> => {
     ? await encodeTurn(tokenizer, prompt, flags)
     : await encodeText(tokenizer, prompt, true)
   const engine = await startEngine(flags, tokenizer)
-  const { special, quiet } = flags
+  const { quiet } = flags
   const signal = interruption()
   let generated = 0
   let last: Delta | undefined
   try {
-    const request = { promptTokenIds, sampling: { ...flags, skipSpecialTokens: !special } }
+    const request = { promptTokenIds, sampling: samplingOf(flags) }
     for await (const delta of engine.generate(request, { signal })) {
       process.stdout.write(delta.text)
       generated += delta.tokenIds.length
