@@ -17,7 +17,7 @@ type Measure = {
   readonly percent: number
 }
 /** A result.json of bench/gpu.sh, and the file's name. */
-export type GpuRun = { readonly file: string; readonly result: Fields }
+type GpuRun = { readonly file: string; readonly result: Fields }
 
 const isFields = (value: unknown): value is Fields =>
   typeof value === 'object' && value !== null && !Array.isArray(value)

@@ -98,102 +98,135 @@ bool Bench::check(const Status& s, const std::string& what) {
 
 // --- ceilings ---
 
-void measure_limits(Bench& b, bool report) {
-  cuda::Context context;
-  if (!b.check(context.open(0), "opening the GPU")) return;
-  const int32_t n = b.tiny ? 64 : 8192;
-  const size_t bytes = b.tiny ? size_t(1) << 16 : size_t(2) << 30,
-               matrix = size_t(n) * size_t(n) * 2;
-  load_peaks(context.queue());
-  void *p = nullptr, *q = nullptr;
-  if (!b.check(context.alloc(bytes, &p), "memory") || !b.check(context.alloc(bytes, &q), "memory"))
-    return;
-  const int times = b.tiny ? 1 : 9;
-  const auto run = [&](const std::function<void()>& f) {
-    return time_of(times, [&] {
-      f();
-      context.check_launches();
-      context.synchronize();
-    });
-  };
-  const auto show = [&](const char* name, double seconds, double limit, const char* unit,
-                        double v) {
-    if (report && context.ok()) b.measure(name, seconds, limit, unit, v);
-  };
-  launch_fill(context.queue(), p, bytes, false);
+namespace {
 
-  const double read =
-      run([&] { launch_read(context.queue(), p, bytes, 1, static_cast<uint32_t*>(q)); });
-  b.limits.read = double(bytes) / read;
-  show("read only", read, read, "GB/s", b.limits.read / 1e9);
-  const double copy = run([&] {
-    context.check(cudaMemcpyAsync(q, p, bytes, cudaMemcpyDeviceToDevice, context.stream()),
-                  "copying");
-  });
-  b.limits.copy = 2 * double(bytes) / copy;
-  show("copy (read + write)", copy, 2 * double(bytes) / b.limits.read, "GB/s", b.limits.copy / 1e9);
+// What the GPU allows: reads, copies, products, and how fast kernels follow each other.
+class Ceilings {
+ public:
+  Ceilings(Bench& b, bool report) : b_(b), report_(report) {}
 
-  // What the L2 cache gives the multiprocessors: less than half of an H100's, and more than half.
-  for (const size_t mb : {16, 32}) {
-    const size_t some = b.tiny ? bytes : mb << 20;
-    const int turns = b.tiny ? 2 : 100;
-    if (!report) break;
-    const double cached =
-        run([&] { launch_read(context.queue(), p, some, turns, static_cast<uint32_t*>(q)); });
-    show(("read " + std::to_string(mb) + " MB over and over (L2)").c_str(), cached / turns, 0,
-         "GB/s", double(some) * turns / cached / 1e9);
+  void measure() {
+    if (!b_.check(context_.open(0), "opening the GPU")) return;
+    load_peaks(context_.queue());
+    if (!b_.check(context_.alloc(bytes_, &p_), "memory")) return;
+    if (!b_.check(context_.alloc(bytes_, &q_), "memory")) return;
+    launch_fill(context_.queue(), p_, bytes_, false);
+    memory();
+    if (report_) cache();
+    products();
+    if (report_) launches();
+    b_.check(context_.status(), "ceilings");
   }
 
-  // Without the library: what an H200 does.
-  b.limits.bf16 = 790e12;
-  b.limits.fp8 = 1500e12;
-  cuda::CublasLt library(&context);
-  std::string why;
-  const bool has = library.open(&why);
-  if (!has) b.note("no cuBLASLt (" + why + "): matrix limits are an H200's 790 and 1500 TFLOP/s");
-  for (const bool fp8 : {false, true}) {
-    const auto& properties = context.properties();
-    if (!has || (fp8 && properties.major * 10 + properties.minor < 89)) continue;
-    launch_fill(context.queue(), p, std::min(bytes, 2 * matrix), fp8);
+ private:
+  double seconds_of(const std::function<void()>& f) {
+    return time_of(b_.tiny ? 1 : 9, [&] {
+      f();
+      context_.check_launches();
+      context_.synchronize();
+    });
+  }
+  void show(const std::string& name, double seconds, double limit, const char* unit, double v) {
+    if (report_ && context_.ok()) b_.measure(name, seconds, limit, unit, v);
+  }
+  double read_seconds(size_t bytes, int turns) {
+    return seconds_of(
+        [&] { launch_read(context_.queue(), p_, bytes, turns, static_cast<uint32_t*>(q_)); });
+  }
+
+  void memory() {
+    const double read = read_seconds(bytes_, 1);
+    b_.limits.read = double(bytes_) / read;
+    show("read only", read, read, "GB/s", b_.limits.read / 1e9);
+    const double copy = seconds_of([&] {
+      context_.check(cudaMemcpyAsync(q_, p_, bytes_, cudaMemcpyDeviceToDevice, context_.stream()),
+                     "copying");
+    });
+    b_.limits.copy = 2 * double(bytes_) / copy;
+    show("copy (read + write)", copy, 2 * double(bytes_) / b_.limits.read, "GB/s",
+         b_.limits.copy / 1e9);
+  }
+
+  // What the L2 cache gives the multiprocessors: less than half of an H100's, and more than half.
+  void cache() {
+    for (const size_t mb : {16, 32}) {
+      const size_t some = b_.tiny ? bytes_ : mb << 20;
+      const int turns = b_.tiny ? 2 : 100;
+      const double cached = read_seconds(some, turns);
+      show("read " + std::to_string(mb) + " MB over and over (L2)", cached / turns, 0, "GB/s",
+           double(some) * turns / cached / 1e9);
+    }
+  }
+
+  void products() {
+    // Without the library: what an H200 does.
+    b_.limits.bf16 = 790e12;
+    b_.limits.fp8 = 1500e12;
+    cuda::CublasLt library(&context_);
+    std::string why;
+    if (!library.open(&why)) {
+      b_.note("no cuBLASLt (" + why + "): matrix limits are an H200's 790 and 1500 TFLOP/s");
+      return;
+    }
+    const auto& properties = context_.properties();
+    product(library, false);
+    if (properties.major * 10 + properties.minor >= 89) product(library, true);
+  }
+
+  void product(cuda::CublasLt& library, bool fp8) {
+    const int32_t n = b_.tiny ? 64 : 8192;
+    const size_t matrix = size_t(n) * size_t(n) * 2;
+    launch_fill(context_.queue(), p_, std::min(bytes_, 2 * matrix), fp8);
     cuda::LtProduct product;
     product.fp8 = fp8;
-    product.a = p;
-    product.w = static_cast<uint8_t*>(p) + (fp8 ? matrix / 2 : matrix);
+    product.a = p_;
+    product.w = static_cast<uint8_t*>(p_) + (fp8 ? matrix / 2 : matrix);
     product.a_stride = product.stride = product.rows = product.weights = product.k = n;
-    product.out = q;
+    product.out = q_;
     if (!library.has(product)) {
-      b.note(std::string("cuBLASLt has no ") + (fp8 ? "FP8" : "BF16") + " product of 8192 cubed");
-      continue;
+      b_.note(std::string("cuBLASLt has no ") + (fp8 ? "FP8" : "BF16") + " product of 8192 cubed");
+      return;
     }
-    const double t = run([&] { library.multiply(product); });
+    const double t = seconds_of([&] { library.multiply(product); });
     const double rate = 2.0 * n * double(n) * n / t;
-    (fp8 ? b.limits.fp8 : b.limits.bf16) = rate;
+    (fp8 ? b_.limits.fp8 : b_.limits.bf16) = rate;
     show(fp8 ? "matrix peak FP8, cuBLASLt" : "matrix peak BF16, cuBLASLt", t, t, "TFLOP/s",
          rate / 1e12);
   }
 
-  const int kernels = b.tiny ? 4 : 1000;
-  for (const bool pdl : {false, true}) {
-    if (!report || (pdl && context.properties().major < 9)) continue;
-    context.queue().pdl = pdl;
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t exec = nullptr;
-    context.check(cudaStreamBeginCapture(context.stream(), cudaStreamCaptureModeThreadLocal),
-                  "capturing");
-    for (int i = 0; i < kernels; ++i) launch_empty(context.queue());
-    context.check(cudaStreamEndCapture(context.stream(), &graph), "capturing");
-    if (context.ok()) context.check(cudaGraphInstantiate(&exec, graph, 0), "instantiating");
-    if (context.ok()) {
-      const double t =
-          run([&] { context.check(cudaGraphLaunch(exec, context.stream()), "launching a graph"); });
-      show(pdl ? "empty kernel in a graph, PDL" : "empty kernel in a graph", t / kernels, 0, "us",
-           t / kernels * 1e6);
+  void launches() {
+    const int kernels = b_.tiny ? 4 : 1000;
+    for (const bool pdl : {false, true}) {
+      if (pdl && context_.properties().major < 9) continue;
+      context_.queue().pdl = pdl;
+      cudaGraph_t graph = nullptr;
+      cudaGraphExec_t exec = nullptr;
+      context_.check(cudaStreamBeginCapture(context_.stream(), cudaStreamCaptureModeThreadLocal),
+                     "capturing");
+      for (int i = 0; i < kernels; ++i) launch_empty(context_.queue());
+      context_.check(cudaStreamEndCapture(context_.stream(), &graph), "capturing");
+      if (context_.ok()) context_.check(cudaGraphInstantiate(&exec, graph, 0), "instantiating");
+      if (context_.ok()) {
+        const double t = seconds_of(
+            [&] { context_.check(cudaGraphLaunch(exec, context_.stream()), "launching a graph"); });
+        show(pdl ? "empty kernel in a graph, PDL" : "empty kernel in a graph", t / kernels, 0, "us",
+             t / kernels * 1e6);
+      }
+      if (exec) cudaGraphExecDestroy(exec);
+      if (graph) cudaGraphDestroy(graph);
     }
-    if (exec) cudaGraphExecDestroy(exec);
-    if (graph) cudaGraphDestroy(graph);
   }
-  b.check(context.status(), "ceilings");
-}
+
+  Bench& b_;
+  bool report_;
+  const size_t bytes_ = b_.tiny ? size_t(1) << 16 : size_t(2) << 30;
+  cuda::Context context_;
+  void *p_ = nullptr, *q_ = nullptr;
+};
+
+}  // namespace
+
+void measure_limits(Bench& b, bool report) { Ceilings(b, report).measure(); }
 
 namespace {
 
@@ -266,6 +299,23 @@ void usage() {
   for (const Part& part : parts()) std::printf("  %-10s %s\n", part.name, part.what);
 }
 
+std::vector<Part> chosen_parts(const std::vector<std::string>& wanted) {
+  std::vector<Part> chosen;
+  for (const Part& part : parts()) {
+    if (wanted.empty() || std::find(wanted.begin(), wanted.end(), part.name) != wanted.end())
+      chosen.push_back(part);
+  }
+  return chosen;
+}
+
+void name_machine(Bench& b) {
+  std::unique_ptr<Device> device;
+  if (!b.check(cuda::open_device(DeviceOptions{}, &device), "opening the GPU")) return;
+  int driver = 0;
+  cudaDriverGetVersion(&driver);
+  b.machine(device->name(), driver, double(device->free_bytes()));
+}
+
 int run(int argc, char** argv) {
   bool tiny = false;
   std::string json;
@@ -297,11 +347,7 @@ int run(int argc, char** argv) {
       return usage(), 2;
     }
   }
-  std::vector<Part> chosen;
-  for (const Part& part : parts()) {
-    if (wanted.empty() || std::find(wanted.begin(), wanted.end(), part.name) != wanted.end())
-      chosen.push_back(part);
-  }
+  const std::vector<Part> chosen = chosen_parts(wanted);
   if (chosen.empty()) return usage(), 2;
   std::string why;
   if (cuda::device_count(&why) == 0) {
@@ -314,14 +360,7 @@ int run(int argc, char** argv) {
     return 1;
   }
   Bench b(tiny, file);
-  {
-    std::unique_ptr<Device> device;
-    if (b.check(cuda::open_device(DeviceOptions{}, &device), "opening the GPU")) {
-      int driver = 0;
-      cudaDriverGetVersion(&driver);
-      b.machine(device->name(), driver, double(device->free_bytes()));
-    }
-  }
+  name_machine(b);
   const bool measures =
       std::any_of(chosen.begin(), chosen.end(), [](const Part& part) { return part.measures; });
   if (!b.failed() && measures) measure_limits(b, chosen[0].name == std::string("ceilings"));

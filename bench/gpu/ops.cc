@@ -33,21 +33,26 @@ std::vector<uint8_t> noise(DType dtype, size_t bytes) {
   return out;
 }
 
+// How large the steps of a device become.
+struct Sizes {
+  int32_t rows, spans, context, blocks;
+  DType kv_dtype;
+  bool fp8_activations = false;
+};
+
 // A device that is ready for steps, and buffers that live as long.
 class Ops {
  public:
-  Ops(Bench& b, const Shape& s, int32_t rows, int32_t spans, int32_t context, int32_t blocks,
-      DType kv_dtype, bool fp8_activations = false)
-      : b_(b) {
+  Ops(Bench& b, const Shape& s, const Sizes& sizes) : b_(b) {
     DeviceOptions options;
-    options.fp8_activations = fp8_activations;
+    options.fp8_activations = sizes.fp8_activations;
     if (!b.check(cuda::open_device(options, &device_), "opening the GPU")) return;
     KvConfig kv;
     kv.layers = 1, kv.kv_heads = s.kv_heads, kv.head_dim = s.head_dim, kv.block_size = 64;
-    kv.num_blocks = blocks, kv.dtype = kv_dtype;
+    kv.num_blocks = sizes.blocks, kv.dtype = sizes.kv_dtype;
     StepLimits limits;
-    limits.max_rows = rows, limits.max_spans = spans, limits.max_samples = spans;
-    limits.max_context = context, limits.q_heads = s.q_heads, limits.kv_heads = s.kv_heads;
+    limits.max_rows = sizes.rows, limits.max_spans = limits.max_samples = sizes.spans;
+    limits.max_context = sizes.context, limits.q_heads = s.q_heads, limits.kv_heads = s.kv_heads;
     limits.head_dim = s.head_dim, limits.hidden = s.hidden, limits.intermediate = s.inner;
     limits.vocab = s.vocab;
     const std::vector<float> freq(size_t(s.head_dim / 2), 0.01f);
@@ -105,7 +110,7 @@ void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
                                                 {2 * s.inner, s.hidden},
                                                 {s.hidden, s.inner}};
   for (const auto& [n, k] : shapes) {
-    Ops ops(b, s, most, 1, most, most / 64 + 1, DType::bf16, fp8_activations);
+    Ops ops(b, s, {most, 1, most, most / 64 + 1, DType::bf16, fp8_activations});
     if (b.failed()) return;
     Device& d = ops.device();
     const DType dtype = fp8 ? DType::fp8_e4m3 : DType::bf16;
@@ -173,7 +178,7 @@ std::vector<uint16_t> prefill(Bench& b, Shape s, DType kv, const std::string& su
   if (b.tiny) s.head_dim = 64;  // that wgmma takes
   const int32_t most = b.tiny ? 200 : 8192;
   constexpr int32_t kHidden = 64;
-  Ops ops(b, s, most, 1, most, most / 64 + 1, kv);
+  Ops ops(b, s, {most, 1, most, most / 64 + 1, kv});
   if (b.failed()) return {};
   Device& d = ops.device();
   const int64_t n = s.q_cols() + 2 * s.kv_cols();
@@ -239,7 +244,7 @@ void bench_attention(Bench& b, const Shape& s) {
   const int32_t blocks = std::max(32 * unit, b.tiny ? 128 : 131072) / 64;
   for (const DType kv : {DType::bf16, DType::fp8_e4m3}) {
     constexpr int32_t kRows = 128;
-    Ops ops(b, s, kRows, kRows, blocks * 64, blocks, kv);
+    Ops ops(b, s, {kRows, kRows, blocks * 64, blocks, kv});
     if (b.failed()) return;
     Device& d = ops.device();
     const Tensor q = ops.buffer(DType::bf16, kRows, s.q_cols()),
@@ -275,7 +280,7 @@ void bench_sampler(Bench& b, int32_t vocab) {
   Shape s = kTiny;
   s.vocab = vocab;
   const int32_t most = b.tiny ? 8 : 64;
-  Ops ops(b, s, most, most, 64, most, DType::bf16);
+  Ops ops(b, s, {most, most, 64, most, DType::bf16});
   if (b.failed()) return;
   const Tensor logits = ops.buffer(DType::f32, most, vocab);
   const std::vector<int32_t> table = {0};
@@ -312,7 +317,7 @@ void bench_kernels(Bench& b, const Shape& s) {
   for (const bool fp8 : {false, true}) {
     const DType dtype = fp8 ? DType::fp8_e4m3 : DType::bf16;
     const int32_t blocks = batch * context / 64;
-    Ops ops(b, s, most, batch, context, blocks, dtype);
+    Ops ops(b, s, {most, batch, context, blocks, dtype});
     if (b.failed()) return;
     Device& d = ops.device();
     const auto weight = [&](int64_t rows, int64_t cols, WeightUse use) {
