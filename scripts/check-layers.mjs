@@ -1,5 +1,5 @@
 // Keeps the picture of server/ in docs/architecture.md true: which room imports which, no circle of
-// files, and few files outside a room.
+// files, and few files outside a room. And keeps bench/ off test/.
 
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -99,6 +99,15 @@ for (const name of imports.keys()) visit(name, [])
 const top = [...imports.keys()].filter((name) => !name.includes('/'))
 if (top.length > MOST_AT_TOP)
   problems.push(`server/ has ${top.length} files at its top; at most ${MOST_AT_TOP}`)
+
+// Tests stand on everything, so nothing stands on tests.
+const benches = spawnSync('git', ['ls-files', 'bench/*.ts', 'bench/**/*.ts'], {
+  cwd: root,
+  encoding: 'utf8',
+})
+for (const file of benches.stdout.split('\n').filter(Boolean))
+  for (const to of importsOf(file))
+    if (to.startsWith('test/')) problems.push(`${file} imports ${to}: bench may not use test`)
 
 for (const problem of problems) console.error(`check-layers: ${problem}`)
 process.exit(problems.length > 0 ? 1 : 0)
