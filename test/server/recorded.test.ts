@@ -23,6 +23,9 @@ const replaceChanging = (given: string): string =>
     .replace(/"created":\d+/g, '"created":0')
     .replace(/"(\w*seconds|tokens_per_second|(?:queue|prefill|decode|ttft)_s)":[\d.e-]+/g, '"$1":0')
     .replace(/\bfp_[0-9a-f]{10}\b/g, 'fp_ID')
+    // How long the queue has been full, which a busy machine decides.
+    .replace(/^(429\n[\s\S]*\nretry-after: )\d+$/m, '$1SECONDS')
+    .replace(/(Retry in )\d+( s\.)/, '$1SECONDS$2')
     .replaceAll(`"version":"${VERSION}"`, '"version":"VERSION"')
     // The parser's words are Node's.
     .replace(/(JSON body of your request: )[^"]*(?:\\"[^"]*)*/g, '$1REASON')
