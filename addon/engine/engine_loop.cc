@@ -107,7 +107,7 @@ std::unique_ptr<RequestState> EngineLoop::make_request(Request request) const {
     seq->salt_root = blocks_.root(request.cache_salt);
     seq->sampling = make_sampling_state(params, i, seq->tokens);
     seq->run_ahead_until = run_ahead_limit(params, seq->sampling, 0);
-    seq->text = OutputText(params.stop, params.include_stop);
+    seq->text = OutputText(params.stop, params.include_stop, params.stop_scope);
     if (params.num_prompt_logprobs >= 0) {
       seq->wants_prompt_logprobs = i == 0;
       seq->match_prefix = i > 0;  // every row's logits are wanted, and cached rows have none

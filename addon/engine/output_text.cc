@@ -1,6 +1,7 @@
 #include "engine/output_text.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace nemotron {
 
@@ -57,8 +58,18 @@ void Utf8Filter::finish(std::string* out) {
   low_ = 0x80, high_ = 0xBF;
 }
 
-OutputText::OutputText(std::span<const std::string> stop, bool include_stop)
-    : stops_(stop.begin(), stop.end()), include_stop_(include_stop) {}
+namespace {
+
+constexpr std::string_view kOpen = "<think>";
+constexpr std::string_view kBlank = " \t\n\r\v\f";
+
+}  // namespace
+
+OutputText::OutputText(std::span<const std::string> stop, bool include_stop, StopScope scope)
+    : stops_(stop.begin(), stop.end()), include_stop_(include_stop) {
+  constexpr Place kPlaces[] = {Place::answer, Place::gap, Place::thinking, Place::opening};
+  place_ = kPlaces[size_t(scope)];
+}
 
 void OutputText::emit(size_t bytes, std::string* out) {
   for (size_t i = 0; i < bytes; ++i) utf8_.push(uint8_t(held_[i]), out);
@@ -71,28 +82,61 @@ int32_t OutputText::push(std::string_view bytes, bool may_stop, std::string* out
     return -1;
   }
   for (const char c : bytes) {
-    held_.push_back(c);
-    int32_t ended_by = -1;
-    size_t partial = 0;
-    for (size_t i = 0; i < stops_.size(); ++i) {
-      const bool ended = stops_[i].push(uint8_t(c));
-      partial = std::max(partial, stops_[i].partial());
-      if (ended && (ended_by < 0 || stops_[i].size() > stops_[size_t(ended_by)].size())) {
-        ended_by = int32_t(i);
-      }
-    }
-    if (ended_by >= 0 && may_stop) {
-      emit(held_.size() - (include_stop_ ? 0 : stops_[size_t(ended_by)].size()), out);
-      held_.clear();
-      utf8_.finish(out);
-      return ended_by;
-    }
-    emit(held_.size() - partial, out);
+    const int32_t stop = take(c, may_stop, out);
+    if (stop >= 0) return stop;
   }
   return -1;
 }
 
+int32_t OutputText::take(char c, bool may_stop, std::string* out) {
+  if (place_ == Place::opening) return open(c, may_stop, out);
+  if (place_ == Place::gap && kBlank.find(c) == kBlank.npos) place_ = Place::answer;
+  if (place_ == Place::answer) return match(c, may_stop, out);
+  utf8_.push(uint8_t(c), out);
+  if (place_ == Place::thinking && close_.push(uint8_t(c))) place_ = Place::gap;
+  return -1;
+}
+
+int32_t OutputText::open(char c, bool may_stop, std::string* out) {
+  opening_.push_back(c);
+  const size_t from = std::min(opening_.find_first_not_of(kBlank), opening_.size());
+  const std::string_view body = std::string_view(opening_).substr(from);
+  if (kOpen.starts_with(body) && body != kOpen) return -1;
+  place_ = body == kOpen ? Place::thinking : Place::answer;
+  const std::string known = std::exchange(opening_, {});
+  for (const char k : known) {
+    if (place_ == Place::thinking) {
+      utf8_.push(uint8_t(k), out);
+    } else if (const int32_t stop = match(k, may_stop, out); stop >= 0) {
+      return stop;
+    }
+  }
+  return -1;
+}
+
+int32_t OutputText::match(char c, bool may_stop, std::string* out) {
+  held_.push_back(c);
+  int32_t ended_by = -1;
+  size_t partial = 0;
+  for (size_t i = 0; i < stops_.size(); ++i) {
+    const bool ended = stops_[i].push(uint8_t(c));
+    partial = std::max(partial, stops_[i].partial());
+    if (ended && (ended_by < 0 || stops_[i].size() > stops_[size_t(ended_by)].size())) {
+      ended_by = int32_t(i);
+    }
+  }
+  if (ended_by >= 0 && may_stop) {
+    emit(held_.size() - (include_stop_ ? 0 : stops_[size_t(ended_by)].size()), out);
+    held_.clear();
+    utf8_.finish(out);
+    return ended_by;
+  }
+  emit(held_.size() - partial, out);
+  return -1;
+}
+
 void OutputText::finish(std::string* out) {
+  for (const char c : std::exchange(opening_, {})) utf8_.push(uint8_t(c), out);
   emit(held_.size(), out);
   utf8_.finish(out);
 }

@@ -41,10 +41,18 @@ class Utf8Filter {
   uint8_t low_ = 0x80, high_ = 0xBF;  // what the next continuation byte may be
 };
 
+// Which part of a text stop strings are looked for in.
+enum class StopScope : uint8_t {
+  all,
+  answer,          // from the first byte that is no blank
+  after_thinking,  // the same, behind the first </think>
+  after_block,     // the same where the text begins with <think>; else all of it
+};
+
 class OutputText {
  public:
   OutputText() = default;
-  OutputText(std::span<const std::string> stop, bool include_stop);
+  OutputText(std::span<const std::string> stop, bool include_stop, StopScope scope);
 
   // Appends what is certain of `bytes` to *out. Returns the index of the stop string that ends the
   // text here, or -1. The match that ends first wins, of two that end together the longer one.
@@ -55,10 +63,18 @@ class OutputText {
 
  private:
   void emit(size_t bytes, std::string* out);
+  int32_t take(char c, bool may_stop, std::string* out);
+  int32_t match(char c, bool may_stop, std::string* out);
+  int32_t open(char c, bool may_stop, std::string* out);
 
   std::vector<ByteMatcher> stops_;
   bool include_stop_ = false;
   std::string held_;  // may still become a stop string
+  // Where in the text the next byte stands.
+  enum class Place : uint8_t { opening, thinking, gap, answer };
+  Place place_ = Place::answer;
+  std::string opening_;  // not yet known whether it opens a block
+  ByteMatcher close_{"</think>"};
   Utf8Filter utf8_;
 };
 

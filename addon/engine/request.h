@@ -8,6 +8,7 @@
 
 #include "device/status.h"
 #include "device/step.h"
+#include "engine/output_text.h"
 
 namespace nemotron {
 
@@ -25,7 +26,8 @@ struct SamplingParams {
   std::vector<int32_t> stop_token_ids;  // beside the model's eos ids
   std::vector<std::string> stop;        // matched on bytes of the output text
   bool include_stop = false;            // keep the matched stop string in the text
-  bool skip_special_tokens = true;      // special tokens give no text
+  StopScope stop_scope = StopScope::all;
+  bool skip_special_tokens = true;  // special tokens give no text
   std::vector<TokenBias> logit_bias;
   std::vector<std::vector<int32_t>> bad_words;  // token sequences that must not appear
   std::vector<int32_t> allowed_ids;             // empty: all

@@ -49,6 +49,13 @@ Status read_sampling(const Napi::Object& object, SamplingParams* out) {
   fields.ids("stopTokenIds", &out->stop_token_ids);
   fields.strings("stop", &out->stop);
   fields.boolean("includeStop", &out->include_stop);
+  int32_t stop_scope = 0;
+  fields.number("stopScope", &stop_scope);
+  if (stop_scope < 0 || stop_scope > int32_t(StopScope::after_block)) {
+    fields.fail("stopScope", "must be 0, 1, 2 or 3");
+  } else {
+    out->stop_scope = StopScope(stop_scope);
+  }
   fields.boolean("skipSpecialTokens", &out->skip_special_tokens);
   fields.id_lists("badWordIds", &out->bad_words);
   fields.ids("allowedTokenIds", &out->allowed_ids);

@@ -1,12 +1,14 @@
 // Text to tokens and back, without a step of the engine: /tokenize, /detokenize, render.
 
-import { encodeChat, renderChat } from '../chat/prompt.js'
+import { renderChat } from '../chat/prompt.js'
+import { refuseThinking } from '../chat/thinking-mode.js'
 import { requireReady } from '../generation/admission.js'
 import type { Ctx } from '../http/context.js'
-import { findModel, type ServedModel } from '../model/served-model.js'
-import { readMessages } from '../prompt/conversation.js'
-import { encodeText } from '../prompt/encode.js'
-import { badRequest } from '../request-error.js'
+import { findModel, isReward, type ServedModel } from '../model/served-model.js'
+import { type Conversation, readMessages } from '../prompt/conversation.js'
+import { encodeSegments, encodeText, type Segment, segmentsText } from '../prompt/encode.js'
+import { badRequest, unsupportedParameter } from '../request-error.js'
+import { scoredPrompt } from '../scoring/scoring.js'
 import { tokenText } from './openai/logprobs.js'
 import { ChatRequest, DetokenizeRequest, TokenizeRequest } from './openai/schema.js'
 import { readRequest } from './read-request.js'
@@ -19,6 +21,29 @@ const modelOf = (server: Server, name: string | undefined): ServedModel => {
   return first
 }
 
+type Fields = Omit<Conversation, 'messages'>
+
+/** The prompt of a conversation: of a reward model, what it scores. */
+const promptOf = (
+  server: Server,
+  model: ServedModel,
+  body: Fields,
+  given: ChatRequest['messages'],
+): readonly Segment[] => {
+  const messages = readMessages(given)
+  if (!isReward(model))
+    return renderChat(model, { ...body, messages }, server.config.defaultThinking).segments
+  refuseThinking(body, model.id)
+  for (const name of ['add_generation_prompt', 'continue_final_message'] as const) {
+    if (body[name] === true)
+      throw unsupportedParameter(
+        name,
+        `'${name}' is not supported: '${model.id}' scores what it is given and generates nothing.`,
+      )
+  }
+  return scoredPrompt(model, messages)
+}
+
 export const tokenizeRoute = (server: Server) => async (c: Ctx) => {
   const body = await readRequest(c, server, TokenizeRequest)
   const model = modelOf(server, body.model)
@@ -26,14 +51,7 @@ export const tokenizeRoute = (server: Server) => async (c: Ctx) => {
   const tokens =
     messages === undefined
       ? await encodeText(model.tokenizer, body.prompt ?? '', body.add_special_tokens !== false)
-      : await encodeChat(
-          model,
-          renderChat(
-            model,
-            { ...body, messages: readMessages(messages) },
-            server.config.defaultThinking,
-          ),
-        )
+      : await encodeSegments(promptOf(server, model, body, messages), model.tokenizer)
   return c.json({
     count: tokens.length,
     max_model_len: model.engine.info.maxModelLen,
@@ -69,10 +87,7 @@ export const detokenizeRoute = (server: Server) => async (c: Ctx) => {
 export const renderRoute = (server: Server) => async (c: Ctx) => {
   const body = await readRequest(c, server, ChatRequest)
   const model = modelOf(server, body.model)
-  const prompt = renderChat(
-    model,
-    { ...body, messages: readMessages(body.messages) },
-    server.config.defaultThinking,
-  )
-  return c.json({ prompt: prompt.text, prompt_token_ids: await encodeChat(model, prompt) })
+  const segments = promptOf(server, model, body, body.messages)
+  const ids = await encodeSegments(segments, model.tokenizer)
+  return c.json({ prompt: segmentsText(segments), prompt_token_ids: ids })
 }

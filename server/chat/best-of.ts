@@ -9,6 +9,7 @@ import { findRewardModel, isReward, type ServedModel } from '../model/served-mod
 import type { Conversation, Message } from '../prompt/conversation.js'
 import { badRequest, RequestError } from '../request-error.js'
 import { checkRoom, encodeInputs, type ScoreItem, scoreItems } from '../scoring/scoring.js'
+import { createSplitter, type Piece, type Start } from './think-splitter.js'
 
 export type BestOfFields = Pick<Conversation, 'messages' | 'continue_final_message'> & {
   readonly n?: number | undefined
@@ -81,10 +82,18 @@ export const planBestOf = async (
 
 type Candidate = { readonly events: AnswerEvent[]; reasoning: string; text: string }
 
+/** Thinking and answer of a reply that is told in one piece. */
+const splitReply = (start: Start, { events, text }: Candidate): Piece => {
+  const splitter = createSplitter(start)
+  const first = splitter.push(text)
+  const rest = splitter.end(events.at(-1)?.finish === 'stop')
+  return { reasoning: first.reasoning + rest.reasoning, content: first.content + rest.content }
+}
+
 /** Undefined: longer than the reward model can read. */
 const encode = async (
   { model, messages, includeThinking }: BestOf,
-  { reasoning, text }: Candidate,
+  { reasoning, content: text }: Piece,
 ): Promise<ScoreItem | undefined> => {
   // What is scored: the answer, or the whole reply as the model writes it.
   const response =
@@ -110,7 +119,7 @@ const orderOf = (scores: readonly (number | null)[]): readonly number[] => {
 
 const rank = async (
   bestOf: BestOf,
-  candidates: readonly Candidate[],
+  candidates: readonly Piece[],
   signal: AbortSignal,
 ): Promise<Ranking> => {
   const { model, name } = bestOf
@@ -136,7 +145,8 @@ const rank = async (
   return { scores, order: orderOf(scores) }
 }
 
-export const createBestOf = (bestOf: BestOf) => {
+/** `unsplit`: where the candidates' texts begin, when they come with their thinking in them. */
+export const createBestOf = (bestOf: BestOf, unsplit: Start | undefined) => {
   let ranking: Ranking | undefined
 
   const stage = (answer: AnswerHandler): Stage => {
@@ -147,7 +157,12 @@ export const createBestOf = (bestOf: BestOf) => {
     )
     const finish = async () => {
       try {
-        ranking = await rank(bestOf, candidates, gone.signal)
+        const replies = candidates.map((one) =>
+          unsplit === undefined
+            ? { reasoning: one.reasoning, content: one.text }
+            : splitReply(unsplit, one),
+        )
+        ranking = await rank(bestOf, replies, gone.signal)
       } catch (error) {
         if (gone.signal.aborted) return
         const failed = 'Scoring the candidates failed.'

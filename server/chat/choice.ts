@@ -16,7 +16,25 @@ type ChoiceOptions = {
   readonly start: Start | undefined
   readonly tokenizer: Tokenizer
   readonly skipSpecial: boolean
+  /** The ids and log probabilities of the thinking are not told. */
+  readonly hideThinking: boolean
 }
+
+type Told = Pick<AnswerEvent, 'tokenIds'> & {
+  readonly logprobs?: AnswerEvent['logprobs']
+}
+
+const NOTHING: Told = { tokenIds: [], logprobs: undefined }
+
+const from = ({ tokenIds, logprobs }: Told, at: number): Told => ({
+  tokenIds: tokenIds.slice(at),
+  logprobs: logprobs?.slice(at),
+})
+
+const joined = (a: Told, b: Told): Told => ({
+  tokenIds: [...a.tokenIds, ...b.tokenIds],
+  logprobs: b.logprobs && [...(a.logprobs ?? []), ...b.logprobs],
+})
 
 /** Counts the tokens of thinking: those that begin before the end of the closing tag, the same
  * however the deltas were cut. */
@@ -51,21 +69,40 @@ export const createChoice = (options: ChoiceOptions): Choice => {
     return splitter.isThinking() ? counter.all() : 0
   }
 
+  /** Tokens of which it is not known yet whether they are thinking. */
+  let undecided = NOTHING
+
+  /** What may be told of a delta's tokens, when the thinking is hidden. */
+  const visible = (delta: Delta, before: number): Told => {
+    const closed = splitter.closedAt() !== null
+    const isDecided = closed || splitter.isAnswering() || splitter.isThinking()
+    if (!isDecided) undecided = joined(undecided, delta)
+    else if (splitter.isThinking()) undecided = NOTHING
+    if (closed) return from(delta, Math.max(0, (thought ?? 0) - before))
+    if (splitter.isThinking()) return NOTHING
+    if (!isDecided && delta.finish === undefined) return NOTHING
+    const told = isDecided ? joined(undecided, delta) : undecided
+    undecided = NOTHING
+    return told
+  }
+
   return {
     toEvent: (delta) => {
+      if (thought !== undefined && splitter.isAnswering()) return eventOf(delta.choice, delta)
+      const before = counter.all()
       if (thought === undefined) counter.note(delta.tokenIds)
-      else if (splitter.isAnswering()) return eventOf(delta.choice, delta)
+      const isCounted = thought !== undefined
       let { reasoning, content } = splitter.push(delta.text)
-      if (thought === undefined && (splitter.closedAt() !== null || splitter.isAnswering())) {
-        thought = count()
-        counter.forget()
-      }
+      if (!isCounted && (splitter.closedAt() !== null || splitter.isAnswering())) thought = count()
+      const told = options.hideThinking && !isCounted ? visible(delta, before) : undefined
+      if (thought !== undefined) counter.forget()
       if (delta.finish !== undefined) {
         const rest = splitter.end(delta.finish === 'stop')
         reasoning += rest.reasoning
         content += rest.content
       }
-      return eventOf(delta.choice, delta, reasoning, content)
+      const event = eventOf(delta.choice, delta, reasoning, content)
+      return told === undefined ? event : { ...event, logprobs: undefined, ...told }
     },
     reasoningTokens: () => thought ?? count(),
   }

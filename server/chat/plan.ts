@@ -1,6 +1,6 @@
 // From a chat to what is generated.
 
-import type { GenerateRequest } from '../engine/types.js'
+import type { GenerateRequest, Sampling } from '../engine/types.js'
 import type { Readiness } from '../generation/admission.js'
 import type { Generation } from '../generation/answer.js'
 import {
@@ -17,6 +17,7 @@ import { badRequest } from '../request-error.js'
 import { type BestOfFields, createBestOf, planBestOf, type Ranking } from './best-of.js'
 import { createChoice } from './choice.js'
 import { type ChatPrompt, encodeChat, renderChat } from './prompt.js'
+import type { Start } from './think-splitter.js'
 
 /** What a chat may say, in any dialect. The fields have the names that errors give them. */
 type ChatCall = Conversation &
@@ -29,6 +30,8 @@ type ChatCall = Conversation &
     readonly top_logprobs?: number | undefined
     /** none: the thinking is left in the text. */
     readonly reasoning_format?: string | undefined
+    /** false: nothing of the thinking is told. */
+    readonly include_reasoning?: boolean | undefined
     readonly truncate_prompt_tokens?: number | undefined
   }
 
@@ -42,6 +45,21 @@ export type ChatPlan = Generation & {
   readonly bestOf:
     | { readonly name: string; readonly ranking: () => Ranking | undefined }
     | undefined
+}
+
+/** Stop strings end the answer, not the thinking or the blank space before it. */
+const stopScopeOf = (start: Start | undefined): Sampling['stopScope'] => {
+  switch (start) {
+    case 'thinking':
+    case 'expected':
+      return 'afterThinking'
+    case 'possible':
+      return 'afterBlock'
+    case 'closed':
+      return 'answer'
+    default:
+      return 'all'
+  }
 }
 
 const planRequest = async (
@@ -72,6 +90,7 @@ const planRequest = async (
     logprobs: call.logprobs === true ? (call.top_logprobs ?? 0) : undefined,
     promptLogprobs: call.prompt_logprobs,
     card: prompt.card,
+    stopScope: stopScopeOf(prompt.start),
   })
   return { request: { promptTokenIds: ids, n: choices, sampling, ...queueFields(call) }, dropped }
 }
@@ -89,12 +108,13 @@ export const planChat = async (
   const n = call.n ?? 1
   const generated = bestOf?.candidates ?? n
   const { request, dropped } = await planRequest(model, call, prompt, generated)
-  const start = call.reasoning_format === 'none' ? undefined : prompt.start
+  const hideThinking = call.include_reasoning === false
+  const start = call.reasoning_format === 'none' && !hideThinking ? undefined : prompt.start
   const skipSpecial = call.skip_special_tokens ?? true
   const choices = Array.from({ length: generated }, () =>
-    createChoice({ start, tokenizer: model.tokenizer, skipSpecial }),
+    createChoice({ start, tokenizer: model.tokenizer, skipSpecial, hideThinking }),
   )
-  const best = bestOf && createBestOf(bestOf)
+  const best = bestOf && createBestOf(bestOf, start === undefined ? prompt.start : undefined)
   return {
     model,
     requests: [request],

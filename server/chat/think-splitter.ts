@@ -1,7 +1,7 @@
 // Thinking apart from the answer: a pure state machine on decoded text. The tags are plain text that
 // tokens straddle, so nothing here looks at ids. What comes out does not depend on how the text is cut.
 
-type Piece = { readonly reasoning: string; readonly content: string }
+export type Piece = { readonly reasoning: string; readonly content: string }
 
 /**
  * Where a text begins.
@@ -26,6 +26,12 @@ type Splitter = {
 const OPEN = '<think>'
 const CLOSE = '</think>'
 const NONE: Piece = { reasoning: '', content: '' }
+
+/** A tag that a limit cut is dropped: `<think`, `</thi`. A lone `<` may be anything. */
+const withoutCutTag = (text: string, tag: string): string => {
+  const partial = partialTag(text, tag)
+  return partial > 1 ? text.slice(0, text.length - partial) : text
+}
 
 /** Length of the longest end of `text` that `tag` may go on from. */
 const partialTag = (text: string, tag: string): number => {
@@ -107,7 +113,9 @@ const advance = (state: State, text: string): Piece => {
 }
 
 const finish = (state: State, finished: boolean): Piece => {
-  const { start, held: rest } = state
+  const { start } = state
+  const tag = state.now === 'opening' ? OPEN : CLOSE
+  const rest = finished ? state.held : withoutCutTag(state.held, tag)
   state.held = ''
   if (state.now === 'opening') {
     if (start === 'expected')

@@ -18,7 +18,8 @@ type Thinking = {
 
 // A line or a sentence of its own; what follows it on the line is the caller's too.
 const OWN_LINE = /(?:^|[.!?;:])[ \t*_"'`]*detailed thinking (on|off)[ \t*_"'`]*(?:$|[.,;:!?])/im
-const PREFILL_OFF = '<think>\n</think>'
+// With the blank line behind the block: the model would spend the answer's first tokens on it.
+const PREFILL_OFF = '<think>\n</think>\n\n'
 
 const ownLine = (messages: readonly Message[]): boolean | undefined => {
   for (const message of messages) {

@@ -32,10 +32,18 @@ type NativeOptions = Loose<Omit<EngineOptions, 'model' | 'dtype' | 'onProgress' 
   readonly tokenSpecial: Uint8Array
 }
 
-type IdFields = 'seed' | 'stopTokenIds' | 'allowedTokenIds' | 'badWordIds' | 'logitBias'
+type IdFields =
+  | 'seed'
+  | 'stopScope'
+  | 'stopTokenIds'
+  | 'allowedTokenIds'
+  | 'badWordIds'
+  | 'logitBias'
 
 export type NativeSampling = Loose<Omit<Sampling, IdFields>> & {
   readonly seed: bigint
+  /** As StopScope of output_text.h. */
+  readonly stopScope: number
   readonly stopTokenIds?: Int32Array | undefined
   readonly allowedTokenIds?: Int32Array | undefined
   readonly badWordIds?: readonly Int32Array[] | undefined

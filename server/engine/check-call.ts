@@ -89,6 +89,7 @@ const SAMPLING: Checks<Sampling> = {
   stopTokenIds: ids,
   stop: texts,
   includeStop: flag,
+  stopScope: text,
   skipSpecialTokens: flag,
   logitBias: bias,
   badWordIds: idLists,

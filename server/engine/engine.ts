@@ -92,10 +92,21 @@ const seed64 = (seed: number | bigint | undefined): bigint => {
   return BigInt.asUintN(64, BigInt(seed))
 }
 
+/** As output_text.h numbers them. */
+const STOP_SCOPES = ['all', 'answer', 'afterThinking', 'afterBlock'] as const
+
+const stopScopeOf = (scope: Sampling['stopScope'] = 'all'): number => {
+  const at = STOP_SCOPES.indexOf(scope)
+  if (at < 0) throw invalid(`sampling.stopScope must be one of ${STOP_SCOPES.join(', ')}`)
+  return at
+}
+
 const nativeSampling = (sampling: Sampling, thinkClose: Int32Array): NativeSampling => {
-  const { stopTokenIds, allowedTokenIds, badWordIds, logitBias, seed, ...rest } = sampling
+  const { stopTokenIds, allowedTokenIds, badWordIds, logitBias, seed, stopScope, ...rest } =
+    sampling
   return {
     ...rest,
+    stopScope: stopScopeOf(stopScope),
     seed: seed64(seed),
     stopTokenIds: stopTokenIds && int32s('sampling.stopTokenIds', stopTokenIds),
     allowedTokenIds: allowedTokenIds && int32s('sampling.allowedTokenIds', allowedTokenIds),

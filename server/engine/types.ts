@@ -114,6 +114,12 @@ export type Sampling = {
   readonly stopTokenIds?: readonly number[]
   readonly stop?: readonly string[]
   readonly includeStop?: boolean
+  /**
+   * Where stop strings are looked for. 'answer': from the first character that is no blank;
+   * 'afterThinking': the same, behind the first `</think>`; 'afterBlock': the same where the text begins
+   * with `<think>`, else in all of it. Default 'all'.
+   */
+  readonly stopScope?: 'all' | 'answer' | 'afterThinking' | 'afterBlock'
   readonly skipSpecialTokens?: boolean
   readonly logitBias?: ReadonlyMap<number, number>
   readonly badWordIds?: readonly (readonly number[])[]

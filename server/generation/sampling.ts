@@ -114,6 +114,7 @@ type SamplingParams = {
   readonly logprobs: number | undefined
   readonly promptLogprobs: number | undefined
   readonly card: Advice | undefined
+  readonly stopScope?: Sampling['stopScope']
 }
 
 export const makeSampling = async (params: SamplingParams): Promise<Sampling> => {
@@ -149,6 +150,7 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
     ...(body.stop_token_ids && { stopTokenIds: body.stop_token_ids }),
     ...(body.stop !== undefined && {
       stop: typeof body.stop === 'string' ? [body.stop] : body.stop,
+      ...(params.stopScope !== undefined && { stopScope: params.stopScope }),
     }),
     ...(body.include_stop_str_in_output !== undefined && {
       includeStop: body.include_stop_str_in_output,

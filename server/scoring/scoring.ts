@@ -8,7 +8,7 @@ import { clientGone, fromEngineError, requirePlace } from '../generation/admissi
 import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
 import type { Message } from '../prompt/conversation.js'
-import { encodeSegments, encodeText } from '../prompt/encode.js'
+import { encodeSegments, encodeText, type Segment } from '../prompt/encode.js'
 import { badRequest, contextExceeded, RequestError } from '../request-error.js'
 
 /** A conversation, and candidate answers to it or none. */
@@ -36,33 +36,39 @@ export type Scored = ScoreItem & {
 const EOT = '<|eot_id|>'
 
 /** Up to and with the <|eot_id|> that closes the last turn: where such a head was trained to be read. */
-const cutAtEot = (model: RewardModel, ids: readonly number[]): readonly number[] => {
-  if (model.engine.info.rewardKind !== 'lm_head_row') return ids
-  const eot = model.tokenizer.idOf(EOT)
-  const at = eot === undefined ? -1 : ids.lastIndexOf(eot)
+const cutAtEot = (model: RewardModel, segments: readonly Segment[]): readonly Segment[] => {
+  if (model.engine.info.rewardKind !== 'lm_head_row') return segments
+  const at = segments.findLastIndex((one) => 'id' in one && one.name === EOT)
   if (at < 0)
     throw new RequestError(
       `The chat template of '${model.id}' closes no turn with ${EOT}, where its score is read.`,
       { param: 'model' },
     )
-  return ids.slice(0, at + 1)
+  return segments.slice(0, at + 1)
 }
+
+/** What is scored of a conversation. */
+export const scoredPrompt = (
+  model: RewardModel,
+  messages: readonly Message[],
+): readonly Segment[] =>
+  cutAtEot(
+    model,
+    model.template.render({
+      messages,
+      addGenerationPrompt: false,
+      continueFinal: false,
+      // What is scored is what was given: nothing of it is dropped behind the caller's back.
+      keepThinking: true,
+      kwargs: {},
+      prefill: '',
+    }),
+  )
 
 const encodeConversation = async (
   model: RewardModel,
   messages: readonly Message[],
-): Promise<readonly number[]> => {
-  const segments = model.template.render({
-    messages,
-    addGenerationPrompt: false,
-    continueFinal: false,
-    // What is scored is what was given: nothing of it is dropped behind the caller's back.
-    keepThinking: true,
-    kwargs: {},
-    prefill: '',
-  })
-  return cutAtEot(model, await encodeSegments(segments, model.tokenizer))
-}
+): Promise<readonly number[]> => encodeSegments(scoredPrompt(model, messages), model.tokenizer)
 
 const checkLength = (model: RewardModel, ids: readonly number[], param: string): void => {
   const { maxModelLen } = model.engine.info

@@ -77,7 +77,7 @@ bool is_whole_utf8(const std::string& s) { return decode(s) == s; }
 // Pieces of `bytes` cut at `cuts`; checks every piece and the sum.
 void check_cut(const std::string& bytes, const std::vector<size_t>& cuts,
                const std::vector<std::string>& stops, bool include, size_t free_pieces = 0) {
-  OutputText out(stops, include);
+  OutputText out(stops, include, StopScope::all);
   std::string text;
   int32_t stop = -1;
   size_t begin = 0, piece = 0, may_stop_from = 0;
@@ -156,12 +156,44 @@ TEST(stop_strings_at_every_cut) {
 }
 
 TEST(of_two_stop_strings_that_end_together_the_longer_wins) {
-  OutputText out(std::vector<std::string>{"c", "abc", "bc"}, false);
+  OutputText out(std::vector<std::string>{"c", "abc", "bc"}, false, StopScope::all);
   std::string text;
   EXPECT_EQ(out.push("xab", true, &text), -1);
   EXPECT_EQ(text, "x");
   EXPECT_EQ(out.push("c", true, &text), 1);
   EXPECT_EQ(text, "x");
+}
+
+// The text and the index of the stop that ended it, whole and at every two cuts.
+void check_scope(StopScope scope, const std::string& bytes, int32_t stop, const std::string& want) {
+  for (size_t i = 0; i <= bytes.size(); ++i) {
+    for (size_t j = i; j <= bytes.size(); ++j) {
+      OutputText out(std::vector<std::string>{"\n", "r", "k>a"}, false, scope);
+      std::string text;
+      int32_t ended = -1;
+      const std::string parts[] = {bytes.substr(0, i), bytes.substr(i, j - i), bytes.substr(j)};
+      for (const std::string& part : parts) {
+        if (ended < 0) ended = out.push(part, true, &text);
+      }
+      if (ended < 0) out.finish(&text);
+      EXPECT_EQ(ended, stop);
+      EXPECT_EQ(text, want);
+    }
+  }
+}
+
+TEST(stops_are_looked_for_in_their_scope) {
+  check_scope(StopScope::all, "\nr", 0, "");
+  check_scope(StopScope::answer, "\n\n ab\nc", 0, "\n\n ab");
+  check_scope(StopScope::answer, "\n\n", -1, "\n\n");
+  check_scope(StopScope::after_thinking, "hm\nr</think>\n\nab\nc", 0, "hm\nr</think>\n\nab");
+  check_scope(StopScope::after_thinking, "hm\nr</thin", -1, "hm\nr</thin");
+  check_scope(StopScope::after_thinking, "r</think>ar", 1, "r</think>a");
+  check_scope(StopScope::after_block, " <think>\nr</think>\nab\n", 0, " <think>\nr</think>\nab");
+  check_scope(StopScope::after_block, "<thinr", 1, "<thin");
+  check_scope(StopScope::after_block, "a<think>r", 1, "a<think>");
+  check_scope(StopScope::after_block, " \nab", 0, " ");
+  check_scope(StopScope::after_block, "  <thi", -1, "  <thi");
 }
 
 TEST(random_stops_and_cuts) {

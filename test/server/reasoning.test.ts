@@ -61,7 +61,7 @@ const cases: readonly {
     start: 'expected',
     text: '<think>One</thi',
     finished: false,
-    reasoning: 'One</thi',
+    reasoning: 'One',
     content: '',
   },
   {
@@ -120,7 +120,7 @@ const cases: readonly {
     start: 'expected',
     text: '<thi',
     finished: false,
-    reasoning: '<thi',
+    reasoning: '',
     content: '',
   },
   {

@@ -311,6 +311,36 @@ describe('best of N', () => {
     assert.ok(events.text.startsWith(': ping\n\n'))
   })
 
+  it('scores the answer alone where the thinking is left in the text, and keeps the order of ties', async () => {
+    const replies = [
+      '<think>a long one</think>ab',
+      '<think>b</think>abcd',
+      'ab',
+      '<think></think>xy',
+    ]
+    const thinking = await startHarness({
+      answer: (_, __, choice) => ({ pieces: [...(replies[choice] ?? '')] }),
+      reward: { score: answerLength },
+    })
+    const post = (more: object) =>
+      thinking.post('/v1/chat/completions', {
+        model: 'tiny-reasoner',
+        messages: [user],
+        ...ask,
+        n: 4,
+        ...more,
+      })
+    const split = await readAnswer(await post({}))
+    const whole = await readAnswer(await post({ reasoning_format: 'none' }))
+    assert.deepEqual(split.reward.scores, [2, 4, 2, 2])
+    assert.deepEqual(whole.reward.scores, [2, 4, 2, 2])
+    assert.deepEqual(
+      whole.choices.map((one: { message: { content: string } }) => one.message.content),
+      [1, 0, 2, 3].map((i) => replies[i]),
+    )
+    await thinking.close()
+  })
+
   it('puts a candidate last that is too long for the judge, and says so', async () => {
     const long = 'x'.repeat(600)
     const candidates = [long, 'ab', long, 'abc']

@@ -23,7 +23,7 @@ describe('reasoning mode', () => {
     `<|begin_of_text|>${H('system')}${system}<|eot_id|>${H('user')}Hi<|eot_id|>${H('assistant')}${end}`
   const ON = prompt('detailed thinking on')
   const OFF = prompt('detailed thinking off')
-  const PREFILLED = prompt('detailed thinking off', '<think>\n</think>')
+  const PREFILLED = prompt('detailed thinking off', '<think>\n</think>\n\n')
 
   test('off by default, on by field, off by field with a closed block', async () => {
     assert.equal(await render(), OFF)

@@ -206,4 +206,86 @@ describe('the embedded models', { skip: noAddon }, () => {
     const one = rights.flat().filter((right) => right).length / 4
     assert.ok(best > one + 0.02 * items.length, `best of 4: ${best}, of 1: ${one}, ${items.length}`)
   })
+
+  test('/tokenize and render of a reward model show what it scores', async () => {
+    const messages = [
+      { role: 'system', content: 'Be brief.' },
+      user('2+2?'),
+      { role: 'assistant', content: '<think>\nhm\n</think>\n\n2 + 2 = 4.' },
+    ]
+    const body = { model: 'tiny-reward', messages }
+    const { usage } = await post('/v1/reward', body)
+    const { count, tokens } = await post('/tokenize', body)
+    const rendered = await post('/v1/chat/completions/render', body)
+    assert.equal(count, usage.prompt_tokens)
+    assert.deepEqual(rendered.prompt_token_ids, tokens)
+    assert.doesNotMatch(rendered.prompt, /detailed thinking/)
+    assert.match(rendered.prompt, /<think>\nhm(?:.|\n)*4\.<\|eot_id\|>$/)
+  })
+
+  describe('what nobody sees', () => {
+    const question = [user('How many r in strawberry?')]
+    const reply = async (more: object) => {
+      const { choices, usage } = await post('/v1/chat/completions', {
+        model: 'tiny-reasoner',
+        messages: question,
+        temperature: 0,
+        max_tokens: 400,
+        ...more,
+      })
+      return { ...choices[0], ...choices[0].message, usage }
+    }
+
+    test('a stop string does not end the answer in its thinking', async () => {
+      const whole = await reply({ reasoning_effort: 'high' })
+      assert.notEqual(whole.content, '')
+      const word = whole.content.trim().split(' ')[1]
+      for (const stop of [whole.reasoning_content.slice(1, 4), '\n', ` ${word}`]) {
+        const cut = await reply({ reasoning_effort: 'high', stop: [stop] })
+        assert.equal(cut.reasoning_content, whole.reasoning_content)
+        const at = whole.content.indexOf(stop)
+        assert.equal(cut.content, at < 0 ? whole.content : whole.content.slice(0, at))
+      }
+    })
+
+    test('nor in the blank lines behind a closed block, which cost no tokens', async () => {
+      const whole = await reply({ reasoning_effort: 'none' })
+      assert.notEqual(whole.content, '')
+      const [first] = whole.content.split('\n')
+      assert.equal((await reply({ reasoning_effort: 'none', stop: ['\n'] })).content, first)
+      const one = await reply({ reasoning_effort: 'none', max_tokens: 1 })
+      assert.notEqual(one.content, '')
+      assert.ok(whole.content.startsWith(one.content))
+    })
+
+    test('hidden thinking is in no log probability and no id', async () => {
+      const more = { reasoning_effort: 'high', logprobs: true, return_token_ids: true }
+      const shown = await reply(more)
+      const hidden = await reply({ ...more, include_reasoning: false })
+      assert.equal(hidden.reasoning_content, null)
+      assert.equal(hidden.content, shown.content)
+      const { reasoning_tokens: thought } = shown.usage.completion_tokens_details
+      assert.ok(thought > 0)
+      assert.deepEqual(hidden.token_ids, shown.token_ids.slice(thought))
+      assert.deepEqual(hidden.logprobs.content, shown.logprobs.content.slice(thought))
+      const none = await reply({
+        reasoning_effort: 'high',
+        include_reasoning: false,
+        reasoning_format: 'none',
+      })
+      assert.equal(none.content, shown.content)
+    })
+
+    test('a limit leaves no part of a tag', async () => {
+      const whole = await reply({ reasoning_effort: 'high', reasoning_format: 'none' })
+      assert.match(whole.content, /<think>.*<\/think>/s)
+      for (let limit = 1; limit <= Math.min(whole.usage.completion_tokens, 80); limit++) {
+        const { content, reasoning_content: thought } = await reply({
+          reasoning_effort: 'high',
+          max_tokens: limit,
+        })
+        assert.doesNotMatch(`${thought ?? ''}${content}`, /<\/?t?h?i?n?k?$|<\//, `${limit}`)
+      }
+    })
+  })
 })
