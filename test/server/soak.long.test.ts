@@ -96,7 +96,7 @@ const once = (port: number, kind: Kind, i: number): Promise<string> =>
   new Promise((resolve) => {
     const text = body(kind, i)
     const path = kind === 'text' ? '/v1/completions' : '/v1/chat/completions'
-    const head = `POST ${path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n`
+    const head = `POST ${path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n`
     let answer = ''
     const socket = createConnection(port, '127.0.0.1', () => {
       if (kind === 'early') {

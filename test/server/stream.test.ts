@@ -399,7 +399,7 @@ describe('draining', () => {
         const text = JSON.stringify(chatBody())
         const answer = rawRequest(
           harness.port,
-          `POST ${CHAT} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: ${text.length}\r\n\r\n`,
+          `POST ${CHAT} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: ${text.length}\r\n\r\n`,
           () => {
             draining = true
             return text

@@ -16,14 +16,14 @@ describe('on the wire', () => {
   after(() => harness.close())
 
   const ask = (body: string, head: string, version = '1.1') =>
-    `POST ${CHAT} HTTP/${version}\r\nhost: a\r\n${head}\r\n\r\n${body}`
+    `POST ${CHAT} HTTP/${version}\r\nhost: localhost\r\n${head}\r\n\r\n${body}`
   const withLength = (body: string, more = '') => ask(body, `content-length: ${body.length}${more}`)
   const body = JSON.stringify(chatBody({ max_tokens: 3 }))
   const streamed = JSON.stringify(chatBody({ max_tokens: 3, stream: true }))
   const close = '\r\nconnection: close'
 
   test('requests sent ahead are answered in their order', async () => {
-    const version = `GET /version HTTP/1.1\r\nhost: a${close}\r\n\r\n`
+    const version = `GET /version HTTP/1.1\r\nhost: localhost${close}\r\n\r\n`
     const text = await rawRequest(
       harness.port,
       withLength(body) + withLength(streamed) + withLength(body) + version,
@@ -67,7 +67,7 @@ describe('on the wire', () => {
   test('two lengths, or a header beyond measure, are refused in the error shape', async () => {
     for (const [bytes, status] of [
       [ask('0\r\n\r\n', 'content-length: 5\r\ntransfer-encoding: chunked'), 400],
-      [`GET /version HTTP/1.1\r\nhost: a\r\nx: ${'y'.repeat(20_000)}\r\n\r\n`, 431],
+      [`GET /version HTTP/1.1\r\nhost: localhost\r\nx: ${'y'.repeat(20_000)}\r\n\r\n`, 431],
     ] as const) {
       const text = await rawRequest(harness.port, bytes)
       assert.match(text, new RegExp(`^HTTP/1\\.1 ${status}`))
