@@ -208,9 +208,13 @@ GPU_DEVICE void wgmma_bf16(float (&d)[n], const uint32_t (&a)[4], uint64_t b, bo
   emu::wgmma_bf16(d, n, a, b, kColumns, add GPU_WHERE_ARG);
 }
 template <int kRegisters>
-GPU_DEVICE void registers_take() {}
+GPU_DEVICE void registers_take(const emu::Where& where = emu::Where::current()) {
+  emu::set_registers(kRegisters, true, where);
+}
 template <int kRegisters>
-GPU_DEVICE void registers_give() {}
+GPU_DEVICE void registers_give(const emu::Where& where = emu::Where::current()) {
+  emu::set_registers(kRegisters, false, where);
+}
 
 #endif
 

@@ -1,6 +1,7 @@
 // The part of the CUDA runtime that cuda/*.cc uses, over test/emu: compiling with this folder first
 // in the include path turns the CUDA device into one that runs on the CPU. Device memory is host
-// memory behind guard pages; a stream runs at once; a captured stream records and a graph replays.
+// memory behind guard pages; a stream runs between the call and the wait for it, at a time that
+// emu::Order chooses; a captured stream records and a graph replays.
 //
 // Errors found by the checker come back like a fault of a real device: sticky, from the next call.
 #pragma once
@@ -55,6 +56,7 @@ struct Machine {
   cudaError_t count_error = cudaSuccess;  // of cudaGetDeviceCount
   int gpus = 1, driver = 13000, major = 9, minor = 0;
   size_t bytes = size_t(8) << 30;
+  size_t shared_bytes = 227u << 10;      // that a block can ask for
   cudaError_t load_error = cudaSuccess;  // of a kernel
   int ptx = 90;  // what kernels were compiled from; pdl_wait() does nothing before 90
   cudaError_t fault = cudaSuccess;  // what the next synchronisation reports, and all after it
@@ -63,7 +65,7 @@ Machine& machine();
 
 struct Stream;
 struct Graph;
-struct Event {};
+struct Event;
 }  // namespace emu
 using cudaStream_t = emu::Stream*;
 using cudaEvent_t = emu::Event*;
@@ -88,15 +90,12 @@ cudaError_t cudaMemsetAsync(void* dst, int value, size_t bytes, cudaStream_t str
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
-// A stream runs at once: events are always in the past.
 inline constexpr unsigned cudaEventDisableTiming = 2;
-inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) {
-  return *e = new emu::Event, cudaSuccess;
-}
-inline cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, cudaSuccess; }
-inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaStreamSynchronize(nullptr); }
-inline cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventQuery(cudaEvent_t event);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
 enum cudaDriverEntryPointQueryResult {
   cudaDriverEntryPointSuccess = 0,
   cudaDriverEntryPointSymbolNotFound = 1

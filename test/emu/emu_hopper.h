@@ -22,6 +22,9 @@ void fence_proxy_async();
 void copy_box(void* shared, const CUtensorMap& map, int column, int row, uint64_t* barrier,
               const Where& where);
 
+// setmaxnreg: this thread's warpgroup has n registers a thread from here on.
+void set_registers(uint32_t n, bool take, const Where& where);
+
 void wgmma_fence();
 // d [64 x 2 n] (+)= a [64 x 16] b [16 x 2 n]; this thread's n registers of d and four of a.
 void wgmma_bf16(float* d, int n, const uint32_t* a, uint64_t b, bool columns, bool add,

@@ -217,6 +217,53 @@ TEST(emu_programmatic_dependent_launch) {
   in_all_orders("ends without pdl_wait()", [&] { pair(false, false); });
 }
 
+// Pinned memory is read when the stream gets there: at the latest when somebody waits for it. Other
+// memory is read before the call returns.
+TEST(emu_copies_are_late) {
+  cudaStream_t stream = nullptr;
+  cudaEvent_t event = nullptr;
+  uint32_t *host = nullptr, *device = nullptr, *back = nullptr;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+  cudaHostAlloc(reinterpret_cast<void**>(&host), 64, cudaHostAllocDefault);
+  cudaHostAlloc(reinterpret_cast<void**>(&back), 64, cudaHostAllocDefault);
+  cudaMalloc(reinterpret_cast<void**>(&device), 64);
+  // What of `source` reaches the device when it is written over before `wait`.
+  const auto sent = [&](uint32_t* source, auto wait) {
+    *source = 1;
+    *back = 9;
+    cudaMemcpyAsync(device, source, 4, cudaMemcpyHostToDevice, stream);
+    cudaEventRecord(event, stream);
+    wait();
+    *source = 2;
+    cudaMemcpyAsync(back, device, 4, cudaMemcpyDeviceToHost, stream);
+    if (emu::config().order == Order::reverse) EXPECT_EQ(*back, 9u);
+    cudaStreamSynchronize(stream);
+    return *back;
+  };
+  for (Order order : {Order::natural, Order::reverse}) {
+    emu::config().order = order;
+    const bool late = order == Order::reverse;
+    uint32_t pageable = 0;
+    EXPECT_EQ(sent(host, [] {}), late ? 2u : 1u);
+    EXPECT_EQ(sent(host, [&] { cudaStreamSynchronize(stream); }), 1u);
+    EXPECT_EQ(sent(host, [&] { cudaEventSynchronize(event); }), 1u);
+    EXPECT_EQ(sent(&pageable, [] {}), 1u);
+  }
+  emu::config().order = Order::reverse;
+  cudaMemcpyAsync(device, host, 4, cudaMemcpyHostToDevice, stream);
+  EXPECT_EQ(cudaEventRecord(event, stream), cudaSuccess);
+  EXPECT_EQ(cudaFreeHost(host), cudaErrorInvalidValue);
+  emu::config() = emu::Config{};
+  cudaStreamSynchronize(stream);
+  cudaGetLastError();
+  EXPECT_EQ(cudaFreeHost(host), cudaSuccess);
+  EXPECT_EQ(cudaFreeHost(back), cudaSuccess);
+  cudaFree(device);
+  cudaEventDestroy(event);
+  cudaStreamDestroy(stream);
+}
+
 TEST(emu_launch_limits) {
   Buffer out(32);
   in_all_orders("2048 threads", [&] { run(1, 2048, 0, false, divergent, out.data); });

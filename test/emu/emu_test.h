@@ -27,6 +27,7 @@ template <class... P, class... A>
 void run(dim3 grid, unsigned threads, size_t shared, bool pdl, void (*kernel)(P...), A... a) {
   Queue queue;
   queue.pdl = pdl;
+  queue.waiting.insert(reinterpret_cast<const void*>(kernel));
   launch(queue, "kernel", kernel, grid, threads, shared, P(a)...);
 }
 

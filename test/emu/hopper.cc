@@ -83,7 +83,9 @@ struct Async {
   std::map<uint32_t, Barrier> barriers;
   std::vector<BoxCopy> copies;  // not yet landed
   std::vector<Line> lines;
-  std::vector<Clocks> clocks;  // by warp
+  std::vector<Clocks> clocks;       // by warp
+  uint32_t registers_begin = 0;     // of a thread
+  std::vector<uint32_t> registers;  // by thread, as it last said
   std::vector<Thread> threads;
   std::vector<Warpgroup> groups;
 };
@@ -101,6 +103,9 @@ void begin() {
   async.clocks.assign(async.warps, Clocks(async.warps + 1, 0));
   for (size_t w = 0; w < async.warps; ++w) async.clocks[w][w] = 1;
   async.threads.resize(threads);
+  // A kernel that deals in registers is alone on its multiprocessor, and compiled for all it has.
+  async.registers_begin = std::min(uint32_t(65536 / threads / 8 * 8), 255u);
+  async.registers.assign(threads, async.registers_begin);
   async.groups.resize((threads + kWarpgroup - 1) / kWarpgroup);
 }
 
@@ -275,6 +280,20 @@ void begin_async_block() { async = Async{}; }
 void end_async_block() {
   if (async.used && !async.copies.empty())
     report("block ends with a copy in flight", nullptr, nullptr);
+  if (!async.used) return;
+  uint64_t all = 0;
+  for (size_t t = 0; t < async.registers.size(); ++t) {
+    all += async.registers[t];
+    if (async.registers[t] == async.registers[t / kWarpgroup * kWarpgroup]) continue;
+    report("threads of a warpgroup give or take different numbers of registers", nullptr, nullptr);
+    return;
+  }
+  const uint64_t has = uint64_t(async.registers_begin) * async.registers.size();
+  if (all > has) {  // whoever takes waits for others to give
+    report("deadlock: waits forever for registers: " + std::to_string(all) +
+               " are taken of the block's " + std::to_string(has),
+           nullptr, nullptr);
+  }
 }
 
 void end_async_thread() {
@@ -424,6 +443,22 @@ void copy_box(void* shared, const CUtensorMap& map, int column, int row, uint64_
       mark_in_flight(block->shared + c.to + r * kLine + i, true);
   }
   async.copies.push_back(c);
+}
+
+void set_registers(uint32_t n, bool take, const Where& where) {
+  Inside inside;
+  begin();
+  uint32_t& own = async.registers[current->index];
+  if (n % 8 != 0 || n < 24 || n > 256) {
+    report(std::to_string(n) + " registers: multiples of 8 from 24 to 256 are possible", &where,
+           nullptr);
+  }
+  if (take ? n < own : n > own) {
+    report(std::string(take ? "takes" : "gives") + " registers to have " + std::to_string(n) +
+               ", has " + std::to_string(own),
+           &where, nullptr);
+  }
+  own = n;
 }
 
 void wgmma_fence() {

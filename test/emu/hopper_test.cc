@@ -27,6 +27,25 @@ enum Flaw : int {
   kChangedA,
 };
 
+// A warpgroup gives registers to two others; `flaw` is what it gets wrong.
+enum class Deal { right, too_many, takes_less, uneven, odd };
+__global__ void deal(Deal how) {
+  if (threadIdx.x / kWarpgroup == 2) {
+    if (how == Deal::uneven && threadIdx.x % kWarpgroup >= 96) {
+      registers_give<48>();
+    } else {
+      registers_give<40>();
+    }
+    return;
+  }
+  switch (how) {
+    case Deal::too_many: return registers_take<240>();
+    case Deal::takes_less: return registers_take<160>();
+    case Deal::odd: return registers_take<228>();
+    default: return registers_take<232>();
+  }
+}
+
 // One warpgroup multiplies, a fifth warp brings tiles of b [tiles * 128, 64]: scores [tile] [64,
 // 128] = a b^T, sums [64, 64] += a b[its first 64 rows]. The last row of the last tile is zeroed.
 __global__ void products(float* scores, float* sums, const uint16_t* a,
@@ -176,6 +195,17 @@ TEST(emu_wgmma_flaws) {
       {kChangedA, "the registers of A changed while a wgmma was reading them"},
   };
   for (const auto& [flaw, part] : flaws) in_all_orders(part, [&] { c.multiply(flaw); });
+}
+
+TEST(emu_registers) {
+  const std::pair<Deal, const char*> deals[] = {
+      {Deal::right, ""},
+      {Deal::too_many, "waits forever for registers: 66560 are taken of the block's 64512"},
+      {Deal::takes_less, "takes registers to have 160, has 168"},
+      {Deal::uneven, "threads of a warpgroup give or take different numbers of registers"},
+      {Deal::odd, "228 registers: multiples of 8"}};
+  for (const auto& [how, part] : deals)
+    in_all_orders(part, [&] { run(1, 3 * kWarpgroup, 0, false, deal, how); });
 }
 
 TEST(emu_tensor_map_limits) {

@@ -5,7 +5,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 
@@ -19,12 +21,23 @@ struct Node {
   size_t shared = 0;
   std::function<void()> body;  // a kernel; otherwise `action`
   std::function<void()> action;
+  const void* pinned = nullptr;  // host memory that `action` reads or writes when it runs
 };
 struct Graph {
   std::vector<Node> nodes;
 };
+// What was enqueued and has not run. A real stream may run it at any time between the call and the
+// wait for it: natural order runs it at once, reverse order as late as it can, random order at
+// either end. A null stream runs at once.
 struct Stream {
   Graph* capture = nullptr;
+  std::deque<Node> waiting;
+  uint64_t enqueued = 0, done = 0;
+};
+struct Event {
+  Stream* stream = nullptr;
+  uint64_t until =
+      0;  // what this many nodes of the stream do is in the past once it was waited for
 };
 
 namespace {
@@ -39,7 +52,8 @@ struct Mapping {
   size_t map_bytes, bytes;
 };
 std::map<void*, Mapping> mappings;  // by device pointer
-std::map<void*, size_t> pinned;
+std::map<uintptr_t, size_t> pinned;
+std::set<Stream*> streams;
 size_t used_bytes = 0;
 cudaError_t pending_error = cudaSuccess;
 std::string error_text;
@@ -55,16 +69,6 @@ cudaError_t fail(cudaError_t e, const std::string& why) {
 // A memory operation of the stream waits for every kernel before it.
 void fence() { complete_serial = next_serial(); }
 
-void enqueue(cudaStream_t stream, std::function<void()> action) {
-  if (stream && stream->capture) {
-    Node node;
-    node.action = std::move(action);
-    stream->capture->nodes.push_back(std::move(node));
-  } else {
-    action();
-  }
-}
-
 void run(Node& node) {
   if (node.action) {
     node.action();
@@ -77,6 +81,49 @@ void run(Node& node) {
   }
   node.launch.complete_serial = complete_serial;
   run_grid(node.launch, node.shared, node.body);
+}
+
+// Runs the first `until` nodes ever enqueued. After a fault nothing runs any more, as on a device.
+void drain(Stream* stream, uint64_t until = UINT64_MAX) {
+  while (stream && stream->done < until && !stream->waiting.empty()) {
+    Node node = std::move(stream->waiting.front());
+    stream->waiting.pop_front();
+    ++stream->done;
+    if (!has_errors()) run(node);
+  }
+}
+void drain_all() {
+  for (Stream* s : streams) drain(s);
+}
+
+void enqueue(Stream* stream, Node node) {
+  if (!stream) {
+    run(node);
+    return;
+  }
+  if (stream->capture) {
+    stream->capture->nodes.push_back(std::move(node));
+    return;
+  }
+  stream->waiting.push_back(std::move(node));
+  ++stream->enqueued;
+  const Order order = config().order;
+  if (order == Order::natural || (order == Order::random && random_word() % 4 == 0)) drain(stream);
+}
+
+void enqueue(Stream* stream, std::function<void()> action, const void* pinned_memory = nullptr) {
+  Node node;
+  node.action = std::move(action);
+  node.pinned = pinned_memory;
+  enqueue(stream, std::move(node));
+}
+
+// Where the pinned block that [p, p + bytes) lies in begins; 0: in none.
+uintptr_t pinned_block(const void* p, size_t bytes) {
+  auto it = pinned.upper_bound(uintptr_t(p));
+  if (it == pinned.begin()) return 0;
+  --it;
+  return uintptr_t(p) + bytes <= it->first + it->second ? it->first : 0;
 }
 
 }  // namespace
@@ -95,8 +142,9 @@ cudaError_t load_kernel(const void* kernel) {
 
 cudaError_t set_max_shared(const void* kernel, size_t bytes) {
   std::lock_guard lock(mutex);
-  if (bytes > (227u << 10))
-    return fail(cudaErrorInvalidValue, "more than 227 KiB of shared memory asked for");
+  if (bytes > machine().shared_bytes)
+    return fail(cudaErrorInvalidValue, "more than " + std::to_string(machine().shared_bytes >> 10) +
+                                           " KiB of shared memory asked for");
   max_shared[kernel] = bytes;
   return cudaSuccess;
 }
@@ -138,10 +186,8 @@ cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, 
       return fail(cudaErrorStreamCaptureUnsupported,
                   who + "the first launch of a kernel loads it, not while a stream is captured");
     }
-    stream->capture->nodes.push_back(std::move(node));
-  } else {
-    run(node);
   }
+  enqueue(stream, std::move(node));
   return cudaSuccess;
 }
 
@@ -170,7 +216,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int index) {
   prop->major = machine().major;
   prop->minor = machine().minor;
   prop->multiProcessorCount = 3;  // small: persistent kernels loop
-  prop->sharedMemPerBlockOptin = 227u << 10;
+  prop->sharedMemPerBlockOptin = machine().shared_bytes;
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
@@ -211,6 +257,7 @@ cudaError_t cudaFree(void* p) {
   if (!p) return cudaSuccess;
   if (capturing > 0)
     return fail(cudaErrorStreamCaptureUnsupported, "cudaFree while a stream is captured");
+  drain_all();  // it waits for the whole device
   auto it = mappings.find(p);
   if (it == mappings.end())
     return fail(cudaErrorInvalidValue, "cudaFree of a pointer that cudaMalloc did not give");
@@ -224,12 +271,18 @@ cudaError_t cudaFree(void* p) {
 cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) {
   std::lock_guard lock(mutex);
   *p = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
-  if (*p) pinned[*p] = bytes;
+  if (*p) pinned[uintptr_t(*p)] = bytes;
   return *p ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaFreeHost(void* p) {
   std::lock_guard lock(mutex);
-  pinned.erase(p);
+  for (const Stream* s : streams) {
+    for (const Node& node : s->waiting) {
+      if (node.pinned && pinned_block(node.pinned, 1) == uintptr_t(p))
+        return fail(cudaErrorInvalidValue, "cudaFreeHost of memory that a copy will use");
+    }
+  }
+  pinned.erase(uintptr_t(p));
   std::free(p);
   return cudaSuccess;
 }
@@ -237,19 +290,34 @@ cudaError_t cudaFreeHost(void* p) {
 cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
   std::lock_guard lock(mutex);
-  enqueue(stream, [=] {
-    fence();
-    std::string why;
-    if (kind != cudaMemcpyHostToDevice && !host_reads(src, bytes, &why)) {
-      fail(cudaErrorInvalidValue, "cudaMemcpyAsync: " + why);
-      return;
-    }
-    if (kind != cudaMemcpyDeviceToHost && !host_wrote(dst, bytes)) {
-      fail(cudaErrorInvalidValue, "cudaMemcpyAsync: the destination is not device memory");
-      return;
-    }
-    std::memcpy(dst, src, bytes);
-  });
+  // Pinned memory is read and written when the copy runs. Other host memory is read before the call
+  // returns, and written too.
+  const void* host = kind == cudaMemcpyHostToDevice   ? src
+                     : kind == cudaMemcpyDeviceToHost ? dst
+                                                      : nullptr;
+  const bool late = !host || pinned_block(host, bytes);
+  std::shared_ptr<std::vector<uint8_t>> staged;
+  if (kind == cudaMemcpyHostToDevice && !late) {
+    const auto* from = static_cast<const uint8_t*>(src);
+    staged = std::make_shared<std::vector<uint8_t>>(from, from + bytes);
+  }
+  enqueue(
+      stream,
+      [=] {
+        fence();
+        std::string why;
+        if (kind != cudaMemcpyHostToDevice && !host_reads(src, bytes, &why)) {
+          fail(cudaErrorInvalidValue, "cudaMemcpyAsync: " + why);
+          return;
+        }
+        if (kind != cudaMemcpyDeviceToHost && !host_wrote(dst, bytes)) {
+          fail(cudaErrorInvalidValue, "cudaMemcpyAsync: the destination is not device memory");
+          return;
+        }
+        std::memcpy(dst, staged ? staged->data() : src, bytes);
+      },
+      late ? host : nullptr);
+  if (kind == cudaMemcpyDeviceToHost && !late && stream && !stream->capture) drain(stream);
   return pending_error;
 }
 
@@ -267,10 +335,14 @@ cudaError_t cudaMemsetAsync(void* dst, int value, size_t bytes, cudaStream_t str
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new Stream;
+  std::lock_guard lock(mutex);
+  streams.insert(*stream = new Stream);
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  std::lock_guard lock(mutex);
+  drain(stream);
+  streams.erase(stream);
   delete stream;
   return cudaSuccess;
 }
@@ -278,7 +350,39 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   std::lock_guard lock(mutex);
   if (stream && stream->capture) return cudaErrorStreamCaptureUnsupported;
+  drain(stream);
   fence();
+  return machine().fault != cudaSuccess ? machine().fault : cudaGetLastError();
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new Event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  std::lock_guard lock(mutex);
+  *event = {stream, stream ? stream->enqueued : 0};
+  return cudaSuccess;
+}
+// Who asks lets the stream go on a little.
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  std::lock_guard lock(mutex);
+  Stream* stream = streams.contains(event->stream) ? event->stream : nullptr;
+  if (stream && stream->done < event->until) {
+    drain(stream, stream->done + 1);
+    if (stream->done < event->until) return cudaErrorNotReady;
+  }
+  // Who waits is told the same again.
+  if (machine().fault != cudaSuccess) return machine().fault;
+  return has_errors() ? cudaErrorLaunchFailure : pending_error;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  std::lock_guard lock(mutex);
+  if (streams.contains(event->stream)) drain(event->stream, event->until);
   return machine().fault != cudaSuccess ? machine().fault : cudaGetLastError();
 }
 
@@ -332,10 +436,10 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   delete exec;
   return cudaSuccess;
 }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   std::lock_guard lock(mutex);
   ++counters().graphs;
-  fence();
-  for (Node& node : exec->nodes) run(node);
+  enqueue(stream, fence);
+  for (const Node& node : exec->nodes) enqueue(stream, node);
   return pending_error;
 }
