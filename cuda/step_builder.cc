@@ -89,10 +89,16 @@ T* StepBuilder::place(size_t n, uint32_t* offset) {
 void StepBuilder::build(const StepInput& in) {
   turn_ = (turn_ + 1) % kMaxStepsInFlight;
   host_ = turns_[turn_];
-  if (!reserve(bytes_for(in, model_.tile_tokens))) return;
+  const size_t most = bytes_for(in, model_.tile_tokens);
+  if (!reserve(most)) return;
   std::memset(host_, 0, aligned(kFixedBytes));
   used_ = aligned(kFixedBytes);
   write(in);
+  // Compared with what was asked for, since blocks are larger than that.
+  if (used_ > most) {
+    context_->fail(Status::internal("step metadata takes " + std::to_string(used_) + " bytes, " +
+                                    std::to_string(most) + " were reserved"));
+  }
 }
 
 // false: it names an id outside the vocabulary.

@@ -6,7 +6,8 @@
 namespace nemotron::cuda {
 namespace {
 
-constexpr int32_t kMaxDecodeItems = 4096;  // of one launch of the decode attention
+constexpr size_t kMaxDecodeItems = 4096;    // of one launch of the decode attention,
+constexpr size_t kDecodeMemoryShare = 512;  // whose sums may take this part of the GPU's memory
 
 Status check(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope) {
   if (kv.head_dim % 16 != 0 || kv.head_dim <= 0 || kv.head_dim > 128) {
@@ -103,7 +104,10 @@ Status Workspace::prepare(const StepLimits& step, const KvConfig& kv, const Rope
       std::max(2 * limits.intermediate, q_cols + 2 * kv.kv_heads * kv.head_dim) + 8;
   const size_t slice = std::min(rows, size_t(kPromptSlice));
   const size_t chunks = size_t(limits.max_context / kDecodeChunk + 1);
-  max_items = int32_t(std::max(std::min(rows * chunks, size_t(kMaxDecodeItems)), chunks));
+  const size_t item_bytes = heads * (size_t(kv.head_dim) * sizeof(float) + sizeof(float2));
+  const size_t most = std::min(
+      kMaxDecodeItems, context_->properties().totalGlobalMem / kDecodeMemoryShare / item_bytes);
+  max_items = int32_t(std::max(std::min(rows * chunks, most), chunks));
   const size_t items = size_t(max_items) * heads;
 
   Status s = reserve(&inv_freq, rope.inv_freq.size() * sizeof(float));
