@@ -3,42 +3,101 @@
 // or a deadlock comes back as a fault of the device and fails the case.
 #include "test/ops/ops.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "cuda/cuda_device.h"
 #include "cuda_runtime.h"
 #include "machine.h"
 
-int main(int argc, char** argv) {
-  using namespace nemotron;
-  test::without_cublaslt();
-  static int opened = 0;
-  test::DeviceUnderTest device = {
-      .name = "emulated",
-      .open =
-          [](std::unique_ptr<Device>* out) {
-            static constexpr emu::Order kOrders[] = {emu::Order::natural, emu::Order::reverse,
-                                                     emu::Order::random};
-            emu::config().order = kOrders[opened % 3];
-            emu::config().preempt = opened % 2 ? 0.01 : 0;
-            emu::config().seed = uint64_t(++opened);
-            DeviceOptions options;
-            options.debug_checks = true;
-            return cuda::open_device(options, out);
-          },
-      .tolerance = 4e-3,
-      .slow = true,
+namespace nemotron::test {
+namespace {
+
+using Open = std::function<Status(std::unique_ptr<Device>*)>;
+
+Open opening(bool fp8_activations) {
+  return [=](std::unique_ptr<Device>* out) {
+    static constexpr emu::Order kOrders[] = {emu::Order::natural, emu::Order::reverse,
+                                             emu::Order::random};
+    static int opened = 0;
+    emu::config().order = kOrders[opened % 3];
+    emu::config().preempt = opened % 2 ? 0.01 : 0;
+    emu::config().seed = uint64_t(++opened);
+    DeviceOptions options;
+    options.debug_checks = true;
+    options.fp8_activations = fp8_activations;
+    return cuda::open_device(options, out);
   };
-  test::add_op_cases(device);
-  // Prompt attention by the other kernel.
-  device.name = "emulated wgmma";
-  device.wgmma = true;
-  device.open = [open = device.open](std::unique_ptr<Device>* out) {
-    setenv("NEMOTRON_PROMPT_ATTENTION", "wgmma", 1);
+}
+
+// Opens with a variable of the environment set.
+Open with(const char* variable, const char* value, const Open& open) {
+  return [=](std::unique_ptr<Device>* out) {
+    const char* set = std::getenv(variable);
+    const std::string before = set ? set : "";
+    setenv(variable, value, 1);
     const Status s = open(out);
-    unsetenv("NEMOTRON_PROMPT_ATTENTION");
+    set ? setenv(variable, before.c_str(), 1) : unsetenv(variable);
     return s;
   };
-  test::add_attention_cases(device);
-  return test::run_all(argc, argv);
+}
+
+// Opens on a machine that has `bytes` of something.
+Open with(size_t emu::Machine::*what, size_t bytes, const Open& open) {
+  return [=](std::unique_ptr<Device>* out) {
+    const size_t before = std::exchange(emu::machine().*what, bytes);
+    const Status s = open(out);
+    emu::machine().*what = before;
+    return s;
+  };
+}
+
+DeviceUnderTest emulated(const char* name, const Open& open) {
+  return {.name = name, .open = open, .tolerance = 4e-3, .slow = true};
+}
+
+// Of the cases that `add` adds, those with one of these names.
+void add_some(void (*add)(const DeviceUnderTest&), const DeviceUnderTest& device,
+              const std::vector<std::string>& names) {
+  const auto before = long(cases().size());
+  add(device);
+  const auto unwanted = [&](const Case& c) {
+    return std::none_of(names.begin(), names.end(), [&](const std::string& name) {
+      return c.name.find(name) != std::string::npos;
+    });
+  };
+  cases().erase(std::remove_if(cases().begin() + before, cases().end(), unwanted), cases().end());
+}
+
+}  // namespace
+}  // namespace nemotron::test
+
+int main(int argc, char** argv) {
+  using namespace nemotron::test;
+  without_cublaslt();
+  const Open open = opening(false);
+  add_op_cases(emulated("emulated", open));
+  DeviceUnderTest wgmma =
+      emulated("emulated wgmma", with("NEMOTRON_PROMPT_ATTENTION", "wgmma", open));
+  wgmma.wgmma = true;
+  add_attention_cases(wgmma);
+  add_product_cases(
+      emulated("emulated library", with("NEMOTRON_CUBLASLT", EMU_FAKE_CUBLASLT, open)));
+  DeviceUnderTest fp8 =
+      emulated("emulated fp8", with("NEMOTRON_CUBLASLT", EMU_FAKE_CUBLASLT, opening(true)));
+  fp8.fp8_activations = true;
+  add_product_cases(fp8);
+  add_attention_cases(fp8);
+  // A block of sm_86 and sm_89 has less shared memory than the largest instance wants.
+  add_some(add_gemm_cases,
+           emulated("emulated 99 KiB", with(&emu::Machine::shared_bytes, size_t(99) << 10, open)),
+           {"gemm 65x", "row equality", "34x"});
+  // A GPU so small that the decode attention takes several launches.
+  add_some(add_attention_cases,
+           emulated("emulated 1 MiB", with(&emu::Machine::bytes, size_t(1) << 20, open)),
+           {"40:2 d16 b64 BF16 pieces"});
+  return run_all(argc, argv);
 }

@@ -49,22 +49,6 @@ struct Step {
   StepInput in;
 };
 
-// Each row as FP8 with a scale of its own makes it.
-std::vector<double> fp8_rows(const std::vector<float>& a, int64_t cols, int64_t first_row) {
-  std::vector<double> out = to_double(a);
-  for (size_t row = size_t(first_row); row * size_t(cols) < a.size(); ++row) {
-    float most = 0;
-    for (int64_t i = 0; i < cols; ++i)
-      most = std::max(most, std::fabs(a[row * size_t(cols) + size_t(i)]));
-    const float scale = most > 0 ? most / 448.0f : 1.0f;
-    for (int64_t i = 0; i < cols; ++i) {
-      const size_t at = row * size_t(cols) + size_t(i);
-      out[at] = double(e4m3_to_f32(f32_to_e4m3(a[at] / scale))) * double(scale);
-    }
-  }
-  return out;
-}
-
 // Rows of weights for which the stand-in has no algorithm; and one that refuses 7 rows only when
 // they come.
 constexpr int32_t kNoAlgorithm = 24, kUnreliable = 56;

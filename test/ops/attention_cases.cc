@@ -2,6 +2,7 @@
 // of steps that computes them; unused KV slots hold NaN. Every schedule of the same sequences must
 // give the reference's numbers, and (same kinds of rows) the same bits.
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <utility>
 
@@ -17,12 +18,17 @@ struct Shape {
   DType kv = DType::bf16;
   bool kv_scales = false;
   int32_t rotary_dim = 0;  // elements of a head that are turned; 0: all
+  // Keys are zero, so that every key weighs the same: one key too many or too few, or one of them
+  // counted twice, is far outside the tolerance. Values are one or minus one.
+  bool flat = false;
+  DType weights = DType::bf16;
 };
 
 std::string label(const Shape& s) {
   return std::to_string(s.q_heads) + ":" + std::to_string(s.kv_heads) + " d" +
          std::to_string(s.head_dim) + " b" + std::to_string(s.block_size) + " " + dtype_name(s.kv) +
-         (s.kv_scales ? " scaled" : "") +
+         (s.kv_scales ? " scaled" : "") + (s.flat ? " flat" : "") +
+         (s.weights == DType::bf16 ? "" : std::string(" by ") + dtype_name(s.weights)) +
          (s.rotary_dim > 0 ? " rotary " + std::to_string(s.rotary_dim) : "");
 }
 
@@ -42,19 +48,27 @@ using StepPlan = std::vector<SpanPlan>;
 // One layer's weights, and what the device makes of sequences.
 class World {
  public:
-  World(Device* device, const Shape& shape, const std::vector<Sequence>& sequences,
-        int32_t max_rows)
+  World(const DeviceUnderTest& under_test, Device* device, const Shape& shape,
+        const std::vector<Sequence>& sequences, int32_t max_rows)
       : device_(device), s_(shape), sequences_(sequences), random_(99) {
     const int32_t d = s_.head_dim;
-    q_ = random_matrix(random_, s_.q_heads * d, s_.hidden, DType::bf16);
-    k_ = random_matrix(random_, s_.kv_heads * d, s_.hidden, DType::bf16);
-    v_ = random_matrix(random_, s_.kv_heads * d, s_.hidden, DType::bf16);
+    const bool fp8 = s_.weights == DType::fp8_e4m3;
+    rounds_ = fp8 && under_test.fp8_activations;
+    const Scale scale = fp8 ? Scale::per_row : Scale::none;
+    q_ = random_matrix(random_, s_.q_heads * d, s_.hidden, s_.weights, scale);
+    k_ = random_matrix(random_, s_.kv_heads * d, s_.hidden, s_.weights, scale);
+    v_ = random_matrix(random_, s_.kv_heads * d, s_.hidden, s_.weights, scale);
     // Queries and keys of about unit size times 1.5: weights that are neither flat nor one-hot.
-    gain_ = random_.normals(s_.hidden, 0.05f, 1.2f / std::sqrt(float(s_.hidden)));
-    const int32_t rotary = s_.rotary_dim > 0 ? s_.rotary_dim : d;
-    for (int32_t i = 0; i < rotary / 2; ++i) {
-      inv_freq_.push_back(float(std::pow(10000.0, -2.0 * i / rotary)));
+    gain_ = random_.normals(s_.hidden, fp8 ? 0.001f : 0.05f,
+                            (fp8 ? 0.024f : 1.2f) / std::sqrt(float(s_.hidden)));
+    if (s_.flat) {
+      gain_.assign(size_t(s_.hidden), 1.0f);
+      set(&k_, [](int64_t, int64_t) { return false; });
+      set(&v_, [&](int64_t row, int64_t col) { return row % s_.hidden == col; });
     }
+    const int32_t rotary = s_.rotary_dim > 0 ? s_.rotary_dim : d;
+    for (int32_t i = 0; i < rotary / 2; ++i)
+      inv_freq_.push_back(float(std::pow(10000.0, -2.0 * i / rotary)));
     if (s_.kv_scales) k_scale_ = {0.05f, 0.03f}, v_scale_ = {0.04f, 0.02f};
 
     // Blocks in random order; a sequence that shares begins with the other's blocks.
@@ -107,7 +121,13 @@ class World {
 
   std::vector<float> hidden(int32_t sequence, int32_t position) const {
     Random r(sequences_[size_t(sequence)].seed * 1000003 + uint64_t(position));
-    return r.normals(s_.hidden);
+    std::vector<float> row = r.normals(s_.hidden);
+    // Rows whose largest values differ, and with them the scales of rounded rows.
+    if (rounds_) row[0] *= float(1 + position % 4 * 3);
+    if (s_.flat) {
+      for (float& x : row) x = x < 0 ? -1.0f : 1.0f;
+    }
+    return row;
   }
 
   // Runs the steps; attention outputs [q_heads * head_dim] of each (sequence, position) from
@@ -198,7 +218,25 @@ class World {
   };
 
   std::vector<double> normed(int32_t sequence, int32_t position) const {
-    return reference_norm(to_double(hidden(sequence, position)), s_.hidden, gain_, double(kEps));
+    const std::vector<double> n =
+        reference_norm(to_double(hidden(sequence, position)), s_.hidden, gain_, double(kEps));
+    if (!rounds_ || position >= sequences_[size_t(sequence)].prompt) return n;
+    std::vector<float> stored;
+    for (double v : n) stored.push_back(rounded(float(v), DType::bf16));
+    return fp8_rows(stored, s_.hidden, 0);
+  }
+  // Ones and zeros.
+  template <class Is>
+  static void set(HostMatrix* m, Is is) {
+    for (int64_t row = 0; row < m->rows; ++row) {
+      for (int64_t col = 0; col < m->cols; ++col) {
+        const float value = is(row, col) ? 1.0f : 0.0f;
+        const auto i = size_t(row * m->cols + col);
+        const uint16_t bits = f32_to_bf16(value);
+        std::memcpy(m->data.data() + i * 2, &bits, 2);
+        m->values[i] = double(value);
+      }
+    }
   }
   std::vector<double> rope(std::vector<double> x, int32_t position) const {
     const size_t half = inv_freq_.size();
@@ -241,11 +279,15 @@ class World {
   std::vector<float> gain_, inv_freq_, k_scale_, v_scale_;
   std::vector<std::vector<int32_t>> tables_;
   std::map<int32_t, Keys> keys_;
+  bool rounds_ = false;
   Status prepared_;
 };
 
 // A stored key or value may round to the other neighbour when its value differs in the last bits.
 double tolerance_for(const DeviceUnderTest& d, const Shape& s) {
+  if (s.flat) return 5e-4 + 0.4 * d.tolerance;  // every stored number is exact
+  // Nor is an activation that rounds to FP8 the other way a fault.
+  if (d.fp8_activations && s.weights == DType::fp8_e4m3) return 5e-2;
   const double cache = s.kv == DType::f16 ? 1.25e-4 : s.kv == DType::bf16 ? 1e-3 : 2.5e-2;
   return cache + 4 * d.tolerance;
 }
@@ -283,10 +325,10 @@ void expect_equal(const Outputs& a, const Outputs& b, const char* what) {
   }
 }
 
-#define OPEN_WORLD(d, shape, sequences, max_rows)        \
-  std::unique_ptr<Device> device;                        \
-  REQUIRE_OK((d).open(&device));                         \
-  World world(device.get(), shape, sequences, max_rows); \
+#define OPEN_WORLD(d, shape, sequences, max_rows)           \
+  std::unique_ptr<Device> device;                           \
+  REQUIRE_OK((d).open(&device));                            \
+  World world(d, device.get(), shape, sequences, max_rows); \
   REQUIRE(world.ok())
 
 // Prompts of every length around the edges of blocks and tiles, alone in one step each.
@@ -430,19 +472,56 @@ void test_stretches(const DeviceUnderTest& d) {
   expect_equal(all[0], all[1], "few rows");
 }
 
-// A prompt of several tiles in one piece, and cut in the middle of a block.
-void test_chunks(const DeviceUnderTest& d, const Shape& s, int32_t tokens) {
+// Generated rows of every length up to `tokens`, all in one step.
+void test_generated(const DeviceUnderTest& d, const Shape& s, int32_t tokens) {
+  const std::vector<Sequence> sequences = {{1, tokens, 1, -1, 0}};
+  OPEN_WORLD(d, s, sequences, tokens);
+  expect_reference(d, s, &world, world.run({{{0, 0, 1}}, {{0, 1, tokens - 1}}}));
+}
+
+// The last rows of a prompt in one step, and cut in two. Those before `from` are only cached.
+void test_chunks(const DeviceUnderTest& d, const Shape& s, int32_t from, int32_t cut,
+                 int32_t tokens) {
   const std::vector<Sequence> sequences = {{1, tokens, tokens, -1, 0}};
-  const int32_t cut = tokens / 2 + 1, from = tokens / 3;
   std::vector<Outputs> all;
-  for (const std::vector<StepPlan>& steps :
-       {std::vector<StepPlan>{{{0, 0, tokens}}}, {{{0, 0, cut}}, {{0, cut, tokens - cut}}}}) {
+  for (const bool whole : {true, false}) {
     OPEN_WORLD(d, s, sequences, tokens);
+    std::vector<StepPlan> steps;
+    if (from > 0) steps.push_back({{0, 0, from}});
+    if (whole) {
+      steps.push_back({{0, from, tokens - from}});
+    } else {
+      steps.push_back({{0, from, cut - from}});
+      steps.push_back({{0, cut, tokens - cut}});
+    }
     all.push_back(world.run(steps, from));
     EXPECT_EQ(all.back().size(), size_t(tokens - from));
     expect_reference(d, s, &world, all.back());
   }
   expect_equal(all[0], all[1], "chunks");
+}
+
+// Sequences of several pieces of keys, two tokens generated in two steps: together and alone.
+void test_pieces(const DeviceUnderTest& d, const Shape& s, int32_t tokens) {
+  const int32_t prompt = tokens - 2;
+  const std::vector<Sequence> sequences = {{1, tokens, prompt, -1, 0}, {2, tokens, prompt, -1, 0}};
+  std::vector<Outputs> all;
+  for (const bool together : {true, false}) {
+    OPEN_WORLD(d, s, sequences, tokens);
+    std::vector<StepPlan> steps = {{{0, 0, prompt}}, {{1, 0, prompt}}};
+    if (together) {
+      steps.push_back({{1, prompt, 1}, {0, prompt, 1}});
+      steps.push_back({{0, prompt + 1, 1}, {1, prompt + 1, 1}});
+    } else {
+      for (int32_t q : {0, 1}) {
+        for (int32_t t : {0, 1}) steps.push_back({{q, prompt + t, 1}});
+      }
+    }
+    all.push_back(world.run(steps, prompt));
+    EXPECT_EQ(all.back().size(), size_t(4));
+    if (together) expect_reference(d, s, &world, all.back());
+  }
+  expect_equal(all[0], all[1], "alone");
 }
 
 void test_refused(const DeviceUnderTest& d) {
@@ -478,9 +557,23 @@ void test_refused(const DeviceUnderTest& d) {
   if (!d.f16_kv) EXPECT_ERROR(prepare(4, 1, 32, 16, DType::f16), "F16");
 }
 
-}  // namespace
-
-void add_attention_cases(const DeviceUnderTest& d) {
+// Every group, head size, block size and dtype; on a slow device one of each.
+std::vector<Shape> shapes_for(const DeviceUnderTest& d) {
+  if (d.wgmma) {  // BF16 and whole heads: groups of 1, 4, 8, both head sizes, all block sizes
+    std::vector<Shape> shapes = {
+        {.q_heads = 4, .kv_heads = 1, .head_dim = 64, .block_size = 32},
+        {.q_heads = 2, .kv_heads = 2, .head_dim = 64, .block_size = 16, .kv_scales = true},
+        {.q_heads = 8, .kv_heads = 1, .head_dim = 128}};
+    if (!d.slow) shapes.push_back({.q_heads = 32, .kv_heads = 8, .head_dim = 128});
+    return shapes;
+  }
+  if (d.slow) {
+    return {{.q_heads = 8, .kv_heads = 2, .head_dim = 64, .kv_scales = true},
+            {.q_heads = 2, .kv_heads = 2, .head_dim = 64, .block_size = 16, .kv = DType::fp8_e4m3},
+            {.q_heads = 3, .kv_heads = 1, .head_dim = 80, .block_size = 32},
+            {.q_heads = 4, .head_dim = 128, .kv = DType::fp8_e4m3, .kv_scales = true},
+            {.q_heads = 2, .kv_heads = 1, .head_dim = 16, .kv = DType::fp8_e4m3}};
+  }
   std::vector<Shape> shapes;
   std::vector<DType> types = {DType::bf16, DType::fp8_e4m3};
   if (d.f16_kv) types.push_back(DType::f16);
@@ -500,41 +593,78 @@ void add_attention_cases(const DeviceUnderTest& d) {
     shapes.push_back({.q_heads = 4, .kv_heads = 2, .head_dim = 64, .rotary_dim = 32});
     shapes.push_back({.q_heads = 3, .kv_heads = 1, .head_dim = 80, .rotary_dim = 20});
   }
-  if (d.slow) {  // one of each: group, head size, block size, dtype
-    shapes = {
-        {.q_heads = 8, .kv_heads = 2, .head_dim = 64, .kv_scales = true},
-        {.q_heads = 2, .kv_heads = 2, .head_dim = 64, .block_size = 16, .kv = DType::fp8_e4m3},
-        {.q_heads = 3, .kv_heads = 1, .head_dim = 80, .block_size = 32},
-        {.q_heads = 4, .kv_heads = 1, .head_dim = 128, .kv = DType::fp8_e4m3, .kv_scales = true},
-        {.q_heads = 2, .kv_heads = 1, .head_dim = 16, .kv = DType::fp8_e4m3}};
-  }
-  if (d.wgmma) {  // BF16 and whole heads: groups of 1, 4, 8, both head sizes, all block sizes
-    shapes = {{.q_heads = 4, .kv_heads = 1, .head_dim = 64, .block_size = 32},
-              {.q_heads = 2, .kv_heads = 2, .head_dim = 64, .block_size = 16, .kv_scales = true},
-              {.q_heads = 8, .kv_heads = 1, .head_dim = 128}};
-    if (!d.slow) shapes.push_back({.q_heads = 32, .kv_heads = 8, .head_dim = 128});
-  }
-  for (const Shape& s : shapes) {
-    const std::string at = d.name + " attention " + label(s) + " ";
-    add_case(at + "prompts", [=] { test_prompts(d, s); });
-    if (!(d.wgmma && d.slow && s.head_dim == 128))
-      add_case(at + "schedules", [=] { test_schedules(d, s); });
-    add_case(at + "prefix hit", [=] { test_prefix_hit(d, s); });
-    if (d.wgmma && d.slow) continue;
-    add_case(at + "block reuse", [=] { test_reuse(d, s); });
-    if (s.head_dim == 64) add_case(at + "many", [=] { test_many(d, s); });
-  }
-  const Shape narrow{.q_heads = 4, .kv_heads = 1, .head_dim = 64, .hidden = 16};
-  if (!d.slow) add_case(d.name + " attention 128K tokens", [=] { test_long(d, narrow, 131072); });
-  // More than CUDA's decode attention takes as one piece, and than wgmma's rings hold.
-  if (d.slow) add_case(d.name + " attention 530 tokens", [=] { test_long(d, narrow, 530); });
-  if (d.wgmma) {
-    const Shape wide{.q_heads = 4, .kv_heads = 1, .head_dim = 128, .hidden = 16};
-    add_case(d.name + " attention chunks", [=] { test_chunks(d, wide, 390); });
+  return shapes;
+}
+
+void add_chunk_cases(const DeviceUnderTest& d) {
+  const auto chunks = [&](Shape s, int32_t from, int32_t cut, int32_t tokens) {
+    s.hidden = 16;
+    add_case(d.name + " attention " + label(s) + " chunks " + std::to_string(from) + " " +
+                 std::to_string(cut) + " " + std::to_string(tokens),
+             [=] { test_chunks(d, s, from, cut, tokens); });
+  };
+  // Chunks that begin one key before a tile's last, of flat weights; groups that eight pairs of a
+  // fragment's rows do not divide, and groups of more than its sixteen rows.
+  chunks({.q_heads = 1, .head_dim = 64, .flat = true}, 0, 126, 250);
+  chunks({.q_heads = 2, .head_dim = 128, .flat = true}, 0, 62, 129);
+  chunks({.q_heads = 6, .kv_heads = 2, .head_dim = 64}, 0, 43, 86);
+  chunks({.q_heads = 20, .head_dim = 64}, 110, 120, 133);
+  if (d.wgmma) {  // more tiles than the rings hold, three times over
+    chunks({.q_heads = 4, .head_dim = 128}, 500, 510, 520);
+    chunks({.q_heads = 4, .head_dim = 128}, 880, 890, 900);
     return;
   }
-  if (!d.slow) add_case(d.name + " attention stretches", [=] { test_stretches(d); });
-  add_case(d.name + " attention refuses", [=] { test_refused(d); });
+  const DType fp8 = DType::fp8_e4m3;
+  chunks({.q_heads = 2, .kv = fp8, .kv_scales = true, .flat = true}, 0, 126, 133);
+  chunks({.q_heads = 1, .head_dim = 128, .kv = fp8, .flat = true}, 0, 62, 131);
+}
+
+void add_generated_cases(const DeviceUnderTest& d) {
+  const std::string at = d.name + " attention ";
+  for (const DType kv : {DType::bf16, DType::fp8_e4m3}) {
+    for (const int32_t dim : {64, 128}) {
+      const Shape flat{.q_heads = 2, .head_dim = dim, .hidden = 16, .kv = kv, .flat = true};
+      add_case(at + label(flat) + " generated", [=] { test_generated(d, flat, 150); });
+    }
+  }
+  const auto pieces = [&](Shape s, int32_t tokens) {
+    s.hidden = 16;
+    add_case(at + label(s) + " pieces of " + std::to_string(tokens),
+             [=] { test_pieces(d, s, tokens); });
+  };
+  pieces({.q_heads = 4, .kv_heads = 2, .head_dim = 16}, 1030);
+  pieces({.q_heads = 40, .kv_heads = 2, .head_dim = 16}, 530);
+  pieces({.q_heads = 1, .head_dim = 64, .flat = true}, 530);
+}
+
+}  // namespace
+
+void add_attention_cases(const DeviceUnderTest& d) {
+  const std::string at = d.name + " attention ";
+  if (d.fp8_activations) {
+    add_case(at + "by FP8", [=] {
+      test_schedules(d, {.q_heads = 4, .kv_heads = 2, .head_dim = 16, .weights = DType::fp8_e4m3});
+    });
+    return;
+  }
+  for (const Shape& s : shapes_for(d)) {
+    add_case(at + label(s) + " prompts", [=] { test_prompts(d, s); });
+    if (!(d.wgmma && d.slow && s.head_dim == 128))
+      add_case(at + label(s) + " schedules", [=] { test_schedules(d, s); });
+    add_case(at + label(s) + " prefix hit", [=] { test_prefix_hit(d, s); });
+    if (d.wgmma && d.slow) continue;
+    add_case(at + label(s) + " block reuse", [=] { test_reuse(d, s); });
+    if (s.head_dim == 64) add_case(at + label(s) + " many", [=] { test_many(d, s); });
+  }
+  add_chunk_cases(d);
+  if (d.wgmma) return;
+  add_generated_cases(d);
+  if (!d.slow) {
+    const Shape narrow{.q_heads = 4, .kv_heads = 1, .head_dim = 64, .hidden = 16};
+    add_case(at + "128K tokens", [=] { test_long(d, narrow, 131072); });
+    add_case(at + "stretches", [=] { test_stretches(d); });
+  }
+  add_case(at + "refuses", [=] { test_refused(d); });
 }
 
 }  // namespace nemotron::test

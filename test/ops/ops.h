@@ -28,12 +28,15 @@ struct DeviceUnderTest {
   bool slow = false;  // emulated: leave out the large shapes
   // A CUDA device whose prompt attention is by wgmma: the shapes that take it.
   bool wgmma = false;
+  // Rounds the activations of prompt rows that meet FP8 weights (DeviceOptions::fp8_activations).
+  bool fp8_activations = false;
 };
 
 void add_op_cases(const DeviceUnderTest& device);
 
 // The families add_op_cases() is made of.
 void add_gemm_cases(const DeviceUnderTest& device);
+void add_product_cases(const DeviceUnderTest& device);
 void add_attention_cases(const DeviceUnderTest& device);
 void add_sample_cases(const DeviceUnderTest& device);
 
@@ -129,5 +132,7 @@ std::vector<double> reference_norm(const std::vector<double>& x, int64_t cols,
 // [rows, k] x [n, k]^T
 std::vector<double> reference_gemm(const std::vector<double>& a, const HostMatrix& w);
 std::vector<double> to_double(const std::vector<float>& v);
+// Rows of `cols` from first_row on as FP8 makes them, each with a scale of its own.
+std::vector<double> fp8_rows(const std::vector<float>& a, int64_t cols, int64_t first_row);
 
 }  // namespace nemotron::test

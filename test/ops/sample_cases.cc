@@ -1,6 +1,8 @@
 // The sampler: every field of SampleInput against a plain reference, and the distribution of draws.
 #include <algorithm>
+#include <map>
 #include <numeric>
+#include <tuple>
 
 #include "device/random.h"
 #include "test/ops/ops.h"
@@ -394,6 +396,124 @@ void test_slot_of_a_failed_draw(const DeviceUnderTest& d) {
   EXPECT_OK(sampling.device()->sync());
 }
 
+struct How {
+  int32_t piece = INT32_MAX;  // samples at a time
+  size_t banned = 0;          // ids of each sample
+  int which = 0;              // of two places of x, of two gains
+  int32_t times = 1;          // samples of each row
+};
+
+// A model that is nothing but embedding, norm and head, for steps of generated rows: on a CUDA
+// device these are recorded, captured and replayed as graphs.
+class Steps {
+ public:
+  Steps(const DeviceUnderTest& d, int32_t most) : most_(most) {
+    EXPECT_OK(d.open(&device_));
+    const HostMatrix m = random_matrix(random_, kVocab, kHidden, DType::bf16);
+    const MatrixPart part = m.part();
+    EXPECT_OK(device_->pack_weight({&part, 1}, WeightUse::tied, WeightFormat::stored, &table_));
+    EXPECT_OK(prepare_small(device_.get(), most, kHidden, kVocab));
+    for (auto& gain : gain_) {
+      gain = std::make_unique<Buffer>(device_.get(), DType::f32, std::vector<int64_t>{kHidden},
+                                      random_.normals(kHidden, 0.1f, 0.5f));
+    }
+    for (auto& x : x_) x = std::make_unique<Buffer>(device_.get(), DType::f32, shape(kHidden));
+    logits_ = std::make_unique<Buffer>(device_.get(), DType::f32,
+                                       std::vector<int64_t>{kTimes * most, kVocab});
+  }
+
+  std::vector<SampleOutput> run(const std::vector<int32_t>& ids, const How& how) {
+    const int32_t rows = int32_t(ids.size()), n = rows * how.times;
+    const std::vector<int32_t> slots(ids.size(), -1), table = {0}, banned(how.banned, 3);
+    std::vector<SpanInput> spans;
+    for (int32_t i = 0; i < rows; ++i) spans.push_back({i, 1, 0, true, table});
+    std::vector<SampleInput> samples(static_cast<size_t>(n));
+    std::vector<int32_t> sampled(static_cast<size_t>(n));
+    for (int32_t i = 0; i < n; ++i) {
+      SampleInput& s = samples[size_t(i)];
+      s.row = sampled[size_t(i)] = i / how.times;
+      s.num_top = 2, s.temperature = 0.9f, s.seed = 5;
+      s.position = uint64_t(ids[size_t(s.row)]);
+      s.banned = banned;
+    }
+    const StepInput in{.token_ids = ids,
+                       .token_slots = slots,
+                       .spans = spans,
+                       .samples = samples,
+                       .num_generated_rows = rows};
+    std::vector<SampleOutput> out(samples.size());
+    Tensor x = x_[how.which]->tensor(), logits = logits_->tensor();
+    x.shape[0] = rows;
+    device_->begin_step(in);
+    device_->embed(x, table_);
+    for (int32_t at = 0; at < n; at += logits.shape[0]) {
+      logits.shape[0] = std::min(how.piece, n - at);
+      const std::vector<int32_t> some(sampled.begin() + at, sampled.begin() + at + logits.shape[0]);
+      device_->head(logits, x, some, {.eps = 1e-5f, .gain = gain_[how.which]->tensor()}, {table_});
+      device_->sample(logits, at, int32_t(some.size()), out.data() + at);
+    }
+    EXPECT_OK(device_->sync());
+    return out;
+  }
+  // The same tokens give what they gave alone.
+  void check(int32_t rows, const How& how = {}) {
+    const std::vector<int32_t> tokens = ids(rows);
+    const std::vector<SampleOutput> got = run(tokens, how);
+    for (size_t i = 0; i < got.size(); ++i) {
+      const int32_t id = tokens[i / size_t(how.times)];
+      auto [at, fresh] = alone_.try_emplace({id, how.banned > 0, how.which});
+      if (fresh) at->second = run({id}, {.banned = how.banned, .which = how.which})[0];
+      EXPECT_EQ(got[i].id, at->second.id);
+      EXPECT_EQ(got[i].logprob, at->second.logprob);
+      EXPECT_EQ(got[i].top_ids[1], at->second.top_ids[1]);
+    }
+  }
+
+ private:
+  std::vector<int32_t> ids(int32_t n) {
+    std::vector<int32_t> v(static_cast<size_t>(n));
+    for (int32_t& id : v) id = int32_t(random_.below(8));
+    return v;
+  }
+  static constexpr int32_t kVocab = 40, kHidden = 32, kTimes = 4;
+  std::vector<int64_t> shape(int64_t cols) const { return {most_, cols}; }
+
+  int32_t most_;
+  Random random_{31};
+  std::unique_ptr<Device> device_;
+  Weight table_;
+  std::unique_ptr<Buffer> gain_[2], x_[2], logits_;
+  std::map<std::tuple<int32_t, bool, int>, SampleOutput> alone_;
+};
+
+// Steps of many sizes, each several times, from two places in memory; the largest number of rows is
+// no size that graphs come in.
+void test_steps(const DeviceUnderTest& d) {
+  Steps steps(d, 18);
+  for (int32_t rows : {1, 3, 6, 9, 18}) {
+    for (int i = 0; i < 3; ++i) steps.check(rows);
+  }
+  // Fewer rows of the same bucket, other memory and back, and in pieces.
+  steps.check(5);
+  steps.check(6, {.which = 1});
+  steps.check(6);
+  steps.check(6);
+  steps.check(9, {.piece = 4});
+}
+
+// Steps after one whose metadata, and one whose results, need more memory than there was.
+void test_growth(const DeviceUnderTest& d) {
+  Steps steps(d, 18);
+  const auto again = [&] {
+    for (int i = 0; i < 3; ++i) steps.check(3);
+  };
+  again();
+  steps.check(3, {.banned = 200000});
+  again();
+  steps.check(18, {.times = 4});
+  again();
+}
+
 }  // namespace
 
 void add_sample_cases(const DeviceUnderTest& d) {
@@ -411,6 +531,8 @@ void add_sample_cases(const DeviceUnderTest& d) {
   add_case(at + "not finite", [=] { test_not_finite(d); });
   add_case(at + "any batch", [=] { test_same_in_any_batch(d); });
   add_case(at + "slots", [=] { test_slots(d); });
+  add_case(at + "steps", [=] { test_steps(d); });
+  add_case(at + "steps after growth", [=] { test_growth(d); });
   add_case(at + "slots of failed draws", [=] { test_slot_of_a_failed_draw(d); });
   if (d.slow) return;  // the rest draws thousands of times
   add_case(at + "distribution", [=] { test_distribution(d, 1.0f, 0, 1.0f, 0.0f); });

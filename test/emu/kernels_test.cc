@@ -1,0 +1,286 @@
+// Kernels called one by one on the emulated device, for what the Device interface rounds away: the
+// float32 that pass between kernels, bit for bit the same for a row alone and among others.
+#include "cuda/kernels.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "cuda/context.h"
+#include "cuda/step_builder.h"
+#include "emu_test.h"
+#include "machine.h"
+#include "test/ops/ops.h"
+
+using namespace nemotron;
+using namespace nemotron::cuda;
+using test::Random;
+
+namespace {
+
+// Device memory and a queue.
+struct Gpu {
+  explicit Gpu(emu::Order order) {
+    emu::config() = {};
+    emu::config().order = order;
+    EXPECT_OK(context.open(0));
+    for (const auto& load : {load_elementwise, load_gemm_decode, load_attention_decode})
+      load(context.queue());
+    EXPECT(context.check_launches());
+  }
+  ~Gpu() { EXPECT(finish()); }
+  bool finish() {
+    context.check_launches();
+    context.synchronize();
+    EXPECT_OK(context.status());
+    return context.ok();
+  }
+  template <class T>
+  T* memory(size_t n) {
+    void* p = nullptr;
+    EXPECT_OK(context.alloc(n * sizeof(T), &p));
+    return static_cast<T*>(p);
+  }
+  template <class T>
+  T* memory(const std::vector<T>& values) {
+    T* p = memory<T>(values.size());
+    context.upload(p, values.data(), values.size() * sizeof(T));
+    return p;
+  }
+  template <class T>
+  std::vector<T> read(const T* p, size_t n) {
+    context.check_launches();
+    std::vector<T> out(n);
+    context.download(out.data(), p, n * sizeof(T));
+    EXPECT_OK(context.status());
+    return out;
+  }
+  Context context;
+};
+
+std::vector<uint16_t> bf16(const std::vector<float>& v) {
+  std::vector<uint16_t> out;
+  for (float x : v) out.push_back(f32_to_bf16(x));
+  return out;
+}
+
+template <class T>
+bool same(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+template <class T>
+std::vector<T> part(const std::vector<T>& v, size_t first, size_t n) {
+  return {v.begin() + long(first), v.begin() + long(first + n)};
+}
+
+constexpr emu::Order kOrders[] = {emu::Order::natural, emu::Order::reverse, emu::Order::random};
+
+// The first half of a norm, made by the product that writes x: x * gain in BF16, and the sums of
+// squares of sixteen columns each.
+void check_split_norm(int32_t hidden) {
+  constexpr int32_t kMost = 70, kIn = 128;
+  Random random(41);
+  const std::vector<float> a = random.normals(kMost * kIn), before = random.normals(kMost * hidden),
+                           gains = random.normals(hidden);
+  const std::vector<uint16_t> weights = bf16(random.normals(int64_t(hidden) * kIn));
+  const int32_t tiles = norm_tiles(hidden);
+  struct Norm {
+    std::vector<float> x, squares, product;
+    std::vector<uint16_t> scaled;
+  };
+  auto run = [&, opened = 0](int32_t first, int32_t rows) mutable {
+    Gpu gpu(kOrders[opened++ % 3]);
+    Matrix w;
+    w.data = reinterpret_cast<uint8_t*>(gpu.memory(weights));
+    w.rows = hidden, w.cols = w.k = kIn, w.stride = kIn * 2;
+    SplitNorm norm;
+    norm.gain = gpu.memory(gains);
+    norm.stride = padded_k(hidden);
+    norm.scaled = gpu.memory<uint16_t>(size_t(rows) * size_t(norm.stride));
+    norm.squares = gpu.memory<float>(size_t(rows * tiles));
+    DecodeGemm p;
+    p.grid_rows = rows;
+    p.a = gpu.memory(bf16(part(a, size_t(first * kIn), size_t(rows * kIn))));
+    p.a_stride = kIn;
+    p.w = w;
+    float* x = gpu.memory(part(before, size_t(first * hidden), size_t(rows * hidden)));
+    gemm_decode_add(gpu.context.queue(), p, x, hidden, norm);
+    // The second half: the sum of a row's columns, sixteen times.
+    Matrix next;
+    const std::vector<uint16_t> ones(size_t(16) * size_t(norm.stride), f32_to_bf16(1));
+    next.data = reinterpret_cast<uint8_t*>(gpu.memory(ones));
+    next.rows = 16, next.cols = hidden, next.k = int32_t(norm.stride),
+    next.stride = norm.stride * 2;
+    DecodeGemm q;
+    q.grid_rows = rows;
+    q.a = norm.scaled, q.a_stride = norm.stride, q.w = next;
+    q.squares = norm.squares, q.eps = 1e-5f;
+    float* product = gpu.memory<float>(size_t(rows) * 16);
+    gemm_decode_store(gpu.context.queue(), q, product, 16);
+    return Norm{gpu.read(x, size_t(rows * hidden)), gpu.read(norm.squares, size_t(rows * tiles)),
+                gpu.read(product, size_t(rows) * 16),
+                gpu.read(norm.scaled, size_t(rows) * size_t(norm.stride))};
+  };
+  const size_t stride = size_t(padded_k(hidden));
+  const Norm all = run(0, kMost);
+  for (int32_t r = 0; r < kMost; ++r) {
+    double total = 0, sum = 0;
+    for (int32_t i = 0; i < tiles; ++i) {
+      double want = 0;
+      for (int32_t c = i * 16; c < std::min(hidden, i * 16 + 16); ++c) {
+        const double v = double(all.x[size_t(r * hidden + c)]);
+        want += v * v;
+        sum += double(bf16_to_f32(f32_to_bf16(float(v) * gains[size_t(c)])));
+      }
+      EXPECT_NEAR(all.squares[size_t(r * tiles + i)], want, want * 1e-6);
+      total += want;
+    }
+    const double want = sum / std::sqrt(total / hidden + 1e-5);
+    EXPECT_NEAR(all.product[size_t(r) * 16 + 15], want, 1e-5 * std::sqrt(double(hidden)));
+  }
+  for (int32_t rows : {1, 3, 8, 9, 17, 33, 65}) {
+    const int32_t first = (kMost - rows) / 2;
+    const Norm some = run(first, rows);
+    EXPECT(same(some.x, part(all.x, size_t(first * hidden), size_t(rows * hidden))));
+    EXPECT(same(some.squares, part(all.squares, size_t(first * tiles), size_t(rows * tiles))));
+    EXPECT(same(some.scaled, part(all.scaled, size_t(first) * stride, size_t(rows) * stride)));
+    EXPECT(same(some.product, part(all.product, size_t(first) * 16, size_t(rows) * 16)));
+  }
+}
+
+// The sums of the decode attention's pieces, before they are merged and rounded.
+struct Piece {
+  std::vector<float> sums;
+  std::vector<float2> states;
+  std::vector<uint16_t> out;
+};
+
+class Pieces {
+ public:
+  Pieces(bool fp8, int32_t q_heads, int32_t kv_heads, int32_t dim)
+      : heads_(size_t(q_heads)), width_(size_t(q_heads * dim)) {
+    kv_.kv_heads = kv_heads, kv_.block_size = kBlock, kv_.head_dim = dim, kv_.fp8 = fp8;
+    const size_t cache = size_t(kBlocks * kBlock * kv_heads * dim);
+    for (auto* half : {&k_, &v_}) {
+      half->resize(cache * (fp8 ? 1 : 2));
+      for (size_t i = 0; i < cache; ++i) {
+        const uint16_t b = f32_to_bf16(random_.normal());
+        if (fp8) {
+          (*half)[i] = f32_to_e4m3(bf16_to_f32(b));
+        } else {
+          std::memcpy(half->data() + i * 2, &b, 2);
+        }
+      }
+    }
+    q_ = bf16(random_.normals(int64_t(kRows) * int64_t(width_)));
+  }
+
+  // A step of these rows, in this order.
+  std::vector<Piece> run(const std::vector<int32_t>& rows) {
+    Gpu gpu(kOrders[opened_++ % 3]);
+    StepBuilder builder(&gpu.context);
+    const size_t items = build(&builder, rows);
+    std::vector<uint16_t> q;
+    for (int32_t r : rows) {
+      const std::vector<uint16_t> own = part(q_, size_t(r) * width_, width_);
+      q.insert(q.end(), own.begin(), own.end());
+    }
+    AttentionArgs p;
+    p.step = builder.device();
+    p.q = gpu.memory(q);
+    p.out = gpu.memory<uint16_t>(rows.size() * width_);
+    p.kv = kv_;
+    p.kv.k = gpu.memory(k_), p.kv.v = gpu.memory(v_);
+    p.q_heads = int32_t(heads_);
+    p.scale = 0.1f;
+    p.partial = gpu.memory<float>(items * width_);
+    p.partial_state = gpu.memory<float2>(items * heads_);
+    p.arrivals = gpu.memory<uint32_t>(rows.size() * heads_);
+    attention_decode(gpu.context.queue(), p);
+    std::vector<Piece> out(rows.size());
+    size_t at = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const size_t n = items_of(rows[i]);
+      if (n > 1) {  // a single one is never stored
+        out[i].sums = gpu.read(p.partial + at * width_, n * width_);
+        out[i].states = gpu.read(p.partial_state + at * heads_, n * heads_);
+      }
+      out[i].out = gpu.read(p.out + i * width_, width_);
+      at += n;
+    }
+    gpu.finish();
+    return out;
+  }
+
+ private:
+  static constexpr int32_t kBlock = 16, kBlocks = 72, kRows = 4;
+  static constexpr int32_t kPositions[kRows] = {1040, 5, 511, 700};
+  static size_t items_of(int32_t row) { return size_t(kPositions[row] / kDecodeChunk + 1); }
+
+  static size_t build(StepBuilder* builder, const std::vector<int32_t>& rows) {
+    std::vector<int32_t> table;
+    for (int32_t i = 0; i < kBlocks; ++i) table.push_back((i * 5) % kBlocks);
+    std::vector<SpanInput> spans;
+    size_t items = 0;
+    for (int32_t r : rows) {
+      spans.push_back({int32_t(spans.size()), 1, kPositions[r], true, table});
+      items += items_of(r);
+    }
+    const std::vector<int32_t> ids(rows.size(), 0);
+    StepInput in;
+    in.token_ids = ids, in.spans = spans, in.num_generated_rows = int32_t(rows.size());
+    builder->set_model({kBlock, 128, 16, int32_t(items)});
+    builder->build(in);
+    builder->copy();
+    return items;
+  }
+
+  size_t heads_, width_;
+  Random random_{42};
+  KvLayer kv_;
+  std::vector<uint8_t> k_, v_;
+  std::vector<uint16_t> q_;
+  int opened_ = 0;
+};
+
+void check_pieces(Pieces pieces) {
+  const std::vector<Piece> all = pieces.run({0, 1, 2, 3});
+  for (const std::vector<int32_t>& rows : {std::vector<int32_t>{0}, {3}, {3, 0}, {2, 1, 3}, {1}}) {
+    const std::vector<Piece> some = pieces.run(rows);
+    for (size_t i = 0; i < some.size(); ++i) {
+      const Piece& want = all[size_t(rows[i])];
+      EXPECT(same(some[i].sums, want.sums));
+      EXPECT(same(some[i].states, want.states));
+      EXPECT(same(some[i].out, want.out));
+    }
+  }
+}
+
+}  // namespace
+
+TEST(split_norm) {
+  for (int32_t hidden : {600, 90}) check_split_norm(hidden);
+}
+TEST(decode_pieces_bf16) { check_pieces({false, 4, 2, 64}); }
+TEST(decode_pieces_fp8) { check_pieces({true, 20, 1, 32}); }
+
+// Rows go along a grid's y, in several launches where there are more than it takes.
+TEST(widen_many_rows) {
+  constexpr int32_t kRows = 32768 + 3, kCols = 64;
+  Gpu gpu(emu::Order::natural);
+  std::vector<uint8_t> stored(size_t(kRows) * kCols);
+  for (size_t i = 0; i < stored.size(); ++i) stored[i] = uint8_t((i * 31 + i / 64) % 0x7f);
+  Matrix w;
+  w.data = gpu.memory(stored);
+  w.rows = kRows, w.cols = w.k = w.stride = kCols, w.fp8 = true;
+  auto* out = gpu.memory<uint16_t>(stored.size());
+  widen(gpu.context.queue(), w, out);
+  for (const int32_t row : {0, 32767, 32768, kRows - 1}) {
+    const std::vector<uint16_t> got = gpu.read(out + size_t(row) * kCols, kCols);
+    for (int32_t c = 0; c < kCols; ++c) {
+      EXPECT_EQ(bf16_to_f32(got[size_t(c)]),
+                e4m3_to_f32(stored[size_t(row) * kCols + size_t(fp8_place(c))]));
+    }
+  }
+}
+
+NEMOTRON_TEST_MAIN
