@@ -1,92 +1,316 @@
 #!/usr/bin/env python3
-"""Breaks the CUDA kernels on purpose, one line at a time, and wants the emulated op suite to notice each.
+"""Breaks the CUDA backend on purpose, one line at a time, and wants the emulated suites to notice each.
 
-    test/emu/mutations.py BUILD_DIR [substring...]
+    test/emu/mutations.py BUILD_DIR [--everywhere] [substring...]
 
-BUILD_DIR holds a finished build (the archives of test/emu and emulated_ops_test's object).
-Each mutation recompiles one kernel file and runs the few cases that use it, in all three orders. A mutation
-that survives fails the run: either the suite has a hole or the line does nothing.
+BUILD_DIR holds a finished build. A break recompiles one file of cuda/ and runs the few cases named beside it,
+up to the first that fails. --everywhere then runs whole suites on what those cases did not find, and says where
+it is found. A break that nothing finds fails the run, unless it is named as blind with the reason. It counts as
+found only when a suite began, and a case failed or took the process down.
 """
+import concurrent.futures
 import glob
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from typing import NamedTuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-GEMM = ["gemm 19x40x513 BF16", "gemm 33x80x96 F8_E4M3"]
-ATTENTION = ["8:2 d64 b64 BF16 scaled schedules", "8:2 d64 b64 BF16 scaled prefix hit", "2:2 d64 b16 F8_E4M3 prompts"]
-LONG = ["attention 530 tokens"]
-NORM = ["norm after residual BF16 19x90", "norm after residual F8_E4M3 34x128"]
-WGMMA = ["wgmma attention chunks", "wgmma attention 2:2 d64 b16 BF16 scaled prompts"]
-SAMPLE = ["sample vocab 33", "sample small weights", "sample slots"]
+# Cases by suite, each a part of names.
+GEMM = {"ops": ["gemm 17x80x96", "gemm 33x80x96", "gemm 3x40x2100"]}
+ROWS = {"ops": ["emulated row equality BF16", "emulated row equality F8_E4M3"]}
+NORM = {"ops": ["norm after residual BF16 19x90", "norm after residual F8_E4M3 34x600"]}
+SPLIT = {"kernels": ["split_norm"]}
+MLP = {"ops": ["emulated mlp_input F8_E4M3"]}
+SMALL = {"ops": ["emulated 99 KiB"]}
+PROMPT = {"ops": ["emulated prompt"]}
+LIBRARY = {"ops": ["emulated library prompt", "emulated fp8"]}
+ATTENTION = {"ops": ["8:2 d64 b64 BF16 scaled schedules", "8:2 d64 b64 BF16 scaled prefix hit",
+                     "emulated attention 2:2 d64 b16 F8_E4M3 prompts"]}
+FLAT = {"ops": ["emulated attention 1:1 d64 b64 BF16 flat chunks", "emulated attention 2:1 d128 b64 BF16 flat chunks"]}
+FLAT_DECODE = {"ops": ["flat generated"]}
+PIECES = {"ops": ["pieces of"], "kernels": ["decode_pieces"]}
+GROUPS = {"ops": ["3:1 d80 b32 BF16 prompts", "40:2 d16", "emulated attention 20:1 d64", "emulated attention 6:2"]}
+WGMMA = {"ops": ["wgmma attention 4:1 d128", "wgmma attention 2:2 d64 b16 BF16 scaled prompts"]}
+WGMMA_FLAT = {"ops": ["wgmma attention 1:1 d64 b64 BF16 flat", "wgmma attention 2:1 d128 b64 BF16 flat"]}
+WGMMA_GROUPS = {"ops": ["wgmma attention 6:2", "wgmma attention 20:1", "wgmma attention 2:2"]}
+SAMPLE = {"ops": ["sample vocab 33", "sample small weights", "sample slots"]}
+STEPS = {"ops": ["sample steps"]}
+GROWTH = {"ops": ["sample steps after growth"]}
+EMBED = {"ops": ["emulated embed", "emulated tied"]}
+PACK = {"ops": ["gemm 5x37x83", "gemm mixed parts"]}
+MODEL = {"model": [""]}
+DEVICE = {"device": [""]}
+PRODUCTS = {"products": ["product", "mlp"]}
 
-# file, what stands there, what is put there, cases. The nth place when there are several: (text, n).
-MUTATIONS = [
+
+class Break(NamedTuple):
+    file: str  # of cuda/
+    old: str  # the first place where this stands, however it is broken into lines
+    new: str
+    cases: dict  # suite -> parts of names
+    unit: str = ""  # the file that is compiled, where it is not `file`
+    blind: str = ""  # why nothing can find it
+
+
+B = Break
+BREAKS = [
     # barriers and waits
-    ("gemm_decode.cu", "cp_async_wait<S::kStages - 2>();", "cp_async_wait<S::kStages - 1>();", GEMM),
-    ("gemm_decode.cu", "  block_sync();\n\n  constexpr int kLower = kPaired", "  constexpr int kLower = kPaired", GEMM),
-    ("gemm_decode.cu", "  block_sync();\n  constexpr int kTiles", "  constexpr int kTiles", GEMM),
-    ("gemm_decode.cu", "  pdl_wait();\n#pragma unroll", "#pragma unroll", GEMM),
-    ("gemm_prompt.cu", "    block_sync();  // everybody", "    // everybody", ATTENTION),
-    ("attention_decode.cu", "      warp_sync();  // the warp", "      // the warp", ATTENTION),
-    ("attention_decode.cu", "    block_sync();\n    merge_warps<kDim>", "    merge_warps<kDim>", ATTENTION),
-    ("attention_decode.cu", "  block_sync();\n  for (int u = int(threadIdx.x) * 4", "  for (int u = int(threadIdx.x) * 4", LONG),
-    ("attention_decode.cu", "if (last_arrival(arrivals, uint32_t(row.items), reinterpret_cast<uint32_t*>(sums))) {", "{", LONG),
-    ("attention_decode.cu", "uint32_t(row.items), reinterpret", "uint32_t(row.items) - 1, reinterpret", LONG),
-    ("attention_decode.cu", "    cp_async_wait<0>();\n    block_sync();\n", "    cp_async_wait<0>();\n", ATTENTION),
-    ("attention_prompt.cu", "    block_sync();\n    if (i * kKeys", "    if (i * kKeys", ATTENTION),
-    ("attention_prompt.cu", "    block_sync();  // the stage", "    // the stage", ATTENTION),
-    ("attention_prompt.cu", "cp_async_wait<1>();", "cp_async_wait<2>();", ATTENTION),
-    ("attention_prompt_wgmma.cu", "    wgmma_wait<1>(s);", "", WGMMA),
-    ("attention_prompt_wgmma.cu", "    wgmma_wait<0>(s, o, w);", "", WGMMA),
-    ("attention_prompt_wgmma.cu", "    wgmma_fence(s, o, w);", "", WGMMA),
-    ("attention_prompt_wgmma.cu", "    wgmma_wait<1>(s);\n    keys.release(i);", "    keys.release(i);\n    wgmma_wait<1>(s);", WGMMA),
-    ("attention_prompt_wgmma.cu", "mbarrier_wait(full_of(i), i / T::kStages & 1)", "mbarrier_wait(full_of(i), ~(i / T::kStages) & 1)", WGMMA),
-    ("attention_prompt_wgmma.cu", "(i / T::kStages - 1) & 1", "(i / T::kStages) & 1", WGMMA),
-    ("attention_prompt_wgmma.cu", "    values.wait_empty(v);", "", WGMMA),
-    ("attention_prompt_wgmma.cu", "    values.wait_full(i - 1);", "", WGMMA),
-    ("attention_prompt_wgmma.cu", "    fence_proxy_async();", "", WGMMA),
-    ("attention_prompt_wgmma.cu", "    fence_proxy_async();\n    warp_sync();", "    fence_proxy_async();", WGMMA),
-    ("attention_prompt_wgmma.cu", "    mbarrier_init_done();", "", WGMMA),
-    ("sample.cu", "sums.clear(w, i);\n    block_sync();", "sums.clear(w, i);", SAMPLE),
-    ("block.h", "  if (threadIdx.x % 32 == 0) scratch[warp] = v;\n  gpu::block_sync();\n  float sum",
-     "  if (threadIdx.x % 32 == 0) scratch[warp] = v;\n  float sum", ["rms_norm 333"], "elementwise.cu"),
+    B("gemm_decode.cu", "cp_async_wait<S::kStages - 2>();", "cp_async_wait<S::kStages - 1>();", GEMM),
+    B("gemm_decode.cu", "block_sync();\n\n  constexpr int kLower = kPaired", "constexpr int kLower = kPaired", GEMM),
+    B("gemm_decode.cu", "block_sync();\n  constexpr int kTiles", "constexpr int kTiles", GEMM),
+    B("gemm_decode.cu", "pdl_wait();\n#pragma unroll", "#pragma unroll", GEMM),
+    B("gemm_prompt.cu", "block_sync();  // everybody", "// everybody", ATTENTION),
+    B("attention_decode.cu", "warp_sync();  // the warp", "// the warp", ATTENTION),
+    B("attention_decode.cu", "block_sync();\n    merge_warps<kDim>", "merge_warps<kDim>", ATTENTION),
+    B("attention_decode.cu", "block_sync();\n  for (int u = int(threadIdx.x) * 4", "for (int u = int(threadIdx.x) * 4", PIECES),
+    B("attention_decode.cu", "if (last_arrival(arrivals, uint32_t(row.items), reinterpret_cast<uint32_t*>(sums))) {", "{", PIECES),
+    B("attention_decode.cu", "uint32_t(row.items), reinterpret", "uint32_t(row.items) - 1, reinterpret", PIECES),
+    B("attention_decode.cu", "cp_async_wait<0>();\n    block_sync();", "cp_async_wait<0>();", ATTENTION),
+    B("attention_prompt.cu", "block_sync();\n    if (i * kKeys", "if (i * kKeys", ATTENTION),
+    B("attention_prompt.cu", "block_sync();  // the stage", "// the stage", ATTENTION),
+    B("attention_prompt.cu", "cp_async_wait<1>();", "cp_async_wait<2>();", ATTENTION),
+    B("attention_prompt_wgmma.cu", "wgmma_wait<1>(s);", "", WGMMA),
+    B("attention_prompt_wgmma.cu", "wgmma_wait<0>(s, o, w);", "", WGMMA),
+    B("attention_prompt_wgmma.cu", "wgmma_fence(s, o, w);", "", WGMMA),
+    B("attention_prompt_wgmma.cu", "wgmma_wait<1>(s);\n    keys.release(i);", "keys.release(i);\n    wgmma_wait<1>(s);", WGMMA),
+    B("attention_prompt_wgmma.cu", "mbarrier_wait(full_of(i), i / T::kStages & 1)", "mbarrier_wait(full_of(i), ~(i / T::kStages) & 1)", WGMMA),
+    B("attention_prompt_wgmma.cu", "(i / T::kStages - 1) & 1", "(i / T::kStages) & 1", WGMMA),
+    B("attention_prompt_wgmma.cu", "values.wait_empty(v);", "", WGMMA),
+    B("attention_prompt_wgmma.cu", "values.wait_full(i - 1);", "", WGMMA),
+    B("attention_prompt_wgmma.cu", "fence_proxy_async();", "", WGMMA),
+    B("attention_prompt_wgmma.cu", "fence_proxy_async();\n    warp_sync();", "fence_proxy_async();", WGMMA),
+    B("attention_prompt_wgmma.cu", "mbarrier_init_done();", "", WGMMA),
+    B("sample.cu", "sums.clear(w, i);\n    block_sync();", "sums.clear(w, i);", SAMPLE),
+    B("sample.cu", "> 0xffffffffu - low) ++high", "> 0xffffffffu) ++high", SAMPLE),
+    B("sample.cu", "w.count[digit] = w.upper[digit] = 0", "w.count[digit] = 0", SAMPLE),
+    B("sample.cu", "id = fours * 4 + int(threadIdx.x)", "id = fours * 4 + 4 + int(threadIdx.x)", SAMPLE),
+    B("sample.cu", "f(i * 4 + 3, as_float(v.w))", "f(i * 4 + 3, as_float(v.z))", SAMPLE),
+    B("block.h", "if (threadIdx.x % 32 == 0) scratch[warp] = v;\n  gpu::block_sync();\n  float sum", "if (threadIdx.x % 32 == 0) scratch[warp] = v;\n  float sum", {"ops": ["rms_norm 333"]}, "elementwise.cu"),
     # bounds
-    ("gemm_decode.cu", "row < p.w.rows ? row : p.w.rows - 1", "row", GEMM),
-    ("gemm_decode.cu", "const bool real = first_token + n * 8 + g < tokens;", "const bool real = true;", GEMM),
-    ("gemm_prompt.cu", "const bool real = first_row + row < p.rows;", "const bool real = true;", ATTENTION),
-    ("attention_decode.cu", "const bool real = first + key < end && chunk * 16 < row_bytes;", "const bool real = true;", ATTENTION),
-    ("elementwise.cu", "for (int j = int(threadIdx.x); j < cols; j += kThreads) sum", "for (int j = int(threadIdx.x); j <= cols; j += kThreads) sum",
-     ["rms_norm 333"]),
+    B("gemm_decode.cu", "row < p.w.rows ? row : p.w.rows - 1", "row", GEMM),
+    B("gemm_decode.cu", "const bool real = first_token + n * 8 + g < tokens;", "const bool real = true;", GEMM),
+    B("gemm_prompt.cu", "const bool real = first_row + row < p.rows;", "const bool real = true;", ATTENTION),
+    B("attention_decode.cu", "const bool real = first + key < end && chunk * 16 < row_bytes;", "const bool real = true;", ATTENTION),
+    B("elementwise.cu", "for (int j = int(threadIdx.x); j < cols; j += kThreads) sum", "for (int j = int(threadIdx.x); j <= cols; j += kThreads) sum", {"ops": ["rms_norm 333"]}),
     # arithmetic and places
-    ("attention.h", "state.sum[h] = state.sum[h] * by + sum;", "state.sum[h] = state.sum[h] + sum;", ATTENTION, "attention_prompt.cu"),
-    ("attention_prompt.cu", "> pairs.position[e / 2]", ">= pairs.position[e / 2]", ATTENTION),
-    ("attention_prompt_wgmma.cu", "> pairs.position[e / 2]", ">= pairs.position[e / 2]", WGMMA),
-    ("attention_prompt_wgmma.cu", "o[j] *= by[j / 2 % 2]", "o[j] *= by[0]", WGMMA),
-    ("attention_prompt_wgmma.cu", "k / 4 * T::kSlabBytes + k % 4 * 32", "k * 32", WGMMA),
-    ("attention_prompt_wgmma.cu", "values.tile(i)), T::kSlabBytes, 1024)", "values.tile(i)), 1024, 1024)", WGMMA),
-    ("attention_prompt_wgmma.cu", "first = end - v * kKeys;", "first = end - v * kKeys + 1;", WGMMA),
-    ("hopper.h", "| uint64_t(1) << 62", "| uint64_t(1) << 63", WGMMA, "attention_prompt_wgmma.cu"),
-    ("attention_decode.cu", "const float by = exp2_fast(states[at + head].x - most);", "const float by = 1;", LONG),
-    ("attention_decode.cu", "sum += s.y * exp2_fast(s.x - most);", "sum += s.y;", LONG),
-    ("gemm_decode.cu", "for (int m = 4; m < 32; m *= 2) squares", "for (int m = 8; m < 32; m *= 2) squares", NORM),
-    ("gemm_decode.cu", "squares[e % 2] += v * v;", "squares[0] += v * v;", NORM),
-    ("gemm_decode.cu", "p.squares ? row_scale[in_block] : 1.0f", "1.0f", NORM),
-    ("gemm_decode.cu", "all_squares = warp_sum(all_squares);", "", NORM),
-    ("gemm_decode.cu", "to_bf16(v * out.norm.gain[row])", "to_bf16(v)", NORM),
-    ("epilogue.h", "lo * a.x - hi * a.y", "lo * a.x + hi * a.y", ATTENTION, "gemm_decode.cu"),
-    ("gpu.h", "((w >> 4) & 0x07f007f0u)", "((w >> 4) & 0x07e007f0u)", GEMM, "gemm_decode.cu"),
-    ("sample.cu", "wanted -= w.chosen[1] < wanted ? w.chosen[1] : wanted - 1;", "", SAMPLE),
-    ("sample.cu", "> 0xffffffffu - low) ++high", "> 0xffffffffu) ++high", SAMPLE),
-    ("sample.cu", "w.count[digit] = w.upper[digit] = 0", "w.count[digit] = 0", SAMPLE),
-    ("sample.cu", "id = fours * 4 + int(threadIdx.x)", "id = fours * 4 + 4 + int(threadIdx.x)", SAMPLE),
-    ("sample.cu", "f(i * 4 + 3, as_float(v.w))", "f(i * 4 + 3, as_float(v.z))", SAMPLE),
-    ("sample.cu", "slots[s.slot] = d.finite ? d.id : 0;", "slots[s.slot] = d.id;", SAMPLE),
-    ("sample.cu", "v >= threshold ? v + gumbel", "v > threshold ? v + gumbel", SAMPLE),
+    B("attention.h", "state.sum[h] = state.sum[h] * by + sum;", "state.sum[h] = state.sum[h] + sum;", ATTENTION, "attention_prompt.cu"),
+    B("attention_prompt.cu", "> pairs.position[e / 2]", ">= pairs.position[e / 2]", ATTENTION),
+    B("attention_prompt_wgmma.cu", "> pairs.position[e / 2]", ">= pairs.position[e / 2]", WGMMA),
+    B("attention_prompt_wgmma.cu", "o[j] *= by[j / 2 % 2]", "o[j] *= by[0]", WGMMA),
+    B("attention_prompt_wgmma.cu", "k / 4 * T::kSlabBytes + k % 4 * 32", "k * 32", WGMMA),
+    B("attention_prompt_wgmma.cu", "values.tile(i)), T::kSlabBytes, 1024)", "values.tile(i)), 1024, 1024)", WGMMA),
+    B("attention_prompt_wgmma.cu", "first = end - v * kKeys;", "first = end - v * kKeys + 1;", WGMMA),
+    B("hopper.h", "| uint64_t(1) << 62", "| uint64_t(1) << 63", WGMMA, "attention_prompt_wgmma.cu"),
+    B("attention_decode.cu", "const float by = exp2_fast(states[at + head].x - most);", "const float by = 1;", PIECES),
+    B("attention_decode.cu", "sum += s.y * exp2_fast(s.x - most);", "sum += s.y;", PIECES),
+    B("gemm_decode.cu", "for (int m = 4; m < 32; m *= 2) squares", "for (int m = 8; m < 32; m *= 2) squares", NORM),
+    B("gemm_decode.cu", "squares[e % 2] += v * v;", "squares[0] += v * v;", NORM),
+    B("gemm_decode.cu", "p.squares ? row_scale[in_block] : 1.0f", "1.0f", NORM),
+    B("gemm_decode.cu", "all_squares = warp_sum(all_squares);", "", NORM),
+    B("gemm_decode.cu", "to_bf16(v * out.norm.gain[row])", "to_bf16(v)", NORM),
+    B("epilogue.h", "lo * a.x - hi * a.y", "lo * a.x + hi * a.y", ATTENTION, "gemm_decode.cu"),
+    B("gpu.h", "((w >> 4) & 0x07f007f0u)", "((w >> 4) & 0x07e007f0u)", GEMM, "gemm_decode.cu"),
+    B("sample.cu", "wanted -= w.chosen[1] < wanted ? w.chosen[1] : wanted - 1;", "", SAMPLE),
+    B("sample.cu", "slots[s.slot] = d.finite ? d.id : 0;", "slots[s.slot] = d.id;", SAMPLE),
+    B("sample.cu", "v >= threshold ? v + gumbel", "v > threshold ? v + gumbel", SAMPLE),
+    # rings, stages, and what is loaded past the end
+    B("gemm_decode.cu", "(i % S::kStages * S::kLoads + S::kWeightLoads)", "(i % (S::kStages - 1) * S::kLoads + S::kWeightLoads)", GEMM),
+    B("gemm_decode.cu", "if (i + S::kStages - 1 < mine) {", "if (i + S::kStages - 1 <= mine) {", GEMM),
+    B("gemm_decode.cu", "load_tokens(i + S::kStages - 1);", "load_tokens(i + S::kStages - 2);", GEMM),
+    B("gemm_decode.cu", "mine = (all - warp + kWarps - 1) / kWarps", "mine = (all - warp + kWarps - 2) / kWarps", GEMM),
+    B("gemm_decode.cu", "const uint4* slot = ring + i % S::kStages", "const uint4* slot = ring + (i < 8 ? i : 7) % S::kStages", GEMM),
+    B("gemm_prompt.cu", "if (i + S::kStages - 1 < blocks)", "if (i + S::kStages - 1 <= blocks)", PROMPT),
+    B("gemm_prompt.cu", "rows = queue + i % S::kStages", "rows = queue + (i < 4 ? i : 0) % S::kStages", PROMPT),
+    B("gemm_prompt.cu", "cp_async_wait<S::kStages - 2>();", "cp_async_wait<S::kStages - 1>();", PROMPT),
+    B("attention_decode.cu", "const uint4* keys = queue + i % S::kStages", "const uint4* keys = queue + (i < 4 ? i : 1) % S::kStages", PIECES),
+    B("attention_decode.cu", "cp_async_wait<S::kStages - 2>();", "cp_async_wait<S::kStages - 1>();", ATTENTION),
+    B("attention_prompt_wgmma.cu", "mbarrier_wait(full_of(i), i / T::kStages & 1)", "mbarrier_wait(full_of(i), i >= T::kStages)", WGMMA),
+    B("attention_prompt_wgmma.cu", "(i / T::kStages - 1) & 1", "(i >= 2 * T::kStages)", WGMMA),
+    B("attention_prompt_wgmma.cu", "keys.wait_empty(i);", "", WGMMA),
+    B("attention_prompt_wgmma.cu", "mbarrier_init(keys.empty + i, kGroups * 4);", "mbarrier_init(keys.empty + i, kGroups * 2);", WGMMA),
+    B("attention_prompt_wgmma.cu", "keys.release(i);\n    weigh(i);", "weigh(i);", WGMMA),
+    B("attention_prompt_wgmma.cu", "mbarrier_wait(last_landed, 0);", "", WGMMA),
+    B("attention_prompt_wgmma.cu", "block_sync();\n\n  const int kv_head", "const int kv_head", WGMMA),
+    B("attention_prompt_wgmma.cu", "registers_take<232>", "registers_take<240>", WGMMA),
+    B("attention_prompt_wgmma.cu", "registers_give<40>", "registers_give<48>", WGMMA),
+    # one key, row, tile or column too many or too few
+    B("attention_decode.cu", "last_key + 1 < it.first_key + kDecodeChunk ? last_key + 1", "last_key + 1 < it.first_key + kDecodeChunk ? last_key", FLAT_DECODE),
+    B("attention_decode.cu", "+ e % 2 >= end)", "+ e % 2 > end)", FLAT_DECODE),
+    B("attention_prompt.cu", "(i + 1) * kKeys > tile.first_position)", "(i + 1) * kKeys > tile.first_position + 2)", FLAT),
+    B("attention_prompt_wgmma.cu", "(i + 1) * kKeys > tile.first_position)", "(i + 1) * kKeys > tile.first_position + 2)", WGMMA_FLAT),
+    B("attention_prompt.cu", "(last_pair < tile.rows ? last_pair : tile.rows - 1) + 1;", "(last_pair < tile.rows ? last_pair : tile.rows - 1);", FLAT),
+    B("attention_prompt.cu", "const int last_pair = (warp * 16 + 15) / group;", "const int last_pair = warp * 16 / group;", FLAT),
+    B("attention_prompt_wgmma.cu", "const int last_row = (warp / 4 * 64 + 63) / group;", "const int last_row = warp / 4 * 64 / group;", WGMMA),
+    B("attention_prompt.cu", "const int end = tile.first_position + tile.rows;", "const int end = tile.first_position + tile.rows - 1;", FLAT),
+    B("attention_prompt_wgmma.cu", "const int chunks = (kKeys - first) * 8;", "const int chunks = (kKeys - first) * 8 - 8;", WGMMA_FLAT),
+    B("attention_prompt_wgmma.cu", "i * blocks + b < last_block ? i * blocks + b : last_block", "i * blocks + b", WGMMA,
+      blind="reads on in the metadata; what the block holds that it names is masked or zeroed"),
+    B("gemm_decode.cu", "kPaired ? (p.w.rows / out.segment_rows) * out.segment_tiles : (p.w.rows + 15) / 16", "kPaired ? (p.w.rows / out.segment_rows) * out.segment_tiles : p.w.rows / 16", GEMM),
+    B("gemm_decode.cu", "if (place >= out.lower_rows || row >= p.w.rows) continue;", "if (row >= p.w.rows) continue;", MLP),
+    B("gemm_decode.cu", "&& tile < norm_tiles(p.w.rows))", ")", NORM),
+    B("gemm_decode.cu", "for (int j = lane; j < tiles; j += 32)", "for (int j = lane; j < tiles && j < 32; j += 32)", NORM),
+    B("elementwise.cu", "for (int i = int(threadIdx.x) * 8; i < k; i += kThreads * 8) {\n    const uint4 v = load16(in + i);\n    const uint32_t pairs", "for (int i = int(threadIdx.x) * 8; i < k - 64; i += kThreads * 8) {\n    const uint4 v = load16(in + i);\n    const uint32_t pairs", LIBRARY),
+    # the wrong row, head, group, unit or scale
+    B("gemm_decode.cu", "const float* squares = p.squares + int64_t(first_token + i) * tiles;", "const float* squares = p.squares + int64_t(i) * tiles;", SPLIT),
+    B("gemm_decode.cu", "i < kTokenTiles * 8 && first_token + i < tokens", "i < 8 && first_token + i < tokens", NORM),
+    B("gemm_decode.cu", "hi *= p.w.scale[row + out.pair_offset];", "hi *= p.w.scale[row];", MLP),
+    B("gemm_decode.cu", "load16(shared + (w * kTiles + i) * 32 + lane)", "load16(shared + ((w + first_token / 8) % kWarps * kTiles + i) * 32 + lane)", ROWS),
+    B("gemm_decode.cu", "load16(shared + (w * kTiles + i) * 32 + lane)", "load16(shared + ((w + int(gridDim.x)) % kWarps * kTiles + i) * 32 + lane)", ROWS),
+    B("gemm_decode.cu", "store_rotated(out.rope, token, slot, tile / out.segment_tiles,", "store_rotated(out.rope, token, slot, tile / (out.segment_tiles + 1),", GROUPS),
+    B("gemm_prompt.cu", "p.w.scale[weight]", "p.w.scale[weight % kTile]", PROMPT),
+    B("attention_decode.cu", "kv_head = unit / head_tiles % kv_heads;", "kv_head = unit % kv_heads;", GROUPS),
+    B("attention_decode.cu", "const int first_head = unit % head_tiles * kHeads;", "const int first_head = 0;", GROUPS),
+    B("attention_decode.cu", "group - first_head < kHeads ? group - first_head : kHeads;", "group < kHeads ? group : kHeads;", GROUPS),
+    B("attention_decode.cu", "* head_tiles + unit % head_tiles;", "* head_tiles;", GROUPS),
+    B("attention_decode.cu", "(int64_t(it.row) * kv_heads + kv_head) * head_tiles", "int64_t(kv_head) * head_tiles", PIECES),
+    B("attention_decode.cu", "(int64_t(it.row) * kv_heads + kv_head) * head_tiles", "int64_t(it.row) * head_tiles", PIECES),
+    B("attention_decode.cu", "int64_t(row.first_item - p.first_item) * p.q_heads", "int64_t(row.first_item) * p.q_heads", PIECES),
+    B("attention_decode.cu", "items[p.first_item + item]", "items[item]", PIECES),
+    B("attention_decode.cu", "const float2 s = states[int64_t(i) * p.q_heads + head];", "const float2 s = states[int64_t(i) * heads + head];", PIECES),
+    B("attention_decode.cu", "int64_t(item) * p.q_heads + kv_head", "int64_t(it.row) * p.q_heads + kv_head", PIECES),
+    B("attention_decode.cu", "}\n    block_sync();\n  }\n}\n\ntemplate", "}\n  }\n}\n\ntemplate", PIECES),
+    B("attention_decode.cu", "sum += states[at * 2 + 1] * by;", "sum += states[at * 2 + 1];", ATTENTION),
+    B("attention.h", "o[i][2 * h + 1] *= by;", "", ATTENTION, "attention_decode.cu"),
+    B("attention.h", "const float by = gpu::exp2_fast(state.most[h] - most);", "const float by = gpu::exp2_fast(state.most[0] - most);", ATTENTION, "attention_prompt.cu"),
+    B("attention_prompt.cu", "kv_head * group + (pair + 8 * h) % group;", "kv_head * group + pair % group;", GROUPS),
+    B("attention_prompt_wgmma.cu", "kv_head * group + pair % group;", "kv_head * group + (pair - 8 * h) % group;", WGMMA_GROUPS),
+    B("attention_prompt_wgmma.cu", "(table[block] * p.kv.kv_heads + kv_head) * size", "(table[block] * p.kv.kv_heads) * size", WGMMA_GROUPS),
+    B("attention_prompt.cu", "p.scale * kLog2e * p.kv.k_scale", "p.scale * kLog2e", ATTENTION),
+    B("epilogue.h", "const float scale = is_k ? p.kv.k_scale : p.kv.v_scale;", "const float scale = p.kv.k_scale;", ATTENTION, "elementwise.cu"),
+    B("elementwise.cu", "p.row_scale ? p.row_scale[blockIdx.x] : 1.0f", "p.row_scale ? p.row_scale[row] : 1.0f", LIBRARY),
+    B("elementwise.cu", "row_scale ? row_scale[row] : 1.0f", "row_scale ? row_scale[0] : 1.0f", LIBRARY),
+    B("elementwise.cu", "(row_scale ? row_scale[blockIdx.y] : 1.0f)", "(row_scale ? row_scale[0] : 1.0f)", LIBRARY),
+    B("elementwise.cu", "out + int64_t(row) * w.k);\n  }", "out);\n  }", {"kernels": ["widen"]}),
+    B("elementwise.cu", "table.scale ? table.scale[id] : 1.0f", "table.scale ? table.scale[row] : 1.0f", EMBED),
+    B("elementwise.cu", "p.source_scale[p.source_scales == 1 ? 0 : row]", "p.source_scale[0]", PACK),
+    B("elementwise.cu", "(rows ? rows[i] : i) * cols", "i * cols", EMBED),
+    B("elementwise.cu", "sincosf(position * inv_freq[i], &s, &c);", "sincosf(position * inv_freq[0], &s, &c);", ATTENTION),
+    # the sampler
+    B("sample.cu", "ballot(before + sum >= wanted)", "ballot(before + sum > wanted)", SAMPLE),
+    B("sample.cu", "if (known > 0 && key >> (32 - known) != prefix) return;", "", SAMPLE),
+    B("sample.cu", "(v == own && i < id)", "(v == own && i <= id)", SAMPLE),
+    B("sample.cu", "SampleOutput* out = outputs + first + row;", "SampleOutput* out = outputs + row;", STEPS),
+    B("sample.cu", "step_array<SampleRow>(header, header->sample_rows)[first + row]", "step_array<SampleRow>(header, header->sample_rows)[row]", STEPS),
+    B("sample.cu", "if (s.min_p > 0) threshold = fmaxf(threshold, top + s.log_min_p);", "if (s.min_p > 0) threshold = top + s.log_min_p;", SAMPLE),
+    B("sample.cu", "undo += s.num_counts;", "", SAMPLE),
+    B("sample.cu", "c < previous && c > next", "c <= previous && c > next", SAMPLE),
+    B("sample.cu", "block_sync();\n  const int above = int(w.found[0]);", "const int above = int(w.found[0]);", SAMPLE),
+    # the host's side of a step
+    B("graphs.cc", "return (rows + 7) / 8 * 8;", "return rows / 8 * 8;", STEPS),
+    B("graphs.cc", "if (rows <= 4) return rows == 3 ? 4 : rows;", "if (rows <= 4) return rows == 3 ? 2 : rows;", STEPS),
+    B("graphs.cc", "if (g.ops != ops) {", "if (g.ops.size() != ops.size()) {", STEPS),
+    B("cuda_device.cc", "bucket_for(rows_) > workspace_.limits.max_rows ||", "", STEPS),
+    B("cuda_device.cc", "builder_.generation() + workspace_.generation() + results_.generation()", "workspace_.generation() + results_.generation()", GROWTH),
+    B("cuda_device.cc", "builder_.generation() + workspace_.generation() + results_.generation()", "builder_.generation() + workspace_.generation()", GROWTH),
+    B("cuda_device.cc", "recording_ = false;\n  builder_.copy();\n  context_.check(cudaGraphLaunch", "recording_ = false;\n  context_.check(cudaGraphLaunch", STEPS),
+    B("cuda_device.cc", "for (Op& op : recorded_) op.n = rows_;", "", STEPS),
+    B("cuda_device.cc", "if (!rows_from_zero(rows)) run_recorded();", "", STEPS),
+    B("step_builder.cc", "aligned(s.banned.size() * 4)", "0", SAMPLE),
+    B("step_builder.cc", "aligned(s.bias.size() * sizeof(SampleBias))", "0", SAMPLE),
+    B("step_builder.cc", "aligned((s.counts.size() + s.bias.size() + s.banned.size()) * 4)", "0", SAMPLE),
+    B("step_builder.cc", "size_t((s.first_position + s.rows - 1) / kDecodeChunk + 1)", "size_t((s.first_position + s.rows - 1) / kDecodeChunk)", PIECES),
+    B("step_builder.cc", "copied_ = used_;", "copied_ = used_ - 16;", SAMPLE),
+    B("step_builder.cc", "++generation_;", "", GROWTH),
+    B("step_builder.cc", "turn_ = (turn_ + 1) % kMaxStepsInFlight;", "turn_ = 0;", MODEL),
+    B("step_builder.cc", "passes_.back().items + r.items > model_.max_items", "false", PIECES),
+    B("step_builder.cc", "passes_.push_back({r.first_item, 0});", "passes_.push_back({0, 0});", PIECES),
+    B("step_builder.cc", "head_host_ + size_t(head_turn_++) * kMaxHeadRows", "head_host_", STEPS),
+    B("step_builder.cc", "s.first_position + at, table}", "s.first_position + at, 0}", ATTENTION),
+    B("step_builder.cc", "s.first_position + at, table}", "s.first_position, table}", ATTENTION),
+    B("results.cc", "kSamplesOffset) + w.first", "kSamplesOffset)", STEPS),
+    B("results.cc", "size_t(w.first + w.n)", "size_t(w.n)", STEPS),
+    B("results.cc", "turns_[waited_++ % kMaxStepsInFlight]", "turns_[++waited_ % kMaxStepsInFlight]", MODEL),
+    B("results.cc", "if (!context_->check(cudaEventSynchronize(t.done), \"running on the GPU\")) return;", "", STEPS),
+    B("results.cc", "++generation_;", "", GROWTH),
+    B("workspace.cc", "l.k = cache_.data + half * 2 * size_t(i);", "l.k = cache_.data + half * size_t(i);", MODEL),
+    B("workspace.cc", "kv.k_scale.empty() ? 1.0f : kv.k_scale[size_t(i)]", "kv.k_scale.empty() ? 1.0f : kv.k_scale[0]", ATTENTION),
+    B("workspace.cc", "reserve(&arrivals, rows * heads * sizeof(uint32_t))", "reserve(&arrivals, heads * sizeof(uint32_t))", PIECES),
+    B("workspace.cc", "for (const Block* b : {&scaled, &arrivals})", "for (const Block* b : {&arrivals})", NORM),
+    B("workspace.cc", "rows * size_t(norm_tiles(limits.hidden)) * sizeof(float)", "rows * size_t(limits.hidden / 16) * sizeof(float)", NORM),
+    B("step_ops.cc", "begun_gain_ && begun_x_ == op.in && begun_gain_ == op.gain", "begun_gain_ && begun_x_ == op.in", NORM),
+    B("step_ops.cc", "static_cast<const float*>(op.in) + int64_t(first) * w.cols", "static_cast<const float*>(op.in)", ATTENTION),
+    B("step_ops.cc", "rope.first_row = at;", "rope.first_row = generated;", PIECES),
+    B("step_ops.cc", "const int32_t n = std::min(kPromptSlice, op.n - at);", "const int32_t n = op.n - at;", PROMPT),
+    B("step_ops.cc", "row_scale, n, inner, h + int64_t(at) * inner", "row_scale, n, inner, h", PROMPT),
+    B("step_ops.cc", "p.items = pass.items;", "", PIECES),
+    B("products.cc", "if (widened_ != p.w.data)", "if (!widened_)", LIBRARY),
+    B("products.cc", "widened_ = nullptr;\n    auto* scale", "auto* scale", LIBRARY),
+    B("products.cc", "slice.a = p.a + at * p.a_stride;", "slice.a = p.a;", PRODUCTS),
+    B("products.cc", "l.add = !scaled;", "l.add = true;", LIBRARY),
+    B("products.cc", "o.rest = workspace_ + widened_bytes(p.w);", "o.rest = workspace_;", LIBRARY),
+    B("products.cc", "reinterpret_cast<float*>(workspace_ + rounded_bytes(p.w))", "reinterpret_cast<float*>(workspace_)", LIBRARY),
+    B("cublaslt.cc", "uint64_t(p.k), uint64_t(rows), p.a_stride", "uint64_t(p.k), uint64_t(rows), p.weights", LIBRARY),
+    B("cublaslt.cc", "uint64_t(p.weights), uint64_t(rows), p.stride", "uint64_t(p.weights), uint64_t(rows), p.weights", LIBRARY),
+    B("cublaslt.cc", "&& result.workspace == 0;", ";", PRODUCTS),
+    B("cublaslt.cc", "split > 1)", "split > 8)", PRODUCTS),
+    B("cublaslt.cc", "std::all_of(std::begin(kCheckedRows), std::end(kCheckedRows), takes) && takes(p.rows)", "takes(p.rows)", PRODUCTS),
+    B("cublaslt.cc", "p.add ? 1.0f : 0.0f", "0.0f", LIBRARY),
+    B("context.cc", "else if (!check(cudaEventSynchronize(s.free), \"waiting for a transfer\"))", "else if (false)", ATTENTION),
+    B("context.cc", "check(cudaEventRecord(s->free, queue_.stream), \"marking a transfer\");", "", ATTENTION),
+    B("weights.cc", "args.out += p.rows * m.stride;", "args.out += parts[0].rows * m.stride;", PACK),
+    B("weights.cc", "if (args.out_scale) args.out_scale += p.rows;", "", PACK),
+    B("weights.cc", "p.scale.size() == 1 ? 0 : size_t(at)", "0", PACK, blind="pieces of a matrix begin past its first 32 MiB: too much for the emulator"),
+    B("cache_map.cc", "cuuint64_t(head_dim) * 2", "cuuint64_t(head_dim) * 4", WGMMA),
+    B("gemm_decode.cu", "return queue.shared_limit >= size_t(kLarge);", "return queue.shared_limit >= size_t(kSmall);", SMALL),
+    B("gemm_decode.cu", "load_one<kFp8, 2, 8, kSmall, kPaired>(queue);", "", SMALL),
 ]
+
+
+class Suites:
+    """How each suite's executable is linked, the mutant's object before the archive that holds the right one."""
+
+    def __init__(self, build):
+        emu = build + "/test/emu"
+        bench = emu + "/CMakeFiles/emulated_gpu_bench.dir/__/__/bench/gpu"
+        self.archives = [f"{emu}/lib{name}.a" for name in ("emu_op_cases", "nemotron_cuda_emulated")]
+        self.archives += [build + "/libnemotron_engine.a", emu + "/libnemotron_emu.a"]
+        self.objects = {
+            name: [f"{emu}/CMakeFiles/emulated_{name}_test.dir/{name}_test.cc.o"]
+            for name in ("ops", "kernels", "products", "device")
+        }
+        self.objects["model"] = sorted(glob.glob(build + "/test/cuda/CMakeFiles/emulated_model_test.dir/*.o"))
+        self.objects["bench"] = sorted(glob.glob(bench + "/*.o"))
+        self.cublaslt = next(iter(glob.glob(build + "/**/libfake_cublaslt.so", recursive=True)), "")
+
+    def link(self, name, mutant, out):
+        libraries = ["-lpthread", "-ldl", "-rdynamic"]
+        return ["g++", mutant, *self.objects[name], *self.archives, *libraries, "-o", out]
+
+    def run(self, name, executable, cases):
+        """(found, what) of the cases, or None where none of them ran."""
+        environment = dict(os.environ, NEMOTRON_CUBLASLT=self.cublaslt if name == "bench" else "none")
+        arguments = ["--tiny"] if name == "bench" else [c for c in cases if c]
+        process = subprocess.Popen([executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   text=True, errors="replace", env=environment)
+        late = threading.Timer(1200, process.kill)
+        late.start()
+        what, ran = "", False
+        for line in process.stdout:
+            if not what and (".cc:" in line or "rror" in line):
+                what = line.strip()
+            counts = re.fullmatch(r"(\d+) passed, (\d+) failed", line.strip())
+            ran = ran or (counts is not None and (counts[1], counts[2]) != ("0", "0"))
+            if line.startswith("FAILED "):  # enough
+                process.kill()
+                process.wait()
+                late.cancel()
+                return True, what or line.strip()
+        status = process.wait()
+        never_ends = not late.is_alive()
+        late.cancel()
+        if never_ends:
+            return True, "never ends"
+        if status < 0:
+            return True, "ended by " + signal.Signals(-status).name
+        if name == "bench":
+            return status != 0, what or f"exit {status}"
+        return (status != 0, what or f"exit {status}") if ran else None
 
 
 def replaced(text, old, new):
@@ -96,60 +320,71 @@ def replaced(text, old, new):
     return changed if n else None
 
 
+def compile_mutant(b, tree):
+    """The object of the broken file; or None, and why."""
+    unit = b.unit or b.file
+    os.makedirs(tree + "/cuda")
+    # A copy of the headers and the one file, found before the originals.
+    for path in glob.glob(ROOT + "/cuda/*.h") + [ROOT + "/cuda/" + unit]:
+        text = open(path).read()
+        if os.path.basename(path) == b.file:
+            text = replaced(text, b.old, b.new)
+            if text is None:
+                return None, "there is no such place"
+        open(tree + "/cuda/" + os.path.basename(path), "w").write(text)
+    kernel = ["-fsanitize=thread", "-g1"] if unit.endswith(".cu") else []
+    command = ["g++", "-x", "c++", "-std=c++20", "-O1", "-w", "-ffp-contract=off", *kernel,
+               '-DNEMOTRON_CUDA_ARCHITECTURES="emulated, as 90a"', "-I" + tree, "-I" + ROOT + "/test/emu",
+               "-I" + ROOT, "-I" + ROOT + "/addon", "-c", tree + "/cuda/" + unit, "-o", tree + "/mutant.o"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return (tree + "/mutant.o", "") if done.returncode == 0 else (None, done.stderr[-2000:])
+
+
+def try_break(b, suites, tree, everywhere):
+    """"found in ...", "SURVIVED" or "BROKEN", and what was seen."""
+    mutant, why = compile_mutant(b, tree)
+    if not mutant:
+        return "BROKEN", why
+    plan = list(b.cases.items())
+    if everywhere:
+        plan += [(name, [""]) for name in suites.objects]
+    for name, cases in plan:
+        executable = f"{tree}/{name}"
+        if not os.path.exists(executable):
+            linked = subprocess.run(suites.link(name, mutant, executable), capture_output=True, text=True)
+            if linked.returncode != 0:
+                return "BROKEN", linked.stderr[-2000:]
+        seen = suites.run(name, executable, cases)
+        if seen is None:
+            return "BROKEN", f"{name} has no case with a name like {', '.join(cases)}"
+        if seen[0]:
+            return "found in " + name + ("" if (name, cases) in b.cases.items() else ", elsewhere"), seen[1]
+    return "SURVIVED", ""
+
+
 def main():
-    build = os.path.abspath(sys.argv[1])
-    wanted = sys.argv[2:]
-    objects = [build + "/test/emu/CMakeFiles/emulated_ops_test.dir/ops_test.cc.o"]
-    archives = [f"{build}/test/emu/lib{name}.a" for name in ("emu_op_cases", "nemotron_cuda_emulated", "nemotron_emu")]
-    survived = broken = tried = 0
-    with tempfile.TemporaryDirectory() as temp:
-        for mutation in MUTATIONS:
-            name, old, new, cases = mutation[:4]
-            kernel = mutation[4] if len(mutation) > 4 else name
-            label = f"{name}: {old.strip().splitlines()[0]}  ->  {new.strip().splitlines()[0] if new.strip() else '(nothing)'}"
-            if wanted and not any(w in label for w in wanted):
-                continue
-            tried += 1
-            # A copy of the headers and the one file, found before the originals.
-            tree = os.path.join(temp, str(tried))
-            os.makedirs(tree + "/cuda")
-            for f in glob.glob(ROOT + "/cuda/*.h") + [ROOT + "/cuda/" + kernel]:
-                text = open(f).read()
-                if os.path.basename(f) == name:
-                    text = replaced(text, old, new)
-                    if text is None:
-                        print("STALE    " + label)
-                        broken += 1
-                        break
-                open(tree + "/cuda/" + os.path.basename(f), "w").write(text)
-            else:
-                compile_ = ["g++", "-x", "c++", "-std=c++20", "-O2", "-g1", "-w", "-ffp-contract=off", "-fsanitize=thread",
-                            "-I" + tree, "-I" + ROOT + "/test/emu", "-I" + ROOT, "-I" + ROOT + "/addon",
-                            "-c", tree + "/cuda/" + kernel, "-o", tree + "/kernel.o"]
-                # The mutant's object comes before the archive that holds the right one.
-                link = ["g++", tree + "/kernel.o", *objects, *archives, "-lpthread", "-ldl", "-o", tree + "/test"]
-                for command in (compile_, link):
-                    done = subprocess.run(command, capture_output=True, text=True)
-                    if done.returncode != 0:
-                        print("BROKEN   " + label + "\n" + done.stderr[-2000:])
-                        broken += 1
-                        break
-                else:
-                    try:
-                        run = subprocess.run([tree + "/test", *cases], capture_output=True, text=True, timeout=900)
-                        if "0 passed, 0 failed" in run.stdout:
-                            print("BROKEN   " + label + "\nno case has a name like " + ", ".join(cases))
-                            broken += 1
-                            continue
-                        found = run.returncode != 0
-                        report = next((l.strip() for l in run.stdout.splitlines() if ".cc:" in l), "exit %d" % run.returncode)
-                    except subprocess.TimeoutExpired:
-                        found, report = True, "never ends"
-                    print(("found    " if found else "SURVIVED ") + label + ("\n           " + report[:200] if found else ""))
-                    survived += not found
-            sys.stdout.flush()
-    print(f"{tried - survived - broken} of {tried} found, {survived} survived, {broken} could not be tried")
-    return 1 if survived or broken else 0
+    everywhere = "--everywhere" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--everywhere"]
+    suites = Suites(os.path.abspath(arguments[0]))
+    wanted = arguments[1:]
+    count = {"found": 0, "blind": 0, "SURVIVED": 0, "BROKEN": 0}
+    first = lambda text: text.strip().splitlines()[0] if text.strip() else "(nothing)"
+    label = lambda b: f"{b.file}: {first(b.old)}  ->  {first(b.new)}"
+
+    def attempt(b):
+        with tempfile.TemporaryDirectory() as tree:
+            return try_break(b, suites, tree, everywhere)
+
+    chosen = [b for b in BREAKS if not wanted or any(w in label(b) for w in wanted)]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for b, (verdict, what) in zip(chosen, pool.map(attempt, chosen)):
+            if verdict == "SURVIVED" and b.blind:
+                verdict, what = "blind", b.blind
+            count[verdict.split()[0]] += 1
+            print(f"{verdict:<8} {label(b)}" + (f"\n           {what[:200]}" if what else ""), flush=True)
+    print(f"{count['found']} found, {count['blind']} blind, {count['SURVIVED']} survived, "
+          f"{count['BROKEN']} could not be tried")
+    return 1 if count["SURVIVED"] or count["BROKEN"] else 0
 
 
 if __name__ == "__main__":

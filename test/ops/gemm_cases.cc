@@ -427,7 +427,7 @@ void test_fp8_codes(const DeviceUnderTest& d, bool scaled) {
                            .spans = {&span, 1},
                            .num_generated_rows = prompt ? 0 : int32_t(rows)};
       device->begin_step(step);
-      device->gemm(out.tensor(), a.tensor(), w);
+      device->gemm_residual(out.tensor(), a.tensor(), {w}, nullptr);
       REQUIRE_OK(device->sync());
       const std::vector<float> got = out.read();
       for (int64_t r = 0; r < rows; ++r) {
