@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import type { Server, ServerConfig } from './api/server.js'
 import { createApp } from './app.js'
 import type { Phase } from './generation/admission.js'
+import { createBodies } from './http/body.js'
 import { isLoopback } from './http/door.js'
 import { type Listening, listen } from './http/listen.js'
 import { createMetrics, type Metrics } from './metrics/metrics.js'
@@ -180,6 +181,7 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     log,
     metrics,
     version: VERSION,
+    bodies: createBodies(settings.body_limit),
     phase: () => phase,
     models: () => models,
   }

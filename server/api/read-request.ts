@@ -17,7 +17,7 @@ export const readRequest = async <T extends z.ZodObject>(
 ): Promise<z.output<T>> => {
   requireReady(server)
   if (queue !== undefined) requireCapacity(server, queue)
-  const json = await readJson(c.env.incoming, server.config.bodyLimit)
+  const json = await readJson(c.env.incoming, server.bodies)
   const { strictParams: isStrict } = server.config
   const { body, ignored } = checkBody(schema, json, { isStrict, unserved: UNSERVED })
   if (ignored.length > 0) addHeader(c, 'x-ignored-params', ignoredHeader(ignored))

@@ -2,6 +2,7 @@
 
 import type { Logger } from 'pino'
 import type { Readiness } from '../generation/admission.js'
+import type { Bodies } from '../http/body.js'
 import type { HttpConfig } from '../http/context.js'
 import type { Metrics } from '../metrics/metrics.js'
 
@@ -18,4 +19,5 @@ export type Server = Readiness & {
   readonly log: Logger
   readonly metrics: Metrics
   readonly version: string
+  readonly bodies: Bodies
 }

@@ -3,6 +3,7 @@
 import type { IncomingMessage } from 'node:http'
 import { badRequest, type RequestError } from '../request-error.js'
 import { HttpError } from './errors.js'
+import { scanJson } from './json-scan.js'
 
 /** A missing type is JSON, and so is text/plain, which fetch() sends when nothing is said; not from a
  * page (`isPage`): a browser asks first whether it may send JSON, and text it just sends. */
@@ -36,35 +37,69 @@ const tooLarge = (limit: number): RequestError =>
 /** How long a body that is too large may still come in, so that its sender gets to read the answer. */
 const LINGER_MS = 1000
 
-/** The whole body. Rejects with 413 beyond `limit`, after dropping what its sender has still to say. */
-const readBody = (incoming: IncomingMessage, limit: number): Promise<Buffer> =>
-  new Promise((resolve, reject) => {
-    const declared = Number(incoming.headers['content-length'] ?? 0)
-    const chunks: Buffer[] = []
-    let size = 0
-    let refusal: NodeJS.Timeout | undefined
-    const refuse = () => {
-      chunks.length = 0
-      refusal ??= setTimeout(() => reject(tooLarge(limit)), LINGER_MS)
-    }
-    incoming.on('data', (chunk: Buffer) => {
-      size += chunk.length
-      if (size > limit) refuse()
-      else if (refusal === undefined) chunks.push(chunk)
-    })
-    incoming.on('end', () => {
-      clearTimeout(refusal)
-      if (refusal !== undefined) reject(tooLarge(limit))
-      else resolve(chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks))
-    })
-    const broken = () => {
-      clearTimeout(refusal)
-      reject(badRequest('The request body broke off.'))
-    }
-    incoming.on('error', broken)
-    incoming.on('close', broken)
-    if (declared > limit) refuse()
+const tooMany = (): RequestError =>
+  new HttpError(503, 'Too many large bodies are coming in at once. Retry in 1 s.', {
+    code: 'too_many_bodies',
+    headers: { 'retry-after': '1', connection: 'close' },
   })
+
+/** Bodies that are coming in may have together as many bytes as so many of the largest. */
+const MOST_BODIES = 8
+
+export type Bodies = {
+  /** The whole body. Rejects with 413 beyond the limit, after dropping what its sender has still to say. */
+  readonly read: (incoming: IncomingMessage) => Promise<Buffer>
+}
+
+/** `limit`: bytes of the largest body. */
+export const createBodies = (limit: number): Bodies => {
+  let comingIn = 0
+
+  const read = (incoming: IncomingMessage): Promise<Buffer> =>
+    new Promise((resolve, reject) => {
+      const chunks: Buffer[] = []
+      let size = 0
+      let kept = 0
+      let refusal: NodeJS.Timeout | undefined
+      let refused: RequestError | undefined
+      const drop = () => {
+        chunks.length = 0
+        comingIn -= kept
+        kept = 0
+      }
+      const refuse = (error: RequestError) => {
+        drop()
+        refused ??= error
+        refusal ??= setTimeout(() => reject(refused), LINGER_MS)
+      }
+      incoming.on('data', (chunk: Buffer) => {
+        size += chunk.length
+        if (size > limit) refuse(tooLarge(limit))
+        else if (comingIn + chunk.length > MOST_BODIES * limit) refuse(tooMany())
+        else if (refusal === undefined) {
+          chunks.push(chunk)
+          kept += chunk.length
+          comingIn += chunk.length
+        }
+      })
+      incoming.on('end', () => {
+        const body = chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks)
+        drop()
+        clearTimeout(refusal)
+        if (refused !== undefined) reject(refused)
+        else resolve(body)
+      })
+      const broken = () => {
+        clearTimeout(refusal)
+        drop()
+        reject(badRequest('The request body broke off.'))
+      }
+      incoming.on('error', broken)
+      incoming.on('close', broken)
+      if (Number(incoming.headers['content-length'] ?? 0) > limit) refuse(tooLarge(limit))
+    })
+  return { read }
+}
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
@@ -85,13 +120,15 @@ const parseJson = (bytes: Buffer): unknown => {
   }
 }
 
-export const readJson = async (incoming: IncomingMessage, limit: number): Promise<unknown> => {
+export const readJson = async (incoming: IncomingMessage, bodies: Bodies): Promise<unknown> => {
   const { origin } = incoming.headers
   checkContentType(incoming.headers['content-type'], origin !== undefined)
   const encoding = incoming.headers['content-encoding']
   if (encoding !== undefined && encoding.toLowerCase() !== 'identity')
     throw new HttpError(415, `Unsupported content encoding '${encoding}': send the body as it is.`)
-  return parseJson(await readBody(incoming, limit))
+  const bytes = await bodies.read(incoming)
+  await scanJson(bytes)
+  return parseJson(bytes)
 }
 
 const MAX_HEADER = 1024

@@ -2,12 +2,18 @@
 // it, in no dialect.
 
 import { z } from 'zod'
+import { list } from '../list.js'
+
+const MAX_MESSAGES = 2048
+/** Of one message. */
+const MAX_PARTS = 1024
+const MAX_CALLS = 128
 
 const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
 
 const TextPart = z.looseObject({ type: z.literal('text'), text: z.string() })
 const Content = z
-  .union([z.string(), z.array(TextPart), z.null()])
+  .union([z.string(), list(TextPart, 0, MAX_PARTS), z.null()])
   .describe('A string, null, or a list of text parts.')
 
 const FunctionCall = z.looseObject({
@@ -30,7 +36,7 @@ export const GivenMessage = z.discriminatedUnion('role', [
     name: maybe(z.string()),
     reasoning: maybe(z.string()),
     reasoning_content: maybe(z.string()),
-    tool_calls: maybe(z.array(FunctionCall)),
+    tool_calls: maybe(list(FunctionCall, 0, MAX_CALLS)),
   }),
   z.looseObject({
     role: z.literal('tool'),
@@ -41,7 +47,7 @@ export const GivenMessage = z.discriminatedUnion('role', [
 ])
 export type GivenMessage = z.output<typeof GivenMessage>
 
-export const GivenMessages = z.array(GivenMessage).min(1)
+export const GivenMessages = list(GivenMessage, 1, MAX_MESSAGES)
 
 export type ToolCall = {
   readonly id: string

@@ -1,6 +1,7 @@
 // What a reward request means and what its scores say: shared by /v1/reward and engine.reward().
 
 import { z } from 'zod'
+import { list } from '../list.js'
 import { GivenMessages, readMessages } from '../prompt/conversation.js'
 import { badRequest } from '../request-error.js'
 import {
@@ -11,20 +12,15 @@ import {
   type ScoreItem,
 } from './scoring.js'
 
-const Responses = z
-  .array(z.string())
-  .min(1)
-  .max(1024)
-  .describe('Candidate answers to the conversation, which then ends with the user.')
+const Responses = list(z.string(), 1, 1024).describe(
+  'Candidate answers to the conversation, which then ends with the user.',
+)
 
 /** What is asked, by HTTP and in process. */
 export const RewardBody = z.looseObject({
   messages: GivenMessages.optional().describe('One conversation. Not together with `inputs`.'),
   responses: Responses.optional(),
-  inputs: z
-    .array(z.looseObject({ messages: GivenMessages, responses: Responses.nullish() }))
-    .min(1)
-    .max(2048)
+  inputs: list(z.looseObject({ messages: GivenMessages, responses: Responses.nullish() }), 1, 2048)
     .optional()
     .describe('Many conversations.'),
   pairwise: z

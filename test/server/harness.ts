@@ -6,6 +6,7 @@ import { pino } from 'pino'
 import type { Server, ServerConfig } from '../../server/api/server.js'
 import { createApp } from '../../server/app.js'
 import type { Phase } from '../../server/generation/admission.js'
+import { createBodies } from '../../server/http/body.js'
 import { listen } from '../../server/http/listen.js'
 import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
 import { createPace } from '../../server/model/pace.js'
@@ -135,6 +136,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     log: pino({ level: 'debug' }, sink),
     metrics,
     version: VERSION,
+    bodies: createBodies(options.config?.bodyLimit ?? CONFIG.bodyLimit),
     phase: options.phase ?? (() => ({ name: 'ready' })),
     models: () => models,
   }

@@ -2,21 +2,8 @@
 // here. null means absent (see check.ts), so optional fields need no `nullable`.
 
 import { z } from 'zod'
+import { list, tokenIds } from '../../list.js'
 import { GivenMessages } from '../../prompt/conversation.js'
-
-/** Token ids, 128,000 of them in one pass: an array schema would run one schema an element. */
-const tokenIds = (min: number, max = Number.POSITIVE_INFINITY) =>
-  z
-    .custom<readonly number[]>(Array.isArray, 'expected a list of token ids')
-    .superRefine((ids, context) => {
-      // `continue: false`: in a union, another branch may still be right.
-      const refuse = (message: string, path: number[]) =>
-        context.addIssue({ code: 'custom', message, path, continue: false })
-      if (ids.length < min || ids.length > max) refuse(`it has ${ids.length} token ids`, [])
-      const bad = ids.findIndex((id) => !Number.isSafeInteger(id) || id < 0)
-      if (bad >= 0) refuse('expected a token id', [bad])
-    })
-    .meta({ type: 'array', items: { type: 'integer', minimum: 0 } })
 
 /** Absent, null or a value: for fields below the top level. */
 const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
@@ -36,13 +23,13 @@ const generation = {
   top_k: z.int().min(-1).optional().describe('-1 or 0: off.'),
   min_p: z.number().min(0).max(1).optional(),
   stop: z
-    .union([z.string().min(1), z.array(z.string().min(1)).max(16)])
+    .union([z.string().min(1), list(z.string().min(1), 0, 16)])
     .optional()
     .describe('One string or up to 16: the answer ends before the first that appears.'),
   stop_token_ids: tokenIds(0, 128).optional(),
   include_stop_str_in_output: z.boolean().optional(),
   skip_special_tokens: z.boolean().optional(),
-  bad_words: z.array(z.string().min(1)).max(128).optional(),
+  bad_words: list(z.string().min(1), 0, 128).optional(),
   allowed_token_ids: tokenIds(1).optional(),
   // Up to 64 bits: JSON rounds beyond 2^53, and still the same text gives the same seed.
   seed: z
@@ -126,12 +113,13 @@ export const ChatRequest = z.looseObject({
 })
 export type ChatRequest = z.output<typeof ChatRequest>
 
-// Long lists of ids come before lists of text: a branch that fails reports every element.
+const MAX_PROMPTS = 2048
+
 const Prompt = z.union([
   z.string(),
   tokenIds(1),
-  z.array(z.string()).min(1).max(2048),
-  z.array(tokenIds(1)).min(1).max(2048),
+  list(z.string(), 1, MAX_PROMPTS),
+  list(tokenIds(1), 1, MAX_PROMPTS),
 ])
 
 export const CompletionRequest = z.looseObject({

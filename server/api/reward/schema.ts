@@ -1,6 +1,7 @@
 // Bodies of /v1/reward and its thin relatives. Like openai/schema.ts: the only source of their shapes.
 
 import { z } from 'zod'
+import { list, tokenIds } from '../../list.js'
 import { GivenMessages } from '../../prompt/conversation.js'
 import { RewardBody } from '../../scoring/rewards.js'
 
@@ -13,12 +14,13 @@ const common = {
 export const RewardRequest = z.looseObject({ ...common, ...RewardBody.shape })
 export type RewardRequest = z.output<typeof RewardRequest>
 
-const TokenIds = z.array(z.int().min(0)).min(1)
+const TokenIds = tokenIds(1)
+const MAX_INPUTS = 2048
 const TextInput = z.union([
   z.string().min(1),
-  z.array(z.string().min(1)).min(1).max(2048),
+  list(z.string().min(1), 1, MAX_INPUTS),
   TokenIds,
-  z.array(TokenIds).min(1).max(2048),
+  list(TokenIds, 1, MAX_INPUTS),
 ])
 
 /** vLLM's shape. */
@@ -36,6 +38,6 @@ export const ClassifyRequest = z.looseObject({
   model: z.string().min(1).optional(),
   text: TextInput.optional(),
   input: TextInput.optional(),
-  input_ids: z.union([TokenIds, z.array(TokenIds).min(1).max(2048)]).optional(),
+  input_ids: z.union([TokenIds, list(TokenIds, 1, MAX_INPUTS)]).optional(),
 })
 export type ClassifyRequest = z.output<typeof ClassifyRequest>

@@ -1,0 +1,43 @@
+// Lists in request bodies. A schema of zod reports every bad element, and a caller can send a million.
+
+import { z } from 'zod'
+
+/** A list whose check stops at its first bad element. */
+export const list = <T extends z.ZodType>(element: T, min: number, max: number) => {
+  const { $schema: _, ...items } = z.toJSONSchema(element, { io: 'input', unrepresentable: 'any' })
+  return z
+    .array(z.unknown())
+    .min(min)
+    .max(max)
+    .transform((given, context): z.output<T>[] => {
+      const read: z.output<T>[] = []
+      for (const [i, one] of given.entries()) {
+        const result = element.safeParse(one)
+        if (!result.success) {
+          const [first] = result.error.issues
+          // `continue: false`: in a union, another branch may still be right.
+          if (first) {
+            const issue = { ...first, path: [i, ...first.path], input: one, continue: false }
+            context.addIssue(issue as Parameters<typeof context.addIssue>[0])
+          }
+          return z.NEVER
+        }
+        read.push(result.data)
+      }
+      return read
+    })
+    .meta({ type: 'array', items, ...(min > 0 && { minItems: min }), maxItems: max })
+}
+
+/** Token ids, 128,000 of them in one pass: one schema an element would take long. */
+export const tokenIds = (min: number, max = Number.POSITIVE_INFINITY) =>
+  z
+    .custom<readonly number[]>(Array.isArray, 'expected a list of token ids')
+    .superRefine((ids, context) => {
+      const refuse = (message: string, path: number[]) =>
+        context.addIssue({ code: 'custom', message, path, continue: false })
+      if (ids.length < min || ids.length > max) refuse(`it has ${ids.length} token ids`, [])
+      const bad = ids.findIndex((id) => !Number.isSafeInteger(id) || id < 0)
+      if (bad >= 0) refuse('expected a token id', [bad])
+    })
+    .meta({ type: 'array', items: { type: 'integer', minimum: 0 } })
