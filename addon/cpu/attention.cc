@@ -12,6 +12,7 @@ namespace {
 // Rows of a piece, query heads included: enough to reuse a block of keys, few enough to share out.
 constexpr int64_t kPieceRows = 48;
 constexpr int32_t kMaxHeadDim = 512;
+constexpr int64_t kAlignment = 64, kPage = 4096;
 constexpr size_t kSharedBytes = size_t(16) << 20;  // one row of 128 K tokens and 8 KV heads: 1.4 MB
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -88,12 +89,7 @@ Status Attention::init(const Kernels* kernels, ThreadPool* pool, const StepLimit
       !s) {
     return s;
   }
-  const int64_t rows = piece_rows_ * group_ + kernels->row_step;
-  // Queries and two sums [rows, head_dim], scores and weights [rows, block_size], maxima and totals
-  // [rows] of both sums.
-  own_bytes_ = size_t(rows * (3 * head_dim_ + 2 * block_size_ + 4)) * sizeof(float) +
-               kernels->scratch_bytes + 256;
-  own_bytes_ = size_t(round_up(int64_t(own_bytes_), 4096));
+  own_bytes_ = room_bytes();
   if (Status s = HugeBuffer::create(own_bytes_ * size_t(pool->size()), &own_); !s) return s;
   if (Status s = HugeBuffer::create(pool->size() > 1 ? kSharedBytes : 1, &shared_); !s) return s;
   pieces_.reserve(size_t(limits.max_spans) + size_t(limits.max_rows / piece_rows_ + 1));
@@ -195,78 +191,100 @@ void Attention::store(const StepInput& in, const float* qkv, float* q, int32_t l
   });
 }
 
+size_t Attention::room_bytes() const {
+  // Of a row: queries and two sums [head_dim], scores and weights [block_size], maximum and total of
+  // both sums.
+  const size_t floats = size_t(room_rows() * (3 * head_dim_ + 2 * block_size_ + 4));
+  return size_t(
+      round_up(int64_t(floats * sizeof(float) + kernels_->scratch_bytes + kAlignment), kPage));
+}
+
+Attention::Room Attention::room_of(int thread) const {
+  const int64_t rows = room_rows(), sums = rows * (head_dim_ + 2);
+  float* at = reinterpret_cast<float*>(own_.data() + own_bytes_ * size_t(thread));
+  Room room;
+  room.all = sums_at(at, rows, head_dim_);
+  room.more = sums_at(at += sums, rows, head_dim_);
+  room.queries = at += sums;
+  room.scores = at += rows * head_dim_;
+  room.weights = at += rows * block_size_;
+  at += rows * block_size_;
+  room.scratch = reinterpret_cast<void*>(round_up(reinterpret_cast<intptr_t>(at), kAlignment));
+  return room;
+}
+
 void Attention::attend(const StepInput& in, float* out, const float* q, int32_t layer,
                        float scale) {
-  if (attend_shared(in, out, q, layer, scale)) return;
+  const Call call{in, out, q, layer, scale};
+  if (attend_shared(call)) return;
   // The longest first would be better still; pieces of one span grow with their position, so the
   // list is taken from its end.
   const int64_t items = int64_t(pieces_.size()) * kv_heads_;
   std::atomic<int64_t> next{items};
   pool_->run([&](int thread) {
+    const Room room = room_of(thread);
     if (kernels_->enter) kernels_->enter();
     for (int64_t item; (item = next.fetch_sub(1, std::memory_order_relaxed) - 1) >= 0;) {
-      attend_piece(in, pieces_[size_t(item / kv_heads_)], item % kv_heads_, out, q, layer, scale,
-                   own_.data() + own_bytes_ * size_t(thread));
+      const Piece& piece = pieces_[size_t(item / kv_heads_)];
+      attend_piece(call, {in.spans[size_t(piece.span)], piece, item % kv_heads_}, room);
     }
     if (kernels_->leave) kernels_->leave();
   });
 }
 
-int64_t Attention::stretches(const StepInput& in, const Piece& piece) const {
-  const int64_t keys =
-      int64_t(in.spans[size_t(piece.span)].first_position) + piece.first + piece.rows;
-  return (keys + stretch_keys() - 1) / stretch_keys();
+int64_t Attention::stretches(const Unit& unit) const {
+  return (unit.first_position() + unit.piece.rows + stretch_keys() - 1) / stretch_keys();
 }
 
 // Where there is less than two pieces of work a thread: stretch by stretch, on all threads.
-bool Attention::attend_shared(const StepInput& in, float* out, const float* q, int32_t layer,
-                              float scale) {
+bool Attention::attend_shared(const Call& call) {
   const auto pieces = int64_t(pieces_.size());
   if (pool_->size() == 1 || pieces * kv_heads_ >= 2 * pool_->size()) return false;
+  const auto unit = [&](int64_t i) -> Unit {
+    const Piece& piece = pieces_[size_t(i / kv_heads_)];
+    return {call.in.spans[size_t(piece.span)], piece, i % kv_heads_};
+  };
   int64_t most = 0, rows = 0;
-  for (const Piece& p : pieces_) {
-    most = std::max(most, stretches(in, p));
-    rows = std::max<int64_t>(rows, p.rows);
+  for (int64_t i = 0; i < pieces; ++i) {
+    most = std::max(most, stretches(unit(i * kv_heads_)));
+    rows = std::max<int64_t>(rows, pieces_[size_t(i)].rows);
   }
-  const int64_t room = rows * group_ + kernels_->row_step, each = room * (head_dim_ + 2);
+  const int64_t room_rows = rows * group_ + kernels_->row_step, each = room_rows * (head_dim_ + 2);
   if (most < 2 || size_t(pieces * kv_heads_ * most * each) * sizeof(float) > kSharedBytes)
     return false;
-  const auto sums = [&](int64_t item) { return sums_at(shared_.as<float>() + item * each, room); };
+  const auto sums = [&](int64_t item) {
+    return sums_at(shared_.as<float>() + item * each, room_rows, head_dim_);
+  };
   const int64_t items = pieces * kv_heads_ * most;
   std::atomic<int64_t> next{items};
   pool_->run([&](int thread) {
+    const Room room = room_of(thread);
     if (kernels_->enter) kernels_->enter();
     for (int64_t item; (item = next.fetch_sub(1, std::memory_order_relaxed) - 1) >= 0;) {
-      const Piece& piece = pieces_[size_t(item / most / kv_heads_)];
-      if (item % most >= stretches(in, piece)) continue;
-      attend_stretch(in, piece, item / most % kv_heads_, item % most, q, layer, scale,
-                     own_.data() + own_bytes_ * size_t(thread), sums(item));
+      const Unit u = unit(item / most);
+      if (item % most < stretches(u)) attend_stretch(call, u, item % most, room, sums(item));
     }
     if (kernels_->leave) kernels_->leave();
     pool_->barrier();
     const Range mine = share(pieces * kv_heads_, thread, pool_->size());
     for (int64_t i = mine.begin; i < mine.end; ++i) {
-      const Piece& piece = pieces_[size_t(i / kv_heads_)];
+      const Unit u = unit(i);
       const Sums all = sums(i * most);
-      for (int64_t n = 1; n < stretches(in, piece); ++n) {
-        add_stretch(all, sums(i * most + n), piece.rows * group_);
+      for (int64_t n = 1; n < stretches(u); ++n) {
+        add_stretch(all, sums(i * most + n), u.piece.rows * group_);
       }
-      write(in, piece, i % kv_heads_, all, out, layer);
+      write(call, u, all);
     }
   });
   return true;
 }
 
-void Attention::attend_piece(const StepInput& in, const Piece& piece, int64_t head, float* out,
-                             const float* q, int32_t layer, float scale, uint8_t* own) {
-  const int64_t room = piece_rows_ * group_ + kernels_->row_step, each = room * (head_dim_ + 2);
-  float* memory = reinterpret_cast<float*>(own);
-  const Sums all = sums_at(memory, room), more = sums_at(memory + each, room);
-  for (int64_t n = 0; n < stretches(in, piece); ++n) {
-    attend_stretch(in, piece, head, n, q, layer, scale, own, n == 0 ? all : more);
-    if (n > 0) add_stretch(all, more, piece.rows * group_);
+void Attention::attend_piece(const Call& call, const Unit& unit, const Room& room) {
+  for (int64_t n = 0; n < stretches(unit); ++n) {
+    attend_stretch(call, unit, n, room, n == 0 ? room.all : room.more);
+    if (n > 0) add_stretch(room.all, room.more, unit.piece.rows * group_);
   }
-  write(in, piece, head, all, out, layer);
+  write(call, unit, room.all);
 }
 
 // Rows whose context ends before a stretch have a total of 0 in it.
@@ -286,99 +304,100 @@ void Attention::add_stretch(const Sums& all, const Sums& more, int64_t rows) {
   }
 }
 
-void Attention::write(const StepInput& in, const Piece& piece, int64_t head, const Sums& all,
-                      float* out, int32_t layer) {
-  const SpanInput& s = in.spans[size_t(piece.span)];
-  for (int64_t r = 0; r < piece.rows * group_; ++r) {
-    const int64_t row = s.first_row + piece.first + r / group_;
-    float* to = out + (row * q_heads_ + head * group_ + r % group_) * head_dim_;
+void Attention::write(const Call& call, const Unit& unit, const Sums& all) {
+  for (int64_t r = 0; r < unit.piece.rows * group_; ++r) {
+    const int64_t row = unit.span.first_row + unit.piece.first + r / group_;
+    float* to = call.out + (row * q_heads_ + unit.head * group_ + r % group_) * head_dim_;
     std::memcpy(to, all.values + r * head_dim_, size_t(head_dim_) * sizeof(float));
-    kernels_->multiply(to, v_scale_[size_t(layer)] / all.total[r], head_dim_);
+    kernels_->multiply(to, v_scale_[size_t(call.layer)] / all.total[r], head_dim_);
+  }
+}
+
+// The piece's queries as the products take them; sums of nothing.
+void Attention::take_queries(const Call& call, const Unit& unit, const Room& room, const Sums& to) {
+  for (int64_t r = 0; r < unit.piece.rows * group_; ++r) {
+    const int64_t row = unit.span.first_row + unit.piece.first + r / group_;
+    const float* from = call.q + (row * q_heads_ + unit.head * group_ + r % group_) * head_dim_;
+    if (bf16_operands()) {
+      kernels_->scale_bf16(reinterpret_cast<uint16_t*>(room.queries) + r * head_dim_, from, nullptr,
+                           1.0f, head_dim_, head_dim_);
+    } else {
+      std::memcpy(room.queries + r * head_dim_, from, size_t(head_dim_) * sizeof(float));
+    }
+    to.maximum[r] = -std::numeric_limits<float>::infinity();
+    to.total[r] = 0;
+  }
+}
+
+// The scores of the rows that reach the sequence's `block`-th block become weights.
+void Attention::weigh(const Call& call, const Unit& unit, int64_t block, const Room& room,
+                      const Sums& to) {
+  const size_t a_size = bf16_operands() ? 2 : 4;
+  const int64_t first_position = unit.first_position();
+  const int64_t skip = std::max<int64_t>(0, block * block_size_ - first_position) * group_;
+  for (int64_t r = skip; r < unit.piece.rows * group_; ++r) {
+    SoftmaxArgs a;
+    a.scores = room.scores + r * block_size_;
+    a.probs = reinterpret_cast<uint8_t*>(room.weights) + size_t(r * block_size_) * a_size;
+    a.valid = int(std::min(block_size_, first_position + r / group_ + 1 - block * block_size_));
+    a.padded = int(block_size_);
+    a.scale = call.scale * k_scale_[size_t(call.layer)];
+    a.maximum = to.maximum[r];
+    a.sum = to.total[r];
+    const float factor = kernels_->softmax(&a);
+    to.maximum[r] = a.maximum;
+    to.total[r] = a.sum;
+    const bool has_sums = block % (stretch_keys() / block_size_) > 0;
+    if (has_sums && factor != 1.0f)
+      kernels_->multiply(to.values + r * head_dim_, factor, head_dim_);
   }
 }
 
 // The piece's rows over the keys of one stretch, from nothing.
-void Attention::attend_stretch(const StepInput& in, const Piece& piece, int64_t head,
-                               int64_t stretch, const float* q, int32_t layer, float scale,
-                               uint8_t* own, const Sums& to) {
-  const SpanInput& s = in.spans[size_t(piece.span)];
-  const int64_t rows = piece.rows * group_, room = piece_rows_ * group_ + kernels_->row_step;
-  const bool bf16 = kernels_->a_is_bf16[int(format_)];
-  const auto [sums, maximum, total] = to;
-  // Behind two sets of sums, which attend_piece() has there.
-  float* queries = reinterpret_cast<float*>(own) + 2 * room * (head_dim_ + 2);
-  float* scores = queries + room * head_dim_;
-  float* weights = scores + room * block_size_;
-  void* scratch =
-      own + (size_t(reinterpret_cast<uint8_t*>(weights + room * block_size_) - own) + 63) / 64 * 64;
-  const size_t a_size = bf16 ? 2 : 4;
-
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t row = s.first_row + piece.first + r / group_;
-    const float* from = q + (row * q_heads_ + head * group_ + r % group_) * head_dim_;
-    if (bf16) {
-      kernels_->scale_bf16(reinterpret_cast<uint16_t*>(queries) + r * head_dim_, from, nullptr,
-                           1.0f, head_dim_, head_dim_);
-    } else {
-      std::memcpy(queries + r * head_dim_, from, size_t(head_dim_) * sizeof(float));
-    }
-    maximum[r] = -std::numeric_limits<float>::infinity();
-    total[r] = 0;
-  }
-
+void Attention::attend_stretch(const Call& call, const Unit& unit, int64_t stretch,
+                               const Room& room, const Sums& to) {
+  take_queries(call, unit, room, to);
   const auto tile = kernels_->tile[int(format_)];
-  const float score_scale = scale * k_scale_[size_t(layer)];
-  const int64_t first_position = int64_t(s.first_position) + piece.first;
-  const int64_t last_position = first_position + piece.rows - 1;
+  const size_t a_size = bf16_operands() ? 2 : 4;
+  const int64_t rows = unit.piece.rows * group_;
+  const int64_t first_position = unit.first_position();
+  const int64_t last_position = first_position + unit.piece.rows - 1;
   const int64_t first_block = stretch * stretch_keys() / block_size_;
   const int64_t end_block = first_block + stretch_keys() / block_size_;
   for (int64_t b = first_block; b < end_block && b * block_size_ <= last_position; ++b) {
-    const int32_t id = s.block_table[size_t(b)];
+    const auto keys_of = [&](int64_t block) {
+      return keys(call.layer, unit.span.block_table[size_t(block)], unit.head);
+    };
     // Blocks lie anywhere, so the processor cannot guess the next one.
     const bool more = (b + 1) * block_size_ <= last_position;
-    const int64_t to_next =
-        more ? keys(layer, s.block_table[size_t(b + 1)], head) - keys(layer, id, head) : 0;
+    const int64_t to_next = more ? keys_of(b + 1) - keys_of(b) : 0;
     // Rows before `skip` end before this block: it must not touch them.
     const int64_t skip = std::max<int64_t>(0, b * block_size_ - first_position) * group_;
     // Always the whole block, so that a row's sums are the same however far the others reach.
-    tile({.a = reinterpret_cast<uint8_t*>(queries) + size_t(skip * head_dim_) * a_size,
+    tile({.a = reinterpret_cast<uint8_t*>(room.queries) + size_t(skip * head_dim_) * a_size,
           .a_stride = head_dim_,
           .rows = int(rows - skip),
-          .b = keys(layer, id, head),
+          .b = keys_of(b),
           .b_stride = head_dim_ * kPanel * int64_t(format_bytes(format_)),
           .panels = int(block_size_ / kPanel),
           .k = int(head_dim_),
-          .c = scores + skip * block_size_,
+          .c = room.scores + skip * block_size_,
           .c_stride = block_size_,
           .accumulate = false,
-          .scratch = scratch,
+          .scratch = room.scratch,
           .ahead = to_next});
-    for (int64_t r = skip; r < rows; ++r) {
-      SoftmaxArgs a;
-      a.scores = scores + r * block_size_;
-      a.probs = reinterpret_cast<uint8_t*>(weights) + size_t(r * block_size_) * a_size;
-      a.valid = int(std::min(block_size_, first_position + r / group_ + 1 - b * block_size_));
-      a.padded = int(block_size_);
-      a.scale = score_scale;
-      a.maximum = maximum[r];
-      a.sum = total[r];
-      const float factor = kernels_->softmax(&a);
-      maximum[r] = a.maximum;
-      total[r] = a.sum;
-      if (b > first_block && factor != 1.0f)
-        kernels_->multiply(sums + r * head_dim_, factor, head_dim_);
-    }
-    tile({.a = reinterpret_cast<uint8_t*>(weights) + size_t(skip * block_size_) * a_size,
+    weigh(call, unit, b, room, to);
+    tile({.a = reinterpret_cast<uint8_t*>(room.weights) + size_t(skip * block_size_) * a_size,
           .a_stride = block_size_,
           .rows = int(rows - skip),
-          .b = values(layer, id, head),
+          .b = values(call.layer, unit.span.block_table[size_t(b)], unit.head),
           .b_stride = block_size_ * kPanel * int64_t(format_bytes(format_)),
           .panels = int(head_dim_ / kPanel),
           .k = int(block_size_),
-          .c = sums + skip * head_dim_,
+          .c = to.values + skip * head_dim_,
           .c_stride = head_dim_,
           .accumulate = b > first_block,
-          .scratch = scratch,
+          .scratch = room.scratch,
           .ahead = to_next});
   }
 }

@@ -41,8 +41,23 @@ class Attention {
   // Long enough that adding stretches costs nothing beside them.
   static constexpr int64_t kStretch = 1024;
 
-  struct Piece {  // some query rows of one span; with one KV head, what a thread does at a time
+  // The arguments of one attend().
+  struct Call {
+    const StepInput& in;
+    float* out;
+    const float* q;
+    int32_t layer;
+    float scale;
+  };
+  // Some query rows of one span; with one KV head, what a thread does at a time.
+  struct Piece {
     int32_t span = 0, first = 0, rows = 0;
+  };
+  struct Unit {
+    const SpanInput& span;
+    const Piece& piece;
+    int64_t head;
+    int64_t first_position() const { return int64_t(span.first_position) + piece.first; }
   };
   // Of the rows of a piece: what their keys so far come to.
   struct Sums {
@@ -50,25 +65,38 @@ class Attention {
     float* maximum = nullptr;  // [rows]
     float* total = nullptr;    // [rows]
   };
+  // A thread's memory, for pieces of up to room_rows() rows.
+  struct Room {
+    Sums all, more;            // the stretches so far, and the next one
+    float* queries = nullptr;  // [rows, head_dim], f32 or bf16
+    float* scores = nullptr;   // [rows, block_size]
+    float* weights = nullptr;  // [rows, block_size], f32 or bf16
+    void* scratch = nullptr;   // of the kernels, 64-byte aligned
+  };
 
   uint8_t* keys(int32_t layer, int32_t block, int64_t head) const;
   uint8_t* values(int32_t layer, int32_t block, int64_t head) const;
   void rope(float* out, const float* x, int64_t row) const;
   void store_block(const SpanInput& s, const float* qkv, int32_t layer, int64_t head,
                    int32_t block);
-  void attend_piece(const StepInput& in, const Piece& piece, int64_t head, float* out,
-                    const float* q, int32_t layer, float scale, uint8_t* own);
-  bool attend_shared(const StepInput& in, float* out, const float* q, int32_t layer, float scale);
   int64_t stretch_keys() const { return (kStretch + block_size_ - 1) / block_size_ * block_size_; }
-  int64_t stretches(const StepInput& in, const Piece& piece) const;
-  Sums sums_at(float* p, int64_t rows) const {
-    return {p, p + rows * head_dim_, p + rows * (head_dim_ + 1)};
+  int64_t stretches(const Unit& unit) const;
+  int64_t room_rows() const { return piece_rows_ * group_ + kernels_->row_step; }
+  size_t room_bytes() const;
+  Room room_of(int thread) const;
+  static Sums sums_at(float* p, int64_t rows, int64_t head_dim) {
+    return {p, p + rows * head_dim, p + rows * (head_dim + 1)};
   }
-  void attend_stretch(const StepInput& in, const Piece& piece, int64_t head, int64_t stretch,
-                      const float* q, int32_t layer, float scale, uint8_t* own, const Sums& to);
+  bool bf16_operands() const { return kernels_->a_is_bf16[int(format_)]; }
+
+  void attend_piece(const Call& call, const Unit& unit, const Room& room);
+  bool attend_shared(const Call& call);
+  void attend_stretch(const Call& call, const Unit& unit, int64_t stretch, const Room& room,
+                      const Sums& to);
+  void take_queries(const Call& call, const Unit& unit, const Room& room, const Sums& to);
+  void weigh(const Call& call, const Unit& unit, int64_t block, const Room& room, const Sums& to);
   void add_stretch(const Sums& all, const Sums& more, int64_t rows);
-  void write(const StepInput& in, const Piece& piece, int64_t head, const Sums& all, float* out,
-             int32_t layer);
+  void write(const Call& call, const Unit& unit, const Sums& all);
 
   const Kernels* kernels_ = nullptr;
   ThreadPool* pool_ = nullptr;
@@ -81,7 +109,7 @@ class Attention {
   size_t head_bytes_ = 0;   // K (or V) of one block of one head
   HugeBuffer cache_;        // [layer][block][k, v][kv_head][head_bytes_]
   HugeBuffer angles_;       // [rows][head_dim]: cosines, then sines, of the rotary pairs
-  HugeBuffer own_;          // [threads]: queries, scores, sums of a piece
+  HugeBuffer own_;          // [threads][own_bytes_]: a Room
   HugeBuffer shared_;       // sums of stretches that threads share
   size_t own_bytes_ = 0;
   std::vector<Piece> pieces_;
