@@ -3,17 +3,17 @@
 #include <algorithm>
 
 #include "models/arch/architecture.h"
+#include "models/checkpoint/file_bytes.h"
 #include "models/checkpoint/json.h"
 #include "models/checkpoint/json_fields.h"
-#include "models/checkpoint/mapped_file.h"
 #include "models/quantization.h"
 
 namespace nemotron {
 namespace {
 
 Status read_json(const std::string& path, Json* out) {
-  MappedFile file;
-  if (Status s = MappedFile::open(path, &file); !s) return s;
+  FileBytes file;
+  if (Status s = FileBytes::read(path, Json::Limits().bytes, &file); !s) return s;
   return Json::parse(file.text(), out).within(path);
 }
 

@@ -87,6 +87,10 @@ std::vector<float> TensorFinder::scales(const StoredTensor& t, int64_t rows) {
                  (rows > 1 ? " or " + shape_text({rows, 1}) : std::string()));
     return {};
   }
+  if (Status read = checkpoint_.fetch(t); !read) {
+    problem(read.message());
+    return {};
+  }
   std::vector<float> values(static_cast<size_t>(t.elements));
   for (size_t i = 0; i < values.size(); ++i) {
     values[i] = stored_value(t, int64_t(i));
@@ -115,14 +119,27 @@ Status TensorFinder::status() const {
                          (problems_ > kMaxShown ? "; ..." : ""));
 }
 
+// A scale that nobody asked for, of a module that somebody did.
+bool TensorFinder::is_unread_scale(const std::string& name) const {
+  if (asked_.contains(name)) return false;
+  const size_t dot = name.rfind('.');
+  const std::string last = name.substr(dot == std::string::npos ? 0 : dot + 1);
+  if (last.find("scale") == std::string::npos && last.find("zero_point") == std::string::npos) {
+    return false;
+  }
+  const std::string weight = name.substr(0, name.size() - last.size()) + "weight";
+  return !checkpoint_.find(weight) || asked_.contains(weight);
+}
+
 void TensorFinder::check_others() {
   const std::string layers = prefix_ + "layers.";
   for (const StoredTensor& t : checkpoint_.tensors()) {
-    for (const char* suffix :
-         {".bias", ".pre_quant_scale", ".weight_zero_point", ".weight_scale_2"}) {
-      if (ends_with(t.name, suffix)) {
-        wrong(t, std::string("no ") + suffix + " (it would change the results and is not served)");
-      }
+    if (ends_with(t.name, ".bias")) {
+      wrong(t, "no .bias (it would change the results and is not served)");
+    } else if (is_unread_scale(t.name)) {
+      wrong(t,
+            "no such tensor (it looks like a scale, which would change the results and is not "
+            "served)");
     }
     if (t.name.compare(0, layers.size(), layers) != 0) continue;
     uint64_t layer = 0;

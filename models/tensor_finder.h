@@ -32,12 +32,13 @@ class TensorFinder {
   void wrong(const StoredTensor& tensor, const std::string& expected);
   void problem(const std::string& text);
   // Tensors that nobody asked for are left alone, except those without which the model is another
-  // one. Call it last.
+  // one: biases, scales, layers that the config does not have. Call it last.
   void check_others();
   // The first few problems and their number.
   Status status() const;
 
  private:
+  bool is_unread_scale(const std::string& name) const;
   const StoredTensor* required(const std::string& name);
 
   const Checkpoint& checkpoint_;

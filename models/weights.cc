@@ -54,6 +54,12 @@ class Loader {
       const StoredTensor& w = *source->weight;
       std::span<const float> scale = source->scale;
       if (scale.size() > 1) scale = scale.subspan(size_t(range.first_row), size_t(range.rows));
+      const auto row_bytes = size_t(source->cols()) * dtype_bytes(w.dtype);
+      if (Status s = checkpoint_.fetch(w, size_t(range.first_row) * row_bytes,
+                                       size_t(range.rows) * row_bytes);
+          !s) {
+        return s;
+      }
       const int64_t first = range.first_row * source->cols() + range.first_col;
       parts.push_back({.data = w.data + size_t(first) * dtype_bytes(w.dtype),
                        .dtype = w.dtype,
@@ -74,6 +80,7 @@ class Loader {
   // Its gain becomes float32 on the device. Null: the layer has none.
   Status norm(const StoredTensor* stored, Norm* out) {
     if (!stored) return {};
+    if (Status s = checkpoint_.fetch(*stored); !s) return s;
     std::vector<float> values;
     for (int64_t i = 0; i < stored->elements; ++i) values.push_back(stored_value(*stored, i));
     const size_t bytes = values.size() * sizeof(float);

@@ -192,8 +192,8 @@ void Attention::store(const StepInput& in, const float* qkv, float* q, int32_t l
 }
 
 size_t Attention::room_bytes() const {
-  // Of a row: queries and two sums [head_dim], scores and weights [block_size], maximum and total of
-  // both sums.
+  // Of a row: queries and two sums [head_dim], scores and weights [block_size], maximum and total
+  // of both sums.
   const size_t floats = size_t(room_rows() * (3 * head_dim_ + 2 * block_size_ + 4));
   return size_t(
       round_up(int64_t(floats * sizeof(float) + kernels_->scratch_bytes + kAlignment), kPage));

@@ -170,11 +170,17 @@ void find_layers(TensorFinder* f, const ModelConfig& config, Sources* out) {
   }
 }
 
-bool same_values(const Checkpoint& checkpoint, const StoredTensor& a, const StoredTensor& b) {
+bool same_values(TensorFinder* f, const StoredTensor& a, const StoredTensor& b) {
   if (a.dtype != b.dtype || a.shape != b.shape) return false;
+  for (const StoredTensor* t : {&a, &b}) {
+    if (Status s = f->checkpoint().fetch(*t); !s) {
+      f->problem(s.message());
+      return false;
+    }
+  }
   const bool same = std::memcmp(a.data, b.data, a.bytes) == 0;
-  checkpoint.release(a);
-  checkpoint.release(b);
+  f->checkpoint().release(a);
+  f->checkpoint().release(b);
   return same;
 }
 
@@ -206,7 +212,7 @@ void find_ends(TensorFinder* f, const ModelConfig& config, Sources* out) {
   }
   out->head = f->linear("lm_head", vocab, hidden, true);
   out->head_is_embedding = config.tied && out->head.weight && out->embedding.weight &&
-                           same_values(checkpoint, *out->head.weight, *out->embedding.weight);
+                           same_values(f, *out->head.weight, *out->embedding.weight);
 }
 
 void find_llama(TensorFinder* finder, const ModelConfig& config, Sources* out) {

@@ -1,10 +1,11 @@
 #include "models/checkpoint/checkpoint.h"
 
+#include <algorithm>
 #include <unordered_map>
 #include <utility>
 
+#include "models/checkpoint/file_bytes.h"
 #include "models/checkpoint/json.h"
-#include "models/checkpoint/mapped_file.h"
 #include "models/checkpoint/safetensors.h"
 
 namespace nemotron {
@@ -62,17 +63,25 @@ class FileCheckpoint final : public Checkpoint {
   size_t total_bytes() const override { return total_bytes_; }
   const std::vector<StoredTensor>& tensors() const override { return tensors_; }
   const std::string& path() const override { return path_; }
+  Status fetch(const StoredTensor& t, size_t first, size_t bytes) const override {
+    const FileBytes* f = file_of(t);
+    return f ? f->fetch(t.data + first, bytes) : Status::internal(t.name + ": of no file");
+  }
   void will_need(const StoredTensor& t) const override {
-    if (const MappedFile* f = file_of(t)) f->will_need(t.data, t.bytes);
+    if (const FileBytes* f = file_of(t)) f->will_need(t.data, t.bytes);
   }
   void release(const StoredTensor& t) const override {
-    if (const MappedFile* f = file_of(t)) f->release(t.data, t.bytes);
+    if (const FileBytes* f = file_of(t)) f->release(t.data, t.bytes);
   }
 
  private:
   Status add_file(const std::string& path) {
-    MappedFile file;
-    if (Status s = MappedFile::open(path, &file); !s) return s;
+    FileBytes file;
+    if (Status s = FileBytes::open(path, &file); !s) return s;
+    size_t header = 0;
+    if (Status s = file.fetch(file.data(), std::min(file.size(), kSafetensorsPrefix)); !s) return s;
+    if (Status s = safetensors_header({file.data(), file.size()}, path, &header); !s) return s;
+    if (Status s = file.fetch(file.data(), header); !s) return s;
     if (Status s = read_safetensors({file.data(), file.size()}, path, &tensors_); !s) return s;
     files_.push_back(std::move(file));
     return {};
@@ -90,15 +99,15 @@ class FileCheckpoint final : public Checkpoint {
     return {};
   }
 
-  const MappedFile* file_of(const StoredTensor& t) const {
-    for (const MappedFile& f : files_) {
+  const FileBytes* file_of(const StoredTensor& t) const {
+    for (const FileBytes& f : files_) {
       if (f.path() == t.file) return &f;
     }
     return nullptr;
   }
 
   std::string path_;
-  std::vector<MappedFile> files_;
+  std::vector<FileBytes> files_;
   std::vector<StoredTensor> tensors_;
   std::unordered_map<std::string_view, size_t> by_name_;
   size_t total_bytes_ = 0;
@@ -108,9 +117,9 @@ class FileCheckpoint final : public Checkpoint {
 
 Status Checkpoint::open(const std::string& dir, std::unique_ptr<Checkpoint>* out) {
   auto checkpoint = std::make_unique<FileCheckpoint>();
-  MappedFile file;
+  FileBytes file;
   const std::string index_path = dir + "/" + kIndex;
-  if (const Status found = MappedFile::open(index_path, &file); found) {
+  if (const Status found = FileBytes::read(index_path, kMaxIndexBytes, &file); found) {
     Json index;
     if (Status s = Json::parse(file.text(), {.bytes = kMaxIndexBytes}, &index); !s) {
       return s.within(index_path);

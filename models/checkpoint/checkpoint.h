@@ -1,5 +1,5 @@
-// Checkpoint: the tensors of a Hugging Face folder, memory-mapped and checked. Every error names
-// file, tensor, found and expected.
+// Checkpoint: the tensors of a Hugging Face folder, checked; read when they are wanted. Every error
+// names file, tensor, found and expected.
 #pragma once
 
 #include <cstdint>
@@ -20,14 +20,15 @@ struct StoredTensor {
   DType dtype = DType::bf16;
   std::vector<int64_t> shape;
   int64_t elements = 0;
-  const uint8_t* data = nullptr;  // in the mapping; valid while the Checkpoint lives
+  // Where its bytes are while they are fetched; see Checkpoint::fetch().
+  const uint8_t* data = nullptr;
   size_t bytes = 0;
   std::string file;
 };
 
 class Checkpoint {
  public:
-  // Maps model.safetensors, or every shard that model.safetensors.index.json names.
+  // Opens model.safetensors, or every shard that model.safetensors.index.json names.
   static Status open(const std::string& dir, std::unique_ptr<Checkpoint>* out);
   virtual ~Checkpoint() = default;
   virtual const StoredTensor* find(std::string_view name) const = 0;  // null: not there
@@ -35,7 +36,11 @@ class Checkpoint {
   virtual const std::vector<StoredTensor>& tensors() const = 0;
   // The file that names the tensors, for messages: model.safetensors, or the index of the shards.
   virtual const std::string& path() const = 0;
-  // Hints (madvise): this tensor is read next; its pages are not needed any more.
+  // Reads bytes [first, first + bytes) of the tensor, which may then be looked at through its
+  // `data` until it is released. Fails when the file has become shorter since open().
+  virtual Status fetch(const StoredTensor& tensor, size_t first, size_t bytes) const = 0;
+  Status fetch(const StoredTensor& tensor) const { return fetch(tensor, 0, tensor.bytes); }
+  // This tensor is fetched next (a hint); its bytes are not needed any more.
   virtual void will_need(const StoredTensor& tensor) const = 0;
   virtual void release(const StoredTensor& tensor) const = 0;
 };

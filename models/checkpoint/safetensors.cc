@@ -132,8 +132,7 @@ Status check_cover(std::span<const StoredTensor> tensors, std::span<const uint8_
 
 }  // namespace
 
-Status read_safetensors(std::span<const uint8_t> file, const std::string& path,
-                        std::vector<StoredTensor>* out) {
+Status safetensors_header(std::span<const uint8_t> file, const std::string& path, size_t* bytes) {
   const auto bad = [&](const std::string& what) { return Status::invalid(path + ": " + what); };
   if (file.size() < kLengthBytes) {
     return bad(std::to_string(file.size()) + " bytes; expected at least 8, the header's length");
@@ -148,13 +147,24 @@ Status read_safetensors(std::span<const uint8_t> file, const std::string& path,
     return bad("a header of " + std::to_string(length) + " bytes in a file of " +
                std::to_string(file.size()) + "; the file is truncated");
   }
+  if (length == 0 || file[kLengthBytes] != '{') return bad("the header does not begin with '{'");
+  *bytes = size_t(kLengthBytes + length);
+  return {};
+}
+
+Status read_safetensors(std::span<const uint8_t> file, const std::string& path,
+                        std::vector<StoredTensor>* out) {
+  const auto bad = [&](const std::string& what) { return Status::invalid(path + ": " + what); };
+  size_t end = 0;
+  if (Status s = safetensors_header(file, path, &end); !s) return s;
   const auto* text = reinterpret_cast<const char*>(file.data()) + kLengthBytes;
-  if (length == 0 || text[0] != '{') return bad("the header does not begin with '{'");
   Json header;
-  if (Status s = Json::parse(std::string_view(text, length), {.bytes = kMaxHeader}, &header); !s) {
+  if (Status s =
+          Json::parse(std::string_view(text, end - kLengthBytes), {.bytes = kMaxHeader}, &header);
+      !s) {
     return s.within(path + ": header");
   }
-  const std::span<const uint8_t> data = file.subspan(kLengthBytes + length);
+  const std::span<const uint8_t> data = file.subspan(end);
   const size_t first = out->size();
   for (const auto& [name, info] : *header.object()) {
     if (name == "__metadata__") {

@@ -56,14 +56,45 @@ TEST(checkpoint_single_file) {
     EXPECT(t->shape == raw.shape);
     EXPECT_EQ(t->file, dir.file("model.safetensors"));
     REQUIRE_EQ(t->bytes, raw.bytes.size());
+    c->will_need(*t);
+    REQUIRE_OK(c->fetch(*t));
     EXPECT(std::memcmp(t->data, raw.bytes.data(), t->bytes) == 0);
     total += t->bytes;
-    c->will_need(*t);
     c->release(*t);  // the bytes come back when they are asked for again
+    REQUIRE_OK(c->fetch(*t));
     EXPECT(std::memcmp(t->data, raw.bytes.data(), t->bytes) == 0);
   }
   EXPECT_EQ(c->total_bytes(), total);
   EXPECT(c->find("lm_head") == nullptr);
+}
+
+// Somebody truncates the file while it loads: an error that says so, wherever the cut is.
+TEST(checkpoint_truncated_while_loading) {
+  TempDir dir;
+  const std::string file = dir.file("model.safetensors");
+  const RawTensors tensors = fp8_llama_tensors(true);
+  const std::string bytes = safetensors_bytes(tensors);
+  ModelConfig config;
+  dir.write("config.json",
+            llama_config().set("quantization_config", R"({"quant_algo": "FP8"})").text());
+  REQUIRE_OK(read_model_config(dir.path(), -1, &config));
+  for (size_t size = 0; size < bytes.size(); size += 37) {
+    dir.write("model.safetensors", bytes);
+    std::unique_ptr<Checkpoint> c;
+    REQUIRE_OK(Checkpoint::open(dir.path(), &c));
+    std::filesystem::resize_file(file, size);
+    size_t failed = 0;
+    for (const StoredTensor& t : c->tensors()) {
+      const Status s = c->fetch(t);
+      if (s) EXPECT(std::memcmp(t.data, tensors.at(t.name).bytes.data(), t.bytes) == 0);
+      if (!s) EXPECT_ERROR(s, file + ": ends at byte ");
+      failed += !s;
+    }
+    EXPECT(failed > 0);
+    // What the check reads is gone in part or not; either way it ends with an answer.
+    const Status s = check_checkpoint(*c, config);
+    if (!s) EXPECT_ERROR(s, "truncated while loading");
+  }
 }
 
 TEST(checkpoint_empty_and_scalar_tensors) {
@@ -221,6 +252,21 @@ TEST(safetensors_gaps_and_overlaps) {
 }
 
 // --- against the config ---
+
+TEST(check_refuses_scales_that_nobody_reads) {
+  for (const char* name :
+       {"self_attn.k_proj.output_scale", "self_attn.q_proj.weight_scale_inv", "self_attn.q_scale",
+        "mlp.up_proj.weight_zero_point", "mlp.down_proj.pre_quant_scale"}) {
+    RawTensors t = llama_tensors();
+    t[std::string("model.layers.1.") + name] = f32_tensor({1}, {0.5f});
+    EXPECT_ERROR(check(t), std::string(name) + "\" is F32 [1]; expected no such tensor");
+  }
+  // The module is no part of the model: neither is its scale.
+  RawTensors t = llama_tensors();
+  t["vision.weight"] = f32_tensor({1}, {1});
+  t["vision.weight_scale"] = f32_tensor({1}, {0.5f});
+  EXPECT_OK(check(t));
+}
 
 TEST(check_accepts_what_belongs_together) {
   EXPECT_OK(check(llama_tensors()));

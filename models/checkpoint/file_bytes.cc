@@ -1,0 +1,118 @@
+#include "models/checkpoint/file_bytes.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace nemotron {
+namespace {
+
+Status failure(const std::string& path, int error) {
+  const std::string message = path + ": " + std::strerror(error);
+  return error == ENOENT || error == ENOTDIR ? Status::not_found(message)
+                                             : Status::invalid(message);
+}
+
+size_t page_size() { return size_t(sysconf(_SC_PAGESIZE)); }
+
+}  // namespace
+
+Status FileBytes::open(const std::string& path, FileBytes* out) {
+  FileBytes file;
+  file.path_ = path;
+  // Not blocking: opening a FIFO must fail below, not wait for a writer.
+  file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file.fd_ < 0) return failure(path, errno);
+  struct stat info {};
+  if (fstat(file.fd_, &info) != 0) return failure(path, errno);
+  if (!S_ISREG(info.st_mode)) return Status::invalid(path + ": not a regular file");
+  const auto size = size_t(info.st_size);
+  if (size > 0) {
+    // Addresses without memory behind them: fetch() opens what it fills.
+    void* data = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) {
+      return failure(path, errno).within("addresses for " + std::to_string(size) + " bytes");
+    }
+    file.data_ = static_cast<uint8_t*>(data);
+    file.size_ = size;
+  }
+  *out = std::move(file);
+  return {};
+}
+
+Status FileBytes::read(const std::string& path, size_t max_bytes, FileBytes* out) {
+  if (Status s = open(path, out); !s) return s;
+  if (out->size_ > max_bytes) {
+    return Status::invalid(path + ": " + std::to_string(out->size_) + " bytes; expected at most " +
+                           std::to_string(max_bytes));
+  }
+  return out->fetch(out->data_, out->size_);
+}
+
+FileBytes::FileBytes(FileBytes&& other) noexcept
+    : path_(std::move(other.path_)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      fd_(std::exchange(other.fd_, -1)) {}
+
+FileBytes& FileBytes::operator=(FileBytes&& other) noexcept {
+  if (this != &other) {
+    close();
+    path_ = std::move(other.path_);
+    data_ = std::exchange(other.data_, nullptr);
+    size_ = std::exchange(other.size_, 0);
+    fd_ = std::exchange(other.fd_, -1);
+  }
+  return *this;
+}
+
+FileBytes::~FileBytes() { close(); }
+
+void FileBytes::close() {
+  if (data_) munmap(data_, size_);
+  if (fd_ >= 0) ::close(fd_);
+  data_ = nullptr;
+  size_ = 0;
+  fd_ = -1;
+}
+
+Status FileBytes::fetch(const uint8_t* p, size_t bytes) const {
+  if (bytes == 0) return {};
+  const auto first = size_t(p - data_), page = page_size();
+  uint8_t* begin = data_ + first / page * page;
+  if (mprotect(begin, size_t(data_ + first + bytes - begin), PROT_READ | PROT_WRITE) != 0) {
+    const int error = errno;
+    const std::string what = path_ + ": memory for " + std::to_string(bytes) + " bytes: ";
+    return Status::out_of_memory(what + std::strerror(error));
+  }
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t n = pread(fd_, data_ + first + done, bytes - done, off_t(first + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return failure(path_, errno);
+    if (n == 0) {
+      return Status::invalid(path_ + ": ends at byte " + std::to_string(first + done) +
+                             "; expected " + std::to_string(size_) +
+                             " bytes, which it had when it was opened (truncated while loading)");
+    }
+    done += size_t(n);
+  }
+  return {};
+}
+
+void FileBytes::will_need(const uint8_t* p, size_t bytes) const {
+  (void)posix_fadvise(fd_, off_t(p - data_), off_t(bytes), POSIX_FADV_WILLNEED);
+}
+
+void FileBytes::release(const uint8_t* p, size_t bytes) const {
+  // Whole pages: what lies beside may still be wanted.
+  const size_t page = page_size(), begin = (size_t(p - data_) + page - 1) / page * page;
+  const size_t end = (size_t(p - data_) + bytes) / page * page;
+  if (begin < end) (void)madvise(data_ + begin, end - begin, MADV_DONTNEED);
+}
+
+}  // namespace nemotron
