@@ -50,11 +50,13 @@ const refuse = (code: string, message: string): never => {
 type DoorConfig = Pick<HttpConfig, 'host' | 'allowedHosts' | 'allowedOrigins'>
 
 /** On the loopback interface only this machine calls, so another name in Host is a web page's, whose
- * name was made to mean 127.0.0.1. */
+ * name was made to mean 127.0.0.1. A name without a dot is no page's on the internet: it is a proxy's for
+ * its upstream. */
 const checkHost = ({ host, allowedHosts }: DoorConfig, given: string | undefined): void => {
   if (!isLoopback(host) || given === undefined || allowedHosts.includes('*')) return
   const name = nameOf(given)
   if (name === undefined || isLoopback(name) || allowedHosts.includes(name)) return
+  if (/^[\w-]+$/.test(name)) return
   refuse(
     'host_not_allowed',
     `The host '${name}' is not allowed: this server listens on ${host}, for this machine alone. Call it by that name, or allow the name with --allowed-hosts.`,

@@ -58,7 +58,14 @@ describe('on the loopback interface', () => {
 
   test('its own names are its own', () =>
     withHarness(LOOPBACK, async (harness) => {
-      for (const host of ['localhost', 'localhost:8000', '127.0.0.1', '127.9.9.9:1', '[::1]:80'])
+      for (const host of [
+        'localhost',
+        'localhost:8000',
+        'an_upstream',
+        '127.0.0.1',
+        '127.9.9.9:1',
+        '[::1]:80',
+      ])
         assert.equal((await send(harness, '/v1/models', { host })).status, 200, host)
       for (const host of [
         '127.0.0.1.evil.example',
