@@ -222,8 +222,15 @@ int prompt_tile_tokens(int q_heads, int kv_heads);  // tokens of one span that a
 
 // Samples [first, first + n) of the step from logits [n, vocab]; n is what the header leaves, at
 // most grid_rows.
-void sample(Queue& queue, uint8_t* step, int first, int grid_rows, float* logits, int vocab,
-            int32_t* slots, SampleOutput* out);
+struct Sample {
+  uint8_t* step = nullptr;
+  int32_t first = 0;
+  float* logits = nullptr;
+  int32_t vocab = 0;
+  int32_t* slots = nullptr;
+  SampleOutput* out = nullptr;
+};
+void sample(Queue& queue, const Sample& p, int grid_rows);
 void load_sample(Queue& queue);
 
 // Where column k of a row lies in FP8 storage.

@@ -261,10 +261,18 @@ GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* st
   return {int(~uint32_t(won)), key_float(uint32_t(won >> 32)), true};
 }
 
+// What is reported of a draw.
+struct Wanted {
+  int id;       // the logprob and the rank of this one,
+  int num_top;  // and so many of the likeliest ids
+  float most;   // the largest logit
+};
+
 // Logprob and rank of out->id and the likeliest ids, from the raw logits.
-GPU_DEVICE void report(const Work& w, const float* x, int vocab, float most, int num_top,
-                       SampleOutput* out, int id) {
-  const float own = x[id];
+GPU_DEVICE void report(const Work& w, const float* x, int vocab, const Wanted& what,
+                       SampleOutput* out) {
+  const int id = what.id, num_top = what.num_top;
+  const float own = x[id], most = what.most;
   float sum = 0;
   uint64_t rank = 0;
   for (int i = int(threadIdx.x); i < vocab; i += kThreads) {
@@ -367,15 +375,14 @@ __global__ void __launch_bounds__(kThreads, 1)
     // Some valid id whatever happened: the step that takes it may already be on its way.
     if (s.slot >= 0) slots[s.slot] = d.finite ? d.id : 0;
   }
-  if (s.num_top >= 0 && d.finite) report(w, x, vocab, most, s.num_top, out, d.id);
+  if (s.num_top >= 0 && d.finite) report(w, x, vocab, {d.id, s.num_top, most}, out);
 }
 
 }  // namespace
 
-void sample(Queue& queue, uint8_t* step, int first, int grid_rows, float* logits, int vocab,
-            int32_t* slots, SampleOutput* out) {
-  launch(queue, "sample", sample_kernel, unsigned(grid_rows), kThreads, kSharedBytes, step, first,
-         logits, vocab, slots, out);
+void sample(Queue& queue, const Sample& p, int grid_rows) {
+  launch(queue, "sample", sample_kernel, unsigned(grid_rows), kThreads, kSharedBytes, p.step,
+         p.first, p.logits, p.vocab, p.slots, p.out);
 }
 
 void load_sample(Queue& queue) { load_kernel(queue, "sample", sample_kernel, kSharedBytes); }
