@@ -159,6 +159,7 @@ struct Body {
     }
   }
 
+  // parameters: those of scale_bf16(), and a second output
   static void split_bf16(uint16_t* high, uint16_t* low, const float* x, const float* gain, float r,
                          int64_t n, int64_t padded) {
     const F by = S::set1(r);
@@ -348,9 +349,10 @@ struct Body {
     }
   }
 
-  static int race(const float* x, int n, float threshold, float score, uint64_t seed,
-                  uint64_t position, uint32_t first, int32_t* out) {
-    const F t = S::set1(threshold);
+  static int race(const RaceArgs& a, int32_t* out) {
+    const float* x = a.x;
+    const int n = a.n;
+    const F t = S::set1(a.threshold);
     uint64_t above = 0;
     for (int i = 0; i < n; i += 16) {
       uint64_t hit = S::ge(load_at_most(x + i, n - i), t);
@@ -359,20 +361,20 @@ struct Body {
     }
     if (!above) return 0;
     uint32_t words[64];
-    token_words(seed, position, first, words);
+    token_words(a.seed, a.position, a.first, words);
     // x - log(-log u) > score means -log u < e^(x - score); and 1 - u <= -log u. The margin covers
     // what exp() and the scalar logarithms round.
     float rest[64];
     for (int i = 0; i < 64; ++i) {
       rest[i] = (float(int32_t(8388607u - (words[i] >> 9))) + 0.5f) * (0.999f / 8388608.0f);
     }
-    const F by = S::set1(score);
+    const F by = S::set1(a.score);
     int found = 0;
     for (int i = 0; i < n; i += 16) {
       uint32_t hit = uint32_t(above >> i) & 0xffffu;
       if (!hit) continue;
       hit &= S::ge(exp(S::sub(load_at_most(x + i, n - i), by)), S::load(rest + i));
-      for (; hit; hit &= hit - 1) out[found++] = int32_t(first) + i + __builtin_ctz(hit);
+      for (; hit; hit &= hit - 1) out[found++] = int32_t(a.first) + i + __builtin_ctz(hit);
     }
     return found;
   }

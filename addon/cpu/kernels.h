@@ -82,6 +82,16 @@ struct SoftmaxArgs {
   float sum = 0;      // in and out
 };
 
+// Ids [first, first + n), n at most 64 and first a multiple of 64: which have an x >= threshold and
+// may exceed `score` with their Gumbel noise?
+struct RaceArgs {
+  const float* x = nullptr;
+  int n = 0;
+  float threshold = 0, score = 0;
+  uint64_t seed = 0, position = 0;
+  uint32_t first = 0;
+};
+
 struct Kernels {
   Isa isa = Isa::plain;
   bool a_is_bf16[kFormats] = {};
@@ -128,10 +138,9 @@ struct Kernels {
   // sum of exp(x - shift)
   double (*sum_exp)(const float* x, int64_t n, float shift) = nullptr;
   void (*divide)(float* x, float divisor, int64_t n) = nullptr;
-  // Of the (at most 64) ids from `first` on, a multiple of 64: those whose x is >= threshold and
-  // whose x + gumbel noise may exceed `score`. A quick test that never leaves out one that does.
-  int (*race)(const float* x, int n, float threshold, float score, uint64_t seed, uint64_t position,
-              uint32_t first, int32_t* out) = nullptr;
+  // Writes those of the ids that may win, ascending; returns how many. A quick test that never
+  // leaves out one that does.
+  int (*race)(const RaceArgs& a, int32_t* out) = nullptr;
   // Ascending indices of the first `room` values >= threshold from `*next` on; *next is where to go
   // on.
   int64_t (*find)(const float* x, int64_t n, float threshold, int64_t* next, int32_t* out,

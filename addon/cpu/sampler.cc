@@ -101,8 +101,14 @@ void Sampler::draw(float* logits, int64_t best, const SampleInput& in, SampleOut
   int32_t some[64];
   for (int64_t first = 0; first < vocab_; first += 64) {
     const int n = int(std::min<int64_t>(64, vocab_ - first));
-    const int found = kernels_->race(logits + first, n, threshold, score, in.seed, in.position,
-                                     uint32_t(first), some);
+    const int found = kernels_->race({.x = logits + first,
+                                      .n = n,
+                                      .threshold = threshold,
+                                      .score = score,
+                                      .seed = in.seed,
+                                      .position = in.position,
+                                      .first = uint32_t(first)},
+                                     some);
     for (int i = 0; i < found; ++i) {
       const float s = logits[some[i]] + noise(some[i]);
       // Ids come in order, but the best came first: a tie goes to the lower id.
