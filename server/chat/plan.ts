@@ -4,7 +4,9 @@ import type { GenerateRequest, Sampling } from '../engine/types.js'
 import type { Readiness } from '../generation/admission.js'
 import type { Generation } from '../generation/answer.js'
 import {
+  checkKept,
   type GenerationFields,
+  MAX_KEPT,
   makeSampling,
   outputLimit,
   type QueueFields,
@@ -13,6 +15,7 @@ import {
 } from '../generation/sampling.js'
 import type { ServedModel } from '../model/served-model.js'
 import type { Conversation } from '../prompt/conversation.js'
+import { checkFits } from '../prompt/encode.js'
 import { badRequest } from '../request-error.js'
 import { type BestOfFields, createBestOf, planBestOf, type Ranking } from './best-of.js'
 import { createChoice } from './choice.js'
@@ -28,6 +31,7 @@ type ChatCall = Conversation &
     readonly max_completion_tokens?: number | undefined
     readonly logprobs?: boolean | undefined
     readonly top_logprobs?: number | undefined
+    readonly stream?: boolean | undefined
     /** none: the thinking is left in the text. */
     readonly reasoning_format?: string | undefined
     /** false: nothing of the thinking is told. */
@@ -68,9 +72,13 @@ const planRequest = async (
   prompt: ChatPrompt,
   choices: number,
 ): Promise<{ readonly request: GenerateRequest; readonly dropped: number }> => {
+  if (call.truncate_prompt_tokens === undefined) checkFits(prompt.text, model, 'messages')
   const all = await encodeChat(model, prompt)
   const { maxModelLen } = model.engine.info
   const asked = call.max_completion_tokens ?? call.max_tokens
+  const logprobs = call.logprobs === true ? (call.top_logprobs ?? 0) : undefined
+  const isKept = call.stream !== true || call.reward !== undefined
+  checkKept({ isKept, choices, maxTokens: asked, logprobs })
   const { ids, dropped } = truncatePrompt(
     all,
     call.truncate_prompt_tokens,
@@ -79,7 +87,10 @@ const planRequest = async (
   const maxTokens = outputLimit(maxModelLen, {
     promptTokens: ids.length,
     maxTokens: asked,
-    fallback: Number.POSITIVE_INFINITY,
+    fallback:
+      isKept && logprobs !== undefined
+        ? Math.floor(MAX_KEPT / (choices * (logprobs + 1)))
+        : Number.POSITIVE_INFINITY,
     promptParam: 'messages',
     tokensParam: call.max_completion_tokens !== undefined ? 'max_completion_tokens' : 'max_tokens',
   })
@@ -87,7 +98,7 @@ const planRequest = async (
     body: call,
     model,
     maxTokens,
-    logprobs: call.logprobs === true ? (call.top_logprobs ?? 0) : undefined,
+    logprobs,
     promptLogprobs: call.prompt_logprobs,
     card: prompt.card,
     stopScope: stopScopeOf(prompt.start),

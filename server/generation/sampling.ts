@@ -162,6 +162,28 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
   }
 }
 
+/** Log probabilities that a whole answer may keep until it is told: about 300 bytes each. */
+export const MAX_KEPT = 500_000
+
+type Kept = {
+  /** Not streamed, or told late. */
+  readonly isKept: boolean
+  readonly choices: number
+  /** undefined: as far as there is room, or MAX_KEPT. */
+  readonly maxTokens: number | undefined
+  readonly logprobs: number | undefined
+}
+
+export const checkKept = ({ isKept, choices, maxTokens, logprobs }: Kept): void => {
+  if (!isKept || logprobs === undefined || maxTokens === undefined) return
+  const kept = choices * maxTokens * (logprobs + 1)
+  if (kept <= MAX_KEPT) return
+  throw badRequest(
+    `${choices} answers of ${maxTokens} tokens with ${logprobs + 1} log probabilities each are ${kept}: at most ${MAX_KEPT} in an answer that is not streamed. Stream it, or ask for less.`,
+    'max_tokens',
+  )
+}
+
 /** Keeps the end of a prompt, and says how much went. */
 export const truncatePrompt = (
   ids: readonly number[],

@@ -1,5 +1,6 @@
 // A prompt to token ids.
 
+import { RequestError } from '../request-error.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 
 /** A piece of a prompt: a control token that the template wrote, or text in which nothing is one. */
@@ -33,4 +34,26 @@ export const encodeText = async (
   const { bosId } = tokenizer
   // Not a spread, which takes its time over 128,000 ids.
   return addBos && bosId !== null && ids[0] !== bosId ? [bosId].concat(ids) : ids
+}
+
+/** Throws before a text is encoded that cannot fit, however few tokens it may have. */
+export const checkFits = (
+  text: string,
+  {
+    tokenizer,
+    engine,
+  }: {
+    readonly tokenizer: Tokenizer
+    readonly engine: { readonly info: { readonly maxModelLen: number } }
+  },
+  param: string,
+): void => {
+  const { maxModelLen } = engine.info
+  const bytes = Buffer.byteLength(text)
+  const least = Math.ceil(bytes / tokenizer.longestToken)
+  if (least <= maxModelLen) return
+  throw new RequestError(
+    `This model's maximum context length is ${maxModelLen} tokens. However, the prompt has ${bytes} bytes, which are at least ${least} tokens. Please shorten the prompt.`,
+    { param, code: 'context_length_exceeded' },
+  )
 }

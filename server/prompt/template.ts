@@ -7,7 +7,7 @@ import type { Message, ToolCall } from './conversation.js'
 import type { Segment } from './encode.js'
 import { readJinja } from './jinja.js'
 import { CUT, createMarker, unmarked } from './marked-text.js'
-import { fromJs, fromJson, TooDeep, type Value } from './value.js'
+import { type Bounds, fromJs, fromJson, TooMuch, type Value } from './value.js'
 
 export type RenderRequest = {
   readonly messages: readonly Message[]
@@ -50,10 +50,13 @@ export const continuedText = (message: Message, reasons: boolean): string => {
 
 const MAX_DEPTH = 64
 
-const tooDeep = (error: unknown, param: string): unknown =>
-  error instanceof TooDeep
+/** Of all arguments of calls together, and of chat_template_kwargs. */
+const MAX_VALUES = 20_000
+
+const tooMuch = (error: unknown, param: string): unknown =>
+  error instanceof TooMuch
     ? badRequest(
-        `Invalid value for '${param}': it is nested more than ${MAX_DEPTH} levels deep.`,
+        `Invalid value for '${param}': ${error.message} (at most ${MAX_DEPTH} levels and ${MAX_VALUES} values).`,
         param,
       )
     : error
@@ -82,35 +85,41 @@ type TemplateOptions = {
 
 type Mark = ReturnType<typeof createMarker>['mark']
 
+/** A caller's values: marked, and counted. */
+type Caller = { readonly mark: Mark; readonly bounds: Bounds }
+
 /** Arguments travel as JSON text; templates expect the value. No text: no arguments. */
-const argumentsOf = (given: string, param: string, mark: Mark): Value => {
+const argumentsOf = (given: string, param: string, { mark, bounds }: Caller): Value => {
   if (given.trim() === '') return new Map()
   try {
-    return fromJson(given, mark, MAX_DEPTH)
+    return fromJson(given, mark, bounds)
   } catch (error) {
     if (error instanceof SyntaxError) return mark(given)
-    throw tooDeep(error, param)
+    throw tooMuch(error, param)
   }
 }
 
-const kwargsOf = (kwargs: Readonly<Record<string, unknown>>, mark: Mark): [string, Value][] => {
+const kwargsOf = (
+  kwargs: Readonly<Record<string, unknown>>,
+  { mark, bounds }: Caller,
+): [string, Value][] => {
   try {
     // Names of variables are never written.
-    return Object.entries(kwargs).map(([name, value]) => [name, fromJs(value, mark, MAX_DEPTH)])
+    return Object.entries(kwargs).map(([name, value]) => [name, fromJs(value, mark, bounds)])
   } catch (error) {
-    throw tooDeep(error, 'chat_template_kwargs')
+    throw tooMuch(error, 'chat_template_kwargs')
   }
 }
 
-const viewCall = (call: ToolCall, path: string, mark: Mark): Value =>
+const viewCall = (call: ToolCall, path: string, caller: Caller): Value =>
   new Map<Value, Value>([
-    ['id', mark(call.id)],
+    ['id', caller.mark(call.id)],
     ['type', 'function'],
     [
       'function',
       new Map([
-        ['name', mark(call.name)],
-        ['arguments', argumentsOf(call.arguments, `${path}.function.arguments`, mark)],
+        ['name', caller.mark(call.name)],
+        ['arguments', argumentsOf(call.arguments, `${path}.function.arguments`, caller)],
       ]),
     ],
   ])
@@ -119,8 +128,9 @@ const viewCall = (call: ToolCall, path: string, mark: Mark): Value =>
 const view = (
   request: RenderRequest,
   at: number,
-  { message, reasons, mark }: { message: Message; reasons: boolean; mark: Mark },
+  { message, reasons, caller }: { message: Message; reasons: boolean; caller: Caller },
 ): Value => {
+  const { mark } = caller
   const open = request.continueFinal && at === request.messages.length - 1
   let content = open ? continuedText(message, reasons) : message.content
   const ofModel = message.role === 'assistant' && reasons
@@ -140,7 +150,7 @@ const view = (
   if (message.toolCalls && message.toolCalls.length > 0)
     shown.set(
       'tool_calls',
-      message.toolCalls.map((call, i) => viewCall(call, `messages.${at}.tool_calls.${i}`, mark)),
+      message.toolCalls.map((call, i) => viewCall(call, `messages.${at}.tool_calls.${i}`, caller)),
     )
   return shown
 }
@@ -183,10 +193,11 @@ export const createTemplate = (options: TemplateOptions): ChatTemplate => {
 
   const run = (request: RenderRequest): string => {
     const { messages, kwargs } = request
+    const caller = { mark, bounds: { depth: MAX_DEPTH, values: MAX_VALUES } }
     const values = new Map<string, Value>([
-      ...kwargsOf(kwargs, mark),
+      ...kwargsOf(kwargs, caller),
       ...Object.entries(tokens),
-      ['messages', messages.map((message, at) => view(request, at, { message, reasons, mark }))],
+      ['messages', messages.map((message, at) => view(request, at, { message, reasons, caller }))],
       ['add_generation_prompt', request.addGenerationPrompt],
     ])
     let text: string

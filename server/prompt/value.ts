@@ -271,20 +271,38 @@ export const json = (value: Value, form: JsonForm, margin = '\n'): string => {
 }
 
 /** From JavaScript; `change` is applied to every string, keys too. */
-export const fromJs = (value: unknown, change: (text: string) => string, depth: number): Value => {
+export const fromJs = (
+  value: unknown,
+  change: (text: string) => string,
+  bounds: Bounds,
+  depth = bounds.depth,
+): Value => {
+  count(bounds)
   if (value === null || typeof value === 'boolean') return value
   if (value === undefined) return new Undefined('a value')
   if (typeof value === 'string') return change(value)
   if (typeof value === 'number')
     return Number.isSafeInteger(value) ? BigInt(value) : new Float(value)
-  if (depth === 0) throw new TooDeep()
-  if (Array.isArray(value)) return value.map((one) => fromJs(one, change, depth - 1))
+  if (depth === 0) throw tooDeep()
+  if (Array.isArray(value)) return value.map((one) => fromJs(one, change, bounds, depth - 1))
   return new Map(
-    Object.entries(value).map(([key, one]) => [change(key), fromJs(one, change, depth - 1)]),
+    Object.entries(value).map(([key, one]) => [
+      change(key),
+      fromJs(one, change, bounds, depth - 1),
+    ]),
   )
 }
 
-export class TooDeep extends Error {}
+/** What values of a caller's may come to. `values` is what is left of them. */
+export type Bounds = { readonly depth: number; values: number }
+
+export class TooMuch extends Error {}
+
+const tooDeep = (): Error => new TooMuch('it is nested too deep')
+
+const count = (bounds: Bounds): void => {
+  if (--bounds.values < 0) throw new TooMuch('it has too many values')
+}
 
 /** Python reads no longer integers; a longer one takes long to read. */
 const MAX_DIGITS = 4300
@@ -296,7 +314,7 @@ const TOKEN =
 export const fromJson = (
   source: string,
   change: (text: string) => string,
-  depth: number,
+  bounds: Bounds,
 ): Value => {
   JSON.parse(source) // it is JSON: what follows need not look
   const tokens = source.matchAll(TOKEN)
@@ -306,13 +324,14 @@ export const fromJson = (
     return value
   }
   const read = ([, sign, quoted, digits, word]: RegExpMatchArray, left: number): Value => {
+    count(bounds)
     if (quoted !== undefined) return change(JSON.parse(quoted))
     if (digits !== undefined)
       return /[.eE]/.test(digits) || digits.length > MAX_DIGITS
         ? new Float(Number(digits), digits)
         : BigInt(digits)
     if (word !== undefined) return word === 'null' ? null : word === 'true'
-    if (left === 0) throw new TooDeep()
+    if (left === 0) throw tooDeep()
     const list: Value[] = []
     const dict = new Map<Value, Value>()
     for (let token = next(); token[1] !== ']' && token[1] !== '}'; ) {
@@ -327,5 +346,5 @@ export const fromJson = (
     }
     return sign === '[' ? list : dict
   }
-  return read(next(), depth)
+  return read(next(), bounds.depth)
 }

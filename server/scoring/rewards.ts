@@ -47,6 +47,9 @@ const inputsOf = (body: RewardBody): readonly ScoreInput[] => {
   return [{ messages: readMessages(body.messages), responses: body.responses }]
 }
 
+/** About 100 bytes each; 256 answers to one prompt have 32,640. */
+const MAX_PAIRS = 40_000
+
 /** Checks everything and makes the items, in order. */
 export const planRewards = async (
   model: RewardModel,
@@ -58,6 +61,15 @@ export const planRewards = async (
       'pairwise',
     )
   const inputs = inputsOf(body)
+  const pairs = inputs.reduce((sum, { responses }) => {
+    const count = responses?.length ?? 1
+    return sum + (count * (count - 1)) / 2
+  }, 0)
+  if (body.pairwise && pairs > MAX_PAIRS)
+    throw badRequest(
+      `'pairwise' of these responses makes ${pairs} preferences: at most ${MAX_PAIRS}.`,
+      'pairwise',
+    )
   const path = (input: number) => (body.inputs === undefined ? '' : `inputs.${input}.`)
   for (const [input, { responses }] of inputs.entries()) {
     const empty = responses?.indexOf('') ?? -1

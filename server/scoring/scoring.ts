@@ -8,7 +8,13 @@ import { clientGone, fromEngineError, requirePlace } from '../generation/admissi
 import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
 import type { Message } from '../prompt/conversation.js'
-import { encodeSegments, encodeText, type Segment } from '../prompt/encode.js'
+import {
+  checkFits,
+  encodeSegments,
+  encodeText,
+  type Segment,
+  segmentsText,
+} from '../prompt/encode.js'
 import { badRequest, contextExceeded, RequestError } from '../request-error.js'
 
 /** A conversation, and candidate answers to it or none. */
@@ -68,7 +74,11 @@ export const scoredPrompt = (
 const encodeConversation = async (
   model: RewardModel,
   messages: readonly Message[],
-): Promise<readonly number[]> => encodeSegments(scoredPrompt(model, messages), model.tokenizer)
+): Promise<readonly number[]> => {
+  const segments = scoredPrompt(model, messages)
+  checkFits(segmentsText(segments), model, 'messages')
+  return encodeSegments(segments, model.tokenizer)
+}
 
 const checkLength = (model: RewardModel, ids: readonly number[], param: string): void => {
   const { maxModelLen } = model.engine.info

@@ -225,6 +225,7 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
     bosId: (leading === undefined ? undefined : special.get(leading)) ?? null,
     bytes: (id) => table.bytes.subarray(start(id), end(id)),
     idOf: (token) => special.get(token) ?? vocab.get(token),
+    longestToken: table.ends.reduce((most, at, id) => Math.max(most, at - start(id)), 1),
     isSpecial: (id) => specialIds.has(id),
     encode: async (text, options = {}) => {
       const pieces = (options.special ? splitAll : splitOrdinary)(text)

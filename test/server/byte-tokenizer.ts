@@ -42,6 +42,7 @@ export const createByteTokenizer = (): Tokenizer => {
       ).toString(),
     bytes: bytesOf,
     idOf: (token) => special.get(token),
+    longestToken: 19,
     isSpecial: (id) => names.has(id),
     special,
     bosId: 256,

@@ -11,7 +11,7 @@ const CASES: readonly Case[] = JSON.parse(
 )
 
 const valuesOf = (json: string): ReadonlyMap<string, Value> => {
-  const value = fromJson(json, (text) => text, 64)
+  const value = fromJson(json, (text) => text, { depth: 64, values: 10_000 })
   assert.ok(isDict(value))
   return new Map([...value].map(([name, one]) => [String(name), one]))
 }

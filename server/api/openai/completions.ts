@@ -6,6 +6,7 @@ import type { Generation, StreamForm, WholeForm } from '../../generation/answer.
 import { type AnswerEvent, eventOf } from '../../generation/answer-event.js'
 import type { Run } from '../../generation/run.js'
 import {
+  checkKept,
   makeSampling,
   outputLimit,
   queueFields,
@@ -13,7 +14,7 @@ import {
 } from '../../generation/sampling.js'
 import type { Ctx } from '../../http/context.js'
 import { findModel, refuseReward, type ServedModel } from '../../model/served-model.js'
-import { encodeText } from '../../prompt/encode.js'
+import { checkFits, encodeText } from '../../prompt/encode.js'
 import { badRequest } from '../../request-error.js'
 import { atOnce, jsonPieces, jsonText } from '../../slices.js'
 import { readRequest } from '../read-request.js'
@@ -63,6 +64,8 @@ const encodePrompt = async (
   param: string,
 ): Promise<Prompt> => {
   const { vocabSize } = model.engine.info
+  if (typeof raw === 'string' && body.truncate_prompt_tokens === undefined)
+    checkFits(raw, model, param)
   const all =
     typeof raw === 'string'
       ? await encodeText(model.tokenizer, raw, body.add_special_tokens !== false)
@@ -86,27 +89,57 @@ const encodePrompt = async (
   return { ids, dropped, raw: whole, text: whole ? raw : body.echo === true ? echo() : '' }
 }
 
-const planRequest = async (
+/** One sampling for all prompts: only the longest answer is a prompt's own. */
+const planRequests = async (
   model: ServedModel,
   body: CompletionRequest,
-  { ids }: Prompt,
-): Promise<GenerateRequest> => {
-  const echoed = body.echo === true && body.logprobs !== undefined ? body.logprobs : undefined
-  const sampling = await makeSampling({
-    body,
-    model,
-    maxTokens: outputLimit(model.engine.info.maxModelLen, {
+  prompts: readonly Prompt[],
+): Promise<readonly GenerateRequest[]> => {
+  const { maxModelLen } = model.engine.info
+  const limits = prompts.map(({ ids }) =>
+    outputLimit(maxModelLen, {
       promptTokens: ids.length,
       maxTokens: body.max_tokens,
       fallback: 16,
       promptParam: 'prompt',
       tokensParam: 'max_tokens',
     }),
+  )
+  const echoed = body.echo === true && body.logprobs !== undefined ? body.logprobs : undefined
+  const sampling = await makeSampling({
+    body,
+    model,
+    maxTokens: Math.min(...limits),
     logprobs: body.logprobs,
     promptLogprobs: body.prompt_logprobs ?? echoed,
     card: undefined,
   })
-  return { promptTokenIds: ids, n: body.n ?? 1, sampling, ...queueFields(body) }
+  return prompts.map(({ ids }, i) => ({
+    promptTokenIds: ids,
+    n: body.n ?? 1,
+    sampling: { ...sampling, maxTokens: limits[i] ?? 0 },
+    ...queueFields(body),
+  }))
+}
+
+/** Over all prompts: entries of logit_bias and bad_words, which the engine keeps for each. */
+const MAX_PENALTIES = 1 << 18
+/** Over all prompts and choices: sequences of one request. */
+const MAX_SEQUENCES = 4096
+
+const checkWork = (body: CompletionRequest, prompts: number): void => {
+  const sequences = prompts * (body.n ?? 1)
+  if (sequences > MAX_SEQUENCES)
+    throw badRequest(
+      `'prompt' and 'n' ask for ${sequences} answers: at most ${MAX_SEQUENCES} in one request.`,
+      'n',
+    )
+  const entries = Object.keys(body.logit_bias ?? {}).length + 2 * (body.bad_words?.length ?? 0)
+  if (prompts * entries > MAX_PENALTIES)
+    throw badRequest(
+      `'logit_bias' and 'bad_words' have ${entries} entries for each of ${prompts} prompts: at most ${MAX_PENALTIES} together.`,
+      body.logit_bias === undefined ? 'bad_words' : 'logit_bias',
+    )
 }
 
 const planCompletion = async (
@@ -121,6 +154,13 @@ const planCompletion = async (
   if (body.max_tokens === 0 && body.echo !== true)
     throw badRequest("'max_tokens' can only be 0 when 'echo' is true.", 'max_tokens')
   const raw = promptList(body.prompt)
+  checkWork(body, raw.length)
+  checkKept({
+    isKept: body.stream !== true,
+    choices: raw.length * (body.n ?? 1),
+    maxTokens: body.max_tokens ?? 16,
+    logprobs: body.logprobs,
+  })
   const prompts = await Promise.all(
     raw.map((one, i) => encodePrompt(model, body, one, raw.length > 1 ? `prompt.${i}` : 'prompt')),
   )
@@ -129,7 +169,7 @@ const planCompletion = async (
     body,
     model,
     prompts,
-    requests: await Promise.all(prompts.map((prompt) => planRequest(model, body, prompt))),
+    requests: await planRequests(model, body, prompts),
     n,
     arrival,
     toEvent: (prompt, delta) => eventOf(prompt * n + delta.choice, delta),

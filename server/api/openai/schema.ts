@@ -38,7 +38,10 @@ const generation = {
     .optional(),
   prompt_logprobs: z.int().min(0).max(20).optional(),
   logit_bias: z
-    .record(z.string().regex(/^\d+$/, 'keys are token ids'), z.number().min(-100).max(100))
+    .record(
+      z.string().regex(/^(0|[1-9]\d{0,9})$/, 'keys are token ids'),
+      z.number().min(-100).max(100),
+    )
     .optional(),
   presence_penalty: z.number().min(-2).max(2).optional(),
   frequency_penalty: z.number().min(-2).max(2).optional(),

@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
+
+const CHAT = '/v1/chat/completions'
+const COMPLETIONS = '/v1/completions'
+const user = { role: 'user', content: 'Hi' }
+const many = <T>(count: number, one: T): T[] => Array.from({ length: count }, () => one)
+const keys = (count: number, value: unknown, prefix = '') =>
+  Object.fromEntries(many(count, 0).map((_, i) => [`${prefix}${i}`, value]))
+const complete = (more: object) => ({ model: 'tiny-reasoner', prompt: 'a', ...more })
+
+type Shape = readonly [name: string, path: string, body: unknown, message: RegExp]
+
+const SHAPES: readonly Shape[] = [
+  ['biases with zeros in front', CHAT, chatBody({ logit_bias: { '0001': 1 } }), /logit_bias/],
+  [
+    'kwargs',
+    CHAT,
+    chatBody({ chat_template_kwargs: { a: many(30_000, 1) } }),
+    /'chat_template_kwargs': it has too many values/,
+  ],
+  [
+    'arguments',
+    CHAT,
+    chatBody({
+      messages: many(40, {
+        role: 'assistant',
+        content: '',
+        tool_calls: [{ function: { name: 'f', arguments: `[${many(999, 1)}]` } }],
+      }),
+    }),
+    /function.arguments': it has too many values/,
+  ],
+  [
+    'answers',
+    COMPLETIONS,
+    complete({ prompt: many(2048, 'a'), n: 128 }),
+    /262144 answers: at most 4096/,
+  ],
+  [
+    'biases of prompts',
+    COMPLETIONS,
+    complete({ prompt: many(600, 'a'), logit_bias: keys(600, 1) }),
+    /for each of 600 prompts/,
+  ],
+  [
+    'kept log probabilities',
+    CHAT,
+    chatBody({ n: 128, max_tokens: 200, logprobs: true, top_logprobs: 20 }),
+    /537600: at most 500000/,
+  ],
+  [
+    'kept log probabilities of completions',
+    COMPLETIONS,
+    complete({ n: 128, max_tokens: 200, logprobs: 20 }),
+    /537600: at most 500000/,
+  ],
+  [
+    'a text that cannot fit',
+    CHAT,
+    chatBody({ messages: [{ role: 'user', content: 'a '.repeat(2_000_000) }] }),
+    /4000\d* bytes, which are at least/,
+  ],
+  [
+    'a prompt that cannot fit',
+    COMPLETIONS,
+    complete({ prompt: 'a '.repeat(2_000_000) }),
+    /at least \d+ tokens/,
+  ],
+  [
+    'pairs',
+    '/v1/reward',
+    { model: 'tiny-reward', messages: [user], responses: many(1024, 'a'), pairwise: true },
+    /523776 preferences: at most 40000/,
+  ],
+]
+
+describe('no shape of a body costs much', () => {
+  let harness: Harness
+  before(async () => {
+    harness = await startHarness({
+      answer: () => ({ pieces: ['ok'] }),
+      reward: { score: () => [1] },
+      config: { bodyLimit: 16 << 20 },
+    })
+  })
+  after(() => harness.close())
+
+  for (const [name, path, body, message] of SHAPES)
+    test(name, async () => {
+      const response = await harness.post(path, body)
+      const { error } = await readAnswer(response)
+      assert.equal(response.status, 400, JSON.stringify(error))
+      assert.match(error.message, message)
+      assert.equal(harness.engine.requests.length, 0)
+    })
+
+  test('words are encoded once for all prompts', async () => {
+    const one = await startHarness({ answer: () => ({ pieces: ['ok'] }) })
+    const words = ['ab', 'cd']
+    const body = complete({ prompt: many(50, 'a'), bad_words: words, max_tokens: 4 })
+    assert.equal((await one.post(COMPLETIONS, body)).status, 200)
+    const lists = one.engine.requests.map(({ sampling }) => sampling?.badWordIds)
+    assert.equal(lists.length, 50)
+    assert.equal(new Set(lists).size, 1)
+    await one.close()
+  })
+
+  test('what is within the bounds passes', async () => {
+    const one = await startHarness({
+      answer: () => ({ pieces: ['ok'] }),
+      config: { bodyLimit: 16 << 20 },
+    })
+    for (const [path, body] of [
+      [`${CHAT}/render`, chatBody({ messages: many(2048, user) })],
+      [CHAT, chatBody({ stop: many(16, 'zz'), bad_words: many(128, 'q'), max_tokens: 2 })],
+      [CHAT, chatBody({ logprobs: true, top_logprobs: 20 })],
+      [COMPLETIONS, complete({ prompt: many(200, 'a'), logit_bias: { 5: 1 }, max_tokens: 2 })],
+    ] as const) {
+      const response = await one.post(path, body)
+      assert.equal(response.status, 200, (await response.text()).slice(0, 300))
+    }
+    await one.close()
+  })
+})
