@@ -41,7 +41,9 @@ const deepest = (issue: Issue, prefix: readonly PropertyKey[] = []): Issue => {
     (a, b) => (a === undefined || isFurther(b, a) ? b : a),
     undefined,
   )
-  return best === undefined || best.path.length === path.length ? { ...issue, path } : best
+  if (best !== undefined && best.path.length > path.length) return best
+  // Of the right type and still wrong: the branch that was meant.
+  return candidates.find((one) => one.code !== 'invalid_type') ?? { ...issue, path }
 }
 
 /** The first thing wrong with a body, naming the field. */

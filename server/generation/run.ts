@@ -42,6 +42,7 @@ export type Run = {
 type Tally = { -readonly [K in keyof Counts]: Counts[K] } & {
   readonly lastTokenAt: Float64Array
   readonly generated: Int32Array
+  readonly isFinished: Uint8Array
   mostTokens: number
   /** Choices that have not finished. */
   live: number
@@ -57,6 +58,7 @@ const newTally = (requests: readonly GenerateRequest[]): Tally => {
     slowest: undefined,
     lastTokenAt: new Float64Array(choices),
     generated: new Int32Array(choices),
+    isFinished: new Uint8Array(choices),
     mostTokens: 0,
     live: choices,
     firstTokenAt: 0,
@@ -90,6 +92,7 @@ const countFinish = (
 ): void => {
   const tokens = tally.generated[at] ?? 0
   tally.live--
+  tally.isFinished[at] = 1
   tally.mostTokens = Math.max(tally.mostTokens, tokens)
   metrics.choiceDone({ finish: finish ?? 'stop', tokens, timings })
   if (choice === 0) tally.cachedTokens += timings?.cachedTokens ?? 0
@@ -102,8 +105,8 @@ const settle = (tally: Tally, options: RunOptions, finish: NonNullable<Delta['fi
   const { model, requests, record, arrival } = options
   const { promptTokens, completionTokens, cachedTokens, slowest, firstTokenAt } = tally
   if (finish === 'abort' || finish === 'error') {
-    for (let i = 0; i < tally.live; i++)
-      model.metrics.choiceDone({ finish, tokens: 0, timings: undefined })
+    for (const [at, tokens] of tally.generated.entries())
+      if (!tally.isFinished[at]) model.metrics.choiceDone({ finish, tokens, timings: undefined })
   }
   Object.assign(record, {
     model: model.id,

@@ -234,7 +234,11 @@ export const scoreItems = async (options: ScoreOptions): Promise<readonly Scored
     })
   } catch (error) {
     finish = signal.aborted ? 'abort' : 'error'
-    metrics.choiceDone({ finish, tokens: 0, timings: undefined })
+    // What the engine refused never was in it.
+    const isRefused =
+      error instanceof EngineFailure &&
+      ['invalid_argument', 'unsupported', 'queue_full'].includes(error.code)
+    if (signal.aborted || !isRefused) metrics.choiceDone({ finish, tokens: 0, timings: undefined })
     if (!(error instanceof EngineFailure)) throw error
     throw signal.aborted ? clientGone() : fromEngineError(error, model)
   } finally {
