@@ -49,11 +49,22 @@ const TokenizerFile = z.looseObject({
 })
 type TokenizerFile = z.output<typeof TokenizerFile>
 
+const MAX_NESTING = 16
+/** The largest vocabularies have 256,000 tokens; a table has a place for every id up to the last. */
+const MAX_ID = 1 << 21
+
 /** The components of a pre-tokenizer, decoder or post-processor, sequences opened. */
-const components = (value: unknown): readonly Record<string, unknown>[] => {
+const components = (value: unknown, depth = 0): readonly Record<string, unknown>[] => {
   if (!isRecord(value)) return []
+  if (depth > MAX_NESTING)
+    throw new EngineFailure({
+      code: 'unsupported',
+      message: `tokenizer.json: its sequences are nested more than ${MAX_NESTING} levels deep`,
+    })
   const parts = value.pretokenizers ?? value.decoders ?? value.processors ?? value.normalizers
-  return value.type === 'Sequence' && Array.isArray(parts) ? parts.flatMap(components) : [value]
+  return value.type === 'Sequence' && Array.isArray(parts)
+    ? parts.flatMap((part) => components(part, depth + 1))
+    : [value]
 }
 
 /** Why this is no byte-level BPE tokenizer; undefined: it is one. */
@@ -209,6 +220,11 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
   const vocab = new Map(Object.entries(file.model.vocab))
   const vocabSize =
     [...vocab.values(), ...special.values()].reduce((a, b) => Math.max(a, b), -1) + 1
+  if (!(vocabSize <= MAX_ID))
+    throw new EngineFailure({
+      code: 'unsupported',
+      message: `${path} has the token id ${vocabSize - 1}: ids below ${MAX_ID} are served`,
+    })
   const table = byteTable(file, vocabSize)
   const start = (id: number): number => (id > 0 ? table.ends[id - 1] : 0) ?? 0
   const end = (id: number): number => table.ends[id] ?? start(id)

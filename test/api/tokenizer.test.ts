@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
@@ -184,6 +187,20 @@ describe('other tokenizers', () => {
       await assert.rejects(loadTokenizer(folder), { code: 'unsupported', message })
     })
   }
+
+  test('giant ids, deep sequences and a pipe are refused by name', async () => {
+    for (const id of [1e8, 2 ** 31]) {
+      const folder = tokenizerFolder(tinyTokenizer({ added_tokens: [{ id, content: '<giant>' }] }))
+      await assert.rejects(loadTokenizer(folder), /tokenizer.json has the token id/)
+    }
+    let deep: unknown = { type: 'ByteLevel' }
+    for (let i = 0; i < 2000; i++) deep = { type: 'Sequence', pretokenizers: [deep] }
+    const nested = tokenizerFolder(tinyTokenizer({ pre_tokenizer: deep }))
+    await assert.rejects(loadTokenizer(nested), /tokenizer.json.*nested/)
+    const folder = mkdtempSync(join(tmpdir(), 'nemotron-'))
+    assert.equal(spawnSync('mkfifo', [join(folder, 'tokenizer.json')]).status, 0)
+    await assert.rejects(loadTokenizer(folder), /tokenizer.json.*not a regular file/)
+  })
 
   test('a wrong or missing file is named', async () => {
     await assert.rejects(loadTokenizer('/nowhere'), {
