@@ -1,14 +1,16 @@
 // CudaDevice: Device over StepOps.
 //
-// A step of generated rows that are all sampled is recorded instead of enqueued; when the same list
-// of ops has come before for its bucket of rows, one CUDA graph replays it: everything that differs
-// from step to step is in the step's metadata, which a graph's kernels read from fixed memory.
+// A step of generated rows that are all sampled is recorded up to its logits instead of enqueued;
+// when the same list of ops has come before for its bucket of rows, one CUDA graph replays it:
+// everything that differs from step to step is in the step's metadata, which a graph's kernels read
+// from fixed memory.
 #include "cuda/cuda_device.h"
 
 #include <algorithm>
 #include <memory>
 #include <new>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cuda/context.h"
@@ -16,6 +18,7 @@
 #include "cuda/kernels.h"
 #include "cuda/products.h"
 #include "cuda/results.h"
+#include "cuda/sample_builder.h"
 #include "cuda/step_builder.h"
 #include "cuda/step_ops.h"
 #include "cuda/switches.h"
@@ -116,8 +119,9 @@ class CudaDevice final : public Device {
         return s.within("results");
       }
       context_.release_staging();
-      builder_.set_model({kv.block_size, prompt_tile_tokens(limits.q_heads, kv.kv_heads),
-                          limits.vocab, workspace_.max_items});
+      builder_.set_model(
+          {kv.block_size, prompt_tile_tokens(limits.q_heads, kv.kv_heads), workspace_.max_items});
+      samples_.set_vocab(limits.vocab);
       context_.synchronize();
       return context_.status();
     });
@@ -225,9 +229,18 @@ class CudaDevice final : public Device {
       if (!rows_from_zero(rows)) run_recorded();
     });
     submit(op, rows);
+    // A graph ends here: the step runs up to its logits while its draws are described.
+    caught([&] {
+      if (recording_ && context_.ok()) run_graph();
+    });
   }
   void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept override {
-    caught([&] { results_.want(out, first, n); });
+    caught([&] {
+      run_recorded();
+      results_.want(out, first, n);
+      // Described by now, and not before.
+      if (const StepInput* in = std::exchange(undescribed_, nullptr)) samples_.build(in->samples);
+    });
     submit({.kind = Op::Kind::sample,
             .n = n,
             .first = first,
@@ -300,6 +313,7 @@ class CudaDevice final : public Device {
     }
     recorded_.clear();
     begun_ = true;
+    undescribed_ = &in;
     rows_ = in.rows();
     ops_.set_generated(in.num_generated_rows);
     host_ids_.clear();
@@ -324,7 +338,7 @@ class CudaDevice final : public Device {
   }
 
   void launch() {
-    if (recording_ && context_.ok()) run_graph();
+    run_recorded();
     recording_ = begun_ = false;
     if (context_.ok()) results_.launch();
   }
@@ -397,17 +411,19 @@ class CudaDevice final : public Device {
 
   Context context_;  // first: the others' memory goes back to it
   StepBuilder builder_{&context_};
+  SampleBuilder samples_{&context_};
   Products products_{&context_};
   Workspace workspace_{&context_};
   Results results_{&context_};
-  StepOps ops_{&context_, &builder_, &products_, &workspace_, &results_};
+  StepOps ops_{&context_, &builder_, &samples_, &products_, &workspace_, &results_};
   Graphs graphs_{&context_};
   std::vector<std::unique_ptr<Matrix>> weights_;
   Switches switches_;
   bool mark_cache_ = false;
 
-  bool begun_ = false;      // a step, not yet launched
-  bool recording_ = false;  // its ops
+  bool begun_ = false;                      // a step, not yet launched
+  bool recording_ = false;                  // its ops
+  const StepInput* undescribed_ = nullptr;  // the step, until its draws are on their way
   int32_t rows_ = 0;
   std::vector<int32_t> host_ids_;
   std::vector<Op> recorded_;

@@ -223,7 +223,7 @@ int prompt_tile_tokens(int q_heads, int kv_heads);  // tokens of one span that a
 // Samples [first, first + n) of the step from logits [n, vocab]; n is what the header leaves, at
 // most grid_rows.
 struct Sample {
-  uint8_t* step = nullptr;
+  uint8_t* block = nullptr;  // of a SampleBuilder, on the device
   int32_t first = 0;
   float* logits = nullptr;
   int32_t vocab = 0;

@@ -332,10 +332,10 @@ GPU_DEVICE void report(const Work& w, const float* x, int vocab, const Wanted& w
 }
 
 __global__ void __launch_bounds__(kThreads, 1)
-    sample_kernel(uint8_t* step, int first, float* logits, int vocab, int32_t* slots,
+    sample_kernel(uint8_t* block, int first, float* logits, int vocab, int32_t* slots,
                   SampleOutput* outputs) {
   pdl_launch_dependents();
-  const auto* header = reinterpret_cast<const StepHeader*>(step);
+  const auto* header = reinterpret_cast<const SampleHeader*>(block);
   const int row = int(blockIdx.x);
   const bool mine = first + row < header->samples;
   SampleRow s;
@@ -357,13 +357,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   const uint64_t best = best_of(w, x, vocab, [](int, float logit) { return logit; });
   const float most = key_float(uint32_t(best >> 32));
   Draw d = {-1, 0, uint32_t(best >> 32) != 0xffffffffu};
-  if (d.finite && s.target >= 0) {
-    d = {s.target, x[s.target], true};
+  if (d.finite && s.given >= 0) {
+    d = {s.given, x[s.given], true};
   } else if (d.finite) {
-    float* undo = reinterpret_cast<float*>(step + s.undo);
-    adjust(x, step, s, undo);
-    d = draw(w, x, vocab, step, s);
-    if (s.num_top >= 0 && d.finite) restore(x, step, s, undo);
+    float* undo = reinterpret_cast<float*>(block + s.undo);
+    adjust(x, block, s, undo);
+    d = draw(w, x, vocab, block, s);
+    if (s.num_top >= 0 && d.finite) restore(x, block, s, undo);
   }
   if (threadIdx.x == 0) {
     out->id = d.id;
@@ -381,7 +381,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 }  // namespace
 
 void sample(Queue& queue, const Sample& p, int grid_rows) {
-  launch(queue, "sample", sample_kernel, unsigned(grid_rows), kThreads, kSharedBytes, p.step,
+  launch(queue, "sample", sample_kernel, unsigned(grid_rows), kThreads, kSharedBytes, p.block,
          p.first, p.logits, p.vocab, p.slots, p.out);
 }
 

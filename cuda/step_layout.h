@@ -1,6 +1,7 @@
-// The metadata of one step as kernels read it: one block of device memory, filled by one copy from
-// pinned memory. StepHeader lies at its start, then the list of rows that the head is wanted for,
-// then arrays whose offsets the header gives.
+// The metadata of one step as kernels read it: two blocks of device memory, each filled by one copy
+// from pinned memory (metadata.h). The first has what the forward pass needs: StepHeader lies at
+// its start, then the list of rows that the head is wanted for, then arrays whose offsets the
+// header gives. The second has the draws: SampleHeader, then its arrays.
 #pragma once
 
 #include <cstddef>
@@ -34,7 +35,7 @@ struct PromptTile {
 };
 
 struct SampleRow {  // SampleInput, with offsets (bytes from the header) instead of spans
-  int32_t slot, target, num_top;
+  int32_t slot, given, num_top;
   float temperature, top_p, min_p, log_min_p;
   int32_t top_k;
   float repetition_penalty, presence_penalty, frequency_penalty;
@@ -54,13 +55,16 @@ struct SampleBias {
 struct StepHeader {
   int32_t rows = 0;
   int32_t generated_rows = 0;
-  int32_t samples = 0;
   int32_t decode_items = 0;
   int32_t prompt_tiles = 0;
   uint32_t row_info = 0;  // byte offsets from the header
   uint32_t tables = 0;
   uint32_t items = 0;
   uint32_t tiles = 0;
+};
+
+struct SampleHeader {
+  int32_t samples = 0;
   uint32_t sample_rows = 0;
 };
 
@@ -74,8 +78,8 @@ __host__ __device__ __forceinline__
 inline
 #endif
     const T*
-    step_array(const StepHeader* step, uint32_t offset) {
-  return reinterpret_cast<const T*>(reinterpret_cast<const uint8_t*>(step) + offset);
+    step_array(const void* header, uint32_t offset) {
+  return reinterpret_cast<const T*>(static_cast<const uint8_t*>(header) + offset);
 }
 
 }  // namespace nemotron::cuda

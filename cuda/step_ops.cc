@@ -47,7 +47,7 @@ void StepOps::run(const Op& op, std::span<const int32_t> head_rows, int32_t buck
     case Op::Kind::head: head(op, head_rows, bucket); break;
     case Op::Kind::sample:
       sample(queue(),
-             {builder_->device_bytes(), op.first, static_cast<float*>(op.in), op.cols,
+             {samples_->device(), op.first, static_cast<float*>(op.in), op.cols,
               workspace_->slots.as<int32_t>(), results_->samples()},
              op.n);
       break;

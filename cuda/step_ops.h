@@ -8,6 +8,7 @@
 #include "cuda/op.h"
 #include "cuda/products.h"
 #include "cuda/results.h"
+#include "cuda/sample_builder.h"
 #include "cuda/step_builder.h"
 #include "cuda/workspace.h"
 
@@ -15,10 +16,11 @@ namespace nemotron::cuda {
 
 class StepOps {
  public:
-  StepOps(Context* context, StepBuilder* builder, Products* products, Workspace* workspace,
-          Results* results)
+  StepOps(Context* context, StepBuilder* builder, SampleBuilder* samples, Products* products,
+          Workspace* workspace, Results* results)
       : context_(context),
         builder_(builder),
+        samples_(samples),
         products_(products),
         workspace_(workspace),
         results_(results) {}
@@ -56,6 +58,7 @@ class StepOps {
 
   Context* context_;
   StepBuilder* builder_;
+  SampleBuilder* samples_;
   Products* products_;
   Workspace* workspace_;
   Results* results_;

@@ -90,7 +90,7 @@ Decoder::~Decoder() {
   }
 }
 
-void Decoder::launch(const StepInput& in, StepOutput* out) noexcept {
+void Decoder::forward(const StepInput& in, StepOutput* out) noexcept {
   const RankShape& c = *shape_;
   const DecoderWeights& w = *weights_;
   Device& d = *device_;
@@ -120,21 +120,35 @@ void Decoder::launch(const StepInput& in, StepOutput* out) noexcept {
     }
   }
 
-  // Only the rows that somebody asked for go through the head, in slices of the logits buffer.
   out->samples.resize(in.samples.size());
+  if (!in.samples.empty()) head(in, 0);
+}
+
+// Only the rows that somebody asked for go through the head, in slices of the logits buffer: those
+// of samples [first, ...).
+void Decoder::head(const StepInput& in, size_t first) noexcept {
+  const size_t n = std::min(in.samples.size() - first, size_t(logits_.shape[0]));
+  rows_.clear();
+  for (size_t i = 0; i < n; ++i) rows_.push_back(in.samples[first + i].row);
+  const DecoderWeights& w = *weights_;
+  device_->head(matrix(logits_, int64_t(n), w.head.weight.rows),
+                matrix(x_, in.rows(), shape_->hidden), rows_, w.final_norm, w.head);
+}
+
+void Decoder::draw(const StepInput& in, StepOutput* out) noexcept {
+  const DecoderWeights& w = *weights_;
+  Device& d = *device_;
   for (size_t first = 0; first < in.samples.size();) {
     const size_t n = std::min(in.samples.size() - first, size_t(logits_.shape[0]));
-    rows_.clear();
-    for (size_t i = 0; i < n; ++i) rows_.push_back(in.samples[first + i].row);
-    const Tensor logits = matrix(logits_, int64_t(n), w.head.weight.rows);
-    d.head(logits, x, rows_, w.final_norm, w.head);
-    d.sample(logits, int32_t(first), int32_t(n), out->samples.data() + first);
+    if (first > 0) head(in, first);
+    d.sample(matrix(logits_, int64_t(n), w.head.weight.rows), int32_t(first), int32_t(n),
+             out->samples.data() + first);
     first += n;
   }
   out->scores.resize(in.score_rows.size() * size_t(w.head.weight.rows));
   if (!in.score_rows.empty()) {
     const Tensor scores = matrix(logits_, int64_t(in.score_rows.size()), w.head.weight.rows);
-    d.head(scores, x, in.score_rows, w.final_norm, w.head);
+    d.head(scores, matrix(x_, in.rows(), shape_->hidden), in.score_rows, w.final_norm, w.head);
     d.download(out->scores.data(), scores.data, scores.bytes());
   }
   d.launch_step();

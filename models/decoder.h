@@ -21,8 +21,14 @@ class Decoder {
   ~Decoder();
 
   // Runs one step, without waiting for it; at most kMaxStepsInFlight at a time. `in` and `out` stay
-  // where they are until the step has been waited for.
-  void launch(const StepInput& in, StepOutput* out) noexcept;
+  // where they are until the step has been waited for. forward() runs it up to the logits of the
+  // first rows and reads nothing of in.samples but rows and slots; draw() samples and launches.
+  void forward(const StepInput& in, StepOutput* out) noexcept;
+  void draw(const StepInput& in, StepOutput* out) noexcept;
+  void launch(const StepInput& in, StepOutput* out) noexcept {
+    forward(in, out);
+    draw(in, out);
+  }
   // Whether wait() would return at once.
   bool done() noexcept { return device_->step_done(); }
   // Waits for the oldest launched step. On an error the device is unusable.
@@ -38,6 +44,7 @@ class Decoder {
 
  private:
   Decoder() = default;
+  void head(const StepInput& in, size_t first) noexcept;
   const RankShape* shape_ = nullptr;
   const DecoderWeights* weights_ = nullptr;
   Device* device_ = nullptr;

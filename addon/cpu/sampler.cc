@@ -33,9 +33,9 @@ void Sampler::sample(float* logits, const SampleInput& in, SampleOutput* out) {
     return;
   }
   const float top = logits[best];
-  if (in.target >= 0) {
-    out->id = in.target;
-    out->score = logits[in.target];
+  if (const int32_t given = in.given(); given >= 0) {
+    out->id = given;
+    out->score = logits[given];
   } else if (in.num_top < 0) {
     draw(logits, best, in, out);
   } else {

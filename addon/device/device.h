@@ -128,7 +128,9 @@ class Device {
   // later wait_step(). Beside the steps in flight (launched, not waited for) none may be begun when
   // there are kMaxStepsInFlight of them.
   //
-  // Takes the step's metadata. `in` stays valid until the step has been waited for.
+  // Takes the step's metadata. `in` stays valid until the step has been waited for. Of in.samples
+  // only their number, rows and slots are read: their descriptions are read by the first sample()
+  // of the step, and another thread may write them until then.
   virtual void begin_step(const StepInput& in) noexcept = 0;
   // The step is complete: it runs. Does not wait for it.
   virtual void launch_step() noexcept = 0;

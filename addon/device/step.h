@@ -33,14 +33,20 @@ struct TokenBias {
   float bias = 0;
 };
 
-// One row whose logits are wanted: a draw, or (target >= 0) just the logprob of a known token.
+// One row whose logits are wanted: a draw, or just the logprob of a known id.
 // Order of operations on the logits (all float32): bias -> penalties -> banned / allowed ->
 // temperature -> top-k -> top-p -> min-p -> draw. Logprobs are log_softmax of the raw logits.
 struct SampleInput {
-  int32_t row = 0;       // row of the step
-  int32_t slot = -1;     // below max_spans: where the drawn id stays for the next step; -1: nowhere
-  int32_t target = -1;   // >= 0: no draw, report this id's logprob (prompt logprobs)
-  int32_t num_top = -1;  // -1: no logprobs; 0..kMaxTopLogprobs: that many of the likeliest ids
+  // Known when the step begins.
+  int32_t row = 0;    // row of the step
+  int32_t slot = -1;  // below max_spans: where the drawn id stays for the next step; -1: nowhere
+  // The description: may be filled in while the forward pass runs (see Device::begin_step).
+  //
+  // At most one of these is >= 0. Then nothing is drawn, and the logprob is that id's.
+  int32_t forced = -1;  // the outcome of the draw: goes to the slot like a drawn id
+  int32_t scored = -1;  // a token of the prompt; no slot
+  int32_t given() const { return forced >= 0 ? forced : scored; }
+  int32_t num_top = -1;   // -1: no logprobs; 0..kMaxTopLogprobs: that many of the likeliest ids
   float temperature = 0;  // 0: greedy (lowest id wins a tie)
   float top_p = 1, min_p = 0;
   int32_t top_k = 0;  // 0: off
@@ -68,7 +74,7 @@ struct StepInput {
 struct SampleOutput {
   int32_t id = -1;
   float score = 0;    // the winner's (scaled logit + Gumbel noise)
-  float logprob = 0;  // of id (or of the target), valid when num_top >= 0
+  float logprob = 0;  // of id, valid when num_top >= 0
   int32_t rank = 0;   // 1 = the likeliest id of the raw distribution; valid when num_top >= 0
   int32_t num_top = 0;
   int32_t top_ids[kMaxTopLogprobs];

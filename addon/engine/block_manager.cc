@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <random>
 
+#include "device/assert.h"
+
 namespace nemotron {
 namespace {
 
@@ -25,12 +27,23 @@ uint64_t hash_block(uint64_t parent, std::span<const int32_t> tokens) {
   return h | 1;  // never 0
 }
 
-BlockManager::BlockManager(int32_t num_blocks, int32_t block_size, bool prefix_cache,
+uint64_t random_cache_key() {
+  std::random_device random;
+  return (uint64_t(random()) << 32) | random();
+}
+
+uint64_t chain_root(uint64_t key, std::string_view salt) {
+  uint64_t h = scramble(key + salt.size());
+  for (const char c : salt) h = scramble(h + 0x9E3779B97F4A7C15u + uint8_t(c));
+  return h | kRootBit;
+}
+
+BlockManager::BlockManager(int32_t num_blocks, int32_t block_size, bool prefix_cache, uint64_t key,
                            BlockHash hash)
     : block_size_(block_size),
       prefix_cache_(prefix_cache),
       hash_(hash),
-      key_((uint64_t(std::random_device{}()) << 32) | std::random_device{}()),
+      key_(key),
       blocks_(size_t(num_blocks)),
       tokens_(prefix_cache ? size_t(num_blocks) * size_t(block_size) : 0),
       evicted_ring_(std::max(kMinEvictedRemembered, size_t(num_blocks))) {
@@ -44,12 +57,6 @@ BlockManager::BlockManager(int32_t num_blocks, int32_t block_size, bool prefix_c
   num_free_ = num_blocks;
 }
 
-uint64_t BlockManager::root(std::string_view salt) const {
-  uint64_t h = scramble(key_ + salt.size());
-  for (const char c : salt) h = scramble(h + 0x9E3779B97F4A7C15u + uint8_t(c));
-  return h | kRootBit;
-}
-
 // --- the free list ---
 
 void BlockManager::unlink(int32_t id) {
@@ -61,6 +68,7 @@ void BlockManager::unlink(int32_t id) {
 }
 
 int32_t BlockManager::take_free() {
+  NEMOTRON_ASSERT(num_free_ > 0);
   const int32_t id = head_;
   unlink(id);
   Block& b = blocks_[size_t(id)];
@@ -78,6 +86,7 @@ void BlockManager::reference(int32_t id) {
 
 void BlockManager::dereference(int32_t id) {
   Block& b = blocks_[size_t(id)];
+  NEMOTRON_ASSERT(b.references > 0);
   if (--b.references > 0) return;
   ++num_free_;
   if (b.serial != 0) {  // cached: reused last
@@ -143,22 +152,25 @@ void BlockManager::extend_hashes(Sequence& seq) const {
   const auto block = [&](size_t i) {
     return std::span(seq.tokens).subspan(i * size_t(block_size_), size_t(block_size_));
   };
-  while (seq.hashes.size() < full) {
-    const uint64_t parent = seq.hashes.empty() ? seq.salt_root : seq.hashes.back();
-    seq.hashes.push_back(hash_(parent, block(seq.hashes.size())));
+  while (seq.prefix.hashes.size() < full) {
+    const uint64_t parent = seq.prefix.hashes.empty() ? seq.prefix.root : seq.prefix.hashes.back();
+    seq.prefix.hashes.push_back(hash_(parent, block(seq.prefix.hashes.size())));
   }
-  const uint64_t plain_root = root({});
-  if (seq.salt_root == plain_root) return;
-  while (seq.plain_hashes.size() < full) {
-    const uint64_t parent = seq.plain_hashes.empty() ? plain_root : seq.plain_hashes.back();
-    seq.plain_hashes.push_back(hash_(parent, block(seq.plain_hashes.size())));
+  const uint64_t plain_root = chain_root(key_, {});
+  if (seq.prefix.root == plain_root) return;
+  while (seq.prefix.plain_hashes.size() < full) {
+    const uint64_t parent =
+        seq.prefix.plain_hashes.empty() ? plain_root : seq.prefix.plain_hashes.back();
+    seq.prefix.plain_hashes.push_back(hash_(parent, block(seq.prefix.plain_hashes.size())));
   }
 }
 
 void BlockManager::promise(uint64_t hash) { ++promised_[hash]; }
 
 void BlockManager::keep_promise(uint64_t hash) {
-  if (const auto it = promised_.find(hash); --it->second == 0) promised_.erase(it);
+  const auto it = promised_.find(hash);
+  NEMOTRON_ASSERT(it != promised_.end());
+  if (--it->second == 0) promised_.erase(it);
 }
 
 void BlockManager::remember_evicted(uint64_t hash) {
@@ -175,17 +187,19 @@ void BlockManager::match(Sequence& seq, Match* out) {
   out->blocks.clear();
   out->from_free_list = 0;
   out->promised = 0;
+  NEMOTRON_ASSERT(seq.prefix.block_table.empty() && !seq.tokens.empty());
   if (!prefix_cache_) return;
   extend_hashes(seq);
-  if (!seq.match_prefix) return;
+  if (!seq.prefix.may_match) return;
   const size_t limit = (seq.tokens.size() - 1) / size_t(block_size_);
-  uint64_t parent = seq.salt_root;
+  uint64_t parent = seq.prefix.root;
   for (size_t i = 0; i < limit; ++i) {
     const int32_t id =
-        find(seq.hashes[i], parent,
+        find(seq.prefix.hashes[i], parent,
              std::span(seq.tokens).subspan(i * size_t(block_size_), size_t(block_size_)));
     if (id < 0) {
-      for (; i < limit && promised_.contains(seq.hashes[i]); ++i) out->promised = seq.hashes[i];
+      for (; i < limit && promised_.contains(seq.prefix.hashes[i]); ++i)
+        out->promised = seq.prefix.hashes[i];
       return;
     }
     const Block& b = blocks_[size_t(id)];
@@ -201,16 +215,17 @@ CacheMiss BlockManager::explain(const Sequence& seq, const Match& match) const {
   using Reason = CacheMiss::Reason;
   const size_t hits = match.blocks.size(), full = size_t(seq.num_prompt / block_size_);
   CacheMiss miss{Reason::none, int32_t(hits) * block_size_};
-  if (!prefix_cache_ || !seq.match_prefix || hits >= full) return miss;
-  const uint64_t parent = hits > 0 ? blocks_[size_t(match.blocks.back())].serial : seq.salt_root;
+  if (!prefix_cache_ || !seq.prefix.may_match || hits >= full) return miss;
+  const uint64_t parent = hits > 0 ? blocks_[size_t(match.blocks.back())].serial : seq.prefix.root;
   const auto wanted =
       std::span(seq.tokens).subspan(hits * size_t(block_size_), size_t(block_size_));
-  const uint64_t hash = seq.hashes[hits];
+  const uint64_t hash = seq.prefix.hashes[hits];
   if (find(hash, parent, wanted) >= 0) {
     miss.reason = Reason::last_token;
   } else if (evicted_.contains(hash)) {
     miss.reason = Reason::evicted;
-  } else if (by_plain_hash_.contains(seq.plain_hashes.empty() ? hash : seq.plain_hashes[hits])) {
+  } else if (by_plain_hash_.contains(
+                 seq.prefix.plain_hashes.empty() ? hash : seq.prefix.plain_hashes[hits])) {
     miss.reason = Reason::salt;
   } else {
     miss.reason = Reason::never_seen;
@@ -231,67 +246,70 @@ CacheMiss BlockManager::explain(const Sequence& seq, const Match& match) const {
 bool BlockManager::admit(Sequence& seq, const Match& match, int32_t spare) {
   const int32_t hits = int32_t(match.blocks.size());
   const int32_t fresh = blocks_for(int32_t(seq.tokens.size())) - hits;
+  NEMOTRON_ASSERT(seq.prefix.block_table.empty() && fresh > 0);
   if (fresh + spare > num_free_ - match.from_free_list) return false;
-  seq.block_table.clear();
   for (const int32_t id : match.blocks) {
     reference(id);
-    seq.block_table.push_back(id);
+    seq.prefix.block_table.push_back(id);
   }
-  for (int32_t i = 0; i < fresh; ++i) seq.block_table.push_back(take_free());
+  for (int32_t i = 0; i < fresh; ++i) seq.prefix.block_table.push_back(take_free());
   seq.num_computed = hits * block_size_;
-  seq.published = hits;
-  seq.chain = hits > 0 ? blocks_[size_t(match.blocks.back())].serial : seq.salt_root;
-  seq.promised_end = hits;
+  seq.prefix.published = hits;
+  seq.prefix.chain = hits > 0 ? blocks_[size_t(match.blocks.back())].serial : seq.prefix.root;
+  seq.prefix.promised_end = hits;
   if (prefix_cache_) {
-    for (; size_t(seq.promised_end) < seq.hashes.size(); ++seq.promised_end) {
-      promise(seq.hashes[size_t(seq.promised_end)]);
+    for (; size_t(seq.prefix.promised_end) < seq.prefix.hashes.size(); ++seq.prefix.promised_end) {
+      promise(seq.prefix.hashes[size_t(seq.prefix.promised_end)]);
     }
   }
   return true;
 }
 
 bool BlockManager::grow(Sequence& seq, int32_t tokens) {
-  const int32_t fresh = blocks_for(tokens) - int32_t(seq.block_table.size());
+  const int32_t fresh = blocks_for(tokens) - int32_t(seq.prefix.block_table.size());
   if (fresh > num_free_) return false;
-  for (int32_t i = 0; i < fresh; ++i) seq.block_table.push_back(take_free());
+  for (int32_t i = 0; i < fresh; ++i) seq.prefix.block_table.push_back(take_free());
   return true;
 }
 
 void BlockManager::publish(Sequence& seq) {
   const int32_t ready = std::min(seq.num_computed, int32_t(seq.tokens.size())) / block_size_;
-  if (!prefix_cache_ || seq.published >= ready) return;
+  NEMOTRON_ASSERT(ready <= int32_t(seq.prefix.block_table.size()));
+  if (!prefix_cache_ || seq.prefix.published >= ready) return;
   extend_hashes(seq);
-  for (; seq.published < ready; ++seq.published) {
-    const size_t i = size_t(seq.published);
-    const uint64_t hash = seq.hashes[i];
-    if (seq.published < seq.promised_end) keep_promise(hash);
+  for (; seq.prefix.published < ready; ++seq.prefix.published) {
+    const size_t i = size_t(seq.prefix.published);
+    const uint64_t hash = seq.prefix.hashes[i];
+    if (seq.prefix.published < seq.prefix.promised_end) keep_promise(hash);
     const auto tokens = std::span(seq.tokens).subspan(i * size_t(block_size_), size_t(block_size_));
-    const int32_t same = find(hash, seq.chain, tokens);
+    const int32_t same = find(hash, seq.prefix.chain, tokens);
     if (same >= 0) {  // somebody else's equal block: it stays the one that is found
-      seq.chain = blocks_[size_t(same)].serial;
+      seq.prefix.chain = blocks_[size_t(same)].serial;
       continue;
     }
     // Another content with this hash (its parent is gone, or a true collision) gives way.
     if (const auto it = by_hash_.find(hash); it != by_hash_.end()) uncache(it->second);
-    const int32_t id = seq.block_table[i];
-    cache(id, hash, seq.plain_hashes.empty() ? hash : seq.plain_hashes[i], seq.chain, tokens);
-    seq.chain = blocks_[size_t(id)].serial;
+    const int32_t id = seq.prefix.block_table[i];
+    cache(id, hash, seq.prefix.plain_hashes.empty() ? hash : seq.prefix.plain_hashes[i],
+          seq.prefix.chain, tokens);
+    seq.prefix.chain = blocks_[size_t(id)].serial;
   }
-  seq.promised_end = std::max(seq.promised_end, seq.published);
+  seq.prefix.promised_end = std::max(seq.prefix.promised_end, seq.prefix.published);
 }
 
 void BlockManager::release(Sequence& seq) {
-  for (; seq.published < seq.promised_end; ++seq.published) {
-    keep_promise(seq.hashes[size_t(seq.published)]);
+  for (; seq.prefix.published < seq.prefix.promised_end; ++seq.prefix.published) {
+    keep_promise(seq.prefix.hashes[size_t(seq.prefix.published)]);
   }
-  for (auto it = seq.block_table.rbegin(); it != seq.block_table.rend(); ++it) dereference(*it);
-  seq.block_table.clear();
-  seq.published = seq.promised_end = 0;
+  for (auto it = seq.prefix.block_table.rbegin(); it != seq.prefix.block_table.rend(); ++it)
+    dereference(*it);
+  seq.prefix.block_table.clear();
+  seq.prefix.published = seq.prefix.promised_end = 0;
   seq.num_computed = 0;
 }
 
 void BlockManager::forget(Sequence& seq) {
-  for (const int32_t id : seq.block_table) {
+  for (const int32_t id : seq.prefix.block_table) {
     if (blocks_[size_t(id)].serial != 0) uncache(id);
   }
 }
@@ -300,9 +318,10 @@ std::string BlockManager::check_invariants(std::span<const Sequence* const> live
   std::vector<int32_t> references(blocks_.size());
   std::unordered_map<uint64_t, int32_t> promised;
   for (const Sequence* seq : live) {
-    for (const int32_t id : seq->block_table) ++references[size_t(id)];
-    for (int32_t i = seq->published; i < seq->promised_end; ++i) ++promised[seq->hashes[size_t(i)]];
-    if (int32_t(seq->block_table.size()) * block_size_ < seq->num_computed) {
+    for (const int32_t id : seq->prefix.block_table) ++references[size_t(id)];
+    for (int32_t i = seq->prefix.published; i < seq->prefix.promised_end; ++i)
+      ++promised[seq->prefix.hashes[size_t(i)]];
+    if (int32_t(seq->prefix.block_table.size()) * block_size_ < seq->num_computed) {
       return "a sequence has computed more tokens than its blocks hold";
     }
   }

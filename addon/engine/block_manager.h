@@ -28,10 +28,16 @@ namespace nemotron {
 using BlockHash = uint64_t (*)(uint64_t parent, std::span<const int32_t> tokens);
 uint64_t hash_block(uint64_t parent, std::span<const int32_t> tokens);
 
+// A process's own, so that nobody can guess which prompts share a hash.
+uint64_t random_cache_key();
+// The root of the chains of requests with this salt. Any thread.
+uint64_t chain_root(uint64_t key, std::string_view salt);
+
 class BlockManager {
  public:
+  // `key`: of chain_root(), for all sequences.
   BlockManager(int32_t num_blocks, int32_t block_size, bool prefix_cache,
-               BlockHash hash = hash_block);
+               uint64_t key = random_cache_key(), BlockHash hash = hash_block);
 
   int32_t block_size() const { return block_size_; }
   int32_t num_blocks() const { return int32_t(blocks_.size()); }
@@ -40,10 +46,10 @@ class BlockManager {
   int32_t num_cached() const { return int32_t(by_hash_.size()); }
   int32_t blocks_for(int32_t tokens) const { return (tokens + block_size_ - 1) / block_size_; }
 
-  // The root of the chains of requests with this salt.
-  uint64_t root(std::string_view salt) const;
+  uint64_t key() const { return key_; }
 
   // What the cache has of a waiting sequence's known tokens. At least one token is left to compute.
+  // REQUIRES: the sequence holds no blocks and has tokens.
   struct Match {
     std::vector<int32_t> blocks;
     int32_t from_free_list = 0;  // how many of them nobody holds now
@@ -57,10 +63,12 @@ class BlockManager {
 
   // Gives the sequence the matched blocks and new ones for the rest of its known tokens. False: not
   // enough free blocks to leave `spare` over; nothing changed.
+  // REQUIRES: the sequence holds no blocks; `match` is of it, and nothing was called since.
   bool admit(Sequence& seq, const Match& match, int32_t spare);
   // The sequence's table covers `tokens` positions afterwards. False: nothing changed.
   bool grow(Sequence& seq, int32_t tokens);
   // Offers full blocks of known, computed tokens to the cache. For the steps after the next launch.
+  // REQUIRES: the sequence's table covers what it has computed.
   void publish(Sequence& seq);
   // Gives all blocks back, tail first, so that a chain loses its end first.
   void release(Sequence& seq);

@@ -24,11 +24,12 @@ Status nothing_to_draw() {
 
 }  // namespace
 
-void EngineLoop::take(const PlannedSpan& span, const StepBuffer& step, double now) {
+void EngineLoop::take(const PlannedSpan& span, const StepBuffer::Part& part, const StepBuffer& step,
+                      double now) {
   Sequence& seq = *span.seq;
   RequestState& request = *seq.request;
   const auto samples =
-      std::span(step.output.samples).subspan(size_t(span.first_sample), size_t(span.num_samples));
+      std::span(step.output.samples).subspan(size_t(part.first_sample), size_t(part.num_samples));
   if (!std::ranges::all_of(samples, &SampleOutput::finite)) {
     return end_request(request, Finish::error, nothing_to_draw());
   }
@@ -37,12 +38,12 @@ void EngineLoop::take(const PlannedSpan& span, const StepBuffer& step, double no
   if (seq.draws || span.first + span.rows < seq.num_prompt) return;
 
   // Nothing is drawn: the prompt was all.
-  if (span.score < 0) {
+  if (part.score < 0) {
     delta_for(seq).prompt_logprobs = request.prompt_logprobs;
     return finish(seq, Finish::length, now);
   }
   const size_t width = step.output.scores.size() / step.input.score_rows.size();
-  const auto scores = std::span(step.output.scores).subspan(size_t(span.score) * width, width);
+  const auto scores = std::span(step.output.scores).subspan(size_t(part.score) * width, width);
   if (!std::ranges::all_of(scores, [](float s) { return s == s; })) {
     return end_request(request, Finish::error,
                        Status::internal("the model's scores are not numbers"));
@@ -66,7 +67,7 @@ void EngineLoop::take_prompt_logprobs(const PlannedSpan& span,
   }
   if (span.first + span.rows < seq.num_prompt) return;
   seq.wants_prompt_logprobs = false;
-  seq.match_prefix = true;  // should it be computed again
+  seq.prefix.may_match = true;  // should it be computed again
 }
 
 void EngineLoop::take_draws(const PlannedSpan& span, std::span<const SampleOutput> samples,
@@ -78,20 +79,18 @@ void EngineLoop::take_draws(const PlannedSpan& span, std::span<const SampleOutpu
     // The rows of rejected drafts hold nothing: they are computed again.
     if (span.drafts > 0) seq.num_computed = span.first + span.rows - span.drafts + i;
     const SampleOutput& sample = samples[size_t(i)];
-    const int32_t forced = forced_token(params, seq.sampling, seq.generated());
-    const int32_t id = forced >= 0 ? forced : sample.id;
+    const int32_t id = sample.id;
     if (id < 0 || id >= num_tokens_) {
       return end_request(*seq.request, Finish::error, nothing_to_draw());
     }
     if (take_token(seq, id, sample, now)) return;
     if (i == span.drafts || id != seq.drafts[size_t(i)]) break;
-    ++seq.accepted;
+    ++seq.delivery.accepted;
   }
-  seq.run_ahead_until = run_ahead_limit(params, seq.sampling, seq.generated());
-  if (params.lookup_tokens == 0) return;
-  const int32_t most = std::min(draft_limit(params, seq.sampling, seq.generated()),
-                                seq.compute_end - int32_t(seq.tokens.size()));
+  if (!seq.guesses) return;
+  const int32_t most = std::min(params.lookup_tokens, seq.compute_end - int32_t(seq.tokens.size()));
   propose_drafts(seq.tokens, most, &seq.drafts);
+  seq.drafts.resize(size_t(seq.draw->draft_limit(seq.drafts, options_.token_bytes)));
 }
 
 // True: that was the sequence's last token.
@@ -100,7 +99,7 @@ bool EngineLoop::take_token(Sequence& seq, int32_t id, const SampleOutput& sampl
   const SamplingParams& params = request.request.sampling;
   Delta& delta = delta_for(seq);
   if (seq.generated() == 0) {
-    seq.first_token = now;
+    seq.delivery.first_token = now;
     delta.prompt_logprobs = request.prompt_logprobs;
   }
   seq.tokens.push_back(id);
@@ -108,14 +107,14 @@ bool EngineLoop::take_token(Sequence& seq, int32_t id, const SampleOutput& sampl
   delta.ids.push_back(id);
   if (params.num_logprobs >= 0) delta.logprobs.push_back(token_logprob(id, sample));
   const std::string& bytes = options_.token_bytes[size_t(id)];
-  count_token(params, id, bytes, seq.generated(), &seq.sampling);
+  seq.draw->take(id, bytes);
 
-  const bool is_stop = std::ranges::binary_search(request.sampling.stop_ids, id);
+  const bool is_stop = std::ranges::binary_search(request.rules.stop_ids, id);
   const bool special =
       size_t(id) < options_.token_special.size() && options_.token_special[size_t(id)];
   const bool shown = !(special && params.skip_special_tokens) && (!is_stop || params.include_stop);
   const bool may_stop = seq.generated() >= params.min_tokens;
-  const int32_t stop = shown ? seq.text.push(bytes, may_stop, &delta.text) : -1;
+  const int32_t stop = shown ? seq.delivery.text.push(bytes, may_stop, &delta.text) : -1;
   if (is_stop) {
     delta.stop_id = id;
   } else if (stop >= 0) {

@@ -1,16 +1,11 @@
 #include "engine/draw_policy.h"
 
 #include <algorithm>
-#include <limits>
 
+#include "device/assert.h"
 #include "device/random.h"
 
 namespace nemotron {
-namespace {
-
-constexpr int32_t kNever = std::numeric_limits<int32_t>::max();
-
-}  // namespace
 
 uint64_t choice_seed(uint64_t seed, int32_t choice) {
   if (choice == 0) return seed;
@@ -18,98 +13,133 @@ uint64_t choice_seed(uint64_t seed, int32_t choice) {
   return (uint64_t(r.v[0]) << 32) | r.v[1];
 }
 
-RequestSampling make_request_sampling(const SamplingParams& params,
-                                      std::span<const int32_t> model_stop_ids, int32_t tokens,
-                                      int32_t vocab) {
-  RequestSampling s;
-  if (!params.ignore_eos) s.stop_ids.assign(model_stop_ids.begin(), model_stop_ids.end());
-  s.stop_ids.insert(s.stop_ids.end(), params.stop_token_ids.begin(), params.stop_token_ids.end());
-  std::ranges::sort(s.stop_ids);
-  s.stop_ids.erase(std::unique(s.stop_ids.begin(), s.stop_ids.end()), s.stop_ids.end());
+DrawRules::DrawRules(const SamplingParams& params, std::span<const int32_t> model_stop_ids,
+                     int32_t tokens, int32_t vocab) {
+  if (!params.ignore_eos) stop_ids.assign(model_stop_ids.begin(), model_stop_ids.end());
+  stop_ids.insert(stop_ids.end(), params.stop_token_ids.begin(), params.stop_token_ids.end());
+  std::ranges::sort(stop_ids);
+  stop_ids.erase(std::unique(stop_ids.begin(), stop_ids.end()), stop_ids.end());
   if (params.allowed_ids.empty()) {
-    for (int32_t id = tokens; id < vocab; ++id) s.never.push_back(id);
+    for (int32_t id = tokens; id < vocab; ++id) never.push_back(id);
   } else {
-    s.allowed.assign(size_t(vocab + 31) / 32, 0);
-    for (const int32_t id : params.allowed_ids) s.allowed[size_t(id) / 32] |= 1u << (id % 32);
+    allowed.assign(size_t(vocab + 31) / 32, 0);
+    for (const int32_t id : params.allowed_ids) allowed[size_t(id) / 32] |= 1u << (id % 32);
+  }
+  for (const auto& word : params.bad_words) {
+    if (word.size() == 1) never.push_back(word[0]);
   }
   if (params.min_tokens > 0) {
-    s.never_early = s.never;
-    s.never_early.insert(s.never_early.end(), s.stop_ids.begin(), s.stop_ids.end());
+    never_early = never;
+    never_early.insert(never_early.end(), stop_ids.begin(), stop_ids.end());
   }
-  return s;
 }
 
-bool has_penalties(const SamplingParams& p) {
-  return p.repetition_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0;
+// --- penalties ---
+
+Penalties::Penalties(const SamplingParams& p, std::span<const int32_t> prompt)
+    : active_(p.repetition_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0) {
+  if (p.repetition_penalty == 1) return;  // the other penalties look at the output alone
+  for (const int32_t id : prompt) count_of(id).in_prompt = true;
 }
 
-namespace {
-
-TokenCount& count_of(int32_t id, SamplingState* state) {
-  const auto [it, is_new] = state->index_of.try_emplace(id, int32_t(state->counts.size()));
-  if (is_new) state->counts.push_back({.id = id});
-  return state->counts[size_t(it->second)];
+TokenCount& Penalties::count_of(int32_t id) {
+  const auto [it, is_new] = index_of_.try_emplace(id, int32_t(counts_.size()));
+  if (is_new) counts_.push_back({.id = id});
+  return counts_[size_t(it->second)];
 }
 
-}  // namespace
+void Penalties::take(int32_t id) {
+  if (active_) ++count_of(id).output_count;
+}
 
-SamplingState make_sampling_state(const SamplingParams& params, int32_t choice,
-                                  std::span<const int32_t> prompt) {
-  SamplingState state;
-  state.seed = choice_seed(params.seed, choice);
-  if (params.repetition_penalty != 1) {  // the other penalties look at the output alone
-    for (const int32_t id : prompt) count_of(id, &state).in_prompt = true;
+// --- bad words ---
+
+BadWords::BadWords(std::span<const std::vector<int32_t>> words) : words_(words) {
+  for (const auto& word : words) longest_ = std::max(longest_, word.size());
+}
+
+void BadWords::take(int32_t id) {
+  if (!has_context()) return;
+  if (recent_.size() == longest_ - 1) recent_.erase(recent_.begin());
+  recent_.push_back(id);
+}
+
+void BadWords::append_banned(std::vector<int32_t>* out) const {
+  for (const auto& word : words_) {
+    const size_t before = word.size() - 1;
+    if (before > 0 && before <= recent_.size() &&
+        std::equal(word.begin(), word.end() - 1, recent_.end() - int64_t(before))) {
+      out->push_back(word.back());
+    }
   }
-  if (params.thinking_budget >= 0) state.think_end.emplace_back(params.think_end);
-  return state;
 }
 
-void count_token(const SamplingParams& params, int32_t id, std::string_view bytes,
-                 int32_t generated, SamplingState* state) {
-  if (has_penalties(params)) ++count_of(id, state).output_count;
-  if (generated > params.thinking_budget || state->think_closed) return;
+// --- thinking ---
+
+ThinkingBudget::ThinkingBudget(const SamplingParams& p)
+    : close_(&p.think_close), left_(p.thinking_budget), open_(p.think_open) {
+  if (p.thinking_budget < 0) return;
+  tags_.emplace_back(p.think_begin);
+  tags_.emplace_back(p.think_end);
+  close_if_spent();
+}
+
+bool ThinkingBudget::may_force(int32_t ahead) const {
+  if (tags_.empty()) return false;
+  if (closing_ >= 0) return true;
+  // One token may open a block, and those after it count.
+  return open_ ? ahead >= left_ : ahead > left_;
+}
+
+void ThinkingBudget::take(std::string_view bytes) {
+  if (tags_.empty()) return;
+  if (closing_ >= 0) {
+    if (++closing_ < int32_t(close_->size())) return;
+    closing_ = -1;
+    open_ = false;
+    return;
+  }
+  left_ -= open_;
   for (const char c : bytes) {
-    if (state->think_end.front().push(uint8_t(c))) state->think_closed = true;
+    if (tags_[open_].push(uint8_t(c))) open_ = !open_;
   }
+  close_if_spent();
 }
 
-int32_t forced_token(const SamplingParams& params, const SamplingState& state, int32_t index) {
-  if (params.thinking_budget < 0 || state.think_closed || index < params.thinking_budget) return -1;
-  const size_t at = size_t(index - params.thinking_budget);
-  return at < params.think_close.size() ? params.think_close[at] : -1;
+void ThinkingBudget::close_if_spent() {
+  if (open_ && left_ <= 0) closing_ = 0;
 }
 
-namespace {
+// --- the whole ---
 
-// The first draw that the thinking budget may decide; kNever when it has had its say.
-int32_t thinking_limit(const SamplingParams& params, const SamplingState& state,
-                       int32_t generated) {
-  if (params.thinking_budget < 0 || state.think_closed) return kNever;
-  const bool over = generated >= params.thinking_budget + int32_t(params.think_close.size());
-  return over ? kNever : params.thinking_budget;
+DrawPolicy::DrawPolicy(const SamplingParams* params, const DrawRules* rules, int32_t choice,
+                       std::span<const int32_t> prompt)
+    : params_(*params),
+      rules_(*rules),
+      seed_(choice_seed(params->seed, choice)),
+      penalties_(*params, prompt),
+      bad_words_(params->bad_words),
+      thinking_(*params) {}
+
+void DrawPolicy::take(int32_t id, std::string_view bytes) {
+  ++taken_;
+  penalties_.take(id);
+  bad_words_.take(id);
+  thinking_.take(bytes);
 }
 
-}  // namespace
-
-int32_t run_ahead_limit(const SamplingParams& params, const SamplingState& state,
-                        int32_t generated) {
-  if (has_penalties(params) || !params.bad_words.empty() || params.lookup_tokens > 0) return 0;
-  return thinking_limit(params, state, generated);
+bool DrawPolicy::needs_history(int32_t index) const {
+  const int32_t unknown = index - taken_;
+  return unknown > 0 &&
+         (penalties_.active() || bad_words_.has_context() || thinking_.may_force(unknown));
 }
 
-int32_t draft_limit(const SamplingParams& params, const SamplingState& state, int32_t generated) {
-  if (has_penalties(params) || !params.bad_words.empty()) return 0;
-  const int32_t last_draw = thinking_limit(params, state, generated) - 1;
-  return std::clamp(last_draw - generated, 0, params.lookup_tokens);
-}
-
-size_t describe_draw(const SamplingParams& p, const RequestSampling& request,
-                     const SamplingState& state, std::span<const int32_t> tokens,
-                     int32_t num_prompt, int32_t index, std::vector<int32_t>* arena,
-                     SampleInput* out) {
-  out->target = forced_token(p, state, index);
+void DrawPolicy::describe(int32_t index, SampleInput* out) {
+  NEMOTRON_ASSERT(index >= taken_ && (index == taken_ || may_draft() || !needs_history(index)));
+  const SamplingParams& p = params_;
   out->num_top = p.num_logprobs;
-  if (out->target >= 0) return 0;
+  out->forced = index == taken_ ? thinking_.forced() : -1;
+  if (out->forced >= 0) return;
   out->temperature = p.temperature;
   out->top_p = p.top_p;
   out->min_p = p.min_p;
@@ -117,27 +147,29 @@ size_t describe_draw(const SamplingParams& p, const RequestSampling& request,
   out->repetition_penalty = p.repetition_penalty;
   out->presence_penalty = p.presence_penalty;
   out->frequency_penalty = p.frequency_penalty;
-  out->seed = state.seed;
-  out->counts = state.counts;
+  out->seed = seed_;
+  out->counts = penalties_.counts();
   out->bias = p.logit_bias;
-  out->allowed = request.allowed;
-  const std::vector<int32_t>& banned = index < p.min_tokens ? request.never_early : request.never;
+  out->allowed = rules_.allowed;
+  const std::vector<int32_t>& banned = index < p.min_tokens ? rules_.never_early : rules_.never;
   out->banned = banned;
-  if (p.bad_words.empty()) return 0;
+  if (!bad_words_.has_context()) return;
+  banned_.clear();
+  bad_words_.append_banned(&banned_);
+  if (banned_.empty()) return;
+  banned_.insert(banned_.end(), banned.begin(), banned.end());
+  out->banned = banned_;
+}
 
-  // A bad word's last token is banned where the output ends with the others.
-  const size_t begin = arena->size();
-  const auto output = tokens.subspan(size_t(num_prompt));
-  for (const auto& word : p.bad_words) {
-    const size_t before = word.size() - 1;
-    if (before <= output.size() &&
-        std::equal(word.begin(), word.end() - 1, output.end() - int64_t(before))) {
-      arena->push_back(word.back());
-    }
+int32_t DrawPolicy::draft_limit(std::span<const int32_t> drafts,
+                                std::span<const std::string> token_bytes) const {
+  if (!may_draft() || thinking_.forced() >= 0) return 0;
+  ThinkingBudget thinking = thinking_;
+  for (size_t i = 0; i < drafts.size(); ++i) {
+    thinking.take(token_bytes[size_t(drafts[i])]);
+    if (thinking.forced() >= 0) return int32_t(i);
   }
-  if (arena->size() == begin) return 0;
-  arena->insert(arena->end(), banned.begin(), banned.end());
-  return arena->size() - begin;
+  return int32_t(drafts.size());
 }
 
 }  // namespace nemotron

@@ -1,9 +1,18 @@
-// What the device is told about one draw: from a request's parameters and the tokens drawn so far.
-// Engine thread.
+// DrawPolicy: what the draws of one sequence are like. It is told every token that was drawn and
+// describes draws to the device (SampleInput): penalties, bias, bans, masks, forced tokens.
+//
+// Some draws depend on the tokens before them: needs_history() says which. A step may be launched
+// before they can be described, because a device reads a SampleInput only when it samples; see
+// StepBuffer. A grammar would be one more part beside Penalties, BadWords and ThinkingBudget: told
+// each token, asked for a mask.
+//
+// Engine thread alone. The parameters and rules that it is made from outlive it.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -17,47 +26,107 @@ namespace nemotron {
 // choice_seed(choice_seed(s, i), 0) == choice_seed(s, i).
 uint64_t choice_seed(uint64_t seed, int32_t choice);
 
-// Worked out once a request.
-struct RequestSampling {
-  std::vector<uint32_t> allowed;     // bit mask; empty: all
-  std::vector<int32_t> stop_ids;     // sorted: end the sequence when drawn
-  std::vector<int32_t> never;        // banned at every draw: padding of the vocabulary
+// What holds for every choice of a request, whatever is drawn. Made once, then constant.
+struct DrawRules {
+  DrawRules() = default;
+  // `tokens`: ids that have bytes; ids from there to `vocab` are padding of the embedding.
+  DrawRules(const SamplingParams& params, std::span<const int32_t> model_stop_ids, int32_t tokens,
+            int32_t vocab);
+
+  std::vector<uint32_t> allowed;  // bit mask; empty: all
+  std::vector<int32_t> stop_ids;  // sorted: end the sequence when drawn
+  // Banned at every draw: padding of the vocabulary and bad words of one token.
+  std::vector<int32_t> never;
   std::vector<int32_t> never_early;  // the same and the stop ids, before min_tokens
 };
-RequestSampling make_request_sampling(const SamplingParams& params,
-                                      std::span<const int32_t> model_stop_ids, int32_t tokens,
-                                      int32_t vocab);
 
-bool has_penalties(const SamplingParams& params);
+// Repetition, presence and frequency penalties: counts of the tokens so far.
+class Penalties {
+ public:
+  Penalties(const SamplingParams& params, std::span<const int32_t> prompt);
+  bool active() const { return active_; }
+  void take(int32_t id);
+  const std::vector<TokenCount>& counts() const { return counts_; }
 
-// One sequence's history as far as draws depend on it.
-struct SamplingState {
-  uint64_t seed = 0;
-  std::vector<TokenCount> counts;                 // only with penalties
-  std::unordered_map<int32_t, int32_t> index_of;  // id -> index in counts
-  std::vector<ByteMatcher> think_end;             // one, with a thinking budget
-  bool think_closed = false;                      // the model ended its thinking within the budget
+ private:
+  TokenCount& count_of(int32_t id);
+
+  bool active_ = false;
+  std::vector<TokenCount> counts_;
+  std::unordered_map<int32_t, int32_t> index_of_;  // id -> index in counts_
 };
-SamplingState make_sampling_state(const SamplingParams& params, int32_t choice,
-                                  std::span<const int32_t> prompt);
-// `id` is the sequence's `generated`-th token (1 for the first).
-void count_token(const SamplingParams& params, int32_t id, std::string_view bytes,
-                 int32_t generated, SamplingState* state);
 
-// The token that the thinking budget puts in the place of draw `index` (0 for the first), or -1.
-int32_t forced_token(const SamplingParams& params, const SamplingState& state, int32_t index);
-// From this draw on the host must know the tokens before; see Sequence::run_ahead_until.
-int32_t run_ahead_limit(const SamplingParams& params, const SamplingState& state,
-                        int32_t generated);
-// How many drafts may follow `generated` tokens: none where a draw depends on the tokens before it.
-int32_t draft_limit(const SamplingParams& params, const SamplingState& state, int32_t generated);
+// Token sequences that must not appear in the output.
+class BadWords {
+ public:
+  explicit BadWords(std::span<const std::vector<int32_t>> words);
+  // Whether a ban depends on the tokens before. Words of one token are among DrawRules.
+  bool has_context() const { return longest_ > 1; }
+  void take(int32_t id);
+  // Appends the ids that would complete a word now.
+  void append_banned(std::vector<int32_t>* out) const;
 
-// Everything of the draw but row, slot and position. `arena` gets the ids of a list made for this
-// draw alone; the return value is how many of its last ids are out->banned (the caller sets the
-// span when the arena has stopped growing). 0: out->banned is already set.
-size_t describe_draw(const SamplingParams& params, const RequestSampling& request,
-                     const SamplingState& state, std::span<const int32_t> tokens,
-                     int32_t num_prompt, int32_t index, std::vector<int32_t>* arena,
-                     SampleInput* out);
+ private:
+  std::span<const std::vector<int32_t>> words_;
+  size_t longest_ = 0;
+  std::vector<int32_t> recent_;  // the last tokens of the output, one fewer than the longest word
+};
+
+// Ends the thinking after so many tokens, by forced tokens. It acts only inside an open block: one
+// that the prompt left open or that the model opened itself. Later blocks share the one budget.
+class ThinkingBudget {
+ public:
+  explicit ThinkingBudget(const SamplingParams& params);
+  // What the next draw must give; -1: it is free.
+  int32_t forced() const { return closing_ < 0 ? -1 : (*close_)[size_t(closing_)]; }
+  // Whether the draw `ahead` (> 0) tokens after the next may be forced, whatever these tokens are.
+  bool may_force(int32_t ahead) const;
+  void take(std::string_view bytes);
+
+ private:
+  void close_if_spent();
+
+  const std::vector<int32_t>* close_ = nullptr;
+  std::vector<ByteMatcher> tags_;  // of the tags that open and close a block; empty: no budget
+  int32_t left_ = 0;               // tokens
+  int32_t closing_ = -1;           // index of the next forced token
+  bool open_ = false;
+};
+
+class DrawPolicy {
+ public:
+  DrawPolicy(const SamplingParams* params, const DrawRules* rules, int32_t choice,
+             std::span<const int32_t> prompt);
+
+  // A drawn token is known; `bytes`: its text.
+  void take(int32_t id, std::string_view bytes);
+  int32_t taken() const { return taken_; }
+
+  // Whether draw `index` (0 for the first) cannot be described before more tokens are taken.
+  bool needs_history(int32_t index) const;
+  // Everything of a draw but row, slot and position, which are left alone.
+  // REQUIRES: index >= taken(), and !needs_history(index) or the tokens before it are drafts within
+  // draft_limit().
+  // Spans point into the policy, its parameters and rules. They are valid until the next take() or
+  // describe() of a draw that depends on history, so at most one such draw is on its way.
+  void describe(int32_t index, SampleInput* out);
+
+  // Whether draft_limit() is ever above 0.
+  bool may_draft() const { return !penalties_.active() && !bad_words_.has_context(); }
+  // How many of these guesses of the next tokens may go into one step with the next draw: the draw
+  // after each must not depend on tokens that nobody knows yet. `token_bytes`: of every id.
+  int32_t draft_limit(std::span<const int32_t> drafts,
+                      std::span<const std::string> token_bytes) const;
+
+ private:
+  const SamplingParams& params_;
+  const DrawRules& rules_;
+  const uint64_t seed_;
+  int32_t taken_ = 0;
+  Penalties penalties_;
+  BadWords bad_words_;
+  ThinkingBudget thinking_;
+  std::vector<int32_t> banned_;  // of the last described draw, where its list is its own
+};
 
 }  // namespace nemotron

@@ -14,7 +14,7 @@ EngineLoop::EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<S
       wake_(std::move(wake)),
       places_(int64_t(info_.max_seqs) + options_.max_waiting),
       num_tokens_(std::min(info_.config.vocab, int32_t(options_.token_bytes.size()))),
-      blocks_(info_.plan.num_blocks, info_.block_size, options_.prefix_cache),
+      blocks_(info_.plan.num_blocks, info_.block_size, options_.prefix_cache, cache_key_),
       scheduler_({.max_batched_tokens = info_.max_batched_tokens, .max_seqs = info_.max_seqs},
                  &blocks_),
       runner_(std::move(runner)) {
@@ -38,7 +38,7 @@ Status EngineLoop::submit(Request request) {
 
 Status EngineLoop::enqueue(std::unique_ptr<RequestState> state) {
   const int64_t tokens = state->choices.front()->num_prompt;
-  const std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   Shared& q = shared_;
   Status refused;
   if (q.stats.failed_device) {
@@ -64,7 +64,7 @@ Status EngineLoop::enqueue(std::unique_ptr<RequestState> state) {
   return {};
 }
 
-// Under mutex_. Whether there is room for a request that has `tokens` in its prompt.
+// Whether there is room for a request that has `tokens` in its prompt.
 Status EngineLoop::admit(int64_t tokens) const {
   const Shared& q = shared_;
   if (q.live_sequences >= places_) {
@@ -81,49 +81,55 @@ Status EngineLoop::admit(int64_t tokens) const {
 }
 
 bool EngineLoop::is_full() const {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   return shared_.live_sequences >= places_;
 }
 
 std::unique_ptr<RequestState> EngineLoop::make_request(Request request) const {
   auto state = std::make_unique<RequestState>();
-  const SamplingParams& params = request.sampling;
-  const bool draws = request.kind == RequestKind::generate && params.max_tokens > 0;
-  const int32_t prompt = int32_t(request.prompt.size());
-  const int64_t end = std::min<int64_t>(info_.max_model_len, int64_t(prompt) + params.max_tokens);
-  if (request.kind == RequestKind::generate) {
-    state->sampling =
-        make_request_sampling(params, info_.stop_ids, num_tokens_, info_.config.vocab);
-  }
-  for (int32_t i = 0; i < request.n; ++i) {
-    auto seq = std::make_unique<Sequence>();
-    seq->request = state.get();
-    seq->choice = i;
-    seq->priority = request.priority;
-    seq->tokens = request.prompt;
-    seq->num_prompt = prompt;
-    seq->draws = draws;
-    seq->compute_end = draws ? int32_t(end) - 1 : prompt;  // the last token is drawn, not computed
-    seq->salt_root = blocks_.root(request.cache_salt);
-    seq->sampling = make_sampling_state(params, i, seq->tokens);
-    seq->run_ahead_until = run_ahead_limit(params, seq->sampling, 0);
-    seq->text = OutputText(params.stop, params.include_stop, params.stop_scope);
-    if (params.num_prompt_logprobs >= 0) {
-      seq->wants_prompt_logprobs = i == 0;
-      seq->match_prefix = i > 0;  // every row's logits are wanted, and cached rows have none
-      if (i > 0) seq->after = state->choices.front().get();
-    }
-    state->choices.push_back(std::move(seq));
-  }
-  state->live = request.n;
-  state->submitted = now_seconds();
-  request.prompt = {};  // the choices have it
   state->request = std::move(request);
+  const Request& r = state->request;
+  if (r.kind == RequestKind::generate) {
+    state->rules = DrawRules(r.sampling, info_.stop_ids, num_tokens_, info_.config.vocab);
+  }
+  for (int32_t i = 0; i < r.n; ++i) state->choices.push_back(make_sequence(*state, i));
+  state->request.prompt = {};  // the choices have it
+  state->live = r.n;
+  state->submitted = now_seconds();
   return state;
 }
 
+std::unique_ptr<Sequence> EngineLoop::make_sequence(RequestState& state, int32_t choice) const {
+  const Request& r = state.request;
+  const SamplingParams& params = r.sampling;
+  const int32_t prompt = int32_t(r.prompt.size());
+  const int64_t end = std::min<int64_t>(info_.max_model_len, int64_t(prompt) + params.max_tokens);
+  auto seq = std::make_unique<Sequence>();
+  seq->request = &state;
+  seq->choice = choice;
+  seq->priority = r.priority;
+  seq->tokens = r.prompt;
+  seq->num_prompt = prompt;
+  seq->draws = r.kind == RequestKind::generate && params.max_tokens > 0;
+  // The last token is drawn and not computed.
+  seq->compute_end = seq->draws ? int32_t(end) - 1 : prompt;
+  seq->prefix.root = chain_root(cache_key_, r.cache_salt);
+  if (seq->draws) {
+    seq->draw.emplace(&params, &state.rules, choice, seq->tokens);
+    seq->guesses = params.lookup_tokens > 0 && seq->draw->may_draft();
+  }
+  seq->delivery.text = OutputText(params.stop, params.include_stop, params.stop_scope);
+  if (params.num_prompt_logprobs >= 0) {
+    seq->wants_prompt_logprobs = choice == 0;
+    // Every row's logits are wanted, and cached rows have none.
+    seq->prefix.may_match = choice > 0;
+    if (choice > 0) seq->after = state.choices.front().get();
+  }
+  return seq;
+}
+
 void EngineLoop::abort(uint64_t request_id) {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   if (!shared_.live.contains(request_id)) return;
   shared_.aborted.push_back(request_id);
   inbox_changed_.notify_one();
@@ -131,13 +137,13 @@ void EngineLoop::abort(uint64_t request_id) {
 
 void EngineLoop::drain_deltas(std::vector<Delta>* out) {
   out->clear();
-  const std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   out->swap(shared_.outbox);
   shared_.woken = false;
 }
 
 EngineStats EngineLoop::stats() const {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   EngineStats s = shared_.stats;
   s.rejected = shared_.rejected;
   s.waiting += shared_.submitted_sequences;
@@ -147,15 +153,15 @@ EngineStats EngineLoop::stats() const {
 }
 
 void EngineLoop::drain() {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   shared_.draining = true;
 }
 
 void EngineLoop::close() {
-  const std::lock_guard one(close_mutex_);
+  const Lock one(close_mutex_);
   if (!thread_.joinable()) return;
   {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     shared_.closing = true;
     inbox_changed_.notify_one();
   }
@@ -198,12 +204,12 @@ void EngineLoop::turn() {
 bool EngineLoop::drain_inbox() {
   bool closing = false;
   {
-    std::unique_lock lock(mutex_);
+    Lock lock(mutex_);
     Shared& q = shared_;
-    const auto has_news = [&q] { return q.closing || !q.submitted.empty() || !q.aborted.empty(); };
-    if (launched_ == committed_ && !scheduler_.has_work() && ready_.empty() && !has_news()) {
+    const bool idle = launched_ == committed_ && !scheduler_.has_work() && ready_.empty();
+    while (idle && !q.closing && q.submitted.empty() && q.aborted.empty()) {
       q.busy = false;
-      inbox_changed_.wait(lock, has_news);
+      lock.wait(inbox_changed_);
     }
     closing = q.closing;
     inbox_.swap(q.submitted);
@@ -243,8 +249,8 @@ void EngineLoop::launch(StepBuffer& step) {
   for (const PlannedSpan& span : step.plan.spans) {
     Sequence& seq = *span.seq;
     ++seq.request->in_flight;
-    if (seq.first_scheduled != 0) continue;
-    seq.first_scheduled = now;
+    if (seq.delivery.first_scheduled != 0) continue;
+    seq.delivery.first_scheduled = now;
     leave_queue(*seq.request);
     count_admission(seq);
   }
@@ -256,7 +262,7 @@ void EngineLoop::launch(StepBuffer& step) {
 void EngineLoop::count_admission(const Sequence& seq) {
   using Reason = CacheMiss::Reason;
   counters_.prompt_tokens += seq.num_prompt;
-  counters_.queried_tokens += seq.match_prefix ? seq.num_prompt : 0;
+  counters_.queried_tokens += seq.prefix.may_match ? seq.num_prompt : 0;
   counters_.cached_tokens += seq.cached_tokens;
   counters_.miss_never_seen += seq.miss.reason == Reason::never_seen;
   counters_.miss_evicted += seq.miss.reason == Reason::evicted;
@@ -265,7 +271,7 @@ void EngineLoop::count_admission(const Sequence& seq) {
 
 void EngineLoop::leave_queue(RequestState& request) {
   if (!std::exchange(request.queued, false)) return;
-  const std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   shared_.queued_tokens -= request.choices.front()->num_prompt;
 }
 
@@ -277,7 +283,7 @@ void EngineLoop::deliver() {
   counters_.blocks_cached = blocks_.num_cached();
   bool wake = false;
   {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     Shared& q = shared_;
     q.stats = counters_;
     q.last_progress = now_seconds();
@@ -289,7 +295,7 @@ void EngineLoop::deliver() {
     }
   }
   ready_.clear();
-  for (Sequence* seq : delta_owners_) seq->delta = -1;
+  for (Sequence* seq : delta_owners_) seq->delivery.delta = -1;
   delta_owners_.clear();
   std::erase_if(ended_, [](const auto& request) { return request->in_flight == 0; });
   if (wake && wake_) wake_();
@@ -298,6 +304,7 @@ void EngineLoop::deliver() {
 // Waits for the oldest step and takes in what it drew.
 void EngineLoop::commit() {
   StepBuffer& step = buffers_[committed_ % StepRunner::kMaxInFlight];
+  if (step.is_late()) complete(step);  // the commit before this one did not get so far
   const Status status = runner_->wait();
   const double now = now_seconds();
   ++committed_;
@@ -309,52 +316,58 @@ void EngineLoop::commit() {
   const auto bound = std::lower_bound(kStepRowBounds.begin(), kStepRowBounds.end(), step.plan.rows);
   ++counters_.steps_by_rows[size_t(bound - kStepRowBounds.begin())];
   counters_.last_step_seqs = int32_t(step.plan.spans.size());
-  for (const PlannedSpan& span : step.plan.spans) {
+  for (size_t i = 0; i < step.plan.spans.size(); ++i) {
+    const PlannedSpan& span = step.plan.spans[i];
     --span.seq->request->in_flight;
     // A sequence that ended since the launch ran one step for nothing.
-    if (status && span.seq->state != SequenceState::finished) take(span, step, now);
+    if (status && span.seq->state != SequenceState::finished) take(span, step.parts[i], step, now);
   }
   if (!status) fail_engine(status.within("the device failed"));
+  if (committed_ == launched_) return;
+  StepBuffer& next = buffers_[committed_ % StepRunner::kMaxInFlight];
+  if (next.is_late()) complete(next);
+}
+
+// Of the oldest step in flight: what its draws depend on is known now.
+void EngineLoop::complete(StepBuffer& step) {
+  step.complete();
+  runner_->completed(&step);
 }
 
 // --- ends ---
 
 Delta& EngineLoop::delta_for(Sequence& seq) {
-  if (seq.delta < 0) {
-    seq.delta = int32_t(ready_.size());
+  if (seq.delivery.delta < 0) {
+    seq.delivery.delta = int32_t(ready_.size());
     Delta& delta = ready_.emplace_back();
     delta.request = seq.request->request.id;
     delta.choice = seq.choice;
     delta_owners_.push_back(&seq);
   }
-  return ready_[size_t(seq.delta)];
+  return ready_[size_t(seq.delivery.delta)];
 }
 
 void EngineLoop::finish(Sequence& seq, Finish reason, double now) {
   Delta& delta = delta_for(seq);
   delta.finish = reason;
   delta.miss = seq.miss;
-  const double scheduled = seq.first_scheduled != 0 ? seq.first_scheduled : now;
-  const double first_token = seq.first_token != 0 ? seq.first_token : now;
+  const double scheduled = seq.delivery.first_scheduled != 0 ? seq.delivery.first_scheduled : now;
+  const double first_token = seq.delivery.first_token != 0 ? seq.delivery.first_token : now;
   delta.timings = {.queue = scheduled - seq.request->submitted,
                    .prefill = first_token - scheduled,
                    .decode = now - first_token,
                    .cached_tokens = seq.cached_tokens,
                    .preemptions = seq.preemptions,
                    .drafted_tokens = seq.drafted,
-                   .accepted_tokens = seq.accepted};
-  seq.text.finish(&delta.text);
+                   .accepted_tokens = seq.delivery.accepted};
+  seq.delivery.text.finish(&delta.text);
   counters_.finished_stop += reason == Finish::stop;
   counters_.finished_length += reason == Finish::length;
   counters_.drafted += seq.drafted;
-  counters_.accepted += seq.accepted;
+  counters_.accepted += seq.delivery.accepted;
 
-  if (reason == Finish::error) {
-    blocks_.forget(seq);
-  } else if (seq.state == SequenceState::running) {
-    blocks_.publish(seq);
-  }
-  scheduler_.remove(&seq);
+  using Content = Scheduler::Content;
+  scheduler_.remove(&seq, reason == Finish::error ? Content::discard : Content::keep);
   ++finished_;
   if (--seq.request->live > 0) return;
   RequestState& request = *seq.request;

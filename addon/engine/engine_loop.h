@@ -3,11 +3,11 @@
 #pragma once
 
 #include <condition_variable>
-#include <mutex>
 #include <thread>
 #include <unordered_map>
 #include <unordered_set>
 
+#include "device/mutex.h"
 #include "engine/engine.h"
 #include "engine/runner.h"
 
@@ -31,10 +31,11 @@ class EngineLoop final : public Engine {
 
  private:
   std::unique_ptr<RequestState> make_request(Request request) const;
+  std::unique_ptr<Sequence> make_sequence(RequestState& state, int32_t choice) const;
   Status enqueue(std::unique_ptr<RequestState> state);
-  Status admit(int64_t tokens) const;
+  Status admit(int64_t tokens) const REQUIRES_LOCK(mutex_);
 
-  struct Shared {  // under mutex_, any thread
+  struct Shared {  // any thread
     std::vector<std::unique_ptr<RequestState>> submitted;
     std::vector<uint64_t> aborted;
     std::unordered_set<uint64_t> live;  // ids of requests whose last delta is not in the outbox
@@ -56,7 +57,9 @@ class EngineLoop final : public Engine {
   void launch(StepBuffer& step);
   void deliver();
   void commit();
-  void take(const PlannedSpan& span, const StepBuffer& step, double now);
+  void complete(StepBuffer& step);
+  void take(const PlannedSpan& span, const StepBuffer::Part& part, const StepBuffer& step,
+            double now);
   void take_prompt_logprobs(const PlannedSpan& span, std::span<const SampleOutput> samples);
   void take_draws(const PlannedSpan& span, std::span<const SampleOutput> samples, double now);
   bool take_token(Sequence& seq, int32_t id, const SampleOutput& sample, double now);
@@ -71,13 +74,14 @@ class EngineLoop final : public Engine {
   const EngineOptions options_;
   const EngineInfo info_;
   const std::function<void()> wake_;
+  const uint64_t cache_key_ = random_cache_key();
   const int64_t places_;      // sequences that may live at once
   const int32_t num_tokens_;  // ids that can be drawn: those with bytes
 
-  mutable std::mutex mutex_;
+  mutable Mutex mutex_;
   std::condition_variable inbox_changed_;
-  Shared shared_;
-  std::mutex close_mutex_;  // one close at a time
+  Shared shared_ GUARDED_BY(mutex_);
+  Mutex close_mutex_;  // one close at a time
 
   BlockManager blocks_;
   Scheduler scheduler_;

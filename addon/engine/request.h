@@ -31,9 +31,11 @@ struct SamplingParams {
   std::vector<TokenBias> logit_bias;
   std::vector<std::vector<int32_t>> bad_words;  // token sequences that must not appear
   std::vector<int32_t> allowed_ids;             // empty: all
-  // Thinking budget: after this many generated tokens without `think_end` in the text,
-  // `think_close` is forced, token by token. -1: no budget.
+  // After this many tokens inside a block that `think_begin` opens and `think_end` closes,
+  // `think_close` is forced, token by token. Outside a block nothing happens. -1: no budget.
   int32_t thinking_budget = -1;
+  bool think_open = false;  // the prompt ends inside a block
+  std::string think_begin;
   std::vector<int32_t> think_close;
   std::string think_end;
   int32_t lookup_tokens = 0;  // speculation by prompt lookup: drafts a step; 0: off

@@ -1,50 +1,32 @@
-// Runner: carries a plan to the device. StepBuffer turns a StepPlan into the StepInput that every
-// device reads; StepRunner runs it; RankRunner is the StepRunner with a device.
+// StepRunner: carries steps to a device. RankRunner is the one with a real device, in a thread of
+// its own.
 #pragma once
 
 #include <condition_variable>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "device/device.h"
-#include "engine/scheduler.h"
+#include "device/mutex.h"
+#include "engine/step_buffer.h"
 #include "models/decoder.h"
 
 namespace nemotron {
 
-// One step: its plan, what the device reads, what comes out. Reused; its vectors keep their memory.
-struct StepBuffer {
-  StepPlan plan;
-  StepInput input;
-  StepOutput output;
-
-  // Fills in `input` from `plan`.
-  void build();
-
- private:
-  void add_samples(PlannedSpan& span, int32_t first_row);
-
-  struct Range {
-    size_t index, begin, size;
-  };
-  std::vector<int32_t> token_ids_, token_slots_, tables_, banned_, score_rows_;
-  std::vector<SpanInput> spans_;
-  std::vector<SampleInput> samples_;
-  std::vector<Range> banned_ranges_;  // parts of banned_, by sample
-};
-
-// Runs steps in launch order. One thread launches and waits.
+// Runs steps in launch order. The engine thread alone calls it.
 class StepRunner {
  public:
   static constexpr int kMaxInFlight = kMaxStepsInFlight;
   virtual ~StepRunner() = default;
-  // `buffer` is left alone until wait() has returned for it.
+  // `buffer` is left alone until wait() has returned for it; but for a late one's completion.
+  // REQUIRES: fewer than kMaxInFlight steps are in flight, and none of them is late.
   virtual void launch(StepBuffer* buffer) = 0;
+  // `buffer` was launched late and is complete now. The runner waits for this before it samples.
+  virtual void completed(StepBuffer* buffer) = 0;
   // For the oldest launched step. Not ok: the device is unusable.
   virtual Status wait() = 0;
 };
@@ -67,23 +49,32 @@ class RankRunner final : public StepRunner {
   ~RankRunner() override;
 
   void launch(StepBuffer* buffer) override;
+  void completed(StepBuffer* buffer) override;
   Status wait() override;
 
  private:
   RankRunner() = default;
   void run(const Setup& setup);
   void run_steps(Decoder* decoder);
+  void run_step(StepBuffer* step, bool is_late, Decoder* decoder);
+  void report(Decoder* decoder);
 
-  std::mutex mutex_;
+  Mutex mutex_;
   std::condition_variable to_rank_, from_rank_;
-  std::deque<StepBuffer*> launched_;  // and not yet taken by the rank thread
-  std::deque<Status> done_;           // and not yet asked for
-  bool waiting_ = false;              // the caller, for the oldest step
-  bool closing_ = false;
+  struct Launched {
+    StepBuffer* step = nullptr;
+    bool is_late = false;  // when it was launched: the engine thread changes the step's own word
+  };
+  std::deque<Launched> launched_ GUARDED_BY(mutex_);    // not yet taken by the rank thread
+  StepBuffer* completed_ GUARDED_BY(mutex_) = nullptr;  // the late step that is complete now
+  std::deque<Status> done_ GUARDED_BY(mutex_);          // not yet asked for
+  bool waiting_ GUARDED_BY(mutex_) = false;             // the caller, for the oldest step
+  bool closing_ GUARDED_BY(mutex_) = false;
+  int running_ = 0;  // steps on the device; the rank thread's alone
   // While setting up.
-  bool ready_ = false;
-  const std::function<void()>* for_caller_ = nullptr;
-  Status setup_status_;
+  bool ready_ GUARDED_BY(mutex_) = false;
+  const std::function<void()>* for_caller_ GUARDED_BY(mutex_) = nullptr;
+  Status setup_status_ GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

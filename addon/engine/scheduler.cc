@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "device/assert.h"
+
 namespace nemotron {
 
 bool Scheduler::Before::operator()(const Sequence* a, const Sequence* b) const {
@@ -16,12 +18,19 @@ Scheduler::Scheduler(const SchedulerOptions& options, BlockManager* blocks)
 }
 
 void Scheduler::add(Sequence* seq) {
+  NEMOTRON_ASSERT(seq->slot < 0 && seq->prefix.block_table.empty() && seq->num_prompt > 0);
   seq->state = SequenceState::waiting;
   waiting_.insert(seq);
 }
 
-void Scheduler::remove(Sequence* seq) {
+void Scheduler::remove(Sequence* seq, Content content) {
+  NEMOTRON_ASSERT(seq->state != SequenceState::finished);
   if (seq->state == SequenceState::running) {
+    if (content == Content::keep) {
+      blocks_->publish(*seq);
+    } else {
+      blocks_->forget(*seq);
+    }
     blocks_->release(*seq);
     free_slots_.push_back(seq->slot);
     std::erase(running_, seq);
@@ -56,13 +65,12 @@ void Scheduler::schedule(StepPlan* plan) {
   std::ranges::partition(plan->spans, [](const PlannedSpan& s) { return s.generated; });
 }
 
-// A step in flight draws a token without which the sequence's next draw cannot be described
-// (penalties, drafts, ...). Everybody waits, not that sequence alone: a step for the others would
-// stream all weights for a part of the batch.
+// A step in flight draws a token after which the sequence guesses: the guesses are rows of its next
+// step, so it cannot be planned before. Everybody waits, not that sequence alone: a step for the
+// others would stream all weights for a part of the batch.
 bool Scheduler::host_must_see_a_draw() const {
-  return std::ranges::any_of(running_, [](const Sequence* seq) {
-    return seq->pending > 0 && seq->total() - seq->num_prompt >= seq->run_ahead_until;
-  });
+  return std::ranges::any_of(running_,
+                             [](const Sequence* seq) { return seq->pending > 0 && seq->guesses; });
 }
 
 // Preempts the least urgent, newest sequences until `seq` can hold one more token. False: it was
@@ -96,13 +104,13 @@ void Scheduler::admit(StepPlan* plan) {
     // Somebody is computing what this one would compute: later it is a cache hit. Others may pass.
     const bool leader_busy = seq.after && seq.after->state != SequenceState::finished &&
                              seq.after->num_computed < seq.after->num_prompt;
-    if (leader_busy || (seq.waits_for != 0 && blocks_->is_promised(seq.waits_for))) {
+    if (leader_busy || (seq.prefix.waits_for != 0 && blocks_->is_promised(seq.prefix.waits_for))) {
       ++it;
       continue;
     }
     blocks_->match(seq, &match_);
-    seq.waits_for = match_.promised;
-    if (seq.waits_for != 0) {
+    seq.prefix.waits_for = match_.promised;
+    if (seq.prefix.waits_for != 0) {
       ++it;
       continue;
     }
@@ -175,7 +183,7 @@ std::string Scheduler::check_invariants() const {
   if (running_.size() + free_slots_.size() != size_t(options_.max_seqs)) return "a slot was lost";
   if (!std::ranges::is_sorted(running_, Before{})) return "running sequences are out of order";
   for (const Sequence* seq : waiting_) {
-    if (seq->state != SequenceState::waiting || !seq->block_table.empty()) {
+    if (seq->state != SequenceState::waiting || !seq->prefix.block_table.empty()) {
       return "a waiting sequence is marked otherwise or holds blocks";
     }
   }

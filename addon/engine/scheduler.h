@@ -22,15 +22,13 @@ struct SchedulerOptions {
 };
 
 // Rows of one sequence in a step: positions [first, first + rows), all prompt or all generated
-// tokens.
+// tokens. Nobody writes on it but the scheduler.
 struct PlannedSpan {
   Sequence* seq = nullptr;
   int32_t first = 0, rows = 0;
   int32_t drafts = 0;  // the last rows are guesses
   bool generated = false;
   bool draws = false;  // the row before the drafts, and each draft, draws a token
-  // Filled in by StepBuffer: the span's part of StepOutput.
-  int32_t first_sample = 0, num_samples = 0, score = -1;
 };
 
 struct StepPlan {
@@ -45,8 +43,12 @@ class Scheduler {
  public:
   Scheduler(const SchedulerOptions& options, BlockManager* blocks);
 
-  void add(Sequence* seq);     // to the waiting ones
-  void remove(Sequence* seq);  // finished or aborted: its blocks are free for the next plan
+  // To the waiting ones. REQUIRES: it is new.
+  void add(Sequence* seq);
+  // Finished or aborted: its blocks are free for the next plan. `content`: whether what it computed
+  // may serve others. REQUIRES: it was added and not removed.
+  enum class Content : uint8_t { keep, discard };
+  void remove(Sequence* seq, Content content);
   // Plans the next step, which runs after all launched ones. Empty: nothing can run before a step
   // in flight is committed, or nothing is there to run.
   void schedule(StepPlan* plan);

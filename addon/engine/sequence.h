@@ -2,10 +2,11 @@
 // records of the engine thread; the runner reads them while it builds a step, on the same thread.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,53 +25,56 @@ struct RequestState;
 enum class SequenceState : uint8_t { waiting, running, finished };
 
 struct Sequence {
-  static constexpr int32_t kAlways = std::numeric_limits<int32_t>::max();
-
   RequestState* request = nullptr;
   int32_t choice = 0;
+  std::vector<int32_t> tokens;  // [0, num_prompt) is the prompt
+  int32_t num_prompt = 0;
+  bool draws = true;                   // false: the prompt is computed and nothing is drawn
+  bool wants_prompt_logprobs = false;  // of choice 0, until the prompt has been computed
+  bool guesses = false;                // its steps have drafts when something repeats
+  std::vector<int32_t> drafts;         // guesses of the tokens after the last known one
 
+  // --- of the Scheduler ---
   // Order: lower priority value first, then arrival, then choice.
   int32_t priority = 0;
   uint64_t arrival = 0;
   SequenceState state = SequenceState::waiting;
   const Sequence* after = nullptr;  // is not admitted before that one has computed its prompt
-
-  // Tokens. tokens[0, num_prompt) is the prompt. A drawn token is pending until the host knows its
-  // id; until then it exists in the device's slot.
-  std::vector<int32_t> tokens;
-  int32_t num_prompt = 0;
+  // A drawn token is pending until the host knows its id; until then it is in the device's slot.
   int32_t pending = 0;       // tokens that steps in flight draw
   int32_t num_computed = 0;  // positions whose K and V are in the cache once all launched steps ran
   int32_t compute_end = 0;   // positions from here on are never computed (length limit)
-  bool draws = true;         // false: the prompt is computed and nothing is drawn
-  bool wants_prompt_logprobs = false;  // of choice 0, until the prompt has been computed
-  int32_t slot = -1;  // while running: unique among running sequences, below max_seqs
-  // Draws of that many generated tokens and more wait for the host.
-  int32_t run_ahead_until = kAlways;
-  std::vector<int32_t> drafts;  // guesses of the tokens after the last known one
-
-  // Prefix cache: see block_manager.h, whose fields these are.
-  bool match_prefix = true;  // may use cached blocks
-  uint64_t salt_root = 0;    // identity of the chain's root
-  std::vector<int32_t> block_table;
-  std::vector<uint64_t> hashes;        // of the full blocks of known tokens
-  std::vector<uint64_t> plain_hashes;  // the same without the salt; empty when there is no salt
-  uint64_t chain = 0;                  // serial of the last published block's content
-  int32_t published = 0;               // blocks offered to the cache or taken from it
-  int32_t promised_end = 0;            // blocks [published, promised_end) are promised
-  uint64_t waits_for = 0;              // hash of a promised block that this waiting sequence wants
-
-  // Set at the first admission.
-  bool admitted = false;
+  int32_t slot = -1;         // while running: unique among running sequences, below max_seqs
+  int32_t preemptions = 0, drafted = 0;
+  bool admitted = false;  // once; these two are of that moment
   int32_t cached_tokens = 0;
   CacheMiss miss;
 
-  // Of the engine.
-  SamplingState sampling;
-  OutputText text;
-  double first_scheduled = 0, first_token = 0;
-  int32_t preemptions = 0, drafted = 0, accepted = 0;
-  int32_t delta = -1;  // index of its undelivered delta
+  // --- of the BlockManager ---
+  struct Prefix {
+    bool may_match = true;  // may use cached blocks
+    uint64_t root = 0;      // identity of the chain's root: chain_root()
+    std::vector<int32_t> block_table;
+    std::vector<uint64_t> hashes;        // of the full blocks of known tokens
+    std::vector<uint64_t> plain_hashes;  // the same without the salt; empty when there is no salt
+    uint64_t chain = 0;                  // serial of the last published block's content
+    int32_t published = 0;               // blocks offered to the cache or taken from it
+    int32_t promised_end = 0;            // blocks [published, promised_end) are promised
+    uint64_t waits_for = 0;  // hash of a promised block that this waiting sequence wants
+  };
+  Prefix prefix;
+
+  // Where it draws.
+  std::optional<DrawPolicy> draw;
+
+  // --- of the EngineLoop ---
+  struct Delivery {
+    OutputText text;
+    double first_scheduled = 0, first_token = 0;
+    int32_t accepted = 0;  // drafts
+    int32_t delta = -1;    // index of its undelivered delta
+  };
+  Delivery delivery;
 
   int32_t total() const { return int32_t(tokens.size()) + pending; }
   // Rows to compute before the next draw (or, without draws, before the end).
@@ -86,7 +90,7 @@ struct RequestState {
   int32_t live = 0;       // choices that have not finished
   int32_t in_flight = 0;  // spans of launched steps
   std::vector<std::unique_ptr<Sequence>> choices;
-  RequestSampling sampling;
+  DrawRules rules;
   std::vector<TokenLogprob> prompt_logprobs;  // filled in by choice 0's prefill
 };
 

@@ -97,6 +97,7 @@ Status valid_lists(const SamplingParams& p, int32_t num_tokens) {
   }
   if (p.thinking_budget >= 0) {
     if (p.think_close.empty()) return Status::invalid("thinking_budget: think_close has no tokens");
+    if (p.think_begin.empty()) return Status::invalid("thinking_budget: think_begin is empty");
     if (p.think_end.empty()) return Status::invalid("thinking_budget: think_end is empty");
     if (Status s = valid_ids("think_close", p.think_close, num_tokens); !s) return s;
   }

@@ -60,7 +60,9 @@ Status read_sampling(const Napi::Object& object, SamplingParams* out) {
   fields.id_lists("badWordIds", &out->bad_words);
   fields.ids("allowedTokenIds", &out->allowed_ids);
   fields.number("thinkingBudget", &out->thinking_budget);
+  fields.boolean("thinkOpen", &out->think_open);
   fields.ids("thinkClose", &out->think_close);
+  fields.string("thinkBegin", &out->think_begin);
   fields.string("thinkEnd", &out->think_end);
   fields.number("lookupTokens", &out->lookup_tokens);
   std::vector<int32_t> bias_ids;

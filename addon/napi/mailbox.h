@@ -8,10 +8,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <vector>
 
+#include "device/mutex.h"
 #include "engine/engine.h"
 
 namespace nemotron {
@@ -35,7 +35,7 @@ class Mailbox {
   // Any thread. Node's thread calls on_wake() soon; wakes before that are one.
   void wake() noexcept {
     if (woken_.exchange(true)) return;
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     if (connected_) function_.NonBlockingCall();
   }
 
@@ -43,7 +43,7 @@ class Mailbox {
   template <class Change>
   bool post(Change change) {
     {
-      const std::lock_guard lock(mutex_);
+      const Lock lock(mutex_);
       if (!connected_) return false;
       change(&news_);
     }
@@ -54,18 +54,18 @@ class Mailbox {
   // Node's thread.
   News take() {
     woken_ = false;
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     News news = std::move(news_);
     news_ = {};
     return news;
   }
   void connect(WakeFunction function) {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     function_ = function;
     connected_ = true;
   }
   void disconnect() {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     if (connected_) function_.Abort();
     connected_ = false;
   }
@@ -73,24 +73,29 @@ class Mailbox {
 
   // The close thread, at its end.
   void set_closed() {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     closed_ = true;
     closed_changed_.notify_all();
   }
   // False: the engine was still closing after `seconds`.
   bool wait_closed(double seconds) {
-    std::unique_lock lock(mutex_);
-    return closed_changed_.wait_for(lock, std::chrono::duration<double>(seconds),
-                                    [&] { return closed_; });
+    using Clock = std::chrono::steady_clock;
+    const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                        std::chrono::duration<double>(seconds));
+    Lock lock(mutex_);
+    while (!closed_ && lock.wait_until(closed_changed_, end)) {
+    }
+    return closed_;
   }
 
  private:
-  std::mutex mutex_;
+  Mutex mutex_;
   std::condition_variable closed_changed_;
   std::atomic<bool> woken_ = false;
   WakeFunction function_;
-  bool connected_ = false, closed_ = false;
-  News news_;
+  bool connected_ GUARDED_BY(mutex_) = false;
+  bool closed_ GUARDED_BY(mutex_) = false;
+  News news_ GUARDED_BY(mutex_);
 };
 
 }  // namespace nemotron

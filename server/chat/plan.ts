@@ -102,6 +102,7 @@ const planRequest = async (
     promptLogprobs: call.prompt_logprobs,
     card: prompt.card,
     stopScope: stopScopeOf(prompt.start),
+    thinkingOpen: prompt.start === 'thinking' || prompt.start === 'expected',
   })
   return { request: { promptTokenIds: ids, n: choices, sampling, ...queueFields(call) }, dropped }
 }

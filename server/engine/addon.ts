@@ -32,28 +32,38 @@ type NativeOptions = Loose<Omit<EngineOptions, 'model' | 'dtype' | 'onProgress' 
   readonly tokenSpecial: Uint8Array
 }
 
-type IdFields =
+type OwnFields =
   | 'seed'
   | 'stopScope'
+  | 'thinkingOpen'
   | 'stopTokenIds'
   | 'allowedTokenIds'
   | 'badWordIds'
   | 'logitBias'
 
-export type NativeSampling = Loose<Omit<Sampling, IdFields>> & {
-  readonly seed: bigint
-  /** As StopScope of output_text.h. */
-  readonly stopScope: number
-  readonly stopTokenIds?: Int32Array | undefined
-  readonly allowedTokenIds?: Int32Array | undefined
-  readonly badWordIds?: readonly Int32Array[] | undefined
-  /** Ids, and what is added to the logit of each. */
-  readonly logitBiasIds?: Int32Array | undefined
-  readonly logitBias?: Float32Array | undefined
-  /** With a thinking budget: the text that ends thinking, and the ids that are then forced. */
-  readonly thinkEnd?: string | undefined
-  readonly thinkClose?: Int32Array | undefined
+/** With a thinking budget. */
+export type NativeThinking = {
+  /** Whether the prompt ends inside a block. */
+  readonly thinkOpen: boolean
+  /** The texts that begin and end a block. */
+  readonly thinkBegin: string
+  readonly thinkEnd: string
+  /** The ids that end a block by force. */
+  readonly thinkClose: Int32Array
 }
+
+export type NativeSampling = Loose<Omit<Sampling, OwnFields>> &
+  Loose<NativeThinking> & {
+    readonly seed: bigint
+    /** As StopScope of output_text.h. */
+    readonly stopScope: number
+    readonly stopTokenIds?: Int32Array | undefined
+    readonly allowedTokenIds?: Int32Array | undefined
+    readonly badWordIds?: readonly Int32Array[] | undefined
+    /** Ids, and what is added to the logit of each. */
+    readonly logitBiasIds?: Int32Array | undefined
+    readonly logitBias?: Float32Array | undefined
+  }
 
 type NativeRequest = Loose<Omit<GenerateRequest, 'promptTokenIds' | 'sampling'>> & {
   readonly id: number

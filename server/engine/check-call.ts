@@ -95,6 +95,7 @@ const SAMPLING: Checks<Sampling> = {
   badWordIds: idLists,
   allowedTokenIds: ids,
   thinkingBudget: number,
+  thinkingOpen: flag,
   lookupTokens: number,
 }
 

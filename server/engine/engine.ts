@@ -5,7 +5,13 @@ import { stat } from 'node:fs/promises'
 import { EngineFailure } from '../failure.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import type { Tokenizer } from '../tokenizer/types.js'
-import { loadAddon, type NativeConfig, type NativeInfo, type NativeSampling } from './addon.js'
+import {
+  loadAddon,
+  type NativeConfig,
+  type NativeInfo,
+  type NativeSampling,
+  type NativeThinking,
+} from './addon.js'
 import { checkCallback, checkOptions, checkRequest, checkSignal } from './check-call.js'
 import { callListener, createDispatcher } from './dispatch.js'
 import { fingerprint } from './fingerprint.js'
@@ -21,6 +27,7 @@ import type {
 
 // Ids of tokens with these names end a turn, whatever config and generation_config say.
 const stopNames = ['<|eot_id|>', '<|eom_id|>', '<|end_of_text|>']
+const thinkBegin = '<think>'
 const thinkEnd = '</think>'
 // What a thinking budget writes when it is used up.
 const thinkCloseText = `\n${thinkEnd}\n\n`
@@ -101,9 +108,20 @@ const stopScopeOf = (scope: Sampling['stopScope'] = 'all'): number => {
   return at
 }
 
-const nativeSampling = (sampling: Sampling, thinkClose: Int32Array): NativeSampling => {
-  const { stopTokenIds, allowedTokenIds, badWordIds, logitBias, seed, stopScope, ...rest } =
-    sampling
+const nativeSampling = (
+  sampling: Sampling,
+  thinking: NativeThinking | undefined,
+): NativeSampling => {
+  const {
+    stopTokenIds,
+    allowedTokenIds,
+    badWordIds,
+    logitBias,
+    seed,
+    stopScope,
+    thinkingOpen,
+    ...rest
+  } = sampling
   return {
     ...rest,
     stopScope: stopScopeOf(stopScope),
@@ -113,7 +131,7 @@ const nativeSampling = (sampling: Sampling, thinkClose: Int32Array): NativeSampl
     badWordIds: badWordIds?.map((ids, i) => int32s(`sampling.badWordIds[${i}]`, ids)),
     logitBiasIds: logitBias && int32s('sampling.logitBias', [...logitBias.keys()]),
     logitBias: logitBias && Float32Array.from(logitBias.values()),
-    ...(rest.thinkingBudget === undefined ? {} : { thinkEnd, thinkClose }),
+    ...thinking,
   }
 }
 
@@ -286,6 +304,15 @@ export const openEngine = async (
   let nextId = 1
   let closing: Promise<void> | undefined
 
+  const thinking = (sampling: Sampling, prompt: ArrayLike<number>): NativeThinking | undefined => {
+    if (sampling.thinkingBudget === undefined) return undefined
+    const ends = () => {
+      const text = words.decode(prompt)
+      return text.lastIndexOf(thinkBegin) > text.lastIndexOf(thinkEnd)
+    }
+    return { thinkOpen: sampling.thinkingOpen ?? ends(), thinkBegin, thinkEnd, thinkClose }
+  }
+
   const send: Send = (kind, request, onDelta) => {
     checkRequest(kind, request)
     const { promptTokenIds, sampling = {}, n = 1, ...rest } = request
@@ -296,7 +323,10 @@ export const openEngine = async (
       id,
       kind,
       prompt: int32s('promptTokenIds', promptTokenIds),
-      sampling: kind === 'generate' ? nativeSampling(sampling, thinkClose) : undefined,
+      sampling:
+        kind === 'generate'
+          ? nativeSampling(sampling, thinking(sampling, promptTokenIds))
+          : undefined,
     })
     if (error) throw new EngineFailure(error)
     // Deltas come through the event loop: none can be lost before this.

@@ -124,7 +124,13 @@ export type Sampling = {
   readonly logitBias?: ReadonlyMap<number, number>
   readonly badWordIds?: readonly (readonly number[])[]
   readonly allowedTokenIds?: readonly number[]
+  /**
+   * Closes a `<think>` block after so many tokens inside it. Outside a block it does nothing; blocks
+   * of one answer share it.
+   */
   readonly thinkingBudget?: number
+  /** Whether the prompt ends inside a block. Absent: its text says so. */
+  readonly thinkingOpen?: boolean
   /** Drafts per step of speculation by prompt lookup; lossless; default 0 = off. */
   readonly lookupTokens?: number
 }

@@ -115,6 +115,8 @@ type SamplingParams = {
   readonly promptLogprobs: number | undefined
   readonly card: Advice | undefined
   readonly stopScope?: Sampling['stopScope']
+  /** Whether the prompt ends inside a block of thinking; undefined: its text says so. */
+  readonly thinkingOpen: boolean | undefined
 }
 
 export const makeSampling = async (params: SamplingParams): Promise<Sampling> => {
@@ -158,7 +160,10 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
     ...(body.logit_bias && { logitBias: biasMap(body.logit_bias, vocabSize) }),
     ...(body.bad_words && { badWordIds: await badWordIds(body.bad_words, model.tokenizer) }),
     ...(body.allowed_token_ids && { allowedTokenIds: body.allowed_token_ids }),
-    ...(budget !== undefined && { thinkingBudget: budget }),
+    ...(budget !== undefined && {
+      thinkingBudget: budget,
+      ...(params.thinkingOpen !== undefined && { thinkingOpen: params.thinkingOpen }),
+    }),
   }
 }
 

@@ -282,8 +282,22 @@ describe('generating', () => {
   })
 
   test('a thinking budget closes the block and goes on', async () => {
-    const text = textOf(await generate(engine, { ...greedy, maxTokens: 40, thinkingBudget: 4 }))
-    assert.match(text, /\n<\/think>\n\n/)
+    const free = idsOf(await generate(engine, { ...greedy, maxTokens: 40 }))
+    const budget = { ...greedy, maxTokens: 40, thinkingBudget: 4 }
+    const open = await generate(engine, { ...budget, thinkingOpen: true })
+    assert.match(textOf(open), /\n<\/think>\n\n/)
+    assert.deepEqual(idsOf(open).slice(0, 4), free.slice(0, 4))
+    // It has nothing to close in a prompt that opens no block, or closes it again.
+    assert.deepEqual(idsOf(await generate(engine, budget)), free)
+    for (const [text, isOpen] of [
+      ['<think>', true],
+      ['<think></think>', false],
+      ['<think></think><think>a', true],
+    ] as const) {
+      const promptTokenIds = [...prompt, ...Buffer.from(text)]
+      const got = textOf(await generate(engine, budget, { promptTokenIds }))
+      assert.equal(/\n<\/think>\n\n/.test(got), isOpen, text)
+    }
   })
 
   test('a prefix that was seen is reused and says so', async () => {

@@ -108,10 +108,11 @@ struct Sequence {
   int32_t length = 0;    // known tokens and those that steps in flight will draw
   int32_t wanted = 0;    // tokens to draw
   bool sampled = false;  // a draw, else the likeliest
+  bool penalised = false;
   std::vector<float> logprobs;
 };
 
-// Every third draws; the blocks of all lie between one another.
+// Every third draws, every third has a penalty; the blocks of all lie between one another.
 Sequence sequence(const Shape& shape, int32_t id, int32_t prompt, int32_t wanted) {
   Sequence s;
   Random random(uint64_t(100 + id));
@@ -120,13 +121,16 @@ Sequence sequence(const Shape& shape, int32_t id, int32_t prompt, int32_t wanted
   s.id = id;
   s.prompt = s.length = prompt;
   s.sampled = id % 3 == 1;
+  s.penalised = id % 3 == 2;
   s.wanted = wanted;
   return s;
 }
 bool done(const Sequence& s) { return s.length - s.prompt >= s.wanted; }
 
 // One step: what each sequence has not computed, at most `chunk` rows of it; generated rows first.
-// What a step in flight draws is taken from its slot.
+// What a step in flight draws is taken from its slot. A step with a penalty is late while the
+// tokens that it counts are still drawn: its draws are described when the step before has been
+// waited for.
 class Step {
  public:
   Step(std::vector<Sequence*> all, int32_t chunk) {
@@ -148,18 +152,41 @@ class Step {
       SampleInput sample;
       sample.row = int32_t(ids_.size()) - 1;
       sample.slot = s->id;
-      sample.num_top = 0;
-      sample.position = uint64_t(s->computed);
-      sample.seed = 9;
-      if (s->sampled) sample.temperature = 0.8f, sample.top_k = 20, sample.top_p = 0.9f;
       samples_.push_back(sample);
       drawn_.push_back(s);
+      is_late_ = is_late_ || (s->penalised && s->length > int32_t(s->tokens.size()));
       ++s->length;
     }
+    counts_.resize(drawn_.size());
+    if (!is_late_) describe();
     in.token_ids = ids_;
     in.token_slots = slots_;
     in.spans = spans_;
     in.samples = samples_;
+  }
+  bool is_late() const { return is_late_; }
+  void describe() {
+    for (size_t i = 0; i < drawn_.size(); ++i) {
+      const Sequence& s = *drawn_[i];
+      SampleInput& sample = samples_[i];
+      sample.num_top = 0;
+      sample.position = uint64_t(s.computed);
+      sample.seed = 9;
+      if (s.sampled) sample.temperature = 0.8f, sample.top_k = 20, sample.top_p = 0.9f;
+      if (!s.penalised) continue;
+      sample.frequency_penalty = 0.7f;
+      for (size_t k = size_t(s.prompt); k < s.tokens.size(); ++k) {
+        const int32_t id = s.tokens[k];
+        const auto found = std::find_if(counts_[i].begin(), counts_[i].end(),
+                                        [&](const TokenCount& c) { return c.id == id; });
+        if (found == counts_[i].end()) {
+          counts_[i].push_back({.id = id, .output_count = 1});
+        } else {
+          ++found->output_count;
+        }
+      }
+      sample.counts = counts_[i];
+    }
   }
   // It has been waited for.
   void finish() {
@@ -176,6 +203,8 @@ class Step {
   std::vector<SpanInput> spans_;
   std::vector<SampleInput> samples_;
   std::vector<Sequence*> drawn_;
+  std::vector<std::vector<TokenCount>> counts_;
+  bool is_late_ = false;
 };
 
 void advance(Model& m, std::vector<Sequence*> all, int32_t chunk) {
@@ -200,7 +229,13 @@ void generate(Model& m, const std::vector<Sequence*>& all, int32_t chunk, size_t
     }
     if (some.empty()) break;
     launched.push_back(std::make_unique<Step>(some, chunk));
-    m.decoder->launch(launched.back()->in, &launched.back()->out);
+    Step& step = *launched.back();
+    m.decoder->forward(step.in, &step.out);
+    if (step.is_late()) {
+      while (launched.size() > 1) wait();
+      step.describe();
+    }
+    m.decoder->draw(step.in, &step.out);
     if (launched.size() == in_flight) wait();
     if (failures().load() != before) return;
   }
@@ -233,8 +268,8 @@ std::unique_ptr<Device> open_way(const Way& way) {
 }
 
 // Three at once, prompts in chunks; again with a step always begun before the one before it is
-// waited for; then each alone, its prompt in one piece; then one that takes over the first blocks
-// of another.
+// waited for, late ones among them; then each alone, its prompt in one piece; then one that takes
+// over the first blocks of another.
 void test_model(const Way& way) {
   const Shape& shape = way.shape;
   const std::unique_ptr<Device> device = open_way(way);
@@ -243,7 +278,7 @@ void test_model(const Way& way) {
 
   const int32_t most = shape.most_tokens;
   const auto three = [&](size_t in_flight) {
-    std::vector<Sequence> some = {sequence(shape, 0, 5, 6), sequence(shape, 1, most * 3 / 8, 6),
+    std::vector<Sequence> some = {sequence(shape, 0, 5, 10), sequence(shape, 1, most * 3 / 8, 6),
                                   sequence(shape, 2, most / 5, 6)};
     generate(m, {&some[0], &some[1], &some[2]}, shape.max_rows / 5 + 1, in_flight);
     return some;
@@ -251,7 +286,7 @@ void test_model(const Way& way) {
   const std::vector<Sequence> together = three(1), ahead = three(kMaxStepsInFlight);
   for (size_t i = 0; i < 3; ++i) expect_same(ahead[i], together[i]);
   for (int32_t i = 0; i < 3; ++i) {
-    Sequence alone = sequence(shape, i, together[size_t(i)].prompt, 6);
+    Sequence alone = sequence(shape, i, together[size_t(i)].prompt, i == 0 ? 10 : 6);
     generate(m, {&alone}, shape.max_rows);
     expect_same(alone, together[size_t(i)]);
   }

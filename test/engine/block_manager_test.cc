@@ -17,7 +17,7 @@ Sequence sequence(const BlockManager& blocks, Ids tokens, const std::string& sal
   Sequence s;
   s.tokens = std::move(tokens);
   s.num_prompt = int32_t(s.tokens.size());
-  s.salt_root = blocks.root(salt);
+  s.prefix.root = chain_root(blocks.key(), salt);
   return s;
 }
 
@@ -122,14 +122,14 @@ TEST(grow_and_admit_change_nothing_when_they_fail) {
   EXPECT(blocks.grow(a, 12));
   EXPECT(blocks.grow(a, 16));
   EXPECT(!blocks.grow(a, 17));
-  EXPECT_EQ(a.block_table.size(), 4u);
+  EXPECT_EQ(a.prefix.block_table.size(), 4u);
   blocks.release(a);
   Sequence b = sequence(blocks, range(0, 13));
   BlockManager::Match match;
   blocks.match(b, &match);
   EXPECT_EQ(match.blocks.size(), 2u);
   EXPECT(!blocks.admit(b, match, 1));  // the two hits are free blocks too: none to spare
-  EXPECT(b.block_table.empty());
+  EXPECT(b.prefix.block_table.empty());
   EXPECT_EQ(blocks.num_free(), 4);
   EXPECT(blocks.admit(b, match, 0));
 }
@@ -194,7 +194,7 @@ class RandomWalk {
       : rng_(seed),
         complete_(complete),
         num_blocks_(complete ? 4000 : int32_t(6 + rng_() % 30)),
-        blocks_(num_blocks_, kSize, true, hash),
+        blocks_(num_blocks_, kSize, true, random_cache_key(), hash),
         holds_(static_cast<size_t>(num_blocks_)) {}
 
   // How many blocks were found.
@@ -282,8 +282,8 @@ class RandomWalk {
 
   // A token more.
   void grow(Sequence& s) {
-    const bool fits =
-        int32_t(s.tokens.size()) < int32_t(s.block_table.size()) * kSize || blocks_.num_free() > 0;
+    const bool fits = int32_t(s.tokens.size()) < int32_t(s.prefix.block_table.size()) * kSize ||
+                      blocks_.num_free() > 0;
     EXPECT_EQ(blocks_.grow(s, int32_t(s.tokens.size()) + 1), fits);
     if (fits) s.tokens.push_back(rng_() % 8 == 0);
   }
@@ -291,9 +291,9 @@ class RandomWalk {
   void write(Live& l, int32_t end) {
     Sequence& s = *l.seq;
     for (int32_t b = s.num_computed / kSize; b * kSize < end; ++b) {
-      const int32_t id = s.block_table[size_t(b)];
+      const int32_t id = s.prefix.block_table[size_t(b)];
       for (const Live& other : live_) {
-        if (other.seq.get() != &s && std::ranges::count(other.seq->block_table, id)) {
+        if (other.seq.get() != &s && std::ranges::count(other.seq->prefix.block_table, id)) {
           fail(__FILE__, __LINE__, "a shared block is written to");
         }
       }
@@ -346,7 +346,7 @@ TEST(a_wrong_reference_count_is_noticed) {
   EXPECT_NE(blocks.check_invariants({}), "");  // nobody holds what is counted as held
   const Sequence* live[] = {&a};
   EXPECT_EQ(blocks.check_invariants(live), "");
-  a.block_table.push_back(a.block_table[0]);
+  a.prefix.block_table.push_back(a.prefix.block_table[0]);
   EXPECT_NE(blocks.check_invariants(live), "");
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <random>
+#include <set>
 
 #include "../check.h"
 #include "engine/prompt_lookup.h"
@@ -30,15 +31,28 @@ TEST(lookup_continues_the_latest_longest_repetition) {
   EXPECT(drafts({4, 4, 4, 4}, 3) == Ids({4}));
 }
 
-Ids banned(const SamplingParams& p, const Ids& tokens, int32_t num_prompt) {
-  const RequestSampling request = make_request_sampling(p, std::vector<int32_t>{7}, 10, 12);
-  const SamplingState state = make_sampling_state(p, 0, tokens);
-  Ids arena = {-1};
-  SampleInput s;
-  const size_t n = describe_draw(p, request, state, tokens, num_prompt,
-                                 int32_t(tokens.size()) - num_prompt, &arena, &s);
+// A policy with what it is made from.
+struct Policy {
+  Policy(const SamplingParams& p, const Ids& prompt = {}, const Ids& output = {},
+         int32_t tokens = 10, int32_t vocab = 12)
+      : params(p), rules(params, Ids{7}, tokens, vocab), policy(&params, &rules, 0, prompt) {
+    for (const int32_t id : output) policy.take(id, "x");
+  }
+  SampleInput next() {
+    SampleInput s;
+    policy.describe(policy.taken(), &s);
+    return s;
+  }
+  const SamplingParams params;
+  const DrawRules rules;
+  DrawPolicy policy;
+};
+
+Ids banned(const SamplingParams& p, const Ids& tokens, size_t num_prompt) {
+  Policy policy(p, {tokens.begin(), tokens.begin() + int64_t(num_prompt)},
+                {tokens.begin() + int64_t(num_prompt), tokens.end()});
+  const SampleInput s = policy.next();
   Ids out(s.banned.begin(), s.banned.end());
-  if (n > 0) out.assign(arena.end() - int64_t(n), arena.end());
   std::sort(out.begin(), out.end());
   return out;
 }
@@ -66,11 +80,12 @@ TEST(banned_ids) {
 TEST(allowed_mask) {
   SamplingParams p;
   p.allowed_ids = {0, 31, 32, 69};
-  const RequestSampling r = make_request_sampling(p, {}, 70, 70);
-  EXPECT_EQ(r.allowed.size(), 3u);
-  EXPECT_EQ(r.allowed[0], 0x80000001u);
-  EXPECT_EQ(r.allowed[1], 1u);
-  EXPECT_EQ(r.allowed[2], 0x20u);
+  Policy policy(p, {}, {}, 70, 70);
+  const auto allowed = policy.next().allowed;
+  REQUIRE_EQ(allowed.size(), 3u);
+  EXPECT_EQ(allowed[0], 0x80000001u);
+  EXPECT_EQ(allowed[1], 1u);
+  EXPECT_EQ(allowed[2], 0x20u);
 }
 
 // The counts of the penalties, kept one by one, against a count of the whole.
@@ -83,82 +98,172 @@ TEST(counts_equal_a_recount) {
     if (rng() % 2) p.frequency_penalty = 0.3f;
     Ids prompt, output;
     for (size_t n = rng() % 20; n > 0; --n) prompt.push_back(int32_t(rng() % 10));
-    SamplingState state = make_sampling_state(p, 0, prompt);
-    for (int32_t n = 1; n < int32_t(rng() % 30); ++n) {
-      output.push_back(int32_t(rng() % 10));
-      count_token(p, output.back(), "x", n, &state);
-    }
-    if (!has_penalties(p)) {
-      EXPECT(state.counts.empty());
+    for (size_t n = rng() % 30; n > 0; --n) output.push_back(int32_t(rng() % 10));
+    Policy policy(p, prompt, output);
+    const SampleInput s = policy.next();
+    EXPECT_EQ(s.repetition_penalty, p.repetition_penalty);
+    EXPECT_EQ(s.presence_penalty, p.presence_penalty);
+    EXPECT_EQ(s.frequency_penalty, p.frequency_penalty);
+    if (p.repetition_penalty == 1 && p.presence_penalty == 0 && p.frequency_penalty == 0) {
+      EXPECT(s.counts.empty());
       continue;
     }
     for (int32_t id = 0; id < 10; ++id) {
       const auto in_output = int32_t(std::count(output.begin(), output.end(), id));
       const bool in_prompt =
           p.repetition_penalty != 1 && std::find(prompt.begin(), prompt.end(), id) != prompt.end();
-      const auto c = std::find_if(state.counts.begin(), state.counts.end(),
+      const auto c = std::find_if(s.counts.begin(), s.counts.end(),
                                   [&](const TokenCount& t) { return t.id == id; });
-      EXPECT_EQ(c != state.counts.end(), in_prompt || in_output > 0);
-      if (c == state.counts.end()) continue;
+      EXPECT_EQ(c != s.counts.end(), in_prompt || in_output > 0);
+      if (c == s.counts.end()) continue;
       EXPECT_EQ(c->in_prompt, in_prompt);
       EXPECT_EQ(c->output_count, in_output);
     }
   }
 }
 
-TEST(thinking_budget) {
+SamplingParams budget(int32_t tokens, bool open) {
   SamplingParams p;
-  p.thinking_budget = 3;
+  p.thinking_budget = tokens;
+  p.think_open = open;
+  p.think_begin = "<t>";
   p.think_end = "</t>";
-  p.think_close = {41, 42};
-  p.lookup_tokens = 4;
-  SamplingState state = make_sampling_state(p, 0, {});
-  EXPECT_EQ(draft_limit(p, state, 0), 2);  // draws 0, 1 and 2 are free
-  EXPECT_EQ(draft_limit(p, state, 2), 0);
+  p.think_close = {4, 5};
+  return p;
+}
+
+TEST(thinking_budget_in_a_block_that_the_prompt_left_open) {
+  Policy p(budget(3, true));
   for (int32_t i = 0; i < 3; ++i) {
-    EXPECT_EQ(forced_token(p, state, i), -1);
-    count_token(p, 1, "x", i + 1, &state);
+    EXPECT_EQ(p.next().forced, -1);
+    p.policy.take(1, "x");
   }
-  EXPECT_EQ(forced_token(p, state, 3), 41);
-  EXPECT_EQ(draft_limit(p, state, 3), 0);
-  count_token(p, 41, "</t>", 4, &state);  // within the forced tokens: all of them come
-  EXPECT_EQ(forced_token(p, state, 4), 42);
-  count_token(p, 42, "\n", 5, &state);
-  EXPECT_EQ(forced_token(p, state, 5), -1);
-  EXPECT_EQ(draft_limit(p, state, 5), 4);
+  EXPECT_EQ(p.next().forced, 4);
+  p.policy.take(4, "</t>");  // within the forced tokens: all of them come
+  EXPECT_EQ(p.next().forced, 5);
+  p.policy.take(5, "\n");
+  EXPECT_EQ(p.next().forced, -1);
 
-  p.lookup_tokens = 0;
-  EXPECT_GT(run_ahead_limit(p, state, 5), 1000);
-  SamplingState closed = make_sampling_state(p, 0, {});
-  EXPECT_EQ(run_ahead_limit(p, closed, 0), 3);
-  count_token(p, 1, "<", 1, &closed);
-  count_token(p, 1, "/t", 2, &closed);
-  count_token(p, 1, ">", 3, &closed);  // the model closed it itself, just in time
-  EXPECT_EQ(forced_token(p, closed, 3), -1);
-  EXPECT_GT(run_ahead_limit(p, closed, 3), 1000);
+  Policy closed(budget(3, true));
+  for (const char* bytes : {"<", "/t", ">"}) closed.policy.take(1, bytes);  // just in time
+  for (int32_t i = 0; i < 20; ++i) {
+    EXPECT_EQ(closed.next().forced, -1);
+    closed.policy.take(1, "x");
+  }
 
-  p.thinking_budget = 0;
-  EXPECT_EQ(forced_token(p, make_sampling_state(p, 0, {}), 0), 41);
+  EXPECT_EQ(Policy(budget(0, true)).next().forced, 4);
 }
 
-TEST(what_must_wait_for_the_host) {
+TEST(a_thinking_budget_does_nothing_where_nothing_thinks) {
+  for (const int32_t tokens : {0, 1, 5}) {
+    Policy p(budget(tokens, false));
+    for (const char* bytes : {"x", "</t>", "<t", "x>", "<", "t"}) {
+      EXPECT_EQ(p.next().forced, -1);
+      p.policy.take(1, bytes);
+    }
+  }
+}
+
+TEST(a_thinking_budget_counts_from_where_the_model_opens_a_block) {
+  Policy p(budget(2, false));
+  for (const char* bytes : {"x", "x", "x<", "t", ">y"}) {
+    EXPECT_EQ(p.next().forced, -1);
+    p.policy.take(1, bytes);
+  }
+  for (int32_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(p.next().forced, -1);
+    p.policy.take(1, "x");
+  }
+  for (const int32_t forced : {4, 5}) {
+    EXPECT_EQ(p.next().forced, forced);
+    p.policy.take(forced, "");
+  }
+  EXPECT_EQ(p.next().forced, -1);
+  // Another block has nothing left to spend.
+  p.policy.take(1, "<t>");
+  EXPECT_EQ(p.next().forced, 4);
+
+  // Two blocks share the budget.
+  Policy two(budget(3, true));
+  for (const char* bytes : {"x", "</t>", "x", "x", "<t>"}) {
+    EXPECT_EQ(two.next().forced, -1);
+    two.policy.take(1, bytes);
+  }
+  EXPECT_EQ(two.next().forced, -1);
+  two.policy.take(1, "x");
+  EXPECT_EQ(two.next().forced, 4);
+
+  Policy none(budget(0, false));
+  none.policy.take(1, "<t>");
+  EXPECT_EQ(none.next().forced, 4);
+}
+
+TEST(drafts_end_where_the_budget_may) {
+  const std::vector<std::string> bytes = {"x", "<t>", "</t>", "y"};
+  const Ids four = {0, 3, 0, 3};
+  EXPECT_EQ(Policy(budget(3, true)).policy.draft_limit(four, bytes), 2);  // draws 0, 1, 2 are free
+  EXPECT_EQ(Policy(budget(1, true)).policy.draft_limit(four, bytes), 0);
+  EXPECT_EQ(Policy(budget(0, true)).policy.draft_limit(four, bytes), 0);
+  EXPECT_EQ(Policy(budget(3, true)).policy.draft_limit(Ids{0, 2, 0, 3, 0}, bytes), 5);
+  EXPECT_EQ(Policy(budget(3, false)).policy.draft_limit(four, bytes), 4);
+  EXPECT_EQ(Policy(budget(1, false)).policy.draft_limit(Ids{0, 1, 0, 3}, bytes), 2);
+  EXPECT_EQ(Policy(budget(0, false)).policy.draft_limit(Ids{0, 1, 0, 3}, bytes), 1);
   SamplingParams p;
-  const SamplingState none;
-  EXPECT_GT(run_ahead_limit(p, none, 0), 1000);
-  p.lookup_tokens = 2;
-  EXPECT_EQ(run_ahead_limit(p, none, 0), 0);
-  EXPECT_EQ(draft_limit(p, none, 0), 2);
-  p.presence_penalty = 1;
-  EXPECT_EQ(draft_limit(p, none, 0), 0);
-  p = {};
+  EXPECT_EQ(Policy(p).policy.draft_limit(four, bytes), 4);
   p.bad_words = {{1}};
-  EXPECT_EQ(run_ahead_limit(p, none, 0), 0);
+  EXPECT_EQ(Policy(p).policy.draft_limit(four, bytes), 4);
+  EXPECT(Policy(p).policy.may_draft());
+  p.bad_words = {{1, 2}};
+  EXPECT_EQ(Policy(p).policy.draft_limit(four, bytes), 0);
+  EXPECT(!Policy(p).policy.may_draft());
+  p = {};
+  p.presence_penalty = 1;
+  EXPECT_EQ(Policy(p).policy.draft_limit(four, bytes), 0);
 }
 
+// Which draws wait for tokens that are not known: with `taken` tokens known, the draw `ahead`
+// tokens after the next.
+TEST(what_depends_on_the_tokens_before) {
+  const auto waits = [](const SamplingParams& p, int32_t taken, int32_t ahead) {
+    Policy policy(p, {1, 2}, Ids(size_t(taken), 1));
+    return policy.policy.needs_history(taken + ahead);
+  };
+  SamplingParams p;
+  p.min_tokens = 3;
+  p.allowed_ids = {1, 2};
+  p.bad_words = {{1}};
+  p.logit_bias = {{1, 2}};
+  for (int32_t ahead = 0; ahead < 5; ++ahead) EXPECT(!waits(p, 1, ahead));
+  for (int kind = 0; kind < 4; ++kind) {
+    p = {};
+    if (kind == 0) p.repetition_penalty = 1.1f;
+    if (kind == 1) p.presence_penalty = 1;
+    if (kind == 2) p.frequency_penalty = 1;
+    if (kind == 3) p.bad_words = {{1}, {1, 2}};
+    EXPECT(!waits(p, 0, 0));
+    EXPECT(!waits(p, 3, 0));
+    EXPECT(waits(p, 0, 1));
+    EXPECT(waits(p, 3, 2));
+  }
+  EXPECT(!waits(budget(3, true), 0, 2));
+  EXPECT(waits(budget(3, true), 0, 3));
+  EXPECT(waits(budget(3, true), 2, 1));
+  EXPECT(waits(budget(3, true), 3, 1));  // forced
+  EXPECT(!waits(budget(3, true), 3, 0));
+  EXPECT(!waits(budget(3, false), 9, 3));  // the next may open a block, the three after it count
+  EXPECT(waits(budget(3, false), 9, 4));
+}
+
+// Choices of one request and of requests with neighbouring seeds are all different.
 TEST(choice_seeds) {
   EXPECT_EQ(choice_seed(5, 0), 5u);
-  EXPECT_NE(choice_seed(5, 1), choice_seed(5, 2));
-  EXPECT_NE(choice_seed(5, 1), choice_seed(6, 1));
+  std::set<uint64_t> seen;
+  constexpr uint64_t kSeeds = 50;
+  constexpr int32_t kChoices = 20;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    for (int32_t choice = 0; choice < kChoices; ++choice) seen.insert(choice_seed(seed, choice));
+  }
+  EXPECT_EQ(seen.size(), kSeeds * kChoices);
 }
 
 }  // namespace

@@ -29,6 +29,8 @@ Request mixed_request(uint32_t seed) {
   if (rng() % 8 == 0) p.num_prompt_logprobs = 2;
   if (rng() % 6 == 0) {
     p.thinking_budget = int32_t(rng() % 10);
+    p.think_open = rng() % 3 != 0;
+    p.think_begin = rng() % 2 ? "<think>" : "w";
     p.think_end = "</think>";
     p.think_close = {10, 60, 47, 116, 104, 105, 110, 107, 62};
   }

@@ -119,6 +119,14 @@ TEST(wrong_requests_are_refused_by_name) {
       [](Request& r) {
         r.sampling.thinking_budget = 3;
         r.sampling.think_close = {1};
+        r.sampling.think_end = "x";
+      },
+      "thinking_budget: think_begin is empty");
+  refused(
+      [](Request& r) {
+        r.sampling.thinking_budget = 3;
+        r.sampling.think_close = {1};
+        r.sampling.think_begin = "x";
       },
       "thinking_budget: think_end is empty");
   refused(
@@ -369,10 +377,12 @@ TEST(a_nan_fails_its_request_alone) {
     Script s = script();
     s.options.run_ahead = run_ahead;
     s.spoil = [](StepBuffer& step) {
-      for (const PlannedSpan& span : step.plan.spans) {
-        if (span.seq->tokens[0] != 9 || span.seq->generated() < 2) continue;
-        for (int32_t i = 0; i < span.num_samples; ++i) {
-          step.output.samples[size_t(span.first_sample + i)].finite = false;
+      for (size_t i = 0; i < step.plan.spans.size(); ++i) {
+        const Sequence& seq = *step.plan.spans[i].seq;
+        if (seq.tokens[0] != 9 || seq.generated() < 2) continue;
+        const StepBuffer::Part& part = step.parts[i];
+        for (int32_t k = 0; k < part.num_samples; ++k) {
+          step.output.samples[size_t(part.first_sample + k)].finite = false;
         }
       }
     };
@@ -393,6 +403,60 @@ TEST(a_nan_fails_its_request_alone) {
     expect_idle(client.engine());
     // What it computed is not trusted.
     EXPECT_EQ(client.run(bad).timings.cached_tokens, 0);
+  }
+}
+
+// A sequence under a penalty costs nobody a step ahead, nor itself: its draws are described when
+// the step is on its way.
+TEST(a_penalised_sequence_and_free_ones_launch_ahead) {
+  for (const bool mixed : {false, true}) {
+    Script s = script();
+    std::atomic<int> launched{0}, late{0}, both{0};
+    s.on_launch = [&](const StepBuffer& step) {
+      ++launched;
+      if (!step.is_late()) return;
+      ++late;
+      both += step.plan.spans.size() == 2;
+    };
+    Client client(scripted(s));
+    Request penalised = request(4, 20), free = request(5, 20);
+    penalised.sampling.frequency_penalty = 1;
+    const uint64_t a = client.submit(penalised), b = mixed ? client.submit(free) : 0;
+    client.wait();
+    EXPECT_EQ(client.outcome(a).ids.size(), 20u);
+    if (mixed) EXPECT_EQ(client.outcome(b).ids.size(), 20u);
+    // Every draw but the first, and nearly every step had the other sequence in it. One step is
+    // launched for nothing: the sequence's last token is drawn by then.
+    EXPECT_GE(late.load(), 18);
+    if (mixed) EXPECT_GE(both.load(), 15);
+    EXPECT_LE(launched.load(), mixed ? 24 : 22);
+    expect_idle(client.engine());
+  }
+}
+
+// A device that fails, or a request that is aborted, while a late step is on its way.
+TEST(a_late_step_survives_the_end_of_its_sequence) {
+  for (const bool fails : {false, true}) {
+    Gate gate;
+    Script s = script();
+    s.gate = [&] { return gate.pass(); };
+    Client client(scripted(s));
+    Request penalised = request(4, 100);
+    penalised.sampling.frequency_penalty = 1;
+    penalised.sampling.bad_words = {{1, 2}, {3, 4}};
+    const uint64_t a = client.submit(penalised), b = client.submit(request(5, 30));
+    gate.let(3);
+    gate.wait_for_arrivals(4);
+    if (fails) {
+      gate.set_status(Status::internal("the cable was pulled"));
+    } else {
+      client.abort(a);
+    }
+    gate.open();
+    client.wait();
+    EXPECT(client.outcome(a).finish == (fails ? Finish::error : Finish::abort));
+    EXPECT(client.outcome(b).finish == (fails ? Finish::error : Finish::length));
+    expect_idle(client.engine());
   }
 }
 

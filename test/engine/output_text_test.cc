@@ -215,5 +215,29 @@ TEST(random_stops_and_cuts) {
   }
 }
 
+// The borders of a prefix have borders of their own: falling back once is not enough.
+TEST(stop_strings_that_repeat_within_themselves) {
+  struct Case {
+    const char *stop, *bytes;
+    size_t end;
+  };
+  const Case cases[] = {{"aabaaac", "aabaaabaaac", 11},   {"aabaaac", "aabaabaaac", 10},
+                        {"abababc", "abababababc", 11},   {"aab", "aaaaaab", 7},
+                        {"abacabad", "abacabacabad", 12}, {"aabaaab", "aabaabaaab", 10}};
+  for (const Case& c : cases) {
+    for (size_t step = 1; step <= c.end; ++step) {
+      const std::string bytes = c.bytes, stops[] = {c.stop};
+      OutputText text(stops, false, StopScope::all);
+      std::string out;
+      int32_t found = -1;
+      for (size_t at = 0; at < bytes.size() && found < 0; at += step) {
+        found = text.push(std::string_view(bytes).substr(at, step), true, &out);
+      }
+      EXPECT_EQ(found, 0);
+      EXPECT_EQ(out, bytes.substr(0, c.end - std::string(c.stop).size()));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace nemotron::test

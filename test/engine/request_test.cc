@@ -106,6 +106,43 @@ TEST(stop_strings) {
   EXPECT_EQ(engine().run(r).text, whole.substr(0, 10));
 }
 
+// A stop string or stop id that ends with token k stops where min_tokens is at most k, and not
+// where it is one more.
+TEST(min_tokens_to_the_token) {
+  const Outcome free = engine().run(request(4, 30));
+  for (const int32_t k : {1, 5, 12}) {
+    for (const int32_t length : {1, 3}) {
+      if (length > k) continue;
+      const std::string stop = free.text.substr(size_t(k - length), size_t(length));
+      if (free.text.find(stop) != size_t(k - length)) continue;
+      for (const int32_t min : {k - 1, k, k + 1}) {
+        Request r = request(4, 30);
+        r.sampling.stop = {stop};
+        r.sampling.min_tokens = min;
+        const Outcome o = engine().run(r);
+        if (min <= k) {
+          EXPECT_EQ(int32_t(o.ids.size()), k);
+          EXPECT(o.finish == Finish::stop);
+        } else {
+          EXPECT_GT(int32_t(o.ids.size()), k);
+          EXPECT(o.text.starts_with(free.text.substr(0, size_t(k))));
+        }
+      }
+    }
+    // A stop id may be drawn as token k where fewer than k are wanted before it.
+    Request r = request(4, 30);
+    r.sampling.stop_token_ids = {free.ids[size_t(k - 1)]};
+    const auto first = std::ranges::find(free.ids, free.ids[size_t(k - 1)]);
+    if (first - free.ids.begin() != k - 1) continue;
+    r.sampling.min_tokens = k - 1;
+    EXPECT_EQ(int32_t(engine().run(r).ids.size()), k);
+    r.sampling.min_tokens = k;
+    const Outcome later = engine().run(r);
+    EXPECT_GT(int32_t(later.ids.size()), k);
+    EXPECT_NE(later.ids[size_t(k - 1)], free.ids[size_t(k - 1)]);
+  }
+}
+
 TEST(special_tokens) {
   Script s = script();
   s.options.token_special.resize(kTokens);
@@ -196,6 +233,8 @@ TEST(thinking_is_closed_at_its_budget) {
       r.sampling.num_logprobs = 0;
       const Outcome free = engine().run(r);
       r.sampling.thinking_budget = budget;
+      r.sampling.think_open = true;
+      r.sampling.think_begin = "nor this";
       r.sampling.think_end = "never";
       r.sampling.think_close = {1, 2, 3};
       Outcome o = engine().run(r);

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <string>
+#include <thread>
 
 #include "../check.h"
 
@@ -93,7 +94,7 @@ class StepDevice final : public Device {
   void mlp_input(Tensor, Tensor, const Norm&, const Linear&, Activation) noexcept override {}
   void head(Tensor, Tensor, std::span<const int32_t>, const Norm&,
             const Linear&) noexcept override {}
-  void sample(Tensor, int32_t, int32_t, SampleOutput*) noexcept override {}
+  void sample(Tensor, int32_t, int32_t, SampleOutput*) noexcept override { events_.add("sample"); }
 
  private:
   Events& events_;
@@ -175,4 +176,67 @@ TEST(closing_with_steps_in_flight) {
   s.launch(1);
   s.runner.reset();
   EXPECT(s.events.reach("begin0 launch begin1 launch"));
+}
+
+namespace {
+
+// Step 1 draws a token under a penalty, after one that step 0 draws.
+struct LateSteps : Steps {
+  explicit LateSteps(bool at_once) : Steps(at_once) {
+    state.request.sampling.presence_penalty = 1;
+    seq.request = &state;
+    seq.tokens = {0};
+    seq.num_prompt = 1;
+    seq.draw.emplace(&state.request.sampling, &state.rules, 0, seq.tokens);
+    for (int32_t i = 0; i < 2; ++i) {
+      buffers[i].plan.spans = {
+          {.seq = &seq, .first = i, .rows = 1, .drafts = 0, .generated = i > 0, .draws = true}};
+      seq.pending = i;
+      buffers[i].build();
+    }
+  }
+  RequestState state;
+  Sequence seq;
+};
+
+}  // namespace
+
+// The forward pass of a late step is under way before the step before it is done; the sampling
+// waits until its draws are described.
+TEST(a_late_step_runs_before_its_draws_are_described) {
+  LateSteps s(false);
+  EXPECT(!s.buffers[0].is_late());
+  REQUIRE(s.buffers[1].is_late());
+  s.launch(0);
+  s.launch(1);
+  REQUIRE(s.events.reach("begin0 sample launch begin0 wait"));
+  s.events.allow(1);
+  EXPECT_OK(s.runner->wait());
+  s.seq.tokens.push_back(3);
+  s.seq.draw->take(3, "");
+  EXPECT(s.buffers[1].input.samples[0].counts.empty());
+  s.buffers[1].complete();
+  REQUIRE_EQ(s.buffers[1].input.samples[0].counts.size(), 1u);
+  EXPECT_EQ(s.buffers[1].input.samples[0].counts[0].id, 3);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  REQUIRE(s.events.reach("begin0 sample launch begin0 wait"));
+  s.runner->completed(&s.buffers[1]);
+  REQUIRE(s.events.reach("begin0 sample launch begin0 wait sample launch"));
+  s.events.allow(1);
+  EXPECT_OK(s.runner->wait());
+}
+
+TEST(a_late_step_on_a_device_that_runs_at_once) {
+  LateSteps s(true);
+  s.events.allow(2);
+  s.launch(0);
+  s.launch(1);
+  EXPECT_OK(s.runner->wait());
+  REQUIRE(s.events.reach("begin0 sample launch wait begin0"));
+  s.seq.tokens.push_back(3);
+  s.seq.draw->take(3, "");
+  s.buffers[1].complete();
+  s.runner->completed(&s.buffers[1]);
+  EXPECT_OK(s.runner->wait());
+  REQUIRE(s.events.reach("begin0 sample launch wait begin0 sample launch wait"));
 }

@@ -30,7 +30,7 @@ class World {
         scheduler_({.max_batched_tokens = o.max_batched_tokens, .max_seqs = o.max_seqs}, &blocks_),
         device_(o.num_blocks, o.block_size, kVocab) {}
 
-  Sequence* add(Ids prompt, int32_t max_tokens, int32_t priority = 0, bool waits_for_host = false,
+  Sequence* add(Ids prompt, int32_t max_tokens, int32_t priority = 0, bool guesses = false,
                 int32_t drafts = 0) {
     auto request = std::make_unique<RequestState>();
     auto s = std::make_unique<Sequence>();
@@ -42,8 +42,9 @@ class World {
     s->tokens = std::move(prompt);
     s->draws = max_tokens > 0;
     s->compute_end = s->num_prompt + std::max(max_tokens - 1, 0);
-    s->salt_root = blocks_.root("");
-    if (waits_for_host || drafts > 0) s->run_ahead_until = 0;
+    s->prefix.root = chain_root(blocks_.key(), "");
+    s->guesses = guesses || drafts > 0;
+    if (s->draws) s->draw.emplace(&request->request.sampling, &request->rules, 0, s->tokens);
     scheduler_.add(s.get());
     Sequence* out = s.get();
     request->choices.push_back(std::move(s));
@@ -130,7 +131,7 @@ class World {
         const Sequence* s = r->choices[0].get();
         const bool ahead =
             std::pair(s->priority, s->arrival) < std::pair(span.seq->priority, span.seq->arrival);
-        if (s->state == SequenceState::waiting && ahead) EXPECT_NE(s->waits_for, 0u);
+        if (s->state == SequenceState::waiting && ahead) EXPECT_NE(s->prefix.waits_for, 0u);
       }
     }
   }
@@ -138,7 +139,8 @@ class World {
   void commit() {
     StepBuffer& step = buffers_[committed_++ % 2];
     device_.run(step.input, &step.output);
-    for (const PlannedSpan& span : step.plan.spans) {
+    for (size_t at = 0; at < step.plan.spans.size(); ++at) {
+      const PlannedSpan& span = step.plan.spans[at];
       Sequence* s = span.seq;
       if (s->state == SequenceState::finished) continue;
       if (!span.draws) {
@@ -148,8 +150,9 @@ class World {
       --s->pending;
       for (int32_t i = 0; i <= span.drafts; ++i) {
         if (span.drafts > 0) s->num_computed = span.first + span.rows - span.drafts + i;
-        const int32_t id = step.output.samples[size_t(span.first_sample + i)].id;
+        const int32_t id = step.output.samples[size_t(step.parts[at].first_sample + i)].id;
         s->tokens.push_back(id);
+        s->draw->take(id, "");
         if (id == kStop || int32_t(s->tokens.size()) > s->compute_end) {
           end(s);
           break;
@@ -169,10 +172,7 @@ class World {
     }
   }
 
-  void end(Sequence* s) {
-    if (s->state == SequenceState::running) blocks_.publish(*s);
-    scheduler_.remove(s);
-  }
+  void end(Sequence* s) { scheduler_.remove(s, Scheduler::Content::keep); }
 
  public:
   static int32_t next_token(const Ids& tokens) {
@@ -284,7 +284,7 @@ TEST(a_request_that_wants_what_is_being_computed_waits_for_it) {
   EXPECT(first->tokens == second->tokens);
 }
 
-TEST(run_ahead_stops_where_the_host_is_needed) {
+TEST(nobody_plans_ahead_of_a_token_that_guesses_follow) {
   World plain({});
   plain.add(count_up(5), 30);
   plain.run();

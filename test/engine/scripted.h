@@ -28,7 +28,7 @@ class ScriptedDevice {
 
   // The draw after tokens with this hash; -1: nothing may be drawn.
   static int32_t draw(uint64_t hash, const SampleInput& s, int32_t vocab) {
-    if (s.target >= 0) return s.target;
+    if (s.given() >= 0) return s.given();
     uint64_t h = extend(extend(hash, int32_t(s.seed)), int32_t(s.position));
     for (const TokenCount& c : s.counts) {
       h += extend(uint64_t(c.id), c.output_count * 2 + c.in_prompt);  // in any order
@@ -117,10 +117,17 @@ class ScriptedRunner final : public StepRunner {
   ScriptedRunner(int32_t num_blocks, int32_t block_size, int32_t vocab)
       : device_(num_blocks, block_size, vocab) {}
   void launch(StepBuffer* buffer) override {
+    if (on_launch) on_launch(*buffer);
+    for (const StepBuffer* earlier : launched_) EXPECT(!earlier->is_late());
     launched_.push_back(buffer);
     EXPECT_LE(launched_.size(), size_t(kMaxInFlight));
   }
+  void completed(StepBuffer* buffer) override {
+    EXPECT_EQ(launched_.front(), buffer);  // everything before it has been waited for
+    EXPECT(!buffer->is_late());
+  }
   Status wait() override {
+    EXPECT(!launched_.front()->is_late());
     StepBuffer& step = *launched_.front();
     launched_.pop_front();
     if (gate) {
@@ -132,6 +139,7 @@ class ScriptedRunner final : public StepRunner {
   }
   std::function<Status()> gate;
   std::function<void(StepBuffer&)> spoil;
+  std::function<void(const StepBuffer&)> on_launch;
 
  private:
   ScriptedDevice device_;

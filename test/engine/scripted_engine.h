@@ -14,6 +14,7 @@ struct Script {
   EngineOptions options;
   std::function<Status()> gate;
   std::function<void(StepBuffer&)> spoil;
+  std::function<void(const StepBuffer&)> on_launch;
 };
 
 inline Script script() {
@@ -38,6 +39,7 @@ inline std::function<std::unique_ptr<Engine>(std::function<void()>)> scripted(co
     auto runner = std::make_unique<ScriptedRunner>(s.num_blocks, s.block_size, kVocab);
     runner->gate = s.gate;
     runner->spoil = s.spoil;
+    runner->on_launch = s.on_launch;
     return std::make_unique<EngineLoop>(s.options, std::move(info), std::move(runner),
                                         std::move(wake));
   };

@@ -147,9 +147,9 @@ void check_one(const std::vector<float>& raw, const Request& r, const SampleOutp
   };
   if (!got.finite) return wrong("not finite");
   if (got.id < 0 || size_t(got.id) >= raw.size()) return wrong("id " + show(got.id));
-  const int32_t wanted_id = r.in.target >= 0 ? r.in.target : want.id;
-  if (r.in.target < 0 && want.scaled[size_t(got.id)] == kMinus) return wrong("drew a filtered id");
-  if (got.id != wanted_id && (r.in.target >= 0 || want.margin > 1e-4f)) {
+  const int32_t given = r.in.given(), wanted_id = given >= 0 ? given : want.id;
+  if (given < 0 && want.scaled[size_t(got.id)] == kMinus) return wrong("drew a filtered id");
+  if (got.id != wanted_id && (given >= 0 || want.margin > 1e-4f)) {
     return wrong("id " + show(got.id) + ", wanted " + show(wanted_id) + ", margin " +
                  show(want.margin));
   }
@@ -196,7 +196,9 @@ void test_random_requests(const DeviceUnderTest& d, int32_t vocab, int count, fl
       r.in.seed = random.bits();
       r.in.position = uint64_t(random.below(100000));
       r.in.num_top = maybe(0.5) ? int(random.below(kMaxTopLogprobs + 1)) : -1;
-      if (maybe(0.15)) r.in.target = int32_t(random.below(vocab));
+      if (maybe(0.15)) {
+        (maybe(0.5) ? r.in.forced : r.in.scored) = int32_t(random.below(vocab));
+      }
       if (maybe(0.4)) {
         r.in.repetition_penalty = float(0.7 + random.uniform());
         r.in.presence_penalty = float(random.uniform() * 2 - 0.5);
@@ -254,6 +256,30 @@ void test_greedy_ties(const DeviceUnderTest& d) {
   EXPECT_EQ(sampling.run({l}, r)[0].id, 37);
   l.assign(200, -3.0f);
   EXPECT_EQ(sampling.run({l}, r)[0].id, 0);
+}
+
+// A penalty above 1 makes a token that was seen less likely on either side of zero, one below 1
+// more likely. Greedy, between the seen id 0 and id 1.
+void test_repetition_penalty(const DeviceUnderTest& d) {
+  struct Case {
+    float penalty, seen, other;
+    int32_t id;
+  };
+  const Case cases[] = {{2, 2, 1.5f, 1},      {2, 4, 1.5f, 0},      {2, -1, -1.5f, 1},
+                        {2, -1, -2.5f, 0},    {0.5f, 1, 1.5f, 0},   {0.5f, 1, 2.5f, 1},
+                        {0.5f, -2, -1.5f, 0}, {0.5f, -4, -1.5f, 1}, {2, 0, -0.1f, 0},
+                        {2, 0, 0.1f, 1},      {0.5f, 0, 0.1f, 1},   {1, 2, 1.5f, 0}};
+  for (const Case& c : cases) {
+    for (const bool in_prompt : {true, false}) {
+      Sampling sampling(d, 40, 1);
+      std::vector<float> l(40, -9.0f);
+      l[0] = c.seen, l[1] = c.other;
+      std::vector<Request> r(1);
+      r[0].in.repetition_penalty = c.penalty;
+      r[0].counts.push_back({0, in_prompt ? 0 : 1, in_prompt});
+      EXPECT_EQ(sampling.run({l}, r)[0].id, c.id);
+    }
+  }
 }
 
 void test_not_finite(const DeviceUnderTest& d) {
@@ -528,6 +554,7 @@ void add_sample_cases(const DeviceUnderTest& d) {
   }
   add_case(at + "small weights", [=] { test_small_weights(d); });
   add_case(at + "greedy ties", [=] { test_greedy_ties(d); });
+  add_case(at + "repetition penalty", [=] { test_repetition_penalty(d); });
   add_case(at + "not finite", [=] { test_not_finite(d); });
   add_case(at + "any batch", [=] { test_same_in_any_batch(d); });
   add_case(at + "slots", [=] { test_slots(d); });

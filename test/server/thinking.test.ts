@@ -117,6 +117,35 @@ describe('reasoning mode', () => {
     }
   })
 
+  test('the engine is told whether a budget begins inside a block', async () => {
+    const cases: [Record<string, unknown>, boolean][] = [
+      [{ reasoning_effort: 'high' }, true],
+      [{}, false],
+      [{ reasoning_effort: 'none' }, false],
+      [{ chat_template_kwargs: { enable_thinking: false } }, false],
+      [{ messages: [{ role: 'system', content: 'detailed thinking off' }, user] }, false],
+      [{ messages: [{ role: 'system', content: 'detailed thinking on' }, user] }, true],
+    ]
+    for (const [content, open] of [
+      ['<think>a', true],
+      ['<think>a</think>', false],
+      ['<think>a</think> So', false],
+      ['So', false],
+    ] as const) {
+      const messages = [user, { role: 'assistant', content }]
+      cases.push([{ messages, continue_final_message: true, reasoning_effort: 'high' }, open])
+    }
+    for (const [more, open] of cases) {
+      for (const stream of [false, true]) {
+        const body = chatBody({ ...more, stream, thinking_budget: 0 })
+        await (await harness.post('/v1/chat/completions', body)).text()
+        const { sampling } = harness.engine.requests.at(-1) ?? {}
+        assert.equal(sampling?.thinkingBudget, 0)
+        assert.equal(sampling?.thinkingOpen, open, JSON.stringify(more))
+      }
+    }
+  })
+
   test('continued thinking and continued answers are told apart', async () => {
     const ask = async (content: string, more: object = {}) => {
       const messages = [user, { role: 'assistant', content, ...more }]

@@ -113,6 +113,7 @@ const planRequests = async (
     logprobs: body.logprobs,
     promptLogprobs: body.prompt_logprobs ?? echoed,
     card: undefined,
+    thinkingOpen: undefined,
   })
   return prompts.map(({ ids }, i) => ({
     promptTokenIds: ids,
