@@ -429,6 +429,21 @@ struct How {
   int32_t times = 1;          // samples of each row
 };
 
+// Of two filters the narrower one counts.
+void test_filters_meet(const DeviceUnderTest& d) {
+  Sampling sampling(d, 50, 8);
+  std::vector<float> l(50, 1.0f);
+  l[31] = 1.01f;
+  std::vector<Request> requests(8);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    SampleInput& in = requests[i].in;
+    in.temperature = 1, in.seed = i;
+    in.top_k = i % 2 ? 1 : 40;
+    in.min_p = i % 2 ? 0.01f : 0.999f;
+  }
+  for (const SampleOutput& o : sampling.run({l}, requests)) EXPECT_EQ(o.id, 31);
+}
+
 // A model that is nothing but embedding, norm and head, for steps of generated rows: on a CUDA
 // device these are recorded, captured and replayed as graphs.
 class Steps {
@@ -458,7 +473,7 @@ class Steps {
     for (int32_t i = 0; i < n; ++i) {
       SampleInput& s = samples[size_t(i)];
       s.row = sampled[size_t(i)] = i / how.times;
-      s.num_top = 2, s.temperature = 0.9f, s.seed = 5;
+      s.num_top = 2, s.temperature = 8.0f, s.seed = 5;  // hot: draws differ
       s.position = uint64_t(ids[size_t(s.row)]);
       s.banned = banned;
     }
@@ -525,6 +540,7 @@ void test_steps(const DeviceUnderTest& d) {
   steps.check(6);
   steps.check(6);
   steps.check(9, {.piece = 4});
+  EXPECT_NE(steps.run({3}, {})[0].logprob, steps.run({3}, {.which = 1})[0].logprob);
 }
 
 // Steps after one whose metadata, and one whose results, need more memory than there was.
@@ -536,7 +552,7 @@ void test_growth(const DeviceUnderTest& d) {
   again();
   steps.check(3, {.banned = 200000});
   again();
-  steps.check(18, {.times = 4});
+  steps.check(18, {.piece = 18, .times = 4});
   again();
 }
 
@@ -558,6 +574,7 @@ void add_sample_cases(const DeviceUnderTest& d) {
   add_case(at + "not finite", [=] { test_not_finite(d); });
   add_case(at + "any batch", [=] { test_same_in_any_batch(d); });
   add_case(at + "slots", [=] { test_slots(d); });
+  add_case(at + "filters meet", [=] { test_filters_meet(d); });
   add_case(at + "steps", [=] { test_steps(d); });
   add_case(at + "steps after growth", [=] { test_growth(d); });
   add_case(at + "slots of failed draws", [=] { test_slot_of_a_failed_draw(d); });
