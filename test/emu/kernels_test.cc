@@ -228,7 +228,7 @@ class Pieces {
     const std::vector<int32_t> ids(rows.size(), 0);
     StepInput in;
     in.token_ids = ids, in.spans = spans, in.num_generated_rows = int32_t(rows.size());
-    builder->set_model({kBlock, 128, 16, int32_t(items)});
+    builder->set_model({.block_size = kBlock, .max_items = int32_t(items)});
     builder->build(in);
     builder->copy();
     return items;

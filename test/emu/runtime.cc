@@ -262,7 +262,9 @@ cudaError_t cudaFree(void* p) {
   if (it == mappings.end())
     return fail(cudaErrorInvalidValue, "cudaFree of a pointer that cudaMalloc did not give");
   remove_memory(p);
-  munmap(it->second.map, it->second.map_bytes);
+  // The place is not given away again: what still points there must not find other memory.
+  mmap(it->second.map, it->second.map_bytes, PROT_NONE,
+       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   used_bytes -= it->second.bytes;
   mappings.erase(it);
   return cudaSuccess;
