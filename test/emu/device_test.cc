@@ -152,10 +152,21 @@ bool replays() {
                      .spans = {&span, 1},
                      .samples = {&sample, 1},
                      .num_generated_rows = 1};
+  // A graph ends with the head.
+  const std::vector<uint16_t> zeros(32 * 16);
+  const MatrixPart part{.data = zeros.data(), .rows = 32, .cols = 16, .row_stride = 16};
+  Linear head;
+  EXPECT_OK(
+      t.device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &head.weight));
+  Buffer x(t.device.get(), DType::f32, {1, 16}, std::vector<float>(16, 1.0f));
+  Buffer gain(t.device.get(), DType::f32, {16}, std::vector<float>(16, 1.0f));
   Buffer logits(t.device.get(), DType::f32, {1, 32}, std::vector<float>(32, 1.0f));
+  const Norm norm{.eps = 1e-5f, .gain = gain.tensor()};
+  const int32_t row = 0;
   for (int i = 0; i < 3; ++i) {
     SampleOutput out;
     t.device->begin_step(in);
+    t.device->head(logits.tensor(), x.tensor(), {&row, 1}, norm, head);
     t.device->sample(logits.tensor(), 0, 1, &out);
     EXPECT_OK(t.device->sync());
     EXPECT_EQ(out.id, 0);
