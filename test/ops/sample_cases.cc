@@ -427,6 +427,7 @@ struct How {
   size_t banned = 0;          // ids of each sample
   int which = 0;              // of two places of x, of two gains
   int32_t times = 1;          // samples of each row
+  size_t blocks = 1;          // of each row's table
 };
 
 // Of two filters the narrower one counts.
@@ -465,7 +466,7 @@ class Steps {
 
   std::vector<SampleOutput> run(const std::vector<int32_t>& ids, const How& how) {
     const int32_t rows = int32_t(ids.size()), n = rows * how.times;
-    const std::vector<int32_t> slots(ids.size(), -1), table = {0}, banned(how.banned, 3);
+    const std::vector<int32_t> slots(ids.size(), -1), table(how.blocks, 0), banned(how.banned, 3);
     std::vector<SpanInput> spans;
     for (int32_t i = 0; i < rows; ++i) spans.push_back({i, 1, 0, true, table});
     std::vector<SampleInput> samples(static_cast<size_t>(n));
@@ -543,12 +544,14 @@ void test_steps(const DeviceUnderTest& d) {
   EXPECT_NE(steps.run({3}, {})[0].logprob, steps.run({3}, {.which = 1})[0].logprob);
 }
 
-// Steps after one whose metadata, and one whose results, need more memory than there was.
+// Steps after one whose metadata, draws or results need more memory than there was.
 void test_growth(const DeviceUnderTest& d) {
   Steps steps(d, 18);
   const auto again = [&] {
     for (int i = 0; i < 3; ++i) steps.check(3);
   };
+  again();
+  steps.check(3, {.blocks = 200000});
   again();
   steps.check(3, {.banned = 200000});
   again();
