@@ -13,6 +13,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
@@ -165,13 +166,14 @@ const start = (
     pid: (what) => Number(readFileSync(pid(what), 'utf8')),
   }
 }
-const isGone = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0)
-    return false
-  } catch {
-    return true
+/** One that ended and that nobody has waited for yet (a zombie) is gone. */
+const isGone = async (pid: number): Promise<boolean> => {
+  for (let i = 0; i < 50; i++) {
+    const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => ') Z')
+    if (/\) [ZX]/.test(stat)) return true
+    await sleep(20)
   }
+  return false
 }
 
 const order = [
@@ -199,7 +201,7 @@ describe('bench/gpu.sh', { concurrency: 4 }, () => {
     assert.deepEqual(readdirSync(temporary), [])
     assert.equal(phases.find(({ name }) => name === 'gemm')?.metrics?.length, 1)
     assert.match(readFileSync(join(out, 'ncu.txt'), 'utf8'), /ncu .*gpu_bench --part kernels/)
-    assert.ok(isGone(pid('smi')), 'nvidia-smi goes on')
+    assert.ok(await isGone(pid('smi')), 'nvidia-smi goes on')
   })
 
   test('a case that fails is repeated in the ways that tell why', async () => {
@@ -252,7 +254,7 @@ describe('bench/gpu.sh', { concurrency: 4 }, () => {
     const part = one.find(({ name }) => name === '8b-bf16')
     assert.match(part?.reason ?? '', /^cut off after \d+ s$/)
     assert.equal(part?.metrics?.length, 1)
-    assert.ok(isGone(hung.pid('hung')), 'what hung goes on')
+    assert.ok(await isGone(hung.pid('hung')), 'what hung goes on')
     const sample = one.find(({ name }) => name === 'ops-sample')
     assert.equal(sample?.reason, 'ended by SIGSEGV')
     assert.deepEqual(sample?.failing, ['cuda sample vocab 33'])
@@ -320,7 +322,7 @@ describe('bench/gpu.sh', { concurrency: 4 }, () => {
     const { phases, ended: how } = resultOf(out)
     assert.equal(how, 'stopped by SIGTERM')
     assert.equal(phases.at(-1)?.reason, 'stopped by SIGTERM')
-    assert.ok(isGone(pid('smi')), 'nvidia-smi goes on')
+    assert.ok(await isGone(pid('smi')), 'nvidia-smi goes on')
   })
 
   test('a phase that does not exist is refused with those that do', async () => {
