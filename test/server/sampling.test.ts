@@ -56,6 +56,8 @@ describe('fields honoured', () => {
       topK: 7,
       minP: 0.1,
       stop: ['a', 'b'],
+      // What stands before the answer is no part of it.
+      stopScope: 'afterBlock',
       stopTokenIds: [3],
       includeStop: true,
       skipSpecialTokens: false,
