@@ -177,7 +177,7 @@ std::vector<SampleInput> both(int32_t row, int32_t target) {
   SampleInput draw, known;
   draw.row = known.row = row;
   draw.num_top = known.num_top = 0;
-  known.target = target;
+  known.scored = target;
   return {draw, known};
 }
 
@@ -221,7 +221,7 @@ void run_generation(const std::string& name, const std::string& run, const std::
       if (first + i + 1 == prompt.size()) break;
       SampleInput s;
       s.row = int32_t(i);
-      s.target = prompt[first + i + 1];
+      s.scored = prompt[first + i + 1];
       s.num_top = 0;
       samples.push_back(s);
     }
