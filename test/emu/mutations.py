@@ -111,7 +111,7 @@ BREAKS = [
     B("attention_decode.cu", "sum += s.y * exp2_fast(s.x - most);", "sum += s.y;", PIECES),
     B("gemm_decode.cu", "for (int m = 4; m < 32; m *= 2) squares", "for (int m = 8; m < 32; m *= 2) squares", NORM),
     B("gemm_decode.cu", "squares[e % 2] += v * v;", "squares[0] += v * v;", NORM),
-    B("gemm_decode.cu", "p.squares ? row_scale[in_block] : 1.0f", "1.0f", NORM),
+    B("gemm_decode.cu", "p.squares ? row_scale[in_block] : 1.0f", "1.0f", SPLIT),
     B("gemm_decode.cu", "all_squares = warp_sum(all_squares);", "", NORM),
     B("gemm_decode.cu", "to_bf16(v * out.norm.gain[row])", "to_bf16(v)", NORM),
     B("epilogue.h", "lo * a.x - hi * a.y", "lo * a.x + hi * a.y", ATTENTION, "gemm_decode.cu"),
