@@ -122,7 +122,7 @@ describe('bodies', () => {
       socket.write(Buffer.alloc(size - 1, 0x20))
     }
     await until(
-      () => answers.filter((text) => text.includes('too_many_bodies')).length >= 3,
+      () => answers.filter((text) => text.includes('too_many_bodies')).length >= 4,
       'refusals',
     )
     assert.ok(answers.filter((text) => text === '').length <= 8)
