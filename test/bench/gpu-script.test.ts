@@ -72,7 +72,7 @@ program(
   join(bin, 'gpu_ops_test'),
   listed([
     'cuda gemm 17x80x96 BF16',
-    'cuda mlp_input BF16 9x40',
+    'cuda mlp_input BF16 34x40',
     'cuda norm after residual BF16 19x90',
     'cuda tied BF16',
     'cuda attention 4:2 d64 b16 BF16 prompts',
