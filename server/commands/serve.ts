@@ -81,14 +81,15 @@ const run = async (flags: FlagValues, configFile: string | undefined): Promise<v
   const settings = readSettings(flags, process.env, configFile)
   const log = createLog(settings.log_level)
   for (const line of unknownVariables(process.env)) log.warn(line)
-  const isQuiet = settings.log_level === 'silent' || isLogOnly()
-  const progress = isQuiet ? NO_PROGRESS : createProgress()
-  const say = isQuiet ? () => {} : tell
+  const isSilent = settings.log_level === 'silent'
+  const isJson = !isSilent && isLogOnly()
+  const progress = isSilent || isJson ? NO_PROGRESS : createProgress()
+  const say = isSilent ? () => {} : isJson ? (text: string) => log.info(text) : tell
   const serving = await startServer({ settings, log, progress, tell: say })
   stopOnSignals(serving, say)
   const models = await serving.ready
   log.info({ url: serving.url, models: models.map(({ id }) => id) }, 'serving')
-  say(greeting(serving.url, models, settings))
+  if (!isJson) say(greeting(serving.url, models, settings))
 }
 
 export const addServeCommand = (program: Command): void => {
