@@ -101,6 +101,34 @@ const top = [...imports.keys()].filter((name) => !name.includes('/'))
 if (top.length > MOST_AT_TOP)
   problems.push(`server/ has ${top.length} files at its top; at most ${MOST_AT_TOP}`)
 
+/** One way into a room: file -> who may call it. Types may be imported by all. */
+const doors = {
+  'generation/answer': ['api/respond'],
+  'generation/run': ['generation/answer'],
+}
+for (const file of files) {
+  const text = readFileSync(join(root, file), 'utf8')
+  const values = text.replace(/\bimport type [^']*'[^']*'/g, '')
+  for (const [, path] of values.matchAll(/\bfrom '(\.[^']+)'/g)) {
+    const to = nameOf(join(dirname(file), path))
+    if (doors[to]?.includes(nameOf(file)) ?? true) continue
+    problems.push(`${file} calls ${to}: only ${doors[to].join(', ')} may`)
+  }
+}
+
+// The walk of docs/architecture.md, in and back: the first file of a row is in a room of its own.
+const walk = readFileSync(join(root, 'docs/architecture.md'), 'utf8')
+  .split('\n')
+  .flatMap((line) => /^\| \d+ \| `([^`]+)`/.exec(line)?.[1] ?? [])
+const isServer = (file) => file.startsWith('server/')
+const back = walk.findLastIndex((file) => !isServer(file))
+const end = walk.findIndex((file) => !isServer(file))
+for (const way of [walk.slice(0, end), walk.slice(back)]) {
+  const rooms = way.map((file) => (isServer(file) ? roomOf(nameOf(file)) : file))
+  for (const [i, room] of rooms.entries())
+    if (rooms.indexOf(room) < i) problems.push(`docs/architecture.md enters ${room} twice`)
+}
+
 // Tests stand on everything, so nothing stands on tests.
 const benches = spawnSync('git', ['ls-files', 'bench/*.ts', 'bench/**/*.ts'], {
   cwd: root,

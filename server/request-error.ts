@@ -41,6 +41,8 @@ export class RequestError extends Error {
 export const badRequest = (message: string, param: string | null = null): RequestError =>
   new RequestError(message, { param })
 
+export const clientGone = (): RequestError => badRequest('The client closed the connection.')
+
 export const unsupportedParameter = (param: string, message: string): RequestError =>
   new RequestError(message, { param, code: 'unsupported_parameter' })
 

@@ -1,8 +1,8 @@
 // GET /v1/models and /v1/models/{id}.
 
-import { requireReady } from '../generation/admission.js'
 import type { Ctx } from '../http/context.js'
 import { findModel, type ServedModel } from '../model/served-model.js'
+import { requireReady } from './admission.js'
 import type { Server } from './server.js'
 
 const describe = (model: ServedModel, id: string) => ({

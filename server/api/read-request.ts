@@ -2,9 +2,10 @@
 
 import type { z } from 'zod'
 import { checkBody } from '../check.js'
-import { requireCapacity, requireReady } from '../generation/admission.js'
 import { ignoredHeader, readJson } from '../http/body.js'
 import { addHeader, type Ctx } from '../http/context.js'
+import { requireAnyPlace } from '../model/place.js'
+import { requireReady } from './admission.js'
 import type { Server } from './server.js'
 import { UNSERVED } from './unserved-fields.js'
 
@@ -16,7 +17,7 @@ export const readRequest = async <T extends z.ZodObject>(
   queue?: 'chat' | 'reward',
 ): Promise<z.output<T>> => {
   requireReady(server)
-  if (queue !== undefined) requireCapacity(server, queue)
+  if (queue !== undefined) requireAnyPlace(server.models(), queue)
   const json = await readJson(c.env.incoming, server.bodies)
   const { strictParams: isStrict } = server.config
   const { body, ignored } = checkBody(schema, json, { isStrict, unserved: UNSERVED })

@@ -11,7 +11,9 @@ import {
 } from '../generation/answer.js'
 import { clientOf } from '../http/client.js'
 import type { Ctx } from '../http/context.js'
+import { clientGone } from '../request-error.js'
 import { bytesInSlices } from '../slices.js'
+import { requireReady } from './admission.js'
 import type { Server } from './server.js'
 
 export const answerId = (prefix: string): string => `${prefix}-${randomBytes(16).toString('hex')}`
@@ -20,11 +22,21 @@ export const unixTime = (): number => Math.floor(Date.now() / 1000)
 
 export const respond = async (
   c: Ctx,
-  { phase, config }: Server,
+  server: Server,
   generation: Generation,
   form: { readonly stream: StreamForm } | { readonly whole: WholeForm },
 ): Promise<Response> => {
-  const context = { phase, client: clientOf(c, config), timeout: config.requestTimeout }
+  const { config } = server
+  const client = clientOf(c, config)
+  Object.assign(client.record, {
+    model: generation.model.id,
+    stream: 'stream' in form,
+    n: generation.n,
+  })
+  // Reading and planning took their time: is the server still ready, and the client still there?
+  requireReady(server)
+  if (client.isGone()) throw clientGone()
+  const context = { client, timeout: config.requestTimeout }
   if ('stream' in form) {
     await answerAsStream(context, generation, form.stream)
     return RESPONSE_ALREADY_SENT

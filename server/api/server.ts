@@ -1,10 +1,10 @@
 // Everything a route needs to know of the server. `phase` and `models` change while it lives.
 
 import type { Logger } from 'pino'
-import type { Readiness } from '../generation/admission.js'
 import type { Bodies } from '../http/body.js'
 import type { HttpConfig } from '../http/context.js'
 import type { Metrics } from '../metrics/metrics.js'
+import type { Readiness } from './admission.js'
 
 export type ServerConfig = HttpConfig & {
   readonly defaultThinking: boolean

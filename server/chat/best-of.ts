@@ -2,9 +2,9 @@
 // reward model of the same server, and the best ones go out, best first, as if only they had been
 // generated. A stage between the run and the answer: it keeps all events, and passes the winners' on.
 
-import { requirePlace } from '../generation/admission.js'
 import type { AnswerHandler, Stage } from '../generation/answer.js'
 import type { AnswerEvent } from '../generation/answer-event.js'
+import { requirePlace } from '../model/place.js'
 import { findRewardModel, isReward, type ServedModel } from '../model/served-model.js'
 import type { Conversation, Message } from '../prompt/conversation.js'
 import { badRequest, RequestError } from '../request-error.js'

@@ -1,8 +1,14 @@
 // From a chat to what is generated.
 
 import type { GenerateRequest, Sampling } from '../engine/types.js'
-import type { Readiness } from '../generation/admission.js'
 import type { Generation } from '../generation/answer.js'
+import type { ServedModel } from '../model/served-model.js'
+import type { Conversation } from '../prompt/conversation.js'
+import { encodePrompt, encodeSegments } from '../prompt/encode.js'
+import { badRequest } from '../request-error.js'
+import { type BestOfFields, createBestOf, planBestOf, type Ranking } from './best-of.js'
+import { createChoice } from './choice.js'
+import { type ChatPrompt, renderChat } from './prompt.js'
 import {
   checkKept,
   type GenerationFields,
@@ -12,14 +18,7 @@ import {
   type QueueFields,
   queueFields,
   truncatePrompt,
-} from '../generation/sampling.js'
-import type { ServedModel } from '../model/served-model.js'
-import type { Conversation } from '../prompt/conversation.js'
-import { checkFits } from '../prompt/encode.js'
-import { badRequest } from '../request-error.js'
-import { type BestOfFields, createBestOf, planBestOf, type Ranking } from './best-of.js'
-import { createChoice } from './choice.js'
-import { type ChatPrompt, encodeChat, renderChat } from './prompt.js'
+} from './sampling.js'
 import type { Start } from './think-splitter.js'
 
 /** What a chat may say, in any dialect. The fields have the names that errors give them. */
@@ -72,8 +71,9 @@ const planRequest = async (
   prompt: ChatPrompt,
   choices: number,
 ): Promise<{ readonly request: GenerateRequest; readonly dropped: number }> => {
-  if (call.truncate_prompt_tokens === undefined) checkFits(prompt.text, model, 'messages')
-  const all = await encodeChat(model, prompt)
+  const all = await (call.truncate_prompt_tokens === undefined
+    ? encodePrompt(prompt.segments, model, 'messages')
+    : encodeSegments(prompt.segments, model.tokenizer))
   const { maxModelLen } = model.engine.info
   const asked = call.max_completion_tokens ?? call.max_tokens
   const logprobs = call.logprobs === true ? (call.top_logprobs ?? 0) : undefined
@@ -108,14 +108,14 @@ const planRequest = async (
 }
 
 export const planChat = async (
-  server: Pick<Readiness, 'models'>,
+  models: readonly ServedModel[],
   model: ServedModel,
   call: ChatCall,
   { arrival, defaultThinking }: { readonly arrival: number; readonly defaultThinking: boolean },
 ): Promise<ChatPlan> => {
   if (call.top_logprobs && call.logprobs !== true)
     throw badRequest("'top_logprobs' is only allowed when 'logprobs' is true.", 'top_logprobs')
-  const bestOf = await planBestOf(server.models(), call)
+  const bestOf = await planBestOf(models, call)
   const prompt = renderChat(model, call, defaultThinking)
   const n = call.n ?? 1
   const generated = bestOf?.candidates ?? n

@@ -2,17 +2,15 @@
 
 import type { ServedModel } from '../model/served-model.js'
 import type { Conversation } from '../prompt/conversation.js'
-import { encodeSegments, type Segment, segmentsText } from '../prompt/encode.js'
+import type { Segment } from '../prompt/encode.js'
 import { badRequest } from '../request-error.js'
 import type { Start } from './think-splitter.js'
 import { checkKwargs, refuseThinking, resolveThinking } from './thinking-mode.js'
 
 export type ChatPrompt = {
-  readonly text: string
   readonly segments: readonly Segment[]
   /** How the answer is split; undefined for models that do not reason. */
   readonly start: Start | undefined
-  readonly thinking: boolean
   readonly card: { readonly temperature: number; readonly topP: number } | undefined
 }
 
@@ -57,13 +55,7 @@ export const renderChat = (
       kwargs: body.chat_template_kwargs ?? {},
       prefill: '',
     })
-    return {
-      text: segmentsText(segments),
-      segments,
-      start: undefined,
-      thinking: false,
-      card: undefined,
-    }
+    return { segments, start: undefined, card: undefined }
   }
   const thinking = resolveThinking(body, reasoning, defaultThinking)
   const segments = model.template.render({
@@ -74,13 +66,8 @@ export const renderChat = (
   })
   const asks = common.addGenerationPrompt
   return {
-    text: segmentsText(segments),
     segments,
     start: asks ? startAfter(segments, thinking.start) : thinking.start,
-    thinking: thinking.on,
     card: thinking.card,
   }
 }
-
-export const encodeChat = (model: ServedModel, prompt: ChatPrompt): Promise<readonly number[]> =>
-  encodeSegments(prompt.segments, model.tokenizer)

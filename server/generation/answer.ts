@@ -1,12 +1,11 @@
-// The life of an answer: admitted, run, told event by event in the words of a dialect, ended once.
+// The life of an answer: run, told event by event in the words of a dialect, ended once.
 // Knows no protocol: a dialect turns events into text, the client takes the text.
 
 import type { Delta, GenerateRequest } from '../engine/types.js'
 import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
-import { asRequestError, RequestError, stackOf } from '../request-error.js'
+import { asRequestError, clientGone, RequestError, stackOf } from '../request-error.js'
 import { createTurns, finishInSlices } from '../slices.js'
-import { clientGone, type Readiness, requireReady } from './admission.js'
 import type { AnswerEvent } from './answer-event.js'
 import { type Run, startRun } from './run.js'
 
@@ -62,7 +61,6 @@ type EventStream = {
 /** Who asked, as far as an answer has to know. */
 type Client = {
   readonly record: RequestLog
-  readonly isGone: () => boolean
   /** Returns how to stop listening. */
   readonly onGone: (listener: () => void) => () => void
   readonly openStream: (onGone: (why: 'closed' | 'stalled') => void) => EventStream
@@ -70,18 +68,10 @@ type Client = {
   readonly noteError: (error: RequestError) => void
 }
 
-type AnswerContext = Pick<Readiness, 'phase'> & {
+type AnswerContext = {
   readonly client: Client
   /** Seconds that an answer may take; 0: no limit. */
   readonly timeout: number
-}
-
-/** After the body is known: is the server still ready, and the client still there? */
-const admit = (context: AnswerContext, { model, n }: Generation, stream: boolean): void => {
-  const { client } = context
-  Object.assign(client.record, { model: model.id, stream, n })
-  requireReady(context)
-  if (client.isGone()) throw clientGone()
 }
 
 /** Submits, and makes events of the deltas. */
@@ -121,7 +111,6 @@ export const answerWhole = (
   form: WholeForm,
 ): Promise<Iterable<string>> =>
   new Promise((resolve, reject) => {
-    admit(context, generation, false)
     const { client, timeout } = context
     const settle = () => {
       stop()
@@ -157,7 +146,6 @@ export const answerAsStream = (
   form: StreamForm,
 ): Promise<void> =>
   new Promise((resolve, reject) => {
-    admit(context, generation, true)
     const { client, timeout } = context
     /** Told to the end, or nobody listens. */
     let over = false

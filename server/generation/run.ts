@@ -5,7 +5,7 @@ import { EngineFailure } from '../failure.js'
 import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
 import { asRequestError, RequestError, stackOf } from '../request-error.js'
-import { fromEngineError } from './admission.js'
+import { fromEngineError } from './engine-error.js'
 
 type RunHandler = {
   /** `prompt`: which of the requests; deltas of one engine step come in one tick. */

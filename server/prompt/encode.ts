@@ -36,18 +36,14 @@ export const encodeText = async (
   return addBos && bosId !== null && ids[0] !== bosId ? [bosId].concat(ids) : ids
 }
 
+/** Whose prompt it is, as far as its length goes. */
+type Reader = {
+  readonly tokenizer: Tokenizer
+  readonly engine: { readonly info: { readonly maxModelLen: number } }
+}
+
 /** Throws before a text is encoded that cannot fit, however few tokens it may have. */
-export const checkFits = (
-  text: string,
-  {
-    tokenizer,
-    engine,
-  }: {
-    readonly tokenizer: Tokenizer
-    readonly engine: { readonly info: { readonly maxModelLen: number } }
-  },
-  param: string,
-): void => {
+export const checkFits = (text: string, { tokenizer, engine }: Reader, param: string): void => {
   const { maxModelLen } = engine.info
   const bytes = Buffer.byteLength(text)
   const least = Math.ceil(bytes / tokenizer.longestToken)
@@ -56,4 +52,14 @@ export const checkFits = (
     `This model's maximum context length is ${maxModelLen} tokens. However, the prompt has ${bytes} bytes, which are at least ${least} tokens. Please shorten the prompt.`,
     { param, code: 'context_length_exceeded' },
   )
+}
+
+/** Ids of a prompt that must fit; `param` is its field, for the error. */
+export const encodePrompt = (
+  segments: readonly Segment[],
+  reader: Reader,
+  param: string,
+): Promise<readonly number[]> => {
+  checkFits(segmentsText(segments), reader, param)
+  return encodeSegments(segments, reader.tokenizer)
 }

@@ -4,18 +4,13 @@
 
 import type { Engine, Timings } from '../engine/types.js'
 import { EngineFailure } from '../failure.js'
-import { clientGone, fromEngineError, requirePlace } from '../generation/admission.js'
+import { fromEngineError } from '../generation/engine-error.js'
 import type { RequestLog } from '../log.js'
+import { requirePlace } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
 import type { Message } from '../prompt/conversation.js'
-import {
-  checkFits,
-  encodeSegments,
-  encodeText,
-  type Segment,
-  segmentsText,
-} from '../prompt/encode.js'
-import { badRequest, contextExceeded, RequestError } from '../request-error.js'
+import { encodePrompt, encodeText, type Segment } from '../prompt/encode.js'
+import { badRequest, clientGone, contextExceeded, RequestError } from '../request-error.js'
 
 /** A conversation, and candidate answers to it or none. */
 export type ScoreInput = {
@@ -74,11 +69,7 @@ export const scoredPrompt = (
 const encodeConversation = async (
   model: RewardModel,
   messages: readonly Message[],
-): Promise<readonly number[]> => {
-  const segments = scoredPrompt(model, messages)
-  checkFits(segmentsText(segments), model, 'messages')
-  return encodeSegments(segments, model.tokenizer)
-}
+): Promise<readonly number[]> => encodePrompt(scoredPrompt(model, messages), model, 'messages')
 
 const checkLength = (model: RewardModel, ids: readonly number[], param: string): void => {
   const { maxModelLen } = model.engine.info

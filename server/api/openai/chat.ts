@@ -23,7 +23,12 @@ export const chatRoute =
     if (isReward(model)) return nimChat(c, server, { model, body, messages, arrival })
     checkStreamOptions(body)
     const { defaultThinking } = server.config
-    const plan = await planChat(server, model, { ...body, messages }, { arrival, defaultThinking })
+    const plan = await planChat(
+      server.models(),
+      model,
+      { ...body, messages },
+      { arrival, defaultThinking },
+    )
     const answer: ChatAnswer = { ...plan, body, id: answerId('chatcmpl'), created: unixTime() }
     const form = body.stream ? { stream: chatStream(answer) } : { whole: wholeChat(answer) }
     return respond(c, server, answer, form)

@@ -1,17 +1,17 @@
 // POST /v1/completions: raw prompts, several at once, echoed and scored when asked.
 
-import { refuseThinking } from '../../chat/thinking-mode.js'
-import type { GenerateRequest } from '../../engine/types.js'
-import type { Generation, StreamForm, WholeForm } from '../../generation/answer.js'
-import { type AnswerEvent, eventOf } from '../../generation/answer-event.js'
-import type { Run } from '../../generation/run.js'
 import {
   checkKept,
   makeSampling,
   outputLimit,
   queueFields,
   truncatePrompt,
-} from '../../generation/sampling.js'
+} from '../../chat/sampling.js'
+import { refuseThinking } from '../../chat/thinking-mode.js'
+import type { GenerateRequest } from '../../engine/types.js'
+import type { Generation, StreamForm, WholeForm } from '../../generation/answer.js'
+import { type AnswerEvent, eventOf } from '../../generation/answer-event.js'
+import type { Run } from '../../generation/run.js'
 import type { Ctx } from '../../http/context.js'
 import { findModel, refuseReward, type ServedModel } from '../../model/served-model.js'
 import { checkFits, encodeText } from '../../prompt/encode.js'
