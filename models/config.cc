@@ -3,26 +3,12 @@
 #include <algorithm>
 
 #include "models/arch/architecture.h"
-#include "models/checkpoint/file_bytes.h"
-#include "models/checkpoint/json.h"
+#include "models/checkpoint/documents.h"
 #include "models/checkpoint/json_fields.h"
 #include "models/quantization.h"
 
 namespace nemotron {
 namespace {
-
-Status read_json(const std::string& path, Json* out) {
-  FileBytes file;
-  if (Status s = FileBytes::read(path, Json::Limits().bytes, &file); !s) return s;
-  return Json::parse(file.text(), out).within(path);
-}
-
-// The file may be missing; then *found is false.
-Status read_optional_json(const std::string& path, bool* found, Json* out) {
-  const Status s = read_json(path, out);
-  *found = s.ok();
-  return s.code() == Code::not_found ? Status() : s;
-}
 
 // Null when f has a failure.
 const Architecture* read_architecture(JsonFields* f, ModelConfig* out) {
@@ -103,9 +89,29 @@ void read_reward_row(JsonFields* f, int32_t reward_row, ModelConfig* out) {
   }
 }
 
-Status read_quantization(const std::string& dir, const Json& config, ModelConfig* out) {
-  const std::string path = dir + "/config.json";
-  const JsonFields f(config, path);
+// What holds for a request that says nothing of it.
+void read_defaults(JsonFields* f, GenerationDefaults* out) {
+  constexpr double kMost = 1e6;
+  const auto real = [f](const char* name, double low, double high) {
+    return f->find(name) ? std::optional(f->real(name, low, high)) : std::nullopt;
+  };
+  out->greedy = !f->boolean("do_sample", true);
+  out->temperature = real("temperature", 0, kMost);
+  out->top_p = real("top_p", 0, 1);
+  if (f->find("top_k")) out->top_k = f->integer("top_k", -1, INT32_MAX);
+  out->repetition_penalty = real("repetition_penalty", 1e-6, kMost);
+}
+
+Status read_generation(const Document& document, ModelConfig* out) {
+  JsonFields f(document.json, document.where);
+  if (!f.status()) return f.status();
+  read_special_ids(&f, out);
+  read_defaults(&f, &out->generation);
+  return f.status();
+}
+
+Status read_quantization(const Documents& documents, ModelConfig* out) {
+  const JsonFields f(documents.config.json, documents.config.where);
   Quantization in_config, in_file;
   for (const char* name : {"compression_config", "quantization_config"}) {
     const Json* block = f.find(name);
@@ -113,14 +119,11 @@ Status read_quantization(const std::string& dir, const Json& config, ModelConfig
     in_config = Quantization();
     if (Status s = read_quantization_block(*block, f.inside(name), &in_config); !s) return s;
   }
-  Json document;
-  bool found = false;
-  const std::string file = dir + "/hf_quant_config.json";
-  if (Status s = read_optional_json(file, &found, &document); !s) return s;
-  if (found) {
-    if (Status s = read_hf_quant_config(document, file, &in_file); !s) return s;
+  if (documents.quantization) {
+    const auto& [where, json] = *documents.quantization;
+    if (Status s = read_hf_quant_config(json, where, &in_file); !s) return s;
     if (in_config.kind == QuantKind::compressed_fp8 && in_file.kind != QuantKind::none) {
-      return Status::invalid(file + ": ModelOpt FP8, but config.json says compressed-tensors");
+      return Status::invalid(where + ": ModelOpt FP8, but config.json says compressed-tensors");
     }
   }
   out->quant = in_config.kind != QuantKind::none ? in_config.kind : in_file.kind;
@@ -132,11 +135,10 @@ Status read_quantization(const std::string& dir, const Json& config, ModelConfig
 }  // namespace
 
 Status read_model_config(const std::string& dir, int32_t reward_row, ModelConfig* out) {
+  Documents documents;
+  if (Status s = Documents::read(dir, &documents); !s) return s;
   ModelConfig config;
-  const std::string path = dir + "/config.json";
-  Json document;
-  if (Status s = read_json(path, &document); !s) return s;
-  JsonFields f(document, path);
+  JsonFields f(documents.config.json, documents.config.where);
   const Architecture* architecture = read_architecture(&f, &config);
   if (!architecture) return f.status();
   architecture->read_config(&f, &config);
@@ -145,17 +147,10 @@ Status read_model_config(const std::string& dir, int32_t reward_row, ModelConfig
   read_special_ids(&f, &config);
   read_reward_row(&f, reward_row, &config);
   if (!f.status()) return f.status();
-
-  Json generation;
-  bool found = false;
-  const std::string generation_path = dir + "/generation_config.json";
-  if (Status s = read_optional_json(generation_path, &found, &generation); !s) return s;
-  if (found) {
-    JsonFields g(generation, generation_path);
-    read_special_ids(&g, &config);
-    if (!g.status()) return g.status();
+  if (documents.generation) {
+    if (Status s = read_generation(*documents.generation, &config); !s) return s;
   }
-  if (Status s = read_quantization(dir, document, &config); !s) return s;
+  if (Status s = read_quantization(documents, &config); !s) return s;
   *out = std::move(config);
   return {};
 }

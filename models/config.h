@@ -1,8 +1,9 @@
-// ModelConfig: what config.json, generation_config.json and the quantisation files of a Hugging
-// Face folder say, checked. Pure data; read once at load.
+// ModelConfig: what the documents of a checkpoint say (models/checkpoint/documents.h), checked.
+// Pure data; read once at load.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,13 @@ struct RewardHead {
   std::vector<std::string> labels;  // classification: id2label, in order
 };
 
+// What a request that says nothing of it gets, by the checkpoint's own advice.
+struct GenerationDefaults {
+  std::optional<double> temperature, top_p, repetition_penalty;
+  std::optional<int32_t> top_k;  // -1 or 0: all
+  bool greedy = false;           // do_sample: false
+};
+
 struct ModelConfig {
   std::string architecture;  // "LlamaForCausalLM", ...
   int32_t hidden = 0, vocab = 0, q_heads = 0, head_dim = 0;
@@ -55,14 +63,15 @@ struct ModelConfig {
   RewardHead reward;
   int32_t bos_id = -1;
   std::vector<int32_t> eos_ids;  // union of config and generation_config
+  GenerationDefaults generation;
 
   int32_t kv_layers() const;  // layers with attention
   int32_t max_intermediate() const;
   int32_t kv_heads() const;  // of the attention layers (all equal, checked)
 };
 
-// Reads `dir`/config.json and its companions. Errors name the file, the field, found and expected;
-// architectures not served yet are refused by name.
+// Reads the documents of the checkpoint in `dir`. Errors name the file, the field, found and
+// expected; architectures not served yet are refused by name.
 // `reward_row`: registry.json or the config file says that this checkpoint's score is the logit of
 // that vocabulary id (Reward-HF is stored as an ordinary LlamaForCausalLM); -1: it does not.
 Status read_model_config(const std::string& dir, int32_t reward_row, ModelConfig* out);

@@ -185,6 +185,19 @@ Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan) {
 
 namespace {
 
+Napi::Object defaults_object(Napi::Env env, const GenerationDefaults& d) {
+  Napi::Object object = Napi::Object::New(env);
+  const auto set = [&](const char* name, const auto& value) {
+    if (value) object.Set(name, Napi::Number::New(env, double(*value)));
+  };
+  set("temperature", d.temperature);
+  set("topP", d.top_p);
+  set("topK", d.top_k);
+  set("repetitionPenalty", d.repetition_penalty);
+  object.Set("greedy", Napi::Boolean::New(env, d.greedy));
+  return object;
+}
+
 // `stop_ids`: the config's own, or with those of the engine's options.
 Napi::Object config_object(Napi::Env env, const ModelConfig& config,
                            const std::vector<int32_t>& stop_ids) {
@@ -216,6 +229,7 @@ Napi::Object config_object(Napi::Env env, const ModelConfig& config,
       .put("rewardLabels", labels)
       .set("bosId", config.bos_id)
       .put("eosIds", eos)
+      .put("generation", defaults_object(env, config.generation))
       .object();
 }
 
@@ -241,6 +255,7 @@ Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkp
       .set("parameters", double(parameter_count(config)))
       .set("bytes", double(checkpoint.total_bytes()))
       .set("tensors", double(checkpoint.tensors().size()))
+      .set("layout", std::to_string(layout_hash(checkpoint)))
       .put("gpus", gpus)
       .object();
 }

@@ -113,7 +113,24 @@ class FileCheckpoint final : public Checkpoint {
   size_t total_bytes_ = 0;
 };
 
+// FNV-1a.
+void mix(std::string_view bytes, uint64_t* hash) {
+  for (const char c : bytes) *hash = (*hash ^ uint8_t(c)) * 0x100000001b3;
+}
+
 }  // namespace
+
+uint64_t layout_hash(const Checkpoint& checkpoint) {
+  uint64_t sum = 0;
+  for (const StoredTensor& t : checkpoint.tensors()) {
+    uint64_t hash = 0xcbf29ce484222325;
+    mix(t.name, &hash);
+    mix("\n" + t.dtype_name, &hash);
+    for (const int64_t size : t.shape) mix("\n" + std::to_string(size), &hash);
+    sum += hash;
+  }
+  return sum;
+}
 
 Status Checkpoint::open(const std::string& dir, std::unique_ptr<Checkpoint>* out) {
   auto checkpoint = std::make_unique<FileCheckpoint>();

@@ -45,4 +45,8 @@ class Checkpoint {
   virtual void release(const StoredTensor& tensor) const = 0;
 };
 
+// Tells checkpoints apart by names, types and shapes of their tensors, in any order; the same on
+// every machine.
+uint64_t layout_hash(const Checkpoint& checkpoint);
+
 }  // namespace nemotron

@@ -1,7 +1,7 @@
 // Request fields to the engine's sampling parameters, checked against the model.
 
-import type { GenerateRequest, Sampling } from '../engine/types.js'
-import type { GenerationDefaults, ServedModel } from '../model/served-model.js'
+import type { GenerateRequest, GenerationDefaults, Sampling } from '../engine/types.js'
+import type { ServedModel } from '../model/served-model.js'
 import { badRequest, contextExceeded } from '../request-error.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 
@@ -121,7 +121,7 @@ type SamplingParams = {
 
 export const makeSampling = async (params: SamplingParams): Promise<Sampling> => {
   const { body, model, maxTokens, logprobs, promptLogprobs } = params
-  const { vocabSize } = model.engine.info
+  const { vocabSize, generation } = model.engine.info
   if (body.stop_token_ids) checkIds(body.stop_token_ids, vocabSize, 'stop_token_ids')
   if (body.allowed_token_ids) checkIds(body.allowed_token_ids, vocabSize, 'allowed_token_ids')
   if (body.min_tokens !== undefined && body.min_tokens > maxTokens)
@@ -129,10 +129,10 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
       `Invalid value for 'min_tokens': ${body.min_tokens} is more than the ${maxTokens} tokens that may be generated.`,
       'min_tokens',
     )
-  const topK = body.top_k ?? model.generation.topK
-  const repetition = body.repetition_penalty ?? model.generation.repetitionPenalty
+  const topK = body.top_k ?? generation.topK
+  const repetition = body.repetition_penalty ?? generation.repetitionPenalty
   const budget = body.thinking_token_budget ?? body.thinking_budget
-  const { temperature, topP } = temperatureAndTopP(body, model.generation, params.card)
+  const { temperature, topP } = temperatureAndTopP(body, generation, params.card)
   return {
     maxTokens,
     temperature,

@@ -11,6 +11,7 @@ import type {
   EngineStats,
   FinishReason,
   GenerateRequest,
+  GenerationDefaults,
   LoadProgress,
   MemoryPlan,
   Sampling,
@@ -93,6 +94,7 @@ export type NativeConfig = {
   /** -1: none. */
   readonly bosId: number
   readonly eosIds: readonly number[]
+  readonly generation: GenerationDefaults
 }
 
 export type NativeInfo = {
@@ -134,6 +136,8 @@ export type NativeModelInfo = {
   readonly parameters: number
   readonly bytes: number
   readonly tensors: number
+  /** A hash of names, types and shapes of the tensors. */
+  readonly layout: string
   readonly gpus: readonly GpuFit[]
 }
 

@@ -190,7 +190,7 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
   const dtype = checkedDtype(options, described.config)
   const stopIds = stopNames.flatMap((name) => tokenizer.special.get(name) ?? [])
   const { onProgress, onPlan, ...rest } = options
-  const print = await fingerprint(model, dtype.shown)
+  const print = fingerprint(described.layout, dtype.shown)
   const dispatcher = createDispatcher(addon.packedNames)
   const native = await addon
     .createEngine(
@@ -232,6 +232,7 @@ const describe = (
     vocabSize: config.vocab,
     bosTokenId: config.bosId < 0 ? null : config.bosId,
     eosTokenIds: config.eosIds,
+    generation: config.generation,
     rewardLabels: config.reward === 'none' ? null : config.rewardLabels,
     rewardKind: config.reward,
     plan: info.plan,

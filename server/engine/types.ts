@@ -68,6 +68,16 @@ export type MemoryPlan = {
   readonly table: string
 }
 
+/** The checkpoint's own advice, from generation_config.json: what holds when a caller says nothing. */
+export type GenerationDefaults = {
+  readonly temperature?: number
+  readonly topP?: number
+  readonly topK?: number
+  readonly repetitionPenalty?: number
+  /** do_sample: false. */
+  readonly greedy: boolean
+}
+
 export type EngineInfo = {
   readonly model: string
   readonly architecture: string
@@ -81,6 +91,8 @@ export type EngineInfo = {
   readonly vocabSize: number
   readonly bosTokenId: number | null
   readonly eosTokenIds: readonly number[]
+  /** Advice: the engine itself does not follow it. */
+  readonly generation: GenerationDefaults
   /** null: a chat model; else the names of the scores, one an output of the head. */
   readonly rewardLabels: readonly string[] | null
   readonly rewardKind: 'none' | 'lm_head_row' | 'classification'

@@ -1,7 +1,5 @@
-// From settings to a model that can be served: its folder, tokenizer, template, defaults and engine.
+// From settings to a model that can be served: its folder, tokenizer, template and engine.
 
-import { join } from 'node:path'
-import { z } from 'zod'
 import { openEngine } from '../engine/engine.js'
 import type { Engine, EngineOptions, LoadProgress, MemoryPlan } from '../engine/types.js'
 import type { Metrics } from '../metrics/metrics.js'
@@ -9,67 +7,15 @@ import { BUILT_IN } from '../prompt/builtin-templates.js'
 import { createTemplate } from '../prompt/template.js'
 import type { ModelSettings } from '../settings/read.js'
 import type { RewardSettings } from '../settings/reward.js'
-import { readText, readTextIfThere } from '../text-file.js'
+import { readText } from '../text-file.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import { defaultName, namesOfModel, soundsLikeReward } from './identity.js'
 import { createPace } from './pace.js'
+import { openPackage, type Package } from './package.js'
 import { findEntry, makeProfile, type RegistryEntry } from './registry.js'
 import { createReadout } from './reward-readout.js'
-import type { GenerationDefaults, ServedModel } from './served-model.js'
-
-const NamedToken = z.union([z.string(), z.looseObject({ content: z.string() })])
-const TokenizerConfig = z.looseObject({
-  bos_token: NamedToken.nullish(),
-  eos_token: NamedToken.nullish(),
-  pad_token: NamedToken.nullish(),
-  unk_token: NamedToken.nullish(),
-  chat_template: z
-    .union([z.string(), z.array(z.looseObject({ name: z.string(), template: z.string() }))])
-    .nullish(),
-})
-type TokenizerConfig = z.output<typeof TokenizerConfig>
-
-const GenerationConfig = z.looseObject({
-  temperature: z.number().nullish(),
-  top_p: z.number().nullish(),
-  top_k: z.number().nullish(),
-  repetition_penalty: z.number().nullish(),
-  do_sample: z.boolean().nullish(),
-})
-
-/** A JSON file of a checkpoint; a missing one is `{}`, a broken one an error that names it. */
-const readConfig = async <T extends z.ZodType>(
-  folder: string,
-  name: string,
-  schema: T,
-): Promise<z.output<T>> => {
-  const path = join(folder, name)
-  const text = await readTextIfThere(path)
-  if (text === undefined) return schema.parse({})
-  try {
-    return schema.parse(JSON.parse(text))
-  } catch (error) {
-    throw new Error(`${path}: ${error instanceof Error ? error.message : String(error)}`)
-  }
-}
-
-type Found = { readonly source: string; readonly from: string }
-
-const JsonTemplate = z.looseObject({ chat_template: z.string().optional() })
-
-const ownTemplate = async (folder: string, config: TokenizerConfig): Promise<Found | undefined> => {
-  const path = join(folder, 'chat_template.jinja')
-  const file = await readTextIfThere(path)
-  if (file !== undefined) return { source: file, from: path }
-  const { chat_template: given } = config
-  const listed = Array.isArray(given)
-    ? (given.find((one) => one.name === 'default') ?? given[0])?.template
-    : given
-  if (listed != null) return { source: listed, from: join(folder, 'tokenizer_config.json') }
-  const { chat_template: source } = await readConfig(folder, 'chat_template.json', JsonTemplate)
-  return source === undefined ? undefined : { source, from: join(folder, 'chat_template.json') }
-}
+import type { ServedModel } from './served-model.js'
 
 type TemplateSettings = {
   /** The model's names (identity.ts), the surest first. */
@@ -89,14 +35,14 @@ type TemplateSource = {
 /** The checkpoint's own template; a built-in one only where it has none, and never silently. */
 const findTemplate = async (
   folder: string,
+  files: Package,
   settings: TemplateSettings,
   entry: RegistryEntry | undefined,
   tokenizer: Tokenizer,
 ): Promise<TemplateSource> => {
   if (settings.file !== undefined)
     return { source: await readText(settings.file), from: settings.file, own: true }
-  const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
-  const own = await ownTemplate(folder, config)
+  const own = await files.template()
   if (own !== undefined) return { ...own, own: true }
   const name = entry?.template ?? 'nemotron_70b'
   if (!tokenizer.special.has('<|start_header_id|>'))
@@ -114,30 +60,6 @@ const findTemplate = async (
   }
 }
 
-const namesOf = (config: TokenizerConfig, tokenizer: Tokenizer): Record<string, string> => {
-  const names: Record<string, string> = {}
-  for (const key of ['bos_token', 'eos_token', 'pad_token', 'unk_token'] as const) {
-    const token = config[key]
-    const name = typeof token === 'string' ? token : token?.content
-    if (name !== undefined) names[key] = name
-  }
-  if (names.bos_token === undefined) {
-    for (const [name, id] of tokenizer.special) if (id === tokenizer.bosId) names.bos_token = name
-  }
-  return { bos_token: '', eos_token: '', ...names }
-}
-
-const generationDefaults = async (folder: string): Promise<GenerationDefaults> => {
-  const config = await readConfig(folder, 'generation_config.json', GenerationConfig)
-  return {
-    greedy: config.do_sample === false,
-    ...(config.temperature != null && { temperature: config.temperature }),
-    ...(config.top_p != null && { topP: config.top_p }),
-    ...(config.top_k != null && { topK: config.top_k }),
-    ...(config.repetition_penalty != null && { repetitionPenalty: config.repetition_penalty }),
-  }
-}
-
 /** The template that a model in `folder` speaks by, and what is known of it. */
 export const openTemplate = async (
   folder: string,
@@ -145,20 +67,26 @@ export const openTemplate = async (
   tokenizer: Tokenizer,
   warn: (message: string) => void,
 ): Promise<Pick<ServedModel, 'template' | 'tokenNames' | 'profile'>> => {
-  const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
+  const files = await openPackage(folder, tokenizer)
   const entry = findEntry(settings.names)
-  const { source, from, own, warning } = await findTemplate(folder, settings, entry, tokenizer)
+  const { source, from, own, warning } = await findTemplate(
+    folder,
+    files,
+    settings,
+    entry,
+    tokenizer,
+  )
   if (warning !== undefined) warn(warning)
   const profile = makeProfile(entry, own ? source : '')
-  const tokens = namesOf(config, tokenizer)
+  const { tokenNames } = files
   try {
     const template = createTemplate({
       source,
       tokenizer,
-      tokens,
+      tokens: tokenNames,
       reasoning: profile.reasoning !== undefined,
     })
-    return { template, tokenNames: tokens, profile }
+    return { template, tokenNames, profile }
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
     throw new Error(`${from}: the chat template cannot be used: ${why}`, { cause: error })
@@ -228,7 +156,6 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     tokenizer,
     hooks.warn,
   )
-  const generation = await generationDefaults(folder)
   const engine = await openEngine(
     {
       ...engineOptions(
@@ -259,7 +186,6 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     template,
     tokenNames,
     profile,
-    generation,
     readout,
     pace: createPace(),
     metrics: metrics.addModel(id, engine),

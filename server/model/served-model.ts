@@ -9,16 +9,6 @@ import type { Pace } from './pace.js'
 import type { ModelProfile } from './registry.js'
 import type { Readout } from './reward-readout.js'
 
-/** From generation_config.json: what holds when the caller says nothing. */
-export type GenerationDefaults = {
-  readonly temperature?: number
-  readonly topP?: number
-  readonly topK?: number
-  readonly repetitionPenalty?: number
-  /** do_sample: false. */
-  readonly greedy: boolean
-}
-
 export type ServedModel = {
   readonly id: string
   /** Other names that clients may use. */
@@ -32,7 +22,6 @@ export type ServedModel = {
   /** bos_token, eos_token and the like; '' where there is none. */
   readonly tokenNames: Readonly<Record<string, string>>
   readonly profile: ModelProfile
-  readonly generation: GenerationDefaults
   /** What a reward model's outputs mean; of a chat model, unused. */
   readonly readout: Readout
   readonly pace: Pace

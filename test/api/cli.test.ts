@@ -94,6 +94,10 @@ describe('nemotron-server', () => {
     const parsed = JSON.parse((await cli(['info', '--json', model])).out)
     assert.equal(parsed.config.vocab, 320)
     assert.equal(parsed.parameters, parsed.bytes / 2)
+    assert.deepEqual(parsed.config.generation, { greedy: false })
+    const tiny = packagePath('models/tiny/tiny-reasoner')
+    const { config } = JSON.parse((await cli(['info', '--json', tiny])).out)
+    assert.deepEqual(config.generation, { temperature: 0.6, topP: 0.95, greedy: false })
   })
 
   const wrong: [string, readonly string[], RegExp][] = [

@@ -38,6 +38,7 @@ describe('loading', () => {
     assert.equal(info.bosTokenId, 256)
     // From config, and by name from the tokenizer.
     assert.deepEqual([...info.eosTokenIds].sort(), [257, 258, 259])
+    assert.deepEqual(info.generation, { greedy: false })
     assert.equal(info.rewardLabels, null)
     assert.match(info.fingerprint, /^fp_[0-9a-f]{10}$/)
     assert.match(info.device, /^cpu \(.*1 thread\)$/)

@@ -86,6 +86,26 @@ TEST(config_eos_is_the_union) {
   EXPECT_ERROR(read(llama_config(), &c, -1, "{"), "generation_config.json: line 1, column 2");
 }
 
+TEST(config_reads_the_defaults_of_sampling) {
+  ModelConfig c;
+  REQUIRE_OK(read(llama_config(), &c));
+  EXPECT(!c.generation.temperature && !c.generation.top_p && !c.generation.top_k);
+  EXPECT(!c.generation.repetition_penalty && !c.generation.greedy);
+  REQUIRE_OK(read(llama_config(), &c, -1,
+                  R"({"do_sample": false, "temperature": 0.6, "top_p": 0.95, "top_k": -1,
+                      "repetition_penalty": 1.1})"));
+  EXPECT(c.generation.temperature == 0.6 && c.generation.top_p == 0.95);
+  EXPECT(c.generation.top_k == -1 && c.generation.repetition_penalty == 1.1);
+  EXPECT(c.generation.greedy);
+  EXPECT_ERROR(
+      read(llama_config(), &c, -1, R"({"temperature": -1})"),
+      "generation_config.json: \"temperature\" is -1; expected a number from 0 to 1000000");
+  EXPECT_ERROR(read(llama_config(), &c, -1, R"({"top_k": "all"})"),
+               "generation_config.json: \"top_k\" is \"all\"; expected an integer from -1 to");
+  EXPECT_ERROR(read(llama_config(), &c, -1, R"({"do_sample": 1})"),
+               "generation_config.json: \"do_sample\" is 1; expected true or false");
+}
+
 TEST(config_refuses_architectures_by_name) {
   for (const std::string name : {"DeciLMForCausalLM", "NemotronForCausalLM", "MistralForCausalLM",
                                  "NemotronHForCausalLM", "LlamaModel"}) {

@@ -12,7 +12,7 @@ import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
 import { createPace } from '../../server/model/pace.js'
 import { findEntry, makeProfile } from '../../server/model/registry.js'
 import { createReadout } from '../../server/model/reward-readout.js'
-import type { GenerationDefaults, ServedModel } from '../../server/model/served-model.js'
+import type { ServedModel } from '../../server/model/served-model.js'
 import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
 import { createTemplate } from '../../server/prompt/template.js'
 import type { RewardSettings } from '../../server/settings/reward.js'
@@ -35,7 +35,6 @@ export type HarnessOptions = ScriptedOptions & {
   readonly reward?: RewardOptions
   readonly id?: string
   readonly template?: string
-  readonly generation?: GenerationDefaults
   readonly config?: Partial<ServerConfig>
   readonly phase?: () => Phase
   readonly host?: string
@@ -98,7 +97,6 @@ const makeModel = (
       reasoning: profile.reasoning !== undefined,
     }),
     profile,
-    generation: options.generation ?? { greedy: false },
     readout: createReadout(engine.info, options.reward?.readout ?? profile.entry?.reward),
     pace: createPace(),
     metrics: metrics.addModel(id, engine),

@@ -74,7 +74,10 @@ export const SERVERS = {
   failed: { phase: () => ({ name: 'failed', detail: 'no such file' }) },
   timed: { answer, config: { requestTimeout: 0.1 } },
   small: { answer, maxNumSeqs: 1, maxWaiting: 0, stepMs: 5, reward: { score } },
-  defaults: { answer, generation: { greedy: true, temperature: 0.7, topP: 0.9, topK: 5 } },
+  defaults: {
+    answer,
+    info: { generation: { greedy: true, temperature: 0.7, topP: 0.9, topK: 5 } },
+  },
 } satisfies Readonly<Record<string, HarnessOptions>>
 
 type Server = Recorded['server']

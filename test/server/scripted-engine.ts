@@ -103,6 +103,7 @@ const INFO: Omit<EngineInfo, 'maxNumSeqs'> = {
   vocabSize: 263,
   bosTokenId: 256,
   eosTokenIds: [260],
+  generation: { greedy: false },
   rewardLabels: null,
   rewardKind: 'none',
   plan: PLAN,

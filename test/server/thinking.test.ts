@@ -202,7 +202,7 @@ describe('a model that does not reason', () => {
       const one = await startHarness({
         id: 'plain',
         template,
-        generation: { greedy: false, ...generation },
+        info: { generation: { greedy: false, ...generation } },
       })
       await one.post('/v1/chat/completions', { model: 'plain', messages: [user], ...more })
       const { temperature, topP } = one.engine.requests.at(-1)?.sampling ?? {}

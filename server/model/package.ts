@@ -1,0 +1,85 @@
+// The parts of a checkpoint that are text: the template and the names of its tokens. What the engine
+// reads is models/checkpoint/'s, the tokenizer tokenizer/'s.
+
+import { join } from 'node:path'
+import { z } from 'zod'
+import { readTextIfThere } from '../text-file.js'
+import type { Tokenizer } from '../tokenizer/types.js'
+
+const NamedToken = z.union([z.string(), z.looseObject({ content: z.string() })])
+const TokenizerConfig = z.looseObject({
+  bos_token: NamedToken.nullish(),
+  eos_token: NamedToken.nullish(),
+  pad_token: NamedToken.nullish(),
+  unk_token: NamedToken.nullish(),
+  chat_template: z
+    .union([z.string(), z.array(z.looseObject({ name: z.string(), template: z.string() }))])
+    .nullish(),
+})
+type TokenizerConfig = z.output<typeof TokenizerConfig>
+
+/** A JSON file of a checkpoint; a missing one is `{}`, a broken one an error that names it. */
+const readConfig = async <T extends z.ZodType>(
+  folder: string,
+  name: string,
+  schema: T,
+): Promise<z.output<T>> => {
+  const path = join(folder, name)
+  const text = await readTextIfThere(path)
+  if (text === undefined) return schema.parse({})
+  try {
+    return schema.parse(JSON.parse(text))
+  } catch (error) {
+    throw new Error(`${path}: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+
+/** A template, and where it was read, for errors. */
+type OwnTemplate = { readonly source: string; readonly from: string }
+
+export type Package = {
+  /** bos_token, eos_token and the like; '' where there is none. */
+  readonly tokenNames: Readonly<Record<string, string>>
+  /** undefined: it brings none. */
+  readonly template: () => Promise<OwnTemplate | undefined>
+}
+
+const JsonTemplate = z.looseObject({ chat_template: z.string().optional() })
+
+const ownTemplate = async (
+  folder: string,
+  config: TokenizerConfig,
+): Promise<OwnTemplate | undefined> => {
+  const path = join(folder, 'chat_template.jinja')
+  const file = await readTextIfThere(path)
+  if (file !== undefined) return { source: file, from: path }
+  const { chat_template: given } = config
+  const listed = Array.isArray(given)
+    ? (given.find((one) => one.name === 'default') ?? given[0])?.template
+    : given
+  if (listed != null) return { source: listed, from: join(folder, 'tokenizer_config.json') }
+  const { chat_template: source } = await readConfig(folder, 'chat_template.json', JsonTemplate)
+  return source === undefined ? undefined : { source, from: join(folder, 'chat_template.json') }
+}
+
+const namesOf = (config: TokenizerConfig, tokenizer: Tokenizer): Record<string, string> => {
+  const names: Record<string, string> = {}
+  for (const key of ['bos_token', 'eos_token', 'pad_token', 'unk_token'] as const) {
+    const token = config[key]
+    const name = typeof token === 'string' ? token : token?.content
+    if (name !== undefined) names[key] = name
+  }
+  if (names.bos_token === undefined) {
+    for (const [name, id] of tokenizer.special) if (id === tokenizer.bosId) names.bos_token = name
+  }
+  return { bos_token: '', eos_token: '', ...names }
+}
+
+/** The package in `folder`, whose tokenizer this is. */
+export const openPackage = async (folder: string, tokenizer: Tokenizer): Promise<Package> => {
+  const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
+  return {
+    tokenNames: namesOf(config, tokenizer),
+    template: () => ownTemplate(folder, config),
+  }
+}
