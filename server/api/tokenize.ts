@@ -41,6 +41,11 @@ const promptOf = (
         `'${name}' is not supported: '${model.id}' scores what it is given and generates nothing.`,
       )
   }
+  if (body.tools !== undefined && body.tools.length > 0)
+    throw unsupportedParameter(
+      'tools',
+      `'tools' is not supported: '${model.id}' scores what it is given and calls none.`,
+    )
   return scoredPrompt(model, messages)
 }
 

@@ -58,7 +58,7 @@ const refuse =
       : refused(name, why)
 
 const STRUCTURED = 'structured output is not available yet'
-const TOOLS = 'tool calling is not available yet'
+const CHAT_TOOLS = 'it is for /v1/chat/completions'
 const SAMPLER = 'this server does not have this sampler'
 const TEXT_ONLY = 'this server takes and makes text only'
 const use = (instead: string): string => `use '${instead}'`
@@ -84,10 +84,10 @@ const BY_NAME: Readonly<Record<string, (name: string) => Refusal>> = {
   response_schema: refuse(STRUCTURED),
 
   // Tools.
-  tools: refuse(TOOLS, EMPTY),
-  functions: refuse(TOOLS, EMPTY),
-  function_call: refuse(TOOLS, 'none', 'auto'),
-  tool_choice: refuse(TOOLS, 'none', 'auto'),
+  tools: refuse(CHAT_TOOLS, EMPTY),
+  tool_choice: refuse(CHAT_TOOLS, 'none', 'auto'),
+  functions: refuse(use('tools'), EMPTY),
+  function_call: refuse(use('tool_choice'), 'none', 'auto'),
   web_search_options: refuse('this server does not search the web'),
 
   // Thinking.

@@ -10,6 +10,7 @@ import type { Conversation, Message } from '../prompt/conversation.js'
 import { badRequest, RequestError } from '../request-error.js'
 import { checkRoom, encodeInputs, type ScoreItem, scoreItems } from '../scoring/scoring.js'
 import { createSplitter, type Piece, type Start } from './think-splitter.js'
+import { type ToolFormat, writeCalls } from './tools/format.js'
 
 export type BestOfFields = Pick<Conversation, 'messages' | 'continue_final_message'> & {
   readonly n?: number | undefined
@@ -80,10 +81,15 @@ export const planBestOf = async (
   }
 }
 
-type Candidate = { readonly events: AnswerEvent[]; reasoning: string; text: string }
+type Candidate = {
+  readonly events: AnswerEvent[]
+  reasoning: string
+  text: string
+  readonly calls: { readonly name: string; arguments: string }[]
+}
 
 /** Thinking and answer of a reply that is told in one piece. */
-const splitReply = (start: Start, { events, text }: Candidate): Piece => {
+const splitReply = (start: Start, { events, text }: Pick<Candidate, 'events' | 'text'>): Piece => {
   const splitter = createSplitter(start)
   const first = splitter.push(text)
   const rest = splitter.end(events.at(-1)?.finish === 'stop')
@@ -145,23 +151,30 @@ const rank = async (
   return { scores, order: orderOf(scores) }
 }
 
-/** `unsplit`: where the candidates' texts begin, when they come with their thinking in them. */
-export const createBestOf = (bestOf: BestOf, unsplit: Start | undefined) => {
+type CandidateForm = {
+  /** Where the candidates' texts begin, when they come with their thinking in them. */
+  readonly unsplit: Start | undefined
+  /** How they call tools. */
+  readonly format: ToolFormat | undefined
+}
+
+export const createBestOf = (bestOf: BestOf, { unsplit, format }: CandidateForm) => {
   let ranking: Ranking | undefined
 
   const stage = (answer: AnswerHandler): Stage => {
     const gone = new AbortController()
     const candidates = Array.from(
       { length: bestOf.candidates },
-      (): Candidate => ({ events: [], reasoning: '', text: '' }),
+      (): Candidate => ({ events: [], reasoning: '', text: '', calls: [] }),
     )
     const finish = async () => {
       try {
-        const replies = candidates.map((one) =>
-          unsplit === undefined
-            ? { reasoning: one.reasoning, content: one.text }
-            : splitReply(unsplit, one),
-        )
+        const replies = candidates.map(({ events, reasoning, text: said, calls }) => {
+          const text = format ? said + writeCalls(format, calls) : said
+          return unsplit === undefined
+            ? { reasoning, content: text }
+            : splitReply(unsplit, { events, text })
+        })
         ranking = await rank(bestOf, replies, gone.signal)
       } catch (error) {
         if (gone.signal.aborted) return
@@ -186,6 +199,11 @@ export const createBestOf = (bestOf: BestOf, unsplit: Start | undefined) => {
         candidate.events.push(event)
         candidate.reasoning += event.reasoning
         candidate.text += event.text
+        for (const { index, name, arguments: piece } of event.calls) {
+          if (name !== undefined) candidate.calls.push({ name, arguments: '' })
+          const call = candidate.calls[index]
+          if (call) call.arguments += piece
+        }
       },
       onDone: () => void finish(),
       onError: answer.onError,

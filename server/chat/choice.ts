@@ -1,9 +1,12 @@
-// One choice of a chat answer while it grows: its text split into thinking and answer, its ids counted.
+// One choice of a chat answer while it grows: its text split into thinking, answer and calls of tools, its
+// ids counted.
 
 import type { Delta } from '../engine/types.js'
 import { type AnswerEvent, eventOf } from '../generation/answer-event.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import { createSplitter, type Start } from './think-splitter.js'
+import { type CallParser, createCallParser } from './tools/call-parser.js'
+import type { ToolFormat } from './tools/format.js'
 
 type Choice = {
   /** What a delta says; of the one that finishes, the rest too. */
@@ -12,8 +15,12 @@ type Choice = {
 }
 
 type ChoiceOptions = {
-  /** undefined: nothing is split, all text is content. */
+  /** Where the text begins; undefined: it has no thinking. */
   readonly start: Start | undefined
+  /** Thinking stays in the text. */
+  readonly isUnsplit: boolean
+  /** How calls of tools are written, and whether they follow a grammar; undefined: there are none. */
+  readonly calls: { readonly format: ToolFormat; readonly isSure: boolean } | undefined
   readonly tokenizer: Tokenizer
   readonly skipSpecial: boolean
   /** The ids and log probabilities of the thinking are not told. */
@@ -56,10 +63,13 @@ const createCounter = ({ tokenizer, skipSpecial }: ChoiceOptions) => {
   }
 }
 
-export const createChoice = (options: ChoiceOptions): Choice => {
-  if (options.start === undefined)
-    return { toEvent: (delta) => eventOf(delta.choice, delta), reasoningTokens: () => 0 }
-  const splitter = createSplitter(options.start)
+const createPlain = (): Choice => ({
+  toEvent: (delta) => eventOf(delta.choice, delta),
+  reasoningTokens: () => 0,
+})
+
+const createSplit = (options: ChoiceOptions, start: Start): Choice => {
+  const splitter = createSplitter(start, options.calls?.format.open)
   const counter = createCounter(options)
   let thought: number | undefined
 
@@ -106,4 +116,49 @@ export const createChoice = (options: ChoiceOptions): Choice => {
     },
     reasoningTokens: () => thought ?? count(),
   }
+}
+
+/** Of text that has its thinking in it: what is thinking or its tags, and what is the answer. */
+type Gate = (text: string, isLast: boolean) => readonly [before: string, answer: string]
+
+const openGate: Gate = (text) => ['', text]
+
+const createGate = (start: Start, answerTag: string): Gate => {
+  const splitter = createSplitter(start, answerTag)
+  let held = ''
+  return (text, isLast) => {
+    const { content } = splitter.push(text)
+    const all = held + text
+    const isKnown = splitter.isThinking() || splitter.isAnswering() || splitter.closedAt() !== null
+    held = isKnown || isLast ? '' : all
+    return held === '' ? [all.slice(0, all.length - content.length), content] : ['', '']
+  }
+}
+
+/** Calls apart from the text. What is only thought is no call. */
+const withCalls = (choice: Choice, parser: CallParser, gate: Gate): Choice => ({
+  ...choice,
+  toEvent: (delta) => {
+    const event = choice.toEvent(delta)
+    const isLast = event.finish !== undefined
+    const [before, answer] = gate(event.text, isLast)
+    const { text, calls } = parser.push(answer)
+    if (!isLast) return { ...event, text: before + text, calls }
+    const rest = parser.end()
+    return {
+      ...event,
+      text: before + text + rest.text,
+      calls: [...calls, ...rest.calls],
+      finish: event.finish === 'stop' && parser.endsInCalls() ? 'tool_calls' : event.finish,
+    }
+  },
+})
+
+export const createChoice = (options: ChoiceOptions): Choice => {
+  const { start, isUnsplit, calls } = options
+  const isSplit = start !== undefined && !isUnsplit
+  const choice = isSplit ? createSplit(options, start) : createPlain()
+  if (calls === undefined) return choice
+  const gate = start !== undefined && isUnsplit ? createGate(start, calls.format.open) : openGate
+  return withCalls(choice, createCallParser(calls), gate)
 }

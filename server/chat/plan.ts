@@ -5,7 +5,7 @@ import type { Generation } from '../generation/answer.js'
 import type { ServedModel } from '../model/served-model.js'
 import type { Conversation } from '../prompt/conversation.js'
 import { encodePrompt, encodeSegments } from '../prompt/encode.js'
-import { badRequest } from '../request-error.js'
+import { badRequest, unsupportedParameter } from '../request-error.js'
 import { type BestOfFields, createBestOf, planBestOf, type Ranking } from './best-of.js'
 import { createChoice } from './choice.js'
 import { type ChatPrompt, renderChat } from './prompt.js'
@@ -20,6 +20,7 @@ import {
   truncatePrompt,
 } from './sampling.js'
 import type { Start } from './think-splitter.js'
+import { needsGrammar } from './tools/tool-use.js'
 
 /** What a chat may say, in any dialect. The fields have the names that errors give them. */
 type ChatCall = Conversation &
@@ -43,6 +44,8 @@ export type ChatPlan = Generation & {
   readonly promptTokenIds: ArrayLike<number>
   /** Tokens cut from the front of the prompt. */
   readonly dropped: number
+  /** An answer may call tools. */
+  readonly hasTools: boolean
   readonly reasoningTokens: () => number
   /** The reward model, as the client named it, and what it said once it has. */
   readonly bestOf:
@@ -121,12 +124,26 @@ export const planChat = async (
   const generated = bestOf?.candidates ?? n
   const { request, dropped } = await planRequest(model, call, prompt, generated)
   const hideThinking = call.include_reasoning === false
-  const start = call.reasoning_format === 'none' && !hideThinking ? undefined : prompt.start
+  const { start, toolUse } = prompt
+  const promise = toolUse && needsGrammar(toolUse, call)
+  if (promise !== undefined)
+    throw unsupportedParameter(promise, `'${promise}' is not supported yet: use 'auto'.`)
+  const isUnsplit = call.reasoning_format === 'none' && !hideThinking
   const skipSpecial = call.skip_special_tokens ?? true
+  const calls = toolUse && { format: toolUse.format, isSure: false }
   const choices = Array.from({ length: generated }, () =>
-    createChoice({ start, tokenizer: model.tokenizer, skipSpecial, hideThinking }),
+    createChoice({
+      start,
+      isUnsplit,
+      calls,
+      tokenizer: model.tokenizer,
+      skipSpecial,
+      hideThinking,
+    }),
   )
-  const best = bestOf && createBestOf(bestOf, start === undefined ? prompt.start : undefined)
+  const best =
+    bestOf &&
+    createBestOf(bestOf, { unsplit: isUnsplit ? start : undefined, format: toolUse?.format })
   return {
     model,
     requests: [request],
@@ -140,6 +157,7 @@ export const planChat = async (
     stage: best?.stage,
     promptTokenIds: request.promptTokenIds,
     dropped,
+    hasTools: toolUse !== undefined,
     reasoningTokens: () => choices.reduce((sum, choice) => sum + choice.reasoningTokens(), 0),
     bestOf: best && { name: bestOf.name, ranking: best.ranking },
   }

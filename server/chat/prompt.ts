@@ -6,12 +6,15 @@ import type { Segment } from '../prompt/encode.js'
 import { badRequest } from '../request-error.js'
 import type { Start } from './think-splitter.js'
 import { checkKwargs, refuseThinking, resolveThinking } from './thinking-mode.js'
+import { planTools, type ToolUse } from './tools/tool-use.js'
 
 export type ChatPrompt = {
   readonly segments: readonly Segment[]
   /** How the answer is split; undefined for models that do not reason. */
   readonly start: Start | undefined
   readonly card: { readonly temperature: number; readonly topP: number } | undefined
+  /** Undefined: the answer calls none. */
+  readonly toolUse: ToolUse | undefined
 }
 
 /** Templates that open or close the block themselves decide where the answer begins. */
@@ -41,7 +44,9 @@ export const renderChat = (
       'continue_final_message',
     )
   checkKwargs(body.chat_template_kwargs)
+  const toolUse = planTools(model, body)
   const common = {
+    ...(toolUse && { tools: toolUse.shown }),
     addGenerationPrompt: body.add_generation_prompt ?? !continueFinal,
     continueFinal,
     keepThinking: body.keep_thinking === true,
@@ -55,7 +60,7 @@ export const renderChat = (
       kwargs: body.chat_template_kwargs ?? {},
       prefill: '',
     })
-    return { segments, start: undefined, card: undefined }
+    return { segments, start: undefined, card: undefined, toolUse }
   }
   const thinking = resolveThinking(body, reasoning, defaultThinking)
   const segments = model.template.render({
@@ -69,5 +74,6 @@ export const renderChat = (
     segments,
     start: asks ? startAfter(segments, thinking.start) : thinking.start,
     card: thinking.card,
+    toolUse,
   }
 }

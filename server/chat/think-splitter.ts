@@ -34,7 +34,7 @@ const withoutCutTag = (text: string, tag: string): string => {
 }
 
 /** Length of the longest end of `text` that `tag` may go on from. */
-const partialTag = (text: string, tag: string): number => {
+export const partialTag = (text: string, tag: string): number => {
   for (let length = Math.min(tag.length - 1, text.length); length > 0; length--) {
     if (text.endsWith(tag.slice(0, length))) return length
   }
@@ -43,6 +43,8 @@ const partialTag = (text: string, tag: string): number => {
 
 type State = {
   readonly start: Start
+  /** With it an answer may begin where thinking is expected; '': with nothing. */
+  readonly answerTag: string
   /** opening: is there a tag? thinking: inside. gap: blank space before the answer. answer: the rest. */
   now: 'opening' | 'thinking' | 'gap' | 'answer'
   /** Not yet decided. */
@@ -69,7 +71,11 @@ const atOpening = (state: State, text: string): Piece => {
     state.now = 'thinking'
     return advance(state, body.slice(OPEN.length))
   }
-  if (body === '' || OPEN.startsWith(body)) {
+  if (state.answerTag !== '' && body.startsWith(state.answerTag)) {
+    state.now = 'answer'
+    return { reasoning: '', content: body }
+  }
+  if (body === '' || OPEN.startsWith(body) || state.answerTag.startsWith(body)) {
     state.held = text
     return NONE
   }
@@ -128,9 +134,10 @@ const finish = (state: State, finished: boolean): Piece => {
   return { reasoning, content: finished ? (state.untagged ?? '') : '' }
 }
 
-export const createSplitter = (start: Start): Splitter => {
+export const createSplitter = (start: Start, answerTag = ''): Splitter => {
   const state: State = {
     start,
+    answerTag,
     now: start === 'thinking' || start === 'answer' ? start : 'opening',
     held: '',
     isBlank: true,

@@ -2,21 +2,34 @@
 
 import type { Delta, TokenLogprob } from '../engine/types.js'
 
+/** News of a call of a tool. The first piece of a call brings its id and its name, and no arguments. */
+export type CallPiece = {
+  /** Counted through the calls of a choice. */
+  readonly index: number
+  readonly id?: string
+  readonly name?: string
+  /** JSON text: the pieces of a call one after another. */
+  readonly arguments: string
+}
+
 /** News of one choice of an answer. At most one per choice per engine step. */
 export type AnswerEvent = {
   /** Counted through all choices of all prompts. */
   readonly choice: number
   readonly reasoning: string
   readonly text: string
+  readonly calls: readonly CallPiece[]
   readonly tokenIds: readonly number[]
   readonly logprobs: readonly TokenLogprob[] | undefined
   /** With the first event of a prompt, when asked; made while they are read. */
   readonly promptLogprobs: Iterable<TokenLogprob | null> | undefined
   /** Set on the choice's last event. */
-  readonly finish: 'stop' | 'length' | undefined
+  readonly finish: 'stop' | 'length' | 'tool_calls' | undefined
   /** The stop string or the id of the stop token that ended it. */
   readonly stopReason: string | number | undefined
 }
+
+const NO_CALLS: readonly CallPiece[] = []
 
 /** A delta as an event. One object a token, and always of the same shape: this is the hot path. */
 export const eventOf = (
@@ -28,6 +41,7 @@ export const eventOf = (
   choice,
   reasoning,
   text,
+  calls: NO_CALLS,
   tokenIds: delta.tokenIds,
   logprobs: delta.logprobs,
   promptLogprobs: delta.promptLogprobs,

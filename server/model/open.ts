@@ -4,7 +4,7 @@ import { openEngine } from '../engine/engine.js'
 import type { Engine, EngineOptions, LoadProgress, MemoryPlan } from '../engine/types.js'
 import type { Metrics } from '../metrics/metrics.js'
 import { BUILT_IN } from '../prompt/builtin-templates.js'
-import { createTemplate } from '../prompt/template.js'
+import { createTemplate, knowsTools } from '../prompt/template.js'
 import type { ModelSettings } from '../settings/read.js'
 import type { RewardSettings } from '../settings/reward.js'
 import { readText } from '../text-file.js'
@@ -29,6 +29,8 @@ type TemplateSource = {
   readonly from: string
   /** It came with the checkpoint or from the user: what it says of the model counts. */
   readonly own: boolean
+  /** What renders conversations with tools; undefined: `source`. */
+  readonly toolSource?: string | undefined
   readonly warning?: string
 }
 
@@ -43,7 +45,12 @@ const findTemplate = async (
   if (settings.file !== undefined)
     return { source: await readText(settings.file), from: settings.file, own: true }
   const own = await files.template()
-  if (own !== undefined) return { ...own, own: true }
+  const builtIn = entry?.template && BUILT_IN[entry.template]
+  if (own !== undefined) {
+    // A checkpoint that does not say how tools are shown has learned its family's form all the same.
+    const isKnown = own.toolSource !== undefined || knowsTools(own.source)
+    return { toolSource: isKnown ? undefined : builtIn, ...own, own: true }
+  }
   const name = entry?.template ?? 'nemotron_70b'
   if (!tokenizer.special.has('<|start_header_id|>'))
     return {
@@ -69,7 +76,7 @@ export const openTemplate = async (
 ): Promise<Pick<ServedModel, 'template' | 'tokenNames' | 'profile'>> => {
   const files = await openPackage(folder, tokenizer)
   const entry = findEntry(settings.names)
-  const { source, from, own, warning } = await findTemplate(
+  const { source, toolSource, from, own, warning } = await findTemplate(
     folder,
     files,
     settings,
@@ -82,6 +89,7 @@ export const openTemplate = async (
   try {
     const template = createTemplate({
       source,
+      toolSource,
       tokenizer,
       tokens: tokenNames,
       reasoning: profile.reasoning !== undefined,

@@ -3,6 +3,7 @@
 
 import { join } from 'node:path'
 import { z } from 'zod'
+import { knowsTools } from '../prompt/template.js'
 import { readTextIfThere } from '../text-file.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 
@@ -34,8 +35,13 @@ const readConfig = async <T extends z.ZodType>(
   }
 }
 
-/** A template, and where it was read, for errors. */
-type OwnTemplate = { readonly source: string; readonly from: string }
+type OwnTemplate = {
+  readonly source: string
+  /** Where it was read, for errors. */
+  readonly from: string
+  /** Its template of conversations with tools, where that is another. */
+  readonly toolSource?: string
+}
 
 export type Package = {
   /** bos_token, eos_token and the like; '' where there is none. */
@@ -46,7 +52,21 @@ export type Package = {
 
 const JsonTemplate = z.looseObject({ chat_template: z.string().optional() })
 
-const ownTemplate = async (
+/** Where checkpoints keep a template for tools: transformers' place, and NVIDIA's of Nano. */
+const TOOL_TEMPLATES = [
+  join('additional_chat_templates', 'tool_use.jinja'),
+  'llama_nemotron_nano_generic_tool_calling.jinja',
+]
+
+const toolTemplate = async (folder: string): Promise<string | undefined> => {
+  for (const name of TOOL_TEMPLATES) {
+    const source = await readTextIfThere(join(folder, name))
+    if (source !== undefined) return source
+  }
+  return undefined
+}
+
+const mainTemplate = async (
   folder: string,
   config: TokenizerConfig,
 ): Promise<OwnTemplate | undefined> => {
@@ -54,12 +74,28 @@ const ownTemplate = async (
   const file = await readTextIfThere(path)
   if (file !== undefined) return { source: file, from: path }
   const { chat_template: given } = config
-  const listed = Array.isArray(given)
-    ? (given.find((one) => one.name === 'default') ?? given[0])?.template
-    : given
-  if (listed != null) return { source: listed, from: join(folder, 'tokenizer_config.json') }
+  const named = (name: string) =>
+    Array.isArray(given) ? given.find((one) => one.name === name)?.template : undefined
+  const listed = Array.isArray(given) ? (named('default') ?? given[0]?.template) : given
+  const toolSource = named('tool_use')
+  if (listed != null)
+    return {
+      source: listed,
+      from: join(folder, 'tokenizer_config.json'),
+      ...(toolSource !== undefined && { toolSource }),
+    }
   const { chat_template: source } = await readConfig(folder, 'chat_template.json', JsonTemplate)
   return source === undefined ? undefined : { source, from: join(folder, 'chat_template.json') }
+}
+
+const ownTemplate = async (
+  folder: string,
+  config: TokenizerConfig,
+): Promise<OwnTemplate | undefined> => {
+  const main = await mainTemplate(folder, config)
+  if (main === undefined || main.toolSource !== undefined || knowsTools(main.source)) return main
+  const toolSource = await toolTemplate(folder)
+  return { ...main, ...(toolSource !== undefined && { toolSource }) }
 }
 
 const namesOf = (config: TokenizerConfig, tokenizer: Tokenizer): Record<string, string> => {

@@ -2,7 +2,7 @@
 // it, in no dialect.
 
 import { z } from 'zod'
-import { list } from '../list.js'
+import { asGiven, list } from '../list.js'
 
 const MAX_MESSAGES = 2048
 /** Of one message. */
@@ -48,6 +48,46 @@ export const GivenMessage = z.discriminatedUnion('role', [
 export type GivenMessage = z.output<typeof GivenMessage>
 
 export const GivenMessages = list(GivenMessage, 1, MAX_MESSAGES)
+
+const MAX_TOOLS = 128
+const MAX_NAME = 256
+
+const Named = z.looseObject({ name: z.string().min(1).max(MAX_NAME) })
+
+/** A tool as callers write it; a template sees its members in the caller's order. */
+const GivenTool = asGiven(
+  z.looseObject({
+    type: z.literal('function'),
+    function: z.looseObject({
+      ...Named.shape,
+      description: maybe(z.string()),
+      parameters: maybe(z.record(z.string(), z.unknown())).describe(
+        'A JSON Schema of an object. Default: no parameters.',
+      ),
+      strict: maybe(z.boolean()).describe('Calls of it keep to its schema. Default false.'),
+    }),
+  }),
+)
+export type Tool = z.output<typeof GivenTool>
+
+export const GivenTools = list(GivenTool, 0, MAX_TOOLS)
+
+const ToolRef = z.looseObject({ type: z.literal('function'), function: Named })
+
+export const ToolChoice = z.union([
+  z.enum(['none', 'auto', 'required']),
+  z.discriminatedUnion('type', [
+    ToolRef,
+    z.looseObject({
+      type: z.literal('allowed_tools'),
+      allowed_tools: z.looseObject({
+        mode: z.enum(['auto', 'required']),
+        tools: list(ToolRef, 1, MAX_TOOLS),
+      }),
+    }),
+  ]),
+])
+export type ToolChoice = z.output<typeof ToolChoice>
 
 export type ToolCall = {
   readonly id: string
@@ -105,6 +145,9 @@ export const readMessages = (given: readonly GivenMessage[]): readonly Message[]
 /** A conversation that is to be answered. The fields have the names that errors give them. */
 export type Conversation = {
   readonly messages: readonly Message[]
+  readonly tools?: readonly Tool[] | undefined
+  readonly tool_choice?: ToolChoice | undefined
+  readonly parallel_tool_calls?: boolean | undefined
   readonly add_generation_prompt?: boolean | undefined
   readonly continue_final_message?: boolean | undefined
   readonly chat_template_kwargs?: Readonly<Record<string, unknown>> | undefined

@@ -3,7 +3,7 @@
 
 import { badRequest } from '../request-error.js'
 import type { Tokenizer } from '../tokenizer/types.js'
-import type { Message, ToolCall } from './conversation.js'
+import type { Message, Tool, ToolCall } from './conversation.js'
 import type { Segment } from './encode.js'
 import { readJinja } from './jinja.js'
 import { CUT, createMarker, unmarked } from './marked-text.js'
@@ -15,6 +15,7 @@ export type RenderRequest = {
   /** Leave the last message open: the answer goes on from its end. */
   readonly continueFinal: boolean
   readonly keepThinking: boolean
+  readonly tools?: readonly Tool[]
   readonly kwargs: Readonly<Record<string, unknown>>
   /** Text after the generation prompt. */
   readonly prefill: string
@@ -23,6 +24,8 @@ export type RenderRequest = {
 export type ChatTemplate = {
   /** The Jinja text; '' where there is none and chat is refused. */
   readonly source: string
+  /** The Jinja text of conversations with tools; '' where it knows none. */
+  readonly toolSource: string
   readonly render: (request: RenderRequest) => readonly Segment[]
 }
 
@@ -74,8 +77,13 @@ const namesPattern = (names: readonly string[]): RegExp =>
     'g',
   )
 
+/** Whether a template shows tools. */
+export const knowsTools = (source: string): boolean => /\btools\b/.test(source)
+
 type TemplateOptions = {
   readonly source: string
+  /** Renders conversations with tools; undefined: `source` does. */
+  readonly toolSource?: string | undefined
   readonly tokenizer: Tokenizer
   /** bos_token, eos_token and the like, as tokenizer_config.json names them. */
   readonly tokens: Readonly<Record<string, string>>
@@ -108,6 +116,19 @@ const kwargsOf = (
     return Object.entries(kwargs).map(([name, value]) => [name, fromJs(value, mark, bounds)])
   } catch (error) {
     throw tooMuch(error, 'chat_template_kwargs')
+  }
+}
+
+/** As the caller wrote them, without `strict`, which is for the server. */
+const viewTools = (tools: readonly Tool[], { mark, bounds }: Caller): Value => {
+  const shown = tools.map((tool) => {
+    const { strict: _, ...described } = tool.function
+    return { ...tool, function: described }
+  })
+  try {
+    return fromJs(shown, mark, bounds)
+  } catch (error) {
+    throw tooMuch(error, 'tools')
   }
 }
 
@@ -174,6 +195,7 @@ const segmentsOf = (text: string, pattern: RegExp, { special }: Tokenizer): Segm
 
 const noTemplate: ChatTemplate = {
   source: '',
+  toolSource: '',
   render: () => {
     throw badRequest(
       'This model has no chat template. Use /v1/completions, or name a template in the configuration file.',
@@ -183,26 +205,29 @@ const noTemplate: ChatTemplate = {
 }
 
 export const createTemplate = (options: TemplateOptions): ChatTemplate => {
-  const { source, tokenizer, tokens, reasoning: reasons } = options
+  const { source, toolSource = source, tokenizer, tokens, reasoning: reasons } = options
   if (source === '') return noTemplate
-  const template = readJinja(source)
+  const plain = readJinja(source)
+  const withTools = toolSource === source ? plain : readJinja(toolSource)
   const names = [...tokenizer.special.keys()]
   const { mark } = createMarker(names)
   const pattern = namesPattern(names)
   const { bosId } = tokenizer
 
   const run = (request: RenderRequest): string => {
-    const { messages, kwargs } = request
+    const { messages, tools = [], kwargs } = request
     const caller = { mark, bounds: { depth: MAX_DEPTH, values: MAX_VALUES } }
     const values = new Map<string, Value>([
+      ['documents', null],
       ...kwargsOf(kwargs, caller),
       ...Object.entries(tokens),
       ['messages', messages.map((message, at) => view(request, at, { message, reasons, caller }))],
+      ['tools', tools.length === 0 ? null : viewTools(tools, caller)],
       ['add_generation_prompt', request.addGenerationPrompt],
     ])
     let text: string
     try {
-      text = template.render(values)
+      text = (tools.length === 0 ? plain : withTools).render(values)
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error)
       throw badRequest(`The chat template refuses these messages: ${unmarked(why)}.`, 'messages')
@@ -219,6 +244,7 @@ export const createTemplate = (options: TemplateOptions): ChatTemplate => {
 
   return {
     source,
+    toolSource,
     render: (request) => {
       const list = segmentsOf(run(request), pattern, tokenizer)
       // Where the template writes BOS beside bos_token, one is enough.

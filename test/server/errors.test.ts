@@ -139,9 +139,9 @@ describe('errors', () => {
     ],
     ['a suffix', { suffix: 'x' }, { param: 'suffix', code: 'unsupported_parameter' }],
     [
-      'tools',
-      { tools: [{ type: 'function', function: { name: 'f' } }] },
-      { param: 'tools', code: 'unsupported_parameter' },
+      'functions',
+      { functions: [{ name: 'f' }] },
+      { param: 'functions', code: 'unsupported_parameter' },
     ],
     [
       'JSON output',

@@ -14,7 +14,7 @@ const OTHERS: Record<string, string> = {
   llama3:
     "{{- bos_token }}{% for message in messages %}{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
   kwargs:
-    '{% set documents = documents | default({}) %}{{ bos_token }}{{ documents }}{% for k, v in documents | items %}{{ k }}<{{ v }}>{% endfor %}{{ documents | tojson }}<|eot_id|>',
+    '{% set documents = documents or {} %}{{ bos_token }}{{ documents }}{% for k, v in documents | items %}{{ k }}<{{ v }}>{% endfor %}{{ documents | tojson }}<|eot_id|>',
   json: '{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ m | tojson }}<|eot_id|>{% endfor %}',
   loud: '{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ m.content | upper }}<|eot_id|>{% endfor %}',
   split:

@@ -47,6 +47,7 @@ export function* chatExtras(answer: ChatAnswer, first: AnswerEvent | undefined) 
 const newPart = () => ({
   reasoning: '',
   content: '',
+  calls: [] as { readonly id: string; readonly name: string; arguments: string }[],
   ids: [] as number[],
   logprobs: [] as ReturnType<typeof chatLogprobs>,
   last: undefined as AnswerEvent | undefined,
@@ -64,8 +65,15 @@ const choiceObject = (
     index,
     message: {
       role: 'assistant' as const,
-      content: part.content,
+      content: part.content === '' && part.calls.length > 0 ? null : part.content,
       refusal: null,
+      ...(part.calls.length > 0 && {
+        tool_calls: part.calls.map(({ id, name, arguments: text }) => ({
+          id,
+          type: 'function' as const,
+          function: { name, arguments: text },
+        })),
+      }),
       ...(reasons && { reasoning_content: reasoning, reasoning }),
     },
     logprobs: body.logprobs ? { content: part.logprobs, refusal: null } : null,
@@ -106,6 +114,11 @@ export const wholeChat = (answer: ChatAnswer): WholeForm => {
       if (part === undefined) return
       part.reasoning += event.reasoning
       part.content += event.text
+      for (const { index, id, name, arguments: piece } of event.calls) {
+        if (id !== undefined && name !== undefined) part.calls.push({ id, name, arguments: '' })
+        const call = part.calls[index]
+        if (call) call.arguments += piece
+      }
       if (body.return_token_ids) part.ids.push(...event.tokenIds)
       if (event.logprobs) part.logprobs.push(...chatLogprobs(event.logprobs, model.tokenizer))
       part.last = event

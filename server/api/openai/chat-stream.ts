@@ -1,7 +1,7 @@
 // A chat's answer as OpenAI's stream of chunks.
 
 import type { StreamForm } from '../../generation/answer.js'
-import type { AnswerEvent } from '../../generation/answer-event.js'
+import type { AnswerEvent, CallPiece } from '../../generation/answer-event.js'
 import type { Run } from '../../generation/run.js'
 import { atOnce, jsonText } from '../../slices.js'
 import { type ChatAnswer, chatExtras, rewardFields } from './chat-answer.js'
@@ -11,18 +11,44 @@ import { timingsObject } from './usage.js'
 
 const PLAIN = '"logprobs":null,"finish_reason":null'
 
-/** `isFirst`: it brings the role, and content, as OpenAI's has; later ones only what they bring. */
-const deltaJson = (isFirst: boolean, reasoning: string, text: string): string => {
-  const role = isFirst ? '"role":"assistant",' : ''
-  if (reasoning === '') return `{${role}"content":${JSON.stringify(text)}}`
-  const answer = text === '' && !isFirst ? '' : `"content":${JSON.stringify(text)},`
+/** `opening`: of the choice's first, the role and the content where it brings none; else ''. */
+const deltaJson = (opening: string | undefined, reasoning: string, text: string): string => {
+  const role = opening === undefined ? '' : '"role":"assistant",'
+  const content = text === '' && opening !== undefined ? opening : JSON.stringify(text)
+  if (reasoning === '') return `{${role}"content":${content}}`
+  const answer = text === '' && opening === undefined ? '' : `"content":${content},`
   const thought = JSON.stringify(reasoning)
   return `{${role}${answer}"reasoning_content":${thought},"reasoning":${thought}}`
 }
 
+/** One piece of a call, in the order of OpenAI's. */
+const callJson = (opening: string | undefined, piece: CallPiece): string => {
+  const { index, id, name, arguments: text } = piece
+  const call = {
+    index,
+    ...(id !== undefined && { id, type: 'function' as const }),
+    function: { ...(name !== undefined && { name }), arguments: text },
+  }
+  const role = opening === undefined ? '' : `"role":"assistant","content":${opening},`
+  return `{${role}"tool_calls":[${JSON.stringify(call)}]}`
+}
+
+/** What was asked for of the tokens of an event; undefined: nothing, or it has none. */
+const detail = ({ body, model }: ChatAnswer, event: AnswerEvent): string | undefined => {
+  const wanted = event.logprobs !== undefined || body.return_token_ids === true
+  if (!wanted || event.tokenIds.length === 0) return undefined
+  const logprobs = event.logprobs
+    ? JSON.stringify({ content: chatLogprobs(event.logprobs, model.tokenizer), refusal: null })
+    : 'null'
+  const ids = body.return_token_ids ? `,"token_ids":${JSON.stringify(event.tokenIds)}` : ''
+  return `"logprobs":${logprobs}${ids},"finish_reason":null`
+}
+
 export const chatStream = (answer: ChatAnswer): StreamForm => {
-  const { body, model, n } = answer
+  const { body, n } = answer
   const begun = Array.from({ length: n }, () => false)
+  // A choice that only calls tools has no content, not an empty one.
+  const noContent = answer.hasTools ? 'null' : '""'
   const showReasoning = body.include_reasoning !== false
   const frame = createFrame('chat.completion.chunk', answer)
   let isFirst = true
@@ -30,16 +56,6 @@ export const chatStream = (answer: ChatAnswer): StreamForm => {
 
   const chunk = (index: number, delta: string, rest: string, run: Run, more: string): string =>
     frame.chunk(`{"index":${index},"delta":${delta},${rest}}`, run.counts, more)
-
-  const detail = (event: AnswerEvent): string | undefined => {
-    const wanted = event.logprobs !== undefined || body.return_token_ids === true
-    if (!wanted || event.tokenIds.length === 0) return undefined
-    const logprobs = event.logprobs
-      ? JSON.stringify({ content: chatLogprobs(event.logprobs, model.tokenizer), refusal: null })
-      : 'null'
-    const ids = body.return_token_ids ? `,"token_ids":${JSON.stringify(event.tokenIds)}` : ''
-    return `"logprobs":${logprobs}${ids},"finish_reason":null`
-  }
 
   const last = (index: number, event: AnswerEvent, run: Run): string => {
     live--
@@ -59,11 +75,18 @@ export const chatStream = (answer: ChatAnswer): StreamForm => {
   const events = (event: AnswerEvent, run: Run, more: string): string => {
     const { choice: index, text } = event
     const reasoning = showReasoning ? event.reasoning : ''
-    const details = detail(event)
+    const details = detail(answer, event)
     let out = ''
-    if (!begun[index] || text !== '' || reasoning !== '' || details !== undefined) {
-      const delta = deltaJson(!begun[index], reasoning, text)
+    const isSilent = text === '' && reasoning === '' && details === undefined
+    if (!isSilent || (!begun[index] && event.calls.length === 0)) {
+      const delta = deltaJson(begun[index] ? undefined : noContent, reasoning, text)
       out = chunk(index, delta, details ?? PLAIN, run, more)
+      begun[index] = true
+      isFirst = false
+    }
+    for (const piece of event.calls) {
+      const delta = callJson(begun[index] ? undefined : noContent, piece)
+      out += chunk(index, delta, PLAIN, run, out === '' ? more : '')
       begun[index] = true
       isFirst = false
     }

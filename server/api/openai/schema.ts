@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import { list, tokenIds } from '../../list.js'
-import { GivenMessages } from '../../prompt/conversation.js'
+import { GivenMessages, GivenTools, ToolChoice } from '../../prompt/conversation.js'
 
 /** Absent, null or a value: for fields below the top level. */
 const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
@@ -78,6 +78,12 @@ const Effort = z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh'])
 /** What decides the prompt of a chat. */
 const conversation = {
   messages: GivenMessages,
+  tools: GivenTools.optional().describe('Functions that the model may call.'),
+  tool_choice: ToolChoice.optional().describe('Default: auto with tools, none without.'),
+  parallel_tool_calls: z
+    .boolean()
+    .optional()
+    .describe('false: an answer has one call at most. Default true.'),
   add_generation_prompt: z.boolean().optional(),
   continue_final_message: z.boolean().optional(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),

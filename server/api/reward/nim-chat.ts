@@ -5,7 +5,7 @@ import { goneSignal } from '../../http/client.js'
 import type { Ctx } from '../../http/context.js'
 import { chatModels, type ServedModel } from '../../model/served-model.js'
 import type { Message } from '../../prompt/conversation.js'
-import { badRequest } from '../../request-error.js'
+import { badRequest, unsupportedParameter } from '../../request-error.js'
 import { encodeInputs, scoreItems, scoreUsage } from '../../scoring/scoring.js'
 import type { ChatRequest } from '../openai/schema.js'
 import { answerId, unixTime } from '../respond.js'
@@ -34,6 +34,11 @@ export const nimChat = async (
     throw badRequest(`'${body.model}' gives one reward, the same each time.`, 'n')
   if (body.reward !== undefined)
     throw badRequest(`'${body.model}' is a reward model: it writes no candidates.`, 'model')
+  if (body.tools !== undefined && body.tools.length > 0)
+    throw unsupportedParameter(
+      'tools',
+      `'tools' is not supported: '${body.model}' is a reward model and calls none.`,
+    )
   const [scored] = await scoreItems({
     model,
     items: await encodeInputs(model, [{ messages }], () => ''),
