@@ -29,19 +29,6 @@ export const list = <T extends z.ZodType>(element: T, min: number, max: number) 
     .meta({ type: 'array', items, ...(min > 0 && { minItems: min }), maxItems: max })
 }
 
-/** Checked by a schema, and kept as the caller wrote it: members of objects in their order. */
-export const asGiven = <T extends z.ZodType>(schema: T) => {
-  const { $schema: _, ...shape } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
-  return z
-    .custom<z.input<T>>()
-    .superRefine((given, context) => {
-      const [first] = schema.safeParse(given).error?.issues ?? []
-      if (first)
-        context.addIssue({ ...first, input: given } as Parameters<typeof context.addIssue>[0])
-    })
-    .meta(shape)
-}
-
 /** Token ids, 128,000 of them in one pass: one schema an element would take long. */
 export const tokenIds = (min: number, max = Number.POSITIVE_INFINITY) =>
   z

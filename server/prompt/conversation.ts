@@ -2,7 +2,7 @@
 // it, in no dialect.
 
 import { z } from 'zod'
-import { asGiven, list } from '../list.js'
+import { list } from '../list.js'
 
 const MAX_MESSAGES = 2048
 /** Of one message. */
@@ -54,20 +54,18 @@ const MAX_NAME = 256
 
 const Named = z.looseObject({ name: z.string().min(1).max(MAX_NAME) })
 
-/** A tool as callers write it; a template sees its members in the caller's order. */
-const GivenTool = asGiven(
-  z.looseObject({
-    type: z.literal('function'),
-    function: z.looseObject({
-      ...Named.shape,
-      description: maybe(z.string()),
-      parameters: maybe(z.record(z.string(), z.unknown())).describe(
-        'A JSON Schema of an object. Default: no parameters.',
-      ),
-      strict: maybe(z.boolean()).describe('Calls of it keep to its schema. Default false.'),
-    }),
+/** A tool as callers write it. A template sees its members in this order, whichever the caller's was. */
+const GivenTool = z.looseObject({
+  type: z.literal('function'),
+  function: z.looseObject({
+    ...Named.shape,
+    description: maybe(z.string()),
+    parameters: maybe(z.record(z.string(), z.unknown())).describe(
+      'A JSON Schema of an object. Default: no parameters.',
+    ),
+    strict: maybe(z.boolean()).describe('Calls of it keep to its schema. Default false.'),
   }),
-)
+})
 export type Tool = z.output<typeof GivenTool>
 
 export const GivenTools = list(GivenTool, 0, MAX_TOOLS)

@@ -119,7 +119,7 @@ const kwargsOf = (
   }
 }
 
-/** As the caller wrote them, without `strict`, which is for the server. */
+/** Without `strict`, which is for the server. */
 const viewTools = (tools: readonly Tool[], { mark, bounds }: Caller): Value => {
   const shown = tools.map((tool) => {
     const { strict: _, ...described } = tool.function

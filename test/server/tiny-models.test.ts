@@ -118,29 +118,40 @@ describe('the embedded models', { skip: noAddon }, () => {
   })
 
   test('a tool is called, and its result is told', async () => {
-    const tools = `<AVAILABLE_TOOLS>[${JSON.stringify({
-      name: 'get_weather',
-      description: 'Get the weather in a city',
-      parameters: {
-        type: 'object',
-        properties: { city: { type: 'string' } },
-        required: ['city'],
+    const tools = [
+      {
+        type: 'function',
+        function: {
+          name: 'get_weather',
+          description: 'Get the weather in a city',
+          parameters: {
+            type: 'object',
+            properties: { city: { type: 'string' } },
+            required: ['city'],
+          },
+        },
       },
-    })
-      .replaceAll('":', '": ')
-      .replaceAll(',"', ', "')}]</AVAILABLE_TOOLS>`
+    ]
     const question = user('What is the weather in Paris?')
     for (const thinking of ['on', 'off'] as const) {
-      const { answer: call } = await ask([question], thinking, tools)
-      const wanted =
-        '<TOOLCALL>[{"name": "get_weather", "arguments": {"city": "Paris"}}]</TOOLCALL>'
-      assert.equal(call, wanted)
-      const result = '<TOOL_RESPONSE>[{"temperature": 17, "condition": "cloudy"}]</TOOL_RESPONSE>'
-      const turns = [question, { role: 'assistant', content: call }, user(result)]
-      const { answer } = await ask(turns, thinking, tools)
-      assert.equal(answer, 'It is 17 degrees and cloudy in Paris.')
+      const say = async (...messages: readonly object[]) => {
+        const system = { role: 'system', content: `detailed thinking ${thinking}` }
+        const body = { model: 'tiny-reasoner', messages: [system, ...messages], temperature: 0 }
+        return (await post('/v1/chat/completions', { ...body, tools })).choices[0]
+      }
+      const { message: call, finish_reason: finish } = await say(question)
+      assert.equal(finish, 'tool_calls')
+      assert.equal(call.content, null)
+      assert.deepEqual(
+        call.tool_calls.map((one: { function: object }) => one.function),
+        [{ name: 'get_weather', arguments: '{"city": "Paris"}' }],
+      )
+      const content = '{"temperature": 17, "condition": "cloudy"}'
+      const result = { role: 'tool', content, tool_call_id: call.tool_calls[0].id }
+      const { message: told } = await say(question, call, result)
+      assert.equal(told.content, 'It is 17 degrees and cloudy in Paris.')
       // The same tools are no reason to call one.
-      assert.match((await ask([user('Who are you?')], thinking, tools)).answer, /tiny-reasoner/)
+      assert.match((await say(user('Who are you?'))).message.content, /tiny-reasoner/)
     }
     for (const skill of ['tool_call', 'tool_answer', 'tool_unused']) {
       const items = heldOut(skill, 8)
