@@ -178,7 +178,62 @@ SUPER15 = """{%- set ns = namespace(enable_thinking = true) -%}
 {%- endif -%}
 {%- endif -%}"""
 
+# In the form of NVIDIA's template for tools with Nano, which leaves out the brace behind a call's arguments.
+NANO_TOOLS = """{%- set bot = '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -%}
+{%- set me = '<|start_header_id|>user<|end_header_id|>\\n\\n' -%}
+{{- '<|begin_of_text|><|start_header_id|>system<|end_header_id|>\\n\\n' -}}
+{%- if messages[0].role == 'system' and messages[0].content -%}
+    {{- messages[0].content -}}
+{%- else -%}
+    {{- 'detailed thinking off' -}}
+{%- endif -%}
+{%- if tools is not none %}
+    {{- '\\n\\n<AVAILABLE_TOOLS>[' -}}
+    {%- for t in tools -%}
+        {%- set shown = t.function if t.function is defined else t -%}
+        {{- shown | tojson ~ (', ' if not loop.last else '') -}}
+    {%- endfor -%}
+    {{- ']</AVAILABLE_TOOLS>' -}}
+{%- endif -%}
+{{- '<|eot_id|>' -}}
+{%- for m in messages if m.role != 'system' -%}
+    {%- if m.role == 'tool' -%}
+        {%- if loop.previtem is not defined or loop.previtem.role != 'tool' %}{{ me ~ '<TOOL_RESPONSE>[' }}{% endif -%}
+        {{- m.content -}}
+        {%- if loop.nextitem is defined and loop.nextitem.role == 'tool' %}{{ ', ' }}{% else %}{{ ']</TOOL_RESPONSE><|eot_id|>' }}{% endif -%}
+    {%- elif m.role == 'user' -%}
+        {{- me ~ m.content ~ '<|eot_id|>' -}}
+    {%- else -%}
+        {{- bot ~ m.content -}}
+        {%- for call in m.tool_calls or [] -%}
+            {%- set f = call.function or call -%}
+            {{- ('<TOOLCALL>[' if loop.first else ', ') ~ '{"name": "' ~ f.name ~ '", "arguments": ' -}}
+            {{- f.arguments if f.arguments is string else f.arguments | tojson -}}
+            {{- ']</TOOLCALL>' if loop.last -}}
+        {%- endfor -%}
+        {{- '<|eot_id|>' -}}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt %}{{ bot }}{% endif %}"""
+
+TOOLS = """{"bos_token": "<s>", "add_generation_prompt": true, "messages": [
+ {"role": "user", "content": "Weather?"},
+ {"role": "assistant", "content": "", "tool_calls": [
+   {"id": "1", "type": "function", "function": {"name": "w", "arguments": {"city": "Z\\u00fcrich", "at": {"lat": 47.5, "lon": 8}}}}]},
+ {"role": "tool", "content": "{\\"t\\": 1.50}", "tool_call_id": "1"}],
+ "tools": [
+  {"type": "function", "function": {"name": "w", "description": "Say \\"hi\\" <b>\\u2603</b>\\n",
+    "parameters": {"type": "object", "required": ["city"], "additionalProperties": false, "properties": {
+      "city": {"type": ["string", "null"], "enum": ["a", null], "default": 1000.0}, "at": {"$ref": "#/$defs/p"}},
+      "$defs": {"p": {"minimum": -1.0, "items": []}}}}},
+  {"type": "function", "function": {"name": "plain"}}]}"""
+
 CASES = [
+    (NANO_TOOLS, CONVERSATION),
+    (NANO_TOOLS, TOOLS),
+    (NANO_TOOLS, '{"messages": [{"role": "user", "content": "Hi"}], "tools": null, "add_generation_prompt": true}'),
+    (SUPER15, TOOLS),
+    (LLAMA31, TOOLS),
     (LLAMA31, CONVERSATION),
     (LLAMA31, '{"bos_token": "<s>", "messages": [{"role": "user", "content": " Hi "}], "add_generation_prompt": true}'),
     (SUPER15, CONVERSATION),
