@@ -3,6 +3,13 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
+import {
+  type AIMessage,
+  type AIMessageChunk,
+  HumanMessage,
+  ToolMessage,
+} from '@langchain/core/messages'
+import { ChatOpenAI } from '@langchain/openai'
 import { generateText, jsonSchema, stepCountIs, streamText, tool } from 'ai'
 import OpenAI from 'openai'
 import { noAddon, type RealServer, startReal } from './real-server.js'
@@ -117,5 +124,45 @@ describe('tool loops with the embedded reasoner', { skip: noAddon }, () => {
       assert.equal(input, '{"city": "Paris"}')
       assert.deepEqual(seen, [{ city: 'Paris' }])
     })
+  })
+
+  describe("LangChain's loop", () => {
+    const model = () =>
+      new ChatOpenAI({
+        model: 'tiny-reasoner',
+        apiKey: 'none',
+        temperature: 0,
+        configuration: { baseURL: `${server.url}/v1` },
+        modelKwargs: { reasoning_effort: 'high' },
+      }).bindTools([
+        {
+          type: 'function',
+          function: { name: 'get_weather', description: DESCRIPTION, parameters: PARAMETERS },
+        },
+      ])
+    const loop = async (
+      ask: (
+        messages: (HumanMessage | AIMessage | ToolMessage)[],
+      ) => Promise<AIMessage | AIMessageChunk>,
+    ) => {
+      const question = new HumanMessage(QUESTION)
+      const call = await ask([question])
+      const [asked] = call.tool_calls ?? []
+      assert.ok(asked?.id)
+      assert.deepEqual([asked.name, asked.args], ['get_weather', { city: 'Paris' }])
+      assert.equal(call.response_metadata.finish_reason, 'tool_calls')
+      const result = new ToolMessage({ content: RESULT, tool_call_id: asked.id })
+      assert.equal((await ask([question, call, result])).content, ANSWER)
+    }
+
+    test('in one piece', () => loop((messages) => model().invoke(messages)))
+
+    test('as a stream', () =>
+      loop(async (messages) => {
+        let all: AIMessageChunk | undefined
+        for await (const chunk of await model().stream(messages)) all = all?.concat(chunk) ?? chunk
+        assert.ok(all)
+        return all
+      }))
   })
 })
