@@ -87,7 +87,8 @@ const server = {
   suites: [
     ...tests('recorded', 'wiring', 'stream', 'chat', 'completions', 'errors', 'reward', 'sampling'),
     ...tests('reasoning', 'thinking', 'template', 'jinja', 'wire', 'meta', 'config', 'request-log'),
-    ...tests('reward-checkpoints', 'serve', 'tiny-models'),
+    ...tests('reward-checkpoints', 'fields', 'bounds', 'door', 'identity', 'numbers', 'shapes'),
+    ...tests('serve', 'tiny-models'),
     'test/api/tokenizer.test.ts',
     'test/api/engine.test.ts',
     'test/api/reward.test.ts',
@@ -108,7 +109,7 @@ const engine = {
   },
   commands: () => [
     ['cmake', ['--build', 'build', '--target', 'engine_test', '--parallel', '2']],
-    [join('build', 'test', 'engine_test'), []],
+    [join('build', 'test', 'engine', 'engine_test'), []],
   ],
   limitMs: 300_000,
 }
