@@ -24,6 +24,12 @@ const valueAt = (root: unknown, path: readonly PropertyKey[]): unknown =>
     root,
   )
 
+/** A value as an error shows it. */
+const shown = (value: unknown): string =>
+  typeof value === 'string' && value.length > 100
+    ? `${JSON.stringify(value.slice(0, 100))}...`
+    : JSON.stringify(value)
+
 /** Deeper, or further along a list. */
 const isFurther = (a: Issue, b: Issue): boolean => {
   if (a.path.length !== b.path.length) return a.path.length > b.path.length
@@ -74,7 +80,7 @@ const fromZod = (error: z.ZodError, body: unknown): RequestError => {
       )
     case 'invalid_value':
       return new RequestError(
-        `Invalid value for ${name}: ${JSON.stringify(given)}. Supported values are: ${issue.values.map((value) => JSON.stringify(value)).join(', ')}.`,
+        `Invalid value for ${name}: ${shown(given)}. Supported values are: ${issue.values.map((value) => JSON.stringify(value)).join(', ')}.`,
         { param: param || null, code: typeof given === 'string' ? 'unsupported_value' : null },
       )
     case 'invalid_union': {

@@ -19,6 +19,13 @@ type ErrorDetails = {
   readonly retryAfter?: number | undefined
 }
 
+/** What a sender wrote is shown to them, but not all of it. */
+const MAX_MESSAGE = 1500
+const MAX_PARAM = 200
+
+const shortened = (text: string, most: number): string =>
+  text.length <= most ? text : `${text.slice(0, most)}...`
+
 /** Why a request is refused or came to nothing. The message is written for its sender. */
 export class RequestError extends Error {
   override readonly name: string = 'RequestError'
@@ -30,9 +37,9 @@ export class RequestError extends Error {
   readonly retryAfter: number | undefined
 
   constructor(message: string, details: ErrorDetails = {}) {
-    super(message)
+    super(shortened(message, MAX_MESSAGE))
     this.kind = details.kind ?? 'invalid'
-    this.param = details.param ?? null
+    this.param = details.param == null ? null : shortened(details.param, MAX_PARAM)
     this.code = details.code ?? null
     this.retryAfter = details.retryAfter
   }

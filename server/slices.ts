@@ -32,6 +32,32 @@ export function* jsonPieces(value: unknown): Generator<string> {
   } else yield JSON.stringify(value)
 }
 
+/** To call between the parts of long work: gives the event loop its turn when a slice is over. */
+export const createTurn = (): (() => Promise<void>) => {
+  let since = performance.now()
+  return async () => {
+    if (performance.now() - since < SLICE_MS) return
+    await nextTurn()
+    since = performance.now()
+  }
+}
+
+/** Starts one after another, with turns of the event loop in between; all of their results. */
+export const startInTurns = async <T, R>(
+  items: readonly T[],
+  start: (item: T, i: number) => Promise<R>,
+): Promise<R[]> => {
+  const turn = createTurn()
+  const started: Promise<R>[] = []
+  for (const [i, item] of items.entries()) {
+    const one = start(item, i)
+    one.catch(() => {}) // one that fails before all have started is told below
+    started.push(one)
+    await turn()
+  }
+  return Promise.all(started)
+}
+
 /** All pieces as UTF-8; the event loop gets its turn in between. */
 export const bytesInSlices = async (pieces: Iterable<string>): Promise<Uint8Array<ArrayBuffer>> => {
   const done: Buffer[] = []

@@ -5,6 +5,7 @@ import { checkBody } from '../check.js'
 import { ignoredHeader, readJson } from '../http/body.js'
 import { addHeader, type Ctx } from '../http/context.js'
 import { requireAnyPlace } from '../model/place.js'
+import { createTurn } from '../slices.js'
 import { requireReady } from './admission.js'
 import type { Server } from './server.js'
 import { UNSERVED } from './unserved-fields.js'
@@ -19,8 +20,11 @@ export const readRequest = async <T extends z.ZodObject>(
   requireReady(server)
   if (queue !== undefined) requireAnyPlace(server.models(), queue)
   const json = await readJson(c.env.incoming, server.bodies)
+  const turn = createTurn()
   const { strictParams: isStrict } = server.config
   const { body, ignored } = checkBody(schema, json, { isStrict, unserved: UNSERVED })
+  // To check a body may take a slice, and so may what is done with it.
+  await turn()
   if (ignored.length > 0) addHeader(c, 'x-ignored-params', ignoredHeader(ignored))
   const caller = c.get('caller')
   if (caller === undefined || !('cache_salt' in schema.shape)) return body

@@ -12,13 +12,19 @@ import {
 import { clientOf } from '../http/client.js'
 import type { Ctx } from '../http/context.js'
 import { clientGone } from '../request-error.js'
-import { bytesInSlices } from '../slices.js'
+import { bytesInSlices, jsonPieces } from '../slices.js'
 import { requireReady } from './admission.js'
 import type { Server } from './server.js'
 
 export const answerId = (prefix: string): string => `${prefix}-${randomBytes(16).toString('hex')}`
 
 export const unixTime = (): number => Math.floor(Date.now() / 1000)
+
+const JSON_TYPE = { 'content-type': 'application/json' } as const
+
+/** An answer that may be long, made in slices. */
+export const answerJson = async (c: Ctx, value: unknown): Promise<Response> =>
+  c.body(await bytesInSlices(jsonPieces(value)), 200, JSON_TYPE)
 
 export const respond = async (
   c: Ctx,
@@ -42,5 +48,5 @@ export const respond = async (
     return RESPONSE_ALREADY_SENT
   }
   const body = await bytesInSlices(await answerWhole(context, generation, form.whole))
-  return c.body(body, 200, { 'content-type': 'application/json' })
+  return c.body(body, 200, JSON_TYPE)
 }

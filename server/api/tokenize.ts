@@ -5,13 +5,22 @@ import { refuseThinking } from '../chat/thinking-mode.js'
 import type { Ctx } from '../http/context.js'
 import { findModel, isReward, type ServedModel } from '../model/served-model.js'
 import { type Conversation, readMessages } from '../prompt/conversation.js'
-import { encodeSegments, encodeText, type Segment, segmentsText } from '../prompt/encode.js'
+import {
+  checkCharacters,
+  encodeSegments,
+  encodeText,
+  type Segment,
+  segmentsText,
+} from '../prompt/encode.js'
 import { badRequest, unsupportedParameter } from '../request-error.js'
 import { scoredPrompt } from '../scoring/scoring.js'
+import { createTurn } from '../slices.js'
+import type { Tokenizer } from '../tokenizer/types.js'
 import { requireReady } from './admission.js'
 import { tokenText } from './openai/logprobs.js'
 import { ChatRequest, DetokenizeRequest, TokenizeRequest } from './openai/schema.js'
 import { readRequest } from './read-request.js'
+import { answerJson } from './respond.js'
 import type { Server } from './server.js'
 
 /** Without a name: the first model. */
@@ -49,19 +58,31 @@ const promptOf = (
   return scoredPrompt(model, messages)
 }
 
+/** The text of each token, in slices. */
+const textsOf = async (ids: readonly number[], tokenizer: Tokenizer): Promise<string[]> => {
+  const texts: string[] = []
+  const turn = createTurn()
+  for (const id of ids) {
+    texts.push(tokenText(tokenizer, id))
+    if (texts.length % 256 === 0) await turn()
+  }
+  return texts
+}
+
 export const tokenizeRoute = (server: Server) => async (c: Ctx) => {
   const body = await readRequest(c, server, TokenizeRequest)
   const model = modelOf(server, body.model)
-  const { messages } = body
+  const { messages, prompt = '' } = body
+  checkCharacters(prompt.length, model, 'prompt')
   const tokens =
     messages === undefined
-      ? await encodeText(model.tokenizer, body.prompt ?? '', body.add_special_tokens !== false)
+      ? await encodeText(model.tokenizer, prompt, body.add_special_tokens !== false)
       : await encodeSegments(promptOf(server, model, body, messages), model.tokenizer)
-  return c.json({
+  return answerJson(c, {
     count: tokens.length,
     max_model_len: model.engine.info.maxModelLen,
     tokens,
-    token_strs: body.return_token_strs ? tokens.map((id) => tokenText(model.tokenizer, id)) : null,
+    token_strs: body.return_token_strs ? await textsOf(tokens, model.tokenizer) : null,
   })
 }
 
@@ -76,17 +97,26 @@ export const tokenizerInfoRoute = (server: Server) => (c: Ctx) => {
   })
 }
 
+/** Of one text, or the context where it is longer. */
+const MAX_TOKENS = 1 << 18
+
 export const detokenizeRoute = (server: Server) => async (c: Ctx) => {
   const body = await readRequest(c, server, DetokenizeRequest)
   const model = modelOf(server, body.model)
-  const { vocabSize } = model.engine.info
+  const { vocabSize, maxModelLen } = model.engine.info
+  const most = Math.max(MAX_TOKENS, maxModelLen)
+  if (body.tokens.length > most)
+    throw badRequest(
+      `Invalid value for 'tokens': it has ${body.tokens.length} token ids, at most ${most}.`,
+      'tokens',
+    )
   const bad = body.tokens.findIndex((id) => id >= vocabSize)
   if (bad >= 0)
     throw badRequest(
       `Invalid value for 'tokens.${bad}': token id ${body.tokens[bad]} is beyond the vocabulary of ${vocabSize}.`,
       `tokens.${bad}`,
     )
-  return c.json({ prompt: model.tokenizer.decode(body.tokens) })
+  return answerJson(c, { prompt: model.tokenizer.decode(body.tokens) })
 }
 
 export const renderRoute = (server: Server) => async (c: Ctx) => {
@@ -94,5 +124,5 @@ export const renderRoute = (server: Server) => async (c: Ctx) => {
   const model = modelOf(server, body.model)
   const segments = promptOf(server, model, body, body.messages)
   const ids = await encodeSegments(segments, model.tokenizer)
-  return c.json({ prompt: segmentsText(segments), prompt_token_ids: ids })
+  return answerJson(c, { prompt: segmentsText(segments), prompt_token_ids: ids })
 }

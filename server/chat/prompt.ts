@@ -1,8 +1,8 @@
 // A conversation to prompt tokens, with all that follows from its reasoning mode.
 
 import type { ServedModel } from '../model/served-model.js'
-import type { Conversation } from '../prompt/conversation.js'
-import type { Segment } from '../prompt/encode.js'
+import { type Conversation, charactersOf } from '../prompt/conversation.js'
+import { checkCharacters, type Segment } from '../prompt/encode.js'
 import { badRequest } from '../request-error.js'
 import type { Start } from './think-splitter.js'
 import { checkKwargs, refuseThinking, resolveThinking } from './thinking-mode.js'
@@ -43,6 +43,7 @@ export const renderChat = (
       "'continue_final_message' needs the last message to be the assistant's.",
       'continue_final_message',
     )
+  checkCharacters(charactersOf(body.messages), model, 'messages')
   checkKwargs(body.chat_template_kwargs)
   const toolUse = planTools(model, body)
   const common = {

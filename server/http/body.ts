@@ -1,6 +1,7 @@
 // From the bytes of a request to its JSON.
 
 import type { IncomingMessage } from 'node:http'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { badRequest, type RequestError } from '../request-error.js'
 import { HttpError } from './errors.js'
 import { scanJson } from './json-scan.js'
@@ -101,6 +102,9 @@ export const createBodies = (limit: number): Bodies => {
   return { read }
 }
 
+/** Bytes from which a body is long. */
+const LONG = 1 << 20
+
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 const parseJson = (bytes: Buffer): unknown => {
@@ -128,7 +132,10 @@ export const readJson = async (incoming: IncomingMessage, bodies: Bodies): Promi
     throw new HttpError(415, `Unsupported content encoding '${encoding}': send the body as it is.`)
   const bytes = await bodies.read(incoming)
   await scanJson(bytes)
-  return parseJson(bytes)
+  const json = parseJson(bytes)
+  // To parse a long body takes a turn's time, and so may what is done with it.
+  if (bytes.length >= LONG) await nextTurn()
+  return json
 }
 
 const MAX_HEADER = 1024
@@ -137,6 +144,9 @@ const percent = (text: string): string =>
 
 /** For the x-ignored-params header: names as the client wrote them, made safe. */
 export const ignoredHeader = (ignored: readonly string[]): string => {
-  const text = ignored.map((name) => name.replace(/[^\w.-]+/g, percent)).join(', ')
+  const text = ignored
+    .slice(0, MAX_HEADER)
+    .map((name) => name.slice(0, MAX_HEADER).replace(/[^\w.-]+/g, percent))
+    .join(', ')
   return text.length <= MAX_HEADER ? text : `${text.slice(0, MAX_HEADER - 3)}...`
 }

@@ -1,8 +1,8 @@
 // What JSON.parse would make of a body, counted before it is parsed: parsing, checking and dropping a
 // million small values would keep everybody waiting, and the depth of a value is a stack's depth later.
 
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import { badRequest } from '../request-error.js'
+import { createTurn } from '../slices.js'
 
 export const MAX_DEPTH = 64
 /** Keys, texts, objects, lists, true, false and null. */
@@ -10,7 +10,6 @@ export const MAX_VALUES = 1 << 16
 /** Token ids, that is: eight prompts of 128K of them. */
 export const MAX_NUMBERS = 1 << 20
 
-const SLICE_MS = 5
 /** Bytes between looks at the clock. */
 const STRIDE = 1 << 16
 
@@ -20,18 +19,6 @@ const OPEN_OBJECT = 0x7b
 const OPEN_LIST = 0x5b
 const CLOSE_OBJECT = 0x7d
 const CLOSE_LIST = 0x5d
-
-/** The end of the text that begins before `from`: behind its closing quote. */
-const endOfText = (bytes: Buffer, from: number): number => {
-  let at = bytes.indexOf(QUOTE, from)
-  while (at >= 0) {
-    let backslashes = 0
-    while (bytes[at - 1 - backslashes] === BACKSLASH) backslashes++
-    if (backslashes % 2 === 0) return at + 1
-    at = bytes.indexOf(QUOTE, at + 1)
-  }
-  return bytes.length
-}
 
 const isNumberStart = (byte: number): boolean => byte === 0x2d || (byte >= 0x30 && byte <= 0x39)
 const isWordStart = (byte: number): boolean => byte === 0x74 || byte === 0x66 || byte === 0x6e
@@ -53,13 +40,22 @@ export const scanJson = async (bytes: Buffer): Promise<void> => {
   let depth = 0
   let values = 0
   let numbers = 0
+  let isInText = false
   let lookAt = STRIDE
-  let since = performance.now()
+  const turn = createTurn()
   for (let i = 0; i < bytes.length; ) {
     const byte = bytes[i] ?? 0
-    if (byte === QUOTE) {
+    if (isInText) {
+      const stop = Math.min(bytes.length, lookAt)
+      while (i < stop && bytes[i] !== QUOTE) i += bytes[i] === BACKSLASH ? 2 : 1
+      if (i < stop) {
+        isInText = false
+        i++
+      }
+    } else if (byte === QUOTE) {
       values++
-      i = endOfText(bytes, i + 1)
+      isInText = true
+      i++
     } else if (byte === OPEN_OBJECT || byte === OPEN_LIST) {
       values++
       depth++
@@ -79,8 +75,6 @@ export const scanJson = async (bytes: Buffer): Promise<void> => {
     if (numbers > MAX_NUMBERS) tooMuch('numbers', MAX_NUMBERS)
     if (i < lookAt) continue
     lookAt = i + STRIDE
-    if (performance.now() - since < SLICE_MS) continue
-    await nextTurn()
-    since = performance.now()
+    await turn()
   }
 }

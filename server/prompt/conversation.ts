@@ -140,6 +140,20 @@ const readMessage = (given: GivenMessage): Message => {
 export const readMessages = (given: readonly GivenMessage[]): readonly Message[] =>
   given.map(readMessage)
 
+const charactersOfCall = ({ id, name, arguments: text }: ToolCall): number =>
+  id.length + name.length + text.length
+
+/** All text that a template may write. */
+export const charactersOf = (messages: readonly Message[]): number =>
+  messages.reduce(
+    (sum, { content, name = '', reasoning = '', toolCallId = '', toolCalls = [] }) =>
+      toolCalls.reduce(
+        (all, call) => all + charactersOfCall(call),
+        sum + content.length + name.length + reasoning.length + toolCallId.length,
+      ),
+    0,
+  )
+
 /** A conversation that is to be answered. The fields have the names that errors give them. */
 export type Conversation = {
   readonly messages: readonly Message[]

@@ -54,6 +54,21 @@ export const checkFits = (text: string, { tokenizer, engine }: Reader, param: st
   )
 }
 
+/** A token of text has 4 or 5 characters, of a long run of spaces up to 128. */
+const CHARACTERS_PER_TOKEN = 32
+const MIN_CHARACTERS = 1 << 20
+
+/** Throws before text is worked on at all: what a template does with it holds the event loop. */
+export const checkCharacters = (characters: number, { engine }: Reader, param: string): void => {
+  const { maxModelLen } = engine.info
+  const most = Math.max(MIN_CHARACTERS, CHARACTERS_PER_TOKEN * maxModelLen)
+  if (characters <= most) return
+  throw new RequestError(
+    `This model's maximum context length is ${maxModelLen} tokens. However, the prompt has ${characters} characters: at most ${most} are read. Please shorten the prompt.`,
+    { param, code: 'context_length_exceeded' },
+  )
+}
+
 /** Ids of a prompt that must fit; `param` is its field, for the error. */
 export const encodePrompt = (
   segments: readonly Segment[],

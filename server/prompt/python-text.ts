@@ -27,9 +27,12 @@ const isBlank = (char: string): boolean => BEFORE.test(char)
 
 const stripStart = (given: string, chars: string | undefined): string => {
   if (chars === undefined) return given.replace(BEFORE, '')
-  const all = [...given]
-  const keep = all.findIndex((char) => !chars.includes(readable(char)))
-  return keep < 0 ? '' : all.slice(keep).join('')
+  let start = 0
+  for (const char of given) {
+    if (!chars.includes(readable(char))) break
+    start += char.length
+  }
+  return given.slice(start)
 }
 
 const stripEnd = (given: string, chars: string | undefined): string => {

@@ -56,10 +56,13 @@ const MAX_DEPTH = 64
 /** Of all arguments of calls together, and of chat_template_kwargs. */
 const MAX_VALUES = 20_000
 
+/** Of the texts in chat_template_kwargs and in tools each; those of calls count with their messages. */
+const MAX_CHARACTERS = 1 << 20
+
 const tooMuch = (error: unknown, param: string): unknown =>
   error instanceof TooMuch
     ? badRequest(
-        `Invalid value for '${param}': ${error.message} (at most ${MAX_DEPTH} levels and ${MAX_VALUES} values).`,
+        `Invalid value for '${param}': ${error.message} (at most ${MAX_DEPTH} levels, ${MAX_VALUES} values and ${MAX_CHARACTERS} characters).`,
         param,
       )
     : error
@@ -107,13 +110,24 @@ const argumentsOf = (given: string, param: string, { mark, bounds }: Caller): Va
   }
 }
 
+/** Marks so much text, and no more. */
+const counting = (mark: Mark): Mark => {
+  let left = MAX_CHARACTERS
+  return (text) => {
+    left -= text.length
+    if (left < 0) throw new TooMuch('it has too much text')
+    return mark(text)
+  }
+}
+
 const kwargsOf = (
   kwargs: Readonly<Record<string, unknown>>,
   { mark, bounds }: Caller,
 ): [string, Value][] => {
+  const change = counting(mark)
   try {
     // Names of variables are never written.
-    return Object.entries(kwargs).map(([name, value]) => [name, fromJs(value, mark, bounds)])
+    return Object.entries(kwargs).map(([name, value]) => [name, fromJs(value, change, bounds)])
   } catch (error) {
     throw tooMuch(error, 'chat_template_kwargs')
   }
@@ -126,7 +140,7 @@ const viewTools = (tools: readonly Tool[], { mark, bounds }: Caller): Value => {
     return { ...tool, function: described }
   })
   try {
-    return fromJs(shown, mark, bounds)
+    return fromJs(shown, counting(mark), bounds)
   } catch (error) {
     throw tooMuch(error, 'tools')
   }

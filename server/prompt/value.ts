@@ -307,6 +307,23 @@ const count = (bounds: Bounds): void => {
 /** Python reads no longer integers; a longer one takes long to read. */
 const MAX_DIGITS = 4300
 
+/** JSON.parse() takes long over what is nested without end. */
+const isDeeper = (source: string, most: number): boolean => {
+  let depth = 0
+  let isInText = false
+  for (let i = 0; i < source.length; i++) {
+    const char = source.charCodeAt(i)
+    if (isInText) {
+      if (char === 0x5c) i++
+      else if (char === 0x22) isInText = false
+    } else if (char === 0x22) isInText = true
+    else if (char === 0x5b || char === 0x7b) {
+      if (++depth > most) return true
+    } else if (char === 0x5d || char === 0x7d) depth--
+  }
+  return false
+}
+
 const TOKEN =
   /\s*(?:([{}[\],:])|("[^"\\]*(?:\\.[^"\\]*)*")|(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(true|false|null))/gy
 
@@ -316,6 +333,7 @@ export const fromJson = (
   change: (text: string) => string,
   bounds: Bounds,
 ): Value => {
+  if (isDeeper(source, bounds.depth)) throw tooDeep()
   JSON.parse(source) // it is JSON: what follows need not look
   const tokens = source.matchAll(TOKEN)
   const next = (): RegExpMatchArray => {

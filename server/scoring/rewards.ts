@@ -81,19 +81,26 @@ export const planRewards = async (
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x))
 
-/** Bradley-Terry: P(a over b) = sigmoid(reward a - reward b). Every pair of one prompt's candidates,
- * the better one as chosen; a tie keeps the order given. */
-const preferences = (model: RewardModel, scored: readonly Scored[]) =>
-  scored.flatMap((a, i) =>
-    scored.slice(i + 1).flatMap((b, k) => {
-      if (a.input !== b.input) return []
-      const j = i + 1 + k
-      const ra = model.readout.reward(a.scores) ?? 0
-      const rb = model.readout.reward(b.scores) ?? 0
+type Preference = {
+  readonly chosen: number
+  readonly rejected: number
+  readonly probability: number
+}
+
+/** Bradley-Terry: P(a over b) = sigmoid(reward a - reward b). Every pair of one prompt's candidates, which
+ * stand together, the better one as chosen; a tie keeps the order given. */
+const preferences = (model: RewardModel, scored: readonly Scored[]): readonly Preference[] => {
+  const rewards = scored.map(({ scores }) => model.readout.reward(scores) ?? 0)
+  const all: Preference[] = []
+  for (const [i, a] of scored.entries()) {
+    for (let j = i + 1; scored[j]?.input === a.input; j++) {
+      const [ra = 0, rb = 0] = [rewards[i], rewards[j]]
       const [chosen, rejected] = rb > ra ? [j, i] : [i, j]
-      return [{ chosen, rejected, probability: sigmoid(Math.abs(ra - rb)) }]
-    }),
-  )
+      all.push({ chosen, rejected, probability: sigmoid(Math.abs(ra - rb)) })
+    }
+  }
+  return all
+}
 
 export const rewardData = (model: RewardModel, scored: readonly Scored[], pairwise: boolean) => ({
   data: scored.map((one, index) => {

@@ -8,9 +8,10 @@ import { fromEngineError } from '../generation/engine-error.js'
 import type { RequestLog } from '../log.js'
 import { requirePlace } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
-import type { Message } from '../prompt/conversation.js'
-import { encodePrompt, encodeText, type Segment } from '../prompt/encode.js'
+import { charactersOf, type Message } from '../prompt/conversation.js'
+import { checkCharacters, encodePrompt, encodeText, type Segment } from '../prompt/encode.js'
 import { badRequest, clientGone, contextExceeded, RequestError } from '../request-error.js'
+import { createTurn, startInTurns } from '../slices.js'
 
 /** A conversation, and candidate answers to it or none. */
 export type ScoreInput = {
@@ -52,24 +53,19 @@ const cutAtEot = (model: RewardModel, segments: readonly Segment[]): readonly Se
 export const scoredPrompt = (
   model: RewardModel,
   messages: readonly Message[],
-): readonly Segment[] =>
-  cutAtEot(
-    model,
-    model.template.render({
-      messages,
-      addGenerationPrompt: false,
-      continueFinal: false,
-      // What is scored is what was given: nothing of it is dropped behind the caller's back.
-      keepThinking: true,
-      kwargs: {},
-      prefill: '',
-    }),
-  )
-
-const encodeConversation = async (
-  model: RewardModel,
-  messages: readonly Message[],
-): Promise<readonly number[]> => encodePrompt(scoredPrompt(model, messages), model, 'messages')
+): readonly Segment[] => {
+  checkCharacters(charactersOf(messages), model, 'messages')
+  const segments = model.template.render({
+    messages,
+    addGenerationPrompt: false,
+    continueFinal: false,
+    // What is scored is what was given: nothing of it is dropped behind the caller's back.
+    keepThinking: true,
+    kwargs: {},
+    prefill: '',
+  })
+  return cutAtEot(model, segments)
+}
 
 const checkLength = (model: RewardModel, ids: readonly number[], param: string): void => {
   const { maxModelLen } = model.engine.info
@@ -101,18 +97,67 @@ export const checkRoom = async (
   model: RewardModel,
   messages: readonly Message[],
 ): Promise<void> => {
-  const ids = await encodeConversation(model, [...messages, { role: 'assistant', content: '' }])
+  const asked = [...messages, { role: 'assistant' as const, content: '' }]
+  const ids = await encodePrompt(scoredPrompt(model, asked), model, 'messages')
   checkLength(model, ids, 'messages')
 }
 
-/** Every conversation, or every (conversation, response), in order. `path` is for errors. */
+/** Of all conversations of a request, each with each of its responses. */
+const MAX_CHARACTERS = 1 << 25
+
+const charactersOfInput = ({ messages, responses }: ScoreInput): number =>
+  charactersOf(messages) * (responses?.length ?? 1) +
+  (responses?.reduce((sum, { length }) => sum + length, 0) ?? 0)
+
+type Rendered = Pick<ScoreItem, 'input' | 'response'> & {
+  readonly segments: readonly Segment[]
+  readonly param: string
+}
+
+/** The error of one conversation of several says which. */
+const named = (error: unknown, param: string): unknown => {
+  if (!(error instanceof RequestError) || param === 'messages') return error
+  const { kind, code } = error
+  return new RequestError(`${param}: ${error.message}`, { kind, param, code })
+}
+
+const naming = <T>(param: string, act: () => T): T => {
+  try {
+    return act()
+  } catch (error) {
+    throw named(error, param)
+  }
+}
+
+const encodeItem = async (
+  model: RewardModel,
+  { segments, param, input, response }: Rendered,
+): Promise<ScoreItem> => {
+  try {
+    const ids = await encodePrompt(segments, model, 'messages')
+    checkLength(model, ids, param)
+    return { ids, input, response }
+  } catch (error) {
+    throw named(error, param)
+  }
+}
+
+/** Every conversation, or every (conversation, response), in order. `path` is for errors. The event
+ * loop gets its turn between them. */
 export const encodeInputs = async (
   model: RewardModel,
   inputs: readonly ScoreInput[],
   path: (input: number) => string,
 ): Promise<readonly ScoreItem[]> => {
   for (const [input, one] of inputs.entries()) checkTurns(one, path(input))
-  const items: Promise<ScoreItem>[] = []
+  const characters = inputs.reduce((sum, one) => sum + charactersOfInput(one), 0)
+  if (characters > MAX_CHARACTERS)
+    throw badRequest(
+      `The conversations, each with each of its responses, have ${characters} characters: at most ${MAX_CHARACTERS} in one request.`,
+      path(0) === '' ? 'messages' : 'inputs',
+    )
+  const prompts: Rendered[] = []
+  const turn = createTurn()
   for (const [input, one] of inputs.entries()) {
     const list: readonly (readonly Message[])[] = one.responses?.map((content) => [
       ...one.messages,
@@ -120,21 +165,12 @@ export const encodeInputs = async (
     ]) ?? [one.messages]
     for (const [response, messages] of list.entries()) {
       const param = `${path(input)}${one.responses ? `responses.${response}` : 'messages'}`
-      const encode = async (): Promise<ScoreItem> => {
-        try {
-          const ids = await encodeConversation(model, messages)
-          checkLength(model, ids, param)
-          return { ids, input, response }
-        } catch (error) {
-          if (!(error instanceof RequestError) || param === 'messages') throw error
-          const { kind, code } = error
-          throw new RequestError(`${param}: ${error.message}`, { kind, param, code })
-        }
-      }
-      items.push(encode())
+      const segments = naming(param, () => scoredPrompt(model, messages))
+      prompts.push({ segments, param, input, response })
+      await turn()
     }
   }
-  return Promise.all(items)
+  return startInTurns(prompts, (one) => encodeItem(model, one))
 }
 
 /** Raw text or ids, scored at their last token. */
@@ -149,13 +185,13 @@ export const encodeRaw = async (
       : given.every((one) => typeof one === 'number')
         ? [given]
         : given
-  return Promise.all(
-    list.map(async (one, input) => {
-      const ids = typeof one === 'string' ? await encodeText(model.tokenizer, one, true) : one
-      checkLength(model, ids, list.length > 1 ? `${param}.${input}` : param)
-      return { ids, input, response: 0 }
-    }),
-  )
+  const encode = async (one: string | readonly number[], input: number): Promise<ScoreItem> => {
+    if (typeof one === 'string') checkCharacters(one.length, model, param)
+    const ids = typeof one === 'string' ? await encodeText(model.tokenizer, one, true) : one
+    checkLength(model, ids, list.length > 1 ? `${param}.${input}` : param)
+    return { ids, input, response: 0 }
+  }
+  return startInTurns(list, encode)
 }
 
 type BatchOptions = {
@@ -191,7 +227,7 @@ export const scoreBatch = async (
     return { ...item, scores, timings }
   }
   try {
-    return await Promise.all(items.map(one))
+    return await startInTurns(items, one)
   } catch (error) {
     others.abort()
     throw error

@@ -20,6 +20,9 @@ const { Tokenizer: Native } = createRequire(import.meta.url)(
 /** Bytes from which a text is long. It has no more tokens: they cost the event loop milliseconds. */
 const LONG = 1 << 15
 
+/** Bytes of texts that are encoded on the pool at once: more go the way of long texts. */
+const MOST_AT_ONCE = 4 * LONG
+
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
@@ -201,6 +204,22 @@ export const createEncoder = (json: string) => {
   }
 }
 
+/** Of text, name, text, name, ... text. */
+const encodePieces = async (
+  pieces: readonly string[],
+  native: NativeTokenizer,
+  special: ReadonlyMap<string, number>,
+): Promise<readonly number[]> => {
+  const [only = ''] = pieces
+  if (pieces.length === 1)
+    return (await native.encode(only, null, { addSpecialTokens: false })).getIds()
+  const plain = pieces.filter((_, index) => index % 2 === 0)
+  const encoded = await native.encodeBatch(plain, { addSpecialTokens: false })
+  return pieces.flatMap((piece, index) =>
+    index % 2 === 1 ? (special.get(piece) ?? []) : (encoded[index / 2]?.getIds() ?? []),
+  )
+}
+
 /** Reads `folder`/tokenizer.json. Takes about a second and 250 MB for 128K tokens: keep one. */
 export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
   const path = join(folder, 'tokenizer.json')
@@ -235,6 +254,8 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
 
   const leading = leadingToken(file)
 
+  let atOnce = 0
+
   return {
     vocabSize,
     special,
@@ -245,17 +266,17 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
     isSpecial: (id) => specialIds.has(id),
     encode: async (text, options = {}) => {
       const pieces = (options.special ? splitAll : splitOrdinary)(text)
-      if (Buffer.byteLength(text) >= LONG)
+      const bytes = Buffer.byteLength(text)
+      if (bytes >= LONG || atOnce + bytes > MOST_AT_ONCE)
         return encodeLong(
           pieces.map((piece, i) => (i % 2 === 1 ? (special.get(piece) ?? piece) : piece)),
         )
-      if (pieces.length === 1)
-        return (await native.encode(text, null, { addSpecialTokens: false })).getIds()
-      const plain = pieces.filter((_, index) => index % 2 === 0)
-      const encoded = await native.encodeBatch(plain, { addSpecialTokens: false })
-      return pieces.flatMap((piece, index) =>
-        index % 2 === 1 ? (special.get(piece) ?? []) : (encoded[index / 2]?.getIds() ?? []),
-      )
+      atOnce += bytes
+      try {
+        return await encodePieces(pieces, native, special)
+      } finally {
+        atOnce -= bytes
+      }
     },
     decode: (ids, options = {}) => {
       const shown = Array.from(ids).filter((id) => !options.skipSpecial || !specialIds.has(id))

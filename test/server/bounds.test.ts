@@ -10,6 +10,9 @@ const keys = (count: number, value: unknown, prefix = '') =>
   Object.fromEntries(many(count, 0).map((_, i) => [`${prefix}${i}`, value]))
 const complete = (more: object) => ({ model: 'tiny-reasoner', prompt: 'a', ...more })
 
+/** Characters of a prompt where the context is short. */
+const MOST_TEXT = 1 << 20
+
 type Shape = readonly [name: string, path: string, body: unknown, message: RegExp]
 
 const SHAPES: readonly Shape[] = [
@@ -59,14 +62,90 @@ const SHAPES: readonly Shape[] = [
   [
     'a text that cannot fit',
     CHAT,
-    chatBody({ messages: [{ role: 'user', content: 'a '.repeat(2_000_000) }] }),
-    /4000\d* bytes, which are at least/,
+    chatBody({ messages: [{ role: 'user', content: 'a '.repeat(500_000) }] }),
+    /1000\d* bytes, which are at least/,
   ],
   [
     'a prompt that cannot fit',
     COMPLETIONS,
-    complete({ prompt: 'a '.repeat(2_000_000) }),
+    complete({ prompt: 'a '.repeat(500_000) }),
     /at least \d+ tokens/,
+  ],
+  [
+    'a conversation of much text',
+    CHAT,
+    chatBody({ messages: many(2, { role: 'user', content: 'a'.repeat(MOST_TEXT / 2 + 1) }) }),
+    /the prompt has 1048578 characters: at most 1048576/,
+  ],
+  [
+    'much text in calls',
+    CHAT,
+    chatBody({
+      messages: [
+        {
+          role: 'assistant',
+          content: '',
+          tool_calls: [{ function: { name: 'f', arguments: `"${'a'.repeat(MOST_TEXT)}"` } }],
+        },
+      ],
+    }),
+    /the prompt has 10485\d\d characters/,
+  ],
+  [
+    'a long prompt that is cut',
+    COMPLETIONS,
+    complete({ prompt: 'a'.repeat(MOST_TEXT + 1), truncate_prompt_tokens: 5 }),
+    /the prompt has 1048577 characters/,
+  ],
+  ['a long text', '/tokenize', { prompt: 'a'.repeat(MOST_TEXT + 1) }, /1048577 characters/],
+  [
+    'a long conversation to score',
+    '/v1/reward',
+    { model: 'tiny-reward', messages: [user], responses: ['a'.repeat(MOST_TEXT)] },
+    /responses.0: .* 1048578 characters/,
+  ],
+  [
+    'a conversation for many responses',
+    '/v1/reward',
+    {
+      model: 'tiny-reward',
+      messages: [{ role: 'user', content: 'a'.repeat(100_000) }],
+      responses: many(400, 'a'),
+    },
+    /have 40000400 characters: at most 33554432 in one request/,
+  ],
+  [
+    'a text in kwargs',
+    CHAT,
+    chatBody({ chat_template_kwargs: { a: 'a'.repeat(MOST_TEXT + 1) } }),
+    /it has too much text .*1048576 characters/,
+  ],
+  [
+    'nested arguments',
+    CHAT,
+    chatBody({
+      messages: [
+        {
+          role: 'assistant',
+          content: '',
+          tool_calls: [{ function: { name: 'f', arguments: '['.repeat(1000) } }],
+        },
+      ],
+    }),
+    /it is nested too deep/,
+  ],
+  [
+    'an effort',
+    CHAT,
+    chatBody({ reasoning_effort: 'x'.repeat(MOST_TEXT) }),
+    /^Invalid value for 'reasoning_effort': "x{100}"\.\.\.\. Supported/,
+  ],
+  ['a bad word', CHAT, chatBody({ bad_words: ['a'.repeat(1025)] }), /at most 1024 characters/],
+  [
+    'ids to text',
+    '/detokenize',
+    { tokens: many((1 << 18) + 1, 65) },
+    /it has 262145 token ids, at most 262144/,
   ],
   [
     'pairs',
@@ -95,6 +174,34 @@ describe('no shape of a body costs much', () => {
       assert.match(error.message, message)
       assert.equal(harness.engine.requests.length, 0)
     })
+
+  test('a refusal does not say everything again', async () => {
+    const long = 'x'.repeat(MOST_TEXT)
+    const { error } = await readAnswer(await harness.post(CHAT, chatBody({ model: long })))
+    assert.ok(error.message.length < 2000)
+    const strange = await harness.post(CHAT, chatBody({ chat_template_kwargs: 1, [long]: 1 }))
+    assert.ok((await strange.text()).length < 2000)
+  })
+
+  test('preferences are of candidates of one prompt, in order', async () => {
+    const body = {
+      model: 'tiny-reward',
+      pairwise: true,
+      inputs: [
+        { messages: [user], responses: ['a', 'b', 'c'] },
+        { messages: [user, { role: 'assistant', content: 'd' }] },
+        { messages: [user], responses: ['e', 'f'] },
+      ],
+    }
+    const { preferences } = await readAnswer(await harness.post('/v1/reward', body))
+    const pairs = preferences.map((one: Record<string, number>) => [one.chosen, one.rejected])
+    assert.deepEqual(pairs, [
+      [0, 1],
+      [0, 2],
+      [1, 2],
+      [4, 5],
+    ])
+  })
 
   test('words are encoded once for all prompts', async () => {
     const one = await startHarness({ answer: () => ({ pieces: ['ok'] }) })

@@ -14,9 +14,9 @@ import { type AnswerEvent, eventOf } from '../../generation/answer-event.js'
 import type { Run } from '../../generation/run.js'
 import type { Ctx } from '../../http/context.js'
 import { findModel, refuseReward, type ServedModel } from '../../model/served-model.js'
-import { checkFits, encodeText } from '../../prompt/encode.js'
+import { checkCharacters, checkFits, encodeText } from '../../prompt/encode.js'
 import { badRequest } from '../../request-error.js'
-import { atOnce, jsonPieces, jsonText } from '../../slices.js'
+import { atOnce, jsonPieces, jsonText, startInTurns } from '../../slices.js'
 import { readRequest } from '../read-request.js'
 import { answerId, respond, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
@@ -64,6 +64,7 @@ const encodePrompt = async (
   param: string,
 ): Promise<Prompt> => {
   const { vocabSize } = model.engine.info
+  if (typeof raw === 'string') checkCharacters(raw.length, model, param)
   if (typeof raw === 'string' && body.truncate_prompt_tokens === undefined)
     checkFits(raw, model, param)
   const all =
@@ -162,8 +163,8 @@ const planCompletion = async (
     maxTokens: body.max_tokens ?? 16,
     logprobs: body.logprobs,
   })
-  const prompts = await Promise.all(
-    raw.map((one, i) => encodePrompt(model, body, one, raw.length > 1 ? `prompt.${i}` : 'prompt')),
+  const prompts = await startInTurns(raw, (one, i) =>
+    encodePrompt(model, body, one, raw.length > 1 ? `prompt.${i}` : 'prompt'),
   )
   const n = body.n ?? 1
   return {

@@ -29,7 +29,7 @@ const generation = {
   stop_token_ids: tokenIds(0, 128).optional(),
   include_stop_str_in_output: z.boolean().optional(),
   skip_special_tokens: z.boolean().optional(),
-  bad_words: list(z.string().min(1), 0, 128).optional(),
+  bad_words: list(z.string().min(1).max(1024), 0, 128).optional(),
   allowed_token_ids: tokenIds(1).optional(),
   // Up to 64 bits: JSON rounds beyond 2^53, and still the same text gives the same seed.
   seed: z

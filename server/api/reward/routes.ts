@@ -14,7 +14,7 @@ import {
   scoreUsage,
 } from '../../scoring/scoring.js'
 import { readRequest } from '../read-request.js'
-import { answerId, unixTime } from '../respond.js'
+import { answerId, answerJson, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
 import { ClassifyRequest, PoolingRequest, RewardRequest } from './schema.js'
 
@@ -48,7 +48,7 @@ export const rewardRoute =
     const model = findRewardModel(server.models(), body.model)
     const items = await planRewards(model, body)
     const scored = await score(c, model, items, body, arrival)
-    return c.json({
+    return answerJson(c, {
       id: answerId('reward'),
       object: 'list',
       model: body.model,
@@ -75,7 +75,7 @@ export const poolingRoute =
         : await encodeRaw(model, body.input ?? [], 'input')
     const scored = await score(c, model, items, body, arrival)
     const tokens = scored.reduce((sum, { ids }) => sum + ids.length, 0)
-    return c.json({
+    return answerJson(c, {
       id: answerId('pool'),
       object: 'list',
       created: unixTime(),
@@ -126,5 +126,5 @@ export const classifyRoute =
       },
     }))
     const single = typeof value === 'string' || value.every((one) => typeof one === 'number')
-    return c.json(single ? answers[0] : answers)
+    return answerJson(c, single ? answers[0] : answers)
   }

@@ -1,0 +1,204 @@
+// How long costly bodies, and random ones, hold the event loop. The client is in the same process: while the
+// clock runs it writes bytes that were made before.
+
+import assert from 'node:assert/strict'
+import { request } from 'node:http'
+import { performance } from 'node:perf_hooks'
+import { after, before, describe, test } from 'node:test'
+import fc from 'fast-check'
+import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
+import { packagePath } from '../../server/version.js'
+import { chatBody, type Harness, startHarness } from './harness.js'
+
+/** Twice what docs/http.md promises: the runner's hooks see every promise, and client and server share
+ * the thread. A busy machine is slower by chance, so the least of several counts. */
+const MOST_MS = 100
+const TRIES = 8
+const BODY_LIMIT = 16 << 20
+
+/** The longest time between two turns of the event loop while `run` lasts. */
+const longestTurn = async (run: () => Promise<unknown>): Promise<number> => {
+  let longest = 0
+  let last = performance.now()
+  let isOver = false
+  const turn = () => {
+    const now = performance.now()
+    longest = Math.max(longest, now - last)
+    last = now
+    if (!isOver) setImmediate(turn)
+  }
+  setImmediate(turn)
+  await run()
+  isOver = true
+  return longest
+}
+
+const CHAT = '/v1/chat/completions'
+const COMPLETIONS = '/v1/completions'
+const REWARD = '/v1/reward'
+
+const many = <T>(count: number, one: T): readonly T[] => Array.from({ length: count }, () => one)
+const numbered = (count: number, prefix = '') =>
+  Object.fromEntries(many(count, 0).map((_, i) => [`${prefix}${i}`, 1]))
+const user = (content: unknown) => ({ role: 'user', content })
+const saying = (content: unknown) => chatBody({ max_tokens: 1, messages: [user(content)] })
+const calling = (text: string) =>
+  chatBody({
+    messages: [
+      user('a'),
+      {
+        role: 'assistant',
+        content: '',
+        tool_calls: [{ function: { name: 'f', arguments: text } }],
+      },
+    ],
+  })
+const complete = (more: object) => ({ model: 'tiny-reasoner', max_tokens: 1, ...more })
+const scored = (more: object) => ({ model: 'tiny-reward', messages: [user('a')], ...more })
+
+const SHAPES: readonly (readonly [name: string, path: string, body: unknown])[] = [
+  ['15 MB of text', CHAT, saying('ab '.repeat(5_000_000))],
+  ['15 MB of signs', CHAT, saying('<'.repeat(15_000_000))],
+  ['4 MB of text', CHAT, saying('ab '.repeat(1_390_000))],
+  ['4 MB of signs', CHAT, saying('<'.repeat(4_190_000))],
+  ['a long text to render', `${CHAT}/render`, saying('ab <|x|> '.repeat(50_000))],
+  ['text beyond Latin', CHAT, saying('ü '.repeat(2_000_000))],
+  ['messages', CHAT, chatBody({ messages: many(2048, user('a')) })],
+  ['messages with signs', CHAT, chatBody({ messages: many(2048, user('a<|x|>'.repeat(330))) })],
+  ['messages to render', `${CHAT}/render`, chatBody({ messages: many(2048, user('a')) })],
+  ['parts', CHAT, saying(many(1024, { type: 'text', text: 'a' }))],
+  ['a text of arguments', CHAT, calling(JSON.stringify('\n"'.repeat(1_000_000)))],
+  ['many arguments', CHAT, calling(JSON.stringify(many(19_000, '<|a|>')))],
+  ['numbers in arguments', CHAT, calling(JSON.stringify(many(1_900_000, 1)))],
+  ['arguments that are no JSON', CHAT, calling('<|a|>'.repeat(800_000))],
+  ['nested arguments', CHAT, calling('['.repeat(4_000_000))],
+  ['a text in kwargs', CHAT, chatBody({ chat_template_kwargs: { a: '<'.repeat(15_000_000) } })],
+  ['texts in kwargs', CHAT, chatBody({ chat_template_kwargs: { a: many(19_000, '<|a|>') } })],
+  ['an unknown text', CHAT, chatBody({ x: '\n'.repeat(7_000_000) })],
+  ['an unknown text of quotes', CHAT, chatBody({ x: '"'.repeat(7_000_000) })],
+  ['unknown keys', CHAT, chatBody(numbered(30_000, 'k'))],
+  ['long unknown keys', CHAT, chatBody(numbered(1500, 'k'.repeat(10_000)))],
+  ['the name of a model', CHAT, chatBody({ model: 'x'.repeat(15_000_000) })],
+  ['an unknown effort', CHAT, chatBody({ reasoning_effort: 'x'.repeat(15_000_000) })],
+  ['long stop strings', CHAT, chatBody({ stop: many(4, 'a'.repeat(3_500_000)) })],
+  ['bad words', CHAT, chatBody({ bad_words: many(128, 'a '.repeat(500)), max_tokens: 1 })],
+  ['long bad words', CHAT, chatBody({ bad_words: many(128, 'a '.repeat(50_000)) })],
+  ['biases', CHAT, chatBody({ logit_bias: numbered(60_000) })],
+  ['allowed ids', CHAT, chatBody({ allowed_token_ids: many(1_000_000, 1), max_tokens: 1 })],
+  ['a million ids', COMPLETIONS, complete({ prompt: many(1_000_000, 65) })],
+  ['eight prompts of ids', COMPLETIONS, complete({ prompt: many(8, many(131_000, 65)) })],
+  ['prompts', COMPLETIONS, complete({ prompt: many(2048, 'ab ') })],
+  ['long prompts', COMPLETIONS, complete({ prompt: many(64, 'ab '.repeat(5_000)) })],
+  ['a long prompt', COMPLETIONS, complete({ prompt: 'ab '.repeat(1_390_000) })],
+  ['a text to cut', COMPLETIONS, complete({ prompt: '<|'.repeat(10_000), n: 128 })],
+  ['a million ids to text', '/detokenize', { tokens: many(1_000_000, 65) }],
+  ['ids to text', '/detokenize', { tokens: many(260_000, 65) }],
+  ['text to tokens', '/tokenize', { prompt: 'ab '.repeat(150_000), return_token_strs: true }],
+  ['a long text to tokens', '/tokenize', { prompt: 'ab '.repeat(5_000_000) }],
+  ['responses', REWARD, scored({ responses: many(1024, 'a b '.repeat(2000)) })],
+  [
+    'responses to a long text',
+    REWARD,
+    scored({ messages: [user('ab '.repeat(1_000_000))], responses: many(1024, 'a') }),
+  ],
+  [
+    'inputs with responses',
+    REWARD,
+    {
+      model: 'tiny-reward',
+      pairwise: true,
+      inputs: many(2000, { messages: [user('a')], responses: many(2, 'b') }),
+    },
+  ],
+  ['pairs', REWARD, scored({ responses: many(280, 'a'), pairwise: true })],
+  ['raw inputs', '/pooling', { model: 'tiny-reward', input: many(2048, 'ab '.repeat(100)) }],
+]
+
+describe('no body holds the event loop', () => {
+  let harness: Harness
+  before(async () => {
+    const tokenizer = await loadTokenizer(packagePath('models/tiny/tiny-reasoner'))
+    harness = await startHarness({
+      answer: () => ({ pieces: ['ok'] }),
+      reward: { score: () => [1] },
+      config: { bodyLimit: BODY_LIMIT },
+      info: { maxModelLen: 131_072, vocabSize: tokenizer.vocabSize },
+      tokenizer,
+    })
+  })
+  after(() => harness.close())
+
+  const send = (path: string, body: Buffer): Promise<number> =>
+    new Promise((resolve, reject) => {
+      const headers = { 'content-type': 'application/json', 'content-length': body.length }
+      const outgoing = request(
+        `${harness.url}${path}`,
+        { method: 'POST', headers, agent: false },
+        (incoming) => {
+          incoming.resume()
+          incoming.on('end', () => resolve(incoming.statusCode ?? 0))
+          incoming.on('error', reject)
+        },
+      )
+      outgoing.on('error', reject)
+      outgoing.end(body)
+    })
+
+  const measure = async (path: string, body: Buffer) => {
+    let least = Number.POSITIVE_INFINITY
+    let status = 0
+    for (let i = 0; i < TRIES && least >= MOST_MS; i++) {
+      const ms = await longestTurn(async () => {
+        status = await send(path, body)
+      })
+      least = Math.min(least, ms)
+    }
+    return { ms: least, status }
+  }
+
+  for (const [name, path, body] of SHAPES)
+    test(name, async (context) => {
+      const { ms, status } = await measure(path, Buffer.from(JSON.stringify(body)))
+      context.diagnostic(`${status}, ${ms.toFixed(0)} ms`)
+      assert.ok(status === 200 || status === 400 || status === 404, `status ${status}`)
+      assert.ok(ms < MOST_MS, `${ms} ms`)
+    })
+
+  test('of any random shape', async () => {
+    const names = 'messages prompt stop bad_words logit_bias chat_template_kwargs tools inputs'
+    const more = 'responses input stop_token_ids allowed_token_ids x reward tokens text'
+    const field = fc.constantFrom(...`${names} ${more}`.split(' '))
+    const element = fc.constantFrom<unknown>(
+      ...[1, -1, 1.5, 'a', '', null, [], {}, [1], 'long text '.repeat(20)],
+      user('a'),
+      { type: 'text', text: 'a' },
+      user([{ type: 'text', text: 'a' }]),
+    )
+    const value = fc.oneof(
+      fc
+        .tuple(element, fc.integer({ min: 0, max: 200_000 }))
+        .map(([one, count]) => many(count, one)),
+      fc
+        .tuple(element, fc.integer({ min: 0, max: 50_000 }))
+        .map(([one, count]) =>
+          Object.fromEntries(Array.from({ length: count }, (_, i) => [`${i}`, one])),
+        ),
+      fc
+        .tuple(fc.constantFrom('ab ', '<|', '"', '\n'), fc.integer({ min: 0, max: 2_000_000 }))
+        .map(([one, count]) => one.repeat(count)),
+      element,
+    )
+    const chats = [CHAT, COMPLETIONS, `${CHAT}/render`, REWARD]
+    const path = fc.constantFrom(...chats, '/tokenize', '/detokenize', '/pooling', '/classify')
+    await fc.assert(
+      fc.asyncProperty(path, field, value, field, value, async (route, a, x, b, y) => {
+        const body = Buffer.from(JSON.stringify({ model: 'tiny-reasoner', [a]: x, [b]: y }))
+        if (body.length > BODY_LIMIT) return
+        const { ms, status } = await measure(route, body)
+        assert.ok(status < 500, `status ${status}`)
+        assert.ok(ms < MOST_MS, `${ms} ms`)
+      }),
+      { numRuns: 300, endOnFailure: true },
+    )
+  })
+})
