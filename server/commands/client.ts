@@ -3,8 +3,8 @@
 
 import { pino } from 'pino'
 import { z } from 'zod'
-import { startServer } from '../server.js'
-import { readSettings } from '../settings/read.js'
+import { type Serving, startServer } from '../server.js'
+import { type FlagValues, readSettings } from '../settings/read.js'
 import { createProgress } from '../terminal.js'
 
 export type Target = {
@@ -62,16 +62,20 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
   }
 }
 
+/** A server that lives as long as the command. */
+export const startOwn = (
+  flags: FlagValues,
+  options: Pick<Parameters<typeof startServer>[0], 'log' | 'progress' | 'tell'>,
+): Promise<Serving> =>
+  startServer({ settings: readSettings({ ...flags, port: '0' }, {}), ...options })
+
 export const openTarget = async (options: TargetOptions): Promise<Target> => {
   const { url, apiKey, model, tell } = options
   if (url !== undefined) return connect(url, apiKey, async () => {})
-  const settings = readSettings({ model: [...model], port: '0' }, {})
-  const serving = await startServer({
-    settings,
-    log: pino({ level: 'silent' }),
-    progress: createProgress(),
-    tell,
-  })
+  const serving = await startOwn(
+    { model: [...model] },
+    { log: pino({ level: 'silent' }), progress: createProgress(), tell },
+  )
   await serving.ready
   return connect(`${serving.url}/v1`, undefined, serving.drain)
 }

@@ -27,8 +27,3 @@ export const positiveInteger = (value: string): number => {
     throw new InvalidArgumentError('It must be an integer of at least 1.')
   return result
 }
-
-export const bigInteger = (value: string): bigint => {
-  if (!/^-?\d+$/.test(value)) throw new InvalidArgumentError('It must be an integer.')
-  return BigInt(value)
-}

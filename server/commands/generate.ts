@@ -1,108 +1,175 @@
-// `nemotron-server generate`: one prompt, streamed to the terminal.
+// `nemotron-server generate`: one prompt, streamed to the terminal. A server of its own answers, so that the
+// answer is the one that a client of `serve` gets.
 
 import { text } from 'node:stream/consumers'
 import { type Command, Option } from 'commander'
-import { openEngine } from '../engine/engine.js'
-import type { Delta, EngineOptions, Sampling, Timings } from '../engine/types.js'
+import { pino } from 'pino'
+import { z } from 'zod'
 import { tell } from '../log.js'
-import { namesOfModel } from '../model/identity.js'
-import { openTemplate } from '../model/open.js'
-import { findEntry } from '../model/registry.js'
-import type { Message } from '../prompt/conversation.js'
-import { encodeSegments, encodeText } from '../prompt/encode.js'
-import { createProgress } from '../terminal.js'
-import { loadTokenizer } from '../tokenizer/tokenizer.js'
-import type { Tokenizer } from '../tokenizer/types.js'
-import { bigInteger, collect, integer, number } from './flags.js'
+import { isReward, type ServedModel } from '../model/served-model.js'
+import { createProgress, NO_PROGRESS } from '../terminal.js'
+import { startOwn } from './client.js'
+import { collect, integer, number } from './flags.js'
 
-/** Flags that are sampling fields, by the same names. */
-const SAMPLING = [
-  'maxTokens',
-  'minTokens',
-  'temperature',
-  'topP',
-  'topK',
-  'minP',
-  'repetitionPenalty',
-  'presencePenalty',
-  'frequencyPenalty',
-  'seed',
-  'stop',
-  'ignoreEos',
-  'lookupTokens',
-] as const satisfies readonly (keyof Sampling)[]
+/** Flags that are settings of the server, and those that are fields of the request, by the same names. */
+const SETTINGS = {
+  device: 'device',
+  dtype: 'dtype',
+  kvCacheDtype: 'kv_cache_dtype',
+  maxModelLen: 'max_model_len',
+  threads: 'threads',
+} as const
+const FIELDS = {
+  maxTokens: 'max_tokens',
+  minTokens: 'min_tokens',
+  temperature: 'temperature',
+  topP: 'top_p',
+  topK: 'top_k',
+  minP: 'min_p',
+  repetitionPenalty: 'repetition_penalty',
+  presencePenalty: 'presence_penalty',
+  frequencyPenalty: 'frequency_penalty',
+  reasoningEffort: 'reasoning_effort',
+  seed: 'seed',
+  stop: 'stop',
+  ignoreEos: 'ignore_eos',
+} as const
 
-type Flags = Pick<
-  EngineOptions,
-  'model' | 'device' | 'dtype' | 'kvCacheDtype' | 'maxModelLen' | 'threads'
-> &
-  Pick<Sampling, (typeof SAMPLING)[number]> & {
-    readonly chat?: boolean
-    readonly system?: string
-    readonly special?: boolean
-    readonly quiet?: boolean
+type Flags = {
+  readonly model?: string
+  readonly raw?: boolean
+  readonly system?: string
+  readonly special?: boolean
+  readonly quiet?: boolean
+} & { readonly [name in keyof typeof SETTINGS | keyof typeof FIELDS]?: unknown }
+
+const renamed = (flags: Flags, names: Readonly<Record<string, string>>) =>
+  Object.fromEntries(
+    Object.entries(names).flatMap(([flag, name]) => {
+      const value = flags[flag as keyof Flags]
+      return value === undefined ? [] : [[name, value]]
+    }),
+  )
+
+/** Longest continuation of raw text: nothing in it says where it ends. */
+const RAW_TOKENS = 256
+
+/** What a client would send. */
+const requestOf = (model: ServedModel, prompt: string, flags: Flags) => {
+  const common = {
+    model: model.id,
+    ...renamed(flags, FIELDS),
+    stream: true,
+    stream_options: { include_usage: true, continuous_usage_stats: true },
+    skip_special_tokens: flags.special !== true,
+    timings: true,
   }
-
-const samplingOf = (flags: Flags): Sampling => ({
-  ...Object.fromEntries(SAMPLING.flatMap((key) => (key in flags ? [[key, flags[key]]] : []))),
-  skipSpecialTokens: !flags.special,
-})
-
-/** One user turn by the model's own template, ready for the answer. */
-const encodeTurn = async (
-  tokenizer: Tokenizer,
-  prompt: string,
-  { model, system }: Flags,
-): Promise<readonly number[]> => {
-  const settings = { names: namesOfModel(model), file: undefined }
-  const { template } = await openTemplate(model, settings, tokenizer, tell)
-  const messages: Message[] = [
-    ...(system === undefined ? [] : [{ role: 'system' as const, content: system }]),
-    { role: 'user', content: prompt },
-  ]
-  const request = { messages, addGenerationPrompt: true, continueFinal: false, keepThinking: false }
-  return encodeSegments(template.render({ ...request, kwargs: {}, prefill: '' }), tokenizer)
+  const isChat = flags.raw !== true && (model.template.source !== '' || isReward(model))
+  if (!isChat) {
+    if (flags.system !== undefined)
+      throw new Error(
+        flags.raw
+          ? '--raw: raw text has no --system'
+          : `--system: ${model.id} has no chat template, so its prompt is raw text`,
+      )
+    return { path: '/v1/completions', body: { max_tokens: RAW_TOKENS, ...common, prompt } }
+  }
+  const system = flags.system === undefined ? [] : [{ role: 'system', content: flags.system }]
+  const messages = [...system, { role: 'user', content: prompt }]
+  // The thinking is shown where it stands.
+  return {
+    path: '/v1/chat/completions',
+    body: { ...common, messages, reasoning_format: 'none' },
+  }
 }
 
-const summary = (prompt: number, generated: number, last: Delta | undefined): string => {
-  const timings: Timings | undefined = last?.timings
-  if (!timings) return `${prompt} prompt tokens, ${generated} generated`
-  const { cachedTokens, prefillSeconds, decodeSeconds, draftedTokens, acceptedTokens } = timings
-  const cached = cachedTokens > 0 ? ` (${cachedTokens} cached)` : ''
+const Timings = z.looseObject({
+  prefill_seconds: z.number(),
+  decode_seconds: z.number(),
+  cached_tokens: z.number(),
+})
+const Chunk = z.looseObject({
+  choices: z
+    .array(
+      z.looseObject({
+        text: z.string().nullish(),
+        delta: z.looseObject({ content: z.string().nullish() }).optional(),
+        finish_reason: z.string().nullish(),
+        stop_reason: z.union([z.string(), z.number()]).nullish(),
+      }),
+    )
+    .default([]),
+  usage: z.looseObject({ prompt_tokens: z.number(), completion_tokens: z.number() }).nullish(),
+  timings: Timings.nullish(),
+  error: z.looseObject({ message: z.string() }).optional(),
+})
+type Chunk = z.output<typeof Chunk>
+
+/** The events of an answer; throws what the server says is wrong. */
+async function* eventsOf(url: string, body: object, signal: AbortSignal): AsyncGenerator<Chunk> {
+  const headers = { 'content-type': 'application/json' }
+  const init = { method: 'POST', headers, body: JSON.stringify(body), signal }
+  const response = await fetch(url, init)
+  const check = (chunk: Chunk): Chunk => {
+    if (chunk.error !== undefined) throw new Error(chunk.error.message)
+    return chunk
+  }
+  if (!response.ok || response.body === null) {
+    yield check(Chunk.parse(await response.json()))
+    return
+  }
+  let rest = ''
+  for await (const piece of response.body.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + piece).split('\n')
+    rest = lines.pop() ?? ''
+    for (const line of lines)
+      if (line.startsWith('data: {')) yield check(Chunk.parse(JSON.parse(line.slice(6))))
+  }
+}
+
+type Ending = {
+  readonly usage: { readonly prompt_tokens: number; readonly completion_tokens: number }
+  readonly timings?: z.output<typeof Timings> | undefined
+  readonly finish: string
+  readonly stopReason?: string | number | null | undefined
+}
+
+const summary = ({ usage, timings, finish, stopReason }: Ending): string => {
+  const { prompt_tokens: prompt, completion_tokens: generated } = usage
+  const by = `ended by ${finish}${stopReason == null ? '' : ` ${JSON.stringify(stopReason)}`}`
+  if (timings === undefined) return `${prompt} prompt tokens, ${generated} generated, ${by}`
+  const { prefill_seconds, decode_seconds, cached_tokens } = timings
+  const cached = cached_tokens > 0 ? ` (${cached_tokens} cached)` : ''
   // The first token comes out of the prefill.
-  const rate = decodeSeconds > 0 && generated > 1 ? (generated - 1) / decodeSeconds : undefined
+  const rate = decode_seconds > 0 && generated > 1 ? (generated - 1) / decode_seconds : undefined
   return [
-    `${prompt} prompt tokens${cached} in ${prefillSeconds.toFixed(3)} s`,
-    `${generated} generated in ${decodeSeconds.toFixed(3)} s${rate ? ` (${rate.toFixed(1)} tokens/s)` : ''}`,
-    ...(draftedTokens > 0 ? [`${acceptedTokens} of ${draftedTokens} drafts accepted`] : []),
-    `ended by ${last?.finish}${last?.stopReason === undefined ? '' : ` ${JSON.stringify(last.stopReason)}`}`,
+    `${prompt} prompt tokens${cached} in ${prefill_seconds.toFixed(3)} s`,
+    `${generated} generated in ${decode_seconds.toFixed(3)} s${rate ? ` (${rate.toFixed(1)} tokens/s)` : ''}`,
+    by,
   ].join(', ')
 }
 
-const startEngine = async (flags: Flags, tokenizer: Tokenizer) => {
-  const progress = createProgress()
-  const rewardRow = findEntry(namesOfModel(flags.model))?.reward_row
-  const { model, device, dtype, kvCacheDtype, maxModelLen, threads, quiet } = flags
-  const engine = await openEngine(
-    {
-      model,
-      maxNumSeqs: 1,
-      ...(device && { device }),
-      ...(dtype && { dtype }),
-      ...(kvCacheDtype && { kvCacheDtype }),
-      ...(maxModelLen && { maxModelLen }),
-      ...(threads && { threads }),
-      ...(rewardRow !== undefined && { rewardRow }),
-      ...(!quiet && {
-        onPlan: (plan) => tell(plan.table.trimEnd()),
-        onProgress: ({ phase, bytesDone, bytesTotal }) =>
-          progress.update(phase, bytesDone, bytesTotal),
-      }),
-    },
-    tokenizer,
-  ).finally(progress.finish)
-  if (!quiet) tell(`${engine.info.device} (${engine.info.deviceNote})`)
-  return engine
+/** Writes the answer as it comes; says how it ended. */
+const stream = async (url: string, body: object, signal: AbortSignal): Promise<Ending> => {
+  let ending: Ending = { usage: { prompt_tokens: 0, completion_tokens: 0 }, finish: 'abort' }
+  try {
+    for await (const { choices, usage, timings } of eventsOf(url, body, signal)) {
+      const [choice] = choices
+      process.stdout.write(choice?.text ?? choice?.delta?.content ?? '')
+      ending = {
+        ...ending,
+        ...(usage && { usage }),
+        ...(timings && { timings }),
+        ...(choice?.finish_reason && {
+          finish: choice.finish_reason,
+          stopReason: choice.stop_reason,
+        }),
+      }
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error
+  }
+  return ending
 }
 
 /** Aborts on the first Ctrl-C and when the reader of our output is gone; a second Ctrl-C kills. */
@@ -113,62 +180,63 @@ const interruption = (): AbortSignal => {
   return controller.signal
 }
 
+const start = (flags: Flags) => {
+  const settings = Object.entries(renamed(flags, SETTINGS)).map(([key, value]) => [
+    key,
+    String(value),
+  ])
+  const model = flags.model === undefined ? [] : [flags.model]
+  const given = { ...Object.fromEntries(settings), model, max_num_seqs: '1' }
+  const level = flags.quiet ? 'silent' : 'warn'
+  return startOwn(given, {
+    log: pino({ level, base: null }, pino.destination({ dest: 2, sync: true })),
+    progress: flags.quiet ? NO_PROGRESS : createProgress(),
+    tell: flags.quiet ? () => {} : (line) => tell(line.trimEnd()),
+  })
+}
+
 const run = async (given: string, flags: Flags): Promise<void> => {
   const prompt = given === '-' ? await text(process.stdin) : given
-  const tokenizer = await loadTokenizer(flags.model)
-  const promptTokenIds = flags.chat
-    ? await encodeTurn(tokenizer, prompt, flags)
-    : await encodeText(tokenizer, prompt, true)
-  const engine = await startEngine(flags, tokenizer)
-  const { quiet } = flags
-  const signal = interruption()
-  let generated = 0
-  let last: Delta | undefined
+  const serving = await start(flags)
   try {
-    const request = { promptTokenIds, sampling: samplingOf(flags) }
-    for await (const delta of engine.generate(request, { signal })) {
-      process.stdout.write(delta.text)
-      generated += delta.tokenIds.length
-      last = delta
-    }
+    const models = await serving.ready
+    const model = models.find((one) => !isReward(one)) ?? models[0]
+    if (model === undefined) throw new Error('no model was loaded')
+    const { device, deviceNote } = model.engine.info
+    if (!flags.quiet) tell(`${device} (${deviceNote})`)
+    const { path, body } = requestOf(model, prompt, flags)
+    const signal = interruption()
+    const ending = await stream(serving.url + path, body, signal)
+    process.stdout.write('\n')
+    if (!flags.quiet) tell(summary(ending))
+    if (signal.aborted) process.exitCode = 130
   } finally {
-    await engine.close()
+    await serving.drain()
   }
-  process.stdout.write('\n')
-  if (last?.error) throw new Error(last.error.message)
-  if (!quiet) tell(summary(promptTokenIds.length, generated, last))
-  if (signal.aborted) process.exitCode = 130
 }
 
 export const addGenerateCommand = (program: Command): void => {
   program
     .command('generate')
-    .description('Continue a prompt and stream the text to the terminal.')
-    .argument(
-      '<prompt>',
-      'raw text; special tokens such as <|eot_id|> are parsed; -: standard input',
-    )
-    .requiredOption('--model <folder>', 'a Hugging Face folder')
-    .option('--chat', "the prompt is a user's message: plain text in the model's chat template")
-    .addOption(
-      new Option('--system <text>', 'with "detailed thinking on" Nemotron models reason').implies({
-        chat: true,
-      }),
-    )
-    .option('--max-tokens <n>', 'longest output', integer, 256)
+    .description('Answer a prompt as `serve` would, and stream the text to the terminal.')
+    .argument('<prompt>', "a user's message; -: standard input")
+    .option('--model <folder or id>', 'default: the embedded chat model')
+    .option('--raw', 'continue the text instead; names such as <|eot_id|> in it are parsed')
+    .option('--system <text>', 'what the model is told before')
+    .option('--reasoning-effort <effort>', 'none: no thinking; high: thinking; default: off')
+    .option('--max-tokens <n>', 'longest output; of raw text: 256', integer)
     .option('--min-tokens <n>', 'shortest output', integer)
-    .option('--temperature <t>', '0: the likeliest token each time', number, 0)
+    .option('--temperature <t>', '0: the likeliest token each time', number)
     .option('--top-p <p>', 'draw from the likeliest tokens of this probability', number)
     .option('--top-k <k>', 'draw from this many likeliest tokens', integer)
     .option('--min-p <p>', "draw from tokens with this share of the likeliest one's", number)
     .option('--repetition-penalty <x>', 'above 1: repeat less', number)
     .option('--presence-penalty <x>', '-2 to 2', number)
     .option('--frequency-penalty <x>', '-2 to 2', number)
-    .option('--seed <n>', 'the same draws again', bigInteger)
+    .option('--seed <n>', 'the same draws again', integer)
     .option('--stop <text>', 'end before this text (may repeat)', collect)
     .option('--ignore-eos', 'go on after the end of a turn')
     .option('--special', 'show special tokens of the output')
-    .option('--lookup-tokens <n>', 'drafts a step from the prompt itself (lossless)', integer)
     .addOption(new Option('--device <kind>', 'where to run').choices(['auto', 'cpu', 'cuda']))
     .addOption(new Option('--dtype <type>', 'of the weights').choices(['auto', 'bf16', 'fp8']))
     .addOption(

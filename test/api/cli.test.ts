@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { describe, test } from 'node:test'
+import { pino } from 'pino'
+import { startServer } from '../../server/server.js'
+import { readSettings } from '../../server/settings/read.js'
+import { NO_PROGRESS } from '../../server/terminal.js'
 import { packagePath, VERSION } from '../../server/version.js'
 import { tinyCheckpoint } from './tiny_checkpoint.js'
 
@@ -29,7 +33,15 @@ const cli = (
     child.on('close', (code) => resolve({ code, out, err }))
   })
 
-const generate = (...args: string[]) => ['generate', '--model', model, '--device', 'cpu', ...args]
+const generate = (...args: string[]) => [
+  'generate',
+  '--raw',
+  '--model',
+  model,
+  '--device',
+  'cpu',
+  ...args,
+]
 
 describe('nemotron-server', () => {
   test('says its version and its commands', async () => {
@@ -39,13 +51,17 @@ describe('nemotron-server', () => {
   })
 
   test('generate streams the text, and says the plan and the times beside it', async () => {
-    const { code, out, err } = await cli(generate('--max-tokens', '20', '--ignore-eos', 'Hello'))
+    const { code, out, err } = await cli(
+      generate('--temperature', '0', '--max-tokens', '20', '--ignore-eos', 'Hello'),
+    )
     assert.equal(code, 0, err)
     assert.ok(out.length > 1)
     assert.match(err, /^weights .*\nKV cache /m)
     // "Hello" and the token in front of it, in 256 bytes and no merges.
     assert.match(err, /6 prompt tokens in .*, 20 generated in .* tokens\/s\), ended by length/)
-    const again = await cli(generate('--max-tokens', '20', '--ignore-eos', '--quiet', 'Hello'))
+    const again = await cli(
+      generate('--temperature', '0', '--max-tokens', '20', '--ignore-eos', '--quiet', 'Hello'),
+    )
     assert.deepEqual(again, { code: 0, out, err: '' })
   })
 
@@ -63,6 +79,42 @@ describe('nemotron-server', () => {
     const { out, err } = await cli(['generate', ...flags, ...system, question])
     assert.equal(err, '')
     assert.match(out, /^<think>\n[^<]*<\/think>\n\n[^<]*\b3\b[^<]*\n$/)
+  })
+
+  test('generate answers as a server does, without a word about the model too', async () => {
+    const question = 'How many r in strawberry?'
+    const settings = readSettings({ model: [], port: '0', device: 'cpu' }, {})
+    const log = pino({ level: 'silent' })
+    const serving = await startServer({ settings, log, progress: NO_PROGRESS, tell: () => {} })
+    await serving.ready
+    const ask = async (more: object): Promise<string> => {
+      const messages = [{ role: 'user', content: question }]
+      const response = await fetch(`${serving.url}/v1/chat/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({
+          model: 'tiny-reasoner',
+          messages,
+          reasoning_format: 'none',
+          ...more,
+        }),
+      })
+      const { choices } = (await response.json()) as {
+        choices: { message: { content: string } }[]
+      }
+      return choices[0]?.message.content ?? ''
+    }
+    const flags = ['generate', '--quiet', '--device', 'cpu']
+    for (const [more, fields] of [
+      [[], {}],
+      [['--reasoning-effort', 'high', '--seed', '7'], { reasoning_effort: 'high', seed: 7 }],
+      [['--max-tokens', '3', '--temperature', '0'], { max_tokens: 3, temperature: 0 }],
+    ] as const) {
+      const { out, err } = await cli([...flags, ...more, question])
+      assert.equal(err, '')
+      assert.equal(out, `${await ask(fields)}\n`)
+    }
+    await serving.drain()
   })
 
   test('generate reads standard input for -', async () => {
@@ -106,15 +158,19 @@ describe('nemotron-server', () => {
     [
       'a reward model, known by its name alone',
       ['generate', '--device', 'cpu', '--model', packagePath('models/tiny/tiny-reward'), 'x'],
-      /error: kind: this is a reward model/,
+      /error: .*'tiny-reward' is a reward model/,
     ],
-    ['no model', ['generate', 'x'], /--model <folder>.*not specified/],
+    ['raw text with a system', generate('--quiet', '--system', 'x', 'y'), /^error: --raw: /],
     [
       'a count that is none',
       generate('--max-tokens', 'many', 'x'),
       /--max-tokens.*must be a number/,
     ],
-    ['a value out of range', generate('--quiet', '--top-p', '3', 'x'), /^error: top_p: found 3/],
+    [
+      'a value out of range',
+      generate('--quiet', '--top-p', '3', 'x'),
+      /^error: Invalid value for 'top_p': at most 1/,
+    ],
     ['an unknown device', ['generate', '--device', 'gpu', 'x'], /Allowed choices are auto, cpu/],
     ['an unknown command', ['chat'], /unknown command 'chat'/],
   ]
