@@ -263,15 +263,15 @@ GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* st
 
 // What is reported of a draw.
 struct Wanted {
-  int id;       // the logprob and the rank of this one,
-  int num_top;  // and so many of the likeliest ids
-  float most;   // the largest logit
+  int id;            // the logprob and the rank of this one,
+  int num_logprobs;  // and so many of the likeliest ids
+  float most;        // the largest logit
 };
 
 // Logprob and rank of out->id and the likeliest ids, from the raw logits.
 GPU_DEVICE void report(const Work& w, const float* x, int vocab, const Wanted& what,
                        SampleOutput* out) {
-  const int id = what.id, num_top = what.num_top;
+  const int id = what.id, num_logprobs = what.num_logprobs;
   const float own = x[id], most = what.most;
   float sum = 0;
   uint64_t rank = 0;
@@ -292,9 +292,9 @@ GPU_DEVICE void report(const Work& w, const float* x, int vocab, const Wanted& w
     out->rank = int32_t(all);
     w.found[0] = 0;
   }
-  int wanted = num_top < kMaxTopLogprobs ? num_top : kMaxTopLogprobs;
+  int wanted = num_logprobs < kMaxTopLogprobs ? num_logprobs : kMaxTopLogprobs;
   wanted = wanted < vocab ? wanted : vocab;
-  if (threadIdx.x == 0) out->num_top = wanted;
+  if (threadIdx.x == 0) out->num_logprobs = wanted;
   block_sync();
   if (wanted <= 0) return;
 
@@ -363,19 +363,19 @@ __global__ void __launch_bounds__(kThreads, 1)
     float* undo = reinterpret_cast<float*>(block + s.undo);
     adjust(x, block, s, undo);
     d = draw(w, x, vocab, block, s);
-    if (s.num_top >= 0 && d.finite) restore(x, block, s, undo);
+    if (s.num_logprobs >= 0 && d.finite) restore(x, block, s, undo);
   }
   if (threadIdx.x == 0) {
     out->id = d.id;
     out->score = d.score;
     out->logprob = 0;
     out->rank = 0;
-    out->num_top = 0;
+    out->num_logprobs = 0;
     out->finite = d.finite;
     // Some valid id whatever happened: the step that takes it may already be on its way.
     if (s.slot >= 0) slots[s.slot] = d.finite ? d.id : 0;
   }
-  if (s.num_top >= 0 && d.finite) report(w, x, vocab, {d.id, s.num_top, most}, out);
+  if (s.num_logprobs >= 0 && d.finite) report(w, x, vocab, {d.id, s.num_logprobs, most}, out);
 }
 
 }  // namespace

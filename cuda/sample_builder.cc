@@ -46,7 +46,7 @@ bool SampleBuilder::write(const SampleInput& s, SampleRow* out) {
   SampleRow& r = *out = {};
   r.slot = s.slot;
   r.given = s.given();
-  r.num_top = s.num_top;
+  r.num_logprobs = s.num_logprobs;
   r.temperature = s.temperature;
   r.top_p = s.top_p;
   r.min_p = s.min_p;

@@ -35,7 +35,7 @@ struct PromptTile {
 };
 
 struct SampleRow {  // SampleInput, with offsets (bytes from the header) instead of spans
-  int32_t slot, given, num_top;
+  int32_t slot, given, num_logprobs;
   float temperature, top_p, min_p, log_min_p;
   int32_t top_k;
   float repetition_penalty, presence_penalty, frequency_penalty;

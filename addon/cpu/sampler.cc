@@ -36,13 +36,13 @@ void Sampler::sample(float* logits, const SampleInput& in, SampleOutput* out) {
   if (const int32_t given = in.given(); given >= 0) {
     out->id = given;
     out->score = logits[given];
-  } else if (in.num_top < 0) {
+  } else if (in.num_logprobs < 0) {
     draw(logits, best, in, out);
   } else {
     std::copy(logits, logits + vocab_, changed_.begin());
     draw(changed_.data(), best, in, out);
   }
-  if (in.num_top >= 0 && out->finite) report(logits, top, in.num_top, out);
+  if (in.num_logprobs >= 0 && out->finite) report(logits, top, in.num_logprobs, out);
 }
 
 void Sampler::adjust(float* logits, const SampleInput& in) const {
@@ -171,7 +171,7 @@ float Sampler::top_p_threshold(const float* x, float best, float floor, float p)
   }
 }
 
-void Sampler::report(const float* logits, float best, int num_top, SampleOutput* out) {
+void Sampler::report(const float* logits, float best, int num_logprobs, SampleOutput* out) {
   const float log_sum = best + float(std::log(kernels_->sum_exp(logits, vocab_, best)));
   const float own = logits[out->id];
   out->logprob = own - log_sum;
@@ -185,16 +185,16 @@ void Sampler::report(const float* logits, float best, int num_top, SampleOutput*
     }
   }
   out->rank = int32_t(rank);
-  out->num_top = int(std::min<int64_t>(std::min(num_top, kMaxTopLogprobs), vocab_));
-  if (out->num_top <= 0) return;
-  const float threshold = top_k_threshold(logits, out->num_top);
+  out->num_logprobs = int(std::min<int64_t>(std::min(num_logprobs, kMaxTopLogprobs), vocab_));
+  if (out->num_logprobs <= 0) return;
+  const float threshold = top_k_threshold(logits, out->num_logprobs);
   next = 0;
   const int64_t found =
       kernels_->find(logits, vocab_, threshold, &next, ids_.data(), int64_t(ids_.size()));
   std::partial_sort(
-      ids_.begin(), ids_.begin() + out->num_top, ids_.begin() + found,
+      ids_.begin(), ids_.begin() + out->num_logprobs, ids_.begin() + found,
       [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
-  for (int i = 0; i < out->num_top; ++i) {
+  for (int i = 0; i < out->num_logprobs; ++i) {
     out->top_ids[i] = ids_[size_t(i)];
     out->top_logprobs[i] = logits[ids_[size_t(i)]] - log_sum;
   }

@@ -26,7 +26,7 @@ class Sampler {
   void draw(float* logits, int64_t best, const SampleInput& in, SampleOutput* out);
   void adjust(float* logits, const SampleInput& in) const;
   // Logprob and rank of out->id and the likeliest ids; `best` is the largest of the raw logits.
-  void report(const float* logits, float best, int num_top, SampleOutput* out);
+  void report(const float* logits, float best, int num_logprobs, SampleOutput* out);
   float top_k_threshold(const float* x, int64_t k);
   float top_p_threshold(const float* x, float best, float floor, float p);
 

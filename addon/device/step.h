@@ -46,8 +46,8 @@ struct SampleInput {
   int32_t forced = -1;  // the outcome of the draw: goes to the slot like a drawn id
   int32_t scored = -1;  // a token of the prompt; no slot
   int32_t given() const { return forced >= 0 ? forced : scored; }
-  int32_t num_top = -1;   // -1: no logprobs; 0..kMaxTopLogprobs: that many of the likeliest ids
-  float temperature = 0;  // 0: greedy (lowest id wins a tie)
+  int32_t num_logprobs = -1;  // -1: no logprobs; 0..kMaxTopLogprobs: that many of the likeliest ids
+  float temperature = 0;      // 0: greedy (lowest id wins a tie)
   float top_p = 1, min_p = 0;
   int32_t top_k = 0;  // 0: off
   float repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
@@ -74,9 +74,9 @@ struct StepInput {
 struct SampleOutput {
   int32_t id = -1;
   float score = 0;    // the winner's (scaled logit + Gumbel noise)
-  float logprob = 0;  // of id, valid when num_top >= 0
-  int32_t rank = 0;   // 1 = the likeliest id of the raw distribution; valid when num_top >= 0
-  int32_t num_top = 0;
+  float logprob = 0;  // of id, valid when num_logprobs >= 0
+  int32_t rank = 0;   // 1 = the likeliest id of the raw distribution; valid when num_logprobs >= 0
+  int32_t num_logprobs = 0;
   int32_t top_ids[kMaxTopLogprobs];
   float top_logprobs[kMaxTopLogprobs];  // descending; ties by lower id
   // false: a NaN was among the logits or every id is banned. The id means nothing, but the slot

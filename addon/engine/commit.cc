@@ -9,8 +9,8 @@ namespace {
 
 TokenLogprob token_logprob(int32_t id, const SampleOutput& sample) {
   TokenLogprob t{.id = id, .logprob = sample.logprob, .rank = sample.rank, .top = {}};
-  t.top.reserve(size_t(sample.num_top));
-  for (int32_t i = 0; i < sample.num_top; ++i) {
+  t.top.reserve(size_t(sample.num_logprobs));
+  for (int32_t i = 0; i < sample.num_logprobs; ++i) {
     t.top.emplace_back(sample.top_ids[i], sample.top_logprobs[i]);
   }
   return t;

@@ -137,7 +137,7 @@ bool DrawPolicy::needs_history(int32_t index) const {
 void DrawPolicy::describe(int32_t index, SampleInput* out) {
   NEMOTRON_ASSERT(index >= taken_ && (index == taken_ || may_draft() || !needs_history(index)));
   const SamplingParams& p = params_;
-  out->num_top = p.num_logprobs;
+  out->num_logprobs = p.num_logprobs;
   out->forced = index == taken_ ? thinking_.forced() : -1;
   if (out->forced >= 0) return;
   out->temperature = p.temperature;

@@ -50,7 +50,7 @@ void StepBuffer::add_samples(const PlannedSpan& span, int32_t first_row) {
       SampleInput s;
       s.row = first_row + i;
       s.scored = seq.tokens[size_t(span.first + i + 1)];
-      s.num_top = request.sampling.num_prompt_logprobs;
+      s.num_logprobs = request.sampling.num_prompt_logprobs;
       samples_.push_back(s);
     }
   }

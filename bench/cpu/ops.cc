@@ -217,8 +217,8 @@ Status run_sample(const Machine& m) {
   cases[1] = {"temperature", {.temperature = 0.8f}};
   cases[2] = {"top_p", {.temperature = 0.6f, .top_p = 0.95f}};
   cases[3] = {"top_k", {.temperature = 0.6f, .top_k = 50}};
-  cases[4].first = "greedy, 20 logprobs", cases[4].second.num_top = 20;
-  cases[5].first = "prompt logprob", cases[5].second.scored = 5, cases[5].second.num_top = 0;
+  cases[4].first = "greedy, 20 logprobs", cases[4].second.num_logprobs = 20;
+  cases[5].first = "prompt logprob", cases[5].second.scored = 5, cases[5].second.num_logprobs = 0;
   for (const bool peaked : {false, true}) {
     const std::vector<float> values = random_logits(peaked);
     for (const auto& [name, sample] : cases) {

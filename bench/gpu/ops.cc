@@ -296,7 +296,7 @@ void bench_sampler(Bench& b, int32_t vocab) {
         in.seed = uint64_t(i);
         if (!name.starts_with("greedy")) in.temperature = 0.8f;
         if (name.starts_with("top")) in.top_k = 50, in.top_p = 0.95f;
-        if (name.ends_with("logprobs")) in.num_top = 20;
+        if (name.ends_with("logprobs")) in.num_logprobs = 20;
       }
       std::vector<SampleOutput> outputs(static_cast<size_t>(n));
       const int repeat = b.tiny ? 1 : 16;

@@ -169,7 +169,7 @@ class Step {
     for (size_t i = 0; i < drawn_.size(); ++i) {
       const Sequence& s = *drawn_[i];
       SampleInput& sample = samples_[i];
-      sample.num_top = 0;
+      sample.num_logprobs = 0;
       sample.position = uint64_t(s.computed);
       sample.seed = 9;
       if (s.sampled) sample.temperature = 0.8f, sample.top_k = 20, sample.top_p = 0.9f;

@@ -85,9 +85,9 @@ class ScriptedDevice {
       o.finite = o.id >= 0;
       o.logprob = -float(hash % 1000) / 100;
       o.rank = int32_t(hash % 50) + 1;
-      for (o.num_top = 0; o.num_top < s.num_top; ++o.num_top) {
-        o.top_ids[o.num_top] = int32_t((hash >> 8) % 97) + o.num_top;
-        o.top_logprobs[o.num_top] = -float(o.num_top);
+      for (o.num_logprobs = 0; o.num_logprobs < s.num_logprobs; ++o.num_logprobs) {
+        o.top_ids[o.num_logprobs] = int32_t((hash >> 8) % 97) + o.num_logprobs;
+        o.top_logprobs[o.num_logprobs] = -float(o.num_logprobs);
       }
       if (s.slot >= 0) {
         if (size_t(s.slot) >= slots_.size()) slots_.resize(size_t(s.slot) + 1);

@@ -176,7 +176,7 @@ struct Deltas {
 std::vector<SampleInput> both(int32_t row, int32_t target) {
   SampleInput draw, known;
   draw.row = known.row = row;
-  draw.num_top = known.num_top = 0;
+  draw.num_logprobs = known.num_logprobs = 0;
   known.scored = target;
   return {draw, known};
 }
@@ -222,7 +222,7 @@ void run_generation(const std::string& name, const std::string& run, const std::
       SampleInput s;
       s.row = int32_t(i);
       s.scored = prompt[first + i + 1];
-      s.num_top = 0;
+      s.num_logprobs = 0;
       samples.push_back(s);
     }
     const bool last = first + rows == prompt.size();

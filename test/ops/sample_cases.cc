@@ -153,16 +153,16 @@ void check_one(const std::vector<float>& raw, const Request& r, const SampleOutp
     return wrong("id " + show(got.id) + ", wanted " + show(wanted_id) + ", margin " +
                  show(want.margin));
   }
-  if (r.in.num_top < 0) return;
+  if (r.in.num_logprobs < 0) return;
   if (!(std::fabs(double(got.logprob) - want.logprobs[size_t(got.id)]) < 2e-4)) {
     return wrong("logprob " + show(got.logprob) + ", wanted " +
                  show(want.logprobs[size_t(got.id)]));
   }
   const auto place = std::find(want.order.begin(), want.order.end(), got.id) - want.order.begin();
   if (got.rank != place + 1) return wrong("rank " + show(got.rank) + ", wanted " + show(place + 1));
-  if (got.num_top != std::min<int>(r.in.num_top, int(raw.size())))
-    return wrong("num_top " + show(got.num_top));
-  for (int i = 0; i < got.num_top; ++i) {
+  if (got.num_logprobs != std::min<int>(r.in.num_logprobs, int(raw.size())))
+    return wrong("num_logprobs " + show(got.num_logprobs));
+  for (int i = 0; i < got.num_logprobs; ++i) {
     if (got.top_ids[i] != want.order[size_t(i)]) {
       return wrong("top " + show(i) + " is " + show(got.top_ids[i]) + ", wanted " +
                    show(want.order[size_t(i)]));
@@ -195,7 +195,7 @@ void test_random_requests(const DeviceUnderTest& d, int32_t vocab, int count, fl
       r.in.min_p = maybe(0.3) ? float(0.3 * random.uniform()) : 0.0f;
       r.in.seed = random.bits();
       r.in.position = uint64_t(random.below(100000));
-      r.in.num_top = maybe(0.5) ? int(random.below(kMaxTopLogprobs + 1)) : -1;
+      r.in.num_logprobs = maybe(0.5) ? int(random.below(kMaxTopLogprobs + 1)) : -1;
       if (maybe(0.15)) {
         (maybe(0.5) ? r.in.forced : r.in.scored) = int32_t(random.below(vocab));
       }
@@ -316,7 +316,7 @@ void test_same_in_any_batch(const DeviceUnderTest& d) {
   for (Request& r : requests) {
     logits.push_back(random.normals(1000, 2));
     r.in.temperature = 0.9f, r.in.top_p = 0.95f, r.in.top_k = 200;
-    r.in.seed = random.bits(), r.in.position = 12, r.in.num_top = 3;
+    r.in.seed = random.bits(), r.in.position = 12, r.in.num_logprobs = 3;
   }
   Sampling sampling(d, 1000, 16);
   const auto all = sampling.run(logits, requests);
@@ -474,7 +474,7 @@ class Steps {
     for (int32_t i = 0; i < n; ++i) {
       SampleInput& s = samples[size_t(i)];
       s.row = sampled[size_t(i)] = i / how.times;
-      s.num_top = 2, s.temperature = 8.0f, s.seed = 5;  // hot: draws differ
+      s.num_logprobs = 2, s.temperature = 8.0f, s.seed = 5;  // hot: draws differ
       s.position = uint64_t(ids[size_t(s.row)]);
       s.banned = banned;
     }
