@@ -22,7 +22,7 @@ fi
 
 check addon/engine/engine_loop.cc
 check addon/engine/commit.cc
-check addon/engine/runner.cc
+check addon/engine/rank_runner.cc
 # The addon needs Node's headers, which cmake-js has fetched for a build.
 headers=$(sed -n 's/^CMAKE_JS_INC:[A-Z]*=//p' build/CMakeCache.txt 2>/dev/null || true)
 if [ -n "$headers" ]; then

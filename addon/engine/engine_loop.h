@@ -9,7 +9,7 @@
 
 #include "device/mutex.h"
 #include "engine/engine.h"
-#include "engine/runner.h"
+#include "engine/rank_runner.h"
 
 namespace nemotron {
 

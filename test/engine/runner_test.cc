@@ -1,6 +1,4 @@
 // The rank thread: what reaches the device when, and when the caller hears of it.
-#include "engine/runner.h"
-
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -8,6 +6,7 @@
 #include <thread>
 
 #include "../check.h"
+#include "engine/rank_runner.h"
 
 namespace nemotron::test {
 namespace {

@@ -7,7 +7,7 @@
 #include <random>
 
 #include "../check.h"
-#include "engine/runner.h"
+#include "engine/rank_runner.h"
 #include "scripted.h"
 
 namespace nemotron::test {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "../check.h"
-#include "engine/runner.h"
+#include "engine/rank_runner.h"
 
 namespace nemotron::test {
 

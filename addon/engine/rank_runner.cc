@@ -1,4 +1,4 @@
-#include "engine/runner.h"
+#include "engine/rank_runner.h"
 
 #include "device/assert.h"
 
