@@ -91,8 +91,7 @@ const badFunctions = (file, text) => {
 const snake = (name) => name.replace(/(?<=[a-z0-9])(?=[A-Z])/g, '_').toLowerCase()
 
 /**
- * Of addon/engine: a header is called as a class of its own, or as that name's last word; a source as its
- * header. A source without a header continues a class, which its first line names.
+ * Of addon/engine: a header is called as a class of its own, a source as its header. A source without a header continues a class, which its first line names.
  */
 const badNames = () => {
   const engine = cxx.filter((file) => file.startsWith('addon/engine/'))
@@ -104,8 +103,7 @@ const badNames = () => {
       : /^(?:\w[^\n;=]*\s)?(\w+)::~?\w+\(/gm
     const classes = new Set([...code.matchAll(pattern)].map(([, name]) => name))
     const own = [...classes].filter((name) => /^[A-Z]/.test(name))
-    const fits = (name) => snake(name) === stem || snake(name).endsWith(`_${stem}`)
-    if (own.length === 0 || own.some(fits)) return []
+    if (own.length === 0 || own.some((name) => snake(name) === stem)) return []
     const [opening] = read(file).split('\n')
     const isPart = !files.includes(file.replace(/\.cc$/, '.h')) && /\b[A-Z]\w+/.exec(opening)
     if (file.endsWith('.cc') && own.every((name) => isPart && opening.includes(name))) return []

@@ -3,6 +3,7 @@
 
 #include "device/open_device.h"
 #include "engine/engine_loop.h"
+#include "engine/rank_runner.h"
 #include "models/checkpoint/checkpoint.h"
 #include "models/rope.h"
 #include "models/sources.h"

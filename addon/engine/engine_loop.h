@@ -9,7 +9,7 @@
 
 #include "device/mutex.h"
 #include "engine/engine.h"
-#include "engine/rank_runner.h"
+#include "engine/step_runner.h"
 
 namespace nemotron {
 

@@ -1,5 +1,5 @@
-// StepRunner: carries steps to a device. RankRunner is the one with a real device, in a thread of
-// its own.
+// RankRunner: the StepRunner with one device, in a thread of its own. All that a rank has lives and
+// ends there. Several ranks will be several of these behind one StepRunner.
 #pragma once
 
 #include <condition_variable>
@@ -12,24 +12,10 @@
 
 #include "device/device.h"
 #include "device/mutex.h"
-#include "engine/step_buffer.h"
+#include "engine/step_runner.h"
 #include "models/decoder.h"
 
 namespace nemotron {
-
-// Runs steps in launch order. The engine thread alone calls it.
-class StepRunner {
- public:
-  static constexpr int kMaxInFlight = kMaxStepsInFlight;
-  virtual ~StepRunner() = default;
-  // `buffer` is left alone until wait() has returned for it; but for a late one's completion.
-  // REQUIRES: fewer than kMaxInFlight steps are in flight, and none of them is late.
-  virtual void launch(StepBuffer* buffer) = 0;
-  // `buffer` was launched late and is complete now. The runner waits for this before it samples.
-  virtual void completed(StepBuffer* buffer) = 0;
-  // For the oldest launched step. Not ok: the device is unusable.
-  virtual Status wait() = 0;
-};
 
 // What a rank thread owns; made, used and destroyed on it.
 struct Rank {

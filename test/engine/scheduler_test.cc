@@ -7,7 +7,7 @@
 #include <random>
 
 #include "../check.h"
-#include "engine/rank_runner.h"
+#include "engine/step_runner.h"
 #include "scripted.h"
 
 namespace nemotron::test {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "../check.h"
-#include "engine/rank_runner.h"
+#include "engine/step_runner.h"
 
 namespace nemotron::test {
 

@@ -1,0 +1,24 @@
+// StepRunner: carries steps to what runs them, one device or several. The engine knows no more of it.
+#pragma once
+
+#include "device/device.h"
+#include "device/status.h"
+#include "engine/step_buffer.h"
+
+namespace nemotron {
+
+// Runs steps in launch order. The engine thread alone calls it.
+class StepRunner {
+ public:
+  static constexpr int kMaxInFlight = kMaxStepsInFlight;
+  virtual ~StepRunner() = default;
+  // `buffer` is left alone until wait() has returned for it; but for a late one's completion.
+  // REQUIRES: fewer than kMaxInFlight steps are in flight, and none of them is late.
+  virtual void launch(StepBuffer* buffer) = 0;
+  // `buffer` was launched late and is complete now. The runner waits for this before it samples.
+  virtual void completed(StepBuffer* buffer) = 0;
+  // For the oldest launched step. Not ok: the device is unusable.
+  virtual Status wait() = 0;
+};
+
+}  // namespace nemotron
