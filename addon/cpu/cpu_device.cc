@@ -16,6 +16,7 @@
 #include "cpu/packed_matrix.h"
 #include "cpu/sampler.h"
 #include "cpu/thread_pool.h"
+#include "device/assert.h"
 #include "device/device.h"
 
 namespace nemotron::cpu {
@@ -49,7 +50,10 @@ class CpuDevice final : public Device {
       return {};
     });
   }
-  void free(void* p) noexcept override { buffers_.erase(p); }
+  void free(void* p) noexcept override {
+    [[maybe_unused]] const size_t freed = buffers_.erase(p);
+    NEMOTRON_ASSERT(freed == 1);
+  }
   void upload(void* dst, const void* host, size_t bytes) noexcept override {
     std::memcpy(dst, host, bytes);
   }
@@ -71,6 +75,11 @@ class CpuDevice final : public Device {
 
   Status prepare(const StepLimits& limits, const KvConfig& kv,
                  const RopeTable& rope) noexcept override {
+    NEMOTRON_ASSERT(!begun_ && in_flight_ == 0 && kv.num_blocks > 0 && kv.block_size > 0);
+    NEMOTRON_ASSERT(limits.max_rows > 0 && limits.max_spans > 0 && limits.max_context > 0);
+    limits_ = limits;
+    kv_layers_ = kv.layers;
+    block_size_ = kv.block_size;
     return guarded([&]() -> Status {
       // F16 does not fit BF16 products.
       const bool round = round_ && kv.dtype != DType::f16;
@@ -84,30 +93,43 @@ class CpuDevice final : public Device {
       samplers_.resize(size_t(pool_.size()));
       for (Sampler& s : samplers_) s.init(kernels_, limits.vocab);
       ids_.reserve(size_t(limits.max_rows));
-      slots_.reserve(size_t(limits.max_samples) * 2);
+      slots_.assign(size_t(limits.max_spans), -1);
       return {};
     });
   }
 
   void begin_step(const StepInput& in) noexcept override {
+    NEMOTRON_ASSERT(!begun_ && in_flight_ < kMaxStepsInFlight);
+    check(in);
+    begun_ = true;
     step_ = &in;
-    for (const SampleInput& s : in.samples) {
-      if (s.slot >= int32_t(slots_.size())) slots_.resize(size_t(s.slot) + 1, -1);
-    }
     ids_.assign(in.token_ids.begin(), in.token_ids.end());
     for (size_t i = 0; i < in.token_slots.size(); ++i) {
       const int32_t slot = in.token_slots[i];
-      if (slot >= 0) ids_[i] = size_t(slot) < slots_.size() ? slots_[size_t(slot)] : -1;
+      if (slot >= 0) ids_[i] = slots_[size_t(slot)];
     }
     attention_.begin_step(in);
   }
   // Ops run at once: a step is done when it is complete.
-  void launch_step() noexcept override {}
+  void launch_step() noexcept override {
+    NEMOTRON_ASSERT(begun_);
+    begun_ = false;
+    ++in_flight_;
+  }
   bool step_done() noexcept override { return true; }
-  Status wait_step() noexcept override { return status_; }
-  Status sync() noexcept override { return status_; }
+  Status wait_step() noexcept override {
+    NEMOTRON_ASSERT(in_flight_ > 0);
+    --in_flight_;
+    return status_;
+  }
+  Status sync() noexcept override {
+    begun_ = false;
+    in_flight_ = 0;
+    return status_;
+  }
 
   void embed(Tensor x, const Weight& table) noexcept override {
+    NEMOTRON_ASSERT(is_of_step(x));
     const PackedMatrix& m = matrix(table);
     for (int32_t id : ids_) {
       if (id < 0 || id >= m.rows) {
@@ -126,6 +148,7 @@ class CpuDevice final : public Device {
 
   void attention_input(Tensor q, Tensor x, const Norm& norm, const Linear& w,
                        int32_t kv_layer) noexcept override {
+    NEMOTRON_ASSERT(is_of_step(x) && is_of_step(q) && is_kv_layer(kv_layer));
     if (!status_) return;
     const PackedMatrix& m = matrix(w.weight);
     gemm_.multiply(normed(x, norm), x.shape[0], m, {.data = qkv_.as<float>(), .stride = m.rows});
@@ -133,11 +156,13 @@ class CpuDevice final : public Device {
   }
 
   void attention(Tensor out, Tensor q, int32_t kv_layer, float scale) noexcept override {
+    NEMOTRON_ASSERT(is_of_step(out) && is_of_step(q) && is_kv_layer(kv_layer));
     if (!status_) return;
     attention_.attend(*step_, out.as<float>(), q.as<float>(), kv_layer, scale);
   }
 
   void gemm_residual(Tensor x, Tensor a, const Linear& w, const Norm*) noexcept override {
+    NEMOTRON_ASSERT(x.shape[0] == a.shape[0]);
     if (!status_) return;
     const PackedMatrix& m = matrix(w.weight);
     gemm_.multiply({.x = a.as<float>(), .stride = m.cols}, a.shape[0], m,
@@ -146,6 +171,7 @@ class CpuDevice final : public Device {
 
   void mlp_input(Tensor h, Tensor x, const Norm& norm, const Linear& w,
                  Activation activation) noexcept override {
+    NEMOTRON_ASSERT(h.shape[0] == x.shape[0]);
     if (!status_) return;
     const auto kind =
         activation == Activation::relu2 ? GemmOutput::Kind::relu2 : GemmOutput::Kind::silu_mul;
@@ -155,6 +181,8 @@ class CpuDevice final : public Device {
 
   void head(Tensor out, Tensor x, std::span<const int32_t> rows, const Norm& norm,
             const Linear& w) noexcept override {
+    NEMOTRON_ASSERT(
+        std::ranges::all_of(rows, [&](int32_t row) { return row >= 0 && row < x.shape[0]; }));
     if (!status_) return;
     GemmInput in = normed(x, norm);
     in.rows = rows.data();
@@ -163,6 +191,7 @@ class CpuDevice final : public Device {
   }
 
   void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept override {
+    NEMOTRON_ASSERT(begun_ && first >= 0 && size_t(first + n) <= step_->samples.size());
     if (!status_) return;
     const int64_t vocab = logits.shape[1];
     std::atomic<int32_t> next{0};
@@ -180,6 +209,26 @@ class CpuDevice final : public Device {
   }
 
  private:
+  // --- the promises of device/device.h ---
+  bool is_of_step(const Tensor& t) const { return begun_ && t.shape[0] == step_->rows(); }
+  bool is_kv_layer(int32_t layer) const { return layer >= 0 && layer < kv_layers_; }
+  void check(const StepInput& in) const {
+    int32_t row = 0;
+    for (const SpanInput& span : in.spans) {
+      [[maybe_unused]] const int64_t end = int64_t(span.first_position) + span.rows;
+      NEMOTRON_ASSERT(span.first_row == row && end <= limits_.max_context);
+      NEMOTRON_ASSERT(end <= int64_t(span.block_table.size()) * block_size_);
+      row += span.rows;
+    }
+    NEMOTRON_ASSERT(row == in.rows() && row <= limits_.max_rows);
+    NEMOTRON_ASSERT(in.spans.size() <= size_t(limits_.max_spans));
+    NEMOTRON_ASSERT(in.token_slots.empty() || in.token_slots.size() == in.token_ids.size());
+    for ([[maybe_unused]] const int32_t slot : in.token_slots)
+      NEMOTRON_ASSERT(slot < limits_.max_spans);
+    for ([[maybe_unused]] const SampleInput& s : in.samples)
+      NEMOTRON_ASSERT(s.slot < limits_.max_spans);
+  }
+
   static const PackedMatrix& matrix(const Weight& w) {
     return *static_cast<const PackedMatrix*>(w.handle);
   }
@@ -215,6 +264,10 @@ class CpuDevice final : public Device {
   std::vector<int32_t> ids_;    // of the step, slots resolved
   std::vector<int32_t> slots_;  // ids left by earlier steps
   const StepInput* step_ = nullptr;
+  StepLimits limits_;
+  int32_t kv_layers_ = 0, block_size_ = 0;
+  bool begun_ = false;  // a step, not yet launched
+  int in_flight_ = 0;   // steps that are launched and not waited for
   Status status_;
 };
 

@@ -115,29 +115,35 @@ class Device {
 
   // --- memory: all of it is taken before the first step ---
   virtual Status alloc(size_t bytes, void** out) noexcept = 0;  // zeroed, 64-byte aligned
+  // REQUIRES: alloc() gave it, and it is given back once.
   virtual void free(void* p) noexcept = 0;
   virtual void upload(void* dst, const void* host, size_t bytes) noexcept = 0;
   virtual void download(void* host, const void* src, size_t bytes) noexcept = 0;  // waits
+  // Puts the parts below each other: all of the same cols; for gate_up two of the same shape.
   virtual Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                              Weight* out) noexcept = 0;
+  // Takes the KV cache and the workspace. REQUIRES: every weight is packed, no step has begun;
+  // limits and sizes are positive. kv's scales and rope are read before it returns.
   virtual Status prepare(const StepLimits& limits, const KvConfig& kv,
                          const RopeTable& rope) noexcept = 0;
 
   // --- a step ---
   // Steps run in the order in which they begin: begin_step(), ops, launch_step(), and some time
-  // later wait_step(). Beside the steps in flight (launched, not waited for) none may be begun when
-  // there are kMaxStepsInFlight of them.
+  // later wait_step(). A step is in flight from launch_step() until it has been waited for.
   //
   // Takes the step's metadata. `in` stays valid until the step has been waited for. Of in.samples
   // only their number, rows and slots are read: their descriptions are read by the first sample()
   // of the step, and another thread may write them until then.
+  // REQUIRES: prepare() succeeded, the step before was launched, fewer than kMaxStepsInFlight are
+  // in flight; rows, spans and contexts are within the limits, spans cover the rows in order, slots
+  // are below max_spans, and block tables reach as far as their spans.
   virtual void begin_step(const StepInput& in) noexcept = 0;
-  // The step is complete: it runs. Does not wait for it.
+  // The step is complete: it runs. Does not wait for it. REQUIRES: a step has begun.
   virtual void launch_step() noexcept = 0;
   // Whether wait_step() would return at once.
   virtual bool step_done() noexcept = 0;
   // Waits for the oldest step in flight: its results are now where its ops were told to put them.
-  // Not ok: the device is unusable from now on.
+  // Not ok: the device is unusable from now on. REQUIRES: a step is in flight.
   virtual Status wait_step() noexcept = 0;
   // Launches the step that has begun and waits for it and for everything else.
   virtual Status sync() noexcept = 0;
@@ -145,6 +151,9 @@ class Device {
   // --- the five ops of a layer, and the two ends ---
   // A backend that cannot do what a Norm, an Activation or a RopeTable asks for says so: in
   // prepare(), or by sync() after the op (unsupported).
+  // REQUIRES, for all: tensors of one call have the same rows, a weight has the use that the op
+  // reads. Of embed, attention_input, attention and sample: a step has begun and these are its
+  // rows, kv_layer is below KvConfig::layers. The products alone also run between steps.
   // x [rows, hidden] f32 = table[ids of the step]
   virtual void embed(Tensor x, const Weight& table) noexcept = 0;
   // q [rows, q_heads, head_dim] = rope(norm(x) w^T), k and v of these rows into the cache.
@@ -160,11 +169,12 @@ class Device {
   virtual void mlp_input(Tensor h, Tensor x, const Norm& norm, const Linear& w,
                          Activation activation) noexcept = 0;
   // out [n, w rows] f32 = norm(x[rows]) w^T for the given rows of the step: the vocabulary, or the
-  // few rows of a reward head. `rows` is read before the call returns.
+  // few rows of a reward head. `rows` is read before the call returns. REQUIRES: x has these rows.
   virtual void head(Tensor out, Tensor x, std::span<const int32_t> rows, const Norm& norm,
                     const Linear& w) noexcept = 0;
   // logits [n, vocab] f32 (clobbered) of samples [first, first + n) of the step; ids go to their
   // slots, results to out[0..n) (host memory, valid once the step is waited for).
+  // REQUIRES: the samples are the step's and are described.
   virtual void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept = 0;
 };
 

@@ -1,4 +1,4 @@
-// StepRunner: carries steps to what runs them, one device or several. The engine knows no more of it.
+// StepRunner: carries steps to what runs them, one device or several. The engine knows no more.
 #pragma once
 
 #include "device/device.h"

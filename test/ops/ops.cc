@@ -223,7 +223,7 @@ Status prepare_small(Device* device, int32_t rows, int32_t hidden, int32_t vocab
   const StepLimits limits{.max_rows = rows,
                           .max_spans = rows,
                           .max_samples = rows,
-                          .max_context = 64,
+                          .max_context = 16 * (rows + 1),
                           .q_heads = 1,
                           .kv_heads = 1,
                           .head_dim = 16,
