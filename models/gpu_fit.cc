@@ -25,7 +25,8 @@ Elements count_elements(const ModelConfig& c) {
       n.gains += hidden;
     }
     if (layer.ffn) {
-      n.linear += 3 * hidden * layer.intermediate;
+      const int64_t matrices = layer.activation == Activation::silu_gated ? 3 : 2;
+      n.linear += matrices * hidden * layer.intermediate;
       n.gains += hidden;
     }
   }

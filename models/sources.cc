@@ -92,7 +92,12 @@ std::vector<PackedGroup> packed_groups(const Sources& s, const ModelConfig& conf
       add(Slot::o, n, WeightUse::linear, {{&layer.o, Kind::o}});
     }
     if (spec.ffn) {
-      add(Slot::gate_up, n, WeightUse::gate_up, {{&layer.gate, Kind::gate}, {&layer.up, Kind::up}});
+      if (spec.activation == Activation::silu_gated) {
+        add(Slot::gate_up, n, WeightUse::gate_up,
+            {{&layer.gate, Kind::gate}, {&layer.up, Kind::up}});
+      } else {
+        add(Slot::gate_up, n, WeightUse::linear, {{&layer.up, Kind::up}});
+      }
       add(Slot::down, n, WeightUse::linear, {{&layer.down, Kind::down}});
     }
   }

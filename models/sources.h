@@ -28,7 +28,8 @@ struct LinearSource {
 struct LayerSource {
   const StoredTensor* input_gain = nullptr;
   const StoredTensor* post_attention_gain = nullptr;
-  LinearSource q, k, v, o, gate, up, down;
+  LinearSource q, k, v, o, up, down;
+  LinearSource gate;  // of Activation::silu_gated
   float k_scale = 1, v_scale = 1;
 };
 

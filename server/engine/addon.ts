@@ -7,6 +7,7 @@ import { EngineFailure } from '../failure.js'
 import { packagePath } from '../version.js'
 import type {
   Delta,
+  EngineInfo,
   EngineOptions,
   EngineStats,
   FinishReason,
@@ -100,12 +101,7 @@ export type NativeConfig = {
 export type NativeInfo = {
   readonly config: NativeConfig
   readonly plan: MemoryPlan
-  readonly load: {
-    readonly openSeconds: number
-    readonly packSeconds: number
-    readonly prepareSeconds: number
-    readonly bytes: number
-  }
+  readonly load: EngineInfo['load']
   readonly device: string
   readonly deviceNote: string
   readonly maxModelLen: number

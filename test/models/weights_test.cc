@@ -5,6 +5,7 @@
 
 #include "../check.h"
 #include "fixture.h"
+#include "models/gpu_fit.h"
 
 namespace nemotron {
 namespace {
@@ -161,6 +162,29 @@ void expect_layers(const Loaded& l, const RawTensors& t) {
                                 .scale = {}},
                                0, 1)));
   }
+}
+
+// An activation without a gate is multiplied by `up` alone.
+TEST(load_without_gates) {
+  TempDir dir;
+  const RawTensors t = llama_tensors();
+  dir.write("config.json", llama_config().text());
+  dir.write("model.safetensors", safetensors_bytes(t));
+  Loaded l;
+  REQUIRE_OK(read_model_config(dir.path(), -1, &l.config));
+  l.config.layers[1].activation = Activation::relu2;
+  std::unique_ptr<Checkpoint> checkpoint;
+  REQUIRE_OK(Checkpoint::open(dir.path(), &checkpoint));
+  REQUIRE_OK(load_weights(*checkpoint, l.config, {}, &l.device, &l.weights));
+  REQUIRE_EQ(l.weights.layers.size(), size_t(2));
+  EXPECT(packed(l.weights.layers[0].gate_up).use == WeightUse::gate_up);
+  const Packed& up = packed(l.weights.layers[1].gate_up);
+  EXPECT(up.use == WeightUse::linear);
+  EXPECT(up.values == values(t, {"model.layers.1.mlp.up_proj"}));
+  const int64_t gate = int64_t(l.config.hidden) * l.config.layers[1].intermediate;
+  const int64_t without = parameter_count(l.config);
+  l.config.layers[1].activation = Activation::silu_gated;
+  EXPECT_EQ(parameter_count(l.config) - without, gate);
 }
 
 TEST(load_plain) {
