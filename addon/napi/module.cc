@@ -1,4 +1,4 @@
-// The addon's exports: createEngine, modelInfo, buildInfo, packedNames. Loaded once in every
+// The addon's exports: createEngine, modelInfo, packedNames. Loaded once in every
 // environment (the main thread, each worker thread); what is per environment is in AddonData.
 #include <napi.h>
 
@@ -100,28 +100,12 @@ Napi::Value model_info(const Napi::CallbackInfo& info) {
   return status ? model_object(env, config, *checkpoint) : error_object(env, status);
 }
 
-// What this build is: for bug reports and `nemotron-server --version`.
-Napi::Value build_info(const Napi::CallbackInfo& info) {
-  Napi::Object object = Napi::Object::New(info.Env());
-  object.Set("compiler", __VERSION__);
-#ifdef __x86_64__
-  object.Set("processor", "x86_64");
-#elif defined(__aarch64__)
-  object.Set("processor", "arm64");
-#else
-  object.Set("processor", "other");
-#endif
-  object.Set("nodeApi", Napi::Number::New(info.Env(), NAPI_VERSION));
-  return object;
-}
-
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto* data = new AddonData;
   data->engine_class = EngineHandle::define(env);
   env.SetInstanceData(data);
   exports.Set("createEngine", Napi::Function::New<create_engine>(env));
   exports.Set("modelInfo", Napi::Function::New<model_info>(env));
-  exports.Set("buildInfo", Napi::Function::New<build_info>(env));
   exports.Set("packedNames", packed_names(env));
   return exports;
 }

@@ -7,7 +7,6 @@ import { badRequest, unsupportedParameter } from '../request-error.js'
 import type { Start } from './think-splitter.js'
 
 type Thinking = {
-  readonly on: boolean
   readonly messages: readonly Message[]
   readonly kwargs: Readonly<Record<string, unknown>>
   readonly prefill: string
@@ -126,7 +125,6 @@ export const resolveThinking = (
   const start: Start = prefilled ? 'closed' : on ? 'expected' : 'possible'
   const advice = on ? reasoning.on : reasoning.off
   return {
-    on,
     messages: byTemplate || own !== undefined ? body.messages : withModeLine(body.messages, on),
     kwargs: byTemplate ? { ...kwargs, enable_thinking: on, thinking: on } : kwargs,
     prefill: prefilled ? PREFILL_OFF : '',

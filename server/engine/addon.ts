@@ -163,7 +163,6 @@ type Addon = {
     listeners: NativeListeners,
   ) => Promise<NativeEngine>
   readonly modelInfo: (folder: string, rewardRow: number) => NativeModelInfo | EngineError
-  readonly buildInfo: () => Readonly<Record<string, string | number>>
   readonly packedNames: PackedNames
 }
 
