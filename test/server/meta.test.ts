@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
 import OpenAI from 'openai'
 import { routes } from '../../server/app.js'
+import { packagePath } from '../../server/version.js'
 import { chatBody, type Harness, readAnswer, readEvents, startHarness, until } from './harness.js'
 
 type Operation = { readonly summary: string }
@@ -13,6 +15,17 @@ describe('models, tokens, metrics, pages', () => {
   })
   after(() => harness.close())
   const get = async (path: string) => readAnswer(await fetch(`${harness.url}${path}`))
+
+  test('the document lists every route', () => {
+    const text = readFileSync(packagePath('docs/http.md'), 'utf8')
+    const listed = [
+      ...(/\n## Routes\n([\s\S]*?)\n\n[A-Z]/.exec(text)?.[1] ?? '').matchAll(/`([^`]+)`/g),
+    ]
+      .map(([, word = '']) => word.replace(/^[A-Z]+ /, ''))
+      .filter((word) => word.startsWith('/'))
+    const served = routes(harness.server).map(({ path }) => path.replace(/:(\w+)\{.*\}/, '{$1}'))
+    assert.deepEqual([...new Set(listed)].sort(), served.filter((path) => path !== '/').sort())
+  })
 
   test('models, by id with a slash, encoded or not', async () => {
     const client = new OpenAI({ baseURL: `${harness.url}/v1`, apiKey: 'x' })
