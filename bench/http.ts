@@ -1,11 +1,13 @@
-// npm run bench -- http: what autocannon is right for: plain routes, short completions without a
-// stream, overload, connection churn. Any OpenAI-compatible server.
+// npm run bench -- http: plain routes, short completions without a stream, overload, connection churn.
+// Any OpenAI-compatible server.
 
+import http from 'node:http'
+import https from 'node:https'
 import autocannon from 'autocannon'
 import { count, maybeNumber, optional, readFlags, text, toggle } from './flags.js'
 import { findModel } from './load-generator.js'
 import { machineLine } from './machine.js'
-import { table } from './stats.js'
+import { quantile, table } from './stats.js'
 
 const flags = {
   'base-url': text('URL', 'of the server, with /v1', 'http://127.0.0.1:8000/v1'),
@@ -33,6 +35,62 @@ const shown = (name: string, result: autocannon.Result) => {
   }
 }
 
+type Shown = ReturnType<typeof shown>
+
+type Load = {
+  readonly url: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly connections: number
+  /** Seconds. */
+  readonly duration: number
+}
+
+/** The status of one request on a connection of its own. */
+const requestOnce = (url: string, headers: Load['headers']): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const { request } = url.startsWith('https:') ? https : http
+    const outgoing = request(url, { agent: false, headers }, (incoming) => {
+      incoming.resume()
+      incoming.on('error', reject)
+      incoming.on('end', () => resolve(incoming.statusCode ?? 0))
+    })
+    outgoing.on('error', reject)
+    outgoing.end()
+  })
+
+/** A connection for each request. Not autocannon, which waits up to a second before it connects again and
+ * counts that as the server's. */
+const churn = async ({ url, headers, connections, duration }: Load): Promise<Shown> => {
+  const until = performance.now() + 1000 * duration
+  const ms: number[] = []
+  const statuses: number[] = []
+  let errors = 0
+  const client = async () => {
+    while (performance.now() < until) {
+      const start = performance.now()
+      try {
+        statuses.push(await requestOnce(url, headers))
+        ms.push(performance.now() - start)
+      } catch {
+        errors++
+      }
+    }
+  }
+  await Promise.all(Array.from({ length: connections }, client))
+  const ok = statuses.filter((status) => status >= 200 && status < 300).length
+  return {
+    case: 'churn',
+    requests_per_second: Math.round(statuses.length / duration),
+    p50_ms: Number(quantile(ms, 0.5).toFixed(1)),
+    p99_ms: Number(quantile(ms, 0.99).toFixed(1)),
+    ok,
+    too_many: statuses.filter((status) => status === 429).length,
+    not_2xx: statuses.length - ok,
+    errors,
+    timeouts: 0,
+  }
+}
+
 export const run = async (args: readonly string[]): Promise<void> => {
   const values = readFlags('http', 'plain routes, overload, connection churn', flags, args)
   if (!values) return
@@ -52,14 +110,15 @@ export const run = async (args: readonly string[]): Promise<void> => {
     ['completions', completion],
     ['bad requests', { ...completion, body: '{"model":' }],
     ['overload', { ...completion, connections: values.overload }],
-    ['churn', { ...models, headers: { ...headers, connection: 'close' } }],
   ]
-  const results: ReturnType<typeof shown>[] = []
-  for (const [name, options] of cases) {
-    const result = shown(name, await autocannon({ headers, duration, timeout: 60, ...options }))
+  const results: Shown[] = []
+  const add = (result: Shown) => {
     results.push(result)
     if (values.json) console.log(JSON.stringify(result))
   }
+  for (const [name, options] of cases)
+    add(shown(name, await autocannon({ headers, duration, timeout: 60, ...options })))
+  add(await churn({ ...models, headers, duration }))
   if (values.json) return
   const columns = Object.keys(results[0] ?? {})
   console.log(`${machineLine()}\n${base}, model ${model}, ${connections} connections`)
