@@ -113,7 +113,8 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   }
   plan.num_blocks = int32_t(blocks);
   plan.kv_tokens = blocks * in.block_size;
-  *out = plan;
+  plan.unused_tensors = std::move(sources.unused);
+  *out = std::move(plan);
   return {};
 }
 

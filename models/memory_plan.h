@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "device/device.h"
 #include "models/checkpoint/checkpoint.h"
@@ -19,7 +20,8 @@ struct MemoryPlan {
   int64_t kv_tokens = 0;  // num_blocks * block_size
   size_t kv_bytes_per_token = 0;
   DType kv_dtype = DType::bf16;
-  std::string table() const;  // for people: one line an item
+  std::vector<std::string> unused_tensors;  // of the checkpoint: they take no memory
+  std::string table() const;                // for people: one line an item
 };
 
 struct PlanInput {

@@ -31,6 +31,7 @@ Status find_sources(const Checkpoint& checkpoint, const ModelConfig& config, Sou
   architecture->find_tensors(&finder, config, &sources);
   finder.check_others();
   if (Status s = finder.status(); !s) return s;
+  sources.unused = finder.unused();
   *out = std::move(sources);
   return {};
 }

@@ -39,7 +39,8 @@ struct Sources {
   bool head_is_embedding = false;
   const StoredTensor* final_gain = nullptr;
   std::vector<LayerSource> layers;
-  bool kv_scales = false;  // the checkpoint carries them
+  bool kv_scales = false;           // the checkpoint carries them
+  std::vector<std::string> unused;  // stored tensors that nothing is made of, in their order
 };
 
 // Fails with the first few tensors that are missing or wrong and their number.

@@ -131,6 +131,14 @@ bool TensorFinder::is_unread_scale(const std::string& name) const {
   return !checkpoint_.find(weight) || asked_.contains(weight);
 }
 
+std::vector<std::string> TensorFinder::unused() const {
+  std::vector<std::string> names;
+  for (const StoredTensor& t : checkpoint_.tensors()) {
+    if (!asked_.contains(t.name)) names.push_back(t.name);
+  }
+  return names;
+}
+
 void TensorFinder::check_others() {
   const std::string layers = prefix_ + "layers.";
   for (const StoredTensor& t : checkpoint_.tensors()) {

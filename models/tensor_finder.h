@@ -31,6 +31,8 @@ class TensorFinder {
 
   void wrong(const StoredTensor& tensor, const std::string& expected);
   void problem(const std::string& text);
+  // The tensors that nobody asked for, in the checkpoint's order.
+  std::vector<std::string> unused() const;
   // Tensors that nobody asked for are left alone, except those without which the model is another
   // one: biases, scales, layers that the config does not have. Call it last.
   void check_others();

@@ -106,6 +106,12 @@ const tlsOf = ({ tls_cert: cert, tls_key: key }: Settings) => {
 
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
 
+/** What a checkpoint has and its model does not is named: it may be what somebody trained. */
+const unusedText = (name: string, tensors: readonly string[]): string => {
+  const shown = tensors.slice(0, 10).join(', ')
+  return `${name}: ${tensors.length} tensors of the checkpoint are not used: ${shown}${tensors.length > 10 ? ', ...' : ''}`
+}
+
 type Loading = Pick<ServeOptions, 'log' | 'progress' | 'tell'> & {
   readonly metrics: Metrics
   /** What is being done with which model. */
@@ -135,6 +141,7 @@ const loadOne = async (
       onPlan: (plan) => {
         progress.finish()
         tell(`${name}: ${one.model}\n${plan.table}`)
+        if (plan.unusedTensors.length > 0) log.warn(unusedText(name, plan.unusedTensors))
       },
       warn: (message) => {
         progress.finish()

@@ -168,6 +168,18 @@ Status read_request(const Napi::Object& object, Request* out) {
   return read_sampling(sampling.As<Napi::Object>(), &out->sampling);
 }
 
+namespace {
+
+Napi::Array strings(Napi::Env env, const std::vector<std::string>& list) {
+  const auto array = Napi::Array::New(env, list.size());
+  for (size_t i = 0; i < list.size(); ++i) {
+    array.Set(uint32_t(i), Napi::String::New(env, list[i]));
+  }
+  return array;
+}
+
+}  // namespace
+
 Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan) {
   return Builder(env)
       .set("weights", double(plan.weights))
@@ -179,6 +191,7 @@ Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan) {
       .set("blockSize", plan.block_size)
       .set("kvTokens", double(plan.kv_tokens))
       .set("kvBytesPerToken", double(plan.kv_bytes_per_token))
+      .put("unusedTensors", strings(env, plan.unused_tensors))
       .set("table", plan.table())
       .object();
 }
@@ -205,10 +218,6 @@ Napi::Object config_object(Napi::Env env, const ModelConfig& config,
   for (size_t i = 0; i < stop_ids.size(); ++i) {
     eos.Set(uint32_t(i), Napi::Number::New(env, stop_ids[i]));
   }
-  const auto labels = Napi::Array::New(env, config.reward.labels.size());
-  for (size_t i = 0; i < config.reward.labels.size(); ++i) {
-    labels.Set(uint32_t(i), Napi::String::New(env, config.reward.labels[i]));
-  }
   return Builder(env)
       .set("architecture", config.architecture)
       .set("hidden", config.hidden)
@@ -226,7 +235,7 @@ Napi::Object config_object(Napi::Env env, const ModelConfig& config,
       .set("quantization", quant_name(config.quant))
       .put("kvScales", Napi::Boolean::New(env, config.kv_scales))
       .set("reward", reward_name(config.reward.kind))
-      .put("rewardLabels", labels)
+      .put("rewardLabels", strings(env, config.reward.labels))
       .set("bosId", config.bos_id)
       .put("eosIds", eos)
       .put("generation", defaults_object(env, config.generation))

@@ -64,6 +64,8 @@ export type MemoryPlan = {
   readonly blockSize: number
   readonly kvTokens: number
   readonly kvBytesPerToken: number
+  /** Tensors of the checkpoint that the model is not made of. */
+  readonly unusedTensors: readonly string[]
   /** The same for people, one line an item. */
   readonly table: string
 }

@@ -1,5 +1,7 @@
 #include "models/memory_plan.h"
 
+#include <algorithm>
+
 #include "../check.h"
 #include "fixture.h"
 #include "models/decoder.h"
@@ -47,6 +49,20 @@ struct Tiny {
 };
 
 constexpr size_t kGains = 5 * 8 * 4;
+
+TEST(plan_names_what_is_not_used) {
+  MemoryPlan p;
+  REQUIRE_OK(Tiny().plan(&p));
+  EXPECT(p.unused_tensors.empty());
+  RawTensors tensors = llama_tensors();
+  tensors["model.layers.1.self_attn.rotary_emb.inv_freq"] = f32_tensor({3}, {1, 1, 1});
+  tensors["vision.weight"] = f32_tensor({1}, {1});
+  REQUIRE_OK(Tiny(tensors).plan(&p));
+  std::vector<std::string> names = p.unused_tensors;
+  std::sort(names.begin(), names.end());
+  EXPECT(names == (std::vector<std::string>{"model.layers.1.self_attn.rotary_emb.inv_freq",
+                                            "vision.weight"}));
+}
 
 TEST(plan_counts_every_byte) {
   Tiny t;

@@ -60,6 +60,7 @@ const PLAN = {
   blockSize: 16,
   kvTokens: 1024,
   kvBytesPerToken: 1,
+  unusedTensors: [],
   table: 'scripted',
 }
 
