@@ -187,6 +187,16 @@ TEST(load_without_gates) {
   EXPECT_EQ(parameter_count(l.config) - without, gate);
 }
 
+TEST(load_gives_every_norm_its_eps) {
+  Loaded l;
+  REQUIRE_OK(load(llama_tensors(), llama_config().set("rms_norm_eps", "0.25"), &l));
+  EXPECT_EQ(l.weights.final_norm.eps, 0.25f);
+  for (const LayerWeights& layer : l.weights.layers) {
+    EXPECT_EQ(layer.input_norm.eps, 0.25f);
+    EXPECT_EQ(layer.post_attention_norm.eps, 0.25f);
+  }
+}
+
 TEST(load_plain) {
   Loaded l;
   const RawTensors t = llama_tensors();

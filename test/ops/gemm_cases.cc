@@ -182,8 +182,9 @@ HostMatrix picking(int64_t n, int64_t cols) {
   return m;
 }
 
-// The norm by itself: through a head that takes columns of it.
-void test_norm(const DeviceUnderTest& d, Norm::Kind kind, int64_t cols) {
+// The norm by itself: through a head that takes columns of it. Rows of a small `size` are mostly
+// eps.
+void test_norm(const DeviceUnderTest& d, Norm::Kind kind, int64_t cols, float size) {
   OPEN(d);
   const int64_t rows = 3, n = std::min<int64_t>(cols, 70);
   Random random(uint64_t(rows * 100 + cols));
@@ -192,7 +193,7 @@ void test_norm(const DeviceUnderTest& d, Norm::Kind kind, int64_t cols) {
   Weight w;
   REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
   REQUIRE_OK(prepare_small(device.get(), int32_t(rows), int32_t(cols), int32_t(n)));
-  Buffer x(device.get(), DType::f32, {rows, cols}, random.normals(rows * cols, 3.0f, 0.5f));
+  Buffer x(device.get(), DType::f32, {rows, cols}, random.normals(rows * cols, size, 0.5f * size));
   const std::vector<float> gain = random.normals(cols, 0.3f, 1.0f), bias = random.normals(cols);
   Buffer g(device.get(), DType::f32, {cols}, gain), b(device.get(), DType::f32, {cols}, bias);
   Buffer out(device.get(), DType::f32, {rows, n});
@@ -478,9 +479,11 @@ void add_gemm_cases(const DeviceUnderTest& d) {
   add_case(at + "gemm slice", [=] { test_stride(d); });
   add_case(at + "pack_weight refuses", [=] { test_bad_parts(d); });
   for (int64_t cols : {1, 15, 16, 17, 64, 100, 333, 2048}) {
-    add_case(at + "rms_norm " + std::to_string(cols), [=] { test_norm(d, Norm::Kind::rms, cols); });
-    add_case(at + "layer_norm " + std::to_string(cols),
-             [=] { test_norm(d, Norm::Kind::layer, cols); });
+    for (const float size : {3.0f, 0.003f}) {
+      const std::string what = std::to_string(cols) + (size < 1 ? " of small rows" : "");
+      add_case(at + "rms_norm " + what, [=] { test_norm(d, Norm::Kind::rms, cols, size); });
+      add_case(at + "layer_norm " + what, [=] { test_norm(d, Norm::Kind::layer, cols, size); });
+    }
   }
   for (DType t : {DType::f32, DType::f16, DType::bf16, DType::fp8_e4m3}) {
     for (int64_t inner : {1, 16, 17, 40, 177}) {

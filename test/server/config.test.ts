@@ -144,6 +144,8 @@ describe('settings', () => {
     assert.match(wrong({ default_thinking: 'maybe' }, {}), /on or off/)
     assert.match(wrong({}, { NEMOTRON_DEVICE: 'tpu' }), /NEMOTRON_DEVICE can be auto, cpu, cuda/)
     assert.match(wrong({}, {}, file({ prot: 1 })), /unknown key 'prot' \(did you mean 'port'\?\)/)
+    for (const entry of [null, 'x', 5])
+      assert.match(wrong({}, {}, file({ models: [entry] })), /models/)
     assert.match(
       wrong({}, {}, file({ models: [{ model: 'x', divice: 'cpu' }] })),
       /did you mean 'device'/,

@@ -32,6 +32,11 @@ describe('templates', () => {
     assert.deepEqual(wrong, [])
   })
 
+  test('refuse what has no absolute value', () => {
+    assert.throws(() => render("{{ 'a' | abs }}"), /'abs' of a str/)
+    assert.equal(render('{{ -2 | abs }}'), '2')
+  })
+
   test('with what we do not know are refused when they are read', () => {
     for (const [source, why] of [
       ['{{ x | wordwrap(3) }}', /no filter is named 'wordwrap'/],

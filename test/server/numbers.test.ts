@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import type { Delta } from '../../server/engine/types.js'
+import { EngineFailure } from '../../server/failure.js'
 import { startRun } from '../../server/generation/run.js'
 import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
 
@@ -56,6 +57,66 @@ describe('numbers that add up', () => {
       ['abort', 0],
     ])
     assert.equal(run.counts.completionTokens, 8)
+  })
+
+  test('what a reward engine refuses is no error of the engine', async () => {
+    const one = await startHarness({
+      reward: {
+        score: (prompt) => {
+          if (prompt.includes('refused'))
+            throw new EngineFailure({ code: 'invalid_argument', message: 'prompt_token_ids: no' })
+          if (prompt.includes('broken'))
+            throw new EngineFailure({ code: 'internal', message: 'the device failed' })
+          return [1]
+        },
+      },
+    })
+    const errors = async (): Promise<number> => {
+      const text = await (await fetch(`${one.url}/metrics`)).text()
+      const line = text
+        .split('\n')
+        .find((each) =>
+          /^vllm:request_success_total.*"error".*tiny-reward|^vllm:request_success_total.*tiny-reward.*"error"/.test(
+            each,
+          ),
+        )
+      return Number(line?.split(' ').at(-1) ?? 0)
+    }
+    const score = async (text: string): Promise<number> => {
+      const messages = [
+        { role: 'user', content: 'a' },
+        { role: 'assistant', content: text },
+      ]
+      return (await one.post('/v1/reward', { model: 'tiny-reward', messages })).status
+    }
+    assert.equal(await score('fine'), 200)
+    assert.equal(await score('refused'), 400)
+    assert.equal(await errors(), 0)
+    assert.equal(await score('broken'), 500)
+    assert.equal(await errors(), 1)
+    await one.close()
+  })
+
+  test('/render and /tokenize of a reward model refuse what asks for an answer', async () => {
+    const one = await startHarness({ reward: { score: () => [1] } })
+    const messages = [
+      { role: 'user', content: 'a' },
+      { role: 'assistant', content: 'b' },
+    ]
+    for (const path of ['/v1/chat/completions/render', '/tokenize']) {
+      const ask = (more: object) => one.post(path, { model: 'tiny-reward', messages, ...more })
+      assert.equal((await ask({ add_generation_prompt: false })).status, 200)
+      for (const [field, value] of [
+        ['add_generation_prompt', true],
+        ['continue_final_message', true],
+        ['reasoning_effort', 'high'],
+      ] as const) {
+        const response = await ask({ [field]: value })
+        assert.equal(response.status, 400, `${path} ${field}`)
+        assert.equal((await readAnswer(response)).error.param, field)
+      }
+    }
+    await one.close()
   })
 
   test('an error of a union is that of the branch that was meant', async () => {

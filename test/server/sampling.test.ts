@@ -20,6 +20,12 @@ describe('fields honoured', () => {
     return last
   }
 
+  test('at the edge of what is refused', async () => {
+    const { sampling } = await request(chatBody({ min_tokens: 8, max_tokens: 8 }))
+    assert.equal(sampling?.minTokens, 8)
+    await request(chatBody({ allowed_token_ids: [262], stop_token_ids: [262] }))
+  })
+
   test('each reaches the engine', async () => {
     const { sampling, n, priority, cacheSalt } = await request(
       chatBody({

@@ -64,6 +64,30 @@ describe('the embedded models', { skip: noAddon }, () => {
     return { ...splitAnswer(message.content, message.reasoning_content), finish }
   }
 
+  test('tokens without text are told only to those who ask for ids', async () => {
+    const { tokens } = await post('/tokenize', { prompt: '<|eot_id|>', add_special_tokens: false })
+    const body = {
+      model: 'tiny-reasoner',
+      prompt: 'a',
+      max_tokens: 3,
+      ignore_eos: true,
+      allowed_token_ids: tokens,
+      stream: true,
+    }
+    const choicesOf = async (more: object) => {
+      const response = await server.post('/v1/completions', { ...body, ...more })
+      const lines = (await response.text()).split('\n').filter((line) => line.startsWith('data: {'))
+      return lines.flatMap((line) => JSON.parse(line.slice(6)).choices)
+    }
+    const told = await choicesOf({ return_token_ids: true })
+    const ids = told.flatMap(({ token_ids = [] }) => token_ids)
+    assert.deepEqual(ids, [...tokens, ...tokens, ...tokens])
+    assert.deepEqual(
+      (await choicesOf({})).map(({ text, finish_reason }) => [text, finish_reason]),
+      [['', 'length']],
+    )
+  })
+
   /** How many of the items are answered right. */
   const rightOf = async (items: readonly Item[], thinking: 'on' | 'off'): Promise<number> => {
     const verdicts = await Promise.all(
