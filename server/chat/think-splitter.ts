@@ -27,10 +27,23 @@ const OPEN = '<think>'
 const CLOSE = '</think>'
 const NONE: Piece = { reasoning: '', content: '' }
 
-/** A tag that a limit cut is dropped: `<think`, `</thi`. A lone `<` may be anything. */
+/** A tag that a limit or a budget cut is dropped: `<think`, `</thi`. A lone `<` may be anything. */
 const withoutCutTag = (text: string, tag: string): string => {
   const partial = partialTag(text, tag)
   return partial > 1 ? text.slice(0, text.length - partial) : text
+}
+
+/** Length of an opening tag that a budget cut at the start of a text, as far as it came: `<thi</think>`. */
+const cutOpening = (text: string): number => {
+  for (let length = OPEN.length - 1; length > 0; length--) {
+    const rest = text.slice(length)
+    if (
+      text.startsWith(OPEN.slice(0, length)) &&
+      (rest.startsWith(CLOSE) || CLOSE.startsWith(rest))
+    )
+      return length
+  }
+  return 0
 }
 
 /** Length of the longest end of `text` that `tag` may go on from. */
@@ -80,6 +93,15 @@ const atOpening = (state: State, text: string): Piece => {
     return NONE
   }
   if (state.start === 'expected') {
+    const cut = cutOpening(body)
+    if (cut > 0 && !body.slice(cut).startsWith(CLOSE)) {
+      state.held = text
+      return NONE
+    }
+    if (cut > 0) {
+      state.now = 'thinking'
+      return advance(state, body.slice(cut))
+    }
     state.now = 'thinking'
     state.untagged = ''
   } else state.now = state.start === 'closed' ? 'gap' : 'answer'
@@ -93,11 +115,12 @@ const whileThinking = (state: State, text: string): Piece => {
     state.closedAt = state.bytes - Buffer.byteLength(rest)
     state.now = 'gap'
     state.untagged = undefined
-    const reasoning = thinking(state, text.slice(0, at).trimEnd())
+    const reasoning = thinking(state, withoutCutTag(text.slice(0, at), CLOSE).trimEnd())
     return { reasoning, content: advance(state, rest).content }
   }
   const partial = partialTag(text, CLOSE)
-  const keep = text.slice(0, text.length - partial).trimEnd().length
+  const before = text.slice(0, text.length - partial)
+  const keep = (partial > 0 ? withoutCutTag(before, CLOSE) : before).trimEnd().length
   state.held = text.slice(keep)
   return { reasoning: thinking(state, text.slice(0, keep)), content: '' }
 }
@@ -118,10 +141,16 @@ const advance = (state: State, text: string): Piece => {
   }
 }
 
+/** Of what is held when a limit ends it: a budget's tag may be cut behind the model's own. */
+const withoutCutTags = ({ now, start, held }: State): string => {
+  if (now === 'opening' && start === 'expected' && cutOpening(held.trimStart()) > 0) return ''
+  const shown = withoutCutTag(held, now === 'opening' ? OPEN : CLOSE)
+  return now === 'thinking' && shown !== held ? withoutCutTag(shown, CLOSE) : shown
+}
+
 const finish = (state: State, finished: boolean): Piece => {
   const { start } = state
-  const tag = state.now === 'opening' ? OPEN : CLOSE
-  const rest = finished ? state.held : withoutCutTag(state.held, tag)
+  const rest = finished ? state.held : withoutCutTags(state)
   state.held = ''
   if (state.now === 'opening') {
     if (start === 'expected')
