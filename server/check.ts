@@ -30,11 +30,16 @@ const shown = (value: unknown): string =>
     ? `${JSON.stringify(value.slice(0, 100))}...`
     : JSON.stringify(value)
 
-/** Deeper, or further along a list. */
+/** Of the right type and still wrong. */
+const hasType = ({ code, message }: Issue): boolean =>
+  code !== 'invalid_type' && !message.startsWith('expected')
+
+/** Deeper, further along a list, or at the same place of the right type. */
 const isFurther = (a: Issue, b: Issue): boolean => {
   if (a.path.length !== b.path.length) return a.path.length > b.path.length
   const at = a.path.findIndex((key, i) => key !== b.path[i])
-  return at >= 0 && Number(a.path[at]) > Number(b.path[at])
+  if (at < 0) return hasType(a) && !hasType(b)
+  return Number(a.path[at]) > Number(b.path[at])
 }
 
 /** In a union, the branch that got furthest is the one the caller meant. */
@@ -82,6 +87,11 @@ const fromZod = (error: z.ZodError, body: unknown): RequestError => {
       return new RequestError(
         `Invalid value for ${name}: ${shown(given)}. Supported values are: ${issue.values.map((value) => JSON.stringify(value)).join(', ')}.`,
         { param: param || null, code: typeof given === 'string' ? 'unsupported_value' : null },
+      )
+    case 'invalid_key':
+      return badRequest(
+        `Invalid key '${String(issue.path.at(-1))}' in '${dottedPath(issue.path.slice(0, -1))}': ${issue.issues[0]?.message}.`,
+        param || null,
       )
     case 'invalid_union': {
       const expected = issue.errors.flatMap((errors) =>

@@ -141,7 +141,7 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
     topP: Math.max(topP, 1e-30),
     skipSpecialTokens: body.skip_special_tokens ?? true,
     ...(body.min_tokens !== undefined && { minTokens: body.min_tokens }),
-    ...(topK !== undefined && { topK: Math.max(0, topK) }),
+    ...(topK !== undefined && { topK: Math.min(Math.max(0, topK), vocabSize) }),
     ...(body.min_p !== undefined && { minP: body.min_p }),
     ...(repetition !== undefined && { repetitionPenalty: repetition }),
     ...(body.presence_penalty !== undefined && { presencePenalty: body.presence_penalty }),
@@ -162,7 +162,8 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
     ...(body.bad_words && { badWordIds: await badWordIds(body.bad_words, model.tokenizer) }),
     ...(body.allowed_token_ids && { allowedTokenIds: body.allowed_token_ids }),
     ...(budget !== undefined && {
-      thinkingBudget: budget,
+      // Longer than anything that can be thought.
+      thinkingBudget: Math.min(budget, model.engine.info.maxModelLen),
       ...(params.thinkingOpen !== undefined && { thinkingOpen: params.thinkingOpen }),
     }),
   }

@@ -33,10 +33,13 @@ const withoutCutTag = (text: string, tag: string): string => {
   return partial > 1 ? text.slice(0, text.length - partial) : text
 }
 
+/** Thinking that a closing tag follows: a budget's may have cut the model's own. */
+const shownThinking = (text: string): string => withoutCutTag(text.trimEnd(), CLOSE).trimEnd()
+
 /** Length of an opening tag that a budget cut at the start of a text, as far as it came: `<thi</think>`. */
 const cutOpening = (text: string): number => {
   for (let length = OPEN.length - 1; length > 0; length--) {
-    const rest = text.slice(length)
+    const rest = text.slice(length).trimStart()
     if (
       text.startsWith(OPEN.slice(0, length)) &&
       (rest.startsWith(CLOSE) || CLOSE.startsWith(rest))
@@ -94,7 +97,7 @@ const atOpening = (state: State, text: string): Piece => {
   }
   if (state.start === 'expected') {
     const cut = cutOpening(body)
-    if (cut > 0 && !body.slice(cut).startsWith(CLOSE)) {
+    if (cut > 0 && !body.slice(cut).trimStart().startsWith(CLOSE)) {
       state.held = text
       return NONE
     }
@@ -115,12 +118,12 @@ const whileThinking = (state: State, text: string): Piece => {
     state.closedAt = state.bytes - Buffer.byteLength(rest)
     state.now = 'gap'
     state.untagged = undefined
-    const reasoning = thinking(state, withoutCutTag(text.slice(0, at), CLOSE).trimEnd())
+    const reasoning = thinking(state, shownThinking(text.slice(0, at)))
     return { reasoning, content: advance(state, rest).content }
   }
   const partial = partialTag(text, CLOSE)
   const before = text.slice(0, text.length - partial)
-  const keep = (partial > 0 ? withoutCutTag(before, CLOSE) : before).trimEnd().length
+  const keep = shownThinking(before).length
   state.held = text.slice(keep)
   return { reasoning: thinking(state, text.slice(0, keep)), content: '' }
 }
@@ -145,7 +148,7 @@ const advance = (state: State, text: string): Piece => {
 const withoutCutTags = ({ now, start, held }: State): string => {
   if (now === 'opening' && start === 'expected' && cutOpening(held.trimStart()) > 0) return ''
   const shown = withoutCutTag(held, now === 'opening' ? OPEN : CLOSE)
-  return now === 'thinking' && shown !== held ? withoutCutTag(shown, CLOSE) : shown
+  return now === 'thinking' ? shownThinking(shown) : shown
 }
 
 const finish = (state: State, finished: boolean): Piece => {

@@ -119,10 +119,21 @@ describe('numbers that add up', () => {
     await one.close()
   })
 
+  test('a key that is wrong is told what it would be', async () => {
+    const response = await harness.post(
+      '/v1/chat/completions',
+      chatBody({ logit_bias: { 'a b': 1 } }),
+    )
+    const { error } = await readAnswer(response)
+    assert.equal(error.message, "Invalid key 'a b' in 'logit_bias': keys are token ids.")
+    assert.equal(error.param, 'logit_bias.a b')
+  })
+
   test('an error of a union is that of the branch that was meant', async () => {
     for (const [path, body, message] of [
       ['/v1/chat/completions', chatBody({ stop: Array(17).fill('a') }), /16/],
       ['/v1/completions', { model: 'tiny-reasoner', prompt: [] }, /'prompt'/],
+      ['/v1/completions', { model: 'tiny-reasoner', prompt: [[]] }, /'prompt.0': it has 0 token/],
     ] as const) {
       const response = await harness.post(path, body)
       assert.equal(response.status, 400)

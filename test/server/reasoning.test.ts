@@ -103,14 +103,14 @@ const cases: readonly {
   {
     name: 'a budget that closes half a close',
     start: 'expected',
-    text: '<think>a \n</th</think>b',
+    text: '<think>a \n</th\n</think>b',
     reasoning: 'a',
     content: 'b',
   },
   {
     name: 'a budget that closes half an opening',
     start: 'expected',
-    text: '<think</think>\n\nb',
+    text: '<think\n</think>\n\nb',
     reasoning: '',
     content: 'b',
   },

@@ -26,6 +26,15 @@ describe('fields honoured', () => {
     await request(chatBody({ allowed_token_ids: [262], stop_token_ids: [262] }))
   })
 
+  test('larger than anything means without a limit', async () => {
+    const { MAX_SAFE_INTEGER: huge } = Number
+    const { sampling } = await request(
+      chatBody({ top_k: huge, thinking_token_budget: huge, truncate_prompt_tokens: huge }),
+    )
+    const { vocabSize, maxModelLen } = harness.engine.info
+    assert.deepEqual([sampling?.topK, sampling?.thinkingBudget], [vocabSize, maxModelLen])
+  })
+
   test('each reaches the engine', async () => {
     const { sampling, n, priority, cacheSalt } = await request(
       chatBody({
