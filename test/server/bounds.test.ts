@@ -42,6 +42,12 @@ const SHAPES: readonly Shape[] = [
     /262144 answers: at most 4096/,
   ],
   [
+    'one answer too many',
+    COMPLETIONS,
+    complete({ prompt: many(241, 'a'), n: 17 }),
+    /4097 answers: at most 4096/,
+  ],
+  [
     'biases of prompts',
     COMPLETIONS,
     complete({ prompt: many(600, 'a'), logit_bias: keys(600, 1) }),
@@ -224,6 +230,7 @@ describe('no shape of a body costs much', () => {
       [CHAT, chatBody({ stop: many(16, 'zz'), bad_words: many(128, 'q'), max_tokens: 2 })],
       [CHAT, chatBody({ logprobs: true, top_logprobs: 20 })],
       [COMPLETIONS, complete({ prompt: many(200, 'a'), logit_bias: { 5: 1 }, max_tokens: 2 })],
+      [COMPLETIONS, complete({ prompt: many(2048, 'a'), n: 2, max_tokens: 1 })],
     ] as const) {
       const response = await one.post(path, body)
       assert.equal(response.status, 200, (await response.text()).slice(0, 300))

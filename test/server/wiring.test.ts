@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { createConnection } from 'node:net'
-import { describe, test } from 'node:test'
+import { describe, mock, test } from 'node:test'
 import { chatCheckpoint } from './chat-checkpoint.js'
 import {
   chatBody,
@@ -64,6 +64,31 @@ describe('streams', () => {
       assert.ok(text.includes('data: [DONE]'))
     })
   })
+
+  test('the timer of pings ends with the last stream, though its client left', () =>
+    withHarness({ answer: waiting }, async (harness) => {
+      const started = mock.method(globalThis, 'setInterval')
+      const stopped = mock.method(globalThis, 'clearInterval')
+      try {
+        const client = new AbortController()
+        const { signal } = client
+        const headers = { 'content-type': 'application/json' }
+        const body = JSON.stringify(chatBody({ stream: true }))
+        const gone = fetch(`${harness.url}${CHAT}`, { method: 'POST', headers, body, signal })
+        gone.catch(() => {})
+        await until(() => harness.engine.requests.length === 1, 'submitted')
+        const timer = started.mock.calls.find((call) => call.arguments[1] === 250)?.result
+        assert.ok(timer)
+        client.abort()
+        await until(
+          () => stopped.mock.calls.some((call) => call.arguments[0] === timer),
+          'the timer is stopped',
+        )
+      } finally {
+        started.mock.restore()
+        stopped.mock.restore()
+      }
+    }))
 
   test("a stream has the whole answer's headers", () =>
     withHarness({}, async (harness) => {
