@@ -25,6 +25,7 @@ const shared = [
 /** Room, or file at the top, or one file of a room -> what it may import beside itself and `shared`. */
 const below = {
   settings: [],
+  grammar: [],
   tokenizer: [],
   engine: ['tokenizer'],
   prompt: ['tokenizer'],

@@ -1,0 +1,506 @@
+// A JSON Schema as it is read: every place in it gets a number when something first refers to it, and
+// its keywords are read then. What is not served is refused with the place where it stands.
+
+import { badRequest, type RequestError } from '../request-error.js'
+import { hasLoneSurrogate } from './code-points.js'
+import { FORMATS } from './formats.js'
+import {
+  type All,
+  ANYTHING,
+  ARRAY,
+  type ArrayKind,
+  type Kind,
+  type Literal,
+  NUMBER,
+  type NumberKind,
+  OBJECT,
+  type ObjectKind,
+  STRING,
+  type StringKind,
+  type TextPattern,
+  valueKey,
+} from './kinds.js'
+import { type Bound, multiplesOf } from './number-pattern.js'
+
+export type JsonSchema = boolean | { readonly [keyword: string]: unknown }
+
+/** Levels of a schema. */
+export const MAX_SCHEMA_DEPTH = 128
+/** Keys, texts, numbers, lists and objects in a schema. */
+export const MAX_SCHEMA_PARTS = 50_000
+/** Values of all `enum`s together. */
+export const MAX_ENUM = 10_000
+/** `maxLength`, `minItems` and their like. */
+export const MAX_BOUND = 100_000
+
+/** What one schema object says itself. */
+export type Said = {
+  /** Schemas that must hold too: `$ref`, `allOf`. */
+  readonly too: All
+  /** Of each list one must hold: `anyOf`, `oneOf`. */
+  readonly oneOfEach: readonly {
+    readonly keyword: 'anyOf' | 'oneOf'
+    readonly pointer: string
+    readonly branches: readonly All[]
+  }[]
+  readonly kinds: readonly Kind[]
+  /** `enum`, `const`: these alone, as far as the kinds admit them. */
+  readonly values: readonly Literal[] | null
+}
+
+export type SchemaSource = {
+  readonly root: All
+  readonly said: (number: number) => Said
+  readonly pointer: (number: number) => string
+  readonly refuse: (pointer: string, why: string) => RequestError
+}
+
+const ANNOTATIONS: ReadonlySet<string> = new Set([
+  '$schema',
+  '$comment',
+  '$vocabulary',
+  'title',
+  'description',
+  'default',
+  'example',
+  'examples',
+  'deprecated',
+  'readOnly',
+  'writeOnly',
+  'contentEncoding',
+  'contentMediaType',
+  'contentSchema',
+  // Of OpenAPI: which branch it is, for readers; the branches say it themselves.
+  'discriminator',
+  // Read when something refers into them.
+  '$defs',
+  'definitions',
+  '$anchor',
+])
+const SERVED: ReadonlySet<string> = new Set([
+  '$id',
+  '$ref',
+  'type',
+  'enum',
+  'const',
+  'allOf',
+  'anyOf',
+  'oneOf',
+  'minimum',
+  'maximum',
+  'exclusiveMinimum',
+  'exclusiveMaximum',
+  'multipleOf',
+  'minLength',
+  'maxLength',
+  'pattern',
+  'format',
+  'items',
+  'prefixItems',
+  'additionalItems',
+  'minItems',
+  'maxItems',
+  'uniqueItems',
+  'properties',
+  'patternProperties',
+  'additionalProperties',
+  'propertyNames',
+  'required',
+  'minProperties',
+  'maxProperties',
+])
+/** Of the served: those that say nothing of a kind of value themselves. */
+const WITHOUT_KIND: ReadonlySet<string> = new Set([
+  '$id',
+  '$ref',
+  'allOf',
+  'anyOf',
+  'oneOf',
+  'enum',
+  'const',
+])
+const INSTEAD: Readonly<Record<string, string>> = {
+  nullable: 'add "null" to \'type\'',
+  if: "use 'anyOf' with a 'const' in each branch",
+  not: 'say what is allowed instead',
+  contains: "use 'items'",
+  dependencies: "use 'anyOf'",
+  dependentRequired: "use 'anyOf'",
+  dependentSchemas: "use 'anyOf'",
+  unevaluatedProperties: "use 'additionalProperties'",
+  unevaluatedItems: "use 'items'",
+  $dynamicRef: "use '$ref'",
+  $recursiveRef: "use '$ref'",
+  id: "use '$id'",
+}
+const TYPES = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const
+
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+const token = (name: string): string => name.replace(/~/g, '~0').replace(/\//g, '~1')
+
+/** Looks through all of it once, before anything else does: nothing later meets what is too deep. */
+const checkSize = (schema: unknown, param: string | null, what: string): void => {
+  const pending: { readonly value: unknown; readonly depth: number }[] = [
+    { value: schema, depth: 1 },
+  ]
+  let parts = 0
+  let members = 0
+  for (let item = pending.pop(); item !== undefined; item = pending.pop()) {
+    const { value, depth } = item
+    if (++parts > MAX_SCHEMA_PARTS)
+      throw badRequest(`${what} has more than ${MAX_SCHEMA_PARTS} parts: ask for less.`, param)
+    if (typeof value !== 'object' || value === null) {
+      if (typeof value === 'string' && hasLoneSurrogate(value))
+        throw badRequest(`${what} has a text with half of a surrogate pair.`, param)
+      continue
+    }
+    if (depth > MAX_SCHEMA_DEPTH)
+      throw badRequest(`${what} is nested deeper than ${MAX_SCHEMA_DEPTH} levels.`, param)
+    const list = isObject(value) ? value.enum : undefined
+    if (Array.isArray(list)) members += list.length
+    if (members > MAX_ENUM)
+      throw badRequest(`${what} has more than ${MAX_ENUM} values in its 'enum's.`, param)
+    for (const [key, member] of Object.entries(value)) {
+      if (hasLoneSurrogate(key))
+        throw badRequest(`${what} has a name with half of a surrogate pair.`, param)
+      pending.push({ value: member, depth: depth + 1 })
+    }
+  }
+}
+
+/** `what` names the schema in errors. */
+export const readSchema = (root: unknown, what: string, param: string | null): SchemaSource => {
+  checkSize(root, param, what)
+  const refuse = (pointer: string, why: string): RequestError =>
+    badRequest(`${what} cannot be served: at '${pointer}': ${why}.`, param)
+
+  const numbers = new Map<unknown, number>()
+  const places: { readonly schema: unknown; readonly pointer: string }[] = []
+  const said: (Said | undefined)[] = []
+
+  const number = (schema: unknown, pointer: string): All => {
+    if (schema === true) return []
+    const known = numbers.get(schema)
+    if (known !== undefined) return [known]
+    if (schema !== false && !isObject(schema))
+      throw refuse(pointer, 'a schema is an object, true or false')
+    numbers.set(schema, places.length)
+    places.push({ schema, pointer })
+    return [places.length - 1]
+  }
+
+  const rootId = isObject(root) && typeof root.$id === 'string' ? root.$id.replace(/#$/, '') : ''
+  let anchors: Map<string, readonly [unknown, string]> | undefined
+  const findAnchors = () => {
+    const found = new Map<string, readonly [unknown, string]>()
+    const pending: (readonly [unknown, string])[] = [[root, '#']]
+    for (let item = pending.pop(); item !== undefined; item = pending.pop()) {
+      const [value, pointer] = item
+      if (isObject(value) && typeof value.$anchor === 'string') found.set(value.$anchor, item)
+      if (typeof value !== 'object' || value === null) continue
+      for (const [key, member] of Object.entries(value))
+        if (key !== 'enum' && key !== 'const') pending.push([member, `${pointer}/${token(key)}`])
+    }
+    return found
+  }
+  /** The place that a `$ref` names. */
+  const follow = (ref: unknown, pointer: string): All => {
+    if (typeof ref !== 'string') throw refuse(pointer, "'$ref' is a text")
+    const local = rootId !== '' && ref.startsWith(rootId) ? ref.slice(rootId.length) : ref
+    const outside = () =>
+      refuse(
+        pointer,
+        `only references inside this schema are served, as '#/$defs/name': not ${JSON.stringify(ref)}`,
+      )
+    if (local !== '' && !local.startsWith('#')) throw outside()
+    if (local === '' && ref !== rootId) throw outside()
+    let fragment: string
+    try {
+      fragment = decodeURIComponent(local.slice(1))
+    } catch {
+      throw refuse(pointer, `${JSON.stringify(ref)} is not a reference`)
+    }
+    const missing = () => refuse(pointer, `there is no ${JSON.stringify(ref)} in the schema`)
+    if (fragment !== '' && !fragment.startsWith('/')) {
+      anchors ??= findAnchors()
+      const target = anchors.get(fragment)
+      if (target === undefined) throw missing()
+      return number(...target)
+    }
+    let at: unknown = root
+    for (const part of fragment.split('/').slice(1)) {
+      const name = part.replace(/~1/g, '/').replace(/~0/g, '~')
+      if (typeof at !== 'object' || at === null || !Object.hasOwn(at, name)) throw missing()
+      at = (at as Record<string, unknown>)[name]
+      if (isObject(at) && typeof at.$id === 'string')
+        throw refuse(pointer, "a reference into a schema with an '$id' of its own is not supported")
+    }
+    return number(at, `#${fragment}`)
+  }
+
+  const read = (schema: unknown, pointer: string): Said => {
+    if (!isObject(schema)) return { too: [], oneOfEach: [], kinds: [], values: null }
+    const at = (keyword: string): string => `${pointer}/${token(keyword)}`
+    const fail = (keyword: string, why: string): RequestError => refuse(at(keyword), why)
+
+    for (const keyword of Object.keys(schema)) {
+      if (SERVED.has(keyword) || ANNOTATIONS.has(keyword) || keyword.startsWith('x-')) continue
+      if ((keyword === 'then' || keyword === 'else') && schema.if === undefined) continue
+      const instead = INSTEAD[keyword]
+      throw fail(
+        keyword,
+        `the keyword '${keyword}' is not supported${instead ? `: ${instead}` : ''}`,
+      )
+    }
+    if (schema.$id !== undefined && schema !== root)
+      throw fail('$id', "'$id' is served at the root only")
+
+    const list = (keyword: string, min = 0): readonly unknown[] | undefined => {
+      const value = schema[keyword]
+      if (value === undefined) return undefined
+      if (!Array.isArray(value)) throw fail(keyword, `'${keyword}' is a list`)
+      if (value.length < min) throw fail(keyword, `'${keyword}' has no entries`)
+      return value
+    }
+    const schemas = (keyword: string): readonly All[] | undefined =>
+      list(keyword, 1)?.map((one, i) => number(one, `${at(keyword)}/${i}`))
+    const schemaMap = (keyword: string): ReadonlyMap<string, All> => {
+      const value = schema[keyword]
+      if (value === undefined) return new Map()
+      if (!isObject(value)) throw fail(keyword, `'${keyword}' is an object of schemas`)
+      return new Map(
+        Object.entries(value).map(([name, one]) => [
+          name,
+          number(one, `${at(keyword)}/${token(name)}`),
+        ]),
+      )
+    }
+    const count = (keyword: string): number | undefined => {
+      const value = schema[keyword]
+      if (value === undefined) return undefined
+      if (typeof value !== 'number' || !Number.isInteger(value) || value < 0)
+        throw fail(keyword, `'${keyword}' is an integer from 0 on`)
+      if (value > MAX_BOUND && keyword.startsWith('min'))
+        throw fail(keyword, `'${keyword}' is at most ${MAX_BOUND} here`)
+      return value
+    }
+    /** An upper count; one that no answer reaches is none. */
+    const limit = (keyword: string): number => {
+      const value = count(keyword) ?? Number.POSITIVE_INFINITY
+      if (value !== Number.POSITIVE_INFINITY && value > MAX_BOUND)
+        throw fail(keyword, `'${keyword}' is at most ${MAX_BOUND} here: leave it out`)
+      return value
+    }
+    const figure = (keyword: string): number | undefined => {
+      const value = schema[keyword]
+      if (value === undefined) return undefined
+      if (typeof value !== 'number') throw fail(keyword, `'${keyword}' is a number`)
+      return value
+    }
+
+    const given =
+      schema.type === undefined
+        ? undefined
+        : Array.isArray(schema.type)
+          ? schema.type
+          : [schema.type]
+    for (const type of given ?? [])
+      if (!(TYPES as readonly unknown[]).includes(type))
+        throw fail('type', `a type is one of ${TYPES.join(', ')}: not ${JSON.stringify(type)}`)
+    const types = new Set<unknown>(given ?? TYPES)
+
+    const bound = (keyword: 'minimum' | 'maximum'): Bound | undefined => {
+      const exclusive = keyword === 'minimum' ? 'exclusiveMinimum' : 'exclusiveMaximum'
+      const sign = keyword === 'minimum' ? 1 : -1
+      const value = figure(keyword)
+      // Draft 4 and OpenAPI 3.0 say with true that the other bound is meant.
+      const isFlag = typeof schema[exclusive] === 'boolean'
+      const own: Bound | undefined =
+        value === undefined ? undefined : { value, isExclusive: schema[exclusive] === true }
+      const other = isFlag ? undefined : figure(exclusive)
+      const strict: Bound | undefined =
+        other === undefined ? undefined : { value: other, isExclusive: true }
+      const isStrict =
+        own === undefined || (strict !== undefined && sign * (strict.value - own.value) >= 0)
+      const chosen = isStrict ? strict : own
+      if (chosen === undefined) return undefined
+      if (sign * chosen.value <= -1e19) return undefined // beyond every number that is written
+      if (chosen.isExclusive && Math.abs(chosen.value) > Number.MAX_SAFE_INTEGER)
+        throw fail(
+          isStrict ? exclusive : keyword,
+          `beyond ${Number.MAX_SAFE_INTEGER} neighbouring integers cannot be told apart: use '${keyword}'`,
+        )
+      return chosen
+    }
+    const numberKind = (isInteger: boolean): NumberKind => {
+      const multiple = figure('multipleOf')
+      if (multiple !== undefined && !(multiple > 0))
+        throw fail('multipleOf', "'multipleOf' is a number above 0")
+      if (multiple !== undefined && multiplesOf(multiple) === null)
+        throw fail(
+          'multipleOf',
+          Number.isInteger(multiple)
+            ? `multiples of ${multiple} are not supported: it is too large`
+            : `multiples of ${multiple} are not supported: only of integers and of 0.5, 0.25 and 0.125, on which binary arithmetic agrees`,
+        )
+      return {
+        ...NUMBER,
+        isInteger,
+        min: bound('minimum'),
+        max: bound('maximum'),
+        multiples: multiple === undefined ? [] : [multiple],
+      }
+    }
+    const pattern = (source: string, place: string): TextPattern => ({ source, pointer: place })
+    const stringKind = (): StringKind => {
+      const { format, pattern: source } = schema
+      if (source !== undefined && typeof source !== 'string')
+        throw fail('pattern', "'pattern' is a text")
+      if (format !== undefined && (typeof format !== 'string' || !FORMATS.has(format)))
+        throw fail(
+          'format',
+          `the format ${JSON.stringify(format)} is not supported: use 'pattern', or one of ${[...FORMATS.keys()].join(', ')}`,
+        )
+      return {
+        ...STRING,
+        min: count('minLength') ?? 0,
+        max: limit('maxLength'),
+        patterns: source === undefined ? [] : [pattern(source, at('pattern'))],
+        formats: format === undefined ? [] : [format as string],
+      }
+    }
+    const arrayKind = (): ArrayKind => {
+      if (schema.uniqueItems !== undefined && schema.uniqueItems !== false)
+        throw fail(
+          'uniqueItems',
+          "'uniqueItems' is not supported: leave it out, and check the answer",
+        )
+      const old = Array.isArray(schema.items)
+      if (old && schema.prefixItems !== undefined)
+        throw fail('items', "beside 'prefixItems', 'items' is one schema")
+      if (!old && schema.additionalItems !== undefined && schema.items !== undefined)
+        throw fail('additionalItems', "'additionalItems' is served beside a list of 'items' only")
+      const first = old
+        ? (schema.items as unknown[]).map((one, i) => number(one, `${at('items')}/${i}`))
+        : (schemas('prefixItems') ?? [])
+      const restKeyword = old ? 'additionalItems' : 'items'
+      const rest = schema[restKeyword]
+      const all = rest === undefined ? [] : number(rest, at(restKeyword))
+      return {
+        ...ARRAY,
+        min: count('minItems') ?? 0,
+        max: limit('maxItems'),
+        parts: first.length === 0 && all.length === 0 ? [] : [{ first, rest: all }],
+      }
+    }
+    const objectKind = (): ObjectKind => {
+      const required = list('required') ?? []
+      for (const name of required)
+        if (typeof name !== 'string') throw fail('required', "'required' is a list of names")
+      const properties = schemaMap('properties')
+      const patterns = [...schemaMap('patternProperties')].map(([source, all]) => ({
+        pattern: pattern(source, `${at('patternProperties')}/${token(source)}`),
+        all,
+      }))
+      const { additionalProperties: rest, propertyNames: names } = schema
+      const all = rest === undefined ? [] : number(rest, at('additionalProperties'))
+      return {
+        ...OBJECT,
+        min: count('minProperties') ?? 0,
+        max: limit('maxProperties'),
+        required: new Set(required as readonly string[]),
+        names: names === undefined ? [] : number(names, at('propertyNames')),
+        parts:
+          properties.size === 0 && patterns.length === 0 && all.length === 0
+            ? []
+            : [{ properties, patterns, rest: all }],
+      }
+    }
+    const byType = (type: string): Kind[] => {
+      switch (type) {
+        case 'object':
+          return [objectKind()]
+        case 'array':
+          return [arrayKind()]
+        case 'string':
+          return [stringKind()]
+        case 'number':
+          return [numberKind(false)]
+        case 'integer':
+          return types.has('number') ? [] : [numberKind(true)]
+        case 'boolean':
+          return [{ type: 'boolean' }]
+        default:
+          return [{ type: 'null' }]
+      }
+    }
+    const isBare = !Object.keys(schema).some(
+      (keyword) => SERVED.has(keyword) && !WITHOUT_KIND.has(keyword),
+    )
+    const kinds = isBare ? ANYTHING : TYPES.flatMap((type) => (types.has(type) ? byType(type) : []))
+
+    const ref = schema.$ref === undefined ? [] : follow(schema.$ref, at('$ref'))
+    const allOf = schemas('allOf') ?? []
+    const oneOfEach: Said['oneOfEach'][number][] = []
+    for (const keyword of ['anyOf', 'oneOf'] as const) {
+      const branches = schemas(keyword)
+      if (branches) oneOfEach.push({ keyword, pointer: at(keyword), branches })
+    }
+    return {
+      too: [...new Set([...ref, ...allOf.flat()])],
+      oneOfEach,
+      kinds,
+      values: valuesOf(schema, fail),
+    }
+  }
+
+  return {
+    root: number(root, '#'),
+    said: (index) => {
+      const place = places[index]
+      if (place === undefined) throw new Error(`there is no schema ${index}`)
+      said[index] ??= read(place.schema, place.pointer)
+      return said[index]
+    },
+    pointer: (index) => places[index]?.pointer ?? '#',
+    refuse,
+  }
+}
+
+const checkNumbers = (value: unknown): boolean => {
+  if (typeof value === 'number') return !Number.isInteger(value) || Number.isSafeInteger(value)
+  if (typeof value !== 'object' || value === null) return true
+  return Object.values(value).every(checkNumbers)
+}
+
+/** `const` and `enum`, both at once; null: neither. */
+const valuesOf = (
+  schema: Readonly<Record<string, unknown>>,
+  fail: (keyword: string, why: string) => RequestError,
+): readonly Literal[] | null => {
+  if (schema.enum !== undefined && !Array.isArray(schema.enum))
+    throw fail('enum', "'enum' is a list")
+  const lists: (readonly unknown[])[] = []
+  for (const keyword of ['enum', 'const'] as const) {
+    if (schema[keyword] === undefined) continue
+    const values = keyword === 'enum' ? (schema.enum as unknown[]) : [schema.const]
+    if (!values.every(checkNumbers))
+      throw fail(
+        keyword,
+        `integers beyond ${Number.MAX_SAFE_INTEGER} are not read exactly: use texts`,
+      )
+    lists.push(values)
+  }
+  const [first, second] = lists
+  if (first === undefined) return null
+  const allowed = second && new Set(second.map(valueKey))
+  const literals = new Map<string, Literal>()
+  for (const value of first) {
+    const key = valueKey(value)
+    if (allowed === undefined || allowed.has(key))
+      literals.set(key, { type: 'literal', value, key })
+  }
+  return [...literals.values()]
+}

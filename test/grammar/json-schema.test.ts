@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { describe, test } from 'node:test'
+import { createGrammarText } from '../../server/grammar/grammar-text.js'
+import { addSchema } from '../../server/grammar/json-schema.js'
+import { createJsonText } from '../../server/grammar/json-text.js'
+import { RequestError } from '../../server/request-error.js'
+import { createRandom, randomSchema } from './random-schema.js'
+import { randomText, readGrammar, recognises } from './recogniser.js'
+
+const require = createRequire(import.meta.url)
+
+const grammarOf = (schema: unknown): string => {
+  const text = createGrammarText('schema')
+  return text.text(
+    addSchema(text, createJsonText(text), schema, { param: 'schema', what: 'The schema' }),
+  )
+}
+
+type Group = {
+  readonly description: string
+  readonly schema: unknown
+  readonly tests: readonly {
+    readonly description: string
+    readonly data: unknown
+    valid: boolean
+  }[]
+}
+
+describe('the JSON Schema test suite (draft 4)', () => {
+  const folder = `${require.resolve('json-schema-test-suite/package.json').slice(0, -12)}tests/draft4`
+  // Keys come in the schema's order: these have them in another, or are no JSON that we write.
+  const NARROWER = new Set(['allOf: allOf', 'allOf with base schema: valid'])
+
+  test('nothing that is served is answered wrongly', () => {
+    let [groups, served, tests] = [0, 0, 0]
+    const wrong: string[] = []
+    for (const file of readdirSync(folder).filter((name) => name.endsWith('.json')))
+      for (const group of JSON.parse(readFileSync(`${folder}/${file}`, 'utf8')) as Group[]) {
+        groups++
+        let text: string
+        try {
+          text = grammarOf(group.schema)
+        } catch (error) {
+          assert.ok(error instanceof RequestError, `${file} ${group.description}: ${error}`)
+          assert.match(error.message, /at '#/)
+          continue
+        }
+        served++
+        const grammar = readGrammar(text)
+        for (const { description, data, valid } of group.tests) {
+          tests++
+          const name = `${group.description}: ${description}`
+          const isAdmitted = recognises(grammar, JSON.stringify(data))
+          if (isAdmitted !== (valid && !NARROWER.has(name))) wrong.push(`${file}: ${name}`)
+        }
+      }
+    console.log(`JSON Schema test suite: ${served} of ${groups} schemas served, ${tests} tests`)
+    assert.deepEqual(wrong, [])
+    assert.ok(served >= 50, `${served} served`)
+  })
+})
+
+describe('random schemas', () => {
+  const Ajv = require('ajv/dist/2020').default
+  const addFormats = require('ajv-formats').default
+
+  test('every text of the grammar is valid under Ajv, and is found again', () => {
+    const random = createRandom(20_261_128)
+    let [served, texts] = [0, 0]
+    for (let i = 0; i < 500; i++) {
+      const schema = randomSchema(random)
+      let text: string
+      try {
+        text = grammarOf(schema)
+      } catch (error) {
+        assert.ok(error instanceof RequestError, `${error}: ${JSON.stringify(schema)}`)
+        continue
+      }
+      served++
+      const ajv = new Ajv({ strict: false })
+      addFormats(ajv)
+      const isValid = ajv.compile(schema)
+      const grammar = readGrammar(text)
+      for (let k = 0; k < 8; k++, texts++) {
+        const one = randomText(grammar, random, 200)
+        assert.ok(
+          isValid(JSON.parse(one)),
+          `${one} is not valid: ${ajv.errorsText(isValid.errors)}: ${JSON.stringify(schema)}`,
+        )
+        if (one.length < 100) assert.ok(recognises(grammar, one), one)
+      }
+    }
+    assert.ok(served >= 350, `${served} served`)
+    assert.ok(texts >= 3000)
+  })
+})
