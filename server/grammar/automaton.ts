@@ -7,7 +7,7 @@ import { EMPTY, type GrammarText } from './grammar-text.js'
 import type { Pattern } from './pattern.js'
 
 /** Of an automaton, and of the grammar that it becomes. */
-export const MAX_STATES = 8192
+const MAX_STATES = 8192
 /** Steps of the making of one automaton. */
 const MAX_WORK = 500_000
 

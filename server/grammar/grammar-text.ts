@@ -6,7 +6,7 @@ import { badRequest } from '../request-error.js'
 import { type CodePoints, isAny } from './code-points.js'
 
 /** Bytes of a grammar's text. */
-export const MAX_GRAMMAR_BYTES = 1 << 20
+const MAX_GRAMMAR_BYTES = 1 << 20
 
 export type GrammarText = {
   /** Adds a rule under a name made of the hint; returns the name. */

@@ -105,7 +105,7 @@ class Compiler {
     this.#param = param
   }
 
-  // ---- What is admitted.
+  // --- What is admitted ---
 
   #where(all: All): string {
     return all.length === 0 ? '#' : this.#source.pointer(all.at(-1) ?? 0)
@@ -254,7 +254,7 @@ class Compiler {
     return all
   }
 
-  // ---- oneOf.
+  // --- oneOf ---
 
   #checkApart(branches: readonly All[], pointer: string): void {
     for (let i = 0; i < branches.length; i++)
@@ -297,7 +297,7 @@ class Compiler {
     }
   }
 
-  // ---- Texts.
+  // --- Texts ---
 
   #subject(pointer: string): Subject {
     return { what: `The pattern at '${pointer}' of the schema`, param: this.#param }
@@ -401,7 +401,7 @@ class Compiler {
     return this.#json
   }
 
-  // ---- Numbers.
+  // --- Numbers ---
 
   /** How its numbers are written; null: it has none. */
   #number(kind: NumberKind): (() => string) | null {
@@ -431,7 +431,7 @@ class Compiler {
       )
   }
 
-  // ---- Places.
+  // --- Places ---
 
   #place(all: All): Place {
     const key = keyOf(all)
@@ -561,7 +561,7 @@ class Compiler {
     return texts.length > 0 ? [...out, textsAutomaton(texts, subject)] : out
   }
 
-  // ---- What can be ended.
+  // --- What can be ended ---
 
   #discover(): void {
     for (let place = this.#pending.pop(); place !== undefined; place = this.#pending.pop())
@@ -610,7 +610,7 @@ class Compiler {
     }
   }
 
-  // ---- Rules.
+  // --- Rules ---
 
   /** An expression for the values at a place, which can end. */
   #value(all: All): string {
@@ -841,7 +841,7 @@ const literalTree = (
 }
 
 /** Alternatives for these texts, as a tree by first characters where they are many. */
-export const textTree = (texts: readonly string[]): readonly string[] => {
+const textTree = (texts: readonly string[]): readonly string[] => {
   if (texts.length <= 8) return texts.map(literal)
   const sorted = [...new Set(texts)].sort()
   const branches: string[] = []
@@ -875,7 +875,7 @@ const commonPrefix = (a: string, b: string): string => {
   return prefix
 }
 
-export type SchemaOptions = {
+type SchemaOptions = {
   /** The beginning of the names of its rules. */
   readonly hint?: string
   /** The field of the request, for errors, and how they name the schema. */

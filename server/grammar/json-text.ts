@@ -47,6 +47,7 @@ const SHORT: ReadonlyMap<number, string> = new Map(
 const ESCAPED: CodePoints = union(range(0, 0x1f), [0x22, 0x22], [0x5c, 0x5c])
 const PLAIN = complement(ESCAPED)
 
+// long: a list of rules that refer to each other
 export const createJsonText = (
   text: GrammarText,
   { isCompact = false }: { readonly isCompact?: boolean } = {},

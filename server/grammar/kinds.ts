@@ -31,7 +31,7 @@ export type ArrayKind = {
   /** Each says of every place what stands there; all must hold. */
   readonly parts: readonly { readonly first: readonly All[]; readonly rest: All }[]
 }
-export type ObjectPart = {
+type ObjectPart = {
   readonly properties: ReadonlyMap<string, All>
   readonly patterns: readonly { readonly pattern: TextPattern; readonly all: All }[]
   /** For the names that neither of them has. */

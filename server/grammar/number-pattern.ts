@@ -7,7 +7,7 @@ import { character, choice, exactly, type Pattern, repeat, sequence } from './pa
 
 export type Bound = { readonly value: number; readonly isExclusive: boolean }
 
-export type NumberBounds = {
+type NumberBounds = {
   readonly isInteger: boolean
   readonly min?: Bound | undefined
   readonly max?: Bound | undefined
@@ -16,7 +16,7 @@ export type NumberBounds = {
 /** Of a number that is not negative: its digits before and behind the point, without idle zeros. */
 type Decimal = { readonly whole: string; readonly fraction: string; readonly isExclusive: boolean }
 
-export const decimalText = (value: number): string => {
+const decimalText = (value: number): string => {
   if (Number.isInteger(value)) return BigInt(value).toString()
   const [mantissa = '', exponent = '0'] = Math.abs(value).toString().split('e')
   const [whole = '', fraction = ''] = mantissa.split('.')
@@ -257,7 +257,7 @@ const MAX_DIGIT_STATES = 2048
 /** Beyond so many digits a double is not the number that was written. */
 const EXACT_DIGITS = 15
 
-export type Multiple = {
+type Multiple = {
   readonly automaton: Automaton
   /** Digits that a number may have before its point. */
   readonly digits: number

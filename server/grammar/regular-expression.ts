@@ -16,7 +16,7 @@ import {
 import { character, choice, type Pattern, repeat, sequence } from './pattern.js'
 
 /** Characters of one expression. */
-export const MAX_EXPRESSION = 8192
+const MAX_EXPRESSION = 8192
 /** Groups inside groups. */
 const MAX_NESTING = 64
 /** The largest number in braces. */
@@ -87,6 +87,7 @@ const propertySet = (name: string): CodePoints | null => {
 }
 
 /** `what` names the expression in errors: the field, or the place in a schema. */
+// long: a parser, whose parts share the place where it reads
 export const parseExpression = (source: string, what: string, param: string | null): Expression => {
   let at = 0
   let nesting = 0

@@ -22,19 +22,17 @@ import {
 } from './kinds.js'
 import { type Bound, multiplesOf } from './number-pattern.js'
 
-export type JsonSchema = boolean | { readonly [keyword: string]: unknown }
-
 /** Levels of a schema. */
-export const MAX_SCHEMA_DEPTH = 128
+const MAX_SCHEMA_DEPTH = 128
 /** Keys, texts, numbers, lists and objects in a schema. */
-export const MAX_SCHEMA_PARTS = 50_000
+const MAX_SCHEMA_PARTS = 50_000
 /** Values of all `enum`s together. */
-export const MAX_ENUM = 10_000
+const MAX_ENUM = 10_000
 /** `maxLength`, `minItems` and their like. */
-export const MAX_BOUND = 100_000
+const MAX_BOUND = 100_000
 
 /** What one schema object says itself. */
-export type Said = {
+type Said = {
   /** Schemas that must hold too: `$ref`, `allOf`. */
   readonly too: All
   /** Of each list one must hold: `anyOf`, `oneOf`. */
@@ -171,6 +169,7 @@ const checkSize = (schema: unknown, param: string | null, what: string): void =>
 }
 
 /** `what` names the schema in errors. */
+// long: the readers of the keywords share the schema's places and how its faults are told
 export const readSchema = (root: unknown, what: string, param: string | null): SchemaSource => {
   checkSize(root, param, what)
   const refuse = (pointer: string, why: string): RequestError =>
@@ -240,6 +239,7 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
     return number(at, `#${fragment}`)
   }
 
+  // long: a list of keywords
   const read = (schema: unknown, pointer: string): Said => {
     if (!isObject(schema)) return { too: [], oneOfEach: [], kinds: [], values: null }
     const at = (keyword: string): string => `${pointer}/${token(keyword)}`

@@ -1,6 +1,6 @@
 // Random JSON Schemas of what is served, and random numbers that a seed repeats.
 
-export type Random = () => number
+type Random = () => number
 
 export const createRandom = (seed: number): Random => {
   let state = seed
@@ -48,6 +48,8 @@ const FORMATS = [
 ]
 const VALUES = [1, 'a', null, true, { x: 1, y: [] }, [1, 2], -0.5, 'a"\\b', 'älter', 1e-7, 1e21]
 
+/** One schema. */
+// long: a list of keywords, each as random as the next
 export const randomSchema = (random: Random): Record<string, unknown> => {
   const integer = (low: number, high: number) => low + Math.floor(random() * (high - low + 1))
   const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)] as T

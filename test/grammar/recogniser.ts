@@ -1,15 +1,16 @@
 // Grammar text, read and recognised the slow and simple way: an oracle for what compiles to it. Knows
 // nothing of the engine's automaton.
 
-export type Node =
+type Node =
   | { readonly kind: 'class'; readonly ranges: readonly (readonly [number, number])[] }
   | { readonly kind: 'rule'; readonly name: string }
   | { readonly kind: 'sequence'; readonly parts: readonly Node[] }
   | { readonly kind: 'choice'; readonly branches: readonly Node[] }
   | { readonly kind: 'repeat'; readonly part: Node; readonly min: number; readonly max: number }
 
-export type Grammar = ReadonlyMap<string, Node>
+type Grammar = ReadonlyMap<string, Node>
 
+// long: a parser, whose parts share the place where it reads
 export const readGrammar = (text: string): Grammar => {
   let at = 0
   const fail = (why: string): never => {
