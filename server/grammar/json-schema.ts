@@ -43,6 +43,7 @@ import {
 } from './pattern.js'
 import { type Expression, parseExpression } from './regular-expression.js'
 import { readSchema, type SchemaSource } from './schema-source.js'
+import { textTree } from './text-tree.js'
 
 /** Sets of schemas that must hold at once. */
 const MAX_PLACES = 20_000
@@ -838,41 +839,6 @@ const literalTree = (
     if (typeof value === 'object' && value !== null) others.push(write(value))
     else texts.push(JSON.stringify(value))
   return [...textTree(texts), ...others]
-}
-
-/** Alternatives for these texts, as a tree by first characters where they are many. */
-const textTree = (texts: readonly string[]): readonly string[] => {
-  if (texts.length <= 8) return texts.map(literal)
-  const sorted = [...new Set(texts)].sort()
-  const branches: string[] = []
-  for (let i = 0; i < sorted.length; ) {
-    const first = Array.from(sorted[i] ?? '')[0]
-    if (first === undefined) {
-      branches.push(EMPTY)
-      i++
-      continue
-    }
-    let end = i + 1
-    while (end < sorted.length && sorted[end]?.startsWith(first)) end++
-    const group = sorted.slice(i, end)
-    const prefix = commonPrefix(group[0] ?? '', group.at(-1) ?? '')
-    const rests = group.map((text) => text.slice(prefix.length))
-    branches.push(
-      rests.length === 1 ? literal(prefix) : `${literal(prefix)} ${either(textTree(rests))}`,
-    )
-    i = end
-  }
-  return branches
-}
-
-/** Of sorted texts the first and the last tell it. */
-const commonPrefix = (a: string, b: string): string => {
-  let prefix = ''
-  for (const one of a) {
-    if (!b.startsWith(prefix + one)) break
-    prefix += one
-  }
-  return prefix
 }
 
 type SchemaOptions = {

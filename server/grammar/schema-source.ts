@@ -139,7 +139,7 @@ const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
 const token = (name: string): string => name.replace(/~/g, '~0').replace(/\//g, '~1')
 
 /** Looks through all of it once, before anything else does: nothing later meets what is too deep. */
-const checkSize = (schema: unknown, param: string | null, what: string): void => {
+export const checkSize = (schema: unknown, param: string | null, what: string): void => {
   const pending: { readonly value: unknown; readonly depth: number }[] = [
     { value: schema, depth: 1 },
   ]

@@ -1,0 +1,234 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { type AnswerForm, answerGrammar } from '../../server/grammar/answer-grammar.js'
+import { RequestError } from '../../server/request-error.js'
+import { createRandom } from './random-schema.js'
+import { randomText, readGrammar, recognises } from './recogniser.js'
+
+const admits = (form: AnswerForm, texts: readonly string[]): string[] => {
+  const grammar = readGrammar(answerGrammar(form, 'field'))
+  return texts.filter((text) => recognises(grammar, text))
+}
+const admitted = (schema: unknown, values: readonly unknown[]): unknown[] =>
+  admits(
+    { kind: 'schema', schema },
+    values.map((value) => JSON.stringify(value)),
+  ).map((text) => JSON.parse(text))
+
+/** The message of a 400 that names the field, given soon. */
+const refusal = (form: AnswerForm): string => {
+  const since = performance.now()
+  try {
+    answerGrammar(form, 'field')
+  } catch (error) {
+    assert.ok(error instanceof RequestError, String(error))
+    assert.match(error.param ?? '', /^field/)
+    assert.ok(performance.now() - since < 10_000)
+    return error.message
+  }
+  assert.fail('it was served')
+}
+const schemaRefusal = (schema: unknown): string => refusal({ kind: 'schema', schema })
+
+describe('numbers', () => {
+  test('bounds are exact', () => {
+    const all = Array.from({ length: 240 }, (_, i) => i - 120)
+    for (const [min, max] of [
+      [17, 93],
+      [-93, -17],
+      [-5, 108],
+      [0, 0],
+      [99, 101],
+    ] as const) {
+      const inside = all.filter((value) => value >= min && value <= max)
+      assert.deepEqual(admitted({ type: 'integer', minimum: min, maximum: max }, all), inside)
+      const strict = { exclusiveMinimum: min - 1, exclusiveMaximum: max + 1 }
+      assert.deepEqual(admitted({ type: 'integer', ...strict }, all), inside)
+    }
+    const tenths = Array.from({ length: 400 }, (_, i) => (i - 200) / 20)
+    for (const [min, max] of [
+      [-1.5, 2.25],
+      [0.3, 0.35],
+      [-9.95, -0.05],
+    ] as const)
+      assert.deepEqual(
+        admitted({ type: 'number', minimum: min, exclusiveMaximum: max }, tenths),
+        tenths.filter((value) => value >= min && value < max),
+      )
+  })
+
+  test('multiples', () => {
+    const all = Array.from({ length: 500 }, (_, i) => i - 250)
+    for (const of of [1, 2, 3, 7, 12, 60, 100])
+      assert.deepEqual(
+        admitted({ type: 'integer', multipleOf: of, minimum: -200 }, all),
+        all.filter((value) => value % of === 0 && value >= -200),
+      )
+    assert.match(schemaRefusal({ type: 'number', multipleOf: 0.01 }), /'#\/multipleOf'/)
+    assert.match(schemaRefusal({ type: 'integer', multipleOf: 100_003 }), /too large/)
+  })
+})
+
+describe('regular expressions', () => {
+  const PATTERNS = [
+    'a|bc|',
+    '(a|b)*abb',
+    '^a{2,4}$',
+    '[^a-c]+',
+    '\\d+\\.\\d{2}',
+    '(ab?){1,3}c',
+    '^(?!ab)[a-c]+$',
+    '^(?=.*c)[a-c]{2,3}$',
+    'a(^b|c$)',
+    '\\w\\s\\W',
+    '[\\d.]{1,3}',
+    '(?:a|(?<n>b))c?',
+    '\\u0061[\\x62-c]',
+    'a.c',
+  ]
+  test('mean what they mean to JavaScript', () => {
+    const random = createRandom(7)
+    const letters = [...'aabbcc1.2 \n_é']
+    const texts = Array.from({ length: 400 }, () =>
+      Array.from(
+        { length: Math.floor(random() * 6) },
+        () => letters[Math.floor(random() * letters.length)],
+      ).join(''),
+    )
+    for (const pattern of PATTERNS) {
+      const whole = new RegExp(`^(?:${pattern})$`, 'u')
+      const grammar = readGrammar(
+        answerGrammar({ kind: 'expression', expression: pattern }, 'field'),
+      )
+      for (let i = 0; i < 20; i++) assert.match(randomText(grammar, random, 40), whole)
+      for (const text of texts)
+        assert.equal(
+          recognises(grammar, text),
+          whole.test(text),
+          `${pattern} ${JSON.stringify(text)}`,
+        )
+      const found = new RegExp(pattern, 'u')
+      const values = readGrammar(
+        answerGrammar({ kind: 'schema', schema: { type: 'string', pattern } }, 'field'),
+      )
+      for (const text of texts)
+        assert.equal(
+          recognises(values, JSON.stringify(text)),
+          found.test(text),
+          `${pattern} in ${JSON.stringify(text)}`,
+        )
+    }
+  })
+
+  test('what is not served is named', () => {
+    for (const [expression, why] of [
+      ['a(?=b)', /looking ahead/],
+      ['(?<=a)b', /looking behind/],
+      ['(a)\\1', /reference back/],
+      ['a\\b', /word boundary/],
+      ['(?i)a', /flags/],
+      ['a++', /possessive/],
+      ['(?>a)', /atomic/],
+      ['(a', /'\)' is missing/],
+      ['a)', /no '\('/],
+      ['*a', /nothing for '\*'/],
+      ['[b-a]', /out of order/],
+      ['a{3,2}', /out of order/],
+      ['a{1000000}', /at most 100000/],
+      ['\\ud800', /surrogate/],
+      ['\\q', /no meaning/],
+      [`${'('.repeat(100)}a${')'.repeat(100)}`, /nested deeper/],
+      ['a'.repeat(9000), /at most 8192/],
+      ['^(?!a)a$', /No text at all/],
+      ['^(?!b)(((a{1,90}){1,90}){1,90}){1,90}$', /too complex/],
+    ] as const)
+      assert.match(refusal({ kind: 'expression', expression }), why, expression.slice(0, 40))
+  })
+})
+
+describe('choices', () => {
+  test('are these texts and no others', () => {
+    const choices = Array.from({ length: 300 }, (_, i) => `item ${i} "${i % 7}" é`)
+    const others = ['', 'item', 'item 1', ...choices.map((one) => `${one}.`)]
+    assert.deepEqual(admits({ kind: 'choice', choices }, [...choices, ...others]), choices)
+  })
+  test('none, an empty one, too many', () => {
+    assert.match(refusal({ kind: 'choice', choices: [] }), /no choices/)
+    assert.match(refusal({ kind: 'choice', choices: ['a', ''] }), /'field\.1' is empty/)
+    assert.match(refusal({ kind: 'choice', choices: Array(10_001).fill('a') }), /at most 10000/)
+  })
+})
+
+describe('schemas that are refused', () => {
+  let deep: unknown = { type: 'string' }
+  for (let i = 0; i < 10_000; i++) deep = { type: 'array', items: deep }
+  const self: Record<string, unknown> = { type: 'object', required: ['a'] }
+  self.properties = { a: { $ref: '#' } }
+  const CASES: readonly (readonly [unknown, RegExp])[] = [
+    [{ type: 'array', items: { not: {} } }, /at '#\/items\/not'/],
+    [{ properties: { 'a/b': { minimun: 3 } } }, /at '#\/properties\/a~1b\/minimun'/],
+    [{ type: 'strin' }, /at '#\/type': a type is one of/],
+    [{ $ref: '#/$defs/a' }, /at '#\/\$ref': there is no/],
+    [{ $ref: 'https://example.com/a' }, /only references inside/],
+    [{ anyOf: [{ type: 'null' }, { $ref: '#' }] }, /refers to itself/],
+    [{ type: 'string', format: 'binary' }, /at '#\/format'/],
+    [{ type: 'array', uniqueItems: true }, /uniqueItems/],
+    [{ oneOf: [{ type: 'integer' }, { type: 'number' }] }, /branches 0 and 1 of 'oneOf'/],
+    [{ type: 'string', pattern: '(a' }, /the schema at '#\/pattern'/],
+    [{ type: 'integer', minimum: 3, maximum: 2 }, /no value at all/],
+    [{ type: 'string', minLength: 3, maxLength: 2 }, /no value at all/],
+    [{ type: 'string', enum: [1] }, /no value at all/],
+    [false, /no value at all/],
+    [self, /no value at all/],
+    [{ const: 2 ** 60 }, /beyond 9007199254740991/],
+    [{ enum: Array.from({ length: 100_000 }, (_, i) => `v${i}`) }, /more than (10000|50000)/],
+    [deep, /nested deeper than 128/],
+    [{ type: 'string', minLength: 1e9 }, /at most 100000/],
+    [{ const: '\ud800' }, /surrogate/],
+    [{ type: 'string', pattern: '^(a{1,90}){1,90}$', maxLength: 5000 }, /too complex/],
+    [7, /a schema is an object/],
+  ]
+  for (const [schema, why] of CASES)
+    test(String(why), () => assert.match(schemaRefusal(schema), why))
+})
+
+test('objects: the order of keys, and which may be left out', () => {
+  const schema = {
+    type: 'object',
+    properties: { a: { type: 'integer' }, b: { type: 'null' }, c: { type: 'boolean' } },
+    required: ['b'],
+    additionalProperties: false,
+  }
+  const yes = [
+    '{"b":null}',
+    '{"a":1,"b":null}',
+    '{"a": 1, "b": null, "c": true}',
+    '{\n  "b": null\n}',
+  ]
+  const no = [
+    '{}',
+    '{"b":null,"a":1}',
+    '{"a":1}',
+    '{"b":null,"d":1}',
+    '{"b":null}\n',
+    '{   "b":null}',
+  ]
+  assert.deepEqual(admits({ kind: 'schema', schema }, [...yes, ...no]), yes)
+  const compact: AnswerForm = { kind: 'schema', schema, isCompact: true }
+  assert.deepEqual(admits(compact, yes), yes.slice(0, 2))
+})
+
+test('any object is one, with bounded white space', () => {
+  const yes = ['{}', '{"a":{"b":[1,-2.5e3,"\\ud83d\\ude00",null]}}']
+  const no = ['[]', '1', '{"a":"\\ud800"}', `{${' '.repeat(5)}}`, '{"a":01}']
+  assert.deepEqual(admits({ kind: 'object' }, [...yes, ...no]), yes)
+})
+
+test('a schema that comes again is remembered', () => {
+  const properties = Object.fromEntries(
+    Array.from({ length: 100 }, (_, i) => [`field_${i}`, { type: i % 2 ? 'string' : 'integer' }]),
+  )
+  const form: AnswerForm = { kind: 'schema', schema: { type: 'object', properties } }
+  const first = answerGrammar(form, 'field')
+  assert.equal(answerGrammar(structuredClone(form), 'field'), first)
+})
