@@ -1,6 +1,7 @@
 // A prompt to token ids.
 
 import { RequestError } from '../request-error.js'
+import { startInTurns } from '../slices.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 
 /** A piece of a prompt: a control token that the template wrote, or text in which nothing is one. */
@@ -14,8 +15,8 @@ export const encodeSegments = async (
   segments: readonly Segment[],
   tokenizer: Tokenizer,
 ): Promise<readonly number[]> => {
-  const parts = await Promise.all(
-    segments.map((segment) => ('text' in segment ? tokenizer.encode(segment.text) : [segment.id])),
+  const parts = await startInTurns(segments, async (segment) =>
+    'text' in segment ? tokenizer.encode(segment.text) : [segment.id],
   )
   // Not flat(), which takes its time over 128,000 ids.
   const ids = new Array<number>(parts.reduce((sum, part) => sum + part.length, 0))

@@ -56,6 +56,8 @@ describe('templates', () => {
     assert.throws(() => render(all), /too many steps/)
     assert.throws(() => render('{{ range(100001) }}'), /100000 at most/)
     assert.throws(() => render("{{ 'x' * 100000000 }}"), /beyond all bounds/)
+    const written = "{% set t = 'x' * 1000000 %}{% for a in range(99) %}{{ t }}{% endfor %}"
+    assert.throws(() => render(written), /beyond all bounds/)
     const doubled =
       "{% set n = namespace(t='xxxx') %}{% for a in range(99) %}{% set n.t = n.t ~ n.t %}{% endfor %}"
     assert.throws(() => render(doubled), /beyond all bounds/)
