@@ -51,6 +51,16 @@ describe('templates', () => {
       assert.throws(() => readJinja(source), why, source)
   })
 
+  test('arguments are as deep as their bound, and no deeper', () => {
+    const nested = (depth: number) => () =>
+      fromJson(`${'['.repeat(depth)}"]\\\\"${']'.repeat(depth)}`, (text) => text, {
+        depth: 64,
+        values: 1000,
+      })
+    assert.doesNotThrow(nested(64))
+    assert.throws(nested(65), /nested too deep/)
+  })
+
   test('cannot take the process: loops, ranges, texts and numbers have bounds', () => {
     const all = '{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}'
     assert.throws(() => render(all), /too many steps/)

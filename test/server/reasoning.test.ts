@@ -131,6 +131,14 @@ const cases: readonly {
     content: '',
   },
   {
+    name: 'a limit behind two characters of a close',
+    start: 'thinking',
+    text: 'a</',
+    finished: false,
+    reasoning: 'a',
+    content: '',
+  },
+  {
     name: 'what only looks like half a tag',
     start: 'thinking',
     text: 'a</th <b</t<</think>c',
