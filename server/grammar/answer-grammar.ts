@@ -76,11 +76,20 @@ const make = (form: AnswerForm, param: string): string => {
 const remembered = new Map<string, string>()
 let size = 0
 
+/** Equal for equal questions. What JSON cannot say is refused for its size: it is too deep, or has no
+ * end. */
+const keyOf = (form: AnswerForm, param: string): string => {
+  try {
+    return JSON.stringify(form)
+  } catch (error) {
+    if (form.kind === 'schema') checkSize(form.schema, param, `The schema in '${param}'`)
+    throw error
+  }
+}
+
 /** `param`: the field that asks, for errors. */
 export const answerGrammar = (form: AnswerForm, param: string): string => {
-  // Before it is made text: that is recursive too.
-  if (form.kind === 'schema') checkSize(form.schema, param, `The schema in '${param}'`)
-  const key = JSON.stringify(form)
+  const key = keyOf(form, param)
   const known = remembered.get(key)
   if (known !== undefined) {
     // The last asked for is the last to go.

@@ -133,6 +133,29 @@ const INSTEAD: Readonly<Record<string, string>> = {
 }
 const TYPES = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const
 
+/** Formats that zod names beside a pattern, which says all of them. */
+const SAID_BY_PATTERN: ReadonlySet<string> = new Set([
+  'base64',
+  'base64url',
+  'cidrv4',
+  'cidrv6',
+  'cuid',
+  'cuid2',
+  'e164',
+  'emoji',
+  'ends_with',
+  'guid',
+  'includes',
+  'ksuid',
+  'lowercase',
+  'nanoid',
+  'regex',
+  'starts_with',
+  'ulid',
+  'uppercase',
+  'xid',
+])
+
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
@@ -358,7 +381,8 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
       const { format, pattern: source } = schema
       if (source !== undefined && typeof source !== 'string')
         throw fail('pattern', "'pattern' is a text")
-      if (format !== undefined && (typeof format !== 'string' || !FORMATS.has(format)))
+      const isSaid = source !== undefined && SAID_BY_PATTERN.has(format as string)
+      if (format !== undefined && !isSaid && !FORMATS.has(format as string))
         throw fail(
           'format',
           `the format ${JSON.stringify(format)} is not supported: use 'pattern', or one of ${[...FORMATS.keys()].join(', ')}`,
@@ -368,7 +392,7 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
         min: count('minLength') ?? 0,
         max: limit('maxLength'),
         patterns: source === undefined ? [] : [pattern(source, at('pattern'))],
-        formats: format === undefined ? [] : [format as string],
+        formats: format === undefined || isSaid ? [] : [format as string],
       }
     }
     const arrayKind = (): ArrayKind => {
