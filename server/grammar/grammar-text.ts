@@ -1,6 +1,6 @@
-// Grammar text while it is written: what the engine compiles (docs/http.md says how it reads). Every
-// source of a grammar (a schema, a regular expression, a list of choices, a tool format) adds rules
-// here; none knows the names of another's.
+// Grammar text while it is written, in the form of docs/decisions/0013-grammar-text.md. Every source of a
+// grammar (a schema, a regular expression, a list of choices) adds rules here; none knows the names of
+// another's.
 
 import { badRequest } from '../request-error.js'
 import { type CodePoints, isAny } from './code-points.js'

@@ -1,5 +1,5 @@
 // JSON Schema to grammar: what is admitted at every place, found first; then what can be ended at all;
-// then the rules. Keys come in the schema's order. Limits and what is served: docs/http.md.
+// then the rules. Keys come in the schema's order. What is served: docs/decisions/0013-grammar-text.md.
 
 import {
   type Automaton,
