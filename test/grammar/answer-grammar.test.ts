@@ -271,3 +271,49 @@ test('schemas that zod makes are served, and zod takes their values', () => {
   const random = createRandom(11)
   for (let i = 0; i < 20; i++) schema.parse(JSON.parse(randomText(grammar, random, 300)))
 })
+
+test('the worst that a schema can ask for ends soon, in a grammar or a 400', () => {
+  const many = <T>(count: number, make: (i: number) => T): T[] =>
+    Array.from({ length: count }, (_, i) => make(i))
+  const named = (count: number, make: (i: number) => unknown) =>
+    Object.fromEntries(many(count, (i) => [`d${i}`, make(i)]))
+  const tagged = (i: number) => ({
+    type: 'object',
+    properties: { k: { const: i } },
+    required: ['k'],
+  })
+  const SCHEMAS: readonly unknown[] = [
+    { type: 'object', properties: named(16_000, () => ({})), additionalProperties: false },
+    { type: 'object', properties: named(2000, () => ({ type: 'string' })) },
+    { enum: many(10_000, (i) => `value ${i * 7919}`) },
+    { allOf: [{ enum: many(5000, (i) => i) }, { enum: many(5000, (i) => 2 * i) }] },
+    { allOf: many(30, () => ({ anyOf: [{ minimum: 1 }, { maximum: 2 }, { type: 'string' }] })) },
+    { oneOf: many(900, tagged) },
+    {
+      $ref: '#/$defs/d0',
+      $defs: named(5000, (i) => (i < 4999 ? { $ref: `#/$defs/d${i + 1}` } : {})),
+    },
+    {
+      $ref: '#/$defs/d0',
+      $defs: named(3000, (i) => (i < 2999 ? { anyOf: [{ $ref: `#/$defs/d${i + 1}` }] } : {})),
+    },
+    { type: 'array', prefixItems: many(1000, (i) => ({ const: i })) },
+    { patternProperties: Object.fromEntries(many(6, (i) => [`a.*b{${i},20}.*c`, {}])) },
+    { allOf: many(20, (i) => ({ type: 'string', pattern: `a{${i}}.*b` })) },
+    { type: 'string', pattern: '(a|b)*a(a|b){14}', maxLength: 40 },
+    { type: 'array', items: { maxLength: 100_000 }, maxItems: 100_000 },
+    JSON.parse(
+      '{"properties":{"__proto__":{"type":"integer"}},"required":["__proto__","toString"]}',
+    ),
+    { type: 'number', minimum: 5e-324, maximum: 1e308 },
+  ]
+  for (const schema of SCHEMAS) {
+    const since = performance.now()
+    try {
+      readGrammar(answerGrammar({ kind: 'schema', schema }, 'field'))
+    } catch (error) {
+      assert.ok(error instanceof RequestError, `${error} ${JSON.stringify(schema).slice(0, 100)}`)
+    }
+    assert.ok(performance.now() - since < 20_000)
+  }
+})
