@@ -7,8 +7,9 @@ const DATE = `((${YEAR}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(
 const TIME = '([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?'
 const OFFSET = '(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])'
 const BYTE = '(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])'
-// Six labels of 40: the 253 characters that a name may have are never passed.
-const LABEL = '[A-Za-z0-9]([A-Za-z0-9-]{0,38}[A-Za-z0-9])?'
+// Six labels of 39: the 253 characters that a name may have are never passed. No two hyphens together:
+// they say that a name is of another script, and then it has rules that no pattern knows.
+const LABEL = '[A-Za-z0-9](-?[A-Za-z0-9]){0,19}'
 const HOST = `${LABEL}(\\.${LABEL}){0,5}`
 const SHORT_LABEL = '[A-Za-z0-9]+(-[A-Za-z0-9]+)*'
 const GROUP = '[0-9A-Fa-f]{1,4}'

@@ -4,6 +4,7 @@
 import { badRequest, type RequestError } from '../request-error.js'
 import { hasLoneSurrogate } from './code-points.js'
 import { FORMATS } from './formats.js'
+import { INTEGER_DIGITS } from './json-text.js'
 import {
   type All,
   ANYTHING,
@@ -133,6 +134,8 @@ const INSTEAD: Readonly<Record<string, string>> = {
 }
 const TYPES = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const
 
+/** Above every number of INTEGER_DIGITS. */
+const LARGEST = 10 ** INTEGER_DIGITS
 /** Formats that zod names beside a pattern, which says all of them. */
 const SAID_BY_PATTERN: ReadonlySet<string> = new Set([
   'base64',
@@ -349,7 +352,10 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
         own === undefined || (strict !== undefined && sign * (strict.value - own.value) >= 0)
       const chosen = isStrict ? strict : own
       if (chosen === undefined) return undefined
-      if (sign * chosen.value <= -1e19) return undefined // beyond every number that is written
+      // No number with a bound is written as large: it has no exponent.
+      if (sign * chosen.value <= -LARGEST) return { value: -sign * LARGEST, isExclusive: false }
+      if (sign * chosen.value >= LARGEST)
+        throw fail(isStrict ? exclusive : keyword, `numbers beyond ${LARGEST} are not supported`)
       if (chosen.isExclusive && Math.abs(chosen.value) > Number.MAX_SAFE_INTEGER)
         throw fail(
           isStrict ? exclusive : keyword,

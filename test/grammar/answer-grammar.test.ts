@@ -58,6 +58,15 @@ describe('numbers', () => {
       )
   })
 
+  test('a bound that no number reaches still keeps out what is beyond it', () => {
+    const texts = ['1', '-9999999999999999999.5', '1e30', '-1e30']
+    for (const bounds of [{ maximum: 1e21 }, { exclusiveMinimum: -1e21 }])
+      assert.deepEqual(
+        admits({ kind: 'schema', schema: { type: 'number', ...bounds } }, texts),
+        texts.slice(0, 2),
+      )
+  })
+
   test('multiples', () => {
     const all = Array.from({ length: 500 }, (_, i) => i - 250)
     for (const of of [1, 2, 3, 7, 12, 60, 100])
@@ -188,6 +197,7 @@ describe('schemas that are refused', () => {
     [{ const: '\ud800' }, /surrogate/],
     [{ type: 'string', pattern: '^(a{1,90}){1,90}$', maxLength: 5000 }, /too complex/],
     [7, /a schema is an object/],
+    [{ type: 'integer', minimum: 1e20 }, /'#\/minimum': numbers beyond/],
   ]
   for (const [schema, why] of CASES)
     test(String(why), () => assert.match(schemaRefusal(schema), why))
