@@ -530,7 +530,8 @@ TEST(stats_say_what_happened) {
   EXPECT_EQ(stats.last_step_seqs, 1);
   while (client.engine().stats().last_step_age > 0) std::this_thread::yield();  // until it is idle
   const Timings& t = again.timings;
-  EXPECT(t.queue >= 0 && t.prefill >= 0 && t.decode >= 0);
+  EXPECT(t.queue >= 0 && t.prefill >= 0);
+  EXPECT(t.decode > 0);  // four steps came after the first token
   EXPECT_LT(t.queue + t.prefill + t.decode, 30);
 }
 
