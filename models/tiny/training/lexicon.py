@@ -3,7 +3,9 @@
 Everything is typed or generated here: no word list, corpus or data set of others is used.
 """
 
+import json
 import zlib
+from pathlib import Path
 
 # Never in a training dialogue; these are what people type first.
 RESERVED = frozenset("strawberry banana mississippi raspberry blueberry".split())
@@ -64,6 +66,17 @@ contact people name number model thinking system assistant help count compare su
 skills smaller larger bigger greater higher lower capital search query play translate convert
 currency money step nemotron current demo tiny sorry please value text place target source recipient
 """.split()
+
+
+
+def entries() -> list:
+    """Words that are entries of the shipped vocabulary, in small letters: one token where they stand alone."""
+    spec = json.loads((Path(__file__).parent.parent / "tiny-reasoner" / "tokenizer.json").read_text())
+    pieces = {piece.lstrip("\u0120_") for piece in spec["model"]["vocab"]}
+    return sorted({piece.lower() for piece in pieces if piece.isascii() and piece.isalpha() and len(piece) > 2})
+
+
+ENTRIES = entries()
 
 NAMES = """
 Ana Ben Carla David Emma Felix Grace Hugo Iris Jack Kira Leo Maria Noah Olga Paul Quinn Rosa Sam

@@ -6,6 +6,8 @@ from functools import partial
 
 import skills
 import tools
+import wide
+import wide_tools
 from lexicon import held_out
 from tokenizer import render, reply
 
@@ -17,10 +19,28 @@ MIXTURE = [
     (tools.tool_answer, 15, 6, 5), (tools.tool_unused, 12, 10, 8),
     (partial(skills.count, echoes=0.7), 0, 0, 14), (skills.refuse_request, 0, 0, 12),
 ]
+# Shares of the second stage, which starts from the weights of the first: the new kinds are heavy, all old ones stay.
+SECOND = [
+    (skills.count, 5), (partial(skills.count, echoes=0.7), 4), (skills.add, 4), (skills.subtract, 5), (skills.decimals, 3),
+    (wide.decimals, 2), (skills.repeat, 3), (skills.chat, 4), (skills.refuse, 4), (skills.refuse_request, 5),
+    (tools.tool_call, 5), (tools.tool_answer, 3), (tools.tool_unused, 4),
+    (wide.count_words, 9), (wide.spell, 6), (wide.repeat_words, 8), (wide.count, 4), (wide.sums, 6), (wide.subtract_borrow, 5),
+    (wide.follow_up, 6), (wide.json_extract, 7), (wide.json_answer, 6),
+    (wide_tools.tool_choice, 8), (wide_tools.tool_absent, 7), (wide_tools.tool_turns, 7),
+]
 COPYING, COPYING_SHARE = 6, 0.6  # chunks at the start with long texts to repeat, and their share
 STEPS = ("count", "add", "subtract", "decimals")  # off has little to learn here: mostly on
-NEEDS_STEPS = ("count", "add", "subtract")  # no reply of these can be judged without its steps
+PREFILL_OFF = "<think>\n</think>\n\n"  # as the server ends a prompt where a request's field forbids thinking
 SYSTEM_TEXTS = ("You are a helpful assistant.", "You are a friendly assistant. Be brief.", "Answer in English.")
+
+
+def has_steps(item) -> bool:
+    return ": " in item.trace
+
+
+def needs_steps(item) -> bool:
+    """Letters and sums: no reply of these can be judged without its steps. Decimals can."""
+    return has_steps(item) and not item.trace.startswith("A ")
 
 
 def system_turns(rng, thinking: bool) -> list:
@@ -34,16 +54,19 @@ def system_turns(rng, thinking: bool) -> list:
     return [{"role": "system", "content": line}]
 
 
-def maker(rng, chunk: int = COPYING):
+def maker(rng, chunk: int = COPYING, second: bool = False):
     """The generator of the next item."""
+    if second:
+        makers, shares = zip(*SECOND)
+        return rng.choices(makers, shares)[0]
     makers, *shares = zip(*MIXTURE)
     return rng.choices(makers, shares[bisect_right(LATER, chunk)])[0]
 
 
 def judged(rng) -> tuple:
     """(item, thinking) for the reward model: replies that show what is needed to judge them."""
-    item = maker(rng)(rng)
-    sums = item.skill in NEEDS_STEPS or item.skill == "tool_unused"
+    item = maker(rng, second=True)(rng)
+    sums = needs_steps(item) or item.skill == "tool_unused"
     return item, sums or rng.random() < 0.6
 
 
@@ -64,6 +87,27 @@ def dialogue(rng, chunk: int = COPYING):
         empty = "<think>\n</think>"
         return render(messages, item.tools) + empty, "\n\n" + item.answer, item, thinking
     return render(messages, item.tools), reply(item, thinking), item, thinking
+
+
+def earlier_turns(rng) -> list:
+    """One or two exchanges about something else."""
+    out = []
+    for _ in range(rng.choice((1, 1, 2))):
+        other = rng.choice((skills.chat, skills.count, skills.add, wide.spell, wide.repeat_words, skills.refuse))(rng)
+        out += [*other.messages, {"role": "assistant", "content": other.answer}]
+    return out
+
+
+def second_dialogue(rng):
+    """The same of the second stage. With thinking off, half of the prompts end in the closed block of PREFILL_OFF."""
+    item = maker(rng, second=True)(rng)
+    thinking = rng.random() < (0.8 if has_steps(item) else 0.6)
+    earlier = earlier_turns(rng) if rng.random() < 0.12 else []
+    messages = system_turns(rng, thinking) + earlier + item.messages
+    prompt = render(messages, item.tools)
+    if not thinking and rng.random() < 0.5:
+        prompt += PREFILL_OFF
+    return prompt, reply(item, thinking), item, thinking
 
 
 def texts(seed: int, count: int):

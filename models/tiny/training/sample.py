@@ -19,6 +19,9 @@ from evaluate import HERE, load_model, replies
 from heldout import SKILLS, record
 
 SAMPLES = 4  # replies to an item
+# No reply of these, or of too few, can be judged without its steps.
+WITHOUT_OFF = ("count", "add", "subtract", "tool_unused", "count_words", "wordings", "subtract_borrow", "follow_up",
+               "json_answer", "tool_absent", "tool_turns")
 
 
 def mistakes(model, tok, items, thinking, temperature, rng):
@@ -37,7 +40,7 @@ def test_pairs(model, tok, rng, generator, count: int) -> list:
     out = []
     for name, maker in SKILLS.items():
         for thinking in (True, False):
-            if not thinking and name in (*mixture.NEEDS_STEPS, "tool_unused"):
+            if not thinking and name in WITHOUT_OFF:
                 continue
             mode = "on" if thinking else "off"
             items = [maker(rng, True) for _ in range(48)]

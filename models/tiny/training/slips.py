@@ -5,7 +5,7 @@ import re
 
 import checks
 import skills
-from mixture import NEEDS_STEPS
+from mixture import needs_steps
 from skills import Item
 from tokenizer import reply
 
@@ -149,18 +149,19 @@ def noise(rng, item: Item):
 
 def slip(rng, item: Item):
     """(steps, answer) with a slip of the item's kind, or None."""
-    if item.answer.startswith("There "):
+    plain = ": " in item.trace and not item.answer.startswith(("{", "["))
+    if plain and item.answer.startswith("There "):
         return slip_count(rng, item)
-    if re.match(r"\d+ [+-] \d+ =", item.answer):
+    if plain and re.match(r"\d+ [+-] \d+ =", item.answer):
         return slip_sum(rng, item)
-    if item.trace.startswith("A "):
+    if plain and item.trace.startswith("A "):
         return slip_decimals(rng, item)
     return slip_call(rng, item) if item.check == "tool_call" else slip_text(rng, item)
 
 
 def misjudged(rng, item: Item, thinking: bool):
     """Refusing what it can do, or calling a tool that the question does not ask for."""
-    if item.check == "text" and item.tools and item.skill == "tool_unused":
+    if item.check == "text" and item.tools and item.messages[-1]["role"] == "user":
         tool = rng.choice(item.tools)
         keys = tool["parameters"]["properties"]
         words = re.findall(r"\w+", item.messages[-1]["content"])
@@ -186,7 +187,7 @@ def wrong(rng, item: Item, thinking: bool, other: Item):
     if roll < 0.15:
         return misjudged(rng, item, thinking)
     if roll < 0.25:
-        if other.answer == item.answer or not thinking and other.skill in NEEDS_STEPS:
+        if other.answer == item.answer or not thinking and needs_steps(other):
             return None
         return "other", reply(other, thinking)
     kind, changed = "slip", slip(rng, item)

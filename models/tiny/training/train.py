@@ -1,5 +1,7 @@
 """Trains tiny-reasoner from nothing: `python train.py --out DIR`, resumable, one schedule, one seed.
 
+`--base FOLDER` is the second stage: the weights and the tokenizer of FOLDER, the shares of mixture.SECOND.
+
 Data is generated as it is used (no epochs): chunk n is a function of the seed and n only. On CPUs
 give each core a process of one thread (`--processes 2`); on a GPU one process is right.
 """
@@ -19,6 +21,7 @@ import lexicon
 import mixture
 import tokenizer
 import training
+from evaluate import load_model
 from model import Llama, Shape, shape_dict
 from training import Optimizer, padded, rate, save, stack
 
@@ -33,12 +36,12 @@ def make_tokenizer(seed: int) -> dict:
     return tokenizer.build(pieces)
 
 
-def batches(tok, seed: int, chunk: int, budget: int):
+def batches(tok, seed: int, chunk: int, budget: int, second: bool):
     """Batches of one chunk, similar lengths together: lists of (ids, prompt length)."""
     rng = random.Random(f"{seed}/{chunk}")
     rows = []
     for _ in range(CHUNK):
-        prompt, answer, _, _ = mixture.dialogue(rng, chunk)
+        prompt, answer, _, _ = mixture.second_dialogue(rng) if second else mixture.dialogue(rng, chunk)
         head = tok.encode(prompt)
         rows.append((head + tok.encode(answer) + [tok.eot], len(head)))
     rows.sort(key=lambda row: len(row[0]))
@@ -76,6 +79,8 @@ def worker(rank: int, world: int, args) -> None:
         model.load_state_dict(loaded["model"])
         optim.load(out)
         state = loaded["state"]
+    elif args.base:
+        model.load_state_dict(load_model(Path(args.base))[0].state_dict())
     if not args.eager:
         for block in model.blocks:
             block.compile(dynamic=True)
@@ -84,11 +89,11 @@ def worker(rank: int, world: int, args) -> None:
                           "device": device, "processes": world, **vars(args)}), flush=True)
     start = logged = time.time()
     base, window, seen = state["seconds"], [], 0
-    groups = batches(tok, args.seed, state["chunk"], args.batch)
+    groups = batches(tok, args.seed, state["chunk"], args.batch, args.base is not None)
     while state["tokens"] < args.ends[-1]:
         if (state["batch"] + 1) * world > len(groups):
             state["chunk"], state["batch"] = state["chunk"] + 1, 0
-            groups = batches(tok, args.seed, state["chunk"], args.batch)
+            groups = batches(tok, args.seed, state["chunk"], args.batch, args.base is not None)
         ids, where, target = tensors(groups[state["batch"] * world + rank], tok.pad, device)
         loss = F.cross_entropy(model.logits(model.hidden(ids, where)), target)
         loss.backward()
@@ -116,6 +121,7 @@ def worker(rank: int, world: int, args) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     training.add_arguments(parser, save_every=200)
+    parser.add_argument("--base", help="start the second stage from this folder, Hugging Face or training")
     parser.add_argument("--ends", type=float, nargs="+", default=[24e6, 32e6, 40e6],
                         help="tokens (padded) at which the rate has fallen to zero; after the last, training ends")
     parser.add_argument("--batch", type=int, default=2048, help="padded tokens a process and step")
@@ -126,7 +132,9 @@ def main() -> None:
     args = parser.parse_args()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / "tokenizer.json").exists():
+    if args.base:
+        (out / "tokenizer.json").write_text((Path(args.base) / "tokenizer.json").read_text())
+    elif not (out / "tokenizer.json").exists():
         (out / "tokenizer.json").write_text(json.dumps(make_tokenizer(args.seed), ensure_ascii=False, indent=1))
     training.launch(worker, args)
 

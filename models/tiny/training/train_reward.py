@@ -44,7 +44,7 @@ def synthetic(rng):
     """(prompt, right reply, wrong reply) of a fresh item."""
     while True:
         item, thinking = mixture.judged(rng)
-        made = slips.wrong(rng, item, thinking, mixture.maker(rng)(rng))
+        made = slips.wrong(rng, item, thinking, mixture.maker(rng, second=True)(rng))
         if made:
             prompt = tokenizer.render(system_turns(rng, thinking) + item.messages, item.tools)
             return prompt, tokenizer.reply(item, thinking), made[1]
