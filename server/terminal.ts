@@ -1,6 +1,7 @@
 // One line of progress: a bar on a terminal, a plain line now and then elsewhere.
 
 export type Progress = {
+  /** A total of Infinity is one that is not known. */
   readonly update: (label: string, done: number, total: number) => void
   readonly finish: () => void
 }
@@ -47,9 +48,13 @@ export const createProgress = (
       shownAt = now()
       const seconds = now() - since
       const rate = seconds > 0 ? (done - doneAtStart) / seconds : 0
-      const left = rate > 0 && done < total ? `, ${time((total - done) / rate)} left` : ''
+      const left =
+        rate > 0 && done < total && Number.isFinite(total)
+          ? `, ${time((total - done) / rate)} left`
+          : ''
       const share = total > 0 ? Math.min(1, done / total) : 0
-      const text = `${label}: ${amount(done)} of ${amount(total)}${rate > 0 ? `, ${amount(rate)}/s` : ''}${left}`
+      const of = Number.isFinite(total) ? ` of ${amount(total)}` : ''
+      const text = `${label}: ${amount(done)}${of}${rate > 0 ? `, ${amount(rate)}/s` : ''}${left}`
       if (tty) {
         const filled = Math.round(share * 24)
         out.write(`\r\x1b[2K[${'#'.repeat(filled)}${'-'.repeat(24 - filled)}] ${text}`)

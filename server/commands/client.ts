@@ -9,7 +9,8 @@ import { createProgress } from '../terminal.js'
 
 export type Target = {
   readonly url: string
-  /** The answer's JSON. Waits and asks again while the server is busy; throws what it says otherwise. */
+  /** The answer's JSON. Waits and asks again while the server is busy, and for LOST_SECONDS while it
+   * cannot be reached; throws what it says otherwise. */
   readonly post: (path: string, body: object) => Promise<unknown>
   readonly models: () => Promise<readonly string[]>
   readonly close: () => Promise<void>
@@ -28,8 +29,18 @@ const ErrorAnswer = z.looseObject({ error: z.looseObject({ message: z.string() }
 const ModelList = z.looseObject({ data: z.array(z.looseObject({ id: z.string() })) })
 
 const RETRIES = 100
+/** How long a server that answered before may be gone: longer than a restart. */
+const LOST_SECONDS = 60
 const sleep = (seconds: number): Promise<void> =>
   new Promise((done) => setTimeout(done, seconds * 1000))
+
+const parse = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined // an error page of a proxy
+  }
+}
 
 const connect = (url: string, apiKey: string | undefined, close: () => Promise<void>): Target => {
   const base = url.replace(/\/+$/, '')
@@ -37,17 +48,40 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
     'content-type': 'application/json',
     ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }),
   }
+  let answered = false
+  /** Asks again, once a second, after a connection that was lost. */
+  const reach = async (path: string, init: RequestInit) => {
+    for (let lost = 0; ; lost++) {
+      try {
+        const response = await fetch(`${base}${path}`, { ...init, headers })
+        const text = await response.text()
+        answered = true
+        return { response, text }
+      } catch (error) {
+        // A first request that fails has a wrong URL more often than a server that restarts.
+        if (answered && lost < LOST_SECONDS) {
+          await sleep(1)
+          continue
+        }
+        const { cause, message } = error instanceof Error ? error : new Error(String(error))
+        const why = cause instanceof Error ? cause.message || String(cause) : message
+        const tried = lost > 0 ? `, tried for ${lost} s` : ''
+        throw new Error(
+          `${base}${path} cannot be reached (${why}${tried}): is the server running, and --url right?`,
+        )
+      }
+    }
+  }
   const request = async (path: string, init: RequestInit): Promise<unknown> => {
     for (let attempt = 0; ; attempt++) {
-      const response = await fetch(`${base}${path}`, { ...init, headers })
-      if (response.ok) return response.json()
+      const { response, text } = await reach(path, init)
+      if (response.ok) return JSON.parse(text)
       const busy = response.status === 429 || response.status === 503
       if (busy && attempt < RETRIES) {
-        await response.body?.cancel()
         await sleep(Math.min(30, Number(response.headers.get('retry-after')) || 1))
         continue
       }
-      const answer = ErrorAnswer.safeParse(await response.json().catch(() => undefined))
+      const answer = ErrorAnswer.safeParse(parse(text))
       throw new Error(
         `${base}${path}: ${response.status} ${answer.data?.error.message ?? response.statusText}`,
       )

@@ -48,11 +48,12 @@ type Flags = JobFlags & {
 
 /** The best and the worst of n answers, or nothing where they lie too close. */
 const pair = async (
-  { prompt, messages, ...rest }: z.output<typeof Line>,
+  line: z.output<typeof Line>,
   body: object,
   { target, margin }: { readonly target: Asking['target']; readonly margin: number },
 ): Promise<readonly object[]> => {
-  const turns = messages ?? (prompt === undefined ? undefined : [{ role: 'user', content: prompt }])
+  // Where both are there, as in UltraFeedback, the messages hold an answer already.
+  const turns = line.prompt === undefined ? line.messages : [{ role: 'user', content: line.prompt }]
   if (turns === undefined) throw new JsonlError("needs 'prompt' or 'messages'")
   const answer = ChatAnswer.parse(
     await target.post('/chat/completions', { ...body, messages: turns }),
@@ -63,8 +64,7 @@ const pair = async (
   if (best.message.content === worst.message.content) return []
   return [
     {
-      ...rest,
-      ...(messages === undefined ? { prompt } : { messages }),
+      ...line,
       chosen: best.message.content,
       rejected: worst.message.content,
       chosen_reward: best.reward,
@@ -109,7 +109,7 @@ export const addGeneratePairsCommand = (program: Command): void => {
   addJobCommand<Flags>(program, {
     name: 'generate-pairs',
     description: 'Prompts in, preference pairs out: n answers each, scored, best and worst kept.',
-    input: 'JSONL with prompt or messages',
+    input: 'JSONL with prompt or messages; where both are there, prompt is asked',
     output: 'JSONL of pairs',
     concurrency: 8,
     run,

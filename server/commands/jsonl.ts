@@ -5,7 +5,6 @@
 import { createHash } from 'node:crypto'
 import { createReadStream, existsSync } from 'node:fs'
 import { open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { createInterface } from 'node:readline'
 import { z } from 'zod'
 
 const State = z.object({ lines: z.int().min(0), bytes: z.int().min(0), sha256: z.string() })
@@ -14,20 +13,56 @@ type State = z.output<typeof State>
 export class JsonlError extends Error {}
 
 type JsonlJob<T> = {
+  /** A file, a pipe, or - for standard input. */
   readonly input: string
+  /** A file: its state lies beside it. */
   readonly output: string
   readonly concurrency: number
   /** The parsed line and its number, from 1. Throws JsonlError for a line that makes no sense. */
   readonly work: (value: unknown, line: number) => Promise<T>
   /** What is written for it: any number of records. */
   readonly records: (result: T) => readonly object[]
+  /** The total of a pipe is Infinity: its lines are not counted ahead. */
   readonly onProgress?: (done: number, total: number) => void
 }
 
-const readLines = (path: string) =>
-  createInterface({ input: createReadStream(path), crlfDelay: Number.POSITIVE_INFINITY })
+const NEWLINE = 0x0a
+/** /dev/stdin cannot be opened where standard input is a socket. */
+const isStandardInput = (path: string) => path === '-' || path === '/dev/stdin'
 
+/** The lines without their ends. A byte order mark at the start is left out; bytes that are not UTF-8 are
+ * an error that names their line. */
+async function* readLines(path: string): AsyncGenerator<string> {
+  const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+  let number = 0
+  const decode = (parts: readonly Uint8Array[]): string => {
+    number++
+    try {
+      const text = utf8.decode(Buffer.concat(parts)).replace(/\r$/, '')
+      return number === 1 ? text.replace(/^\uFEFF/, '') : text
+    } catch {
+      throw new JsonlError(`line ${number} of ${path} is not valid UTF-8: convert the file first`)
+    }
+  }
+  let rest: Uint8Array[] = []
+  const chunks: AsyncIterable<Buffer> = isStandardInput(path)
+    ? process.stdin
+    : createReadStream(path)
+  for await (const chunk of chunks) {
+    let begin = 0
+    for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, begin)) {
+      yield decode([...rest, chunk.subarray(begin, end)])
+      rest = []
+      begin = end + 1
+    }
+    if (begin < chunk.length) rest.push(chunk.subarray(begin))
+  }
+  if (rest.length > 0) yield decode(rest)
+}
+
+/** Infinity for what can be read only once. */
 const countLines = async (path: string): Promise<number> => {
+  if (isStandardInput(path) || !(await stat(path)).isFile()) return Number.POSITIVE_INFINITY
   let lines = 0
   for await (const line of readLines(path)) if (line.trim() !== '') lines++
   return lines
@@ -54,6 +89,8 @@ type Task<T> = { readonly text: string; readonly result: Promise<T> }
 /** Resolves with the number of lines that an earlier run had done. */
 export const runJsonl = async <T>(job: JsonlJob<T>): Promise<number> => {
   const { input, output, concurrency, work, records, onProgress } = job
+  if (output === '-' || (existsSync(output) && !(await stat(output)).isFile()))
+    throw new JsonlError(`the output is ${output}, but must be a file: its state is kept beside it`)
   const total = await countLines(input)
   const begun = await readState(output)
   const statePath = `${output}.state`

@@ -114,7 +114,7 @@ export const addJobCommand = <F extends JobFlags>(
   program
     .command(name)
     .description(description)
-    .argument('<input>', input)
+    .argument('<input>', `${input}; - for standard input`)
     .requiredOption('-o, --output <file>', `${output}; an unfinished one goes on`)
     .option(
       '--model <folder or id>',

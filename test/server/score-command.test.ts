@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
@@ -14,10 +16,12 @@ const answerLength = (prompt: string): readonly number[] => [
   (prompt.split('assistant\n\n').at(-1) ?? '').length,
 ]
 
-const start = (args: readonly string[]) => {
+const start = (args: readonly string[], stdin: string | Buffer = '') => {
   const child = spawn(process.execPath, ['--import', 'tsx', cli, ...args], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe'],
   })
+  child.stdin.on('error', () => {}) // a command that ends early does not read it
+  child.stdin.end(stdin)
   let text = ''
   child.stdout.on('data', (data) => {
     text += data
@@ -157,17 +161,84 @@ describe('score and generate-pairs', () => {
     assert.match(again.text, /exists and is no unfinished job/)
   })
 
+  it('reads a pipe and a byte order mark, and names the line that is not UTF-8', async () => {
+    const text = '\uFEFF{"prompt":"p","response":"é"}\r\n\n{"prompt":"p","response":"yy"}'
+    for (const name of ['-', '/dev/stdin']) {
+      const output = join(folder, `pipe-${name.length}.jsonl`)
+      const { code, text: said } = await start(['score', name, '-o', output, '--url', url], text)
+        .ended
+      assert.equal(code, 0, said)
+      assert.deepEqual(
+        lines(output).map(({ response, reward }) => [response, reward]),
+        [
+          ['é', 1],
+          ['yy', 2],
+        ],
+      )
+    }
+    writeFileSync(
+      input,
+      Buffer.concat([
+        Buffer.from('{"prompt":"p","response":"x"}\n{"prompt":"p","response":"'),
+        Buffer.from([0xff]),
+        Buffer.from('"}\n'),
+      ]),
+    )
+    const bytes = join(folder, 'bytes.jsonl')
+    const wrong = await start(['score', input, '-o', bytes, '--url', url]).ended
+    assert.notEqual(wrong.code, 0)
+    assert.match(wrong.text, /line 2 of .*in\.jsonl is not valid UTF-8/)
+    const out = await start(['score', input, '-o', '-', '--url', url]).ended
+    assert.notEqual(out.code, 0)
+    assert.match(out.text, /the output is -, but must be a file/)
+  })
+
+  it('asks again after a lost connection, and says which server cannot be reached', async () => {
+    let requests = 0
+    const server = createServer((request, response) => {
+      request.resume().on('end', () => {
+        if (++requests === 2) request.socket.destroy()
+        else response.end(JSON.stringify({ data: [{ reward: requests, scores: [requests] }] }))
+      })
+    })
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+    const lost = `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`
+    const output = join(folder, 'lost.jsonl')
+    write(input, [
+      { prompt: 'p', response: 'x' },
+      { prompt: 'p', response: 'y' },
+    ])
+    const flags = ['--url', lost, '--reward-model', 'm', '--concurrency', '1']
+    const kept = await start(['score', input, '-o', output, ...flags]).ended
+    server.closeAllConnections()
+    await new Promise((done) => server.close(done))
+    assert.equal(kept.code, 0, kept.text)
+    assert.deepEqual(
+      lines(output).map((one) => one.reward),
+      [1, 3],
+    )
+    const gone = await start(['score', input, '-o', join(folder, 'gone.jsonl'), ...flags]).ended
+    assert.notEqual(gone.code, 0)
+    assert.match(gone.text, new RegExp(`${lost}/reward cannot be reached \\(.*ECONNREFUSED`))
+  })
+
   it('makes preference pairs with a margin', async () => {
     const output = join(folder, 'made.jsonl')
-    write(input, [{ prompt: 'p', topic: 't' }, { messages: [{ role: 'user', content: 'q' }] }])
+    // The server would refuse these messages: the prompt is what is asked.
+    const unasked = [{ role: 'nobody', content: 'z' }]
+    write(input, [
+      { prompt: 'p', topic: 't', messages: unasked },
+      { messages: [{ role: 'user', content: 'q' }] },
+    ])
     const args = ['generate-pairs', input, '-o', output, '--url', url, '--n', '4']
     const made = await start([...args, '--margin', '2']).ended
     assert.equal(made.code, 0, made.text)
     assert.match(made.text, /2 pairs/)
     const [first] = lines(output)
     assert.deepEqual(first, {
-      topic: 't',
       prompt: 'p',
+      topic: 't',
+      messages: unasked,
       chosen: 'abcd',
       rejected: 'a',
       chosen_reward: 4,
