@@ -50,7 +50,15 @@ type Flags = JobFlags & {
 const pair = async (
   line: z.output<typeof Line>,
   body: object,
-  { target, margin }: { readonly target: Asking['target']; readonly margin: number },
+  {
+    target,
+    margin,
+    drop,
+  }: {
+    readonly target: Asking['target']
+    readonly margin: number
+    readonly drop: (reason: string) => void
+  },
 ): Promise<readonly object[]> => {
   // Where both are there, as in UltraFeedback, the messages hold an answer already.
   const turns = line.prompt === undefined ? line.messages : [{ role: 'user', content: line.prompt }]
@@ -60,8 +68,15 @@ const pair = async (
   )
   const [best] = answer.choices
   const worst = answer.choices.at(-1)
-  if (!best || !worst || best.reward - worst.reward < margin) return []
-  if (best.message.content === worst.message.content) return []
+  if (!best || !worst) return []
+  if (best.message.content === worst.message.content) {
+    drop('the best and the worst answer are the same')
+    return []
+  }
+  if (best.reward - worst.reward < margin) {
+    drop(`the rewards are closer than ${margin}`)
+    return []
+  }
   return [
     {
       ...line,
@@ -76,6 +91,7 @@ const pair = async (
 const run = async (input: string, flags: Flags): Promise<void> => {
   const { n, margin, temperature, thinking, maxTokens } = flags
   let chatModel: Promise<string> | undefined
+  const dropped = new Map<string, number>()
   const find = async ({ target, rewardModel }: Asking): Promise<string> => {
     const name = flags.chatModel ?? (await target.models()).find((one) => one !== rewardModel)
     if (name === undefined) throw new JsonlError('no chat model is served beside the reward model')
@@ -99,10 +115,15 @@ const run = async (input: string, flags: Flags): Promise<void> => {
           chat_template_kwargs: { enable_thinking: thinking === 'on' },
         }),
       }
-      return pair(line, body, { target: asking.target, margin })
+      return pair(line, body, {
+        target: asking.target,
+        margin,
+        drop: (reason) => dropped.set(reason, (dropped.get(reason) ?? 0) + 1),
+      })
     },
   })
   tell(`${kept} pairs with a margin of at least ${margin}`)
+  for (const [reason, count] of dropped) tell(`${count} prompts without a pair: ${reason}`)
 }
 
 export const addGeneratePairsCommand = (program: Command): void => {

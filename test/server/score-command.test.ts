@@ -247,6 +247,7 @@ describe('score and generate-pairs', () => {
     rmSync(output)
     const none = await start([...args, '--margin', '10']).ended
     assert.match(none.text, /0 pairs/)
+    assert.match(none.text, /2 prompts without a pair: the rewards are closer than 10/)
     assert.deepEqual(lines(output), [])
   })
 })
