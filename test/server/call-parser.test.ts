@@ -290,6 +290,12 @@ describe('calls of tools', () => {
     )
   })
 
+  test('may be nested as deep as they like', () => {
+    const args = `{"a":${'[{"b":'.repeat(20_000)}1${'}]'.repeat(20_000)}}`
+    const text = `<TOOLCALL>[{"name": "f", "arguments": ${args}}]</TOOLCALL>`
+    assert.deepEqual(read([text]), called(call('f', args)))
+  })
+
   test('of an endless answer take time in proportion', () => {
     const text = '<TOOLCALL>[{"name": '.repeat(20_000)
     const began = performance.now()

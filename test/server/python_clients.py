@@ -18,6 +18,11 @@ for offline in ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "HF_EVALUATE_OFFLINE"):
 os.environ["OPENAI_API_KEY"] = "none"
 
 QUESTION = [{"role": "user", "content": "What is 2 + 3?"}]
+WEATHER = {"type": "function", "function": {
+    "name": "get_weather", "description": "Get the weather in a city",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
+RESULT = '{"temperature": 17, "condition": "cloudy"}'
+TOLD = "It is 17 degrees and cloudy in Paris."
 
 
 def openai_client(url, model):
@@ -50,14 +55,25 @@ def openai_client(url, model):
         ({"model": "gpt-9"}, openai.NotFoundError, "model_not_found"),
         ({"temperature": 7}, openai.BadRequestError, None),
         ({"max_tokens": 10**6}, openai.BadRequestError, "context_length_exceeded"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError,
-         "unsupported_parameter"),
+        ({"functions": [{"name": "f"}]}, openai.BadRequestError, "unsupported_parameter"),
     ):
         try:
             client.chat.completions.create(**(ask | wrong))
             raise AssertionError(f"{wrong} was taken")
         except kind as error:
             assert error.code == code, (wrong, error.code)
+
+    turns = [{"role": "user", "content": "What is the weather in Paris?"}]
+    tooled = {"model": model, "temperature": 0, "reasoning_effort": "high", "tools": [WEATHER]}
+    call = client.chat.completions.create(messages=turns, **tooled).choices[0]
+    assert call.finish_reason == "tool_calls" and call.message.content is None
+    [asked] = call.message.tool_calls
+    assert (asked.function.name, json.loads(asked.function.arguments)) == ("get_weather", {"city": "Paris"})
+    with client.chat.completions.stream(messages=turns, **tooled) as stream:
+        final = stream.get_final_completion().choices[0]
+    assert final.message.tool_calls[0].function.arguments == asked.function.arguments
+    turns += [call.message, {"role": "tool", "tool_call_id": asked.id, "content": RESULT}]
+    assert client.chat.completions.create(messages=turns, **tooled).choices[0].message.content == TOLD
 
     async def concurrent():
         many = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
@@ -70,6 +86,7 @@ def openai_client(url, model):
 
 
 def langchain_openai_client(url, model):
+    from langchain_core.messages import ToolMessage
     from langchain_openai import ChatOpenAI, OpenAI
 
     settings = {"base_url": f"{url}/v1", "api_key": "none", "model": model, "temperature": 0,
@@ -86,6 +103,17 @@ def langchain_openai_client(url, model):
     assert [len(a.content) > 0 for a in chat.batch(["What is 1 + 1?", "What is 2 + 2?"])]
     assert asyncio.run(chat.ainvoke("What is 2 + 3?")).content == streamed.content
     assert chat.bind(logprobs=True).invoke("Hi").response_metadata["logprobs"]["content"]
+    bound = ChatOpenAI(**settings, reasoning_effort="high").bind_tools([WEATHER])
+    turns = [("human", "What is the weather in Paris?")]
+    call = bound.invoke(turns)
+    [asked] = call.tool_calls
+    assert (asked["name"], asked["args"]) == ("get_weather", {"city": "Paris"})
+    streamed = None
+    for chunk in bound.stream(turns):
+        streamed = chunk if streamed is None else streamed + chunk
+    assert [(c["name"], c["args"]) for c in streamed.tool_calls] == [("get_weather", {"city": "Paris"})]
+    turns += [call, ToolMessage(RESULT, tool_call_id=asked["id"])]
+    assert bound.invoke(turns).content == TOLD
     text = OpenAI(**settings)
     assert "".join(text.stream("Hello")) == text.invoke("Hello")
 

@@ -323,6 +323,29 @@ describe('tools over HTTP', () => {
       }
   })
 
+  test('what the model alone cannot promise is refused by the name of its field', async () => {
+    const named = { type: 'function', function: { name: 'get_time' } }
+    const allowed = (mode: string) => ({
+      type: 'allowed_tools',
+      allowed_tools: { mode, tools: [named] },
+    })
+    for (const [more, param] of [
+      [{ tool_choice: 'required' }, 'tool_choice'],
+      [{ tool_choice: named }, 'tool_choice'],
+      [{ tool_choice: allowed('auto') }, 'tool_choice'],
+      [{ tool_choice: allowed('required') }, 'tool_choice'],
+      [{ parallel_tool_calls: false }, 'parallel_tool_calls'],
+      [{ tools: [WEATHER, tool('f', { strict: true })] }, 'tools.1.function.strict'],
+    ] as const) {
+      const response = await chat(more)
+      const { error } = await readAnswer(response)
+      assert.equal(response.status, 400, JSON.stringify(more))
+      assert.deepEqual([error.param, error.code], [param, 'unsupported_parameter'])
+    }
+    await whole('Hi', { tool_choice: 'none', parallel_tool_calls: false })
+    await whole('Hi', { tool_choice: 'auto', parallel_tool_calls: true })
+  })
+
   test("the official client's helper runs tools, streaming and not", async () => {
     const rounds = async (stream: boolean) => {
       const seen: unknown[] = []

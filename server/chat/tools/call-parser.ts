@@ -28,9 +28,6 @@ type ParserOptions = {
 /** What was read is no call. */
 class NoCall extends Error {}
 
-/** Of arguments; their readers recurse. */
-const MAX_DEPTH = 64
-
 const BLANK = /[ \t\r\n]/
 
 /** Takes one character at a time. */
@@ -87,32 +84,41 @@ function* readScalar(first: string): Reader<string> {
   return char
 }
 
-/** One member of an object or element of a list from `char` on; returns what stands behind it. */
-function* readValue(char: string, depth: number): Reader<string> {
-  if (char === '"') {
-    yield* stringText()
-    return yield
-  }
-  if (char !== '{' && char !== '[') return yield* readScalar(char)
-  yield* readNest(char, depth)
+/** A string, a number, true, false or null from `char` on; returns what stands behind it. */
+function* readLeaf(char: string): Reader<string> {
+  if (char !== '"') return yield* readScalar(char)
+  yield* stringText()
   return yield
 }
 
-/** An object or a list behind its opening bracket, to the closing one and no further. */
-function* readNest(bracket: string, depth: number): Reader<void> {
-  if (depth === 0) throw new NoCall()
-  const close = bracket === '{' ? '}' : ']'
+/** An object behind its `{`, to its `}` and no further. */
+function* readObject(): Reader<void> {
+  const open = ['{']
+  let isEmpty = true
   let char = yield* solid(yield)
-  if (char === close) return
   for (;;) {
-    if (bracket === '{') {
-      expect(char, '"')
-      yield* stringText()
-      expect(yield* solid(yield), ':')
+    const isObject = open.at(-1) === '{'
+    if (!isEmpty || char !== (isObject ? '}' : ']')) {
+      if (isObject) {
+        expect(char, '"')
+        yield* stringText()
+        expect(yield* solid(yield), ':')
+        char = yield* solid(yield)
+      }
+      if (char === '{' || char === '[') {
+        open.push(char)
+        isEmpty = true
+        char = yield* solid(yield)
+        continue
+      }
+      char = yield* solid(yield* readLeaf(char))
+    }
+    isEmpty = false
+    while (char === (open.at(-1) === '{' ? '}' : ']')) {
+      open.pop()
+      if (open.length === 0) return
       char = yield* solid(yield)
     }
-    char = yield* solid(yield* readValue(char, depth - 1))
-    if (char === close) return
     expect(char, ',')
     char = yield* solid(yield)
   }
@@ -174,7 +180,7 @@ function* readCall(isSure: boolean, finder: Finder): Reader<string> {
           told = true
         }
         const copied = finder.copy()
-        yield* readNest(char, MAX_DEPTH)
+        yield* readObject()
         args = `{${copied()}`
         if (told) finder.end()
         else tell()
@@ -189,7 +195,7 @@ function* readCall(isSure: boolean, finder: Finder): Reader<string> {
         args = '{}'
         tell()
       }
-    } else if (key === 'type' || key === 'id') char = yield* readValue(char, 0)
+    } else if (key === 'type' || key === 'id') char = yield* readLeaf(char)
     else throw new NoCall()
     char = yield* solid(char)
     // NVIDIA's template of Nano forgets the brace behind the arguments, and what a model reads it writes.
@@ -209,12 +215,13 @@ function* readCall(isSure: boolean, finder: Finder): Reader<string> {
 /** The calls of an answer, behind the opening tag where there is one. */
 function* readCalls({ format, isSure }: ParserOptions, finder: Finder): Reader<void> {
   const { open, close } = format
-  let char = open === '' ? '{' : yield* solid(yield)
-  const isList = char === '['
-  if (isList) char = yield* solid(yield)
+  // Where a grammar takes over, see grammar.ts.
+  const first = open === '' ? '' : yield
+  let char = first === '' ? '{' : yield* solid(first)
+  if (char === '[') char = yield* solid(yield)
   expect(char, '{')
   while (char === '{') {
-    char = yield* readCall(isSure && (isList || open === ''), finder)
+    char = yield* readCall(isSure && (first === '' || first === '['), finder)
     if (char === ',' || (open === '' && char === ';')) char = yield* solid(yield)
   }
   // Whatever stands here is text.
