@@ -33,7 +33,7 @@ const below = {
   model: ['metrics', 'engine', 'prompt', 'tokenizer', 'settings'],
   generation: ['model', 'engine', 'tokenizer'],
   scoring: ['generation', 'model', 'engine', 'prompt'],
-  chat: ['scoring', 'generation', 'model', 'engine', 'prompt', 'tokenizer'],
+  chat: ['scoring', 'generation', 'model', 'engine', 'prompt', 'tokenizer', 'grammar'],
   http: ['metrics'],
   api: [
     'chat',

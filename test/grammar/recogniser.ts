@@ -8,7 +8,7 @@ type Node =
   | { readonly kind: 'choice'; readonly branches: readonly Node[] }
   | { readonly kind: 'repeat'; readonly part: Node; readonly min: number; readonly max: number }
 
-type Grammar = ReadonlyMap<string, Node>
+export type Grammar = ReadonlyMap<string, Node>
 
 // long: a parser, whose parts share the place where it reads
 export const readGrammar = (text: string): Grammar => {
