@@ -6,7 +6,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
 import { tell } from '../log.js'
 import { positiveInteger } from './flags.js'
-import { JsonlError } from './jsonl.js'
+import { JsonlError, type Members } from './jsonl.js'
 import { type Asking, addJobCommand, type JobFlags, runJob } from './reward-job.js'
 
 const Line = z.looseObject({
@@ -59,7 +59,7 @@ const pair = async (
     readonly margin: number
     readonly drop: (reason: string) => void
   },
-): Promise<readonly object[]> => {
+): Promise<readonly Members[]> => {
   // Where both are there, as in UltraFeedback, the messages hold an answer already.
   const turns = line.prompt === undefined ? line.messages : [{ role: 'user', content: line.prompt }]
   if (turns === undefined) throw new JsonlError("needs 'prompt' or 'messages'")
@@ -79,7 +79,6 @@ const pair = async (
   }
   return [
     {
-      ...line,
       chosen: best.message.content,
       rejected: worst.message.content,
       chosen_reward: best.reward,

@@ -6,9 +6,12 @@ import { createHash } from 'node:crypto'
 import { createReadStream, existsSync } from 'node:fs'
 import { open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { z } from 'zod'
+import { setMembers } from './json-line.js'
 
 const State = z.object({ lines: z.int().min(0), bytes: z.int().min(0), sha256: z.string() })
 type State = z.output<typeof State>
+
+export type Members = Readonly<Record<string, unknown>>
 
 export class JsonlError extends Error {}
 
@@ -20,8 +23,8 @@ type JsonlJob<T> = {
   readonly concurrency: number
   /** The parsed line and its number, from 1. Throws JsonlError for a line that makes no sense. */
   readonly work: (value: unknown, line: number) => Promise<T>
-  /** What is written for it: any number of records. */
-  readonly records: (result: T) => readonly object[]
+  /** What is written for it: any number of copies of the line, each with these members set. */
+  readonly records: (result: T) => readonly Members[]
   /** The total of a pipe is Infinity: its lines are not counted ahead. */
   readonly onProgress?: (done: number, total: number) => void
 }
@@ -99,7 +102,7 @@ export const runJsonl = async <T>(job: JsonlJob<T>): Promise<number> => {
   let { lines, bytes } = begun
 
   const save = async ({ text, result }: Task<T>) => {
-    const made = records(await result).map((record) => `${JSON.stringify(record)}\n`)
+    const made = records(await result).map((members) => `${setMembers(text, members)}\n`)
     const data = Buffer.from(made.join(''))
     await out.write(data, 0, data.length, bytes)
     bytes += data.length

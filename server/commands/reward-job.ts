@@ -7,7 +7,7 @@ import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
 import { openTarget, type Target } from './client.js'
 import { collect, positiveInteger } from './flags.js'
-import { JsonlError, runJsonl } from './jsonl.js'
+import { JsonlError, type Members, runJsonl } from './jsonl.js'
 
 export type JobFlags = {
   readonly output: string
@@ -45,12 +45,12 @@ type Job<Line extends z.ZodType> = {
   /** What a line is called. */
   readonly unit: string
   readonly schema: Line
-  /** The records of one line. */
+  /** Members that a line gets: one record for each. */
   readonly work: (
     line: z.output<Line>,
     number: number,
     asking: Asking,
-  ) => Promise<readonly object[]>
+  ) => Promise<readonly Members[]>
 }
 
 /** Every line to records, with progress; what is wrong with a line names it. Returns the number of

@@ -3,7 +3,7 @@
 import type { Command } from 'commander'
 import { z } from 'zod'
 import { tell } from '../log.js'
-import { JsonlError, readJsonl } from './jsonl.js'
+import { JsonlError, type Members, readJsonl } from './jsonl.js'
 import { addJobCommand, type JobFlags, runJob } from './reward-job.js'
 
 const Turns = z.array(z.looseObject({ role: z.string() })).min(1)
@@ -66,19 +66,18 @@ const conversations = (line: Line): readonly (readonly Turn[])[] => {
 const reward = ({ reward: value, scores }: Item) =>
   value !== null ? value : scores.length === 1 ? (scores[0] ?? null) : null
 
-/** The line with what its answers scored. */
-const record = (line: Line, items: readonly Item[]): object => {
+/** What the answers of a line scored. */
+const scored = (line: Line, items: readonly Item[]): Members => {
   if (line.chosen !== undefined) {
     const [chosen, rejected] = items.map(reward)
-    return { ...line, chosen_reward: chosen, rejected_reward: rejected }
+    return { chosen_reward: chosen, rejected_reward: rejected }
   }
   if (line.responses !== undefined)
-    return { ...line, rewards: items.map(reward), scores: items.map(({ scores }) => scores) }
+    return { rewards: items.map(reward), scores: items.map(({ scores }) => scores) }
   const [item] = items
   return item === undefined
-    ? line
+    ? {}
     : {
-        ...line,
         reward: reward(item),
         scores: item.scores,
         ...(item.attributes && { attributes: item.attributes }),
@@ -148,7 +147,7 @@ const run = async (input: string, flags: Flags): Promise<void> => {
     work: async (line, _, { target, rewardModel }) => {
       const inputs = conversations(line).map((messages) => ({ messages }))
       const answer = await target.post('/reward', { model: rewardModel, inputs })
-      return [record(line, RewardAnswer.parse(answer).data)]
+      return [scored(line, RewardAnswer.parse(answer).data)]
     },
   })
   for (const line of summary(await countPairs(flags.output, flags.category))) tell(line)

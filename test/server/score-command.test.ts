@@ -91,6 +91,17 @@ describe('score and generate-pairs', () => {
     assert.ok(!existsSync(`${output}.state`))
   })
 
+  it('leaves what it does not write byte for byte', async () => {
+    const output = join(folder, 'bytes.jsonl')
+    const ours =
+      '{ "id":12345678901234567890, "x": 1.0,"big":1e400,"prompt":"p","response":"a,\\"}b", "2":{"reward":[1, 2]} ,"1":""'
+    writeFileSync(input, `${ours}, "reward" : [7,{"a":"]"}] }\n${ours}}\r\n`)
+    const { code, text } = await start(['score', input, '-o', output, '--url', url]).ended
+    assert.equal(code, 0, text)
+    const added = ',"reward":5,"scores":[5]}\n'
+    assert.equal(readFileSync(output, 'utf8'), `${ours}${added}${ours}${added}`)
+  })
+
   it("reads HelpSteer2's rows, whole conversations and several responses", async () => {
     const output = join(folder, 'rows.jsonl')
     write(input, [
