@@ -91,7 +91,8 @@ const badFunctions = (file, text) => {
 const snake = (name) => name.replace(/(?<=[a-z0-9])(?=[A-Z])/g, '_').toLowerCase()
 
 /**
- * Of addon/engine: a header is called as a class of its own, a source as its header. A source without a header continues a class, which its first line names.
+ * Of addon/engine: a header is called as a class of its own, a source as its header. A source without a
+ * header continues a class, which its first line names.
  */
 const badNames = () => {
   const engine = cxx.filter((file) => file.startsWith('addon/engine/'))

@@ -3,7 +3,7 @@
 // generated. A stage between the run and the answer: it keeps all events, and passes the winners' on.
 
 import type { AnswerHandler, Stage } from '../generation/answer.js'
-import type { AnswerEvent } from '../generation/answer-event.js'
+import { type AnswerEvent, addCallPiece, type Call } from '../generation/answer-event.js'
 import { requirePlace } from '../model/place.js'
 import { findRewardModel, isReward, type ServedModel } from '../model/served-model.js'
 import type { Conversation, Message } from '../prompt/conversation.js'
@@ -85,7 +85,7 @@ type Candidate = {
   readonly events: AnswerEvent[]
   reasoning: string
   text: string
-  readonly calls: { readonly name: string; arguments: string }[]
+  readonly calls: Call[]
 }
 
 /** Thinking and answer of a reply that is told in one piece. */
@@ -199,11 +199,7 @@ export const createBestOf = (bestOf: BestOf, { unsplit, format }: CandidateForm)
         candidate.events.push(event)
         candidate.reasoning += event.reasoning
         candidate.text += event.text
-        for (const { index, name, arguments: piece } of event.calls) {
-          if (name !== undefined) candidate.calls.push({ name, arguments: '' })
-          const call = candidate.calls[index]
-          if (call) call.arguments += piece
-        }
+        for (const piece of event.calls) addCallPiece(candidate.calls, piece)
       },
       onDone: () => void finish(),
       onError: answer.onError,

@@ -120,14 +120,14 @@ export const planChat = async (
     throw badRequest("'top_logprobs' is only allowed when 'logprobs' is true.", 'top_logprobs')
   const bestOf = await planBestOf(models, call)
   const prompt = renderChat(model, call, defaultThinking)
-  const n = call.n ?? 1
-  const generated = bestOf?.candidates ?? n
-  const { request, dropped } = await planRequest(model, call, prompt, generated)
-  const hideThinking = call.include_reasoning === false
   const { start, toolUse } = prompt
   const promise = toolUse && needsGrammar(toolUse, call)
   if (promise !== undefined)
     throw unsupportedParameter(promise, `'${promise}' is not supported yet: use 'auto'.`)
+  const n = call.n ?? 1
+  const generated = bestOf?.candidates ?? n
+  const { request, dropped } = await planRequest(model, call, prompt, generated)
+  const hideThinking = call.include_reasoning === false
   const isUnsplit = call.reasoning_format === 'none' && !hideThinking
   const skipSpecial = call.skip_special_tokens ?? true
   const calls = toolUse && { format: toolUse.format, isSure: false }

@@ -12,6 +12,19 @@ export type CallPiece = {
   readonly arguments: string
 }
 
+/** A call that is put together from its pieces. */
+export type Call = { readonly id: string; readonly name: string; arguments: string }
+
+/** Adds what a piece brings to the calls of its choice. */
+export const addCallPiece = (
+  calls: Call[],
+  { index, id, name, arguments: piece }: CallPiece,
+): void => {
+  if (id !== undefined && name !== undefined) calls.push({ id, name, arguments: '' })
+  const call = calls[index]
+  if (call) call.arguments += piece
+}
+
 /** News of one choice of an answer. At most one per choice per engine step. */
 export type AnswerEvent = {
   /** Counted through all choices of all prompts. */

@@ -73,9 +73,6 @@ const make = (form: AnswerForm, param: string): string => {
   }
 }
 
-const remembered = new Map<string, string>()
-let size = 0
-
 /** Equal for equal questions. What JSON cannot say is refused for its size: it is too deep, or has no
  * end. */
 const keyOf = (form: AnswerForm, param: string): string => {
@@ -87,23 +84,27 @@ const keyOf = (form: AnswerForm, param: string): string => {
   }
 }
 
-/** `param`: the field that asks, for errors. */
-export const answerGrammar = (form: AnswerForm, param: string): string => {
-  const key = keyOf(form, param)
-  const known = remembered.get(key)
-  if (known !== undefined) {
-    // The last asked for is the last to go.
-    remembered.delete(key)
-    remembered.set(key, known)
-    return known
+/** Remembers what it was asked. `param`: the field that asks, for errors. */
+export const createAnswerGrammars = () => {
+  const remembered = new Map<string, string>()
+  let size = 0
+  return (form: AnswerForm, param: string): string => {
+    const key = keyOf(form, param)
+    const known = remembered.get(key)
+    if (known !== undefined) {
+      // The last asked for is the last to go.
+      remembered.delete(key)
+      remembered.set(key, known)
+      return known
+    }
+    const made = make(form, param)
+    remembered.set(key, made)
+    size += key.length + made.length
+    for (const [oldest, text] of remembered) {
+      if (size <= MAX_REMEMBERED) break
+      remembered.delete(oldest)
+      size -= oldest.length + text.length
+    }
+    return made
   }
-  const made = make(form, param)
-  remembered.set(key, made)
-  size += key.length + made.length
-  for (const [oldest, text] of remembered) {
-    if (size <= MAX_REMEMBERED) break
-    remembered.delete(oldest)
-    size -= oldest.length + text.length
-  }
-  return made
 }

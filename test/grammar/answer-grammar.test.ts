@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { z } from 'zod'
-import { type AnswerForm, answerGrammar } from '../../server/grammar/answer-grammar.js'
+import { type AnswerForm, createAnswerGrammars } from '../../server/grammar/answer-grammar.js'
 import { RequestError } from '../../server/request-error.js'
 import { createRandom } from './random-schema.js'
 import { randomText, readGrammar, recognises } from './recogniser.js'
+
+const answerGrammar = createAnswerGrammars()
 
 const admits = (form: AnswerForm, texts: readonly string[]): string[] => {
   const grammar = readGrammar(answerGrammar(form, 'field'))

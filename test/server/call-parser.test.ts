@@ -4,17 +4,10 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { createCallParser } from '../../server/chat/tools/call-parser.js'
-import { type ToolFormat, toolFormatOf, writeCalls } from '../../server/chat/tools/format.js'
+import { toolFormatOf, writeCalls } from '../../server/chat/tools/format.js'
 import type { CallPiece } from '../../server/generation/answer-event.js'
 import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
-
-const formatOf = (template: string): ToolFormat => {
-  const format = toolFormatOf(template)
-  assert.ok(format)
-  return format
-}
-const NANO = formatOf(BUILT_IN.nemotron_nano)
-const LLAMA = formatOf(BUILT_IN.nemotron_70b)
+import { LLAMA, NANO } from './tool-formats.js'
 
 type Read = {
   readonly text: string

@@ -4,21 +4,13 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { createCallParser } from '../../server/chat/tools/call-parser.js'
-import { type ToolFormat, toolFormatOf, writeCalls } from '../../server/chat/tools/format.js'
+import { writeCalls } from '../../server/chat/tools/format.js'
 import { toolGrammar } from '../../server/chat/tools/grammar.js'
 import type { ToolUse } from '../../server/chat/tools/tool-use.js'
-import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
 import type { Tool } from '../../server/prompt/conversation.js'
 import { RequestError } from '../../server/request-error.js'
 import { type Grammar, randomText, readGrammar, recognises } from '../grammar/recogniser.js'
-
-const formatOf = (template: string): ToolFormat => {
-  const format = toolFormatOf(template)
-  assert.ok(format)
-  return format
-}
-const NANO = formatOf(BUILT_IN.nemotron_nano)
-const LLAMA = formatOf(BUILT_IN.nemotron_70b)
+import { LLAMA, NANO } from './tool-formats.js'
 
 const tool = (name: string, more: Partial<Tool['function']> = {}): Tool => ({
   type: 'function',

@@ -2,7 +2,7 @@
 
 import type { ChatPlan } from '../../chat/plan.js'
 import type { WholeForm } from '../../generation/answer.js'
-import type { AnswerEvent } from '../../generation/answer-event.js'
+import { type AnswerEvent, addCallPiece, type Call } from '../../generation/answer-event.js'
 import type { Run } from '../../generation/run.js'
 import { jsonPieces } from '../../slices.js'
 import { stopReason } from './chunk-frame.js'
@@ -47,7 +47,7 @@ export function* chatExtras(answer: ChatAnswer, first: AnswerEvent | undefined) 
 const newPart = () => ({
   reasoning: '',
   content: '',
-  calls: [] as { readonly id: string; readonly name: string; arguments: string }[],
+  calls: [] as Call[],
   ids: [] as number[],
   logprobs: [] as ReturnType<typeof chatLogprobs>,
   last: undefined as AnswerEvent | undefined,
@@ -114,11 +114,7 @@ export const wholeChat = (answer: ChatAnswer): WholeForm => {
       if (part === undefined) return
       part.reasoning += event.reasoning
       part.content += event.text
-      for (const { index, id, name, arguments: piece } of event.calls) {
-        if (id !== undefined && name !== undefined) part.calls.push({ id, name, arguments: '' })
-        const call = part.calls[index]
-        if (call) call.arguments += piece
-      }
+      for (const piece of event.calls) addCallPiece(part.calls, piece)
       if (body.return_token_ids) part.ids.push(...event.tokenIds)
       if (event.logprobs) part.logprobs.push(...chatLogprobs(event.logprobs, model.tokenizer))
       part.last = event
