@@ -12,8 +12,28 @@ export type Target = {
   /** The answer's JSON. Waits and asks again while the server is busy, and for LOST_SECONDS while it
    * cannot be reached; throws what it says otherwise. */
   readonly post: (path: string, body: object) => Promise<unknown>
-  readonly models: () => Promise<readonly string[]>
+  readonly models: () => Promise<readonly ListedModel[]>
   readonly close: () => Promise<void>
+}
+
+export type ListedModel = {
+  readonly id: string
+  /** Of a prompt and its answer, in tokens. */
+  readonly max_model_len?: number | undefined
+}
+
+/** What a server refused or failed at. */
+export class RequestFailure extends Error {
+  readonly status: number
+  readonly param: string | null
+  readonly code: string | null
+
+  constructor(message: string, status: number, answer: z.output<typeof ErrorAnswer>['error']) {
+    super(message)
+    this.status = status
+    this.param = answer.param ?? null
+    this.code = answer.code ?? null
+  }
 }
 
 type TargetOptions = {
@@ -25,8 +45,16 @@ type TargetOptions = {
   readonly tell: (text: string) => void
 }
 
-const ErrorAnswer = z.looseObject({ error: z.looseObject({ message: z.string() }) })
-const ModelList = z.looseObject({ data: z.array(z.looseObject({ id: z.string() })) })
+const ErrorAnswer = z.looseObject({
+  error: z.looseObject({
+    message: z.string(),
+    param: z.string().nullish(),
+    code: z.string().nullish().catch(null),
+  }),
+})
+const ModelList = z.looseObject({
+  data: z.array(z.looseObject({ id: z.string(), max_model_len: z.int().optional() })),
+})
 
 const RETRIES = 100
 /** How long a server that answered before may be gone: longer than a restart. */
@@ -81,17 +109,19 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
         await sleep(Math.min(30, Number(response.headers.get('retry-after')) || 1))
         continue
       }
-      const answer = ErrorAnswer.safeParse(parse(text))
-      throw new Error(
-        `${base}${path}: ${response.status} ${answer.data?.error.message ?? response.statusText}`,
+      const { error = { message: response.statusText } } =
+        ErrorAnswer.safeParse(parse(text)).data ?? {}
+      throw new RequestFailure(
+        `${base}${path}: ${response.status} ${error.message}`,
+        response.status,
+        error,
       )
     }
   }
   return {
     url: base,
     post: (path, body) => request(path, { method: 'POST', body: JSON.stringify(body) }),
-    models: async () =>
-      ModelList.parse(await request('/models', { method: 'GET' })).data.map(({ id }) => id),
+    models: async () => ModelList.parse(await request('/models', { method: 'GET' })).data,
     close,
   }
 }

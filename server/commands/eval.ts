@@ -12,6 +12,7 @@ import { openTarget, type Target } from './client.js'
 import { CARD_SCORES, type Item, readItem, splitAnswer } from './evaluation.js'
 import { collect, positiveInteger } from './flags.js'
 import { readJsonl } from './jsonl.js'
+import { table } from './summary.js'
 
 const ChatAnswer = z.looseObject({
   choices: z
@@ -148,17 +149,6 @@ const runAll = async <T, R>(
 const percent = (list: readonly boolean[]): string =>
   list.length === 0 ? '-' : ((100 * list.filter((one) => one).length) / list.length).toFixed(1)
 
-const table = (rows: readonly (readonly string[])[]): string => {
-  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0))) ?? []
-  return rows
-    .map((row) =>
-      row
-        .map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)))
-        .join('  '),
-    )
-    .join('\n')
-}
-
 const report = (outcomes: readonly Outcome[]): string => {
   const skills = [...new Set(outcomes.map(({ skill }) => skill))]
   const row = (skill: string): readonly string[] => {
@@ -199,7 +189,7 @@ const run = async (files: readonly string[], flags: Flags): Promise<void> => {
   const target = await openTarget({ ...flags, model: flags.model ?? [], tell })
   const progress = createProgress(process.stderr, undefined, (count) => `${Math.round(count)}`)
   try {
-    const model = flags.name ?? (await target.models())[0]
+    const model = flags.name ?? (await target.models())[0]?.id
     if (model === undefined) throw new Error(`${target.url} serves no model`)
     const outcomes = await runAll(
       trials,

@@ -5,23 +5,51 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
 import { tell } from '../log.js'
+import type { ListedModel } from './client.js'
 import { positiveInteger } from './flags.js'
-import { JsonlError, type Members } from './jsonl.js'
-import { type Asking, addJobCommand, type JobFlags, runJob } from './reward-job.js'
-
-const Line = z.looseObject({
-  prompt: z.string().optional(),
-  messages: z
-    .array(z.looseObject({ role: z.string() }))
-    .min(1)
-    .optional(),
-})
+import type { Members, Result } from './jsonl.js'
+import { type Conversation, readPromptLine } from './preference-line.js'
+import {
+  type Asking,
+  addJobCommand,
+  asking,
+  chatModelOf,
+  isTooLong,
+  type JobFlags,
+  runJob,
+} from './reward-job.js'
+import { createMoments } from './statistics.js'
+import { truncate } from './truncate.js'
 
 const ChatAnswer = z.looseObject({
   choices: z
-    .array(z.looseObject({ message: z.looseObject({ content: z.string() }), reward: z.number() }))
+    .array(
+      z.looseObject({
+        message: z.looseObject({
+          content: z.string().nullable(),
+          reasoning_content: z.string().nullish(),
+        }),
+        finish_reason: z.string(),
+        /** Null: too long for the reward model. */
+        reward: z.number().nullable(),
+      }),
+    )
     .min(2),
 })
+type Choice = z.output<typeof ChatAnswer>['choices'][number]
+
+/** What records may have. */
+const MEMBERS = [
+  'chosen',
+  'rejected',
+  'chosen_reasoning',
+  'rejected_reasoning',
+  'chosen_reward',
+  'rejected_reward',
+  'candidates',
+  'dropped',
+  'truncated',
+]
 
 const nonNegative = (value: string): number => {
   const number = Number(value)
@@ -42,87 +70,137 @@ type Flags = JobFlags & {
   readonly margin: number
   readonly temperature: number
   readonly maxTokens?: number
-  readonly thinking?: string
+  readonly thinking?: 'on' | 'off'
+  readonly includeThinking?: boolean
+  readonly keepCandidates?: boolean
+  readonly keepDropped?: boolean
   readonly seed: number
 }
 
-/** The best and the worst of n answers, or nothing where they lie too close. */
-const pair = async (
-  line: z.output<typeof Line>,
-  body: object,
-  {
-    target,
-    margin,
-    drop,
-  }: {
-    readonly target: Asking['target']
-    readonly margin: number
-    readonly drop: (reason: string) => void
-  },
-): Promise<readonly Members[]> => {
-  // Where both are there, as in UltraFeedback, the messages hold an answer already.
-  const turns = line.prompt === undefined ? line.messages : [{ role: 'user', content: line.prompt }]
-  if (turns === undefined) throw new JsonlError("needs 'prompt' or 'messages'")
-  const answer = ChatAnswer.parse(
-    await target.post('/chat/completions', { ...body, messages: turns }),
-  )
-  const [best] = answer.choices
-  const worst = answer.choices.at(-1)
-  if (!best || !worst) return []
-  if (best.message.content === worst.message.content) {
-    drop('the best and the worst answer are the same')
-    return []
+const contentOf = ({ message }: Choice): string => message.content ?? ''
+const reasoningOf = ({ message }: Choice): string | undefined =>
+  message.reasoning_content || undefined
+
+const candidateOf = (choice: Choice) => ({
+  content: contentOf(choice),
+  reasoning: reasoningOf(choice),
+  reward: choice.reward,
+  finish_reason: choice.finish_reason,
+})
+
+/** The best and the worst of the answers, or why they make no pair. Answers come best first, those
+ * without a reward last. */
+const pairOf = (choices: readonly Choice[], margin: number): Members | string => {
+  const judged = choices.filter(({ reward }) => reward !== null)
+  const [best] = judged
+  const worst = judged.at(-1)
+  if (best === undefined || worst === undefined || best === worst)
+    return 'fewer than two answers fit into the context of the reward model'
+  const rewards = { chosen_reward: best.reward, rejected_reward: worst.reward }
+  const isSame = contentOf(best) === contentOf(worst)
+  if (isSame && reasoningOf(best) === reasoningOf(worst)) return 'all answers are the same'
+  if (isSame) return 'the best and the worst answer differ in their thinking alone'
+  if (contentOf(best) === '') return 'the best answer is empty'
+  if ((best.reward ?? 0) - (worst.reward ?? 0) < margin)
+    return `the rewards are closer than ${margin}`
+  return {
+    chosen: contentOf(best),
+    rejected: contentOf(worst),
+    chosen_reasoning: reasoningOf(best),
+    rejected_reasoning: reasoningOf(worst),
+    ...rewards,
   }
-  if (best.reward - worst.reward < margin) {
-    drop(`the rewards are closer than ${margin}`)
-    return []
+}
+
+/** Tokens that are left for an answer where nothing says how many: this share of the context. */
+const ANSWER_SHARE = 1 / 4
+
+const readersOf = (models: readonly ListedModel[], { maxTokens }: Flags) =>
+  models.map(({ id, max_model_len: most = Number.POSITIVE_INFINITY }) => ({
+    model: id,
+    tokens: most - Math.min(most - 1, maxTokens ?? Math.ceil(most * ANSWER_SHARE)),
+  }))
+
+const openPairs = async (with_: Asking, flags: Flags) => {
+  const { target, rewardModel } = with_
+  const { n, margin, temperature, thinking, maxTokens } = flags
+  const chatModel = await chatModelOf(with_, flags.chatModel)
+  const common = {
+    model: chatModel.id,
+    n,
+    temperature,
+    reward: { model: rewardModel.id, include_thinking: flags.includeThinking === true },
+    ...(maxTokens !== undefined && { max_tokens: maxTokens }),
+    ...(thinking !== undefined && {
+      chat_template_kwargs: { enable_thinking: thinking === 'on' },
+    }),
   }
-  return [
-    {
-      chosen: best.message.content,
-      rejected: worst.message.content,
-      chosen_reward: best.reward,
-      rejected_reward: worst.reward,
-    },
-  ]
+  const ask = async (messages: Conversation, line: number): Promise<readonly Choice[]> => {
+    const body = { ...common, messages, seed: flags.seed + line }
+    return ChatAnswer.parse(await target.post('/chat/completions', body)).choices
+  }
+  const answers = async (messages: Conversation, line: number) => {
+    try {
+      return { choices: await ask(messages, line), cut: undefined }
+    } catch (error) {
+      if (!flags.truncate || !isTooLong(error)) throw error
+    }
+    const readers = readersOf([chatModel, rewardModel], flags)
+    const { conversations, cut } = await truncate(target, readers, [messages])
+    return { choices: await ask(conversations[0] ?? messages, line), cut }
+  }
+  return async (messages: Conversation, line: number): Promise<Result> => {
+    const { choices, cut } = await answers(messages, line)
+    const more: Members = {
+      ...(flags.keepCandidates && { candidates: choices.map(candidateOf) }),
+      truncated: cut,
+    }
+    const pair = pairOf(choices, margin)
+    if (typeof pair !== 'string') return { records: [{ ...pair, ...more }] }
+    return {
+      records: flags.keepDropped ? [{ ...more, dropped: pair }] : [],
+      counted: [`without a pair: ${pair}`],
+    }
+  }
 }
 
 const run = async (input: string, flags: Flags): Promise<void> => {
-  const { n, margin, temperature, thinking, maxTokens } = flags
-  let chatModel: Promise<string> | undefined
-  const dropped = new Map<string, number>()
-  const find = async ({ target, rewardModel }: Asking): Promise<string> => {
-    const name = flags.chatModel ?? (await target.models()).find((one) => one !== rewardModel)
-    if (name === undefined) throw new JsonlError('no chat model is served beside the reward model')
-    return name
-  }
-  const kept = await runJob({
+  if (flags.thinking === 'on' && !flags.includeThinking)
+    tell('answers are judged without their thinking: --include-thinking judges both')
+  const [chosen, rejected, margin] = [createMoments(), createMoments(), createMoments()]
+  await runJob({
     input,
     flags,
     unit: 'prompts',
-    schema: Line,
-    work: async (line, number, asking) => {
-      chatModel ??= find(asking)
-      const body = {
-        model: await chatModel,
-        n,
-        seed: flags.seed + number,
-        temperature,
-        reward: { model: asking.rewardModel },
-        ...(maxTokens !== undefined && { max_tokens: maxTokens }),
-        ...(thinking !== undefined && {
-          chat_template_kwargs: { enable_thinking: thinking === 'on' },
-        }),
-      }
-      return pair(line, body, {
-        target: asking.target,
-        margin,
-        drop: (reason) => dropped.set(reason, (dropped.get(reason) ?? 0) + 1),
-      })
+    members: MEMBERS,
+    read: readPromptLine,
+    open: async (with_) => {
+      const make = await openPairs(with_, flags)
+      return (messages, line) => asking(() => make(messages, line))
     },
+    onRecord: ({ chosen_reward: better, rejected_reward: worse, dropped }) => {
+      if (dropped !== undefined || typeof better !== 'number' || typeof worse !== 'number') return
+      chosen.add(better)
+      rejected.add(worse)
+      margin.add(better - worse)
+    },
+    summary: ({ failed, counts }) => [
+      {
+        name: 'prompts',
+        rows: [
+          { name: 'with a pair', values: { count: margin.count() } },
+          ...[...counts].map(([name, count]) => ({ name, values: { count } })),
+          { name: 'that could not be used', values: { count: failed } },
+        ],
+      },
+      {
+        name: 'rewards',
+        rows: Object.entries({ chosen, rejected, margin }).flatMap(([name, one]) =>
+          one.count() > 0 ? [{ name, values: one.values() }] : [],
+        ),
+      },
+    ],
   })
-  tell(`${kept} pairs with a margin of at least ${margin}`)
-  for (const [reason, count] of dropped) tell(`${count} prompts without a pair: ${reason}`)
 }
 
 export const addGeneratePairsCommand = (program: Command): void => {
@@ -130,7 +208,7 @@ export const addGeneratePairsCommand = (program: Command): void => {
     name: 'generate-pairs',
     description: 'Prompts in, preference pairs out: n answers each, scored, best and worst kept.',
     input: 'JSONL with prompt or messages; where both are there, prompt is asked',
-    output: 'JSONL of pairs',
+    output: 'JSONL of pairs, with all that the line has',
     concurrency: 8,
     run,
   })
@@ -142,5 +220,8 @@ export const addGeneratePairsCommand = (program: Command): void => {
     .addOption(
       new Option('--thinking <on|off>', 'reasoning mode of the answers').choices(['on', 'off']),
     )
+    .option('--include-thinking', 'judge the answers with their thinking, as tiny-reward needs it')
+    .option('--keep-candidates', 'write all answers of a prompt with their rewards (candidates)')
+    .option('--keep-dropped', 'write prompts without a pair too, with the reason (dropped)')
     .option('--seed <n>', 'of the first line', positiveInteger, 1)
 }

@@ -1,156 +1,272 @@
-// A long job over a JSONL file: several lines at once, results in order, and a kill at any moment loses
-// nothing and repeats nothing. Beside the output lies OUTPUT.state with how far it got: lines done, a
-// hash of them, and bytes written; what is in the output beyond that is cut off when the job goes on.
+// A long job over a JSONL file or pipe: several lines at once, results in order, and a kill at any moment
+// loses nothing and repeats nothing. A line that cannot be used is told apart from a run that cannot go on.
 
 import { createHash } from 'node:crypto'
-import { createReadStream, existsSync } from 'node:fs'
-import { open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { z } from 'zod'
+import { stat } from 'node:fs/promises'
+import { fileError } from './file-error.js'
 import { setMembers } from './json-line.js'
-
-const State = z.object({ lines: z.int().min(0), bytes: z.int().min(0), sha256: z.string() })
-type State = z.output<typeof State>
+import { type InputLine, isStandardInput, readLines } from './lines.js'
+import { type Output, openOutput } from './output.js'
 
 export type Members = Readonly<Record<string, unknown>>
+type Value = Readonly<Record<string, unknown>>
 
-export class JsonlError extends Error {}
+/** What is wrong with one line: others may still be right. */
+export class LineError extends Error {}
+
+/** What becomes of a line that cannot be used: the run stops, or goes on without it, or writes it with
+ * an `error` member. */
+export const ON_ERROR = ['stop', 'skip', 'record'] as const
+type OnError = (typeof ON_ERROR)[number]
+
+/** What a line gave: one record for each of `records`, the line with these members set. */
+export type Result = {
+  readonly records: readonly Members[]
+  /** Counted for the end of the job, such as why there is no record. */
+  readonly counted?: readonly string[]
+}
 
 type JsonlJob<T> = {
   /** A file, a pipe, or - for standard input. */
   readonly input: string
-  /** A file: its state lies beside it. */
+  /** A file, with its state beside it, or a pipe, or - for standard output. */
   readonly output: string
   readonly concurrency: number
-  /** The parsed line and its number, from 1. Throws JsonlError for a line that makes no sense. */
-  readonly work: (value: unknown, line: number) => Promise<T>
-  /** What is written for it: any number of copies of the line, each with these members set. */
-  readonly records: (result: T) => readonly Members[]
+  readonly onError: OnError
+  /** Members that records may have: a line's own of these names are left out. */
+  readonly members: readonly string[]
+  /** What a line says. Throws LineError; of a file all lines are asked before the first is worked on. */
+  readonly read: (value: Value) => T
+  /** Called once, when the input was found right and the output could be opened. */
+  readonly open: () => Promise<(given: T, line: number) => Promise<Result>>
+  /** Every record of the output in order, those of an earlier run too. */
+  readonly onRecord?: (record: Value) => void
   /** The total of a pipe is Infinity: its lines are not counted ahead. */
-  readonly onProgress?: (done: number, total: number) => void
+  readonly onProgress: (done: number, total: number) => void
+  readonly tell: (text: string) => void
 }
 
-const NEWLINE = 0x0a
-/** /dev/stdin cannot be opened where standard input is a socket. */
-const isStandardInput = (path: string) => path === '-' || path === '/dev/stdin'
-
-/** The lines without their ends. A byte order mark at the start is left out; bytes that are not UTF-8 are
- * an error that names their line. */
-async function* readLines(path: string): AsyncGenerator<string> {
-  const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-  let number = 0
-  const decode = (parts: readonly Uint8Array[]): string => {
-    number++
-    try {
-      const text = utf8.decode(Buffer.concat(parts)).replace(/\r$/, '')
-      return number === 1 ? text.replace(/^\uFEFF/, '') : text
-    } catch {
-      throw new JsonlError(`line ${number} of ${path} is not valid UTF-8: convert the file first`)
-    }
-  }
-  let rest: Uint8Array[] = []
-  const chunks: AsyncIterable<Buffer> = isStandardInput(path)
-    ? process.stdin
-    : createReadStream(path)
-  for await (const chunk of chunks) {
-    let begin = 0
-    for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, begin)) {
-      yield decode([...rest, chunk.subarray(begin, end)])
-      rest = []
-      begin = end + 1
-    }
-    if (begin < chunk.length) rest.push(chunk.subarray(begin))
-  }
-  if (rest.length > 0) yield decode(rest)
+export type Done = {
+  /** Lines of an earlier run. */
+  readonly resumed: number
+  readonly lines: number
+  /** Lines that could not be used. */
+  readonly failed: number
+  /** By what Result's `counted` said. */
+  readonly counts: ReadonlyMap<string, number>
 }
 
-/** Infinity for what can be read only once. */
-const countLines = async (path: string): Promise<number> => {
-  if (isStandardInput(path) || !(await stat(path)).isFile()) return Number.POSITIVE_INFINITY
-  let lines = 0
-  for await (const line of readLines(path)) if (line.trim() !== '') lines++
-  return lines
-}
+/** Problems that are shown one by one. */
+const SHOWN = 10
+/** Lines that may be done before one that takes long, for each that is worked on. */
+const AHEAD = 16
+const HINT =
+  'Mend them, or choose --on-error skip (leave such lines out) or --on-error record (write them with an error member).'
+/** Among the counts. */
+const FAILED = ''
 
-const readState = async (output: string): Promise<State> => {
-  const path = `${output}.state`
-  if (existsSync(path)) return State.parse(JSON.parse(await readFile(path, 'utf8')))
-  if (existsSync(output) && (await stat(output)).size > 0)
-    throw new JsonlError(`${output} exists and is no unfinished job: name another output.`)
-  return { lines: 0, bytes: 0, sha256: '' }
-}
-
-const parseLine = (text: string, line: number): unknown => {
+const isFile = async (path: string): Promise<boolean> => {
+  if (isStandardInput(path)) return false
   try {
-    return JSON.parse(text)
+    const found = await stat(path)
+    // Reading a folder says what is wrong with it.
+    return found.isFile() || found.isDirectory()
   } catch (error) {
-    throw new JsonlError(`line ${line}: ${error instanceof Error ? error.message : String(error)}`)
+    throw fileError(error, path, 'read')
   }
 }
 
-type Task<T> = { readonly text: string; readonly result: Promise<T> }
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error)
 
-/** Resolves with the number of lines that an earlier run had done. */
-export const runJsonl = async <T>(job: JsonlJob<T>): Promise<number> => {
-  const { input, output, concurrency, work, records, onProgress } = job
-  if (output === '-' || (existsSync(output) && !(await stat(output)).isFile()))
-    throw new JsonlError(`the output is ${output}, but must be a file: its state is kept beside it`)
-  const total = await countLines(input)
-  const begun = await readState(output)
-  const statePath = `${output}.state`
-  const out = await open(output, existsSync(output) ? 'r+' : 'w')
-  const hash = createHash('sha256')
-  let { lines, bytes } = begun
+const reading = <T>({ content }: InputLine, read: (value: Value) => T): T => {
+  if ('problem' in content) throw new LineError(content.problem)
+  return read(content.value)
+}
 
-  const save = async ({ text, result }: Task<T>) => {
-    const made = records(await result).map((members) => `${setMembers(text, members)}\n`)
-    const data = Buffer.from(made.join(''))
-    await out.write(data, 0, data.length, bytes)
-    bytes += data.length
+/** The number of lines of a file, each of them asked what it says; Infinity of a pipe. */
+const checkLines = async <T>(job: JsonlJob<T>): Promise<number> => {
+  const { input, onError, read, tell } = job
+  if (!(await isFile(input))) return Number.POSITIVE_INFINITY
+  const problems: string[] = []
+  let lines = 0
+  let wrong = 0
+  for await (const line of readLines(input)) {
     lines++
-    hash.update(text)
-    const state: State = { lines, bytes, sha256: hash.copy().digest('hex') }
-    await writeFile(`${statePath}.new`, JSON.stringify(state))
-    await rename(`${statePath}.new`, statePath)
-    onProgress?.(lines, total)
-  }
-
-  try {
-    const window: Task<T>[] = []
-    let number = 0
-    let seen = 0
-    for await (const text of readLines(input)) {
-      number++
-      if (text.trim() === '') continue
-      if (++seen <= begun.lines) {
-        hash.update(text)
-        if (seen < begun.lines) continue
-        if (hash.copy().digest('hex') === begun.sha256) continue
-        throw new JsonlError(
-          `${output} was begun from other lines than ${input} has now. Remove it and ${statePath}, or name another output.`,
-        )
-      }
-      if (seen === begun.lines + 1) await out.truncate(begun.bytes)
-      const result = work(parseLine(text, number), number)
-      result.catch(() => {}) // it is awaited in save, in order
-      window.push({ text, result })
-      const first = window.length >= concurrency ? window.shift() : undefined
-      if (first) await save(first)
+    try {
+      reading(line, read)
+    } catch (error) {
+      if (!(error instanceof LineError)) throw error
+      if (++wrong <= SHOWN) problems.push(`  line ${line.number}: ${error.message}\n`)
     }
-    if (seen < begun.lines)
-      throw new JsonlError(`${input} has ${seen} lines, but ${begun.lines} were done already.`)
-    for (const task of window) await save(task)
-  } finally {
-    await out.close()
   }
-  await rm(statePath, { force: true })
-  return begun.lines
+  if (lines === 0) throw new Error(`${input} has no lines`)
+  if (wrong === 0) return lines
+  const found = `${wrong} of ${lines} lines of ${input} cannot be used`
+  if (onError !== 'stop') {
+    tell(found)
+    return lines
+  }
+  const more = wrong > SHOWN ? `  and ${wrong - SHOWN} more\n` : ''
+  throw new Error(`${found}, and nothing was begun:\n${problems.join('')}${more}${HINT}`)
 }
 
-/** Every record of a finished output. */
-export async function* readJsonl(path: string): AsyncGenerator<unknown> {
-  let number = 0
-  for await (const text of readLines(path)) {
-    number++
-    if (text.trim() !== '') yield parseLine(text, number)
+/** How far the job is: lines, their hash, and what was counted. */
+const createTally = (begun: Readonly<Record<string, number>>) => {
+  const hash = createHash('sha256')
+  const counts = new Map(Object.entries(begun))
+  let lines = 0
+  const sha256 = () => hash.copy().digest('hex')
+  return {
+    add: ({ identity }: InputLine): void => {
+      hash.update(identity)
+      lines++
+    },
+    count: (what: string): void => void counts.set(what, (counts.get(what) ?? 0) + 1),
+    lines: () => lines,
+    sha256,
+    progress: () => ({ lines, sha256: sha256(), counts: Object.fromEntries(counts) }),
+    done: (resumed: number): Done => {
+      const { [FAILED]: failed = 0, ...others } = Object.fromEntries(counts)
+      return { resumed, lines, failed, counts: new Map(Object.entries(others)) }
+    },
+  }
+}
+type Tally = ReturnType<typeof createTally>
+
+/** What becomes of a line whose work failed: the text that is written for it, or an error that ends the run. */
+const createFailure = <T>(
+  { onError, members, tell }: JsonlJob<T>,
+  { lines }: Tally,
+): ((line: InputLine, error: unknown) => readonly string[]) => {
+  const cleared = Object.fromEntries(members.map((name) => [name, undefined]))
+  let told = 0
+  return ({ number, content }, failure) => {
+    const error = messageOf(failure)
+    if (!(failure instanceof LineError)) throw new Error(`line ${number}: ${error}`)
+    if (onError === 'stop')
+      throw new Error(
+        `line ${number}: ${error}\n${lines()} lines were done before it. ${HINT} Then run the same command again.`,
+      )
+    if (++told <= SHOWN) tell(`line ${number}: ${error}`)
+    if (told === SHOWN) tell('further lines that cannot be used are only counted')
+    if (onError === 'skip') return []
+    return 'text' in content
+      ? [setMembers(content.text, { ...cleared, error })]
+      : [JSON.stringify({ line: number, error })]
+  }
+}
+
+type Task = { readonly line: InputLine; readonly result: Promise<Result>; isSettled: boolean }
+
+/** Keeps up to `concurrency` lines at work; gives them back in order. */
+async function* startTasks(
+  lines: AsyncIterable<InputLine>,
+  work: (line: InputLine) => Promise<Result>,
+  concurrency: number,
+): AsyncGenerator<Task> {
+  const window: Task[] = []
+  const active = new Set<Promise<unknown>>()
+  for await (const line of lines) {
+    const result = work(line)
+    const task: Task = { line, result, isSettled: false }
+    const settled = result
+      .catch(() => {}) // it is awaited in order
+      .then(() => {
+        task.isSettled = true
+        active.delete(settled)
+      })
+    active.add(settled)
+    window.push(task)
+    if (active.size >= concurrency) await Promise.race(active)
+    while (window[0]?.isSettled || window.length >= AHEAD * concurrency)
+      yield window.shift() as Task
+  }
+  yield* window
+}
+
+/** The lines that are still to be done; those of an earlier run are only looked at. */
+async function* linesToDo<T>(
+  { input, output }: JsonlJob<T>,
+  begun: { readonly lines: number; readonly sha256: string },
+  tally: Tally,
+): AsyncGenerator<InputLine> {
+  for await (const line of readLines(input)) {
+    if (tally.lines() >= begun.lines) {
+      yield line
+      continue
+    }
+    tally.add(line)
+    if (tally.lines() === begun.lines && tally.sha256() !== begun.sha256)
+      throw new Error(
+        `${output} was begun from other lines than ${input} has now. Remove it and ${output}.state, or name another output.`,
+      )
+  }
+  if (tally.lines() < begun.lines)
+    throw new Error(`${input} has ${tally.lines()} lines, but ${begun.lines} were done already.`)
+}
+
+const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Promise<Done> => {
+  const { input, concurrency, members, read, onRecord, onProgress } = job
+  const { begun } = output
+  const tally = createTally(begun.counts)
+  const failed = createFailure(job, tally)
+  const cleared = Object.fromEntries(members.map((name) => [name, undefined]))
+  const pass = ({ content }: InputLine): void => {
+    if ('value' in content) onRecord?.(content.value)
+  }
+  if (begun.lines > 0 && onRecord)
+    for await (const line of readLines(job.output, begun.bytes)) pass(line)
+
+  const textsOf = async ({ line, result }: Task) => {
+    const { content } = line
+    let done: Result
+    try {
+      done = await result
+    } catch (error) {
+      return { texts: failed(line, error), counted: [FAILED] }
+    }
+    const { records, counted = [] } = done
+    if (!('text' in content)) return { texts: [], counted }
+    for (const one of records) onRecord?.({ ...content.value, ...one })
+    return {
+      texts: records.map((one) => setMembers(content.text, { ...cleared, ...one })),
+      counted,
+    }
+  }
+
+  const work = await job.open()
+  const start = async (line: InputLine) => work(reading(line, read), line.number)
+  for await (const task of startTasks(linesToDo(job, begun, tally), start, concurrency)) {
+    const { texts, counted } = await textsOf(task)
+    // In one go with put, so that no state is written between them.
+    for (const what of counted) tally.count(what)
+    tally.add(task.line)
+    await output.put(texts.map((text) => `${text}\n`).join(''), tally.progress)
+    onProgress(tally.lines(), total)
+  }
+  if (tally.lines() === 0) throw new Error(`${input} has no lines`)
+  return tally.done(begun.lines)
+}
+
+/** Throws what ends the run. */
+export const runJsonl = async <T>(job: JsonlJob<T>): Promise<Done> => {
+  const total = await checkLines(job)
+  const output = await openOutput(job.output)
+  let isDone = false
+  try {
+    const done = await runTasks(job, output, total)
+    isDone = true
+    return done
+  } finally {
+    await output.close(isDone)
+  }
+}
+
+/** Every object of a JSONL file. */
+export async function* readJsonl(path: string): AsyncGenerator<Value> {
+  for await (const { number, content } of readLines(path)) {
+    if ('problem' in content) throw new Error(`line ${number} of ${path}: ${content.problem}`)
+    yield content.value
   }
 }

@@ -1,13 +1,15 @@
 // What the commands that send a JSONL file through a reward model have in common: flags, the server
 // they ask, and how they say what went wrong.
 
-import type { Command } from 'commander'
-import { z } from 'zod'
+import { type Command, InvalidArgumentError, Option } from 'commander'
 import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
-import { openTarget, type Target } from './client.js'
+import { type ListedModel, openTarget, RequestFailure, type Target } from './client.js'
 import { collect, positiveInteger } from './flags.js'
-import { JsonlError, type Members, runJsonl } from './jsonl.js'
+import { type Done, LineError, ON_ERROR, type Result, runJsonl } from './jsonl.js'
+import { isPipe } from './output.js'
+import { type FieldNames, LINE_FIELDS, renameFields } from './preference-line.js'
+import { formatSummary, type Section, SUMMARIES, type SummaryFormat } from './summary.js'
 
 export type JobFlags = {
   readonly output: string
@@ -16,84 +18,163 @@ export type JobFlags = {
   readonly url?: string
   readonly apiKey?: string
   readonly concurrency: number
+  readonly onError: (typeof ON_ERROR)[number]
+  readonly truncate?: boolean
+  readonly field: FieldNames
+  readonly summary: SummaryFormat
+}
+
+/** A server says of a model that it gives no rewards, or reads no conversations. */
+const isNoRewardModel = (error: unknown): boolean =>
+  error instanceof RequestFailure && error.status === 400
+
+/** Those that give rewards. What else goes wrong is thrown: it says nothing about the model. */
+const ableModels = async (target: Target, models: readonly ListedModel[]) => {
+  const able: ListedModel[] = []
+  for (const model of models) {
+    const body = {
+      model: model.id,
+      messages: [{ role: 'user', content: 'a' }],
+      responses: ['b'],
+    }
+    try {
+      await target.post('/reward', body)
+      able.push(model)
+    } catch (error) {
+      if (!isNoRewardModel(error)) throw error
+    }
+  }
+  return able
+}
+
+const named = (models: readonly ListedModel[]): string => models.map(({ id }) => id).join(', ')
+
+const findNamed = (
+  models: readonly ListedModel[],
+  name: string,
+  flag: string,
+  url: string,
+): ListedModel => {
+  const model = models.find(({ id }) => id === name)
+  if (model !== undefined) return model
+  throw new Error(`${flag}: ${url} serves no '${name}', but ${named(models) || 'nothing'}`)
 }
 
 /** The model to ask: the one named, or the only one that gives rewards. */
-const rewardModelOf = async (target: Target, named: string | undefined): Promise<string> => {
-  if (named !== undefined) return named
+const rewardModelOf = async (target: Target, name: string | undefined): Promise<ListedModel> => {
   const models = await target.models()
-  const able: string[] = []
-  for (const model of models) {
-    const body = { model, messages: [{ role: 'user', content: 'a' }], responses: ['b'] }
-    if (await target.post('/reward', body).then(Boolean, () => false)) able.push(model)
-  }
+  if (name !== undefined) return findNamed(models, name, '--reward-model', target.url)
+  const able = await ableModels(target, models)
   const [only] = able
-  if (only === undefined || able.length > 1)
-    throw new JsonlError(
-      able.length === 0
-        ? `none of ${models.join(', ')} gives rewards: name a reward model`
-        : `several models give rewards (${able.join(', ')}): choose one with --reward-model`,
+  if (only === undefined)
+    throw new Error(
+      `none of the models of ${target.url} gives rewards (${named(models)}): serve a reward model too`,
     )
+  if (able.length > 1)
+    throw new Error(`several models give rewards (${named(able)}): choose one with --reward-model`)
   return only
 }
 
-export type Asking = { readonly target: Target; readonly rewardModel: string }
+/** The model that answers: the one named, or the first beside the reward model. */
+export const chatModelOf = async (
+  { target, rewardModel }: Asking,
+  name: string | undefined,
+): Promise<ListedModel> => {
+  const models = await target.models()
+  if (name !== undefined) return findNamed(models, name, '--chat-model', target.url)
+  const model = models.find(({ id }) => id !== rewardModel.id)
+  if (model === undefined)
+    throw new Error(`${target.url} serves no chat model beside '${rewardModel.id}'`)
+  return model
+}
 
-type Job<Line extends z.ZodType> = {
+export type Asking = { readonly target: Target; readonly rewardModel: ListedModel }
+
+/** One line's fault: others may be right. A wrong model, key or address is all lines'. */
+const isLines = (error: unknown): error is RequestFailure =>
+  error instanceof RequestFailure &&
+  [400, 413, 422].includes(error.status) &&
+  error.param !== 'model'
+
+/** What the server refuses of a line is the line's. */
+export const asking = async <T>(ask: () => Promise<T>): Promise<T> => {
+  try {
+    return await ask()
+  } catch (error) {
+    throw isLines(error) ? new LineError(error.message) : error
+  }
+}
+
+/** A conversation is longer than the model reads. */
+export const isTooLong = (error: unknown): boolean =>
+  error instanceof RequestFailure &&
+  error.code === 'context_length_exceeded' &&
+  error.param !== 'max_tokens'
+
+type Job<T> = {
   readonly input: string
   readonly flags: JobFlags
   /** What a line is called. */
   readonly unit: string
-  readonly schema: Line
-  /** Members that a line gets: one record for each. */
-  readonly work: (
-    line: z.output<Line>,
-    number: number,
-    asking: Asking,
-  ) => Promise<readonly Members[]>
+  readonly members: readonly string[]
+  readonly read: (line: Readonly<Record<string, unknown>>) => T
+  /** Once the server is there. */
+  readonly open: (asking: Asking) => Promise<(given: T, line: number) => Promise<Result>>
+  /** Called with each record of the output, its fields under our names. */
+  readonly onRecord?: (record: Readonly<Record<string, unknown>>) => void
+  readonly summary: (done: Pick<Done, 'failed' | 'counts'>) => readonly Section[]
 }
 
-/** Every line to records, with progress; what is wrong with a line names it. Returns the number of
- * records written. */
-export const runJob = async <Line extends z.ZodType>(job: Job<Line>): Promise<number> => {
-  const { input, flags, unit, schema, work } = job
-  const target = await openTarget({ ...flags, model: flags.model ?? [], tell })
+/** Every line to records, with progress; then why some have none, and the summary. */
+export const runJob = async <T>(job: Job<T>): Promise<void> => {
+  const { input, flags, unit, members, open, onRecord } = job
+  const isPiped = await isPipe(flags.output)
+  if (isPiped) tell(`${flags.output} is no file: a run that is interrupted cannot go on`)
   const progress = createProgress(
     process.stderr,
     undefined,
     (count) => `${Math.round(count)} ${unit}`,
   )
-  let written = 0
+  let target: Target | undefined
   try {
-    const asking = { target, rewardModel: await rewardModelOf(target, flags.rewardModel) }
-    const resumed = await runJsonl({
+    const done = await runJsonl({
       input,
+      members,
+      tell,
       output: flags.output,
       concurrency: flags.concurrency,
-      work: async (value, number) => {
-        const line = schema.safeParse(value)
-        if (!line.success) throw new JsonlError(`line ${number}: ${z.prettifyError(line.error)}`)
-        try {
-          return await work(line.data, number, asking)
-        } catch (error) {
-          throw new JsonlError(
-            `line ${number}: ${error instanceof Error ? error.message : String(error)}`,
-          )
-        }
+      onError: flags.onError,
+      read: (value) => job.read(renameFields(value, flags.field)),
+      open: async () => {
+        target = await openTarget({ ...flags, model: flags.model ?? [], tell })
+        return open({ target, rewardModel: await rewardModelOf(target, flags.rewardModel) })
       },
-      records: (records) => {
-        written += records.length
-        return records
-      },
-      onProgress: (done, total) => progress.update('done', done, total),
+      ...(onRecord && { onRecord: (record) => onRecord(renameFields(record, flags.field)) }),
+      onProgress: (count, total) => progress.update('done', count, total),
     })
     progress.finish()
-    if (resumed > 0) tell(`went on after ${resumed} ${unit} of an earlier run`)
-    return written
+    if (done.resumed > 0) tell(`went on after ${done.resumed} ${unit} of an earlier run`)
+    if (done.failed > 0) {
+      const fate = flags.onError === 'skip' ? 'were left out' : 'have an error member'
+      tell(`${done.failed} of ${done.lines} ${unit} could not be used and ${fate}`)
+    }
+    const text = `${formatSummary(job.summary(done), flags.summary)}\n`
+    // Where the records went to standard output, the summary would be one more of them.
+    if (isPiped) process.stderr.write(text)
+    else process.stdout.write(text)
   } finally {
     progress.finish()
-    await target.close()
+    await target?.close()
   }
+}
+
+const readField = (value: string, previous: FieldNames = new Map()): FieldNames => {
+  const [ours = '', theirs = '', ...more] = value.split('=')
+  if (!LINE_FIELDS.some((name) => name === ours) || theirs === '' || more.length > 0)
+    throw new InvalidArgumentError(
+      `It must be OURS=THEIRS with OURS one of ${LINE_FIELDS.join(', ')}, such as prompt=instruction.`,
+    )
+  return new Map([...previous, [ours, theirs]])
 }
 
 type JobCommand<F> = {
@@ -115,7 +196,10 @@ export const addJobCommand = <F extends JobFlags>(
     .command(name)
     .description(description)
     .argument('<input>', `${input}; - for standard input`)
-    .requiredOption('-o, --output <file>', `${output}; an unfinished one goes on`)
+    .requiredOption(
+      '-o, --output <file>',
+      `${output}; an unfinished one goes on; - for standard output`,
+    )
     .option(
       '--model <folder or id>',
       'model to load, repeatable; default: the embedded ones',
@@ -125,10 +209,32 @@ export const addJobCommand = <F extends JobFlags>(
     .option('--api-key <key>', 'for --url', process.env.OPENAI_API_KEY)
     .option('--reward-model <name>', 'which of its models; default: the one that gives rewards')
     .option('--concurrency <n>', 'lines at once', positiveInteger, concurrency)
-    .action(async (file: string, flags: F, command: Command) => {
+    .addOption(
+      new Option(
+        '--on-error <what>',
+        'a line that cannot be used: stop; skip: leave it out; record: write it with an error member',
+      )
+        .choices(ON_ERROR)
+        .default('stop'),
+    )
+    .option(
+      '--truncate',
+      'cut conversations that are too long at their start, and write how many characters went (truncated)',
+    )
+    .option('--field <ours=theirs>', 'their name of a field, repeatable', readField, new Map())
+    .addOption(
+      new Option(
+        '--summary <format>',
+        'of the summary on standard output (with -o -: standard error)',
+      )
+        .choices(SUMMARIES)
+        .default('text'),
+    )
+    .action(async (file: string, flags: F) => {
       try {
         await run(file, flags)
       } catch (error) {
-        command.error(`error: ${error instanceof Error ? error.message : String(error)}`)
+        tell(`error: ${error instanceof Error ? error.message : String(error)}`)
+        process.exit(1) // standard input may go on and on
       }
     })

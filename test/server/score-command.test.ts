@@ -5,7 +5,7 @@ import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
+import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -22,15 +22,18 @@ const start = (args: readonly string[], stdin: string | Buffer = '') => {
   })
   child.stdin.on('error', () => {}) // a command that ends early does not read it
   child.stdin.end(stdin)
-  let text = ''
+  let [text, out, err] = ['', '', '']
   child.stdout.on('data', (data) => {
     text += data
+    out += data
   })
   child.stderr.on('data', (data) => {
     text += data
+    err += data
   })
-  const ended = new Promise<{ code: number | null; text: string }>((done) =>
-    child.on('close', (code) => done({ code, text })),
+  type Ended = { code: number | null; text: string; out: string; err: string }
+  const ended = new Promise<Ended>((done) =>
+    child.on('close', (code) => done({ code, text, out, err })),
   )
   return { child, ended }
 }
@@ -77,9 +80,9 @@ describe('score and generate-pairs', () => {
       ...['score', input, '-o', output, '--url', url, '--category', 'kind'],
     ]).ended
     assert.equal(code, 0, text)
-    assert.match(text, /a: 50\.0 % of 2 pairs/)
-    assert.match(text, /b: 100\.0 % of 1 pairs/)
-    assert.match(text, /pair accuracy: 66\.7 % of 3 pairs/)
+    assert.match(text, /kind=a +2 +1 +0 +1 +0\.5000/)
+    assert.match(text, /kind=b +1 +1 +0 +0 +1 /)
+    assert.match(text, /all +3 +2 +0 +1 +0\.6667/)
     assert.deepEqual(
       lines(output).map((one) => [one.chosen_reward, one.rejected_reward]),
       [
@@ -117,7 +120,7 @@ describe('score and generate-pairs', () => {
     ])
     const { code, text } = await start(['score', input, '-o', output, '--url', url]).ended
     assert.equal(code, 0, text)
-    assert.match(text, /pair accuracy: 100\.0 % of 1 pairs/)
+    assert.match(text, /all +1 +1 +0 +0 +1 /)
     const [first, , third, fourth] = lines(output)
     assert.equal(first?.reward, 4)
     assert.equal(third?.reward, 3)
@@ -151,25 +154,138 @@ describe('score and generate-pairs', () => {
     )
   })
 
-  it('says which line is wrong, and never overwrites a finished output', async () => {
+  it('checks all lines of a file first, and never overwrites a finished output', async () => {
     const output = join(folder, 'wrong.jsonl')
-    write(input, [{ prompt: 'p', response: 'x' }, { prompt: 'p' }])
-    const wrong = await start(['score', input, '-o', output, '--url', url]).ended
+    writeFileSync(
+      input,
+      [
+        '{"prompt":"p","response":"x"}',
+        '{"prompt":"p"}',
+        '{"prompt":"p","response":',
+        '[1]',
+        '{"prompt":"p","response":""}',
+        '{"prompt":"p","chosen":"a"}',
+        '{"messages":[{"role":"nobody","content":"a"}]}',
+        '{"response":"a"}',
+      ].join('\n'),
+    )
+    const command = ['score', input, '-o', output, '--url', url]
+    const wrong = await start(command).ended
     assert.notEqual(wrong.code, 0)
+    assert.match(wrong.text, /7 of 8 lines of .*in\.jsonl cannot be used, and nothing was begun/)
     assert.match(wrong.text, /line 2: needs 'messages'/)
-    // The mended file goes on where the wrong line stopped it.
+    assert.match(wrong.text, /line 3: it is not JSON/)
+    assert.match(wrong.text, /line 4: it is not a JSON object/)
+    assert.match(wrong.text, /line 5: the answer is empty/)
+    assert.match(wrong.text, /line 6: 'chosen' and 'rejected' go together: 'rejected' is missing/)
+    assert.match(wrong.text, /line 7: Invalid value for 'messages.0.role'/)
+    assert.match(wrong.text, /line 8: needs 'prompt' \(or 'messages'\) beside 'response'/)
+    assert.match(wrong.text, /--on-error skip/)
+    assert.ok(!existsSync(output))
+    write(input, [{ prompt: 'p', response: 'x' }])
+    const mended = await start(command).ended
+    assert.equal(mended.code, 0, mended.text)
+    const again = await start(command).ended
+    assert.match(again.text, /exists and is no unfinished job/)
+  })
+
+  it('skips or records lines that cannot be used, and leaves no old score in them', async () => {
+    const long = 'x'.repeat(600) // the reward model reads 512 tokens
+    const text = [
+      '{"prompt":"p","response":"x","error":"mine"}',
+      `{"prompt":"p","response":"${long}","reward":9,"id":1.0}`,
+      'no',
+      '{"prompt":"p","response":"yy"}',
+      '',
+    ].join('\n')
+    const from = async (stdin: string | undefined, output: string, ...args: string[]) => {
+      const source = stdin === undefined ? input : '-'
+      const flags = ['--url', url, '--summary', 'json', ...args]
+      const { code, text: said } = await start(['score', source, '-o', output, ...flags], stdin)
+        .ended
+      assert.equal(code, 0, said)
+      return said
+    }
+    writeFileSync(input, text)
+    for (const [name, stdin] of [
+      ['file', undefined],
+      ['pipe', text],
+    ] as const) {
+      const skipped = join(folder, `skip-${name}.jsonl`)
+      const said = await from(stdin, skipped, '--on-error', 'skip')
+      assert.match(said, /line 2: .*maximum context length is 512/)
+      assert.match(said, /line 3: it is not JSON/)
+      assert.match(said, /2 of 4 lines could not be used and were left out/)
+      assert.match(said, /"scored": 2,\s*"failed": 2/)
+      assert.deepEqual(
+        lines(skipped).map((one) => one.reward),
+        [1, 2],
+      )
+      const recorded = join(folder, `record-${name}.jsonl`)
+      await from(stdin, recorded, '--on-error', 'record')
+      const [first = '', second = '', third = ''] = readFileSync(recorded, 'utf8').split('\n')
+      assert.equal(first, '{"prompt":"p","response":"x","error":"mine","reward":1,"scores":[1]}')
+      assert.ok(second.startsWith(`{"prompt":"p","response":"${long}","id":1.0,"error":"`), second)
+      assert.match(third, /^\{"line":3,"error":"it is not JSON/)
+    }
+  })
+
+  it('goes past lines that failed when it goes on', async () => {
+    const output = join(folder, 'past.jsonl')
+    const long = 'x'.repeat(600)
     write(input, [
       { prompt: 'p', response: 'x' },
-      { prompt: 'p', response: 'yy' },
+      { prompt: 'p', response: long },
+      { prompt: 'p', response: 'yyy' },
     ])
-    const mended = await start(['score', input, '-o', output, '--url', url]).ended
-    assert.equal(mended.code, 0, mended.text)
+    const command = ['score', input, '-o', output, '--url', url]
+    const stopped = await start(command).ended
+    assert.notEqual(stopped.code, 0)
+    assert.match(stopped.text, /line 2: .*maximum context length is 512/)
+    assert.match(stopped.text, /1 lines were done before it/)
+    const { code, text } = await start([...command, '--on-error', 'record']).ended
+    assert.equal(code, 0, text)
+    assert.match(text, /went on after 1 lines/)
     assert.deepEqual(
-      lines(output).map((one) => one.reward),
-      [1, 2],
+      lines(output).map(({ reward, error }) => [reward, typeof error]),
+      [
+        [1, 'undefined'],
+        [undefined, 'string'],
+        [3, 'undefined'],
+      ],
     )
-    const again = await start(['score', input, '-o', output, '--url', url]).ended
-    assert.match(again.text, /exists and is no unfinished job/)
+  })
+
+  it('cuts conversations that are too long at their start, and says how much', async () => {
+    const output = join(folder, 'cut.jsonl')
+    const long = `${'😀'.repeat(300)}${'x'.repeat(600)}`
+    write(input, [
+      { prompt: 'p', response: 'short' },
+      { prompt: long, chosen: 'good', rejected: 'ba' },
+      {
+        messages: [
+          { role: 'system', content: 'be kind' },
+          { role: 'user', content: 'p' },
+          { role: 'assistant', content: `${long}end` },
+        ],
+      },
+      { prompt: 'p', response: 'z'.repeat(2_000_000) },
+    ])
+    const { code, text } = await start([
+      ...['score', input, '-o', output, '--url', url, '--truncate', '--on-error', 'record'],
+    ]).ended
+    assert.equal(code, 0, text)
+    const [short, pair, answer, huge] = lines(output)
+    assert.equal(short?.truncated, undefined)
+    assert.equal(pair?.prompt, long)
+    assert.deepEqual([pair?.chosen_reward, pair?.rejected_reward], [4, 2])
+    assert.ok(Number(pair?.truncated) > 600)
+    // Of the answer only its end is left, as much as fits beside the system's turn.
+    const left = Number(answer?.reward)
+    assert.ok(left > 100 && left < 512, `${left}`)
+    assert.equal(Number(answer?.truncated), long.length + 'end'.length + 'p'.length - left)
+    // More than the server takes: that it has a limit is the line's error.
+    assert.match(String(huge?.error), /413/)
   })
 
   it('reads a pipe and a byte order mark, and names the line that is not UTF-8', async () => {
@@ -198,17 +314,73 @@ describe('score and generate-pairs', () => {
     const bytes = join(folder, 'bytes.jsonl')
     const wrong = await start(['score', input, '-o', bytes, '--url', url]).ended
     assert.notEqual(wrong.code, 0)
-    assert.match(wrong.text, /line 2 of .*in\.jsonl is not valid UTF-8/)
-    const out = await start(['score', input, '-o', '-', '--url', url]).ended
-    assert.notEqual(out.code, 0)
-    assert.match(out.text, /the output is -, but must be a file/)
+    assert.match(wrong.text, /line 2: it is not valid UTF-8/)
+    const empty = join(folder, 'empty.jsonl')
+    const none = await start(['score', '-', '-o', empty, '--url', url], '').ended
+    assert.notEqual(none.code, 0)
+    assert.match(none.text, /- has no lines/)
+  })
+
+  it('writes to pipes and standard output', async () => {
+    write(input, [
+      { prompt: 'p', response: 'x' },
+      { prompt: 'p', response: 'yy' },
+    ])
+    for (const name of ['-', '/dev/stdout']) {
+      const { code, out, err } = await start(['score', input, '-o', name, '--url', url]).ended
+      assert.equal(code, 0, err)
+      assert.deepEqual(
+        out
+          .trimEnd()
+          .split('\n')
+          .map((line) => JSON.parse(line).reward),
+        [1, 2],
+      )
+      assert.match(err, /is no file: a run that is interrupted cannot go on/)
+      assert.match(err, /reward +2 +1\.5000 +0\.7071 +1 +2/)
+    }
+    const full = await start(['score', input, '-o', '/dev/full', '--url', url]).ended
+    assert.notEqual(full.code, 0)
+    assert.match(full.text, /\/dev\/full cannot be written \(ENOSPC\): no space is left/)
+  })
+
+  it('names files that cannot be used', async () => {
+    const missing = join(folder, 'missing.jsonl')
+    const flags = ['--url', url]
+    const absent = await start(['score', missing, '-o', join(folder, 'o'), ...flags]).ended
+    assert.match(absent.text, /missing\.jsonl cannot be read \(ENOENT\): there is no such file/)
+    const isFolder = await start(['score', folder, '-o', join(folder, 'o'), ...flags]).ended
+    assert.match(isFolder.text, /cannot be read \(EISDIR\): it is a folder/)
+    write(input, [{ prompt: 'p', response: 'x' }])
+    const nowhere = await start(['score', input, '-o', join(folder, 'no', 'o'), ...flags]).ended
+    assert.match(nowhere.text, /no\/o cannot be written \(ENOENT\)/)
+  })
+
+  it('locks its output, and takes over the lock of a process that is gone', async () => {
+    const output = join(folder, 'locked.jsonl')
+    write(input, [{ prompt: 'p', response: 'x' }])
+    const command = ['score', input, '-o', output, '--url', url]
+    const holder = { pid: process.pid, host: hostname(), started: '' }
+    writeFileSync(`${output}.lock`, JSON.stringify(holder))
+    const refused = await start(command).ended
+    assert.notEqual(refused.code, 0)
+    assert.match(
+      refused.text,
+      new RegExp(`is being written by process ${process.pid}: wait for it`),
+    )
+    // A process with this number that began at another time is not the one that took the lock.
+    writeFileSync(`${output}.lock`, JSON.stringify({ ...holder, started: '1' }))
+    const { code, text } = await start(command).ended
+    assert.equal(code, 0, text)
+    assert.ok(!existsSync(`${output}.lock`))
   })
 
   it('asks again after a lost connection, and says which server cannot be reached', async () => {
     let requests = 0
     const server = createServer((request, response) => {
       request.resume().on('end', () => {
-        if (++requests === 2) request.socket.destroy()
+        if (request.url === '/v1/models') response.end('{"data":[{"id":"m"}]}')
+        else if (++requests === 2) request.socket.destroy()
         else response.end(JSON.stringify({ data: [{ reward: requests, scores: [requests] }] }))
       })
     })
@@ -230,7 +402,7 @@ describe('score and generate-pairs', () => {
     )
     const gone = await start(['score', input, '-o', join(folder, 'gone.jsonl'), ...flags]).ended
     assert.notEqual(gone.code, 0)
-    assert.match(gone.text, new RegExp(`${lost}/reward cannot be reached \\(.*ECONNREFUSED`))
+    assert.match(gone.text, new RegExp(`${lost}/models cannot be reached \\(.*ECONNREFUSED`))
   })
 
   it('makes preference pairs with a margin', async () => {
@@ -244,7 +416,7 @@ describe('score and generate-pairs', () => {
     const args = ['generate-pairs', input, '-o', output, '--url', url, '--n', '4']
     const made = await start([...args, '--margin', '2']).ended
     assert.equal(made.code, 0, made.text)
-    assert.match(made.text, /2 pairs/)
+    assert.match(made.text, /with a pair +2/)
     const [first] = lines(output)
     assert.deepEqual(first, {
       prompt: 'p',
@@ -257,8 +429,8 @@ describe('score and generate-pairs', () => {
     })
     rmSync(output)
     const none = await start([...args, '--margin', '10']).ended
-    assert.match(none.text, /0 pairs/)
-    assert.match(none.text, /2 prompts without a pair: the rewards are closer than 10/)
+    assert.match(none.text, /with a pair +0/)
+    assert.match(none.text, /without a pair: the rewards are closer than 10 +2/)
     assert.deepEqual(lines(output), [])
   })
 })

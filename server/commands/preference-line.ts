@@ -1,0 +1,248 @@
+// What a line of data says that can be scored: the shapes in which public preference data and answers come.
+
+import { z } from 'zod'
+import { checkBody } from '../check.js'
+import { GivenMessages } from '../prompt/conversation.js'
+import { LineError } from './jsonl.js'
+
+export type Turn = Readonly<Record<string, unknown>> & { readonly role: string }
+export type Conversation = readonly Turn[]
+type Value = Readonly<Record<string, unknown>>
+
+const SHAREGPT_ROLES: Readonly<Record<string, string>> = {
+  human: 'user',
+  gpt: 'assistant',
+}
+
+/** OpenAI's turns, or ShareGPT's. */
+const Said = z.union([
+  z.looseObject({ role: z.string() }),
+  z
+    .looseObject({ from: z.string(), value: z.string() })
+    .transform(({ from, value }): Turn => ({ role: SHAREGPT_ROLES[from] ?? from, content: value })),
+])
+const Turns = z.array(Said).min(1)
+/** A text, a conversation, or its one turn. */
+const Prompt = z.union([z.string(), Turns, Said])
+/** An answer, or several of the same rank, as RewardBench 2 has them. */
+const Answer = z.union([z.string(), z.array(z.string()).min(1), Turns, Said])
+/** As UltraFeedback's completions have them, too. */
+const Response = z.union([
+  z.string(),
+  z.looseObject({ response: z.string() }).transform(({ response }) => response),
+  Said.transform(({ content }) => String(content ?? '')),
+])
+
+export const LINE_FIELDS = [
+  'prompt',
+  'messages',
+  'response',
+  'responses',
+  'chosen',
+  'rejected',
+] as const
+
+const Line = z.looseObject({
+  prompt: Prompt.optional(),
+  messages: Turns.optional(),
+  conversations: Turns.optional(),
+  context: z.unknown().optional(),
+  response: z.string().optional(),
+  responses: z.array(Response).min(1).optional(),
+  chosen: Answer.optional(),
+  rejected: Answer.optional(),
+  response_1: z.string().optional(),
+  response_2: z.string().optional(),
+  response1: z.string().optional(),
+  response2: z.string().optional(),
+})
+type Line = z.output<typeof Line>
+
+const MARKED_TURN = {
+  /** Anthropic's helpful and harmless data. */
+  hh: { begin: /^\s*Human:/, cut: /(?:^|\n\n)(Human|Assistant):\s?/ },
+  /** HelpSteer2's prompts of several turns; the first is the user's. */
+  helpSteer: {
+    begin: /<extra_id_1>(?:User|Assistant)\n/,
+    cut: /\n?<extra_id_1>(User|Assistant)\n/,
+  },
+} as const
+
+/** A conversation that is written as one text; undefined where it is plain text. */
+const readMarked = (text: string, { begin, cut }: { begin: RegExp; cut: RegExp }) => {
+  if (!begin.test(text)) return undefined
+  const [before = '', ...parts] = text.split(cut)
+  const turns: Turn[] = before.trim() === '' ? [] : [{ role: 'user', content: before }]
+  for (let i = 0; i < parts.length; i += 2) {
+    const role = parts[i] === 'Assistant' ? 'assistant' : 'user'
+    turns.push({ role, content: (parts[i + 1] ?? '').trim() })
+  }
+  return turns
+}
+
+const readTurns = (given: z.output<typeof Prompt>): Conversation => {
+  if (typeof given === 'string')
+    return readMarked(given, MARKED_TURN.helpSteer) ?? [{ role: 'user', content: given }]
+  return Array.isArray(given) ? given : [given]
+}
+
+/** The conversation before the answer; undefined where the line has none. */
+const readPrompt = ({ prompt, messages, conversations, context, response1 }: Line) => {
+  if (prompt !== undefined) return readTurns(prompt)
+  // HelpSteer3's context; elsewhere it is something else.
+  const given = response1 === undefined ? undefined : Turns.safeParse(context).data
+  return messages ?? conversations ?? given
+}
+
+const needPrompt = (prompt: Conversation | undefined, field: string): Conversation => {
+  if (prompt !== undefined) return prompt
+  throw new LineError(`needs 'prompt' (or 'messages') beside '${field}'`)
+}
+
+const withText = (prompt: Conversation, content: string, field: string): Conversation => {
+  if (prompt.at(-1)?.role === 'assistant')
+    throw new LineError(
+      `the conversation ends with the assistant's turn, and '${field}' is another answer: leave one out`,
+    )
+  return [...prompt, { role: 'assistant', content }]
+}
+
+/** Conversations that end with the answer. */
+const readAnswer = (
+  line: Line,
+  prompt: Conversation | undefined,
+  field: 'chosen' | 'rejected',
+): readonly Conversation[] => {
+  const answer = line[field]
+  if (answer === undefined)
+    throw new LineError(
+      `'chosen' and 'rejected' go together: '${field}' is missing. For one answer there is 'response'.`,
+    )
+  const beside = (text: string) => withText(needPrompt(prompt, field), text, field)
+  if (typeof answer === 'string') {
+    const marked = prompt === undefined ? readMarked(answer, MARKED_TURN.hh) : undefined
+    return [marked ?? beside(answer)]
+  }
+  const list: readonly (string | Turn)[] = Array.isArray(answer) ? answer : [answer]
+  const texts = list.filter((one) => typeof one === 'string')
+  if (texts.length > 0) return texts.map(beside)
+  const turns = list.filter((one) => typeof one !== 'string')
+  const isAnswerOnly = turns[0]?.role === 'assistant'
+  return [isAnswerOnly ? [...needPrompt(prompt, field), ...turns] : turns]
+}
+
+/** What is to be scored: a better and a worse side, or answers beside one another, or one. */
+export type Question =
+  | {
+      readonly kind: 'pair'
+      readonly chosen: readonly Conversation[]
+      readonly rejected: readonly Conversation[]
+      /** Each side was given as a list. */
+      readonly isList: boolean
+    }
+  | { readonly kind: 'several'; readonly answers: readonly Conversation[] }
+  | { readonly kind: 'one'; readonly answer: Conversation }
+
+const readQuestion = (line: Line): Question => {
+  const prompt = readPrompt(line)
+  const { chosen, rejected, responses, response } = line
+  if (chosen !== undefined || rejected !== undefined) {
+    const isList = [chosen, rejected].some(
+      (side) => Array.isArray(side) && typeof side[0] === 'string',
+    )
+    return {
+      ...{ kind: 'pair', isList },
+      chosen: readAnswer(line, prompt, 'chosen'),
+      rejected: readAnswer(line, prompt, 'rejected'),
+    }
+  }
+  const two = [line.response_1 ?? line.response1, line.response_2 ?? line.response2]
+  const several = responses ?? two.filter((one) => one !== undefined)
+  if (several.length > 0) {
+    const before = needPrompt(prompt, responses ? 'responses' : 'response_1')
+    return { kind: 'several', answers: several.map((one) => withText(before, one, 'responses')) }
+  }
+  if (response !== undefined)
+    return { kind: 'one', answer: withText(needPrompt(prompt, 'response'), response, 'response') }
+  if (line.prompt === undefined && prompt !== undefined) return { kind: 'one', answer: prompt }
+  throw new LineError(
+    "needs 'messages', or 'prompt' with 'response', 'responses', or 'chosen' and 'rejected'. " +
+      'Fields of other names: --field prompt=NAME.',
+  )
+}
+
+/** The conversations of a question, in the order in which they are scored. */
+export const conversationsOf = (question: Question): readonly Conversation[] => {
+  switch (question.kind) {
+    case 'pair':
+      return [...question.chosen, ...question.rejected]
+    case 'several':
+      return question.answers
+    default:
+      return [question.answer]
+  }
+}
+
+const Messages = z.looseObject({ messages: GivenMessages })
+
+/** As the server will check it, so that it is said before the first line is sent. */
+const checkConversation = (messages: Conversation): void => {
+  checkBody(Messages, { messages }, { isStrict: false })
+  const last = messages.at(-1)
+  if (last?.role !== 'assistant')
+    throw new LineError(
+      `the conversation ends with a turn of '${last?.role}', but it is the assistant's answer that is scored`,
+    )
+  const { content, tool_calls: calls } = last
+  if ((content === '' || content == null) && !(Array.isArray(calls) && calls.length > 0))
+    throw new LineError('the answer is empty: there is nothing to score')
+}
+
+/** Our field name -> theirs. */
+export type FieldNames = ReadonlyMap<string, string>
+
+export const renameFields = (value: Value, names: FieldNames): Value => ({
+  ...value,
+  ...Object.fromEntries([...names].map(([ours, theirs]) => [ours, value[theirs]])),
+})
+
+/** What a check of fields finds is the line's. */
+const asLineError = <T>(read: () => T): T => {
+  try {
+    return read()
+  } catch (error) {
+    throw error instanceof Error ? new LineError(error.message) : error
+  }
+}
+
+/** Throws LineError. */
+export const readScoredLine = (value: Value): Question =>
+  asLineError(() => {
+    const question = readQuestion(checkBody(Line, value, { isStrict: false }).body)
+    for (const conversation of conversationsOf(question)) checkConversation(conversation)
+    return question
+  })
+
+const PromptLine = Line.pick({ prompt: true, messages: true, conversations: true })
+
+/** The conversation that is to be answered. Throws LineError. */
+export const readPromptLine = (value: Value): Conversation =>
+  asLineError(() => {
+    const { prompt, messages, conversations } = checkBody(PromptLine, value, {
+      isStrict: false,
+    }).body
+    // Where both are there, as in UltraFeedback, the messages hold an answer already.
+    const turns = prompt === undefined ? (messages ?? conversations) : readTurns(prompt)
+    if (turns === undefined)
+      throw new LineError(
+        "needs 'prompt' or 'messages'. Fields of other names: --field prompt=NAME.",
+      )
+    checkBody(Messages, { messages: turns }, { isStrict: false })
+    const last = turns.at(-1)
+    if (last?.role === 'assistant')
+      throw new LineError(
+        "the conversation ends with the assistant's turn: there is nothing to answer",
+      )
+    if (last?.content === '') throw new LineError('the prompt is empty: there is nothing to answer')
+    return turns
+  })
