@@ -52,9 +52,12 @@ struct ModelConfig {
   std::string architecture;  // "LlamaForCausalLM", ...
   int32_t hidden = 0, vocab = 0, q_heads = 0, head_dim = 0;
   int32_t max_position = 0;
-  float rms_eps = 1e-5f;
+  Norm::Kind norm = Norm::Kind::rms;
+  bool norm_gain_less_one = false;  // the file stores gain - 1 (layernorm1p)
+  float norm_eps = 1e-5f;
   bool tied = false;
   RopeConfig rope;
+  int32_t rotary_dim = 0;  // of a head: even, head_dim at most
   std::vector<LayerSpec> layers;
   DType dtype = DType::bf16;  // torch_dtype, for display; tensors say their own
   QuantKind quant = QuantKind::none;

@@ -4,7 +4,7 @@ namespace nemotron {
 namespace {
 
 struct Elements {
-  int64_t linear = 0, ends = 0, gains = 0;  // layers' matrices, embedding and head, norms
+  int64_t linear = 0, ends = 0, norms = 0;  // layers' matrices, embedding and head, norms
 };
 
 Elements count_elements(const ModelConfig& c) {
@@ -18,16 +18,17 @@ Elements count_elements(const ModelConfig& c) {
       n.ends += int64_t(c.reward.labels.size()) * hidden;
       break;
   }
-  n.gains = hidden;
+  const int64_t norm = c.norm == Norm::Kind::layer ? 2 * hidden : hidden;  // a bias too
+  n.norms = norm;
   for (const LayerSpec& layer : c.layers) {
     if (layer.attention) {
       n.linear += 2 * hidden * (q + int64_t(layer.kv_heads) * c.head_dim);
-      n.gains += hidden;
+      n.norms += norm;
     }
     if (layer.ffn) {
       const int64_t matrices = layer.activation == Activation::silu_gated ? 3 : 2;
       n.linear += matrices * hidden * layer.intermediate;
-      n.gains += hidden;
+      n.norms += norm;
     }
   }
   return n;
@@ -49,7 +50,7 @@ constexpr double kUsable = 0.95, kOverhead = 1.5 * (1 << 30);
 
 int64_t parameter_count(const ModelConfig& config) {
   const Elements n = count_elements(config);
-  return n.linear + n.ends + n.gains;
+  return n.linear + n.ends + n.norms;
 }
 
 std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config) {
@@ -64,7 +65,7 @@ std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config) {
       for (const WeightFormat format : formats) {
         const int64_t linear_bytes = format == WeightFormat::fp8 ? n.linear : 2 * n.linear;
         GpuFit fit{.gpu = gpu.name, .gpu_bytes = gpu.mib << 20, .ranks = ranks, .format = format};
-        fit.weights = size_t((linear_bytes + 2 * n.ends) / ranks + 2 * n.gains);
+        fit.weights = size_t((linear_bytes + 2 * n.ends) / ranks + 2 * n.norms);
         const double left = kUsable * double(fit.gpu_bytes) - kOverhead - double(fit.weights);
         const double tokens = left > 0 ? left / (double(kv_values) / ranks) : 0;  // of one byte
         fit.kv_tokens_bf16 = int64_t(tokens / 2) / 16 * 16;

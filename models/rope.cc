@@ -8,6 +8,10 @@ namespace nemotron {
 
 // The llama3 rule by wavelength: short ones keep their frequency, long ones are slowed down by
 // `factor`, and between the two bounds the frequencies blend.
+int32_t rotary_dim(const RopeConfig& rope, int32_t head_dim) {
+  return int32_t(double(head_dim) * rope.share);
+}
+
 std::vector<float> rope_inv_freq(const RopeConfig& rope, int32_t rotary_dim) {
   std::vector<float> inv_freq(size_t(rotary_dim) / 2);
   const auto original = double(rope.original_max_position);

@@ -12,7 +12,11 @@ struct RopeConfig {
   enum class Kind : uint8_t { none, llama3 } kind = Kind::none;
   double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
   int64_t original_max_position = 8192;
+  double share = 1;  // of a head, from its first element on, that is rotated
 };
+
+// Elements of a head that are rotated, rounded down as transformers does.
+int32_t rotary_dim(const RopeConfig& rope, int32_t head_dim);
 
 // [rotary_dim / 2] for RopeTable, scaling applied, computed in double.
 std::vector<float> rope_inv_freq(const RopeConfig& rope, int32_t rotary_dim);

@@ -25,9 +25,14 @@ struct LinearSource {
   int64_t cols() const { return weight->shape[1]; }
 };
 
+// [hidden] each. The bias is of Norm::Kind::layer.
+struct NormSource {
+  const StoredTensor* gain = nullptr;
+  const StoredTensor* bias = nullptr;
+};
+
 struct LayerSource {
-  const StoredTensor* input_gain = nullptr;
-  const StoredTensor* post_attention_gain = nullptr;
+  NormSource input_norm, post_attention_norm;
   LinearSource q, k, v, o, up, down;
   LinearSource gate;  // of Activation::silu_gated
   float k_scale = 1, v_scale = 1;
@@ -37,7 +42,7 @@ struct Sources {
   LinearSource embedding;
   LinearSource head;  // the whole stored matrix, also when a reward head takes one row of it
   bool head_is_embedding = false;
-  const StoredTensor* final_gain = nullptr;
+  NormSource final_norm;
   std::vector<LayerSource> layers;
   bool kv_scales = false;           // the checkpoint carries them
   std::vector<std::string> unused;  // stored tensors that nothing is made of, in their order

@@ -46,12 +46,19 @@ const StoredTensor* TensorFinder::required(const std::string& name) {
   return t;
 }
 
-const StoredTensor* TensorFinder::gain(const std::string& name, int64_t size) {
+const StoredTensor* TensorFinder::vector(const std::string& name, int64_t size) {
   const StoredTensor* t = required(name);
   if (t && (!is_float(*t) || t->shape != std::vector<int64_t>{size})) {
     wrong(*t, "BF16, F16 or F32 " + shape_text({size}));
   }
   return t;
+}
+
+NormSource TensorFinder::norm(const std::string& module) {
+  NormSource out;
+  out.gain = vector(module + ".weight", config_.hidden);
+  if (config_.norm == Norm::Kind::layer) out.bias = vector(module + ".bias", config_.hidden);
+  return out;
 }
 
 LinearSource TensorFinder::linear(const std::string& module, int64_t rows, int64_t cols,
@@ -142,7 +149,7 @@ std::vector<std::string> TensorFinder::unused() const {
 void TensorFinder::check_others() {
   const std::string layers = prefix_ + "layers.";
   for (const StoredTensor& t : checkpoint_.tensors()) {
-    if (ends_with(t.name, ".bias")) {
+    if (ends_with(t.name, ".bias") && !asked_.contains(t.name)) {
       wrong(t, "no .bias (it would change the results and is not served)");
     } else if (is_unread_scale(t.name)) {
       wrong(t,
@@ -157,6 +164,12 @@ void TensorFinder::check_others() {
       problem(t.file + ": tensor " + Json(t.name).brief() + " is of layer " +
               std::to_string(layer) + "; expected layers below " +
               std::to_string(config_.layers.size()) + ", config.json's num_hidden_layers");
+    } else if (error == std::errc() && !asked_.contains(t.name)) {
+      const LayerSpec& spec = config_.layers[layer];
+      const std::string_view part(end);
+      const bool is_absent = (!spec.attention && part.starts_with(".self_attn.")) ||
+                             (!spec.ffn && part.starts_with(".mlp."));
+      if (is_absent) wrong(t, "no such tensor, since config.json says that this layer has none");
     }
   }
 }

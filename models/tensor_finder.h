@@ -22,8 +22,8 @@ class TensorFinder {
   const std::string& prefix() const { return prefix_; }
   // Null: not there. Whatever was asked for counts as used.
   const StoredTensor* optional(const std::string& name);
-  // [size] of a norm.
-  const StoredTensor* gain(const std::string& name, int64_t size);
+  // `module`.weight and, where the config's norms have one, `module`.bias, [hidden] each.
+  NormSource norm(const std::string& module);
   // `module`.weight [rows, cols] and its scales.
   LinearSource linear(const std::string& module, int64_t rows, int64_t cols, bool may_be_fp8);
   // One value, or one for each of `rows` rows; all finite and above 0.
@@ -42,6 +42,7 @@ class TensorFinder {
  private:
   bool is_unread_scale(const std::string& name) const;
   const StoredTensor* required(const std::string& name);
+  const StoredTensor* vector(const std::string& name, int64_t size);
 
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;

@@ -23,9 +23,9 @@ Weight* target(const PackedGroup& group, DecoderWeights* weights) {
 
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, float eps, const LoadOptions& options, Device* device,
-         DecoderWeights* out)
-      : checkpoint_(checkpoint), eps_(eps), options_(options), device_(device), out_(*out) {
+  Loader(const Checkpoint& checkpoint, const ModelConfig& config, const LoadOptions& options,
+         Device* device, DecoderWeights* out)
+      : checkpoint_(checkpoint), config_(config), options_(options), device_(device), out_(*out) {
     state_.phase = "read and repack";
   }
 
@@ -37,12 +37,12 @@ class Loader {
       if (i + 1 < groups.size()) will_need(groups[i + 1]);  // is read while this one is packed
       if (Status s = pack(groups[i]); !s) return s.within("packing " + groups[i].name());
     }
-    if (Status s = norm(sources.final_gain, &out_.final_norm); !s) return s;
+    if (Status s = norm(sources.final_norm, &out_.final_norm); !s) return s;
     for (size_t i = 0; i < sources.layers.size(); ++i) {
       const LayerSource& from = sources.layers[i];
       LayerWeights& to = out_.layers[i];
-      if (Status s = norm(from.input_gain, &to.input_norm); !s) return s;
-      if (Status s = norm(from.post_attention_gain, &to.post_attention_norm); !s) return s;
+      if (Status s = norm(from.input_norm, &to.input_norm); !s) return s;
+      if (Status s = norm(from.post_attention_norm, &to.post_attention_norm); !s) return s;
     }
     return {};
   }
@@ -77,20 +77,28 @@ class Loader {
     return {};
   }
 
-  // Its gain becomes float32 on the device. Null: the layer has none.
-  Status norm(const StoredTensor* stored, Norm* out) {
-    if (!stored) return {};
-    if (Status s = checkpoint_.fetch(*stored); !s) return s;
+  // Without a gain the layer has no norm.
+  Status norm(const NormSource& source, Norm* out) {
+    if (!source.gain) return {};
+    out->kind = config_.norm;
+    out->eps = config_.norm_eps;
+    if (Status s = vector(*source.gain, config_.norm_gain_less_one ? 1.0f : 0.0f, &out->gain); !s)
+      return s;
+    return source.bias ? vector(*source.bias, 0, &out->bias) : Status();
+  }
+
+  // In float32 on the device, each value and `more`.
+  Status vector(const StoredTensor& stored, float more, Tensor* out) {
+    if (Status s = checkpoint_.fetch(stored); !s) return s;
     std::vector<float> values;
-    for (int64_t i = 0; i < stored->elements; ++i) values.push_back(stored_value(*stored, i));
+    for (int64_t i = 0; i < stored.elements; ++i) values.push_back(stored_value(stored, i) + more);
     const size_t bytes = values.size() * sizeof(float);
     void* data = nullptr;
-    if (Status s = device_->alloc(bytes, &data); !s) return s.within(stored->name);
+    if (Status s = device_->alloc(bytes, &data); !s) return s.within(stored.name);
     device_->upload(data, values.data(), bytes);
-    out->eps = eps_;
-    out->gain = {.data = data, .dtype = DType::f32, .rank = 1, .shape = {stored->elements}};
+    *out = {.data = data, .dtype = DType::f32, .rank = 1, .shape = {stored.elements}};
     out_.bytes += bytes;
-    done(*stored);
+    done(stored);
     return {};
   }
 
@@ -106,10 +114,11 @@ class Loader {
     for (const PackedGroup& group : groups) {
       for (const PackedGroup::Part& part : group.parts) add(part.source->weight);
     }
-    add(sources.final_gain);
+    const auto add_norm = [&](const NormSource& n) { add(n.gain), add(n.bias); };
+    add_norm(sources.final_norm);
     for (const LayerSource& layer : sources.layers) {
-      add(layer.input_gain);
-      add(layer.post_attention_gain);
+      add_norm(layer.input_norm);
+      add_norm(layer.post_attention_norm);
     }
   }
   void done(const StoredTensor& t) {
@@ -122,7 +131,7 @@ class Loader {
   }
 
   const Checkpoint& checkpoint_;
-  const float eps_;
+  const ModelConfig& config_;
   const LoadOptions& options_;
   Device* const device_;
   DecoderWeights& out_;
@@ -146,7 +155,7 @@ Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config,
     weights.v_scale.push_back(sources.layers[i].v_scale);
   }
   const std::vector<PackedGroup> groups = packed_groups(sources, config, options.shard);
-  Loader loader(checkpoint, config.rms_eps, options, device, &weights);
+  Loader loader(checkpoint, config, options, device, &weights);
   if (Status s = loader.run(sources, groups); !s) return s;
   if (groups[0].use == WeightUse::tied) weights.head.weight = weights.embedding;
   *out = std::move(weights);

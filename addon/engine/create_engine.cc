@@ -108,7 +108,7 @@ Status set_up(const EngineOptions& options,
   info->load.bytes = checkpoint->total_bytes();
   info->load.pack_seconds = lap();
 
-  const std::vector<float> inv_freq = rope_inv_freq(config.rope, config.head_dim);
+  const std::vector<float> inv_freq = rope_inv_freq(config.rope, config.rotary_dim);
   KvConfig kv{.layers = rank->shape.kv_layers(),
               .kv_heads = rank->shape.kv_heads,
               .head_dim = rank->shape.head_dim,

@@ -143,7 +143,7 @@ class Model {
       Tensor t{nullptr, DType::f32, 1, {s.hidden}};
       if (failed) failed = device_->alloc(t.bytes(), &t.data);
       if (failed) device_->upload(t.data, ones.data(), t.bytes());
-      return Norm{.eps = config_.rms_eps, .gain = t};
+      return Norm{.eps = config_.norm_eps, .gain = t};
     };
     const int64_t q = s.q_cols(), kv = s.kv_cols(), hidden = s.hidden, inner = s.inner;
     weights_.embedding = weight(ends, {{s.vocab, hidden}}, WeightUse::embedding);

@@ -6,7 +6,7 @@
 namespace nemotron {
 namespace {
 
-constexpr const Architecture* kRows[] = {&kLlama};
+constexpr const Architecture* kRows[] = {&kLlama, &kNemotron, &kDeci};
 
 }  // namespace
 

@@ -32,6 +32,6 @@ const Architecture* find_architecture(const std::string& name);
 std::string served_architectures();
 
 // The rows, each in a file of its own.
-extern const Architecture kLlama;
+extern const Architecture kDeci, kLlama, kNemotron;
 
 }  // namespace nemotron

@@ -24,6 +24,16 @@ void JsonFields::unsupported(const std::string& what) {
   adopt(Status::unsupported(where_ + ": " + what));
 }
 
+void JsonFields::only(const char* name, std::initializer_list<const char*> served) {
+  const std::string value = text(name, *served.begin());
+  std::string list;
+  for (const char* one : served) {
+    if (value == one) return;
+    list += (list.empty() ? "\"" : ", \"") + std::string(one) + "\"";
+  }
+  unsupported("\"" + std::string(name) + "\" is " + Json(value).brief() + "; served: " + list);
+}
+
 void JsonFields::wrong(const char* name, const std::string& expected) {
   const Json* v = find(name);
   fail("\"" + std::string(name) + "\" is " + (v ? v->brief() : "missing") + "; expected " +

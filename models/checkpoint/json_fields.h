@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,6 +29,8 @@ class JsonFields {
   std::string text(const char* name, const char* fallback);
   std::vector<std::string> texts(const char* name);  // absent: empty
 
+  // Refuses what is none of `served`; absent: the first of them.
+  void only(const char* name, std::initializer_list<const char*> served);
   // Refuses the object: what it says is well-formed but not served.
   void unsupported(const std::string& what);
   void fail(const std::string& what);

@@ -60,7 +60,7 @@ struct Model {
       Tensor t{nullptr, DType::f32, 1, {c.hidden}};
       EXPECT_OK(d->alloc(t.bytes(), &t.data));
       d->upload(t.data, v.data(), t.bytes());
-      return Norm{.eps = c.rms_eps, .gain = t};
+      return Norm{.eps = c.norm_eps, .gain = t};
     };
     const int32_t q = c.q_heads * c.head_dim, k = c.kv_heads() * c.head_dim,
                   inner = c.max_intermediate();

@@ -34,8 +34,8 @@ const test::TempDir& folder() {
 
 void use(const ModelConfig& c) {
   require(c.hidden > 0 && c.vocab > 0 && c.head_dim > 0 && !c.layers.empty());
-  require(c.q_heads % c.kv_heads() == 0 && c.kv_layers() == int32_t(c.layers.size()));
-  require(rope_inv_freq(c.rope, c.head_dim).size() == size_t(c.head_dim) / 2);
+  require(c.q_heads % c.kv_heads() == 0 && c.kv_layers() > 0);
+  require(rope_inv_freq(c.rope, c.rotary_dim).size() == size_t(c.rotary_dim) / 2);
   require(parameter_count(c) > 0);
   for (const GpuFit& fit : fit_on_common_gpus(c)) require(fit.kv_tokens_bf16 <= fit.kv_tokens_fp8);
   for (const int32_t id : c.eos_ids) require(id >= 0 && id < c.vocab);

@@ -121,7 +121,7 @@ class Sequence {
       kv.k_scale = weights_.k_scale;
       kv.v_scale = weights_.v_scale;
     }
-    inv_freq_ = rope_inv_freq(config_.rope, config_.head_dim);
+    inv_freq_ = rope_inv_freq(config_.rope, config_.rotary_dim);
     if (Status s = device_->prepare(limits, kv, {inv_freq_}); !s) return s;
     return Decoder::create(shape_, weights_, device_.get(), limits, &decoder_);
   }

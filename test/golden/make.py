@@ -26,8 +26,10 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification,
+                          NemotronConfig, NemotronForCausalLM, NemotronForSequenceClassification,
                           PreTrainedTokenizerFast)
 from transformers.models.llama import modeling_llama
+from transformers.models.nemotron import modeling_nemotron
 
 HERE = Path(__file__).parent
 FP8 = torch.float8_e4m3fn
@@ -38,7 +40,8 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 def model(name, *, hidden, heads, kv_heads, head_dim, ffn, layers=2, vocab=256, tied=False,
           shards=1, dtype="bfloat16", rope="llama3", quant=None, kv_scales=False, prompt=96,
-          runs=("stored",), reward=None, labels=0, store_tied_head=False):
+          runs=("stored",), reward=None, labels=0, store_tied_head=False, family="llama",
+          blocks=None):
     return dict(locals())
 
 
@@ -67,6 +70,22 @@ MODELS = [
     # What the 340B model's outputs are; here, as there, the checkpoint itself does not say it.
     model("reward_nine_outputs", hidden=64, heads=8, kv_heads=2, head_dim=32, ffn=80, labels=9,
           vocab=320),
+    # Nemotron-4: LayerNorms with gain - 1 and a bias, half of each head rotated, a squared ReLU. Heads
+    # as wide as the 340B's, then Minitron's.
+    model("nemotron4", hidden=96, heads=4, kv_heads=1, head_dim=192, ffn=150, rope="default",
+          family="nemotron", runs=("stored", "kv_fp8", "weights_fp8")),
+    model("nemotron4_f16", hidden=80, heads=6, kv_heads=2, head_dim=64, ffn=99, rope="default",
+          family="nemotron", dtype="float16", layers=3, shards=2, vocab=320),
+    model("nemotron4_nine_outputs", hidden=64, heads=4, kv_heads=2, head_dim=32, ffn=80, labels=9,
+          rope="default", family="nemotron", vocab=320),
+    # Super-49B: layers of several sizes, some without attention, one without a feed-forward part.
+    # A block is the FFN's multiplier, None for no FFN, and whether there is attention.
+    model("deci", hidden=64, heads=8, kv_heads=2, head_dim=64, ffn=0, family="deci", layers=6,
+          blocks=[(5.25, True), (1.0, False), (None, True), (None, False), (0.5, True), (2.625, False)],
+          runs=("stored", "kv_fp8", "weights_fp8")),
+    model("deci_fp8", hidden=96, heads=4, kv_heads=2, head_dim=32, ffn=0, family="deci", layers=4,
+          blocks=[(1.3125, False), (3.28125, True), (None, False), (1.0, True)], quant="modelopt",
+          kv_scales=True, runs=("stored", "kv_fp8")),
 ]
 ATTRIBUTES = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
 FIRST_ATTRIBUTE = 4  # of nine outputs
@@ -98,12 +117,66 @@ def config_of(m):
             extra["id2label"] = dict(enumerate(ATTRIBUTES[: m["labels"]]))
         else:
             extra["num_labels"] = m["labels"]
-    return LlamaConfig(
+    if m["family"] == "nemotron":
+        extra |= {"norm_eps": 1e-5}
+        rope["partial_rotary_factor"] = 0.5
+    else:
+        extra |= {"rms_norm_eps": 1e-5}
+    return (NemotronConfig if m["family"] == "nemotron" else LlamaConfig)(
         vocab_size=m["vocab"], hidden_size=m["hidden"], intermediate_size=m["ffn"],
         num_hidden_layers=m["layers"], num_attention_heads=m["heads"],
         num_key_value_heads=m["kv_heads"], head_dim=m["head_dim"], max_position_embeddings=512,
-        rms_norm_eps=1e-5, tie_word_embeddings=m["tied"], rope_parameters=rope, bos_token_id=1,
+        tie_word_embeddings=m["tied"], rope_parameters=rope, bos_token_id=1,
         eos_token_id=[2, 3], attn_implementation="eager", **extra)
+
+
+def intermediate(mult, hidden):
+    """As NVIDIA's configuration_decilm.py has it."""
+    size = int(2 * mult * hidden / 3)
+    return (size + 255) // 256 * 256
+
+
+class Nothing(torch.nn.Module):
+    """An attention or an MLP that adds nothing to the residual."""
+
+    def __init__(self, is_attention):
+        super().__init__()
+        self.is_attention = is_attention
+
+    def forward(self, hidden_states, **_):
+        zero = torch.zeros_like(hidden_states)
+        return (zero, None) if self.is_attention else zero
+
+
+def network(m, config):
+    if m["family"] == "nemotron":
+        kind = NemotronForSequenceClassification if m["labels"] else NemotronForCausalLM
+        return kind(config)
+    if m["family"] == "llama":
+        return (LlamaForSequenceClassification if m["labels"] else LlamaForCausalLM)(config)
+    # DeciLM is not in transformers: Llama's layers, with parts replaced.
+    config.intermediate_size = 8
+    net = LlamaForCausalLM(config)
+    for layer, (mult, attention) in zip(net.model.layers, m["blocks"]):
+        if mult is None:
+            layer.mlp = Nothing(False)
+            layer.post_attention_layernorm = torch.nn.Identity()
+        else:
+            config.intermediate_size = intermediate(mult, m["hidden"])
+            layer.mlp = modeling_llama.LlamaMLP(config)
+        if not attention:
+            layer.self_attn = Nothing(True)
+            layer.input_layernorm = torch.nn.Identity()
+    return net
+
+
+def block_configs(m):
+    off = {"replace_with_linear": False, "sparsify": None}
+    sinks = {"window_length": None, "num_sink_tokens": None,
+             "use_prefill_window_in_sink_attention": False, "unshifted_sink": False}
+    return [{"attention": off | sinks | {"no_op": not attention, "n_heads_in_group":
+                                         m["heads"] // m["kv_heads"] if attention else None},
+             "ffn": off | {"no_op": mult is None, "ffn_mult": mult}} for mult, attention in m["blocks"]]
 
 
 def random_weights(net, m, generator):
@@ -113,7 +186,8 @@ def random_weights(net, m, generator):
     for name, p in net.state_dict().items():
         r = torch.randn(p.shape, generator=generator)
         if p.dim() == 1:
-            r = 1 + 0.2 * r
+            # A gain of about 1, which Nemotron-4 stores less 1; a small bias.
+            r = (0 if m["family"] == "nemotron" else 1) + 0.2 * r
         elif "embed_tokens" in name:
             r = r * (2 / hidden**0.5 if m["tied"] else 1.0)
         elif "lm_head" in name or "score" in name:
@@ -166,6 +240,8 @@ def stored_and_real(m, state):
             real[name] = stored[name].float()
     if m["kv_scales"]:
         for layer in range(m["layers"]):
+            if m["blocks"] and not m["blocks"][layer][1]:
+                continue
             attention = f"model.layers.{layer}.self_attn."
             stored[attention + "k_proj.k_scale"] = torch.tensor(0.011 + 0.002 * layer)
             stored[attention + "v_proj.v_scale"] = torch.tensor(0.009)
@@ -192,11 +268,20 @@ def quantisation_block(m):
 
 def save(m, folder, config, stored):
     text = config.to_dict()
+    kind = "ForSequenceClassification" if m["labels"] else "ForCausalLM"
     text["architectures"] = [
-        "LlamaForSequenceClassification" if m["labels"] else "LlamaForCausalLM"]
+        {"llama": "Llama", "nemotron": "Nemotron", "deci": "DeciLM"}[m["family"]] + kind]
     text["dtype"] = m["dtype"]
+    if m["family"] == "deci":
+        text |= {"model_type": "nemotron-nas", "block_configs": block_configs(m)}
+        for name in ("intermediate_size", "num_key_value_heads"):
+            text.pop(name)
     text = {k: v for k, v in text.items() if v is not None and not k.startswith("_")}
-    if m["name"] in ("gqa4", "f32"):  # as files before transformers 5 spell it
+    if m["name"] == "nemotron4_f16":  # as the conversions of the 340B spell it
+        text["rope_theta"] = text.pop("rope_parameters")["rope_theta"]
+        text |= {"rope_percent": 0.5, "rope_percentage": 0.5, "rope_scaling": None}
+        text.pop("partial_rotary_factor", None)
+    if m["name"] in ("gqa4", "f32", "deci"):  # as files before transformers 5 spell it
         rope = text.pop("rope_parameters")
         text["rope_theta"] = rope.pop("rope_theta")
         text["rope_scaling"] = rope if rope["rope_type"] == "llama3" else None
@@ -233,19 +318,21 @@ class RoundedKv:
         self.stored = stored
 
     def __enter__(self):
-        self.eager = modeling_llama.eager_attention_forward
+        self.eager = {m: m.eager_attention_forward for m in (modeling_llama, modeling_nemotron)}
 
         def rounded(module, query, key, value, *args, **kwargs):
             attention = f"model.layers.{module.layer_idx}.self_attn."
             k = self.stored.get(attention + "k_proj.k_scale", torch.tensor(1.0))
             v = self.stored.get(attention + "v_proj.v_scale", torch.tensor(1.0))
-            return self.eager(module, query, quantise(key, k).float() * k,
+            return self.eager[modeling_llama](module, query, quantise(key, k).float() * k,
                               quantise(value, v).float() * v, *args, **kwargs)
 
-        modeling_llama.eager_attention_forward = rounded
+        for module in self.eager:
+            module.eager_attention_forward = rounded
 
     def __exit__(self, *_):
-        modeling_llama.eager_attention_forward = self.eager
+        for module, eager in self.eager.items():
+            module.eager_attention_forward = eager
 
 
 def numbers(values):
@@ -317,7 +404,7 @@ def make(m, seed):
     folder.mkdir()
     generator = torch.Generator().manual_seed(seed)
     config = config_of(m)
-    net = (LlamaForSequenceClassification if m["labels"] else LlamaForCausalLM)(config).float().eval()
+    net = network(m, config).float().eval()
     stored, real = stored_and_real(m, random_weights(net, m, generator))
     save(m, folder, config, stored)
     golden = {}

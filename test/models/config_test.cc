@@ -34,7 +34,7 @@ TEST(config_reads_every_field) {
   EXPECT_EQ(c.q_heads, 4);
   EXPECT_EQ(c.head_dim, 6);  // not 8 / 4
   EXPECT_EQ(c.max_position, 128);
-  EXPECT_EQ(c.rms_eps, 1e-5f);
+  EXPECT_EQ(c.norm_eps, 1e-5f);
   EXPECT(!c.tied);
   EXPECT_EQ(c.rope.theta, 500000.0);
   EXPECT(c.rope.kind == RopeConfig::Kind::none);
@@ -64,7 +64,7 @@ TEST(config_defaults_are_those_of_transformers) {
   EXPECT_EQ(c.kv_heads(), 4);
   EXPECT_EQ(c.head_dim, 2);
   EXPECT_EQ(c.max_position, 2048);
-  EXPECT_EQ(c.rms_eps, 1e-6f);
+  EXPECT_EQ(c.norm_eps, 1e-6f);
   EXPECT_EQ(c.rope.theta, 10000.0);
   EXPECT(c.eos_ids.empty());
   EXPECT_EQ(c.bos_id, -1);
@@ -107,8 +107,7 @@ TEST(config_reads_the_defaults_of_sampling) {
 }
 
 TEST(config_refuses_architectures_by_name) {
-  for (const std::string name : {"DeciLMForCausalLM", "NemotronForCausalLM", "MistralForCausalLM",
-                                 "NemotronHForCausalLM", "LlamaModel"}) {
+  for (const std::string name : {"MistralForCausalLM", "NemotronHForCausalLM", "LlamaModel"}) {
     const Status s = read(llama_config().set("architectures", "[\"" + name + "\"]"));
     EXPECT(s.code() == Code::unsupported);
     EXPECT_ERROR(s, "config.json: architecture \"" + name +
@@ -143,6 +142,98 @@ TEST(config_refuses_what_would_change_the_numbers) {
                      .set("sliding_window", "null")
                      .set("pretraining_tp", "1")
                      .set("layer_types", "[\"full_attention\", \"full_attention\"]")));
+}
+
+TEST(config_reads_nemotron_4) {
+  ModelConfig c;
+  REQUIRE_OK(read(test::nemotron_config(), &c));
+  EXPECT(c.norm == Norm::Kind::layer);
+  EXPECT(c.norm_gain_less_one);
+  EXPECT_EQ(c.norm_eps, 1e-5f);
+  EXPECT_EQ(c.rotary_dim, 6);
+  EXPECT(c.layers[1].activation == Activation::relu2);
+  EXPECT_EQ(c.layers[1].kv_heads, 2);
+  // The names of the conversions of the 340B, and what a file leaves out.
+  using test::nemotron_config;
+  REQUIRE_OK(read(nemotron_config()
+                      .drop("partial_rotary_factor")
+                      .set("rope_percent", "0.5")
+                      .set("rope_percentage", "0.5")
+                      .drop("norm_eps")
+                      .set("layer_norm_eps", "0.25"),
+                  &c));
+  EXPECT_EQ(c.rotary_dim, 6);
+  EXPECT_EQ(c.norm_eps, 0.25f);
+  REQUIRE_OK(read(nemotron_config().drop("partial_rotary_factor").drop("norm_eps"), &c));
+  EXPECT_EQ(c.rotary_dim, 6);
+  EXPECT_EQ(c.norm_eps, 1e-5f);
+  REQUIRE_OK(read(nemotron_config()
+                      .drop("partial_rotary_factor")
+                      .drop("rope_theta")
+                      .set("rope_parameters", R"({"rope_type": "default", "rope_theta": 12.0,
+                                                   "partial_rotary_factor": 0.34})"),
+                  &c));
+  EXPECT_EQ(c.rotary_dim, 4);
+  EXPECT_EQ(c.rope.theta, 12.0);
+  REQUIRE_OK(read(nemotron_config()
+                      .set("architectures", "[\"NemotronForSequenceClassification\"]")
+                      .set("num_labels", "9"),
+                  &c));
+  EXPECT_EQ(c.reward.labels.size(), size_t(9));
+  EXPECT_ERROR(read(nemotron_config().set("rope_percent", "0.25")),
+               "\"partial_rotary_factor\" and \"rope_percent\" disagree");
+  EXPECT_ERROR(read(nemotron_config().set("partial_rotary_factor", "0.25")),
+               "times \"head_dim\" is 3; expected an even number above 0");
+  EXPECT_ERROR(read(nemotron_config().set("partial_rotary_factor", "0")), "is 0; expected an even");
+  EXPECT_ERROR(read(nemotron_config().set("hidden_act", "\"silu\"")),
+               "\"hidden_act\" is \"silu\"; served: \"relu2\"");
+  EXPECT_ERROR(read(nemotron_config().set("attention_bias", "true")), "\"attention_bias\" is true");
+}
+
+std::string deci_blocks(const std::string& attention, const std::string& ffn) {
+  return "[{\"attention\": " + attention + ", \"ffn\": " + ffn + "}]";
+}
+
+TEST(config_reads_deci) {
+  using test::deci_config;
+  ModelConfig c;
+  REQUIRE_OK(read(deci_config(), &c));
+  REQUIRE_EQ(c.layers.size(), size_t(2));
+  EXPECT(c.layers[0].attention && c.layers[0].ffn && !c.layers[1].attention && c.layers[1].ffn);
+  EXPECT_EQ(c.layers[0].kv_heads, 2);
+  EXPECT_EQ(c.layers[0].intermediate, 256);  // 2/3 * 2.625 * 8 = 14
+  EXPECT_EQ(c.layers[1].intermediate, 512);  // 266
+  EXPECT_EQ(c.kv_layers(), 1);
+  EXPECT_EQ(c.rotary_dim, c.head_dim);
+
+  const auto with = [](const std::string& attention, const std::string& ffn) {
+    return read(deci_config()
+                    .set("num_hidden_layers", "1")
+                    .set("block_configs", deci_blocks(attention, ffn)));
+  };
+  const std::string a = R"({"n_heads_in_group": 4})", f = R"({"ffn_mult": 1.0})";
+  EXPECT_OK(with(a, f));
+  EXPECT_OK(with(a, R"({"no_op": true, "ffn_mult": null})"));
+  EXPECT_OK(with(a, R"({"intermediate_size": 12})"));
+  const std::string here = "config.json: block_configs[0]";
+  EXPECT_ERROR(with(R"({"n_heads_in_group": 3})", f),
+               here + ": attention: \"n_heads_in_group\" is 3; expected a divisor of 4");
+  EXPECT_ERROR(with("{}", f), here + ": attention: \"n_heads_in_group\" is missing");
+  EXPECT_ERROR(with(a, "{}"), here + ": ffn: \"ffn_mult\" is missing");
+  EXPECT_ERROR(with(a, R"({"ffn_mult": 1e-6})"), here + ": ffn: \"ffn_mult\" is 0.000001");
+  EXPECT_ERROR(with(a, "7"), here + ": ffn: found 7, expected an object");
+  EXPECT_ERROR(with(a, "null"), here + ": \"ffn\" is missing");
+  for (const std::string part : {"\"replace_with_linear\": true", "\"window_length\": 8",
+                                 "\"num_sink_tokens\": 1", "\"unshifted_sink\": true"}) {
+    const Status s = with("{\"n_heads_in_group\": 2, " + part + "}", f);
+    EXPECT(s.code() == Code::unsupported);
+    EXPECT_ERROR(s, here + ": attention: " + part.substr(0, part.find(':')) + " is");
+  }
+  EXPECT_ERROR(with(R"({"no_op": true})", f), "no layer of \"block_configs\" has attention");
+  EXPECT_ERROR(read(deci_config().set("num_hidden_layers", "3")),
+               "\"block_configs\" is a list of 2; expected a list of 3");
+  EXPECT_ERROR(read(deci_config().drop("block_configs")), "\"block_configs\" is missing");
+  EXPECT_ERROR(read(deci_config().set("block_configs", "{}")), "\"block_configs\" is ");
 }
 
 TEST(config_names_field_found_and_expected) {
@@ -240,7 +331,7 @@ TEST(config_rope_refusals) {
 TEST(config_rope_llama3_frequencies) {
   ModelConfig c;
   REQUIRE_OK(read(llama_config().set("head_dim", "128").set("rope_scaling", kLlama3), &c));
-  const std::vector<float> f = rope_inv_freq(c.rope, c.head_dim);
+  const std::vector<float> f = rope_inv_freq(c.rope, c.rotary_dim);
   REQUIRE_EQ(f.size(), size_t(64));
   const std::pair<int, double> golden[] = {{0, 1.0},
                                            {1, 0.8146172338565447},

@@ -85,6 +85,31 @@ inline Members llama_config() {
           {"torch_dtype", "\"bfloat16\""}};
 }
 
+inline Members nemotron_config() {
+  return llama_config()
+      .set("architectures", "[\"NemotronForCausalLM\"]")
+      .set("model_type", "\"nemotron\"")
+      .set("hidden_act", "\"relu2\"")
+      .set("head_dim", "12")
+      .set("norm_eps", "1e-05")
+      .set("partial_rotary_factor", "0.5")
+      .drop("rms_norm_eps");
+}
+
+// Two layers: the first whole, the second without attention.
+inline Members deci_config() {
+  return llama_config()
+      .set("architectures", "[\"DeciLMForCausalLM\"]")
+      .set("model_type", "\"nemotron-nas\"")
+      .set("intermediate_size", "null")
+      .set("num_key_value_heads", "null")
+      .set("block_configs",
+           R"([{"attention": {"no_op": false, "n_heads_in_group": 2},
+                "ffn": {"no_op": false, "ffn_mult": 2.625}},
+               {"attention": {"no_op": true, "n_heads_in_group": null},
+                "ffn": {"no_op": false, "ffn_mult": 50.0}}])");
+}
+
 struct RawTensor {
   std::string dtype;
   std::vector<int64_t> shape;

@@ -187,6 +187,82 @@ TEST(load_without_gates) {
   EXPECT_EQ(parameter_count(l.config) - without, gate);
 }
 
+RawTensors nemotron_tensors() {
+  RawTensors t = llama_tensors();
+  for (const std::string layer : {"0", "1"}) {
+    const std::string base = "model.layers." + layer + ".";
+    t.erase(base + "mlp.gate_proj.weight");
+    t[base + "self_attn.q_proj.weight"] = bf16_tensor({48, 8}, 1);
+    t[base + "self_attn.k_proj.weight"] = bf16_tensor({24, 8}, 2);
+    t[base + "self_attn.v_proj.weight"] = bf16_tensor({24, 8}, 3);
+    t[base + "self_attn.o_proj.weight"] = bf16_tensor({8, 48}, 4);
+    for (const std::string norm : {"input_layernorm", "post_attention_layernorm"}) {
+      t[base + norm + ".bias"] = bf16_tensor({8}, 0.5f);
+    }
+  }
+  t["model.norm.bias"] = f32_tensor({8}, {1, 2, 3, 4, 5, 6, 7, 8});
+  t["model.norm.weight"] = f32_tensor({8}, {-0.5f, 0, 0.25f, 0, 0, 0, 0, 1e-9f});
+  return t;
+}
+
+// The stored gain is 1 less; the sum is made in float32, not in the file's type.
+TEST(load_layer_norms) {
+  Loaded l;
+  const RawTensors t = nemotron_tensors();
+  REQUIRE_OK(load(t, nemotron_config(), &l));
+  const Norm& norm = l.weights.final_norm;
+  EXPECT(norm.kind == Norm::Kind::layer);
+  EXPECT_EQ(norm.gain.as<float>()[0], 0.5f);
+  EXPECT_EQ(norm.gain.as<float>()[1], 1.0f);
+  EXPECT_EQ(norm.gain.as<float>()[7], 1.0f);
+  EXPECT_EQ(norm.bias.as<float>()[7], 8.0f);
+  EXPECT_EQ(l.weights.layers[1].post_attention_norm.bias.as<float>()[1], 0.75f);
+  size_t stored = 0;
+  for (const auto& [name, tensor] : t) stored += tensor.bytes.size();
+  EXPECT_EQ(l.progress.back().bytes_done, stored);
+  EXPECT_EQ(l.progress.back().bytes_total, stored);
+  int64_t elements = 10 * 8;  // five norms
+  for (const auto& p : l.device.packed) elements += int64_t(p->values.size());
+  EXPECT_EQ(parameter_count(l.config), elements);
+
+  RawTensors without = t;
+  without.erase("model.layers.1.input_layernorm.bias");
+  EXPECT_ERROR(load(without, nemotron_config(), &l),
+               "tensor \"model.layers.1.input_layernorm.bias\" is missing");
+  RawTensors more = t;
+  more["model.layers.1.mlp.up_proj.bias"] = bf16_tensor({12}, 0);
+  EXPECT_ERROR(load(more, nemotron_config(), &l), "expected no .bias");
+}
+
+// What a block leaves out is not asked for, and its norm neither; the KV cache counts on without it.
+TEST(load_blocks_of_deci) {
+  Loaded l;
+  RawTensors t = llama_tensors();
+  std::erase_if(t, [](const auto& named) {
+    return named.first.starts_with("model.layers.1.self_attn") ||
+           named.first == "model.layers.1.input_layernorm.weight";
+  });
+  for (const auto& [layer, size] : {std::pair{"0", 256}, std::pair{"1", 512}}) {
+    const std::string mlp = "model.layers." + std::string(layer) + ".mlp.";
+    t[mlp + "gate_proj.weight"] = bf16_tensor({size, 8}, 1);
+    t[mlp + "up_proj.weight"] = bf16_tensor({size, 8}, 2);
+    t[mlp + "down_proj.weight"] = bf16_tensor({8, size}, 3);
+  }
+  REQUIRE_OK(load(t, deci_config(), &l));
+  EXPECT_EQ(l.weights.layers[0].kv_layer, 0);
+  EXPECT_EQ(l.weights.layers[1].kv_layer, -1);
+  EXPECT_EQ(packed(l.weights.layers[1].down).cols, 512);
+  EXPECT(l.weights.layers[1].qkv.weight.handle == nullptr);
+  // A block_config that contradicts its tensors.
+  RawTensors wrong = t;
+  wrong["model.layers.1.mlp.down_proj.weight"] = bf16_tensor({8, 256}, 3);
+  EXPECT_ERROR(load(wrong, deci_config(), &l),
+               "tensor \"model.layers.1.mlp.down_proj.weight\" is BF16 [8, 256]; expected");
+  RawTensors more = t;
+  more["model.layers.1.self_attn.q_proj.weight"] = bf16_tensor({24, 8}, 1);
+  EXPECT_ERROR(load(more, deci_config(), &l), "expected no such tensor, since config.json says");
+}
+
 TEST(load_gives_every_norm_its_eps) {
   Loaded l;
   REQUIRE_OK(load(llama_tensors(), llama_config().set("rms_norm_eps", "0.25"), &l));
