@@ -22,8 +22,8 @@ void refuse_unserved(JsonFields* f);
 void read_sizes(JsonFields* f, ModelConfig* out);
 // num_hidden_layers equal layers of num_key_value_heads and intermediate_size. After read_sizes().
 void read_equal_layers(JsonFields* f, Activation activation, ModelConfig* out);
-// `rope_theta` with `rope_scaling`, or `rope_parameters` of newer files, with rope_theta inside; the
-// rotated share of a head by any of its three names. After read_sizes().
+// `rope_theta` with `rope_scaling`, or `rope_parameters` of newer files, with rope_theta inside.
+// The rotated share of a head by any of its three names. After read_sizes().
 void read_rope(JsonFields* f, ModelConfig* out);
 // The same where heads are rotated whole.
 void read_whole_rope(JsonFields* f, ModelConfig* out);

@@ -1,6 +1,6 @@
-// DeciLM (Super-49B, 51B, Ultra-253B): Llama's layers, each of its own size by `block_configs`, some
-// without attention, some without a feed-forward part, a few without either.
-// After the configuration_decilm.py and block_config.py that lie beside the checkpoints.
+// DeciLM (Super-49B, 51B, Ultra-253B): Llama's layers, each of its own size by `block_configs`.
+// Some have no attention, some no feed-forward part, a few neither. After configuration_decilm.py
+// and block_config.py, which lie beside the checkpoints.
 #include <cmath>
 
 #include "models/arch/architecture.h"

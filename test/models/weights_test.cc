@@ -234,7 +234,7 @@ TEST(load_layer_norms) {
   EXPECT_ERROR(load(more, nemotron_config(), &l), "expected no .bias");
 }
 
-// What a block leaves out is not asked for, and its norm neither; the KV cache counts on without it.
+// What a block leaves out is not asked for, nor is its norm; the KV cache counts on without it.
 TEST(load_blocks_of_deci) {
   Loaded l;
   RawTensors t = llama_tensors();
