@@ -104,6 +104,8 @@ std::vector<std::string> fuzz_seeds() {
                 .set("architectures", "[\"LlamaForSequenceClassification\"]")
                 .set("id2label", R"({"0": "a", "1": "b"})"),
             "", ""),
+      input(test::nemotron_config(), "", ""),
+      input(test::deci_config(), "", ""),
   };
 }
 
