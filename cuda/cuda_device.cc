@@ -63,6 +63,11 @@ class CudaDevice final : public Device {
   }
   DType activation_dtype() const override { return DType::bf16; }
   size_t free_bytes() const override { return context_.free_bytes(); }
+  Status check(const DecoderForm& form) const noexcept override {
+    if (form.norm != Norm::Kind::rms) return only_rms();
+    if (form.activation != Activation::silu_gated) return only_silu();
+    return check_heads(form.head_dim, form.rotary_dim);
+  }
 
   Status alloc(size_t bytes, void** out) noexcept override {
     context_.use();
@@ -202,8 +207,7 @@ class CudaDevice final : public Device {
   void mlp_input(Tensor h, Tensor x, const Norm& norm, const Linear& w,
                  Activation activation) noexcept override {
     if (activation != Activation::silu_gated) {
-      return context_.fail(Status::unsupported(
-          "the CUDA backend has the activation silu with a gate alone; relu2 runs on the CPU"));
+      return context_.fail(only_silu());
     }
     if (!serves(norm)) return;
     submit({.kind = Op::Kind::mlp_input,
@@ -253,9 +257,16 @@ class CudaDevice final : public Device {
   static const Matrix& matrix(const Weight& w) { return *static_cast<const Matrix*>(w.handle); }
   bool serves(const Norm& norm) noexcept {
     if (norm.kind == Norm::Kind::rms) return true;
-    context_.fail(Status::unsupported(
-        "the CUDA backend has RMS norms alone; a model with LayerNorm runs on the CPU"));
+    context_.fail(only_rms());
     return false;
+  }
+  static Status only_rms() {
+    return Status::unsupported(
+        "the CUDA backend has RMS norms alone; a model with LayerNorm runs on the CPU");
+  }
+  static Status only_silu() {
+    return Status::unsupported(
+        "the CUDA backend has the activation silu with a gate alone; relu2 runs on the CPU");
   }
   static int32_t rows_of(const Tensor& t) { return int32_t(t.shape[0]); }
 

@@ -10,16 +10,7 @@ constexpr size_t kMaxDecodeItems = 4096;    // of one launch of the decode atten
 constexpr size_t kDecodeMemoryShare = 512;  // whose sums may take this part of the GPU's memory
 
 Status check(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope) {
-  if (kv.head_dim % 16 != 0 || kv.head_dim <= 0 || kv.head_dim > 128) {
-    return Status::unsupported("head_dim " + std::to_string(kv.head_dim) +
-                               ": the CUDA device serves multiples of 16 up to 128");
-  }
-  if (int32_t(rope.inv_freq.size()) * 2 != kv.head_dim) {
-    return Status::unsupported("rotary embeddings of " + std::to_string(rope.inv_freq.size() * 2) +
-                               " of " + std::to_string(kv.head_dim) +
-                               " elements of a head: the CUDA device turns whole heads; such a "
-                               "model runs on the CPU");
-  }
+  if (Status s = check_heads(kv.head_dim, int32_t(rope.inv_freq.size()) * 2); !s) return s;
   if (kv.block_size != 16 && kv.block_size != 32 && kv.block_size != 64) {
     return Status::invalid("block_size " + std::to_string(kv.block_size) +
                            ": 16, 32 or 64 is possible");
@@ -40,6 +31,20 @@ Status check(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope
 }
 
 }  // namespace
+
+Status check_heads(int32_t head_dim, int32_t rotary_dim) {
+  if (head_dim % 16 != 0 || head_dim <= 0 || head_dim > 128) {
+    return Status::unsupported("head_dim " + std::to_string(head_dim) +
+                               ": the CUDA device serves multiples of 16 up to 128");
+  }
+  if (rotary_dim != head_dim) {
+    return Status::unsupported("rotary embeddings of " + std::to_string(rotary_dim) + " of " +
+                               std::to_string(head_dim) +
+                               " elements of a head: the CUDA device turns whole heads; such a "
+                               "model runs on the CPU");
+  }
+  return {};
+}
 
 Workspace::~Workspace() {
   for (const Block* b : {&slots, &inv_freq, &angles, &normed, &scaled, &squares, &partial,

@@ -15,6 +15,9 @@ namespace nemotron::cuda {
 inline constexpr int32_t kPromptSlice = 1024;
 inline constexpr int32_t kSlots = 65536;  // ids that stay on the device
 
+// Unsupported when no attention kernel serves such heads.
+Status check_heads(int32_t head_dim, int32_t rotary_dim);
+
 class Workspace {
  public:
   explicit Workspace(Context* context) : context_(context) {}

@@ -12,6 +12,9 @@
 
 namespace nemotron {
 
+// For Device::check().
+DecoderForm decoder_form(const ModelConfig& config);
+
 class Decoder {
  public:
   // Allocates the activations for steps within `limits` on `device`. Shape, weights and

@@ -99,6 +99,13 @@ struct StepLimits {
   int32_t q_heads = 0, kv_heads = 0, head_dim = 0, hidden = 0, intermediate = 0, vocab = 0;
 };
 
+// What of a decoder not every backend can compute.
+struct DecoderForm {
+  Norm::Kind norm = Norm::Kind::rms;
+  Activation activation = Activation::silu_gated;
+  int32_t head_dim = 0, rotary_dim = 0;
+};
+
 // Steps that are launched and not yet waited for.
 inline constexpr int kMaxStepsInFlight = 2;
 
@@ -112,6 +119,9 @@ class Device {
   // What the KV cache keeps where nobody chose.
   virtual DType kv_dtype() const { return DType::bf16; }
   virtual size_t free_bytes() const = 0;
+  // Unsupported, with what is asked for and what is served, when steps of such a decoder cannot run
+  // here. Asked before its weights are read.
+  virtual Status check(const DecoderForm&) const noexcept { return {}; }
 
   // --- memory: all of it is taken before the first step ---
   virtual Status alloc(size_t bytes, void** out) noexcept = 0;  // zeroed, 64-byte aligned
@@ -149,8 +159,8 @@ class Device {
   virtual Status sync() noexcept = 0;
 
   // --- the five ops of a layer, and the two ends ---
-  // A backend that cannot do what a Norm, an Activation or a RopeTable asks for says so: in
-  // prepare(), or by sync() after the op (unsupported).
+  // A backend that cannot do what a Norm, an Activation or a RopeTable asks for says so in check(),
+  // and to who did not ask: in prepare(), or by sync() after the op (unsupported).
   // REQUIRES, for all: tensors of one call have the same rows, a weight has the use that the op
   // reads. Of embed, attention_input, attention and sample: a step has begun and these are its
   // rows, kv_layer is below KvConfig::layers. The products alone also run between steps.
@@ -199,7 +209,7 @@ struct DeviceOptions {
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept;
 
 // What a backend library (libnemotron_cuda.so) exports as `nemotron_backend`.
-inline constexpr uint32_t kBackendAbi = 5;
+inline constexpr uint32_t kBackendAbi = 6;
 struct Backend {
   uint32_t abi = kBackendAbi;
   const char* name = "";

@@ -78,6 +78,7 @@ Status set_up(const EngineOptions& options,
     return s;
   }
   Device& device = *rank->device;
+  if (Status s = device.check(decoder_form(config)); !s) return s;
   info->device = device.name();
   info->stop_ids = config.eos_ids;
   for (const int32_t id : options.stop_ids) {

@@ -93,6 +93,7 @@ class Sequence {
     std::unique_ptr<Checkpoint> checkpoint;
     if (Status s = Checkpoint::open(dir, &checkpoint); !s) return s;
     if (Status s = open_one(isa, &device_); !s) return s;
+    if (Status s = device_->check(decoder_form(config_)); !s) return s;
     if (Status s = load_weights(*checkpoint, config_, {.format = format}, device_.get(), &weights_);
         !s)
       return s;
@@ -181,6 +182,16 @@ std::vector<SampleInput> both(int32_t row, int32_t target) {
   return {draw, known};
 }
 
+// A decoder that CUDA does not serve is refused before its weights are read, by name.
+bool opened(const Sequence& sequence, const std::string& isa, const Status& status) {
+  if (isa == "cuda" && sequence.config().norm == Norm::Kind::layer) {
+    EXPECT_ERROR(status, "the CUDA backend has RMS norms alone");
+    return false;
+  }
+  EXPECT_OK(status);
+  return status.ok();
+}
+
 void run_generation(const std::string& name, const std::string& run, const std::string& isa,
                     const Json& golden) {
   const bool fp8_kv = run == "kv_fp8", bf16_kv = run == kBf16Kv;
@@ -195,9 +206,12 @@ void run_generation(const std::string& name, const std::string& run, const std::
   std::optional<DType> kv_dtype;
   if (fp8_kv || bf16_kv) kv_dtype = fp8_kv ? DType::fp8_e4m3 : DType::bf16;
   Sequence sequence;
-  REQUIRE_OK(sequence.open((golden_dir() / name).string(), isa, -1,
-                           run == "weights_fp8" ? WeightFormat::fp8 : WeightFormat::stored,
-                           kv_dtype, int32_t(prompt.size() + greedy.size())));
+  if (!opened(sequence, isa,
+              sequence.open((golden_dir() / name).string(), isa, -1,
+                            run == "weights_fp8" ? WeightFormat::fp8 : WeightFormat::stored,
+                            kv_dtype, int32_t(prompt.size() + greedy.size())))) {
+    return;
+  }
   Deltas deltas;
   int same = 0, near_ties = 0;
   const auto check_greedy = [&](size_t i, const SampleOutput& drawn, const SampleOutput& known) {
@@ -251,8 +265,11 @@ void run_generation(const std::string& name, const std::string& run, const std::
 
 void run_scores(const std::string& name, const std::string& isa, const Json& golden) {
   Sequence sequence;
-  REQUIRE_OK(sequence.open((golden_dir() / name).string(), isa, name == "reward_row" ? 0 : -1,
-                           WeightFormat::stored, {}, 128));
+  if (!opened(sequence, isa,
+              sequence.open((golden_dir() / name).string(), isa, name == "reward_row" ? 0 : -1,
+                            WeightFormat::stored, {}, 128))) {
+    return;
+  }
   double most = 0;
   for (const Json& item : *golden.find("scores")->array()) {
     const std::vector<int32_t> tokens = ids(item.find("ids"));
@@ -295,7 +312,7 @@ bool add_cases() {
   }
   std::sort(names.begin(), names.end());
   add_case("golden_has_every_kind", [names, isas] {
-    EXPECT_EQ(names.size(), size_t(12));
+    EXPECT_EQ(names.size(), size_t(17));
     EXPECT(!isas.empty() && isas[0] == "plain");
   });
   for (const std::string& name : names) {
