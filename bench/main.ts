@@ -13,6 +13,7 @@ const benches: Readonly<Record<string, readonly [file: string, about: string]>> 
   ops: ['ops', 'ceilings, matrix products, attention and draws of the CPU backend (C++)'],
   serve: ['serve', 'a streaming load on any OpenAI-compatible server'],
   http: ['http', 'plain routes, overload and connection churn of any such server'],
+  storm: ['storm', 'answers a second under clients that ignore Retry-After'],
   loop: ['event-loop', 'how long prompts of 128K tokens hold up the event loop'],
   reward: ['reward', 'scoring: candidates of one prompt, and prompts beside the limit'],
   start: ['cold-start', 'from npm start to the first token of the embedded models'],

@@ -29,6 +29,7 @@ import { addHeader, type Ctx, type Env } from './http/context.js'
 import { cors } from './http/cors.js'
 import { checkDoor } from './http/door.js'
 import { errorBody, errorName, HttpError, headersOf, statusOf } from './http/errors.js'
+import { paceRefusals } from './http/refusals.js'
 import { logRequests } from './http/request-log.js'
 import { unknownRoute } from './http/unknown-route.js'
 import { asRequestError, RequestError } from './request-error.js'
@@ -167,7 +168,7 @@ export const createApp = (server: Server): Hono<Env> => {
   const checkKey = requireKey(server.config.apiKeys)
 
   const { config } = server
-  app.use(logRequests(server), closeWhenLeaving(server))
+  app.use(logRequests(server), paceRefusals(), closeWhenLeaving(server))
   app.use(cors(config.allowedOrigins), checkDoor(config))
   for (const { method, path, open, handler } of table) {
     const handlers: Handler<Env>[] = open ? [handler] : [checkKey, handler]

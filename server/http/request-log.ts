@@ -74,7 +74,8 @@ export const logRequests = ({
         responseBytes: Math.max(0, socket.bytesWritten - writtenBefore),
       })
       const line = { request_id: requestId, method, path: c.req.path, status, seconds, ...record }
-      if (status === 429) refused(line)
+      // Its client may have left before it heard.
+      if (record.error === 'rate_limit_exceeded') refused(line)
       // 503 while loading or draining is how a server at work answers.
       else if (status === 503) log.warn(line, 'request')
       else if (status >= 500) log.error(line, 'request')

@@ -47,7 +47,7 @@ const MACHINE = /hardware threads, \d+ GiB/
 
 test('--help lists the benches, and each its flags', async () => {
   const list = await output('--help')
-  for (const name of ['engine', 'ops', 'serve', 'http', 'loop', 'reward', 'start', 'gpu'])
+  for (const name of ['engine', 'ops', 'serve', 'http', 'storm', 'loop', 'reward', 'start', 'gpu'])
     assert.match(list, new RegExp(`^  ${name} `, 'm'))
   assert.match(await output('serve', '--help'), /--input-len N +tokens/)
 })
@@ -106,6 +106,14 @@ describe('benches of our own engine', { skip: noAddon }, () => {
     )
     assert.match(out, MACHINE)
     assert.match(out, /share \d+ %/)
+  })
+
+  test('storm', async () => {
+    const out = await output(
+      ...['storm', '--rounds', '1', '--duration', '1', '--clients', '4', '--places', '1'],
+    )
+    assert.match(out, MACHINE)
+    assert.match(out, /^useful answers: .* 4 clients that ignore Retry-After: \d+ %/m)
   })
 
   test('loop', async () => {
