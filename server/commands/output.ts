@@ -34,15 +34,20 @@ const FLUSH_MS = 200
 const isStandardOutput = (path: string): boolean =>
   ['-', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1'].includes(path)
 
-/** A pipe or a device: an interrupted run starts anew. */
-export const isPipe = async (path: string): Promise<boolean> =>
-  isStandardOutput(path) || (existsSync(path) && !(await stat(path)).isFile())
+/** A pipe or a device: an interrupted run starts anew. Opening a folder says what is wrong with it. */
+export const isPipe = async (path: string): Promise<boolean> => {
+  if (isStandardOutput(path)) return true
+  if (!existsSync(path)) return false
+  const found = await stat(path)
+  return !found.isFile() && !found.isDirectory()
+}
 
 const openPipe = (path: string): Output => {
   const stream: Writable = isStandardOutput(path) ? process.stdout : createWriteStream(path)
-  let isBroken = false
-  stream.on('error', () => {
-    isBroken = true // the write that failed says why
+  /** That it could not be opened; a write that fails says so itself. */
+  let failure: Error | undefined
+  stream.on('error', (error) => {
+    failure ??= error
   })
   const write = (text: string): Promise<void> =>
     new Promise((resolve, reject) => {
@@ -50,14 +55,14 @@ const openPipe = (path: string): Output => {
         if (!error) resolve()
         else if ('code' in error && error.code === 'EPIPE')
           reject(new Error(`the reader of ${path} is gone: the rest was not written`))
-        else reject(fileError(error, path, 'written'))
+        else reject(fileError(failure ?? error, path, 'written'))
       })
     })
   return {
     begun: { lines: 0, bytes: 0, sha256: '', counts: {} },
     put: (records) => (records === '' ? Promise.resolve() : write(records)),
     close: async () => {
-      if (stream === process.stdout || isBroken) return
+      if (stream === process.stdout || failure !== undefined) return
       await new Promise<void>((done) => stream.end(done))
     },
   }

@@ -34,6 +34,7 @@ const Response = z.union([
 ])
 
 export const LINE_FIELDS = [
+  'system',
   'prompt',
   'messages',
   'response',
@@ -47,6 +48,7 @@ const Line = z.looseObject({
   messages: Turns.optional(),
   conversations: Turns.optional(),
   context: z.unknown().optional(),
+  system: z.string().optional(),
   response: z.string().optional(),
   responses: z.array(Response).min(1).optional(),
   chosen: Answer.optional(),
@@ -87,12 +89,22 @@ const readTurns = (given: z.output<typeof Prompt>): Conversation => {
 }
 
 /** The conversation before the answer; undefined where the line has none. */
-const readPrompt = ({ prompt, messages, conversations, context, response1 }: Line) => {
+const readPrompt = (line: Line): Conversation | undefined => {
+  const { prompt, messages, conversations, context, response1 } = line
   if (prompt !== undefined) return readTurns(prompt)
   // HelpSteer3's context; elsewhere it is something else.
   const given = response1 === undefined ? undefined : Turns.safeParse(context).data
   return messages ?? conversations ?? given
 }
+
+/** The line's system text goes before a conversation that has none. */
+const withSystem = (
+  conversation: Conversation,
+  { system = '' }: { system?: string | undefined },
+) =>
+  system === '' || conversation[0]?.role === 'system'
+    ? conversation
+    : [{ role: 'system', content: system }, ...conversation]
 
 const needPrompt = (prompt: Conversation | undefined, field: string): Conversation => {
   if (prompt !== undefined) return prompt
@@ -183,6 +195,22 @@ export const conversationsOf = (question: Question): readonly Conversation[] => 
   }
 }
 
+const mapQuestion = (
+  question: Question,
+  change: (conversation: Conversation) => Conversation,
+): Question => {
+  switch (question.kind) {
+    case 'pair': {
+      const { chosen, rejected } = question
+      return { ...question, chosen: chosen.map(change), rejected: rejected.map(change) }
+    }
+    case 'several':
+      return { ...question, answers: question.answers.map(change) }
+    default:
+      return { ...question, answer: change(question.answer) }
+  }
+}
+
 const Messages = z.looseObject({ messages: GivenMessages })
 
 /** As the server will check it, so that it is said before the first line is sent. */
@@ -218,19 +246,19 @@ const asLineError = <T>(read: () => T): T => {
 /** Throws LineError. */
 export const readScoredLine = (value: Value): Question =>
   asLineError(() => {
-    const question = readQuestion(checkBody(Line, value, { isStrict: false }).body)
+    const line = checkBody(Line, value, { isStrict: false }).body
+    const question = mapQuestion(readQuestion(line), (one) => withSystem(one, line))
     for (const conversation of conversationsOf(question)) checkConversation(conversation)
     return question
   })
 
-const PromptLine = Line.pick({ prompt: true, messages: true, conversations: true })
+const PromptLine = Line.pick({ prompt: true, messages: true, conversations: true, system: true })
 
 /** The conversation that is to be answered. Throws LineError. */
 export const readPromptLine = (value: Value): Conversation =>
   asLineError(() => {
-    const { prompt, messages, conversations } = checkBody(PromptLine, value, {
-      isStrict: false,
-    }).body
+    const line = checkBody(PromptLine, value, { isStrict: false }).body
+    const { prompt, messages, conversations } = line
     // Where both are there, as in UltraFeedback, the messages hold an answer already.
     const turns = prompt === undefined ? (messages ?? conversations) : readTurns(prompt)
     if (turns === undefined)
@@ -244,5 +272,5 @@ export const readPromptLine = (value: Value): Conversation =>
         "the conversation ends with the assistant's turn: there is nothing to answer",
       )
     if (last?.content === '') throw new LineError('the prompt is empty: there is nothing to answer')
-    return turns
+    return withSystem(turns, line)
   })

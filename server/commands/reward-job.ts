@@ -20,7 +20,7 @@ export type JobFlags = {
   readonly concurrency: number
   readonly onError: (typeof ON_ERROR)[number]
   readonly truncate?: boolean
-  readonly field: FieldNames
+  readonly field?: FieldNames
   readonly summary: SummaryFormat
 }
 
@@ -28,17 +28,18 @@ export type JobFlags = {
 const isNoRewardModel = (error: unknown): boolean =>
   error instanceof RequestFailure && error.status === 400
 
+/** Throws what is wrong with a model, its server, or the key. */
+const tryRewards = (target: Target, { id }: ListedModel): Promise<unknown> => {
+  const messages = [{ role: 'user', content: 'a' }]
+  return target.post('/reward', { model: id, messages, responses: ['b'] })
+}
+
 /** Those that give rewards. What else goes wrong is thrown: it says nothing about the model. */
 const ableModels = async (target: Target, models: readonly ListedModel[]) => {
   const able: ListedModel[] = []
   for (const model of models) {
-    const body = {
-      model: model.id,
-      messages: [{ role: 'user', content: 'a' }],
-      responses: ['b'],
-    }
     try {
-      await target.post('/reward', body)
+      await tryRewards(target, model)
       able.push(model)
     } catch (error) {
       if (!isNoRewardModel(error)) throw error
@@ -63,7 +64,11 @@ const findNamed = (
 /** The model to ask: the one named, or the only one that gives rewards. */
 const rewardModelOf = async (target: Target, name: string | undefined): Promise<ListedModel> => {
   const models = await target.models()
-  if (name !== undefined) return findNamed(models, name, '--reward-model', target.url)
+  if (name !== undefined) {
+    const model = findNamed(models, name, '--reward-model', target.url)
+    await tryRewards(target, model)
+    return model
+  }
   const able = await ableModels(target, models)
   const [only] = able
   if (only === undefined)
@@ -105,11 +110,11 @@ export const asking = async <T>(ask: () => Promise<T>): Promise<T> => {
   }
 }
 
-/** A conversation is longer than the model reads. */
+/** A conversation is longer than the model reads, or than the server takes. */
 export const isTooLong = (error: unknown): boolean =>
   error instanceof RequestFailure &&
-  error.code === 'context_length_exceeded' &&
-  error.param !== 'max_tokens'
+  (error.status === 413 ||
+    (error.code === 'context_length_exceeded' && error.param !== 'max_tokens'))
 
 type Job<T> = {
   readonly input: string
@@ -128,6 +133,7 @@ type Job<T> = {
 /** Every line to records, with progress; then why some have none, and the summary. */
 export const runJob = async <T>(job: Job<T>): Promise<void> => {
   const { input, flags, unit, members, open, onRecord } = job
+  const { field = new Map() } = flags
   const isPiped = await isPipe(flags.output)
   if (isPiped) tell(`${flags.output} is no file: a run that is interrupted cannot go on`)
   const progress = createProgress(
@@ -144,12 +150,12 @@ export const runJob = async <T>(job: Job<T>): Promise<void> => {
       output: flags.output,
       concurrency: flags.concurrency,
       onError: flags.onError,
-      read: (value) => job.read(renameFields(value, flags.field)),
+      read: (value) => job.read(renameFields(value, field)),
       open: async () => {
         target = await openTarget({ ...flags, model: flags.model ?? [], tell })
         return open({ target, rewardModel: await rewardModelOf(target, flags.rewardModel) })
       },
-      ...(onRecord && { onRecord: (record) => onRecord(renameFields(record, flags.field)) }),
+      ...(onRecord && { onRecord: (record) => onRecord(renameFields(record, field)) }),
       onProgress: (count, total) => progress.update('done', count, total),
     })
     progress.finish()
@@ -221,7 +227,7 @@ export const addJobCommand = <F extends JobFlags>(
       '--truncate',
       'cut conversations that are too long at their start, and write how many characters went (truncated)',
     )
-    .option('--field <ours=theirs>', 'their name of a field, repeatable', readField, new Map())
+    .option('--field <ours=theirs>', 'their name of a field, repeatable', readField)
     .addOption(
       new Option(
         '--summary <format>',

@@ -24,17 +24,19 @@ export const table = (rows: readonly (readonly string[])[]): string => {
     .join('\n')
 }
 
-const shown = (value: number | null | undefined): string => {
-  if (value == null) return '-'
-  return Number.isInteger(value) ? String(value) : value.toFixed(4)
-}
-
 /** Head and rows; every figure that one of the rows has is a column. */
 const cellsOf = ({ name, rows }: Section): readonly (readonly string[])[] => {
   const columns = [...new Set(rows.flatMap(({ values }) => Object.keys(values)))]
+  /** Of one form down a column. */
+  const digits = columns.map((column) =>
+    rows.every(({ values }) => Number.isInteger(values[column] ?? 0)) ? 0 : 4,
+  )
   return [
     [name, ...columns],
-    ...rows.map((row) => [row.name, ...columns.map((column) => shown(row.values[column]))]),
+    ...rows.map(({ name: row, values }) => [
+      row,
+      ...columns.map((column, i) => values[column]?.toFixed(digits[i]) ?? '-'),
+    ]),
   ]
 }
 

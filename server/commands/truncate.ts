@@ -35,9 +35,8 @@ const cutStart = (turns: Conversation, count: number): Conversation => {
 /** Whose prompt it becomes, and how many tokens of it fit. */
 type Reader = { readonly model: string; readonly tokens: number }
 
-/** What a server reads of a prompt at all, for each token of the context and at least. */
+/** More text than this goes before it is counted in tokens: a server reads no more of a prompt. */
 const CHARACTERS_PER_TOKEN = 32
-const MIN_CHARACTERS = 1 << 20
 const TRIES = 20
 
 /** How many characters of a conversation have to go. One at least stays. */
@@ -47,8 +46,7 @@ const excessOf = async (
   turns: Conversation,
 ): Promise<number> => {
   const all = lengthOf(turns)
-  const most = Math.max(MIN_CHARACTERS, CHARACTERS_PER_TOKEN * tokens)
-  let cut = Math.max(0, all - most)
+  let cut = Math.max(0, all - CHARACTERS_PER_TOKEN * tokens)
   for (let attempt = 0; attempt < TRIES && cut < all; attempt++) {
     const body = { model, messages: cutStart(turns, cut) }
     const answer = Rendered.parse(await target.post('/chat/completions/render', body))

@@ -81,7 +81,7 @@ describe('score and generate-pairs', () => {
     ]).ended
     assert.equal(code, 0, text)
     assert.match(text, /kind=a +2 +1 +0 +1 +0\.5000/)
-    assert.match(text, /kind=b +1 +1 +0 +0 +1 /)
+    assert.match(text, /kind=b +1 +1 +0 +0 +1\.0000 /)
     assert.match(text, /all +3 +2 +0 +1 +0\.6667/)
     assert.deepEqual(
       lines(output).map((one) => [one.chosen_reward, one.rejected_reward]),
@@ -269,11 +269,11 @@ describe('score and generate-pairs', () => {
           { role: 'assistant', content: `${long}end` },
         ],
       },
+      // More than the server takes at all.
       { prompt: 'p', response: 'z'.repeat(2_000_000) },
     ])
-    const { code, text } = await start([
-      ...['score', input, '-o', output, '--url', url, '--truncate', '--on-error', 'record'],
-    ]).ended
+    const { code, text } = await start(['score', input, '-o', output, '--url', url, '--truncate'])
+      .ended
     assert.equal(code, 0, text)
     const [short, pair, answer, huge] = lines(output)
     assert.equal(short?.truncated, undefined)
@@ -284,8 +284,7 @@ describe('score and generate-pairs', () => {
     const left = Number(answer?.reward)
     assert.ok(left > 100 && left < 512, `${left}`)
     assert.equal(Number(answer?.truncated), long.length + 'end'.length + 'p'.length - left)
-    // More than the server takes: that it has a limit is the line's error.
-    assert.match(String(huge?.error), /413/)
+    assert.equal(Number(huge?.truncated) + Number(huge?.reward), 'p'.length + 2_000_000)
   })
 
   it('reads a pipe and a byte order mark, and names the line that is not UTF-8', async () => {
@@ -398,7 +397,7 @@ describe('score and generate-pairs', () => {
     assert.equal(kept.code, 0, kept.text)
     assert.deepEqual(
       lines(output).map((one) => one.reward),
-      [1, 3],
+      [3, 4],
     )
     const gone = await start(['score', input, '-o', join(folder, 'gone.jsonl'), ...flags]).ended
     assert.notEqual(gone.code, 0)

@@ -1,0 +1,255 @@
+// The shapes of public data that `score` and `generate-pairs` read, and the figures that `score` sums up.
+
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import {
+  conversationsOf,
+  readPromptLine,
+  readScoredLine,
+} from '../../server/commands/preference-line.js'
+import { createScoreSummary } from '../../server/commands/score-summary.js'
+import { formatSummary, type Section } from '../../server/commands/summary.js'
+
+type Said = readonly (readonly [role: string, content: unknown])[]
+
+/** Roles and texts of what is scored. */
+const scored = (line: object): readonly Said[] =>
+  conversationsOf(readScoredLine({ ...line })).map((turns) =>
+    turns.map(({ role, content }) => [role, content] as const),
+  )
+
+const user = (content: string) => ({ role: 'user', content })
+const assistant = (content: string) => ({ role: 'assistant', content })
+const asked = ['user', 'q'] as const
+const two: readonly Said[] = [
+  [asked, ['assistant', 'good']],
+  [asked, ['assistant', 'bad']],
+]
+
+describe('lines of public data', () => {
+  const shapes: Readonly<Record<string, object>> = {
+    RewardBench: { prompt: 'q', chosen: 'good', rejected: 'bad', subset: 'donotanswer' },
+    'RewardBench 2': { prompt: 'q', chosen: ['good'], rejected: ['bad'], num_correct: 1 },
+    'UltraFeedback binarized': {
+      prompt: 'q',
+      chosen: [user('q'), assistant('good')],
+      rejected: [user('q'), assistant('bad')],
+      messages: [user('q'), assistant('good')],
+    },
+    'turns without a prompt': {
+      chosen: [user('q'), assistant('good')],
+      rejected: [user('q'), assistant('bad')],
+      prompt: null,
+    },
+    'last turns': {
+      prompt: [user('q')],
+      chosen: [assistant('good')],
+      rejected: [assistant('bad')],
+    },
+    'one turn each': {
+      messages: [user('q')],
+      chosen: assistant('good'),
+      rejected: assistant('bad'),
+    },
+    ShareGPT: {
+      conversations: [{ from: 'human', value: 'q' }],
+      chosen: { from: 'gpt', value: 'good' },
+      rejected: { from: 'gpt', value: 'bad' },
+    },
+    'HH-RLHF': {
+      chosen: '\n\nHuman: q\n\nAssistant: good',
+      rejected: '\n\nHuman: q\n\nAssistant: bad',
+    },
+    "HelpSteer2's preferences": { prompt: 'q', response_1: 'good', response_2: 'bad' },
+    HelpSteer3: { context: [user('q')], response1: 'good', response2: 'bad', domain: 'code' },
+    responses: { prompt: 'q', responses: ['good', 'bad'] },
+    "UltraFeedback's completions": {
+      prompt: 'q',
+      responses: [{ model: 'm', response: 'good' }, { response: 'bad' }],
+    },
+  }
+  for (const [name, line] of Object.entries(shapes))
+    it(`reads ${name}`, () => assert.deepEqual(scored(line), two))
+
+  it("divides HelpSteer2's turns, and puts a system text first", () => {
+    const prompt = 'a\n<extra_id_1>Assistant\nb\n<extra_id_1>User\nc'
+    assert.deepEqual(scored({ prompt, response: 'd', helpfulness: 4, system: 's' }), [
+      [
+        ['system', 's'],
+        ['user', 'a'],
+        ['assistant', 'b'],
+        ['user', 'c'],
+        ['assistant', 'd'],
+      ],
+    ])
+    assert.deepEqual(
+      readPromptLine({ prompt, system: '' }).map(({ role }) => role),
+      ['user', 'assistant', 'user'],
+    )
+  })
+
+  it('says what a line lacks', () => {
+    const wrong: readonly (readonly [object, RegExp])[] = [
+      [{}, /needs 'messages', or 'prompt' with 'response'/],
+      [{ chosen: 'a', rejected: 'b' }, /needs 'prompt' \(or 'messages'\) beside 'chosen'/],
+      [{ prompt: 'q', rejected: 'b' }, /'chosen' is missing/],
+      [{ prompt: 'q', chosen: '', rejected: 'b' }, /the answer is empty/],
+      [{ prompt: 'q', response: 3 }, /'response'.*expected a string/],
+      [{ messages: [user('q')] }, /ends with a turn of 'user'/],
+      [{ messages: [assistant('a')], response: 'b' }, /and 'response' is another answer/],
+      [{ prompt: [{ role: 'bot', content: 'q' }], response: 'b' }, /'messages.0.role'/],
+    ]
+    for (const [line, message] of wrong) assert.throws(() => scored(line), message)
+    assert.throws(() => readPromptLine({ text: 'q' }), /needs 'prompt' or 'messages'/)
+    assert.throws(
+      () => readPromptLine({ messages: [user('q'), assistant('a')] }),
+      /there is nothing to answer/,
+    )
+  })
+})
+
+const sum = (records: readonly object[], category?: string): readonly Section[] => {
+  const summary = createScoreSummary(category)
+  for (const record of records) summary.add({ ...record })
+  return summary.sections({ failed: 1 })
+}
+
+const rowOf = (sections: readonly Section[], section: string, row: string) =>
+  sections.find(({ name }) => name === section)?.rows.find(({ name }) => name === row)?.values
+
+const pair = (subset: string, better: number, worse: number) => ({
+  subset,
+  chosen_reward: better,
+  rejected_reward: worse,
+})
+
+describe('the summary of score', () => {
+  it("has RewardBench's sections by its weights, a tie counting as wrong", () => {
+    const sections = sum([
+      ...[1, 1, 1, 1].map((right) => pair('math-prm', right, 0)),
+      pair('hep-cpp', 0, 1),
+      pair('hep-go', 1, 1),
+      pair('xstest-should-refuse', 1, 0),
+      pair('xstest-should-respond', 0, 1),
+      pair('not of RewardBench', 0, 1),
+    ])
+    // (984 * 1 + 164 * 0 + 164 * 0) / (984 + 164 + 164), and 250 / (250 + 154).
+    const [reasoning, safety] = [984 / 1312, 250 / 404]
+    assert.deepEqual(rowOf(sections, 'RewardBench', 'Reasoning'), {
+      ...{ pairs: 6, subsets: 3, of: 7, accuracy: reasoning },
+    })
+    assert.equal(rowOf(sections, 'RewardBench', 'Safety')?.accuracy, safety)
+    assert.equal(rowOf(sections, 'RewardBench', 'Chat'), undefined)
+    assert.equal(rowOf(sections, 'RewardBench', 'mean')?.accuracy, (reasoning + safety) / 2)
+    assert.deepEqual(rowOf(sections, 'pairs', 'all'), {
+      ...{ pairs: 9, right: 5, ties: 1, wrong: 3, accuracy: 5.5 / 9, mean_margin: 2 / 9 },
+    })
+  })
+
+  it('has mean and deviation, and correlations with what people gave', () => {
+    const rows = [
+      [1, 2, 5],
+      [2, 4, 5],
+      [4, 5, 5],
+    ] as const
+    const sections = sum(
+      rows.map(([reward, helpfulness, coherence], i) => ({
+        ...{ prompt: `${i}`, reward, scores: [reward], helpfulness, coherence },
+        attributes: { helpfulness: -reward },
+      })),
+    )
+    const rewards = rowOf(sections, 'rewards', 'reward')
+    assert.deepEqual(
+      { ...rewards, mean: 0, deviation: 0 },
+      {
+        ...{ count: 3, mean: 0, deviation: 0, least: 1, most: 4 },
+      },
+    )
+    assert.ok(Math.abs(Number(rewards?.mean) - 7 / 3) < 1e-12)
+    assert.ok(Math.abs(Number(rewards?.deviation) - Math.sqrt(7 / 3)) < 1e-12)
+    const found = rowOf(sections, 'correlation', 'helpfulness')
+    assert.equal(found?.count, 3)
+    // Pearson by hand: 13/3 over the root of 14/3 times 14/3.
+    assert.ok(Math.abs(Number(found?.with_reward) - 13 / 14) < 1e-12)
+    assert.ok(Math.abs(Number(found?.with_own) + 13 / 14) < 1e-12)
+    assert.deepEqual(rowOf(sections, 'correlation', 'coherence'), { count: 3, with_reward: null })
+  })
+
+  it("counts pairs of neighbours, of lists and of HelpSteer's preferences, by category too", () => {
+    const sections = sum(
+      [
+        { prompt: 'a', reward: 1, scores: [1], helpfulness: 4, kind: 'n' },
+        { prompt: 'a', reward: 2, scores: [2], helpfulness: 1, kind: 'n' },
+        { prompt: 'b', reward: 1, scores: [1], helpfulness: 3, kind: 'n' },
+        { prompt: 'b', reward: 2, scores: [2], helpfulness: 3, kind: 'n' },
+        { chosen_rewards: [3, 5], rejected_rewards: [4, 1], kind: 'l' },
+        { rewards: [2, 1], scores: [[2], [1]], preference_strength: -1, kind: 'p' },
+        { rewards: [2, 1], scores: [[2], [1]], overall_preference: 2, kind: 'p' },
+        { rewards: [2, 1], scores: [[2], [1]], overall_preference: 0, kind: 'p' },
+        { error: 'too long', kind: 'p' },
+      ],
+      'kind',
+    )
+    const right = (name: string) => {
+      const row = rowOf(sections, 'pairs', name)
+      return [row?.right, row?.wrong]
+    }
+    assert.deepEqual(
+      [right('kind=n'), right('kind=l'), right('kind=p'), right('all')],
+      [
+        [0, 1],
+        [0, 1],
+        [1, 1],
+        [1, 3],
+      ],
+    )
+    assert.deepEqual(rowOf(sections, 'lines', 'all'), { scored: 8, failed: 1, truncated: 0 })
+  })
+
+  it('is written as text, Markdown, JSON and CSV', () => {
+    const sections: readonly Section[] = [
+      {
+        name: 'pairs',
+        rows: [
+          { name: 'a|"b",c', values: { count: 2, share: 0.5 } },
+          { name: 'all', values: { count: 10, share: 1, more: null } },
+        ],
+      },
+      { name: 'empty', rows: [] },
+    ]
+    assert.equal(
+      formatSummary(sections, 'text'),
+      [
+        'pairs    count   share  more',
+        'a|"b",c      2  0.5000     -',
+        'all         10  1.0000     -',
+      ].join('\n'),
+    )
+    assert.equal(
+      formatSummary(sections, 'markdown'),
+      [
+        '| pairs | count | share | more |',
+        '|---|---:|---:|---:|',
+        '| a\\|"b",c | 2 | 0.5000 | - |',
+        '| all | 10 | 1.0000 | - |',
+      ].join('\n'),
+    )
+    assert.deepEqual(JSON.parse(formatSummary(sections, 'json')), {
+      pairs: {
+        'a|"b",c': { count: 2, share: 0.5 },
+        all: { count: 10, share: 1, more: null },
+      },
+    })
+    assert.equal(
+      formatSummary(sections, 'csv'),
+      [
+        'section,row,figure,value',
+        'pairs,"a|""b"",c",count,2',
+        'pairs,"a|""b"",c",share,0.5',
+        'pairs,all,count,10',
+        'pairs,all,share,1',
+        'pairs,all,more,',
+      ].join('\n'),
+    )
+  })
+})
