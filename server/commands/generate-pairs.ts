@@ -91,16 +91,16 @@ const candidateOf = (choice: Choice) => ({
 /** The best and the worst of the answers, or why they make no pair. Answers come best first, those
  * without a reward last. */
 const pairOf = (choices: readonly Choice[], margin: number): Members | string => {
-  const judged = choices.filter(({ reward }) => reward !== null)
+  // One whose tokens went into thinking is no answer.
+  const judged = choices.filter((one) => one.reward !== null && contentOf(one) !== '')
   const [best] = judged
   const worst = judged.at(-1)
   if (best === undefined || worst === undefined || best === worst)
-    return 'fewer than two answers fit into the context of the reward model'
+    return 'fewer than two answers are neither empty nor too long for the reward model'
   const rewards = { chosen_reward: best.reward, rejected_reward: worst.reward }
   const isSame = contentOf(best) === contentOf(worst)
   if (isSame && reasoningOf(best) === reasoningOf(worst)) return 'all answers are the same'
   if (isSame) return 'the best and the worst answer differ in their thinking alone'
-  if (contentOf(best) === '') return 'the best answer is empty'
   if ((best.reward ?? 0) - (worst.reward ?? 0) < margin)
     return `the rewards are closer than ${margin}`
   return {
@@ -112,13 +112,11 @@ const pairOf = (choices: readonly Choice[], margin: number): Members | string =>
   }
 }
 
-/** Tokens that are left for an answer where nothing says how many: this share of the context. */
-const ANSWER_SHARE = 1 / 4
-
+/** A prompt leaves room for an answer: --max-tokens or a quarter of the context, but no more than half of it. */
 const readersOf = (models: readonly ListedModel[], { maxTokens }: Flags) =>
-  models.map(({ id, max_model_len: most = Number.POSITIVE_INFINITY }) => ({
+  models.map(({ id, max_model_len: most = Number.MAX_SAFE_INTEGER }) => ({
     model: id,
-    tokens: most - Math.min(most - 1, maxTokens ?? Math.ceil(most * ANSWER_SHARE)),
+    tokens: Math.floor(most - Math.min(maxTokens ?? most / 4, most / 2)),
   }))
 
 const openPairs = async (with_: Asking, flags: Flags) => {

@@ -74,7 +74,7 @@ const scored = (question: Question, items: readonly Item[]): Members => {
 type Flags = JobFlags & { readonly category?: string }
 
 const openScoring = ({ target, rewardModel }: Asking, flags: Flags) => {
-  const { id: model, max_model_len: tokens = Number.POSITIVE_INFINITY } = rewardModel
+  const { id: model, max_model_len: tokens = Number.MAX_SAFE_INTEGER } = rewardModel
   const ask = async (conversations: readonly Conversation[]): Promise<readonly Item[]> => {
     const inputs = conversations.map((messages) => ({ messages }))
     return RewardAnswer.parse(await target.post('/reward', { model, inputs })).data

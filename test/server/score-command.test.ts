@@ -2,12 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { type Harness, startHarness, until } from './harness.js'
 
@@ -127,31 +128,46 @@ describe('score and generate-pairs', () => {
     assert.deepEqual(fourth?.rewards, [1, 2])
   })
 
-  it('goes on after a kill without losing or repeating a line', async () => {
+  it('goes on after kills at any moment without losing or repeating a line', async () => {
     const output = join(folder, 'killed.jsonl')
-    const records = Array.from({ length: 400 }, (_, i) => ({
+    const records = Array.from({ length: 3000 }, (_, i) => ({
       i,
       prompt: 'p',
-      response: 'x'.repeat(1 + (i % 7)),
+      // Some are longer than the reward model reads.
+      response: 'x'.repeat(i % 50 === 0 ? 600 : 1 + (i % 7)),
     }))
     write(input, records)
-    const command = ['score', input, '-o', output, '--url', url, '--concurrency', '2']
-    const killed = start(command)
-    await until(
-      () => existsSync(output) && readFileSync(output).length > 2000,
-      'the first lines were written',
-    )
-    killed.child.kill('SIGKILL')
-    await killed.ended
-    assert.ok(existsSync(`${output}.state`))
-    writeFileSync(output, '{"torn":', { flag: 'a' })
-    const { code, text } = await start(command).ended
+    const flags = ['--url', url, '--on-error', 'record', '--summary', 'json']
+    const whole = join(folder, 'whole.jsonl')
+    const expected = await start(['score', input, '-o', whole, ...flags]).ended
+    assert.equal(expected.code, 0, expected.text)
+    const command = ['score', input, '-o', output, ...flags, '--concurrency', '3']
+    let kills = 0
+    for (let size = 0; kills < 4; kills++) {
+      const killed = start(command)
+      await until(
+        () => existsSync(output) && statSync(output).size > size,
+        'lines were written after the kill',
+      )
+      await sleep(Math.random() * 300)
+      killed.child.kill('SIGKILL')
+      await killed.ended
+      size = statSync(output).size
+      if (!existsSync(`${output}.state`)) break // it was faster
+      writeFileSync(output, '{"torn":', { flag: 'a' })
+    }
+    assert.ok(kills > 0)
+    const { code, text, out } = await start(command).ended
     assert.equal(code, 0, text)
     assert.match(text, /went on after \d+ lines/)
+    assert.equal(readFileSync(output, 'utf8'), readFileSync(whole, 'utf8'))
+    assert.equal(out, expected.out)
     assert.deepEqual(
       lines(output).map((one) => [one.i, one.reward]),
-      records.map(({ i, response }) => [i, response.length]),
+      records.map(({ i, response }) => [i, i % 50 === 0 ? undefined : response.length]),
     )
+    for (const end of ['state', 'state.new', 'lock'])
+      assert.ok(!existsSync(`${output}.${end}`), end)
   })
 
   it('checks all lines of a file first, and never overwrites a finished output', async () => {
@@ -431,5 +447,70 @@ describe('score and generate-pairs', () => {
     assert.match(none.text, /with a pair +0/)
     assert.match(none.text, /without a pair: the rewards are closer than 10 +2/)
     assert.deepEqual(lines(output), [])
+  })
+
+  it('judges as told, and says why a prompt gave no pair', async () => {
+    // The answers are equally long; the later ones think longer. The last one is too long to be judged.
+    const thinking = await startHarness({
+      answer: (prompt, __, choice) => {
+        const text = prompt.includes('same') ? 'b' : prompt.includes('none') ? '' : 'abcd'[choice]
+        const thought = 't'.repeat(choice === 3 ? 600 : choice)
+        return { pieces: [`<think>\n${thought}\n</think>\n\n`, text ?? ''] }
+      },
+      reward: { score: answerLength },
+    })
+    const output = join(folder, 'judged.jsonl')
+    write(input, [
+      { prompt: 'other', id: 7 },
+      { prompt: 'same' },
+      { prompt: 'none' },
+      { prompt: `${'x'.repeat(600)} other` },
+    ])
+    const args = (...more: string[]) => [
+      ...['generate-pairs', input, '-o', output, '--url', `${thinking.url}/v1`, '--n', '4'],
+      ...[
+        '--max-tokens',
+        '700',
+        '--thinking',
+        'on',
+        '--keep-candidates',
+        '--keep-dropped',
+        ...more,
+      ],
+    ]
+    try {
+      const made = await start(args('--include-thinking', '--truncate')).ended
+      assert.equal(made.code, 0, made.text)
+      const [other, same, none, long] = lines(output)
+      const head = '<think>\n\n</think>\n\na'.length
+      assert.deepEqual(other, {
+        ...{ prompt: 'other', id: 7, chosen: 'c', rejected: 'a' },
+        ...{ chosen_reasoning: 'tt', chosen_reward: head + 2, rejected_reward: 1 },
+        candidates: [
+          { content: 'c', reasoning: 'tt', reward: head + 2, finish_reason: 'stop' },
+          { content: 'b', reasoning: 't', reward: head + 1, finish_reason: 'stop' },
+          { content: 'a', reward: 1, finish_reason: 'stop' },
+          { content: 'd', reasoning: 't'.repeat(600), reward: null, finish_reason: 'stop' },
+        ],
+      })
+      assert.equal(same?.dropped, 'the best and the worst answer differ in their thinking alone')
+      assert.ok(!('chosen' in (same ?? {})))
+      assert.ok(Number(long?.truncated) > 100)
+      assert.equal(long?.chosen, 'c')
+      assert.match(made.text, /with a pair +2/)
+      assert.match(made.text, /without a pair: .* in their thinking alone +1/)
+      assert.match(String(none?.dropped), /neither empty nor too long/)
+      rmSync(output)
+      const alone = await start(args('--on-error', 'skip')).ended
+      assert.equal(alone.code, 0, alone.text)
+      assert.match(alone.text, /answers are judged without their thinking/)
+      assert.match(alone.text, /line 4: .*maximum context length is 512/)
+      assert.deepEqual(
+        lines(output).map(({ dropped, chosen_reward }) => dropped ?? chosen_reward),
+        [1, same?.dropped, none?.dropped],
+      )
+    } finally {
+      await thinking.close()
+    }
   })
 })
