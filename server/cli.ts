@@ -9,6 +9,7 @@ import { addInfoCommand } from './commands/info.js'
 import { addPullCommand } from './commands/pull.js'
 import { addScoreCommand } from './commands/score.js'
 import { addServeCommand } from './commands/serve.js'
+import { warnOfVariables } from './commands/variables.js'
 import { VERSION } from './version.js'
 
 const program = new Command('nemotron-server')
@@ -26,5 +27,6 @@ for (const add of [
   addGeneratePairsCommand,
 ])
   add(program)
+warnOfVariables(program)
 
 await program.parseAsync()

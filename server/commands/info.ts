@@ -1,16 +1,14 @@
 // `nemotron-server info`: what a checkpoint is, and the memory it needs on common GPUs.
 
+import { statSync } from 'node:fs'
 import type { Command } from 'commander'
 import { type GpuFit, loadAddon, type NativeModelInfo } from '../engine/addon.js'
 import { tell } from '../log.js'
+import { findFolder } from '../model/fetch.js'
 import { namesOfModel } from '../model/identity.js'
 import { findEntry, type RegistryEntry } from '../model/registry.js'
-
-const gigabytes = (bytes: number): string =>
-  bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`
-
-const short = (count: number): string =>
-  count >= 1e9 ? `${(count / 1e9).toFixed(2)} B` : `${(count / 1e6).toFixed(2)} M`
+import { bytesText, countText } from './amounts.js'
+import { ggufInfo } from './info-gguf.js'
 
 const tokens = (count: number): string =>
   count >= 1e6 ? `${(count / 1e6).toFixed(1)} M` : `${(count / 1e3).toFixed(0)} K`
@@ -28,7 +26,7 @@ const gpuTable = (gpus: readonly GpuFit[], stored: string): string => {
     fit.gpu,
     String(fit.ranks),
     fit.format === 'fp8' ? 'fp8' : stored,
-    gigabytes(fit.weights),
+    bytesText(fit.weights),
     ...(fit.kvTokensBf16 === 0 && fit.kvTokensFp8 === 0
       ? ['do not fit', '']
       : [tokens(fit.kvTokensBf16), tokens(fit.kvTokensFp8)]),
@@ -52,8 +50,8 @@ const facts = (
       'kind',
       config.reward === 'none' ? 'chat' : `reward (${config.reward}): ${config.rewardLabels}`,
     ],
-    ['parameters', short(info.parameters)],
-    ['weights', `${weights}, ${gigabytes(info.bytes)} in ${info.tensors} tensors`],
+    ['parameters', countText(info.parameters)],
+    ['weights', `${weights}, ${bytesText(info.bytes)} in ${info.tensors} tensors`],
     [
       'layers',
       `${config.layers}, hidden ${config.hidden}, intermediate ${config.intermediate}, ` +
@@ -65,28 +63,41 @@ const facts = (
   ]
 }
 
+const folderInfo = (name: string, folder: string, json: boolean): string => {
+  const entry = findEntry(namesOfModel(name, folder))
+  const info = loadAddon().modelInfo(folder, entry?.reward_row ?? -1)
+  if ('code' in info) throw new Error(info.message)
+  if (json) return `${JSON.stringify(info, null, 2)}\n`
+  const stored = info.config.quantization === 'none' ? info.config.dtype.toLowerCase() : 'fp8'
+  const lines = facts(info, entry).map(([name = '', value = '']) => `${name.padEnd(14)}${value}`)
+  return `${lines.join('\n')}\n\n${gpuTable(info.gpus, stored)}\n`
+}
+
+const isFile = (path: string): boolean =>
+  statSync(path, { throwIfNoEntry: false })?.isFile() === true
+
+const infoOf = async (name: string, json: boolean): Promise<string> => {
+  if (isFile(name)) return ggufInfo(name, json)
+  const folder = await findFolder(name)
+  if (folder === undefined)
+    throw new Error(
+      `${name}: no folder here, and not in the cache of Hugging Face: nemotron-server pull ${name} downloads it.`,
+    )
+  return folderInfo(name, folder, json)
+}
+
 export const addInfoCommand = (program: Command): void => {
   program
     .command('info')
-    .description('Say what a checkpoint is and what memory it needs on common GPUs.')
-    .argument('<folder>', 'a Hugging Face folder')
+    .description('Say what a model is and what memory it needs on common GPUs.')
+    .argument('<model>', 'a Hugging Face folder, the id of a model that was pulled, or a GGUF file')
     .option('--json', 'for programs')
-    .action((folder: string, { json }: { readonly json?: boolean }) => {
-      const entry = findEntry(namesOfModel(folder))
-      const info = loadAddon().modelInfo(folder, entry?.reward_row ?? -1)
-      if ('code' in info) {
-        tell(`error: ${info.message}`)
+    .action(async (name: string, { json }: { readonly json?: boolean }) => {
+      try {
+        process.stdout.write(await infoOf(name, json === true))
+      } catch (error) {
+        tell(`error: ${error instanceof Error ? error.message : String(error)}`)
         process.exitCode = 1
-        return
       }
-      if (json) {
-        process.stdout.write(`${JSON.stringify(info, null, 2)}\n`)
-        return
-      }
-      const stored = info.config.quantization === 'none' ? info.config.dtype.toLowerCase() : 'fp8'
-      const lines = facts(info, entry).map(
-        ([name = '', value = '']) => `${name.padEnd(14)}${value}`,
-      )
-      process.stdout.write(`${lines.join('\n')}\n\n${gpuTable(info.gpus, stored)}\n`)
     })
 }

@@ -1,6 +1,7 @@
 // `nemotron-server pull`.
 
 import type { Command } from 'commander'
+import { tell } from '../log.js'
 import { createHub } from '../model/hub.js'
 import { createProgress } from '../terminal.js'
 
@@ -23,8 +24,12 @@ export const addPullCommand = (program: Command): void => {
         const hub = createHub(process.env)
         for (const id of ids) {
           const progress = createProgress()
+          const say = (text: string) => {
+            progress.finish()
+            tell(text)
+          }
           try {
-            const folder = await hub.pull(id, { revision, onProgress: progress.update })
+            const folder = await hub.pull(id, { revision, onProgress: progress.update, say })
             progress.finish()
             process.stdout.write(`${folder}\n`)
           } catch (error) {

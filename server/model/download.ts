@@ -18,6 +18,8 @@ type DownloadOptions = {
   /** Attempts in a row that bring nothing. */
   readonly attempts: number
   readonly retryMs: number
+  /** What is tried again, and why. */
+  readonly say: (text: string) => void
   readonly signal?: AbortSignal | undefined
 }
 
@@ -146,7 +148,9 @@ const fill = async (options: DownloadOptions, partial: string): Promise<void> =>
         barren = now > have ? 0 : barren + 1
         if (barren >= attempts)
           throw new DownloadError(`${error.message} (tried ${attempts} times)`)
-        await sleep(Math.max(error.waitMs, retryMs * 2 ** barren))
+        const waitMs = Math.max(error.waitMs, retryMs * 2 ** barren)
+        options.say(`${error.message}. Going on in ${waitMs / 1000} s.`)
+        await sleep(waitMs)
       }
     }
   } finally {

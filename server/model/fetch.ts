@@ -1,30 +1,62 @@
 // A model's name to the folder that has its files, downloading them when needed.
 
-import { stat } from 'node:fs/promises'
+import { readdir, stat } from 'node:fs/promises'
 import { ConfigError } from '../settings/read.js'
 import type { Progress } from '../terminal.js'
 import { createHub, isRepoId } from './hub.js'
+
+/** The folders in `parent`; undefined: it is none. */
+const foldersIn = async (parent: string): Promise<readonly string[] | undefined> => {
+  const entries = await readdir(parent, { withFileTypes: true }).catch(() => undefined)
+  return entries?.filter((one) => !one.isFile()).map(({ name }) => name)
+}
+
+const MOST_SHOWN = 10
+
+/** The folder of what is here already, in a folder or in the hub's cache; undefined: `name` is the id of a model
+ * that is not. Throws when it can be neither. */
+export const findFolder = async (name: string): Promise<string | undefined> => {
+  const found = await stat(name).catch(() => undefined)
+  if (found?.isDirectory()) return name
+  if (found)
+    throw new ConfigError(
+      name.toLowerCase().endsWith('.gguf')
+        ? `${name}: GGUF files are not served yet: name a folder with config.json and safetensors files.`
+        : `${name}: this is a file; name its folder.`,
+    )
+  if (!isRepoId(name))
+    throw new ConfigError(
+      `${name}: no such folder, and not a Hugging Face id such as nvidia/Llama-3.1-Nemotron-Nano-8B-v1.`,
+    )
+  const cached = await createHub(process.env).cached(name)
+  if (cached !== undefined) return cached
+  // What begins like a path is meant as one.
+  const [parent = ''] = name.split('/')
+  const beside = await foldersIn(parent)
+  if (beside === undefined) return undefined
+  const shown = beside.slice(0, MOST_SHOWN).join(', ') + (beside.length > MOST_SHOWN ? ', ...' : '')
+  throw new ConfigError(
+    `${name}: no such folder (${parent}/ has ${shown || 'none'}). If you mean the model of that name at Hugging Face: nemotron-server pull ${name}`,
+  )
+}
 
 export const fetchModel = async (
   name: string,
   progress: Progress,
   tell: (text: string) => void,
 ): Promise<string> => {
-  const found = await stat(name).catch(() => undefined)
-  if (found?.isDirectory()) return name
-  if (found) throw new ConfigError(`--model ${name}: this is a file; name its folder.`)
-  if (!isRepoId(name))
-    throw new ConfigError(
-      `--model ${name}: no such folder, and not a Hugging Face id such as nvidia/Llama-3.1-Nemotron-Nano-8B-v1.`,
-    )
+  const here = await findFolder(name)
+  if (here !== undefined) return here
   const hub = createHub(process.env)
-  const cached = await hub.cached(name)
-  if (cached !== undefined) return cached
+  const say = (text: string) => {
+    progress.finish()
+    tell(text)
+  }
   // It may have been meant as a path.
-  tell(
+  say(
     `There is no folder ${name} here, and ${name} is not in ${hub.cache}: downloading it from ${hub.endpoint}.`,
   )
-  const folder = await hub.pull(name, { onProgress: progress.update })
+  const folder = await hub.pull(name, { onProgress: progress.update, say })
   progress.finish()
   return folder
 }

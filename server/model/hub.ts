@@ -11,6 +11,8 @@ import { DownloadError, download, partialSize } from './download.js'
 type PullOptions = {
   readonly revision?: string
   readonly onProgress?: (label: string, done: number, total: number) => void
+  /** What a person who waits wants to know besides: what is asked, and what is tried again. */
+  readonly say?: (text: string) => void
   readonly signal?: AbortSignal
 }
 
@@ -71,12 +73,20 @@ type RemoteFile = { readonly path: string; readonly size: number; readonly etag:
 
 const cleanTag = (tag: string): string => tag.replace(/^W\//, '').replace(/^"|"$/g, '')
 
-const explain = (status: number, repo: string, url: string, hasToken: boolean): HubError => {
+/** To those who show no token the hub says 401 of what it does not have, as of what they may not read. */
+const explain = (response: Response, repo: string, url: string, hasToken: boolean): HubError => {
+  const { status, headers } = response
+  const missing = headers.get('x-error-code') === 'RepoNotFound'
+  if (status === 404 || (missing && hasToken))
+    return new HubError(`${repo}: not found on the hub (${url}). Is the name right?`)
+  if (missing)
+    return new HubError(
+      `${repo}: not found on the hub (${url}), or not public. Is the name right? A private model needs HF_TOKEN.`,
+    )
   if (status === 401 || status === 403)
     return new HubError(
       `${repo}: access refused (HTTP ${status}). ${hasToken ? 'The token in HF_TOKEN may not read it: accept the licence on its page first.' : 'Accept the licence on its page and set HF_TOKEN.'}`,
     )
-  if (status === 404) return new HubError(`${repo}: not found on the hub (${url})`)
   return new HubError(`${repo}: the hub answered HTTP ${status} (${url})`)
 }
 
@@ -109,11 +119,12 @@ type Site = HubLimits & {
   readonly cache: string
   readonly headers: Readonly<Record<string, string>>
   readonly hasToken: boolean
+  readonly say: (text: string) => void
 }
 
 /** A small request; passing troubles are tried again. */
 const ask = async (site: Site, repo: string, url: string, init: RequestInit): Promise<Response> => {
-  const { headers, stallMs, attempts, retryMs } = site
+  const { headers, stallMs, attempts, retryMs, say } = site
   for (let tries = 1; ; tries++) {
     let trouble: string
     try {
@@ -126,7 +137,11 @@ const ask = async (site: Site, repo: string, url: string, init: RequestInit): Pr
       trouble = cause instanceof Error ? cause.message : String(cause)
     }
     if (tries >= attempts) throw new HubError(`${repo}: cannot reach ${url}: ${trouble}`)
-    await new Promise((done) => setTimeout(done, retryMs * 2 ** tries))
+    const waitMs = retryMs * 2 ** tries
+    say(
+      `${repo}: cannot reach ${url}: ${trouble}. Trying again in ${waitMs / 1000} s (${tries} of ${attempts - 1}).`,
+    )
+    await new Promise((done) => setTimeout(done, waitMs))
   }
 }
 
@@ -145,7 +160,7 @@ const describe = async (
   if (typeof size === 'number' && typeof blobId === 'string') return { path, size, etag: blobId }
   const url = fileUrl(site, repo, commit, path)
   const response = await ask(site, repo, url, { method: 'HEAD', redirect: 'manual' })
-  if (response.status >= 400) throw explain(response.status, repo, url, site.hasToken)
+  if (response.status >= 400) throw explain(response, repo, url, site.hasToken)
   const etag = cleanTag(response.headers.get('x-linked-etag') ?? response.headers.get('etag') ?? '')
   const length = response.headers.get('x-linked-size') ?? response.headers.get('content-length')
   if (!/^[\w.-]+$/.test(etag) || length === null)
@@ -156,7 +171,7 @@ const describe = async (
 const list = async (site: Site, repo: string, revision: string) => {
   const url = `${site.endpoint}/api/models/${repo}/revision/${encodeURIComponent(revision)}?blobs=true`
   const response = await ask(site, repo, url, {})
-  if (!response.ok) throw explain(response.status, repo, url, site.hasToken)
+  if (!response.ok) throw explain(response, repo, url, site.hasToken)
   const parsed = Revision.safeParse(await response.json().catch(() => undefined))
   if (!parsed.success)
     throw new HubError(`${repo}: the hub's listing is not what it should be (${url})`)
@@ -240,6 +255,7 @@ export const createHub = (env: NodeJS.ProcessEnv, limits: Partial<HubLimits> = {
       ...(token !== undefined && { authorization: `Bearer ${token}` }),
     },
     hasToken: token !== undefined,
+    say: () => {},
   }
   const { endpoint, cache } = site
   const folderOf = (repo: string): string => join(cache, `models--${repo.replaceAll('/', '--')}`)
@@ -261,10 +277,13 @@ export const createHub = (env: NodeJS.ProcessEnv, limits: Partial<HubLimits> = {
         `${repo} is not (wholly) in ${cache}, and HF_HUB_OFFLINE forbids to fetch it`,
       )
     }
-    const { commit, files } = await list(site, repo, revision)
+    const { say = site.say } = options
+    say(`${repo}: asking ${endpoint} for its files`)
+    const asked = { ...site, say }
+    const { commit, files } = await list(asked, repo, revision)
     const folder = folderOf(repo)
     await mkdir(join(folder, 'blobs'), { recursive: true })
-    await fetchBlobs(site, { repo, commit, files, folder }, options)
+    await fetchBlobs(asked, { repo, commit, files, folder }, options)
     for (const file of files) await link(folder, commit, file)
     await mkdir(join(folder, 'refs', dirname(revision)), { recursive: true })
     await writeFile(join(folder, 'refs', revision), commit)

@@ -134,14 +134,17 @@ const readEnv = (env: NodeJS.ProcessEnv): Values => {
 
 /** Variables that others than the settings read. */
 const OTHER_VARIABLES = [
+  'NEMOTRON_ADDON',
   'NEMOTRON_CONFIG',
   'NEMOTRON_CUDA',
+  'NEMOTRON_CUDA_LIBRARY',
   'NEMOTRON_CUDA_GRAPHS',
   'NEMOTRON_CUDA_PDL',
   'NEMOTRON_CUDA_SYNC',
   'NEMOTRON_CUBLASLT',
   'NEMOTRON_NCCL',
   'NEMOTRON_PROMPT_ATTENTION',
+  'NEMOTRON_TEST_LONG',
 ]
 
 /** A line for every NEMOTRON_ variable that nobody reads: it is probably misspelt. */

@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { pino } from 'pino'
+import { benchGguf } from '../../bench/peers/gguf.js'
+import { benchModel } from '../../bench/random-model.js'
+import { shapeNamed } from '../../bench/shapes.js'
 import { startServer } from '../../server/server.js'
 import { readSettings } from '../../server/settings/read.js'
 import { NO_PROGRESS } from '../../server/terminal.js'
@@ -14,12 +20,23 @@ type Ended = { readonly code: number | null; readonly out: string; readonly err:
 
 const cli = (
   args: readonly string[],
-  { input, onOutput }: { input?: string; onOutput?: (kill: () => void) => void } = {},
+  {
+    input,
+    onOutput,
+    env = {},
+  }: {
+    input?: string
+    onOutput?: (kill: () => void) => void
+    env?: NodeJS.ProcessEnv
+  } = {},
 ): Promise<Ended> =>
   new Promise((resolve) => {
     // The compiled one, which npm test has just built.
     const command = [packagePath('dist/server/cli.js'), ...args]
-    const child = spawn(process.execPath, command, { timeout: 60_000 })
+    const child = spawn(process.execPath, command, {
+      timeout: 60_000,
+      env: { ...process.env, ...env },
+    })
     let out = ''
     let err = ''
     child.stdout.on('data', (data) => {
@@ -152,7 +169,61 @@ describe('nemotron-server', () => {
     assert.deepEqual(config.generation, { temperature: 0.6, topP: 0.95, greedy: false })
   })
 
+  test('info by the id of a model that was pulled', async () => {
+    const hub = mkdtempSync(join(tmpdir(), 'nemotron-hub-'))
+    const env = { HF_HUB_CACHE: hub, HF_HUB_OFFLINE: '1' }
+    const id = 'nvidia/Llama-3.1-Nemotron-Nano-8B-v1'
+    const missing = await cli(['info', id], { env })
+    assert.equal(missing.code, 1)
+    assert.match(missing.err, new RegExp(`^error: ${id}: .* nemotron-server pull ${id} downloads`))
+    const cached = join(hub, `models--${id.replace('/', '--')}`)
+    mkdirSync(join(cached, 'refs'), { recursive: true })
+    writeFileSync(join(cached, 'refs/main'), 'c0ffee')
+    cpSync(model, join(cached, 'snapshots/c0ffee'), { recursive: true })
+    const { code, out } = await cli(['info', id], { env })
+    assert.equal(code, 0)
+    assert.match(out, /^model +Llama-3.1-Nemotron-Nano/m)
+    assert.match(out, /^architecture +LlamaForCausalLM$/m)
+    rmSync(hub, { recursive: true })
+  })
+
+  test('info of a GGUF file; serve says that it is not served yet', async () => {
+    const shape = shapeNamed('tiny')
+    const path = benchGguf(benchModel(shape), shape)
+    const { code, out } = await cli(['info', path])
+    assert.equal(code, 0)
+    assert.match(out, /^weights +BF16, 3.5 MiB in 21 tensors/m)
+    assert.match(out, /^GGUF files are not served yet/m)
+    const serve = await cli(['serve', '--port', '0', '--model', path])
+    assert.equal(serve.code, 1)
+    assert.match(serve.err, /tiny.gguf: GGUF files are not served yet: name a folder/)
+  })
+
+  test('a misspelt variable is said by every command', async () => {
+    const env = { NEMOTRON_PROT: '1', HF_HUB_OFFLINE: '1' }
+    const said = 'NEMOTRON_PROT is set and nothing reads it (did you mean NEMOTRON_PORT?)'
+    for (const args of [
+      ['info', '/nowhere'],
+      ['pull', 'nvidia/nothing'],
+      ['generate', '--model', '/nowhere', 'x'],
+      ['score', '/nowhere', '-o', '/nowhere'],
+      ['generate-pairs', '/nowhere', '-o', '/nowhere'],
+      ['eval', '/nowhere'],
+    ]) {
+      const { err } = await cli(args, { env })
+      assert.ok(err.includes(`warning: ${said}\n`), `${args[0]}: ${err}`)
+    }
+    const { out } = await cli(['serve', '--port', '0', '--model', '/nowhere'], { env })
+    assert.ok(out.includes(said), out)
+  })
+
   const wrong: [string, readonly string[], RegExp][] = [
+    [
+      'a name in a folder that is here',
+      ['info', 'models/tipo'],
+      /models\/ has .*tiny.*pull models/,
+    ],
+    ['a file that is no model', ['info', 'README.md'], /^error: README.md: .* no GGUF file/],
     ['a folder that is not there', ['info', '/nowhere'], /^error: .*\/nowhere/],
     ['a model that is not there', ['generate', '--model', '/nowhere', 'x'], /^error: .*\/nowhere/],
     [

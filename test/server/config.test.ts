@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
@@ -10,6 +10,7 @@ import {
   readSettings,
   unknownVariables,
 } from '../../server/settings/read.js'
+import { packagePath } from '../../server/version.js'
 
 const file = (content: unknown): string => {
   const path = join(mkdtempSync(join(tmpdir(), 'nemotron-config-')), 'config.json')
@@ -169,5 +170,20 @@ describe('settings', () => {
       'NEMOTRON_PROT is set and nothing reads it (did you mean NEMOTRON_PORT?)',
       'NEMOTRON_MISSPELT_UTTERLY is set and nothing reads it',
     ])
+  })
+
+  test('every variable that something reads is known', () => {
+    const folders = ['addon', 'cuda', 'models', 'server', 'scripts']
+    const names = folders.flatMap((folder) =>
+      readdirSync(packagePath(folder), { recursive: true, encoding: 'utf8' })
+        .filter((path) => /\.(cc|cu|h|ts|mjs)$/.test(path))
+        .flatMap((path) => {
+          const text = readFileSync(join(packagePath(folder), path), 'utf8')
+          const read = /(?:env\.|getenv\(|read_switch\(|"|')(NEMOTRON_[A-Z_]+)\b(?!_)/g
+          return [...text.matchAll(read)].map(([, name = '']) => name)
+        }),
+    )
+    assert.ok(names.includes('NEMOTRON_CUDA_LIBRARY') && names.includes('NEMOTRON_ADDON'))
+    assert.deepEqual(unknownVariables(Object.fromEntries(names.map((name) => [name, '1']))), [])
   })
 })

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { readFile, readlink, rm, stat, writeFile } from 'node:fs/promises'
+import { createServer, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { createHub, type HubLimits, isRepoId } from '../../server/model/hub.js'
@@ -210,5 +213,46 @@ describe('pull', () => {
     for (const name of ['a/b', 'nvidia/Llama-3.1-Nemotron-Nano-8B-v1']) assert.ok(isRepoId(name))
     for (const name of ['a', './a', '../a/b', 'a/b/c', 'a/..', '/a/b', 'a b/c'])
       assert.ok(!isRepoId(name), name)
+  })
+
+  test('whoever waits hears what is asked, what is tried again, and how far it is', async () => {
+    let broken = 0
+    const trouble = (name: string, response: ServerResponse) => {
+      if (!name.startsWith('model-00001') || broken++ > 0) return false
+      response.destroy()
+      return true
+    }
+    const remote = await startRemote({ trouble })
+    const said: string[] = []
+    const say = (text: string) => said.push(text)
+    const onProgress = (label: string, done: number, total: number) =>
+      said.push(`${label} ${done}/${total}`)
+    await createHub(remote.env(), quick).pull(REPO, { say, onProgress })
+    assert.match(said[0] ?? '', /^nvidia\/Tiny-Model: asking http:\S+ for its files$/)
+    assert.match(said[1] ?? '', /^nvidia\/Tiny-Model 0\/\d+$/)
+    assert.equal(said.filter((text) => /Going on in 0\.01 s\.$/.test(text)).length, 1)
+    await remote.close()
+
+    said.length = 0
+    const env = remote.env({ HF_ENDPOINT: 'http://127.0.0.1:9' })
+    await assert.rejects(createHub(env, { ...quick, attempts: 3 }).pull(REPO, { say }))
+    assert.equal(said.length, 3)
+    for (const text of said.slice(1))
+      assert.match(text, /cannot reach .* Trying again in [\d.]+ s \(\d of 2\)\.$/)
+  })
+
+  test('what the hub does not have is told apart from what may not be read', async () => {
+    const hub = createServer((request, response) => {
+      const isGated = request.url?.includes('gated') === true
+      response.writeHead(401, { 'x-error-code': isGated ? 'GatedRepo' : 'RepoNotFound' }).end()
+    })
+    await new Promise<void>((done) => hub.listen(0, '127.0.0.1', done))
+    const { port } = hub.address() as AddressInfo
+    const env = { HF_ENDPOINT: `http://127.0.0.1:${port}`, HF_HOME: tmpdir() }
+    const pull = (repo: string, more = {}) => createHub({ ...env, ...more }, quick).pull(repo)
+    await assert.rejects(pull('m/tipo'), /not found on the hub .* or not public/)
+    await assert.rejects(pull('m/tipo', { HF_TOKEN: 'x' }), /not found on the hub .*Is the name/)
+    await assert.rejects(pull('m/gated'), /access refused .* set HF_TOKEN/)
+    hub.close()
   })
 })
