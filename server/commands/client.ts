@@ -36,6 +36,12 @@ export class RequestFailure extends Error {
   }
 }
 
+/** What one request asked is at fault: others may be right. A wrong model, key or address is at fault of all. */
+export const isRequestsFault = (error: unknown): error is RequestFailure =>
+  error instanceof RequestFailure &&
+  [400, 413, 422].includes(error.status) &&
+  error.param !== 'model'
+
 type TargetOptions = {
   /** Base URL with its /v1, as OpenAI clients take it. */
   readonly url?: string | undefined

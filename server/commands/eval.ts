@@ -1,18 +1,19 @@
 // `nemotron-server eval`: how often a model is right, thinking on and off.
 
 import { readdirSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
+import { open } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
 import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
 import { packagePath } from '../version.js'
-import { openTarget, type Target } from './client.js'
-import { CARD_SCORES, type Item, readItem, splitAnswer } from './evaluation.js'
+import { isRequestsFault, openTarget, type Target } from './client.js'
+import { CARD_SCORES, type Item, readItem, splitAnswer, UNBOXED } from './evaluation.js'
+import { fileError } from './file-error.js'
 import { collect, positiveInteger } from './flags.js'
-import { readJsonl } from './jsonl.js'
-import { table } from './summary.js'
+import { readLines } from './lines.js'
+import { formatSummary, type Section, SUMMARIES, type SummaryFormat } from './summary.js'
 
 const ChatAnswer = z.looseObject({
   choices: z
@@ -41,6 +42,8 @@ type Outcome = {
   readonly trace_right: boolean | null
   readonly finish_reason: string
   readonly answer: string
+  /** Why there is no answer. */
+  readonly error?: string
 }
 
 type Flags = {
@@ -59,24 +62,46 @@ type Flags = {
   readonly maxTokens?: number
   readonly concurrency: number
   readonly output?: string
+  readonly onError: 'stop' | 'skip'
+  readonly unboxed: (typeof UNBOXED)[number]
+  readonly summary: SummaryFormat
 }
 
-const readItems = async (files: readonly string[], limit: number): Promise<readonly Item[]> => {
+/** Problems that are shown one by one. */
+const SHOWN = 10
+
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error)
+
+/** The items of all files; what is wrong with their lines, all of it, unless such lines are skipped. */
+const readItems = async (
+  files: readonly string[],
+  { limit = Number.POSITIVE_INFINITY, unboxed, onError }: Flags,
+): Promise<readonly Item[]> => {
   const items: Item[] = []
+  const problems: string[] = []
   for (const file of files) {
     const name = basename(file).replace(/\.jsonl$/, '')
-    let number = 0
-    for await (const value of readJsonl(file)) {
-      if (++number > limit) break
+    let count = 0
+    for await (const { number, content } of readLines(file)) {
+      if (++count > limit) break
       try {
-        items.push(readItem(value, name, number))
+        if ('problem' in content) throw new Error(content.problem)
+        items.push(readItem(content.value, { name, number, unboxed }))
       } catch (error) {
-        throw new Error(
-          `${file}: line ${number}: ${error instanceof Error ? error.message : error}`,
-        )
+        problems.push(`  ${file}: line ${number}: ${messageOf(error)}`)
       }
     }
   }
+  if (problems.length === 0) return items
+  const more = problems.length > SHOWN ? [`  and ${problems.length - SHOWN} more`] : []
+  const text = [
+    `${problems.length} lines cannot be used:`,
+    ...problems.slice(0, SHOWN),
+    ...more,
+  ].join('\n')
+  if (onError === 'stop') throw new Error(`${text}\nMend them, or leave them out: --on-error skip.`)
+  tell(text)
   return items
 }
 
@@ -126,6 +151,40 @@ const ask = async (target: Target, model: string, trial: Trial, flags: Flags): P
   }
 }
 
+/** What the server refuses of a question ends the run, or counts as wrong. */
+const askOrRecord = async (
+  target: Target,
+  model: string,
+  trial: Trial,
+  flags: Flags,
+): Promise<Outcome> => {
+  try {
+    return await ask(target, model, trial, flags)
+  } catch (error) {
+    const { item, mode, run } = trial
+    if (flags.onError === 'stop' || !isRequestsFault(error))
+      throw new Error(`question ${item.id} of ${item.skill}: ${messageOf(error)}`)
+    return {
+      ...{ id: item.id, skill: item.skill, thinking: mode, run, right: false, well_formed: false },
+      ...{ trace_right: null, finish_reason: 'error', answer: '', error: messageOf(error) },
+    }
+  }
+}
+
+/** Opened before the first question, so that no answer is lost to a wrong name. */
+const openAnswers = async (path: string | undefined) => {
+  if (path === undefined) return undefined
+  const naming = async <T>(work: Promise<T>): Promise<T> => {
+    try {
+      return await work
+    } catch (error) {
+      throw fileError(error, path, 'written')
+    }
+  }
+  const file = await naming(open(path, 'w'))
+  return { write: (text: string) => naming(file.writeFile(text)), close: () => file.close() }
+}
+
 /** All trials, `concurrency` at a time, outcomes in order. */
 const runAll = async <T, R>(
   list: readonly T[],
@@ -146,38 +205,54 @@ const runAll = async <T, R>(
   return results
 }
 
-const percent = (list: readonly boolean[]): string =>
-  list.length === 0 ? '-' : ((100 * list.filter((one) => one).length) / list.length).toFixed(1)
+const shareOf = (list: readonly boolean[]): number | null =>
+  list.length === 0 ? null : list.filter((one) => one).length / list.length
 
-const report = (outcomes: readonly Outcome[]): string => {
-  const skills = [...new Set(outcomes.map(({ skill }) => skill))]
-  const row = (skill: string): readonly string[] => {
-    const of = (mode: Mode) =>
-      outcomes.filter((one) => one.skill === skill && one.thinking === mode)
-    const traces = of('on').flatMap(({ trace_right }) =>
-      trace_right === null ? [] : [trace_right],
-    )
-    const formed = outcomes.filter((one) => one.skill === skill).map((one) => one.well_formed)
+/** Shares of right answers by skill; beside those of the model card where it has them, in percent there. */
+const report = (outcomes: readonly Outcome[]): Section => {
+  const row = (skill: string) => {
+    const all = outcomes.filter((one) => one.skill === skill)
+    const of = (mode: Mode) => all.filter(({ thinking }) => thinking === mode)
+    const right = (mode: Mode) => shareOf(of(mode).map((one) => one.right))
+    const traces = of('on').flatMap(({ trace_right: one }) => (one === null ? [] : [one]))
     const card = CARD_SCORES[skill.toLowerCase().replaceAll('-', '_')]
-    return [
-      skill,
-      String(new Set(outcomes.filter((one) => one.skill === skill).map(({ id }) => id)).size),
-      percent(of('off').map(({ right }) => right)),
-      percent(of('on').map(({ right }) => right)),
-      percent(traces),
-      percent(formed),
-      card === undefined ? '-' : `${card.off} / ${card.on}`,
-    ]
+    return {
+      name: skill,
+      values: {
+        items: new Set(all.map(({ id }) => id)).size,
+        off: right('off'),
+        on: right('on'),
+        steps: shareOf(traces),
+        well_formed: shareOf(all.map((one) => one.well_formed)),
+        ...(card && { card_off: card.off / 100, card_on: card.on / 100 }),
+      },
+    }
   }
-  const head = ['% right', 'items', 'off', 'on', 'steps', 'well-formed', 'card off / on']
-  return table([head, ...skills.map(row)])
+  return { name: 'right', rows: [...new Set(outcomes.map(({ skill }) => skill))].map(row) }
+}
+
+/** What the shares do not say. */
+const tellAbout = (outcomes: readonly Outcome[], trials: readonly Trial[], flags: Flags): void => {
+  const answered = (one: Outcome) => one.error === undefined
+  const unboxed = outcomes.filter(
+    (one, i) => answered(one) && trials[i]?.item.isBoxed && !one.well_formed,
+  ).length
+  if (unboxed > 0)
+    tell(
+      `${unboxed} of ${outcomes.length} answers have no \\boxed{}, which the questions ask for, and ` +
+        (flags.unboxed === 'wrong'
+          ? 'count as wrong: --unboxed last judges them by their last number or letter'
+          : 'were judged by their last number or letter'),
+    )
+  const cut = outcomes.filter((one) => one.finish_reason === 'length').length
+  if (cut > 0) tell(`${cut} of ${outcomes.length} answers were cut off at their longest`)
+  const failed = outcomes.filter((one) => !answered(one)).length
+  if (failed > 0)
+    tell(`${failed} of ${outcomes.length} questions were refused by the server and count as wrong`)
 }
 
 const run = async (files: readonly string[], flags: Flags): Promise<void> => {
-  const items = await readItems(
-    files.length > 0 ? files : ownFiles(),
-    flags.limit ?? Number.POSITIVE_INFINITY,
-  )
+  const items = await readItems(files.length > 0 ? files : ownFiles(), flags)
   if (items.length === 0) throw new Error('there is nothing to ask')
   const modes: readonly Mode[] = flags.thinking === 'both' ? ['off', 'on'] : [flags.thinking]
   const trials = modes.flatMap((mode) =>
@@ -186,6 +261,7 @@ const run = async (files: readonly string[], flags: Flags): Promise<void> => {
       items.map((item): Trial => ({ item, mode, run })),
     ),
   )
+  const output = await openAnswers(flags.output)
   const target = await openTarget({ ...flags, model: flags.model ?? [], tell })
   const progress = createProgress(process.stderr, undefined, (count) => `${Math.round(count)}`)
   try {
@@ -194,15 +270,17 @@ const run = async (files: readonly string[], flags: Flags): Promise<void> => {
     const outcomes = await runAll(
       trials,
       flags.concurrency,
-      (trial) => ask(target, model, trial, flags),
+      (trial) => askOrRecord(target, model, trial, flags),
       (done) => progress.update(`asked ${model}`, done, trials.length),
     )
     progress.finish()
-    process.stdout.write(`${model}\n${report(outcomes)}\n`)
-    if (flags.output !== undefined)
-      await writeFile(flags.output, outcomes.map((one) => `${JSON.stringify(one)}\n`).join(''))
+    tell(`answers of ${model}`)
+    tellAbout(outcomes, trials, flags)
+    process.stdout.write(`${formatSummary([report(outcomes)], flags.summary)}\n`)
+    await output?.write(outcomes.map((one) => `${JSON.stringify(one)}\n`).join(''))
   } finally {
     progress.finish()
+    await output?.close()
     await target.close()
   }
 }
@@ -222,7 +300,7 @@ export const addEvalCommand = (program: Command): void => {
     .description('Ask held-out questions and count right answers, thinking on and off.')
     .argument(
       '[files...]',
-      'JSONL: items of our skills, or question and answer (and options); default: the embedded set',
+      'JSONL: items of our skills, or question and answer (and options), whose answer is wanted in \\boxed{}; - for standard input; default: the embedded set',
     )
     .option('--model <folder or id>', 'model to load; default: the embedded ones', collect)
     .option('--url <url>', 'ask this server instead, such as http://127.0.0.1:8000/v1')
@@ -242,12 +320,34 @@ export const addEvalCommand = (program: Command): void => {
     .option('--limit <n>', 'items of each file', positiveInteger)
     .option('--max-tokens <n>', 'of each answer', positiveInteger)
     .option('--concurrency <n>', 'questions at once', positiveInteger, 16)
+    .addOption(
+      new Option(
+        '--unboxed <how>',
+        'an answer without the \\boxed{} that was asked for: wrong, or judged by its last number or letter',
+      )
+        .choices(UNBOXED)
+        .default('wrong'),
+    )
+    .addOption(
+      new Option(
+        '--on-error <what>',
+        'a line that cannot be used: stop, or leave it out; a question that the server refuses: stop, or count it as wrong',
+      )
+        .choices(['stop', 'skip'])
+        .default('stop'),
+    )
+    .addOption(
+      new Option('--summary <format>', 'of the shares on standard output')
+        .choices(SUMMARIES)
+        .default('text'),
+    )
     .option('-o, --output <file>', 'every answer and verdict as JSONL')
-    .action(async (files: readonly string[], flags: Flags, command: Command) => {
+    .action(async (files: readonly string[], flags: Flags) => {
       try {
         await run(files, flags)
       } catch (error) {
-        command.error(`error: ${error instanceof Error ? error.message : String(error)}`)
+        tell(`error: ${messageOf(error)}`)
+        process.exit(1) // standard input may go on and on
       }
     })
 }

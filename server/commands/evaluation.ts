@@ -33,6 +33,8 @@ export type Item = {
   readonly system: string
   /** The reference's steps, where the item has them. */
   readonly trace: string | undefined
+  /** The answer has to stand in \\boxed{}. */
+  readonly isBoxed: boolean
   readonly judge: (answer: string) => { readonly right: boolean; readonly wellFormed: boolean }
 }
 
@@ -101,24 +103,41 @@ const BOXED_PROMPT =
   'Your final answer should be in \\boxed{}.\nQuestion: '
 
 const LETTERS = ['A', 'B', 'C', 'D'] as const
+const LETTER = /\b[A-D]\b/g
+const NUMBER = /-?\d[\d,]*(?:\.\d+)?/g
+
+/** What an answer without a box says: nothing, or its last number or letter. */
+export const UNBOXED = ['wrong', 'last'] as const
+type Unboxed = (typeof UNBOXED)[number]
+
+const lastMatch = (text: string, pattern: RegExp): string | undefined => text.match(pattern)?.at(-1)
+
+type CardOptions = { readonly name: string; readonly number: number; readonly unboxed: Unboxed }
 
 /** The cards' prompts, nemotron-nano's evaluation settings. */
-const cardItem = (line: z.output<typeof CardLine>, name: string, number: number): Item => {
+const cardItem = (
+  line: z.output<typeof CardLine>,
+  { name, number, unboxed }: CardOptions,
+): Item => {
   const question = line.question ?? line.problem
   if (question === undefined) throw new Error("needs 'question' (or 'problem')")
   const id = String(line.id ?? number)
   const gold = String(line.answer)
   const ask = (content: string) => [{ role: 'user', content }]
-  const common = { id, skill: name, system: '', trace: undefined }
+  const common = { id, skill: name, system: '', trace: undefined, isBoxed: true }
+  const said = (answer: string, last: RegExp): string | undefined =>
+    lastBoxed(answer) ?? (unboxed === 'last' ? lastMatch(answer, last) : undefined)
   const { options } = line
   if (options === undefined)
     return {
       ...common,
       messages: ask(BOXED_PROMPT + question),
       judge: (answer) => {
-        const boxed = lastBoxed(answer)
-        const wellFormed = boxed !== undefined
-        return { wellFormed, right: wellFormed && normaliseMath(boxed) === normaliseMath(gold) }
+        const value = said(answer, NUMBER)
+        return {
+          wellFormed: lastBoxed(answer) !== undefined,
+          right: value !== undefined && normaliseMath(value) === normaliseMath(gold),
+        }
       },
     }
   const list = Array.isArray(options) ? options : LETTERS.map((letter) => options[letter] ?? '')
@@ -131,8 +150,11 @@ const cardItem = (line: z.output<typeof CardLine>, name: string, number: number)
         'into a \\boxed{}',
     ),
     judge: (answer) => {
-      const letter = /[A-D]/.exec(lastBoxed(answer) ?? '')?.[0]
-      return { wellFormed: letter !== undefined, right: letter === gold.trim().toUpperCase() }
+      const letter = /[A-D]/.exec(said(answer, LETTER) ?? '')?.[0]
+      return {
+        wellFormed: /[A-D]/.test(lastBoxed(answer) ?? ''),
+        right: letter === gold.trim().toUpperCase(),
+      }
     },
   }
 }
@@ -146,6 +168,7 @@ const skillItem = (line: z.output<typeof SkillLine>, number: number): Item => ({
       ? ''
       : `<AVAILABLE_TOOLS>[${line.tools.map((tool) => pythonJson(tool.function)).join(', ')}]</AVAILABLE_TOOLS>`,
   trace: line.trace,
+  isBoxed: false,
   judge: (answer) => {
     if (line.check === 'text')
       return { right: answer === line.gold, wellFormed: !answer.includes('<TOOLCALL>') }
@@ -155,11 +178,11 @@ const skillItem = (line: z.output<typeof SkillLine>, number: number): Item => ({
 })
 
 /** `name`: of the file, which names a card's benchmark. */
-export const readItem = (value: unknown, name: string, number: number): Item => {
+export const readItem = (value: unknown, options: CardOptions): Item => {
   const skill = SkillLine.safeParse(value)
-  if (skill.success) return skillItem(skill.data, number)
+  if (skill.success) return skillItem(skill.data, options.number)
   const card = CardLine.safeParse(value)
-  if (card.success) return cardItem(card.data, name, number)
+  if (card.success) return cardItem(card.data, options)
   throw new Error(
     "needs 'skill', 'messages', 'check' and 'gold', or 'question' and 'answer' (and 'options')",
   )

@@ -262,11 +262,3 @@ export const runJsonl = async <T>(job: JsonlJob<T>): Promise<Done> => {
     await output.close(isDone)
   }
 }
-
-/** Every object of a JSONL file. */
-export async function* readJsonl(path: string): AsyncGenerator<Value> {
-  for await (const { number, content } of readLines(path)) {
-    if ('problem' in content) throw new Error(`line ${number} of ${path}: ${content.problem}`)
-    yield content.value
-  }
-}

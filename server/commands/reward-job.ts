@@ -4,7 +4,13 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
-import { type ListedModel, openTarget, RequestFailure, type Target } from './client.js'
+import {
+  isRequestsFault,
+  type ListedModel,
+  openTarget,
+  RequestFailure,
+  type Target,
+} from './client.js'
 import { collect, positiveInteger } from './flags.js'
 import { type Done, LineError, ON_ERROR, type Result, runJsonl } from './jsonl.js'
 import { isPipe } from './output.js'
@@ -95,18 +101,12 @@ export const chatModelOf = async (
 
 export type Asking = { readonly target: Target; readonly rewardModel: ListedModel }
 
-/** One line's fault: others may be right. A wrong model, key or address is all lines'. */
-const isLines = (error: unknown): error is RequestFailure =>
-  error instanceof RequestFailure &&
-  [400, 413, 422].includes(error.status) &&
-  error.param !== 'model'
-
 /** What the server refuses of a line is the line's. */
 export const asking = async <T>(ask: () => Promise<T>): Promise<T> => {
   try {
     return await ask()
   } catch (error) {
-    throw isLines(error) ? new LineError(error.message) : error
+    throw isRequestsFault(error) ? new LineError(error.message) : error
   }
 }
 

@@ -12,7 +12,7 @@ export type Section = {
 }
 
 /** Columns as wide as their widest cell; the first to the left, the others to the right. */
-export const table = (rows: readonly (readonly string[])[]): string => {
+const table = (rows: readonly (readonly string[])[]): string => {
   const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0))) ?? []
   return rows
     .map((row) =>

@@ -1,8 +1,11 @@
 // The strict checkers of `eval`, and the command against a scripted server.
 
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
-import { describe, it } from 'node:test'
+import { spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, it } from 'node:test'
 import {
   lastBoxed,
   normaliseMath,
@@ -10,9 +13,12 @@ import {
   readItem,
   splitAnswer,
 } from '../../server/commands/evaluation.js'
+import { type Harness, startHarness } from './harness.js'
+
+const OPTIONS = { name: 'f', number: 1, unboxed: 'wrong' } as const
 
 const text = (gold: string) =>
-  readItem({ skill: 's', messages: [{ role: 'user', content: 'q' }], check: 'text', gold }, 'f', 1)
+  readItem({ skill: 's', messages: [{ role: 'user', content: 'q' }], check: 'text', gold }, OPTIONS)
 
 describe('checkers', () => {
   it('wants the whole answer', () => {
@@ -29,8 +35,7 @@ describe('checkers', () => {
         check: 'tool_call',
         gold: { name: 'f', arguments: { a: 1, b: 'x' } },
       },
-      'f',
-      1,
+      OPTIONS,
     )
     assert.equal(
       item.system,
@@ -70,19 +75,28 @@ describe('checkers', () => {
   })
 
   it('asks with the card prompts', () => {
-    const math = readItem({ problem: '1+1?', answer: 2 }, 'math500', 1)
+    const math = readItem({ problem: '1+1?', answer: 2 }, OPTIONS)
     assert.match(String(math.messages[0]?.content), /\\boxed\{\}\.\nQuestion: 1\+1\?$/)
     assert.equal(math.judge('so \\boxed{2.0}').right, true)
-    assert.equal(math.judge('2').wellFormed, false)
-    const choice = readItem(
-      { question: 'q', options: ['w', 'x', 'y', 'z'], answer: 'C' },
-      'gpqa_d',
-      1,
-    )
+    assert.deepEqual(math.judge('2'), { wellFormed: false, right: false })
+    const choice = readItem({ question: 'q', options: ['w', 'x', 'y', 'z'], answer: 'C' }, OPTIONS)
     assert.match(String(choice.messages[0]?.content), /\nC\. y\n/)
     assert.equal(choice.judge('\\boxed{C}').right, true)
     assert.equal(choice.judge('\\boxed{\\text{D}}').right, false)
-    assert.throws(() => readItem({ question: 'q' }, 'f', 1), /needs/)
+    assert.throws(() => readItem({ question: 'q' }, OPTIONS), /needs/)
+  })
+
+  it('judges answers without a box by their last number or letter where it is told to', () => {
+    const options = { ...OPTIONS, unboxed: 'last' } as const
+    const sum = readItem({ question: '12 + 30?', answer: '42' }, options)
+    assert.deepEqual(sum.judge('12 + 30 = 42.'), { wellFormed: false, right: true })
+    assert.equal(sum.judge('12 + 30 = 1,042').right, false)
+    assert.equal(sum.judge('42, or \\boxed{41}').right, false)
+    assert.equal(sum.judge('-42').right, false)
+    assert.equal(sum.judge('no idea').right, false)
+    const choice = readItem({ question: 'q', options: ['w', 'x', 'y', 'z'], answer: 'C' }, options)
+    assert.equal(choice.judge('Not A. The answer is C.').right, true)
+    assert.equal(choice.judge('Certainly').right, false)
   })
 
   it('finds the thinking wherever it stands', () => {
@@ -93,22 +107,89 @@ describe('checkers', () => {
   })
 })
 
+/** The command as people start it, once it has ended. */
+const evaluate = (args: readonly string[]) =>
+  new Promise<{ code: number | null; out: string; err: string }>((resolve) => {
+    const child = spawn(process.execPath, ['--import', 'tsx', 'server/cli.ts', 'eval', ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let [out, err] = ['', '']
+    child.stdout.on('data', (data) => {
+      out += data
+    })
+    child.stderr.on('data', (data) => {
+      err += data
+    })
+    child.on('close', (code) => resolve({ code, out, err }))
+  })
+
 describe('eval', () => {
-  it('says what is wrong with its input', () => {
-    const { status, stderr } = spawnSync(
-      process.execPath,
+  const folder = mkdtempSync(join(tmpdir(), 'nemotron-eval-'))
+  const input = join(folder, 'sums.jsonl')
+  let h: Harness
+  before(async () => {
+    h = await startHarness({
+      answer: (prompt) => ({ pieces: [prompt.includes('12') ? '12 + 30 = 42.' : '\\boxed{3}'] }),
+    })
+    writeFileSync(
+      input,
       [
-        '--import',
-        'tsx',
-        'server/cli.ts',
-        'eval',
-        '/nowhere.jsonl',
-        '--url',
-        'http://127.0.0.1:1/v1',
-      ],
-      { encoding: 'utf8' },
+        { question: '12 + 30?', answer: 42 },
+        { question: '1 + 2?', answer: '3' },
+        { question: 'x'.repeat(2000), answer: '3' },
+      ]
+        .map((one) => `${JSON.stringify(one)}\n`)
+        .join(''),
     )
-    assert.notEqual(status, 0)
-    assert.match(stderr, /nowhere\.jsonl/)
+  })
+  after(async () => {
+    await h.close()
+    rmSync(folder, { recursive: true })
+  })
+
+  it('says which answers had no box, and judges them as told', async () => {
+    const args = [input, '--url', `${h.url}/v1`, '--thinking', 'off', '--summary', 'json']
+    const stopped = await evaluate(args)
+    assert.equal(stopped.code, 1)
+    assert.match(stopped.err, /question 3 of sums: .*maximum context length/)
+    const output = join(folder, 'answers.jsonl')
+    const strict = await evaluate([...args, '--on-error', 'skip', '-o', output])
+    assert.equal(strict.code, 0, strict.err)
+    assert.match(
+      strict.err,
+      /1 of 3 answers have no \\boxed\{\}, .* count as wrong: --unboxed last/,
+    )
+    assert.match(strict.err, /1 of 3 questions were refused by the server and count as wrong/)
+    assert.deepEqual(JSON.parse(strict.out).right.sums, {
+      ...{ items: 3, off: 1 / 3, on: null, steps: null, well_formed: 1 / 3 },
+    })
+    const written = readFileSync(output, 'utf8').trimEnd().split('\n')
+    assert.deepEqual(
+      written.map((line) => JSON.parse(line)).map(({ right, error }) => [right, typeof error]),
+      [
+        [false, 'undefined'],
+        [true, 'undefined'],
+        [false, 'string'],
+      ],
+    )
+    const last = await evaluate([...args, '--on-error', 'skip', '--unboxed', 'last'])
+    assert.match(last.err, /were judged by their last number or letter/)
+    assert.equal(JSON.parse(last.out).right.sums.off, 2 / 3)
+  })
+
+  it('says what is wrong with its input and its output', async () => {
+    const url = ['--url', 'http://127.0.0.1:1/v1']
+    const missing = await evaluate(['/nowhere.jsonl', ...url])
+    assert.equal(missing.code, 1)
+    assert.match(missing.err, /nowhere\.jsonl cannot be read \(ENOENT\)/)
+    const wrong = join(folder, 'wrong.jsonl')
+    writeFileSync(wrong, '{"question":"q"}\n{\n{"question":"q","answer":"1"}\n')
+    const lines = await evaluate([wrong, ...url])
+    assert.match(
+      lines.err,
+      /2 lines cannot be used:\n.*line 1: needs 'skill'.*\n.*line 2: it is not/,
+    )
+    const nowhere = await evaluate([input, ...url, '-o', join(folder, 'no', 'o')])
+    assert.match(nowhere.err, /no\/o cannot be written \(ENOENT\)/)
   })
 })

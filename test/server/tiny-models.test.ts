@@ -21,7 +21,7 @@ const lines = (name: string): readonly unknown[] =>
 /** Every `step`-th held-out item of a skill. */
 const heldOut = (skill: string, step: number): readonly Item[] =>
   lines(`eval/${skill}`)
-    .map((line, i) => readItem(line, skill, i))
+    .map((line, i) => readItem(line, { name: skill, number: i, unboxed: 'wrong' }))
     .filter((_, i) => i % step === 0)
 
 const Pair = z.object({
