@@ -21,8 +21,10 @@ import {
   type All,
   ANYTHING,
   type ArrayKind,
+  asked,
   both,
   common,
+  isClosed,
   type Kind,
   type Literal,
   type NumberKind,
@@ -150,7 +152,9 @@ class Compiler {
         if (keyword === 'oneOf') this.#checkApart(branches, pointer)
         kinds = this.#cut(
           kinds,
-          branches.flatMap((branch) => this.kindsOf(branch)),
+          branches.flatMap((branch) =>
+            keyword === 'oneOf' ? asked(this.kindsOf(branch)) : this.kindsOf(branch),
+          ),
         )
       }
     return kinds
@@ -261,7 +265,11 @@ class Compiler {
     for (let i = 0; i < branches.length; i++)
       for (let j = i + 1; j < branches.length; j++) {
         const [a = [], b = []] = [branches[i], branches[j]]
-        const shared = this.#cut(this.kindsOf(a), this.kindsOf(b))
+        // Kinds of which a branch does not speak are not written for it, but it admits them.
+        const shared = [
+          ...this.#cut(asked(this.kindsOf(a)), this.kindsOf(b)),
+          ...this.#cut(this.kindsOf(a), asked(this.kindsOf(b))),
+        ]
         if (!shared.every((kind) => this.#isNone(kind, 0)))
           throw this.#source.refuse(
             pointer,
@@ -440,9 +448,12 @@ class Compiler {
     if (known !== undefined) return known
     if (this.#places.size >= MAX_PLACES)
       throw this.#source.refuse('#', `the schema has more than ${MAX_PLACES} places`)
+    const shapesOf = (kinds: readonly Kind[]) => kinds.flatMap((kind) => this.#shape(kind))
+    const kinds = this.kindsOf(all)
+    const shapes = shapesOf(asked(kinds))
     const place: Place = {
       all,
-      shapes: this.kindsOf(all).flatMap((kind) => this.#shape(kind)),
+      shapes: shapes.length > 0 ? shapes : shapesOf(kinds),
       canEnd: false,
     }
     this.#places.set(key, place)
@@ -463,7 +474,7 @@ class Compiler {
           : [{ type: 'string', write: () => this.#writeText(kind, language) }]
       }
       case 'array':
-        return kind.min > kind.max ? [] : [{ type: 'array', kind }]
+        return kind.min > kind.max ? [] : [{ type: 'array', kind: closedList(kind) }]
       case 'object':
         return this.#objectShape(kind)
       default:
@@ -486,11 +497,14 @@ class Compiler {
         fields.push({ name, all: this.#memberOf(kind, name), isRequired })
       else if (isRequired) return []
     }
-    return [{ type: 'object', kind, fields, extras: this.#extras(kind, names) }]
+    // With too few names of its own it needs others.
+    const closed = isClosed(kind.parts) && kind.min <= fields.length
+    return [{ type: 'object', kind, fields, extras: this.#extras(kind, names, closed) }]
   }
 
-  /** Members of names that are not declared: by which patterns their names match. */
-  #extras(kind: ObjectKind, declared: readonly string[]): readonly Extra[] {
+  /** Members of names that are not declared: by which patterns their names match. `closed`: one at
+   * least. */
+  #extras(kind: ObjectKind, declared: readonly string[], closed: boolean): readonly Extra[] {
     const patterns = [
       ...new Map(
         kind.parts
@@ -509,7 +523,7 @@ class Compiler {
       what: `The names of an object of the schema (at '${pointer}')`,
       param: this.#param,
     }
-    for (let chosen = 0; chosen < 1 << patterns.length; chosen++) {
+    for (let chosen = closed ? 1 : 0; chosen < 1 << patterns.length; chosen++) {
       const isIn = (source: string): boolean =>
         ((chosen >> patterns.findIndex((one) => one.source === source)) & 1) === 1
       let all: All = []
@@ -809,6 +823,14 @@ const admitsNumber = ({ isInteger, min, max, multiples }: NumberKind, value: num
 /** What stands at place `i` of a list. */
 const itemOf = (kind: ArrayKind, i: number): All =>
   kind.parts.reduce<All>((all, { first, rest }) => both(all, first[i] ?? rest), [])
+
+/** Without the items of which nothing is said behind those that have a place of their own. */
+const closedList = (kind: ArrayKind): ArrayKind => {
+  const named = Math.max(0, ...kind.parts.map(({ first }) => first.length))
+  return isClosed(kind.parts) && kind.min <= named
+    ? { ...kind, max: Math.min(kind.max, named) }
+    : kind
+}
 
 /** What stands at each place of a list: those that differ, and last what stands at all others. */
 const itemsOf = (kind: ArrayKind): readonly All[] => {

@@ -8,7 +8,9 @@ import type { Bound } from './number-pattern.js'
 export type All = readonly number[]
 
 export type Literal = { readonly type: 'literal'; readonly value: unknown; readonly key: string }
-export type NumberKind = {
+/** Of kinds that a schema admits only because it does not speak of them. */
+type Asked = { readonly isUnasked?: boolean }
+export type NumberKind = Asked & {
   readonly type: 'number'
   readonly isInteger: boolean
   readonly min?: Bound | undefined
@@ -17,27 +19,34 @@ export type NumberKind = {
 }
 /** `source` is a regular expression, found anywhere in the text. */
 export type TextPattern = { readonly source: string; readonly pointer: string }
-export type StringKind = {
+export type StringKind = Asked & {
   readonly type: 'string'
   readonly min: number
   readonly max: number
   readonly patterns: readonly TextPattern[]
   readonly formats: readonly string[]
 }
-export type ArrayKind = {
+export type ArrayKind = Asked & {
   readonly type: 'array'
   readonly min: number
   readonly max: number
   /** Each says of every place what stands there; all must hold. */
-  readonly parts: readonly { readonly first: readonly All[]; readonly rest: All }[]
+  readonly parts: readonly {
+    readonly first: readonly All[]
+    readonly rest: All
+    /** What `rest` says is not said in the schema. */
+    readonly isRestSilent: boolean
+  }[]
 }
 type ObjectPart = {
   readonly properties: ReadonlyMap<string, All>
   readonly patterns: readonly { readonly pattern: TextPattern; readonly all: All }[]
   /** For the names that neither of them has. */
   readonly rest: All
+  /** What `rest` says is not said in the schema. */
+  readonly isRestSilent: boolean
 }
-export type ObjectKind = {
+export type ObjectKind = Asked & {
   readonly type: 'object'
   readonly min: number
   readonly max: number
@@ -47,8 +56,7 @@ export type ObjectKind = {
   readonly parts: readonly ObjectPart[]
 }
 export type Kind =
-  | { readonly type: 'null' }
-  | { readonly type: 'boolean' }
+  | (Asked & { readonly type: 'null' | 'boolean' })
   | NumberKind
   | StringKind
   | ArrayKind
@@ -110,8 +118,25 @@ const distinct = <T>(items: readonly T[], key: (item: T) => unknown): T[] => [
   ...new Map(items.map((item) => [key(item), item])).values(),
 ]
 
+/** Those that a schema speaks of; all where it speaks of none. */
+export const asked = (kinds: readonly Kind[]): readonly Kind[] => {
+  const some = kinds.filter((kind) => kind.type === 'literal' || kind.isUnasked !== true)
+  return some.length > 0 ? some : kinds
+}
+
+/** Whether lists or objects have members of which no schema speaks. One that names the members and stops
+ * there means these alone. */
+export const isClosed = (parts: readonly { readonly isRestSilent: boolean }[]): boolean =>
+  parts.length > 0 && parts.every(({ isRestSilent }) => isRestSilent)
+
 /** Values that are in both; null: kinds that have none in common. Of literals the caller knows. */
 export const common = (a: Kind, b: Kind): Kind | null => {
+  const cut = commonOf(a, b)
+  if (cut === null || a.type === 'literal' || b.type === 'literal') return cut
+  return { ...cut, isUnasked: a.isUnasked === true && b.isUnasked === true }
+}
+
+const commonOf = (a: Kind, b: Kind): Exclude<Kind, Literal> | null => {
   if (a.type === 'number' && b.type === 'number')
     return {
       type: 'number',

@@ -76,6 +76,31 @@ const ANNOTATIONS: ReadonlySet<string> = new Set([
   'definitions',
   '$anchor',
 ])
+/** Keywords that say something of one kind of value: which. */
+const KIND_OF: Readonly<Record<string, Kind['type']>> = {
+  minimum: 'number',
+  maximum: 'number',
+  exclusiveMinimum: 'number',
+  exclusiveMaximum: 'number',
+  multipleOf: 'number',
+  minLength: 'string',
+  maxLength: 'string',
+  pattern: 'string',
+  format: 'string',
+  items: 'array',
+  prefixItems: 'array',
+  additionalItems: 'array',
+  minItems: 'array',
+  maxItems: 'array',
+  uniqueItems: 'array',
+  properties: 'object',
+  patternProperties: 'object',
+  additionalProperties: 'object',
+  propertyNames: 'object',
+  required: 'object',
+  minProperties: 'object',
+  maxProperties: 'object',
+}
 const SERVED: ReadonlySet<string> = new Set([
   '$id',
   '$ref',
@@ -85,38 +110,7 @@ const SERVED: ReadonlySet<string> = new Set([
   'allOf',
   'anyOf',
   'oneOf',
-  'minimum',
-  'maximum',
-  'exclusiveMinimum',
-  'exclusiveMaximum',
-  'multipleOf',
-  'minLength',
-  'maxLength',
-  'pattern',
-  'format',
-  'items',
-  'prefixItems',
-  'additionalItems',
-  'minItems',
-  'maxItems',
-  'uniqueItems',
-  'properties',
-  'patternProperties',
-  'additionalProperties',
-  'propertyNames',
-  'required',
-  'minProperties',
-  'maxProperties',
-])
-/** Of the served: those that say nothing of a kind of value themselves. */
-const WITHOUT_KIND: ReadonlySet<string> = new Set([
-  '$id',
-  '$ref',
-  'allOf',
-  'anyOf',
-  'oneOf',
-  'enum',
-  'const',
+  ...Object.keys(KIND_OF),
 ])
 const INSTEAD: Readonly<Record<string, string>> = {
   nullable: 'add "null" to \'type\'',
@@ -422,7 +416,10 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
         ...ARRAY,
         min: count('minItems') ?? 0,
         max: limit('maxItems'),
-        parts: first.length === 0 && all.length === 0 ? [] : [{ first, rest: all }],
+        parts:
+          first.length === 0 && all.length === 0
+            ? []
+            : [{ first, rest: all, isRestSilent: rest === undefined }],
       }
     }
     const objectKind = (): ObjectKind => {
@@ -445,10 +442,10 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
         parts:
           properties.size === 0 && patterns.length === 0 && all.length === 0
             ? []
-            : [{ properties, patterns, rest: all }],
+            : [{ properties, patterns, rest: all, isRestSilent: rest === undefined }],
       }
     }
-    const byType = (type: string): Kind[] => {
+    const byType = (type: string): Exclude<Kind, Literal>[] => {
       switch (type) {
         case 'object':
           return [objectKind()]
@@ -467,9 +464,15 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
       }
     }
     const isBare = !Object.keys(schema).some(
-      (keyword) => SERVED.has(keyword) && !WITHOUT_KIND.has(keyword),
+      (keyword) => keyword === 'type' || KIND_OF[keyword] !== undefined,
     )
-    const kinds = isBare ? ANYTHING : TYPES.flatMap((type) => (types.has(type) ? byType(type) : []))
+    const isAsked = (type: string): boolean =>
+      given !== undefined || Object.keys(schema).some((keyword) => KIND_OF[keyword] === type)
+    const kinds = isBare
+      ? ANYTHING
+      : TYPES.flatMap((type) => (types.has(type) ? byType(type) : [])).map(
+          (kind): Kind => (isAsked(kind.type) ? kind : { ...kind, isUnasked: true }),
+        )
 
     const ref = schema.$ref === undefined ? [] : follow(schema.$ref, at('$ref'))
     const allOf = schemas('allOf') ?? []

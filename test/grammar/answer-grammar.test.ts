@@ -33,6 +33,45 @@ const refusal = (form: AnswerForm): string => {
 }
 const schemaRefusal = (schema: unknown): string => refusal({ kind: 'schema', schema })
 
+describe('what a schema does not speak of', () => {
+  const VALUES = [{}, { a: 'x' }, { a: 'x', b: 1 }, ['x'], ['x', 1], 'x', 'xyz', 1, null]
+  const written = (schema: unknown) => admitted(schema, VALUES)
+  const a = { properties: { a: { type: 'string' } } }
+
+  test('is not written', () => {
+    assert.deepEqual(written(a), [{}, { a: 'x' }])
+    assert.deepEqual(written({ allOf: [a, { required: ['b'] }] }), [{ a: 'x', b: 1 }])
+    assert.deepEqual(written({ minLength: 2 }), ['xyz'])
+    assert.deepEqual(written({ prefixItems: [{ type: 'string' }] }), [['x']])
+    assert.deepEqual(written({ anyOf: [a, { minLength: 3 }] }), [{}, { a: 'x' }, 'xyz'])
+  })
+
+  test('is written when it is asked for', () => {
+    assert.deepEqual(written({ ...a, additionalProperties: true }), VALUES.slice(0, 3))
+    assert.deepEqual(written({ allOf: [a, { additionalProperties: {} }] }), VALUES.slice(0, 3))
+    assert.deepEqual(written({ ...a, required: ['a'], minProperties: 2 }), [{ a: 'x', b: 1 }])
+    assert.deepEqual(written({ type: ['object', 'null'], allOf: [a] }), [{}, { a: 'x' }, null])
+    assert.deepEqual(written({ type: 'object' }), VALUES.slice(0, 3))
+    assert.deepEqual(written({ prefixItems: [{}], minItems: 2 }), [['x', 1]])
+    assert.deepEqual(written({ enum: [1, 'x', { a: 'x', b: 1 }], ...a }), [
+      { a: 'x', b: 1 },
+      'x',
+      1,
+    ])
+  })
+
+  test('still overlaps in oneOf', () => {
+    const apart = [{ const: 'x' }, { const: 'y' }].map((one) => ({
+      properties: { a: one },
+      required: ['a'],
+    }))
+    assert.deepEqual(written({ oneOf: apart }), [{ a: 'x' }])
+    assert.match(schemaRefusal({ type: 'number', oneOf: apart }), /no value at all/)
+    assert.match(schemaRefusal({ oneOf: [a, { type: 'object' }] }), /may both hold/)
+    assert.match(schemaRefusal({ oneOf: [a, { type: 'number' }] }), /may both hold/)
+  })
+})
+
 describe('numbers', () => {
   test('bounds are exact', () => {
     const all = Array.from({ length: 240 }, (_, i) => i - 120)

@@ -28,6 +28,30 @@ type Group = {
   }[]
 }
 
+const SUBSCHEMAS = ['allOf', 'anyOf', 'oneOf', 'items']
+const MAPS = ['properties', 'patternProperties', 'definitions']
+const TYPES = ['object', 'array', 'string', 'number', 'boolean', 'null']
+
+/** With what a schema does not say said: such a schema is served as wide as the standard reads it. */
+const saidAloud = (schema: unknown): unknown => {
+  if (typeof schema !== 'object' || schema === null) return schema
+  if (Array.isArray(schema)) return schema.map(saidAloud)
+  const said = Object.entries(schema).map(([key, value]): [string, unknown] => {
+    if (SUBSCHEMAS.includes(key) || key.startsWith('additional')) return [key, saidAloud(value)]
+    if (!MAPS.includes(key)) return [key, value]
+    return [
+      key,
+      Object.fromEntries(Object.entries(value).map(([name, one]) => [name, saidAloud(one)])),
+    ]
+  })
+  return {
+    type: TYPES,
+    ...(('properties' in schema || 'patternProperties' in schema) && { additionalProperties: {} }),
+    ...('items' in schema && Array.isArray(schema.items) && { additionalItems: {} }),
+    ...Object.fromEntries(said),
+  }
+}
+
 describe('the JSON Schema test suite (draft 4)', () => {
   const folder = `${require.resolve('json-schema-test-suite/package.json').slice(0, -12)}tests/draft4`
   // Keys come in the schema's order: these have them in another, or are no JSON that we write.
@@ -39,18 +63,21 @@ describe('the JSON Schema test suite (draft 4)', () => {
     for (const file of readdirSync(folder).filter((name) => name.endsWith('.json')))
       for (const group of JSON.parse(readFileSync(`${folder}/${file}`, 'utf8')) as Group[]) {
         groups++
-        let text: string
+        let [text, narrow]: [string, string] = ['', '']
         try {
-          text = grammarOf(group.schema)
+          text = grammarOf(saidAloud(group.schema))
+          narrow = grammarOf(group.schema)
         } catch (error) {
           assert.ok(error instanceof RequestError, `${file} ${group.description}: ${error}`)
           assert.match(error.message, /at '#/)
           continue
         }
         served++
-        const grammar = readGrammar(text)
+        const [grammar, narrowGrammar] = [readGrammar(text), readGrammar(narrow)]
         for (const { description, data, valid } of group.tests) {
           tests++
+          if (!valid && recognises(narrowGrammar, JSON.stringify(data)))
+            wrong.push(`${file}: ${group.description}: ${description}, as it stands`)
           const name = `${group.description}: ${description}`
           const isAdmitted = recognises(grammar, JSON.stringify(data))
           if (isAdmitted !== (valid && !NARROWER.has(name))) wrong.push(`${file}: ${name}`)
