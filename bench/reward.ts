@@ -33,7 +33,13 @@ export const run = async (args: readonly string[]): Promise<void> => {
   const { threads, prompt, candidates, answer } = values
   const shape = shapeNamed(values.shape)
   const engine = await openEngine({
-    ...{ model: benchModel(shape), device: 'cpu', threads, rewardRow: 0, kvCacheMemory: 1 << 30 },
+    ...{
+      model: benchModel(shape),
+      device: 'cpu',
+      threads,
+      rewardRows: [0],
+      kvCacheMemory: 1 << 30,
+    },
     maxModelLen: Math.max(prompt + candidates * answer, 1024) + 16,
   })
   const cpuBench = buildCpuBench()

@@ -74,18 +74,20 @@ void read_special_ids(JsonFields* f, ModelConfig* out) {
 }
 
 // Reward-HF is stored as an ordinary LlamaForCausalLM: the registry or the config file says so.
-void read_reward_row(JsonFields* f, int32_t reward_row, ModelConfig* out) {
-  if (reward_row < 0) return;
+void read_reward_rows(JsonFields* f, std::span<const int32_t> rows, ModelConfig* out) {
+  if (rows.empty()) return;
   if (out->reward.kind != RewardHead::Kind::none) {
-    f->fail("a reward row is set, but the architecture is " + out->architecture +
+    f->fail("reward rows are set, but the architecture is " + out->architecture +
             ", whose scores are those of score.weight");
     return;
   }
-  out->reward.kind = RewardHead::Kind::lm_head_row;
-  out->reward.vocab_id = reward_row;
-  if (reward_row >= out->vocab) {
-    f->fail("the reward row is " + std::to_string(reward_row) + "; expected less than " +
-            "\"vocab_size\", which is " + std::to_string(out->vocab));
+  out->reward.kind = RewardHead::Kind::lm_head_rows;
+  out->reward.vocab_ids.assign(rows.begin(), rows.end());
+  for (const int32_t row : rows) {
+    if (row >= 0 && row < out->vocab) continue;
+    f->fail("a reward row is " + std::to_string(row) + "; expected 0 to " +
+            std::to_string(out->vocab - 1) + ", since \"vocab_size\" is " +
+            std::to_string(out->vocab));
   }
 }
 
@@ -134,7 +136,8 @@ Status read_quantization(const Documents& documents, ModelConfig* out) {
 
 }  // namespace
 
-Status read_model_config(const std::string& dir, int32_t reward_row, ModelConfig* out) {
+Status read_model_config(const std::string& dir, std::span<const int32_t> reward_rows,
+                         ModelConfig* out) {
   Documents documents;
   if (Status s = Documents::read(dir, &documents); !s) return s;
   ModelConfig config;
@@ -145,7 +148,7 @@ Status read_model_config(const std::string& dir, int32_t reward_row, ModelConfig
   if (!f.status()) return f.status();
   read_dtype(&f, &config);
   read_special_ids(&f, &config);
-  read_reward_row(&f, reward_row, &config);
+  read_reward_rows(&f, reward_rows, &config);
   if (!f.status()) return f.status();
   if (documents.generation) {
     if (Status s = read_generation(*documents.generation, &config); !s) return s;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,11 +35,13 @@ enum class QuantKind : uint8_t {
 struct RewardHead {
   enum class Kind : uint8_t {
     none,            // a chat model
-    lm_head_row,     // Reward-HF: logit of one vocabulary id
+    lm_head_rows,    // logits of a few vocabulary ids (Reward-HF: one)
     classification,  // LlamaForSequenceClassification: score.weight [labels, hidden]
   } kind = Kind::none;
-  int32_t vocab_id = 0;             // lm_head_row
+  std::vector<int32_t> vocab_ids;   // lm_head_rows: one output each, in order
   std::vector<std::string> labels;  // classification: id2label, in order
+
+  int32_t outputs() const { return int32_t(vocab_ids.size() + labels.size()); }
 };
 
 // What a request that says nothing of it gets, by the checkpoint's own advice.
@@ -75,8 +78,9 @@ struct ModelConfig {
 
 // Reads the documents of the checkpoint in `dir`. Errors name the file, the field, found and
 // expected; architectures not served yet are refused by name.
-// `reward_row`: registry.json or the config file says that this checkpoint's score is the logit of
-// that vocabulary id (Reward-HF is stored as an ordinary LlamaForCausalLM); -1: it does not.
-Status read_model_config(const std::string& dir, int32_t reward_row, ModelConfig* out);
+// `reward_rows`: registry.json or the config file says that this checkpoint's scores are the logits
+// of these vocabulary ids (Reward-HF is stored as an ordinary LlamaForCausalLM). Empty: it does not.
+Status read_model_config(const std::string& dir, std::span<const int32_t> reward_rows,
+                         ModelConfig* out);
 
 }  // namespace nemotron

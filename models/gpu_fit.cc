@@ -13,7 +13,9 @@ Elements count_elements(const ModelConfig& c) {
   n.ends = int64_t(c.vocab) * hidden;
   switch (c.reward.kind) {
     case RewardHead::Kind::none: n.ends *= c.tied ? 1 : 2; break;
-    case RewardHead::Kind::lm_head_row: n.ends += hidden; break;
+    case RewardHead::Kind::lm_head_rows:
+      n.ends += int64_t(c.reward.vocab_ids.size()) * hidden;
+      break;
     case RewardHead::Kind::classification:
       n.ends += int64_t(c.reward.labels.size()) * hidden;
       break;

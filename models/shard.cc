@@ -24,15 +24,6 @@ Span kv_heads_of(int32_t kv_heads, const Shard& s) {
 MatrixRange rows_of(Span rows, int64_t cols) { return {rows.first, rows.count, 0, cols}; }
 MatrixRange cols_of(int64_t rows, Span cols) { return {0, rows, cols.first, cols.count}; }
 
-int32_t reward_outputs(const RewardHead& reward) {
-  switch (reward.kind) {
-    case RewardHead::Kind::none: return 0;
-    case RewardHead::Kind::lm_head_row: return 1;
-    case RewardHead::Kind::classification: return int32_t(reward.labels.size());
-  }
-  return 0;
-}
-
 }  // namespace
 
 int32_t RankShape::kv_layers() const {
@@ -64,7 +55,7 @@ Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out)
                   .q_heads = config.q_heads / ranks,
                   .kv_heads = int32_t(kv_heads_of(kv, shard).count),
                   .head_dim = config.head_dim,
-                  .reward_outputs = reward_outputs(config.reward),
+                  .reward_outputs = config.reward.outputs(),
                   .layers = config.layers};
   for (size_t i = 0; i < shape.layers.size(); ++i) {
     LayerSpec& layer = shape.layers[i];
@@ -91,11 +82,8 @@ MatrixRange held_by(const Shard& shard, const ModelConfig& config, const LayerSp
   switch (kind) {
     case MatrixKind::embedding: return rows_of(share(config.vocab, shard), hidden);
     case MatrixKind::head:
-      if (config.reward.kind == RewardHead::Kind::lm_head_row) {
-        return {config.reward.vocab_id, 1, 0, hidden};
-      }
       if (config.reward.kind == RewardHead::Kind::classification) {
-        return {0, int64_t(config.reward.labels.size()), 0, hidden};
+        return {0, config.reward.outputs(), 0, hidden};
       }
       return rows_of(share(config.vocab, shard), hidden);
     case MatrixKind::q: return rows_of(heads(share(config.q_heads, shard)), hidden);

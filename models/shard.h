@@ -44,7 +44,8 @@ Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out)
 // The stored matrices, each [out, in].
 enum class MatrixKind : uint8_t { embedding, head, q, k, v, o, gate, up, down };
 
-// The part of such a matrix of layer `spec` (of no matter for the ends) that the rank holds. The
+// The part of such a matrix of layer `spec` (of no matter for the ends) that the rank holds. Of the
+// head of lm_head_rows every rank holds the same rows, which are no range: packed_groups(). The
 // config and the shard have a rank_shape().
 MatrixRange held_by(const Shard& shard, const ModelConfig& config, const LayerSpec& spec,
                     MatrixKind kind);

@@ -76,12 +76,17 @@ std::vector<PackedGroup> packed_groups(const Sources& s, const ModelConfig& conf
       group.parts.push_back({p.source, held_by(shard, config, spec, p.kind)});
     }
   };
-  const bool tied = s.head_is_embedding && config.reward.kind != RewardHead::Kind::lm_head_row;
+  const bool tied = s.head_is_embedding && config.reward.kind != RewardHead::Kind::lm_head_rows;
   add(Slot::embedding, -1, tied ? WeightUse::tied : WeightUse::embedding,
       {{&s.embedding, Kind::embedding}});
-  if (!tied) {
-    add(Slot::head, -1, WeightUse::linear,
-        {{s.head_is_embedding ? &s.embedding : &s.head, Kind::head}});
+  const LinearSource* head = s.head_is_embedding ? &s.embedding : &s.head;
+  if (config.reward.kind == RewardHead::Kind::lm_head_rows) {
+    add(Slot::head, -1, WeightUse::linear, {});
+    for (const int32_t id : config.reward.vocab_ids) {
+      groups.back().parts.push_back({head, {id, 1, 0, config.hidden}});
+    }
+  } else if (!tied) {
+    add(Slot::head, -1, WeightUse::linear, {{head, Kind::head}});
   }
   for (size_t i = 0; i < s.layers.size(); ++i) {
     const LayerSource& layer = s.layers[i];

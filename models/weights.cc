@@ -1,6 +1,7 @@
 #include "models/weights.h"
 
 #include <cstring>
+#include <utility>
 
 #include "models/checkpoint/checkpoint.h"
 #include "models/sources.h"
@@ -73,7 +74,7 @@ class Loader {
     Weight* to = target(group, &out_);
     if (Status s = device_->pack_weight(parts, group.use, format, to); !s) return s;
     out_.bytes += to->bytes;
-    for (const PackedGroup::Part& part : group.parts) done(*part.source->weight);
+    each_stored(group, [&](const StoredTensor& t) { done(t); });
     return {};
   }
 
@@ -102,6 +103,14 @@ class Loader {
     return {};
   }
 
+  // Several rows of a reward head are of one tensor.
+  template <class F>
+  static void each_stored(const PackedGroup& group, F&& f) {
+    const StoredTensor* last = nullptr;
+    for (const PackedGroup::Part& part : group.parts) {
+      if (std::exchange(last, part.source->weight) != part.source->weight) f(*part.source->weight);
+    }
+  }
   void will_need(const PackedGroup& group) const {
     for (const auto& [source, range] : group.parts) {
       if (range.rows * 8 < source->rows()) continue;  // a row of many
@@ -112,7 +121,7 @@ class Loader {
   void count(const Sources& sources, const std::vector<PackedGroup>& groups) {
     const auto add = [&](const StoredTensor* t) { state_.bytes_total += t ? t->bytes : 0; };
     for (const PackedGroup& group : groups) {
-      for (const PackedGroup::Part& part : group.parts) add(part.source->weight);
+      each_stored(group, [&](const StoredTensor& t) { add(&t); });
     }
     const auto add_norm = [&](const NormSource& n) { add(n.gain), add(n.bias); };
     add_norm(sources.final_norm);

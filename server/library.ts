@@ -6,7 +6,7 @@ import { checkOptions } from './engine/check-call.js'
 import { openEngine } from './engine/engine.js'
 import type { Engine, EngineOptions } from './engine/types.js'
 import { namesOfModel } from './model/identity.js'
-import { openReadout, openTemplate } from './model/open.js'
+import { openReadout, openTemplate, rewardSettings } from './model/open.js'
 import { planRewards, RewardBody, rewardData } from './scoring/rewards.js'
 import { scoreBatch, scoreUsage } from './scoring/scoring.js'
 import type { RewardSettings } from './settings/reward.js'
@@ -59,12 +59,13 @@ export const createEngine = async (
     words,
     (message) => warnings.push(message),
   )
-  const row = options.rewardRow ?? profile.entry?.reward_row
-  const engine = await openEngine({ ...rest, ...(row !== undefined && { rewardRow: row }) }, words)
+  const reward = rewardSettings(settings, profile.entry)
+  const rewardRows = options.rewardRows ?? reward?.rows
+  const engine = await openEngine({ ...rest, ...(rewardRows && { rewardRows }) }, words)
   const isReward = engine.info.rewardKind !== 'none'
   // Chat goes through token ids here: a template matters to rewards alone.
   if (isReward) for (const message of warnings) process.emitWarning(message)
-  const readout = await openReadout(engine, settings ?? profile.entry?.reward)
+  const readout = await openReadout(engine, reward)
   const model = { id: folder, engine, tokenizer: words, template, readout }
   return {
     ...engine,

@@ -66,7 +66,7 @@ Status set_up(const EngineOptions& options,
     return now - std::exchange(since, now);
   };
   ModelConfig& config = info->config;
-  if (Status s = read_model_config(options.model_dir, options.reward_row, &config); !s) return s;
+  if (Status s = read_model_config(options.model_dir, options.reward_rows, &config); !s) return s;
   if (Status s = check_options(options, config); !s) return s;
   std::unique_ptr<Checkpoint> checkpoint;
   if (Status s = Checkpoint::open(options.model_dir, &checkpoint); !s) return s;

@@ -40,7 +40,7 @@ struct EngineOptions {
   bool prefix_cache = true;
   bool run_ahead = true;      // plan a step before the ids of the one before are known
   bool debug_checks = false;  // verify every reference count each step
-  int32_t reward_row = -1;    // see read_model_config
+  std::vector<int32_t> reward_rows = {};  // see read_model_config
   // Token id -> its bytes; `special` ids give no text when skip_special_tokens. Ids beyond the
   // table (padding of the embedding) are never drawn.
   std::vector<std::string> token_bytes;

@@ -111,7 +111,7 @@ const char* quant_name(QuantKind kind) {
 const char* reward_name(RewardHead::Kind kind) {
   switch (kind) {
     case RewardHead::Kind::none: return "none";
-    case RewardHead::Kind::lm_head_row: return "lm_head_row";
+    case RewardHead::Kind::lm_head_rows: return "lm_head_rows";
     case RewardHead::Kind::classification: return "classification";
   }
   return "unknown";
@@ -144,7 +144,7 @@ Status read_engine_options(const Napi::Object& object, EngineOptions* out) {
   fields.number("maxWaiting", &out->max_waiting);
   fields.number("maxWaitingTokens", &out->max_waiting_tokens);
   fields.boolean("prefixCache", &out->prefix_cache);
-  fields.number("rewardRow", &out->reward_row);
+  fields.ids("rewardRows", &out->reward_rows);
   fields.ids("stopIds", &out->stop_ids);
   read_token_table(&fields, out);
   return fields.status();
@@ -236,6 +236,7 @@ Napi::Object config_object(Napi::Env env, const ModelConfig& config,
       .put("kvScales", Napi::Boolean::New(env, config.kv_scales))
       .set("reward", reward_name(config.reward.kind))
       .put("rewardLabels", strings(env, config.reward.labels))
+      .set("rewardOutputs", config.reward.outputs())
       .set("bosId", config.bos_id)
       .put("eosIds", eos)
       .put("generation", defaults_object(env, config.generation))

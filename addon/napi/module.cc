@@ -87,14 +87,19 @@ Napi::Value create_engine(const Napi::CallbackInfo& info) {
   return EngineHost::open(info.Env(), std::move(options), info[1].As<Napi::Object>(), wrap_host);
 }
 
-// modelInfo(folder, rewardRow): {config, ...} from the headers of the files alone, or {code,
+// modelInfo(folder, rewardRows): {config, ...} from the headers of the files alone, or {code,
 // message}.
 Napi::Value model_info(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const std::string folder = info[0].As<Napi::String>().Utf8Value();
   ModelConfig config;
   std::unique_ptr<Checkpoint> checkpoint;
-  Status status = read_model_config(folder, info[1].As<Napi::Number>().Int32Value(), &config);
+  std::vector<int32_t> rows;
+  const auto given = info[1].As<Napi::Array>();
+  for (uint32_t i = 0; i < given.Length(); ++i) {
+    rows.push_back(given.Get(i).As<Napi::Number>().Int32Value());
+  }
+  Status status = read_model_config(folder, rows, &config);
   if (status) status = Checkpoint::open(folder, &checkpoint);
   if (status) status = check_checkpoint(*checkpoint, config);
   return status ? model_object(env, config, *checkpoint) : error_object(env, status);

@@ -3,7 +3,7 @@
 import { renderChat } from '../chat/prompt.js'
 import { refuseThinking } from '../chat/thinking-mode.js'
 import type { Ctx } from '../http/context.js'
-import { findModel, isReward, type ServedModel } from '../model/served-model.js'
+import { findModel, isReward, onlyOfRewardModels, type ServedModel } from '../model/served-model.js'
 import { type Conversation, readMessages } from '../prompt/conversation.js'
 import {
   checkCharacters,
@@ -13,7 +13,7 @@ import {
   segmentsText,
 } from '../prompt/encode.js'
 import { badRequest, unsupportedParameter } from '../request-error.js'
-import { scoredPrompt } from '../scoring/scoring.js'
+import { questionOf, scoredPrompt } from '../scoring/scoring.js'
 import { createTurn } from '../slices.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import { requireReady } from './admission.js'
@@ -30,7 +30,7 @@ const modelOf = (server: Server, name: string | undefined): ServedModel => {
   return first
 }
 
-type Fields = Omit<Conversation, 'messages'>
+type Fields = Omit<Conversation, 'messages'> & { readonly principle?: string | undefined }
 
 /** The prompt of a conversation: of a reward model, what it scores. */
 const promptOf = (
@@ -40,6 +40,7 @@ const promptOf = (
   given: ChatRequest['messages'],
 ): readonly Segment[] => {
   const messages = readMessages(given)
+  if (!isReward(model) && body.principle !== undefined) throw onlyOfRewardModels(model)
   if (!isReward(model))
     return renderChat(model, { ...body, messages }, server.config.defaultThinking).segments
   refuseThinking(body, model.id)
@@ -55,7 +56,8 @@ const promptOf = (
       'tools',
       `'tools' is not supported: '${model.id}' scores what it is given and calls none.`,
     )
-  return scoredPrompt(model, messages)
+  const { principle } = body
+  return scoredPrompt(model, messages, questionOf(model, principle, 'principle'))
 }
 
 /** The text of each token, in slices. */

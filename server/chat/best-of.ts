@@ -17,7 +17,11 @@ export type BestOfFields = Pick<Conversation, 'messages' | 'continue_final_messa
   readonly best_of?: number | undefined
   readonly cache_salt?: string | undefined
   readonly reward?:
-    | { readonly model: string; readonly include_thinking?: boolean | null | undefined }
+    | {
+        readonly model: string
+        readonly include_thinking?: boolean | null | undefined
+        readonly principle?: string | undefined
+      }
     | undefined
 }
 
@@ -30,6 +34,7 @@ type BestOf = {
   readonly name: string
   readonly messages: readonly Message[]
   readonly includeThinking: boolean
+  readonly principle: string | undefined
   readonly cacheSalt: string | undefined
 }
 
@@ -68,7 +73,7 @@ export const planBestOf = async (
       "'reward' cannot be combined with 'continue_final_message'.",
       'continue_final_message',
     )
-  await checkRoom(model, body.messages)
+  await checkRoom(model, body.messages, reward.principle)
   requirePlace(model)
   return {
     candidates,
@@ -77,6 +82,7 @@ export const planBestOf = async (
     name: reward.model,
     messages: body.messages,
     includeThinking: reward.include_thinking === true,
+    principle: reward.principle,
     cacheSalt: body.cache_salt,
   }
 }
@@ -98,14 +104,16 @@ const splitReply = (start: Start, { events, text }: Pick<Candidate, 'events' | '
 
 /** Undefined: longer than the reward model can read. */
 const encode = async (
-  { model, messages, includeThinking }: BestOf,
+  { model, messages, includeThinking, principle }: BestOf,
   { reasoning, content: text }: Piece,
 ): Promise<ScoreItem | undefined> => {
   // What is scored: the answer, or the whole reply as the model writes it.
   const response =
     includeThinking && reasoning !== '' ? `<think>\n${reasoning}\n</think>\n\n${text}` : text
   try {
-    return (await encodeInputs(model, [{ messages, responses: [response] }], () => ''))[0]
+    return (
+      await encodeInputs(model, [{ messages, responses: [response], principle }], () => '')
+    )[0]
   } catch (error) {
     if (error instanceof RequestError && error.code === 'context_length_exceeded') return undefined
     throw error

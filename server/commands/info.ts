@@ -65,7 +65,7 @@ const facts = (
 
 const folderInfo = (name: string, folder: string, json: boolean): string => {
   const entry = findEntry(namesOfModel(name, folder))
-  const info = loadAddon().modelInfo(folder, entry?.reward_row ?? -1)
+  const info = loadAddon().modelInfo(folder, entry?.reward?.rows ?? [])
   if ('code' in info) throw new Error(info.message)
   if (json) return `${JSON.stringify(info, null, 2)}\n`
   const stored = info.config.quantization === 'none' ? info.config.dtype.toLowerCase() : 'fp8'

@@ -24,10 +24,13 @@ import type {
 type Loose<T> = { readonly [K in keyof T]?: T[K] | undefined }
 
 /** As the addon takes it; see read_engine_options in addon/napi/convert.cc. */
-type NativeOptions = Loose<Omit<EngineOptions, 'model' | 'dtype' | 'onProgress' | 'onPlan'>> & {
+type NativeOptions = Loose<
+  Omit<EngineOptions, 'model' | 'dtype' | 'rewardRows' | 'onProgress' | 'onPlan'>
+> & {
   readonly model: string
   readonly dtype: 'stored' | 'fp8'
   readonly stopIds: Int32Array
+  readonly rewardRows: Int32Array
   /** The bytes of all tokens, one after another; where each ends; which are special. */
   readonly tokenBytes: Uint8Array
   readonly tokenEnds: Uint32Array
@@ -90,8 +93,9 @@ export type NativeConfig = {
   readonly dtype: string
   readonly quantization: 'none' | 'modelopt_fp8' | 'compressed_fp8'
   readonly kvScales: boolean
-  readonly reward: 'none' | 'lm_head_row' | 'classification'
+  readonly reward: 'none' | 'lm_head_rows' | 'classification'
   readonly rewardLabels: readonly string[]
+  readonly rewardOutputs: number
   /** -1: none. */
   readonly bosId: number
   readonly eosIds: readonly number[]
@@ -162,7 +166,10 @@ type Addon = {
     options: NativeOptions,
     listeners: NativeListeners,
   ) => Promise<NativeEngine>
-  readonly modelInfo: (folder: string, rewardRow: number) => NativeModelInfo | EngineError
+  readonly modelInfo: (
+    folder: string,
+    rewardRows: readonly number[],
+  ) => NativeModelInfo | EngineError
   readonly packedNames: PackedNames
 }
 

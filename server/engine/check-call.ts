@@ -63,7 +63,7 @@ const OPTIONS: Checks<EngineOptions> = {
   maxWaitingTokens: integer(0),
   threads: integer(1),
   prefixCache: flag,
-  rewardRow: integer(0),
+  rewardRows: ids,
   isa: text,
   roundActivations: flag,
   fp8Activations: flag,

@@ -184,7 +184,7 @@ const onAbort = (signal: AbortSignal | undefined, abort: () => void): (() => voi
 const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
   const addon = loadAddon()
   const { model } = options
-  const described = addon.modelInfo(model, options.rewardRow ?? -1)
+  const described = addon.modelInfo(model, options.rewardRows ?? [])
   if ('code' in described) throw new EngineFailure(described)
   checkVocabulary(model, tokenizer, described.config)
   const dtype = checkedDtype(options, described.config)
@@ -197,6 +197,7 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
       {
         ...rest,
         dtype: dtype.native,
+        rewardRows: Int32Array.from(options.rewardRows ?? []),
         stopIds: Int32Array.from(stopIds),
         ...tokenTable(tokenizer),
       },
@@ -235,6 +236,7 @@ const describe = (
     generation: config.generation,
     rewardLabels: config.reward === 'none' ? null : config.rewardLabels,
     rewardKind: config.reward,
+    rewardOutputs: config.rewardOutputs,
     plan: info.plan,
     load: info.load,
     fingerprint,

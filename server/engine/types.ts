@@ -30,7 +30,7 @@ export type EngineOptions = {
   readonly threads?: number
   readonly prefixCache?: boolean
   /** Reward-HF form: the score is the logit of this vocabulary id (from models/registry.json). */
-  readonly rewardRow?: number
+  readonly rewardRows?: readonly number[]
   /** Force a CPU instruction set: plain, avx2, avx512, amx. */
   readonly isa?: string
   /**
@@ -97,7 +97,9 @@ export type EngineInfo = {
   readonly generation: GenerationDefaults
   /** null: a chat model; else the names of the scores, one an output of the head. */
   readonly rewardLabels: readonly string[] | null
-  readonly rewardKind: 'none' | 'lm_head_row' | 'classification'
+  readonly rewardKind: 'none' | 'lm_head_rows' | 'classification'
+  /** Numbers a score has. 0: no reward model. */
+  readonly rewardOutputs: number
   readonly plan: MemoryPlan
   readonly load: {
     readonly openSeconds: number

@@ -111,7 +111,7 @@ const engineOptions = (
   folder: string,
   settings: ModelSettings,
   utilization: number,
-  rewardRow: number | undefined,
+  rewardRows: readonly number[] | undefined,
 ): EngineOptions => ({
   model: folder,
   device: settings.device,
@@ -130,8 +130,22 @@ const engineOptions = (
     maxNumBatchedTokens: settings.max_num_batched_tokens,
   }),
   ...(settings.threads !== undefined && { threads: settings.threads }),
-  ...(rewardRow !== undefined && { rewardRow }),
+  ...(rewardRows !== undefined && { rewardRows }),
 })
+
+/** What is said of a reward head, and what the registry knows where nothing is said. */
+export const rewardSettings = (
+  given: RewardSettings | undefined,
+  entry: RegistryEntry | undefined,
+): RewardSettings | undefined => {
+  const known = entry?.reward
+  if (given === undefined || known === undefined) return given ?? known
+  // Attributes and weights name each other: they are taken together.
+  const isNamed = given.attributes !== undefined || given.weights !== undefined
+  const { rows, question } = { ...known, ...given }
+  const { attributes, weights } = isNamed ? given : known
+  return { rows, question, attributes, weights }
+}
 
 /** The engine does not outlive a read-out that does not fit its head. */
 export const openReadout = async (engine: Engine, settings: RewardSettings | undefined) => {
@@ -164,14 +178,10 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     tokenizer,
     hooks.warn,
   )
+  const reward = rewardSettings(settings.reward, profile.entry)
   const engine = await openEngine(
     {
-      ...engineOptions(
-        folder,
-        settings,
-        options.utilization,
-        settings.reward?.row ?? profile.entry?.reward_row,
-      ),
+      ...engineOptions(folder, settings, options.utilization, reward?.rows),
       onProgress: hooks.onProgress,
       onPlan: hooks.onPlan,
     },
@@ -183,7 +193,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
         'models/registry.json says how its reward is read: IT IS SERVED AS A CHAT MODEL. Where it is a ' +
         'reward model, give its entry in the config file `"reward": {"row": ...}` (docs/http.md).',
     )
-  const readout = await openReadout(engine, settings.reward ?? profile.entry?.reward)
+  const readout = await openReadout(engine, reward)
   return {
     id,
     aliases,

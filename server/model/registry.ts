@@ -20,8 +20,6 @@ const Entry = z.strictObject({
   match: z.string(),
   kind: z.enum(['chat', 'reward']),
   reasoning: Reasoning.optional(),
-  /** Reward-HF form: the score is the logit of this vocabulary id. */
-  reward_row: z.int().min(0).optional(),
   reward: RewardSettings.optional(),
   /** The built-in template, used only where the checkpoint has none. */
   template: z.enum(['nemotron_nano', 'nemotron_super', 'nemotron_70b']).optional(),

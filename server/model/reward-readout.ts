@@ -7,6 +7,8 @@ import type { RewardSettings } from '../settings/reward.js'
 export type Readout = {
   /** There is one reward, not only several scores. */
   readonly isScalar: boolean
+  /** What is asked about the answer, in a turn of its own; undefined: the answer itself is scored. */
+  readonly question: string | undefined
   readonly reward: (scores: readonly number[]) => number | null
   readonly attributes: (scores: readonly number[]) => Record<string, number> | undefined
 }
@@ -37,7 +39,7 @@ const weightOfOutput = (
 
 export const createReadout = (info: EngineInfo, settings: RewardSettings | undefined): Readout => {
   const labels = info.rewardLabels ?? []
-  const outputs = Math.max(labels.length, 1)
+  const outputs = Math.max(info.rewardOutputs, 1)
   const named = Object.entries(
     settings?.attributes ??
       (labels.length > 1 ? Object.fromEntries(labels.map((label, i) => [label, i])) : {}),
@@ -51,6 +53,7 @@ export const createReadout = (info: EngineInfo, settings: RewardSettings | undef
   const weights = weightOfOutput(settings?.weights, Object.fromEntries(named), outputs, info.model)
   return {
     isScalar: weights !== undefined || outputs === 1,
+    question: settings?.question,
     reward: (scores) => {
       if (weights !== undefined)
         return scores.reduce((sum, score, i) => sum + score * (weights[i] ?? 0), 0)

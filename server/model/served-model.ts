@@ -45,6 +45,12 @@ export const findModel = (models: Models, name: string, param = 'model'): Served
 export const isReward = ({ engine }: Pick<ServedModel, 'engine'>): boolean =>
   engine.info.rewardKind !== 'none'
 
+export const onlyOfRewardModels = ({ id }: ServedModel): RequestError =>
+  badRequest(
+    `'principle' is not supported: '${id}' is a chat model. To rank its answers give 'reward': {"model": ..., "principle": ...}.`,
+    'principle',
+  )
+
 const quoted = (models: Models): string => models.map(({ id }) => `'${id}'`).join(', ')
 
 /** The model, or an error that names those that give rewards. */

@@ -16,11 +16,27 @@ const Responses = list(z.string(), 1, 1024).describe(
   'Candidate answers to the conversation, which then ends with the user.',
 )
 
+/** Of models that ask whether an answer satisfies one. */
+export const Principle = z
+  .string()
+  .min(1)
+  .max(4096)
+  .describe('What the answer is judged by; of models that judge by a principle, which need it.')
+
 /** What is asked, by HTTP and in process. */
 export const RewardBody = z.looseObject({
   messages: GivenMessages.optional().describe('One conversation. Not together with `inputs`.'),
   responses: Responses.optional(),
-  inputs: list(z.looseObject({ messages: GivenMessages, responses: Responses.nullish() }), 1, 2048)
+  principle: Principle.optional(),
+  inputs: list(
+    z.looseObject({
+      messages: GivenMessages,
+      responses: Responses.nullish(),
+      principle: Principle.optional(),
+    }),
+    1,
+    2048,
+  )
     .optional()
     .describe('Many conversations.'),
   pairwise: z
@@ -37,14 +53,16 @@ const inputsOf = (body: RewardBody): readonly ScoreInput[] => {
       if (body[key] !== undefined)
         throw badRequest(`'${key}' and 'inputs' cannot both be given: put it inside an input.`, key)
     }
-    return body.inputs.map(({ messages, responses }) => ({
+    return body.inputs.map(({ messages, responses, principle = body.principle }) => ({
       messages: readMessages(messages),
       responses,
+      principle,
     }))
   }
   if (body.messages === undefined)
     throw badRequest("Missing required parameter: 'messages' (or 'inputs').", 'messages')
-  return [{ messages: readMessages(body.messages), responses: body.responses }]
+  const { responses, principle } = body
+  return [{ messages: readMessages(body.messages), responses, principle }]
 }
 
 /** About 100 bytes each; 256 answers to one prompt have 32,640. */

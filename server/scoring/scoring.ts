@@ -17,6 +17,8 @@ import { createTurn, startInTurns } from '../slices.js'
 export type ScoreInput = {
   readonly messages: readonly Message[]
   readonly responses?: readonly string[] | null | undefined
+  /** Of models that ask whether the answer satisfies one. */
+  readonly principle?: string | undefined
 }
 
 /** What it takes to make scores of conversations. */
@@ -35,36 +37,47 @@ export type Scored = ScoreItem & {
   readonly timings: Timings
 }
 
-const EOT = '<|eot_id|>'
+const PRINCIPLE = '{principle}'
 
-/** Up to and with the <|eot_id|> that closes the last turn: where such a head was trained to be read. */
-const cutAtEot = (model: RewardModel, segments: readonly Segment[]): readonly Segment[] => {
-  if (model.engine.info.rewardKind !== 'lm_head_row') return segments
-  const at = segments.findLastIndex((one) => 'id' in one && one.name === EOT)
-  if (at < 0)
-    throw new RequestError(
-      `The chat template of '${model.id}' closes no turn with ${EOT}, where its score is read.`,
-      { param: 'model' },
+/** The question about an answer; a model without one takes no principle, and one that needs it says so. */
+export const questionOf = (
+  { id, readout }: RewardModel,
+  principle: string | undefined,
+  at: string,
+): string | undefined => {
+  const { question } = readout
+  const takes = question?.includes(PRINCIPLE) === true
+  if (takes && principle === undefined)
+    throw badRequest(
+      `Missing required parameter: '${at}'. '${id}' says whether an answer satisfies a principle, such as "correctness".`,
+      at,
     )
-  return segments.slice(0, at + 1)
+  if (!takes && principle !== undefined)
+    throw badRequest(`'${at}' is not supported: '${id}' scores answers by no principle.`, at)
+  return question?.replace(PRINCIPLE, () => principle ?? '')
 }
 
-/** What is scored of a conversation. */
+/**
+ * What is scored of a conversation, at its last token, whatever that is. Nothing is put before it: the
+ * checkpoint's own template says how it begins.
+ */
 export const scoredPrompt = (
   model: RewardModel,
-  messages: readonly Message[],
+  given: readonly Message[],
+  question: string | undefined,
 ): readonly Segment[] => {
+  const messages: readonly Message[] =
+    question === undefined ? given : [...given, { role: 'user', content: question }]
   checkCharacters(charactersOf(messages), model, 'messages')
-  const segments = model.template.render({
+  return model.template.render({
     messages,
-    addGenerationPrompt: false,
+    addGenerationPrompt: question !== undefined,
     continueFinal: false,
     // What is scored is what was given: nothing of it is dropped behind the caller's back.
     keepThinking: true,
     kwargs: {},
     prefill: '',
   })
-  return cutAtEot(model, segments)
 }
 
 const checkLength = (model: RewardModel, ids: readonly number[], param: string): void => {
@@ -96,9 +109,14 @@ const checkTurns = (input: ScoreInput, path: string): void => {
 export const checkRoom = async (
   model: RewardModel,
   messages: readonly Message[],
+  principle: string | undefined,
 ): Promise<void> => {
   const asked = [...messages, { role: 'assistant' as const, content: '' }]
-  const ids = await encodePrompt(scoredPrompt(model, asked), model, 'messages')
+  const ids = await encodePrompt(
+    scoredPrompt(model, asked, questionOf(model, principle, 'reward.principle')),
+    model,
+    'messages',
+  )
   checkLength(model, ids, 'messages')
 }
 
@@ -163,9 +181,10 @@ export const encodeInputs = async (
       ...one.messages,
       { role: 'assistant' as const, content },
     ]) ?? [one.messages]
+    const question = questionOf(model, one.principle, `${path(input)}principle`)
     for (const [response, messages] of list.entries()) {
       const param = `${path(input)}${one.responses ? `responses.${response}` : 'messages'}`
-      const segments = naming(param, () => scoredPrompt(model, messages))
+      const segments = naming(param, () => scoredPrompt(model, messages, question))
       prompts.push({ segments, param, input, response })
       await turn()
     }

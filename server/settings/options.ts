@@ -213,7 +213,7 @@ export const ModelEntry = z.strictObject({
   served_model_name: z.union([z.string().min(1), z.array(z.string().min(1))]).optional(),
   chat_template: z.string().optional(),
   /** How a reward is read, where neither the checkpoint nor models/registry.json says it. */
-  reward: z.strictObject({ ...RewardSettings.shape, row: z.int().min(0).optional() }).optional(),
+  reward: RewardSettings.optional(),
 })
 export type ModelEntry = z.output<typeof ModelEntry>
 

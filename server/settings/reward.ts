@@ -4,6 +4,13 @@ import { z } from 'zod'
 
 /** Which outputs have a name, and how they add up. Indices run over the head's outputs. */
 export const RewardSettings = z.strictObject({
+  /** The outputs are the logits of these vocabulary ids: of checkpoints that are stored as language models. */
+  rows: z.array(z.int().min(0)).min(1).max(1024).optional(),
+  /**
+   * A last turn of the user that asks about the answer; the scores are read where its reply would begin.
+   * `{principle}` stands for what the request gives by that name.
+   */
+  question: z.string().min(1).optional(),
   /** Outputs by name. Absent: the checkpoint's own labels, when it has several. */
   attributes: z.record(z.string().min(1), z.int().min(0)).optional(),
   /** The reward is the sum of weight times score: by attribute, or a list with one an output. */

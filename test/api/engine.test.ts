@@ -102,7 +102,7 @@ describe('loading', () => {
     ],
     ['fewer than no threads', { threads: -1 }, 'invalid_argument', /threads must be .*found -1/],
     ['negative memory', { kvCacheMemory: -5 }, 'invalid_argument', /kvCacheMemory must be .* -5/],
-    ['a row before the first', { rewardRow: -2 }, 'invalid_argument', /rewardRow must be .* -2/],
+    ['a row before the first', { rewardRows: [-2] }, 'invalid_argument', /rewardRows.* -2/],
     ['a plan for nobody', { onPlan: 5 }, 'invalid_argument', /onPlan must be a function, found 5/],
     ['progress for nobody', { onProgress: {} }, 'invalid_argument', /onProgress .* an object/],
     ['null', { isa: null }, 'invalid_argument', /isa must be a string, found null/],

@@ -274,7 +274,7 @@ TEST(choices_of_one_request_share_its_prompt) {
 // A reward model on the real CPU device.
 TEST(scores) {
   EngineOptions o = tiny_options();
-  o.reward_row = 5;
+  o.reward_rows = {5};
   Client client(o);
   REQUIRE_OK(client.status());
   Request r;
@@ -310,7 +310,7 @@ TEST(a_score_is_a_logit) {
   float score[2], logprob[2];
   for (const int32_t row : {0, 1}) {
     EngineOptions o = tiny_options();
-    o.reward_row = 5 + row * 90;
+    o.reward_rows = {5 + row * 90};
     Request r;
     r.kind = RequestKind::score;
     r.prompt = random_prompt(30, 4);
@@ -318,7 +318,7 @@ TEST(a_score_is_a_logit) {
     r.kind = RequestKind::generate;
     r.sampling.max_tokens = 1;
     r.sampling.num_logprobs = 0;
-    r.sampling.allowed_ids = {o.reward_row};
+    r.sampling.allowed_ids = o.reward_rows;
     logprob[row] = Client(tiny_options()).run(r).logprobs.at(0).logprob;
   }
   EXPECT_NE(score[0], score[1]);

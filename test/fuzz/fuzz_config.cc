@@ -55,7 +55,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       folder().write(file, text);
   }
   ModelConfig config;
-  const Status s = read_model_config(folder().path(), -1, &config);
+  const Status s = read_model_config(folder().path(), {}, &config);
   if (s) {
     use(config);
   } else {

@@ -49,7 +49,7 @@ ModelConfig config_of(int kind) {
   c.tied = kind == 3;
   c.layers.assign(2, LayerSpec{.attention = true, .kv_heads = 2, .ffn = true, .intermediate = 12});
   if (kind == 1 || kind == 2) c.quant = QuantKind::modelopt_fp8;
-  if (kind == 2) c.reward.kind = RewardHead::Kind::lm_head_row;
+  if (kind == 2) c.reward = {.kind = RewardHead::Kind::lm_head_rows, .vocab_ids = {0, 3}};
   return c;
 }
 

@@ -87,9 +87,9 @@ Status open_one(const std::string& isa, std::unique_ptr<Device>* out) {
 // One sequence on one device, fed rows by rows.
 class Sequence {
  public:
-  Status open(const std::string& dir, const std::string& isa, int32_t reward_row,
+  Status open(const std::string& dir, const std::string& isa, std::vector<int32_t> reward_rows,
               WeightFormat format, std::optional<DType> kv_dtype, int32_t max_context) {
-    if (Status s = read_model_config(dir, reward_row, &config_); !s) return s;
+    if (Status s = read_model_config(dir, reward_rows, &config_); !s) return s;
     std::unique_ptr<Checkpoint> checkpoint;
     if (Status s = Checkpoint::open(dir, &checkpoint); !s) return s;
     if (Status s = open_one(isa, &device_); !s) return s;
@@ -207,7 +207,7 @@ void run_generation(const std::string& name, const std::string& run, const std::
   if (fp8_kv || bf16_kv) kv_dtype = fp8_kv ? DType::fp8_e4m3 : DType::bf16;
   Sequence sequence;
   if (!opened(sequence, isa,
-              sequence.open((golden_dir() / name).string(), isa, -1,
+              sequence.open((golden_dir() / name).string(), isa, {},
                             run == "weights_fp8" ? WeightFormat::fp8 : WeightFormat::stored,
                             kv_dtype, int32_t(prompt.size() + greedy.size())))) {
     return;
@@ -264,10 +264,11 @@ void run_generation(const std::string& name, const std::string& run, const std::
 }
 
 void run_scores(const std::string& name, const std::string& isa, const Json& golden) {
+  std::vector<int32_t> rows;
+  if (const Json* given = golden.find("rows")) rows = ids(given);
   Sequence sequence;
   if (!opened(sequence, isa,
-              sequence.open((golden_dir() / name).string(), isa, name == "reward_row" ? 0 : -1,
-                            WeightFormat::stored, {}, 128))) {
+              sequence.open((golden_dir() / name).string(), isa, rows, WeightFormat::stored, {}, 128))) {
     return;
   }
   double most = 0;
@@ -312,7 +313,7 @@ bool add_cases() {
   }
   std::sort(names.begin(), names.end());
   add_case("golden_has_every_kind", [names, isas] {
-    EXPECT_EQ(names.size(), size_t(17));
+    EXPECT_EQ(names.size(), size_t(18));
     EXPECT(!isas.empty() && isas[0] == "plain");
   });
   for (const std::string& name : names) {

@@ -12,6 +12,7 @@ Each folder is a Hugging Face checkpoint and a golden.json:
     prompt_logprobs   of prompt[1:]
     greedy, greedy_logprobs, margins   64 tokens; margin: logit of the first less that of the second
   scores            reward models: a list of {"ids", "scores"}, read at the last position
+  rows              ids whose logits are the scores
   conversations     the same with "messages", by the checkpoint's own template; "ids" are transformers'
   attributes, weights, rewards   the 340B form: what its outputs mean, and the reward a conversation
 """
@@ -41,7 +42,7 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 def model(name, *, hidden, heads, kv_heads, head_dim, ffn, layers=2, vocab=256, tied=False,
           shards=1, dtype="bfloat16", rope="llama3", quant=None, kv_scales=False, prompt=96,
           runs=("stored",), reward=None, labels=0, store_tied_head=False, family="llama",
-          blocks=None):
+          blocks=None, rows=(0,)):
     return dict(locals())
 
 
@@ -86,6 +87,10 @@ MODELS = [
     model("deci_fp8", hidden=96, heads=4, kv_heads=2, head_dim=32, ffn=0, family="deci", layers=4,
           blocks=[(1.3125, False), (3.28125, True), (None, False), (1.0, True)], quant="modelopt",
           kv_scales=True, runs=("stored", "kv_fp8")),
+    # As 70B-Reward-Principle is read: two logits after a question; by a template that writes its turns
+    # as ordinary text and puts nothing before them, as 3.3-70B-Reward's is said to do.
+    model("reward_question", hidden=64, heads=4, kv_heads=2, head_dim=32, ffn=72, reward="question",
+          rows=[77, 200], vocab=320),
 ]
 ATTRIBUTES = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
 FIRST_ATTRIBUTE = 4  # of nine outputs
@@ -94,6 +99,13 @@ WEIGHTS = [0.3, 0.74, 0.46, 0.47, -0.33]
 TEMPLATE = ("{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>"
             "\n\n{{ m.content | trim }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}"
             "<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}")
+PLAIN_TEMPLATE = ("{{ '<extra_id_0>System\n' }}{% for m in messages %}{% if m.role == 'system' %}"
+                  "{{ m.content + '\n' }}{% else %}{{ '\n<extra_id_1>' + ('User' if m.role == 'user'"
+                  " else 'Assistant') + '\n' + m.content }}{% endif %}{% endfor %}"
+                  "{% if add_generation_prompt %}{{ '\n<extra_id_1>Assistant\n' }}{% endif %}")
+ASKED = ("Evaluate the response to the previous prompt in terms of whether it satisfies this principle: "
+         "{principle}. Only answer Yes or No.")
+PRINCIPLE = "correctness"
 QUESTION = {"role": "user", "content": "What is 1+1?"}
 SYSTEM = {"role": "system", "content": "You are terse."}
 CONVERSATIONS = [
@@ -359,7 +371,7 @@ def run(net, prompt):
             "greedy_logprobs": numbers(logprobs), "margins": numbers(margins)}
 
 
-def save_tokenizer(folder):
+def save_tokenizer(folder, template):
     """Bytes, and the control tokens of Llama 3."""
     alphabet = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
@@ -369,23 +381,28 @@ def save_tokenizer(folder):
     tokenizer.add_special_tokens([AddedToken(n, normalized=False) for n in names])
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(
-        {"bos_token": names[0], "eos_token": names[-1], "chat_template": TEMPLATE}, indent=2) + "\n")
+        {"bos_token": names[0], "eos_token": names[-1], "chat_template": template}, indent=2) + "\n")
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=names[0],
-                                   eos_token=names[-1], chat_template=TEMPLATE)
+                                   eos_token=names[-1], chat_template=template)
 
 
 def read_out(m, net, ids):
     logits = net(torch.tensor([ids])).logits[0]
-    return (logits if m["labels"] else logits[-1, :1]).tolist()
+    return (logits if m["labels"] else logits[-1, list(m["rows"])]).tolist()
 
 
 def score_all(m, net, generator, tokenizer):
     golden = {"scores": [], "conversations": []}
+    if not m["labels"]:
+        golden["rows"] = list(m["rows"])
     for length in (1, 17, 64, 97):
         ids = torch.randint(4, m["vocab"], (length,), generator=generator).tolist()
         golden["scores"].append({"ids": ids, "scores": numbers(read_out(m, net, ids))})
+    asks = m["reward"] == "question"
+    question = [{"role": "user", "content": ASKED.replace("{principle}", PRINCIPLE)}] if asks else []
     for messages in CONVERSATIONS:
-        ids = list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
+        ids = list(tokenizer.apply_chat_template(messages + question, tokenize=True, return_dict=False,
+                                                 add_generation_prompt=asks))
         golden["conversations"].append(
             {"messages": messages, "ids": ids, "scores": numbers(read_out(m, net, ids))})
     if m["labels"] == 9:
@@ -410,7 +427,8 @@ def make(m, seed):
     golden = {}
     net.load_state_dict(real)
     if m["reward"] or m["labels"]:
-        golden = score_all(m, net, generator, save_tokenizer(folder))
+        golden = score_all(m, net, generator, save_tokenizer(
+            folder, PLAIN_TEMPLATE if m["reward"] == "question" else TEMPLATE))
     else:
         prompt = torch.randint(4, m["vocab"], (m["prompt"],), generator=generator).tolist()
         golden = {"prompt": prompt, "runs": {"stored": run(net, prompt)}}

@@ -26,12 +26,12 @@ Status open_header(const std::string& header, const std::string& data) {
 
 // Opens and checks `tensors` against the config.
 Status check(const RawTensors& tensors, const Members& config_text = llama_config(),
-             int32_t row = -1) {
+             std::vector<int32_t> rows = {}) {
   TempDir dir;
   dir.write("config.json", config_text.text());
   dir.write("model.safetensors", safetensors_bytes(tensors));
   ModelConfig config;
-  if (Status s = read_model_config(dir.path(), row, &config); !s) return s;
+  if (Status s = read_model_config(dir.path(), rows, &config); !s) return s;
   std::unique_ptr<Checkpoint> checkpoint;
   if (Status s = Checkpoint::open(dir.path(), &checkpoint); !s) return s;
   return check_checkpoint(*checkpoint, config);
@@ -77,7 +77,7 @@ TEST(checkpoint_truncated_while_loading) {
   ModelConfig config;
   dir.write("config.json",
             llama_config().set("quantization_config", R"({"quant_algo": "FP8"})").text());
-  REQUIRE_OK(read_model_config(dir.path(), -1, &config));
+  REQUIRE_OK(read_model_config(dir.path(), {}, &config));
   for (size_t size = 0; size < bytes.size(); size += 37) {
     dir.write("model.safetensors", bytes);
     std::unique_ptr<Checkpoint> c;
@@ -411,7 +411,7 @@ TEST(check_reward_heads) {
   t["score.weight"] = bf16_tensor({2, 8}, 1);
   t["score.bias"] = bf16_tensor({2}, 1);
   EXPECT_ERROR(check(t, m), "\"score.bias\"");
-  EXPECT_OK(check(llama_tensors(), llama_config(), 0));
+  EXPECT_OK(check(llama_tensors(), llama_config(), {0}));
 }
 
 }  // namespace

@@ -12,13 +12,13 @@ using test::llama_config;
 using test::Members;
 using test::TempDir;
 
-Status read(const Members& config, ModelConfig* out, int32_t reward_row = -1,
+Status read(const Members& config, ModelConfig* out, std::vector<int32_t> reward_rows = {},
             const std::string& generation = "", const std::string& hf_quant = "") {
   TempDir dir;
   dir.write("config.json", config.text());
   if (!generation.empty()) dir.write("generation_config.json", generation);
   if (!hf_quant.empty()) dir.write("hf_quant_config.json", hf_quant);
-  return read_model_config(dir.path(), reward_row, out);
+  return read_model_config(dir.path(), reward_rows, out);
 }
 Status read(const Members& config) {
   ModelConfig out;
@@ -72,7 +72,7 @@ TEST(config_defaults_are_those_of_transformers) {
 
 TEST(config_eos_is_the_union) {
   ModelConfig c;
-  REQUIRE_OK(read(llama_config().set("eos_token_id", "[3, 9]"), &c, -1,
+  REQUIRE_OK(read(llama_config().set("eos_token_id", "[3, 9]"), &c, {},
                   R"({"eos_token_id": [9, 11], "bos_token_id": 7, "do_sample": false})"));
   EXPECT(c.eos_ids == (std::vector<int32_t>{3, 9, 11}));
   EXPECT_EQ(c.bos_id, 1);
@@ -81,9 +81,9 @@ TEST(config_eos_is_the_union) {
   EXPECT(c.eos_ids.empty());
   EXPECT_ERROR(read(llama_config().set("eos_token_id", "\"</s>\"")),
                "config.json: \"eos_token_id\" has \"</s>\"; expected token ids");
-  EXPECT_ERROR(read(llama_config(), &c, -1, "[1]"),
+  EXPECT_ERROR(read(llama_config(), &c, {}, "[1]"),
                "generation_config.json: found an array, expected an object");
-  EXPECT_ERROR(read(llama_config(), &c, -1, "{"), "generation_config.json: line 1, column 2");
+  EXPECT_ERROR(read(llama_config(), &c, {}, "{"), "generation_config.json: line 1, column 2");
 }
 
 TEST(config_reads_the_defaults_of_sampling) {
@@ -91,18 +91,18 @@ TEST(config_reads_the_defaults_of_sampling) {
   REQUIRE_OK(read(llama_config(), &c));
   EXPECT(!c.generation.temperature && !c.generation.top_p && !c.generation.top_k);
   EXPECT(!c.generation.repetition_penalty && !c.generation.greedy);
-  REQUIRE_OK(read(llama_config(), &c, -1,
+  REQUIRE_OK(read(llama_config(), &c, {},
                   R"({"do_sample": false, "temperature": 0.6, "top_p": 0.95, "top_k": -1,
                       "repetition_penalty": 1.1})"));
   EXPECT(c.generation.temperature == 0.6 && c.generation.top_p == 0.95);
   EXPECT(c.generation.top_k == -1 && c.generation.repetition_penalty == 1.1);
   EXPECT(c.generation.greedy);
   EXPECT_ERROR(
-      read(llama_config(), &c, -1, R"({"temperature": -1})"),
+      read(llama_config(), &c, {}, R"({"temperature": -1})"),
       "generation_config.json: \"temperature\" is -1; expected a number from 0 to 1000000");
-  EXPECT_ERROR(read(llama_config(), &c, -1, R"({"top_k": "all"})"),
+  EXPECT_ERROR(read(llama_config(), &c, {}, R"({"top_k": "all"})"),
                "generation_config.json: \"top_k\" is \"all\"; expected an integer from -1 to");
-  EXPECT_ERROR(read(llama_config(), &c, -1, R"({"do_sample": 1})"),
+  EXPECT_ERROR(read(llama_config(), &c, {}, R"({"do_sample": 1})"),
                "generation_config.json: \"do_sample\" is 1; expected true or false");
 }
 
@@ -261,14 +261,14 @@ TEST(config_names_field_found_and_expected) {
                "\"hidden_size\" / \"num_attention_heads\" is 10 / 4");
   TempDir dir;
   ModelConfig c;
-  const Status missing = read_model_config(dir.path(), -1, &c);
+  const Status missing = read_model_config(dir.path(), {}, &c);
   EXPECT(missing.code() == Code::not_found);
   EXPECT_ERROR(missing, dir.file("config.json"));
   dir.write("config.json", "[]");
-  EXPECT_ERROR(read_model_config(dir.path(), -1, &c),
+  EXPECT_ERROR(read_model_config(dir.path(), {}, &c),
                "config.json: found an array, expected an object");
   dir.write("config.json", "");
-  EXPECT_ERROR(read_model_config(dir.path(), -1, &c), "config.json: line 1, column 1");
+  EXPECT_ERROR(read_model_config(dir.path(), {}, &c), "config.json: line 1, column 1");
 }
 
 // --- rope ---
@@ -356,10 +356,12 @@ TEST(config_rope_llama3_frequencies) {
 
 TEST(config_reward_heads) {
   ModelConfig c;
-  REQUIRE_OK(read(llama_config(), &c, 0));
-  EXPECT(c.reward.kind == RewardHead::Kind::lm_head_row);
-  EXPECT_EQ(c.reward.vocab_id, 0);
-  EXPECT_ERROR(read(llama_config(), &c, 20), "the reward row is 20; expected less than");
+  REQUIRE_OK(read(llama_config(), &c, {0, 19}));
+  EXPECT(c.reward.kind == RewardHead::Kind::lm_head_rows);
+  EXPECT(c.reward.vocab_ids == (std::vector<int32_t>{0, 19}));
+  EXPECT_EQ(c.reward.outputs(), 2);
+  EXPECT_ERROR(read(llama_config(), &c, {0, 20}), "a reward row is 20; expected 0 to 19, since");
+  EXPECT_ERROR(read(llama_config(), &c, {-1}), "a reward row is -1; expected 0 to 19");
 
   Members m = llama_config().set("architectures", "[\"LlamaForSequenceClassification\"]");
   REQUIRE_OK(read(m, &c));
@@ -367,8 +369,8 @@ TEST(config_reward_heads) {
   EXPECT(c.reward.labels == (std::vector<std::string>{"LABEL_0", "LABEL_1"}));
   REQUIRE_OK(read(m.set("id2label", R"({"1": "correctness", "0": "helpfulness", "2": "c"})"), &c));
   EXPECT(c.reward.labels == (std::vector<std::string>{"helpfulness", "correctness", "c"}));
-  EXPECT_ERROR(read(m, &c, 0),
-               "a reward row is set, but the architecture is LlamaForSequenceClassification");
+  EXPECT_ERROR(read(m, &c, {0}),
+               "reward rows are set, but the architecture is LlamaForSequenceClassification");
   EXPECT_ERROR(read(m.set("id2label", R"({"0": "a", "2": "b"})")),
                "\"id2label\" has \"2\": \"b\"; expected a label for each of 0 to 1");
   EXPECT_ERROR(read(m.set("id2label", R"({"0": 5})")), "\"id2label\" has \"0\": 5");
@@ -397,11 +399,11 @@ TEST(config_modelopt_fp8) {
   ModelConfig c;
   const std::string file = R"({"producer": {"name": "modelopt", "version": "0.27"},
     "quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": null, "exclude_modules": ["lm_head", "model.layers.0*"]}})";
-  REQUIRE_OK(read(llama_config(), &c, -1, "", file));
+  REQUIRE_OK(read(llama_config(), &c, {}, "", file));
   EXPECT(c.quant == QuantKind::modelopt_fp8);
   EXPECT(c.quant_ignore == (std::vector<std::string>{"lm_head", "model.layers.0*"}));
   EXPECT(!c.kv_scales);
-  REQUIRE_OK(read(llama_config(), &c, -1, "", replaced(file, "_algo\": null", "_algo\": \"FP8\"")));
+  REQUIRE_OK(read(llama_config(), &c, {}, "", replaced(file, "_algo\": null", "_algo\": \"FP8\"")));
   EXPECT(c.kv_scales);
 
   const std::string block =
@@ -416,12 +418,12 @@ TEST(config_modelopt_fp8) {
       &c));
   EXPECT(c.quant == QuantKind::modelopt_fp8);
 
-  Status s = read(llama_config(), &c, -1, "", replaced(file, "\"FP8\"", "\"NVFP4\""));
+  Status s = read(llama_config(), &c, {}, "", replaced(file, "\"FP8\"", "\"NVFP4\""));
   EXPECT(s.code() == Code::unsupported);
   EXPECT_ERROR(s, "hf_quant_config.json: quantization: \"quant_algo\" is \"NVFP4\"; served: FP8");
-  s = read(llama_config(), &c, -1, "", replaced(file, "_algo\": null", "_algo\": \"INT8\""));
+  s = read(llama_config(), &c, {}, "", replaced(file, "_algo\": null", "_algo\": \"INT8\""));
   EXPECT_ERROR(s, "\"kv_cache_quant_algo\" is \"INT8\"");
-  EXPECT_ERROR(read(llama_config(), &c, -1, "", "{}"),
+  EXPECT_ERROR(read(llama_config(), &c, {}, "", "{}"),
                "hf_quant_config.json: \"quantization\" is missing");
 }
 
@@ -468,7 +470,7 @@ TEST(config_refuses_other_quantisations) {
   EXPECT_ERROR(read(llama_config().set("quantization_config", "{\"bits\": 4}")),
                "\"quant_method\" is missing");
   ModelConfig c;
-  EXPECT_ERROR(read(llama_config().set("quantization_config", kCompressed), &c, -1, "",
+  EXPECT_ERROR(read(llama_config().set("quantization_config", kCompressed), &c, {}, "",
                     R"({"quantization": {"quant_algo": "FP8"}})"),
                "hf_quant_config.json: ModelOpt FP8, but config.json says compressed-tensors");
 }

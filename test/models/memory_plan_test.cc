@@ -29,7 +29,7 @@ struct Tiny {
   explicit Tiny(const RawTensors& tensors = llama_tensors(), const Members& text = llama_config()) {
     dir.write("config.json", text.text());
     dir.write("model.safetensors", safetensors_bytes(tensors));
-    EXPECT_OK(read_model_config(dir.path(), -1, &config));
+    EXPECT_OK(read_model_config(dir.path(), {}, &config));
     EXPECT_OK(Checkpoint::open(dir.path(), &checkpoint));
     in.block_size = 16;
     in.available = size_t(1) << 30;

@@ -111,11 +111,12 @@ TEST(shards_have_the_shape_of_what_they_hold) {
 
 TEST(a_reward_head_is_on_every_rank) {
   ModelConfig c = model(64, 8);
-  c.reward = {.kind = RewardHead::Kind::lm_head_row, .vocab_id = 7, .labels = {}};
-  EXPECT(held_by({3, 4}, c, {}, MatrixKind::head) == (MatrixRange{7, 1, 0, 48}));
-  c.reward = {.kind = RewardHead::Kind::classification, .vocab_id = 0, .labels = {"a", "b"}};
-  EXPECT(held_by({3, 4}, c, {}, MatrixKind::head) == (MatrixRange{0, 2, 0, 48}));
   RankShape s;
+  c.reward = {.kind = RewardHead::Kind::lm_head_rows, .vocab_ids = {7, 3, 9}, .labels = {}};
+  REQUIRE_OK(rank_shape(c, {3, 4}, &s));
+  EXPECT_EQ(s.reward_outputs, 3);
+  c.reward = {.kind = RewardHead::Kind::classification, .vocab_ids = {}, .labels = {"a", "b"}};
+  EXPECT(held_by({3, 4}, c, {}, MatrixKind::head) == (MatrixRange{0, 2, 0, 48}));
   REQUIRE_OK(rank_shape(c, {3, 4}, &s));
   EXPECT_EQ(s.reward_outputs, 2);
 }

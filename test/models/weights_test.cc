@@ -98,12 +98,12 @@ struct Loaded {
   std::vector<LoadProgress> progress;
 };
 
-Status load(const RawTensors& tensors, const Members& text, Loaded* out, int32_t row = -1,
+Status load(const RawTensors& tensors, const Members& text, Loaded* out, std::vector<int32_t> rows = {},
             WeightFormat format = WeightFormat::stored) {
   TempDir dir;
   dir.write("config.json", text.text());
   dir.write("model.safetensors", safetensors_bytes(tensors));
-  if (Status s = read_model_config(dir.path(), row, &out->config); !s) return s;
+  if (Status s = read_model_config(dir.path(), rows, &out->config); !s) return s;
   std::unique_ptr<Checkpoint> checkpoint;
   if (Status s = Checkpoint::open(dir.path(), &checkpoint); !s) return s;
   const LoadOptions options{.format = format,
@@ -171,7 +171,7 @@ TEST(load_without_gates) {
   dir.write("config.json", llama_config().text());
   dir.write("model.safetensors", safetensors_bytes(t));
   Loaded l;
-  REQUIRE_OK(read_model_config(dir.path(), -1, &l.config));
+  REQUIRE_OK(read_model_config(dir.path(), {}, &l.config));
   l.config.layers[1].activation = Activation::relu2;
   std::unique_ptr<Checkpoint> checkpoint;
   REQUIRE_OK(Checkpoint::open(dir.path(), &checkpoint));
@@ -312,7 +312,7 @@ TEST(load_keeps_fp8_scales_exactly) {
       Loaded l;
       const RawTensors t = fp8_llama_tensors(per_row);
       REQUIRE_OK(load(t, llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"), &l,
-                      -1, format));
+                      {}, format));
       expect_layers(l, t);
       const Packed& qkv = packed(l.weights.layers[0].qkv);
       const std::vector<size_t> want =
@@ -326,7 +326,7 @@ TEST(load_keeps_fp8_scales_exactly) {
 
 TEST(load_quantises_the_linear_layers_alone) {
   Loaded l;
-  REQUIRE_OK(load(llama_tensors(), llama_config(), &l, -1, WeightFormat::fp8));
+  REQUIRE_OK(load(llama_tensors(), llama_config(), &l, {}, WeightFormat::fp8));
   EXPECT(packed(l.weights.embedding).format == WeightFormat::stored);
   EXPECT(packed(l.weights.head).format == WeightFormat::stored);
   for (const LayerWeights& layer : l.weights.layers) {
@@ -360,16 +360,24 @@ TEST(load_tied_heads) {
 TEST(load_reward_heads) {
   Loaded l;
   const RawTensors t = llama_tensors();
-  REQUIRE_OK(load(t, llama_config(), &l, 3));
+  REQUIRE_OK(load(t, llama_config(), &l, {3}));
   const std::vector<float> all = values(t, {"lm_head"});
   EXPECT_EQ(l.weights.head.weight.rows, 1);
   EXPECT_EQ(l.weights.head.weight.cols, 8);
   EXPECT(packed(l.weights.head).values == std::vector<float>(all.begin() + 24, all.begin() + 32));
 
+  Loaded several;  // in the order given; the tensor is counted once
+  REQUIRE_OK(load(t, llama_config(), &several, {19, 3}));
+  std::vector<float> both(all.end() - 8, all.end());
+  both.insert(both.end(), all.begin() + 24, all.begin() + 32);
+  EXPECT(packed(several.weights.head).values == both);
+  EXPECT_EQ(several.progress.back().bytes_done, l.progress.back().bytes_done);
+  EXPECT_EQ(several.progress.back().bytes_total, l.progress.back().bytes_total);
+
   Loaded tied;  // the row of a tied head is one of the embedding
   RawTensors e = t;
   e.erase("lm_head.weight");
-  REQUIRE_OK(load(e, llama_config().set("tie_word_embeddings", "true"), &tied, 19));
+  REQUIRE_OK(load(e, llama_config().set("tie_word_embeddings", "true"), &tied, {19}));
   const std::vector<float> rows = values(e, {"model.embed_tokens"});
   EXPECT(packed(tied.weights.head).values == std::vector<float>(rows.end() - 8, rows.end()));
   EXPECT(packed(tied.weights.embedding).use == WeightUse::embedding);
@@ -381,7 +389,7 @@ TEST(load_reward_heads) {
   for (int i = 0; i < 20; ++i) scales.push_back(1.0f + float(i));
   q["lm_head.weight_scale"] = f32_tensor({20, 1}, scales);
   REQUIRE_OK(
-      load(q, llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"), &fp8, 5));
+      load(q, llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"), &fp8, {5}));
   const std::vector<float> scaled = values(q, {"lm_head"});
   EXPECT(packed(fp8.weights.head).values ==
          std::vector<float>(scaled.begin() + 40, scaled.begin() + 48));

@@ -110,7 +110,8 @@ const rewardEngine = ({ score, labels }: RewardOptions): ScriptedEngine =>
     info: {
       model: 'tiny-reward',
       rewardLabels: labels ?? ['reward'],
-      rewardKind: labels ? 'classification' : 'lm_head_row',
+      rewardKind: labels ? 'classification' : 'lm_head_rows',
+      rewardOutputs: labels?.length ?? 1,
       maxModelLen: 512,
     },
   })

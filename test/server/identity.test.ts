@@ -26,7 +26,7 @@ const nameless = (folder: string): string => {
 }
 
 const rowOf = (model: string, served: readonly string[] = []) =>
-  findEntry(namesOfModel(model, model, served))?.reward_row
+  findEntry(namesOfModel(model, model, served))?.reward?.rows?.[0]
 
 describe('a model is known', () => {
   test('by the folder of the hub, however the path is typed', () => {
@@ -96,7 +96,7 @@ describe('a reward model', { skip: noAddon }, () => {
     cpSync(REWARD, folder, { recursive: true })
     nameless(folder)
     const engine = await createEngine({ model: folder, kvCacheMemory: 1 << 25 })
-    assert.equal(engine.info.rewardKind, 'lm_head_row')
+    assert.equal(engine.info.rewardKind, 'lm_head_rows')
     await engine.close()
   })
 

@@ -66,8 +66,19 @@ describe('read-outs of real checkpoints', { skip: noAddon }, () => {
       max_model_len: 256,
       block_size: 16,
       models: [
-        { model: folderOf('reward_row'), reward: { row: 0 } },
+        { model: folderOf('reward_row'), reward: { rows: [0] } },
         { model: folderOf('reward_one_label') },
+        {
+          model: folderOf('reward_question'),
+          max_model_len: 512,
+          reward: {
+            rows: [77, 200],
+            attributes: { yes: 0, no: 1 },
+            weights: { yes: 1, no: -1 },
+            question:
+              'Evaluate the response to the previous prompt in terms of whether it satisfies this principle: {principle}. Only answer Yes or No.',
+          },
+        },
         { model: folderOf('reward_five_labels') },
         { model: folderOf('reward_nine_outputs') },
         { model: registered() },
@@ -83,7 +94,7 @@ describe('read-outs of real checkpoints', { skip: noAddon }, () => {
         {
           model: folderOf('reward_row'),
           served_model_name: 'trailing',
-          reward: { row: 0 },
+          reward: { rows: [0] },
           chat_template: trailingTemplate(),
         },
       ],
@@ -145,12 +156,114 @@ describe('read-outs of real checkpoints', { skip: noAddon }, () => {
     })
   }
 
-  test('the row is read at the <|eot_id|> that closes the answer, whatever the template adds', async () => {
-    const inputs = goldenOf('reward_row').conversations.map(({ messages }) => ({ messages }))
-    const own = await reward({ model: 'reward_row', inputs })
-    const trailing = await reward({ model: 'trailing', inputs })
-    assert.deepEqual(trailing.data, own.data)
-    assert.equal(trailing.usage.prompt_tokens, own.usage.prompt_tokens)
+  test('the score is read at the last token that the template writes, whatever it is', async () => {
+    const [{ messages } = { messages: [] }] = goldenOf('reward_row').conversations
+    const [own] = (await reward({ model: 'reward_row', messages })).data
+    const [trailing] = (await reward({ model: 'trailing', messages })).data
+    assert.notDeepEqual(trailing?.scores, own?.scores)
+    const { prompt_token_ids: ids } = await readAnswer(
+      await server.post('/v1/chat/completions/render', { model: 'trailing', messages }),
+    )
+    const raw = await readAnswer(await server.post('/pooling', { model: 'reward_row', input: ids }))
+    assert.deepEqual(raw.data[0].data, trailing?.scores)
+  })
+
+  describe('a question about the answer, two logits, a template of ordinary text', () => {
+    const model = 'reward_question'
+    const principle = 'correctness'
+    const { conversations } = goldenOf(model)
+
+    test("transformers' ids and scores", async () => {
+      const inputs = conversations.map(({ messages }) => ({ messages }))
+      const { data, usage } = await reward({ model, inputs, principle })
+      assert.equal(
+        usage.prompt_tokens,
+        conversations.reduce((sum, { ids }) => sum + ids.length, 0),
+      )
+      for (const [i, { messages, ids, scores }] of conversations.entries()) {
+        const item = data[i]
+        scores.forEach((want, k) => {
+          assertClose(item?.scores[k] ?? Number.NaN, want, `${i}.${k}`)
+        })
+        const [yes = Number.NaN, no = Number.NaN] = item?.scores ?? []
+        assert.equal(item?.reward, yes - no)
+        assert.deepEqual(item?.attributes, { yes, no })
+        const body = { model, messages, principle }
+        const rendered = await readAnswer(await server.post('/v1/chat/completions/render', body))
+        assert.deepEqual(rendered.prompt_token_ids, ids)
+        const pooled = await readAnswer(await server.post('/pooling', body))
+        assert.deepEqual(pooled.data[0].data, item?.scores)
+        const raw = await readAnswer(await server.post('/pooling', { model, input: ids }))
+        assert.deepEqual(raw.data[0].data, item?.scores)
+        const chat = await readAnswer(await server.post('/v1/chat/completions', body))
+        assert.equal(chat.choices[0].message.content, `yes:${yes},no:${no}`)
+      }
+    })
+
+    test('each conversation may have a principle of its own; candidates share their prompt', async () => {
+      const { messages = [] } = conversations[0] ?? {}
+      const other = 'The answer is short.'
+      const alone = await reward({ model, messages, principle: other })
+      const { data } = await reward({
+        model,
+        principle,
+        inputs: [{ messages }, { messages, principle: other }],
+      })
+      assert.deepEqual(data[1]?.scores, alone.data[0]?.scores)
+      assert.notDeepEqual(data[0]?.scores, data[1]?.scores)
+      const asked = await reward({
+        model,
+        messages: messages.slice(0, -1),
+        responses: [messages.at(-1)?.content, 'Four.'],
+        principle: other,
+        pairwise: true,
+      })
+      assert.deepEqual(asked.data[0]?.scores, alone.data[0]?.scores)
+    })
+
+    test('a principle that is missing, or that nobody asks for, is refused by name', async () => {
+      const { messages } = conversations[0] ?? {}
+      for (const [path, body, param] of [
+        ['/v1/reward', { model, messages }, 'principle'],
+        [
+          '/v1/reward',
+          { model, inputs: [{ messages, principle }, { messages }] },
+          'inputs.1.principle',
+        ],
+        ['/v1/reward', { model: 'reward_row', messages, principle }, 'principle'],
+        ['/v1/reward', { model, messages, principle: '' }, 'principle'],
+        ['/pooling', { model, messages }, 'principle'],
+        ['/pooling', { model, input: 'a', principle }, 'principle'],
+        ['/v1/chat/completions/render', { model, messages }, 'principle'],
+        ['/v1/chat/completions', { model, messages }, 'principle'],
+        ['/v1/chat/completions', { model: 'chat', messages, principle }, 'principle'],
+      ] as const) {
+        const response = await server.post(path, body)
+        const { error } = await readAnswer(response)
+        assert.equal(response.status, 400, path)
+        assert.equal(error.param, param, error.message)
+      }
+    })
+
+    test('it picks the best of several by a principle', async () => {
+      const best = (judge: object) =>
+        server.post('/v1/chat/completions', {
+          model: 'chat',
+          messages: [{ role: 'user', content: 'Hi' }],
+          max_tokens: 4,
+          n: 3,
+          reward: { model, ...judge },
+        })
+      const answer = await readAnswer(await best({ principle }))
+      const rewards = answer.choices.map((choice: { reward: number }) => choice.reward)
+      assert.deepEqual(
+        rewards,
+        [...rewards].sort((a, b) => b - a),
+      )
+      const refused = await best({})
+      assert.equal(refused.status, 400)
+      assert.equal((await readAnswer(refused)).error.param, 'reward.principle')
+    })
   })
 
   test('one label is the reward; several without weights are none', async () => {

@@ -107,6 +107,7 @@ const INFO: Omit<EngineInfo, 'maxNumSeqs'> = {
   generation: { greedy: false },
   rewardLabels: null,
   rewardKind: 'none',
+  rewardOutputs: 0,
   plan: PLAN,
   load: { openSeconds: 0, packSeconds: 0, prepareSeconds: 0, bytes: 0 },
   fingerprint: 'fp_test',

@@ -2,7 +2,7 @@
 
 import { planChat } from '../../chat/plan.js'
 import type { Ctx } from '../../http/context.js'
-import { findModel, isReward } from '../../model/served-model.js'
+import { findModel, isReward, onlyOfRewardModels } from '../../model/served-model.js'
 import { readMessages } from '../../prompt/conversation.js'
 import { readRequest } from '../read-request.js'
 import { answerId, respond, unixTime } from '../respond.js'
@@ -21,6 +21,7 @@ export const chatRoute =
     const model = findModel(server.models(), body.model)
     const messages = readMessages(body.messages)
     if (isReward(model)) return nimChat(c, server, { model, body, messages, arrival })
+    if (body.principle !== undefined) throw onlyOfRewardModels(model)
     checkStreamOptions(body)
     const { defaultThinking } = server.config
     const plan = await planChat(

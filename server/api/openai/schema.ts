@@ -4,6 +4,7 @@
 import { z } from 'zod'
 import { list, tokenIds } from '../../list.js'
 import { GivenMessages, GivenTools, ToolChoice } from '../../prompt/conversation.js'
+import { Principle } from '../../scoring/rewards.js'
 
 /** Absent, null or a value: for fields below the top level. */
 const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
@@ -116,9 +117,11 @@ export const ChatRequest = z.looseObject({
     .looseObject({
       model: z.string().min(1).describe('A reward model of this server.'),
       include_thinking: maybe(z.boolean()).describe('Score the thinking too. Default false.'),
+      principle: Principle.optional(),
     })
     .optional()
     .describe('Score the candidates and return the best, best first.'),
+  principle: Principle.optional(),
 })
 export type ChatRequest = z.output<typeof ChatRequest>
 

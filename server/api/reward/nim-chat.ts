@@ -41,7 +41,7 @@ export const nimChat = async (
     )
   const [scored] = await scoreItems({
     model,
-    items: await encodeInputs(model, [{ messages }], () => ''),
+    items: await encodeInputs(model, [{ messages, principle: body.principle }], () => ''),
     record: c.get('record'),
     signal: goneSignal(c.env.outgoing),
     arrival,

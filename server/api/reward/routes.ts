@@ -69,9 +69,16 @@ export const poolingRoute =
     const model = findRewardModel(server.models(), body.model)
     if ((body.messages === undefined) === (body.input === undefined))
       throw badRequest("Exactly one of 'messages' and 'input' is needed.", 'input')
+    const { principle } = body
+    if (body.input !== undefined && principle !== undefined)
+      throw badRequest("'principle' is of 'messages': 'input' is scored as it is.", 'principle')
     const items =
       body.messages !== undefined
-        ? await encodeInputs(model, [{ messages: readMessages(body.messages) }], () => '')
+        ? await encodeInputs(
+            model,
+            [{ messages: readMessages(body.messages), principle }],
+            () => '',
+          )
         : await encodeRaw(model, body.input ?? [], 'input')
     const scored = await score(c, model, items, body, arrival)
     const tokens = scored.reduce((sum, { ids }) => sum + ids.length, 0)

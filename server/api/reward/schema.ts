@@ -3,7 +3,7 @@
 import { z } from 'zod'
 import { list, tokenIds } from '../../list.js'
 import { GivenMessages } from '../../prompt/conversation.js'
-import { RewardBody } from '../../scoring/rewards.js'
+import { Principle, RewardBody } from '../../scoring/rewards.js'
 
 const common = {
   model: z.string().min(1).describe('A reward model of GET /v1/models.'),
@@ -27,6 +27,7 @@ const TextInput = z.union([
 export const PoolingRequest = z.looseObject({
   ...common,
   messages: GivenMessages.optional(),
+  principle: Principle.optional(),
   input: TextInput.optional().describe('Raw text or token ids, scored at the last token.'),
   encoding_format: z.enum(['float', 'base64']).optional(),
 })
