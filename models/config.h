@@ -79,7 +79,7 @@ struct ModelConfig {
 // Reads the documents of the checkpoint in `dir`. Errors name the file, the field, found and
 // expected; architectures not served yet are refused by name.
 // `reward_rows`: registry.json or the config file says that this checkpoint's scores are the logits
-// of these vocabulary ids (Reward-HF is stored as an ordinary LlamaForCausalLM). Empty: it does not.
+// of these vocabulary ids (Reward-HF is stored as an ordinary LlamaForCausalLM). Empty: nothing.
 Status read_model_config(const std::string& dir, std::span<const int32_t> reward_rows,
                          ModelConfig* out);
 

@@ -38,8 +38,8 @@ struct EngineOptions {
   int32_t max_waiting = 256;
   int64_t max_waiting_tokens = 1 << 20;
   bool prefix_cache = true;
-  bool run_ahead = true;      // plan a step before the ids of the one before are known
-  bool debug_checks = false;  // verify every reference count each step
+  bool run_ahead = true;                  // plan a step before the ids of the one before are known
+  bool debug_checks = false;              // verify every reference count each step
   std::vector<int32_t> reward_rows = {};  // see read_model_config
   // Token id -> its bytes; `special` ids give no text when skip_special_tokens. Ids beyond the
   // table (padding of the embedding) are never drawn.

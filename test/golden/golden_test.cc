@@ -268,7 +268,8 @@ void run_scores(const std::string& name, const std::string& isa, const Json& gol
   if (const Json* given = golden.find("rows")) rows = ids(given);
   Sequence sequence;
   if (!opened(sequence, isa,
-              sequence.open((golden_dir() / name).string(), isa, rows, WeightFormat::stored, {}, 128))) {
+              sequence.open((golden_dir() / name).string(), isa, rows, WeightFormat::stored, {},
+                            128))) {
     return;
   }
   double most = 0;

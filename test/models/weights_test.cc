@@ -98,8 +98,8 @@ struct Loaded {
   std::vector<LoadProgress> progress;
 };
 
-Status load(const RawTensors& tensors, const Members& text, Loaded* out, std::vector<int32_t> rows = {},
-            WeightFormat format = WeightFormat::stored) {
+Status load(const RawTensors& tensors, const Members& text, Loaded* out,
+            std::vector<int32_t> rows = {}, WeightFormat format = WeightFormat::stored) {
   TempDir dir;
   dir.write("config.json", text.text());
   dir.write("model.safetensors", safetensors_bytes(tensors));
