@@ -102,7 +102,12 @@ describe('loading', () => {
     ],
     ['fewer than no threads', { threads: -1 }, 'invalid_argument', /threads must be .*found -1/],
     ['negative memory', { kvCacheMemory: -5 }, 'invalid_argument', /kvCacheMemory must be .* -5/],
-    ['a row before the first', { rewardRows: [-2] }, 'invalid_argument', /rewardRows.* -2/],
+    [
+      'a row before the first',
+      { rewardRows: [-2] },
+      'invalid_argument',
+      /a reward row is -2; expected 0 to 319/,
+    ],
     ['a plan for nobody', { onPlan: 5 }, 'invalid_argument', /onPlan must be a function, found 5/],
     ['progress for nobody', { onProgress: {} }, 'invalid_argument', /onProgress .* an object/],
     ['null', { isa: null }, 'invalid_argument', /isa must be a string, found null/],

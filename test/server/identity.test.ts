@@ -80,11 +80,11 @@ describe('a model is known', () => {
       ['nvidia_Llama-3.1-Nemotron-Nano-4B-v1_1', 'Nano (8B'],
       ['nvidia-Llama-3_1-Nemotron-70B-Instruct-HF', '70B-Instruct'],
       ['Llama-3_1-Nemotron-70B-Reward-HF', '70B-Reward'],
-      ['nvidia/Llama-3.3-Nemotron-70B-Reward-Multilingual', '70B-Reward'],
+      ['nvidia/Llama-3.3-Nemotron-70B-Reward-Multilingual', '-Multilingual'],
+      ['nvidia/Llama-3_3-Nemotron-70B-Reward-Principle', '70B-Reward-Principle'],
     ] as const)
       assert.match(findEntry([name])?.name ?? 'unknown', new RegExp(kind.replace('(', '\\(')), name)
-    // Its reward is read elsewhere; v1.5 has another template.
-    assert.equal(findEntry(['Llama-3.3-Nemotron-70B-Reward-Principle']), undefined)
+    // v1.5 has another template.
     assert.equal(findEntry(['Llama-3_3-Nemotron-Super-49B-v1_5']), undefined)
     assert.equal(findEntry(['my-tiny-reward-notes']), undefined)
   })
