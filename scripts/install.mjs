@@ -182,5 +182,13 @@ const buildDist = () => {
   renameSync(fresh, dist)
 }
 
-if (!process.argv.includes('--dist')) buildAddon()
-if (!process.argv.includes('--addon')) buildDist()
+/** `npx nemotron-server` in a checkout installs that first, to link its command: what is built there is run as
+ * it is, as `npm start` does. */
+const isForCommand =
+  process.env.npm_command === 'exec' &&
+  ['build/Release/nemotron.node', 'dist/server/cli.js'].every((path) =>
+    existsSync(join(root, path)),
+  )
+
+if (!isForCommand && !process.argv.includes('--dist')) buildAddon()
+if (!isForCommand && !process.argv.includes('--addon')) buildDist()

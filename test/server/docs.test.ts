@@ -27,42 +27,7 @@ test("the documented settings are the schema's", () => {
   else assert.equal(current.trim(), table())
 })
 
-type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json }
-
-/** Everything that `shown` says is so in `actual`; numbers within rounding. */
-const assertShows = (actual: Json | undefined, shown: Json, at: string): void => {
-  if (typeof shown === 'number') {
-    assert.ok(typeof actual === 'number', `${at} is ${JSON.stringify(actual)}`)
-    assert.ok(Math.abs(actual - shown) < 0.06, `${at} is ${actual}, the README says ${shown}`)
-  } else if (typeof shown !== 'object' || shown === null) assert.equal(actual, shown, at)
-  else {
-    assert.ok(typeof actual === 'object' && actual !== null, `${at} is ${JSON.stringify(actual)}`)
-    const inside = new Map<string, Json>(Object.entries(actual))
-    for (const [key, value] of Object.entries(shown))
-      assertShows(inside.get(key), value, `${at}.${key}`)
-  }
-}
-
 describe("the README's first screen", { skip: noAddon }, () => {
-  test('every curl gives the answer under it', async () => {
-    const text = readFileSync(packagePath('README.md'), 'utf8')
-    const calls = [
-      ...text.matchAll(
-        /```sh\ncurl http:\/\/127\.0\.0\.1:8000(\S+)[^`]*? -d '([^']*(?:'\\''[^']*)*)'\n```\n\n```json\n([\s\S]*?)\n```/g,
-      ),
-    ]
-    assert.ok(calls.length >= 3, `${calls.length} curls with an answer`)
-    const server = await startReal({ max_model_len: 1024 })
-    try {
-      for (const [, path = '', body = '', answer = ''] of calls) {
-        const response = await server.post(path, JSON.parse(body.replaceAll("'\\''", "'")))
-        assertShows(JSON.parse(await response.text()), JSON.parse(answer), path)
-      }
-    } finally {
-      await server.close()
-    }
-  })
-
   test('every program prints what stands under it', async () => {
     const text = readFileSync(packagePath('README.md'), 'utf8')
     const programs = [...text.matchAll(/```ts\n([\s\S]*?)```\n\n```text\n([\s\S]*?)\n?```/g)]
