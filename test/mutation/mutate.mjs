@@ -2,7 +2,8 @@
 // a copy of the checkout, runs the tests that are about that part, and prints the score.
 //   node test/mutation/mutate.mjs server|engine [--count 60] [--seed 1] [--only TEXT] [--out FILE]
 // `--only` keeps the files whose path contains the text. Survivors are printed as a diff line each: kill
-// them by a test, or say in test/mutation/explained.json why they are not harmful.
+// them by a test, or say in test/mutation/explained.json why they are not harmful. What is said there
+// holds for one place: a line that stands in a file several times is named with its count.
 
 import { spawn, spawnSync } from 'node:child_process'
 import {
@@ -51,6 +52,13 @@ const callAlone = /^\s+\w[\w.]*(?:->[\w.]+)*\([^{}]*\);?$/
 const notCode =
   /^\s*(?:\/\/|\*|\/\*|import |export type|export \{|readonly |\||#|namespace|static_assert)/
 
+/** `file (2): line -> changed line`: the second such line of the file, so that lines may move. */
+const keyOf = (file, lines, number, changed) => {
+  const was = lines[number].trim()
+  const nth = lines.slice(0, number + 1).filter((line) => line.trim() === was).length
+  return `${file} (${nth}): ${was} -> ${changed.trim()}`
+}
+
 /** Every place of a file where something can be changed: line number and the changed line. */
 const placesOf = (text) =>
   text.split('\n').flatMap((line, number) => {
@@ -88,7 +96,10 @@ const server = {
     ...tests('recorded', 'wiring', 'stream', 'chat', 'completions', 'errors', 'reward', 'sampling'),
     ...tests('reasoning', 'thinking', 'template', 'jinja', 'wire', 'meta', 'config', 'request-log'),
     ...tests('reward-checkpoints', 'fields', 'bounds', 'door', 'identity', 'numbers', 'shapes'),
+    ...tests('tools', 'call-parser', 'tool-grammar', 'tool-templates', 'tool-loops'),
     ...tests('serve', 'tiny-models'),
+    'test/grammar/json-schema.test.ts',
+    'test/grammar/answer-grammar.test.ts',
     'test/api/tokenizer.test.ts',
     'test/api/engine.test.ts',
     'test/api/reward.test.ts',
@@ -166,9 +177,21 @@ part.prepare(copy)
 const files = run(root, 'git', ['ls-files', part.files])
   .split('\n')
   .filter((file) => file !== '' && !part.skip.test(file) && file.includes(only))
-const all = files.flatMap((file) =>
-  placesOf(readFileSync(join(root, file), 'utf8')).map((place) => ({ file, ...place })),
-)
+const all = files.flatMap((file) => {
+  const text = readFileSync(join(root, file), 'utf8')
+  const lines = text.split('\n')
+  return placesOf(text).map((place) => ({
+    file,
+    key: keyOf(file, lines, place.number, place.line),
+    ...place,
+  }))
+})
+const keys = new Set(all.map(({ key }) => key))
+for (const key of Object.keys(explained)) {
+  if (!files.some((file) => key.startsWith(`${file} (`)) || keys.has(key)) continue
+  console.error(`explained.json explains what is not in the code: ${key}`)
+  process.exit(2)
+}
 const next = random(seed)
 const chosen = Array.from({ length: Math.min(count, all.length) }, () =>
   all.splice(Math.floor(next() * all.length), 1),
@@ -183,7 +206,7 @@ for (const command of part.commands(part.suites)) {
 
 let found = 0
 const survivors = []
-for (const [i, { file, number, line }] of chosen.entries()) {
+for (const [i, { file, number, line, key }] of chosen.entries()) {
   const path = join(copy, file)
   const text = readFileSync(path, 'utf8')
   const lines = text.split('\n')
@@ -197,7 +220,6 @@ for (const [i, { file, number, line }] of chosen.entries()) {
     break
   }
   writeFileSync(path, text)
-  const key = `${file}: ${was.trim()} -> ${line.trim()}`
   const why = explained[key]
   if (by !== undefined) found++
   else survivors.push({ key, why })
