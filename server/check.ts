@@ -120,6 +120,9 @@ export type UnservedFields = {
   >
 }
 
+/** Twice what a request of all the fields of all servers would have. */
+const MAX_FIELDS = 512
+
 type Checked<T> = { readonly body: T; readonly ignored: readonly string[] }
 
 /** Checks a body, classifies the keys that its schema does not name, and drops nulls. */
@@ -130,6 +133,9 @@ export const checkBody = <T extends z.ZodObject>(
 ): Checked<z.output<T>> => {
   if (typeof json !== 'object' || json === null || Array.isArray(json))
     throw badRequest('The request body must be a JSON object.')
+  const fields = Object.keys(json).length
+  if (fields > MAX_FIELDS)
+    throw badRequest(`The request body has ${fields} fields: at most ${MAX_FIELDS}.`)
   const given: Record<string, unknown> = {}
   for (const [key, value] of Object.entries(json)) {
     if (value !== null && key !== '__proto__') given[key] = value

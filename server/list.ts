@@ -1,4 +1,5 @@
-// Lists in request bodies. A schema of zod reports every bad element, and a caller can send a million.
+// Lists and records in request bodies. A schema of zod reports every bad element, and a caller can send a
+// million; it also takes a microsecond for each that is right.
 
 import { z } from 'zod'
 
@@ -41,3 +42,33 @@ export const tokenIds = (min: number, max = Number.POSITIVE_INFINITY) =>
       if (bad >= 0) refuse('expected a token id', [bad])
     })
     .meta({ type: 'array', items: { type: 'integer', minimum: 0 } })
+
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+/** Any keys and values. */
+export const anyRecord = () =>
+  z
+    .custom<Readonly<Record<string, unknown>>>(isRecord, 'expected an object')
+    .meta({ type: 'object', propertyNames: { type: 'string' }, additionalProperties: {} })
+
+const ID = /^(0|[1-9]\d{0,9})$/
+
+/** Numbers by token id, checked in one pass up to the first that is wrong. */
+export const numbersById = (min: number, max: number) =>
+  z
+    .custom<Readonly<Record<string, number>>>(isRecord, 'expected an object')
+    .superRefine((numbers, context) => {
+      for (const [key, value] of Object.entries(numbers)) {
+        const refuse = (message: string) =>
+          context.addIssue({ code: 'custom', message, path: [key], continue: false })
+        if (!ID.test(key)) return refuse('keys are token ids')
+        if (typeof value !== 'number') return refuse('expected a number')
+        if (value < min || value > max) return refuse(`it must be from ${min} to ${max}`)
+      }
+    })
+    .meta({
+      type: 'object',
+      propertyNames: { type: 'string', pattern: ID.source },
+      additionalProperties: { type: 'number', minimum: min, maximum: max },
+    })

@@ -42,6 +42,34 @@ export const createTurn = (): (() => Promise<void>) => {
   }
 }
 
+/** So many results at most come in one turn of the event loop. */
+const LANES = 32
+
+/** The results of all, some of them under way at once; stops at the first error. */
+export const mapInTurns = async <T, R>(
+  items: readonly T[],
+  act: (item: T, i: number) => Promise<R>,
+): Promise<R[]> => {
+  const turn = createTurn()
+  const results = new Array<R>(items.length)
+  const rest = items.entries()
+  let hasFailed = false
+  const lane = async () => {
+    for (const [i, item] of rest) {
+      if (hasFailed) return
+      try {
+        results[i] = await act(item, i)
+      } catch (error) {
+        hasFailed = true
+        throw error
+      }
+      await turn()
+    }
+  }
+  await Promise.all(Array.from({ length: Math.min(LANES, items.length) }, lane))
+  return results
+}
+
 /** Starts one after another, with turns of the event loop in between; all of their results. */
 export const startInTurns = async <T, R>(
   items: readonly T[],

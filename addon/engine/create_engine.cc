@@ -86,6 +86,7 @@ Status set_up(const EngineOptions& options,
   }
   info->max_model_len = options.max_model_len > 0 ? options.max_model_len : config.max_position;
   info->max_seqs = options.max_seqs;
+  info->places = int64_t(options.max_seqs) + options.max_waiting;
   info->max_batched_tokens = options.max_batched_tokens;
   info->block_size = options.block_size;
 

@@ -61,6 +61,7 @@ struct EngineInfo {
   std::string backend_note;       // why this backend was chosen
   std::vector<int32_t> stop_ids;  // the config's eos ids and those of the options
   int32_t max_model_len = 0, max_seqs = 0, max_batched_tokens = 0, block_size = 0;
+  int64_t places = 0;  // for sequences that run or wait: max_seqs + max_waiting
 };
 
 // Bounds of a histogram of steps by their rows (those of vLLM's iteration_tokens_total).
@@ -101,7 +102,7 @@ class Engine {
   // is_full(); unavailable: draining, closed or failed; invalid_argument: the message names the
   // field. Never blocks on a step.
   virtual Status submit(Request request) = 0;
-  // No place is free: max_seqs + max_waiting sequences are live (submitted and not finished). A
+  // No place is free: as many sequences are live (submitted, not finished) as there are places. A
   // request is admitted while one place is free, however many choices it has, so that a large one
   // is not kept out for ever by small ones.
   virtual bool is_full() const = 0;

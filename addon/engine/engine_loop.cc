@@ -12,7 +12,7 @@ EngineLoop::EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<S
     : options_(std::move(options)),
       info_(std::move(info)),
       wake_(std::move(wake)),
-      places_(int64_t(info_.max_seqs) + options_.max_waiting),
+      places_(info_.places),
       num_tokens_(std::min(info_.config.vocab, int32_t(options_.token_bytes.size()))),
       blocks_(info_.plan.num_blocks, info_.block_size, options_.prefix_cache, cache_key_),
       scheduler_({.max_batched_tokens = info_.max_batched_tokens, .max_seqs = info_.max_seqs},

@@ -285,6 +285,7 @@ Napi::Object info_object(Napi::Env env, const EngineInfo& info) {
       .set("deviceNote", info.backend_note)
       .set("maxModelLen", info.max_model_len)
       .set("maxNumSeqs", info.max_seqs)
+      .set("places", double(info.places))
       .set("maxNumBatchedTokens", info.max_batched_tokens)
       .object();
 }

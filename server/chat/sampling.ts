@@ -3,7 +3,7 @@
 import type { GenerateRequest, GenerationDefaults, Sampling } from '../engine/types.js'
 import type { ServedModel } from '../model/served-model.js'
 import { badRequest, contextExceeded } from '../request-error.js'
-import { startInTurns } from '../slices.js'
+import { mapInTurns } from '../slices.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 
 /** What a caller may say of how tokens are drawn. The fields have the names that errors give them. */
@@ -85,7 +85,7 @@ const badWordIds = async (
     const spaced = ` ${word.trimStart()}`
     return spaced === word ? [word] : [word, spaced]
   })
-  return startInTurns(forms, (form) => tokenizer.encode(form))
+  return mapInTurns(forms, (form) => tokenizer.encode(form))
 }
 
 type LimitParams = {

@@ -110,6 +110,7 @@ export type NativeInfo = {
   readonly deviceNote: string
   readonly maxModelLen: number
   readonly maxNumSeqs: number
+  readonly places: number
   readonly maxNumBatchedTokens: number
 }
 

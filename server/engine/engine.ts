@@ -229,6 +229,7 @@ const describe = (
     dtype,
     maxModelLen: info.maxModelLen,
     maxNumSeqs: info.maxNumSeqs,
+    places: info.places,
     maxNumBatchedTokens: info.maxNumBatchedTokens,
     vocabSize: config.vocab,
     bosTokenId: config.bosId < 0 ? null : config.bosId,

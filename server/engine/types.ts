@@ -89,6 +89,8 @@ export type EngineInfo = {
   readonly dtype: string
   readonly maxModelLen: number
   readonly maxNumSeqs: number
+  /** For sequences that run or wait: maxNumSeqs + maxWaiting. */
+  readonly places: number
   readonly maxNumBatchedTokens: number
   readonly vocabSize: number
   readonly bosTokenId: number | null

@@ -3,6 +3,7 @@
 import type { Delta, GenerateRequest, RequestHandle, Timings } from '../engine/types.js'
 import { EngineFailure } from '../failure.js'
 import type { RequestLog } from '../log.js'
+import { requirePlaces } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
 import { asRequestError, RequestError, stackOf } from '../request-error.js'
 import { fromEngineError } from './engine-error.js'
@@ -49,8 +50,11 @@ type Tally = { -readonly [K in keyof Counts]: Counts[K] } & {
   firstTokenAt: number
 }
 
+const sequencesOf = (requests: readonly GenerateRequest[]): number =>
+  requests.reduce((sum, request) => sum + (request.n ?? 1), 0)
+
 const newTally = (requests: readonly GenerateRequest[]): Tally => {
-  const choices = requests.reduce((sum, request) => sum + (request.n ?? 1), 0)
+  const choices = sequencesOf(requests)
   return {
     promptTokens: requests.reduce((sum, request) => sum + request.promptTokenIds.length, 0),
     completionTokens: 0,
@@ -140,12 +144,14 @@ const failureOf = ({ finish, error }: Delta, model: ServedModel): RequestError |
   })
 }
 
-/** Submits all prompts or none; the first asks for a place, the others come with it. */
+/** Submits all prompts or none. Where there are several, each has its place by our own count, and the
+ * engine's knows of those that have just left a little later: it asks for the first alone. */
 const submitAll = (
   { model, requests }: RunOptions,
   onDelta: (prompt: number, delta: Delta) => void,
 ): readonly RequestHandle[] => {
   const handles: RequestHandle[] = []
+  if (requests.length > 1) requirePlaces(model, sequencesOf(requests))
   try {
     for (const [i, request] of requests.entries()) {
       const one = i === 0 ? request : { ...request, admitted: true }

@@ -103,11 +103,16 @@ export const createBodies = (limit: number): Bodies => {
 }
 
 /** Bytes from which a body is long. */
-const LONG = 1 << 20
+const LONG = 1 << 18
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
-const parseJson = (bytes: Buffer): unknown => {
+/** Each step on a long body takes a turn's time, and so may what is done with it. */
+const turnAfter = async (bytes: Buffer): Promise<void> => {
+  if (bytes.length >= LONG) await nextTurn()
+}
+
+const parseJson = async (bytes: Buffer): Promise<unknown> => {
   let text: string
   try {
     text = utf8.decode(bytes)
@@ -115,6 +120,7 @@ const parseJson = (bytes: Buffer): unknown => {
     throw badRequest('The request body is not valid UTF-8.')
   }
   if (text.trim() === '') throw badRequest('The request body is empty: send a JSON object.')
+  await turnAfter(bytes)
   try {
     return JSON.parse(text)
   } catch (error) {
@@ -132,9 +138,8 @@ export const readJson = async (incoming: IncomingMessage, bodies: Bodies): Promi
     throw new HttpError(415, `Unsupported content encoding '${encoding}': send the body as it is.`)
   const bytes = await bodies.read(incoming)
   await scanJson(bytes)
-  const json = parseJson(bytes)
-  // To parse a long body takes a turn's time, and so may what is done with it.
-  if (bytes.length >= LONG) await nextTurn()
+  const json = await parseJson(bytes)
+  await turnAfter(bytes)
   return json
 }
 

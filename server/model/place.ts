@@ -1,7 +1,7 @@
 // Places in the engines: asked for where it costs nothing to refuse. After that the engine itself
 // counts, and says queue_full.
 
-import { RequestError } from '../request-error.js'
+import { badRequest, RequestError } from '../request-error.js'
 import { isReward, type ServedModel } from './served-model.js'
 
 /** Counted by each of these models, and said. */
@@ -18,6 +18,18 @@ export const queueFull = (models: readonly ServedModel[]): RequestError => {
 export const requireAnyPlace = (models: readonly ServedModel[], kind: 'chat' | 'reward'): void => {
   const able = models.filter((model) => isReward(model) === (kind === 'reward'))
   if (able.length > 0 && able.every((model) => model.engine.isFull())) throw queueFull(able)
+}
+
+/** Before work of several prompts: each of its sequences needs a place, so that it keeps nobody out for
+ * longer than others do. */
+export const requirePlaces = (model: ServedModel, sequences: number): void => {
+  const { places } = model.engine.info
+  if (sequences > places)
+    throw badRequest(
+      `'prompt' and 'n' ask for ${sequences} answers: '${model.id}' has ${places} places (max_num_seqs and max_waiting). Send them in several requests.`,
+      'prompt',
+    )
+  if (model.pace.inFlight() + sequences > places) throw queueFull([model])
 }
 
 /** Before work that comes to this model in many pieces: one place must be free for the first. */

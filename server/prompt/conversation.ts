@@ -2,7 +2,7 @@
 // it, in no dialect.
 
 import { z } from 'zod'
-import { list } from '../list.js'
+import { anyRecord, list } from '../list.js'
 
 const MAX_MESSAGES = 2048
 /** Of one message. */
@@ -60,9 +60,7 @@ const GivenTool = z.looseObject({
   function: z.looseObject({
     ...Named.shape,
     description: maybe(z.string()),
-    parameters: maybe(z.record(z.string(), z.unknown())).describe(
-      'A JSON Schema of an object. Default: no parameters.',
-    ),
+    parameters: maybe(anyRecord()).describe('A JSON Schema of an object. Default: no parameters.'),
     strict: maybe(z.boolean()).describe('Calls of it keep to its schema. Default false.'),
   }),
 })

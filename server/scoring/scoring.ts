@@ -11,7 +11,7 @@ import type { ServedModel } from '../model/served-model.js'
 import { charactersOf, type Message } from '../prompt/conversation.js'
 import { checkCharacters, encodePrompt, encodeText, type Segment } from '../prompt/encode.js'
 import { badRequest, clientGone, contextExceeded, RequestError } from '../request-error.js'
-import { createTurn, startInTurns } from '../slices.js'
+import { createTurn, mapInTurns, startInTurns } from '../slices.js'
 
 /** A conversation, and candidate answers to it or none. */
 export type ScoreInput = {
@@ -189,7 +189,7 @@ export const encodeInputs = async (
       await turn()
     }
   }
-  return startInTurns(prompts, (one) => encodeItem(model, one))
+  return mapInTurns(prompts, (one) => encodeItem(model, one))
 }
 
 /** Raw text or ids, scored at their last token. */
@@ -210,7 +210,7 @@ export const encodeRaw = async (
     checkLength(model, ids, list.length > 1 ? `${param}.${input}` : param)
     return { ids, input, response: 0 }
   }
-  return startInTurns(list, encode)
+  return mapInTurns(list, encode)
 }
 
 type BatchOptions = {

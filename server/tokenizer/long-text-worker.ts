@@ -1,8 +1,9 @@
 // The thread of long-text.ts.
 
 import { parentPort, workerData } from 'node:worker_threads'
-import type { LongTextAnswer, LongTextQuestion, Parts } from './long-text.js'
+import type { LongTextAnswer, LongTextQuestion } from './long-text.js'
 import { createEncoder } from './tokenizer.js'
+import type { Parts } from './types.js'
 
 const encodeTexts = createEncoder(Buffer.from(workerData).toString())
 

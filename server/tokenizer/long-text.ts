@@ -6,17 +6,19 @@
 import { Worker } from 'node:worker_threads'
 import { EngineFailure } from '../failure.js'
 import { packagePath } from '../version.js'
+import type { Parts } from './types.js'
 
 const IDLE_MS = 60_000
+/** Texts that the thread has at once: as many answers at most come in one turn of the event loop. */
+const AT_ONCE = 4
 
-/** Texts, and ids that stand between them. */
-export type Parts = readonly (string | number)[]
 export type LongTextQuestion = { readonly id: number; readonly parts: Parts }
 export type LongTextAnswer =
   | { readonly id: number; readonly ids: Uint32Array }
   | { readonly id: number; readonly error: string }
 
 type Waiting = {
+  readonly parts: Parts
   readonly resolve: (ids: readonly number[]) => void
   readonly reject: (error: Error) => void
 }
@@ -37,6 +39,7 @@ export const createLongText = (json: string, idleMs = IDLE_MS) => {
   const shared = new SharedArrayBuffer(Buffer.byteLength(json))
   Buffer.from(shared).write(json)
   let worker: Worker | undefined
+  let queue: Waiting[] = []
   let waiting = new Map<number, Waiting>()
   let idle: NodeJS.Timeout | undefined
   let asked = 0
@@ -49,13 +52,15 @@ export const createLongText = (json: string, idleMs = IDLE_MS) => {
     const ended = (error: unknown) => {
       if (worker !== started) return
       worker = undefined
-      const all = [...waiting.values()]
+      const all = [...waiting.values(), ...queue]
       waiting = new Map()
+      queue = []
       for (const { reject } of all) reject(failure(String(error)))
     }
     started.on('message', (answer: LongTextAnswer) => {
       const one = waiting.get(answer.id)
       waiting.delete(answer.id)
+      if (worker === started) ask(started)
       if (worker === started && waiting.size === 0) rest(started)
       if ('ids' in answer) one?.resolve(listOf(answer.ids))
       else one?.reject(failure(answer.error))
@@ -63,6 +68,16 @@ export const createLongText = (json: string, idleMs = IDLE_MS) => {
     started.on('error', ended)
     started.on('exit', (code) => ended(`its thread ended with ${code}`))
     return started
+  }
+
+  const ask = (thread: Worker): void => {
+    while (waiting.size < AT_ONCE) {
+      const next = queue.shift()
+      if (next === undefined) return
+      const id = asked++
+      waiting.set(id, next)
+      thread.postMessage({ id, parts: next.parts } satisfies LongTextQuestion)
+    }
   }
 
   /** Nothing to do: keeps no process alive, and ends before long. */
@@ -79,8 +94,7 @@ export const createLongText = (json: string, idleMs = IDLE_MS) => {
       clearTimeout(idle)
       worker ??= start()
       worker.ref()
-      const id = asked++
-      waiting.set(id, { resolve, reject })
-      worker.postMessage({ id, parts } satisfies LongTextQuestion)
+      queue.push({ parts, resolve, reject })
+      ask(worker)
     })
 }

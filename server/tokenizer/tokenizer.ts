@@ -11,7 +11,7 @@ import { z } from 'zod'
 import { EngineFailure } from '../failure.js'
 import { readText } from '../text-file.js'
 import { createLongText } from './long-text.js'
-import type { Tokenizer } from './types.js'
+import type { Parts, Tokenizer } from './types.js'
 
 const { Tokenizer: Native } = createRequire(import.meta.url)(
   'tokenizers',
@@ -22,6 +22,10 @@ const LONG = 1 << 15
 
 /** Bytes of texts that are encoded on the pool at once: more go the way of long texts. */
 const MOST_AT_ONCE = 4 * LONG
+
+/** Parts of a text from which it is long, however short they are: each is an object of the native
+ * tokenizer. */
+const MANY = 2048
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -204,20 +208,36 @@ export const createEncoder = (json: string) => {
   }
 }
 
-/** Of text, name, text, name, ... text. */
-const encodePieces = async (
-  pieces: readonly string[],
-  native: NativeTokenizer,
-  special: ReadonlyMap<string, number>,
-): Promise<readonly number[]> => {
-  const [only = ''] = pieces
-  if (pieces.length === 1)
+const isText = (part: string | number): part is string => typeof part === 'string'
+
+const bytesOf = (parts: Parts): number =>
+  parts.reduce<number>((sum, part) => sum + (isText(part) ? Buffer.byteLength(part) : 0), 0)
+
+const encodeShort = async (parts: Parts, native: NativeTokenizer): Promise<readonly number[]> => {
+  const [only = ''] = parts
+  if (parts.length === 1 && isText(only))
     return (await native.encode(only, null, { addSpecialTokens: false })).getIds()
-  const plain = pieces.filter((_, index) => index % 2 === 0)
-  const encoded = await native.encodeBatch(plain, { addSpecialTokens: false })
-  return pieces.flatMap((piece, index) =>
-    index % 2 === 1 ? (special.get(piece) ?? []) : (encoded[index / 2]?.getIds() ?? []),
-  )
+  const encoded = await native.encodeBatch(parts.filter(isText), { addSpecialTokens: false })
+  const ids = encoded.values()
+  return parts.flatMap((part) => (isText(part) ? (ids.next().value?.getIds() ?? []) : part))
+}
+
+type Encode = (parts: Parts) => Promise<readonly number[]>
+
+/** What is short is encoded on the pool, as far as there is room; the rest by `encodeLong`. */
+export const createEncode = (native: NativeTokenizer, encodeLong: Encode): Encode => {
+  let atOnce = 0
+  return async (parts) => {
+    const bytes = bytesOf(parts)
+    if (bytes >= LONG || parts.length >= MANY || atOnce + bytes > MOST_AT_ONCE)
+      return encodeLong(parts)
+    atOnce += bytes
+    try {
+      return await encodeShort(parts, native)
+    } finally {
+      atOnce -= bytes
+    }
+  }
 }
 
 /** Reads `folder`/tokenizer.json. Takes about a second and 250 MB for 128K tokens: keep one. */
@@ -232,8 +252,7 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
     })
   }
   const json = plainJson(file)
-  const native = buildNative(path, json)
-  const encodeLong = createLongText(json)
+  const encode = createEncode(buildNative(path, json), createLongText(json))
   const special = new Map(file.added_tokens.map(({ content, id }) => [content, id]))
   const specialIds = new Set(file.added_tokens.flatMap((token) => (token.special ? token.id : [])))
   const vocab = new Map(Object.entries(file.model.vocab))
@@ -254,7 +273,9 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
 
   const leading = leadingToken(file)
 
-  let atOnce = 0
+  /** Of text, name, text, name, ... text: the names as ids. */
+  const withIds = (pieces: readonly string[]): Parts =>
+    pieces.map((piece, i) => (i % 2 === 1 ? (special.get(piece) ?? piece) : piece))
 
   return {
     vocabSize,
@@ -264,20 +285,10 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
     idOf: (token) => special.get(token) ?? vocab.get(token),
     longestToken: table.ends.reduce((most, at, id) => Math.max(most, at - start(id)), 1),
     isSpecial: (id) => specialIds.has(id),
-    encode: async (text, options = {}) => {
-      const pieces = (options.special ? splitAll : splitOrdinary)(text)
-      const bytes = Buffer.byteLength(text)
-      if (bytes >= LONG || atOnce + bytes > MOST_AT_ONCE)
-        return encodeLong(
-          pieces.map((piece, i) => (i % 2 === 1 ? (special.get(piece) ?? piece) : piece)),
-        )
-      atOnce += bytes
-      try {
-        return await encodePieces(pieces, native, special)
-      } finally {
-        atOnce -= bytes
-      }
-    },
+    encode: (text, options = {}) =>
+      encode(withIds(options.special ? splitAll(text) : splitOrdinary(text))),
+    encodeParts: (parts) =>
+      encode(parts.flatMap((part) => (isText(part) ? withIds(splitOrdinary(part)) : part))),
     decode: (ids, options = {}) => {
       const shown = Array.from(ids).filter((id) => !options.skipSpecial || !specialIds.has(id))
       const out = new Uint8Array(shown.reduce((sum, id) => sum + end(id) - start(id), 0))

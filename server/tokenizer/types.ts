@@ -1,5 +1,8 @@
 // The typed face of a tokenizer.
 
+/** Texts, and ids that stand between them. */
+export type Parts = readonly (string | number)[]
+
 /** Text to ids and back, from tokenizer.json. Special-token names in plain text stay text. */
 export type Tokenizer = {
   readonly vocabSize: number
@@ -8,6 +11,8 @@ export type Tokenizer = {
     text: string,
     options?: { readonly special?: boolean },
   ) => Promise<readonly number[]>
+  /** Texts, in which no name is a special token, and ids that stand between them. */
+  readonly encodeParts: (parts: Parts) => Promise<readonly number[]>
   readonly decode: (ids: ArrayLike<number>, options?: { readonly skipSpecial?: boolean }) => string
   /** Raw bytes of one token; empty for an id beyond the vocabulary. */
   readonly bytes: (id: number) => Uint8Array

@@ -7,7 +7,7 @@ import { before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
 import { createLongText } from '../../server/tokenizer/long-text.js'
-import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
+import { createEncode, loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import type { Tokenizer } from '../../server/tokenizer/types.js'
 import { llamaTokenizerJson, tokenizerFolder } from './llama_tokenizer.js'
 
@@ -49,6 +49,42 @@ describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
       assert.ok(whole.every((id, i) => id === ids[i % ids.length]))
       assert.deepEqual(again, whole)
     }
+  })
+
+  test('long texts, many parts and what is too much at once go to the thread; nothing else', async () => {
+    const long: number[] = []
+    const done: (() => void)[] = []
+    const short = { getIds: () => [1] }
+    const wait = () => new Promise<void>((resolve) => done.push(resolve))
+    const native = {
+      encode: () => wait().then(() => short),
+      encodeBatch: (texts: readonly string[]) => wait().then(() => texts.map(() => short)),
+    } as unknown as Parameters<typeof createEncode>[0]
+    const encode = createEncode(native, async (parts) => {
+      long.push(parts.length)
+      return [2]
+    })
+    const kib = (count: number) => 'x'.repeat(count << 10)
+    const free = () => {
+      for (const one of done.splice(0)) one()
+    }
+    const few = [encode([kib(31)]), encode([kib(15), 7, kib(15)])]
+    assert.deepEqual(await encode([kib(32)]), [2], 'a long text')
+    assert.deepEqual(await encode(['\u00fc'.repeat(1 << 14)]), [2], 'bytes count, not characters')
+    assert.deepEqual(await encode(Array(2048).fill('')), [2], 'many parts')
+    free()
+    assert.deepEqual(await Promise.all(few), [[1], [1, 7, 1]])
+    assert.deepEqual(long, [1, 1, 2048])
+
+    const fits = [0, 1, 2, 3].map(() => encode([kib(31)]))
+    fits.push(encode([kib(4)]))
+    assert.deepEqual(await encode(['x']), [2], '128 KiB are being encoded')
+    free()
+    assert.deepEqual(await Promise.all(fits), [[1], [1], [1], [1], [1]])
+    const later = encode(['x'])
+    free()
+    assert.deepEqual(await later, [1], 'there is room again')
+    assert.deepEqual(long, [1, 1, 2048, 1])
   })
 
   test('the thread of long texts rests and comes back, and says what is wrong', async () => {

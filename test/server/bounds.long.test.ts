@@ -1,28 +1,54 @@
-// How long costly bodies, and random ones, hold the event loop. The client is in the same process: while the
-// clock runs it writes bytes that were made before.
+// How long costly bodies, and random ones, hold the event loop. The client is a thread of its own.
 
 import assert from 'node:assert/strict'
-import { request } from 'node:http'
+import { readFileSync } from 'node:fs'
 import { performance } from 'node:perf_hooks'
 import { after, before, describe, test } from 'node:test'
+import { Worker } from 'node:worker_threads'
 import fc from 'fast-check'
 import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import { packagePath } from '../../server/version.js'
 import { chatBody, type Harness, startHarness } from './harness.js'
 
-/** Twice what docs/http.md promises: the runner's hooks see every promise, and client and server share
- * the thread. A busy machine is slower by chance, so the least of several counts. */
-const MOST_MS = 100
+/** What docs/http.md promises. The least of several tries counts: the first ones run code that has not
+ * been compiled yet, and memory of the tries before is freed in any of them. */
+const MOST_MS = 50
 const TRIES = 8
 const BODY_LIMIT = 16 << 20
+
+/** Milliseconds for which this thread has computed: on a busy machine it waits for its turn, which is not
+ * what is measured. Where the system does not tell, those that have passed. */
+const clock = (() => {
+  const linux = () =>
+    Number(readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[0]) / 1e6
+  try {
+    return linux() > 0 ? linux : () => performance.now()
+  } catch {
+    return () => performance.now()
+  }
+})()
+
+/** Posts a body and gives the status. */
+const CLIENT = `
+  const { request } = require('node:http')
+  const { parentPort } = require('node:worker_threads')
+  parentPort.on('message', ({ url, body }) => {
+    const headers = { 'content-type': 'application/json', 'content-length': body.length }
+    const outgoing = request(url, { method: 'POST', headers, agent: false }, (incoming) => {
+      incoming.resume()
+      incoming.on('end', () => parentPort.postMessage(incoming.statusCode))
+    })
+    outgoing.on('error', (error) => parentPort.postMessage(String(error)))
+    outgoing.end(body)
+  })`
 
 /** The longest time between two turns of the event loop while `run` lasts. */
 const longestTurn = async (run: () => Promise<unknown>): Promise<number> => {
   let longest = 0
-  let last = performance.now()
+  let last = clock()
   let isOver = false
   const turn = () => {
-    const now = performance.now()
+    const now = clock()
     longest = Math.max(longest, now - last)
     last = now
     if (!isOver) setImmediate(turn)
@@ -56,6 +82,12 @@ const calling = (text: string) =>
 const complete = (more: object) => ({ model: 'tiny-reasoner', max_tokens: 1, ...more })
 const scored = (more: object) => ({ model: 'tiny-reward', messages: [user('a')], ...more })
 
+const talk = (turns: number) =>
+  Array.from({ length: turns }, (_, i) => [
+    user(`question ${i}`),
+    { role: 'assistant', content: `<think>\n${i}\n</think>\n\nanswer ${i}` },
+  ]).flat()
+
 const SHAPES: readonly (readonly [name: string, path: string, body: unknown])[] = [
   ['15 MB of text', CHAT, saying('ab '.repeat(5_000_000))],
   ['15 MB of signs', CHAT, saying('<'.repeat(15_000_000))],
@@ -87,7 +119,18 @@ const SHAPES: readonly (readonly [name: string, path: string, body: unknown])[] 
   ['allowed ids', CHAT, chatBody({ allowed_token_ids: many(1_000_000, 1), max_tokens: 1 })],
   ['a million ids', COMPLETIONS, complete({ prompt: many(1_000_000, 65) })],
   ['eight prompts of ids', COMPLETIONS, complete({ prompt: many(8, many(131_000, 65)) })],
-  ['prompts', COMPLETIONS, complete({ prompt: many(2048, 'ab ') })],
+  ['prompts', COMPLETIONS, complete({ prompt: many(320, 'ab ') })],
+  ['prompts of many tokens', COMPLETIONS, complete({ prompt: many(40, 'ab '.repeat(60_000)) })],
+  [
+    'prompts of many tokens, cut',
+    COMPLETIONS,
+    complete({ prompt: many(40, 'ab '.repeat(100_000)), truncate_prompt_tokens: 10 }),
+  ],
+  ['fractions', COMPLETIONS, complete({ prompt: many(800_000, 0.1234567890123) })],
+  ['keys of a message', CHAT, chatBody({ messages: [{ ...user('a'), ...numbered(30_000, 'k') }] })],
+  ['keys in kwargs', CHAT, chatBody({ chat_template_kwargs: numbered(30_000, 'k') })],
+  ['escapes', CHAT, chatBody({ x: '\u0001'.repeat(2_600_000) })],
+  ['answers to continue', CHAT, chatBody({ messages: talk(1024) })],
   ['long prompts', COMPLETIONS, complete({ prompt: many(64, 'ab '.repeat(5_000)) })],
   ['a long prompt', COMPLETIONS, complete({ prompt: 'ab '.repeat(1_390_000) })],
   ['a text to cut', COMPLETIONS, complete({ prompt: '<|'.repeat(10_000), n: 128 })],
@@ -116,6 +159,7 @@ const SHAPES: readonly (readonly [name: string, path: string, body: unknown])[] 
 
 describe('no body holds the event loop', () => {
   let harness: Harness
+  const client = new Worker(CLIENT, { eval: true })
   before(async () => {
     const tokenizer = await loadTokenizer(packagePath('models/tiny/tiny-reasoner'))
     harness = await startHarness({
@@ -126,22 +170,17 @@ describe('no body holds the event loop', () => {
       tokenizer,
     })
   })
-  after(() => harness.close())
+  after(async () => {
+    await client.terminate()
+    await harness.close()
+  })
 
   const send = (path: string, body: Buffer): Promise<number> =>
     new Promise((resolve, reject) => {
-      const headers = { 'content-type': 'application/json', 'content-length': body.length }
-      const outgoing = request(
-        `${harness.url}${path}`,
-        { method: 'POST', headers, agent: false },
-        (incoming) => {
-          incoming.resume()
-          incoming.on('end', () => resolve(incoming.statusCode ?? 0))
-          incoming.on('error', reject)
-        },
+      client.once('message', (status) =>
+        typeof status === 'number' ? resolve(status) : reject(new Error(status)),
       )
-      outgoing.on('error', reject)
-      outgoing.end(body)
+      client.postMessage({ url: `${harness.url}${path}`, body })
     })
 
   const measure = async (path: string, body: Buffer) => {

@@ -39,19 +39,44 @@ const SHAPES: readonly Shape[] = [
     'answers',
     COMPLETIONS,
     complete({ prompt: many(2048, 'a'), n: 128 }),
-    /262144 answers: at most 4096/,
+    /262144 answers: 'tiny-reasoner' has 320 places/,
   ],
   [
     'one answer too many',
     COMPLETIONS,
-    complete({ prompt: many(241, 'a'), n: 17 }),
-    /4097 answers: at most 4096/,
+    complete({ prompt: many(107, 'a'), n: 3 }),
+    /321 answers: 'tiny-reasoner' has 320 places/,
+  ],
+  ['fields', CHAT, chatBody(keys(512, 1)), /has 514 fields: at most 512/],
+  [
+    'a long number',
+    COMPLETIONS,
+    `{"model":"tiny-reasoner","prompt":${'1'.repeat(65)}}`,
+    /a number of more than 64 characters/,
+  ],
+  [
+    'fractions',
+    COMPLETIONS,
+    complete({ prompt: many(70_000, 1.123456789) }),
+    /more than 65536 keys, texts, lists, objects and long numbers/,
+  ],
+  [
+    'a long word',
+    COMPLETIONS,
+    `{"prompt":${'t'.repeat(100_000)}}`,
+    /could not parse the JSON body/,
+  ],
+  [
+    'tokens of prompts',
+    COMPLETIONS,
+    complete({ prompt: many(40, 'a'.repeat(30_000)), truncate_prompt_tokens: 2 }),
+    /more than 1048576 tokens together/,
   ],
   [
     'biases of prompts',
     COMPLETIONS,
-    complete({ prompt: many(600, 'a'), logit_bias: keys(600, 1) }),
-    /for each of 600 prompts/,
+    complete({ prompt: many(300, 'a'), logit_bias: keys(900, 1) }),
+    /for each of 300 prompts/,
   ],
   [
     'kept log probabilities',
@@ -220,6 +245,38 @@ describe('no shape of a body costs much', () => {
     await one.close()
   })
 
+  test('prompts come in where each answer has a place, and others come in beside them', async () => {
+    const one = await startHarness({
+      answer: () => ({ pieces: many(200, 'a') }),
+      maxNumSeqs: 2,
+      maxWaiting: 4,
+    })
+    const stop = new AbortController()
+    const ask = (body: object) =>
+      fetch(`${one.url}${COMPLETIONS}`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(complete({ max_tokens: 200, stream: true, ...body })),
+        signal: stop.signal,
+      })
+    assert.equal((await ask({ prompt: many(4, 'a') })).status, 200)
+    const full = await ask({ prompt: many(3, 'b') })
+    assert.equal(full.status, 429)
+    assert.match(await full.text(), /Retry in/)
+    assert.ok(Number(full.headers.get('retry-after')) >= 1)
+    const twice = await ask({ prompt: many(2, 'b'), n: 2 })
+    assert.equal(twice.status, 429)
+    assert.equal((await ask({ prompt: 'b' })).status, 200)
+    assert.equal(
+      (await ask({ prompt: 'b', n: 3 })).status,
+      200,
+      'one place is enough for one prompt',
+    )
+    assert.equal(one.engine.requests.length, 6)
+    stop.abort()
+    await one.close()
+  })
+
   test('what is within the bounds passes', async () => {
     const one = await startHarness({
       answer: () => ({ pieces: ['ok'] }),
@@ -230,7 +287,7 @@ describe('no shape of a body costs much', () => {
       [CHAT, chatBody({ stop: many(16, 'zz'), bad_words: many(128, 'q'), max_tokens: 2 })],
       [CHAT, chatBody({ logprobs: true, top_logprobs: 20 })],
       [COMPLETIONS, complete({ prompt: many(200, 'a'), logit_bias: { 5: 1 }, max_tokens: 2 })],
-      [COMPLETIONS, complete({ prompt: many(2048, 'a'), n: 2, max_tokens: 1 })],
+      [COMPLETIONS, complete({ prompt: many(160, 'a'), n: 2, max_tokens: 1 })],
     ] as const) {
       const response = await one.post(path, body)
       assert.equal(response.status, 200, (await response.text()).slice(0, 300))

@@ -34,6 +34,8 @@ export const createByteTokenizer = (): Tokenizer => {
       ids.push(...plain(text.slice(at)))
       return ids
     },
+    encodeParts: async (parts) =>
+      parts.flatMap((part) => (typeof part === 'string' ? plain(part) : part)),
     decode: (ids, options) =>
       Buffer.concat(
         Array.from(ids, (id) =>

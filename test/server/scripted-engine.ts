@@ -93,7 +93,7 @@ const TIMINGS: Timings = {
   cacheMiss: { reason: 'never_seen', position: 0 },
 }
 
-const INFO: Omit<EngineInfo, 'maxNumSeqs'> = {
+const INFO: Omit<EngineInfo, 'maxNumSeqs' | 'places'> = {
   model: 'scripted',
   architecture: 'LlamaForCausalLM',
   device: 'test',
@@ -282,7 +282,7 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
   }
 
   return {
-    info: { ...INFO, maxNumSeqs, ...options.info },
+    info: { ...INFO, maxNumSeqs, places: maxNumSeqs + maxWaiting, ...options.info },
     requests,
     override,
     submit,

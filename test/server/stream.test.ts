@@ -353,13 +353,6 @@ describe('the queue', () => {
       assert.match(metrics, /vllm:admission_rejections_total\{[^}]*\} 3/)
     }))
 
-  test('one request may bring more prompts than there are places', () =>
-    withHarness(slow, async (harness) => {
-      const body = { model: 'tiny-reasoner', prompt: ['a', 'b', 'c', 'd'] }
-      const answer = await harness.post('/v1/completions', body)
-      assert.equal((await readAnswer(answer)).choices.length, 4)
-    }))
-
   test('what fills up while a body comes in is refused by the engine, and counted', () =>
     withHarness(slow, async (harness) => {
       const { isFull, submit } = harness.engine

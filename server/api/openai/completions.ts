@@ -1,22 +1,11 @@
 // POST /v1/completions: raw prompts, several at once, echoed and scored when asked.
 
-import {
-  checkKept,
-  makeSampling,
-  outputLimit,
-  queueFields,
-  truncatePrompt,
-} from '../../chat/sampling.js'
-import { refuseThinking } from '../../chat/thinking-mode.js'
-import type { GenerateRequest } from '../../engine/types.js'
-import type { Generation, StreamForm, WholeForm } from '../../generation/answer.js'
-import { type AnswerEvent, eventOf } from '../../generation/answer-event.js'
+import { planText, type TextPlan } from '../../chat/text-plan.js'
+import type { StreamForm, WholeForm } from '../../generation/answer.js'
+import type { AnswerEvent } from '../../generation/answer-event.js'
 import type { Run } from '../../generation/run.js'
 import type { Ctx } from '../../http/context.js'
-import { findModel, refuseReward, type ServedModel } from '../../model/served-model.js'
-import { checkCharacters, checkFits, encodeText } from '../../prompt/encode.js'
-import { badRequest } from '../../request-error.js'
-import { atOnce, jsonPieces, jsonText, startInTurns } from '../../slices.js'
+import { atOnce, jsonPieces, jsonText } from '../../slices.js'
 import { readRequest } from '../read-request.js'
 import { answerId, respond, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
@@ -33,156 +22,13 @@ import { noLogprobs, promptLogprobs } from './logprobs.js'
 import { CompletionRequest } from './schema.js'
 import { timingsObject, usageObject } from './usage.js'
 
-type Prompt = {
-  readonly ids: readonly number[]
-  /** As echoed. */
-  readonly text: string
-  readonly raw: boolean
-  readonly dropped: number
-}
-
-type Plan = Generation & {
+type Plan = TextPlan & {
   readonly body: CompletionRequest
-  readonly prompts: readonly Prompt[]
   readonly id: string
   readonly created: number
   readonly reasoningTokens: () => number
 }
 
-type RawPrompt = string | readonly number[]
-
-/** One prompt or many, text or ids: always a list of prompts. */
-const promptList = (prompt: CompletionRequest['prompt']): readonly RawPrompt[] => {
-  if (typeof prompt === 'string') return [prompt]
-  return typeof prompt[0] === 'number' ? [prompt as number[]] : (prompt as string[] | number[][])
-}
-
-const encodePrompt = async (
-  model: ServedModel,
-  body: CompletionRequest,
-  raw: RawPrompt,
-  param: string,
-): Promise<Prompt> => {
-  const { vocabSize } = model.engine.info
-  if (typeof raw === 'string') checkCharacters(raw.length, model, param)
-  if (typeof raw === 'string' && body.truncate_prompt_tokens === undefined)
-    checkFits(raw, model, param)
-  const all =
-    typeof raw === 'string'
-      ? await encodeText(model.tokenizer, raw, body.add_special_tokens !== false)
-      : raw
-  const bad = all.find((id) => id >= vocabSize)
-  if (bad !== undefined)
-    throw badRequest(
-      `Invalid value for '${param}': token id ${bad} is beyond the vocabulary of ${vocabSize}.`,
-      param,
-    )
-  const { ids, dropped } = truncatePrompt(
-    all,
-    body.truncate_prompt_tokens,
-    model.engine.info.maxModelLen - (body.max_tokens ?? 1),
-  )
-  if (ids.length === 0)
-    throw badRequest(`Invalid value for '${param}': the prompt has no tokens.`, param)
-  const whole = typeof raw === 'string' && dropped === 0
-  const skipSpecial = body.skip_special_tokens ?? true
-  const echo = () => model.tokenizer.decode(ids, { skipSpecial })
-  return { ids, dropped, raw: whole, text: whole ? raw : body.echo === true ? echo() : '' }
-}
-
-/** One sampling for all prompts: only the longest answer is a prompt's own. */
-const planRequests = async (
-  model: ServedModel,
-  body: CompletionRequest,
-  prompts: readonly Prompt[],
-): Promise<readonly GenerateRequest[]> => {
-  const { maxModelLen } = model.engine.info
-  const limits = prompts.map(({ ids }) =>
-    outputLimit(maxModelLen, {
-      promptTokens: ids.length,
-      maxTokens: body.max_tokens,
-      fallback: 16,
-      promptParam: 'prompt',
-      tokensParam: 'max_tokens',
-    }),
-  )
-  const echoed = body.echo === true && body.logprobs !== undefined ? body.logprobs : undefined
-  const sampling = await makeSampling({
-    body,
-    model,
-    maxTokens: Math.min(...limits),
-    logprobs: body.logprobs,
-    promptLogprobs: body.prompt_logprobs ?? echoed,
-    card: undefined,
-    thinkingOpen: undefined,
-  })
-  return prompts.map(({ ids }, i) => ({
-    promptTokenIds: ids,
-    n: body.n ?? 1,
-    sampling: { ...sampling, maxTokens: limits[i] ?? 0 },
-    ...queueFields(body),
-  }))
-}
-
-/** Over all prompts: entries of logit_bias and bad_words, which the engine keeps for each. */
-const MAX_PENALTIES = 1 << 18
-/** Over all prompts and choices: sequences of one request. */
-const MAX_SEQUENCES = 4096
-
-const checkWork = (body: CompletionRequest, prompts: number): void => {
-  const sequences = prompts * (body.n ?? 1)
-  if (sequences > MAX_SEQUENCES)
-    throw badRequest(
-      `'prompt' and 'n' ask for ${sequences} answers: at most ${MAX_SEQUENCES} in one request.`,
-      'n',
-    )
-  const entries = Object.keys(body.logit_bias ?? {}).length + 2 * (body.bad_words?.length ?? 0)
-  if (prompts * entries > MAX_PENALTIES)
-    throw badRequest(
-      `'logit_bias' and 'bad_words' have ${entries} entries for each of ${prompts} prompts: at most ${MAX_PENALTIES} together.`,
-      body.logit_bias === undefined ? 'bad_words' : 'logit_bias',
-    )
-}
-
-const planCompletion = async (
-  server: Server,
-  body: CompletionRequest,
-  arrival: number,
-): Promise<Plan> => {
-  const model = findModel(server.models(), body.model)
-  refuseReward(server.models(), model, 'it does not complete text')
-  checkStreamOptions(body)
-  if (model.profile.reasoning === undefined) refuseThinking(body, model.id)
-  if (body.max_tokens === 0 && body.echo !== true)
-    throw badRequest("'max_tokens' can only be 0 when 'echo' is true.", 'max_tokens')
-  const raw = promptList(body.prompt)
-  checkWork(body, raw.length)
-  checkKept({
-    isKept: body.stream !== true,
-    choices: raw.length * (body.n ?? 1),
-    maxTokens: body.max_tokens ?? 16,
-    logprobs: body.logprobs,
-  })
-  const prompts = await startInTurns(raw, (one, i) =>
-    encodePrompt(model, body, one, raw.length > 1 ? `prompt.${i}` : 'prompt'),
-  )
-  const n = body.n ?? 1
-  return {
-    body,
-    model,
-    prompts,
-    requests: await planRequests(model, body, prompts),
-    n,
-    arrival,
-    toEvent: (prompt, delta) => eventOf(prompt * n + delta.choice, delta),
-    // Text is not split here: a tag in it is text.
-    reasoningTokens: () => 0,
-    id: answerId('cmpl'),
-    created: unixTime(),
-  }
-}
-
-/** Choice index = prompt * n + choice of the prompt. */
 const makeChoices = (plan: Plan): CompletionChoice[] =>
   plan.prompts.flatMap((prompt) =>
     Array.from({ length: plan.n }, () =>
@@ -317,7 +163,15 @@ export const completionRoute =
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
     const body = await readRequest(c, server, CompletionRequest, 'chat')
-    const plan = await planCompletion(server, body, arrival)
+    checkStreamOptions(body)
+    const plan: Plan = {
+      ...(await planText(server.models(), body, arrival)),
+      body,
+      id: answerId('cmpl'),
+      created: unixTime(),
+      // Text is not split here: a tag in it is text.
+      reasoningTokens: () => 0,
+    }
     const form = body.stream ? { stream: completionStream(plan) } : { whole: wholeCompletion(plan) }
     return respond(c, server, plan, form)
   }

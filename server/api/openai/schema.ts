@@ -2,7 +2,7 @@
 // here. null means absent (see check.ts), so optional fields need no `nullable`.
 
 import { z } from 'zod'
-import { list, tokenIds } from '../../list.js'
+import { anyRecord, list, numbersById, tokenIds } from '../../list.js'
 import { GivenMessages, GivenTools, ToolChoice } from '../../prompt/conversation.js'
 import { Principle } from '../../scoring/rewards.js'
 
@@ -38,12 +38,7 @@ const generation = {
     .refine((seed) => Number.isInteger(seed) && Math.abs(seed) <= 2 ** 64, 'must be an integer')
     .optional(),
   prompt_logprobs: z.int().min(0).max(20).optional(),
-  logit_bias: z
-    .record(
-      z.string().regex(/^(0|[1-9]\d{0,9})$/, 'keys are token ids'),
-      z.number().min(-100).max(100),
-    )
-    .optional(),
+  logit_bias: numbersById(-100, 100).optional(),
   presence_penalty: z.number().min(-2).max(2).optional(),
   frequency_penalty: z.number().min(-2).max(2).optional(),
   repetition_penalty: z.number().gt(0).max(100).optional(),
@@ -87,7 +82,7 @@ const conversation = {
     .describe('false: an answer has one call at most. Default true.'),
   add_generation_prompt: z.boolean().optional(),
   continue_final_message: z.boolean().optional(),
-  chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),
+  chat_template_kwargs: anyRecord().optional(),
   reasoning_effort: Effort.optional().describe('none, minimal: thinking off; else on.'),
   keep_thinking: z
     .boolean()

@@ -1,0 +1,187 @@
+// From raw prompts to what is generated: text that goes on, nothing of it rendered or split.
+
+import type { GenerateRequest } from '../engine/types.js'
+import type { Generation } from '../generation/answer.js'
+import { eventOf } from '../generation/answer-event.js'
+import { requirePlaces } from '../model/place.js'
+import { findModel, refuseReward, type ServedModel } from '../model/served-model.js'
+import { checkCharacters, checkFits, encodeText } from '../prompt/encode.js'
+import { badRequest } from '../request-error.js'
+import { mapInTurns } from '../slices.js'
+import {
+  checkKept,
+  type GenerationFields,
+  makeSampling,
+  outputLimit,
+  type QueueFields,
+  queueFields,
+  truncatePrompt,
+} from './sampling.js'
+import { refuseThinking } from './thinking-mode.js'
+
+type RawPrompt = string | readonly number[]
+
+/** What raw prompts may say, in any dialect. The fields have the names that errors give them. */
+type TextCall = GenerationFields &
+  QueueFields & {
+    readonly model: string
+    /** One or many, as text or as ids. */
+    readonly prompt: string | readonly number[] | readonly string[] | readonly (readonly number[])[]
+    readonly n?: number | undefined
+    readonly max_tokens?: number | undefined
+    readonly logprobs?: number | undefined
+    readonly echo?: boolean | undefined
+    readonly stream?: boolean | undefined
+    readonly add_special_tokens?: boolean | undefined
+    readonly truncate_prompt_tokens?: number | undefined
+  }
+
+type Prompt = {
+  readonly ids: readonly number[]
+  /** As echoed. */
+  readonly text: string
+  readonly raw: boolean
+  readonly dropped: number
+}
+
+/** Raw prompts that are ready to run. Choice index = prompt * n + choice of the prompt. */
+export type TextPlan = Generation & { readonly prompts: readonly Prompt[] }
+
+/** One prompt or many, text or ids: always a list of prompts. */
+const promptList = (prompt: TextCall['prompt']): readonly RawPrompt[] => {
+  if (typeof prompt === 'string') return [prompt]
+  return typeof prompt[0] === 'number'
+    ? [prompt as readonly number[]]
+    : (prompt as readonly RawPrompt[])
+}
+
+/** Of all prompts together, as many as the numbers of a body. */
+const MAX_TOKENS = 1 << 20
+
+/** Adds up, and throws when it has become too much. */
+const countTokens = () => {
+  let tokens = 0
+  return (ids: readonly number[]): void => {
+    tokens += ids.length
+    if (tokens > MAX_TOKENS)
+      throw badRequest(
+        `The prompts have more than ${MAX_TOKENS} tokens together: send them in several requests.`,
+        'prompt',
+      )
+  }
+}
+
+const encodePrompt = async (
+  model: ServedModel,
+  call: TextCall,
+  raw: RawPrompt,
+  { param, count }: { readonly param: string; readonly count: (ids: readonly number[]) => void },
+): Promise<Prompt> => {
+  const { vocabSize } = model.engine.info
+  if (typeof raw === 'string') checkCharacters(raw.length, model, param)
+  if (typeof raw === 'string' && call.truncate_prompt_tokens === undefined)
+    checkFits(raw, model, param)
+  const all =
+    typeof raw === 'string'
+      ? await encodeText(model.tokenizer, raw, call.add_special_tokens !== false)
+      : raw
+  count(all)
+  const bad = all.find((id) => id >= vocabSize)
+  if (bad !== undefined)
+    throw badRequest(
+      `Invalid value for '${param}': token id ${bad} is beyond the vocabulary of ${vocabSize}.`,
+      param,
+    )
+  const { ids, dropped } = truncatePrompt(
+    all,
+    call.truncate_prompt_tokens,
+    model.engine.info.maxModelLen - (call.max_tokens ?? 1),
+  )
+  if (ids.length === 0)
+    throw badRequest(`Invalid value for '${param}': the prompt has no tokens.`, param)
+  const whole = typeof raw === 'string' && dropped === 0
+  const skipSpecial = call.skip_special_tokens ?? true
+  const echo = () => model.tokenizer.decode(ids, { skipSpecial })
+  return { ids, dropped, raw: whole, text: whole ? raw : call.echo === true ? echo() : '' }
+}
+
+/** One sampling for all prompts: only the longest answer is a prompt's own. */
+const planRequests = async (
+  model: ServedModel,
+  call: TextCall,
+  prompts: readonly Prompt[],
+): Promise<readonly GenerateRequest[]> => {
+  const { maxModelLen } = model.engine.info
+  const limits = prompts.map(({ ids }) =>
+    outputLimit(maxModelLen, {
+      promptTokens: ids.length,
+      maxTokens: call.max_tokens,
+      fallback: 16,
+      promptParam: 'prompt',
+      tokensParam: 'max_tokens',
+    }),
+  )
+  const echoed = call.echo === true && call.logprobs !== undefined ? call.logprobs : undefined
+  const sampling = await makeSampling({
+    body: call,
+    model,
+    maxTokens: Math.min(...limits),
+    logprobs: call.logprobs,
+    promptLogprobs: call.prompt_logprobs ?? echoed,
+    card: undefined,
+    thinkingOpen: undefined,
+  })
+  return prompts.map(({ ids }, i) => ({
+    promptTokenIds: ids,
+    n: call.n ?? 1,
+    sampling: { ...sampling, maxTokens: limits[i] ?? 0 },
+    ...queueFields(call),
+  }))
+}
+
+/** Over all prompts: entries of logit_bias and bad_words, which the engine keeps for each. */
+const MAX_PENALTIES = 1 << 18
+
+const checkPenalties = (call: TextCall, prompts: number): void => {
+  const entries = Object.keys(call.logit_bias ?? {}).length + 2 * (call.bad_words?.length ?? 0)
+  if (prompts * entries > MAX_PENALTIES)
+    throw badRequest(
+      `'logit_bias' and 'bad_words' have ${entries} entries for each of ${prompts} prompts: at most ${MAX_PENALTIES} together.`,
+      call.logit_bias === undefined ? 'bad_words' : 'logit_bias',
+    )
+}
+
+export const planText = async (
+  models: readonly ServedModel[],
+  call: TextCall,
+  arrival: number,
+): Promise<TextPlan> => {
+  const model = findModel(models, call.model)
+  refuseReward(models, model, 'it does not complete text')
+  if (model.profile.reasoning === undefined) refuseThinking(call, model.id)
+  if (call.max_tokens === 0 && call.echo !== true)
+    throw badRequest("'max_tokens' can only be 0 when 'echo' is true.", 'max_tokens')
+  const raw = promptList(call.prompt)
+  const n = call.n ?? 1
+  // Here it costs nothing yet; once more when they are submitted.
+  if (raw.length > 1) requirePlaces(model, raw.length * n)
+  checkPenalties(call, raw.length)
+  checkKept({
+    isKept: call.stream !== true,
+    choices: raw.length * n,
+    maxTokens: call.max_tokens ?? 16,
+    logprobs: call.logprobs,
+  })
+  const count = countTokens()
+  const prompts = await mapInTurns(raw, (one, i) =>
+    encodePrompt(model, call, one, { param: raw.length > 1 ? `prompt.${i}` : 'prompt', count }),
+  )
+  return {
+    model,
+    prompts,
+    requests: await planRequests(model, call, prompts),
+    n,
+    arrival,
+    toEvent: (prompt, delta) => eventOf(prompt * n + delta.choice, delta),
+  }
+}
