@@ -23,7 +23,7 @@ const flags = {
   lines: count('of the file', 1000),
   prompt: count('characters of each prompt, about as many tokens', 200),
   answer: count('characters of each answer', 100),
-  concurrency: count('lines at once', 16),
+  concurrency: count('lines at once', 32),
 }
 
 const GOAL = 0.95

@@ -115,7 +115,7 @@ export const addScoreCommand = (program: Command): void => {
       'Score a JSONL file of answers or preference pairs with a reward model, and sum up: means, pairs in the right order, RewardBench sections, correlation with HelpSteer2 attributes.',
     input: 'JSONL: messages, or prompt with response, responses, or chosen and rejected',
     output: 'JSONL with the scores added',
-    concurrency: 16,
+    concurrency: 32,
     run,
   }).option('--category <field>', 'count pairs by this field too')
 }

@@ -47,7 +47,18 @@ const MACHINE = /hardware threads, \d+ GiB/
 
 test('--help lists the benches, and each its flags', async () => {
   const list = await output('--help')
-  for (const name of ['engine', 'ops', 'serve', 'http', 'storm', 'loop', 'reward', 'start', 'gpu'])
+  for (const name of [
+    'engine',
+    'ops',
+    'serve',
+    'http',
+    'storm',
+    'loop',
+    'reward',
+    'score',
+    'start',
+    'gpu',
+  ])
     assert.match(list, new RegExp(`^  ${name} `, 'm'))
   assert.match(await output('serve', '--help'), /--input-len N +tokens/)
 })
@@ -106,6 +117,25 @@ describe('benches of our own engine', { skip: noAddon }, () => {
     )
     assert.match(out, MACHINE)
     assert.match(out, /share \d+ %/)
+  })
+
+  test('score', async () => {
+    const sizes = ['--lines', '20', '--prompt', '8', '--answer', '8']
+    const out = await output(
+      'score',
+      '--shape',
+      'tiny',
+      '--rounds',
+      '1',
+      '--threads',
+      '1',
+      ...sizes,
+    )
+    assert.match(out, MACHINE)
+    assert.match(
+      out,
+      /^20 lines of 8 \+ 8 tokens: score -?\d+ tok\/s, the engine \d+ tok\/s, share/m,
+    )
   })
 
   test('storm', async () => {

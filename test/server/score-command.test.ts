@@ -420,6 +420,34 @@ describe('score and generate-pairs', () => {
     assert.match(gone.text, new RegExp(`${lost}/models cannot be reached \\(.*ECONNREFUSED`))
   })
 
+  it('says why no reward model was found', async () => {
+    let status = 500
+    const server = createServer((request, response) => {
+      request.resume().on('end', () => {
+        const isList = request.url === '/v1/models'
+        response.statusCode = isList ? 200 : status
+        response.end(isList ? '{"data":[{"id":"m"}]}' : '{"error":{"message":"broken weights"}}')
+      })
+    })
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+    const at = `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`
+    const output = join(folder, 'unfound.jsonl')
+    write(input, [{ prompt: 'p', response: 'x' }])
+    const score = (...args: string[]) =>
+      start(['score', input, '-o', output, '--url', at, '--on-error', 'skip', ...args]).ended
+    try {
+      assert.match((await score()).text, /reward: 500 broken weights/)
+      status = 401
+      assert.match((await score('--reward-model', 'm')).text, /reward: 401 broken weights/)
+      status = 400
+      assert.match((await score()).text, /none of the models of .* gives rewards \(m\)/)
+      assert.match((await score('--reward-model', 'n')).text, /serves no 'n', but m/)
+    } finally {
+      server.closeAllConnections()
+      await new Promise((done) => server.close(done))
+    }
+  })
+
   it('makes preference pairs with a margin', async () => {
     const output = join(folder, 'made.jsonl')
     // The server would refuse these messages: the prompt is what is asked.
