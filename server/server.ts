@@ -104,6 +104,19 @@ const tlsOf = ({ tls_cert: cert, tls_key: key }: Settings) => {
   return { tls }
 }
 
+/** Why the socket cannot be had, by the setting that would change it. */
+const listenError = (error: unknown, { host, port }: Settings): unknown => {
+  if (!(error instanceof Error) || !('code' in error)) return error
+  const why = {
+    EADDRINUSE: `--port ${port}: the port is in use on ${host}: another server listens there; choose another, or 0 for any free one`,
+    EACCES: `--port ${port}: not allowed to listen there: ports below 1024 need a privilege`,
+    EADDRNOTAVAIL: `--host ${host}: no address of this machine; 0.0.0.0 is all of them`,
+    ENOTFOUND: `--host ${host}: no such name`,
+    EAI_AGAIN: `--host ${host}: the name cannot be looked up`,
+  }[String(error.code)]
+  return why === undefined ? error : new ConfigError(`${why} (${error.code})`)
+}
+
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
 
 /** What a checkpoint has and its model does not is named: it may be what somebody trained. */
@@ -198,6 +211,8 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     host: settings.host,
     port: settings.port,
     ...tlsOf(settings),
+  }).catch((error) => {
+    throw listenError(error, settings)
   })
 
   const load = async (): Promise<readonly ServedModel[]> => {

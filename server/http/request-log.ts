@@ -12,6 +12,9 @@ const GIVEN_ID = /^[\w.:/+=-]{1,128}$/
 
 const PROBES = new Set(['/health', '/v1/health/ready', '/v1/health/live', '/metrics'])
 
+/** Errors that a probe is there to find, and that pass. */
+const PASSING = new Set(['loading', 'leaving', 'draining'])
+
 const REFUSALS_EVERY_MS = 1000
 
 /** A storm of refusals is one line a second: the last of them, and `refused`, how many there were. */
@@ -76,11 +79,12 @@ export const logRequests = ({
       const line = { request_id: requestId, method, path: c.req.path, status, seconds, ...record }
       // Its client may have left before it heard.
       if (record.error === 'rate_limit_exceeded') refused(line)
+      // A probe that found what it expects says nothing new.
+      else if (PROBES.has(handler) && (status < 400 || PASSING.has(String(record.error))))
+        log.debug(line, 'request')
       // 503 while loading or draining is how a server at work answers.
       else if (status === 503) log.warn(line, 'request')
       else if (status >= 500) log.error(line, 'request')
-      // A probe or a scrape that went well says nothing new.
-      else if (status < 400 && PROBES.has(handler)) log.debug(line, 'request')
       else log.info(line, 'request')
     }
     // After the other listeners: they still have something to say about a client that left.

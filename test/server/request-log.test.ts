@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { Phase } from '../../server/api/admission.js'
 import { chatBody, startHarness, until } from './harness.js'
 
 const DEBUG = 20
 const INFO = 30
+const WARN = 40
 
 test('probes and scrapes that go well are debug lines', async () => {
   const harness = await startHarness()
@@ -21,6 +23,31 @@ test('probes and scrapes that go well are debug lines', async () => {
         ['/version', INFO],
       ],
     )
+  } finally {
+    await harness.close()
+  }
+})
+
+test('a probe that finds the server loading is a debug line, a stalled or failed one a warning', async () => {
+  let phase: Phase = { name: 'loading', detail: 'weights' }
+  const harness = await startHarness({ phase: () => phase })
+  const { lines } = harness
+  try {
+    const probe = async () => {
+      const before = lines.length
+      await (await fetch(`${harness.url}/health`)).arrayBuffer()
+      await until(() => lines.length > before, 'its line')
+      const { level, status, error } = lines.at(-1) ?? {}
+      return { level, status, error }
+    }
+    assert.deepEqual(await probe(), { level: DEBUG, status: 503, error: 'loading' })
+    phase = { name: 'draining' }
+    assert.deepEqual(await probe(), { level: DEBUG, status: 503, error: 'draining' })
+    phase = { name: 'failed', detail: 'no memory' }
+    assert.deepEqual(await probe(), { level: WARN, status: 503, error: 'failed' })
+    phase = { name: 'ready' }
+    harness.engine.override.lastStepAge = 1000
+    assert.deepEqual(await probe(), { level: WARN, status: 503, error: 'stalled' })
   } finally {
     await harness.close()
   }

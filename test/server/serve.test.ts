@@ -272,6 +272,7 @@ describe('serve', { skip }, () => {
       [['--prot', '80'], /--port/],
       [['--dtype', 'fp16'], /auto, bf16, fp8/],
       [['--model', './nowhere'], /no such folder/],
+      [['--host', '192.0.2.1'], /^error: --host 192.0.2.1: no address of this machine/m],
       [['extra'], /too many arguments/],
     ]
     for (const [args, message] of cases) {
@@ -285,7 +286,7 @@ describe('serve', { skip }, () => {
     const { url, child, exit } = await serve(['--model', chatCheckpoint()])
     const other = start(['--port', new URL(url).port, '--model', chatCheckpoint()])
     assert.equal(await other.exit, 1)
-    assert.match(other.out(), /EADDRINUSE|in use/)
+    assert.match(other.out(), /^error: --port \d+: the port is in use on 127.0.0.1/m)
     child.kill('SIGTERM')
     assert.equal(await exit, 0)
   })
