@@ -19,7 +19,12 @@ TokenLogprob token_logprob(int32_t id, const SampleOutput& sample) {
 Status nothing_to_draw() {
   return Status::internal(
       "nothing could be drawn: the model's logits are not numbers, or every token "
-      "is banned");
+      "is banned or refused by the grammar");
+}
+
+Status lost_grammar() {
+  return Status::internal(
+      "the grammar is too ambiguous: more ways through it are open than can be followed");
 }
 
 }  // namespace
@@ -84,6 +89,7 @@ void EngineLoop::take_draws(const PlannedSpan& span, std::span<const SampleOutpu
       return end_request(*seq.request, Finish::error, nothing_to_draw());
     }
     if (take_token(seq, id, sample, now)) return;
+    if (seq.draw->is_lost()) return end_request(*seq.request, Finish::error, lost_grammar());
     if (i == span.drafts || id != seq.drafts[size_t(i)]) break;
     ++seq.delivery.accepted;
   }
@@ -115,14 +121,15 @@ bool EngineLoop::take_token(Sequence& seq, int32_t id, const SampleOutput& sampl
   const bool shown = !(special && params.skip_special_tokens) && (!is_stop || params.include_stop);
   const bool may_stop = seq.generated() >= params.min_tokens;
   const int32_t stop = shown ? seq.delivery.text.push(bytes, may_stop, &delta.text) : -1;
+  const bool is_over = seq.draw->is_over();
   if (is_stop) {
     delta.stop_id = id;
   } else if (stop >= 0) {
     delta.stop_index = stop;
-  } else if (int32_t(seq.tokens.size()) <= seq.compute_end) {
+  } else if (!is_over && int32_t(seq.tokens.size()) <= seq.compute_end) {
     return false;
   }
-  finish(seq, is_stop || stop >= 0 ? Finish::stop : Finish::length, now);
+  finish(seq, is_stop || stop >= 0 || is_over ? Finish::stop : Finish::length, now);
   return true;
 }
 

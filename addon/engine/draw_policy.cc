@@ -19,10 +19,11 @@ DrawRules::DrawRules(const SamplingParams& params, std::span<const int32_t> mode
   stop_ids.insert(stop_ids.end(), params.stop_token_ids.begin(), params.stop_token_ids.end());
   std::ranges::sort(stop_ids);
   stop_ids.erase(std::unique(stop_ids.begin(), stop_ids.end()), stop_ids.end());
+  mask_words = size_t(vocab + 31) / 32;
   if (params.allowed_ids.empty()) {
     for (int32_t id = tokens; id < vocab; ++id) never.push_back(id);
   } else {
-    allowed.assign(size_t(vocab + 31) / 32, 0);
+    allowed.assign(mask_words, 0);
     for (const int32_t id : params.allowed_ids) allowed[size_t(id) / 32] |= 1u << (id % 32);
   }
   for (const auto& word : params.bad_words) {
@@ -32,6 +33,7 @@ DrawRules::DrawRules(const SamplingParams& params, std::span<const int32_t> mode
     never_early = never;
     never_early.insert(never_early.end(), stop_ids.begin(), stop_ids.end());
   }
+  if (params.grammar) constraint = std::make_shared<ConstraintRules>(params, stop_ids);
 }
 
 // --- penalties ---
@@ -119,19 +121,24 @@ DrawPolicy::DrawPolicy(const SamplingParams* params, const DrawRules* rules, int
       seed_(choice_seed(params->seed, choice)),
       penalties_(*params, prompt),
       bad_words_(params->bad_words),
-      thinking_(*params) {}
+      thinking_(*params) {
+  if (rules_.constraint) constraint_.emplace(rules_.constraint.get());
+}
 
 void DrawPolicy::take(int32_t id, std::string_view bytes) {
   ++taken_;
   penalties_.take(id);
   bad_words_.take(id);
   thinking_.take(bytes);
+  if (constraint_) constraint_->take(id, bytes);
+  after_drafts_.clear();
 }
 
 bool DrawPolicy::needs_history(int32_t index) const {
   const int32_t unknown = index - taken_;
   return unknown > 0 &&
-         (penalties_.active() || bad_words_.has_context() || thinking_.may_force(unknown));
+         (penalties_.active() || bad_words_.has_context() || constraint_ ||
+          thinking_.may_force(unknown));
 }
 
 void DrawPolicy::describe(int32_t index, SampleInput* out) {
@@ -153,21 +160,49 @@ void DrawPolicy::describe(int32_t index, SampleInput* out) {
   out->allowed = rules_.allowed;
   const std::vector<int32_t>& banned = index < p.min_tokens ? rules_.never_early : rules_.never;
   out->banned = banned;
+  if (constraint_) constrain(index - taken_, out);
   if (!bad_words_.has_context()) return;
   banned_.clear();
   bad_words_.append_banned(&banned_);
   if (banned_.empty()) return;
-  banned_.insert(banned_.end(), banned.begin(), banned.end());
+  banned_.insert(banned_.end(), out->banned.begin(), out->banned.end());
   out->banned = banned_;
 }
 
+// The draw `ahead` tokens after the next one.
+void DrawPolicy::constrain(int32_t ahead, SampleInput* out) {
+  const auto at = size_t(ahead);
+  NEMOTRON_ASSERT(at <= after_drafts_.size());
+  const Constraint& constraint = at == 0 ? *constraint_ : after_drafts_[at - 1];
+  if (masks_.size() <= at) masks_.resize(at + 1);
+  std::vector<uint32_t>& mask = masks_[at];
+  constraint.write_mask(&mask);
+  if (constraint.must_end()) {
+    out->banned = rules_.never;
+  } else {
+    for (size_t i = 0; i < std::min(mask.size(), out->allowed.size()); ++i) {
+      mask[i] &= out->allowed[i];
+    }
+  }
+  mask.resize(rules_.mask_words);  // ids of the vocabulary's padding stay away
+  out->allowed = mask;
+}
+
 int32_t DrawPolicy::draft_limit(std::span<const int32_t> drafts,
-                                std::span<const std::string> token_bytes) const {
+                                std::span<const std::string> token_bytes) {
+  after_drafts_.clear();
   if (!may_draft() || thinking_.forced() >= 0) return 0;
   ThinkingBudget thinking = thinking_;
   for (size_t i = 0; i < drafts.size(); ++i) {
-    thinking.take(token_bytes[size_t(drafts[i])]);
+    const std::string& bytes = token_bytes[size_t(drafts[i])];
+    thinking.take(bytes);
     if (thinking.forced() >= 0) return int32_t(i);
+    if (!constraint_) continue;
+    const Constraint& before = i == 0 ? *constraint_ : after_drafts_.back();
+    if (!before.admits(drafts[i], bytes)) return int32_t(i);
+    Constraint after = before;
+    after.take(drafts[i], bytes);
+    after_drafts_.push_back(std::move(after));
   }
   return int32_t(drafts.size());
 }

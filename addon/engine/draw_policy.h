@@ -3,13 +3,14 @@
 //
 // Some draws depend on the tokens before them: needs_history() says which. A step may be launched
 // before they can be described, because a device reads a SampleInput only when it samples; see
-// StepBuffer. A grammar would be one more part beside Penalties, BadWords and ThinkingBudget: told
-// each token, asked for a mask.
+// StepBuffer.
 //
 // Engine thread alone. The parameters and rules that it is made from outlive it.
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "device/step.h"
+#include "engine/constraint.h"
 #include "engine/output_text.h"
 #include "engine/request.h"
 
@@ -34,10 +36,12 @@ struct DrawRules {
             int32_t vocab);
 
   std::vector<uint32_t> allowed;  // bit mask; empty: all
+  size_t mask_words = 0;          // of a bit mask over the vocabulary
   std::vector<int32_t> stop_ids;  // sorted: end the sequence when drawn
   // Banned at every draw: padding of the vocabulary and bad words of one token.
   std::vector<int32_t> never;
   std::vector<int32_t> never_early;  // the same and the stop ids, before min_tokens
+  std::shared_ptr<const ConstraintRules> constraint;  // null: no grammar
 };
 
 // Repetition, presence and frequency penalties: counts of the tokens so far.
@@ -101,24 +105,32 @@ class DrawPolicy {
   // A drawn token is known; `bytes`: its text.
   void take(int32_t id, std::string_view bytes);
   int32_t taken() const { return taken_; }
+  // The grammar's text has ended, and there is no stop id to say so.
+  bool is_over() const {
+    return constraint_ && constraint_->must_end() && rules_.constraint->end_ids().empty();
+  }
+  // See Constraint: nothing may be drawn any more.
+  bool is_lost() const { return constraint_ && constraint_->is_lost(); }
 
   // Whether draw `index` (0 for the first) cannot be described before more tokens are taken.
   bool needs_history(int32_t index) const;
   // Everything of a draw but row, slot and position, which are left alone.
   // REQUIRES: index >= taken(), and !needs_history(index) or the tokens before it are drafts within
-  // draft_limit().
+  // the last draft_limit().
   // Spans point into the policy, its parameters and rules. They are valid until the next take() or
-  // describe() of a draw that depends on history, so at most one such draw is on its way.
+  // describe() of the same draw or of one that depends on history, so at most one such draw and
+  // those behind its drafts are on their way.
   void describe(int32_t index, SampleInput* out);
 
   // Whether draft_limit() is ever above 0.
   bool may_draft() const { return !penalties_.active() && !bad_words_.has_context(); }
   // How many of these guesses of the next tokens may go into one step with the next draw: the draw
   // after each must not depend on tokens that nobody knows yet. `token_bytes`: of every id.
-  int32_t draft_limit(std::span<const int32_t> drafts,
-                      std::span<const std::string> token_bytes) const;
+  int32_t draft_limit(std::span<const int32_t> drafts, std::span<const std::string> token_bytes);
 
  private:
+  void constrain(int32_t ahead, SampleInput* out);
+
   const SamplingParams& params_;
   const DrawRules& rules_;
   const uint64_t seed_;
@@ -126,6 +138,9 @@ class DrawPolicy {
   Penalties penalties_;
   BadWords bad_words_;
   ThinkingBudget thinking_;
+  std::optional<Constraint> constraint_;
+  std::vector<Constraint> after_drafts_;      // behind each draft that may go into a step
+  std::vector<std::vector<uint32_t>> masks_;  // of the next draw and of those behind drafts
   std::vector<int32_t> banned_;  // of the last described draw, where its list is its own
 };
 

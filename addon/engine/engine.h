@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "device/device.h"
+#include "engine/grammar/vocabulary.h"
 #include "engine/request.h"
 #include "models/config.h"
 #include "models/memory_plan.h"
@@ -98,6 +99,8 @@ class Engine {
   virtual ~Engine() = default;  // close()s
 
   virtual const EngineInfo& info() const = 0;
+  // What Grammar::compile() needs for this engine's requests. It may outlive the engine.
+  virtual const std::shared_ptr<const Vocabulary>& vocabulary() const = 0;
   // Validates against the model (ids in range, length, parameters) and queues. queue_full: see
   // is_full(); unavailable: draining, closed or failed; invalid_argument: the message names the
   // field. Never blocks on a step.

@@ -21,6 +21,7 @@ class EngineLoop final : public Engine {
   ~EngineLoop() override;
 
   const EngineInfo& info() const override { return info_; }
+  const std::shared_ptr<const Vocabulary>& vocabulary() const override { return vocabulary_; }
   Status submit(Request request) override;
   bool is_full() const override;
   void abort(uint64_t request_id) override;
@@ -77,6 +78,7 @@ class EngineLoop final : public Engine {
   const uint64_t cache_key_ = random_cache_key();
   const int64_t places_;      // sequences that may live at once
   const int32_t num_tokens_;  // ids that can be drawn: those with bytes
+  const std::shared_ptr<const Vocabulary> vocabulary_;
 
   mutable Mutex mutex_;
   std::condition_variable inbox_changed_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,8 @@
 #include "engine/output_text.h"
 
 namespace nemotron {
+
+class Grammar;
 
 struct SamplingParams {
   int32_t max_tokens = 16;  // of output, for each choice; 0: only prompt logprobs
@@ -31,9 +34,14 @@ struct SamplingParams {
   std::vector<TokenBias> logit_bias;
   std::vector<std::vector<int32_t>> bad_words;  // token sequences that must not appear
   std::vector<int32_t> allowed_ids;             // empty: all
+  // What the answer has to be (constraint.h says where it begins); null: anything. Stop ids may come
+  // where its text may end, and where nothing else may come they do, whatever min_tokens says.
+  std::shared_ptr<const Grammar> grammar;
+  std::vector<std::string> grammar_after;  // the triggers; empty: the grammar's text from the start
   // After this many tokens inside a block that `think_begin` opens and `think_end` closes,
   // `think_close` is forced, token by token. Outside a block nothing happens. -1: no budget.
   int32_t thinking_budget = -1;
+  // With a budget or a grammar. Empty tags: the answer has no such blocks.
   bool think_open = false;  // the prompt ends inside a block
   std::string think_begin;
   std::vector<int32_t> think_close;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <sstream>
 
+#include "engine/grammar/grammar.h"
+
 namespace nemotron {
 namespace {
 
@@ -104,6 +106,31 @@ Status valid_lists(const SamplingParams& p, int32_t num_tokens) {
   return {};
 }
 
+Status valid_grammar(const SamplingParams& p, const Vocabulary* vocabulary) {
+  if (!p.grammar) {
+    if (p.grammar_after.empty()) return {};
+    return Status::invalid("grammar_after: there is no grammar");
+  }
+  if (&p.grammar->vocabulary() != vocabulary) {
+    return Status::invalid("grammar: was compiled by another engine");
+  }
+  if (p.grammar_after.size() > kMaxGrammarTriggers) {
+    return Status::invalid("grammar_after: found " + text(p.grammar_after.size()) +
+                           " strings, expected at most " + text(kMaxGrammarTriggers));
+  }
+  for (const std::string& trigger : p.grammar_after) {
+    if (!trigger.empty() && trigger.size() <= kMaxTagBytes) continue;
+    return Status::invalid("grammar_after: found a string of " + text(trigger.size()) +
+                           " bytes, expected 1 to " + text(kMaxTagBytes));
+  }
+  const size_t most = std::max(p.think_begin.size(), p.think_end.size());
+  if (p.think_begin.empty() != p.think_end.empty() || most > kMaxTagBytes) {
+    return Status::invalid("grammar: think_begin and think_end must both be there or both not, of " +
+                           text(kMaxTagBytes) + " bytes at most");
+  }
+  return {};
+}
+
 // Something must be left to draw, at least where the tokens before do not matter.
 Status something_left(const SamplingParams& p, const std::vector<int32_t>& stop_ids) {
   if (p.allowed_ids.empty()) return {};
@@ -119,7 +146,8 @@ Status something_left(const SamplingParams& p, const std::vector<int32_t>& stop_
 
 }  // namespace
 
-Status validate(const Request& r, const EngineInfo& info, int32_t num_tokens) {
+Status validate(const Request& r, const EngineInfo& info, int32_t num_tokens,
+                const Vocabulary* vocabulary) {
   const bool reward = info.config.reward.kind != RewardHead::Kind::none;
   if (reward != (r.kind == RequestKind::score)) {
     return Status::invalid(reward ? "kind: this is a reward model, it scores and does not generate"
@@ -131,6 +159,7 @@ Status validate(const Request& r, const EngineInfo& info, int32_t num_tokens) {
   if (reward) return {};
   if (Status s = valid_numbers(r.sampling); !s) return s;
   if (Status s = valid_lists(r.sampling, num_tokens); !s) return s;
+  if (Status s = valid_grammar(r.sampling, vocabulary); !s) return s;
   std::vector<int32_t> stop_ids = r.sampling.stop_token_ids;
   if (!r.sampling.ignore_eos) {
     stop_ids.insert(stop_ids.end(), info.stop_ids.begin(), info.stop_ids.end());

@@ -2,6 +2,7 @@
 
 #include "models/gpu_fit.h"
 #include "napi/fields.h"
+#include "napi/grammar_handle.h"
 
 namespace nemotron {
 namespace {
@@ -161,6 +162,12 @@ Status read_request(const Napi::Object& object, Request* out) {
   fields.number("priority", &out->priority);
   fields.string("cacheSalt", &out->cache_salt);
   fields.boolean("admitted", &out->admitted);
+  Napi::Object grammar;
+  if (fields.instance("grammar", "what compileGrammar() gives", GrammarHandle::of(object.Env()),
+                      &grammar)) {
+    out->sampling.grammar = GrammarHandle::Unwrap(grammar)->grammar();
+  }
+  fields.strings("grammarAfter", &out->sampling.grammar_after);
   if (!fields.status()) return fields.status();
   const Napi::Value sampling = object.Get("sampling");
   if (sampling.IsUndefined()) return {};

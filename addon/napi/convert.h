@@ -12,6 +12,7 @@ namespace nemotron {
 // Missing and undefined fields keep their defaults; a field of the wrong type or out of its type's
 // range is invalid_argument and named. What the numbers mean is checked by the engine.
 Status read_engine_options(const Napi::Object& object, EngineOptions* out);
+// Grammars are instances of GrammarHandle (grammar_handle.h).
 Status read_request(const Napi::Object& object, Request* out);
 
 Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan);

@@ -101,6 +101,18 @@ class JsFields {
     return true;
   }
 
+  // An instance of the class.
+  bool instance(const char* key, const char* expected, const Napi::Function& of, Napi::Object* out) {
+    Napi::Value value;
+    if (!get(key, &value)) return false;
+    if (!value.IsObject() || !value.As<Napi::Object>().InstanceOf(of)) {
+      wrong(key, expected, value);
+      return false;
+    }
+    *out = value.As<Napi::Object>();
+    return true;
+  }
+
   // One of `names`; *index is its place.
   void choice(const char* key, std::initializer_list<std::string_view> names, size_t* index) {
     std::string name;

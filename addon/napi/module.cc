@@ -6,6 +6,7 @@
 #include "models/sources.h"
 #include "napi/convert.h"
 #include "napi/engine_host.h"
+#include "napi/grammar_handle.h"
 
 namespace nemotron {
 namespace {
@@ -17,6 +18,7 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
     return Napi::Persistent(DefineClass(env, "NativeEngine",
                                         {InstanceMethod<&EngineHandle::submit>("submit"),
                                          InstanceMethod<&EngineHandle::is_full>("isFull"),
+                                         InstanceMethod<&EngineHandle::compile>("compileGrammar"),
                                          InstanceMethod<&EngineHandle::abort>("abort"),
                                          InstanceMethod<&EngineHandle::stats>("stats"),
                                          InstanceMethod<&EngineHandle::drain>("drain"),
@@ -46,6 +48,17 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
     const Engine* engine = host_->engine();
     return Napi::Boolean::New(info.Env(), engine && engine->is_full());
   }
+  // compileGrammar(text): promise of a Grammar; rejects with {code, message}.
+  Napi::Value compile(const Napi::CallbackInfo& info) {
+    const Engine* engine = host_->engine();
+    if (engine == nullptr) {
+      const auto closed = Napi::Promise::Deferred::New(info.Env());
+      closed.Reject(error_object(info.Env(), Status::unavailable("the engine is closed")));
+      return closed.Promise();
+    }
+    return GrammarHandle::compile(info.Env(), info[0].As<Napi::String>().Utf8Value(),
+                                  engine->vocabulary());
+  }
   void abort(const Napi::CallbackInfo& info) {
     if (Engine* engine = host_->engine()) {
       engine->abort(uint64_t(info[0].As<Napi::Number>().DoubleValue()));
@@ -64,10 +77,6 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
   }
 
   std::shared_ptr<EngineHost> host_;
-};
-
-struct AddonData {
-  Napi::FunctionReference engine_class;
 };
 
 Napi::Value wrap_host(Napi::Env env, std::shared_ptr<EngineHost> host) {
@@ -108,6 +117,7 @@ Napi::Value model_info(const Napi::CallbackInfo& info) {
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto* data = new AddonData;
   data->engine_class = EngineHandle::define(env);
+  data->grammar_class = GrammarHandle::define(env);
   env.SetInstanceData(data);
   exports.Set("createEngine", Napi::Function::New<create_engine>(env));
   exports.Set("modelInfo", Napi::Function::New<model_info>(env));

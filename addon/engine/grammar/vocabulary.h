@@ -1,0 +1,82 @@
+// Vocabulary: the texts of all tokens as a tree of bytes, for walks that give up a beginning and so
+// all tokens that have it. Constant once made; any thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace nemotron {
+
+class Vocabulary {
+ public:
+  // `token_bytes`: of every id; `special`: control tokens, which are no text of a grammar. They and
+  // tokens without bytes are not in the tree. `model_stop_ids`: ids that end a text.
+  Vocabulary(std::span<const std::string> token_bytes, const std::vector<bool>& special,
+             std::span<const int32_t> model_stop_ids);
+
+  // Nodes in the order of their bytes, each before what continues it. Node 0 is the empty beginning.
+  uint32_t num_nodes() const { return uint32_t(nodes_.size()); }
+  uint8_t byte(uint32_t node) const { return nodes_[node].byte; }
+  uint32_t depth(uint32_t node) const { return nodes_[node].depth; }  // bytes
+  uint32_t end(uint32_t node) const { return nodes_[node].end; }      // of what begins as it does
+  // The ids whose text is that of `node`.
+  std::span<const int32_t> tokens(uint32_t node) const {
+    const uint32_t from = firsts_[node];
+    return {ids_.data() + from, firsts_[node + 1] - from};
+  }
+
+  uint32_t longest() const { return longest_; }           // bytes of a token
+  size_t words() const { return (num_ids_ + 31) / 32; }   // of a bit mask over the ids
+  size_t num_ids() const { return num_ids_; }
+  // Control tokens and their texts.
+  std::span<const std::pair<int32_t, std::string>> specials() const { return specials_; }
+  std::span<const int32_t> textless() const { return textless_; }  // no bytes and no control
+  std::span<const int32_t> stop_ids() const { return stop_ids_; }  // of the model
+
+  // Goes over the nodes of [first, end(first)) whose bytes `step` takes, and calls
+  // visit(node, state) for each, in order.
+  // `state` is before the byte of `first`. step(state, byte, &next): false: the byte is refused.
+  template <class State, class Step, class Visit>
+  void walk(uint32_t first, const State& state, std::vector<State>* path, const Step& step,
+            const Visit& visit) const {
+    const uint32_t base = depth(first) - 1, last = end(first);
+    path->resize(std::max<size_t>(path->size(), size_t(longest_) + 2));
+    (*path)[0] = state;
+    for (uint32_t node = first; node < last;) {
+      const uint32_t level = depth(node) - base;
+      if (!step((*path)[level - 1], byte(node), &(*path)[level])) {
+        node = end(node);
+        continue;
+      }
+      visit(node, (*path)[level]);
+      ++node;
+    }
+  }
+  // The same for all nodes but the empty beginning.
+  template <class State, class Step, class Visit>
+  void walk_all(const State& state, std::vector<State>* path, const Step& step,
+                const Visit& visit) const {
+    for (uint32_t node = 1; node < num_nodes(); node = end(node)) {
+      walk(node, state, path, step, visit);
+    }
+  }
+
+ private:
+  struct Node {
+    uint32_t end = 0;
+    uint16_t depth = 0;
+    uint8_t byte = 0;
+  };
+  std::vector<Node> nodes_;
+  std::vector<uint32_t> firsts_;  // [node]: index of its first id; one more at the end
+  std::vector<int32_t> ids_;      // in the order of their bytes
+  std::vector<std::pair<int32_t, std::string>> specials_;
+  std::vector<int32_t> textless_, stop_ids_;
+  uint32_t longest_ = 0;
+  size_t num_ids_ = 0;
+};
+
+}  // namespace nemotron
