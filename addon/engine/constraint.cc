@@ -95,9 +95,7 @@ bool ConstraintRules::step(Pushdown& pushdown, Place* place, uint8_t byte) const
       }
       if (++p.at == params_.think_begin.size()) p = {.phase = Phase::thinking};
       return true;
-    case Phase::grammar:
-      p.state = pushdown.next(p.state, byte);
-      return p.state != Pushdown::kDead;
+    case Phase::grammar: p.state = pushdown.next(p.state, byte); return p.state != Pushdown::kDead;
   }
   return false;
 }

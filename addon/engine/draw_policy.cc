@@ -136,9 +136,8 @@ void DrawPolicy::take(int32_t id, std::string_view bytes) {
 
 bool DrawPolicy::needs_history(int32_t index) const {
   const int32_t unknown = index - taken_;
-  return unknown > 0 &&
-         (penalties_.active() || bad_words_.has_context() || constraint_ ||
-          thinking_.may_force(unknown));
+  return unknown > 0 && (penalties_.active() || bad_words_.has_context() || constraint_ ||
+                         thinking_.may_force(unknown));
 }
 
 void DrawPolicy::describe(int32_t index, SampleInput* out) {

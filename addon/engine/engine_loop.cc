@@ -14,9 +14,9 @@ EngineLoop::EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<S
       wake_(std::move(wake)),
       places_(info_.places),
       num_tokens_(std::min(info_.config.vocab, int32_t(options_.token_bytes.size()))),
-      vocabulary_(std::make_shared<Vocabulary>(
-          std::span(options_.token_bytes).first(size_t(num_tokens_)), options_.token_special,
-          info_.stop_ids)),
+      vocabulary_(
+          std::make_shared<Vocabulary>(std::span(options_.token_bytes).first(size_t(num_tokens_)),
+                                       options_.token_special, info_.stop_ids)),
       blocks_(info_.plan.num_blocks, info_.block_size, options_.prefix_cache, cache_key_),
       scheduler_({.max_batched_tokens = info_.max_batched_tokens, .max_seqs = info_.max_seqs},
                  &blocks_),

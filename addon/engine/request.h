@@ -34,8 +34,8 @@ struct SamplingParams {
   std::vector<TokenBias> logit_bias;
   std::vector<std::vector<int32_t>> bad_words;  // token sequences that must not appear
   std::vector<int32_t> allowed_ids;             // empty: all
-  // What the answer has to be (constraint.h says where it begins); null: anything. Stop ids may come
-  // where its text may end, and where nothing else may come they do, whatever min_tokens says.
+  // What the answer has to be (constraint.h says where it begins); null: anything. Stop ids
+  // may come where its text may end, and do where nothing else may, whatever min_tokens says.
   std::shared_ptr<const Grammar> grammar;
   std::vector<std::string> grammar_after;  // the triggers; empty: the grammar's text from the start
   // After this many tokens inside a block that `think_begin` opens and `think_end` closes,

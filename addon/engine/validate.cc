@@ -125,8 +125,9 @@ Status valid_grammar(const SamplingParams& p, const Vocabulary* vocabulary) {
   }
   const size_t most = std::max(p.think_begin.size(), p.think_end.size());
   if (p.think_begin.empty() != p.think_end.empty() || most > kMaxTagBytes) {
-    return Status::invalid("grammar: think_begin and think_end must both be there or both not, of " +
-                           text(kMaxTagBytes) + " bytes at most");
+    return Status::invalid(
+        "grammar: think_begin and think_end must both be there or both not, of " +
+        text(kMaxTagBytes) + " bytes at most");
   }
   return {};
 }

@@ -102,7 +102,8 @@ class JsFields {
   }
 
   // An instance of the class.
-  bool instance(const char* key, const char* expected, const Napi::Function& of, Napi::Object* out) {
+  bool instance(const char* key, const char* expected, const Napi::Function& of,
+                Napi::Object* out) {
     Napi::Value value;
     if (!get(key, &value)) return false;
     if (!value.IsObject() || !value.As<Napi::Object>().InstanceOf(of)) {

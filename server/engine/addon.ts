@@ -13,6 +13,7 @@ import type {
   FinishReason,
   GenerateRequest,
   GenerationDefaults,
+  Grammar,
   LoadProgress,
   MemoryPlan,
   Sampling,
@@ -41,12 +42,13 @@ type OwnFields =
   | 'seed'
   | 'stopScope'
   | 'thinkingOpen'
+  | 'mayThink'
   | 'stopTokenIds'
   | 'allowedTokenIds'
   | 'badWordIds'
   | 'logitBias'
 
-/** With a thinking budget. */
+/** With a thinking budget or a grammar. */
 export type NativeThinking = {
   /** Whether the prompt ends inside a block. */
   readonly thinkOpen: boolean
@@ -116,6 +118,8 @@ export type NativeInfo = {
 
 type NativeEngine = {
   readonly submit: (request: NativeRequest) => EngineError | undefined
+  /** Rejects with an EngineError. */
+  readonly compileGrammar: (text: string) => Promise<Grammar>
   readonly isFull: () => boolean
   readonly abort: (id: number) => void
   readonly stats: () => EngineStats

@@ -96,6 +96,7 @@ const SAMPLING: Checks<Sampling> = {
   allowedTokenIds: ids,
   thinkingBudget: number,
   thinkingOpen: flag,
+  mayThink: flag,
   lookupTokens: number,
 }
 
@@ -106,7 +107,13 @@ const SCORE: Checks<ScoreRequest> = {
   admitted: flag,
 }
 
-const GENERATE: Checks<GenerateRequest> = { ...SCORE, n: number, sampling: object }
+const GENERATE: Checks<GenerateRequest> = {
+  ...SCORE,
+  n: number,
+  sampling: object,
+  grammar: object,
+  grammarAfter: texts,
+}
 
 const shown = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)
@@ -142,6 +149,8 @@ export const checkRequest = (kind: 'generate' | 'score', request: unknown): void
   require(ids, 'promptTokenIds', promptTokenIds)
   if (sampling !== undefined) checkFields('sampling', 'sampling.', sampling, SAMPLING)
 }
+
+export const checkText = (name: string, value: unknown): void => require(text, name, value)
 
 export const checkCallback = (name: string, value: unknown): void => require(callback, name, value)
 

@@ -12,9 +12,10 @@ import {
   type NativeSampling,
   type NativeThinking,
 } from './addon.js'
-import { checkCallback, checkOptions, checkRequest, checkSignal } from './check-call.js'
+import { checkCallback, checkOptions, checkRequest, checkSignal, checkText } from './check-call.js'
 import { callListener, createDispatcher } from './dispatch.js'
 import { fingerprint } from './fingerprint.js'
+import { createGrammarCache } from './grammar-cache.js'
 import type {
   Delta,
   Engine,
@@ -120,6 +121,7 @@ const nativeSampling = (
     seed,
     stopScope,
     thinkingOpen,
+    mayThink,
     ...rest
   } = sampling
   return {
@@ -305,16 +307,20 @@ export const openEngine = async (
   const words = tokenizer ?? (await loadTokenizer(folder))
   const thinkClose = Int32Array.from(await words.encode(thinkCloseText, { special: true }))
   const { native, dispatcher, info } = await openNative(options, words)
+  const grammars = createGrammarCache((text) => native.compileGrammar(text))
   let nextId = 1
   let closing: Promise<void> | undefined
 
-  const thinking = (sampling: Sampling, prompt: ArrayLike<number>): NativeThinking | undefined => {
-    if (sampling.thinkingBudget === undefined) return undefined
+  const thinking = (sampling: Sampling, request: GenerateRequest): NativeThinking | undefined => {
+    const { thinkingBudget, thinkingOpen, mayThink = thinkingBudget !== undefined } = sampling
+    if (thinkingBudget === undefined && request.grammar === undefined) return undefined
     const ends = () => {
-      const text = words.decode(prompt)
+      const text = words.decode(request.promptTokenIds)
       return text.lastIndexOf(thinkBegin) > text.lastIndexOf(thinkEnd)
     }
-    return { thinkOpen: sampling.thinkingOpen ?? ends(), thinkBegin, thinkEnd, thinkClose }
+    const thinkOpen = thinkingOpen ?? ends()
+    if (thinkingBudget === undefined && !thinkOpen && !mayThink) return undefined
+    return { thinkOpen, thinkBegin, thinkEnd, thinkClose }
   }
 
   const send: Send = (kind, request, onDelta) => {
@@ -328,9 +334,7 @@ export const openEngine = async (
       kind,
       prompt: int32s('promptTokenIds', promptTokenIds),
       sampling:
-        kind === 'generate'
-          ? nativeSampling(sampling, thinking(sampling, promptTokenIds))
-          : undefined,
+        kind === 'generate' ? nativeSampling(sampling, thinking(sampling, request)) : undefined,
     })
     if (error) throw new EngineFailure(error)
     // Deltas come through the event loop: none can be lost before this.
@@ -346,6 +350,10 @@ export const openEngine = async (
     },
     generate: generate(send),
     score: score(send),
+    compileGrammar: (text) => {
+      checkText('text', text)
+      return grammars.get(text)
+    },
     stats: () => native.stats(),
     isFull: () => native.isFull(),
     drain: () => native.drain(),

@@ -149,9 +149,18 @@ export type Sampling = {
   readonly thinkingBudget?: number
   /** Whether the prompt ends inside a block. Absent: its text says so. */
   readonly thinkingOpen?: boolean
+  /**
+   * With a grammar: the answer may begin with a `<think>` block, which is free. Default: only with a
+   * budget. A block that the prompt left open is free in any case.
+   */
+  readonly mayThink?: boolean
   /** Drafts per step of speculation by prompt lookup; lossless; default 0 = off. */
   readonly lookupTokens?: number
 }
+
+/** A grammar as an engine reads it; of the engine that compiled it alone. */
+export type Grammar = { readonly [grammarBrand]: true }
+declare const grammarBrand: unique symbol
 
 export type GenerateRequest = {
   readonly promptTokenIds: ArrayLike<number>
@@ -161,6 +170,16 @@ export type GenerateRequest = {
   /** Part of work that has been admitted (its next prompt): not refused for a full queue. */
   readonly admitted?: boolean
   readonly sampling?: Sampling
+  /**
+   * What the answer has to be, from compileGrammar(). A block of thinking before it is free. Stop tokens
+   * may come where its text may end; where nothing else may come they do, whatever minTokens says.
+   */
+  readonly grammar?: Grammar
+  /**
+   * The answer is free until one of these texts has been written in it; what follows is the grammar's
+   * text. Absent or empty: all of the answer is.
+   */
+  readonly grammarAfter?: readonly string[]
 }
 
 export type ScoreRequest = {
@@ -272,6 +291,11 @@ export type Engine = {
     request: ScoreRequest,
     options?: { readonly signal?: AbortSignal },
   ) => Promise<{ readonly scores: readonly number[]; readonly timings: Timings }>
+  /**
+   * Reads the text of a grammar (docs/decisions/0013-grammar-text.md) away from the event loop; a text
+   * that was asked for lately is at hand. Rejects with an EngineFailure that names line, column and rule.
+   */
+  readonly compileGrammar: (text: string) => Promise<Grammar>
   /** No place is free: the next request is refused with queue_full. */
   readonly isFull: () => boolean
   readonly stats: () => EngineStats

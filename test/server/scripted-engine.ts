@@ -8,6 +8,7 @@ import type {
   EngineStats,
   FinishReason,
   GenerateRequest,
+  Grammar,
   Timings,
   TokenLogprob,
 } from '../../server/engine/types.js'
@@ -45,6 +46,8 @@ type Sequence = {
 }
 
 export type ScriptedEngine = Engine & {
+  /** The text of a grammar that it gave. */
+  readonly grammarText: (grammar: Grammar | undefined) => string | undefined
   readonly requests: GenerateRequest[]
   /** Replaces parts of what stats() says. */
   readonly override: { -readonly [K in keyof EngineStats]?: EngineStats[K] }
@@ -256,6 +259,7 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
   const loop = createLoop(stepMs, maxNumSeqs)
   const requests: GenerateRequest[] = []
   const override: ScriptedEngine['override'] = {}
+  const grammars = new Map<Grammar, string>()
   let nextId = 1
   let draining = false
 
@@ -289,6 +293,12 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
     generate: () => {
       throw new Error('not scripted')
     },
+    compileGrammar: async (text) => {
+      const grammar = {} as Grammar
+      grammars.set(grammar, text)
+      return grammar
+    },
+    grammarText: (grammar) => grammar && grammars.get(grammar),
     score: async ({ promptTokenIds }, { signal } = {}) => {
       await new Promise((done) => setTimeout(done, stepMs))
       if (signal?.aborted) throw new EngineFailure({ code: 'aborted', message: 'aborted' })

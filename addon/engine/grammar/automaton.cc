@@ -41,7 +41,8 @@ class AutomatonBuilder {
 
   Status build() {
     find_texts();
-    for (uint32_t part = 0; part < tree_.parts.size(); ++part) part_texts_.push_back(texts_of(part));
+    for (uint32_t part = 0; part < tree_.parts.size(); ++part)
+      part_texts_.push_back(texts_of(part));
     if (!texts_[tree_.root].any()) {
       return Status::invalid(
           "grammar: admits no text: every way through 'root' calls a rule that never ends");
@@ -52,8 +53,7 @@ class AutomatonBuilder {
     const uint32_t root = call(tree_.root, false, Automaton::kEnd);
     while (built_ < called_.size() && !full_) {
       const uint32_t key = called_[built_++];
-      const uint32_t start =
-          compile(tree_.rules[key / 2].body, key % 2 != 0, Automaton::kEnd);
+      const uint32_t start = compile(tree_.rules[key / 2].body, key % 2 != 0, Automaton::kEnd);
       out_.rules_.push_back(start);
     }
     if (full_) return too_large();
@@ -192,9 +192,9 @@ class AutomatonBuilder {
       cycle += name(level.rule) + " -> ";
     }
     if (path.size() > 8) cycle += "... -> ";
-    return Status::invalid("grammar: the rule " + name(rule) + " begins with itself (" + cycle +
-                           name(rule) +
-                           "); write left recursion as a repetition: 'a ::= b c*' for 'a ::= a c | b'");
+    return Status::invalid(
+        "grammar: the rule " + name(rule) + " begins with itself (" + cycle + name(rule) +
+        "); write left recursion as a repetition: 'a ::= b c*' for 'a ::= a c | b'");
   }
 
   // --- nodes ---
@@ -209,7 +209,8 @@ class AutomatonBuilder {
       };
       mix(uint64_t(n.body) << 32 | n.next);
       mix(uint64_t(n.min) << 32 | n.max);
-      for (const Edge& e : out_.edges(n)) mix(uint64_t(e.next) << 16 | uint64_t(e.low) << 8 | e.high);
+      for (const Edge& e : out_.edges(n))
+        mix(uint64_t(e.next) << 16 | uint64_t(e.low) << 8 | e.high);
       return h;
     };
     const auto same = [this](const Node& a, const Node& b) {

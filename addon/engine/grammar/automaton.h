@@ -1,7 +1,7 @@
 // Automaton: a grammar over bytes, as nodes. Constant after build(), then any thread reads it.
 //
-// A node says what may come next. Nodes are made from the ends of bodies to their beginnings and
-// equal ones are one node, so equal parts of a grammar are shared. Paths without a call are acyclic.
+// A node says what may come next. Nodes are made from the ends of bodies to their beginnings, and
+// equal ones are one node: equal parts of a grammar are shared. Paths without a call are acyclic.
 // Whatever is reachable can be finished: parts that admit nothing are left out.
 #pragma once
 

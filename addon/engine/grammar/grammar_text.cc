@@ -120,8 +120,9 @@ class Reader {
   }
 
   void too_deep() {
-    fail("groups and repetitions are nested more than " + std::to_string(kMaxGrammarDepth) + " deep",
-         "name some of them as rules");
+    fail(
+        "groups and repetitions are nested more than " + std::to_string(kMaxGrammarDepth) + " deep",
+        "name some of them as rules");
   }
 
   // Blanks and comments; `lines`: line feeds too.
@@ -132,7 +133,9 @@ class Reader {
         while (more() && text_[at_] != '\n') ++at_;
         if (!more()) return;
       }
-      if (text_[at_] == '\n' ? !lines : text_[at_] != ' ' && text_[at_] != '\t' && text_[at_] != '\r') return;
+      if (text_[at_] == '\n' ? !lines
+                             : text_[at_] != ' ' && text_[at_] != '\t' && text_[at_] != '\r')
+        return;
     }
   }
   // Where a rule may end: goes over line feeds only when a '|' follows.
@@ -176,7 +179,8 @@ class Reader {
     const size_t begin = at_;
     const std::string head = name();
     skip(false);
-    if (!sees("::=")) return fail("found " + shown(), "expected '::=' behind the name '" + head + "'");
+    if (!sees("::="))
+      return fail("found " + shown(), "expected '::=' behind the name '" + head + "'");
     at_ += 3;
     const uint32_t index = rule_index(head);
     if (defined_[index]) {
@@ -191,7 +195,8 @@ class Reader {
     tree_.rules[index].body = body;
     skip(false);
     if (more() && peek() != '\n') {
-      fail("found " + shown(), peek() == ')' ? "no group is open here" : "expected the end of the line");
+      fail("found " + shown(),
+           peek() == ')' ? "no group is open here" : "expected the end of the line");
     }
   }
 
@@ -361,7 +366,12 @@ class Reader {
       case 'n': *out = '\n'; break;
       case 'r': *out = '\r'; break;
       case 't': *out = '\t'; break;
-      case '\\': case '"': case ']': case '[': case '-': case '^': *out = uint8_t(c); break;
+      case '\\':
+      case '"':
+      case ']':
+      case '[':
+      case '-':
+      case '^': *out = uint8_t(c); break;
       case 'x': digits = 2; break;
       case 'u': digits = 4; break;
       case 'U': digits = 8; break;
@@ -375,13 +385,14 @@ class Reader {
     uint64_t value = 0;
     for (size_t i = 0; i < digits; ++i, ++at_) {
       const char d = peek();
-      const int digit = is_digit(d) ? d - '0'
+      const int digit = is_digit(d)            ? d - '0'
                         : d >= 'a' && d <= 'f' ? d - 'a' + 10
                         : d >= 'A' && d <= 'F' ? d - 'A' + 10
                                                : -1;
       if (digit < 0) {
-        fail("found " + shown() + " in an escape",
-             std::string("expected ") + std::to_string(digits) + " hexadecimal digits behind \\" + c);
+        fail("found " + shown() + " in an escape", std::string("expected ") +
+                                                       std::to_string(digits) +
+                                                       " hexadecimal digits behind \\" + c);
         return false;
       }
       value = value << 4 | uint64_t(digit);

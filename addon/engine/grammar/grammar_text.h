@@ -20,14 +20,14 @@ struct CharacterRange {  // code points, both ends included
   uint32_t first = 0, last = 0;
 };
 
-// A part of a rule's body. Parts name each other by index; a part is behind the parts it is made of.
+// A part of a rule's body. Parts name each other by index, and a part is behind its own parts.
 struct GrammarPart {
   enum class Kind : uint8_t { text, characters, sequence, choice, repeat, rule } kind = Kind::text;
   std::string text = {};                    // text: UTF-8
   std::vector<CharacterRange> ranges = {};  // characters: ascending, disjoint, no surrogates
   std::vector<uint32_t> parts = {};         // sequence, choice: one or more; repeat: one
-  uint32_t min = 0, max = 0;           // repeat: max may be kUnboundedCount
-  uint32_t rule = 0;                   // rule: index
+  uint32_t min = 0, max = 0;                // repeat: max may be kUnboundedCount
+  uint32_t rule = 0;                        // rule: index
 };
 
 struct GrammarRule {

@@ -148,7 +148,8 @@ Pushdown::State Pushdown::intern(std::vector<Place>* found, bool ends) {
   }
   const auto state = State(states_.size());
   state_of_.emplace(hash, state);
-  states_.push_back({.first = uint32_t(places_.size()), .count = uint32_t(found->size()), .ends = ends});
+  states_.push_back(
+      {.first = uint32_t(places_.size()), .count = uint32_t(found->size()), .ends = ends});
   places_.insert(places_.end(), found->begin(), found->end());
   nexts_.resize(nexts_.size() + classes_);
   return state;
@@ -178,10 +179,13 @@ Pushdown::Stack Pushdown::push(Stack parent, const StackData& entry) {
     if (entry.room > longest_) shorter.room = kUnboundedCount;
   }
   const Stack parent_clipped = stacks_[parent].clipped;
-  const bool is_clipped = parent_clipped == parent && shorter.need == entry.need && shorter.room == entry.room;
+  const bool is_clipped =
+      parent_clipped == parent && shorter.need == entry.need && shorter.room == entry.room;
   const Stack clipped = is_clipped ? id : push(parent_clipped, shorter);
   const Stack parent_local = stacks_[parent].local;
-  const Stack local = !entry.counts ? kBottom : parent_local == parent ? id : push(parent_local, entry);
+  const Stack local = !entry.counts            ? kBottom
+                      : parent_local == parent ? id
+                                               : push(parent_local, entry);
   stacks_[id].clipped = clipped;
   stacks_[id].local = local;
   stacks_[id].rest = entry.counts ? stacks_[parent].rest : id;
@@ -227,7 +231,8 @@ bool Pushdown::covers(Stack a, Stack b) const {
   while (a != b) {
     if (a == kBottom || b == kBottom) return false;
     const StackData &x = stacks_[a], &y = stacks_[b];
-    if (x.node != y.node || x.counts != y.counts || x.need > y.need || x.room < y.room) return false;
+    if (x.node != y.node || x.counts != y.counts || x.need > y.need || x.room < y.room)
+      return false;
     a = x.parent;
     b = y.parent;
   }
@@ -260,7 +265,8 @@ Pushdown::State Pushdown::settled(State state) {
         const Place p = shaped[k].second;
         if (k == 0 || shaped[k].first != shaped[k - 1].first) first = group.size();
         const auto same = std::span(group).subspan(first);
-        if (std::ranges::any_of(same, [&](const Place& q) { return covers(q.stack, p.stack); })) continue;
+        if (std::ranges::any_of(same, [&](const Place& q) { return covers(q.stack, p.stack); }))
+          continue;
         group.erase(std::remove_if(group.begin() + int64_t(first), group.end(),
                                    [&](const Place& q) { return covers(p.stack, q.stack); }),
                     group.end());
@@ -315,8 +321,9 @@ Pushdown::State Pushdown::import(const Pushdown& from, State state) {
 
 size_t Pushdown::bytes() const {
   constexpr size_t kEntry = 48;  // of a hash table
-  return stacks_.size() * (sizeof(StackData) + kEntry) + states_.size() * (sizeof(StateData) + kEntry) +
-         places_.size() * sizeof(Place) + nexts_.size() * sizeof(State);
+  return stacks_.size() * (sizeof(StackData) + kEntry) +
+         states_.size() * (sizeof(StateData) + kEntry) + places_.size() * sizeof(Place) +
+         nexts_.size() * sizeof(State);
 }
 
 }  // namespace nemotron

@@ -1,10 +1,10 @@
-// Pushdown: an Automaton at work: where a text may stand in its grammar, as states that are made when
-// they are met and kept, so that a byte is a look-up the second time.
+// Pushdown: an Automaton at work: where a text may stand in its grammar, as states that are made
+// when they are met and kept, so that a byte is a look-up the second time.
 //
-// A state is a set of places. A place is a node that takes a byte, and a stack: what goes on when the
-// node's body has ended. Stacks are lists that share their ends; an entry is a node to go on with, or
-// a counter of turns (what may still come of a repetition). Equal stacks are one stack and equal
-// states are one state. A call at the end of a body leaves nothing on the stack.
+// A state is a set of places. A place is a node that takes a byte, and a stack: what goes on when
+// the node's body has ended. Stacks are lists that share their ends; an entry is a node to go on
+// with, or a counter of turns (what may still come of a repetition). Equal stacks are one stack and
+// equal states are one state. A call at the end of a body leaves nothing on the stack.
 //
 // One thread at a time.
 #pragma once
@@ -72,8 +72,9 @@ class Pushdown {
  private:
   struct StackData {
     Stack parent = 0;
-    uint32_t node = 0;            // to go on with; of a counter: the body
-    uint32_t need = 0, room = 0;  // turns that must and may come after this one; room kUnboundedCount
+    uint32_t node = 0;  // to go on with; of a counter: the body
+    uint32_t need = 0,
+             room = 0;  // turns that must and may come after this one; room kUnboundedCount
     bool counts = false;
     uint64_t hash = 0;  // of the content: the same in every Pushdown
     Stack clipped = 0, local = 0, rest = 0;
@@ -113,7 +114,7 @@ class Pushdown {
   std::vector<Place> places_;
   std::vector<State> nexts_;  // [state, class]; 0: not known yet
   Draft draft_;
-  std::vector<uint64_t> seen_;      // open addressing; 0: free
+  std::vector<uint64_t> seen_;  // open addressing; 0: free
   std::vector<uint32_t> seen_used_;
 };
 

@@ -24,7 +24,8 @@ const TokenMasks::Unit& TokenMasks::unit(State local) {
         const auto tokens = vocabulary_.tokens(node);
         u.tokens.insert(u.tokens.end(), tokens.begin(), tokens.end());
         if (!pushdown_.ends(state)) return;
-        for (uint32_t child = node + 1; child < vocabulary_.end(node); child = vocabulary_.end(child)) {
+        for (uint32_t child = node + 1; child < vocabulary_.end(node);
+             child = vocabulary_.end(child)) {
           onward[vocabulary_.byte(child)].push_back(child);
         }
       });

@@ -17,7 +17,7 @@ class Vocabulary {
   Vocabulary(std::span<const std::string> token_bytes, const std::vector<bool>& special,
              std::span<const int32_t> model_stop_ids);
 
-  // Nodes in the order of their bytes, each before what continues it. Node 0 is the empty beginning.
+  // Nodes in the order of their bytes, each before what continues it. Node 0 is empty.
   uint32_t num_nodes() const { return uint32_t(nodes_.size()); }
   uint8_t byte(uint32_t node) const { return nodes_[node].byte; }
   uint32_t depth(uint32_t node) const { return nodes_[node].depth; }  // bytes
@@ -28,8 +28,8 @@ class Vocabulary {
     return {ids_.data() + from, firsts_[node + 1] - from};
   }
 
-  uint32_t longest() const { return longest_; }           // bytes of a token
-  size_t words() const { return (num_ids_ + 31) / 32; }   // of a bit mask over the ids
+  uint32_t longest() const { return longest_; }          // bytes of a token
+  size_t words() const { return (num_ids_ + 31) / 32; }  // of a bit mask over the ids
   size_t num_ids() const { return num_ids_; }
   // Control tokens and their texts.
   std::span<const std::pair<int32_t, std::string>> specials() const { return specials_; }

@@ -1,0 +1,413 @@
+#include "engine/grammar/grammar.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <random>
+#include <set>
+
+#include "../check.h"
+
+namespace nemotron::test {
+namespace {
+
+// --- a slow reader of the tree: which texts, and which beginnings of texts, a grammar has ---
+
+class Oracle {
+ public:
+  explicit Oracle(const GrammarTree& tree) : tree_(tree), productive_(tree.rules.size()) {
+    for (bool is_new = true; is_new;) {
+      is_new = false;
+      for (size_t r = 0; r < tree.rules.size(); ++r) {
+        if (productive_[r] || !is_productive(tree.rules[r].body)) continue;
+        productive_[r] = is_new = true;
+      }
+    }
+  }
+
+  struct Verdict {
+    bool whole = false, beginning = false;
+  };
+  Verdict of(const std::string& text) {
+    text_ = text;
+    memo_.clear();
+    beginning_ = false;
+    const bool productive = productive_[tree_.root];
+    const std::set<size_t> ends =
+        productive ? match(tree_.rules[tree_.root].body, 0) : std::set<size_t>{};
+    const bool whole = ends.contains(text.size());
+    return {whole, whole || beginning_};
+  }
+
+ private:
+  bool is_productive(uint32_t id) const {
+    const GrammarPart& p = tree_.parts[id];
+    const auto good = [this](uint32_t one) { return is_productive(one); };
+    switch (p.kind) {
+      case GrammarPart::Kind::text: return true;
+      case GrammarPart::Kind::characters: return !p.ranges.empty();
+      case GrammarPart::Kind::rule: return productive_[p.rule];
+      case GrammarPart::Kind::sequence: return std::ranges::all_of(p.parts, good);
+      case GrammarPart::Kind::choice: return std::ranges::any_of(p.parts, good);
+      case GrammarPart::Kind::repeat: return p.min == 0 || good(p.parts[0]);
+    }
+    return false;
+  }
+
+  // Where the part's texts from `from` on end. Notes when the text ends inside one of them.
+  std::set<size_t> match(uint32_t id, size_t from) {
+    if (!is_productive(id)) return {};
+    const auto known = memo_.find({id, from});
+    if (known != memo_.end()) return known->second;
+    return memo_[{id, from}] = find(tree_.parts[id], from);
+  }
+  void match_bytes(const std::string& bytes, size_t from, std::set<size_t>* out) {
+    const size_t left = std::min(bytes.size(), text_.size() - from);
+    if (text_.compare(from, left, bytes, 0, left) != 0) return;
+    if (left < bytes.size()) beginning_ = true;
+    if (left == bytes.size()) out->insert(from + left);
+  }
+  std::set<size_t> find(const GrammarPart& p, size_t from) {
+    std::set<size_t> out;
+    switch (p.kind) {
+      case GrammarPart::Kind::text: match_bytes(p.text, from, &out); break;
+      case GrammarPart::Kind::characters:
+        for (const CharacterRange& r : p.ranges) {
+          for (uint32_t point = r.first; point <= r.last && point < 0x800; ++point) {
+            std::string bytes;
+            append_utf8(point, &bytes);
+            match_bytes(bytes, from, &out);
+          }
+        }
+        break;
+      case GrammarPart::Kind::rule: return match(tree_.rules[p.rule].body, from);
+      case GrammarPart::Kind::sequence:
+        out = {from};
+        for (const uint32_t one : p.parts) out = step(one, out);
+        break;
+      case GrammarPart::Kind::choice:
+        for (const uint32_t one : p.parts) out.merge(match(one, from));
+        break;
+      case GrammarPart::Kind::repeat: {
+        std::set<size_t> at = {from};
+        // Beyond so many turns nothing new comes: a turn that is not empty goes on.
+        const uint32_t most = std::min<uint64_t>(p.max, uint64_t(p.min) + text_.size() + 1);
+        for (uint32_t i = 0; i <= most && !at.empty(); ++i) {
+          if (i >= p.min) out.insert(at.begin(), at.end());
+          if (i < most) at = step(p.parts[0], at);
+        }
+        break;
+      }
+    }
+    return out;
+  }
+  std::set<size_t> step(uint32_t id, const std::set<size_t>& from) {
+    std::set<size_t> out;
+    for (const size_t at : from) out.merge(match(id, at));
+    return out;
+  }
+
+  const GrammarTree& tree_;
+  std::vector<bool> productive_;
+  std::string text_;
+  std::map<std::pair<uint32_t, size_t>, std::set<size_t>> memo_;
+  bool beginning_ = false;
+};
+
+using Bytes = std::vector<std::string>;
+
+std::shared_ptr<const Vocabulary> vocabulary_of(const Bytes& tokens) {
+  return std::make_shared<Vocabulary>(tokens, std::vector<bool>{}, std::vector<int32_t>{});
+}
+
+// Every byte of `letters`, then random words of them, some of them twice.
+Bytes random_tokens(std::mt19937* rng, const std::string& letters, size_t count) {
+  Bytes tokens;
+  for (const char c : letters) tokens.push_back(std::string(1, c));
+  while (tokens.size() < count) {
+    std::string word;
+    const size_t size = 1 + (*rng)() % 5;
+    while (word.size() < size) word += letters[(*rng)() % letters.size()];
+    tokens.push_back(word);
+  }
+  tokens.push_back("");
+  return tokens;
+}
+
+std::shared_ptr<const Grammar> compiled(const std::string& text, const Bytes& tokens = {"a"}) {
+  std::shared_ptr<const Grammar> grammar;
+  const Status s = Grammar::compile(text, vocabulary_of(tokens), &grammar);
+  if (!s) fail(__FILE__, __LINE__, s.message());
+  return grammar;
+}
+
+std::string refusal(const std::string& text) {
+  std::shared_ptr<const Grammar> grammar;
+  const Status s = Grammar::compile(text, vocabulary_of({"a"}), &grammar);
+  EXPECT(!s || !grammar->automaton().bytes());
+  return s ? "" : s.message();
+}
+
+bool accepts(const std::shared_ptr<const Grammar>& grammar, const std::string& text) {
+  GrammarMatcher m(grammar, GrammarMatcher::From::root);
+  return m.take(text) && m.may_end();
+}
+
+// --- random grammars ---
+
+class RandomGrammar {
+ public:
+  explicit RandomGrammar(uint32_t seed) : rng_(seed) {}
+  std::string text() {
+    rules_ = 1 + pick(4);
+    std::string out;
+    for (uint32_t r = 0; r < rules_; ++r) out += name(r) + " ::= " + choice(3) + "\n";
+    return out;
+  }
+
+ private:
+  uint32_t pick(uint32_t n) { return uint32_t(rng_() % n); }
+  static std::string name(uint32_t r) { return r == 0 ? "root" : "r" + std::to_string(r); }
+  std::string choice(int depth) {
+    std::string out = sequence(depth);
+    for (uint32_t more = pick(3); more > 0; --more) out += " | " + sequence(depth);
+    return out;
+  }
+  std::string sequence(int depth) {
+    std::string out = repeated(depth);
+    for (uint32_t more = pick(3); more > 0; --more) out += " " + repeated(depth);
+    return out;
+  }
+  std::string repeated(int depth) {
+    static constexpr const char* kCounts[] = {"*",     "+",     "?",     "{0}",  "{1}",    "{2}",
+                                              "{1,2}", "{0,3}", "{2,4}", "{2,}", "{3,40}", "{0,1}"};
+    return primary(depth) + (pick(3) == 0 ? kCounts[pick(std::size(kCounts))] : "");
+  }
+  std::string primary(int depth) {
+    static constexpr const char* kTexts[] = {
+        "\"a\"",       "\"b\"",   "\"ab\"",        "\"ba\"",
+        "\"\"",        "[ab]",    "[^a-\\uFFFF]",  "[a\\u00E9]",
+        "\"\\u00E9\"", "\"abc\"", "[\\xE0-\\xEF]", "[^b\\u0100-\\U0010FFFF]"};
+    const uint32_t kind = pick(8);
+    if (kind == 0 && depth > 0) return "(" + choice(depth - 1) + ")";
+    if (kind < 3) return name(pick(rules_));
+    return kTexts[pick(std::size(kTexts))];
+  }
+  std::mt19937 rng_;
+  uint32_t rules_ = 1;
+};
+
+const std::string kLetters = "abc\xC3\xA9\xAA";
+
+TEST(grammar_admits_what_the_slow_reader_admits) {
+  int served = 0, refused = 0;
+  for (uint32_t seed = 0; seed < 1500; ++seed) {
+    const std::string text = RandomGrammar(seed).text();
+    GrammarTree tree;
+    const Status read = read_grammar(text, &tree);
+    if (!read) {
+      fail(__FILE__, __LINE__, text + read.message());
+      return;
+    }
+    std::mt19937 rng(seed);
+    const Bytes tokens = random_tokens(&rng, kLetters, 40);
+    std::shared_ptr<const Grammar> grammar;
+    const Status s = Grammar::compile(text, vocabulary_of(tokens), &grammar);
+    Oracle oracle(tree);
+    if (!s) {
+      const bool recursive = s.message().find("begins with itself") != std::string::npos;
+      if (!recursive) {
+        EXPECT(s.message().find("admits no text") != std::string::npos);
+        EXPECT(!oracle.of("").beginning);
+      }
+      ++refused;
+      continue;
+    }
+    ++served;
+    for (int walk = 0; walk < 3; ++walk) {
+      GrammarMatcher m(grammar, GrammarMatcher::From::root);
+      std::string so_far;
+      for (int step = 0; step < 5; ++step) {
+        const auto bits = m.mask();
+        const std::vector<uint32_t> mask(bits.begin(), bits.end());
+        std::vector<int32_t> open;
+        for (size_t id = 0; id < tokens.size(); ++id) {
+          const bool on = (mask[id / 32] >> (id % 32) & 1) != 0;
+          const Oracle::Verdict v = oracle.of(so_far + tokens[id]);
+          const bool expected = v.beginning && !tokens[id].empty();
+          GrammarMatcher next = m;
+          const bool alive = next.take(tokens[id]);
+          if (on != expected || alive != v.beginning || (alive && next.may_end() != v.whole)) {
+            fail(__FILE__, __LINE__,
+                 text + "after \"" + so_far + "\" token \"" + tokens[id] + "\": mask " + show(on) +
+                     " alive " + show(alive) + " expected " + show(v.beginning) + show(v.whole));
+            return;
+          }
+          if (on) open.push_back(int32_t(id));
+        }
+        if (m.must_end()) EXPECT(open.empty());
+        if (open.empty()) break;
+        const std::string& token = tokens[size_t(open[rng() % open.size()])];
+        const std::string forced = m.forced_text(3);
+        EXPECT_EQ(forced.substr(0, std::min(forced.size(), token.size())),
+                  token.substr(0, std::min(forced.size(), token.size())));
+        m.take(token);
+        so_far += token;
+      }
+    }
+  }
+  EXPECT_GT(served, 500);
+  EXPECT_GT(refused, 50);
+}
+
+TEST(grammar_says_what_is_wrong_and_where) {
+  const auto has = [](const std::string& text, const std::string& what) {
+    const std::string found = refusal(text);
+    if (found.find(what) == std::string::npos) fail(__FILE__, __LINE__, text + " -> " + found);
+  };
+  has("", "no rule 'root'");
+  has("a ::= \"x\"", "no rule 'root'");
+  has("root ::= \"a", "line 1, column 12");
+  has("root ::= \"a\n\"", "close it on its line");
+  has("root ::= [a", "close it on its line");
+  has("root ::= []", "class is empty");
+  has("root ::= [b-a]", "goes down");
+  has("root ::= \"\\q\"", "no escape '\\q'");
+  has("root ::= \"\\x4\"", "2 hexadecimal digits");
+  has("root ::= \"\\U00110000\"", "no code point");
+  has("root ::= \"\\uD800\"", "surrogate");
+  has("root ::= \"\xFF\"", "not UTF-8");
+  has("root ::= \"a\"{3,2}", "goes down");
+  has("root ::= \"a\"{2000000000}", "above 1000000000");
+  has("root ::= \"a\"{x}", "in a count");
+  has("root ::= ", "an alternative begins");
+  has("root ::= \"a\" | ", "an alternative begins");
+  has("root ::= (\"a\"", "expected ')'");
+  has("root ::= \"a\")", "no group is open");
+  has("root ::= \"a\"\nroot ::= \"b\"", "line 2, column 1");
+  has("root ::= \"a\"\n  b := \"b\"", "'::='");
+  has("root ::= \"a\" b\n", "no rule has the name 'b'");
+  has("root ::= \"a\" b\n", "line 1, column 14");
+  has("root ::= root \"a\" | \"b\"", "begins with itself ('root' -> 'root')");
+  has("root ::= a\na ::= \"x\"? b\nb ::= a \"y\" | \"z\"", "'a' -> 'b' -> 'a'");
+  has("root ::= \"a\" root", "admits no text");
+  has("root ::= [^\\x00-\\U0010FFFF]", "admits no text");
+  has("root ::= " + std::string(5000, '(') + "\"a\"" + std::string(5000, ')'), "nested more than");
+  has("root ::= \"a\"" + std::string(5000, '*'), "nested more than");
+  has("root ::= \"" + std::string(1 << 20, 'a') + "\"", "expected at most 1048576");
+}
+
+TEST(grammar_reads_the_dialect) {
+  const auto g = compiled(R"(# a comment
+root ::= (
+    "a" |   # in a group lines are free
+    b
+  ) c{2} | d
+  | "z"
+b ::= [^a-zA-Z\]\-\^] "\x41\u00E9\U0001F600"
+c-1_x ::= "q"
+c ::= c-1_x
+d ::=
+  . "\n\r\t\\\""
+)");
+  EXPECT(accepts(g, "aqq"));
+  EXPECT(accepts(g, "z"));
+  EXPECT(accepts(g, "0A\xC3\xA9\xF0\x9F\x98\x80qq"));
+  EXPECT(!accepts(g, "aA\xC3\xA9\xF0\x9F\x98\x80qq"));
+  EXPECT(!accepts(g, "]A\xC3\xA9\xF0\x9F\x98\x80qq"));
+  EXPECT(accepts(g, "\xE2\x82\xAC\n\r\t\\\""));
+  EXPECT(!accepts(g, "aq"));
+  EXPECT(!accepts(g, "\xED\xA0\x80\n\r\t\\\""));  // half of a surrogate pair
+}
+
+// All scalars, and nothing else.
+TEST(grammar_characters_are_utf8) {
+  const auto any = compiled("root ::= .");
+  const auto some = compiled("root ::= [\\u0080-\\U00010000]");
+  for (uint32_t point = 0; point <= 0x10FFFF; point += point < 0x11000 ? 1 : 97) {
+    std::string bytes;
+    append_utf8(point, &bytes);
+    const bool scalar = point < 0xD800 || point > 0xDFFF;
+    if (accepts(any, bytes) != scalar ||
+        accepts(some, bytes) != (scalar && point >= 0x80 && point <= 0x10000)) {
+      fail(__FILE__, __LINE__, "U+" + std::to_string(point));
+      return;
+    }
+  }
+  EXPECT(!accepts(any, "\xC0\x80"));
+  EXPECT(!accepts(any, "\xF4\x90\x80\x80"));
+}
+
+TEST(grammar_counts_without_copies) {
+  const auto g = compiled("root ::= (([a-z]{2,100000} \",\"){0,100000} \";\"){1,100000}");
+  EXPECT_LT(g->automaton().bytes(), size_t(10000));
+  EXPECT(accepts(g, "ab,abc,;;;"));
+  EXPECT(!accepts(g, "a,;"));
+  const auto exact = compiled("root ::= \"a\"{1000}");
+  EXPECT(accepts(exact, std::string(1000, 'a')));
+  EXPECT(!accepts(exact, std::string(999, 'a')));
+  EXPECT(!accepts(exact, std::string(1001, 'a')));
+}
+
+TEST(grammar_of_ends_keeps_no_frames) {
+  const auto g = compiled("root ::= \"a\" root | b\nb ::= \"b\" b | \"c\"");
+  GrammarMatcher m(g, GrammarMatcher::From::root);
+  m.take("a");
+  const Pushdown::State state = m.state();
+  for (int i = 0; i < 1000; ++i) m.take("a");
+  EXPECT_EQ(m.state(), state);
+}
+
+// A text that nests deep, and one that may be read in ever more ways.
+TEST(grammar_depth_and_ambiguity_are_bounded) {
+  const auto nested = compiled("root ::= \"[\" root \"]\" | \"x\"");
+  GrammarMatcher m(nested, GrammarMatcher::From::root);
+  for (int i = 0; i < 100000; ++i) REQUIRE(m.take("["));
+  REQUIRE(m.take("x"));
+  for (int i = 0; i < 100000; ++i) REQUIRE(m.take("]"));
+  EXPECT(m.must_end());
+
+  const auto twofold = compiled("root ::= r\nr ::= \"a\" r \"b\" | \"a\" r \"c\" | \"a\"");
+  GrammarMatcher w(twofold, GrammarMatcher::From::root);
+  for (int i = 0; i < 200; ++i) {
+    REQUIRE(w.take("a"));
+    EXPECT_LE(w.pushdown().places(w.state()).size(), 3 * Pushdown::kMaxStacks);
+  }
+  int left = 199;
+  for (; left > 0 && !w.must_end(); --left) {
+    GrammarMatcher b = w;
+    if (!b.take("b")) {
+      b = w;
+      REQUIRE(b.take("c"));
+    }
+    w = b;
+  }
+  EXPECT_EQ(left, 0);
+
+  const auto counted = compiled("root ::= ([a-z]{1,5}){3,100000} ([a-z]{0,3}){0,9}");
+  GrammarMatcher c(counted, GrammarMatcher::From::root);
+  for (int i = 0; i < 2000; ++i) REQUIRE(c.take("abc"));
+  EXPECT_LT(c.pushdown().places(c.state()).size(), size_t(200));
+}
+
+// What was found out is begun afresh when it grows, and nothing changes.
+TEST(grammar_memory_is_bounded) {
+  const Bytes tokens = {"[", "]", "x", "[[", "x]", "]]"};
+  const auto g = compiled("root ::= \"[\" root{0,5} \"]\" | \"x\"", tokens);
+  GrammarMatcher m(g, GrammarMatcher::From::root), other(g, GrammarMatcher::From::root);
+  const auto before = m.mask()[0];
+  m.take("[[");
+  const auto inside = m.mask()[0];
+  g->memory(0);  // afresh
+  EXPECT_EQ(m.mask()[0], inside);
+  m.take("x]");
+  EXPECT(!m.may_end());
+  m.take("]");
+  EXPECT(m.must_end());
+  EXPECT_EQ(other.mask()[0], before);
+  EXPECT(other.take("x"));
+  EXPECT(other.must_end());
+}
+
+}  // namespace
+}  // namespace nemotron::test
