@@ -40,6 +40,15 @@ const copyTracked = (folder: string): void => {
   }
 }
 
+/** So that git lists its files there too, as lint asks it to. */
+const addToGit = (folder: string): void => {
+  for (const args of [
+    ['init', '-q'],
+    ['add', '-A'],
+  ])
+    execFileSync('git', args, { cwd: folder })
+}
+
 /** What the names in the documents stand for. */
 const addExamples = (folder: string): void => {
   symlinkSync(join(folder, 'models/tiny/tiny-reasoner'), join(folder, 'MODEL'))
@@ -111,6 +120,7 @@ const linkBuilds = (folder: string): void => {
 export const makeCheckout = ({ built }: { readonly built: boolean }): Checkout => {
   const folder = mkdtempSync(join(tmpdir(), 'nemotron-checkout-'))
   copyTracked(folder)
+  addToGit(folder)
   if (built) linkBuilds(folder)
   addExamples(folder)
   const bin = mkdtempSync(join(tmpdir(), 'nemotron-bin-'))
