@@ -28,19 +28,31 @@ import { requireKey } from './http/auth.js'
 import { addHeader, type Ctx, type Env } from './http/context.js'
 import { cors } from './http/cors.js'
 import { checkDoor } from './http/door.js'
-import { errorBody, errorName, HttpError, headersOf, statusOf } from './http/errors.js'
+import {
+  type ErrorForm,
+  errorBody,
+  errorName,
+  HttpError,
+  headersOf,
+  statusOf,
+} from './http/errors.js'
 import { paceRefusals } from './http/refusals.js'
 import { logRequests } from './http/request-log.js'
 import { unknownRoute } from './http/unknown-route.js'
 import { asRequestError, RequestError } from './request-error.js'
 
 type Handle = (c: Ctx) => Response | Promise<Response>
-type Route = RouteDescription & { readonly handler: Handle }
+type Route = RouteDescription & {
+  readonly handler: Handle
+  /** Of every error on its path, of a wrong key or method too. */
+  readonly errorForm: ErrorForm
+}
 
 const post = (path: string, handler: Handle, description: PostDescription): Route => ({
   method: 'POST',
   path,
   handler,
+  errorForm: errorBody,
   ...description,
 })
 
@@ -49,7 +61,7 @@ const get = (
   handler: Handle,
   summary: string,
   description: GetDescription = {},
-): Route => ({ method: 'GET', path, handler, summary, ...description })
+): Route => ({ method: 'GET', path, handler, errorForm: errorBody, summary, ...description })
 
 /** `open`: needs no API key, for it neither computes nor shows data. */
 const OPEN = { open: true }
@@ -166,6 +178,7 @@ export const createApp = (server: Server): Hono<Env> => {
   const app = new Hono<Env>({ strict: false })
   const table = routes(server)
   const checkKey = requireKey(server.config.apiKeys)
+  const forms = new Map(table.map(({ path, errorForm }) => [path, errorForm]))
 
   const { config } = server
   app.use(logRequests(server), paceRefusals(), closeWhenLeaving(server))
@@ -184,7 +197,8 @@ export const createApp = (server: Server): Hono<Env> => {
       server.log.error({ err: thrown, request_id: c.get('requestId') }, 'unexpected error')
     c.get('record').error = errorName(error)
     for (const [name, value] of Object.entries(headersOf(error))) c.header(name, value)
-    return c.json(errorBody(error), statusOf(error))
+    const form = forms.get(c.req.path) ?? errorBody
+    return c.json(form(error), statusOf(error))
   })
   return app
 }

@@ -17,6 +17,8 @@ const describe = (model: ServedModel, id: string) => ({
 
 export const modelsRoute = (server: Server) => (c: Ctx) => {
   requireReady(server, 'show')
+  // The router drops a slash at the end: a name that came out empty asks for no list.
+  if (new URL(c.req.url).pathname.endsWith('/')) findModel(server.models(), '')
   return c.json({
     object: 'list' as const,
     data: server

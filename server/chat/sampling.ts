@@ -186,7 +186,7 @@ export const checkKept = ({ isKept, choices, maxTokens, logprobs }: Kept): void 
   const kept = choices * maxTokens * (logprobs + 1)
   if (kept <= MAX_KEPT) return
   throw badRequest(
-    `${choices} answers of ${maxTokens} tokens with ${logprobs + 1} log probabilities each are ${kept}: at most ${MAX_KEPT} in an answer that is not streamed. Stream it, or ask for less.`,
+    `${choices === 1 ? 'An answer' : `${choices} answers`} of ${maxTokens} tokens, each with ${logprobs + 1} log probabilities, ${choices === 1 ? 'has' : 'have'} ${kept}: at most ${MAX_KEPT} in an answer that is not streamed. Stream it, or ask for less.`,
     'max_tokens',
   )
 }

@@ -64,7 +64,8 @@ export type MemoryPlan = {
   readonly blockSize: number
   readonly kvTokens: number
   readonly kvBytesPerToken: number
-  /** Tensors of the checkpoint that the model is not made of. */
+  /** Tensors of the checkpoint that the model is not made of. The server warns of them, createEngine
+   * does not. */
   readonly unusedTensors: readonly string[]
   /** The same for people, one line an item. */
   readonly table: string

@@ -45,6 +45,10 @@ const typeOf = (error: RequestError): ErrorType => {
 /** What the log calls it. */
 export const errorName = (error: RequestError): string => error.code ?? typeOf(error)
 
-export const errorBody = (error: RequestError) => ({
+/** How a dialect tells an error that comes before its answer has begun. */
+export type ErrorForm = (error: RequestError) => object
+
+/** OpenAI's form: that of most routes, and of what is no route's. */
+export const errorBody: ErrorForm = (error) => ({
   error: { message: error.message, type: typeOf(error), param: error.param, code: error.code },
 })

@@ -418,10 +418,13 @@ describe('aborting', () => {
   })
 
   test('by leaving the loop', async () => {
+    const { finishedLength, finishedStop } = engine.stats()
     for await (const delta of engine.generate({ promptTokenIds: prompt, sampling: endless })) {
       if (delta.tokenIds.length > 0) break
     }
     await until('idle', () => isIdle(engine))
+    const after = engine.stats()
+    assert.deepEqual([after.finishedLength, after.finishedStop], [finishedLength, finishedStop])
   })
 
   test('by throwing out of the loop', async () => {

@@ -60,6 +60,23 @@ describe('what a schema does not speak of', () => {
     ])
   })
 
+  test('has the names that it may have', () => {
+    const objects = [{}, { a: 1 }, { b: 1 }, { a: 1, b: 1 }]
+    const names = { propertyNames: { enum: ['a', 'c'] } }
+    const integer = { type: 'integer' }
+    const more = { type: 'object', additionalProperties: integer, ...names }
+    assert.deepEqual(admitted(more, objects), objects.slice(0, 2))
+    const pattern = { ...more, propertyNames: { pattern: '^a' } }
+    assert.deepEqual(admitted(pattern, objects), objects.slice(0, 2))
+    const known = { properties: { a: integer, b: integer }, additionalProperties: false }
+    assert.deepEqual(admitted(known, objects), objects)
+    assert.deepEqual(admitted({ ...known, ...names }, objects), objects.slice(0, 2))
+    assert.match(
+      schemaRefusal({ type: 'object', ...known, ...names, required: ['b'] }),
+      /no value at all/,
+    )
+  })
+
   test('still overlaps in oneOf', () => {
     const apart = [{ const: 'x' }, { const: 'y' }].map((one) => ({
       properties: { a: one },

@@ -95,7 +95,16 @@ const server = {
   suites: [
     ...tests('recorded', 'wiring', 'stream', 'chat', 'completions', 'errors', 'reward', 'sampling'),
     ...tests('reasoning', 'thinking', 'template', 'jinja', 'wire', 'meta', 'config', 'request-log'),
-    ...tests('reward-checkpoints', 'fields', 'bounds', 'door', 'identity', 'numbers', 'shapes'),
+    ...tests(
+      'reward-checkpoints',
+      'fields',
+      'check',
+      'bounds',
+      'door',
+      'identity',
+      'numbers',
+      'shapes',
+    ),
     ...tests('tools', 'call-parser', 'tool-grammar', 'tool-templates', 'tool-loops'),
     ...tests('serve', 'tiny-models'),
     'test/grammar/json-schema.test.ts',

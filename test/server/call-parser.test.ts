@@ -105,6 +105,10 @@ const WHOLE: readonly (readonly [string, Read])[] = [
     '<TOOLCALL>[{"name": "f", "arguments": {}}, {"name": "g", "arg',
     { ...called(call('f')), text: ', {"name": "g", "arg' },
   ],
+  [
+    '<TOOLCALL>[{"name": "f", "arguments": {}}]</TOOLCALL> 1 <',
+    { ...called(call('f')), text: ' 1 <' },
+  ],
   // What is no call is text, to the last character.
   ...[
     '',

@@ -103,6 +103,11 @@ describe('errors', () => {
     ],
     ['no allowed tokens', { allowed_token_ids: [] }, { param: 'allowed_token_ids' }],
     ['presence_penalty of 3', { presence_penalty: 3 }, { param: 'presence_penalty' }],
+    [
+      'repetition_penalty beyond float32',
+      { repetition_penalty: 1e-300 },
+      { param: 'repetition_penalty' },
+    ],
     ['repetition_penalty of 0', { repetition_penalty: 0 }, { param: 'repetition_penalty' }],
     ['min_tokens above max_tokens', { min_tokens: 9, max_tokens: 8 }, { param: 'min_tokens' }],
     ['a seed of 1.5', { seed: 1.5 }, { param: 'seed' }],

@@ -51,6 +51,17 @@ describe('templates', () => {
       assert.throws(() => readJinja(source), why, source)
   })
 
+  test('what is wrong is said in the words of Python', () => {
+    for (const [value, name] of [
+      ['1', 'int'],
+      ['1.5', 'float'],
+      ['true', 'bool'],
+      ['none', 'NoneType'],
+      ['[]', 'list'],
+    ])
+      assert.throws(() => render(`{{ ${value} | items }}`), new RegExp(`'items' of a ${name}`))
+  })
+
   test('arguments are as deep as their bound, and no deeper', () => {
     const nested = (depth: number) => () =>
       fromJson(`${'['.repeat(depth)}"]\\\\"${']'.repeat(depth)}`, (text) => text, {

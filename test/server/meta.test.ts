@@ -40,6 +40,10 @@ describe('models, tokens, metrics, pages', () => {
     assert.equal(plain.max_model_len, 1024)
     assert.equal(plain.root, '/models/nvidia/tiny-reasoner')
     assert.deepEqual(plain, { ...one })
+    const nameless = await fetch(`${harness.url}/v1/models/`)
+    assert.equal(nameless.status, 404)
+    assert.equal((await readAnswer(nameless)).error.code, 'model_not_found')
+    assert.equal((await fetch(`${harness.url}/version/`)).status, 200)
   })
 
   test('tokenize and detokenize', async () => {

@@ -334,6 +334,8 @@ describe('the queue', () => {
 
   test('beyond it is 429 with an honest Retry-After, before the body is parsed', () =>
     withHarness(slow, async (harness) => {
+      const told = await (await fetch(`${harness.url}/metrics`)).text()
+      assert.match(told, /vllm:admission_rejections_total\{[^}]*\} 0/, 'told before there is one')
       const first = harness.post(CHAT, chatBody())
       const second = harness.post(CHAT, chatBody({ stream: true }))
       await until(() => harness.model.pace.inFlight() === 2, 'full')

@@ -192,6 +192,12 @@ describe('built-in templates', () => {
       }
   })
 
+  test('only what a model answered has thinking in it: a caller who writes the tag keeps all text', () => {
+    const content = 'What does </think> mean?'
+    for (const source of Object.values(BUILT_IN))
+      assert.ok(text(source, [{ role: 'user', content }]).includes(`${H('user')}${content}${T}`))
+  })
+
   test('a continued message keeps the thinking that came apart', () => {
     const open = { continueFinal: true, addGenerationPrompt: false }
     for (const source of Object.values(BUILT_IN)) {

@@ -37,6 +37,13 @@ describe('reasoning mode', () => {
       assert.equal(await render({ reasoning_effort: effort }), PREFILLED)
   })
 
+  test('a block is closed where an answer is asked for, and nowhere else', async () => {
+    const off = { reasoning_effort: 'none' }
+    assert.equal(await render({ ...off, add_generation_prompt: true }), PREFILLED)
+    const shown = await render({ ...off, add_generation_prompt: false })
+    assert.ok(shown.endsWith(`${H('user')}Hi<|eot_id|>`), shown)
+  })
+
   test("the caller's own line wins, and off by it is not forced", async () => {
     const system = (content: string) => ({ messages: [{ role: 'system', content }, user] })
     const off = { chat_template_kwargs: { enable_thinking: false } }

@@ -41,7 +41,7 @@ const generation = {
   logit_bias: numbersById(-100, 100).optional(),
   presence_penalty: z.number().min(-2).max(2).optional(),
   frequency_penalty: z.number().min(-2).max(2).optional(),
-  repetition_penalty: z.number().gt(0).max(100).optional(),
+  repetition_penalty: z.number().min(1e-37).max(100).optional(),
   min_tokens: z.int().min(0).optional(),
   ignore_eos: z.boolean().optional(),
   stream: z.boolean().optional(),
