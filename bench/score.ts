@@ -66,7 +66,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
   if (!values) return
   const { threads, concurrency } = values
   const shape = shapeNamed(values.shape)
-  const served = { model: benchModel(shape), served_model_name: 'm', reward: { row: 0 } }
+  const served = { model: benchModel(shape), served_model_name: 'm', reward: { rows: [0] } }
   // Without its cache an engine computes the same each time.
   const serving = await serveHere(served.model, { models: [served], threads, prefix_cache: false })
   const folder = mkdtempSync(join(tmpdir(), 'nemotron-bench-'))

@@ -113,42 +113,47 @@ const pairOf = (choices: readonly Choice[], margin: number): Members | string =>
 }
 
 /** A prompt leaves room for an answer: --max-tokens or a quarter of the context, but no more than half of it. */
-const readersOf = (models: readonly ListedModel[], { maxTokens }: Flags) =>
-  models.map(({ id, max_model_len: most = Number.MAX_SAFE_INTEGER }) => ({
-    model: id,
-    tokens: Math.floor(most - Math.min(maxTokens ?? most / 4, most / 2)),
-  }))
+const readerOf = (
+  { id, max_model_len: most = Number.MAX_SAFE_INTEGER }: ListedModel,
+  { maxTokens }: Flags,
+) => ({
+  model: id,
+  tokens: Math.floor(most - Math.min(maxTokens ?? most / 4, most / 2)),
+})
+
+type Given = { readonly messages: Conversation; readonly principle: string | undefined }
 
 const openPairs = async (with_: Asking, flags: Flags) => {
-  const { target, rewardModel } = with_
+  const { target, rewardModel, principleOf } = with_
   const { n, margin, temperature, thinking, maxTokens } = flags
   const chatModel = await chatModelOf(with_, flags.chatModel)
   const common = {
     model: chatModel.id,
     n,
     temperature,
-    reward: { model: rewardModel.id, include_thinking: flags.includeThinking === true },
     ...(maxTokens !== undefined && { max_tokens: maxTokens }),
     ...(thinking !== undefined && {
       chat_template_kwargs: { enable_thinking: thinking === 'on' },
     }),
   }
-  const ask = async (messages: Conversation, line: number): Promise<readonly Choice[]> => {
-    const body = { ...common, messages, seed: flags.seed + line }
+  const judge = { model: rewardModel.id, include_thinking: flags.includeThinking === true }
+  const ask = async ({ messages, principle }: Given, line: number): Promise<readonly Choice[]> => {
+    const body = { ...common, messages, reward: { ...judge, principle }, seed: flags.seed + line }
     return ChatAnswer.parse(await target.post('/chat/completions', body)).choices
   }
-  const answers = async (messages: Conversation, line: number) => {
+  const answers = async (given: Given, line: number) => {
     try {
-      return { choices: await ask(messages, line), cut: undefined }
+      return { choices: await ask(given, line), cut: undefined }
     } catch (error) {
       if (!flags.truncate || !isTooLong(error)) throw error
     }
-    const readers = readersOf([chatModel, rewardModel], flags)
+    const { messages, principle } = given
+    const readers = [readerOf(chatModel, flags), { ...readerOf(rewardModel, flags), principle }]
     const { conversations, cut } = await truncate(target, readers, [messages])
-    return { choices: await ask(conversations[0] ?? messages, line), cut }
+    return { choices: await ask({ messages: conversations[0] ?? messages, principle }, line), cut }
   }
-  return async (messages: Conversation, line: number): Promise<Result> => {
-    const { choices, cut } = await answers(messages, line)
+  return async (messages: Conversation, own: unknown, line: number): Promise<Result> => {
+    const { choices, cut } = await answers({ messages, principle: principleOf(own) }, line)
     const more: Members = {
       ...(flags.keepCandidates && { candidates: choices.map(candidateOf) }),
       truncated: cut,
@@ -171,10 +176,10 @@ const run = async (input: string, flags: Flags): Promise<void> => {
     flags,
     unit: 'prompts',
     members: MEMBERS,
-    read: readPromptLine,
+    read: (line) => ({ messages: readPromptLine(line), principle: line.principle }),
     open: async (with_) => {
       const make = await openPairs(with_, flags)
-      return (messages, line) => asking(() => make(messages, line))
+      return ({ messages, principle }, line) => asking(() => make(messages, principle, line))
     },
     onRecord: ({ chosen_reward: better, rejected_reward: worse, dropped }) => {
       if (dropped !== undefined || typeof better !== 'number' || typeof worse !== 'number') return

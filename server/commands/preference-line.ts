@@ -41,6 +41,7 @@ export const LINE_FIELDS = [
   'responses',
   'chosen',
   'rejected',
+  'principle',
 ] as const
 
 const Line = z.looseObject({

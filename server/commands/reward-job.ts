@@ -23,6 +23,7 @@ export type JobFlags = {
   readonly rewardModel?: string
   readonly url?: string
   readonly apiKey?: string
+  readonly principle?: string
   readonly concurrency: number
   readonly onError: (typeof ON_ERROR)[number]
   readonly truncate?: boolean
@@ -30,25 +31,34 @@ export type JobFlags = {
   readonly summary: SummaryFormat
 }
 
-/** A server says of a model that it gives no rewards, or reads no conversations. */
-const isNoRewardModel = (error: unknown): boolean =>
-  error instanceof RequestFailure && error.status === 400
+type RewardModel = ListedModel & {
+  /** It says whether an answer satisfies one, which every request has to give. */
+  readonly takesPrinciple: boolean
+}
+
+const refuses = (error: unknown, param: string): boolean =>
+  error instanceof RequestFailure && error.status === 400 && error.param === param
 
 /** Throws what is wrong with a model, its server, or the key. */
-const tryRewards = (target: Target, { id }: ListedModel): Promise<unknown> => {
+const tryRewards = async (target: Target, model: ListedModel): Promise<RewardModel> => {
   const messages = [{ role: 'user', content: 'a' }]
-  return target.post('/reward', { model: id, messages, responses: ['b'] })
+  try {
+    await target.post('/reward', { model: model.id, messages, responses: ['b'] })
+    return { ...model, takesPrinciple: false }
+  } catch (error) {
+    if (refuses(error, 'principle')) return { ...model, takesPrinciple: true }
+    throw error
+  }
 }
 
 /** Those that give rewards. What else goes wrong is thrown: it says nothing about the model. */
 const ableModels = async (target: Target, models: readonly ListedModel[]) => {
-  const able: ListedModel[] = []
+  const able: RewardModel[] = []
   for (const model of models) {
     try {
-      await tryRewards(target, model)
-      able.push(model)
+      able.push(await tryRewards(target, model))
     } catch (error) {
-      if (!isNoRewardModel(error)) throw error
+      if (!refuses(error, 'model')) throw error
     }
   }
   return able
@@ -68,12 +78,10 @@ const findNamed = (
 }
 
 /** The model to ask: the one named, or the only one that gives rewards. */
-const rewardModelOf = async (target: Target, name: string | undefined): Promise<ListedModel> => {
+const rewardModelOf = async (target: Target, name: string | undefined): Promise<RewardModel> => {
   const models = await target.models()
   if (name !== undefined) {
-    const model = findNamed(models, name, '--reward-model', target.url)
-    await tryRewards(target, model)
-    return model
+    return tryRewards(target, findNamed(models, name, '--reward-model', target.url))
   }
   const able = await ableModels(target, models)
   const [only] = able
@@ -99,7 +107,31 @@ export const chatModelOf = async (
   return model
 }
 
-export type Asking = { readonly target: Target; readonly rewardModel: ListedModel }
+export type Asking = {
+  readonly target: Target
+  readonly rewardModel: RewardModel
+  /** What a line's answers are judged by: its own principle or the flag's; undefined: nothing. */
+  readonly principleOf: (given: unknown) => string | undefined
+}
+
+const principleFor =
+  ({ id, takesPrinciple }: RewardModel, flag: string | undefined): Asking['principleOf'] =>
+  (given) => {
+    if (!takesPrinciple) return undefined
+    const principle = typeof given === 'string' && given !== '' ? given : flag
+    if (principle !== undefined) return principle
+    throw new LineError(
+      `'${id}' says whether an answer satisfies a principle: give one with --principle, or lines a 'principle'`,
+    )
+  }
+
+const openAsking = async (target: Target, flags: JobFlags): Promise<Asking> => {
+  const rewardModel = await rewardModelOf(target, flags.rewardModel)
+  const { principle } = flags
+  if (principle !== undefined && !rewardModel.takesPrinciple)
+    throw new Error(`--principle: '${rewardModel.id}' scores answers by no principle`)
+  return { target, rewardModel, principleOf: principleFor(rewardModel, principle) }
+}
 
 /** What the server refuses of a line is the line's. */
 export const asking = async <T>(ask: () => Promise<T>): Promise<T> => {
@@ -153,7 +185,7 @@ export const runJob = async <T>(job: Job<T>): Promise<void> => {
       read: (value) => job.read(renameFields(value, field)),
       open: async () => {
         target = await openTarget({ ...flags, model: flags.model ?? [], tell })
-        return open({ target, rewardModel: await rewardModelOf(target, flags.rewardModel) })
+        return open(await openAsking(target, flags))
       },
       ...(onRecord && { onRecord: (record) => onRecord(renameFields(record, field)) }),
       onProgress: (count, total) => progress.update('done', count, total),
@@ -214,6 +246,10 @@ export const addJobCommand = <F extends JobFlags>(
     .option('--url <url>', 'use this server instead, such as http://127.0.0.1:8000/v1')
     .option('--api-key <key>', 'for --url', process.env.OPENAI_API_KEY)
     .option('--reward-model <name>', 'which of its models; default: the one that gives rewards')
+    .option(
+      '--principle <text>',
+      "what answers are judged by, of reward models that take one; a line's own goes before it",
+    )
     .option('--concurrency <n>', 'lines at once', positiveInteger, concurrency)
     .addOption(
       new Option(

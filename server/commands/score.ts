@@ -73,20 +73,23 @@ const scored = (question: Question, items: readonly Item[]): Members => {
 
 type Flags = JobFlags & { readonly category?: string }
 
-const openScoring = ({ target, rewardModel }: Asking, flags: Flags) => {
+type Given = { readonly question: Question; readonly principle: unknown }
+
+const openScoring = ({ target, rewardModel, principleOf }: Asking, flags: Flags) => {
   const { id: model, max_model_len: tokens = Number.MAX_SAFE_INTEGER } = rewardModel
-  const ask = async (conversations: readonly Conversation[]): Promise<readonly Item[]> => {
-    const inputs = conversations.map((messages) => ({ messages }))
-    return RewardAnswer.parse(await target.post('/reward', { model, inputs })).data
-  }
-  return async (question: Question) => {
+  return async ({ question, principle: own }: Given) => {
+    const principle = principleOf(own)
+    const ask = async (conversations: readonly Conversation[]): Promise<readonly Item[]> => {
+      const inputs = conversations.map((messages) => ({ messages }))
+      return RewardAnswer.parse(await target.post('/reward', { model, inputs, principle })).data
+    }
     const given = conversationsOf(question)
     try {
       return { records: [scored(question, await ask(given))] }
     } catch (error) {
       if (!flags.truncate || !isTooLong(error)) throw error
     }
-    const { conversations, cut } = await truncate(target, [{ model, tokens }], given)
+    const { conversations, cut } = await truncate(target, [{ model, tokens, principle }], given)
     return { records: [{ ...scored(question, await ask(conversations)), truncated: cut }] }
   }
 }
@@ -98,10 +101,10 @@ const run = async (input: string, flags: Flags): Promise<void> => {
     flags,
     unit: 'lines',
     members: MEMBERS,
-    read: readScoredLine,
+    read: (line): Given => ({ question: readScoredLine(line), principle: line.principle }),
     open: async (with_) => {
       const score = openScoring(with_, flags)
-      return (question) => asking(() => score(question))
+      return (given) => asking(() => score(given))
     },
     onRecord: summary.add,
     summary: summary.sections,

@@ -439,13 +439,65 @@ describe('score and generate-pairs', () => {
     assert.match(gone.text, new RegExp(`${lost}/models cannot be reached \\(.*ECONNREFUSED`))
   })
 
+  it("judges by a line's principle or the command's, where the model takes one", async () => {
+    const judge = await startHarness({
+      answer: (_, __, choice) => ({ pieces: ['abcdef'.slice(0, choice + 1)] }),
+      reward: {
+        score: (prompt) => [/By (\w+)\?/.exec(prompt)?.[1]?.length ?? 0],
+        readout: { question: 'By {principle}?' },
+      },
+    })
+    const output = join(folder, 'principle.jsonl')
+    write(input, [
+      { prompt: 'p', response: 'x', principle: 'wit' },
+      { prompt: 'p', response: 'x'.repeat(600) },
+    ])
+    const at = ['--url', `${judge.url}/v1`]
+    try {
+      const none = await start(['score', input, '-o', output, ...at]).ended
+      assert.match(none.text, /line 2: 'tiny-reward' says whether .* give one with --principle/)
+      const more = ['--principle', 'length', '--truncate']
+      const both = await start(['score', input, '-o', output, ...at, ...more]).ended
+      assert.equal(both.code, 0, both.text)
+      assert.match(both.text, /went on after 1 lines/)
+      assert.deepEqual(
+        lines(output).map(({ reward, truncated }) => [reward, Number(truncated) > 100]),
+        [
+          [3, false],
+          [6, true],
+        ],
+      )
+      write(input, [{ prompt: 'p', principle: 'wit' }])
+      const pairs = join(folder, 'principle-pairs.jsonl')
+      const made = await start(['generate-pairs', input, '-o', pairs, ...at]).ended
+      assert.equal(made.code, 0, made.text)
+      assert.deepEqual(
+        lines(pairs).map(({ chosen_reward }) => chosen_reward),
+        [3],
+      )
+    } finally {
+      await judge.close()
+    }
+    write(input, [{ prompt: 'p', response: 'x', principle: 'wit' }])
+    const plain = join(folder, 'plain.jsonl')
+    const flag = await start(['score', input, '-o', plain, '--url', url, '--principle', 'a']).ended
+    assert.match(flag.text, /--principle: 'tiny-reward' scores answers by no principle/)
+    const kept = await start(['score', input, '-o', plain, '--url', url]).ended
+    assert.equal(kept.code, 0, kept.text)
+    assert.equal(lines(plain)[0]?.principle, 'wit')
+  })
+
   it('says why no reward model was found', async () => {
     let status = 500
     const server = createServer((request, response) => {
       request.resume().on('end', () => {
         const isList = request.url === '/v1/models'
         response.statusCode = isList ? 200 : status
-        response.end(isList ? '{"data":[{"id":"m"}]}' : '{"error":{"message":"broken weights"}}')
+        response.end(
+          isList
+            ? '{"data":[{"id":"m"}]}'
+            : '{"error":{"message":"broken weights","param":"model"}}',
+        )
       })
     })
     await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
