@@ -24,6 +24,7 @@
 #include "cuda/switches.h"
 #include "cuda/weights.h"
 #include "cuda/workspace.h"
+#include "device/assert.h"
 
 namespace nemotron::cuda {
 namespace {
@@ -110,6 +111,8 @@ class CudaDevice final : public Device {
 
   Status prepare(const StepLimits& limits, const KvConfig& kv,
                  const RopeTable& rope) noexcept override {
+    NEMOTRON_ASSERT(!begun_ && results_.in_flight() == 0 && kv.num_blocks > 0 && kv.block_size > 0);
+    NEMOTRON_ASSERT(limits.max_rows > 0 && limits.max_spans > 0 && limits.max_context > 0);
     context_.use();
     return guarded([&]() -> Status {
       size_t products = 0;
@@ -138,6 +141,7 @@ class CudaDevice final : public Device {
   }
 
   void launch_step() noexcept override {
+    NEMOTRON_ASSERT(begun_ || !context_.ok());
     context_.use();
     caught([&] {
       if (begun_) launch();
@@ -148,6 +152,7 @@ class CudaDevice final : public Device {
     return !context_.ok() || results_.in_flight() == 0 || results_.done();
   }
   Status wait_step() noexcept override {
+    NEMOTRON_ASSERT(results_.in_flight() > 0 || !context_.ok());
     context_.use();
     caught([&] {
       if (context_.ok() && results_.in_flight() > 0) results_.wait();
@@ -165,6 +170,7 @@ class CudaDevice final : public Device {
   }
 
   void embed(Tensor x, const Weight& table) noexcept override {
+    NEMOTRON_ASSERT(is_of_step(x));
     for (int32_t id : host_ids_) {
       if (id >= matrix(table).rows) {
         context_.fail(Status::internal("token id " + std::to_string(id) +
@@ -177,6 +183,7 @@ class CudaDevice final : public Device {
   }
   void attention_input(Tensor q, Tensor x, const Norm& norm, const Linear& w,
                        int32_t kv_layer) noexcept override {
+    NEMOTRON_ASSERT(is_of_step(x) && is_of_step(q) && is_kv_layer(kv_layer));
     if (!serves(norm)) return;
     submit({.kind = Op::Kind::attention_input,
             .layer = kv_layer,
@@ -188,6 +195,7 @@ class CudaDevice final : public Device {
             .in = x.data});
   }
   void attention(Tensor out, Tensor q, int32_t kv_layer, float scale) noexcept override {
+    NEMOTRON_ASSERT(is_of_step(out) && is_of_step(q) && is_kv_layer(kv_layer));
     submit({.kind = Op::Kind::attention,
             .layer = kv_layer,
             .n = rows_of(q),
@@ -196,6 +204,7 @@ class CudaDevice final : public Device {
             .in = q.data});
   }
   void gemm_residual(Tensor x, Tensor a, const Linear& w, const Norm* next) noexcept override {
+    NEMOTRON_ASSERT(x.shape[0] == a.shape[0]);
     if (next && !serves(*next)) return;
     submit({.kind = Op::Kind::gemm_residual,
             .n = rows_of(a),
@@ -206,6 +215,7 @@ class CudaDevice final : public Device {
   }
   void mlp_input(Tensor h, Tensor x, const Norm& norm, const Linear& w,
                  Activation activation) noexcept override {
+    NEMOTRON_ASSERT(h.shape[0] == x.shape[0]);
     if (activation != Activation::silu_gated) {
       return context_.fail(only_silu());
     }
@@ -269,6 +279,14 @@ class CudaDevice final : public Device {
         "the CUDA backend has the activation silu with a gate alone; relu2 runs on the CPU");
   }
   static int32_t rows_of(const Tensor& t) { return int32_t(t.shape[0]); }
+
+  // For asserts. After an error no step begins, and ops do nothing.
+  bool is_of_step(const Tensor& t) const {
+    return !context_.ok() || (begun_ && rows_of(t) == rows_);
+  }
+  bool is_kv_layer(int32_t layer) const {
+    return layer >= 0 && size_t(layer) < workspace_.layers.size();
+  }
 
   // Exceptions stop here: memory for a vector, nothing else throws.
   template <class F>

@@ -55,6 +55,14 @@ test('the template that knows tools renders them', async () => {
       [PLAIN, 'beside list 1'],
     ],
     [{ ...config(PLAIN), [SHIPPED]: `shipped ${LISTED}` }, [PLAIN, 'shipped list 1']],
+    [
+      {
+        'tokenizer_config.json': {},
+        'chat_template.json': { chat_template: PLAIN },
+        [SHIPPED]: `shipped ${LISTED}`,
+      },
+      [PLAIN, 'shipped list 1'],
+    ],
     [{ 'chat_template.jinja': PLAIN, [SHIPPED]: `shipped ${LISTED}` }, [PLAIN, 'shipped list 1']],
     // It knows tools by itself.
     [{ ...config(LISTED), [SHIPPED]: 'shipped' }, ['list 0', 'list 1']],
