@@ -177,7 +177,9 @@ const readQuestion = (line: Line): Question => {
   }
   if (response !== undefined)
     return { kind: 'one', answer: withText(needPrompt(prompt, 'response'), response, 'response') }
-  if (line.prompt === undefined && prompt !== undefined) return { kind: 'one', answer: prompt }
+  // Beside a prompt, as in UltraChat, they are the whole conversation.
+  const whole = line.messages ?? line.conversations
+  if (whole !== undefined) return { kind: 'one', answer: whole }
   throw new LineError(
     "needs 'messages', or 'prompt' with 'response', 'responses', or 'chosen' and 'rejected'. " +
       'Fields of other names: --field prompt=NAME.',

@@ -88,6 +88,11 @@ describe('lines of public data', () => {
     )
   })
 
+  it("scores UltraChat's messages, which hold its prompt", () => {
+    const line = { prompt: 'q', prompt_id: '1', messages: [user('q'), assistant('good')] }
+    assert.deepEqual(scored(line), two.slice(0, 1))
+  })
+
   it('says what a line lacks', () => {
     const wrong: readonly (readonly [object, RegExp])[] = [
       [{}, /needs 'messages', or 'prompt' with 'response'/],
