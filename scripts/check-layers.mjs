@@ -19,6 +19,7 @@ const shared = [
   'slices',
   'terminal',
   'text-file',
+  'thread',
   'version',
 ]
 
@@ -30,7 +31,7 @@ const below = {
   engine: ['tokenizer'],
   prompt: ['tokenizer'],
   metrics: ['engine'],
-  model: ['metrics', 'engine', 'prompt', 'tokenizer', 'settings'],
+  model: ['metrics', 'engine', 'prompt', 'tokenizer', 'settings', 'grammar'],
   generation: ['model', 'engine', 'tokenizer'],
   scoring: ['generation', 'model', 'engine', 'prompt'],
   chat: ['scoring', 'generation', 'model', 'engine', 'prompt', 'tokenizer', 'grammar'],
@@ -56,7 +57,7 @@ const below = {
   'commands/serve': ['server', 'model', 'settings'],
   cli: ['commands'],
 }
-const MOST_AT_TOP = 14
+const MOST_AT_TOP = 15
 
 const git = spawnSync('git', ['ls-files', 'server/*.ts', 'server/**/*.ts'], {
   cwd: root,

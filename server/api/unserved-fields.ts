@@ -16,9 +16,8 @@ const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
   'safety_identifier',
   'verbosity',
   'parallel_tool_calls',
-  // They choose how something is done that is refused by its own name.
   'guided_decoding_backend',
-  'guided_whitespace_pattern',
+  // They choose how something is done that is refused by its own name.
   'mirostat_tau',
   'mirostat_eta',
   'xtc_threshold',
@@ -57,31 +56,35 @@ const refuse =
       ? null
       : refused(name, why)
 
-const STRUCTURED = 'structured output is not available yet'
 const CHAT_TOOLS = 'it is for /v1/chat/completions'
 const SAMPLER = 'this server does not have this sampler'
 const TEXT_ONLY = 'this server takes and makes text only'
 const use = (instead: string): string => `use '${instead}'`
+const ANSWERS = 'it is for answers of chats and completions'
+const FORM = use('response_format')
 const THINKING = use('chat_template_kwargs.enable_thinking')
 
 const BY_NAME: Readonly<Record<string, (name: string) => Refusal>> = {
   // Structured output.
-  structured_outputs: refuse(STRUCTURED),
-  guided_json: refuse(STRUCTURED),
-  guided_regex: refuse(STRUCTURED, ''),
-  guided_choice: refuse(STRUCTURED),
-  guided_grammar: refuse(STRUCTURED, ''),
-  guided_decoding: refuse(STRUCTURED, EMPTY),
-  guided_json_object: refuse(STRUCTURED, false),
-  structural_tag: refuse(STRUCTURED, ''),
-  json_schema: refuse(STRUCTURED),
-  json_object: refuse(STRUCTURED, false),
-  grammar: refuse(STRUCTURED, ''),
-  grammar_lazy: refuse(STRUCTURED, false),
-  regex: refuse(STRUCTURED, ''),
-  ebnf: refuse(STRUCTURED, ''),
-  format: refuse(STRUCTURED, ''),
-  response_schema: refuse(STRUCTURED),
+  response_format: refuse(ANSWERS),
+  structured_outputs: refuse(ANSWERS),
+  guided_json: refuse(ANSWERS),
+  guided_regex: refuse(ANSWERS, ''),
+  guided_choice: refuse(ANSWERS),
+  guided_grammar: refuse(ANSWERS, ''),
+  guided_json_object: refuse(ANSWERS, false),
+  grammar: refuse(ANSWERS, ''),
+  guided_decoding: refuse(FORM, EMPTY),
+  guided_whitespace_pattern: refuse('white space is bounded here', ''),
+  structural_tag: refuse("use 'tools', or 'grammar'", ''),
+  json_schema: refuse(FORM),
+  json_object: refuse(FORM, false),
+  grammar_lazy: refuse("use 'tools'", false),
+  grammar_triggers: refuse("use 'tools'", EMPTY),
+  regex: refuse(use('structured_outputs.regex'), ''),
+  ebnf: refuse(use('grammar'), ''),
+  format: refuse(FORM, ''),
+  response_schema: refuse(FORM),
 
   // Tools.
   tools: refuse(CHAT_TOOLS, EMPTY),
@@ -209,16 +212,6 @@ const REFUSED: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
       Array.isArray(value) && value.every((one) => one === 'text')
         ? null
         : unsupportedValue('modalities', '\'modalities\' can only be ["text"].'),
-  ],
-  [
-    'response_format',
-    (value) =>
-      typeof value === 'object' && value !== null && 'type' in value && value.type === 'text'
-        ? null
-        : unsupportedValue(
-            'response_format',
-            '\'response_format\' can only be {"type": "text"} for now.',
-          ),
   ],
   [
     'best_of',

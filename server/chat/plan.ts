@@ -5,9 +5,11 @@ import type { Generation } from '../generation/answer.js'
 import type { ServedModel } from '../model/served-model.js'
 import type { Conversation } from '../prompt/conversation.js'
 import { encodePrompt, encodeSegments } from '../prompt/encode.js'
-import { badRequest, unsupportedParameter } from '../request-error.js'
+import { badRequest } from '../request-error.js'
+import { type FormFields, readForm } from './answer-form.js'
 import { type BestOfFields, createBestOf, planBestOf, type Ranking } from './best-of.js'
 import { createChoice } from './choice.js'
+import { type Constraint, planConstraint } from './constraint.js'
 import { type ChatPrompt, renderChat } from './prompt.js'
 import {
   checkKept,
@@ -20,12 +22,12 @@ import {
   truncatePrompt,
 } from './sampling.js'
 import type { Start } from './think-splitter.js'
-import { needsGrammar } from './tools/tool-use.js'
 
 /** What a chat may say, in any dialect. The fields have the names that errors give them. */
 type ChatCall = Conversation &
   GenerationFields &
   QueueFields &
+  FormFields &
   BestOfFields & {
     readonly max_tokens?: number | undefined
     readonly max_completion_tokens?: number | undefined
@@ -68,16 +70,28 @@ const stopScopeOf = (start: Start | undefined): Sampling['stopScope'] => {
   }
 }
 
+type PlannedRequest = {
+  readonly prompt: ChatPrompt
+  readonly choices: number
+  readonly constraint: Constraint | undefined
+}
+
+/** Where the answer begins: one that is held to a form thinks between tags, or not at all. */
+const startOf = ({ start }: ChatPrompt, constraint: Constraint | undefined): Start | undefined =>
+  start === 'expected' && constraint !== undefined && constraint.grammarAfter === undefined
+    ? 'possible'
+    : start
+
 const planRequest = async (
   model: ServedModel,
   call: ChatCall,
-  prompt: ChatPrompt,
-  choices: number,
+  { prompt, choices, constraint }: PlannedRequest,
 ): Promise<{ readonly request: GenerateRequest; readonly dropped: number }> => {
   const all = await (call.truncate_prompt_tokens === undefined
     ? encodePrompt(prompt.segments, model, 'messages')
     : encodeSegments(prompt.segments, model.tokenizer))
   const { maxModelLen } = model.engine.info
+  const { start } = prompt
   const asked = call.max_completion_tokens ?? call.max_tokens
   const logprobs = call.logprobs === true ? (call.top_logprobs ?? 0) : undefined
   const isKept = call.stream !== true || call.reward !== undefined
@@ -104,10 +118,20 @@ const planRequest = async (
     logprobs,
     promptLogprobs: call.prompt_logprobs,
     card: prompt.card,
-    stopScope: stopScopeOf(prompt.start),
-    thinkingOpen: prompt.start === 'thinking' || prompt.start === 'expected',
+    stopScope: stopScopeOf(startOf(prompt, constraint)),
+    thinkingOpen: start === 'thinking' || (start === 'expected' && constraint === undefined),
+    mayThink: constraint && (start === 'expected' || start === 'possible'),
   })
-  return { request: { promptTokenIds: ids, n: choices, sampling, ...queueFields(call) }, dropped }
+  const { grammar, grammarAfter } = constraint ?? {}
+  const request: GenerateRequest = {
+    promptTokenIds: ids,
+    n: choices,
+    sampling,
+    ...queueFields(call),
+    ...(grammar && { grammar }),
+    ...(grammarAfter && { grammarAfter }),
+  }
+  return { request, dropped }
 }
 
 export const planChat = async (
@@ -118,19 +142,23 @@ export const planChat = async (
 ): Promise<ChatPlan> => {
   if (call.top_logprobs && call.logprobs !== true)
     throw badRequest("'top_logprobs' is only allowed when 'logprobs' is true.", 'top_logprobs')
+  const form = readForm(call)
   const bestOf = await planBestOf(models, call)
   const prompt = renderChat(model, call, defaultThinking)
-  const { start, toolUse } = prompt
-  const promise = toolUse && needsGrammar(toolUse, call)
-  if (promise !== undefined)
-    throw unsupportedParameter(promise, `'${promise}' is not supported yet: use 'auto'.`)
+  const { toolUse } = prompt
+  const constraint = await planConstraint(model, toolUse, form)
+  const start = startOf(prompt, constraint)
   const n = call.n ?? 1
   const generated = bestOf?.candidates ?? n
-  const { request, dropped } = await planRequest(model, call, prompt, generated)
+  const { request, dropped } = await planRequest(model, call, {
+    prompt,
+    choices: generated,
+    constraint,
+  })
   const hideThinking = call.include_reasoning === false
   const isUnsplit = call.reasoning_format === 'none' && !hideThinking
   const skipSpecial = call.skip_special_tokens ?? true
-  const calls = toolUse && { format: toolUse.format, isSure: false }
+  const calls = toolUse && { format: toolUse.format, isSure: constraint?.hasSureCalls === true }
   const choices = Array.from({ length: generated }, () =>
     createChoice({
       start,

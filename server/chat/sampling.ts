@@ -118,10 +118,12 @@ type SamplingParams = {
   readonly stopScope?: Sampling['stopScope']
   /** Whether the prompt ends inside a block of thinking; undefined: its text says so. */
   readonly thinkingOpen: boolean | undefined
+  /** Whether the answer of a grammar may begin with a block; undefined: there is no grammar. */
+  readonly mayThink?: boolean | undefined
 }
 
 export const makeSampling = async (params: SamplingParams): Promise<Sampling> => {
-  const { body, model, maxTokens, logprobs, promptLogprobs } = params
+  const { body, model, maxTokens, logprobs, promptLogprobs, thinkingOpen, mayThink } = params
   const { vocabSize, generation } = model.engine.info
   if (body.stop_token_ids) checkIds(body.stop_token_ids, vocabSize, 'stop_token_ids')
   if (body.allowed_token_ids) checkIds(body.allowed_token_ids, vocabSize, 'allowed_token_ids')
@@ -161,11 +163,14 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
     ...(body.logit_bias && { logitBias: biasMap(body.logit_bias, vocabSize) }),
     ...(body.bad_words && { badWordIds: await badWordIds(body.bad_words, model.tokenizer) }),
     ...(body.allowed_token_ids && { allowedTokenIds: body.allowed_token_ids }),
-    ...(budget !== undefined && {
-      // Longer than anything that can be thought.
-      thinkingBudget: Math.min(budget, model.engine.info.maxModelLen),
-      ...(params.thinkingOpen !== undefined && { thinkingOpen: params.thinkingOpen }),
-    }),
+    // Longer than anything that can be thought. A grammar may leave no place for any.
+    ...(budget !== undefined &&
+      (mayThink !== false || thinkingOpen === true) && {
+        thinkingBudget: Math.min(budget, model.engine.info.maxModelLen),
+      }),
+    ...((budget !== undefined || mayThink !== undefined) &&
+      thinkingOpen !== undefined && { thinkingOpen }),
+    ...(mayThink !== undefined && { mayThink }),
   }
 }
 

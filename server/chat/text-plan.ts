@@ -2,6 +2,7 @@
 
 import type { GenerateRequest } from '../engine/types.js'
 import type { Generation } from '../generation/answer.js'
+import { type FormFields, readForm, refuseClashes } from './answer-form.js'
 import { eventOf } from '../generation/answer-event.js'
 import { requirePlaces } from '../model/place.js'
 import { findModel, refuseReward, type ServedModel } from '../model/served-model.js'
@@ -23,7 +24,8 @@ type RawPrompt = string | readonly number[]
 
 /** What raw prompts may say, in any dialect. The fields have the names that errors give them. */
 type TextCall = GenerationFields &
-  QueueFields & {
+  QueueFields &
+  FormFields & {
     readonly model: string
     /** One or many, as text or as ids. */
     readonly prompt: string | readonly number[] | readonly string[] | readonly (readonly number[])[]
@@ -122,6 +124,9 @@ const planRequests = async (
     }),
   )
   const echoed = call.echo === true && call.logprobs !== undefined ? call.logprobs : undefined
+  const form = readForm(call)
+  if (form !== undefined) refuseClashes(call, form.param)
+  const grammar = form && (await model.compileForm(form.asked, form.param))
   const sampling = await makeSampling({
     body: call,
     model,
@@ -129,13 +134,16 @@ const planRequests = async (
     logprobs: call.logprobs,
     promptLogprobs: call.prompt_logprobs ?? echoed,
     card: undefined,
-    thinkingOpen: undefined,
+    // A grammar holds the text from its first byte.
+    thinkingOpen: grammar && false,
+    mayThink: grammar && false,
   })
   return prompts.map(({ ids }, i) => ({
     promptTokenIds: ids,
     n: call.n ?? 1,
     sampling: { ...sampling, maxTokens: limits[i] ?? 0 },
     ...queueFields(call),
+    ...(grammar && { grammar }),
   }))
 }
 

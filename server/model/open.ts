@@ -10,6 +10,7 @@ import type { RewardSettings } from '../settings/reward.js'
 import { readText } from '../text-file.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import type { Tokenizer } from '../tokenizer/types.js'
+import { createGrammars } from './grammars.js'
 import { defaultName, namesOfModel, soundsLikeReward } from './identity.js'
 import { createPace } from './pace.js'
 import { openPackage, type Package } from './package.js'
@@ -205,6 +206,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     tokenNames,
     profile,
     readout,
+    compileForm: createGrammars(engine),
     pace: createPace(),
     metrics: metrics.addModel(id, engine),
   }

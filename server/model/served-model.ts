@@ -5,6 +5,7 @@ import type { ModelMetrics } from '../metrics/metrics.js'
 import type { ChatTemplate } from '../prompt/template.js'
 import { badRequest, RequestError } from '../request-error.js'
 import type { Tokenizer } from '../tokenizer/types.js'
+import type { CompileForm } from './grammars.js'
 import type { Pace } from './pace.js'
 import type { ModelProfile } from './registry.js'
 import type { Readout } from './reward-readout.js'
@@ -24,6 +25,7 @@ export type ServedModel = {
   readonly profile: ModelProfile
   /** What a reward model's outputs mean; of a chat model, unused. */
   readonly readout: Readout
+  readonly compileForm: CompileForm
   readonly pace: Pace
   readonly metrics: ModelMetrics
 }

@@ -1,13 +1,13 @@
 // The thread of long-text.ts.
 
-import { parentPort, workerData } from 'node:worker_threads'
-import type { LongTextAnswer, LongTextQuestion } from './long-text.js'
+import { workerData } from 'node:worker_threads'
+import { answerQuestions } from '../thread.js'
 import { createEncoder } from './tokenizer.js'
 import type { Parts } from './types.js'
 
 const encodeTexts = createEncoder(Buffer.from(workerData).toString())
 
-const encode = async (parts: Parts): Promise<Uint32Array> => {
+const encode = async (parts: Parts): Promise<Uint32Array<ArrayBuffer>> => {
   const encoded = (await encodeTexts(parts.filter((part) => typeof part === 'string'))).values()
   const pieces = parts.map((part) =>
     typeof part === 'number' ? [part] : (encoded.next().value ?? []),
@@ -21,16 +21,4 @@ const encode = async (parts: Parts): Promise<Uint32Array> => {
   return ids
 }
 
-parentPort?.on('message', async (question: LongTextQuestion | 'end') => {
-  if (question === 'end') {
-    parentPort?.close()
-    return
-  }
-  const { id, parts } = question
-  try {
-    const ids = await encode(parts)
-    parentPort?.postMessage({ id, ids } satisfies LongTextAnswer, [ids.buffer as ArrayBuffer])
-  } catch (error) {
-    parentPort?.postMessage({ id, error: String(error) } satisfies LongTextAnswer)
-  }
-})
+answerQuestions(encode, (ids) => [ids.buffer])

@@ -9,6 +9,7 @@ import { createApp } from '../../server/app.js'
 import { createBodies } from '../../server/http/body.js'
 import { listen } from '../../server/http/listen.js'
 import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
+import { createGrammars } from '../../server/model/grammars.js'
 import { createPace } from '../../server/model/pace.js'
 import { findEntry, makeProfile } from '../../server/model/registry.js'
 import { createReadout } from '../../server/model/reward-readout.js'
@@ -98,6 +99,7 @@ const makeModel = (
     }),
     profile,
     readout: createReadout(engine.info, options.reward?.readout ?? profile.entry?.reward),
+    compileForm: createGrammars(engine),
     pace: createPace(),
     metrics: metrics.addModel(id, engine),
   }

@@ -7,6 +7,7 @@ import { createCallParser } from '../../server/chat/tools/call-parser.js'
 import { writeCalls } from '../../server/chat/tools/format.js'
 import { toolGrammar } from '../../server/chat/tools/grammar.js'
 import type { ToolUse } from '../../server/chat/tools/tool-use.js'
+import { answerGrammar } from '../../server/grammar/answer-grammar.js'
 import type { Tool } from '../../server/prompt/conversation.js'
 import { RequestError } from '../../server/request-error.js'
 import { type Grammar, randomText, readGrammar, recognises } from '../grammar/recogniser.js'
@@ -42,7 +43,8 @@ const use = (shown: readonly Tool[], more: Partial<ToolUse> = {}): ToolUse => ({
 })
 
 const admits = (asked: ToolUse) => {
-  const { text, after } = toolGrammar(asked)
+  const { form, after } = toolGrammar(asked)
+  const text = answerGrammar(form, 'tools')
   const grammar = readGrammar(text)
   return (answer: string): boolean => {
     const at = after === undefined ? 0 : answer.indexOf(after) + after.length
@@ -105,7 +107,8 @@ describe('the grammar of calls', () => {
 
   test('names the tool whose schema it cannot hold, only where it has to', () => {
     const odd = tool('odd', { parameters: { type: 'object', not: {} } })
-    const plan = (more: Partial<ToolUse>) => () => toolGrammar(use([tool('f'), odd], more))
+    const plan = (more: Partial<ToolUse>) => () =>
+      answerGrammar(toolGrammar(use([tool('f'), odd], more)).form, 'tools')
     assert.throws(
       plan({}),
       (error) => error instanceof RequestError && error.param === 'tools.1.function.parameters',
@@ -115,7 +118,8 @@ describe('the grammar of calls', () => {
   })
 
   test('admits nothing that the parser does not read as calls', () => {
-    const grammarOf = (asked: ToolUse): Grammar => readGrammar(toolGrammar(asked).text)
+    const grammarOf = (asked: ToolUse): Grammar =>
+      readGrammar(answerGrammar(toolGrammar(asked).form, 'tools'))
     const tools = [
       tool('w', { parameters: CITY }),
       tool('x', { parameters: { type: 'object' } }),

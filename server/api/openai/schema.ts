@@ -14,8 +14,56 @@ const StreamOptions = z.looseObject({
   continuous_usage_stats: maybe(z.boolean()),
 })
 
+const Schema = z.union([z.record(z.string(), z.unknown()), z.boolean()])
+/** vLLM's clients write it as text too. */
+const SchemaOrText = z.union([Schema, z.string()])
+const Choices = list(z.string(), 1, 10_000)
+
+const ResponseFormat = z.discriminatedUnion('type', [
+  z.looseObject({ type: z.literal('text') }),
+  z.looseObject({
+    type: z.literal('json_object'),
+    schema: maybe(z.record(z.string(), z.unknown())).describe('As of json_schema.'),
+  }),
+  z.looseObject({
+    type: z.literal('json_schema'),
+    json_schema: z.looseObject({
+      name: z.string().min(1),
+      schema: Schema.describe('A JSON Schema; what is not supported is refused with its place.'),
+      description: maybe(z.string()),
+      strict: maybe(z.boolean()).describe('Answers keep to the schema either way.'),
+    }),
+  }),
+])
+
+const StructuredOutputs = z.looseObject({
+  json: maybe(SchemaOrText),
+  regex: maybe(z.string().min(1)),
+  choice: maybe(Choices),
+  grammar: maybe(z.string().min(1)),
+  json_object: maybe(z.boolean()),
+  disable_any_whitespace: maybe(z.boolean()),
+})
+
+/** What the answer has to be; at most one of them. */
+const form = {
+  response_format: ResponseFormat.optional().describe('Default: text.'),
+  structured_outputs: StructuredOutputs.optional().describe("vLLM's way to say it; one member."),
+  guided_json: SchemaOrText.optional().describe('As structured_outputs.json.'),
+  guided_regex: z.string().min(1).optional(),
+  guided_choice: Choices.optional(),
+  guided_grammar: z.string().min(1).optional(),
+  guided_json_object: z.boolean().optional(),
+  grammar: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('A grammar that the answer is of: `root ::= "yes" | "no"`.'),
+}
+
 /** What chat and text completions share. */
 const generation = {
+  ...form,
   model: z.string().min(1).describe('A name of GET /v1/models.'),
   n: z.int().min(1).max(128).optional().describe('Answers to one prompt. Default 1.'),
   max_tokens: z.int().min(0).optional(),

@@ -91,11 +91,9 @@ export const planTools = (model: ServedModel, call: Conversation): ToolUse | und
   }
 }
 
-/** Where the model alone cannot promise what was asked for; undefined: it need not. */
-export const needsGrammar = (use: ToolUse, call: Conversation): string | undefined => {
-  if (use.isRequired) return 'tool_choice'
-  if (use.callable.length < use.shown.length) return 'tool_choice'
-  if (use.isSingle) return 'parallel_tool_calls'
-  const strict = use.callable.find((at) => call.tools?.[at]?.function.strict === true)
-  return strict === undefined ? undefined : `tools.${strict}.function.strict`
-}
+/** Where the model alone cannot promise what was asked for. */
+export const needsGrammar = ({ isRequired, isSingle, callable, shown }: ToolUse): boolean =>
+  isRequired ||
+  isSingle ||
+  callable.length < shown.length ||
+  callable.some((at) => shown[at]?.function.strict === true)

@@ -1,0 +1,31 @@
+// Grammars as a model's engine reads them, from what an answer is asked to be.
+
+import type { Engine, Grammar } from '../engine/types.js'
+import { EngineFailure } from '../failure.js'
+import type { AnswerForm } from '../grammar/answer-grammar.js'
+import { createGrammarTexts } from '../grammar/grammar-texts.js'
+import { badRequest } from '../request-error.js'
+
+/** What an answer has to be: a form, or grammar text as a caller wrote it. */
+export type Asked = AnswerForm | { readonly kind: 'grammar'; readonly text: string }
+
+/** `param`: the field that asks, for errors. */
+export type CompileForm = (asked: Asked, param: string) => Promise<Grammar>
+
+export const createGrammars = (engine: Pick<Engine, 'compileGrammar'>): CompileForm => {
+  const textOf = createGrammarTexts()
+  return async (asked, param) => {
+    const text = asked.kind === 'grammar' ? asked.text : await textOf(asked, param)
+    try {
+      return await engine.compileGrammar(text)
+    } catch (error) {
+      if (!(error instanceof EngineFailure) || error.code !== 'invalid_argument') throw error
+      throw badRequest(
+        asked.kind === 'grammar'
+          ? `Invalid value for '${param}': ${error.message}.`
+          : `'${param}' makes a grammar that cannot be served: ${error.message}.`,
+        param,
+      )
+    }
+  }
+}
