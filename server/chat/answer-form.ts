@@ -85,7 +85,7 @@ const schemaOf = (given: Schema | boolean | string, param: string): unknown => {
   }
 }
 
-/** All that the fields ask for. */
+/** All that the fields ask for; an empty text asks for nothing. */
 const allForms = (fields: FormFields): readonly AskedForm[] => {
   const forms: AskedForm[] = []
   const add = (param: string, asked: Asked) => forms.push({ param, asked })
@@ -97,9 +97,9 @@ const allForms = (fields: FormFields): readonly AskedForm[] => {
     const { json, regex, choice, grammar, json_object: isObject } = given
     const param = `${prefix}json`
     if (json != null) add(param, { kind: 'schema', schema: schemaOf(json, param), isCompact })
-    if (regex != null) add(`${prefix}regex`, { kind: 'expression', expression: regex })
+    if (regex) add(`${prefix}regex`, { kind: 'expression', expression: regex })
     if (choice != null) add(`${prefix}choice`, { kind: 'choice', choices: choice })
-    if (grammar != null) add(`${prefix}grammar`, { kind: 'grammar', text: grammar })
+    if (grammar) add(`${prefix}grammar`, { kind: 'grammar', text: grammar })
     if (isObject === true) add(`${prefix}json_object`, { kind: 'object' })
   }
   const { response_format: format, structured_outputs: outputs, grammar } = fields
@@ -126,7 +126,7 @@ const allForms = (fields: FormFields): readonly AskedForm[] => {
     },
     false,
   )
-  if (grammar !== undefined) add('grammar', { kind: 'grammar', text: grammar })
+  if (grammar) add('grammar', { kind: 'grammar', text: grammar })
   return forms
 }
 

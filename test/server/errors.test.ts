@@ -149,9 +149,9 @@ describe('errors', () => {
       { param: 'functions', code: 'unsupported_parameter' },
     ],
     [
-      'JSON output',
-      { response_format: { type: 'json_object' } },
-      { param: 'response_format', code: 'unsupported_value' },
+      'an unknown form of answers',
+      { response_format: { type: 'structural_tag' } },
+      { param: 'response_format.type' },
     ],
     [
       'both ways to end the prompt',

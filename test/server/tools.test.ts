@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import OpenAI from 'openai'
 import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
+import { readGrammar, recognises } from '../grammar/recogniser.js'
 import { chatBody, type Harness, readAnswer, readEvents, startHarness } from './harness.js'
 
 const tool = (name: string, more: Record<string, unknown> = {}) => ({
@@ -323,27 +324,91 @@ describe('tools over HTTP', () => {
       }
   })
 
-  test('what the model alone cannot promise is refused by the name of its field', async () => {
+  test('what the model alone cannot promise is held to a grammar', async () => {
     const named = { type: 'function', function: { name: 'get_time' } }
     const allowed = (mode: string) => ({
       type: 'allowed_tools',
       allowed_tools: { mode, tools: [named] },
     })
-    for (const [more, param] of [
-      [{ tool_choice: 'required' }, 'tool_choice'],
-      [{ tool_choice: named }, 'tool_choice'],
-      [{ tool_choice: allowed('auto') }, 'tool_choice'],
-      [{ tool_choice: allowed('required') }, 'tool_choice'],
-      [{ parallel_tool_calls: false }, 'parallel_tool_calls'],
-      [{ tools: [WEATHER, tool('f', { strict: true })] }, 'tools.1.function.strict'],
-    ] as const) {
+    /** The texts of these that the answer's grammar admits, and what it follows. */
+    const asked = async (more: Record<string, unknown>, texts: readonly string[]) => {
+      script = ['']
       const response = await chat(more)
-      const { error } = await readAnswer(response)
-      assert.equal(response.status, 400, JSON.stringify(more))
-      assert.deepEqual([error.param, error.code], [param, 'unsupported_parameter'])
+      assert.equal(response.status, 200, await response.text())
+      const { grammar, grammarAfter } = harness.engine.requests.at(-1) ?? {}
+      const text = harness.engine.grammarText(grammar)
+      if (text === undefined) return undefined
+      const read = readGrammar(text)
+      return [texts.map((one) => recognises(read, one)), grammarAfter]
     }
-    await whole('Hi', { tool_choice: 'none', parallel_tool_calls: false })
-    await whole('Hi', { tool_choice: 'auto', parallel_tool_calls: true })
+    const one = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
+    const other = '{"name": "get_time", "arguments": {}}'
+    const loose = '{"name": "get_weather", "arguments": {"city": 5}}'
+    const whole = (...calls: string[]) => `<TOOLCALL>[${calls.join(', ')}]</TOOLCALL>`
+    const behind = (...calls: string[]) => `${calls.join(', ')}]</TOOLCALL>`
+
+    const texts = [whole(one), whole(other), whole(one, other), whole(loose), 'Hi']
+    const rest = [behind(one), behind(other), behind(one, other), behind(loose), 'Hi']
+    const after = ['<TOOLCALL>[']
+    assert.deepEqual(await asked({ tool_choice: 'required' }, texts), [
+      [true, true, true, false, false],
+      undefined,
+    ])
+    for (const choice of [named, allowed('required')])
+      assert.deepEqual(await asked({ tool_choice: choice }, texts), [
+        [false, true, false, false, false],
+        undefined,
+      ])
+    assert.deepEqual(await asked({ tool_choice: allowed('auto') }, rest), [
+      [false, true, false, false, false],
+      after,
+    ])
+    assert.deepEqual(await asked({ parallel_tool_calls: false }, rest), [
+      [true, true, false, true, false],
+      after,
+    ])
+    const strict = [tool('get_weather', { strict: true }), CLOCK]
+    assert.deepEqual(await asked({ tools: strict }, rest), [
+      [true, true, true, false, false],
+      after,
+    ])
+    assert.equal(await asked({}, []), undefined)
+    assert.equal(await asked({ tool_choice: 'none', parallel_tool_calls: false }, []), undefined)
+
+    // A call, or an answer of the form that is asked for.
+    const both = { response_format: { type: 'json_object' } }
+    assert.deepEqual(await asked(both, [...texts, '{"a": 1}']), [
+      [true, true, true, true, false, true],
+      undefined,
+    ])
+    const mixed = await chat({ grammar: 'root ::= "a"' })
+    assert.equal(mixed.status, 400)
+    assert.equal((await readAnswer(mixed)).error.param, 'grammar')
+  })
+
+  test('a schema of arguments that is not served is refused with its place', async () => {
+    const parameters = { type: 'object', properties: { a: { not: {} } } }
+    const response = await chat({ tools: [tool('f', { parameters, strict: true })] })
+    const { error } = await readAnswer(response)
+    assert.equal(response.status, 400)
+    assert.equal(error.param, 'tools.0.function.parameters')
+    assert.match(error.message, /#\/properties\/a\/not/)
+    // Without strict and a choice they are only shown.
+    await whole('Hi', { tools: [tool('f', { parameters })] })
+  })
+
+  test('arguments of a grammar are streamed as they come', async () => {
+    script = [
+      '<TOOLCALL>[{"name": "get_weather", "arguments": {"ci',
+      'ty": "Par',
+      'is"}}]</TOOLCALL>',
+    ]
+    const pieces = async (more: Record<string, unknown>) =>
+      (await readEvents(await chat({ stream: true, ...more }))).chunks
+        .flatMap((chunk) => chunk.choices?.[0]?.delta?.tool_calls ?? [])
+        .map((call) => call.function.arguments)
+    assert.deepEqual(await pieces({ tool_choice: 'required' }), ['', '{"ci', 'ty": "Par', 'is"}'])
+    assert.deepEqual(await pieces({}), ['', '{"city": "Paris"}'])
   })
 
   test("the official client's helper runs tools, streaming and not", async () => {

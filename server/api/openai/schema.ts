@@ -38,9 +38,9 @@ const ResponseFormat = z.discriminatedUnion('type', [
 
 const StructuredOutputs = z.looseObject({
   json: maybe(SchemaOrText),
-  regex: maybe(z.string().min(1)),
+  regex: maybe(z.string()),
   choice: maybe(Choices),
-  grammar: maybe(z.string().min(1)),
+  grammar: maybe(z.string()),
   json_object: maybe(z.boolean()),
   disable_any_whitespace: maybe(z.boolean()),
 })
@@ -50,13 +50,12 @@ const form = {
   response_format: ResponseFormat.optional().describe('Default: text.'),
   structured_outputs: StructuredOutputs.optional().describe("vLLM's way to say it; one member."),
   guided_json: SchemaOrText.optional().describe('As structured_outputs.json.'),
-  guided_regex: z.string().min(1).optional(),
+  guided_regex: z.string().optional(),
   guided_choice: Choices.optional(),
-  guided_grammar: z.string().min(1).optional(),
+  guided_grammar: z.string().optional(),
   guided_json_object: z.boolean().optional(),
   grammar: z
     .string()
-    .min(1)
     .optional()
     .describe('A grammar that the answer is of: `root ::= "yes" | "no"`.'),
 }
