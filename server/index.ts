@@ -7,6 +7,10 @@ export type {
   RewardAnswer,
   RewardCall,
   RewardingEngine,
+  ValueAnswer,
+  ValueOf,
+  ValueRequest,
+  ValueSchema,
 } from './library.js'
 export { createEngine } from './library.js'
 export { type ErrorKind, RequestError } from './request-error.js'

@@ -1,12 +1,16 @@
-// createEngine as the package exports it: the engine and, for reward models, `reward()`, which takes
-// conversations as /v1/reward does. Chat in-process goes through token ids (docs/api.md).
+// createEngine as the package exports it: the engine, `generateValue()`, whose answer is a value of a schema,
+// and, for reward models, `reward()`, which takes conversations as /v1/reward does. Chat in-process goes through token ids (docs/api.md).
 
+import { z } from 'zod'
 import { checkBody } from './check.js'
 import { checkOptions } from './engine/check-call.js'
 import { openEngine } from './engine/engine.js'
-import type { Engine, EngineOptions } from './engine/types.js'
+import type { Engine, EngineOptions, GenerateRequest, Timings } from './engine/types.js'
+import { EngineFailure } from './failure.js'
+import { type CompileForm, createGrammars } from './model/grammars.js'
 import { namesOfModel } from './model/identity.js'
 import { openReadout, openTemplate, rewardSettings } from './model/open.js'
+import { badRequest } from './request-error.js'
 import { planRewards, RewardBody, rewardData } from './scoring/rewards.js'
 import { scoreBatch, scoreUsage } from './scoring/scoring.js'
 import type { RewardSettings } from './settings/reward.js'
@@ -31,7 +35,30 @@ export type RewardAnswer = ReturnType<typeof rewardData> & {
   readonly usage: ReturnType<typeof scoreUsage>
 }
 
+/** A schema of zod, or a JSON Schema. */
+export type ValueSchema = z.ZodType | Readonly<Record<string, unknown>>
+export type ValueOf<S extends ValueSchema> = S extends z.ZodType ? z.output<S> : unknown
+export type ValueRequest<S extends ValueSchema> = Omit<
+  GenerateRequest,
+  'n' | 'grammar' | 'grammarAfter'
+> & { readonly schema: S }
+export type ValueAnswer<S extends ValueSchema> = {
+  readonly value: ValueOf<S>
+  /** As it was written, a block of thinking too. */
+  readonly text: string
+  readonly tokenIds: readonly number[]
+  readonly timings: Timings | undefined
+}
+
 export type RewardingEngine = Engine & {
+  /**
+   * An answer that is JSON by a schema, read. What the schema cannot have is a RequestError with its place; so is an
+   * answer that maxTokens or a stop string cuts.
+   */
+  readonly generateValue: <const S extends ValueSchema>(
+    request: ValueRequest<S>,
+    options?: { readonly signal?: AbortSignal },
+  ) => Promise<ValueAnswer<S>>
   /** Reward models only; errors name the field as /v1/reward does. */
   readonly reward: (
     call: RewardCall,
@@ -43,6 +70,49 @@ export type CreateEngineOptions = EngineOptions & {
   /** What the outputs of a reward head mean, where checkpoint and registry do not say it. */
   readonly reward?: RewardSettings
 }
+
+const jsonSchemaOf = (schema: ValueSchema): unknown => {
+  if (!(schema instanceof z.ZodType)) return schema
+  try {
+    // What is written is what zod reads.
+    return z.toJSONSchema(schema, { io: 'input' })
+  } catch (error) {
+    throw badRequest(`'schema' cannot be written as JSON: ${(error as Error).message}.`, 'schema')
+  }
+}
+
+/** Behind the thinking. */
+const answerIn = (text: string, isOpen: boolean): string => {
+  const end = isOpen || text.trimStart().startsWith('<think>') ? text.indexOf('</think>') : -1
+  return end < 0 ? text : text.slice(end + '</think>'.length)
+}
+
+const valueGenerator =
+  (engine: Engine, compileForm: CompileForm): RewardingEngine['generateValue'] =>
+  async (request, options = {}) => {
+    const { schema, ...rest } = request
+    const form = { kind: 'schema', schema: jsonSchemaOf(schema) } as const
+    const grammar = await compileForm(form, 'schema')
+    const tokenIds: number[] = []
+    let text = ''
+    for await (const delta of engine.generate({ ...rest, grammar }, options)) {
+      text += delta.text
+      tokenIds.push(...delta.tokenIds)
+      if (delta.error !== undefined) throw new EngineFailure(delta.error)
+      if (delta.finish === undefined) continue
+      if (delta.finish === 'abort')
+        throw new EngineFailure({ code: 'aborted', message: 'the request was aborted' })
+      if (delta.finish === 'length' || typeof delta.stopReason === 'string')
+        throw badRequest(
+          `The answer was cut after ${tokenIds.length} tokens, before it was whole: allow more.`,
+          delta.finish === 'length' ? 'sampling.maxTokens' : 'sampling.stop',
+        )
+      const value: unknown = JSON.parse(answerIn(text, rest.sampling?.thinkingOpen === true))
+      const read = schema instanceof z.ZodType ? schema.parse(value) : value
+      return { value: read as never, text, tokenIds, timings: delta.timings }
+    }
+    throw new EngineFailure({ code: 'aborted', message: 'the request was aborted' })
+  }
 
 export const createEngine = async (
   options: CreateEngineOptions,
@@ -69,6 +139,7 @@ export const createEngine = async (
   const model = { id: folder, engine, tokenizer: words, template, readout }
   return {
     ...engine,
+    generateValue: valueGenerator(engine, createGrammars(engine)),
     reward: async ({ cacheSalt, priority, ...call }, { signal } = {}) => {
       if (!isReward) throw new Error(`${folder} is a chat model and gives no rewards.`)
       const { body } = checkBody(RewardBody, call, { isStrict: true })

@@ -3,7 +3,7 @@
 import type { AnswerForm } from '../../grammar/answer-grammar.js'
 import type { ToolUse } from './tool-use.js'
 
-export type ToolGrammar = {
+type ToolGrammar = {
   readonly form: Extract<AnswerForm, { kind: 'calls' }>
   /** The answer is free until this was written; undefined: all of it is the grammar's. */
   readonly after: string | undefined
