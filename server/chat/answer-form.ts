@@ -131,29 +131,29 @@ const allForms = (fields: FormFields): readonly AskedForm[] => {
 }
 
 /** Undefined: the answer is free. */
-export const readForm = (
-  fields: FormFields & {
-    readonly ignore_eos?: boolean | undefined
-    readonly allowed_token_ids?: readonly number[] | undefined
-  },
-): AskedForm | undefined => {
+export const readForm = (fields: FormFields): AskedForm | undefined => {
   const [form, second] = allForms(fields)
-  if (form === undefined) return undefined
   if (second !== undefined)
     throw badRequest(
-      `'${form.param}' and '${second.param}' both say what the answer has to be: give one of them.`,
+      `'${form?.param}' and '${second.param}' both say what the answer has to be: give one of them.`,
       second.param,
     )
-  const clash =
-    fields.ignore_eos === true
-      ? 'ignore_eos'
-      : fields.allowed_token_ids !== undefined
-        ? 'allowed_token_ids'
-        : undefined
-  if (clash !== undefined)
-    throw badRequest(
-      `'${clash}' cannot be combined with '${form.param}', which says what may be written and where it ends.`,
-      clash,
-    )
   return form
+}
+
+/** Fields that could leave nothing to write where a grammar says what may be written. */
+const CLASHES = ['ignore_eos', 'allowed_token_ids', 'bad_words'] as const
+export type ClashFields = { readonly [K in (typeof CLASHES)[number]]?: unknown }
+
+/** `param`: the field that asks for a grammar. */
+export const refuseClashes = (fields: ClashFields, param: string): void => {
+  for (const name of CLASHES) {
+    const value = fields[name]
+    if (value === undefined || value === false || (Array.isArray(value) && value.length === 0))
+      continue
+    throw badRequest(
+      `'${name}' cannot be combined with '${param}', which says what may be written and where it ends.`,
+      name,
+    )
+  }
 }

@@ -4,7 +4,7 @@ import type { GenerateRequest } from '../engine/types.js'
 import type { AnswerForm } from '../grammar/answer-grammar.js'
 import type { ServedModel } from '../model/served-model.js'
 import { badRequest } from '../request-error.js'
-import type { AskedForm } from './answer-form.js'
+import { type AskedForm, type ClashFields, refuseClashes } from './answer-form.js'
 import { toolGrammar } from './tools/grammar.js'
 import { needsGrammar, type ToolUse } from './tools/tool-use.js'
 
@@ -29,14 +29,16 @@ const textForm = ({ asked, param }: AskedForm): { form: TextForm; param: string 
 /** Undefined: the answer is free. */
 export const planConstraint = async (
   { compileForm }: ServedModel,
+  call: ClashFields,
   toolUse: ToolUse | undefined,
   form: AskedForm | undefined,
 ): Promise<Constraint | undefined> => {
+  if (form === undefined && (toolUse === undefined || !needsGrammar(toolUse))) return undefined
+  refuseClashes(call, form?.param ?? 'tools')
   if (toolUse === undefined)
     return form && { grammar: await compileForm(form.asked, form.param), hasSureCalls: false }
   // An answer that is a call has no other form; what is asked of one is checked all the same.
   if (form !== undefined) await compileForm(form.asked, form.param)
-  else if (!needsGrammar(toolUse)) return undefined
   const other = form && !toolUse.isRequired ? textForm(form) : undefined
   const { form: calls, after } = toolGrammar(toolUse, other)
   return {

@@ -77,10 +77,10 @@ type PlannedRequest = {
 }
 
 /** Where the answer begins: one that is held to a form thinks between tags, or not at all. */
-const startOf = ({ start }: ChatPrompt, constraint: Constraint | undefined): Start | undefined =>
-  start === 'expected' && constraint !== undefined && constraint.grammarAfter === undefined
-    ? 'possible'
-    : start
+const startOf = ({ start }: ChatPrompt, constraint: Constraint | undefined): Start | undefined => {
+  if (constraint === undefined || constraint.grammarAfter !== undefined) return start
+  return start === 'expected' ? 'possible' : start === 'closed' ? 'answer' : start
+}
 
 const planRequest = async (
   model: ServedModel,
@@ -146,7 +146,7 @@ export const planChat = async (
   const bestOf = await planBestOf(models, call)
   const prompt = renderChat(model, call, defaultThinking)
   const { toolUse } = prompt
-  const constraint = await planConstraint(model, toolUse, form)
+  const constraint = await planConstraint(model, call, toolUse, form)
   const start = startOf(prompt, constraint)
   const n = call.n ?? 1
   const generated = bestOf?.candidates ?? n

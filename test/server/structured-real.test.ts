@@ -147,6 +147,16 @@ describe('the embedded reasoner and unmodified clients', { skip: noAddon }, () =
     }
   })
 
+  test('a form may have the tags of thinking, where the model cannot think', async () => {
+    const { choices } = await client.chat.completions.create({
+      ...params,
+      reasoning_effort: 'none',
+      // @ts-expect-error: vLLM's
+      guided_regex: '<think>[a-z]{3}</think>',
+    })
+    assert.match(choices[0]?.message.content ?? '', /^<think>[a-z]{3}<\/think>$/)
+  })
+
   test('completions, several prompts at once', async () => {
     const { choices } = await client.completions.create({
       model: 'tiny-reasoner',

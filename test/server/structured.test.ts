@@ -116,6 +116,7 @@ describe('answers held to a form', () => {
       [{ guided_whitespace_pattern: ' ' }, 'guided_whitespace_pattern'],
       [{ grammar: 'root ::= "a"', ignore_eos: true }, 'ignore_eos'],
       [{ guided_regex: 'a', allowed_token_ids: [1] }, 'allowed_token_ids'],
+      [{ guided_regex: 'a', bad_words: ['b'] }, 'bad_words'],
     ] as const)
       for (const ask of [chat, complete])
         assert.equal(await refused(await ask(more)), param, JSON.stringify(more))
@@ -133,6 +134,17 @@ describe('answers held to a form', () => {
         }),
       ),
       'response_format',
+    )
+  })
+
+  test('a reward model writes no answer', async () => {
+    const messages = [
+      { role: 'user', content: 'a' },
+      { role: 'assistant', content: 'b' },
+    ]
+    assert.equal(
+      await refused(await chat({ model: 'tiny-reward', messages, guided_choice: ['a'] })),
+      'guided_choice',
     )
   })
 

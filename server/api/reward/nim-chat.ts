@@ -1,6 +1,7 @@
 // A reward model on /v1/chat/completions, as NVIDIA's NIM answers it and its clients read it: the
 // scores as text `name:value,name:value`, and again as logprobs of tokens that are the names.
 
+import { readForm } from '../../chat/answer-form.js'
 import { goneSignal } from '../../http/client.js'
 import type { Ctx } from '../../http/context.js'
 import { chatModels, type ServedModel } from '../../model/served-model.js'
@@ -38,6 +39,12 @@ export const nimChat = async (
     throw unsupportedParameter(
       'tools',
       `'tools' is not supported: '${body.model}' is a reward model and calls none.`,
+    )
+  const form = readForm(body)
+  if (form !== undefined)
+    throw unsupportedParameter(
+      form.param,
+      `'${form.param}' is not supported: '${body.model}' is a reward model and writes no answer.`,
     )
   const [scored] = await scoreItems({
     model,
