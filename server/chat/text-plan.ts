@@ -2,13 +2,13 @@
 
 import type { GenerateRequest } from '../engine/types.js'
 import type { Generation } from '../generation/answer.js'
-import { type FormFields, readForm, refuseClashes } from './answer-form.js'
 import { eventOf } from '../generation/answer-event.js'
 import { requirePlaces } from '../model/place.js'
 import { findModel, refuseReward, type ServedModel } from '../model/served-model.js'
 import { checkCharacters, checkFits, encodeText } from '../prompt/encode.js'
 import { badRequest } from '../request-error.js'
 import { mapInTurns } from '../slices.js'
+import { type FormFields, readForm, refuseClashes } from './answer-form.js'
 import {
   checkKept,
   type GenerationFields,
