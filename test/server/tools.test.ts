@@ -293,7 +293,11 @@ describe('tools over HTTP', () => {
         'tools.0.function.parameters',
         /is "object"/,
       ],
-      [{ tools: [tool('f', { parameters: [] })] }, 'tools.0.function.parameters', /Invalid type/],
+      [
+        { tools: [tool('f', { parameters: [] })] },
+        'tools.0.function.parameters',
+        /expected an object/,
+      ],
       [{ tools: [tool('f', { strict: 1 })] }, 'tools.0.function.strict', /a boolean/],
       [{ tools: {} }, 'tools', /Invalid type/],
       [{ tools: Array.from({ length: 129 }, (_, i) => tool(`f${i}`)) }, 'tools', /at most 128/],

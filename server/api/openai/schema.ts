@@ -14,7 +14,7 @@ const StreamOptions = z.looseObject({
   continuous_usage_stats: maybe(z.boolean()),
 })
 
-const Schema = z.union([z.record(z.string(), z.unknown()), z.boolean()])
+const Schema = z.union([anyRecord(), z.boolean()])
 /** vLLM's clients write it as text too. */
 const SchemaOrText = z.union([Schema, z.string()])
 const Choices = list(z.string(), 1, 10_000)
@@ -23,7 +23,7 @@ const ResponseFormat = z.discriminatedUnion('type', [
   z.looseObject({ type: z.literal('text') }),
   z.looseObject({
     type: z.literal('json_object'),
-    schema: maybe(z.record(z.string(), z.unknown())).describe('As of json_schema.'),
+    schema: maybe(anyRecord()).describe('As of json_schema.'),
   }),
   z.looseObject({
     type: z.literal('json_schema'),
