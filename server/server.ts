@@ -1,6 +1,7 @@
 // A server's life: listen at once, load the models, serve, drain, stop.
 
 import { existsSync, readFileSync } from 'node:fs'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import type { Logger } from 'pino'
 import type { Phase } from './api/admission.js'
@@ -117,6 +118,9 @@ const listenError = (error: unknown, { host, port }: Settings): unknown => {
   return why === undefined ? error : new ConfigError(`${why} (${error.code})`)
 }
 
+/** How long work is still taken on connections that were there when the socket was closed. */
+const CONNECTED_MS = 2000
+
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
 
 /** What a checkpoint has and its model does not is named: it may be what somebody trained. */
@@ -183,6 +187,17 @@ const loadAll = async (
   }
 }
 
+/** `stopped`: when the last connection has ended. */
+const closeSocket = async (listening: Listening): Promise<{ readonly stopped: Promise<void> }> => {
+  // What waits to be accepted comes in first: closing would reset it.
+  await nextTurn()
+  await nextTurn()
+  const stopped = listening.stop()
+  // Who has connected is about to ask: a proxy does not repeat elsewhere what it has sent.
+  await Promise.race([stopped, sleep(CONNECTED_MS)])
+  return { stopped }
+}
+
 export const startServer = async (options: ServeOptions): Promise<Serving> => {
   const { settings, log } = options
   const listed = modelSettings(settings)
@@ -231,12 +246,12 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
   }
 
   const drain = async () => {
-    if (phase.name === 'ready' && settings.drain_delay > 0) {
+    if (phase.name === 'ready') {
       phase = { name: 'leaving' }
       await sleep(settings.drain_delay * 1000)
     }
+    const { stopped } = await closeSocket(listening)
     phase = { name: 'draining' }
-    const stopped = listening.stop()
     const until = performance.now() + settings.drain_timeout * 1000
     const busy = () => models.some((model) => model.pace.inFlight() > 0)
     while (busy() && performance.now() < until) await sleep(20)

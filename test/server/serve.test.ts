@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { get, request } from 'node:https'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
@@ -166,6 +168,36 @@ describe('serve', { skip }, () => {
       assert.equal(await exit, 0)
     })
   }
+
+  test('who had connected when it was stopped is still answered', async () => {
+    const { url, child, exit } = await serve([
+      '--model',
+      chatCheckpoint(),
+      '--served-model-name',
+      'm',
+    ])
+    const socket = connect(Number(new URL(url).port), '127.0.0.1')
+    await once(socket, 'connect')
+    let answer = ''
+    socket.on('data', (chunk) => {
+      answer += chunk
+    })
+    child.kill('SIGTERM')
+    const isRefused = async () =>
+      fetch(`${url}/health`).then(
+        () => false,
+        () => true,
+      )
+    while (!(await isRefused())) await new Promise((later) => setTimeout(later, 5))
+    const body = JSON.stringify({ model: 'm', prompt: 'Hi', max_tokens: 2 })
+    socket.write(
+      `POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+    )
+    await once(socket, 'close')
+    assert.match(answer, /^HTTP\/1.1 200 /)
+    assert.match(answer, /^connection: close\r$/im)
+    assert.equal(await exit, 0)
+  })
 
   test('npm start hands SIGTERM on to the server', { timeout: 60_000 }, async () => {
     const command = ['start', '--', '--port', '0', '--kv-cache-memory', '32MiB']
