@@ -34,6 +34,7 @@ inline std::function<std::unique_ptr<Engine>(std::function<void()>)> scripted(co
     info.plan.num_blocks = s.num_blocks;
     info.max_model_len = s.max_model_len;
     info.max_seqs = s.options.max_seqs;
+    info.places = int64_t(s.options.max_seqs) + s.options.max_waiting;
     info.max_batched_tokens = s.options.max_batched_tokens;
     info.block_size = s.block_size;
     auto runner = std::make_unique<ScriptedRunner>(s.num_blocks, s.block_size, kVocab);
