@@ -208,12 +208,26 @@ export const createEncoder = (json: string) => {
   }
 }
 
+/** What is used of the native tokenizer. Its own declarations do not compile, so none of ours may need them. */
+type NativeEncoding = { readonly getIds: () => number[] }
+type NativeEncoder = {
+  readonly encode: (
+    text: string,
+    pair: null,
+    options: { readonly addSpecialTokens: boolean },
+  ) => Promise<NativeEncoding>
+  readonly encodeBatch: (
+    texts: string[],
+    options: { readonly addSpecialTokens: boolean },
+  ) => Promise<NativeEncoding[]>
+}
+
 const isText = (part: string | number): part is string => typeof part === 'string'
 
 const bytesOf = (parts: Parts): number =>
   parts.reduce<number>((sum, part) => sum + (isText(part) ? Buffer.byteLength(part) : 0), 0)
 
-const encodeShort = async (parts: Parts, native: NativeTokenizer): Promise<readonly number[]> => {
+const encodeShort = async (parts: Parts, native: NativeEncoder): Promise<readonly number[]> => {
   const [only = ''] = parts
   if (parts.length === 1 && isText(only))
     return (await native.encode(only, null, { addSpecialTokens: false })).getIds()
@@ -225,7 +239,7 @@ const encodeShort = async (parts: Parts, native: NativeTokenizer): Promise<reado
 type Encode = (parts: Parts) => Promise<readonly number[]>
 
 /** What is short is encoded on the pool, as far as there is room; the rest by `encodeLong`. */
-export const createEncode = (native: NativeTokenizer, encodeLong: Encode): Encode => {
+export const createEncode = (native: NativeEncoder, encodeLong: Encode): Encode => {
   let atOnce = 0
   return async (parts) => {
     const bytes = bytesOf(parts)
