@@ -98,7 +98,7 @@ class Products {
     kv.layers = 1, kv.kv_heads = 1, kv.head_dim = 64, kv.block_size = kBlock;
     kv.num_blocks = most / kBlock + 1;
     StepLimits limits;
-    limits.max_rows = most, limits.max_context = most + kBlock;
+    limits.max_rows = limits.max_spans = most, limits.max_context = most + kBlock;
     limits.q_heads = 1, limits.kv_heads = 1, limits.head_dim = 64;
     limits.hidden = shape.k, limits.intermediate = shape.n / 2, limits.vocab = 16;
     const std::vector<float> turns(32, 0.01f);
