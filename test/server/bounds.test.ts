@@ -277,6 +277,15 @@ describe('no shape of a body costs much', () => {
     await one.close()
   })
 
+  test('the least number of tokens has to fit behind every prompt', async () => {
+    const ask = (length: number) =>
+      harness.post(COMPLETIONS, complete({ prompt: ['a', 'a'.repeat(length)], min_tokens: 8 }))
+    assert.equal((await ask(1010)).status, 200)
+    const short = await ask(1020)
+    assert.equal(short.status, 400)
+    assert.equal((await readAnswer(short)).error.param, 'min_tokens')
+  })
+
   test('what is within the bounds passes', async () => {
     const one = await startHarness({
       answer: () => ({ pieces: ['ok'] }),
