@@ -15,6 +15,7 @@
 #include "../check.h"
 #include "../models/fixture.h"
 #include "engine/engine.h"
+#include "engine/grammar/grammar.h"
 
 namespace nemotron::test {
 
@@ -102,6 +103,23 @@ inline EngineOptions tiny_options() {
   return o;
 }
 
+// A grammar is of one engine, and a request of these tests runs on many: a client compiles the text
+// of a request's grammar again for its own.
+inline std::map<const Grammar*, std::string>& grammar_texts() {
+  static std::map<const Grammar*, std::string> texts;
+  return texts;
+}
+inline std::shared_ptr<const Grammar> grammar_of(
+    const std::string& text,
+    const std::shared_ptr<const Vocabulary>& vocabulary = std::make_shared<Vocabulary>(
+        std::vector<std::string>{}, std::vector<bool>{}, std::vector<int32_t>{})) {
+  std::shared_ptr<const Grammar> grammar;
+  const Status s = Grammar::compile(text, vocabulary, &grammar);
+  if (!s) fail(__FILE__, __LINE__, s.message());
+  grammar_texts()[grammar.get()] = text;
+  return grammar;
+}
+
 // What a choice got, all deltas together.
 struct Outcome {
   std::vector<int32_t> ids;
@@ -171,6 +189,12 @@ class Client {
 
   uint64_t submit(Request request) {
     request.id = ++last_id_;
+    if (request.sampling.grammar) {
+      const std::string& text = grammar_texts().at(request.sampling.grammar.get());
+      auto& mine = grammars_[text];
+      if (!mine) mine = grammar_of(text, engine_->vocabulary());
+      request.sampling.grammar = mine;
+    }
     const int32_t n = request.n;
     if (Status s = engine_->submit(std::move(request)); !s) {
       fail(__FILE__, __LINE__, "submit: " + s.message());
@@ -246,6 +270,7 @@ class Client {
   uint64_t last_id_ = 0;
   std::set<uint64_t> open_;
   std::map<uint64_t, std::vector<Outcome>> outcomes_;
+  std::map<std::string, std::shared_ptr<const Grammar>> grammars_;  // by text
   std::vector<Delta> deltas_;
 };
 
