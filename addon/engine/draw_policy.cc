@@ -121,7 +121,9 @@ DrawPolicy::DrawPolicy(const SamplingParams* params, const DrawRules* rules, int
       seed_(choice_seed(params->seed, choice)),
       penalties_(*params, prompt),
       bad_words_(params->bad_words),
-      thinking_(*params) {
+      thinking_(*params) {}
+
+void DrawPolicy::begin() {
   if (rules_.constraint) constraint_.emplace(rules_.constraint.get());
 }
 

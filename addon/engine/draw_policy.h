@@ -5,7 +5,7 @@
 // before they can be described, because a device reads a SampleInput only when it samples; see
 // StepBuffer.
 //
-// Engine thread alone. The parameters and rules that it is made from outlive it.
+// Made on any thread, then the engine thread's alone. Parameters and rules outlive it.
 #pragma once
 
 #include <cstdint>
@@ -102,6 +102,9 @@ class DrawPolicy {
   DrawPolicy(const SamplingParams* params, const DrawRules* rules, int32_t choice,
              std::span<const int32_t> prompt);
 
+  // Before anything else. What a grammar keeps is the engine thread's, and a policy may be made on
+  // another one.
+  void begin();
   // A drawn token is known; `bytes`: its text.
   void take(int32_t id, std::string_view bytes);
   int32_t taken() const { return taken_; }

@@ -222,6 +222,7 @@ bool EngineLoop::drain_inbox() {
   for (auto& request : inbox_) {
     for (auto& seq : request->choices) {
       seq->arrival = arrivals_;
+      if (seq->draw) seq->draw->begin();
       scheduler_.add(seq.get());
     }
     ++arrivals_;
