@@ -58,18 +58,20 @@ export type Ceilings = {
   readonly matrix: number
 }
 
-/** The path of cpu_bench, up to date with its sources, in the build folder of the addon and the tests. */
-export const buildCpuBench = (): string => {
+/** The path of a C++ bench, up to date with its sources, in the build folder of the addon and the tests. */
+export const buildBench = (name: string): string => {
   const build = fileURLToPath(new URL('../build', import.meta.url))
   if (!existsSync(build)) throw new UsageError('the engine is not built yet: npm run build')
-  const built = spawnSync('cmake', ['--build', build, '--target', 'cpu_bench', '--parallel'], {
+  const built = spawnSync('cmake', ['--build', build, '--target', name, '--parallel'], {
     encoding: 'utf8',
   })
   const { status, error, stdout, stderr } = built
-  if (error) throw new UsageError(`cmake: ${error.message}; the limits are measured in C++`)
-  if (status !== 0) throw new UsageError(`cpu_bench cannot be built:\n${stdout}${stderr}`)
-  return join(build, 'bench/cpu_bench')
+  if (error) throw new UsageError(`cmake: ${error.message}; ${name} is C++`)
+  if (status !== 0) throw new UsageError(`${name} cannot be built:\n${stdout}${stderr}`)
+  return join(build, 'bench', name)
 }
+
+export const buildCpuBench = (): string => buildBench('cpu_bench')
 
 type CeilingLine = {
   readonly ceiling: string

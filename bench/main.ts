@@ -17,6 +17,7 @@ const benches: Readonly<Record<string, readonly [file: string, about: string]>> 
   loop: ['event-loop', 'how long prompts of 128K tokens hold up the event loop'],
   reward: ['reward', 'scoring: candidates of one prompt, and prompts beside the limit'],
   score: ['score', 'a file through `nemotron-server score`, beside the engine itself'],
+  grammar: ['grammar', 'compiling a schema, its masks, and decoding with it beside without'],
   start: ['cold-start', 'from npm start to the first token of the embedded models'],
   gpu: ['gpu', 'docs/gpu-results.md from what bench/gpu.sh measured'],
 }

@@ -56,6 +56,7 @@ test('--help lists the benches, and each its flags', async () => {
     'loop',
     'reward',
     'score',
+    'grammar',
     'start',
     'gpu',
   ])
@@ -136,6 +137,17 @@ describe('benches of our own engine', { skip: noAddon }, () => {
       out,
       /^20 lines of 8 \+ 8 tokens: score -?\d+ tok\/s, the engine \d+ tok\/s, share/m,
     )
+  })
+
+  test('grammar', async () => {
+    const sizes = ['--shape', 'tiny', '--rounds', '1', '--threads', '1', '--tokens', '8']
+    const out = await output('grammar', ...sizes)
+    assert.match(out, MACHINE)
+    assert.match(out, /^decode: tiny, 1024 ids, /m)
+    assert.match(out, /128256 tokens, \d+ nodes$/m)
+    assert.match(out, /^compile, 100 fields +<= 50 ms +[\d.]+ ms .* (met|missed)$/m)
+    assert.match(out, /^mask, first visit, p99 +<= 2 ms +[\d.]+ ms .* (met|missed)$/m)
+    assert.match(out, /^decode 32, 16 with a known schema +>= 95.0 % +[\d.]+ % .* (met|missed)$/m)
   })
 
   test('storm', async () => {
