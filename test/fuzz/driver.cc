@@ -5,8 +5,10 @@
 // Without arguments: 6 seconds of processor time, or 120 with NEMOTRON_TEST_LONG=1. Ends with "1
 // passed, 0 failed".
 #include <sanitizer/common_interface_defs.h>
+#include <sys/time.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,9 +19,9 @@
 
 #include "fuzz.h"
 
-// An abort() of a target is reported like any other crash.
+// An abort() of a target is reported like any other crash, and so is memory without end.
 extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
-  return "handle_abort=1";
+  return "handle_abort=1:hard_rss_limit_mb=4096";
 }
 
 namespace {
@@ -121,7 +123,12 @@ void report_crash() {
   std::fflush(stdout);
 }
 
+// Of processor time for one input, which may be of 64 KiB; more is an input without an end.
+constexpr time_t kMostSeconds = 60;
+
 int run(const std::string& s) {
+  const itimerval limit{.it_interval = {}, .it_value = {.tv_sec = kMostSeconds, .tv_usec = 0}};
+  setitimer(ITIMER_VIRTUAL, &limit, nullptr);
   return LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(s.data()), s.size());
 }
 
@@ -129,6 +136,7 @@ int run(const std::string& s) {
 
 int main(int argc, char** argv) {
   __sanitizer_set_death_callback(report_crash);
+  std::signal(SIGVTALRM, [](int) { std::abort(); });
   double seconds = std::getenv("NEMOTRON_TEST_LONG") ? 120 : 6;
   uint64_t first = 0, count = UINT64_MAX;
   for (int i = 1; i < argc; ++i) {
