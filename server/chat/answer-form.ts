@@ -75,6 +75,19 @@ const checkMembers = (name: string, given: Maybe<object>): void => {
   }
 }
 
+/** The type whose schema stands there. */
+const TYPE_OF = { json_schema: 'json_schema', schema: 'json_object' } as const
+
+/** A schema beside another type would be left out silently. */
+const checkType = (format: FormFields['response_format']): void => {
+  for (const [key, value] of Object.entries(format ?? {})) {
+    const type = Object.hasOwn(TYPE_OF, key) ? TYPE_OF[key as keyof typeof TYPE_OF] : undefined
+    if (type === undefined || value == null || format?.type === type) continue
+    const param = `response_format.${key}`
+    throw badRequest(`'${param}' goes with 'type': "${type}", not with "${format?.type}".`, param)
+  }
+}
+
 /** vLLM takes a schema as JSON text too. */
 const schemaOf = (given: Schema | boolean | string, param: string): unknown => {
   if (typeof given !== 'string') return given
@@ -104,6 +117,7 @@ const allForms = (fields: FormFields): readonly AskedForm[] => {
   }
   const { response_format: format, structured_outputs: outputs, grammar } = fields
   checkMembers('response_format', format)
+  checkType(format)
   checkMembers('structured_outputs', outputs)
   if (format?.type === 'json_object') {
     if (format.schema == null) add('response_format', { kind: 'object' })

@@ -3,6 +3,7 @@
 import type { Engine, Grammar } from '../engine/types.js'
 import { EngineFailure } from '../failure.js'
 import type { AnswerForm } from '../grammar/answer-grammar.js'
+import { hasLoneSurrogate } from '../grammar/code-points.js'
 import { createGrammarTexts } from '../grammar/grammar-texts.js'
 import { badRequest } from '../request-error.js'
 
@@ -15,6 +16,9 @@ export type CompileForm = (asked: Asked, param: string) => Promise<Grammar>
 export const createGrammars = (engine: Pick<Engine, 'compileGrammar'>): CompileForm => {
   const textOf = createGrammarTexts()
   return async (asked, param) => {
+    // As UTF-8 it would be another character.
+    if (asked.kind === 'grammar' && hasLoneSurrogate(asked.text))
+      throw badRequest(`The grammar in '${param}' has half of a surrogate pair.`, param)
     const text = asked.kind === 'grammar' ? asked.text : await textOf(asked, param)
     try {
       return await engine.compileGrammar(text)

@@ -96,6 +96,13 @@ describe('answers held to a form', () => {
       [{ response_format: { type: 'structural_tag' } }, 'response_format.type'],
       [{ response_format: { type: 'json_schema' } }, 'response_format.json_schema'],
       [{ response_format: { type: 'text', schema: SCHEMA, x: 1 } }, 'response_format.x'],
+      [{ response_format: { type: 'text', schema: SCHEMA } }, 'response_format.schema'],
+      [
+        { response_format: { ...named(SCHEMA), type: 'json_object' } },
+        'response_format.json_schema',
+      ],
+      [{ response_format: { ...named(SCHEMA), schema: SCHEMA } }, 'response_format.schema'],
+      [{ grammar: 'root ::= "\ud800"' }, 'grammar'],
       [{ response_format: named(SCHEMA, { example: {} }) }, 'response_format.json_schema.example'],
       [
         { response_format: named({ type: 'object', not: {} }) },
