@@ -78,7 +78,6 @@ void EngineLoop::take_prompt_logprobs(const PlannedSpan& span,
 void EngineLoop::take_draws(const PlannedSpan& span, std::span<const SampleOutput> samples,
                             double now) {
   Sequence& seq = *span.seq;
-  const SamplingParams& params = seq.request->request.sampling;
   --seq.pending;
   for (int32_t i = 0; i <= span.drafts; ++i) {
     // The rows of rejected drafts hold nothing: they are computed again.
@@ -93,9 +92,25 @@ void EngineLoop::take_draws(const PlannedSpan& span, std::span<const SampleOutpu
     if (i == span.drafts || id != seq.drafts[size_t(i)]) break;
     ++seq.delivery.accepted;
   }
-  if (!seq.guesses) return;
-  const int32_t most = std::min(params.lookup_tokens, seq.compute_end - int32_t(seq.tokens.size()));
-  propose_drafts(seq.tokens, most, &seq.drafts);
+  propose(seq);
+}
+
+// Guesses of what comes next: text that a grammar leaves no choice about, else what followed the
+// same tokens before. For forced text a sequence gives up running ahead only where it saves steps.
+void EngineLoop::propose(Sequence& seq) {
+  constexpr int32_t kMostForced = 16, kLeastForced = 2;
+  const SamplingParams& params = seq.request->request.sampling;
+  const int32_t left = seq.compute_end - int32_t(seq.tokens.size());
+  seq.draw->propose_forced(size_t(std::clamp(left, 0, kMostForced)), &seq.drafts);
+  // A draw on its way takes the first of them.
+  const bool jumps = int32_t(seq.drafts.size()) >= kLeastForced + seq.pending;
+  if (!jumps) seq.drafts.clear();
+  if (!jumps && seq.looks_up) {
+    propose_drafts(seq.tokens, std::min(params.lookup_tokens, left), &seq.drafts);
+  }
+  seq.guesses = jumps || seq.looks_up;
+  // Guesses follow the last token, so they wait until it is known.
+  if (seq.pending > 0) seq.drafts.clear();
   seq.drafts.resize(size_t(seq.draw->draft_limit(seq.drafts, options_.token_bytes)));
 }
 

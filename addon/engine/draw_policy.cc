@@ -189,6 +189,14 @@ void DrawPolicy::constrain(int32_t ahead, SampleInput* out) {
   out->allowed = mask;
 }
 
+void DrawPolicy::propose_forced(size_t most, std::vector<int32_t>* out) const {
+  out->clear();
+  if (!constraint_ || !may_draft()) return;
+  // A token has eight bytes at most in the middle of such text; the longest are rare.
+  const std::string text = constraint_->forced_text(8 * most);
+  rules_.constraint->grammar()->vocabulary().append_longest(text, most, out);
+}
+
 int32_t DrawPolicy::draft_limit(std::span<const int32_t> drafts,
                                 std::span<const std::string> token_bytes) {
   after_drafts_.clear();

@@ -127,6 +127,9 @@ class DrawPolicy {
 
   // Whether draft_limit() is ever above 0.
   bool may_draft() const { return !penalties_.active() && !bad_words_.has_context(); }
+  // Sets *out to tokens of the text that a grammar leaves no choice about, up to `most`: guesses,
+  // since another cut of the same text may be drawn.
+  void propose_forced(size_t most, std::vector<int32_t>* out) const;
   // How many of these guesses of the next tokens may go into one step with the next draw: the draw
   // after each must not depend on tokens that nobody knows yet. `token_bytes`: of every id.
   int32_t draft_limit(std::span<const int32_t> drafts, std::span<const std::string> token_bytes);

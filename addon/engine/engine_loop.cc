@@ -119,7 +119,7 @@ std::unique_ptr<Sequence> EngineLoop::make_sequence(RequestState& state, int32_t
   seq->prefix.root = chain_root(cache_key_, r.cache_salt);
   if (seq->draws) {
     seq->draw.emplace(&params, &state.rules, choice, seq->tokens);
-    seq->guesses = params.lookup_tokens > 0 && seq->draw->may_draft();
+    seq->looks_up = seq->guesses = params.lookup_tokens > 0 && seq->draw->may_draft();
   }
   seq->delivery.text = OutputText(params.stop, params.include_stop, params.stop_scope);
   if (params.num_prompt_logprobs >= 0) {

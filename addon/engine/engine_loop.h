@@ -63,6 +63,7 @@ class EngineLoop final : public Engine {
             double now);
   void take_prompt_logprobs(const PlannedSpan& span, std::span<const SampleOutput> samples);
   void take_draws(const PlannedSpan& span, std::span<const SampleOutput> samples, double now);
+  void propose(Sequence& seq);
   bool take_token(Sequence& seq, int32_t id, const SampleOutput& sample, double now);
   Delta& delta_for(Sequence& seq);
   void finish(Sequence& seq, Finish reason, double now);

@@ -31,7 +31,9 @@ struct Sequence {
   int32_t num_prompt = 0;
   bool draws = true;                   // false: the prompt is computed and nothing is drawn
   bool wants_prompt_logprobs = false;  // of choice 0, until the prompt has been computed
-  bool guesses = false;                // its steps have drafts when something repeats
+  bool looks_up = false;               // guesses that its text repeats itself
+  bool guesses = false;                // its next step may have drafts: it is not planned before
+                                       // the last draw is known
   std::vector<int32_t> drafts;         // guesses of the tokens after the last known one
 
   // --- of the Scheduler ---

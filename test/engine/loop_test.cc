@@ -509,6 +509,68 @@ TEST(several_threads_submit_abort_and_read_stats) {
   expect_idle(engine);
 }
 
+// What the scripted device draws, one token after another, by the policy alone.
+std::vector<int32_t> one_by_one(Request r, const std::string& text) {
+  const auto vocabulary = std::make_shared<const Vocabulary>(
+      script().options.token_bytes, std::vector<bool>{}, std::vector<int32_t>{kEos});
+  r.sampling.grammar = grammar_of(text, vocabulary);
+  const DrawRules rules(r.sampling, std::vector<int32_t>{kEos}, kTokens, kVocab);
+  DrawPolicy policy(&r.sampling, &rules, 0, r.prompt);
+  policy.begin();
+  uint64_t hash = ScriptedDevice::kStart;
+  for (const int32_t id : r.prompt) hash = ScriptedDevice::extend(hash, id);
+  std::vector<int32_t> ids;
+  while (int32_t(ids.size()) < r.sampling.max_tokens) {
+    SampleInput s;
+    policy.describe(policy.taken(), &s);
+    s.position = r.prompt.size() + ids.size();
+    const int32_t id = ScriptedDevice::draw(hash, s, kVocab);
+    ids.push_back(id);
+    if (id == kEos) break;
+    policy.take(id, script().options.token_bytes[size_t(id)]);
+    hash = ScriptedDevice::extend(hash, id);
+  }
+  return ids;
+}
+
+// Text that a grammar leaves no choice about goes into one step, with the same tokens; a sequence
+// beside it that is free has its own.
+TEST(forced_text_is_jumped_over) {
+  const std::string text = R"(root ::= [A-H] "IJKLMNOPQRST" ([A-H] "UVWXYZ" | "[\\]^_`abc") [A-C])";
+  int steps = 0;
+  Script s = script();
+  s.on_launch = [&](const StepBuffer&) { ++steps; };
+  Client client(scripted(s));
+  const Outcome free = client.run(request(6, 30));
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    Request r = request(int32_t(3 + seed), 40);
+    r.sampling.ignore_eos = false;
+    r.sampling.seed = seed;
+    const std::vector<int32_t> want = one_by_one(r, text);
+    r.sampling.grammar = grammar_of(text);
+    steps = 0;
+    const Outcome got = client.run(r);
+    EXPECT(got.ids == want);
+    EXPECT(got.finish == Finish::stop);
+    EXPECT_GE(got.timings.accepted_tokens, 12);
+    EXPECT_LT(steps, int(got.ids.size()) - 8);
+    // In company, and behind each other.
+    std::vector<uint64_t> ids;
+    for (int i = 0; i < 3; ++i) ids.push_back(client.submit(r));
+    const uint64_t beside = client.submit(request(6, 30));
+    client.wait();
+    for (const uint64_t id : ids) EXPECT(client.outcome(id).ids == want);
+    EXPECT(client.outcome(beside).ids == free.ids);
+  }
+  // A limit inside it.
+  Request cut = request(4, 9);
+  cut.sampling.grammar = grammar_of(text);
+  const Outcome got = client.run(cut);
+  EXPECT_EQ(got.ids.size(), 9u);
+  EXPECT(got.finish == Finish::length);
+  expect_idle(client.engine());
+}
+
 TEST(stats_say_what_happened) {
   Script s = script();
   Client client(scripted(s));

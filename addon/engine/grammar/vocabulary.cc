@@ -61,4 +61,21 @@ Vocabulary::Vocabulary(std::span<const std::string> token_bytes, const std::vect
   firsts_.push_back(uint32_t(ids_.size()));
 }
 
+void Vocabulary::append_longest(std::string_view text, size_t most,
+                                std::vector<int32_t>* out) const {
+  for (size_t n = 0; n < most && !text.empty(); ++n) {
+    uint32_t at = 0, found = 0;  // nodes; 0: no token yet
+    for (const char c : text) {
+      uint32_t child = at + 1;
+      while (child < end(at) && byte(child) != uint8_t(c)) child = end(child);
+      if (child >= end(at)) break;
+      at = child;
+      if (!tokens(at).empty()) found = at;
+    }
+    if (found == 0) return;
+    out->push_back(tokens(found).front());
+    text.remove_prefix(depth(found));
+  }
+}
+
 }  // namespace nemotron

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -35,6 +36,10 @@ class Vocabulary {
   std::span<const std::pair<int32_t, std::string>> specials() const { return specials_; }
   std::span<const int32_t> textless() const { return textless_; }  // no bytes and no control
   std::span<const int32_t> stop_ids() const { return stop_ids_; }  // of the model
+
+  // Appends the tokens that `text` is cut into, the longest that fits each time; up to `most`. Ends
+  // where no token fits.
+  void append_longest(std::string_view text, size_t most, std::vector<int32_t>* out) const;
 
   // Goes over the nodes of [first, end(first)) whose bytes `step` takes, and calls
   // visit(node, state) for each, in order.
