@@ -8,7 +8,10 @@ const MAX_GRAMMARS = 64
 /** Characters of all texts together. */
 const MAX_TEXT = 1 << 24
 
-/** `compile` rejects with an EngineError. What it refused is not kept. */
+/**
+ * `compile` rejects with an EngineError. What it refused is not kept. Texts are compiled one after another: many at
+ * once would take all threads of Node's pool, and every prompt is encoded there.
+ */
 export const createGrammarCache = (compile: (text: string) => Promise<Grammar>) => {
   /** The longest unused first. */
   const known = new Map<string, Promise<Grammar>>()
@@ -16,8 +19,11 @@ export const createGrammarCache = (compile: (text: string) => Promise<Grammar>) 
   const forget = (text: string) => {
     if (known.delete(text)) size -= text.length
   }
+  let last: Promise<unknown> = Promise.resolve()
   const make = (text: string): Promise<Grammar> => {
-    const made = compile(text).catch((error: EngineError | Error) => {
+    const compiled = last.then(() => compile(text))
+    last = compiled.catch(() => undefined)
+    const made = compiled.catch((error: EngineError | Error) => {
       if (known.get(text) === made) forget(text)
       throw error instanceof Error ? error : new EngineFailure(error)
     })
