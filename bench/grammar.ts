@@ -9,8 +9,8 @@ import { openEngine } from '../server/engine/engine.js'
 import type { Engine, Grammar } from '../server/engine/types.js'
 import { answerGrammar } from '../server/grammar/answer-grammar.js'
 import { createGrammarTexts } from '../server/grammar/grammar-texts.js'
-import { count, readFlags, text } from './flags.js'
-import { buildBench, machineLine } from './machine.js'
+import { count, readFlags, text, toggle, UsageError } from './flags.js'
+import { buildBench, type Clock, machineLine } from './machine.js'
 import { benchModel, randomPrompt } from './random-model.js'
 import { type Shape, shapeNamed, shapes } from './shapes.js'
 import { compare, digits, median, spread, table } from './stats.js'
@@ -20,6 +20,9 @@ const flags = {
   threads: count('of the engine', 1),
   rounds: count('of each measurement', 5),
   tokens: count('of each answer', 128, 8),
+  'cpu-clock': toggle(
+    'decoding by processor time of this process, for a machine that is not quiet',
+  ),
 }
 
 const FIELDS = 100
@@ -153,12 +156,25 @@ const grammarRows = async (engine: Engine, rounds: number): Promise<readonly Row
 
 type Player = { readonly grammar: Grammar | undefined; readonly seed: number }
 
+const secondsOf = (clock: Clock): number => {
+  if (clock === 'wall') return performance.now() / 1000
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1e6
+}
+
+type Setup = {
+  readonly engine: Engine
+  readonly shape: Shape
+  readonly rounds: number
+  /** Of each answer. */
+  readonly tokens: number
+  readonly clock: Clock
+}
+
 /** Tokens a second of all of them together, while all are decoding. */
 const decode = async (
-  engine: Engine,
-  shape: Shape,
+  { engine, shape, tokens: maxTokens, clock }: Setup,
   players: readonly Player[],
-  maxTokens: number,
 ): Promise<number> => {
   let [begun, tokens] = [0, 0]
   let [start, end] = [Number.NaN, Number.NaN]
@@ -171,26 +187,24 @@ const decode = async (
       const isCounted = begun === players.length && Number.isNaN(end)
       if (own === 0) {
         begun++
-        if (begun === players.length) start = performance.now()
+        if (begun === players.length) start = secondsOf(clock)
       }
       own += tokenIds.length
       if (isCounted) tokens += tokenIds.length
       if (finish === undefined) continue
       if (finish !== 'length')
         throw new Error(`an answer ended with '${finish}' behind ${own} tokens, not ${maxTokens}`)
-      if (Number.isNaN(end)) end = performance.now()
+      if (Number.isNaN(end)) end = secondsOf(clock)
     }
   }
   await Promise.all(players.map(play))
-  return tokens / ((end - start) / 1000)
+  return tokens / (end - start)
 }
 
 /** Of `streams` sequences, every `nth` has a schema. New: nobody has asked for it; known: the answers of
  * the same round have been through it once. */
 const decodeRows = async (
-  engine: Engine,
-  shape: Shape,
-  { rounds, tokens }: { readonly rounds: number; readonly tokens: number },
+  setup: Setup,
   [streams, nth, goal]: readonly [streams: number, nth: number, goal: number],
 ): Promise<readonly Row[]> => {
   const rates: Record<'free' | 'new' | 'known', number[]> = { free: [], new: [], known: [] }
@@ -199,12 +213,12 @@ const decodeRows = async (
       grammar: i % nth === 0 ? grammar : undefined,
       seed: seed * streams + i + 1,
     }))
-    return decode(engine, shape, players, tokens)
+    return decode(setup, players)
   }
   await play(undefined, 0)
-  for (let round = 1; round <= rounds; round++) {
+  for (let round = 1; round <= setup.rounds; round++) {
     const schema = formOf(`of_${streams}_in_${round}`)
-    const grammar = await engine.compileGrammar(answerGrammar(schema, PARAM))
+    const grammar = await setup.engine.compileGrammar(answerGrammar(schema, PARAM))
     const free = async () => rates.free.push(await play(undefined, round))
     const constrained = async () => {
       rates.new.push(await play(grammar, round))
@@ -229,18 +243,23 @@ export const run = async (args: readonly string[]): Promise<void> => {
   const values = readFlags('grammar', 'compiling, masks and decoding with a schema', flags, args)
   if (!values) return
   const shape = shapeNamed(values.shape)
+  const clock: Clock = values['cpu-clock'] ? 'cpu' : 'wall'
+  if (clock === 'cpu' && values.threads !== 1)
+    throw new UsageError('--cpu-clock needs --threads 1: threads that wait also take time')
   const engine = await openEngine({
     ...{ model: benchModel(shape), threads: values.threads, kvCacheMemory: KV_BYTES },
     prefixCache: false,
   })
+  const setup: Setup = { engine, shape, clock, rounds: values.rounds, tokens: values.tokens }
   try {
     const rows: Row[] = [...(await grammarRows(engine, values.rounds))]
-    rows.push(...(await decodeRows(engine, shape, values, [1, 1, 0.97])))
-    rows.push(...(await decodeRows(engine, shape, values, [32, 2, 0.95])))
+    rows.push(...(await decodeRows(setup, [1, 1, 0.97])))
+    rows.push(...(await decodeRows(setup, [32, 2, 0.95])))
     console.log(machineLine())
     console.log(
       `decode: ${shape.name}, ${shape.vocab} ids, ${engine.info.device}, engine threads: ${values.threads}, ` +
-        `${values.tokens} tokens behind ${PROMPT_TOKENS}, ${values.rounds} rounds`,
+        `${values.tokens} tokens behind ${PROMPT_TOKENS}, ${values.rounds} rounds, ` +
+        `tokens per ${clock === 'cpu' ? 'CPU ' : ''}second`,
     )
     console.log(table([['what', 'goal', 'figure', ''], ...rows]))
   } finally {
