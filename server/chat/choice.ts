@@ -17,6 +17,8 @@ type Choice = {
 type ChoiceOptions = {
   /** Where the text begins; undefined: it has no thinking. */
   readonly start: Start | undefined
+  /** The answer is held to a form from its beginning. */
+  readonly isHeld: boolean
   /** Thinking stays in the text. */
   readonly isUnsplit: boolean
   /** How calls of tools are written, and whether they follow a grammar; undefined: there are none. */
@@ -69,7 +71,7 @@ const createPlain = (): Choice => ({
 })
 
 const createSplit = (options: ChoiceOptions, start: Start): Choice => {
-  const splitter = createSplitter(start, options.calls?.format.open)
+  const splitter = createSplitter(start, options.calls?.format.open, options.isHeld)
   const counter = createCounter(options)
   let thought: number | undefined
 

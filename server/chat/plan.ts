@@ -162,6 +162,7 @@ export const planChat = async (
   const choices = Array.from({ length: generated }, () =>
     createChoice({
       start,
+      isHeld: constraint !== undefined && constraint.grammarAfter === undefined,
       isUnsplit,
       calls,
       tokenizer: model.tokenizer,

@@ -28,9 +28,9 @@ const CLOSE = '</think>'
 const NONE: Piece = { reasoning: '', content: '' }
 
 /** A tag that a limit or a budget cut is dropped: `<think`, `</thi`. A lone `<` may be anything. */
-const withoutCutTag = (text: string, tag: string): string => {
+const withoutCutTag = (text: string, tag: string, least = 2): string => {
   const partial = partialTag(text, tag)
-  return partial > 1 ? text.slice(0, text.length - partial) : text
+  return partial >= least ? text.slice(0, text.length - partial) : text
 }
 
 /** Thinking that a closing tag follows: a budget's may have cut the model's own. */
@@ -61,6 +61,8 @@ type State = {
   readonly start: Start
   /** With it an answer may begin where thinking is expected; '': with nothing. */
   readonly answerTag: string
+  /** The answer is held to a form: a `<` that a limit cut at the opening may be of a tag, and is no answer's. */
+  readonly isHeld: boolean
   /** opening: is there a tag? thinking: inside. gap: blank space before the answer. answer: the rest. */
   now: 'opening' | 'thinking' | 'gap' | 'answer'
   /** Not yet decided. */
@@ -145,9 +147,10 @@ const advance = (state: State, text: string): Piece => {
 }
 
 /** Of what is held when a limit ends it: a budget's tag may be cut behind the model's own. */
-const withoutCutTags = ({ now, start, held }: State): string => {
+const withoutCutTags = ({ now, start, held, isHeld }: State): string => {
   if (now === 'opening' && start === 'expected' && cutOpening(held.trimStart()) > 0) return ''
-  const shown = withoutCutTag(held, now === 'opening' ? OPEN : CLOSE)
+  if (now === 'opening') return withoutCutTag(held, OPEN, isHeld ? 1 : 2)
+  const shown = withoutCutTag(held, CLOSE)
   return now === 'thinking' ? shownThinking(shown) : shown
 }
 
@@ -166,10 +169,11 @@ const finish = (state: State, finished: boolean): Piece => {
   return { reasoning, content: finished ? (state.untagged ?? '') : '' }
 }
 
-export const createSplitter = (start: Start, answerTag = ''): Splitter => {
+export const createSplitter = (start: Start, answerTag = '', isHeld = false): Splitter => {
   const state: State = {
     start,
     answerTag,
+    isHeld,
     now: start === 'thinking' || start === 'answer' ? start : 'opening',
     held: '',
     isBlank: true,

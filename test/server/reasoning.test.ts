@@ -277,6 +277,18 @@ describe('the splitter', () => {
     assert.equal(splitter.push('x').reasoning, ' \n</x')
   })
 
+  test('a cut `<` is no beginning of an answer that is held to a form', () => {
+    for (const [text, finished, content] of [
+      ['<', false, ''],
+      ['<thi', false, ''],
+      ['<', true, '<'],
+      ['{<', false, '{<'],
+    ] as const) {
+      const splitter = createSplitter('possible', '', true)
+      assert.equal(splitter.push(text).content + splitter.end(finished).content, content, text)
+    }
+  })
+
   test('the end of the closing tag is known in bytes', () => {
     assert.equal(
       run('expected', ['<think>é</think>x']).closedAt,
