@@ -74,6 +74,8 @@ type Masks = {
   readonly tree: Times
   readonly compile: Times
   readonly first: Times
+  /** The slowest first visit of each text. */
+  readonly slowest: Times
   readonly cached: Times
   readonly take: Times
 }
@@ -119,7 +121,7 @@ const grammarRows = async (engine: Engine, rounds: number): Promise<readonly Row
   const grammarText = answerGrammar(formOf('field_name'), PARAM)
   const masks = measureMasks(grammarText, rounds)
   const { made, known } = await measureTexts(engine, rounds)
-  const { tree, compile, first, cached, take } = masks
+  const { tree, compile, first, slowest, cached, take } = masks
   const size = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
   const compiled = compile.p50 / 1000
   return [
@@ -138,6 +140,7 @@ const grammarRows = async (engine: Engine, rounds: number): Promise<readonly Row
     ),
     boundRow('the same again', median(known), 100, 'us', ` (max ${digits(Math.max(...known))})`),
     boundRow('mask, first visit, p99', first.p99 / 1000, 2, 'ms', spreadText(first, 'ms', 1000)),
+    boundRow('the slowest of a text', slowest.p50 / 1000, 2, 'ms', spreadText(slowest, 'ms', 1000)),
     boundRow('mask, cached, p99', cached.p99, 50, 'us', spreadText(cached, 'us', 1)),
     [
       'taking a token in',

@@ -70,6 +70,7 @@ size_t choose(std::mt19937& random, const std::vector<uint32_t>& mask) {
 
 struct Times {
   std::vector<double> first, cached, taking;  // microseconds
+  std::vector<double> slowest;                // first visit of each walk
   size_t bytes = 0;                           // the largest memory
 };
 
@@ -87,11 +88,13 @@ void walk(const std::shared_ptr<const Grammar>& grammar, const std::vector<std::
     mask.assign(bits.begin(), bits.end());
     return now_us() - start;
   };
+  double slowest = 0;
   mask.reserve(grammar->vocabulary().words());
   for (int step = 0; step < kSteps; ++step) {
     const double us = time_mask();
     if (seen.insert(matcher.state()).second) {
       times->first.push_back(us);
+      slowest = std::max(slowest, us);
       states.push_back(matcher.state());
     }
     const size_t id = choose(random, mask);
@@ -100,6 +103,7 @@ void walk(const std::shared_ptr<const Grammar>& grammar, const std::vector<std::
     matcher.take(tokens[id]);
     times->taking.push_back(now_us() - start);
   }
+  times->slowest.push_back(slowest);
   for (const Pushdown::State state : states) {
     matcher.set_state(state);
     times->cached.push_back(time_mask());
@@ -152,6 +156,7 @@ int main(int argc, char** argv) {
   print("tree", trees);
   print("compile", compiles);
   print("first", times.first);
+  print("slowest", times.slowest);
   print("cached", times.cached);
   print("take", times.taking);
   std::printf("}\n");
