@@ -16,15 +16,11 @@ TokenLogprob token_logprob(int32_t id, const SampleOutput& sample) {
   return t;
 }
 
-Status nothing_to_draw() {
+Status nothing_to_draw(const Sequence& seq) {
+  if (seq.draw && seq.draw->is_lost()) return too_ambiguous();
   return Status::internal(
       "nothing could be drawn: the model's logits are not numbers, or every token "
       "is banned or refused by the grammar");
-}
-
-Status lost_grammar() {
-  return Status::internal(
-      "the grammar is too ambiguous: more ways through it are open than can be followed");
 }
 
 }  // namespace
@@ -36,7 +32,7 @@ void EngineLoop::take(const PlannedSpan& span, const StepBuffer::Part& part, con
   const auto samples =
       std::span(step.output.samples).subspan(size_t(part.first_sample), size_t(part.num_samples));
   if (!std::ranges::all_of(samples, &SampleOutput::finite)) {
-    return end_request(request, Finish::error, nothing_to_draw());
+    return end_request(request, Finish::error, nothing_to_draw(seq));
   }
   if (seq.wants_prompt_logprobs && !span.generated) take_prompt_logprobs(span, samples);
   if (span.draws) return take_draws(span, samples.last(size_t(span.drafts) + 1), now);
@@ -85,10 +81,10 @@ void EngineLoop::take_draws(const PlannedSpan& span, std::span<const SampleOutpu
     const SampleOutput& sample = samples[size_t(i)];
     const int32_t id = sample.id;
     if (id < 0 || id >= num_tokens_) {
-      return end_request(*seq.request, Finish::error, nothing_to_draw());
+      return end_request(*seq.request, Finish::error, nothing_to_draw(seq));
     }
     if (take_token(seq, id, sample, now)) return;
-    if (seq.draw->is_lost()) return end_request(*seq.request, Finish::error, lost_grammar());
+    if (seq.draw->is_lost()) return end_request(*seq.request, Finish::error, too_ambiguous());
     if (i == span.drafts || id != seq.drafts[size_t(i)]) break;
     ++seq.delivery.accepted;
   }

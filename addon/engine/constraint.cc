@@ -103,8 +103,12 @@ bool ConstraintRules::step(Pushdown& pushdown, Place* place, uint8_t byte) const
 const std::vector<uint32_t>& ConstraintRules::mask(Pushdown& pushdown, const Place& place) const {
   if (place.phase == Phase::opening) return last_ = find_mask(pushdown, place);
   const auto [it, is_new] = masks_.try_emplace({place.phase, place.at});
-  if (is_new) it->second = find_mask(pushdown, place);
-  return it->second;
+  if (!is_new) return it->second;
+  it->second = find_mask(pushdown, place);
+  if (!pushdown.exhausted()) return it->second;
+  last_ = std::move(it->second);  // a part: not kept
+  masks_.erase(it);
+  return last_;
 }
 
 std::vector<uint32_t> ConstraintRules::find_mask(Pushdown& pushdown, const Place& place) const {
@@ -159,6 +163,7 @@ Place Constraint::place() const {
 }
 
 bool Constraint::admits(int32_t id, std::string_view bytes) const {
+  matcher_.pushdown().renew();
   const bool may_be_text = place_.phase == Phase::thinking || place_.phase == Phase::free;
   if (ended_ || (!may_be_text && rules_->is_end(id))) {
     return rules_->is_end(id) && (ended_ || matcher_.may_end());
@@ -179,16 +184,26 @@ void Constraint::take(int32_t id, std::string_view bytes) {
     return;
   }
   Place p = place();
+  matcher_.pushdown().renew();
   for (const char c : bytes) lost_ = lost_ || !rules_->step(matcher_.pushdown(), &p, uint8_t(c));
+  lost_ = is_exhausted() || lost_;
   place_ = p;
   matcher_.set_state(lost_ ? Pushdown::kDead : p.state);
 }
 
 bool Constraint::must_end() const { return ended_ || (in_grammar() && matcher_.must_end()); }
 
+bool Constraint::is_exhausted() const {
+  if (!matcher_.pushdown().exhausted()) return false;
+  rules_->grammar()->set_too_ambiguous();
+  return true;
+}
+
 void Constraint::write_mask(std::vector<uint32_t>* out) const {
+  matcher_.pushdown().renew();
   if (!ended_ && !in_grammar()) {
     *out = rules_->mask(matcher_.pushdown(), place());
+    if (is_exhausted()) std::ranges::fill(*out, 0);
     return;
   }
   if (ended_) {
@@ -196,6 +211,10 @@ void Constraint::write_mask(std::vector<uint32_t>* out) const {
   } else {
     const auto mask = matcher_.mask();
     out->assign(mask.begin(), mask.end());
+  }
+  if (is_exhausted()) {
+    std::ranges::fill(*out, 0);
+    return;
   }
   const bool may_end = ended_ || matcher_.may_end();
   for (const int32_t id : rules_->end_ids()) {

@@ -92,7 +92,7 @@ class Constraint {
   void take(int32_t id, std::string_view bytes);
   // What came is no text of the grammar: nothing may follow. Only where a grammar is so ambiguous
   // that some of its ways had to be given up, see Pushdown::settled().
-  bool is_lost() const { return lost_; }
+  bool is_lost() const { return lost_ || rules_->grammar()->is_too_ambiguous(); }
   // Nothing but a stop id may come.
   bool must_end() const;
   // Whether `id` with this text may come.
@@ -105,6 +105,8 @@ class Constraint {
  private:
   bool in_grammar() const { return place_.phase == ConstraintRules::Phase::grammar; }
   ConstraintRules::Place place() const;
+  // After work: whether there was too much of it, which the grammar remembers.
+  bool is_exhausted() const;
 
   const ConstraintRules* rules_;
   GrammarMatcher matcher_;

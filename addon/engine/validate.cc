@@ -114,6 +114,7 @@ Status valid_grammar(const SamplingParams& p, const Vocabulary* vocabulary) {
   if (&p.grammar->vocabulary() != vocabulary) {
     return Status::invalid("grammar: was compiled by another engine");
   }
+  if (p.grammar->is_too_ambiguous()) return too_ambiguous();
   if (p.grammar_after.size() > kMaxGrammarTriggers) {
     return Status::invalid("grammar_after: found " + text(p.grammar_after.size()) +
                            " strings, expected at most " + text(kMaxGrammarTriggers));

@@ -409,5 +409,16 @@ TEST(grammar_memory_is_bounded) {
   EXPECT(other.must_end());
 }
 
+// Grammars whose ways multiply: refused where that shows at the beginning.
+TEST(ambiguous_beginnings_are_refused) {
+  std::string doubling = "root ::= r0 \"!\"\nr60 ::= \"a\" | \"\"\n";
+  for (int i = 0; i < 60; ++i) {
+    const std::string next = "r" + std::to_string(i + 1);
+    doubling += "r" + std::to_string(i) + " ::= " + next + " " + next + "\n";
+  }
+  std::shared_ptr<const Grammar> grammar;
+  EXPECT_ERROR(Grammar::compile(doubling, vocabulary_of({"a"}), &grammar), "it is too ambiguous");
+}
+
 }  // namespace
 }  // namespace nemotron::test

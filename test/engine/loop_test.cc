@@ -571,6 +571,28 @@ TEST(forced_text_is_jumped_over) {
   expect_idle(client.engine());
 }
 
+// Where ways multiply later on, the request ends with an error in bounded time, and others go on.
+TEST(a_grammar_that_becomes_too_ambiguous_ends_its_request_alone) {
+  std::string doubling = "root ::= [A-B] r0 \"C\"\nr40 ::= [A-B] | \"\"\n";
+  for (int i = 0; i < 40; ++i) {
+    const std::string next = "r" + std::to_string(i + 1);
+    doubling += "r" + std::to_string(i) + " ::= " + next + " " + next + "\n";
+  }
+  std::string counted = "root ::= " + std::string(60, '(') + "[A-Z] | \"AB\"";
+  for (int i = 0; i < 60; ++i) counted += "){1,3}";
+  for (const std::string& text : {doubling, counted}) {
+    Client client(scripted(script()));
+    Request r = request(4, 30);
+    r.sampling.grammar = grammar_of(text);
+    const uint64_t bad = client.submit(r), good = client.submit(request(6, 30));
+    client.wait();
+    EXPECT(client.outcome(bad).finish == Finish::error);
+    EXPECT_ERROR(client.outcome(bad).error, "it is too ambiguous");
+    EXPECT(client.outcome(good).finish == Finish::length);
+    expect_idle(client.engine());
+  }
+}
+
 TEST(stats_say_what_happened) {
   Script s = script();
   Client client(scripted(s));

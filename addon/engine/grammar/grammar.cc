@@ -2,12 +2,22 @@
 
 namespace nemotron {
 
+Status too_ambiguous() {
+  return Status::invalid(
+      "grammar: it is too ambiguous: the ways to read one text multiply without a bound; write it "
+      "so "
+      "that what comes next tells which part it belongs to");
+}
+
 Status Grammar::compile(std::string_view text, std::shared_ptr<const Vocabulary> vocabulary,
                         std::shared_ptr<const Grammar>* out) {
   GrammarTree tree;
   if (Status s = read_grammar(text, &tree); !s) return s;
   const std::shared_ptr<Grammar> grammar(new Grammar());
   if (Status s = Automaton::build(tree, &grammar->automaton_); !s) return s;
+  Pushdown probe(&grammar->automaton_, vocabulary->longest());
+  probe.start(grammar->automaton_.root_after_lines());
+  if (probe.exhausted()) return too_ambiguous();
   grammar->vocabulary_ = std::move(vocabulary);
   *out = grammar;
   return {};
@@ -27,6 +37,7 @@ GrammarMatcher::GrammarMatcher(std::shared_ptr<const Grammar> grammar, From from
 }
 
 bool GrammarMatcher::take(std::string_view bytes) {
+  memory_->pushdown.renew();
   Pushdown::State state = state_;
   for (const char c : bytes) state = memory_->pushdown.next(state, uint8_t(c));
   set_state(state);

@@ -8,6 +8,7 @@
 // owner of a grammar may let go of it on any.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -32,14 +33,22 @@ struct GrammarMemory {
   size_t bytes() const { return pushdown.bytes() + masks.bytes(); }
 };
 
+// The error of a grammar that needs too much work.
+Status too_ambiguous();
+
 class Grammar {
  public:
-  // Errors (invalid_argument): see read_grammar() and Automaton::build().
+  // Errors (invalid_argument): see read_grammar() and Automaton::build(); a beginning that is too
+  // ambiguous.
   static Status compile(std::string_view text, std::shared_ptr<const Vocabulary> vocabulary,
                         std::shared_ptr<const Grammar>* out);
 
   const Vocabulary& vocabulary() const { return *vocabulary_; }
   const Automaton& automaton() const { return automaton_; }
+  // Some text of it took more work than Pushdown::kMaxWork: requests for it are refused from then
+  // on. Any thread.
+  bool is_too_ambiguous() const { return too_ambiguous_; }
+  void set_too_ambiguous() const { too_ambiguous_ = true; }
   size_t bytes() const { return automaton_.bytes(); }  // of memory, without what is found out later
   // Where matchers are now. `most`: see kGrammarMemoryBytes.
   const std::shared_ptr<GrammarMemory>& memory(size_t most = kGrammarMemoryBytes) const;
@@ -48,6 +57,7 @@ class Grammar {
   Grammar() = default;
   std::shared_ptr<const Vocabulary> vocabulary_;
   Automaton automaton_;
+  mutable std::atomic<bool> too_ambiguous_ = false;
   mutable std::shared_ptr<GrammarMemory> memory_;  // the engine thread's
 };
 
@@ -62,7 +72,10 @@ class GrammarMatcher {
   bool may_end() const { return memory_->pushdown.ends(state_); }
   bool must_end() const { return may_end() && memory_->pushdown.places(state_).empty(); }
   // Bits of the tokens that may come. Valid until the next call of any matcher of the grammar.
-  std::span<const uint32_t> mask() const { return memory_->masks.of(state_); }
+  std::span<const uint32_t> mask() const {
+    memory_->pushdown.renew();
+    return memory_->masks.of(state_);
+  }
   // Up to `most` bytes that must come next.
   std::string forced_text(size_t most) const;
 

@@ -41,6 +41,7 @@ Pushdown::State Pushdown::after(Stack stack) {
   if (stacks_[stack].after == 0) {
     draft_.open.push_back({Automaton::kEnd, stack});
     const State state = close();
+    if (exhausted_) return state;
     stacks_[stack].after = state;
   }
   return stacks_[stack].after;
@@ -56,6 +57,7 @@ Pushdown::State Pushdown::find_next(State state, uint32_t byte_class) {
     }
   }
   const State found = close();
+  if (exhausted_) return found;
   nexts_[size_t(state) * classes_ + byte_class] = found;
   return found;
 }
@@ -103,6 +105,11 @@ Pushdown::State Pushdown::close() {
     const Place p = d.open.back();
     d.open.pop_back();
     if (!visit(p)) continue;
+    if (++work_ > kMaxWork) exhausted_ = true;
+    if (exhausted_) {
+      d.open.clear();
+      break;
+    }
     const Automaton::Node& n = automaton_.node(p.node);
     switch (n.kind) {
       case Kind::bytes:
@@ -132,6 +139,7 @@ Pushdown::State Pushdown::close() {
   }
   for (const uint32_t used : seen_used_) seen_[used] = 0;
   seen_used_.clear();
+  if (exhausted_) return kDead;
   return intern(&d.places, d.ends);
 }
 

@@ -31,9 +31,20 @@ class Pushdown {
   };
   // Stacks of one place that a state keeps at most, see settled().
   static constexpr size_t kMaxStacks = 64;
+  // Places that may be met between two renew(): tens of milliseconds. What needs more is a grammar
+  // in which the ways to read one text multiply.
+  static constexpr size_t kMaxWork = 400'000;
 
   // `longest`: bytes of the longest token.
   Pushdown(const Automaton* automaton, uint32_t longest);
+
+  // Before every piece of work: a token, a mask.
+  void renew() {
+    work_ = 0;
+    exhausted_ = false;
+  }
+  // kMaxWork has been passed: what was asked since may lack texts, and is not kept.
+  bool exhausted() const { return exhausted_; }
 
   // Before the first byte of what `node` says.
   State start(uint32_t node);
@@ -114,6 +125,8 @@ class Pushdown {
   std::vector<Place> places_;
   std::vector<State> nexts_;  // [state, class]; 0: not known yet
   Draft draft_;
+  size_t work_ = 0;
+  bool exhausted_ = false;
   std::vector<uint64_t> seen_;  // open addressing; 0: free
   std::vector<uint32_t> seen_used_;
 };

@@ -77,6 +77,12 @@ const std::vector<uint32_t>& TokenMasks::of(State exact) {
     const Pushdown::Stack rest = pushdown_.rest(place.stack);
     if (rest != Pushdown::kBottom) add_onward(inside, pushdown_.after(rest), &mask);
   }
+  if (pushdown_.exhausted()) {  // what was found may be a part
+    units_.clear();
+    masks_.erase(it);
+    none_.assign(vocabulary_.words(), 0);
+    return none_;
+  }
   return mask;
 }
 

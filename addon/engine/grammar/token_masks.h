@@ -22,7 +22,8 @@ class TokenMasks {
   TokenMasks(Pushdown* pushdown, const Vocabulary* vocabulary)
       : pushdown_(*pushdown), vocabulary_(*vocabulary) {}
 
-  // Of the tokens of the vocabulary's tree; words() of them. Valid until the next call.
+  // Of the tokens of the vocabulary's tree; words() of them. Valid until the next call. No token
+  // when the Pushdown is exhausted.
   const std::vector<uint32_t>& of(Pushdown::State state);
   size_t bytes() const { return bytes_; }  // of memory, roughly
 
@@ -46,6 +47,7 @@ class TokenMasks {
   std::unordered_map<Pushdown::State, Unit> units_;
   std::unordered_map<Pushdown::State, std::vector<uint32_t>> masks_;
   std::vector<Pushdown::State> path_;  // scratch
+  std::vector<uint32_t> none_;
   size_t bytes_ = 0;
 };
 
