@@ -62,7 +62,14 @@ export const numbersById = (min: number, max: number) =>
       for (const [key, value] of Object.entries(numbers)) {
         const refuse = (message: string) =>
           context.addIssue({ code: 'custom', message, path: [key], continue: false })
-        if (!ID.test(key)) return refuse('keys are token ids')
+        if (!ID.test(key))
+          return context.addIssue({
+            code: 'invalid_key',
+            origin: 'record',
+            issues: [{ code: 'custom', message: 'keys are token ids', path: [], input: key }],
+            input: numbers,
+            path: [key],
+          })
         if (typeof value !== 'number') return refuse('expected a number')
         if (value < min || value > max) return refuse(`it must be from ${min} to ${max}`)
       }

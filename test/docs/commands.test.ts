@@ -17,7 +17,7 @@ test('the commands are found, and what is said of them is of one that is there',
   assert.ok(texts.length > 40, `${texts.length} commands`)
   for (const text of ['npm ci', 'npx nemotron-server info MODEL', 'npm run bench -- ops'])
     assert.ok(texts.includes(text), text)
-  assert.equal(commands.filter(({ answer }) => answer !== undefined).length, 5)
+  assert.equal(commands.filter(({ answer }) => answer !== undefined).length, 6)
   for (const text of [...Object.keys(NOT_RUN), ...LONG])
     assert.ok(texts.includes(text), `no document has the command any more: ${text}`)
 })
