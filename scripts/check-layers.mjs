@@ -18,7 +18,6 @@ const shared = [
   'list',
   'slices',
   'terminal',
-  'text-file',
   'thread',
   'version',
 ]

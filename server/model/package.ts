@@ -4,7 +4,7 @@
 import { join } from 'node:path'
 import { z } from 'zod'
 import { knowsTools } from '../prompt/template.js'
-import { readTextIfThere } from '../text-file.js'
+import { readTextIfThere } from '../tokenizer/text-file.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 
 const NamedToken = z.union([z.string(), z.looseObject({ content: z.string() })])

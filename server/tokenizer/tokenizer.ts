@@ -9,8 +9,8 @@ import { join } from 'node:path'
 import type { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { z } from 'zod'
 import { EngineFailure } from '../failure.js'
-import { readText } from '../text-file.js'
 import { createLongText } from './long-text.js'
+import { readText } from './text-file.js'
 import type { Parts, Tokenizer } from './types.js'
 
 const { Tokenizer: Native } = createRequire(import.meta.url)(
