@@ -90,8 +90,8 @@ class Constraint {
 
   // A token of the answer; `bytes`: its text.
   void take(int32_t id, std::string_view bytes);
-  // What came is no text of the grammar: nothing may follow. Only where a grammar is so ambiguous
-  // that some of its ways had to be given up, see Pushdown::settled().
+  // Nothing may follow: the grammar is so ambiguous that ways through it were given up, and one of
+  // them came (Pushdown::settled()), or that it takes too much work (Pushdown::exhausted()).
   bool is_lost() const { return lost_ || rules_->grammar()->is_too_ambiguous(); }
   // Nothing but a stop id may come.
   bool must_end() const;

@@ -200,7 +200,7 @@ void DrawPolicy::propose_forced(size_t most, std::vector<int32_t>* out) const {
 int32_t DrawPolicy::draft_limit(std::span<const int32_t> drafts,
                                 std::span<const std::string> token_bytes) {
   after_drafts_.clear();
-  if (!may_draft() || thinking_.forced() >= 0) return 0;
+  if (drafts.empty() || !may_draft() || thinking_.forced() >= 0) return 0;
   ThinkingBudget thinking = thinking_;
   for (size_t i = 0; i < drafts.size(); ++i) {
     const std::string& bytes = token_bytes[size_t(drafts[i])];

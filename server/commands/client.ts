@@ -58,6 +58,14 @@ const ErrorAnswer = z.looseObject({
     code: z.string().nullish().catch(null),
   }),
 })
+/** What these commands read of a choice of a chat. */
+export const ChatChoice = z.looseObject({
+  message: z.looseObject({
+    content: z.string().nullable(),
+    reasoning_content: z.string().nullish(),
+  }),
+  finish_reason: z.string(),
+})
 const ModelList = z.looseObject({
   data: z.array(z.looseObject({ id: z.string(), max_model_len: z.int().optional() })),
 })

@@ -8,7 +8,7 @@ import { z } from 'zod'
 import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
 import { packagePath } from '../version.js'
-import { isRequestsFault, openTarget, type Target } from './client.js'
+import { ChatChoice, isRequestsFault, openTarget, type Target } from './client.js'
 import { CARD_SCORES, type Item, readItem, splitAnswer, UNBOXED } from './evaluation.js'
 import { fileError } from './file-error.js'
 import { collect, positiveInteger } from './flags.js'
@@ -16,17 +16,7 @@ import { readLines } from './lines.js'
 import { formatSummary, type Section, SUMMARIES, type SummaryFormat } from './summary.js'
 
 const ChatAnswer = z.looseObject({
-  choices: z
-    .array(
-      z.looseObject({
-        message: z.looseObject({
-          content: z.string().nullable(),
-          reasoning_content: z.string().nullish(),
-        }),
-        finish_reason: z.string(),
-      }),
-    )
-    .min(1),
+  choices: z.array(ChatChoice).min(1),
 })
 
 type Mode = 'on' | 'off'

@@ -5,7 +5,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
 import { tell } from '../log.js'
-import type { ListedModel } from './client.js'
+import { ChatChoice, type ListedModel } from './client.js'
 import { positiveInteger } from './flags.js'
 import type { Members, Result } from './jsonl.js'
 import { type Conversation, readPromptLine } from './preference-line.js'
@@ -24,12 +24,7 @@ import { truncate } from './truncate.js'
 const ChatAnswer = z.looseObject({
   choices: z
     .array(
-      z.looseObject({
-        message: z.looseObject({
-          content: z.string().nullable(),
-          reasoning_content: z.string().nullish(),
-        }),
-        finish_reason: z.string(),
+      ChatChoice.extend({
         /** Null: too long for the reward model. */
         reward: z.number().nullable(),
       }),

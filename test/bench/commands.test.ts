@@ -88,6 +88,9 @@ test('gpu', async () => {
   rmSync(folder, { recursive: true })
 })
 
+/** The smallest shape, once. */
+const ONCE = ['--shape', 'tiny', '--rounds', '1', '--threads', '1']
+
 describe('benches of our own engine', { skip: noAddon }, () => {
   test('ops', async () => {
     assert.match(await output('ops', 'ceilings', '--seconds', '0.01'), /"ceiling": "read"/)
@@ -106,32 +109,14 @@ describe('benches of our own engine', { skip: noAddon }, () => {
 
   test('reward', async () => {
     const sizes = ['--prompt', '64', '--candidates', '2', '--answer', '8']
-    const out = await output(
-      'reward',
-      '--shape',
-      'tiny',
-      '--rounds',
-      '1',
-      '--threads',
-      '1',
-      ...sizes,
-    )
+    const out = await output('reward', ...ONCE, ...sizes)
     assert.match(out, MACHINE)
     assert.match(out, /share \d+ %/)
   })
 
   test('score', async () => {
     const sizes = ['--lines', '20', '--prompt', '8', '--answer', '8']
-    const out = await output(
-      'score',
-      '--shape',
-      'tiny',
-      '--rounds',
-      '1',
-      '--threads',
-      '1',
-      ...sizes,
-    )
+    const out = await output('score', ...ONCE, ...sizes)
     assert.match(out, MACHINE)
     assert.match(
       out,
