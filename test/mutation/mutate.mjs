@@ -1,15 +1,19 @@
 // How many small, harmful changes do the tests find? Draws changes by a seed, makes one after another in
 // a copy of the checkout, runs the tests that are about that part, and prints the score.
 //   node test/mutation/mutate.mjs server|engine [--count 60] [--seed 1] [--only TEXT] [--out FILE]
-// `--only` keeps the files whose path contains the text. Survivors are printed as a diff line each: kill
-// them by a test, or say in test/mutation/explained.json why they are not harmful. What is said there
-// holds for one place: a line that stands in a file several times is named with its count.
+//   node test/mutation/mutate.mjs server|engine --keys FILE
+// `--only` keeps the files whose path contains the text; `--keys` makes the changes of a file, one key a
+// line as `--out` writes them, instead of drawing. Survivors are printed with their key: kill them by a
+// test, or say in test/mutation/explained.json why they are not harmful. What is said there holds for one
+// place: a line that stands in a file several times is named with its count.
+// A failure counts when it comes twice: a suite that failed because the machine was busy found nothing.
 
 import { spawn, spawnSync } from 'node:child_process'
 import {
   appendFileSync,
   existsSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -87,51 +91,45 @@ const random = (seed) => {
   }
 }
 
-const tests = (...names) => names.map((name) => `test/server/${name}.test.ts`)
+const suite = (name) => ({
+  name,
+  command: process.execPath,
+  args: ['--import', 'tsx', '--test', `test/${name}.test.ts`],
+})
+const allSuites = (folder) =>
+  readdirSync(join(root, 'test', folder))
+    .filter((name) => name.endsWith('.test.ts') && !name.endsWith('.long.test.ts'))
+    .map((name) => suite(`${folder}/${name.replace(/\.test\.ts$/, '')}`))
+const target = (name) => ({
+  name: `build ${name}`,
+  command: 'cmake',
+  args: ['--build', 'build', '--target', name, '--parallel', '2'],
+  isBuild: true,
+})
 const server = {
   files: 'server/**/*.ts',
   skip: /^server\/(?:commands|cli|terminal|version|model\/(?:hub|download|fetch))/,
-  // The recorded answers first: they find most, fast.
-  suites: [
-    ...tests('recorded', 'wiring', 'stream', 'chat', 'completions', 'errors', 'reward', 'sampling'),
-    ...tests('reasoning', 'thinking', 'template', 'jinja', 'wire', 'meta', 'config', 'request-log'),
-    ...tests(
-      'reward-checkpoints',
-      'fields',
-      'check',
-      'bounds',
-      'door',
-      'identity',
-      'numbers',
-      'shapes',
-    ),
-    ...tests('tools', 'call-parser', 'tool-grammar', 'tool-templates', 'tool-loops'),
-    ...tests('serve', 'tiny-models'),
-    'test/grammar/json-schema.test.ts',
-    'test/grammar/answer-grammar.test.ts',
-    'test/api/tokenizer.test.ts',
-    'test/api/engine.test.ts',
-    'test/api/reward.test.ts',
-  ],
+  // The recorded answers first: they find most, fast. What only commands and documents are tested by is out.
+  steps: [suite('server/recorded'), ...['server', 'grammar', 'api'].flatMap(allSuites)].filter(
+    ({ name }, at) =>
+      (at === 0 || name !== 'server/recorded') &&
+      !/\/(?:hub|docs|cli|package|preference-data|evaluation|score-command|gguf)$/.test(name),
+  ),
   prepare: (copy) => symlinkSync(join(root, 'build'), join(copy, 'build')),
-  commands: (suites) =>
-    suites.map((suite) => [process.execPath, ['--import', 'tsx', '--test', suite]]),
-  limitMs: 300_000,
 }
 const engine = {
   files: 'addon/engine/*.cc',
   skip: /$^/,
-  suites: ['engine_test'],
-  prepare: (copy) => {
-    const options = ['-DNEMOTRON_CUDA=OFF', '-DCMAKE_BUILD_TYPE=Release']
-    run(copy, 'cmake', ['-S', '.', '-B', 'build', ...options])
-    run(copy, 'cmake', ['--build', 'build', '--target', 'engine_test', '--parallel', '2'])
-  },
-  commands: () => [
-    ['cmake', ['--build', 'build', '--target', 'engine_test', '--parallel', '2']],
-    [join('build', 'test', 'engine', 'engine_test'), []],
+  // Most is found by the engine's own tests; the addon is built for what they let pass.
+  steps: [
+    target('engine_test'),
+    { name: 'engine_test', command: join('build', 'test', 'engine', 'engine_test'), args: [] },
+    target('nemotron'),
+    ...['api/engine', 'api/grammar', 'api/reward', 'server/tiny-models'].map(suite),
   ],
-  limitMs: 300_000,
+  prepare: (copy) => {
+    run(copy, process.execPath, ['scripts/install.mjs', '--addon'])
+  },
 }
 
 const run = (cwd, command, args) => {
@@ -141,9 +139,10 @@ const run = (cwd, command, args) => {
   process.exit(1)
 }
 
-/** Whether it ended well; one that hangs has found the change. */
-const passes = (cwd, [command, args], limitMs) =>
+/** How a step ended, and how long it took; one that hangs has found the change. */
+const runStep = (cwd, { command, args }, limitMs) =>
   new Promise((resolve) => {
+    const began = performance.now()
     const child = spawn(command, args, { cwd, stdio: 'ignore', detached: true })
     const kill = () => {
       try {
@@ -152,13 +151,31 @@ const passes = (cwd, [command, args], limitMs) =>
         // It has ended meanwhile.
       }
     }
-    const timer = setTimeout(kill, limitMs)
+    let isHung = false
+    const timer = setTimeout(() => {
+      isHung = true
+      kill()
+    }, limitMs)
     child.on('close', (code) => {
       clearTimeout(timer)
       kill()
-      resolve(code === 0)
+      resolve({ isPassed: code === 0, isHung, ms: performance.now() - began })
     })
   })
+
+/** What finds the change that stands in the copy: undefined when nothing does, false when it is none. */
+const findingStep = async (copy, steps) => {
+  for (const step of steps) {
+    const first = await runStep(copy, step, step.limitMs)
+    if (first.isPassed) continue
+    // Text that does not compile is no change of what the code does.
+    if (step.isBuild) return false
+    const second = await runStep(copy, step, step.limitMs)
+    if (second.isPassed) console.log(`    ${step.name} failed once and passed then`)
+    else return first.isHung && second.isHung ? `${step.name}, which hangs` : step.name
+  }
+  return undefined
+}
 
 const option = (name, fallback) => {
   const at = process.argv.indexOf(`--${name}`)
@@ -174,6 +191,7 @@ const count = Number(option('count', '60'))
 const seed = Number(option('seed', '1'))
 const only = option('only', '')
 const out = option('out', '')
+const keysFile = option('keys', '')
 
 const copy = mkdtempSync(join(tmpdir(), 'nemotron-mutate-'))
 process.on('exit', () => rmSync(copy, { recursive: true, force: true }))
@@ -201,48 +219,68 @@ for (const key of Object.keys(explained)) {
   console.error(`explained.json explains what is not in the code: ${key}`)
   process.exit(2)
 }
-const next = random(seed)
-const chosen = Array.from({ length: Math.min(count, all.length) }, () =>
-  all.splice(Math.floor(next() * all.length), 1),
-).flat()
+const drawn = () => {
+  const next = random(seed)
+  return Array.from({ length: Math.min(count, all.length) }, () =>
+    all.splice(Math.floor(next() * all.length), 1),
+  ).flat()
+}
+const named = () => {
+  const wanted = readFileSync(keysFile, 'utf8')
+    .split('\n')
+    .filter((key) => key !== '')
+  const missing = wanted.filter((key) => !keys.has(key))
+  for (const key of missing) console.error(`${keysFile}: not in the code: ${key}`)
+  if (missing.length > 0) process.exit(2)
+  return all.filter(({ key }) => wanted.includes(key))
+}
+const chosen = keysFile === '' ? drawn() : named()
 
-// A suite that fails by itself would find everything.
-for (const command of part.commands(part.suites)) {
-  if (await passes(copy, command, part.limitMs)) continue
-  console.error(`fails without any change: ${command[1].at(-1) ?? command[0]}`)
-  process.exit(2)
+// A suite that fails by itself would find everything. Five times what it takes is taken for a hang.
+const steps = []
+for (const step of part.steps) {
+  const { isPassed, ms } = await runStep(copy, step, 900_000)
+  if (!isPassed) {
+    console.error(`fails without any change: ${step.name}`)
+    process.exit(2)
+  }
+  console.log(`${step.name} ${(ms / 1000).toFixed(1)} s`)
+  steps.push({ ...step, limitMs: step.isBuild ? 900_000 : Math.max(60_000, 5 * ms) })
 }
 
 let found = 0
+let broken = 0
 const survivors = []
 for (const [i, { file, number, line, key }] of chosen.entries()) {
   const path = join(copy, file)
   const text = readFileSync(path, 'utf8')
   const lines = text.split('\n')
-  const was = lines[number]
   lines[number] = line
   writeFileSync(path, lines.join('\n'))
-  let by
-  for (const command of part.commands(part.suites)) {
-    if (await passes(copy, command, part.limitMs)) continue
-    by = command[1].at(-1) ?? command[0]
-    break
-  }
+  const by = await findingStep(copy, steps)
   writeFileSync(path, text)
   const why = explained[key]
-  if (by !== undefined) found++
+  if (by === false) broken++
+  else if (by !== undefined) found++
   else survivors.push({ key, why })
-  const verdict = by !== undefined ? `found by ${by}` : why ? `harmless: ${why}` : 'SURVIVED'
-  const told = `${i + 1}/${chosen.length} ${file}:${number + 1} ${verdict}\n    ${was.trim()}\n    ${line.trim()}`
+  const verdict =
+    by === false
+      ? 'does not compile'
+      : by !== undefined
+        ? `found by ${by}`
+        : why
+          ? `harmless: ${why}`
+          : 'SURVIVED'
+  const told = `${i + 1}/${chosen.length} line ${number + 1} ${verdict}\n${key}`
   console.log(told)
   if (out !== '') appendFileSync(out, `${told}\n`)
 }
 const harmless = survivors.filter(({ why }) => why !== undefined).length
-const harmful = chosen.length - harmless
+const harmful = chosen.length - harmless - broken
 const open = survivors.length - harmless
 const score = harmful === 0 ? 100 : (100 * found) / harmful
 console.log(
-  `${process.argv[2]}, seed ${seed}: ${found} of ${harmful} found (${score.toFixed(1)} %), ${harmless} harmless`,
+  `${process.argv[2]}, ${keysFile === '' ? `seed ${seed}` : keysFile}: ${found} of ${harmful} found (${score.toFixed(1)} %), ${harmless} harmless, ${broken} not compiled`,
 )
 console.log(`${found} passed, ${open} failed`)
 process.exit(open > 0 ? 1 : 0)
