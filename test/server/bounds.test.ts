@@ -234,23 +234,24 @@ describe('no shape of a body costs much', () => {
     ])
   })
 
-  test('words are encoded once for all prompts', async () => {
+  test('words are encoded once for all prompts', async (t) => {
     const one = await startHarness({ answer: () => ({ pieces: ['ok'] }) })
+    t.after(() => one.close())
     const words = ['ab', 'cd']
     const body = complete({ prompt: many(50, 'a'), bad_words: words, max_tokens: 4 })
     assert.equal((await one.post(COMPLETIONS, body)).status, 200)
     const lists = one.engine.requests.map(({ sampling }) => sampling?.badWordIds)
     assert.equal(lists.length, 50)
     assert.equal(new Set(lists).size, 1)
-    await one.close()
   })
 
-  test('prompts come in where each answer has a place, and others come in beside them', async () => {
+  test('prompts come in where each answer has a place, and others come in beside them', async (t) => {
     const one = await startHarness({
       answer: () => ({ pieces: many(200, 'a') }),
       maxNumSeqs: 2,
       maxWaiting: 4,
     })
+    t.after(() => one.close())
     const stop = new AbortController()
     const ask = (body: object) =>
       fetch(`${one.url}${COMPLETIONS}`, {
@@ -274,7 +275,6 @@ describe('no shape of a body costs much', () => {
     )
     assert.equal(one.engine.requests.length, 6)
     stop.abort()
-    await one.close()
   })
 
   test('the least number of tokens has to fit behind every prompt', async () => {
@@ -286,11 +286,12 @@ describe('no shape of a body costs much', () => {
     assert.equal((await readAnswer(short)).error.param, 'min_tokens')
   })
 
-  test('what is within the bounds passes', async () => {
+  test('what is within the bounds passes', async (t) => {
     const one = await startHarness({
       answer: () => ({ pieces: ['ok'] }),
       config: { bodyLimit: 16 << 20 },
     })
+    t.after(() => one.close())
     for (const [path, body] of [
       [`${CHAT}/render`, chatBody({ messages: many(2048, user) })],
       [CHAT, chatBody({ stop: many(16, 'zz'), bad_words: many(128, 'q'), max_tokens: 2 })],
@@ -301,6 +302,5 @@ describe('no shape of a body costs much', () => {
       const response = await one.post(path, body)
       assert.equal(response.status, 200, (await response.text()).slice(0, 300))
     }
-    await one.close()
   })
 })

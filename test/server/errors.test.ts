@@ -380,14 +380,14 @@ describe('errors', () => {
 })
 
 describe('strict parameters', () => {
-  test('unknown fields are a 400', async () => {
+  test('unknown fields are a 400', async (t) => {
     const harness = await startHarness({ config: { strictParams: true } })
+    t.after(() => harness.close())
     await checkError(await harness.post(CHAT, chatBody({ foo: 1 })), {
       param: 'foo',
       code: 'unsupported_parameter',
     })
     assert.equal((await harness.post(CHAT, chatBody({ user: 'x' }))).status, 200)
-    await harness.close()
   })
 })
 
@@ -448,12 +448,12 @@ describe('API keys and CORS', () => {
     assert.match(preflight.headers.get('access-control-allow-headers') ?? '', /x-stainless-os/)
   })
 
-  test('only allowed origins are told so', async () => {
+  test('only allowed origins are told so', async (t) => {
     const narrow = await startHarness({ config: { allowedOrigins: ['http://good.example'] } })
+    t.after(() => narrow.close())
     const ask = (origin: string) => fetch(`${narrow.url}/health`, { headers: { origin } })
     const good = await ask('http://good.example')
     assert.equal(good.headers.get('access-control-allow-origin'), 'http://good.example')
     assert.equal((await ask('http://bad.example')).headers.get('access-control-allow-origin'), null)
-    await narrow.close()
   })
 })

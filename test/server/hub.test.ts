@@ -33,8 +33,9 @@ const checkWhole = async (folder: string) => {
 }
 
 describe('pull', () => {
-  test("lays files out as Hugging Face's tools do, and uses what is there", async () => {
+  test("lays files out as Hugging Face's tools do, and uses what is there", async (t) => {
     const remote = await startRemote()
+    t.after(() => remote.close())
     const hub = createHub(remote.env(), quick)
     assert.equal(await hub.cached(REPO), undefined)
     const seen: number[] = []
@@ -64,17 +65,16 @@ describe('pull', () => {
     await rm(join(folder, 'model-00002-of-00002.safetensors'))
     await assert.rejects(offline.pull(REPO), /HF_HUB_OFFLINE/)
     assert.equal(await hub.cached(REPO), undefined)
-    await remote.close()
   })
 
-  test('sizes and checksums from headers where the listing has none', async () => {
+  test('sizes and checksums from headers where the listing has none', async (t) => {
     const remote = await startRemote({ listing: false })
+    t.after(() => remote.close())
     await checkWhole(await createHub(remote.env(), quick).pull(REPO))
     assert.ok(remote.log.some(({ method }) => method === 'HEAD'))
-    await remote.close()
   })
 
-  test('connections that break go on where they stopped', async () => {
+  test('connections that break go on where they stopped', async (t) => {
     let broken = 0
     const remote = await startRemote({
       trouble: (name, response, body, start) => {
@@ -88,13 +88,13 @@ describe('pull', () => {
         return true
       },
     })
+    t.after(() => remote.close())
     await checkWhole(await createHub(remote.env(), quick).pull(REPO))
     const ranges = remote.log.filter(({ range }) => range !== undefined)
     assert.ok(ranges.length >= 5, `${ranges.length} ranges`)
-    await remote.close()
   })
 
-  test('a stall is given up and tried again; a server without ranges starts over', async () => {
+  test('a stall is given up and tried again; a server without ranges starts over', async (t) => {
     let stalls = 0
     const remote = await startRemote({
       trouble: (name, response, body) => {
@@ -104,12 +104,12 @@ describe('pull', () => {
         return true
       },
     })
+    t.after(() => remote.close())
     await checkWhole(await createHub(remote.env(), quick).pull(REPO))
     assert.ok(stalls >= 3)
-    await remote.close()
   })
 
-  test('corrupt content is thrown away and fetched again, but not for ever', async () => {
+  test('corrupt content is thrown away and fetched again, but not for ever', async (t) => {
     for (const [times, works] of [
       [1, true],
       [99, false],
@@ -123,6 +123,7 @@ describe('pull', () => {
           return true
         },
       })
+      t.after(() => remote.close())
       const hub = createHub(remote.env(), quick)
       if (works) await checkWhole(await hub.pull(REPO))
       else await assert.rejects(hub.pull(REPO), /checksum/)
@@ -134,11 +135,10 @@ describe('pull', () => {
         ),
         works,
       )
-      await remote.close()
     }
   })
 
-  test('a corrupt small file is found too', async () => {
+  test('a corrupt small file is found too', async (t) => {
     const remote = await startRemote({
       trouble: (name, response, body) => {
         if (name !== 'config.json') return false
@@ -146,11 +146,11 @@ describe('pull', () => {
         return true
       },
     })
+    t.after(() => remote.close())
     await assert.rejects(createHub(remote.env(), quick).pull(REPO), /checksum/)
-    await remote.close()
   })
 
-  test('what an earlier run left is completed, not fetched again', async () => {
+  test('what an earlier run left is completed, not fetched again', async (t) => {
     let allow = false
     const remote = await startRemote({
       trouble: (name, response, body) => {
@@ -159,6 +159,7 @@ describe('pull', () => {
         return true
       },
     })
+    t.after(() => remote.close())
     const stop = new AbortController()
     const first = createHub(remote.env(), quick).pull(REPO, { signal: stop.signal })
     setTimeout(() => stop.abort(new Error('stopped')), 150)
@@ -168,54 +169,53 @@ describe('pull', () => {
     await checkWhole(await createHub(remote.env(), quick).pull(REPO))
     const again = remote.log.find(({ url }) => url.endsWith('00001-of-00002.safetensors'))
     assert.equal(again?.range, 'bytes=200000-')
-    await remote.close()
   })
 
-  test('a server that never works is given up with its last words', async () => {
+  test('a server that never works is given up with its last words', async (t) => {
     const remote = await startRemote({
       trouble: (_name, response) => {
         response.writeHead(503).end()
         return true
       },
     })
+    t.after(() => remote.close())
     await assert.rejects(createHub(remote.env(), quick).pull(REPO), /HTTP 503 \(tried 4 times\)/)
-    await remote.close()
   })
 
-  test('HF_TOKEN is sent; without it the error says what to do', async () => {
+  test('HF_TOKEN is sent; without it the error says what to do', async (t) => {
     const remote = await startRemote({ token: 'hf_secret' })
+    t.after(() => remote.close())
     await assert.rejects(createHub(remote.env(), quick).pull(REPO), /HF_TOKEN/)
     await checkWhole(await createHub(remote.env({ HF_TOKEN: 'hf_secret' }), quick).pull(REPO))
-    await remote.close()
     const file = await startRemote({ token: 'hf_secret' })
+    t.after(() => file.close())
     await writeFile(join(file.cache, 'token'), 'hf_secret\n')
     await checkWhole(await createHub(file.env(), quick).pull(REPO))
-    await file.close()
   })
 
-  test('a disk that is too small is told before anything is fetched', async () => {
+  test('a disk that is too small is told before anything is fetched', async (t) => {
     const remote = await startRemote({ claim: 1e18 })
+    t.after(() => remote.close())
     await assert.rejects(
       createHub(remote.env(), quick).pull(REPO),
       /needs .* GB, but only .* GB are free/,
     )
     assert.equal(remote.log.length, 1)
-    await remote.close()
   })
 
-  test('unknown models, names that are none, a hub that is not there', async () => {
+  test('unknown models, names that are none, a hub that is not there', async (t) => {
     const remote = await startRemote()
+    t.after(() => remote.close())
     await assert.rejects(createHub(remote.env(), quick).pull('nvidia/none'), /not found/)
     await assert.rejects(createHub(remote.env(), quick).pull('../etc'), /no Hugging Face id/)
     const env = remote.env({ HF_ENDPOINT: 'http://127.0.0.1:9' })
     await assert.rejects(createHub(env, { ...quick, attempts: 1 }).pull(REPO), /cannot reach/)
-    await remote.close()
     for (const name of ['a/b', 'nvidia/Llama-3.1-Nemotron-Nano-8B-v1']) assert.ok(isRepoId(name))
     for (const name of ['a', './a', '../a/b', 'a/b/c', 'a/..', '/a/b', 'a b/c'])
       assert.ok(!isRepoId(name), name)
   })
 
-  test('whoever waits hears what is asked, what is tried again, and how far it is', async () => {
+  test('whoever waits hears what is asked, what is tried again, and how far it is', async (t) => {
     let broken = 0
     const trouble = (name: string, response: ServerResponse) => {
       if (!name.startsWith('model-00001') || broken++ > 0) return false
@@ -223,6 +223,7 @@ describe('pull', () => {
       return true
     }
     const remote = await startRemote({ trouble })
+    t.after(() => remote.close())
     const said: string[] = []
     const say = (text: string) => said.push(text)
     const onProgress = (label: string, done: number, total: number) =>
@@ -231,7 +232,6 @@ describe('pull', () => {
     assert.match(said[0] ?? '', /^nvidia\/Tiny-Model: asking http:\S+ for its files$/)
     assert.match(said[1] ?? '', /^nvidia\/Tiny-Model 0\/\d+$/)
     assert.equal(said.filter((text) => /Going on in 0\.01 s\.$/.test(text)).length, 1)
-    await remote.close()
 
     said.length = 0
     const env = remote.env({ HF_ENDPOINT: 'http://127.0.0.1:9' })

@@ -91,13 +91,13 @@ describe('a model is known', () => {
 })
 
 describe('a reward model', { skip: noAddon }, () => {
-  test('is one by the path that `pull` prints', async () => {
+  test('is one by the path that `pull` prints', async (t) => {
     const folder = join(temporary(), 'models--nvidia--tiny-reward', 'snapshots', '0a1b2c3d')
     cpSync(REWARD, folder, { recursive: true })
     nameless(folder)
     const engine = await createEngine({ model: folder, kvCacheMemory: 1 << 25 })
+    t.after(() => engine.close())
     assert.equal(engine.info.rewardKind, 'lm_head_rows')
-    await engine.close()
   })
 
   test('is never served as a chat model without a loud word', async () => {

@@ -59,7 +59,7 @@ describe('numbers that add up', () => {
     assert.equal(run.counts.completionTokens, 8)
   })
 
-  test('what a reward engine refuses is no error of the engine', async () => {
+  test('what a reward engine refuses is no error of the engine', async (t) => {
     const one = await startHarness({
       reward: {
         score: (prompt) => {
@@ -71,6 +71,7 @@ describe('numbers that add up', () => {
         },
       },
     })
+    t.after(() => one.close())
     const errors = async (): Promise<number> => {
       const text = await (await fetch(`${one.url}/metrics`)).text()
       const line = text
@@ -94,11 +95,11 @@ describe('numbers that add up', () => {
     assert.equal(await errors(), 0)
     assert.equal(await score('broken'), 500)
     assert.equal(await errors(), 1)
-    await one.close()
   })
 
-  test('/render and /tokenize of a reward model refuse what asks for an answer', async () => {
+  test('/render and /tokenize of a reward model refuse what asks for an answer', async (t) => {
     const one = await startHarness({ reward: { score: () => [1] } })
+    t.after(() => one.close())
     const messages = [
       { role: 'user', content: 'a' },
       { role: 'assistant', content: 'b' },
@@ -116,7 +117,6 @@ describe('numbers that add up', () => {
         assert.equal((await readAnswer(response)).error.param, field)
       }
     }
-    await one.close()
   })
 
   test('a key that is wrong is told what it would be', async () => {

@@ -233,18 +233,18 @@ describe('several outputs', () => {
   const labels = ['a', 'b', 'helpfulness', 'correctness']
   const score = () => [9, 9, 1.5, 0.25]
 
-  it('has no scalar without weights', async () => {
+  it('has no scalar without weights', async (t) => {
     const h = await startHarness({ reward: { score, labels } })
+    t.after(() => h.close())
     const body = { model: 'tiny-reward', messages: [user], responses: ['x', 'y'] }
     const answer = await readAnswer(await h.post('/v1/reward', body))
     assert.equal(answer.data[0].reward, null)
     assert.deepEqual(answer.data[0].attributes, { a: 9, b: 9, helpfulness: 1.5, correctness: 0.25 })
     const error = await errorOf(await h.post('/v1/reward', { ...body, pairwise: true }))
     assert.equal(error.param, 'pairwise')
-    await h.close()
   })
 
-  it('adds up with weights and shows the named ones', async () => {
+  it('adds up with weights and shows the named ones', async (t) => {
     const h = await startHarness({
       reward: {
         score,
@@ -252,6 +252,7 @@ describe('several outputs', () => {
         readout: { weights: [0, 0, 0.3, 0.74], attributes: { helpfulness: 2, correctness: 3 } },
       },
     })
+    t.after(() => h.close())
     const answer = await readAnswer(
       await h.post('/v1/reward', { model: 'tiny-reward', messages: [user, assistant('x')] }),
     )
@@ -264,7 +265,6 @@ describe('several outputs', () => {
       }),
     )
     assert.equal(nim.choices[0].message.content, 'helpfulness:1.5,correctness:0.25')
-    await h.close()
   })
 })
 
@@ -311,7 +311,7 @@ describe('best of N', () => {
     assert.ok(events.text.startsWith(': ping\n\n'))
   })
 
-  it('scores the answer alone where the thinking is left in the text, and keeps the order of ties', async () => {
+  it('scores the answer alone where the thinking is left in the text, and keeps the order of ties', async (t) => {
     const replies = [
       '<think>a long one</think>ab',
       '<think>b</think>abcd',
@@ -322,6 +322,7 @@ describe('best of N', () => {
       answer: (_, __, choice) => ({ pieces: [...(replies[choice] ?? '')] }),
       reward: { score: answerLength },
     })
+    t.after(() => thinking.close())
     const post = (more: object) =>
       thinking.post('/v1/chat/completions', {
         model: 'tiny-reasoner',
@@ -338,16 +339,16 @@ describe('best of N', () => {
       whole.choices.map((one: { message: { content: string } }) => one.message.content),
       [1, 0, 2, 3].map((i) => replies[i]),
     )
-    await thinking.close()
   })
 
-  it('puts a candidate last that is too long for the judge, and says so', async () => {
+  it('puts a candidate last that is too long for the judge, and says so', async (t) => {
     const long = 'x'.repeat(600)
     const candidates = [long, 'ab', long, 'abc']
     const wide = await startHarness({
       answer: (_, __, choice) => ({ pieces: [candidates[choice] ?? ''] }),
       reward: { score: answerLength },
     })
+    t.after(() => wide.close())
     const post = (body: object) =>
       wide.post('/v1/chat/completions', { model: 'tiny-reasoner', messages: [user], ...body })
     const answer = await readAnswer(await post({ ...ask, n: 3 }))
@@ -368,7 +369,6 @@ describe('best of N', () => {
     assert.equal(error.code, 'context_length_exceeded')
     assert.equal(error.param, 'max_tokens')
     assert.match(error.message, /None of the 4 candidates can be scored/)
-    await wide.close()
   })
 
   it('is a 429 while the judge has no place, and so is every way to ask it', async () => {

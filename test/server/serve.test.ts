@@ -243,7 +243,7 @@ describe('serve', { skip }, () => {
     assert.equal(await exit, 0)
   })
 
-  test('--model ID is downloaded when needed, and found again offline', async () => {
+  test('--model ID is downloaded when needed, and found again offline', async (t) => {
     const folder = packagePath('test/golden/reward_row')
     const files = Object.fromEntries(
       readdirSync(folder).map((name) => [name, readFileSync(join(folder, name))]),
@@ -259,6 +259,7 @@ describe('serve', { skip }, () => {
         return true
       },
     })
+    t.after(() => hub.close())
     const ask = async (env: NodeJS.ProcessEnv) => {
       const { url, child, exit, out } = await serve(['--model', REPO], env)
       const response = await fetch(`${url}/v1/completions`, {
@@ -285,7 +286,6 @@ describe('serve', { skip }, () => {
     )
     assert.notEqual(await missing.exit, 0)
     assert.match(missing.out(), /nvidia\/None.*HF_HUB_OFFLINE/s)
-    await hub.close()
   })
 
   test('a folder without a model ends it, with what is missing', async () => {

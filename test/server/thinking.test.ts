@@ -95,13 +95,13 @@ describe('reasoning mode', () => {
     )
   })
 
-  test('--default-thinking on, without a field, is no promise', async () => {
+  test('--default-thinking on, without a field, is no promise', async (t) => {
     const other = await startHarness({ config: { defaultThinking: true } })
+    t.after(() => other.close())
     const ask = async (more: object) =>
       (await readAnswer(await other.post(RENDER, chatBody({ messages: [user], ...more })))).prompt
     assert.equal(await ask({}), ON)
     assert.equal(await ask({ reasoning_effort: 'none' }), PREFILLED)
-    await other.close()
   })
 
   test('card sampling only when neither temperature nor top_p is given', async () => {
@@ -204,16 +204,16 @@ describe('a model that does not reason', () => {
     assert.equal(prompt, `<|begin_of_text|>${H('user')}Hi<|eot_id|>`)
   })
 
-  test('generation_config holds, else 1 and 1', async () => {
+  test('generation_config holds, else 1 and 1', async (t) => {
     const sampling = async (generation: object, more: object = {}) => {
       const one = await startHarness({
         id: 'plain',
         template,
         info: { generation: { greedy: false, ...generation } },
       })
+      t.after(() => one.close())
       await one.post('/v1/chat/completions', { model: 'plain', messages: [user], ...more })
       const { temperature, topP } = one.engine.requests.at(-1)?.sampling ?? {}
-      await one.close()
       return [temperature, topP]
     }
     assert.deepEqual(await sampling({}), [1, 1])
@@ -228,7 +228,7 @@ describe('a model that does not reason', () => {
 })
 
 describe('a model whose template switches thinking', () => {
-  test('gets the variable, no line and no closed block of ours', async () => {
+  test('gets the variable, no line and no closed block of ours', async (t) => {
     const template =
       "{% for m in messages %}{{ m.role + ':' + m.content + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% if enable_thinking is defined and enable_thinking %}{{ '<think>\n' }}{% else %}{{ '<think></think>' }}{% endif %}{% endif %}"
     const harness = await startHarness({
@@ -236,6 +236,7 @@ describe('a model whose template switches thinking', () => {
       template,
       answer: () => ({ pieces: ['hm</think>', 'yes'] }),
     })
+    t.after(() => harness.close())
     const ask = async (more: object) => {
       const body = { model: 'other', messages: [user], ...more }
       const { prompt } = await readAnswer(await harness.post(RENDER, body))
@@ -249,6 +250,5 @@ describe('a model whose template switches thinking', () => {
     const off = await ask({ chat_template_kwargs: { enable_thinking: false } })
     assert.equal(off.prompt, 'user:Hi\nassistant:<think></think>')
     assert.equal(off.message.content, 'hm</think>yes')
-    await harness.close()
   })
 })
