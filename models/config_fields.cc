@@ -24,6 +24,9 @@ void read_rope_block(const Json& block, const std::string& where, RopeConfig* ou
     if (f.status().ok() && out->high_freq_factor <= out->low_freq_factor) {
       f.fail("\"high_freq_factor\" is not above \"low_freq_factor\"");
     }
+  } else if (type == "divided") {
+    out->kind = RopeConfig::Kind::divided;
+    out->divisors = f.reals("divisors", 1e-6, 1e6);
   } else if (type != "default" && f.status().ok()) {
     f.unsupported("\"rope_type\" is " + (type.empty() ? "missing" : Json(type).brief()) +
                   "; served: \"llama3\" and \"default\"");
@@ -34,7 +37,8 @@ void read_rope_block(const Json& block, const std::string& where, RopeConfig* ou
 bool same(const RopeConfig& a, const RopeConfig& b) {
   return a.theta == b.theta && a.kind == b.kind && a.factor == b.factor &&
          a.low_freq_factor == b.low_freq_factor && a.high_freq_factor == b.high_freq_factor &&
-         a.original_max_position == b.original_max_position && a.share == b.share;
+         a.original_max_position == b.original_max_position && a.divisors == b.divisors &&
+         a.share == b.share;
 }
 
 // transformers' name, and two of older conversions.
@@ -66,6 +70,13 @@ void read_rope_fields(JsonFields* f, RopeConfig* out) {
   if (parameters) *out = newer;
 }
 
+void check_divisors(JsonFields* f, const ModelConfig& config) {
+  const size_t found = config.rope.divisors.size(), expected = size_t(config.rotary_dim) / 2;
+  if (!f->status().ok() || config.rope.kind != RopeConfig::Kind::divided || found == expected)
+    return;
+  f->fail("the frequencies of rope have " + std::to_string(found) + " divisors; expected " +
+          std::to_string(expected) + ", one for each");
+}
 }  // namespace
 
 void refuse_unserved(JsonFields* f) {
@@ -134,6 +145,7 @@ void read_rope(JsonFields* f, ModelConfig* out) {
     f->fail("the rotated share of a head, \"partial_rotary_factor\", times \"head_dim\" is " +
             std::to_string(out->rotary_dim) + "; expected an even number above 0");
   }
+  check_divisors(f, *out);
 }
 
 void read_whole_rope(JsonFields* f, ModelConfig* out) {
@@ -142,6 +154,7 @@ void read_whole_rope(JsonFields* f, ModelConfig* out) {
     f->unsupported("\"partial_rotary_factor\" is not 1; served: 1");
   }
   out->rotary_dim = out->head_dim;
+  check_divisors(f, *out);
 }
 
 // transformers leaves id2label out when there are two labels with their default names.

@@ -24,6 +24,7 @@ std::vector<float> rope_inv_freq(const RopeConfig& rope, int32_t rotary_dim) {
       const double keep = std::clamp(s, 0.0, 1.0);
       inv *= (1 - keep) / rope.factor + keep;
     }
+    if (rope.kind == RopeConfig::Kind::divided) inv /= rope.divisors[i];
     inv_freq[i] = float(inv);
   }
   return inv_freq;

@@ -6,13 +6,15 @@
 
 namespace nemotron {
 
-// llama3: transformers' modeling_rope_utils, frequencies by wavelength.
+// llama3: transformers' modeling_rope_utils, frequencies by wavelength. divided: each by a number
+// of its own, which is how GGUF files write down llama3's.
 struct RopeConfig {
   double theta = 10000.0;
-  enum class Kind : uint8_t { none, llama3 } kind = Kind::none;
+  enum class Kind : uint8_t { none, llama3, divided } kind = Kind::none;
   double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
   int64_t original_max_position = 8192;
-  double share = 1;  // of a head, from its first element on, that is rotated
+  std::vector<double> divisors = {};  // divided: [rotary_dim / 2]
+  double share = 1;                   // of a head, from its first element on, that is rotated
 };
 
 // Elements of a head that are rotated, rounded down as transformers does.

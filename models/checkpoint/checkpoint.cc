@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "models/checkpoint/file_bytes.h"
+#include "models/checkpoint/gguf.h"
 #include "models/checkpoint/json.h"
 #include "models/checkpoint/safetensors.h"
 
@@ -133,6 +134,7 @@ uint64_t layout_hash(const Checkpoint& checkpoint) {
 }
 
 Status Checkpoint::open(const std::string& dir, std::unique_ptr<Checkpoint>* out) {
+  if (is_gguf(dir)) return open_gguf(dir, out);
   auto checkpoint = std::make_unique<FileCheckpoint>();
   FileBytes file;
   const std::string index_path = dir + "/" + kIndex;

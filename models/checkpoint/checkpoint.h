@@ -1,5 +1,5 @@
-// Checkpoint: the tensors of a Hugging Face folder, checked; read when they are wanted. Every error
-// names file, tensor, found and expected.
+// Checkpoint: the tensors of a Hugging Face folder or a GGUF file, checked; read when they are
+// wanted. Every error names file, tensor, found and expected.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,8 @@ struct StoredTensor {
 
 class Checkpoint {
  public:
-  // Opens model.safetensors, or every shard that model.safetensors.index.json names.
+  // Opens model.safetensors, or every shard that model.safetensors.index.json names; or `dir`
+  // itself where it is a GGUF file.
   static Status open(const std::string& dir, std::unique_ptr<Checkpoint>* out);
   virtual ~Checkpoint() = default;
   virtual const StoredTensor* find(std::string_view name) const = 0;  // null: not there

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "models/checkpoint/file_bytes.h"
+#include "models/checkpoint/gguf.h"
 
 namespace nemotron {
 namespace {
@@ -26,6 +27,7 @@ Status read_optional(const std::string& path, std::optional<Document>* out) {
 }  // namespace
 
 Status Documents::read(const std::string& dir, Documents* out) {
+  if (is_gguf(dir)) return read_gguf_documents(dir, out);
   Documents all;
   if (Status s = read_document(dir + "/config.json", &all.config); !s) return s;
   if (Status s = read_optional(dir + "/generation_config.json", &all.generation); !s) return s;

@@ -21,7 +21,7 @@ struct Documents {
   std::optional<Document> generation;    // generation_config.json: stop ids, sampling defaults
   std::optional<Document> quantization;  // hf_quant_config.json
 
-  // `dir`: a Hugging Face folder. Errors name the file, line and column.
+  // `dir`: a Hugging Face folder, or a GGUF file. Errors name the file, line and column.
   static Status read(const std::string& dir, Documents* out);
 };
 

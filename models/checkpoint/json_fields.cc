@@ -59,6 +59,18 @@ double JsonFields::real(const char* name, double low, double high, std::optional
   return low;
 }
 
+std::vector<double> JsonFields::reals(const char* name, double low, double high) {
+  const Json* v = find(name);
+  std::vector<double> all;
+  double d = 0;
+  for (const Json& item : v && v->array() ? *v->array() : Json::Array()) {
+    if (item.number(&d) && d >= low && d <= high) all.push_back(d);
+  }
+  if (v && v->array() && all.size() == v->array()->size()) return all;
+  wrong(name, "an array of numbers from " + shown(low) + " to " + shown(high));
+  return {};
+}
+
 bool JsonFields::boolean(const char* name, bool fallback) {
   const Json* v = find(name);
   if (!v) return fallback;

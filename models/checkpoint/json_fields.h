@@ -25,6 +25,7 @@ class JsonFields {
   int32_t integer(const char* name, int64_t low, int64_t high,
                   std::optional<int64_t> fallback = {});
   double real(const char* name, double low, double high, std::optional<double> fallback = {});
+  std::vector<double> reals(const char* name, double low, double high);  // a list
   bool boolean(const char* name, bool fallback);
   std::string text(const char* name, const char* fallback);
   std::vector<std::string> texts(const char* name);  // absent: empty

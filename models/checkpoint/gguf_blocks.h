@@ -1,0 +1,27 @@
+// The types of tensors in a GGUF file, and how their blocks become float32. A row of a tensor is a
+// whole number of blocks; a block holds the quants and the scales of its elements.
+// Layouts: https://github.com/ggml-org/ggml, ggml-common.h and docs/gguf.md.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace nemotron {
+
+struct GgufType {
+  uint32_t number = 0;    // ggml's
+  const char* name = "";  // "Q4_K"
+  uint32_t elements = 0;  // of a block
+  uint32_t bytes = 0;     // of a block
+  // `blocks` blocks at `from` become blocks * elements values. Null: known and not served.
+  void (*widen)(const uint8_t* from, int64_t blocks, float* to) = nullptr;
+};
+
+// Null: ggml has no such type, or it is newer than this table.
+const GgufType* gguf_type(uint32_t number);
+// For messages: "F32, F16, ...".
+std::string served_gguf_types();
+
+}  // namespace nemotron
