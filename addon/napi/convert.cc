@@ -109,6 +109,15 @@ const char* quant_name(QuantKind kind) {
   return "unknown";
 }
 
+const char* rope_scaling(RopeConfig::Kind kind) {
+  switch (kind) {
+    case RopeConfig::Kind::none: return "none";
+    case RopeConfig::Kind::llama3: return "llama3";
+    case RopeConfig::Kind::divided: return "divided";
+  }
+  return "";
+}
+
 const char* reward_name(RewardHead::Kind kind) {
   switch (kind) {
     case RewardHead::Kind::none: return "none";
@@ -236,7 +245,7 @@ Napi::Object config_object(Napi::Env env, const ModelConfig& config,
       .set("intermediate", config.max_intermediate())
       .set("maxPosition", config.max_position)
       .set("ropeTheta", config.rope.theta)
-      .set("ropeScaling", config.rope.kind == RopeConfig::Kind::llama3 ? "llama3" : "none")
+      .set("ropeScaling", rope_scaling(config.rope.kind))
       .put("tied", Napi::Boolean::New(env, config.tied))
       .set("dtype", dtype_name(config.dtype))
       .set("quantization", quant_name(config.quant))

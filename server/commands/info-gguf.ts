@@ -1,6 +1,7 @@
 // What `info` says of a GGUF file.
 
-import { type Gguf, readGguf } from '../model/gguf.js'
+import type { GpuFit } from '../engine/addon.js'
+import { type Gguf, readGguf } from '../tokenizer/gguf.js'
 import { bytesText, countText } from './amounts.js'
 
 /** general.file_type, where its name is not that of the type of most weights. */
@@ -40,8 +41,10 @@ const FILE_TYPES: Readonly<Record<number, string>> = {
   38: 'MXFP4_MOE',
 }
 
-const NOT_SERVED =
-  'GGUF files are not served yet: serve the folder with safetensors files that this one was made from.'
+/** What memory it needs, or why it is not served. */
+export type GgufUse =
+  | { readonly served: true; readonly gpus: readonly GpuFit[] }
+  | { readonly served: false; readonly why: string }
 
 const elements = (shape: readonly number[]): number => shape.reduce((all, one) => all * one, 1)
 
@@ -107,8 +110,6 @@ const describe = (gguf: Gguf) => {
     bosId: number('tokenizer.ggml.bos_token_id'),
     eosId: number('tokenizer.ggml.eos_token_id'),
     chatTemplate: metadata.has('tokenizer.chat_template'),
-    served: false,
-    why: NOT_SERVED,
   }
 }
 type Description = ReturnType<typeof describe>
@@ -148,10 +149,10 @@ const facts = (info: Description): readonly (readonly [string, string])[] => {
   ]
 }
 
-/** Text, or JSON for programs. */
-export const ggufInfo = (path: string, json: boolean): string => {
+/** JSON for programs, or text; `table` is of the GPUs of `use`. */
+export const ggufInfo = (path: string, use: GgufUse, table: string, json: boolean): string => {
   const info = describe(readGguf(path))
-  if (json) return `${JSON.stringify(info, null, 2)}\n`
+  if (json) return `${JSON.stringify({ ...info, ...use }, null, 2)}\n`
   const lines = facts(info).map(([name, value]) => `${name.padEnd(14)} ${value}`)
-  return `${lines.join('\n')}\n\n${NOT_SERVED}\n`
+  return `${lines.join('\n')}\n\n${use.served ? table : `Not served: ${use.why}`}\n`
 }

@@ -7,8 +7,9 @@ import { tell } from '../log.js'
 import { findFolder } from '../model/fetch.js'
 import { namesOfModel } from '../model/identity.js'
 import { findEntry, type RegistryEntry } from '../model/registry.js'
+import { isGguf } from '../tokenizer/gguf.js'
 import { bytesText, countText } from './amounts.js'
-import { ggufInfo } from './info-gguf.js'
+import { type GgufUse, ggufInfo } from './info-gguf.js'
 
 const tokens = (count: number): string =>
   count >= 1e6 ? `${(count / 1e6).toFixed(1)} M` : `${(count / 1e3).toFixed(0)} K`
@@ -73,11 +74,25 @@ const folderInfo = (name: string, folder: string, json: boolean): string => {
   return `${lines.join('\n')}\n\n${gpuTable(info.gpus, stored)}\n`
 }
 
+const useOfGguf = (path: string): GgufUse => {
+  if (!isGguf(path)) return { served: false, why: 'the name of a GGUF file ends in .gguf.' }
+  const info = loadAddon().modelInfo(path, findEntry(namesOfModel(path))?.reward?.rows ?? [])
+  return 'code' in info ? { served: false, why: info.message } : { served: true, gpus: info.gpus }
+}
+
+/** Quantised weights are widened while loading. */
+const WIDENED = 'bf16'
+
+const fileInfo = (path: string, json: boolean): string => {
+  const use = useOfGguf(path)
+  return ggufInfo(path, use, use.served ? gpuTable(use.gpus, WIDENED) : '', json)
+}
+
 const isFile = (path: string): boolean =>
   statSync(path, { throwIfNoEntry: false })?.isFile() === true
 
 const infoOf = async (name: string, json: boolean): Promise<string> => {
-  if (isFile(name)) return ggufInfo(name, json)
+  if (isFile(name)) return fileInfo(name, json)
   const folder = await findFolder(name)
   if (folder === undefined)
     throw new Error(

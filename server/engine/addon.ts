@@ -90,7 +90,7 @@ export type NativeConfig = {
   readonly intermediate: number
   readonly maxPosition: number
   readonly ropeTheta: number
-  readonly ropeScaling: 'none' | 'llama3'
+  readonly ropeScaling: 'none' | 'llama3' | 'divided'
   readonly tied: boolean
   readonly dtype: string
   readonly quantization: 'none' | 'modelopt_fp8' | 'compressed_fp8'

@@ -3,6 +3,7 @@
 import { setMaxListeners } from 'node:events'
 import { stat } from 'node:fs/promises'
 import { EngineFailure } from '../failure.js'
+import { isGguf } from '../tokenizer/gguf.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import {
@@ -39,7 +40,7 @@ const checkFolder = async (folder: string | undefined): Promise<string> => {
   if (folder === undefined || folder === '')
     throw invalid('model must be the path of a Hugging Face folder')
   const found = await stat(folder).catch(() => undefined)
-  if (found?.isDirectory()) return folder
+  if (found?.isDirectory() || (found?.isFile() && isGguf(folder))) return folder
   throw new EngineFailure({
     code: 'not_found',
     message: `model ${folder} is ${found ? 'no folder' : 'not there'}`,

@@ -3,6 +3,7 @@
 import { readdir, stat } from 'node:fs/promises'
 import { ConfigError } from '../settings/read.js'
 import type { Progress } from '../terminal.js'
+import { isGguf } from '../tokenizer/gguf.js'
 import { createHub, isRepoId } from './hub.js'
 
 /** The folders in `parent`; undefined: it is none. */
@@ -13,16 +14,15 @@ const foldersIn = async (parent: string): Promise<readonly string[] | undefined>
 
 const MOST_SHOWN = 10
 
-/** The folder of what is here already, in a folder or in the hub's cache; undefined: `name` is the id of a model
+/** The folder of what is here already, in a folder, a GGUF file or in the hub's cache; undefined: `name` is the id of a model
  * that is not. Throws when it can be neither. */
 export const findFolder = async (name: string): Promise<string | undefined> => {
   const found = await stat(name).catch(() => undefined)
   if (found?.isDirectory()) return name
+  if (found && isGguf(name)) return name
   if (found)
     throw new ConfigError(
-      name.toLowerCase().endsWith('.gguf')
-        ? `${name}: GGUF files are not served yet: name a folder with config.json and safetensors files.`
-        : `${name}: this is a file; name its folder.`,
+      `${name}: this is a file; name its folder, or a file whose name ends in .gguf.`,
     )
   if (!isRepoId(name))
     throw new ConfigError(

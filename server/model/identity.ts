@@ -1,9 +1,10 @@
-// Which model a folder is. It has several names: that of its folder in the hub's cache, of the folder
-// itself, of links to it, what config.json says it was made from, what it is served as.
+// Which model a folder or a GGUF file is. It has several names: that of its folder in the hub's cache, of
+// the folder itself, of links to it, what it says it was made from, what it is served as.
 
 import { readFileSync, realpathSync, statSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import { z } from 'zod'
+import { isGguf, readGguf } from '../tokenizer/gguf.js'
 
 /** `models--nvidia--Llama` anywhere on a path of the hub's cache is nvidia/Llama. */
 export const hubName = (path: string): string | undefined => {
@@ -37,6 +38,29 @@ const configName = (folder: string): string | undefined => {
   }
 }
 
+/** What a GGUF file says of itself: the model that it was made from, and its own name. */
+const ggufNames = (path: string): readonly string[] => {
+  if (!isGguf(path)) return []
+  try {
+    const { metadata } = readGguf(path)
+    const keys = ['general.base_model.0.repo_url', 'general.source.url', 'general.repo_url']
+    const ids = keys.flatMap((key) => {
+      const [, id] = /huggingface\.co\/([^/]+\/[^/]+)/.exec(String(metadata.get(key))) ?? []
+      return id === undefined ? [] : [id]
+    })
+    const named = ['general.base_model.0.name', 'general.name'].flatMap((key) => {
+      const name = metadata.get(key)
+      return typeof name === 'string' ? [name.replaceAll(' ', '-')] : []
+    })
+    return [...ids, ...named]
+  } catch {
+    return [] // who needs it says what is wrong
+  }
+}
+
+/** The last part of a path, as the name of a model. */
+const lastPart = (path: string): string => basename(path, '.gguf')
+
 /**
  * Names of a model, the surest first. `model`: a folder or a hub's id as the user gave it; `folder`:
  * where its files are; `served`: its names in the API.
@@ -53,8 +77,9 @@ export const namesOfModel = (
     hubName(given),
     hubName(model),
     ...(folder === model ? [] : [model]),
-    basename(real),
-    basename(given),
+    lastPart(real),
+    lastPart(given),
+    ...ggufNames(given),
     configName(given),
     ...served,
   ]
@@ -65,7 +90,7 @@ export const namesOfModel = (
 export const defaultName = (model: string, folder: string): string => {
   if (folder !== model) return model
   const given = resolve(folder)
-  return hubName(given) ?? basename(given)
+  return hubName(given) ?? lastPart(given)
 }
 
 /** Whether a name says that the model gives rewards. */

@@ -4,6 +4,7 @@
 import { join } from 'node:path'
 import { z } from 'zod'
 import { knowsTools } from '../prompt/template.js'
+import { isGguf, readGguf } from '../tokenizer/gguf.js'
 import { readTextIfThere } from '../tokenizer/text-file.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 
@@ -111,8 +112,43 @@ const namesOf = (config: TokenizerConfig, tokenizer: Tokenizer): Record<string, 
   return { bos_token: '', eos_token: '', ...names }
 }
 
-/** The package in `folder`, whose tokenizer this is. */
+/** Where a GGUF file has the names that tokenizer_config.json has. */
+const GGUF_TOKENS = {
+  bos_token: 'bos',
+  eos_token: 'eos',
+  pad_token: 'padding',
+  unk_token: 'unknown',
+} as const
+
+const openGgufPackage = (path: string, tokenizer: Tokenizer): Package => {
+  const { metadata } = readGguf(path)
+  const text = (key: string): string | undefined => {
+    const value = metadata.get(key)
+    return typeof value === 'string' ? value : undefined
+  }
+  const nameOf = (id: unknown): string | undefined =>
+    typeof id === 'number' && id < tokenizer.vocabSize
+      ? new TextDecoder().decode(tokenizer.bytes(id))
+      : undefined
+  const names = Object.entries(GGUF_TOKENS).flatMap(([name, key]) => {
+    const token = nameOf(metadata.get(`tokenizer.ggml.${key}_token_id`))
+    return token === undefined ? [] : [[name, token] as const]
+  })
+  const source = text('tokenizer.chat_template')
+  const toolSource = text('tokenizer.chat_template.tool_use')
+  const template =
+    source === undefined
+      ? undefined
+      : { source, from: path, ...(toolSource !== undefined && { toolSource }) }
+  return {
+    tokenNames: { bos_token: '', eos_token: '', ...Object.fromEntries(names) },
+    template: async () => template,
+  }
+}
+
+/** The package in `folder`, or in a GGUF file, whose tokenizer this is. */
 export const openPackage = async (folder: string, tokenizer: Tokenizer): Promise<Package> => {
+  if (isGguf(folder)) return openGgufPackage(folder, tokenizer)
   const config = await readConfig(folder, 'tokenizer_config.json', TokenizerConfig)
   return {
     tokenNames: namesOf(config, tokenizer),

@@ -9,6 +9,8 @@ import { join } from 'node:path'
 import type { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { z } from 'zod'
 import { EngineFailure } from '../failure.js'
+import { isGguf } from './gguf.js'
+import { ggufTokenizer } from './gguf-tokenizer.js'
 import { createLongText } from './long-text.js'
 import { readText } from './text-file.js'
 import type { Parts, Tokenizer } from './types.js'
@@ -152,7 +154,7 @@ const splitter = (names: readonly string[]) => {
 
 const readFileText = async (path: string): Promise<string> => {
   try {
-    return await readText(path)
+    return isGguf(path) ? ggufTokenizer(path) : await readText(path)
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error)
     throw new EngineFailure({ code: 'not_found', message }, { cause: error })
@@ -254,9 +256,10 @@ export const createEncode = (native: NativeEncoder, encodeLong: Encode): Encode 
   }
 }
 
-/** Reads `folder`/tokenizer.json. Takes about a second and 250 MB for 128K tokens: keep one. */
+/** Reads `folder`/tokenizer.json, or the tokenizer in a GGUF file. Takes about a second and 250 MB for
+ * 128K tokens: keep one. */
 export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
-  const path = join(folder, 'tokenizer.json')
+  const path = isGguf(folder) ? folder : join(folder, 'tokenizer.json')
   const file = parse(path, await readFileText(path))
   const reason = unsupported(file)
   if (reason) {

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { ggufInfo } from '../../server/commands/info-gguf.js'
-import { GgufError, readGguf } from '../../server/model/gguf.js'
+import { GgufError, readGguf } from '../../server/tokenizer/gguf.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'nemotron-gguf-'))
 after(() => rmSync(folder, { recursive: true }))
@@ -73,6 +73,10 @@ const file = (bytes: Buffer): string => {
   return path
 }
 
+/** What is said of a file that is not served for `why`. */
+const described = (bytes: Buffer, json = false): string =>
+  ggufInfo(file(bytes), { served: false, why: 'so' }, '', json)
+
 const refused = (bytes: Buffer, message: RegExp): void => {
   const path = file(bytes)
   assert.throws(
@@ -89,7 +93,7 @@ const refused = (bytes: Buffer, message: RegExp): void => {
 describe('a GGUF file', () => {
   for (const version of [2, 3])
     test(`of version ${version} is described`, () => {
-      const out = ggufInfo(file(whole({ version })), false)
+      const out = described(whole({ version }))
       for (const line of [
         new RegExp(`^format +GGUF version ${version}, part 1 of 3$`, 'm'),
         /^model +Llama 3.3 Nemotron Super$/m,
@@ -101,13 +105,13 @@ describe('a GGUF file', () => {
         /^context +131072 tokens, rope theta 500000, yarn scaling$/m,
         /^bos, eos +not said, not said$/m,
         /^chat template +in the file$/m,
-        /^GGUF files are not served yet: /m,
+        /^Not served: so$/m,
       ])
         assert.match(out, line)
     })
 
   test('is JSON for programs', () => {
-    const info = JSON.parse(ggufInfo(file(whole()), true))
+    const info = JSON.parse(described(whole(), true))
     assert.equal(info.parameters, 256 * 4 + 256 * 2 + 256)
     assert.deepEqual(info.types[0], { type: 'Q4_K', tensors: 1, elements: 1024 })
     assert.equal(info.served, false)
@@ -127,7 +131,7 @@ describe('a GGUF file', () => {
   test('of types that are not known is described without their size', () => {
     const tensors = [tensor('token_embd.weight', [256, 4], 77, 0)]
     const metadata = METADATA.filter((_, i) => i !== 2)
-    assert.match(ggufInfo(file(whole({ metadata, tensors })), false), /^weights +type 77,/m)
+    assert.match(described(whole({ metadata, tensors })), /^weights +type 77,/m)
   })
 })
 

@@ -4,8 +4,13 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 
 type Value = string | number | boolean | bigint
-/** Of a list its numbers are kept, where there are not many; of any other its length alone. */
-type List = { readonly length: number; readonly numbers?: readonly number[] }
+/** Of a list its numbers are kept where there are not many, or where they were asked for, as its texts
+ * are; of any other its length alone. */
+type List = {
+  readonly length: number
+  readonly numbers?: readonly number[]
+  readonly texts?: readonly string[]
+}
 
 type GgufTensor = {
   readonly name: string
@@ -23,6 +28,9 @@ export type Gguf = {
 
 /** The message names the file and what is wrong. */
 export class GgufError extends Error {}
+
+/** Whether a model's path is that of a GGUF file: by its name, as models/checkpoint/gguf.h has it. */
+export const isGguf = (path: string): boolean => path.endsWith('.gguf')
 
 /** Name, elements of a block, bytes of a block, by ggml's number. */
 const TYPES: Readonly<Record<number, readonly [name: string, elements: number, bytes: number]>> = {
@@ -139,14 +147,29 @@ const LIST = 9
 
 type Fail = (what: string) => never
 
-const readList = (reader: Reader, key: string, depth: number, fail: Fail): List => {
+const readTexts = (reader: Reader, key: string, length: number, isWanted: boolean): List => {
+  const texts: string[] = []
+  for (let i = 0; i < length; i++) {
+    if (isWanted) texts.push(reader.text(key))
+    else reader.skipText(key)
+  }
+  return isWanted ? { length, texts } : { length }
+}
+
+const readList = (
+  reader: Reader,
+  key: string,
+  isWanted: boolean,
+  depth: number,
+  fail: Fail,
+): List => {
   if (depth > MAX_DEPTH) fail(`${key} has lists in lists, more than ${MAX_DEPTH} deep`)
   const type = reader.u32(`the type of ${key}`)
   const length = reader.u64(`the length of ${key}`)
   const scalar = SCALARS[type]
   if (scalar !== undefined) {
     const [bytes, read] = scalar
-    if (length > MAX_NUMBERS || type === 7) {
+    if ((length > MAX_NUMBERS && !isWanted) || type === 7) {
       reader.skip(bytes * length, key)
       return { length }
     }
@@ -155,20 +178,20 @@ const readList = (reader: Reader, key: string, depth: number, fail: Fail): List 
       numbers: Array.from({ length }, () => Number(read(reader.take(bytes, key)))),
     }
   }
+  if (type === TEXT) return readTexts(reader, key, length, isWanted)
   for (let i = 0; i < length; i++) {
-    if (type === TEXT) reader.skipText(key)
-    else if (type === LIST) readList(reader, key, depth + 1, fail)
+    if (type === LIST) readList(reader, key, false, depth + 1, fail)
     else fail(`${key} is a list of the unknown type ${type}`)
   }
   return { length }
 }
 
-const readValue = (reader: Reader, key: string, fail: Fail): Value | List => {
+const readValue = (reader: Reader, key: string, isWanted: boolean, fail: Fail): Value | List => {
   const type = reader.u32(`the type of ${key}`)
   const scalar = SCALARS[type]
   if (scalar !== undefined) return scalar[1](reader.take(scalar[0], key))
   if (type === TEXT) return reader.text(key)
-  if (type === LIST) return readList(reader, key, 1, fail)
+  if (type === LIST) return readList(reader, key, isWanted, 1, fail)
   return fail(`${key} has the unknown type ${type}`)
 }
 
@@ -197,7 +220,7 @@ const checkEnd = (tensors: readonly Placed[], begin: number, bytes: number, fail
   }
 }
 
-const read = (path: string, fd: number): Gguf => {
+const read = (path: string, fd: number, lists: readonly string[]): Gguf => {
   const { size } = fstatSync(fd)
   const fail = (what: string): never => {
     throw new GgufError(`${path}: ${what}`)
@@ -217,7 +240,7 @@ const read = (path: string, fd: number): Gguf => {
   const metadata = new Map<string, Value | List>()
   for (let i = 0; i < keys; i++) {
     const key = reader.text('a key')
-    metadata.set(key, readValue(reader, key, fail))
+    metadata.set(key, readValue(reader, key, lists.includes(key), fail))
   }
   const tensors: Placed[] = []
   for (let i = 0; i < tensorCount; i++) tensors.push(readTensor(reader, fail))
@@ -227,11 +250,11 @@ const read = (path: string, fd: number): Gguf => {
   return { version, metadata, tensors, bytes: size }
 }
 
-/** Throws a GgufError when it is none, or broken. */
-export const readGguf = (path: string): Gguf => {
+/** Throws a GgufError when it is none, or broken. `lists`: names of those that are kept whole. */
+export const readGguf = (path: string, lists: readonly string[] = []): Gguf => {
   const fd = openSync(path, 'r')
   try {
-    return read(path, fd)
+    return read(path, fd, lists)
   } finally {
     closeSync(fd)
   }

@@ -1,0 +1,94 @@
+// The tokenizer of a GGUF file in the form of tokenizer.json: vocabulary, merges and kinds of tokens are
+// in the metadata, the rules by which a text is cut only as a name.
+
+import { GgufError, readGguf } from './gguf.js'
+
+const TOKENS = 'tokenizer.ggml.tokens'
+const MERGES = 'tokenizer.ggml.merges'
+const KINDS = 'tokenizer.ggml.token_type'
+
+/** llama.cpp's numbers of the kinds of tokens that are cut out of a text by their names. */
+const CONTROL = 3
+const USER_DEFINED = 4
+
+/** How llama.cpp's names of pre-tokenizers cut: Llama 3's, as its own tokenizer.json has it. */
+const LLAMA3 =
+  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+const SPLITS: Readonly<Record<string, string>> = {
+  'llama-bpe': LLAMA3,
+  llama3: LLAMA3,
+  'llama-v3': LLAMA3,
+  'smaug-bpe': LLAMA3,
+}
+
+const byteLevel = {
+  type: 'ByteLevel',
+  add_prefix_space: false,
+  trim_offsets: true,
+  use_regex: false,
+}
+
+/** Puts the bos in front of a text. */
+const template = (bos: string, id: number) => ({
+  type: 'TemplateProcessing',
+  single: [{ SpecialToken: { id: bos, type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }],
+  pair: [],
+  special_tokens: { [bos]: { id: bos, ids: [id], tokens: [bos] } },
+})
+
+/** The text of a tokenizer.json. Throws a GgufError for a tokenizer of another kind. */
+export const ggufTokenizer = (path: string): string => {
+  const { metadata } = readGguf(path, [TOKENS, MERGES, KINDS])
+  const fail = (what: string): never => {
+    throw new GgufError(`${path}: ${what}`)
+  }
+  const list = (key: string) => {
+    const value = metadata.get(key)
+    return typeof value === 'object' ? value : undefined
+  }
+  const model = metadata.get('tokenizer.ggml.model')
+  if (model !== 'gpt2')
+    fail(
+      `tokenizer.ggml.model is ${JSON.stringify(model) ?? 'missing'}; served: "gpt2" (byte-level BPE)`,
+    )
+  const pre = metadata.get('tokenizer.ggml.pre')
+  const pattern = typeof pre === 'string' ? SPLITS[pre] : undefined
+  if (pattern === undefined)
+    fail(
+      `tokenizer.ggml.pre is ${JSON.stringify(pre) ?? 'missing'}; served: ${Object.keys(SPLITS).join(', ')}`,
+    )
+  const tokens = list(TOKENS)?.texts ?? fail(`${TOKENS} is missing; expected a list of texts`)
+  const merges = list(MERGES)?.texts ?? fail(`${MERGES} is missing; expected a list of texts`)
+  const kinds = list(KINDS)?.numbers ?? []
+  if (kinds.length > 0 && kinds.length !== tokens.length)
+    fail(
+      `${KINDS} has ${kinds.length} values; expected ${tokens.length}, one for each of ${TOKENS}`,
+    )
+  const added = tokens.flatMap((content, id) =>
+    kinds[id] === CONTROL || kinds[id] === USER_DEFINED
+      ? [{ id, content, special: kinds[id] === CONTROL, normalized: false }]
+      : [],
+  )
+  const names = new Set(added.map(({ id }) => id))
+  const vocab = Object.fromEntries(
+    tokens.flatMap((token, id) => (names.has(id) ? [] : [[token, id] as const])),
+  )
+  const bosId = Number(metadata.get('tokenizer.ggml.bos_token_id') ?? -1)
+  const bos = tokens[bosId]
+  const addsBos = metadata.get('tokenizer.ggml.add_bos_token') !== false && bos !== undefined
+  return JSON.stringify({
+    version: '1.0',
+    added_tokens: added,
+    normalizer: null,
+    pre_tokenizer: {
+      type: 'Sequence',
+      pretokenizers: [
+        { type: 'Split', pattern: { Regex: pattern }, behavior: 'Isolated', invert: false },
+        byteLevel,
+      ],
+    },
+    post_processor: addsBos ? template(bos, bosId) : null,
+    decoder: byteLevel,
+    model: { type: 'BPE', ignore_merges: true, vocab, merges },
+  })
+}

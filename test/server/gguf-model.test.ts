@@ -1,0 +1,98 @@
+// A model served from a GGUF file: what a client gets is what the folder gives that it was made from.
+
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { openEngine } from '../../server/engine/engine.js'
+import { openPackage } from '../../server/model/package.js'
+import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
+import { packagePath } from '../../server/version.js'
+import { generate, smallEngine, textOf } from '../api/support.js'
+import { writeGguf } from './gguf-writer.js'
+
+const skip = existsSync(packagePath('build/Release/nemotron.node'))
+  ? false
+  : 'the addon is not built: npm run build:addon'
+
+const folder = packagePath('models/tiny/tiny-reasoner')
+const temporary = mkdtempSync(join(tmpdir(), 'nemotron-gguf-'))
+const whole = join(temporary, 'tiny-reasoner-BF16.gguf')
+const quantised = join(temporary, 'tiny-reasoner-Q8_0.gguf')
+before(() => {
+  writeGguf(folder, whole, false)
+  writeGguf(folder, quantised, true)
+})
+after(() => rmSync(temporary, { recursive: true }))
+
+describe('a GGUF file', { skip }, () => {
+  test('has the tokenizer and the template of its folder', async () => {
+    const [own, file] = await Promise.all([folder, whole].map(loadTokenizer))
+    assert.ok(own && file)
+    assert.equal(file.vocabSize, own.vocabSize)
+    assert.equal(file.bosId, own.bosId)
+    assert.deepEqual([...file.special], [...own.special])
+    for (let id = 0; id < own.vocabSize; id++)
+      assert.deepEqual(file.bytes(id), own.bytes(id), `token ${id}`)
+    for (const text of ['How many r in strawberry?', ' 12+30 = 42\n\n', 'naïve 😀 <|eot_id|>'])
+      for (const special of [false, true])
+        assert.deepEqual(await file.encode(text, { special }), await own.encode(text, { special }))
+    const [ours, theirs] = await Promise.all([openPackage(folder, own), openPackage(whole, file)])
+    assert.equal((await theirs.template())?.source, (await ours.template())?.source)
+    assert.equal(theirs.tokenNames.bos_token, ours.tokenNames.bos_token)
+  })
+
+  test('answers as its folder does; quantised, nearly', async () => {
+    const answers = []
+    for (const model of [folder, whole, quantised]) {
+      const engine = await openEngine({ ...smallEngine(model), maxModelLen: 512 })
+      const tokenizer = await loadTokenizer(model)
+      try {
+        const promptTokenIds = await tokenizer.encode('How many r in strawberry? 12 + 30 is')
+        const sampling = { temperature: 0, maxTokens: 24, ignoreEos: true, logprobs: 0 }
+        const deltas = await generate(engine, sampling, { promptTokenIds })
+        const logprobs = deltas.flatMap((delta) => delta.logprobs ?? [])
+        answers.push({ text: textOf(deltas), logprobs: logprobs.map(({ logprob }) => logprob) })
+      } finally {
+        await engine.close()
+      }
+    }
+    const [own, file, q8] = answers
+    assert.ok(own && file && q8)
+    assert.equal(file.text, own.text)
+    const off = (a: readonly number[], b: readonly number[]) =>
+      a.reduce((sum, value, i) => sum + Math.abs(value - (b[i] ?? 0)), 0) / a.length
+    // Divisors of rope are stored as float32.
+    assert.ok(off(file.logprobs, own.logprobs) < 1e-4)
+    const first = off(q8.logprobs.slice(0, 1), own.logprobs.slice(0, 1))
+    assert.ok(first > 0 && first < 0.2, `the first token's is ${first} off`)
+  })
+
+  test('is described with the memory it needs, and served by its name', () => {
+    const cli = (...args: readonly string[]) =>
+      execFileSync(process.execPath, ['--import', 'tsx', packagePath('server/cli.ts'), ...args], {
+        encoding: 'utf8',
+      })
+    const info = cli('info', quantised)
+    assert.match(info, /^model +tiny reasoner Q8$/m)
+    assert.match(info, /^weights +Q8_0, .* \(\d+ Q8_0, \d+ BF16, 1 F32\)$/m)
+    assert.match(info, /tokens of KV/)
+    const answer = cli(
+      'generate',
+      '--model',
+      whole,
+      'Hi',
+      '--temperature',
+      '0',
+      '--max-tokens',
+      '20',
+    )
+    assert.equal(
+      answer,
+      cli('generate', '--model', folder, 'Hi', '--temperature', '0', '--max-tokens', '20'),
+    )
+    assert.ok(answer.trim().length > 0)
+  })
+})
