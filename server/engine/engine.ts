@@ -28,7 +28,7 @@ import type {
 } from './types.js'
 
 // Ids of tokens with these names end a turn, whatever config and generation_config say.
-const stopNames = ['<|eot_id|>', '<|eom_id|>', '<|end_of_text|>']
+const stopNames = ['<|eot_id|>', '<|eom_id|>', '<|end_of_text|>', '<extra_id_1>']
 const thinkBegin = '<think>'
 const thinkEnd = '</think>'
 // What a thinking budget writes when it is used up.

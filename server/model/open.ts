@@ -3,7 +3,7 @@
 import { openEngine } from '../engine/engine.js'
 import type { Engine, EngineOptions, LoadProgress, MemoryPlan } from '../engine/types.js'
 import type { Metrics } from '../metrics/metrics.js'
-import { BUILT_IN } from '../prompt/builtin-templates.js'
+import { BUILT_IN, fittingTemplate } from '../prompt/builtin-templates.js'
 import { createTemplate, knowsTools } from '../prompt/template.js'
 import type { ModelSettings } from '../settings/read.js'
 import type { RewardSettings } from '../settings/reward.js'
@@ -52,8 +52,8 @@ const findTemplate = async (
     const isKnown = own.toolSource !== undefined || knowsTools(own.source)
     return { toolSource: isKnown ? undefined : builtIn, ...own, own: true }
   }
-  const name = entry?.template ?? 'nemotron_70b'
-  if (!tokenizer.special.has('<|start_header_id|>'))
+  const name = fittingTemplate(entry?.template, (token) => tokenizer.special.has(token))
+  if (name === undefined)
     return {
       source: '',
       from: '',

@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
+import { BUILT_IN, type BuiltIn } from '../prompt/builtin-templates.js'
 import { RewardSettings } from '../settings/reward.js'
 import { packagePath } from '../version.js'
 
@@ -22,7 +23,7 @@ const Entry = z.strictObject({
   reasoning: Reasoning.optional(),
   reward: RewardSettings.optional(),
   /** The built-in template, used only where the checkpoint has none. */
-  template: z.enum(['nemotron_nano', 'nemotron_super', 'nemotron_70b']).optional(),
+  template: z.enum(Object.keys(BUILT_IN) as BuiltIn[]).optional(),
 })
 export type RegistryEntry = z.output<typeof Entry>
 

@@ -92,8 +92,52 @@ const NEMOTRON_70B = `${SPLIT_SYSTEM}
 {%- endfor %}
 ${ASK}`
 
+/** Nemotron-4, as it was aligned: text after `<extra_id_1>` says whose turn it is. */
+const NEMOTRON_4_TURNS = `{%- if messages[0].role == 'system' %}
+  {%- set system = messages[0].content | trim %}
+  {%- set rest = messages[1:] %}
+{%- else %}
+  {%- set system = '' %}
+  {%- set rest = messages %}
+{%- endif %}
+{{- '<extra_id_0>System\\n' + system + '\\n' }}
+{%- for message in rest %}
+  {%- if message.role == 'user' %}
+    {{- '<extra_id_1>User\\n' + (message.content | trim) + '\\n' }}
+  {%- elif message.role == 'assistant' and not message.tool_calls %}
+    {{- '<extra_id_1>Assistant\\n' + (message.content | trim) + '\\n' }}
+  {%- else %}
+    {{- raise_exception('after the system message this model knows messages of the user and the assistant, without calls of tools; messages[' ~ (loop.index0 + (messages | length) - (rest | length)) ~ '] is of role ' ~ message.role) }}
+  {%- endif %}
+{%- endfor %}`
+
+const NEMOTRON_4 = `${NEMOTRON_4_TURNS}
+{%- if add_generation_prompt %}
+  {{- '<extra_id_1>Assistant\\n' }}
+{%- endif %}`
+
+/** Its labels come after `<extra_id_2>`, and its scores are read there. */
+const NEMOTRON_4_REWARD = `${NEMOTRON_4_TURNS}
+{{- '<extra_id_2>' }}`
+
 export const BUILT_IN = {
   nemotron_nano: NEMOTRON_NANO,
   nemotron_super: NEMOTRON_SUPER,
   nemotron_70b: NEMOTRON_70B,
+  nemotron_4: NEMOTRON_4,
+  nemotron_4_reward: NEMOTRON_4_REWARD,
 } as const
+export type BuiltIn = keyof typeof BUILT_IN
+
+/** The control token that a model must have to speak by a template. */
+const needed = (name: BuiltIn): string =>
+  name === 'nemotron_4' || name === 'nemotron_4_reward' ? '<extra_id_1>' : '<|start_header_id|>'
+
+/** The template `wanted`, or without a wish the one of a model's tokens; undefined: none of ours fits them. */
+export const fittingTemplate = (
+  wanted: BuiltIn | undefined,
+  hasToken: (name: string) => boolean,
+): BuiltIn | undefined => {
+  const offered = wanted === undefined ? (['nemotron_70b', 'nemotron_4'] as const) : [wanted]
+  return offered.find((name) => hasToken(needed(name)))
+}

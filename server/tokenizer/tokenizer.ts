@@ -1,18 +1,29 @@
-// Text to token ids and back, from a checkpoint's tokenizer.json: Hugging Face's own `tokenizers`,
-// byte-level BPE. The native tokenizer knows no added tokens: names like <|eot_id|> are cut out of
-// the text here, and only where the caller asks, so user text cannot become a control token.
+// Text to token ids and back, from a checkpoint's tokenizer.json: Hugging Face's own `tokenizers`.
+// The native tokenizer knows no added tokens: names like <|eot_id|> are cut out of the text here, and only
+// where the caller asks, so user text cannot become a control token.
 //
 // Encoding runs on libuv's pool; long texts have a thread of their own (long-text.ts).
 
+import { randomUUID } from 'node:crypto'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import type { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { z } from 'zod'
 import { EngineFailure } from '../failure.js'
+import {
+  components,
+  entriesOf,
+  type Form,
+  mayShrink,
+  prependsFirst,
+  readForm,
+  TokenizerFile,
+} from './file.js'
 import { isGguf } from './gguf.js'
 import { ggufTokenizer } from './gguf-tokenizer.js'
 import { createLongText } from './long-text.js'
 import { readText } from './text-file.js'
+import { type ByteTable, byteTable } from './token-bytes.js'
 import type { Parts, Tokenizer } from './types.js'
 
 const { Tokenizer: Native } = createRequire(import.meta.url)(
@@ -29,109 +40,8 @@ const MOST_AT_ONCE = 4 * LONG
  * tokenizer. */
 const MANY = 2048
 
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-
-const AddedToken = z.looseObject({
-  id: z.int().min(0),
-  content: z.string().min(1),
-  single_word: z.boolean().default(false),
-  lstrip: z.boolean().default(false),
-  rstrip: z.boolean().default(false),
-  special: z.boolean().default(true),
-})
-
-const TokenizerFile = z.looseObject({
-  added_tokens: z.array(AddedToken).default([]),
-  normalizer: z.unknown().optional(),
-  pre_tokenizer: z.unknown().optional(),
-  post_processor: z.unknown().optional(),
-  decoder: z.unknown().optional(),
-  model: z.looseObject({
-    type: z.string().default('BPE'),
-    // Not z.record: a check of 128,000 entries one by one takes longer than parsing the file.
-    vocab: z.custom<Record<string, number>>(isRecord, 'expected an object'),
-    byte_fallback: z.boolean().nullish(),
-    continuing_subword_prefix: z.string().nullish(),
-    end_of_word_suffix: z.string().nullish(),
-  }),
-})
-type TokenizerFile = z.output<typeof TokenizerFile>
-
-const MAX_NESTING = 16
 /** The largest vocabularies have 256,000 tokens; a table has a place for every id up to the last. */
 const MAX_ID = 1 << 21
-
-/** The components of a pre-tokenizer, decoder or post-processor, sequences opened. */
-const components = (value: unknown, depth = 0): readonly Record<string, unknown>[] => {
-  if (!isRecord(value)) return []
-  if (depth > MAX_NESTING)
-    throw new EngineFailure({
-      code: 'unsupported',
-      message: `tokenizer.json: its sequences are nested more than ${MAX_NESTING} levels deep`,
-    })
-  const parts = value.pretokenizers ?? value.decoders ?? value.processors ?? value.normalizers
-  return value.type === 'Sequence' && Array.isArray(parts)
-    ? parts.flatMap((part) => components(part, depth + 1))
-    : [value]
-}
-
-/** Why this is no byte-level BPE tokenizer; undefined: it is one. */
-const unsupported = (file: TokenizerFile): string | undefined => {
-  const { model } = file
-  if (model.type !== 'BPE') return `its model is ${model.type}`
-  if (model.byte_fallback) return 'its model has byte_fallback (SentencePiece)'
-  if (model.continuing_subword_prefix || model.end_of_word_suffix) {
-    return 'its model has a subword prefix or suffix'
-  }
-  if (!components(file.pre_tokenizer).some(({ type }) => type === 'ByteLevel')) {
-    const found = components(file.pre_tokenizer).map(({ type }) => String(type))
-    return `its pre_tokenizer is ${found.join(', ') || 'missing'}`
-  }
-  const decoders = components(file.decoder).map(({ type }) => String(type))
-  if (decoders.length !== 1 || decoders[0] !== 'ByteLevel') {
-    return `its decoder is ${decoders.join(', ') || 'missing'}`
-  }
-  const odd = file.added_tokens.find((token) => token.lstrip || token.rstrip || token.single_word)
-  if (odd) return `its added token ${odd.content} has lstrip, rstrip or single_word`
-  return undefined
-}
-
-/** Byte-level BPE writes each byte as one printable character; code of the character -> byte. */
-const byteOfCode = (): ReadonlyMap<number, number> => {
-  const printable = (byte: number) =>
-    (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae
-  const map = new Map<number, number>()
-  let shifted = 0x100
-  for (let byte = 0; byte < 0x100; byte++) map.set(printable(byte) ? byte : shifted++, byte)
-  return map
-}
-
-/** The bytes of all tokens, one after another, and where each ends. */
-type ByteTable = { readonly bytes: Uint8Array; readonly ends: Uint32Array }
-
-const byteTable = (file: TokenizerFile, size: number): ByteTable => {
-  const texts = new Array<string>(size).fill('')
-  for (const [token, id] of Object.entries(file.model.vocab)) texts[id] = token
-  const added = new Map(file.added_tokens.map(({ id, content }) => [id, Buffer.from(content)]))
-  const byteOf = byteOfCode()
-  const bytes: number[] = []
-  const ends = texts.map((token, id) => {
-    for (const byte of added.get(id) ?? []) bytes.push(byte)
-    for (let i = 0; i < token.length && !added.has(id); i++) {
-      const byte = byteOf.get(token.charCodeAt(i))
-      if (byte === undefined) {
-        throw new EngineFailure({
-          code: 'unsupported',
-          message: `token ${id} ${JSON.stringify(token)} has a character that stands for no byte`,
-        })
-      }
-      bytes.push(byte)
-    }
-    return bytes.length
-  })
-  return { bytes: Uint8Array.from(bytes), ends: Uint32Array.from(ends) }
-}
 
 /** The token that the checkpoint's own post-processor puts in front of a text. */
 const leadingToken = (file: TokenizerFile): string | undefined => {
@@ -180,11 +90,54 @@ const parse = (path: string, text: string): TokenizerFile => {
   })
 }
 
-/** What the native tokenizer is made from: no added tokens, nothing around a text. */
-const plainJson = (file: TokenizerFile): string =>
+/** Text that no caller can write. */
+const unwritable = (): string => `\u{f0000}${randomUUID()}`
+
+/** SentencePiece has its control tokens in the vocabulary: text must not be merged into one. */
+const withoutNames = (file: TokenizerFile): TokenizerFile['model'] => {
+  const { model } = file
+  const names = new Set(file.added_tokens.map(({ content }) => content))
+  const isName = (text: string) => names.has(text) && text !== model.unk_token
+  const entries = entriesOf(model.vocab)
+  if (!entries.some(([text]) => isName(text))) return model
+  if (Array.isArray(model.vocab))
+    return {
+      ...model,
+      vocab: model.vocab.map(([text, score], id): [string, number] =>
+        isName(text) && id !== model.unk_id ? [unwritable(), score] : [text, score],
+      ),
+    }
+  // An unknown character is still this token, and no merge makes it.
+  const isMadeOf = (parts: readonly string[]) =>
+    names.has(parts.join('')) || parts.some((part) => names.has(part))
+  return {
+    ...model,
+    vocab: Object.fromEntries(entries.filter(([text]) => !isName(text))),
+    merges: model.merges?.filter(
+      (merge) => !isMadeOf(typeof merge === 'string' ? merge.split(' ') : merge),
+    ),
+  }
+}
+
+/** What the native tokenizer is made from: no added tokens but `cut`, nothing around a text. */
+const plainJson = (file: TokenizerFile, cut: string | undefined): string =>
   JSON.stringify({
     ...file,
-    added_tokens: [],
+    model: withoutNames(file),
+    added_tokens:
+      cut === undefined
+        ? []
+        : [
+            {
+              id: entriesOf(file.model.vocab).length,
+              content: cut,
+              single_word: false,
+              lstrip: false,
+              rstrip: false,
+              normalized: false,
+              special: true,
+            },
+          ],
     post_processor: null,
     truncation: null,
     padding: null,
@@ -256,23 +209,61 @@ export const createEncode = (native: NativeEncoder, encodeLong: Encode): Encode 
   }
 }
 
+/** Whose names in a caller's text stay text: control tokens, whatever the file calls them. */
+const isControl = ({ special, content }: TokenizerFile['added_tokens'][number]): boolean =>
+  special || /^<extra_id_\d+>$/.test(content)
+
+/** Where only the beginning of a text gets a space in front, what comes later has `cut` there. */
+const cutting = (encode: Encode, native: NativeTokenizer, cut: string | undefined): Encode => {
+  if (cut === undefined) return encode
+  const id = native.tokenToId(cut)
+  return async (parts) => {
+    const first = parts.findIndex((part) => part !== '')
+    const marked = parts.map((part, i) =>
+      isText(part) && i > first && part !== '' ? cut + part : part,
+    )
+    return (await encode(marked)).filter((one) => one !== id)
+  }
+}
+
+/** What a text of these tokens loses at its front: the space that encoding put there. */
+const stripped = (bytes: Uint8Array, form: Form, firstToken: number): Uint8Array => {
+  if (form.kind === 'bytes' || form.strip === 'nothing') return bytes
+  if (form.strip === 'space') return bytes[0] === 0x20 ? bytes.subarray(1) : bytes
+  return Buffer.concat([
+    bytes.subarray(0, firstToken).filter((byte) => byte !== 0x20),
+    bytes.subarray(firstToken),
+  ])
+}
+
+const longestOf = (table: ByteTable): number =>
+  table.ends.reduce(
+    (most, at, id) => Math.max(most, at - ((id > 0 ? table.ends[id - 1] : 0) ?? 0)),
+    1,
+  )
+
+/** The kind of a file, or why it is not served. */
+const formOf = (path: string, file: TokenizerFile): Form => {
+  try {
+    return readForm(file)
+  } catch (error) {
+    if (!(error instanceof EngineFailure)) throw error
+    throw new EngineFailure({
+      code: 'unsupported',
+      message: `${path} is of no kind that is served: ${error.message}`,
+    })
+  }
+}
+
 /** Reads `folder`/tokenizer.json, or the tokenizer in a GGUF file. Takes about a second and 250 MB for
  * 128K tokens: keep one. */
 export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
   const path = isGguf(folder) ? folder : join(folder, 'tokenizer.json')
   const file = parse(path, await readFileText(path))
-  const reason = unsupported(file)
-  if (reason) {
-    throw new EngineFailure({
-      code: 'unsupported',
-      message: `${path} is not a byte-level BPE tokenizer: ${reason}`,
-    })
-  }
-  const json = plainJson(file)
-  const encode = createEncode(buildNative(path, json), createLongText(json))
+  const form = formOf(path, file)
   const special = new Map(file.added_tokens.map(({ content, id }) => [content, id]))
   const specialIds = new Set(file.added_tokens.flatMap((token) => (token.special ? token.id : [])))
-  const vocab = new Map(Object.entries(file.model.vocab))
+  const vocab = new Map(entriesOf(file.model.vocab))
   const vocabSize =
     [...vocab.values(), ...special.values()].reduce((a, b) => Math.max(a, b), -1) + 1
   if (!(vocabSize <= MAX_ID))
@@ -280,11 +271,16 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
       code: 'unsupported',
       message: `${path} has the token id ${vocabSize - 1}: ids below ${MAX_ID} are served`,
     })
-  const table = byteTable(file, vocabSize)
+  const table = byteTable(file, form, vocabSize)
   const start = (id: number): number => (id > 0 ? table.ends[id - 1] : 0) ?? 0
   const end = (id: number): number => table.ends[id] ?? start(id)
 
-  const ordinary = file.added_tokens.filter((token) => !token.special)
+  const cut = prependsFirst(file) ? unwritable() : undefined
+  const json = plainJson(file, cut)
+  const native = buildNative(path, json)
+  const encode = cutting(createEncode(native, createLongText(json)), native, cut)
+
+  const ordinary = file.added_tokens.filter((token) => !isControl(token))
   const splitAll = splitter([...special.keys()])
   const splitOrdinary = splitter(ordinary.map(({ content }) => content))
 
@@ -300,7 +296,7 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
     bosId: (leading === undefined ? undefined : special.get(leading)) ?? null,
     bytes: (id) => table.bytes.subarray(start(id), end(id)),
     idOf: (token) => special.get(token) ?? vocab.get(token),
-    longestToken: table.ends.reduce((most, at, id) => Math.max(most, at - start(id)), 1),
+    longestToken: mayShrink(file) ? Number.POSITIVE_INFINITY : longestOf(table),
     isSpecial: (id) => specialIds.has(id),
     encode: (text, options = {}) =>
       encode(withIds(options.special ? splitAll(text) : splitOrdinary(text))),
@@ -314,7 +310,10 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
         // Tokens are short: a loop beats set() and subarray() by far.
         for (let i = start(id); i < end(id); i++) out[at++] = table.bytes[i] ?? 0
       }
-      return new TextDecoder('utf-8', { ignoreBOM: true }).decode(out)
+      const [first = -1] = shown
+      return new TextDecoder('utf-8', { ignoreBOM: true }).decode(
+        stripped(out, form, end(first) - start(first)),
+      )
     },
   }
 }

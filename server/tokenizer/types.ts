@@ -16,7 +16,8 @@ export type Tokenizer = {
   readonly decode: (ids: ArrayLike<number>, options?: { readonly skipSpecial?: boolean }) => string
   /** Raw bytes of one token; empty for an id beyond the vocabulary. */
   readonly bytes: (id: number) => Uint8Array
-  /** Bytes of the longest token: a text has at least its bytes divided by it in tokens. */
+  /** A text has at least its bytes divided by this in tokens: the bytes of the longest; Infinity where a
+   * text may lose bytes on its way to tokens. */
   readonly longestToken: number
   readonly idOf: (token: string) => number | undefined
   readonly isSpecial: (id: number) => boolean

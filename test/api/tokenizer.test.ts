@@ -196,11 +196,15 @@ describe('other tokenizers', () => {
   })
 
   const refused: [string, Record<string, unknown>, RegExp][] = [
-    ['Unigram', { model: { type: 'Unigram', vocab: {} } }, /its model is Unigram/],
+    [
+      'Unigram',
+      { model: { type: 'Unigram', vocab: {} } },
+      /Unigram with the vocabulary of another/,
+    ],
     ['WordPiece', { model: { type: 'WordPiece', vocab: {} } }, /its model is WordPiece/],
-    ['Metaspace', { pre_tokenizer: { type: 'Metaspace' } }, /pre_tokenizer is Metaspace/],
-    ['no pre-tokenizer', { pre_tokenizer: null }, /pre_tokenizer is missing/],
-    ['another decoder', { decoder: { type: 'Fuse' } }, /decoder is Fuse/],
+    ['Metaspace', { pre_tokenizer: { type: 'Metaspace' } }, /its pre_tokenizer Metaspace/],
+    ['no pre-tokenizer', { pre_tokenizer: null }, /its pre_tokenizer missing/],
+    ['another decoder', { decoder: { type: 'Fuse' } }, /decoder is Fuse beside a ByteLevel/],
     [
       'byte fallback',
       { model: { type: 'BPE', vocab: {}, merges: [], byte_fallback: true } },

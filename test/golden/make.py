@@ -12,6 +12,7 @@ Each folder is a Hugging Face checkpoint and a golden.json:
     prompt_logprobs   of prompt[1:]
     greedy, greedy_logprobs, margins   64 tokens; margin: logit of the first less that of the second
   scores            reward models: a list of {"ids", "scores"}, read at the last position
+  chats             conversations that are to be answered, and transformers' ids of them
   rows              ids whose logits are the scores
   conversations     the same with "messages", by the checkpoint's own template; "ids" are transformers'
   attributes, weights, rewards   the 340B form: what its outputs mean, and the reward a conversation
@@ -42,7 +43,7 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 def model(name, *, hidden, heads, kv_heads, head_dim, ffn, layers=2, vocab=256, tied=False,
           shards=1, dtype="bfloat16", rope="llama3", quant=None, kv_scales=False, prompt=96,
           runs=("stored",), reward=None, labels=0, store_tied_head=False, family="llama",
-          blocks=None, rows=(0,)):
+          blocks=None, rows=(0,), chat=False):
     return dict(locals())
 
 
@@ -91,6 +92,9 @@ MODELS = [
     # as ordinary text and puts nothing before them, as 3.3-70B-Reward's is said to do.
     model("reward_question", hidden=64, heads=4, kv_heads=2, head_dim=32, ffn=72, reward="question",
           rows=[77, 200], vocab=320),
+    # As Nemotron-4-340B-Instruct is shipped: SentencePiece (pieces.py), and no chat template.
+    model("nemotron4_chat", hidden=64, heads=4, kv_heads=2, head_dim=32, ffn=80, rope="default",
+          family="nemotron", vocab=528, chat=True),
 ]
 ATTRIBUTES = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
 FIRST_ATTRIBUTE = 4  # of nine outputs
@@ -386,6 +390,22 @@ def save_tokenizer(folder, template):
                                    eos_token=names[-1], chat_template=template)
 
 
+def chat_text(messages):
+    """Nemotron-4's form, as NeMo-Aligner writes it."""
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    turns = [f"<extra_id_1>{'User' if m['role'] == 'user' else 'Assistant'}\n{m['content'].strip()}\n"
+             for m in messages if m["role"] != "system"]
+    return f"<extra_id_0>System\n{system}\n{''.join(turns)}<extra_id_1>Assistant\n"
+
+
+def chats(folder):
+    shutil.copy(HERE / "pieces" / "nemotron.json", folder / "tokenizer.json")
+    (folder / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": "</s>"}\n')
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    asked = [c[:-1] for c in CONVERSATIONS[2:]]
+    return [{"messages": c, "ids": tokenizer.encode(chat_text(c), add_special_tokens=False)} for c in asked]
+
+
 def read_out(m, net, ids):
     logits = net(torch.tensor([ids])).logits[0]
     return (logits if m["labels"] else logits[-1, list(m["rows"])]).tolist()
@@ -431,7 +451,10 @@ def make(m, seed):
             folder, PLAIN_TEMPLATE if m["reward"] == "question" else TEMPLATE))
     else:
         prompt = torch.randint(4, m["vocab"], (m["prompt"],), generator=generator).tolist()
-        golden = {"prompt": prompt, "runs": {"stored": run(net, prompt)}}
+        if m["chat"]:
+            golden["chats"] = chats(folder)
+            prompt = golden["chats"][-1]["ids"]
+        golden |= {"prompt": prompt, "runs": {"stored": run(net, prompt)}}
         if "kv_fp8" in m["runs"]:
             with RoundedKv(stored):
                 golden["runs"]["kv_fp8"] = run(net, prompt)

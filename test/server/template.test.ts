@@ -49,12 +49,16 @@ const H = (role: string) => `<|start_header_id|>${role}<|end_header_id|>\n\n`
 const B = '<|begin_of_text|>'
 const T = '<|eot_id|>'
 
+/** Those that speak by Llama's header tokens. */
+const { nemotron_nano, nemotron_super, nemotron_70b } = BUILT_IN
+const LLAMA = [nemotron_nano, nemotron_super, nemotron_70b]
+
 describe('built-in templates', () => {
   const user = { role: 'user', content: ' Solve x*(sin(x)+2)=0\n' }
 
   test('a system text and a question are the same bytes in all three', () => {
     const expected = `${B}${H('system')}detailed thinking on${T}${H('user')}Solve x*(sin(x)+2)=0${T}${H('assistant')}`
-    for (const source of Object.values(BUILT_IN))
+    for (const source of LLAMA)
       assert.equal(
         text(source, [{ role: 'system', content: 'detailed thinking on' }, user]),
         expected,
@@ -63,7 +67,7 @@ describe('built-in templates', () => {
 
   test('without a system text its block is there and empty', () => {
     const expected = `${B}${H('system')}${T}${H('user')}Solve x*(sin(x)+2)=0${T}${H('assistant')}`
-    for (const source of Object.values(BUILT_IN)) assert.equal(text(source, [user]), expected)
+    for (const source of LLAMA) assert.equal(text(source, [user]), expected)
   })
 
   test('the reward form ends with the assistant turn', () => {
@@ -185,7 +189,7 @@ describe('built-in templates', () => {
 
   test('an answer that mentions </think> stays whole where its thinking came apart', () => {
     const content = 'The tag </think> ends it.'
-    for (const source of Object.values(BUILT_IN))
+    for (const source of LLAMA)
       for (const apart of [{ reasoning_content: 'hm' }, { reasoning: null }]) {
         const messages = [user, { role: 'assistant', content, ...apart }, user]
         assert.ok(text(source, messages).includes(`${H('assistant')}${content}${T}`))
@@ -194,13 +198,13 @@ describe('built-in templates', () => {
 
   test('only what a model answered has thinking in it: a caller who writes the tag keeps all text', () => {
     const content = 'What does </think> mean?'
-    for (const source of Object.values(BUILT_IN))
+    for (const source of LLAMA)
       assert.ok(text(source, [{ role: 'user', content }]).includes(`${H('user')}${content}${T}`))
   })
 
   test('a continued message keeps the thinking that came apart', () => {
     const open = { continueFinal: true, addGenerationPrompt: false }
-    for (const source of Object.values(BUILT_IN)) {
+    for (const source of LLAMA) {
       const end = (message: object) =>
         text(source, [user, { role: 'assistant', ...message }], open).split(H('assistant'))[1]
       assert.equal(end({ content: 'So ', reasoning_content: 'hm' }), '<think>\nhm\n</think>\n\nSo ')
@@ -217,7 +221,7 @@ describe('built-in templates', () => {
       { role: 'assistant', content: 'x = 1', reasoning_content: 'aha' },
       user,
     ]
-    for (const source of [...Object.values(BUILT_IN), OTHERS.llama3 ?? '']) {
+    for (const source of [...LLAMA, OTHERS.llama3 ?? '']) {
       const dropped = text(source, messages)
       assert.ok(dropped.includes(`${H('assistant')}x = 0${T}`), dropped)
       assert.ok(!dropped.includes('hm') && !dropped.includes('aha'))
@@ -228,7 +232,7 @@ describe('built-in templates', () => {
   })
 
   test('the final message can be continued, to the byte', () => {
-    for (const source of Object.values(BUILT_IN)) {
+    for (const source of LLAMA) {
       for (const content of [
         'The answer is ',
         '<think>\nhm',
@@ -258,7 +262,8 @@ describe('built-in templates', () => {
 })
 
 describe('user text', () => {
-  const sources = { ...BUILT_IN, ...OTHERS }
+  // Those of the built-in ones that know tools.
+  const sources = { nemotron_nano, nemotron_super, nemotron_70b, ...OTHERS }
   const control = new Set(tokenizer.special.values())
   const controls = (ids: readonly number[]) => ids.filter((id) => control.has(id))
 

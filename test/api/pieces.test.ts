@@ -1,0 +1,149 @@
+// Tokenizers of SentencePiece's kind: ids, texts and bytes as the reference has them (test/golden/pieces.py).
+
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { before, describe, test } from 'node:test'
+import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
+import type { Tokenizer } from '../../server/tokenizer/types.js'
+import { tokenizerFolder } from './llama_tokenizer.js'
+
+type Case = { readonly text: string; readonly ids: readonly number[]; readonly decoded: string }
+
+const golden = (name: string) =>
+  JSON.parse(readFileSync(new URL(`../golden/pieces/${name}.json`, import.meta.url), 'utf8'))
+
+const bytesOf = (tokenizer: Tokenizer, ids: readonly number[]): string =>
+  Buffer.concat(ids.map((id) => tokenizer.bytes(id))).toString('utf8')
+
+const isWellFormed = (text: string) => !text.includes('\ufffd')
+
+for (const name of ['nemotron', 'prepend', 'first', 'metaspace']) {
+  describe(`${name}.json`, () => {
+    const cases: readonly Case[] = golden(`${name}.cases`)
+    let tokenizer: Tokenizer
+    before(async () => {
+      tokenizer = await loadTokenizer(tokenizerFolder(golden(name)))
+    })
+
+    test("ids and texts are transformers'", async () => {
+      for (const { text, ids, decoded } of cases) {
+        const found = await tokenizer.encode(text, { special: true })
+        assert.deepEqual([...found], ids, JSON.stringify(text))
+        assert.equal(tokenizer.decode(ids), decoded, JSON.stringify(text))
+      }
+    })
+
+    test('the bytes of the tokens are the text, but for a space at its front', async () => {
+      for (const { ids, decoded } of cases) {
+        const whole = bytesOf(tokenizer, ids)
+        assert.ok(isWellFormed(whole))
+        assert.equal(whole.replace(/^ +/, ''), decoded.replace(/^ +/, ''))
+      }
+    })
+
+    test('the names of control tokens in a plain text stay text', async () => {
+      const control = new Set(
+        [...tokenizer.special].flatMap(([token, id]) => (token === '<unk>' ? [] : [id])),
+      )
+      assert.ok(control.size >= 3)
+      for (const { text } of cases) {
+        const ids = await tokenizer.encode(text)
+        assert.ok(!ids.some((id) => control.has(id)), JSON.stringify(text))
+      }
+    })
+
+    test('a long text has the ids of the same text', async () => {
+      const line = 'The server  answers <extra_id_1>1,234 requests.\n'
+      const short = await tokenizer.encode(line.repeat(3), { special: true })
+      const long = await tokenizer.encode(line.repeat(1000), { special: true })
+      assert.ok(long.length > 10_000)
+      // Every control token begins the text anew.
+      const from = short.indexOf(tokenizer.special.get('<extra_id_1>') ?? -1)
+      const period = short.lastIndexOf(short[from] ?? -1, -2) - from
+      assert.ok(from > 0 && period > 0)
+      const each = (short.length - from - (await restOf(line))) / 2
+      assert.deepEqual([...long.slice(0, from + each)], [...short.slice(0, from + each)])
+      assert.ok(long.slice(from, -50).every((id, i) => id === short[from + (i % each)]))
+    })
+
+    const restOf = async (line: string): Promise<number> => {
+      const once = await tokenizer.encode(line, { special: true })
+      return once.length - once.indexOf(tokenizer.special.get('<extra_id_1>') ?? -1)
+    }
+  })
+}
+
+describe('what only pieces have', () => {
+  test('streams are cut at whole characters: a byte is a token', async () => {
+    const tokenizer = await loadTokenizer(tokenizerFolder(golden('nemotron')))
+    const ids = await tokenizer.encode('☃')
+    assert.deepEqual(
+      ids.map((id) => [...tokenizer.bytes(id)]),
+      [[0xe2], [0x98], [0x83]],
+    )
+    assert.equal(tokenizer.decode(ids), '☃')
+  })
+
+  test('only the beginning of a prompt gets a space where the file says "first"', async () => {
+    const tokenizer = await loadTokenizer(tokenizerFolder(golden('first')))
+    const [turn = -1] = [tokenizer.special.get('<extra_id_1>')]
+    const parts = await tokenizer.encodeParts(['User', turn, 'User', turn, '', turn, ' User'])
+    const text = parts.map((id) => (id === turn ? '|' : bytesOf(tokenizer, [id]))).join('')
+    assert.equal(text, ' User|User|| User')
+    const later = await tokenizer.encodeParts([turn, 'User'])
+    assert.equal(bytesOf(tokenizer, later.slice(1)), 'User')
+    const all = await loadTokenizer(tokenizerFolder(golden('prepend')))
+    assert.equal(bytesOf(all, (await all.encodeParts([turn, 'User'])).slice(1)), ' User')
+  })
+
+  test('no bound on tokens is made of bytes that a normalizer may drop', async () => {
+    const longest = async (name: string) =>
+      (await loadTokenizer(tokenizerFolder(golden(name)))).longestToken
+    assert.equal(await longest('metaspace'), Number.POSITIVE_INFINITY)
+    assert.equal(await longest('nemotron'), '<extra_id_0>'.length)
+  })
+
+  const base = golden('nemotron')
+  const fallback = [{ type: 'ByteFallback' }, { type: 'Fuse' }]
+  const sequence = (...decoders: object[]) => ({ type: 'Sequence', decoders })
+  const space = { type: 'Replace', pattern: { String: '▁' }, content: ' ' }
+  const refused: [string, object, RegExp][] = [
+    ['WordPiece', { model: { type: 'WordPiece', vocab: {} } }, /its model is WordPiece; served/],
+    ['no decoder', { decoder: null }, /its decoder is missing/],
+    ['another decoder', { decoder: { type: 'CTC' } }, /its decoder is CTC/],
+    [
+      'a decoder that strips every token',
+      { decoder: sequence(space, { type: 'Strip', content: ' ', start: 1, stop: 0 }) },
+      /strips more than the first space/,
+    ],
+    [
+      'a decoder that replaces a pattern',
+      { decoder: sequence({ ...space, pattern: { Regex: '▁' } }, ...fallback) },
+      /its decoder replaces {"Regex":"▁"} by " "/,
+    ],
+    [
+      'bytes of both kinds',
+      { decoder: { type: 'ByteLevel' }, pre_tokenizer: { type: 'ByteLevel' } },
+      /byte_fallback beside a ByteLevel decoder/,
+    ],
+    [
+      'a vocabulary of the other kind',
+      { model: { ...base.model, vocab: [['a', 0]] } },
+      /BPE with the vocabulary of another/,
+    ],
+    [
+      'a normalized name behind a prefix',
+      {
+        normalizer: { type: 'Prepend', prepend: '▁' },
+        added_tokens: [{ id: 4, content: '<extra_id_0>', normalized: true }],
+      },
+      /<extra_id_0> is normalized, and its normalizer prepends/,
+    ],
+  ]
+  for (const [what, change, message] of refused) {
+    test(`${what} is refused by name`, async () => {
+      const folder = tokenizerFolder({ ...base, ...change })
+      await assert.rejects(loadTokenizer(folder), { code: 'unsupported', message })
+    })
+  }
+})
