@@ -18,7 +18,7 @@ const AddedToken = z.looseObject({
 })
 
 /** Ids by their texts, or the texts of Unigram with their scores, in the order of the ids. */
-export type Vocabulary = Readonly<Record<string, number>> | readonly (readonly [string, number])[]
+type Vocabulary = Readonly<Record<string, number>> | readonly (readonly [string, number])[]
 
 const isVocabulary = (value: unknown): boolean =>
   isRecord(value) ||
