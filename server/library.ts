@@ -11,7 +11,8 @@ import { type CompileForm, createGrammars } from './model/grammars.js'
 import { namesOfModel } from './model/identity.js'
 import { openReadout, openTemplate, rewardSettings } from './model/open.js'
 import { badRequest } from './request-error.js'
-import { planRewards, RewardBody, rewardData } from './scoring/rewards.js'
+import { type JudgeFields, judgeBatch, judgeData, judgeUsage } from './scoring/judge.js'
+import { planJudging, planRewards, RewardBody, rewardData } from './scoring/rewards.js'
 import { scoreBatch, scoreUsage } from './scoring/scoring.js'
 import type { RewardSettings } from './settings/reward.js'
 import { loadTokenizer } from './tokenizer/tokenizer.js'
@@ -28,11 +29,14 @@ export type RewardCall = {
     readonly responses?: readonly string[]
   }[]
   readonly pairwise?: boolean
+  readonly judge?: JudgeFields
   readonly priority?: number
   readonly cacheSalt?: string
 }
 export type RewardAnswer = ReturnType<typeof rewardData> & {
-  readonly usage: ReturnType<typeof scoreUsage>
+  /** Of a judge: every judgement. */
+  readonly comparisons?: ReturnType<typeof judgeData>['comparisons']
+  readonly usage: ReturnType<typeof scoreUsage> & { readonly completion_tokens?: number }
 }
 
 /** A schema of zod, or a JSON Schema. */
@@ -132,7 +136,7 @@ export const createEngine = async (
   const reward = rewardSettings(settings, profile.entry)
   const rewardRows = options.rewardRows ?? reward?.rows
   const engine = await openEngine({ ...rest, ...(rewardRows && { rewardRows }) }, words)
-  const isReward = engine.info.rewardKind !== 'none'
+  const isReward = engine.info.rewardKind !== 'none' || reward?.judge !== undefined
   // Chat goes through token ids here: a template matters to rewards alone.
   if (isReward) for (const message of warnings) process.emitWarning(message)
   const readout = await openReadout(engine, reward)
@@ -143,6 +147,12 @@ export const createEngine = async (
     reward: async ({ cacheSalt, priority, ...call }, { signal } = {}) => {
       if (!isReward) throw new Error(`${folder} is a chat model and gives no rewards.`)
       const { body } = checkBody(RewardBody, call, { isStrict: true })
+      if (readout.judge !== undefined) {
+        const { inputs, trials } = await planJudging(model, body)
+        const fields = body.judge
+        const written = await judgeBatch(model, trials, { fields, signal, priority, cacheSalt })
+        return { ...judgeData(inputs, written, fields), usage: judgeUsage(written) }
+      }
       const items = await planRewards(model, body)
       const scored = await scoreBatch(engine, items, { signal, priority, cacheSalt })
       return { ...rewardData(model, scored, body.pairwise === true), usage: scoreUsage(scored) }

@@ -5,9 +5,10 @@
 import type { AnswerHandler, Stage } from '../generation/answer.js'
 import { type AnswerEvent, addCallPiece, type Call } from '../generation/answer-event.js'
 import { requirePlace } from '../model/place.js'
-import { findRewardModel, isReward, type ServedModel } from '../model/served-model.js'
+import { findRewardModel, isJudge, isReward, type ServedModel } from '../model/served-model.js'
 import type { Conversation, Message } from '../prompt/conversation.js'
 import { badRequest, RequestError } from '../request-error.js'
+import { judgeData, judgeTrials, planTrials } from '../scoring/judge.js'
 import { checkRoom, encodeInputs, type ScoreItem, scoreItems } from '../scoring/scoring.js'
 import { createSplitter, type Piece, type Start } from './think-splitter.js'
 import { type ToolFormat, writeCalls } from './tools/format.js'
@@ -102,14 +103,14 @@ const splitReply = (start: Start, { events, text }: Pick<Candidate, 'events' | '
   return { reasoning: first.reasoning + rest.reasoning, content: first.content + rest.content }
 }
 
+/** What is scored: the answer, or the whole reply as the model writes it. */
+const judgedText = ({ includeThinking }: BestOf, { reasoning, content }: Piece): string =>
+  includeThinking && reasoning !== '' ? `<think>\n${reasoning}\n</think>\n\n${content}` : content
+
 /** Undefined: longer than the reward model can read. */
-const encode = async (
-  { model, messages, includeThinking, principle }: BestOf,
-  { reasoning, content: text }: Piece,
-): Promise<ScoreItem | undefined> => {
-  // What is scored: the answer, or the whole reply as the model writes it.
-  const response =
-    includeThinking && reasoning !== '' ? `<think>\n${reasoning}\n</think>\n\n${text}` : text
+const encode = async (bestOf: BestOf, candidate: Piece): Promise<ScoreItem | undefined> => {
+  const { model, messages, principle } = bestOf
+  const response = judgedText(bestOf, candidate)
   try {
     return (
       await encodeInputs(model, [{ messages, responses: [response], principle }], () => '')
@@ -131,19 +132,53 @@ const orderOf = (scores: readonly (number | null)[]): readonly number[] => {
     .sort((a, b) => Number(rating(b) > rating(a)) - Number(rating(a) > rating(b)) || a - b)
 }
 
+const noneFits = ({ model, name }: BestOf, candidates: number): RequestError =>
+  new RequestError(
+    `None of the ${candidates} candidates can be scored: each is, with its conversation, longer than the ${model.engine.info.maxModelLen} tokens of '${name}'. Ask for fewer tokens.`,
+    { param: 'max_tokens', code: 'context_length_exceeded' },
+  )
+
+/** By a judge: each two candidates are compared, in both orders. */
+const compare = async (
+  bestOf: BestOf,
+  candidates: readonly Piece[],
+  signal: AbortSignal,
+): Promise<Ranking> => {
+  const { model, messages, cacheSalt } = bestOf
+  const texts = candidates.map((one) => judgedText(bestOf, one))
+  // Without text there is nothing to judge.
+  const told = texts.flatMap((text, i) => (text.trim() === '' ? [] : [i]))
+  const input = { messages, responses: told.map((i) => texts[i] ?? '') }
+  const path = () => ''
+  const trials =
+    told.length === 0
+      ? []
+      : await planTrials(model, [input], { fields: undefined, path, skipLong: true })
+  if (trials.length === 0 && told.length > 0) throw noneFits(bestOf, candidates.length)
+  const written = await judgeTrials({
+    ...{ model, trials, cacheSalt, signal, fields: undefined },
+    record: {},
+    // The chat was admitted, and its candidates with it.
+    isAdmitted: true,
+    arrival: performance.now(),
+  })
+  const rewards = new Map(
+    judgeData([input], written).data.map(({ response, reward }) => [told[response], reward]),
+  )
+  const scores = candidates.map((_, i) => rewards.get(i) ?? null)
+  return { scores, order: orderOf(scores) }
+}
+
 const rank = async (
   bestOf: BestOf,
   candidates: readonly Piece[],
   signal: AbortSignal,
 ): Promise<Ranking> => {
-  const { model, name } = bestOf
+  const { model } = bestOf
+  if (isJudge(model)) return compare(bestOf, candidates, signal)
   const items = await Promise.all(candidates.map((one) => encode(bestOf, one)))
   const fitting = items.filter((item) => item !== undefined)
-  if (fitting.length === 0)
-    throw new RequestError(
-      `None of the ${items.length} candidates can be scored: each is, with its conversation, longer than the ${model.engine.info.maxModelLen} tokens of '${name}'. Ask for fewer tokens.`,
-      { param: 'max_tokens', code: 'context_length_exceeded' },
-    )
+  if (fitting.length === 0) throw noneFits(bestOf, items.length)
   const scored = await scoreItems({
     model,
     items: fitting,

@@ -28,6 +28,16 @@ const ownLine = (messages: readonly Message[]): boolean | undefined => {
   return undefined
 }
 
+// A word of its own. Where both stand there, the template of Super-49B-v1.5 obeys the first that it looks for.
+const NO_THINK = /(?:^|\s)\/no_think(?:\s|$)/
+const THINK = /(?:^|\s)\/think(?:\s|$)/
+
+const ownWord = (messages: readonly Message[]): boolean | undefined => {
+  const texts = messages.filter(({ role }) => role === 'system').map(({ content }) => content)
+  if (texts.some((text) => NO_THINK.test(text))) return false
+  return texts.some((text) => THINK.test(text)) ? true : undefined
+}
+
 const SWITCHES = ['enable_thinking', 'thinking'] as const
 
 /** Variables that the server sets, or that go past a refusal. */
@@ -92,6 +102,30 @@ const withModeLine = (messages: readonly Message[], on: boolean): readonly Messa
   return [{ role: 'system', content: text.trim() === '' ? line : `${line}\n\n${text}` }, ...rest]
 }
 
+/** The template takes the word out. On is what it does without one. */
+const withWord = (messages: readonly Message[], on: boolean): readonly Message[] => {
+  if (on) return messages
+  const [first, ...rest] = messages
+  if (first?.role !== 'system') return [{ role: 'system', content: '/no_think' }, ...messages]
+  return [{ ...first, content: `${first.content}\n\n/no_think`.trim() }, ...rest]
+}
+
+/** Who said it in the text of the conversation, by the model's way. */
+const said = (way: Reasoning['switch'], messages: readonly Message[]): boolean | undefined => {
+  if (way === 'detailed_thinking') return ownLine(messages)
+  return way === 'no_think' ? ownWord(messages) : undefined
+}
+
+/** The conversation as the model is told whether to think. */
+const told = (
+  way: Reasoning['switch'],
+  messages: readonly Message[],
+  on: boolean,
+): readonly Message[] => {
+  if (way === 'template') return messages
+  return way === 'no_think' ? withWord(messages, on) : withModeLine(messages, on)
+}
+
 /** Where the answer begins when it goes on from a message. */
 const continuedStart = (content: string, otherwise: Start): Start => {
   if (content.trim() === '') return otherwise
@@ -114,18 +148,19 @@ export const resolveThinking = (
       ? undefined
       : !['none', 'minimal'].includes(body.reasoning_effort)
   const byField = byKwarg ?? byEffort
-  const own = reasoning.switch === 'detailed_thinking' ? ownLine(body.messages) : undefined
+  const own = said(reasoning.switch, body.messages)
   const on = own ?? byField ?? defaultOn
   const asks = body.continue_final_message !== true && body.add_generation_prompt !== false
   const byTemplate = reasoning.switch === 'template'
   // If only the system text or the server's default turns thinking off, the model is told so. If a
   // field of the request does, it is certain: the block is closed in the prompt.
-  const prefilled = !byTemplate && !on && own === undefined && byField === false && asks
+  const byLine = reasoning.switch === 'detailed_thinking'
+  const prefilled = byLine && !on && own === undefined && byField === false && asks
   const last = body.messages.at(-1)
   const start: Start = prefilled ? 'closed' : on ? 'expected' : 'possible'
   const advice = on ? reasoning.on : reasoning.off
   return {
-    messages: byTemplate || own !== undefined ? body.messages : withModeLine(body.messages, on),
+    messages: own === undefined ? told(reasoning.switch, body.messages, on) : body.messages,
     kwargs: byTemplate ? { ...kwargs, enable_thinking: on, thinking: on } : kwargs,
     prefill: prefilled ? PREFILL_OFF : '',
     start:

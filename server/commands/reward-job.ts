@@ -34,6 +34,8 @@ export type JobFlags = {
 type RewardModel = ListedModel & {
   /** It says whether an answer satisfies one, which every request has to give. */
   readonly takesPrinciple: boolean
+  /** It compares answers to one conversation. */
+  readonly isJudge: boolean
 }
 
 const refuses = (error: unknown, param: string): boolean =>
@@ -43,10 +45,12 @@ const refuses = (error: unknown, param: string): boolean =>
 const tryRewards = async (target: Target, model: ListedModel): Promise<RewardModel> => {
   const messages = [{ role: 'user', content: 'a' }]
   try {
-    await target.post('/reward', { model: model.id, messages, responses: ['b'] })
-    return { ...model, takesPrinciple: false }
+    // A judge says at once that a blank answer is none.
+    await target.post('/reward', { model: model.id, messages, responses: [' '] })
+    return { ...model, takesPrinciple: false, isJudge: false }
   } catch (error) {
-    if (refuses(error, 'principle')) return { ...model, takesPrinciple: true }
+    if (refuses(error, 'principle')) return { ...model, takesPrinciple: true, isJudge: false }
+    if (refuses(error, 'responses.0')) return { ...model, takesPrinciple: false, isJudge: true }
     throw error
   }
 }

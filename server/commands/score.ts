@@ -2,7 +2,7 @@
 
 import type { Command } from 'commander'
 import { z } from 'zod'
-import type { Members } from './jsonl.js'
+import { LineError, type Members } from './jsonl.js'
 import {
   type Conversation,
   conversationsOf,
@@ -75,12 +75,26 @@ type Flags = JobFlags & { readonly category?: string }
 
 type Given = { readonly question: Question; readonly principle: unknown }
 
+/** Answers to one conversation, which a judge compares with one another. */
+const comparison = (conversations: readonly Conversation[]) => {
+  const [first = []] = conversations
+  const messages = first.slice(0, -1)
+  const responses = conversations.map((one) => {
+    if (JSON.stringify(one.slice(0, -1)) !== JSON.stringify(messages))
+      throw new LineError('a judge compares answers to one conversation, and these are of several')
+    return String(one.at(-1)?.content ?? '')
+  })
+  return { messages, responses }
+}
+
 const openScoring = ({ target, rewardModel, principleOf }: Asking, flags: Flags) => {
   const { id: model, max_model_len: tokens = Number.MAX_SAFE_INTEGER } = rewardModel
   return async ({ question, principle: own }: Given) => {
     const principle = principleOf(own)
     const ask = async (conversations: readonly Conversation[]): Promise<readonly Item[]> => {
-      const inputs = conversations.map((messages) => ({ messages }))
+      const inputs = rewardModel.isJudge
+        ? [comparison(conversations)]
+        : conversations.map((messages) => ({ messages }))
       return RewardAnswer.parse(await target.post('/reward', { model, inputs, principle })).data
     }
     const given = conversationsOf(question)

@@ -143,9 +143,9 @@ export const rewardSettings = (
   if (given === undefined || known === undefined) return given ?? known
   // Attributes and weights name each other: they are taken together.
   const isNamed = given.attributes !== undefined || given.weights !== undefined
-  const { rows, question } = { ...known, ...given }
+  const { rows, question, judge } = { ...known, ...given }
   const { attributes, weights } = isNamed ? given : known
-  return { rows, question, attributes, weights }
+  return { rows, question, judge, attributes, weights }
 }
 
 /** The engine does not outlive a read-out that does not fit its head. */
@@ -188,7 +188,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     },
     tokenizer,
   )
-  if (engine.info.rewardKind === 'none' && soundsLikeReward(names))
+  if (engine.info.rewardKind === 'none' && !reward?.judge && soundsLikeReward(names))
     hooks.warn(
       `${id} is called a reward model (${names.join(', ')}), but neither its config.json nor ` +
         'models/registry.json says how its reward is read: IT IS SERVED AS A CHAT MODEL. Where it is a ' +

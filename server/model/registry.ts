@@ -9,8 +9,9 @@ import { packagePath } from '../version.js'
 const CardSampling = z.object({ temperature: z.number(), top_p: z.number() })
 
 const Reasoning = z.object({
-  /** How thinking is switched: by a line in the system text, or by a variable of the template. */
-  switch: z.enum(['detailed_thinking', 'template']),
+  /** How thinking is switched: by a line in the system text, by /think or /no_think in it, or by a variable
+   * of the template. */
+  switch: z.enum(['detailed_thinking', 'no_think', 'template']),
   on: CardSampling,
   off: CardSampling,
 })
@@ -71,6 +72,8 @@ export const makeProfile = (entry: RegistryEntry | undefined, template: string):
   if (entry?.reasoning !== undefined) return { entry, reasoning: entry.reasoning }
   if (/\benable_thinking\b/.test(template))
     return { entry, reasoning: { switch: 'template', ...DEFAULT_SAMPLING } }
+  if (/\/no_think\b/.test(template))
+    return { entry, reasoning: { switch: 'no_think', ...DEFAULT_SAMPLING } }
   if (/detailed thinking|<\/think>/.test(template))
     return { entry, reasoning: { switch: 'detailed_thinking', ...DEFAULT_SAMPLING } }
   return { entry, reasoning: undefined }

@@ -9,6 +9,8 @@ export type Readout = {
   readonly isScalar: boolean
   /** What is asked about the answer, in a turn of its own; undefined: the answer itself is scored. */
   readonly question: string | undefined
+  /** It writes its judgements; how, unless a request says otherwise. */
+  readonly judge: RewardSettings['judge']
   readonly reward: (scores: readonly number[]) => number | null
   readonly attributes: (scores: readonly number[]) => Record<string, number> | undefined
 }
@@ -38,6 +40,12 @@ const weightOfOutput = (
 }
 
 export const createReadout = (info: EngineInfo, settings: RewardSettings | undefined): Readout => {
+  const { judge, ...outputsOnly } = settings ?? {}
+  const odd = Object.entries(outputsOnly).find(([, value]) => value !== undefined)?.[0]
+  if (judge !== undefined && (odd !== undefined || info.rewardKind !== 'none'))
+    throw new Error(
+      `reward.${odd ?? 'judge'}: ${info.model} is a judge (reward.judge), which writes its scores and has no outputs`,
+    )
   const labels = info.rewardLabels ?? []
   const outputs = Math.max(info.rewardOutputs, 1)
   const named = Object.entries(
@@ -54,6 +62,7 @@ export const createReadout = (info: EngineInfo, settings: RewardSettings | undef
   return {
     isScalar: weights !== undefined || outputs === 1,
     question: settings?.question,
+    judge: settings?.judge,
     reward: (scores) => {
       if (weights !== undefined)
         return scores.reduce((sum, score, i) => sum + score * (weights[i] ?? 0), 0)

@@ -44,8 +44,12 @@ export const findModel = (models: Models, name: string, param = 'model'): Served
   })
 }
 
-export const isReward = ({ engine }: Pick<ServedModel, 'engine'>): boolean =>
-  engine.info.rewardKind !== 'none'
+/** It writes its judgements. */
+export const isJudge = ({ readout }: Pick<ServedModel, 'readout'>): boolean =>
+  readout.judge !== undefined
+
+export const isReward = (model: Pick<ServedModel, 'engine' | 'readout'>): boolean =>
+  model.engine.info.rewardKind !== 'none' || isJudge(model)
 
 export const onlyOfRewardModels = ({ id }: ServedModel): RequestError =>
   badRequest(

@@ -93,7 +93,8 @@ export type ToolCall = {
 }
 
 export type Message = {
-  readonly role: 'system' | 'user' | 'assistant' | 'tool'
+  /** The last two are answers that a judge compares. */
+  readonly role: 'system' | 'user' | 'assistant' | 'tool' | 'response_1' | 'response_2'
   /** '' where there is none. */
   readonly content: string
   readonly name?: string | undefined

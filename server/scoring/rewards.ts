@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { list } from '../list.js'
 import { GivenMessages, readMessages } from '../prompt/conversation.js'
 import { badRequest } from '../request-error.js'
+import { JudgeFields, planTrials } from './judge.js'
 import {
   encodeInputs,
   type RewardModel,
@@ -39,6 +40,7 @@ export const RewardBody = z.looseObject({
   )
     .optional()
     .describe('Many conversations.'),
+  judge: JudgeFields.optional(),
   pairwise: z
     .boolean()
     .optional()
@@ -73,6 +75,11 @@ export const planRewards = async (
   model: RewardModel,
   body: RewardBody,
 ): Promise<readonly ScoreItem[]> => {
+  if (body.judge !== undefined)
+    throw badRequest(
+      `'judge' is not supported: '${model.id}' reads its scores off the answer and writes no judgements.`,
+      'judge',
+    )
   if (body.pairwise && !model.readout.isScalar)
     throw badRequest(
       `'pairwise' needs a scalar reward; '${model.id}' has several scores and no weights for them.`,
@@ -95,6 +102,18 @@ export const planRewards = async (
     if (empty >= 0) throw badRequest(`'${at}' is empty: there is nothing to score.`, at)
   }
   return encodeInputs(model, inputs, path)
+}
+
+/** The same for a judge. */
+export const planJudging = async (model: RewardModel, body: RewardBody) => {
+  if (body.pairwise)
+    throw badRequest(
+      `'pairwise' is not supported: '${model.id}' is a judge, and 'comparisons' of its answer say what it found.`,
+      'pairwise',
+    )
+  const inputs = inputsOf(body)
+  const path = (input: number) => (body.inputs === undefined ? '' : `inputs.${input}.`)
+  return { inputs, trials: await planTrials(model, inputs, { fields: body.judge, path }) }
 }
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x))

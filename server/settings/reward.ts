@@ -11,6 +11,17 @@ export const RewardSettings = z.strictObject({
    * `{principle}` stands for what the request gives by that name.
    */
   question: z.string().min(1).optional(),
+  /**
+   * It writes what it thinks of answers, which are shown as messages of the roles response_1 and response_2;
+   * how it does so unless a request says otherwise. It has no outputs.
+   */
+  judge: z
+    .strictObject({
+      temperature: z.number().min(0).max(2),
+      top_p: z.number().gt(0).max(1),
+      max_tokens: z.int().min(1),
+    })
+    .optional(),
   /** Outputs by name. Absent: the checkpoint's own labels, when it has several. */
   attributes: z.record(z.string().min(1), z.int().min(0)).optional(),
   /** The reward is the sum of weight times score: by attribute, or a list with one an output. */

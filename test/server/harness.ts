@@ -6,6 +6,7 @@ import { pino } from 'pino'
 import type { Phase } from '../../server/api/admission.js'
 import type { Server, ServerConfig } from '../../server/api/server.js'
 import { createApp } from '../../server/app.js'
+import type { GenerateRequest } from '../../server/engine/types.js'
 import { createBodies } from '../../server/http/body.js'
 import { listen } from '../../server/http/listen.js'
 import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
@@ -27,7 +28,9 @@ import {
 } from './scripted-engine.js'
 
 type RewardOptions = {
-  readonly score: (prompt: string) => readonly number[]
+  readonly score?: (prompt: string) => readonly number[]
+  /** A judge: what it writes. */
+  readonly judge?: (prompt: string, request: GenerateRequest, choice: number) => string
   readonly labels?: readonly string[]
   readonly readout?: RewardSettings
 }
@@ -74,6 +77,11 @@ const CONFIG: ServerConfig = {
   stallTimeout: 30,
 }
 
+const JUDGE = { judge: { temperature: 0.6, top_p: 0.95, max_tokens: 64 } }
+
+const readoutOf = (reward: RewardOptions | undefined): RewardSettings | undefined =>
+  reward?.judge ? { ...JUDGE, ...reward.readout } : reward?.readout
+
 const makeModel = (
   id: string,
   engine: ScriptedEngine,
@@ -98,7 +106,7 @@ const makeModel = (
       reasoning: profile.reasoning !== undefined,
     }),
     profile,
-    readout: createReadout(engine.info, options.reward?.readout ?? profile.entry?.reward),
+    readout: createReadout(engine.info, readoutOf(options.reward) ?? profile.entry?.reward),
     compileForm: createGrammars(engine),
     pace: createPace(),
     metrics: metrics.addModel(id, engine),
@@ -106,9 +114,14 @@ const makeModel = (
 }
 
 /** A reward model beside the chat model, named tiny-reward. */
-const rewardEngine = ({ score, labels }: RewardOptions): ScriptedEngine =>
-  createScriptedEngine({
-    score,
+const rewardEngine = ({ score, judge, labels }: RewardOptions): ScriptedEngine => {
+  if (judge !== undefined)
+    return createScriptedEngine({
+      answer: (...given) => ({ pieces: [judge(...given)] }),
+      info: { model: 'tiny-reward', maxModelLen: 512 },
+    })
+  return createScriptedEngine({
+    ...(score && { score }),
     info: {
       model: 'tiny-reward',
       rewardLabels: labels ?? ['reward'],
@@ -117,6 +130,7 @@ const rewardEngine = ({ score, labels }: RewardOptions): ScriptedEngine =>
       maxModelLen: 512,
     },
   })
+}
 
 export const startHarness = async (options: HarnessOptions = {}): Promise<Harness> => {
   const engine = createScriptedEngine(options)

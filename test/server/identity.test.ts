@@ -82,10 +82,19 @@ describe('a model is known', () => {
       ['Llama-3_1-Nemotron-70B-Reward-HF', '70B-Reward'],
       ['nvidia/Llama-3.3-Nemotron-70B-Reward-Multilingual', '-Multilingual'],
       ['nvidia/Llama-3_3-Nemotron-70B-Reward-Principle', '70B-Reward-Principle'],
+      ['nvidia/Llama-3.3-Nemotron-70B-Select', '-Select'],
+      ['nvidia/Llama-3.3-Nemotron-70B-Feedback', '-Feedback'],
+      ['nvidia/Llama-3.3-Nemotron-70B-Edit', '-Edit'],
+      ['nvidia/Llama-3_3-Nemotron-Super-49B-v1_5', 'v1.5'],
+      ['nvidia/Llama-3_3-Nemotron-Super-49B-v1_5-FP8', 'v1.5'],
+      ['nvidia/Llama-3_3-Nemotron-Super-49B-GenRM', 'GenRM'],
+      ['nvidia/Llama-3_3-Nemotron-Super-49B-GenRM-Multilingual', 'GenRM'],
+      ['nvidia/Llama-3.1-Nemotron-8B-UltraLong-4M-Instruct', 'UltraLong'],
+      ['nvidia/Llama-3.1-Nemotron-Safety-Guard-8B-v3', 'Safety-Guard'],
+      ['nvidia/Nemotron-4-340B-Instruct', 'Nemotron-4-340B-Instruct'],
+      ['Nemotron-4-340B-Reward', 'Nemotron-4-340B-Reward'],
     ] as const)
       assert.match(findEntry([name])?.name ?? 'unknown', new RegExp(kind.replace('(', '\\(')), name)
-    // v1.5 has another template.
-    assert.equal(findEntry(['Llama-3_3-Nemotron-Super-49B-v1_5']), undefined)
     assert.equal(findEntry(['my-tiny-reward-notes']), undefined)
   })
 })

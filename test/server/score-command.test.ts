@@ -548,6 +548,48 @@ describe('score and generate-pairs', () => {
     assert.deepEqual(lines(output), [])
   })
 
+  it('asks a judge to compare answers, which must be to one conversation', async () => {
+    // Longer is better.
+    const judged = (prompt: string, role: string) =>
+      prompt.split(`${role}\n\n`)[1]?.match(/^[a-d]*/)?.[0].length ?? 0
+    const judge = await startHarness({
+      answer: (_, __, choice) => ({ pieces: [...'abcd'.slice(0, choice + 1)] }),
+      reward: {
+        judge: (prompt) => {
+          const [one, two] = [judged(prompt, 'response_1'), judged(prompt, 'response_2')]
+          return `{"score_1": ${one}, "score_2": ${two}, "ranking": ${one > two ? 1 : 6}}`
+        },
+      },
+    })
+    const at = ['--url', `${judge.url}/v1`]
+    const output = join(folder, 'compared.jsonl')
+    try {
+      write(input, [{ prompt: 'p', chosen: 'abc', rejected: 'ab' }])
+      const scored = await start(['score', input, '-o', output, ...at]).ended
+      assert.equal(scored.code, 0, scored.text)
+      assert.deepEqual(lines(output), [
+        { prompt: 'p', chosen: 'abc', rejected: 'ab', chosen_reward: 3, rejected_reward: 2 },
+      ])
+      rmSync(output)
+      const turns = (question: string, content: string) => [
+        { role: 'user', content: question },
+        { role: 'assistant', content },
+      ]
+      write(input, [{ chosen: turns('p', 'abc'), rejected: turns('q', 'ab') }])
+      const apart = await start(['score', input, '-o', output, ...at]).ended
+      assert.match(apart.text, /a judge compares answers to one conversation/)
+      write(input, [{ prompt: 'p' }])
+      const pairs = join(folder, 'judged-pairs.jsonl')
+      const made = await start(['generate-pairs', input, '-o', pairs, ...at, '--n', '3']).ended
+      assert.equal(made.code, 0, made.text)
+      assert.deepEqual(lines(pairs), [
+        { prompt: 'p', chosen: 'abc', rejected: 'a', chosen_reward: 3, rejected_reward: 1 },
+      ])
+    } finally {
+      await judge.close()
+    }
+  })
+
   it('judges as told, and says why a prompt gave no pair', async () => {
     // The answers are equally long; the later ones think longer. The last one is too long to be judged.
     const thinking = await startHarness({

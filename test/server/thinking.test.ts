@@ -252,3 +252,61 @@ describe('a model whose template switches thinking', () => {
     assert.equal(off.message.content, 'hm</think>yes')
   })
 })
+
+describe('Super-49B-v1.5, which is told by a word', () => {
+  // As its template does: the word goes out, and off is a closed block.
+  const template = `{%- set ns = namespace(on=true, system='') %}
+{%- if messages[0].role == 'system' %}{%- set ns.system = messages[0].content %}{%- endif %}
+{%- if '/no_think' in ns.system %}{%- set ns.on = false %}{%- set ns.system = ns.system.replace('/no_think', '') | trim %}
+{%- elif '/think' in ns.system %}{%- set ns.system = ns.system.replace('/think', '') | trim %}{%- endif %}
+{{- '[' + ns.system + ']' }}
+{%- for m in messages if m.role != 'system' %}{{- m.role + ':' + m.content + '\\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{- 'assistant:' + ('' if ns.on else '<think>\\n\\n</think>\\n\\n') }}{%- endif %}`
+  const id = 'Llama-3_3-Nemotron-Super-49B-v1_5'
+  const CLOSED = '<think>\n\n</think>\n\n'
+  let harness: Harness
+  before(async () => {
+    harness = await startHarness({
+      id,
+      template,
+      answer: (prompt) => ({ pieces: [prompt.endsWith(CLOSED) ? '2' : '<think>1+1</think>2'] }),
+      config: { defaultThinking: true },
+    })
+  })
+  after(() => harness.close())
+  const system = (content: string) => ({ messages: [{ role: 'system', content }, user] })
+  const render = async (more: object = {}): Promise<string> =>
+    (await readAnswer(await harness.post(RENDER, { model: id, messages: [user], ...more }))).prompt
+
+  test('on by default; off by a field, or by its word', async () => {
+    const off = { chat_template_kwargs: { enable_thinking: false } }
+    assert.equal(await render(), '[]user:Hi\nassistant:')
+    assert.equal(await render(off), `[]user:Hi\nassistant:${CLOSED}`)
+    assert.equal(await render({ reasoning_effort: 'none' }), `[]user:Hi\nassistant:${CLOSED}`)
+    assert.equal(
+      await render({ ...system('Be brief.'), ...off }),
+      `[Be brief.]user:Hi\nassistant:${CLOSED}`,
+    )
+    assert.equal(
+      await render(system('Be brief. /no_think')),
+      `[Be brief.]user:Hi\nassistant:${CLOSED}`,
+    )
+    assert.equal(await render({ ...system('/think'), ...off }), '[]user:Hi\nassistant:')
+    assert.equal(await render(system('See /no_thinking')), `[See ing]user:Hi\nassistant:${CLOSED}`)
+  })
+
+  test('the answer is told apart from the thinking, and sampled as the card says', async () => {
+    const ask = async (more: object = {}) =>
+      (
+        await readAnswer(
+          await harness.post('/v1/chat/completions', { model: id, messages: [user], ...more }),
+        )
+      ).choices[0].message
+    const on = await ask()
+    assert.deepEqual([on.reasoning_content, on.content], ['1+1', '2'])
+    assert.equal(harness.engine.requests.at(-1)?.sampling?.temperature, 0.6)
+    const off = await ask({ reasoning_effort: 'none' })
+    assert.deepEqual([off.reasoning_content ?? '', off.content], ['', '2'])
+    assert.equal(harness.engine.requests.at(-1)?.sampling?.temperature, 0)
+  })
+})

@@ -4,7 +4,7 @@
 import { readForm } from '../../chat/answer-form.js'
 import { goneSignal } from '../../http/client.js'
 import type { Ctx } from '../../http/context.js'
-import { chatModels, type ServedModel } from '../../model/served-model.js'
+import { chatModels, isJudge, type ServedModel } from '../../model/served-model.js'
 import type { Message } from '../../prompt/conversation.js'
 import { badRequest, unsupportedParameter } from '../../request-error.js'
 import { encodeInputs, scoreItems, scoreUsage } from '../../scoring/scoring.js'
@@ -19,11 +19,8 @@ type NimCall = {
   readonly arrival: number
 }
 
-export const nimChat = async (
-  c: Ctx,
-  server: Server,
-  { model, body, messages, arrival }: NimCall,
-): Promise<Response> => {
+/** What asks for more than one reward of the last message. */
+const check = (server: Server, { model, body, messages }: Omit<NimCall, 'arrival'>): void => {
   if (messages.at(-1)?.role !== 'assistant')
     throw badRequest(
       `'${body.model}' is a reward model: it scores the last message, which must be the assistant's. ${chatModels(server.models())}`,
@@ -46,6 +43,13 @@ export const nimChat = async (
       form.param,
       `'${form.param}' is not supported: '${body.model}' is a reward model and writes no answer.`,
     )
+  if (isJudge(model))
+    throw badRequest(`'${body.model}' is a judge: it answers at /v1/reward.`, 'model')
+}
+
+export const nimChat = async (c: Ctx, server: Server, call: NimCall): Promise<Response> => {
+  const { model, body, messages, arrival } = call
+  check(server, call)
   const [scored] = await scoreItems({
     model,
     items: await encodeInputs(model, [{ messages, principle: body.principle }], () => ''),

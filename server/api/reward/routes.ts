@@ -2,10 +2,11 @@
 
 import { goneSignal } from '../../http/client.js'
 import type { Ctx } from '../../http/context.js'
-import { findRewardModel, isReward, type ServedModel } from '../../model/served-model.js'
+import { findRewardModel, isJudge, isReward, type ServedModel } from '../../model/served-model.js'
 import { readMessages } from '../../prompt/conversation.js'
 import { badRequest } from '../../request-error.js'
-import { planRewards, rewardData } from '../../scoring/rewards.js'
+import { judgeData, judgeTrials, judgeUsage } from '../../scoring/judge.js'
+import { planJudging, planRewards, rewardData } from '../../scoring/rewards.js'
 import {
   encodeInputs,
   encodeRaw,
@@ -40,12 +41,37 @@ const score = (
     cacheSalt: body.cache_salt,
   })
 
+const judged = async (c: Ctx, model: ServedModel, body: RewardRequest, arrival: number) => {
+  const { inputs, trials } = await planJudging(model, body)
+  const written = await judgeTrials({
+    ...{ model, trials, arrival, fields: body.judge },
+    record: c.get('record'),
+    signal: goneSignal(c.env.outgoing),
+    priority: body.priority,
+    cacheSalt: body.cache_salt,
+  })
+  return {
+    id: answerId('reward'),
+    object: 'list',
+    model: body.model,
+    ...judgeData(inputs, written, body.judge),
+    usage: judgeUsage(written),
+  }
+}
+
+/** Those that other servers know read scores off one conversation. */
+const refuseJudge = (model: ServedModel): void => {
+  if (isJudge(model))
+    throw badRequest(`'${model.id}' is a judge: it answers at /v1/reward.`, 'model')
+}
+
 export const rewardRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
     const body = await readRequest(c, server, RewardRequest, 'reward')
     const model = findRewardModel(server.models(), body.model)
+    if (isJudge(model)) return answerJson(c, await judged(c, model, body, arrival))
     const items = await planRewards(model, body)
     const scored = await score(c, model, items, body, arrival)
     return answerJson(c, {
@@ -67,6 +93,7 @@ export const poolingRoute =
     const arrival = performance.now()
     const body = await readRequest(c, server, PoolingRequest, 'reward')
     const model = findRewardModel(server.models(), body.model)
+    refuseJudge(model)
     if ((body.messages === undefined) === (body.input === undefined))
       throw badRequest("Exactly one of 'messages' and 'input' is needed.", 'input')
     const { principle } = body
@@ -118,6 +145,7 @@ export const classifyRoute =
         'model',
       )
     const model = findRewardModel(server.models(), name)
+    refuseJudge(model)
     const given = (['text', 'input', 'input_ids'] as const).filter((key) => body[key] !== undefined)
     const key = given[0]
     if (key === undefined || given.length > 1)

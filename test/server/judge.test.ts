@@ -1,0 +1,244 @@
+// Judges (GenRM): what they wrote as numbers, tournaments of answers on /v1/reward, and best of N by them.
+
+import assert from 'node:assert/strict'
+import { after, before, describe, it, test } from 'node:test'
+import { pointsOf, readJudgement } from '../../server/scoring/judgement.js'
+import { type Harness, readAnswer, startHarness } from './harness.js'
+
+describe('what a judge wrote', () => {
+  const json = (one: number, two: number, ranking: number) =>
+    `{"score_1": ${one}, "score_2": ${two}, "ranking": ${ranking}}`
+
+  test('JSON behind the thinking, the last of several, in a fence or below "overall"', () => {
+    const expected = { scores: [4, 2], ranking: 1 }
+    for (const text of [
+      json(4, 2, 1),
+      `<think>${json(1, 1, 6)} or so</think>\nSo: ${json(4, 2, 1)}.`,
+      `${json(1, 5, 6)} No: ${json(4, 2, 1)}`,
+      `\`\`\`json\n{\n  "score_1": 4,\n  "score_2": 2,\n  "ranking": 1\n}\n\`\`\``,
+      `{"rubric": [{"a": "}{"}], "overall": ${json(4, 2, 1)}}`,
+      `{broken ${json(4, 2, 1)}`,
+    ])
+      assert.deepEqual(readJudgement(text, 2), expected, text)
+  })
+
+  test('boxes, as older releases write them', () => {
+    const text = `[The Begin of Analysis on Response 1]\n\\boxed{9}\n[The End of Analysis on Response 1]
+[The Begin of Individual Scores]\n\\boxed{4, 2}\n[The End of Individual Scores]
+[The Begin of Ranking Score]\n\\boxed{1}\n[The End of Ranking Score]`
+    assert.deepEqual(readJudgement(text, 2), { scores: [4, 2], ranking: 1 })
+    const one = '[The Begin of Individual Scores]\n\\boxed{3} \n[The End of Individual Scores]'
+    assert.deepEqual(readJudgement(one, 1), { scores: [3], ranking: undefined })
+  })
+
+  test('nothing is guessed', () => {
+    for (const text of [
+      '',
+      'Both are fine.',
+      '{"score_1": 4, "score_2": 2}',
+      json(4, 2, 7),
+      json(0, 2, 3),
+      '{"score_1": "4", "score_2": 2, "ranking": 1}',
+      `<think>${json(4, 2, 1)}</think> I cannot say.`,
+      json(4, 2, 1).slice(0, -1),
+      '[The Begin of Individual Scores]\\boxed{4}[The Begin of Ranking Score]\\boxed{1}',
+    ])
+      assert.equal(readJudgement(text, 2), undefined, text)
+  })
+
+  test('the ranking decides between equal scores, and only there', () => {
+    assert.deepEqual(pointsOf({ scores: [4, 2], ranking: 6 }), [4, 2])
+    assert.deepEqual(pointsOf({ scores: [3, 3], ranking: 2 }), [4.5, 1.5])
+    assert.deepEqual(pointsOf({ scores: [3, 3], ranking: 6 }), [0.5, 5.5])
+    assert.deepEqual(pointsOf({ scores: [5], ranking: undefined }), [5])
+  })
+})
+
+const user = { role: 'user', content: 'What is 1+1?' }
+const textOf = (prompt: string, role: string) =>
+  prompt.split(`${role}\n\n`)[1]?.split(/response_2|assistant/)[0] ?? ''
+
+/** The number in an answer is its score; of equal ones the first is preferred, unless it says "last". */
+const judge = (prompt: string): string => {
+  const scoreOf = (role: string) => Number(/\d/.exec(textOf(prompt, role))?.[0] ?? 1)
+  if (prompt.includes('mumble')) return '<think>Hm.</think>I cannot say.'
+  if (!prompt.includes('response_2')) return `{"score_1": ${scoreOf('response_1')}}`
+  const [one, two] = [scoreOf('response_1'), scoreOf('response_2')]
+  return `<think>Well.</think>\n{"score_1": ${one}, "score_2": ${two}, "ranking": ${one < two ? 5 : 2}}`
+}
+
+describe('a judge on /v1/reward', () => {
+  let h: Harness
+  before(async () => {
+    h = await startHarness({
+      reward: { judge },
+      answer: (_, __, choice) => ({ pieces: [['bad 1', 'good 5', 'fair 3', ''][choice] ?? '2'] }),
+    })
+  })
+  after(() => h.close())
+  const reward = async (body: object, status = 200) => {
+    const response = await h.post('/v1/reward', { model: 'tiny-reward', ...body })
+    const answer = await readAnswer(response)
+    assert.equal(response.status, status, JSON.stringify(answer))
+    return status === 200 ? answer : answer.error
+  }
+
+  it('compares each two answers in both orders', async () => {
+    const answer = await reward({ messages: [user], responses: ['a 2', 'b 5', 'c 2'] })
+    assert.deepEqual(
+      answer.comparisons.map(({ responses }: { responses: number[] }) => responses.join('')),
+      ['01', '10', '02', '20', '12', '21'],
+    )
+    assert.deepEqual(answer.comparisons[0], {
+      input: 0,
+      responses: [0, 1],
+      scores: [2, 5],
+      ranking: 5,
+    })
+    assert.deepEqual(
+      answer.data.map(({ reward: value, scores }: { reward: number; scores: number[] }) => [
+        value,
+        scores,
+      ]),
+      // Whoever stands first wins a tie by 1.5: in both orders that is nothing.
+      [
+        [2, [2]],
+        [5, [5]],
+        [2, [2]],
+      ],
+    )
+    assert.ok(answer.usage.completion_tokens > 0)
+    assert.equal(
+      answer.usage.total_tokens,
+      answer.usage.prompt_tokens + answer.usage.completion_tokens,
+    )
+  })
+
+  it('in one order, with votes and its text, by the seed', async () => {
+    const answer = await reward({
+      messages: [user],
+      responses: ['a 2', 'b 2'],
+      judge: { both_orders: false, votes: 3, return_text: true, seed: 7, temperature: 0 },
+    })
+    assert.equal(answer.comparisons.length, 3)
+    assert.match(answer.comparisons[0].text, /^<think>Well/)
+    assert.deepEqual(
+      answer.data.map((one: { reward: number }) => one.reward),
+      [3.5, 0.5],
+    )
+  })
+
+  it('one answer by itself, and many conversations', async () => {
+    const answer = await reward({
+      inputs: [
+        { messages: [user, { role: 'assistant', content: 'It is 4' }] },
+        { messages: [user], responses: ['3', '5'] },
+      ],
+    })
+    assert.deepEqual(
+      answer.data.map((one: { input: number; reward: number }) => [one.input, one.reward]),
+      [
+        [0, 4],
+        [1, 3],
+        [1, 5],
+      ],
+    )
+  })
+
+  it('says what it could not read: nothing is made up', async () => {
+    const answer = await reward({ messages: [user], responses: ['mumble', '5'] })
+    assert.deepEqual(
+      answer.comparisons.map((one: { scores: null }) => one.scores),
+      [null, null],
+    )
+    assert.deepEqual(
+      answer.data.map((one: { reward: null; scores: number[] }) => [one.reward, one.scores]),
+      [
+        [null, []],
+        [null, []],
+      ],
+    )
+  })
+
+  it('says what is wrong, and where', async () => {
+    const cases: [object, string, RegExp][] = [
+      [{ messages: [user] }, 'messages', /judges answers: give 'responses'/],
+      [{ messages: [user], responses: ['a', ' '] }, 'responses.1', /nothing to judge/],
+      [{ messages: [user], responses: ['a'], principle: 'x' }, 'principle', /by no principle/],
+      [{ messages: [user], responses: ['a', 'b'], pairwise: true }, 'pairwise', /'comparisons'/],
+      [
+        { messages: [user], responses: Array(65).fill('a') },
+        'responses',
+        /4160 comparisons of 1 votes each: at most 4096/,
+      ],
+      [{ messages: [user], responses: ['a', 'b'.repeat(600)] }, 'responses.1', /context length/],
+      [
+        { messages: [user], responses: ['a', 'b'], judge: { max_tokens: 500 } },
+        'responses.1',
+        /context length/,
+      ],
+      [{ messages: [user], responses: ['a'], judge: { votes: 0 } }, 'judge.votes', /votes/],
+    ]
+    for (const [body, param, message] of cases) {
+      const error = await reward(body, 400)
+      assert.equal(error.param, param, JSON.stringify(error))
+      assert.match(error.message, message)
+    }
+  })
+
+  it('is no chat model and reads no raw text', async () => {
+    const messages = [user, { role: 'assistant', content: '2' }]
+    for (const [path, body] of [
+      ['/v1/chat/completions', { messages }],
+      ['/pooling', { messages }],
+      ['/classify', { text: 'a' }],
+    ] as const) {
+      const response = await h.post(path, { model: 'tiny-reward', ...body })
+      assert.equal(response.status, 400)
+      assert.match((await readAnswer(response)).error.message, /is a judge: it answers at/)
+    }
+  })
+
+  it('picks the best of N', async () => {
+    const response = await h.post('/v1/chat/completions', {
+      model: 'tiny-reasoner',
+      messages: [user],
+      n: 2,
+      best_of: 4,
+      reward: { model: 'tiny-reward' },
+    })
+    const answer = await readAnswer(response)
+    assert.deepEqual(answer.reward.scores, [1, 5, 3, null])
+    assert.deepEqual(
+      answer.choices.map((one: { message: { content: string } }) => one.message.content),
+      ['good 5', 'fair 3'],
+    )
+  })
+
+  it('other reward models refuse what is for judges', async () => {
+    const other = await startHarness({ reward: { score: () => [1] } })
+    const response = await other.post('/v1/reward', {
+      model: 'tiny-reward',
+      messages: [user],
+      responses: ['a'],
+      judge: { votes: 2 },
+    })
+    const { error } = await readAnswer(response)
+    await other.close()
+    assert.equal(error.param, 'judge')
+  })
+
+  it('a template that does not show the answers is refused', async () => {
+    const template =
+      "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    const other = await startHarness({ id: 'Llama-3_3-Nemotron-Super-49B-GenRM', template })
+    const response = await other.post('/v1/reward', {
+      model: 'Llama-3_3-Nemotron-Super-49B-GenRM',
+      messages: [user],
+      responses: ['12', '34'],
+    })
+    const { error } = await readAnswer(response)
+    await other.close()
+    assert.match(error.message, /does not show a message of role 'response_1'/)
+  })
+})
