@@ -246,7 +246,6 @@ class Reader {
   // False: no part begins here, or it is wrong.
   bool primary(int depth, uint32_t* out) {
     const char c = peek();
-    if (!more()) return false;
     if (c == '"') {
       *out = literal();
     } else if (c == '[') {
