@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <map>
 #include <random>
 #include <set>
@@ -336,6 +337,38 @@ TEST(grammar_characters_are_utf8) {
   }
   EXPECT(!accepts(any, "\xC0\x80"));
   EXPECT(!accepts(any, "\xF4\x90\x80\x80"));
+}
+
+// Ranges from every place to every place where the bytes of UTF-8 change their number or carry.
+TEST(grammar_ranges_begin_and_end_where_utf8_changes) {
+  std::vector<uint32_t> points;
+  for (const uint32_t at : {0x40u, 0x80u, 0xC0u, 0x800u, 0x840u, 0x1000u, 0x1040u, 0xD800u, 0xE000u,
+                            0x10000u, 0x10040u, 0x11000u, 0x50000u, 0x10FFFFu}) {
+    for (const uint32_t point : {at - 1, at, at + 1}) {
+      if ((point < 0xD800 || point > 0xDFFF) && point <= 0x10FFFF) points.push_back(point);
+    }
+  }
+  const auto escaped = [](uint32_t point) {
+    char out[16];
+    std::snprintf(out, sizeof out, "\\U%08X", point);
+    return std::string(out);
+  };
+  for (const uint32_t first : points) {
+    for (const uint32_t last : points) {
+      if (last < first) continue;
+      const std::string range = escaped(first) + "-" + escaped(last);
+      const auto inside = compiled("root ::= [" + range + "]");
+      const auto outside = compiled("root ::= [^" + range + "]");
+      for (const uint32_t point : points) {
+        std::string bytes;
+        append_utf8(point, &bytes);
+        const bool expected = first <= point && point <= last;
+        if (accepts(inside, bytes) == expected && accepts(outside, bytes) != expected) continue;
+        fail(__FILE__, __LINE__, range + " and U+" + std::to_string(point));
+        return;
+      }
+    }
+  }
 }
 
 TEST(grammar_counts_without_copies) {
