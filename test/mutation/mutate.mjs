@@ -113,7 +113,7 @@ const server = {
   steps: [suite('server/recorded'), ...['server', 'grammar', 'api'].flatMap(allSuites)].filter(
     ({ name }, at) =>
       (at === 0 || name !== 'server/recorded') &&
-      !/\/(?:hub|docs|cli|package|preference-data|evaluation|score-command|gguf)$/.test(name),
+      !/\/(?:hub|docs|cli|package|preference-data|evaluation|score-command)$/.test(name),
   ),
   prepare: (copy) => symlinkSync(join(root, 'build'), join(copy, 'build')),
 }
