@@ -152,10 +152,21 @@ describe('regular expressions', () => {
     '(?:a|(?<n>b))c?',
     '\\u0061[\\x62-c]',
     'a.c',
+    '\\0|[\\cA-\\cd]a',
+    '\\u{1F600}?\\ud83d\\ude00|\\u{e9}',
+    '\\p{Lu}\\P{L}|\\p{Script=Greek}a',
+    '[\\b\\t\\v\\f]\\cJ?[\\w-]',
+    '[^\\0-\\x1f]{2,}?',
+    '(^a|b$|\\n)|^c$',
+    '((a|^b)|c)',
+    '(?:^a){1}b{0}$',
+    '^$',
+    '^(?=.*b)(?!ab)(?:a|b|c)*$',
+    '[\\s\\S]\\D\\S',
   ]
   test('mean what they mean to JavaScript', () => {
     const random = createRandom(7)
-    const letters = [...'aabbcc1.2 \n_é']
+    const letters = [...'aabbcc1.2 \n_é', 'A', 'α', '😀', '\0', '\x01', '\b', '\t']
     const texts = Array.from({ length: 400 }, () =>
       Array.from(
         { length: Math.floor(random() * 6) },
@@ -208,8 +219,56 @@ describe('regular expressions', () => {
       ['a'.repeat(9000), /at most 8192/],
       ['^(?!a)a$', /No text at all/],
       ['^(?!b)(((a{1,90}){1,90}){1,90}){1,90}$', /too complex/],
+      ['a\\A', /'\\A' is not supported: use '\^' and '\$' \(at character 2 of "a/],
+      ['a\\G', /'\\G' is not supported \(at character 2 of/],
+      ['\\B', /'\\B' is not supported \(at character 1 of/],
+      ['(?<n>a)\\k<n>', /reference back to a group is not supported \(at character 8 of/],
+      ['(?P<n>a)(?P=n)', /reference back/],
+      ['\\01', /octal/],
+      ['\\u{41', /'}' is missing/],
+      ['\\u{110000}', /beyond the last character, U\+10FFFF \(at character 1 of/],
+      ['\\u{}', /1 to 6 hexadecimal digits/],
+      ['\\u12', / 4 hexadecimal digits/],
+      ['\\U0000041', / 8 hexadecimal digits/],
+      ['\\x1', / 2 hexadecimal digits/],
+      ['\\c1', /a letter is missing/],
+      ['\\p{Nope}', /Unicode property/],
+      ['\\pL', /Unicode property/],
+      ['[]', /an empty class/],
+      ['[]a]', /an empty class/],
+      ['[^]', /an empty class/],
+      ['[^]a]', /write '\\\]' for a bracket in a class/],
+      ['ab[c', /'\]' is missing \(at character 3 of/],
+      ['[a-\\d]', /a character on both sides \(at character 2 of/],
+      ['[\\d-a]', /a character on both sides/],
+      ['[^\\s\\S]', /matches no character/],
+      ['[[:alpha:]]', /POSIX/],
+      ['(?#x)', /comments/],
+      ['(?(1)a)', /conditional/],
+      ['(?<1>a)', /flags/],
+      ['a{,3}', /write '\{0,'/],
+      ['a{3,100001}', /at most 100000/],
+      ['a{100001,}', /at most 100000/],
+      ['^*', /an anchor cannot be repeated/],
+      ['a$?', /an anchor cannot be repeated/],
+      ['a**', /repeats a repetition/],
+      ['a+{2}', /repeats a repetition/],
+      ['^(?=a)*', /looking ahead cannot be repeated/],
+      ['^(?=a)b|c', /beside another branch/],
+      ['^((?=a)b)', /at the very beginning/],
+      ['\\', /ends too early/],
+      ['a\ud800', /half of a surrogate pair/],
     ] as const)
       assert.match(refusal({ kind: 'expression', expression }), why, expression.slice(0, 40))
+  })
+
+  test('escapes of Python, groups with its names, a brace that counts nothing', () => {
+    const texts = ['A', 'B', 'aa', 'a', 'a{', 'a{}', 'a{b,2}', 'xx']
+    const matched = (expression: string) => admits({ kind: 'expression', expression }, texts)
+    assert.deepEqual(matched('\\U00000041'), ['A'])
+    assert.deepEqual(matched('(?P<name>a)a?'), ['aa', 'a'])
+    assert.deepEqual(matched('a{b,2}|a{}'), ['a{}', 'a{b,2}'])
+    assert.deepEqual(matched('x{2,2}|a{2}'), ['aa', 'xx'])
   })
 })
 
@@ -255,9 +314,88 @@ describe('schemas that are refused', () => {
     [{ type: 'string', pattern: '^(a{1,90}){1,90}$', maxLength: 5000 }, /too complex/],
     [7, /a schema is an object/],
     [{ type: 'integer', minimum: 1e20 }, /'#\/minimum': numbers beyond/],
+    [{ type: 'integer', exclusiveMinimum: 2 ** 53 }, /told apart: use 'minimum'/],
+    [{ type: 'integer', maximum: 2 ** 53, exclusiveMaximum: true }, /told apart: use 'maximum'/],
+    [{ $ref: '#a', enum: [{ $anchor: 'a' }] }, /there is no "#a"/],
+    [{ $ref: '#/%zz' }, /"#\/%zz" is not a reference/],
+    [{ $ref: 3 }, /'\$ref' is a text/],
+    [{ $ref: '#/$defs/a', $defs: { a: { $id: 'b' } } }, /an '\$id' of its own/],
+    [{ type: 'object', minProperties: 2 }, /'minProperties' of 2 counts names/],
+    [
+      {
+        type: 'object',
+        properties: { a: {}, b: {} },
+        additionalProperties: false,
+        minProperties: 3,
+      },
+      /no value at all/,
+    ],
+    [
+      {
+        properties: Object.fromEntries(Array.from({ length: 300 }, (_, i) => [`p${i}`, {}])),
+        additionalProperties: false,
+        minProperties: 100,
+      },
+      /beside so many properties/,
+    ],
+    [
+      { patternProperties: Object.fromEntries([...'abcdefg'].map((name) => [`^${name}`, {}])) },
+      /more than 6 'patternProperties'/,
+    ],
   ]
   for (const [schema, why] of CASES)
     test(String(why), () => assert.match(schemaRefusal(schema), why))
+})
+
+test('references go to a place, an anchor, or under the name of the whole schema', () => {
+  const values = [1, 'x', null]
+  const of = (schema: object) => admitted(schema, values)
+  const integer = { type: 'integer' }
+  assert.deepEqual(of({ $ref: '#here', $defs: { a: { b: { $anchor: 'here', ...integer } } } }), [1])
+  assert.deepEqual(of({ $ref: '#/$defs/a~1b~0c%20d', $defs: { 'a/b~c d': integer } }), [1])
+  const $id = 'https://example.com/a'
+  assert.deepEqual(of({ $id: `${$id}#`, $ref: `${$id}#/$defs/a`, $defs: { a: integer } }), [1])
+  assert.deepEqual(of({ anyOf: [{ $ref: '#/anyOf/1' }, integer] }), [1])
+})
+
+test('a branch or a member that has no value is left out', () => {
+  const values = [null, {}, { a: [1] }, [], [1]]
+  const none = [
+    { type: 'array', minItems: 1, items: false },
+    { type: 'array', minItems: 2, maxItems: 1 },
+    {
+      type: 'array',
+      prefixItems: [{}, { type: 'string', minLength: 2, maxLength: 1 }],
+      minItems: 2,
+    },
+    { type: 'object', required: ['a'], properties: { a: false } },
+    { type: 'object', required: ['a', 'b'], maxProperties: 1 },
+    { type: 'integer', minimum: 2, maximum: 1 },
+  ]
+  for (const one of none) {
+    assert.deepEqual(admitted({ anyOf: [{ type: 'null' }, one] }, values), [null])
+    const member = { type: 'object', properties: { a: one }, additionalProperties: false }
+    assert.deepEqual(admitted(member, values), [{}])
+    assert.match(schemaRefusal(one), /no value at all/)
+  }
+})
+
+test('objects: how many members', () => {
+  const objects = [{}, { a: 1 }, { b: 1 }, { a: 1, b: 1 }, { b: 1, c: 1 }, { a: 1, b: 1, c: 1 }]
+  const properties = { a: {}, b: {}, c: {} }
+  const counted = (more: object) =>
+    admitted({ type: 'object', properties, additionalProperties: false, ...more }, objects).map(
+      (one) => Object.keys(one as object).join(''),
+    )
+  assert.deepEqual(counted({ minProperties: 1, maxProperties: 2 }), ['a', 'b', 'ab', 'bc'])
+  assert.deepEqual(counted({ minProperties: 3 }), ['abc'])
+  assert.deepEqual(counted({ maxProperties: 0 }), [''])
+  assert.deepEqual(counted({ required: ['b'], maxProperties: 2 }), ['b', 'ab', 'bc'])
+  assert.deepEqual(counted({ required: ['b'], minProperties: 2 }), ['ab', 'bc', 'abc'])
+  assert.deepEqual(
+    admitted({ type: 'object', maxProperties: 1, additionalProperties: { const: 1 } }, objects),
+    objects.slice(0, 3),
+  )
 })
 
 test('objects: the order of keys, and which may be left out', () => {
