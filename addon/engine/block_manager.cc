@@ -353,6 +353,17 @@ std::string BlockManager::check_invariants(std::span<const Sequence* const> live
     if (it == by_hash_.end() || it->second != int32_t(id)) return name + " is cached and not found";
   }
   if (cached != by_hash_.size()) return "the cache's index has blocks that are not cached";
+
+  size_t children = 0;
+  for (const auto& [parent, first] : first_child_) {
+    int32_t before = -1;
+    for (int32_t id = first; id >= 0; before = id, id = blocks_[size_t(id)].sibling_next) {
+      const Block& b = blocks_[size_t(id)];
+      if (b.serial == 0 || b.parent != parent || b.sibling_prev != before || ++children > cached)
+        return "a list of siblings is wrong at block " + std::to_string(id);
+    }
+  }
+  if (children != cached) return "a cached block is not among its siblings";
   return {};
 }
 
