@@ -5,6 +5,7 @@ import { readable } from './marked-text.js'
 import { Call, capitalize, replaceText, strip } from './python-text.js'
 import {
   type Arguments,
+  asKey,
   compare,
   Float,
   isDict,
@@ -79,6 +80,7 @@ const sorted = (
 }
 
 const integer = (value: Value, otherwise: Value): Value => {
+  if (value instanceof Undefined) throw new Error(`${value.what} is undefined`)
   if (value instanceof Float)
     return Number.isFinite(value.value) ? BigInt(Math.trunc(value.value)) : otherwise
   if (isNumber(value)) return BigInt(value)
@@ -91,6 +93,7 @@ const integer = (value: Value, otherwise: Value): Value => {
 }
 
 const float = (value: Value, otherwise: Value): Value => {
+  if (value instanceof Undefined) throw new Error(`${value.what} is undefined`)
   if (isNumber(value)) return new Float(numberOf(value))
   const digits = typeof value === 'string' ? strip(readable(value)) : ''
   return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(digits)
@@ -99,10 +102,11 @@ const float = (value: Value, otherwise: Value): Value => {
 }
 
 const indented = (value: Value, call: Call): Value => {
+  if (typeof value !== 'string') throw new Error(`'indent' of a ${typeName(value)}`)
   const width = orElse(call.at('width'), 4n)
   const margin = typeof width === 'string' ? width : ' '.repeat(call.integer('width', 4))
   const isBlankToo = isTrue(orElse(call.at('blank'), false))
-  const lines = text(value).split('\n')
+  const lines = value.split('\n')
   return lines
     .map((line, i) =>
       i === 0
@@ -147,7 +151,8 @@ const picker = (name: string, isBy: boolean, isKept: boolean): Filter =>
     if (test !== undefined && !hasTest(test))
       throw new Error(`'${name}' has no test named '${test}' here`)
     const pick = test === undefined ? isTrue : TESTS[test]
-    return listOf(value, name).filter(
+    // As Jinja: nothing is picked of what is not true, None too.
+    return (isTrue(value) ? listOf(value, name) : []).filter(
       (item) =>
         pick(
           attribute === undefined ? item : attributeOf(item, attribute),
@@ -157,7 +162,7 @@ const picker = (name: string, isBy: boolean, isKept: boolean): Filter =>
   })
 
 const map: Filter = (value, args) => {
-  const items = listOf(value, 'map')
+  const items = isTrue(value) ? listOf(value, 'map') : []
   const attribute = args.named.get('attribute')
   if (attribute !== undefined) {
     const otherwise = args.named.get('default')
@@ -281,7 +286,7 @@ const TABLE = {
     const kept: Value[] = []
     const seen: Value[] = []
     for (const item of listOf(value, 'unique')) {
-      const key = sortKey(item, isExact)
+      const key = asKey(sortKey(item, isExact))
       if (seen.some((one) => isEqual(one, key))) continue
       seen.push(key)
       kept.push(item)

@@ -1,5 +1,6 @@
 // The tests of a template (`is defined`), as Jinja's.
 
+import { isLower, isUpper } from './python-text.js'
 import {
   Callable,
   Float,
@@ -33,6 +34,15 @@ type Test = (value: Value, wanted: Value) => boolean
 const equal: Test = (value, wanted) => isEqual(value, wanted)
 const different: Test = (value, wanted) => !isEqual(value, wanted)
 
+const isSequence = (value: Value): boolean =>
+  typeof value === 'string' || isList(value) || isDict(value) || value instanceof Undefined
+
+/** Of a division by 2. */
+const rest = (value: Value): number => {
+  if (value instanceof Float) return Math.abs(value.value % 2)
+  return integerOf(value, "'odd' or 'even'") % 2n === 0n ? 0 : 1
+}
+
 const TABLE = {
   defined: (value) => !(value instanceof Undefined),
   undefined: (value) => value instanceof Undefined,
@@ -45,14 +55,13 @@ const TABLE = {
   number: isNumber,
   string: (value) => typeof value === 'string',
   mapping: isDict,
-  iterable: (value) =>
-    typeof value === 'string' || isList(value) || isDict(value) || value instanceof Undefined,
-  sequence: (value) => typeof value === 'string' || isList(value) || isDict(value),
+  iterable: isSequence,
+  sequence: isSequence,
   callable: (value) => value instanceof Callable,
-  odd: (value) => integerOf(value, 'odd') % 2n !== 0n,
-  even: (value) => integerOf(value, 'even') % 2n === 0n,
-  lower: (value) => text(value) === text(value).toLowerCase(),
-  upper: (value) => text(value) === text(value).toUpperCase(),
+  odd: (value) => rest(value) === 1,
+  even: (value) => rest(value) === 0,
+  lower: (value) => isLower(text(value)),
+  upper: (value) => isUpper(text(value)),
   eq: equal,
   equalto: equal,
   '==': equal,

@@ -11,6 +11,7 @@ import { METHODS, methodOf } from './python-text.js'
 import { strftime } from './strftime.js'
 import {
   type Arguments,
+  asKey,
   Callable,
   compare,
   Float,
@@ -19,6 +20,8 @@ import {
   isList,
   isNumber,
   isTrue,
+  isTuple,
+  listLike,
   lookUp,
   Namespace,
   numberOf,
@@ -156,7 +159,7 @@ const contains = (where: Value, what: Value): boolean => {
     if (typeof what !== 'string') throw new Error(`'in' a text: a ${typeName(what)}`)
     return readable(where).includes(readable(what))
   }
-  if (isDict(where)) return lookUp(where, what) !== undefined
+  if (isDict(where)) return lookUp(where, asKey(what)) !== undefined
   return itemsOf(where).some((one) => isEqual(one, what))
 }
 
@@ -167,18 +170,30 @@ const add = (a: Value, b: Value): Value | undefined => {
     if (a.length + b.length > MAX_TEXT) throw tooLong()
     return a + b
   }
-  if (isList(a) && isList(b)) return [...a, ...b]
+  if (isList(a) && isList(b) && isTuple(a) === isTuple(b)) return listLike(a, [...a, ...b])
   return undefined
 }
 
 const times = (a: Value, b: Value): Value | undefined => {
-  const [many, what] = typeof a === 'bigint' ? [a, b] : [b, a]
-  if (typeof many !== 'bigint' || (typeof what !== 'string' && !isList(what))) return undefined
-  const count = many < 0n ? 0 : Number(many)
+  const [many, what] = typeof b === 'string' || isList(b) ? [a, b] : [b, a]
+  if (typeof many !== 'bigint' && typeof many !== 'boolean') return undefined
+  if (typeof what !== 'string' && !isList(what)) return undefined
+  const count = Math.max(0, Number(many))
   if (what.length * count > (typeof what === 'string' ? MAX_TEXT : MAX_RANGE)) throw tooLong()
   return typeof what === 'string'
     ? what.repeat(count)
-    : Array.from({ length: count }, () => what).flat()
+    : listLike(what, Array.from({ length: count }, () => [...what]).flat())
+}
+
+/** Of finite numbers, as Python: nothing that is none, and no complex number. */
+const power = (x: number, y: number): number => {
+  if (x === 0 && y < 0) throw new Error('0 to the power of a negative number')
+  const result = x ** y
+  if (Number.isFinite(x) && Number.isFinite(y) && !Number.isFinite(result))
+    throw new Error(
+      Number.isNaN(result) ? 'a root of a negative number' : 'a number grew beyond all bounds',
+    )
+  return result
 }
 
 const modulo = (a: number, b: number): number => a - b * Math.floor(a / b)
@@ -196,7 +211,7 @@ const calculate = (operator: string, a: Value, b: Value): Value | undefined => {
     const [x, y] = [BigInt(a), BigInt(b)]
     if (operator === '**' && (y < 0n || y > 4096n)) {
       if (y > 0n) throw new Error('a number grew beyond all bounds')
-      return new Float(Number(x) ** Number(y))
+      return new Float(power(Number(x), Number(y)))
     }
     const results: Readonly<Record<string, () => bigint>> = {
       '+': () => x + y,
@@ -219,7 +234,7 @@ const calculate = (operator: string, a: Value, b: Value): Value | undefined => {
     '/': () => x / y,
     '//': () => Math.floor(x / y),
     '%': () => modulo(x, y),
-    '**': () => x ** y,
+    '**': () => power(x, y),
   }
   const result = results[operator]?.()
   return result === undefined ? undefined : new Float(result)
@@ -264,6 +279,8 @@ const memberOf = (value: Value, key: Value, dotted: boolean, what: string): Valu
 }
 
 const range = ({ given }: Arguments): Value => {
+  if (given.length < 1 || given.length > 3)
+    throw new Error(`range() takes 1 to 3 arguments, not ${given.length}`)
   const numbers = given.map((one) => Number(integerOf(one, 'range()')))
   const [first = 0, second, step = 1] = numbers
   const [from, to] = second === undefined ? [0, first] : [first, second]
@@ -453,7 +470,11 @@ class Run {
         return isTrue(this.#value(test, inner))
       })
     let before: readonly Value[] | undefined
-    const cycle = (i: number) => new Callable(({ given }) => given[i % given.length] ?? null)
+    const cycle = (i: number) =>
+      new Callable(({ given }) => {
+        if (given.length === 0) throw new Error('loop.cycle() of nothing')
+        return given[i % given.length] ?? null
+      })
     const changed = new Callable(({ given }) => {
       const isSame = before !== undefined && isEqual(before, given)
       before = given
@@ -474,6 +495,8 @@ class Run {
         first: i === 0,
         last: i === size - 1,
         length: BigInt(size),
+        depth: 1n, // it counts recursive loops, which are not served
+        depth0: 0n,
         previtem: orElse(items[i - 1], new Undefined('loop.previtem')),
         nextitem: orElse(items[i + 1], new Undefined('loop.nextitem')),
         cycle: cycle(i),
@@ -502,6 +525,8 @@ class Run {
         throw new Error(`a macro takes at most ${parameters.length} arguments`)
       for (const [i, parameter] of parameters.entries()) {
         const name = nameOf(parameter)
+        if (given[i] !== undefined && rest.has(name))
+          throw new Error(`a macro has two values for its argument '${name}'`)
         const value = orElse(given[i], rest.get(name))
         rest.delete(name)
         inner.set(
@@ -666,7 +691,7 @@ class Run {
     }
     const [from, to, step] = [at(node.start), at(node.stop), at(node.step)]
     if (typeof object === 'string') return slice([...object], from, to, step).join('')
-    if (isList(object)) return slice(object, from, to, step)
+    if (isList(object)) return listLike(object, slice(object, from, to, step))
     throw new Error(`a slice of a ${typeName(object)}`)
   }
 }

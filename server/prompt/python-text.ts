@@ -181,6 +181,8 @@ const hasEdge = (name: 'startswith' | 'endswith'): Method<string> => ({
   names: ['edge', 'start', 'end'],
   run: (self, call) => {
     const edge = call.value('edge')
+    // Python finds not even nothing behind the end.
+    if (call.integer('start', 0) > [...self].length) return false
     const seen = bounds(self, call)
     const test = (one: Value): boolean => {
       if (typeof one !== 'string') throw new Error(`${name}() of a ${typeName(one)}`)
@@ -202,6 +204,12 @@ const plain = (run: (self: string) => Value): Method<string> => ({ names: [], ru
 
 const codePoints = (units: string, at: number): bigint =>
   BigInt(at < 0 ? -1 : [...units.slice(0, at)].length)
+
+/** One letter at least, and none of the other case. */
+export const isUpper = (self: string): boolean =>
+  self !== self.toLowerCase() && self === self.toUpperCase()
+export const isLower = (self: string): boolean =>
+  self !== self.toUpperCase() && self === self.toLowerCase()
 
 const isAll = (pattern: RegExp): Method<string> => plain((self) => pattern.test(readable(self)))
 
@@ -286,7 +294,8 @@ const TEXT: Readonly<Record<string, Method<string>>> = {
   join: {
     names: ['items'],
     run: (self, call) => {
-      const items = call.value('items')
+      const given = call.value('items')
+      const items = typeof given === 'string' ? [...given] : given
       if (!isList(items)) throw new Error(`join() of a ${typeName(items)}`)
       return items
         .map((one) => {
@@ -304,8 +313,8 @@ const TEXT: Readonly<Record<string, Method<string>>> = {
   isalpha: isAll(/^\p{L}+$/u),
   isalnum: isAll(/^[\p{L}\p{N}]+$/u),
   isspace: plain((self) => self !== '' && strip(self) === ''),
-  isupper: plain((self) => self !== self.toLowerCase() && self === self.toUpperCase()),
-  islower: plain((self) => self !== self.toUpperCase() && self === self.toLowerCase()),
+  isupper: plain(isUpper),
+  islower: plain(isLower),
 }
 
 const DICT: Readonly<Record<string, Method<Dict>>> = {

@@ -63,6 +63,10 @@ export const orElse = <T>(value: T | undefined, otherwise: T): T =>
   value === undefined ? otherwise : value
 
 export const isList = (value: Value): value is List => Array.isArray(value)
+export const isTuple = (value: Value): value is Tuple => value instanceof Tuple
+/** A tuple where `one` is one. */
+export const listLike = (one: List, items: readonly Value[]): List =>
+  isTuple(one) ? Tuple.of(...items) : items
 export const isDict = (value: Value): value is Dict => value instanceof Map
 export const isNumber = (value: Value): value is bigint | Float | boolean =>
   typeof value === 'bigint' || typeof value === 'boolean' || value instanceof Float
@@ -110,7 +114,11 @@ export const isEqual = (a: Value, b: Value): boolean => {
   if (isNumber(a) && isNumber(b))
     return typeof a === 'bigint' && typeof b === 'bigint' ? a === b : numberOf(a) === numberOf(b)
   if (isList(a) && isList(b))
-    return a.length === b.length && a.every((one, i) => isEqual(one, b[i] ?? null))
+    return (
+      isTuple(a) === isTuple(b) &&
+      a.length === b.length &&
+      a.every((one, i) => isEqual(one, b[i] ?? null))
+    )
   if (isDict(a) && isDict(b))
     return (
       a.size === b.size &&
@@ -121,6 +129,13 @@ export const isEqual = (a: Value, b: Value): boolean => {
     )
   if (a instanceof Undefined && b instanceof Undefined) return true
   return a === b
+}
+
+/** A value that may be a key. */
+export const asKey = (value: Value): Value => {
+  if (isDict(value) || (isList(value) && !isTuple(value)))
+    throw new Error(`a ${typeName(value)} cannot be a key`)
+  return value
 }
 
 const readableKeys = new WeakMap<Dict, ReadonlyMap<string, Value>>()
@@ -147,7 +162,7 @@ export const compare = (a: Value, b: Value): number => {
   if (typeof a === 'string' && typeof b === 'string') return byCodePoint(a, b)
   if (typeof a === 'bigint' && typeof b === 'bigint') return a < b ? -1 : a > b ? 1 : 0
   if (isNumber(a) && isNumber(b)) return numberOf(a) - numberOf(b)
-  if (isList(a) && isList(b)) {
+  if (isList(a) && isList(b) && isTuple(a) === isTuple(b)) {
     const at = a.findIndex((one, i) => i >= b.length || !isEqual(one, b[i] ?? null))
     if (at < 0) return a.length - b.length
     const [left, right] = [a[at], b[at]]
@@ -175,7 +190,10 @@ const reprText = (text: string): string => {
   return quote + out + quote
 }
 
-const repr = (value: Value): string => (typeof value === 'string' ? reprText(value) : text(value))
+const repr = (value: Value): string => {
+  if (typeof value === 'string') return reprText(value)
+  return value instanceof Undefined ? 'Undefined' : text(value)
+}
 
 /** Python's str(). */
 export const text = (value: Value): string => {
@@ -185,8 +203,7 @@ export const text = (value: Value): string => {
   if (typeof value === 'string') return value
   if (value instanceof Float) return value.text
   if (value instanceof Undefined) return ''
-  if (value instanceof Tuple)
-    return `(${[...value].map(repr).join(', ')}${value.length === 1 ? ',' : ''})`
+  if (isTuple(value)) return `(${[...value].map(repr).join(', ')}${value.length === 1 ? ',' : ''})`
   if (isList(value)) return `[${value.map(repr).join(', ')}]`
   if (isDict(value))
     return `{${[...value].map(([key, one]) => `${repr(key)}: ${repr(one)}`).join(', ')}}`
@@ -211,7 +228,7 @@ const ESCAPES: Readonly<Record<string, string>> = {
 }
 
 // A mark of " or \ has to be escaped as the character itself.
-const UNSAFE = /["\\\u{DC22}\u{DC5C}\p{Cc}]/gu
+const UNSAFE = /["\\\u{DC22}\u{DC5C}]|(?![\u{7F}-\u{9F}])\p{Cc}/gu
 
 const unicodeEscape = (code: number): string => `\\u${code.toString(16).padStart(4, '0')}`
 
@@ -221,7 +238,7 @@ const jsonText = (given: string, ascii: boolean): string => {
     (char) => ESCAPES[readable(char)] ?? `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
   )
   const shown = ascii
-    ? safe.replace(/[^\0-\u{7F}\u{DC00}-\u{DCFF}]/gu, (char) =>
+    ? safe.replace(/[^\0-\u{7E}\u{DC00}-\u{DCFF}]/gu, (char) =>
         [...Array(char.length).keys()].map((i) => unicodeEscape(char.charCodeAt(i))).join(''),
       )
     : safe

@@ -60,6 +60,46 @@ describe('templates', () => {
       ['[]', 'list'],
     ])
       assert.throws(() => render(`{{ ${value} | items }}`), new RegExp(`'items' of a ${name}`))
+    for (const [source, why] of [
+      ['{{ 3 | list }}', /'list' of a int/],
+      ['{{ 3 | indent }}', /'indent' of a int/],
+      ['{{ none | length }}', /'length' of a NoneType/],
+      ['{{ nothing | int }}', /'nothing' is undefined/],
+      ['{{ nothing.a }}', /'nothing' is undefined/],
+      ['{{ nothing + 1 }}', /'nothing' is undefined/],
+      ["{{ 'a' is odd }}", /'odd' or 'even' of a str/],
+      ["{{ range('a') }}", /range\(\) of a str/],
+      ['{{ range() }}', /range\(\) takes 1 to 3 arguments, not 0/],
+      ['{{ 1[0:1] }}', /a slice of a int/],
+      ["{{ 1 + 'a' }}", /'\+' between int and str/],
+      ["{{ -'a' }}", /'-' of a str/],
+      ['{{ 1 < none }}', /'int' and 'NoneType' cannot be ordered/],
+      ['{{ [] in {} }}', /a list cannot be a key/],
+      ['{{ 0 ** -1 }}', /0 to the power of a negative number/],
+      ['{{ (-8) ** 0.5 }}', /a root of a negative number/],
+      ['{{ 9.0 ** 999 }}', /a number grew beyond all bounds/],
+      ['{{ 9 ** 4097 }}', /a number grew beyond all bounds/],
+      ['{{ dict(**[1]) }}', /\*\* of a list/],
+      ["{{ 'a'.split(1) }}", /'sep' must be a text, not int/],
+      ["{{ 'a'.replace('a') }}", /replace\(\) needs 'new'/],
+      ["{{ 'a'.upper(1) }}", /upper\(\) takes at most 0 arguments/],
+      ["{{ 'a'.split(by=1) }}", /split\(\) has no argument 'by'/],
+      ["{{ 'a'.split('a', 1.5) }}", /'maxsplit' must be an integer, not float/],
+      ["{{ 'a'.join([1]) }}", /an item is int/],
+      ["{{ [2].index('2') }}", /2 is not in the list/],
+      ['{% set [1][0] = 2 %}', /only a namespace can be written to/],
+      ['{% set x.y = 2 %}', /only a namespace can be written to/],
+      ['{% set a, b = [1] %}', /1 values for 2 names/],
+      ['{% macro f(a) %}{% endmacro %}{{ f(1, 2) }}', /takes at most 1 arguments/],
+      ['{% macro f(a) %}{% endmacro %}{{ f(1, a=2) }}', /two values for its argument 'a'/],
+      ['{% macro f(a) %}{% endmacro %}{{ f(b=2) }}', /has no argument 'b'/],
+      ["{{ [1] | select('nope') }}", /has no test named 'nope'/],
+      ["{{ [1] | map('nope') }}", /'map' needs the name of a filter/],
+      ['{{ nothing | tojson }}', /'nothing' is undefined and cannot be written as JSON/],
+      ['{{ range | tojson }}', /a function cannot be written as JSON/],
+      ['{{ namespace(1) }}', /takes a dict or named values/],
+    ] as const)
+      assert.throws(() => render(source), why, source)
   })
 
   test('arguments are as deep as their bound, and no deeper', () => {
