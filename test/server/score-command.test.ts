@@ -551,9 +551,9 @@ describe('score and generate-pairs', () => {
   it('asks a judge to compare answers, which must be to one conversation', async () => {
     // Longer is better.
     const judged = (prompt: string, role: string) =>
-      prompt.split(`${role}\n\n`)[1]?.match(/^[a-d]*/)?.[0].length ?? 0
+      prompt.split(`${role}\n\n`)[1]?.match(/^x*/)?.[0].length ?? 0
     const judge = await startHarness({
-      answer: (_, __, choice) => ({ pieces: [...'abcd'.slice(0, choice + 1)] }),
+      answer: (_, __, choice) => ({ pieces: ['x'.repeat(choice + 1)] }),
       reward: {
         judge: (prompt) => {
           const [one, two] = [judged(prompt, 'response_1'), judged(prompt, 'response_2')]
@@ -564,18 +564,18 @@ describe('score and generate-pairs', () => {
     const at = ['--url', `${judge.url}/v1`]
     const output = join(folder, 'compared.jsonl')
     try {
-      write(input, [{ prompt: 'p', chosen: 'abc', rejected: 'ab' }])
+      write(input, [{ prompt: 'p', chosen: 'xxx', rejected: 'xx' }])
       const scored = await start(['score', input, '-o', output, ...at]).ended
       assert.equal(scored.code, 0, scored.text)
       assert.deepEqual(lines(output), [
-        { prompt: 'p', chosen: 'abc', rejected: 'ab', chosen_reward: 3, rejected_reward: 2 },
+        { prompt: 'p', chosen: 'xxx', rejected: 'xx', chosen_reward: 3, rejected_reward: 2 },
       ])
       rmSync(output)
       const turns = (question: string, content: string) => [
         { role: 'user', content: question },
         { role: 'assistant', content },
       ]
-      write(input, [{ chosen: turns('p', 'abc'), rejected: turns('q', 'ab') }])
+      write(input, [{ chosen: turns('p', 'xxx'), rejected: turns('q', 'xx') }])
       const apart = await start(['score', input, '-o', output, ...at]).ended
       assert.match(apart.text, /a judge compares answers to one conversation/)
       write(input, [{ prompt: 'p' }])
@@ -583,7 +583,7 @@ describe('score and generate-pairs', () => {
       const made = await start(['generate-pairs', input, '-o', pairs, ...at, '--n', '3']).ended
       assert.equal(made.code, 0, made.text)
       assert.deepEqual(lines(pairs), [
-        { prompt: 'p', chosen: 'abc', rejected: 'a', chosen_reward: 3, rejected_reward: 1 },
+        { prompt: 'p', chosen: 'xxx', rejected: 'x', chosen_reward: 3, rejected_reward: 1 },
       ])
     } finally {
       await judge.close()
