@@ -22,6 +22,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { transformSync } from 'esbuild'
 
 const root = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '')
 const explained = JSON.parse(readFileSync(new URL('explained.json', import.meta.url), 'utf8'))
@@ -116,6 +117,12 @@ const server = {
       !/\/(?:hub|docs|cli|package|preference-data|evaluation|score-command)$/.test(name),
   ),
   prepare: (copy) => symlinkSync(join(root, 'build'), join(copy, 'build')),
+  // Its threads, and the commands that tests start, run what is compiled.
+  compile: (copy, file, text) => {
+    const compiled = join(copy, 'dist', file.replace(/\.ts$/, '.js'))
+    if (!existsSync(compiled)) return
+    writeFileSync(compiled, transformSync(text, { loader: 'ts', target: 'node20' }).code)
+  },
 }
 const engine = {
   files: 'addon/engine/*.cc',
@@ -130,6 +137,7 @@ const engine = {
   prepare: (copy) => {
     run(copy, process.execPath, ['scripts/install.mjs', '--addon'])
   },
+  compile: () => {},
 }
 
 const run = (cwd, command, args) => {
@@ -259,9 +267,13 @@ for (const [i, { file, number, line, key }] of chosen.entries()) {
   const text = readFileSync(path, 'utf8')
   const lines = text.split('\n')
   lines[number] = line
-  writeFileSync(path, lines.join('\n'))
+  const put = (content) => {
+    writeFileSync(path, content)
+    part.compile(copy, file, content)
+  }
+  put(lines.join('\n'))
   const by = await findingStep(copy, steps)
-  writeFileSync(path, text)
+  put(text)
   const why = explained[key]
   if (by === false) broken++
   else if (by !== undefined) found++
