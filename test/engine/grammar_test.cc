@@ -298,6 +298,16 @@ TEST(grammar_says_what_is_wrong_and_where) {
   has("root ::= \"" + std::string(1 << 20, 'a') + "\"", "expected at most 1048576");
 }
 
+// A rule that never comes to an end is no way, wherever it stands; it begins nothing.
+TEST(grammar_rules_without_a_text_are_left_out) {
+  const auto g = compiled("root ::= \"a\" | b | c \"d\"\nb ::= b \"x\" | \"y\" b\nc ::= b | \"c\"");
+  EXPECT(accepts(g, "a"));
+  EXPECT(accepts(g, "cd"));
+  EXPECT(!accepts(g, "d"));
+  GrammarMatcher m(g, GrammarMatcher::From::root);
+  EXPECT(!m.take("y"));
+}
+
 TEST(grammar_reads_the_dialect) {
   const auto g = compiled(R"(# a comment
 root ::= (

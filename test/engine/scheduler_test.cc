@@ -284,6 +284,30 @@ TEST(a_request_that_wants_what_is_being_computed_waits_for_it) {
   EXPECT(first->tokens == second->tokens);
 }
 
+// A prompt shorter than a block promises nothing that others could wait for.
+TEST(a_choice_waits_for_the_first_ones_prompt) {
+  World w({.block_size = 16, .max_batched_tokens = 4, .run_ahead = false});
+  Sequence* first = w.add(count_up(10), 3);
+  Sequence* choice = w.add(count_up(10), 3);
+  Sequence* other = w.add(count_up(2, 7), 3);
+  choice->after = first;
+  while (first->num_computed < 10) {
+    w.turn();
+    if (first->num_computed < 10) EXPECT(choice->state == SequenceState::waiting);
+  }
+  EXPECT(other->state != SequenceState::waiting);
+  w.run();
+  EXPECT(first->tokens == choice->tokens);
+
+  Sequence* aborted = w.add(count_up(10, 3), 3);
+  Sequence* left = w.add(count_up(10, 3), 3);
+  left->after = aborted;
+  w.turn();
+  w.abort(aborted);
+  w.run();
+  EXPECT(left->tokens == World::alone(count_up(10, 3), 3));
+}
+
 TEST(nobody_plans_ahead_of_a_token_that_guesses_follow) {
   World plain({});
   plain.add(count_up(5), 30);
