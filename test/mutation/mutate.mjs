@@ -248,7 +248,7 @@ const chosen = keysFile === '' ? drawn() : named()
 const steps = []
 for (const step of part.steps) {
   const { isPassed, ms } = await runStep(copy, step, 900_000)
-  if (!isPassed) {
+  if (!isPassed && !(await runStep(copy, step, 900_000)).isPassed) {
     console.error(`fails without any change: ${step.name}`)
     process.exit(2)
   }
