@@ -41,27 +41,55 @@ const metric = async (harness: Harness, name: string): Promise<number> => {
 }
 
 describe('streams', () => {
-  test('a reader that is slow and catches up gets all of it', () => {
-    const piece = 'x'.repeat(20_000)
-    const answer = () => ({ pieces: Array.from({ length: 300 }, () => piece) })
-    const info = { maxModelLen: 10_000_000 }
-    return withHarness({ answer, info }, async (harness) => {
-      const body = JSON.stringify(chatBody({ stream: true, max_tokens: 6_000_000 }))
-      const socket = createConnection(harness.port, '127.0.0.1')
-      socket.write(
-        `POST ${CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n` +
-          `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
-      )
-      socket.pause()
-      await until(() => harness.engine.requests.length === 1, 'submitted')
-      await until(() => harness.engine.stats().running === 0, 'the engine is done')
-      let text = ''
-      socket.setEncoding('utf8')
-      for await (const chunk of socket) text += chunk
-      const sent = text.match(/x+/g)?.filter((run) => run.length > 1000) ?? []
-      const characters = sent.reduce((sum, run) => sum + run.length, 0)
-      assert.equal(characters, 300 * piece.length)
-      assert.ok(text.includes('data: [DONE]'))
+  // More than the kernel holds for a reader, so that the server has to wait for it.
+  for (const [version, moment] of [
+    ['1.1', 'while more comes'],
+    ['1.1', 'when all is there'],
+    ['1.0', 'while more comes'],
+  ] as const)
+    test(`a reader over HTTP/${version} that catches up ${moment} gets all of it`, () => {
+      const piece = 'x'.repeat(100_000)
+      const count = 600
+      const answer = () => ({ pieces: Array.from({ length: count }, () => piece) })
+      const info = { maxModelLen: 100_000_000 }
+      const config = { writeIdleTimeout: 20 }
+      return withHarness({ answer, info, config }, async (harness) => {
+        const body = JSON.stringify(chatBody({ stream: true, max_tokens: 90_000_000 }))
+        const socket = createConnection(harness.port, '127.0.0.1')
+        socket.write(
+          `POST ${CHAT} HTTP/${version}\r\nhost: localhost\r\ncontent-type: application/json\r\n` +
+            `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+        )
+        socket.pause()
+        const { engine } = harness
+        await until(() => engine.requests.length === 1, 'submitted')
+        const first = engine.stats().steps
+        await until(() => engine.stats().steps > first + count / 2, 'half of it')
+        if (moment === 'when all is there')
+          await until(() => engine.stats().running === 0, 'the engine is done')
+        let text = ''
+        socket.setEncoding('utf8')
+        for await (const chunk of socket) text += chunk
+        const sent = text.match(/x+/g)?.filter((run) => run.length > 1000) ?? []
+        const characters = sent.reduce((sum, run) => sum + run.length, 0)
+        assert.equal(characters, count * piece.length)
+        assert.ok(text.includes('data: [DONE]'))
+      })
+    })
+
+  test('a reader that caught up in time is not cut off later', async () => {
+    const answer = () => ({
+      pieces: [...Array(100).fill('x'.repeat(500_000)), ...Array(550).fill('y')],
+    })
+    const options = { answer, stepMs: 10, info: { maxModelLen: 100_000_000 } }
+    await withHarness({ ...options, config: { writeIdleTimeout: 4 } }, async (harness) => {
+      const body = chatBody({ stream: true, max_tokens: 90_000_000 })
+      const response = await harness.post(CHAT, body)
+      await new Promise((done) => setTimeout(done, 2000)) // the server has filled the kernel's room
+      const { done, chunks } = await readEvents(response)
+      assert.ok(done)
+      const contents = chunks.map(({ choices }) => choices[0]?.delta?.content ?? '')
+      assert.equal(contents.join('').length, 100 * 500_000 + 550)
     })
   })
 
