@@ -310,6 +310,24 @@ Pushdown::State Pushdown::local(const Place& place) {
   return intern(&one, false);
 }
 
+Pushdown::State Pushdown::only(const Place& place) {
+  std::vector<Place> one = {place};
+  return intern(&one, false);
+}
+
+Pushdown::Turn Pushdown::turn(State local) {
+  const auto all = places(local);
+  if (all.size() != 1) return {};
+  const Place p = all[0];
+  const StackData s = stacks_[p.stack];
+  if (!s.counts || s.parent != kBottom) return {};
+  const uint32_t room = s.room == kUnboundedCount ? s.room : s.room - 1;
+  const uint32_t need = s.need > 0 ? s.need - 1 : 0;
+  std::vector<Place> one = {
+      {p.node, room == 0 ? kBottom : push_counter(kBottom, s.node, need, room)}};
+  return {intern(&one, s.need == 0), s.room};
+}
+
 Pushdown::State Pushdown::import(const Pushdown& from, State state) {
   if (state == kDead) return kDead;
   std::vector<Place> all;

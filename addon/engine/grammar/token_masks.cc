@@ -1,6 +1,7 @@
 #include "engine/grammar/token_masks.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace nemotron {
 namespace {
@@ -11,18 +12,91 @@ void set_bit(std::vector<uint32_t>* bits, int32_t id) {
   (*bits)[size_t(id) / 32] |= 1u << (id % 32);
 }
 
+// Whether a character of these kinds begins with the byte.
+bool is_of(uint64_t kinds, uint8_t byte) {
+  if (byte >= 0x80 && byte < 0xC2) return false;
+  return (kinds >> (byte < 0x80 ? Vocabulary::kind_of(byte) : Vocabulary::kLong) & 1) != 0;
+}
+
 }  // namespace
 
-const TokenMasks::Unit& TokenMasks::unit(State local) {
-  const auto [it, is_new] = units_.try_emplace(local);
-  Unit& u = it->second;
-  if (!is_new) return u;
+// Whether all characters of several bytes lead from `state` to `back`, and no body ends inside them.
+bool TokenMasks::loops_with_long(State state, State back) {
+  struct Bytes {
+    uint8_t low, high;
+  };
+  struct Kind {
+    Bytes first, second;
+    size_t more;  // bytes behind these
+  };
+  constexpr Bytes kMore = {0x80, 0xBF};
+  constexpr Kind kKinds[] = {
+      {{0xC2, 0xDF}, kMore, 0}, {{0xE0, 0xE0}, {0xA0, 0xBF}, 1},
+      {{0xE1, 0xEC}, kMore, 1}, {{0xED, 0xED}, {0x80, 0x9F}, 1},
+      {{0xEE, 0xEF}, kMore, 1}, {{0xF0, 0xF0}, {0x90, 0xBF}, 2},
+      {{0xF1, 0xF3}, kMore, 2}, {{0xF4, 0xF4}, {0x80, 0x8F}, 2},
+  };
+  std::vector<State> from, to;
+  // From all of them by every byte of the range; false: one is refused.
+  const auto go = [&](Bytes bytes) {
+    to.clear();
+    for (const State s : from) {
+      for (uint32_t b = bytes.low; b <= bytes.high; ++b) {
+        const State next = pushdown_.next(s, uint8_t(b));
+        if (next == Pushdown::kDead) return false;
+        if (std::ranges::find(to, next) == to.end()) to.push_back(next);
+      }
+    }
+    from.swap(to);
+    return true;
+  };
+  const auto is_inside = [&] {
+    return std::ranges::none_of(from, [&](State s) { return pushdown_.ends(s); });
+  };
+  return std::ranges::all_of(kKinds, [&](const Kind& kind) {
+    from = {state};
+    if (!go(kind.first) || !is_inside() || !go(kind.second)) return false;
+    for (size_t i = 0; i < kind.more; ++i) {
+      if (!is_inside() || !go(kMore)) return false;
+    }
+    return from.size() == 1 && from[0] == back;
+  });
+}
+
+TokenMasks::Loop TokenMasks::find_loop(State local) {
+  const Pushdown::Turn turn = pushdown_.turn(local);
+  State back = turn.state;
+  for (const char c :
+       {'e', 'E', '1', ' '}) {  // where it does not count, it may come back to itself
+    if (back != Pushdown::kDead) break;
+    const State next = pushdown_.next(local, uint8_t(c));
+    if (next != Pushdown::kDead && pushdown_.next(next, uint8_t(c)) == next) back = next;
+  }
+  if (back == Pushdown::kDead) return {};
+  const bool counts = turn.state != Pushdown::kDead;
+  uint64_t found = 0, broken = 0;
+  for (uint8_t c = 0; c < 0x80; ++c) {
+    const uint64_t kind = uint64_t(1) << Vocabulary::kind_of(c);
+    found |= kind;
+    if ((broken & kind) != 0) continue;
+    if (pushdown_.next(local, c) != back || (!counts && pushdown_.next(back, c) != back)) {
+      broken |= kind;
+    }
+  }
+  found &= ~broken;
+  if (found != 0 && loops_with_long(local, back) && (counts || loops_with_long(back, back))) {
+    found |= uint64_t(1) << Vocabulary::kLong;
+  }
+  return {found, turn.room == kUnboundedCount ? turn.room : turn.room + 1};
+}
+
+void TokenMasks::find_by_tree(State local, Unit* unit) {
   std::vector<std::vector<uint32_t>> onward(256);
   vocabulary_.walk_all(
       local, &path_, [this](State from, uint8_t byte, State* to) { return step(from, byte, to); },
       [&](uint32_t node, State state) {
         const auto tokens = vocabulary_.tokens(node);
-        u.tokens.insert(u.tokens.end(), tokens.begin(), tokens.end());
+        unit->tokens.insert(unit->tokens.end(), tokens.begin(), tokens.end());
         if (!pushdown_.ends(state)) return;
         for (uint32_t child = node + 1; child < vocabulary_.end(node);
              child = vocabulary_.end(child)) {
@@ -30,16 +104,74 @@ const TokenMasks::Unit& TokenMasks::unit(State local) {
         }
       });
   for (size_t byte = 0; byte < onward.size(); ++byte) {
-    if (onward[byte].empty()) continue;
-    bytes_ += onward[byte].size() * sizeof(uint32_t);
-    u.onward.emplace_back(uint8_t(byte), std::move(onward[byte]));
+    if (!onward[byte].empty()) unit->nodes.emplace_back(uint8_t(byte), std::move(onward[byte]));
   }
-  if (u.tokens.size() > vocabulary_.words() / 2) {
-    u.bits.resize(vocabulary_.words());
-    for (const int32_t id : u.tokens) set_bit(&u.bits, id);
-    u.tokens = {};
+}
+
+void TokenMasks::find_by_list(State local, const Loop& loop, Unit* unit) {
+  unit->kinds = loop.kinds;
+  unit->bits.resize(vocabulary_.words());
+  std::vector<bool> is_taken;  // by Text::kinds
+  for (const uint64_t kinds : vocabulary_.kinds()) is_taken.push_back((kinds & ~loop.kinds) == 0);
+  path_.resize(std::max<size_t>(path_.size(), size_t(vocabulary_.longest()) + 1));
+  path_[0] = local;
+  std::vector<std::vector<Unit::Rest>> onward(256);
+  // Of the text that was walked last: the bytes behind which states are on the path, and how many
+  // of its bytes the one at hand begins with.
+  size_t walked = 0, common = 0;
+  const auto texts = vocabulary_.texts();
+  for (uint32_t i = 0; i < texts.size(); ++i) {
+    const Vocabulary::Text& text = texts[i];
+    common = std::min<size_t>(common, text.common);
+    if (is_taken[text.kinds]) {
+      // In one of too many characters the body ends before one of these kinds.
+      if (text.characters <= loop.turns) set_bit(&unit->bits, text.id);
+      continue;
+    }
+    const std::string_view bytes = vocabulary_.bytes(text);
+    if (common <= walked) {  // else it goes on with the byte that was refused
+      walked = common;
+      while (walked < bytes.size() &&
+             step(path_[walked], uint8_t(bytes[walked]), &path_[walked + 1])) {
+        ++walked;
+      }
+      common = bytes.size();
+      if (walked == bytes.size()) set_bit(&unit->bits, text.id);
+    }
+    for (size_t at = 1; at < bytes.size() && at <= walked; ++at) {
+      const auto byte = uint8_t(bytes[at]);
+      if (!is_of(loop.kinds, byte) && pushdown_.ends(path_[at])) {
+        onward[byte].push_back({i, uint16_t(at)});
+      }
+    }
+  }
+  for (size_t byte = 0; byte < onward.size(); ++byte) {
+    if (!onward[byte].empty()) unit->rests.emplace_back(uint8_t(byte), std::move(onward[byte]));
+  }
+  size_t count = 0;
+  for (const uint32_t word : unit->bits) count += size_t(std::popcount(word));
+  if (count > vocabulary_.words() / 2) return;
+  for (size_t i = 0; i < unit->bits.size(); ++i) {
+    for (uint32_t word = unit->bits[i]; word != 0; word &= word - 1) {
+      unit->tokens.push_back(int32_t(i * 32) + std::countr_zero(word));
+    }
+  }
+  unit->bits = {};
+}
+
+const TokenMasks::Unit& TokenMasks::unit(State local) {
+  const auto [it, is_new] = units_.try_emplace(local);
+  Unit& u = it->second;
+  if (!is_new) return u;
+  const Loop loop = find_loop(local);
+  if (loop.kinds != 0) {
+    find_by_list(local, loop, &u);
+  } else {
+    find_by_tree(local, &u);
   }
   bytes_ += sizeof(Unit) + (u.bits.size() + u.tokens.size()) * sizeof(uint32_t);
+  for (const auto& [byte, nodes] : u.nodes) bytes_ += nodes.size() * sizeof(uint32_t);
+  for (const auto& [byte, rests] : u.rests) bytes_ += rests.size() * sizeof(Unit::Rest);
   return u;
 }
 
@@ -48,17 +180,42 @@ void TokenMasks::add_unit(const Unit& unit, std::vector<uint32_t>* mask) const {
   for (const int32_t id : unit.tokens) set_bit(mask, id);
 }
 
-void TokenMasks::add_onward(const Unit& unit, State after, std::vector<uint32_t>* mask) {
-  for (const auto& [byte, nodes] : unit.onward) {
-    if (pushdown_.next(after, byte) == Pushdown::kDead) continue;
-    for (const uint32_t node : nodes) {
-      vocabulary_.walk(
-          node, after, &path_,
-          [this](State from, uint8_t b, State* to) { return step(from, b, to); },
-          [&](uint32_t found, State) {
-            for (const int32_t id : vocabulary_.tokens(found)) set_bit(mask, id);
-          });
+void TokenMasks::add_walk(uint32_t node, State before, std::vector<uint32_t>* mask) {
+  vocabulary_.walk(
+      node, before, &path_, [this](State from, uint8_t b, State* to) { return step(from, b, to); },
+      [&](uint32_t found, State) {
+        for (const int32_t id : vocabulary_.tokens(found)) set_bit(mask, id);
+      });
+}
+
+bool TokenMasks::add_onward(const Unit& unit, State after, std::vector<uint32_t>* mask) {
+  for (uint32_t byte = 0; byte < 256 && unit.kinds != 0; ++byte) {
+    if (is_of(unit.kinds, uint8_t(byte)) &&
+        pushdown_.next(after, uint8_t(byte)) != Pushdown::kDead) {
+      return false;
     }
+  }
+  for (const auto& [byte, nodes] : unit.nodes) {
+    if (pushdown_.next(after, byte) == Pushdown::kDead) continue;
+    for (const uint32_t node : nodes) add_walk(node, after, mask);
+  }
+  for (const auto& [byte, rests] : unit.rests) {
+    if (pushdown_.next(after, byte) == Pushdown::kDead) continue;
+    for (const auto& [text, at] : rests) {
+      State state = after;
+      for (const char c : vocabulary_.bytes(vocabulary_.texts()[text]).substr(at)) {
+        if (!step(state, uint8_t(c), &state)) break;
+      }
+      if (state != Pushdown::kDead) set_bit(mask, vocabulary_.texts()[text].id);
+    }
+  }
+  return true;
+}
+
+void TokenMasks::add_whole(const Pushdown::Place& place, std::vector<uint32_t>* mask) {
+  const State state = pushdown_.only(place);
+  for (uint32_t node = 1; node < vocabulary_.num_nodes(); node = vocabulary_.end(node)) {
+    add_walk(node, state, mask);
   }
 }
 
@@ -75,7 +232,9 @@ const std::vector<uint32_t>& TokenMasks::of(State exact) {
     const Unit& inside = unit(pushdown_.local(place));
     add_unit(inside, &mask);
     const Pushdown::Stack rest = pushdown_.rest(place.stack);
-    if (rest != Pushdown::kBottom) add_onward(inside, pushdown_.after(rest), &mask);
+    if (rest != Pushdown::kBottom && !add_onward(inside, pushdown_.after(rest), &mask)) {
+      add_whole(place, &mask);
+    }
   }
   if (pushdown_.exhausted()) {  // what was found may be a part
     units_.clear();

@@ -4,6 +4,9 @@
 // inside it, and the beginnings after which the body may have ended. Only what continues these
 // beginnings has to be walked for a certain stack.
 //
+// Most of a vocabulary is letters, and a body that takes one often takes the others alike: it comes
+// back to where it was, or only counts. Tokens of such characters are taken without a walk.
+//
 // One thread at a time, that of the Pushdown.
 #pragma once
 
@@ -31,12 +34,32 @@ class TokenMasks {
   struct Unit {
     std::vector<uint32_t> bits;  // empty: `tokens` has them
     std::vector<int32_t> tokens;
-    // Nodes of the tree whose parent is a beginning after which the body may have ended, by byte.
-    std::vector<std::pair<uint8_t, std::vector<uint32_t>>> onward;
+    // Beginnings after which the body may have ended, by the byte that follows: nodes of the tree
+    // that have this byte, or texts and where it stands in them.
+    std::vector<std::pair<uint8_t, std::vector<uint32_t>>> nodes;
+    struct Rest {
+      uint32_t text = 0;
+      uint16_t at = 0;
+    };
+    std::vector<std::pair<uint8_t, std::vector<Rest>>> rests;
+    // Of characters of these kinds it is not said: the body may have ended before any of them.
+    uint64_t kinds = 0;
+  };
+  // The kinds of characters each of which brings a state one turn further, and how many may come.
+  struct Loop {
+    uint64_t kinds = 0;
+    uint32_t turns = kUnboundedCount;
   };
   const Unit& unit(Pushdown::State local);
+  Loop find_loop(Pushdown::State local);
+  bool loops_with_long(Pushdown::State state, Pushdown::State back);
+  void find_by_tree(Pushdown::State local, Unit* unit);
+  void find_by_list(Pushdown::State local, const Loop& loop, Unit* unit);
   void add_unit(const Unit& unit, std::vector<uint32_t>* mask) const;
-  void add_onward(const Unit& unit, Pushdown::State after, std::vector<uint32_t>* mask);
+  // False: see Unit::kinds; the place has to be walked as a whole.
+  bool add_onward(const Unit& unit, Pushdown::State after, std::vector<uint32_t>* mask);
+  void add_walk(uint32_t node, Pushdown::State before, std::vector<uint32_t>* mask);
+  void add_whole(const Pushdown::Place& place, std::vector<uint32_t>* mask);
   bool step(Pushdown::State from, uint8_t byte, Pushdown::State* to) {
     *to = pushdown_.next(from, byte);
     return *to != Pushdown::kDead;

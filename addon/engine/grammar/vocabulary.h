@@ -1,11 +1,13 @@
 // Vocabulary: the texts of all tokens as a tree of bytes, for walks that give up a beginning and so
-// all tokens that have it. Constant once made; any thread.
+// all tokens that have it; and as a list, with the kinds of characters of each, for all that is
+// said of a text without a walk. Constant once made; any thread.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -28,6 +30,27 @@ class Vocabulary {
     const uint32_t from = firsts_[node];
     return {ids_.data() + from, firsts_[node + 1] - from};
   }
+
+  // The tokens of the tree as a list, in the order of their bytes.
+  struct Text {
+    uint32_t first = 0;   // of its bytes in texts
+    uint16_t common = 0;  // bytes that it has in common with the one before
+    uint16_t kinds = 0;   // index of kinds()
+    uint16_t characters = 0;
+    int32_t id = 0;
+  };
+  std::span<const Text> texts() const { return {texts_.data(), texts_.size() - 1}; }
+  std::string_view bytes(const Text& text) const {
+    return std::string_view(bytes_).substr(text.first, (&text + 1)->first - text.first);
+  }
+  // The sets of kinds of characters that texts have, as bits: see kind_of(); kOfNoKind: a text
+  // begins inside a character or is no UTF-8. It may end inside a character, which counts.
+  std::span<const uint64_t> kinds() const { return kinds_; }
+  // Letters of a case are a kind, digits, control characters but for white space; any other
+  // character of one byte is its own; those of several bytes are kLong.
+  static uint32_t kind_of(uint8_t ascii);
+  static constexpr uint32_t kLong = 41;
+  static constexpr uint64_t kOfNoKind = uint64_t(1) << 63;
 
   uint32_t longest() const { return longest_; }          // bytes of a token
   size_t words() const { return (num_ids_ + 31) / 32; }  // of a bit mask over the ids
@@ -75,6 +98,12 @@ class Vocabulary {
     uint16_t depth = 0;
     uint8_t byte = 0;
   };
+  void add_text(int32_t id, std::string_view bytes, size_t common,
+                std::unordered_map<uint64_t, uint16_t>* known);
+
+  std::vector<Text> texts_;  // and one behind the last
+  std::string bytes_;
+  std::vector<uint64_t> kinds_ = {kOfNoKind};
   std::vector<Node> nodes_;
   std::vector<uint32_t> firsts_;  // [node]: index of its first id; one more at the end
   std::vector<int32_t> ids_;      // in the order of their bytes
