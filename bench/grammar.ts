@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openEngine } from '../server/engine/engine.js'
 import type { Engine, Grammar } from '../server/engine/types.js'
-import { answerGrammar } from '../server/grammar/answer-grammar.js'
+import { type AnswerForm, answerGrammar } from '../server/grammar/answer-grammar.js'
 import { createGrammarTexts } from '../server/grammar/grammar-texts.js'
 import { count, readFlags, text, toggle, UsageError } from './flags.js'
 import { buildBench, type Clock, machineLine } from './machine.js'
@@ -103,13 +103,14 @@ const timed = async (work: () => unknown): Promise<number> => {
  * question again, in microseconds. */
 const measureTexts = async (engine: Engine, rounds: number) => {
   const texts = createGrammarTexts(0)
-  const ask = async (name: string) => engine.compileGrammar(await texts(formOf(name), PARAM))
+  const ask = async (form: AnswerForm) => engine.compileGrammar(await texts(form, PARAM))
   await texts({ kind: 'object' }, PARAM) // the thread has started
   const [made, known]: [number[], number[]] = [[], []]
   for (let round = 0; round < rounds; round++) {
-    made.push(await timed(() => texts(formOf(`made${round}`), PARAM)))
-    await ask(`made${round}`)
-    for (let i = 0; i < 20; i++) known.push(1000 * (await timed(() => ask(`made${round}`))))
+    const form = formOf(`made${round}`)
+    made.push(await timed(() => texts(form, PARAM)))
+    await ask(form)
+    for (let i = 0; i < 20; i++) known.push(1000 * (await timed(() => ask(form))))
   }
   return { made, known }
 }

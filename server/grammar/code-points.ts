@@ -34,10 +34,19 @@ const inverted = (set: CodePoints): number[] => {
 
 export const union = (...sets: readonly CodePoints[]): CodePoints => joined(sets.flatMap(pairs))
 export const complement = (set: CodePoints): CodePoints => inverted(union(set, SURROGATES))
-export const intersection = (a: CodePoints, b: CodePoints): CodePoints =>
-  complement(union(complement(a), complement(b)))
-export const without = (a: CodePoints, b: CodePoints): CodePoints =>
-  complement(union(complement(a), b))
+export const intersection = (a: CodePoints, b: CodePoints): CodePoints => {
+  const out: number[] = []
+  for (let i = 0, j = 0; i < a.length && j < b.length; ) {
+    const [endA = 0, endB = 0] = [a[i + 1], b[j + 1]]
+    const first = Math.max(a[i] ?? 0, b[j] ?? 0)
+    const last = Math.min(endA, endB)
+    if (first <= last) out.push(first, last)
+    if (endA <= endB) i += 2
+    if (endB <= endA) j += 2
+  }
+  return out
+}
+export const without = (a: CodePoints, b: CodePoints): CodePoints => intersection(a, complement(b))
 
 /** From first to last. */
 export const range = (first: number, last: number): CodePoints =>

@@ -46,6 +46,16 @@ const SHORT: ReadonlyMap<number, string> = new Map(
 /** Characters that are never themselves in a JSON text. */
 const ESCAPED: CodePoints = union(range(0, 0x1f), [0x22, 0x22], [0x5c, 0x5c])
 const PLAIN = complement(ESCAPED)
+const ESCAPES = Array.from({ length: 0x5d }, (_, point) => point)
+  .filter((point) => has(ESCAPED, point))
+  .map((point) => {
+    const short = SHORT.get(point)
+    const text =
+      short === undefined
+        ? `"\\\\u00${point.toString(16).padStart(2, '0')}"`
+        : literal(`\\${short}`)
+    return { point, text }
+  })
 
 // long: a list of rules that refer to each other
 export const createJsonText = (
@@ -59,19 +69,8 @@ export const createJsonText = (
   const comma = `"," ${space}`
   const colon = `":" ${space}`
 
-  const escapes = (set: CodePoints): string[] => {
-    const out: string[] = []
-    for (let point = 0; point <= 0x5c; point++) {
-      if (!has(ESCAPED, point) || !has(set, point)) continue
-      const short = SHORT.get(point)
-      out.push(
-        short === undefined
-          ? `"\\\\u00${point.toString(16).padStart(2, '0')}"`
-          : literal(`\\${short}`),
-      )
-    }
-    return out
-  }
+  const escapes = (set: CodePoints): string[] =>
+    ESCAPES.filter(({ point }) => has(set, point)).map((one) => one.text)
   const character = (set: CodePoints): string => {
     const plain = intersection(set, PLAIN)
     const special = intersection(set, ESCAPED)

@@ -72,8 +72,8 @@ class Pushdown {
   // state of its own (it ends where the body does), and the stack that goes on then.
   State local(const Place& place);
   Stack rest(Stack stack) const { return stacks_[stack].rest; }
-  // A local state that counts turns of one body and nothing else, one turn later, and the turns that
-  // may come after that one. kDead: it is no such state.
+  // A local state that counts turns of one body and nothing else, one turn later, and the turns
+  // that may come after that one. kDead: it is no such state.
   struct Turn {
     State state = kDead;
     uint32_t room = kUnboundedCount;

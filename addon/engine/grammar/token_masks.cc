@@ -20,7 +20,7 @@ bool is_of(uint64_t kinds, uint8_t byte) {
 
 }  // namespace
 
-// Whether all characters of several bytes lead from `state` to `back`, and no body ends inside them.
+// Whether all characters of several bytes lead from `state` to `back`, and no body ends inside.
 bool TokenMasks::loops_with_long(State state, State back) {
   struct Bytes {
     uint8_t low, high;
