@@ -26,6 +26,7 @@ const shared = [
 const below = {
   settings: [],
   grammar: [],
+  nemo: [],
   tokenizer: [],
   engine: ['tokenizer'],
   prompt: ['tokenizer'],
@@ -51,7 +52,7 @@ const below = {
   library: ['scoring', 'model', 'engine', 'tokenizer', 'settings'],
   index: ['library', 'engine', 'tokenizer'],
   // A command asks a server as any client does, through client.ts.
-  commands: ['model', 'engine', 'prompt', 'tokenizer', 'settings'],
+  commands: ['model', 'engine', 'prompt', 'tokenizer', 'settings', 'nemo'],
   'commands/client': ['server', 'settings'],
   'commands/serve': ['server', 'model', 'settings'],
   cli: ['commands'],

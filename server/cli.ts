@@ -5,6 +5,7 @@ import { Command } from 'commander'
 import { addEvalCommand } from './commands/eval.js'
 import { addGenerateCommand } from './commands/generate.js'
 import { addGeneratePairsCommand } from './commands/generate-pairs.js'
+import { addImportNemoCommand } from './commands/import-nemo.js'
 import { addInfoCommand } from './commands/info.js'
 import { addPullCommand } from './commands/pull.js'
 import { addScoreCommand } from './commands/score.js'
@@ -21,6 +22,7 @@ for (const add of [
   addServeCommand,
   addGenerateCommand,
   addPullCommand,
+  addImportNemoCommand,
   addInfoCommand,
   addEvalCommand,
   addScoreCommand,
