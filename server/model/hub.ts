@@ -100,7 +100,8 @@ const isFile = async (path: string, size?: number): Promise<boolean> => {
 /** Has config, tokenizer and every shard of the weights. */
 const isComplete = async (folder: string): Promise<boolean> => {
   const has = (name: string) => isFile(join(folder, name))
-  if (!(await has('config.json')) || !(await has('tokenizer.json'))) return false
+  if (!(await has('config.json'))) return false
+  if (!(await has('tokenizer.json')) && !(await has('tokenizer.model'))) return false
   const index = await readFile(join(folder, 'model.safetensors.index.json'), 'utf8').catch(() => '')
   if (index === '') return has('model.safetensors')
   const map = z

@@ -28,6 +28,10 @@ const isVocabulary = (value: unknown): boolean =>
     ))
 
 export const TokenizerFile = z.looseObject({
+  /** ▁ comes once before a whole text. Of SentencePiece's own files (sentencepiece.ts), as the next. */
+  dummy_prefix: z.boolean().default(false),
+  /** A whole text loses the spaces at its end. */
+  drops_last_space: z.boolean().default(false),
   added_tokens: z.array(AddedToken).default([]),
   normalizer: z.unknown().optional(),
   pre_tokenizer: z.unknown().optional(),

@@ -6,7 +6,7 @@ import { readFile, stat } from 'node:fs/promises'
 const MAX_BYTES = 256 << 20
 
 /** undefined: there is no such file. Anything else that keeps it from being read is an error that names it. */
-export const readTextIfThere = async (path: string): Promise<string | undefined> => {
+export const readBytesIfThere = async (path: string): Promise<Buffer | undefined> => {
   const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined
     throw new Error(`${path} cannot be read (${error.code})`, { cause: error })
@@ -16,13 +16,16 @@ export const readTextIfThere = async (path: string): Promise<string | undefined>
   if (found.size > MAX_BYTES)
     throw new Error(`${path} cannot be read: it has ${found.size} bytes, more than ${MAX_BYTES}`)
   try {
-    return await readFile(path, 'utf8')
+    return await readFile(path)
   } catch (error) {
     throw new Error(`${path} cannot be read (${(error as NodeJS.ErrnoException).code})`, {
       cause: error,
     })
   }
 }
+
+export const readTextIfThere = async (path: string): Promise<string | undefined> =>
+  (await readBytesIfThere(path))?.toString('utf8')
 
 export const readText = async (path: string): Promise<string> => {
   const text = await readTextIfThere(path)

@@ -1,4 +1,4 @@
-// Text to token ids and back, from a checkpoint's tokenizer.json: Hugging Face's own `tokenizers`.
+// Text to token ids and back, from a checkpoint's tokenizer.json or tokenizer.model: Hugging Face's own `tokenizers`.
 // The native tokenizer knows no added tokens: names like <|eot_id|> are cut out of the text here, and only
 // where the caller asks, so user text cannot become a control token.
 //
@@ -22,7 +22,8 @@ import {
 import { isGguf } from './gguf.js'
 import { ggufTokenizer } from './gguf-tokenizer.js'
 import { createLongText } from './long-text.js'
-import { readText } from './text-file.js'
+import { sentencePieceJson } from './sentencepiece.js'
+import { readBytesIfThere, readTextIfThere } from './text-file.js'
 import { type ByteTable, byteTable } from './token-bytes.js'
 import type { Parts, Tokenizer } from './types.js'
 
@@ -62,10 +63,23 @@ const splitter = (names: readonly string[]) => {
   return (text: string) => text.split(pattern)
 }
 
-const readFileText = async (path: string): Promise<string> => {
+const AddsBos = z.looseObject({ add_bos_token: z.boolean().nullish() })
+
+/** tokenizer.json; where there is none, a tokenizer.model in its form. */
+const findFile = async (folder: string): Promise<{ path: string; text: string }> => {
   try {
-    return isGguf(path) ? ggufTokenizer(path) : await readText(path)
+    if (isGguf(folder)) return { path: folder, text: ggufTokenizer(folder) }
+    const path = join(folder, 'tokenizer.json')
+    const text = await readTextIfThere(path)
+    if (text !== undefined) return { path, text }
+    const bare = join(folder, 'tokenizer.model')
+    const bytes = await readBytesIfThere(bare)
+    if (bytes === undefined) throw new Error(`${path} cannot be read: there is no such file`)
+    const config = (await readTextIfThere(join(folder, 'tokenizer_config.json'))) ?? '{}'
+    const addsBos = AddsBos.safeParse(JSON.parse(config)).data?.add_bos_token === true
+    return { path: bare, text: sentencePieceJson(bare, bytes, addsBos) }
   } catch (error) {
+    if (error instanceof EngineFailure) throw error
     const message = error instanceof Error ? error.message : String(error)
     throw new EngineFailure({ code: 'not_found', message }, { cause: error })
   }
@@ -103,8 +117,8 @@ const withoutNames = (file: TokenizerFile): TokenizerFile['model'] => {
   if (Array.isArray(model.vocab))
     return {
       ...model,
-      vocab: model.vocab.map(([text, score], id): [string, number] =>
-        isName(text) && id !== model.unk_id ? [unwritable(), score] : [text, score],
+      vocab: model.vocab.map(([text, score]): [string, number] =>
+        isName(text) ? [unwritable(), score] : [text, score],
       ),
     }
   // An unknown character is still this token, and no merge makes it.
@@ -120,9 +134,10 @@ const withoutNames = (file: TokenizerFile): TokenizerFile['model'] => {
 }
 
 /** What the native tokenizer is made from: no added tokens but `cut`, nothing around a text. */
-const plainJson = (file: TokenizerFile, cut: string | undefined): string =>
-  JSON.stringify({
-    ...file,
+const plainJson = (file: TokenizerFile, cut: string | undefined): string => {
+  const { dummy_prefix: _, drops_last_space: __, ...known } = file
+  return JSON.stringify({
+    ...known,
     model: withoutNames(file),
     added_tokens:
       cut === undefined
@@ -142,6 +157,7 @@ const plainJson = (file: TokenizerFile, cut: string | undefined): string =>
     truncation: null,
     padding: null,
   })
+}
 
 const buildNative = (path: string, json: string): NativeTokenizer => {
   try {
@@ -226,6 +242,25 @@ const cutting = (encode: Encode, native: NativeTokenizer, cut: string | undefine
   }
 }
 
+/** What SentencePiece does with the ends of a whole text. `space`: the token of a space by itself. */
+const ending = (encode: Encode, file: TokenizerFile, space: number | undefined): Encode => {
+  if (!file.dummy_prefix && !file.drops_last_space) return encode
+  const prefixed = (parts: Parts): Parts => {
+    const at = parts.findIndex((part) => part !== '')
+    const first = parts[at]
+    if (first === undefined || !file.dummy_prefix) return parts
+    return isText(first)
+      ? [`▁${first}`, ...parts.slice(at + 1)]
+      : [space ?? '▁', ...parts.slice(at)]
+  }
+  return async (parts) => {
+    const ids = await encode(prefixed(parts))
+    let end = ids.length
+    while (file.drops_last_space && end > 0 && ids[end - 1] === space) end--
+    return end < ids.length ? ids.slice(0, end) : ids
+  }
+}
+
 /** What a text of these tokens loses at its front: the space that encoding put there. */
 const stripped = (bytes: Uint8Array, form: Form, firstToken: number): Uint8Array => {
   if (form.kind === 'bytes' || form.strip === 'nothing') return bytes
@@ -255,11 +290,11 @@ const formOf = (path: string, file: TokenizerFile): Form => {
   }
 }
 
-/** Reads `folder`/tokenizer.json, or the tokenizer in a GGUF file. Takes about a second and 250 MB for
+/** Reads `folder`/tokenizer.json, its tokenizer.model, or the tokenizer in a GGUF file. Takes about a second and 250 MB for
  * 128K tokens: keep one. */
 export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
-  const path = isGguf(folder) ? folder : join(folder, 'tokenizer.json')
-  const file = parse(path, await readFileText(path))
+  const { path, text } = await findFile(folder)
+  const file = parse(path, text)
   const form = formOf(path, file)
   const special = new Map(file.added_tokens.map(({ content, id }) => [content, id]))
   const specialIds = new Set(file.added_tokens.flatMap((token) => (token.special ? token.id : [])))
@@ -278,7 +313,11 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
   const cut = prependsFirst(file) ? unwritable() : undefined
   const json = plainJson(file, cut)
   const native = buildNative(path, json)
-  const encode = cutting(createEncode(native, createLongText(json)), native, cut)
+  const encode = ending(
+    cutting(createEncode(native, createLongText(json)), native, cut),
+    file,
+    vocab.get('▁'),
+  )
 
   const ordinary = file.added_tokens.filter((token) => !isControl(token))
   const splitAll = splitter([...special.keys()])

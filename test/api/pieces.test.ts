@@ -1,7 +1,9 @@
 // Tokenizers of SentencePiece's kind: ids, texts and bytes as the reference has them (test/golden/pieces.py).
 
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
 import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import type { Tokenizer } from '../../server/tokenizer/types.js'
@@ -146,4 +148,62 @@ describe('what only pieces have', () => {
       await assert.rejects(loadTokenizer(folder), { code: 'unsupported', message })
     })
   }
+})
+
+describe("a bare tokenizer.model has SentencePiece's ids", () => {
+  const modelOf = (name: string): Buffer =>
+    readFileSync(new URL(`../golden/pieces/${name}.model`, import.meta.url))
+  const folderOf = (model: Buffer, files: Record<string, unknown> = {}): string => {
+    const folder = mkdtempSync(join(tmpdir(), 'nemotron-pieces-'))
+    writeFileSync(join(folder, 'tokenizer.model'), model)
+    for (const [name, value] of Object.entries(files))
+      writeFileSync(join(folder, name), JSON.stringify(value))
+    return folder
+  }
+
+  for (const name of ['nemotron', 'prefixed', 'plain', 'unigram', 'unigram_bytes'])
+    test(name, async () => {
+      const tokenizer = await loadTokenizer(folderOf(modelOf(name)))
+      const cases: readonly Omit<Case, 'decoded'>[] = golden(`${name}.model.cases`)
+      for (const { text, ids } of cases) {
+        // SentencePiece knows the user's symbols in a text, and no control tokens.
+        const parts = text.split(/(<extra_id_\d+>)/).map((part) => {
+          const id = part.startsWith('<extra') ? tokenizer.special.get(part) : undefined
+          return id ?? part
+        })
+        const joined = parts.every((part) => typeof part === 'string') ? [text] : parts
+        assert.deepEqual([...(await tokenizer.encodeParts(joined))], ids, JSON.stringify(text))
+      }
+      assert.equal(tokenizer.bosId, null)
+    })
+
+  test('tokenizer_config.json says whether a text begins with bos', async () => {
+    const config = { add_bos_token: true }
+    const folder = folderOf(modelOf('nemotron'), { 'tokenizer_config.json': config })
+    assert.equal((await loadTokenizer(folder)).bosId, 2)
+  })
+
+  test('a file that is cut off anywhere is an error, and never another tokenizer', async () => {
+    const model = modelOf('nemotron')
+    const whole = await loadTokenizer(folderOf(model))
+    let refused = 0
+    for (let size = 0; size < model.length; size += 97) {
+      try {
+        const cut = await loadTokenizer(folderOf(model.subarray(0, size)))
+        // Between two pieces it is whole, but shorter.
+        assert.ok(cut.vocabSize <= whole.vocabSize)
+      } catch (error) {
+        refused++
+        assert.match(
+          String(error),
+          /tokenizer.model: (no SentencePiece model, or cut off: at byte|it has no pieces|it has no trainer_spec)/,
+        )
+      }
+    }
+    assert.equal(refused, Math.ceil(model.length / 97))
+    await assert.rejects(
+      loadTokenizer(folderOf(Buffer.from('version https://git-lfs.github.com/spec/v1\n'))),
+      /tokenizer.model: no SentencePiece model, or cut off/,
+    )
+  })
 })

@@ -26,7 +26,7 @@ The server answers requests for chat models and scores answers with reward model
 A tokenizer cuts text into tokens, and the engine turns tokens into more tokens.
 She said: "It's 12 o'clock, isn't it?" and left at 10:45 for the 1,234 km trip.
 def greet(name): return f"Hello, {name}!"
-    for (int i = 0; i < 100; i++) { total += values[i]; }
+    for (int i = 0; i < 100 && x > 0; i++) { total += values[i]; }
 {"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}
 Größe und Maß: der schöne Übergang über die Straße.
 Le garçon préfère l'été à l'hiver, où il gèle.
