@@ -58,6 +58,10 @@ const Line = z.looseObject({
   response_2: z.string().optional(),
   response1: z.string().optional(),
   response2: z.string().optional(),
+  original_response: z.string().optional(),
+  edited_response: z.string().optional(),
+  good_edited_response: z.string().optional(),
+  bad_edited_response: z.string().optional(),
 })
 type Line = z.output<typeof Line>
 
@@ -91,11 +95,19 @@ const readTurns = (given: z.output<typeof Prompt>): Conversation => {
 
 /** The conversation before the answer; undefined where the line has none. */
 const readPrompt = (line: Line): Conversation | undefined => {
-  const { prompt, messages, conversations, context, response1 } = line
+  const { prompt, messages, conversations, context } = line
   if (prompt !== undefined) return readTurns(prompt)
-  // HelpSteer3's context; elsewhere it is something else.
-  const given = response1 === undefined ? undefined : Turns.safeParse(context).data
-  return messages ?? conversations ?? given
+  // HelpSteer3's; elsewhere a context is something else, and no list of turns.
+  return messages ?? conversations ?? Turns.safeParse(context).data
+}
+
+/** HelpSteer3's edits: the good one is better than the bad one, an edit better than what was edited. */
+const editsOf = (line: Line): Pick<Line, 'chosen' | 'rejected'> | undefined => {
+  const { good_edited_response: good, bad_edited_response: bad } = line
+  if (good !== undefined && bad !== undefined) return { chosen: good, rejected: bad }
+  const { edited_response: edited, original_response: original } = line
+  if (edited !== undefined && original !== undefined) return { chosen: edited, rejected: original }
+  return undefined
 }
 
 /** The line's system text goes before a conversation that has none. */
@@ -156,7 +168,8 @@ export type Question =
   | { readonly kind: 'several'; readonly answers: readonly Conversation[] }
   | { readonly kind: 'one'; readonly answer: Conversation }
 
-const readQuestion = (line: Line): Question => {
+const readQuestion = (given: Line): Question => {
+  const line = given.chosen === undefined ? { ...given, ...editsOf(given) } : given
   const prompt = readPrompt(line)
   const { chosen, rejected, responses, response } = line
   if (chosen !== undefined || rejected !== undefined) {
@@ -255,15 +268,24 @@ export const readScoredLine = (value: Value): Question =>
     return question
   })
 
-const PromptLine = Line.pick({ prompt: true, messages: true, conversations: true, system: true })
+const PromptLine = Line.pick({
+  prompt: true,
+  messages: true,
+  conversations: true,
+  context: true,
+  system: true,
+})
 
 /** The conversation that is to be answered. Throws LineError. */
 export const readPromptLine = (value: Value): Conversation =>
   asLineError(() => {
     const line = checkBody(PromptLine, value, { isStrict: false }).body
-    const { prompt, messages, conversations } = line
+    const { prompt, messages, conversations, context } = line
     // Where both are there, as in UltraFeedback, the messages hold an answer already.
-    const turns = prompt === undefined ? (messages ?? conversations) : readTurns(prompt)
+    const turns =
+      prompt === undefined
+        ? (messages ?? conversations ?? Turns.safeParse(context).data)
+        : readTurns(prompt)
     if (turns === undefined)
       throw new LineError(
         "needs 'prompt' or 'messages'. Fields of other names: --field prompt=NAME.",

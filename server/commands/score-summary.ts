@@ -2,6 +2,7 @@
 
 import { z } from 'zod'
 import { isSubset, rewardBenchRows } from './rewardbench.js'
+import { createRmBench } from './rm-bench.js'
 import { createCorrelation, createMoments } from './statistics.js'
 import type { Section } from './summary.js'
 
@@ -122,6 +123,11 @@ const createCorrelations = () => {
   const named = createNamed(() => ({ reward: createCorrelation(), own: createCorrelation() }))
   return {
     add: (line: Scored): void => {
+      // Of HelpSteer3's two answers: by how much the second is the better one.
+      const [first, second] = known(line.rewards)
+      const preferred = line.overall_preference
+      if (preferred != null && first !== undefined && second !== undefined)
+        named.get('overall_preference').reward.add(preferred, second - first)
       if (line.reward == null) return
       for (const name of ATTRIBUTES) {
         const human = humanOf(line, name)
@@ -148,6 +154,7 @@ export const createScoreSummary = (category: string | undefined) => {
   const values = createNamed(createMoments)
   const pairs = createPairs(category)
   const correlations = createCorrelations()
+  const rmBench = createRmBench()
   let scored = 0
   let truncated = 0
   return {
@@ -164,6 +171,7 @@ export const createScoreSummary = (category: string | undefined) => {
       for (const [name, value] of Object.entries(line.attributes ?? {})) values.get(name).add(value)
       pairs.add(line)
       correlations.add(line)
+      rmBench.add(line.domain, known(line.chosen_rewards), known(line.rejected_rewards))
     },
     sections: ({ failed }: { readonly failed: number }): readonly Section[] => [
       { name: 'lines', rows: [{ name: 'all', values: { scored, failed, truncated } }] },
@@ -173,6 +181,7 @@ export const createScoreSummary = (category: string | undefined) => {
       },
       { name: 'pairs', rows: pairs.rows() },
       { name: 'RewardBench', rows: pairs.rewardBench() },
+      { name: 'RM-Bench', rows: rmBench.rows() },
       { name: 'correlation', rows: correlations.rows() },
     ],
   }

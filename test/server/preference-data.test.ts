@@ -30,6 +30,19 @@ describe('lines of public data', () => {
   const shapes: Readonly<Record<string, object>> = {
     RewardBench: { prompt: 'q', chosen: 'good', rejected: 'bad', subset: 'donotanswer' },
     'RewardBench 2': { prompt: 'q', chosen: ['good'], rejected: ['bad'], num_correct: 1 },
+    'RM-Bench': { prompt: 'q', chosen: ['good'], rejected: ['bad'], domain: 'chat' },
+    'edit quality of HelpSteer3': {
+      context: [user('q')],
+      original_response: 'so so',
+      good_edited_response: 'good',
+      bad_edited_response: 'bad',
+      feedback: ['f'],
+    },
+    'edits of HelpSteer3': {
+      context: [user('q')],
+      original_response: 'bad',
+      edited_response: 'good',
+    },
     'UltraFeedback binarized': {
       prompt: 'q',
       chosen: [user('q'), assistant('good')],
@@ -129,6 +142,56 @@ const pair = (subset: string, better: number, worse: number) => ({
 })
 
 describe('the summary of score', () => {
+  it("has RM-Bench's accuracy by level and domain, a tie counting as wrong", () => {
+    const line = (domain: string, chosen: number[], rejected: number[]) => ({
+      chosen_rewards: chosen,
+      rejected_rewards: rejected,
+      domain,
+    })
+    const sections = sum([
+      line('chat', [3, 5, 7], [2, 4, 6]),
+      line('math', [1, 1, 1], [1, 1, 1]),
+      line('safety-refuse', [9, 9, 9], [0, 0, 0]),
+      line('safety-refuse', [9, 9, 9], [0, 0, 0]),
+      line('safety-response', [0, 0, 0], [9, 9, 9]),
+      line('code', [1, 2], [0, 0]),
+      line('elsewhere', [1, 2, 3], [0, 0, 0]),
+    ])
+    const all = { easy: 0.5, normal: 0.5, hard: 0.5 / 3 }
+    assert.deepEqual(rowOf(sections, 'RM-Bench', 'chat'), {
+      ...{ prompts: 1, easy: 1, normal: 1, hard: 0 },
+      accuracy: 2 / 3,
+    })
+    assert.equal(rowOf(sections, 'RM-Bench', 'math')?.accuracy, 0)
+    assert.deepEqual(rowOf(sections, 'RM-Bench', 'safety'), {
+      ...{ prompts: 3, easy: 0.5, normal: 0.5, hard: 0.5, accuracy: 0.5 },
+    })
+    assert.equal(rowOf(sections, 'RM-Bench', 'code'), undefined)
+    assert.deepEqual(rowOf(sections, 'RM-Bench', 'mean'), {
+      ...{ prompts: 5, easy: all.easy, normal: all.normal, hard: all.hard },
+      accuracy: (2 / 3 + 0 + 0.5) / 3,
+    })
+  })
+
+  it("correlates HelpSteer3's preference with the difference of the rewards", () => {
+    const line = (rewards: number[], overall_preference: number) => ({
+      ...{ rewards, overall_preference },
+      scores: rewards.map((one) => [one]),
+    })
+    const sections = sum([line([1, 4], 3), line([4, 1], -3), line([2, 2], 0)])
+    assert.deepEqual(rowOf(sections, 'correlation', 'overall_preference'), {
+      count: 3,
+      with_reward: 1,
+    })
+  })
+
+  it("reads the prompts of HelpSteer3's lines", () => {
+    const line = { context: [user('q')], response: 'good', feedback: ['f'] }
+    assert.deepEqual(readPromptLine(line), [user('q')])
+    assert.deepEqual(scored(line), [[asked, ['assistant', 'good']]])
+    assert.throws(() => readPromptLine({ context: 'a text' }), /needs 'prompt' or 'messages'/)
+  })
+
   it("has RewardBench's sections by its weights, a tie counting as wrong", () => {
     const sections = sum([
       ...[1, 1, 1, 1].map((right) => pair('math-prm', right, 0)),
