@@ -200,6 +200,61 @@ GPU_DEVICE void mma_bf16(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, u
 }
 #endif
 
+// --- memory that several devices read and write ---
+
+#if defined(__CUDACC__)
+// What another device may be writing; each 32 bits are there as a whole or not at all.
+GPU_DEVICE uint4 load16_peer(const void* p) {
+  uint4 v;
+  asm volatile("ld.relaxed.sys.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p)
+               : "memory");
+  return v;
+}
+GPU_DEVICE uint32_t load4_peer(const void* p) {
+  uint32_t v;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+  return v;
+}
+GPU_DEVICE void store16_peer(void* p, uint4 v) {
+  asm volatile("st.relaxed.sys.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(p), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
+}
+GPU_DEVICE void store4_peer(void* p, uint32_t v) {
+  asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+// In a loop that waits for another device.
+GPU_DEVICE void peer_pause() { __nanosleep(20); }
+GPU_DEVICE uint64_t nanoseconds() {
+  uint64_t t;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(t));
+  return t;
+}
+#else
+GPU_DEVICE uint4 load16_peer(const void* p GPU_WHERE) {
+  uint4 v;
+  emu::peer_load(&v, p, 16 GPU_WHERE_ARG);
+  return v;
+}
+GPU_DEVICE uint32_t load4_peer(const void* p GPU_WHERE) {
+  uint32_t v;
+  emu::peer_load(&v, p, 4 GPU_WHERE_ARG);
+  return v;
+}
+GPU_DEVICE void store16_peer(void* p, uint4 v GPU_WHERE) {
+  emu::peer_store(p, &v, 16 GPU_WHERE_ARG);
+}
+GPU_DEVICE void store4_peer(void* p, uint32_t v GPU_WHERE) {
+  emu::peer_store(p, &v, 4 GPU_WHERE_ARG);
+}
+GPU_DEVICE void peer_pause(const emu::Where& where = emu::Where::current()) {
+  emu::peer_pause(where);
+}
+GPU_DEVICE uint64_t nanoseconds() { return emu::nanoseconds(); }
+#endif
+
 // Hands out the block's dynamic shared memory front to back, sixteen-byte aligned.
 class Shared {
  public:

@@ -43,6 +43,7 @@ struct Region {
   size_t bytes = 0;
   Cell* cells = nullptr;
   bool shared = false;
+  int device = 0;
   bool initialised = false;  // of cells that nobody touched
   std::string name;
 };
@@ -172,6 +173,10 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
     report(std::string(write ? "write" : "read") + " runs past the end of " + r->name, where, pc);
     abandon_launch();
   }
+  if (!r->shared && !may_reach(current_launch->device, r->device)) {
+    report(r->name + " is another GPU's, to which no peer access was enabled", where, pc);
+    abandon_launch();
+  }
   if (r->shared) {
     if (const char* what = async_access(p, n, write)) {
       report(std::string(write ? "write to" : "read of") + " shared memory " + what, where, pc);
@@ -257,11 +262,12 @@ bool has_errors() { return !errors.empty(); }
 
 // --- regions ---
 
-void add_memory(void* p, size_t bytes) {
+void add_memory(void* p, size_t bytes, int device) {
   static int number = 0;
   Region r;
   r.base = static_cast<uint8_t*>(p);
   r.bytes = bytes;
+  r.device = device;
   r.name =
       "device allocation " + std::to_string(number++) + " (" + std::to_string(bytes) + " bytes)";
   // Zero pages until touched.
@@ -359,6 +365,24 @@ void atomic_begin(const void* p, size_t bytes, const Where& where) {
   Inside inside;
   if (uintptr_t(p) % bytes) report("atomic on a misaligned address", &where, nullptr);
   check_kernel_access(p, bytes, true, true, &where, nullptr);
+}
+
+void peer_load(void* value, const void* p, size_t bytes, const Where& where) {
+  Inside inside;
+  Region* r = find(uintptr_t(p));
+  // Whoever wrote these bytes is ordered before who reads them so; and a read is nobody's business.
+  if (r && uintptr_t(p) + bytes <= uintptr_t(r->base) + r->bytes) {
+    Cell* cell = r->cells + (uintptr_t(p) - uintptr_t(r->base));
+    for (size_t i = 0; i < bytes; ++i) {
+      if (cell[i].write.serial != block->serial) cell[i].write = {};
+    }
+  }
+  check_kernel_access(p, bytes, false, true, &where, nullptr);
+  std::memcpy(value, p, bytes);
+}
+void peer_store(void* p, const void* value, size_t bytes, const Where& where) {
+  check_kernel_access(p, bytes, true, true, &where, nullptr);
+  std::memcpy(p, value, bytes);
 }
 
 bool arrive(uint32_t* counter, uint32_t total, const Where& where) {

@@ -26,6 +26,7 @@ enum cudaError_t : int {
   cudaErrorUnsupportedPtxVersion = 222,
   cudaErrorNotReady = 600,
   cudaErrorIllegalAddress = 700,
+  cudaErrorPeerAccessAlreadyEnabled = 704,
   cudaErrorLaunchFailure = 719,
   cudaErrorStreamCaptureUnsupported = 900,
 };
@@ -54,6 +55,7 @@ namespace emu {
 // The machine that the runtime is on; tests change it.
 struct Machine {
   cudaError_t count_error = cudaSuccess;  // of cudaGetDeviceCount
+  bool peer_access = true;                // between GPUs
   int gpus = 1, driver = 13000, major = 9, minor = 0;
   size_t bytes = size_t(8) << 30;
   size_t shared_bytes = 227u << 10;      // that a block can ask for
@@ -78,6 +80,8 @@ inline constexpr unsigned cudaHostAllocDefault = 0;
 cudaError_t cudaGetDeviceCount(int* n);
 cudaError_t cudaSetDevice(int index);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int index);
+cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer);
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags);
 cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes);
 cudaError_t cudaMalloc(void** p, size_t bytes);

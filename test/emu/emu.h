@@ -100,6 +100,16 @@ __attribute__((no_sanitize("thread"))) T atomic(T* p, F f, const Where& where) {
   __builtin_memcpy(p, &next, sizeof(T));
   return old;
 }
+// --- memory that several devices read and write ---
+
+// Reads what another device may be writing, and is ordered after the write of what it reads.
+void peer_load(void* value, const void* p, size_t bytes, const Where& where);
+void peer_store(void* p, const void* value, size_t bytes, const Where& where);
+// Who spins on such a word: parks the thread; when no other thread of its block can run, other
+// devices' kernels do.
+void peer_pause(const Where& where);
+uint64_t nanoseconds();
+
 // One more block has passed the barrier before this call: true for the last of `total`, and what
 // the others did before theirs is then ordered before what this block does. The counter starts
 // again.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <random>
@@ -92,6 +93,7 @@ thread_local std::vector<Fiber> fibers;
 thread_local std::vector<std::vector<Collective>> pending;  // by warp
 thread_local std::vector<uint16_t> ready;
 thread_local std::vector<uint16_t> at_barrier;
+thread_local std::vector<uint16_t> at_peers;  // in peer_pause()
 thread_local void* scheduler_sp = nullptr;
 thread_local int alive = 0;
 thread_local bool abandoned = false;
@@ -99,18 +101,23 @@ thread_local const std::function<void()>* body = nullptr;
 thread_local std::mt19937_64 rng;
 uint32_t last_serial = 0;
 
-uint8_t* stack_of(size_t i) {
-  // Reserved once; the lowest page of every stack is a guard.
-  static thread_local uint8_t* pool = [] {
-    const size_t bytes = 1024 * kStackBytes;
-    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+// A host thread's stacks, for as long as it lives; the lowest page of every stack is a guard.
+struct Stacks {
+  static constexpr size_t kBytes = 1024 * kStackBytes;
+  Stacks() {
+    void* p = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) std::abort();
-    for (size_t k = 0; k < 1024; ++k)
-      mprotect(static_cast<uint8_t*>(p) + k * kStackBytes, 4096, PROT_NONE);
-    return static_cast<uint8_t*>(p);
-  }();
-  return pool + i * kStackBytes;
+    data = static_cast<uint8_t*>(p);
+    for (size_t k = 0; k < 1024; ++k) mprotect(data + k * kStackBytes, 4096, PROT_NONE);
+  }
+  ~Stacks() { munmap(data, kBytes); }
+  uint8_t* data;
+};
+
+uint8_t* stack_of(size_t i) {
+  static thread_local Stacks stacks;
+  return stacks.data + i * kStackBytes;
 }
 
 void leave(Wait why) {
@@ -277,6 +284,15 @@ void collective(Op op, uint32_t mask, const void* in, size_t bytes, const Where&
   }
 }
 
+// Nothing else of the block can run: other threads' kernels may, then those who wait look again.
+bool look_at_peers() {
+  if (at_peers.empty()) return false;
+  let_others_run();
+  for (uint16_t i : at_peers) make_ready(i);
+  at_peers.clear();
+  return true;
+}
+
 void run_block(Launch& launch) {
   const size_t n = size_t(launch.block.x) * launch.block.y * launch.block.z;
   begin_block_check(*block);
@@ -294,7 +310,7 @@ void run_block(Launch& launch) {
   alive = int(n);
   const Order order = config().order;
   size_t head = 0;  // natural order takes from the front
-  while (head < ready.size() || land_late()) {
+  while (head < ready.size() || land_late() || look_at_peers()) {
     if (head >= ready.size()) continue;  // what landed woke nobody
     if (order == Order::random) land_early();
     size_t pick = head;
@@ -319,6 +335,7 @@ void run_block(Launch& launch) {
   }
   ready.clear();
   if (abandoned) at_barrier.clear();
+  at_peers.clear();
   if (alive == 0 && !abandoned) end_async_block();
   if (alive == 0 || abandoned) return;
   // Nothing can run: say who waits where, once per place.
@@ -351,6 +368,10 @@ Counters& counters() {
   static Counters c;
   return c;
 }
+uint64_t nanoseconds() {
+  return uint64_t(std::chrono::steady_clock::now().time_since_epoch() /
+                  std::chrono::nanoseconds(1));
+}
 uint64_t random_word() { return rng(); }
 uint32_t next_serial() { return last_serial + 1; }
 
@@ -374,6 +395,12 @@ void park(Wait why, const Where& where) {
 void make_ready(uint16_t fiber) {
   fibers[fiber].wait = Wait::none;
   ready.push_back(fiber);
+}
+
+void peer_pause(const Where& where) {
+  Inside inside;
+  at_peers.push_back(current->index);
+  park(Wait::peer, where);
 }
 
 void run_grid(Launch& launch, size_t shared, const std::function<void()>& kernel) {

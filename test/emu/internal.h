@@ -19,7 +19,7 @@ struct Copy {  // a cp.async that has been issued
   bool landed;
 };
 
-enum class Wait : uint8_t { none, block, collective, mbarrier, wgmma, done };
+enum class Wait : uint8_t { none, block, collective, mbarrier, wgmma, peer, done };
 
 struct Fiber {
   void* sp = nullptr;
@@ -49,6 +49,7 @@ struct Launch {
   std::string name;
   dim3 grid, block;
   bool pdl = false;
+  int device = 0;
   uint32_t first_serial = 0;     // serials from here on belong to this launch
   uint32_t complete_serial = 0;  // launches below this one are complete when this one starts
   std::map<const void*, std::map<uint32_t, uint16_t>> arrivals;  // by counter: block, its epoch
@@ -81,9 +82,13 @@ void make_ready(uint16_t fiber);
 uint64_t random_word();
 uint32_t next_serial();  // the serial that the next block will get
 
+// runtime.cc
+void let_others_run();             // the kernel is parked: another thread's may run for a while
+bool may_reach(int from, int to);  // devices
+
 // checker.cc
 void report(const std::string& what, const Where* where, const void* pc);
-void add_memory(void* p, size_t bytes);
+void add_memory(void* p, size_t bytes, int device);
 void remove_memory(void* p);
 // Host code wrote these bytes of device memory (or: check that they are device memory).
 bool host_wrote(void* p, size_t bytes);

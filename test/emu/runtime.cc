@@ -2,6 +2,8 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -30,6 +32,9 @@ struct Graph {
 // wait for it: natural order runs it at once, reverse order as late as it can, random order at
 // either end. A null stream runs at once.
 struct Stream {
+  int device = 0;
+  uint32_t complete_serial = 1;  // launches of it below are complete whatever PDL does
+  bool running = false;          // a node, whose kernel may be parked (let_others_run)
   Graph* capture = nullptr;
   std::deque<Node> waiting;
   uint64_t enqueued = 0, done = 0;
@@ -42,8 +47,10 @@ struct Event {
 
 namespace {
 
-// One emulated device, used by one thread at a time.
+// Emulated devices, used by one thread at a time: each rank of a group has a thread of its own, and
+// who is parked lets the others in.
 std::recursive_mutex mutex;
+std::condition_variable_any moved;  // something has run
 std::map<const void*, size_t> max_shared;
 std::set<const void*> loaded;
 thread_local int current_device = 0;
@@ -57,8 +64,9 @@ std::set<Stream*> streams;
 size_t used_bytes = 0;
 cudaError_t pending_error = cudaSuccess;
 std::string error_text;
-int capturing = 0;             // streams
-uint32_t complete_serial = 1;  // launches below are complete whatever PDL does
+thread_local int capturing = 0;  // streams
+Stream null_stream;
+std::set<std::pair<int, int>> peer_access;  // (who reaches, whom)
 
 cudaError_t fail(cudaError_t e, const std::string& why) {
   report(why, nullptr, nullptr);
@@ -67,9 +75,9 @@ cudaError_t fail(cudaError_t e, const std::string& why) {
 }
 
 // A memory operation of the stream waits for every kernel before it.
-void fence() { complete_serial = next_serial(); }
+void fence(Stream* stream) { (stream ? stream : &null_stream)->complete_serial = next_serial(); }
 
-void run(Node& node) {
+void run(Node& node, Stream* stream) {
   if (node.action) {
     node.action();
     return;
@@ -77,28 +85,37 @@ void run(Node& node) {
   if (node.launch.pdl) {
     ++counters().dependent;
   } else {
-    fence();
+    fence(stream);
   }
-  node.launch.complete_serial = complete_serial;
+  node.launch.complete_serial = (stream ? stream : &null_stream)->complete_serial;
   run_grid(node.launch, node.shared, node.body);
 }
 
 // Runs the first `until` nodes ever enqueued. After a fault nothing runs any more, as on a device.
 void drain(Stream* stream, uint64_t until = UINT64_MAX) {
-  while (stream && stream->done < until && !stream->waiting.empty()) {
+  while (stream && stream->done < until && (stream->running || !stream->waiting.empty())) {
+    if (stream->running) {  // in another thread
+      moved.wait(mutex);
+      continue;
+    }
     Node node = std::move(stream->waiting.front());
     stream->waiting.pop_front();
+    stream->running = true;
+    if (!has_errors()) run(node, stream);
+    stream->running = false;
     ++stream->done;
-    if (!has_errors()) run(node);
+    moved.notify_all();
   }
 }
-void drain_all() {
-  for (Stream* s : streams) drain(s);
+void drain_device() {
+  for (Stream* s : std::vector<Stream*>(streams.begin(), streams.end())) {
+    if (s->device == current_device) drain(s);
+  }
 }
 
 void enqueue(Stream* stream, Node node) {
   if (!stream) {
-    run(node);
+    run(node, nullptr);
     return;
   }
   if (stream->capture) {
@@ -132,6 +149,12 @@ Machine& machine() {
   static Machine m;
   return m;
 }
+
+void let_others_run() {
+  moved.notify_all();
+  moved.wait_for(mutex, std::chrono::milliseconds(1));
+}
+bool may_reach(int from, int to) { return from == to || peer_access.contains({from, to}); }
 
 cudaError_t load_kernel(const void* kernel) {
   std::lock_guard lock(mutex);
@@ -180,7 +203,9 @@ cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, 
   node.launch.pdl = pdl;
   node.shared = shared;
   node.body = std::move(body);
-  if (current_device != 0) return fail(cudaErrorInvalidDevice, who + "the stream is another GPU's");
+  if (stream && stream->device != current_device)
+    return fail(cudaErrorInvalidDevice, who + "the stream is another GPU's");
+  node.launch.device = current_device;
   if (stream && stream->capture) {
     if (!loaded.contains(kernel)) {
       return fail(cudaErrorStreamCaptureUnsupported,
@@ -203,6 +228,18 @@ cudaError_t cudaSetDevice(int index) {
   if (index < 0 || index >= machine().gpus) return cudaErrorInvalidDevice;
   current_device = index;
   return cudaSuccess;
+}
+cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
+  if (std::max(device, peer) >= machine().gpus) return cudaErrorInvalidDevice;
+  *can = device != peer && machine().peer_access ? 1 : 0;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned) {
+  std::lock_guard lock(mutex);
+  if (peer == current_device || !machine().peer_access)
+    return fail(cudaErrorInvalidDevice, "cudaDeviceEnablePeerAccess: no way to this GPU");
+  return peer_access.insert({current_device, peer}).second ? cudaSuccess
+                                                           : cudaErrorPeerAccessAlreadyEnabled;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = machine().driver;
@@ -247,7 +284,7 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
               std::min(body, size_t(1) << 20));  // NaNs, where anybody is likely to look
   mappings[base] = {map, pages + 8192, bytes};
   used_bytes += bytes;
-  add_memory(base, bytes);
+  add_memory(base, bytes, current_device);
   *p = base;
   return cudaSuccess;
 }
@@ -257,7 +294,7 @@ cudaError_t cudaFree(void* p) {
   if (!p) return cudaSuccess;
   if (capturing > 0)
     return fail(cudaErrorStreamCaptureUnsupported, "cudaFree while a stream is captured");
-  drain_all();  // it waits for the whole device
+  drain_device();  // it waits for the whole device
   auto it = mappings.find(p);
   if (it == mappings.end())
     return fail(cudaErrorInvalidValue, "cudaFree of a pointer that cudaMalloc did not give");
@@ -306,7 +343,7 @@ cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpy
   enqueue(
       stream,
       [=] {
-        fence();
+        fence(stream);
         std::string why;
         if (kind != cudaMemcpyHostToDevice && !host_reads(src, bytes, &why)) {
           fail(cudaErrorInvalidValue, "cudaMemcpyAsync: " + why);
@@ -326,7 +363,7 @@ cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpy
 cudaError_t cudaMemsetAsync(void* dst, int value, size_t bytes, cudaStream_t stream) {
   std::lock_guard lock(mutex);
   enqueue(stream, [=] {
-    fence();
+    fence(stream);
     if (!host_wrote(dst, bytes)) {
       fail(cudaErrorInvalidValue, "cudaMemsetAsync: not device memory");
       return;
@@ -339,6 +376,8 @@ cudaError_t cudaMemsetAsync(void* dst, int value, size_t bytes, cudaStream_t str
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   std::lock_guard lock(mutex);
   streams.insert(*stream = new Stream);
+  (*stream)->device = current_device;
+  (*stream)->complete_serial = next_serial();
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
@@ -353,7 +392,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   std::lock_guard lock(mutex);
   if (stream && stream->capture) return cudaErrorStreamCaptureUnsupported;
   drain(stream);
-  fence();
+  fence(stream);
   return machine().fault != cudaSuccess ? machine().fault : cudaGetLastError();
 }
 
@@ -441,7 +480,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   std::lock_guard lock(mutex);
   ++counters().graphs;
-  enqueue(stream, fence);
+  enqueue(stream, [stream] { fence(stream); });
   for (const Node& node : exec->nodes) enqueue(stream, node);
   return pending_error;
 }
