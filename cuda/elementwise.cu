@@ -97,13 +97,15 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(Embed p) {
   const RowInfo info = step_array<RowInfo>(step, step->row_info)[row];
   const int id = info.slot >= 0 ? p.slots[info.slot] : info.id;
   float* out = p.x + int64_t(row) * table.cols;
-  if (id < 0 || id >= table.rows) {
-    if (threadIdx.x == 0) atomic_add(p.fault, 1u);
+  const int in_table = id - p.first_row;
+  const bool known = id >= 0 && id < p.vocab;
+  if (!known || in_table < 0 || in_table >= table.rows) {
+    if (!known && threadIdx.x == 0) atomic_add(p.fault, 1u);
     for (int i = int(threadIdx.x); i < table.cols; i += kThreads) out[i] = 0;
     return;
   }
-  const uint8_t* in = table.data + id * table.stride;
-  const float scale = table.scale ? table.scale[id] : 1.0f;
+  const uint8_t* in = table.data + in_table * table.stride;
+  const float scale = table.scale ? table.scale[in_table] : 1.0f;
   for (int i = int(threadIdx.x); i < table.cols; i += kThreads) {
     const float v = table.fp8 ? from_e4m3(in[fp8_place(i)])
                               : from_bf16(reinterpret_cast<const uint16_t*>(in)[i]);

@@ -65,10 +65,12 @@ void pack_rows(Queue& queue, const PackRows& p);
 void rope_angles(Queue& queue, const StepHeader* step, int grid_rows, const float* inv_freq,
                  int half, float2* angles);
 
-// x [rows, cols] f32 = the tokens' rows of the table. Tokens outside it are counted in *fault.
+// x [rows, cols] f32 = the tokens' rows of the table; zeros where another rank's table has them.
+// Tokens outside the vocabulary are counted in *fault.
 struct Embed {
   const StepHeader* step = nullptr;
   Matrix table;
+  int32_t first_row = 0, vocab = 0;  // rows of the table are tokens first_row, ... of so many
   const int32_t* slots = nullptr;
   float* x = nullptr;
   uint32_t* fault = nullptr;
@@ -218,6 +220,72 @@ void attention_prompt_wgmma(Queue& queue, const AttentionArgs& p, const CacheMap
 void load_attention_prompt_wgmma(Queue& queue);
 int prompt_tile_tokens(int q_heads, int kv_heads);  // tokens of one span that a PromptTile may have
 
+// --- ranks.cu: what the devices of a group tell each other ---
+
+// Every rank has a piece of memory that all ranks write to: PeerHeader, then two slots, which take
+// turns. A word of a slot that has not come is kNotCome, a NaN that no arithmetic makes: there are
+// no flags. Who has read a word makes it kNotCome again, and may: what is written there next comes
+// after this rank's words of the turn between, and those come after the end of this kernel.
+// Each kernel below is one turn, on all ranks the same one, of the same rows.
+inline constexpr int kMostRanks = 8;
+inline constexpr uint32_t kNotCome = 0xffffffffu;
+inline constexpr size_t kPeerHeaderBytes = 256;
+struct PeerHeader {
+  uint32_t turn;      // how many there have been: where the next one's slot is
+  uint32_t arrivals;  // of the blocks of a turn; zero between turns
+  uint32_t ended;     // not 0: nobody waits any more, and what is computed is of no use
+};
+struct Peers {
+  uint8_t* memory[kMostRanks] = {};  // all ranks'
+  int32_t rank = 0, ranks = 1;
+  int64_t slot_bytes = 0;      // at least ranks * one_shot_bytes
+  int64_t one_shot_bytes = 0;  // sums of so many bytes a rank go to every rank at once
+  uint64_t patience_ns = 0;    // longest wait for a word
+  // [2] Where a wait ended without its word: 1 + the rank that it was for (1 + kMostRanks: one
+  // that is not known); and 1.
+  uint32_t* stopped = nullptr;
+};
+
+// x [rows, cols] += ((p0 + p1) + ...) in the order of the ranks: the same bits on each rank. cols is
+// a multiple of kRankColumns. `fresh`: the sum alone, whatever x was. And the first half of `norm`,
+// of x. Rows are at most rows_of_turn(); n as above.
+struct SumOverRanks {
+  Peers peers;
+  const int32_t* count = nullptr;
+  const float* partial = nullptr;  // [rows, cols], this rank's
+  float* x = nullptr;
+  int32_t cols = 0, grid_rows = 0;
+  bool fresh = false;
+  SplitNorm norm;
+};
+// Beyond Peers::one_shot_bytes each rank adds up a part of the columns and tells the others: more
+// trips, fewer bytes, the same bits.
+inline constexpr int kRankColumns = 16;
+int32_t rows_of_turn(const Peers& peers, int32_t cols);
+void sum_over_ranks(Queue& queue, const SumOverRanks& p);
+
+// logits [rows, vocab], of which every rank has computed columns [first_col, first_col + cols): row
+// i becomes whole on rank i % ranks. grid_rows at most logit_rows_of_turn().
+struct GatherLogits {
+  Peers peers;
+  const int32_t* count = nullptr;
+  float* logits = nullptr;
+  int32_t grid_rows = 0, vocab = 0, first_col = 0, cols = 0;
+};
+int32_t logit_rows_of_turn(const Peers& peers, int32_t vocab);
+void gather_logits(Queue& queue, const GatherLogits& p);
+
+// The ids that samples [first, first + n) left in their slots, each on the rank that drew it, reach
+// all ranks' slots.
+struct ShareIds {
+  Peers peers;
+  const uint8_t* block = nullptr;  // as Sample's
+  int32_t first = 0, rows = 0;
+  int32_t* slots = nullptr;
+};
+void share_ids(Queue& queue, const ShareIds& p);
+void load_ranks(Queue& queue);
+
 // --- sample.cu ---
 
 // Samples [first, first + n) of the step from logits [n, vocab]; n is what the header leaves, at
@@ -229,6 +297,7 @@ struct Sample {
   int32_t vocab = 0;
   int32_t* slots = nullptr;
   SampleOutput* out = nullptr;
+  int32_t rank = 0, ranks = 1;  // row i is drawn on rank i % ranks
 };
 void sample(Queue& queue, const Sample& p, int grid_rows);
 void load_sample(Queue& queue);

@@ -333,11 +333,11 @@ GPU_DEVICE void report(const Work& w, const float* x, int vocab, const Wanted& w
 
 __global__ void __launch_bounds__(kThreads, 1)
     sample_kernel(uint8_t* block, int first, float* logits, int vocab, int32_t* slots,
-                  SampleOutput* outputs) {
+                  SampleOutput* outputs, int rank, int ranks) {
   pdl_launch_dependents();
   const auto* header = reinterpret_cast<const SampleHeader*>(block);
   const int row = int(blockIdx.x);
-  const bool mine = first + row < header->samples;
+  const bool mine = first + row < header->samples && row % ranks == rank;
   SampleRow s;
   if (mine) s = step_array<SampleRow>(header, header->sample_rows)[first + row];
   pdl_wait();
@@ -382,7 +382,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 void sample(Queue& queue, const Sample& p, int grid_rows) {
   launch(queue, "sample", sample_kernel, unsigned(grid_rows), kThreads, kSharedBytes, p.block,
-         p.first, p.logits, p.vocab, p.slots, p.out);
+         p.first, p.logits, p.vocab, p.slots, p.out, p.rank, p.ranks);
 }
 
 void load_sample(Queue& queue) { load_kernel(queue, "sample", sample_kernel, kSharedBytes); }

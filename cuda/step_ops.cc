@@ -35,6 +35,7 @@ void StepOps::run(const Op& op, std::span<const int32_t> head_rows, int32_t buck
       embed(queue(),
             {.step = builder_->device(),
              .table = matrix(op),
+             .vocab = matrix(op).rows,
              .slots = workspace_->slots.as<int32_t>(),
              .x = static_cast<float*>(op.out),
              .fault = results_->faults()},

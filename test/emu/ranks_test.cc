@@ -1,0 +1,324 @@
+// What the devices of a group tell each other, kernel by kernel: a thread and an emulated GPU for
+// each rank. Against sums on the host, bit for bit, and with ranks that never come.
+#include <barrier>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <thread>
+
+#include "cuda/context.h"
+#include "cuda/kernels.h"
+#include "emu_test.h"
+#include "machine.h"
+#include "test/ops/ops.h"
+
+using namespace nemotron;
+using namespace nemotron::cuda;
+using test::Random;
+
+namespace {
+
+constexpr int64_t kSlot = 64 << 10, kOneShot = 4 << 10;
+
+struct Rank {
+  template <class T>
+  T* memory(const std::vector<T>& values) {
+    void* p = nullptr;
+    EXPECT_OK(context.alloc(values.size() * sizeof(T), &p));
+    context.upload(p, values.data(), values.size() * sizeof(T));
+    return static_cast<T*>(p);
+  }
+  template <class T>
+  std::vector<T> read(const T* p, size_t n) {
+    context.check_launches();
+    std::vector<T> out(n);
+    context.download(out.data(), p, n * sizeof(T));
+    EXPECT_OK(context.status());
+    return out;
+  }
+  void open(int index, int ranks) {
+    EXPECT_OK(context.open(index));
+    for (const auto& load : {load_ranks, load_sample}) load(context.queue());
+    peers.rank = index;
+    peers.ranks = ranks;
+    peers.slot_bytes = kSlot;
+    peers.one_shot_bytes = kOneShot;
+    peers.patience_ns = uint64_t(60e9);
+    peers.stopped = memory<uint32_t>({0, 0});
+    std::vector<uint8_t> fresh(kPeerHeaderBytes + 2 * size_t(kSlot), 0xff);
+    std::memset(fresh.data(), 0, kPeerHeaderBytes);
+    own = memory(fresh);
+    context.synchronize();
+  }
+  Context context;
+  Peers peers;
+  uint8_t* own = nullptr;
+};
+
+using Body = std::function<void(Rank&)>;
+// Every rank's thread does `body`, once all ranks have their memory.
+void on_ranks(int ranks, emu::Order order, const Body& body) {
+  const emu::Machine before = emu::machine();
+  emu::machine().gpus = ranks;
+  emu::config() = {};
+  emu::config().order = order;
+  std::vector<std::unique_ptr<Rank>> all;
+  for (int r = 0; r < ranks; ++r) all.push_back(std::make_unique<Rank>());
+  std::barrier here(ranks);
+  std::vector<std::thread> threads;
+  for (int r = 0; r < ranks; ++r) {
+    threads.emplace_back([&, r] {
+      Rank& own = *all[size_t(r)];
+      own.open(r, ranks);
+      here.arrive_and_wait();
+      for (int i = 0; i < ranks; ++i) {
+        own.peers.memory[i] = all[size_t(i)]->own;
+        if (i != r) {
+          const cudaError_t e = cudaDeviceEnablePeerAccess(i, 0);
+          EXPECT(e == cudaSuccess || e == cudaErrorPeerAccessAlreadyEnabled);
+        }
+      }
+      body(own);
+      own.context.check_launches();
+      own.context.synchronize();
+      here.arrive_and_wait();
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  for (auto& rank : all) EXPECT_OK(rank->context.status());
+  emu::machine() = before;
+}
+
+constexpr emu::Order kOrders[] = {emu::Order::natural, emu::Order::reverse, emu::Order::random};
+
+std::vector<float> normals(int seed, int rank, size_t n) {
+  Random random(uint64_t(seed * 100 + rank));
+  std::vector<float> v = random.normals(int64_t(n), 1.0f, 0.0f);
+  for (size_t i = 0; i < n; i += 7) v[i] = -0.0f;
+  return v;
+}
+
+// x after the sum of a turn, on the host.
+std::vector<float> host_sum(int turn, int ranks, bool fresh, size_t n) {
+  std::vector<float> x = normals(turn, 50, n);
+  std::vector<std::vector<float>> parts;
+  for (int r = 0; r < ranks; ++r) parts.push_back(normals(turn, r, n));
+  for (size_t i = 0; i < n; ++i) {
+    float sum = 0;
+    for (const auto& part : parts) sum += part[i];
+    x[i] = fresh ? sum : x[i] + sum;
+  }
+  return x;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0;
+}
+
+// The half of a norm that begins with x, of one tile of it.
+float host_squares(const float* x) {
+  float quads[4];
+  for (int i = 0; i < 4; ++i) {
+    const float* v = x + i * 4;
+    quads[i] = (v[0] * v[0] + v[1] * v[1]) + (v[2] * v[2] + v[3] * v[3]);
+  }
+  return (quads[0] + quads[1]) + (quads[2] + quads[3]);
+}
+
+struct Turn {
+  int rows, cols;
+  bool fresh = false, normed = false, counted = false;
+};
+
+void sum_turn(Rank& rank, int turn, const Turn& t) {
+  const size_t n = size_t(t.rows) * size_t(t.cols), tiles = size_t(t.cols) / 16;
+  const int stride = t.cols + 64;
+  const std::vector<float> gain = normals(turn, 51, size_t(t.cols));
+  SumOverRanks p;
+  p.peers = rank.peers;
+  p.partial = rank.memory(normals(turn, rank.peers.rank, n));
+  p.x = rank.memory(normals(turn, 50, n));
+  p.cols = t.cols;
+  p.grid_rows = t.rows + (t.counted ? 3 : 0);
+  if (t.counted) p.count = rank.memory(std::vector<int32_t>{t.rows});
+  p.fresh = t.fresh;
+  auto* squares = rank.memory(std::vector<float>(size_t(t.rows) * tiles));
+  auto* scaled = rank.memory(std::vector<uint16_t>(size_t(t.rows) * size_t(stride)));
+  if (t.normed) p.norm = {rank.memory(gain), scaled, stride, squares};
+  EXPECT(t.rows <= rows_of_turn(p.peers, t.cols));
+  sum_over_ranks(rank.context.queue(), p);
+  const std::vector<float> x = host_sum(turn, rank.peers.ranks, t.fresh, n);
+  EXPECT(same_bits(rank.read(p.x, n), x));
+  if (!t.normed) return;
+  const std::vector<float> got = rank.read(squares, size_t(t.rows) * tiles);
+  const std::vector<uint16_t> bf16 = rank.read(scaled, size_t(t.rows) * size_t(stride));
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i], host_squares(&x[i * 16]));
+  for (size_t i = 0; i < n; ++i) {
+    const size_t row = i / size_t(t.cols), col = i % size_t(t.cols);
+    EXPECT_EQ(bf16[row * size_t(stride) + col], gpu::to_bf16(x[i] * gain[col]));
+  }
+}
+
+// In one shot and in two, with more and fewer rows than the turn before: what a turn leaves in its
+// slot is nothing.
+TEST(ranks_add_the_same_sums) {
+  const std::vector<Turn> turns = {{1, 64, false, true}, {5, 64},
+                                   {20, 112, false, true}, {2, 64, true, false, true},
+                                   {33, 64, true, true},  {1, 48}};
+  for (const int ranks : {2, 4, 8}) {
+    for (const emu::Order order : kOrders) {
+      on_ranks(ranks, order, [&](Rank& rank) {
+        for (size_t i = 0; i < turns.size(); ++i) sum_turn(rank, int(i), turns[i]);
+      });
+    }
+  }
+}
+
+// A graph's kernels have the same arguments each time: turns are counted on the device.
+TEST(ranks_add_in_replayed_graphs) {
+  for (const emu::Order order : kOrders) {
+    on_ranks(2, order, [&](Rank& rank) {
+      const size_t n = 3 * 32;
+      SumOverRanks p;
+      p.peers = rank.peers;
+      p.partial = rank.memory(normals(0, rank.peers.rank, n));
+      p.x = rank.memory(std::vector<float>(n));
+      p.cols = 32;
+      p.grid_rows = 3;
+      cudaGraph_t graph = nullptr;
+      cudaGraphExec_t exec = nullptr;
+      cudaStream_t stream = rank.context.stream();
+      cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+      sum_over_ranks(rank.context.queue(), p);
+      cudaStreamEndCapture(stream, &graph);
+      cudaGraphInstantiate(&exec, graph, 0);
+      for (int i = 0; i < 3; ++i) cudaGraphLaunch(exec, stream);
+      const std::vector<float> once = host_sum(0, 2, true, n);
+      std::vector<float> x(n);
+      for (int i = 0; i < 3; ++i) {
+        for (size_t k = 0; k < n; ++k) x[k] += once[k];
+      }
+      EXPECT(same_bits(rank.read(p.x, n), x));
+      cudaGraphExecDestroy(exec);
+      cudaGraphDestroy(graph);
+    });
+  }
+}
+
+TEST(ranks_gather_whole_rows) {
+  constexpr int kVocab = 101, kRows = 7;
+  for (const int ranks : {2, 4}) {
+    for (const emu::Order order : kOrders) {
+      on_ranks(ranks, order, [&](Rank& rank) {
+        const std::vector<float> all = normals(3, 0, kRows * kVocab);
+        GatherLogits p;
+        p.peers = rank.peers;
+        p.vocab = kVocab;
+        p.grid_rows = kRows;
+        p.first_col = kVocab * rank.peers.rank / ranks;
+        p.cols = kVocab * (rank.peers.rank + 1) / ranks - p.first_col;
+        std::vector<float> part(all.size(), 1e9f);
+        for (int i = 0; i < kRows; ++i) {
+          std::copy_n(&all[size_t(i * kVocab + p.first_col)], p.cols,
+                      &part[size_t(i * kVocab + p.first_col)]);
+        }
+        EXPECT(kRows <= logit_rows_of_turn(p.peers, kVocab));
+        for (int again = 0; again < 3; ++again) {
+          p.logits = rank.memory(part);
+          gather_logits(rank.context.queue(), p);
+          const std::vector<float> got = rank.read(p.logits, all.size());
+          for (int i = rank.peers.rank; i < kRows; i += ranks) {
+            const auto row = [&](const std::vector<float>& v) {
+              return std::vector<float>(v.begin() + i * kVocab, v.begin() + (i + 1) * kVocab);
+            };
+            EXPECT(same_bits(row(got), row(all)));
+          }
+        }
+      });
+    }
+  }
+}
+
+TEST(ranks_share_the_ids_that_each_drew) {
+  constexpr int kRows = 6;
+  for (const emu::Order order : kOrders) {
+    on_ranks(4, order, [&](Rank& rank) {
+      struct Block {
+        SampleHeader header;
+        SampleRow rows[kRows + 1];
+      };
+      Block block = {};
+      block.header = {kRows + 1, uint32_t(offsetof(Block, rows))};
+      std::vector<int32_t> slots(16, -5);
+      // The first sample is of a slice before; sample 3 leaves its id nowhere.
+      for (int i = 0; i < kRows; ++i) {
+        block.rows[i + 1].slot = i == 3 ? -1 : 2 * i;
+        if (i % 4 == rank.peers.rank) slots[size_t(2 * i)] = 1000 + i;
+      }
+      ShareIds p;
+      p.peers = rank.peers;
+      p.first = 1;
+      p.rows = kRows;
+      const auto* bytes = reinterpret_cast<const uint8_t*>(&block);
+      p.block = rank.memory(std::vector<uint8_t>(bytes, bytes + sizeof block));
+      p.slots = rank.memory(slots);
+      share_ids(rank.context.queue(), p);
+      const std::vector<int32_t> got = rank.read(p.slots, slots.size());
+      for (int i = 0; i < kRows; ++i) {
+        if (i != 3) EXPECT_EQ(got[size_t(2 * i)], 1000 + i);
+      }
+      EXPECT_EQ(got[1], -5);
+    });
+  }
+}
+
+// Rank 1 of 4 never comes: one of the others loses patience and ends the group, and nobody waits
+// any more, in that turn or in later ones.
+TEST(ranks_do_not_wait_for_ever) {
+  for (const emu::Order order : kOrders) {
+    std::atomic<int> blamed{0};
+    on_ranks(4, order, [&](Rank& rank) {
+      if (rank.peers.rank == 1) return;
+      rank.peers.patience_ns = uint64_t(0.3e9);
+      SumOverRanks p;
+      p.peers = rank.peers;
+      p.partial = rank.memory(normals(0, rank.peers.rank, 64));
+      p.x = rank.memory(normals(0, 50, 64));
+      p.cols = 64;
+      p.grid_rows = 1;
+      for (int i = 0; i < 5; ++i) sum_over_ranks(rank.context.queue(), p);
+      const std::vector<uint32_t> stopped = rank.read(rank.peers.stopped, 2);
+      EXPECT_EQ(stopped[1], 1u);
+      EXPECT(stopped[0] == 0 || stopped[0] == 2);
+      blamed += stopped[0] == 2;
+    });
+    EXPECT(blamed > 0);
+  }
+}
+
+// A rank's host ends the group by a word in every rank's memory.
+TEST(ranks_stop_waiting_when_the_group_ends) {
+  on_ranks(2, emu::Order::natural, [&](Rank& rank) {
+    if (rank.peers.rank == 1) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      const uint32_t ended = 1;
+      rank.context.upload(rank.peers.memory[0] + offsetof(PeerHeader, ended), &ended, 4);
+      rank.context.synchronize();
+      return;
+    }
+    SumOverRanks p;
+    p.peers = rank.peers;
+    p.partial = rank.memory(normals(0, 0, 64));
+    p.x = rank.memory(normals(0, 50, 64));
+    p.cols = 64;
+    p.grid_rows = 1;
+    sum_over_ranks(rank.context.queue(), p);
+    const std::vector<uint32_t> stopped = rank.read(rank.peers.stopped, 2);
+    EXPECT_EQ(stopped[0], 0u);
+    EXPECT_EQ(stopped[1], 1u);
+  });
+}
+
+}  // namespace
+
+NEMOTRON_TEST_MAIN
