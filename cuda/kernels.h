@@ -246,8 +246,8 @@ struct Peers {
   uint32_t* stopped = nullptr;
 };
 
-// x [rows, cols] += ((p0 + p1) + ...) in the order of the ranks: the same bits on each rank. cols is
-// a multiple of kRankColumns. `fresh`: the sum alone, whatever x was. And the first half of `norm`,
+// x [rows, cols] += ((p0 + p1) + ...) in the order of the ranks: the same bits on each. cols is a
+// multiple of kRankColumns. `fresh`: the sum alone, whatever x was. And the first half of `norm`,
 // of x. Rows are at most rows_of_turn(); n as above.
 struct SumOverRanks {
   Peers peers;

@@ -184,8 +184,8 @@ GPU_DEVICE void finish(const Sum& s, const Quad& q, bool mine, float4 v) {
   if (mine && q.in_tile == 0) norm.squares[int64_t(q.row) * s.tiles + q.tile] = squares;
 }
 
-__global__ void __launch_bounds__(kThreads, 1) sum_over_ranks_kernel(SumOverRanks p,
-                                                                     bool two_shots) {
+__global__ void __launch_bounds__(kThreads, 1)
+    sum_over_ranks_kernel(SumOverRanks p, bool two_shots) {
   pdl_launch_dependents();
   pdl_wait();
   Shared smem;
@@ -193,8 +193,7 @@ __global__ void __launch_bounds__(kThreads, 1) sum_over_ranks_kernel(SumOverRank
   const Peers& peers = p.peers;
   const int rows = p.count ? *p.count : p.grid_rows, tiles = p.cols / kRankColumns;
   const Sum s = {p, rows, tiles, rows * tiles * 4, two_shots, turn_of(peers)};
-  const int first = int(blockIdx.x) * kThreads + int(threadIdx.x),
-            step = int(gridDim.x) * kThreads;
+  const int first = int(blockIdx.x) * kThreads + int(threadIdx.x), step = int(gridDim.x) * kThreads;
   // Warps stay together: their first lane says when they are through.
   const auto each = [&](auto&& body) {
     for (int i = first; i - i % kWarp < s.quads; i += step) body(quad_of(s, i), i < s.quads);
@@ -239,8 +238,7 @@ __global__ void __launch_bounds__(kThreads) gather_logits_kernel(GatherLogits p)
   const Peers& peers = p.peers;
   const uint32_t turn = turn_of(peers);
   const int rows = p.count ? *p.count : p.grid_rows;
-  const int first = int(blockIdx.x) * kThreads + int(threadIdx.x),
-            step = int(gridDim.x) * kThreads;
+  const int first = int(blockIdx.x) * kThreads + int(threadIdx.x), step = int(gridDim.x) * kThreads;
   const auto place = [&](int row, int column) {
     return (int64_t(row / peers.ranks) * p.vocab + column) * 4;
   };

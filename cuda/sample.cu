@@ -331,13 +331,14 @@ GPU_DEVICE void report(const Work& w, const float* x, int vocab, const Wanted& w
   }
 }
 
-__global__ void __launch_bounds__(kThreads, 1)
-    sample_kernel(uint8_t* block, int first, float* logits, int vocab, int32_t* slots,
-                  SampleOutput* outputs, int rank, int ranks) {
+__global__ void __launch_bounds__(kThreads, 1) sample_kernel(Sample p) {
   pdl_launch_dependents();
+  uint8_t* block = p.block;
+  const int first = p.first, vocab = p.vocab;
+  int32_t* slots = p.slots;
   const auto* header = reinterpret_cast<const SampleHeader*>(block);
   const int row = int(blockIdx.x);
-  const bool mine = first + row < header->samples && row % ranks == rank;
+  const bool mine = first + row < header->samples && row % p.ranks == p.rank;
   SampleRow s;
   if (mine) s = step_array<SampleRow>(header, header->sample_rows)[first + row];
   pdl_wait();
@@ -351,8 +352,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   w.chosen = smem.take<uint64_t>(4);
   w.top = smem.take<uint64_t>(kMaxTopLogprobs);
   w.found = smem.take<uint32_t>(1);
-  float* x = logits + int64_t(row) * vocab;
-  SampleOutput* out = outputs + first + row;
+  float* x = p.logits + int64_t(row) * vocab;
+  SampleOutput* out = p.out + first + row;
 
   const uint64_t best = best_of(w, x, vocab, [](int, float logit) { return logit; });
   const float most = key_float(uint32_t(best >> 32));
@@ -381,8 +382,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 }  // namespace
 
 void sample(Queue& queue, const Sample& p, int grid_rows) {
-  launch(queue, "sample", sample_kernel, unsigned(grid_rows), kThreads, kSharedBytes, p.block,
-         p.first, p.logits, p.vocab, p.slots, p.out, p.rank, p.ranks);
+  launch(queue, "sample", sample_kernel, unsigned(grid_rows), kThreads, kSharedBytes, p);
 }
 
 void load_sample(Queue& queue) { load_kernel(queue, "sample", sample_kernel, kSharedBytes); }

@@ -162,9 +162,9 @@ void sum_turn(Rank& rank, int turn, const Turn& t) {
 // In one shot and in two, with more and fewer rows than the turn before: what a turn leaves in its
 // slot is nothing.
 TEST(ranks_add_the_same_sums) {
-  const std::vector<Turn> turns = {{1, 64, false, true}, {5, 64},
+  const std::vector<Turn> turns = {{1, 64, false, true},   {5, 64},
                                    {20, 112, false, true}, {2, 64, true, false, true},
-                                   {33, 64, true, true},  {1, 48}};
+                                   {33, 64, true, true},   {1, 48}};
   for (const int ranks : {2, 4, 8}) {
     for (const emu::Order order : kOrders) {
       on_ranks(ranks, order, [&](Rank& rank) {
