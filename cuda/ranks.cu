@@ -299,7 +299,7 @@ constexpr size_t kFlagBytes = 16;
 
 }  // namespace
 
-// Both halves of a slot in two shots: parts (a tile of each rank more than its share, at most), sums.
+// A slot in two shots: parts, of which each rank may have a tile more than its share, then sums.
 int32_t rows_of_turn(const Peers& peers, int32_t cols) {
   const int64_t row_bytes = (2 * int64_t(cols / kRankColumns) + peers.ranks) * kRankColumns * 4;
   return int32_t(peers.slot_bytes / row_bytes);
