@@ -472,6 +472,28 @@ test('a schema is made into grammar away from the event loop, and remembered', a
     })
 })
 
+test('what is remembered has a bound, and what was asked for last stays', async () => {
+  const textOf = createGrammarTexts(50)
+  const form = (letter: string): AnswerForm => ({
+    kind: 'choice',
+    choices: Array.from({ length: 2000 }, (_, i) => `${letter.repeat(1000)}${i}`),
+  })
+  const [a, b] = [form('a'), form('b')]
+  const first = textOf(a, 'field')
+  assert.equal(textOf(structuredClone(a), 'field'), first)
+  const second = textOf(b, 'field')
+  await Promise.all([first, second])
+  assert.equal(textOf(a, 'field'), first)
+  // Nine of two million characters are more than sixteen million.
+  for (const letter of 'cdefghi') await textOf(form(letter), 'field')
+  assert.equal(textOf(a, 'field'), first)
+  assert.notEqual(textOf(b, 'field'), second)
+  assert.notEqual(textOf(a, 'other'), first)
+  const circular: Record<string, unknown> = {}
+  circular.not = circular
+  assert.throws(() => textOf({ kind: 'schema', schema: circular }, 'field'), RequestError)
+})
+
 test('schemas that zod makes are served, and zod takes their values', () => {
   const schema = z.object({
     email: z.email(),

@@ -3,6 +3,9 @@ import { suite, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import { createGrammarCache } from '../../server/engine/grammar-cache.js'
 import type { Grammar } from '../../server/engine/types.js'
+import { EngineFailure } from '../../server/failure.js'
+import { createGrammars } from '../../server/model/grammars.js'
+import { RequestError } from '../../server/request-error.js'
 
 suite('grammar cache', () => {
   test('compiles one text after another, and a refused one holds nothing up', async () => {
@@ -25,5 +28,71 @@ suite('grammar cache', () => {
     assert.deepEqual(again, a)
     await assert.rejects(cache.get('bad'), /refused/)
     assert.equal(begun.length, 4)
+  })
+
+  test('keeps 64 and 16 million characters, the longest unused goes first', async () => {
+    let compiled = 0
+    const cache = createGrammarCache(async (text) => {
+      compiled++
+      return { text } as unknown as Grammar
+    })
+    const count = async (...texts: string[]): Promise<number> => {
+      compiled = 0
+      for (const text of texts) await cache.get(text)
+      return compiled
+    }
+    const names = Array.from({ length: 64 }, (_, i) => `g${i}`)
+    assert.equal(await count(...names, ...names), 64)
+    assert.equal(await count('g0', 'new', 'g0'), 1)
+    assert.equal(await count('g1'), 1, 'g1 was the longest unused')
+    assert.equal(await count('g0', 'new', 'g3'), 0)
+    const half = 1 << 23
+    const [a, b, c] = ['a', 'b', 'c'].map((one) => one.repeat(half)) as [string, string, string]
+    assert.equal(await count(a, b, a, b), 2)
+    assert.equal(await count(c, b), 1)
+    assert.equal(await count(a), 1)
+    assert.equal(await count('g0'), 1, 'short ones went too')
+    const long = 'd'.repeat(1 << 25)
+    assert.equal(await count(long, long), 1, 'the last one stays, however long')
+  })
+})
+
+suite('grammars that the engine refuses', () => {
+  const failing = (error: Error) =>
+    createGrammars({
+      compileGrammar: async () => {
+        throw error
+      },
+    })
+  const wrong = new EngineFailure({ code: 'invalid_argument', message: 'it is too ambiguous' })
+
+  test('are a 400 that names the field and who wrote the grammar', async () => {
+    const own = failing(wrong)({ kind: 'grammar', text: 'root ::= "a"' }, 'guided_grammar')
+    await assert.rejects(own, (error) => {
+      assert.ok(error instanceof RequestError)
+      assert.equal(error.param, 'guided_grammar')
+      assert.equal(error.message, "Invalid value for 'guided_grammar': it is too ambiguous.")
+      return true
+    })
+    const made = failing(wrong)({ kind: 'choice', choices: ['a'] }, 'guided_choice')
+    await assert.rejects(made, (error) => {
+      assert.ok(error instanceof RequestError)
+      assert.equal(error.param, 'guided_choice')
+      assert.match(error.message, /^'guided_choice' makes a grammar that cannot be served: it is/)
+      return true
+    })
+  })
+
+  test('any other failure stays what it is', async () => {
+    for (const error of [
+      new EngineFailure({ code: 'internal', message: 'broken' }),
+      new TypeError('broken'),
+    ])
+      await assert.rejects(failing(error)({ kind: 'grammar', text: 'x' }, 'f'), error)
+  })
+
+  test('half of a surrogate pair never reaches it', async () => {
+    const asked = failing(wrong)({ kind: 'grammar', text: 'root ::= "\ud800"' }, 'grammar')
+    await assert.rejects(asked, /The grammar in 'grammar' has half of a surrogate pair/)
   })
 })
