@@ -307,7 +307,23 @@ TEST(grammar_says_what_is_wrong_and_where) {
   has("root ::= \"\\x4\"", "2 hexadecimal digits");
   has("root ::= \"\\U00110000\"", "no code point");
   has("root ::= \"\\uD800\"", "surrogate");
-  has("root ::= \"\xFF\"", "not UTF-8");
+  for (const std::string& bytes :
+       {"\xFF", "\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xED\xBF\xBF",
+        "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xC3(", "\xE2\x82(",
+        "\xE2(\xA1"}) {
+    has("root ::= \"" + bytes + "\"", "not UTF-8");
+    has("root ::= [" + bytes + "]", "not UTF-8");
+  }
+  has("root ::= \"\xE2\x82", "not UTF-8");
+  has("root ::= \"\xC3\xA9\" \xC3\xA9", "line 1, column 14 (rule 'root'): found '\xC3\xA9'");
+  has("root ::= \"a\"\n1 ::= \"b\"", "line 2, column 1");
+  has("| ::= \"b\"", "expected a rule, as in");
+  has("root ::= \"a\"{2", "found the end of the text in a count");
+  has("root ::= \"a\"{2,", "in a count");
+  has("root ::= \"a\"{2,3", "in a count");
+  has("root ::= \"a\"{,3}", "in a count");
+  has("root ::= \"a\"{2 }", "found ' ' in a count");
+  has("root ::= \"a\"{1000000001}", "above 1000000000");
   has("root ::= \"a\"{3,2}", "goes down");
   has("root ::= \"a\"{2000000000}", "above 1000000000");
   has("root ::= \"a\"{x}", "in a count");
@@ -409,6 +425,38 @@ TEST(grammar_ranges_begin_and_end_where_utf8_changes) {
       }
     }
   }
+}
+
+// Letters as they are written, of two, three and four bytes, and the next rule behind an open '|'.
+TEST(grammar_reads_letters_of_all_sizes) {
+  const auto g = compiled(
+      "root ::= \"\xC3\xA9\xE2\x82\xAC\" [\xF0\x9F\x98\x80-\xF0\x9F\x98\x82] (b |\n\"z\")\n"
+      "b ::= [\xC2\x80-\xDF\xBF\xEE\x80\x80\xF4\x8F\xBF\xBF]\n");
+  for (const std::string& last :
+       {"z", "\xC2\x80", "\xDF\xBF", "\xEE\x80\x80", "\xF4\x8F\xBF\xBF"}) {
+    EXPECT(accepts(g, "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x81" + last));
+    EXPECT(!accepts(g, "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x83" + last));
+  }
+  EXPECT(!accepts(g, "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x81\xE0\xA0\x80"));
+  EXPECT(accepts(compiled("root ::= \"a\"{1000000000} | \"b\""), "b"));
+  const std::string open = refusal("root ::= \"a\" |\nb ::= \"c\"");
+  EXPECT(open.find("found 'b' where an alternative begins") != std::string::npos);
+}
+
+// Thousands of parts: all of them are found again, and what is written twice is kept once.
+TEST(grammar_keeps_equal_parts_once) {
+  std::string words;
+  for (int i = 0; i < 3000; ++i)
+    words += (i > 0 ? " | \"w" : "\"w") + std::to_string(i * 7) + "!\"";
+  const auto once = compiled("root ::= " + words);
+  for (int i = 0; i < 3000 * 7; ++i) {
+    if (accepts(once, "w" + std::to_string(i) + "!") == (i % 7 == 0)) continue;
+    fail(__FILE__, __LINE__, std::to_string(i));
+    return;
+  }
+  const auto twice = compiled("root ::= a | \"x\" b\na ::= " + words + "\nb ::= " + words);
+  EXPECT(accepts(twice, "xw21!") && accepts(twice, "w21!") && !accepts(twice, "xw22!"));
+  EXPECT_LT(twice->automaton().bytes(), once->automaton().bytes() * 11 / 10);
 }
 
 TEST(grammar_counts_without_copies) {

@@ -1,5 +1,6 @@
 // The engine's life: what is refused, aborted, drained, closed, and what a failure does to whom.
 #include <atomic>
+#include <set>
 #include <thread>
 
 #include "scripted_engine.h"
@@ -138,6 +139,76 @@ TEST(wrong_requests_are_refused_by_name) {
       "allowed_token_ids: every one of them is banned");
   EXPECT_EQ(client.run(request()).ids.size(), 6u);  // and a good one passes
   expect_idle(engine);
+}
+
+TEST(wrong_grammars_are_refused_by_name) {
+  Client client(scripted(script()));
+  Engine& engine = client.engine();
+  const auto tried = [&](auto&& change) {
+    Request r = request();
+    r.id = 78;
+    r.sampling.grammar = grammar_of("root ::= [A-Z]{1,50}", engine.vocabulary());
+    change(r.sampling);
+    return engine.submit(std::move(r));
+  };
+  const auto refused = [&](auto&& change, const char* why) {
+    const Status status = tried(change);
+    EXPECT_ERROR(status, why);
+    EXPECT(status.code() == Code::invalid_argument);
+  };
+  const auto text = [](size_t size) { return std::string(size, 'x'); };
+  refused([](SamplingParams& p) { p.grammar_after = {"x"}, p.grammar = nullptr; },
+          "grammar_after: there is no grammar");
+  refused([](SamplingParams& p) { p.grammar = grammar_of("root ::= \"A\""); },
+          "grammar: was compiled by another engine");
+  refused([](SamplingParams& p) { p.grammar_after.resize(17, "x"); },
+          "grammar_after: found 17 strings, expected at most 16");
+  refused(
+      [](SamplingParams& p) {
+        p.grammar_after = {"x", ""};
+      },
+      "grammar_after: found a string of 0 bytes, expected 1 to 256");
+  refused([&](SamplingParams& p) { p.grammar_after = {text(257)}; },
+          "grammar_after: found a string of 257 bytes");
+  refused([](SamplingParams& p) { p.think_begin = "x"; }, "must both be there or both not");
+  refused([](SamplingParams& p) { p.think_end = "x"; }, "must both be there or both not");
+  refused([&](SamplingParams& p) { p.think_begin = text(257), p.think_end = "x"; },
+          "of 256 bytes at most");
+  refused([&](SamplingParams& p) { p.think_begin = "x", p.think_end = text(257); },
+          "of 256 bytes at most");
+  for (const size_t most : {16, 1}) {
+    const Status status = tried([&](SamplingParams& p) {
+      p.grammar_after.resize(most, text(256));
+      p.think_begin = p.think_end = text(256);
+    });
+    EXPECT_EQ(status.message(), "");
+    while (engine.stats().running + engine.stats().waiting > 0) std::this_thread::yield();
+    client.wait();
+  }
+  expect_idle(engine);
+}
+
+// A grammar and a list of allowed ids hold both; where they leave nothing, that is said.
+TEST(a_grammar_and_allowed_ids_hold_together) {
+  Client client(scripted(script()));
+  Request r = request(4, 12);
+  r.sampling.grammar = grammar_of("root ::= [A-F]{12,50}");
+  r.sampling.allowed_ids = {2, 3, 30};
+  std::set<int32_t> seen;
+  for (int32_t prompt = 1; prompt <= 20; ++prompt) {
+    r.prompt = request(prompt).prompt;
+    const Outcome both = client.run(r);
+    EXPECT_EQ(both.ids.size(), 12u);
+    seen.insert(both.ids.begin(), both.ids.end());
+  }
+  EXPECT((seen == std::set<int32_t>{2, 3}));
+  r.sampling.allowed_ids = {20, 30};
+  const uint64_t none = client.submit(r), other = client.submit(request(4, 12));
+  client.wait();
+  EXPECT(client.outcome(none).finish == Finish::error);
+  EXPECT_ERROR(client.outcome(none).error, "or every token is banned or refused by the grammar");
+  EXPECT(client.outcome(other).finish == Finish::length);
+  expect_idle(client.engine());
 }
 
 TEST(places_are_counted_by_sequences) {

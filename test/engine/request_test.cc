@@ -335,6 +335,13 @@ TEST(wrong_options_are_refused) {
   };
   refused([](EngineOptions& o) { o.block_size = 24; }, "block_size: found 24");
   refused([](EngineOptions& o) { o.max_seqs = 0; }, "max_num_seqs: found 0");
+  refused([](EngineOptions& o) { o.max_batched_tokens = 0; }, "max_num_batched_tokens: found 0");
+  refused([](EngineOptions& o) { o.max_waiting = -1; },
+          "max_waiting: found -1, expected at least 0");
+  refused([](EngineOptions& o) { o.max_waiting_tokens = 0; }, "max_waiting_tokens: found 0");
+  refused([](EngineOptions& o) { o.max_model_len = -1; }, "max_model_len: found -1");
+  refused([](EngineOptions& o) { o.memory_utilization = 1.01; }, "memory_utilization: found 1.01");
+  refused([](EngineOptions& o) { o.memory_utilization = NAN; }, "memory_utilization: found nan");
   refused([](EngineOptions& o) { o.max_model_len = 641; },
           "max_model_len: found 641, the model's own limit is 640");
   refused([](EngineOptions& o) { o.memory_utilization = 0; }, "memory_utilization: found 0");
