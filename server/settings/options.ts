@@ -26,6 +26,22 @@ const count = (min: number, max = 0x7fffffff) => z.int().min(min).max(max)
 const share = z.number().gt(0).max(1)
 const seconds = z.number().min(0).max(86_400)
 
+const hostName = z
+  .string()
+  .min(1)
+  .regex(/^(?:\*|\[[\da-f:.]+\]|[^\s/:@[\]]+)$/i, {
+    error: 'is a name alone, such as api.example.com, or *',
+  })
+  .toLowerCase()
+
+const origin = z
+  .string()
+  .min(1)
+  .regex(/^(?:\*|loopback|null|[a-z][\w+.-]*:\/\/[^\s/?#@]+)$/i, {
+    error: 'is a scheme and a host, such as https://app.example.com, or loopback, or *',
+  })
+  .toLowerCase()
+
 /** What may differ between the models of one server. */
 export const modelOptions = {
   device: option('text', z.enum(['auto', 'cpu', 'cuda']).default('auto'), 'Where to run.'),
@@ -147,13 +163,13 @@ const serverOptions = {
   ),
   allowed_hosts: option(
     'list',
-    z.array(z.string().min(1)).default([]),
+    z.array(hostName).default([]),
     'Names by which clients may call a server on the loopback interface, beside localhost; * is any.',
     'none',
   ),
   allowed_origins: option(
     'list',
-    z.array(z.string().min(1)).default(['loopback']),
+    z.array(origin).default(['loopback']),
     'Origins whose pages may call: loopback is every page of this machine, * is every page.',
   ),
   request_timeout: option('number', seconds.default(0), 'Longest time for a request; 0: no limit.'),

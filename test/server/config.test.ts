@@ -156,6 +156,34 @@ describe('settings', () => {
     assert.match(wrong({ api_key: [''] }, {}), /--api-key must not be empty/)
     assert.match(wrong({}, {}, file({ tls_cert: 'x' })), /go together/)
     assert.match(wrong({ model: ['a', 'b'], served_model_name: ['x'] }, {}), /1 names for 2 models/)
+    assert.match(
+      wrong({ model: ['a', 'b'], served_model_name: ['x', 'x'] }, {}),
+      /--served-model-name: 'x' is given twice/,
+    )
+    assert.match(wrong({ served_model_name: ['x', 'x'] }, {}), /'x' is given twice/)
+    // These would never match what a client sends.
+    for (const host of ['http://a.example', 'a.example:80', 'a.example/', 'a b', '::1'])
+      assert.match(wrong({ allowed_hosts: [host] }, {}), /--allowed-hosts: is a name alone/, host)
+    for (const origin of [
+      'localhost:3000',
+      'a.example',
+      'https://a.example/',
+      'https://u@a.example',
+    ])
+      assert.match(
+        wrong({ allowed_origins: [origin] }, {}),
+        /--allowed-origins: is a scheme/,
+        origin,
+      )
+  })
+
+  test('names of hosts and origins are the same in large letters', () => {
+    const settings = readSettings(
+      { allowed_hosts: ['API.Example', '[::2]'], allowed_origins: ['HTTPS://App.Example:3000'] },
+      {},
+    )
+    assert.deepEqual(settings.allowed_hosts, ['api.example', '[::2]'])
+    assert.deepEqual(settings.allowed_origins, ['https://app.example:3000'])
   })
 
   test('a variable that nothing reads is named, with what was probably meant', () => {

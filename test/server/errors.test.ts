@@ -277,6 +277,20 @@ describe('errors', () => {
     await checkError(await fetch(`${harness.url}/v1/nothing`), { status: 404 })
     await checkError(await harness.post('/v1/embeddings', {}), { status: 404 })
     await checkError(await harness.post('/v1/responses', {}), { status: 404 })
+    // Other servers' routes name what to use here.
+    for (const [path, instead] of [
+      ['/openai/deployments/x/chat/completions', /POST \/v1\/chat\/completions/],
+      ['/v1beta/models/gemini:generateContent', /POST \/v1\/chat\/completions/],
+      ['/v2/models/x/infer', /KServe/],
+      ['/v1/load_lora_adapter', /adapters/],
+      ['/encode', /embeddings/],
+      ['/api/embed', /embeddings/],
+      ['/sleep', /starting it anew/],
+    ] as const) {
+      const answer = await harness.post(path, {})
+      assert.match(await answer.clone().text(), instead)
+      await checkError(answer, { status: 404 })
+    }
     const get = await fetch(`${harness.url}${CHAT}`)
     assert.match(get.headers.get('allow') ?? '', /POST/)
     await checkError(get, { status: 405 })

@@ -314,6 +314,19 @@ describe('serve', { skip }, () => {
     }
   })
 
+  test('help is offered where it helps: after a wrong flag, not after what went wrong', async () => {
+    const cases: readonly (readonly [readonly string[], boolean])[] = [
+      [['--port', '-1'], true],
+      [['--model', './nowhere'], false],
+      [['--host', '192.0.2.1'], false],
+    ]
+    for (const [args, isOffered] of cases) {
+      const { exit, out } = start(['--port', '0', ...args])
+      assert.equal(await exit, 1)
+      assert.equal(out().includes('--help'), isOffered, out())
+    }
+  })
+
   test('a second server on the port says so', async () => {
     const { url, child, exit } = await serve(['--model', chatCheckpoint()])
     const other = start(['--port', new URL(url).port, '--model', chatCheckpoint()])
