@@ -53,15 +53,20 @@ const withoutEach = (names: unknown): readonly Schema[] | null =>
     ? names.map((name) => ({ type: 'object', properties: { [name]: false } }))
     : null
 
-/** null: not said by schemas that are served. An empty list: the schema always holds. */
-export const negated = (schema: unknown, by: Negation, depth = 0): readonly Schema[] | null => {
+/** null: not said by schemas that are served. An empty list: the schema always holds. `around`: the
+ * schemas that it is part of, as far as they are negated too. */
+export const negated = (
+  schema: unknown,
+  by: Negation,
+  around: readonly unknown[] = [],
+): readonly Schema[] | null => {
   if (schema === true) return []
   if (schema === false) return [true]
-  if (!isObject(schema) || depth > MAX_DEPTH) return null
+  if (!isObject(schema) || around.length >= MAX_DEPTH || around.includes(schema)) return null
   const out: Schema[] = []
   for (const [keyword, value] of Object.entries(schema)) {
     if (by.isSilent(keyword)) continue
-    const some = negatedKeyword(keyword, value, by, depth)
+    const some = negatedKeyword(keyword, value, by, [...around, schema])
     if (some === null || out.length + some.length > MAX_BRANCHES) return null
     out.push(...some)
   }
@@ -73,9 +78,9 @@ const negatedKeyword = (
   keyword: string,
   value: unknown,
   by: Negation,
-  depth: number,
+  around: readonly unknown[],
 ): readonly Schema[] | null => {
-  const inner = (one: unknown) => negated(one, by, depth + 1)
+  const inner = (one: unknown) => negated(one, by, around)
   const list = Array.isArray(value) ? value : null
   const count = COUNTS[keyword]
   if (count !== undefined) {
@@ -97,7 +102,8 @@ const negatedKeyword = (
     case 'pattern':
       return isText(value) ? [{ type: 'string', not: { pattern: value } }] : null
     case 'not':
-      return isObject(value) || typeof value === 'boolean' ? [value] : null
+      if (typeof value === 'boolean') return [value]
+      return isObject(value) && !around.includes(value) ? [value] : null
     case '$ref':
       return inner(by.follow(value))
     case 'allOf': {

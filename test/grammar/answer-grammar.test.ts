@@ -362,6 +362,7 @@ describe('schemas that are refused', () => {
       /at '#\/properties\/a\/not'.*an 'enum'/,
     ],
     [{ if: { format: 'date' }, else: { maxLength: 3 } }, /at '#\/if': this 'if' is not supported/],
+    [{ not: { $ref: '#' } }, /at '#\/not': this 'not' is not supported/],
     [{ dependencies: { a: 3 } }, /at '#\/dependencies\/a': .* a schema or a list of names/],
     [{ dependentRequired: { a: {} } }, /at '#\/dependentRequired\/a': .* a list of names/],
     [{ dependentSchemas: ['a'] }, /at '#\/dependentSchemas': .* is an object/],
