@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { type AnswerForm, answerGrammar } from '../../server/grammar/answer-grammar.js'
 import { createGrammarTexts } from '../../server/grammar/grammar-texts.js'
 import { RequestError } from '../../server/request-error.js'
-import { createRandom } from './random-schema.js'
+import { createRandom, when } from './random-schema.js'
 import { randomText, readGrammar, recognises } from './recogniser.js'
 
 const admits = (form: AnswerForm, texts: readonly string[]): string[] => {
@@ -128,11 +128,11 @@ describe('what may not hold', () => {
   ]
   const schemas: readonly object[] = [
     ...nots.map((not) => ({ not })),
-    { if: { ...is('a', 1), ...needs('a') }, then: needs('b'), else: needs('c') },
-    { if: is('a', 1), then: is('b', 2) },
+    when({ ...is('a', 1), ...needs('a') }, needs('b'), needs('c')),
+    when(is('a', 1), is('b', 2)),
     { if: needs('a'), else: { type: 'object', ...needs('c') } },
-    { if: { type: 'string' }, then: { minLength: 2 }, else: { type: 'object' } },
-    { if: true, then: is('a', 2), else: false },
+    when({ type: 'string' }, { minLength: 2 }, { type: 'object' }),
+    when(true, is('a', 2), false),
     { dependencies: { a: ['b', 'c'], b: is('c', 2), c: false } },
     { dependencies: { a: true, b: [] } },
     { dependentRequired: { a: ['b'], b: ['a'] } },
@@ -141,7 +141,7 @@ describe('what may not hold', () => {
     { oneOf: names.map((name) => needs(name)) },
     { oneOf: [is('a', 1), is('b', 1), { type: 'string' }] },
     { oneOf: [{ type: 'string' }, { pattern: 'x' }, { minLength: 2 }] },
-    { then: needs('a'), else: needs('b'), note: 3, 'x-y': 1, minContains: 4 },
+    { ...when(undefined, needs('a'), needs('b')), note: 3, 'x-y': 1, minContains: 4 },
   ]
   for (const schema of schemas)
     test(`${JSON.stringify(schema)} is read as Ajv does`, () => {

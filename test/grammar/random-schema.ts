@@ -2,6 +2,18 @@
 
 type Random = () => number
 
+/** `if` and what goes with it, as far as it is given. */
+export const when = (holds: unknown, so: unknown, other?: unknown): Record<string, unknown> =>
+  JSON.parse(
+    JSON.stringify(
+      Object.fromEntries([
+        ['if', holds],
+        ['then', so],
+        ['else', other],
+      ]),
+    ),
+  )
+
 export const createRandom = (seed: number): Random => {
   let state = seed
   return () => {
@@ -145,8 +157,8 @@ export const randomSchema = (random: Random): Record<string, unknown> => {
       ...object(depth),
       ...pick<object>([
         { not: some() },
-        { if: some(), then: some(), else: some() },
-        { if: some(), then: { not: some() } },
+        when(some(), some(), some()),
+        when(some(), { not: some() }),
         { dependentRequired: { a: ['b'], id: ['a'] } },
         { dependentSchemas: { [pick(names)]: some() } },
         { oneOf: [some(), some()] },
