@@ -25,8 +25,8 @@ class Decoder {
 
   // Runs one step, without waiting for it; at most kMaxStepsInFlight at a time. `in` and `out` stay
   // where they are until the step has been waited for, and are one for all ranks of a group: there
-  // out->samples has a place for each of in.samples already. forward() runs it up to the logits of the
-  // first rows and reads nothing of in.samples but rows and slots; draw() samples and launches.
+  // out->samples has a place for each of in.samples already. forward() runs it up to the logits of
+  // the first rows and reads nothing of in.samples but rows and slots; draw() samples and launches.
   void forward(const StepInput& in, StepOutput* out) noexcept;
   void draw(const StepInput& in, StepOutput* out) noexcept;
   void launch(const StepInput& in, StepOutput* out) noexcept {

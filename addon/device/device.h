@@ -2,9 +2,10 @@
 //
 // One Device is one rank: one GPU, or one share of the CPU. It is used by exactly one thread (the
 // runner's rank thread). The devices of a group run the same steps; where an op says that it sums
-// over ranks or gathers, they do it among themselves. Ops enqueue and return; nothing throws; an error is sticky and comes back
-// from wait_step() and sync(). A layer of the decoder is five fused ops, which every backend
-// implements.
+// over ranks or gathers, they do it among themselves.
+//
+// Ops enqueue and return; nothing throws; an error is sticky and comes back from wait_step() and
+// sync(). A layer of the decoder is five fused ops, which every backend implements.
 //
 // Activations between ops have the device's own dtype (activation_dtype()); the residual stream x
 // and the logits are float32 everywhere. Dimension names: docs/architecture.md, glossary.
@@ -188,8 +189,9 @@ class Device {
                                int32_t kv_layer) noexcept = 0;
   // out [rows, q_heads, head_dim] = softmax(q k^T * scale) v over the row's own prefix
   virtual void attention(Tensor out, Tensor q, int32_t kv_layer, float scale) noexcept = 0;
-  // x += a w^T, summed over ranks: the same bits on each. a [rows, in]. next: the norm that reads x next, which a device
-  // may begin here; null where there is none. It is read before the call returns.
+  // x += a w^T, summed over ranks: the same bits on each. a [rows, in]. next: the norm that reads
+  // x next, which a device may begin here; null where there is none. It is read before the call
+  // returns.
   virtual void gemm_residual(Tensor x, Tensor a, const Linear& w, const Norm* next) noexcept = 0;
   // h [rows, intermediate] = activation(norm(x) w^T)
   virtual void mlp_input(Tensor h, Tensor x, const Norm& norm, const Linear& w,

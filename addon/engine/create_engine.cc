@@ -99,6 +99,18 @@ Status read_model(const EngineOptions& options, EngineInfo* info) {
   return {};
 }
 
+// The rank's device, which can run the model.
+Status open_rank(const EngineOptions& options, EngineInfo* info, Rank* rank) {
+  DeviceOptions device = options.device;
+  device.group = rank->group;
+  device.rank = rank->index;
+  std::string note;
+  if (Status s = open_device(options.backend, device, &rank->device, &note); !s) return s;
+  if (rank->index == 0) info->backend_note = note;
+  info->ranks[size_t(rank->index)].device = rank->device->name();
+  return rank->device->check(decoder_form(info->config));
+}
+
 // Runs on each rank's thread. `planned` and `progress` come back on the caller's, for the first
 // rank: the others do the same at the same time.
 Status set_up(const EngineOptions& options,
@@ -117,16 +129,8 @@ Status set_up(const EngineOptions& options,
   if (Status s = check_checkpoint(*checkpoint, config); !s) return s;
   const Shard shard{.rank = rank->index, .ranks = options.ranks};
   if (Status s = rank_shape(config, shard, &rank->shape); !s) return s;
-  DeviceOptions device_options = options.device;
-  device_options.group = rank->group;
-  device_options.rank = rank->index;
-  std::string note;
-  if (Status s = open_device(options.backend, device_options, &rank->device, &note); !s) return s;
-  if (is_first) info->backend_note = note;
+  if (Status s = open_rank(options, info, rank); !s) return s;
   Device& device = *rank->device;
-  if (Status s = device.check(decoder_form(config)); !s) return s;
-  own.device = device.name();
-
   const StepLimits limits = step_limits(rank->shape, *info);
   const DType kv_dtype = options.kv_dtype.value_or(device.kv_dtype());
   const PlanInput plan{

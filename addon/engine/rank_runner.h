@@ -1,6 +1,6 @@
 // RankRunner: the StepRunner of one device or of a tensor-parallel group, each rank in a thread of
-// its own. All that a rank has lives and ends there. Every rank runs every step; a step is done when
-// all of them have done it.
+// its own. All that a rank has lives and ends there. Every rank runs every step; a step is done
+// when all of them have done it.
 #pragma once
 
 #include <condition_variable>

@@ -61,7 +61,7 @@ export const modelOptions = {
       .int()
       .min(1 << 20)
       .optional(),
-    'Bytes for the KV cache, such as 4GiB.',
+    'Bytes for the KV cache of each device, such as 4GiB.',
     'what is left after weights and a reserve',
   ),
   gpu_memory_utilization: option(
@@ -71,11 +71,8 @@ export const modelOptions = {
   ),
   tensor_parallel_size: option(
     'integer',
-    z
-      .int()
-      .refine((value) => value === 1, 'only 1 is available for now')
-      .default(1),
-    'Devices that one model is cut over.',
+    count(1, 8).default(1),
+    'Devices that one model is cut over: GPUs, or shares of the threads of the CPU.',
   ),
   max_model_len: option(
     'integer',

@@ -76,7 +76,7 @@ inline void expect_all_free(Client& client) {
 }
 
 inline EngineStats expect_equal(const EngineOptions& options, const std::vector<Request>& requests,
-                         const std::vector<Outcome>& expected) {
+                                const std::vector<Outcome>& expected) {
   Client client(options);
   EXPECT_OK(client.status());
   if (!client.status()) return {};

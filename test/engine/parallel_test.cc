@@ -185,8 +185,8 @@ TEST(ranks_that_cannot_be_are_refused_by_name) {
   write_checkpoint(dir, {});
   for (const int32_t ranks : {0, 3, 5, 9, -1}) {
     const Client client(options_of(dir, ranks));
-    EXPECT_ERROR(client.status(), "tensor_parallel_size: found " + std::to_string(ranks) +
-                                      ", expected 1, 2, 4, 8");
+    EXPECT_ERROR(client.status(),
+                 "tensor_parallel_size: found " + std::to_string(ranks) + ", expected 1, 2, 4, 8");
   }
 }
 
@@ -248,8 +248,9 @@ TEST(who_stalls_ends_the_group_and_who_works_does_not) {
   EXPECT(group.meet(1, "the sum"));
   waiting.join();  // rank 1 comes no more
   EXPECT(met.load());
-  EXPECT_ERROR(group.status(), "rank 1 of 2, last at the sum: did nothing for 0 s while rank 0 "
-                               "waited at the next");
+  EXPECT_ERROR(group.status(),
+               "rank 1 of 2, last at the sum: did nothing for 0 s while rank 0 "
+               "waited at the next");
 }
 
 }  // namespace

@@ -140,7 +140,10 @@ describe('settings', () => {
     assert.match(wrong({ port: 'x' }, {}), /--port must be a whole number; found "x"/)
     assert.match(wrong({ port: '70000' }, {}), /--port must be at most 65535/)
     assert.match(wrong({ block_size: '17' }, {}), /--block-size: can be 16, 32, 64 or 128/)
-    assert.match(wrong({ tensor_parallel_size: '2' }, {}), /--tensor-parallel-size: only 1/)
+    assert.match(
+      wrong({ tensor_parallel_size: '9' }, {}),
+      /--tensor-parallel-size must be at most 8/,
+    )
     assert.match(wrong({ kv_cache_memory: 'lots' }, {}), /4GiB/)
     assert.match(wrong({ default_thinking: 'maybe' }, {}), /on or off/)
     assert.match(wrong({}, { NEMOTRON_DEVICE: 'tpu' }), /NEMOTRON_DEVICE can be auto, cpu, cuda/)
