@@ -146,16 +146,16 @@ const buildAddon = () => {
 const isNewer = (dist) => {
   const made = join(dist, 'server/cli.js')
   if (!existsSync(made)) return false
-  const sources = readdirSync(join(root, 'server'), { recursive: true }).map((path) =>
-    join('server', path),
+  const sources = ['server', 'web'].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true }).map((path) => join(folder, path)),
   )
-  const all = [...sources, 'server', 'tsconfig.json', 'package.json']
+  const all = [...sources, 'server', 'web', 'tsconfig.json', 'package.json']
   const { mtimeMs } = statSync(made)
   return all.every((path) => statSync(join(root, path)).mtimeMs < mtimeMs)
 }
 
 // An installed package has dist/ inside and no sources; a checkout has the sources.
-const buildDist = () => {
+const buildDist = async () => {
   if (!existsSync(join(root, 'server/cli.ts'))) return
   const tsc = join(root, 'node_modules/typescript/bin/tsc')
   if (!existsSync(tsc)) {
@@ -173,6 +173,8 @@ const buildDist = () => {
   const began = new Date()
   const project = ['-p', join(root, 'tsconfig.json'), '--outDir', fresh]
   run('compiling TypeScript', process.execPath, [tsc, ...project])
+  const { buildPage } = await import('./build-page.mjs')
+  await buildPage(join(fresh, 'web'))
   // npm makes a bin executable only when it links it, which is before this.
   const cli = join(fresh, 'server/cli.js')
   chmodSync(cli, 0o755)
@@ -191,4 +193,4 @@ const isForCommand =
   )
 
 if (!isForCommand && !process.argv.includes('--dist')) buildAddon()
-if (!isForCommand && !process.argv.includes('--addon')) buildDist()
+if (!isForCommand && !process.argv.includes('--addon')) await buildDist()

@@ -37,7 +37,7 @@ const read = (file) => {
 const files = git.stdout.split('\n').filter(Boolean)
 const ended = (...ends) => files.filter((file) => ends.some((end) => file.endsWith(end)))
 const cxx = ended('.h', '.cc', '.cu', '.cuh')
-const scripts = ended('.ts', '.mjs')
+const scripts = ended('.ts', '.tsx', '.mjs')
 
 const comment = /^\s*(?:\/\/\/?|#|\*|\/\*\*?)\s?(.*?)\s*(?:\*\/)?$/
 const badComments = (file, text) => {

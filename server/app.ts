@@ -16,19 +16,15 @@ import {
   type GetDescription,
   ID_PATH,
   MODEL_QUERY,
+  NAME_PATH,
   type PostDescription,
   type RouteDescription,
 } from './api/openapi.js'
-import { pageRoute } from './api/page.js'
-import { refineRoute } from './api/reward/refine.js'
+import { assetRoute, pageRoute } from './api/page.js'
 import { classifyRoute, poolingRoute, rewardRoute } from './api/reward/routes.js'
-import {
-  ClassifyRequest,
-  PoolingRequest,
-  RefineRequest,
-  RewardRequest,
-} from './api/reward/schema.js'
+import { ClassifyRequest, PoolingRequest, RewardRequest } from './api/reward/schema.js'
 import type { Server } from './api/server.js'
+import { serverEventsRoute, serverRoute } from './api/status.js'
 import { detokenizeRoute, renderRoute, tokenizeRoute, tokenizerInfoRoute } from './api/tokenize.js'
 import { requireKey } from './http/auth.js'
 import { addHeader, type Ctx, type Env } from './http/context.js'
@@ -99,11 +95,6 @@ const workRoutes = (server: Server): readonly Route[] => [
     body: { RewardRequest },
     answer: 'One reward an answer, in the order given.',
   }),
-  post('/v1/refine', refineRoute(server), {
-    summary: 'Drafts, feedback on them, edits by it, and the best of all by a reward model.',
-    body: { RefineRequest },
-    answer: 'The best text, and all others with their rewards.',
-  }),
   post('/pooling', poolingRoute(server), {
     summary: "The outputs of a reward model, in vLLM's shape.",
     body: { PoolingRequest },
@@ -129,7 +120,6 @@ const workRoutes = (server: Server): readonly Route[] => [
 ]
 
 export const routes = (server: Server): readonly Route[] => {
-  const page = pageRoute(server)
   const table: readonly Route[] = [
     ...workRoutes(server),
     get(
@@ -146,6 +136,12 @@ export const routes = (server: Server): readonly Route[] => {
     get('/health', healthRoute(server), '200 while every engine makes progress.', OPEN_HEALTH),
     get('/v1/health/ready', healthRoute(server), 'The same.', OPEN_HEALTH),
     get('/v1/health/live', liveRoute, '200 while the process lives.', OPEN),
+    get('/v1/server', serverRoute(server), 'What each model is, and how its memory is planned.', {
+      errors: ['ready'],
+    }),
+    get('/v1/server/events', serverEventsRoute(server), 'What the server does, once a second.', {
+      types: ['text/event-stream'],
+    }),
     get('/version', versionRoute(server), 'The version of the server.'),
     get('/metrics', metricsRoute(server), 'Prometheus metrics.', { types: ['text/plain'] }),
     get(
@@ -154,8 +150,13 @@ export const routes = (server: Server): readonly Route[] => {
       'This description.',
       OPEN,
     ),
-    get('/docs', page, 'This description, as a page.', OPEN_PAGE),
-    get('/', page, 'The same page.', OPEN_PAGE),
+    get('/docs', pageRoute, 'This description, as a page.', OPEN_PAGE),
+    get('/', pageRoute, 'A page to try the server on, and to watch it.', OPEN_PAGE),
+    get('/assets/:name{.+}', assetRoute, 'What the page is made of.', {
+      open: true,
+      types: ['text/javascript', 'text/css'],
+      parameters: [NAME_PATH],
+    }),
   ]
   return table
 }

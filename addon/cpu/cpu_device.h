@@ -11,9 +11,8 @@
 
 namespace nemotron::cpu {
 
-// Of options: round_activations, debug_checks, group and rank; `threads` are of this rank. Throws
-// std::bad_alloc or std::system_error.
-std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads,
-                                        const DeviceOptions& options);
+// round_activations: see DeviceOptions. Throws std::bad_alloc or std::system_error.
+std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads, bool round_activations,
+                                        bool debug_checks);
 
 }  // namespace nemotron::cpu

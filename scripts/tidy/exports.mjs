@@ -7,10 +7,9 @@ const EXPORT =
 const IMPORT = /\b(?:import|export)\s+(?:type\s+)?([^;'"()]*?)\s*from\s+'(\.[^']*)'/g
 const DYNAMIC = /\bimport\('(\.[^']*)'\)|new URL\('(\.[^']*)'/g
 
-const target = (file, specifier) =>
-  normalize(join(dirname(file), specifier))
-    .replace(/\.js$/, '.ts')
-    .replace(/\.mjs$/, '.mjs')
+/** As it is written, without how it ends: `.js` may be `.ts` or `.tsx`. */
+const stem = (file) => file.replace(/\.(?:js|tsx?)$/, '')
+const target = (file, specifier) => stem(normalize(join(dirname(file), specifier)))
 
 /** The names between the braces of an import; `*` where it takes all. */
 const namesIn = (clause) => {
@@ -39,7 +38,7 @@ export const unusedExports = (sources, isFace) => {
     [...text.matchAll(EXPORT)]
       .map(([, name]) => name)
       .filter((name) => !isFace(file, name))
-      .filter((name) => !taken.get(file)?.has(name) && !taken.get(file)?.has('*'))
+      .filter((name) => !taken.get(stem(file))?.has(name) && !taken.get(stem(file))?.has('*'))
       .map((name) => `${file}: ${name} is exported and no other file takes it`),
   )
 }

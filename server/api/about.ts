@@ -4,10 +4,11 @@ import type { Ctx } from '../http/context.js'
 import { openApiDocument, type RouteDescription } from './openapi.js'
 import type { Server } from './server.js'
 
+/** Of the whole server. */
 type Health = { readonly ok: boolean; readonly phase: string; readonly message: string }
 
 /** Ready only while every engine makes progress. */
-const health = (server: Server): Health => {
+export const healthOf = (server: Server): Health => {
   const phase = server.phase()
   switch (phase.name) {
     case 'loading':
@@ -34,7 +35,7 @@ const health = (server: Server): Health => {
 }
 
 export const healthRoute = (server: Server) => (c: Ctx) => {
-  const { ok, phase, message } = health(server)
+  const { ok, phase, message } = healthOf(server)
   const body = { object: 'health.response', status: ok ? 'ok' : 'unavailable', phase, message }
   if (ok) return c.json(body)
   c.get('record').error = phase

@@ -44,7 +44,9 @@ export const MODEL_QUERY = {
   schema: text,
   description: 'Default: the first model.',
 }
-export const ID_PATH = { name: 'id', in: 'path', required: true, schema: text }
+const inPath = (name: string) => ({ name, in: 'path', required: true, schema: text })
+export const ID_PATH = inPath('id')
+export const NAME_PATH = inPath('name')
 
 export type PostDescription = {
   readonly summary: string

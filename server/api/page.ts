@@ -1,45 +1,74 @@
-// The reference page: one file of web/, everything inline, nothing loaded but /openapi.json.
+// The page at / and /docs: files that scripts/build-page.mjs made of web/. It asks this server alone.
 
-import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { extname } from 'node:path'
 import type { Ctx } from '../http/context.js'
-import { isReward } from '../model/served-model.js'
+import { HttpError } from '../http/errors.js'
 import { packagePath } from '../version.js'
-import type { Server } from './server.js'
 
-/** What stands inside the page's one element of this name, as a policy names it. */
-const hashOf = (page: string, element: string): string => {
-  const text = page.split(`<${element}>`)[1]?.split(`</${element}>`)[0] ?? ''
-  return `'sha256-${createHash('sha256').update(text).digest('base64')}'`
+const POLICY = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "connect-src 'self'",
+  'img-src data:',
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join('; ')
+
+const TYPES: Readonly<Record<string, string>> = {
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.txt': 'text/plain; charset=utf-8',
 }
 
-const policyOf = (page: string): string =>
-  [
-    "default-src 'none'",
-    `script-src ${hashOf(page, 'script')}`,
-    `style-src ${hashOf(page, 'style')}`,
-    "connect-src 'self'",
-    'img-src data:',
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'none'",
-  ].join('; ')
+type Packed = { readonly plain: Buffer; readonly gzip: Buffer; readonly type: string }
 
-const escapeHtml = (text: string): string =>
-  text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`)
+const read = (path: string): Packed => ({
+  plain: readFileSync(path),
+  gzip: readFileSync(`${path}.gz`),
+  type: TYPES[extname(path)] ?? 'application/octet-stream',
+})
 
-/** The page's example asks a model of this server, with a key where one is needed. */
-export const pageRoute = ({ config, models }: Server) => {
-  const page = readFileSync(packagePath('web/index.html'), 'utf8')
-  const policy = policyOf(page)
-  const key = config.apiKeys.length > 0 ? '\n  -H "authorization: Bearer $NEMOTRON_API_KEY" \\' : ''
-  return (c: Ctx) => {
-    const model = models().find((one) => !isReward(one))?.id ?? 'MODEL'
-    const shown = page.replace('{{key}}', () => key).replace('{{model}}', () => escapeHtml(model))
-    return c.body(shown, 200, {
-      'content-type': 'text/html; charset=utf-8',
-      'content-security-policy': policy,
-      'referrer-policy': 'no-referrer',
-    })
-  }
+type Page = { readonly html: Packed; readonly assets: ReadonlyMap<string, Packed> }
+
+let page: Page | undefined
+
+/** Read when it is first asked for, and kept: it is a part of the package. */
+const thePage = (): Page => {
+  if (page !== undefined) return page
+  const folder = packagePath('dist/web')
+  if (!existsSync(`${folder}/index.html`))
+    throw new HttpError(404, 'The page is not built: run `npm run build` where the package lies.')
+  const names = readdirSync(`${folder}/assets`).filter((name) => !name.endsWith('.gz'))
+  const assets = new Map(names.map((name) => [name, read(`${folder}/assets/${name}`)]))
+  page = { html: read(`${folder}/index.html`), assets }
+  return page
+}
+
+const answer = (c: Ctx, { plain, gzip, type }: Packed, headers: Record<string, string>) => {
+  const packed = /\bgzip\b(?!;q=0(?:\.0*)?(?:,|$))/.test(c.req.header('accept-encoding') ?? '')
+  return c.body(new Uint8Array(packed ? gzip : plain), 200, {
+    ...headers,
+    'content-type': type,
+    vary: 'Accept-Encoding, Origin',
+    ...(packed && { 'content-encoding': 'gzip' }),
+  })
+}
+
+export const pageRoute = (c: Ctx) =>
+  answer(c, thePage().html, {
+    'cache-control': 'no-cache',
+    'content-security-policy': POLICY,
+    'referrer-policy': 'no-referrer',
+  })
+
+/** Their names have their hash. */
+export const assetRoute = (c: Ctx) => {
+  const name = c.req.param('name') ?? ''
+  const asset = thePage().assets.get(name)
+  if (asset === undefined) throw new HttpError(404, `The page has no '${name}': load / again.`)
+  return answer(c, asset, { 'cache-control': 'public, max-age=31536000, immutable' })
 }

@@ -243,7 +243,6 @@ const describe = (
     rewardOutputs: config.rewardOutputs,
     plan: info.plan,
     load: info.load,
-    ranks: info.ranks,
     fingerprint,
   }
 }

@@ -11,9 +11,10 @@ type Series = {
   readonly count: number
 }
 
-export type FastHistogram = (
-  labels: Record<string, string>,
-) => (value: number, times: number) => void
+export type FastHistogram = (labels: Record<string, string>) => {
+  readonly observe: (value: number, times: number) => void
+  readonly measured: () => { readonly count: number; readonly sum: number }
+}
 
 const first = (buckets: readonly number[], value: number): number => {
   let low = 0
@@ -67,11 +68,14 @@ export const createFastHistogram = (
     const counts = buckets.map(() => 0)
     const series = { labels, counts, sum: 0, count: 0 }
     all.push(series)
-    return (value, times) => {
-      const i = first(buckets, value)
-      if (i < counts.length) counts[i] = (counts[i] ?? 0) + times
-      series.sum += value * times
-      series.count += times
+    return {
+      observe: (value, times) => {
+        const i = first(buckets, value)
+        if (i < counts.length) counts[i] = (counts[i] ?? 0) + times
+        series.sum += value * times
+        series.count += times
+      },
+      measured: () => ({ count: series.count, sum: series.sum }),
     }
   }
 }

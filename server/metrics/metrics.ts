@@ -46,12 +46,17 @@ type ChoiceOutcome = {
   readonly timings: Timings | undefined
 }
 
+/** How many were measured, and the sum of them in seconds. */
+type Measured = { readonly count: number; readonly sum: number }
+
 export type ModelMetrics = {
   readonly firstToken: (seconds: number) => void
   readonly nextToken: (seconds: number, tokens: number) => void
   readonly choiceDone: (outcome: ChoiceOutcome) => void
   readonly requestDone: (outcome: RequestOutcome) => void
   readonly rejected: () => void
+  /** Since the model was loaded. */
+  readonly latencies: () => { readonly firstToken: Measured; readonly nextToken: Measured }
 }
 
 type HttpOutcome = {
@@ -281,12 +286,6 @@ const modelCounters = (registry: Registry) => {
       labelNames: [...LABELS],
       registers,
     }),
-    rankMemory: new Gauge({
-      name: 'nemotron:rank_memory_bytes',
-      help: 'What each rank of --tensor-parallel-size holds.',
-      labelNames: [...LABELS, 'rank', 'part'],
-      registers,
-    }),
     cacheInfo: new Gauge({
       name: 'vllm:cache_config_info',
       help: 'The KV cache as configured.',
@@ -337,9 +336,14 @@ type ModelParts = ReturnType<typeof modelCounters> & {
 const modelMetrics = (labels: Labels, maxModelLen: number, parts: ModelParts): ModelMetrics => {
   const { requests, success, rejections, between } = parts
   const tokens = requests.tokens(maxModelLen)
+  const firstToken = { count: 0, sum: 0 }
   return {
-    firstToken: (seconds) => requests.ttft.observe(labels, seconds),
-    nextToken: between,
+    firstToken: (seconds) => {
+      requests.ttft.observe(labels, seconds)
+      firstToken.count++
+      firstToken.sum += seconds
+    },
+    nextToken: between.observe,
     choiceDone: ({ finish, tokens: generated, timings }) => {
       success.inc({ ...labels, finished_reason: finish })
       tokens.generation.observe(labels, generated)
@@ -360,6 +364,7 @@ const modelMetrics = (labels: Labels, maxModelLen: number, parts: ModelParts): M
       tokens.computed.observe(labels, outcome.promptTokens - outcome.cachedTokens)
     },
     rejected: () => rejections.inc(labels),
+    latencies: () => ({ firstToken: { ...firstToken }, nextToken: between.measured() }),
   }
 }
 
@@ -382,14 +387,10 @@ export const createMetrics = (): Metrics => {
   return {
     addModel: (name, engine) => {
       const labels = { model_name: name, engine: '0' }
-      const { plan, ranks, maxModelLen } = engine.info
+      const { plan, maxModelLen } = engine.info
       served.push({ labels, stats: engine.stats })
       for (const reason of REASONS) counters.success.inc({ ...labels, finished_reason: reason }, 0)
       counters.rejections.inc(labels, 0)
-      for (const [rank, { plan }] of ranks.entries()) {
-        counters.rankMemory.set({ ...labels, rank, part: 'weights' }, plan.weights)
-        counters.rankMemory.set({ ...labels, rank, part: 'kv_cache' }, plan.kv)
-      }
       counters.cacheInfo.set(
         {
           ...labels,

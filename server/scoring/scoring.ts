@@ -110,12 +110,10 @@ export const checkRoom = async (
   model: RewardModel,
   messages: readonly Message[],
   principle: string | undefined,
-  /** Where that stands. */
-  at = 'reward.principle',
 ): Promise<void> => {
   const asked = [...messages, { role: 'assistant' as const, content: '' }]
   const ids = await encodePrompt(
-    scoredPrompt(model, asked, questionOf(model, principle, at)),
+    scoredPrompt(model, asked, questionOf(model, principle, 'reward.principle')),
     model,
     'messages',
   )

@@ -44,10 +44,7 @@ int main(int argc, char** argv) {
           .name = round ? "amx-emulated-rounded" : "amx-emulated",
           .open =
               [round](std::unique_ptr<Device>* out) {
-                DeviceOptions options;
-                options.round_activations = round;
-                options.debug_checks = true;
-                *out = cpu::make_cpu_device(test::emulated_amx_kernels(), 3, options);
+                *out = cpu::make_cpu_device(test::emulated_amx_kernels(), 3, round, true);
                 return Status();
               },
           .tolerance = round ? 4e-3 : 2e-5,

@@ -22,6 +22,7 @@ const replaceChanging = (given: string): string =>
     .replace(/\breq_[0-9a-f-]{36}\b/g, 'req_ID')
     .replace(/"created":\d+/g, '"created":0')
     .replace(/"(\w*seconds|tokens_per_second|(?:queue|prefill|decode|ttft)_s)":[\d.e-]+/g, '"$1":0')
+    .replace(/(\/assets\/\w+)-[0-9A-Z]{8}\./g, '$1-HASH.')
     .replace(/\bfp_[0-9a-f]{10}\b/g, 'fp_ID')
     // How long the queue has been full, which a busy machine decides.
     .replace(/^(429\n[\s\S]*\nretry-after: )\d+$/m, '$1SECONDS')

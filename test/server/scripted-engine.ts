@@ -96,8 +96,6 @@ const TIMINGS: Timings = {
   cacheMiss: { reason: 'never_seen', position: 0 },
 }
 
-const LOAD = { openSeconds: 0, packSeconds: 0, prepareSeconds: 0, bytes: 0 }
-
 const INFO: Omit<EngineInfo, 'maxNumSeqs' | 'places'> = {
   model: 'scripted',
   architecture: 'LlamaForCausalLM',
@@ -114,8 +112,7 @@ const INFO: Omit<EngineInfo, 'maxNumSeqs' | 'places'> = {
   rewardKind: 'none',
   rewardOutputs: 0,
   plan: PLAN,
-  load: LOAD,
-  ranks: [{ device: 'test', plan: PLAN, load: LOAD }],
+  load: { openSeconds: 0, packSeconds: 0, prepareSeconds: 0, bytes: 0 },
   fingerprint: 'fp_test',
 }
 

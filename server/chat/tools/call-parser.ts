@@ -16,15 +16,13 @@ export type CallParser = {
   readonly endsInCalls: () => boolean
 }
 
-export type ParserOptions = {
+type ParserOptions = {
   readonly format: ToolFormat
   /**
    * The calls follow a grammar, so what begins as a call is one: its arguments are told as they come.
    * Else a call is told once its arguments are whole, since what was told cannot be taken back.
    */
   readonly isSure: boolean
-  /** Whether a tool of this name may be called. What calls another is text: nobody could run it. */
-  readonly isTool: (name: string) => boolean
 }
 
 /** What was read is no call. */
@@ -154,10 +152,7 @@ const objectText = (given: string): string => {
 }
 
 /** One call behind its `{`; returns what stands behind it. */
-function* readCall(
-  { isSure, isTool }: Omit<ParserOptions, 'format'>,
-  finder: Finder,
-): Reader<string> {
+function* readCall(isSure: boolean, finder: Finder): Reader<string> {
   let name: string | undefined
   let args: string | undefined
   let told = false
@@ -174,7 +169,7 @@ function* readCall(
     if (key === 'name') {
       if (name !== undefined) throw new NoCall()
       name = yield* readString(char)
-      if (!isTool(name)) throw new NoCall()
+      if (name === '') throw new NoCall()
       tell()
       char = yield
     } else if (key === 'arguments' || key === 'parameters') {
@@ -218,7 +213,7 @@ function* readCall(
 }
 
 /** The calls of an answer, behind the opening tag where there is one. */
-function* readCalls({ format, isSure, isTool }: ParserOptions, finder: Finder): Reader<void> {
+function* readCalls({ format, isSure }: ParserOptions, finder: Finder): Reader<void> {
   const { open, close } = format
   // Where a grammar takes over, see grammar.ts.
   const first = open === '' ? '' : yield
@@ -226,8 +221,7 @@ function* readCalls({ format, isSure, isTool }: ParserOptions, finder: Finder): 
   if (char === '[') char = yield* solid(yield)
   expect(char, '{')
   while (char === '{') {
-    const isSureHere = isSure && (first === '' || first === '[')
-    char = yield* readCall({ isSure: isSureHere, isTool }, finder)
+    char = yield* readCall(isSure && (first === '' || first === '['), finder)
     if (char === ',' || (open === '' && char === ';')) char = yield* solid(yield)
   }
   // Whatever stands here is text.

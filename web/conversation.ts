@@ -1,0 +1,342 @@
+// Conversations, kept in this browser alone, and the one answer that is under way.
+
+import { call, errorText, eventsOf, type ModelCard, ServerError } from './api.js'
+import {
+  type Answer,
+  bodyOf,
+  type Candidate,
+  chosenOf,
+  DEFAULTS,
+  NOTHING,
+  type Settings,
+  type Token,
+  type ToolCall,
+  type Turn,
+  type Usage,
+} from './request.js'
+import { createStore, keep, recall } from './store.js'
+
+type Conversation = {
+  readonly id: string
+  readonly turns: readonly Turn[]
+}
+
+const newId = (): string =>
+  Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) =>
+    byte.toString(16).padStart(2, '0'),
+  ).join('')
+
+const isList = (value: unknown): value is Conversation[] =>
+  Array.isArray(value) && value.every((one) => Array.isArray(one?.turns) && one.id)
+
+const empty = (): Conversation => ({ id: newId(), turns: [] })
+
+const kept = recall(localStorage, 'conversations')
+const first = isList(kept) && kept.length > 0 ? kept : [empty()]
+
+/** The newest first. */
+export const conversations = createStore<readonly Conversation[]>(first)
+export const currentId = createStore(first[0]?.id ?? '')
+/** Why this browser keeps nothing more. */
+export const keepProblem = createStore<string | undefined>(undefined)
+
+const keptSettings = recall(localStorage, 'settings')
+export const settings = createStore<Settings>({
+  ...DEFAULTS,
+  ...(typeof keptSettings === 'object' ? keptSettings : {}),
+})
+settings.subscribe((value) => keep(localStorage, 'settings', value))
+
+/** Probabilities are many times the text: they go with the page. */
+const slim = (turn: Turn): Turn =>
+  turn.role === 'assistant'
+    ? {
+        ...turn,
+        candidates: turn.candidates.map((one) => ({ ...one, tokens: [], thinkingTokens: [] })),
+      }
+    : turn
+
+const save = (): void => {
+  const worth = conversations.get().filter(({ turns }) => turns.length > 0)
+  const text = worth.map(({ id, turns }) => ({ id, turns: turns.map(slim) }))
+  keepProblem.set(
+    keep(localStorage, 'conversations', text)
+      ? undefined
+      : 'This browser has no room for more: the newest answers are gone when the page is closed. Delete some conversations.',
+  )
+}
+
+export const titleOf = ({ turns }: Conversation): string => {
+  const asked = turns.find((turn) => turn.role === 'user')
+  return asked?.text.trim().slice(0, 60) || 'New conversation'
+}
+
+const current = (): Conversation =>
+  conversations.get().find(({ id }) => id === currentId.get()) ?? empty()
+
+const setTurns = (id: string, change: (turns: readonly Turn[]) => readonly Turn[]): void =>
+  conversations.update((all) =>
+    all.map((one) => (one.id === id ? { ...one, turns: change(one.turns) } : one)),
+  )
+
+export const startNew = (): void => {
+  const unused = conversations.get().find(({ turns }) => turns.length === 0)
+  const next = unused ?? empty()
+  if (!unused) conversations.update((all) => [next, ...all])
+  currentId.set(next.id)
+}
+
+export const remove = (id: string): void => {
+  if (running.get()?.conversation === id) running.get()?.stop()
+  const left = conversations.get().filter((one) => one.id !== id)
+  conversations.set(left.length > 0 ? left : [empty()])
+  if (currentId.get() === id) currentId.set(conversations.get()[0]?.id ?? '')
+  save()
+}
+
+type Running = { readonly conversation: string; readonly turn: string; readonly stop: () => void }
+export const running = createStore<Running | undefined>(undefined)
+
+// --- One answer ---
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] }
+type Draft = Mutable<Candidate> & { tokens: Token[]; thinkingTokens: Token[] }
+
+/** As the server's chunks have it; each part may be missing. */
+type Chunk = {
+  readonly choices?: readonly {
+    readonly index: number
+    readonly delta: {
+      readonly content?: string | null
+      readonly reasoning_content?: string
+      readonly tool_calls?: readonly {
+        readonly index: number
+        readonly id?: string
+        readonly function?: { readonly name?: string; readonly arguments?: string }
+      }[]
+    }
+    readonly logprobs?: {
+      readonly content?: readonly {
+        readonly token: string
+        readonly logprob: number
+        readonly top_logprobs: readonly { readonly token: string; readonly logprob: number }[]
+      }[]
+    } | null
+    readonly finish_reason?: string | null
+    readonly reward?: number | null
+  }[]
+  readonly usage?: {
+    readonly prompt_tokens: number
+    readonly completion_tokens: number
+    readonly prompt_tokens_details: { readonly cached_tokens: number }
+  } | null
+  readonly timings?: { readonly tokens_per_second: number | null }
+}
+
+const addCalls = (
+  calls: readonly ToolCall[],
+  pieces: NonNullable<NonNullable<Chunk['choices']>[number]['delta']['tool_calls']>,
+): readonly ToolCall[] => {
+  const all = [...calls]
+  for (const { index, id, function: piece } of pieces) {
+    const one = all[index] ?? { id: id ?? '', name: '', arguments: '' }
+    all[index] = {
+      id: one.id,
+      name: one.name + (piece?.name ?? ''),
+      arguments: one.arguments + (piece?.arguments ?? ''),
+    }
+  }
+  return all
+}
+
+const addChunk = (drafts: Draft[], chunk: Chunk): void => {
+  for (const { index, delta, logprobs, finish_reason: finish, reward } of chunk.choices ?? []) {
+    const draft = drafts[index]
+    if (draft === undefined) continue
+    const { content, reasoning_content: thinking } = delta
+    const tokens = (logprobs?.content ?? []).map(({ token, logprob, top_logprobs: top }) => ({
+      text: token,
+      logprob,
+      top: top.map((one) => ({ text: one.token, logprob: one.logprob })),
+    }))
+    ;(content ? draft.tokens : draft.thinkingTokens).push(...tokens)
+    if (content) draft.text += content
+    if (thinking) draft.thinking += thinking
+    if (delta.tool_calls) draft.calls = addCalls(draft.calls, delta.tool_calls)
+    if (finish) draft.finish = finish
+    if (reward !== undefined) draft.reward = reward
+  }
+}
+
+/** Once a frame; a page that nobody sees has none. */
+const soon = (work: () => void): void => {
+  if (document.hidden) setTimeout(work, 200)
+  else requestAnimationFrame(work)
+}
+
+type Job = {
+  readonly conversation: string
+  readonly model: ModelCard
+  readonly body: Record<string, unknown>
+  readonly turn: string
+  readonly drafts: Draft[]
+  readonly chosen: number
+}
+
+const runJob = async (job: Job): Promise<void> => {
+  const { conversation, body, turn, drafts, chosen } = job
+  const controller = new AbortController()
+  const began = performance.now()
+  let usage: Usage | undefined
+  let firstTokenSeconds: number | null = null
+  let isScheduled = false
+  const show = (more: Pick<Answer, 'problem' | 'cut'> = {}) => {
+    isScheduled = false
+    setTurns(conversation, (turns) =>
+      turns.map((one) =>
+        one.id === turn
+          ? {
+              id: turn,
+              role: 'assistant',
+              candidates: drafts.map((draft) => ({ ...draft })),
+              chosen,
+              ...(usage && { usage }),
+              ...more,
+            }
+          : one,
+      ),
+    )
+  }
+  running.set({ conversation, turn, stop: () => controller.abort() })
+  let end: Pick<Answer, 'problem' | 'cut'> = {}
+  try {
+    const response = await call('/v1/chat/completions', { body, signal: controller.signal })
+    let isDone = false
+    for await (const data of eventsOf(response)) {
+      if (data === '[DONE]') {
+        isDone = true
+        break
+      }
+      const chunk: Chunk = JSON.parse(data)
+      const failure = errorText(chunk)
+      if (failure !== undefined) throw new ServerError(failure, 500)
+      if (chunk.choices?.length) firstTokenSeconds ??= (performance.now() - began) / 1000
+      addChunk(drafts, chunk)
+      if (chunk.usage)
+        usage = {
+          promptTokens: chunk.usage.prompt_tokens,
+          cachedTokens: chunk.usage.prompt_tokens_details.cached_tokens,
+          completionTokens: chunk.usage.completion_tokens,
+          tokensPerSecond: usage?.tokensPerSecond ?? null,
+          firstTokenSeconds,
+        }
+      if (chunk.timings) {
+        const { tokens_per_second: tokensPerSecond } = chunk.timings
+        usage = { ...(usage ?? NO_USAGE), tokensPerSecond, firstTokenSeconds }
+      }
+      if (!isScheduled) {
+        isScheduled = true
+        soon(() => isScheduled && show())
+      }
+    }
+    if (!isDone) end = { cut: 'lost', problem: LOST }
+  } catch (error) {
+    const hasBegun = drafts.some((draft) => draft.text !== '' || draft.thinking !== '')
+    if (controller.signal.aborted) end = { cut: 'stopped' }
+    else if (error instanceof ServerError)
+      end = hasBegun ? { cut: 'lost', problem: error.message } : { problem: error.message }
+    else end = { cut: 'lost', problem: LOST }
+  } finally {
+    isScheduled = false
+    show(end)
+    running.set(undefined)
+    save()
+  }
+}
+
+const LOST = 'The connection to the server was lost. What came until then is kept.'
+const NO_USAGE: Usage = {
+  promptTokens: 0,
+  cachedTokens: 0,
+  completionTokens: 0,
+  tokensPerSecond: null,
+  firstTokenSeconds: null,
+}
+
+const newDraft = (from: Candidate = NOTHING): Draft => {
+  const { finish, ...rest } = from
+  return { ...rest, tokens: [...from.tokens], thinkingTokens: [...from.thinkingTokens] }
+}
+
+/** Asks for an answer to `turns`. Throws a SettingsError when a control says no number or no JSON. */
+const answer = (turns: readonly Turn[], model: ModelCard): void => {
+  const body = bodyOf(settings.get(), model, turns)
+  const { id: conversation } = current()
+  const turn = newId()
+  const drafts = Array.from({ length: typeof body.n === 'number' ? body.n : 1 }, () => newDraft())
+  setTurns(conversation, () => [
+    ...turns,
+    { id: turn, role: 'assistant', candidates: drafts.map((one) => ({ ...one })), chosen: 0 },
+  ])
+  // The conversation that is talked in comes first.
+  conversations.update((all) => [
+    ...all.filter(({ id }) => id === conversation),
+    ...all.filter(({ id }) => id !== conversation),
+  ])
+  save()
+  void runJob({ conversation, model, body, turn, drafts, chosen: 0 })
+}
+
+export const send = (text: string, model: ModelCard): void =>
+  answer([...current().turns, { id: newId(), role: 'user', text }], model)
+
+/** The same question with another text: what came after it is gone. */
+export const editTurn = (id: string, text: string, model: ModelCard): void => {
+  const { turns } = current()
+  const at = turns.findIndex((turn) => turn.id === id)
+  if (at >= 0) answer([...turns.slice(0, at), { id: newId(), role: 'user', text }], model)
+}
+
+/** Another answer in place of this one. */
+export const regenerate = (id: string, model: ModelCard): void => {
+  const { turns } = current()
+  const at = turns.findIndex((turn) => turn.id === id)
+  if (at >= 0) answer(turns.slice(0, at), model)
+}
+
+/** Goes on with an answer that was cut, at its last character. */
+export const resume = (id: string, model: ModelCard): void => {
+  const conversation = current()
+  const at = conversation.turns.findIndex((turn) => turn.id === id)
+  const turn = conversation.turns[at]
+  if (turn?.role !== 'assistant') return
+  const turns = conversation.turns.slice(0, at + 1)
+  const body = bodyOf(settings.get(), model, turns, true)
+  const drafts = [newDraft(chosenOf(turn))]
+  void runJob({ conversation: conversation.id, model, body, turn: id, drafts, chosen: 0 })
+}
+
+export const giveResults = (
+  results: readonly { readonly call: ToolCall; readonly text: string }[],
+  model: ModelCard,
+): void =>
+  answer(
+    [
+      ...current().turns,
+      ...results.map(({ call: { id: callId, name }, text }) => ({
+        id: newId(),
+        role: 'tool' as const,
+        callId,
+        name,
+        text,
+      })),
+    ],
+    model,
+  )
+
+export const choose = (id: string, chosen: number): void => {
+  setTurns(currentId.get(), (turns) =>
+    turns.map((turn) => (turn.id === id && turn.role === 'assistant' ? { ...turn, chosen } : turn)),
+  )
+  save()
+}

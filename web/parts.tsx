@@ -1,0 +1,106 @@
+// Small parts that the views share.
+
+import type { ComponentChildren } from 'preact'
+import { useEffect, useRef, useState } from 'preact/hooks'
+
+/** `mouse`: without a place in the order of the Tab key. */
+export const Copy = ({ text, label = 'Copy' }: { text: () => string; label?: string }) => {
+  const [done, setDone] = useState(false)
+  const copy = async () => {
+    await navigator.clipboard?.writeText(text()).catch(() => {})
+    setDone(true)
+    setTimeout(() => setDone(false), 1500)
+  }
+  return (
+    <button type="button" class="quiet" onClick={copy}>
+      {done ? 'Copied' : label}
+    </button>
+  )
+}
+
+export const Problem = ({ children }: { children: ComponentChildren }) => (
+  <p class="problem" role="alert">
+    {children}
+  </p>
+)
+
+type DialogProps = {
+  readonly title: string
+  readonly onClose: () => void
+  readonly children: ComponentChildren
+}
+
+/** A modal dialog: the browser keeps the focus inside and closes it on Escape. */
+export const Dialog = ({ title, onClose, children }: DialogProps) => {
+  const ref = useRef<HTMLDialogElement>(null)
+  useEffect(() => {
+    const dialog = ref.current
+    if (dialog && !dialog.open) dialog.showModal()
+    return () => dialog?.close()
+  }, [])
+  return (
+    <dialog ref={ref} onClose={onClose} aria-label={title}>
+      <header>
+        <h2>{title}</h2>
+        <button type="button" class="quiet" onClick={onClose}>
+          Close
+        </button>
+      </header>
+      {children}
+    </dialog>
+  )
+}
+
+type FieldProps = {
+  readonly label: string
+  readonly hint?: string | undefined
+  readonly children: ComponentChildren
+}
+
+export const Field = ({ label, hint, children }: FieldProps) => (
+  // biome-ignore lint/a11y/noLabelWithoutControl: the control is the child
+  <label class="field">
+    <span class="label">{label}</span>
+    {children}
+    {hint && <small>{hint}</small>}
+  </label>
+)
+
+type SelectProps<T extends string> = {
+  readonly label: string
+  readonly value: T
+  readonly options: readonly (readonly [value: T, text: string])[]
+  readonly onChange: (value: T) => void
+  readonly hint?: string | undefined
+}
+
+export const Select = <T extends string>(props: SelectProps<T>) => {
+  const { label, value, options, onChange, hint } = props
+  const choose = (text: string) => {
+    const option = options.find(([one]) => one === text)
+    if (option) onChange(option[0])
+  }
+  return (
+    <Field label={label} hint={hint}>
+      <select value={value} onChange={(event) => choose(event.currentTarget.value)}>
+        {options.map(([one, text]) => (
+          <option key={one} value={one}>
+            {text}
+          </option>
+        ))}
+      </select>
+    </Field>
+  )
+}
+
+export const bytes = (count: number): string => {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+  const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, count)) / 10))
+  const value = count / 1024 ** power
+  return `${value < 10 && power > 0 ? value.toFixed(1) : Math.round(value)} ${units[power]}`
+}
+
+export const count = (value: number): string => value.toLocaleString('en-US')
+
+export const seconds = (value: number): string =>
+  value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(value < 10 ? 1 : 0)} s`
