@@ -34,6 +34,16 @@ const decimal = ({ value, isExclusive }: Bound): Decimal => {
   return { whole, fraction, isExclusive }
 }
 
+/** With so many decimals at most, no number but the bound is read as it. */
+const placesBeside = ({ whole, fraction }: Decimal): number => {
+  const spacing = 2 ** (Math.floor(Math.log2(Number(`${whole}.${fraction}`))) - 52)
+  // A double says a whole bound exactly; another one is up to half a step beside its decimals.
+  const reach = fraction === '' ? spacing / 2 : spacing
+  let places = 0
+  while (places < FRACTION_DIGITS && 10 ** -(places + 1) > reach) places++
+  return places
+}
+
 const digit = (first: number, last: number): Pattern => character(range(0x30 + first, 0x30 + last))
 const DIGIT = digit(0, 9)
 const NONE: readonly Pattern[] = []
@@ -190,7 +200,7 @@ const unsigned = (
   const room = (bound: Decimal | undefined): number => {
     if (bound === undefined) return FRACTION_DIGITS
     if (!bound.isExclusive) return Math.max(FRACTION_DIGITS, bound.fraction.length + 1)
-    return Math.max(0, FRACTION_DIGITS - (bound.whole === '0' ? 0 : bound.whole.length))
+    return placesBeside(bound)
   }
   const below = Math.min(room(low), high?.isExclusive ? room(high) : room(low))
   const branches: Pattern[] = []

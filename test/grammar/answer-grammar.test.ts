@@ -117,6 +117,13 @@ describe('numbers', () => {
 
   test('a bound that no number reaches still keeps out what is beyond it', () => {
     const texts = ['1', '-9999999999999999999.5', '1e30', '-1e30']
+    // Between neighbours there are halves as long as a double can say them.
+    for (const low of [2 ** 40, 1e15, -1e15]) {
+      const schema = { type: 'number', exclusiveMinimum: low, exclusiveMaximum: low + 1 }
+      const between = [`${low + 0.5}`, low < 0 ? `${low + 1}.9` : `${low}.1`]
+      const texts = [...between, `${low}`, `${low + 1}`, `${low}.0`]
+      assert.deepEqual(admits({ kind: 'schema', schema }, texts), between)
+    }
     for (const bounds of [{ maximum: 1e21 }, { exclusiveMinimum: -1e21 }])
       assert.deepEqual(
         admits({ kind: 'schema', schema: { type: 'number', ...bounds } }, texts),
