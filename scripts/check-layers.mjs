@@ -15,6 +15,7 @@ const shared = [
   'failure',
   'log',
   'request-error',
+  'line',
   'list',
   'slices',
   'terminal',

@@ -48,6 +48,15 @@ export class RequestError extends Error {
 export const badRequest = (message: string, param: string | null = null): RequestError =>
   new RequestError(message, { param })
 
+/** So many new schemas wait to be made into grammars that this one would wait too long. */
+export const grammarsWait = (waitMs = 0): RequestError => {
+  const retryAfter = Math.max(1, Math.ceil(waitMs / 1000))
+  return new RequestError(
+    `Too many new schemas and grammars are waiting to be made ready. Known ones are served. Retry in ${retryAfter} s.`,
+    { kind: 'busy', code: 'rate_limit_exceeded', retryAfter },
+  )
+}
+
 export const clientGone = (): RequestError => badRequest('The client closed the connection.')
 
 export const unsupportedParameter = (param: string, message: string): RequestError =>

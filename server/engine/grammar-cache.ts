@@ -2,6 +2,7 @@
 
 import type { EngineError } from '../failure.js'
 import { EngineFailure } from '../failure.js'
+import { createLine } from '../line.js'
 import type { Grammar } from './types.js'
 
 const MAX_GRAMMARS = 64
@@ -10,7 +11,7 @@ const MAX_TEXT = 1 << 24
 
 /**
  * `compile` rejects with an EngineError. What it refused is not kept. Texts are compiled one after another: many at
- * once would take all threads of Node's pool, and every prompt is encoded there.
+ * once would take all threads of Node's pool, and every prompt is encoded there. Too many are refused: queue_full.
  */
 export const createGrammarCache = (compile: (text: string) => Promise<Grammar>) => {
   /** The longest unused first. */
@@ -19,29 +20,45 @@ export const createGrammarCache = (compile: (text: string) => Promise<Grammar>) 
   const forget = (text: string) => {
     if (known.delete(text)) size -= text.length
   }
+  const line = createLine(
+    (waiting) =>
+      new EngineFailure({
+        code: 'queue_full',
+        message: `${waiting} grammars are waiting to be compiled`,
+      }),
+  )
   let last: Promise<unknown> = Promise.resolve()
-  const make = (text: string): Promise<Grammar> => {
-    const compiled = last.then(() => compile(text))
-    last = compiled.catch(() => undefined)
-    const made = compiled.catch((error: EngineError | Error) => {
-      if (known.get(text) === made) forget(text)
-      throw error instanceof Error ? error : new EngineFailure(error)
-    })
-    return made
-  }
-  const keep = (text: string, grammar: Promise<Grammar>) => {
-    known.set(text, grammar)
-    size += text.length
+  /** Once something was compiled: what is refused pushes nothing out. */
+  const trim = (newest: string) => {
     for (const oldest of known.keys()) {
       if (known.size <= MAX_GRAMMARS && size <= MAX_TEXT) return
-      if (oldest !== text) forget(oldest)
+      if (oldest !== newest) forget(oldest)
     }
+  }
+  const make = (text: string): Promise<Grammar> => {
+    const compiled = line(() => {
+      const mine = last.then(() => compile(text))
+      last = mine.catch(() => undefined)
+      return mine
+    })
+    const made = compiled.then(
+      (grammar) => {
+        trim(text)
+        return grammar
+      },
+      (error: EngineError | Error) => {
+        if (known.get(text) === made) forget(text)
+        throw error instanceof Error ? error : new EngineFailure(error)
+      },
+    )
+    return made
   }
   return {
     get: (text: string): Promise<Grammar> => {
       const found = known.get(text) ?? make(text)
       forget(text)
-      keep(text, found)
+      known.set(text, found)
+      size += text.length
       return found
     },
   }

@@ -1,7 +1,8 @@
 // Grammar text that is asked for: made in a thread of its own, since the worst schema takes more than a second.
 // The same question again is answered from memory.
 
-import { RequestError } from '../request-error.js'
+import { createLine } from '../line.js'
+import { grammarsWait, RequestError } from '../request-error.js'
 import { createThread } from '../thread.js'
 import type { AnswerForm } from './answer-grammar.js'
 import { checkSize } from './schema-source.js'
@@ -36,6 +37,8 @@ export const createGrammarTexts = (idleMs?: number) => {
     ...(idleMs !== undefined && { idleMs }),
   })
 
+  const line = createLine((_, waitMs) => grammarsWait(waitMs))
+
   const forget = (key: string): void => {
     remembered.delete(key)
     size -= sizes.get(key) ?? 0
@@ -52,7 +55,7 @@ export const createGrammarTexts = (idleMs?: number) => {
   }
   const make = async (key: string): Promise<string> => {
     try {
-      const made = await ask(key)
+      const made = await line(() => ask(key))
       if ('refused' in made) throw new RequestError(made.refused.message, made.refused)
       count(key, key.length + made.text.length)
       return made.text

@@ -5,7 +5,7 @@ import { EngineFailure } from '../failure.js'
 import type { AnswerForm } from '../grammar/answer-grammar.js'
 import { hasLoneSurrogate } from '../grammar/code-points.js'
 import { createGrammarTexts } from '../grammar/grammar-texts.js'
-import { badRequest } from '../request-error.js'
+import { badRequest, grammarsWait } from '../request-error.js'
 
 /** What an answer has to be: a form, or grammar text as a caller wrote it. */
 export type Asked = AnswerForm | { readonly kind: 'grammar'; readonly text: string }
@@ -23,6 +23,7 @@ export const createGrammars = (engine: Pick<Engine, 'compileGrammar'>): CompileF
     try {
       return await engine.compileGrammar(text)
     } catch (error) {
+      if (error instanceof EngineFailure && error.code === 'queue_full') throw grammarsWait()
       if (!(error instanceof EngineFailure) || error.code !== 'invalid_argument') throw error
       throw badRequest(
         asked.kind === 'grammar'

@@ -4,6 +4,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { createGrammarCache } from '../../server/engine/grammar-cache.js'
 import type { Grammar } from '../../server/engine/types.js'
 import { EngineFailure } from '../../server/failure.js'
+import { createLine, LONGEST_WAIT_MS, MOST_WAITING } from '../../server/line.js'
 import { createGrammars } from '../../server/model/grammars.js'
 import { RequestError } from '../../server/request-error.js'
 
@@ -54,6 +55,71 @@ suite('grammar cache', () => {
     assert.equal(await count('g0'), 1, 'short ones went too')
     const long = 'd'.repeat(1 << 25)
     assert.equal(await count(long, long), 1, 'the last one stays, however long')
+  })
+})
+
+suite('a line of work', () => {
+  const refuse = (waiting: number, waitMs: number) => new Error(`${waiting} wait ${waitMs}`)
+
+  test('refuses what would be one too many, and takes it once one is done', async () => {
+    const line = createLine(refuse, () => 0)
+    const ends: (() => void)[] = []
+    const wait = () => line(() => new Promise<void>((done) => ends.push(done)))
+    const all = Array.from({ length: MOST_WAITING }, wait)
+    await assert.rejects(wait(), new RegExp(`^Error: ${MOST_WAITING} wait 0$`))
+    ends[0]?.()
+    await all[0]
+    const next = wait()
+    for (const end of ends) end()
+    await Promise.all([...all, next])
+  })
+
+  test('refuses what would wait too long, by what the last ones took', async () => {
+    let time = 0
+    const line = createLine(refuse, () => time)
+    const work = async () => {
+      time += LONGEST_WAIT_MS
+    }
+    for (let i = 0; i < 20; i++) await line(work)
+    let end = () => {}
+    const first = line(() => new Promise<void>((done) => (end = done)))
+    const second = line(async () => {})
+    await assert.rejects(
+      line(async () => {}),
+      /^Error: 2 wait 1\d{4}/,
+    )
+    end()
+    await Promise.all([first, second])
+    for (let i = 0; i < 20; i++) await line(async () => {})
+    await line(async () => {})
+  })
+
+  test('a flood of new schemas is a 429 for those that come too late, a known one is served', async () => {
+    const ends: (() => void)[] = []
+    const compileForm = createGrammars({
+      compileGrammar: createGrammarCache(
+        (text) =>
+          new Promise((done) => {
+            if (text.includes('known')) done({ text } as unknown as Grammar)
+            else ends.push(() => done({ text } as unknown as Grammar))
+          }),
+      ).get,
+    })
+    const ask = (text: string) => compileForm({ kind: 'grammar', text }, 'grammar')
+    await ask('known')
+    const flood = Array.from({ length: MOST_WAITING + 10 }, (_, i) => ask(`${i}`))
+    const late = await Promise.allSettled(flood.slice(-10))
+    for (const one of late) {
+      assert.ok(one.status === 'rejected' && one.reason instanceof RequestError)
+      assert.equal(one.reason.kind, 'busy')
+      assert.equal(one.reason.retryAfter, 1)
+    }
+    await ask('known')
+    for (let i = 0; i < MOST_WAITING; i++) {
+      while (ends[i] === undefined) await turn()
+      ends[i]?.()
+    }
+    await Promise.all(flood.slice(0, -10))
   })
 })
 
