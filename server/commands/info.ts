@@ -38,6 +38,11 @@ const gpuTable = (gpus: readonly GpuFit[], stored: string): string => {
 const rope = ({ ropeTheta, ropeScaling }: NativeModelInfo['config']): string =>
   `theta ${ropeTheta}${ropeScaling === 'none' ? '' : `, ${ropeScaling} scaling`}`
 
+const kindOf = ({ config }: NativeModelInfo, entry: RegistryEntry | undefined): string => {
+  if (config.reward !== 'none') return `reward (${config.reward}): ${config.rewardLabels}`
+  return entry?.reward?.judge === undefined ? 'chat' : 'reward (judge): it writes its scores'
+}
+
 const facts = (
   info: NativeModelInfo,
   entry: RegistryEntry | undefined,
@@ -47,10 +52,7 @@ const facts = (
   return [
     ['model', entry?.name ?? 'not in models/registry.json'],
     ['architecture', config.architecture],
-    [
-      'kind',
-      config.reward === 'none' ? 'chat' : `reward (${config.reward}): ${config.rewardLabels}`,
-    ],
+    ['kind', kindOf(info, entry)],
     ['parameters', countText(info.parameters)],
     ['weights', `${weights}, ${bytesText(info.bytes)} in ${info.tensors} tensors`],
     [

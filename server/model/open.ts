@@ -192,7 +192,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     hooks.warn(
       `${id} is called a reward model (${names.join(', ')}), but neither its config.json nor ` +
         'models/registry.json says how its reward is read: IT IS SERVED AS A CHAT MODEL. Where it is a ' +
-        'reward model, give its entry in the config file `"reward": {"row": ...}` (docs/http.md).',
+        'reward model, give its entry in the config file `"reward": {"rows": ...}` or `"reward": {"judge": ...}` (docs/http.md).',
     )
   const readout = await openReadout(engine, reward)
   return {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import {
   appendFileSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -20,7 +21,9 @@ import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { importNemo } from '../../server/nemo/import.js'
 import { packagePath } from '../../server/version.js'
+import { readAnswer } from './harness.js'
 import { type NemoOptions, nemoFolder, readTensors } from './nemo-folder.js'
+import { noAddon, startReal } from './real-server.js'
 
 const outside = (): string => join(mkdtempSync(join(tmpdir(), 'nemotron-imported-')), 'out')
 const SHARD = 50_000
@@ -104,6 +107,39 @@ describe('import-nemo', () => {
         readFileSync(packagePath('test/golden/pieces/nemotron.model')),
       ),
     )
+  })
+
+  test("an imported reward model gives transformers' scores, and the 340B's attributes", {
+    skip: noAddon,
+  }, async () => {
+    const out = outside()
+    await importNemo(nemoFolder(REWARD), out)
+    const source = packagePath('test/golden/nemotron4_nine_outputs')
+    // The golden conversations are of another tokenizer than the one that the folder brings.
+    for (const name of ['tokenizer.json', 'tokenizer_config.json'])
+      copyFileSync(join(source, name), join(out, name))
+    const golden = JSON.parse(readFileSync(join(source, 'golden.json'), 'utf8'))
+    const server = await startReal({ max_model_len: 256, models: [{ model: out }] })
+    try {
+      const inputs = golden.conversations.map(({ messages }: { messages: unknown }) => ({
+        messages,
+      }))
+      const response = await server.post('/v1/reward', { model: 'out', inputs })
+      const { data } = await readAnswer(response)
+      for (const [i, item] of data.entries()) {
+        for (const [k, score] of item.scores.entries()) {
+          const expected = golden.conversations[i].scores[k]
+          assert.ok(Math.abs(score - expected) <= 0.01 * Math.max(Math.abs(expected), 1))
+        }
+        assert.equal(item.attributes.helpfulness, item.scores[4])
+        assert.ok(
+          Math.abs(item.reward - golden.rewards[i]) <=
+            0.02 * Math.max(1, Math.abs(golden.rewards[i])),
+        )
+      }
+    } finally {
+      await server.close()
+    }
   })
 
   test('goes on where it was cut short, and touches no shard that is whole', async () => {
