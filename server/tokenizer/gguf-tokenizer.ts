@@ -1,10 +1,12 @@
 // The tokenizer of a GGUF file in the form of tokenizer.json: vocabulary, merges and kinds of tokens are
 // in the metadata, the rules by which a text is cut only as a name.
 
-import { GgufError, readGguf } from './gguf.js'
+import { type Gguf, GgufError, readGguf } from './gguf.js'
+import { jsonOfPieces } from './sentencepiece.js'
 
 const TOKENS = 'tokenizer.ggml.tokens'
 const MERGES = 'tokenizer.ggml.merges'
+const SCORES = 'tokenizer.ggml.scores'
 const KINDS = 'tokenizer.ggml.token_type'
 
 /** llama.cpp's numbers of the kinds of tokens that are cut out of a text by their names. */
@@ -36,9 +38,45 @@ const template = (bos: string, id: number) => ({
   special_tokens: { [bos]: { id: bos, ids: [id], tokens: [bos] } },
 })
 
+/** SentencePiece's pieces, which Nemotron-4's files have. */
+const ofPieces = (metadata: Gguf['metadata'], fail: (what: string) => never): string => {
+  const list = (key: string) => {
+    const value = metadata.get(key)
+    return typeof value === 'object' ? value : undefined
+  }
+  const tokens = list(TOKENS)?.texts ?? fail(`${TOKENS} is missing; expected a list of texts`)
+  const numbers = (key: string): readonly number[] => {
+    const found = list(key)?.numbers ?? fail(`${key} is missing; expected a list of numbers`)
+    if (found.length === tokens.length) return found
+    return fail(
+      `${key} has ${found.length} values; expected ${tokens.length}, one for each of ${TOKENS}`,
+    )
+  }
+  const [scores, kinds] = [numbers(SCORES), numbers(KINDS)]
+  const flag = (name: string, otherwise: boolean): boolean => {
+    const value = metadata.get(`tokenizer.ggml.${name}`)
+    return typeof value === 'boolean' ? value : otherwise
+  }
+  const id = (name: string): number => Number(metadata.get(`tokenizer.ggml.${name}_token_id`) ?? -1)
+  const pieces = tokens.map((text, i) => ({ text, score: scores[i] ?? 0, kind: kinds[i] ?? 1 }))
+  return jsonOfPieces(
+    {
+      pieces,
+      type: 'BPE',
+      byteFallback: true,
+      unknown: id('unknown'),
+      bos: id('bos'),
+      rules: new Uint8Array(),
+      addsPrefix: flag('add_space_prefix', true),
+      collapsesSpaces: flag('remove_extra_whitespaces', false),
+    },
+    flag('add_bos_token', true),
+  )
+}
+
 /** The text of a tokenizer.json. Throws a GgufError for a tokenizer of another kind. */
 export const ggufTokenizer = (path: string): string => {
-  const { metadata } = readGguf(path, [TOKENS, MERGES, KINDS])
+  const { metadata } = readGguf(path, [TOKENS, MERGES, KINDS, SCORES])
   const fail = (what: string): never => {
     throw new GgufError(`${path}: ${what}`)
   }
@@ -47,9 +85,10 @@ export const ggufTokenizer = (path: string): string => {
     return typeof value === 'object' ? value : undefined
   }
   const model = metadata.get('tokenizer.ggml.model')
+  if (model === 'llama') return ofPieces(metadata, fail)
   if (model !== 'gpt2')
     fail(
-      `tokenizer.ggml.model is ${JSON.stringify(model) ?? 'missing'}; served: "gpt2" (byte-level BPE)`,
+      `tokenizer.ggml.model is ${JSON.stringify(model) ?? 'missing'}; served: "gpt2" (byte-level BPE) and "llama" (SentencePiece's BPE)`,
     )
   const pre = metadata.get('tokenizer.ggml.pre')
   const pattern = typeof pre === 'string' ? SPLITS[pre] : undefined

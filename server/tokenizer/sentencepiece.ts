@@ -4,6 +4,7 @@
 import { EngineFailure } from '../failure.js'
 
 /** What a piece is, as sentencepiece_model.proto numbers it. */
+const NORMAL = 1
 const UNKNOWN = 2
 const CONTROL = 3
 const USER_DEFINED = 4
@@ -12,7 +13,7 @@ const BYTE = 6
 
 type Piece = { readonly text: string; readonly score: number; readonly kind: number }
 
-type Model = {
+type PieceModel = {
   readonly pieces: readonly Piece[]
   readonly type: 'BPE' | 'Unigram'
   readonly byteFallback: boolean
@@ -89,7 +90,7 @@ const refuse = (path: string, what: string): never => {
   throw new EngineFailure({ code: 'unsupported', message: `${path}: ${what}` })
 }
 
-const readModel = (path: string, file: Uint8Array): Model => {
+const readModel = (path: string, file: Uint8Array): PieceModel => {
   const read = createReader(path, file)
   const fieldsOf = (field: Field & { readonly from: number }) =>
     'bytes' in field ? [...read(field.from, field.from + field.bytes.length)] : []
@@ -178,13 +179,13 @@ const mergesOf = (pieces: readonly Piece[]): readonly (readonly [string, string]
   return merges.map(({ parts }) => parts)
 }
 
-/** A text can be made of it: no control token, no byte. */
-const isMade = (kind: number): boolean => kind !== CONTROL && kind !== UNKNOWN && kind !== BYTE
+/** A text can be made of it: no control token, no byte, nothing that only fills the vocabulary. */
+const isMade = (kind: number): boolean => kind === NORMAL || kind === USER_DEFINED
 
 /** Less than any way through a text. */
 const NEVER = -1e6
 
-const modelOf = (model: Model) => {
+const modelOf = (model: PieceModel) => {
   const { pieces, type, byteFallback: byte_fallback, unknown } = model
   if (type === 'Unigram')
     return {
@@ -201,7 +202,7 @@ const modelOf = (model: Model) => {
 const replace = (pattern: object, content: string) => ({ type: 'Replace', pattern, content })
 const space = { String: ' ' }
 
-const normalizerOf = ({ rules, collapsesSpaces }: Model) => ({
+const normalizerOf = ({ rules, collapsesSpaces }: PieceModel) => ({
   type: 'Sequence',
   normalizers: [
     ...(rules.length > 0
@@ -217,10 +218,17 @@ const normalizerOf = ({ rules, collapsesSpaces }: Model) => ({
 /** `addsBos`: tokenizer_config.json says so. */
 export const sentencePieceJson = (path: string, file: Uint8Array, addsBos: boolean): string => {
   const model = readModel(path, file)
-  const { pieces, addsPrefix, byteFallback, collapsesSpaces, bos: bosId } = model
+  const { pieces } = model
+  // SentencePiece goes on from one that it made, and takes it apart again at the end.
   const unused = pieces.findIndex(({ kind }) => kind === UNUSED)
   if (unused >= 0)
     refuse(path, `piece ${unused} ${JSON.stringify(pieces[unused]?.text)} is unused; served: none`)
+  return jsonOfPieces(model, addsBos)
+}
+
+/** The text of a tokenizer.json. */
+export const jsonOfPieces = (model: PieceModel, addsBos: boolean): string => {
+  const { pieces, addsPrefix, byteFallback, collapsesSpaces, bos: bosId } = model
   const bos = addsBos ? pieces[bosId]?.text : undefined
   return JSON.stringify({
     version: '1.0',

@@ -207,3 +207,70 @@ describe("a bare tokenizer.model has SentencePiece's ids", () => {
     )
   })
 })
+
+describe("a GGUF file's pieces", () => {
+  const u32 = (value: number) => Buffer.from(Uint32Array.of(value).buffer)
+  const u64 = (value: number) => Buffer.from(BigUint64Array.of(BigInt(value)).buffer)
+  const f32 = (value: number) => Buffer.from(Float32Array.of(value).buffer)
+  const text = (value: string) => Buffer.concat([u64(Buffer.byteLength(value)), Buffer.from(value)])
+  const list = (type: number, items: readonly Buffer[]) =>
+    Buffer.concat([u32(type), u64(items.length), ...items])
+
+  type Json = { model: { vocab: Record<string, number>; merges: string[][] } } & {
+    added_tokens: { id: number; special: boolean }[]
+  }
+  /** As llama.cpp's conversion of a SentencePiece model: scores are the negative ids. */
+  const ggufOf = (
+    json: Json,
+    addsSpace: boolean,
+    change: (tokens: string[]) => void = () => {},
+  ) => {
+    const tokens: string[] = []
+    for (const [token, id] of Object.entries(json.model.vocab)) tokens[id] = token
+    const special = new Map(json.added_tokens.map((one) => [one.id, one.special]))
+    const kinds = tokens.map((token, id) => {
+      if (token === '<unk>') return 2
+      if (special.has(id)) return special.get(id) ? 3 : 4
+      return /^<0x[0-9A-F]{2}>$/.test(token) ? 6 : 1
+    })
+    const scores = tokens.map((_, id) => -id)
+    change(tokens)
+    const metadata: [string, number, Buffer][] = [
+      ['general.architecture', 8, text('nemotron')],
+      ['tokenizer.ggml.model', 8, text('llama')],
+      ['tokenizer.ggml.tokens', 9, list(8, tokens.map(text))],
+      ['tokenizer.ggml.scores', 9, list(6, scores.map(f32))],
+      ['tokenizer.ggml.token_type', 9, list(5, kinds.map(u32))],
+      ['tokenizer.ggml.unknown_token_id', 4, u32(1)],
+      ['tokenizer.ggml.bos_token_id', 4, u32(2)],
+      ['tokenizer.ggml.add_bos_token', 7, Buffer.of(0)],
+      ['tokenizer.ggml.add_space_prefix', 7, Buffer.of(addsSpace ? 1 : 0)],
+    ]
+    const head: Buffer[] = [Buffer.from('GGUF'), u32(3), u64(0), u64(metadata.length)]
+    for (const [key, type, value] of metadata) head.push(text(key), u32(type), value)
+    const path = join(mkdtempSync(join(tmpdir(), 'nemotron-pieces-')), 'pieces.gguf')
+    writeFileSync(path, Buffer.concat([...head, Buffer.alloc(32)]))
+    return path
+  }
+
+  for (const [json, name, addsSpace] of [
+    ['nemotron', 'nemotron', false],
+    ['first', 'prefixed', true],
+  ] as const)
+    test(`have the ids of ${name}.model`, async () => {
+      const tokenizer = await loadTokenizer(ggufOf(golden(json), addsSpace))
+      assert.equal(tokenizer.bosId, null)
+      for (const { text: given, ids } of golden(`${name}.model.cases`)) {
+        if (given.includes('<extra_id')) continue
+        assert.deepEqual([...(await tokenizer.encode(given))], ids, JSON.stringify(given))
+      }
+    })
+
+  test('lists of other lengths are named', async () => {
+    const path = ggufOf(golden('nemotron'), false, (tokens) => tokens.pop())
+    await assert.rejects(
+      loadTokenizer(path),
+      /scores has \d+ values; expected \d+, one for each of tokenizer.ggml.tokens/,
+    )
+  })
+})
