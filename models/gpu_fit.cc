@@ -1,5 +1,7 @@
 #include "models/gpu_fit.h"
 
+#include "models/shard.h"
+
 namespace nemotron {
 namespace {
 
@@ -7,29 +9,30 @@ struct Elements {
   int64_t linear = 0, ends = 0, norms = 0;  // layers' matrices, embedding and head, norms
 };
 
-Elements count_elements(const ModelConfig& c) {
-  const int64_t hidden = c.hidden, q = int64_t(c.q_heads) * c.head_dim;
+// What a rank holds. REQUIRES: the config and the shard have a rank_shape().
+Elements count_elements(const ModelConfig& c, const Shard& shard) {
+  const auto held = [&](const LayerSpec& layer, MatrixKind kind) {
+    const MatrixRange range = held_by(shard, c, layer, kind);
+    return range.rows * range.cols;
+  };
+  using enum MatrixKind;
   Elements n;
-  n.ends = int64_t(c.vocab) * hidden;
-  switch (c.reward.kind) {
-    case RewardHead::Kind::none: n.ends *= c.tied ? 1 : 2; break;
-    case RewardHead::Kind::lm_head_rows:
-      n.ends += int64_t(c.reward.vocab_ids.size()) * hidden;
-      break;
-    case RewardHead::Kind::classification:
-      n.ends += int64_t(c.reward.labels.size()) * hidden;
-      break;
+  n.ends = held({}, embedding);
+  if (c.reward.kind == RewardHead::Kind::lm_head_rows) {
+    n.ends += int64_t(c.reward.vocab_ids.size()) * c.hidden;
+  } else if (!c.tied || c.reward.kind == RewardHead::Kind::classification) {
+    n.ends += held({}, head);
   }
-  const int64_t norm = c.norm == Norm::Kind::layer ? 2 * hidden : hidden;  // a bias too
+  const int64_t norm = c.norm == Norm::Kind::layer ? 2 * c.hidden : c.hidden;  // a bias too
   n.norms = norm;
   for (const LayerSpec& layer : c.layers) {
     if (layer.attention) {
-      n.linear += 2 * hidden * (q + int64_t(layer.kv_heads) * c.head_dim);
+      for (const MatrixKind kind : {q, k, v, o}) n.linear += held(layer, kind);
       n.norms += norm;
     }
     if (layer.ffn) {
-      const int64_t matrices = layer.activation == Activation::silu_gated ? 3 : 2;
-      n.linear += matrices * hidden * layer.intermediate;
+      for (const MatrixKind kind : {up, down}) n.linear += held(layer, kind);
+      if (layer.activation == Activation::silu_gated) n.linear += held(layer, gate);
       n.norms += norm;
     }
   }
@@ -51,25 +54,28 @@ constexpr double kUsable = 0.95, kOverhead = 1.5 * (1 << 30);
 }  // namespace
 
 int64_t parameter_count(const ModelConfig& config) {
-  const Elements n = count_elements(config);
+  const Elements n = count_elements(config, Shard::whole());
   return n.linear + n.ends + n.norms;
 }
 
 std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config) {
-  const Elements n = count_elements(config);
-  const int64_t kv_values = 2 * int64_t(config.kv_layers()) * config.kv_heads() * config.head_dim;
   std::vector<WeightFormat> formats{WeightFormat::fp8};
   if (config.quant == QuantKind::none) formats.insert(formats.begin(), WeightFormat::stored);
   std::vector<GpuFit> rows;
   for (const Gpu& gpu : kGpus) {
-    for (const int32_t ranks : {1, 2, 4, 8}) {
-      if (config.kv_heads() % ranks != 0) continue;
+    for (int32_t ranks = 1; ranks <= kMaxStretches; ranks *= 2) {
+      // The last rank has the largest share of a vocabulary that does not divide.
+      const Shard shard{.rank = ranks - 1, .ranks = ranks};
+      RankShape shape;
+      if (!rank_shape(config, shard, &shape)) continue;
+      const Elements n = count_elements(config, shard);
+      const int64_t kv_values = 2 * int64_t(shape.kv_layers()) * shape.kv_heads * shape.head_dim;
       for (const WeightFormat format : formats) {
         const int64_t linear_bytes = format == WeightFormat::fp8 ? n.linear : 2 * n.linear;
         GpuFit fit{.gpu = gpu.name, .gpu_bytes = gpu.mib << 20, .ranks = ranks, .format = format};
-        fit.weights = size_t((linear_bytes + 2 * n.ends) / ranks + 2 * n.norms);
+        fit.weights = size_t(linear_bytes + 2 * n.ends + 2 * n.norms);
         const double left = kUsable * double(fit.gpu_bytes) - kOverhead - double(fit.weights);
-        const double tokens = left > 0 ? left / (double(kv_values) / ranks) : 0;  // of one byte
+        const double tokens = left > 0 ? left / double(kv_values) : 0;  // of one byte
         fit.kv_tokens_bf16 = int64_t(tokens / 2) / 16 * 16;
         fit.kv_tokens_fp8 = int64_t(tokens) / 16 * 16;
         rows.push_back(fit);

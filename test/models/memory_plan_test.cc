@@ -182,11 +182,54 @@ TEST(plan_common_gpus) {
   expect(tokens(k70b, "24 GB", 4, WeightFormat::stored), 0, 0);
   // Ranks must divide the heads; an FP8 checkpoint has FP8 weights alone.
   ModelConfig odd = kNano8b;
+  odd.q_heads = 18;
   for (LayerSpec& layer : odd.layers) layer.kv_heads = 2;
   odd.quant = QuantKind::modelopt_fp8;
   for (const GpuFit& f : fit_on_common_gpus(odd)) {
     EXPECT_LE(f.ranks, 2);
     EXPECT(f.format == WeightFormat::fp8);
+  }
+  // Beyond the KV heads each rank has one that others have too: no more tokens for more ranks.
+  ModelConfig few = kNano8b;
+  for (LayerSpec& layer : few.layers) layer.kv_heads = 2;
+  const GpuFit two = fit(few, "24 GB", 2, WeightFormat::stored);
+  const GpuFit eight = fit(few, "24 GB", 8, WeightFormat::stored);
+  EXPECT_GT(eight.kv_tokens_bf16, two.kv_tokens_bf16);
+  EXPECT_LT(eight.kv_tokens_bf16, 2 * two.kv_tokens_bf16);
+}
+
+// The table's arithmetic is what the plan of a real checkpoint comes to, rank by rank.
+TEST(plan_of_a_rank_is_what_the_table_says) {
+  const TempDir dir;
+  dir.write("config.json", llama_config().text());
+  dir.write("model.safetensors", safetensors_bytes(llama_tensors()));
+  ModelConfig config;
+  REQUIRE_OK(read_model_config(dir.path(), {}, &config));
+  std::unique_ptr<Checkpoint> checkpoint;
+  REQUIRE_OK(Checkpoint::open(dir.path(), &checkpoint));
+  for (const int32_t ranks : {1, 2, 4}) {
+    const GpuFit table = fit(config, "24 GB", ranks, WeightFormat::stored);
+    EXPECT_EQ(table.ranks, ranks);
+    PlanInput in;
+    in.shard = {.rank = ranks - 1, .ranks = ranks};
+    in.available = size_t(1) << 30;
+    in.max_seqs = 2;
+    in.limits.max_rows = in.limits.max_spans = in.limits.max_samples = 4;
+    in.limits.max_context = 64;
+    in.limits.vocab = config.vocab;
+    MemoryPlan plan;
+    REQUIRE_OK(plan_memory(config, *checkpoint, in, &plan));
+    Sources sources;
+    REQUIRE_OK(find_sources(*checkpoint, config, &sources));
+    // Beside the elements a plan has the padding of panels, and norms in float32.
+    size_t unpadded = 2 * 5 * size_t(config.hidden);
+    for (const PackedGroup& group : packed_groups(sources, config, in.shard)) {
+      for (const PackedGroup::Part& part : group.parts) {
+        unpadded += 2 * size_t(part.range.rows * part.range.cols);
+      }
+    }
+    EXPECT_EQ(table.weights, unpadded);
+    EXPECT_GE(plan.weights, table.weights);
   }
 }
 
