@@ -1,4 +1,5 @@
 // The rank thread: what reaches the device when, and when the caller hears of it.
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -166,6 +167,57 @@ TEST(a_failed_step_is_reported) {
   s.events.allow(2);
   EXPECT_ERROR(s.runner->wait(), "it broke");
   EXPECT_ERROR(s.runner->wait(), "it broke");
+}
+
+// A group's step is done when all have done it, and fails when one has failed.
+TEST(a_step_of_a_group) {
+  Events events[2];
+  std::unique_ptr<RankRunner> runner;
+  REQUIRE_OK(RankRunner::start(
+      2, 1,
+      [&](Rank* rank, const RankRunner::OnCaller&) -> Status {
+        auto d = std::make_unique<StepDevice>(&events[rank->index], false);
+        if (rank->index == 1) d->status = Status::internal("it broke");
+        rank->device = std::move(d);
+        StepLimits limits;
+        limits.max_rows = limits.max_spans = limits.max_samples = limits.vocab = 1;
+        rank->shape.hidden = rank->shape.vocab = rank->shape.head_dim = 1;
+        return Decoder::create(rank->shape, rank->weights, rank->device.get(), limits,
+                               &rank->decoder);
+      },
+      &runner));
+  const int32_t id = 0;
+  StepBuffer buffer;
+  buffer.input.token_ids = {&id, 1};
+  runner->launch(&buffer);
+  for (Events& e : events) REQUIRE(e.reach("begin0 launch"));
+  std::atomic<bool> done{false};
+  std::thread waiting([&] {
+    EXPECT_ERROR(runner->wait(), "it broke");
+    done = true;
+  });
+  events[0].allow(1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  EXPECT(!done.load());
+  events[1].allow(1);
+  waiting.join();
+}
+
+// Who waits for a rank that cannot be set up is told why.
+TEST(a_rank_that_cannot_be_set_up_ends_the_others) {
+  std::unique_ptr<RankRunner> runner;
+  const Status s = RankRunner::start(
+      3, 1,
+      [&](Rank* rank, const RankRunner::OnCaller& on_caller) -> Status {
+        on_caller([] {});
+        int64_t value = 1;
+        if (rank->index == 2) return Status::out_of_memory("no room for 3 bytes");
+        const bool agreed = rank->group->smallest(rank->index, "its plan", &value);
+        return agreed ? Status() : rank->group->status();
+      },
+      &runner);
+  EXPECT_ERROR(s, "no room for 3 bytes");
+  EXPECT(!runner);
 }
 
 // Steps that nobody waited for end with the runner.
