@@ -27,7 +27,9 @@ export type RewardCall = {
   readonly inputs?: readonly {
     readonly messages: readonly Turn[]
     readonly responses?: readonly string[]
+    readonly principle?: string
   }[]
+  readonly principle?: string
   readonly pairwise?: boolean
   readonly judge?: JudgeFields
   readonly priority?: number

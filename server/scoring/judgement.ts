@@ -28,10 +28,25 @@ const checked = (
   return ranked === undefined ? undefined : { scores: read, ranking: ranked }
 }
 
-/** Where an object that begins at `from` ends; undefined: it does not. */
-const endOfObject = (text: string, from: number): number | undefined => {
+const parsed = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+const ofMembers = (text: string, answers: 1 | 2): Judgement | undefined => {
+  const value = parsed(text)
+  if (!isRecord(value)) return undefined
+  const said = isRecord(value.overall) ? value.overall : value
+  return checked([said.score_1, said.score_2], said.ranking, answers)
+}
+
+/** Where an object that begins at `from` ends, if it does before `limit`. */
+const endOfObject = (text: string, from: number, limit: number): number | undefined => {
   let [depth, inText] = [0, false]
-  for (let at = from; at < text.length; at++) {
+  for (let at = from; at < limit; at++) {
     const char = text[at]
     if (inText) {
       if (char === '\\') at++
@@ -43,24 +58,29 @@ const endOfObject = (text: string, from: number): number | undefined => {
   return undefined
 }
 
+/** Characters that are looked at for objects with braces in their texts. */
+const MOST_LOOKED_AT = 1 << 20
+
+/** Braces in texts, and objects in objects: slower, so only as far as MOST_LOOKED_AT goes. */
+const fromNested = (text: string, answers: 1 | 2): Judgement | undefined => {
+  let found: Judgement | undefined
+  let left = MOST_LOOKED_AT
+  for (let at = text.indexOf('{'); at >= 0 && left > 0; at = text.indexOf('{', at)) {
+    const limit = Math.min(text.length, at + left)
+    const end = endOfObject(text, at, limit)
+    left -= (end ?? limit) - at
+    const judgement = end === undefined ? undefined : ofMembers(text.slice(at, end), answers)
+    found = judgement ?? found
+    at = judgement === undefined ? at + 1 : (end ?? at + 1)
+  }
+  return found
+}
+
 /** The last object with the members. */
 const fromJson = (text: string, answers: 1 | 2): Judgement | undefined => {
   let found: Judgement | undefined
-  for (let at = text.indexOf('{'); at >= 0; at = text.indexOf('{', at)) {
-    const end = endOfObject(text, at)
-    let value: unknown
-    try {
-      value = end === undefined ? undefined : JSON.parse(text.slice(at, end))
-    } catch {
-      value = undefined
-    }
-    if (isRecord(value)) {
-      const said = isRecord(value.overall) ? value.overall : value
-      found = checked([said.score_1, said.score_2], said.ranking, answers) ?? found
-    }
-    at = isRecord(value) && end !== undefined ? end : at + 1
-  }
-  return found
+  for (const [flat] of text.matchAll(/\{[^{}]*\}/g)) found = ofMembers(flat, answers) ?? found
+  return found ?? fromNested(text, answers)
 }
 
 /** The numbers in the box of a section. */

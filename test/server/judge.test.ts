@@ -22,6 +22,15 @@ describe('what a judge wrote', () => {
       assert.deepEqual(readJudgement(text, 2), expected, text)
   })
 
+  test('braces in texts are no objects, and many of them take no time', () => {
+    const text = '{"why": "uses {x}", "score_1": 4, "score_2": 2, "ranking": 1}'
+    assert.deepEqual(readJudgement(text, 2), { scores: [4, 2], ranking: 1 })
+    const began = performance.now()
+    for (const braces of ['{', '{"', '{"a":', '{}'])
+      assert.equal(readJudgement(braces.repeat(50_000), 2), undefined)
+    assert.ok(performance.now() - began < 2000)
+  })
+
   test('boxes, as older releases write them', () => {
     const text = `[The Begin of Analysis on Response 1]\n\\boxed{9}\n[The End of Analysis on Response 1]
 [The Begin of Individual Scores]\n\\boxed{4, 2}\n[The End of Individual Scores]
