@@ -110,6 +110,28 @@ describe('templates', () => {
       })
     assert.doesNotThrow(nested(64))
     assert.throws(nested(65), /nested too deep/)
+    const flat = `[${Array(500).fill('[[1], "]", "[", {"a": [2]}]')}]`
+    assert.doesNotThrow(() => fromJson(flat, (text) => text, { depth: 4, values: 10_000 }))
+    assert.throws(
+      () => fromJson(flat, (text) => text, { depth: 3, values: 10_000 }),
+      /nested too deep/,
+    )
+  })
+
+  test('what is nested without end is found at once, not when all of it was read', () => {
+    for (const open of ['[', '[ ', '[1, ', '{"a": ']) {
+      const source = open.repeat(1_000_000)
+      let best = Number.POSITIVE_INFINITY
+      for (let i = 0; i < 5; i++) {
+        const since = performance.now()
+        assert.throws(
+          () => fromJson(source, (text) => text, { depth: 64, values: 1000 }),
+          /nested too deep/,
+        )
+        best = Math.min(best, performance.now() - since)
+      }
+      assert.ok(best < 5, `${open}: ${best} ms`)
+    }
   })
 
   test('cannot take the process: loops, ranges, texts and numbers have bounds', () => {
