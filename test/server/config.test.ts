@@ -122,6 +122,25 @@ describe('settings', () => {
     assert.equal(only?.max_model_len, 4096)
   })
 
+  test('names: all of them for one model, one each for several; those of an entry go before', () => {
+    const served_model_name = ['x', 'y']
+    const names = (flags: object, path?: string) =>
+      modelSettings(readSettings({ served_model_name, ...flags }, {}, path)).map(
+        (one) => `${one.model}: ${one.names}`,
+      )
+    assert.deepEqual(names({ model: ['a'] }), ['a: x,y'])
+    assert.deepEqual(names({ model: ['a', 'b'] }), ['a: x', 'b: y'])
+    assert.throws(
+      () => names({ model: ['a', 'b', 'c'] }),
+      /2 names for 3 models; give one for each/,
+    )
+    const one = file({ models: [{ model: 'a' }] })
+    assert.deepEqual(names({}, one), ['a: x,y'])
+    const two = file({ models: [{ model: 'a', served_model_name: ['p', 'q'] }, { model: 'b' }] })
+    assert.deepEqual(names({}, two), ['a: p,q', 'b: y'])
+    assert.deepEqual(names({ model: ['b', 'a'] }, two), ['b: x', 'a: p,q'])
+  })
+
   test('what is wrong is named, with what would be right', () => {
     const wrong = (
       flags: Record<string, string | string[]>,
