@@ -4,7 +4,7 @@
 import { z } from 'zod'
 import { checkBody } from './check.js'
 import { checkOptions } from './engine/check-call.js'
-import { openEngine } from './engine/engine.js'
+import { checkFolder, openEngine } from './engine/engine.js'
 import type { Engine, EngineOptions, GenerateRequest, Timings } from './engine/types.js'
 import { EngineFailure } from './failure.js'
 import { type CompileForm, createGrammars } from './model/grammars.js'
@@ -125,8 +125,8 @@ export const createEngine = async (
   tokenizer?: Tokenizer,
 ): Promise<RewardingEngine> => {
   const { reward: settings, ...rest } = options ?? {}
-  checkOptions(rest)
-  const { model: folder } = options
+  checkOptions(typeof options === 'object' && options !== null ? rest : options)
+  const folder = await checkFolder(options.model)
   const words = tokenizer ?? (await loadTokenizer(folder))
   const warnings: string[] = []
   const { template, profile } = await openTemplate(

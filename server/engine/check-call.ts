@@ -41,8 +41,11 @@ const bias: Check = {
     value instanceof Map && [...value].every(([id, one]) => isNumber(id) && isNumber(one)),
 }
 const seed: Check = {
-  expected: 'an integer',
-  is: (value) => typeof value === 'bigint' || Number.isSafeInteger(value),
+  expected: 'an integer of 64 bits',
+  is: (value) =>
+    typeof value === 'bigint'
+      ? value === BigInt.asUintN(64, value) || value === BigInt.asIntN(64, value)
+      : Number.isSafeInteger(value),
 }
 
 type Checks<T> = Readonly<Record<keyof T, Check>>

@@ -36,7 +36,8 @@ const thinkCloseText = `\n${thinkEnd}\n\n`
 
 const invalid = (message: string) => new EngineFailure({ code: 'invalid_argument', message })
 
-const checkFolder = async (folder: string | undefined): Promise<string> => {
+/** A folder, or a GGUF file; throws an EngineFailure for anything else. */
+export const checkFolder = async (folder: string | undefined): Promise<string> => {
   if (folder === undefined || folder === '')
     throw invalid('model must be the path of a Hugging Face folder')
   const found = await stat(folder).catch(() => undefined)

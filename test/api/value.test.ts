@@ -71,3 +71,18 @@ describe('generateValue()', { skip: noAddon }, () => {
     assert.match(text, /^(ab|cd)$/)
   })
 })
+
+test('createEngine says what is wrong with its options before it reads a file', async () => {
+  for (const [options, message] of [
+    [undefined, /^options must be an object, found undefined/],
+    [null, /^options must be an object, found null/],
+    [5, /^options must be an object, found 5/],
+    [{}, /^model must be the path/],
+    [{ model: '' }, /^model must be the path/],
+    [{ model: 5 }, /^model must be a string, found 5/],
+    [{ model: '/nowhere' }, /^model \/nowhere is not there/],
+    [{ model: 'a\0b' }, /is not there/],
+    [{ modle: 'x' }, /^modle is no field of options/],
+  ] as const)
+    await assert.rejects(createEngine(options as never), { name: 'EngineFailure', message })
+})
