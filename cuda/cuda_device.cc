@@ -38,6 +38,11 @@ class CudaDevice final : public Device {
 
   Status open(const DeviceOptions& options) {
     mark_cache_ = options.debug_checks;
+    if (options.group && options.group->ranks() > 1) {
+      return Status::unsupported("tensor_parallel_size: found " +
+                                 std::to_string(options.group->ranks()) +
+                                 ", expected 1: the CUDA backend runs on one GPU so far");
+    }
     if (Status s = read_switches(&switches_); !s) return s;
     if (Status s = context_.open(options.index); !s) return s;
     queue().pdl = queue().pdl && switches_.pdl;

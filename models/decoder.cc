@@ -130,8 +130,12 @@ void Decoder::forward(const StepInput& in, StepOutput* out) noexcept {
     }
   }
 
-  out->samples.resize(in.samples.size());
+  if (out->samples.size() != in.samples.size()) out->samples.resize(in.samples.size());
   if (!in.samples.empty()) head(in, 0);
+}
+
+int64_t Decoder::outputs() const {
+  return shape_->reward_outputs > 0 ? shape_->reward_outputs : shape_->vocab;
 }
 
 // Only the rows that somebody asked for go through the head, in slices of the logits buffer: those
@@ -141,8 +145,8 @@ void Decoder::head(const StepInput& in, size_t first) noexcept {
   rows_.clear();
   for (size_t i = 0; i < n; ++i) rows_.push_back(in.samples[first + i].row);
   const DecoderWeights& w = *weights_;
-  device_->head(matrix(logits_, int64_t(n), w.head.weight.rows),
-                matrix(x_, in.rows(), shape_->hidden), rows_, w.final_norm, w.head);
+  device_->head(matrix(logits_, int64_t(n), outputs()), matrix(x_, in.rows(), shape_->hidden),
+                rows_, w.final_norm, w.head);
 }
 
 void Decoder::draw(const StepInput& in, StepOutput* out) noexcept {
@@ -151,13 +155,14 @@ void Decoder::draw(const StepInput& in, StepOutput* out) noexcept {
   for (size_t first = 0; first < in.samples.size();) {
     const size_t n = std::min(in.samples.size() - first, size_t(logits_.shape[0]));
     if (first > 0) head(in, first);
-    d.sample(matrix(logits_, int64_t(n), w.head.weight.rows), int32_t(first), int32_t(n),
+    d.sample(matrix(logits_, int64_t(n), outputs()), int32_t(first), int32_t(n),
              out->samples.data() + first);
     first += n;
   }
-  out->scores.resize(in.score_rows.size() * size_t(w.head.weight.rows));
-  if (!in.score_rows.empty()) {
-    const Tensor scores = matrix(logits_, int64_t(in.score_rows.size()), w.head.weight.rows);
+  // Every rank has the rows of a reward head; the first says what comes of them.
+  if (shape_->shard.rank == 0) out->scores.resize(in.score_rows.size() * size_t(outputs()));
+  if (!in.score_rows.empty() && shape_->shard.rank == 0) {
+    const Tensor scores = matrix(logits_, int64_t(in.score_rows.size()), outputs());
     d.head(scores, matrix(x_, in.rows(), shape_->hidden), in.score_rows, w.final_norm, w.head);
     d.download(out->scores.data(), scores.data, scores.bytes());
   }

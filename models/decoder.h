@@ -24,8 +24,9 @@ class Decoder {
   ~Decoder();
 
   // Runs one step, without waiting for it; at most kMaxStepsInFlight at a time. `in` and `out` stay
-  // where they are until the step has been waited for. forward() runs it up to the logits of the
-  // first rows and reads nothing of in.samples but rows and slots; draw() samples and launches.
+  // where they are until the step has been waited for, and are one for all ranks of a group: there
+  // out->samples has a place for each of in.samples already. forward() runs it up to the logits of
+  // the first rows and reads nothing of in.samples but rows and slots; draw() samples and launches.
   void forward(const StepInput& in, StepOutput* out) noexcept;
   void draw(const StepInput& in, StepOutput* out) noexcept;
   void launch(const StepInput& in, StepOutput* out) noexcept {
@@ -48,6 +49,7 @@ class Decoder {
  private:
   Decoder() = default;
   void head(const StepInput& in, size_t first) noexcept;
+  int64_t outputs() const;  // of the head
   const RankShape* shape_ = nullptr;
   const DecoderWeights* weights_ = nullptr;
   Device* device_ = nullptr;

@@ -118,6 +118,14 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   return {};
 }
 
+void MemoryPlan::limit_blocks(int32_t blocks) {
+  const size_t more = kv - kv / size_t(num_blocks) * size_t(blocks);
+  kv -= more;
+  total -= more;
+  num_blocks = blocks;
+  kv_tokens = int64_t(blocks) * block_size;
+}
+
 std::string MemoryPlan::table() const {
   std::string text;
   const auto line = [&](const char* item, size_t bytes, const std::string& note) {

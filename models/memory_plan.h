@@ -21,7 +21,9 @@ struct MemoryPlan {
   size_t kv_bytes_per_token = 0;
   DType kv_dtype = DType::bf16;
   std::vector<std::string> unused_tensors;  // of the checkpoint: they take no memory
-  std::string table() const;                // for people: one line an item
+  // Fewer blocks, since another rank has no room for more. REQUIRES: at most num_blocks.
+  void limit_blocks(int32_t blocks);
+  std::string table() const;  // for people: one line an item
 };
 
 struct PlanInput {

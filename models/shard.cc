@@ -50,7 +50,8 @@ Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out)
   if (kv > 0 && kv % ranks != 0 && ranks % kv != 0) {
     return cannot(std::to_string(kv) + " KV heads");
   }
-  RankShape shape{.hidden = config.hidden,
+  RankShape shape{.shard = shard,
+                  .hidden = config.hidden,
                   .vocab = config.vocab,
                   .q_heads = config.q_heads / ranks,
                   .kv_heads = int32_t(kv_heads_of(kv, shard).count),
@@ -73,6 +74,17 @@ Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out)
   }
   *out = std::move(shape);
   return {};
+}
+
+int32_t stretches_of(const ModelConfig& config, int64_t cols) {
+  constexpr int64_t kStep = 32;  // what backends pad the columns of a matrix to
+  int32_t stretches = 1;
+  for (int32_t ranks = 2; ranks <= kMaxStretches; ranks *= 2) {
+    RankShape shape;
+    if (!rank_shape(config, {.rank = 0, .ranks = ranks}, &shape)) break;
+    if (cols % (kStep * ranks) == 0) stretches = ranks;
+  }
+  return stretches;
 }
 
 MatrixRange held_by(const Shard& shard, const ModelConfig& config, const LayerSpec& spec,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "device/status.h"
+#include "models/checkpoint/checkpoint.h"
 #include "models/config.h"
 
 namespace nemotron {
@@ -20,14 +21,9 @@ struct Shard {
   static Shard whole() { return {}; }
 };
 
-// A rectangle of a stored matrix [rows, cols].
-struct MatrixRange {
-  int64_t first_row = 0, rows = 0, first_col = 0, cols = 0;
-  bool operator==(const MatrixRange&) const = default;
-};
-
 // What a rank computes. `vocab` is the whole vocabulary: a token is drawn from all logits.
 struct RankShape {
+  Shard shard;
   int32_t hidden = 0, vocab = 0, q_heads = 0, kv_heads = 0, head_dim = 0;
   int32_t reward_outputs = 0;     // rows of a reward head; 0: the head is of the vocabulary
   std::vector<LayerSpec> layers;  // kv_heads and intermediate of this rank
@@ -40,6 +36,11 @@ struct RankShape {
 // intermediate size, and to divide the KV heads or be a multiple of them. All attention layers have
 // the same number of KV heads, since the KV cache has one.
 Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out);
+
+// Into how many stretches the sums of `o` and `down` are cut (MatrixPart::stretches): the most
+// ranks, of 1, 2, 4 and 8, that can hold the model. So they are the same sums on one rank and on
+// each of these numbers. `cols` of the whole matrix; a stretch is a multiple of 32 of them.
+int32_t stretches_of(const ModelConfig& config, int64_t cols);
 
 // The stored matrices, each [out, in].
 enum class MatrixKind : uint8_t { embedding, head, q, k, v, o, gate, up, down };

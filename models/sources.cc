@@ -75,6 +75,9 @@ std::vector<PackedGroup> packed_groups(const Sources& s, const ModelConfig& conf
     for (const Stored& p : parts) {
       group.parts.push_back({p.source, held_by(shard, config, spec, p.kind)});
     }
+    if (slot != Slot::o && slot != Slot::down) return;
+    const int32_t all = stretches_of(config, parts[0].source->cols());
+    group.stretches = all % shard.ranks == 0 ? all / shard.ranks : 1;
   };
   const bool tied = s.head_is_embedding && config.reward.kind != RewardHead::Kind::lm_head_rows;
   add(Slot::embedding, -1, tied ? WeightUse::tied : WeightUse::embedding,

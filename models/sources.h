@@ -57,7 +57,8 @@ Status check_checkpoint(const Checkpoint& checkpoint, const ModelConfig& config)
 // One packed weight of a rank and the pieces it is made of, in order.
 struct PackedGroup {
   enum class Slot : uint8_t { embedding, head, qkv, o, gate_up, down } slot = Slot::embedding;
-  int32_t layer = -1;  // -1: an end of the model
+  int32_t layer = -1;     // -1: an end of the model
+  int32_t stretches = 1;  // MatrixPart's
   WeightUse use = WeightUse::linear;
   struct Part {
     const LinearSource* source = nullptr;

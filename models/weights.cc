@@ -1,5 +1,7 @@
 #include "models/weights.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -55,27 +57,46 @@ class Loader {
       const StoredTensor& w = *source->weight;
       std::span<const float> scale = source->scale;
       if (scale.size() > 1) scale = scale.subspan(size_t(range.first_row), size_t(range.rows));
-      const auto row_bytes = size_t(source->cols()) * dtype_bytes(w.dtype);
-      if (Status s = checkpoint_.fetch(w, size_t(range.first_row) * row_bytes,
-                                       size_t(range.rows) * row_bytes);
-          !s) {
-        return s;
-      }
+      if (Status s = checkpoint_.fetch(w, range); !s) return s;
       const int64_t first = range.first_row * source->cols() + range.first_col;
       parts.push_back({.data = w.data + size_t(first) * dtype_bytes(w.dtype),
                        .dtype = w.dtype,
                        .rows = range.rows,
                        .cols = range.cols,
                        .row_stride = source->cols(),
-                       .scale = scale});
+                       .scale = scale,
+                       .first_row = range.first_row,
+                       .stretches = group.stretches});
     }
     const WeightFormat format =
         group.quantised(options_.format) ? WeightFormat::fp8 : WeightFormat::stored;
+    std::vector<float> largest;
+    if (format == WeightFormat::fp8 && parts[0].cols < group.parts[0].source->cols()) {
+      if (Status s = find_largest(parts[0], &largest); !s) return s;
+      parts[0].row_largest = largest;
+    }
     Weight* to = target(group, &out_);
     if (Status s = device_->pack_weight(parts, group.use, format, to); !s) return s;
     out_.bytes += to->bytes;
     each_stored(group, [&](const StoredTensor& t) { done(t); });
     return {};
+  }
+
+  // Of the whole rows, which lie on all ranks: one scale of a row for all of them.
+  Status find_largest(const MatrixPart& part, std::vector<float>* out) const {
+    StoredTensor values;
+    values.dtype = part.dtype;
+    values.data = static_cast<const uint8_t*>(part.data);
+    for (int64_t row = 0; row < part.rows; ++row) {
+      float most = 0;
+      for (int64_t col = 0; col < part.cols; ++col) {
+        most = std::max(most, std::abs(stored_value(values, row * part.row_stride + col)));
+      }
+      out->push_back(most);
+    }
+    RankGroup* group = options_.group;
+    if (!group || group->largest(options_.shard.rank, "the scales of a matrix", *out)) return {};
+    return group->status();
   }
 
   // Without a gain the layer has no norm.

@@ -34,6 +34,7 @@ struct LoadProgress {
 // Packs what the rank holds onto `device`, layer by layer. `progress` is called from this thread.
 struct LoadOptions {
   Shard shard = {};
+  RankGroup* group = nullptr;  // of the other ranks, which load their parts meanwhile
   WeightFormat format = WeightFormat::stored;
   std::function<void(const LoadProgress&)> progress = {};  // may be empty
 };

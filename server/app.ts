@@ -21,8 +21,14 @@ import {
   type RouteDescription,
 } from './api/openapi.js'
 import { assetRoute, pageRoute } from './api/page.js'
+import { refineRoute } from './api/reward/refine.js'
 import { classifyRoute, poolingRoute, rewardRoute } from './api/reward/routes.js'
-import { ClassifyRequest, PoolingRequest, RewardRequest } from './api/reward/schema.js'
+import {
+  ClassifyRequest,
+  PoolingRequest,
+  RefineRequest,
+  RewardRequest,
+} from './api/reward/schema.js'
 import type { Server } from './api/server.js'
 import { serverEventsRoute, serverRoute } from './api/status.js'
 import { detokenizeRoute, renderRoute, tokenizeRoute, tokenizerInfoRoute } from './api/tokenize.js'
@@ -94,6 +100,11 @@ const workRoutes = (server: Server): readonly Route[] => [
     summary: 'Score answers: one conversation, candidates of one prompt, or many of both.',
     body: { RewardRequest },
     answer: 'One reward an answer, in the order given.',
+  }),
+  post('/v1/refine', refineRoute(server), {
+    summary: 'Drafts, feedback on them, edits by it, and the best of all by a reward model.',
+    body: { RefineRequest },
+    answer: 'The best text, and all others with their rewards.',
   }),
   post('/pooling', poolingRoute(server), {
     summary: "The outputs of a reward model, in vLLM's shape.",

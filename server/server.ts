@@ -135,6 +135,17 @@ type Loading = Pick<ServeOptions, 'log' | 'progress' | 'tell'> & {
   readonly say: (detail: string) => void
 }
 
+/** What loading took on one of several ranks. */
+const rankText = (
+  name: string,
+  rank: number,
+  { device, plan, load }: ServedModel['engine']['info']['ranks'][number],
+): string => {
+  const seconds = (value: number) => `${value.toFixed(1)} s`
+  const parts = `open ${seconds(load.openSeconds)}, pack ${seconds(load.packSeconds)}, prepare ${seconds(load.prepareSeconds)}`
+  return `${name}: rank ${rank}, ${device}: ${(plan.weights / 2 ** 20).toFixed(1)} MiB of weights; ${parts}`
+}
+
 /** `left`: models still to load, this one among them: those that come later need their share too. */
 const loadOne = async (
   one: ModelSettings,
@@ -145,7 +156,7 @@ const loadOne = async (
   say(`${name}: finding its files`)
   const folder = await fetchModel(one.model, progress, tell)
   say(`${name}: reading its tokenizer`)
-  return loadModel({
+  const model = await loadModel({
     settings: one,
     folder,
     utilization: one.gpu_memory_utilization / left,
@@ -157,7 +168,9 @@ const loadOne = async (
       },
       onPlan: (plan) => {
         progress.finish()
-        tell(`${name}: ${one.model}\n${plan.table}`)
+        tell(
+          `${name}: ${one.model}${one.tensor_parallel_size > 1 ? `, on each of ${one.tensor_parallel_size} ranks` : ''}\n${plan.table}`,
+        )
         if (plan.unusedTensors.length > 0) log.warn(unusedText(name, plan.unusedTensors))
       },
       warn: (message) => {
@@ -166,6 +179,10 @@ const loadOne = async (
       },
     },
   })
+  progress.finish()
+  const { ranks } = model.engine.info
+  if (ranks.length > 1) for (const [rank, one] of ranks.entries()) tell(rankText(name, rank, one))
+  return model
 }
 
 /** All or none: what is loaded when another one fails is closed again. */

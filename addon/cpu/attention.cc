@@ -356,6 +356,7 @@ void Attention::weigh(const Call& call, const Unit& unit, int64_t block, const R
 // The piece's rows over the keys of one stretch, from nothing.
 void Attention::attend_stretch(const Call& call, const Unit& unit, int64_t stretch,
                                const Room& room, const Sums& to) {
+  ticks_->fetch_add(1, std::memory_order_relaxed);
   take_queries(call, unit, room, to);
   const auto tile = kernels_->tile[int(format_)];
   const size_t a_size = bf16_operands() ? 2 : 4;

@@ -27,6 +27,8 @@ class Attention {
  public:
   Status init(const Kernels* kernels, ThreadPool* pool, const StepLimits& limits,
               const KvConfig& kv, const RopeTable& rope, bool poison);
+  // What is counted up while a long call goes on (RankGroup); before the first step.
+  void count(std::atomic<uint64_t>* ticks) { ticks_ = ticks; }
 
   // Angles of the step's rows.
   void begin_step(const StepInput& in);
@@ -99,6 +101,7 @@ class Attention {
   void write(const Call& call, const Unit& unit, const Sums& all);
 
   const Kernels* kernels_ = nullptr;
+  std::atomic<uint64_t>* ticks_ = nullptr;
   ThreadPool* pool_ = nullptr;
   KvConfig kv_;
   std::vector<float> k_scale_, v_scale_, inv_freq_;

@@ -1,6 +1,7 @@
 #include "cpu/cpu_device.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <memory>
@@ -24,12 +25,15 @@ namespace {
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(const Kernels* kernels, int threads, bool round, bool debug_checks)
+  CpuDevice(const Kernels* kernels, int threads, const DeviceOptions& options)
       : kernels_(kernels),
-        round_(round && exact_kernels(kernels) != kernels),
-        debug_checks_(debug_checks),
+        round_(options.round_activations && exact_kernels(kernels) != kernels),
+        debug_checks_(options.debug_checks),
+        group_(options.group && options.group->ranks() > 1 ? options.group : nullptr),
+        rank_(options.rank),
         pool_(threads),
-        gemm_(kernels, &pool_, round) {}
+        gemm_(kernels, &pool_, options.round_activations,
+              group_ ? group_->ticks_of(rank_) : &own_ticks_) {}
 
   std::string name() const override {
     return std::string("cpu (") + isa_name(kernels_->isa) +
@@ -39,7 +43,10 @@ class CpuDevice final : public Device {
   }
   DType activation_dtype() const override { return DType::f32; }
   DType kv_dtype() const override { return round_ ? DType::bf16 : DType::f16; }
-  size_t free_bytes() const override { return available_bytes(); }
+  // Ranks share the machine's memory.
+  size_t free_bytes() const override {
+    return available_bytes() / size_t(group_ ? group_->ranks() : 1);
+  }
 
   Status alloc(size_t bytes, void** out) noexcept override {
     return guarded([&]() -> Status {
@@ -67,7 +74,12 @@ class CpuDevice final : public Device {
       auto m = std::make_unique<PackedMatrix>();
       if (Status s = pack_matrix(parts, use, format, kernels_, &pool_, m.get()); !s) return s;
       if (Status s = gemm_.reserve(m->k); !s) return s;
-      *out = {.handle = m.get(), .rows = m->rows, .cols = m->cols, .bytes = m->data.bytes()};
+      *out = {.handle = m.get(),
+              .rows = m->rows,
+              .cols = m->cols,
+              .first_row = m->first_row,
+              .bytes = m->data.bytes()};
+      m->index = weights_.size();
       weights_.push_back(std::move(m));
       return {};
     });
@@ -87,6 +99,7 @@ class CpuDevice final : public Device {
                                      rope, debug_checks_);
           !s)
         return s;
+      attention_.count(group_ ? group_->ticks_of(rank_) : &own_ticks_);
       const size_t qkv =
           size_t(limits.max_rows) * size_t((limits.q_heads + 2 * kv.kv_heads) * limits.head_dim);
       if (Status s = HugeBuffer::create(qkv * sizeof(float), &qkv_); !s) return s;
@@ -94,7 +107,7 @@ class CpuDevice final : public Device {
       for (Sampler& s : samplers_) s.init(kernels_, limits.vocab);
       ids_.reserve(size_t(limits.max_rows));
       slots_.assign(size_t(limits.max_spans), -1);
-      return {};
+      return group_ ? join(size_t(limits.max_rows) * size_t(limits.hidden)) : Status();
     });
   }
 
@@ -131,17 +144,27 @@ class CpuDevice final : public Device {
   void embed(Tensor x, const Weight& table) noexcept override {
     NEMOTRON_ASSERT(is_of_step(x));
     const PackedMatrix& m = matrix(table);
+    tables_.assign(1, &m);
+    // The other ranks' parts lie in the same memory.
+    if (group_) {
+      tables_.clear();
+      for (const CpuDevice* peer : peers_) tables_.push_back(peer->weights_[m.index].get());
+    }
+    const int64_t vocab = tables_.back()->first_row + tables_.back()->rows;
     for (int32_t id : ids_) {
-      if (id < 0 || id >= m.rows) {
+      if (id < 0 || id >= vocab) {
         return failed(Status::internal("token id " + std::to_string(id) +
-                                       " is outside the embedding of " + std::to_string(m.rows) +
+                                       " is outside the embedding of " + std::to_string(vocab) +
                                        " rows"));
       }
     }
     pool_.run([&](int thread) {
       const Range mine = share(int64_t(ids_.size()), thread, pool_.size());
       for (int64_t r = mine.begin; r < mine.end; ++r) {
-        m.read_row(ids_[size_t(r)], x.as<float>() + r * m.cols);
+        const int64_t id = ids_[size_t(r)];
+        const auto of = std::ranges::find_if(
+            tables_, [&](const PackedMatrix* t) { return id < t->first_row + t->rows; });
+        (*of)->read_row(id - (*of)->first_row, x.as<float>() + r * m.cols);
       }
     });
   }
@@ -165,8 +188,17 @@ class CpuDevice final : public Device {
     NEMOTRON_ASSERT(x.shape[0] == a.shape[0]);
     if (!status_) return;
     const PackedMatrix& m = matrix(w.weight);
-    gemm_.multiply({.x = a.as<float>(), .stride = m.cols}, a.shape[0], m,
-                   {.kind = GemmOutput::Kind::add, .data = x.as<float>(), .stride = m.rows});
+    const GemmInput in{.x = a.as<float>(), .stride = m.cols};
+    if (!group_) {
+      return gemm_.multiply(
+          in, a.shape[0], m,
+          {.kind = GemmOutput::Kind::add, .data = x.as<float>(), .stride = m.rows});
+    }
+    // Two buffers in turn: who writes the next sum may be ahead of who still reads this one.
+    turn_ ^= 1;
+    gemm_.multiply(in, a.shape[0], m,
+                   {.data = partial_[turn_].as<float>(), .stride = m.rows, .is_part = true});
+    if (meet("a sum over ranks")) add_partials(x, m);
   }
 
   void mlp_input(Tensor h, Tensor x, const Norm& norm, const Linear& w,
@@ -186,21 +218,36 @@ class CpuDevice final : public Device {
     if (!status_) return;
     GemmInput in = normed(x, norm);
     in.rows = rows.data();
-    gemm_.multiply(in, int64_t(rows.size()), matrix(w.weight),
-                   {.data = out.as<float>(), .stride = w.weight.rows});
+    const PackedMatrix& m = matrix(w.weight);
+    GemmOutput to{.data = out.as<float>(), .stride = out.shape[1]};
+    if (out.shape[1] != m.rows) {
+      // Nobody draws from the logits of before any more.
+      logits_ = out.as<float>();
+      if (!meet("the head")) return;
+      head_rows_.clear();
+      for (size_t i = 0; i < rows.size(); ++i) {
+        float* owner = peers_[i % peers_.size()]->logits_;
+        head_rows_.push_back(owner + int64_t(i) * out.shape[1] + m.first_row);
+      }
+      to.rows = head_rows_.data();
+    }
+    gemm_.multiply(in, int64_t(rows.size()), m, to);
   }
 
   void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept override {
     NEMOTRON_ASSERT(begun_ && first >= 0 && size_t(first + n) <= step_->samples.size());
     if (!status_) return;
+    if (group_ && !meet("the logits")) return;
     const int64_t vocab = logits.shape[1];
-    std::atomic<int32_t> next{0};
+    const int32_t ranks = group_ ? group_->ranks() : 1;
+    std::atomic<int32_t> next{rank_};
     pool_.run([&](int thread) {
-      for (int32_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) {
+      for (int32_t i; (i = next.fetch_add(ranks, std::memory_order_relaxed)) < n;) {
         samplers_[size_t(thread)].sample(logits.as<float>() + i * vocab,
                                          step_->samples[size_t(first + i)], &out[i]);
       }
     });
+    if (group_ && !meet("the drawn ids")) return;
     for (int32_t i = 0; i < n; ++i) {
       const int32_t slot = step_->samples[size_t(first + i)].slot;
       // After a draw that failed the next step may already be planned: it runs on some token.
@@ -248,12 +295,65 @@ class CpuDevice final : public Device {
     }
   }
   void failed(Status s) {
-    if (status_) status_ = std::move(s);
+    if (!status_) return;
+    if (group_) group_->end(rank_, s);
+    status_ = std::move(s);
+  }
+
+  // --- the group ---
+  bool meet(const char* where) {
+    if (group_->meet(rank_, where)) return true;
+    if (status_) status_ = group_->status();
+    return false;
+  }
+  // `values`: of the largest sum over ranks.
+  Status join(size_t values) {
+    for (HugeBuffer& buffer : partial_) {
+      if (Status s = HugeBuffer::create(values * sizeof(float), &buffer); !s) return s;
+    }
+    std::vector<void*> all(size_t(group_->ranks()));
+    if (!group_->exchange(rank_, "its preparation", this, all)) return group_->status();
+    for (void* peer : all) peers_.push_back(static_cast<CpuDevice*>(peer));
+    return {};
+  }
+  // x [rows, hidden] += the sum of all ranks' parts, in pairs as stretches are; in the order of the
+  // ranks where they are no power of two. Every rank adds the same.
+  void add_partials(const Tensor& x, const PackedMatrix& m) {
+    constexpr int64_t kColumns = 256;
+    const int64_t blocks = (m.rows + kColumns - 1) / kColumns, ranks = group_->ranks();
+    const bool in_pairs = (ranks & (ranks - 1)) == 0;
+    pool_.run([&](int thread) {
+      const Range mine = share(x.shape[0] * blocks, thread, pool_.size());
+      std::array<std::array<float, kColumns>, kMaxStretches> sum;
+      for (int64_t b = mine.begin; b < mine.end; ++b) {
+        const int64_t row = b / blocks, col = b % blocks * kColumns;
+        const int64_t n = std::min(kColumns, m.rows - col), at = row * m.rows + col;
+        for (int64_t r = 0; r < ranks; ++r) {
+          std::memcpy(sum[size_t(r)].data(), peers_[size_t(r)]->partial_[turn_].as<float>() + at,
+                      size_t(n) * sizeof(float));
+        }
+        const auto add = [&](int64_t to, int64_t from) {
+          kernels_->add(sum[size_t(to)].data(), sum[size_t(from)].data(), nullptr, n);
+        };
+        if (in_pairs) {
+          for (int64_t step = 1; step < ranks; step *= 2) {
+            for (int64_t r = 0; r < ranks; r += 2 * step) add(r, r + step);
+          }
+        } else {
+          for (int64_t r = 1; r < ranks; ++r) add(0, r);
+        }
+        const float* scale = m.scale.empty() ? nullptr : m.scale.data() + col;
+        kernels_->add(x.as<float>() + at, sum[0].data(), scale, n);
+      }
+    });
   }
 
   const Kernels* kernels_;
   const bool round_;
   const bool debug_checks_;
+  RankGroup* const group_;  // null: one rank
+  const int32_t rank_;
+  std::atomic<uint64_t> own_ticks_{0};  // of one rank: nobody reads them
   ThreadPool pool_;
   Gemm gemm_;
   Attention attention_;
@@ -263,6 +363,13 @@ class CpuDevice final : public Device {
   std::unordered_map<void*, HugeBuffer> buffers_;
   std::vector<int32_t> ids_;    // of the step, slots resolved
   std::vector<int32_t> slots_;  // ids left by earlier steps
+  // Of the group. Peers read partial_, logits_ and weights_ between two meetings.
+  std::vector<CpuDevice*> peers_;            // all ranks, this one too
+  HugeBuffer partial_[2];                    // [max_rows, hidden]
+  int turn_ = 0;                             // which of them is being added up
+  float* logits_ = nullptr;                  // of the head that is being computed
+  std::vector<float*> head_rows_;            // scratch
+  std::vector<const PackedMatrix*> tables_;  // scratch: the parts of an embedding
   const StepInput* step_ = nullptr;
   StepLimits limits_;
   int32_t kv_layers_ = 0, block_size_ = 0;
@@ -273,9 +380,9 @@ class CpuDevice final : public Device {
 
 }  // namespace
 
-std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads, bool round_activations,
-                                        bool debug_checks) {
-  return std::make_unique<CpuDevice>(kernels, threads, round_activations, debug_checks);
+std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads,
+                                        const DeviceOptions& options) {
+  return std::make_unique<CpuDevice>(kernels, threads, options);
 }
 
 }  // namespace nemotron::cpu
@@ -288,8 +395,8 @@ Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* ou
     if (Status s = cpu::parse_isa(options.isa, &isa); !s) return s;
     const int hardware = std::max(1, int(std::thread::hardware_concurrency()));
     const int threads = options.threads > 0 ? options.threads : hardware;
-    *out = cpu::make_cpu_device(cpu::kernels_for(isa), threads, options.round_activations,
-                                options.debug_checks);
+    const int ranks = options.group ? options.group->ranks() : 1;
+    *out = cpu::make_cpu_device(cpu::kernels_for(isa), std::max(1, threads / ranks), options);
     return {};
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory("no memory for the CPU device");

@@ -11,8 +11,9 @@
 
 namespace nemotron::cpu {
 
-// round_activations: see DeviceOptions. Throws std::bad_alloc or std::system_error.
-std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads, bool round_activations,
-                                        bool debug_checks);
+// Of options: round_activations, debug_checks, group and rank; `threads` are of this rank. Throws
+// std::bad_alloc or std::system_error.
+std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads,
+                                        const DeviceOptions& options);
 
 }  // namespace nemotron::cpu

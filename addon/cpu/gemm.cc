@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace nemotron::cpu {
 namespace {
@@ -30,9 +31,11 @@ Status Gemm::reserve(int64_t k) {
   const size_t own_bytes = size_t(padded * pool_->size()) * sizeof(float);
   if (Status s = HugeBuffer::create(own_bytes, &own); !s) return s;
   if (c_.bytes() == 0) {
-    c_bytes_ = size_t(rows * kernels_->block_panels * kPanel) * sizeof(float) +
-               size_t(round_up(int64_t(kernels_->scratch_bytes), 64));
-    if (Status s = HugeBuffer::create(c_bytes_ * size_t(pool_->size()), &c_); !s) return s;
+    static_assert(kMaxStretches <= 1 << (kBuffers - 1));
+    scratch_bytes_ = size_t(round_up(int64_t(kernels_->scratch_bytes), 64));
+    buffer_bytes_ = size_t(rows * kernels_->block_panels * kPanel) * sizeof(float);
+    const size_t bytes = scratch_bytes_ + kBuffers * buffer_bytes_;
+    if (Status s = HugeBuffer::create(bytes * size_t(pool_->size()), &c_); !s) return s;
   }
   a_ = std::move(a);
   rows_ = std::move(own);
@@ -48,6 +51,7 @@ void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w,
   for (int64_t first = 0; first < rows; first += most) {
     const int64_t n = std::min(most, rows - first);
     const Chunk chunk{first, n, terms, round_up(n * terms, kernels_->row_step)};
+    ticks_.fetch_add(1, std::memory_order_relaxed);
     pool_->run([&](int thread) {
       pack(in, chunk, w, thread);
       pool_->barrier();
@@ -98,53 +102,89 @@ void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, 
   }
 }
 
-void Gemm::panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& out, int thread) {
-  const auto [first, rows, terms, padded] = chunk;
+void Gemm::multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip& strip, float* c,
+                          uint8_t* scratch) {
   const size_t a_size = kernels_->a_is_bf16[int(w.format)] ? 2 : 4;
   const auto tile = kernels_->tile[int(w.format)];
+  const auto at = [&](int64_t p, int64_t k) {
+    return w.data.data() + size_t(p) * w.panel_bytes + size_t(k) * kPanel * format_bytes(w.format);
+  };
+  // Blocks of activations lie where pack() put them; a stretch may begin or end within one.
+  for (int64_t k = strip.first_k; k < strip.end_k;) {
+    const int64_t block = k / kKBlock * kKBlock;
+    const int64_t block_width = std::min<int64_t>(kKBlock, w.k - block);
+    const int64_t end = std::min(strip.end_k, block + block_width);
+    // Fetching the block that comes next, not what lies so many bytes further, is worth a fifth
+    // of the rate of FP8 weights: a panel of 2048 inputs is only 32 KiB long.
+    const uint8_t* b = at(strip.panel, k);
+    const uint8_t* next = end < w.k               ? at(strip.panel, end)
+                          : strip.next_panel >= 0 ? at(strip.next_panel, 0)
+                                                  : b;
+    tile({.a = a_.data() + size_t(block * chunk.padded + (k - block)) * a_size,
+          .a_stride = block_width,
+          .rows = int(chunk.rows * chunk.terms),
+          .b = b,
+          .b_stride = int64_t(w.panel_bytes),
+          .panels = int(strip.n),
+          .k = int(end - k),
+          .c = c,
+          .c_stride = strip.n * kPanel,
+          .accumulate = k > strip.first_k,
+          .scratch = scratch,
+          .ahead = next - b});
+    k = end;
+  }
+  if (chunk.terms < 2) return;
+  const int64_t stride = strip.n * kPanel;
+  for (int64_t r = 0; r < chunk.rows; ++r) {
+    kernels_->add(c + r * stride, c + (r + chunk.rows) * stride, nullptr, stride);
+  }
+}
+
+// Like counting in binary: two sums of a level make one of the next.
+float* Gemm::sum_stretches(const Chunk& chunk, const PackedMatrix& w, const Strip& whole,
+                           uint8_t* own) {
+  float* level[kBuffers];
+  for (int i = 0; i < kBuffers; ++i) {
+    level[i] = reinterpret_cast<float*>(own + scratch_bytes_ + size_t(i) * buffer_bytes_);
+  }
+  float*& c = level[kBuffers - 1];
+  const int64_t width = whole.end_k / w.stretches, n = chunk.rows * whole.n * kPanel;
+  for (int64_t i = 0; i < w.stretches; ++i) {
+    Strip strip = whole;
+    strip.first_k = i * width, strip.end_k = (i + 1) * width;
+    multiply_strip(chunk, w, strip, c, own);
+    int l = 0;
+    for (; i >> l & 1; ++l) kernels_->add(c, level[l], nullptr, n);
+    std::swap(c, level[i + 1 < w.stretches ? l : kBuffers - 1]);
+  }
+  return c;
+}
+
+void Gemm::panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& out, int thread) {
   // Whole groups, so that a thread's share does not end between a gate and its up.
   const int64_t group = kernels_->panel_group;
   const Range mine = share((w.panels + group - 1) / group, thread, pool_->size());
   const int64_t end = std::min(mine.end * group, w.panels);
   // A few rows are bound by memory: panels that are read side by side, each from end to end.
-  const int64_t few = kernels_->few_panels(int(rows * terms));
+  const int64_t few = kernels_->few_panels(int(chunk.rows * chunk.terms));
   const int64_t step = few > 0 ? few : kernels_->block_panels;
-  uint8_t* own = c_.data() + c_bytes_ * size_t(thread);
-  float* c = reinterpret_cast<float*>(own + round_up(int64_t(kernels_->scratch_bytes), 64));
+  uint8_t* own = c_.data() + (scratch_bytes_ + kBuffers * buffer_bytes_) * size_t(thread);
 
   if (kernels_->enter) kernels_->enter();
   for (int64_t panel = mine.begin * group; panel < end; panel += step) {
     const int64_t n = std::min(step, end - panel), stride = n * kPanel;
-    const auto at = [&](int64_t p, int64_t k) {
-      return w.data.data() + size_t(p) * w.panel_bytes +
-             size_t(k) * kPanel * format_bytes(w.format);
-    };
-    for (int64_t k = 0; k < w.k; k += kKBlock) {
-      const int64_t width = std::min<int64_t>(kKBlock, w.k - k);
-      // Fetching the block that comes next, not what lies so many bytes further, is worth a fifth
-      // of the rate of FP8 weights: a panel of 2048 inputs is only 32 KiB long.
-      const uint8_t* b = at(panel, k);
-      const uint8_t* next = k + kKBlock < w.k    ? at(panel, k + kKBlock)
-                            : panel + step < end ? at(panel + step, 0)
-                                                 : b;
-      tile({.a = a_.data() + size_t(k * padded) * a_size,
-            .a_stride = width,
-            .rows = int(rows * terms),
-            .b = b,
-            .b_stride = int64_t(w.panel_bytes),
-            .panels = int(n),
-            .k = int(width),
-            .c = c,
-            .c_stride = stride,
-            .accumulate = k > 0,
-            .scratch = own,
-            .ahead = next - b});
-    }
-    const float* scale = w.scale.empty() ? nullptr : w.scale.data() + panel * kPanel;
-    for (int64_t r = 0; r < rows; ++r) {
-      float* sums = c + r * stride;
-      if (terms == 2) kernels_->add(sums, sums + rows * stride, nullptr, stride);
-      float* to = out.data + (first + r) * out.stride;
+    const Strip whole{.panel = panel,
+                      .n = n,
+                      .next_panel = panel + step < end ? panel + step : -1,
+                      .first_k = 0,
+                      .end_k = w.k};
+    const float* c = sum_stretches(chunk, w, whole, own);
+    const float* scale = w.scale.empty() || out.is_part ? nullptr : w.scale.data() + panel * kPanel;
+    for (int64_t r = 0; r < chunk.rows; ++r) {
+      const float* sums = c + r * stride;
+      const int64_t row = chunk.first + r;
+      float* to = out.rows ? out.rows[row] : out.data + row * out.stride;
       if (out.kind == GemmOutput::Kind::silu_mul) {
         const int64_t at = panel / 2 * kPanel;
         kernels_->silu_mul(to + at, sums, scale, std::min(stride / 2, w.rows / 2 - at));

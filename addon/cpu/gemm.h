@@ -2,6 +2,7 @@
 // (norm, rounding) and after (scale, residual, activation). Owned by the device; one caller.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 #include "cpu/kernels.h"
@@ -22,6 +23,8 @@ struct GemmOutput {
   enum class Kind : uint8_t { store, add, silu_mul, relu2 } kind = Kind::store;
   float* data = nullptr;  // [rows, stride]
   int64_t stride = 0;
+  float* const* rows = nullptr;  // where each row goes; null: data + row * stride
+  bool is_part = false;          // of a sum: the weight's scale is left to whoever adds it up
 };
 
 class Gemm {
@@ -29,8 +32,9 @@ class Gemm {
   // round: BF16 products take activations rounded to BF16. Otherwise each row goes in twice, as
   // what rounding gives and as what it leaves, and the two products are added: float32's accuracy
   // at twice the multiplications (docs/decisions/0004-activations.md).
-  Gemm(const Kernels* kernels, ThreadPool* pool, bool round)
-      : kernels_(kernels), pool_(pool), round_(round) {}
+  // ticks: counted up while a long product goes on (RankGroup).
+  Gemm(const Kernels* kernels, ThreadPool* pool, bool round, std::atomic<uint64_t>* ticks)
+      : kernels_(kernels), pool_(pool), round_(round), ticks_(*ticks) {}
   // Room for matrices of up to `k` inputs.
   Status reserve(int64_t k);
   void multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w, const GemmOutput& out);
@@ -49,15 +53,27 @@ class Gemm {
   Row normed(const Norm* norm, const float* x, int64_t n, int thread);
   void pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread);
   void panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& out, int thread);
+  // Panels [panel, panel + n) from `first_k` to `end_k`: sums to c.
+  struct Strip {
+    int64_t panel, n, next_panel, first_k, end_k;
+  };
+  void multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip& strip, float* c,
+                      uint8_t* scratch);
+  // The sum over the weight's stretches. Returns which of the thread's buffers has it.
+  float* sum_stretches(const Chunk& chunk, const PackedMatrix& w, const Strip& whole, uint8_t* own);
 
   const Kernels* const kernels_;
   ThreadPool* const pool_;
   const bool round_;
+  std::atomic<uint64_t>& ticks_;
   int64_t max_k_ = 0;
-  HugeBuffer a_;        // [k blocks][rows][kKBlock] f32 or bf16: the chunk of rows being multiplied
-  HugeBuffer rows_;     // [threads][max_k_] f32: the row that a thread is norming
-  HugeBuffer c_;        // [threads][rows][block of outputs] f32, then tile scratch
-  size_t c_bytes_ = 0;  // a thread's share of c_
+  HugeBuffer a_;     // [k blocks][rows][kKBlock] f32 or bf16: the chunk of rows being multiplied
+  HugeBuffer rows_;  // [threads][max_k_] f32: the row that a thread is norming
+  // A thread's share of c_: tile scratch, then buffers of [rows][block of outputs] f32. One for
+  // each level of the tree of stretches, and one for what is being multiplied.
+  HugeBuffer c_;
+  static constexpr int kBuffers = 4;
+  size_t scratch_bytes_ = 0, buffer_bytes_ = 0;
 };
 
 }  // namespace nemotron::cpu

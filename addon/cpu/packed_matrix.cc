@@ -111,7 +111,7 @@ class Packer {
  public:
   // quantise: null where every value keeps its own.
   Packer(std::span<const MatrixPart> parts, decltype(Kernels::quantise) quantise, PackedMatrix* m)
-      : parts_(parts), quantise_(quantise), m_(*m), row_(size_t(m->cols)) {
+      : parts_(parts), quantise_(quantise), m_(*m), row_(size_t(m->cols) + 1) {
     if (m->use == WeightUse::embedding) return;
     // A whole line more than the row: rows 4 KiB apart would fall on the same lines of the cache.
     row_bytes_ = size_t(m->k) * format_bytes(m->format) + 64;
@@ -149,7 +149,12 @@ class Packer {
       std::memcpy(out, s.data(), cols * format_bytes(m_.format));
     } else {
       widen(s.data(), s.part->dtype, cols, row_.data());
-      if (quantise_) {
+      if (quantise_ && !s.part->row_largest.empty()) {
+        // The largest of the whole row goes along; `out` has room behind the row, which stays 0.
+        row_[cols] = s.part->row_largest[size_t(s.row)];
+        scale = quantise_(row_.data(), m_.cols + 1, out);
+        out[cols] = 0;
+      } else if (quantise_) {
         scale = quantise_(row_.data(), m_.cols, out);
       } else {
         narrow(row_.data(), m_.format, cols, out);
@@ -198,7 +203,7 @@ class Packer {
   std::span<const MatrixPart> parts_;
   const decltype(Kernels::quantise) quantise_;
   PackedMatrix& m_;
-  std::vector<float> row_;     // [cols]
+  std::vector<float> row_;     // [cols], and one more
   std::vector<uint8_t> rows_;  // [16][row_bytes_]; what lies behind cols stays 0
   size_t row_bytes_ = 0;
 };
@@ -236,6 +241,12 @@ Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightForma
   const bool quantise = format == WeightFormat::fp8 && stored != Format::fp8;
   m.format = quantise ? Format::fp8 : stored;
   m.k = (m.cols + kKStep - 1) / kKStep * kKStep;
+  m.first_row = parts[0].first_row;
+  m.stretches = parts[0].stretches;
+  if (m.stretches > 1 && m.cols % (m.stretches * kKStep) != 0) {
+    return Status::invalid("stretches of " + std::to_string(m.cols / m.stretches) +
+                           " columns; expected a multiple of " + std::to_string(kKStep));
+  }
   const int64_t lists = use == WeightUse::gate_up ? 2 : 1, each = m.rows / lists;
   m.panels = (each + kPanel - 1) / kPanel * lists;
   m.panel_bytes = size_t(m.k) * kPanel * format_bytes(m.format);

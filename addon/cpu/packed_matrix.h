@@ -18,6 +18,9 @@ struct PackedMatrix {
   WeightUse use = WeightUse::linear;
   int64_t rows = 0, cols = 0;  // as the checkpoint has it: [out, in]
   int64_t k = 0;               // cols padded to kKStep
+  int64_t first_row = 0;       // MatrixPart's
+  size_t index = 0;            // among the device's weights: the same on all ranks of a group
+  int32_t stretches = 1;       // MatrixPart's; each is a multiple of kKStep where there are several
   int64_t panels = 0;
   size_t panel_bytes = 0;
   std::vector<float> scale;  // one an output of the panels (padding included); empty: all 1

@@ -1,9 +1,11 @@
 // Device: the one interface between the model and the hardware.
 //
 // One Device is one rank: one GPU, or one share of the CPU. It is used by exactly one thread (the
-// runner's rank thread). Ops enqueue and return; nothing throws; an error is sticky and comes back
-// from wait_step() and sync(). A layer of the decoder is five fused ops, which every backend
-// implements.
+// runner's rank thread). The devices of a group run the same steps; where an op says that it sums
+// over ranks or gathers, they do it among themselves.
+//
+// Ops enqueue and return; nothing throws; an error is sticky and comes back from wait_step() and
+// sync(). A layer of the decoder is five fused ops, which every backend implements.
 //
 // Activations between ops have the device's own dtype (activation_dtype()); the residual stream x
 // and the logits are float32 everywhere. Dimension names: docs/architecture.md, glossary.
@@ -15,13 +17,17 @@
 #include <span>
 #include <string>
 
+#include "device/rank_group.h"
 #include "device/status.h"
 #include "device/step.h"
 #include "device/tensor.h"
 
 namespace nemotron {
 
-// Rows [rows, cols] of a stored matrix, perhaps a slice of it (tensor parallelism cuts here).
+// Most equal stretches of columns into which a product of gemm_residual() is cut: most ranks.
+inline constexpr int32_t kMaxStretches = 8;
+
+// Rows [rows, cols] of a stored matrix, perhaps a part of it (tensor parallelism cuts here).
 // Host memory of any alignment, valid during pack_weight only.
 struct MatrixPart {
   const void* data = nullptr;
@@ -29,6 +35,15 @@ struct MatrixPart {
   int64_t rows = 0, cols = 0;
   int64_t row_stride = 0;             // in elements
   std::span<const float> scale = {};  // real value = stored * scale; empty, one value, or [rows]
+
+  // --- what a rank's part is of; one rank's is the whole ---
+  int64_t first_row = 0;  // of an embedding or a head of the vocabulary: the id of its first row
+  // Of gemm_residual: the sum over its columns is one over so many equal stretches, a power of two,
+  // each added up on its own and then in pairs, ((s0 + s1) + (s2 + s3)) + ...
+  int32_t stretches = 1;
+  // Where `cols` are a part of the columns and the weight is quantised: the largest magnitude of
+  // each whole stored row. [rows]
+  std::span<const float> row_largest = {};
 };
 
 enum class WeightUse : uint8_t {
@@ -44,7 +59,8 @@ enum class WeightFormat : uint8_t { stored, fp8 };  // fp8: quantise per output 
 struct Weight {
   void* handle = nullptr;
   int64_t rows = 0, cols = 0;
-  size_t bytes = 0;  // device memory it takes: what one multiplication streams
+  int64_t first_row = 0;  // MatrixPart's
+  size_t bytes = 0;       // device memory it takes: what one multiplication streams
 };
 
 // A linear layer, y = x w^T: what an op multiplies by. Ops take this and not a Weight, so that what
@@ -164,7 +180,8 @@ class Device {
   // REQUIRES, for all: tensors of one call have the same rows, a weight has the use that the op
   // reads. Of embed, attention_input, attention and sample: a step has begun and these are its
   // rows, kv_layer is below KvConfig::layers. The products alone also run between steps.
-  // x [rows, hidden] f32 = table[ids of the step]
+  // x [rows, hidden] f32 = table[ids of the step]. A rank has a part of the table's rows, and
+  // together they have all.
   virtual void embed(Tensor x, const Weight& table) noexcept = 0;
   // q [rows, q_heads, head_dim] = rope(norm(x) w^T), k and v of these rows into the cache.
   // w: rows are q, then k, then v heads.
@@ -172,18 +189,22 @@ class Device {
                                int32_t kv_layer) noexcept = 0;
   // out [rows, q_heads, head_dim] = softmax(q k^T * scale) v over the row's own prefix
   virtual void attention(Tensor out, Tensor q, int32_t kv_layer, float scale) noexcept = 0;
-  // x += a w^T (summed over ranks). a [rows, in]. next: the norm that reads x next, which a device
-  // may begin here; null where there is none. It is read before the call returns.
+  // x += a w^T, summed over ranks: the same bits on each. a [rows, in]. next: the norm that reads
+  // x next, which a device may begin here; null where there is none. It is read before the call
+  // returns.
   virtual void gemm_residual(Tensor x, Tensor a, const Linear& w, const Norm* next) noexcept = 0;
   // h [rows, intermediate] = activation(norm(x) w^T)
   virtual void mlp_input(Tensor h, Tensor x, const Norm& norm, const Linear& w,
                          Activation activation) noexcept = 0;
   // out [n, w rows] f32 = norm(x[rows]) w^T for the given rows of the step: the vocabulary, or the
   // few rows of a reward head. `rows` is read before the call returns. REQUIRES: x has these rows.
+  // A rank that has a part of the vocabulary is given an `out` with columns for all of it: row i is
+  // whole on rank i % ranks when sample() reads it.
   virtual void head(Tensor out, Tensor x, std::span<const int32_t> rows, const Norm& norm,
                     const Linear& w) noexcept = 0;
   // logits [n, vocab] f32 (clobbered) of samples [first, first + n) of the step; ids go to their
-  // slots, results to out[0..n) (host memory, valid once the step is waited for).
+  // slots, results to out[0..n) (host memory, valid once the step is waited for). `out` is one for
+  // all ranks of a group: each draws its rows and writes their results; the ids reach every rank.
   // REQUIRES: the samples are the step's and are described.
   virtual void sample(Tensor logits, int32_t first, int32_t n, SampleOutput* out) noexcept = 0;
 };
@@ -203,13 +224,16 @@ struct DeviceOptions {
   // not up to it.
   bool fp8_activations = false;
   bool debug_checks = false;  // the KV cache starts as NaN
+  // Null: one rank. It outlives the device.
+  RankGroup* group = nullptr;
+  int32_t rank = 0;
 };
 
 // The CPU backend is linked in.
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept;
 
 // What a backend library (libnemotron_cuda.so) exports as `nemotron_backend`.
-inline constexpr uint32_t kBackendAbi = 6;
+inline constexpr uint32_t kBackendAbi = 7;
 struct Backend {
   uint32_t abi = kBackendAbi;
   const char* name = "";

@@ -83,7 +83,8 @@ Status open_device(const std::string& backend, const DeviceOptions& options,
     return Status::invalid("device: found \"" + backend + "\", expected auto, cpu or cuda");
   }
   std::string why;
-  if (const Backend* cuda = find_cuda(options.index, &why)) {
+  const int32_t ranks = options.group ? options.group->ranks() : 1;
+  if (const Backend* cuda = find_cuda(options.index + ranks - 1, &why)) {
     // A GPU that is there but cannot be used is an error, not a reason to be a hundred times
     // slower.
     *note = backend == "auto" ? "cuda, since a GPU is here" : "cuda, as asked for";

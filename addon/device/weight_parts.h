@@ -21,6 +21,15 @@ inline Status check_parts(std::span<const MatrixPart> parts, WeightUse use) {
       return Status::invalid("weight parts have " + std::to_string(parts[0].cols) + " and " +
                              std::to_string(p.cols) + " columns");
     }
+    if (p.stretches < 1 || p.stretches > kMaxStretches || p.cols % p.stretches != 0 ||
+        (p.stretches & (p.stretches - 1)) != 0) {
+      return Status::invalid("weight part of " + std::to_string(p.cols) + " columns in " +
+                             std::to_string(p.stretches) + " stretches");
+    }
+    if (!p.row_largest.empty() && int64_t(p.row_largest.size()) != p.rows) {
+      return Status::invalid("weight part of " + std::to_string(p.rows) + " rows has " +
+                             std::to_string(p.row_largest.size()) + " magnitudes");
+    }
     if (p.scale.size() > 1 && int64_t(p.scale.size()) != p.rows) {
       return Status::invalid("weight part of " + std::to_string(p.rows) + " rows has " +
                              std::to_string(p.scale.size()) + " scales");

@@ -1,5 +1,6 @@
 // Engine::create(): checkpoint -> plan of memory -> weights on the device -> a running loop.
 #include <algorithm>
+#include <thread>
 
 #include "device/open_device.h"
 #include "engine/engine_loop.h"
@@ -56,30 +57,35 @@ StepLimits step_limits(const RankShape& shape, const EngineInfo& info) {
           .vocab = shape.vocab};
 }
 
-// Runs on the rank thread. `planned` and `progress` come back on the caller's.
-Status set_up(const EngineOptions& options,
-              const std::function<void(const LoadProgress&)>& progress,
-              const std::function<void(const MemoryPlan&)>& planned, EngineInfo* info, Rank* rank) {
-  double since = now_seconds();
-  const auto lap = [&since] {
-    const double now = now_seconds();
-    return now - std::exchange(since, now);
-  };
+// Which numbers of ranks can hold the model, for messages.
+std::string possible_ranks(const ModelConfig& config) {
+  std::string list;
+  for (int32_t ranks = 1; ranks <= kMaxStretches; ++ranks) {
+    RankShape shape;
+    if (rank_shape(config, {.rank = 0, .ranks = ranks}, &shape)) {
+      list += (list.empty() ? "" : ", ") + std::to_string(ranks);
+    }
+  }
+  return list;
+}
+
+Status check_ranks(const EngineOptions& o, const ModelConfig& config) {
+  RankShape shape;
+  Status s = Status::invalid("out of range");
+  if (o.ranks >= 1 && o.ranks <= kMaxStretches) {
+    s = rank_shape(config, {.rank = 0, .ranks = o.ranks}, &shape);
+  }
+  if (s.ok()) return {};
+  return Status::invalid("tensor_parallel_size: found " + std::to_string(o.ranks) + ", expected " +
+                         possible_ranks(config) + " (" + s.message() + ")");
+}
+
+// What all ranks have in common, before any of them begins.
+Status read_model(const EngineOptions& options, EngineInfo* info) {
   ModelConfig& config = info->config;
   if (Status s = read_model_config(options.model_dir, options.reward_rows, &config); !s) return s;
   if (Status s = check_options(options, config); !s) return s;
-  std::unique_ptr<Checkpoint> checkpoint;
-  if (Status s = Checkpoint::open(options.model_dir, &checkpoint); !s) return s;
-  if (Status s = check_checkpoint(*checkpoint, config); !s) return s;
-  const Shard shard = Shard::whole();
-  if (Status s = rank_shape(config, shard, &rank->shape); !s) return s;
-  if (Status s = open_device(options.backend, options.device, &rank->device, &info->backend_note);
-      !s) {
-    return s;
-  }
-  Device& device = *rank->device;
-  if (Status s = device.check(decoder_form(config)); !s) return s;
-  info->device = device.name();
+  if (Status s = check_ranks(options, config); !s) return s;
   info->stop_ids = config.eos_ids;
   for (const int32_t id : options.stop_ids) {
     if (std::ranges::find(info->stop_ids, id) == info->stop_ids.end()) info->stop_ids.push_back(id);
@@ -89,7 +95,42 @@ Status set_up(const EngineOptions& options,
   info->places = int64_t(options.max_seqs) + options.max_waiting;
   info->max_batched_tokens = options.max_batched_tokens;
   info->block_size = options.block_size;
+  info->ranks.resize(size_t(options.ranks));
+  return {};
+}
 
+// The rank's device, which can run the model.
+Status open_rank(const EngineOptions& options, EngineInfo* info, Rank* rank) {
+  DeviceOptions device = options.device;
+  device.group = rank->group;
+  device.rank = rank->index;
+  std::string note;
+  if (Status s = open_device(options.backend, device, &rank->device, &note); !s) return s;
+  if (rank->index == 0) info->backend_note = note;
+  info->ranks[size_t(rank->index)].device = rank->device->name();
+  return rank->device->check(decoder_form(info->config));
+}
+
+// Runs on each rank's thread. `planned` and `progress` come back on the caller's, for the first
+// rank: the others do the same at the same time.
+Status set_up(const EngineOptions& options,
+              const std::function<void(const LoadProgress&)>& progress,
+              const std::function<void(const MemoryPlan&)>& planned, EngineInfo* info, Rank* rank) {
+  double since = now_seconds();
+  const auto lap = [&since] {
+    const double now = now_seconds();
+    return now - std::exchange(since, now);
+  };
+  const bool is_first = rank->index == 0;
+  const ModelConfig& config = info->config;
+  RankInfo& own = info->ranks[size_t(rank->index)];
+  std::unique_ptr<Checkpoint> checkpoint;
+  if (Status s = Checkpoint::open(options.model_dir, &checkpoint); !s) return s;
+  if (Status s = check_checkpoint(*checkpoint, config); !s) return s;
+  const Shard shard{.rank = rank->index, .ranks = options.ranks};
+  if (Status s = rank_shape(config, shard, &rank->shape); !s) return s;
+  if (Status s = open_rank(options, info, rank); !s) return s;
+  Device& device = *rank->device;
   const StepLimits limits = step_limits(rank->shape, *info);
   const DType kv_dtype = options.kv_dtype.value_or(device.kv_dtype());
   const PlanInput plan{
@@ -101,20 +142,29 @@ Status set_up(const EngineOptions& options,
       .available = size_t(double(device.free_bytes()) * options.memory_utilization),
       .limits = limits,
       .max_seqs = options.max_seqs};
-  if (Status s = plan_memory(config, *checkpoint, plan, &info->plan); !s) return s;
-  planned(info->plan);
-  info->load.open_seconds = lap();
+  if (Status s = plan_memory(config, *checkpoint, plan, &own.plan); !s) return s;
+  // One scheduler hands out the blocks of all ranks.
+  int64_t blocks = own.plan.num_blocks;
+  if (!rank->group->smallest(rank->index, "its plan of memory", &blocks)) {
+    return rank->group->status();
+  }
+  own.plan.limit_blocks(int32_t(blocks));
+  if (is_first) planned(own.plan);
+  own.load.open_seconds = lap();
 
-  const LoadOptions load{.shard = shard, .format = options.format, .progress = progress};
+  const LoadOptions load{.shard = shard,
+                         .group = rank->group,
+                         .format = options.format,
+                         .progress = is_first ? progress : nullptr};
   if (Status s = load_weights(*checkpoint, config, load, &device, &rank->weights); !s) return s;
-  info->load.bytes = checkpoint->total_bytes();
-  info->load.pack_seconds = lap();
+  own.load.bytes = checkpoint->total_bytes();
+  own.load.pack_seconds = lap();
 
   const std::vector<float> inv_freq = rope_inv_freq(config.rope, config.rotary_dim);
   KvConfig kv{.layers = rank->shape.kv_layers(),
               .kv_heads = rank->shape.kv_heads,
               .head_dim = rank->shape.head_dim,
-              .num_blocks = info->plan.num_blocks,
+              .num_blocks = own.plan.num_blocks,
               .block_size = options.block_size,
               .dtype = kv_dtype};
   if (kv_dtype == DType::fp8_e4m3) {  // which the checkpoint's scales are for
@@ -124,8 +174,22 @@ Status set_up(const EngineOptions& options,
   if (Status s = device.prepare(limits, kv, {.inv_freq = inv_freq}); !s) return s;
   if (Status s = Decoder::create(rank->shape, rank->weights, &device, limits, &rank->decoder); !s)
     return s;
-  info->load.prepare_seconds = lap();
+  own.load.prepare_seconds = lap();
   return {};
+}
+
+// What is said of the whole group.
+void sum_up(EngineInfo* info) {
+  const std::vector<RankInfo>& ranks = info->ranks;
+  info->plan = ranks[0].plan;
+  info->device = (ranks.size() > 1 ? std::to_string(ranks.size()) + " x " : "") + ranks[0].device;
+  info->load.bytes = ranks[0].load.bytes;
+  for (const RankInfo& rank : ranks) {
+    const auto longest = [](double* most, double seconds) { *most = std::max(*most, seconds); };
+    longest(&info->load.open_seconds, rank.load.open_seconds);
+    longest(&info->load.pack_seconds, rank.load.pack_seconds);
+    longest(&info->load.prepare_seconds, rank.load.prepare_seconds);
+  }
 }
 
 }  // namespace
@@ -135,6 +199,7 @@ Status Engine::create(EngineOptions options, std::function<void()> wake,
                       const std::function<void(const MemoryPlan&)>& planned,
                       std::unique_ptr<Engine>* out) {
   EngineInfo info;
+  if (Status s = read_model(options, &info); !s) return s;
   std::unique_ptr<RankRunner> runner;
   const auto setup = [&](Rank* rank, const RankRunner::OnCaller& on_caller) {
     return set_up(
@@ -151,7 +216,14 @@ Status Engine::create(EngineOptions options, std::function<void()> wake,
         },
         &info, rank);
   };
-  if (Status s = RankRunner::start(setup, &runner); !s) return s;
+  const int hardware = std::max(1, int(std::thread::hardware_concurrency()));
+  const int threads = options.device.threads > 0 ? options.device.threads : hardware;
+  if (Status s =
+          RankRunner::start(options.ranks, std::max(1, threads / options.ranks), setup, &runner);
+      !s) {
+    return s;
+  }
+  sum_up(&info);
   // Without a table every id may be drawn, and none has text.
   if (options.token_bytes.empty()) options.token_bytes.resize(size_t(info.config.vocab));
   *out = std::make_unique<EngineLoop>(std::move(options), std::move(info), std::move(runner),

@@ -25,10 +25,13 @@ namespace nemotron {
 struct EngineOptions {
   std::string model_dir;
   std::string backend = "auto";  // auto | cpu | cuda
+  // Of a group: index is the first GPU's, threads are those of all ranks; group and rank are set by
+  // the engine.
   DeviceOptions device;
+  int32_t ranks = 1;  // tensor_parallel_size: devices that compute one model together
   WeightFormat format = WeightFormat::stored;  // --dtype fp8
   std::optional<DType> kv_dtype;               // nothing: the device's own
-  int64_t kv_memory = 0;                       // bytes; 0: what is left
+  int64_t kv_memory = 0;                       // bytes of each rank; 0: what is left
   double memory_utilization = 0.9;             // of the device's free memory
   int32_t max_model_len = 0;                   // 0: the checkpoint's
   int32_t max_seqs = 64;
@@ -54,12 +57,20 @@ struct LoadReport {
   size_t bytes = 0;
 };
 
-struct EngineInfo {
-  ModelConfig config;
+// What one device of the group holds and how long it took.
+struct RankInfo {
+  std::string device;  // Device::name()
   MemoryPlan plan;
   LoadReport load;
-  std::string device;             // Device::name()
-  std::string backend_note;       // why this backend was chosen
+};
+
+struct EngineInfo {
+  ModelConfig config;
+  MemoryPlan plan;              // of the first rank; all have the same blocks
+  LoadReport load;              // of the slowest rank
+  std::string device;           // Device::name(), with the number of ranks where there are several
+  std::vector<RankInfo> ranks;  // one each
+  std::string backend_note;     // why this backend was chosen
   std::vector<int32_t> stop_ids;  // the config's eos ids and those of the options
   int32_t max_model_len = 0, max_seqs = 0, max_batched_tokens = 0, block_size = 0;
   int64_t places = 0;  // for sequences that run or wait: max_seqs + max_waiting

@@ -1,5 +1,6 @@
-// RankRunner: the StepRunner with one device, in a thread of its own. All that a rank has lives and
-// ends there. Several ranks will be several of these behind one StepRunner.
+// RankRunner: the StepRunner of one device or of a tensor-parallel group, each rank in a thread of
+// its own. All that a rank has lives and ends there. Every rank runs every step; a step is done
+// when all of them have done it.
 #pragma once
 
 #include <condition_variable>
@@ -19,6 +20,8 @@ namespace nemotron {
 
 // What a rank thread owns; made, used and destroyed on it.
 struct Rank {
+  int32_t index = 0;
+  RankGroup* group = nullptr;
   RankShape shape;
   std::unique_ptr<Device> device;
   DecoderWeights weights;
@@ -30,8 +33,10 @@ class RankRunner final : public StepRunner {
   // Runs a function on the thread that called start() and waits for it.
   using OnCaller = std::function<void(const std::function<void()>&)>;
   using Setup = std::function<Status(Rank*, const OnCaller&)>;
-  // Starts the rank thread, has it run `setup` and returns when that is done.
-  static Status start(const Setup& setup, std::unique_ptr<RankRunner>* out);
+  // Starts a thread for each rank, has it run `setup` and returns when all have. threads_per_rank:
+  // of the host (RankGroup). A rank whose setup fails ends the group.
+  static Status start(int ranks, int threads_per_rank, const Setup& setup,
+                      std::unique_ptr<RankRunner>* out);
   ~RankRunner() override;
 
   void launch(StepBuffer* buffer) override;
@@ -39,29 +44,36 @@ class RankRunner final : public StepRunner {
   Status wait() override;
 
  private:
-  RankRunner() = default;
-  void run(const Setup& setup);
-  void run_steps(Decoder* decoder);
-  void run_step(StepBuffer* step, bool is_late, Decoder* decoder);
-  void report(Decoder* decoder);
-
-  Mutex mutex_;
-  std::condition_variable to_rank_, from_rank_;
   struct Launched {
     StepBuffer* step = nullptr;
     bool is_late = false;  // when it was launched: the engine thread changes the step's own word
   };
-  std::deque<Launched> launched_ GUARDED_BY(mutex_);    // not yet taken by the rank thread
-  StepBuffer* completed_ GUARDED_BY(mutex_) = nullptr;  // the late step that is complete now
-  std::deque<Status> done_ GUARDED_BY(mutex_);          // not yet asked for
-  bool waiting_ GUARDED_BY(mutex_) = false;             // the caller, for the oldest step
+  struct Seat {
+    std::deque<Launched> launched;    // not yet taken by the rank thread
+    StepBuffer* completed = nullptr;  // the late step that is complete now
+    std::deque<Status> done;          // not yet asked for
+    bool waiting = false;             // the caller, for the oldest step
+    std::thread thread;
+  };
+
+  RankRunner(int ranks, int threads_per_rank)
+      : group_(ranks, threads_per_rank), seats_(size_t(group_.ranks())) {}
+  void run(int32_t index, const Setup& setup);
+  // Returns when the runner closes. `running`: steps on the device.
+  void run_steps(Seat* seat, Decoder* decoder);
+  void run_step(const Launched& next, Seat* seat, Decoder* decoder, int* running);
+  void report(Seat* seat, Decoder* decoder, int* running);
+  bool all_done() const REQUIRES_LOCK(mutex_);
+
+  RankGroup group_;
+  Mutex mutex_;
+  std::condition_variable to_ranks_, from_ranks_;
+  std::vector<Seat> seats_;  // their contents under mutex_, but for the threads
   bool closing_ GUARDED_BY(mutex_) = false;
-  int running_ = 0;  // steps on the device; the rank thread's alone
-  // While setting up.
-  bool ready_ GUARDED_BY(mutex_) = false;
+  // While setting up, and while ending: a rank's memory may be read by the others.
+  int set_up_ GUARDED_BY(mutex_) = 0, left_ GUARDED_BY(mutex_) = 0;
   const std::function<void()>* for_caller_ GUARDED_BY(mutex_) = nullptr;
   Status setup_status_ GUARDED_BY(mutex_);
-  std::thread thread_;
 };
 
 }  // namespace nemotron

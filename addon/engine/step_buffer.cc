@@ -38,6 +38,7 @@ void StepBuffer::build() {
   input.spans = spans_;
   input.samples = samples_;
   input.score_rows = score_rows_;
+  output.samples.resize(samples_.size());
 }
 
 void StepBuffer::add_samples(const PlannedSpan& span, int32_t first_row) {

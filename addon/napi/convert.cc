@@ -135,6 +135,7 @@ Status read_engine_options(const Napi::Object& object, EngineOptions* out) {
   fields.string("device", &out->backend);
   fields.number("deviceIndex", &out->device.index);
   fields.number("threads", &out->device.threads);
+  fields.number("tensorParallelSize", &out->ranks);
   fields.string("isa", &out->device.isa);
   fields.boolean("roundActivations", &out->device.round_activations);
   fields.boolean("fp8Activations", &out->device.fp8_activations);
@@ -286,17 +287,30 @@ Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkp
       .object();
 }
 
+static Napi::Object load_object(Napi::Env env, const LoadReport& load) {
+  return Builder(env)
+      .set("openSeconds", load.open_seconds)
+      .set("packSeconds", load.pack_seconds)
+      .set("prepareSeconds", load.prepare_seconds)
+      .set("bytes", double(load.bytes))
+      .object();
+}
+
 Napi::Object info_object(Napi::Env env, const EngineInfo& info) {
-  const Napi::Object load = Builder(env)
-                                .set("openSeconds", info.load.open_seconds)
-                                .set("packSeconds", info.load.pack_seconds)
-                                .set("prepareSeconds", info.load.prepare_seconds)
-                                .set("bytes", double(info.load.bytes))
-                                .object();
+  auto ranks = Napi::Array::New(env, info.ranks.size());
+  for (uint32_t i = 0; i < info.ranks.size(); ++i) {
+    const RankInfo& rank = info.ranks[i];
+    ranks[i] = Builder(env)
+                   .set("device", rank.device)
+                   .put("plan", plan_object(env, rank.plan))
+                   .put("load", load_object(env, rank.load))
+                   .object();
+  }
   return Builder(env)
       .put("config", config_object(env, info.config, info.stop_ids))
       .put("plan", plan_object(env, info.plan))
-      .put("load", load)
+      .put("load", load_object(env, info.load))
+      .put("ranks", ranks)
       .set("device", info.device)
       .set("deviceNote", info.backend_note)
       .set("maxModelLen", info.max_model_len)

@@ -68,6 +68,14 @@ class FileCheckpoint final : public Checkpoint {
     const FileBytes* f = file_of(t);
     return f ? f->fetch(t.data + first, bytes) : Status::internal(t.name + ": of no file");
   }
+  Status fetch(const StoredTensor& t, const MatrixRange& range) const override {
+    if (range.cols == t.shape[1]) return Checkpoint::fetch(t, range);
+    const FileBytes* f = file_of(t);
+    if (!f) return Status::internal(t.name + ": of no file");
+    const size_t size = dtype_bytes(t.dtype), row = size_t(t.shape[1]) * size;
+    const size_t first = size_t(range.first_row) * row + size_t(range.first_col) * size;
+    return f->fetch_pieces(t.data + first, size_t(range.cols) * size, row, size_t(range.rows));
+  }
   void will_need(const StoredTensor& t) const override {
     if (const FileBytes* f = file_of(t)) f->will_need(t.data, t.bytes);
   }
@@ -120,6 +128,11 @@ void mix(std::string_view bytes, uint64_t* hash) {
 }
 
 }  // namespace
+
+Status Checkpoint::fetch(const StoredTensor& tensor, const MatrixRange& range) const {
+  const size_t row = size_t(tensor.shape[1]) * dtype_bytes(tensor.dtype);
+  return fetch(tensor, size_t(range.first_row) * row, size_t(range.rows) * row);
+}
 
 uint64_t layout_hash(const Checkpoint& checkpoint) {
   uint64_t sum = 0;

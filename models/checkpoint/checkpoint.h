@@ -26,6 +26,12 @@ struct StoredTensor {
   std::string file;
 };
 
+// A rectangle of a stored matrix [rows, cols].
+struct MatrixRange {
+  int64_t first_row = 0, rows = 0, first_col = 0, cols = 0;
+  bool operator==(const MatrixRange&) const = default;
+};
+
 class Checkpoint {
  public:
   // Opens model.safetensors, or every shard that model.safetensors.index.json names; or `dir`
@@ -41,6 +47,8 @@ class Checkpoint {
   // `data` until it is released. Fails when the file has become shorter since open().
   virtual Status fetch(const StoredTensor& tensor, size_t first, size_t bytes) const = 0;
   Status fetch(const StoredTensor& tensor) const { return fetch(tensor, 0, tensor.bytes); }
+  // The same of a part of a matrix: what else of its rows can be looked at then is undefined.
+  virtual Status fetch(const StoredTensor& tensor, const MatrixRange& range) const;
   // This tensor is fetched next (a hint); its bytes are not needed any more.
   virtual void will_need(const StoredTensor& tensor) const = 0;
   virtual void release(const StoredTensor& tensor) const = 0;

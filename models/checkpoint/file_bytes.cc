@@ -81,15 +81,17 @@ void FileBytes::close() {
   fd_ = -1;
 }
 
-Status FileBytes::fetch(const uint8_t* p, size_t bytes) const {
-  if (bytes == 0) return {};
+Status FileBytes::make_room(const uint8_t* p, size_t bytes) const {
   const auto first = size_t(p - data_), page = page_size();
   uint8_t* begin = data_ + first / page * page;
-  if (mprotect(begin, size_t(data_ + first + bytes - begin), PROT_READ | PROT_WRITE) != 0) {
-    const int error = errno;
-    const std::string what = path_ + ": memory for " + std::to_string(bytes) + " bytes: ";
-    return Status::out_of_memory(what + std::strerror(error));
-  }
+  if (mprotect(begin, size_t(data_ + first + bytes - begin), PROT_READ | PROT_WRITE) == 0)
+    return {};
+  const int error = errno;
+  const std::string what = path_ + ": memory for " + std::to_string(bytes) + " bytes: ";
+  return Status::out_of_memory(what + std::strerror(error));
+}
+
+Status FileBytes::read_into(size_t first, size_t bytes) const {
   for (size_t done = 0; done < bytes;) {
     const ssize_t n = pread(fd_, data_ + first + done, bytes - done, off_t(first + done));
     if (n < 0 && errno == EINTR) continue;
@@ -100,6 +102,19 @@ Status FileBytes::fetch(const uint8_t* p, size_t bytes) const {
                              " bytes, which it had when it was opened (truncated while loading)");
     }
     done += size_t(n);
+  }
+  return {};
+}
+
+Status FileBytes::fetch(const uint8_t* p, size_t bytes) const {
+  return fetch_pieces(p, bytes, bytes, 1);
+}
+
+Status FileBytes::fetch_pieces(const uint8_t* p, size_t bytes, size_t stride, size_t count) const {
+  if (bytes == 0 || count == 0) return {};
+  if (Status s = make_room(p, (count - 1) * stride + bytes); !s) return s;
+  for (size_t i = 0; i < count; ++i) {
+    if (Status s = read_into(size_t(p - data_) + i * stride, bytes); !s) return s;
   }
   return {};
 }

@@ -30,6 +30,8 @@ class FileBytes {
 
   // Makes [p, p + bytes) readable; it lies within the file. Fails when the file is shorter by now.
   Status fetch(const uint8_t* p, size_t bytes) const;
+  // The same of `count` pieces of `bytes`, each `stride` behind the one before.
+  Status fetch_pieces(const uint8_t* p, size_t bytes, size_t stride, size_t count) const;
   // Hint: [p, p + bytes) is fetched next.
   void will_need(const uint8_t* p, size_t bytes) const;
   // Gives the memory of [p, p + bytes) back; to be fetched again before it is read again.
@@ -37,6 +39,8 @@ class FileBytes {
 
  private:
   void close();
+  Status make_room(const uint8_t* p, size_t bytes) const;
+  Status read_into(size_t first, size_t bytes) const;
   std::string path_;
   uint8_t* data_ = nullptr;
   size_t size_ = 0;

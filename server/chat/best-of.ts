@@ -5,11 +5,11 @@
 import type { AnswerHandler, Stage } from '../generation/answer.js'
 import { type AnswerEvent, addCallPiece, type Call } from '../generation/answer-event.js'
 import { requirePlace } from '../model/place.js'
-import { findRewardModel, isJudge, isReward, type ServedModel } from '../model/served-model.js'
-import type { Conversation, Message } from '../prompt/conversation.js'
+import { findRewardModel, type ServedModel } from '../model/served-model.js'
+import type { Conversation } from '../prompt/conversation.js'
 import { badRequest, RequestError } from '../request-error.js'
-import { judgeData, judgeTrials, planTrials } from '../scoring/judge.js'
-import { checkRoom, encodeInputs, type ScoreItem, scoreItems } from '../scoring/scoring.js'
+import { orderOf, type Rating, rateAnswers } from '../scoring/rate.js'
+import { checkRoom } from '../scoring/scoring.js'
 import { createSplitter, type Piece, type Start } from './think-splitter.js'
 import { type ToolFormat, writeCalls } from './tools/format.js'
 
@@ -26,17 +26,11 @@ export type BestOfFields = Pick<Conversation, 'messages' | 'continue_final_messa
     | undefined
 }
 
-type BestOf = {
+type BestOf = Rating & {
   readonly candidates: number
   /** How many of them are answered. */
   readonly keep: number
-  readonly model: ServedModel
-  /** As the client named it. */
-  readonly name: string
-  readonly messages: readonly Message[]
   readonly includeThinking: boolean
-  readonly principle: string | undefined
-  readonly cacheSalt: string | undefined
 }
 
 /** Known once the candidates are scored. */
@@ -45,6 +39,20 @@ export type Ranking = {
   readonly scores: readonly (number | null)[]
   /** Candidates, best first. */
   readonly order: readonly number[]
+}
+
+/** A reward model whose rewards can be compared. */
+export const findRankingModel = (
+  models: readonly ServedModel[],
+  name: string,
+  param: string,
+): ServedModel => {
+  const model = findRewardModel(models, name, param)
+  if (model.readout.isScalar) return model
+  throw badRequest(
+    `'${name}' has several scores and no weights for them: it cannot rank answers.`,
+    param,
+  )
 }
 
 /** What a chat asks for; undefined when it does not ask for the best of several. */
@@ -63,12 +71,7 @@ export const planBestOf = async (
       'reward',
     )
   }
-  const model = findRewardModel(models, reward.model, 'reward.model')
-  if (isReward(model) && !model.readout.isScalar)
-    throw badRequest(
-      `'${reward.model}' has several scores and no weights for them: it cannot rank answers.`,
-      'reward.model',
-    )
+  const model = findRankingModel(models, reward.model, 'reward.model')
   if (body.continue_final_message)
     throw badRequest(
       "'reward' cannot be combined with 'continue_final_message'.",
@@ -107,90 +110,13 @@ const splitReply = (start: Start, { events, text }: Pick<Candidate, 'events' | '
 const judgedText = ({ includeThinking }: BestOf, { reasoning, content }: Piece): string =>
   includeThinking && reasoning !== '' ? `<think>\n${reasoning}\n</think>\n\n${content}` : content
 
-/** Undefined: longer than the reward model can read. */
-const encode = async (bestOf: BestOf, candidate: Piece): Promise<ScoreItem | undefined> => {
-  const { model, messages, principle } = bestOf
-  const response = judgedText(bestOf, candidate)
-  try {
-    return (
-      await encodeInputs(model, [{ messages, responses: [response], principle }], () => '')
-    )[0]
-  } catch (error) {
-    if (error instanceof RequestError && error.code === 'context_length_exceeded') return undefined
-    throw error
-  }
-}
-
-/** Best first; what has no score comes last, equal ones as they were. */
-const orderOf = (scores: readonly (number | null)[]): readonly number[] => {
-  const rating = (i: number): number => {
-    const score = scores[i] ?? Number.NaN
-    return Number.isNaN(score) ? Number.NEGATIVE_INFINITY : score
-  }
-  return scores
-    .map((_, i) => i)
-    .sort((a, b) => Number(rating(b) > rating(a)) - Number(rating(a) > rating(b)) || a - b)
-}
-
-const noneFits = ({ model, name }: BestOf, candidates: number): RequestError =>
-  new RequestError(
-    `None of the ${candidates} candidates can be scored: each is, with its conversation, longer than the ${model.engine.info.maxModelLen} tokens of '${name}'. Ask for fewer tokens.`,
-    { param: 'max_tokens', code: 'context_length_exceeded' },
-  )
-
-/** By a judge: each two candidates are compared, in both orders. */
-const compare = async (
-  bestOf: BestOf,
-  candidates: readonly Piece[],
-  signal: AbortSignal,
-): Promise<Ranking> => {
-  const { model, messages, cacheSalt } = bestOf
-  const texts = candidates.map((one) => judgedText(bestOf, one))
-  // Without text there is nothing to judge.
-  const told = texts.flatMap((text, i) => (text.trim() === '' ? [] : [i]))
-  const input = { messages, responses: told.map((i) => texts[i] ?? '') }
-  const path = () => ''
-  const trials =
-    told.length === 0
-      ? []
-      : await planTrials(model, [input], { fields: undefined, path, skipLong: true })
-  if (trials.length === 0 && told.length > 0) throw noneFits(bestOf, candidates.length)
-  const written = await judgeTrials({
-    ...{ model, trials, cacheSalt, signal, fields: undefined },
-    record: {},
-    // The chat was admitted, and its candidates with it.
-    isAdmitted: true,
-    arrival: performance.now(),
-  })
-  const rewards = new Map(
-    judgeData([input], written).data.map(({ response, reward }) => [told[response], reward]),
-  )
-  const scores = candidates.map((_, i) => rewards.get(i) ?? null)
-  return { scores, order: orderOf(scores) }
-}
-
 const rank = async (
   bestOf: BestOf,
   candidates: readonly Piece[],
   signal: AbortSignal,
 ): Promise<Ranking> => {
-  const { model } = bestOf
-  if (isJudge(model)) return compare(bestOf, candidates, signal)
-  const items = await Promise.all(candidates.map((one) => encode(bestOf, one)))
-  const fitting = items.filter((item) => item !== undefined)
-  if (fitting.length === 0) throw noneFits(bestOf, items.length)
-  const scored = await scoreItems({
-    model,
-    items: fitting,
-    record: {},
-    cacheSalt: bestOf.cacheSalt,
-    // The chat was admitted, and its candidates with it.
-    isAdmitted: true,
-    signal,
-    arrival: performance.now(),
-  })
-  const rewards = scored.map((one) => model.readout.reward(one.scores)).values()
-  const scores = items.map((item) => (item && rewards.next().value) ?? null)
+  const texts = candidates.map((one) => judgedText(bestOf, one))
+  const scores = await rateAnswers(bestOf, texts, signal)
   return { scores, order: orderOf(scores) }
 }
 

@@ -5,8 +5,7 @@ import type { Delta } from '../engine/types.js'
 import { type AnswerEvent, eventOf } from '../generation/answer-event.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import { createSplitter, type Start } from './think-splitter.js'
-import { type CallParser, createCallParser } from './tools/call-parser.js'
-import type { ToolFormat } from './tools/format.js'
+import { type CallParser, createCallParser, type ParserOptions } from './tools/call-parser.js'
 
 type Choice = {
   /** What a delta says; of the one that finishes, the rest too. */
@@ -21,8 +20,8 @@ type ChoiceOptions = {
   readonly isHeld: boolean
   /** Thinking stays in the text. */
   readonly isUnsplit: boolean
-  /** How calls of tools are written, and whether they follow a grammar; undefined: there are none. */
-  readonly calls: { readonly format: ToolFormat; readonly isSure: boolean } | undefined
+  /** How calls of tools are read; undefined: there are none. */
+  readonly calls: ParserOptions | undefined
   readonly tokenizer: Tokenizer
   readonly skipSpecial: boolean
   /** The ids and log probabilities of the thinking are not told. */

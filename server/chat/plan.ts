@@ -22,6 +22,7 @@ import {
   truncatePrompt,
 } from './sampling.js'
 import type { Start } from './think-splitter.js'
+import { callableNames } from './tools/tool-use.js'
 
 /** What a chat may say, in any dialect. The fields have the names that errors give them. */
 type ChatCall = Conversation &
@@ -158,7 +159,11 @@ export const planChat = async (
   const hideThinking = call.include_reasoning === false
   const isUnsplit = call.reasoning_format === 'none' && !hideThinking
   const skipSpecial = call.skip_special_tokens ?? true
-  const calls = toolUse && { format: toolUse.format, isSure: constraint?.hasSureCalls === true }
+  const calls = toolUse && {
+    format: toolUse.format,
+    isSure: constraint?.hasSureCalls === true,
+    isTool: callableNames(toolUse),
+  }
   const choices = Array.from({ length: generated }, () =>
     createChoice({
       start,

@@ -15,28 +15,23 @@ export const addPullCommand = (program: Command): void => {
       'after',
       '\nUses HF_TOKEN, HF_ENDPOINT, HF_HUB_CACHE, HF_HOME and HF_HUB_OFFLINE. An interrupted\ndownload goes on where it stopped.',
     )
-    .action(
-      async (
-        ids: readonly string[],
-        { revision }: { readonly revision: string },
-        command: Command,
-      ) => {
-        const hub = createHub(process.env)
-        for (const id of ids) {
-          const progress = createProgress()
-          const say = (text: string) => {
-            progress.finish()
-            tell(text)
-          }
-          try {
-            const folder = await hub.pull(id, { revision, onProgress: progress.update, say })
-            progress.finish()
-            process.stdout.write(`${folder}\n`)
-          } catch (error) {
-            progress.finish()
-            command.error(`error: ${error instanceof Error ? error.message : String(error)}`)
-          }
+    .action(async (ids: readonly string[], { revision }: { readonly revision: string }) => {
+      const hub = createHub(process.env)
+      for (const id of ids) {
+        const progress = createProgress()
+        const say = (text: string) => {
+          progress.finish()
+          tell(text)
         }
-      },
-    )
+        try {
+          const folder = await hub.pull(id, { revision, onProgress: progress.update, say })
+          progress.finish()
+          process.stdout.write(`${folder}\n`)
+        } catch (error) {
+          progress.finish()
+          tell(`error: ${error instanceof Error ? error.message : String(error)}`)
+          process.exit(1) // other files of the model may still be coming
+        }
+      }
+    })
 }

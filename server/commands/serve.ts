@@ -77,8 +77,7 @@ const isLogOnly = (): boolean => {
   return out.dev === err.dev && out.ino === err.ino
 }
 
-const run = async (flags: FlagValues, configFile: string | undefined): Promise<void> => {
-  const settings = readSettings(flags, process.env, configFile)
+const run = async (settings: Settings): Promise<void> => {
   const log = createLog(settings.log_level)
   for (const line of unknownVariables(process.env)) log.warn(line)
   const isSilent = settings.log_level === 'silent'
@@ -90,6 +89,19 @@ const run = async (flags: FlagValues, configFile: string | undefined): Promise<v
   const models = await serving.ready
   log.info({ url: serving.url, models: models.map(({ id }) => id) }, 'serving')
   if (!isJson) say(greeting(serving.url, models, settings))
+}
+
+/** What is wrong with the settings, --help explains. */
+const settingsOf = (
+  command: Command,
+  flags: FlagValues,
+  config: string | readonly string[] | undefined,
+): Settings => {
+  try {
+    return readSettings(flags, process.env, typeof config === 'string' ? config : undefined)
+  } catch (error) {
+    return error instanceof ConfigError ? command.error(`error: ${error.message}`) : fail(error)
+  }
 }
 
 export const addServeCommand = (program: Command): void => {
@@ -104,9 +116,6 @@ export const addServeCommand = (program: Command): void => {
   }
   command.action(async (options: Record<string, string | readonly string[] | undefined>) => {
     const flags = Object.fromEntries(FLAGS.map(({ key }) => [key, options[camelCase(key)]]))
-    const { config } = options
-    await run(flags, typeof config === 'string' ? config : undefined).catch((error) =>
-      error instanceof ConfigError ? command.error(`error: ${error.message}`) : fail(error),
-    )
+    await run(settingsOf(command, flags, options.config)).catch(fail)
   })
 }

@@ -108,6 +108,7 @@ export type NativeInfo = {
   readonly config: NativeConfig
   readonly plan: MemoryPlan
   readonly load: EngineInfo['load']
+  readonly ranks: EngineInfo['ranks']
   readonly device: string
   readonly deviceNote: string
   readonly maxModelLen: number

@@ -59,6 +59,7 @@ const OPTIONS: Checks<EngineOptions> = {
   kvCacheMemory: integer(1),
   memoryUtilization: number,
   maxModelLen: integer(1),
+  tensorParallelSize: integer(1),
   maxNumSeqs: integer(1),
   maxNumBatchedTokens: integer(1),
   blockSize: integer(1),

@@ -244,6 +244,7 @@ const describe = (
     rewardOutputs: config.rewardOutputs,
     plan: info.plan,
     load: info.load,
+    ranks: info.ranks,
     fingerprint,
   }
 }

@@ -7,12 +7,17 @@ export type EngineOptions = {
   /** Hugging Face folder: config.json, *.safetensors, tokenizer.json. */
   readonly model: string
   readonly device?: 'auto' | 'cpu' | 'cuda'
-  /** Which GPU, counted from 0 (the default), where there are several. */
+  /** Which GPU, counted from 0 (the default), where there are several; of several ranks the first. */
   readonly deviceIndex?: number
+  /**
+   * Devices that compute the model together, 1 to 8: GPUs, or shares of the CPU's threads. It has to divide
+   * the model's heads and inner size. Default 1.
+   */
+  readonly tensorParallelSize?: number
   readonly dtype?: 'auto' | 'bf16' | 'fp8'
   /** Keys and values; auto: F16 on the CPU (with roundActivations BF16), BF16 on CUDA. */
   readonly kvCacheDtype?: 'auto' | 'bf16' | 'fp8'
-  /** Bytes; default: what is left after weights, activations and a reserve. */
+  /** Bytes on each device; default: what is left after weights, activations and a reserve. */
   readonly kvCacheMemory?: number
   /** Share of the device's free memory that may be planned (0..1, default 0.9). */
   readonly memoryUtilization?: number
@@ -81,6 +86,21 @@ export type GenerationDefaults = {
   readonly greedy: boolean
 }
 
+/** How long the parts of loading took. */
+export type LoadReport = {
+  readonly openSeconds: number
+  readonly packSeconds: number
+  readonly prepareSeconds: number
+  readonly bytes: number
+}
+
+/** One device of the group that computes a model: what it holds, and how long that took. */
+export type RankInfo = {
+  readonly device: string
+  readonly plan: MemoryPlan
+  readonly load: LoadReport
+}
+
 export type EngineInfo = {
   readonly model: string
   readonly architecture: string
@@ -103,13 +123,12 @@ export type EngineInfo = {
   readonly rewardKind: 'none' | 'lm_head_rows' | 'classification'
   /** Numbers a score has. 0: no reward model. */
   readonly rewardOutputs: number
+  /** Of each rank of tensorParallelSize. */
+  readonly ranks: readonly RankInfo[]
+  /** Of the first rank. */
   readonly plan: MemoryPlan
-  readonly load: {
-    readonly openSeconds: number
-    readonly packSeconds: number
-    readonly prepareSeconds: number
-    readonly bytes: number
-  }
+  /** Of the slowest rank. */
+  readonly load: LoadReport
   /** Short stable hash of the weights' headers, dtype and version: `system_fingerprint`. */
   readonly fingerprint: string
 }

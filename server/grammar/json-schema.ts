@@ -25,6 +25,7 @@ import {
   both,
   common,
   isClosed,
+  isPlainText,
   type Kind,
   type Literal,
   type NumberKind,
@@ -44,7 +45,7 @@ import {
   unanchored,
 } from './pattern.js'
 import { type Expression, parseExpression } from './regular-expression.js'
-import { readSchema, type SchemaSource } from './schema-source.js'
+import { type OneOf, readSchema, type SchemaSource } from './schema-source.js'
 import { textTree } from './text-tree.js'
 
 /** Sets of schemas that must hold at once. */
@@ -148,16 +149,43 @@ class Compiler {
       if (said.values !== null) kinds = this.#cut(kinds, said.values)
     }
     for (const number of seen)
-      for (const { keyword, pointer, branches } of this.#source.said(number).oneOfEach) {
-        if (keyword === 'oneOf') this.#checkApart(branches, pointer)
+      for (const one of this.#source.said(number).oneOfEach)
         kinds = this.#cut(
           kinds,
-          branches.flatMap((branch) =>
-            keyword === 'oneOf' ? asked(this.kindsOf(branch)) : this.kindsOf(branch),
-          ),
+          one.keyword === 'anyOf'
+            ? one.branches.flatMap((branch) => this.kindsOf(branch))
+            : this.#oneOf(one).flatMap((branch) => asked(this.kindsOf(branch))),
         )
-      }
+    for (const number of seen)
+      for (const value of this.#source.said(number).without)
+        kinds = this.#without(kinds, value, number)
     return kinds
+  }
+
+  /** Without one value. */
+  #without(kinds: readonly Kind[], value: unknown, number: number): readonly Kind[] {
+    const key = valueKey(value)
+    const isSame = (kind: Literal): boolean => kind.key === key
+    return kinds.flatMap((kind): Kind[] => {
+      switch (kind.type) {
+        case 'literal':
+          return isSame(kind) ? [] : [kind]
+        case 'null':
+          return value === null ? [] : [kind]
+        case 'boolean':
+          if (typeof value !== 'boolean') return [kind]
+          return [{ type: 'literal', value: !value, key: valueKey(!value) }]
+        case 'string':
+          return [typeof value === 'string' ? { ...kind, texts: [...kind.texts, value] } : kind]
+        default: {
+          if (!this.#admits(kind, value)) return [kind]
+          throw this.#source.refuse(
+            this.#source.pointer(number),
+            `'not' of ${kind.type === 'number' ? 'a number' : `an ${kind.type}`} is served beside an 'enum' only`,
+          )
+        }
+      }
+    })
   }
 
   #cut(a: readonly Kind[], b: readonly Kind[]): readonly Kind[] {
@@ -223,7 +251,9 @@ class Compiler {
     if (length < kind.min || length > kind.max) return false
     return (
       kind.patterns.every((pattern) => matches(this.#search(pattern), value)) &&
-      kind.formats.every((name) => matches(this.#format(name), value))
+      kind.formats.every((name) => matches(this.#format(name), value)) &&
+      !kind.without.some((pattern) => matches(this.#search(pattern), value)) &&
+      !kind.texts.includes(value)
     )
   }
 
@@ -261,7 +291,8 @@ class Compiler {
 
   // --- oneOf ---
 
-  #checkApart(branches: readonly All[], pointer: string): void {
+  /** The branches, each without the values of the others. */
+  #oneOf({ branches, pointer, apart }: OneOf): readonly All[] {
     for (let i = 0; i < branches.length; i++)
       for (let j = i + 1; j < branches.length; j++) {
         const [a = [], b = []] = [branches[i], branches[j]]
@@ -270,12 +301,15 @@ class Compiler {
           ...this.#cut(asked(this.kindsOf(a)), this.kindsOf(b)),
           ...this.#cut(this.kindsOf(a), asked(this.kindsOf(b))),
         ]
-        if (!shared.every((kind) => this.#isNone(kind, 0)))
-          throw this.#source.refuse(
-            pointer,
-            `the branches ${i} and ${j} of 'oneOf' may both hold: use 'anyOf', or require a property with another 'const' in each`,
-          )
+        if (shared.every((kind) => this.#isNone(kind, 0))) continue
+        const alone = apart()
+        if (alone !== null) return alone
+        throw this.#source.refuse(
+          pointer,
+          `the branches ${i} and ${j} of 'oneOf' may both hold: use 'anyOf', or require a property with another 'const' in each`,
+        )
       }
+    return branches
   }
 
   /** Whether it is certain that no value is of the kind. */
@@ -354,25 +388,28 @@ class Compiler {
     })
   }
 
+  #every(subject: Subject): Automaton {
+    return this.#remembered('any', () => automatonOf(ANY_TEXT, subject))
+  }
+
   #formatPattern(name: string): Pattern {
     return parseExpression(FORMATS.get(name) ?? '', `the format ${name}`, this.#param).pattern
   }
 
   /** What a text of the kind may be; null: nothing. */
   #language(kind: StringKind): Language | null {
-    const { min, max, patterns, formats } = kind
+    const { min, max, patterns, formats, without, texts } = kind
     if (min > max) return null
     const [found] = patterns
     const [format] = formats
-    if (found === undefined && format === undefined)
-      return { pattern: repeat(character(ANY), min, max) }
-    if (patterns.length + formats.length === 1) {
+    if (isPlainText(kind)) return { pattern: repeat(character(ANY), min, max) }
+    if (patterns.length + formats.length === 1 && without.length + texts.length === 0) {
       const whole = format === undefined ? this.#whole(found) : this.#formatPattern(format)
       const fitted = whole === null ? undefined : withLength(whole, min, max)
       if (fitted === null) return null
       if (fitted !== undefined) return { pattern: fitted }
     }
-    const subject = this.#subject(found?.pointer ?? '#')
+    const subject = this.#subject((found ?? without[0])?.pointer ?? '#')
     const last = formats.some((name) => SHORT_FORMATS.has(name)) ? Math.min(max, SHORT) : max
     const lengths =
       min === 0 && last === Number.POSITIVE_INFINITY ? [] : [lengthAutomaton(min, last, subject)]
@@ -380,7 +417,16 @@ class Compiler {
       ...patterns.map((pattern) => this.#search(pattern)),
       ...formats.map((name) => this.#format(name)),
     ]
-    const automaton = combined([...conditions, ...lengths], [], subject)
+    const inside = [...conditions, ...lengths]
+    const outside = [
+      ...without.map((pattern) => this.#search(pattern)),
+      ...(texts.length > 0 ? [textsAutomaton(texts, subject)] : []),
+    ]
+    const automaton = combined(
+      inside.length > 0 ? inside : [this.#every(subject)],
+      outside,
+      subject,
+    )
     return isEmpty(automaton) ? null : { automaton }
   }
 
@@ -393,7 +439,7 @@ class Compiler {
 
   #writeText(kind: StringKind, language: Language): string {
     const { json } = this
-    if (kind.patterns.length === 0 && kind.formats.length === 0) {
+    if (isPlainText(kind)) {
       if (kind.min === 0 && kind.max === Number.POSITIVE_INFINITY) return json.anyString()
       return `"\\"" ${json.anyCharacter()}${times(kind.min, kind.max)} "\\""`
     }
@@ -544,9 +590,12 @@ class Compiler {
           extras.push({ names: null, all })
           continue
         }
-        const every = this.#remembered('any', () => automatonOf(ANY_TEXT, subject))
         const inside = [...search(true), ...(allowed === null ? [] : [allowed])]
-        const automaton = combined(inside.length > 0 ? inside : [every], outside, subject)
+        const automaton = combined(
+          inside.length > 0 ? inside : [this.#every(subject)],
+          outside,
+          subject,
+        )
         if (!isEmpty(automaton)) extras.push({ names: automaton, all })
       }
     }
@@ -563,10 +612,7 @@ class Compiler {
       if (kind.type !== 'string') continue
       const language = this.#language(kind)
       if (language === null) continue
-      const isAny =
-        kind.patterns.length + kind.formats.length === 0 &&
-        kind.min === 0 &&
-        kind.max === Number.POSITIVE_INFINITY
+      const isAny = isPlainText(kind) && kind.min === 0 && kind.max === Number.POSITIVE_INFINITY
       if (isAny) out.push(null)
       else
         out.push(

@@ -25,6 +25,9 @@ export type StringKind = Asked & {
   readonly max: number
   readonly patterns: readonly TextPattern[]
   readonly formats: readonly string[]
+  /** None of these is found in it, and it is none of these texts. */
+  readonly without: readonly TextPattern[]
+  readonly texts: readonly string[]
 }
 export type ArrayKind = Asked & {
   readonly type: 'array'
@@ -36,6 +39,7 @@ export type ArrayKind = Asked & {
     readonly rest: All
     /** What `rest` says is not said in the schema. */
     readonly isRestSilent: boolean
+    readonly isMade: boolean
   }[]
 }
 type ObjectPart = {
@@ -45,6 +49,8 @@ type ObjectPart = {
   readonly rest: All
   /** What `rest` says is not said in the schema. */
   readonly isRestSilent: boolean
+  /** No caller wrote it: it names members that it is about, not those that there are. */
+  readonly isMade: boolean
 }
 export type ObjectKind = Asked & {
   readonly type: 'object'
@@ -88,6 +94,8 @@ export const STRING: StringKind = {
   max: Number.POSITIVE_INFINITY,
   patterns: [],
   formats: [],
+  without: [],
+  texts: [],
 }
 export const ARRAY: ArrayKind = { type: 'array', min: 0, max: Number.POSITIVE_INFINITY, parts: [] }
 export const OBJECT: ObjectKind = {
@@ -126,8 +134,13 @@ export const asked = (kinds: readonly Kind[]): readonly Kind[] => {
 
 /** Whether lists or objects have members of which no schema speaks. One that names the members and stops
  * there means these alone. */
-export const isClosed = (parts: readonly { readonly isRestSilent: boolean }[]): boolean =>
-  parts.length > 0 && parts.every(({ isRestSilent }) => isRestSilent)
+export const isClosed = (
+  parts: readonly { readonly isRestSilent: boolean; readonly isMade: boolean }[],
+): boolean => parts.some(({ isMade }) => !isMade) && parts.every(({ isRestSilent }) => isRestSilent)
+
+/** A text of which nothing is said but how long it is. */
+export const isPlainText = ({ patterns, formats, without, texts }: StringKind): boolean =>
+  patterns.length + formats.length + without.length + texts.length === 0
 
 /** Values that are in both; null: kinds that have none in common. Of literals the caller knows. */
 export const common = (a: Kind, b: Kind): Kind | null => {
@@ -152,6 +165,8 @@ const commonOf = (a: Kind, b: Kind): Exclude<Kind, Literal> | null => {
       max: Math.min(a.max, b.max),
       patterns: distinct([...a.patterns, ...b.patterns], ({ source }) => source),
       formats: [...new Set([...a.formats, ...b.formats])],
+      without: distinct([...a.without, ...b.without], ({ source }) => source),
+      texts: [...new Set([...a.texts, ...b.texts])],
     }
   if (a.type === 'array' && b.type === 'array')
     return {

@@ -21,6 +21,7 @@ import {
   type TextPattern,
   valueKey,
 } from './kinds.js'
+import { anyOf, type Negation, negated, type Schema } from './negation.js'
 import { type Bound, multiplesOf } from './number-pattern.js'
 
 /** Levels of a schema. */
@@ -32,16 +33,22 @@ const MAX_ENUM = 10_000
 /** `maxLength`, `minItems` and their like. */
 const MAX_BOUND = 100_000
 
+export type OneOf = {
+  readonly keyword: 'anyOf' | 'oneOf'
+  readonly pointer: string
+  readonly branches: readonly All[]
+  /** Of `oneOf`: the branches, each without the values of the others; null: that is not served. */
+  readonly apart: () => readonly All[] | null
+}
+
 /** What one schema object says itself. */
 type Said = {
   /** Schemas that must hold too: `$ref`, `allOf`. */
   readonly too: All
   /** Of each list one must hold: `anyOf`, `oneOf`. */
-  readonly oneOfEach: readonly {
-    readonly keyword: 'anyOf' | 'oneOf'
-    readonly pointer: string
-    readonly branches: readonly All[]
-  }[]
+  readonly oneOfEach: readonly OneOf[]
+  /** These values are not admitted. */
+  readonly without: readonly unknown[]
   readonly kinds: readonly Kind[]
   /** `enum`, `const`: these alone, as far as the kinds admit them. */
   readonly values: readonly Literal[] | null
@@ -71,6 +78,11 @@ const ANNOTATIONS: ReadonlySet<string> = new Set([
   'contentSchema',
   // Of OpenAPI: which branch it is, for readers; the branches say it themselves.
   'discriminator',
+  // Of no meaning where they stand alone.
+  'then',
+  'else',
+  'minContains',
+  'maxContains',
   // Read when something refers into them.
   '$defs',
   'definitions',
@@ -103,6 +115,7 @@ const KIND_OF: Readonly<Record<string, Kind['type']>> = {
 }
 const SERVED: ReadonlySet<string> = new Set([
   '$id',
+  'id',
   '$ref',
   'type',
   'enum',
@@ -110,21 +123,24 @@ const SERVED: ReadonlySet<string> = new Set([
   'allOf',
   'anyOf',
   'oneOf',
+  'not',
+  'if',
+  'dependencies',
+  'dependentRequired',
+  'dependentSchemas',
   ...Object.keys(KIND_OF),
 ])
 const INSTEAD: Readonly<Record<string, string>> = {
   nullable: 'add "null" to \'type\'',
-  if: "use 'anyOf' with a 'const' in each branch",
-  not: 'say what is allowed instead',
   contains: "use 'items'",
-  dependencies: "use 'anyOf'",
-  dependentRequired: "use 'anyOf'",
-  dependentSchemas: "use 'anyOf'",
   unevaluatedProperties: "use 'additionalProperties'",
   unevaluatedItems: "use 'items'",
   $dynamicRef: "use '$ref'",
   $recursiveRef: "use '$ref'",
-  id: "use '$id'",
+  // Of draft 3.
+  extends: "use 'allOf'",
+  disallow: "use 'not'",
+  divisibleBy: "use 'multipleOf'",
 }
 const TYPES = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const
 
@@ -153,9 +169,66 @@ const SAID_BY_PATTERN: ReadonlySet<string> = new Set([
   'xid',
 ])
 
+/** Branches of a `oneOf` that overlap. */
+const MAX_APART = 8
+
+const CONSTRAINTS: readonly string[] = [...SERVED, ...Object.keys(INSTEAD)].filter(
+  (name) => name.length > 3,
+)
+/** Whether one letter more, less, another or exchanged makes `b` of `a`. */
+const isNear = (a: string, b: string): boolean => {
+  let first = 0
+  while (first < a.length && a[first] === b[first]) first++
+  const [x, y] = [a.slice(first), b.slice(first)]
+  return (
+    x.slice(1) === y.slice(1) ||
+    x.slice(1) === y ||
+    x === y.slice(1) ||
+    (x[0] === y[1] && x[1] === y[0] && x.slice(2) === y.slice(2))
+  )
+}
+/** The keyword that a name which is none may have been meant for. */
+const meantBy = (name: string): string | undefined =>
+  /^[A-Za-z]+$/.test(name)
+    ? CONSTRAINTS.find((one) => isNear(name.toLowerCase(), one.toLowerCase()))
+    : undefined
+
+/** Says nothing of values: an annotation, or a name that no draft of the standard gives a meaning. */
+const isSilent = (keyword: string): boolean =>
+  ANNOTATIONS.has(keyword) ||
+  (!SERVED.has(keyword) && INSTEAD[keyword] === undefined && meantBy(keyword) === undefined)
+
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
+/** `id` is draft 4's. As the name of a property it is a schema, not a text. */
+const idOf = (schema: Readonly<Record<string, unknown>>): string | undefined =>
+  [schema.$id, schema.id].find((id) => typeof id === 'string') as string | undefined
+/** It is what references inside start from; one that is only a fragment is a name. */
+const isBase = (id: string | undefined): boolean => id !== undefined && !id.startsWith('#')
+
+/** The only keyword of a schema, and what it says. */
+const soleMember = (schema: unknown): [string, unknown] | undefined => {
+  const members = isObject(schema) ? Object.entries(schema).filter(([key]) => !isSilent(key)) : []
+  return members.length === 1 ? members[0] : undefined
+}
+
+/** Where `name` is, what it needs is too. */
+const needs = (name: string, needed: readonly string[] | Schema): Schema => ({
+  anyOf: [
+    { properties: { [name]: false } },
+    Array.isArray(needed)
+      ? { required: [...needed, name] }
+      : { allOf: [{ required: [name] }, needed] },
+  ],
+})
+const DEPENDENCY: Readonly<Record<string, string>> = {
+  dependencies: 'a schema or a list of names for each name',
+  dependentRequired: 'a list of names for each name',
+  dependentSchemas: 'a schema for each name',
+}
+
+const nameOf = (part: string): string => part.replace(/~1/g, '/').replace(/~0/g, '~')
 const token = (name: string): string => name.replace(/~/g, '~0').replace(/\//g, '~1')
 
 /** Looks through all of it once, before anything else does: nothing later meets what is too deep. */
@@ -197,6 +270,7 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
 
   const numbers = new Map<unknown, number>()
   const places: { readonly schema: unknown; readonly pointer: string }[] = []
+  const origins = new Map<unknown, string>()
   const said: (Said | undefined)[] = []
 
   const number = (schema: unknown, pointer: string): All => {
@@ -206,27 +280,54 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
     if (schema !== false && !isObject(schema))
       throw refuse(pointer, 'a schema is an object, true or false')
     numbers.set(schema, places.length)
-    places.push({ schema, pointer })
+    places.push({ schema, pointer: origins.get(schema) ?? pointer })
     return [places.length - 1]
   }
+  /** One that no caller wrote, in place of what stands at the pointer. */
+  const made = (schema: Schema, pointer: string): All => {
+    const pending: unknown[] = [schema]
+    for (let item = pending.pop(); item !== undefined; item = pending.pop())
+      if (typeof item === 'object' && item !== null && !numbers.has(item) && !origins.has(item)) {
+        origins.set(item, pointer)
+        pending.push(...Object.values(item))
+      }
+    return number(schema, pointer)
+  }
 
-  const rootId = isObject(root) && typeof root.$id === 'string' ? root.$id.replace(/#$/, '') : ''
+  const rootId = (isObject(root) && idOf(root)?.replace(/#$/, '')) || ''
   let anchors: Map<string, readonly [unknown, string]> | undefined
   const findAnchors = () => {
     const found = new Map<string, readonly [unknown, string]>()
     const pending: (readonly [unknown, string])[] = [[root, '#']]
     for (let item = pending.pop(); item !== undefined; item = pending.pop()) {
       const [value, pointer] = item
-      if (isObject(value) && typeof value.$anchor === 'string') found.set(value.$anchor, item)
       if (typeof value !== 'object' || value === null) continue
+      if (isObject(value)) {
+        if (value !== root && isBase(idOf(value))) continue
+        const name = idOf(value)?.startsWith('#') ? idOf(value)?.slice(1) : value.$anchor
+        if (typeof name === 'string' && name !== '') found.set(name, item)
+      }
       for (const [key, member] of Object.entries(value))
         if (key !== 'enum' && key !== 'const') pending.push([member, `${pointer}/${token(key)}`])
     }
     return found
   }
-  /** The place that a `$ref` names. */
-  const follow = (ref: unknown, pointer: string): All => {
+  /** Whether references at this place start from another schema than the root. */
+  const hasOwnBase = (pointer: string): boolean => {
+    let at: unknown = root
+    return pointer
+      .split('/')
+      .slice(1)
+      .some((part) => {
+        at = (at as Record<string, unknown> | undefined)?.[nameOf(part)]
+        return isObject(at) && isBase(idOf(at))
+      })
+  }
+  /** The schema that a `$ref` names, and where it is. */
+  const target = (ref: unknown, pointer: string): readonly [unknown, string] => {
     if (typeof ref !== 'string') throw refuse(pointer, "'$ref' is a text")
+    if (hasOwnBase(pointer))
+      throw refuse(pointer, "a reference inside a schema with an '$id' of its own is not supported")
     const local = rootId !== '' && ref.startsWith(rootId) ? ref.slice(rootId.length) : ref
     const outside = () =>
       refuse(
@@ -244,38 +345,70 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
     const missing = () => refuse(pointer, `there is no ${JSON.stringify(ref)} in the schema`)
     if (fragment !== '' && !fragment.startsWith('/')) {
       anchors ??= findAnchors()
-      const target = anchors.get(fragment)
-      if (target === undefined) throw missing()
-      return number(...target)
+      const named = anchors.get(fragment)
+      if (named === undefined) throw missing()
+      return named
     }
     let at: unknown = root
     for (const part of fragment.split('/').slice(1)) {
-      const name = part.replace(/~1/g, '/').replace(/~0/g, '~')
+      const name = nameOf(part)
       if (typeof at !== 'object' || at === null || !Object.hasOwn(at, name)) throw missing()
       at = (at as Record<string, unknown>)[name]
-      if (isObject(at) && typeof at.$id === 'string')
-        throw refuse(pointer, "a reference into a schema with an '$id' of its own is not supported")
     }
-    return number(at, `#${fragment}`)
+    return [at, `#${fragment}`]
+  }
+
+  const negation = (pointer: string): Negation => ({
+    follow: (ref) => target(ref, pointer)[0],
+    isSilent,
+  })
+  const condition = (
+    schema: Readonly<Record<string, unknown>>,
+    at: (keyword: string) => string,
+  ): Schema => {
+    const { if: asked } = schema
+    const said = (keyword: string): Schema => {
+      if (schema[keyword] === undefined) return true
+      number(schema[keyword], at(keyword))
+      return schema[keyword] as Schema
+    }
+    const holds = said('if')
+    const others = negated(asked, negation(at('if')))
+    if (others === null)
+      throw refuse(
+        at('if'),
+        "this 'if' is not supported: use 'anyOf' with a 'const' in each branch",
+      )
+    return anyOf([{ allOf: [holds, said('then')] }, { allOf: [anyOf(others), said('else')] }])
+  }
+  /** The branches of a `oneOf`, each without the values of the others. */
+  const apart = (branches: readonly Schema[], pointer: string): readonly All[] | null => {
+    if (branches.length > MAX_APART) return null
+    const others = branches.map((one) => negated(one, negation(pointer)))
+    if (others.some((one) => one === null)) return null
+    return branches.map((one, i) => {
+      const rest = others.flatMap((some, j) => (j === i ? [] : [anyOf(some ?? [])]))
+      return made({ allOf: [one, ...rest] }, pointer)
+    })
   }
 
   // long: a list of keywords
   const read = (schema: unknown, pointer: string): Said => {
-    if (!isObject(schema)) return { too: [], oneOfEach: [], kinds: [], values: null }
+    if (!isObject(schema)) return { too: [], oneOfEach: [], kinds: [], values: null, without: [] }
     const at = (keyword: string): string => `${pointer}/${token(keyword)}`
     const fail = (keyword: string, why: string): RequestError => refuse(at(keyword), why)
 
     for (const keyword of Object.keys(schema)) {
-      if (SERVED.has(keyword) || ANNOTATIONS.has(keyword) || keyword.startsWith('x-')) continue
-      if ((keyword === 'then' || keyword === 'else') && schema.if === undefined) continue
+      if (SERVED.has(keyword) || isSilent(keyword)) continue
       const instead = INSTEAD[keyword]
+      const meant = instead === undefined ? meantBy(keyword) : undefined
       throw fail(
         keyword,
-        `the keyword '${keyword}' is not supported${instead ? `: ${instead}` : ''}`,
+        meant === undefined
+          ? `the keyword '${keyword}' is not supported: ${instead}`
+          : `there is no keyword '${keyword}': '${meant}' may be meant`,
       )
     }
-    if (schema.$id !== undefined && schema !== root)
-      throw fail('$id', "'$id' is served at the root only")
 
     const list = (keyword: string, min = 0): readonly unknown[] | undefined => {
       const value = schema[keyword]
@@ -377,6 +510,12 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
       }
     }
     const pattern = (source: string, place: string): TextPattern => ({ source, pointer: place })
+    // These two are served as they stand; every other `not` is turned round.
+    const isText = given?.length === 1 && given[0] === 'string'
+    const sole = soleMember(schema.not)
+    const excluded =
+      isText && sole?.[0] === 'pattern' && typeof sole[1] === 'string' ? sole[1] : undefined
+    const without = sole?.[0] === 'enum' && Array.isArray(sole[1]) ? sole[1] : undefined
     const stringKind = (): StringKind => {
       const { format, pattern: source } = schema
       if (source !== undefined && typeof source !== 'string')
@@ -392,6 +531,7 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
         min: count('minLength') ?? 0,
         max: limit('maxLength'),
         patterns: source === undefined ? [] : [pattern(source, at('pattern'))],
+        without: excluded === undefined ? [] : [pattern(excluded, at('not'))],
         formats: format === undefined || isSaid ? [] : [format as string],
       }
     }
@@ -404,8 +544,6 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
       const old = Array.isArray(schema.items)
       if (old && schema.prefixItems !== undefined)
         throw fail('items', "beside 'prefixItems', 'items' is one schema")
-      if (!old && schema.additionalItems !== undefined && schema.items !== undefined)
-        throw fail('additionalItems', "'additionalItems' is served beside a list of 'items' only")
       const first = old
         ? (schema.items as unknown[]).map((one, i) => number(one, `${at('items')}/${i}`))
         : (schemas('prefixItems') ?? [])
@@ -419,7 +557,7 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
         parts:
           first.length === 0 && all.length === 0
             ? []
-            : [{ first, rest: all, isRestSilent: rest === undefined }],
+            : [{ first, rest: all, isRestSilent: rest === undefined, isMade: false }],
       }
     }
     const objectKind = (): ObjectKind => {
@@ -442,7 +580,12 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
         parts:
           properties.size === 0 && patterns.length === 0 && all.length === 0
             ? []
-            : [{ properties, patterns, rest: all, isRestSilent: rest === undefined }],
+            : [
+                {
+                  ...{ properties, patterns, rest: all },
+                  ...{ isRestSilent: rest === undefined, isMade: origins.has(schema) },
+                },
+              ],
       }
     }
     const byType = (type: string): Exclude<Kind, Literal>[] => {
@@ -463,6 +606,21 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
           return [{ type: 'null' }]
       }
     }
+    const dependencies = (keyword: string): readonly (readonly [string, string[] | Schema])[] => {
+      const value = schema[keyword]
+      if (value === undefined) return []
+      if (!isObject(value)) throw fail(keyword, `'${keyword}' is an object`)
+      for (const [name, needed] of Object.entries(value)) {
+        const isNames = Array.isArray(needed) && needed.every((one) => typeof one === 'string')
+        const isSchema = isObject(needed) || typeof needed === 'boolean'
+        if (keyword === 'dependentRequired' ? isNames : isSchema) continue
+        if (keyword === 'dependencies' && isNames) continue
+        throw refuse(`${at(keyword)}/${token(name)}`, `'${keyword}' has ${DEPENDENCY[keyword]}`)
+      }
+      for (const [name, needed] of Object.entries(value))
+        if (isObject(needed)) number(needed, `${at(keyword)}/${token(name)}`)
+      return Object.entries(value) as [string, string[] | Schema][]
+    }
     const isBare = !Object.keys(schema).some(
       (keyword) => keyword === 'type' || KIND_OF[keyword] !== undefined,
     )
@@ -474,18 +632,35 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
           (kind): Kind => (isAsked(kind.type) ? kind : { ...kind, isUnasked: true }),
         )
 
-    const ref = schema.$ref === undefined ? [] : follow(schema.$ref, at('$ref'))
+    const ref = schema.$ref === undefined ? [] : number(...target(schema.$ref, at('$ref')))
     const allOf = schemas('allOf') ?? []
     const oneOfEach: Said['oneOfEach'][number][] = []
     for (const keyword of ['anyOf', 'oneOf'] as const) {
       const branches = schemas(keyword)
-      if (branches) oneOfEach.push({ keyword, pointer: at(keyword), branches })
+      if (branches)
+        oneOfEach.push({
+          ...{ keyword, pointer: at(keyword), branches },
+          apart: () => apart(schema[keyword] as Schema[], at(keyword)),
+        })
     }
+    const too = [...ref, ...allOf.flat()]
+    if (schema.not !== undefined && excluded === undefined && without === undefined) {
+      number(schema.not, at('not'))
+      const others = negated(schema.not, negation(at('not')))
+      if (others === null)
+        throw fail('not', "this 'not' is not supported: say what is allowed instead")
+      too.push(...made(anyOf(others), at('not')))
+    }
+    if (schema.if !== undefined) too.push(...made(condition(schema, at), at('if')))
+    for (const keyword of ['dependencies', 'dependentRequired', 'dependentSchemas'])
+      for (const [name, needed] of dependencies(keyword))
+        too.push(...made(needs(name, needed), at(keyword)))
     return {
-      too: [...new Set([...ref, ...allOf.flat()])],
+      too: [...new Set(too)],
       oneOfEach,
       kinds,
       values: valuesOf(schema, fail),
+      without: without ?? [],
     }
   }
 

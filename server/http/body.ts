@@ -130,6 +130,36 @@ const parseJson = async (bytes: Buffer): Promise<unknown> => {
   }
 }
 
+/** Where a text has half of a surrogate pair, which UTF-8 cannot say: no model could read it as it is. */
+const brokenText = (value: unknown): readonly (string | number)[] | undefined => {
+  if (typeof value === 'string') return value.isWellFormed() ? undefined : []
+  if (typeof value !== 'object' || value === null) return undefined
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) {
+      const path = typeof value[i] === 'number' ? undefined : brokenText(value[i])
+      if (path !== undefined) return [i, ...path]
+    }
+    return undefined
+  }
+  for (const [key, one] of Object.entries(value)) {
+    const path = key.isWellFormed() ? brokenText(one) : []
+    if (path !== undefined) return [key.toWellFormed(), ...path]
+  }
+  return undefined
+}
+
+/** JSON can write it only as an escape. */
+const checkTexts = (json: unknown, bytes: Buffer): void => {
+  if (!bytes.includes('\\ud') && !bytes.includes('\\uD')) return
+  const path = brokenText(json)
+  if (path === undefined) return
+  const param = path.join('.')
+  throw badRequest(
+    `Invalid value for '${param}': it has half of a surrogate pair, such as "\\ud83d": cut texts between characters.`,
+    param,
+  )
+}
+
 export const readJson = async (incoming: IncomingMessage, bodies: Bodies): Promise<unknown> => {
   const { origin } = incoming.headers
   checkContentType(incoming.headers['content-type'], origin !== undefined)
@@ -140,6 +170,7 @@ export const readJson = async (incoming: IncomingMessage, bodies: Bodies): Promi
   await scanJson(bytes)
   const json = await parseJson(bytes)
   await turnAfter(bytes)
+  checkTexts(json, bytes)
   return json
 }
 

@@ -10,7 +10,7 @@ const LOOPBACK = 'loopback'
 
 /** Whether the name means this machine itself. */
 export const isLoopback = (host: string): boolean => {
-  const name = host.toLowerCase().replace(/^\[(.*)\]$/, '$1')
+  const name = host.toLowerCase().replace(/^\[(.*)\]$|\.$/g, '$1')
   return (
     name === 'localhost' ||
     name.endsWith('.localhost') ||
@@ -21,7 +21,7 @@ export const isLoopback = (host: string): boolean => {
 
 /** The name in a Host header, without its port; undefined: no such thing. */
 const nameOf = (host: string): string | undefined =>
-  /^(\[[^\]]*\]|[^:[\]]+)(?::\d*)?$/.exec(host.trim())?.[1]
+  /^(\[[^\]]*\]|[^:[\]]+)(?::\d*)?$/.exec(host.trim().toLowerCase())?.[1]
 
 const urlOf = (origin: string): URL | undefined => {
   try {
@@ -37,7 +37,7 @@ export const isAllowedOrigin = (
   allowed: readonly string[],
   host: string | undefined,
 ): boolean => {
-  if (allowed.includes('*') || allowed.includes(origin)) return true
+  if (allowed.includes('*') || allowed.includes(origin.toLowerCase())) return true
   const url = urlOf(origin)
   if (url === undefined) return false
   return (allowed.includes(LOOPBACK) && isLoopback(url.hostname)) || url.host === host

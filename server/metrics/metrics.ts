@@ -286,6 +286,12 @@ const modelCounters = (registry: Registry) => {
       labelNames: [...LABELS],
       registers,
     }),
+    rankMemory: new Gauge({
+      name: 'nemotron:rank_memory_bytes',
+      help: 'What each rank of --tensor-parallel-size holds.',
+      labelNames: [...LABELS, 'rank', 'part'],
+      registers,
+    }),
     cacheInfo: new Gauge({
       name: 'vllm:cache_config_info',
       help: 'The KV cache as configured.',
@@ -387,10 +393,14 @@ export const createMetrics = (): Metrics => {
   return {
     addModel: (name, engine) => {
       const labels = { model_name: name, engine: '0' }
-      const { plan, maxModelLen } = engine.info
+      const { plan, ranks, maxModelLen } = engine.info
       served.push({ labels, stats: engine.stats })
       for (const reason of REASONS) counters.success.inc({ ...labels, finished_reason: reason }, 0)
       counters.rejections.inc(labels, 0)
+      for (const [rank, { plan }] of ranks.entries()) {
+        counters.rankMemory.set({ ...labels, rank, part: 'weights' }, plan.weights)
+        counters.rankMemory.set({ ...labels, rank, part: 'kv_cache' }, plan.kv)
+      }
       counters.cacheInfo.set(
         {
           ...labels,

@@ -242,6 +242,15 @@ const fetchBlobs = async (
   })
 }
 
+/** What can never be asked is said at once, by the name of the variable. */
+const checkEndpoint = (endpoint: string): void => {
+  const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined
+  if (url?.protocol !== 'https:' && url?.protocol !== 'http:')
+    throw new HubError(
+      `HF_ENDPOINT is the address of a hub, such as https://huggingface.co; found '${endpoint}'`,
+    )
+}
+
 export const createHub = (env: NodeJS.ProcessEnv, limits: Partial<HubLimits> = {}): Hub => {
   const home = env.HF_HOME ?? join(env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'huggingface')
   const offline = truthy(env.HF_HUB_OFFLINE) || truthy(env.TRANSFORMERS_OFFLINE)
@@ -271,6 +280,8 @@ export const createHub = (env: NodeJS.ProcessEnv, limits: Partial<HubLimits> = {
   const pull = async (repo: string, options: PullOptions = {}): Promise<string> => {
     const { revision = 'main' } = options
     if (!isRepoId(repo)) throw new HubError(`'${repo}' is no Hugging Face id such as nvidia/NAME`)
+    if (revision === '')
+      throw new HubError('a revision is a branch, a tag or a commit, not nothing')
     if (offline) {
       const there = await cached(repo, revision)
       if (there !== undefined) return there
@@ -279,6 +290,7 @@ export const createHub = (env: NodeJS.ProcessEnv, limits: Partial<HubLimits> = {
       )
     }
     const { say = site.say } = options
+    checkEndpoint(endpoint)
     say(`${repo}: asking ${endpoint} for its files`)
     const asked = { ...site, say }
     const { commit, files } = await list(asked, repo, revision)

@@ -120,6 +120,7 @@ const engineOptions = (
   kvCacheDtype: settings.kv_cache_dtype,
   memoryUtilization: utilization,
   maxNumSeqs: settings.max_num_seqs,
+  tensorParallelSize: settings.tensor_parallel_size,
   blockSize: settings.block_size,
   maxWaiting: settings.max_waiting,
   prefixCache: settings.prefix_cache,

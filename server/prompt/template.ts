@@ -99,8 +99,20 @@ type Mark = ReturnType<typeof createMarker>['mark']
 /** A caller's values: marked, and counted. */
 type Caller = { readonly mark: Mark; readonly bounds: Bounds }
 
+/** Some clients write arguments as JSON twice: the text inside, where it is an object or nothing. */
+const writtenOnce = (given: string): string => {
+  if (!/^\s*"/.test(given)) return given
+  try {
+    const inside: unknown = JSON.parse(given)
+    return typeof inside === 'string' && /^\s*(?:\{|$)/.test(inside) ? inside : given
+  } catch {
+    return given
+  }
+}
+
 /** Arguments travel as JSON text; templates expect the value. No text: no arguments. */
-const argumentsOf = (given: string, param: string, { mark, bounds }: Caller): Value => {
+const argumentsOf = (text: string, param: string, { mark, bounds }: Caller): Value => {
+  const given = writtenOnce(text)
   if (given.trim() === '') return new Map()
   try {
     return fromJson(given, mark, bounds)

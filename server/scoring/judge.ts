@@ -3,9 +3,9 @@
 
 import { setMaxListeners } from 'node:events'
 import { z } from 'zod'
-import type { Engine, GenerateRequest, Timings } from '../engine/types.js'
-import { type EngineError, EngineFailure } from '../failure.js'
+import { EngineFailure } from '../failure.js'
 import { fromEngineError } from '../generation/engine-error.js'
+import { type WholeTexts, writeTexts } from '../generation/whole-texts.js'
 import type { RequestLog } from '../log.js'
 import { requirePlace } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
@@ -171,13 +171,7 @@ export const planTrials = async (
 }
 
 /** What a judge wrote of a trial, vote by vote. */
-type Written = Trial & {
-  readonly texts: readonly string[]
-  readonly tokens: number
-  readonly timings: Timings | undefined
-}
-
-const ABORTED: EngineError = { code: 'aborted', message: 'the request was aborted' }
+type Written = Trial & WholeTexts
 
 type JudgeOptions = {
   readonly fields: JudgeFields | undefined
@@ -186,33 +180,6 @@ type JudgeOptions = {
   readonly cacheSalt?: string | undefined
   readonly isAdmitted?: boolean
 }
-
-const write = (
-  engine: Engine,
-  trial: Trial,
-  request: GenerateRequest,
-  signal: AbortSignal,
-): Promise<Written> =>
-  new Promise((resolve, reject) => {
-    const texts = Array<string>(request.n ?? 1).fill('')
-    let live = texts.length
-    let tokens = 0
-    let timings: Timings | undefined
-    let failure: EngineError | undefined
-    const handle = engine.submit(request, (delta) => {
-      texts[delta.choice] += delta.text
-      tokens += delta.tokenIds.length
-      timings = delta.timings ?? timings
-      failure = delta.error ?? failure
-      if (delta.finish === 'abort') failure ??= ABORTED
-      if (delta.finish === undefined || --live > 0) return
-      signal.removeEventListener('abort', handle.abort)
-      if (failure === undefined) resolve({ ...trial, texts, tokens, timings })
-      else reject(new EngineFailure(failure))
-    })
-    if (signal.aborted) handle.abort()
-    signal.addEventListener('abort', handle.abort, { once: true })
-  })
 
 /** All trials in one batch on the engine. The first failure ends the others. */
 export const judgeBatch = async (
@@ -226,10 +193,9 @@ export const judgeBatch = async (
   setMaxListeners(0, any) // as many as there are trials
   const votes = fields.votes ?? 1
   try {
-    return await startInTurns(trials, (trial, i) =>
-      write(
+    return await startInTurns(trials, async (trial, i): Promise<Written> => {
+      const written = await writeTexts(
         engine,
-        trial,
         {
           promptTokenIds: trial.ids,
           n: votes,
@@ -245,8 +211,9 @@ export const judgeBatch = async (
           },
         },
         any,
-      ),
-    )
+      )
+      return { ...trial, ...written }
+    })
   } catch (error) {
     others.abort()
     throw error

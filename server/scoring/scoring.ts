@@ -110,10 +110,12 @@ export const checkRoom = async (
   model: RewardModel,
   messages: readonly Message[],
   principle: string | undefined,
+  /** Where that stands. */
+  at = 'reward.principle',
 ): Promise<void> => {
   const asked = [...messages, { role: 'assistant' as const, content: '' }]
   const ids = await encodePrompt(
-    scoredPrompt(model, asked, questionOf(model, principle, 'reward.principle')),
+    scoredPrompt(model, asked, questionOf(model, principle, at)),
     model,
     'messages',
   )

@@ -26,6 +26,22 @@ const count = (min: number, max = 0x7fffffff) => z.int().min(min).max(max)
 const share = z.number().gt(0).max(1)
 const seconds = z.number().min(0).max(86_400)
 
+const hostName = z
+  .string()
+  .min(1)
+  .regex(/^(?:\*|\[[\da-f:.]+\]|[^\s/:@[\]]+)$/i, {
+    error: 'is a name alone, such as api.example.com, or *',
+  })
+  .toLowerCase()
+
+const origin = z
+  .string()
+  .min(1)
+  .regex(/^(?:\*|loopback|null|[a-z][\w+.-]*:\/\/[^\s/?#@]+)$/i, {
+    error: 'is a scheme and a host, such as https://app.example.com, or loopback, or *',
+  })
+  .toLowerCase()
+
 /** What may differ between the models of one server. */
 export const modelOptions = {
   device: option('text', z.enum(['auto', 'cpu', 'cuda']).default('auto'), 'Where to run.'),
@@ -45,7 +61,7 @@ export const modelOptions = {
       .int()
       .min(1 << 20)
       .optional(),
-    'Bytes for the KV cache, such as 4GiB.',
+    'Bytes for the KV cache of each device, such as 4GiB.',
     'what is left after weights and a reserve',
   ),
   gpu_memory_utilization: option(
@@ -55,11 +71,8 @@ export const modelOptions = {
   ),
   tensor_parallel_size: option(
     'integer',
-    z
-      .int()
-      .refine((value) => value === 1, 'only 1 is available for now')
-      .default(1),
-    'Devices that one model is cut over.',
+    count(1, 8).default(1),
+    'Devices that one model is cut over: GPUs, or shares of the threads of the CPU.',
   ),
   max_model_len: option(
     'integer',
@@ -147,13 +160,13 @@ const serverOptions = {
   ),
   allowed_hosts: option(
     'list',
-    z.array(z.string().min(1)).default([]),
+    z.array(hostName).default([]),
     'Names by which clients may call a server on the loopback interface, beside localhost; * is any.',
     'none',
   ),
   allowed_origins: option(
     'list',
-    z.array(z.string().min(1)).default(['loopback']),
+    z.array(origin).default(['loopback']),
     'Origins whose pages may call: loopback is every page of this machine, * is every page.',
   ),
   request_timeout: option('number', seconds.default(0), 'Longest time for a request; 0: no limit.'),

@@ -214,6 +214,16 @@ const explain = (issue: z.core.$ZodIssue, values: Values, sources: Sources): str
   }
 }
 
+/** Those that are made from folders are not known yet. */
+const checkNames = (settings: Settings): void => {
+  const models = modelSettings(settings)
+  const names =
+    models.length === 0 ? settings.served_model_name : models.flatMap((model) => model.names)
+  const twice = names.find((name, i) => names.indexOf(name) !== i)
+  if (twice !== undefined)
+    throw new ConfigError(`--served-model-name: '${twice}' is given twice: a name is one model's`)
+}
+
 /** Throws a ConfigError that says what would be right. */
 export const readSettings = (
   flags: FlagValues,
@@ -236,13 +246,14 @@ export const readSettings = (
   }
   const settings = result.data
   if ((settings.tls_cert === undefined) !== (settings.tls_key === undefined))
-    throw new ConfigError('tls_cert and tls_key go together: one of them is missing')
+    throw new ConfigError('--tls-cert and --tls-key go together: one of them is missing')
   const names = settings.served_model_name.length
   const models = settings.model.length
   if (models > 1 && names > 0 && names !== models)
     throw new ConfigError(
       `--served-model-name: ${names} names for ${models} models; give one for each, or none`,
     )
+  checkNames(settings)
   return settings
 }
 

@@ -104,6 +104,7 @@ class StepDevice final : public Device {
 struct Steps {
   explicit Steps(bool at_once, Status status = {}) {
     const Status started = RankRunner::start(
+        1, 1,
         [&](Rank* rank, const RankRunner::OnCaller&) -> Status {
           auto d = std::make_unique<StepDevice>(&events, at_once);
           d->status = status;

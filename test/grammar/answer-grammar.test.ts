@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
+import { createRequire } from 'node:module'
 import { describe, test } from 'node:test'
 import { z } from 'zod'
 import { type AnswerForm, answerGrammar } from '../../server/grammar/answer-grammar.js'
 import { createGrammarTexts } from '../../server/grammar/grammar-texts.js'
 import { RequestError } from '../../server/request-error.js'
-import { createRandom } from './random-schema.js'
+import { createRandom, when } from './random-schema.js'
 import { randomText, readGrammar, recognises } from './recogniser.js'
 
 const admits = (form: AnswerForm, texts: readonly string[]): string[] => {
@@ -83,9 +84,73 @@ describe('what a schema does not speak of', () => {
     }))
     assert.deepEqual(written({ oneOf: apart }), [{ a: 'x' }])
     assert.match(schemaRefusal({ type: 'number', oneOf: apart }), /no value at all/)
-    assert.match(schemaRefusal({ oneOf: [a, { type: 'object' }] }), /may both hold/)
-    assert.match(schemaRefusal({ oneOf: [a, { type: 'number' }] }), /may both hold/)
+    const date = { type: 'string', format: 'date' }
+    assert.match(schemaRefusal({ oneOf: [date, { type: 'string' }] }), /may both hold/)
+    assert.match(schemaRefusal({ oneOf: [date, { properties: {} }] }), /may both hold/)
+    const one = { oneOf: [{ required: ['x'] }, { required: ['y'] }] }
+    const properties = { x: { const: 1 }, y: { const: 2 } }
+    const objects = [{}, { x: 1 }, { y: 2 }, { x: 1, y: 2 }]
+    assert.deepEqual(admitted({ type: 'object', properties, ...one }, objects), [
+      { x: 1 },
+      { y: 2 },
+    ])
   })
+})
+
+describe('what may not hold', () => {
+  const { default: Ajv } = createRequire(import.meta.url)('ajv/dist/2020')
+  const names = ['a', 'b', 'c']
+  const members = [undefined, 1, 2, 'x']
+  const objects = members.flatMap((a) =>
+    members.flatMap((b) => members.map((c) => JSON.parse(JSON.stringify({ a, b, c })))),
+  )
+  const VALUES = [...objects, null, true, false, 1, 2, 7, '', 'x', 'xyz']
+  const base = {
+    type: ['object', 'string', 'integer', 'boolean', 'null'],
+    properties: Object.fromEntries(names.map((name) => [name, { enum: [1, 2, 'x'] }])),
+    additionalProperties: false,
+  }
+  const needs = (...required: string[]) => ({ required })
+  const is = (name: string, value: unknown) => ({ properties: { [name]: { const: value } } })
+  const nots: readonly unknown[] = [
+    ...[needs('a'), needs('a', 'b'), is('a', 1), { ...is('a', 1), ...needs('a') }, {}, true, false],
+    ...[
+      { type: 'object' },
+      { type: ['string', 'null'] },
+      { type: 'number' },
+      { $ref: '#/$defs/d' },
+    ],
+    ...[{ enum: ['x', null, true] }, { const: 'xyz' }, { enum: [[1], 'x'] }, { not: needs('a') }],
+    ...[{ pattern: '^x' }, { pattern: 'y', maxLength: 9 }, { minLength: 2 }, { maxLength: 1 }],
+    ...[{ minProperties: 2 }, { maxProperties: 1 }, { minimum: 2 }, { exclusiveMaximum: 2 }],
+    ...[{ anyOf: [needs('a'), needs('b')] }, { allOf: [needs('a'), needs('b')] }],
+    ...[{ properties: { a: { type: 'string' }, b: { enum: [2, 'x'] } } }, { minLength: 0 }],
+  ]
+  const schemas: readonly object[] = [
+    ...nots.map((not) => ({ not })),
+    when({ ...is('a', 1), ...needs('a') }, needs('b'), needs('c')),
+    when(is('a', 1), is('b', 2)),
+    { if: needs('a'), else: { type: 'object', ...needs('c') } },
+    when({ type: 'string' }, { minLength: 2 }, { type: 'object' }),
+    when(true, is('a', 2), false),
+    { dependencies: { a: ['b', 'c'], b: is('c', 2), c: false } },
+    { dependencies: { a: true, b: [] } },
+    { dependentRequired: { a: ['b'], b: ['a'] } },
+    { dependentSchemas: { a: { maxProperties: 1 }, b: needs('c') } },
+    { oneOf: [needs('a'), needs('b')] },
+    { oneOf: names.map((name) => needs(name)) },
+    { oneOf: [is('a', 1), is('b', 1), { type: 'string' }] },
+    { oneOf: [{ type: 'string' }, { pattern: 'x' }, { minLength: 2 }] },
+    { ...when(undefined, needs('a'), needs('b')), note: 3, 'x-y': 1, minContains: 4 },
+  ]
+  for (const schema of schemas)
+    test(`${JSON.stringify(schema)} is read as Ajv does`, () => {
+      const whole = { ...base, ...schema, $defs: { d: needs('c') } }
+      const isValid = new Ajv({ strict: false }).compile(whole)
+      const valid = VALUES.filter((value) => isValid(value))
+      if (valid.length === 0) assert.match(schemaRefusal(whole), /no value at all/)
+      else assert.deepEqual(admitted(whole, VALUES), valid)
+    })
 })
 
 describe('numbers', () => {
@@ -298,7 +363,19 @@ describe('schemas that are refused', () => {
   const self: Record<string, unknown> = { type: 'object', required: ['a'] }
   self.properties = { a: { $ref: '#' } }
   const CASES: readonly (readonly [unknown, RegExp])[] = [
-    [{ type: 'array', items: { not: {} } }, /at '#\/items\/not'/],
+    [{ type: 'array', items: { not: { multipleOf: 3 } } }, /at '#\/items\/not'/],
+    [
+      { properties: { a: { type: 'integer', not: { const: 3 } } } },
+      /at '#\/properties\/a\/not'.*an 'enum'/,
+    ],
+    [{ if: { format: 'date' }, else: { maxLength: 3 } }, /at '#\/if': this 'if' is not supported/],
+    [{ not: { $ref: '#' } }, /at '#\/not': this 'not' is not supported/],
+    [{ dependencies: { a: 3 } }, /at '#\/dependencies\/a': .* a schema or a list of names/],
+    [{ dependentRequired: { a: {} } }, /at '#\/dependentRequired\/a': .* a list of names/],
+    [{ dependentSchemas: ['a'] }, /at '#\/dependentSchemas': .* is an object/],
+    [{ type: 'string', maxLenght: 3 }, /at '#\/maxLenght': there is no keyword .* 'maxLength'/],
+    [{ type: 'string', maxlength: 3 }, /at '#\/maxlength': .* 'maxLength' may be meant/],
+    [{ type: 'array', contains: {} }, /at '#\/contains': .* is not supported: use 'items'/],
     [{ properties: { 'a/b': { minimun: 3 } } }, /at '#\/properties\/a~1b\/minimun'/],
     [{ type: 'strin' }, /at '#\/type': a type is one of/],
     [{ $ref: '#/$defs/a' }, /at '#\/\$ref': there is no/],
@@ -326,7 +403,10 @@ describe('schemas that are refused', () => {
     [{ $ref: '#a', enum: [{ $anchor: 'a' }] }, /there is no "#a"/],
     [{ $ref: '#/%zz' }, /"#\/%zz" is not a reference/],
     [{ $ref: 3 }, /'\$ref' is a text/],
-    [{ $ref: '#/$defs/a', $defs: { a: { $id: 'b' } } }, /an '\$id' of its own/],
+    [
+      { $ref: '#/$defs/a', $defs: { a: { $id: 'b', items: { $ref: '#/$defs/c' } } } },
+      /at '#\/\$defs\/a\/items\/\$ref': .* an '\$id' of its own/,
+    ],
     [{ type: 'object', minProperties: 2 }, /'minProperties' of 2 counts names/],
     [
       {

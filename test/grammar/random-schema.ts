@@ -2,6 +2,18 @@
 
 type Random = () => number
 
+/** `if` and what goes with it, as far as it is given. */
+export const when = (holds: unknown, so: unknown, other?: unknown): Record<string, unknown> =>
+  JSON.parse(
+    JSON.stringify(
+      Object.fromEntries([
+        ['if', holds],
+        ['then', so],
+        ['else', other],
+      ]),
+    ),
+  )
+
 export const createRandom = (seed: number): Random => {
   let state = seed
   return () => {
@@ -127,6 +139,33 @@ export const randomSchema = (random: Random): Record<string, unknown> => {
       ...maybe(0.1, { propertyNames: { maxLength: 8 } }),
     }
   }
+  /** One that says what may not be, or what else must be then. */
+  const denied = (depth: number): Schema => {
+    const names = ['a', 'b', 'id']
+    const some = (): Record<string, unknown> =>
+      pick<Record<string, unknown>>([
+        { required: [pick(names)] },
+        { required: names.slice(1) },
+        { properties: { [pick(names)]: pick(leaves)() } },
+        { properties: { a: { const: pick(VALUES) } }, required: ['a'] },
+        { enum: [...VALUES.filter((one) => typeof one !== 'object' && random() < 0.5), 'ab'] },
+        { type: pick(['string', 'object', 'null', 'boolean']) },
+        { type: 'string', pattern: pick(PATTERNS) },
+        { anyOf: [{ required: ['a'] }, { minLength: 2 }] },
+      ])
+    return {
+      ...object(depth),
+      ...pick<object>([
+        { not: some() },
+        when(some(), some(), some()),
+        when(some(), { not: some() }),
+        { dependentRequired: { a: ['b'], id: ['a'] } },
+        { dependentSchemas: { [pick(names)]: some() } },
+        { oneOf: [some(), some()] },
+        { type: ['object', 'string', 'null'], oneOf: [some(), some(), some()] },
+      ]),
+    }
+  }
   const any = (depth: number): Schema => {
     const at = random()
     if (depth <= 0 || at < 0.35) return leaf()
@@ -145,7 +184,8 @@ export const randomSchema = (random: Random): Record<string, unknown> => {
         items: random() < 0.5 ? false : any(depth - 1),
         ...maybe(0.3, { minItems: integer(0, 4) }),
       }
-    if (at < 0.88) return { anyOf: [any(depth - 1), any(depth - 1)] }
+    if (at < 0.85) return { anyOf: [any(depth - 1), any(depth - 1)] }
+    if (at < 0.88) return denied(depth)
     if (at < 0.92) return { allOf: [object(depth - 1), object(depth - 1)] }
     if (at < 0.95) return { oneOf: [object(depth - 1, 'u'), object(depth - 1, 'v')] }
     if (at < 0.98) return { $ref: '#/$defs/tree' }

@@ -44,7 +44,10 @@ int main(int argc, char** argv) {
           .name = round ? "amx-emulated-rounded" : "amx-emulated",
           .open =
               [round](std::unique_ptr<Device>* out) {
-                *out = cpu::make_cpu_device(test::emulated_amx_kernels(), 3, round, true);
+                DeviceOptions options;
+                options.round_activations = round;
+                options.debug_checks = true;
+                *out = cpu::make_cpu_device(test::emulated_amx_kernels(), 3, options);
                 return Status();
               },
           .tolerance = round ? 4e-3 : 2e-5,

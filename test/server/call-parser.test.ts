@@ -17,7 +17,11 @@ type Read = {
 
 /** Reads pieces, and holds their form: a call's first piece has id, name and no arguments, once. */
 const read = (pieces: readonly string[], format = NANO, isSure = false): Read => {
-  const parser = createCallParser({ format, isSure })
+  const parser = createCallParser({
+    format,
+    isSure,
+    isTool: (name) => name !== '' && name !== 'unknown',
+  })
   let text = ''
   const calls: { id: string; name: string; arguments: string }[] = []
   const take = (part: { readonly text: string; readonly calls: readonly CallPiece[] }) => {
@@ -193,6 +197,22 @@ describe('calls of tools', () => {
       }
   })
 
+  test('of tools that are not there are text', () => {
+    const unknown = '{"name": "unknown", "arguments": {"a": 1}}'
+    for (const text of [
+      `<TOOLCALL>[${unknown}]</TOOLCALL>`,
+      `a <TOOLCALL>[${unknown}]</TOOLCALL> b`,
+    ])
+      for (const pieces of cuts(text)) assert.deepEqual(read(pieces), said(text))
+    for (const pieces of cuts(unknown)) assert.deepEqual(read(pieces, LLAMA), said(unknown))
+    const after = `, {"arguments": {}, "name": "unknown"}]</TOOLCALL>`
+    assert.deepEqual(read([`<TOOLCALL>[{"name": "f", "arguments": {}}${after}`]), {
+      text: after,
+      calls: [call('f')],
+      endsInCalls: true,
+    })
+  })
+
   test('in the form of Llama are the whole answer', () => {
     for (const [text, expected] of LLAMA_CASES)
       for (const pieces of cuts(text))
@@ -200,7 +220,7 @@ describe('calls of tools', () => {
   })
 
   test('that follow a grammar are told as they come', () => {
-    const parser = createCallParser({ format: NANO, isSure: true })
+    const parser = createCallParser({ format: NANO, isSure: true, isTool: () => true })
     const pieces = [...'<TOOLCALL>[{"name": "f", "arguments": {"a": 1}}]</TOOLCALL>'].map(
       (char) => parser.push(char).calls,
     )

@@ -159,7 +159,10 @@ describe('settings', () => {
     assert.match(wrong({ port: 'x' }, {}), /--port must be a whole number; found "x"/)
     assert.match(wrong({ port: '70000' }, {}), /--port must be at most 65535/)
     assert.match(wrong({ block_size: '17' }, {}), /--block-size: can be 16, 32, 64 or 128/)
-    assert.match(wrong({ tensor_parallel_size: '2' }, {}), /--tensor-parallel-size: only 1/)
+    assert.match(
+      wrong({ tensor_parallel_size: '9' }, {}),
+      /--tensor-parallel-size must be at most 8/,
+    )
     assert.match(wrong({ kv_cache_memory: 'lots' }, {}), /4GiB/)
     assert.match(wrong({ default_thinking: 'maybe' }, {}), /on or off/)
     assert.match(wrong({}, { NEMOTRON_DEVICE: 'tpu' }), /NEMOTRON_DEVICE can be auto, cpu, cuda/)
@@ -175,6 +178,34 @@ describe('settings', () => {
     assert.match(wrong({ api_key: [''] }, {}), /--api-key must not be empty/)
     assert.match(wrong({}, {}, file({ tls_cert: 'x' })), /go together/)
     assert.match(wrong({ model: ['a', 'b'], served_model_name: ['x'] }, {}), /1 names for 2 models/)
+    assert.match(
+      wrong({ model: ['a', 'b'], served_model_name: ['x', 'x'] }, {}),
+      /--served-model-name: 'x' is given twice/,
+    )
+    assert.match(wrong({ served_model_name: ['x', 'x'] }, {}), /'x' is given twice/)
+    // These would never match what a client sends.
+    for (const host of ['http://a.example', 'a.example:80', 'a.example/', 'a b', '::1'])
+      assert.match(wrong({ allowed_hosts: [host] }, {}), /--allowed-hosts: is a name alone/, host)
+    for (const origin of [
+      'localhost:3000',
+      'a.example',
+      'https://a.example/',
+      'https://u@a.example',
+    ])
+      assert.match(
+        wrong({ allowed_origins: [origin] }, {}),
+        /--allowed-origins: is a scheme/,
+        origin,
+      )
+  })
+
+  test('names of hosts and origins are the same in large letters', () => {
+    const settings = readSettings(
+      { allowed_hosts: ['API.Example', '[::2]'], allowed_origins: ['HTTPS://App.Example:3000'] },
+      {},
+    )
+    assert.deepEqual(settings.allowed_hosts, ['api.example', '[::2]'])
+    assert.deepEqual(settings.allowed_origins, ['https://app.example:3000'])
   })
 
   test('a variable that nothing reads is named, with what was probably meant', () => {

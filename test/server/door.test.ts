@@ -61,6 +61,8 @@ describe('on the loopback interface', () => {
       for (const host of [
         'localhost',
         'localhost:8000',
+        'localhost.:8000',
+        'LocalHost',
         'an_upstream',
         '127.0.0.1',
         '127.9.9.9:1',
@@ -79,7 +81,7 @@ describe('on the loopback interface', () => {
   test('a name can be allowed, or all of them', async () => {
     for (const allowedHosts of [['proxy.example'], ['*']])
       await withHarness({ config: { ...LOOPBACK.config, allowedHosts } }, async (harness) => {
-        const named = await send(harness, '/v1/models', { host: 'proxy.example:443' })
+        const named = await send(harness, '/v1/models', { host: 'Proxy.Example:443' })
         assert.equal(named.status, 200)
         const other = await send(harness, '/v1/models', { host: 'other.example' })
         assert.equal(other.status, allowedHosts.includes('*') ? 200 : 403)

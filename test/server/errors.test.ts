@@ -249,6 +249,23 @@ describe('errors', () => {
     await checkError(response, { param: null, message: /UTF-8/ })
   })
 
+  test('half of a surrogate pair is refused by its place, a whole one is not', async () => {
+    const chat = (content: string, more = '') =>
+      harness.post(
+        CHAT,
+        `{"model":"tiny-reasoner","max_tokens":1,"messages":[{"role":"user","content":"${content}"}]${more}}`,
+      )
+    for (const content of ['a\\ud83d', '\\uDE00b', '\\ude00\\ud83d', '\\\\\\ud83d'])
+      await checkError(await chat(content), { status: 400, param: 'messages.0.content' })
+    await checkError(await chat('a', ',"stop":["b","\\ud800"]'), { status: 400, param: 'stop.1' })
+    await checkError(await chat('a', ',"chat_template_kwargs":{"\\ud800":1}'), {
+      status: 400,
+      param: 'chat_template_kwargs.\ufffd',
+    })
+    for (const content of ['\\ud83d\\ude00', '\\\\ud83d', '😀'])
+      assert.equal((await chat(content)).status, 200, content)
+  })
+
   test('a form is 415, no content type is JSON', async () => {
     for (const type of [
       'application/x-www-form-urlencoded',
@@ -277,6 +294,20 @@ describe('errors', () => {
     await checkError(await fetch(`${harness.url}/v1/nothing`), { status: 404 })
     await checkError(await harness.post('/v1/embeddings', {}), { status: 404 })
     await checkError(await harness.post('/v1/responses', {}), { status: 404 })
+    // Other servers' routes name what to use here.
+    for (const [path, instead] of [
+      ['/openai/deployments/x/chat/completions', /POST \/v1\/chat\/completions/],
+      ['/v1beta/models/gemini:generateContent', /POST \/v1\/chat\/completions/],
+      ['/v2/models/x/infer', /KServe/],
+      ['/v1/load_lora_adapter', /adapters/],
+      ['/encode', /embeddings/],
+      ['/api/embed', /embeddings/],
+      ['/sleep', /starting it anew/],
+    ] as const) {
+      const answer = await harness.post(path, {})
+      assert.match(await answer.clone().text(), instead)
+      await checkError(answer, { status: 404 })
+    }
     const get = await fetch(`${harness.url}${CHAT}`)
     assert.match(get.headers.get('allow') ?? '', /POST/)
     await checkError(get, { status: 405 })
@@ -316,10 +347,17 @@ describe('errors', () => {
   test('unknown fields are named in a header, fields without effect are not', async () => {
     const response = await harness.post(
       CHAT,
-      chatBody({ foo: 1, 'b a\u00e9\ud800r': 2, user: 'me', store: true, metadata: {}, baz: null }),
+      chatBody({
+        foo: 1,
+        'b a\u00e9\u{1f600}r': 2,
+        user: 'me',
+        store: true,
+        metadata: {},
+        baz: null,
+      }),
     )
     assert.equal(response.status, 200)
-    assert.equal(response.headers.get('x-ignored-params'), 'foo, b%20a%c3%a9%ef%bf%bdr')
+    assert.equal(response.headers.get('x-ignored-params'), 'foo, b%20a%c3%a9%f0%9f%98%80r')
     const none = await harness.post(CHAT, chatBody({ service_tier: 'auto', verbosity: 'low' }))
     assert.equal(none.headers.get('x-ignored-params'), null)
   })

@@ -210,6 +210,11 @@ describe('pull', () => {
     await assert.rejects(createHub(remote.env(), quick).pull('../etc'), /no Hugging Face id/)
     const env = remote.env({ HF_ENDPOINT: 'http://127.0.0.1:9' })
     await assert.rejects(createHub(env, { ...quick, attempts: 1 }).pull(REPO), /cannot reach/)
+    await assert.rejects(createHub(env, quick).pull(REPO, { revision: '' }), /a revision is/)
+    for (const endpoint of ['nonsense', 'huggingface.co', 'ftp://a.example', '']) {
+      const hub = createHub(remote.env({ HF_ENDPOINT: endpoint }), { ...quick, retryMs: 1e6 })
+      await assert.rejects(hub.pull(REPO), /^Error: HF_ENDPOINT is the address of a hub/)
+    }
     for (const name of ['a/b', 'nvidia/Llama-3.1-Nemotron-Nano-8B-v1']) assert.ok(isRepoId(name))
     for (const name of ['a', './a', '../a/b', 'a/b/c', 'a/..', '/a/b', 'a b/c'])
       assert.ok(!isRepoId(name), name)

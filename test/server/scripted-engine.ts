@@ -96,6 +96,8 @@ const TIMINGS: Timings = {
   cacheMiss: { reason: 'never_seen', position: 0 },
 }
 
+const LOAD = { openSeconds: 0, packSeconds: 0, prepareSeconds: 0, bytes: 0 }
+
 const INFO: Omit<EngineInfo, 'maxNumSeqs' | 'places'> = {
   model: 'scripted',
   architecture: 'LlamaForCausalLM',
@@ -112,7 +114,8 @@ const INFO: Omit<EngineInfo, 'maxNumSeqs' | 'places'> = {
   rewardKind: 'none',
   rewardOutputs: 0,
   plan: PLAN,
-  load: { openSeconds: 0, packSeconds: 0, prepareSeconds: 0, bytes: 0 },
+  load: LOAD,
+  ranks: [{ device: 'test', plan: PLAN, load: LOAD }],
   fingerprint: 'fp_test',
 }
 

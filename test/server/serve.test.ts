@@ -61,6 +61,24 @@ after(() => {
 })
 
 describe('serve', { skip }, () => {
+  test('--tensor-parallel-size: what each rank holds is told and measured', async () => {
+    const model = packagePath('models/tiny/tiny-reasoner')
+    const { url, child, exit, out } = await serve(['--model', model, '--tensor-parallel-size', '2'])
+    assert.match(out(), /on each of 2 ranks/)
+    const metrics = await (await fetch(`${url}/metrics`)).text()
+    for (const rank of [0, 1]) {
+      assert.match(out(), new RegExp(`: rank ${rank}, cpu .*MiB of weights; open`))
+      const gauge = `nemotron:rank_memory_bytes\\{[^}]*rank="${rank}",part="weights"\\} [1-9]`
+      assert.match(metrics, new RegExp(gauge))
+    }
+    const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'x', maxRetries: 0 })
+    const messages = [{ role: 'user' as const, content: 'Hi' }]
+    const answer = await client.chat.completions.create({ model: 'tiny-reasoner', messages })
+    assert.ok((answer.choices[0]?.message.content ?? '').length > 0)
+    child.kill('SIGTERM')
+    assert.equal(await exit, 0)
+  })
+
   test('two models, by name; chat, completions, and a reward model that completes nothing', async () => {
     const chat = chatCheckpoint()
     const reward = chatCheckpoint({ classes: 2 })
@@ -311,6 +329,19 @@ describe('serve', { skip }, () => {
       const { exit, out } = start(['--port', '0', ...args])
       assert.notEqual(await exit, 0)
       assert.match(out(), message)
+    }
+  })
+
+  test('help is offered where it helps: after a wrong flag, not after what went wrong', async () => {
+    const cases: readonly (readonly [readonly string[], boolean])[] = [
+      [['--port', '-1'], true],
+      [['--model', './nowhere'], false],
+      [['--host', '192.0.2.1'], false],
+    ]
+    for (const [args, isOffered] of cases) {
+      const { exit, out } = start(['--port', '0', ...args])
+      assert.equal(await exit, 1)
+      assert.equal(out().includes('--help'), isOffered, out())
     }
   })
 

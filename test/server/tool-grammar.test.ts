@@ -6,7 +6,7 @@ import fc from 'fast-check'
 import { createCallParser } from '../../server/chat/tools/call-parser.js'
 import { writeCalls } from '../../server/chat/tools/format.js'
 import { toolGrammar } from '../../server/chat/tools/grammar.js'
-import type { ToolUse } from '../../server/chat/tools/tool-use.js'
+import { callableNames, type ToolUse } from '../../server/chat/tools/tool-use.js'
 import { answerGrammar } from '../../server/grammar/answer-grammar.js'
 import type { Tool } from '../../server/prompt/conversation.js'
 import { RequestError } from '../../server/request-error.js'
@@ -136,7 +136,11 @@ describe('the grammar of calls', () => {
       fc.assert(
         fc.property(fc.nat(), (seed) => {
           const text = (asked.isRequired ? '' : '<TOOLCALL>[') + randomText(grammar, randomOf(seed))
-          const parser = createCallParser({ format: asked.format, isSure: true })
+          const parser = createCallParser({
+            format: asked.format,
+            isSure: true,
+            isTool: callableNames(asked),
+          })
           const parts = [...[...text].map((char) => parser.push(char)), parser.end()]
           assert.equal(parts.map((part) => part.text).join(''), '', text)
           assert.ok(parser.endsInCalls(), text)

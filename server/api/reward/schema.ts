@@ -42,3 +42,44 @@ export const ClassifyRequest = z.looseObject({
   input_ids: z.union([TokenIds, list(TokenIds, 1, MAX_INPUTS)]).optional(),
 })
 export type ClassifyRequest = z.output<typeof ClassifyRequest>
+
+const sampled = {
+  temperature: z.number().min(0).max(2).optional().describe('Default 0.7.'),
+  top_p: z.number().gt(0).max(1).optional(),
+}
+
+const stage = (prompt: string) => ({
+  model: z.string().min(1).describe('A chat model of this server.'),
+  prompt: z
+    .string()
+    .min(1)
+    .max(1 << 16)
+    .optional()
+    .describe(prompt),
+  ...sampled,
+})
+
+/** Feedback, edit, select. */
+export const RefineRequest = z.looseObject({
+  model: z.string().min(1).optional().describe('Which chat model writes the drafts.'),
+  messages: GivenMessages,
+  responses: list(z.string(), 1, 64).optional().describe('The drafts, instead of `model`.'),
+  drafts: z.int().min(1).max(16).optional().describe('How many are written. Default 1.'),
+  ...sampled,
+  feedback: z.looseObject({
+    ...stage('What is asked about a draft, as a last message of the user.'),
+    n: z.int().min(1).max(64).optional().describe('Of each draft. Default 10.'),
+  }),
+  edit: z.looseObject(
+    stage('What is asked, as a last message of the user; {feedback} stands for the feedback.'),
+  ),
+  select: z.looseObject({
+    model: z.string().min(1).describe('A reward model of this server.'),
+    principle: Principle.optional(),
+  }),
+  max_tokens: z.int().min(1).optional().describe('Of each text. Default: what there is room for.'),
+  seed: z.int().optional(),
+  priority: common.priority,
+  cache_salt: common.cache_salt,
+})
+export type RefineRequest = z.output<typeof RefineRequest>

@@ -16,13 +16,15 @@ export type CallParser = {
   readonly endsInCalls: () => boolean
 }
 
-type ParserOptions = {
+export type ParserOptions = {
   readonly format: ToolFormat
   /**
    * The calls follow a grammar, so what begins as a call is one: its arguments are told as they come.
    * Else a call is told once its arguments are whole, since what was told cannot be taken back.
    */
   readonly isSure: boolean
+  /** Whether a tool of this name may be called. What calls another is text: nobody could run it. */
+  readonly isTool: (name: string) => boolean
 }
 
 /** What was read is no call. */
@@ -152,7 +154,10 @@ const objectText = (given: string): string => {
 }
 
 /** One call behind its `{`; returns what stands behind it. */
-function* readCall(isSure: boolean, finder: Finder): Reader<string> {
+function* readCall(
+  { isSure, isTool }: Omit<ParserOptions, 'format'>,
+  finder: Finder,
+): Reader<string> {
   let name: string | undefined
   let args: string | undefined
   let told = false
@@ -169,7 +174,7 @@ function* readCall(isSure: boolean, finder: Finder): Reader<string> {
     if (key === 'name') {
       if (name !== undefined) throw new NoCall()
       name = yield* readString(char)
-      if (name === '') throw new NoCall()
+      if (!isTool(name)) throw new NoCall()
       tell()
       char = yield
     } else if (key === 'arguments' || key === 'parameters') {
@@ -213,7 +218,7 @@ function* readCall(isSure: boolean, finder: Finder): Reader<string> {
 }
 
 /** The calls of an answer, behind the opening tag where there is one. */
-function* readCalls({ format, isSure }: ParserOptions, finder: Finder): Reader<void> {
+function* readCalls({ format, isSure, isTool }: ParserOptions, finder: Finder): Reader<void> {
   const { open, close } = format
   // Where a grammar takes over, see grammar.ts.
   const first = open === '' ? '' : yield
@@ -221,7 +226,8 @@ function* readCalls({ format, isSure }: ParserOptions, finder: Finder): Reader<v
   if (char === '[') char = yield* solid(yield)
   expect(char, '{')
   while (char === '{') {
-    char = yield* readCall(isSure && (first === '' || first === '['), finder)
+    const isSureHere = isSure && (first === '' || first === '[')
+    char = yield* readCall({ isSure: isSureHere, isTool }, finder)
     if (char === ',' || (open === '' && char === ';')) char = yield* solid(yield)
   }
   // Whatever stands here is text.

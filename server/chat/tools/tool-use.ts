@@ -91,6 +91,12 @@ export const planTools = (model: ServedModel, call: Conversation): ToolUse | und
   }
 }
 
+/** Whether a tool of this name may be called. */
+export const callableNames = ({ callable, shown }: ToolUse): ((name: string) => boolean) => {
+  const names = new Set(callable.map((at) => shown[at]?.function.name))
+  return (name) => names.has(name)
+}
+
 /** Where the model alone cannot promise what was asked for. */
 export const needsGrammar = ({ isRequired, isSingle, callable, shown }: ToolUse): boolean =>
   isRequired ||

@@ -1,0 +1,235 @@
+// Feedback, edit, select: drafts are judged in words by one model, edited by those words by another, and the
+// best of drafts and edits is chosen by a reward model (HelpSteer3, arXiv 2503.04378).
+
+import { setMaxListeners } from 'node:events'
+import { EngineFailure } from '../failure.js'
+import { fromEngineError } from '../generation/engine-error.js'
+import { writeTexts } from '../generation/whole-texts.js'
+import type { RequestLog } from '../log.js'
+import { requirePlace } from '../model/place.js'
+import type { ServedModel } from '../model/served-model.js'
+import type { Message } from '../prompt/conversation.js'
+import { encodePrompt } from '../prompt/encode.js'
+import { clientGone, contextExceeded, RequestError } from '../request-error.js'
+import { orderOf, rateAnswers } from '../scoring/rate.js'
+import { checkRoom } from '../scoring/scoring.js'
+import { renderChat } from './prompt.js'
+import { createSplitter } from './think-splitter.js'
+
+/** Who does a part of the work, and how. */
+type Stage = {
+  readonly model: ServedModel
+  readonly temperature: number
+  readonly topP: number | undefined
+  /** As a message of the user, behind the draft; {feedback} stands for it. */
+  readonly prompt: string
+}
+
+export type Refinement = {
+  readonly messages: readonly Message[]
+  /** Written by `draft`, or given. */
+  readonly drafts: { readonly count: number } | { readonly given: readonly string[] }
+  readonly draft: Omit<Stage, 'prompt'> | undefined
+  readonly feedback: Stage
+  /** To each draft. */
+  readonly feedbacks: number
+  readonly edit: Stage
+  readonly select: ServedModel
+  readonly selectName: string
+  readonly principle: string | undefined
+  readonly maxTokens: number | undefined
+  readonly seed: number | undefined
+  readonly cacheSalt: string | undefined
+  readonly priority: number | undefined
+}
+
+type Written = { readonly text: string; readonly finish: string }
+
+type Work = Refinement & {
+  readonly defaultThinking: boolean
+  readonly signal: AbortSignal
+  readonly count: (prompt: number, completion: number, cached: number) => void
+}
+
+type Task = {
+  readonly stage: Omit<Stage, 'prompt'>
+  readonly messages: readonly Message[]
+  readonly n: number
+  /** Where its seeds begin. */
+  readonly at: number
+  /** The first of the request asks for a place, the others come with it. */
+  readonly isFirst: boolean
+}
+
+/** Answers to one conversation, without their thinking. */
+const write = async (work: Work, task: Task): Promise<readonly Written[]> => {
+  const { stage, messages, n, at } = task
+  const { model, temperature, topP } = stage
+  const { engine, pace, metrics } = model
+  const { maxModelLen } = engine.info
+  const prompt = renderChat(model, { messages }, work.defaultThinking)
+  const ids = await encodePrompt(prompt.segments, model, 'messages')
+  const room = maxModelLen - ids.length
+  if (room < (work.maxTokens ?? 1))
+    throw contextExceeded(maxModelLen, ids.length, work.maxTokens ?? 1, 'messages')
+  const maxTokens = work.maxTokens ?? room
+  const leave = pace.enter(n)
+  const began = performance.now()
+  try {
+    const { texts, finishes, tokens, timings } = await writeTexts(
+      engine,
+      {
+        promptTokenIds: ids,
+        n,
+        admitted: !task.isFirst,
+        ...(work.priority !== undefined && { priority: work.priority }),
+        ...(work.cacheSalt !== undefined && { cacheSalt: work.cacheSalt }),
+        sampling: {
+          maxTokens,
+          temperature,
+          ...(topP !== undefined && { topP }),
+          ...(work.seed !== undefined && { seed: work.seed + at }),
+        },
+      },
+      work.signal,
+    )
+    const cachedTokens = timings?.cachedTokens ?? 0
+    work.count(ids.length, tokens, cachedTokens)
+    for (const finish of finishes) metrics.choiceDone({ finish, tokens: tokens / n, timings })
+    metrics.requestDone({
+      ...{ promptTokens: ids.length, cachedTokens, choices: n, maxTokens },
+      seconds: (performance.now() - began) / 1000,
+      mostTokens: tokens,
+    })
+    return texts.map((text, i) => {
+      const finish = finishes[i] ?? 'stop'
+      if (prompt.start === undefined) return { text, finish }
+      const splitter = createSplitter(prompt.start)
+      const first = splitter.push(text)
+      return { text: first.content + splitter.end(finish === 'stop').content, finish }
+    })
+  } catch (error) {
+    if (!(error instanceof EngineFailure)) throw error
+    throw work.signal.aborted ? clientGone() : fromEngineError(error, model)
+  } finally {
+    leave()
+  }
+}
+
+const assistant = (content: string): Message => ({ role: 'assistant', content })
+const user = (content: string): Message => ({ role: 'user', content })
+
+const draftsOf = async (work: Work): Promise<readonly Written[]> => {
+  const { drafts, draft } = work
+  if ('given' in drafts) return drafts.given.map((text) => ({ text, finish: 'stop' }))
+  if (draft === undefined) throw new Error('nobody writes the drafts')
+  const { messages } = work
+  return write(work, { stage: draft, messages, n: drafts.count, at: 0, isFirst: true })
+}
+
+type Answer = Written & {
+  readonly kind: 'draft' | 'edit'
+  readonly draft: number
+  /** Its place among the feedbacks. */
+  readonly feedback: number | null
+}
+
+type Feedback = Written & { readonly draft: number }
+
+/** All of a draft's feedbacks at once, the drafts beside one another. A draft without text gets none. */
+const feedbacksOf = async (
+  work: Work,
+  drafts: readonly Written[],
+): Promise<readonly Feedback[]> => {
+  const { messages, feedback: stage, feedbacks: n } = work
+  const isGiven = 'given' in work.drafts
+  const first = drafts.findIndex(({ text }) => text.trim() !== '')
+  const all = await Promise.all(
+    drafts.map(async ({ text }, draft) => {
+      if (text.trim() === '') return []
+      const asked = [...messages, assistant(text), user(stage.prompt)]
+      const at = 1000 * (draft + 1)
+      const isFirst = isGiven && draft === first
+      const written = await write(work, { stage, messages: asked, n, at, isFirst })
+      return written.map((one) => ({ ...one, draft }))
+    }),
+  )
+  return all.flat()
+}
+
+const editsOf = (
+  work: Work,
+  drafts: readonly Written[],
+  feedbacks: readonly Feedback[],
+): Promise<readonly Answer[]> =>
+  Promise.all(
+    feedbacks.map(async ({ text: said, draft }, feedback) => {
+      const { messages, edit: stage } = work
+      const prompt = stage.prompt.replace('{feedback}', () => said)
+      const asked = [...messages, assistant(drafts[draft]?.text ?? ''), user(prompt)]
+      const at = 1_000_000 + feedback
+      const [one] = await write(work, { stage, messages: asked, n: 1, at, isFirst: false })
+      return { text: '', finish: 'stop', ...one, kind: 'edit' as const, draft, feedback }
+    }),
+  )
+
+export const refine = async (
+  refinement: Refinement,
+  {
+    record,
+    signal,
+    defaultThinking,
+  }: {
+    readonly record: RequestLog
+    readonly signal: AbortSignal
+    readonly defaultThinking: boolean
+  },
+) => {
+  const { messages, select, selectName, principle, cacheSalt } = refinement
+  await checkRoom(select, messages, principle, 'select.principle')
+  requirePlace(select)
+  const usage = { prompt: 0, completion: 0, cached: 0 }
+  // The first failure ends the others.
+  const gone = new AbortController()
+  const work: Work = {
+    ...refinement,
+    defaultThinking,
+    signal: AbortSignal.any([signal, gone.signal]),
+    count: (prompt, completion, cached) => {
+      usage.prompt += prompt
+      usage.completion += completion
+      usage.cached += cached
+    },
+  }
+  setMaxListeners(0, work.signal) // as many as there are edits
+  try {
+    const drafts = await draftsOf(work)
+    const feedbacks = await feedbacksOf(work, drafts)
+    const edits = await editsOf(work, drafts, feedbacks)
+    const answers: readonly Answer[] = [
+      ...drafts.map((one, draft) => ({ ...one, kind: 'draft' as const, draft, feedback: null })),
+      ...edits,
+    ]
+    if (answers.every(({ text }) => text.trim() === ''))
+      throw new RequestError(
+        'No draft and no edit has any text: every token went into thinking. Allow more with max_tokens.',
+        { param: 'max_tokens' },
+      )
+    const rating = { model: select, name: selectName, messages, principle, cacheSalt }
+    const told = answers.flatMap(({ text }, i) => (text.trim() === '' ? [] : [i]))
+    const given = told.map((i) => answers[i]?.text ?? '')
+    const rewards = await rateAnswers(rating, given, work.signal)
+    const scores = answers.map((_, i) => rewards[told.indexOf(i)] ?? null)
+    return { answers, feedbacks, scores, order: orderOf(scores), usage }
+  } catch (error) {
+    gone.abort()
+    throw error
+  } finally {
+    Object.assign(record, {
+      model: refinement.edit.model.id,
+      prompt_tokens: usage.prompt,
+      completion_tokens: usage.completion,
+      cached_tokens: usage.cached,
+    })
+  }
+}

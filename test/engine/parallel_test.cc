@@ -1,0 +1,257 @@
+// Several ranks compute what one computes, to the last bit: weights in, step out, sums, draws. And
+// what becomes of a group when a rank fails.
+#include <atomic>
+#include <thread>
+
+#include "device/rank_group.h"
+#include "mix.h"
+
+namespace nemotron::test {
+namespace {
+
+// Eight heads and 512 inner columns: up to eight ranks, more than there are KV heads.
+struct Shape {
+  std::string architecture = "LlamaForCausalLM";
+  WeightFormat format = WeightFormat::stored;
+  int64_t heads = 8, kv_heads = 2, inner = 512, classes = 0;
+};
+
+void write_checkpoint(const TempDir& dir, const Shape& shape) {
+  constexpr int64_t hidden = 64, head_dim = 32, layers = 2;
+  const bool is_nemotron = shape.architecture.starts_with("Nemotron");
+  Members config = is_nemotron ? nemotron_config() : llama_config();
+  config.set("architectures", "[\"" + shape.architecture + "\"]");
+  config.set("hidden_size", "64").set("intermediate_size", std::to_string(shape.inner));
+  config.set("num_attention_heads", std::to_string(shape.heads));
+  config.set("num_key_value_heads", std::to_string(shape.kv_heads));
+  config.set("head_dim", "32").set("vocab_size", std::to_string(kTinyVocab));
+  config.set("max_position_embeddings", std::to_string(kTinyContext));
+  config.set("eos_token_id", std::to_string(kTinyEos));
+  if (shape.classes > 0) config.set("num_labels", std::to_string(shape.classes));
+  dir.write("config.json", config.text());
+  RawTensors t;
+  uint32_t seed = 1;
+  const auto add = [&](const std::string& name, std::vector<int64_t> size, float deviation) {
+    t[name] = random_bf16(std::move(size), deviation, seed++);
+  };
+  const auto norm = [&](const std::string& name) {
+    t[name + ".weight"] = bf16_tensor({hidden}, is_nemotron ? 0 : 1, 0);
+    if (is_nemotron) t[name + ".bias"] = bf16_tensor({hidden}, 0.1f, 0);
+  };
+  add("model.embed_tokens.weight", {kTinyVocab, hidden}, 1);
+  if (shape.classes > 0)
+    add("score.weight", {shape.classes, hidden}, 0.3f);
+  else
+    add("lm_head.weight", {kTinyVocab, hidden}, 0.35f);
+  norm("model.norm");
+  for (int64_t i = 0; i < layers; ++i) {
+    const std::string layer = "model.layers." + std::to_string(i) + ".";
+    norm(layer + "input_layernorm");
+    norm(layer + "post_attention_layernorm");
+    add(layer + "self_attn.q_proj.weight", {shape.heads * head_dim, hidden}, 0.2f);
+    add(layer + "self_attn.k_proj.weight", {shape.kv_heads * head_dim, hidden}, 0.2f);
+    add(layer + "self_attn.v_proj.weight", {shape.kv_heads * head_dim, hidden}, 0.2f);
+    add(layer + "self_attn.o_proj.weight", {hidden, shape.heads * head_dim}, 0.1f);
+    if (!is_nemotron) add(layer + "mlp.gate_proj.weight", {shape.inner, hidden}, 0.2f);
+    add(layer + "mlp.up_proj.weight", {shape.inner, hidden}, 0.2f);
+    add(layer + "mlp.down_proj.weight", {hidden, shape.inner}, 0.1f);
+  }
+  dir.write("model.safetensors", safetensors_bytes(t));
+}
+
+EngineOptions options_of(const TempDir& dir, int32_t ranks, const Shape& shape = {}) {
+  EngineOptions o = tiny_options();
+  o.model_dir = dir.path();
+  o.ranks = ranks;
+  o.format = shape.format;
+  o.device.threads = ranks > 2 ? ranks : 2;
+  o.kv_memory = int64_t(8) << 20;
+  return o;
+}
+
+std::vector<Outcome> alone_on_one_rank(const EngineOptions& options,
+                                       const std::vector<Request>& all) {
+  EngineOptions o = options;
+  o.ranks = 1;
+  o.prefix_cache = o.run_ahead = false;
+  Client client(o);
+  std::vector<Outcome> outcomes;
+  for (const Request& r : all) outcomes.push_back(client.run(r));
+  return outcomes;
+}
+
+void expect_same_on_ranks(const Shape& shape, std::initializer_list<int32_t> numbers,
+                          std::optional<DType> kv_dtype = {}) {
+  const TempDir dir;
+  write_checkpoint(dir, shape);
+  const std::vector<Request> all(requests().begin(), requests().begin() + 20);
+  EngineOptions one = options_of(dir, 1, shape);
+  one.kv_dtype = kv_dtype;
+  const std::vector<Outcome> expected = alone_on_one_rank(one, all);
+  for (const int32_t ranks : numbers) {
+    EngineOptions o = options_of(dir, ranks, shape);
+    o.kv_dtype = kv_dtype;
+    expect_equal(o, all, expected);  // in a batch, ahead of what is drawn
+    o.max_batched_tokens = 7;        // chunked
+    o.run_ahead = false;
+    expect_equal(o, all, expected);
+  }
+}
+
+TEST(ranks_give_the_bits_of_one) { expect_same_on_ranks({}, {2, 4, 8}); }
+
+TEST(ranks_give_the_bits_of_one_with_fp8_weights) {
+  expect_same_on_ranks({.format = WeightFormat::fp8}, {2, 4, 8});
+}
+
+TEST(ranks_give_the_bits_of_one_with_an_fp8_cache) {
+  expect_same_on_ranks({}, {2, 8}, DType::fp8_e4m3);
+}
+
+TEST(ranks_give_the_bits_of_one_for_nemotron) {
+  expect_same_on_ranks({.architecture = "NemotronForCausalLM"}, {2, 4});
+}
+
+// Three ranks are no part of a tree of two, four and eight: their own bits, the same in any batch.
+TEST(three_ranks_agree_with_themselves) {
+  const TempDir dir;
+  Shape shape;
+  shape.heads = 6, shape.kv_heads = 3, shape.inner = 96 * 3;
+  write_checkpoint(dir, shape);
+  const std::vector<Request> all(requests().begin(), requests().begin() + 12);
+  EngineOptions o = options_of(dir, 3);
+  Client client(o);
+  REQUIRE_OK(client.status());
+  std::vector<Outcome> expected;
+  for (const Request& r : all) expected.push_back(client.run(r));
+  o.max_batched_tokens = 16;
+  expect_equal(o, all, expected);
+}
+
+TEST(ranks_score_as_one) {
+  const TempDir dir;
+  Shape shape;
+  shape.architecture = "LlamaForSequenceClassification";
+  shape.classes = 5;
+  write_checkpoint(dir, shape);
+  std::vector<std::vector<float>> scores;
+  for (const int32_t ranks : {1, 2, 8}) {
+    Client client(options_of(dir, ranks));
+    REQUIRE_OK(client.status());
+    Request r;
+    r.kind = RequestKind::score;
+    r.prompt = random_prompt(50, 3);
+    scores.push_back(client.run(r).scores);
+    EXPECT_EQ(scores.back().size(), size_t(5));
+  }
+  EXPECT(scores[1] == scores[0]);
+  EXPECT(scores[2] == scores[0]);
+}
+
+TEST(ranks_hold_their_share) {
+  const TempDir dir;
+  Shape shape;
+  shape.kv_heads = 4;
+  write_checkpoint(dir, shape);
+  Client client(options_of(dir, 4));
+  REQUIRE_OK(client.status());
+  const EngineInfo& info = client.engine().info();
+  EXPECT_EQ(info.ranks.size(), size_t(4));
+  EXPECT(info.device.starts_with("4 x cpu"));
+  Client one(options_of(dir, 1));
+  REQUIRE_OK(one.status());
+  const MemoryPlan& whole = one.engine().info().plan;
+  for (const RankInfo& rank : info.ranks) {
+    EXPECT_EQ(rank.plan.num_blocks, info.plan.num_blocks);
+    // Norms are everywhere, and the embedding's 300 rows are padded to panels of 16.
+    EXPECT_LT(rank.plan.weights, whole.weights / 4 + 8192);
+    EXPECT_EQ(rank.plan.kv_bytes_per_token, whole.kv_bytes_per_token / 4);
+  }
+}
+
+// Two KV heads on eight ranks: each has one, as three others have.
+TEST(ranks_beyond_the_kv_heads_share_them) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
+  Client one(options_of(dir, 1)), eight(options_of(dir, 8));
+  REQUIRE_OK(one.status());
+  REQUIRE_OK(eight.status());
+  EXPECT_EQ(eight.engine().info().plan.kv_bytes_per_token,
+            one.engine().info().plan.kv_bytes_per_token / 2);
+}
+
+TEST(ranks_that_cannot_be_are_refused_by_name) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
+  for (const int32_t ranks : {0, 3, 5, 9, -1}) {
+    const Client client(options_of(dir, ranks));
+    EXPECT_ERROR(client.status(),
+                 "tensor_parallel_size: found " + std::to_string(ranks) + ", expected 1, 2, 4, 8");
+  }
+}
+
+TEST(a_group_meets_again_and_again) {
+  constexpr int kRanks = 6, kRounds = 2000;
+  RankGroup group(kRanks, 4);  // more threads than there are: who waits sleeps
+  std::vector<std::thread> threads;
+  std::vector<int64_t> written(kRanks);
+  std::atomic<int> wrong{0};
+  for (int rank = 0; rank < kRanks; ++rank) {
+    threads.emplace_back([&, rank] {
+      for (int64_t round = 1; round <= kRounds; ++round) {
+        written[size_t(rank)] = round;
+        if (!group.meet(rank, "a round")) ++wrong;
+        for (const int64_t other : written) wrong += other != round;
+        if (!group.meet(rank, "its end")) ++wrong;
+      }
+      int64_t value = 100 - rank;
+      if (!group.smallest(rank, "values", &value) || value != 100 - (kRanks - 1)) ++wrong;
+      float values[] = {float(rank), -float(rank)};
+      if (!group.largest(rank, "values", values) || values[0] != kRanks - 1 || values[1] != 0)
+        ++wrong;
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(wrong.load(), 0);
+  EXPECT_OK(group.status());
+}
+
+TEST(who_fails_ends_the_group) {
+  RankGroup group(3, 1);
+  std::vector<std::thread> threads;
+  std::atomic<int> told{0};
+  for (int rank = 0; rank < 3; ++rank) {
+    threads.emplace_back([&, rank] {
+      group.meet(rank, "the first sum");
+      if (rank == 1) return group.end(1, Status::internal("a broken device"));
+      told += !group.meet(rank, "the second sum");
+      told += !group.meet(rank, "never");
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(told.load(), 4);
+  EXPECT_ERROR(group.status(), "rank 1 of 3, last at the first sum: a broken device");
+}
+
+TEST(who_stalls_ends_the_group_and_who_works_does_not) {
+  RankGroup group(2, 1, RankGroup::Seconds(0.5));
+  std::atomic<bool> met{false};
+  std::thread waiting([&] {
+    met = group.meet(0, "the sum");
+    EXPECT(!group.meet(0, "the next"));
+  });
+  // At work for longer than a second and a half.
+  for (int i = 0; i < 16; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    group.ticks_of(1)->fetch_add(1);
+  }
+  EXPECT(group.meet(1, "the sum"));
+  waiting.join();  // rank 1 comes no more
+  EXPECT(met.load());
+  EXPECT_ERROR(group.status(),
+               "rank 1 of 2, last at the sum: did nothing for 0 s while rank 0 "
+               "waited at the next");
+}
+
+}  // namespace
+}  // namespace nemotron::test
