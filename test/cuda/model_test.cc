@@ -1,7 +1,7 @@
 // A whole decoder on a CUDA device, beside the CPU device: mixed steps, generated rows through
 // graphs (seen, captured, replayed) of every bucket, prompt products of their own kernels and of
 // the library, and equality of a sequence's bits alone, in a batch, in chunks and after a prefix
-// hit.
+// hit; one of the sequences is held to a grammar.
 #include <algorithm>
 #include <cstdlib>
 #include <deque>
@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "engine/grammar/grammar.h"
 #include "models/decoder.h"
 #include "models/rope.h"
 #include "test/cuda/under_test.h"
@@ -102,6 +103,22 @@ struct Model {
   std::unique_ptr<Decoder> decoder;
 };
 
+// Letters and digits in turn, for ever; a token is a character or two.
+std::shared_ptr<const Grammar> grammar_of(int32_t vocab) {
+  std::vector<std::string> tokens;
+  for (int32_t i = 0; i < vocab; ++i) {
+    const std::string letter(1, char('a' + i % 26)), digit(1, char('0' + i % 10));
+    const std::string kinds[] = {letter, digit, letter + digit, digit + letter, letter + letter};
+    tokens.push_back(kinds[i % 5]);
+  }
+  std::shared_ptr<const Grammar> grammar;
+  EXPECT_OK(Grammar::compile(
+      "root ::= ([a-z] [0-9])+",
+      std::make_shared<Vocabulary>(tokens, std::vector<bool>{}, std::span<const int32_t>{}),
+      &grammar));
+  return grammar;
+}
+
 struct Sequence {
   std::vector<int32_t> tokens, blocks;
   int32_t id = 0, prompt = 0, computed = 0;
@@ -109,10 +126,12 @@ struct Sequence {
   int32_t wanted = 0;    // tokens to draw
   bool sampled = false;  // a draw, else the likeliest
   bool penalised = false;
+  std::shared_ptr<const Grammar> grammar;  // what its answer is, or null
   std::vector<float> logprobs;
 };
 
-// Every third draws, every third has a penalty; the blocks of all lie between one another.
+// Every third draws, every third has a penalty, and every second of these a grammar; the blocks of
+// all lie between one another.
 Sequence sequence(const Shape& shape, int32_t id, int32_t prompt, int32_t wanted) {
   Sequence s;
   Random random(uint64_t(100 + id));
@@ -122,6 +141,7 @@ Sequence sequence(const Shape& shape, int32_t id, int32_t prompt, int32_t wanted
   s.prompt = s.length = prompt;
   s.sampled = id % 3 == 1;
   s.penalised = id % 3 == 2;
+  if (id % 6 == 2) s.grammar = grammar_of(shape.vocab);
   s.wanted = wanted;
   return s;
 }
@@ -158,6 +178,7 @@ class Step {
       ++s->length;
     }
     counts_.resize(drawn_.size());
+    masks_.resize(drawn_.size());
     if (!is_late_) describe();
     in.token_ids = ids_;
     in.token_slots = slots_;
@@ -174,6 +195,9 @@ class Step {
       sample.seed = 9;
       if (s.sampled) sample.temperature = 0.8f, sample.top_k = 20, sample.top_p = 0.9f;
       if (!s.penalised) continue;
+      if (s.grammar) {
+        sample.allowed = masks_[i] = mask_of(s);
+      }
       sample.frequency_penalty = 0.7f;
       for (size_t k = size_t(s.prompt); k < s.tokens.size(); ++k) {
         const int32_t id = s.tokens[k];
@@ -191,6 +215,8 @@ class Step {
   // It has been waited for.
   void finish() {
     for (size_t i = 0; i < drawn_.size(); ++i) {
+      const auto id = size_t(out.samples[i].id);
+      if (drawn_[i]->grammar) EXPECT((masks_[i][id / 32] >> (id % 32) & 1) != 0);
       drawn_[i]->tokens.push_back(out.samples[i].id);
       drawn_[i]->logprobs.push_back(out.samples[i].logprob);
     }
@@ -199,11 +225,24 @@ class Step {
   StepOutput out;
 
  private:
+  // Of the tokens that may come after those that were drawn.
+  static std::vector<uint32_t> mask_of(const Sequence& s) {
+    GrammarMatcher matcher(s.grammar, GrammarMatcher::From::root);
+    for (size_t k = size_t(s.prompt); k < s.tokens.size(); ++k) {
+      const Vocabulary& v = s.grammar->vocabulary();
+      const auto is_it = [&](const Vocabulary::Text& t) { return t.id == s.tokens[k]; };
+      EXPECT(matcher.take(v.bytes(*std::ranges::find_if(v.texts(), is_it))));
+    }
+    const auto bits = matcher.mask();
+    return {bits.begin(), bits.end()};
+  }
+
   std::vector<int32_t> ids_, slots_;
   std::vector<SpanInput> spans_;
   std::vector<SampleInput> samples_;
   std::vector<Sequence*> drawn_;
   std::vector<std::vector<TokenCount>> counts_;
+  std::vector<std::vector<uint32_t>> masks_;
   bool is_late_ = false;
 };
 

@@ -94,9 +94,11 @@ describe('random schemas', () => {
   const addFormats = require('ajv-formats').default
 
   test('every text of the grammar is valid under Ajv, and is found again', () => {
-    const random = createRandom(20_261_128)
+    const isLong = process.env.NEMOTRON_TEST_LONG === '1'
+    const count = isLong ? 5000 : 500
+    const random = createRandom(isLong ? 161_803 : 20_261_128)
     let [served, texts] = [0, 0]
-    for (let i = 0; i < 500; i++) {
+    for (let i = 0; i < count; i++) {
       const schema = randomSchema(random)
       let text: string
       try {
@@ -119,7 +121,7 @@ describe('random schemas', () => {
         if (one.length < 100) assert.ok(recognises(grammar, one), one)
       }
     }
-    assert.ok(served >= 350, `${served} served`)
-    assert.ok(texts >= 3000)
+    assert.ok(served >= 0.7 * count, `${served} served`)
+    assert.ok(texts >= 6 * served)
   })
 })
