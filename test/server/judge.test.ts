@@ -3,7 +3,9 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it, test } from 'node:test'
 import { pointsOf, readJudgement } from '../../server/scoring/judgement.js'
+import { chatCheckpoint } from './chat-checkpoint.js'
 import { type Harness, readAnswer, startHarness } from './harness.js'
+import { noAddon, type RealServer, startReal } from './real-server.js'
 
 describe('what a judge wrote', () => {
   const json = (one: number, two: number, ranking: number) =>
@@ -249,5 +251,55 @@ describe('a judge on /v1/reward', () => {
     const { error } = await readAnswer(response)
     await other.close()
     assert.match(error.message, /does not show a message of role 'response_1'/)
+  })
+})
+
+describe('a judge on the native engine', { skip: noAddon }, () => {
+  let server: RealServer
+  before(async () => {
+    server = await startReal({
+      max_model_len: 512,
+      models: [
+        {
+          model: chatCheckpoint(),
+          served_model_name: 'genrm',
+          reward: { judge: { temperature: 0.6, top_p: 0.95, max_tokens: 12 } },
+        },
+      ],
+    })
+  })
+  after(() => server.close())
+
+  it('writes the same judgements by the same seed, and makes none up', async () => {
+    const judged = async (body: object) => {
+      const response = await server.post('/v1/reward', {
+        ...{ model: 'genrm', messages: [user], responses: ['1', '2', '3'] },
+        ...body,
+      })
+      const answer = await readAnswer(response)
+      assert.equal(response.status, 200, JSON.stringify(answer))
+      return answer
+    }
+    const judge = { seed: 3, votes: 2, return_text: true }
+    const [one, two, other] = [
+      await judged({ judge }),
+      await judged({ judge }),
+      await judged({ judge: { ...judge, seed: 4 } }),
+    ]
+    assert.equal(one.comparisons.length, 12)
+    assert.deepEqual(two.comparisons, one.comparisons)
+    assert.notDeepEqual(other.comparisons, one.comparisons)
+    assert.equal(new Set(one.comparisons.map((all: { text: string }) => all.text)).size, 12)
+    // Random weights write no scores.
+    for (const { scores, ranking } of one.comparisons)
+      assert.deepEqual([scores, ranking], [null, null])
+    for (const { reward, scores } of one.data) assert.deepEqual([reward, scores], [null, []])
+    assert.ok(one.usage.completion_tokens <= 12 * 12 && one.usage.completion_tokens > 12)
+  })
+
+  it('is no chat model', async () => {
+    const response = await server.post('/v1/chat/completions', { model: 'genrm', messages: [user] })
+    assert.equal(response.status, 400)
+    assert.match((await readAnswer(response)).error.message, /'genrm' is a reward model/)
   })
 })
