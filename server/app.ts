@@ -3,6 +3,9 @@
 
 import { type Handler, Hono, type MiddlewareHandler } from 'hono'
 import { healthRoute, liveRoute, metricsRoute, openApiRoute, versionRoute } from './api/about.js'
+import { messageError } from './api/anthropic/error.js'
+import { countTokensRoute, messagesRoute } from './api/anthropic/routes.js'
+import { CountTokensRequest, MessageError, MessagesRequest } from './api/anthropic/schema.js'
 import { modelRoute, modelsRoute } from './api/models.js'
 import { chatRoute } from './api/openai/chat.js'
 import { completionRoute } from './api/openai/completions.js'
@@ -64,6 +67,12 @@ const post = (path: string, handler: Handle, description: PostDescription): Rout
   ...description,
 })
 
+/** Anthropic's: errors have a form of their own. */
+const postMessages = (path: string, handler: Handle, description: PostDescription): Route => ({
+  ...post(path, handler, { ...description, error: { MessageError } }),
+  errorForm: messageError,
+})
+
 const get = (
   path: string,
   handler: Handle,
@@ -89,6 +98,18 @@ const workRoutes = (server: Server): readonly Route[] => [
     body: { CompletionRequest },
     answer: 'The text, or a stream of chunks.',
     isStream: true,
+  }),
+  postMessages('/v1/messages', messagesRoute(server), {
+    summary: "Answer a conversation, in Anthropic's Messages API.",
+    body: { MessagesRequest },
+    answer: 'The message, or a stream of events.',
+    isStream: true,
+  }),
+  postMessages('/v1/messages/count_tokens', countTokensRoute(server), {
+    summary: "How many tokens a message's prompt has.",
+    body: { CountTokensRequest },
+    answer: 'Their number.',
+    isWork: false,
   }),
   post('/v1/chat/completions/render', renderRoute(server), {
     summary: 'The prompt of a conversation, without an answer.',
@@ -220,7 +241,7 @@ export const createApp = (server: Server): Hono<Env> => {
       server.log.error({ err: thrown, request_id: c.get('requestId') }, 'unexpected error')
     c.get('record').error = errorName(error)
     for (const [name, value] of Object.entries(headersOf(error))) c.header(name, value)
-    const form = forms.get(c.req.path) ?? errorBody
+    const form = forms.get(c.req.path.replace(/(?<=.)\/$/, '')) ?? errorBody
     return c.json(form(error), statusOf(error))
   })
   return app

@@ -13,29 +13,32 @@ const ErrorResponse = z.object({
 
 const ref = (name: string) => ({ $ref: `#/components/schemas/${name}` })
 const json = (schema: object) => ({ content: { 'application/json': { schema } } })
-const failure = (description: string) => ({ description, ...json(ref('ErrorResponse')) })
 
-/** Named groups of errors that a route may give. */
-const ERRORS = {
-  key: { 401: failure('The API key is missing or wrong.') },
-  ready: { 503: failure('Loading, shutting down or failed; `code` says which.') },
-  model: { 404: failure('No such model.') },
-  body: {
-    400: failure('Something in the request is wrong; `param` names it.'),
-    413: failure('The body is too large.'),
-    415: failure('The body is not JSON.'),
-  },
-  work: {
-    429: failure('The queue is full; Retry-After says when to come back.'),
-    500: failure('The engine failed.'),
-  },
-  health: {
-    503: {
-      description: 'It is not: `phase` and `message` say why.',
-      content: { 'application/json': {} },
+/** Named groups of errors that a route may give, in the form of that schema. */
+const errorsOf = (form: string) => {
+  const failure = (description: string) => ({ description, ...json(ref(form)) })
+  return {
+    key: { 401: failure('The API key is missing or wrong.') },
+    ready: { 503: failure('Loading, shutting down or failed; `code` says which.') },
+    model: { 404: failure('No such model.') },
+    body: {
+      400: failure('Something in the request is wrong: the error names it.'),
+      413: failure('The body is too large.'),
+      415: failure('The body is not JSON.'),
     },
-  },
+    work: {
+      429: failure('The queue is full; Retry-After says when to come back.'),
+      500: failure('The engine failed.'),
+    },
+    health: {
+      503: {
+        description: 'It is not: `phase` and `message` say why.',
+        content: { 'application/json': {} },
+      },
+    },
+  }
 }
+type ErrorGroup = keyof ReturnType<typeof errorsOf>
 
 const text = { type: 'string' } as const
 export const MODEL_QUERY = {
@@ -54,6 +57,8 @@ export type PostDescription = {
   readonly body: Readonly<Record<string, z.ZodType>>
   readonly answer: string
   readonly isStream?: boolean
+  /** The schema of its errors, under its name; default: ErrorResponse. */
+  readonly error?: Readonly<Record<string, z.ZodType>>
   /** It takes a place in the queue; default: true. */
   readonly isWork?: boolean
 }
@@ -62,7 +67,7 @@ export type GetDescription = {
   readonly types?: readonly string[]
   /** Needs no key. */
   readonly open?: boolean
-  readonly errors?: readonly (keyof typeof ERRORS)[]
+  readonly errors?: readonly ErrorGroup[]
   readonly parameters?: readonly object[]
 }
 
@@ -74,17 +79,18 @@ export type RouteDescription = { readonly path: string; readonly summary: string
 const answers = (
   description: string,
   types: readonly string[],
-  errors: readonly (keyof typeof ERRORS)[],
+  errors: readonly ErrorGroup[],
+  groups = errorsOf('ErrorResponse'),
 ) => ({
   200: { description, content: Object.fromEntries(types.map((type) => [type, {}])) },
-  ...Object.assign({}, ...errors.map((name) => ERRORS[name])),
+  ...Object.assign({}, ...errors.map((name) => groups[name])),
 })
 
 const JSON_TYPE = 'application/json'
 
 const operation = (route: RouteDescription) => {
   if (route.method === 'POST') {
-    const { summary, body, answer, isStream = false, isWork = true } = route
+    const { summary, body, answer, isStream = false, isWork = true, error = {} } = route
     const types = isStream ? [JSON_TYPE, 'text/event-stream'] : [JSON_TYPE]
     const errors = [
       'body',
@@ -96,7 +102,7 @@ const operation = (route: RouteDescription) => {
     return {
       summary,
       requestBody: { required: true, ...json(ref(Object.keys(body)[0] ?? '')) },
-      responses: answers(answer, types, errors),
+      responses: answers(answer, types, errors, errorsOf(Object.keys(error)[0] ?? 'ErrorResponse')),
     }
   }
   const { summary, types = [JSON_TYPE], open = false, errors = [], parameters = [] } = route
@@ -122,7 +128,10 @@ const pathsOf = (routes: readonly RouteDescription[]) => {
 }
 
 export const openApiDocument = (version: string, routes: readonly RouteDescription[]) => {
-  const schemas = Object.assign({}, ...routes.map((route) => route.method === 'POST' && route.body))
+  const schemas = Object.assign(
+    {},
+    ...routes.map((route) => route.method === 'POST' && { ...route.body, ...route.error }),
+  )
   const components: Record<string, unknown> = {}
   for (const [name, schema] of Object.entries<z.ZodType>({ ...schemas, ErrorResponse })) {
     const { $schema, ...rest } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })

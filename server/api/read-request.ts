@@ -1,7 +1,7 @@
 // The way in, the same for all dialects: ready, room, a body, checked.
 
 import type { z } from 'zod'
-import { checkBody } from '../check.js'
+import { checkBody, type UnservedFields } from '../check.js'
 import { ignoredHeader, readJson } from '../http/body.js'
 import { addHeader, type Ctx } from '../http/context.js'
 import { requireAnyPlace } from '../model/place.js'
@@ -10,19 +10,21 @@ import { requireReady } from './admission.js'
 import type { Server } from './server.js'
 import { UNSERVED } from './unserved-fields.js'
 
-/** The checked body. `queue`: refused before it is read while no such model has a place left. */
+/** The checked body. `queue`: refused before it is read while no such model has a place left. `unserved`: what is
+ * said of the fields that the schema does not name. */
 export const readRequest = async <T extends z.ZodObject>(
   c: Ctx,
   server: Server,
   schema: T,
   queue?: 'chat' | 'reward',
+  unserved: UnservedFields = UNSERVED,
 ): Promise<z.output<T>> => {
   requireReady(server)
   if (queue !== undefined) requireAnyPlace(server.models(), queue)
   const json = await readJson(c.env.incoming, server.bodies)
   const turn = createTurn()
   const { strictParams: isStrict } = server.config
-  const { body, ignored } = checkBody(schema, json, { isStrict, unserved: UNSERVED })
+  const { body, ignored } = checkBody(schema, json, { isStrict, unserved })
   // To check a body may take a slice, and so may what is done with it.
   await turn()
   if (ignored.length > 0) addHeader(c, 'x-ignored-params', ignoredHeader(ignored))

@@ -16,7 +16,8 @@ import { bytesInSlices, jsonPieces } from '../slices.js'
 import { requireReady } from './admission.js'
 import type { Server } from './server.js'
 
-export const answerId = (prefix: string): string => `${prefix}-${randomBytes(16).toString('hex')}`
+/** `prefix`: with its separator. */
+export const answerId = (prefix: string): string => prefix + randomBytes(16).toString('hex')
 
 export const unixTime = (): number => Math.floor(Date.now() / 1000)
 

@@ -270,3 +270,62 @@ const REFUSED: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
 ])
 
 export const UNSERVED: UnservedFields = { withoutEffect: WITHOUT_EFFECT, refused: REFUSED }
+
+/** Of chats, and of no other dialect. */
+const CHATS_OWN = [
+  'n',
+  'messages',
+  'max_tokens',
+  'max_completion_tokens',
+  'min_p',
+  'stop',
+  'stop_token_ids',
+  'include_stop_str_in_output',
+  'skip_special_tokens',
+  'allowed_token_ids',
+  'bad_words',
+  'seed',
+  'logit_bias',
+  'logprobs',
+  'prompt_logprobs',
+  'presence_penalty',
+  'frequency_penalty',
+  'repetition_penalty',
+  'min_tokens',
+  'ignore_eos',
+  'return_token_ids',
+  'truncate_prompt_tokens',
+  'thinking_token_budget',
+  'thinking_budget',
+  'timings',
+  'add_generation_prompt',
+  'continue_final_message',
+  'chat_template_kwargs',
+  'reasoning_effort',
+  'keep_thinking',
+  'reasoning_format',
+  'include_reasoning',
+  'reward',
+  'principle',
+]
+
+type Dialect = {
+  /** Its path. */
+  readonly path: string
+  readonly withoutEffect: readonly string[]
+  /** What is refused, and why, or what to use. */
+  readonly refused: Readonly<Record<string, string>>
+}
+
+/** Of a dialect that is not OpenAI's chat: what asks for something is refused by its name. */
+export const unservedBeside = ({ path, withoutEffect, refused: own }: Dialect): UnservedFields => {
+  const table = new Map<string, Refusal>()
+  const not = (name: string, why = `it is no field of ${path}; see /v1/chat/completions`) =>
+    refused(name, why)
+  for (const [name, refusal] of REFUSED)
+    table.set(name, (value, body) => refusal(value, body) && not(name))
+  for (const name of CHATS_OWN) table.set(name, () => not(name))
+  for (const [name, why] of Object.entries(own))
+    table.set(name, (value) => (value === false || isEmpty(value) ? null : not(name, why)))
+  return { withoutEffect: new Set(withoutEffect), refused: table }
+}

@@ -25,7 +25,7 @@ import type { Start } from './think-splitter.js'
 import { callableNames } from './tools/tool-use.js'
 
 /** What a chat may say, in any dialect. The fields have the names that errors give them. */
-type ChatCall = Conversation &
+export type ChatCall = Conversation &
   GenerationFields &
   QueueFields &
   FormFields &

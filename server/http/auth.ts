@@ -15,16 +15,18 @@ export const requireKey = (keys: readonly string[]): MiddlewareHandler<Env> => {
   }
   return async (c, next) => {
     if (keys.length > 0) {
-      const given = /^bearer +(.+)$/i.exec(c.req.header('authorization') ?? '')?.[1]
-      if (given === undefined || !matches(given.trim()))
+      const bearer = /^bearer +(.+)$/i.exec(c.req.header('authorization') ?? '')?.[1]
+      const given = [bearer, c.req.header('x-api-key')].flatMap((one) => one?.trim() ?? [])
+      const key = given.find(matches)
+      if (key === undefined)
         throw new HttpError(
           401,
-          given === undefined
+          given.length === 0
             ? 'You did not provide an API key: send it as "Authorization: Bearer KEY".'
             : 'Incorrect API key provided.',
           { code: 'invalid_api_key', headers: { 'www-authenticate': 'Bearer' } },
         )
-      if (keys.length > 1) c.set('caller', digest(given.trim()).toString('base64url'))
+      if (keys.length > 1) c.set('caller', digest(key).toString('base64url'))
     }
     await next()
   }

@@ -15,11 +15,11 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
   [/^\/v1(beta\d?|alpha)?\/models\/[^/]+:\w+$/, CHAT],
   [/^\/v2(\/|$)/, `the inference protocol of KServe is not available: ${CHAT}`],
   [/^\/v1\/responses\b/, `the Responses API is not available: ${CHAT}`],
-  [/^(\/anthropic)?\/v1\/messages\b/, `the Messages API is not available: ${CHAT}`],
   [
     /^\/v1\/(assistants|threads|conversations|vector_stores)\b/,
     `nothing is kept between requests: ${CHAT}`,
   ],
+  [/^(\/anthropic)?(\/v1)?\/messages\b/, 'use POST /v1/messages or /v1/messages/count_tokens'],
   [/^\/v1\/realtime\b/, `there is no realtime API: ${CHAT} with "stream": true`],
   [
     /^(\/v\d|\/api)?\/(embed(ding)?s?|encode)\b/,

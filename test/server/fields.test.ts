@@ -112,8 +112,8 @@ describe('a field of another server', () => {
     for (const [path, instead] of [
       ['/v1/responses', 'POST /v1/chat/completions'],
       ['/v1/responses/resp_1', 'POST /v1/chat/completions'],
-      ['/v1/messages', 'POST /v1/chat/completions'],
-      ['/v1/messages/count_tokens', 'POST /v1/chat/completions'],
+      ['/messages', 'POST /v1/messages'],
+      ['/anthropic/v1/messages/count_tokens', 'POST /v1/messages'],
       ['/v1/embeddings', 'POST /v1/reward'],
       ['/v1/rerank', 'POST /v1/reward'],
       ['/rerank', 'POST /v1/reward'],

@@ -30,7 +30,7 @@ export const chatRoute =
       { ...body, messages },
       { arrival, defaultThinking },
     )
-    const answer: ChatAnswer = { ...plan, body, id: answerId('chatcmpl'), created: unixTime() }
+    const answer: ChatAnswer = { ...plan, body, id: answerId('chatcmpl-'), created: unixTime() }
     const form = body.stream ? { stream: chatStream(answer) } : { whole: wholeChat(answer) }
     return respond(c, server, answer, form)
   }

@@ -167,7 +167,7 @@ export const completionRoute =
     const plan: Plan = {
       ...(await planText(server.models(), body, arrival)),
       body,
-      id: answerId('cmpl'),
+      id: answerId('cmpl-'),
       created: unixTime(),
       // Text is not split here: a tag in it is text.
       reasoningTokens: () => 0,

@@ -65,7 +65,7 @@ export const nimChat = async (c: Ctx, server: Server, call: NimCall): Promise<Re
     model.readout.attributes(scored.scores) ?? { reward: reward ?? Number.NaN },
   )
   return c.json({
-    id: answerId('chatcmpl'),
+    id: answerId('chatcmpl-'),
     object: 'chat.completion',
     created: unixTime(),
     model: body.model,

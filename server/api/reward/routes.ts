@@ -51,7 +51,7 @@ const judged = async (c: Ctx, model: ServedModel, body: RewardRequest, arrival: 
     cacheSalt: body.cache_salt,
   })
   return {
-    id: answerId('reward'),
+    id: answerId('reward-'),
     object: 'list',
     model: body.model,
     ...judgeData(inputs, written, body.judge),
@@ -75,7 +75,7 @@ export const rewardRoute =
     const items = await planRewards(model, body)
     const scored = await score(c, model, items, body, arrival)
     return answerJson(c, {
-      id: answerId('reward'),
+      id: answerId('reward-'),
       object: 'list',
       model: body.model,
       ...rewardData(model, scored, body.pairwise === true),
@@ -110,7 +110,7 @@ export const poolingRoute =
     const scored = await score(c, model, items, body, arrival)
     const tokens = scored.reduce((sum, { ids }) => sum + ids.length, 0)
     return answerJson(c, {
-      id: answerId('pool'),
+      id: answerId('pool-'),
       object: 'list',
       created: unixTime(),
       model: body.model,
