@@ -131,6 +131,9 @@ const DELTAS = {
   tool_use: '"input_json_delta","partial_json":',
 } as const
 
+const deltaText = (index: number, kind: Kind, text: string): string =>
+  `${DELTA}${index},"delta":{"type":${DELTAS[kind]}${JSON.stringify(text)}}}\n\n`
+
 export const messageStream = (answer: MessageAnswer): StreamForm => {
   let index = -1
   let open: Kind | undefined
@@ -166,23 +169,20 @@ export const messageStream = (answer: MessageAnswer): StreamForm => {
     return before + sse('content_block_start', { index, content_block: { type: kind, ...block } })
   }
 
-  const delta = (kind: Kind, text: string): string =>
-    `${DELTA}${index},"delta":{"type":${DELTAS[kind]}${JSON.stringify(text)}}}\n\n`
-
   const event = (one: AnswerEvent, run: Run): string => {
     const { reasoning, text, calls } = one
     let out = hasBegun ? '' : begin(run)
     if (reasoning !== '') {
       if (open !== 'thinking') out += start('thinking', { thinking: '', signature: '' })
-      out += delta('thinking', reasoning)
+      out += deltaText(index, 'thinking', reasoning)
     }
     if (text !== '') {
       if (open !== 'text') out += start('text', { text: '' })
-      out += delta('text', text)
+      out += deltaText(index, 'text', text)
     }
     for (const { id, name, arguments: json } of calls) {
       if (id !== undefined) out += start('tool_use', { id, name, input: {}, caller: DIRECT })
-      if (json !== '') out += delta('tool_use', json)
+      if (json !== '') out += deltaText(index, 'tool_use', json)
     }
     if (one.finish === undefined) return out
     last = one
