@@ -13,7 +13,6 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
   [/^\/models$/, 'use GET /v1/models'],
   [/^\/openai\/deployments\/.*\/(chat\/)?completions$/, `deployments are models here: ${CHAT}`],
   [/^\/v1(beta\d?|alpha)?\/models\/[^/]+:\w+$/, CHAT],
-  [/^\/v2(\/|$)/, `the inference protocol of KServe is not available: ${CHAT}`],
   [/^\/v1\/responses\b/, `the Responses API is not available: ${CHAT}`],
   [
     /^\/v1\/(assistants|threads|conversations|vector_stores)\b/,
@@ -60,6 +59,7 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
   ],
   [/^\/(v1\/health|healthz?|livez|readyz|ready|live|ping|health_generate)$/, HEALTH],
   [/^\/swagger\b|^\/redoc$|^\/v1\/openapi\.json$/, 'use GET /openapi.json or /docs'],
+  [/^\/v2(\/|$)/, `the inference protocol of KServe is not available: ${CHAT}`],
 ]
 
 export const unknownRoute = (method: string, path: string): RequestError => {
