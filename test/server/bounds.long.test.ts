@@ -88,6 +88,25 @@ const talk = (turns: number) =>
     { role: 'assistant', content: `<think>\n${i}\n</think>\n\nanswer ${i}` },
   ]).flat()
 
+const formed = (schema: unknown) =>
+  chatBody({
+    max_tokens: 1,
+    response_format: { type: 'json_schema', json_schema: { name: 'a', schema } },
+  })
+const deep = (levels: number) => {
+  let schema: unknown = { type: 'null' }
+  for (let i = 0; i < levels; i++) schema = { type: 'array', items: schema }
+  return schema
+}
+const fieldsOf = (count: number, schema: unknown) => ({
+  type: 'object',
+  properties: Object.fromEntries(many(count, 0).map((_, i) => [`field ${i}`, schema])),
+})
+const tool = (name: string, parameters: unknown, strict = true) => ({
+  type: 'function',
+  function: { name, parameters, strict },
+})
+
 const SHAPES: readonly (readonly [name: string, path: string, body: unknown])[] = [
   ['15 MB of text', CHAT, saying('ab '.repeat(5_000_000))],
   ['15 MB of signs', CHAT, saying('<'.repeat(15_000_000))],
@@ -154,6 +173,52 @@ const SHAPES: readonly (readonly [name: string, path: string, body: unknown])[] 
     },
   ],
   ['pairs', REWARD, scored({ responses: many(280, 'a'), pairwise: true })],
+  ['a schema of choices', CHAT, formed({ enum: many(60_000, 0).map((_, i) => `choice ${i}`) })],
+  ['a schema of fields', CHAT, formed(fieldsOf(9_000, { type: 'integer' }))],
+  ['a schema of long texts', CHAT, formed({ enum: many(15, 'é'.repeat(450_000)) })],
+  ['a schema that is deep', CHAT, formed(deep(28))],
+  ['a schema of references', CHAT, formed({ anyOf: many(20_000, { $ref: '#' }) })],
+  [
+    'a schema of names',
+    CHAT,
+    formed({ $ref: '#/$defs/k1', $defs: numbered(30_000, 'k'), description: 'a' }),
+  ],
+  [
+    'a schema as text',
+    CHAT,
+    chatBody({ guided_json: `${'{"items":'.repeat(400_000)}{}${'}'.repeat(400_000)}` }),
+  ],
+  [
+    'a long schema as text',
+    COMPLETIONS,
+    complete({ prompt: 'a', guided_json: JSON.stringify({ enum: many(700_000, 'ab') }) }),
+  ],
+  ['a pattern', CHAT, chatBody({ guided_regex: '(a|b)?'.repeat(1_000_000) })],
+  ['a pattern of brackets', CHAT, chatBody({ guided_regex: '('.repeat(15_000_000) })],
+  ['choices', CHAT, chatBody({ guided_choice: many(60_000, 0).map((_, i) => `choice ${i}`) })],
+  ['long choices', CHAT, chatBody({ guided_choice: many(4, 'a'.repeat(3_500_000)) })],
+  ['a grammar', CHAT, chatBody({ guided_grammar: `root ::= ${'"a" | '.repeat(2_500_000)}"b"` })],
+  ['a grammar of rules', CHAT, chatBody({ grammar: 'a ::= "b"\n'.repeat(1_500_000) })],
+  [
+    'tools with schemas',
+    CHAT,
+    chatBody({
+      tool_choice: 'required',
+      tools: many(128, 0).map((_, i) => tool(`f${i}`, fieldsOf(120, { type: 'string' }))),
+    }),
+  ],
+  [
+    'tools with long descriptions',
+    CHAT,
+    chatBody({
+      tools: many(128, 0).map((_, i) => ({
+        ...tool(`f${i}`, { type: 'object', description: '<|a|>'.repeat(20_000) }, false),
+      })),
+    }),
+  ],
+  ['a tool with many values', CHAT, chatBody({ tools: [tool('f', { enum: many(60_000, 'a') })] })],
+  ['halves of pairs', CHAT, chatBody({ x: many(60_000, '😀'.repeat(20)), y: '\ud83d' })],
+  ['half a pair in a long text', CHAT, saying(`${'😀'.repeat(3_000_000)}\ud83d`)],
   ['raw inputs', '/pooling', { model: 'tiny-reward', input: many(2048, 'ab '.repeat(100)) }],
 ]
 
@@ -205,8 +270,10 @@ describe('no body holds the event loop', () => {
 
   test('of any random shape', async () => {
     const names = 'messages prompt stop bad_words logit_bias chat_template_kwargs tools inputs'
+    const forms =
+      'response_format structured_outputs guided_json guided_choice guided_regex grammar'
     const more = 'responses input stop_token_ids allowed_token_ids x reward tokens text'
-    const field = fc.constantFrom(...`${names} ${more}`.split(' '))
+    const field = fc.constantFrom(...`${names} ${more} ${forms}`.split(' '))
     const element = fc.constantFrom<unknown>(
       ...[1, -1, 1.5, 'a', '', null, [], {}, [1], 'long text '.repeat(20)],
       user('a'),
