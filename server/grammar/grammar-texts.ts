@@ -15,15 +15,11 @@ export type MadeGrammar =
   | { readonly text: string }
   | { readonly refused: { readonly message: string; readonly param: string | null } }
 
-/** Equal for equal questions; JSON of the form and of the field. What JSON cannot say is refused for its
- * size: it is too deep, or has no end. */
+/** Equal for equal questions; JSON of the form and of the field. A schema that is too large is refused before it is
+ * written, and so is what JSON cannot say: it has no end. */
 const keyOf = (form: AnswerForm, param: string): string => {
-  try {
-    return JSON.stringify([form, param])
-  } catch (error) {
-    if (form.kind === 'schema') checkSize(form.schema, param, `The schema in '${param}'`)
-    throw error
-  }
+  if (form.kind === 'schema') checkSize(form.schema, param, `The schema in '${param}'`)
+  return JSON.stringify([form, param])
 }
 
 /** `param`: the field that asks, for errors. */

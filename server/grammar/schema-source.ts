@@ -30,6 +30,8 @@ const MAX_SCHEMA_DEPTH = 128
 const MAX_SCHEMA_PARTS = 50_000
 /** Values of all `enum`s together. */
 const MAX_ENUM = 10_000
+/** Characters of all its names and texts. */
+const MAX_SCHEMA_TEXT = 1 << 20
 /** `maxLength`, `minItems` and their like. */
 const MAX_BOUND = 100_000
 
@@ -238,13 +240,23 @@ export const checkSize = (schema: unknown, param: string | null, what: string): 
   ]
   let parts = 0
   let members = 0
+  let left = MAX_SCHEMA_TEXT
+  const read = (text: string, kind: string) => {
+    left -= text.length
+    if (left < 0)
+      throw badRequest(
+        `${what} has more than ${MAX_SCHEMA_TEXT} characters in its names and texts: ask for less.`,
+        param,
+      )
+    if (hasLoneSurrogate(text))
+      throw badRequest(`${what} has a ${kind} with half of a surrogate pair.`, param)
+  }
   for (let item = pending.pop(); item !== undefined; item = pending.pop()) {
     const { value, depth } = item
     if (++parts > MAX_SCHEMA_PARTS)
       throw badRequest(`${what} has more than ${MAX_SCHEMA_PARTS} parts: ask for less.`, param)
     if (typeof value !== 'object' || value === null) {
-      if (typeof value === 'string' && hasLoneSurrogate(value))
-        throw badRequest(`${what} has a text with half of a surrogate pair.`, param)
+      if (typeof value === 'string') read(value, 'text')
       continue
     }
     if (depth > MAX_SCHEMA_DEPTH)
@@ -254,8 +266,7 @@ export const checkSize = (schema: unknown, param: string | null, what: string): 
     if (members > MAX_ENUM)
       throw badRequest(`${what} has more than ${MAX_ENUM} values in its 'enum's.`, param)
     for (const [key, member] of Object.entries(value)) {
-      if (hasLoneSurrogate(key))
-        throw badRequest(`${what} has a name with half of a surrogate pair.`, param)
+      read(key, 'name')
       pending.push({ value: member, depth: depth + 1 })
     }
   }

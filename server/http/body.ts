@@ -171,6 +171,7 @@ export const readJson = async (incoming: IncomingMessage, bodies: Bodies): Promi
   const json = await parseJson(bytes)
   await turnAfter(bytes)
   checkTexts(json, bytes)
+  await turnAfter(bytes)
   return json
 }
 

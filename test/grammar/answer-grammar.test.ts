@@ -353,6 +353,8 @@ describe('choices', () => {
   test('none, an empty one, too many', () => {
     assert.match(refusal({ kind: 'choice', choices: [] }), /no choices/)
     assert.match(refusal({ kind: 'choice', choices: ['a', ''] }), /'field\.1' is empty/)
+    const long = { type: 'null', description: 'a'.repeat(1 << 20) }
+    assert.match(schemaRefusal(long), /more than 1048576 characters in its names and texts/)
     assert.match(refusal({ kind: 'choice', choices: Array(10_001).fill('a') }), /at most 10000/)
   })
 })

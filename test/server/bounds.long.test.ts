@@ -175,7 +175,8 @@ const SHAPES: readonly (readonly [name: string, path: string, body: unknown])[] 
   ['pairs', REWARD, scored({ responses: many(280, 'a'), pairwise: true })],
   ['a schema of choices', CHAT, formed({ enum: many(60_000, 0).map((_, i) => `choice ${i}`) })],
   ['a schema of fields', CHAT, formed(fieldsOf(9_000, { type: 'integer' }))],
-  ['a schema of long texts', CHAT, formed({ enum: many(15, 'é'.repeat(450_000)) })],
+  ['a schema of long texts', CHAT, formed({ enum: many(15, 'é'.repeat(50_000)) })],
+  ['a schema of longer texts', CHAT, formed({ enum: many(15, 'é'.repeat(300_000)) })],
   ['a schema that is deep', CHAT, formed(deep(28))],
   ['a schema of references', CHAT, formed({ anyOf: many(20_000, { $ref: '#' }) })],
   [
@@ -197,8 +198,8 @@ const SHAPES: readonly (readonly [name: string, path: string, body: unknown])[] 
   ['a pattern of brackets', CHAT, chatBody({ guided_regex: '('.repeat(15_000_000) })],
   ['choices', CHAT, chatBody({ guided_choice: many(60_000, 0).map((_, i) => `choice ${i}`) })],
   ['long choices', CHAT, chatBody({ guided_choice: many(4, 'a'.repeat(3_500_000)) })],
-  ['a grammar', CHAT, chatBody({ guided_grammar: `root ::= ${'"a" | '.repeat(2_500_000)}"b"` })],
-  ['a grammar of rules', CHAT, chatBody({ grammar: 'a ::= "b"\n'.repeat(1_500_000) })],
+  ['a grammar', CHAT, chatBody({ guided_grammar: `root ::= ${'"a" | '.repeat(1_900_000)}"b"` })],
+  ['a grammar of rules', CHAT, chatBody({ grammar: 'a ::= "b"\n'.repeat(1_100_000) })],
   [
     'tools with schemas',
     CHAT,
@@ -218,7 +219,7 @@ const SHAPES: readonly (readonly [name: string, path: string, body: unknown])[] 
   ],
   ['a tool with many values', CHAT, chatBody({ tools: [tool('f', { enum: many(60_000, 'a') })] })],
   ['halves of pairs', CHAT, chatBody({ x: many(60_000, '😀'.repeat(20)), y: '\ud83d' })],
-  ['half a pair in a long text', CHAT, saying(`${'😀'.repeat(3_000_000)}\ud83d`)],
+  ['half a pair in a long text', CHAT, saying(`${'😀'.repeat(2_000_000)}\ud83d`)],
   ['raw inputs', '/pooling', { model: 'tiny-reward', input: many(2048, 'ab '.repeat(100)) }],
 ]
 
