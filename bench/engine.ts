@@ -31,7 +31,11 @@ const flags = {
   peers: list('LIST', 'competitors beside ours; "none": ours alone', 'llama,torch'),
   isa: optional('NAME', 'our instruction set: plain, avx2, avx512, amx'),
   'cpu-clock': toggle('tokens per CPU second; for --threads 1 on a busy machine'),
-  ours: list('LIST', 'ours with rounded activations or FP8 weights too', 'exact,rounded,fp8'),
+  ours: list(
+    'LIST',
+    'ours with rounded activations, FP8 weights, or two ranks of half the threads too',
+    'exact,rounded,fp8,ranks',
+  ),
   out: text('FOLDER', 'of the JSON file; "none": no file', 'bench/results'),
 }
 
@@ -110,6 +114,10 @@ const startAll = async (
   if (settings.ours.includes('rounded') && roundable) {
     const name = 'ours rounded'
     await add(startOurs(name, { ...options, roundActivations: true }), { name, taskOf: (c) => c })
+  }
+  if (settings.ours.includes('ranks') && threads % 2 === 0) {
+    const starting = startOurs('ours 2 ranks', { ...options, tensorParallelSize: 2 })
+    await add(starting, { name: 'ours 2 ranks', taskOf: (c) => c })
   }
   if (settings.ours.includes('fp8')) {
     await add(startOurs('ours fp8', { ...options, dtype: 'fp8' }), {

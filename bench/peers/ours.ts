@@ -39,6 +39,7 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
     kvCacheMemory: options.kvBytes,
     dtype: options.dtype,
     roundActivations: options.roundActivations ?? false,
+    tensorParallelSize: options.tensorParallelSize ?? 1,
     ...(options.isa !== undefined && { isa: options.isa }),
   })
   const loadSeconds = seconds() - start

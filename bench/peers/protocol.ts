@@ -51,5 +51,6 @@ export type ChildOptions = {
   readonly kvBytes: number
   readonly dtype: 'bf16' | 'fp8'
   readonly roundActivations?: boolean
+  readonly tensorParallelSize?: number
   readonly isa?: string
 }
