@@ -187,16 +187,16 @@ describe('nemotron-server', () => {
     rmSync(hub, { recursive: true })
   })
 
-  test('info of a GGUF file; serve says that it is not served yet', async () => {
+  test('info of a GGUF file; serve names a tokenizer that it does not know', async () => {
     const shape = shapeNamed('tiny')
     const path = benchGguf(benchModel(shape), shape)
     const { code, out } = await cli(['info', path])
     assert.equal(code, 0)
     assert.match(out, /^weights +BF16, 3.5 MiB in 21 tensors/m)
-    assert.match(out, /^GGUF files are not served yet/m)
+    assert.match(out, /tokens of KV/)
     const serve = await cli(['serve', '--port', '0', '--model', path])
     assert.equal(serve.code, 1)
-    assert.match(serve.err, /tiny.gguf: GGUF files are not served yet: name a folder/)
+    assert.match(serve.err, /tiny.gguf: tokenizer.ggml.pre is "gpt-2"; served: llama-bpe/)
   })
 
   test('a misspelt variable is said by every command', async () => {
