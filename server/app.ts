@@ -24,6 +24,8 @@ import {
   type RouteDescription,
 } from './api/openapi.js'
 import { assetRoute, pageRoute } from './api/page.js'
+import { responsesRoute } from './api/responses/route.js'
+import { ResponsesRequest } from './api/responses/schema.js'
 import { refineRoute } from './api/reward/refine.js'
 import { classifyRoute, poolingRoute, rewardRoute } from './api/reward/routes.js'
 import {
@@ -97,6 +99,12 @@ const workRoutes = (server: Server): readonly Route[] => [
     summary: 'Continue text.',
     body: { CompletionRequest },
     answer: 'The text, or a stream of chunks.',
+    isStream: true,
+  }),
+  post('/v1/responses', responsesRoute(server), {
+    summary: "Answer items, in OpenAI's Responses API; nothing is kept.",
+    body: { ResponsesRequest },
+    answer: 'The response, or a stream of events.',
     isStream: true,
   }),
   postMessages('/v1/messages', messagesRoute(server), {

@@ -13,7 +13,7 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
   [/^\/models$/, 'use GET /v1/models'],
   [/^\/openai\/deployments\/.*\/(chat\/)?completions$/, `deployments are models here: ${CHAT}`],
   [/^\/v1(beta\d?|alpha)?\/models\/[^/]+:\w+$/, CHAT],
-  [/^\/v1\/responses\b/, `the Responses API is not available: ${CHAT}`],
+  [/^(\/v1)?\/responses\b/, 'responses are not kept: use POST /v1/responses'],
   [
     /^\/v1\/(assistants|threads|conversations|vector_stores)\b/,
     `nothing is kept between requests: ${CHAT}`,

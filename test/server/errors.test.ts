@@ -293,7 +293,7 @@ describe('errors', () => {
   test('unknown routes and methods', async () => {
     await checkError(await fetch(`${harness.url}/v1/nothing`), { status: 404 })
     await checkError(await harness.post('/v1/embeddings', {}), { status: 404 })
-    await checkError(await harness.post('/v1/responses', {}), { status: 404 })
+    await checkError(await harness.post('/v1/responses/resp_1', {}), { status: 404 })
     // Other servers' routes name what to use here.
     for (const [path, instead] of [
       ['/openai/deployments/x/chat/completions', /POST \/v1\/chat\/completions/],

@@ -110,8 +110,8 @@ describe('a field of another server', () => {
 
   test('and a route of another server says what to use instead', async () => {
     for (const [path, instead] of [
-      ['/v1/responses', 'POST /v1/chat/completions'],
-      ['/v1/responses/resp_1', 'POST /v1/chat/completions'],
+      ['/responses', 'POST /v1/responses'],
+      ['/v1/responses/resp_1', 'POST /v1/responses'],
       ['/messages', 'POST /v1/messages'],
       ['/anthropic/v1/messages/count_tokens', 'POST /v1/messages'],
       ['/v1/embeddings', 'POST /v1/reward'],

@@ -1,0 +1,35 @@
+// POST /v1/responses.
+
+import { planChat } from '../../chat/plan.js'
+import type { Ctx } from '../../http/context.js'
+import { findModel, isReward } from '../../model/served-model.js'
+import { badRequest } from '../../request-error.js'
+import { inTheirNames } from '../field-names.js'
+import { readRequest } from '../read-request.js'
+import { answerId, respond, unixTime } from '../respond.js'
+import type { Server } from '../server.js'
+import { type ResponseAnswer, responseStream, wholeResponse } from './answer.js'
+import { readCall } from './call.js'
+import { NAMES, UNSERVED } from './fields.js'
+import { ResponsesRequest } from './schema.js'
+
+export const responsesRoute =
+  (server: Server) =>
+  async (c: Ctx): Promise<Response> => {
+    const arrival = performance.now()
+    const body = await readRequest(c, server, ResponsesRequest, 'chat', UNSERVED)
+    const model = findModel(server.models(), body.model)
+    if (isReward(model))
+      throw badRequest(
+        `Invalid value for 'model': '${body.model}' is a reward model and writes no answers; use POST /v1/reward.`,
+        'model',
+      )
+    const call = readCall(body, model)
+    const { defaultThinking } = server.config
+    const plan = await inTheirNames(NAMES, () =>
+      planChat(server.models(), model, call, { arrival, defaultThinking }),
+    )
+    const answer: ResponseAnswer = { ...plan, body, id: answerId('resp_'), created: unixTime() }
+    const form = body.stream ? { stream: responseStream(answer) } : { whole: wholeResponse(answer) }
+    return respond(c, server, answer, form)
+  }

@@ -1,0 +1,154 @@
+// Request bodies of OpenAI's Responses API. zod is the only source of their shapes.
+
+import { z } from 'zod'
+import { anyRecord, list } from '../../list.js'
+
+const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
+
+const MAX_ITEMS = 4096
+const MAX_PARTS = 1024
+const MAX_TOOLS = 128
+
+const TEXT_ONLY = 'this server takes and makes text only'
+const NOT_KEPT = 'nothing is kept between requests: send the items themselves, with "store": false'
+const HOSTED = 'it is of a tool that OpenAI runs; this server runs none'
+
+/** Items and parts that there are elsewhere. */
+const WHY: Readonly<Record<string, string>> = {
+  input_image: TEXT_ONLY,
+  input_file: TEXT_ONLY,
+  input_audio: TEXT_ONLY,
+  item_reference: NOT_KEPT,
+  compaction: NOT_KEPT,
+}
+
+const typeError =
+  (...known: readonly string[]) =>
+  ({ input }: { readonly input?: unknown }): string => {
+    const type = (input as { readonly type?: unknown } | undefined)?.type
+    if (typeof type !== 'string') return `expected one of ${known.join(', ')}`
+    const own = Object.hasOwn(WHY, type) ? WHY[type] : undefined
+    const hosted = /_call(_output)?$|^mcp_/.test(type) ? HOSTED : undefined
+    const others = `there are ${known.map((one) => `"${one}"`).join(', ')}`
+    return `type ${JSON.stringify(type.slice(0, 100))} is not supported: ${own ?? hosted ?? others}`
+  }
+
+const text = <T extends string>(type: T) =>
+  z.looseObject({ type: z.literal(type), text: z.string() })
+
+const Part = z.discriminatedUnion('type', [text('input_text'), text('output_text')], {
+  error: typeError('input_text', 'output_text'),
+})
+const Content = z.union([z.string(), list(Part, 0, MAX_PARTS)])
+
+const Item = z.discriminatedUnion(
+  'type',
+  [
+    z.looseObject({
+      type: z.literal('message'),
+      role: z.enum(['user', 'assistant', 'system', 'developer']),
+      content: Content,
+    }),
+    z.looseObject({
+      type: z.literal('reasoning'),
+      summary: maybe(list(text('summary_text'), 0, MAX_PARTS)),
+      content: maybe(list(text('reasoning_text'), 0, MAX_PARTS)),
+    }),
+    z.looseObject({
+      type: z.literal('function_call'),
+      call_id: z.string().min(1),
+      name: z.string().min(1),
+      arguments: z.string(),
+    }),
+    z.looseObject({
+      type: z.literal('function_call_output'),
+      call_id: z.string().min(1),
+      output: Content,
+    }),
+  ],
+  { error: typeError('message', 'reasoning', 'function_call', 'function_call_output') },
+)
+export type Item = z.output<typeof Item>
+
+/** A message may leave its type out. */
+const GivenItem = z.preprocess(
+  (given) =>
+    typeof given === 'object' && given !== null && 'role' in given && !('type' in given)
+      ? { ...given, type: 'message' }
+      : given,
+  Item,
+)
+
+const Named = { name: z.string().min(1).max(256) }
+
+const Tool = z.looseObject({
+  type: z.literal('function').describe('Tools that OpenAI runs are not supported.'),
+  ...Named,
+  description: maybe(z.string()),
+  parameters: maybe(anyRecord()).describe('A JSON Schema of an object.'),
+  strict: maybe(z.boolean()).describe('Calls of it keep to its schema. Default false.'),
+})
+export type Tool = z.output<typeof Tool>
+
+const ToolRef = z.looseObject({ type: z.literal('function'), ...Named })
+const ToolChoice = z.union([
+  z.enum(['none', 'auto', 'required']),
+  z.discriminatedUnion(
+    'type',
+    [
+      ToolRef,
+      z.looseObject({
+        type: z.literal('allowed_tools'),
+        mode: z.enum(['auto', 'required']),
+        tools: list(ToolRef, 1, MAX_TOOLS),
+      }),
+    ],
+    { error: typeError('function', 'allowed_tools') },
+  ),
+])
+
+const Format = z.discriminatedUnion(
+  'type',
+  [
+    z.looseObject({ type: z.literal('text') }),
+    z.looseObject({ type: z.literal('json_object') }),
+    z.looseObject({
+      type: z.literal('json_schema'),
+      name: z.string().min(1),
+      schema: z.union([anyRecord(), z.boolean()]),
+      description: maybe(z.string()),
+      strict: maybe(z.boolean()).describe('Answers keep to the schema either way.'),
+    }),
+  ],
+  { error: typeError('text', 'json_object', 'json_schema') },
+)
+
+export const ResponsesRequest = z.looseObject({
+  model: z.string().min(1).describe('A name of GET /v1/models.'),
+  input: z.union([z.string(), list(GivenItem, 1, MAX_ITEMS)]),
+  instructions: z.string().optional().describe('A system message before all others.'),
+  max_output_tokens: z.int().min(1).optional(),
+  temperature: z.number().min(0).max(2).optional(),
+  top_p: z.number().min(0).max(1).optional(),
+  tools: list(Tool, 0, MAX_TOOLS).optional(),
+  tool_choice: ToolChoice.optional().describe('Default: auto with tools.'),
+  parallel_tool_calls: z.boolean().optional(),
+  text: z
+    .looseObject({ format: maybe(Format), verbosity: maybe(z.string()).describe('Of no effect.') })
+    .optional(),
+  reasoning: z
+    .looseObject({
+      effort: maybe(z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max'])).describe(
+        'none, minimal: thinking off; else on.',
+      ),
+      summary: maybe(z.string()).describe('Of no effect: the summary is the thinking itself.'),
+    })
+    .optional(),
+  include: list(z.enum(['reasoning.encrypted_content']), 0, 16).optional(),
+  truncation: z.enum(['disabled']).optional().describe('Nothing is cut silently.'),
+  store: z.boolean().optional().describe('Nothing is stored, and the answer says so.'),
+  metadata: anyRecord().optional().describe('Comes back.'),
+  stream: z.boolean().optional(),
+  cache_salt: z.string().min(1).max(1024).optional(),
+})
+export type ResponsesRequest = z.output<typeof ResponsesRequest>

@@ -1,0 +1,395 @@
+// OpenAI's Responses API, by its clients and by hand, over a scripted engine.
+
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { createOpenAI } from '@ai-sdk/openai'
+import { Agent, tool as agentTool, OpenAIProvider, Runner } from '@openai/agents'
+import { generateText, jsonSchema, stepCountIs, streamText, tool } from 'ai'
+import OpenAI from 'openai'
+import { zodTextFormat } from 'openai/helpers/zod'
+import { z } from 'zod'
+import { readGrammar, recognises } from '../grammar/recogniser.js'
+import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
+
+const SCHEMA = {
+  type: 'object' as const,
+  properties: { city: { type: 'string' as const } },
+  required: ['city'],
+  additionalProperties: false as const,
+}
+const WEATHER = {
+  type: 'function' as const,
+  name: 'get_weather',
+  description: 'The weather',
+  parameters: SCHEMA,
+  strict: true,
+}
+const CALL = '<TOOLCALL>[{"name": "get_weather", "arguments": {"city": "Paris"}}]</TOOLCALL>'
+const THOUGHT = ['<think>\nLet me', ' see.\n</thi', 'nk>\n\nIt is', ' 3.']
+const BODY = { model: 'tiny-reasoner', input: 'Hello' }
+
+type Json = Record<string, unknown>
+
+const readNamed = async (response: Response): Promise<readonly Json[]> => {
+  const blocks = (await response.text()).split('\n\n').filter((one) => one && !one.startsWith(':'))
+  return blocks.map((block, i) => {
+    const [, event, text = ''] = /^event: ([\w.]+)\ndata: (.*)$/.exec(block) ?? []
+    const data = JSON.parse(text)
+    assert.equal(data.type, event)
+    assert.equal(data.sequence_number, i)
+    return data
+  })
+}
+
+describe('responses', () => {
+  let harness: Harness
+  let client: OpenAI
+  let script: (prompt: string) => readonly string[] = () => []
+  before(async () => {
+    harness = await startHarness({
+      answer: (prompt) => ({ pieces: script(prompt) }),
+      reward: { score: () => [1] },
+      info: { maxModelLen: 8192 },
+    })
+    client = new OpenAI({ baseURL: `${harness.url}/v1`, apiKey: 'none', maxRetries: 0 })
+  })
+  after(() => harness.close())
+  const post = (more: Json) => harness.post('/v1/responses', { ...BODY, ...more })
+  const promptOf = () =>
+    Buffer.from(
+      Array.from(harness.engine.requests.at(-1)?.promptTokenIds ?? []).filter((id) => id < 256),
+    ).toString()
+  const says = (...pieces: string[]) => {
+    script = () => pieces
+  }
+  /** A call, and once its result is there, an answer. */
+  const loops = () => {
+    script = (prompt) => (prompt.includes('sunny') ? ['It is ', 'sunny.'] : [CALL])
+  }
+
+  test('the openai SDK: a response with its reasoning, usage and form', async () => {
+    says(...THOUGHT)
+    const response = await client.responses.create({ ...BODY, reasoning: { effort: 'high' } })
+    assert.equal(response.output_text, 'It is 3.')
+    assert.equal(response.status, 'completed')
+    const [reasoning] = response.output
+    assert.deepEqual(reasoning?.type === 'reasoning' && reasoning.summary, [
+      { type: 'summary_text', text: 'Let me see.' },
+    ])
+    assert.equal(response.usage?.output_tokens, THOUGHT.join('').length)
+    assert.equal(
+      response.usage?.output_tokens_details.reasoning_tokens,
+      '<think>\nLet me see.\n</think>'.length,
+    )
+    says('{"city": "Oslo"}')
+    const parsed = await client.responses.parse({
+      ...BODY,
+      text: { format: zodTextFormat(z.object({ city: z.string() }), 'place') },
+    })
+    assert.deepEqual(parsed.output_parsed, { city: 'Oslo' })
+    const grammar = readGrammar(
+      harness.engine.grammarText(harness.engine.requests.at(-1)?.grammar) ?? '',
+    )
+    assert.ok(recognises(grammar, '{"city": "Oslo"}') && !recognises(grammar, '{"city": 1}'))
+  })
+
+  test("the openai SDK's stream helper puts together what a whole answer is", async () => {
+    for (const pieces of [THOUGHT, [CALL], ['Hm', '.'], []]) {
+      says(...pieces)
+      for (const more of [{}, { max_output_tokens: 3 }]) {
+        const asked = { ...BODY, tools: [WEATHER], reasoning: { effort: 'high' as const }, ...more }
+        const plain = (response: object) =>
+          JSON.parse(
+            JSON.stringify(response, (key, value) =>
+              ['id', 'call_id', 'created_at', 'completed_at', '_request_id'].includes(key) ||
+              /parsed/.test(key)
+                ? undefined
+                : value,
+            ),
+          )
+        const whole = await client.responses.create(asked)
+        const streamed = await client.responses.stream(asked).finalResponse()
+        assert.deepEqual(plain(streamed), plain(whole))
+      }
+    }
+  })
+
+  test('events come in order, numbered', async () => {
+    says('<think>\nHm\n</think>\n\nI', ' look.\n', CALL)
+    const events = await readNamed(
+      await post({ stream: true, tools: [WEATHER], reasoning: { effort: 'high' } }),
+    )
+    const kinds = events.map(({ type, output_index: at }) =>
+      `${String(type).slice(9)} ${at ?? ''}`.trim(),
+    )
+    const item = (at: number, ...inner: string[]) => [
+      `output_item.added ${at}`,
+      ...inner.map((one) => `${one} ${at}`),
+      `output_item.done ${at}`,
+    ]
+    assert.deepEqual(
+      kinds.filter((kind, i) => kind !== kinds[i - 1]),
+      [
+        'created',
+        'in_progress',
+        ...item(
+          0,
+          'reasoning_summary_part.added',
+          'reasoning_summary_text.delta',
+          'reasoning_summary_text.done',
+          'reasoning_summary_part.done',
+        ),
+        ...item(
+          1,
+          'content_part.added',
+          'output_text.delta',
+          'output_text.done',
+          'content_part.done',
+        ),
+        ...item(2, 'function_call_arguments.delta', 'function_call_arguments.done'),
+        'completed',
+      ],
+    )
+    const last = events.at(-1)?.response as { output: readonly Json[]; usage: Json }
+    assert.deepEqual(
+      last.output,
+      events.filter(({ type }) => type === 'response.output_item.done').map(({ item: one }) => one),
+    )
+    assert.equal(last.usage.input_tokens, harness.engine.requests.at(-1)?.promptTokenIds.length)
+  })
+
+  test("the AI SDK's default provider: tools in steps, a stream", async () => {
+    const openai = createOpenAI({ baseURL: `${harness.url}/v1`, apiKey: 'none' })
+    const model = openai('tiny-reasoner')
+    loops()
+    const { text } = await generateText({
+      model,
+      prompt: 'Weather?',
+      tools: {
+        get_weather: tool({
+          inputSchema: jsonSchema<{ city: string }>(SCHEMA),
+          execute: async ({ city }) => `${city}: sunny`,
+        }),
+      },
+      stopWhen: stepCountIs(3),
+      // Else it names the items of the first step instead of sending them.
+      providerOptions: { openai: { store: false } },
+    })
+    assert.equal(text, 'It is sunny.')
+    says('It is', ' 3.')
+    const stream = streamText({ model, prompt: 'Hi' })
+    let answer = ''
+    for await (const part of stream.fullStream) {
+      if (part.type === 'text-delta') answer += part.text
+      assert.notEqual(part.type, 'error')
+    }
+    assert.equal(answer, 'It is 3.')
+    const { inputTokens } = await stream.usage
+    assert.equal(inputTokens, harness.engine.requests.at(-1)?.promptTokenIds.length)
+  })
+
+  test("OpenAI's Agents SDK runs its tools, whole and streamed", async () => {
+    loops()
+    const provider = new OpenAIProvider({
+      baseURL: `${harness.url}/v1`,
+      apiKey: 'none',
+      useResponses: true,
+    })
+    const runner = new Runner({ modelProvider: provider, tracingDisabled: true })
+    const agent = new Agent({
+      name: 'Weather',
+      instructions: 'Be short.',
+      model: 'tiny-reasoner',
+      tools: [
+        agentTool({
+          name: 'get_weather',
+          description: 'The weather',
+          parameters: z.object({ city: z.string() }),
+          execute: async ({ city }) => `${city}: sunny`,
+        }),
+      ],
+    })
+    const whole = await runner.run(agent, 'Weather?')
+    assert.equal(whole.finalOutput, 'It is sunny.')
+    assert.match(promptOf(), /Be short\..*Paris: sunny/s)
+    const streamed = await runner.run(agent, 'Weather?', { stream: true })
+    await streamed.completed
+    assert.equal(streamed.finalOutput, 'It is sunny.')
+  })
+
+  test('an exchange as Codex has it: stateless, all items each time', async () => {
+    const common = {
+      model: 'tiny-reasoner',
+      instructions: 'You are a coding agent.',
+      tools: [{ ...WEATHER, name: 'shell', strict: false }],
+      tool_choice: 'auto',
+      parallel_tool_calls: false,
+      reasoning: { effort: 'medium', summary: 'auto' },
+      store: false,
+      stream: true,
+      include: ['reasoning.encrypted_content'],
+      prompt_cache_key: '0198',
+    }
+    const user = {
+      type: 'message',
+      role: 'user',
+      content: [{ type: 'input_text', text: 'List the files.' }],
+    }
+    says('<think>\nHm\n</think>\n\n', CALL.replace('get_weather', 'shell'))
+    const first = await readNamed(await post({ ...common, input: [user] }))
+    const done = first
+      .filter(({ type }) => type === 'response.output_item.done')
+      .map(({ item }) => item as Json)
+    assert.deepEqual(
+      done.map(({ type }) => type),
+      ['reasoning', 'function_call'],
+    )
+    assert.equal(done[0]?.encrypted_content, 'unencrypted')
+    says('There is a.txt.')
+    const output = { type: 'function_call_output', call_id: done[1]?.call_id, output: 'a.txt' }
+    const second = await readNamed(await post({ ...common, input: [user, ...done, output] }))
+    assert.equal(second.at(-1)?.type, 'response.completed')
+    assert.match(promptOf(), /coding agent.*List the files.*"Paris".*a\.txt/s)
+  })
+
+  test('has the prompt and the sampling of the same chat', async () => {
+    const fn = { name: 'get_weather', arguments: '{"city":"Oslo"}' }
+    const { type, ...weather } = WEATHER
+    const chat = {
+      messages: [
+        { role: 'system', content: 'Be short.' },
+        { role: 'developer', content: 'Be kind.' },
+        { role: 'user', content: 'A\nB' },
+        {
+          role: 'assistant',
+          content: 'I look.',
+          reasoning: 'Hm',
+          tool_calls: [{ id: 'c1', type, function: fn }],
+        },
+        { role: 'tool', tool_call_id: 'c1', content: 'closed' },
+        { role: 'user', content: 'And now?' },
+      ],
+      tools: [{ type, function: weather }],
+      tool_choice: { type, function: { name: 'get_weather' } },
+      reasoning_effort: 'high',
+      max_tokens: 99,
+      temperature: 0.5,
+      top_p: 0.9,
+    }
+    const ours = {
+      instructions: 'Be short.',
+      input: [
+        { role: 'developer', content: 'Be kind.' },
+        {
+          role: 'user',
+          content: [
+            { type: 'input_text', text: 'A' },
+            { type: 'input_text', text: 'B' },
+          ],
+        },
+        { type: 'reasoning', id: 'rs_1', summary: [{ type: 'summary_text', text: 'Hm' }] },
+        {
+          type: 'message',
+          role: 'assistant',
+          content: [{ type: 'output_text', text: 'I look.', annotations: [] }],
+        },
+        { type: 'function_call', call_id: 'c1', ...fn },
+        { type: 'function_call_output', call_id: 'c1', output: 'closed' },
+        { role: 'user', content: 'And now?' },
+      ],
+      tools: [WEATHER],
+      tool_choice: { type, name: 'get_weather' },
+      reasoning: { effort: 'high' },
+      max_output_tokens: 99,
+      temperature: 0.5,
+      top_p: 0.9,
+    }
+    says(CALL)
+    assert.equal((await post(ours)).status, 200)
+    assert.equal((await harness.post('/v1/chat/completions', chatBody(chat))).status, 200)
+    const [a, b] = harness.engine.requests.slice(-2)
+    assert.deepEqual({ ...a, grammar: undefined }, { ...b, grammar: undefined })
+    const text = (one: typeof a) => harness.engine.grammarText(one?.grammar)
+    assert.ok(text(a))
+    assert.equal(text(a), text(b))
+  })
+
+  test('nothing is stored, and it says so', async () => {
+    says('Hi')
+    for (const store of [undefined, true, false]) {
+      const answer = await readAnswer(await post({ store, metadata: { a: 'b' } }))
+      assert.equal(answer.store, false)
+      assert.deepEqual(answer.metadata, { a: 'b' })
+    }
+  })
+
+  describe('refuses by name', () => {
+    const call = { type: 'function_call', call_id: 'c1', name: 'f', arguments: '{}' }
+    const output = { type: 'function_call_output', call_id: 'c1', output: 'x' }
+    const user = (...content: Json[]) => ({ input: [{ role: 'user', content }] })
+    const BAD: readonly (readonly [param: string, body: Json, message?: RegExp])[] = [
+      ['previous_response_id', { previous_response_id: 'resp_1' }, /nothing is kept/],
+      ['conversation', { conversation: 'conv_1' }, /nothing is kept/],
+      ['background', { background: true }],
+      ['prompt', { prompt: { id: 'p' } }],
+      ['truncation', { truncation: 'auto' }, /"disabled"/],
+      ['tools.0.type', { tools: [{ type: 'web_search' }] }, /"function"/],
+      ['tools.1.name', { tools: [WEATHER, WEATHER] }],
+      ['tools.0.parameters', { tools: [{ ...WEATHER, parameters: { type: 'string' } }] }],
+      ['tool_choice.type', { tools: [WEATHER], tool_choice: { type: 'mcp' } }],
+      ['tool_choice.name', { tools: [WEATHER], tool_choice: { type: 'function', name: 'x' } }],
+      ['input.0.content.0.type', user({ type: 'input_image' }), /text only/],
+      ['input.0.type', { input: [{ type: 'item_reference', id: 'x' }] }, /"store": false/],
+      ['input.0.type', { input: [{ type: 'web_search_call' }] }, /OpenAI runs/],
+      ['input.0.type', { input: [{ type: 'nonsense' }] }, /"function_call_output"/],
+      ['input.0.call_id', { input: [output] }, /'c1'/],
+      ['input.0.call_id', { input: [call, { role: 'user', content: 'x' }] }, /'c1'/],
+      ['input.1.call_id', { input: [call, call, output] }, /'c1'/],
+      ['input.2.call_id', { input: [call, output, output] }, /'c1'/],
+      ['input.0', { input: [{ type: 'reasoning', summary: [] }] }, /led to/],
+      ['input', { input: [] }],
+      ['input', { input: undefined }],
+      ['include.0', { include: ['message.output_text.logprobs'] }],
+      ['max_output_tokens', { max_output_tokens: 9000 }, /8192/],
+      [
+        'text.format.schema',
+        { text: { format: { type: 'json_schema', name: 'x', schema: { type: 'no' } } } },
+      ],
+      ['messages', { messages: [{}] }, /'input'/],
+      ['max_tokens', { max_tokens: 5 }, /'max_output_tokens'/],
+      ['model', { model: 'tiny-reward' }, /POST \/v1\/reward/],
+    ]
+    for (const [param, body, message] of BAD) {
+      test(`${param}: ${JSON.stringify(body).slice(0, 60)}`, async () => {
+        const response = await post(body)
+        const { error } = await readAnswer(response)
+        assert.equal(response.status, 400, JSON.stringify(error))
+        assert.equal(error.param, param, error.message)
+        if (message) assert.match(error.message, message)
+      })
+    }
+  })
+
+  test('an error inside a stream is told, and is the end', async () => {
+    const failing = await startHarness({
+      answer: () => ({ pieces: ['a', 'b'], finish: 'error', error: 'broken' }),
+    })
+    try {
+      const asked = { ...BODY, stream: true as const }
+      const events = await readNamed(await failing.post('/v1/responses', asked))
+      assert.deepEqual(
+        events.slice(-2).map(({ type }) => type),
+        ['response.failed', 'error'],
+      )
+      const sdk = new OpenAI({ baseURL: `${failing.url}/v1`, apiKey: 'none', maxRetries: 0 })
+      const seen: string[] = []
+      for await (const { type } of await sdk.responses.create(asked)) seen.push(type)
+      assert.deepEqual(
+        seen,
+        events.map(({ type }) => type),
+      )
+    } finally {
+      await failing.close()
+    }
+  })
+})
