@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <utility>
 
 #include "../check.h"
 #include "engine/step_runner.h"
@@ -327,6 +328,30 @@ TEST(a_prompt_without_draws) {
   w.run();
   EXPECT_EQ(s->tokens.size(), 17u);
   EXPECT_EQ(w.steps(), 4);
+}
+
+// What the checks of every other test here would say.
+TEST(broken_invariants_are_noticed) {
+  World w({.max_seqs = 2});
+  Sequence* a = w.add(count_up(5), 9);
+  Sequence* b = w.add(count_up(5, 7), 9);
+  Sequence* waits = w.add(count_up(5, 9), 9);
+  while (b->state == SequenceState::waiting) w.turn();
+  const auto said = [&] { return w.scheduler().check_invariants(); };
+  EXPECT_EQ(said(), "");
+  const auto noticed = [&](auto* field, auto value, const char* what) {
+    const auto was = std::exchange(*field, value);
+    EXPECT(said().find(what) != std::string::npos);
+    *field = was;
+    EXPECT_EQ(said(), "");
+  };
+  noticed(&a->state, SequenceState::waiting, "marked otherwise or shares its slot");
+  noticed(&a->slot, b->slot, "marked otherwise or shares its slot");
+  noticed(&waits->state, SequenceState::running, "marked otherwise or holds blocks");
+  noticed(&waits->prefix.block_table, std::vector<int32_t>{0}, "marked otherwise or holds blocks");
+  noticed(&a->priority, 1, "out of order");
+  noticed(&a->num_computed, 1000, "has computed more tokens than its blocks hold");
+  w.run();
 }
 
 TEST(random_walks_of_the_scheduler) {
