@@ -469,6 +469,19 @@ test('a branch or a member that has no value is left out', () => {
   }
 })
 
+test('texts of a pattern: how many characters', () => {
+  const texts = ['', 'a', 'aa', 'aaa', 'aaaa', 'éé', 'b', 'aab']
+  const of = (more: object) => admitted({ type: 'string', pattern: '^[aé]*$', ...more }, texts)
+  assert.deepEqual(of({ minLength: 2 }), ['aa', 'aaa', 'aaaa', 'éé'])
+  assert.deepEqual(of({ maxLength: 2 }), ['', 'a', 'aa', 'éé'])
+  assert.deepEqual(of({ minLength: 1, maxLength: 3 }), ['a', 'aa', 'aaa', 'éé'])
+  assert.deepEqual(of({ minLength: 3, maxLength: 3 }), ['aaa'])
+  assert.deepEqual(of({ maxLength: 0 }), [''])
+  const two = { allOf: [{ pattern: 'a' }, { pattern: 'b' }] }
+  assert.deepEqual(admitted({ type: 'string', ...two, minLength: 3 }, texts), ['aab'])
+  assert.deepEqual(admitted({ type: 'string', ...two, maxLength: 3 }, texts), ['aab'])
+})
+
 test('objects: how many members', () => {
   const objects = [{}, { a: 1 }, { b: 1 }, { a: 1, b: 1 }, { b: 1, c: 1 }, { a: 1, b: 1, c: 1 }]
   const properties = { a: {}, b: {}, c: {} }
