@@ -252,6 +252,17 @@ describe('messages', () => {
     assert.ok(Number(usage?.output_tokens) > 0)
   })
 
+  test('tells nothing of thinking that is to be left out', async () => {
+    says(...THOUGHT)
+    const asked = { thinking: { type: 'adaptive', display: 'omitted' } }
+    const { content, usage } = await readAnswer(await post(asked))
+    assert.deepEqual(content, [{ type: 'text', text: 'It is 3.' }])
+    assert.ok(usage.output_tokens_details.thinking_tokens > 0)
+    const events = await readNamed(await post({ ...asked, stream: true }))
+    const told = events.map(({ data }) => JSON.stringify(data)).join('')
+    assert.ok(told.includes(' 3.') && !told.includes('see') && !told.includes('"thinking"'), told)
+  })
+
   test('says why it stopped', async () => {
     says('one two')
     stopReason = ' three'

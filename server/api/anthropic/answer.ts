@@ -51,6 +51,12 @@ const wholeUsage = (counts: Counts, thought: number) => ({
   speed: null,
 })
 
+/** What is told of the thinking. */
+const thoughtOf = ({ body: { thinking } }: MessageAnswer, { reasoning }: AnswerEvent): string =>
+  thinking !== undefined && thinking.type !== 'disabled' && thinking.display === 'omitted'
+    ? ''
+    : reasoning
+
 const DIRECT = { type: 'direct' as const }
 
 type Block =
@@ -79,7 +85,8 @@ export const wholeMessage = (answer: MessageAnswer): WholeForm => {
   let last: AnswerEvent | undefined
 
   const add = (event: AnswerEvent): void => {
-    const { reasoning, text, calls } = event
+    const { text, calls } = event
+    const reasoning = thoughtOf(answer, event)
     let at = blocks.at(-1)
     if (reasoning !== '') {
       if (at?.type !== 'thinking') {
@@ -170,7 +177,8 @@ export const messageStream = (answer: MessageAnswer): StreamForm => {
   }
 
   const event = (one: AnswerEvent, run: Run): string => {
-    const { reasoning, text, calls } = one
+    const { text, calls } = one
+    const reasoning = thoughtOf(answer, one)
     let out = hasBegun ? '' : begin(run)
     if (reasoning !== '') {
       if (open !== 'thinking') out += start('thinking', { thinking: '', signature: '' })

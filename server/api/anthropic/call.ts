@@ -181,9 +181,6 @@ export const readCall = (body: MessagesRequest, model: ServedModel): ChatCall =>
     stream: body.stream,
     cache_salt: body.cache_salt,
     ...(thinking?.type === 'enabled' && { thinking_token_budget: thinking.budget_tokens }),
-    ...(thinking !== undefined &&
-      thinking.type !== 'disabled' &&
-      thinking.display === 'omitted' && { include_reasoning: false }),
     ...(format && {
       response_format: {
         type: 'json_schema' as const,
