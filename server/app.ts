@@ -26,13 +26,16 @@ import {
 import { assetRoute, pageRoute } from './api/page.js'
 import { responsesRoute } from './api/responses/route.js'
 import { ResponsesRequest } from './api/responses/schema.js'
+import { rerankRoute, scoreRoute } from './api/reward/rank.js'
 import { refineRoute } from './api/reward/refine.js'
 import { classifyRoute, poolingRoute, rewardRoute } from './api/reward/routes.js'
 import {
   ClassifyRequest,
   PoolingRequest,
   RefineRequest,
+  RerankRequest,
   RewardRequest,
+  ScoreRequest,
 } from './api/reward/schema.js'
 import type { Server } from './api/server.js'
 import { serverEventsRoute, serverRoute } from './api/status.js'
@@ -134,6 +137,16 @@ const workRoutes = (server: Server): readonly Route[] => [
     summary: 'Drafts, feedback on them, edits by it, and the best of all by a reward model.',
     body: { RefineRequest },
     answer: 'The best text, and all others with their rewards.',
+  }),
+  post('/v1/rerank', rerankRoute(server), {
+    summary: "Order documents by how good an answer each is, in vLLM's shape.",
+    body: { RerankRequest },
+    answer: 'The documents and their rewards, the best first.',
+  }),
+  post('/v1/score', scoreRoute(server), {
+    summary: "Score pairs of a query and an answer, in vLLM's shape.",
+    body: { ScoreRequest },
+    answer: 'One reward a pair, in the order given.',
   }),
   post('/pooling', poolingRoute(server), {
     summary: "The outputs of a reward model, in vLLM's shape.",

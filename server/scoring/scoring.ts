@@ -1,5 +1,5 @@
 // Conversations to scores: the one way from messages to a reward model's outputs. /v1/reward, the
-// NIM form, /pooling, /classify and best-of-N all go through here. Everything is rendered and checked
+// NIM form, /pooling, /classify, /v1/rerank, /v1/score and best-of-N all go through here. Everything is rendered and checked
 // before anything is submitted, so a batch is scored whole or not at all.
 
 import type { Engine, Timings } from '../engine/types.js'
@@ -162,19 +162,26 @@ const encodeItem = async (
   }
 }
 
-/** Every conversation, or every (conversation, response), in order. `path` is for errors. The event
- * loop gets its turn between them. */
+/** Where a request has what it asks, if not in `messages`, `responses` and `inputs`; for errors. */
+type FieldNames = {
+  readonly item: (input: number, response: number) => string
+  readonly all: string
+}
+
+/** Every conversation, or every (conversation, response), in order. `path` and `names` are for errors.
+ * The event loop gets its turn between them. */
 export const encodeInputs = async (
   model: RewardModel,
   inputs: readonly ScoreInput[],
   path: (input: number) => string,
+  names?: FieldNames,
 ): Promise<readonly ScoreItem[]> => {
   for (const [input, one] of inputs.entries()) checkTurns(one, path(input))
   const characters = inputs.reduce((sum, one) => sum + charactersOfInput(one), 0)
   if (characters > MAX_CHARACTERS)
     throw badRequest(
       `The conversations, each with each of its responses, have ${characters} characters: at most ${MAX_CHARACTERS} in one request.`,
-      path(0) === '' ? 'messages' : 'inputs',
+      names?.all ?? (path(0) === '' ? 'messages' : 'inputs'),
     )
   const prompts: Rendered[] = []
   const turn = createTurn()
@@ -185,7 +192,9 @@ export const encodeInputs = async (
     ]) ?? [one.messages]
     const question = questionOf(model, one.principle, `${path(input)}principle`)
     for (const [response, messages] of list.entries()) {
-      const param = `${path(input)}${one.responses ? `responses.${response}` : 'messages'}`
+      const param =
+        names?.item(input, response) ??
+        `${path(input)}${one.responses ? `responses.${response}` : 'messages'}`
       const segments = naming(param, () => scoredPrompt(model, messages, question))
       prompts.push({ segments, param, input, response })
       await turn()

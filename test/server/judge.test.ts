@@ -203,6 +203,8 @@ describe('a judge on /v1/reward', () => {
       ['/v1/chat/completions', { messages }],
       ['/pooling', { messages }],
       ['/classify', { text: 'a' }],
+      ['/v1/rerank', { query: 'a', documents: ['b'] }],
+      ['/v1/score', { text_1: 'a', text_2: 'b' }],
     ] as const) {
       const response = await h.post(path, { model: 'tiny-reward', ...body })
       assert.equal(response.status, 400)

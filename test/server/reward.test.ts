@@ -383,7 +383,7 @@ describe('best of N', () => {
       assert.ok(Number(response.headers.get('retry-after')) > 0)
       assert.equal((await errorOf(response, 429)).code, 'rate_limit_exceeded')
     }
-    for (const path of ['/v1/reward', '/pooling', '/classify'])
+    for (const path of ['/v1/reward', '/v1/rerank', '/v1/score', '/pooling', '/classify'])
       await errorOf(await h.post(path, '{'), 429)
     assert.equal(requests.length, before)
     isFull = false

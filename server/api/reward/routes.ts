@@ -19,12 +19,12 @@ import { answerId, answerJson, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
 import { ClassifyRequest, PoolingRequest, RewardRequest } from './schema.js'
 
-type Common = {
+export type Common = {
   readonly priority?: number | undefined
   readonly cache_salt?: string | undefined
 }
 
-const score = (
+export const score = (
   c: Ctx,
   model: ServedModel,
   items: readonly ScoreItem[],
@@ -60,7 +60,7 @@ const judged = async (c: Ctx, model: ServedModel, body: RewardRequest, arrival: 
 }
 
 /** Those that other servers know read scores off one conversation. */
-const refuseJudge = (model: ServedModel): void => {
+export const refuseJudge = (model: ServedModel): void => {
   if (isJudge(model))
     throw badRequest(`'${model.id}' is a judge: it answers at /v1/reward.`, 'model')
 }

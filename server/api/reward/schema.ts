@@ -43,6 +43,38 @@ export const ClassifyRequest = z.looseObject({
 })
 export type ClassifyRequest = z.output<typeof ClassifyRequest>
 
+const RankedText = z.string().min(1)
+const OneOrMany = z.union([RankedText, list(RankedText, 1, MAX_INPUTS)]).optional()
+
+/** vLLM's shape, and so Jina's and Cohere's. */
+export const RerankRequest = z.looseObject({
+  ...common,
+  query: RankedText.describe('What the user asks.'),
+  documents: list(
+    z.union([RankedText, z.looseObject({ text: RankedText })]),
+    1,
+    MAX_INPUTS,
+  ).describe('Answers to it: texts, or objects with a `text`.'),
+  top_n: z.int().min(0).optional().describe('How many of the best to return. Default 0: all.'),
+  return_documents: z.boolean().optional().describe('Default true.'),
+  principle: Principle.optional(),
+})
+export type RerankRequest = z.output<typeof RerankRequest>
+
+/** vLLM's shape, under each of its names for the two sides. */
+export const ScoreRequest = z.looseObject({
+  ...common,
+  text_1: OneOrMany.describe('What the user asks: one text for all answers, or one for each.'),
+  text_2: OneOrMany.describe('Answers.'),
+  data_1: OneOrMany.describe('Another name of `text_1`.'),
+  data_2: OneOrMany.describe('Another name of `text_2`.'),
+  queries: OneOrMany.describe('Another name of `text_1`.'),
+  documents: OneOrMany.describe('Another name of `text_2`, beside `queries`.'),
+  items: OneOrMany.describe('The same.'),
+  principle: Principle.optional(),
+})
+export type ScoreRequest = z.output<typeof ScoreRequest>
+
 const sampled = {
   temperature: z.number().min(0).max(2).optional().describe('Default 0.7.'),
   top_p: z.number().gt(0).max(1).optional(),
