@@ -44,6 +44,7 @@ bool Context::check(cudaError_t e, const char* doing) {
 }
 
 bool Context::check_launches() {
+  if (ticks_) ticks_->fetch_add(1, std::memory_order_relaxed);
   const cudaError_t e = queue_.error;
   queue_.error = cudaSuccess;
   return check(e, (std::string("kernel ") + queue_.failed).c_str());
@@ -97,6 +98,7 @@ Status Context::alloc_pinned(size_t bytes, void** out) {
 }
 
 Context::Staging* Context::next_staging() {
+  if (ticks_) ticks_->fetch_add(1, std::memory_order_relaxed);
   Staging& s = staging_[turn_];
   turn_ ^= 1;
   if (!s.pinned) {

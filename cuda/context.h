@@ -5,6 +5,8 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
+#include <functional>
 #include <string>
 #include <unordered_set>
 
@@ -38,8 +40,14 @@ class Context {
   bool ok() const { return status_.ok(); }
   const Status& status() const { return status_; }
   void fail(Status s) {
-    if (status_.ok()) status_ = std::move(s);
+    if (!status_.ok()) return;
+    status_ = std::move(s);
+    if (on_failure_) on_failure_(status_);
   }
+  // What counts up while there is work for the GPU: RankGroup's.
+  void count_on(std::atomic<uint64_t>* ticks) { ticks_ = ticks; }
+  // Told of the first error.
+  void on_failure(std::function<void(const Status&)> f) { on_failure_ = std::move(f); }
   // False, and the status set, when e is an error.
   bool check(cudaError_t e, const char* doing);
   // Collects what launches since the last call reported.
@@ -53,6 +61,7 @@ class Context {
   // A failure is not sticky: the caller may ask for less.
   Status alloc(size_t bytes, void** out, bool zeroed = true);
   void free(void* p);
+  void abandon(void* p) { memory_.erase(p); }  // stays until the process ends
   // At least so many bytes; what was there is lost when it grows.
   Status reserve(Block* block, size_t bytes);
   Status alloc_pinned(size_t bytes, void** out);
@@ -79,6 +88,8 @@ class Context {
   gpu::Queue queue_;
   cudaDeviceProp properties_{};
   Status status_;
+  std::function<void(const Status&)> on_failure_;
+  std::atomic<uint64_t>* ticks_ = nullptr;
   std::unordered_set<void*> memory_;
   Staging staging_[2];
   int turn_ = 0;

@@ -17,6 +17,7 @@
 #include "cuda/graphs.h"
 #include "cuda/kernels.h"
 #include "cuda/products.h"
+#include "cuda/ranks.h"
 #include "cuda/results.h"
 #include "cuda/sample_builder.h"
 #include "cuda/step_builder.h"
@@ -38,17 +39,17 @@ class CudaDevice final : public Device {
 
   Status open(const DeviceOptions& options) {
     mark_cache_ = options.debug_checks;
-    if (options.group && options.group->ranks() > 1) {
-      return Status::unsupported("tensor_parallel_size: found " +
-                                 std::to_string(options.group->ranks()) +
-                                 ", expected 1: the CUDA backend runs on one GPU so far");
-    }
     if (Status s = read_switches(&switches_); !s) return s;
-    if (Status s = context_.open(options.index); !s) return s;
+    const int32_t gpu = Ranks::gpu_of(options, options.group ? options.rank : 0);
+    if (Status s = context_.open(gpu); !s) return s;
+    if (Status s = ranks_.open(options); !s) return s;
+    context_.on_failure([this](const Status& s) { ranks_.end(s); });
+    results_.set_rank(ranks_.rank(), ranks_.ranks());
     queue().pdl = queue().pdl && switches_.pdl;
     queue().synchronous = switches_.synchronous;
-    for (const auto& load : {load_elementwise, load_gemm_decode, load_gemm_prompt,
-                             load_attention_decode, load_attention_prompt, load_sample}) {
+    for (const auto& load :
+         {load_elementwise, load_gemm_decode, load_gemm_prompt, load_attention_decode,
+          load_attention_prompt, load_ranks, load_sample}) {
       load(queue());
     }
     if (Status s = choose_attention(); !s) return s;
@@ -65,7 +66,7 @@ class CudaDevice final : public Device {
   std::string name() const override {
     const cudaDeviceProp& p = context_.properties();
     return std::string(p.name) + " (sm_" + std::to_string(p.major * 10 + p.minor) + ", " +
-           products_.name() + ")";
+           products_.name() + (ranks_.alone() ? "" : ", peers by " + ranks_.link()) + ")";
   }
   DType activation_dtype() const override { return DType::bf16; }
   size_t free_bytes() const override { return context_.free_bytes(); }
@@ -107,6 +108,7 @@ class CudaDevice final : public Device {
       out->handle = m.get();
       out->rows = m->rows;
       out->cols = m->cols;
+      out->first_row = m->first_row;
       out->bytes =
           size_t(m->rows) * size_t(m->stride) + (m->scale ? size_t(m->rows) * sizeof(float) : 0);
       weights_.push_back(std::move(m));
@@ -123,7 +125,9 @@ class CudaDevice final : public Device {
       size_t products = 0;
       for (const auto& w : weights_)
         products = std::max(products, products_.prepare(*w, limits.max_rows));
-      if (Status s = workspace_.prepare(limits, kv, rope, products, mark_cache_, switches_.wgmma);
+      if (Status s = workspace_.prepare(
+              limits, kv, rope, products,
+              {.mark = mark_cache_, .wgmma = switches_.wgmma, .ranks = !ranks_.alone()});
           !s) {
         return s;
       }
@@ -135,8 +139,8 @@ class CudaDevice final : public Device {
       builder_.set_model(
           {kv.block_size, prompt_tile_tokens(limits.q_heads, kv.kv_heads), workspace_.max_items});
       samples_.set_vocab(limits.vocab);
-      context_.synchronize();
-      return context_.status();
+      if (!context_.synchronize()) return context_.status();
+      return ranks_.join(limits);
     });
   }
 
@@ -160,7 +164,7 @@ class CudaDevice final : public Device {
     NEMOTRON_ASSERT(results_.in_flight() > 0 || !context_.ok());
     context_.use();
     caught([&] {
-      if (context_.ok() && results_.in_flight() > 0) results_.wait();
+      if (context_.ok() && results_.in_flight() > 0) wait_oldest();
     });
     return context_.status();
   }
@@ -168,7 +172,7 @@ class CudaDevice final : public Device {
     context_.use();
     caught([&] {
       if (begun_) launch();
-      while (context_.ok() && results_.in_flight() > 0) results_.wait();
+      while (context_.ok() && results_.in_flight() > 0) wait_oldest();
       context_.synchronize();
     });
     return context_.status();
@@ -176,11 +180,12 @@ class CudaDevice final : public Device {
 
   void embed(Tensor x, const Weight& table) noexcept override {
     NEMOTRON_ASSERT(is_of_step(x));
+    const int32_t vocab = ranks_.alone() ? matrix(table).rows : workspace_.limits.vocab;
     for (int32_t id : host_ids_) {
-      if (id >= matrix(table).rows) {
+      if (id >= vocab) {
         context_.fail(Status::internal("token id " + std::to_string(id) +
-                                       " is outside the embedding of " +
-                                       std::to_string(matrix(table).rows) + " rows"));
+                                       " is outside the embedding of " + std::to_string(vocab) +
+                                       " rows"));
         return;
       }
     }
@@ -238,6 +243,7 @@ class CudaDevice final : public Device {
     if (!serves(norm)) return;
     const Op op = {.kind = Op::Kind::head,
                    .n = int32_t(rows.size()),
+                   .cols = int32_t(out.shape[1]),
                    .number = norm.eps,
                    .weight = w.weight.handle,
                    .gain = norm.gain.data,
@@ -345,6 +351,7 @@ class CudaDevice final : public Device {
                                             : "a step begins while two are in flight"));
       return;
     }
+    if (Status s = ranks_.status(); !s) context_.fail(std::move(s));
     recorded_.clear();
     begun_ = true;
     undescribed_ = &in;
@@ -369,6 +376,12 @@ class CudaDevice final : public Device {
     if (recording_) return;
     builder_.copy();
     ops_.begin(rows_);
+  }
+
+  void wait_oldest() {
+    results_.wait();
+    const auto& in_vain = results_.waits_in_vain();
+    if (context_.ok() && in_vain[1] != 0) context_.fail(ranks_.why_stopped(in_vain));
   }
 
   void launch() {
@@ -449,7 +462,8 @@ class CudaDevice final : public Device {
   Products products_{&context_};
   Workspace workspace_{&context_};
   Results results_{&context_};
-  StepOps ops_{&context_, &builder_, &samples_, &products_, &workspace_, &results_};
+  Ranks ranks_{&context_};
+  StepOps ops_{{&context_, &builder_, &samples_, &products_, &workspace_, &results_, &ranks_}};
   Graphs graphs_{&context_};
   std::vector<std::unique_ptr<Matrix>> weights_;
   Switches switches_;

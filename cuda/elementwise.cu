@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads) pack_rows_kernel(PackRows p) {
       const float v = fabsf(source_value(in, p.dtype, i));
       most = v > most ? v : most;
     }
-    most = block_max(most, scratch);
+    most = p.source_largest ? p.source_largest[row] : block_max(most, scratch);
     scale = most > 0 ? most / 448.0f : 1.0f;
     divisor = scale;
   }
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(Embed p) {
   const RowInfo info = step_array<RowInfo>(step, step->row_info)[row];
   const int id = info.slot >= 0 ? p.slots[info.slot] : info.id;
   float* out = p.x + int64_t(row) * table.cols;
-  const int in_table = id - p.first_row;
+  const int in_table = id - table.first_row;
   const bool known = id >= 0 && id < p.vocab;
   if (!known || in_table < 0 || in_table >= table.rows) {
     if (!known && threadIdx.x == 0) atomic_add(p.fault, 1u);

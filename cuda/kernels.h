@@ -24,7 +24,8 @@ struct Matrix {
   const float* scale = nullptr;  // [rows], null: all 1
   int64_t stride = 0;            // bytes
   int32_t rows = 0, cols = 0;
-  int32_t k = 0;  // cols rounded up to kKBlock
+  int32_t first_row = 0;  // of a rank's part of a vocabulary: the id of its first row
+  int32_t k = 0;          // cols rounded up to kKBlock
   bool fp8 = false;
 };
 inline constexpr int kKBlock = 64;
@@ -52,6 +53,9 @@ struct PackRows {                   // rows of a checkpoint's matrix into a Matr
   DType dtype = DType::bf16;
   const float* source_scale = nullptr;  // device; [1] or [rows]
   int32_t source_scales = 0;
+  // Device, [rows]: with `quantise`, the largest magnitude of a row, whose part this is. Null: the
+  // source's own.
+  const float* source_largest = nullptr;
   int32_t rows = 0, cols = 0, k = 0;
   uint8_t* out = nullptr;
   int64_t out_stride = 0;
@@ -70,7 +74,7 @@ void rope_angles(Queue& queue, const StepHeader* step, int grid_rows, const floa
 struct Embed {
   const StepHeader* step = nullptr;
   Matrix table;
-  int32_t first_row = 0, vocab = 0;  // rows of the table are tokens first_row, ... of so many
+  int32_t vocab = 0;  // of all ranks' tables
   const int32_t* slots = nullptr;
   float* x = nullptr;
   uint32_t* fault = nullptr;

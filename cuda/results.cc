@@ -67,6 +67,8 @@ void Results::wait() {
   if (!context_->check(cudaEventSynchronize(t.done), "running on the GPU")) return;
   uint32_t faults = 0;
   std::memcpy(&faults, t.host, sizeof faults);
+  std::memcpy(waits_in_vain_, t.host + sizeof faults, sizeof waits_in_vain_);
+  if (waits_in_vain_[1] != 0) return;  // what came of it is of no use
   if (faults > 0) {
     context_->fail(Status::internal(std::to_string(faults) +
                                     " token ids of a step are outside the embedding"));
@@ -74,7 +76,7 @@ void Results::wait() {
   }
   for (const Wanted& w : t.wanted) {
     const auto* from = reinterpret_cast<const SampleOutput*>(t.host + kSamplesOffset) + w.first;
-    std::copy(from, from + w.n, w.out);
+    for (int32_t i = rank_; i < w.n; i += ranks_) w.out[i] = from[i];
   }
 }
 

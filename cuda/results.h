@@ -21,10 +21,12 @@ class Results {
   // A step begins; steps of more samples than reserved grow the block. Fewer than
   // kMaxStepsInFlight steps are in flight.
   void begin(size_t samples);
-  // Samples [first, first + n) of the step are wanted at `out` when it is done.
+  // Of samples [first, first + n) of the step, those that this rank drew (i % ranks == rank) are
+  // wanted at `out` when it is done.
   void want(SampleOutput* out, int32_t first, int32_t n) {
     turn().wanted.push_back({out, first, n});
   }
+  void set_rank(int32_t rank, int32_t ranks) { rank_ = rank, ranks_ = ranks; }
   // Enqueues the copy: the step is in flight.
   void launch();
   int in_flight() const { return int(launched_ - waited_); }
@@ -33,6 +35,9 @@ class Results {
   void wait();
 
   uint32_t* faults() const { return device_.as<uint32_t>(); }  // token ids outside the table
+  uint32_t* stopped() const { return faults() + 1; }           // Peers::stopped
+  // Of the step that was waited for last: what its kernels wrote there.
+  const uint32_t (&waits_in_vain() const)[2] { return waits_in_vain_; }
   SampleOutput* samples() const {
     return reinterpret_cast<SampleOutput*>(device_.data + kSamplesOffset);
   }
@@ -61,6 +66,8 @@ class Results {
   Block device_;
   Turn turns_[kMaxStepsInFlight];
   int64_t launched_ = 0, waited_ = 0;  // steps
+  int32_t rank_ = 0, ranks_ = 1;
+  uint32_t waits_in_vain_[2] = {};
   int generation_ = 0;
 };
 

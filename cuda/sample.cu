@@ -334,13 +334,13 @@ GPU_DEVICE void report(const Work& w, const float* x, int vocab, const Wanted& w
 __global__ void __launch_bounds__(kThreads, 1) sample_kernel(Sample p) {
   pdl_launch_dependents();
   uint8_t* block = p.block;
-  const int first = p.first, vocab = p.vocab;
-  int32_t* slots = p.slots;
+  const int vocab = p.vocab;
   const auto* header = reinterpret_cast<const SampleHeader*>(block);
-  const int row = int(blockIdx.x);
-  const bool mine = first + row < header->samples && row % p.ranks == p.rank;
+  // Row `row` of the logits is drawn on rank row % ranks.
+  const int row = p.rank + int(blockIdx.x) * p.ranks, place = p.first + row;
+  const bool mine = place < header->samples;
   SampleRow s;
-  if (mine) s = step_array<SampleRow>(header, header->sample_rows)[first + row];
+  if (mine) s = step_array<SampleRow>(header, header->sample_rows)[place];
   pdl_wait();
   if (!mine) return;
   Shared smem;
@@ -353,7 +353,7 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(Sample p) {
   w.top = smem.take<uint64_t>(kMaxTopLogprobs);
   w.found = smem.take<uint32_t>(1);
   float* x = p.logits + int64_t(row) * vocab;
-  SampleOutput* out = p.out + first + row;
+  SampleOutput* out = p.out + place;
 
   const uint64_t best = best_of(w, x, vocab, [](int, float logit) { return logit; });
   const float most = key_float(uint32_t(best >> 32));
@@ -374,7 +374,7 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(Sample p) {
     out->num_logprobs = 0;
     out->finite = d.finite;
     // Some valid id whatever happened: the step that takes it may already be on its way.
-    if (s.slot >= 0) slots[s.slot] = d.finite ? d.id : 0;
+    if (s.slot >= 0) p.slots[s.slot] = d.finite ? d.id : 0;
   }
   if (s.num_logprobs >= 0 && d.finite) report(w, x, vocab, {d.id, s.num_logprobs, most}, out);
 }
@@ -382,7 +382,9 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(Sample p) {
 }  // namespace
 
 void sample(Queue& queue, const Sample& p, int grid_rows) {
-  launch(queue, "sample", sample_kernel, unsigned(grid_rows), kThreads, kSharedBytes, p);
+  const int own = (grid_rows - p.rank + p.ranks - 1) / p.ranks;  // rows of this rank
+  if (own <= 0) return;
+  launch(queue, "sample", sample_kernel, unsigned(own), kThreads, kSharedBytes, p);
 }
 
 void load_sample(Queue& queue) { load_kernel(queue, "sample", sample_kernel, kSharedBytes); }

@@ -1,6 +1,7 @@
 #include "cuda/step_ops.h"
 
 #include <algorithm>
+#include <string>
 
 namespace nemotron::cuda {
 namespace {
@@ -31,34 +32,88 @@ void StepOps::begin(int32_t rows) {
 
 void StepOps::run(const Op& op, std::span<const int32_t> head_rows, int32_t bucket) {
   switch (op.kind) {
-    case Op::Kind::embed:
-      embed(queue(),
-            {.step = builder_->device(),
-             .table = matrix(op),
-             .vocab = matrix(op).rows,
-             .slots = workspace_->slots.as<int32_t>(),
-             .x = static_cast<float*>(op.out),
-             .fault = results_->faults()},
-            op.n);
-      break;
+    case Op::Kind::embed: embed_rows(op, bucket); break;
     case Op::Kind::attention_input: attention_input(op, bucket); break;
     case Op::Kind::attention: attention(op, bucket); break;
     case Op::Kind::gemm_residual: residual(op, bucket); break;
     case Op::Kind::mlp_input: mlp(op, bucket); break;
     case Op::Kind::head: head(op, head_rows, bucket); break;
-    case Op::Kind::sample:
-      sample(queue(),
-             {samples_->device(), op.first, static_cast<float*>(op.in), op.cols,
-              workspace_->slots.as<int32_t>(), results_->samples()},
-             op.n);
-      break;
+    case Op::Kind::sample: draw(op); break;
   }
+}
+
+const int32_t* StepOps::count(int32_t bucket) const {
+  return bucket > 0 ? &builder_->device()->generated_rows : nullptr;
+}
+
+void StepOps::sum_over_ranks(const Op& op, int32_t cols, int32_t bucket, SumOverRanks sum) {
+  sum.peers = ranks_->peers(results_->stopped());
+  sum.count = count(bucket);
+  sum.cols = cols;
+  const SplitNorm norm = sum.norm;
+  const int32_t most = rows_of_turn(sum.peers, cols), generated = generated_of(op.n, bucket);
+  if (bucket > most) {  // a turn counts its rows from the first on
+    return context_->fail(Status::internal("a graph of " + std::to_string(bucket) +
+                                           " rows adds over ranks, a turn has " +
+                                           std::to_string(most)));
+  }
+  for (int32_t at = 0; at < op.n; at += most) {
+    sum.grid_rows = std::min(most, op.n - at);
+    sum.partial = workspace_->sums.as<const float>() + int64_t(at) * cols;
+    sum.x = static_cast<float*>(op.out) + int64_t(at) * cols;
+    sum.norm = {};
+    if (norm.gain && at < generated) {
+      sum.norm = norm;
+      sum.norm.scaled += at * norm.stride;
+      sum.norm.squares += int64_t(at) * norm_tiles(cols);
+    }
+    cuda::sum_over_ranks(queue(), sum);
+  }
+}
+
+void StepOps::embed_rows(const Op& op, int32_t bucket) {
+  const Matrix& table = matrix(op);
+  Embed p = {.step = builder_->device(),
+             .table = table,
+             .vocab = table.rows,
+             .slots = workspace_->slots.as<int32_t>(),
+             .x = static_cast<float*>(op.out),
+             .fault = results_->faults()};
+  if (ranks_->alone()) return embed(queue(), p, op.n);
+  // A row is its owner's, and zeros everywhere else.
+  p.vocab = workspace_->limits.vocab;
+  p.x = workspace_->sums.as<float>();
+  embed(queue(), p, op.n);
+  SumOverRanks sum;
+  sum.fresh = true;
+  sum_over_ranks(op, table.cols, bucket, sum);
+}
+
+// Each rank draws its rows; their ids go to all.
+void StepOps::draw(const Op& op) {
+  auto* slots = workspace_->slots.as<int32_t>();
+  sample(queue(),
+         {.block = samples_->device(),
+          .first = op.first,
+          .logits = static_cast<float*>(op.in),
+          .vocab = op.cols,
+          .slots = slots,
+          .out = results_->samples(),
+          .rank = ranks_->rank(),
+          .ranks = ranks_->ranks()},
+         op.n);
+  if (ranks_->alone()) return;
+  share_ids(queue(), {.peers = ranks_->peers(results_->stopped()),
+                      .block = samples_->device(),
+                      .first = op.first,
+                      .rows = op.n,
+                      .slots = slots});
 }
 
 DecodeGemm StepOps::decode(const Activations& a, const Matrix& w, int32_t rows,
                            int32_t bucket) const {
   DecodeGemm p;
-  p.count = bucket > 0 ? &builder_->device()->generated_rows : nullptr;
+  p.count = count(bucket);
   p.grid_rows = rows;
   p.a = a.data;
   p.a_stride = a.stride;
@@ -73,7 +128,7 @@ StepOps::Activations StepOps::normed(const Op& op, const Matrix& w, int32_t firs
   auto* out = workspace_->normed.as<uint16_t>();
   if (end > first) {
     rms_norm(queue(),
-             {.count = bucket > 0 ? &builder_->device()->generated_rows : nullptr,
+             {.count = count(bucket),
               .rows = rows,
               .x = static_cast<const float*>(op.in) + int64_t(first) * w.cols,
               .gain = static_cast<const float*>(op.gain),
@@ -194,6 +249,26 @@ void StepOps::residual(const Op& op, int32_t bucket) {
   const Activations a = padded(static_cast<const uint16_t*>(op.in), op.n, w);
   if (!a.data) return;
   auto* x = static_cast<float*>(op.out);
+  if (!ranks_->alone()) {
+    auto* sums = workspace_->sums.as<float>();
+    if (generated > 0) gemm_decode_store(queue(), decode(a, w, generated, bucket), sums, w.rows);
+    if (op.n > generated) {
+      if (!need_products(w, op.n - generated)) return;
+      float* to = sums + int64_t(generated) * w.rows;
+      context_->check(
+          cudaMemsetAsync(to, 0, size_t(op.n - generated) * size_t(w.rows) * 4, context_->stream()),
+          "clearing a rank's part of a sum");
+      products_->add(prompt(a.data, a.stride, w, generated, op.n), to);
+    }
+    SumOverRanks sum;
+    sum.norm = split_norm(op, w);
+    sum_over_ranks(op, w.rows, bucket, sum);
+    if (generated > 0) {
+      begun_x_ = x;
+      begun_gain_ = sum.norm.gain;
+    }
+    return;
+  }
   if (generated > 0) {
     const SplitNorm norm = split_norm(op, w);
     gemm_decode_add(queue(), decode(a, w, generated, bucket), x, w.rows, norm);
@@ -228,11 +303,11 @@ void StepOps::mlp(const Op& op, int32_t bucket) {
 // Always the same two kernels: what a row's logits are does not depend on its kind.
 void StepOps::head(const Op& op, std::span<const int32_t> rows, int32_t bucket) {
   const Matrix& w = matrix(op);
-  auto* out = static_cast<float*>(op.out);
+  auto* out = static_cast<float*>(op.out) + w.first_row;
   if (bucket > 0) {  // rows 0, 1, ...: no list
     const Activations a = normed(op, w, 0, op.n, nullptr, bucket);
-    if (a.data) gemm_decode_store(queue(), decode(a, w, op.n, bucket), out, w.rows);
-    return;
+    if (a.data) gemm_decode_store(queue(), decode(a, w, op.n, bucket), out, op.cols);
+    return gather(op, bucket);
   }
   for (int32_t at = 0; at < op.n; at += StepBuilder::kMaxHeadRows) {
     Op piece = op;
@@ -241,7 +316,29 @@ void StepOps::head(const Op& op, std::span<const int32_t> rows, int32_t bucket) 
     if (!context_->ok()) return;
     const Activations a = normed(piece, w, 0, piece.n, builder_->head_rows(), 0);
     if (!a.data) return;
-    gemm_decode_store(queue(), decode(a, w, piece.n, 0), out + int64_t(at) * w.rows, w.rows);
+    gemm_decode_store(queue(), decode(a, w, piece.n, 0), out + int64_t(at) * op.cols, op.cols);
+  }
+  gather(op, 0);
+}
+
+// Of a head whose rows the ranks share: row i of the logits becomes whole on rank i % ranks.
+void StepOps::gather(const Op& op, int32_t bucket) {
+  const Matrix& w = matrix(op);
+  if (op.cols == w.rows || !context_->ok()) return;
+  GatherLogits p = {.peers = ranks_->peers(results_->stopped()),
+                    .count = count(bucket),
+                    .vocab = op.cols,
+                    .first_col = w.first_row,
+                    .cols = w.rows};
+  const int32_t most = logit_rows_of_turn(p.peers, op.cols);
+  if (bucket > most) {
+    return context_->fail(Status::internal("a graph of " + std::to_string(bucket) +
+                                           " rows of logits, a turn has " + std::to_string(most)));
+  }
+  for (int32_t at = 0; at < op.n; at += most) {
+    p.grid_rows = std::min(most, op.n - at);
+    p.logits = static_cast<float*>(op.out) + int64_t(at) * op.cols;
+    gather_logits(queue(), p);
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "cuda/op.h"
 #include "cuda/products.h"
+#include "cuda/ranks.h"
 #include "cuda/results.h"
 #include "cuda/sample_builder.h"
 #include "cuda/step_builder.h"
@@ -16,14 +17,24 @@ namespace nemotron::cuda {
 
 class StepOps {
  public:
-  StepOps(Context* context, StepBuilder* builder, SampleBuilder* samples, Products* products,
-          Workspace* workspace, Results* results)
-      : context_(context),
-        builder_(builder),
-        samples_(samples),
-        products_(products),
-        workspace_(workspace),
-        results_(results) {}
+  // All of the same device, and there for as long as this is.
+  struct Parts {
+    Context* context;
+    StepBuilder* builder;
+    SampleBuilder* samples;
+    Products* products;
+    Workspace* workspace;
+    Results* results;
+    const Ranks* ranks;
+  };
+  explicit StepOps(const Parts& parts)
+      : context_(parts.context),
+        builder_(parts.builder),
+        samples_(parts.samples),
+        products_(parts.products),
+        workspace_(parts.workspace),
+        results_(parts.results),
+        ranks_(parts.ranks) {}
 
   // The step's first `generated` rows are generated tokens, all others prompt tokens.
   void set_generated(int32_t generated) { generated_ = generated; }
@@ -50,11 +61,18 @@ class StepOps {
   bool need_products(const Matrix& w, int32_t rows);
   bool need_slice(const Matrix& w, int32_t rows);
 
+  void embed_rows(const Op& op, int32_t bucket);
   void attention_input(const Op& op, int32_t bucket);
   void attention(const Op& op, int32_t bucket);
   void residual(const Op& op, int32_t bucket);
   void mlp(const Op& op, int32_t bucket);
   void head(const Op& op, std::span<const int32_t> rows, int32_t bucket);
+  void draw(const Op& op);
+
+  // x (+)= the sum of all ranks' workspace_->sums, of the op's rows.
+  void sum_over_ranks(const Op& op, int32_t cols, int32_t bucket, SumOverRanks sum);
+  void gather(const Op& op, int32_t bucket);
+  const int32_t* count(int32_t bucket) const;
 
   Context* context_;
   StepBuilder* builder_;
@@ -62,6 +80,7 @@ class StepOps {
   Products* products_;
   Workspace* workspace_;
   Results* results_;
+  const Ranks* ranks_;
   int32_t generated_ = INT32_MAX;  // no step yet: everything
   // The norm whose first half the last residual has made, for generated rows; null: none.
   const void *begun_x_ = nullptr, *begun_gain_ = nullptr;

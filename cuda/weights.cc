@@ -12,8 +12,8 @@ namespace {
 // One part, in pieces that fit the staging memory: rows, then (sixteen-byte aligned) their scales.
 void pack_part(Context* context, const MatrixPart& p, PackRows args) {
   const size_t row_bytes = size_t(p.cols) * dtype_bytes(p.dtype);
-  const int64_t most =
-      std::max<int64_t>(1, int64_t((Context::kStagingBytes - 32) / (row_bytes + sizeof(float))));
+  const int64_t most = std::max<int64_t>(
+      1, int64_t((Context::kStagingBytes - 32) / (row_bytes + 2 * sizeof(float))));
   for (int64_t at = 0; at < p.rows && context->ok();) {
     const int64_t n = std::min(most, p.rows - at);
     Context::Staging* s = context->next_staging();
@@ -36,6 +36,12 @@ void pack_part(Context* context, const MatrixPart& p, PackRows args) {
       std::memcpy(s->pinned + bytes, p.scale.data() + first,
                   size_t(args.source_scales) * sizeof(float));
       bytes += size_t(args.source_scales) * sizeof(float);
+    }
+    args.source_largest = nullptr;
+    if (!p.row_largest.empty()) {
+      args.source_largest = reinterpret_cast<const float*>(s->device + bytes);
+      std::memcpy(s->pinned + bytes, p.row_largest.data() + at, size_t(n) * sizeof(float));
+      bytes += size_t(n) * sizeof(float);
     }
     context->check(
         cudaMemcpyAsync(s->device, s->pinned, bytes, cudaMemcpyHostToDevice, context->stream()),
@@ -73,6 +79,7 @@ Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUs
   m.fp8 = all_fp8 || quantise;
   m.rows = int32_t(rows);
   m.cols = int32_t(cols);
+  m.first_row = int32_t(parts[0].first_row);
   m.k = padded_k(cols);
   m.stride = int64_t(m.k) * (m.fp8 ? 1 : 2);
 

@@ -47,7 +47,7 @@ Status check_heads(int32_t head_dim, int32_t rotary_dim) {
 }
 
 Workspace::~Workspace() {
-  for (const Block* b : {&slots, &inv_freq, &angles, &normed, &scaled, &squares, &partial,
+  for (const Block* b : {&slots, &inv_freq, &angles, &normed, &scaled, &squares, &sums, &partial,
                          &partial_state, &arrivals, &products_out, &products, &cache_}) {
     context_->free(b->data);
   }
@@ -96,10 +96,10 @@ Status Workspace::prepare_cache(const KvConfig& kv, bool mark, bool want_wgmma) 
 }
 
 Status Workspace::prepare(const StepLimits& step, const KvConfig& kv, const RopeTable& rope,
-                          size_t products_bytes, bool mark, bool want_wgmma) {
+                          size_t products_bytes, const Choices& choices) {
   if (Status s = check(step, kv, rope); !s) return s;
   limits = step;
-  if (Status s = prepare_cache(kv, mark, want_wgmma); !s) return s;
+  if (Status s = prepare_cache(kv, choices.mark, choices.wgmma); !s) return s;
 
   const size_t rows = size_t(std::max(limits.max_rows, 1)), heads = size_t(limits.q_heads);
   const int32_t q_cols = limits.q_heads * kv.head_dim;
@@ -120,6 +120,7 @@ Status Workspace::prepare(const StepLimits& step, const KvConfig& kv, const Rope
   if (s) s = reserve(&normed, rows * size_t(widest) * 2);
   if (s) s = reserve(&scaled, rows * size_t(padded_k(limits.hidden)) * 2);
   if (s) s = reserve(&squares, rows * size_t(norm_tiles(limits.hidden)) * sizeof(float));
+  if (s && choices.ranks) s = reserve(&sums, rows * size_t(limits.hidden) * sizeof(float));
   if (s) s = reserve(&partial, items * size_t(kv.head_dim) * sizeof(float));
   if (s) s = reserve(&partial_state, items * sizeof(float2));
   if (s) s = reserve(&arrivals, rows * heads * sizeof(uint32_t));

@@ -20,15 +20,19 @@ Status check_heads(int32_t head_dim, int32_t rotary_dim);
 
 class Workspace {
  public:
+  struct Choices {
+    bool mark = false;   // the cache starts as NaN
+    bool wgmma = false;  // prompt attention by wgmma where the cache allows it
+    bool ranks = false;  // there are several
+  };
   explicit Workspace(Context* context) : context_(context) {}
   ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
-  // `products`: bytes that the products of prompt rows want. `mark`: the cache starts as NaN.
-  // `wgmma`: prompt attention by wgmma where the cache allows it.
+  // `products`: bytes that the products of prompt rows want.
   Status prepare(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope,
-                 size_t products, bool mark, bool wgmma);
+                 size_t products, const Choices& choices);
   // In a step, for steps beyond the limits: a failure is sticky.
   bool need(Block* block, size_t bytes);
 
@@ -45,6 +49,7 @@ class Workspace {
   Block inv_freq, angles;
   Block normed;                  // bf16 [rows, the widest k]
   Block scaled, squares;         // SplitNorm's
+  Block sums;                    // f32 [rows, hidden]: a rank's part of a sum over ranks
   Block partial, partial_state;  // of decode items
   Block arrivals;                // of the blocks of rows with several
   Block products_out;            // bf16 [kPromptSlice, the tallest matrix]

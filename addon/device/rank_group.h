@@ -31,6 +31,7 @@ class RankGroup {
   RankGroup& operator=(const RankGroup&) = delete;
 
   int ranks() const { return int(seats_.size()); }
+  Seconds patience() const { return patience_; }
 
   // Waits until every rank is here; what they wrote before is seen after. `where` (a literal) is
   // for messages. False: the group has ended.

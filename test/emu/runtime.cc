@@ -146,7 +146,11 @@ uintptr_t pinned_block(const void* p, size_t bytes) {
 }  // namespace
 
 Machine& machine() {
-  static Machine m;
+  static Machine m = [] {
+    Machine at_first;
+    if (const char* gpus = std::getenv("EMU_GPUS")) at_first.gpus = std::atoi(gpus);
+    return at_first;
+  }();
   return m;
 }
 
@@ -233,6 +237,9 @@ cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
   if (std::max(device, peer) >= machine().gpus) return cudaErrorInvalidDevice;
   *can = device != peer && machine().peer_access ? 1 : 0;
   return cudaSuccess;
+}
+cudaError_t cudaDeviceGetP2PAttribute(int* value, cudaDeviceP2PAttr, int device, int peer) {
+  return cudaDeviceCanAccessPeer(value, device, peer);
 }
 cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned) {
   std::lock_guard lock(mutex);

@@ -1,0 +1,159 @@
+#include "cuda/ranks.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace nemotron::cuda {
+namespace {
+
+constexpr int64_t kSlotBytes = int64_t(8) << 20;
+constexpr int64_t kOneShotBytes = int64_t(256) << 10;
+static_assert(kSlotBytes >= kMostRanks * kOneShotBytes);
+
+std::string gpu(int32_t index) { return "GPU " + std::to_string(index); }
+
+}  // namespace
+
+Ranks::~Ranks() {
+  uint8_t* own = peers_.memory[peers_.rank];
+  if (group_ && own) {
+    // Of a group that has ended nobody knows when its kernels will: their memory stays.
+    if (group_->meet(peers_.rank, "its end")) {
+      context_->free(own);
+    } else {
+      context_->abandon(own);
+    }
+  }
+  if (end_stream_) cudaStreamDestroy(end_stream_);
+}
+
+int32_t Ranks::gpu_of(const DeviceOptions& options, int32_t rank) { return options.index + rank; }
+
+Status Ranks::open(const DeviceOptions& options) {
+  if (!options.group || options.group->ranks() == 1) return {};
+  const int32_t ranks = options.group->ranks();
+  if (ranks > kMostRanks) {
+    return Status::unsupported("tensor_parallel_size: found " + std::to_string(ranks) +
+                               ", expected at most " + std::to_string(kMostRanks));
+  }
+  peers_.rank = options.rank;
+  peers_.ranks = ranks;
+  peers_.slot_bytes = kSlotBytes;
+  peers_.one_shot_bytes = kOneShotBytes;
+  peers_.patience_ns = uint64_t(options.group->patience().count() * 1e9);
+  if (Status s = check_gpus(options); !s) return s;
+  if (!context_->check(cudaStreamCreateWithFlags(&end_stream_, cudaStreamNonBlocking),
+                       "making a stream")) {
+    return context_->status();
+  }
+  group_ = options.group;
+  context_->count_on(group_->ticks_of(options.rank));
+  return {};
+}
+
+Status Ranks::check_gpus(const DeviceOptions& options) {
+  int count = 0;
+  context_->check(cudaGetDeviceCount(&count), "counting GPUs");
+  const int32_t own = gpu_of(options, peers_.rank);
+  for (int32_t r = 0; r < peers_.ranks && context_->ok(); ++r) {
+    const int32_t index = gpu_of(options, r);
+    if (index >= count) {
+      return Status::invalid("tensor_parallel_size: found " + std::to_string(peers_.ranks) +
+                             ", expected at most " + std::to_string(count - options.index) +
+                             ": this machine has " + std::to_string(count) +
+                             " GPUs, and the first rank has " + gpu(options.index));
+    }
+    cudaDeviceProp other{};
+    context_->check(cudaGetDeviceProperties(&other, index), "asking for a GPU's properties");
+    const cudaDeviceProp& mine = context_->properties();
+    if (std::strcmp(other.name, mine.name) != 0 ||
+        other.multiProcessorCount != mine.multiProcessorCount) {
+      return Status::unsupported("tensor_parallel_size: " + gpu(own) + " is " + mine.name + ", " +
+                                 gpu(index) + " is " + other.name +
+                                 ": the GPUs of a group are of one kind");
+    }
+    if (index == own) continue;
+    int reaches = 0, atomics = 0;
+    context_->check(cudaDeviceCanAccessPeer(&reaches, own, index), "asking for peer access");
+    if (context_->ok() && !reaches) {
+      return Status::unsupported("tensor_parallel_size: " + gpu(own) +
+                                 " does not reach the memory of " + gpu(index) +
+                                 " (no peer access), which the CUDA backend needs for several "
+                                 "ranks; NVLink has it, PCIe where the platform allows it");
+    }
+    const cudaError_t e = cudaDeviceEnablePeerAccess(index, 0);
+    if (e == cudaErrorPeerAccessAlreadyEnabled) {
+      cudaGetLastError();  // not sticky
+    } else {
+      context_->check(e, "enabling peer access");
+    }
+    // What tells NVLink from PCIe.
+    context_->check(
+        cudaDeviceGetP2PAttribute(&atomics, cudaDevP2PAttrNativeAtomicSupported, own, index),
+        "asking for the link between GPUs");
+    nvlink_ = nvlink_ && atomics != 0;
+  }
+  return context_->status();
+}
+
+std::string Ranks::link() const { return nvlink_ ? "NVLink" : "PCIe"; }
+
+Status Ranks::join(const StepLimits& limits) {
+  if (alone()) return {};
+  if (limits.hidden % kRankColumns != 0) {
+    return Status::unsupported("tensor_parallel_size: found " + std::to_string(peers_.ranks) +
+                               ", expected 1: the CUDA backend adds over ranks in tiles of " +
+                               std::to_string(kRankColumns) + " columns, the model has " +
+                               std::to_string(limits.hidden));
+  }
+  if (rows_of_turn(peers_, limits.hidden) == 0 || logit_rows_of_turn(peers_, limits.vocab) == 0 ||
+      int64_t(limits.max_samples) * 4 > kSlotBytes) {
+    return Status::unsupported("several ranks on CUDA with rows of " +
+                               std::to_string(std::max(limits.hidden, limits.vocab)) + " values");
+  }
+  void* own = nullptr;
+  const size_t slots = 2 * size_t(kSlotBytes);
+  if (Status s = context_->alloc(kPeerHeaderBytes + slots, &own); !s)
+    return s.within("what ranks tell each other");
+  context_->check(cudaMemsetAsync(static_cast<uint8_t*>(own) + kPeerHeaderBytes, 0xff, slots,
+                                  context_->stream()),
+                  "clearing what ranks tell each other");
+  if (!context_->synchronize()) return context_->status();
+  peers_.memory[peers_.rank] = static_cast<uint8_t*>(own);
+  std::vector<void*> all(size_t(peers_.ranks));
+  if (!group_->exchange(peers_.rank, "its preparation", own, all)) return group_->status();
+  for (size_t r = 0; r < all.size(); ++r) peers_.memory[r] = static_cast<uint8_t*>(all[r]);
+  return {};
+}
+
+void Ranks::end(const Status& why) {
+  if (alone() || group_->ended()) return;
+  group_->end(peers_.rank, why);
+  // On a stream of its own: the other one may be waiting. Where this fails, the others' clocks end
+  // their waits.
+  static const uint32_t kEnded = 1;
+  for (int32_t r = 0; r < peers_.ranks; ++r) {
+    if (!peers_.memory[r]) continue;
+    cudaMemcpyAsync(peers_.memory[r] + offsetof(PeerHeader, ended), &kEnded, sizeof kEnded,
+                    cudaMemcpyHostToDevice, end_stream_);
+  }
+  cudaStreamSynchronize(end_stream_);
+}
+
+Status Ranks::status() const { return alone() || !group_->ended() ? Status() : group_->status(); }
+
+Status Ranks::why_stopped(const uint32_t (&stopped)[2]) const {
+  if (stopped[0] == 0) {
+    const Status s = status();
+    return s.ok() ? Status::internal("another rank ended the group") : s;
+  }
+  const int32_t from = int32_t(stopped[0]) - 1;
+  const std::string whom =
+      from < kMostRanks ? "rank " + std::to_string(from) : std::string("another rank");
+  return Status::internal("waited " + std::to_string(peers_.patience_ns / 1000000000) + " s for " +
+                          whom + " in a step");
+}
+
+}  // namespace nemotron::cuda
