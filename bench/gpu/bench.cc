@@ -265,6 +265,7 @@ std::vector<Part> parts() {
        "sampling 128256 ids",
        {},
        [](Bench& b) { bench_sampler(b, b.tiny ? kTiny.vocab : k8B.vocab); }},
+      {"ranks", "sums over 2 and 8 ranks, all on this GPU", {}, bench_ranks},
       {"70b-fp8",
        "70B with FP8 weights and cache",
        {{k70B, fp8, fp8_kv, false, {1, 8}, 1024, {1024}, 1024}}},

@@ -92,6 +92,7 @@ void bench_model(Bench& b, const ModelPlan& plan);
 void bench_products(Bench& b, const Shape& shape);
 void bench_attention(Bench& b, const Shape& shape);
 void bench_sampler(Bench& b, int32_t vocab);
+void bench_ranks(Bench& b);  // ranks.cc
 // Measures nothing: launches each of the kernels that a profiler looks at, once.
 void bench_kernels(Bench& b, const Shape& shape);
 

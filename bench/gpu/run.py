@@ -543,6 +543,7 @@ def plan(run):
         [bench("70b-fp8", 25, 90)],
         [bench("gemm", 15, 60)],
         [bench("sampler", 5, 20)],
+        [bench("ranks", 5, 20)],
         # what a fault would have hidden
         [watched("memcheck", "memcheck", "gpu_ops_test", SANITIZED)],
         [watched("memcheck-steps", "memcheck", "gpu_model_test", SANITIZED_STEPS)],

@@ -178,7 +178,18 @@ const isGone = async (pid: number): Promise<boolean> => {
 
 const order = [
   ['build', 'ops-products', 'ops-attention', 'ops-sample', 'goldens', 'model', 'row-bits'],
-  ['ceilings', '8b-bf16', '8b-fp8', 'ncu', 'ops-wgmma', 'attention', '70b-fp8', 'gemm', 'sampler'],
+  [
+    'ceilings',
+    '8b-bf16',
+    '8b-fp8',
+    'ncu',
+    'ops-wgmma',
+    'attention',
+    '70b-fp8',
+    'gemm',
+    'sampler',
+    'ranks',
+  ],
   ['memcheck', 'memcheck-steps', 'racecheck', 'memcheck-wgmma', 'initcheck', '8b-128k', 'torch'],
 ].flat()
 

@@ -1,10 +1,11 @@
 // The engine on several emulated GPUs: a rank's thread, its weights, its steps. For a number of
 // ranks the bits of a request are the same alone and in any batch; and near those of one rank.
+#include "test/engine/parallel.h"
+
 #include <cmath>
 #include <thread>
 
 #include "test/check.h"
-#include "test/engine/parallel.h"
 
 namespace nemotron::test {
 namespace {

@@ -1,6 +1,8 @@
 // What the CUDA device says on machines that cannot run it, and after faults: injected into the
 // emulated runtime.
+#include <atomic>
 #include <cstdlib>
+#include <functional>
 #include <thread>
 
 #include "cuda/cuda_device.h"
@@ -54,6 +56,80 @@ struct Tiny {  // a device that has something to compute
   std::unique_ptr<Device> device;
   Weight w;
 };
+
+// A rank of a group that has a GPU and half of a vocabulary of sixteen.
+struct RankUnderTest {
+  RankUnderTest(RankGroup* group, int32_t rank) {
+    DeviceOptions options;
+    options.group = group;
+    options.rank = rank;
+    EXPECT_OK(cuda::open_device(options, &device));
+    Random random{7};
+    const HostMatrix all = random_matrix(random, 16, 64, DType::bf16);
+    MatrixPart part = all.part();
+    part.first_row = 8 * rank;
+    part.rows = 8;
+    part.data = all.data.data() + size_t(part.first_row) * 64 * 2;
+    EXPECT_OK(device->pack_weight({&part, 1}, WeightUse::embedding, WeightFormat::stored, &table));
+    for (int i = 0; i < 64; ++i) {
+      const auto* values = reinterpret_cast<const uint16_t*>(all.data.data());
+      rows[0][i] = bf16_to_f32(values[3 * 64 + i]);
+      rows[1][i] = bf16_to_f32(values[12 * 64 + i]);
+    }
+    StepLimits limits;
+    limits.max_rows = limits.max_spans = limits.max_samples = 4;
+    limits.max_context = 16;
+    limits.q_heads = limits.kv_heads = 1;
+    limits.head_dim = 16;
+    limits.hidden = limits.intermediate = 64;
+    limits.vocab = 16;
+    KvConfig kv;
+    kv.layers = kv.kv_heads = 1;
+    kv.head_dim = 16;
+    kv.num_blocks = 4;
+    kv.block_size = 16;
+    const std::vector<float> freq(8, 1.0f);
+    EXPECT_OK(device->prepare(limits, kv, {freq}));
+  }
+  // A step that embeds tokens 3 and 12, one of each rank.
+  Status embed() {
+    Buffer x(device.get(), DType::f32, {2, 64});
+    const int32_t ids[] = {3, 12}, blocks[] = {0};
+    SpanInput span;
+    span.rows = 2;
+    span.block_table = blocks;
+    StepInput in;
+    in.token_ids = ids;
+    in.spans = {&span, 1};
+    device->begin_step(in);
+    device->embed(x, table);
+    device->launch_step();
+    if (Status s = device->wait_step(); !s) return s;
+    std::vector<float> got(128);
+    device->download(got.data(), Tensor(x).data, 128 * 4);
+    for (int i = 0; i < 128; ++i) EXPECT_EQ(got[size_t(i)], rows[i / 64][i % 64]);
+    return device->sync();
+  }
+  std::unique_ptr<Device> device;
+  Weight table;
+  float rows[2][64];
+};
+
+// Each rank's thread.
+void on_two_ranks(double patience, const std::function<void(int, RankUnderTest&)>& body) {
+  const Restore restore;
+  emu::machine().gpus = 2;
+  RankGroup group(2, 1, RankGroup::Seconds(patience));
+  std::thread other([&] {
+    RankUnderTest rank(&group, 1);
+    body(1, rank);
+  });
+  {
+    RankUnderTest rank(&group, 0);
+    body(0, rank);
+  }
+  other.join();
+}
 
 }  // namespace
 }  // namespace nemotron::test
@@ -286,6 +362,54 @@ TEST(another_thread) {
     cudaSetDevice(1);
     EXPECT_OK(t.multiply());
   }).join();
+}
+
+TEST(ranks_embed_the_whole_vocabulary) {
+  on_two_ranks(60, [](int, RankUnderTest& rank) {
+    for (int i = 0; i < 3; ++i) EXPECT_OK(rank.embed());
+  });
+}
+
+// Its kernels wait for a rank that has failed: they are told, and it is named.
+TEST(a_rank_that_fails_ends_the_others_steps) {
+  on_two_ranks(60, [](int index, RankUnderTest& rank) {
+    EXPECT_OK(rank.embed());
+    if (index == 1) {
+      rank.device->begin_step({});
+      rank.device->begin_step({});
+      EXPECT_ERROR(rank.device->sync(), "a step begins before the last one was launched");
+      return;
+    }
+    EXPECT_ERROR(rank.embed(), "rank 1 of 2, last at its preparation: a step begins before");
+    EXPECT_ERROR(rank.embed(), "rank 1 of 2");
+  });
+}
+
+TEST(a_rank_that_stalls_ends_the_group) {
+  std::atomic<bool> over{false};
+  on_two_ranks(1, [&](int index, RankUnderTest& rank) {
+    if (index == 1) {
+      while (!over) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      EXPECT_ERROR(rank.embed(), "rank 0 of 2");
+      return;
+    }
+    EXPECT_ERROR(rank.embed(), "waited 1 s for rank 1 in a step");
+    over = true;
+  });
+}
+
+TEST(groups_that_cannot_be_are_refused_by_name) {
+  const Restore restore;
+  RankGroup group(2, 1);
+  std::unique_ptr<Device> device;
+  DeviceOptions options;
+  options.group = &group;
+  EXPECT_ERROR(cuda::open_device(options, &device),
+               "tensor_parallel_size: found 2, expected at most 1: this machine has 1 GPUs");
+  emu::machine().gpus = 2;
+  emu::machine().peer_access = false;
+  EXPECT_ERROR(cuda::open_device(options, &device),
+               "tensor_parallel_size: GPU 0 does not reach the memory of GPU 1 (no peer access)");
 }
 
 TEST(fp8_activations_are_refused_with_a_reason) {
