@@ -15,10 +15,11 @@ constexpr int64_t kSlotBytes = 8 << 20, kOneShotBytes = 256 << 10;
 // One row of `cols` columns, the norm begun; seconds of one sum, with each rank's in a stream.
 double sum_seconds(Bench& b, int ranks, int cols, int times) {
   using namespace cuda;
-  std::vector<uint8_t*> memory(size_t(ranks), nullptr);
+  const auto n = static_cast<size_t>(ranks);
+  std::vector<uint8_t*> memory(n, nullptr);
   std::barrier here(ranks);
-  std::vector<Status> failed(size_t(ranks), Status());
-  std::vector<double> seconds(size_t(ranks), 0.0);
+  std::vector<Status> failed(n);
+  std::vector<double> seconds(n, 0.0);
   const auto rank = [&](int r) {
     Context context;
     Status s = context.open(0);
@@ -61,7 +62,8 @@ double sum_seconds(Bench& b, int ranks, int cols, int times) {
       for (int i = 0; i < times; ++i) sum_over_ranks(context.queue(), p);
       context.check_launches();
       context.synchronize();
-      seconds[size_t(r)] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      seconds[size_t(r)] =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     }
     uint32_t stopped[2] = {};
     if (all) context.download(stopped, p.peers.stopped, sizeof stopped);

@@ -76,25 +76,12 @@ struct RankUnderTest {
       rows[0][i] = bf16_to_f32(values[3 * 64 + i]);
       rows[1][i] = bf16_to_f32(values[12 * 64 + i]);
     }
-    StepLimits limits;
-    limits.max_rows = limits.max_spans = limits.max_samples = 4;
-    limits.max_context = 16;
-    limits.q_heads = limits.kv_heads = 1;
-    limits.head_dim = 16;
-    limits.hidden = limits.intermediate = 64;
-    limits.vocab = 16;
-    KvConfig kv;
-    kv.layers = kv.kv_heads = 1;
-    kv.head_dim = 16;
-    kv.num_blocks = 4;
-    kv.block_size = 16;
-    const std::vector<float> freq(8, 1.0f);
-    EXPECT_OK(device->prepare(limits, kv, {freq}));
+    EXPECT_OK(prepare_small(device.get(), 2, 64, 16));
   }
   // A step that embeds tokens 3 and 12, one of each rank.
-  Status embed() {
+  Status embed(int32_t second = 12) {
     Buffer x(device.get(), DType::f32, {2, 64});
-    const int32_t ids[] = {3, 12}, blocks[] = {0};
+    const int32_t ids[] = {3, second}, blocks[] = {0};
     SpanInput span;
     span.rows = 2;
     span.block_table = blocks;
@@ -102,11 +89,10 @@ struct RankUnderTest {
     in.token_ids = ids;
     in.spans = {&span, 1};
     device->begin_step(in);
-    device->embed(x, table);
+    device->embed(x.tensor(), table);
     device->launch_step();
     if (Status s = device->wait_step(); !s) return s;
-    std::vector<float> got(128);
-    device->download(got.data(), Tensor(x).data, 128 * 4);
+    const std::vector<float> got = x.read();
     for (int i = 0; i < 128; ++i) EXPECT_EQ(got[size_t(i)], rows[i / 64][i % 64]);
     return device->sync();
   }
@@ -375,13 +361,11 @@ TEST(a_rank_that_fails_ends_the_others_steps) {
   on_two_ranks(60, [](int index, RankUnderTest& rank) {
     EXPECT_OK(rank.embed());
     if (index == 1) {
-      rank.device->begin_step({});
-      rank.device->begin_step({});
-      EXPECT_ERROR(rank.device->sync(), "a step begins before the last one was launched");
+      EXPECT_ERROR(rank.embed(99), "token id 99 is outside the embedding of 16 rows");
       return;
     }
-    EXPECT_ERROR(rank.embed(), "rank 1 of 2, last at its preparation: a step begins before");
-    EXPECT_ERROR(rank.embed(), "rank 1 of 2");
+    EXPECT_ERROR(rank.embed(), "rank 1 of 2, last at its preparation: token id 99");
+    EXPECT_ERROR(rank.device->sync(), "rank 1 of 2");
   });
 }
 
