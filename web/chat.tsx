@@ -21,7 +21,7 @@ import {
   titleOf,
 } from './conversation.js'
 import { Markdown } from './markdown.js'
-import { Copy, Dialog, Problem, seconds } from './parts.js'
+import { Copy, Dialog, Page, Problem, seconds } from './parts.js'
 import {
   type Answer,
   bodyOf,
@@ -200,7 +200,7 @@ const AnswerTurn = (props: TurnProps<Answer>) => {
   const hasCalls = candidate.calls.length > 0 && candidate.finish === 'tool_calls'
   return (
     <li class="turn answer" aria-busy={isLive}>
-      <h3>{model?.id ?? 'Answer'}</h3>
+      <h2>{model?.id ?? 'Answer'}</h2>
       {turn.candidates.length > 1 ? (
         <Candidates turn={turn} isLive={isLive} />
       ) : (
@@ -270,7 +270,7 @@ const UserTurn = ({ turn, isBusy, attempt }: TurnProps<Extract<Turn, { role: 'us
   }
   return (
     <li class="turn user">
-      <h3 class="hidden">You</h3>
+      <h2 class="hidden">You</h2>
       <div class="plain">{turn.text}</div>
       {!isBusy && (
         <footer>
@@ -285,7 +285,7 @@ const UserTurn = ({ turn, isBusy, attempt }: TurnProps<Extract<Turn, { role: 'us
 
 const ToolTurn = ({ turn }: { turn: Extract<Turn, { role: 'tool' }> }) => (
   <li class="turn tool">
-    <h3>{turn.name} gave</h3>
+    <h2>{turn.name} gave</h2>
     <div class="plain">{turn.text}</div>
   </li>
 )
@@ -295,19 +295,21 @@ const CodeDialog = ({ body, onClose }: { body: Record<string, unknown>; onClose:
   const text = LANGUAGES[language](body, location.origin, apiKey.get() !== '')
   return (
     <Dialog title="This request as code" onClose={onClose}>
-      <div class="tabs" role="tablist" aria-label="Language">
-        {(Object.keys(LANGUAGES) as Language[]).map((one) => (
-          <button
-            key={one}
-            type="button"
-            role="tab"
-            aria-selected={one === language}
-            aria-controls="code-panel"
-            onClick={() => setLanguage(one)}
-          >
-            {one}
-          </button>
-        ))}
+      <div class="tabs">
+        <div role="tablist" aria-label="Language">
+          {(Object.keys(LANGUAGES) as Language[]).map((one) => (
+            <button
+              key={one}
+              type="button"
+              role="tab"
+              aria-selected={one === language}
+              aria-controls="code-panel"
+              onClick={() => setLanguage(one)}
+            >
+              {one}
+            </button>
+          ))}
+        </div>
         <Copy text={() => text} />
       </div>
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls can be scrolled by keys */}
@@ -524,10 +526,10 @@ export const Chat = ({ models }: { models: Models }) => {
   const model = modelOf(models, chosen.model)
   if (model === undefined)
     return (
-      <main class="page">
+      <Page>
         <h1>Chat</h1>
         <p>This server serves no model that writes answers.</p>
-      </main>
+      </Page>
     )
   const attempt: Attempt = (work) => {
     setProblem('')

@@ -3,7 +3,7 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import uPlot from 'uplot'
 import { type Activity, call, eventsOf, messageOf, ServerError, type ServerEvent } from './api.js'
-import { Problem, Select, seconds } from './parts.js'
+import { Page, Problem, Select, seconds } from './parts.js'
 
 /** Points that are kept, one a second. */
 const KEPT = 300
@@ -182,7 +182,7 @@ export const Dashboard = ({ apiKey }: { apiKey: string }) => {
   const sum = (read: (one: Activity) => number) =>
     models.filter(({ id }) => model === '' || id === model).reduce((all, one) => all + read(one), 0)
   return (
-    <main class="page">
+    <Page>
       <h1>Live</h1>
       <div class="row">
         <Select
@@ -218,6 +218,6 @@ export const Dashboard = ({ apiKey }: { apiKey: string }) => {
         {sum((one) => one.preemptions)} preemptions, {sum((one) => one.rejected)} refused,{' '}
         {sum((one) => one.failed)} failed. The lines are the last five minutes.
       </p>
-    </main>
+    </Page>
   )
 }

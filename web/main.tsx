@@ -5,7 +5,7 @@ import { useEffect, useState } from 'preact/hooks'
 import { apiKey, call, keyWanted, messageOf, type ServerCard, ServerError } from './api.js'
 import { Chat, modelOf } from './chat.js'
 import { settings } from './conversation.js'
-import { Dialog, Field, Problem } from './parts.js'
+import { Dialog, Field, Page, Problem } from './parts.js'
 import { createStore, keep, recall, useStore } from './store.js'
 
 const VIEWS = {
@@ -53,7 +53,7 @@ const later = <P extends object>(load: () => Promise<ComponentType<P>>) => {
       )
     }, [])
     if (problem) return <Problem>{problem}</Problem>
-    return View ? <View {...props} /> : <main class="page" />
+    return View ? <View {...props} /> : <Page />
   }
 }
 
@@ -129,7 +129,7 @@ const Content = ({ view, state }: { view: View; state: State }) => {
   }
   if (state.name === 'waiting')
     return (
-      <main class="page">
+      <Page>
         <h1>{VIEWS[view]}</h1>
         {state.why === '' ? null : (
           <p role="status">
@@ -141,7 +141,7 @@ const Content = ({ view, state }: { view: View; state: State }) => {
             )}
           </p>
         )}
-      </main>
+      </Page>
     )
   const { models } = state.server
   if (view === 'tokens') return <TokenizerView models={models} />

@@ -1,7 +1,7 @@
 // What each model is, and how its memory is planned.
 
 import type { ModelCard, ServerCard } from './api.js'
-import { bytes, count } from './parts.js'
+import { bytes, count, Page } from './parts.js'
 
 const Plan = ({ memory }: { memory: ModelCard['memory'] }) => {
   const { weights, kv_cache: kv, activations, available } = memory
@@ -93,11 +93,11 @@ const Card = ({ model }: { model: ModelCard }) => {
 }
 
 export const ModelsView = ({ server }: { server: ServerCard }) => (
-  <main class="page">
+  <Page>
     <h1>Models</h1>
     {server.models.map((model) => (
       <Card key={model.id} model={model} />
     ))}
     <p class="quiet-text">nemotron-server {server.version}</p>
-  </main>
+  </Page>
 )

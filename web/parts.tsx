@@ -18,6 +18,14 @@ export const Copy = ({ text, label = 'Copy' }: { text: () => string; label?: str
   )
 }
 
+/** A view of text, which scrolls. */
+export const Page = ({ children }: { children?: ComponentChildren }) => (
+  // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls can be scrolled by keys
+  <main class="page" tabIndex={0}>
+    {children}
+  </main>
+)
+
 export const Problem = ({ children }: { children: ComponentChildren }) => (
   <p class="problem" role="alert">
     {children}

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from 'preact/hooks'
 import { call, messageOf } from './api.js'
-import { Copy, Problem } from './parts.js'
+import { Copy, Page, Problem } from './parts.js'
 
 type Schema = {
   readonly $ref?: string
@@ -73,7 +73,7 @@ export const ReferenceView = ({ model, hasKey }: { model: string; hasKey: boolea
     `  -d '{"model": "${model}", "messages": [{"role": "user", "content": "Hello"}]}'`,
   ].join('\n')
   return (
-    <main class="page">
+    <Page>
       <h1>API</h1>
       <p>
         Point any OpenAI client at <code>{location.origin}/v1</code>. The whole description is{' '}
@@ -112,6 +112,6 @@ export const ReferenceView = ({ model, hasKey }: { model: string; hasKey: boolea
           )
         }),
       )}
-    </main>
+    </Page>
   )
 }

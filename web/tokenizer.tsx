@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from 'preact/hooks'
 import { call, type ModelCard, messageOf } from './api.js'
-import { Copy, count, Field, Problem, Select } from './parts.js'
+import { Copy, count, Field, Page, Problem, Select } from './parts.js'
 
 type Answer = {
   readonly count: number
@@ -52,7 +52,7 @@ export const TokenizerView = ({ models }: { models: readonly ModelCard[] }) => {
   const { answer, problem } = useAnswer(model, form, text)
   const strings = answer?.token_strs?.slice(0, MOST) ?? []
   return (
-    <main class="page">
+    <Page>
       <h1>Tokens</h1>
       <div class="row">
         <Select
@@ -93,6 +93,6 @@ export const TokenizerView = ({ models }: { models: readonly ModelCard[] }) => {
           {answer.count > MOST && <p>The first {count(MOST)} are shown.</p>}
         </>
       )}
-    </main>
+    </Page>
   )
 }

@@ -1,0 +1,382 @@
+// The page as its reader uses it, in Chromium: on the embedded models, and on a scripted engine where an
+// answer has to be slow or its server has to go away.
+
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { after, before, describe, test } from 'node:test'
+import { promisify } from 'node:util'
+import type { Browser, Page } from 'playwright-core'
+import { type Harness, startHarness } from '../server/harness.js'
+import { noAddon, type RealServer, startReal } from '../server/real-server.js'
+import { noBrowser, openBrowser, openPage, openWay } from './browser.js'
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+
+const message = (page: Page) => page.getByLabel('Message', { exact: true })
+const button = (page: Page, name: string) => page.getByRole('button', { name, exact: true })
+const control = (page: Page, name: string) => page.getByLabel(name, { exact: true })
+const choice = (page: Page, name: string) => page.getByRole('combobox', { name, exact: false })
+const answers = (page: Page) => page.locator('.turn.answer')
+
+const ask = async (page: Page, text: string) => {
+  await message(page).fill(text)
+  await page.keyboard.press('Enter')
+}
+const ended = (page: Page) => button(page, 'Regenerate').waitFor()
+
+/** What axe-core finds, in words. It comes in by the debugger, which the page's policy does not bind. */
+const faults = async (page: Page): Promise<string[]> => {
+  const debug = await page.context().newCDPSession(page)
+  const run = async (expression: string) => {
+    const { result, exceptionDetails } = await debug.send('Runtime.evaluate', {
+      expression,
+      awaitPromise: true,
+      returnByValue: true,
+    })
+    assert.equal(exceptionDetails, undefined, exceptionDetails?.text)
+    return result.value
+  }
+  await run(`${axe}; undefined`)
+  return run(`axe.run(document).then(({ violations }) => violations.map(({ id, nodes }) =>
+    [id, ...nodes.map(({ html, failureSummary }) => html + ' ' + failureSummary)].join(': ')))`)
+}
+
+describe('the page, on the embedded models', { skip: noBrowser || noAddon }, () => {
+  let server: RealServer
+  let browser: Browser
+  before(async () => {
+    server = await startReal({ kv_cache_memory: '64MiB' })
+    browser = await openBrowser()
+  })
+  after(async () => {
+    await browser?.close()
+    await server?.close()
+  })
+
+  test('an answer streams, its thinking is folded, and the conversation stays', async () => {
+    const { page, complaints } = await openPage(browser, server.url)
+    await choice(page, 'Thinking').selectOption('on')
+    await control(page, 'Temperature').fill('0')
+    await ask(page, 'How many r in strawberry?')
+    await ended(page)
+    const thinking = page.locator('details.thinking')
+    assert.equal(await thinking.getAttribute('open'), null)
+    assert.match(await answers(page).innerText(), /There are 3 r's in strawberry\./)
+    assert.match(await answers(page).innerText(), /\d+ tokens after \d+ .*first after .*tokens\/s/)
+    await page.reload()
+    await answers(page).waitFor()
+    assert.match(await answers(page).innerText(), /There are 3 r's/)
+    await button(page, 'Edit').click()
+    await page.getByLabel('Edit what was asked').fill('What is 17 + 25?')
+    await button(page, 'Ask again').click()
+    await page.locator('.prose', { hasText: '42' }).waitFor()
+    await ended(page)
+    assert.equal(await answers(page).count(), 1)
+    assert.equal(await page.locator('.turn.user').innerText(), 'You\nWhat is 17 + 25?\nEdit')
+    await button(page, 'New conversation').click()
+    assert.equal(await answers(page).count(), 0)
+    await button(page, 'Delete What is 17 + 25?').click()
+    await page.reload()
+    await message(page).waitFor()
+    assert.equal(await page.getByText('17 + 25?').count(), 1, 'the example alone')
+    assert.deepEqual(complaints, [])
+    await page.context().close()
+  })
+
+  test('candidates stand side by side, the best first, and another can be taken', async () => {
+    const { page, complaints } = await openPage(browser, server.url)
+    await choice(page, 'Thinking').selectOption('on')
+    await control(page, 'Temperature').fill('1.5')
+    await control(page, 'Candidates').fill('4')
+    await choice(page, 'Best of the candidates').selectOption('tiny-reward')
+    await ask(page, 'How many r in strawberry?')
+    await ended(page)
+    const cards = page.locator('.candidates > li')
+    assert.equal(await cards.count(), 4)
+    assert.match(await cards.first().innerText(), /^Best/)
+    const rewards = (await page.locator('.reward').allInnerTexts()).map((text) =>
+      Number(text.replace('reward ', '')),
+    )
+    assert.equal(rewards.length, 4)
+    assert.deepEqual(
+      rewards,
+      [...rewards].sort((a, b) => b - a),
+    )
+    await button(page, 'Go on with this one').nth(1).click()
+    assert.match((await cards.nth(2).getAttribute('class')) ?? '', /chosen/)
+    assert.deepEqual(complaints, [])
+    await page.context().close()
+  })
+
+  test('a token shows its probability and its alternatives, to pointer and keys', async () => {
+    const { page, complaints } = await openPage(browser, server.url)
+    await control(page, 'Token probabilities').check()
+    await control(page, 'Temperature').fill('0')
+    await ask(page, 'Thanks!')
+    await ended(page)
+    await page.locator('.token').nth(1).hover()
+    const details = page.locator('.details')
+    assert.equal(await details.locator('li').count(), 5)
+    assert.match(await details.innerText(), /%/)
+    assert.equal(await details.locator('li.drawn').count(), 1)
+    await page.mouse.move(0, 0)
+    await details.waitFor({ state: 'detached' })
+    await page.locator('.tokens').focus()
+    const first = await details.locator('strong').innerText()
+    await page.keyboard.press('ArrowRight')
+    assert.notEqual(await details.locator('strong').innerText(), first)
+    assert.deepEqual(complaints, [])
+    await page.context().close()
+  })
+
+  test('a tool is called, its result given back; an answer keeps to a schema', async () => {
+    const { page, complaints } = await openPage(browser, server.url)
+    await page.getByText('Tools', { exact: true }).click()
+    await button(page, 'Try an example').first().click()
+    await choice(page, 'The model').selectOption('required')
+    await ask(page, 'What is the weather in Paris?')
+    await page.getByText('calls get_weather').waitFor()
+    await choice(page, 'The model').selectOption('auto')
+    await page.getByLabel('Result of get_weather').fill('{"temperature": 21, "sky": "clear"}')
+    await button(page, 'Give the result').click()
+    await page.getByText('get_weather gave').waitFor()
+    await ended(page)
+    assert.equal(await answers(page).count(), 2)
+    await button(page, 'Leave out').click()
+    await button(page, 'New conversation').click()
+    await page.getByText('Answer schema', { exact: true }).click()
+    await button(page, 'Try an example').last().click()
+    await control(page, 'Temperature').fill('0')
+    await ask(page, 'What is 17 + 25?')
+    await ended(page)
+    const answer = JSON.parse(await page.locator('.prose').innerText())
+    assert.deepEqual(Object.keys(answer), ['answer', 'sure'])
+    assert.deepEqual(complaints, [])
+    await page.context().close()
+  })
+
+  test('a control that says nothing sensible is named, and nothing is sent', async () => {
+    const { page } = await openPage(browser, server.url)
+    await control(page, 'Temperature').fill('hot')
+    await ask(page, 'Hello')
+    await page.getByRole('alert').waitFor()
+    assert.match(await page.getByRole('alert').innerText(), /Temperature: 'hot' is no number/)
+    assert.equal(await message(page).inputValue(), 'Hello')
+    await control(page, 'Temperature').fill('7')
+    await page.getByLabel('Message', { exact: true }).press('Enter')
+    await answers(page).getByRole('alert').waitFor()
+    assert.match(await answers(page).innerText(), /temperature/)
+    await page.context().close()
+  })
+
+  test('the request as code is one that the server takes', async () => {
+    const { page } = await openPage(browser, server.url)
+    await control(page, 'Most tokens').fill('20')
+    await message(page).fill(`It's "quoted" \\ and\n$HOME`)
+    await button(page, 'Code').click()
+    const code = page.locator('#code-panel')
+    const { stdout } = await promisify(execFile)('bash', ['-c', await code.innerText()])
+    assert.match(stdout, /data: \[DONE\]/)
+    await page.getByRole('tab', { name: 'JavaScript' }).click()
+    const program = await code.innerText()
+    const ran = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program])
+    assert.ok(ran.stdout.length > 0)
+    await page.getByRole('tab', { name: 'Python' }).click()
+    assert.match(await code.innerText(), /extra_body=\{\n {8}"timings": True,/)
+    await page.keyboard.press('Escape')
+    await page.getByRole('dialog').waitFor({ state: 'detached' })
+    await page.context().close()
+  })
+
+  test('tokens, models and the API are shown', async () => {
+    const { page, complaints } = await openPage(browser, `${server.url}/#tokens`)
+    await page.getByLabel('Text', { exact: true }).fill('<|eot_id|>')
+    await page.locator('.pieces li').nth(1).waitFor()
+    await page.getByText('2 of 8,192 tokens').waitFor()
+    await choice(page, 'The text is').selectOption('messages')
+    await page.getByText(/\d\d of 8,192 tokens/).waitFor()
+    await page.getByRole('link', { name: 'Models' }).click()
+    await page.getByRole('heading', { name: 'tiny-reward' }).waitFor()
+    assert.match(await page.getByLabel('tiny-reasoner').innerText(), /KV cache\s+64 MiB/)
+    await page.goto(`${server.url}/docs`)
+    await page.getByText('/v1/chat/completions/render').waitFor()
+    await page.getByText('Fields').first().click()
+    await page.getByText('max_completion_tokens').first().waitFor()
+    assert.deepEqual(complaints, [])
+    await page.context().close()
+  })
+
+  test('the live view counts, second by second', async () => {
+    const { page, complaints } = await openPage(browser, `${server.url}/#live`)
+    await page.getByText('Service is ready.').waitFor()
+    const written = page.getByRole('region', { name: 'Written' }).locator('strong')
+    const body = {
+      model: 'tiny-reasoner',
+      messages: [{ role: 'user', content: 'x' }],
+      max_tokens: 400,
+      ignore_eos: true,
+    }
+    const work = server.post('/v1/chat/completions', body)
+    await page.waitForFunction(
+      (element) => Number(element?.textContent) > 0,
+      await written.elementHandle(),
+    )
+    await (await work).arrayBuffer()
+    for (const name of ['First token', 'Between tokens'])
+      assert.ok(await page.getByRole('region', { name }).isVisible())
+    assert.deepEqual(complaints, [])
+    await page.context().close()
+  })
+
+  test('axe finds nothing, in both schemes, on a desk and on a phone', async () => {
+    const { page } = await openPage(browser, server.url)
+    await control(page, 'Candidates').fill('2')
+    await choice(page, 'Best of the candidates').selectOption('tiny-reward')
+    await control(page, 'Token probabilities').check()
+    await ask(page, 'Thanks!')
+    await ended(page)
+    for (const width of [1280, 390]) {
+      await page.setViewportSize({ width, height: 800 })
+      for (const colorScheme of ['light', 'dark'] as const) {
+        await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' })
+        for (const view of ['chat', 'tokens', 'live', 'models', 'api']) {
+          const where = `${view}, ${colorScheme}, ${width}`
+          await page.goto(`${server.url}/#${view}`)
+          const shown = {
+            chat: '.turn',
+            tokens: '.pieces',
+            live: '.tile',
+            models: '.plan',
+            api: '.route',
+          }
+          await page
+            .locator(shown[view as keyof typeof shown])
+            .first()
+            .waitFor()
+          assert.deepEqual(await faults(page), [], where)
+          const wide = await page.evaluate('document.documentElement.scrollWidth > innerWidth')
+          assert.equal(wide, false, `${where}: wider than its screen`)
+        }
+        await page.goto(`${server.url}/#chat`)
+        await button(page, 'Code').click()
+        assert.deepEqual(await faults(page), [], `dialog, ${colorScheme}, ${width}`)
+        await page.keyboard.press('Escape')
+        if (width > 1000) continue
+        await button(page, 'Controls').click()
+        await choice(page, 'Model').first().waitFor()
+        assert.deepEqual(await faults(page), [], `controls, ${colorScheme}`)
+        await button(page, 'Controls').click()
+      }
+    }
+    await page.context().close()
+  })
+
+  test('its first load is at most 80 KB', async () => {
+    const context = await browser.newContext()
+    const page = await context.newPage()
+    const sizes: Promise<number>[] = []
+    page.on('requestfinished', (request) =>
+      sizes.push(request.sizes().then(({ responseBodySize }) => responseBodySize)),
+    )
+    await page.goto(server.url)
+    await message(page).waitFor()
+    const total = (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0)
+    assert.ok(sizes.length >= 4, `${sizes.length} requests`)
+    assert.ok(total > 5_000 && total <= 80_000, `${total} bytes`)
+    await context.close()
+  })
+})
+
+describe('the page, when things go wrong', { skip: noBrowser }, () => {
+  const pieces = Array.from({ length: 40 }, (_, i) => `word${i} `)
+  let harness: Harness
+  let browser: Browser
+  before(async () => {
+    harness = await startHarness({
+      stepMs: 50,
+      answer: (prompt) => {
+        const last = /word(\d+) ?$/.exec(prompt)?.[1]
+        return { pieces: pieces.slice(last === undefined ? 0 : Number(last) + 1) }
+      },
+    })
+    browser = await openBrowser()
+  })
+  after(async () => {
+    await browser?.close()
+    await harness?.close()
+  })
+  const whole = pieces.join('').trim()
+
+  test('an answer that is stopped keeps its text, and goes on where it was', async () => {
+    const { page, complaints } = await openPage(browser, harness.url)
+    await control(page, 'Most tokens').fill('600')
+    await ask(page, 'Go')
+    await page.getByText('word5').waitFor()
+    await button(page, 'Stop').click()
+    await button(page, 'Resume').waitFor()
+    const cut = await page.locator('.prose').innerText()
+    assert.match(cut, /^word0 .*word5/)
+    assert.doesNotMatch(cut, /word39/)
+    await button(page, 'Resume').click()
+    await page.getByText('word39').waitFor()
+    assert.equal(await page.locator('.prose').innerText(), whole)
+    assert.deepEqual(complaints, [])
+    await page.context().close()
+  })
+
+  test('a server that is lost in the middle: it says so, keeps the text, and goes on', async () => {
+    const way = await openWay(harness.port)
+    const { page } = await openPage(browser, way.url)
+    await control(page, 'Most tokens').fill('600')
+    await ask(page, 'Go')
+    await page.getByText('word5').waitFor()
+    way.cut()
+    const alert = answers(page).getByRole('alert')
+    await alert.waitFor()
+    assert.match(await alert.innerText(), /connection to the server was lost/)
+    assert.match(await page.locator('.prose').innerText(), /^word0 .*word5/)
+    await button(page, 'Resume').click()
+    await page.getByText('The server does not answer.').waitFor()
+    assert.match(await page.locator('.prose').innerText(), /^word0 .*word5/)
+    way.mend()
+    await button(page, 'Resume').click()
+    await page.getByText('word39').waitFor()
+    assert.equal(await page.locator('.prose').innerText(), whole)
+    assert.equal(await alert.count(), 0)
+    await page.context().close()
+    way.close()
+  })
+
+  test('the live view says that its server is gone, and finds it again', async () => {
+    const way = await openWay(harness.port)
+    const { page } = await openPage(browser, `${way.url}/#live`)
+    await page.getByText('Service is ready.').waitFor()
+    way.cut()
+    await page.getByText('No connection; trying again.').waitFor()
+    way.mend()
+    await page.getByText('Service is ready.').waitFor()
+    await page.context().close()
+    way.close()
+  })
+
+  test('a server with a key is asked with it', async () => {
+    const locked = await startHarness({ config: { apiKeys: ['secret'] } })
+    const { page } = await openPage(browser, locked.url)
+    const key = page.locator('input[type=password]')
+    await page.getByText('This server wants a key.').first().waitFor()
+    assert.deepEqual(await faults(page), [])
+    await key.fill('wrong')
+    await button(page, 'Use this key').click()
+    await page.getByRole('dialog').getByText('Incorrect API key provided.').waitFor()
+    await key.fill('secret')
+    await button(page, 'Use this key').click()
+    await ask(page, 'Hi')
+    await page.getByText('echo:').waitFor()
+    const kept = await page.evaluate<string>('JSON.stringify(localStorage)')
+    assert.doesNotMatch(kept, /secret/)
+    await page.context().close()
+    await locked.close()
+  })
+})
