@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { packagePath } from '../../server/version.js'
 import { chatBody, startHarness, until } from '../server/harness.js'
@@ -17,7 +17,7 @@ const rules = [
 }))
 
 const FUNCTIONS = new Set(
-  'sum by rate increase avg_over_time histogram_quantile without and or unless'.split(' '),
+  'sum max by rate increase avg_over_time histogram_quantile without and or unless'.split(' '),
 )
 /** What Prometheus adds to every sample. */
 const ADDED = ['instance', 'job']
@@ -46,31 +46,63 @@ const exported = async (): Promise<ReadonlyMap<string, ReadonlySet<string>>> => 
   }
 }
 
+/** The metrics that an expression asks for; each is there, with the labels that it is asked by. */
+const checkExpression = (
+  name: string,
+  expression: string,
+  families: ReadonlyMap<string, ReadonlySet<string>>,
+): readonly string[] => {
+  const bare = expression.replace(/"[^"]*"/g, '""')
+  const grouped = [...bare.matchAll(/\bby \(([^)]*)\)/g)].flatMap(([, list = '']) =>
+    list.split(',').map((one) => one.trim()),
+  )
+  const selectors = bare.replace(/\bby \([^)]*\)|\[[^\]]+\]/g, '')
+  const metrics = [...selectors.matchAll(/([a-zA-Z_][\w:]*)(?:\{([^}]*)\})?/g)].filter(
+    ([, metric = '']) => !FUNCTIONS.has(metric),
+  )
+  assert.ok(metrics.length > 0, name)
+  for (const [, metric = '', matchers = ''] of metrics) {
+    const labels = families.get(metric)
+    assert.ok(labels !== undefined, `${name}: there is no metric ${metric}`)
+    const matched = [...matchers.matchAll(/(\w+)[!=]/g)].map(([, label = '']) => label)
+    for (const label of [...matched, ...grouped])
+      assert.ok(labels.has(label) || ADDED.includes(label), `${name}: ${metric} has no ${label}`)
+  }
+  return metrics.map(([, metric = '']) => metric)
+}
+
 test('alerts ask for metrics and labels that there are', async () => {
   assert.equal(rules.length, (alerts.match(/- alert:/g) ?? []).length)
   const families = await exported()
-  const used = new Set<string>()
-  for (const { name: alert, expression } of rules) {
-    const bare = expression.replace(/"[^"]*"/g, '""')
-    const grouped = [...bare.matchAll(/\bby \(([^)]*)\)/g)].flatMap(([, list = '']) =>
-      list.split(',').map((one) => one.trim()),
-    )
-    const selectors = bare.replace(/\bby \([^)]*\)|\[\w+\]/g, '')
-    const metrics = [...selectors.matchAll(/([a-zA-Z_][\w:]*)(?:\{([^}]*)\})?/g)].filter(
-      ([, name = '']) => !FUNCTIONS.has(name),
-    )
-    assert.ok(metrics.length > 0, alert)
-    for (const [, name = '', matchers = ''] of metrics) {
-      const labels = families.get(name)
-      assert.ok(labels !== undefined, `${alert}: there is no metric ${name}`)
-      used.add(name)
-      const matched = [...matchers.matchAll(/(\w+)[!=]/g)].map(([, label = '']) => label)
-      for (const label of [...matched, ...grouped])
-        assert.ok(labels.has(label) || ADDED.includes(label), `${alert}: ${name} has no ${label}`)
-    }
-  }
+  const used = new Set(
+    rules.flatMap(({ name, expression }) => checkExpression(name, expression, families)),
+  )
   for (const name of ['up', 'http_requests_total', 'vllm:time_to_first_token_seconds_bucket'])
     assert.ok(used.has(name), name)
+})
+
+test('the board of Grafana asks for metrics and labels that there are', async () => {
+  const families = await exported()
+  const { panels, templating } = JSON.parse(
+    readFileSync(packagePath('deploy/grafana.json'), 'utf8'),
+  )
+  assert.ok(panels.length >= 12)
+  const places = new Set<string>()
+  for (const { title, targets, gridPos } of panels) {
+    places.add(`${gridPos.x} ${gridPos.y}`)
+    assert.ok(targets.length > 0, title)
+    for (const { expr, legendFormat } of targets) {
+      checkExpression(title, expr, families)
+      // A series is told by what it is grouped by.
+      const by = [...expr.matchAll(/\bby \(([^)]*)\)/g)].flatMap(([, list]) => list.split(', '))
+      for (const [, label = ''] of legendFormat.matchAll(/\{\{(\w+)\}\}/g))
+        assert.ok(by.includes(label) || ADDED.includes(label), `${title}: ${legendFormat}`)
+    }
+  }
+  assert.equal(places.size, panels.length, 'no panel lies on another')
+  const [, model] = templating.list
+  const [, metric = '', label = ''] = /label_values\((\S+), (\w+)\)/.exec(model.query.query) ?? []
+  assert.ok(families.get(metric)?.has(label), model.query.query)
 })
 
 test('every alert has its line in docs/operations.md, and every line its alert', () => {
@@ -101,4 +133,80 @@ test('the systemd unit starts what there is', () => {
   const help = readFileSync(packagePath('docs/http.md'), 'utf8')
   const drain = Number(/--drain-timeout <x>` \|[^|]*\(default: (\d+)\)/.exec(help)?.[1])
   assert.ok(stop > drain, `TimeoutStopSec=${stop}, --drain-timeout ${drain}`)
+})
+
+const text = (path: string): string => readFileSync(packagePath(path), 'utf8')
+
+for (const kind of ['cpu', 'cuda'])
+  test(`the image for ${kind} holds what the package needs, and runs as nobody`, () => {
+    const file = text(`deploy/docker/${kind}.Dockerfile`)
+    const run = file.slice(file.lastIndexOf('\nFROM '))
+    const { bin } = JSON.parse(text('package.json'))
+    assert.ok(run.includes(`ENTRYPOINT ["node", "${bin['nemotron-server']}"]`))
+    assert.match(run, /\nUSER 10001:10001\n/)
+    assert.match(run, /NEMOTRON_HOST=0\.0\.0\.0/)
+    for (const folder of ['node_modules', 'dist', 'models', 'build/Release'])
+      assert.match(run, new RegExp(`COPY --from=build /app/${folder} ${folder}\n`), folder)
+    // Nothing but the cache of models is written where the server runs.
+    assert.deepEqual(
+      [...run.matchAll(/chown \S+ (\S+)/g)].map(([, path]) => path),
+      ['/models'],
+    )
+  })
+
+const chart = packagePath('deploy/helm')
+/** Names of values that a template reads. */
+const readBy = (template: string): readonly string[] =>
+  [...template.matchAll(/\.Values\.([\w.]+)/g)].map(([, path = '']) => path)
+
+test('templates of the chart read values that there are, and each value is read', () => {
+  const values = text('deploy/helm/values.yaml')
+  const known = new Set<string>()
+  let above = ''
+  for (const [, indent = '', name = ''] of values.matchAll(/^( *)([a-zA-Z]+):/gm)) {
+    if (indent === '') above = name
+    known.add(indent === '' ? name : `${above}.${name}`)
+  }
+  const files = readdirSync(`${chart}/templates`)
+  const read = new Set(files.flatMap((name) => readBy(text(`deploy/helm/templates/${name}`))))
+  for (const path of read)
+    assert.ok(known.has(path) || path.startsWith('resources.'), `there is no value ${path}`)
+  for (const path of known) {
+    const isRead = [...read].some((one) => one === path || one.startsWith(`${path}.`))
+    assert.ok(isRead, `no template reads ${path}`)
+  }
+})
+
+test('the chart starts the server by flags that it has, and outlives its drain', () => {
+  const template = text('deploy/helm/templates/deployment.yaml')
+  const help = text('docs/http.md')
+  const flags = [...template.matchAll(/- (--[\w-]+)=/g)].map(([, flag]) => flag)
+  assert.ok(flags.length >= 5)
+  for (const flag of flags) assert.ok(help.includes(`| \`${flag} `), flag)
+  assert.match(
+    template,
+    /terminationGracePeriodSeconds: \{\{ add \.Values\.drain\.delay \.Values\.drain\.timeout 30 \}\}/,
+  )
+  for (const [, path = ''] of template.matchAll(/path: (\/\S+),/g))
+    assert.ok(help.includes(`\`${path}\``) || help.includes(` ${path}\``), path)
+})
+
+const isMissing = (command: string): string | false =>
+  spawnSync(command, ['version']).error === undefined ? false : `${command} is not installed`
+
+test('helm renders the chart, bare and with all of it', { skip: isMissing('helm') }, () => {
+  const all = ['autoscaling.enabled', 'serviceMonitor.enabled'].flatMap((name) => [
+    '--set',
+    `${name}=true`,
+  ])
+  const more = ['--set', 'secrets.apiKey=key,secrets.huggingFace=hub,model=nvidia/x,gpus=2']
+  for (const args of [[], [...all, ...more]]) {
+    const { status, stdout, stderr } = spawnSync('helm', ['template', 'x', chart, ...args], {
+      encoding: 'utf8',
+    })
+    assert.equal(status, 0, stderr)
+    const kinds = [...stdout.matchAll(/^kind: (\w+)$/gm)].map(([, kind]) => kind)
+    assert.ok(kinds.includes('Deployment') && kinds.includes('PersistentVolumeClaim'))
+    assert.equal(kinds.length, args.length === 0 ? 4 : 6, kinds.join())
+  }
 })
