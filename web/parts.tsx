@@ -44,10 +44,17 @@ export const Dialog = ({ title, onClose, children }: DialogProps) => {
   useEffect(() => {
     const dialog = ref.current
     if (dialog && !dialog.open) dialog.showModal()
-    return () => dialog?.close()
+    return () => {
+      // The event comes later, and may then close what has opened meanwhile.
+      if (dialog) dialog.onclose = null
+      dialog?.close()
+    }
   }, [])
+  useEffect(() => {
+    if (ref.current) ref.current.onclose = onClose
+  }, [onClose])
   return (
-    <dialog ref={ref} onClose={onClose} aria-label={title}>
+    <dialog ref={ref} aria-label={title}>
       <header>
         <h2>{title}</h2>
         <button type="button" class="quiet" onClick={onClose}>
