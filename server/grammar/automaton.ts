@@ -21,7 +21,12 @@ export type Automaton = {
 }
 
 /** What is too much is refused in these words; `param` is the field. */
-export type Subject = { readonly what: string; readonly param: string | null }
+export type Subject = {
+  readonly what: string
+  readonly param: string | null
+  /** Is told of the steps that an automaton took. */
+  readonly spend?: (steps: number) => void
+}
 
 const tooMuch = ({ what, param }: Subject): never => {
   throw badRequest(
@@ -203,6 +208,7 @@ export const automatonOf = (pattern: Pattern, subject: Subject): Automaton => {
     if (work > MAX_WORK) tooMuch(subject)
     edges.push(out)
   }
+  subject.spend?.(work)
   return trimmed({ edges, accepts })
 }
 
@@ -335,6 +341,7 @@ export const combined = (
     }
     edges.push(out)
   }
+  subject.spend?.(work)
   return trimmed({ edges, accepts })
 }
 

@@ -52,6 +52,8 @@ import { textTree } from './text-tree.js'
 const MAX_PLACES = 20_000
 /** Pairs of kinds that are cut with each other. */
 const MAX_CUTS = 500_000
+/** Of the making of all automata together. */
+const MAX_STEPS = 4_000_000
 /** `anyOf` in `$ref` in `anyOf`, without a value in between. */
 const MAX_CHAIN = 200
 
@@ -95,6 +97,7 @@ class Compiler {
   readonly #pending: Place[] = []
   readonly #hint: string
   #cuts = 0
+  #steps = 0
 
   constructor(
     text: GrammarText,
@@ -343,7 +346,18 @@ class Compiler {
   // --- Texts ---
 
   #subject(pointer: string): Subject {
-    return { what: `The pattern at '${pointer}' of the schema`, param: this.#param }
+    return {
+      what: `The pattern at '${pointer}' of the schema`,
+      param: this.#param,
+      spend: (steps) => {
+        this.#steps += steps
+        if (this.#steps > MAX_STEPS)
+          throw this.#source.refuse(
+            pointer,
+            'the patterns and lengths of the texts make too many combinations',
+          )
+      },
+    }
   }
 
   #expression({ source, pointer }: TextPattern): Expression {
@@ -475,7 +489,7 @@ class Compiler {
       max: max !== undefined && max.value < far ? max : { value: far, isExclusive: false },
     })
     if (bounded === null) return null
-    const subject: Subject = { what: "A 'multipleOf' of the schema", param: this.#param }
+    const subject: Subject = { ...this.#subject('#'), what: "A 'multipleOf' of the schema" }
     const automaton = minimal(
       combined([automatonOf(bounded, subject), ...parts.map((one) => one.automaton)], [], subject),
     )
@@ -566,8 +580,8 @@ class Compiler {
       )
     const extras: Extra[] = []
     const subject: Subject = {
+      ...this.#subject(pointer),
       what: `The names of an object of the schema (at '${pointer}')`,
-      param: this.#param,
     }
     for (let chosen = closed ? 1 : 0; chosen < 1 << patterns.length; chosen++) {
       const isIn = (source: string): boolean =>

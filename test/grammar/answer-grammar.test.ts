@@ -371,6 +371,16 @@ describe('schemas that are refused', () => {
       /at '#\/properties\/a\/not'.*an 'enum'/,
     ],
     [{ if: { format: 'date' }, else: { maxLength: 3 } }, /at '#\/if': this 'if' is not supported/],
+    [
+      {
+        type: 'string',
+        maxLength: 20,
+        allOf: ['a', 'b', 'c'].map((one) => ({
+          anyOf: Array.from({ length: 9 }, (_, i) => ({ pattern: `${one}[${i}x].*[zZ]` })),
+        })),
+      },
+      /the patterns and lengths of the texts make too many combinations/,
+    ],
     [{ not: { $ref: '#' } }, /at '#\/not': this 'not' is not supported/],
     [{ dependencies: { a: 3 } }, /at '#\/dependencies\/a': .* a schema or a list of names/],
     [{ dependentRequired: { a: {} } }, /at '#\/dependentRequired\/a': .* a list of names/],
@@ -564,12 +574,15 @@ test('a schema is made into grammar away from the event loop, and remembered', a
   clearInterval(timer)
   assert.ok(longest < 200, `${longest} ms`)
 
-  const wrong: AnswerForm = { kind: 'schema', schema: { type: 'object', not: {} } }
+  const wrong: AnswerForm = {
+    kind: 'schema',
+    schema: { type: 'object', unevaluatedProperties: false },
+  }
   for (const param of ['field', 'other'])
     await assert.rejects(textOf(wrong, param), (error) => {
       assert.ok(error instanceof RequestError)
       assert.equal(error.param, param)
-      assert.match(error.message, new RegExp(`'${param}'.*'#/not'`))
+      assert.match(error.message, new RegExp(`'${param}'.*'#/unevaluatedProperties'`))
       return true
     })
 })
