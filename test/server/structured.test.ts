@@ -105,7 +105,7 @@ describe('answers held to a form', () => {
       [{ grammar: 'root ::= "\ud800"' }, 'grammar'],
       [{ response_format: named(SCHEMA, { example: {} }) }, 'response_format.json_schema.example'],
       [
-        { response_format: named({ type: 'object', not: {} }) },
+        { response_format: named({ type: 'object', contains: {} }) },
         'response_format.json_schema.schema',
       ],
       [{ structured_outputs: { structural_tag: '{}' } }, 'structured_outputs.structural_tag'],

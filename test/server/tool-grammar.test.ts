@@ -106,7 +106,7 @@ describe('the grammar of calls', () => {
   })
 
   test('names the tool whose schema it cannot hold, only where it has to', () => {
-    const odd = tool('odd', { parameters: { type: 'object', not: {} } })
+    const odd = tool('odd', { parameters: { type: 'object', contains: {} } })
     const plan = (more: Partial<ToolUse>) => () =>
       answerGrammar(toolGrammar(use([tool('f'), odd], more)).form, 'tools')
     assert.throws(
