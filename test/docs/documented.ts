@@ -17,6 +17,7 @@ export const NOT_RUN: Readonly<Record<string, string>> = {
   'npx nemotron-server pull nvidia/Llama-3.1-Nemotron-Nano-8B-v1': 'a real download of 16 GB',
   'npm start -- --model nvidia/Llama-3.1-Nemotron-Nano-8B-v1': 'a real download of 16 GB',
   'nemotron-server pull ID...': 'a real download',
+  'nemotron-server import-nemo DIR OUT': 'test/server/import-nemo.test.ts runs it on small folders',
   'npm test': 'it would run itself; .ci/run runs it',
   'npm run test:long': 'it would run itself',
   'cmake -S . -B build -G Ninja && cmake --build build && ctest --test-dir build':
