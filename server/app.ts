@@ -9,10 +9,12 @@ import { CountTokensRequest, MessageError, MessagesRequest } from './api/anthrop
 import { modelRoute, modelsRoute } from './api/models.js'
 import { chatRoute } from './api/openai/chat.js'
 import { completionRoute } from './api/openai/completions.js'
+import { generativeScoringRoute } from './api/openai/generative-scoring.js'
 import {
   ChatRequest,
   CompletionRequest,
   DetokenizeRequest,
+  GenerativeScoringRequest,
   TokenizeRequest,
 } from './api/openai/schema.js'
 import {
@@ -147,6 +149,11 @@ const workRoutes = (server: Server): readonly Route[] => [
     summary: "Score pairs of a query and an answer, in vLLM's shape.",
     body: { ScoreRequest },
     answer: 'One reward a pair, in the order given.',
+  }),
+  post('/generative_scoring', generativeScoringRoute(server), {
+    summary: "How likely a chat model goes on with a label, in vLLM's shape.",
+    body: { GenerativeScoringRequest },
+    answer: 'One probability an item, in the order given.',
   }),
   post('/pooling', poolingRoute(server), {
     summary: "The outputs of a reward model, in vLLM's shape.",

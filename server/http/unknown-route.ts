@@ -27,7 +27,7 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
   [/^(\/v\d)?\/(re)?rank(ing)?$/, 'use POST /v1/rerank'],
   [/^\/score$/, 'use POST /v1/score'],
   [/^\/v1\/(decisions|systemone)\b/, SCORES],
-  [/^\/generative_scoring$/, SCORES],
+  [/^\/v1\/generative_scoring$/, 'use it without /v1'],
   [/^\/v1\/moderations$/, SCORES],
   [
     /^\/v1\/(batches|files|uploads)\b/,

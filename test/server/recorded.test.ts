@@ -18,7 +18,10 @@ const HEADERS_LEFT_OUT = new Set(['date', 'keep-alive', 'content-length'])
 
 const replaceChanging = (given: string): string =>
   given
-    .replace(/\b(chatcmpl|cmpl|reward|pool|rerank|score)-[0-9a-f]{32}\b/g, '$1-ID')
+    .replace(
+      /\b(chatcmpl|cmpl|reward|pool|rerank|score|generative-scoring)-[0-9a-f]{32}\b/g,
+      '$1-ID',
+    )
     .replace(/\breq_[0-9a-f-]{36}\b/g, 'req_ID')
     .replace(/"created":\d+/g, '"created":0')
     .replace(/"(\w*seconds|tokens_per_second|(?:queue|prefill|decode|ttft)_s)":[\d.e-]+/g, '"$1":0')

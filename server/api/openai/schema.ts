@@ -185,6 +185,29 @@ export const CompletionRequest = z.looseObject({
 })
 export type CompletionRequest = z.output<typeof CompletionRequest>
 
+const TextOrIds = z.union([z.string(), tokenIds(0)])
+
+/** vLLM's shape. */
+export const GenerativeScoringRequest = z.looseObject({
+  model: z.string().min(1).describe('A chat model of GET /v1/models.'),
+  query: TextOrIds.describe('Text or token ids that go with every item.'),
+  items: z
+    .union([list(z.string(), 1, MAX_PROMPTS), list(tokenIds(0), 1, MAX_PROMPTS)])
+    .describe('Texts or token ids.'),
+  label_token_ids: tokenIds(1, 128).describe(
+    'What may come next; the score is the probability of the first.',
+  ),
+  apply_softmax: z
+    .boolean()
+    .optional()
+    .describe('Among the labels, or in the whole vocabulary. Default true.'),
+  item_first: z.boolean().optional().describe('Items stand before the query. Default false.'),
+  add_special_tokens: z.boolean().optional().describe('Begin text with BOS. Default true.'),
+  priority: generation.priority,
+  cache_salt: generation.cache_salt,
+})
+export type GenerativeScoringRequest = z.output<typeof GenerativeScoringRequest>
+
 export const TokenizeRequest = z
   .looseObject({
     model: z.string().min(1).optional(),
