@@ -307,7 +307,7 @@ TEST(grammar_says_what_is_wrong_and_where) {
   has("root ::= \"\\x4\"", "2 hexadecimal digits");
   has("root ::= \"\\U00110000\"", "no code point");
   has("root ::= \"\\uD800\"", "surrogate");
-  for (const std::string& bytes :
+  for (const std::string bytes :
        {"\xFF", "\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xED\xBF\xBF",
         "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xC3(", "\xE2\x82(",
         "\xE2(\xA1"}) {
@@ -432,7 +432,7 @@ TEST(grammar_reads_letters_of_all_sizes) {
   const auto g = compiled(
       "root ::= \"\xC3\xA9\xE2\x82\xAC\" [\xF0\x9F\x98\x80-\xF0\x9F\x98\x82] (b |\n\"z\")\n"
       "b ::= [\xC2\x80-\xDF\xBF\xEE\x80\x80\xF4\x8F\xBF\xBF]\n");
-  for (const std::string& last :
+  for (const std::string last :
        {"z", "\xC2\x80", "\xDF\xBF", "\xEE\x80\x80", "\xF4\x8F\xBF\xBF"}) {
     EXPECT(accepts(g, "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x81" + last));
     EXPECT(!accepts(g, "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x83" + last));
