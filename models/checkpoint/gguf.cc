@@ -207,16 +207,27 @@ class GgufCheckpoint final : public Checkpoint {
     const Origin& from = origin_of(t);
     if (from.is_raw) return from.part->file.fetch(t.data + first, bytes);
     const GgufTensor& stored = *from.tensor;
-    const size_t wide = size_t(stored.row()) * sizeof(float), narrow = stored.row_bytes();
+    const size_t wide = size_t(stored.row()) * dtype_bytes(t.dtype), narrow = stored.row_bytes();
+    std::vector<float> values(size_t(stored.row()));
     auto* to = const_cast<uint8_t*>(t.data);
     const uint8_t* file = from.part->file.data() + stored.begin;
     const auto end = int64_t((first + bytes + wide - 1) / wide);
     for (auto row = int64_t(first / wide); row < end; ++row) {
       const uint8_t* source = file + size_t(stored_row(from, row)) * narrow;
       if (Status s = from.part->file.fetch(source, narrow); !s) return s;
-      auto* values = reinterpret_cast<float*>(to + size_t(row) * wide);
-      stored.type->widen(source, stored.row() / stored.type->elements, values);
-      for (int64_t i = 0; from.is_gain_less_one && i < stored.row(); ++i) values[i] -= 1;
+      uint8_t* row_to = to + size_t(row) * wide;
+      if (wide == narrow && !from.is_gain_less_one) {
+        std::memcpy(row_to, source, wide);
+        continue;
+      }
+      stored.type->widen(source, stored.row() / stored.type->elements, values.data());
+      if (t.dtype == DType::f32) {
+        for (float& value : values) value -= 1;
+        std::memcpy(row_to, values.data(), wide);
+      } else {
+        auto* half = reinterpret_cast<uint16_t*>(row_to);
+        for (const float value : values) *half++ = f32_to_bf16(value);
+      }
     }
     from.part->file.release(file, stored.bytes);
     return {};
@@ -266,9 +277,9 @@ class GgufCheckpoint final : public Checkpoint {
     out.name = hugging_face_name(t.name);
     out.dtype_name = t.type->name;
     out.served = t.type->widen != nullptr;
-    out.dtype = !from.is_raw || t.type == gguf_type(0) ? DType::f32
-                : t.type == gguf_type(1)               ? DType::f16
-                                                       : DType::bf16;
+    out.dtype = from.is_gain_less_one || t.type == gguf_type(0) ? DType::f32
+                : t.type == gguf_type(1)                        ? DType::f16
+                                                                : DType::bf16;
     out.shape = t.shape;
     out.elements = t.elements;
     out.bytes = size_t(t.elements) * dtype_bytes(out.dtype);

@@ -16,7 +16,7 @@ namespace nemotron {
 // Whether a checkpoint's path is a GGUF file's: by its name.
 bool is_gguf(std::string_view path);
 
-// Tensors are widened when they are fetched: quantised ones are F32 to whoever reads them. Rows of
+// Tensors are widened when they are fetched: quantised ones are BF16 to whoever reads them. Rows of
 // q and k, which conversion to GGUF permutes, stand in Hugging Face's order again. `rope_freqs` is
 // part of the documents and no tensor.
 Status open_gguf(const std::string& path, std::unique_ptr<Checkpoint>* out);

@@ -182,7 +182,11 @@ TEST(wrong_grammars_are_refused_by_name) {
       p.think_begin = p.think_end = text(256);
     });
     EXPECT_EQ(status.message(), "");
-    while (engine.stats().running + engine.stats().waiting > 0) std::this_thread::yield();
+    // What is in the inbox counts by its tokens alone.
+    for (EngineStats now = engine.stats(); now.running + now.waiting > 0 || now.waiting_tokens > 0;
+         now = engine.stats()) {
+      std::this_thread::yield();
+    }
     client.wait();
   }
   expect_idle(engine);

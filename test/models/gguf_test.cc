@@ -100,12 +100,12 @@ TEST(gguf_fetches_a_part) {
   REQUIRE(file.status.ok());
   const StoredTensor* q = file.checkpoint->find("model.layers.1.self_attn.q_proj.weight");
   REQUIRE(q != nullptr);
-  EXPECT(q->dtype == DType::f32);  // its rows are put in order
+  EXPECT(q->dtype == DType::bf16);  // as stored, its rows put in order
   REQUIRE(file.checkpoint->fetch(*q).ok());
   std::vector<float> all;
   for (int64_t i = 0; i < q->elements; ++i) all.push_back(stored_value(*q, i));
   file.checkpoint->release(*q);
-  REQUIRE(file.checkpoint->fetch(*q, 5 * 8 * sizeof(float), 2 * 8 * sizeof(float)).ok());
+  REQUIRE(file.checkpoint->fetch(*q, 5 * 8 * sizeof(uint16_t), 2 * 8 * sizeof(uint16_t)).ok());
   for (int64_t i = 5 * 8; i < 7 * 8; ++i) EXPECT_EQ(stored_value(*q, i), all[size_t(i)]);
 }
 
@@ -172,7 +172,12 @@ TEST(gguf_quantised_weights_are_read) {
   const Opened file = open_bytes(dir, w.bytes());
   EXPECT_OK(file.status);
   EXPECT(file.config.tied);
-  EXPECT_EQ(std::string(file.sources.layers[0].down.weight->dtype_name), "Q8_0");
+  const StoredTensor& down = *file.sources.layers[0].down.weight;
+  EXPECT_EQ(down.dtype_name, "Q8_0");
+  EXPECT(down.dtype == DType::bf16);
+  REQUIRE(file.checkpoint->fetch(down).ok());
+  // A scale of 0x1111 as a half float, quants of 0x11.
+  EXPECT_EQ(stored_value(down, 5), bf16_to_f32(f32_to_bf16(f16_to_f32(0x1111) * 17)));
 }
 
 TEST(gguf_rope_divisors) {
