@@ -1,9 +1,11 @@
 // HTTP below what a client library lets one say: raw sockets, methods, odd bodies.
 
 import assert from 'node:assert/strict'
+import { readdirSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { after, before, describe, test } from 'node:test'
 import { routes } from '../../server/app.js'
+import { packagePath } from '../../server/version.js'
 import { chatBody, type Harness, rawRequest, readAnswer, startHarness } from './harness.js'
 
 const CHAT = '/v1/chat/completions'
@@ -89,8 +91,9 @@ describe('on the wire', () => {
   })
 
   test('every route says which methods it has', async () => {
+    const [asset = ''] = readdirSync(packagePath('dist/web/assets'))
     for (const { method, path: pattern } of routes(harness.server)) {
-      const path = pattern.replace(/:id\{.*\}/, 'tiny-reasoner')
+      const path = pattern.replace(/:id\{.*\}/, 'tiny-reasoner').replace(/:name\{.*\}/, asset)
       const others = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'].filter((one) => one !== method)
       for (const other of [...others, ...(method === 'POST' ? ['HEAD'] : [])]) {
         const response = await fetch(`${harness.url}${path}`, { method: other })
@@ -128,6 +131,7 @@ describe('on the wire', () => {
       CHAT,
       '{"model":"tiny-reasoner","messages":[{"role":"user","content":"a\\ud800b"}],"max_tokens":2}',
     )
-    assert.equal(surrogate.status, 200)
+    assert.equal(surrogate.status, 400)
+    assert.match((await readAnswer(surrogate)).error.message, /surrogate/)
   })
 })
