@@ -80,6 +80,10 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   plan.weights = packed_bytes(sources, config, in);
   // Float32 is the widest that a device keeps activations in.
   plan.activations = Decoder::activation_bytes(shape, in.limits, DType::f32);
+  // Parts of sums over ranks, two in turn: [max_rows, hidden].
+  if (in.shard.ranks > 1) {
+    plan.activations += 2 * size_t(in.limits.max_rows) * size_t(shape.hidden) * sizeof(float);
+  }
   plan.reserve = kReserve;
   plan.available = in.available;
   plan.block_size = in.block_size;

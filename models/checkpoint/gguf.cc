@@ -212,9 +212,16 @@ class GgufCheckpoint final : public Checkpoint {
     auto* to = const_cast<uint8_t*>(t.data);
     const uint8_t* file = from.part->file.data() + stored.begin;
     const auto end = int64_t((first + bytes + wide - 1) / wide);
-    for (auto row = int64_t(first / wide); row < end; ++row) {
+    const auto begin = int64_t(first / wide);
+    // Rows change places within their head.
+    const int64_t dim = from.heads > 0 ? stored.rows() / from.heads : 1;
+    const size_t stored_begin = size_t(begin / dim * dim) * narrow;
+    const size_t stored_end = size_t((end + dim - 1) / dim * dim) * narrow;
+    if (Status s = from.part->file.fetch(file + stored_begin, stored_end - stored_begin); !s) {
+      return s;
+    }
+    for (int64_t row = begin; row < end; ++row) {
       const uint8_t* source = file + size_t(stored_row(from, row)) * narrow;
-      if (Status s = from.part->file.fetch(source, narrow); !s) return s;
       uint8_t* row_to = to + size_t(row) * wide;
       if (wide == narrow && !from.is_gain_less_one) {
         std::memcpy(row_to, source, wide);
