@@ -3,16 +3,14 @@
 
 import { setMaxListeners } from 'node:events'
 import { z } from 'zod'
-import { EngineFailure } from '../failure.js'
-import { fromEngineError } from '../generation/engine-error.js'
 import { type WholeTexts, writeTexts } from '../generation/whole-texts.js'
 import type { RequestLog } from '../log.js'
-import { requirePlace } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
 import { charactersOf, type Message } from '../prompt/conversation.js'
 import { checkCharacters, encodePrompt, segmentsText } from '../prompt/encode.js'
-import { badRequest, clientGone, contextExceeded, RequestError } from '../request-error.js'
+import { badRequest, contextExceeded, RequestError } from '../request-error.js'
 import { mapInTurns, startInTurns } from '../slices.js'
+import { engineWork } from './engine-work.js'
 import { pointsOf, readJudgement } from './judgement.js'
 import type { RewardModel, ScoreInput } from './scoring.js'
 
@@ -286,43 +284,18 @@ type JudgeCall = JudgeOptions & {
 }
 
 /** The same as one HTTP request: admitted, measured, logged. */
-export const judgeTrials = async (call: JudgeCall): Promise<readonly Written[]> => {
-  const { model, trials, record, signal, arrival, fields } = call
-  const { pace, metrics } = model
-  if (call.isAdmitted !== true) requirePlace(model)
-  const judgements = trials.length * (fields?.votes ?? 1)
-  const leave = pace.enter(judgements)
-  let written: readonly Written[] = []
-  let finish: 'stop' | 'abort' | 'error' = 'stop'
-  try {
-    written = await judgeBatch(model, trials, call)
-    for (const { tokens, timings } of written)
-      metrics.choiceDone({ finish: 'stop', tokens, timings })
-    return written
-  } catch (error) {
-    finish = signal.aborted ? 'abort' : 'error'
-    metrics.choiceDone({ finish, tokens: 0, timings: undefined })
-    if (!(error instanceof EngineFailure)) throw error
-    throw signal.aborted ? clientGone() : fromEngineError(error, model)
-  } finally {
-    leave()
-    const usage = judgeUsage(written)
-    const promptTokens = trials.reduce((sum, { ids }) => sum + ids.length, 0)
-    Object.assign(record, {
-      model: model.id,
-      prompt_tokens: promptTokens,
-      completion_tokens: usage.completion_tokens,
-      cached_tokens: usage.prompt_tokens_details.cached_tokens,
-      items: trials.length,
-      finish,
-    })
-    metrics.requestDone({
-      seconds: (performance.now() - arrival) / 1000,
-      promptTokens,
-      cachedTokens: usage.prompt_tokens_details.cached_tokens,
-      choices: judgements,
-      maxTokens: Math.max(0, ...trials.map(({ maxTokens }) => maxTokens)),
-      mostTokens: Math.max(0, ...written.map(({ tokens }) => tokens)),
-    })
+export const judgeTrials = (call: JudgeCall): Promise<readonly Written[]> => {
+  const { model, trials, fields } = call
+  const work = {
+    ...call,
+    items: trials.length,
+    choices: trials.length * (fields?.votes ?? 1),
+    promptTokens: trials.reduce((sum, { ids }) => sum + ids.length, 0),
+    maxTokens: Math.max(0, ...trials.map(({ maxTokens }) => maxTokens)),
   }
+  return engineWork(work, async (done) => {
+    const written = await judgeBatch(model, trials, call)
+    for (const { tokens, timings } of written) done(tokens, timings)
+    return written
+  })
 }

@@ -3,12 +3,10 @@
 import { setMaxListeners } from 'node:events'
 import type { Engine, GenerateRequest, Timings } from '../engine/types.js'
 import { type EngineError, EngineFailure } from '../failure.js'
-import { fromEngineError } from '../generation/engine-error.js'
 import type { RequestLog } from '../log.js'
-import { requirePlace } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
-import { clientGone } from '../request-error.js'
 import { startInTurns } from '../slices.js'
+import { engineWork } from './engine-work.js'
 
 type Found = { readonly logprob: number; readonly timings: Timings | undefined }
 
@@ -51,57 +49,35 @@ type LabelCall = {
 /** By prompt, of each label: the log probability in the whole vocabulary that it comes next. All are one
  * batch on the engine; the first failure ends the others. */
 export const labelLogprobs = async (call: LabelCall) => {
-  const { model, prompts, labels, record, signal, arrival, priority, cacheSalt } = call
-  const { engine, pace, metrics } = model
+  const { model, prompts, labels, signal, priority, cacheSalt } = call
   const asked = prompts.flatMap((prompt) => labels.map((label) => ({ prompt, label })))
-  requirePlace(model)
-  const leave = pace.enter(asked.length)
   const others = new AbortController()
   const any = AbortSignal.any([signal, others.signal])
   setMaxListeners(0, any) // as many as are asked
   const promptTokens = asked.reduce((sum, { prompt }) => sum + prompt.length, 0)
   let cachedTokens = 0
-  let finish: 'stop' | 'abort' | 'error' = 'stop'
-  try {
-    const found = await startInTurns(asked, async ({ prompt, label }, i) => {
-      const request = {
-        ...requestOf(prompt, label),
-        // The first asks for a place, the others come with it.
-        admitted: i > 0,
-        ...(priority !== undefined && { priority }),
-        ...(cacheSalt !== undefined && { cacheSalt }),
-      }
-      const { logprob, timings } = await ask(engine, request, any)
-      metrics.choiceDone({ finish: 'stop', tokens: 0, timings })
-      cachedTokens += timings?.cachedTokens ?? 0
-      return logprob
-    })
-    const { length } = labels
-    const logprobs = prompts.map((_, i) => found.slice(i * length, (i + 1) * length))
-    return { logprobs, promptTokens, cachedTokens }
-  } catch (error) {
-    others.abort()
-    finish = signal.aborted ? 'abort' : 'error'
-    metrics.choiceDone({ finish, tokens: 0, timings: undefined })
-    if (!(error instanceof EngineFailure)) throw error
-    throw signal.aborted ? clientGone() : fromEngineError(error, model)
-  } finally {
-    leave()
-    Object.assign(record, {
-      model: model.id,
-      prompt_tokens: promptTokens,
-      completion_tokens: 0,
-      cached_tokens: cachedTokens,
-      items: prompts.length,
-      finish,
-    })
-    metrics.requestDone({
-      seconds: (performance.now() - arrival) / 1000,
-      promptTokens,
-      cachedTokens,
-      choices: asked.length,
-      maxTokens: 0,
-      mostTokens: 0,
-    })
-  }
+  const counts = { items: prompts.length, choices: asked.length, promptTokens, maxTokens: 0 }
+  const found = await engineWork({ ...call, ...counts }, async (done) => {
+    try {
+      return await startInTurns(asked, async ({ prompt, label }, i) => {
+        const request = {
+          ...requestOf(prompt, label),
+          // The first asks for a place, the others come with it.
+          admitted: i > 0,
+          ...(priority !== undefined && { priority }),
+          ...(cacheSalt !== undefined && { cacheSalt }),
+        }
+        const { logprob, timings } = await ask(model.engine, request, any)
+        done(0, timings)
+        cachedTokens += timings?.cachedTokens ?? 0
+        return logprob
+      })
+    } catch (error) {
+      others.abort()
+      throw error
+    }
+  })
+  const { length } = labels
+  const logprobs = prompts.map((_, i) => found.slice(i * length, (i + 1) * length))
+  return { logprobs, promptTokens, cachedTokens }
 }

@@ -1,17 +1,15 @@
 // Conversations to scores: the one way from messages to a reward model's outputs. /v1/reward, the
-// NIM form, /pooling, /classify, /v1/rerank, /v1/score and best-of-N all go through here. Everything is rendered and checked
-// before anything is submitted, so a batch is scored whole or not at all.
+// NIM form, /pooling, /classify, /v1/rerank, /v1/score and best-of-N all go through here. Everything is
+// rendered and checked before anything is submitted, so a batch is scored whole or not at all.
 
 import type { Engine, Timings } from '../engine/types.js'
-import { EngineFailure } from '../failure.js'
-import { fromEngineError } from '../generation/engine-error.js'
 import type { RequestLog } from '../log.js'
-import { requirePlace } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
 import { charactersOf, type Message } from '../prompt/conversation.js'
 import { checkCharacters, encodePrompt, encodeText, type Segment } from '../prompt/encode.js'
-import { badRequest, clientGone, contextExceeded, RequestError } from '../request-error.js'
+import { badRequest, contextExceeded, RequestError } from '../request-error.js'
 import { createTurn, mapInTurns, startInTurns } from '../slices.js'
+import { engineWork } from './engine-work.js'
 
 /** A conversation, and candidate answers to it or none. */
 export type ScoreInput = {
@@ -273,50 +271,13 @@ type ScoreOptions = BatchOptions & {
 }
 
 /** The same as one HTTP request: admitted, measured, logged. */
-export const scoreItems = async (options: ScoreOptions): Promise<readonly Scored[]> => {
-  const { model, items, record, signal, arrival } = options
-  const { pace, metrics, engine } = model
-  if (!options.isAdmitted) requirePlace(model)
-  const leave = pace.enter(items.length)
+export const scoreItems = (options: ScoreOptions): Promise<readonly Scored[]> => {
+  const { model, items } = options
   const promptTokens = items.reduce((sum, { ids }) => sum + ids.length, 0)
-  let cachedTokens = 0
-  let finish: 'stop' | 'abort' | 'error' = 'stop'
-  try {
-    return await scoreBatch(engine, items, {
-      ...options,
-      onScored: (timings) => {
-        metrics.choiceDone({ finish: 'stop', tokens: 0, timings })
-        cachedTokens += timings.cachedTokens
-      },
-    })
-  } catch (error) {
-    finish = signal.aborted ? 'abort' : 'error'
-    // What the engine refused never was in it.
-    const isRefused =
-      error instanceof EngineFailure &&
-      ['invalid_argument', 'unsupported', 'queue_full'].includes(error.code)
-    if (signal.aborted || !isRefused) metrics.choiceDone({ finish, tokens: 0, timings: undefined })
-    if (!(error instanceof EngineFailure)) throw error
-    throw signal.aborted ? clientGone() : fromEngineError(error, model)
-  } finally {
-    leave()
-    Object.assign(record, {
-      model: model.id,
-      prompt_tokens: promptTokens,
-      completion_tokens: 0,
-      cached_tokens: cachedTokens,
-      items: items.length,
-      finish,
-    })
-    metrics.requestDone({
-      seconds: (performance.now() - arrival) / 1000,
-      promptTokens,
-      cachedTokens,
-      choices: items.length,
-      maxTokens: 0,
-      mostTokens: 0,
-    })
-  }
+  const counts = { items: items.length, choices: items.length, promptTokens, maxTokens: 0 }
+  return engineWork({ ...options, ...counts }, (done) =>
+    scoreBatch(model.engine, items, { ...options, onScored: (timings) => done(0, timings) }),
+  )
 }
 
 export const scoreUsage = (scored: readonly Scored[]) => {
