@@ -26,7 +26,7 @@ type Work = {
 }
 
 /** Tells of one of the engine's requests that has ended: `tokens` written. */
-export type ChoiceDone = (tokens: number, timings: Timings | undefined) => void
+type ChoiceDone = (tokens: number, timings: Timings | undefined) => void
 
 /** What the engine refused never was in it. */
 const isRefused = (error: unknown): boolean =>
