@@ -18,6 +18,7 @@ const benches: Readonly<Record<string, readonly [file: string, about: string]>> 
   reward: ['reward', 'scoring: candidates of one prompt, and prompts beside the limit'],
   score: ['score', 'a file through `nemotron-server score`, beside the engine itself'],
   grammar: ['grammar', 'compiling a schema, its masks, and decoding with it beside without'],
+  schemas: ['schemas', 'which JSON Schemas are served, and whether rightly; a folder of them'],
   start: ['cold-start', 'from npm start to the first token of the embedded models'],
   gpu: ['gpu', 'docs/gpu-results.md from what bench/gpu.sh measured'],
 }

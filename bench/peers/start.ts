@@ -128,9 +128,10 @@ export const startOurs = (name: string, options: ChildOptions): Promise<Running>
 
 const llamaVersion = '3.22.1'
 
-const installLlama = (): void => {
+/** node-llama-cpp from npm, where it is not there yet; the folder that it is in. */
+export const installLlama = (): string => {
   const folder = join(cacheFolder, 'node-llama-cpp')
-  if (existsSync(join(folder, 'node_modules/node-llama-cpp'))) return
+  if (existsSync(join(folder, 'node_modules/node-llama-cpp'))) return folder
   if (process.platform !== 'linux') throw new Error('the llama.cpp peer is set up for Linux only')
   console.error(`installing node-llama-cpp ${llamaVersion} into ${folder}`)
   const flags = ['--prefix', folder, '--ignore-scripts', '--no-audit', '--no-fund']
@@ -140,6 +141,7 @@ const installLlama = (): void => {
     stdio: ['ignore', 2, 2],
   })
   if (status !== 0) throw new Error('llama.cpp: npm could not install node-llama-cpp')
+  return folder
 }
 
 /** `options.model` is the GGUF file. */

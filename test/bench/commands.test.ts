@@ -88,6 +88,29 @@ test('gpu', async () => {
   rmSync(folder, { recursive: true })
 })
 
+test('schemas', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nemotron-'))
+  const write = (name: string, value: unknown) =>
+    writeFileSync(join(folder, name), JSON.stringify(value))
+  const text = { type: 'object', properties: { a: { type: 'string' } }, required: ['a'] }
+  const instances = [
+    { data: { a: 'x' }, valid: true },
+    { data: { a: 1 }, valid: false },
+    // The folder says so: it is the grammar that is measured, not the folder.
+    { data: { a: 'y' }, valid: false },
+  ]
+  await refused(2, /none of its 0 .json files has a 'schema'/, 'schemas', '--data', folder)
+  write('Easy---1.json', { schema: text, tests: instances })
+  write('Hard---1.json', { schema: { not: { type: 'string' }, uniqueItems: true } })
+  const out = await output('schemas', '--data', folder)
+  assert.match(out, /0 of 1 valid instances not admitted, 1 of 2 invalid ones admitted/)
+  assert.match(out, /wrong: Easy---1.json 0: \{"a":"y"\}/)
+  assert.match(out, /^Easy +ours +1 +1 \(100.0 %\) +1 \(100.0 %\)/m)
+  assert.match(out, /^all +ours +2 +1 \(50.0 %\)/m)
+  assert.match(out, /1 refused: /)
+  rmSync(folder, { recursive: true })
+})
+
 /** The smallest shape, once. */
 const ONCE = ['--shape', 'tiny', '--rounds', '1', '--threads', '1']
 
