@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { readGrammar, recognises } from '../../bench/grammar/recogniser.js'
 import { openEngine } from '../../server/engine/engine.js'
 import type { Engine, GenerateRequest, Grammar, Sampling } from '../../server/engine/types.js'
-import { readGrammar, recognises } from '../grammar/recogniser.js'
 import { generate, idsOf, smallEngine, textOf } from './support.js'
 import { tinyCheckpoint } from './tiny_checkpoint.js'
 

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict'
 import { createRequire } from 'node:module'
 import { describe, test } from 'node:test'
 import { z } from 'zod'
+import { randomText, readGrammar, recognises } from '../../bench/grammar/recogniser.js'
 import { type AnswerForm, answerGrammar } from '../../server/grammar/answer-grammar.js'
 import { createGrammarTexts } from '../../server/grammar/grammar-texts.js'
 import { RequestError } from '../../server/request-error.js'
 import { createRandom, when } from './random-schema.js'
-import { randomText, readGrammar, recognises } from './recogniser.js'
 
 const admits = (form: AnswerForm, texts: readonly string[]): string[] => {
   const grammar = readGrammar(answerGrammar(form, 'field'))

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { describe, test } from 'node:test'
+import { randomText, readGrammar, recognises } from '../../bench/grammar/recogniser.js'
 import { createGrammarText } from '../../server/grammar/grammar-text.js'
 import { addSchema } from '../../server/grammar/json-schema.js'
 import { createJsonText } from '../../server/grammar/json-text.js'
 import { RequestError } from '../../server/request-error.js'
 import { createRandom, randomSchema } from './random-schema.js'
-import { randomText, readGrammar, recognises } from './recogniser.js'
 
 const require = createRequire(import.meta.url)
 

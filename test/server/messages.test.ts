@@ -7,7 +7,7 @@ import Anthropic from '@anthropic-ai/sdk'
 import { betaTool } from '@anthropic-ai/sdk/helpers/beta/json-schema'
 import { ChatAnthropic } from '@langchain/anthropic'
 import { generateText, jsonSchema, stepCountIs, streamText, tool } from 'ai'
-import { readGrammar, recognises } from '../grammar/recogniser.js'
+import { readGrammar, recognises } from '../../bench/grammar/recogniser.js'
 import { chatBody, type Harness, rawRequest, readAnswer, startHarness } from './harness.js'
 
 const SCHEMA = {

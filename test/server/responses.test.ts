@@ -8,7 +8,7 @@ import { generateText, jsonSchema, stepCountIs, streamText, tool } from 'ai'
 import OpenAI from 'openai'
 import { zodTextFormat } from 'openai/helpers/zod'
 import { z } from 'zod'
-import { readGrammar, recognises } from '../grammar/recogniser.js'
+import { readGrammar, recognises } from '../../bench/grammar/recogniser.js'
 import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
 
 const SCHEMA = {

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { readGrammar, recognises } from '../grammar/recogniser.js'
+import { readGrammar, recognises } from '../../bench/grammar/recogniser.js'
 import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
 
 const SCHEMA = {

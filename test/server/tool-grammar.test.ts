@@ -3,6 +3,12 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
+import {
+  type Grammar,
+  randomText,
+  readGrammar,
+  recognises,
+} from '../../bench/grammar/recogniser.js'
 import { createCallParser } from '../../server/chat/tools/call-parser.js'
 import { writeCalls } from '../../server/chat/tools/format.js'
 import { toolGrammar } from '../../server/chat/tools/grammar.js'
@@ -10,7 +16,6 @@ import { callableNames, type ToolUse } from '../../server/chat/tools/tool-use.js
 import { answerGrammar } from '../../server/grammar/answer-grammar.js'
 import type { Tool } from '../../server/prompt/conversation.js'
 import { RequestError } from '../../server/request-error.js'
-import { type Grammar, randomText, readGrammar, recognises } from '../grammar/recogniser.js'
 import { LLAMA, NANO } from './tool-formats.js'
 
 const tool = (name: string, more: Partial<Tool['function']> = {}): Tool => ({

@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import OpenAI from 'openai'
+import { readGrammar, recognises } from '../../bench/grammar/recogniser.js'
 import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
-import { readGrammar, recognises } from '../grammar/recogniser.js'
 import { chatBody, type Harness, readAnswer, readEvents, startHarness } from './harness.js'
 
 const tool = (name: string, more: Record<string, unknown> = {}) => ({
