@@ -75,4 +75,4 @@ export const isAny = (set: CodePoints): boolean =>
   set.length === ANY.length && set.every((point, i) => point === ANY[i])
 
 /** A text that UTF-8 cannot say. */
-export const hasLoneSurrogate = (text: string): boolean => /\p{Surrogate}/u.test(text)
+export const hasLoneSurrogate = (text: string): boolean => !text.isWellFormed()

@@ -235,9 +235,9 @@ const token = (name: string): string => name.replace(/~/g, '~0').replace(/\//g, 
 
 /** Looks through all of it once, before anything else does: nothing later meets what is too deep. */
 export const checkSize = (schema: unknown, param: string | null, what: string): void => {
-  const pending: { readonly value: unknown; readonly depth: number }[] = [
-    { value: schema, depth: 1 },
-  ]
+  // Every question pays for this, known or not: two plain stacks and no object for each part.
+  const pending: unknown[] = [schema]
+  const depths = [1]
   let parts = 0
   let members = 0
   let left = MAX_SCHEMA_TEXT
@@ -251,23 +251,23 @@ export const checkSize = (schema: unknown, param: string | null, what: string): 
     if (hasLoneSurrogate(text))
       throw badRequest(`${what} has a ${kind} with half of a surrogate pair.`, param)
   }
-  for (let item = pending.pop(); item !== undefined; item = pending.pop()) {
-    const { value, depth } = item
+  while (pending.length > 0) {
+    const value = pending.pop()
+    const depth = depths.pop() ?? 0
     if (++parts > MAX_SCHEMA_PARTS)
       throw badRequest(`${what} has more than ${MAX_SCHEMA_PARTS} parts: ask for less.`, param)
-    if (typeof value !== 'object' || value === null) {
-      if (typeof value === 'string') read(value, 'text')
-      continue
-    }
+    if (typeof value === 'string') read(value, 'text')
+    if (typeof value !== 'object' || value === null) continue
     if (depth > MAX_SCHEMA_DEPTH)
       throw badRequest(`${what} is nested deeper than ${MAX_SCHEMA_DEPTH} levels.`, param)
     const list = isObject(value) ? value.enum : undefined
     if (Array.isArray(list)) members += list.length
     if (members > MAX_ENUM)
       throw badRequest(`${what} has more than ${MAX_ENUM} values in its 'enum's.`, param)
-    for (const [key, member] of Object.entries(value)) {
-      read(key, 'name')
-      pending.push({ value: member, depth: depth + 1 })
+    for (const key of Object.keys(value)) {
+      if (!Array.isArray(value)) read(key, 'name')
+      pending.push((value as Record<string, unknown>)[key])
+      depths.push(depth + 1)
     }
   }
 }
