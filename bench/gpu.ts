@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { writeCounts } from './gpu-counts.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
@@ -176,14 +177,25 @@ export const run = async (args: readonly string[]): Promise<void> => {
     options: {
       help: { type: 'boolean' },
       add: { type: 'string' },
+      counts: { type: 'boolean' },
+      program: { type: 'string', default: join(root, 'build/test/emu/emulated_gpu_bench') },
       results: { type: 'string', default: join(root, 'bench/results') },
       out: { type: 'string', default: join(root, 'docs/gpu-results.md') },
     },
   })
   if (values.help) {
-    console.log('npm run bench -- gpu [--add result.json] [--results FOLDER] [--out FILE]\n')
+    console.log('npm run bench -- gpu [--add result.json] [--results FOLDER] [--out FILE]')
+    console.log('npm run bench -- gpu --counts [--program FILE]\n')
     console.log('Makes docs/gpu-results.md from what bench/gpu.sh has measured; --add takes a new')
     console.log('result.json in first.')
+    console.log(
+      '--counts counts what products of generated rows cost, by nvcc and a gpu_bench (no GPU),',
+    )
+    console.log('and writes the tables into docs/kernels.md.')
+    return
+  }
+  if (values.counts) {
+    console.log(writeCounts(root, values.program))
     return
   }
   if (values.add) {

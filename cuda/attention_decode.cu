@@ -263,30 +263,37 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArg
   }
 }
 
-template <int kDim, bool kFp8>
-void launch_one(Queue& queue, const AttentionArgs& p) {
-  launch(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>,
-         unsigned(queue.multiprocessors * 2), kThreads, Shape<kDim, kFp8>::kBytes, p);
-}
-template <int kDim, bool kFp8>
-void load_one(Queue& queue) {
-  load_kernel(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>,
-              Shape<kDim, kFp8>::kBytes);
+// use(Shape) of the instance for such heads.
+template <class Use>
+void with_instance(int head_dim, bool fp8, const Use& use) {
+  if (head_dim <= 64) return fp8 ? use(Shape<64, true>()) : use(Shape<64, false>());
+  return fp8 ? use(Shape<128, true>()) : use(Shape<128, false>());
 }
 
 }  // namespace
 
 void attention_decode(Queue& queue, const AttentionArgs& p) {
-  if (p.kv.head_dim <= 64)
-    return p.kv.fp8 ? launch_one<64, true>(queue, p) : launch_one<64, false>(queue, p);
-  return p.kv.fp8 ? launch_one<128, true>(queue, p) : launch_one<128, false>(queue, p);
+  with_instance(p.kv.head_dim, p.kv.fp8, [&]<int kDim, bool kFp8>(Shape<kDim, kFp8>) {
+    launch(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>,
+           unsigned(queue.multiprocessors * 2), kThreads, Shape<kDim, kFp8>::kBytes, p);
+  });
+}
+
+size_t attention_decode_shared(int head_dim, bool fp8) {
+  size_t bytes = 0;
+  with_instance(head_dim, fp8, [&](auto s) { bytes = s.kBytes; });
+  return bytes;
 }
 
 void load_attention_decode(Queue& queue) {
-  load_one<64, false>(queue);
-  load_one<64, true>(queue);
-  load_one<128, false>(queue);
-  load_one<128, true>(queue);
+  for (const int head_dim : {64, 128}) {
+    for (const bool fp8 : {false, true}) {
+      with_instance(head_dim, fp8, [&]<int kDim, bool kFp8>(Shape<kDim, kFp8>) {
+        load_kernel(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>,
+                    Shape<kDim, kFp8>::kBytes);
+      });
+    }
+  }
 }
 
 }  // namespace nemotron::cuda

@@ -46,8 +46,12 @@ struct Output {
   SplitNorm norm;  // with add
 };
 
-template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared>
+template <bool kFp8_, int kRowTiles_, int kTokenTiles_, int kShared_, bool kPaired_>
 struct Shape {
+  static constexpr bool kFp8 = kFp8_, kPaired = kPaired_;
+  static constexpr int kRowTiles = kRowTiles_, kTokenTiles = kTokenTiles_, kShared = kShared_;
+  // Row tiles that move from block to block: of a pair, one half.
+  static constexpr int kLower = kPaired ? kRowTiles / 2 : kRowTiles;
   static constexpr int kWeightLoads =
       kRowTiles * (kFp8 ? 2 : 4);  // sixteen bytes a lane and 64 columns
   static constexpr int kLoads = kWeightLoads + kTokenTiles * 2;
@@ -241,7 +245,7 @@ GPU_DEVICE void write_pair(const DecodeGemm& p, const Output& out, const Lane& a
 // Registers may allow as little as one block a multiprocessor: shared memory is what limits them.
 template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
 __global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, Output out) {
-  using S = Shape<kFp8, kRowTiles, kTokenTiles, kShared>;
+  using S = Shape<kFp8, kRowTiles, kTokenTiles, kShared, kPaired>;
   pdl_launch_dependents();
   const int tokens = p.count ? *p.count : p.grid_rows,
             first_token = int(blockIdx.x) * kTokenTiles * 8;
@@ -340,49 +344,55 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, 
 constexpr int kSmall = 96 << 10, kLarge = 192 << 10;
 bool large_fits(const Queue& queue) { return queue.shared_limit >= size_t(kLarge); }
 
-template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
-void launch_one(Queue& queue, const DecodeGemm& p, const Output& out) {
-  constexpr int kLower = kPaired ? kRowTiles / 2 : kRowTiles;
-  const int lower_tiles =
-      kPaired ? (p.w.rows / out.segment_rows) * out.segment_tiles : (p.w.rows + 15) / 16;
-  const dim3 grid(unsigned((p.grid_rows + kTokenTiles * 8 - 1) / (kTokenTiles * 8)),
-                  unsigned((lower_tiles + kLower - 1) / kLower));
-  launch(queue, "gemm_decode", gemm_decode_kernel<kFp8, kRowTiles, kTokenTiles, kShared, kPaired>,
-         grid, kThreads, Shape<kFp8, kRowTiles, kTokenTiles, kShared>::kBytes, p, out);
+// use(Shape) of the instance that takes so many rows of a.
+template <bool kFp8, bool kPaired, class Use>
+void with_instance(const Queue& queue, int32_t grid_rows, const Use& use) {
+  constexpr int kFewest = kPaired ? 2 : 1;
+  if (grid_rows <= 8) return use(Shape<kFp8, kFewest, 1, kSmall, kPaired>());
+  if (grid_rows <= 16) return use(Shape<kFp8, kFewest, 2, kSmall, kPaired>());
+  if (grid_rows <= 32) return use(Shape<kFp8, 2, 4, kSmall, kPaired>());
+  if (large_fits(queue)) return use(Shape<kFp8, 4, 8, kLarge, kPaired>());
+  return use(Shape<kFp8, 2, 8, kSmall, kPaired>());
 }
 
-template <bool kFp8, bool kPaired>
-void launch_for(Queue& queue, const DecodeGemm& p, const Output& out) {
-  constexpr int kFewest = kPaired ? 2 : 1;
-  if (p.grid_rows <= 8) return launch_one<kFp8, kFewest, 1, kSmall, kPaired>(queue, p, out);
-  if (p.grid_rows <= 16) return launch_one<kFp8, kFewest, 2, kSmall, kPaired>(queue, p, out);
-  if (p.grid_rows <= 32) return launch_one<kFp8, 2, 4, kSmall, kPaired>(queue, p, out);
-  if (large_fits(queue)) return launch_one<kFp8, 4, 8, kLarge, kPaired>(queue, p, out);
-  return launch_one<kFp8, 2, 8, kSmall, kPaired>(queue, p, out);
+template <class Use>
+void with_instance(const Queue& queue, const DecodeGemm& p, bool paired, const Use& use) {
+  if (p.w.fp8) {
+    if (paired) return with_instance<true, true>(queue, p.grid_rows, use);
+    return with_instance<true, false>(queue, p.grid_rows, use);
+  }
+  if (paired) return with_instance<false, true>(queue, p.grid_rows, use);
+  return with_instance<false, false>(queue, p.grid_rows, use);
+}
+
+template <class S>
+constexpr auto kernel_of(S) {
+  return gemm_decode_kernel<S::kFp8, S::kRowTiles, S::kTokenTiles, S::kShared, S::kPaired>;
+}
+
+// Row tiles of the matrix, of pairs the lower ones.
+int32_t lower_tiles(const DecodeGemm& p, const Output& out, bool paired) {
+  return paired ? (p.w.rows / out.segment_rows) * out.segment_tiles : (p.w.rows + 15) / 16;
+}
+
+template <class S>
+dim3 grid_of(S, int32_t tiles, int32_t grid_rows) {
+  return dim3(unsigned((grid_rows + S::kTokenTiles * 8 - 1) / (S::kTokenTiles * 8)),
+              unsigned((tiles + S::kLower - 1) / S::kLower));
 }
 
 void launch_any(Queue& queue, const DecodeGemm& p, const Output& out) {
   const bool paired = out.epilogue == Epilogue::silu || out.epilogue == Epilogue::rope;
-  if (p.w.fp8)
-    return paired ? launch_for<true, true>(queue, p, out) : launch_for<true, false>(queue, p, out);
-  return paired ? launch_for<false, true>(queue, p, out) : launch_for<false, false>(queue, p, out);
-}
-
-template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
-void load_one(Queue& queue) {
-  load_kernel(queue, "gemm_decode",
-              gemm_decode_kernel<kFp8, kRowTiles, kTokenTiles, kShared, kPaired>,
-              Shape<kFp8, kRowTiles, kTokenTiles, kShared>::kBytes);
+  with_instance(queue, p, paired, [&](auto s) {
+    launch(queue, "gemm_decode", kernel_of(s), grid_of(s, lower_tiles(p, out, paired), p.grid_rows),
+           kThreads, s.kBytes, p, out);
+  });
 }
 
 template <bool kFp8, bool kPaired>
 void load_all(Queue& queue) {
-  constexpr int kFewest = kPaired ? 2 : 1;
-  load_one<kFp8, kFewest, 1, kSmall, kPaired>(queue);
-  load_one<kFp8, kFewest, 2, kSmall, kPaired>(queue);
-  load_one<kFp8, 2, 4, kSmall, kPaired>(queue);
-  load_one<kFp8, 2, 8, kSmall, kPaired>(queue);
-  if (large_fits(queue)) load_one<kFp8, 4, 8, kLarge, kPaired>(queue);
+  const auto load = [&](auto s) { load_kernel(queue, "gemm_decode", kernel_of(s), s.kBytes); };
+  for (const int32_t rows : {8, 16, 32, 64}) with_instance<kFp8, kPaired>(queue, rows, load);
 }
 
 }  // namespace
@@ -392,6 +402,24 @@ void load_gemm_decode(Queue& queue) {
   load_all<false, true>(queue);
   load_all<true, false>(queue);
   load_all<true, true>(queue);
+}
+
+DecodeLaunch gemm_decode_launch(const Queue& queue, const DecodeGemm& p, bool paired) {
+  DecodeLaunch l;
+  with_instance(queue, p, paired, [&](auto s) {
+    const dim3 grid = grid_of(s, p.w.rows / (paired ? 32 : 16), p.grid_rows);
+    l.kernel = "gemm_decode_kernelILb" + std::to_string(s.kFp8) + "ELi" +
+               std::to_string(s.kRowTiles) + "ELi" + std::to_string(s.kTokenTiles) + "ELi" +
+               std::to_string(s.kShared) + "ELb" + std::to_string(s.kPaired) + "EE";
+    l.rows = s.kRowTiles * 16;
+    l.tokens = s.kTokenTiles * 8;
+    l.warps = kWarps;
+    l.stage_columns = kWarps * kKBlock;
+    l.stages = s.kStages;
+    l.shared = s.kBytes;
+    l.blocks = int32_t(grid.x * grid.y);
+  });
+  return l;
 }
 
 void gemm_decode_store(Queue& queue, const DecodeGemm& p, float* out, int64_t out_stride) {

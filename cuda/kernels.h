@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "cuda/queue.h"
 #include "cuda/step_layout.h"
@@ -184,6 +185,17 @@ void gemm_decode_silu(Queue& queue, const DecodeGemm& p, uint16_t* h, int64_t h_
 void gemm_decode_rope(Queue& queue, const DecodeGemm& p, const RopeStore& rope);
 void load_gemm_decode(Queue& queue);
 
+// How such a product is launched, for counting: `paired` where sums are taken in pairs (silu and
+// rope), of a matrix whose halves are whole tiles.
+struct DecodeLaunch {
+  std::string kernel;                       // the instance, as a part of its mangled name
+  int32_t rows = 0, tokens = 0, warps = 0;  // of the matrix, and of a, that a block takes at a time
+  int32_t stage_columns = 0, stages = 0;    // of the queue in shared memory
+  int64_t shared = 0;                       // bytes a block
+  int32_t blocks = 0;
+};
+DecodeLaunch gemm_decode_launch(const Queue& queue, const DecodeGemm& p, bool paired);
+
 // --- gemm_prompt.cu ---
 
 struct PromptGemm {
@@ -215,6 +227,7 @@ struct AttentionArgs {
   uint32_t* arrivals = nullptr;
 };
 void attention_decode(Queue& queue, const AttentionArgs& p);
+size_t attention_decode_shared(int head_dim, bool fp8);  // bytes a block
 void attention_prompt(Queue& queue, const AttentionArgs& p, int tiles);
 void load_attention_decode(Queue& queue);
 void load_attention_prompt(Queue& queue);

@@ -1,13 +1,14 @@
 // gpu_bench: how close the CUDA backend comes to what the GPU can do (bench/gpu.sh runs it).
 //
 //   gpu_bench [--part NAME]... [--json FILE] [--tiny]
-//   gpu_bench --list | --needs PART | --plan GB | --help
+//   gpu_bench --list | --needs PART | --plan GB | --launches | --help
 //
 // Every number stands beside its limit: bytes over the read bandwidth, or FLOPs over the matrix
 // peak, both measured in this run. Medians of wall times of whole steps after a warm-up. No
 // checkpoint and no Node are needed. --json appends a line of JSON for every number as soon as it
 // is known. --tiny takes every path in tiny shapes. --needs says how many gigabytes of a GPU a part
-// needs; --plan says it of each model and fails when that is more than GB. Both need no GPU.
+// needs; --plan says it of each model and fails when that is more than GB; --launches says how
+// products would be launched on an H200. These need no GPU.
 #include "bench/gpu/bench.h"
 
 #include <algorithm>
@@ -296,7 +297,7 @@ int plan(double gigabytes) {
 void usage() {
   std::printf(
       "gpu_bench [--part NAME]... [--json FILE] [--tiny]\n"
-      "gpu_bench --list | --needs PART | --plan GB | --help\n");
+      "gpu_bench --list | --needs PART | --plan GB | --launches | --help\n");
   for (const Part& part : parts()) std::printf("  %-10s %s\n", part.name, part.what);
 }
 
@@ -329,6 +330,7 @@ int run(int argc, char** argv) {
       for (const Part& part : parts()) std::printf("%s\n", part.name);
       return 0;
     }
+    if (arg == "--launches") return print_launches(), 0;
     if (arg == "--plan" && more) return plan(std::atof(argv[++i]));
     if (arg == "--needs" && more) {
       for (const Part& part : parts()) {

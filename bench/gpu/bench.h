@@ -96,4 +96,7 @@ void bench_ranks(Bench& b);  // ranks.cc
 // Measures nothing: launches each of the kernels that a profiler looks at, once.
 void bench_kernels(Bench& b, const Shape& shape);
 
+// Needs no GPU: how products would be launched on an H200 (launches.cc).
+void print_launches();
+
 }  // namespace nemotron::bench

@@ -151,7 +151,7 @@ BREAKS = [
     B("attention_prompt_wgmma.cu", "const int chunks = (kKeys - first) * 8;", "const int chunks = (kKeys - first) * 8 - 8;", WGMMA_FLAT),
     B("attention_prompt_wgmma.cu", "i * blocks + b < last_block ? i * blocks + b : last_block", "i * blocks + b", WGMMA,
       blind="reads on in the metadata; what the block holds that it names is masked or zeroed"),
-    B("gemm_decode.cu", "kPaired ? (p.w.rows / out.segment_rows) * out.segment_tiles : (p.w.rows + 15) / 16", "kPaired ? (p.w.rows / out.segment_rows) * out.segment_tiles : p.w.rows / 16", GEMM),
+    B("gemm_decode.cu", "paired ? (p.w.rows / out.segment_rows) * out.segment_tiles : (p.w.rows + 15) / 16", "paired ? (p.w.rows / out.segment_rows) * out.segment_tiles : p.w.rows / 16", GEMM),
     B("gemm_decode.cu", "if (place >= out.lower_rows || row >= p.w.rows) continue;", "if (row >= p.w.rows) continue;", MLP),
     B("gemm_decode.cu", "&& tile < norm_tiles(p.w.rows))", ")", NORM),
     B("gemm_decode.cu", "for (int j = lane; j < tiles; j += 32)", "for (int j = lane; j < tiles && j < 32; j += 32)", NORM),
@@ -260,7 +260,7 @@ BREAKS = [
     B("weights.cc", "p.scale.size() == 1 ? 0 : size_t(at)", "0", PACK, blind="pieces of a matrix begin past its first 32 MiB: too much for the emulator"),
     B("cache_map.cc", "cuuint64_t(head_dim) * 2", "cuuint64_t(head_dim) * 4", WGMMA),
     B("gemm_decode.cu", "return queue.shared_limit >= size_t(kLarge);", "return queue.shared_limit >= size_t(kSmall);", SMALL),
-    B("gemm_decode.cu", "load_one<kFp8, 2, 8, kSmall, kPaired>(queue);", "", SMALL),
+    B("gemm_decode.cu", "{8, 16, 32, 64}) with_instance", "{8, 16, 32}) with_instance", SMALL),
 ]
 
 

@@ -1,0 +1,487 @@
+// npm run bench -- gpu --counts: what the products of generated rows cost on an H200, counted: from the
+// compiled kernels (cubins of nvcc) and from how the backend launches them (gpu_bench --launches). The
+// times are what the counts allow at the rates below. Nothing is measured.
+
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { UsageError } from './flags.js'
+
+// --- the machine: an H200 ---
+
+const multiprocessors = 132
+const sharedBytes = 228 << 10 // of a multiprocessor; a block takes 1 KiB more than it asks for
+const registers = 65_536
+const wavefrontBytes = 128
+
+/** What is assumed, until bench/gpu.sh has measured it: bytes/s, FLOP/s, Hz, seconds. */
+const assumed = {
+  memory: 4.3e12,
+  l2: 5.7e12,
+  clock: 1.7e9,
+  mma: 330e12,
+  tensorLimit: 790e12,
+  latency: 0.8e-6,
+  boundary: 1.2e-6,
+  attentionStart: 2e-6,
+  attentionShare: 0.88,
+  sampler: 40e-6,
+  stepGap: 5e-6,
+}
+
+// --- cubins ---
+
+/** What a kernel's main loop holds: the smallest loop with the most products of the tensor cores. */
+export type CompiledKernel = {
+  readonly name: string
+  readonly registers: number
+  readonly products: number
+  /** Of shared memory, by bytes a lane, and copies of sixteen bytes into it. */
+  readonly loads: Readonly<Record<4 | 8 | 16, number>>
+  readonly copies: number
+}
+
+const hmma = 0x23c
+const lds = 0x984
+const ldgsts = 0xfae
+const bra = 0x947
+
+type Instruction = { readonly opcode: number; readonly low: bigint; readonly high: bigint }
+
+const instructionsOf = (code: Buffer): readonly Instruction[] =>
+  Array.from({ length: Math.floor(code.length / 16) }, (_, i) => {
+    const low = code.readBigUInt64LE(i * 16)
+    return { opcode: Number(low & 0xfffn), low, high: code.readBigUInt64LE(i * 16 + 8) }
+  })
+
+/** Where a branch leads, in instructions from the one after it. */
+const branchOffset = ({ low, high }: Instruction): number => {
+  const upper = BigInt.asIntN(48, (low >> 34n) | ((high & 0x3ffffn) << 30n))
+  return Number(((upper << 8n) | ((low >> 16n) & 0xffn)) * 4n) / 16
+}
+
+const count = (code: readonly Instruction[], opcode: number): number =>
+  code.filter((instruction) => instruction.opcode === opcode).length
+
+const mainLoop = (code: readonly Instruction[]): readonly Instruction[] => {
+  const loops = code.flatMap((instruction, at) => {
+    if (instruction.opcode !== bra) return []
+    const to = at + 1 + branchOffset(instruction)
+    return to < at ? [code.slice(to, at + 1)] : []
+  })
+  const innermost = loops
+    .filter((loop) => count(loop, hmma) > 0)
+    .sort((a, b) => a.length - b.length)[0]
+  return innermost ?? []
+}
+
+const loopLoads = (loop: readonly Instruction[], code: number): number =>
+  loop.filter(({ opcode, high }) => opcode === lds && Number((high >> 9n) & 7n) === code).length
+
+/** The kernels of an ELF file that nvcc -cubin made. */
+const readCubin = (file: Buffer): readonly CompiledKernel[] => {
+  const tableAt = Number(file.readBigUInt64LE(0x28))
+  const entryBytes = file.readUInt16LE(0x3a)
+  const sections = Array.from({ length: file.readUInt16LE(0x3c) }, (_, i) => {
+    const at = tableAt + i * entryBytes
+    const offset = Number(file.readBigUInt64LE(at + 24))
+    const size = Number(file.readBigUInt64LE(at + 32))
+    return { name: file.readUInt32LE(at), type: file.readUInt32LE(at + 4), offset, size }
+  })
+  const stringAt = (at: number): string => file.toString('latin1', at, file.indexOf(0, at))
+  const namesAt = sections[file.readUInt16LE(0x3e)]?.offset ?? 0
+  const named = sections.map((section) => ({ ...section, name: stringAt(namesAt + section.name) }))
+  const find = (name: string) => {
+    const section = named.find((one) => one.name === name)
+    if (section === undefined) throw new Error(`a cubin without ${name}`)
+    return section
+  }
+  const symbols = find('.symtab')
+  const strings = find('.strtab')
+  const symbolName = (index: number): string =>
+    stringAt(strings.offset + file.readUInt32LE(symbols.offset + index * 24))
+  // .nv.info: (format, attribute, size) and, for attribute 0x2f, (symbol, registers).
+  const info = find('.nv.info')
+  const used = new Map<string, number>()
+  for (let at = info.offset; at < info.offset + info.size; ) {
+    const format = file.readUInt8(at)
+    const size = format === 4 ? file.readUInt16LE(at + 2) : 0
+    if (format === 4 && file.readUInt8(at + 1) === 0x2f)
+      used.set(symbolName(file.readUInt32LE(at + 4)), file.readUInt32LE(at + 8))
+    at += 4 + size
+  }
+  return named
+    .filter(({ name }) => name.startsWith('.text.'))
+    .map(({ name, offset, size }) => {
+      const kernel = name.slice('.text.'.length)
+      const loop = mainLoop(instructionsOf(file.subarray(offset, offset + size)))
+      return {
+        name: kernel,
+        registers: used.get(kernel) ?? 0,
+        products: count(loop, hmma),
+        loads: { 4: loopLoads(loop, 4), 8: loopLoads(loop, 5), 16: loopLoads(loop, 6) },
+        copies: count(loop, ldgsts),
+      }
+    })
+}
+
+export const findNvcc = (): string | undefined => {
+  const paths = (process.env.PATH ?? '').split(':').map((folder) => join(folder, 'nvcc'))
+  const all = [process.env.NVCC, process.env.CUDACXX, ...paths, '/usr/local/cuda/bin/nvcc']
+  return all.find((path) => path !== undefined && path !== '' && existsSync(path))
+}
+
+export const nvccRelease = (nvcc: string): string =>
+  /release ([\d.]+)/.exec(spawnSync(nvcc, ['--version'], { encoding: 'utf8' }).stdout)?.[1] ?? ''
+
+/** The kernels of cuda/NAME.cu, compiled for sm_90a as the build does. */
+const compile = (root: string, nvcc: string, names: readonly string[]): CompiledKernel[] => {
+  const folder = mkdtempSync(join(tmpdir(), 'nemotron-'))
+  const lists = readFileSync(join(root, 'cuda/CMakeLists.txt'), 'utf8')
+  try {
+    return names.flatMap((name) => {
+      const own = new RegExp(
+        `^set_source_files_properties\\(${name}\\.cu .*COMPILE_LANGUAGE:CUDA>:([^>]*)>`,
+        'm',
+      ).exec(lists)?.[1]
+      const out = join(folder, `${name}.cubin`)
+      const options = ['-std=c++20', '-O3', '-I.', '-Iaddon', '-arch=sm_90a', '-cubin']
+      const args = [...options, ...(own?.split(' ') ?? []), `cuda/${name}.cu`, '-o', out]
+      const { status, stderr } = spawnSync(nvcc, args, { cwd: root, encoding: 'utf8' })
+      if (status !== 0) throw new Error(`nvcc cuda/${name}.cu: ${stderr}`)
+      return readCubin(readFileSync(out))
+    })
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+// --- launches ---
+
+/** A line of gpu_bench --launches. */
+export type Launch = {
+  readonly model: string
+  readonly fp8: boolean
+  readonly batch: number
+  readonly product: string
+  readonly rows: number
+  readonly cols: number
+  readonly weightBytes: number
+  readonly kernel: string
+  readonly blockRows: number
+  readonly blockTokens: number
+  readonly warps: number
+  readonly stageColumns: number
+  readonly stages: number
+  readonly shared: number
+  readonly blocks: number
+  /** Of a block of the decode attention, which runs before `o`. */
+  readonly attentionShared: number
+}
+
+const readLaunches = (program: string): readonly Launch[] => {
+  if (!existsSync(program))
+    throw new UsageError(`--launches ${program} is not there: expected a built gpu_bench`)
+  const { status, stdout, stderr } = spawnSync(program, ['--launches'], { encoding: 'utf8' })
+  if (status !== 0) throw new Error(`${program} --launches: ${stdout}${stderr}`)
+  return stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Launch)
+}
+
+// --- counts ---
+
+type Counts = {
+  readonly launch: Launch
+  readonly registers: number
+  /** That a multiprocessor holds at once, by shared memory, registers and threads. */
+  readonly blocksFit: number
+  /** That are there at once of this grid. */
+  readonly resident: number
+  /** Bytes: of weights asked for before they are used, a multiprocessor; left in shared memory. */
+  readonly inFlight: number
+  readonly free: number
+  /** Of shared memory, for a KiB of weights. */
+  readonly wavefronts: number
+  readonly memoryBytes: number
+  readonly l2Bytes: number
+  readonly seconds: number
+  readonly bound: string
+}
+
+/** Weights that a block's queue holds before the first of them is used. */
+const queuedWeights = (launch: Launch): number =>
+  (launch.stages - 1) * launch.blockRows * launch.stageColumns * launch.weightBytes
+
+export const countOf = (launch: Launch, kernels: readonly CompiledKernel[]): Counts => {
+  const kernel = kernels.find(({ name }) => name.includes(launch.kernel))
+  if (kernel === undefined) throw new Error(`no compiled kernel has ${launch.kernel} in its name`)
+  const blockBytes = launch.shared + 1024
+  const warpRegisters = Math.ceil((kernel.registers * 32) / 256) * 256
+  const blocksFit = Math.min(
+    Math.floor(sharedBytes / blockBytes),
+    Math.floor(registers / (warpRegisters * launch.warps)),
+    Math.floor(64 / launch.warps),
+  )
+  const resident = Math.min(blocksFit, Math.ceil(launch.blocks / multiprocessors))
+  const passes = Math.ceil(launch.batch / launch.blockTokens)
+  const weights = launch.rows * launch.cols * launch.weightBytes
+  const l2Bytes =
+    weights * passes + Math.ceil(launch.rows / launch.blockRows) * launch.batch * launch.cols * 2
+  // A warp's products of one turn of the loop are of 16 weight rows, 8 tokens and 16 columns each; so many
+  // of them take a block's weights once.
+  const perTokens = launch.blockTokens / 8
+  const weightsPerTurn =
+    ((kernel.products * launch.warps * 16 * 16) / perTokens) * launch.weightBytes
+  // Sixteen bytes a lane are four wavefronts where they do not meet in a bank: lanes' places are made so.
+  const perTurn =
+    launch.warps * (4 * (kernel.loads[16] + kernel.copies) + 2 * kernel.loads[8] + kernel.loads[4])
+  const wavefronts = perTurn / (weightsPerTurn / 1024)
+  const used = Math.min(multiprocessors, launch.blocks)
+  const waves = Math.ceil(launch.blocks / multiprocessors)
+  const inFlight = resident * queuedWeights(launch)
+  const total = Math.min(launch.blocks, blocksFit * multiprocessors) * queuedWeights(launch)
+  const tile = 2 * launch.blockRows * launch.blockTokens * launch.cols
+  const bounds: readonly (readonly [string, number])[] = [
+    ['memory', weights / Math.min(assumed.memory, total / assumed.latency)],
+    ['L2', l2Bytes / Math.min(assumed.l2, used * 64 * assumed.clock)],
+    ['shared memory', ((weights * passes) / 1024) * (wavefronts / (used * assumed.clock))],
+    ['tensor cores', (waves * tile) / (assumed.mma / multiprocessors)],
+  ]
+  const [bound, seconds] = bounds.reduce((a, b) => (b[1] > a[1] ? b : a))
+  return {
+    launch,
+    registers: kernel.registers,
+    blocksFit,
+    resident,
+    inFlight,
+    free: sharedBytes - resident * blockBytes,
+    wavefronts,
+    memoryBytes: weights,
+    l2Bytes,
+    seconds,
+    bound,
+  }
+}
+
+// --- whole steps ---
+
+type ModelShape = { readonly layers: number; readonly kvHeads: number; readonly headDim: number }
+const models: Readonly<Record<string, ModelShape>> = {
+  '8B': { layers: 32, kvHeads: 8, headDim: 128 },
+  '70B': { layers: 80, kvHeads: 8, headDim: 128 },
+}
+const context = 1024
+
+type Step = {
+  readonly name: string
+  readonly batch: number
+  readonly launches: number
+  readonly memoryBytes: number
+  readonly l2Bytes: number
+  readonly sharedBytes: number
+  readonly seconds: number
+  readonly limit: number
+  readonly bounds: string
+}
+
+/**
+ * Seconds of memory's time that a product asks for before it waits: what the queues of its blocks hold that
+ * fit beside the kernel before, which leaves `free` bytes of each multiprocessor.
+ */
+const askedEarly = (free: number, after: Counts): number => {
+  const room = Math.floor(free / (after.launch.shared + 1024))
+  const blocks = Math.min(room * multiprocessors, after.launch.blocks)
+  return (blocks * queuedWeights(after.launch)) / assumed.memory
+}
+
+const stepOf = (products: readonly Counts[]): Step => {
+  const one = (name: string): Counts => {
+    const found = products.find(({ launch }) => launch.product === name)
+    if (found === undefined) throw new Error(`no launch of ${name}`)
+    return found
+  }
+  const [qkv, o, gateUp, down, head] = ['qkv', 'o', 'gate_up', 'down', 'head'].map(one) as [
+    Counts,
+    Counts,
+    Counts,
+    Counts,
+    Counts,
+  ]
+  const { model, fp8, batch } = qkv.launch
+  const shape = models[model]
+  if (shape === undefined) throw new Error(`no shape of ${model}`)
+  const kv = batch * context * 2 * shape.kvHeads * shape.headDim * (fp8 ? 1 : 2)
+  const attention =
+    Math.max(fp8 ? 6e-6 : 7e-6, kv / (assumed.attentionShare * assumed.memory)) +
+    assumed.attentionStart
+  const pause = (before: Counts, after: Counts): number =>
+    Math.max(0, assumed.boundary - askedEarly(before.free, after))
+  // Two blocks of attention on a multiprocessor; those that have nothing to do are gone at once.
+  const units = batch * shape.kvHeads * Math.ceil(context / 512)
+  const attending = Math.min(2, Math.ceil(units / multiprocessors))
+  const besideAttention = sharedBytes - attending * (o.launch.attentionShared + 1024)
+  // Attention leaves memory idle for all but the time of its keys and values.
+  const idle = assumed.boundary + attention - kv / assumed.memory
+  const hidden = Math.min(idle, askedEarly(besideAttention, o))
+  const pauses =
+    pause(down, qkv) + 2 * assumed.boundary - hidden + pause(o, gateUp) + pause(gateUp, down)
+  const layer = [qkv, o, gateUp, down]
+  const sum = (value: (c: Counts) => number): number =>
+    shape.layers * layer.reduce((total, c) => total + value(c), 0) + value(head)
+  const seconds =
+    sum((c) => c.seconds) +
+    shape.layers * (attention + pauses) +
+    6 * assumed.boundary +
+    assumed.sampler +
+    assumed.stepGap
+  const weights = sum((c) => c.memoryBytes)
+  const flops = sum((c) => 2 * c.launch.rows * c.launch.cols * batch)
+  const memoryBytes = weights + shape.layers * kv
+  const limit =
+    Math.max(weights / assumed.memory, flops / assumed.tensorLimit) +
+    (shape.layers * kv) / assumed.memory
+  const shared = (c: Counts): number =>
+    (c.memoryBytes / 1024) * Math.ceil(batch / c.launch.blockTokens) * c.wavefronts * wavefrontBytes
+  return {
+    name: `${model} ${fp8 ? 'FP8, cache FP8' : 'BF16'}`,
+    batch,
+    launches: shape.layers * 5 + 6,
+    memoryBytes,
+    l2Bytes: sum((c) => c.l2Bytes) + shape.layers * kv,
+    sharedBytes: sum(shared),
+    seconds,
+    limit,
+    bounds: [...layer, head].map((c) => `${c.launch.product} ${c.bound}`).join(', '),
+  }
+}
+
+// --- the page ---
+
+const kib = (bytes: number): string => (bytes / 1024).toFixed(bytes < 10_240 ? 1 : 0)
+const microseconds = (seconds: number): string => (seconds * 1e6).toFixed(1)
+const gb = (bytes: number): string => (bytes / 1e9).toFixed(1)
+
+const instanceRows = (counts: readonly Counts[]): readonly string[] => {
+  const seen = new Map<string, Counts>()
+  for (const c of counts) if (!seen.has(c.launch.kernel)) seen.set(c.launch.kernel, c)
+  return [...seen.values()].map((c) => {
+    const { launch } = c
+    const free = sharedBytes - c.blocksFit * (launch.shared + 1024)
+    const what = `${launch.weightBytes === 1 ? 'FP8' : 'BF16'}, ${launch.blockRows} x ${launch.blockTokens}`
+    const paired = launch.kernel.endsWith('Lb1EE') ? ', pairs' : ''
+    return (
+      `| ${what}${paired} | ${launch.warps} | ${c.registers} | ${kib(launch.shared)} | ${c.blocksFit} | ` +
+      `${kib(queuedWeights(launch))} | ${kib(free)} | ${c.wavefronts.toFixed(0)} |`
+    )
+  })
+}
+
+const productRows = (counts: readonly Counts[]): readonly string[] =>
+  counts
+    .filter(({ launch }) => launch.model === '8B' && launch.product !== 'head')
+    .map((c) => {
+      const { launch } = c
+      const times = (bytes: number): string => (bytes / c.memoryBytes).toFixed(2)
+      const limit = Math.max(
+        c.memoryBytes / assumed.memory,
+        (2 * launch.rows * launch.cols * launch.batch) / assumed.tensorLimit,
+      )
+      return (
+        `| ${launch.fp8 ? 'FP8' : 'BF16'} ${launch.batch} | ${launch.product} | ` +
+        `${launch.blockRows} x ${launch.blockTokens} | ${launch.blocks} | ${c.resident} | ${kib(c.inFlight)} | ` +
+        `${kib(c.free)} | ${times(c.l2Bytes)} | ${microseconds(c.seconds)} | ${c.bound} | ` +
+        `${((100 * limit) / c.seconds).toFixed(0)} % |`
+      )
+    })
+
+const stepRows = (counts: readonly Counts[]): readonly string[] => {
+  const groups = new Map<string, Counts[]>()
+  for (const c of counts) {
+    const key = `${c.launch.model} ${c.launch.fp8} ${c.launch.batch}`
+    groups.set(key, [...(groups.get(key) ?? []), c])
+  }
+  return [...groups.values()].map(stepOf).map((step) => {
+    const ms = (seconds: number): string => (seconds * 1e3).toFixed(2)
+    return (
+      `| ${step.name} | ${step.batch} | ${step.launches} | ${gb(step.memoryBytes)} | ${gb(step.l2Bytes)} | ` +
+      `${gb(step.sharedBytes)} | ${ms(step.limit)} | ${ms(step.seconds)} | ` +
+      `${((100 * step.limit) / step.seconds).toFixed(0)} % | ${step.bounds} |`
+    )
+  })
+}
+
+/** The part of docs/kernels.md that is counted. */
+const renderCounts = (
+  launches: readonly Launch[],
+  kernels: readonly CompiledKernel[],
+  release: string,
+): string => {
+  const counts = launches.map((launch) => countOf(launch, kernels))
+  return [
+    `Compiled by nvcc ${release} for sm_90a; an H200 of ${multiprocessors} multiprocessors. **Times are`,
+    `counted, not measured**: ${assumed.memory / 1e12} TB/s of memory, ${assumed.l2 / 1e12} TB/s from L2, a wavefront`,
+    `of shared memory a cycle at ${assumed.clock / 1e9} GHz, ${assumed.mma / 1e12} TFLOP/s of mma.sync, ${microseconds(assumed.boundary)} us for a kernel`,
+    `to follow another, ${microseconds(assumed.latency)} us from asking for bytes to having them. The limit is memory, or`,
+    `${assumed.tensorLimit / 1e12} TFLOP/s.`,
+    '',
+    'Each instance, rows x tokens a block: warps, registers a thread, KiB of shared memory, blocks that a',
+    'multiprocessor holds, KiB of weights that a block asks for before it uses them, KiB of shared memory left',
+    'beside so many blocks, and wavefronts of shared memory for a KiB of weights.',
+    '',
+    '| instance | warps | registers | shared | blocks | asked for | left | wavefronts |',
+    '|---|---:|---:|---:|---:|---:|---:|---:|',
+    ...instanceRows(counts),
+    '',
+    'Each product of 8B by batch: blocks in all and at once on a multiprocessor, KiB of weights in flight and KiB',
+    'of shared memory free there, bytes from L2 over the bytes of the weights, microseconds, what bounds them.',
+    '',
+    '| batch | product | block | blocks | at once | in flight | free | L2 | us | bound | of the limit |',
+    '|---|---|---|---:|---:|---:|---:|---:|---:|---|---:|',
+    ...productRows(counts),
+    '',
+    `Whole steps, each sequence with ${context} tokens: launches, GB from memory, from L2 and through shared memory`,
+    '(products), milliseconds.',
+    '',
+    '| model | batch | launches | memory | L2 | shared | limit | counted | of the limit | bounds |',
+    '|---|---:|---:|---:|---:|---:|---:|---:|---:|---|',
+    ...stepRows(counts),
+    '',
+  ].join('\n')
+}
+
+const startMark = '<!-- npm run bench -- gpu --counts -->'
+const endMark = '<!-- end of the counts -->'
+
+/** `page` with the counted part replaced. */
+export const withCounts = (page: string, counts: string): string => {
+  const from = page.indexOf(startMark)
+  const to = page.indexOf(endMark)
+  if (from < 0 || to < from) throw new Error(`docs/kernels.md has no ${startMark} ... ${endMark}`)
+  return `${page.slice(0, from)}${startMark}\n${counts}${page.slice(to)}`
+}
+
+/** The nvcc release that the page was made by. */
+export const releaseOf = (page: string): string => /Compiled by nvcc ([\d.]+)/.exec(page)?.[1] ?? ''
+
+/** Compiles, asks `program` for the launches, and returns the counted part. */
+export const makeCounts = (root: string, program: string): string => {
+  const nvcc = findNvcc()
+  if (nvcc === undefined)
+    throw new UsageError(
+      '--counts reads compiled kernels: expected nvcc on PATH, or NVCC=/path/to/nvcc',
+    )
+  return renderCounts(
+    readLaunches(program),
+    compile(root, nvcc, ['gemm_decode']),
+    nvccRelease(nvcc),
+  )
+}
+
+export const writeCounts = (root: string, program: string): string => {
+  const file = join(root, 'docs/kernels.md')
+  writeFileSync(file, withCounts(readFileSync(file, 'utf8'), makeCounts(root, program)))
+  return file
+}

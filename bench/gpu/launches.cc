@@ -1,0 +1,62 @@
+// How the products of generated rows would be launched on an H200, counted without a GPU: a line of
+// JSON for each product of each case. `npm run bench -- gpu --counts` makes tables of them.
+#include <cstdio>
+
+#include "bench/gpu/bench.h"
+#include "cuda/kernels.h"
+
+namespace nemotron::bench {
+namespace {
+
+// An H200: multiprocessors, and bytes of shared memory that one block may have.
+constexpr int kMultiprocessors = 132;
+constexpr size_t kSharedLimit = 227 << 10;
+
+struct Product {
+  const char* name;
+  int64_t rows, cols;
+  bool paired, stored;  // stored: BF16 in a model of FP8 weights too
+};
+
+void print(const Shape& s, bool fp8, int32_t batch, const Product& product) {
+  gpu::Queue queue;
+  queue.multiprocessors = kMultiprocessors;
+  queue.shared_limit = kSharedLimit;
+  cuda::DecodeGemm p;
+  p.grid_rows = batch;
+  p.w.rows = int32_t(product.rows);
+  p.w.cols = p.w.k = int32_t(product.cols);
+  p.w.fp8 = fp8 && !product.stored;
+  const cuda::DecodeLaunch l = cuda::gemm_decode_launch(queue, p, product.paired);
+  std::printf(
+      "{\"model\": \"%s\", \"fp8\": %s, \"batch\": %d, \"product\": \"%s\", \"rows\": %d, "
+      "\"cols\": %d, \"weightBytes\": %d, \"kernel\": \"%s\", \"blockRows\": %d, \"blockTokens\": "
+      "%d, "
+      "\"warps\": %d, \"stageColumns\": %d, \"stages\": %d, \"shared\": %d, \"blocks\": %d, "
+      "\"attentionShared\": %d}\n",
+      s.name, fp8 ? "true" : "false", batch, product.name, p.w.rows, p.w.cols, p.w.fp8 ? 1 : 2,
+      l.kernel.c_str(), l.rows, l.tokens, l.warps, l.stage_columns, l.stages, int(l.shared),
+      l.blocks, int(cuda::attention_decode_shared(s.head_dim, fp8)));
+}
+
+}  // namespace
+
+void print_launches() {
+  for (const Shape& s : {k8B, k70B}) {
+    for (const bool fp8 : {false, true}) {
+      if (s.layers == k70B.layers && !fp8) continue;  // more than an H200 has
+      for (const int32_t batch : {1, 8, 16, 32, 64, 256}) {
+        for (const Product& product : {
+                 Product{"qkv", s.q_cols() + 2 * s.kv_cols(), s.hidden, true, false},
+                 Product{"o", s.hidden, s.q_cols(), false, false},
+                 Product{"gate_up", 2 * int64_t(s.inner), s.hidden, true, false},
+                 Product{"down", s.hidden, s.inner, false, false},
+                 Product{"head", s.vocab, s.hidden, false, true},
+             })
+          print(s, fp8, batch, product);
+      }
+    }
+  }
+}
+
+}  // namespace nemotron::bench

@@ -1,0 +1,90 @@
+// The counted tables of docs/kernels.md: that they are what bench/gpu-counts.ts makes, and that it counts
+// rightly, by hand on two instances.
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import {
+  type CompiledKernel,
+  countOf,
+  findNvcc,
+  type Launch,
+  makeCounts,
+  nvccRelease,
+  releaseOf,
+  withCounts,
+} from '../../bench/gpu-counts.js'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const page = readFileSync(join(root, 'docs/kernels.md'), 'utf8')
+const program = join(root, 'build/test/emu/emulated_gpu_bench')
+
+/** Why the compiled kernels cannot be counted here; false: they can. */
+const missing = (): string | false => {
+  const nvcc = findNvcc()
+  if (nvcc === undefined) return 'no nvcc: the counts of docs/kernels.md are not compared'
+  const release = nvccRelease(nvcc)
+  if (release !== releaseOf(page))
+    return `nvcc ${release}: docs/kernels.md was made by nvcc ${releaseOf(page)}`
+  return existsSync(program) ? false : `${program} is not built`
+}
+
+test('docs/kernels.md has what is counted', { skip: missing() }, () => {
+  assert.equal(withCounts(page, makeCounts(root, program)), page)
+})
+
+const launch: Launch = {
+  model: '8B',
+  fp8: false,
+  batch: 1,
+  product: 'o',
+  rows: 4096,
+  cols: 4096,
+  weightBytes: 2,
+  kernel: 'one',
+  blockRows: 16,
+  blockTokens: 8,
+  warps: 4,
+  stageColumns: 256,
+  stages: 8,
+  shared: 98_336,
+  blocks: 256,
+  attentionShared: 0,
+}
+// 64 columns of 16 rows: two kilobytes of weights in four loads of a lane, and two of activations, each of
+// which is copied into shared memory and read once.
+const compiled: CompiledKernel = {
+  name: 'kernel one',
+  registers: 54,
+  products: 4,
+  loads: { 4: 0, 8: 0, 16: 6 },
+  copies: 6,
+}
+
+test('an instance of one row tile, by hand', () => {
+  const c = countOf(launch, [compiled])
+  assert.equal(c.wavefronts, 24)
+  assert.equal(c.blocksFit, 2)
+  assert.equal(c.resident, 2)
+  assert.equal(c.free, 228 * 1024 - 2 * (98_336 + 1024))
+  assert.equal(c.inFlight, 2 * 7 * 16 * 256 * 2)
+  assert.equal(c.memoryBytes, 4096 * 4096 * 2)
+  assert.equal(c.l2Bytes, 4096 * 4096 * 2 + 256 * 4096 * 2)
+  assert.equal(c.bound, 'memory')
+  assert.ok(Math.abs(c.seconds - 7.8e-6) < 0.01e-6)
+})
+
+test('an instance of 64 rows and 64 tokens of FP8 weights, by hand', () => {
+  const of256 = { ...launch, batch: 256, weightBytes: 1, blockRows: 64, blockTokens: 64 }
+  const c = countOf({ ...of256, stages: 4, shared: 196_864, blocks: 256 }, [
+    { ...compiled, registers: 248, products: 128, loads: { 4: 0, 8: 0, 16: 24 }, copies: 24 },
+  ])
+  assert.equal(c.wavefronts, 48)
+  assert.equal(c.blocksFit, 1)
+  assert.equal(c.resident, 1)
+  // Four passes of the weights, and 64 blocks of rows that read all activations.
+  assert.equal(c.l2Bytes, 4096 * 4096 * 4 + 64 * 256 * 4096 * 2)
+  assert.equal(c.bound, 'L2')
+  assert.ok(Math.abs(c.seconds - 35.3e-6) < 0.1e-6)
+})
