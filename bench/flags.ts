@@ -15,6 +15,8 @@ type Flag<T> = {
   /** Throws a text that says what would be right. */
   readonly read: (text: string | undefined) => T
 }
+/** How the hint of a flag ends that takes several. */
+const LIST = ',...'
 type Flags = Readonly<Record<string, Flag<unknown>>>
 type Values<F extends Flags> = { readonly [K in keyof F]: F[K] extends Flag<infer T> ? T : never }
 
@@ -45,7 +47,7 @@ export const list = (
   initial: string,
   allowed?: readonly string[],
 ): Flag<readonly string[]> => ({
-  hint,
+  hint: `${hint}${LIST}`,
   help,
   initial,
   read: (given = initial) => {
@@ -70,6 +72,35 @@ export const count = (help: string, initial: number, least = 1): Flag<number> =>
   read: (given = String(initial)) => positive(given, true, least),
 })
 
+/** Several positive numbers; none: the bench decides. */
+export const numbers = (hint: string, help: string): Flag<readonly number[]> => ({
+  hint: `${hint}${LIST}`,
+  help,
+  initial: undefined,
+  read: (given = '') =>
+    given
+      .split(',')
+      .filter((item) => item !== '')
+      .map((item) => positive(item, hint === 'N', 1e-3)),
+})
+
+/** Whole numbers from `least` to `most`, both among them. */
+export type Range = { readonly least: number; readonly most: number }
+
+/** One number, or two with a dash between. */
+export const range = (help: string, initial: string): Flag<Range> => ({
+  hint: 'N|N-M',
+  help,
+  initial,
+  read: (given = initial) => {
+    const [least = '', most = least, ...more] = given.split('-')
+    const found = { least: positive(least, true, 1), most: positive(most, true, 1) }
+    if (more.length > 0 || found.least > found.most)
+      throw `expected a number, or two such as 50-200 with the lower first, not '${given}'`
+    return found
+  },
+})
+
 /** No default: the bench decides. */
 export const maybeNumber = (hint: string, help: string): Flag<number | undefined> => ({
   hint,
@@ -86,6 +117,28 @@ const helpOf = (name: string, about: string, flags: Flags): string => {
   return [`npm run bench -- ${name} [flags]`, `  ${about}`, ...lines].join('\n')
 }
 
+/** A list may be written with blanks: `--goodput ttft:500 tpot:50` is `--goodput ttft:500,tpot:50`. */
+const joinLists = (args: readonly string[], flags: Flags): readonly string[] => {
+  const lists = Object.entries(flags).filter(([, { hint }]) => hint?.endsWith(LIST) === true)
+  const names = new Set(lists.map(([flag]) => `--${flag}`))
+  const joined: string[] = []
+  let open = false
+  for (const arg of args) {
+    const value = !arg.startsWith('--')
+    if (open && value) joined.push(`${joined.pop()},${arg}`)
+    else joined.push(arg)
+    open = value ? open || names.has(joined.at(-2) ?? '') : false
+  }
+  return joined
+}
+
+/** Files that follow the name of a bench: those, and the arguments after them. */
+export const splitFiles = (args: readonly string[]) => {
+  const flag = args.findIndex((arg) => arg.startsWith('-'))
+  const end = flag === -1 ? args.length : flag
+  return { files: args.slice(0, end), rest: args.slice(end) }
+}
+
 /** The values; undefined where the help was asked for and printed. */
 export const readFlags = <F extends Flags>(
   name: string,
@@ -100,7 +153,7 @@ export const readFlags = <F extends Flags>(
   const options = { ...Object.fromEntries(types), help: { type: 'boolean' as const } }
   const given = ((): Readonly<Record<string, string | boolean | undefined>> => {
     try {
-      return parseArgs({ args: [...args], options }).values
+      return parseArgs({ args: [...joinLists(args, flags)], options }).values
     } catch (error) {
       const [first] = (error instanceof Error ? error.message : String(error)).split('. ')
       throw new UsageError(`${first}; --help lists the flags`)

@@ -1,11 +1,13 @@
-// Streamed requests on one OpenAI-compatible server, with the times that matter: one, or many in a closed
-// loop or with Poisson arrivals.
+// Streamed requests on one OpenAI-compatible server, with the times that matter: one, or many, each sent
+// when an answer made room for it (closed loop) or when a plan says so (open loop).
 
 import { Agent, request as httpRequest } from 'node:http'
 import { request as httpsRequest, Agent as TlsAgent } from 'node:https'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { createEventReader } from './event-reader.js'
 import { UsageError } from './flags.js'
+import type { Conversation } from './serve/conversations.js'
+import type { Loaded, Outcome } from './serve/figures.js'
 
 export type Target = {
   /** Ends in /v1, without a slash. */
@@ -32,6 +34,8 @@ export const createTarget = (
 const authorization = (apiKey: string | undefined): Record<string, string> =>
   apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }
 
+const oneLine = (text: string): string => text.replace(/\s+/g, ' ').trim().slice(0, 200)
+
 /** The model of that name, else the first; `root`: where our server says its files lie. */
 export const findModel = async (
   baseUrl: string,
@@ -45,32 +49,24 @@ export const findModel = async (
     throw new UsageError(`${url} cannot be reached: ${why}; --base-url says where the server is`)
   })
   const text = await answer.text()
-  if (!answer.ok) throw new UsageError(`${url}: HTTP ${answer.status}: ${text.slice(0, 200)}`)
+  if (!answer.ok)
+    throw new UsageError(
+      `${url}: HTTP ${answer.status}: ${oneLine(text)}; ` +
+        (answer.status === 401 ? '--api-key is sent' : '--base-url ends in /v1 for most servers'),
+    )
   try {
     const { data }: { data: { id: string; root?: string }[] } = JSON.parse(text)
     const found = name === undefined ? data[0] : data.find(({ id }) => id === name)
-    if (found === undefined && name === undefined) throw new UsageError(`${url} lists no model`)
-    return found ?? { id: name ?? '' }
+    if (found !== undefined) return found
+    const ids = data.map(({ id }) => id)
+    if (ids.length === 0) throw new UsageError(`${url} lists no model`)
+    throw new UsageError(`--model: ${url} lists no '${name}'; it lists ${ids.join(', ')}`)
   } catch (error) {
     if (error instanceof UsageError) throw error
-    throw new UsageError(`${url} is no list of models: ${text.slice(0, 200)}`)
+    throw new UsageError(
+      `${url} is no list of models: ${oneLine(text)}; --base-url ends in /v1 for most servers`,
+    )
   }
-}
-
-/** Milliseconds since the request was sent. */
-export type Outcome = {
-  /** Why it failed; undefined: it did not. */
-  readonly error: string | undefined
-  readonly promptTokens: number
-  readonly cachedTokens: number
-  readonly outputTokens: number
-  readonly reasoningTokens: number
-  readonly ttft: number
-  /** To the first token that is not thinking. */
-  readonly ttfo: number
-  readonly e2el: number
-  /** Gaps between chunks that brought text. */
-  readonly itl: readonly number[]
 }
 
 type Chunk = {
@@ -89,10 +85,21 @@ type Chunk = {
   }[]
 }
 
+type Answer = { readonly outcome: Outcome; readonly text: string }
+
+/** Times of a request: all on the clock of performance.now(). */
+type Sending = {
+  readonly planned: number
+  /** Of the run: outcomes name the plan from there. */
+  readonly origin: number
+  /** A chunk with text came. */
+  readonly onChunk?: (now: number) => void
+}
+
 /** Reads the events of one answer. */
-const createReader = (start: number) => {
+const createReader = ({ planned, origin, onChunk }: Sending, sent: number) => {
   const itl: number[] = []
-  let [first, last, answered, chunks] = [Number.NaN, Number.NaN, Number.NaN, 0]
+  let [first, last, answered, chunks, text] = [Number.NaN, Number.NaN, Number.NaN, 0, '']
   let usage: Chunk['usage']
   let error: string | undefined
   let done = false
@@ -102,38 +109,54 @@ const createReader = (start: number) => {
       done = true
       return
     }
-    const chunk: Chunk = JSON.parse(data)
-    if (chunk.error) error = chunk.error.message ?? 'an error event'
-    if (chunk.usage) usage = chunk.usage
-    const [choice] = chunk.choices ?? []
+    const chunk = readChunk(data)
+    if (chunk === undefined) error ??= `an event that is no JSON: ${oneLine(data)}`
+    if (chunk?.error) error = chunk.error.message ?? 'an error event'
+    if (chunk?.usage) usage = chunk.usage
+    const [choice] = chunk?.choices ?? []
     const content = choice?.delta?.content || choice?.text
     const thought = choice?.delta?.reasoning_content || choice?.delta?.reasoning
     if (!content && !thought) return
     if (++chunks === 1) first = now
     else itl.push(now - last)
     if (content && Number.isNaN(answered)) answered = now
+    text += content ?? ''
     last = now
+    onChunk?.(now)
   }
-  const outcome = (why?: string): Outcome => ({
-    error: why ?? error ?? (done ? undefined : 'the stream ended without [DONE]'),
-    promptTokens: usage?.prompt_tokens ?? 0,
-    cachedTokens: usage?.prompt_tokens_details?.cached_tokens ?? 0,
-    outputTokens: usage?.completion_tokens ?? chunks,
-    reasoningTokens: usage?.completion_tokens_details?.reasoning_tokens ?? 0,
-    ttft: first - start,
-    ttfo: answered - start,
-    e2el: (chunks > 0 ? last : performance.now()) - start,
-    itl,
+  const answer = (why?: string): Answer => ({
+    text,
+    outcome: {
+      error: why ?? error ?? (done ? undefined : 'the stream ended without [DONE]'),
+      planned: planned - origin,
+      late: sent - planned,
+      promptTokens: usage?.prompt_tokens ?? 0,
+      cachedTokens: usage?.prompt_tokens_details?.cached_tokens ?? 0,
+      outputTokens: usage?.completion_tokens ?? chunks,
+      reasoningTokens: usage?.completion_tokens_details?.reasoning_tokens ?? 0,
+      ttft: first - planned,
+      ttfo: answered - planned,
+      e2el: (chunks > 0 ? last : performance.now()) - planned,
+      itl,
+    },
   })
-  return { onData, outcome }
+  return { onData, answer }
 }
 
-export const streamOnce = (target: Target, body: object): Promise<Outcome> =>
+const readChunk = (data: string): Chunk | undefined => {
+  try {
+    return JSON.parse(data)
+  } catch {
+    return undefined
+  }
+}
+
+const send = (target: Target, body: object, sending: Sending): Promise<Answer> =>
   new Promise((resolve) => {
     const text = JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } })
-    const send = target.baseUrl.startsWith('https:') ? httpsRequest : httpRequest
-    const { onData, outcome } = createReader(performance.now())
-    const failed = (error: Error): void => resolve(outcome(error.message))
+    const post = target.baseUrl.startsWith('https:') ? httpsRequest : httpRequest
+    const { onData, answer } = createReader(sending, performance.now())
+    const failed = (error: Error): void => resolve(answer(error.message))
     const headers = {
       'content-type': 'application/json',
       'content-length': Buffer.byteLength(text),
@@ -141,55 +164,124 @@ export const streamOnce = (target: Target, body: object): Promise<Outcome> =>
     }
     const path = target.endpoint === 'chat' ? '/chat/completions' : '/completions'
     const options = { method: 'POST', agent: target.agent, headers }
-    const request = send(`${target.baseUrl}${path}`, options, (response) => {
+    const request = post(`${target.baseUrl}${path}`, options, (response) => {
       response.on('error', failed)
       if (response.statusCode === 200) {
         response.on('data', createEventReader(onData).push)
-        response.on('end', () => resolve(outcome()))
+        response.on('end', () => resolve(answer()))
         return
       }
-      let answer = ''
+      let refusal = ''
       response.on('data', (chunk) => {
-        answer += chunk
+        refusal += chunk
       })
       response.on('end', () => {
-        resolve(outcome(`HTTP ${response.statusCode}: ${answer.slice(0, 200)}`))
+        resolve(answer(`HTTP ${response.statusCode}: ${oneLine(refusal)}`))
       })
     })
     request.on('error', failed)
     request.end(text)
   })
 
-type Load = {
-  /** The body of request i; undefined: there are no more. */
-  readonly body: (i: number) => object | undefined
-  readonly concurrency: number
-  /** Requests a second; undefined: as fast as the concurrency allows. */
-  readonly rate?: number
-  /** After so many seconds no request is sent any more; those under way run to their end. */
-  readonly duration?: number
-  readonly random?: () => number
+export const streamOnce = async (target: Target, body: object): Promise<Outcome> => {
+  const now = performance.now()
+  return (await send(target, body, { planned: now, origin: now })).outcome
 }
 
-/** Sends them all. A request that waits for a free place here has not begun: its times count from sending. */
-export const runLoad = async (target: Target, load: Load) => {
-  const { body: bodyOf, concurrency, rate, duration = Infinity, random = Math.random } = load
-  const outcomes: Outcome[] = []
-  const start = performance.now()
-  let next = 0
-  let due = start
-  const worker = async () => {
-    while (performance.now() - start < 1000 * duration) {
-      const body = bodyOf(next)
-      if (body === undefined) return
-      next++
-      if (rate !== undefined) {
-        due += (-Math.log(1 - random()) / rate) * 1000
-        await sleep(Math.max(0, due - performance.now()))
+type Load = {
+  /** Conversation i; undefined: there are no more. */
+  readonly conversation: (i: number) => Conversation | undefined
+  /** Most conversations at once. */
+  readonly concurrency: number
+  /** Seconds from the start to each conversation; undefined: one begins when another ended. */
+  readonly arrivals?: Iterator<number>
+  /** After so many seconds none begins any more; those under way run to their end. */
+  readonly duration?: number
+  /** Called after each request. */
+  readonly onDone?: (requests: number, seconds: number) => void
+}
+
+/** At most so many at once; the others wait in order. */
+const createPlaces = (count: number) => {
+  const queue: (() => void)[] = []
+  let free = count
+  return {
+    take: (): Promise<void> => {
+      if (free > 0) {
+        free--
+        return Promise.resolve()
       }
-      outcomes.push(await streamOnce(target, body))
+      return new Promise((resolve) => queue.push(resolve))
+    },
+    giveBack: (): void => {
+      const next = queue.shift()
+      if (next === undefined) free++
+      else next()
+    },
+  }
+}
+
+/** A turn of the event loop at least, so that answers are read by a generator that is behind its plan. */
+const sleepUntil = async (at: number): Promise<void> => {
+  await nextTurn()
+  for (let left = at - performance.now(); left > 0; left = at - performance.now()) await sleep(left)
+}
+
+/**
+ * Sends them all. With arrivals the plan stands, however slow the answers are, and every time counts from
+ * the plan: also the wait for a place under `concurrency`, and what this generator was late. So a server
+ * that stalls is charged with every request that was due meanwhile (no coordinated omission). A later
+ * request of a conversation is due when the answer before it ended.
+ */
+export const runLoad = async (target: Target, load: Load): Promise<Loaded> => {
+  const { conversation, concurrency, arrivals, duration = Infinity, onDone } = load
+  const outcomes: Outcome[] = []
+  const chunks: number[] = []
+  const origin = performance.now()
+  const idleBefore = performance.eventLoopUtilization()
+  const seconds = (): number => (performance.now() - origin) / 1000
+  const onChunk = (now: number): void => {
+    const second = Math.floor((now - origin) / 1000)
+    while (chunks.length <= second) chunks.push(0)
+    chunks[second] = (chunks[second] ?? 0) + 1
+  }
+  const converse = async (next: Conversation, due: number): Promise<void> => {
+    const answers: string[] = []
+    for (let body = next(answers), planned = due; body !== undefined; body = next(answers)) {
+      const { outcome, text } = await send(target, body, { planned, origin, onChunk })
+      outcomes.push(outcome)
+      onDone?.(outcomes.length, seconds())
+      if (outcome.error !== undefined) return
+      answers.push(text)
+      planned = performance.now()
     }
   }
-  await Promise.all(Array.from({ length: concurrency }, worker))
-  return { outcomes, seconds: (performance.now() - start) / 1000 }
+  let begun = 0
+  const closed = async (): Promise<void> => {
+    while (seconds() < duration) {
+      const next = conversation(begun++)
+      if (next === undefined) return
+      await converse(next, performance.now())
+    }
+  }
+  const open = async (plan: Iterator<number>): Promise<void> => {
+    const places = createPlaces(concurrency)
+    const running: Promise<void>[] = []
+    const begin = async (next: Conversation, due: number): Promise<void> => {
+      await places.take()
+      await converse(next, due)
+      places.giveBack()
+    }
+    for (let at = plan.next().value; at < duration; at = plan.next().value) {
+      const next = conversation(begun++)
+      if (next === undefined) break
+      await sleepUntil(origin + 1000 * at)
+      running.push(begin(next, origin + 1000 * at))
+    }
+    await Promise.all(running)
+  }
+  if (arrivals === undefined) await Promise.all(Array.from({ length: concurrency }, closed))
+  else await open(arrivals)
+  const busy = performance.eventLoopUtilization(idleBefore).utilization
+  return { outcomes, chunks, busy, seconds: seconds() }
 }

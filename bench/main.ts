@@ -12,6 +12,7 @@ const benches: Readonly<Record<string, readonly [file: string, about: string]>> 
   ],
   ops: ['ops', 'ceilings, matrix products, attention and draws of the CPU backend (C++)'],
   serve: ['serve', 'a streaming load on any OpenAI-compatible server'],
+  'compare-results': ['compare-results', 'two result files of serve beside each other'],
   http: ['http', 'plain routes, overload and connection churn of any such server'],
   storm: ['storm', 'answers a second under clients that ignore Retry-After'],
   loop: ['event-loop', 'how long prompts of 128K tokens hold up the event loop'],
@@ -25,7 +26,7 @@ const benches: Readonly<Record<string, readonly [file: string, about: string]>> 
 
 const usage = [
   'npm run bench -- NAME [flags]; each NAME has --help',
-  ...Object.entries(benches).map(([name, [, about]]) => `  ${name.padEnd(8)} ${about}`),
+  ...Object.entries(benches).map(([name, [, about]]) => `  ${name.padEnd(16)} ${about}`),
 ].join('\n')
 
 /** One line for what the caller or the machine did wrong; a fault of our own keeps its stack. */

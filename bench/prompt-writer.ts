@@ -38,16 +38,22 @@ export const createWriter = async (
     return text
   }
 
-  /** A function that writes prompts of `length` tokens whose first `shared` are always the same. */
-  return (length: number, shared: number): (() => string) => {
-    if (length <= empty)
+  /** A text of `tokens` tokens, the template included, that begins with `prefix`. */
+  const write = (tokens: number, prefix = ''): string => {
+    if (tokens <= empty)
       throw new UsageError(
-        `--input-len: the template alone takes ${empty} tokens, ${length} are too few`,
+        `--input-len: the template alone takes ${empty} tokens, ${tokens} are too few`,
       )
-    if (shared > length)
-      throw new UsageError(`--shared-prefix: ${shared} tokens are more than --input-len ${length}`)
-    const inPrefix = Math.max(0, shared - empty)
-    const prefix = compose(inPrefix)
-    return () => prefix + compose(length - empty - inPrefix)
+    return prefix + compose(tokens - empty - prefixTokens(prefix))
   }
+  const known = new Map<string, number>()
+  const prefixTokens = (prefix: string): number => known.get(prefix) ?? 0
+  /** A beginning for several texts, the template's tokens included. */
+  const writePrefix = (tokens: number): string => {
+    const own = Math.max(0, tokens - empty)
+    const prefix = compose(own)
+    known.set(prefix, own)
+    return prefix
+  }
+  return { write, writePrefix }
 }

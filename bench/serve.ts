@@ -1,44 +1,66 @@
 // npm run bench -- serve: a streaming load on any OpenAI-compatible server, reported in the words of
-// vLLM's bench. Closed loop (--concurrency) or Poisson arrivals (--request-rate), or both.
+// vLLM's bench. Closed loop (--concurrency) or arrivals by a plan (--request-rate), or both; several of
+// either are a sweep.
 
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
-import { count, list, maybeNumber, optional, readFlags, text, toggle, UsageError } from './flags.js'
+import { dirname } from 'node:path'
+import { createProgress } from '../server/terminal.js'
 import {
-  createTarget,
-  findModel,
-  type Outcome,
-  runLoad,
-  streamOnce,
-  type Target,
-} from './load-generator.js'
-import { buildCpuBench, machine, machineLine, measureCeilings } from './machine.js'
+  count,
+  list,
+  maybeNumber,
+  numbers,
+  optional,
+  type Range,
+  range,
+  readFlags,
+  text,
+  toggle,
+  UsageError,
+} from './flags.js'
+import { createTarget, findModel, runLoad, streamOnce, type Target } from './load-generator.js'
+import { buildCpuBench, machineLine, measureCeilings } from './machine.js'
 import { createWriter } from './prompt-writer.js'
+import { ARRIVALS, planArrivals, planSeconds } from './serve/arrivals.js'
+import { type Conversation, converse, readScripts, requireTexts } from './serve/conversations.js'
+import { type Goodput, METRICS, metrics, type Run, runOf } from './serve/figures.js'
+import { writePage } from './serve/page.js'
+import { makeResult, sweepTable, writeResult } from './serve/result-file.js'
 import { servingSeconds, shapes, sizesOf } from './shapes.js'
-import { percent, quantile, table } from './stats.js'
+import { percent, table } from './stats.js'
 
 const flags = {
   'base-url': text('URL', 'of the server, with /v1', 'http://127.0.0.1:8000/v1'),
   model: optional('NAME', 'default: the first of /models'),
   'api-key': optional('KEY', 'sent as a bearer token'),
   endpoint: text('NAME', 'chat or completions', 'chat'),
-  'num-prompts': count('requests to send', 64),
-  duration: maybeNumber('S', 'send for so many seconds instead of --num-prompts requests'),
-  concurrency: maybeNumber('N', 'most requests at once; default: no bound with a rate, else 8'),
-  'request-rate': maybeNumber('R', 'arrivals a second, Poisson'),
-  'input-len': count('tokens of each prompt, the chat template included', 100),
-  'shared-prefix': count('of these, how many all prompts begin with', 0, 0),
-  'output-len': count('tokens of each answer (ignore_eos)', 64),
-  dataset: optional('FILE', 'JSON lines with "prompt", instead of random words'),
+  'num-prompts': count('conversations of each run; most are one request', 64),
+  duration: maybeNumber('S', 'send for so many seconds instead of --num-prompts'),
+  concurrency: numbers('N', 'most at once; default: no bound with a rate, else 8'),
+  'request-rate': numbers('R', 'arrivals a second; several are a sweep, as of --concurrency'),
+  arrivals: text('NAME', `of --request-rate: ${ARRIVALS.join(', ')}`, 'poisson'),
+  burst: count('requests that a burst sends at once', 8),
+  'input-len': range('tokens of each prompt, the chat template included', '100'),
+  'shared-prefix': count('of these, how many prompts have in common', 0, 0),
+  prefixes: count('different beginnings of --shared-prefix tokens', 1),
+  turns: count('requests of a conversation; each has the answers before it', 1),
+  'output-len': range('tokens of each answer (ignore_eos)', '64'),
+  dataset: optional(
+    'FILE',
+    'instead of random words: JSON lines with "prompt", "messages" or ShareGPT\'s "conversations"',
+  ),
   body: text('JSON', 'more fields of the request, such as {"reasoning_effort":"high"}', '{}'),
-  goodput: list('LIST', 'limits in ms, such as ttft:500,tpot:50,e2el:5000', ''),
+  goodput: list('NAME:MS', 'limits, such as ttft:500 tpot:50 e2el:5000', ''),
   shape: optional(
     'NAME',
     "1b, 160m or a model's folder, for the limit; default: what /models says",
   ),
   warmup: count('requests before the measurement', 1, 0),
   seed: count('of the words and of the arrivals', 1, 0),
-  json: optional('FILE', 'where the result goes too'),
+  json: optional('FILE', 'where the result goes too, for compare-results'),
+  html: optional('FILE', 'a page with plots, in one piece'),
+  'own-limit': toggle('instead: what this load generator takes from a scripted server'),
   share: optional(
     'SHAPE',
     "instead: tokens/s over HTTP beside the same requests in process, of a shape's model or a folder",
@@ -58,37 +80,6 @@ const createRandom = (seed: number) => {
   }
 }
 
-const METRICS = {
-  ttft: 'Time to First Token',
-  ttfo: 'Time to First Non-reasoning Token',
-  tpot: 'Time per Output Token (excl. 1st token)',
-  itl: 'Inter-token Latency',
-  e2el: 'End-to-end Latency',
-} as const
-type Metric = keyof typeof METRICS
-const metrics = Object.keys(METRICS) as readonly Metric[]
-const PERCENTILES = [50, 90, 95, 99]
-
-const valuesOf = (metric: Metric, one: Outcome): readonly number[] => {
-  if (metric === 'itl') return one.itl
-  if (metric !== 'tpot') return [one[metric]]
-  return one.outputTokens > 1 ? [(one.e2el - one.ttft) / (one.outputTokens - 1)] : []
-}
-
-const summary = (name: Metric, outcomes: readonly Outcome[]): Record<string, number> => {
-  const known = outcomes.flatMap((one) => valuesOf(name, one)).filter(Number.isFinite)
-  const mean = known.reduce((sum, value) => sum + value, 0) / known.length
-  const variance = known.reduce((sum, value) => sum + (value - mean) ** 2, 0) / known.length
-  return {
-    [`mean_${name}_ms`]: mean,
-    [`median_${name}_ms`]: quantile(known, 0.5),
-    [`std_${name}_ms`]: Math.sqrt(variance),
-    ...Object.fromEntries(PERCENTILES.map((p) => [`p${p}_${name}_ms`, quantile(known, p / 100)])),
-  }
-}
-
-type Goodput = readonly { readonly metric: Metric; readonly limit: number }[]
-
 const parseGoodput = (parts: readonly string[]): Goodput =>
   parts.map((part) => {
     const [name = '', limit] = part.split(':')
@@ -100,43 +91,18 @@ const parseGoodput = (parts: readonly string[]): Goodput =>
     return { metric, limit: Number(limit) }
   })
 
-const report = (outcomes: readonly Outcome[], seconds: number, goodput: Goodput) => {
-  const good = outcomes.filter(({ error }) => error === undefined)
-  const isGood = (one: Outcome): boolean =>
-    goodput.every(({ metric, limit }) => !valuesOf(metric, one).some((value) => value > limit))
-  const sum = (pick: (outcome: Outcome) => number) =>
-    good.reduce((total, outcome) => total + pick(outcome), 0)
-  const input = sum(({ promptTokens }) => promptTokens)
-  const output = sum(({ outputTokens }) => outputTokens)
-  return {
-    completed: good.length,
-    failed: outcomes.length - good.length,
-    duration: seconds,
-    total_input: input,
-    total_cached: sum(({ cachedTokens }) => cachedTokens),
-    total_output: output,
-    total_reasoning: sum(({ reasoningTokens }) => reasoningTokens),
-    request_throughput: good.length / seconds,
-    request_goodput: goodput.length > 0 ? good.filter(isGood).length / seconds : null,
-    output_throughput: output / seconds,
-    total_token_throughput: (input + output) / seconds,
-    ...Object.assign({}, ...metrics.map((metric) => summary(metric, good))),
-    errors: outcomes.flatMap(({ error }) => (error === undefined ? [] : [error])),
-  }
-}
-type Report = ReturnType<typeof report>
-
-const show = (result: Report): string => {
+const show = ({ figures, latencies, requests }: Run): string => {
   const lines: readonly (readonly [string, number | null, number])[] = [
-    ['Successful requests:', result.completed, 0],
-    ['Failed requests:', result.failed, 0],
-    ['Benchmark duration (s):', result.duration, 2],
-    ['Total input tokens:', result.total_input, 0],
-    ['Total generated tokens:', result.total_output, 0],
-    ['Request throughput (req/s):', result.request_throughput, 2],
-    ['Request goodput (req/s):', result.request_goodput, 2],
-    ['Output token throughput (tok/s):', result.output_throughput, 2],
-    ['Total token throughput (tok/s):', result.total_token_throughput, 2],
+    ['Successful requests:', figures.completed, 0],
+    ['Failed requests:', figures.failed, 0],
+    ['Benchmark duration (s):', figures.duration, 2],
+    ['Total input tokens:', figures.total_input, 0],
+    ['Total input tokens from the cache:', figures.total_cached, 0],
+    ['Total generated tokens:', figures.total_output, 0],
+    ['Request throughput (req/s):', figures.request_throughput, 2],
+    ['Request goodput (req/s):', figures.request_goodput, 2],
+    ['Output token throughput (tok/s):', figures.output_throughput, 2],
+    ['Total token throughput (tok/s):', figures.total_token_throughput, 2],
   ]
   const known = lines.flatMap(([name, value, places]) =>
     value === null ? [] : [`${name.padEnd(34)} ${value.toFixed(places)}`],
@@ -144,16 +110,30 @@ const show = (result: Report): string => {
   const columns = ['mean', 'median', 'p90', 'p95', 'p99']
   const rows = metrics.map((metric) => [
     `${METRICS[metric]} (${metric.toUpperCase()})`,
-    ...columns.map((column) => Number(result[`${column}_${metric}_ms`]).toFixed(2)),
+    ...columns.map((column) => latencies[`${column}_${metric}_ms`]?.toFixed(2) ?? '-'),
   ])
-  const errors = [...new Set(result.errors)].slice(0, 5)
-  return [...known, table([['ms', ...columns], ...rows]), ...errors.map((e) => `error: ${e}`)].join(
-    '\n',
+  return [...known, table([['ms', ...columns], ...rows]), ...errorLines(requests)].join('\n')
+}
+
+const errorLines = (requests: Run['requests']): readonly string[] =>
+  [...new Set(requests.flatMap(({ error }) => error ?? []))].slice(0, 5).map((e) => `error: ${e}`)
+
+/** Above this the generator itself may be what is slow. */
+const BUSY = 0.7
+
+const generatorLine = (runs: readonly Run[]): string => {
+  const busy = Math.max(...runs.map(({ figures }) => figures.generator_busy))
+  const late = Math.max(...runs.map(({ figures }) => figures.p99_late_ms))
+  const warning = busy > BUSY ? '; this is the limit of the generator, not of the server' : ''
+  const planned = runs.some(({ rate }) => rate !== null)
+  return (
+    `load generator: ${percent(busy)} of its thread busy${warning}` +
+    (planned ? `; sent late, p99: ${late.toFixed(1)} ms (latencies count from the plan)` : '')
   )
 }
 
 /** The share of what this machine allows, or why it is not known. */
-const limitLine = (result: Report, shape: string | undefined, concurrency: number): string => {
+const limitLine = ({ figures: result }: Run, shape: string | undefined, most: number): string => {
   const named = shape !== undefined && Object.hasOwn(shapes, shape) ? shapes[shape] : undefined
   if (named === undefined && (shape === undefined || !existsSync(`${shape}/config.json`)))
     return 'share of the limit: not known; --shape names the sizes of a model that this machine serves'
@@ -162,7 +142,7 @@ const limitLine = (result: Report, shape: string | undefined, concurrency: numbe
   const work = {
     prompt: result.total_input - result.total_cached,
     output: result.total_output,
-    concurrency: Math.min(concurrency, result.completed),
+    concurrency: Math.min(most, result.completed),
   }
   const seconds = servingSeconds(named ?? sizesOf(shape ?? ''), work, ceilings)
   return (
@@ -170,19 +150,6 @@ const limitLine = (result: Report, shape: string | undefined, concurrency: numbe
     `${seconds.toFixed(2)} s (BF16 weights, ${(ceilings.bandwidth / 1e9).toFixed(1)} GB/s, ` +
     `${(ceilings.matrix / 1e9).toFixed(0)} GFLOP/s)`
   )
-}
-
-const readPrompts = (path: string): readonly string[] => {
-  if (!existsSync(path)) throw new UsageError(`--dataset: there is no file ${path}`)
-  const lines = readFileSync(path, 'utf8').split('\n')
-  return lines.flatMap((line, i) => {
-    if (line.trim() === '') return []
-    try {
-      const { prompt } = JSON.parse(line)
-      if (typeof prompt === 'string') return [prompt]
-    } catch {}
-    throw new UsageError(`--dataset: ${path}:${i + 1} is no JSON object with a text "prompt"`)
-  })
 }
 
 const parseBody = (text: string): object => {
@@ -195,61 +162,160 @@ const parseBody = (text: string): object => {
 
 type Values = NonNullable<ReturnType<typeof readFlags<typeof flags>>>
 
-/** The body of request i. */
-const bodiesOf = async (values: Values, target: Target, model: string, random: () => number) => {
-  const more = { max_tokens: values['output-len'], ...parseBody(values.body) }
-  const make = (prompt: string, fields: object) => ({
-    model,
-    ...(target.endpoint === 'chat'
-      ? { messages: [{ role: 'user', content: prompt }] }
-      : { prompt }),
-    ...fields,
-  })
+const between = ({ least, most }: Range, random: () => number): number =>
+  least + Math.floor(random() * (most - least + 1))
+
+/** Conversation i, without an end. */
+const conversationsOf = async (
+  values: Values,
+  target: Target,
+  model: string,
+  random: () => number,
+): Promise<(i: number) => Conversation> => {
+  const more = parseBody(values.body)
+  const form = { model, endpoint: target.endpoint }
+  const outputTokens = () => ({ max_tokens: between(values['output-len'], random) })
   if (values.dataset !== undefined) {
-    const prompts = readPrompts(values.dataset)
-    return (i: number) => make(prompts[i % prompts.length] ?? '', more)
+    const scripts = readScripts(values.dataset)
+    if (target.endpoint === 'completions') requireTexts(scripts)
+    const first = scripts[0] ?? { turns: [] }
+    return (i) =>
+      converse(scripts[i % scripts.length] ?? first, {
+        ...form,
+        fields: { ...outputTokens(), ...more },
+      })
   }
+  const { turns, 'input-len': length, 'shared-prefix': shared, prefixes: kinds } = values
+  if (turns > 1 && target.endpoint === 'completions')
+    throw new UsageError('--turns: conversations need --endpoint chat')
+  if (shared > length.least)
+    throw new UsageError(`--shared-prefix: ${shared} tokens are more than --input-len allows`)
+  const messageOf = (content: string) => [{ role: 'user', content }]
   const countTokens = async (prompt: string): Promise<number> => {
-    const { error, promptTokens } = await streamOnce(target, make(prompt, { max_tokens: 1 }))
-    if (error !== undefined) throw new UsageError(error)
+    const ask = converse({ turns: [messageOf(prompt)] }, { ...form, fields: { max_tokens: 1 } })
+    const { error, promptTokens } = await streamOnce(target, ask([]) ?? {})
+    if (error !== undefined) throw new UsageError(`${target.baseUrl}: ${error}`)
     return promptTokens
   }
-  const writer = await createWriter(countTokens, random)
-  const write = writer(values['input-len'], values['shared-prefix'])
-  return () => make(write(), { ignore_eos: true, ...more })
+  const { write, writePrefix } = await createWriter(countTokens, random)
+  const beginnings = Array.from({ length: kinds }, () => writePrefix(shared))
+  return (i) => {
+    const first = write(between(length, random), beginnings[i % kinds])
+    const others = Array.from({ length: turns - 1 }, () => write(between(length, random)))
+    const script = { turns: [first, ...others].map(messageOf) }
+    return converse(script, { ...form, fields: { ignore_eos: true, ...outputTokens(), ...more } })
+  }
+}
+
+type Asked = { readonly rate: number | undefined; readonly concurrency: number | undefined }
+
+const loadsOf = ({ 'request-rate': rates, concurrency }: Values): readonly Asked[] => {
+  if (rates.length > 1 && concurrency.length > 1)
+    throw new UsageError('several of --request-rate and of --concurrency: sweep one of them')
+  if (rates.length > 0) return rates.map((rate) => ({ rate, concurrency: concurrency[0] }))
+  return (concurrency.length > 0 ? concurrency : [8]).map((one) => ({
+    ...{ rate: undefined, concurrency: one },
+  }))
+}
+
+const nameOf = <T extends string>(flag: string, known: readonly T[], given: string): T => {
+  const found = known.find((one) => one === given)
+  if (found !== undefined) return found
+  const others = known.slice(0, -1).join(', ')
+  throw new UsageError(`--${flag}: expected ${others} or ${known.at(-1)}, not '${given}'`)
+}
+
+const labelOf = ({ rate, concurrency }: Asked): string =>
+  rate === undefined ? `${concurrency} at once` : `${rate} a second`
+
+/** One load after another, each with conversations that are new. */
+const runLoads = async (
+  values: Values,
+  target: Target,
+  conversation: (i: number) => Conversation,
+  random: () => number,
+): Promise<readonly Run[]> => {
+  const loads = loadsOf(values)
+  const arrivals = nameOf('arrivals', ARRIVALS, values.arrivals)
+  const goodput = parseGoodput(values.goodput)
+  const progress = createProgress(process.stderr, undefined, (n) => n.toFixed(n % 1 === 0 ? 0 : 1))
+  const runs: Run[] = []
+  let used = values.warmup
+  for (const { rate, concurrency } of loads) {
+    const total = values.duration === undefined ? values['num-prompts'] : Number.POSITIVE_INFINITY
+    const label = labelOf({ rate, concurrency })
+    const first = used
+    const seconds = values.duration ?? planSeconds(arrivals, rate ?? 1, total)
+    const plan = { arrivals, burst: values.burst, duration: seconds, random }
+    const loaded = await runLoad(target, {
+      conversation: (i) => {
+        if (i >= total) return undefined
+        used++
+        return conversation(first + i)
+      },
+      concurrency: concurrency ?? Number.POSITIVE_INFINITY,
+      ...(rate !== undefined && { arrivals: planArrivals({ ...plan, rate }) }),
+      ...(values.duration !== undefined && { duration: values.duration }),
+      onDone: (requests, at) => {
+        if (values.duration === undefined) progress.update(label, requests, total * values.turns)
+        else if (at < values.duration) progress.update(`${label}, seconds`, at, values.duration)
+      },
+    })
+    progress.finish()
+    runs.push(runOf({ rate, concurrency }, loaded, goodput))
+  }
+  return runs
+}
+
+/** Of another kind of run, a secret, or where the result goes. */
+const NO_SETTINGS: readonly string[] = [
+  ...['own-limit', 'share', 'rounds', 'threads', 'stream-cost', 'cost-tokens'],
+  ...['api-key', 'json', 'html'],
+]
+
+/** Before the measurement, not after it. */
+const requireFolders = ({ json, html }: Values): void => {
+  for (const [flag, path] of Object.entries({ json, html }))
+    if (path !== undefined && !existsSync(dirname(path)))
+      throw new UsageError(`--${flag}: there is no folder ${dirname(path)}`)
 }
 
 const runServe = async (values: Values): Promise<void> => {
-  const { endpoint, warmup, duration, shape } = values
-  if (endpoint !== 'chat' && endpoint !== 'completions')
-    throw new UsageError(`--endpoint: expected chat or completions, not '${endpoint}'`)
+  const endpoint = nameOf('endpoint', ['chat', 'completions'], values.endpoint)
   const random = createRandom(values.seed)
-  const goodput = parseGoodput(values.goodput)
   const target = createTarget(values['base-url'], values['api-key'], endpoint)
+  loadsOf(values)
+  parseGoodput(values.goodput)
+  nameOf('arrivals', ARRIVALS, values.arrivals)
+  requireFolders(values)
   const { id: model, root } = await findModel(target.baseUrl, values['api-key'], values.model)
-  const bodyOf = await bodiesOf(values, target, model, random)
-  for (let i = 0; i < warmup; i++) await streamOnce(target, bodyOf(i))
-  const total = duration === undefined ? values['num-prompts'] : Number.POSITIVE_INFINITY
-  const rate = values['request-rate']
-  const most = rate === undefined ? 8 : duration === undefined ? total : Math.ceil(rate * duration)
-  const concurrency = values.concurrency ?? Math.min(most, total)
-  const { outcomes, seconds } = await runLoad(target, {
-    body: (i) => (i < total ? bodyOf(warmup + i) : undefined),
-    concurrency,
-    ...(rate !== undefined && { rate }),
-    ...(duration !== undefined && { duration }),
-    random,
-  })
-  const result = report(outcomes, seconds, goodput)
-  console.log(`${machineLine()}\n${target.baseUrl}, model ${model}, at most ${concurrency} at once`)
-  console.log(`${show(result)}\n${limitLine(result, shape ?? root, concurrency)}`)
-  if (values.json !== undefined) {
-    const settings = { base_url: target.baseUrl, model, concurrency, rate: rate ?? null }
-    const all = { machine: machine(), ...settings, ...result }
-    writeFileSync(values.json, `${JSON.stringify(all, null, 2)}\n`)
+  const conversation = await conversationsOf(values, target, model, random)
+  for (let i = 0; i < values.warmup; i++) {
+    const { error } = await streamOnce(target, conversation(i)([]) ?? {})
+    if (error !== undefined)
+      throw new UsageError(`${target.baseUrl}: the first request failed: ${error}`)
   }
+  const runs = await runLoads(values, target, conversation, random)
+  const [only] = runs
+  console.log(`${machineLine()}\n${target.baseUrl}, model ${model}`)
+  if (only !== undefined && runs.length === 1) {
+    const most = only.concurrency ?? only.figures.completed
+    console.log(`${show(only)}\n${limitLine(only, values.shape ?? root, most)}`)
+  } else {
+    const errors = errorLines(runs.flatMap(({ requests }) => requests))
+    console.log([sweepTable(runs), ...errors].join('\n'))
+  }
+  console.log(generatorLine(runs))
   target.agent.destroy()
-  if (result.completed === 0) throw new UsageError('no request succeeded')
+  const asked = Object.fromEntries(
+    Object.entries(values).filter(([name]) => !NO_SETTINGS.includes(name)),
+  )
+  const result = makeResult({ ...asked, model, 'base-url': target.baseUrl }, runs)
+  const { json, html } = values
+  if (json !== undefined) writeResult(json, result)
+  if (html !== undefined) await writePage(html, [{ name: model, result }])
+  if (runs.every(({ figures }) => figures.completed === 0))
+    throw new UsageError('no request succeeded')
 }
 
 export const run = async (args: readonly string[]): Promise<void> => {
@@ -258,6 +324,10 @@ export const run = async (args: readonly string[]): Promise<void> => {
   if (values['stream-cost']) {
     const { runStreamCost } = await import('./stream-cost.js')
     return runStreamCost({ streams: 32, tokens: values['cost-tokens'], rounds: values.rounds })
+  }
+  if (values['own-limit']) {
+    const { runOwnLimit } = await import('./serve/own-limit.js')
+    return runOwnLimit()
   }
   if (values.share === undefined) return runServe(values)
   const { runShare } = await import('./http-share.js')

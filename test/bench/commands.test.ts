@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -51,6 +51,7 @@ test('--help lists the benches, and each its flags', async () => {
     'engine',
     'ops',
     'serve',
+    'compare-results',
     'http',
     'storm',
     'loop',
@@ -61,7 +62,7 @@ test('--help lists the benches, and each its flags', async () => {
     'gpu',
   ])
     assert.match(list, new RegExp(`^  ${name} `, 'm'))
-  assert.match(await output('serve', '--help'), /--input-len N +tokens/)
+  assert.match(await output('serve', '--help'), /--input-len N\|N-M +tokens/)
 })
 
 test('a mistake is one line that says what would be right', async () => {
@@ -78,6 +79,12 @@ test('a mistake is one line that says what would be right', async () => {
   const url = ['--base-url', 'http://127.0.0.1:1/v1']
   await refused(2, /127.0.0.1:1\/v1\/models cannot be reached: .*--base-url/, 'serve', ...url)
   await refused(2, /--endpoint: expected chat or completions/, 'serve', '--endpoint', 'x')
+  await refused(2, /--arrivals: expected constant, .* or ramp/, 'serve', '--arrivals', 'x')
+  await refused(2, /--input-len: expected a number, or two/, 'serve', '--input-len', '9-3')
+  await refused(2, /sweep one of them/, 'serve', '--concurrency', '1,2', '--request-rate', '1', '2')
+  await refused(2, /--goodput: expected ttft/, 'serve', '--goodput', 'ttft:500', 'itl:5')
+  await refused(2, /--html: there is no folder \/none/, 'serve', '--html', '/none/page.html')
+  await refused(2, /expected two result files .*, not 1/, 'compare-results', 'one.json')
   assert.equal((await bench('nothing')).code, 2)
 })
 
@@ -176,7 +183,8 @@ describe('benches of our own engine', { skip: noAddon }, () => {
   test('serve --stream-cost and --share', async () => {
     const cost = await output('serve', '--stream-cost', '--cost-tokens', '20', '--rounds', '1')
     assert.match(cost, /ours [\d.]+ us .* bare node:http [\d.]+ us .* ratio [\d.]+/)
-    assert.match(await output('serve', '--share', 'tiny', '--rounds', '1'), /32 streams: .* share/)
+    assert.match(await output('serve', '--own-limit'), /256 streams of a scripted server: \d+ tok/)
+    assert.match(await output('serve', '--share', 'tiny', '--rounds', '1'), /256 streams: .* share/)
   })
 
   const built = existsSync(packagePath('dist/server/cli.js')) ? false : 'dist is not built'
@@ -218,11 +226,50 @@ describe('benches of our own engine', { skip: noAddon }, () => {
       const folder = mkdtempSync(join(tmpdir(), 'nemotron-'))
       const file = join(folder, 'prompts.jsonl')
       writeFileSync(file, '{"prompt": "Hello"}\n{"text": "no"}\n')
-      await refused(2, /prompts.jsonl:2 is no JSON object/, 'serve', ...url, '--dataset', file)
+      await refused(
+        2,
+        /prompts.jsonl: line 2: it has no text "prompt"/,
+        'serve',
+        ...url,
+        '--dataset',
+        file,
+      )
       writeFileSync(file, '{"prompt": "Hello"}\n')
       const load = ['--dataset', file, '--num-prompts', '2', '--output-len', '2']
       assert.match(await output('serve', ...url, ...load), /Successful requests: +2\n/)
       rmSync(folder, { recursive: true })
+    })
+
+    test('a sweep, its result file, its page, and two results beside each other', async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'nemotron-'))
+      const [one, other, page] = ['a.json', 'b.json', 'page.html'].map((f) => join(folder, f))
+      assert.ok(one && other && page)
+      const load = ['--num-prompts', '4', '--input-len', '20-40', '--output-len', '2-4']
+      const out = await output(
+        ...['serve', ...url, ...load, '--concurrency', '1', '2', '--goodput', 'ttft:60000'],
+        ...['--turns', '2', '--shared-prefix', '10', '--json', one, '--html', page],
+      )
+      assert.match(out, /^load +requests\/s +goodput\/s/m)
+      assert.match(out, /^1 at once .*\n2 at once /m)
+      assert.match(out, /^load generator: \d+ % of its thread busy/m)
+      const rate = ['--request-rate', '50', '--arrivals', 'burst', '--concurrency', '2']
+      await output('serve', ...url, ...load, ...rate, '--json', other)
+      await refused(2, /no load is in both results: .* 1 at once/, 'compare-results', one, other)
+      const both = await output('compare-results', one, one, '--html', page)
+      assert.match(both, /^1 at once +A +B +B is$/m)
+      assert.match(both, /^requests\/s .* 1\.00x$/m)
+      assert.match(readFileSync(page, 'utf8'), /<!doctype html>/)
+      writeFileSync(other, readFileSync(one, 'utf8').replace('"version":1', '"version":99'))
+      await refused(2, /version 99 of results, this bench reads/, 'compare-results', one, other)
+      writeFileSync(other, '{"runs":[]}')
+      await refused(2, /is no result of/, 'compare-results', one, other)
+      rmSync(folder, { recursive: true })
+    })
+
+    test('a model that is not there, a server that refuses', async () => {
+      await refused(2, /lists no 'x'; it lists m/, 'serve', ...url, '--model', 'x')
+      const bad = ['--body', '{"temperature":-1}']
+      await refused(2, /the first request failed: HTTP 400.*temperature/, 'serve', ...url, ...bad)
     })
 
     test('http', async () => {

@@ -34,6 +34,7 @@ export const NOT_RUN: Readonly<Record<string, string>> = {
     'asks whichever server is at port 8000; test/bench runs it by --base-url',
   'npm run bench -- serve --num-prompts 16':
     'asks whichever server is at port 8000; test/bench runs it by --base-url',
+  'npm run bench -- compare-results A.json B.json': 'two files of serve; test/bench makes them',
   'npm run bench -- http':
     'asks whichever server is at port 8000; test/bench runs it by --base-url',
   'npm run bench -- gpu --add result.json': 'a result of a GPU; test/bench adds one',
