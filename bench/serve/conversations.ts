@@ -4,10 +4,10 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { UsageError } from '../flags.js'
 
-export type Message = { readonly role: string; readonly content: string }
+type Message = { readonly role: string; readonly content: string }
 
 /** The messages of a conversation up to each place where the other side answers. */
-export type Script = {
+type Script = {
   /** What is added for each request in turn; the answer to it stands before the next. */
   readonly turns: readonly (readonly Message[])[]
 }

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { UsageError } from '../flags.js'
 import type { Result } from './figures.js'
 
-export type Named = { readonly name: string; readonly result: Result }
+type Named = { readonly name: string; readonly result: Result }
 
 const bundle = async (): Promise<{ readonly script: string; readonly style: string }> => {
   const esbuild = await import('esbuild').catch(() => {
