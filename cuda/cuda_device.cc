@@ -136,8 +136,11 @@ class CudaDevice final : public Device {
         return s.within("results");
       }
       context_.release_staging();
+      // A tile holds the query heads of one KV head: the layer with the fewest of these counts.
+      const int32_t fewest =
+          kv.layer_kv_heads.empty() ? kv.kv_heads : std::ranges::min(kv.layer_kv_heads);
       builder_.set_model(
-          {kv.block_size, prompt_tile_tokens(limits.q_heads, kv.kv_heads), workspace_.max_items});
+          {kv.block_size, prompt_tile_tokens(limits.q_heads, fewest), workspace_.max_items});
       samples_.set_vocab(limits.vocab);
       if (!context_.synchronize()) return context_.status();
       return ranks_.join(limits);
@@ -236,6 +239,20 @@ class CudaDevice final : public Device {
             .weight = w.weight.handle,
             .gain = norm.gain.data,
             .out = h.data,
+            .in = x.data});
+  }
+  void norm(Tensor out, Tensor x, const Norm& norm, int64_t first_col) noexcept override {
+    NEMOTRON_ASSERT(out.shape[0] == x.shape[0]);
+    NEMOTRON_ASSERT(first_col >= 0 && first_col + out.shape[1] <= x.shape[1]);
+    if (!serves(norm)) return;
+    submit({.kind = Op::Kind::norm,
+            .layer = int32_t(x.shape[1]),
+            .n = rows_of(x),
+            .first = int32_t(first_col),
+            .cols = int32_t(out.shape[1]),
+            .number = norm.eps,
+            .gain = norm.gain.data,
+            .out = out.data,
             .in = x.data});
   }
   void head(Tensor out, Tensor x, std::span<const int32_t> rows, const Norm& norm,

@@ -133,7 +133,8 @@ __global__ void __launch_bounds__(kThreads) rms_norm_kernel(RmsNorm p) {
   const float by = 1.0f / sqrtf(block_sum(sum, scratch) / float(cols) + p.eps);
   uint16_t* to = p.out + int64_t(i) * p.out_stride;
   for (int j = int(threadIdx.x); j < p.out_stride; j += kThreads) {
-    to[j] = j < cols ? to_bf16(in[j] * by * p.gain[j]) : uint16_t(0);
+    const int k = p.first_col + j;
+    to[j] = k < cols ? to_bf16(in[k] * by * p.gain[k]) : uint16_t(0);
   }
 }
 

@@ -82,8 +82,8 @@ struct Embed {
 };
 void embed(Queue& queue, const Embed& p, int grid_rows);
 
-// out [n, out_stride] bf16 = x[rows ? rows[i] : i] * rsqrt(mean of squares + eps) * gain; zeros
-// from cols on. Here and below, n is *count and at most grid_rows, or grid_rows itself where count
+// out [n, out_stride] bf16 = x[rows ? rows[i] : i] * rsqrt(mean of squares + eps) * gain, from
+// column first_col on; zeros from column cols on. Here and below, n is *count and at most grid_rows, or grid_rows itself where count
 // is null.
 struct RmsNorm {
   const int32_t* count = nullptr;
@@ -91,7 +91,7 @@ struct RmsNorm {
   const float* x = nullptr;
   const float* gain = nullptr;
   float eps = 0;
-  int32_t cols = 0;
+  int32_t cols = 0, first_col = 0;
   uint16_t* out = nullptr;
   int32_t out_stride = 0;
 };

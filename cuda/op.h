@@ -13,6 +13,7 @@ struct Op {
     attention,
     gemm_residual,
     mlp_input,
+    norm,
     head,
     sample
   };

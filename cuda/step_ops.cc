@@ -37,6 +37,7 @@ void StepOps::run(const Op& op, std::span<const int32_t> head_rows, int32_t buck
     case Op::Kind::attention: attention(op, bucket); break;
     case Op::Kind::gemm_residual: residual(op, bucket); break;
     case Op::Kind::mlp_input: mlp(op, bucket); break;
+    case Op::Kind::norm: norm(op, bucket); break;
     case Op::Kind::head: head(op, head_rows, bucket); break;
     case Op::Kind::sample: draw(op); break;
   }
@@ -298,6 +299,19 @@ void StepOps::mlp(const Op& op, int32_t bucket) {
         products_->bf16(prompt(a.data, a.stride, w, at, at + n), gate_up, stride);
     silu_mul(queue(), {gate_up, stride, w.scale, row_scale, n, inner, h + int64_t(at) * inner});
   }
+}
+
+void StepOps::norm(const Op& op, int32_t bucket) {
+  rms_norm(queue(),
+           {.count = count(bucket),
+            .x = static_cast<const float*>(op.in),
+            .gain = static_cast<const float*>(op.gain),
+            .eps = op.number,
+            .cols = op.layer,
+            .first_col = op.first,
+            .out = static_cast<uint16_t*>(op.out),
+            .out_stride = op.cols},
+           op.n);
 }
 
 // Always the same two kernels: what a row's logits are does not depend on its kind.

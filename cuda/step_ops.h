@@ -66,6 +66,7 @@ class StepOps {
   void attention(const Op& op, int32_t bucket);
   void residual(const Op& op, int32_t bucket);
   void mlp(const Op& op, int32_t bucket);
+  void norm(const Op& op, int32_t bucket);
   void head(const Op& op, std::span<const int32_t> rows, int32_t bucket);
   void draw(const Op& op);
 

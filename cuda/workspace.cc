@@ -15,9 +15,18 @@ Status check(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope
     return Status::invalid("block_size " + std::to_string(kv.block_size) +
                            ": 16, 32 or 64 is possible");
   }
-  if (kv.kv_heads <= 0 || limits.q_heads % kv.kv_heads != 0 || limits.q_heads / kv.kv_heads > 128) {
+  if (!kv.layer_kv_heads.empty() && int32_t(kv.layer_kv_heads.size()) != kv.layers) {
+    return Status::invalid("KV heads of " + std::to_string(kv.layer_kv_heads.size()) +
+                           " layers, not of " + std::to_string(kv.layers));
+  }
+  for (int32_t i = 0; i < kv.layers; ++i) {
+    const int32_t heads = kv.kv_heads_of(i);
+    if (heads > 0 && heads <= kv.kv_heads && limits.q_heads % heads == 0 &&
+        limits.q_heads / heads <= 128) {
+      continue;
+    }
     return Status::invalid(std::to_string(limits.q_heads) + " query heads cannot share " +
-                           std::to_string(kv.kv_heads) + " KV heads");
+                           std::to_string(heads) + " KV heads");
   }
   if (kv.dtype != DType::bf16 && kv.dtype != DType::fp8_e4m3) {
     return Status::unsupported(std::string("KV cache of ") + dtype_name(kv.dtype) +
@@ -65,15 +74,15 @@ bool Workspace::need(Block* block, size_t bytes) {
 }
 
 Status Workspace::prepare_cache(const KvConfig& kv, bool mark, bool want_wgmma) {
-  const size_t half = size_t(kv.num_blocks) * size_t(kv.block_size) * size_t(kv.kv_heads) *
-                      size_t(kv.head_dim) * dtype_bytes(kv.dtype);
-  if (Status s = reserve(&cache_, half * 2 * size_t(kv.layers)); !s) return s.within("KV cache");
+  const size_t row = size_t(kv.head_dim) * dtype_bytes(kv.dtype);
+  const size_t head = size_t(kv.num_blocks) * size_t(kv.block_size) * row;  // K or V of one
+  if (Status s = reserve(&cache_, head * 2 * size_t(kv.kv_heads_before(kv.layers))); !s)
+    return s.within("KV cache");
   if (mark) {
     context_->check(cudaMemsetAsync(cache_.data, 0xff, cache_.bytes, context_->stream()),
                     "marking the KV cache");
   }
-  const int64_t rows =
-      int64_t(half / (size_t(kv.head_dim) * dtype_bytes(kv.dtype))) * 2 * kv.layers;
+  const int64_t rows = int64_t(head / row) * 2 * kv.kv_heads_before(kv.layers);
   wgmma = want_wgmma && cache_map_possible(rows, kv.head_dim, kv.dtype == DType::fp8_e4m3);
   if (wgmma) {
     if (Status s = make_cache_map(cache_.data, rows, kv.head_dim, kv.block_size, &cache_map); !s)
@@ -82,11 +91,11 @@ Status Workspace::prepare_cache(const KvConfig& kv, bool mark, bool want_wgmma) 
   layers.clear();
   for (int32_t i = 0; i < kv.layers; ++i) {
     KvLayer l;
-    l.k = cache_.data + half * 2 * size_t(i);
-    l.v = l.k + half;
+    l.kv_heads = kv.kv_heads_of(i);
+    l.k = cache_.data + head * 2 * size_t(kv.kv_heads_before(i));
+    l.v = l.k + head * size_t(l.kv_heads);
     l.k_scale = kv.k_scale.empty() ? 1.0f : kv.k_scale[size_t(i)];
     l.v_scale = kv.v_scale.empty() ? 1.0f : kv.v_scale[size_t(i)];
-    l.kv_heads = kv.kv_heads;
     l.block_size = kv.block_size;
     l.head_dim = kv.head_dim;
     l.fp8 = kv.dtype == DType::fp8_e4m3;

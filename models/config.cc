@@ -172,10 +172,11 @@ int32_t ModelConfig::max_intermediate() const {
 }
 
 int32_t ModelConfig::kv_heads() const {
+  int32_t most = 0;
   for (const LayerSpec& layer : layers) {
-    if (layer.attention) return layer.kv_heads;
+    if (layer.attention) most = std::max(most, layer.kv_heads);
   }
-  return 0;
+  return most;
 }
 
 }  // namespace nemotron

@@ -17,11 +17,14 @@ namespace nemotron {
 
 // One decoder layer. Plain Llama repeats one spec; a pruned model (Super-49B) is a longer list.
 struct LayerSpec {
-  bool attention = true;  // false: no attention, no input norm, no KV
+  bool attention = true;  // false: no attention, no KV
   int32_t kv_heads = 0;
   bool ffn = true;
   int32_t intermediate = 0;
   Activation activation = Activation::silu_gated;
+  // One matrix [hidden, hidden] after the norm in the place of attention, or of the feed-forward
+  // part, which is then absent. Where there is neither, there is no norm either.
+  bool linear_attention = false, linear_ffn = false;
 };
 
 // What the checkpoint's linear layers are stored as.
@@ -73,7 +76,7 @@ struct ModelConfig {
 
   int32_t kv_layers() const;  // layers with attention
   int32_t max_intermediate() const;
-  int32_t kv_heads() const;  // of the attention layers (all equal, checked)
+  int32_t kv_heads() const;  // the most that a layer has
 };
 
 // Reads the documents of the checkpoint in `dir`. Errors name the file, the field, found and

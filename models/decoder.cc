@@ -85,9 +85,12 @@ Status Decoder::create(const RankShape& shape, const DecoderWeights& weights, De
   decoder->next_norms_.resize(shape.layers.size());
   for (size_t i = shape.layers.size(); i-- > 0;) {
     decoder->next_norms_[i].after_ffn = next;
-    if (shape.layers[i].ffn) next = &weights.layers[i].post_attention_norm;
+    const LayerSpec& spec = shape.layers[i];
+    if (spec.ffn) next = &weights.layers[i].post_attention_norm;
+    if (spec.linear_ffn) next = nullptr;  // norm() makes it whole
     decoder->next_norms_[i].after_attention = next;
-    if (shape.layers[i].attention) next = &weights.layers[i].input_norm;
+    if (spec.attention) next = &weights.layers[i].input_norm;
+    if (spec.linear_attention) next = nullptr;
   }
   decoder->rows_.reserve(size_t(std::max(limits.max_samples, limits.max_spans)));
   *out = std::move(decoder);
@@ -112,6 +115,9 @@ void Decoder::forward(const StepInput& in, StepOutput* out) noexcept {
       .data = attn_.data, .dtype = attn_.dtype, .rank = 3, .shape = {rows, c.q_heads, c.head_dim}};
   const Tensor attn_rows = matrix(attn_, rows, int64_t(c.q_heads) * c.head_dim);
   const float scale = 1.0f / std::sqrt(float(c.head_dim));
+  // Of a normed row, what this rank multiplies where one matrix is all of a layer's part.
+  const Tensor own = matrix(h_, rows, c.hidden / c.shard.ranks);
+  const int64_t first_own = own.shape[1] * c.shard.rank;
 
   d.begin_step(in);
   d.embed(x, w.embedding);
@@ -122,11 +128,17 @@ void Decoder::forward(const StepInput& in, StepOutput* out) noexcept {
       d.attention_input(q, x, layer.input_norm, layer.qkv, layer.kv_layer);
       d.attention(attn, q, layer.kv_layer, scale);
       d.gemm_residual(x, attn_rows, layer.o, next_norms_[i].after_attention);
+    } else if (spec.linear_attention) {
+      d.norm(own, x, layer.input_norm, first_own);
+      d.gemm_residual(x, own, layer.o, next_norms_[i].after_attention);
     }
     if (spec.ffn) {
       const Tensor h = matrix(h_, rows, spec.intermediate);
       d.mlp_input(h, x, layer.post_attention_norm, layer.gate_up, spec.activation);
       d.gemm_residual(x, h, layer.down, next_norms_[i].after_ffn);
+    } else if (spec.linear_ffn) {
+      d.norm(own, x, layer.post_attention_norm, first_own);
+      d.gemm_residual(x, own, layer.down, next_norms_[i].after_ffn);
     }
   }
 

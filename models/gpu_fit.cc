@@ -30,6 +30,9 @@ Elements count_elements(const ModelConfig& c, const Shard& shard) {
       for (const MatrixKind kind : {q, k, v, o}) n.linear += held(layer, kind);
       n.norms += norm;
     }
+    for (const bool linear : {layer.linear_attention, layer.linear_ffn}) {
+      if (linear) n.linear += held(layer, square), n.norms += norm;
+    }
     if (layer.ffn) {
       for (const MatrixKind kind : {up, down}) n.linear += held(layer, kind);
       if (layer.activation == Activation::silu_gated) n.linear += held(layer, gate);
@@ -69,7 +72,9 @@ std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config) {
       RankShape shape;
       if (!rank_shape(config, shard, &shape)) continue;
       const Elements n = count_elements(config, shard);
-      const int64_t kv_values = 2 * int64_t(shape.kv_layers()) * shape.kv_heads * shape.head_dim;
+      int64_t kv_heads = 0;
+      for (const int32_t heads : shape.kv_heads()) kv_heads += heads;
+      const int64_t kv_values = 2 * kv_heads * shape.head_dim;
       for (const WeightFormat format : formats) {
         const int64_t linear_bytes = format == WeightFormat::fp8 ? n.linear : 2 * n.linear;
         GpuFit fit{.gpu = gpu.name, .gpu_bytes = gpu.mib << 20, .ranks = ranks, .format = format};

@@ -64,10 +64,8 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   if (Status s = find_sources(checkpoint, config, &sources); !s) return s;
   RankShape shape;
   if (Status s = rank_shape(config, in.shard, &shape); !s) return s;
-  KvConfig kv;
-  kv.layers = shape.kv_layers();
-  kv.kv_heads = shape.kv_heads;
-  kv.head_dim = shape.head_dim;
+  const std::vector<int32_t> kv_heads = shape.kv_heads();
+  KvConfig kv = kv_config(shape, kv_heads);
   kv.block_size = in.block_size;
   kv.dtype = in.kv_dtype;
   if (in.block_size <= 0 || in.limits.max_context <= 0 || in.max_seqs <= 0) {

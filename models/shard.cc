@@ -26,20 +26,32 @@ MatrixRange cols_of(int64_t rows, Span cols) { return {0, rows, cols.first, cols
 
 }  // namespace
 
-int32_t RankShape::kv_layers() const {
-  return int32_t(std::ranges::count_if(layers, [](const LayerSpec& l) { return l.attention; }));
+std::vector<int32_t> RankShape::kv_heads() const {
+  std::vector<int32_t> heads;
+  for (const LayerSpec& layer : layers) {
+    if (layer.attention) heads.push_back(layer.kv_heads);
+  }
+  return heads;
+}
+
+KvConfig kv_config(const RankShape& shape, const std::vector<int32_t>& kv_heads) {
+  return {.layers = int32_t(kv_heads.size()),
+          .kv_heads = kv_heads.empty() ? 0 : std::ranges::max(kv_heads),
+          .head_dim = shape.head_dim,
+          .layer_kv_heads = kv_heads};
 }
 
 int32_t RankShape::max_intermediate() const {
   int32_t most = 0;
   for (const LayerSpec& layer : layers) {
     if (layer.ffn) most = std::max(most, layer.intermediate);
+    if (layer.linear_attention || layer.linear_ffn) most = std::max(most, hidden / shard.ranks);
   }
   return most;
 }
 
 Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out) {
-  const int32_t ranks = shard.ranks, kv = config.kv_heads();
+  const int32_t ranks = shard.ranks;
   const auto cannot = [&](const std::string& what) {
     return Status::unsupported(what + " cannot be split over " + std::to_string(ranks) + " ranks");
   };
@@ -47,29 +59,27 @@ Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out)
     return Status::internal("rank " + std::to_string(shard.rank) + " of " + std::to_string(ranks));
   }
   if (config.q_heads % ranks != 0) return cannot(std::to_string(config.q_heads) + " query heads");
-  if (kv > 0 && kv % ranks != 0 && ranks % kv != 0) {
-    return cannot(std::to_string(kv) + " KV heads");
-  }
   RankShape shape{.shard = shard,
                   .hidden = config.hidden,
                   .vocab = config.vocab,
                   .q_heads = config.q_heads / ranks,
-                  .kv_heads = int32_t(kv_heads_of(kv, shard).count),
                   .head_dim = config.head_dim,
                   .reward_outputs = config.reward.outputs(),
                   .layers = config.layers};
   for (size_t i = 0; i < shape.layers.size(); ++i) {
     LayerSpec& layer = shape.layers[i];
-    if (layer.attention && layer.kv_heads != kv) {
-      return Status::unsupported("layer " + std::to_string(i) + " has " +
-                                 std::to_string(layer.kv_heads) + " KV heads, the first has " +
-                                 std::to_string(kv) + "; the KV cache has one number for all");
+    const std::string name = "layer " + std::to_string(i) + ": ";
+    const int32_t kv = layer.kv_heads;
+    if (layer.attention && kv % ranks != 0 && ranks % kv != 0) {
+      return cannot(name + std::to_string(kv) + " KV heads");
     }
     if (layer.ffn && layer.intermediate % ranks != 0) {
-      return cannot("layer " + std::to_string(i) + ": an intermediate size of " +
-                    std::to_string(layer.intermediate));
+      return cannot(name + "an intermediate size of " + std::to_string(layer.intermediate));
     }
-    layer.kv_heads = shape.kv_heads;
+    if ((layer.linear_attention || layer.linear_ffn) && config.hidden % ranks != 0) {
+      return cannot(name + "a matrix of " + std::to_string(config.hidden) + " columns");
+    }
+    if (layer.attention) layer.kv_heads = int32_t(kv_heads_of(kv, shard).count);
     layer.intermediate /= ranks;
   }
   *out = std::move(shape);
@@ -105,6 +115,7 @@ MatrixRange held_by(const Shard& shard, const ModelConfig& config, const LayerSp
     case MatrixKind::gate:
     case MatrixKind::up: return rows_of(share(spec.intermediate, shard), hidden);
     case MatrixKind::down: return cols_of(hidden, share(spec.intermediate, shard));
+    case MatrixKind::square: return cols_of(hidden, share(hidden, shard));
   }
   return {};
 }

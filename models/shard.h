@@ -24,17 +24,22 @@ struct Shard {
 // What a rank computes. `vocab` is the whole vocabulary: a token is drawn from all logits.
 struct RankShape {
   Shard shard;
-  int32_t hidden = 0, vocab = 0, q_heads = 0, kv_heads = 0, head_dim = 0;
+  int32_t hidden = 0, vocab = 0, q_heads = 0, head_dim = 0;
   int32_t reward_outputs = 0;     // rows of a reward head; 0: the head is of the vocabulary
   std::vector<LayerSpec> layers;  // kv_heads and intermediate of this rank
 
-  int32_t kv_layers() const;  // layers with attention
+  std::vector<int32_t> kv_heads() const;  // of each layer with attention, in order
+  // Columns of what the last product of a layer's part reads: the most of them, attention apart.
   int32_t max_intermediate() const;
 };
 
-// Fails when the model cannot be cut so: `ranks` has to divide the query heads and every
-// intermediate size, and to divide the KV heads or be a multiple of them. All attention layers have
-// the same number of KV heads, since the KV cache has one.
+// What a rank's KV cache keeps of a token; `kv_heads` outlives it. Blocks, dtype and scales are to
+// be filled in.
+KvConfig kv_config(const RankShape& shape, const std::vector<int32_t>& kv_heads);
+
+// Fails when the model cannot be cut so: `ranks` has to divide the query heads, every intermediate
+// size and the hidden size of a layer with a matrix in the place of a part; and to divide each
+// layer's KV heads or be a multiple of them.
 Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out);
 
 // Into how many stretches the sums of `o` and `down` are cut (MatrixPart::stretches): the most
@@ -43,7 +48,8 @@ Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out)
 int32_t stretches_of(const ModelConfig& config, int64_t cols);
 
 // The stored matrices, each [out, in].
-enum class MatrixKind : uint8_t { embedding, head, q, k, v, o, gate, up, down };
+// `square` takes the place of attention or of a feed-forward part.
+enum class MatrixKind : uint8_t { embedding, head, q, k, v, o, gate, up, down, square };
 
 // The part of such a matrix of layer `spec` (of no matter for the ends) that the rank holds. Of the
 // head of lm_head_rows every rank holds the same rows, which are no range: packed_groups(). The

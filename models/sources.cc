@@ -99,6 +99,8 @@ std::vector<PackedGroup> packed_groups(const Sources& s, const ModelConfig& conf
       add(Slot::qkv, n, WeightUse::linear,
           {{&layer.q, Kind::q}, {&layer.k, Kind::k}, {&layer.v, Kind::v}});
       add(Slot::o, n, WeightUse::linear, {{&layer.o, Kind::o}});
+    } else if (spec.linear_attention) {
+      add(Slot::o, n, WeightUse::linear, {{&layer.o, Kind::square}});
     }
     if (spec.ffn) {
       if (spec.activation == Activation::silu_gated) {
@@ -108,6 +110,8 @@ std::vector<PackedGroup> packed_groups(const Sources& s, const ModelConfig& conf
         add(Slot::gate_up, n, WeightUse::linear, {{&layer.up, Kind::up}});
       }
       add(Slot::down, n, WeightUse::linear, {{&layer.down, Kind::down}});
+    } else if (spec.linear_ffn) {
+      add(Slot::down, n, WeightUse::linear, {{&layer.down, Kind::square}});
     }
   }
   return groups;

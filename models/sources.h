@@ -33,8 +33,9 @@ struct NormSource {
 
 struct LayerSource {
   NormSource input_norm, post_attention_norm;
-  LinearSource q, k, v, o, up, down;
-  LinearSource gate;  // of Activation::silu_gated
+  LinearSource q, k, v, up;
+  LinearSource o, down;  // or what takes the place of attention, of the feed-forward part
+  LinearSource gate;     // of Activation::silu_gated
   float k_scale = 1, v_scale = 1;
 };
 

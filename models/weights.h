@@ -14,7 +14,8 @@ namespace nemotron {
 
 struct LayerWeights {
   Norm input_norm, post_attention_norm;
-  Linear qkv, o, gate_up, down;
+  Linear qkv, gate_up;
+  Linear o, down;         // the last product of attention and of the feed-forward part
   int32_t kv_layer = -1;  // index into the KV cache; -1: no attention
 };
 struct DecoderWeights {

@@ -28,9 +28,15 @@ Status check(const StepLimits& l, const KvConfig& kv, const RopeTable& rope) {
   if (kv.block_size <= 0 || kv.block_size % 16 != 0) {
     return wrong("block_size must be a multiple of 16, not " + std::to_string(kv.block_size));
   }
-  if (kv.kv_heads <= 0 || l.q_heads % kv.kv_heads != 0) {
-    return wrong(std::to_string(l.q_heads) + " query heads cannot share " +
-                 std::to_string(kv.kv_heads) + " KV heads");
+  if (!kv.layer_kv_heads.empty() && int32_t(kv.layer_kv_heads.size()) != kv.layers) {
+    return wrong("KV heads of " + std::to_string(kv.layer_kv_heads.size()) + " layers, not of " +
+                 std::to_string(kv.layers));
+  }
+  for (int32_t i = 0; i < kv.layers; ++i) {
+    const int32_t heads = kv.kv_heads_of(i);
+    if (heads > 0 && heads <= kv.kv_heads && l.q_heads % heads == 0) continue;
+    return wrong(std::to_string(l.q_heads) + " query heads cannot share " + std::to_string(heads) +
+                 " KV heads");
   }
   if (kv.dtype != DType::f16 && kv.dtype != DType::bf16 && kv.dtype != DType::fp8_e4m3) {
     return wrong(std::string("dtype must be F16, BF16 or F8_E4M3, not ") + dtype_name(kv.dtype));
@@ -65,7 +71,9 @@ Status Attention::init(const Kernels* kernels, ThreadPool* pool, const StepLimit
   if (Status s = check(limits, kv, rope); !s) return s;
   kernels_ = kernels;
   pool_ = pool;
+  layer_kv_heads_.assign(kv.layer_kv_heads.begin(), kv.layer_kv_heads.end());
   kv_ = kv;
+  kv_.layer_kv_heads = layer_kv_heads_;
   k_scale_.assign(kv.k_scale.begin(), kv.k_scale.end());
   v_scale_.assign(kv.v_scale.begin(), kv.v_scale.end());
   k_scale_.resize(size_t(kv.layers), 1.0f);
@@ -74,13 +82,17 @@ Status Attention::init(const Kernels* kernels, ThreadPool* pool, const StepLimit
   format_ = kv.dtype == DType::f16    ? Format::f16
             : kv.dtype == DType::bf16 ? Format::bf16
                                       : Format::fp8;
-  q_heads_ = limits.q_heads, kv_heads_ = kv.kv_heads;
-  head_dim_ = kv.head_dim, block_size_ = kv.block_size;
-  group_ = q_heads_ / kv_heads_;
-  piece_rows_ = std::max<int64_t>(1, kPieceRows / group_);
+  q_heads_ = limits.q_heads, head_dim_ = kv.head_dim, block_size_ = kv.block_size;
+  most_group_ = 1;
+  layer_begin_.clear();
+  for (int32_t i = 0; i < kv.layers; ++i) {
+    most_group_ = std::max(most_group_, q_heads_ / kv_heads(i));
+    layer_begin_.push_back(size_t(kv.kv_heads_before(i)) * 2 * size_t(kv.num_blocks));
+  }
+  piece_rows_ = std::max<int64_t>(1, kPieceRows / most_group_);
   head_bytes_ = size_t(head_dim_ * block_size_) * format_bytes(format_);
   const size_t cache =
-      size_t(kv.layers) * size_t(kv.num_blocks) * 2 * size_t(kv_heads_) * head_bytes_;
+      size_t(kv.kv_heads_before(kv.layers)) * 2 * size_t(kv.num_blocks) * head_bytes_;
   if (Status s = HugeBuffer::create(cache, &cache_); !s) return s.within("KV cache");
   if (poison) std::memset(cache_.data(), 0xff, cache_.bytes());  // NaN in every format
 
@@ -97,13 +109,12 @@ Status Attention::init(const Kernels* kernels, ThreadPool* pool, const StepLimit
 }
 
 uint8_t* Attention::keys(int32_t layer, int32_t block, int64_t head) const {
-  const size_t at =
-      (size_t(layer) * size_t(kv_.num_blocks) + size_t(block)) * 2 * size_t(kv_heads_);
+  const size_t at = layer_begin_[size_t(layer)] + size_t(block) * 2 * size_t(kv_heads(layer));
   return cache_.data() + (at + size_t(head)) * head_bytes_;
 }
 
 uint8_t* Attention::values(int32_t layer, int32_t block, int64_t head) const {
-  return keys(layer, block, head) + size_t(kv_heads_) * head_bytes_;
+  return keys(layer, block, head) + size_t(kv_heads(layer)) * head_bytes_;
 }
 
 void Attention::begin_step(const StepInput& in) {
@@ -142,7 +153,7 @@ void Attention::rope(float* out, const float* x, int64_t row) const {
 // The tokens of the span that lie in its `block`-th block, one KV head.
 void Attention::store_block(const SpanInput& s, const float* qkv, int32_t layer, int64_t head,
                             int32_t block) {
-  const int64_t stride = (q_heads_ + 2 * kv_heads_) * head_dim_;
+  const int64_t stride = (q_heads_ + 2 * kv_heads(layer)) * head_dim_;
   const int32_t id = s.block_table[size_t(block)];
   uint8_t* k_block = keys(layer, id, head);
   uint8_t* v_block = values(layer, id, head);
@@ -157,7 +168,7 @@ void Attention::store_block(const SpanInput& s, const float* qkv, int32_t layer,
     const size_t slot = size_t(position % block_size_);
     if (slot == 0) std::memset(v_block, 0, head_bytes_);
     const float* k = qkv + row * stride + (q_heads_ + head) * head_dim_;
-    const float* v = k + kv_heads_ * head_dim_;
+    const float* v = k + kv_heads(layer) * head_dim_;
     float turned[kMaxHeadDim];
     rope(turned, k, row);
     uint8_t* k_to = k_block + slot / kPanel * k_panel;
@@ -170,7 +181,7 @@ void Attention::store_block(const SpanInput& s, const float* qkv, int32_t layer,
 }
 
 void Attention::store(const StepInput& in, const float* qkv, float* q, int32_t layer) {
-  const int64_t stride = (q_heads_ + 2 * kv_heads_) * head_dim_;
+  const int64_t stride = (q_heads_ + 2 * kv_heads(layer)) * head_dim_;
   pool_->run([&](int thread) {
     const Range mine = share(in.rows(), thread, pool_->size());
     for (int64_t r = mine.begin; r < mine.end; ++r) {
@@ -183,7 +194,7 @@ void Attention::store(const StepInput& in, const float* qkv, float* q, int32_t l
     for (const SpanInput& s : in.spans) {
       const int32_t last = int32_t((int64_t(s.first_position) + s.rows - 1) / block_size_);
       for (int32_t b = int32_t(s.first_position / block_size_); b <= last; ++b) {
-        for (int64_t h = 0; h < kv_heads_; ++h, ++unit) {
+        for (int64_t h = 0; h < kv_heads(layer); ++h, ++unit) {
           if (unit % pool_->size() == thread) store_block(s, qkv, layer, h, b);
         }
       }
@@ -215,18 +226,19 @@ Attention::Room Attention::room_of(int thread) const {
 
 void Attention::attend(const StepInput& in, float* out, const float* q, int32_t layer,
                        float scale) {
-  const Call call{in, out, q, layer, scale};
+  const int64_t kv_heads = this->kv_heads(layer);
+  const Call call{in, out, q, layer, scale, kv_heads, q_heads_ / kv_heads};
   if (attend_shared(call)) return;
   // The longest first would be better still; pieces of one span grow with their position, so the
   // list is taken from its end.
-  const int64_t items = int64_t(pieces_.size()) * kv_heads_;
+  const int64_t items = int64_t(pieces_.size()) * kv_heads;
   std::atomic<int64_t> next{items};
   pool_->run([&](int thread) {
     const Room room = room_of(thread);
     if (kernels_->enter) kernels_->enter();
     for (int64_t item; (item = next.fetch_sub(1, std::memory_order_relaxed) - 1) >= 0;) {
-      const Piece& piece = pieces_[size_t(item / kv_heads_)];
-      attend_piece(call, {in.spans[size_t(piece.span)], piece, item % kv_heads_}, room);
+      const Piece& piece = pieces_[size_t(item / kv_heads)];
+      attend_piece(call, {in.spans[size_t(piece.span)], piece, item % kv_heads}, room);
     }
     if (kernels_->leave) kernels_->leave();
   });
@@ -238,24 +250,25 @@ int64_t Attention::stretches(const Unit& unit) const {
 
 // Where there is less than two pieces of work a thread: stretch by stretch, on all threads.
 bool Attention::attend_shared(const Call& call) {
-  const auto pieces = int64_t(pieces_.size());
-  if (pool_->size() == 1 || pieces * kv_heads_ >= 2 * pool_->size()) return false;
+  const int64_t pieces = int64_t(pieces_.size()), kv_heads = call.kv_heads;
+  if (pool_->size() == 1 || pieces * kv_heads >= 2 * pool_->size()) return false;
   const auto unit = [&](int64_t i) -> Unit {
-    const Piece& piece = pieces_[size_t(i / kv_heads_)];
-    return {call.in.spans[size_t(piece.span)], piece, i % kv_heads_};
+    const Piece& piece = pieces_[size_t(i / kv_heads)];
+    return {call.in.spans[size_t(piece.span)], piece, i % kv_heads};
   };
   int64_t most = 0, rows = 0;
   for (int64_t i = 0; i < pieces; ++i) {
-    most = std::max(most, stretches(unit(i * kv_heads_)));
+    most = std::max(most, stretches(unit(i * kv_heads)));
     rows = std::max<int64_t>(rows, pieces_[size_t(i)].rows);
   }
-  const int64_t room_rows = rows * group_ + kernels_->row_step, each = room_rows * (head_dim_ + 2);
-  if (most < 2 || size_t(pieces * kv_heads_ * most * each) * sizeof(float) > kSharedBytes)
+  const int64_t room_rows = rows * call.group + kernels_->row_step,
+                each = room_rows * (head_dim_ + 2);
+  if (most < 2 || size_t(pieces * kv_heads * most * each) * sizeof(float) > kSharedBytes)
     return false;
   const auto sums = [&](int64_t item) {
     return sums_at(shared_.as<float>() + item * each, room_rows, head_dim_);
   };
-  const int64_t items = pieces * kv_heads_ * most;
+  const int64_t items = pieces * kv_heads * most;
   std::atomic<int64_t> next{items};
   pool_->run([&](int thread) {
     const Room room = room_of(thread);
@@ -266,12 +279,12 @@ bool Attention::attend_shared(const Call& call) {
     }
     if (kernels_->leave) kernels_->leave();
     pool_->barrier();
-    const Range mine = share(pieces * kv_heads_, thread, pool_->size());
+    const Range mine = share(pieces * kv_heads, thread, pool_->size());
     for (int64_t i = mine.begin; i < mine.end; ++i) {
       const Unit u = unit(i);
       const Sums all = sums(i * most);
       for (int64_t n = 1; n < stretches(u); ++n) {
-        add_stretch(all, sums(i * most + n), u.piece.rows * group_);
+        add_stretch(all, sums(i * most + n), u.piece.rows * call.group);
       }
       write(call, u, all);
     }
@@ -282,7 +295,7 @@ bool Attention::attend_shared(const Call& call) {
 void Attention::attend_piece(const Call& call, const Unit& unit, const Room& room) {
   for (int64_t n = 0; n < stretches(unit); ++n) {
     attend_stretch(call, unit, n, room, n == 0 ? room.all : room.more);
-    if (n > 0) add_stretch(room.all, room.more, unit.piece.rows * group_);
+    if (n > 0) add_stretch(room.all, room.more, unit.piece.rows * call.group);
   }
   write(call, unit, room.all);
 }
@@ -305,9 +318,9 @@ void Attention::add_stretch(const Sums& all, const Sums& more, int64_t rows) {
 }
 
 void Attention::write(const Call& call, const Unit& unit, const Sums& all) {
-  for (int64_t r = 0; r < unit.piece.rows * group_; ++r) {
-    const int64_t row = unit.span.first_row + unit.piece.first + r / group_;
-    float* to = call.out + (row * q_heads_ + unit.head * group_ + r % group_) * head_dim_;
+  for (int64_t r = 0; r < unit.piece.rows * call.group; ++r) {
+    const int64_t row = unit.span.first_row + unit.piece.first + r / call.group;
+    float* to = call.out + (row * q_heads_ + unit.head * call.group + r % call.group) * head_dim_;
     std::memcpy(to, all.values + r * head_dim_, size_t(head_dim_) * sizeof(float));
     kernels_->multiply(to, v_scale_[size_t(call.layer)] / all.total[r], head_dim_);
   }
@@ -315,9 +328,10 @@ void Attention::write(const Call& call, const Unit& unit, const Sums& all) {
 
 // The piece's queries as the products take them; sums of nothing.
 void Attention::take_queries(const Call& call, const Unit& unit, const Room& room, const Sums& to) {
-  for (int64_t r = 0; r < unit.piece.rows * group_; ++r) {
-    const int64_t row = unit.span.first_row + unit.piece.first + r / group_;
-    const float* from = call.q + (row * q_heads_ + unit.head * group_ + r % group_) * head_dim_;
+  for (int64_t r = 0; r < unit.piece.rows * call.group; ++r) {
+    const int64_t row = unit.span.first_row + unit.piece.first + r / call.group;
+    const float* from =
+        call.q + (row * q_heads_ + unit.head * call.group + r % call.group) * head_dim_;
     if (bf16_operands()) {
       kernels_->scale_bf16(reinterpret_cast<uint16_t*>(room.queries) + r * head_dim_, from, nullptr,
                            1.0f, head_dim_, head_dim_);
@@ -334,12 +348,12 @@ void Attention::weigh(const Call& call, const Unit& unit, int64_t block, const R
                       const Sums& to) {
   const size_t a_size = bf16_operands() ? 2 : 4;
   const int64_t first_position = unit.first_position();
-  const int64_t skip = std::max<int64_t>(0, block * block_size_ - first_position) * group_;
-  for (int64_t r = skip; r < unit.piece.rows * group_; ++r) {
+  const int64_t skip = std::max<int64_t>(0, block * block_size_ - first_position) * call.group;
+  for (int64_t r = skip; r < unit.piece.rows * call.group; ++r) {
     SoftmaxArgs a;
     a.scores = room.scores + r * block_size_;
     a.probs = reinterpret_cast<uint8_t*>(room.weights) + size_t(r * block_size_) * a_size;
-    a.valid = int(std::min(block_size_, first_position + r / group_ + 1 - block * block_size_));
+    a.valid = int(std::min(block_size_, first_position + r / call.group + 1 - block * block_size_));
     a.padded = int(block_size_);
     a.scale = call.scale * k_scale_[size_t(call.layer)];
     a.maximum = to.maximum[r];
@@ -360,7 +374,7 @@ void Attention::attend_stretch(const Call& call, const Unit& unit, int64_t stret
   take_queries(call, unit, room, to);
   const auto tile = kernels_->tile[int(format_)];
   const size_t a_size = bf16_operands() ? 2 : 4;
-  const int64_t rows = unit.piece.rows * group_;
+  const int64_t rows = unit.piece.rows * call.group;
   const int64_t first_position = unit.first_position();
   const int64_t last_position = first_position + unit.piece.rows - 1;
   const int64_t first_block = stretch * stretch_keys() / block_size_;
@@ -373,7 +387,7 @@ void Attention::attend_stretch(const Call& call, const Unit& unit, int64_t stret
     const bool more = (b + 1) * block_size_ <= last_position;
     const int64_t to_next = more ? keys_of(b + 1) - keys_of(b) : 0;
     // Rows before `skip` end before this block: it must not touch them.
-    const int64_t skip = std::max<int64_t>(0, b * block_size_ - first_position) * group_;
+    const int64_t skip = std::max<int64_t>(0, b * block_size_ - first_position) * call.group;
     // Always the whole block, so that a row's sums are the same however far the others reach.
     tile({.a = reinterpret_cast<uint8_t*>(room.queries) + size_t(skip * head_dim_) * a_size,
           .a_stride = head_dim_,

@@ -50,6 +50,8 @@ class Attention {
     const float* q;
     int32_t layer;
     float scale;
+    int64_t kv_heads;
+    int64_t group;  // query heads a KV head
   };
   // Some query rows of one span; with one KV head, what a thread does at a time.
   struct Piece {
@@ -81,9 +83,10 @@ class Attention {
   void rope(float* out, const float* x, int64_t row) const;
   void store_block(const SpanInput& s, const float* qkv, int32_t layer, int64_t head,
                    int32_t block);
+  int64_t kv_heads(int32_t layer) const { return kv_.kv_heads_of(layer); }
   int64_t stretch_keys() const { return (kStretch + block_size_ - 1) / block_size_ * block_size_; }
   int64_t stretches(const Unit& unit) const;
-  int64_t room_rows() const { return piece_rows_ * group_ + kernels_->row_step; }
+  int64_t room_rows() const { return piece_rows_ * most_group_ + kernels_->row_step; }
   size_t room_bytes() const;
   Room room_of(int thread) const;
   static Sums sums_at(float* p, int64_t rows, int64_t head_dim) {
@@ -104,13 +107,15 @@ class Attention {
   std::atomic<uint64_t>* ticks_ = nullptr;
   ThreadPool* pool_ = nullptr;
   KvConfig kv_;
+  std::vector<int32_t> layer_kv_heads_;  // kv_.layer_kv_heads
+  std::vector<size_t> layer_begin_;      // in the cache, in heads of one block's K or V
   std::vector<float> k_scale_, v_scale_, inv_freq_;
   Format format_ = Format::f16;
-  int64_t q_heads_ = 0, kv_heads_ = 0, head_dim_ = 0, block_size_ = 0;
-  int64_t group_ = 1;       // query heads a KV head
+  int64_t q_heads_ = 0, head_dim_ = 0, block_size_ = 0;
+  int64_t most_group_ = 1;  // query heads a KV head, of the layer with the fewest of these
   int64_t piece_rows_ = 1;  // most query rows of a piece
   size_t head_bytes_ = 0;   // K (or V) of one block of one head
-  HugeBuffer cache_;        // [layer][block][k, v][kv_head][head_bytes_]
+  HugeBuffer cache_;        // by layers: [block][k, v][kv_head][head_bytes_]
   HugeBuffer angles_;       // [rows][head_dim]: cosines, then sines, of the rotary pairs
   HugeBuffer own_;          // [threads][own_bytes_]: a Room
   HugeBuffer shared_;       // sums of stretches that threads share

@@ -211,6 +211,13 @@ class CpuDevice final : public Device {
                    {.kind = kind, .data = h.as<float>(), .stride = h.shape[1]});
   }
 
+  void norm(Tensor out, Tensor x, const Norm& norm, int64_t first_col) noexcept override {
+    NEMOTRON_ASSERT(out.shape[0] == x.shape[0]);
+    NEMOTRON_ASSERT(first_col >= 0 && first_col + out.shape[1] <= x.shape[1]);
+    if (!status_) return;
+    gemm_.norm(normed(x, norm), x.shape[0], x.shape[1], out.as<float>(), first_col, out.shape[1]);
+  }
+
   void head(Tensor out, Tensor x, std::span<const int32_t> rows, const Norm& norm,
             const Linear& w) noexcept override {
     NEMOTRON_ASSERT(

@@ -78,6 +78,18 @@ Gemm::Row Gemm::normed(const Norm* norm, const float* x, int64_t n, int thread) 
   return {.x = y};
 }
 
+void Gemm::norm(const GemmInput& in, int64_t rows, int64_t cols, float* out, int64_t first_col,
+                int64_t n) {
+  pool_->run([&](int thread) {
+    const Range mine = share(rows, thread, pool_->size());
+    for (int64_t r = mine.begin; r < mine.end; ++r) {
+      const Row row = normed(in.norm, in.x + r * in.stride, cols, thread);
+      const float* gain = row.gain ? row.gain + first_col : nullptr;
+      kernels_->scale_f32(out + r * n, row.x + first_col, gain, row.by, n, n);
+    }
+  });
+}
+
 // a_ [block][row][width of the block]; the second terms of all rows follow the first ones.
 void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread) {
   const bool bf16 = kernels_->a_is_bf16[int(w.format)];

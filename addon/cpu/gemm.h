@@ -38,6 +38,9 @@ class Gemm {
   // Room for matrices of up to `k` inputs.
   Status reserve(int64_t k);
   void multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w, const GemmOutput& out);
+  // out [rows, n] = columns [first_col, first_col + n) of the normed rows of `in`, of `cols` each.
+  void norm(const GemmInput& in, int64_t rows, int64_t cols, float* out, int64_t first_col,
+            int64_t n);
 
  private:
   // A chunk of rows: `rows` of them, `terms` rows of a_ for each, `padded` rows of a_ in all.

@@ -96,12 +96,23 @@ struct RopeTable {
 
 struct KvConfig {
   int32_t layers = 0, kv_heads = 0, head_dim = 0;
+  // Of each layer where they differ, kv_heads at most; empty: kv_heads each. [layers]
+  std::span<const int32_t> layer_kv_heads = {};
   int32_t num_blocks = 0, block_size = 64;
   DType dtype = DType::bf16;  // bf16, fp8_e4m3; on the CPU f16 too
   // Per layer, real = stored * scale; empty: all 1.
   std::span<const float> k_scale = {}, v_scale = {};
+  int32_t kv_heads_of(int32_t layer) const {
+    return layer_kv_heads.empty() ? kv_heads : layer_kv_heads[size_t(layer)];
+  }
+  // The KV heads of all layers before this one.
+  int64_t kv_heads_before(int32_t layer) const {
+    int64_t heads = 0;
+    for (int32_t i = 0; i < layer; ++i) heads += kv_heads_of(i);
+    return heads;
+  }
   size_t bytes_per_block() const {
-    return size_t(layers) * 2 * size_t(kv_heads) * size_t(head_dim) * size_t(block_size) *
+    return size_t(kv_heads_before(layers)) * 2 * size_t(head_dim) * size_t(block_size) *
            dtype_bytes(dtype);
   }
 };
@@ -174,7 +185,7 @@ class Device {
   // Launches the step that has begun and waits for it and for everything else.
   virtual Status sync() noexcept = 0;
 
-  // --- the five ops of a layer, and the two ends ---
+  // --- the ops of a layer, and the two ends ---
   // A backend that cannot do what a Norm, an Activation or a RopeTable asks for says so in check(),
   // and to who did not ask: in prepare(), or by sync() after the op (unsupported).
   // REQUIRES, for all: tensors of one call have the same rows, a weight has the use that the op
@@ -196,6 +207,9 @@ class Device {
   // h [rows, intermediate] = activation(norm(x) w^T)
   virtual void mlp_input(Tensor h, Tensor x, const Norm& norm, const Linear& w,
                          Activation activation) noexcept = 0;
+  // out [rows, n] = columns [first_col, first_col + n) of norm(x), for a gemm_residual() that takes
+  // the place of attention or of a feed-forward part.
+  virtual void norm(Tensor out, Tensor x, const Norm& norm, int64_t first_col) noexcept = 0;
   // out [n, w rows] f32 = norm(x[rows]) w^T for the given rows of the step: the vocabulary, or the
   // few rows of a reward head. `rows` is read before the call returns. REQUIRES: x has these rows.
   // A rank that has a part of the vocabulary is given an `out` with columns for all of it: row i is
@@ -233,7 +247,7 @@ struct DeviceOptions {
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept;
 
 // What a backend library (libnemotron_cuda.so) exports as `nemotron_backend`.
-inline constexpr uint32_t kBackendAbi = 7;
+inline constexpr uint32_t kBackendAbi = 8;
 struct Backend {
   uint32_t abi = kBackendAbi;
   const char* name = "";

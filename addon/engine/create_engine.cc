@@ -45,12 +45,13 @@ Status check_options(const EngineOptions& o, const ModelConfig& config) {
 }
 
 StepLimits step_limits(const RankShape& shape, const EngineInfo& info) {
+  const std::vector<int32_t> kv_heads = shape.kv_heads();
   return {.max_rows = info.max_batched_tokens,
           .max_spans = info.max_seqs,
           .max_samples = info.max_batched_tokens,  // prompt logprobs want every row
           .max_context = info.max_model_len,
           .q_heads = shape.q_heads,
-          .kv_heads = shape.kv_heads,
+          .kv_heads = std::ranges::max(kv_heads),
           .head_dim = shape.head_dim,
           .hidden = shape.hidden,
           .intermediate = shape.max_intermediate(),
@@ -161,12 +162,11 @@ Status set_up(const EngineOptions& options,
   own.load.pack_seconds = lap();
 
   const std::vector<float> inv_freq = rope_inv_freq(config.rope, config.rotary_dim);
-  KvConfig kv{.layers = rank->shape.kv_layers(),
-              .kv_heads = rank->shape.kv_heads,
-              .head_dim = rank->shape.head_dim,
-              .num_blocks = own.plan.num_blocks,
-              .block_size = options.block_size,
-              .dtype = kv_dtype};
+  const std::vector<int32_t> kv_heads = rank->shape.kv_heads();
+  KvConfig kv = kv_config(rank->shape, kv_heads);
+  kv.num_blocks = own.plan.num_blocks;
+  kv.block_size = options.block_size;
+  kv.dtype = kv_dtype;
   if (kv_dtype == DType::fp8_e4m3) {  // which the checkpoint's scales are for
     kv.k_scale = rank->weights.k_scale;
     kv.v_scale = rank->weights.v_scale;

@@ -1,6 +1,6 @@
 // DeciLM (Super-49B, 51B, Ultra-253B): Llama's layers, each of its own size by `block_configs`.
-// Some have no attention, some no feed-forward part, a few neither. After configuration_decilm.py
-// and block_config.py, which lie beside the checkpoints.
+// Some have no attention or no feed-forward part, or one matrix in its place. After
+// configuration_decilm.py and block_config.py, which lie beside the checkpoints.
 #include <cmath>
 
 #include "models/arch/architecture.h"
@@ -10,11 +10,14 @@
 namespace nemotron {
 namespace {
 
+void refuse_both(JsonFields* f) {
+  if (f->boolean("no_op", false) && f->boolean("replace_with_linear", false)) {
+    f->fail("\"no_op\" and \"replace_with_linear\" are both true; expected one of them at most");
+  }
+}
+
 // What a block may say beyond its size; each would change the results.
 void refuse_unserved_of_block(JsonFields* f) {
-  if (f->boolean("replace_with_linear", false)) {
-    f->unsupported("\"replace_with_linear\" is true; served: false");
-  }
   for (const char* name : {"sparsify", "window_length", "num_sink_tokens"}) {
     if (const Json* value = f->find(name)) {
       f->unsupported("\"" + std::string(name) + "\" is " + value->brief() + "; served: null");
@@ -28,7 +31,9 @@ void refuse_unserved_of_block(JsonFields* f) {
 }
 
 void read_attention(JsonFields* f, int32_t q_heads, LayerSpec* out) {
-  out->attention = !f->boolean("no_op", false);
+  out->linear_attention = f->boolean("replace_with_linear", false);
+  out->attention = !f->boolean("no_op", false) && !out->linear_attention;
+  refuse_both(f);
   if (!out->attention) return;
   refuse_unserved_of_block(f);
   const int32_t group = f->integer("n_heads_in_group", 1, kMaxHeads);
@@ -43,7 +48,9 @@ void read_attention(JsonFields* f, int32_t q_heads, LayerSpec* out) {
 
 // 2/3 of `ffn_mult` times the hidden size, rounded down, then up to a multiple of 256.
 void read_ffn(JsonFields* f, int32_t hidden, LayerSpec* out) {
-  out->ffn = !f->boolean("no_op", false);
+  out->linear_ffn = f->boolean("replace_with_linear", false);
+  out->ffn = !f->boolean("no_op", false) && !out->linear_ffn;
+  refuse_both(f);
   if (!out->ffn) return;
   refuse_unserved_of_block(f);
   if (f->find("intermediate_size")) {

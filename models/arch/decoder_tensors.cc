@@ -38,6 +38,12 @@ void find_layers(TensorFinder* f, const ModelConfig& config, Sources* out) {
       layer.v = f->linear(base + "self_attn.v_proj", kv, hidden, true);
       layer.o = f->linear(base + "self_attn.o_proj", hidden, q, true);
       find_kv_scales(f, base + "self_attn.", &layer, &scales_found);
+    } else if (spec.linear_attention) {
+      layer.input_norm = f->norm(base + "input_layernorm");
+      // A GGUF file has one name for both.
+      const bool is_gguf = f->checkpoint().find(base + "self_attn.o_proj.weight");
+      layer.o = f->linear(base + (is_gguf ? "self_attn.o_proj" : "self_attn.linear_attn"), hidden,
+                          hidden, true);
     }
     if (spec.ffn) {
       layer.post_attention_norm = f->norm(base + "post_attention_layernorm");
@@ -46,6 +52,9 @@ void find_layers(TensorFinder* f, const ModelConfig& config, Sources* out) {
       }
       layer.up = f->linear(base + "mlp.up_proj", spec.intermediate, hidden, true);
       layer.down = f->linear(base + "mlp.down_proj", hidden, spec.intermediate, true);
+    } else if (spec.linear_ffn) {
+      layer.post_attention_norm = f->norm(base + "post_attention_layernorm");
+      layer.down = f->linear(base + "mlp.linear_mlp", hidden, hidden, true);
     }
   }
   // All or none: ModelOpt leaves them out when every one of them is 1.

@@ -65,6 +65,74 @@ TEST(ranks_give_the_bits_of_one_for_nemotron) {
   expect_same_on_ranks({.architecture = "NemotronForCausalLM"}, {2, 4});
 }
 
+// On one rank too: layers of every kind, alone and in a batch, whole and in chunks.
+TEST(ranks_give_the_bits_of_one_for_deci) {
+  expect_same_on_ranks({.architecture = "DeciLMForCausalLM"}, {1, 2, 4, 8});
+}
+
+TEST(ranks_give_the_bits_of_one_for_deci_in_fp8) {
+  expect_same_on_ranks({.architecture = "DeciLMForCausalLM", .format = WeightFormat::fp8}, {1, 4},
+                       DType::fp8_e4m3);
+}
+
+// Requests that together want more blocks than there are, and that begin alike.
+void expect_same_when_crowded(const Shape& shape, std::initializer_list<int32_t> numbers) {
+  const TempDir dir;
+  write_checkpoint(dir, shape);
+  std::vector<Request> all;
+  for (uint32_t seed = 1; seed <= 10; ++seed) {
+    Request r = mixed_request(seed);
+    r.prompt = random_prompt(32, 5);
+    const std::vector<int32_t> own = random_prompt(1 + seed % 20, seed);
+    r.prompt.insert(r.prompt.end(), own.begin(), own.end());
+    r.sampling.max_tokens = int32_t(60 + seed * 4);
+    r.sampling.stop.clear();
+    r.sampling.ignore_eos = true;
+    all.push_back(r);
+  }
+  const std::vector<Outcome> expected = alone_on_one_rank(options_of(dir, 1, shape), all);
+  for (const int32_t ranks : numbers) {
+    EngineOptions o = options_of(dir, ranks, shape);
+    o.max_model_len = 192;
+    {
+      Client client(o);
+      REQUIRE_OK(client.status());
+      o.kv_memory = 14 * 16 * int64_t(client.engine().info().plan.kv_bytes_per_token);
+    }
+    EXPECT_GT(expect_equal(o, all, expected).preemptions, 3);
+    o.kv_memory = int64_t(8) << 20;
+    Client client(o);
+    int64_t cached = 0;
+    for (size_t i = 0; i < all.size(); ++i) {
+      const Outcome got = client.run(all[i]);
+      EXPECT_EQ(difference(got, expected[i]), "");
+      cached += got.timings.cached_tokens;
+    }
+    EXPECT_GT(cached, 100);
+  }
+}
+
+TEST(ranks_preempt_and_find_prefixes_as_one) { expect_same_when_crowded({}, {2, 4}); }
+TEST(ranks_preempt_and_find_prefixes_as_one_for_nemotron) {
+  expect_same_when_crowded({.architecture = "NemotronForCausalLM"}, {1, 2, 4});
+}
+TEST(ranks_preempt_and_find_prefixes_as_one_for_deci) {
+  expect_same_when_crowded({.architecture = "DeciLMForCausalLM"}, {1, 2, 4});
+}
+
+// A layer takes as much of the cache as it has KV heads, and one without attention nothing.
+TEST(a_layer_keeps_its_own_kv_heads) {
+  const TempDir dir;
+  const Shape shape{.architecture = "DeciLMForCausalLM"};
+  write_checkpoint(dir, shape);
+  constexpr size_t kHead = 2 * 32 * 2;  // K and V of one head and token, F16
+  for (const auto& [ranks, heads] : {std::pair(1, 15), std::pair(2, 8), std::pair(4, 5)}) {
+    Client client(options_of(dir, ranks, shape));
+    REQUIRE_OK(client.status());
+    EXPECT_EQ(client.engine().info().plan.kv_bytes_per_token, heads * kHead);
+  }
+}
+
 // Three ranks are no part of a tree of two, four and eight: their own bits, the same in any batch.
 TEST(three_ranks_agree_with_themselves) {
   const TempDir dir;

@@ -106,15 +106,13 @@ class Sequence {
                             .kv_heads = config_.kv_heads(),
                             .head_dim = config_.head_dim,
                             .hidden = config_.hidden,
-                            .intermediate = config_.max_intermediate(),
+                            .intermediate = shape_.max_intermediate(),
                             .vocab = config_.vocab};
     // Blocks backwards and with holes, as an old cache would hand them out.
     const int32_t blocks = (max_context + kBlockSize - 1) / kBlockSize;
     for (int32_t i = 0; i < blocks; ++i) table_.push_back(2 * (blocks - i) - 1);
-    KvConfig kv;
-    kv.layers = config_.kv_layers();
-    kv.kv_heads = config_.kv_heads();
-    kv.head_dim = config_.head_dim;
+    const std::vector<int32_t> kv_heads = shape_.kv_heads();
+    KvConfig kv = kv_config(shape_, kv_heads);
     kv.num_blocks = 2 * blocks;
     kv.block_size = kBlockSize;
     kv.dtype = kv_dtype.value_or(device_->kv_dtype());
@@ -314,7 +312,7 @@ bool add_cases() {
   }
   std::sort(names.begin(), names.end());
   add_case("golden_has_every_kind", [names, isas] {
-    EXPECT_EQ(names.size(), size_t(19));
+    EXPECT_EQ(names.size(), size_t(21));
     EXPECT(!isas.empty() && isas[0] == "plain");
   });
   for (const std::string& name : names) {

@@ -37,7 +37,8 @@ HERE = Path(__file__).parent
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
 GREEDY_TOKENS = 64
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "linear_attn",
+          "linear_mlp")
 
 
 def model(name, *, hidden, heads, kv_heads, head_dim, ffn, layers=2, vocab=256, tied=False,
@@ -81,7 +82,8 @@ MODELS = [
     model("nemotron4_nine_outputs", hidden=64, heads=4, kv_heads=2, head_dim=32, ffn=80, labels=9,
           rope="default", family="nemotron", vocab=320),
     # Super-49B: layers of several sizes, some without attention, one without a feed-forward part.
-    # A block is the FFN's multiplier, None for no FFN, and whether there is attention.
+    # A block is the FFN's multiplier, None for no FFN, and whether there is attention. "linear": one
+    # matrix in the place of either. A number: so many KV heads.
     model("deci", hidden=64, heads=8, kv_heads=2, head_dim=64, ffn=0, family="deci", layers=6,
           blocks=[(5.25, True), (1.0, False), (None, True), (None, False), (0.5, True), (2.625, False)],
           runs=("stored", "kv_fp8", "weights_fp8")),
@@ -95,6 +97,12 @@ MODELS = [
     # As Nemotron-4-340B-Instruct is shipped: SentencePiece (pieces.py), and no chat template.
     model("nemotron4_chat", hidden=64, heads=4, kv_heads=2, head_dim=32, ffn=80, rope="default",
           family="nemotron", vocab=528, chat=True),
+    model("deci_mixed", hidden=96, heads=8, kv_heads=4, head_dim=32, ffn=0, family="deci", layers=6,
+          blocks=[(1.0, 2), ("linear", 8), (2.0, "linear"), (None, 1), ("linear", "linear"), (0.5, 4)],
+          shards=2, runs=("stored", "kv_fp8", "weights_fp8")),
+    model("deci_mixed_fp8", hidden=64, heads=4, kv_heads=2, head_dim=64, ffn=0, family="deci", layers=4,
+          blocks=[("linear", 4), (1.0, "linear"), (None, 1), (1.0, 2)], quant="modelopt",
+          kv_scales=True, runs=("stored", "kv_fp8")),
 ]
 ATTRIBUTES = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
 FIRST_ATTRIBUTE = 4  # of nine outputs
@@ -164,6 +172,27 @@ class Nothing(torch.nn.Module):
         return (zero, None) if self.is_attention else zero
 
 
+class Linear(torch.nn.Module):
+    """One matrix in the place of attention or of the MLP, as NVIDIA's modeling_decilm.py has it."""
+
+    def __init__(self, name, size):
+        super().__init__()
+        self.name = name
+        setattr(self, name, torch.nn.Linear(size, size, bias=False))
+
+    def forward(self, hidden_states, **_):
+        y = getattr(self, self.name)(hidden_states)
+        return (y, None) if self.name == "linear_attn" else y
+
+
+def is_attention(block):
+    return block[1] not in (False, "linear")
+
+
+def kv_heads(m, block):
+    return m["kv_heads"] if block[1] is True else block[1]
+
+
 def network(m, config):
     if m["family"] == "nemotron":
         kind = NemotronForSequenceClassification if m["labels"] else NemotronForCausalLM
@@ -173,26 +202,37 @@ def network(m, config):
     # DeciLM is not in transformers: Llama's layers, with parts replaced.
     config.intermediate_size = 8
     net = LlamaForCausalLM(config)
-    for layer, (mult, attention) in zip(net.model.layers, m["blocks"]):
-        if mult is None:
+    for i, (layer, block) in enumerate(zip(net.model.layers, m["blocks"])):
+        mult, attention = block
+        if mult == "linear":
+            layer.mlp = Linear("linear_mlp", m["hidden"])
+        elif mult is None:
             layer.mlp = Nothing(False)
             layer.post_attention_layernorm = torch.nn.Identity()
         else:
             config.intermediate_size = intermediate(mult, m["hidden"])
             layer.mlp = modeling_llama.LlamaMLP(config)
-        if not attention:
+        if is_attention(block):
+            config.num_key_value_heads = kv_heads(m, block)
+            layer.self_attn = modeling_llama.LlamaAttention(config, i)
+        elif attention == "linear":
+            layer.self_attn = Linear("linear_attn", m["hidden"])
+        else:
             layer.self_attn = Nothing(True)
             layer.input_layernorm = torch.nn.Identity()
     return net
 
 
 def block_configs(m):
-    off = {"replace_with_linear": False, "sparsify": None}
+    sparse = {"sparsify": None}
     sinks = {"window_length": None, "num_sink_tokens": None,
              "use_prefill_window_in_sink_attention": False, "unshifted_sink": False}
-    return [{"attention": off | sinks | {"no_op": not attention, "n_heads_in_group":
-                                         m["heads"] // m["kv_heads"] if attention else None},
-             "ffn": off | {"no_op": mult is None, "ffn_mult": mult}} for mult, attention in m["blocks"]]
+    return [{"attention": sparse | sinks | {
+                 "no_op": block[1] is False, "replace_with_linear": block[1] == "linear",
+                 "n_heads_in_group": m["heads"] // kv_heads(m, block) if is_attention(block) else None},
+             "ffn": sparse | {"no_op": block[0] is None, "replace_with_linear": block[0] == "linear",
+                              "ffn_mult": None if block[0] == "linear" else block[0]}}
+            for block in m["blocks"]]
 
 
 def random_weights(net, m, generator):
@@ -256,7 +296,7 @@ def stored_and_real(m, state):
             real[name] = stored[name].float()
     if m["kv_scales"]:
         for layer in range(m["layers"]):
-            if m["blocks"] and not m["blocks"][layer][1]:
+            if m["blocks"] and not is_attention(m["blocks"][layer]):
                 continue
             attention = f"model.layers.{layer}.self_attn."
             stored[attention + "k_proj.k_scale"] = torch.tensor(0.011 + 0.002 * layer)

@@ -223,12 +223,24 @@ TEST(config_reads_deci) {
   EXPECT_ERROR(with(a, R"({"ffn_mult": 1e-6})"), here + ": ffn: \"ffn_mult\" is 0.000001");
   EXPECT_ERROR(with(a, "7"), here + ": ffn: found 7, expected an object");
   EXPECT_ERROR(with(a, "null"), here + ": \"ffn\" is missing");
-  for (const std::string part : {"\"replace_with_linear\": true", "\"window_length\": 8",
-                                 "\"num_sink_tokens\": 1", "\"unshifted_sink\": true"}) {
+  for (const std::string part :
+       {"\"window_length\": 8", "\"num_sink_tokens\": 1", "\"unshifted_sink\": true"}) {
     const Status s = with("{\"n_heads_in_group\": 2, " + part + "}", f);
     EXPECT(s.code() == Code::unsupported);
     EXPECT_ERROR(s, here + ": attention: " + part.substr(0, part.find(':')) + " is");
   }
+  EXPECT_ERROR(with(R"({"no_op": true, "replace_with_linear": true})", f),
+               here + ": attention: \"no_op\" and \"replace_with_linear\" are both true");
+  EXPECT_ERROR(with(R"({"replace_with_linear": true})", f), "no layer of \"block_configs\" has");
+  REQUIRE_OK(read(deci_config().set("block_configs", "[" + std::string(R"({
+      "attention": {"replace_with_linear": true}, "ffn": {"replace_with_linear": true}}, {
+      "attention": {"n_heads_in_group": 4}, "ffn": {"no_op": true}})") +
+                                                         "]"),
+                  &c));
+  EXPECT(c.layers[0].linear_attention && c.layers[0].linear_ffn);
+  EXPECT(!c.layers[0].attention && !c.layers[0].ffn && c.layers[1].attention && !c.layers[1].ffn);
+  EXPECT(!c.layers[1].linear_attention && !c.layers[1].linear_ffn);
+  EXPECT_EQ(c.layers[1].kv_heads, 1);
   EXPECT_ERROR(with(R"({"no_op": true})", f), "no layer of \"block_configs\" has attention");
   EXPECT_ERROR(read(deci_config().set("num_hidden_layers", "3")),
                "\"block_configs\" is a list of 2; expected a list of 3");

@@ -266,7 +266,17 @@ TEST(gguf_deci_layers_differ) {
   file = open_bytes(dir, deci.bytes());
   EXPECT(!file.config.layers[1].attention);
   deci.integers("deci.attention.head_count", {4, 4});
-  EXPECT_ERROR(open_bytes(dir, deci.bytes()).status, "replace_with_linear");
+  // A matrix in the place of attention; llama.cpp gives it the name of attention's last.
+  deci.integers("deci.attention.head_count_kv", {2, 0});
+  t = llama_tensors();
+  for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
+    t.erase("model.layers.1.self_attn." + std::string(name) + ".weight");
+  }
+  t["model.layers.1.self_attn.o_proj.weight"] = bf16_tensor({8, 8}, 1);
+  deci.tensors = gguf_tensors(t, 4, 2);
+  file = open_bytes(dir, deci.bytes());
+  EXPECT_OK(file.status);
+  EXPECT(file.config.layers[1].linear_attention && !file.config.layers[1].attention);
   deci.integers("deci.attention.head_count_kv", {2, 3});
   EXPECT_ERROR(open_bytes(dir, deci.bytes()).status, "expected a divisor of 4");
   deci.integers("deci.attention.head_count_kv", {2});

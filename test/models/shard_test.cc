@@ -32,6 +32,7 @@ Size stored(const ModelConfig& c, const LayerSpec& l, MatrixKind kind) {
     case MatrixKind::gate:
     case MatrixKind::up: return {inner, hidden};
     case MatrixKind::down: return {hidden, inner};
+    case MatrixKind::square: return {hidden, hidden};
   }
   return {};
 }
@@ -52,9 +53,9 @@ std::vector<int> holders(const ModelConfig& c, const LayerSpec& l, MatrixKind ki
   return count;
 }
 
-constexpr MatrixKind kKinds[] = {MatrixKind::embedding, MatrixKind::head, MatrixKind::q,
-                                 MatrixKind::k,         MatrixKind::v,    MatrixKind::o,
-                                 MatrixKind::gate,      MatrixKind::up,   MatrixKind::down};
+constexpr MatrixKind kKinds[] = {
+    MatrixKind::embedding, MatrixKind::head, MatrixKind::q,  MatrixKind::k,    MatrixKind::v,
+    MatrixKind::o,         MatrixKind::gate, MatrixKind::up, MatrixKind::down, MatrixKind::square};
 
 TEST(shards_tile_every_matrix) {
   const ModelConfig c = model(64, 8);
@@ -92,7 +93,7 @@ TEST(shards_have_the_shape_of_what_they_hold) {
       const Shard shard{rank, ranks};
       RankShape s;
       REQUIRE_OK(rank_shape(c, shard, &s));
-      EXPECT_EQ(s.kv_layers(), 2);
+      EXPECT_EQ(s.kv_heads().size(), size_t(2));
       EXPECT_EQ(s.max_intermediate(), 64 / ranks);
       EXPECT_EQ(s.vocab, c.vocab);
       for (size_t i = 0; i < s.layers.size(); ++i) {
@@ -129,7 +130,16 @@ TEST(shards_that_cannot_be_are_refused) {
   EXPECT_ERROR(rank_shape(model(64, 8), {4, 4}, &s), "rank 4 of 4");
   ModelConfig mixed = model(64, 8);
   mixed.layers[2].kv_heads = 4;
-  EXPECT_ERROR(rank_shape(mixed, Shard::whole(), &s), "layer 2 has 4 KV heads");
+  EXPECT_OK(rank_shape(mixed, {0, 2}, &s));
+  EXPECT(s.kv_heads() == std::vector<int32_t>({4, 2}));
+  mixed.layers[2].kv_heads = 3;
+  EXPECT_ERROR(rank_shape(mixed, {0, 2}, &s), "layer 2: 3 KV heads cannot be split over 2 ranks");
+  mixed = model(64, 8);
+  mixed.layers[1].linear_attention = true;
+  EXPECT_OK(rank_shape(mixed, {0, 8}, &s));
+  EXPECT_EQ(s.max_intermediate(), 8);
+  mixed.hidden = 50;
+  EXPECT_ERROR(rank_shape(mixed, {0, 4}, &s), "layer 1: a matrix of 50 columns");
 }
 
 }  // namespace

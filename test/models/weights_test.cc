@@ -86,6 +86,7 @@ class RecordingDevice final : public Device {
   void attention(Tensor, Tensor, int32_t, float) noexcept override {}
   void gemm_residual(Tensor, Tensor, const Linear&, const Norm*) noexcept override {}
   void mlp_input(Tensor, Tensor, const Norm&, const Linear&, Activation) noexcept override {}
+  void norm(Tensor, Tensor, const Norm&, int64_t) noexcept override {}
   void head(Tensor, Tensor, std::span<const int32_t>, const Norm&,
             const Linear&) noexcept override {}
   void sample(Tensor, int32_t, int32_t, SampleOutput*) noexcept override {}
