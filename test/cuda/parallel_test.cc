@@ -71,9 +71,11 @@ void expect_near(const Outcome& got, const Outcome& one) {
   if (n > 0) EXPECT_LT(sum / double(n), 5e-3);
 }
 
-void expect_ranks(int32_t ranks, WeightFormat format) {
+void expect_ranks(int32_t ranks, WeightFormat format,
+                  const std::string& architecture = "LlamaForCausalLM") {
   const TempDir dir;
   ParallelShape shape;
+  shape.architecture = architecture;
   write_checkpoint(dir, shape);
   const std::vector<Request> all = short_requests();
   EngineOptions o = options_of(dir, ranks, format);
@@ -90,6 +92,9 @@ void expect_ranks(int32_t ranks, WeightFormat format) {
 
 TEST(two_ranks_agree) { expect_ranks(2, WeightFormat::stored); }
 TEST(four_ranks_agree_with_fp8_weights) { expect_ranks(4, WeightFormat::fp8); }
+TEST(ranks_agree_on_layers_of_any_kind) {
+  expect_ranks(4, WeightFormat::stored, "DeciLMForCausalLM");
+}
 
 TEST(ranks_score_on_several_gpus) {
   const TempDir dir;
