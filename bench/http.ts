@@ -1,5 +1,5 @@
-// npm run bench -- http: plain routes, short completions without a stream, overload, connection churn.
-// Any OpenAI-compatible server.
+// npm run bench -- http: plain routes, short completions without a stream, rewards, overload, connection
+// churn. Any OpenAI-compatible server; what it does not have (health, rewards) is left out.
 
 import http from 'node:http'
 import https from 'node:https'
@@ -58,6 +58,16 @@ const requestOnce = (url: string, headers: Load['headers']): Promise<number> =>
     outgoing.end()
   })
 
+/** A reward model answers no completion, a chat model gives no reward, and not every server has health. */
+const isServed = async (
+  { url, method = 'GET', body }: { url: string; method?: 'GET' | 'POST'; body?: string },
+  headers: Load['headers'],
+): Promise<boolean> => {
+  const answer = await fetch(url, { method, headers, ...(body !== undefined && { body }) })
+  await answer.arrayBuffer()
+  return answer.ok
+}
+
 /** A connection for each request. Not autocannon, which waits up to a second before it connects again and
  * counts that as the server's. */
 const churn = async ({ url, headers, connections, duration }: Load): Promise<Shown> => {
@@ -105,11 +115,23 @@ export const run = async (args: readonly string[]): Promise<void> => {
   const url = `${base}/completions`
   const completion = { url, method: 'POST' as const, body: JSON.stringify(prompt), connections }
   const models = { url: `${base}/models`, connections }
+  const reward = {
+    ...completion,
+    url: `${base}/reward`,
+    body: JSON.stringify({
+      model,
+      messages: [{ role: 'user', content: 'Hi' }],
+      responses: ['Hello'],
+    }),
+  }
+  const health = { url: base.replace(/\/v1$/, '/health'), connections }
+  const scores = await isServed(reward, headers)
   const cases: readonly (readonly [name: string, options: autocannon.Options])[] = [
+    ...((await isServed(health, headers)) ? [['health', health] as const] : []),
     ['models', models],
-    ['completions', completion],
+    scores ? ['reward', reward] : ['completions', completion],
     ['bad requests', { ...completion, body: '{"model":' }],
-    ['overload', { ...completion, connections: values.overload }],
+    ['overload', { ...(scores ? reward : completion), connections: values.overload }],
   ]
   const results: Shown[] = []
   const add = (result: Shown) => {

@@ -12,6 +12,7 @@ const benches: Readonly<Record<string, readonly [file: string, about: string]>> 
   ],
   ops: ['ops', 'ceilings, matrix products, attention and draws of the CPU backend (C++)'],
   serve: ['serve', 'a streaming load on any OpenAI-compatible server'],
+  compare: ['compare', 'our server beside another one, or llama.cpp, in turns, as ratios'],
   'compare-results': ['compare-results', 'two result files of serve beside each other'],
   http: ['http', 'plain routes, overload and connection churn of any such server'],
   storm: ['storm', 'answers a second under clients that ignore Retry-After'],

@@ -51,6 +51,7 @@ test('--help lists the benches, and each its flags', async () => {
     'engine',
     'ops',
     'serve',
+    'compare',
     'compare-results',
     'http',
     'storm',
@@ -117,6 +118,16 @@ test('schemas', async () => {
   assert.match(out, /1 refused: /)
   rmSync(folder, { recursive: true })
 })
+
+const LIKE_LLAMA = `#!/bin/sh
+while [ $# -gt 0 ]; do
+  case $1 in -m) model=$2 ;; --port) port=$2 ;; esac
+  shift
+done
+cd '${packagePath('.')}'
+exec '${process.execPath}' --import tsx server/cli.ts serve --model "\${model%.gguf}" --port "$port" --threads 1 --device cpu
+`
+const REWARD = packagePath('models/tiny/tiny-reward')
 
 /** The smallest shape, once. */
 const ONCE = ['--shape', 'tiny', '--rounds', '1', '--threads', '1']
@@ -272,11 +283,48 @@ describe('benches of our own engine', { skip: noAddon }, () => {
       await refused(2, /the first request failed: HTTP 400.*temperature/, 'serve', ...url, ...bad)
     })
 
+    test('compare: a server at an address, and a binary that takes the arguments of llama.cpp', async () => {
+      const peer = ['--peer-url', `${server.url}/v1`]
+      const load = ['--rounds', '1', '--num-prompts', '2', '--output-len', '4', '--input-len', '20']
+      const both = ['compare', ...peer, '--base-url', `${server.url}/v1`, ...load]
+      const out = await output(...both, '--concurrency', '1', '2')
+      assert.match(out, MACHINE)
+      for (const at of [1, 2])
+        assert.match(
+          out,
+          new RegExp(`^${at} at once +ours +peer +ours is\noutput tok/s .*x \\(`, 'm'),
+        )
+      // Our own server over the folder beside the GGUF file stands in: Debian has no llama.cpp.
+      const folder = mkdtempSync(join(tmpdir(), 'nemotron-'))
+      const binary = join(folder, 'llama-server')
+      writeFileSync(binary, LIKE_LLAMA, { mode: 0o755 })
+      const started = ['--shape', 'tiny', '--threads', '1', '--concurrency', '1']
+      const llama = await output('compare', '--llama-server', binary, ...started, ...load)
+      assert.match(llama, /^1 at once +ours +llama\.cpp +ours is$/m)
+      writeFileSync(binary, '#!/bin/sh\necho no such model >&2\nexit 1\n')
+      const why = /llama-server did not start: no such model/
+      await refused(2, why, 'compare', '--llama-server', binary, ...started, ...load)
+      await refused(2, /give one of --peer-url and --llama-server/, 'compare')
+      rmSync(folder, { recursive: true })
+    })
+
+    test('http of a reward model has rewards in the place of completions', async () => {
+      const rewards = await startReal({
+        kv_cache_memory: '32MiB',
+        models: [{ model: REWARD, served_model_name: 'r' }],
+      })
+      const load = ['--duration', '1', '--connections', '2', '--overload', '4']
+      const out = await output('http', '--base-url', `${rewards.url}/v1`, ...load)
+      await rewards.close()
+      assert.match(out, /^reward +[1-9]\d* .* [1-9]\d* +0 +0 +0 +0$/m)
+      assert.doesNotMatch(out, /^completions/m)
+    })
+
     test('http', async () => {
       const load = ['--duration', '1', '--connections', '2', '--overload', '4']
       const out = await output('http', ...url, ...load)
       assert.match(out, MACHINE)
-      for (const name of ['models', 'completions', 'bad requests', 'overload', 'churn'])
+      for (const name of ['health', 'models', 'completions', 'bad requests', 'overload', 'churn'])
         assert.match(out, new RegExp(`^${name} +\\d`, 'm'))
     })
   })

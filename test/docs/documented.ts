@@ -34,6 +34,8 @@ export const NOT_RUN: Readonly<Record<string, string>> = {
     'asks whichever server is at port 8000; test/bench runs it by --base-url',
   'npm run bench -- serve --num-prompts 16':
     'asks whichever server is at port 8000; test/bench runs it by --base-url',
+  'npm run bench -- compare --llama-server FILE':
+    'a binary of llama.cpp; test/bench has a stand-in',
   'npm run bench -- compare-results A.json B.json': 'two files of serve; test/bench makes them',
   'npm run bench -- http':
     'asks whichever server is at port 8000; test/bench runs it by --base-url',
