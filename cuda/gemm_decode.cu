@@ -16,8 +16,10 @@
 // between cp.async and the lane that asked for the bytes: no barrier, no bank conflict, no
 // transposition.
 //
-// The weights of the first stages are requested before the wait for the previous kernel (PDL): they
-// do not depend on it.
+// Blocks for few tokens stay: a block takes one 16 * kRowTiles rows after another, and its queue
+// runs on from one to the next. There are only so many of them, with so small a queue, that a block
+// of the next kernel finds room beside them. That one requests its first stages of weights before
+// it waits for this kernel (PDL): they do not depend on it.
 #include "cuda/block.h"
 #include "cuda/epilogue.h"
 #include "cuda/kernels.h"
@@ -46,30 +48,35 @@ struct Output {
   SplitNorm norm;  // with add
 };
 
-template <bool kFp8_, int kRowTiles_, int kTokenTiles_, int kShared_, bool kPaired_>
+template <bool kFp8_, int kRowTiles_, int kTokenTiles_, bool kPaired_>
 struct Shape {
   static constexpr bool kFp8 = kFp8_, kPaired = kPaired_;
-  static constexpr int kRowTiles = kRowTiles_, kTokenTiles = kTokenTiles_, kShared = kShared_;
+  static constexpr int kRowTiles = kRowTiles_, kTokenTiles = kTokenTiles_;
   // Row tiles that move from block to block: of a pair, one half.
   static constexpr int kLower = kPaired ? kRowTiles / 2 : kRowTiles;
+  // Few tokens: the block takes several places in turn, and sums have memory of their own. Else it
+  // takes one, and they take the queue's, which is empty then.
+  static constexpr bool kStays = kTokenTiles <= 2;
   static constexpr int kWeightLoads =
       kRowTiles * (kFp8 ? 2 : 4);  // sixteen bytes a lane and 64 columns
   static constexpr int kLoads = kWeightLoads + kTokenTiles * 2;
   static constexpr int kStageBytes = kWarps * kLoads * 32 * 16;
-  static constexpr int kStages = kShared / kStageBytes > 8 ? 8 : kShared / kStageBytes;
   static constexpr int kSumBytes = kWarps * kRowTiles * kTokenTiles * 32 * 16;
-  static constexpr int kRingBytes =
-      kStages * kStageBytes > kSumBytes ? kStages* kStageBytes : kSumBytes;
-  static constexpr int kBytes = kRingBytes + kTokenTiles * 8 * 4;  // and a float a token
-  static_assert(kStages >= 2);
+  static constexpr int kQueueBytes = kStays ? 48 << 10 : kRowTiles < 4 ? 96 << 10 : 192 << 10;
+  static constexpr int kStages =
+      kStays && kQueueBytes / kStageBytes < 3 ? 3 : kQueueBytes / kStageBytes;
+  static constexpr int kRingBytes = kStages * kStageBytes;
+  static_assert(kStages >= 2 && kRingBytes >= kSumBytes);
+  // And a float a token.
+  static constexpr int kBytes = kRingBytes + (kStays ? kSumBytes : 0) + kTokenTiles * 8 * 4;
 };
 
-// The first weight row of the block's row tile i.
+// The first weight row of row tile i at place `place` of the matrix.
 template <bool kPaired, int kRowTiles>
-GPU_DEVICE int tile_row(const Output& out, int i) {
-  if constexpr (!kPaired) return (int(blockIdx.y) * kRowTiles + i) * 16;
+GPU_DEVICE int tile_row(const Output& out, int place, int i) {
+  if constexpr (!kPaired) return (place * kRowTiles + i) * 16;
   constexpr int kLower = kRowTiles / 2 > 0 ? kRowTiles / 2 : 1;
-  const int tile = int(blockIdx.y) * kLower + i % kLower;
+  const int tile = place * kLower + i % kLower;
   const int row = tile / out.segment_tiles * out.segment_rows + tile % out.segment_tiles * 16;
   return row + (i >= kLower ? out.pair_offset : 0);
 }
@@ -78,18 +85,19 @@ GPU_DEVICE int tile_row(const Output& out, int i) {
 struct Lane {
   int first_token, tokens;  // of the block; of the step
   int warp, lane, g, t;
+  int place = 0;  // of the block's rows in the matrix, in units of its row tiles
 };
 
 // Where a lane's bytes begin in each weight row at column block 0: in units of sixteen bytes, to
 // save registers.
 template <int kRowTiles, bool kPaired>
-GPU_DEVICE void place_weights(const DecodeGemm& p, const Output& out, const Lane& at,
+GPU_DEVICE void place_weights(const DecodeGemm& p, const Output& out, const Lane& at, int place,
                               uint32_t (&weights)[kRowTiles][2]) {
 #pragma unroll
   for (int i = 0; i < kRowTiles; ++i) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const int row = tile_row<kPaired, kRowTiles>(out, i) + at.g + 8 * h;
+      const int row = tile_row<kPaired, kRowTiles>(out, place, i) + at.g + 8 * h;
       const int real = row < p.w.rows ? row : p.w.rows - 1;
       weights[i][h] = uint32_t(int64_t(real) * p.w.stride / 16 + at.t);
     }
@@ -115,22 +123,24 @@ GPU_DEVICE void scale_rows_of(const DecodeGemm& p, const Lane& at, float* row_sc
   }
 }
 
-// Half h of a row tile's weights in a stage, for two steps of mma: a0..a3 of the first, then of the
-// second.
+// A row tile's weights in a stage: a0..a3 of four steps of mma.
 template <bool kFp8>
-GPU_DEVICE void read_weights(const uint4* slot, int r, int h, uint32_t (&a)[8]) {
+GPU_DEVICE void read_weights(const uint4* slot, int r, uint32_t (&a)[4][4]) {
   if constexpr (kFp8) {
-    const uint2 lo = load8(reinterpret_cast<const uint2*>(slot + r * 2 * 32) + h);
-    const uint2 hi = load8(reinterpret_cast<const uint2*>(slot + (r * 2 + 1) * 32) + h);
-    a[0] = e4m3_even_to_bf16(lo.x), a[1] = e4m3_even_to_bf16(hi.x);
-    a[2] = e4m3_odd_to_bf16(lo.x), a[3] = e4m3_odd_to_bf16(hi.x);
-    a[4] = e4m3_even_to_bf16(lo.y), a[5] = e4m3_even_to_bf16(hi.y);
-    a[6] = e4m3_odd_to_bf16(lo.y), a[7] = e4m3_odd_to_bf16(hi.y);
+    const uint4 lo = load16(slot + r * 2 * 32), hi = load16(slot + (r * 2 + 1) * 32);
+    const uint32_t l[4] = {lo.x, lo.y, lo.z, lo.w}, h[4] = {hi.x, hi.y, hi.z, hi.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      a[i][0] = e4m3_even_to_bf16(l[i]), a[i][1] = e4m3_even_to_bf16(h[i]);
+      a[i][2] = e4m3_odd_to_bf16(l[i]), a[i][3] = e4m3_odd_to_bf16(h[i]);
+    }
   } else {
-    const uint4 lo = load16(slot + (r * 4 + h * 2) * 32),
-                hi = load16(slot + (r * 4 + h * 2 + 1) * 32);
-    a[0] = lo.x, a[1] = hi.x, a[2] = lo.y, a[3] = hi.y;
-    a[4] = lo.z, a[5] = hi.z, a[6] = lo.w, a[7] = hi.w;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+      const uint4 lo = load16(slot + (r * 4 + i) * 32), hi = load16(slot + (r * 4 + i + 1) * 32);
+      a[i][0] = lo.x, a[i][1] = hi.x, a[i][2] = lo.y, a[i][3] = hi.y;
+      a[i + 1][0] = lo.z, a[i + 1][1] = hi.z, a[i + 1][2] = lo.w, a[i + 1][3] = hi.w;
+    }
   }
 }
 
@@ -138,18 +148,20 @@ GPU_DEVICE void read_weights(const uint4* slot, int r, int h, uint32_t (&a)[8]) 
 template <bool kFp8, int kRowTiles, int kTokenTiles>
 GPU_DEVICE void multiply_stage(const uint4* slot, const uint4* tokens_slot,
                                float (&sum)[kRowTiles][kTokenTiles][4]) {
+  uint32_t a[kRowTiles][4][4];
+#pragma unroll
+  for (int r = 0; r < kRowTiles; ++r) read_weights<kFp8>(slot, r, a[r]);
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    uint32_t a[kRowTiles][8];
-#pragma unroll
-    for (int r = 0; r < kRowTiles; ++r) read_weights<kFp8>(slot, r, h, a[r]);
 #pragma unroll
     for (int n = 0; n < kTokenTiles; ++n) {
       const uint4 b = load16(tokens_slot + (n * 2 + h) * 32);
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r) {
-        mma_bf16(sum[r][n], a[r][0], a[r][1], a[r][2], a[r][3], b.x, b.y);
-        mma_bf16(sum[r][n], a[r][4], a[r][5], a[r][6], a[r][7], b.z, b.w);
+        const auto& lo = a[r][2 * h];
+        const auto& hi = a[r][2 * h + 1];
+        mma_bf16(sum[r][n], lo[0], lo[1], lo[2], lo[3], b.x, b.y);
+        mma_bf16(sum[r][n], hi[0], hi[1], hi[2], hi[3], b.z, b.w);
       }
     }
   }
@@ -190,7 +202,7 @@ GPU_DEVICE void write_tile(const DecodeGemm& p, const Output& out, const Lane& a
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
     const int in_block = n * 8 + 2 * at.t + e % 2, token = at.first_token + in_block;
-    const int row = tile_row<false, kRowTiles>(out, r) + at.g + (e >= 2 ? 8 : 0);
+    const int row = tile_row<false, kRowTiles>(out, at.place, r) + at.g + (e >= 2 ? 8 : 0);
     if (token >= at.tokens || row >= p.w.rows) continue;
     float v = low[e] * (p.squares ? row_scale[in_block] : 1.0f);
     if (p.w.scale) v *= p.w.scale[row];
@@ -204,7 +216,7 @@ GPU_DEVICE void write_tile(const DecodeGemm& p, const Output& out, const Lane& a
   }
   if (!out.norm.gain) return;
   // Of a tile's sixteen rows, whatever instance this is: one order for any number of tokens.
-  const int tile = int(blockIdx.y) * kRowTiles + r;
+  const int tile = at.place * kRowTiles + r;
 #pragma unroll
   for (int e = 0; e < 2; ++e) {
     for (int m = 4; m < 32; m *= 2) squares[e] += shuffle_xor(squares[e], m);
@@ -219,14 +231,15 @@ template <int kRowTiles>
 GPU_DEVICE void write_pair(const DecodeGemm& p, const Output& out, const Lane& at,
                            const float* row_scale, TilePlace tile_of, const float (&sums)[2][4]) {
   const auto [r, n] = tile_of;
-  const int tile = int(blockIdx.y) * (kRowTiles / 2) + r;
+  const int tile = at.place * (kRowTiles / 2) + r;
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
     const int in_block = n * 8 + 2 * at.t + e % 2, token = at.first_token + in_block;
     if (token >= at.tokens) continue;
-    const int in_tile = at.g + (e >= 2 ? 8 : 0), row = tile_row<true, kRowTiles>(out, r) + in_tile;
-    const int place = tile % out.segment_tiles * 16 + in_tile;
-    if (place >= out.lower_rows || row >= p.w.rows) continue;
+    const int in_tile = at.g + (e >= 2 ? 8 : 0),
+              row = tile_row<true, kRowTiles>(out, at.place, r) + in_tile;
+    const int in_segment = tile % out.segment_tiles * 16 + in_tile;
+    if (in_segment >= out.lower_rows || row >= p.w.rows) continue;
     const float by = p.squares ? row_scale[in_block] : 1.0f;
     float lo = sums[0][e] * by, hi = sums[1][e] * by;
     if (p.w.scale) {
@@ -237,15 +250,35 @@ GPU_DEVICE void write_pair(const DecodeGemm& p, const Output& out, const Lane& a
       static_cast<uint16_t*>(out.data)[token * out.stride + row] = to_bf16(silu(lo) * hi);
     } else {
       const int slot = step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
-      store_rotated(out.rope, token, slot, tile / out.segment_tiles, place, float2{lo, hi});
+      store_rotated(out.rope, token, slot, tile / out.segment_tiles, in_segment, float2{lo, hi});
+    }
+  }
+}
+
+// The results of the block's rows at at.place, from the sums of its four warps.
+template <class S>
+GPU_DEVICE void write_results(const DecodeGemm& p, const Output& out, const Lane& at,
+                              const uint4* sums, const float* row_scale) {
+  constexpr int kTiles = S::kRowTiles * S::kTokenTiles;
+  for (int u = at.warp; u < S::kLower * S::kTokenTiles; u += kWarps) {
+    const TilePlace tile = {u / S::kTokenTiles, u % S::kTokenTiles};
+    float v[2][4];
+    total_of<kTiles>(sums, u, at.lane, v[0]);
+    if constexpr (S::kPaired) {
+      total_of<kTiles>(sums, u + S::kLower * S::kTokenTiles, at.lane, v[1]);
+      write_pair<S::kRowTiles>(p, out, at, row_scale, tile, v);
+    } else {
+      write_tile<S::kRowTiles>(p, out, at, row_scale, tile, v[0]);
     }
   }
 }
 
 // Registers may allow as little as one block a multiprocessor: shared memory is what limits them.
-template <bool kFp8, int kRowTiles, int kTokenTiles, int kShared, bool kPaired>
-__global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, Output out) {
-  using S = Shape<kFp8, kRowTiles, kTokenTiles, kShared, kPaired>;
+// `places` of the matrix are shared among gridDim.y blocks, each of which takes every gridDim.y-th.
+template <bool kFp8, int kRowTiles, int kTokenTiles, bool kPaired>
+__global__ void __launch_bounds__(kThreads, 1)
+    gemm_decode_kernel(DecodeGemm p, Output out, int places) {
+  using S = Shape<kFp8, kRowTiles, kTokenTiles, kPaired>;
   pdl_launch_dependents();
   const int tokens = p.count ? *p.count : p.grid_rows,
             first_token = int(blockIdx.x) * kTokenTiles * 8;
@@ -255,19 +288,24 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, 
   }
   Shared smem;
   uint4* shared = smem.take<uint4>(S::kRingBytes / 16);
+  uint4* sums = S::kStays ? smem.take<uint4>(S::kSumBytes / 16) : shared;
   float* row_scale = smem.take<float>(kTokenTiles * 8);
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-  const Lane at = {first_token, tokens, warp, lane, g, t};
+  Lane at = {first_token, tokens, warp, lane, g, t};
   uint4* ring = shared + warp * S::kStages * S::kLoads * 32 + lane;  // this lane's queue: stride 32
 
+  // Stages are numbered from the block's first place to its last. The next to be asked for is
+  // column block `next` of the warp's, at place `next_place`.
+  const int all = p.w.k / kKBlock, mine = (all - warp + kWarps - 1) / kWarps;
+  const int stages = mine * ((places - int(blockIdx.y) + int(gridDim.y) - 1) / int(gridDim.y));
+  int next = 0, next_place = int(blockIdx.y), next_of_tokens = 0;
   uint32_t weights[kRowTiles][2];
-  place_weights<kRowTiles, kPaired>(p, out, at, weights);
+  place_weights<kRowTiles, kPaired>(p, out, at, next_place, weights);
   const uint16_t* activations = p.a + int64_t(first_token + g) * p.a_stride + (kFp8 ? 16 : 8) * t;
 
-  const int all = p.w.k / kKBlock, mine = (all - warp + kWarps - 1) / kWarps;
-  const auto load_weights = [&](int i) {
-    uint4* slot = ring + i % S::kStages * S::kLoads * 32;
-    const uint32_t block = uint32_t(warp + i * kWarps) * (kFp8 ? 4 : 8);
+  const auto load_weights = [&](int stage) {
+    uint4* slot = ring + stage % S::kStages * S::kLoads * 32;
+    const uint32_t block = uint32_t(warp + next * kWarps) * (kFp8 ? 4 : 8);
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
 #pragma unroll
@@ -281,10 +319,15 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, 
         }
       }
     }
+    if (++next < mine) return;
+    next = 0;
+    next_place += int(gridDim.y);
+    if (S::kStays && next_place < places)
+      place_weights<kRowTiles, kPaired>(p, out, at, next_place, weights);
   };
-  const auto load_tokens = [&](int i) {
-    uint4* slot = ring + (i % S::kStages * S::kLoads + S::kWeightLoads) * 32;
-    const int64_t block = int64_t(warp) + int64_t(i) * kWarps;
+  const auto load_tokens = [&](int stage) {
+    uint4* slot = ring + (stage % S::kStages * S::kLoads + S::kWeightLoads) * 32;
+    const int64_t block = int64_t(warp) + int64_t(next_of_tokens) * kWarps;
 #pragma unroll
     for (int n = 0; n < kTokenTiles; ++n) {
       const bool real = first_token + n * 8 + g < tokens;
@@ -292,67 +335,60 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_kernel(DecodeGemm p, 
       cp_async16(slot + n * 2 * 32, from, real);
       cp_async16(slot + (n * 2 + 1) * 32, from + (real ? (kFp8 ? 8 : 32) : 0), real);
     }
+    if (++next_of_tokens == mine) next_of_tokens = 0;
   };
 
 #pragma unroll
   for (int i = 0; i < S::kStages - 1; ++i) {
-    if (i < mine) load_weights(i);
+    if (i < stages) load_weights(i);
   }
   pdl_wait();
 #pragma unroll
   for (int i = 0; i < S::kStages - 1; ++i) {
-    if (i < mine) load_tokens(i);
+    if (i < stages) load_tokens(i);
     cp_async_commit();
   }
-  if (p.squares) scale_rows_of<kTokenTiles>(p, at, row_scale);
 
-  float sum[kRowTiles][kTokenTiles][4] = {};
-  for (int i = 0; i < mine; ++i) {
-    cp_async_wait<S::kStages - 2>();
-    if (i + S::kStages - 1 < mine) {
-      load_weights(i + S::kStages - 1);
-      load_tokens(i + S::kStages - 1);
+  int stage = 0;
+  for (at.place = int(blockIdx.y); at.place < places; at.place += int(gridDim.y)) {
+    float sum[kRowTiles][kTokenTiles][4] = {};
+    for (int i = 0; i < mine; ++i, ++stage) {
+      cp_async_wait<S::kStages - 2>();
+      if (stage + S::kStages - 1 < stages) {
+        load_weights(stage + S::kStages - 1);
+        load_tokens(stage + S::kStages - 1);
+      }
+      cp_async_commit();
+      const uint4* slot = ring + stage % S::kStages * S::kLoads * 32;
+      multiply_stage<kFp8>(slot, slot + S::kWeightLoads * 32, sum);
     }
-    cp_async_commit();
-    const uint4* slot = ring + i % S::kStages * S::kLoads * 32;
-    multiply_stage<kFp8>(slot, slot + S::kWeightLoads * 32, sum);
+    // Not before the first sums: they are on their way by then.
+    if (p.squares && at.place == int(blockIdx.y)) scale_rows_of<kTokenTiles>(p, at, row_scale);
+    // The four warps' sums, added in the order of the warps, when those of the place before have
+    // been read.
+    block_sync();
+    keep_sums(sums + warp * kRowTiles * kTokenTiles * 32 + lane, sum);
+    block_sync();
+    write_results<S>(p, out, at, sums, row_scale);
+    if constexpr (!S::kStays) break;
   }
   cp_async_wait<0>();
-
-  // The four warps' sums, added in the order of the warps. The queue is empty: its memory serves.
-  block_sync();
-  constexpr int kTiles = kRowTiles * kTokenTiles;
-  keep_sums(shared + warp * kTiles * 32 + lane, sum);
-  block_sync();
-
-  constexpr int kLower = kPaired ? kRowTiles / 2 : kRowTiles;
-  for (int u = warp; u < kLower * kTokenTiles; u += kWarps) {
-    const TilePlace tile = {u / kTokenTiles, u % kTokenTiles};
-    float v[2][4];
-    total_of<kTiles>(shared, u, lane, v[0]);
-    if constexpr (kPaired) {
-      total_of<kTiles>(shared, u + kLower * kTokenTiles, lane, v[1]);
-      write_pair<kRowTiles>(p, out, at, row_scale, tile, v);
-    } else {
-      write_tile<kRowTiles>(p, out, at, row_scale, tile, v[0]);
-    }
-  }
 }
 
-// Shared memory of a block: two blocks fit a multiprocessor of every architecture from sm_80 on at
-// the small size (sm_86 and sm_89: one); the large one needs sm_80 or sm_90.
-constexpr int kSmall = 96 << 10, kLarge = 192 << 10;
-bool large_fits(const Queue& queue) { return queue.shared_limit >= size_t(kLarge); }
+// The largest instance needs a block with more shared memory than sm_86 and sm_89 have.
+bool large_fits(const Queue& queue) {
+  return queue.shared_limit >= size_t(Shape<false, 4, 8, false>::kBytes);
+}
 
 // use(Shape) of the instance that takes so many rows of a.
 template <bool kFp8, bool kPaired, class Use>
 void with_instance(const Queue& queue, int32_t grid_rows, const Use& use) {
   constexpr int kFewest = kPaired ? 2 : 1;
-  if (grid_rows <= 8) return use(Shape<kFp8, kFewest, 1, kSmall, kPaired>());
-  if (grid_rows <= 16) return use(Shape<kFp8, kFewest, 2, kSmall, kPaired>());
-  if (grid_rows <= 32) return use(Shape<kFp8, 2, 4, kSmall, kPaired>());
-  if (large_fits(queue)) return use(Shape<kFp8, 4, 8, kLarge, kPaired>());
-  return use(Shape<kFp8, 2, 8, kSmall, kPaired>());
+  if (grid_rows <= 8) return use(Shape<kFp8, kFewest, 1, kPaired>());
+  if (grid_rows <= 16) return use(Shape<kFp8, kFewest, 2, kPaired>());
+  if (grid_rows <= 32) return use(Shape<kFp8, 2, 4, kPaired>());
+  if (large_fits(queue)) return use(Shape<kFp8, 4, 8, kPaired>());
+  return use(Shape<kFp8, 2, 8, kPaired>());
 }
 
 template <class Use>
@@ -367,7 +403,7 @@ void with_instance(const Queue& queue, const DecodeGemm& p, bool paired, const U
 
 template <class S>
 constexpr auto kernel_of(S) {
-  return gemm_decode_kernel<S::kFp8, S::kRowTiles, S::kTokenTiles, S::kShared, S::kPaired>;
+  return gemm_decode_kernel<S::kFp8, S::kRowTiles, S::kTokenTiles, S::kPaired>;
 }
 
 // Row tiles of the matrix, of pairs the lower ones.
@@ -376,16 +412,24 @@ int32_t lower_tiles(const DecodeGemm& p, const Output& out, bool paired) {
 }
 
 template <class S>
-dim3 grid_of(S, int32_t tiles, int32_t grid_rows) {
+int32_t places_of(S, int32_t tiles) {
+  return (tiles + S::kLower - 1) / S::kLower;
+}
+
+// Blocks that stay are at most two a multiprocessor, so that memory is left for the next kernel's.
+template <class S>
+dim3 grid_of(S, const Queue& queue, int32_t places, int32_t grid_rows) {
+  const int32_t most = S::kStays ? 2 * queue.multiprocessors : places;
   return dim3(unsigned((grid_rows + S::kTokenTiles * 8 - 1) / (S::kTokenTiles * 8)),
-              unsigned((tiles + S::kLower - 1) / S::kLower));
+              unsigned(places < most ? places : most));
 }
 
 void launch_any(Queue& queue, const DecodeGemm& p, const Output& out) {
   const bool paired = out.epilogue == Epilogue::silu || out.epilogue == Epilogue::rope;
   with_instance(queue, p, paired, [&](auto s) {
-    launch(queue, "gemm_decode", kernel_of(s), grid_of(s, lower_tiles(p, out, paired), p.grid_rows),
-           kThreads, s.kBytes, p, out);
+    const int32_t places = places_of(s, lower_tiles(p, out, paired));
+    launch(queue, "gemm_decode", kernel_of(s), grid_of(s, queue, places, p.grid_rows), kThreads,
+           s.kBytes, p, out, places);
   });
 }
 
@@ -407,16 +451,18 @@ void load_gemm_decode(Queue& queue) {
 DecodeLaunch gemm_decode_launch(const Queue& queue, const DecodeGemm& p, bool paired) {
   DecodeLaunch l;
   with_instance(queue, p, paired, [&](auto s) {
-    const dim3 grid = grid_of(s, p.w.rows / (paired ? 32 : 16), p.grid_rows);
+    const int32_t places = places_of(s, p.w.rows / (paired ? 32 : 16));
+    const dim3 grid = grid_of(s, queue, places, p.grid_rows);
     l.kernel = "gemm_decode_kernelILb" + std::to_string(s.kFp8) + "ELi" +
-               std::to_string(s.kRowTiles) + "ELi" + std::to_string(s.kTokenTiles) + "ELi" +
-               std::to_string(s.kShared) + "ELb" + std::to_string(s.kPaired) + "EE";
+               std::to_string(s.kRowTiles) + "ELi" + std::to_string(s.kTokenTiles) + "ELb" +
+               std::to_string(s.kPaired) + "EE";
     l.rows = s.kRowTiles * 16;
     l.tokens = s.kTokenTiles * 8;
     l.warps = kWarps;
     l.stage_columns = kWarps * kKBlock;
     l.stages = s.kStages;
     l.shared = s.kBytes;
+    l.tiles = places * int32_t(grid.x);
     l.blocks = int32_t(grid.x * grid.y);
   });
   return l;

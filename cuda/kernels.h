@@ -192,7 +192,7 @@ struct DecodeLaunch {
   int32_t rows = 0, tokens = 0, warps = 0;  // of the matrix, and of a, that a block takes at a time
   int32_t stage_columns = 0, stages = 0;    // of the queue in shared memory
   int64_t shared = 0;                       // bytes a block
-  int32_t blocks = 0;
+  int32_t tiles = 0, blocks = 0;            // each block takes one tile or several
 };
 DecodeLaunch gemm_decode_launch(const Queue& queue, const DecodeGemm& p, bool paired);
 

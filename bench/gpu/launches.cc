@@ -32,11 +32,12 @@ void print(const Shape& s, bool fp8, int32_t batch, const Product& product) {
       "{\"model\": \"%s\", \"fp8\": %s, \"batch\": %d, \"product\": \"%s\", \"rows\": %d, "
       "\"cols\": %d, \"weightBytes\": %d, \"kernel\": \"%s\", \"blockRows\": %d, \"blockTokens\": "
       "%d, "
-      "\"warps\": %d, \"stageColumns\": %d, \"stages\": %d, \"shared\": %d, \"blocks\": %d, "
+      "\"warps\": %d, \"stageColumns\": %d, \"stages\": %d, \"shared\": %d, \"tiles\": %d, "
+      "\"blocks\": %d, "
       "\"attentionShared\": %d}\n",
       s.name, fp8 ? "true" : "false", batch, product.name, p.w.rows, p.w.cols, p.w.fp8 ? 1 : 2,
       l.kernel.c_str(), l.rows, l.tokens, l.warps, l.stage_columns, l.stages, int(l.shared),
-      l.blocks, int(cuda::attention_decode_shared(s.head_dim, fp8)));
+      l.tiles, l.blocks, int(cuda::attention_decode_shared(s.head_dim, fp8)));
 }
 
 }  // namespace
