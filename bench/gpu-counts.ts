@@ -175,7 +175,11 @@ export type Launch = {
   readonly stageColumns: number
   readonly stages: number
   readonly shared: number
+  /** Each block takes one tile or several. */
+  readonly tiles: number
   readonly blocks: number
+  /** Bytes of each weight row that L2 is asked for while attention runs. */
+  readonly early: number
   /** Of a block of the decode attention, which runs before `o`. */
   readonly attentionShared: number
 }
@@ -240,15 +244,25 @@ export const countOf = (launch: Launch, kernels: readonly CompiledKernel[]): Cou
     launch.warps * (4 * (kernel.loads[16] + kernel.copies) + 2 * kernel.loads[8] + kernel.loads[4])
   const wavefronts = perTurn / (weightsPerTurn / 1024)
   const used = Math.min(multiprocessors, launch.blocks)
-  const waves = Math.ceil(launch.blocks / multiprocessors)
+  const slots = Math.min(launch.blocks, blocksFit * multiprocessors)
   const inFlight = resident * queuedWeights(launch)
-  const total = Math.min(launch.blocks, blocksFit * multiprocessors) * queuedWeights(launch)
+  // Whole turns of all blocks, and what is left for some of them at the end.
+  const last = launch.tiles % slots
+  const reading = (blocks: number): number =>
+    Math.min(assumed.memory, (blocks * queuedWeights(launch)) / assumed.latency)
+  const tileBytes = weights / launch.tiles
+  const memorySeconds =
+    ((launch.tiles - last) * tileBytes) / reading(slots) +
+    (last > 0 ? (last * tileBytes) / reading(last) : 0)
   const tile = 2 * launch.blockRows * launch.blockTokens * launch.cols
   const bounds: readonly (readonly [string, number])[] = [
-    ['memory', weights / Math.min(assumed.memory, total / assumed.latency)],
+    ['memory', memorySeconds],
     ['L2', l2Bytes / Math.min(assumed.l2, used * 64 * assumed.clock)],
     ['shared memory', ((weights * passes) / 1024) * (wavefronts / (used * assumed.clock))],
-    ['tensor cores', (waves * tile) / (assumed.mma / multiprocessors)],
+    [
+      'tensor cores',
+      (Math.ceil(launch.tiles / multiprocessors) * tile) / (assumed.mma / multiprocessors),
+    ],
   ]
   const [bound, seconds] = bounds.reduce((a, b) => (b[1] > a[1] ? b : a))
   return {
@@ -325,7 +339,8 @@ const stepOf = (products: readonly Counts[]): Step => {
   const besideAttention = sharedBytes - attending * (o.launch.attentionShared + 1024)
   // Attention leaves memory idle for all but the time of its keys and values.
   const idle = assumed.boundary + attention - kv / assumed.memory
-  const hidden = Math.min(idle, askedEarly(besideAttention, o))
+  const early = (o.launch.early * o.launch.rows) / assumed.memory
+  const hidden = Math.min(idle, askedEarly(besideAttention, o) + early)
   const pauses =
     pause(down, qkv) + 2 * assumed.boundary - hidden + pause(o, gateUp) + pause(gateUp, down)
   const layer = [qkv, o, gateUp, down]
@@ -391,7 +406,7 @@ const productRows = (counts: readonly Counts[]): readonly string[] =>
       )
       return (
         `| ${launch.fp8 ? 'FP8' : 'BF16'} ${launch.batch} | ${launch.product} | ` +
-        `${launch.blockRows} x ${launch.blockTokens} | ${launch.blocks} | ${c.resident} | ${kib(c.inFlight)} | ` +
+        `${launch.blockRows} x ${launch.blockTokens} | ${launch.tiles} | ${launch.blocks} | ${c.resident} | ${kib(c.inFlight)} | ` +
         `${kib(c.free)} | ${times(c.l2Bytes)} | ${microseconds(c.seconds)} | ${c.bound} | ` +
         `${((100 * limit) / c.seconds).toFixed(0)} % |`
       )
@@ -435,11 +450,11 @@ const renderCounts = (
     '|---|---:|---:|---:|---:|---:|---:|---:|',
     ...instanceRows(counts),
     '',
-    'Each product of 8B by batch: blocks in all and at once on a multiprocessor, KiB of weights in flight and KiB',
+    'Each product of 8B by batch: tiles, blocks in all and at once on a multiprocessor, KiB of weights in flight and KiB',
     'of shared memory free there, bytes from L2 over the bytes of the weights, microseconds, what bounds them.',
     '',
-    '| batch | product | block | blocks | at once | in flight | free | L2 | us | bound | of the limit |',
-    '|---|---|---|---:|---:|---:|---:|---:|---:|---|---:|',
+    '| batch | product | block | tiles | blocks | at once | in flight | free | L2 | us | bound | of the limit |',
+    '|---|---|---|---:|---:|---:|---:|---:|---:|---:|---|---:|',
     ...productRows(counts),
     '',
     `Whole steps, each sequence with ${context} tokens: launches, GB from memory, from L2 and through shared memory`,

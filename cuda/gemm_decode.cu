@@ -66,6 +66,8 @@ struct Shape {
   static constexpr int kStages =
       kStays && kQueueBytes / kStageBytes < 3 ? 3 : kQueueBytes / kStageBytes;
   static constexpr int kRingBytes = kStages * kStageBytes;
+  // Of a weight row, before the first use.
+  static constexpr int kAskedBytes = (kStages - 1) * kWarps * kKBlock * (kFp8 ? 1 : 2);
   static_assert(kStages >= 2 && kRingBytes >= kSumBytes);
   // And a float a token.
   static constexpr int kBytes = kRingBytes + (kStays ? kSumBytes : 0) + kTokenTiles * 8 * 4;
@@ -274,10 +276,12 @@ GPU_DEVICE void write_results(const DecodeGemm& p, const Output& out, const Lane
 }
 
 // Registers may allow as little as one block a multiprocessor: shared memory is what limits them.
+// `early`: bytes of each row of the block's first place, after those of its queue, that are to come
+// to L2 before the wait.
 // `places` of the matrix are shared among gridDim.y blocks, each of which takes every gridDim.y-th.
 template <bool kFp8, int kRowTiles, int kTokenTiles, bool kPaired>
 __global__ void __launch_bounds__(kThreads, 1)
-    gemm_decode_kernel(DecodeGemm p, Output out, int places) {
+    gemm_decode_kernel(DecodeGemm p, Output out, int places, int early) {
   using S = Shape<kFp8, kRowTiles, kTokenTiles, kPaired>;
   pdl_launch_dependents();
   const int tokens = p.count ? *p.count : p.grid_rows,
@@ -341,6 +345,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
   for (int i = 0; i < S::kStages - 1; ++i) {
     if (i < stages) load_weights(i);
+  }
+  if (S::kStays && early > 0) {
+    for (int i = int(threadIdx.x); i < kRowTiles * 16; i += kThreads) {
+      const int row = tile_row<kPaired, kRowTiles>(out, int(blockIdx.y), i / 16) + i % 16;
+      if (row < p.w.rows) prefetch_l2(p.w.data + row * p.w.stride + S::kAskedBytes, early);
+    }
   }
   pdl_wait();
 #pragma unroll
@@ -424,12 +434,23 @@ dim3 grid_of(S, const Queue& queue, int32_t places, int32_t grid_rows) {
               unsigned(places < most ? places : most));
 }
 
+// Bytes of each row that L2 is asked for early: as much as it gives up gladly. Many tokens keep
+// memory busy themselves.
+constexpr int64_t kEarlyBytes = 16 << 20;
+template <class S>
+int32_t early_of(S, const DecodeGemm& p) {
+  if (!p.idle_before || S::kTokenTiles > 1) return 0;
+  const int64_t left = int64_t(p.w.k) * (S::kFp8 ? 1 : 2) - S::kAskedBytes;
+  const int64_t share = kEarlyBytes / p.w.rows / 16 * 16;
+  return left < 0 ? 0 : int32_t(left < share ? left : share);
+}
+
 void launch_any(Queue& queue, const DecodeGemm& p, const Output& out) {
   const bool paired = out.epilogue == Epilogue::silu || out.epilogue == Epilogue::rope;
   with_instance(queue, p, paired, [&](auto s) {
     const int32_t places = places_of(s, lower_tiles(p, out, paired));
     launch(queue, "gemm_decode", kernel_of(s), grid_of(s, queue, places, p.grid_rows), kThreads,
-           s.kBytes, p, out, places);
+           s.kBytes, p, out, places, early_of(s, p));
   });
 }
 
@@ -462,6 +483,7 @@ DecodeLaunch gemm_decode_launch(const Queue& queue, const DecodeGemm& p, bool pa
     l.stage_columns = kWarps * kKBlock;
     l.stages = s.kStages;
     l.shared = s.kBytes;
+    l.early = early_of(s, p);
     l.tiles = places * int32_t(grid.x);
     l.blocks = int32_t(grid.x * grid.y);
   });

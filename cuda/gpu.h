@@ -139,6 +139,12 @@ GPU_DEVICE void cp_async16(void* shared, const void* global, bool enabled = true
                : "memory");
 }
 GPU_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Asks for bytes of global memory to be brought to L2, on sm_90; both are multiples of sixteen.
+GPU_DEVICE void prefetch_l2(const void* global, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
+#endif
+}
 template <int kLeft>
 GPU_DEVICE void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
@@ -185,6 +191,9 @@ GPU_DEVICE void cp_async16(void* shared, const void* global, bool enabled = true
   emu::cp_async(shared, global, enabled GPU_WHERE_ARG);
 }
 GPU_DEVICE void cp_async_commit() { emu::cp_async_commit(); }
+GPU_DEVICE void prefetch_l2(const void* global, uint32_t bytes GPU_WHERE) {
+  emu::prefetch(global, bytes GPU_WHERE_ARG);
+}
 template <int kLeft>
 GPU_DEVICE void cp_async_wait(const emu::Where& where = emu::Where::current()) {
   emu::cp_async_wait(kLeft, where);

@@ -175,6 +175,8 @@ struct DecodeGemm {
   // a is SplitNorm::scaled: results by rsqrt(mean of squares + eps). Null: a is what it is.
   const float* squares = nullptr;
   float eps = 0;
+  // The kernel before this one leaves memory idle: L2 may be asked for weights meanwhile.
+  bool idle_before = false;
 };
 void gemm_decode_store(Queue& queue, const DecodeGemm& p, float* out, int64_t out_stride);
 // x += a w^T, and the first half of `norm`, of x
@@ -192,6 +194,7 @@ struct DecodeLaunch {
   int32_t rows = 0, tokens = 0, warps = 0;  // of the matrix, and of a, that a block takes at a time
   int32_t stage_columns = 0, stages = 0;    // of the queue in shared memory
   int64_t shared = 0;                       // bytes a block
+  int32_t early = 0;                        // bytes of each weight row that L2 is asked for early
   int32_t tiles = 0, blocks = 0;            // each block takes one tile or several
 };
 DecodeLaunch gemm_decode_launch(const Queue& queue, const DecodeGemm& p, bool paired);

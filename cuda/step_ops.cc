@@ -24,7 +24,7 @@ int32_t StepOps::generated_of(int32_t rows, int32_t bucket) const {
 }
 
 void StepOps::begin(int32_t rows) {
-  begun_x_ = begun_gain_ = nullptr;
+  begun_x_ = begun_gain_ = attended_ = nullptr;
   if (!workspace_->prepared()) return;
   rope_angles(queue(), builder_->device(), rows, workspace_->inv_freq.as<const float>(),
               workspace_->layers[0].head_dim / 2, workspace_->angles.as<float2>());
@@ -220,6 +220,7 @@ void StepOps::attention(const Op& op, int32_t bucket) {
   p.step = builder_->device();
   p.q = static_cast<const uint16_t*>(op.in);
   p.out = static_cast<uint16_t*>(op.out);
+  attended_ = p.out;
   p.kv = workspace_->layers[size_t(op.layer)];
   p.q_heads = workspace_->limits.q_heads;
   p.scale = op.number;
@@ -250,9 +251,12 @@ void StepOps::residual(const Op& op, int32_t bucket) {
   const Activations a = padded(static_cast<const uint16_t*>(op.in), op.n, w);
   if (!a.data) return;
   auto* x = static_cast<float*>(op.out);
+  DecodeGemm p = decode(a, w, generated, bucket);
+  p.idle_before = attended_ == op.in && op.n == generated;
+  attended_ = nullptr;
   if (!ranks_->alone()) {
     auto* sums = workspace_->sums.as<float>();
-    if (generated > 0) gemm_decode_store(queue(), decode(a, w, generated, bucket), sums, w.rows);
+    if (generated > 0) gemm_decode_store(queue(), p, sums, w.rows);
     if (op.n > generated) {
       if (!need_products(w, op.n - generated)) return;
       float* to = sums + int64_t(generated) * w.rows;
@@ -272,7 +276,7 @@ void StepOps::residual(const Op& op, int32_t bucket) {
   }
   if (generated > 0) {
     const SplitNorm norm = split_norm(op, w);
-    gemm_decode_add(queue(), decode(a, w, generated, bucket), x, w.rows, norm);
+    gemm_decode_add(queue(), p, x, w.rows, norm);
     begun_x_ = x;
     begun_gain_ = norm.gain;
   }

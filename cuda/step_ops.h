@@ -85,6 +85,7 @@ class StepOps {
   int32_t generated_ = INT32_MAX;  // no step yet: everything
   // The norm whose first half the last residual has made, for generated rows; null: none.
   const void *begun_x_ = nullptr, *begun_gain_ = nullptr;
+  const void* attended_ = nullptr;  // what attention, the op before, has written
 };
 
 }  // namespace nemotron::cuda

@@ -15,7 +15,7 @@ constexpr size_t kSharedLimit = 227 << 10;
 struct Product {
   const char* name;
   int64_t rows, cols;
-  bool paired, stored;  // stored: BF16 in a model of FP8 weights too
+  bool paired, stored, after_attention;  // stored: BF16 in a model of FP8 weights too
 };
 
 void print(const Shape& s, bool fp8, int32_t batch, const Product& product) {
@@ -27,6 +27,7 @@ void print(const Shape& s, bool fp8, int32_t batch, const Product& product) {
   p.w.rows = int32_t(product.rows);
   p.w.cols = p.w.k = int32_t(product.cols);
   p.w.fp8 = fp8 && !product.stored;
+  p.idle_before = product.after_attention;
   const cuda::DecodeLaunch l = cuda::gemm_decode_launch(queue, p, product.paired);
   std::printf(
       "{\"model\": \"%s\", \"fp8\": %s, \"batch\": %d, \"product\": \"%s\", \"rows\": %d, "
@@ -34,10 +35,10 @@ void print(const Shape& s, bool fp8, int32_t batch, const Product& product) {
       "%d, "
       "\"warps\": %d, \"stageColumns\": %d, \"stages\": %d, \"shared\": %d, \"tiles\": %d, "
       "\"blocks\": %d, "
-      "\"attentionShared\": %d}\n",
+      "\"early\": %d, \"attentionShared\": %d}\n",
       s.name, fp8 ? "true" : "false", batch, product.name, p.w.rows, p.w.cols, p.w.fp8 ? 1 : 2,
       l.kernel.c_str(), l.rows, l.tokens, l.warps, l.stage_columns, l.stages, int(l.shared),
-      l.tiles, l.blocks, int(cuda::attention_decode_shared(s.head_dim, fp8)));
+      l.tiles, l.blocks, l.early, int(cuda::attention_decode_shared(s.head_dim, fp8)));
 }
 
 }  // namespace
@@ -48,11 +49,11 @@ void print_launches() {
       if (s.layers == k70B.layers && !fp8) continue;  // more than an H200 has
       for (const int32_t batch : {1, 8, 16, 32, 64, 256}) {
         for (const Product& product : {
-                 Product{"qkv", s.q_cols() + 2 * s.kv_cols(), s.hidden, true, false},
-                 Product{"o", s.hidden, s.q_cols(), false, false},
-                 Product{"gate_up", 2 * int64_t(s.inner), s.hidden, true, false},
-                 Product{"down", s.hidden, s.inner, false, false},
-                 Product{"head", s.vocab, s.hidden, false, true},
+                 Product{"qkv", s.q_cols() + 2 * s.kv_cols(), s.hidden, true, false, false},
+                 Product{"o", s.hidden, s.q_cols(), false, false, true},
+                 Product{"gate_up", 2 * int64_t(s.inner), s.hidden, true, false, false},
+                 Product{"down", s.hidden, s.inner, false, false, false},
+                 Product{"head", s.vocab, s.hidden, false, true, false},
              })
           print(s, fp8, batch, product);
       }

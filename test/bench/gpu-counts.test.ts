@@ -49,7 +49,9 @@ const launch: Launch = {
   stageColumns: 256,
   stages: 8,
   shared: 98_336,
+  tiles: 256,
   blocks: 256,
+  early: 0,
   attentionShared: 0,
 }
 // 64 columns of 16 rows: two kilobytes of weights in four loads of a lane, and two of activations, each of

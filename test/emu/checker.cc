@@ -361,6 +361,11 @@ void mark_landed(const void* shared, size_t bytes) {
 void check_access(const void* p, size_t bytes, bool write, const Where& where) {
   check_kernel_access(p, bytes, write, false, &where, nullptr);
 }
+void prefetch(const void* global, size_t bytes, const Where& where) {
+  Inside inside;
+  if (uintptr_t(global) % 16 || bytes % 16) report("prefetch of misaligned bytes", &where, nullptr);
+  check_kernel_access(global, bytes, false, false, &where, nullptr);
+}
 void atomic_begin(const void* p, size_t bytes, const Where& where) {
   Inside inside;
   if (uintptr_t(p) % bytes) report("atomic on a misaligned address", &where, nullptr);

@@ -88,6 +88,7 @@ void ldmatrix_x4(uint32_t* r, const void* row, bool transposed, const Where& whe
 void check_access(const void* p, size_t bytes, bool write, const Where& where);
 void cp_async(void* shared, const void* global, bool enabled, const Where& where);
 void cp_async_commit();
+void prefetch(const void* global, size_t bytes, const Where& where);
 void cp_async_wait(int groups_left, const Where& where);
 // Applies `f` to the value at p in one indivisible step and returns the old value.
 void atomic_begin(const void* p, size_t bytes, const Where& where);

@@ -263,6 +263,30 @@ TEST(split_norm) {
 TEST(decode_pieces_bf16) { check_pieces({false, 4, 2, 64}); }
 TEST(decode_pieces_fp8) { check_pieces({true, 20, 1, 32}); }
 
+// What L2 is asked for while memory is idle lies within the matrix, and changes no result.
+TEST(early_weights) {
+  constexpr int32_t kRows = 24, kCols = 2048;
+  Random random(42);
+  const std::vector<uint16_t> weights = bf16(random.normals(int64_t(kRows) * kCols)),
+                              a = bf16(random.normals(kCols));
+  std::vector<float> results[2];
+  for (const bool idle : {false, true}) {
+    for (const bool fp8 : {false, true}) {
+      Gpu gpu(emu::Order::natural);
+      DecodeGemm p;
+      p.grid_rows = 1, p.a = gpu.memory(a), p.a_stride = kCols, p.idle_before = idle;
+      p.w.data = reinterpret_cast<uint8_t*>(gpu.memory(weights));
+      p.w.rows = fp8 ? kRows * 2 - 16 : kRows, p.w.cols = p.w.k = kCols, p.w.fp8 = fp8;
+      p.w.stride = fp8 ? kCols : kCols * 2;
+      float* out = gpu.memory<float>(size_t(p.w.rows));
+      gemm_decode_store(gpu.context.queue(), p, out, p.w.rows);
+      const std::vector<float> got = gpu.read(out, size_t(p.w.rows));
+      results[idle].insert(results[idle].end(), got.begin(), got.end());
+    }
+  }
+  EXPECT(same(results[0], results[1]));
+}
+
 // Rows go along a grid's y, in several launches where there are more than it takes.
 TEST(widen_many_rows) {
   constexpr int32_t kRows = 32768 + 3, kCols = 64;

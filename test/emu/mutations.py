@@ -22,10 +22,11 @@ from typing import NamedTuple
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # Cases by suite, each a part of names.
-GEMM = {"ops": ["gemm 17x80x96", "gemm 33x80x96", "gemm 3x40x2100"]}
+GEMM = {"ops": ["gemm 17x80x96", "gemm 33x80x96", "gemm 3x40x2100", "emulated gemm 3x200x700", "emulated gemm 9x200x700"]}
 ROWS = {"ops": ["emulated row equality BF16", "emulated row equality F8_E4M3"]}
 NORM = {"ops": ["norm after residual BF16 19x90", "norm after residual F8_E4M3 34x600"]}
 SPLIT = {"kernels": ["split_norm"]}
+EARLY = {"kernels": ["early_weights"]}
 MLP = {"ops": ["emulated mlp_input F8_E4M3"]}
 SMALL = {"ops": ["emulated 99 KiB"]}
 PROMPT = {"ops": ["emulated prompt"]}
@@ -62,8 +63,16 @@ B = Break
 BREAKS = [
     # barriers and waits
     B("gemm_decode.cu", "cp_async_wait<S::kStages - 2>();", "cp_async_wait<S::kStages - 1>();", GEMM),
-    B("gemm_decode.cu", "block_sync();\n\n  constexpr int kLower = kPaired", "constexpr int kLower = kPaired", GEMM),
-    B("gemm_decode.cu", "block_sync();\n  constexpr int kTiles", "constexpr int kTiles", GEMM),
+    B("gemm_decode.cu", "block_sync();\n    keep_sums", "keep_sums", GEMM),
+    B("gemm_decode.cu", "block_sync();\n    write_results", "write_results", GEMM),
+    B("gemm_decode.cu", "S::kStays ? smem.take<uint4>(S::kSumBytes / 16) : shared", "shared", GEMM),
+    B("gemm_decode.cu", "next_place += int(gridDim.y);", "next_place += 1;", GEMM),
+    B("gemm_decode.cu", "if (++next < mine) return;\n    next = 0;", "if (++next < mine) return;\n    next = 1;", GEMM),
+    B("gemm_decode.cu", "if (++next_of_tokens == mine) next_of_tokens = 0;", "++next_of_tokens;", GEMM),
+    B("gemm_decode.cu", "(places - int(blockIdx.y) + int(gridDim.y) - 1)", "(places - int(blockIdx.y))", GEMM),
+    B("gemm_decode.cu", "if (p.squares && at.place == int(blockIdx.y)) scale_rows_of", "if (p.squares && at.place != int(blockIdx.y)) scale_rows_of", NORM),
+    B("gemm_decode.cu", "if (row < p.w.rows) prefetch_l2", "prefetch_l2", EARLY),
+    B("gemm_decode.cu", "int64_t(p.w.k) * (S::kFp8 ? 1 : 2) - S::kAskedBytes", "int64_t(p.w.k) * 2", EARLY),
     B("gemm_decode.cu", "pdl_wait();\n#pragma unroll", "#pragma unroll", GEMM),
     B("gemm_prompt.cu", "block_sync();  // everybody", "// everybody", ATTENTION),
     B("attention_decode.cu", "warp_sync();  // the warp", "// the warp", ATTENTION),
@@ -120,11 +129,11 @@ BREAKS = [
     B("sample.cu", "slots[s.slot] = d.finite ? d.id : 0;", "slots[s.slot] = d.id;", SAMPLE),
     B("sample.cu", "v >= threshold ? v + gumbel", "v > threshold ? v + gumbel", SAMPLE),
     # rings, stages, and what is loaded past the end
-    B("gemm_decode.cu", "(i % S::kStages * S::kLoads + S::kWeightLoads)", "(i % (S::kStages - 1) * S::kLoads + S::kWeightLoads)", GEMM),
-    B("gemm_decode.cu", "if (i + S::kStages - 1 < mine) {", "if (i + S::kStages - 1 <= mine) {", GEMM),
-    B("gemm_decode.cu", "load_tokens(i + S::kStages - 1);", "load_tokens(i + S::kStages - 2);", GEMM),
+    B("gemm_decode.cu", "(stage % S::kStages * S::kLoads + S::kWeightLoads)", "(stage % (S::kStages - 1) * S::kLoads + S::kWeightLoads)", GEMM),
+    B("gemm_decode.cu", "if (stage + S::kStages - 1 < stages) {", "if (stage + S::kStages < stages) {", GEMM),
+    B("gemm_decode.cu", "load_tokens(stage + S::kStages - 1);", "load_tokens(stage + S::kStages - 2);", GEMM),
     B("gemm_decode.cu", "mine = (all - warp + kWarps - 1) / kWarps", "mine = (all - warp + kWarps - 2) / kWarps", GEMM),
-    B("gemm_decode.cu", "const uint4* slot = ring + i % S::kStages", "const uint4* slot = ring + (i < 8 ? i : 7) % S::kStages", GEMM),
+    B("gemm_decode.cu", "const uint4* slot = ring + stage % S::kStages", "const uint4* slot = ring + (stage < 8 ? stage : 7) % S::kStages", GEMM),
     B("gemm_prompt.cu", "if (i + S::kStages - 1 < blocks)", "if (i + S::kStages - 1 <= blocks)", PROMPT),
     B("gemm_prompt.cu", "rows = queue + i % S::kStages", "rows = queue + (i < 4 ? i : 0) % S::kStages", PROMPT),
     B("gemm_prompt.cu", "cp_async_wait<S::kStages - 2>();", "cp_async_wait<S::kStages - 1>();", PROMPT),
@@ -152,7 +161,7 @@ BREAKS = [
     B("attention_prompt_wgmma.cu", "i * blocks + b < last_block ? i * blocks + b : last_block", "i * blocks + b", WGMMA,
       blind="reads on in the metadata; what the block holds that it names is masked or zeroed"),
     B("gemm_decode.cu", "paired ? (p.w.rows / out.segment_rows) * out.segment_tiles : (p.w.rows + 15) / 16", "paired ? (p.w.rows / out.segment_rows) * out.segment_tiles : p.w.rows / 16", GEMM),
-    B("gemm_decode.cu", "if (place >= out.lower_rows || row >= p.w.rows) continue;", "if (row >= p.w.rows) continue;", MLP),
+    B("gemm_decode.cu", "if (in_segment >= out.lower_rows || row >= p.w.rows) continue;", "if (row >= p.w.rows) continue;", MLP),
     B("gemm_decode.cu", "&& tile < norm_tiles(p.w.rows))", ")", NORM),
     B("gemm_decode.cu", "for (int j = lane; j < tiles; j += 32)", "for (int j = lane; j < tiles && j < 32; j += 32)", NORM),
     B("elementwise.cu", "for (int i = int(threadIdx.x) * 8; i < k; i += kThreads * 8) {\n    const uint4 v = load16(in + i);\n    const uint32_t pairs", "for (int i = int(threadIdx.x) * 8; i < k - 64; i += kThreads * 8) {\n    const uint4 v = load16(in + i);\n    const uint32_t pairs", LIBRARY),
@@ -259,7 +268,7 @@ BREAKS = [
     B("weights.cc", "if (args.out_scale) args.out_scale += p.rows;", "", PACK),
     B("weights.cc", "p.scale.size() == 1 ? 0 : size_t(at)", "0", PACK, blind="pieces of a matrix begin past its first 32 MiB: too much for the emulator"),
     B("cache_map.cc", "cuuint64_t(head_dim) * 2", "cuuint64_t(head_dim) * 4", WGMMA),
-    B("gemm_decode.cu", "return queue.shared_limit >= size_t(kLarge);", "return queue.shared_limit >= size_t(kSmall);", SMALL),
+    B("gemm_decode.cu", "return queue.shared_limit >= size_t(Shape<false, 4, 8, false>::kBytes);", "return true;", SMALL),
     B("gemm_decode.cu", "{8, 16, 32, 64}) with_instance", "{8, 16, 32}) with_instance", SMALL),
 ]
 

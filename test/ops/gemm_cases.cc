@@ -40,6 +40,8 @@ std::vector<GemmCase> gemm_cases(bool slow) {
       c.push_back({19, 40, k, t});
     }
     c.push_back({3, 40, 2100, t});
+    // More rows than blocks that stay take at a time.
+    for (const int64_t rows : {3, 9}) c.push_back({rows, 200, 700, t});
   }
   if (slow) return c;
   c.push_back({700, 48, 64, DType::bf16});
