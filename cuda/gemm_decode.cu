@@ -275,9 +275,16 @@ GPU_DEVICE void write_results(const DecodeGemm& p, const Output& out, const Lane
   }
 }
 
+// Asks L2 for `early` bytes of each row of the block's first place, after those of its queue.
+template <class S>
+GPU_DEVICE void prefetch_place(const DecodeGemm& p, const Output& out, int early) {
+  for (int i = int(threadIdx.x); i < S::kRowTiles * 16; i += kThreads) {
+    const int row = tile_row<S::kPaired, S::kRowTiles>(out, int(blockIdx.y), i / 16) + i % 16;
+    if (row < p.w.rows) prefetch_l2(p.w.data + row * p.w.stride + S::kAskedBytes, uint32_t(early));
+  }
+}
+
 // Registers may allow as little as one block a multiprocessor: shared memory is what limits them.
-// `early`: bytes of each row of the block's first place, after those of its queue, that are to come
-// to L2 before the wait.
 // `places` of the matrix are shared among gridDim.y blocks, each of which takes every gridDim.y-th.
 template <bool kFp8, int kRowTiles, int kTokenTiles, bool kPaired>
 __global__ void __launch_bounds__(kThreads, 1)
@@ -346,12 +353,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int i = 0; i < S::kStages - 1; ++i) {
     if (i < stages) load_weights(i);
   }
-  if (S::kStays && early > 0) {
-    for (int i = int(threadIdx.x); i < kRowTiles * 16; i += kThreads) {
-      const int row = tile_row<kPaired, kRowTiles>(out, int(blockIdx.y), i / 16) + i % 16;
-      if (row < p.w.rows) prefetch_l2(p.w.data + row * p.w.stride + S::kAskedBytes, early);
-    }
-  }
+  if (S::kStays && early > 0) prefetch_place<S>(p, out, early);
   pdl_wait();
 #pragma unroll
   for (int i = 0; i < S::kStages - 1; ++i) {
