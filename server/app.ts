@@ -15,6 +15,7 @@ import {
   CompletionRequest,
   DetokenizeRequest,
   GenerativeScoringRequest,
+  RenderRequest,
   TokenizeRequest,
 } from './api/openai/schema.js'
 import {
@@ -126,7 +127,7 @@ const workRoutes = (server: Server): readonly Route[] => [
   }),
   post('/v1/chat/completions/render', renderRoute(server), {
     summary: 'The prompt of a conversation, without an answer.',
-    body: { ChatRequest },
+    body: { RenderRequest },
     answer: 'The prompt and its tokens.',
     isWork: false,
   }),

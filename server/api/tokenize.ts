@@ -18,7 +18,7 @@ import { createTurn } from '../slices.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import { requireReady } from './admission.js'
 import { tokenText } from './openai/logprobs.js'
-import { ChatRequest, DetokenizeRequest, TokenizeRequest } from './openai/schema.js'
+import { DetokenizeRequest, RenderRequest, TokenizeRequest } from './openai/schema.js'
 import { readRequest } from './read-request.js'
 import { answerJson } from './respond.js'
 import type { Server } from './server.js'
@@ -37,7 +37,7 @@ const promptOf = (
   server: Server,
   model: ServedModel,
   body: Fields,
-  given: ChatRequest['messages'],
+  given: RenderRequest['messages'],
 ): readonly Segment[] => {
   const messages = readMessages(given)
   if (!isReward(model) && body.principle !== undefined) throw onlyOfRewardModels(model)
@@ -122,7 +122,7 @@ export const detokenizeRoute = (server: Server) => async (c: Ctx) => {
 }
 
 export const renderRoute = (server: Server) => async (c: Ctx) => {
-  const body = await readRequest(c, server, ChatRequest)
+  const body = await readRequest(c, server, RenderRequest)
   const model = modelOf(server, body.model)
   const segments = promptOf(server, model, body, body.messages)
   const ids = await encodeSegments(segments, model.tokenizer)

@@ -10,6 +10,7 @@ import { type FormFields, readForm } from './answer-form.js'
 import { type BestOfFields, createBestOf, planBestOf, type Ranking } from './best-of.js'
 import { createChoice } from './choice.js'
 import { type Constraint, planConstraint } from './constraint.js'
+import { givenPrompt } from './given-prompt.js'
 import { type ChatPrompt, renderChat } from './prompt.js'
 import {
   checkKept,
@@ -40,6 +41,8 @@ export type ChatCall = Conversation &
     /** false: nothing of the thinking is told. */
     readonly include_reasoning?: boolean | undefined
     readonly truncate_prompt_tokens?: number | undefined
+    /** The prompt, in place of one that is rendered from the messages, of which there are none then. */
+    readonly prompt_token_ids?: readonly number[] | undefined
   }
 
 /** A chat that is ready to run. */
@@ -83,14 +86,18 @@ const startOf = ({ start }: ChatPrompt, constraint: Constraint | undefined): Sta
   return start === 'expected' ? 'possible' : start === 'closed' ? 'answer' : start
 }
 
+const encodeChat = ({ segments }: ChatPrompt, model: ServedModel, call: ChatCall) =>
+  call.truncate_prompt_tokens === undefined
+    ? encodePrompt(segments, model, 'messages')
+    : encodeSegments(segments, model.tokenizer)
+
 const planRequest = async (
   model: ServedModel,
   call: ChatCall,
   { prompt, choices, constraint }: PlannedRequest,
 ): Promise<{ readonly request: GenerateRequest; readonly dropped: number }> => {
-  const all = await (call.truncate_prompt_tokens === undefined
-    ? encodePrompt(prompt.segments, model, 'messages')
-    : encodeSegments(prompt.segments, model.tokenizer))
+  const given = call.prompt_token_ids
+  const all = given ?? (await encodeChat(prompt, model, call))
   const { maxModelLen } = model.engine.info
   const { start } = prompt
   const asked = call.max_completion_tokens ?? call.max_tokens
@@ -109,7 +116,7 @@ const planRequest = async (
       isKept && logprobs !== undefined
         ? Math.floor(MAX_KEPT / (choices * (logprobs + 1)))
         : Number.POSITIVE_INFINITY,
-    promptParam: 'messages',
+    promptParam: given === undefined ? 'messages' : 'prompt_token_ids',
     tokensParam: call.max_completion_tokens !== undefined ? 'max_completion_tokens' : 'max_tokens',
   })
   const sampling = await makeSampling({
@@ -144,8 +151,9 @@ export const planChat = async (
   if (call.top_logprobs && call.logprobs !== true)
     throw badRequest("'top_logprobs' is only allowed when 'logprobs' is true.", 'top_logprobs')
   const form = readForm(call)
+  const given = call.prompt_token_ids
+  const prompt = given ? givenPrompt(model, call, given) : renderChat(model, call, defaultThinking)
   const bestOf = await planBestOf(models, call)
-  const prompt = renderChat(model, call, defaultThinking)
   const { toolUse } = prompt
   const constraint = await planConstraint(model, call, toolUse, form)
   const start = startOf(prompt, constraint)

@@ -53,7 +53,7 @@ const temperatureAndTopP = (
   }
 }
 
-const checkIds = (ids: readonly number[], vocabSize: number, param: string): void => {
+export const checkIds = (ids: readonly number[], vocabSize: number, param: string): void => {
   const bad = ids.findIndex((id) => id >= vocabSize)
   if (bad >= 0)
     throw badRequest(

@@ -28,7 +28,14 @@ type TextCall = GenerationFields &
   FormFields & {
     readonly model: string
     /** One or many, as text or as ids. */
-    readonly prompt: string | readonly number[] | readonly string[] | readonly (readonly number[])[]
+    readonly prompt?:
+      | string
+      | readonly number[]
+      | readonly string[]
+      | readonly (readonly number[])[]
+      | undefined
+    /** In its place. */
+    readonly prompt_token_ids?: readonly number[] | readonly (readonly number[])[] | undefined
     readonly n?: number | undefined
     readonly max_tokens?: number | undefined
     readonly logprobs?: number | undefined
@@ -50,25 +57,33 @@ type Prompt = {
 export type TextPlan = Generation & { readonly prompts: readonly Prompt[] }
 
 /** One prompt or many, text or ids: always a list of prompts. */
-const promptList = (prompt: TextCall['prompt']): readonly RawPrompt[] => {
-  if (typeof prompt === 'string') return [prompt]
-  return typeof prompt[0] === 'number'
-    ? [prompt as readonly number[]]
-    : (prompt as readonly RawPrompt[])
+const promptList = ({ prompt, prompt_token_ids: ids }: TextCall): readonly RawPrompt[] => {
+  const given = ids ?? prompt
+  if (given === undefined) throw badRequest("Missing required parameter: 'prompt'.", 'prompt')
+  if (ids !== undefined && prompt !== undefined)
+    throw badRequest("Send 'prompt_token_ids' or 'prompt', not both.", 'prompt_token_ids')
+  if (typeof given === 'string') return [given]
+  return typeof given[0] === 'number'
+    ? [given as readonly number[]]
+    : (given as readonly RawPrompt[])
 }
+
+/** The field that the prompts stand in. */
+const promptParam = ({ prompt_token_ids: ids }: TextCall) =>
+  ids === undefined ? 'prompt' : 'prompt_token_ids'
 
 /** Of all prompts together, as many as the numbers of a body. */
 const MAX_TOKENS = 1 << 20
 
 /** Adds up, and throws when it has become too much. */
-const countTokens = () => {
+const countTokens = (param: string) => {
   let tokens = 0
   return (ids: readonly number[]): void => {
     tokens += ids.length
     if (tokens > MAX_TOKENS)
       throw badRequest(
         `The prompts have more than ${MAX_TOKENS} tokens together: send them in several requests.`,
-        'prompt',
+        param,
       )
   }
 }
@@ -119,7 +134,7 @@ const planRequests = async (
       promptTokens: ids.length,
       maxTokens: call.max_tokens,
       fallback: 16,
-      promptParam: 'prompt',
+      promptParam: promptParam(call),
       tokensParam: 'max_tokens',
     }),
   )
@@ -169,7 +184,8 @@ export const planText = async (
   if (model.profile.reasoning === undefined) refuseThinking(call, model.id)
   if (call.max_tokens === 0 && call.echo !== true)
     throw badRequest("'max_tokens' can only be 0 when 'echo' is true.", 'max_tokens')
-  const raw = promptList(call.prompt)
+  const raw = promptList(call)
+  const param = promptParam(call)
   const n = call.n ?? 1
   // Here it costs nothing yet; once more when they are submitted.
   if (raw.length > 1) requirePlaces(model, raw.length * n)
@@ -180,9 +196,9 @@ export const planText = async (
     maxTokens: call.max_tokens ?? 16,
     logprobs: call.logprobs,
   })
-  const count = countTokens()
+  const count = countTokens(param)
   const prompts = await mapInTurns(raw, (one, i) =>
-    encodePrompt(model, call, one, { param: raw.length > 1 ? `prompt.${i}` : 'prompt', count }),
+    encodePrompt(model, call, one, { param: raw.length > 1 ? `${param}.${i}` : param, count }),
   )
   return {
     model,

@@ -126,8 +126,8 @@ const told = (
   return way === 'no_think' ? withWord(messages, on) : withModeLine(messages, on)
 }
 
-/** Where the answer begins when it goes on from a message. */
-const continuedStart = (content: string, otherwise: Start): Start => {
+/** Where the answer begins when it goes on from a text. */
+export const continuedStart = (content: string, otherwise: Start): Start => {
   if (content.trim() === '') return otherwise
   const opened = content.lastIndexOf('<think>')
   const closed = content.lastIndexOf('</think>')

@@ -4,7 +4,7 @@
 import { z } from 'zod'
 import { anyRecord, list } from '../list.js'
 
-const MAX_MESSAGES = 2048
+export const MAX_MESSAGES = 2048
 /** Of one message. */
 const MAX_PARTS = 1024
 const MAX_CALLS = 128

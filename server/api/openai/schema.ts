@@ -3,7 +3,13 @@
 
 import { z } from 'zod'
 import { anyRecord, list, numbersById, tokenIds } from '../../list.js'
-import { GivenMessages, GivenTools, ToolChoice } from '../../prompt/conversation.js'
+import {
+  GivenMessage,
+  GivenMessages,
+  GivenTools,
+  MAX_MESSAGES,
+  ToolChoice,
+} from '../../prompt/conversation.js'
 import { Principle } from '../../scoring/rewards.js'
 
 /** Absent, null or a value: for fields below the top level. */
@@ -137,7 +143,7 @@ const conversation = {
     .describe("Keep earlier turns' thinking in the prompt. Default false."),
 }
 
-export const ChatRequest = z.looseObject({
+const chat = {
   ...generation,
   ...conversation,
   max_completion_tokens: z.int().min(1).optional(),
@@ -164,6 +170,19 @@ export const ChatRequest = z.looseObject({
     .optional()
     .describe('Score the candidates and return the best, best first.'),
   principle: Principle.optional(),
+}
+
+export const RenderRequest = z.looseObject(chat)
+export type RenderRequest = z.output<typeof RenderRequest>
+
+export const ChatRequest = z.looseObject({
+  ...chat,
+  messages: list(GivenMessage, 0, MAX_MESSAGES)
+    .optional()
+    .describe('At least one, or prompt_token_ids in their place.'),
+  prompt_token_ids: tokenIds(1)
+    .optional()
+    .describe('The whole prompt, in place of messages and their template.'),
 })
 export type ChatRequest = z.output<typeof ChatRequest>
 
@@ -178,7 +197,13 @@ const Prompt = z.union([
 
 export const CompletionRequest = z.looseObject({
   ...generation,
-  prompt: Prompt.describe('Text, a list of texts, token ids, or a list of lists of them.'),
+  prompt: Prompt.optional().describe(
+    'Text, a list of texts, token ids, or a list of lists of them. Needed, or prompt_token_ids.',
+  ),
+  prompt_token_ids: z
+    .union([tokenIds(1), list(tokenIds(1), 1, MAX_PROMPTS)])
+    .optional()
+    .describe('In place of prompt: token ids, or a list of lists of them.'),
   echo: z.boolean().optional(),
   logprobs: z.int().min(0).max(20).optional(),
   add_special_tokens: z.boolean().optional().describe('Begin with BOS. Default true.'),
