@@ -6,6 +6,8 @@ import { healthRoute, liveRoute, metricsRoute, openApiRoute, versionRoute } from
 import { messageError } from './api/anthropic/error.js'
 import { countTokensRoute, messagesRoute } from './api/anthropic/routes.js'
 import { CountTokensRequest, MessageError, MessagesRequest } from './api/anthropic/schema.js'
+import { decisionsRoute } from './api/decisions/route.js'
+import { DecisionsRequest } from './api/decisions/schema.js'
 import { modelRoute, modelsRoute } from './api/models.js'
 import { chatRoute } from './api/openai/chat.js'
 import { completionRoute } from './api/openai/completions.js'
@@ -42,6 +44,8 @@ import {
 } from './api/reward/schema.js'
 import type { Server } from './api/server.js'
 import { serverEventsRoute, serverRoute } from './api/status.js'
+import { systemOneRoute } from './api/systemone/route.js'
+import { SystemOneRequest } from './api/systemone/schema.js'
 import { detokenizeRoute, renderRoute, tokenizeRoute, tokenizerInfoRoute } from './api/tokenize.js'
 import { requireKey } from './http/auth.js'
 import { addHeader, type Ctx, type Env } from './http/context.js'
@@ -124,6 +128,16 @@ const workRoutes = (server: Server): readonly Route[] => [
     body: { CountTokensRequest },
     answer: 'Their number.',
     isWork: false,
+  }),
+  post('/v1/decisions', decisionsRoute(server), {
+    summary: "Probabilities of answers to typed questions, in OpenAI's Decisions API.",
+    body: { DecisionsRequest },
+    answer: 'One answer a question, in their order.',
+  }),
+  post('/v1/systemone', systemOneRoute(server), {
+    summary: 'The same for questions by id about a state.',
+    body: { SystemOneRequest },
+    answer: 'One answer a question, by its id.',
   }),
   post('/v1/chat/completions/render', renderRoute(server), {
     summary: 'The prompt of a conversation, without an answer.',

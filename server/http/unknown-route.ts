@@ -26,7 +26,8 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
   ],
   [/^(\/v\d)?\/(re)?rank(ing)?$/, 'use POST /v1/rerank'],
   [/^\/score$/, 'use POST /v1/score'],
-  [/^\/v1\/(decisions|systemone)\b/, SCORES],
+  [/^\/decisions$/, 'use POST /v1/decisions'],
+  [/^\/systemone$/, 'use POST /v1/systemone'],
   [/^\/v1\/generative_scoring$/, 'use it without /v1'],
   [/^\/v1\/moderations$/, SCORES],
   [

@@ -1,29 +1,48 @@
 // How likely each of a few tokens comes next after a prompt.
 
 import { setMaxListeners } from 'node:events'
-import type { Engine, GenerateRequest, Timings } from '../engine/types.js'
+import type { Engine, GenerateRequest, Timings, TokenLogprob } from '../engine/types.js'
 import { type EngineError, EngineFailure } from '../failure.js'
 import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
 import { startInTurns } from '../slices.js'
 import { engineWork } from './engine-work.js'
 
-type Found = { readonly logprob: number; readonly timings: Timings | undefined }
+/** Most that the engine tells of one position beside the token itself. */
+const TOLD = 20
+
+/** `labels`: token ids that may come after the prompt. */
+export type Asked = { readonly prompt: readonly number[]; readonly labels: readonly number[] }
+
+type Answered = {
+  /** Of each label: the log probability in the whole vocabulary that it comes next. */
+  readonly logprobs: readonly number[]
+  /** The likeliest token of all; undefined where nobody had to look. */
+  readonly likeliest: number | undefined
+  /** Of the prompt. */
+  readonly cachedTokens: number
+}
+
+type Told = { readonly logprob: TokenLogprob; readonly timings: Timings | undefined }
 
 const ABORTED: EngineError = { code: 'aborted', message: 'the request was aborted' }
 
 /** What an engine tells of a token is its log probability in the whole vocabulary, whatever is allowed:
- * where nothing else is, that token is told. */
-const requestOf = (prompt: readonly number[], label: number): GenerateRequest => ({
+ * where nothing else is, that token is told, and the likeliest of all beside it. */
+const requestOf = (
+  prompt: readonly number[],
+  label: number,
+  likeliest: number,
+): GenerateRequest => ({
   promptTokenIds: prompt,
-  sampling: { maxTokens: 1, temperature: 0, allowedTokenIds: [label], logprobs: 0 },
+  sampling: { maxTokens: 1, temperature: 0, allowedTokenIds: [label], logprobs: likeliest },
 })
 
-const ask = (engine: Engine, request: GenerateRequest, signal: AbortSignal): Promise<Found> =>
+const ask = (engine: Engine, request: GenerateRequest, signal: AbortSignal): Promise<Told> =>
   new Promise((resolve, reject) => {
-    let logprob: number | undefined
+    let logprob: TokenLogprob | undefined
     const handle = engine.submit(request, (delta) => {
-      logprob ??= delta.logprobs?.[0]?.logprob
+      logprob ??= delta.logprobs?.[0]
       if (delta.finish === undefined) return
       signal.removeEventListener('abort', handle.abort)
       const error = delta.error ?? (delta.finish === 'abort' ? ABORTED : undefined)
@@ -37,8 +56,7 @@ const ask = (engine: Engine, request: GenerateRequest, signal: AbortSignal): Pro
 
 type LabelCall = {
   readonly model: ServedModel
-  readonly prompts: readonly (readonly number[])[]
-  readonly labels: readonly number[]
+  readonly asked: readonly Asked[]
   readonly record: RequestLog
   readonly signal: AbortSignal
   readonly arrival: number
@@ -46,38 +64,55 @@ type LabelCall = {
   readonly cacheSalt: string | undefined
 }
 
-/** By prompt, of each label: the log probability in the whole vocabulary that it comes next. All are one
- * batch on the engine; the first failure ends the others. */
+/** In the order asked. All are one batch on the engine: each prompt once, for its likeliest tokens, and once more
+ * for each label that is none of them. The first failure ends the others. */
 export const labelLogprobs = async (call: LabelCall) => {
-  const { model, prompts, labels, signal, priority, cacheSalt } = call
-  const asked = prompts.flatMap((prompt) => labels.map((label) => ({ prompt, label })))
+  const { model, asked, signal, priority, cacheSalt } = call
   const others = new AbortController()
   const any = AbortSignal.any([signal, others.signal])
   setMaxListeners(0, any) // as many as are asked
   const promptTokens = asked.reduce((sum, { prompt }) => sum + prompt.length, 0)
-  let cachedTokens = 0
-  const counts = { items: prompts.length, choices: asked.length, promptTokens, maxTokens: 0 }
-  const found = await engineWork({ ...call, ...counts }, async (done) => {
+  const counts = { items: asked.length, choices: asked.length, promptTokens, maxTokens: 0 }
+  const known = asked.map(() => new Map<number, number>())
+  const likeliest: (number | undefined)[] = asked.map(() => undefined)
+  const cached: number[] = asked.map(() => 0)
+  await engineWork({ ...call, ...counts }, async (done) => {
+    /** The first of all asks for a place, the others come with it. */
+    let isAdmitted = false
+    const one = async (i: number, label: number, more: number): Promise<void> => {
+      const request = {
+        ...requestOf(asked[i]?.prompt ?? [], label, more),
+        admitted: isAdmitted,
+        ...(priority !== undefined && { priority }),
+        ...(cacheSalt !== undefined && { cacheSalt }),
+      }
+      isAdmitted = true
+      const { logprob, timings } = await ask(model.engine, request, any)
+      done(0, timings)
+      if (more > 0) cached[i] = timings?.cachedTokens ?? 0
+      for (const { id, logprob: value } of logprob.top) known[i]?.set(id, value)
+      likeliest[i] ??= logprob.top[0]?.id
+      known[i]?.set(logprob.id, logprob.logprob)
+    }
     try {
-      return await startInTurns(asked, async ({ prompt, label }, i) => {
-        const request = {
-          ...requestOf(prompt, label),
-          // The first asks for a place, the others come with it.
-          admitted: i > 0,
-          ...(priority !== undefined && { priority }),
-          ...(cacheSalt !== undefined && { cacheSalt }),
-        }
-        const { logprob, timings } = await ask(model.engine, request, any)
-        done(0, timings)
-        cachedTokens += timings?.cachedTokens ?? 0
-        return logprob
-      })
+      const { vocabSize } = model.engine.info
+      const told = Math.min(TOLD, vocabSize)
+      await startInTurns(asked, ({ labels: [first = 0] }, i) => one(i, first, told))
+      const missing = asked.flatMap(({ labels }, i) =>
+        labels.filter((label) => !known[i]?.has(label)).map((label) => ({ i, label })),
+      )
+      await startInTurns(missing, ({ i, label }) => one(i, label, 0))
     } catch (error) {
       others.abort()
       throw error
     }
   })
-  const { length } = labels
-  const logprobs = prompts.map((_, i) => found.slice(i * length, (i + 1) * length))
-  return { logprobs, promptTokens, cachedTokens }
+  const answers = asked.map(
+    ({ labels }, i): Answered => ({
+      logprobs: labels.map((label) => known[i]?.get(label) ?? Number.NEGATIVE_INFINITY),
+      likeliest: likeliest[i],
+      cachedTokens: cached[i] ?? 0,
+    }),
+  )
+  return { answers, promptTokens }
 }

@@ -118,7 +118,7 @@ describe('a field of another server', () => {
       ['/rerank', 'POST /v1/rerank'],
       ['/v2/rerank', 'POST /v1/rerank'],
       ['/score', 'POST /v1/score'],
-      ['/v1/decisions', 'POST /v1/reward'],
+      ['/decisions', 'POST /v1/decisions'],
       ['/v1/batches', 'nemotron-server score'],
       ['/v1/audio/speech', 'text only'],
       ['/api/chat', 'POST /v1/chat/completions'],

@@ -103,8 +103,8 @@ describe('/generative_scoring', { skip: noAddon }, () => {
     const body = { query: QUERY, items: ITEMS, label_token_ids: [77, 200], cache_salt: 'once' }
     await answerOf('/generative_scoring', body)
     const { usage } = await answerOf('/generative_scoring', body)
-    assert.equal(usage.prompt_tokens, 2 * (3 * QUERY.length + 6))
-    assert.equal(usage.prompt_tokens_details.cached_tokens, 2 * 3 * 16)
+    assert.equal(usage.prompt_tokens, 3 * QUERY.length + 6)
+    assert.equal(usage.prompt_tokens_details.cached_tokens, 3 * 16)
     assert.equal(usage.completion_tokens, 0)
   })
 

@@ -90,9 +90,10 @@ export const generativeScoringRoute =
         `${body.items.length} items with ${labels.length} labels each make ${asked} probabilities: at most ${MAX_ASKED} in one request.`,
         'items',
       )
-    const { logprobs, promptTokens, cachedTokens } = await labelLogprobs({
-      ...{ model, arrival, labels },
-      prompts: await promptsOf(model, body),
+    const prompts = await promptsOf(model, body)
+    const { answers, promptTokens } = await labelLogprobs({
+      ...{ model, arrival },
+      asked: prompts.map((prompt) => ({ prompt, labels })),
       record: c.get('record'),
       signal: goneSignal(c.env.outgoing),
       priority: body.priority,
@@ -103,16 +104,18 @@ export const generativeScoringRoute =
       object: 'list',
       created: unixTime(),
       model: body.model,
-      data: logprobs.map((of, index) => ({
+      data: answers.map(({ logprobs }, index) => ({
         index,
         object: 'score',
-        score: isNormalised ? shareOfFirst(of) : Math.exp(of[0] ?? 0),
+        score: isNormalised ? shareOfFirst(logprobs) : Math.exp(logprobs[0] ?? 0),
       })),
       usage: {
         prompt_tokens: promptTokens,
         completion_tokens: 0,
         total_tokens: promptTokens,
-        prompt_tokens_details: { cached_tokens: cachedTokens },
+        prompt_tokens_details: {
+          cached_tokens: answers.reduce((sum, one) => sum + one.cachedTokens, 0),
+        },
       },
     })
   }

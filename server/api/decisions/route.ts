@@ -1,0 +1,80 @@
+// POST /v1/decisions, OpenAI's typed questions.
+
+import { type Decided, decide, type Reading } from '../../chat/decide.js'
+import { goneSignal } from '../../http/client.js'
+import { addHeader, type Ctx } from '../../http/context.js'
+import { findModel } from '../../model/served-model.js'
+import { readRequest } from '../read-request.js'
+import { answerId, answerJson } from '../respond.js'
+import type { Server } from '../server.js'
+import { readInput, readQuestion } from './call.js'
+import { DecisionsRequest, type Question } from './schema.js'
+
+const likeliest = (probabilities: readonly number[]): number =>
+  probabilities.indexOf(Math.max(...probabilities))
+
+const answerOf = (question: Question, { probabilities, labelMass }: Reading) => {
+  const common = { type: question.type, name: question.name ?? null, label_mass: labelMass }
+  const top = likeliest(probabilities)
+  const confidence = (probabilities[top] ?? 0) * labelMass
+  const of = (i: number) => probabilities[i] ?? 0
+  switch (question.type) {
+    case 'predicate':
+      return { ...common, probability: of(0) }
+    case 'choice':
+      return {
+        ...common,
+        choice: question.choices[top]?.value,
+        confidence,
+        probabilities: question.choices.map(({ value }, i) => ({ value, probability: of(i) })),
+      }
+    case 'score':
+      return {
+        ...common,
+        score: probabilities.reduce((sum, p, i) => sum + i * p, 0),
+        confidence,
+        probabilities: question.levels.map(({ label }, value) => ({
+          label,
+          value,
+          probability: of(value),
+        })),
+      }
+  }
+}
+
+/** Nothing is written: what is read off is a probability. */
+const usageOf = ({ promptTokens, cachedTokens }: Decided) => ({
+  input_tokens: promptTokens,
+  input_tokens_details: { cached_tokens: cachedTokens, cache_write_tokens: 0 },
+  output_tokens: 0,
+  output_tokens_details: { reasoning_tokens: 0 },
+  total_tokens: promptTokens,
+})
+
+export const decisionsRoute =
+  (server: Server) =>
+  async (c: Ctx): Promise<Response> => {
+    const arrival = performance.now()
+    const body = await readRequest(c, server, DecisionsRequest)
+    const decided = await decide({
+      model: findModel(server.models(), body.model),
+      messages: readInput(body),
+      questions: body.questions.map(readQuestion),
+      paramOf: (i) => `questions.${i}`,
+      inputParam: 'input',
+      record: c.get('record'),
+      signal: goneSignal(c.env.outgoing),
+      arrival,
+      priority: body.priority,
+      cacheSalt: body.cache_salt,
+    })
+    const { readings } = decided
+    addHeader(c, 'x-label-mass', String(Math.min(...readings.map(({ labelMass }) => labelMass))))
+    return answerJson(c, {
+      id: answerId('decision-'),
+      object: 'decision',
+      model: body.model,
+      answers: readings.map((reading, i) => answerOf(body.questions[i] as Question, reading)),
+      usage: usageOf(decided),
+    })
+  }
