@@ -147,8 +147,20 @@ export const startOwn = (
 ): Promise<Serving> =>
   startServer({ settings: readSettings({ ...flags, port: '0' }, {}), ...options })
 
+const checkUrl = (url: string, model: readonly string[]): void => {
+  if (!/^https?:\/\/[^/]/.test(url) || !URL.canParse(url))
+    throw new Error(
+      `--url is '${url}': it must be the server's address with its scheme, such as http://127.0.0.1:8000/v1`,
+    )
+  if (model.length > 0)
+    throw new Error(
+      '--model loads a model here, and --url asks a server that has its own: give one of them',
+    )
+}
+
 export const openTarget = async (options: TargetOptions): Promise<Target> => {
   const { url, apiKey, model, tell } = options
+  if (url !== undefined) checkUrl(url, model)
   if (url !== undefined) return connect(url, apiKey, async () => {})
   const serving = await startOwn(
     { model: [...model] },

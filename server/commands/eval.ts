@@ -13,6 +13,7 @@ import { CARD_SCORES, type Item, readItem, splitAnswer, UNBOXED } from './evalua
 import { fileError } from './file-error.js'
 import { collect, positiveInteger } from './flags.js'
 import { readLines } from './lines.js'
+import { print } from './print.js'
 import { formatSummary, type Section, SUMMARIES, type SummaryFormat } from './summary.js'
 
 const ChatAnswer = z.looseObject({
@@ -266,8 +267,8 @@ const run = async (files: readonly string[], flags: Flags): Promise<void> => {
     progress.finish()
     tell(`answers of ${model}`)
     tellAbout(outcomes, trials, flags)
-    process.stdout.write(`${formatSummary([report(outcomes)], flags.summary)}\n`)
     await output?.write(outcomes.map((one) => `${JSON.stringify(one)}\n`).join(''))
+    await print(`${formatSummary([report(outcomes)], flags.summary)}\n`)
   } finally {
     progress.finish()
     await output?.close()

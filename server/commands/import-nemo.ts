@@ -4,6 +4,7 @@ import type { Command } from 'commander'
 import { tell } from '../log.js'
 import { importNemo } from '../nemo/import.js'
 import { createProgress } from '../terminal.js'
+import { print } from './print.js'
 
 export const addImportNemoCommand = (program: Command): void => {
   program
@@ -16,7 +17,7 @@ export const addImportNemoCommand = (program: Command): void => {
       try {
         await importNemo(dir, out, { onProgress: progress.update, say: tell })
         progress.finish()
-        process.stdout.write(`${out}\n`)
+        await print(`${out}\n`)
       } catch (error) {
         progress.finish()
         command.error(`error: ${error instanceof Error ? error.message : String(error)}`)

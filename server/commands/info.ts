@@ -10,6 +10,7 @@ import { findEntry, type RegistryEntry } from '../model/registry.js'
 import { isGguf } from '../tokenizer/gguf.js'
 import { bytesText, countText } from './amounts.js'
 import { type GgufUse, ggufInfo } from './info-gguf.js'
+import { print } from './print.js'
 
 const tokens = (count: number): string =>
   count >= 1e6 ? `${(count / 1e6).toFixed(1)} M` : `${(count / 1e3).toFixed(0)} K`
@@ -111,7 +112,7 @@ export const addInfoCommand = (program: Command): void => {
     .option('--json', 'for programs')
     .action(async (name: string, { json }: { readonly json?: boolean }) => {
       try {
-        process.stdout.write(await infoOf(name, json === true))
+        await print(await infoOf(name, json === true))
       } catch (error) {
         tell(`error: ${error instanceof Error ? error.message : String(error)}`)
         process.exitCode = 1

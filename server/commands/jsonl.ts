@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { fileError } from './file-error.js'
 import { setMembers } from './json-line.js'
-import { type InputLine, isStandardInput, readLines } from './lines.js'
+import { type InputLine, inputName, isStandardInput, readLines } from './lines.js'
 import { type Output, openOutput } from './output.js'
 
 export type Members = Readonly<Record<string, unknown>>
@@ -100,7 +100,7 @@ const checkLines = async <T>(job: JsonlJob<T>): Promise<number> => {
       if (++wrong <= SHOWN) problems.push(`  line ${line.number}: ${error.message}\n`)
     }
   }
-  if (lines === 0) throw new Error(`${input} has no lines`)
+  if (lines === 0) throw new Error(`${inputName(input)} has no lines`)
   if (wrong === 0) return lines
   const found = `${wrong} of ${lines} lines of ${input} cannot be used`
   if (onError !== 'stop') {
@@ -245,20 +245,51 @@ const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Pro
     await output.put(texts.map((text) => `${text}\n`).join(''), tally.progress)
     onProgress(tally.lines(), total)
   }
-  if (tally.lines() === 0) throw new Error(`${input} has no lines`)
+  if (tally.lines() === 0) throw new Error(`${inputName(input)} has no lines`)
+  if (Number.isFinite(total) && tally.lines() < total)
+    throw new Error(
+      `${input} had ${total} lines when they were checked, and ${tally.lines()} when they were read: it was changed meanwhile`,
+    )
   return tally.done(begun.lines)
 }
 
-/** Throws what ends the run. */
+/** That a signal ended the run. */
+export class Interruption extends Error {
+  readonly signal: NodeJS.Signals
+
+  constructor(signal: NodeJS.Signals) {
+    super(`stopped by ${signal}`)
+    this.signal = signal
+  }
+}
+
+/** Rejects with the first signal; a second one ends the process. A terminal that closes ends only what
+ * tells its progress there, so that `nohup` works: Node forgets which signals it was told to ignore. */
+const watchSignals = () => {
+  let stop: (signal: NodeJS.Signals) => void = () => {}
+  const came = new Promise<never>((_, reject) => {
+    stop = (signal) => reject(new Interruption(signal))
+  })
+  came.catch(() => {}) // it is raced with the work
+  const ignore = () => {}
+  const hangUp = process.stderr.isTTY ? stop : ignore
+  process.once('SIGINT', stop).once('SIGTERM', stop).on('SIGHUP', hangUp)
+  const end = () => process.off('SIGINT', stop).off('SIGTERM', stop).off('SIGHUP', hangUp)
+  return { came, end }
+}
+
+/** Throws what ends the run; Interruption when what was done is written. */
 export const runJsonl = async <T>(job: JsonlJob<T>): Promise<Done> => {
   const total = await checkLines(job)
   const output = await openOutput(job.output)
+  const signals = watchSignals()
   let isDone = false
   try {
-    const done = await runTasks(job, output, total)
+    const done = await Promise.race([runTasks(job, output, total), signals.came])
     isDone = true
     return done
   } finally {
     await output.close(isDone)
+    signals.end()
   }
 }

@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { fileError } from './file-error.js'
+import { otherFormat } from './file-format.js'
 
 export type InputLine = {
   /** From 1, blank lines counted. */
@@ -25,15 +26,37 @@ const BYTE_ORDER_MARK = Buffer.from([0xef, 0xbb, 0xbf])
 /** /dev/stdin cannot be opened where standard input is a socket. */
 export const isStandardInput = (path: string): boolean => path === '-' || path === '/dev/stdin'
 
+/** How messages call it. */
+export const inputName = (path: string): string => (path === '-' ? 'standard input' : path)
+
 async function* readChunks(path: string): AsyncGenerator<Buffer> {
   const chunks: AsyncIterable<Buffer> = isStandardInput(path)
     ? process.stdin
     : createReadStream(path)
+  let isFirst = true
   try {
-    yield* chunks
+    for await (const chunk of chunks) {
+      const problem = isFirst ? otherFormat(chunk) : undefined
+      if (problem !== undefined) throw new Error(`${inputName(path)} ${problem}`)
+      isFirst = false
+      yield chunk
+    }
   } catch (error) {
-    throw fileError(error, path, 'read')
+    throw fileError(error, inputName(path), 'read')
   }
+}
+
+const SUCH_AS = 'one JSON object, such as {"prompt": "..."}'
+const BEGINNING = /^\s*[{[]\s*$/
+/** Characters of a line that are shown. */
+const SHOWN = 20
+
+const whyNoObject = (text: string, error: unknown): string => {
+  if (BEGINNING.test(text))
+    return 'it is only the beginning of JSON: an object must stand on one line, as `jq -c .` writes it (of one list: `jq -c ".[]"`)'
+  if (/^\s*[{[]/.test(text))
+    return `it is not JSON: ${error instanceof Error ? error.message : error}`
+  return `it must be ${SUCH_AS}, but begins with ${JSON.stringify(text.slice(0, SHOWN))}`
 }
 
 const readJson = (bytes: Uint8Array): InputLine['content'] => {
@@ -45,11 +68,15 @@ const readJson = (bytes: Uint8Array): InputLine['content'] => {
   }
   try {
     const value: unknown = JSON.parse(text)
-    return typeof value === 'object' && value !== null && !Array.isArray(value)
+    if (Array.isArray(value))
+      return {
+        problem: `it must be ${SUCH_AS}, but is a list: \`jq -c ".[]"\` writes each of a list on a line`,
+      }
+    return typeof value === 'object' && value !== null
       ? { text, value: value as JsonText['value'] }
-      : { problem: 'it is not a JSON object, such as {"prompt": "..."}' }
+      : { problem: `it must be ${SUCH_AS}` }
   } catch (error) {
-    return { problem: `it is not JSON: ${error instanceof Error ? error.message : error}` }
+    return { problem: whyNoObject(text, error) }
   }
 }
 

@@ -34,6 +34,9 @@ const FLUSH_MS = 200
 const isStandardOutput = (path: string): boolean =>
   ['-', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1'].includes(path)
 
+/** How messages call it. */
+export const outputName = (path: string): string => (path === '-' ? 'standard output' : path)
+
 /** A pipe or a device: an interrupted run starts anew. Opening a folder says what is wrong with it. */
 export const isPipe = async (path: string): Promise<boolean> => {
   if (isStandardOutput(path)) return true
@@ -54,8 +57,8 @@ const openPipe = (path: string): Output => {
       stream.write(text, (error) => {
         if (!error) resolve()
         else if ('code' in error && error.code === 'EPIPE')
-          reject(new Error(`the reader of ${path} is gone: the rest was not written`))
-        else reject(fileError(failure ?? error, path, 'written'))
+          reject(new Error(`the reader of ${outputName(path)} is gone: the rest was not written`))
+        else reject(fileError(failure ?? error, outputName(path), 'written'))
       })
     })
   return {
@@ -92,8 +95,21 @@ const writeAll = async (file: FileHandle, data: Buffer, position: number): Promi
   }
 }
 
+/** Whether the path still leads to the file that is written. */
+const isStillThere = async (path: string, file: FileHandle): Promise<boolean> => {
+  const own = await file.stat({ bigint: true })
+  try {
+    const found = await stat(path, { bigint: true })
+    return found.ino === own.ino && found.dev === own.dev
+  } catch {
+    return false
+  }
+}
+
 const openFile = async (path: string): Promise<Output> => {
   const statePath = `${path}.state`
+  if (existsSync(path) && (await stat(path)).isDirectory())
+    throw new Error(`${path} is a folder: name a file in it`)
   const begun = await readState(path)
   const file = await open(path, existsSync(path) ? 'r+' : 'w')
   if ((await file.stat()).size < begun.bytes) {
@@ -116,6 +132,10 @@ const openFile = async (path: string): Promise<Output> => {
     waiting = []
     size = 0
     progress = undefined
+    if (!(await isStillThere(path, file)))
+      throw new Error(
+        `${path} was removed or replaced while it was written, and its records with it. Remove ${statePath} and run the same command again.`,
+      )
     await writeAll(file, data, bytes)
     bytes += data.length
     await writeFile(`${statePath}.new`, JSON.stringify({ ...done, bytes }))

@@ -4,6 +4,7 @@ import type { Command } from 'commander'
 import { tell } from '../log.js'
 import { createHub } from '../model/hub.js'
 import { createProgress } from '../terminal.js'
+import { print } from './print.js'
 
 export const addPullCommand = (program: Command): void => {
   program
@@ -26,7 +27,7 @@ export const addPullCommand = (program: Command): void => {
         try {
           const folder = await hub.pull(id, { revision, onProgress: progress.update, say })
           progress.finish()
-          process.stdout.write(`${folder}\n`)
+          await print(`${folder}\n`)
         } catch (error) {
           progress.finish()
           tell(`error: ${error instanceof Error ? error.message : String(error)}`)

@@ -12,9 +12,10 @@ import {
   type Target,
 } from './client.js'
 import { collect, positiveInteger } from './flags.js'
-import { type Done, LineError, ON_ERROR, type Result, runJsonl } from './jsonl.js'
-import { isPipe } from './output.js'
+import { type Done, Interruption, LineError, ON_ERROR, type Result, runJsonl } from './jsonl.js'
+import { isPipe, outputName } from './output.js'
 import { type FieldNames, LINE_FIELDS, renameFields } from './preference-line.js'
+import { print } from './print.js'
 import { formatSummary, type Section, SUMMARIES, type SummaryFormat } from './summary.js'
 
 export type JobFlags = {
@@ -171,7 +172,8 @@ export const runJob = async <T>(job: Job<T>): Promise<void> => {
   const { input, flags, unit, members, open, onRecord } = job
   const { field = new Map() } = flags
   const isPiped = await isPipe(flags.output)
-  if (isPiped) tell(`${flags.output} is no file: a run that is interrupted cannot go on`)
+  if (isPiped)
+    tell(`${outputName(flags.output)} is no file: a run that is interrupted cannot go on`)
   const progress = createProgress(
     process.stderr,
     undefined,
@@ -203,7 +205,16 @@ export const runJob = async <T>(job: Job<T>): Promise<void> => {
     const text = `${formatSummary(job.summary(done), flags.summary)}\n`
     // Where the records went to standard output, the summary would be one more of them.
     if (isPiped) process.stderr.write(text)
-    else process.stdout.write(text)
+    else
+      await print(text).catch((error) => {
+        process.stderr.write(text) // the same command would not say it again
+        throw error
+      })
+  } catch (error) {
+    if (!(error instanceof Interruption)) throw error
+    progress.finish()
+    tell(`${error.message}${isPiped ? '' : ': the same command goes on'}`)
+    process.kill(process.pid, error.signal) // as if nobody had caught it
   } finally {
     progress.finish()
     await target?.close()

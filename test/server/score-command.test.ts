@@ -2,7 +2,18 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { hostname, tmpdir } from 'node:os'
@@ -11,6 +22,8 @@ import { text } from 'node:stream/consumers'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { gzipSync } from 'node:zlib'
+import { readLines } from '../../server/commands/lines.js'
 import { type Harness, startHarness, until } from './harness.js'
 
 const cli = fileURLToPath(new URL('../../server/cli.ts', import.meta.url))
@@ -165,7 +178,9 @@ describe('score and generate-pairs', () => {
     for (let size = 0; kills < 3; kills++) {
       const killed = start(command)
       await until(
-        () => existsSync(output) && statSync(output).size > size,
+        () =>
+          killed.child.exitCode !== null ||
+          (existsSync(`${output}.state`) && statSync(output).size > size),
         'lines were written after the kill',
       )
       await sleep(Math.random() * 150)
@@ -210,7 +225,7 @@ describe('score and generate-pairs', () => {
     assert.match(wrong.text, /7 of 8 lines of .*in\.jsonl cannot be used, and nothing was begun/)
     assert.match(wrong.text, /line 2: needs 'messages'/)
     assert.match(wrong.text, /line 3: it is not JSON/)
-    assert.match(wrong.text, /line 4: it is not a JSON object/)
+    assert.match(wrong.text, /line 4: it must be one JSON object/)
     assert.match(wrong.text, /line 5: the answer is empty/)
     assert.match(wrong.text, /line 6: 'chosen' and 'rejected' go together: 'rejected' is missing/)
     assert.match(wrong.text, /line 7: Invalid value for 'messages.0.role'/)
@@ -249,7 +264,7 @@ describe('score and generate-pairs', () => {
       const skipped = join(folder, `skip-${name}.jsonl`)
       const said = await from(stdin, skipped, '--on-error', 'skip')
       assert.match(said, /line 2: .*maximum context length is 512/)
-      assert.match(said, /line 3: it is not JSON/)
+      assert.match(said, /line 3: it must be one JSON object/)
       assert.match(said, /2 of 4 lines could not be used and were left out/)
       assert.match(said, /"scored": 2,\s*"failed": 2/)
       assert.deepEqual(
@@ -261,7 +276,7 @@ describe('score and generate-pairs', () => {
       const [first = '', second = '', third = ''] = readFileSync(recorded, 'utf8').split('\n')
       assert.equal(first, '{"prompt":"p","response":"x","error":"mine","reward":1,"scores":[1]}')
       assert.ok(second.startsWith(`{"prompt":"p","response":"${long}","id":1.0,"error":"`), second)
-      assert.match(third, /^\{"line":3,"error":"it is not JSON/)
+      assert.match(third, /^\{"line":3,"error":"it must be one JSON object/)
     }
   })
 
@@ -352,7 +367,7 @@ describe('score and generate-pairs', () => {
     const empty = join(folder, 'empty.jsonl')
     const none = await start(['score', '-', '-o', empty, '--url', url], '').ended
     assert.notEqual(none.code, 0)
-    assert.match(none.text, /- has no lines/)
+    assert.match(none.text, /standard input has no lines/)
   })
 
   it('writes to pipes and standard output', async () => {
@@ -388,6 +403,123 @@ describe('score and generate-pairs', () => {
     write(input, [{ prompt: 'p', response: 'x' }])
     const nowhere = await start(['score', input, '-o', join(folder, 'no', 'o'), ...flags]).ended
     assert.match(nowhere.text, /no\/o cannot be written \(ENOENT\)/)
+  })
+
+  it('says of which kind a file is that is not JSON lines', async () => {
+    const said: readonly (readonly [content: string | Buffer, said: RegExp])[] = [
+      [
+        gzipSync('{"prompt":"p"}\n'),
+        /is packed \(gzip\): unpack it first, such as with `gunzip -c/,
+      ],
+      ['PAR1\x15\x04', /is a table \(Parquet\), not JSON lines: pandas/],
+      [Buffer.from('\ufeff{"a":1}\n', 'utf16le'), /is UTF-16, not UTF-8: .*-f UTF-16 /],
+      [Buffer.from('{"a":1}\n', 'utf16le'), /is UTF-16, not UTF-8: .*-f UTF-16LE /],
+      ['[{"prompt":"p"}]', /line 1: .* but is a list: `jq -c "\.\[\]"`/],
+      ['{\n  "prompt": "p"\n}\n', /line 1: it is only the beginning of JSON: .*one line.*jq -c \./],
+      ['prompt,response\na,b\n', /line 1: .* but begins with "prompt,response"/],
+      ['17\n', /line 1: it must be one JSON object, such as/],
+      ['{"prompt":}\n', /line 1: it is not JSON: Unexpected token '}'/],
+    ]
+    const [path, output] = [join(folder, 'other'), join(folder, 'other.jsonl')]
+    const problemOf = async () => {
+      for await (const { number, content } of readLines(path))
+        if ('problem' in content) return `line ${number}: ${content.problem}`
+      return 'none'
+    }
+    for (const [content, pattern] of said) {
+      writeFileSync(path, content)
+      assert.match(await problemOf().catch((error) => String(error)), pattern)
+    }
+    // A file of another kind is no line that cannot be used.
+    writeFileSync(path, gzipSync('{"prompt":"p"}\n'))
+    const { code, err } = await start([
+      ...['score', path, '-o', output, '--url', url, '--on-error', 'record'],
+    ]).ended
+    assert.equal(code, 1, err)
+    assert.match(err, /other is packed \(gzip\)/)
+    assert.ok(!existsSync(output))
+  })
+
+  /** A run that waits in the middle: some of its records are written. */
+  const startSlow = async (name: string) => {
+    const [from, output] = [join(folder, `${name}.in`), join(folder, name)]
+    // Of 512 bytes each, so that a file that is cut ends with a line, as far as it was read ahead.
+    const line = (i: number, pad = '') => ({ i, prompt: 'p', response: 'x', pad })
+    const sized = (i: number) => line(i, 'x'.repeat(511 - JSON.stringify(line(i)).length))
+    write(
+      from,
+      Array.from({ length: 1500 }, (_, i) => sized(i)),
+    )
+    const run = start(['score', from, '-o', output, '--url', url, '--concurrency', '1'])
+    await until(() => existsSync(`${output}.state`), 'records were written')
+    const again = () => start(['score', from, '-o', output, '--url', url]).ended
+    return { ...run, from, output, again }
+  }
+
+  it('ends at a signal with what was done written; a hang-up ends no run without a terminal', async () => {
+    const { child, ended, output, again } = await startSlow('signal.jsonl')
+    child.kill('SIGHUP')
+    const size = statSync(output).size
+    await until(() => statSync(output).size > size, 'it went on after the hang-up')
+    child.kill('SIGTERM')
+    const { code, err } = await ended
+    assert.deepEqual([code, child.signalCode], [null, 'SIGTERM'])
+    assert.match(err, /stopped by SIGTERM: the same command goes on\n$/)
+    assert.ok(!existsSync(`${output}.lock`))
+    const { lines: done, bytes } = JSON.parse(readFileSync(`${output}.state`, 'utf8'))
+    assert.deepEqual([lines(output).length, statSync(output).size], [done, bytes])
+    const end = await again()
+    assert.match(end.err, new RegExp(`went on after ${done} lines`))
+    assert.deepEqual(
+      lines(output).map(({ i }) => i),
+      Array.from({ length: 1500 }, (_, i) => i),
+    )
+  })
+
+  it('does not succeed where its output or its input went away', async () => {
+    const gone = await startSlow('removed.jsonl')
+    rmSync(gone.output)
+    const { code, err } = await gone.ended
+    assert.equal(code, 1, err)
+    assert.match(
+      err,
+      /removed\.jsonl was removed or replaced while it was written.* Remove .*\.state/,
+    )
+    const cut = await startSlow('cut.jsonl')
+    truncateSync(cut.from, 0)
+    const end = await cut.ended
+    assert.equal(end.code, 1, end.err)
+    assert.match(end.err, /had 1500 lines when they were checked, and \d+ when they were read/)
+  })
+
+  it('shows a summary that standard output cannot take, once', async () => {
+    const output = join(folder, 'full.jsonl')
+    write(input, [{ prompt: 'p', response: 'x' }])
+    const full = openSync('/dev/full', 'w')
+    const child = spawn(
+      process.execPath,
+      ['--import', 'tsx', cli, 'score', input, '-o', output, '--url', url],
+      { stdio: ['ignore', full, 'pipe'] },
+    )
+    closeSync(full)
+    const [err, [code]] = await Promise.all([text(child.stderr), once(child, 'close')])
+    assert.equal(code, 1, err)
+    assert.match(err, /^reward +1 /m)
+    assert.match(err, /error: standard output cannot be written \(ENOSPC\): /)
+    assert.doesNotMatch(err, /\n +at /)
+    assert.equal(lines(output).length, 1)
+  })
+
+  it('wants a whole address, and no model beside it', async () => {
+    for (const [flags, pattern] of [
+      [['--url', 'localhost:8000/v1'], /--url is 'localhost:8000\/v1': .*http:\/\/127/],
+      [['--url', url, '--model', 'x'], /--model loads a model here, and --url asks a server/],
+    ] as const) {
+      write(input, [{ prompt: 'p', response: 'x' }])
+      const { code, err } = await start(['score', input, '-o', join(folder, 'no'), ...flags]).ended
+      assert.equal(code, 1, err)
+      assert.match(err, pattern)
+    }
   })
 
   it('locks its output, and takes over the lock of a process that is gone', async () => {

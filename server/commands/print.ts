@@ -1,0 +1,13 @@
+// What a command is asked for, on standard output.
+
+import { fileError } from './file-error.js'
+
+/** Resolves when it is written, or when its reader wants no more (`| head`). */
+export const print = (text: string): Promise<void> =>
+  new Promise((resolve, reject) => {
+    process.stdout.once('error', () => {}) // the write says it
+    process.stdout.write(text, (error) => {
+      if (!error || ('code' in error && error.code === 'EPIPE')) resolve()
+      else reject(fileError(error, 'standard output', 'written'))
+    })
+  })
