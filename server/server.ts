@@ -81,11 +81,15 @@ const checkNames = (models: readonly ServedModel[]): void => {
 }
 
 const pem = (key: 'tls_cert' | 'tls_key', path: string): string => {
+  let text: string
   try {
-    return readFileSync(path, 'utf8')
+    text = readFileSync(path, 'utf8')
   } catch (error) {
     throw new ConfigError(`${key} ${path}: ${error instanceof Error ? error.message : error}`)
   }
+  // Node takes an empty text for none.
+  if (text.trim() === '') throw new ConfigError(`${key} ${path} is empty`)
+  return text
 }
 
 /** Checked here, where it is known which file was meant. */

@@ -98,7 +98,7 @@ const readFile = (path: string): Values => {
   }
   let json: unknown
   try {
-    json = JSON.parse(text)
+    json = JSON.parse(text.replace(/^\ufeff/, '')) // a byte order mark, as some editors write it
   } catch (error) {
     throw new ConfigError(
       `--config ${path}: not JSON: ${error instanceof Error ? error.message : error}`,

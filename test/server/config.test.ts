@@ -174,6 +174,7 @@ describe('settings', () => {
       /did you mean 'device'/,
     )
     assert.match(wrong({}, {}, file('{')), /not JSON/)
+    assert.match(wrong({}, {}, file('\ufeff{"prot": 1}')), /did you mean 'port'/)
     assert.match(wrong({}, {}, '/nowhere.json'), /nowhere.json/)
     assert.match(wrong({ api_key: [''] }, {}), /--api-key must not be empty/)
     assert.match(wrong({}, {}, file({ tls_cert: 'x' })), /go together/)

@@ -502,6 +502,7 @@ describe('score and generate-pairs', () => {
       { stdio: ['ignore', full, 'pipe'] },
     )
     closeSync(full)
+    assert.ok(child.stderr)
     const [err, [code]] = await Promise.all([text(child.stderr), once(child, 'close')])
     assert.equal(code, 1, err)
     assert.match(err, /^reward +1 /m)

@@ -391,6 +391,10 @@ describe('serve', { skip }, () => {
       ['--tls-cert', cert, '--tls-key', cert],
       /tls_key \S+cert\.pem is no private key/,
     )
+    const empty = join(folder, 'empty.pem')
+    writeFileSync(empty, '\n')
+    await wrongTls(['--tls-cert', empty, '--tls-key', key], /tls_cert \S+empty\.pem is empty/)
+    await wrongTls(['--tls-cert', cert, '--tls-key', empty], /tls_key \S+empty\.pem is empty/)
     const config = join(folder, 'config.json')
     writeFileSync(config, JSON.stringify({ tls_cert: cert, tls_key: key, api_key: ['secret'] }))
     const model = chatCheckpoint()
