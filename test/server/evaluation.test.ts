@@ -187,7 +187,7 @@ describe('eval', () => {
     const lines = await evaluate([wrong, ...url])
     assert.match(
       lines.err,
-      /2 lines cannot be used:\n.*line 1: needs 'skill'.*\n.*line 2: it is not/,
+      /2 lines cannot be used:\n.*line 1: needs 'skill'.*\n.*line 2: it is only the beginning/,
     )
     const nowhere = await evaluate([input, ...url, '-o', join(folder, 'no', 'o')])
     assert.match(nowhere.err, /no\/o cannot be written \(ENOENT\)/)
