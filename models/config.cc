@@ -44,13 +44,13 @@ void read_dtype(JsonFields* f, ModelConfig* out) {
                    "; served: bfloat16, float16, float32");
 }
 
-// One id or a list. Ids outside the vocabulary can never be drawn: they are left out.
+// One id or a list. Ids beyond the vocabulary can never be drawn: they are left out.
 std::vector<int32_t> read_ids(JsonFields* f, const char* name, int32_t vocab) {
   const Json* v = f->find(name);
   std::vector<int32_t> ids;
   const auto add = [&](const Json& one) {
-    if (const int64_t* id = one.integer()) {
-      if (*id >= 0 && *id < vocab) ids.push_back(int32_t(*id));
+    if (const int64_t* id = one.integer(); id && *id >= 0) {
+      if (*id < vocab) ids.push_back(int32_t(*id));
     } else {
       f->fail("\"" + std::string(name) + "\" has " + one.brief() + "; expected token ids");
     }

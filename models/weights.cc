@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "models/checkpoint/checkpoint.h"
+#include "models/checkpoint/json.h"
 #include "models/sources.h"
 
 namespace nemotron {
@@ -113,7 +114,15 @@ class Loader {
   Status vector(const StoredTensor& stored, float more, Tensor* out) {
     if (Status s = checkpoint_.fetch(stored); !s) return s;
     std::vector<float> values;
-    for (int64_t i = 0; i < stored.elements; ++i) values.push_back(stored_value(stored, i) + more);
+    for (int64_t i = 0; i < stored.elements; ++i) {
+      const float value = stored_value(stored, i);
+      if (!std::isfinite(value)) {
+        return Status::invalid(stored.file + ": tensor " + Json(stored.name).brief() + " has " +
+                               std::to_string(value) + " at " + std::to_string(i) +
+                               "; expected finite numbers");
+      }
+      values.push_back(value + more);
+    }
     const size_t bytes = values.size() * sizeof(float);
     void* data = nullptr;
     if (Status s = device_->alloc(bytes, &data); !s) return s.within(stored.name);

@@ -122,6 +122,19 @@ type SamplingParams = {
   readonly mayThink?: boolean | undefined
 }
 
+/** One number under two names. */
+const thinkingBudget = ({
+  thinking_token_budget: long,
+  thinking_budget: short,
+}: GenerationFields) => {
+  if (long !== undefined && short !== undefined && long !== short)
+    throw badRequest(
+      `Invalid value for 'thinking_budget': ${short} beside a 'thinking_token_budget' of ${long}: they mean the same, give one.`,
+      'thinking_budget',
+    )
+  return long ?? short
+}
+
 export const makeSampling = async (params: SamplingParams): Promise<Sampling> => {
   const { body, model, maxTokens, logprobs, promptLogprobs, thinkingOpen, mayThink } = params
   const { vocabSize, generation } = model.engine.info
@@ -134,7 +147,7 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
     )
   const topK = body.top_k ?? generation.topK
   const repetition = body.repetition_penalty ?? generation.repetitionPenalty
-  const budget = body.thinking_token_budget ?? body.thinking_budget
+  const budget = thinkingBudget(body)
   const { temperature, topP } = temperatureAndTopP(body, generation, params.card)
   return {
     maxTokens,

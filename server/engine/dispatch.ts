@@ -13,7 +13,7 @@ type Live = {
 }
 
 /** A listener's fault is its own: it is thrown where nobody else's work is on the stack. */
-export const callListener = (call: () => void): void => {
+const callListener = (call: () => void): void => {
   try {
     call()
   } catch (error) {

@@ -14,7 +14,7 @@ import {
   type NativeThinking,
 } from './addon.js'
 import { checkCallback, checkOptions, checkRequest, checkSignal, checkText } from './check-call.js'
-import { callListener, createDispatcher } from './dispatch.js'
+import { createDispatcher } from './dispatch.js'
 import { fingerprint } from './fingerprint.js'
 import { createGrammarCache } from './grammar-cache.js'
 import type {
@@ -194,6 +194,14 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
   const dtype = checkedDtype(options, described.config)
   const stopIds = stopNames.flatMap((name) => tokenizer.special.get(name) ?? [])
   const { onProgress, onPlan, ...rest } = options
+  let fault: { readonly error: unknown } | undefined
+  const listen = (call: () => void): void => {
+    try {
+      call()
+    } catch (error) {
+      fault ??= { error }
+    }
+  }
   const print = fingerprint(described.layout, dtype.shown)
   const dispatcher = createDispatcher(addon.packedNames)
   const native = await addon
@@ -207,14 +215,18 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
       },
       {
         onProgress: (phase, bytesDone, bytesTotal) =>
-          callListener(() => onProgress?.({ phase, bytesDone, bytesTotal })),
-        onPlan: (plan) => callListener(() => onPlan?.(plan)),
+          listen(() => onProgress?.({ phase, bytesDone, bytesTotal })),
+        onPlan: (plan) => listen(() => onPlan?.(plan)),
         onDeltas: dispatcher.onDeltas,
       },
     )
     .catch((error) => {
       throw error instanceof Error ? error : new EngineFailure(error)
     })
+  if (fault !== undefined) {
+    await native.close()
+    throw fault.error
+  }
   return { native, dispatcher, info: describe(native.info(), model, dtype.shown, print) }
 }
 

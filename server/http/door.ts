@@ -8,14 +8,27 @@ import { HttpError } from './errors.js'
 /** In allowed_origins: every page of this machine. */
 const LOOPBACK = 'loopback'
 
+/** A name or an address as URLs write it: an address can be written in many ways, such as `127.1`. */
+export const canonicalHost = (host: string): string => {
+  if (!/^[\w.:[\]-]+$/.test(host)) return host
+  try {
+    return new URL(`http://${host}`).host
+  } catch {
+    return host
+  }
+}
+
 /** Whether the name means this machine itself. */
 export const isLoopback = (host: string): boolean => {
-  const name = host.toLowerCase().replace(/^\[(.*)\]$|\.$/g, '$1')
+  const isBare = host.includes(':') && !host.startsWith('[')
+  const name = canonicalHost(isBare ? `[${host}]` : host)
+    .toLowerCase()
+    .replace(/^\[(.*)\]$|\.$/g, '$1')
   return (
     name === 'localhost' ||
     name.endsWith('.localhost') ||
     name === '::1' ||
-    /^(?:::ffff:)?127(?:\.\d{1,3}){3}$/.test(name)
+    /^127(?:\.\d{1,3}){3}$|^::ffff:7f[0-9a-f]{2}:[0-9a-f]{1,4}$/.test(name)
   )
 }
 

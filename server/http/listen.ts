@@ -11,6 +11,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import type { Logger } from 'pino'
 import { badRequest } from '../request-error.js'
+import { canonicalHost } from './door.js'
 import { errorBody, HttpError } from './errors.js'
 
 type ListenOptions = {
@@ -82,6 +83,12 @@ export const listen = (options: ListenOptions): Promise<Listening> =>
         return badTarget()
       },
     })
+    const answer = (request: IncomingMessage, response: ServerResponse): void => {
+      // The listener takes an address for a bad one where a URL would write it otherwise.
+      const { host } = request.headers
+      if (host !== undefined) request.headers.host = canonicalHost(host)
+      void listener(request, response)
+    }
     const limits = {
       keepAliveTimeout: 75_000,
       headersTimeout: 60_000,
@@ -91,8 +98,8 @@ export const listen = (options: ListenOptions): Promise<Listening> =>
       noDelay: true,
     }
     const node: HttpServer = options.tls
-      ? createTlsServer({ ...limits, ...options.tls }, listener)
-      : createServer(limits, listener)
+      ? createTlsServer({ ...limits, ...options.tls }, answer)
+      : createServer(limits, answer)
     node.on('clientError', refuseGarbage)
     node.on('checkExpectation', refuseExpectation)
     node.once('error', reject)

@@ -77,6 +77,19 @@ describe('loading', () => {
     assert.notEqual(prints[0], prints[2])
   })
 
+  test('what a listener throws is thrown by the call, and the engine is closed', async () => {
+    for (const name of ['onPlan', 'onProgress'] as const) {
+      const fault = new Error(`the fault of ${name}`)
+      const options = {
+        ...smallEngine(folder),
+        [name]: () => {
+          throw fault
+        },
+      }
+      await assert.rejects(openEngine(options), (error) => error === fault)
+    }
+  })
+
   const wrong: [string, Partial<Record<keyof EngineOptions, unknown>>, string, RegExp][] = [
     ['a folder that is not there', { model: '/nowhere' }, 'not_found', /\/nowhere is not there/],
     ['a file for a folder', { model: join(folder, 'config.json') }, 'not_found', /is no folder/],

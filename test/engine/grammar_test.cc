@@ -337,6 +337,14 @@ TEST(grammar_says_what_is_wrong_and_where) {
   has("root ::= \"a\" b\n", "line 1, column 14");
   has("root ::= root \"a\" | \"b\"", "begins with itself ('root' -> 'root')");
   has("root ::= a\na ::= \"x\"? b\nb ::= a \"y\" | \"z\"", "'a' -> 'b' -> 'a'");
+  std::string cycle = "root ::= r1\n";
+  for (int i = 1; i < 8; ++i) {
+    cycle += "r" + std::to_string(i) + " ::= r" + std::to_string(i + 1) + "\n";
+  }
+  has(cycle + "r8 ::= r1 | \"x\"", "'r7' -> 'r8' -> 'r1')");
+  has(cycle + "r8 ::= r9\nr9 ::= r1 | \"x\"", "'r7' -> 'r8' -> ... -> 'r1')");
+  has("root ::= b\n::= \"x\"\nb ::= \"y\"", "line 2, column 1");
+  has("root ::= b a\n::= \"x\"\nb ::= \"y\"", "line 2, column 1");
   has("root ::= \"a\" root", "admits no text");
   has("root ::= [^\\x00-\\U0010FFFF]", "admits no text");
   has("root ::= " + std::string(5000, '(') + "\"a\"" + std::string(5000, ')'), "nested more than");
@@ -527,6 +535,30 @@ TEST(grammar_memory_is_bounded) {
   EXPECT_EQ(other.mask()[0], before);
   EXPECT(other.take("x"));
   EXPECT(other.must_end());
+}
+
+// What a mask takes is counted, also where it shares all that was found out for it.
+TEST(grammar_memory_is_counted) {
+  Bytes tokens;
+  for (int i = 0; i < 4096; ++i) {
+    tokens.push_back(std::string(1, char('a' + i % 26)) + std::to_string(i));
+  }
+  std::string text = "root ::= \"z0\"";
+  for (int i = 0; i < 10; ++i)
+    text += " | \"" + std::string(size_t(i) + 1, '#') + "\" x \"" + std::to_string(i) + "\"";
+  const auto g = compiled(text + "\nx ::= [a-z] [a-z]", tokens);
+  size_t before = 0;
+  for (int i = 0; i < 10; ++i) {
+    GrammarMatcher m(g, GrammarMatcher::From::root);
+    REQUIRE(m.take(std::string(size_t(i) + 1, '#') + "b"));
+    m.mask();
+    const size_t bytes = g->memory(SIZE_MAX)->masks.bytes();
+    EXPECT_LE(before + 4096 / 8, bytes);
+    EXPECT_LT(bytes, size_t(1) << 24);
+    before = bytes;
+    m.mask();
+    EXPECT_EQ(g->memory(SIZE_MAX)->masks.bytes(), before);
+  }
 }
 
 // Grammars whose ways multiply: refused where that shows at the beginning.

@@ -81,6 +81,10 @@ TEST(config_eos_is_the_union) {
   EXPECT(c.eos_ids.empty());
   EXPECT_ERROR(read(llama_config().set("eos_token_id", "\"</s>\"")),
                "config.json: \"eos_token_id\" has \"</s>\"; expected token ids");
+  EXPECT_ERROR(read(llama_config().set("eos_token_id", "[3, -1]"), &c),
+               "config.json: \"eos_token_id\" has -1; expected token ids");
+  EXPECT_ERROR(read(llama_config().set("bos_token_id", "-1"), &c),
+               "config.json: \"bos_token_id\" has -1; expected token ids");
   EXPECT_ERROR(read(llama_config(), &c, {}, "[1]"),
                "generation_config.json: found an array, expected an object");
   EXPECT_ERROR(read(llama_config(), &c, {}, "{"), "generation_config.json: line 1, column 2");

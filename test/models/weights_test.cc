@@ -2,6 +2,7 @@
 #include "models/weights.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "../check.h"
 #include "fixture.h"
@@ -230,6 +231,19 @@ TEST(load_layer_norms) {
   without.erase("model.layers.1.input_layernorm.bias");
   EXPECT_ERROR(load(without, nemotron_config(), &l),
                "tensor \"model.layers.1.input_layernorm.bias\" is missing");
+  const float none = std::numeric_limits<float>::quiet_NaN();
+  const float endless = std::numeric_limits<float>::infinity();
+  for (const auto& [value, shown] :
+       {std::pair(none, "nan"), {endless, "inf"}, {-endless, "-inf"}}) {
+    RawTensors wrong = t;
+    wrong["model.norm.weight"] = f32_tensor({8}, {0, 0, value, 0, 0, 0, 0, 0});
+    EXPECT_ERROR(load(wrong, nemotron_config(), &l),
+                 std::string("tensor \"model.norm.weight\" has ") + shown +
+                     " at 2; expected finite numbers");
+    wrong = t;
+    wrong["model.norm.bias"] = f32_tensor({8}, {value, 0, 0, 0, 0, 0, 0, 0});
+    EXPECT_ERROR(load(wrong, nemotron_config(), &l), " at 0; expected finite numbers");
+  }
   RawTensors more = t;
   more["model.layers.1.mlp.up_proj.bias"] = bf16_tensor({12}, 0);
   EXPECT_ERROR(load(more, nemotron_config(), &l), "expected no .bias");

@@ -67,6 +67,12 @@ describe('on the loopback interface', () => {
         '127.0.0.1',
         '127.9.9.9:1',
         '[::1]:80',
+        '127.1:8000',
+        '2130706433',
+        '[::ffff:127.0.0.1]',
+        '[::ffff:127.0.0.1]:8000',
+        '[::FFFF:7f00:1]:80',
+        '[0:0:0:0:0:0:0:1]:8000',
       ])
         assert.equal((await send(harness, '/v1/models', { host })).status, 200, host)
       for (const host of [
@@ -74,6 +80,8 @@ describe('on the loopback interface', () => {
         'localhost.evil.example',
         '[::2]',
         '127.0.0.1x',
+        '128.1',
+        '[::ffff:128.0.0.1]',
       ])
         assert.equal((await send(harness, '/v1/models', { host })).status, 403, host)
     }))

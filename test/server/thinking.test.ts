@@ -124,6 +124,25 @@ describe('reasoning mode', () => {
     }
   })
 
+  test('two budgets have to agree', async () => {
+    const ask = (more: Record<string, unknown>) =>
+      harness.post('/v1/chat/completions', chatBody({ reasoning_effort: 'high', ...more }))
+    const both = await ask({ thinking_token_budget: 7, thinking_budget: 7 })
+    assert.equal(both.status, 200)
+    assert.equal(harness.engine.requests.at(-1)?.sampling?.thinkingBudget, 7)
+    for (const [long, short] of [
+      [7, 8],
+      [0, 5],
+      [5, 0],
+    ]) {
+      const answer = await ask({ thinking_token_budget: long, thinking_budget: short })
+      assert.equal(answer.status, 400)
+      const { error } = await readAnswer(answer)
+      assert.equal(error.param, 'thinking_budget')
+      assert.match(error.message, /they mean the same, give one/)
+    }
+  })
+
   test('the engine is told whether a budget begins inside a block', async () => {
     const cases: [Record<string, unknown>, boolean][] = [
       [{ reasoning_effort: 'high' }, true],
