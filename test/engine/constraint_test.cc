@@ -44,9 +44,9 @@ TEST(words_are_found_wherever_they_end) {
 }
 
 struct Tokens {
-  std::vector<std::string> bytes = {"a",       "b",        "ab",   "<",   "<th", "ink>", "<think>",
-                                    "</think>", "</think", ">",    "\n",  "\n\n", "go:",  "g",
-                                    "o:",      "",         "x",    "",    "th", "a<",  ">b",   "<|end|>"};
+  std::vector<std::string> bytes = {
+      "a",    "b",   "ab", "<",  "<th", "ink>", "<think>", "</think>", "</think", ">",  "\n",
+      "\n\n", "go:", "g",  "o:", "",    "x",    "",        "th",       "a<",      ">b", "<|end|>"};
   std::vector<bool> special = std::vector<bool>(bytes.size());
   std::vector<int32_t> stop_ids = {int32_t(bytes.size()) - 1};
   std::shared_ptr<const Vocabulary> vocabulary;
@@ -61,8 +61,8 @@ TEST(a_mask_has_the_ids_that_are_admitted) {
   const Tokens tokens;
   for (int kind = 0; kind < 8; ++kind) {
     SamplingParams params;
-    REQUIRE_OK(Grammar::compile("root ::= [ab]{1,3} (\"<\" [ab])?", tokens.vocabulary,
-                                &params.grammar));
+    REQUIRE_OK(
+        Grammar::compile("root ::= [ab]{1,3} (\"<\" [ab])?", tokens.vocabulary, &params.grammar));
     if (kind & 1) params.grammar_after = {"go:", "x"};
     if (kind & 2) params.think_begin = "<think>", params.think_end = "</think>";
     params.think_open = (kind & 4) != 0;
