@@ -33,11 +33,13 @@ const below = {
   prompt: ['tokenizer'],
   metrics: ['engine'],
   model: ['metrics', 'engine', 'prompt', 'tokenizer', 'settings', 'grammar'],
+  batch: [],
   generation: ['model', 'engine', 'tokenizer'],
   scoring: ['generation', 'model', 'engine', 'prompt'],
   chat: ['scoring', 'generation', 'model', 'engine', 'prompt', 'tokenizer', 'grammar'],
   http: ['metrics'],
   api: [
+    'batch',
     'chat',
     'scoring',
     'generation',
@@ -49,7 +51,7 @@ const below = {
     'tokenizer',
   ],
   app: ['api', 'http'],
-  server: ['app', 'api', 'http', 'generation', 'model', 'metrics', 'settings'],
+  server: ['app', 'api', 'batch', 'http', 'generation', 'model', 'metrics', 'settings'],
   library: ['scoring', 'model', 'engine', 'tokenizer', 'settings'],
   index: ['library', 'engine', 'tokenizer'],
   // A command asks a server as any client does, through client.ts.

@@ -6,6 +6,18 @@ import { healthRoute, liveRoute, metricsRoute, openApiRoute, versionRoute } from
 import { messageError } from './api/anthropic/error.js'
 import { countTokensRoute, messagesRoute } from './api/anthropic/routes.js'
 import { CountTokensRequest, MessageError, MessagesRequest } from './api/anthropic/schema.js'
+import {
+  batchesRoute,
+  batchRoute,
+  cancelBatchRoute,
+  contentRoute,
+  createBatchRoute,
+  createFileRoute,
+  deleteFileRoute,
+  fileRoute,
+  filesRoute,
+} from './api/batches/routes.js'
+import { BatchCreateRequest, FileCreateForm } from './api/batches/schema.js'
 import { decisionsRoute } from './api/decisions/route.js'
 import { DecisionsRequest } from './api/decisions/schema.js'
 import { modelRoute, modelsRoute } from './api/models.js'
@@ -194,9 +206,56 @@ const workRoutes = (server: Server): readonly Route[] => [
   }),
 ]
 
+/** Whose requests take a place in an engine. They can be lines of a batch. */
+const isWork = (route: Route): boolean => route.method === 'POST' && route.isWork !== false
+
+export const batchable = (table: readonly Route[]): readonly Route[] => table.filter(isWork)
+
+const FILE_PATH = { parameters: [ID_PATH], errors: ['model'] } as const
+const SECONDARY = { isWork: false } as const
+
+const batchRoutes = (server: Server, table: () => readonly Route[]): readonly Route[] => [
+  post('/v1/files', createFileRoute(server), {
+    summary: 'Keep a file: the input of a batch.',
+    body: { FileCreateForm },
+    bodyType: 'multipart/form-data',
+    answer: 'The file.',
+    ...SECONDARY,
+  }),
+  get('/v1/files', filesRoute(server), 'The files that are kept.'),
+  get('/v1/files/:id', fileRoute(server), 'One file.', FILE_PATH),
+  {
+    ...get('/v1/files/:id', deleteFileRoute(server), 'Remove a file.', FILE_PATH),
+    method: 'DELETE',
+  },
+  get('/v1/files/:id/content', contentRoute(server), 'What a file holds.', {
+    ...FILE_PATH,
+    types: ['application/octet-stream'],
+  }),
+  post(
+    '/v1/batches',
+    createBatchRoute(server, () => batchable(table()).map(({ path }) => path)),
+    {
+      summary: 'Ask every line of a file when nobody else needs the engine.',
+      body: { BatchCreateRequest },
+      answer: 'The batch.',
+      ...SECONDARY,
+    },
+  ),
+  get('/v1/batches', batchesRoute(server), 'The batches, the newest first.'),
+  get('/v1/batches/:id', batchRoute(server), 'One batch, and how far it is.', FILE_PATH),
+  post('/v1/batches/:id/cancel', cancelBatchRoute(server), {
+    summary: 'End a batch; what was answered is kept.',
+    parameters: [ID_PATH],
+    answer: 'The batch.',
+    ...SECONDARY,
+  }),
+]
+
 export const routes = (server: Server): readonly Route[] => {
   const table: readonly Route[] = [
     ...workRoutes(server),
+    ...batchRoutes(server, () => table),
     get(
       '/tokenizer_info',
       tokenizerInfoRoute(server),
@@ -270,8 +329,10 @@ export const createApp = (server: Server): Hono<Env> => {
   const { config } = server
   app.use(logRequests(server), paceRefusals(), closeWhenLeaving(server))
   app.use(cors(config.allowedOrigins), checkDoor(config))
-  for (const { method, path, open, handler } of table) {
-    const handlers: Handler<Env>[] = open ? [handler] : [checkKey, handler]
+  for (const route of table) {
+    const { method, path, open, handler } = route
+    const watch = isWork(route) ? [server.traffic.watch] : []
+    const handlers: Handler<Env>[] = open ? [handler] : [checkKey, ...watch, handler]
     app.on(method, [path], ...handlers)
   }
   addMethods(app, table)

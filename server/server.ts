@@ -5,11 +5,14 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import type { Logger } from 'pino'
 import type { Phase } from './api/admission.js'
+import { createAsk, createMayStart } from './api/batches/ask.js'
 import type { Server, ServerConfig } from './api/server.js'
-import { createApp } from './app.js'
+import { batchable, createApp, routes } from './app.js'
+import { type Batches, openBatches } from './batch/batches.js'
 import { createBodies } from './http/body.js'
 import { isLoopback } from './http/door.js'
 import { type Listening, listen } from './http/listen.js'
+import { createTraffic } from './http/traffic.js'
 import { createMetrics, type Metrics } from './metrics/metrics.js'
 import { fetchModel } from './model/fetch.js'
 import { loadModel } from './model/open.js'
@@ -109,6 +112,23 @@ const tlsOf = ({ tls_cert: cert, tls_key: key }: Settings) => {
   return { tls }
 }
 
+/** What --data-dir holds. */
+const openData = async (settings: Settings, log: Logger): Promise<Batches | undefined> => {
+  const { data_dir: folder, file_limit: fileLimit, body_limit: bodyLimit } = settings
+  if (folder === undefined) return undefined
+  try {
+    return await openBatches({ folder, fileLimit, bodyLimit, log })
+  } catch (error) {
+    throw new ConfigError(`--data-dir: ${error instanceof Error ? error.message : error}`)
+  }
+}
+
+const beginBatches = (server: Server): void =>
+  server.batches?.begin({
+    ask: createAsk(server, batchable(routes(server))),
+    mayStart: createMayStart(server, server.traffic),
+  })
+
 /** Why the socket cannot be had, by the setting that would change it. */
 const listenError = (error: unknown, { host, port }: Settings): unknown => {
   if (!(error instanceof Error) || !('code' in error)) return error
@@ -120,6 +140,21 @@ const listenError = (error: unknown, { host, port }: Settings): unknown => {
     EAI_AGAIN: `--host ${host}: the name cannot be looked up`,
   }[String(error.code)]
   return why === undefined ? error : new ConfigError(`${why} (${error.code})`)
+}
+
+const openSocket = async (server: Server, settings: Settings): Promise<Listening> => {
+  try {
+    return await listen({
+      fetch: createApp(server).fetch,
+      log: server.log,
+      host: settings.host,
+      port: settings.port,
+      ...tlsOf(settings),
+    })
+  } catch (error) {
+    await server.batches?.close()
+    throw listenError(error, settings)
+  }
 }
 
 /** How long work is still taken on connections that were there when the socket was closed. */
@@ -232,24 +267,20 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     if (phase.name === 'loading') phase = next
   }
   const metrics = createMetrics()
+  const batches = await openData(settings, log)
+  if (batches !== undefined) metrics.addBatches(batches.progress)
   const server: Server = {
     config: serverConfig(settings),
     log,
     metrics,
     version: VERSION,
     bodies: createBodies(settings.body_limit),
+    traffic: createTraffic(),
+    batches,
     phase: () => phase,
     models: () => models,
   }
-  const listening: Listening = await listen({
-    fetch: createApp(server).fetch,
-    log,
-    host: settings.host,
-    port: settings.port,
-    ...tlsOf(settings),
-  }).catch((error) => {
-    throw listenError(error, settings)
-  })
+  const listening = await openSocket(server, settings)
 
   const load = async (): Promise<readonly ServedModel[]> => {
     const say = (detail: string) => fromLoading({ name: 'loading', detail })
@@ -263,10 +294,12 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
       throw error
     }
     fromLoading({ name: 'ready' })
+    beginBatches(server)
     return models
   }
 
   const drain = async () => {
+    batches?.pause()
     if (phase.name === 'ready') {
       phase = { name: 'leaving' }
       await sleep(settings.drain_delay * 1000)
@@ -276,11 +309,13 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     const until = performance.now() + settings.drain_timeout * 1000
     const busy = () => models.some((model) => model.pace.inFlight() > 0)
     while (busy() && performance.now() < until) await sleep(20)
+    await batches?.stop()
     for (const { engine } of models) engine.drain()
     await Promise.all(models.map((model) => model.engine.close()))
     // What is left is bytes on their way out.
     await Promise.race([stopped, sleep(2000)])
     listening.cut()
+    await batches?.close()
   }
 
   return { url: listening.url, ready: load(), drain }

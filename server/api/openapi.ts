@@ -53,8 +53,11 @@ export const NAME_PATH = inPath('name')
 
 export type PostDescription = {
   readonly summary: string
-  /** Its schema, under the name that it gets. */
-  readonly body: Readonly<Record<string, z.ZodType>>
+  /** Its schema, under the name that it gets; without: there is none. */
+  readonly body?: Readonly<Record<string, z.ZodType>>
+  /** Of the body; default: JSON. */
+  readonly bodyType?: string
+  readonly parameters?: readonly object[]
   readonly answer: string
   readonly isStream?: boolean
   /** The schema of its errors, under its name; default: ErrorResponse. */
@@ -73,7 +76,7 @@ export type GetDescription = {
 
 export type RouteDescription = { readonly path: string; readonly summary: string } & (
   | ({ readonly method: 'POST'; readonly open?: never } & PostDescription)
-  | ({ readonly method: 'GET' } & GetDescription)
+  | ({ readonly method: 'GET' | 'DELETE' } & GetDescription)
 )
 
 const answers = (
@@ -90,7 +93,8 @@ const JSON_TYPE = 'application/json'
 
 const operation = (route: RouteDescription) => {
   if (route.method === 'POST') {
-    const { summary, body, answer, isStream = false, isWork = true, error = {} } = route
+    const { summary, answer, isStream = false, isWork = true, error = {} } = route
+    const { body, bodyType = JSON_TYPE, parameters = [] } = route
     const types = isStream ? [JSON_TYPE, 'text/event-stream'] : [JSON_TYPE]
     const errors = [
       'body',
@@ -101,7 +105,13 @@ const operation = (route: RouteDescription) => {
     ] as const
     return {
       summary,
-      requestBody: { required: true, ...json(ref(Object.keys(body)[0] ?? '')) },
+      ...(parameters.length > 0 && { parameters }),
+      ...(body && {
+        requestBody: {
+          required: true,
+          content: { [bodyType]: { schema: ref(Object.keys(body)[0] ?? '') } },
+        },
+      }),
       responses: answers(answer, types, errors, errorsOf(Object.keys(error)[0] ?? 'ErrorResponse')),
     }
   }

@@ -1,8 +1,10 @@
 // Everything a route needs to know of the server. `phase` and `models` change while it lives.
 
 import type { Logger } from 'pino'
+import type { Batches } from '../batch/batches.js'
 import type { Bodies } from '../http/body.js'
 import type { HttpConfig } from '../http/context.js'
+import type { Traffic } from '../http/traffic.js'
 import type { Metrics } from '../metrics/metrics.js'
 import type { Readiness } from './admission.js'
 
@@ -20,4 +22,7 @@ export type Server = Readiness & {
   readonly metrics: Metrics
   readonly version: string
   readonly bodies: Bodies
+  readonly traffic: Traffic
+  /** Undefined without --data-dir. */
+  readonly batches: Batches | undefined
 }

@@ -30,10 +30,8 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
   [/^\/systemone$/, 'use POST /v1/systemone'],
   [/^\/v1\/generative_scoring$/, 'use it without /v1'],
   [/^\/v1\/moderations$/, SCORES],
-  [
-    /^\/v1\/(batches|files|uploads)\b/,
-    'run many lines with `nemotron-server score` or `generate-pairs`',
-  ],
+  [/^\/v1\/uploads\b/, 'send a file whole: POST /v1/files'],
+  [/^\/v1\/(batches|files)\b/, 'use GET or POST /v1/files and /v1/batches'],
   [/^\/v1\/(images|audio|videos)\b/, 'this server makes text only'],
   [/^\/v1\/(fine_tuning|fine-tunes)\b/, 'this server trains nothing'],
   [/^\/v1\/chat\/completions\/batch$/, `send each conversation by itself: ${CHAT}`],

@@ -68,9 +68,21 @@ type HttpOutcome = {
   readonly responseBytes: number
 }
 
+type BatchProgress = {
+  readonly byStatus: Readonly<Record<string, number>>
+  /** Lines of batches in progress without an answer, those that are being asked among them. */
+  readonly open: number
+  readonly running: number
+  /** Lines, since the server started. */
+  readonly completed: number
+  readonly failed: number
+}
+
 export type Metrics = {
   readonly addModel: (name: string, engine: Engine) => ModelMetrics
   readonly httpDone: (outcome: HttpOutcome) => void
+  /** Reads how far batches are when /metrics is asked. */
+  readonly addBatches: (read: () => BatchProgress) => void
   readonly text: () => Promise<string>
   readonly contentType: string
 }
@@ -334,6 +346,48 @@ const httpMetrics = (registry: Registry): Metrics['httpDone'] => {
   }
 }
 
+const addBatchMetrics = (registry: Registry, read: () => BatchProgress): void => {
+  const registers = [registry]
+  new Gauge({
+    name: 'nemotron:batches',
+    help: 'Batches, by status.',
+    labelNames: ['status'],
+    registers,
+    collect() {
+      this.reset()
+      for (const [status, count] of Object.entries(read().byStatus)) this.set({ status }, count)
+    },
+  })
+  new Gauge({
+    name: 'nemotron:batch_lines_open',
+    help: 'Lines of batches in progress without an answer.',
+    registers,
+    collect() {
+      this.set(read().open)
+    },
+  })
+  new Gauge({
+    name: 'nemotron:batch_lines_running',
+    help: 'Lines of batches that are being asked.',
+    registers,
+    collect() {
+      this.set(read().running)
+    },
+  })
+  new Counter({
+    name: 'nemotron:batch_lines_total',
+    help: 'Lines of batches that were answered, by how.',
+    labelNames: ['outcome'],
+    registers,
+    collect() {
+      const { completed, failed } = read()
+      this.reset()
+      this.inc({ outcome: 'completed' }, completed)
+      this.inc({ outcome: 'failed' }, failed)
+    },
+  })
+}
+
 type ModelParts = ReturnType<typeof modelCounters> & {
   readonly requests: ReturnType<typeof requestHistograms>
   readonly between: ReturnType<FastHistogram>
@@ -414,6 +468,7 @@ export const createMetrics = (): Metrics => {
       return modelMetrics(labels, maxModelLen, { ...counters, requests, between: perToken(labels) })
     },
     httpDone: httpMetrics(registry),
+    addBatches: (read) => addBatchMetrics(registry, read),
     text: () => registry.metrics(),
     contentType: registry.contentType,
   }

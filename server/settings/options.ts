@@ -186,6 +186,20 @@ const serverOptions = {
     'Seconds without a step, while there is work, after which /health is 503.',
   ),
   body_limit: option('bytes', count(1024).default(16 << 20), 'Largest request body.'),
+  data_dir: option(
+    'text',
+    z.string().min(1).optional(),
+    'Folder in which files and batches are kept: turns /v1/files and /v1/batches on.',
+    'none',
+  ),
+  file_limit: option(
+    'bytes',
+    z
+      .int()
+      .min(1024)
+      .default(1 << 30),
+    'Largest file of /v1/files.',
+  ),
   prefix_cache: option('switch', z.boolean().default(true), 'Share blocks between prompts.'),
   round_activations: option(
     'switch',

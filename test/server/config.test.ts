@@ -79,6 +79,8 @@ describe('settings', () => {
       ping_interval: ['5', 5],
       stall_timeout: ['20', 20],
       body_limit: ['1MiB', 1 << 20],
+      data_dir: ['/data', '/data'],
+      file_limit: ['2GiB', 2 * 2 ** 30],
       prefix_cache: ['off', false],
       round_activations: ['on', true],
       fp8_activations: ['on', true],

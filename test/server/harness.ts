@@ -4,11 +4,14 @@ import { createConnection } from 'node:net'
 import { Writable } from 'node:stream'
 import { pino } from 'pino'
 import type { Phase } from '../../server/api/admission.js'
+import { createAsk, createMayStart } from '../../server/api/batches/ask.js'
 import type { Server, ServerConfig } from '../../server/api/server.js'
-import { createApp } from '../../server/app.js'
+import { batchable, createApp, routes } from '../../server/app.js'
+import { openBatches } from '../../server/batch/batches.js'
 import type { GenerateRequest } from '../../server/engine/types.js'
 import { createBodies } from '../../server/http/body.js'
 import { listen } from '../../server/http/listen.js'
+import { createTraffic } from '../../server/http/traffic.js'
 import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
 import { createGrammars } from '../../server/model/grammars.js'
 import { createPace } from '../../server/model/pace.js'
@@ -43,6 +46,7 @@ export type HarnessOptions = ScriptedOptions & {
   readonly phase?: () => Phase
   readonly host?: string
   readonly tokenizer?: Tokenizer
+  readonly dataDir?: string
 }
 
 export type Harness = {
@@ -146,12 +150,22 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
       done()
     },
   })
+  const log = pino({ level: 'debug' }, sink)
+  const { dataDir: folder } = options
+  const bodyLimit = options.config?.bodyLimit ?? CONFIG.bodyLimit
+  const batches =
+    folder === undefined
+      ? undefined
+      : await openBatches({ folder, fileLimit: 1 << 20, bodyLimit, log })
+  if (batches) metrics.addBatches(batches.progress)
   const server: Server = {
     config: { ...CONFIG, ...options.config },
-    log: pino({ level: 'debug' }, sink),
+    log,
     metrics,
     version: VERSION,
-    bodies: createBodies(options.config?.bodyLimit ?? CONFIG.bodyLimit),
+    bodies: createBodies(bodyLimit),
+    traffic: createTraffic(),
+    batches,
     phase: options.phase ?? (() => ({ name: 'ready' })),
     models: () => models,
   }
@@ -160,6 +174,10 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     log: server.log,
     host: options.host ?? '127.0.0.1',
     port: 0,
+  })
+  batches?.begin({
+    ask: createAsk(server, batchable(routes(server))),
+    mayStart: createMayStart(server, server.traffic),
   })
   return {
     url: listening.url,
@@ -177,6 +195,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     close: async () => {
       listening.cut()
       await listening.stop()
+      await batches?.close()
       await engine.close()
     },
   }

@@ -1,0 +1,95 @@
+// A line of a batch as a request that came over no connection: the handler of its route answers it, with the
+// same checks and errors as over HTTP.
+
+import { randomUUID } from 'node:crypto'
+import { IncomingMessage, ServerResponse } from 'node:http'
+import { Socket } from 'node:net'
+import { Hono } from 'hono'
+import type { Work } from '../../batch/runner.js'
+import type { Ctx, Env } from '../../http/context.js'
+import { type ErrorForm, statusOf } from '../../http/errors.js'
+import type { Traffic } from '../../http/traffic.js'
+import { asRequestError, badRequest, RequestError } from '../../request-error.js'
+import type { Server } from '../server.js'
+
+type AskedRoute = {
+  readonly path: string
+  readonly handler: (c: Ctx) => Response | Promise<Response>
+  readonly errorForm: ErrorForm
+}
+
+/** Undefined for one that is nested too deeply to be written. */
+const bytesOf = (body: object): Buffer | undefined => {
+  try {
+    return Buffer.from(JSON.stringify(body))
+  } catch {
+    return undefined
+  }
+}
+
+const TOO_DEEP = badRequest('The body is nested too deeply.', 'body')
+
+const requestOf = (bytes: Buffer): IncomingMessage => {
+  const incoming = new IncomingMessage(new Socket())
+  incoming.method = 'POST'
+  incoming.headers = { 'content-type': 'application/json', 'content-length': String(bytes.length) }
+  incoming.push(bytes)
+  incoming.push(null)
+  incoming.complete = true
+  return incoming
+}
+
+export const createAsk = (server: Server, routes: readonly AskedRoute[]): Work['ask'] => {
+  const byPath = new Map(routes.map((route) => [route.path, route]))
+  return async (endpoint, body, { owner, signal }) => {
+    const requestId = `req_${randomUUID()}`
+    const route = byPath.get(endpoint)
+    // The server that took the batch had it.
+    if (route === undefined) throw new Error(`${endpoint} is no endpoint of this server`)
+    const app = new Hono<Env>()
+    app.use(async (c, next) => {
+      c.set('requestId', requestId)
+      c.set('record', {})
+      c.set('headers', {})
+      if (owner !== '') c.set('caller', owner)
+      await next()
+    })
+    app.post(endpoint, route.handler)
+    app.onError((thrown, c) => {
+      if (!(thrown instanceof RequestError))
+        server.log.error({ err: thrown, request_id: requestId }, 'unexpected error')
+      const error = asRequestError(thrown)
+      return c.json(route.errorForm(error), statusOf(error))
+    })
+    const bytes = bytesOf(body)
+    if (bytes === undefined) {
+      const text = JSON.stringify(route.errorForm(TOO_DEEP))
+      return { status: statusOf(TOO_DEEP), text, requestId }
+    }
+    const incoming = requestOf(bytes)
+    const outgoing = new ServerResponse(incoming)
+    const leave = () => outgoing.destroy()
+    signal.addEventListener('abort', leave)
+    try {
+      const request = new Request(`http://localhost${endpoint}`, { method: 'POST' })
+      const response = await app.fetch(request, { incoming, outgoing })
+      return { status: response.status, text: await response.text(), requestId }
+    } finally {
+      signal.removeEventListener('abort', leave)
+    }
+  }
+}
+
+/** Lines leave places for those who ask over HTTP: few while nobody does, most when somebody does. */
+const QUIET_SHARE = 7 / 8
+const BUSY_SHARE = 1 / 8
+
+export const createMayStart =
+  (server: Pick<Server, 'models'>, traffic: Traffic): Work['mayStart'] =>
+  (running) => {
+    const share = traffic.isQuiet() ? QUIET_SHARE : BUSY_SHARE
+    return server.models().every(({ engine, pace }) => {
+      const most = Math.max(1, Math.floor(engine.info.maxNumSeqs * share))
+      return running < most && pace.inFlight() < most && engine.stats().waiting === 0
+    })
+  }

@@ -1,0 +1,127 @@
+// The lines of an input file: where each is, and what is wrong with those that cannot be asked.
+
+import { createReadStream } from 'node:fs'
+import { z } from 'zod'
+
+const NEWLINE = 0x0a
+const BLANKS = [0x20, 0x09, 0x0d]
+
+type RawLine = {
+  /** From 1, blank lines counted. */
+  readonly number: number
+  /** In bytes, from the beginning of the file. */
+  readonly at: number
+  readonly size: number
+  /** Undefined where it is longer than was asked for. */
+  readonly bytes: Buffer | undefined
+}
+
+/** Every line but blank ones. `most`: bytes of a line that are kept. Throws when `signal` says so. */
+export async function* rawLines(
+  path: string,
+  most: number,
+  signal: AbortSignal,
+): AsyncGenerator<RawLine> {
+  let parts: Buffer[] = []
+  let number = 0
+  let at = 0
+  let size = 0
+  const end = (): RawLine | undefined => {
+    const line = {
+      number: ++number,
+      at,
+      size,
+      bytes: size > most ? undefined : Buffer.concat(parts),
+    }
+    at += size + 1
+    parts = []
+    size = 0
+    return line.bytes?.every((byte) => BLANKS.includes(byte)) ? undefined : line
+  }
+  const add = (piece: Buffer): void => {
+    size += piece.length
+    if (size > most) parts = []
+    else parts.push(piece)
+  }
+  for await (const chunk of createReadStream(path, {
+    highWaterMark: 1 << 18,
+    signal,
+  }) as AsyncIterable<Buffer>) {
+    let begin = 0
+    for (let stop = chunk.indexOf(NEWLINE); stop >= 0; stop = chunk.indexOf(NEWLINE, begin)) {
+      add(chunk.subarray(begin, stop))
+      const line = end()
+      if (line) yield line
+      begin = stop + 1
+    }
+    add(chunk.subarray(begin))
+  }
+  if (size === 0) return
+  const line = end()
+  if (line) yield line
+}
+
+const MAX_ID = 512
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
+const Line = z.object({
+  custom_id: z.string().min(1).max(MAX_ID),
+  method: z.literal('POST', { error: "must be 'POST'" }),
+  url: z.string(),
+  body: z.record(z.string(), z.unknown()),
+})
+
+type Problem = { readonly code: string; readonly message: string }
+
+type ReadLine = {
+  readonly customId: string | null
+  readonly problem: Problem | undefined
+  readonly body: Readonly<Record<string, unknown>>
+}
+
+const idOf = (value: unknown): string | null => {
+  const id =
+    typeof value === 'object' && value !== null && 'custom_id' in value ? value.custom_id : null
+  return typeof id === 'string' && id !== '' && id.length <= MAX_ID ? id : null
+}
+
+const bad = (customId: string | null, code: string, message: string): ReadLine => ({
+  customId,
+  problem: { code, message },
+  body: {},
+})
+
+/** What a line of a batch to `endpoint` says. */
+export const readLine = (bytes: Buffer, endpoint: string): ReadLine => {
+  let value: unknown
+  try {
+    value = JSON.parse(utf8.decode(bytes))
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    return bad(null, 'invalid_json_line', `The line is not JSON in UTF-8: ${why}`)
+  }
+  const customId = idOf(value)
+  const { data, error } = Line.safeParse(value)
+  if (data === undefined) {
+    const [issue] = error.issues
+    const field = issue?.path.join('.') || 'the line'
+    return bad(
+      customId,
+      'invalid_request',
+      `Invalid value for '${field}': ${issue?.message}. A line is {"custom_id": "...", "method": "POST", "url": "${endpoint}", "body": {...}}.`,
+    )
+  }
+  if (data.url !== endpoint)
+    return bad(
+      customId,
+      'mismatched_url',
+      `Invalid value for 'url': it is '${data.url}', and the batch is for '${endpoint}'.`,
+    )
+  if (data.body.stream === true)
+    return bad(
+      customId,
+      'unsupported_value',
+      "Invalid value for 'body.stream': a line of a batch has one whole answer. Leave it out.",
+    )
+  return { customId, problem: undefined, body: data.body }
+}

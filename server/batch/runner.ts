@@ -1,0 +1,215 @@
+// The work on batches. A line is asked when nobody else needs the place; its answer is on the disk before the
+// batch counts it, and a line that has one is never asked again.
+
+import { type Files, now } from './files.js'
+import { readLine } from './input.js'
+import { type BatchRow, isFull, type Ledger } from './ledger.js'
+import { createAnswers, createQueue, type Waiting } from './queue.js'
+import { type Asked, answered, finalize, validate } from './stages.js'
+
+/** How lines become requests. */
+export type Work = {
+  /** Answers as the route of that path would. Aborted: whatever comes is dropped. */
+  readonly ask: (
+    endpoint: string,
+    body: Readonly<Record<string, unknown>>,
+    options: { readonly owner: string; readonly signal: AbortSignal },
+  ) => Promise<Asked>
+  /** Whether one more line may begin. `running`: those that are being asked. */
+  readonly mayStart: (running: number) => boolean
+}
+
+export type Log = {
+  readonly warn: (fields: object, text: string) => void
+  readonly error: (fields: object, text: string) => void
+}
+
+type RunnerOptions = {
+  /** For messages. */
+  readonly folder: string
+  /** Bytes of the largest body of a line. */
+  readonly bodyLimit: number
+  readonly log: Log
+}
+
+const TICK_MS = 250
+/** Between tries of a line that found no place. */
+const BUSY_MS = 1000
+/** Between tries after something failed that may be mended. */
+const RETRY_MS = 5000
+
+type Running = { readonly batch: string; readonly controller: AbortController }
+
+type State = RunnerOptions & {
+  readonly ledger: Ledger
+  readonly files: Files
+  readonly queue: ReturnType<typeof createQueue>
+  readonly answers: ReturnType<typeof createAnswers>
+  readonly running: Set<Running>
+  /** The server leaves. */
+  readonly stopped: AbortSignal
+  work: Work | undefined
+  /** Reading an input or writing outputs: one at a time. */
+  stage: Promise<void> | undefined
+  isPaused: boolean
+  /** Until then nothing is tried: something failed. Milliseconds of Date.now; 0: nothing did. */
+  restUntil: number
+}
+
+const stumble = (state: State, error: unknown, what: string): void => {
+  if (state.stopped.aborted) return
+  state.restUntil = Date.now() + RETRY_MS
+  const why = isFull(error) ? `the disk of ${state.folder} is full or failing` : `${what} failed`
+  state.log.error({ err: error }, `batches wait: ${why}`)
+}
+
+const ask = async (state: State, waiting: Waiting, { signal }: AbortController): Promise<void> => {
+  const { batch, line } = waiting
+  const bytes = await state.files.read(batch.input, line.at, line.size)
+  const { body } = readLine(bytes, batch.endpoint)
+  if (signal.aborted) return
+  const result = await state.work?.ask(batch.endpoint, body, { owner: batch.owner, signal })
+  if (result === undefined || signal.aborted) return
+  // Refused for want of a place, or by a server that stops: not an answer.
+  if (result.status === 429 || result.status === 503)
+    state.queue.putBack({ ...waiting, from: Date.now() + BUSY_MS })
+  else
+    state.answers.add({
+      batch: batch.id,
+      number: line.number,
+      isOk: result.status < 300,
+      text: answered(line.customId, result),
+    })
+}
+
+const begin = (state: State, waiting: Waiting): void => {
+  const controller = new AbortController()
+  const one = { batch: waiting.batch.id, controller }
+  state.running.add(one)
+  ask(state, waiting, controller)
+    .catch((error) => {
+      if (controller.signal.aborted) return
+      state.queue.putBack({ ...waiting, from: Date.now() + RETRY_MS })
+      stumble(state, error, 'asking a line')
+    })
+    .finally(() => {
+      state.running.delete(one)
+      tick(state)
+    })
+}
+
+const runsOf = ({ running }: State, batch: string): readonly Running[] =>
+  [...running].filter((one) => one.batch === batch)
+
+const abort = (state: State, batch: string): void => {
+  for (const { controller } of runsOf(state, batch)) controller.abort()
+}
+
+/** What time, a cancel or the last line brings a batch. */
+const outcomeOf = (state: State, batch: BatchRow): BatchRow['outcome'] | undefined => {
+  const { id, status, expires } = batch
+  const isOver = status === 'cancelling' || (status === 'in_progress' && expires <= now())
+  if (isOver) {
+    abort(state, id)
+    if (runsOf(state, id).length > 0) return undefined
+    state.answers.save()
+    if (state.answers.has(id)) return undefined
+    return status === 'cancelling' ? 'cancelled' : 'expired'
+  }
+  const isOn = runsOf(state, id).length > 0 || state.answers.has(id) || state.queue.hasLines(id)
+  return status === 'in_progress' && !isOn ? 'completed' : undefined
+}
+
+const startStage = (state: State, batch: BatchRow): void => {
+  if (state.stage !== undefined) return
+  const isNew = batch.status === 'validating'
+  state.stage = (isNew ? validate(state, batch) : finalize(state, batch))
+    .then(() => {
+      if (!isNew) state.queue.forget(batch.id)
+    })
+    .catch((error) => stumble(state, error, isNew ? 'reading an input' : 'writing outputs'))
+    .finally(() => {
+      state.stage = undefined
+      tick(state)
+    })
+}
+
+const step = (state: State): void => {
+  const { ledger, queue, running } = state
+  for (const batch of ledger.live()) {
+    const outcome = outcomeOf(state, batch)
+    if (outcome === undefined) continue
+    ledger.save(() =>
+      ledger.setBatch(batch.id, { status: 'finalizing', outcome, finalizing: now() }),
+    )
+  }
+  const live = ledger.live()
+  const staged = live.find(({ status }) => status === 'validating' || status === 'finalizing')
+  if (staged !== undefined) startStage(state, staged)
+  queue.fill(live.filter(({ status, expires }) => status === 'in_progress' && expires > now()))
+  while (!queue.isEmpty() && state.work?.mayStart(running.size)) {
+    const next = queue.next()
+    if (next) begin(state, next)
+  }
+}
+
+const tick = (state: State): void => {
+  if (state.work === undefined || state.isPaused || Date.now() < state.restUntil) return
+  // After a full disk the answers in hand come first.
+  if (state.restUntil > 0) {
+    state.restUntil = 0
+    state.answers.save()
+    if (!state.answers.isEmpty()) return
+  }
+  try {
+    step(state)
+  } catch (error) {
+    stumble(state, error, 'the ledger')
+  }
+}
+
+export type Runner = ReturnType<typeof createRunner>
+
+export const createRunner = (ledger: Ledger, files: Files, options: RunnerOptions) => {
+  const stop = new AbortController()
+  const state: State = {
+    ...options,
+    ledger,
+    files,
+    queue: createQueue(ledger),
+    answers: createAnswers(ledger, (error) => stumble(state, error, 'writing answers')),
+    running: new Set(),
+    stopped: stop.signal,
+    work: undefined,
+    stage: undefined,
+    isPaused: false,
+    restUntil: 0,
+  }
+  let ticking: NodeJS.Timeout | undefined
+  return {
+    /** Something is new. */
+    tick: () => tick(state),
+    /** The lines of a batch that are being asked. */
+    abort: (batch: string) => abort(state, batch),
+    progress: () => ({ running: state.running.size, ...state.answers.counts() }),
+    /** From now on lines are asked. */
+    begin: (work: Work): void => {
+      state.work = work
+      ticking = setInterval(() => tick(state), TICK_MS)
+      tick(state)
+    },
+    /** No line begins any more. */
+    pause: (): void => {
+      state.isPaused = true
+    },
+    /** What was answered is written; what was not is asked after the next start. */
+    close: async (): Promise<void> => {
+      state.isPaused = true
+      clearInterval(ticking)
+      stop.abort()
+      for (const { controller } of state.running) controller.abort()
+      await state.stage
+      state.answers.save()
+    },
+  }
+}

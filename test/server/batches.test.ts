@@ -1,0 +1,390 @@
+// /v1/files and /v1/batches over HTTP, as OpenAI's own client calls them.
+
+import assert from 'node:assert/strict'
+import { existsSync, mkdtempSync, readdirSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import Database from 'libsql'
+import OpenAI, { toFile } from 'openai'
+import { openBatches } from '../../server/batch/batches.js'
+import { type Harness, type HarnessOptions, readAnswer, startHarness } from './harness.js'
+
+const newFolder = (): string => mkdtempSync(join(tmpdir(), 'nemotron-data-'))
+
+const CHAT = '/v1/chat/completions'
+const line = (id: string, body: object = {}, more: object = {}): string =>
+  JSON.stringify({
+    custom_id: id,
+    method: 'POST',
+    url: CHAT,
+    body: {
+      model: 'tiny-reasoner',
+      messages: [{ role: 'user', content: id }],
+      max_tokens: 4,
+      ...body,
+    },
+    ...more,
+  })
+
+const clientOf = ({ url }: Pick<Harness, 'url'>, apiKey = 'none'): OpenAI =>
+  new OpenAI({ baseURL: `${url}/v1`, apiKey, maxRetries: 0 })
+
+const withServer = async (
+  options: HarnessOptions,
+  use: (client: OpenAI, server: Harness) => Promise<void>,
+): Promise<void> => {
+  const server = await startHarness({ dataDir: newFolder(), ...options })
+  try {
+    await use(clientOf(server), server)
+  } finally {
+    await server.close()
+  }
+}
+
+const upload = async (client: OpenAI, lines: readonly string[]) =>
+  client.files.create({
+    file: await toFile(Buffer.from(lines.join('\n')), 'in.jsonl'),
+    purpose: 'batch',
+  })
+
+const start = async (client: OpenAI, lines: readonly string[], endpoint = CHAT) => {
+  const { id } = await upload(client, lines)
+  return client.batches.create({
+    input_file_id: id,
+    // The client's type has OpenAI's own endpoints alone.
+    endpoint: endpoint as '/v1/chat/completions',
+    completion_window: '24h',
+  })
+}
+
+const ENDED = ['completed', 'failed', 'expired', 'cancelled']
+const ended = async (client: OpenAI, id: string) => {
+  for (let i = 0; i < 1200; i++) {
+    const batch = await client.batches.retrieve(id)
+    if (ENDED.includes(batch.status)) return batch
+    await new Promise((done) => setTimeout(done, 25))
+  }
+  throw new Error('the batch never ended')
+}
+
+type OutputLine = {
+  readonly custom_id: string | null
+  readonly response: { readonly status_code: number; readonly body: Record<string, unknown> } | null
+  readonly error: { readonly code: string; readonly message: string } | null
+}
+const linesOf = async (
+  client: OpenAI,
+  id: string | undefined | null,
+): Promise<readonly OutputLine[]> => {
+  if (!id) return []
+  const text = await (await client.files.content(id)).text()
+  return text
+    .split('\n')
+    .filter((one) => one !== '')
+    .map((one) => JSON.parse(one))
+}
+const names = (lines: readonly OutputLine[]) => lines.map((one) => one.custom_id)
+
+describe('files', () => {
+  it('are kept, listed, read and removed', () =>
+    withServer({}, async (client) => {
+      const one = await upload(client, [line('a')])
+      const two = await client.files.create({
+        file: await toFile(Buffer.from('x'), 'second.jsonl'),
+        purpose: 'batch',
+        expires_after: { anchor: 'created_at', seconds: 3600 },
+      })
+      assert.equal(one.bytes, Buffer.byteLength(line('a')))
+      assert.equal(one.filename, 'in.jsonl')
+      assert.equal(two.expires_at, two.created_at + 3600)
+      assert.deepEqual(await client.files.retrieve(one.id), one)
+      const listed = []
+      for await (const file of client.files.list({ limit: 1 })) listed.push(file.id)
+      assert.deepEqual(listed, [two.id, one.id])
+      assert.equal(await (await client.files.content(one.id)).text(), line('a'))
+      assert.deepEqual(await client.files.delete(one.id), {
+        id: one.id,
+        object: 'file',
+        deleted: true,
+      })
+      await assert.rejects(client.files.retrieve(one.id), { status: 404 })
+    }))
+
+  it('of another purpose, too large, or without a file are refused by name', () =>
+    withServer({ config: { bodyLimit: 2048 } }, async (client, { url }) => {
+      const file = await toFile(Buffer.from('x'), 'a.txt')
+      await assert.rejects(client.files.create({ file, purpose: 'fine-tune' }), {
+        status: 400,
+        param: 'purpose',
+      })
+      const large = await toFile(Buffer.alloc((1 << 20) + 1, 32), 'large.jsonl')
+      await assert.rejects(client.files.create({ file: large, purpose: 'batch' }), { status: 413 })
+      const form = new FormData()
+      form.set('purpose', 'batch')
+      const answer = await fetch(`${url}/v1/files`, { method: 'POST', body: form })
+      assert.equal(answer.status, 400)
+      assert.equal((await readAnswer(answer)).error.param, 'file')
+      const json = await fetch(`${url}/v1/files`, { method: 'POST', body: '{}' })
+      assert.equal(json.status, 415)
+      assert.deepEqual((await client.files.list()).data, [])
+    }))
+
+  it('belong to the key that sent them', () =>
+    withServer({ config: { apiKeys: ['first', 'second'] } }, async (_, server) => {
+      const { id } = await upload(clientOf(server, 'first'), [line('a')])
+      await assert.rejects(clientOf(server, 'second').files.retrieve(id), { status: 404 })
+      assert.deepEqual((await clientOf(server, 'second').files.list()).data, [])
+    }))
+})
+
+describe('batches', () => {
+  it('answer every line as its route does', () =>
+    withServer({}, async (client, server) => {
+      const ids = Array.from({ length: 40 }, (_, i) => `line-${i}`)
+      const batch = await start(
+        client,
+        ids.map((id) => line(id)),
+      )
+      assert.equal(batch.object, 'batch')
+      const done = await ended(client, batch.id)
+      assert.equal(done.status, 'completed')
+      assert.deepEqual(done.request_counts, { total: 40, completed: 40, failed: 0 })
+      assert.equal(done.error_file_id, null)
+      const lines = await linesOf(client, done.output_file_id)
+      assert.deepEqual(names(lines), ids)
+      const direct = await readAnswer(
+        await server.post(CHAT, {
+          model: 'tiny-reasoner',
+          messages: [{ role: 'user', content: 'line-0' }],
+          max_tokens: 4,
+        }),
+      )
+      const { id: _i, created: _c, ...first } = lines[0]?.response?.body ?? {}
+      const { id: _j, created: _d, ...same } = direct
+      assert.deepEqual(first, same)
+      const metrics = await (await fetch(`${server.url}/metrics`)).text()
+      assert.match(metrics, /nemotron:batch_lines_total\{outcome="completed"\} 40/)
+      assert.match(metrics, /nemotron:batches\{status="completed"\} 1/)
+    }))
+
+  it('have lines for completions, responses, messages and rewards', () =>
+    withServer({ reward: { score: () => [1.5] } }, async (client) => {
+      const messages = [{ role: 'user', content: 'a' }]
+      const bodies = {
+        '/v1/completions': { model: 'tiny-reasoner', prompt: 'a', max_tokens: 2 },
+        '/v1/responses': { model: 'tiny-reasoner', input: 'a', max_output_tokens: 16 },
+        '/v1/messages': { model: 'tiny-reasoner', messages, max_tokens: 2 },
+        '/v1/reward': { model: 'tiny-reward', messages, responses: ['b', 'c'] },
+      }
+      for (const [url, body] of Object.entries(bodies)) {
+        const one = JSON.stringify({ custom_id: 'x', method: 'POST', url, body })
+        const done = await ended(client, (await start(client, [one], url)).id)
+        const [answer] = await linesOf(client, done.output_file_id ?? done.error_file_id)
+        assert.equal(answer?.response?.status_code, 200, `${url}: ${JSON.stringify(answer)}`)
+      }
+    }))
+
+  it('tell of each broken line what is wrong, and run the rest', () =>
+    withServer({}, async (client) => {
+      const lines = [
+        line('good'),
+        '{"custom_id": "cut", "met',
+        '[1]',
+        line('', {}),
+        line('get', {}, { method: 'GET' }),
+        line('elsewhere', {}, { url: '/v1/completions' }),
+        line('good', { temperature: 0.5 }),
+        '',
+        line('streams', { stream: true }),
+        line('field', { temperature: 'hot' }),
+        line('model', { model: 'nobody' }),
+        JSON.stringify({ custom_id: 'bare', method: 'POST', url: CHAT }),
+        line('last'),
+      ]
+      const done = await ended(client, (await start(client, lines)).id)
+      assert.equal(done.status, 'completed')
+      assert.deepEqual(done.request_counts, { total: 12, completed: 2, failed: 10 })
+      assert.deepEqual(names(await linesOf(client, done.output_file_id)), ['good', 'last'])
+      const failed = await linesOf(client, done.error_file_id)
+      assert.deepEqual(
+        failed.map(({ custom_id, error, response }) => [
+          custom_id,
+          error?.code ?? response?.status_code,
+        ]),
+        [
+          [null, 'invalid_json_line'],
+          [null, 'invalid_request'],
+          [null, 'invalid_request'],
+          ['get', 'invalid_request'],
+          ['elsewhere', 'mismatched_url'],
+          ['good', 'duplicate_custom_id'],
+          ['streams', 'unsupported_value'],
+          ['field', 400],
+          ['model', 404],
+          ['bare', 'invalid_request'],
+        ],
+      )
+      assert.match(String(failed[5]?.error?.message), /Line 7 .* of line 1/)
+    }))
+
+  it('of nothing, of no such file or endpoint are refused', () =>
+    withServer({}, async (client) => {
+      const { id } = await upload(client, ['', ' '])
+      const common = { input_file_id: id, completion_window: '24h' } as const
+      const batch = await client.batches.create({ ...common, endpoint: CHAT })
+      const done = await ended(client, batch.id)
+      assert.equal(done.status, 'failed')
+      assert.equal(done.errors?.data?.[0]?.code, 'empty_file')
+      const refused = (body: object, param: string) =>
+        assert.rejects(
+          client.batches.create({ ...common, endpoint: CHAT, ...body } as Parameters<
+            typeof client.batches.create
+          >[0]),
+          { param },
+        )
+      await refused({ endpoint: '/v1/embeddings' }, 'endpoint')
+      await refused({ input_file_id: 'file-none' }, 'input_file_id')
+      await refused({ completion_window: 'soon' }, 'completion_window')
+      await refused({ completion_window: '9000d' }, 'completion_window')
+      await refused({ metadata: { a: 1 } }, 'metadata.a')
+    }))
+
+  it('can be cancelled: what was answered is kept', () =>
+    withServer({ stepMs: 20, maxNumSeqs: 4 }, async (client, server) => {
+      const ids = Array.from({ length: 200 }, (_, i) => `c${i}`)
+      const { id } = await start(
+        client,
+        ids.map((one) => line(one)),
+      )
+      for (;;) {
+        const { request_counts } = await client.batches.retrieve(id)
+        if ((request_counts?.completed ?? 0) > 0) break
+        await new Promise((done) => setTimeout(done, 20))
+      }
+      const cancelling = await client.batches.cancel(id)
+      assert.match(cancelling.status, /cancelling|finalizing|cancelled/)
+      const done = await ended(client, id)
+      assert.equal(done.status, 'cancelled')
+      const kept = await linesOf(client, done.output_file_id)
+      const others = await linesOf(client, done.error_file_id)
+      assert.equal(kept.length, done.request_counts?.completed)
+      assert.ok(kept.length > 0 && kept.length < 200)
+      assert.deepEqual(
+        new Set(others.map(({ error }) => error?.code)),
+        new Set(['batch_cancelled']),
+      )
+      assert.deepEqual(new Set([...names(kept), ...names(others)]), new Set(ids))
+      assert.equal(server.model.pace.inFlight(), 0)
+    }))
+
+  it('expire at the end of their window', () =>
+    withServer({ stepMs: 50, maxNumSeqs: 2 }, async (client) => {
+      const { id } = await upload(
+        client,
+        Array.from({ length: 300 }, (_, i) => line(`e${i}`)),
+      )
+      const batch = await client.batches.create({
+        input_file_id: id,
+        endpoint: CHAT,
+        completion_window: '1s' as '24h',
+      })
+      const done = await ended(client, batch.id)
+      assert.equal(done.status, 'expired')
+      const failed = await linesOf(client, done.error_file_id)
+      assert.ok(failed.some(({ error }) => error?.code === 'batch_expired'))
+      const kept = await linesOf(client, done.output_file_id)
+      assert.equal(kept.length + failed.length, 300)
+    }))
+
+  it('go on after a stop, and ask no line again that was answered', async () => {
+    const dataDir = newFolder()
+    const options = { dataDir, stepMs: 10, maxNumSeqs: 4 }
+    const ids = Array.from({ length: 60 }, (_, i) => `r${i}`)
+    let server = await startHarness(options)
+    const { id } = await start(
+      clientOf(server),
+      ids.map((one) => line(one)),
+    )
+    let begun = 0
+    while (begun === 0) {
+      await new Promise((done) => setTimeout(done, 20))
+      begun = (await clientOf(server).batches.retrieve(id)).request_counts?.completed ?? 0
+    }
+    await server.close()
+    server = await startHarness(options)
+    const answered = (await clientOf(server).batches.retrieve(id)).request_counts?.completed ?? 0
+    assert.ok(answered >= begun && answered < 60)
+    const done = await ended(clientOf(server), id)
+    assert.deepEqual(done.request_counts, { total: 60, completed: 60, failed: 0 })
+    assert.deepEqual(names(await linesOf(clientOf(server), done.output_file_id)), ids)
+    const metrics = await (await fetch(`${server.url}/metrics`)).text()
+    assert.match(metrics, new RegExp(`outcome="completed"} ${60 - answered}\\n`))
+    await server.close()
+  })
+
+  it('leave the places to those who ask over HTTP', () =>
+    withServer({ stepMs: 10, maxNumSeqs: 8 }, async (client, server) => {
+      await server.post(CHAT, {
+        model: 'tiny-reasoner',
+        messages: [{ role: 'user', content: 'a' }],
+        max_tokens: 1,
+      })
+      await start(
+        client,
+        Array.from({ length: 50 }, (_, i) => line(`q${i}`)),
+      )
+      for (let i = 0; i < 20; i++) {
+        await new Promise((done) => setTimeout(done, 25))
+        assert.ok(server.model.pace.inFlight() <= 1)
+      }
+    }))
+})
+
+describe('the data folder', () => {
+  it('is needed, and the error says how to give it', async () => {
+    const server = await startHarness()
+    const answer = await fetch(`${server.url}/v1/batches`)
+    assert.equal(answer.status, 404)
+    assert.match((await readAnswer(answer)).error.message, /--data-dir/)
+    await server.close()
+  })
+
+  const open = (folder: string) =>
+    openBatches({
+      folder,
+      fileLimit: 1 << 20,
+      bodyLimit: 1 << 20,
+      log: { warn: () => {}, error: () => {} },
+    })
+
+  it('is one server’s alone', async () => {
+    const folder = newFolder()
+    const first = await open(folder)
+    await assert.rejects(open(folder), /another server has this --data-dir/)
+    await first.close()
+    await (await open(folder)).close()
+  })
+
+  it('of another version or of something else is refused, and left as it is', async () => {
+    const folder = newFolder()
+    await (await open(folder)).close()
+    const path = join(folder, 'batches.sqlite')
+    const db = new Database(path)
+    db.exec('PRAGMA user_version = 7')
+    db.close()
+    await assert.rejects(open(folder), /has version 7 and this server knows 1/)
+    const other = newFolder()
+    writeFileSync(join(other, 'batches.sqlite'), 'no database, but long enough to be taken for one')
+    await assert.rejects(open(other), /is no ledger/)
+  })
+
+  it('is swept of files that were never finished', async () => {
+    const folder = newFolder()
+    await (await open(folder)).close()
+    writeFileSync(join(folder, 'files', 'file-1.part'), 'half')
+    await (await open(folder)).close()
+    assert.ok(existsSync(join(folder, 'files')))
+    assert.deepEqual(readdirSync(join(folder, 'files')), [])
+  })
+})
