@@ -168,13 +168,18 @@ describe('batches', () => {
       assert.match(metrics, /nemotron:batches\{status="completed"\} 1/)
     }))
 
-  it('have lines for completions, responses, messages and rewards', () =>
+  it('have lines for completions, responses, messages, rewards and decisions', () =>
     withServer({ reward: { score: () => [1.5] } }, async (client) => {
       const messages = [{ role: 'user', content: 'a' }]
       const bodies = {
         '/v1/completions': { model: 'tiny-reasoner', prompt: 'a', max_tokens: 2 },
         '/v1/responses': { model: 'tiny-reasoner', input: 'a', max_output_tokens: 16 },
         '/v1/messages': { model: 'tiny-reasoner', messages, max_tokens: 2 },
+        '/v1/decisions': {
+          model: 'tiny-reasoner',
+          input: 'a',
+          questions: [{ type: 'predicate', name: 'b', instructions: 'It is a letter.' }],
+        },
         '/v1/reward': { model: 'tiny-reward', messages, responses: ['b', 'c'] },
       }
       for (const [url, body] of Object.entries(bodies)) {
