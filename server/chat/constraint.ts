@@ -13,6 +13,8 @@ export type Constraint = {
   readonly grammarAfter?: readonly string[]
   /** What begins as a call is one. */
   readonly hasSureCalls: boolean
+  /** There is no text for stop strings to end. */
+  readonly isOnlyCalls: boolean
 }
 
 type TextForm = Exclude<AnswerForm, { readonly kind: 'calls' }>
@@ -36,7 +38,13 @@ export const planConstraint = async (
   if (form === undefined && (toolUse === undefined || !needsGrammar(toolUse))) return undefined
   refuseClashes(call, form?.param ?? 'tools')
   if (toolUse === undefined)
-    return form && { grammar: await compileForm(form.asked, form.param), hasSureCalls: false }
+    return (
+      form && {
+        grammar: await compileForm(form.asked, form.param),
+        hasSureCalls: false,
+        isOnlyCalls: false,
+      }
+    )
   // An answer that is a call has no other form; what is asked of one is checked all the same.
   if (form !== undefined) await compileForm(form.asked, form.param)
   const other = form && !toolUse.isRequired ? textForm(form) : undefined
@@ -46,5 +54,6 @@ export const planConstraint = async (
     ...(after !== undefined && { grammarAfter: [after] }),
     // Where calls have no opening text, an answer of another form may begin as one.
     hasSureCalls: other === undefined || toolUse.format.open !== '',
+    isOnlyCalls: toolUse.isRequired,
   }
 }

@@ -120,7 +120,7 @@ const planRequest = async (
     tokensParam: call.max_completion_tokens !== undefined ? 'max_completion_tokens' : 'max_tokens',
   })
   const sampling = await makeSampling({
-    body: call,
+    body: constraint?.isOnlyCalls ? { ...call, stop: undefined } : call,
     model,
     maxTokens,
     logprobs,

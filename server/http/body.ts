@@ -2,6 +2,7 @@
 
 import type { IncomingMessage } from 'node:http'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { noteSources } from '../json-source.js'
 import { badRequest, type RequestError } from '../request-error.js'
 import { HttpError } from './errors.js'
 import { scanJson } from './json-scan.js'
@@ -112,6 +113,9 @@ const turnAfter = async (bytes: Buffer): Promise<void> => {
   if (bytes.length >= LONG) await nextTurn()
 }
 
+/** Fields whose objects a prompt shows as they are written. */
+const SHOWN = /"(?:tools|chat_template_kwargs|input)"/
+
 const parseJson = async (bytes: Buffer): Promise<unknown> => {
   let text: string
   try {
@@ -122,7 +126,12 @@ const parseJson = async (bytes: Buffer): Promise<unknown> => {
   if (text.trim() === '') throw badRequest('The request body is empty: send a JSON object.')
   await turnAfter(bytes)
   try {
-    return JSON.parse(text)
+    const json: unknown = JSON.parse(text)
+    if (SHOWN.test(text)) {
+      await turnAfter(bytes)
+      noteSources(text, json)
+    }
+    return json
   } catch (error) {
     throw badRequest(
       `We could not parse the JSON body of your request: ${error instanceof Error ? error.message : String(error)}`,

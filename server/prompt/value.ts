@@ -1,5 +1,6 @@
 // The values of a template, with Python's ways: what is true, equal, printed, written as JSON.
 
+import { sourceOf } from '../json-source.js'
 import { readable } from './marked-text.js'
 
 /** A number with a point, as it was written: 1.0 stays 1.0. */
@@ -287,7 +288,7 @@ export const json = (value: Value, form: JsonForm, margin = '\n'): string => {
   )
 }
 
-/** From JavaScript; `change` is applied to every string, keys too. */
+/** From JavaScript, objects of a request as they are written there; `change` is applied to every string, keys too. */
 export const fromJs = (
   value: unknown,
   change: (text: string) => string,
@@ -301,6 +302,8 @@ export const fromJs = (
   if (typeof value === 'number')
     return Number.isSafeInteger(value) ? BigInt(value) : new Float(value)
   if (depth === 0) throw tooDeep()
+  const source = sourceOf(value)
+  if (source !== undefined) return fromJson(source, change, bounds)
   if (Array.isArray(value)) return value.map((one) => fromJs(one, change, bounds, depth - 1))
   return new Map(
     Object.entries(value).map(([key, one]) => [

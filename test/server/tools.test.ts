@@ -194,6 +194,42 @@ describe('tools over HTTP', () => {
     assert.equal(called.finish_reason, 'tool_calls')
   })
 
+  test('the prompt shows their schemas as they are written, in every dialect', async () => {
+    const ask = async (path: string, body: string): Promise<string> => {
+      const response = await fetch(`${harness.url}${path}`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body,
+      })
+      assert.equal(response.status, 200, await response.text())
+      const tokens = Array.from(harness.engine.requests.at(-1)?.promptTokenIds ?? [])
+      return (await readAnswer(await harness.post('/detokenize', { tokens }))).prompt
+    }
+    const members = [
+      '"type": "object"',
+      '"minimum": 1.0',
+      '"maximum": 12345678901234567890',
+      '"multipleOf": 1e-3',
+      '"b": {"default": -0.0, "10": "x", "2": ["{\\"", 2.50]}',
+    ]
+    const schema = `{${members.join(', ')}}`
+    const input = '{"n": 1.0, "id": 98765432109876543210, "9": [{}], "1": {"x": 3.10}}'
+    const named = '"name": "f", "description": "d\\"{["'
+    // The first of two keys is gone, and how it was written too.
+    const twice =
+      '"tools": [{"type": "function", "function": {"name": "g", "parameters": {"y": 9.0}}}]'
+    const chat = `{"model": "tiny-reasoner", ${twice}, "messages": [{"role": "user", "content": "Hi"}], "tools": [{"type": "function", "function": {${named}, "parameters": ${schema}}}]}`
+    const chatPrompt = await ask('/v1/chat/completions', chat)
+    assert.ok(chatPrompt.includes(`"parameters": ${schema}`), chatPrompt)
+    assert.ok(!chatPrompt.includes('9.0'), chatPrompt)
+    const responses = `{"model": "tiny-reasoner", "input": "Hi", "tools": [{"type": "function", ${named}, "parameters": ${schema}}]}`
+    assert.ok((await ask('/v1/responses', responses)).includes(`"parameters": ${schema}`))
+    const messages = `{"model": "tiny-reasoner", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "f", "input": ${input}}]}, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "7"}]}], "tools": [{${named}, "input_schema": ${schema}}]}`
+    const messagesPrompt = await ask('/v1/messages', messages)
+    assert.ok(messagesPrompt.includes(`"parameters": ${schema}`), messagesPrompt)
+    assert.ok(messagesPrompt.includes(input), messagesPrompt)
+  })
+
   test('the prompt shows them, and /render and /tokenize show the prompt', async () => {
     const listed = (function_: object) =>
       JSON.stringify(function_).replaceAll('":', '": ').replaceAll(',"', ', "')
@@ -241,6 +277,20 @@ describe('tools over HTTP', () => {
     script = ['<TOOLCALL>[{"name": "a<|eot_id|>b"}]</TOOLCALL>']
     const answer = await readAnswer(await harness.post('/v1/chat/completions', body))
     assert.deepEqual(callsOf(answer.choices[0].message), [['a<|eot_id|>b', '{}']])
+  })
+
+  test('a stop string ends text, and where calls are asked for there is none', async () => {
+    const named = { type: 'function', function: { name: 'get_weather' } }
+    for (const [more, stop] of [
+      [{ tool_choice: 'required' }, undefined],
+      [{ tool_choice: named }, undefined],
+      [{ tool_choice: 'required', stop: '"' }, undefined],
+      [{ tool_choice: 'auto' }, ['city', '}']],
+      [{ tool_choice: 'none' }, ['city', '}']],
+    ] as const) {
+      await whole(BOTH, { stop: ['city', '}'], ...more })
+      assert.deepEqual(harness.engine.requests.at(-1)?.sampling?.stop, stop, JSON.stringify(more))
+    }
   })
 
   test('with tool_choice none, what looks like a call is text', async () => {

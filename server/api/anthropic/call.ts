@@ -1,6 +1,7 @@
 // A request of Anthropic's as a chat.
 
 import type { ChatCall } from '../../chat/plan.js'
+import { sourceOf } from '../../json-source.js'
 import type { ServedModel } from '../../model/served-model.js'
 import type { Conversation, Message, ToolCall } from '../../prompt/conversation.js'
 import { badRequest } from '../../request-error.js'
@@ -78,7 +79,7 @@ const readAssistant = (blocks: readonly AssistantBlock[], at: number): Message =
           `Invalid value for 'messages.${at}.content.${i}.id': another call has the id '${id}' too.`,
           `messages.${at}.content.${i}.id`,
         )
-      toolCalls.push({ id, name, arguments: JSON.stringify(input) })
+      toolCalls.push({ id, name, arguments: sourceOf(input) ?? JSON.stringify(input) })
     }
   }
   return {
