@@ -56,7 +56,7 @@ const below = {
   library: ['scoring', 'model', 'engine', 'tokenizer', 'settings'],
   index: ['library', 'engine', 'tokenizer'],
   // A command asks a server as any client does, through client.ts.
-  commands: ['model', 'engine', 'prompt', 'tokenizer', 'settings', 'nemo'],
+  commands: ['batch', 'model', 'engine', 'prompt', 'tokenizer', 'settings', 'nemo'],
   'commands/client': ['server', 'settings'],
   'commands/serve': ['server', 'model', 'settings'],
   cli: ['commands'],

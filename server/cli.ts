@@ -2,6 +2,7 @@
 // The command line. Each subcommand is a file in commands/.
 
 import { Command } from 'commander'
+import { addBatchCommand } from './commands/batch.js'
 import { addEvalCommand } from './commands/eval.js'
 import { addGenerateCommand } from './commands/generate.js'
 import { addGeneratePairsCommand } from './commands/generate-pairs.js'
@@ -27,6 +28,7 @@ for (const add of [
   addEvalCommand,
   addScoreCommand,
   addGeneratePairsCommand,
+  addBatchCommand,
 ])
   add(program)
 warnOfVariables(program)

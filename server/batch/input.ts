@@ -67,7 +67,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true })
 const Line = z.object({
   custom_id: z.string().min(1).max(MAX_ID),
   method: z.literal('POST', { error: "must be 'POST'" }),
-  url: z.string(),
+  url: z.string().regex(/^\//, { error: "must be a path, such as '/v1/chat/completions'" }),
   body: z.record(z.string(), z.unknown()),
 })
 
@@ -76,6 +76,7 @@ type Problem = { readonly code: string; readonly message: string }
 type ReadLine = {
   readonly customId: string | null
   readonly problem: Problem | undefined
+  readonly url: string
   readonly body: Readonly<Record<string, unknown>>
 }
 
@@ -88,8 +89,39 @@ const idOf = (value: unknown): string | null => {
 const bad = (customId: string | null, code: string, message: string): ReadLine => ({
   customId,
   problem: { code, message },
+  url: '',
   body: {},
 })
+
+/** What a line says. `endpoint`: the only one that it may go to. */
+export const checkLine = (value: unknown, endpoint: string | undefined): ReadLine => {
+  const customId = idOf(value)
+  const { data, error } = Line.safeParse(value)
+  if (data === undefined) {
+    const [issue] = error.issues
+    const field = issue?.path.join('.') || 'the line'
+    const shown = endpoint ?? '/v1/chat/completions'
+    return bad(
+      customId,
+      'invalid_request',
+      `Invalid value for '${field}': ${issue?.message}. A line is {"custom_id": "...", "method": "POST", "url": "${shown}", "body": {...}}.`,
+    )
+  }
+  const { url, body } = data
+  if (endpoint !== undefined && url !== endpoint)
+    return bad(
+      customId,
+      'mismatched_url',
+      `Invalid value for 'url': it is '${url}', and the batch is for '${endpoint}'.`,
+    )
+  if (body.stream === true)
+    return bad(
+      customId,
+      'unsupported_value',
+      "Invalid value for 'body.stream': a line of a batch has one whole answer. Leave it out.",
+    )
+  return { customId, problem: undefined, url, body }
+}
 
 /** What a line of a batch to `endpoint` says. */
 export const readLine = (bytes: Buffer, endpoint: string): ReadLine => {
@@ -100,28 +132,5 @@ export const readLine = (bytes: Buffer, endpoint: string): ReadLine => {
     const why = error instanceof Error ? error.message : String(error)
     return bad(null, 'invalid_json_line', `The line is not JSON in UTF-8: ${why}`)
   }
-  const customId = idOf(value)
-  const { data, error } = Line.safeParse(value)
-  if (data === undefined) {
-    const [issue] = error.issues
-    const field = issue?.path.join('.') || 'the line'
-    return bad(
-      customId,
-      'invalid_request',
-      `Invalid value for '${field}': ${issue?.message}. A line is {"custom_id": "...", "method": "POST", "url": "${endpoint}", "body": {...}}.`,
-    )
-  }
-  if (data.url !== endpoint)
-    return bad(
-      customId,
-      'mismatched_url',
-      `Invalid value for 'url': it is '${data.url}', and the batch is for '${endpoint}'.`,
-    )
-  if (data.body.stream === true)
-    return bad(
-      customId,
-      'unsupported_value',
-      "Invalid value for 'body.stream': a line of a batch has one whole answer. Leave it out.",
-    )
-  return { customId, problem: undefined, body: data.body }
+  return checkLine(value, endpoint)
 }

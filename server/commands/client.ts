@@ -12,8 +12,17 @@ export type Target = {
   /** The answer's JSON. Waits and asks again while the server is busy, and for LOST_SECONDS while it
    * cannot be reached; throws what it says otherwise. */
   readonly post: (path: string, body: object) => Promise<unknown>
+  /** Whatever the server says of this request, its 4xx too. `path`: with its /v1. Throws what is at fault of all
+   * requests: a key, the server itself. */
+  readonly ask: (path: string, body: object) => Promise<Told>
   readonly models: () => Promise<readonly ListedModel[]>
   readonly close: () => Promise<void>
+}
+
+export type Told = {
+  readonly status: number
+  readonly requestId: string | null
+  readonly body: unknown
 }
 
 export type ListedModel = {
@@ -92,10 +101,10 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
   }
   let answered = false
   /** Asks again, once a second, after a connection that was lost. */
-  const reach = async (path: string, init: RequestInit) => {
+  const reach = async (url: string, init: RequestInit) => {
     for (let lost = 0; ; lost++) {
       try {
-        const response = await fetch(`${base}${path}`, { ...init, headers })
+        const response = await fetch(url, { ...init, headers })
         const text = await response.text()
         answered = true
         return { response, text }
@@ -109,32 +118,44 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
         const why = cause instanceof Error ? cause.message || String(cause) : message
         const tried = lost > 0 ? `, tried for ${lost} s` : ''
         throw new Error(
-          `${base}${path} cannot be reached (${why}${tried}): is the server running, and --url right?`,
+          `${url} cannot be reached (${why}${tried}): is the server running, and --url right?`,
         )
       }
     }
   }
-  const request = async (path: string, init: RequestInit): Promise<unknown> => {
+  /** Waits while the server is busy. */
+  const settle = async (url: string, init: RequestInit) => {
     for (let attempt = 0; ; attempt++) {
-      const { response, text } = await reach(path, init)
-      if (response.ok) return JSON.parse(text)
+      const { response, text } = await reach(url, init)
       const busy = response.status === 429 || response.status === 503
-      if (busy && attempt < RETRIES) {
-        await sleep(Math.min(30, Number(response.headers.get('retry-after')) || 1))
-        continue
-      }
-      const { error = { message: response.statusText } } =
-        ErrorAnswer.safeParse(parse(text)).data ?? {}
-      throw new RequestFailure(
-        `${base}${path}: ${response.status} ${error.message}`,
-        response.status,
-        error,
-      )
+      if (!busy || attempt >= RETRIES) return { response, text }
+      await sleep(Math.min(30, Number(response.headers.get('retry-after')) || 1))
     }
+  }
+  const failure = (url: string, response: Response, text: string): RequestFailure => {
+    const { error = { message: response.statusText } } =
+      ErrorAnswer.safeParse(parse(text)).data ?? {}
+    return new RequestFailure(`${url}: ${response.status} ${error.message}`, response.status, error)
+  }
+  const request = async (path: string, init: RequestInit): Promise<unknown> => {
+    const url = `${base}${path}`
+    const { response, text } = await settle(url, init)
+    if (!response.ok) throw failure(url, response, text)
+    return JSON.parse(text)
+  }
+  const ask = async (path: string, body: object): Promise<Told> => {
+    const url = `${base.replace(/\/v1$/, '')}${path}`
+    const { response, text } = await settle(url, { method: 'POST', body: JSON.stringify(body) })
+    const { status } = response
+    const json = parse(text)
+    if (json === undefined || [401, 403, 429].includes(status) || status > 500)
+      throw failure(url, response, text)
+    return { status, requestId: response.headers.get('x-request-id'), body: json }
   }
   return {
     url: base,
     post: (path, body) => request(path, { method: 'POST', body: JSON.stringify(body) }),
+    ask,
     models: async () => ModelList.parse(await request('/models', { method: 'GET' })).data,
     close,
   }

@@ -1,0 +1,136 @@
+// `nemotron-server batch`: a file of requests, answered without a server that keeps files.
+
+import { randomUUID } from 'node:crypto'
+import type { Command } from 'commander'
+import { checkLine } from '../batch/input.js'
+import { tell } from '../log.js'
+import { createProgress } from '../terminal.js'
+import { openTarget, type Target } from './client.js'
+import { collect, positiveInteger } from './flags.js'
+import { Interruption, type Members, runJsonl } from './jsonl.js'
+import { isPipe, outputName } from './output.js'
+
+type Flags = {
+  readonly output: string
+  readonly model?: readonly string[]
+  readonly url?: string
+  readonly apiKey?: string
+  readonly concurrency: number
+}
+
+type Line = Readonly<Record<string, unknown>>
+
+/** What a line of the output has beside its custom_id; of the line's own, nothing else stays. */
+const MEMBERS = ['id', 'method', 'url', 'body', 'response', 'error']
+
+/** Custom ids, and the lines that have them; 0: a line of an earlier run. */
+type Names = Map<string, number>
+
+const answerOf = async (
+  target: Target,
+  names: Names,
+  given: Line,
+  number: number,
+): Promise<Members> => {
+  const id = `batch_req_${randomUUID().replaceAll('-', '')}`
+  const failed = (code: string, message: string) => ({
+    id,
+    response: null,
+    error: { code, message },
+  })
+  const { customId, problem, url, body } = checkLine(given, undefined)
+  if (problem !== undefined) return failed(problem.code, `Line ${number}: ${problem.message}`)
+  if (customId === null) return failed('invalid_request', `Line ${number} has no custom_id.`)
+  const first = names.get(customId)
+  if (first !== undefined)
+    return failed(
+      'duplicate_custom_id',
+      `Line ${number} has the custom_id '${customId}' of ${first === 0 ? 'an earlier line' : `line ${first}`}: each line needs its own.`,
+    )
+  names.set(customId, number)
+  const told = await target.ask(url, body)
+  const response = { status_code: told.status, request_id: told.requestId, body: told.body }
+  return { id, response, error: null }
+}
+
+/** Whether the line was answered; not, when it was refused. */
+const isAnswered = ({ response }: Members): boolean =>
+  typeof response === 'object' &&
+  response !== null &&
+  'status_code' in response &&
+  Number(response.status_code) < 300
+
+const run = async (input: string, flags: Flags): Promise<void> => {
+  const isPiped = await isPipe(flags.output)
+  if (isPiped)
+    tell(`${outputName(flags.output)} is no file: a run that is interrupted cannot go on`)
+  const progress = createProgress(
+    process.stderr,
+    undefined,
+    (count) => `${Math.round(count)} lines`,
+  )
+  const names: Names = new Map()
+  let completed = 0
+  let target: Target | undefined
+  try {
+    const done = await runJsonl({
+      input,
+      members: MEMBERS,
+      tell,
+      output: flags.output,
+      concurrency: flags.concurrency,
+      // One bad line never stops the others.
+      onError: 'record',
+      read: (value) => value,
+      open: async () => {
+        const opened = await openTarget({ ...flags, model: flags.model ?? [], tell })
+        target = opened
+        return async (given, line) => ({ records: [await answerOf(opened, names, given, line)] })
+      },
+      onRecord: (record) => {
+        const { custom_id: name } = record
+        if (typeof name === 'string' && !names.has(name)) names.set(name, 0)
+        if (isAnswered(record)) completed++
+      },
+      onProgress: (count, total) => progress.update('done', count, total),
+    })
+    progress.finish()
+    if (done.resumed > 0) tell(`went on after ${done.resumed} lines of an earlier run`)
+    tell(`${done.lines} lines: ${completed} completed, ${done.lines - completed} failed`)
+  } catch (error) {
+    if (!(error instanceof Interruption)) throw error
+    progress.finish()
+    tell(`${error.message}${isPiped ? '' : ': the same command goes on'}`)
+    process.kill(process.pid, error.signal) // as if nobody had caught it
+  } finally {
+    progress.finish()
+    await target?.close()
+  }
+}
+
+export const addBatchCommand = (program: Command): void => {
+  program
+    .command('batch')
+    .description(
+      "Answer a file of requests, each line as OpenAI's batches have it, for any route of the server.",
+    )
+    .argument('<input>', 'JSONL: custom_id, method, url and body; - for standard input')
+    .requiredOption(
+      '-o, --output <file>',
+      'JSONL with a response or an error for each line; an unfinished one goes on; - for standard output',
+    )
+    .option(
+      '--model <folder or id>',
+      'model to load, repeatable; default: the embedded ones',
+      collect,
+    )
+    .option('--url <url>', 'use this server instead, such as http://127.0.0.1:8000/v1')
+    .option('--api-key <key>', 'for --url', process.env.OPENAI_API_KEY)
+    .option('--concurrency <n>', 'lines at once', positiveInteger, 64)
+    .action(async (file: string, flags: Flags) => {
+      await run(file, flags).catch((error) => {
+        tell(`error: ${error instanceof Error ? error.message : String(error)}`)
+        process.exit(1) // standard input may go on and on
+      })
+    })
+}

@@ -1,0 +1,129 @@
+// `nemotron-server batch` as a process, against a server over a scripted engine.
+
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { packagePath } from '../../server/version.js'
+import { type Harness, startHarness } from './harness.js'
+
+const start = (args: readonly string[]) => {
+  const child = spawn(
+    process.execPath,
+    ['--import', 'tsx', packagePath('server/cli.ts'), 'batch', ...args],
+    { stdio: ['ignore', 'pipe', 'pipe'] },
+  )
+  let text = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (data) => {
+      text += data
+    })
+  const ended = new Promise<{ code: number | null; text: string }>((done) =>
+    child.on('close', (code) => done({ code, text })),
+  )
+  return { child, ended }
+}
+
+const chat = (id: string, body: object = {}, more: object = {}): string =>
+  JSON.stringify({
+    custom_id: id,
+    method: 'POST',
+    url: '/v1/chat/completions',
+    body: { model: 'tiny-reasoner', messages: [{ role: 'user', content: id }], ...body },
+    ...more,
+  })
+
+const read = (path: string) =>
+  readFileSync(path, 'utf8')
+    .split('\n')
+    .filter((one) => one !== '')
+    .map((one) => JSON.parse(one))
+
+describe('batch', () => {
+  let server: Harness
+  const folder = mkdtempSync(join(tmpdir(), 'nemotron-batch-'))
+  before(async () => {
+    server = await startHarness({ stepMs: 5, maxNumSeqs: 4, reward: { score: () => [1] } })
+  })
+  after(() => server.close())
+  const url = () => ['--url', `${server.url}/v1`]
+
+  it('answers lines of any route, and tells of each bad one what is wrong', async () => {
+    const [input, output] = [join(folder, 'in.jsonl'), join(folder, 'out.jsonl')]
+    const reward = {
+      model: 'tiny-reward',
+      messages: [{ role: 'user', content: 'a' }],
+      responses: ['b'],
+    }
+    const lines = [
+      chat('good'),
+      chat('score', {}, { url: '/v1/reward', body: reward }),
+      chat('generative', {}, { url: '/pooling', body: { model: 'tiny-reward', input: 'a' } }),
+      'no JSON',
+      chat('good', { temperature: 0 }),
+      chat('streams', { stream: true }),
+      chat('field', { temperature: 'hot' }),
+      chat('route', {}, { url: '/v1/nowhere' }),
+    ]
+    writeFileSync(input, lines.join('\n'))
+    const { code, text } = await start([input, '-o', output, ...url()]).ended
+    assert.equal(code, 0, text)
+    assert.match(text, /8 lines: 3 completed, 5 failed/)
+    const told = read(output)
+    assert.deepEqual(
+      told.map((one) => [
+        one.custom_id ?? null,
+        one.response?.status_code ?? one.error.code ?? 'text',
+      ]),
+      [
+        ['good', 200],
+        ['score', 200],
+        ['generative', 200],
+        [null, 'text'],
+        ['good', 'duplicate_custom_id'],
+        ['streams', 'unsupported_value'],
+        ['field', 400],
+        ['route', 404],
+      ],
+    )
+    assert.deepEqual(Object.keys(told[0]).sort(), ['custom_id', 'error', 'id', 'response'])
+    assert.equal(told[6].response.body.error.param, 'temperature')
+  })
+
+  it('goes on after a kill, and asks nothing again', async () => {
+    const [input, output] = [join(folder, 'many.jsonl'), join(folder, 'done.jsonl')]
+    const ids = Array.from({ length: 200 }, (_, i) => `k${i}`)
+    writeFileSync(input, ids.map((id) => chat(id)).join('\n'))
+    const args = [input, '-o', output, '--concurrency', '2', ...url()]
+    const first = start(args)
+    const state = () =>
+      existsSync(`${output}.state`) ? JSON.parse(readFileSync(`${output}.state`, 'utf8')) : {}
+    while ((state().lines ?? 0) < 5 && first.child.exitCode === null) await sleep(20)
+    first.child.kill('SIGKILL')
+    await first.ended
+    const { lines, bytes } = state()
+    assert.ok(lines < 200)
+    const kept = readFileSync(output).subarray(0, bytes)
+    const { code, text } = await start(args).ended
+    assert.equal(code, 0, text)
+    assert.match(text, new RegExp(`went on after ${lines} lines`))
+    assert.match(text, /200 lines: 200 completed, 0 failed/)
+    assert.deepEqual(
+      read(output).map((one) => one.custom_id),
+      ids,
+    )
+    assert.ok(readFileSync(output).subarray(0, bytes).equals(kept))
+  })
+
+  it('stops at what is at fault of all lines', async () => {
+    const input = join(folder, 'one.jsonl')
+    writeFileSync(input, chat('a'))
+    const closed = ['--url', 'http://127.0.0.1:9/v1']
+    const { code, text } = await start([input, '-o', join(folder, 'none.jsonl'), ...closed]).ended
+    assert.equal(code, 1)
+    assert.match(text, /cannot be reached/)
+  })
+})
