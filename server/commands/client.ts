@@ -19,7 +19,7 @@ export type Target = {
   readonly close: () => Promise<void>
 }
 
-export type Told = {
+type Told = {
   readonly status: number
   readonly requestId: string | null
   readonly body: unknown
