@@ -2,7 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { packagePath } from '../../server/version.js'
 import { chatBody, startHarness, until } from '../server/harness.js'
@@ -209,4 +211,28 @@ test('helm renders the chart, bare and with all of it', { skip: isMissing('helm'
     assert.ok(kinds.includes('Deployment') && kinds.includes('PersistentVolumeClaim'))
     assert.equal(kinds.length, args.length === 0 ? 4 : 6, kinds.join())
   }
+})
+
+const noProxy = (program: string): string | false =>
+  spawnSync(program, ['-v']).error === undefined ? false : `${program} is not installed`
+
+test('nginx takes deploy/nginx.conf', { skip: noProxy('nginx') }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nemotron-nginx-'))
+  const file = join(folder, 'nginx.conf')
+  const inside = readFileSync(packagePath('deploy/nginx.conf'), 'utf8').replace(
+    'listen 80',
+    'listen 18080',
+  )
+  writeFileSync(file, `pid ${folder}/pid;\nevents {}\nhttp {\n${inside}\n}\n`)
+  const { status, stderr } = spawnSync('nginx', ['-t', '-q', '-p', folder, '-c', file], {
+    encoding: 'utf8',
+  })
+  rmSync(folder, { recursive: true })
+  assert.equal(status, 0, stderr)
+})
+
+test('HAProxy takes deploy/haproxy.cfg', { skip: noProxy('haproxy') }, () => {
+  const file = packagePath('deploy/haproxy.cfg')
+  const { status, stderr } = spawnSync('haproxy', ['-c', '-q', '-f', file], { encoding: 'utf8' })
+  assert.equal(status, 0, stderr)
 })
