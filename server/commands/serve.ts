@@ -1,7 +1,7 @@
 // `nemotron-server serve`.
 
 import { fstatSync } from 'node:fs'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { createLog, tell } from '../log.js'
 import { isReward, type ServedModel } from '../model/served-model.js'
 import { type Serving, startServer } from '../server.js'
@@ -9,6 +9,12 @@ import { FLAGS, type Settings } from '../settings/options.js'
 import { ConfigError, type FlagValues, readSettings, unknownVariables } from '../settings/read.js'
 import { createProgress, NO_PROGRESS } from '../terminal.js'
 import { collect } from './flags.js'
+
+/** Flags of other servers for one model over several machines (docs/decisions/0017-nodes.md). */
+const NODES = [
+  ...['--nnodes', '--node-rank', '--dist-init-addr', '--master-addr', '--master-port'],
+  ...['--pipeline-parallel-size', '--data-parallel-size', '--headless'],
+]
 
 const camelCase = (key: string): string =>
   key.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase())
@@ -113,6 +119,15 @@ export const addServeCommand = (program: Command): void => {
     const text = `${help} [${env}]`
     if (repeat) command.option(flag, text, collect)
     else command.option(flag, text)
+  }
+  for (const name of NODES) {
+    const refuse = () =>
+      command.error(
+        `error: ${name}: a server is on one machine. --tensor-parallel-size cuts a model over its GPUs; ` +
+          'more requests are for several servers behind a proxy (docs/operations.md)',
+      )
+    command.addOption(new Option(`${name} [value]`).hideHelp())
+    command.on(`option:${name.slice(2)}`, refuse)
   }
   command.action(async (options: Record<string, string | readonly string[] | undefined>) => {
     const flags = Object.fromEntries(FLAGS.map(({ key }) => [key, options[camelCase(key)]]))

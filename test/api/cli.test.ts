@@ -98,6 +98,23 @@ describe('nemotron-server', () => {
     assert.match(out, /^<think>\n[^<]*<\/think>\n\n[^<]*\b3\b[^<]*\n$/)
   })
 
+  test('one model over several machines is refused by the names it has elsewhere', async () => {
+    for (const args of [
+      ['--nnodes', '2'],
+      ['--node-rank=1'],
+      ['--pipeline-parallel-size', '2'],
+      ['--headless'],
+    ]) {
+      const { code, err } = await cli(['serve', ...args])
+      assert.equal(code, 1)
+      const name = args[0]?.split('=')[0]
+      assert.match(
+        err,
+        new RegExp(`^error: ${name}: a server is on one machine\\. --tensor-parallel-size`),
+      )
+    }
+  })
+
   test('generate answers as a server does, without a word about the model too', async () => {
     const question = 'How many r in strawberry?'
     const settings = readSettings({ model: [], port: '0', device: 'cpu' }, {})
