@@ -1,6 +1,7 @@
 #include "models/decoder.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 namespace nemotron {
@@ -119,6 +120,7 @@ void Decoder::forward(const StepInput& in, StepOutput* out) noexcept {
   const Tensor own = matrix(h_, rows, c.hidden / c.shard.ranks);
   const int64_t first_own = own.shape[1] * c.shard.rank;
 
+  reached(0);
   d.begin_step(in);
   d.embed(x, w.embedding);
   for (size_t i = 0; i < w.layers.size(); ++i) {
@@ -140,10 +142,17 @@ void Decoder::forward(const StepInput& in, StepOutput* out) noexcept {
       d.norm(own, x, layer.post_attention_norm, first_own);
       d.gemm_residual(x, own, layer.down, next_norms_[i].after_ffn);
     }
+    reached(int32_t(i) + 1);
   }
 
   if (out->samples.size() != in.samples.size()) out->samples.resize(in.samples.size());
   if (!in.samples.empty()) head(in, 0);
+}
+
+void Decoder::reached(int32_t layers) noexcept {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  layers_done_ = layers;
+  layer_at_ = std::chrono::duration<double>(now).count();
 }
 
 int64_t Decoder::outputs() const {

@@ -2,6 +2,7 @@
 // Owned by a runner; used by its rank thread only.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -42,6 +43,13 @@ class Decoder {
     return wait();
   }
 
+  // How far forward() is in the newest step; from any thread.
+  struct Progress {
+    int32_t layers = 0;  // gone through, or given to a device that runs them later
+    double at = 0;       // of the last one: seconds of the steady clock; 0: none yet
+  };
+  Progress progress() const noexcept { return {layers_done_.load(), layer_at_.load()}; }
+
   // Bytes of activations that create() will allocate.
   static size_t activation_bytes(const RankShape& shape, const StepLimits& limits,
                                  DType activation);
@@ -49,6 +57,7 @@ class Decoder {
  private:
   Decoder() = default;
   void head(const StepInput& in, size_t first) noexcept;
+  void reached(int32_t layers) noexcept;
   int64_t outputs() const;  // of the head
   const RankShape* shape_ = nullptr;
   const DecoderWeights* weights_ = nullptr;
@@ -61,6 +70,8 @@ class Decoder {
   };
   std::vector<NextNorms> next_norms_;  // by layer
   std::vector<int32_t> rows_;          // scratch: logit rows of a slice
+  std::atomic<int32_t> layers_done_{0};
+  std::atomic<double> layer_at_{0};
 };
 
 }  // namespace nemotron

@@ -7,6 +7,7 @@ import type { Logger } from 'pino'
 import type { Phase } from './api/admission.js'
 import { createAsk, createMayStart } from './api/batches/ask.js'
 import type { Server, ServerConfig } from './api/server.js'
+import { watchStalls } from './api/stall.js'
 import { batchable, createApp, routes } from './app.js'
 import { type Batches, openBatches } from './batch/batches.js'
 import { createBodies } from './http/body.js'
@@ -277,11 +278,13 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     bodies: createBodies(settings.body_limit),
     traffic: createTraffic(),
     batches,
+    live: new Set(),
     phase: () => phase,
     models: () => models,
   }
   const listening = await openSocket(server, settings)
 
+  const stopWatching = watchStalls(server)
   const load = async (): Promise<readonly ServedModel[]> => {
     const say = (detail: string) => fromLoading({ name: 'loading', detail })
     try {
@@ -310,6 +313,7 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     const busy = () => models.some((model) => model.pace.inFlight() > 0)
     while (busy() && performance.now() < until) await sleep(20)
     await batches?.stop()
+    stopWatching()
     for (const { engine } of models) engine.drain()
     await Promise.all(models.map((model) => model.engine.close()))
     // What is left is bytes on their way out.

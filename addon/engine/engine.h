@@ -93,8 +93,13 @@ struct EngineStats {  // counters since start, gauges now; readable from any thr
   // Steps with at most kStepRowBounds[i] rows and more than the bound before; the last: even more.
   std::array<int64_t, kStepRowBounds.size() + 1> steps_by_rows{};
   double step_seconds_sum = 0;  // time in steps
-  // Seconds since the loop last made progress while it had work; 0 when idle.
+  // Seconds since the loop finished a step, or a rank a layer of one, while there was work; 0 when
+  // idle.
   double last_step_age = 0;
+  // Of the oldest step that is launched and not done.
+  int32_t launched_rows = 0, launched_seqs = 0;
+  // That each rank has gone through, in the newest step that it began.
+  std::vector<int32_t> rank_layers;
   int32_t last_step_rows = 0, last_step_seqs = 0;
   bool failed_device = false;
   std::string failure;

@@ -151,7 +151,13 @@ EngineStats EngineLoop::stats() const {
   s.rejected = shared_.rejected;
   s.waiting += shared_.submitted_sequences;
   s.waiting_tokens = shared_.queued_tokens;
-  s.last_step_age = shared_.busy ? now_seconds() - shared_.last_progress : 0;
+  if (shared_.closing) return s;  // the runner goes away
+  double last = shared_.last_progress;
+  for (const Decoder::Progress& rank : runner_->progress()) {
+    s.rank_layers.push_back(rank.layers);
+    last = std::max(last, rank.at);
+  }
+  s.last_step_age = shared_.busy ? now_seconds() - last : 0;
   return s;
 }
 
@@ -285,6 +291,12 @@ void EngineLoop::deliver() {
   counters_.waiting = int32_t(scheduler_.num_waiting());
   counters_.blocks_used = blocks_.num_used();
   counters_.blocks_cached = blocks_.num_cached();
+  counters_.launched_rows = counters_.launched_seqs = 0;
+  if (committed_ < launched_) {
+    const StepPlan& oldest = buffers_[committed_ % StepRunner::kMaxInFlight].plan;
+    counters_.launched_rows = oldest.rows;
+    counters_.launched_seqs = int32_t(oldest.spans.size());
+  }
   bool wake = false;
   {
     const Lock lock(mutex_);

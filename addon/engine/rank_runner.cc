@@ -66,9 +66,11 @@ void RankRunner::run(int32_t index, const Setup& setup) {
     to_ranks_.notify_all();
     while (set_up_ < int(seats_.size()) && setup_status_.ok()) lock.wait(to_ranks_);
     status = setup_status_;
+    seat.decoder = rank.decoder.get();
   }
   if (status) run_steps(&seat, rank.decoder.get());
   Lock lock(mutex_);
+  seat.decoder = nullptr;
   ++left_;
   to_ranks_.notify_all();
   while (left_ < int(seats_.size())) lock.wait(to_ranks_);
@@ -146,6 +148,15 @@ void RankRunner::completed(StepBuffer* buffer) {
     for (Seat& seat : seats_) seat.completed = buffer;
   }
   to_ranks_.notify_all();
+}
+
+std::vector<Decoder::Progress> RankRunner::progress() const {
+  std::vector<Decoder::Progress> all;
+  const Lock lock(mutex_);
+  for (const Seat& seat : seats_) {
+    all.push_back(seat.decoder ? seat.decoder->progress() : Decoder::Progress());
+  }
+  return all;
 }
 
 Status RankRunner::wait() {

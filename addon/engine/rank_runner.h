@@ -42,6 +42,7 @@ class RankRunner final : public StepRunner {
   void launch(StepBuffer* buffer) override;
   void completed(StepBuffer* buffer) override;
   Status wait() override;
+  std::vector<Decoder::Progress> progress() const override;
 
  private:
   struct Launched {
@@ -53,6 +54,7 @@ class RankRunner final : public StepRunner {
     StepBuffer* completed = nullptr;  // the late step that is complete now
     std::deque<Status> done;          // not yet asked for
     bool waiting = false;             // the caller, for the oldest step
+    const Decoder* decoder = nullptr;  // while it runs steps
     std::thread thread;
   };
 
@@ -66,7 +68,7 @@ class RankRunner final : public StepRunner {
   bool all_done() const REQUIRES_LOCK(mutex_);
 
   RankGroup group_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::condition_variable to_ranks_, from_ranks_;
   std::vector<Seat> seats_;  // their contents under mutex_, but for the threads
   bool closing_ GUARDED_BY(mutex_) = false;

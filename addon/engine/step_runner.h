@@ -1,9 +1,12 @@
 // StepRunner: carries steps to what runs them, one device or several. The engine knows no more.
 #pragma once
 
+#include <vector>
+
 #include "device/device.h"
 #include "device/status.h"
 #include "engine/step_buffer.h"
+#include "models/decoder.h"
 
 namespace nemotron {
 
@@ -19,6 +22,8 @@ class StepRunner {
   virtual void completed(StepBuffer* buffer) = 0;
   // For the oldest launched step. Not ok: the device is unusable.
   virtual Status wait() = 0;
+  // Of each rank. From any thread, while the runner lives.
+  virtual std::vector<Decoder::Progress> progress() const = 0;
 };
 
 }  // namespace nemotron

@@ -325,6 +325,10 @@ Napi::Object stats_object(Napi::Env env, const EngineStats& s) {
   for (size_t i = 0; i < s.steps_by_rows.size(); ++i) {
     steps_by_rows.Set(uint32_t(i), double(s.steps_by_rows[i]));
   }
+  auto rank_layers = Napi::Array::New(env, s.rank_layers.size());
+  for (size_t i = 0; i < s.rank_layers.size(); ++i) {
+    rank_layers.Set(uint32_t(i), double(s.rank_layers[i]));
+  }
   return Builder(env)
       .set("steps", double(s.steps))
       .set("promptTokens", double(s.prompt_tokens))
@@ -354,6 +358,9 @@ Napi::Object stats_object(Napi::Env env, const EngineStats& s) {
       .set("lastStepAge", s.last_step_age)
       .set("lastStepRows", s.last_step_rows)
       .set("lastStepSeqs", s.last_step_seqs)
+      .set("launchedRows", s.launched_rows)
+      .set("launchedSeqs", s.launched_seqs)
+      .put("rankLayers", rank_layers)
       .put("failure", s.failed_device ? Napi::Value(Napi::String::New(env, s.failure)) : env.Null())
       .object();
 }

@@ -3,6 +3,7 @@
 import type { Ctx } from '../http/context.js'
 import { openApiDocument, type RouteDescription } from './openapi.js'
 import type { Server } from './server.js'
+import { stallOf } from './stall.js'
 
 /** Of the whole server. */
 type Health = { readonly ok: boolean; readonly phase: string; readonly message: string }
@@ -21,15 +22,12 @@ export const healthOf = (server: Server): Health => {
       return { ok: false, phase: 'failed', message: phase.detail }
     case 'ready':
   }
-  for (const { id, engine } of server.models()) {
-    const { failure, lastStepAge } = engine.stats()
+  for (const model of server.models()) {
+    const { id, engine } = model
+    const { failure } = engine.stats()
     if (failure !== null) return { ok: false, phase: 'failed', message: `${id}: ${failure}` }
-    if (lastStepAge > server.config.stallTimeout)
-      return {
-        ok: false,
-        phase: 'stalled',
-        message: `${id}: no progress for ${lastStepAge.toFixed(1)} s.`,
-      }
+    const stall = stallOf(model, server.config.stallTimeout)
+    if (stall !== null) return { ok: false, phase: 'stalled', message: stall }
   }
   return { ok: true, phase: 'ready', message: 'Service is ready.' }
 }

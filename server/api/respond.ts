@@ -11,7 +11,7 @@ import {
 } from '../generation/answer.js'
 import { clientOf } from '../http/client.js'
 import type { Ctx } from '../http/context.js'
-import { clientGone } from '../request-error.js'
+import { badRequest, clientGone } from '../request-error.js'
 import { bytesInSlices, jsonPieces } from '../slices.js'
 import { requireReady } from './admission.js'
 import type { Server } from './server.js'
@@ -27,6 +27,21 @@ const JSON_TYPE = { 'content-type': 'application/json' } as const
 export const answerJson = async (c: Ctx, value: unknown): Promise<Response> =>
   c.body(await bytesInSlices(jsonPieces(value)), 200, JSON_TYPE)
 
+const TIMEOUT_HEADER = 'x-request-timeout'
+
+/** Seconds that an answer may take: the server's limit, or the sender's where that is less; 0: no limit. */
+const timeoutOf = (c: Ctx, limit: number): number => {
+  const given = c.req.header(TIMEOUT_HEADER)
+  if (given === undefined) return limit
+  const seconds = /^\d+(?:\.\d+)?$/.test(given) ? Number(given) : 0
+  if (seconds <= 0 || seconds > 86_400)
+    throw badRequest(
+      `The header ${TIMEOUT_HEADER} is seconds from above 0 to 86400, such as 30, not '${given}'.`,
+      TIMEOUT_HEADER,
+    )
+  return limit > 0 ? Math.min(limit, seconds) : seconds
+}
+
 export const respond = async (
   c: Ctx,
   server: Server,
@@ -34,6 +49,7 @@ export const respond = async (
   form: { readonly stream: StreamForm } | { readonly whole: WholeForm },
 ): Promise<Response> => {
   const { config } = server
+  const timeout = timeoutOf(c, config.requestTimeout)
   const client = clientOf(c, config)
   Object.assign(client.record, {
     model: generation.model.id,
@@ -43,7 +59,7 @@ export const respond = async (
   // Reading and planning took their time: is the server still ready, and the client still there?
   requireReady(server)
   if (client.isGone()) throw clientGone()
-  const context = { client, timeout: config.requestTimeout }
+  const context = { client, timeout }
   if ('stream' in form) {
     await answerAsStream(context, generation, form.stream)
     return RESPONSE_ALREADY_SENT

@@ -4,6 +4,7 @@ import type { Logger } from 'pino'
 import type { Batches } from '../batch/batches.js'
 import type { Bodies } from '../http/body.js'
 import type { HttpConfig } from '../http/context.js'
+import type { LiveRequest } from '../http/request-log.js'
 import type { Traffic } from '../http/traffic.js'
 import type { Metrics } from '../metrics/metrics.js'
 import type { Readiness } from './admission.js'
@@ -25,4 +26,6 @@ export type Server = Readiness & {
   readonly traffic: Traffic
   /** Undefined without --data-dir. */
   readonly batches: Batches | undefined
+  /** Requests under way. */
+  readonly live: Set<LiveRequest>
 }

@@ -285,10 +285,15 @@ export type EngineStats = {
   /** Steps with at most 1, 8, 16, 32, ... 16384 rows (each counted once), then those with more. */
   readonly stepsByRows: readonly number[]
   readonly stepSecondsSum: number
-  /** Seconds since the step loop last made progress while it had work; 0 when idle. */
+  /** Seconds since the loop finished a step, or a rank a layer of one, while there was work; 0 when idle. */
   readonly lastStepAge: number
   readonly lastStepRows: number
   readonly lastStepSeqs: number
+  /** Of the oldest step that is launched and not done. */
+  readonly launchedRows: number
+  readonly launchedSeqs: number
+  /** Layers that each rank has gone through, in the newest step that it began. */
+  readonly rankLayers: readonly number[]
   /** Set when the device failed: the engine answers nothing any more. */
   readonly failure: string | null
 }

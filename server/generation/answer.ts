@@ -96,7 +96,7 @@ const start = (generation: Generation, { record }: Client, answer: AnswerHandler
 const deadline = (seconds: number, expire: (error: RequestError) => void): (() => void) => {
   if (seconds <= 0) return () => {}
   const timedOut = () =>
-    new RequestError(`The request took longer than the server's limit of ${seconds} s.`, {
+    new RequestError(`The request took longer than its limit of ${seconds} s.`, {
       kind: 'unavailable',
       code: 'request_timeout',
     })

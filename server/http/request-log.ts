@@ -8,9 +8,21 @@ import type { RequestLog } from '../log.js'
 import type { Metrics } from '../metrics/metrics.js'
 import { addHeader, type Env } from './context.js'
 
+/** A request that has no whole answer yet. */
+export type LiveRequest = {
+  readonly requestId: string
+  readonly path: string
+  /** On the clock of performance.now(). */
+  readonly since: number
+  readonly record: RequestLog
+}
+
 const GIVEN_ID = /^[\w.:/+=-]{1,128}$/
 
 const PROBES = new Set(['/health', '/v1/health/ready', '/v1/health/live', '/metrics'])
+
+/** Not a probe: it asked for something. */
+export const isTaken = ({ path }: LiveRequest): boolean => !PROBES.has(path)
 
 /** Errors that a probe is there to find, and that pass. */
 const PASSING = new Set(['loading', 'leaving', 'draining'])
@@ -42,9 +54,12 @@ const createRefusalLog = (log: Logger) => {
 export const logRequests = ({
   log,
   metrics,
+  live,
 }: {
   readonly log: Logger
   readonly metrics: Pick<Metrics, 'httpDone'>
+  /** Those under way stand in it. */
+  readonly live: Set<LiveRequest>
 }): MiddlewareHandler<Env> => {
   const refused = createRefusalLog(log)
   return async (c, next) => {
@@ -63,7 +78,10 @@ export const logRequests = ({
     addHeader(c, 'x-content-type-options', 'nosniff')
     const { socket } = incoming
     const writtenBefore = socket.bytesWritten
+    const request: LiveRequest = { requestId, path: c.req.path, since, record }
+    live.add(request)
     const done = () => {
+      live.delete(request)
       const seconds = (performance.now() - since) / 1000
       // 499: the client left before there was an answer.
       const status = outgoing.headersSent ? outgoing.statusCode : 499

@@ -182,8 +182,8 @@ const serverOptions = {
   ),
   stall_timeout: option(
     'number',
-    seconds.min(1).default(60),
-    'Seconds without a step, while there is work, after which /health is 503.',
+    seconds.min(1).default(8),
+    'Seconds in which no layer of a step was finished, while there is work, after which /health is 503.',
   ),
   body_limit: option('bytes', count(1024).default(16 << 20), 'Largest request body.'),
   data_dir: option(

@@ -421,6 +421,41 @@ TEST(a_device_failure_fails_everybody_and_refuses_the_rest) {
   expect_idle(client.engine());
 }
 
+// A step that stands still makes the age grow, and a layer of any rank that goes on makes it small.
+TEST(a_stalled_step_is_told_from_a_slow_one_and_names_its_rank) {
+  Gate gate;
+  std::atomic<int32_t> layers{0};
+  std::atomic<double> layer_at{0};
+  Script s = script();
+  s.gate = [&] { return gate.pass(); };
+  s.progress_of_ranks = [&]() -> std::vector<Decoder::Progress> {
+    return {{7, layer_at}, {layers, layer_at}};
+  };
+  Client client(scripted(s));
+  EXPECT_EQ(client.engine().stats().last_step_age, 0);
+  client.submit(request(5, 3));
+  gate.wait_for_arrivals(1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  EngineStats stats = client.engine().stats();
+  EXPECT_GE(stats.last_step_age, 0.05);
+  EXPECT_EQ(stats.launched_rows, 5);
+  EXPECT_EQ(stats.launched_seqs, 1);
+  EXPECT(stats.rank_layers == std::vector<int32_t>({7, 0}));
+  layers = 3;
+  layer_at = now_seconds();
+  const double before = stats.last_step_age;
+  stats = client.engine().stats();
+  EXPECT(stats.last_step_age < before);
+  EXPECT(stats.rank_layers == std::vector<int32_t>({7, 3}));
+  gate.open();
+  client.wait();
+  expect_idle(client.engine());
+  for (int i = 0; i < 1000 && client.engine().stats().last_step_age > 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(client.engine().stats().last_step_age, 0);
+}
+
 TEST(an_exception_on_the_engine_thread_is_a_failure_too) {
   Script s = script();
   int wakes = 0;

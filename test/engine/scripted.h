@@ -137,6 +137,10 @@ class ScriptedRunner final : public StepRunner {
     if (spoil) spoil(step);
     return {};
   }
+  std::vector<Decoder::Progress> progress() const override {
+    return progress_of_ranks ? progress_of_ranks() : std::vector<Decoder::Progress>();
+  }
+  std::function<std::vector<Decoder::Progress>()> progress_of_ranks;
   std::function<Status()> gate;
   std::function<void(StepBuffer&)> spoil;
   std::function<void(const StepBuffer&)> on_launch;

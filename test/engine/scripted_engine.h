@@ -15,6 +15,7 @@ struct Script {
   std::function<Status()> gate;
   std::function<void(StepBuffer&)> spoil;
   std::function<void(const StepBuffer&)> on_launch;
+  std::function<std::vector<Decoder::Progress>()> progress_of_ranks;
 };
 
 inline Script script() {
@@ -41,6 +42,7 @@ inline std::function<std::unique_ptr<Engine>(std::function<void()>)> scripted(co
     runner->gate = s.gate;
     runner->spoil = s.spoil;
     runner->on_launch = s.on_launch;
+    runner->progress_of_ranks = s.progress_of_ranks;
     return std::make_unique<EngineLoop>(s.options, std::move(info), std::move(runner),
                                         std::move(wake));
   };

@@ -166,6 +166,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     bodies: createBodies(bodyLimit),
     traffic: createTraffic(),
     batches,
+    live: new Set(),
     phase: options.phase ?? (() => ({ name: 'ready' })),
     models: () => models,
   }

@@ -252,6 +252,9 @@ const statsOf = ({ counts, running, waiting }: Loop): EngineStats => ({
   lastStepAge: 0,
   lastStepRows: running(),
   lastStepSeqs: running(),
+  launchedRows: running(),
+  launchedSeqs: running(),
+  rankLayers: [0],
   failure: null,
 })
 

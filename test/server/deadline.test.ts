@@ -1,0 +1,53 @@
+// X-Request-Timeout and --request-timeout: the earlier ends an answer, whole or streamed, and its blocks are free.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { chatBody, readAnswer, readEvents, startHarness, until } from './harness.js'
+
+const CHAT = '/v1/chat/completions'
+
+for (const [config, header, limit] of [
+  [0, '0.2', '0.2'],
+  [0.3, '30', '0.3'],
+  [30, '0.25', '0.25'],
+] as const)
+  test(`the server's ${config} s and the header's ${header}: ${limit}`, async () => {
+    const harness = await startHarness({
+      config: { requestTimeout: config },
+      answer: () => ({ pieces: Array<string>(100_000).fill('word ') }),
+      stepMs: 1,
+      info: { maxModelLen: 1 << 20 },
+    })
+    try {
+      const headers = { 'x-request-timeout': header }
+      const whole = await harness.post(CHAT, chatBody(), headers)
+      assert.equal(whole.status, 503)
+      const { error } = await readAnswer(whole)
+      assert.equal(error.code, 'request_timeout')
+      assert.match(error.message, new RegExp(`its limit of ${limit} s`))
+      const { chunks, done } = await readEvents(
+        await harness.post(CHAT, chatBody({ stream: true }), headers),
+      )
+      assert.ok(done)
+      assert.equal(chunks.at(-1)?.error?.code, 'request_timeout')
+      await until(() => harness.engine.stats().running === 0, 'both are aborted')
+    } finally {
+      await harness.close()
+    }
+  })
+
+test('a header that is no number of seconds is refused by name', async () => {
+  const harness = await startHarness()
+  try {
+    for (const value of ['soon', '0', '-1', '1e3', '86401']) {
+      const answer = await harness.post(CHAT, chatBody(), { 'x-request-timeout': value })
+      assert.equal(answer.status, 400, value)
+      const { error } = await readAnswer(answer)
+      assert.equal(error.param, 'x-request-timeout')
+      assert.match(error.message, /is seconds from above 0 to 86400, such as 30, not/)
+    }
+    assert.equal((await harness.post(CHAT, chatBody(), { 'x-request-timeout': '30' })).status, 200)
+  } finally {
+    await harness.close()
+  }
+})
