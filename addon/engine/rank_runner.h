@@ -50,10 +50,10 @@ class RankRunner final : public StepRunner {
     bool is_late = false;  // when it was launched: the engine thread changes the step's own word
   };
   struct Seat {
-    std::deque<Launched> launched;    // not yet taken by the rank thread
-    StepBuffer* completed = nullptr;  // the late step that is complete now
-    std::deque<Status> done;          // not yet asked for
-    bool waiting = false;             // the caller, for the oldest step
+    std::deque<Launched> launched;     // not yet taken by the rank thread
+    StepBuffer* completed = nullptr;   // the late step that is complete now
+    std::deque<Status> done;           // not yet asked for
+    bool waiting = false;              // the caller, for the oldest step
     const Decoder* decoder = nullptr;  // while it runs steps
     std::thread thread;
   };
