@@ -14,6 +14,9 @@ import { addServeCommand } from './commands/serve.js'
 import { warnOfVariables } from './commands/variables.js'
 import { VERSION } from './version.js'
 
+// What is said beside the work may be lost (a full disk, a reader that is gone), the work not.
+process.stderr.on('error', () => {})
+
 const program = new Command('nemotron-server')
   .description('Inference server for NVIDIA Nemotron models.')
   .version(VERSION)

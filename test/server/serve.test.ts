@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs'
 import { get, request } from 'node:https'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -26,11 +34,15 @@ type Running = {
 
 const children = new Set<ChildProcess>()
 
-const start = (args: readonly string[], env: NodeJS.ProcessEnv = {}): Omit<Running, 'url'> => {
+const start = (
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+  stdout: 'pipe' | number = 'pipe',
+): Omit<Running, 'url'> => {
   const child = spawn(
     process.execPath,
     ['--import', 'tsx', packagePath('server/cli.ts'), 'serve', ...args],
-    { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] },
+    { env: { ...process.env, ...env }, stdio: ['ignore', stdout, 'pipe'] },
   )
   children.add(child)
   let text = ''
@@ -42,10 +54,15 @@ const start = (args: readonly string[], env: NodeJS.ProcessEnv = {}): Omit<Runni
   return { child, out: () => text, exit }
 }
 
-const serve = async (args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Running> => {
+const serve = async (
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+  stdout: 'pipe' | number = 'pipe',
+): Promise<Running> => {
   const running = start(
     ['--port', '0', '--kv-cache-memory', '32MiB', '--threads', '1', ...args],
     env,
+    stdout,
   )
   for (let i = 0; i < 600; i++) {
     const url = /^at (\S+)\/v1/m.exec(running.out())?.[1]
@@ -350,6 +367,28 @@ describe('serve', { skip }, () => {
     const other = start(['--port', new URL(url).port, '--model', chatCheckpoint()])
     assert.equal(await other.exit, 1)
     assert.match(other.out(), /^error: --port \d+: the port is in use on 127.0.0.1/m)
+    child.kill('SIGTERM')
+    assert.equal(await exit, 0)
+  })
+
+  test('a full disk under the log costs lines, and no answer', async () => {
+    const full = openSync('/dev/full', 'w')
+    const { url, child, exit, out } = await serve(
+      ['--model', chatCheckpoint(), '--served-model-name', 'm'],
+      {},
+      full,
+    )
+    closeSync(full)
+    for (let i = 0; i < 3; i++) {
+      const response = await fetch(`${url}/v1/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ model: 'm', prompt: 'x', max_tokens: 2 }),
+        signal: AbortSignal.timeout(30_000),
+      })
+      assert.equal(response.status, 200, await response.text())
+    }
+    assert.equal(out().match(/the log cannot be written: ENOSPC/g)?.length, 1, out())
     child.kill('SIGTERM')
     assert.equal(await exit, 0)
   })
