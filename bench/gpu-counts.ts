@@ -490,7 +490,7 @@ export const makeCounts = (root: string, program: string): string => {
     )
   return renderCounts(
     readLaunches(program),
-    compile(root, nvcc, ['gemm_decode']),
+    compile(root, nvcc, ['gemm_decode', 'gemm_decode_wide']),
     nvccRelease(nvcc),
   )
 }

@@ -1,4 +1,5 @@
-// out = a w^T for generated rows (M 1..64 a pass) and for the head: streams the weights once.
+// out = a w^T for generated rows and for the head: streams the weights, once for 64 rows of a. Many
+// rows of a large matrix are gemm_decode_wide.cu's, with the same bits.
 //
 //   bytes  rows * k * (2 or 1) of weights, once for every 64 rows of a; a itself comes from L2
 //   FLOPs  2 * M * rows * k: below the tensor cores' limit up to M about 180
@@ -21,8 +22,7 @@
 // of the next kernel finds room beside them. That one requests its first stages of weights before
 // it waits for this kernel (PDL): they do not depend on it.
 #include "cuda/block.h"
-#include "cuda/epilogue.h"
-#include "cuda/kernels.h"
+#include "cuda/gemm_decode.h"
 #include "cuda/launch.h"
 
 namespace nemotron::cuda {
@@ -32,21 +32,6 @@ using namespace gpu;
 namespace {
 
 constexpr int kWarps = 4, kThreads = kWarps * 32;
-
-enum class Epilogue { store, add, silu, rope };
-
-struct Output {
-  Epilogue epilogue = Epilogue::store;
-  void* data = nullptr;
-  int64_t stride = 0;
-  // Silu and rope work on pairs of sums: the upper half of a block's row tiles lies this many rows
-  // below the lower half (gate and up; the two halves of a head). Lower tiles come in segments of
-  // segment_tiles tiles, segment_rows rows apart, of which lower_rows are real.
-  int32_t pair_offset = 0;
-  int32_t segment_tiles = 1, segment_rows = 0, lower_rows = 0;
-  RopeStore rope;
-  SplitNorm norm;  // with add
-};
 
 template <bool kFp8_, int kRowTiles_, int kTokenTiles_, bool kPaired_>
 struct Shape {
@@ -79,16 +64,8 @@ GPU_DEVICE int tile_row(const Output& out, int place, int i) {
   if constexpr (!kPaired) return (place * kRowTiles + i) * 16;
   constexpr int kLower = kRowTiles / 2 > 0 ? kRowTiles / 2 : 1;
   const int tile = place * kLower + i % kLower;
-  const int row = tile / out.segment_tiles * out.segment_rows + tile % out.segment_tiles * 16;
-  return row + (i >= kLower ? out.pair_offset : 0);
+  return row_of_tile<true>(out, tile) + (i >= kLower ? out.pair_offset : 0);
 }
-
-// Where a lane stands: which of its block's tokens and fragments are its own.
-struct Lane {
-  int first_token, tokens;  // of the block; of the step
-  int warp, lane, g, t;
-  int place = 0;  // of the block's rows in the matrix, in units of its row tiles
-};
 
 // Where a lane's bytes begin in each weight row at column block 0: in units of sixteen bytes, to
 // save registers.
@@ -106,43 +83,16 @@ GPU_DEVICE void place_weights(const DecodeGemm& p, const Output& out, const Lane
   }
 }
 
-// A unit of the results: row tile r and token tile n of a block.
-struct TilePlace {
-  int r, n;
-};
-
-// 1 / sqrt(mean of squares + eps) of the block's tokens.
-template <int kTokenTiles>
-GPU_DEVICE void scale_rows_of(const DecodeGemm& p, const Lane& at, float* row_scale) {
-  const int tiles = norm_tiles(p.w.cols), first_token = at.first_token, tokens = at.tokens;
-  const int warp = at.warp, lane = at.lane;
-  for (int i = warp; i < kTokenTiles * 8 && first_token + i < tokens; i += kWarps) {
-    const float* squares = p.squares + int64_t(first_token + i) * tiles;
-    float all_squares = 0;
-    for (int j = lane; j < tiles; j += 32) all_squares += squares[j];
-    all_squares = warp_sum(all_squares);
-    if (lane == 0) row_scale[i] = 1.0f / sqrtf(all_squares / float(p.w.cols) + p.eps);
-  }
-}
-
 // A row tile's weights in a stage: a0..a3 of four steps of mma.
 template <bool kFp8>
 GPU_DEVICE void read_weights(const uint4* slot, int r, uint32_t (&a)[4][4]) {
   if constexpr (kFp8) {
-    const uint4 lo = load16(slot + r * 2 * 32), hi = load16(slot + (r * 2 + 1) * 32);
-    const uint32_t l[4] = {lo.x, lo.y, lo.z, lo.w}, h[4] = {hi.x, hi.y, hi.z, hi.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      a[i][0] = e4m3_even_to_bf16(l[i]), a[i][1] = e4m3_even_to_bf16(h[i]);
-      a[i][2] = e4m3_odd_to_bf16(l[i]), a[i][3] = e4m3_odd_to_bf16(h[i]);
-    }
+    fp8_weights(load16(slot + r * 2 * 32), load16(slot + (r * 2 + 1) * 32), a);
   } else {
 #pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-      const uint4 lo = load16(slot + (r * 4 + i) * 32), hi = load16(slot + (r * 4 + i + 1) * 32);
-      a[i][0] = lo.x, a[i][1] = hi.x, a[i][2] = lo.y, a[i][3] = hi.y;
-      a[i + 1][0] = lo.z, a[i + 1][1] = hi.z, a[i + 1][2] = lo.w, a[i + 1][3] = hi.w;
-    }
+    for (int i = 0; i < 4; i += 2)
+      bf16_weights(load16(slot + (r * 4 + i) * 32), load16(slot + (r * 4 + i + 1) * 32), a[i],
+                   a[i + 1]);
   }
 }
 
@@ -159,12 +109,8 @@ GPU_DEVICE void multiply_stage(const uint4* slot, const uint4* tokens_slot,
     for (int n = 0; n < kTokenTiles; ++n) {
       const uint4 b = load16(tokens_slot + (n * 2 + h) * 32);
 #pragma unroll
-      for (int r = 0; r < kRowTiles; ++r) {
-        const auto& lo = a[r][2 * h];
-        const auto& hi = a[r][2 * h + 1];
-        mma_bf16(sum[r][n], lo[0], lo[1], lo[2], lo[3], b.x, b.y);
-        mma_bf16(sum[r][n], hi[0], hi[1], hi[2], hi[3], b.z, b.w);
-      }
+      for (int r = 0; r < kRowTiles; ++r)
+        multiply_steps(sum[r][n], a[r][2 * h], a[r][2 * h + 1], b);
     }
   }
 }
@@ -192,85 +138,21 @@ GPU_DEVICE void total_of(const uint4* shared, int i, int lane, float (&v)[4]) {
   }
 }
 
-// low[e] belongs to row g (e < 2) or g + 8 of a tile and token 2 t + e % 2 of token tile n.
-
-// The results of row tile r and token tile n: stored, or added to what is there, which a split norm
-// may read next.
-template <int kRowTiles>
-GPU_DEVICE void write_tile(const DecodeGemm& p, const Output& out, const Lane& at,
-                           const float* row_scale, TilePlace tile_of, const float (&low)[4]) {
-  const auto [r, n] = tile_of;
-  float squares[2] = {};  // of the lane's two tokens
-#pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    const int in_block = n * 8 + 2 * at.t + e % 2, token = at.first_token + in_block;
-    const int row = tile_row<false, kRowTiles>(out, at.place, r) + at.g + (e >= 2 ? 8 : 0);
-    if (token >= at.tokens || row >= p.w.rows) continue;
-    float v = low[e] * (p.squares ? row_scale[in_block] : 1.0f);
-    if (p.w.scale) v *= p.w.scale[row];
-    float* to = static_cast<float*>(out.data) + token * out.stride + row;
-    if (out.epilogue == Epilogue::add) v += *to;
-    *to = v;
-    if (out.norm.gain) {
-      out.norm.scaled[token * out.norm.stride + row] = to_bf16(v * out.norm.gain[row]);
-      squares[e % 2] += v * v;
-    }
-  }
-  if (!out.norm.gain) return;
-  // Of a tile's sixteen rows, whatever instance this is: one order for any number of tokens.
-  const int tile = at.place * kRowTiles + r;
-#pragma unroll
-  for (int e = 0; e < 2; ++e) {
-    for (int m = 4; m < 32; m *= 2) squares[e] += shuffle_xor(squares[e], m);
-    const int token = at.first_token + n * 8 + 2 * at.t + e;
-    if (at.g == 0 && token < at.tokens && tile < norm_tiles(p.w.rows))
-      out.norm.squares[int64_t(token) * norm_tiles(p.w.rows) + tile] = squares[e];
-  }
-}
-
-// The same of a pair of row tiles: silu(low) * high, or both halves of a head, turned and cached.
-template <int kRowTiles>
-GPU_DEVICE void write_pair(const DecodeGemm& p, const Output& out, const Lane& at,
-                           const float* row_scale, TilePlace tile_of, const float (&sums)[2][4]) {
-  const auto [r, n] = tile_of;
-  const int tile = at.place * (kRowTiles / 2) + r;
-#pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    const int in_block = n * 8 + 2 * at.t + e % 2, token = at.first_token + in_block;
-    if (token >= at.tokens) continue;
-    const int in_tile = at.g + (e >= 2 ? 8 : 0),
-              row = tile_row<true, kRowTiles>(out, at.place, r) + in_tile;
-    const int in_segment = tile % out.segment_tiles * 16 + in_tile;
-    if (in_segment >= out.lower_rows || row >= p.w.rows) continue;
-    const float by = p.squares ? row_scale[in_block] : 1.0f;
-    float lo = sums[0][e] * by, hi = sums[1][e] * by;
-    if (p.w.scale) {
-      lo *= p.w.scale[row];
-      hi *= p.w.scale[row + out.pair_offset];
-    }
-    if (out.epilogue == Epilogue::silu) {
-      static_cast<uint16_t*>(out.data)[token * out.stride + row] = to_bf16(silu(lo) * hi);
-    } else {
-      const int slot = step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
-      store_rotated(out.rope, token, slot, tile / out.segment_tiles, in_segment, float2{lo, hi});
-    }
-  }
-}
-
-// The results of the block's rows at at.place, from the sums of its four warps.
+// The results of the block's rows at `place`, from the sums of its four warps.
 template <class S>
-GPU_DEVICE void write_results(const DecodeGemm& p, const Output& out, const Lane& at,
+GPU_DEVICE void write_results(const DecodeGemm& p, const Output& out, const Lane& at, int place,
                               const uint4* sums, const float* row_scale) {
   constexpr int kTiles = S::kRowTiles * S::kTokenTiles;
   for (int u = at.warp; u < S::kLower * S::kTokenTiles; u += kWarps) {
-    const TilePlace tile = {u / S::kTokenTiles, u % S::kTokenTiles};
-    float v[2][4];
-    total_of<kTiles>(sums, u, at.lane, v[0]);
+    const TilePlace to = {place * S::kLower + u / S::kTokenTiles, u % S::kTokenTiles};
+    float low[4];
+    total_of<kTiles>(sums, u, at.lane, low);
     if constexpr (S::kPaired) {
-      total_of<kTiles>(sums, u + S::kLower * S::kTokenTiles, at.lane, v[1]);
-      write_pair<S::kRowTiles>(p, out, at, row_scale, tile, v);
+      float high[4];
+      total_of<kTiles>(sums, u + S::kLower * S::kTokenTiles, at.lane, high);
+      write_pair(p, out, at, row_scale, to, low, high);
     } else {
-      write_tile<S::kRowTiles>(p, out, at, row_scale, tile, v[0]);
+      write_tile(p, out, at, row_scale, to, low);
     }
   }
 }
@@ -302,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   uint4* sums = S::kStays ? smem.take<uint4>(S::kSumBytes / 16) : shared;
   float* row_scale = smem.take<float>(kTokenTiles * 8);
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-  Lane at = {first_token, tokens, warp, lane, g, t};
+  const Lane at = {first_token, tokens, warp, lane, g, t};
   uint4* ring = shared + warp * S::kStages * S::kLoads * 32 + lane;  // this lane's queue: stride 32
 
   // Stages are numbered from the block's first place to its last. The next to be asked for is
@@ -362,7 +244,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 
   int stage = 0;
-  for (at.place = int(blockIdx.y); at.place < places; at.place += int(gridDim.y)) {
+  for (int place = int(blockIdx.y); place < places; place += int(gridDim.y)) {
     float sum[kRowTiles][kTokenTiles][4] = {};
     for (int i = 0; i < mine; ++i, ++stage) {
       cp_async_wait<S::kStages - 2>();
@@ -375,13 +257,14 @@ __global__ void __launch_bounds__(kThreads, 1)
       multiply_stage<kFp8>(slot, slot + S::kWeightLoads * 32, sum);
     }
     // Not before the first sums: they are on their way by then.
-    if (p.squares && at.place == int(blockIdx.y)) scale_rows_of<kTokenTiles>(p, at, row_scale);
+    if (p.squares && place == int(blockIdx.y))
+      scale_rows_of<kWarps, kTokenTiles * 8>(p, at, row_scale);
     // The four warps' sums, added in the order of the warps, when those of the place before have
     // been read.
     block_sync();
     keep_sums(sums + warp * kRowTiles * kTokenTiles * 32 + lane, sum);
     block_sync();
-    write_results<S>(p, out, at, sums, row_scale);
+    write_results<S>(p, out, at, place, sums, row_scale);
     if constexpr (!S::kStays) break;
   }
   cp_async_wait<0>();
@@ -449,8 +332,10 @@ int32_t early_of(S, const DecodeGemm& p) {
 
 void launch_any(Queue& queue, const DecodeGemm& p, const Output& out) {
   const bool paired = out.epilogue == Epilogue::silu || out.epilogue == Epilogue::rope;
+  const int32_t tiles = lower_tiles(p, out, paired);
+  if (gemm_decode_wide(queue, p, out, tiles, paired)) return;
   with_instance(queue, p, paired, [&](auto s) {
-    const int32_t places = places_of(s, lower_tiles(p, out, paired));
+    const int32_t places = places_of(s, tiles);
     launch(queue, "gemm_decode", kernel_of(s), grid_of(s, queue, places, p.grid_rows), kThreads,
            s.kBytes, p, out, places, early_of(s, p));
   });
@@ -469,12 +354,15 @@ void load_gemm_decode(Queue& queue) {
   load_all<false, true>(queue);
   load_all<true, false>(queue);
   load_all<true, true>(queue);
+  load_gemm_decode_wide(queue);
 }
 
 DecodeLaunch gemm_decode_launch(const Queue& queue, const DecodeGemm& p, bool paired) {
   DecodeLaunch l;
+  const int32_t tiles = p.w.rows / (paired ? 32 : 16);
+  if (gemm_decode_wide_launch(queue, p, tiles, paired, &l)) return l;
   with_instance(queue, p, paired, [&](auto s) {
-    const int32_t places = places_of(s, p.w.rows / (paired ? 32 : 16));
+    const int32_t places = places_of(s, tiles);
     const dim3 grid = grid_of(s, queue, places, p.grid_rows);
     l.kernel = "gemm_decode_kernelILb" + std::to_string(s.kFp8) + "ELi" +
                std::to_string(s.kRowTiles) + "ELi" + std::to_string(s.kTokenTiles) + "ELb" +

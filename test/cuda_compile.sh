@@ -53,15 +53,17 @@ for f in cuda/*.cu; do
 done
 sort "$OUT/table" >"$OUT/sorted"
 
-# Equality of a row's bits in every instance of gemm_decode: each sum and product of floats says how it rounds,
+# Equality of a row's bits in every product of generated rows: each sum and product of floats says how it rounds,
 # so that ptxas may not fuse some of them and others not.
-# shellcheck disable=SC2046
-"$NVCC" -std=c++20 -O3 -I. -Iaddon $(own_options gemm_decode.cu) -arch="compute_${ARCHS##* }" -ptx \
-  -o "$OUT/gemm_decode.ptx" cuda/gemm_decode.cu
-if grep -nE '(mul|add|sub)(\.ftz)?(\.sat)?\.f32' "$OUT/gemm_decode.ptx" | head -3 | grep .; then
-  echo "gemm_decode: products that may be fused with sums; cuda/CMakeLists.txt says -fmad=false for it"
-  exit 1
-fi
+for name in gemm_decode gemm_decode_wide; do
+  # shellcheck disable=SC2046
+  "$NVCC" -std=c++20 -O3 -I. -Iaddon $(own_options $name.cu) -arch="compute_${ARCHS##* }" -ptx \
+    -o "$OUT/$name.ptx" cuda/$name.cu
+  if grep -nE '(mul|add|sub)(\.ftz)?(\.sat)?\.f32' "$OUT/$name.ptx" | head -3 | grep .; then
+    echo "$name: products that may be fused with sums; cuda/CMakeLists.txt says -fmad=false for it"
+    exit 1
+  fi
+done
 
 # cuBLASLt is never linked: what we declare of it has to be what NVIDIA's header says, where there is one.
 HEADER=$(ls "$(dirname "$NVCC")"/../include/cublasLt.h ${CUDA_HOME:+"$CUDA_HOME"/include/cublasLt.h} /usr/include/cublasLt.h 2>/dev/null | head -1 || true)

@@ -42,6 +42,9 @@ std::vector<GemmCase> gemm_cases(bool slow) {
     c.push_back({3, 40, 2100, t});
     // More rows than blocks that stay take at a time.
     for (const int64_t rows : {3, 9}) c.push_back({rows, 200, 700, t});
+    // Many generated rows of a matrix that is large, for a GPU of three multiprocessors.
+    for (const int64_t rows : {17, 40}) c.push_back({rows, 272, 700, t});
+    for (const int64_t rows : {70, 130}) c.push_back({rows, 150, 700, t});
   }
   if (slow) return c;
   c.push_back({700, 48, 64, DType::bf16});
@@ -457,7 +460,7 @@ void test_row_equality(const DeviceUnderTest& d, DType dtype, int64_t n, int64_t
   multiply(device.get(), out, a, w);
   REQUIRE_OK(device->sync());
   const std::vector<float> whole = out.read();
-  for (int64_t rows : {1, 2, 3, 5, 8, 11, 12, 13, 16, 17, 24, 33, 47, 64}) {
+  for (int64_t rows : {1, 2, 3, 5, 8, 11, 12, 13, 16, 17, 24, 33, 47, 64, 65, 100, 129}) {
     if (rows > most) break;
     const int64_t first = (most - rows) / 2;
     Buffer some(device.get(), act, {rows, k},
@@ -522,6 +525,10 @@ void add_gemm_cases(const DeviceUnderTest& d) {
     }
     add_case(at + "row equality " + dtype_name(t),
              [=] { test_row_equality(d, t, d.slow ? 40 : 100, 2100, 70); });
+    if (t == DType::f32 || t == DType::f16) continue;
+    // So large that GPUs take another kernel for many rows.
+    add_case(at + "row equality of many " + dtype_name(t),
+             [=] { test_row_equality(d, t, d.slow ? 272 : 12800, 330, 150); });
   }
   for (bool scaled : {false, true}) {
     add_case(at + "fp8 codes" + (scaled ? " scaled" : ""), [=] { test_fp8_codes(d, scaled); });

@@ -1,0 +1,155 @@
+// What the products of generated rows share, of few (gemm_decode.cu) and of many
+// (gemm_decode_wide.cu): how fragments are made, and what becomes of the sums. All of it gives a
+// row the same bits, whichever takes it.
+#pragma once
+
+#include "cuda/epilogue.h"
+#include "cuda/gpu.h"
+#include "cuda/kernels.h"
+
+namespace nemotron::cuda {
+
+enum class Epilogue { store, add, silu, rope };
+
+struct Output {
+  Epilogue epilogue = Epilogue::store;
+  void* data = nullptr;
+  int64_t stride = 0;
+  // Silu and rope work on pairs of sums: the upper half of a block's row tiles lies this many rows
+  // below the lower half (gate and up; the two halves of a head). Lower tiles come in segments of
+  // segment_tiles tiles, segment_rows rows apart, of which lower_rows are real.
+  int32_t pair_offset = 0;
+  int32_t segment_tiles = 1, segment_rows = 0, lower_rows = 0;
+  RopeStore rope;
+  SplitNorm norm;  // with add
+};
+
+// The product for many rows, where it takes it; false: gemm_decode.cu has to. `tiles`: row tiles of
+// the matrix, of pairs the lower ones. One name, one rule, for launching and for counting.
+bool gemm_decode_wide(Queue& queue, const DecodeGemm& p, const Output& out, int32_t tiles,
+                      bool paired);
+bool gemm_decode_wide_launch(const Queue& queue, const DecodeGemm& p, int32_t tiles, bool paired,
+                             DecodeLaunch* l);
+void load_gemm_decode_wide(Queue& queue);
+
+// Where a lane stands: which of its block's tokens and fragments are its own.
+struct Lane {
+  int first_token, tokens;  // of the block; of the step
+  int warp, lane, g, t;
+};
+
+// A unit of the results: a row tile of the matrix (of pairs, the lower one), a token tile of the
+// block.
+struct TilePlace {
+  int tile, n;
+};
+
+// The first weight row of a row tile; of pairs, of a lower one.
+template <bool kPaired>
+GPU_DEVICE int row_of_tile(const Output& out, int tile) {
+  if constexpr (!kPaired) return tile * 16;
+  return tile / out.segment_tiles * out.segment_rows + tile % out.segment_tiles * 16;
+}
+
+// --- fragments ---
+
+// Sixteen bytes of weight rows g and g + 8 of a tile, BF16: a0..a3 of two steps of mma.
+GPU_DEVICE void bf16_weights(const uint4& lo, const uint4& hi, uint32_t (&first)[4],
+                             uint32_t (&second)[4]) {
+  first[0] = lo.x, first[1] = hi.x, first[2] = lo.y, first[3] = hi.y;
+  second[0] = lo.z, second[1] = hi.z, second[2] = lo.w, second[3] = hi.w;
+}
+// The same of FP8: of four steps.
+GPU_DEVICE void fp8_weights(const uint4& lo, const uint4& hi, uint32_t (&a)[4][4]) {
+  const uint32_t l[4] = {lo.x, lo.y, lo.z, lo.w}, h[4] = {hi.x, hi.y, hi.z, hi.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    a[i][0] = gpu::e4m3_even_to_bf16(l[i]), a[i][1] = gpu::e4m3_even_to_bf16(h[i]);
+    a[i][2] = gpu::e4m3_odd_to_bf16(l[i]), a[i][3] = gpu::e4m3_odd_to_bf16(h[i]);
+  }
+}
+// sum += two steps of mma; b: sixteen bytes of a token.
+GPU_DEVICE void multiply_steps(float (&sum)[4], const uint32_t (&first)[4],
+                               const uint32_t (&second)[4], const uint4& b) {
+  gpu::mma_bf16(sum, first[0], first[1], first[2], first[3], b.x, b.y);
+  gpu::mma_bf16(sum, second[0], second[1], second[2], second[3], b.z, b.w);
+}
+
+// --- results ---
+
+// 1 / sqrt(mean of squares + eps) of the block's tokens.
+template <int kWarps, int kTokens>
+GPU_DEVICE void scale_rows_of(const DecodeGemm& p, const Lane& at, float* row_scale) {
+  const int tiles = norm_tiles(p.w.cols), first_token = at.first_token, tokens = at.tokens;
+  const int warp = at.warp, lane = at.lane;
+  for (int i = warp; i < kTokens && first_token + i < tokens; i += kWarps) {
+    const float* squares = p.squares + int64_t(first_token + i) * tiles;
+    float all_squares = 0;
+    for (int j = lane; j < tiles; j += 32) all_squares += squares[j];
+    all_squares = gpu::warp_sum(all_squares);
+    if (lane == 0) row_scale[i] = 1.0f / sqrtf(all_squares / float(p.w.cols) + p.eps);
+  }
+}
+
+// Below, sum e belongs to row g (e < 2) or g + 8 of a tile and token 2 t + e % 2 of a token tile.
+
+// The results of a row tile and a token tile: stored, or added to what is there, which a split norm
+// may read next.
+GPU_DEVICE void write_tile(const DecodeGemm& p, const Output& out, const Lane& at,
+                           const float* row_scale, TilePlace place, const float (&low)[4]) {
+  const auto [tile, n] = place;
+  float squares[2] = {};  // of the lane's two tokens
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const int in_block = n * 8 + 2 * at.t + e % 2, token = at.first_token + in_block;
+    const int row = row_of_tile<false>(out, tile) + at.g + (e >= 2 ? 8 : 0);
+    if (token >= at.tokens || row >= p.w.rows) continue;
+    float v = low[e] * (p.squares ? row_scale[in_block] : 1.0f);
+    if (p.w.scale) v *= p.w.scale[row];
+    float* to = static_cast<float*>(out.data) + token * out.stride + row;
+    if (out.epilogue == Epilogue::add) v += *to;
+    *to = v;
+    if (out.norm.gain) {
+      out.norm.scaled[token * out.norm.stride + row] = gpu::to_bf16(v * out.norm.gain[row]);
+      squares[e % 2] += v * v;
+    }
+  }
+  if (!out.norm.gain) return;
+  // Of a tile's sixteen rows, whatever instance this is: one order for any number of tokens.
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    for (int m = 4; m < 32; m *= 2) squares[e] += gpu::shuffle_xor(squares[e], m);
+    const int token = at.first_token + n * 8 + 2 * at.t + e;
+    if (at.g == 0 && token < at.tokens && tile < norm_tiles(p.w.rows))
+      out.norm.squares[int64_t(token) * norm_tiles(p.w.rows) + tile] = squares[e];
+  }
+}
+
+// The same of a pair of row tiles: silu(low) * high, or both halves of a head, turned and cached.
+GPU_DEVICE void write_pair(const DecodeGemm& p, const Output& out, const Lane& at,
+                           const float* row_scale, TilePlace place, const float (&low)[4],
+                           const float (&high)[4]) {
+  const auto [tile, n] = place;
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const int in_block = n * 8 + 2 * at.t + e % 2, token = at.first_token + in_block;
+    if (token >= at.tokens) continue;
+    const int in_tile = at.g + (e >= 2 ? 8 : 0), row = row_of_tile<true>(out, tile) + in_tile;
+    const int in_segment = tile % out.segment_tiles * 16 + in_tile;
+    if (in_segment >= out.lower_rows || row >= p.w.rows) continue;
+    const float by = p.squares ? row_scale[in_block] : 1.0f;
+    float lo = low[e] * by, hi = high[e] * by;
+    if (p.w.scale) {
+      lo *= p.w.scale[row];
+      hi *= p.w.scale[row + out.pair_offset];
+    }
+    if (out.epilogue == Epilogue::silu) {
+      static_cast<uint16_t*>(out.data)[token * out.stride + row] = gpu::to_bf16(silu(lo) * hi);
+    } else {
+      const int slot = step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
+      store_rotated(out.rope, token, slot, tile / out.segment_tiles, in_segment, float2{lo, hi});
+    }
+  }
+}
+
+}  // namespace nemotron::cuda
