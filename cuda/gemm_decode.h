@@ -115,7 +115,7 @@ GPU_DEVICE void write_tile(const DecodeGemm& p, const Output& out, const Lane& a
     }
   }
   if (!out.norm.gain) return;
-  // Of a tile's sixteen rows, whatever instance this is: one order for any number of tokens.
+    // Of a tile's sixteen rows, whatever instance this is: one order for any number of tokens.
 #pragma unroll
   for (int e = 0; e < 2; ++e) {
     for (int m = 4; m < 32; m *= 2) squares[e] += gpu::shuffle_xor(squares[e], m);

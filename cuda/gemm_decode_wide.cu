@@ -86,13 +86,12 @@ GPU_DEVICE void read_weights(const uint4* stage, int tile, const Lane& at, uint3
   const int low = tile * 16 + at.g, high = low + 8;
   if constexpr (kFp8) {
     fp8_weights(load16(stage + weight_place<true>(low, at.t)),
-                  load16(stage + weight_place<true>(high, at.t)), a);
+                load16(stage + weight_place<true>(high, at.t)), a);
   } else {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       bf16_weights(load16(stage + weight_place<false>(low, 4 * h + at.t)),
-                    load16(stage + weight_place<false>(high, 4 * h + at.t)), a[2 * h],
-                    a[2 * h + 1]);
+                   load16(stage + weight_place<false>(high, 4 * h + at.t)), a[2 * h], a[2 * h + 1]);
     }
   }
 }
@@ -184,7 +183,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_wide_kernel(DecodeGem
   }
 
   int stage = 0;
-  const auto step = [&](float (&sum)[2][kTokenTiles][4]) {
+  const auto step = [&](float(&sum)[2][kTokenTiles][4]) {
     cp_async_wait<S::kStages - 2>();
     block_sync();  // everybody's copies are there; everybody has read the stage before
     if (stage + S::kStages - 1 < all) {
@@ -198,7 +197,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_wide_kernel(DecodeGem
     ++stage;
   };
   float total[2][kTokenTiles][4] = {};
-  const auto add = [&](const float (&sum)[2][kTokenTiles][4]) {
+  const auto add = [&](const float(&sum)[2][kTokenTiles][4]) {
 #pragma unroll
     for (int i = 0; i < 2 * kTokenTiles * 4; ++i) {
       const int r = i / 4 / kTokenTiles, n = i / 4 % kTokenTiles;
@@ -245,7 +244,8 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_wide_kernel(DecodeGem
 template <bool kFp8, bool kPaired, class Use>
 bool with_instance(const Queue& queue, int32_t grid_rows, int32_t tiles, const Use& use) {
   const auto suits = [&](auto s) {
-    const int32_t blocks = (tiles + s.kLower - 1) / s.kLower * ((grid_rows + s.kTokens - 1) / s.kTokens);
+    const int32_t blocks =
+        (tiles + s.kLower - 1) / s.kLower * ((grid_rows + s.kTokens - 1) / s.kTokens);
     if (blocks * 4 < queue.multiprocessors * 3) return false;
     use(s);
     return true;

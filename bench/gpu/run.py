@@ -57,7 +57,7 @@ SANITIZED = [r"gemm 17x80x96 BF16$", r"mlp_input BF16 34x40$", r"norm after resi
              r"sample vocab 33$", r"(?<!wgmma )attention .*d64 b\d+ .*prompts$"]
 SANITIZED_WGMMA = [r"wgmma attention .*d64 b\d+ .*prompts$"]
 SANITIZED_STEPS = [r"^model bf16$", r"^model fp8 weights and cache$"]
-NCU_KERNELS = "regex:^(gemm_decode|gemm_prompt|attention_decode|attention_prompt)_kernel"
+NCU_KERNELS = "regex:^(gemm_decode|gemm_decode_wide|gemm_prompt|attention_decode|attention_prompt)_kernel"
 NCU_SECTIONS = ["SpeedOfLight", "MemoryWorkloadAnalysis", "MemoryWorkloadAnalysis_Tables", "Occupancy",
                 "LaunchStats", "WarpStateStats"]
 

@@ -79,7 +79,7 @@ BREAKS = [
     B("gemm_decode_wide.cu", "cp_async_wait<S::kStages - 2>();", "cp_async_wait<S::kStages - 1>();", WIDE),
     B("gemm_decode_wide.cu", "block_sync();  // everybody's", "// everybody's", WIDE),
     B("gemm_decode_wide.cu", "pdl_wait();\n#pragma unroll", "#pragma unroll", WIDE),
-    B("gemm_decode_wide.cu", "block_sync();\n\n#pragma unroll\n  for (int n = 0;", "#pragma unroll\n  for (int n = 0;", NORM),
+    B("gemm_decode_wide.cu", "block_sync();\n\n#pragma unroll\n  for (int n = 0;", "#pragma unroll\n  for (int n = 0;", SPLIT),
     B("gemm_decode_wide.cu", "if (stage + S::kStages - 1 < all) {", "if (stage + S::kStages < all) {", WIDE),
     B("gemm_decode_wide.cu", "block % kSums + 1;", "block % kSums;", WIDE),
     B("gemm_decode_wide.cu", "return block + kSums < all ? block + kSums : block % kSums + 1;", "return block + 1;", WIDE_ROWS),
