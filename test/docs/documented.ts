@@ -41,7 +41,7 @@ export const NOT_RUN: Readonly<Record<string, string>> = {
     'asks whichever server is at port 8000; test/bench runs it by --base-url',
   'npm run bench -- gpu --add result.json': 'a result of a GPU; test/bench adds one',
   'npm run bench -- gpu --counts':
-    'nvcc, and writes docs/kernels.md; test/bench/gpu-counts.test.ts makes the same tables',
+    'nvcc, and writes docs/kernels.md; test/bench/gpu-counts.long.test.ts makes the same tables',
   'bench/gpu.sh --build build-gpu': 'nvcc; test/bench/gpu-script.test.ts runs the script',
   'bench/gpu.sh --out results': 'a GPU; test/bench/gpu-script.test.ts runs the script',
   'bench/gpu.sh --dry-run --out dry': 'test/bench/gpu-script.test.ts runs it',
