@@ -145,14 +145,13 @@ GPU_DEVICE void write_results(const DecodeGemm& p, const Output& out, const Lane
   constexpr int kTiles = S::kRowTiles * S::kTokenTiles;
   for (int u = at.warp; u < S::kLower * S::kTokenTiles; u += kWarps) {
     const TilePlace to = {place * S::kLower + u / S::kTokenTiles, u % S::kTokenTiles};
-    float low[4];
-    total_of<kTiles>(sums, u, at.lane, low);
+    float v[2][4];
+    total_of<kTiles>(sums, u, at.lane, v[0]);
     if constexpr (S::kPaired) {
-      float high[4];
-      total_of<kTiles>(sums, u + S::kLower * S::kTokenTiles, at.lane, high);
-      write_pair(p, out, at, row_scale, to, low, high);
+      total_of<kTiles>(sums, u + S::kLower * S::kTokenTiles, at.lane, v[1]);
+      write_pair(p, out, at, row_scale, to, v);
     } else {
-      write_tile(p, out, at, row_scale, to, low);
+      write_tile(p, out, at, row_scale, to, v[0]);
     }
   }
 }
@@ -186,7 +185,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
   const Lane at = {first_token, tokens, warp, lane, g, t};
   uint4* ring = shared + warp * S::kStages * S::kLoads * 32 + lane;  // this lane's queue: stride 32
-
   // Stages are numbered from the block's first place to its last. The next to be asked for is
   // column block `next` of the warp's, at place `next_place`.
   const int all = p.w.k / kKBlock, mine = (all - warp + kWarps - 1) / kWarps;

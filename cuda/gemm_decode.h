@@ -127,8 +127,7 @@ GPU_DEVICE void write_tile(const DecodeGemm& p, const Output& out, const Lane& a
 
 // The same of a pair of row tiles: silu(low) * high, or both halves of a head, turned and cached.
 GPU_DEVICE void write_pair(const DecodeGemm& p, const Output& out, const Lane& at,
-                           const float* row_scale, TilePlace place, const float (&low)[4],
-                           const float (&high)[4]) {
+                           const float* row_scale, TilePlace place, const float (&sums)[2][4]) {
   const auto [tile, n] = place;
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
@@ -138,7 +137,7 @@ GPU_DEVICE void write_pair(const DecodeGemm& p, const Output& out, const Lane& a
     const int in_segment = tile % out.segment_tiles * 16 + in_tile;
     if (in_segment >= out.lower_rows || row >= p.w.rows) continue;
     const float by = p.squares ? row_scale[in_block] : 1.0f;
-    float lo = low[e] * by, hi = high[e] * by;
+    float lo = sums[0][e] * by, hi = sums[1][e] * by;
     if (p.w.scale) {
       lo *= p.w.scale[row];
       hi *= p.w.scale[row + out.pair_offset];

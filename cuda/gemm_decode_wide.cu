@@ -116,6 +116,42 @@ GPU_DEVICE void multiply_stage(const uint4* stage, int first_tile, int first_tok
   }
 }
 
+// Where a thread's chunks of the weights begin, in units of sixteen bytes.
+template <class S>
+GPU_DEVICE void place_weights(const DecodeGemm& p, const Output& out,
+                              uint32_t (&weights)[S::kWeightLoads]) {
+#pragma unroll
+  for (int i = 0; i < S::kWeightLoads; ++i) {
+    const int chunk = int(threadIdx.x) + i * kThreads, r = chunk / S::kRowChunks;
+    const int place = int(blockIdx.y) * S::kRowWarps + r / 32, upper = r / 16 % 2;
+    const int row = r % 16 + (S::kPaired ? row_of_tile<true>(out, place) + upper * out.pair_offset
+                                         : row_of_tile<false>(out, place * 2 + upper));
+    const int real = row < p.w.rows ? row : p.w.rows - 1;
+    weights[i] = uint32_t(int64_t(real) * p.w.stride / 16 + chunk % S::kRowChunks);
+  }
+}
+
+// The results of a warp, whose sums these are.
+template <class S>
+GPU_DEVICE void write_results(const DecodeGemm& p, const Output& out, const Lane& at,
+                              const float* row_scale, const float (&total)[2][S::kTokenTiles][4]) {
+  const int place = int(blockIdx.y) * S::kRowWarps + at.warp % S::kRowWarps,
+            first = at.warp / S::kRowWarps * S::kTokenTiles;
+#pragma unroll
+  for (int n = 0; n < S::kTokenTiles; ++n) {
+    if constexpr (S::kPaired) {
+      float v[2][4];
+#pragma unroll
+      for (int i = 0; i < 8; ++i) v[i / 4][i % 4] = total[i / 4][n][i % 4];
+      write_pair(p, out, at, row_scale, {place, first + n}, v);
+    } else {
+#pragma unroll
+      for (int r = 0; r < 2; ++r)
+        write_tile(p, out, at, row_scale, {place * 2 + r, first + n}, total[r][n]);
+    }
+  }
+}
+
 template <bool kFp8, int kRowWarps, int kTokenTiles, bool kPaired>
 __global__ void __launch_bounds__(kThreads, 1) gemm_decode_wide_kernel(DecodeGemm p, Output out) {
   using S = Shape<kFp8, kRowWarps, kTokenTiles, kPaired>;
@@ -132,17 +168,8 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_wide_kernel(DecodeGem
   const Lane at = {first_token, tokens, warp, lane, lane / 4, lane % 4};
   const int row_warp = warp % kRowWarps, token_warp = warp / kRowWarps;
 
-  // Where this thread's chunks of the weights begin, in units of sixteen bytes.
   uint32_t weights[S::kWeightLoads];
-#pragma unroll
-  for (int i = 0; i < S::kWeightLoads; ++i) {
-    const int chunk = thread + i * kThreads, r = chunk / S::kRowChunks, of_warp = r / 32;
-    const int upper = r / 16 % 2, place = int(blockIdx.y) * kRowWarps + of_warp;
-    const int row = r % 16 + (kPaired ? row_of_tile<true>(out, place) + upper * out.pair_offset
-                                      : row_of_tile<false>(out, place * 2 + upper));
-    const int real = row < p.w.rows ? row : p.w.rows - 1;
-    weights[i] = uint32_t(int64_t(real) * p.w.stride / 16 + chunk % S::kRowChunks);
-  }
+  place_weights<S>(p, out, weights);
   const int all = p.w.k / kKBlock;
   // The column block after this one, in the order in which they are added up.
   const auto after = [&](int block) {
@@ -169,7 +196,6 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_wide_kernel(DecodeGem
       cp_async16(to + token_place<kFp8>(r, c), from, real);
     }
   };
-
   int next = 0, next_of_tokens = 0;  // column blocks
 #pragma unroll
   for (int i = 0; i < S::kStages - 1; ++i) {
@@ -224,19 +250,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_decode_wide_kernel(DecodeGem
   cp_async_wait<0>();
   if (p.squares) scale_rows_of<kWarps, S::kTokens>(p, at, row_scale);
   block_sync();
-
-#pragma unroll
-  for (int n = 0; n < kTokenTiles; ++n) {
-    const int place = int(blockIdx.y) * kRowWarps + row_warp,
-              token_tile = token_warp * kTokenTiles + n;
-    if constexpr (kPaired) {
-      write_pair(p, out, at, row_scale, {place, token_tile}, total[0][n], total[1][n]);
-    } else {
-#pragma unroll
-      for (int r = 0; r < 2; ++r)
-        write_tile(p, out, at, row_scale, {place * 2 + r, token_tile}, total[r][n]);
-    }
-  }
+  write_results<S>(p, out, at, row_scale, total);
 }
 
 // use(Shape) of the instance that takes the product; false: none does, since so large blocks would

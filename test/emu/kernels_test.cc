@@ -77,8 +77,7 @@ constexpr emu::Order kOrders[] = {emu::Order::natural, emu::Order::reverse, emu:
 // The first half of a norm, made by the product that writes x: x * gain in BF16, and the sums of
 // squares of sixteen columns each.
 void check_split_norm(int32_t hidden) {
-  // kNext: rows of the second product, enough for the kernel of many tokens.
-  constexpr int32_t kMost = 70, kIn = 128, kNext = 272;
+  constexpr int32_t kMost = 70, kIn = 128, kNext = 272;  // kNext: many, for the wide product
   Random random(41);
   const std::vector<float> a = random.normals(kMost * kIn), before = random.normals(kMost * hidden),
                            gains = random.normals(hidden);
