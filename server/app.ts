@@ -33,14 +33,17 @@ import {
   TokenizeRequest,
 } from './api/openai/schema.js'
 import {
+  EVERY_MODEL_QUERY,
   type GetDescription,
   ID_PATH,
   MODEL_QUERY,
   NAME_PATH,
+  PAUSE_QUERY,
   type PostDescription,
   type RouteDescription,
 } from './api/openapi.js'
 import { assetRoute, pageRoute } from './api/page.js'
+import { isPausedRoute, pauseRoute, resumeRoute } from './api/pause.js'
 import { responsesRoute } from './api/responses/route.js'
 import { ResponsesRequest } from './api/responses/schema.js'
 import { rerankRoute, scoreRoute } from './api/reward/rank.js'
@@ -266,6 +269,22 @@ export const routes = (server: Server): readonly Route[] => {
     get('/v1/models/:id{.+}', modelRoute(server), 'One model.', {
       errors: ['model', 'ready'],
       parameters: [ID_PATH],
+    }),
+    post('/pause', pauseRoute(server), {
+      summary: 'Pause the engines: new requests wait. Needs allow_pause.',
+      parameters: [PAUSE_QUERY, EVERY_MODEL_QUERY],
+      answer: 'They are paused.',
+      isWork: false,
+    }),
+    post('/resume', resumeRoute(server), {
+      summary: 'End the pause.',
+      parameters: [EVERY_MODEL_QUERY],
+      answer: 'They run.',
+      isWork: false,
+    }),
+    get('/is_paused', isPausedRoute(server), 'Whether an engine is paused.', {
+      errors: ['model', 'ready'],
+      parameters: [EVERY_MODEL_QUERY],
     }),
     get('/health', healthRoute(server), '200 while every engine makes progress.', OPEN_HEALTH),
     get('/v1/health/ready', healthRoute(server), 'The same.', OPEN_HEALTH),

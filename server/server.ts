@@ -47,6 +47,7 @@ const serverConfig = (settings: Settings): ServerConfig => ({
   allowedOrigins: settings.allowed_origins,
   bodyLimit: settings.body_limit,
   strictParams: settings.strict_params,
+  allowPause: settings.allow_pause,
   defaultThinking: settings.default_thinking,
   requestTimeout: settings.request_timeout,
   writeIdleTimeout: settings.write_idle_timeout,
@@ -307,6 +308,7 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
       phase = { name: 'leaving' }
       await sleep(settings.drain_delay * 1000)
     }
+    for (const { engine } of models) engine.resume()
     const { stopped } = await closeSocket(listening)
     phase = { name: 'draining' }
     const until = performance.now() + settings.drain_timeout * 1000

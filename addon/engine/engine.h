@@ -105,6 +105,13 @@ struct EngineStats {  // counters since start, gauges now; readable from any thr
   std::string failure;
 };
 
+// What an engine does with its requests. Those that come while it is paused wait, as in a queue.
+enum class Pause : uint8_t {
+  none,
+  later,  // those that came before it go on to their end
+  all,    // nothing runs; what was computed is kept
+};
+
 class Engine {
  public:
   // Blocks while it plans, loads and prepares. `progress` is called from this thread.
@@ -129,7 +136,9 @@ class Engine {
   virtual void abort(uint64_t request_id) = 0;
   virtual void drain_deltas(std::vector<Delta>* out) = 0;
   virtual EngineStats stats() const = 0;
-  // Stops admitting (submit -> unavailable); running and waiting requests go on.
+  // From the next step on. Aborts are obeyed in a pause too. Any thread; never waits.
+  virtual void pause(Pause pause) = 0;
+  // Stops admitting (submit -> unavailable); running and waiting requests go on, a pause ends.
   virtual void drain() = 0;
   // Aborts what is left, joins the threads, frees the device. Idempotent.
   virtual void close() = 0;

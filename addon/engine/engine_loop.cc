@@ -161,9 +161,18 @@ EngineStats EngineLoop::stats() const {
   return s;
 }
 
+void EngineLoop::pause(Pause pause) {
+  const Lock lock(mutex_);
+  if (shared_.draining) return;
+  shared_.pause = pause;
+  inbox_changed_.notify_one();
+}
+
 void EngineLoop::drain() {
   const Lock lock(mutex_);
   shared_.draining = true;
+  shared_.pause = Pause::none;
+  inbox_changed_.notify_one();
 }
 
 void EngineLoop::close() {
@@ -197,30 +206,43 @@ void EngineLoop::run() {
 void EngineLoop::turn() {
   StepBuffer& next = buffers_[launched_ % StepRunner::kMaxInFlight];
   next.plan.clear();
-  if (options_.run_ahead || launched_ == committed_) scheduler_.schedule(&next.plan);
+  const bool may_plan = options_.run_ahead || launched_ == committed_;
+  if (may_plan && has_work()) scheduler_.schedule(&next.plan);
   const bool launching = !next.plan.empty();
   if (launching) launch(next);
   deliver();
   const int64_t in_flight = launched_ - committed_;
   if (in_flight == StepRunner::kMaxInFlight || (in_flight > 0 && !launching)) {
     commit();
-  } else if (in_flight == 0 && next.plan.preempted == 0 && scheduler_.has_work()) {
+  } else if (in_flight == 0 && next.plan.preempted == 0 && has_work()) {
     fail_engine(Status::internal("the scheduler found nothing to run although requests wait"));
   }
+}
+
+// Something may run.
+bool EngineLoop::has_work() const { return pause_ != Pause::all && scheduler_.has_work(); }
+
+void EngineLoop::take_pause(Pause pause) {
+  if (pause == pause_) return;
+  pause_ = pause;
+  scheduler_.hold(pause == Pause::later ? arrivals_ : Scheduler::kHoldNone);
 }
 
 // Sleeps while there is nothing to do. False: closing.
 bool EngineLoop::drain_inbox() {
   bool closing = false;
+  Pause pause = Pause::none;
   {
     Lock lock(mutex_);
     Shared& q = shared_;
-    const bool idle = launched_ == committed_ && !scheduler_.has_work() && ready_.empty();
-    while (idle && !q.closing && q.submitted.empty() && q.aborted.empty()) {
+    const bool idle = launched_ == committed_ && !has_work() && ready_.empty();
+    if (!idle && !std::exchange(q.busy, true)) q.last_progress = now_seconds();
+    while (idle && !q.closing && q.submitted.empty() && q.aborted.empty() && q.pause == pause_) {
       q.busy = false;
       lock.wait(inbox_changed_);
     }
     closing = q.closing;
+    pause = q.pause;
     inbox_.swap(q.submitted);
     q.submitted_sequences = 0;
     inbox_aborts_.swap(q.aborted);
@@ -236,6 +258,7 @@ bool EngineLoop::drain_inbox() {
     requests_.emplace(id, std::move(request));
   }
   inbox_.clear();
+  take_pause(pause);
   for (const uint64_t id : inbox_aborts_) {
     if (const auto it = requests_.find(id); it != requests_.end()) {
       end_request(*it->second, Finish::abort, {});

@@ -27,6 +27,7 @@ class EngineLoop final : public Engine {
   void abort(uint64_t request_id) override;
   void drain_deltas(std::vector<Delta>* out) override;
   EngineStats stats() const override;
+  void pause(Pause pause) override;
   void drain() override;
   void close() override;
 
@@ -42,6 +43,7 @@ class EngineLoop final : public Engine {
     std::unordered_set<uint64_t> live;  // ids of requests whose last delta is not in the outbox
     std::vector<Delta> outbox;
     bool woken = false, draining = false, closing = false;
+    Pause pause = Pause::none;
     bool busy = false;  // the loop has work
     double last_progress = 0;
     int32_t live_sequences = 0;       // submitted; their end is not in the outbox
@@ -55,6 +57,8 @@ class EngineLoop final : public Engine {
   void run();
   void turn();
   bool drain_inbox();
+  void take_pause(Pause pause);
+  bool has_work() const;
   void launch(StepBuffer& step);
   void deliver();
   void commit();
@@ -90,6 +94,7 @@ class EngineLoop final : public Engine {
   Scheduler scheduler_;
   std::unique_ptr<StepRunner> runner_;
   StepBuffer buffers_[StepRunner::kMaxInFlight];
+  Pause pause_ = Pause::none;
   int64_t launched_ = 0, committed_ = 0;  // step i is in buffers_[i % kMaxInFlight]
   double step_began_ = 0;                 // the oldest one in flight
   std::unordered_map<uint64_t, std::unique_ptr<RequestState>> requests_;  // with live choices

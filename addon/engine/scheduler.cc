@@ -40,6 +40,12 @@ void Scheduler::remove(Sequence* seq, Content content) {
   seq->state = SequenceState::finished;
 }
 
+bool Scheduler::has_work() const {
+  if (!running_.empty() || held_from_ == kHoldNone) return !running_.empty() || !waiting_.empty();
+  return std::ranges::any_of(waiting_,
+                             [this](const Sequence* seq) { return seq->arrival < held_from_; });
+}
+
 void Scheduler::schedule(StepPlan* plan) {
   plan->clear();
   if (host_must_see_a_draw()) return;
@@ -101,6 +107,10 @@ void Scheduler::admit(StepPlan* plan) {
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     if (budget(*plan) <= 0 || free_slots_.empty()) return;
     Sequence& seq = **it;
+    if (seq.arrival >= held_from_) {
+      ++it;
+      continue;
+    }
     // Somebody is computing what this one would compute: later it is a cache hit. Others may pass.
     const bool leader_busy = seq.after && seq.after->state != SequenceState::finished &&
                              seq.after->num_computed < seq.after->num_prompt;

@@ -52,10 +52,14 @@ class Scheduler {
   // Plans the next step, which runs after all launched ones. Empty: nothing can run before a step
   // in flight is committed, or nothing is there to run.
   void schedule(StepPlan* plan);
+  // Those that arrived as this one or later are not admitted.
+  static constexpr uint64_t kHoldNone = ~uint64_t(0);
+  void hold(uint64_t arrival) { held_from_ = arrival; }
 
   const std::vector<Sequence*>& running() const { return running_; }
   size_t num_waiting() const { return waiting_.size(); }
-  bool has_work() const { return !running_.empty() || !waiting_.empty(); }
+  // There are sequences that may run.
+  bool has_work() const;
   // Empty, or what is wrong.
   std::string check_invariants() const;
 
@@ -78,6 +82,7 @@ class Scheduler {
   BlockManager* const blocks_;
   std::vector<Sequence*> running_;  // in order
   std::set<Sequence*, Before> waiting_;
+  uint64_t held_from_ = kHoldNone;
   std::vector<int32_t> free_slots_;
   BlockManager::Match match_;  // scratch
 };

@@ -21,6 +21,7 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
                                          InstanceMethod<&EngineHandle::compile>("compileGrammar"),
                                          InstanceMethod<&EngineHandle::abort>("abort"),
                                          InstanceMethod<&EngineHandle::stats>("stats"),
+                                         InstanceMethod<&EngineHandle::pause>("pause"),
                                          InstanceMethod<&EngineHandle::drain>("drain"),
                                          InstanceMethod<&EngineHandle::close>("close"),
                                          InstanceMethod<&EngineHandle::info>("info")}));
@@ -66,6 +67,13 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
   }
   Napi::Value stats(const Napi::CallbackInfo& info) {
     return stats_object(info.Env(), host_->stats());
+  }
+  // pause('none' | 'later' | 'all')
+  void pause(const Napi::CallbackInfo& info) {
+    Engine* engine = host_->engine();
+    if (engine == nullptr) return;
+    const std::string what = info[0].As<Napi::String>().Utf8Value();
+    engine->pause(what == "all" ? Pause::all : what == "later" ? Pause::later : Pause::none);
   }
   void drain(const Napi::CallbackInfo&) {
     if (Engine* engine = host_->engine()) engine->drain();

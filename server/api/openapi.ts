@@ -51,6 +51,15 @@ const inPath = (name: string) => ({ name, in: 'path', required: true, schema: te
 export const ID_PATH = inPath('id')
 export const NAME_PATH = inPath('name')
 
+export const EVERY_MODEL_QUERY = { ...MODEL_QUERY, description: 'Default: every model.' }
+export const PAUSE_QUERY = {
+  name: 'mode',
+  in: 'query',
+  schema: { type: 'string', enum: ['abort', 'wait', 'keep'], default: 'abort' },
+  description:
+    'abort: live requests end; wait: they are finished first; keep: they stop where they are.',
+}
+
 export type PostDescription = {
   readonly summary: string
   /** Its schema, under the name that it gets; without: there is none. */

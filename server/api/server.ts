@@ -11,6 +11,8 @@ import type { Readiness } from './admission.js'
 
 export type ServerConfig = HttpConfig & {
   readonly defaultThinking: boolean
+  /** Clients may pause the engines. */
+  readonly allowPause: boolean
   /** Seconds; 0: none. */
   readonly requestTimeout: number
   /** /health is 503 when the step loop made no progress for so many seconds while it had work. */

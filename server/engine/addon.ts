@@ -124,6 +124,7 @@ type NativeEngine = {
   readonly isFull: () => boolean
   readonly abort: (id: number) => void
   readonly stats: () => EngineStats
+  readonly pause: (pause: 'none' | 'later' | 'all') => void
   readonly drain: () => void
   readonly close: () => Promise<void>
   /** Before close(). */

@@ -154,6 +154,13 @@ export const checkRequest = (kind: 'generate' | 'score', request: unknown): void
   if (sampling !== undefined) checkFields('sampling', 'sampling.', sampling, SAMPLING)
 }
 
+const pauseMode: Check = {
+  expected: "'abort', 'wait' or 'keep'",
+  is: (value) => ['abort', 'wait', 'keep'].includes(value as string),
+}
+
+export const checkPauseMode = (mode: unknown): void => require(pauseMode, 'mode', mode)
+
 export const checkText = (name: string, value: unknown): void => require(text, name, value)
 
 export const checkCallback = (name: string, value: unknown): void => require(callback, name, value)

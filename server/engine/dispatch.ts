@@ -10,6 +10,7 @@ type Live = {
   readonly onDelta: (delta: Delta) => void
   readonly stop: readonly string[]
   choices: number
+  readonly onEnd: (() => void)[]
 }
 
 /** A listener's fault is its own: it is thrown where nobody else's work is on the stack. */
@@ -29,11 +30,13 @@ export const createDispatcher = (names: PackedNames) => {
   const dispatch = (request: number, delta: Delta, stopIndex: number) => {
     const entry = live.get(request)
     if (!entry) return
-    if (delta.finish && --entry.choices === 0) live.delete(request)
+    const isLast = delta.finish !== undefined && --entry.choices === 0
+    if (isLast) live.delete(request)
     const stopString = entry.stop[stopIndex]
     callListener(() =>
       entry.onDelta(stopString === undefined ? delta : { ...delta, stopReason: stopString }),
     )
+    if (isLast) for (const onEnd of entry.onEnd) onEnd()
   }
 
   return {
@@ -44,7 +47,15 @@ export const createDispatcher = (names: PackedNames) => {
       stop: readonly string[],
       onDelta: (delta: Delta) => void,
     ): void => {
-      live.set(request, { owner, onDelta, stop, choices })
+      live.set(request, { owner, onDelta, stop, choices, onEnd: [] })
+    },
+    /** Ids of those that are live. */
+    live: (): readonly number[] => [...live.keys()],
+    /** Resolves when all that are live now have ended. */
+    ended: async (): Promise<void> => {
+      await Promise.all(
+        Array.from(live.values(), ({ onEnd }) => new Promise<void>((done) => onEnd.push(done))),
+      )
     },
     onDeltas: (words: Float64Array, count: number, text: string): void =>
       unpackDeltas(words, count, text, names, dispatch),

@@ -13,7 +13,14 @@ import {
   type NativeSampling,
   type NativeThinking,
 } from './addon.js'
-import { checkCallback, checkOptions, checkRequest, checkSignal, checkText } from './check-call.js'
+import {
+  checkCallback,
+  checkOptions,
+  checkPauseMode,
+  checkRequest,
+  checkSignal,
+  checkText,
+} from './check-call.js'
 import { createDispatcher } from './dispatch.js'
 import { fingerprint } from './fingerprint.js'
 import { createGrammarCache } from './grammar-cache.js'
@@ -309,6 +316,35 @@ const score =
       })
     })
 
+type Opened = Awaited<ReturnType<typeof openNative>>
+
+const pausing = (
+  native: Opened['native'],
+  dispatcher: Opened['dispatcher'],
+): Pick<Engine, 'pause' | 'resume' | 'isPaused' | 'drain'> => {
+  let isPaused = false
+  return {
+    pause: async (mode) => {
+      checkPauseMode(mode)
+      isPaused = true
+      native.pause(mode === 'wait' ? 'later' : 'all')
+      if (mode === 'keep') return
+      if (mode === 'abort') for (const id of dispatcher.live()) native.abort(id)
+      await dispatcher.ended()
+    },
+    resume: () => {
+      if (!isPaused) return
+      isPaused = false
+      native.pause('none')
+    },
+    isPaused: () => isPaused,
+    drain: () => {
+      isPaused = false
+      native.drain()
+    },
+  }
+}
+
 /**
  * Loads a checkpoint. Rejects with an EngineFailure whose message names file, field, what was found
  * and what was expected. `tokenizer`: when the caller has loaded it already.
@@ -371,7 +407,7 @@ export const openEngine = async (
     },
     stats: () => native.stats(),
     isFull: () => native.isFull(),
-    drain: () => native.drain(),
+    ...pausing(native, dispatcher),
     close: () => {
       closing ??= native.close()
       return closing

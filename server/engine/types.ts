@@ -298,6 +298,8 @@ export type EngineStats = {
   readonly failure: string | null
 }
 
+export type PauseMode = 'abort' | 'wait' | 'keep'
+
 export type Engine = {
   readonly info: EngineInfo
   /**
@@ -324,7 +326,15 @@ export type Engine = {
   /** No place is free: the next request is refused with queue_full. */
   readonly isFull: () => boolean
   readonly stats: () => EngineStats
-  /** No new requests; running ones go on. */
+  /**
+   * Until resume(), new requests wait. `abort`: those that are live end with finish 'abort'; `wait`: they go
+   * on to their end; `keep`: they stop where they are, and go on as if nothing had been. Resolves when none of
+   * those that were live runs any more.
+   */
+  readonly pause: (mode: PauseMode) => Promise<void>
+  readonly resume: () => void
+  readonly isPaused: () => boolean
+  /** No new requests; running ones go on, a pause ends. */
   readonly drain: () => void
   /** Aborts what is left, joins the threads, frees all memory. Idempotent. */
   readonly close: () => Promise<void>

@@ -5,6 +5,12 @@ import { queueFull } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
 import { badRequest, RequestError } from '../request-error.js'
 
+export const endedByPause = (): RequestError =>
+  new RequestError('The server was paused, which ended this request. Send it again.', {
+    kind: 'unavailable',
+    code: 'paused',
+  })
+
 export const fromEngineError = (error: EngineError, model: ServedModel): RequestError => {
   switch (error.code) {
     case 'queue_full':
@@ -14,6 +20,7 @@ export const fromEngineError = (error: EngineError, model: ServedModel): Request
       // The engine's messages begin with the field.
       return badRequest(error.message, /^([a-z_]+)(?:\[\d+\])?: /.exec(error.message)?.[1] ?? null)
     default:
+      if (error.code === 'aborted' && model.engine.isPaused()) return endedByPause()
       return new RequestError(error.message, { kind: 'internal', code: error.code })
   }
 }

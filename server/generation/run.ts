@@ -6,7 +6,7 @@ import type { RequestLog } from '../log.js'
 import { requirePlaces } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
 import { asRequestError, RequestError, stackOf } from '../request-error.js'
-import { fromEngineError } from './engine-error.js'
+import { endedByPause, fromEngineError } from './engine-error.js'
 
 type RunHandler = {
   /** `prompt`: which of the requests; deltas of one engine step come in one tick. */
@@ -138,6 +138,7 @@ const failureOf = ({ finish, error }: Delta, model: ServedModel): RequestError |
   if (finish === 'error')
     return fromEngineError(error ?? { code: 'internal', message: 'The engine failed.' }, model)
   if (finish !== 'abort') return undefined
+  if (model.engine.isPaused()) return endedByPause()
   return new RequestError('The server stopped before the answer was done.', {
     kind: 'unavailable',
     code: 'draining',

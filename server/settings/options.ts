@@ -211,6 +211,11 @@ const serverOptions = {
     z.boolean().default(false),
     'On CUDA with FP8 weights, activations of prompts in FP8 too: faster, less accurate.',
   ),
+  allow_pause: option(
+    'switch',
+    z.boolean().default(false),
+    'Clients may stop all requests: POST /pause, POST /resume, GET /is_paused.',
+  ),
   strict_params: option(
     'switch',
     z.boolean().default(false),

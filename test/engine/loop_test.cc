@@ -367,6 +367,91 @@ TEST(a_drained_engine_finishes_what_it_has) {
   EXPECT_EQ(client.outcome(a).ids.size(), 20u);
 }
 
+// Until the loop has taken in what was asked of it and sleeps.
+void wait_for(Engine& engine, int32_t running, int32_t waiting) {
+  while (true) {
+    const EngineStats s = engine.stats();
+    if (s.running == running && s.waiting == waiting && s.last_step_age == 0) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+TEST(a_pause_of_all_keeps_everything_and_changes_no_token) {
+  Request r = request(40, 200);
+  r.n = 2;
+  Client free(scripted(script()));
+  const uint64_t undisturbed = free.submit(r);
+  free.wait();
+
+  std::atomic<int64_t> steps = 0;
+  Script s = script();
+  s.gate = [&] {
+    ++steps;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return Status();
+  };
+  Client client(scripted(s));
+  Engine& engine = client.engine();
+  const uint64_t a = client.submit(r);
+  for (int pauses = 1; pauses <= 5; ++pauses) {
+    while (steps < 10 * pauses) std::this_thread::yield();
+    engine.pause(Pause::all);
+    wait_for(engine, 2, 0);
+    const int64_t before = steps;
+    const uint64_t later = client.submit(request(4, 2));
+    wait_for(engine, 2, 1);
+    engine.abort(later);
+    wait_for(engine, 2, 0);
+    EXPECT_EQ(steps.load(), before);
+    if (pauses < 5) engine.pause(Pause::none);
+  }
+  engine.drain();  // ends the pause
+  client.wait();
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT(client.outcomes(a)[i].ids == free.outcomes(undisturbed)[i].ids);
+  }
+  expect_idle(engine);
+}
+
+TEST(a_pause_of_what_comes_later_lets_the_rest_end) {
+  Gate gate;
+  Script s = script();
+  s.gate = [&] { return gate.pass(); };
+  Client client(scripted(s));
+  Engine& engine = client.engine();
+  std::vector<uint64_t> before, after;
+  for (int i = 0; i < 6; ++i) before.push_back(client.submit(request(4 + i, 20)));  // four places
+  gate.wait_for_arrivals(1);
+  engine.pause(Pause::later);
+  gate.let(2);
+  gate.wait_for_arrivals(3);  // the pause has been taken in
+  Request urgent = request(8, 3);
+  urgent.priority = -1;
+  after.push_back(client.submit(urgent));
+  after.push_back(client.submit(request(4, 3)));
+  gate.open();
+  wait_for(engine, 0, 2);
+  EXPECT_EQ(engine.stats().finished_length, 6);
+  engine.abort(after[1]);  // obeyed in a pause
+  wait_for(engine, 0, 1);
+  engine.pause(Pause::none);
+  client.wait();
+  for (const uint64_t id : before) EXPECT_EQ(client.outcome(id).ids.size(), 20u);
+  EXPECT_EQ(client.outcome(after[0]).ids.size(), 3u);
+  EXPECT(client.outcome(after[1]).finish == Finish::abort);
+  expect_idle(engine);
+}
+
+TEST(a_paused_engine_closes) {
+  Client client(scripted(script()));
+  client.engine().pause(Pause::all);
+  const uint64_t a = client.submit(request());
+  wait_for(client.engine(), 0, 1);
+  client.engine().close();
+  client.wait();
+  EXPECT(client.outcome(a).finish == Finish::abort);
+}
+
 TEST(close_ends_everything_from_any_thread) {
   Gate gate;
   Script s = script();

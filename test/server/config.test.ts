@@ -85,6 +85,7 @@ describe('settings', () => {
       round_activations: ['on', true],
       fp8_activations: ['on', true],
       strict_params: ['on', true],
+      allow_pause: ['on', true],
     }
     // These two go together: TLS has a test of its own (serve.test.ts).
     const tls = ['tls_cert', 'tls_key']

@@ -74,6 +74,7 @@ const CONFIG: ServerConfig = {
   allowedOrigins: ['*'],
   bodyLimit: 1 << 20,
   strictParams: false,
+  allowPause: true,
   defaultThinking: false,
   requestTimeout: 0,
   writeIdleTimeout: 30,

@@ -314,6 +314,11 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
     },
     isFull,
     stats: () => ({ ...statsOf(loop), ...override }),
+    pause: async () => {
+      throw new Error('not scripted')
+    },
+    resume: () => {},
+    isPaused: () => false,
     drain: () => {
       draining = true
     },

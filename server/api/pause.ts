@@ -1,0 +1,64 @@
+// POST /pause, POST /resume and GET /is_paused, under vLLM's names: for who changes something between rollouts.
+
+import type { PauseMode } from '../engine/types.js'
+import type { Ctx } from '../http/context.js'
+import { HttpError } from '../http/errors.js'
+import { findModel, type ServedModel } from '../model/served-model.js'
+import { badRequest } from '../request-error.js'
+import { requireReady } from './admission.js'
+import type { Server } from './server.js'
+
+const MODES: readonly PauseMode[] = ['abort', 'wait', 'keep']
+
+/** All models, or the one that `model` names. */
+const modelsOf = (c: Ctx, server: Server): readonly ServedModel[] => {
+  if (!server.config.allowPause)
+    throw new HttpError(
+      403,
+      'This server is not to be paused by its clients: start it with --allow-pause on.',
+      { code: 'pause_not_allowed' },
+    )
+  requireReady(server)
+  const name = c.req.query('model')
+  return name === undefined ? server.models() : [findModel(server.models(), name)]
+}
+
+const checkQuery = (c: Ctx, known: readonly string[]): void => {
+  const unknown = Object.keys(c.req.query()).find((name) => !known.includes(name))
+  if (unknown !== undefined)
+    throw badRequest(
+      `'${unknown}' is no parameter of ${c.req.path}: it has ${known.map((name) => `'${name}'`).join(' and ')}.`,
+      unknown,
+    )
+}
+
+const modeOf = (c: Ctx): PauseMode => {
+  const given = c.req.query('mode') ?? 'abort'
+  const mode = MODES.find((one) => one === given)
+  if (mode !== undefined) return mode
+  throw badRequest(
+    `Invalid value for 'mode': ${JSON.stringify(given)}. Supported values are: ${MODES.map((one) => `"${one}"`).join(', ')}.`,
+    'mode',
+  )
+}
+
+export const pauseRoute = (server: Server) => async (c: Ctx) => {
+  const models = modelsOf(c, server)
+  checkQuery(c, ['mode', 'model'])
+  const mode = modeOf(c)
+  await Promise.all(models.map(({ engine }) => engine.pause(mode)))
+  return c.json({ status: 'paused' })
+}
+
+export const resumeRoute = (server: Server) => (c: Ctx) => {
+  const models = modelsOf(c, server)
+  checkQuery(c, ['model'])
+  for (const { engine } of models) engine.resume()
+  return c.json({ status: 'resumed' })
+}
+
+export const isPausedRoute = (server: Server) => (c: Ctx) => {
+  const models = modelsOf(c, server)
+  checkQuery(c, ['model'])
+  return c.json({ is_paused: models.some(({ engine }) => engine.isPaused()) })
+}

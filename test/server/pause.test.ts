@@ -1,0 +1,158 @@
+// A server that its clients pause: what goes on, what waits, what ends, and that no token changes.
+
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { startHarness } from './harness.js'
+import { noAddon, type RealServer, startReal } from './real-server.js'
+
+const eventually = async (condition: () => Promise<boolean>): Promise<void> => {
+  while (!(await condition())) await new Promise((done) => setTimeout(done, 5))
+}
+
+const CHAT = '/v1/chat/completions'
+const LONG = {
+  model: 'tiny-reasoner',
+  messages: [{ role: 'user', content: 'How many r in strawberry?' }],
+  temperature: 1,
+  seed: 5,
+  ignore_eos: true,
+  max_tokens: 500,
+  n: 2,
+}
+const PAIR = {
+  model: 'tiny-reward',
+  messages: [
+    { role: 'user', content: 'Hi' },
+    { role: 'assistant', content: 'Hello!' },
+  ],
+}
+
+describe('a pause', { skip: noAddon }, () => {
+  let server: RealServer
+  before(async () => {
+    server = await startReal({ max_model_len: 1024, allow_pause: true, stall_timeout: 1 })
+  })
+  after(() => server.close())
+
+  const post = async (path: string, body: object = {}) => {
+    const response = await server.post(path, body)
+    return { status: response.status, body: JSON.parse(await response.text()) }
+  }
+  const get = async (path: string) => {
+    const response = await fetch(server.url + path)
+    return { status: response.status, body: JSON.parse(await response.text()) }
+  }
+  const stats = async () => {
+    const text = await (await fetch(`${server.url}/metrics`)).text()
+    const of = (name: string) =>
+      [...text.matchAll(new RegExp(`^vllm:${name}\\{[^}]*\\} (\\d+)`, 'gm'))].reduce(
+        (sum, [, value]) => sum + Number(value),
+        0,
+      )
+    return { running: of('num_requests_running'), waiting: of('num_requests_waiting') }
+  }
+  const untilStats = async (running: number, waiting: number) => {
+    await eventually(async () => {
+      const now = await stats()
+      return now.running === running && now.waiting === waiting
+    })
+  }
+
+  test('that keeps: nothing runs, and all goes on with the same tokens', async () => {
+    const free = (await post(CHAT, LONG)).body.choices
+    await post('/pause?mode=keep')
+    const answer = post(CHAT, LONG)
+    await untilStats(0, 2)
+    for (let i = 0; i < 3; i++) {
+      await post('/resume')
+      await new Promise((done) => setTimeout(done, 10))
+      assert.deepEqual((await post('/pause?mode=keep')).body, { status: 'paused' })
+    }
+    assert.deepEqual((await get('/is_paused')).body, { is_paused: true })
+    const there = await stats()
+    const [later, reward] = [post(CHAT, { ...LONG, n: 1, max_tokens: 3 }), post('/v1/reward', PAIR)]
+    await eventually(async () => (await stats()).waiting === there.waiting + 2)
+    const before = await stats()
+    await new Promise((done) => setTimeout(done, 1200))
+    assert.equal((await get('/health')).status, 200, 'a pause is no stall')
+    assert.deepEqual(await stats(), before)
+    assert.deepEqual((await post('/resume')).body, { status: 'resumed' })
+    assert.deepEqual((await get('/is_paused')).body, { is_paused: false })
+    assert.deepEqual((await answer).body.choices, free)
+    assert.equal((await later).body.usage.completion_tokens, 3)
+    assert.equal((await reward).status, 200)
+  })
+
+  test('that waits: what is there ends, what comes does not begin', async () => {
+    await post('/pause?mode=keep')
+    const answer = post(CHAT, LONG)
+    await untilStats(0, 2)
+    assert.equal((await post('/pause?mode=wait')).status, 200)
+    assert.equal((await answer).body.usage.completion_tokens, 1000)
+    const later = post(CHAT, { ...LONG, n: 1, max_tokens: 3 })
+    await untilStats(0, 1)
+    await post('/resume')
+    assert.equal((await later).body.usage.completion_tokens, 3)
+  })
+
+  test('that aborts: what is there is told so, what comes waits', async () => {
+    await post('/pause?mode=keep')
+    const [answer, stream] = [post(CHAT, LONG), server.post(CHAT, { ...LONG, stream: true })]
+    await untilStats(0, 4)
+    assert.equal((await post('/pause')).status, 200)
+    const { status, body } = await answer
+    assert.deepEqual([status, body.error.code], [503, 'paused'])
+    assert.match(await (await stream).text(), /"code":"paused"/)
+    const later = post(CHAT, { ...LONG, n: 1, max_tokens: 3 })
+    await untilStats(0, 1)
+    await post('/resume')
+    assert.equal((await later).status, 200)
+  })
+
+  test("of one model is no other's", async () => {
+    await post('/pause?mode=keep&model=tiny-reasoner')
+    assert.equal((await post('/v1/reward', PAIR)).status, 200)
+    assert.equal((await get('/is_paused?model=tiny-reward')).body.is_paused, false)
+    assert.equal((await get('/is_paused?model=tiny-reasoner')).body.is_paused, true)
+    await post('/resume')
+  })
+
+  test('with a wrong parameter is refused by its name', async () => {
+    for (const [path, status, param] of [
+      ['/pause?mode=stop', 400, 'mode'],
+      ['/pause?clear_cache=true', 400, 'clear_cache'],
+      ['/pause?model=nobody', 404, 'model'],
+      ['/resume?mode=keep', 400, 'mode'],
+    ] as const) {
+      const answer = await post(path)
+      assert.deepEqual([answer.status, answer.body.error.param], [status, param], path)
+    }
+    assert.equal((await get('/is_paused')).body.is_paused, false)
+  })
+
+  test('does not hold up a server that is told to go', async () => {
+    const own = await startReal({ max_model_len: 1024, allow_pause: true })
+    await own.post('/pause?mode=keep', {})
+    const answer = own.post(CHAT, { ...LONG, n: 1, max_tokens: 3 })
+    await eventually(async () => {
+      const text = await (await fetch(`${own.url}/metrics`)).text()
+      return /num_requests_waiting\{[^}]*\} 1/.test(text)
+    })
+    const began = performance.now()
+    const gone = own.close()
+    assert.equal((await answer).status, 200)
+    await gone
+    assert.ok(performance.now() - began < 20_000)
+  })
+
+  test('is for servers that allow it', async () => {
+    const harness = await startHarness({ config: { allowPause: false } })
+    for (const path of ['/pause', '/resume']) {
+      const response = await harness.post(path, {})
+      assert.equal(response.status, 403)
+      assert.match(await response.text(), /--allow-pause on/)
+    }
+    assert.equal((await fetch(`${harness.url}/is_paused`)).status, 403)
+    await harness.close()
+  })
+})
