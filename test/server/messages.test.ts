@@ -252,6 +252,19 @@ describe('messages', () => {
     assert.ok(Number(usage?.output_tokens) > 0)
   })
 
+  test('takes edits of earlier thinking, which the prompt has not, and no others', async () => {
+    says('Hi.')
+    const managed = (edits: readonly Json[]) => post({ context_management: { edits } })
+    for (const edits of [[], [{ type: 'clear_thinking_20251015', keep: 'all' }]])
+      assert.equal((await managed(edits)).status, 200)
+    const refused = await managed([
+      { type: 'clear_thinking_20251015' },
+      { type: 'clear_tool_uses_20250919' },
+    ])
+    assert.equal(refused.status, 400)
+    assert.match(await refused.text(), /'context_management' is not supported/)
+  })
+
   test('tells nothing of thinking that is to be left out', async () => {
     says(...THOUGHT)
     const asked = { thinking: { type: 'adaptive', display: 'omitted' } }

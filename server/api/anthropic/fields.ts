@@ -1,5 +1,7 @@
 // What Anthropic calls a chat's fields, and which of its own are not served.
 
+import { z } from 'zod'
+import type { UnservedFields } from '../../check.js'
 import type { FieldNames } from '../field-names.js'
 import { unservedBeside } from '../unserved-fields.js'
 
@@ -20,7 +22,12 @@ export const NAMES: FieldNames = [
 
 const NO_SERVICE = 'nothing is kept or run on this server beside the answer'
 
-export const UNSERVED = unservedBeside({
+/** Edits of earlier thinking ask for nothing: the template leaves it out in any case. */
+const ContextManagement = z.looseObject({
+  edits: z.array(z.looseObject({ type: z.literal('clear_thinking_20251015') })).optional(),
+})
+
+const TABLE = unservedBeside({
   path: '/v1/messages',
   withoutEffect: [
     'cache_control',
@@ -54,3 +61,17 @@ export const UNSERVED = unservedBeside({
     thread: 'nothing is kept between requests: send the whole conversation',
   },
 })
+
+export const UNSERVED: UnservedFields = {
+  ...TABLE,
+  refused: new Map([
+    ...TABLE.refused,
+    [
+      'context_management',
+      (value, body) =>
+        ContextManagement.safeParse(value).success
+          ? null
+          : (TABLE.refused.get('context_management')?.(value, body) ?? null),
+    ],
+  ]),
+}
