@@ -16,29 +16,47 @@ int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // What a backend makes of a group: outputs padded to panels of 16 (gate and up each), the inner
 // dimension to 32, a scale for every output when there is any.
-size_t packed_bytes(const PackedGroup& group, WeightFormat format) {
-  const bool quantised = group.quantised(format);
-  size_t element = 0;
-  bool scaled = quantised, bf16 = false, f16 = false;
-  for (const auto& [source, range] : group.parts) {
+size_t packed_bytes(const PackedGroup& group, const Checkpoint& checkpoint, const PlanInput& in) {
+  const auto grouped = group.grouped(checkpoint, in.packs_groups);
+  const WeightFormat format = group.format(in.format, grouped);
+  const int64_t cols = group.parts[0].range.cols;
+  const int64_t lists = group.use == WeightUse::gate_up ? 2 : 1;
+  const auto padded = [&](int64_t rows) { return size_t(round_up(rows / lists, 16) * lists); };
+  const auto in_groups = [&](int64_t rows, const GroupedForm& form) {
+    return padded(rows) / 16 * form.panel_bytes(cols);
+  };
+  if (format == WeightFormat::int4 || format == WeightFormat::int8) {
+    return in_groups(group.rows(), {.bits = format == WeightFormat::int4 ? 4 : 8});
+  }
+  size_t bytes = 0, element = 0;
+  int64_t rows = 0;  // that are not in groups
+  bool scaled = format == WeightFormat::fp8, bf16 = false, f16 = false;
+  for (size_t i = 0; i < group.parts.size(); ++i) {
+    const auto& [source, range] = group.parts[i];
+    if (!grouped.empty() && grouped[i]) {
+      bytes +=
+          in_groups(range.rows * (group.use == WeightUse::gate_up ? 2 : 1), grouped[i]->form()) /
+          size_t(lists);
+      continue;
+    }
+    rows += range.rows;
     element = std::max(element, dtype_bytes(source->weight->dtype));
     bf16 = bf16 || source->weight->dtype == DType::bf16;
     f16 = f16 || source->weight->dtype == DType::f16;
     scaled = scaled || !source->scale.empty();
   }
   if (bf16 && f16) element = dtype_bytes(DType::f32);  // the narrowest that holds both
-  if (quantised) element = dtype_bytes(DType::fp8_e4m3);
-  const int64_t cols = group.parts[0].range.cols;
-  if (group.use == WeightUse::embedding) return size_t(group.rows() * cols) * element;
-  const int64_t lists = group.use == WeightUse::gate_up ? 2 : 1;
-  const auto rows = size_t(round_up(group.rows() / lists, 16) * lists);
-  return rows * size_t(round_up(cols, 32)) * element + (scaled ? rows * sizeof(float) : 0);
+  if (format == WeightFormat::fp8) element = dtype_bytes(DType::fp8_e4m3);
+  if (group.use == WeightUse::embedding && bytes == 0) return size_t(rows * cols) * element;
+  return bytes + padded(rows) * size_t(round_up(cols, 32)) * element +
+         (scaled ? padded(group.rows()) * sizeof(float) : 0);
 }
 
-size_t packed_bytes(const Sources& sources, const ModelConfig& config, const PlanInput& in) {
+size_t packed_bytes(const Sources& sources, const Checkpoint& checkpoint, const ModelConfig& config,
+                    const PlanInput& in) {
   size_t bytes = 0;
   for (const PackedGroup& group : packed_groups(sources, config, in.shard)) {
-    bytes += packed_bytes(group, in.format);
+    bytes += packed_bytes(group, checkpoint, in);
   }
   return bytes + (2 * config.layers.size() + 1) * size_t(config.hidden) * sizeof(float);
 }
@@ -75,7 +93,7 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   const int64_t sequence_blocks = round_up(in.limits.max_context, in.block_size) / in.block_size;
 
   MemoryPlan plan;
-  plan.weights = packed_bytes(sources, config, in);
+  plan.weights = packed_bytes(sources, checkpoint, config, in);
   // Float32 is the widest that a device keeps activations in.
   plan.activations = Decoder::activation_bytes(shape, in.limits, DType::f32);
   // Parts of sums over ranks, two in turn: [max_rows, hidden].

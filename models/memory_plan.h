@@ -29,6 +29,7 @@ struct MemoryPlan {
 struct PlanInput {
   Shard shard = {};
   WeightFormat format = WeightFormat::stored;
+  bool packs_groups = false;  // Device's
   DType kv_dtype = DType::bf16;
   int32_t block_size = 64;
   // Bytes asked for; 0: what is left of `available` after weights, activations and a reserve (never

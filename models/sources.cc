@@ -41,10 +41,39 @@ Status check_checkpoint(const Checkpoint& checkpoint, const ModelConfig& config)
   return find_sources(checkpoint, config, &sources);
 }
 
-bool PackedGroup::quantised(WeightFormat format) const {
-  return layer >= 0 && format == WeightFormat::fp8 &&
-         std::ranges::none_of(
-             parts, [](const Part& p) { return p.source->weight->dtype == DType::fp8_e4m3; });
+WeightFormat PackedGroup::format(WeightFormat wanted,
+                                 const std::vector<const GroupedRows*>& grouped) const {
+  const auto is_fp8 = [](const Part& p) { return p.source->weight->dtype == DType::fp8_e4m3; };
+  const auto is_there = [](const GroupedRows* rows) { return rows != nullptr; };
+  if (layer < 0 || std::ranges::any_of(parts, is_fp8) || std::ranges::any_of(grouped, is_there)) {
+    return WeightFormat::stored;
+  }
+  const bool is_groups = wanted == WeightFormat::int4 || wanted == WeightFormat::int8;
+  const int64_t stretch = parts[0].source->cols() / most_stretches;
+  return is_groups && stretch % kGroupedChunk != 0 ? WeightFormat::stored : wanted;
+}
+
+std::vector<const GroupedRows*> PackedGroup::grouped(const Checkpoint& checkpoint,
+                                                     bool packs_groups) const {
+  constexpr int64_t kPanel = 16;  // rows
+  std::vector<const GroupedRows*> rows;
+  if (!packs_groups) return rows;
+  int64_t end = 0;
+  for (const Part& part : parts) {
+    const GroupedRows* r = checkpoint.grouped(*part.source->weight);
+    const DType dtype = part.source->weight->dtype;
+    if (!r && dtype != DType::bf16 && dtype != DType::fp8_e4m3) return {};
+    // The whole matrix's stretches decide, so that any number of ranks does the same.
+    if (r && part.source->cols() / most_stretches % r->form().cut() != 0) return {};
+    if (!rows.empty()) {
+      const GroupedRows* last = rows.back();
+      const bool same = r && last ? r->form() == last->form() : r == last;
+      if (!same && (use == WeightUse::gate_up || end % kPanel != 0)) return {};
+    }
+    end += part.range.rows;
+    rows.push_back(r);
+  }
+  return rows;
 }
 
 std::string PackedGroup::name() const {
@@ -77,6 +106,7 @@ std::vector<PackedGroup> packed_groups(const Sources& s, const ModelConfig& conf
     }
     if (slot != Slot::o && slot != Slot::down) return;
     const int32_t all = stretches_of(config, parts[0].source->cols());
+    group.most_stretches = all;
     group.stretches = all % shard.ranks == 0 ? all / shard.ranks : 1;
   };
   const bool tied = s.head_is_embedding && config.reward.kind != RewardHead::Kind::lm_head_rows;

@@ -58,8 +58,9 @@ Status check_checkpoint(const Checkpoint& checkpoint, const ModelConfig& config)
 // One packed weight of a rank and the pieces it is made of, in order.
 struct PackedGroup {
   enum class Slot : uint8_t { embedding, head, qkv, o, gate_up, down } slot = Slot::embedding;
-  int32_t layer = -1;     // -1: an end of the model
-  int32_t stretches = 1;  // MatrixPart's
+  int32_t layer = -1;          // -1: an end of the model
+  int32_t stretches = 1;       // MatrixPart's
+  int32_t most_stretches = 1;  // of the whole matrix, on however many ranks
   WeightUse use = WeightUse::linear;
   struct Part {
     const LinearSource* source = nullptr;
@@ -69,9 +70,14 @@ struct PackedGroup {
 
   int64_t rows() const;
 
-  // Whether it becomes FP8 while packing. What is stored as FP8 stays as it is: quantising it again
-  // would only add error.
-  bool quantised(WeightFormat format) const;
+  // Of each part the rows that stay in groups, or null. None at all, and all parts are widened,
+  // where one panel would have to hold several forms, where a cut goes through a block, beside F32
+  // and F16, and where the device does not pack groups.
+  std::vector<const GroupedRows*> grouped(const Checkpoint& checkpoint, bool packs_groups) const;
+  // What it becomes while packing, where `grouped` are the parts that stay in groups. What is
+  // stored as FP8 or stays in groups is not quantised again, which would only add error; nor are
+  // the ends of the model.
+  WeightFormat format(WeightFormat wanted, const std::vector<const GroupedRows*>& grouped) const;
   std::string name() const;  // "layer 3 gate_up"
 };
 

@@ -54,23 +54,31 @@ class Loader {
  private:
   Status pack(const PackedGroup& group) {
     std::vector<MatrixPart> parts;
-    for (const auto& [source, range] : group.parts) {
+    std::vector<const GroupedRows*> grouped = group.grouped(checkpoint_, device_->packs_groups());
+    grouped.resize(group.parts.size());
+    for (size_t i = 0; i < group.parts.size(); ++i) {
+      const auto& [source, range] = group.parts[i];
       const StoredTensor& w = *source->weight;
       std::span<const float> scale = source->scale;
       if (scale.size() > 1) scale = scale.subspan(size_t(range.first_row), size_t(range.rows));
+      MatrixPart& part = parts.emplace_back();
+      part.rows = range.rows, part.cols = range.cols;
+      part.first_row = range.first_row;
+      part.stretches = group.stretches;
+      if (grouped[i]) {
+        if (Status s = checkpoint_.fetch_grouped(w, range); !s) return s;
+        part.grouped = grouped[i];
+        part.first_stored = range.first_row, part.first_col = range.first_col;
+        continue;
+      }
       if (Status s = checkpoint_.fetch(w, range); !s) return s;
       const int64_t first = range.first_row * source->cols() + range.first_col;
-      parts.push_back({.data = w.data + size_t(first) * dtype_bytes(w.dtype),
-                       .dtype = w.dtype,
-                       .rows = range.rows,
-                       .cols = range.cols,
-                       .row_stride = source->cols(),
-                       .scale = scale,
-                       .first_row = range.first_row,
-                       .stretches = group.stretches});
+      part.data = w.data + size_t(first) * dtype_bytes(w.dtype);
+      part.dtype = w.dtype;
+      part.row_stride = source->cols();
+      part.scale = scale;
     }
-    const WeightFormat format =
-        group.quantised(options_.format) ? WeightFormat::fp8 : WeightFormat::stored;
+    const WeightFormat format = group.format(options_.format, grouped);
     std::vector<float> largest;
     if (format == WeightFormat::fp8 && parts[0].cols < group.parts[0].source->cols()) {
       if (Status s = find_largest(parts[0], &largest); !s) return s;

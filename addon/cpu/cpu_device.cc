@@ -68,6 +68,7 @@ class CpuDevice final : public Device {
     std::memcpy(host, src, bytes);
   }
 
+  bool packs_groups() const override { return true; }
   Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                      Weight* out) noexcept override {
     return guarded([&]() -> Status {

@@ -27,6 +27,9 @@ Status Gemm::reserve(int64_t k) {
   const int64_t padded = round_up(k, kKStep);
   HugeBuffer a;
   if (Status s = HugeBuffer::create(size_t(rows * padded) * sizeof(uint16_t), &a); !s) return s;
+  HugeBuffer sums;
+  const size_t sums_bytes = size_t(rows * padded / 16) * sizeof(float);
+  if (Status s = HugeBuffer::create(sums_bytes, &sums); !s) return s;
   HugeBuffer own;
   const size_t own_bytes = size_t(padded * pool_->size()) * sizeof(float);
   if (Status s = HugeBuffer::create(own_bytes, &own); !s) return s;
@@ -38,6 +41,7 @@ Status Gemm::reserve(int64_t k) {
     if (Status s = HugeBuffer::create(bytes * size_t(pool_->size()), &c_); !s) return s;
   }
   a_ = std::move(a);
+  sums_ = std::move(sums);
   rows_ = std::move(own);
   max_k_ = padded;
   return {};
@@ -45,9 +49,9 @@ Status Gemm::reserve(int64_t k) {
 
 void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w,
                     const GemmOutput& out) {
-  const int64_t terms = kernels_->a_is_bf16[int(w.format)] && !round_ ? kMostTerms : 1;
+  const int64_t terms = kernels_->a_is_bf16[int(w.format())] && !round_ ? kMostTerms : 1;
   // block_rows are of BF16: a row of two terms counts twice, and so does one of float32.
-  const int64_t most = kernels_->block_rows / (kernels_->a_is_bf16[int(w.format)] ? terms : 2);
+  const int64_t most = kernels_->block_rows / (kernels_->a_is_bf16[int(w.format())] ? terms : 2);
   for (int64_t first = 0; first < rows; first += most) {
     const int64_t n = std::min(most, rows - first);
     const Chunk chunk{first, n, terms, round_up(n * terms, kernels_->row_step)};
@@ -92,7 +96,7 @@ void Gemm::norm(const GemmInput& in, int64_t rows, int64_t cols, float* out, int
 
 // a_ [block][row][width of the block]; the second terms of all rows follow the first ones.
 void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread) {
-  const bool bf16 = kernels_->a_is_bf16[int(w.format)];
+  const bool bf16 = kernels_->a_is_bf16[int(w.format())];
   const Range mine = share(chunk.rows, thread, pool_->size());
   for (int64_t r = mine.begin; r < mine.end; ++r) {
     const int64_t from = chunk.first + r;
@@ -110,16 +114,25 @@ void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, 
       } else {
         kernels_->split_bf16(high, high + chunk.rows * width, row.x + k, gain, row.by, used, width);
       }
+      for (int64_t term = 0; w.has_least && term < chunk.terms; ++term) {
+        const int64_t of = at + term * chunk.rows * width;
+        kernels_->sums(sums_.as<float>() + k / 16 * chunk.padded + r + term * chunk.rows,
+                       chunk.padded, a_.data() + size_t(of) * (bf16 ? 2 : 4), width);
+      }
     }
   }
 }
 
 void Gemm::multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip& strip, float* c,
                           uint8_t* scratch) {
-  const size_t a_size = kernels_->a_is_bf16[int(w.format)] ? 2 : 4;
-  const auto tile = kernels_->tile[int(w.format)];
+  const Segment& segment = *strip.segment;
+  const bool grouped = is_grouped(segment.format);
+  const size_t a_size = kernels_->a_is_bf16[int(w.format())] ? 2 : 4;
+  const auto tile = kernels_->tile[int(segment.format)];
   const auto at = [&](int64_t p, int64_t k) {
-    return w.data.data() + size_t(p) * w.panel_bytes + size_t(k) * kPanel * format_bytes(w.format);
+    const size_t offset = grouped ? size_t(k / kGroupedBlock * segment.groups.block_bytes)
+                                  : size_t(k) * kPanel * format_bytes(segment.format);
+    return segment.panel(w.data.data(), p) + offset;
   };
   // Blocks of activations lie where pack() put them; a stretch may begin or end within one.
   for (int64_t k = strip.first_k; k < strip.end_k;) {
@@ -136,14 +149,18 @@ void Gemm::multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip
           .a_stride = block_width,
           .rows = int(chunk.rows * chunk.terms),
           .b = b,
-          .b_stride = int64_t(w.panel_bytes),
+          .b_stride = int64_t(segment.panel_bytes),
           .panels = int(strip.n),
           .k = int(end - k),
           .c = c,
           .c_stride = strip.n * kPanel,
           .accumulate = k > strip.first_k,
           .scratch = scratch,
-          .ahead = next - b});
+          .ahead = next - b,
+          .groups = &segment.groups,
+          .skip = grouped ? int(k % kGroupedBlock) : 0,
+          .sums = sums_.as<float>() + k / 16 * chunk.padded,
+          .sums_stride = chunk.padded});
     k = end;
   }
   if (chunk.terms < 2) return;
@@ -184,11 +201,15 @@ void Gemm::panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& o
   uint8_t* own = c_.data() + (scratch_bytes_ + kBuffers * buffer_bytes_) * size_t(thread);
 
   if (kernels_->enter) kernels_->enter();
-  for (int64_t panel = mine.begin * group; panel < end; panel += step) {
-    const int64_t n = std::min(step, end - panel), stride = n * kPanel;
-    const Strip whole{.panel = panel,
+  for (int64_t panel = mine.begin * group, next; panel < end; panel = next) {
+    const Segment& segment = w.segment_of(panel);
+    const int64_t segment_end = std::min(end, segment.first_panel + segment.panels);
+    const int64_t n = std::min(step, segment_end - panel), stride = n * kPanel;
+    next = panel + n;
+    const Strip whole{.segment = &segment,
+                      .panel = panel,
                       .n = n,
-                      .next_panel = panel + step < end ? panel + step : -1,
+                      .next_panel = next < segment_end ? next : -1,
                       .first_k = 0,
                       .end_k = w.k};
     const float* c = sum_stretches(chunk, w, whole, own);

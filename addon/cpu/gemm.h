@@ -58,6 +58,7 @@ class Gemm {
   void panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& out, int thread);
   // Panels [panel, panel + n) from `first_k` to `end_k`: sums to c.
   struct Strip {
+    const Segment* segment;
     int64_t panel, n, next_panel, first_k, end_k;
   };
   void multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip& strip, float* c,
@@ -71,6 +72,7 @@ class Gemm {
   std::atomic<uint64_t>& ticks_;
   int64_t max_k_ = 0;
   HugeBuffer a_;     // [k blocks][rows][kKBlock] f32 or bf16: the chunk of rows being multiplied
+  HugeBuffer sums_;  // [k / 16][rows] f32: Kernels::sums of a_
   HugeBuffer rows_;  // [threads][max_k_] f32: the row that a thread is norming
   // A thread's share of c_: tile scratch, then buffers of [rows][block of outputs] f32. One for
   // each level of the tree of stretches, and one for what is being multiplied.

@@ -104,6 +104,273 @@ struct Body {
     }
   }
 
+  // --- tiles of weights in groups ---
+  // Every group's sum begins at zero, takes its k in order, and goes to the row's sum times its
+  // scale. Few rows decode the weights as they multiply; more rows have them decoded once, which
+  // gives the same bits.
+
+  static constexpr int kDecodedRows = 3;  // most rows that decode for themselves
+  static constexpr size_t kWideElement = S::kDot ? 2 : 4;
+  static constexpr Format kWide = S::kDot ? Format::bf16 : Format::f32;
+  // Of a panel that was decoded: values, and scale and least value of every 16.
+  static constexpr size_t kWideValues = size_t(kKBlock) * kPanel * kWideElement;
+  static constexpr size_t kWideScales = size_t(kKBlock) / 16 * kPanel * sizeof(float);
+  static constexpr size_t kWidePanel = kWideValues + 2 * kWideScales;
+
+  struct Scale {
+    F by, least;
+  };
+  // Of group `i` of the block.
+  static inline Scale scale_of(const Groups& g, const uint8_t* block, int i) {
+    using Half = typename S::template Quad<Format::f16>;
+    if (!g.has_steps) {
+      return {Half(block + i * 32).at(0),
+              g.has_least ? Half(block + 128 + i * 32).at(0) : S::zero()};
+    }
+    const uint8_t* steps = block + (g.has_least ? 64 : 32);
+    const F by = S::mul(Half(block).at(0), S::from_int8(steps + i * kPanel));
+    if (!g.has_least) return {by, S::zero()};
+    steps += kGroupedBlock / g.group * kPanel;
+    return {by, S::mul(Half(block + 32).at(0), S::from_int8(steps + i * kPanel))};
+  }
+  // Of the group's elements of a row.
+  static inline F group_sum(const TileArgs& t, int row, int k) {
+    const float* sum = t.sums + k / 16 * t.sums_stride + row;
+    return S::set1(t.groups->group == 16 ? sum[0] : sum[0] + sum[t.sums_stride]);
+  }
+  static inline void add_group(float* c, F sum, const Scale& scale) {
+    S::store(c, S::fma(sum, scale.by, S::load(c)));
+  }
+  static inline void add_group(float* c, F sum, const Scale& scale, F of_row) {
+    S::store(c, S::sub(S::fma(sum, scale.by, S::load(c)), S::mul(scale.least, of_row)));
+  }
+
+  // Four k, with their weights w [PANELS].at(i) or pairs.
+  template <int ROWS, int PANELS, class Weights>
+  static inline void four(F (&acc)[ROWS][PANELS], const void* a, int64_t stride,
+                          const Weights (&w)[PANELS]) {
+    if constexpr (S::kDot) {
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r) {
+          const auto x = S::broadcast_pair(static_cast<const uint16_t*>(a) + r * stride + i * 2);
+#pragma GCC unroll 16
+          for (int p = 0; p < PANELS; ++p) acc[r][p] = S::dot(acc[r][p], x, w[p].w[i]);
+        }
+      }
+    } else {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        F v[PANELS];
+#pragma GCC unroll 16
+        for (int p = 0; p < PANELS; ++p) v[p] = w[p].at(i);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r) {
+          const F x = S::set1(static_cast<const float*>(a)[r * stride + i]);
+#pragma GCC unroll 16
+          for (int p = 0; p < PANELS; ++p) acc[r][p] = S::fma(x, v[p], acc[r][p]);
+        }
+      }
+    }
+  }
+  static inline const uint8_t* at_k(const TileArgs& t, int row, int k) {
+    return static_cast<const uint8_t*>(t.a) + (row * t.a_stride + k) * int64_t(kWideElement);
+  }
+
+  // A group of a call: its first k of the rows, its codes' chunk, its number in the block.
+  struct GroupAt {
+    int row, k;
+    const uint8_t* block;
+    const uint8_t* codes;
+    int number;
+  };
+  // The group of quads FIRST.. of a chunk, to c.
+  template <Format format, int ROWS, int PANELS, int FIRST, int QUADS>
+  static inline void coded_group(const TileArgs& t, const GroupAt& at, float* c) {
+    using Quad = typename S::template CodeQuad<format>;
+    F acc[ROWS][PANELS];
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 16
+      for (int p = 0; p < PANELS; ++p) acc[r][p] = S::zero();
+    }
+#pragma GCC unroll 8
+    for (int q = 0; q < QUADS; ++q) {
+      Quad w[PANELS];
+#pragma GCC unroll 16
+      for (int p = 0; p < PANELS; ++p) w[p].load(at.codes + p * t.b_stride, FIRST + q, *t.groups);
+      four<ROWS, PANELS>(acc, at_k(t, at.row, at.k + q * 4), t.a_stride, w);
+    }
+#pragma GCC unroll 16
+    for (int p = 0; p < PANELS; ++p) {
+      const Scale scale = scale_of(*t.groups, at.block + p * t.b_stride, at.number);
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; ++r) {
+        float* to = c + r * t.c_stride + p * kPanel;
+        if (t.groups->has_least) {
+          add_group(to, acc[r][p], scale, group_sum(t, at.row + r, at.k));
+        } else {
+          add_group(to, acc[r][p], scale);
+        }
+      }
+    }
+  }
+
+  template <Format format, int ROWS, int PANELS>
+  static inline void coded(const TileArgs& t, int row, int panel) {
+    constexpr int kChunk = S::template CodeQuad<format>::kChunk;
+    const Groups& g = *t.groups;
+    const uint8_t* b = t.b + panel * t.b_stride;
+    float* c = t.c + row * t.c_stride + panel * kPanel;
+    for (int at = t.skip; at < t.skip + t.k; at += kGroupedChunk) {
+      const uint8_t* block = b + at / kGroupedBlock * g.block_bytes;
+      const int chunk = at % kGroupedBlock / kGroupedChunk, k = at - t.skip;
+      const uint8_t* codes = block + g.scales_bytes + chunk * kChunk;
+      for (int p = 0; p < PANELS; ++p) {
+        S::template prefetch_bytes<kChunk>(codes + p * t.b_stride + t.ahead);
+        if (chunk == 0) S::template prefetch_bytes<64>(block + p * t.b_stride + t.ahead);
+      }
+      GroupAt group{row, k, block, codes, chunk * kGroupedChunk / g.group};
+      if (g.group == 32) {
+        coded_group<format, ROWS, PANELS, 0, 8>(t, group, c);
+      } else {
+        coded_group<format, ROWS, PANELS, 0, 4>(t, group, c);
+        group.k += 16, ++group.number;
+        coded_group<format, ROWS, PANELS, 4, 4>(t, group, c);
+      }
+    }
+  }
+
+  // Decodes a panel of the call.
+  template <Format format>
+  static void decode(const TileArgs& t, const uint8_t* b, uint8_t* out) {
+    constexpr int kChunk = S::template CodeQuad<format>::kChunk;
+    const Groups& g = *t.groups;
+    uint8_t* values = out;
+    float* scales = reinterpret_cast<float*>(out + kWideValues);
+    float* least = reinterpret_cast<float*>(out + kWideValues + kWideScales);
+    for (int at = t.skip; at < t.skip + t.k; at += kGroupedChunk) {
+      const uint8_t* block = b + at / kGroupedBlock * g.block_bytes;
+      const int chunk = at % kGroupedBlock / kGroupedChunk;
+      const uint8_t* codes = block + g.scales_bytes + chunk * kChunk;
+      S::template prefetch_bytes<kChunk>(codes + t.ahead);
+      if (chunk == 0) S::template prefetch_bytes<64>(block + t.ahead);
+#pragma GCC unroll 8
+      for (int q = 0; q < 8; ++q, values += 4 * kPanel * kWideElement) {
+        typename S::template CodeQuad<format> w;
+        w.load(codes, q, g);
+        if constexpr (S::kDot) {
+          S::store_pairs(values, w.w);
+        } else {
+#pragma GCC unroll 4
+          for (int i = 0; i < 4; ++i) S::store(reinterpret_cast<float*>(values) + i * 16, w.at(i));
+        }
+      }
+      for (int i = 0; i < kGroupedChunk / g.group; ++i, scales += kPanel, least += kPanel) {
+        const Scale s = scale_of(g, block, chunk * kGroupedChunk / g.group + i);
+        S::store(scales, s.by);
+        S::store(least, s.least);
+      }
+    }
+  }
+
+  // The same as coded(), of panels that were decoded.
+  template <int ROWS, int PANELS>
+  static inline void wide(const TileArgs& t, int row, int panel) {
+    const Groups& g = *t.groups;
+    const uint8_t* b = static_cast<const uint8_t*>(t.scratch) + size_t(panel) * kWidePanel;
+    const float* scales = reinterpret_cast<const float*>(b + kWideValues);
+    float* c = t.c + row * t.c_stride + panel * kPanel;
+    const int quads = g.group / 4;
+    for (int k = 0; k < t.k; k += g.group, scales += kPanel) {
+      F acc[ROWS][PANELS];
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 16
+        for (int p = 0; p < PANELS; ++p) acc[r][p] = S::zero();
+      }
+      const uint8_t* a = at_k(t, row, k);
+      for (int q = 0; q < quads;
+           ++q, b += 4 * kPanel * kWideElement, a += 4 * int64_t(kWideElement)) {
+        typename S::WideQuad w[PANELS];
+#pragma GCC unroll 16
+        for (int p = 0; p < PANELS; ++p) w[p].load(b + size_t(p) * kWidePanel);
+        four<ROWS, PANELS>(acc, a, t.a_stride, w);
+      }
+#pragma GCC unroll 16
+      for (int p = 0; p < PANELS; ++p) {
+        const float* at = scales + size_t(p) * (kWidePanel / sizeof(float));
+        if (g.has_least) {
+          const Scale scale{S::load(at), S::load(at + kWideScales / sizeof(float))};
+#pragma GCC unroll 16
+          for (int r = 0; r < ROWS; ++r) {
+            add_group(c + r * t.c_stride + p * kPanel, acc[r][p], scale, group_sum(t, row + r, k));
+          }
+        } else {
+          const Scale scale{S::load(at), S::zero()};
+#pragma GCC unroll 16
+          for (int r = 0; r < ROWS; ++r) {
+            add_group(c + r * t.c_stride + p * kPanel, acc[r][p], scale);
+          }
+        }
+      }
+    }
+  }
+
+  template <Format format, int ROWS>
+  static void coded_rows(const TileArgs& t) {
+    if constexpr (ROWS > 0) {
+      if (t.rows < ROWS) return coded_rows<format, ROWS - 1>(t);
+      int p = 0;
+      for (; p + S::panels(ROWS) <= t.panels; p += S::panels(ROWS)) {
+        coded<format, ROWS, S::panels(ROWS)>(t, 0, p);
+      }
+      for (; p < t.panels; ++p) coded<format, ROWS, 1>(t, 0, p);
+    }
+  }
+  template <int ROWS>
+  static void wide_rows(const TileArgs& t, int row, int rows) {
+    if constexpr (ROWS > 0) {
+      if (rows < ROWS) return wide_rows<ROWS - 1>(t, row, rows);
+      int p = 0;
+      for (; p + S::panels(ROWS) <= t.panels; p += S::panels(ROWS)) {
+        wide<ROWS, S::panels(ROWS)>(t, row, p);
+      }
+      for (; p < t.panels; ++p) wide<ROWS, 1>(t, row, p);
+    }
+  }
+
+  template <Format format>
+  static void grouped_tile(const TileArgs& t) {
+    if (!t.accumulate) {
+      for (int r = 0; r < t.rows; ++r) {
+        for (int i = 0; i < t.panels; ++i) S::store(t.c + r * t.c_stride + i * kPanel, S::zero());
+      }
+    }
+    if (t.rows <= kDecodedRows) return coded_rows<format, kDecodedRows>(t);
+    for (int p = 0; p < t.panels; ++p) {
+      decode<format>(t, t.b + p * t.b_stride,
+                     static_cast<uint8_t*>(t.scratch) + size_t(p) * kWidePanel);
+    }
+    const int blocks = (t.rows + S::kRows - 1) / S::kRows;
+    for (int i = 0, row = 0; i < blocks; ++i) {
+      const int rows = (t.rows - row + blocks - i - 1) / (blocks - i);
+      wide_rows<S::kRows>(t, row, rows);
+      row += rows;
+    }
+  }
+
+  static void sums(float* out, int64_t stride, const void* a, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16, out += stride) {
+      if constexpr (S::kDot) {
+        *out = S::sum(S::load_bf16(static_cast<const uint16_t*>(a) + i));
+      } else {
+        *out = S::sum(S::load(static_cast<const float*>(a) + i));
+      }
+    }
+  }
+
   static int few_panels(int rows) {
     if (rows > S::kRows) return 0;
     const int panels = S::panels(rows);
@@ -383,11 +650,20 @@ struct Body {
     Kernels k;
     k.isa = isa;
     k.few_panels = few_panels;
-    k.a_is_bf16[int(Format::bf16)] = k.a_is_bf16[int(Format::fp8)] = S::kDot;
+    for (const Format f :
+         {Format::bf16, Format::fp8, Format::i4, Format::i5, Format::i6, Format::i8}) {
+      k.a_is_bf16[int(f)] = S::kDot;
+    }
     k.tile[int(Format::f32)] = tile<Format::f32>;
     k.tile[int(Format::f16)] = tile<Format::f16>;
     k.tile[int(Format::bf16)] = tile<Format::bf16>;
     k.tile[int(Format::fp8)] = tile<Format::fp8>;
+    k.tile[int(Format::i4)] = grouped_tile<Format::i4>;
+    k.tile[int(Format::i5)] = grouped_tile<Format::i5>;
+    k.tile[int(Format::i6)] = grouped_tile<Format::i6>;
+    k.tile[int(Format::i8)] = grouped_tile<Format::i8>;
+    k.scratch_bytes = size_t(k.block_panels) * kWidePanel;
+    k.sums = sums;
     k.sum_squares = sum_squares;
     k.scale_f32 = scale_f32;
     k.scale_bf16 = scale_bf16;

@@ -1,6 +1,22 @@
 #include "cpu/kernels.h"
 
+#include "device/tensor.h"
+
 namespace nemotron::cpu {
+
+Groups::Groups(const GroupedForm& form)
+    : group(form.group),
+      has_steps(form.has_steps),
+      has_least(form.has_least),
+      scales_bytes(int64_t(form.scales_bytes())),
+      block_bytes(int64_t(form.block_bytes())) {
+  // Tables are looked up by five bits at least.
+  const size_t codes = form.bits < 8 ? size_t(1) << form.bits : 1;
+  for (size_t i = 0; i < 64; ++i) {
+    values[i] = form.values[i % codes];
+    numbers[i] = bf16_to_f32(values[i]);
+  }
+}
 
 const Kernels* kernels_for(Isa isa) {
   switch (isa) {

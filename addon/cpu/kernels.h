@@ -16,6 +16,17 @@
 //
 // panel_offset() below is the same table as code.
 //
+// Weights in groups (device/grouped.h) have i4, i5, i6 and i8: blocks of 128 k, each
+//
+//   scales   half floats [1 or 4][16], steps [128 / group][16]; with a least value both again, in
+//            the order scale, least, steps, least's steps; padded to 64 bytes
+//   codes    four chunks of 32 k. Pair j of a chunk is k = 2j, 2j + 1, its element 2n + k%2 one of
+//            32 words of 16 bits:
+//     i4     [4][32] words; word vector v has the codes of pairs 4v..4v+3, lowest first
+//     i5     i4, then [32] words: bit j is the fifth of pair j
+//     i6     i4, then [2][32] words; vector v has the two high bits of pairs 8v..8v+7
+//     i8     [8][64] as fp8
+//
 // Each output accumulates along k in one fixed order whatever the number of rows, and threads never
 // split k. That is why a row's result does not depend on the other rows.
 #pragma once
@@ -24,18 +35,29 @@
 #include <cstdint>
 
 #include "cpu/isa.h"
+#include "device/grouped.h"
 
 namespace nemotron::cpu {
 
-enum class Format : uint8_t { f32, f16, bf16, fp8 };
-inline constexpr int kFormats = 4;
+enum class Format : uint8_t { f32, f16, bf16, fp8, i4, i5, i6, i8 };
+inline constexpr int kFormats = 8;
+constexpr bool is_grouped(Format f) { return f >= Format::i4; }
 inline constexpr int kPanel = 16;    // outputs in a panel
 inline constexpr int kKStep = 32;    // k of a weight is padded to a multiple of this
 inline constexpr int kKBlock = 512;  // k of one block of activations
 
+// Of a value; not of those in groups.
 constexpr size_t format_bytes(Format f) { return f == Format::f32 ? 4 : f == Format::fp8 ? 1 : 2; }
 
-// Byte offset of element (k, n) in a panel.
+// Of a value in groups, its scale aside.
+constexpr int format_bits(Format f) {
+  return f == Format::i4 ? 4 : f == Format::i5 ? 5 : f == Format::i6 ? 6 : 8;
+}
+constexpr Format grouped_format(int bits) {
+  return bits == 4 ? Format::i4 : bits == 5 ? Format::i5 : bits == 6 ? Format::i6 : Format::i8;
+}
+
+// Byte offset of element (k, n) in a panel; not of those in groups.
 constexpr size_t panel_offset(Format f, size_t k, size_t n) {
   switch (f) {
     case Format::f32: return (k * kPanel + n) * 4;
@@ -45,9 +67,20 @@ constexpr size_t panel_offset(Format f, size_t k, size_t n) {
       const size_t element = n * 2 + k % 2;
       return (k / 4) * 64 + element / 8 * 16 + (k / 2 % 2) * 8 + element % 8;
     }
+    default: return 0;
   }
-  return 0;
 }
+
+// What a product needs of a form, beside the codes themselves.
+struct Groups {
+  alignas(64) uint16_t values[64] = {};  // GroupedForm::values, and
+  float numbers[64] = {};                // the same in float32
+  int group = 32;
+  bool has_steps = false, has_least = false;
+  int64_t scales_bytes = 0, block_bytes = 0;
+  explicit Groups(const GroupedForm& form);
+  Groups() = default;
+};
 
 // c [rows, panels * 16] = (or +=) a [rows, k] times the first k of `panels` panels.
 // k is a multiple of 4 (of 32 for the tile instructions). a and c have room for `rows` rounded up
@@ -67,6 +100,14 @@ struct TileArgs {
   void* scratch = nullptr;  // Kernels::scratch_bytes of the calling thread, 64-byte aligned
   // Bytes from b to what the next call will read, of the same shape: it is fetched along the way.
   int64_t ahead = 0;
+
+  // --- of weights in groups: k is a multiple of 32, at most kKBlock ---
+  const Groups* groups = nullptr;
+  int skip =
+      0;  // b begins with a block of 128 k, of which so many come before the call's: 0, 32...
+  // Sums of 16 consecutive k of each row of a, [k / 16][sums_stride]; of a form with a least value.
+  const float* sums = nullptr;
+  int64_t sums_stride = 0;
 };
 
 // One row of scores of one block of keys, in the running softmax.
@@ -107,6 +148,9 @@ struct Kernels {
   void (*enter)() = nullptr;
   void (*leave)() = nullptr;
   void (*tile[kFormats])(const TileArgs&) = {};
+  // out[i * stride] = sum of elements 16 i.. of a row of a (f32, or bf16 where a_is_bf16). n: a
+  // multiple of 16.
+  void (*sums)(float* out, int64_t stride, const void* a, int64_t n) = nullptr;
 
   float (*sum_squares)(const float* x, int64_t n) = nullptr;
   // out = x * r * gain (gain null: 1), zeros up to `padded`; to f32 and to bf16.

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include "device/weight_parts.h"
@@ -69,6 +70,7 @@ void narrow(const float* x, Format format, size_t n, uint8_t* out) {
     case Format::f16: each(f32_to_f16); return;
     case Format::bf16: each(f32_to_bf16); return;
     case Format::fp8: each(f32_to_e4m3); return;
+    default: return;
   }
 }
 float get(const uint8_t* p, Format format) {
@@ -77,8 +79,8 @@ float get(const uint8_t* p, Format format) {
     case Format::f16: return f16_to_f32(stored_at<uint16_t>(p, 0));
     case Format::bf16: return bf16_to_f32(stored_at<uint16_t>(p, 0));
     case Format::fp8: return e4m3_to_f32(*p);
+    default: return 0;
   }
-  return 0;
 }
 
 Format same_format(DType t) {
@@ -103,50 +105,160 @@ Format format_of(std::span<const MatrixPart> parts) {
   return f;
 }
 
+// What a segment is made of.
+struct SegmentPlan {
+  int64_t end_row = 0;
+  std::optional<GroupedForm> grouped = {};
+};
+
+// What a row of a weight in groups is read into, and its values by column.
+struct GroupedLane {
+  std::vector<uint8_t> codes;
+  std::vector<uint16_t> scale, least;
+  std::vector<int8_t> steps, least_steps;
+  void reserve(const GroupedForm& form, int64_t cols) {
+    // A whole block more: the last one of a row may be cut.
+    const auto n = size_t(cols + kGroupedBlock);
+    codes.assign(n, 0);
+    scale.assign(n / size_t(form.scale_every()) + 1, 0);
+    least = scale;
+    steps.assign(form.has_steps ? n / size_t(form.group) + 1 : 0, 0);
+    least_steps = steps;
+  }
+  GroupedRow from(const GroupedForm& form, int64_t col) {
+    const int64_t scales = col / form.scale_every(), steps_at = col / form.group;
+    GroupedRow r{codes.data() + col, scale.data() + scales, least.data() + scales};
+    if (form.has_steps)
+      r.steps = steps.data() + steps_at, r.least_steps = least_steps.data() + steps_at;
+    return r;
+  }
+};
+
+// Weights of 4 bits: -8..7 times the scale of 32. Of 8: -127..127.
+GroupedForm int_form(WeightFormat format) {
+  GroupedForm form;
+  form.bits = format == WeightFormat::int4 ? 4 : 8;
+  for (int i = 0; form.bits == 4 && i < 16; ++i) form.values[size_t(i)] = f32_to_bf16(float(i - 8));
+  return form;
+}
+
+// The codes of 32 values for a scale; the squared error.
+float round_group(const float* x, float scale, float least, float most, float* q) {
+  const float by = scale != 0 ? 1.0f / scale : 0.0f;
+  float error = 0;
+  for (int i = 0; i < kGroupedChunk; ++i) {
+    const float v = x[i] * by, magic = 12582912.0f;
+    const float cut = v < least ? least : v > most ? most : v;
+    q[i] = (cut + magic) - magic;  // to the nearest whole number
+    const float off = x[i] - q[i] * scale;
+    error += off * off;
+  }
+  return error;
+}
+
+// The half float scale and codes of the least squared error that a search finds: the value of the
+// largest magnitude at the end of the range and up to a quarter beyond it, each then with the scale
+// that is best for its codes.
+uint16_t fit_group(const float* x, bool is_4_bit, float* q) {
+  const float least = is_4_bit ? -8 : -127, most = is_4_bit ? 7 : 127;
+  float peak = 0;
+  for (int i = 0; i < kGroupedChunk; ++i) peak = std::abs(x[i]) > std::abs(peak) ? x[i] : peak;
+  float best_scale = 0, best = INFINITY;
+  float tried[kGroupedChunk];
+  const auto attempt = [&](float scale) {
+    scale = f16_to_f32(f32_to_f16(scale));
+    const float error = round_group(x, scale, least, most, tried);
+    if (error < best) best = error, best_scale = scale;
+  };
+  const int steps = is_4_bit ? 12 : 1;
+  for (int i = 0; i < steps; ++i) {
+    const float first = peak / (least * (1.0f + 0.025f * float(i)) + (is_4_bit ? 1.0f : 0.0f));
+    attempt(first);
+    float qx = 0, qq = 0;
+    for (int j = 0; j < kGroupedChunk; ++j) qx += tried[j] * x[j], qq += tried[j] * tried[j];
+    if (qq > 0) attempt(qx / qq);
+  }
+  round_group(x, best_scale, least, most, q);
+  return f32_to_f16(best_scale);
+}
+
+void quantise_groups(const float* x, int64_t cols, int bits, const GroupedRow& to) {
+  for (int64_t col = 0; col < cols; col += kGroupedChunk) {
+    float q[kGroupedChunk];
+    to.scale[col / kGroupedChunk] = fit_group(x + col, bits == 4, q);
+    for (int i = 0; i < kGroupedChunk; ++i) {
+      const int v = int(q[i]);
+      to.codes[col + i] = uint8_t(bits == 4 ? v + 8 : v < 0 ? 0x80 | -v : v);
+    }
+  }
+}
+
 // Packs 16 rows at a time, one thread each: each row in turn as the format has it, then all of them
 // woven into a panel while they lie in the caches. The weaving moves words of 4 bytes, 64 bytes of
 // every row at a time, so that each line of memory is read and written once; writing row after row
 // into the lanes of a panel took 15 ns a word.
 class Packer {
  public:
-  // quantise: null where every value keeps its own.
-  Packer(std::span<const MatrixPart> parts, decltype(Kernels::quantise) quantise, PackedMatrix* m)
-      : parts_(parts), quantise_(quantise), m_(*m), row_(size_t(m->cols) + 1) {
-    if (m->use == WeightUse::embedding) return;
+  // quantise: to FP8; null where every value keeps its own.
+  Packer(std::span<const MatrixPart> parts, const std::vector<SegmentPlan>& plans,
+         decltype(Kernels::quantise) quantise, PackedMatrix* m)
+      : parts_(parts), plans_(plans), quantise_(quantise), m_(*m), row_(size_t(m->cols) + 1) {
+    if (m->is_rows()) return;
+    size_t widest = 0;
+    for (size_t i = 0; i < plans.size(); ++i) {
+      if (!plans[i].grouped) widest = std::max(widest, format_bytes(m->segments[i].format));
+      if (plans[i].grouped && lanes_.empty()) lanes_.resize(kPanel);
+    }
     // A whole line more than the row: rows 4 KiB apart would fall on the same lines of the cache.
-    row_bytes_ = size_t(m->k) * format_bytes(m->format) + 64;
-    rows_.resize(kPanel * row_bytes_);
+    row_bytes_ = size_t(m->k) * widest + 64;
+    rows_.resize(widest ? kPanel * row_bytes_ : 0);
   }
 
   // Row `row` of an embedding.
   void embedding_row(int64_t row) {
-    const size_t bytes = size_t(m_.cols) * format_bytes(m_.format);
-    convert(row, row, m_.data.data() + size_t(row) * bytes);
+    const size_t bytes = size_t(m_.cols) * format_bytes(m_.format());
+    convert(row, row, m_.format(), m_.data.data() + size_t(row) * bytes);
   }
 
   void panel(int64_t panel) {
     // In a gate_up matrix even panels are gates and odd ones are ups.
     const int64_t lists = m_.use == WeightUse::gate_up ? 2 : 1, each = m_.rows / lists;
     const int64_t first = panel / lists * kPanel, list = panel % lists;
+    const Segment& segment = m_.segment_of(panel);
+    const SegmentPlan& plan = plans_[size_t(&segment - m_.segments.data())];
+    const int64_t end = std::min(each, plan.end_row);
+    GroupedRow lane_rows[kPanel];
     for (int64_t lane = 0; lane < kPanel; ++lane) {
+      const int64_t row = list * each + first + lane;
+      const bool used = first + lane < end;
+      if (plan.grouped) {
+        lane_rows[lane] = group_lane(used ? row : -1, *plan.grouped, lane);
+        continue;
+      }
       uint8_t* to = rows_.data() + size_t(lane) * row_bytes_;
-      if (first + lane < each) {
-        convert(list * each + first + lane, panel * kPanel + lane, to);
+      if (used) {
+        convert(row, panel * kPanel + lane, segment.format, to);
       } else {
         std::memset(to, 0, row_bytes_);
       }
     }
-    weave(m_.data.data() + size_t(panel) * m_.panel_bytes);
+    uint8_t* out =
+        m_.data.data() + segment.begin + size_t(panel - segment.first_panel) * segment.panel_bytes;
+    if (plan.grouped) {
+      weave_groups(lane_rows, *plan.grouped, out);
+    } else {
+      weave(segment.format, out);
+    }
   }
 
  private:
   // out [cols] = row `row` of the checkpoint in the format; its scale goes to `packed`.
-  void convert(int64_t row, int64_t packed, uint8_t* out) {
+  void convert(int64_t row, int64_t packed, Format format, uint8_t* out) {
     const SourceRow s = source_row(parts_, row);
     const size_t cols = size_t(m_.cols);
     float scale = 1;
-    if (same_format(s.part->dtype) == m_.format) {
-      std::memcpy(out, s.data(), cols * format_bytes(m_.format));
+    if (same_format(s.part->dtype) == format) {
+      std::memcpy(out, s.data(), cols * format_bytes(format));
     } else {
       widen(s.data(), s.part->dtype, cols, row_.data());
       if (quantise_ && !s.part->row_largest.empty()) {
@@ -157,15 +269,99 @@ class Packer {
       } else if (quantise_) {
         scale = quantise_(row_.data(), m_.cols, out);
       } else {
-        narrow(row_.data(), m_.format, cols, out);
+        narrow(row_.data(), format, cols, out);
       }
     }
     if (!m_.scale.empty()) m_.scale[size_t(packed)] = scale * s.scale;
   }
 
-  void weave(uint8_t* out) const {
+  // Row `row` in groups, of the part's first column on; -1: zeros.
+  GroupedRow group_lane(int64_t row, const GroupedForm& form, int64_t lane) {
+    GroupedLane& to = lanes_[size_t(lane)];
+    if (row < 0) {
+      to.reserve(form, m_.cols);
+      return to.from(form, 0);
+    }
+    const SourceRow s = source_row(parts_, row);
+    const GroupedRows* rows = s.part->grouped;
+    to.reserve(form, rows ? rows->cols() : m_.cols);
+    if (rows) {
+      rows->read(s.part->first_stored + s.row, to.from(form, 0));
+      return to.from(form, s.part->first_col);
+    }
+    widen(s.data(), s.part->dtype, size_t(m_.cols), row_.data());
+    quantise_groups(row_.data(), m_.cols, form.bits, to.from(form, 0));
+    return to.from(form, 0);
+  }
+
+  // The layout of kernels.h.
+  void weave_groups(const GroupedRow (&lanes)[kPanel], const GroupedForm& form,
+                    uint8_t* out) const {
+    const auto blocks = int64_t(form.panel_bytes(m_.k) / form.block_bytes());
+    const int64_t halves = kGroupedBlock / form.scale_every(), steps = kGroupedBlock / form.group;
+    for (int64_t block = 0; block < blocks; ++block, out += form.block_bytes()) {
+      uint8_t* to = out;
+      const auto put_halves = [&](uint16_t* GroupedRow::*of) {
+        for (int64_t i = 0; i < halves; ++i, to += 2 * kPanel) {
+          for (int64_t lane = 0; lane < kPanel; ++lane) {
+            std::memcpy(to + 2 * lane, lanes[lane].*of + block * halves + i, 2);
+          }
+        }
+      };
+      const auto put_steps = [&](int8_t* GroupedRow::*of) {
+        for (int64_t i = 0; i < steps; ++i, to += kPanel) {
+          for (int64_t lane = 0; lane < kPanel; ++lane) {
+            to[lane] = uint8_t((lanes[lane].*of)[block * steps + i]);
+          }
+        }
+      };
+      put_halves(&GroupedRow::scale);
+      if (form.has_least) put_halves(&GroupedRow::least);
+      if (form.has_steps) put_steps(&GroupedRow::steps);
+      if (form.has_steps && form.has_least) put_steps(&GroupedRow::least_steps);
+      to = out + form.scales_bytes();
+      for (int64_t chunk = 0; chunk < kGroupedBlock; chunk += kGroupedChunk) {
+        for (int64_t lane = 0; lane < kPanel; ++lane) {
+          put_codes(lanes[lane].codes + block * kGroupedBlock + chunk, form.bits, size_t(lane), to);
+        }
+        to += form.chunk_bytes();
+      }
+    }
+  }
+
+  // A lane's 32 codes of a chunk.
+  static void put_codes(const uint8_t* codes, int bits, size_t lane, uint8_t* out) {
+    if (bits == 8) {
+      for (size_t k = 0; k < kGroupedChunk; ++k) {
+        out[k / 4 * 64 + panel_offset(Format::fp8, k % 4, lane)] = codes[k];
+      }
+      return;
+    }
+    const auto put_word = [&](uint8_t* vector, size_t odd, uint32_t word) {
+      const auto half = uint16_t(word);
+      std::memcpy(vector + (2 * lane + odd) * 2, &half, 2);
+    };
+    // `shift`: of the bits that go in; `width`: how many; a word has those of 16 / width pairs.
+    const auto put_plane = [&](uint8_t* plane, int shift, size_t width) {
+      const size_t pairs = 16 / width;
+      for (size_t first = 0; first < 16; first += pairs, plane += 64) {
+        for (size_t odd = 0; odd < 2; ++odd) {
+          uint32_t word = 0;
+          for (size_t pair = 0; pair < pairs; ++pair) {
+            const uint32_t code = codes[2 * (first + pair) + odd];
+            word |= (code >> shift & ((1u << width) - 1)) << (pair * width);
+          }
+          put_word(plane, odd, word);
+        }
+      }
+    };
+    put_plane(out, 0, 4);
+    if (bits > 4) put_plane(out + 256, 4, size_t(bits - 4));
+  }
+
+  void weave(Format format, uint8_t* out) const {
     constexpr size_t kWords = 16;  // of 4 bytes: a line
-    const size_t words = size_t(m_.k) * format_bytes(m_.format) / 4;
+    const size_t words = size_t(m_.k) * format_bytes(format) / 4;
     for (size_t first = 0; first < words; first += kWords) {
       const size_t n = std::min(kWords, words - first);
       alignas(64) uint32_t line[kWords][kPanel];
@@ -174,16 +370,14 @@ class Packer {
         std::memcpy(word, rows_.data() + lane * row_bytes_ + first * 4, sizeof word);
         for (size_t i = 0; i < kWords; ++i) line[i][lane] = word[i];
       }
-      for (size_t i = 0; i < n; ++i) order(line[i], out + (first + i) * 64);
+      for (size_t i = 0; i < n; ++i) order(line[i], format, out + (first + i) * 64);
     }
   }
 
   // The 16 lanes' words in the order of the format's panel (kernels.h).
-  void order(const uint32_t* line, uint8_t* out) const {
+  static void order(const uint32_t* line, Format format, uint8_t* out) {
     const uint8_t* in = reinterpret_cast<const uint8_t*>(line);
-    switch (m_.format) {
-      case Format::f32:
-      case Format::bf16: std::memcpy(out, line, 64); return;
+    switch (format) {
       case Format::f16:
         for (size_t lane = 0; lane < kPanel; ++lane) {
           std::memcpy(out + lane * 2, in + lane * 4, 2);
@@ -197,38 +391,147 @@ class Packer {
           std::memcpy(to + 8, in + lane * 4 + 2, 2);
         }
         return;
+      default: std::memcpy(out, line, 64); return;  // f32 and bf16
     }
   }
 
   std::span<const MatrixPart> parts_;
+  const std::vector<SegmentPlan>& plans_;
   const decltype(Kernels::quantise) quantise_;
   PackedMatrix& m_;
   std::vector<float> row_;     // [cols], and one more
   std::vector<uint8_t> rows_;  // [16][row_bytes_]; what lies behind cols stays 0
   size_t row_bytes_ = 0;
+  std::vector<GroupedLane> lanes_;  // [16]
 };
+
+// Runs of parts that can lie in one panel, and what becomes of them.
+Status plan_segments(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
+                     std::vector<SegmentPlan>* out, std::vector<Format>* formats) {
+  int64_t row = 0;
+  for (size_t first = 0, end; first < parts.size(); first = end) {
+    for (end = first; end < parts.size() && same_form(parts[end], parts[first]); ++end) {
+      row += parts[end].rows;
+    }
+    SegmentPlan plan{.end_row = row};
+    if (parts[first].grouped) {
+      plan.grouped = parts[first].grouped->form();
+      formats->push_back(grouped_format(plan.grouped->bits));
+    } else {
+      const Format stored = format_of(parts.subspan(first, end - first));
+      const bool quantise = format != WeightFormat::stored && stored != Format::fp8;
+      if (quantise && format != WeightFormat::fp8) plan.grouped = int_form(format);
+      formats->push_back(!quantise      ? stored
+                         : plan.grouped ? grouped_format(plan.grouped->bits)
+                                        : Format::fp8);
+    }
+    if (end < parts.size() && row % kPanel != 0) {
+      return Status::invalid("a part in groups ends at row " + std::to_string(row) +
+                             "; expected a multiple of " + std::to_string(kPanel));
+    }
+    out->push_back(plan);
+  }
+  const auto is_wide = [](Format f) { return f == Format::f32 || f == Format::f16; };
+  for (const Format f : *formats) {
+    if (out->size() > 1 && is_wide(f)) {
+      return Status::invalid("parts in groups lie beside F32 or F16; expected BF16 or FP8");
+    }
+  }
+  if (use == WeightUse::gate_up) out->back().end_row = INT64_MAX;  // rows of its two lists
+  return {};
+}
+
+// Where the segments of `m`, whose panels are known, lie in so many bytes.
+Status place_segments(const std::vector<SegmentPlan>& plans, const std::vector<Format>& formats,
+                      PackedMatrix* m, size_t* bytes) {
+  for (size_t i = 0; i < plans.size(); ++i) {
+    Segment& segment = m->segments.emplace_back();
+    segment.format = formats[i];
+    const auto& grouped = plans[i].grouped;
+    if (grouped) {
+      if (m->cols % kGroupedChunk != 0) {
+        return Status::invalid("rows of " + std::to_string(m->cols) +
+                               " values in groups; expected a multiple of " +
+                               std::to_string(kGroupedChunk));
+      }
+      segment.groups = Groups(*grouped);
+      m->has_least = m->has_least || grouped->has_least;
+    }
+    segment.panel_bytes =
+        grouped ? grouped->panel_bytes(m->k) : size_t(m->k) * kPanel * format_bytes(segment.format);
+    segment.begin = *bytes;
+    segment.first_panel = i == 0 ? 0 : m->segments[i - 1].first_panel + m->segments[i - 1].panels;
+    const int64_t last = i + 1 == plans.size() ? m->panels : plans[i].end_row / kPanel;
+    segment.panels = last - segment.first_panel;
+    *bytes += size_t(segment.panels) * segment.panel_bytes;
+  }
+  return {};
+}
+
+// Row `lane` of a panel in groups.
+void read_grouped(const Segment& segment, const uint8_t* panel, size_t lane, int64_t cols,
+                  float* out) {
+  const Groups& g = segment.groups;
+  const int bits = format_bits(segment.format);
+  const auto half = [&](const uint8_t* p) { return f16_to_f32(stored_at<uint16_t>(p, lane)); };
+  const auto step = [&](const uint8_t* p) { return float(int8_t(p[lane])); };
+  for (int64_t k = 0; k < cols; ++k) {
+    const uint8_t* block = panel + k / kGroupedBlock * g.block_bytes;
+    const int64_t in = k % kGroupedBlock, group = in / g.group;
+    const size_t chunk = size_t(in / kGroupedChunk), at = size_t(in % kGroupedChunk);
+    const uint8_t* codes = block + g.scales_bytes + chunk * 64 * size_t(bits);
+    float value = 0;
+    if (bits == 8) {
+      const int code = codes[at / 4 * 64 + panel_offset(Format::fp8, at % 4, lane)];
+      value = code == 0x80 ? -128.0f : float(code & 0x80 ? -(code & 0x7f) : code);
+    } else {
+      const size_t pair = at / 2, word = 2 * lane + at % 2;
+      int code = stored_at<uint16_t>(codes + pair / 4 * 64, word) >> (pair % 4 * 4) & 15;
+      if (bits > 4) {
+        const size_t width = size_t(bits - 4), pairs = 16 / width;
+        const int plane = stored_at<uint16_t>(codes + 256 + pair / pairs * 64, word);
+        code |= (plane >> (pair % pairs * width) & ((1 << width) - 1)) << 4;
+      }
+      value = g.numbers[code];
+    }
+    if (!g.has_steps) {
+      value *= half(block + group * 32);
+      if (g.has_least) value -= half(block + 128 + group * 32);
+    } else {
+      const uint8_t* steps = block + (g.has_least ? 64 : 32) + group * kPanel;
+      value *= half(block) * step(steps);
+      if (g.has_least) value -= half(block + 32) * step(steps + kGroupedBlock / g.group * kPanel);
+    }
+    out[k] = value;
+  }
+}
 
 }  // namespace
 
 void PackedMatrix::read_row(int64_t row, float* out) const {
-  const size_t size = format_bytes(format);
-  const float s =
-      scale.empty() ? 1.0f : scale[size_t(use == WeightUse::embedding ? row : packed_row(row))];
-  if (use == WeightUse::embedding) {
-    const uint8_t* p = data.data() + size_t(row) * size_t(cols) * size;
-    for (int64_t k = 0; k < cols; ++k) out[k] = get(p + size_t(k) * size, format) * s;
+  const size_t packed = size_t(is_rows() ? row : packed_row(row));
+  const float s = scale.empty() ? 1.0f : scale[packed];
+  if (is_rows()) {
+    const size_t size = format_bytes(format());
+    const uint8_t* p = data.data() + packed * size_t(cols) * size;
+    for (int64_t k = 0; k < cols; ++k) out[k] = get(p + size_t(k) * size, format()) * s;
     return;
   }
-  const int64_t packed = packed_row(row);
-  const uint8_t* p = data.data() + size_t(packed / kPanel) * panel_bytes;
+  const Segment& segment = segment_of(int64_t(packed / kPanel));
+  const uint8_t* p = segment.panel(data.data(), int64_t(packed / kPanel));
+  const size_t lane = packed % kPanel;
+  if (is_grouped(segment.format)) return read_grouped(segment, p, lane, cols, out);
   for (int64_t k = 0; k < cols; ++k) {
-    out[k] = get(p + panel_offset(format, size_t(k), size_t(packed % kPanel)), format) * s;
+    out[k] = get(p + panel_offset(segment.format, size_t(k), lane), segment.format) * s;
   }
 }
 
 Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                    const Kernels* kernels, ThreadPool* pool, PackedMatrix* out) {
   if (Status s = check_parts(parts, use); !s) return s;
+  std::vector<SegmentPlan> plans;
+  std::vector<Format> formats;
+  if (Status s = plan_segments(parts, use, format, &plans, &formats); !s) return s;
   PackedMatrix m;
   m.use = use;
   m.cols = parts[0].cols;
@@ -237,9 +540,6 @@ Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightForma
     m.rows += p.rows;
     scaled = scaled || !p.scale.empty();
   }
-  const Format stored = format_of(parts);
-  const bool quantise = format == WeightFormat::fp8 && stored != Format::fp8;
-  m.format = quantise ? Format::fp8 : stored;
   m.k = (m.cols + kKStep - 1) / kKStep * kKStep;
   m.first_row = parts[0].first_row;
   m.stretches = parts[0].stretches;
@@ -249,18 +549,20 @@ Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightForma
   }
   const int64_t lists = use == WeightUse::gate_up ? 2 : 1, each = m.rows / lists;
   m.panels = (each + kPanel - 1) / kPanel * lists;
-  m.panel_bytes = size_t(m.k) * kPanel * format_bytes(m.format);
-  const bool rows_only = use == WeightUse::embedding;
-  const size_t bytes = rows_only ? size_t(m.rows) * size_t(m.cols) * format_bytes(m.format)
-                                 : size_t(m.panels) * m.panel_bytes;
+  size_t bytes = 0;
+  if (Status s = place_segments(plans, formats, &m, &bytes); !s) return s;
+  const bool fp8 = format == WeightFormat::fp8 && std::ranges::count(formats, Format::fp8) > 0;
+  const bool rows_only = m.is_rows();
+  if (rows_only) bytes = size_t(m.rows) * size_t(m.cols) * format_bytes(m.format());
   if (Status s = HugeBuffer::create(bytes, &m.data); !s) return s;
-  if (scaled || quantise) m.scale.assign(size_t(rows_only ? m.rows : m.panels * kPanel), 1.0f);
+  if (scaled || fp8) m.scale.assign(size_t(rows_only ? m.rows : m.panels * kPanel), 1.0f);
 
   // Small shares taken one by one: pages are touched in order, and no thread waits long at the end.
   const int64_t items = rows_only ? m.rows : m.panels, step = rows_only ? kPanel : 1;
   std::atomic<int64_t> next{0};
-  std::vector<Packer> packers(size_t(pool->size()),
-                              Packer(parts, quantise ? kernels->quantise : nullptr, &m));
+  std::vector<Packer> packers(
+      size_t(pool->size()),
+      Packer(parts, plans, format == WeightFormat::fp8 ? kernels->quantise : nullptr, &m));
   pool->run([&](int thread) {
     Packer& packer = packers[size_t(thread)];
     for (int64_t begin; (begin = next.fetch_add(step)) < items;) {

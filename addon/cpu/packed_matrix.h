@@ -13,8 +13,18 @@
 
 namespace nemotron::cpu {
 
-struct PackedMatrix {
+// Panels of one format. A matrix of parts that are stored differently has several.
+struct Segment {
   Format format = Format::bf16;
+  Groups groups;  // of a format in groups
+  int64_t first_panel = 0, panels = 0;
+  size_t panel_bytes = 0, begin = 0;  // begin: byte of the data
+  const uint8_t* panel(const uint8_t* data, int64_t panel) const {
+    return data + begin + size_t(panel - first_panel) * panel_bytes;
+  }
+};
+
+struct PackedMatrix {
   WeightUse use = WeightUse::linear;
   int64_t rows = 0, cols = 0;  // as the checkpoint has it: [out, in]
   int64_t k = 0;               // cols padded to kKStep
@@ -22,9 +32,20 @@ struct PackedMatrix {
   size_t index = 0;            // among the device's weights: the same on all ranks of a group
   int32_t stretches = 1;       // MatrixPart's; each is a multiple of kKStep where there are several
   int64_t panels = 0;
-  size_t panel_bytes = 0;
-  std::vector<float> scale;  // one an output of the panels (padding included); empty: all 1
-  HugeBuffer data;           // panels; embedding: rows [rows, cols], one after the other
+  std::vector<Segment> segments;  // in order; one or more
+  bool has_least = false;         // of any segment
+  std::vector<float> scale;       // one an output of the panels (padding included); empty: all 1
+  HugeBuffer data;                // panels; is_rows: rows [rows, cols], one after the other
+
+  // Of activations all segments want the same kind.
+  Format format() const { return segments[0].format; }
+  const Segment& segment_of(int64_t panel) const {
+    size_t i = 0;
+    while (panel >= segments[i].first_panel + segments[i].panels) ++i;
+    return segments[i];
+  }
+  // An embedding that is not in groups: only looked up.
+  bool is_rows() const { return use == WeightUse::embedding && !is_grouped(format()); }
 
   // Where output `row` of the checkpoint lies: panel * 16 + lane. Gate and up panels alternate, so
   // that one pass yields both factors of silu(gate) * up.

@@ -136,6 +136,73 @@ struct Avx2 {
     return _mm256_or_ps(v, _mm256_castsi256_ps(sign));
   }
 
+  // --- weights in groups ---
+  template <int bytes>
+  static inline void prefetch_bytes(const uint8_t* p) {
+    for (int i = 0; i < bytes; i += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T1);
+    }
+  }
+  static inline F from_int8(const uint8_t* p) {
+    const auto eight = [](const uint8_t* q) {
+      return _mm256_cvtepi32_ps(
+          _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(q))));
+    };
+    return {eight(p), eight(p + 8)};
+  }
+  template <Format format>
+  struct CodeQuad {
+    static constexpr int kChunk = 64 * format_bits(format);
+    const uint8_t* chunk;
+    const Groups* g;
+    int quad;
+    inline void load(const uint8_t* c, int q, const Groups& of) { chunk = c, quad = q, g = &of; }
+    inline F at(int i) const { return {half(i, 0), half(i, 1)}; }
+
+    static inline __m256i right(__m256i x, int by) {
+      return _mm256_srl_epi32(x, _mm_cvtsi32_si128(by));
+    }
+    // Outputs 8h..8h+7 of k = 4 quad + i.
+    inline __m256 half(int i, int h) const {
+      const __m256i most = _mm256_set1_epi32(15);
+      if constexpr (format == Format::i8) {
+        const auto four = [&](int j) {
+          const __m128i q = _mm_loadl_epi64(
+              reinterpret_cast<const __m128i*>(chunk + quad * 64 + j * 16 + (i / 2) * 8));
+          return _mm_srl_epi32(_mm_cvtepu16_epi32(q), _mm_cvtsi32_si128(i % 2 * 8));
+        };
+        const __m256i x = _mm256_and_si256(_mm256_set_m128i(four(2 * h + 1), four(2 * h)),
+                                           _mm256_set1_epi32(0xff));
+        const __m256i size = _mm256_and_si256(x, _mm256_set1_epi32(0x7f));
+        const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(x, _mm256_set1_epi32(0x80)), 24);
+        const __m256 v = _mm256_or_ps(_mm256_cvtepi32_ps(size), _mm256_castsi256_ps(sign));
+        const __m256i least = _mm256_cmpeq_epi32(x, _mm256_set1_epi32(0x80));
+        return _mm256_blendv_ps(v, _mm256_set1_ps(-128.0f), _mm256_castsi256_ps(least));
+      } else {
+        const int pair = quad * 2 + i / 2, odd = i % 2 * 16;
+        const __m256i low = right(bytes(chunk + pair / 4 * 64 + h * 32), odd + pair % 4 * 4);
+        if constexpr (format == Format::i4) {
+          const __m256 first = _mm256_permutevar8x32_ps(_mm256_loadu_ps(g->numbers), low);
+          const __m256 second = _mm256_permutevar8x32_ps(_mm256_loadu_ps(g->numbers + 8), low);
+          return _mm256_blendv_ps(first, second, _mm256_castsi256_ps(_mm256_slli_epi32(low, 28)));
+        } else {
+          constexpr int kBits = format == Format::i5 ? 1 : 2, kPairs = 16 / kBits;
+          const __m256i high =
+              right(bytes(chunk + 256 + pair / kPairs * 64 + h * 32), odd + pair % kPairs * kBits);
+          const __m256i code = _mm256_or_si256(
+              _mm256_and_si256(low, most),
+              _mm256_slli_epi32(_mm256_and_si256(high, _mm256_set1_epi32((1 << kBits) - 1)), 4));
+          return _mm256_add_ps(_mm256_cvtepi32_ps(code), _mm256_set1_ps(g->numbers[0]));
+        }
+      }
+    }
+  };
+  struct WideQuad {
+    const float* p;
+    inline void load(const uint8_t* q) { p = reinterpret_cast<const float*>(q); }
+    inline F at(int i) const { return Avx2::load(p + i * 16); }
+  };
+
   template <Format>
   struct Quad;
 };

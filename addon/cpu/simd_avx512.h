@@ -40,6 +40,20 @@ constexpr Fp8Table make_fp8_table() {
 }
 inline constexpr Fp8Table kFp8Table = make_fp8_table();
 
+// Magnitudes 0..127 as BF16 alike.
+constexpr Fp8Table make_int8_table() {
+  Fp8Table t{};
+  for (int v = 1; v < 128; ++v) {
+    int shift = 0;
+    while (!((v << shift) & 0x80)) ++shift;
+    const int bits = (134 - shift) << 7 | ((v << shift) & 0x7f);
+    t.low[v] = uint8_t(bits & 0xff);
+    t.high[v] = uint8_t(bits >> 8);
+  }
+  return t;
+}
+inline constexpr Fp8Table kInt8Table = make_int8_table();
+
 struct Avx512 {
   using F = __m512;
   using Pairs = __m512i;  // 16 pairs of bf16
@@ -140,6 +154,74 @@ struct Avx512 {
       out[1] = _mm512_unpackhi_epi8(low, sign);
     }
   }
+
+  // --- weights in groups ---
+  template <int bytes>
+  static inline void prefetch_bytes(const uint8_t* p) {
+    for (int i = 0; i < bytes; i += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T1);
+    }
+  }
+  static inline F from_int8(const uint8_t* p) {
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  static inline void store_pairs(uint8_t* p, const Pairs w[2]) {
+    _mm512_storeu_si512(p, w[0]);
+    _mm512_storeu_si512(p + 64, w[1]);
+  }
+  // The two pairs of quad `quad` of a chunk.
+  template <Format format>
+  static inline void load_codes(const uint8_t* chunk, int quad, const Groups& g, Pairs out[2]) {
+    if constexpr (format == Format::i8) {
+      __m512i code = _mm512_loadu_si512(chunk + quad * 64);
+      __asm__("" : "+v"(code));
+      const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(kInt8Table.low), code,
+                                                   _mm512_load_si512(kInt8Table.low + 64));
+      const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(kInt8Table.high), code,
+                                                    _mm512_load_si512(kInt8Table.high + 64));
+      __m512i sign = _mm512_ternarylogic_epi32(high, code, _mm512_set1_epi8(char(0x80)), 0xf8);
+      const __mmask64 least = _mm512_cmpeq_epi8_mask(code, _mm512_set1_epi8(char(0x80)));
+      sign = _mm512_mask_mov_epi8(sign, least, _mm512_set1_epi8(char(0xc3)));  // -128
+      out[0] = _mm512_unpacklo_epi8(low, sign);
+      out[1] = _mm512_unpackhi_epi8(low, sign);
+    } else {
+      const __m512i word = _mm512_loadu_si512(chunk + quad / 2 * 64);
+      const __m512i table = _mm512_load_si512(g.values);
+      const __m512i low4 = _mm512_set1_epi16(15);
+      for (int i = 0; i < 2; ++i) {
+        const int pair = quad * 2 + i;
+        const __m512i low = _mm512_srli_epi16(word, unsigned(pair % 4 * 4));
+        if constexpr (format == Format::i4) {
+          out[i] = _mm512_permutexvar_epi16(low, table);  // by five bits: the table is there twice
+        } else {
+          constexpr int kBits = format == Format::i5 ? 1 : 2, kPairs = 16 / kBits;
+          const __m512i plane = _mm512_loadu_si512(chunk + 256 + pair / kPairs * 64);
+          const int shift = pair % kPairs * kBits;
+          const __m512i high = shift >= 4 ? _mm512_srli_epi16(plane, unsigned(shift - 4))
+                                          : _mm512_slli_epi16(plane, unsigned(4 - shift));
+          const __m512i code = _mm512_ternarylogic_epi32(low4, low, high, 0xca);
+          out[i] = format == Format::i5
+                       ? _mm512_permutexvar_epi16(code, table)
+                       : _mm512_permutex2var_epi16(table, code, _mm512_load_si512(g.values + 32));
+        }
+      }
+    }
+  }
+  template <Format format>
+  struct CodeQuad {
+    static constexpr int kChunk = 64 * format_bits(format);
+    Pairs w[2];
+    inline void load(const uint8_t* chunk, int quad, const Groups& g) {
+      load_codes<format>(chunk, quad, g, w);
+    }
+    inline F at(int i) const { return i % 2 ? odd(w[i / 2]) : even(w[i / 2]); }
+  };
+  struct WideQuad {
+    const float* p;
+    inline void load(const uint8_t* q) { p = reinterpret_cast<const float*>(q); }
+    inline F at(int i) const { return Avx512::load(p + i * 16); }
+  };
 
   template <Format>
   struct Quad;

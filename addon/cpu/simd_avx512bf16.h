@@ -15,6 +15,10 @@ struct Avx512Bf16 : Avx512 {
   static inline F dot(F sum, Pairs a, Pairs b) {
     return _mm512_dpbf16_ps(sum, __m512bh(a), __m512bh(b));
   }
+  struct WideQuad {
+    Pairs w[2];
+    inline void load(const uint8_t* p) { load_pairs<Format::bf16>(p, w); }
+  };
 };
 
 }  // namespace nemotron::cpu

@@ -154,6 +154,49 @@ struct Plain {
     return of_bits(sign | bits(of_bits(rest << 20) * 0x1p120f));
   }
 
+  // --- weights in groups ---
+  template <int>
+  static inline void prefetch_bytes(const uint8_t*) {}
+  static inline F from_int8(const uint8_t* p) {
+    float f[16];
+    for (int i = 0; i < 16; ++i) f[i] = float(int8_t(p[i]));
+    return load(f);
+  }
+  template <Format format>
+  struct CodeQuad {
+    static constexpr int kChunk = 64 * format_bits(format);
+    const uint8_t* chunk;
+    const Groups* g;
+    int quad;
+    inline void load(const uint8_t* c, int q, const Groups& of) { chunk = c, quad = q, g = &of; }
+    inline F at(int i) const {
+      float f[16];
+      for (int n = 0; n < 16; ++n) f[n] = number(i, n);
+      return Plain::load(f);
+    }
+    static inline int word(const uint8_t* p, int n) { return p[2 * n] | p[2 * n + 1] << 8; }
+    inline float number(int i, int n) const {
+      if constexpr (format == Format::i8) {
+        const int code = chunk[size_t(quad) * 64 + panel_offset(Format::fp8, size_t(i), size_t(n))];
+        return code == 0x80 ? -128.0f : float(code & 0x80 ? -(code & 0x7f) : code);
+      } else {
+        const int pair = quad * 2 + i / 2, at = 2 * n + i % 2;
+        int code = word(chunk + pair / 4 * 64, at) >> (pair % 4 * 4) & 15;
+        if constexpr (format != Format::i4) {
+          constexpr int kBits = format == Format::i5 ? 1 : 2, kPairs = 16 / kBits;
+          const int plane = word(chunk + 256 + pair / kPairs * 64, at);
+          code |= (plane >> (pair % kPairs * kBits) & ((1 << kBits) - 1)) << 4;
+        }
+        return g->numbers[code];
+      }
+    }
+  };
+  struct WideQuad {
+    const float* p;
+    inline void load(const uint8_t* q) { p = reinterpret_cast<const float*>(q); }
+    inline F at(int i) const { return Plain::load(p + i * 16); }
+  };
+
   template <Format>
   struct Quad;
 

@@ -17,6 +17,7 @@
 #include <span>
 #include <string>
 
+#include "device/grouped.h"
 #include "device/rank_group.h"
 #include "device/status.h"
 #include "device/step.h"
@@ -44,6 +45,12 @@ struct MatrixPart {
   // Where `cols` are a part of the columns and the weight is quantised: the largest magnitude of
   // each whole stored row. [rows]
   std::span<const float> row_largest = {};
+
+  // Of a weight in groups, for a device that packs_groups(): the part are rows first_stored.. and
+  // columns first_col.. of these, and data, dtype and row_stride mean nothing. first_col and cols
+  // are multiples of the form's cut().
+  const GroupedRows* grouped = nullptr;
+  int64_t first_stored = 0, first_col = 0;
 };
 
 enum class WeightUse : uint8_t {
@@ -52,7 +59,13 @@ enum class WeightUse : uint8_t {
   embedding,  // [vocab, hidden], rows are looked up
   tied,       // [vocab, hidden], looked up and multiplied
 };
-enum class WeightFormat : uint8_t { stored, fp8 };  // fp8: quantise per output row while packing
+// What becomes of wide weights while they are packed. fp8: with a scale of each output row; int4
+// and int8: in groups of 32 (device/grouped.h), for a device that packs_groups().
+enum class WeightFormat : uint8_t { stored, fp8, int4, int8 };
+constexpr const char* weight_format_name(WeightFormat f) {
+  constexpr const char* kNames[] = {"stored", "fp8", "int4", "int8"};
+  return kNames[size_t(f)];
+}
 
 // A matrix as the backend wants it (panels, tiles, scales). Only the backend that made it reads it;
 // it lives until the device closes.
@@ -156,7 +169,11 @@ class Device {
   virtual void free(void* p) noexcept = 0;
   virtual void upload(void* dst, const void* host, size_t bytes) noexcept = 0;
   virtual void download(void* host, const void* src, size_t bytes) noexcept = 0;  // waits
+  // Whether weights in groups are multiplied as they are (MatrixPart::grouped).
+  virtual bool packs_groups() const { return false; }
   // Puts the parts below each other: all of the same cols; for gate_up two of the same shape.
+  // Parts in groups have neighbours in groups, BF16 or FP8; where the form changes a multiple of 16
+  // rows lies above; gate and up have one form.
   virtual Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                              Weight* out) noexcept = 0;
   // Takes the KV cache and the workspace. REQUIRES: every weight is packed, no step has begun;

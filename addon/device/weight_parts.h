@@ -9,13 +9,32 @@
 
 namespace nemotron {
 
+// Whether they can lie in one panel: in groups alike, or neither.
+inline bool same_form(const MatrixPart& a, const MatrixPart& b) {
+  if (!a.grouped || !b.grouped) return a.grouped == b.grouped;
+  return a.grouped->form() == b.grouped->form();
+}
+
 inline Status check_parts(std::span<const MatrixPart> parts, WeightUse use) {
   if (parts.empty()) return Status::invalid("a weight without parts");
   for (const MatrixPart& p : parts) {
-    if (!p.data || p.rows <= 0 || p.cols <= 0 || p.row_stride < p.cols || p.dtype == DType::i32) {
+    if (p.grouped) {
+      const int64_t cut = p.grouped->form().cut();
+      if (p.rows <= 0 || p.cols <= 0 || p.cols % cut != 0 || p.first_col % cut != 0 ||
+          p.first_col + p.cols > p.grouped->cols()) {
+        return Status::invalid("weight part of columns " + std::to_string(p.first_col) + " to " +
+                               std::to_string(p.first_col + p.cols) + " of " +
+                               std::to_string(p.grouped->cols()) +
+                               " in groups; expected multiples of " + std::to_string(cut));
+      }
+    } else if (!p.data || p.rows <= 0 || p.cols <= 0 || p.row_stride < p.cols ||
+               p.dtype == DType::i32) {
       return Status::invalid("weight part [" + std::to_string(p.rows) + ", " +
                              std::to_string(p.cols) + "] " + dtype_name(p.dtype) + " with stride " +
                              std::to_string(p.row_stride) + " is not a matrix");
+    }
+    if (use == WeightUse::gate_up && !same_form(p, parts[0])) {
+      return Status::invalid("gate and up are in groups of different forms");
     }
     if (p.cols != parts[0].cols) {
       return Status::invalid("weight parts have " + std::to_string(parts[0].cols) + " and " +

@@ -109,6 +109,12 @@ Status open_rank(const EngineOptions& options, EngineInfo* info, Rank* rank) {
   if (Status s = open_device(options.backend, device, &rank->device, &note); !s) return s;
   if (rank->index == 0) info->backend_note = note;
   info->ranks[size_t(rank->index)].device = rank->device->name();
+  const bool in_groups =
+      options.format == WeightFormat::int4 || options.format == WeightFormat::int8;
+  if (in_groups && !rank->device->packs_groups()) {
+    return Status::unsupported(std::string("dtype ") + weight_format_name(options.format) + " on " +
+                               rank->device->name() + "; served there: bf16 and fp8");
+  }
   return rank->device->check(decoder_form(info->config));
 }
 
@@ -137,6 +143,7 @@ Status set_up(const EngineOptions& options,
   const PlanInput plan{
       .shard = shard,
       .format = options.format,
+      .packs_groups = device.packs_groups(),
       .kv_dtype = kv_dtype,
       .block_size = options.block_size,
       .kv_memory = options.kv_memory,

@@ -142,9 +142,9 @@ Status read_engine_options(const Napi::Object& object, EngineOptions* out) {
   fields.boolean("debugChecks", &out->debug_checks);
   out->device.debug_checks = out->debug_checks;
   size_t format = 0, kv_dtype = 0;
-  fields.choice("dtype", {"stored", "fp8"}, &format);
+  fields.choice("dtype", {"stored", "fp8", "int4", "int8"}, &format);
   fields.choice("kvCacheDtype", {"auto", "bf16", "fp8"}, &kv_dtype);
-  out->format = format == 0 ? WeightFormat::stored : WeightFormat::fp8;
+  out->format = WeightFormat(format);
   if (kv_dtype > 0) out->kv_dtype = kv_dtype == 1 ? DType::bf16 : DType::fp8_e4m3;
   fields.number("kvCacheMemory", &out->kv_memory);
   fields.number("memoryUtilization", &out->memory_utilization);

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "device/grouped.h"
 #include "device/status.h"
 #include "device/tensor.h"
 
@@ -49,6 +50,12 @@ class Checkpoint {
   Status fetch(const StoredTensor& tensor) const { return fetch(tensor, 0, tensor.bytes); }
   // The same of a part of a matrix: what else of its rows can be looked at then is undefined.
   virtual Status fetch(const StoredTensor& tensor, const MatrixRange& range) const;
+  // The tensor's codes and scales, where it is stored in groups and `data` is what they widen to;
+  // null: it is not. Rows that fetch_grouped() has read may be looked at until it is released.
+  virtual const GroupedRows* grouped(const StoredTensor&) const { return nullptr; }
+  virtual Status fetch_grouped(const StoredTensor& tensor, const MatrixRange& range) const {
+    return fetch(tensor, range);
+  }
   // This tensor is fetched next (a hint); its bytes are not needed any more.
   virtual void will_need(const StoredTensor& tensor) const = 0;
   virtual void release(const StoredTensor& tensor) const = 0;

@@ -166,6 +166,49 @@ size_t whole_pages(size_t bytes) {
   return (bytes + page - 1) / page * page;
 }
 
+// Where a tensor of the checkpoint comes from.
+struct Origin {
+  const Part* part = nullptr;
+  const GgufTensor* tensor = nullptr;
+  bool is_raw = false;  // read as it is stored, in place
+  bool is_gain_less_one = false;
+  int64_t heads = 0;  // of permuted rows; 0: they are in order
+  size_t place = 0;   // among the widened ones
+
+  const uint8_t* data() const { return part->file.data() + tensor->begin; }
+  // llama.cpp rotates neighbours where Hugging Face rotates the halves of a head: row `i` of half
+  // `h` lies at 2 i + h.
+  int64_t stored_row(int64_t row) const {
+    if (heads == 0) return row;
+    const int64_t dim = tensor->rows() / heads, in = row % dim, half = dim / 2;
+    return row - in + in % half * 2 + in / half;
+  }
+  // Reads the stored bytes of rows [begin, end), and what lies between them where rows change
+  // places within their head.
+  Status fetch_rows(int64_t begin, int64_t end) const {
+    const int64_t dim = heads > 0 ? tensor->rows() / heads : 1;
+    const size_t first = size_t(begin / dim * dim) * tensor->row_bytes();
+    const size_t last = size_t((end + dim - 1) / dim * dim) * tensor->row_bytes();
+    return part->file.fetch(data() + first, last - first);
+  }
+};
+
+// A tensor of codes and scales, row by row in Hugging Face's order.
+class GgufRows final : public GroupedRows {
+ public:
+  explicit GgufRows(const Origin& from) : from_(from) {}
+  const GroupedForm& form() const override { return from_.tensor->type->form; }
+  int64_t cols() const override { return from_.tensor->row(); }
+  void read(int64_t row, const GroupedRow& to) const override {
+    const GgufTensor& t = *from_.tensor;
+    t.type->split(*t.type, from_.data() + size_t(from_.stored_row(row)) * t.row_bytes(),
+                  t.row() / t.type->elements, to);
+  }
+
+ private:
+  const Origin from_;
+};
+
 class GgufCheckpoint final : public Checkpoint {
  public:
   Status open(const std::string& path) {
@@ -210,18 +253,12 @@ class GgufCheckpoint final : public Checkpoint {
     const size_t wide = size_t(stored.row()) * dtype_bytes(t.dtype), narrow = stored.row_bytes();
     std::vector<float> values(size_t(stored.row()));
     auto* to = const_cast<uint8_t*>(t.data);
-    const uint8_t* file = from.part->file.data() + stored.begin;
+    const uint8_t* file = from.data();
     const auto end = int64_t((first + bytes + wide - 1) / wide);
     const auto begin = int64_t(first / wide);
-    // Rows change places within their head.
-    const int64_t dim = from.heads > 0 ? stored.rows() / from.heads : 1;
-    const size_t stored_begin = size_t(begin / dim * dim) * narrow;
-    const size_t stored_end = size_t((end + dim - 1) / dim * dim) * narrow;
-    if (Status s = from.part->file.fetch(file + stored_begin, stored_end - stored_begin); !s) {
-      return s;
-    }
+    if (Status s = from.fetch_rows(begin, end); !s) return s;
     for (int64_t row = begin; row < end; ++row) {
-      const uint8_t* source = file + size_t(stored_row(from, row)) * narrow;
+      const uint8_t* source = file + size_t(from.stored_row(row)) * narrow;
       uint8_t* row_to = to + size_t(row) * wide;
       if (wide == narrow && !from.is_gain_less_one) {
         std::memcpy(row_to, source, wide);
@@ -239,26 +276,24 @@ class GgufCheckpoint final : public Checkpoint {
     from.part->file.release(file, stored.bytes);
     return {};
   }
+  const GroupedRows* grouped(const StoredTensor& t) const override {
+    return rows_[size_t(&t - tensors_.data())].get();
+  }
+  Status fetch_grouped(const StoredTensor& t, const MatrixRange& range) const override {
+    return origin_of(t).fetch_rows(range.first_row, range.first_row + range.rows);
+  }
   void will_need(const StoredTensor& t) const override {
     const Origin& from = origin_of(t);
-    from.part->file.will_need(from.part->file.data() + from.tensor->begin, from.tensor->bytes);
+    from.part->file.will_need(from.data(), from.tensor->bytes);
   }
   void release(const StoredTensor& t) const override {
     const Origin& from = origin_of(t);
     if (from.is_raw) return from.part->file.release(t.data, t.bytes);
+    from.part->file.release(from.data(), from.tensor->bytes);
     (void)madvise(const_cast<uint8_t*>(t.data), whole_pages(t.bytes), MADV_DONTNEED);
   }
 
  private:
-  struct Origin {
-    const Part* part = nullptr;
-    const GgufTensor* tensor = nullptr;
-    bool is_raw = false;  // read as it is stored, in place
-    bool is_gain_less_one = false;
-    int64_t heads = 0;  // of permuted rows; 0: they are in order
-    size_t place = 0;   // among the widened ones
-  };
-
   Status add(const Part& part, const GgufTensor& t, const Family& family, size_t* widened) {
     const auto bad = [&](const std::string& what) {
       return Status::unsupported(part.file.path() + ": tensor " + Json(t.name).brief() + " " +
@@ -283,7 +318,7 @@ class GgufCheckpoint final : public Checkpoint {
     StoredTensor& out = tensors_.emplace_back();
     out.name = hugging_face_name(t.name);
     out.dtype_name = t.type->name;
-    out.served = t.type->widen != nullptr;
+    out.served = t.type->is_served();
     out.dtype = from.is_gain_less_one || t.type == gguf_type(0) ? DType::f32
                 : t.type == gguf_type(1)                        ? DType::f16
                                                                 : DType::bf16;
@@ -296,6 +331,7 @@ class GgufCheckpoint final : public Checkpoint {
       *widened += whole_pages(out.bytes);
     }
     origins_.push_back(from);
+    rows_.push_back(t.type->split ? std::make_unique<GgufRows>(from) : nullptr);
     total_bytes_ += t.bytes;
     return {};
   }
@@ -309,14 +345,6 @@ class GgufCheckpoint final : public Checkpoint {
     return std::max<int64_t>(1, *hidden / *heads);
   }
 
-  // llama.cpp rotates neighbours where Hugging Face rotates the halves of a head: row `i` of half
-  // `h` lies at 2 i + h.
-  static int64_t stored_row(const Origin& from, int64_t row) {
-    if (from.heads == 0) return row;
-    const int64_t dim = from.tensor->rows() / from.heads, in = row % dim, half = dim / 2;
-    return row - in + in % half * 2 + in / half;
-  }
-
   const Origin& origin_of(const StoredTensor& t) const {
     return origins_[size_t(&t - tensors_.data())];
   }
@@ -324,7 +352,8 @@ class GgufCheckpoint final : public Checkpoint {
   std::string path_;
   std::vector<Part> parts_;
   std::vector<StoredTensor> tensors_;
-  std::vector<Origin> origins_;  // of the tensors, in their order
+  std::vector<Origin> origins_;                  // of the tensors, in their order
+  std::vector<std::unique_ptr<GgufRows>> rows_;  // alike; null: not in groups
   std::unordered_map<std::string_view, size_t> by_name_;
   Widened widened_;
   size_t total_bytes_ = 0;

@@ -1,5 +1,6 @@
-// The types of tensors in a GGUF file, and how their blocks become float32. A row of a tensor is a
-// whole number of blocks; a block holds the quants and the scales of its elements.
+// The types of tensors in a GGUF file, and how their blocks become codes and scales or float32. A
+// row of a tensor is a whole number of blocks; a block holds the quants and the scales of its
+// elements.
 // Layouts: https://github.com/ggml-org/ggml, ggml-common.h and docs/gguf.md.
 #pragma once
 
@@ -8,6 +9,8 @@
 #include <optional>
 #include <string>
 
+#include "device/grouped.h"
+
 namespace nemotron {
 
 struct GgufType {
@@ -15,8 +18,16 @@ struct GgufType {
   const char* name = "";  // "Q4_K"
   uint32_t elements = 0;  // of a block
   uint32_t bytes = 0;     // of a block
-  // `blocks` blocks at `from` become blocks * elements values. Null: known and not served.
-  void (*widen)(const uint8_t* from, int64_t blocks, float* to) = nullptr;
+  // Of F32, F16 and BF16: n values.
+  void (*whole)(const uint8_t* from, int64_t n, float* to) = nullptr;
+  // Of the others that are served: blocks as `form` has them.
+  void (*split)(const GgufType& type, const uint8_t* from, int64_t blocks,
+                const GroupedRow& to) = nullptr;
+  GroupedForm form = {};
+
+  bool is_served() const { return whole || split; }
+  // `blocks` blocks at `from` become blocks * elements values.
+  void widen(const uint8_t* from, int64_t blocks, float* to) const;
 };
 
 // Null: ggml has no such type, or it is newer than this table.

@@ -238,7 +238,15 @@ export const addGenerateCommand = (program: Command): void => {
     .option('--ignore-eos', 'go on after the end of a turn')
     .option('--special', 'show special tokens of the output')
     .addOption(new Option('--device <kind>', 'where to run').choices(['auto', 'cpu', 'cuda']))
-    .addOption(new Option('--dtype <type>', 'of the weights').choices(['auto', 'bf16', 'fp8']))
+    .addOption(
+      new Option('--dtype <type>', 'of the weights').choices([
+        'auto',
+        'bf16',
+        'fp8',
+        'int8',
+        'int4',
+      ]),
+    )
     .addOption(
       new Option('--kv-cache-dtype <type>', 'of the KV cache').choices(['auto', 'bf16', 'fp8']),
     )

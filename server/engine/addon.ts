@@ -29,7 +29,7 @@ type NativeOptions = Loose<
   Omit<EngineOptions, 'model' | 'dtype' | 'rewardRows' | 'onProgress' | 'onPlan'>
 > & {
   readonly model: string
-  readonly dtype: 'stored' | 'fp8'
+  readonly dtype: 'stored' | 'fp8' | 'int4' | 'int8'
   readonly stopIds: Int32Array
   readonly rewardRows: Int32Array
   /** The bytes of all tokens, one after another; where each ends; which are special. */

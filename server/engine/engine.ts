@@ -72,14 +72,13 @@ const checkedDtype = (options: EngineOptions, config: NativeConfig) => {
       message: `${model}: its linear layers are stored as FP8 (${config.quantization}); dtype can be auto or fp8`,
     })
   }
-  if (!['auto', 'bf16', 'fp8'].includes(dtype)) {
-    throw invalid(`dtype is "${dtype}"; it can be auto, bf16, fp8`)
+  if (!['auto', 'bf16', 'fp8', 'int8', 'int4'].includes(dtype)) {
+    throw invalid(`dtype is "${dtype}"; it can be auto, bf16, fp8, int8, int4`)
   }
-  const fp8 = dtype === 'fp8' || config.quantization !== 'none'
-  return {
-    native: dtype === 'fp8' ? ('fp8' as const) : ('stored' as const),
-    shown: fp8 ? 'fp8' : config.dtype.toLowerCase(),
-  }
+  const native = dtype === 'auto' || dtype === 'bf16' ? ('stored' as const) : dtype
+  const stored = config.quantization === 'none' ? config.dtype.toLowerCase() : 'fp8'
+  // What is stored as FP8 is not quantised again.
+  return { native, shown: native === 'stored' || stored === 'fp8' ? stored : native }
 }
 
 const tokenTable = (tokenizer: Tokenizer) => {

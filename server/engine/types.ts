@@ -14,7 +14,7 @@ export type EngineOptions = {
    * the model's heads and inner size. Default 1.
    */
   readonly tensorParallelSize?: number
-  readonly dtype?: 'auto' | 'bf16' | 'fp8'
+  readonly dtype?: 'auto' | 'bf16' | 'fp8' | 'int4' | 'int8'
   /** Keys and values; auto: F16 on the CPU (with roundActivations BF16), BF16 on CUDA. */
   readonly kvCacheDtype?: 'auto' | 'bf16' | 'fp8'
   /** Bytes on each device; default: what is left after weights, activations and a reserve. */

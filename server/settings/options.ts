@@ -47,8 +47,8 @@ export const modelOptions = {
   device: option('text', z.enum(['auto', 'cpu', 'cuda']).default('auto'), 'Where to run.'),
   dtype: option(
     'text',
-    z.enum(['auto', 'bf16', 'fp8']).default('auto'),
-    'Weights: as stored (auto), or quantised to FP8 while loading.',
+    z.enum(['auto', 'bf16', 'fp8', 'int8', 'int4']).default('auto'),
+    'Weights: as stored (auto), or quantised to FP8 while loading; on the CPU also to 8 or 4 bits.',
   ),
   kv_cache_dtype: option(
     'text',

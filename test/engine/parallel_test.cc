@@ -57,6 +57,10 @@ TEST(ranks_give_the_bits_of_one_with_fp8_weights) {
   expect_same_on_ranks({.format = WeightFormat::fp8}, {2, 4, 8});
 }
 
+TEST(ranks_give_the_bits_of_one_with_4_bit_weights) {
+  expect_same_on_ranks({.format = WeightFormat::int4}, {2, 4, 8});
+}
+
 TEST(ranks_give_the_bits_of_one_with_an_fp8_cache) {
   expect_same_on_ranks({}, {2, 8}, DType::fp8_e4m3);
 }

@@ -122,7 +122,7 @@ TEST(gguf_blocks_are_widened_as_the_gguf_package_does) {
   size_t served = 0;
   for (const Json& one : *json.array()) {
     const GgufType* type = gguf_type(uint32_t(*one.find("number")->integer()));
-    REQUIRE(type && type->widen);
+    REQUIRE(type && type->is_served());
     EXPECT_EQ(std::string(type->name), *one.find("type")->string());
     const std::string blocks = from_hex(*one.find("blocks")->string());
     const std::string expected = from_hex(*one.find("values")->string());

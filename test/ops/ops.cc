@@ -212,6 +212,7 @@ std::vector<double> reference_gemm(const std::vector<double>& a, const HostMatri
 void add_op_cases(const DeviceUnderTest& device) {
   add_gemm_cases(device);
   add_product_cases(device);
+  add_grouped_cases(device);
   add_attention_cases(device);
   add_sample_cases(device);
 }

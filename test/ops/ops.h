@@ -37,6 +37,7 @@ void add_op_cases(const DeviceUnderTest& device);
 // The families add_op_cases() is made of.
 void add_gemm_cases(const DeviceUnderTest& device);
 void add_product_cases(const DeviceUnderTest& device);
+void add_grouped_cases(const DeviceUnderTest& device);  // of a device that packs groups
 void add_attention_cases(const DeviceUnderTest& device);
 void add_sample_cases(const DeviceUnderTest& device);
 

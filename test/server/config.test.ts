@@ -158,7 +158,10 @@ describe('settings', () => {
       }
       throw new Error('it was accepted')
     }
-    assert.match(wrong({ dtype: 'fp16' }, {}), /--dtype can be auto, bf16, fp8; found "fp16"/)
+    assert.match(
+      wrong({ dtype: 'fp16' }, {}),
+      /--dtype can be auto, bf16, fp8, int8, int4; found "fp16"/,
+    )
     assert.match(wrong({ port: 'x' }, {}), /--port must be a whole number; found "x"/)
     assert.match(wrong({ port: '70000' }, {}), /--port must be at most 65535/)
     assert.match(wrong({ block_size: '17' }, {}), /--block-size: can be 16, 32, 64 or 128/)

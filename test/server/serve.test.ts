@@ -337,7 +337,7 @@ describe('serve', { skip }, () => {
   test('wrong flags and wrong models end with what would be right', async () => {
     const cases: readonly (readonly [readonly string[], RegExp])[] = [
       [['--prot', '80'], /--port/],
-      [['--dtype', 'fp16'], /auto, bf16, fp8/],
+      [['--dtype', 'fp16'], /auto, bf16, fp8, int8, int4/],
       [['--model', './nowhere'], /no such folder/],
       [['--host', '192.0.2.1'], /^error: --host 192.0.2.1: no address of this machine/m],
       [['extra'], /too many arguments/],
