@@ -82,7 +82,7 @@ GPU_DEVICE void multiply_keys(float (&s)[4], const Query<kDim>& q, Chunk chunk) 
 // that ldmatrix reads lie in different banks.
 template <int kChunks>
 GPU_DEVICE int value_place(int key, int chunk) {
-  return key * kChunks + (chunk ^ (kChunks >= 8 ? key & 7 : key >> 1 & 3));
+  return key * kChunks + (chunk ^ (kChunks % 8 == 0 ? key & 7 : key >> 1 & 3));
 }
 
 // o += p v for sixteen keys; `values` points at the first one's row. The weights' fragment is what

@@ -30,7 +30,7 @@ struct Shape {
       2 * H::kBlocks * H::kLaneChunks;  // sixteen bytes a lane, a stage
   static constexpr int kValueLoads = kKeys * H::kChunks / 32;
   static constexpr int kStageChunks = (kKeyLoads + kValueLoads) * 32;
-  static constexpr int kStages = kFp8 ? 4 : 3;
+  static constexpr int kStages = kFp8 ? 4 : kDim <= 128 ? 3 : 2;  // 99 KB, of sm_86 and sm_89
   static constexpr int kQueueBytes = kWarps * kStages * kStageChunks * 16;
   static constexpr int kSumBytes = kWarps * kHeads * (kDim + 2) * 4;
   static constexpr int kBytes = kQueueBytes > kSumBytes ? kQueueBytes : kSumBytes;
@@ -267,7 +267,8 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(AttentionArg
 template <class Use>
 void with_instance(int head_dim, bool fp8, const Use& use) {
   if (head_dim <= 64) return fp8 ? use(Shape<64, true>()) : use(Shape<64, false>());
-  return fp8 ? use(Shape<128, true>()) : use(Shape<128, false>());
+  if (head_dim <= 128) return fp8 ? use(Shape<128, true>()) : use(Shape<128, false>());
+  return fp8 ? use(Shape<192, true>()) : use(Shape<192, false>());
 }
 
 }  // namespace
@@ -286,7 +287,7 @@ size_t attention_decode_shared(int head_dim, bool fp8) {
 }
 
 void load_attention_decode(Queue& queue) {
-  for (const int head_dim : {64, 128}) {
+  for (const int head_dim : {64, 128, 192}) {
     for (const bool fp8 : {false, true}) {
       with_instance(head_dim, fp8, [&]<int kDim, bool kFp8>(Shape<kDim, kFp8>) {
         load_kernel(queue, "attention_decode", attention_decode_kernel<kDim, kFp8>,

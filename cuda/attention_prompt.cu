@@ -6,7 +6,7 @@
 //   bound  tensor cores (mma.sync)
 //
 // A block works on 128 pairs of (row, head of one group), pair = row * group + head, so that a
-// group shares its keys; each of eight warps on sixteen pairs. Keys come in tiles of 64 from key 0
+// group shares its keys; each of eight warps on sixteen pairs. Keys come in tiles of 64, or 32, from key 0
 // on, whatever the rows: a tile that a row does not see changes none of its bits, so a row's result
 // does not depend on how the prompt was cut into chunks.
 #include "cuda/attention.h"
@@ -18,14 +18,19 @@ using namespace gpu;
 
 namespace {
 
-constexpr int kWarps = 8, kThreads = kWarps * 32, kKeys = 64;
+constexpr int kWarps = 8, kThreads = kWarps * 32;
 static_assert(kWarps * 16 == kPromptPairs);
 
 template <int kDim, bool kFp8>
 struct Shape {
   using H = Head<kDim, kFp8>;
+  // A tile's. Scores of more do not fit the registers beside the sums of a wide head.
+  static constexpr int kKeys = kDim <= 128 || kFp8 ? 64 : 32;
   static constexpr int kLoads =
       kKeys * H::kChunks / kThreads;  // sixteen bytes a thread, keys or values
+  // The query is read for every tile, from L1: it would spill.
+  static constexpr bool kAskAgain = kKeys == 32;
+  static constexpr int kLoadsAtOnce = kAskAgain ? 1 : kLoads;  // as would their addresses
   static constexpr int kStageChunks = 2 * kKeys * H::kChunks;
   static constexpr int kStages = 2;
   static constexpr int kBytes = kStages * kStageChunks * 16;
@@ -35,12 +40,12 @@ struct Shape {
 // banks.
 template <int kChunks>
 GPU_DEVICE int key_place(int key, int chunk) {
-  return key * kChunks + (kChunks >= 8 ? chunk ^ ((key & 1) * 4) : chunk);
+  return key * kChunks + (kChunks % 8 == 0 ? chunk ^ ((key & 1) * 4) : chunk);
 }
 
 // The two (row, head) pairs of a lane. Pairs past the end repeat the last row and are not written.
 struct Pairs {
-  int64_t place[2];  // row * q_heads + head
+  int place[2];  // row * q_heads + head
   int position[2];
   bool real[2];
 };
@@ -54,8 +59,7 @@ GPU_DEVICE Pairs pairs_of(const AttentionArgs& p, const PromptTile& tile, int kv
     pairs.real[h] = r < tile.rows;
     const int row = pairs.real[h] ? r : tile.rows - 1;
     pairs.position[h] = tile.first_position + row;
-    pairs.place[h] =
-        int64_t(tile.first_row + row) * p.q_heads + kv_head * group + (pair + 8 * h) % group;
+    pairs.place[h] = (tile.first_row + row) * p.q_heads + kv_head * group + (pair + 8 * h) % group;
   }
   return pairs;
 }
@@ -70,7 +74,7 @@ GPU_DEVICE void write_pairs(const AttentionArgs& p, const Pairs& pairs, const So
     sum += shuffle_xor(sum, 2);
     const float by = p.kv.v_scale / sum;
     if (!pairs.real[h]) continue;
-    uint16_t* to = p.out + pairs.place[h] * p.kv.head_dim;
+    uint16_t* to = p.out + int64_t(pairs.place[h]) * p.kv.head_dim;
 #pragma unroll
     for (int j = 0; j < kDim / 8; ++j) {
 #pragma unroll
@@ -86,6 +90,7 @@ template <int kDim, bool kFp8>
 __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(AttentionArgs p) {
   using S = Shape<kDim, kFp8>;
   using H = Head<kDim, kFp8>;
+  constexpr int kKeys = S::kKeys, kTiles = kKeys / 8;
   pdl_launch_dependents();
   Shared smem;
   uint4* queue = smem.take<uint4>(S::kBytes / 16);
@@ -103,7 +108,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
     uint4* keys = queue + i % S::kStages * S::kStageChunks;
     uint4* values = keys + kKeys * H::kChunks;
     const int row_bytes = dim * H::kBytes;
-#pragma unroll
+#pragma unroll S::kLoadsAtOnce
     for (int j = 0; j < S::kLoads; ++j) {
       const int at = j * kThreads + thread, key = at / H::kChunks, chunk = at % H::kChunks,
                 position = i * kKeys + key;
@@ -126,7 +131,11 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
   load(0);
   cp_async_commit();
   Query<kDim> q;
-  load_query<kDim, kFp8>(q, p.q + pairs.place[0] * dim, p.q + pairs.place[1] * dim, dim, t);
+  const auto ask = [&] {
+    load_query<kDim, kFp8>(q, p.q + int64_t(pairs.place[0]) * dim,
+                           p.q + int64_t(pairs.place[1]) * dim, dim, t);
+  };
+  if (!S::kAskAgain) ask();
   float o[H::kValueTiles][4] = {};
   Softmax state = {{minus_infinity(), minus_infinity()}, {0, 0}};
   const float scale = p.scale * kLog2e * p.kv.k_scale;
@@ -139,9 +148,10 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
     if (i * kKeys < warp_end) {
       const uint4* keys = queue + i % S::kStages * S::kStageChunks;
       const uint4* values = keys + kKeys * H::kChunks;
-      float s[8][4] = {};
+      if (S::kAskAgain) ask();
+      float s[kTiles][4] = {};
 #pragma unroll
-      for (int n = 0; n < 8; ++n) {
+      for (int n = 0; n < kTiles; ++n) {
         multiply_keys<kDim, kFp8>(s[n], q, [&](int b, int h) {
           return load16(keys +
                         key_place<H::kChunks>(n * 8 + g, kFp8 ? b * 4 + t : b * 8 + h * 4 + t));
@@ -149,7 +159,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
       }
       if ((i + 1) * kKeys > tile.first_position) {
 #pragma unroll
-        for (int n = 0; n < 8; ++n) {
+        for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
             if (i * kKeys + n * 8 + 2 * t + e % 2 > pairs.position[e / 2])
@@ -157,10 +167,10 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
           }
         }
       }
-      uint32_t w[8][2];
-      softmax_step<8, kDim>(s, scale, state, o, w);
+      uint32_t w[kTiles][2];
+      softmax_step<kTiles, kDim>(s, scale, state, o, w);
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
+      for (int k = 0; k < kTiles / 2; ++k) {
         multiply_values<kDim, kFp8>(o, w[2 * k], w[2 * k + 1], values, k * 16);
       }
     }
@@ -191,8 +201,12 @@ void attention_prompt(Queue& queue, const AttentionArgs& p, int tiles) {
     return p.kv.fp8 ? launch_one<64, true>(queue, p, tiles)
                     : launch_one<64, false>(queue, p, tiles);
   }
-  return p.kv.fp8 ? launch_one<128, true>(queue, p, tiles)
-                  : launch_one<128, false>(queue, p, tiles);
+  if (p.kv.head_dim <= 128) {
+    return p.kv.fp8 ? launch_one<128, true>(queue, p, tiles)
+                    : launch_one<128, false>(queue, p, tiles);
+  }
+  return p.kv.fp8 ? launch_one<192, true>(queue, p, tiles)
+                  : launch_one<192, false>(queue, p, tiles);
 }
 
 void load_attention_prompt(Queue& queue) {
@@ -200,6 +214,8 @@ void load_attention_prompt(Queue& queue) {
   load_one<64, true>(queue);
   load_one<128, false>(queue);
   load_one<128, true>(queue);
+  load_one<192, false>(queue);
+  load_one<192, true>(queue);
 }
 
 }  // namespace nemotron::cuda

@@ -71,8 +71,6 @@ class CudaDevice final : public Device {
   DType activation_dtype() const override { return DType::bf16; }
   size_t free_bytes() const override { return context_.free_bytes(); }
   Status check(const DecoderForm& form) const noexcept override {
-    if (form.norm != Norm::Kind::rms) return only_rms();
-    if (form.activation != Activation::silu_gated) return only_silu();
     return check_heads(form.head_dim, form.rotary_dim);
   }
 
@@ -197,13 +195,13 @@ class CudaDevice final : public Device {
   void attention_input(Tensor q, Tensor x, const Norm& norm, const Linear& w,
                        int32_t kv_layer) noexcept override {
     NEMOTRON_ASSERT(is_of_step(x) && is_of_step(q) && is_kv_layer(kv_layer));
-    if (!serves(norm)) return;
     submit({.kind = Op::Kind::attention_input,
             .layer = kv_layer,
             .n = rows_of(x),
             .number = norm.eps,
             .weight = w.weight.handle,
             .gain = norm.gain.data,
+            .bias = bias_of(norm),
             .out = q.data,
             .in = x.data});
   }
@@ -218,7 +216,8 @@ class CudaDevice final : public Device {
   }
   void gemm_residual(Tensor x, Tensor a, const Linear& w, const Norm* next) noexcept override {
     NEMOTRON_ASSERT(x.shape[0] == a.shape[0]);
-    if (next && !serves(*next)) return;
+    // Half of a LayerNorm cannot be made before the mean is known.
+    if (next && next->kind != Norm::Kind::rms) next = nullptr;
     submit({.kind = Op::Kind::gemm_residual,
             .n = rows_of(a),
             .weight = w.weight.handle,
@@ -229,22 +228,19 @@ class CudaDevice final : public Device {
   void mlp_input(Tensor h, Tensor x, const Norm& norm, const Linear& w,
                  Activation activation) noexcept override {
     NEMOTRON_ASSERT(h.shape[0] == x.shape[0]);
-    if (activation != Activation::silu_gated) {
-      return context_.fail(only_silu());
-    }
-    if (!serves(norm)) return;
     submit({.kind = Op::Kind::mlp_input,
             .n = rows_of(x),
+            .relu2 = activation == Activation::relu2,
             .number = norm.eps,
             .weight = w.weight.handle,
             .gain = norm.gain.data,
+            .bias = bias_of(norm),
             .out = h.data,
             .in = x.data});
   }
   void norm(Tensor out, Tensor x, const Norm& norm, int64_t first_col) noexcept override {
     NEMOTRON_ASSERT(out.shape[0] == x.shape[0]);
     NEMOTRON_ASSERT(first_col >= 0 && first_col + out.shape[1] <= x.shape[1]);
-    if (!serves(norm)) return;
     submit({.kind = Op::Kind::norm,
             .layer = int32_t(x.shape[1]),
             .n = rows_of(x),
@@ -252,18 +248,19 @@ class CudaDevice final : public Device {
             .cols = int32_t(out.shape[1]),
             .number = norm.eps,
             .gain = norm.gain.data,
+            .bias = bias_of(norm),
             .out = out.data,
             .in = x.data});
   }
   void head(Tensor out, Tensor x, std::span<const int32_t> rows, const Norm& norm,
             const Linear& w) noexcept override {
-    if (!serves(norm)) return;
     const Op op = {.kind = Op::Kind::head,
                    .n = int32_t(rows.size()),
                    .cols = int32_t(out.shape[1]),
                    .number = norm.eps,
                    .weight = w.weight.handle,
                    .gain = norm.gain.data,
+                   .bias = bias_of(norm),
                    .out = out.data,
                    .in = x.data};
     caught([&] {
@@ -293,18 +290,8 @@ class CudaDevice final : public Device {
  private:
   gpu::Queue& queue() { return context_.queue(); }
   static const Matrix& matrix(const Weight& w) { return *static_cast<const Matrix*>(w.handle); }
-  bool serves(const Norm& norm) noexcept {
-    if (norm.kind == Norm::Kind::rms) return true;
-    context_.fail(only_rms());
-    return false;
-  }
-  static Status only_rms() {
-    return Status::unsupported(
-        "the CUDA backend has RMS norms alone; a model with LayerNorm runs on the CPU");
-  }
-  static Status only_silu() {
-    return Status::unsupported(
-        "the CUDA backend has the activation silu with a gate alone; relu2 runs on the CPU");
+  static const void* bias_of(const Norm& norm) {
+    return norm.kind == Norm::Kind::layer ? norm.bias.data : nullptr;
   }
   static int32_t rows_of(const Tensor& t) { return int32_t(t.shape[0]); }
 

@@ -117,24 +117,31 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(Embed p) {
 
 // Reads a row of x twice (the second time from cache) and gain, writes half as many bytes. One
 // block a row, one order of summation whatever the number of rows.
-__global__ void __launch_bounds__(kThreads) rms_norm_kernel(RmsNorm p) {
+__global__ void __launch_bounds__(kThreads) norm_rows_kernel(NormRows p) {
   const int32_t* rows = p.rows;
   const int cols = p.cols;
   pdl_launch_dependents();
   Shared smem;
   float* scratch = smem.take<float>(32);
+  float* mean_scratch = smem.take<float>(32);
   const int i = int(blockIdx.x);
   const bool mine = !p.count || i < *p.count;
   pdl_wait();
   if (!mine) return;
   const float* in = p.x + int64_t(rows ? rows[i] : i) * cols;
-  float sum = 0;
-  for (int j = int(threadIdx.x); j < cols; j += kThreads) sum += in[j] * in[j];
+  float mean = 0, sum = 0;
+  if (p.bias) {
+    for (int j = int(threadIdx.x); j < cols; j += kThreads) mean += in[j];
+    mean = block_sum(mean, mean_scratch) / float(cols);
+  }
+  for (int j = int(threadIdx.x); j < cols; j += kThreads) sum += (in[j] - mean) * (in[j] - mean);
   const float by = 1.0f / sqrtf(block_sum(sum, scratch) / float(cols) + p.eps);
   uint16_t* to = p.out + int64_t(i) * p.out_stride;
   for (int j = int(threadIdx.x); j < p.out_stride; j += kThreads) {
     const int k = p.first_col + j;
-    to[j] = k < cols ? to_bf16(in[k] * by * p.gain[k]) : uint16_t(0);
+    float v = k < cols ? (in[k] - mean) * by * p.gain[k] : 0.0f;
+    if (p.bias && k < cols) v += p.bias[k];
+    to[j] = to_bf16(v);
   }
 }
 
@@ -155,12 +162,14 @@ __global__ void __launch_bounds__(kThreads) rope_store_kernel(RopeStore p) {
   pdl_launch_dependents();
   pdl_wait();
   const int row = p.first_row + int(blockIdx.x);
-  const int dim = p.kv.head_dim, half = dim / 2, heads = p.q_heads + 2 * p.kv.kv_heads;
+  const int dim = p.kv.head_dim, half = p.rotary / 2, pairs = dim / 2;
+  const int heads = p.q_heads + 2 * p.kv.kv_heads;
   const RowInfo info = step_array<RowInfo>(p.step, p.step->row_info)[row];
   const uint16_t* in = p.qkv + int64_t(blockIdx.x) * p.stride;
   const float by = p.row_scale ? p.row_scale[blockIdx.x] : 1.0f;
-  for (int u = int(threadIdx.x); u < heads * half; u += kThreads) {
-    const int head = u / half, i = u % half, column = head * dim + i;
+  for (int u = int(threadIdx.x); u < heads * pairs; u += kThreads) {
+    const int head = u / pairs, pair = u % pairs;
+    const int i = pair / half * p.rotary + pair % half, column = head * dim + i;
     float lo = from_bf16(in[column]) * by, hi = from_bf16(in[column + half]) * by;
     if (p.scale) {
       lo *= p.scale[column];
@@ -185,6 +194,17 @@ __global__ void __launch_bounds__(kThreads) silu_mul_kernel(SiluMul p) {
     up *= scale[p.inner + i];
   }
   p.h[row * p.inner + i] = to_bf16(silu(gate) * up);
+}
+
+__global__ void __launch_bounds__(kThreads) relu2_rows_kernel(Relu2 p) {
+  pdl_launch_dependents();
+  pdl_wait();
+  const int64_t row = int64_t(blockIdx.y);
+  const int i = int(blockIdx.x) * kThreads + int(threadIdx.x);
+  if (i >= p.inner) return;
+  float up = from_bf16(p.up[row * p.stride + i]) * (p.row_scale ? p.row_scale[row] : 1.0f);
+  if (p.scale) up *= p.scale[i];
+  p.h[row * p.inner + i] = to_bf16(relu2(up));
 }
 
 __global__ void __launch_bounds__(kThreads) scale_rows_kernel(ScaleRows p) {
@@ -261,8 +281,9 @@ void rope_angles(Queue& queue, const StepHeader* step, int grid_rows, const floa
 void embed(Queue& queue, const Embed& p, int grid_rows) {
   launch(queue, "embed", embed_kernel, unsigned(grid_rows), kThreads, 0, p);
 }
-void rms_norm(Queue& queue, const RmsNorm& p, int grid_rows) {
-  launch(queue, "rms_norm", rms_norm_kernel, unsigned(grid_rows), kThreads, kReduceBytes, p);
+void norm_rows(Queue& queue, const NormRows& p, int grid_rows) {
+  launch(queue, "norm_rows", norm_rows_kernel, unsigned(grid_rows), kThreads, 2 * kReduceBytes,
+         p);
 }
 void pad_rows(Queue& queue, int rows, const uint16_t* a, int cols, uint16_t* out, int out_stride) {
   launch(queue, "pad_rows", pad_rows_kernel, unsigned(rows), kThreads, 0, a, cols, out, out_stride);
@@ -272,6 +293,10 @@ void rope_store(Queue& queue, const RopeStore& p) {
 }
 void silu_mul(Queue& queue, const SiluMul& p) {
   launch(queue, "silu_mul", silu_mul_kernel, dim3(blocks(p.inner, kThreads), unsigned(p.rows)),
+         kThreads, 0, p);
+}
+void relu2_rows(Queue& queue, const Relu2& p) {
+  launch(queue, "relu2_rows", relu2_rows_kernel, dim3(blocks(p.inner, kThreads), unsigned(p.rows)),
          kThreads, 0, p);
 }
 void scale_rows(Queue& queue, const ScaleRows& p) {
@@ -296,10 +321,11 @@ void load_elementwise(Queue& queue) {
   load_kernel(queue, "pack_rows", pack_rows_kernel, kReduceBytes);
   load_kernel(queue, "rope_angles", rope_angles_kernel, 0);
   load_kernel(queue, "embed", embed_kernel, 0);
-  load_kernel(queue, "rms_norm", rms_norm_kernel, kReduceBytes);
+  load_kernel(queue, "norm_rows", norm_rows_kernel, 2 * kReduceBytes);
   load_kernel(queue, "pad_rows", pad_rows_kernel, 0);
   load_kernel(queue, "rope_store", rope_store_kernel, 0);
   load_kernel(queue, "silu_mul", silu_mul_kernel, 0);
+  load_kernel(queue, "relu2_rows", relu2_rows_kernel, 0);
   load_kernel(queue, "scale_rows", scale_rows_kernel, 0);
   load_kernel(queue, "round_rows", round_rows_kernel, kReduceBytes);
   load_kernel(queue, "widen", widen_kernel, 0);

@@ -7,14 +7,16 @@
 namespace nemotron::cuda {
 
 GPU_DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
+// A NaN stays one.
+GPU_DEVICE float relu2(float x) { return x < 0 ? 0.0f : x * x; }
 
-// Values i and i + head_dim / 2 of `head` (q heads, then k, then v) of a row: turned by the row's
-// angle unless they are v, then into q or the cache.
+// Values i and i + rotary / 2 of `head` (q heads, then k, then v) of a row: turned by the row's
+// angle unless they are v or lie beyond what is turned, then into q or the cache.
 GPU_DEVICE void store_rotated(const RopeStore& p, int row, int kv_slot, int head, int i,
                               float2 values) {
   float lo = values.x, hi = values.y;
-  const int dim = p.kv.head_dim, half = dim / 2, kv_heads = p.kv.kv_heads;
-  if (head < p.q_heads + kv_heads) {
+  const int dim = p.kv.head_dim, half = p.rotary / 2, kv_heads = p.kv.kv_heads;
+  if (head < p.q_heads + kv_heads && i < half) {
     const float2 a = p.angles[int64_t(row) * half + i];
     const float turned = lo * a.x - hi * a.y;
     hi = hi * a.x + lo * a.y;

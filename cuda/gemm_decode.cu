@@ -406,13 +406,22 @@ void gemm_decode_silu(Queue& queue, const DecodeGemm& p, uint16_t* h, int64_t h_
   launch_any(queue, p, o);
 }
 
+void gemm_decode_relu2(Queue& queue, const DecodeGemm& p, uint16_t* h, int64_t h_stride) {
+  Output o;
+  o.epilogue = Epilogue::relu2;
+  o.data = h;
+  o.stride = h_stride;
+  launch_any(queue, p, o);
+}
+
 void gemm_decode_rope(Queue& queue, const DecodeGemm& p, const RopeStore& rope) {
   Output o;
   o.epilogue = Epilogue::rope;
   o.rope = rope;
-  o.pair_offset = o.lower_rows = rope.kv.head_dim / 2;
+  // What is turned of a head, then as many stretches of the same length as the rest of it is.
+  o.pair_offset = o.lower_rows = rope.rotary / 2;
   o.segment_tiles = (o.lower_rows + 15) / 16;
-  o.segment_rows = rope.kv.head_dim;
+  o.segment_rows = rope.rotary;
   launch_any(queue, p, o);
 }
 

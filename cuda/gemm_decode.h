@@ -9,7 +9,7 @@
 
 namespace nemotron::cuda {
 
-enum class Epilogue { store, add, silu, rope };
+enum class Epilogue { store, add, silu, relu2, rope };
 
 struct Output {
   Epilogue epilogue = Epilogue::store;
@@ -106,6 +106,10 @@ GPU_DEVICE void write_tile(const DecodeGemm& p, const Output& out, const Lane& a
     if (token >= at.tokens || row >= p.w.rows) continue;
     float v = low[e] * (p.squares ? row_scale[in_block] : 1.0f);
     if (p.w.scale) v *= p.w.scale[row];
+    if (out.epilogue == Epilogue::relu2) {
+      static_cast<uint16_t*>(out.data)[token * out.stride + row] = gpu::to_bf16(relu2(v));
+      continue;
+    }
     float* to = static_cast<float*>(out.data) + token * out.stride + row;
     if (out.epilogue == Epilogue::add) v += *to;
     *to = v;
@@ -146,7 +150,8 @@ GPU_DEVICE void write_pair(const DecodeGemm& p, const Output& out, const Lane& a
       static_cast<uint16_t*>(out.data)[token * out.stride + row] = gpu::to_bf16(silu(lo) * hi);
     } else {
       const int slot = step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
-      store_rotated(out.rope, token, slot, tile / out.segment_tiles, in_segment, float2{lo, hi});
+      const int dim = out.rope.kv.head_dim;
+      store_rotated(out.rope, token, slot, row / dim, row % dim, float2{lo, hi});
     }
   }
 }

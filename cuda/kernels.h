@@ -66,7 +66,7 @@ struct PackRows {                   // rows of a checkpoint's matrix into a Matr
 };
 void pack_rows(Queue& queue, const PackRows& p);
 
-// angles [rows, head_dim / 2] (cosine, sine) of the step's rows
+// angles [rows, half] (cosine, sine) of the step's rows
 void rope_angles(Queue& queue, const StepHeader* step, int grid_rows, const float* inv_freq,
                  int half, float2* angles);
 
@@ -83,19 +83,20 @@ struct Embed {
 void embed(Queue& queue, const Embed& p, int grid_rows);
 
 // out [n, out_stride] bf16 = x[rows ? rows[i] : i] * rsqrt(mean of squares + eps) * gain, from
-// column first_col on; zeros from column cols on. Here and below, n is *count and at most
-// grid_rows, or grid_rows itself where count is null.
-struct RmsNorm {
+// column first_col on; zeros from column cols on. With a bias, of x less its mean, and the bias is
+// added. Here and below, n is *count and at most grid_rows, or grid_rows itself where count is null.
+struct NormRows {
   const int32_t* count = nullptr;
   const int32_t* rows = nullptr;
   const float* x = nullptr;
   const float* gain = nullptr;
+  const float* bias = nullptr;
   float eps = 0;
   int32_t cols = 0, first_col = 0;
   uint16_t* out = nullptr;
   int32_t out_stride = 0;
 };
-void rms_norm(Queue& queue, const RmsNorm& p, int grid_rows);
+void norm_rows(Queue& queue, const NormRows& p, int grid_rows);
 
 // out [rows, out_stride] = a [rows, cols], zeros from cols on; bf16
 void pad_rows(Queue& queue, int rows, const uint16_t* a, int cols, uint16_t* out, int out_stride);
@@ -112,6 +113,7 @@ struct RopeStore {
   uint16_t* q = nullptr;
   KvLayer kv;
   int32_t q_heads = 0, first_row = 0, rows = 0;
+  int32_t rotary = 0;  // elements of a head that are turned, from its first on; divides head_dim
 };
 void rope_store(Queue& queue, const RopeStore& p);
 
@@ -126,6 +128,17 @@ struct SiluMul {
   uint16_t* h = nullptr;
 };
 void silu_mul(Queue& queue, const SiluMul& p);
+
+// h [rows, inner] = max(up * scale, 0)^2; up [rows, stride] bf16
+struct Relu2 {
+  const uint16_t* up = nullptr;
+  int64_t stride = 0;
+  const float* scale = nullptr;
+  const float* row_scale = nullptr;
+  int32_t rows = 0, inner = 0;
+  uint16_t* h = nullptr;
+};
+void relu2_rows(Queue& queue, const Relu2& p);
 
 // x [rows, cols] (+)= y * scale
 struct ScaleRows {
@@ -183,6 +196,7 @@ void gemm_decode_store(Queue& queue, const DecodeGemm& p, float* out, int64_t ou
 void gemm_decode_add(Queue& queue, const DecodeGemm& p, float* x, int64_t x_stride,
                      const SplitNorm& norm);
 void gemm_decode_silu(Queue& queue, const DecodeGemm& p, uint16_t* h, int64_t h_stride);
+void gemm_decode_relu2(Queue& queue, const DecodeGemm& p, uint16_t* h, int64_t h_stride);
 // rows 0.. of the step; qkv, stride and rows of RopeStore are unused
 void gemm_decode_rope(Queue& queue, const DecodeGemm& p, const RopeStore& rope);
 void load_gemm_decode(Queue& queue);

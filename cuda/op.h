@@ -19,9 +19,11 @@ struct Op {
   };
   Kind kind = Kind::embed;
   int32_t layer = 0, n = 0, first = 0, cols = 0;
-  float number = 0;  // eps or scale
+  bool relu2 = false;  // mlp_input: its activation
+  float number = 0;    // eps or scale
   const void* weight = nullptr;
   const void* gain = nullptr;
+  const void* bias = nullptr;  // of a LayerNorm; null: an RMS norm
   void *out = nullptr, *in = nullptr;
   bool operator==(const Op&) const = default;
 };

@@ -27,7 +27,7 @@ void StepOps::begin(int32_t rows) {
   begun_x_ = begun_gain_ = attended_ = nullptr;
   if (!workspace_->prepared()) return;
   rope_angles(queue(), builder_->device(), rows, workspace_->inv_freq.as<const float>(),
-              workspace_->layers[0].head_dim / 2, workspace_->angles.as<float2>());
+              workspace_->rotary_dim / 2, workspace_->angles.as<float2>());
 }
 
 void StepOps::run(const Op& op, std::span<const int32_t> head_rows, int32_t bucket) {
@@ -128,11 +128,12 @@ StepOps::Activations StepOps::normed(const Op& op, const Matrix& w, int32_t firs
   if (!workspace_->need(&workspace_->normed, size_t(op.n) * size_t(w.k) * 2)) return {};
   auto* out = workspace_->normed.as<uint16_t>();
   if (end > first) {
-    rms_norm(queue(),
+    norm_rows(queue(),
              {.count = count(bucket),
               .rows = rows,
               .x = static_cast<const float*>(op.in) + int64_t(first) * w.cols,
               .gain = static_cast<const float*>(op.gain),
+              .bias = static_cast<const float*>(op.bias),
               .eps = op.number,
               .cols = w.cols,
               .out = out + int64_t(first) * w.k,
@@ -196,6 +197,7 @@ void StepOps::attention_input(const Op& op, int32_t bucket) {
   rope.q = static_cast<uint16_t*>(op.out);
   rope.kv = workspace_->layers[size_t(op.layer)];
   rope.q_heads = workspace_->limits.q_heads;
+  rope.rotary = workspace_->rotary_dim;
   if (generated > 0) {
     const DecodeGemm p = decode_normed(op, w, generated, bucket);
     if (p.a) gemm_decode_rope(queue(), p, rope);
@@ -286,30 +288,37 @@ void StepOps::residual(const Op& op, int32_t bucket) {
 
 void StepOps::mlp(const Op& op, int32_t bucket) {
   const Matrix& w = matrix(op);
-  const int32_t generated = generated_of(op.n, bucket), inner = w.rows / 2;
+  const int32_t generated = generated_of(op.n, bucket);
+  const int32_t inner = op.relu2 ? w.rows : w.rows / 2;
   auto* h = static_cast<uint16_t*>(op.out);
   if (generated > 0) {
     const DecodeGemm p = decode_normed(op, w, generated, bucket);
-    if (p.a) gemm_decode_silu(queue(), p, h, inner);
+    if (p.a) (op.relu2 ? gemm_decode_relu2 : gemm_decode_silu)(queue(), p, h, inner);
   }
   if (op.n == generated || !need_slice(w, op.n - generated)) return;
   const Activations a = normed(op, w, generated, op.n, nullptr, 0);
   if (!a.data) return;
-  auto* gate_up = workspace_->products_out.as<uint16_t>();
+  auto* product = workspace_->products_out.as<uint16_t>();
   const int64_t stride = unscaled_stride(w);
   for (int32_t at = generated; at < op.n; at += kPromptSlice) {
     const int32_t n = std::min(kPromptSlice, op.n - at);
     const float* row_scale =
-        products_->bf16(prompt(a.data, a.stride, w, at, at + n), gate_up, stride);
-    silu_mul(queue(), {gate_up, stride, w.scale, row_scale, n, inner, h + int64_t(at) * inner});
+        products_->bf16(prompt(a.data, a.stride, w, at, at + n), product, stride);
+    uint16_t* to = h + int64_t(at) * inner;
+    if (op.relu2) {
+      relu2_rows(queue(), {product, stride, w.scale, row_scale, n, inner, to});
+    } else {
+      silu_mul(queue(), {product, stride, w.scale, row_scale, n, inner, to});
+    }
   }
 }
 
 void StepOps::norm(const Op& op, int32_t bucket) {
-  rms_norm(queue(),
+  norm_rows(queue(),
            {.count = count(bucket),
             .x = static_cast<const float*>(op.in),
             .gain = static_cast<const float*>(op.gain),
+            .bias = static_cast<const float*>(op.bias),
             .eps = op.number,
             .cols = op.layer,
             .first_col = op.first,

@@ -42,15 +42,15 @@ Status check(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope
 }  // namespace
 
 Status check_heads(int32_t head_dim, int32_t rotary_dim) {
-  if (head_dim % 16 != 0 || head_dim <= 0 || head_dim > 128) {
+  if (head_dim % 16 != 0 || head_dim <= 0 || head_dim > 192) {
     return Status::unsupported("head_dim " + std::to_string(head_dim) +
-                               ": the CUDA device serves multiples of 16 up to 128");
+                               ": the CUDA device serves multiples of 16 up to 192");
   }
-  if (rotary_dim != head_dim) {
+  if (rotary_dim <= 0 || rotary_dim % 2 != 0 || head_dim % rotary_dim != 0) {
     return Status::unsupported("rotary embeddings of " + std::to_string(rotary_dim) + " of " +
                                std::to_string(head_dim) +
-                               " elements of a head: the CUDA device turns whole heads; such a "
-                               "model runs on the CPU");
+                               " elements of a head: the CUDA device turns an even number that "
+                               "divides them; such a model runs on the CPU");
   }
   return {};
 }
@@ -108,6 +108,7 @@ Status Workspace::prepare(const StepLimits& step, const KvConfig& kv, const Rope
                           size_t products_bytes, const Choices& choices) {
   if (Status s = check(step, kv, rope); !s) return s;
   limits = step;
+  rotary_dim = int32_t(rope.inv_freq.size()) * 2;
   if (Status s = prepare_cache(kv, choices.mark, choices.wgmma); !s) return s;
 
   const size_t rows = size_t(std::max(limits.max_rows, 1)), heads = size_t(limits.q_heads);
@@ -125,7 +126,7 @@ Status Workspace::prepare(const StepLimits& step, const KvConfig& kv, const Rope
   const size_t items = size_t(max_items) * heads;
 
   Status s = reserve(&inv_freq, rope.inv_freq.size() * sizeof(float));
-  if (s) s = reserve(&angles, rows * size_t(kv.head_dim / 2) * sizeof(float2));
+  if (s) s = reserve(&angles, rows * rope.inv_freq.size() * sizeof(float2));
   if (s) s = reserve(&normed, rows * size_t(widest) * 2);
   if (s) s = reserve(&scaled, rows * size_t(padded_k(limits.hidden)) * 2);
   if (s) s = reserve(&squares, rows * size_t(norm_tiles(limits.hidden)) * sizeof(float));

@@ -48,13 +48,7 @@ Tensor matrix(const Tensor& buffer, int64_t rows, int64_t cols) {
 }  // namespace
 
 DecoderForm decoder_form(const ModelConfig& config) {
-  DecoderForm form{
-      .norm = config.norm, .head_dim = config.head_dim, .rotary_dim = config.rotary_dim};
-  // A family has one activation; a backend that lacks any of two would lack the decoder.
-  for (const LayerSpec& layer : config.layers) {
-    if (layer.ffn && layer.activation != Activation::silu_gated) form.activation = layer.activation;
-  }
-  return form;
+  return {.head_dim = config.head_dim, .rotary_dim = config.rotary_dim};
 }
 
 size_t Decoder::activation_bytes(const RankShape& shape, const StepLimits& limits,

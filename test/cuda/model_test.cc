@@ -27,12 +27,18 @@ struct Shape {
   int32_t most_tokens = 96;  // of a sequence
   int32_t sequences = 8;     // at once
   int32_t max_rows = 64;     // of a step
+  bool is_nemotron = false;  // LayerNorms, half of each head turned, a squared ReLU without a gate
 };
 
 ModelConfig config_of(const Shape& s) {
   ModelConfig c;
   c.hidden = s.hidden, c.vocab = s.vocab, c.q_heads = s.q_heads, c.head_dim = s.head_dim;
   c.layers.assign(2, LayerSpec{true, s.kv_heads, true, s.inner});
+  c.rotary_dim = s.head_dim;
+  if (!s.is_nemotron) return c;
+  c.norm = Norm::Kind::layer;
+  c.rotary_dim = s.head_dim / 2;
+  for (LayerSpec& layer : c.layers) layer.activation = Activation::relu2;
   return c;
 }
 int32_t blocks_of(const Shape& s) { return (s.most_tokens + kBlock - 1) / kBlock; }
@@ -57,11 +63,16 @@ struct Model {
       return m;
     };
     const auto norm = [&] {
-      const std::vector<float> v = random.normals(c.hidden, 0.1f, 1.0f);
-      Tensor t{nullptr, DType::f32, 1, {c.hidden}};
-      EXPECT_OK(d->alloc(t.bytes(), &t.data));
-      d->upload(t.data, v.data(), t.bytes());
-      return Norm{.eps = c.norm_eps, .gain = t};
+      const auto vector = [&](float mean) {
+        const std::vector<float> v = random.normals(c.hidden, 0.1f, mean);
+        Tensor t{nullptr, DType::f32, 1, {c.hidden}};
+        EXPECT_OK(d->alloc(t.bytes(), &t.data));
+        d->upload(t.data, v.data(), t.bytes());
+        return t;
+      };
+      Norm norm{.kind = c.norm, .eps = c.norm_eps, .gain = vector(1)};
+      if (c.norm == Norm::Kind::layer) norm.bias = vector(0);
+      return norm;
     };
     const int32_t q = c.q_heads * c.head_dim, k = c.kv_heads() * c.head_dim,
                   inner = c.max_intermediate();
@@ -74,8 +85,9 @@ struct Model {
           pack({matrix(q, c.hidden, 0.15f), matrix(k, c.hidden, 0.15f), matrix(k, c.hidden, 0.15f)},
                WeightUse::linear);
       l.o.weight = pack({matrix(c.hidden, q, 0.1f)}, WeightUse::linear);
-      l.gate_up.weight =
-          pack({matrix(inner, c.hidden, 0.1f), matrix(inner, c.hidden, 0.1f)}, WeightUse::gate_up);
+      std::vector<HostMatrix> first = {matrix(inner, c.hidden, 0.1f)};
+      if (!s.is_nemotron) first.push_back(matrix(inner, c.hidden, 0.1f));
+      l.gate_up.weight = pack(first, s.is_nemotron ? WeightUse::linear : WeightUse::gate_up);
       l.down.weight = pack({matrix(c.hidden, inner, 0.1f)}, WeightUse::linear);
       l.kv_layer = i;
       weights.layers.push_back(l);
@@ -90,7 +102,7 @@ struct Model {
     limits.max_samples = s.sequences, limits.max_context = s.most_tokens;
     limits.q_heads = c.q_heads, limits.kv_heads = c.kv_heads(), limits.head_dim = c.head_dim;
     limits.hidden = c.hidden, limits.intermediate = inner, limits.vocab = c.vocab;
-    const std::vector<float> freq = rope_inv_freq(c.rope, c.head_dim);
+    const std::vector<float> freq = rope_inv_freq(c.rope, c.rotary_dim);
     EXPECT_OK(d->prepare(limits, cache, {freq}));
     EXPECT_OK(rank_shape(config, Shard::whole(), &rank));
     EXPECT_OK(Decoder::create(rank, weights, d, limits, &decoder));
@@ -394,13 +406,17 @@ bool add_cases() {
   const WeightFormat stored = WeightFormat::stored, fp8 = WeightFormat::fp8;
   const DType e4m3 = DType::fp8_e4m3, bf16 = DType::bf16;
   const Library none = Library::none, library = Library::cublaslt;
-  const Shape small = {4, 2, 32, 96, 80}, wide = {3, 1, 64, 64, 112};
+  const Shape small = {4, 2, 32, 96, 80}, wide = {3, 1, 64, 64, 112},
+              nemotron = {.q_heads = 3, .kv_heads = 1, .head_dim = 192, .hidden = 64, .inner = 80,
+                          .is_nemotron = true};
   std::vector<Way> ways = {
       {"bf16", small, stored, bf16, none, false, 0.06},
       {"fp8 weights and cache", wide, fp8, e4m3, none, false, 0.15},
       {"bf16 cublaslt", small, stored, bf16, library, false, 0.06},
       {"fp8 cublaslt", wide, fp8, e4m3, library, false, 0.15},
       {"fp8 activations", wide, fp8, e4m3, library, true},
+      {"nemotron bf16", nemotron, stored, bf16, none, false, 0.06},
+      {"nemotron fp8 cublaslt", nemotron, fp8, e4m3, library, false, 0.15},
   };
   std::vector<Way> buckets = {{"bf16", {2, 1, 32, 64, 48, 97, 16, 9, 48}}};
   std::vector<int32_t> batches = {2, 3, 5, 9};

@@ -527,12 +527,14 @@ void test_pieces(const DeviceUnderTest& d, const Shape& s, int32_t tokens) {
 void test_refused(const DeviceUnderTest& d) {
   const std::vector<float> freq(20, 1.0f);
   const auto prepare = [&](int32_t q, int32_t kv_heads, int32_t head_dim, int32_t block, DType t,
-                           int32_t rotary_dim = 0) {
+                           int32_t rotary_dim = 0,
+                           std::initializer_list<int32_t> layer_kv_heads = {}) {
     std::unique_ptr<Device> device;
     EXPECT_OK(d.open(&device));
     const KvConfig kv{.layers = 1,
                       .kv_heads = kv_heads,
                       .head_dim = head_dim,
+                      .layer_kv_heads = layer_kv_heads,
                       .num_blocks = 2,
                       .block_size = block,
                       .dtype = t};
@@ -553,7 +555,10 @@ void test_refused(const DeviceUnderTest& d) {
   EXPECT_ERROR(prepare(4, 1, 32, 24, DType::bf16), "block_size");
   EXPECT_ERROR(prepare(4, 3, 32, 16, DType::bf16), "heads");
   EXPECT_ERROR(prepare(4, 1, 32, 16, DType::f32), "F32");
-  if (!d.other_layers) EXPECT_ERROR(prepare(4, 1, 64, 16, DType::bf16, 16), "rotary");
+  EXPECT_ERROR(prepare(4, 4, 32, 16, DType::bf16, 0, {3}), "4 query heads cannot share 3");
+  EXPECT_ERROR(prepare(4, 2, 32, 16, DType::bf16, 0, {4}), "4 query heads cannot share 4");
+  EXPECT_ERROR(prepare(4, 2, 32, 16, DType::bf16, 0, {2, 2}), "KV heads of 2 layers, not of 1");
+  if (!d.any_rotary) EXPECT_ERROR(prepare(4, 1, 64, 16, DType::bf16, 24), "rotary");
   if (!d.f16_kv) EXPECT_ERROR(prepare(4, 1, 32, 16, DType::f16), "F16");
 }
 
@@ -572,7 +577,9 @@ std::vector<Shape> shapes_for(const DeviceUnderTest& d) {
             {.q_heads = 2, .kv_heads = 2, .head_dim = 64, .block_size = 16, .kv = DType::fp8_e4m3},
             {.q_heads = 3, .kv_heads = 1, .head_dim = 80, .block_size = 32},
             {.q_heads = 4, .head_dim = 128, .kv = DType::fp8_e4m3, .kv_scales = true},
-            {.q_heads = 2, .kv_heads = 1, .head_dim = 16, .kv = DType::fp8_e4m3}};
+            {.q_heads = 2, .kv_heads = 1, .head_dim = 16, .kv = DType::fp8_e4m3},
+            {.q_heads = 3, .kv_heads = 1, .head_dim = 192, .rotary_dim = 96},
+            {.q_heads = 4, .kv_heads = 2, .head_dim = 192, .kv = DType::fp8_e4m3, .rotary_dim = 96}};
   }
   std::vector<Shape> shapes;
   std::vector<DType> types = {DType::bf16, DType::fp8_e4m3};
@@ -589,9 +596,12 @@ std::vector<Shape> shapes_for(const DeviceUnderTest& d) {
     shapes.push_back({.q_heads = 6, .kv_heads = 2, .head_dim = 96, .kv = kv});
     shapes.push_back({.q_heads = 2, .kv_heads = 1, .head_dim = 16, .kv = kv});
   }
-  if (d.other_layers) {
-    shapes.push_back({.q_heads = 4, .kv_heads = 2, .head_dim = 64, .rotary_dim = 32});
-    shapes.push_back({.q_heads = 3, .kv_heads = 1, .head_dim = 80, .rotary_dim = 20});
+  shapes.push_back({.q_heads = 4, .kv_heads = 2, .head_dim = 64, .rotary_dim = 32});
+  shapes.push_back({.q_heads = 3, .kv_heads = 1, .head_dim = 80, .rotary_dim = 20});
+  shapes.push_back({.q_heads = 12, .kv_heads = 1, .head_dim = 192, .rotary_dim = 96});
+  shapes.push_back({.q_heads = 4, .kv_heads = 2, .head_dim = 160});
+  if (d.any_rotary) {
+    shapes.push_back({.q_heads = 3, .kv_heads = 1, .head_dim = 80, .rotary_dim = 30});
   }
   return shapes;
 }

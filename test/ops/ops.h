@@ -23,8 +23,8 @@ struct DeviceUnderTest {
   // rounded to BF16, 1e-6 where they stay float32.
   double tolerance = 1e-5;
   bool f16_kv = false;  // serves a KV cache of F16; otherwise it has to refuse one
-  // Serves LayerNorm, relu2 and rotary embeddings of a part of the head; otherwise it refuses them.
-  bool other_layers = false;
+  // Turns any even number of a head's elements; otherwise it refuses what does not divide the head.
+  bool any_rotary = false;
   bool slow = false;  // emulated: leave out the large shapes
   // A CUDA device whose prompt attention is by wgmma: the shapes that take it.
   bool wgmma = false;

@@ -28,13 +28,13 @@ int main(int argc, char** argv) {
                         .open = open(false),
                         .tolerance = 2e-5,
                         .f16_kv = true,
-                        .other_layers = true});
+                        .any_rotary = true});
     if (cpu::exact_kernels(cpu::kernels_for(isa)) != cpu::kernels_for(isa)) {
       test::add_op_cases({.name = std::string(cpu::isa_name(isa)) + "-rounded",
                           .open = open(true),
                           .tolerance = 4e-3,
                           .f16_kv = true,
-                          .other_layers = true});
+                          .any_rotary = true});
     }
   }
 #if defined(NEMOTRON_X86)
@@ -52,7 +52,7 @@ int main(int argc, char** argv) {
               },
           .tolerance = round ? 4e-3 : 2e-5,
           .f16_kv = true,
-          .other_layers = true,
+          .any_rotary = true,
       });
     }
   }
