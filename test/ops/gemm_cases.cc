@@ -269,7 +269,7 @@ void test_relu2(const DeviceUnderTest& d, int64_t rows, int64_t inner, DType dty
       reference_gemm(reference_norm(to_double(x.read()), hidden, gain, double(kEps)), up);
   for (double& v : want) v = v > 0 ? v * v : 0;
   const std::vector<float> got = h.read();
-  EXPECT_CLOSE(got, want, 3 * d.tolerance);
+  EXPECT_CLOSE(got, want, 4 * d.tolerance);  // a square has twice the error
   EXPECT(std::ranges::all_of(got, [](float v) { return v >= 0; }));
 }
 
