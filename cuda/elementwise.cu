@@ -282,8 +282,7 @@ void embed(Queue& queue, const Embed& p, int grid_rows) {
   launch(queue, "embed", embed_kernel, unsigned(grid_rows), kThreads, 0, p);
 }
 void norm_rows(Queue& queue, const NormRows& p, int grid_rows) {
-  launch(queue, "norm_rows", norm_rows_kernel, unsigned(grid_rows), kThreads, 2 * kReduceBytes,
-         p);
+  launch(queue, "norm_rows", norm_rows_kernel, unsigned(grid_rows), kThreads, 2 * kReduceBytes, p);
 }
 void pad_rows(Queue& queue, int rows, const uint16_t* a, int cols, uint16_t* out, int out_stride) {
   launch(queue, "pad_rows", pad_rows_kernel, unsigned(rows), kThreads, 0, a, cols, out, out_stride);

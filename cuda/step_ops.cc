@@ -129,16 +129,16 @@ StepOps::Activations StepOps::normed(const Op& op, const Matrix& w, int32_t firs
   auto* out = workspace_->normed.as<uint16_t>();
   if (end > first) {
     norm_rows(queue(),
-             {.count = count(bucket),
-              .rows = rows,
-              .x = static_cast<const float*>(op.in) + int64_t(first) * w.cols,
-              .gain = static_cast<const float*>(op.gain),
-              .bias = static_cast<const float*>(op.bias),
-              .eps = op.number,
-              .cols = w.cols,
-              .out = out + int64_t(first) * w.k,
-              .out_stride = w.k},
-             end - first);
+              {.count = count(bucket),
+               .rows = rows,
+               .x = static_cast<const float*>(op.in) + int64_t(first) * w.cols,
+               .gain = static_cast<const float*>(op.gain),
+               .bias = static_cast<const float*>(op.bias),
+               .eps = op.number,
+               .cols = w.cols,
+               .out = out + int64_t(first) * w.k,
+               .out_stride = w.k},
+              end - first);
   }
   return {out, w.k};
 }
@@ -315,16 +315,16 @@ void StepOps::mlp(const Op& op, int32_t bucket) {
 
 void StepOps::norm(const Op& op, int32_t bucket) {
   norm_rows(queue(),
-           {.count = count(bucket),
-            .x = static_cast<const float*>(op.in),
-            .gain = static_cast<const float*>(op.gain),
-            .bias = static_cast<const float*>(op.bias),
-            .eps = op.number,
-            .cols = op.layer,
-            .first_col = op.first,
-            .out = static_cast<uint16_t*>(op.out),
-            .out_stride = op.cols},
-           op.n);
+            {.count = count(bucket),
+             .x = static_cast<const float*>(op.in),
+             .gain = static_cast<const float*>(op.gain),
+             .bias = static_cast<const float*>(op.bias),
+             .eps = op.number,
+             .cols = op.layer,
+             .first_col = op.first,
+             .out = static_cast<uint16_t*>(op.out),
+             .out_stride = op.cols},
+            op.n);
 }
 
 // Always the same two kernels: what a row's logits are does not depend on its kind.

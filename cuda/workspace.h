@@ -46,7 +46,7 @@ class Workspace {
   bool wgmma = false;     // prompt attention takes attention_prompt_wgmma
   int32_t max_items = 1;  // of one launch of the decode attention
   int32_t rotary_dim = 0;
-  Block slots;            // int32 [kSlots]
+  Block slots;  // int32 [kSlots]
   Block inv_freq, angles;
   Block normed;                  // bf16 [rows, the widest k]
   Block scaled, squares;         // SplitNorm's

@@ -407,7 +407,11 @@ bool add_cases() {
   const DType e4m3 = DType::fp8_e4m3, bf16 = DType::bf16;
   const Library none = Library::none, library = Library::cublaslt;
   const Shape small = {4, 2, 32, 96, 80}, wide = {3, 1, 64, 64, 112},
-              nemotron = {.q_heads = 3, .kv_heads = 1, .head_dim = 192, .hidden = 64, .inner = 80,
+              nemotron = {.q_heads = 3,
+                          .kv_heads = 1,
+                          .head_dim = 192,
+                          .hidden = 64,
+                          .inner = 80,
                           .is_nemotron = true};
   std::vector<Way> ways = {
       {"bf16", small, stored, bf16, none, false, 0.06},

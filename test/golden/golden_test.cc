@@ -252,7 +252,8 @@ void run_scores(const std::string& name, const std::string& isa, const Json& gol
   std::vector<int32_t> rows;
   if (const Json* given = golden.find("rows")) rows = ids(given);
   Sequence sequence;
-  REQUIRE_OK(sequence.open((golden_dir() / name).string(), isa, rows, WeightFormat::stored, {}, 128));
+  REQUIRE_OK(
+      sequence.open((golden_dir() / name).string(), isa, rows, WeightFormat::stored, {}, 128));
   double most = 0;
   for (const Json& item : *golden.find("scores")->array()) {
     const std::vector<int32_t> tokens = ids(item.find("ids"));

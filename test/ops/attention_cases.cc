@@ -573,13 +573,14 @@ std::vector<Shape> shapes_for(const DeviceUnderTest& d) {
     return shapes;
   }
   if (d.slow) {
-    return {{.q_heads = 8, .kv_heads = 2, .head_dim = 64, .kv_scales = true},
-            {.q_heads = 2, .kv_heads = 2, .head_dim = 64, .block_size = 16, .kv = DType::fp8_e4m3},
-            {.q_heads = 3, .kv_heads = 1, .head_dim = 80, .block_size = 32},
-            {.q_heads = 4, .head_dim = 128, .kv = DType::fp8_e4m3, .kv_scales = true},
-            {.q_heads = 2, .kv_heads = 1, .head_dim = 16, .kv = DType::fp8_e4m3},
-            {.q_heads = 3, .kv_heads = 1, .head_dim = 192, .rotary_dim = 96},
-            {.q_heads = 4, .kv_heads = 2, .head_dim = 192, .kv = DType::fp8_e4m3, .rotary_dim = 96}};
+    return {
+        {.q_heads = 8, .kv_heads = 2, .head_dim = 64, .kv_scales = true},
+        {.q_heads = 2, .kv_heads = 2, .head_dim = 64, .block_size = 16, .kv = DType::fp8_e4m3},
+        {.q_heads = 3, .kv_heads = 1, .head_dim = 80, .block_size = 32},
+        {.q_heads = 4, .head_dim = 128, .kv = DType::fp8_e4m3, .kv_scales = true},
+        {.q_heads = 2, .kv_heads = 1, .head_dim = 16, .kv = DType::fp8_e4m3},
+        {.q_heads = 3, .kv_heads = 1, .head_dim = 192, .rotary_dim = 96},
+        {.q_heads = 4, .kv_heads = 2, .head_dim = 192, .kv = DType::fp8_e4m3, .rotary_dim = 96}};
   }
   std::vector<Shape> shapes;
   std::vector<DType> types = {DType::bf16, DType::fp8_e4m3};
