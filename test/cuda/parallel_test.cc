@@ -93,9 +93,6 @@ void expect_ranks(int32_t ranks, WeightFormat format,
 TEST(two_ranks_agree) { expect_ranks(2, WeightFormat::stored); }
 TEST(four_ranks_agree_with_fp8_weights) { expect_ranks(4, WeightFormat::fp8); }
 TEST(two_ranks_agree_on_nemotron) { expect_ranks(2, WeightFormat::stored, "NemotronForCausalLM"); }
-TEST(ranks_agree_on_layers_of_any_kind) {
-  expect_ranks(4, WeightFormat::stored, "DeciLMForCausalLM");
-}
 
 TEST(ranks_score_on_several_gpus) {
   const TempDir dir;
