@@ -6,9 +6,9 @@
 //   bound  tensor cores (mma.sync)
 //
 // A block works on 128 pairs of (row, head of one group), pair = row * group + head, so that a
-// group shares its keys; each of eight warps on sixteen pairs. Keys come in tiles of 64, or 32, from key 0
-// on, whatever the rows: a tile that a row does not see changes none of its bits, so a row's result
-// does not depend on how the prompt was cut into chunks.
+// group shares its keys; each of eight warps on sixteen pairs. Keys come in tiles of 64, or 32,
+// from key 0 on, whatever the rows: a tile that a row does not see changes none of its bits, so a
+// row's result does not depend on how the prompt was cut into chunks.
 #include "cuda/attention.h"
 #include "cuda/launch.h"
 

@@ -84,7 +84,8 @@ void embed(Queue& queue, const Embed& p, int grid_rows);
 
 // out [n, out_stride] bf16 = x[rows ? rows[i] : i] * rsqrt(mean of squares + eps) * gain, from
 // column first_col on; zeros from column cols on. With a bias, of x less its mean, and the bias is
-// added. Here and below, n is *count and at most grid_rows, or grid_rows itself where count is null.
+// added. Here and below, n is *count and at most grid_rows, or grid_rows itself where count is
+// null.
 struct NormRows {
   const int32_t* count = nullptr;
   const int32_t* rows = nullptr;

@@ -201,8 +201,8 @@ class Device {
   virtual Status sync() noexcept = 0;
 
   // --- the ops of a layer, and the two ends ---
-  // A backend that cannot do what a RopeTable asks for says so in check(), and to who did not ask in
-  // prepare() (unsupported).
+  // A backend that cannot do what a RopeTable asks for says so in check(), and to who did not ask
+  // in prepare() (unsupported).
   // REQUIRES, for all: tensors of one call have the same rows, a weight has the use that the op
   // reads. Of embed, attention_input, attention and sample: a step has begun and these are its
   // rows, kv_layer is below KvConfig::layers. The products alone also run between steps.

@@ -526,9 +526,9 @@ void test_pieces(const DeviceUnderTest& d, const Shape& s, int32_t tokens) {
 
 void test_refused(const DeviceUnderTest& d) {
   const std::vector<float> freq(20, 1.0f);
+  std::vector<int32_t> layer_kv_heads;
   const auto prepare = [&](int32_t q, int32_t kv_heads, int32_t head_dim, int32_t block, DType t,
-                           int32_t rotary_dim = 0,
-                           std::initializer_list<int32_t> layer_kv_heads = {}) {
+                           int32_t rotary_dim = 0) {
     std::unique_ptr<Device> device;
     EXPECT_OK(d.open(&device));
     const KvConfig kv{.layers = 1,
@@ -555,11 +555,14 @@ void test_refused(const DeviceUnderTest& d) {
   EXPECT_ERROR(prepare(4, 1, 32, 24, DType::bf16), "block_size");
   EXPECT_ERROR(prepare(4, 3, 32, 16, DType::bf16), "heads");
   EXPECT_ERROR(prepare(4, 1, 32, 16, DType::f32), "F32");
-  EXPECT_ERROR(prepare(4, 4, 32, 16, DType::bf16, 0, {3}), "4 query heads cannot share 3");
-  EXPECT_ERROR(prepare(4, 2, 32, 16, DType::bf16, 0, {4}), "4 query heads cannot share 4");
-  EXPECT_ERROR(prepare(4, 2, 32, 16, DType::bf16, 0, {2, 2}), "KV heads of 2 layers, not of 1");
   if (!d.any_rotary) EXPECT_ERROR(prepare(4, 1, 64, 16, DType::bf16, 24), "rotary");
   if (!d.f16_kv) EXPECT_ERROR(prepare(4, 1, 32, 16, DType::f16), "F16");
+  layer_kv_heads = {3};
+  EXPECT_ERROR(prepare(4, 4, 32, 16, DType::bf16), "4 query heads cannot share 3");
+  layer_kv_heads = {4};
+  EXPECT_ERROR(prepare(4, 2, 32, 16, DType::bf16), "4 query heads cannot share 4");
+  layer_kv_heads = {2, 2};
+  EXPECT_ERROR(prepare(4, 2, 32, 16, DType::bf16), "KV heads of 2 layers, not of 1");
 }
 
 // Every group, head size, block size and dtype; on a slow device one of each.
