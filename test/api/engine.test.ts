@@ -96,9 +96,9 @@ describe('loading', () => {
     ['no model', { model: undefined }, 'invalid_argument', /model must be/],
     [
       'an unknown dtype',
-      { dtype: 'int4' },
+      { dtype: 'int3' },
       'invalid_argument',
-      /"int4"; it can be auto, bf16, fp8/,
+      /"int3"; it can be auto, bf16, fp8, int8, int4/,
     ],
     ['an unknown KV dtype', { kvCacheDtype: 'f32' }, 'invalid_argument', /kvCacheDtype is "f32"/],
     [
