@@ -7,7 +7,7 @@ import type { Logger } from 'pino'
 import type { Phase } from './api/admission.js'
 import { createAsk, createMayStart } from './api/batches/ask.js'
 import type { Server, ServerConfig } from './api/server.js'
-import { watchStalls } from './api/stall.js'
+import { isStalled, watchStalls } from './api/stall.js'
 import { batchable, createApp, routes } from './app.js'
 import { type Batches, openBatches } from './batch/batches.js'
 import { createBodies } from './http/body.js'
@@ -28,7 +28,8 @@ export type Serving = {
   /** Resolves when every model is loaded; rejects when one cannot be. */
   readonly ready: Promise<readonly ServedModel[]>
   /** Readiness off; after the drain delay new connections are refused, so that a proxy tries another
-   * server; running requests finish until the drain timeout, then everything is freed. */
+   * server; running requests finish until the drain timeout, then everything is freed. Rejects, with all
+   * else done, when a device or a rank hangs: its memory cannot be freed. */
   readonly drain: () => Promise<void>
 }
 
@@ -157,6 +158,26 @@ const openSocket = async (server: Server, settings: Settings): Promise<Listening
     await server.batches?.close()
     throw listenError(error, settings)
   }
+}
+
+/** Frees them; what came of it when one stalls, which would be waited for without end. */
+const closeModels = async (
+  models: readonly ServedModel[],
+  stalled: (model: ServedModel) => boolean,
+): Promise<Error | undefined> => {
+  for (const { engine } of models) engine.drain()
+  let closed = false
+  const all = Promise.all(models.map(({ engine }) => engine.close())).finally(() => {
+    closed = true
+  })
+  const hangs = async (): Promise<Error | undefined> => {
+    for (; !closed; await sleep(100)) {
+      const found = models.find(stalled)
+      if (found) return new Error(`${found.id} could not be closed: its device or a rank hangs`)
+    }
+    return undefined
+  }
+  return Promise.race([all.then(() => undefined), hangs()])
 }
 
 /** How long work is still taken on connections that were there when the socket was closed. */
@@ -291,10 +312,8 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     try {
       models = await loadAll(wanted, { ...options, metrics, say })
     } catch (error) {
-      fromLoading({
-        name: 'failed',
-        detail: error instanceof Error ? error.message : String(error),
-      })
+      const detail = error instanceof Error ? error.message : String(error)
+      fromLoading({ name: 'failed', detail })
       throw error
     }
     fromLoading({ name: 'ready' })
@@ -312,15 +331,17 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     const { stopped } = await closeSocket(listening)
     phase = { name: 'draining' }
     const until = performance.now() + settings.drain_timeout * 1000
-    const busy = () => models.some((model) => model.pace.inFlight() > 0)
-    while (busy() && performance.now() < until) await sleep(20)
-    await batches?.stop()
+    const stalled = (model: ServedModel) => isStalled(model, settings.stall_timeout)
+    const busy = (model: ServedModel) => model.pace.inFlight() > 0 && !stalled(model)
+    while (models.some(busy) && performance.now() < until) await sleep(20)
+    // Lines of a model that hangs have no end that could be waited for.
+    if (!models.some(stalled)) await batches?.stop()
+    const failed = await closeModels(models, stalled)
     stopWatching()
-    for (const { engine } of models) engine.drain()
-    await Promise.all(models.map((model) => model.engine.close()))
     // What is left is bytes on their way out.
     await Promise.race([stopped, sleep(2000)])
     listening.cut()
+    if (failed !== undefined) throw failed
     await batches?.close()
   }
 

@@ -185,6 +185,12 @@ Status set_up(const EngineOptions& options,
   return {};
 }
 
+// What is wanted, and what has been found out.
+struct Model {
+  EngineOptions options;
+  EngineInfo info;
+};
+
 // What is said of the whole group.
 void sum_up(EngineInfo* info) {
   const std::vector<RankInfo>& ranks = info->ranks;
@@ -205,12 +211,15 @@ Status Engine::create(EngineOptions options, std::function<void()> wake,
                       const std::function<void(const LoadProgress&)>& progress,
                       const std::function<void(const MemoryPlan&)>& planned,
                       std::unique_ptr<Engine>* out) {
-  EngineInfo info;
-  if (Status s = read_model(options, &info); !s) return s;
+  // Held by the setup too: a rank that hangs may come back to it after this has returned.
+  const auto model = std::make_shared<Model>(Model{.options = std::move(options), .info = {}});
+  EngineOptions& o = model->options;
+  EngineInfo& info = model->info;
+  if (Status s = read_model(o, &info); !s) return s;
   std::unique_ptr<RankRunner> runner;
-  const auto setup = [&](Rank* rank, const RankRunner::OnCaller& on_caller) {
+  const auto setup = [model, progress, planned](Rank* rank, const RankRunner::OnCaller& on_caller) {
     return set_up(
-        options,
+        model->options,
         [&](const LoadProgress& p) {
           on_caller([&] {
             if (progress) progress(p);
@@ -221,19 +230,18 @@ Status Engine::create(EngineOptions options, std::function<void()> wake,
             if (planned) planned(p);
           });
         },
-        &info, rank);
+        &model->info, rank);
   };
   const int hardware = std::max(1, int(std::thread::hardware_concurrency()));
-  const int threads = options.device.threads > 0 ? options.device.threads : hardware;
-  if (Status s =
-          RankRunner::start(options.ranks, std::max(1, threads / options.ranks), setup, &runner);
-      !s) {
-    return s;
-  }
+  const int threads = o.device.threads > 0 ? o.device.threads : hardware;
+  const RankRunner::Group group{.ranks = o.ranks,
+                                .threads_per_rank = std::max(1, threads / o.ranks),
+                                .patience = o.rank_patience};
+  if (Status s = RankRunner::start(group, setup, &runner); !s) return s;
   sum_up(&info);
   // Without a table every id may be drawn, and none has text.
-  if (options.token_bytes.empty()) options.token_bytes.resize(size_t(info.config.vocab));
-  *out = std::make_unique<EngineLoop>(std::move(options), std::move(info), std::move(runner),
+  if (o.token_bytes.empty()) o.token_bytes.resize(size_t(info.config.vocab));
+  *out = std::make_unique<EngineLoop>(std::move(o), std::move(info), std::move(runner),
                                       std::move(wake));
   return {};
 }

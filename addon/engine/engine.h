@@ -29,6 +29,7 @@ struct EngineOptions {
   // the engine.
   DeviceOptions device;
   int32_t ranks = 1;  // tensor_parallel_size: devices that compute one model together
+  RankGroup::Seconds rank_patience = RankGroup::kPatience;
   WeightFormat format = WeightFormat::stored;  // --dtype fp8
   std::optional<DType> kv_dtype;               // nothing: the device's own
   int64_t kv_memory = 0;                       // bytes of each rank; 0: what is left

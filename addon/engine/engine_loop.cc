@@ -151,7 +151,7 @@ EngineStats EngineLoop::stats() const {
   s.rejected = shared_.rejected;
   s.waiting += shared_.submitted_sequences;
   s.waiting_tokens = shared_.queued_tokens;
-  if (shared_.closing) return s;  // the runner goes away
+  if (!runner_) return s;  // closed
   double last = shared_.last_progress;
   for (const Decoder::Progress& rank : runner_->progress()) {
     s.rank_layers.push_back(rank.layers);
@@ -184,7 +184,13 @@ void EngineLoop::close() {
     inbox_changed_.notify_one();
   }
   thread_.join();
-  runner_.reset();
+  // A rank that hangs may come back to its step.
+  if (runner_->lost()) static_cast<void>(buffers_.release());
+  std::unique_ptr<StepRunner> runner;
+  {
+    const Lock lock(mutex_);
+    runner = std::move(runner_);
+  }
 }
 
 // --- the loop ---
@@ -244,7 +250,6 @@ bool EngineLoop::drain_inbox() {
     closing = q.closing;
     pause = q.pause;
     inbox_.swap(q.submitted);
-    q.submitted_sequences = 0;
     inbox_aborts_.swap(q.aborted);
   }
   for (auto& request : inbox_) {
@@ -252,6 +257,7 @@ bool EngineLoop::drain_inbox() {
       seq->arrival = arrivals_;
       if (seq->draw) seq->draw->begin();
       scheduler_.add(seq.get());
+      ++taken_;
     }
     ++arrivals_;
     const uint64_t id = request->request.id;
@@ -325,6 +331,7 @@ void EngineLoop::deliver() {
     const Lock lock(mutex_);
     Shared& q = shared_;
     q.stats = counters_;
+    q.submitted_sequences -= std::exchange(taken_, 0);
     q.last_progress = now_seconds();
     q.live_sequences -= std::exchange(finished_, 0);
     for (const auto& request : ended_) q.live.erase(request->request.id);

@@ -47,7 +47,7 @@ class EngineLoop final : public Engine {
     bool busy = false;  // the loop has work
     double last_progress = 0;
     int32_t live_sequences = 0;       // submitted; their end is not in the outbox
-    int32_t submitted_sequences = 0;  // in `submitted`
+    int32_t submitted_sequences = 0;  // not yet counted by the loop
     int64_t queued_tokens = 0;        // of prompts that are not yet in a step
     int64_t rejected = 0;
     EngineStats stats;  // as of the last turn of the loop
@@ -92,8 +92,8 @@ class EngineLoop final : public Engine {
 
   BlockManager blocks_;
   Scheduler scheduler_;
-  std::unique_ptr<StepRunner> runner_;
-  StepBuffer buffers_[StepRunner::kMaxInFlight];
+  std::unique_ptr<StepRunner> runner_;  // reset by close(), under mutex_
+  std::unique_ptr<StepBuffer[]> buffers_ = std::make_unique<StepBuffer[]>(StepRunner::kMaxInFlight);
   Pause pause_ = Pause::none;
   int64_t launched_ = 0, committed_ = 0;  // step i is in buffers_[i % kMaxInFlight]
   double step_began_ = 0;                 // the oldest one in flight
@@ -105,6 +105,7 @@ class EngineLoop final : public Engine {
   std::vector<Sequence*> delta_owners_;  // sequences with a delta in ready_
   std::vector<std::unique_ptr<RequestState>> inbox_;  // scratch of drain_inbox
   std::vector<uint64_t> inbox_aborts_;
+  int32_t taken_ = 0;  // sequences out of `submitted`, since the last delivery
   uint64_t arrivals_ = 0;
   EngineStats counters_;
   std::thread thread_;

@@ -1,70 +1,226 @@
 #include "engine/rank_runner.h"
 
 #include <algorithm>
+#include <chrono>
+#include <deque>
+#include <utility>
 
 #include "device/assert.h"
+#include "device/mutex.h"
 
 namespace nemotron {
+namespace {
 
-Status RankRunner::start(int ranks, int threads_per_rank, const Setup& setup,
-                         std::unique_ptr<RankRunner>* out) {
-  auto runner = std::unique_ptr<RankRunner>(new RankRunner(ranks, threads_per_rank));
-  RankRunner& r = *runner;
-  for (int32_t i = 0; i < ranks; ++i) {
-    r.seats_[size_t(i)].thread = std::thread([&r, i, &setup] { r.run(i, setup); });
+using Clock = std::chrono::steady_clock;
+
+// Between the group's end and the moment from which nobody waits for a rank any more.
+constexpr auto kGrace = std::chrono::seconds(1);
+constexpr auto kLook = std::chrono::milliseconds(100);
+
+}  // namespace
+
+class RankRunner::Crew {
+ public:
+  Crew(const Group& group, Setup setup)
+      : setup_(std::move(setup)),
+        group_(group.ranks, group.threads_per_rank, group.patience),
+        seats_(size_t(group_.ranks())) {}
+
+  int ranks() const { return group_.ranks(); }
+  // A rank's thread.
+  void run(int32_t index);
+
+  // --- the runner's caller ---
+  Status wait_for_setup();
+  void close();
+  // False: a rank has not come to its end.
+  bool wait_for_end();
+  void launch(StepBuffer* buffer);
+  void completed(StepBuffer* buffer);
+  Status wait_for_step();
+  bool lost() const {
+    const Lock lock(mutex_);
+    return lost_;
   }
-  Lock lock(r.mutex_);
-  for (;;) {
-    while (r.set_up_ < ranks && !r.for_caller_) lock.wait(r.from_ranks_);
-    if (!r.for_caller_) break;
-    const std::function<void()>& call = *r.for_caller_;
-    lock.unlock();
-    call();
-    lock.lock();
-    r.for_caller_ = nullptr;
-    r.to_ranks_.notify_all();
+  std::vector<Decoder::Progress> progress() const;
+
+ private:
+  struct Launched {
+    StepBuffer* step = nullptr;
+    bool is_late = false;  // when it was launched: the engine thread changes the step's own word
+  };
+  struct Seat {
+    std::deque<Launched> launched;     // not yet taken by the rank thread
+    StepBuffer* completed = nullptr;   // the late step that is complete now
+    std::deque<Status> done;           // not yet asked for
+    bool waiting = false;              // the caller, for the oldest step
+    const Decoder* decoder = nullptr;  // while it runs steps
+  };
+
+  // Returns when the runner closes. `running`: steps on the device.
+  void run_steps(Seat* seat, Decoder* decoder);
+  void run_step(const Launched& next, Seat* seat, Decoder* decoder, int* running);
+  void report(Seat* seat, Decoder* decoder, int* running);
+  bool all_done() const REQUIRES_LOCK(mutex_);
+  Status failed(int32_t index, Status status);
+  // Until `over()`, which ranks bring about. False: some have not come back although the group has
+  // ended.
+  template <class Over>
+  bool wait_for_ranks(Lock* lock, const Over& over) REQUIRES_LOCK(mutex_);
+
+  const Setup setup_;
+  RankGroup group_;
+  mutable Mutex mutex_;
+  std::condition_variable to_ranks_, from_ranks_;
+  std::vector<Seat> seats_;  // their contents under mutex_
+  bool closing_ GUARDED_BY(mutex_) = false, lost_ GUARDED_BY(mutex_) = false;
+  // While setting up, and while ending: a rank's memory may be read by the others.
+  int set_up_ GUARDED_BY(mutex_) = 0, left_ GUARDED_BY(mutex_) = 0;
+  const std::function<void()>* for_caller_ GUARDED_BY(mutex_) = nullptr;
+  bool caller_waits_ GUARDED_BY(mutex_) = true;  // in wait_for_setup()
+  Status setup_status_ GUARDED_BY(mutex_);
+};
+
+// --- the caller ---
+
+Status RankRunner::start(const Group& group, Setup setup, std::unique_ptr<RankRunner>* out) {
+  auto crew = std::make_shared<Crew>(group, std::move(setup));
+  auto runner = std::unique_ptr<RankRunner>(new RankRunner(crew));
+  for (int32_t i = 0; i < crew->ranks(); ++i) {
+    runner->threads_.emplace_back([crew, i] { crew->run(i); });
   }
-  const Status status = r.setup_status_;
-  lock.unlock();
+  Status status = crew->wait_for_setup();
   if (status) *out = std::move(runner);
   return status;
 }
 
 RankRunner::~RankRunner() {
-  {
-    const Lock lock(mutex_);
-    closing_ = true;
-  }
-  to_ranks_.notify_all();
-  for (Seat& seat : seats_) seat.thread.join();
+  crew_->close();
+  const bool ended = crew_->wait_for_end();
+  for (std::thread& thread : threads_) ended ? thread.join() : thread.detach();
 }
 
-void RankRunner::run(int32_t index, const Setup& setup) {
+void RankRunner::launch(StepBuffer* buffer) { crew_->launch(buffer); }
+void RankRunner::completed(StepBuffer* buffer) { crew_->completed(buffer); }
+Status RankRunner::wait() { return crew_->wait_for_step(); }
+bool RankRunner::lost() const { return crew_->lost(); }
+std::vector<Decoder::Progress> RankRunner::progress() const { return crew_->progress(); }
+
+Status RankRunner::Crew::wait_for_setup() {
+  Lock lock(mutex_);
+  const auto over = [&] { return set_up_ == ranks() || for_caller_; };
+  while (wait_for_ranks(&lock, over) && for_caller_) {
+    const std::function<void()>& call = *for_caller_;
+    lock.unlock();
+    call();
+    lock.lock();
+    for_caller_ = nullptr;
+    to_ranks_.notify_all();
+  }
+  caller_waits_ = false;
+  for_caller_ = nullptr;
+  to_ranks_.notify_all();
+  return lost_ ? group_.status() : setup_status_;
+}
+
+void RankRunner::Crew::close() {
+  const Lock lock(mutex_);
+  closing_ = true;
+  to_ranks_.notify_all();
+}
+
+bool RankRunner::Crew::wait_for_end() {
+  Lock lock(mutex_);
+  return wait_for_ranks(&lock, [&] { return left_ == ranks(); });
+}
+
+void RankRunner::Crew::launch(StepBuffer* buffer) {
+  const Lock lock(mutex_);
+  for (Seat& seat : seats_) seat.launched.push_back({buffer, buffer->is_late()});
+  to_ranks_.notify_all();
+}
+
+void RankRunner::Crew::completed(StepBuffer* buffer) {
+  NEMOTRON_ASSERT(!buffer->is_late());
+  const Lock lock(mutex_);
+  for (Seat& seat : seats_) seat.completed = buffer;
+  to_ranks_.notify_all();
+}
+
+Status RankRunner::Crew::wait_for_step() {
+  Lock lock(mutex_);
+  if (!all_done()) {
+    for (Seat& seat : seats_) seat.waiting = seat.done.empty();
+    to_ranks_.notify_all();
+  }
+  if (!wait_for_ranks(&lock, [&] { return all_done(); })) return group_.status();
+  Status first;
+  for (Seat& seat : seats_) {
+    if (first.ok()) first = std::move(seat.done.front());
+    seat.done.pop_front();
+  }
+  return first;
+}
+
+std::vector<Decoder::Progress> RankRunner::Crew::progress() const {
+  std::vector<Decoder::Progress> all;
+  const Lock lock(mutex_);
+  for (const Seat& seat : seats_) {
+    all.push_back(seat.decoder ? seat.decoder->progress() : Decoder::Progress());
+  }
+  return all;
+}
+
+// One rank alone is waited for: there is nobody who would see that it stands still.
+template <class Over>
+bool RankRunner::Crew::wait_for_ranks(Lock* lock, const Over& over) {
+  Clock::time_point ended{};
+  while (!over() && !lost_) {
+    if (ranks() == 1) {
+      lock->wait(from_ranks_);
+      continue;
+    }
+    lock->wait_until(from_ranks_, Clock::now() + kLook);
+    if (!group_.ended()) continue;
+    if (ended == Clock::time_point{}) ended = Clock::now();
+    lost_ = !over() && Clock::now() - ended > kGrace;
+  }
+  return over();
+}
+
+bool RankRunner::Crew::all_done() const {
+  return std::ranges::none_of(seats_, [](const Seat& seat) { return seat.done.empty(); });
+}
+
+// --- a rank ---
+
+void RankRunner::Crew::run(int32_t index) {
   Seat& seat = seats_[size_t(index)];
   Rank rank;
   rank.index = index;
   rank.group = &group_;
   const OnCaller on_caller = [this](const std::function<void()>& f) {
     Lock lock(mutex_);
-    while (for_caller_) lock.wait(to_ranks_);  // another rank's
+    while (for_caller_ && caller_waits_) lock.wait(to_ranks_);  // another rank's
+    if (!caller_waits_) return;
     for_caller_ = &f;
     from_ranks_.notify_one();
     while (for_caller_ == &f) lock.wait(to_ranks_);
   };
   Status status;
   try {
-    status = setup(&rank, on_caller);
+    status = setup_(&rank, on_caller);
   } catch (const std::exception& e) {
     status = Status::out_of_memory(std::string("loading the model: ") + e.what());
   }
-  if (!status) group_.end(index, status);
+  if (!status) status = failed(index, std::move(status));
   {
     Lock lock(mutex_);
     if (setup_status_.ok()) setup_status_ = status;
-    ++set_up_;  // `setup` is gone when the last one is here
+    ++set_up_;
     from_ranks_.notify_one();
     to_ranks_.notify_all();
-    while (set_up_ < int(seats_.size()) && setup_status_.ok()) lock.wait(to_ranks_);
+    while (set_up_ < ranks() && setup_status_.ok()) lock.wait(to_ranks_);
     status = setup_status_;
     seat.decoder = rank.decoder.get();
   }
@@ -72,13 +228,14 @@ void RankRunner::run(int32_t index, const Setup& setup) {
   Lock lock(mutex_);
   seat.decoder = nullptr;
   ++left_;
+  from_ranks_.notify_one();
   to_ranks_.notify_all();
-  while (left_ < int(seats_.size())) lock.wait(to_ranks_);
+  while (left_ < ranks()) lock.wait(to_ranks_);
 }
 
 // Waits for a step only when the caller does: until then the next one may come, and has to reach
 // the device while this one runs there.
-void RankRunner::run_steps(Seat* seat, Decoder* decoder) {
+void RankRunner::Crew::run_steps(Seat* seat, Decoder* decoder) {
   int running = 0;
   for (;;) {
     Launched next;
@@ -106,7 +263,7 @@ void RankRunner::run_steps(Seat* seat, Decoder* decoder) {
 
 // A late step begins to run; its draws are described when the caller has taken in what the steps
 // before it drew.
-void RankRunner::run_step(const Launched& next, Seat* seat, Decoder* decoder, int* running) {
+void RankRunner::Crew::run_step(const Launched& next, Seat* seat, Decoder* decoder, int* running) {
   StepBuffer* step = next.step;
   decoder->forward(step->input, &step->output);
   if (next.is_late) {
@@ -120,8 +277,9 @@ void RankRunner::run_step(const Launched& next, Seat* seat, Decoder* decoder, in
 }
 
 // Waits for the oldest step on the device and tells the caller.
-void RankRunner::report(Seat* seat, Decoder* decoder, int* running) {
+void RankRunner::Crew::report(Seat* seat, Decoder* decoder, int* running) {
   Status status = decoder->wait();
+  if (!status) status = failed(int32_t(seat - seats_.data()), std::move(status));
   --*running;
   const Lock lock(mutex_);
   seat->done.push_back(std::move(status));
@@ -129,49 +287,11 @@ void RankRunner::report(Seat* seat, Decoder* decoder, int* running) {
   if (all_done()) from_ranks_.notify_one();
 }
 
-bool RankRunner::all_done() const {
-  return std::ranges::none_of(seats_, [](const Seat& seat) { return seat.done.empty(); });
-}
-
-void RankRunner::launch(StepBuffer* buffer) {
-  {
-    const Lock lock(mutex_);
-    for (Seat& seat : seats_) seat.launched.push_back({buffer, buffer->is_late()});
-  }
-  to_ranks_.notify_all();
-}
-
-void RankRunner::completed(StepBuffer* buffer) {
-  NEMOTRON_ASSERT(!buffer->is_late());
-  {
-    const Lock lock(mutex_);
-    for (Seat& seat : seats_) seat.completed = buffer;
-  }
-  to_ranks_.notify_all();
-}
-
-std::vector<Decoder::Progress> RankRunner::progress() const {
-  std::vector<Decoder::Progress> all;
-  const Lock lock(mutex_);
-  for (const Seat& seat : seats_) {
-    all.push_back(seat.decoder ? seat.decoder->progress() : Decoder::Progress());
-  }
-  return all;
-}
-
-Status RankRunner::wait() {
-  Lock lock(mutex_);
-  while (!all_done()) {
-    for (Seat& seat : seats_) seat.waiting = seat.done.empty();
-    to_ranks_.notify_all();
-    lock.wait(from_ranks_);
-  }
-  Status first;
-  for (Seat& seat : seats_) {
-    if (first.ok()) first = std::move(seat.done.front());
-    seat.done.pop_front();
-  }
-  return first;
+// Ends the group. What is said is why it ended: which rank was the first to fail, and where.
+Status RankRunner::Crew::failed(int32_t index, Status status) {
+  if (ranks() == 1) return status;
+  group_.end(index, status);
+  return group_.status();
 }
 
 }  // namespace nemotron

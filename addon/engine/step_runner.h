@@ -22,6 +22,9 @@ class StepRunner {
   virtual void completed(StepBuffer* buffer) = 0;
   // For the oldest launched step. Not ok: the device is unusable.
   virtual Status wait() = 0;
+  // wait() has failed for good although a step is still running: its buffer may be touched for as
+  // long as the process lives.
+  virtual bool lost() const { return false; }
   // Of each rank. From any thread, while the runner lives.
   virtual std::vector<Decoder::Progress> progress() const = 0;
 };

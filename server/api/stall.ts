@@ -18,6 +18,10 @@ const whereOf = (layers: readonly number[]): string => {
   return `${ranks} after layer ${least}`
 }
 
+/** Whether there is work and nothing of it got on for so many seconds. */
+export const isStalled = ({ engine }: ServedModel, timeout: number): boolean =>
+  engine.stats().lastStepAge > timeout
+
 /** null: it makes progress, or has nothing to do. */
 export const stallOf = ({ id, engine }: ServedModel, timeout: number): string | null => {
   const { lastStepAge, launchedRows, launchedSeqs, rankLayers } = engine.stats()

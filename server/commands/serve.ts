@@ -64,7 +64,7 @@ const stopOnSignals = (serving: Serving, say: (text: string) => void): void => {
     if (stopping) process.exit(1)
     stopping = true
     say('Stopping: running requests are being finished. Once more to stop at once.')
-    await serving.drain()
+    await serving.drain().catch(fail)
     process.exit(0)
   }
   // A terminal that closes sends SIGHUP: no request is lost to that either.

@@ -105,7 +105,7 @@ class StepDevice final : public Device {
 struct Steps {
   explicit Steps(bool at_once, Status status = {}) {
     const Status started = RankRunner::start(
-        1, 1,
+        {},
         [&](Rank* rank, const RankRunner::OnCaller&) -> Status {
           auto d = std::make_unique<StepDevice>(&events, at_once);
           d->status = status;
@@ -176,7 +176,7 @@ TEST(a_step_of_a_group) {
   Events events[2];
   std::unique_ptr<RankRunner> runner;
   REQUIRE_OK(RankRunner::start(
-      2, 1,
+      {.ranks = 2},
       [&](Rank* rank, const RankRunner::OnCaller&) -> Status {
         auto d = std::make_unique<StepDevice>(&events[rank->index], false);
         if (rank->index == 1) d->status = Status::internal("it broke");
@@ -209,7 +209,7 @@ TEST(a_step_of_a_group) {
 TEST(a_rank_that_cannot_be_set_up_ends_the_others) {
   std::unique_ptr<RankRunner> runner;
   const Status s = RankRunner::start(
-      3, 1,
+      {.ranks = 3},
       [&](Rank* rank, const RankRunner::OnCaller& on_caller) -> Status {
         on_caller([] {});
         int64_t value = 1;
