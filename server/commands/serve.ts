@@ -10,7 +10,7 @@ import { ConfigError, type FlagValues, readSettings, unknownVariables } from '..
 import { createProgress, NO_PROGRESS } from '../terminal.js'
 import { collect } from './flags.js'
 
-/** Flags of other servers for one model over several machines (docs/decisions/0017-nodes.md). */
+/** Flags of other servers for one model over several machines (docs/decisions/0018-nodes.md). */
 const NODES = [
   ...['--nnodes', '--node-rank', '--dist-init-addr', '--master-addr', '--master-port'],
   ...['--pipeline-parallel-size', '--data-parallel-size', '--headless'],

@@ -544,14 +544,17 @@ TEST(a_stalled_step_is_told_from_a_slow_one_and_names_its_rank) {
 TEST(an_exception_on_the_engine_thread_is_a_failure_too) {
   Script s = script();
   int wakes = 0;
+  std::atomic<bool> submitted{false};
   std::unique_ptr<Engine> engine = scripted(s)([&] {
+    while (!submitted) std::this_thread::yield();
     if (++wakes == 1) throw std::bad_alloc();
   });
   for (uint64_t id = 1; id <= 2; ++id) {
     Request r = request(4, 200);
     r.id = id;
-    REQUIRE_OK(engine->submit(r));
+    EXPECT_OK(engine->submit(r));
   }
+  submitted = true;
   int ended = 0;
   std::vector<Delta> deltas;
   while (ended < 2) {
