@@ -48,13 +48,14 @@ const modes: Readonly<Record<string, () => Promise<void>>> = {
     void engine.close()
     process.exit(7)
   },
-  // Listeners throw: the process hears of it, the load and the other request go on.
+  // Listeners throw: who loads hears of his, the process of the other, and the other request goes on.
   throws: async () => {
     process.on('uncaughtException', (error) => say(error.message))
     const onPlan = () => {
       throw new Error('plan')
     }
-    const engine = await openEngine({ ...smallEngine(folder), onPlan })
+    await openEngine({ ...smallEngine(folder), onPlan }).catch((error) => say(error.message))
+    const engine = await open()
     engine.submit({ promptTokenIds: prompt, sampling: { maxTokens: 1 } }, () => {
       throw new Error('mine')
     })
