@@ -56,6 +56,13 @@ const addExamples = (folder: string): void => {
     JSON.stringify({ prompt, response: 'You are welcome!' }),
   )
   writeFileSync(join(folder, 'IN.jsonl'), `${lines.join('\n')}\n`)
+  const request = {
+    custom_id: 'one',
+    method: 'POST',
+    url: '/v1/chat/completions',
+    body: { model: 'tiny-reasoner', messages: [{ role: 'user', content: 'Hello!' }] },
+  }
+  writeFileSync(join(folder, 'IN'), `${JSON.stringify(request)}\n`)
   const question = { question: 'What is 2 + 3?', answer: '5' }
   writeFileSync(join(folder, 'FILES...'), `${JSON.stringify(question)}\n`)
 }
@@ -63,7 +70,9 @@ const addExamples = (folder: string): void => {
 type Place = { readonly folder: string; readonly env: NodeJS.ProcessEnv }
 
 const launch = ({ folder, env }: Place, command: string) => {
-  rmSync(join(folder, 'OUT.jsonl'), { force: true })
+  // Of this command alone: another one may be writing its own.
+  const output = / -o (\w[\w.]*)/.exec(command)?.[1]
+  if (output !== undefined) rmSync(join(folder, output), { force: true })
   // A group of its own: what npm starts ends with it.
   const child = spawn('sh', ['-c', command], { cwd: folder, env, detached: true })
   let [out, all] = ['', '']

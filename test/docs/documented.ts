@@ -61,6 +61,7 @@ export const LONG: readonly string[] = [
   'npm run build:ts',
   'npm run lint',
   'node scripts/test.mjs engine',
+  'node scripts/test.mjs --long rolling-restart',
   'node scripts/test.mjs server/chat',
   'ctest --test-dir build -N',
   'build/test/engine/engine_test preempt',
