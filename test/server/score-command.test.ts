@@ -440,6 +440,7 @@ describe('score and generate-pairs', () => {
     assert.ok(!existsSync(output))
   })
 
+  const SLOW_LINES = 3000
   /** A run that waits in the middle: some of its records are written. */
   const startSlow = async (name: string) => {
     const [from, output] = [join(folder, `${name}.in`), join(folder, name)]
@@ -448,10 +449,11 @@ describe('score and generate-pairs', () => {
     const sized = (i: number) => line(i, 'x'.repeat(511 - JSON.stringify(line(i)).length))
     write(
       from,
-      Array.from({ length: 1500 }, (_, i) => sized(i)),
+      Array.from({ length: SLOW_LINES }, (_, i) => sized(i)),
     )
     const run = start(['score', from, '-o', output, '--url', url, '--concurrency', '1'])
-    await until(() => existsSync(`${output}.state`), 'records were written')
+    const ended = run.ended.then(({ err }) => Promise.reject(new Error(`it has ended: ${err}`)))
+    await Promise.race([until(() => existsSync(`${output}.state`), 'records were written'), ended])
     const again = () => start(['score', from, '-o', output, '--url', url]).ended
     return { ...run, from, output, again }
   }
@@ -472,7 +474,7 @@ describe('score and generate-pairs', () => {
     assert.match(end.err, new RegExp(`went on after ${done} lines`))
     assert.deepEqual(
       lines(output).map(({ i }) => i),
-      Array.from({ length: 1500 }, (_, i) => i),
+      Array.from({ length: SLOW_LINES }, (_, i) => i),
     )
   })
 
@@ -489,7 +491,7 @@ describe('score and generate-pairs', () => {
     truncateSync(cut.from, 0)
     const end = await cut.ended
     assert.equal(end.code, 1, end.err)
-    assert.match(end.err, /had 1500 lines when they were checked, and \d+ when they were read/)
+    assert.match(end.err, /had 3000 lines when they were checked, and \d+ when they were read/)
   })
 
   it('shows a summary that standard output cannot take, once', async () => {
