@@ -19,9 +19,8 @@ type Schema = {
 type Operation = {
   readonly summary: string
   readonly requestBody?: {
-    readonly content: {
-      readonly 'application/json': { readonly schema: { readonly $ref: string } }
-    }
+    /** By media type: JSON, or the form of a file. */
+    readonly content: Readonly<Record<string, { readonly schema: Schema }>>
   }
 }
 type Spec = {
@@ -92,10 +91,9 @@ export const ReferenceView = ({ model, hasKey }: { model: string; hasKey: boolea
       {problem && <Problem>{problem}</Problem>}
       {Object.entries(spec?.paths ?? {}).flatMap(([path, methods]) =>
         Object.entries(methods).map(([method, operation]) => {
-          const name = operation.requestBody?.content['application/json'].schema.$ref
-            .split('/')
-            .pop()
-          const schema = name === undefined ? undefined : spec?.components.schemas[name]
+          const [body] = Object.values(operation.requestBody?.content ?? {})
+          const name = body?.schema.$ref?.split('/').pop()
+          const schema = name === undefined ? body?.schema : spec?.components.schemas[name]
           return (
             <section class="route" key={`${method} ${path}`}>
               <h2>

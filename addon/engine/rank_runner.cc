@@ -63,10 +63,13 @@ class RankRunner::Crew {
   void report(Seat* seat, Decoder* decoder, int* running);
   bool all_done() const REQUIRES_LOCK(mutex_);
   Status failed(int32_t index, Status status);
-  // Until `over()`, which ranks bring about. False: some have not come back although the group has
+  bool set_up_or_calling() const REQUIRES_LOCK(mutex_) {
+    return set_up_ == ranks() || for_caller_;
+  }
+  bool all_left() const REQUIRES_LOCK(mutex_) { return left_ == ranks(); }
+  // Until `over`, which ranks bring about. False: some have not come back although the group has
   // ended.
-  template <class Over>
-  bool wait_for_ranks(Lock* lock, const Over& over) REQUIRES_LOCK(mutex_);
+  bool wait_for_ranks(Lock* lock, bool (Crew::*over)() const) REQUIRES_LOCK(mutex_);
 
   const Setup setup_;
   RankGroup group_;
@@ -108,8 +111,7 @@ std::vector<Decoder::Progress> RankRunner::progress() const { return crew_->prog
 
 Status RankRunner::Crew::wait_for_setup() {
   Lock lock(mutex_);
-  const auto over = [&] { return set_up_ == ranks() || for_caller_; };
-  while (wait_for_ranks(&lock, over) && for_caller_) {
+  while (wait_for_ranks(&lock, &Crew::set_up_or_calling) && for_caller_) {
     const std::function<void()>& call = *for_caller_;
     lock.unlock();
     call();
@@ -131,7 +133,7 @@ void RankRunner::Crew::close() {
 
 bool RankRunner::Crew::wait_for_end() {
   Lock lock(mutex_);
-  return wait_for_ranks(&lock, [&] { return left_ == ranks(); });
+  return wait_for_ranks(&lock, &Crew::all_left);
 }
 
 void RankRunner::Crew::launch(StepBuffer* buffer) {
@@ -153,7 +155,7 @@ Status RankRunner::Crew::wait_for_step() {
     for (Seat& seat : seats_) seat.waiting = seat.done.empty();
     to_ranks_.notify_all();
   }
-  if (!wait_for_ranks(&lock, [&] { return all_done(); })) return group_.status();
+  if (!wait_for_ranks(&lock, &Crew::all_done)) return group_.status();
   Status first;
   for (Seat& seat : seats_) {
     if (first.ok()) first = std::move(seat.done.front());
@@ -172,10 +174,9 @@ std::vector<Decoder::Progress> RankRunner::Crew::progress() const {
 }
 
 // One rank alone is waited for: there is nobody who would see that it stands still.
-template <class Over>
-bool RankRunner::Crew::wait_for_ranks(Lock* lock, const Over& over) {
+bool RankRunner::Crew::wait_for_ranks(Lock* lock, bool (Crew::*over)() const) {
   Clock::time_point ended{};
-  while (!over() && !lost_) {
+  while (!(this->*over)() && !lost_) {
     if (ranks() == 1) {
       lock->wait(from_ranks_);
       continue;
@@ -183,9 +184,9 @@ bool RankRunner::Crew::wait_for_ranks(Lock* lock, const Over& over) {
     lock->wait_until(from_ranks_, Clock::now() + kLook);
     if (!group_.ended()) continue;
     if (ended == Clock::time_point{}) ended = Clock::now();
-    lost_ = !over() && Clock::now() - ended > kGrace;
+    lost_ = !(this->*over)() && Clock::now() - ended > kGrace;
   }
-  return over();
+  return (this->*over)();
 }
 
 bool RankRunner::Crew::all_done() const {
