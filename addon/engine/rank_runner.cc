@@ -63,9 +63,7 @@ class RankRunner::Crew {
   void report(Seat* seat, Decoder* decoder, int* running);
   bool all_done() const REQUIRES_LOCK(mutex_);
   Status failed(int32_t index, Status status);
-  bool set_up_or_calling() const REQUIRES_LOCK(mutex_) {
-    return set_up_ == ranks() || for_caller_;
-  }
+  bool set_up_or_calling() const REQUIRES_LOCK(mutex_) { return set_up_ == ranks() || for_caller_; }
   bool all_left() const REQUIRES_LOCK(mutex_) { return left_ == ranks(); }
   // Until `over`, which ranks bring about. False: some have not come back although the group has
   // ended.
