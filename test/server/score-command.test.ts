@@ -487,7 +487,7 @@ describe('score and generate-pairs', () => {
       err,
       /removed\.jsonl was removed or replaced while it was written.* Remove .*\.state/,
     )
-    const cut = await startSlow('cut.jsonl')
+    const cut = await startSlow('shortened.jsonl')
     truncateSync(cut.from, 0)
     const end = await cut.ended
     assert.equal(end.code, 1, end.err)
