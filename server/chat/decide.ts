@@ -32,6 +32,18 @@ export type Reading = {
   readonly isLabelLikeliest: boolean
 }
 
+/** Index of the likeliest option; the first of several. */
+export const likeliestOf = ({ probabilities }: Reading): number =>
+  probabilities.indexOf(Math.max(...probabilities))
+
+/** Its share of everything that might have been said. */
+export const confidenceOf = ({ probabilities, labelMass }: Reading): number =>
+  Math.max(...probabilities) * labelMass
+
+/** Mean of the options' indices. */
+export const meanOf = ({ probabilities }: Reading): number =>
+  probabilities.reduce((sum, p, i) => sum + i * p, 0)
+
 /** Of all prompts of a request: what they take in memory is bounded. */
 const MAX_TOKENS = 1 << 22
 /** Positions at which labels are read. */
@@ -89,18 +101,29 @@ const withQuestion = (messages: readonly Message[], text: string): readonly Mess
 const beginsWith = (ids: readonly number[], start: readonly number[]): boolean =>
   ids.length > start.length && start.every((id, i) => ids[i] === id)
 
-/** Token ids of a label behind the end of a prompt. */
-const labelIds = async (tokenizer: Tokenizer, end: string, label: string) => {
-  const [before, whole] = await Promise.all([
-    tokenizer.encodeParts([end]),
-    tokenizer.encodeParts([end + label]),
-  ])
-  return beginsWith(whole, before) ? whole.slice(before.length) : tokenizer.encodeParts([label])
+/** Characters of a prompt's end that decide how a label behind it is tokenized. */
+const END_CHARACTERS = 64
+
+type LabelEncoder = (end: string, label: string) => Promise<readonly number[]>
+
+/** Token ids of a label behind the end of a prompt; questions mostly end alike, and each pair is encoded once. */
+const createLabelEncoder = (tokenizer: Tokenizer): LabelEncoder => {
+  const known = new Map<string, Promise<readonly number[]>>()
+  const encode = (text: string): Promise<readonly number[]> => {
+    const found = known.get(text) ?? tokenizer.encodeParts([text])
+    known.set(text, found)
+    return found
+  }
+  return async (end, label) => {
+    const tail = end.slice(-END_CHARACTERS).replace(/^[\uDC00-\uDFFF]/, '')
+    const [before, whole] = await Promise.all([encode(tail), encode(tail + label)])
+    return beginsWith(whole, before) ? whole.slice(before.length) : encode(label)
+  }
 }
 
 /** By option: its label in token ids, in every form. */
 const encodeLabels = async (
-  tokenizer: Tokenizer,
+  encoder: LabelEncoder,
   segments: readonly Segment[],
   labels: Labels,
   param: string,
@@ -111,7 +134,7 @@ const encodeLabels = async (
   return mapInTurns(labels, async (forms, option) => {
     const own: (readonly number[])[] = []
     for (const form of forms) {
-      const ids = await labelIds(tokenizer, end, form)
+      const ids = await encoder(end, form)
       const key = ids.join(' ')
       const by = taken.get(key)
       taken.set(key, by ?? option)
@@ -190,6 +213,7 @@ export type Decided = {
 
 const plan = async (
   { model, messages, paramOf }: DecideCall,
+  encoder: LabelEncoder,
   question: Question,
   i: number,
 ): Promise<Planned> => {
@@ -204,7 +228,7 @@ const plan = async (
   )
   const param = paramOf(i)
   const prompt = await encodePrompt(segments, model, param)
-  const labels = await encodeLabels(model.tokenizer, segments, labelsOf(question), param)
+  const labels = await encodeLabels(encoder, segments, labelsOf(question), param)
   const longest = Math.max(...labels.flat().map(({ length }) => length))
   const { maxModelLen } = model.engine.info
   if (prompt.length + longest > maxModelLen)
@@ -215,8 +239,9 @@ const plan = async (
 const decideByText = async (call: DecideCall): Promise<Decided> => {
   let tokens = 0
   let count = 0
+  const encoder = createLabelEncoder(call.model.tokenizer)
   const planned = await mapInTurns(call.questions, async (question, i) => {
-    const one = await plan(call, question, i)
+    const one = await plan(call, encoder, question, i)
     tokens += one.reads.reduce((sum, { prompt }) => sum + prompt.length, 0)
     count += one.reads.length
     if (tokens > MAX_TOKENS || count > MAX_READS)
@@ -285,15 +310,20 @@ const decideByReward = async (call: DecideCall): Promise<Decided> => {
     rewardInput(call, question, i),
   )
   const { model, inputParam, paramOf } = call
+  const count = inputs.reduce((all, { responses }) => all + (responses?.length ?? 1), 0)
+  if (count > MAX_READS)
+    throw badRequest(
+      `The questions have ${count} options together, each scored by itself: at most ${MAX_READS} in one request.`,
+      'questions',
+    )
   const items = await encodeInputs(model, inputs, () => '', {
     all: inputParam,
     item: (input) => (inputs[input]?.responses ? paramOf(input) : inputParam),
   })
   const scored = await scoreItems({ ...call, items })
-  const readings = call.questions.map((_, i): Reading => {
-    const rewards = scored
-      .filter(({ input }) => input === i)
-      .map(({ scores }) => model.readout.reward(scores) ?? 0)
+  const rewardsOf: number[][] = inputs.map(() => [])
+  for (const { input, scores } of scored) rewardsOf[input]?.push(model.readout.reward(scores) ?? 0)
+  const readings = rewardsOf.map((rewards, i): Reading => {
     const [first = 0] = rewards
     const isTrue = sigmoid(first)
     return {

@@ -1,6 +1,13 @@
 // POST /v1/decisions, OpenAI's typed questions.
 
-import { type Decided, decide, type Reading } from '../../chat/decide.js'
+import {
+  confidenceOf,
+  type Decided,
+  decide,
+  likeliestOf,
+  meanOf,
+  type Reading,
+} from '../../chat/decide.js'
 import { goneSignal } from '../../http/client.js'
 import { addHeader, type Ctx } from '../../http/context.js'
 import { findModel } from '../../model/served-model.js'
@@ -10,13 +17,10 @@ import type { Server } from '../server.js'
 import { readInput, readQuestion } from './call.js'
 import { DecisionsRequest, type Question } from './schema.js'
 
-const likeliest = (probabilities: readonly number[]): number =>
-  probabilities.indexOf(Math.max(...probabilities))
-
-const answerOf = (question: Question, { probabilities, labelMass }: Reading) => {
+const answerOf = (question: Question, reading: Reading) => {
+  const { probabilities, labelMass } = reading
   const common = { type: question.type, name: question.name ?? null, label_mass: labelMass }
-  const top = likeliest(probabilities)
-  const confidence = (probabilities[top] ?? 0) * labelMass
+  const confidence = confidenceOf(reading)
   const of = (i: number) => probabilities[i] ?? 0
   switch (question.type) {
     case 'predicate':
@@ -24,14 +28,14 @@ const answerOf = (question: Question, { probabilities, labelMass }: Reading) => 
     case 'choice':
       return {
         ...common,
-        choice: question.choices[top]?.value,
+        choice: question.choices[likeliestOf(reading)]?.value,
         confidence,
         probabilities: question.choices.map(({ value }, i) => ({ value, probability: of(i) })),
       }
     case 'score':
       return {
         ...common,
-        score: probabilities.reduce((sum, p, i) => sum + i * p, 0),
+        score: meanOf(reading),
         confidence,
         probabilities: question.levels.map(({ label }, value) => ({
           label,

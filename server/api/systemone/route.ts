@@ -1,6 +1,13 @@
 // POST /v1/systemone: typed questions about a state, by id.
 
-import { type Question as Asked, decide, type Reading } from '../../chat/decide.js'
+import {
+  type Question as Asked,
+  confidenceOf,
+  decide,
+  likeliestOf,
+  meanOf,
+  type Reading,
+} from '../../chat/decide.js'
 import { goneSignal } from '../../http/client.js'
 import { addHeader, type Ctx } from '../../http/context.js'
 import { findModel } from '../../model/served-model.js'
@@ -41,21 +48,21 @@ const readState = ({ state, instructions }: SystemOneRequest): readonly Message[
   return instructions ? [{ role: 'system', content: instructions }, user] : [user]
 }
 
-const answerOf = ({ kind, options }: Asked, { probabilities, labelMass }: Reading) => {
+const answerOf = ({ kind, options }: Asked, reading: Reading) => {
+  const { probabilities } = reading
   const of = (i: number) => probabilities[i] ?? 0
   if (kind === 'predicate') return { type: 'noul', noul: of(0) }
-  const top = probabilities.indexOf(Math.max(...probabilities))
-  const confidence = of(top) * labelMass
+  const confidence = confidenceOf(reading)
   if (kind === 'choice')
     return {
       type: kind,
-      choice: options[top]?.text,
+      choice: options[likeliestOf(reading)]?.text,
       probabilities: Object.fromEntries(options.map(({ text }, i) => [text, of(i)])),
       confidence,
     }
   return {
     type: kind,
-    score: probabilities.reduce((sum, p, i) => sum + i * p, 0),
+    score: meanOf(reading),
     legend: Object.fromEntries(options.map(({ text }, i) => [String(i), text])),
     probabilities: Object.fromEntries(options.map((_, i) => [String(i), of(i)])),
     confidence,
