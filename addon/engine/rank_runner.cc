@@ -135,15 +135,19 @@ bool RankRunner::Crew::wait_for_end() {
 }
 
 void RankRunner::Crew::launch(StepBuffer* buffer) {
-  const Lock lock(mutex_);
-  for (Seat& seat : seats_) seat.launched.push_back({buffer, buffer->is_late()});
+  {
+    const Lock lock(mutex_);
+    for (Seat& seat : seats_) seat.launched.push_back({buffer, buffer->is_late()});
+  }
   to_ranks_.notify_all();
 }
 
 void RankRunner::Crew::completed(StepBuffer* buffer) {
   NEMOTRON_ASSERT(!buffer->is_late());
-  const Lock lock(mutex_);
-  for (Seat& seat : seats_) seat.completed = buffer;
+  {
+    const Lock lock(mutex_);
+    for (Seat& seat : seats_) seat.completed = buffer;
+  }
   to_ranks_.notify_all();
 }
 
