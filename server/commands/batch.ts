@@ -7,7 +7,7 @@ import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
 import { openTarget, type Target } from './client.js'
 import { collect, positiveInteger } from './flags.js'
-import { Interruption, type Members, runJsonl } from './jsonl.js'
+import { endAsToldTo, type Members, runJsonl } from './jsonl.js'
 import { isPipe, outputName } from './output.js'
 
 type Flags = {
@@ -98,10 +98,8 @@ const run = async (input: string, flags: Flags): Promise<void> => {
     if (done.resumed > 0) tell(`went on after ${done.resumed} lines of an earlier run`)
     tell(`${done.lines} lines: ${completed} completed, ${done.lines - completed} failed`)
   } catch (error) {
-    if (!(error instanceof Interruption)) throw error
     progress.finish()
-    tell(`${error.message}${isPiped ? '' : ': the same command goes on'}`)
-    process.kill(process.pid, error.signal) // as if nobody had caught it
+    endAsToldTo(error, isPiped)
   } finally {
     progress.finish()
     await target?.close()

@@ -3,6 +3,7 @@
 
 import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
+import { tell } from '../log.js'
 import { fileError } from './file-error.js'
 import { setMembers } from './json-line.js'
 import { type InputLine, inputName, isStandardInput, readLines } from './lines.js'
@@ -254,13 +255,20 @@ const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Pro
 }
 
 /** That a signal ended the run. */
-export class Interruption extends Error {
+class Interruption extends Error {
   readonly signal: NodeJS.Signals
 
   constructor(signal: NodeJS.Signals) {
     super(`stopped by ${signal}`)
     this.signal = signal
   }
+}
+
+/** After an interruption the process ends by its signal; any other error is thrown again. */
+export const endAsToldTo = (error: unknown, isPiped: boolean): void => {
+  if (!(error instanceof Interruption)) throw error
+  tell(`${error.message}${isPiped ? '' : ': the same command goes on'}`)
+  process.kill(process.pid, error.signal) // as if nobody had caught it
 }
 
 /** Rejects with the first signal; a second one ends the process. A terminal that closes ends only what

@@ -12,7 +12,7 @@ import {
   type Target,
 } from './client.js'
 import { collect, positiveInteger } from './flags.js'
-import { type Done, Interruption, LineError, ON_ERROR, type Result, runJsonl } from './jsonl.js'
+import { type Done, endAsToldTo, LineError, ON_ERROR, type Result, runJsonl } from './jsonl.js'
 import { isPipe, outputName } from './output.js'
 import { type FieldNames, LINE_FIELDS, renameFields } from './preference-line.js'
 import { print } from './print.js'
@@ -211,10 +211,8 @@ export const runJob = async <T>(job: Job<T>): Promise<void> => {
         throw error
       })
   } catch (error) {
-    if (!(error instanceof Interruption)) throw error
     progress.finish()
-    tell(`${error.message}${isPiped ? '' : ': the same command goes on'}`)
-    process.kill(process.pid, error.signal) // as if nobody had caught it
+    endAsToldTo(error, isPiped)
   } finally {
     progress.finish()
     await target?.close()
