@@ -145,8 +145,8 @@ void Decoder::forward(const StepInput& in, StepOutput* out) noexcept {
 
 void Decoder::reached(int32_t layers) noexcept {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  layers_done_ = layers;
-  layer_at_ = std::chrono::duration<double>(now).count();
+  layers_done_.store(layers, std::memory_order_relaxed);
+  layer_at_.store(std::chrono::duration<double>(now).count(), std::memory_order_relaxed);
 }
 
 int64_t Decoder::outputs() const {

@@ -12,9 +12,20 @@ const AHEAD = 64
 export const createQueue = (ledger: Ledger) => {
   /** Batch -> the last line that was taken from the ledger. */
   const cursors = new Map<string, number>()
+  /** Of these the ledger has no line left. */
+  const drained = new Set<string>()
   let ahead: Waiting[] = []
   let again: Waiting[] = []
-  const openLines = (id: string, limit: number) => ledger.openLines(id, cursors.get(id) ?? 0, limit)
+  const openLines = (id: string, limit: number) => {
+    const lines = ledger.openLines(id, cursors.get(id) ?? 0, limit)
+    if (lines.length < limit) drained.add(id)
+    return lines
+  }
+  /** Asked at the end of every line, of every batch: the ledger is looked into once. */
+  const hasMore = (id: string): boolean => {
+    if (!drained.has(id) && !cursors.has(id) && openLines(id, 1).length > 0) cursors.set(id, 0)
+    return !drained.has(id)
+  }
   return {
     /** Takes lines of these batches, the first batch first, and drops those of all others. */
     fill: (batches: readonly BatchRow[]): void => {
@@ -25,6 +36,7 @@ export const createQueue = (ledger: Ledger) => {
       ahead = [...late.filter(({ from }) => from <= at), ...ahead.filter(isOn)]
       for (const batch of batches) {
         if (ahead.length >= AHEAD) return
+        if (drained.has(batch.id)) continue
         const lines = openLines(batch.id, AHEAD)
         ahead.push(...lines.map((line) => ({ batch, line, from: 0 })))
         const last = lines.at(-1)
@@ -36,8 +48,11 @@ export const createQueue = (ledger: Ledger) => {
     /** To be asked again. */
     putBack: (one: Waiting): void => void again.push(one),
     hasLines: (id: string): boolean =>
-      [...ahead, ...again].some(({ batch }) => batch.id === id) || openLines(id, 1).length > 0,
-    forget: (id: string): void => void cursors.delete(id),
+      [...ahead, ...again].some(({ batch }) => batch.id === id) || hasMore(id),
+    forget: (id: string): void => {
+      cursors.delete(id)
+      drained.delete(id)
+    },
   }
 }
 

@@ -116,8 +116,10 @@ const outcomeOf = (state: State, batch: BatchRow): BatchRow['outcome'] | undefin
     if (state.answers.has(id)) return undefined
     return status === 'cancelling' ? 'cancelled' : 'expired'
   }
+  // One whose input is still being read has no lines yet.
+  if (status !== 'in_progress') return undefined
   const isOn = runsOf(state, id).length > 0 || state.answers.has(id) || state.queue.hasLines(id)
-  return status === 'in_progress' && !isOn ? 'completed' : undefined
+  return isOn ? undefined : 'completed'
 }
 
 const startStage = (state: State, batch: BatchRow): void => {
@@ -136,14 +138,14 @@ const startStage = (state: State, batch: BatchRow): void => {
 
 const step = (state: State): void => {
   const { ledger, queue, running } = state
-  for (const batch of ledger.live()) {
+  let live = ledger.live()
+  const over = live.flatMap((batch) => {
     const outcome = outcomeOf(state, batch)
-    if (outcome === undefined) continue
-    ledger.save(() =>
-      ledger.setBatch(batch.id, { status: 'finalizing', outcome, finalizing: now() }),
-    )
-  }
-  const live = ledger.live()
+    return outcome === undefined ? [] : [{ id: batch.id, outcome }]
+  })
+  for (const { id, outcome } of over)
+    ledger.save(() => ledger.setBatch(id, { status: 'finalizing', outcome, finalizing: now() }))
+  if (over.length > 0) live = ledger.live()
   const staged = live.find(({ status }) => status === 'validating' || status === 'finalizing')
   if (staged !== undefined) startStage(state, staged)
   queue.fill(live.filter(({ status, expires }) => status === 'in_progress' && expires > now()))
