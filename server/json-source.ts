@@ -1,54 +1,73 @@
 // How a caller wrote an object. JSON.parse keeps neither the digits of its numbers (`1.0`, 2^64) nor the
 // order of keys that are numbers, and a prompt shows both.
 
+import { createTurn } from './slices.js'
+
 const QUOTE = 0x22
 const COMMA = 0x2c
 const BACKSLASH = 0x5c
+const OPEN_OBJECT = 0x7b
+const OPEN_LIST = 0x5b
+const CLOSE_OBJECT = 0x7d
+const CLOSE_LIST = 0x5d
 
-/** Where the text ends that begins at `from`, with its quote. */
-const endOfText = (json: string, from: number): number => {
-  for (let i = from + 1; i < json.length; i++) {
-    const code = json.charCodeAt(i)
-    if (code === BACKSLASH) i++
-    else if (code === QUOTE) return i + 1
-  }
-  return json.length
-}
+/** Characters between looks at the clock. */
+const STRIDE = 1 << 12
 
 const sources = new WeakMap<object, string>()
 
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === 'object' && value !== null
 
-/** `value` is what JSON.parse made of the object or list that begins at `from`. Returns where that ends. Of a
- * key that stands twice, the last is the value's, and is noted last. */
-const note = (json: string, from: number, value: unknown): number => {
-  const isList = json[from] === '['
-  let index = 0
-  let text = [0, 0]
-  for (let i = from + 1; i < json.length; ) {
-    const char = json[i]
-    if (json.charCodeAt(i) === QUOTE) {
-      text = [i, endOfText(json, i)]
-      i = text[1] ?? json.length
-    } else if (char === '{' || char === '[') {
-      // The text before it is its key.
-      const key = isList ? String(index) : String(JSON.parse(json.slice(...text)))
-      i = note(json, i, isObject(value) ? value[key] : undefined)
-    } else if (char === '}' || char === ']') {
-      if (!isList && isObject(value)) sources.set(value, json.slice(from, i + 1))
-      return i + 1
-    } else {
-      if (json.charCodeAt(i) === COMMA) index++
-      i++
-    }
-  }
-  return json.length
+/** An object or a list that has begun at `from` and not ended. `value`: what JSON.parse made of it. */
+type Open = {
+  readonly value: unknown
+  readonly from: number
+  readonly isList: boolean
+  index: number
 }
 
-/** Remembers how the objects of `value`, which JSON.parse made of `json`, are written. */
-export const noteSources = (json: string, value: unknown): void => {
-  if (isObject(value)) note(json, json.search(/[{[]/), value)
+/** Remembers how the objects of `value`, which JSON.parse made of `json`, are written. Of a key that stands
+ * twice, the last is the value's, and is noted last. A long text is read in slices. */
+export const noteSources = async (json: string, value: unknown): Promise<void> => {
+  const open: Open[] = []
+  // Where the last text begins and ends: a value's key, if it stands before one in an object.
+  let text: readonly [number, number] = [0, 0]
+  let textFrom = -1
+  let lookAt = STRIDE
+  const turn = createTurn()
+  const valueAt = (at: Open | undefined): unknown => {
+    if (at === undefined) return value
+    if (!isObject(at.value)) return undefined
+    return at.value[at.isList ? at.index : String(JSON.parse(json.slice(...text)))]
+  }
+  for (let i = 0; i < json.length; ) {
+    const code = json.charCodeAt(i)
+    if (textFrom >= 0) {
+      const stop = Math.min(json.length, lookAt)
+      while (i < stop && json.charCodeAt(i) !== QUOTE) i += json.charCodeAt(i) === BACKSLASH ? 2 : 1
+      if (i < stop) {
+        i++
+        text = [textFrom, i]
+        textFrom = -1
+      }
+    } else {
+      const last = open.at(-1)
+      if (code === QUOTE) textFrom = i
+      else if (code === OPEN_OBJECT || code === OPEN_LIST)
+        open.push({ value: valueAt(last), from: i, isList: code === OPEN_LIST, index: 0 })
+      else if (code === CLOSE_OBJECT || code === CLOSE_LIST) {
+        open.pop()
+        // An empty object is written in one way only.
+        if (last !== undefined && !last.isList && isObject(last.value) && text[0] > last.from)
+          sources.set(last.value, json.slice(last.from, i + 1))
+      } else if (code === COMMA && last !== undefined) last.index++
+      i++
+    }
+    if (i < lookAt) continue
+    lookAt = i + STRIDE
+    await turn()
+  }
 }
 
 /** The JSON text of an object as its caller wrote it; undefined: nobody did. */

@@ -129,7 +129,7 @@ const parseJson = async (bytes: Buffer): Promise<unknown> => {
     const json: unknown = JSON.parse(text)
     if (SHOWN.test(text)) {
       await turnAfter(bytes)
-      noteSources(text, json)
+      await noteSources(text, json)
     }
     return json
   } catch (error) {
