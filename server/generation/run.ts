@@ -104,14 +104,10 @@ const countFinish = (
     tally.slowest = timings
 }
 
-/** The end of a run, to the log and the metrics. */
-const settle = (tally: Tally, options: RunOptions, finish: NonNullable<Delta['finish']>): void => {
-  const { model, requests, record, arrival } = options
+/** The end of a run, to the log. */
+const logEnd = (tally: Tally, options: RunOptions, finish: NonNullable<Delta['finish']>): void => {
+  const { model, record, arrival } = options
   const { promptTokens, completionTokens, cachedTokens, slowest, firstTokenAt } = tally
-  if (finish === 'abort' || finish === 'error') {
-    for (const [at, tokens] of tally.generated.entries())
-      if (!tally.isFinished[at]) model.metrics.choiceDone({ finish, tokens, timings: undefined })
-  }
   Object.assign(record, {
     model: model.id,
     prompt_tokens: promptTokens,
@@ -123,10 +119,24 @@ const settle = (tally: Tally, options: RunOptions, finish: NonNullable<Delta['fi
     decode_s: slowest?.decodeSeconds,
     ttft_s: firstTokenAt > 0 ? (firstTokenAt - arrival) / 1000 : undefined,
   })
+}
+
+/** The end of a run that took `seconds`, to the metrics. */
+const countEnd = (
+  tally: Tally,
+  { model, requests }: RunOptions,
+  finish: NonNullable<Delta['finish']>,
+  seconds: number,
+): void => {
+  for (const [at, tokens] of tally.generated.entries()) {
+    if (tally.isFinished[at]) continue
+    tally.mostTokens = Math.max(tally.mostTokens, tokens)
+    model.metrics.choiceDone({ finish, tokens, timings: undefined })
+  }
   model.metrics.requestDone({
-    seconds: (performance.now() - arrival) / 1000,
-    promptTokens,
-    cachedTokens,
+    seconds,
+    promptTokens: tally.promptTokens,
+    cachedTokens: tally.cachedTokens,
     choices: requests[0]?.n ?? 1,
     maxTokens: requests[0]?.sampling?.maxTokens ?? 0,
     mostTokens: tally.mostTokens,
@@ -172,11 +182,14 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
   const tally = newTally(requests)
   const n = requests[0]?.n ?? 1
   let over = false
+  /** After abort(): what the engine had drawn by then is still counted. */
+  let countLast: ((at: number, delta: Delta) => void) | undefined
 
-  const end = (finish: NonNullable<Delta['finish']>) => {
+  const end = (finish: NonNullable<Delta['finish']>): number => {
     over = true
     leave()
-    settle(tally, options, finish)
+    logEnd(tally, options, finish)
+    return (performance.now() - options.arrival) / 1000
   }
   const abortAll = () => {
     for (const handle of handles) handle.abort()
@@ -184,13 +197,13 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
   const fail = (error: RequestError) => {
     if (over) return
     abortAll()
-    end('error')
+    countEnd(tally, options, 'error', end('error'))
     handler.onError(error)
   }
 
   const take = (prompt: number, delta: Delta) => {
-    if (over) return
     const at = prompt * n + delta.choice
+    if (over) return countLast?.(at, delta)
     const tokens = delta.tokenIds.length
     if (tokens > 0) countTokens(tally, options, at, tokens)
     if (delta.finish !== undefined) {
@@ -200,7 +213,8 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
     }
     handler.onDelta(prompt, delta)
     if (tally.live > 0 || over) return
-    end(delta.finish ?? 'stop')
+    const finish = delta.finish ?? 'stop'
+    countEnd(tally, options, finish, end(finish))
     handler.onDone()
   }
 
@@ -221,7 +235,14 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
     abort: () => {
       if (over) return
       abortAll()
-      end('abort')
+      const seconds = end('abort')
+      countLast = (at, delta) => {
+        tally.generated[at] = (tally.generated[at] ?? 0) + delta.tokenIds.length
+        if (delta.finish === undefined) return
+        const { timings: _, ...last } = delta
+        countFinish(tally, model, at, last)
+        if (tally.live === 0) countEnd(tally, options, 'abort', seconds)
+      }
     },
     counts: tally,
   }

@@ -242,10 +242,13 @@ export const rawRequest = (
     socket.on('error', reject)
   })
 
-export const until = async (condition: () => boolean, what: string): Promise<void> => {
+export const until = async (
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+): Promise<void> => {
   // Long: on a busy machine a process alone may take ten seconds to start.
   for (let i = 0; i < 4000; i++) {
-    if (condition()) return
+    if (await condition()) return
     await new Promise((done) => setTimeout(done, 10))
   }
   throw new Error(`never happened: ${what}`)

@@ -3,7 +3,9 @@ import { after, before, describe, test } from 'node:test'
 import type { Delta } from '../../server/engine/types.js'
 import { EngineFailure } from '../../server/failure.js'
 import { startRun } from '../../server/generation/run.js'
-import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
+import { packagePath } from '../../server/version.js'
+import { chatBody, type Harness, readAnswer, startHarness, until } from './harness.js'
+import { noAddon, startReal } from './real-server.js'
 
 describe('numbers that add up', () => {
   let harness: Harness
@@ -51,9 +53,13 @@ describe('numbers that add up', () => {
     emit?.(delta(0, [3, 4, 5]))
     run.abort()
     run.abort()
+    assert.equal(run.counts.completionTokens, 8)
+    // A step was under way: what it draws is the engine's count, and so ours.
+    emit?.(delta(0, [6], 'abort'))
+    emit?.(delta(2, [], 'abort'))
     assert.deepEqual(done, [
       ['stop', 3],
-      ['abort', 5],
+      ['abort', 6],
       ['abort', 0],
     ])
     assert.equal(run.counts.completionTokens, 8)
@@ -140,6 +146,55 @@ describe('numbers that add up', () => {
       const { error } = await readAnswer(response)
       assert.match(error.message, message)
       assert.doesNotMatch(error.message, /expected (a )?string/)
+    }
+  })
+})
+
+describe('with a model', { skip: noAddon }, () => {
+  test('clients that leave are in the sum of choices as in the count of tokens', async () => {
+    const server = await startReal({
+      models: [{ model: packagePath('models/tiny/tiny-reasoner') }],
+    })
+    try {
+      const read = async (): Promise<(name: string) => number> => {
+        const lines = (await (await fetch(`${server.url}/metrics`)).text()).split('\n')
+        return (name) =>
+          lines
+            .filter((line) => line.startsWith(`${name}{`))
+            .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0)
+      }
+      const clients = Array.from({ length: 4 }, async (_, i) => {
+        const gone = new AbortController()
+        const response = await fetch(`${server.url}/v1/completions`, {
+          method: 'POST',
+          headers: { 'content-type': 'application/json' },
+          body: JSON.stringify({
+            model: 'tiny-reasoner',
+            prompt: 'a',
+            stream: true,
+            n: 2,
+            max_tokens: 400,
+            ignore_eos: true,
+          }),
+          signal: gone.signal,
+        })
+        const reader = response.body?.getReader()
+        for (let read = 0; read <= 2 * i; read++) await reader?.read()
+        gone.abort()
+      })
+      await Promise.all(clients)
+      let get = await read()
+      await until(async () => {
+        get = await read()
+        return get('vllm:request_success_total') === 8
+      }, 'the ends of all choices')
+      const tokens = get('vllm:generation_tokens_total')
+      assert.ok(tokens > 8)
+      assert.equal(get('vllm:request_generation_tokens_sum'), tokens)
+      assert.equal(get('vllm:request_generation_tokens_count'), 8)
+      assert.ok(get('vllm:request_max_num_generation_tokens_sum') > 0)
+    } finally {
+      await server.close()
     }
   })
 })

@@ -287,7 +287,8 @@ describe('metrics', () => {
           text += new TextDecoder().decode((await reader?.read())?.value)
         gone.abort()
         await until(() => harness.lines.length === 1, 'its line')
-        assert.equal(await metric(harness, 'vllm:request_success_total'), 2)
+        const ended = () => metric(harness, 'vllm:request_success_total')
+        await until(async () => (await ended()) === 2, 'the end of the other')
         const lines = (await harness.server.metrics.text()).split('\n')
         const reasons = lines
           .filter((line) => line.startsWith('vllm:request_success_total{'))
