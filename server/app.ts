@@ -22,9 +22,11 @@ import { decisionsRoute } from './api/decisions/route.js'
 import { DecisionsRequest } from './api/decisions/schema.js'
 import { modelRoute, modelsRoute } from './api/models.js'
 import { chatRoute } from './api/openai/chat.js'
+import { chatBatchRoute } from './api/openai/chat-batch.js'
 import { completionRoute } from './api/openai/completions.js'
 import { generativeScoringRoute } from './api/openai/generative-scoring.js'
 import {
+  ChatBatchRequest,
   ChatRequest,
   CompletionRequest,
   DetokenizeRequest,
@@ -119,6 +121,11 @@ const workRoutes = (server: Server): readonly Route[] => [
     body: { ChatRequest },
     answer: 'The answer, or a stream of chunks.',
     isStream: true,
+  }),
+  post('/v1/chat/completions/batch', chatBatchRoute(server), {
+    summary: "Answer several conversations, in vLLM's shape.",
+    body: { ChatBatchRequest },
+    answer: 'One choice a conversation, in their order.',
   }),
   post('/v1/completions', completionRoute(server), {
     summary: 'Continue text.',
@@ -314,6 +321,9 @@ export const routes = (server: Server): readonly Route[] => {
   return table
 }
 
+/** Whoever asks there expects Anthropic's form of errors, on paths that are not served too. */
+const isMessagesPath = (path: string): boolean => /^(\/anthropic)?(\/v1)?\/messages\b/.test(path)
+
 /** The methods of each path, and what the others get. */
 const addMethods = (app: Hono<Env>, table: readonly Route[]): void => {
   for (const path of new Set(table.map((route) => route.path))) {
@@ -344,6 +354,8 @@ export const createApp = (server: Server): Hono<Env> => {
   const table = routes(server)
   const checkKey = requireKey(server.config.apiKeys)
   const forms = new Map(table.map(({ path, errorForm }) => [path, errorForm]))
+  const formOf = (path: string): ErrorForm =>
+    forms.get(path.replace(/(?<=.)\/$/, '')) ?? (isMessagesPath(path) ? messageError : errorBody)
 
   const { config } = server
   app.use(logRequests(server), paceRefusals(), closeWhenLeaving(server))
@@ -364,8 +376,7 @@ export const createApp = (server: Server): Hono<Env> => {
       server.log.error({ err: thrown, request_id: c.get('requestId') }, 'unexpected error')
     c.get('record').error = errorName(error)
     for (const [name, value] of Object.entries(headersOf(error))) c.header(name, value)
-    const form = forms.get(c.req.path.replace(/(?<=.)\/$/, '')) ?? errorBody
-    return c.json(form(error), statusOf(error))
+    return c.json(formOf(c.req.path)(error), statusOf(error))
   })
   return app
 }

@@ -274,6 +274,27 @@ const REFUSED: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
 
 export const UNSERVED: UnservedFields = { withoutEffect: WITHOUT_EFFECT, refused: REFUSED }
 
+const ONE_CHAT = 'it is for /v1/chat/completions, one conversation a request'
+
+/** Of many chats in one request. */
+export const UNSERVED_OF_BATCH: UnservedFields = {
+  withoutEffect: WITHOUT_EFFECT,
+  refused: new Map([
+    ...REFUSED,
+    ...Object.entries({
+      n: refuse(ONE_CHAT, 1),
+      best_of: refuse(ONE_CHAT, 1),
+      stream: refuse(ONE_CHAT, false),
+      stream_options: refuse(ONE_CHAT, EMPTY),
+      tools: refuse(ONE_CHAT, EMPTY),
+      tool_choice: refuse(ONE_CHAT, 'none', 'auto'),
+      reward: refuse(ONE_CHAT),
+      principle: refuse(ONE_CHAT),
+      prompt_token_ids: refuse("it is one chat's: /v1/completions takes several", EMPTY),
+    }).map(([name, make]): [string, Refusal] => [name, make(name)]),
+  ]),
+}
+
 /** Of chats, and of no other dialect. */
 const CHATS_OWN = [
   'n',

@@ -78,6 +78,8 @@ type PlannedRequest = {
   readonly prompt: ChatPrompt
   readonly choices: number
   readonly constraint: Constraint | undefined
+  /** That are kept in memory with these, theirs among them. */
+  readonly kept: number
 }
 
 /** Where the answer begins: one that is held to a form thinks between tags, or not at all. */
@@ -94,7 +96,7 @@ const encodeChat = ({ segments }: ChatPrompt, model: ServedModel, call: ChatCall
 const planRequest = async (
   model: ServedModel,
   call: ChatCall,
-  { prompt, choices, constraint }: PlannedRequest,
+  { prompt, choices, constraint, kept }: PlannedRequest,
 ): Promise<{ readonly request: GenerateRequest; readonly dropped: number }> => {
   const given = call.prompt_token_ids
   const all = given ?? (await encodeChat(prompt, model, call))
@@ -103,7 +105,7 @@ const planRequest = async (
   const asked = call.max_completion_tokens ?? call.max_tokens
   const logprobs = call.logprobs === true ? (call.top_logprobs ?? 0) : undefined
   const isKept = call.stream !== true || call.reward !== undefined
-  checkKept({ isKept, choices, maxTokens: asked, logprobs })
+  checkKept({ isKept, choices: kept, maxTokens: asked, logprobs })
   const { ids, dropped } = truncatePrompt(
     all,
     call.truncate_prompt_tokens,
@@ -114,7 +116,7 @@ const planRequest = async (
     maxTokens: asked,
     fallback:
       isKept && logprobs !== undefined
-        ? Math.floor(MAX_KEPT / (choices * (logprobs + 1)))
+        ? Math.floor(MAX_KEPT / (kept * (logprobs + 1)))
         : Number.POSITIVE_INFINITY,
     promptParam: given === undefined ? 'messages' : 'prompt_token_ids',
     tokensParam: call.max_completion_tokens !== undefined ? 'max_completion_tokens' : 'max_tokens',
@@ -142,11 +144,18 @@ const planRequest = async (
   return { request, dropped }
 }
 
+type PlanContext = {
+  readonly arrival: number
+  readonly defaultThinking: boolean
+  /** Chats that are told in one piece with this one, it among them. Default 1. */
+  readonly answers?: number
+}
+
 export const planChat = async (
   models: readonly ServedModel[],
   model: ServedModel,
   call: ChatCall,
-  { arrival, defaultThinking }: { readonly arrival: number; readonly defaultThinking: boolean },
+  { arrival, defaultThinking, answers = 1 }: PlanContext,
 ): Promise<ChatPlan> => {
   if (call.top_logprobs && call.logprobs !== true)
     throw badRequest("'top_logprobs' is only allowed when 'logprobs' is true.", 'top_logprobs')
@@ -163,6 +172,7 @@ export const planChat = async (
     prompt,
     choices: generated,
     constraint,
+    kept: generated * answers,
   })
   const hideThinking = call.include_reasoning === false
   const isUnsplit = call.reasoning_format === 'none' && !hideThinking

@@ -18,6 +18,10 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
     /^\/v1\/(assistants|threads|conversations|vector_stores)\b/,
     `nothing is kept between requests: ${CHAT}`,
   ],
+  [
+    /^(\/anthropic)?(\/v1)?\/messages\/batches\b/,
+    'batches are files of requests here: POST /v1/files and /v1/batches',
+  ],
   [/^(\/anthropic)?(\/v1)?\/messages\b/, 'use POST /v1/messages or /v1/messages/count_tokens'],
   [/^\/v1\/realtime\b/, `there is no realtime API: ${CHAT} with "stream": true`],
   [
@@ -34,7 +38,6 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
   [/^\/v1\/(batches|files)\b/, 'use GET or POST /v1/files and /v1/batches'],
   [/^\/v1\/(images|audio|videos)\b/, 'this server makes text only'],
   [/^\/v1\/(fine_tuning|fine-tunes)\b/, 'this server trains nothing'],
-  [/^\/v1\/chat\/completions\/batch$/, `send each conversation by itself: ${CHAT}`],
   [/^\/v1\/engines\b/, 'engines are models now: use GET /v1/models'],
   [/^\/v1\/(pooling|classify)$/, 'use it without /v1, or POST /v1/reward'],
   [/^\/v1\/(tokenize|detokenize|tokenizer_info|version|metrics)$/, 'use it without /v1'],

@@ -22,12 +22,16 @@ export const requireAnyPlace = (models: readonly ServedModel[], kind: 'chat' | '
 
 /** Before work of several prompts: each of its sequences needs a place, so that it keeps nobody out for
  * longer than others do. */
-export const requirePlaces = (model: ServedModel, sequences: number): void => {
+export const requirePlaces = (
+  model: ServedModel,
+  sequences: number,
+  { param, asking } = { param: 'prompt', asking: "'prompt' and 'n' ask" },
+): void => {
   const { places } = model.engine.info
   if (sequences > places)
     throw badRequest(
-      `'prompt' and 'n' ask for ${sequences} answers: '${model.id}' has ${places} places (max_num_seqs and max_waiting). Send them in several requests.`,
-      'prompt',
+      `${asking} for ${sequences} answers: '${model.id}' has ${places} places (max_num_seqs and max_waiting). Send them in several requests.`,
+      param,
     )
   if (model.pace.inFlight() + sequences > places) throw queueFull([model])
 }

@@ -516,6 +516,13 @@ describe('messages', () => {
         'invalid_request_error',
       ])
       assert.deepEqual(await of(await post({ model: 'none' })), [404, 'not_found_error'])
+      for (const path of [
+        '/v1/messages/batches',
+        '/v1/messages/batches/b',
+        '/messages',
+        '/v1/messages/x',
+      ])
+        assert.deepEqual(await of(await harness.post(path, {})), [404, 'not_found_error'], path)
       assert.deepEqual(await of(await post({}, { 'anthropic-version': '2022-01-01' })), [
         400,
         'invalid_request_error',

@@ -10,6 +10,14 @@ import { chatLogprobs, promptLogprobs } from './logprobs.js'
 import type { ChatRequest } from './schema.js'
 import { timingsObject, usageObject } from './usage.js'
 
+/** What one choice of an answer is told by. */
+export type ChatTelling = Pick<ChatPlan, 'model' | 'promptTokenIds'> & {
+  readonly body: Pick<
+    ChatRequest,
+    'include_reasoning' | 'logprobs' | 'return_token_ids' | 'stop_token_ids'
+  >
+}
+
 export type ChatAnswer = ChatPlan & {
   readonly body: ChatRequest
   readonly id: string
@@ -28,14 +36,24 @@ export const rewardFields = ({ bestOf }: ChatAnswer) => {
   }
 }
 
-/** What an answer says once, beside its choices. In slices. */
-export function* chatExtras(answer: ChatAnswer, first: AnswerEvent | undefined) {
-  const { body, model, promptTokenIds, dropped } = answer
+/** What is told of a prompt when it is asked for. In slices. */
+export function* promptExtras(
+  { body, model, promptTokenIds }: ChatTelling,
+  first: AnswerEvent | undefined,
+) {
   return {
     ...(body.return_token_ids && { prompt_token_ids: Array.from(promptTokenIds) }),
     ...(first?.promptLogprobs && {
       prompt_logprobs: yield* promptLogprobs(first.promptLogprobs, model.tokenizer),
     }),
+  }
+}
+
+/** What an answer says once, beside its choices. In slices. */
+export function* chatExtras(answer: ChatAnswer, first: AnswerEvent | undefined) {
+  const { body, dropped } = answer
+  return {
+    ...(yield* promptExtras(answer, first)),
     ...(body.truncate_prompt_tokens !== undefined && {
       truncate_prompt_tokens: body.truncate_prompt_tokens,
       truncated_tokens: dropped,
@@ -44,7 +62,7 @@ export function* chatExtras(answer: ChatAnswer, first: AnswerEvent | undefined) 
 }
 
 /** A choice as far as it is known. */
-const newPart = () => ({
+export const newPart = () => ({
   reasoning: '',
   content: '',
   calls: [] as Call[],
@@ -52,12 +70,18 @@ const newPart = () => ({
   logprobs: [] as ReturnType<typeof chatLogprobs>,
   last: undefined as AnswerEvent | undefined,
 })
+type Part = ReturnType<typeof newPart>
 
-const choiceObject = (
-  { body, model }: ChatAnswer,
-  part: ReturnType<typeof newPart>,
-  index: number,
-) => {
+export const addEvent = ({ body, model }: ChatTelling, part: Part, event: AnswerEvent): void => {
+  part.reasoning += event.reasoning
+  part.content += event.text
+  for (const piece of event.calls) addCallPiece(part.calls, piece)
+  if (body.return_token_ids) part.ids.push(...event.tokenIds)
+  if (event.logprobs) part.logprobs.push(...chatLogprobs(event.logprobs, model.tokenizer))
+  part.last = event
+}
+
+export const choiceObject = ({ body, model }: ChatTelling, part: Part, index: number) => {
   const hidden = part.reasoning === '' || body.include_reasoning === false
   const reasoning = hidden ? null : part.reasoning
   const reasons = model.profile.reasoning !== undefined
@@ -111,13 +135,7 @@ export const wholeChat = (answer: ChatAnswer): WholeForm => {
     event: (event) => {
       first ??= event
       const part = parts[event.choice]
-      if (part === undefined) return
-      part.reasoning += event.reasoning
-      part.content += event.text
-      for (const piece of event.calls) addCallPiece(part.calls, piece)
-      if (body.return_token_ids) part.ids.push(...event.tokenIds)
-      if (event.logprobs) part.logprobs.push(...chatLogprobs(event.logprobs, model.tokenizer))
-      part.last = event
+      if (part !== undefined) addEvent(answer, part, event)
     },
     answer: object,
   }

@@ -20,7 +20,10 @@ export const members = (object: object): string => asMembers(JSON.stringify(obje
 export const isLong = (event: AnswerEvent): boolean => event.promptLogprobs !== undefined
 
 /** The stop string or id that ended a choice, where the caller asked for it. */
-export const stopReason = (event: AnswerEvent | undefined, body: GenerationBody) => {
+export const stopReason = (
+  event: AnswerEvent | undefined,
+  body: Pick<GenerationBody, 'stop_token_ids'>,
+) => {
   const stop = event?.stopReason
   const asked =
     typeof stop === 'string' || (stop !== undefined && body.stop_token_ids?.includes(stop))

@@ -188,6 +188,26 @@ export type ChatRequest = z.output<typeof ChatRequest>
 
 const MAX_PROMPTS = 2048
 
+const {
+  n: _n,
+  stream: _stream,
+  stream_options: _options,
+  best_of: _best,
+  reward: _reward,
+  principle: _principle,
+  tools: _tools,
+  tool_choice: _choice,
+  parallel_tool_calls: _calls,
+  ...batched
+} = chat
+
+/** vLLM's shape: a chat's fields without those of streams, tools and several choices. */
+export const ChatBatchRequest = z.looseObject({
+  ...batched,
+  messages: list(GivenMessages, 1, MAX_PROMPTS).describe('Conversations: each gets a choice.'),
+})
+export type ChatBatchRequest = z.output<typeof ChatBatchRequest>
+
 const Prompt = z.union([
   z.string(),
   tokenIds(1),

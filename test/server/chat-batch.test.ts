@@ -1,0 +1,115 @@
+// /v1/chat/completions/batch: each choice is what the conversation gets by itself.
+
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { noAddon, type RealServer, startReal } from './real-server.js'
+
+const CHAT = '/v1/chat/completions'
+const model = 'tiny-reasoner'
+const user = (content: string) => [{ role: 'user', content }]
+const CONVERSATIONS = [
+  user('How many r in strawberry?'),
+  user('Hello'),
+  [
+    { role: 'system', content: 'Be brief.' },
+    { role: 'user', content: 'What is 2+2?' },
+    { role: 'assistant', content: '4' },
+    { role: 'user', content: 'And 3+3?' },
+  ],
+]
+
+describe('batches of chats', { skip: noAddon }, () => {
+  let server: RealServer
+  before(async () => {
+    server = await startReal({
+      max_model_len: 1024,
+      max_num_seqs: 4,
+      max_waiting: 4,
+    })
+  })
+  after(() => server.close())
+
+  const post = async (path: string, body: object) => {
+    const response = await server.post(path, body)
+    const text = await response.text()
+    assert.equal(response.status, 200, text)
+    return JSON.parse(text)
+  }
+  const refused = async (body: object) => {
+    const response = await server.post(`${CHAT}/batch`, {
+      model,
+      messages: CONVERSATIONS,
+      max_tokens: 1,
+      ...body,
+    })
+    const { error } = JSON.parse(await response.text())
+    assert.equal(response.status, 400, JSON.stringify(error))
+    return error
+  }
+
+  for (const more of [
+    { temperature: 0, reasoning_effort: 'none' },
+    { temperature: 1, seed: 7, reasoning_effort: 'high', logprobs: true, top_logprobs: 2 },
+    { temperature: 0, response_format: { type: 'json_object' }, reasoning_effort: 'none' },
+    { return_token_ids: true, prompt_logprobs: 1, seed: 3, include_reasoning: false },
+  ])
+    test(`choices are those of single chats: ${JSON.stringify(more)}`, async () => {
+      const fields = { model, max_tokens: 40, ...more }
+      const { choices, usage, object } = await post(`${CHAT}/batch`, {
+        ...fields,
+        messages: CONVERSATIONS,
+      })
+      assert.equal(object, 'chat.completion')
+      assert.equal(choices.length, CONVERSATIONS.length)
+      let prompt = 0
+      for (const [index, messages] of CONVERSATIONS.entries()) {
+        const one = await post(CHAT, { ...fields, messages })
+        const { prompt_token_ids, prompt_logprobs, ...choice } = choices[index]
+        assert.deepEqual(choice, { ...one.choices[0], index })
+        assert.deepEqual(prompt_token_ids, one.prompt_token_ids)
+        assert.deepEqual(prompt_logprobs, one.prompt_logprobs)
+        prompt += one.usage.prompt_tokens
+      }
+      assert.equal(usage.prompt_tokens, prompt)
+    })
+
+  test('what only one conversation can have is refused by its name', async () => {
+    for (const [field, value] of Object.entries({
+      n: 2,
+      stream: true,
+      tools: [{ type: 'function', function: { name: 'f', parameters: {} } }],
+      tool_choice: 'required',
+      best_of: 2,
+      reward: { model: 'tiny-reward' },
+      prompt_token_ids: [1, 2],
+    })) {
+      const error = await refused({ [field]: value })
+      assert.equal(error.param, field)
+      assert.match(error.message, /completions/)
+    }
+    const asked = { n: 1, stream: false, tools: [], tool_choice: 'auto', stream_options: null }
+    await post(`${CHAT}/batch`, { model, messages: [user('Hi')], max_tokens: 1, ...asked })
+  })
+
+  test('errors name the conversation', async () => {
+    for (const [messages, param] of [
+      [[], 'messages'],
+      [user('Hi'), 'messages.0'],
+      [[user('Hi'), []], 'messages.1'],
+      [[user('Hi'), [{ role: 'user', content: 5 }]], 'messages.1.0.content'],
+      [[user('Hi'), [{ role: 'nobody', content: '' }]], 'messages.1.0.role'],
+      [[user('Hi'), user('x'.repeat(9000))], 'messages.1'],
+      [Array.from({ length: 9 }, () => user('Hi')), 'messages'],
+    ] as const) {
+      const error = await refused({ messages })
+      assert.equal(error.param, param, error.message)
+    }
+    const long = await refused({ messages: [user('Hi'), user('x'.repeat(9000))] })
+    assert.match(long.message, /^messages\.1: /)
+  })
+
+  test('a reward model writes no answers', async () => {
+    const error = await refused({ model: 'tiny-reward' })
+    assert.match(error.message, /reward model.*tiny-reasoner/)
+  })
+})
