@@ -11,7 +11,7 @@ import type { ChatRequest } from './schema.js'
 import { timingsObject, usageObject } from './usage.js'
 
 /** What one choice of an answer is told by. */
-export type ChatTelling = Pick<ChatPlan, 'model' | 'promptTokenIds'> & {
+type ChatTelling = Pick<ChatPlan, 'model' | 'promptTokenIds'> & {
   readonly body: Pick<
     ChatRequest,
     'include_reasoning' | 'logprobs' | 'return_token_ids' | 'stop_token_ids'
