@@ -115,8 +115,13 @@ std::vector<PackedGroup> packed_groups(const Sources& s, const ModelConfig& conf
   const LinearSource* head = s.head_is_embedding ? &s.embedding : &s.head;
   if (config.reward.kind == RewardHead::Kind::lm_head_rows) {
     add(Slot::head, -1, WeightUse::linear, {});
+    std::vector<PackedGroup::Part>& parts = groups.back().parts;
     for (const int32_t id : config.reward.vocab_ids) {
-      groups.back().parts.push_back({head, {id, 1, 0, config.hidden}});
+      if (!parts.empty() && parts.back().range.first_row + parts.back().range.rows == id) {
+        ++parts.back().range.rows;
+      } else {
+        parts.push_back({head, {id, 1, 0, config.hidden}});
+      }
     }
   } else if (!tied) {
     add(Slot::head, -1, WeightUse::linear, {{head, Kind::head}});

@@ -3,6 +3,7 @@
 
 import { Command } from 'commander'
 import { addBatchCommand } from './commands/batch.js'
+import { addCheckCommand } from './commands/check.js'
 import { addEvalCommand } from './commands/eval.js'
 import { addGenerateCommand } from './commands/generate.js'
 import { addGeneratePairsCommand } from './commands/generate-pairs.js'
@@ -28,6 +29,7 @@ for (const add of [
   addPullCommand,
   addImportNemoCommand,
   addInfoCommand,
+  addCheckCommand,
   addEvalCommand,
   addScoreCommand,
   addGeneratePairsCommand,

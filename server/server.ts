@@ -15,6 +15,7 @@ import { isLoopback } from './http/door.js'
 import { type Listening, listen } from './http/listen.js'
 import { createTraffic } from './http/traffic.js'
 import { createMetrics, type Metrics } from './metrics/metrics.js'
+import { findReceipt, receiptText } from './model/accuracy.js'
 import { fetchModel } from './model/fetch.js'
 import { loadModel } from './model/open.js'
 import type { ServedModel } from './model/served-model.js'
@@ -242,7 +243,10 @@ const loadOne = async (
     },
   })
   progress.finish()
-  const { ranks } = model.engine.info
+  const { ranks, fingerprint } = model.engine.info
+  const receipt = await findReceipt(folder, { ...one, fingerprint })
+  if (receipt !== undefined)
+    tell(`${name}: check measured on ${receipt.measured.slice(0, 10)}: ${receiptText(receipt)}`)
   if (ranks.length > 1) for (const [rank, one] of ranks.entries()) tell(rankText(name, rank, one))
   return model
 }

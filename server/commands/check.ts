@@ -1,0 +1,125 @@
+// `nemotron-server check`: what a quantisation or a rounding costs in accuracy.
+
+import { type Command, Option } from 'commander'
+import { tell } from '../log.js'
+import {
+  type Choices,
+  keepReceipt,
+  measureAccuracy,
+  REFERENCE,
+  type Receipt,
+  receiptsFile,
+  receiptText,
+} from '../model/accuracy.js'
+import { findFolder } from '../model/fetch.js'
+import { createProgress } from '../terminal.js'
+import { positiveInteger } from './flags.js'
+import { print } from './print.js'
+
+type Flags = {
+  readonly dtype: Choices['dtype']
+  readonly kvCacheDtype: Choices['kvCacheDtype']
+  readonly roundActivations: 'on' | 'off'
+  readonly fp8Activations: 'on' | 'off'
+  readonly against?: string
+  readonly device: 'auto' | 'cpu' | 'cuda'
+  readonly threads?: number
+  readonly json?: boolean
+}
+
+const folderOf = async (name: string): Promise<string> => {
+  const folder = await findFolder(name)
+  if (folder === undefined)
+    throw new Error(
+      `${name}: no folder here, and not in the cache of Hugging Face: nemotron-server pull ${name} downloads it.`,
+    )
+  return folder
+}
+
+const choicesOf = (flags: Flags): Choices => ({
+  dtype: flags.dtype,
+  kvCacheDtype: flags.kvCacheDtype,
+  roundActivations: flags.roundActivations === 'on',
+  fp8Activations: flags.fp8Activations === 'on',
+})
+
+/** For people. */
+const report = (receipt: Receipt): string => {
+  const { model, against, dtype, device } = receipt
+  const extra = [
+    ...(receipt.kv_cache_dtype === 'auto' ? [] : [`keys and values in ${receipt.kv_cache_dtype}`]),
+    ...(receipt.round_activations ? ['activations rounded to BF16'] : []),
+    ...(receipt.fp8_activations ? ['activations in FP8'] : []),
+  ].map((text) => `, ${text}`)
+  const of = model === against ? 'the weights as they are stored' : against
+  return `${model} with ${dtype} weights${extra.join('')}, on ${device}\nagainst ${of}: ${receiptText(receipt)}\n`
+}
+
+/** A model on a disk that is read-only has its figures all the same. */
+const keep = async (receipt: Receipt): Promise<void> => {
+  const file = receiptsFile(receipt.model)
+  try {
+    await keepReceipt(receipt)
+    tell(`Kept in ${file}: serve tells it when it loads the model with these choices.`)
+  } catch (error) {
+    tell(`Not kept: ${error instanceof Error ? error.message : error}`)
+  }
+}
+
+const check = async (name: string, flags: Flags): Promise<void> => {
+  const choices = choicesOf(flags)
+  const isReference = JSON.stringify(choices) === JSON.stringify(REFERENCE)
+  if (isReference && flags.against === undefined)
+    throw new Error(
+      'nothing to compare: choose --dtype, --kv-cache-dtype, --round-activations or --fp8-activations, or name the original with --against',
+    )
+  const folder = await folderOf(name)
+  const against = flags.against === undefined ? folder : await folderOf(flags.against)
+  const progress = createProgress()
+  try {
+    const { device, threads } = flags
+    const say = (text: string) => {
+      progress.finish()
+      tell(text)
+    }
+    const receipt = await measureAccuracy({
+      ...{ folder, against, choices, device, threads, say },
+      onProgress: progress.update,
+    })
+    progress.finish()
+    await print(flags.json ? `${JSON.stringify(receipt, null, 2)}\n` : report(receipt))
+    await keep(receipt)
+  } finally {
+    progress.finish()
+  }
+}
+
+const choice = (flags: string, text: string, values: readonly string[], standard: string) =>
+  new Option(flags, text).choices(values).default(standard)
+const SWITCH = ['on', 'off']
+
+export const addCheckCommand = (program: Command): void => {
+  const device = ['cpu', 'cuda', 'auto']
+  program
+    .command('check')
+    .description('Measure what quantised weights or rounding cost in accuracy.')
+    .argument('<model>', 'a Hugging Face folder, the id of a model that was pulled, or a GGUF file')
+    .option('--against <model>', 'the original (default: the same model, weights as stored)')
+    .addOption(
+      choice('--dtype <type>', 'as of serve', ['auto', 'bf16', 'fp8', 'int8', 'int4'], 'auto'),
+    )
+    .addOption(choice('--kv-cache-dtype <type>', 'as of serve', ['auto', 'bf16', 'fp8'], 'auto'))
+    .addOption(choice('--round-activations <on|off>', 'as of serve', SWITCH, 'off'))
+    .addOption(choice('--fp8-activations <on|off>', 'as of serve', SWITCH, 'off'))
+    .addOption(choice('--device <device>', 'where both run', device, 'cpu'))
+    .option('--threads <n>', 'CPU threads (default: one per hardware thread)', positiveInteger)
+    .option('--json', 'for programs')
+    .action(async (name: string, flags: Flags) => {
+      try {
+        await check(name, flags)
+      } catch (error) {
+        tell(`error: ${error instanceof Error ? error.message : String(error)}`)
+        process.exitCode = 1
+      }
+    })
+}

@@ -1,0 +1,318 @@
+// What quantisation and rounding cost: the distributions of next tokens over fixed texts, of a model as it would be
+// served and of its reference, one engine after the other. And the receipt, a file beside the model.
+
+import { readFile, rename, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { loadAddon } from '../engine/addon.js'
+import { openEngine } from '../engine/engine.js'
+import type { Engine, EngineOptions } from '../engine/types.js'
+import { EngineFailure } from '../failure.js'
+import { isGguf } from '../tokenizer/gguf.js'
+import { loadTokenizer } from '../tokenizer/tokenizer.js'
+import type { Tokenizer } from '../tokenizer/types.js'
+import { VERSION } from '../version.js'
+import { TEXTS, TEXTS_VERSION } from './accuracy-texts.js'
+
+/** Choices at load time that change numbers. */
+export type Choices = Required<
+  Pick<EngineOptions, 'dtype' | 'kvCacheDtype' | 'roundActivations' | 'fp8Activations'>
+>
+
+/** As exact as the engine is. */
+export const REFERENCE: Choices = {
+  dtype: 'auto',
+  kvCacheDtype: 'auto',
+  roundActivations: false,
+  fp8Activations: false,
+}
+
+const Figures = z.object({
+  positions: z.number(),
+  /** Kullback-Leibler divergence of the measured distribution from the reference's, in nats. */
+  kl_mean: z.number(),
+  kl_p99: z.number(),
+  /** Share of positions at which both have the same likeliest token. */
+  top1_agreement: z.number(),
+  /** Of the log probability of the token that comes next in the text. */
+  logprob_delta_mean: z.number(),
+})
+type Figures = z.output<typeof Figures>
+
+const Receipt = Figures.extend({
+  model: z.string(),
+  against: z.string(),
+  dtype: z.string(),
+  kv_cache_dtype: z.string(),
+  round_activations: z.boolean(),
+  fp8_activations: z.boolean(),
+  device: z.string(),
+  texts: z.number(),
+  version: z.string(),
+  fingerprint: z.string(),
+  measured: z.string(),
+})
+export type Receipt = z.output<typeof Receipt>
+const Receipts = z.object({ receipts: z.array(Receipt) })
+
+const BLOCK = 16
+/** Tokens that are measured in each block, its first: their prompts are cached but for so many. */
+const MEASURED = 4
+const MOST_TOKENS = 240
+/** Enough for a text and for all that is measured at once, of every model. */
+const KV_BYTES = 256 << 20
+const AT_ONCE = 8
+
+const invalid = (message: string) => new EngineFailure({ code: 'invalid_argument', message })
+
+type Side = {
+  readonly folder: string
+  readonly tokenizer: Tokenizer
+  readonly vocab: number
+  /** Of each text. */
+  readonly texts: readonly (readonly number[])[]
+}
+
+const describeSide = async (folder: string): Promise<Side> => {
+  const info = loadAddon().modelInfo(folder, [])
+  if ('code' in info) throw new EngineFailure(info)
+  const { reward, rewardOutputs, vocab, maxPosition } = info.config
+  if (reward === 'classification')
+    throw new EngineFailure({
+      code: 'unsupported',
+      message: `${folder} has a head of ${rewardOutputs} rewards and none of a vocabulary; check compares how likely next tokens are`,
+    })
+  if (maxPosition <= BLOCK + MEASURED)
+    throw invalid(
+      `${folder} takes ${maxPosition} tokens; check needs more than ${BLOCK + MEASURED}`,
+    )
+  const tokenizer = await loadTokenizer(folder)
+  const texts: number[][] = []
+  const before = tokenizer.bosId === null ? [] : [tokenizer.bosId]
+  for (const text of TEXTS) {
+    const ids = [...before, ...(await tokenizer.encode(text))]
+    texts.push(ids.slice(0, Math.min(MOST_TOKENS, maxPosition)))
+  }
+  return { folder, tokenizer, vocab, texts }
+}
+
+const checkSame = (one: Side, other: Side): void => {
+  if (one.vocab !== other.vocab)
+    throw invalid(
+      `${one.folder} has a vocabulary of ${one.vocab} tokens and ${other.folder} one of ${other.vocab}; they have to be the same model`,
+    )
+  const at = one.texts.findIndex((ids, i) => ids.join() !== other.texts[i]?.join())
+  if (at >= 0)
+    throw invalid(
+      `${one.folder} and ${other.folder} cut text ${at + 1} of check into different tokens; they have to be the same model`,
+    )
+}
+
+/** How many tokens of a text stand before each measured one. The last has to be in the text. */
+const measuredIn = (ids: readonly number[]): readonly number[] =>
+  Array.from(ids.keys()).filter(
+    (count) => count > BLOCK && count % BLOCK > 0 && count % BLOCK <= MEASURED,
+  )
+
+const open = (side: Side, choices: Choices, options: MeasureOptions): Promise<Engine> =>
+  openEngine(
+    {
+      ...choices,
+      model: side.folder,
+      device: options.device,
+      ...(options.threads !== undefined && { threads: options.threads }),
+      maxModelLen: Math.max(...side.texts.map(({ length }) => length)),
+      maxNumSeqs: AT_ONCE,
+      maxNumBatchedTokens: 2 * MOST_TOKENS,
+      blockSize: BLOCK,
+      kvCacheMemory: KV_BYTES,
+      // The whole vocabulary is asked for as the scores of a reward model are.
+      rewardRows: Array.from({ length: side.vocab }, (_, id) => id),
+      onProgress: ({ phase, bytesDone, bytesTotal }) =>
+        options.onProgress(`${side.folder}: ${phase}`, bytesDone, bytesTotal),
+    },
+    side.tokenizer,
+  )
+
+/** Of each id, from logits. */
+const logProbabilities = (logits: readonly number[]): Float32Array => {
+  let most = Number.NEGATIVE_INFINITY
+  for (const value of logits) if (value > most) most = value
+  let sum = 0
+  for (const value of logits) sum += Math.exp(value - most)
+  const log = most + Math.log(sum)
+  return Float32Array.from(logits, (value) => value - log)
+}
+
+/** The first of them where several are. */
+const likeliestOf = (values: ArrayLike<number>): number => {
+  let best = 0
+  for (let i = 1; i < values.length; i++) if ((values[i] ?? 0) > (values[best] ?? 0)) best = i
+  return best
+}
+
+type Seen = {
+  readonly logprobs: Float32Array
+  readonly likeliest: number
+  /** What comes next in the text. */
+  readonly next: number
+}
+
+/** Calls `see` for every measured position, in order. */
+const run = async (
+  side: Side,
+  choices: Choices,
+  options: MeasureOptions,
+  see: (seen: Seen) => void,
+): Promise<Pick<Engine['info'], 'device' | 'dtype' | 'fingerprint'>> => {
+  const engine = await open(side, choices, options)
+  try {
+    for (const [i, ids] of side.texts.entries()) {
+      const score = async (count: number): Promise<Seen> => {
+        const { scores } = await engine.score({ promptTokenIds: ids.slice(0, count) })
+        return {
+          logprobs: logProbabilities(scores),
+          likeliest: likeliestOf(scores),
+          next: ids[count] ?? 0,
+        }
+      }
+      const counts = measuredIn(ids)
+      const last = counts.at(-1)
+      if (last !== undefined) await score(last) // now the others are in the cache
+      for (let at = 0; at < counts.length; at += AT_ONCE)
+        for (const seen of await Promise.all(counts.slice(at, at + AT_ONCE).map(score))) see(seen)
+      if ((i + 1) % 4 === 0) options.say(`${side.folder}: ${i + 1} of ${side.texts.length} texts`)
+    }
+    return engine.info
+  } finally {
+    await engine.close()
+  }
+}
+
+/** Of `other` from `reference`, both log probabilities of each id. */
+const divergence = (reference: ArrayLike<number>, other: ArrayLike<number>): number => {
+  let sum = 0
+  for (let i = 0; i < reference.length; i++) {
+    const of = reference[i] ?? 0
+    sum += Math.exp(of) * (of - (other[i] ?? 0))
+  }
+  return Math.max(0, sum)
+}
+
+const createFigures = () => {
+  const divergences: number[] = []
+  let [agreed, delta] = [0, 0]
+  return {
+    add: (reference: Seen, other: Seen): void => {
+      divergences.push(divergence(reference.logprobs, other.logprobs))
+      if (reference.likeliest === other.likeliest) agreed++
+      const { next } = other
+      delta += Math.abs((reference.logprobs[next] ?? 0) - (other.logprobs[next] ?? 0))
+    },
+    figures: (): Figures => {
+      const positions = divergences.length
+      const sorted = divergences.toSorted((a, b) => a - b)
+      return {
+        positions,
+        kl_mean: divergences.reduce((sum, one) => sum + one, 0) / positions,
+        kl_p99: sorted[Math.ceil(0.99 * positions) - 1] ?? 0,
+        top1_agreement: agreed / positions,
+        logprob_delta_mean: delta / positions,
+      }
+    },
+  }
+}
+
+type MeasureOptions = {
+  /** A folder or a GGUF file. */
+  readonly folder: string
+  /** The reference's; the same where only `choices` differ. */
+  readonly against: string
+  readonly choices: Choices
+  readonly device: 'auto' | 'cpu' | 'cuda'
+  readonly threads?: number | undefined
+  /** Of loading: bytes. */
+  readonly onProgress: (what: string, done: number, total: number) => void
+  readonly say: (text: string) => void
+}
+
+/** One model is in memory at a time; of the reference its distributions stay, about 400 of them. */
+export const measureAccuracy = async (options: MeasureOptions): Promise<Receipt> => {
+  const { folder, against, choices } = options
+  const side = await describeSide(folder)
+  const reference = folder === against ? side : await describeSide(against)
+  checkSame(side, reference)
+  const known: Seen[] = []
+  const stored = await run(reference, REFERENCE, options, (seen) => known.push(seen))
+  const figures = createFigures()
+  known.reverse()
+  const info = await run(side, choices, options, (seen) => {
+    const of = known.pop()
+    if (of !== undefined) figures.add(of, seen)
+  })
+  if (folder === against && info.dtype === stored.dtype && choices.dtype !== 'auto')
+    throw invalid(
+      `${folder} is stored as ${stored.dtype}, and --dtype ${choices.dtype} leaves it so: there is nothing to compare. --against names the folder that it was made of`,
+    )
+  return {
+    model: folder,
+    against,
+    dtype: info.dtype,
+    kv_cache_dtype: choices.kvCacheDtype,
+    round_activations: choices.roundActivations,
+    fp8_activations: choices.fp8Activations,
+    ...figures.figures(),
+    device: info.device,
+    texts: TEXTS_VERSION,
+    version: VERSION,
+    fingerprint: info.fingerprint,
+    measured: new Date().toISOString(),
+  }
+}
+
+/** Where the receipts of a model are kept. */
+export const receiptsFile = (folder: string): string =>
+  isGguf(folder) ? `${folder}.accuracy.json` : join(folder, 'nemotron-accuracy.json')
+
+/** A file that is missing, or that another version wrote in another form, has none. */
+const receiptsOf = async (folder: string): Promise<readonly Receipt[]> => {
+  try {
+    const text = await readFile(receiptsFile(folder), 'utf8')
+    return Receipts.safeParse(JSON.parse(text)).data?.receipts ?? []
+  } catch {
+    return []
+  }
+}
+
+type Same = Pick<
+  Receipt,
+  'fingerprint' | 'kv_cache_dtype' | 'round_activations' | 'fp8_activations'
+>
+const isOf = (receipt: Same, same: Same): boolean =>
+  receipt.fingerprint === same.fingerprint &&
+  receipt.kv_cache_dtype === same.kv_cache_dtype &&
+  receipt.round_activations === same.round_activations &&
+  receipt.fp8_activations === same.fp8_activations
+
+/** Takes the place of an older one of the same choices. Rejects where the folder cannot be written. */
+export const keepReceipt = async (receipt: Receipt): Promise<void> => {
+  const file = receiptsFile(receipt.model)
+  const others = (await receiptsOf(receipt.model)).filter((one) => !isOf(one, receipt))
+  const part = `${file}.${process.pid}.part`
+  await writeFile(part, `${JSON.stringify({ receipts: [...others, receipt] }, null, 2)}\n`)
+  await rename(part, file)
+}
+
+/** What was measured of a model as it has been loaded. `same`: the settings that it was loaded with. */
+export const findReceipt = async (folder: string, same: Same): Promise<Receipt | undefined> =>
+  (await receiptsOf(folder)).find((one) => isOf(one, same))
+
+const figure = (value: number): string => value.toPrecision(3)
+
+export const receiptText = (receipt: Receipt): string => {
+  const { kl_mean, kl_p99, top1_agreement, logprob_delta_mean, positions } = receipt
+  return (
+    `KL ${figure(kl_mean)} (p99 ${figure(kl_p99)}), same likeliest token ${(100 * top1_agreement).toFixed(1)} %, ` +
+    `mean |delta logprob| ${figure(logprob_delta_mean)}, over ${positions} positions`
+  )
+}
