@@ -109,6 +109,24 @@ const fromZod = (error: z.ZodError, body: unknown): RequestError => {
   }
 }
 
+/** Where a text has half of a surrogate pair, which UTF-8 cannot say: no model could read it as it is. */
+export const brokenText = (value: unknown): readonly (string | number)[] | undefined => {
+  if (typeof value === 'string') return value.isWellFormed() ? undefined : []
+  if (typeof value !== 'object' || value === null) return undefined
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) {
+      const path = typeof value[i] === 'number' ? undefined : brokenText(value[i])
+      if (path !== undefined) return [i, ...path]
+    }
+    return undefined
+  }
+  for (const [key, one] of Object.entries(value)) {
+    const path = key.isWellFormed() ? brokenText(one) : []
+    if (path !== undefined) return [key.toWellFormed(), ...path]
+  }
+  return undefined
+}
+
 /** Fields that no schema names and that mean something elsewhere. */
 export type UnservedFields = {
   /** Accepted, of no effect. */

@@ -2,19 +2,19 @@
 // and, for reward models, `reward()`, which takes conversations as /v1/reward does. Chat in-process goes through token ids (docs/api.md).
 
 import { z } from 'zod'
-import { checkBody } from './check.js'
-import { checkOptions } from './engine/check-call.js'
+import { brokenText, checkBody } from './check.js'
+import { checkBeside, checkCall, checkOptions, checkTokenizer } from './engine/check-call.js'
 import { checkFolder, openEngine } from './engine/engine.js'
 import type { Engine, EngineOptions, GenerateRequest, Timings } from './engine/types.js'
 import { EngineFailure } from './failure.js'
 import { type CompileForm, createGrammars } from './model/grammars.js'
 import { namesOfModel } from './model/identity.js'
-import { openReadout, openTemplate, rewardSettings } from './model/open.js'
+import { openReadout, openTemplate, rewardDoubt, rewardSettings } from './model/open.js'
 import { badRequest } from './request-error.js'
 import { type JudgeFields, judgeBatch, judgeData, judgeUsage } from './scoring/judge.js'
 import { planJudging, planRewards, RewardBody, rewardData } from './scoring/rewards.js'
 import { scoreBatch, scoreUsage } from './scoring/scoring.js'
-import type { RewardSettings } from './settings/reward.js'
+import { RewardSettings } from './settings/reward.js'
 import { loadTokenizer } from './tokenizer/tokenizer.js'
 import type { Tokenizer } from './tokenizer/types.js'
 
@@ -93,9 +93,25 @@ const answerIn = (text: string, isOpen: boolean): string => {
   return end < 0 ? text : text.slice(end + '</think>'.length)
 }
 
+/** Fields of a request that the schema decides. */
+const SET_BY_SCHEMA = ['n', 'grammar', 'grammarAfter'] as const
+
+const checkValueRequest = (request: unknown): void => {
+  checkCall('the request', request)
+  const given = request as Readonly<Record<string, unknown>>
+  for (const field of SET_BY_SCHEMA)
+    if (given[field] !== undefined)
+      throw new EngineFailure({
+        code: 'invalid_argument',
+        message: `${field} is no field of generateValue(): an answer is one value of its schema`,
+      })
+}
+
 const valueGenerator =
   (engine: Engine, compileForm: CompileForm): RewardingEngine['generateValue'] =>
   async (request, options = {}) => {
+    checkValueRequest(request)
+    checkBeside(options)
     const { schema, ...rest } = request
     const form = { kind: 'schema', schema: jsonSchemaOf(schema) } as const
     const grammar = await compileForm(form, 'schema')
@@ -120,18 +136,38 @@ const valueGenerator =
     throw new EngineFailure({ code: 'aborted', message: 'the request was aborted' })
   }
 
+const checkReward = (settings: unknown): void => {
+  if (settings === undefined) return
+  const read = RewardSettings.safeParse(settings)
+  const [issue] = read.error?.issues ?? []
+  if (issue === undefined) return
+  const field = ['reward', ...issue.path].join('.')
+  throw new EngineFailure({ code: 'invalid_argument', message: `${field}: ${issue.message}` })
+}
+
+/** As /v1/reward refuses it. */
+const checkTexts = (call: unknown): void => {
+  const path = brokenText(call)
+  if (path === undefined) return
+  const param = path.join('.')
+  throw badRequest(`Invalid value for '${param}': it has half of a surrogate pair.`, param)
+}
+
 export const createEngine = async (
   options: CreateEngineOptions,
   tokenizer?: Tokenizer,
 ): Promise<RewardingEngine> => {
   const { reward: settings, ...rest } = options ?? {}
   checkOptions(typeof options === 'object' && options !== null ? rest : options)
+  checkReward(settings)
+  checkTokenizer(tokenizer)
   const folder = await checkFolder(options.model)
   const words = tokenizer ?? (await loadTokenizer(folder))
   const warnings: string[] = []
+  const names = namesOfModel(folder)
   const { template, profile } = await openTemplate(
     folder,
-    { names: namesOfModel(folder), file: undefined },
+    { names, file: undefined },
     words,
     (message) => warnings.push(message),
   )
@@ -141,13 +177,20 @@ export const createEngine = async (
   const isReward = engine.info.rewardKind !== 'none' || reward?.judge !== undefined
   // Chat goes through token ids here: a template matters to rewards alone.
   if (isReward) for (const message of warnings) process.emitWarning(message)
+  const doubt = rewardDoubt(engine, reward, names)
+  if (doubt !== undefined) process.emitWarning(doubt)
   const readout = await openReadout(engine, reward)
   const model = { id: folder, engine, tokenizer: words, template, readout }
   return {
     ...engine,
     generateValue: valueGenerator(engine, createGrammars(engine)),
-    reward: async ({ cacheSalt, priority, ...call }, { signal } = {}) => {
-      if (!isReward) throw new Error(`${folder} is a chat model and gives no rewards.`)
+    reward: async (given, options = {}) => {
+      checkCall('the call', given)
+      checkBeside(options)
+      const { cacheSalt, priority, ...call } = given
+      const { signal } = options
+      if (!isReward) throw badRequest(`${folder} is a chat model and gives no rewards.`)
+      checkTexts(call)
       const { body } = checkBody(RewardBody, call, { isStrict: true })
       if (readout.judge !== undefined) {
         const { inputs, trials } = await planJudging(model, body)

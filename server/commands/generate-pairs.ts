@@ -133,7 +133,8 @@ const openPairs = async (with_: Asking, flags: Flags) => {
   }
   const judge = { model: rewardModel.id, include_thinking: flags.includeThinking === true }
   const ask = async ({ messages, principle }: Given, line: number): Promise<readonly Choice[]> => {
-    const body = { ...common, messages, reward: { ...judge, principle }, seed: flags.seed + line }
+    const seed = flags.seed + line - 1 // lines are counted from 1
+    const body = { ...common, messages, reward: { ...judge, principle }, seed }
     return ChatAnswer.parse(await target.post('/chat/completions', body)).choices
   }
   const answers = async (given: Given, line: number) => {

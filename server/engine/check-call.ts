@@ -18,14 +18,22 @@ const object: Check = {
   expected: 'an object',
   is: (value) => typeof value === 'object' && value !== null && !isList(value),
 }
-const integer = (min: number): Check => ({
-  expected: `an integer of at least ${min}`,
-  is: (value) => Number.isSafeInteger(value) && (value as number) >= min,
+const integer = (min: number, max = Number.MAX_SAFE_INTEGER): Check => ({
+  expected:
+    max < Number.MAX_SAFE_INTEGER
+      ? `an integer from ${min} to ${max}`
+      : `an integer of at least ${min}`,
+  is: (value) =>
+    Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max,
 })
 const ids: Check = {
   expected: 'a list of token ids',
   // A typed array has nothing else; which numbers are ids is checked where they are copied.
   is: (value) => ArrayBuffer.isView(value) || (Array.isArray(value) && value.every(isNumber)),
+}
+const someIds: Check = {
+  expected: 'a list of at least one token id',
+  is: (value) => ids.is(value) && (value as ArrayLike<number>).length > 0,
 }
 const idLists: Check = {
   expected: 'a list of lists of token ids',
@@ -50,6 +58,9 @@ const seed: Check = {
 
 type Checks<T> = Readonly<Record<keyof T, Check>>
 
+/** As the settings of the server. */
+const MAX_THREADS = 1024
+
 const OPTIONS: Checks<EngineOptions> = {
   model: text,
   device: text,
@@ -65,7 +76,7 @@ const OPTIONS: Checks<EngineOptions> = {
   blockSize: integer(1),
   maxWaiting: integer(0),
   maxWaitingTokens: integer(0),
-  threads: integer(1),
+  threads: integer(1, MAX_THREADS),
   prefixCache: flag,
   rewardRows: ids,
   isa: text,
@@ -97,7 +108,7 @@ const SAMPLING: Checks<Sampling> = {
   skipSpecialTokens: flag,
   logitBias: bias,
   badWordIds: idLists,
-  allowedTokenIds: ids,
+  allowedTokenIds: someIds,
   thinkingBudget: number,
   thinkingOpen: flag,
   mayThink: flag,
@@ -165,7 +176,26 @@ export const checkText = (name: string, value: unknown): void => require(text, n
 
 export const checkCallback = (name: string, value: unknown): void => require(callback, name, value)
 
-export const checkSignal = (signal: unknown): void => {
-  if (signal !== undefined && !(signal instanceof AbortSignal))
-    fail(`signal must be an AbortSignal, found ${shown(signal)}`)
+const signal: Check = {
+  expected: 'an AbortSignal',
+  is: (value) => value instanceof AbortSignal,
+}
+
+/** What goes beside a request: `{ signal }`. */
+export const checkBeside = (options: unknown): void =>
+  checkFields<{ signal: AbortSignal }>('options', '', options, { signal })
+
+/** A call whose fields another part checks. */
+export const checkCall = (name: string, call: unknown): void => require(object, name, call)
+
+const PARTS = ['encode', 'encodeParts', 'decode', 'bytes', 'idOf', 'isSpecial'] as const
+const tokenizer: Check = {
+  expected: 'what loadTokenizer() gives',
+  is: (value) =>
+    object.is(value) &&
+    PARTS.every((part) => typeof (value as Record<string, unknown>)[part] === 'function'),
+}
+
+export const checkTokenizer = (value: unknown): void => {
+  if (value !== undefined) require(tokenizer, 'tokenizer', value)
 }

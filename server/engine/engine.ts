@@ -14,11 +14,11 @@ import {
   type NativeThinking,
 } from './addon.js'
 import {
+  checkBeside,
   checkCallback,
   checkOptions,
   checkPauseMode,
   checkRequest,
-  checkSignal,
   checkText,
 } from './check-call.js'
 import { createDispatcher } from './dispatch.js'
@@ -275,8 +275,9 @@ type Send = (
 
 const generate =
   (send: Send): Engine['generate'] =>
-  (request, { signal } = {}) => {
-    checkSignal(signal)
+  (request, options = {}) => {
+    checkBeside(options)
+    const { signal } = options
     let live = request?.n ?? 1
     const queue = createDeltaQueue(() => leave())
     const handle = send('generate', request, (delta) => {
@@ -296,9 +297,10 @@ const generate =
 
 const score =
   (send: Send): Engine['score'] =>
-  (request, { signal } = {}) =>
+  (request, options = {}) =>
     new Promise((resolve, reject) => {
-      checkSignal(signal)
+      checkBeside(options)
+      const { signal } = options
       const aborted = { code: 'aborted', message: 'the request was aborted' } as const
       const handle = send('score', request, (delta) => {
         if (!delta.finish) return

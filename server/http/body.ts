@@ -2,6 +2,7 @@
 
 import type { IncomingMessage } from 'node:http'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { brokenText } from '../check.js'
 import { noteSources } from '../json-source.js'
 import { badRequest, type RequestError } from '../request-error.js'
 import { HttpError } from './errors.js'
@@ -137,24 +138,6 @@ const parseJson = async (bytes: Buffer): Promise<unknown> => {
       `We could not parse the JSON body of your request: ${error instanceof Error ? error.message : String(error)}`,
     )
   }
-}
-
-/** Where a text has half of a surrogate pair, which UTF-8 cannot say: no model could read it as it is. */
-const brokenText = (value: unknown): readonly (string | number)[] | undefined => {
-  if (typeof value === 'string') return value.isWellFormed() ? undefined : []
-  if (typeof value !== 'object' || value === null) return undefined
-  if (Array.isArray(value)) {
-    for (let i = 0; i < value.length; i++) {
-      const path = typeof value[i] === 'number' ? undefined : brokenText(value[i])
-      if (path !== undefined) return [i, ...path]
-    }
-    return undefined
-  }
-  for (const [key, one] of Object.entries(value)) {
-    const path = key.isWellFormed() ? brokenText(one) : []
-    if (path !== undefined) return [key.toWellFormed(), ...path]
-  }
-  return undefined
 }
 
 /** JSON can write it only as an escape. */

@@ -1,8 +1,8 @@
 // Which model a folder or a GGUF file is. It has several names: that of its folder in the hub's cache, of
 // the folder itself, of links to it, what it says it was made from, what it is served as.
 
-import { readFileSync, realpathSync, statSync } from 'node:fs'
-import { basename, join, resolve } from 'node:path'
+import { readFileSync, readlinkSync, realpathSync, statSync } from 'node:fs'
+import { basename, dirname, join, resolve } from 'node:path'
 import { z } from 'zod'
 import { isGguf, readGguf } from '../tokenizer/gguf.js'
 
@@ -58,8 +58,35 @@ const ggufNames = (path: string): readonly string[] => {
   }
 }
 
-/** The last part of a path, as the name of a model. */
-const lastPart = (path: string): string => basename(path, '.gguf')
+/** Names that say which of a model's versions or files it is, and not which model. */
+const VERSION =
+  /^(?:v?\d[\d._-]*|[\da-f]{7,64}|main|master|latest|current|hf|model|weights|checkpoint-\d+)$/i
+
+const withoutSuffix = (path: string): string => basename(path, '.gguf')
+
+/** The folder that says what a file or a version is: `X-GGUF/Q4_K_M.gguf`, `X/main`. */
+const folderName = (path: string): readonly string[] =>
+  isGguf(path) || VERSION.test(basename(path)) ? [basename(dirname(path))] : []
+
+/** As many as Linux follows. */
+const MAX_LINKS = 40
+
+/** A path and what it links to, one link after the other; the last is no link. */
+const linksOf = (path: string): readonly string[] => {
+  const paths = [path]
+  try {
+    for (let at = path; paths.length <= MAX_LINKS; paths.push(at))
+      at = resolve(dirname(at), readlinkSync(at))
+  } catch {} // no link
+  return paths
+}
+
+/** Files of the hub's cache may be linked into a folder of another name. */
+const hubOfFiles = (folder: string): string | undefined =>
+  ['config.json', 'model.safetensors', 'model.safetensors.index.json', 'tokenizer.json']
+    .flatMap((name) => linksOf(join(folder, name)).slice(1))
+    .map(hubName)
+    .find((name) => name !== undefined)
 
 /**
  * Names of a model, the surest first. `model`: a folder or a hub's id as the user gave it; `folder`:
@@ -72,16 +99,19 @@ export const namesOfModel = (
 ): readonly string[] => {
   const given = resolve(folder)
   const real = realPath(given) ?? given
+  const links = linksOf(given)
   const names = [
     hubName(real),
     hubName(given),
     hubName(model),
+    hubOfFiles(real),
     ...(folder === model ? [] : [model]),
-    lastPart(real),
-    lastPart(given),
+    withoutSuffix(real),
+    ...links.flatMap((path) => [hubName(path), withoutSuffix(path)]),
     ...ggufNames(given),
     configName(given),
     ...served,
+    ...[real, ...links].flatMap(folderName),
   ]
   return [...new Set(names.filter((name) => name !== undefined))]
 }
@@ -90,9 +120,9 @@ export const namesOfModel = (
 export const defaultName = (model: string, folder: string): string => {
   if (folder !== model) return model
   const given = resolve(folder)
-  return hubName(given) ?? lastPart(given)
+  return hubName(given) ?? withoutSuffix(given)
 }
 
 /** Whether a name says that the model gives rewards. */
 export const soundsLikeReward = (names: readonly string[]): boolean =>
-  names.some((name) => /reward|(?:^|[-_./])(?:rm|genrm)(?:[-_./]|$)/i.test(name))
+  names.some((name) => /reward|(?:^|[-_./])(?:gen|p|o)?rm(?:[-_./]|$)/i.test(name))

@@ -149,6 +149,19 @@ export const rewardSettings = (
   return { rows, question, judge, attributes, weights }
 }
 
+/** Said loudly where a model is called a reward model and nothing says how its reward is read. */
+export const rewardDoubt = (
+  { info }: Engine,
+  reward: RewardSettings | undefined,
+  names: readonly string[],
+): string | undefined =>
+  info.rewardKind !== 'none' || reward?.judge !== undefined || !soundsLikeReward(names)
+    ? undefined
+    : `${names[0]} is called a reward model (${names.join(', ')}), but neither its config.json nor ` +
+      'models/registry.json says how its reward is read: IT IS SERVED AS A CHAT MODEL. Where it is a ' +
+      'reward model, give its entry in the config file `"reward": {"rows": ...}` or `"reward": {"judge": ...}` (docs/http.md), ' +
+      'or createEngine the same `reward` (docs/api.md).'
+
 /** The engine does not outlive a read-out that does not fit its head. */
 export const openReadout = async (engine: Engine, settings: RewardSettings | undefined) => {
   try {
@@ -189,12 +202,8 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     },
     tokenizer,
   )
-  if (engine.info.rewardKind === 'none' && !reward?.judge && soundsLikeReward(names))
-    hooks.warn(
-      `${id} is called a reward model (${names.join(', ')}), but neither its config.json nor ` +
-        'models/registry.json says how its reward is read: IT IS SERVED AS A CHAT MODEL. Where it is a ' +
-        'reward model, give its entry in the config file `"reward": {"rows": ...}` or `"reward": {"judge": ...}` (docs/http.md).',
-    )
+  const doubt = rewardDoubt(engine, reward, names)
+  if (doubt !== undefined) hooks.warn(doubt)
   const readout = await openReadout(engine, reward)
   return {
     id,

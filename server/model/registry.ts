@@ -5,6 +5,7 @@ import { z } from 'zod'
 import { BUILT_IN, type BuiltIn } from '../prompt/builtin-templates.js'
 import { RewardSettings } from '../settings/reward.js'
 import { packagePath } from '../version.js'
+import { hubName } from './identity.js'
 
 const CardSampling = z.object({ temperature: z.number(), top_p: z.number() })
 
@@ -39,18 +40,33 @@ const readEntries = (): readonly RegistryEntry[] => {
   return entries
 }
 
-/** As the patterns are written: NVIDIA also writes Llama-3_3, and others put nvidia_ in front. */
-const normalised = (name: string): string =>
-  (name.split(/[\\/]/).findLast((part) => part !== '') ?? name)
+/** What is put behind a model's name for the form of its weights: `-GGUF`, `.i1-Q4_K_M`, `-FP8`, `-00001-of-00002`. */
+const FORM =
+  /[-.](?:\d{5}-of-\d{5}|gguf|mlx|hf|imat|i1|ud|i?q\d(?:[-.][a-z\d]+)*|tq\d.\d|b?f(?:p)?(?:16|32)|fp8|nvfp4|mxfp4|dynamic|awq|gptq|quantized|w\d+a\d+|int[48]|bnb|[3-8]-?bit)$/
+
+/** As the patterns are written: NVIDIA also writes Llama-3_3, ModelScope Llama-3___3, and others llama3.3. */
+const normalised = (name: string): string => {
+  let text = name
     .toLowerCase()
-    .replace(/(?<=\d)_(?=\d)/g, '.')
-    .replace(/^(?:nvidia[-_]+)+/, '')
+    .replace(/(?<=\d)_+(?=\d)/g, '.')
+    .replaceAll('_', '-')
+    .replace(/^(?:nvidia[-.]+)+/, '')
+    .replace(/^(?:meta-)?llama-?3[-.](?=\d-)/, 'llama-3.')
+  while (FORM.test(text)) text = text.replace(FORM, '')
+  return text
+}
+
+/** With and without the owner that file names begin with: `unsloth_Llama-3_3-Nemotron-...`. */
+const spellings = (name: string): readonly string[] => {
+  const path = hubName(name) ?? name
+  const last = path.split(/[\\/]/).findLast((part) => part !== '' && part !== '.') ?? path
+  return [last, last.replace(/^[a-z\d-]+_(?=[a-z])/i, '')].map(normalised)
+}
 
 /** The first of a model's names (identity.ts) that is known decides. */
 export const findEntry = (names: readonly string[]): RegistryEntry | undefined => {
-  for (const name of names) {
-    const last = normalised(name)
-    const found = readEntries().find((entry) => new RegExp(entry.match).test(last))
+  for (const spelling of names.flatMap(spellings)) {
+    const found = readEntries().find((entry) => new RegExp(entry.match).test(spelling))
     if (found !== undefined) return found
   }
   return undefined

@@ -2,6 +2,7 @@
 // From the checkpoint's own files, or from models/registry.json or the config file. Nothing is guessed.
 
 import type { EngineInfo } from '../engine/types.js'
+import { EngineFailure } from '../failure.js'
 import type { RewardSettings } from '../settings/reward.js'
 
 export type Readout = {
@@ -15,6 +16,9 @@ export type Readout = {
   readonly attributes: (scores: readonly number[]) => Record<string, number> | undefined
 }
 
+const misfit = (message: string): EngineFailure =>
+  new EngineFailure({ code: 'invalid_argument', message })
+
 /** One weight an output, however they were given. */
 const weightOfOutput = (
   given: RewardSettings['weights'],
@@ -25,13 +29,13 @@ const weightOfOutput = (
   if (given === undefined) return undefined
   if (Array.isArray(given)) {
     if (given.length === outputs) return given
-    throw new Error(`reward.weights has ${given.length} values; ${model} has ${outputs} outputs`)
+    throw misfit(`reward.weights has ${given.length} values; ${model} has ${outputs} outputs`)
   }
   const weights = Array<number>(outputs).fill(0)
   for (const [name, weight] of Object.entries(given)) {
     const index = attributes[name]
     if (index === undefined)
-      throw new Error(
+      throw misfit(
         `reward.weights.${name}: ${model} has no such attribute; it has ${Object.keys(attributes).join(', ') || 'none'}`,
       )
     weights[index] = weight
@@ -43,7 +47,7 @@ export const createReadout = (info: EngineInfo, settings: RewardSettings | undef
   const { judge, ...outputsOnly } = settings ?? {}
   const odd = Object.entries(outputsOnly).find(([, value]) => value !== undefined)?.[0]
   if (judge !== undefined && (odd !== undefined || info.rewardKind !== 'none'))
-    throw new Error(
+    throw misfit(
       `reward.${odd ?? 'judge'}: ${info.model} is a judge (reward.judge), which writes its scores and has no outputs`,
     )
   const labels = info.rewardLabels ?? []
@@ -54,7 +58,7 @@ export const createReadout = (info: EngineInfo, settings: RewardSettings | undef
   )
   for (const [name, index] of named) {
     if (index >= outputs)
-      throw new Error(
+      throw misfit(
         `reward.attributes.${name} is output ${index}; ${info.model} has ${outputs} outputs`,
       )
   }

@@ -290,6 +290,19 @@ const formOf = (path: string, file: TokenizerFile): Form => {
   }
 }
 
+const check = (isRight: boolean, message: string): void => {
+  if (!isRight) throw new EngineFailure({ code: 'invalid_argument', message })
+}
+
+/** The one option that a call has, true or false. */
+const checkOption = (name: string, options: unknown): void => {
+  check(typeof options === 'object' && options !== null, 'options must be an object')
+  for (const [key, value] of Object.entries(options as object)) {
+    check(key === name, `options.${key} is no option: ${name}`)
+    check(value === undefined || typeof value === 'boolean', `options.${key} must be a boolean`)
+  }
+}
+
 /** Reads `folder`/tokenizer.json, its tokenizer.model, or the tokenizer in a GGUF file. Takes about a second and 250 MB for
  * 128K tokens: keep one. */
 export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
@@ -337,11 +350,16 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
     idOf: (token) => special.get(token) ?? vocab.get(token),
     longestToken: mayShrink(file) ? Number.POSITIVE_INFINITY : longestOf(table),
     isSpecial: (id) => specialIds.has(id),
-    encode: (text, options = {}) =>
-      encode(withIds(options.special ? splitAll(text) : splitOrdinary(text))),
+    encode: async (text, options = {}) => {
+      check(typeof text === 'string', 'text must be a string')
+      checkOption('special', options)
+      return encode(withIds(options.special ? splitAll(text) : splitOrdinary(text)))
+    },
     encodeParts: (parts) =>
       encode(parts.flatMap((part) => (isText(part) ? withIds(splitOrdinary(part)) : part))),
     decode: (ids, options = {}) => {
+      check(Array.isArray(ids) || ArrayBuffer.isView(ids), 'ids must be a list of token ids')
+      checkOption('skipSpecial', options)
       const shown = Array.from(ids).filter((id) => !options.skipSpecial || !specialIds.has(id))
       const out = new Uint8Array(shown.reduce((sum, id) => sum + end(id) - start(id), 0))
       let at = 0

@@ -105,7 +105,7 @@ describe('loading', () => {
       'half a thread',
       { threads: 1.5 },
       'invalid_argument',
-      /threads must be an integer of at least 1, found 1.5/,
+      /threads must be an integer from 1 to 1024, found 1.5/,
     ],
     [
       'a number as text',
@@ -370,6 +370,7 @@ describe('generating', () => {
     ['a seed of 65 bits', { sampling: { seed: 1n << 64n } }, /seed must be an integer of 64 bits/],
     ['a wrong stop id', { sampling: { stopTokenIds: [0.5] } }, /stopTokenIds\[0\]/],
     ['an empty stop string', { sampling: { stop: [''] } }, /stop/],
+    ['no token that is allowed', { sampling: { allowedTokenIds: [] } }, /at least one token id/],
     ['a bias beyond the vocabulary', { sampling: { logitBias: new Map([[4000, 1]]) } }, /4000/],
   ]
   for (const [name, change, message] of wrong) {

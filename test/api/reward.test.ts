@@ -106,6 +106,31 @@ describe('engine.reward()', () => {
     assert.equal(engine.stats().promptTokens, before)
   })
 
+  test('refuses what is no call and no option', async () => {
+    const call = { messages: [question], responses: ['2'] }
+    for (const [given, options, message] of [
+      [undefined, undefined, /^the call must be an object, found undefined/],
+      [null, undefined, /^the call must be an object, found null/],
+      [5, undefined, /^the call must be an object, found 5/],
+      [call, null, /^options must be an object, found null/],
+      [call, { signal: {} }, /^signal must be an AbortSignal, found an object/],
+      [call, { timeout: 5 }, /^timeout is no field of options: signal/],
+    ] as const)
+      await assert.rejects(engine.reward(given as never, options as never), {
+        name: 'EngineFailure',
+        message,
+      })
+  })
+
+  test('refuses half of a surrogate pair, as /v1/reward does', async () => {
+    const call = { messages: [question], responses: ['2', 'x\ud83d'] }
+    await assert.rejects(engine.reward(call), {
+      name: 'RequestError',
+      param: 'responses.1',
+      message: /half of a surrogate pair/,
+    })
+  })
+
   test('an abort rejects', async () => {
     const signal = AbortSignal.abort()
     const call = { messages: [question], responses: ['2'] }
@@ -117,7 +142,7 @@ describe('what cannot give rewards', () => {
   test('a chat model says so', async () => {
     const chat = await createEngine(smallEngine(packagePath('test/golden/reward_row')))
     const call = { messages: [question], responses: ['2'] }
-    await assert.rejects(chat.reward(call), /is a chat model/)
+    await assert.rejects(chat.reward(call), { name: 'RequestError', message: /is a chat model/ })
     await chat.close()
   })
 
@@ -128,6 +153,9 @@ describe('what cannot give rewards', () => {
       [{ weights: { helpfulness: 1 } }, /reward\.weights\.helpfulness: .* no such attribute/],
     ]
     for (const [reward, message] of cases)
-      await assert.rejects(createEngine({ ...smallEngine(folder), reward }), message)
+      await assert.rejects(createEngine({ ...smallEngine(folder), reward }), {
+        name: 'EngineFailure',
+        message,
+      })
   })
 })

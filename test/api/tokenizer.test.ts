@@ -113,6 +113,26 @@ describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
     )
   })
 
+  test('what is no text, no list of ids and no option is refused by name', async () => {
+    for (const [text, options, message] of [
+      [5, undefined, 'text must be a string'],
+      [undefined, undefined, 'text must be a string'],
+      ['a', null, 'options must be an object'],
+      ['a', { special: 'no' }, 'options.special must be a boolean'],
+      ['a', { specail: true }, 'options.specail is no option: special'],
+    ] as const)
+      await assert.rejects(tokenizer.encode(text as never, options as never), {
+        name: 'EngineFailure',
+        message,
+      })
+    for (const ids of [undefined, null, 5, 'a'])
+      assert.throws(() => tokenizer.decode(ids as never), {
+        name: 'EngineFailure',
+        message: 'ids must be a list of token ids',
+      })
+    assert.throws(() => tokenizer.decode([1], { skipSpecial: 1 } as never), /skipSpecial/)
+  })
+
   test('the bytes of the tokens are the bytes of the text', async () => {
     for (const { text } of cases) {
       const parts = (await tokenizer.encode(text)).map((id) => tokenizer.bytes(id))

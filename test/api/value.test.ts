@@ -62,6 +62,23 @@ describe('generateValue()', { skip: noAddon }, () => {
     await assert.rejects(engine.generateValue({ promptTokenIds: prompt, schema }, { signal: gone }))
   })
 
+  test('says what is no request and no option', async () => {
+    const request = { promptTokenIds: prompt, schema: { type: 'integer' } }
+    for (const [given, options, message] of [
+      [undefined, undefined, /^the request must be an object, found undefined/],
+      [null, undefined, /^the request must be an object, found null/],
+      [{ ...request, n: 2 }, undefined, /^n is no field of generateValue/],
+      [{ ...request, grammarAfter: ['x'] }, undefined, /^grammarAfter is no field/],
+      [request, null, /^options must be an object, found null/],
+      [request, { signal: 5 }, /^signal must be an AbortSignal, found 5/],
+      [request, { sginal: 5 }, /^sginal is no field of options: signal/],
+    ] as const)
+      await assert.rejects(engine.generateValue(given as never, options as never), {
+        name: 'EngineFailure',
+        message,
+      })
+  })
+
   test('compileGrammar() says where a text is wrong', async () => {
     await assert.rejects(engine.compileGrammar('root ::= "a'), /line 1, column/)
     const grammar = await engine.compileGrammar('root ::= "ab" | "cd"')
@@ -83,6 +100,18 @@ test('createEngine says what is wrong with its options before it reads a file', 
     [{ model: '/nowhere' }, /^model \/nowhere is not there/],
     [{ model: 'a\0b' }, /is not there/],
     [{ modle: 'x' }, /^modle is no field of options/],
+    [{ model: 'x', threads: 1025 }, /^threads must be an integer from 1 to 1024, found 1025/],
+    [{ model: 'x', reward: null }, /^reward: /],
+    [{ model: 'x', reward: { rowz: [0] } }, /^reward: .*"rowz"/],
+    [{ model: 'x', reward: { rows: [] } }, /^reward\.rows: /],
+    [{ model: 'x', reward: { rows: [0.5] } }, /^reward\.rows\.0: /],
+    [{ model: 'x', reward: { judge: {} } }, /^reward\.judge\.temperature: /],
+    [{ model: 'x', reward: { question: 5 } }, /^reward\.question: /],
   ] as const)
     await assert.rejects(createEngine(options as never), { name: 'EngineFailure', message })
+  for (const tokenizer of [null, 5, {}, { encode: () => [] }])
+    await assert.rejects(createEngine({ model: 'x' }, tokenizer as never), {
+      name: 'EngineFailure',
+      message: /^tokenizer must be what loadTokenizer\(\) gives/,
+    })
 })

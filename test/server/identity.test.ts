@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
@@ -71,6 +72,46 @@ describe('a model is known', () => {
     assert.equal(rowOf(join(root, 'copied')), 0)
   })
 
+  test('by every link on the way, and by the files that are linked into a folder', () => {
+    const root = temporary()
+    const blind = nameless(join(root, 'abc'))
+    symlinkSync(blind, join(root, 'Llama-3.3-Nemotron-70B-Reward'))
+    symlinkSync('Llama-3.3-Nemotron-70B-Reward', join(root, 'stage'))
+    symlinkSync('./stage', join(root, 'prod'))
+    assert.equal(rowOf(join(root, 'prod')), 0)
+    const blobs = nameless(join(root, 'models--nvidia--tiny-reward', 'blobs'))
+    const farm = join(root, 'farm')
+    mkdirSync(farm)
+    symlinkSync(join(blobs, 'config.json'), join(farm, 'config.json'))
+    assert.equal(rowOf(farm), 0)
+    symlinkSync('loop', join(root, 'loop'))
+    assert.equal(rowOf(join(root, 'loop')), undefined)
+  })
+
+  test('by the folder above one that says a version, and above a GGUF file', () => {
+    const root = temporary()
+    for (const version of ['1', 'main', '0a1b2c3d', 'checkpoint-200'])
+      assert.equal(rowOf(nameless(join(root, 'tiny-reward', version))), 0, version)
+    assert.equal(rowOf(nameless(join(root, 'tiny-reward', 'chat'))), undefined)
+    assert.equal(rowOf(join(root, 'nvidia_Llama-3.3-Nemotron-70B-Reward-GGUF', 'Q4_K_M.gguf')), 0)
+    // What is surer comes first.
+    const file = join(root, 'tiny-reward', 'tiny-reasoner-Q8_0.gguf')
+    assert.equal(findEntry(namesOfModel(file))?.kind, 'chat')
+  })
+
+  test('by the path that the config was made from', () => {
+    const root = temporary()
+    for (const path of [
+      '/root/.cache/huggingface/hub/models--nvidia--tiny-reward/snapshots/0a1b2c3d',
+      '/lustre/team/tiny-reward/',
+      '/lustre/team/tiny-reward/.',
+    ]) {
+      const folder = nameless(join(root, `x${path.length}`))
+      writeFileSync(join(folder, 'config.json'), JSON.stringify({ _name_or_path: path }))
+      assert.equal(rowOf(folder), 0, path)
+    }
+  })
+
   test("in NVIDIA's spellings and others'", () => {
     for (const [name, kind] of [
       ['nvidia/Llama-3_3-Nemotron-Super-49B-v1', 'Super-49B'],
@@ -93,9 +134,28 @@ describe('a model is known', () => {
       ['nvidia/Llama-3.1-Nemotron-Safety-Guard-8B-v3', 'Safety-Guard'],
       ['nvidia/Nemotron-4-340B-Instruct', 'Nemotron-4-340B-Instruct'],
       ['Nemotron-4-340B-Reward', 'Nemotron-4-340B-Reward'],
+      ['Llama-3_3-Nemotron-Super-49B-v1-Q4_K_M.gguf', 'Super-49B and'],
+      ['nvidia_Llama-3_3-Nemotron-Super-49B-v1-GGUF', 'Super-49B and'],
+      ['Llama-3_3-Nemotron-Super-49B-v1.i1-IQ2_M', 'Super-49B and'],
+      ['Llama-3_1-Nemotron-Ultra-253B-v1-UD-Q2_K_XL-00001-of-00005', 'Super-49B and'],
+      ['RedHatAI/Llama-3_3-Nemotron-Super-49B-v1-quantized.w8a8', 'Super-49B and'],
+      ['unsloth_Llama-3_3-Nemotron-Super-49B-v1_5-Q8_0', 'v1.5'],
+      ['nvidia/Llama-3_3-Nemotron-Super-49B-v1_5-NVFP4', 'v1.5'],
+      ['Llama-3_3-Nemotron-Super-49B-GenRM-Q4_0', 'GenRM'],
+      ['nvidia.Llama-3.1-Nemotron-Nano-8B-v1.Q8_0', 'Nano (8B'],
+      ['nvidia/Llama-3___1-Nemotron-70B-Reward-HF', '70B-Reward'],
+      ['llama3.3-nemotron-super-49b-v1', 'Super-49B and'],
+      ['LLAMA-3-3-NEMOTRON-SUPER-49B-V1.5', 'v1.5'],
+      ['tiny_reward.f16', 'embedded reward'],
     ] as const)
       assert.match(findEntry([name])?.name ?? 'unknown', new RegExp(kind.replace('(', '\\(')), name)
-    assert.equal(findEntry(['my-tiny-reward-notes']), undefined)
+    for (const name of [
+      'my-tiny-reward-notes',
+      'Llama-3_1-Nemotron-Ultra-253B-CPT-v1',
+      'Llama-3_3-Nemotron-Super-49B-v1_5-Reward-Q8_0',
+      'Llama-3_3-Nemotron-Super-49B-v1_6',
+    ])
+      assert.equal(findEntry([name]), undefined, name)
   })
 })
 
@@ -129,5 +189,9 @@ describe('a reward model', { skip: noAddon }, () => {
       warnings.some((one) => /My-Reward-8B .*SERVED AS A CHAT MODEL/.test(one)),
       `${warnings}`,
     )
+    const told = once(process, 'warning')
+    const engine = await createEngine({ model: folder, kvCacheMemory: 1 << 24 })
+    await engine.close()
+    assert.match(String(await told), /My-Reward-8B .*SERVED AS A CHAT MODEL/)
   })
 })

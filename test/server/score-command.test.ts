@@ -683,6 +683,27 @@ describe('score and generate-pairs', () => {
     assert.deepEqual(lines(output), [])
   })
 
+  it('gives the first line the seed that is asked for, and each other line the next', async () => {
+    const seeds = new Map<string, unknown>()
+    const drawn = await startHarness({
+      answer: (prompt, { sampling }, choice) => {
+        seeds.set(prompt.includes('first') ? 'first' : 'third', sampling?.seed)
+        return { pieces: ['abcd'.slice(choice)] }
+      },
+      reward: { score: answerLength },
+    })
+    try {
+      const output = join(folder, 'seeded.jsonl')
+      writeFileSync(input, '{"prompt": "first"}\n\n{"prompt": "third"}\n')
+      const at = ['--url', `${drawn.url}/v1`, '--n', '2', '--seed', '7']
+      const made = await start(['generate-pairs', input, '-o', output, ...at]).ended
+      assert.equal(made.code, 0, made.text)
+      assert.deepEqual(Object.fromEntries(seeds), { first: 7n, third: 9n })
+    } finally {
+      await drawn.close()
+    }
+  })
+
   it('asks a judge to compare answers, which must be to one conversation', async () => {
     // Longer is better.
     const judged = (prompt: string, role: string) =>
