@@ -72,15 +72,15 @@ const readItems = async (
   const items: Item[] = []
   const problems: string[] = []
   for (const file of files) {
-    const name = basename(file).replace(/\.jsonl$/, '')
+    const name = basename(file).replace(/\.jsonl?$/, '')
     let count = 0
-    for await (const { number, content } of readLines(file)) {
+    for await (const { unit, number, content } of readLines(file)) {
       if (++count > limit) break
       try {
         if ('problem' in content) throw new Error(content.problem)
         items.push(readItem(content.value, { name, number, unboxed }))
       } catch (error) {
-        problems.push(`  ${file}: line ${number}: ${messageOf(error)}`)
+        problems.push(`  ${file}: ${unit} ${number}: ${messageOf(error)}`)
       }
     }
   }

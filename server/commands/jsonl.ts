@@ -98,7 +98,7 @@ const checkLines = async <T>(job: JsonlJob<T>): Promise<number> => {
       reading(line, read)
     } catch (error) {
       if (!(error instanceof LineError)) throw error
-      if (++wrong <= SHOWN) problems.push(`  line ${line.number}: ${error.message}\n`)
+      if (++wrong <= SHOWN) problems.push(`  ${line.unit} ${line.number}: ${error.message}\n`)
     }
   }
   if (lines === 0) throw new Error(`${inputName(input)} has no lines`)
@@ -142,19 +142,20 @@ const createFailure = <T>(
 ): ((line: InputLine, error: unknown) => readonly string[]) => {
   const cleared = Object.fromEntries(members.map((name) => [name, undefined]))
   let told = 0
-  return ({ number, content }, failure) => {
+  return ({ unit, number, content }, failure) => {
+    const at = `${unit} ${number}`
     const error = messageOf(failure)
-    if (!(failure instanceof LineError)) throw new Error(`line ${number}: ${error}`)
+    if (!(failure instanceof LineError)) throw new Error(`${at}: ${error}`)
     if (onError === 'stop')
       throw new Error(
-        `line ${number}: ${error}\n${lines()} lines were done before it. ${HINT} Then run the same command again.`,
+        `${at}: ${error}\n${lines()} lines were done before it. ${HINT} Then run the same command again.`,
       )
-    if (++told <= SHOWN) tell(`line ${number}: ${error}`)
+    if (++told <= SHOWN) tell(`${at}: ${error}`)
     if (told === SHOWN) tell('further lines that cannot be used are only counted')
     if (onError === 'skip') return []
     return 'text' in content
       ? [setMembers(content.text, { ...cleared, error })]
-      : [JSON.stringify({ line: number, error })]
+      : [JSON.stringify({ [unit]: number, error })]
   }
 }
 

@@ -109,6 +109,34 @@ describe('score and generate-pairs', () => {
     assert.ok(!existsSync(`${output}.state`))
   })
 
+  it("reads RM-Bench's file, one JSON list, as it is published", async () => {
+    const [file, output] = [join(folder, 'total_dataset.json'), join(folder, 'rm-bench.jsonl')]
+    const one = {
+      prompt: 'Say "a],[{"\nin Zürich.',
+      chosen: ['aaa', 'bbbb', 'ccccc'],
+      rejected: ['x', 'yyyy', 'zzzzzzzzz'],
+    }
+    const items = ['chat', 'code', 'math', 'safety-refuse', 'safety-response'].map((domain, id) => ({
+      ...{ id: `${domain}_${id}`, ...one, domain },
+    }))
+    writeFileSync(file, `\ufeff \n${JSON.stringify(items, null, 4)}\n`)
+    for (const [from, stdin] of [[file], ['-', readFileSync(file)]] as const) {
+      rmSync(output, { force: true })
+      const { code, out, err } = await start(
+        ['score', from, '-o', output, '--url', url, '--summary', 'csv'],
+        stdin,
+      ).ended
+      assert.equal(code, 0, err)
+      assert.match(out, /RM-Bench,mean,prompts,5\nRM-Bench,mean,easy,1\n/)
+      assert.match(out, /RM-Bench,safety,normal,0\.3333\d*\nRM-Bench,safety,hard,0\n/)
+      assert.deepEqual(
+        lines(output).map(({ chosen_rewards: _, rejected_rewards: __, ...rest }) => rest),
+        items,
+      )
+      assert.deepEqual(lines(output)[4]?.rejected_rewards, [1, 4, 9])
+    }
+  })
+
   it('leaves what it does not write byte for byte', async () => {
     const output = join(folder, 'bytes.jsonl')
     const ours =
@@ -414,7 +442,13 @@ describe('score and generate-pairs', () => {
       ['PAR1\x15\x04', /is a table \(Parquet\), not JSON lines: pandas/],
       [Buffer.from('\ufeff{"a":1}\n', 'utf16le'), /is UTF-16, not UTF-8: .*-f UTF-16 /],
       [Buffer.from('{"a":1}\n', 'utf16le'), /is UTF-16, not UTF-8: .*-f UTF-16LE /],
-      ['[{"prompt":"p"}]', /line 1: .* but is a list: `jq -c "\.\[\]"`/],
+      ['{"a":1}\n[1]\n', /line 2: .* but is a list: one list of objects may be the whole input/],
+      ['[{"a":1},\n{"b":}]', /item 2: it is not JSON: Unexpected token '}'/],
+      ['[{"a":1}, 7]', /item 2: it must be one JSON object/],
+      ['[{"a":1},,{"a":2}]', /item 2: nothing stands before or behind a comma/],
+      ['[{"a":1},]', /item 2: nothing stands before or behind a comma/],
+      ['[{"a":1}]\n[{"a":2}]\n', /item 2: something stands behind the end of the list/],
+      ['[{"a":1},{"b":', /item 2: the file ends before its list does: it was cut off/],
       ['{\n  "prompt": "p"\n}\n', /line 1: it is only the beginning of JSON: .*one line.*jq -c \./],
       ['prompt,response\na,b\n', /line 1: .* but begins with "prompt,response"/],
       ['17\n', /line 1: it must be one JSON object, such as/],
@@ -422,8 +456,8 @@ describe('score and generate-pairs', () => {
     ]
     const [path, output] = [join(folder, 'other'), join(folder, 'other.jsonl')]
     const problemOf = async () => {
-      for await (const { number, content } of readLines(path))
-        if ('problem' in content) return `line ${number}: ${content.problem}`
+      for await (const { unit, number, content } of readLines(path))
+        if ('problem' in content) return `${unit} ${number}: ${content.problem}`
       return 'none'
     }
     for (const [content, pattern] of said) {
