@@ -73,6 +73,7 @@ export const LONG: readonly string[] = [
   'npm run bench -- loop',
   'npm run bench -- reward',
   'npm run bench -- score',
+  'npm run bench -- import',
   'npm run bench -- start',
 ]
 
