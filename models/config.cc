@@ -124,8 +124,12 @@ Status read_quantization(const Documents& documents, ModelConfig* out) {
   if (documents.quantization) {
     const auto& [where, json] = *documents.quantization;
     if (Status s = read_hf_quant_config(json, where, &in_file); !s) return s;
-    if (in_config.kind == QuantKind::compressed_fp8 && in_file.kind != QuantKind::none) {
-      return Status::invalid(where + ": ModelOpt FP8, but config.json says compressed-tensors");
+    const bool other =
+        in_config.kind != QuantKind::none && in_config.kind != QuantKind::modelopt_fp8;
+    if (other && in_file.kind != QuantKind::none) {
+      const bool compressed = in_config.kind == QuantKind::compressed_fp8;
+      return Status::invalid(where + ": ModelOpt FP8, but config.json says " +
+                             (compressed ? "compressed-tensors" : "\"fp8\""));
     }
   }
   out->quant = in_config.kind != QuantKind::none ? in_config.kind : in_file.kind;

@@ -32,6 +32,7 @@ enum class QuantKind : uint8_t {
   none,            // BF16, F16 or F32 tensors
   modelopt_fp8,    // weight, weight_scale scalar, input_scale scalar (read, checked, unused on CPU)
   compressed_fp8,  // weight, weight_scale [out, 1]; activations dynamic
+  vllm_fp8,        // weight, weight_scale scalar, and input_scale where activations are static
 };
 
 // How a reward is read from the last position.

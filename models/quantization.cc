@@ -6,9 +6,8 @@ namespace nemotron {
 namespace {
 
 constexpr const char* kServed =
-    "served: FP8 E4M3 by ModelOpt (quant_algo \"FP8\") and by compressed-tensors (8-bit float "
-    "weights "
-    "per tensor or per channel)";
+    "served: FP8 E4M3 by ModelOpt (quant_algo \"FP8\"), by compressed-tensors (8-bit float weights "
+    "per tensor or per channel) and with \"quant_method\" \"fp8\" (per tensor)";
 
 std::string quoted(const std::string& s) { return Json(s).brief(); }
 
@@ -121,6 +120,22 @@ void read_compressed(JsonFields* f, Quantization* out) {
   out->ignore = f->texts("ignore");
 }
 
+// As AutoFP8 writes it and vLLM reads it: the FP8 conversions of Nemotron-4-340B.
+void read_vllm_fp8(JsonFields* f, Quantization* out) {
+  for (const char* name : {"weight_block_size", "bits"}) {
+    if (const Json* v = f->find(name)) {
+      f->unsupported("\"" + std::string(name) + "\" is " + v->brief() + "; " + kServed);
+    }
+  }
+  f->only("activation_scheme", {"dynamic", "static"});
+  f->only("kv_cache_scheme", {"static"});
+  out->kv_scales = f->find("kv_cache_scheme") != nullptr;
+  out->kind = QuantKind::vllm_fp8;
+  for (const char* name : {"ignored_layers", "modules_to_not_convert"}) {
+    for (std::string& pattern : f->texts(name)) out->ignore.push_back(std::move(pattern));
+  }
+}
+
 }  // namespace
 
 Status read_quantization_block(const Json& block, const std::string& where, Quantization* out) {
@@ -141,6 +156,8 @@ Status read_quantization_block(const Json& block, const std::string& where, Quan
     }
   } else if (method == "compressed-tensors" || (method == "sparseml" && f.find("config_groups"))) {
     read_compressed(&f, out);
+  } else if (method == "fp8") {
+    read_vllm_fp8(&f, out);
   } else if (f.status().ok()) {
     f.unsupported("\"quant_method\" is " + (method.empty() ? "missing" : quoted(method)) + "; " +
                   kServed);

@@ -105,6 +105,7 @@ const char* quant_name(QuantKind kind) {
     case QuantKind::none: return "none";
     case QuantKind::modelopt_fp8: return "modelopt_fp8";
     case QuantKind::compressed_fp8: return "compressed_fp8";
+    case QuantKind::vllm_fp8: return "vllm_fp8";
   }
   return "unknown";
 }

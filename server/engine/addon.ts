@@ -93,7 +93,7 @@ export type NativeConfig = {
   readonly ropeScaling: 'none' | 'llama3' | 'divided'
   readonly tied: boolean
   readonly dtype: string
-  readonly quantization: 'none' | 'modelopt_fp8' | 'compressed_fp8'
+  readonly quantization: 'none' | 'modelopt_fp8' | 'compressed_fp8' | 'vllm_fp8'
   readonly kvScales: boolean
   readonly reward: 'none' | 'lm_head_rows' | 'classification'
   readonly rewardLabels: readonly string[]

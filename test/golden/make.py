@@ -18,6 +18,7 @@ Each folder is a Hugging Face checkpoint and a golden.json:
   attributes, weights, rewards   the 340B form: what its outputs mean, and the reward a conversation
 """
 
+import importlib
 import json
 import shutil
 import sys
@@ -27,11 +28,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import (LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification,
-                          NemotronConfig, NemotronForCausalLM, NemotronForSequenceClassification,
-                          PreTrainedTokenizerFast)
+import transformers
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama import modeling_llama
-from transformers.models.nemotron import modeling_nemotron
 
 HERE = Path(__file__).parent
 FP8 = torch.float8_e4m3fn
@@ -39,6 +38,30 @@ FP8_MAX = 448.0
 GREEDY_TOKENS = 64
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "linear_attn",
           "linear_mlp")
+
+
+# Of each family: how the names of transformers' classes begin, how its own do where that is another, the
+# field of its norms' epsilon, what a gain of 1 is stored as, and the share of a head that is rotated where
+# that is not all.
+FAMILIES = {
+    "llama": dict(classes="Llama", eps="rms_norm_eps", gain=1),
+    "nemotron": dict(classes="Nemotron", eps="norm_eps", gain=0, rotated=0.5),
+    # Not in transformers: Llama's layers, with parts replaced.
+    "deci": dict(classes="Llama", name="DeciLM", eps="rms_norm_eps", gain=1),
+}
+
+
+def class_of(family, suffix):
+    return getattr(transformers, FAMILIES[family]["classes"] + suffix)
+
+
+def modeling(family):
+    name = FAMILIES[family]["classes"].lower()
+    return importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+
+
+def kind_of(m):
+    return "ForSequenceClassification" if m["labels"] else "ForCausalLM"
 
 
 def model(name, *, hidden, heads, kv_heads, head_dim, ffn, layers=2, vocab=256, tied=False,
@@ -103,6 +126,9 @@ MODELS = [
     model("deci_mixed_fp8", hidden=64, heads=4, kv_heads=2, head_dim=64, ffn=0, family="deci", layers=4,
           blocks=[("linear", 4), (1.0, "linear"), (None, 1), (1.0, 2)], quant="modelopt",
           kv_scales=True, runs=("stored", "kv_fp8")),
+    # As the FP8 conversions of the 340B are stored.
+    model("nemotron4_fp8", hidden=72, heads=3, kv_heads=3, head_dim=96, ffn=100, rope="default",
+          family="nemotron", quant="vllm", kv_scales=True, runs=("stored", "kv_fp8")),
 ]
 ATTRIBUTES = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
 FIRST_ATTRIBUTE = 4  # of nine outputs
@@ -141,12 +167,11 @@ def config_of(m):
             extra["id2label"] = dict(enumerate(ATTRIBUTES[: m["labels"]]))
         else:
             extra["num_labels"] = m["labels"]
-    if m["family"] == "nemotron":
-        extra |= {"norm_eps": 1e-5}
-        rope["partial_rotary_factor"] = 0.5
-    else:
-        extra |= {"rms_norm_eps": 1e-5}
-    return (NemotronConfig if m["family"] == "nemotron" else LlamaConfig)(
+    family = FAMILIES[m["family"]]
+    extra |= {family["eps"]: 1e-5}
+    if "rotated" in family:
+        rope["partial_rotary_factor"] = family["rotated"]
+    return class_of(m["family"], "Config")(
         vocab_size=m["vocab"], hidden_size=m["hidden"], intermediate_size=m["ffn"],
         num_hidden_layers=m["layers"], num_attention_heads=m["heads"],
         num_key_value_heads=m["kv_heads"], head_dim=m["head_dim"], max_position_embeddings=512,
@@ -194,12 +219,8 @@ def kv_heads(m, block):
 
 
 def network(m, config):
-    if m["family"] == "nemotron":
-        kind = NemotronForSequenceClassification if m["labels"] else NemotronForCausalLM
-        return kind(config)
-    if m["family"] == "llama":
-        return (LlamaForSequenceClassification if m["labels"] else LlamaForCausalLM)(config)
-    # DeciLM is not in transformers: Llama's layers, with parts replaced.
+    if m["family"] != "deci":
+        return class_of(m["family"], kind_of(m))(config)
     config.intermediate_size = 8
     net = LlamaForCausalLM(config)
     for i, (layer, block) in enumerate(zip(net.model.layers, m["blocks"])):
@@ -242,8 +263,8 @@ def random_weights(net, m, generator):
     for name, p in net.state_dict().items():
         r = torch.randn(p.shape, generator=generator)
         if p.dim() == 1:
-            # A gain of about 1, which Nemotron-4 stores less 1; a small bias.
-            r = (0 if m["family"] == "nemotron" else 1) + 0.2 * r
+            # A gain of about 1; a small bias, of families with biases, whose gains are stored less 1.
+            r = FAMILIES[m["family"]]["gain"] + 0.2 * r
         elif "embed_tokens" in name:
             r = r * (2 / hidden**0.5 if m["tied"] else 1.0)
         elif "lm_head" in name or "score" in name:
@@ -283,7 +304,7 @@ def stored_and_real(m, state):
         module = name.removesuffix(".weight")
         keep = m["quant"] == "compressed" and ".layers.1.mlp." in name  # its ignore list
         if m["quant"] and is_linear(name) and not keep:
-            if m["quant"] == "modelopt":
+            if m["quant"] in ("modelopt", "vllm"):
                 scale = w.abs().max() / FP8_MAX
                 stored[module + ".input_scale"] = torch.tensor(0.0123)
             else:
@@ -312,6 +333,9 @@ def quantisation_block(m):
     if m["quant"] == "modelopt":
         return {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head"],
                 "kv_cache_scheme": {"dynamic": False, "num_bits": 8, "type": "float"}}
+    if m["quant"] == "vllm":
+        return {"quant_method": "fp8", "activation_scheme": "static", "kv_cache_scheme": "static",
+                "ignored_layers": ["lm_head"]}
     scheme = {"num_bits": 8, "type": "float", "symmetric": True, "group_size": None}
     return {"quant_method": "compressed-tensors", "format": "float-quantized",
             "quantization_status": "compressed", "kv_cache_scheme": None,
@@ -324,9 +348,8 @@ def quantisation_block(m):
 
 def save(m, folder, config, stored):
     text = config.to_dict()
-    kind = "ForSequenceClassification" if m["labels"] else "ForCausalLM"
-    text["architectures"] = [
-        {"llama": "Llama", "nemotron": "Nemotron", "deci": "DeciLM"}[m["family"]] + kind]
+    family = FAMILIES[m["family"]]
+    text["architectures"] = [family.get("name", family["classes"]) + kind_of(m)]
     text["dtype"] = m["dtype"]
     if m["family"] == "deci":
         text |= {"model_type": "nemotron-nas", "block_configs": block_configs(m)}
@@ -374,7 +397,7 @@ class RoundedKv:
         self.stored = stored
 
     def __enter__(self):
-        self.eager = {m: m.eager_attention_forward for m in (modeling_llama, modeling_nemotron)}
+        self.eager = {m: m.eager_attention_forward for m in map(modeling, FAMILIES)}
 
         def rounded(module, query, key, value, *args, **kwargs):
             attention = f"model.layers.{module.layer_idx}.self_attn."

@@ -475,8 +475,31 @@ TEST(config_compressed_tensors_fp8) {
                "\"config_groups\" is 3; expected an object");
 }
 
+TEST(config_vllm_fp8) {
+  const std::string block = R"({"quant_method": "fp8", "activation_scheme": "dynamic",
+    "ignored_layers": ["lm_head"]})";
+  const auto with = [&](const char* from, const char* to, ModelConfig* c) {
+    return read(llama_config().set("quantization_config", replaced(block, from, to)), c);
+  };
+  ModelConfig c;
+  REQUIRE_OK(with("", "", &c));
+  EXPECT(c.quant == QuantKind::vllm_fp8);
+  EXPECT(c.quant_ignore == (std::vector<std::string>{"lm_head"}));
+  EXPECT(!c.kv_scales);
+  REQUIRE_OK(with("\"dynamic\"", "\"static\", \"kv_cache_scheme\": \"static\"", &c));
+  EXPECT(c.kv_scales);
+  EXPECT_ERROR(with("\"dynamic\"", "\"token\"", &c),
+               "config.json: quantization_config: \"activation_scheme\" is \"token\"");
+  EXPECT_ERROR(with("\"dynamic\"", "\"dynamic\", \"weight_block_size\": [128, 128]", &c),
+               "config.json: quantization_config: \"weight_block_size\" is ");
+  EXPECT_ERROR(with("\"fp8\"", "\"fp8\", \"bits\": 4", &c), "\"bits\" is 4; served: FP8 E4M3");
+  EXPECT_ERROR(read(llama_config().set("quantization_config", block), &c, {}, "",
+                    R"({"quantization": {"quant_algo": "FP8"}})"),
+               "hf_quant_config.json: ModelOpt FP8, but config.json says \"fp8\"");
+}
+
 TEST(config_refuses_other_quantisations) {
-  for (const std::string method : {"gptq", "awq", "bitsandbytes", "fp8", "fbgemm_fp8"}) {
+  for (const std::string method : {"gptq", "awq", "bitsandbytes", "fbgemm_fp8"}) {
     const Status s = read(llama_config().set(
         "quantization_config", "{\"quant_method\": \"" + method + "\", \"bits\": 4}"));
     EXPECT(s.code() == Code::unsupported);
