@@ -124,10 +124,7 @@ const createPieces = (unit: InputLine['unit']) => {
   }
 }
 
-async function* splitLines(
-  chunks: AsyncIterable<Buffer>,
-  end: number,
-): AsyncGenerator<InputLine> {
+async function* splitLines(chunks: AsyncIterable<Buffer>, end: number): AsyncGenerator<InputLine> {
   const pieces = createPieces('line')
   let number = 0
   let left = end

@@ -116,9 +116,11 @@ describe('score and generate-pairs', () => {
       chosen: ['aaa', 'bbbb', 'ccccc'],
       rejected: ['x', 'yyyy', 'zzzzzzzzz'],
     }
-    const items = ['chat', 'code', 'math', 'safety-refuse', 'safety-response'].map((domain, id) => ({
-      ...{ id: `${domain}_${id}`, ...one, domain },
-    }))
+    const items = ['chat', 'code', 'math', 'safety-refuse', 'safety-response'].map(
+      (domain, id) => ({
+        ...{ id: `${domain}_${id}`, ...one, domain },
+      }),
+    )
     writeFileSync(file, `\ufeff \n${JSON.stringify(items, null, 4)}\n`)
     for (const [from, stdin] of [[file], ['-', readFileSync(file)]] as const) {
       rmSync(output, { force: true })
