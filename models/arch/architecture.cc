@@ -4,6 +4,10 @@
 #include <vector>
 
 namespace nemotron {
+
+// The rows, each in a file of its own.
+extern const Architecture kDeci, kLlama, kNemotron;
+
 namespace {
 
 constexpr const Architecture* kRows[] = {&kLlama, &kNemotron, &kDeci};

@@ -1,6 +1,7 @@
 // The table of architectures. One row is one family: the names that config.json may give it, how
 // its config is read, and which stored tensors its decoder is made of. Adding a family is a file
-// beside llama.cc that defines a row, the row's name in architecture.cc, and a golden.
+// beside llama.cc that defines a row, the row's name in architecture.cc, and a golden
+// (CONTRIBUTING.md).
 #pragma once
 
 #include <span>
@@ -30,8 +31,5 @@ struct Architecture {
 const Architecture* find_architecture(const std::string& name);
 // For messages: `served: "LlamaForCausalLM" (chat and reward) and ...`.
 std::string served_architectures();
-
-// The rows, each in a file of its own.
-extern const Architecture kDeci, kLlama, kNemotron;
 
 }  // namespace nemotron

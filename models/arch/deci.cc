@@ -127,7 +127,7 @@ constexpr Architecture::Name kNames[] = {{"DeciLMForCausalLM", "chat and reward"
 
 }  // namespace
 
-const Architecture kDeci = {
+extern const Architecture kDeci = {
     .names = kNames, .read_config = read_deci, .find_tensors = find_decoder};
 
 }  // namespace nemotron

@@ -26,7 +26,7 @@ constexpr Architecture::Name kNames[] = {{"LlamaForCausalLM", "chat and reward"}
 
 }  // namespace
 
-const Architecture kLlama = {
+extern const Architecture kLlama = {
     .names = kNames, .read_config = read_llama, .find_tensors = find_decoder};
 
 }  // namespace nemotron

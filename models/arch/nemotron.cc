@@ -34,7 +34,7 @@ constexpr Architecture::Name kNames[] = {{"NemotronForCausalLM", "chat and rewar
 
 }  // namespace
 
-const Architecture kNemotron = {
+extern const Architecture kNemotron = {
     .names = kNames, .read_config = read_nemotron, .find_tensors = find_decoder};
 
 }  // namespace nemotron
