@@ -131,6 +131,7 @@ describe('a model is known', () => {
       ['nvidia/Llama-3_3-Nemotron-Super-49B-GenRM', 'GenRM'],
       ['nvidia/Llama-3_3-Nemotron-Super-49B-GenRM-Multilingual', 'GenRM'],
       ['nvidia/Llama-3.1-Nemotron-8B-UltraLong-4M-Instruct', 'UltraLong'],
+      ['nvidia/Llama-3.1-8B-UltraLong-1M-Instruct', 'UltraLong'],
       ['nvidia/Llama-3.1-Nemotron-Safety-Guard-8B-v3', 'Safety-Guard'],
       ['nvidia/Nemotron-4-340B-Instruct', 'Nemotron-4-340B-Instruct'],
       ['Nemotron-4-340B-Reward', 'Nemotron-4-340B-Reward'],
