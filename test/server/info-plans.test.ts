@@ -203,7 +203,7 @@ const PLAN_REWARD = {
   'H100 1 stored': 0,
   'H100 1 fp8': 28,
   'H100 2 stored': 62,
-  'H100 8 fp8': 1728,
+  'H100 8 fp8': 1729,
 }
 
 /** GPU, how many, weights -> thousands of tokens of BF16 keys and values; 0: the weights do not fit. */
