@@ -4,7 +4,6 @@
 #include <cstdio>
 
 #include "models/decoder.h"
-#include "models/sources.h"
 
 namespace nemotron {
 namespace {
@@ -52,10 +51,10 @@ size_t packed_bytes(const PackedGroup& group, const Checkpoint& checkpoint, cons
          (scaled ? padded(group.rows()) * sizeof(float) : 0);
 }
 
-size_t packed_bytes(const Sources& sources, const Checkpoint& checkpoint, const ModelConfig& config,
-                    const PlanInput& in) {
+size_t packed_bytes(const std::vector<PackedGroup>& groups, const Checkpoint& checkpoint,
+                    const ModelConfig& config, const PlanInput& in) {
   size_t bytes = 0;
-  for (const PackedGroup& group : packed_groups(sources, config, in.shard)) {
+  for (const PackedGroup& group : groups) {
     bytes += packed_bytes(group, checkpoint, in);
   }
   return bytes + (2 * config.layers.size() + 1) * size_t(config.hidden) * sizeof(float);
@@ -93,7 +92,8 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   const int64_t sequence_blocks = round_up(in.limits.max_context, in.block_size) / in.block_size;
 
   MemoryPlan plan;
-  plan.weights = packed_bytes(sources, checkpoint, config, in);
+  const std::vector<PackedGroup> groups = packed_groups(sources, config, in.shard);
+  plan.weights = packed_bytes(groups, checkpoint, config, in);
   // Float32 is the widest that a device keeps activations in.
   plan.activations = Decoder::activation_bytes(shape, in.limits, DType::f32);
   // Parts of sums over ranks, two in turn: [max_rows, hidden].
@@ -134,6 +134,7 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   plan.num_blocks = int32_t(blocks);
   plan.kv_tokens = blocks * in.block_size;
   plan.unused_tensors = std::move(sources.unused);
+  plan.widened_tensors = widened_tensors(groups, checkpoint, in.packs_groups, in.format);
   *out = std::move(plan);
   return {};
 }

@@ -9,6 +9,7 @@
 #include "models/checkpoint/checkpoint.h"
 #include "models/config.h"
 #include "models/shard.h"
+#include "models/sources.h"
 
 namespace nemotron {
 
@@ -21,6 +22,7 @@ struct MemoryPlan {
   size_t kv_bytes_per_token = 0;
   DType kv_dtype = DType::bf16;
   std::vector<std::string> unused_tensors;  // of the checkpoint: they take no memory
+  std::vector<WidenedTensor> widened_tensors;
   // Fewer blocks, since another rank has no room for more. REQUIRES: at most num_blocks.
   void limit_blocks(int32_t blocks);
   std::string table() const;  // for people: one line an item

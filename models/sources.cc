@@ -42,38 +42,79 @@ Status check_checkpoint(const Checkpoint& checkpoint, const ModelConfig& config)
 }
 
 WeightFormat PackedGroup::format(WeightFormat wanted,
-                                 const std::vector<const GroupedRows*>& grouped) const {
+                                 const std::vector<const GroupedRows*>& grouped,
+                                 std::string* why) const {
   const auto is_fp8 = [](const Part& p) { return p.source->weight->dtype == DType::fp8_e4m3; };
   const auto is_there = [](const GroupedRows* rows) { return rows != nullptr; };
   if (layer < 0 || std::ranges::any_of(parts, is_fp8) || std::ranges::any_of(grouped, is_there)) {
     return WeightFormat::stored;
   }
-  const bool is_groups = wanted == WeightFormat::int4 || wanted == WeightFormat::int8;
+  if (wanted != WeightFormat::int4 && wanted != WeightFormat::int8) return wanted;
   const int64_t stretch = parts[0].source->cols() / most_stretches;
-  return is_groups && stretch % kGroupedChunk != 0 ? WeightFormat::stored : wanted;
+  if (stretch % kGroupedChunk == 0) return wanted;
+  if (why) {
+    *why = "its rows are summed in stretches of " + std::to_string(stretch) +
+           " values, no multiple of " + std::to_string(kGroupedChunk);
+  }
+  return WeightFormat::stored;
 }
 
 std::vector<const GroupedRows*> PackedGroup::grouped(const Checkpoint& checkpoint,
-                                                     bool packs_groups) const {
+                                                     bool packs_groups, std::string* why) const {
   constexpr int64_t kPanel = 16;  // rows
+  const auto widened = [&](const std::string& reason) -> std::vector<const GroupedRows*> {
+    if (why) *why = reason;
+    return {};
+  };
+  if (!packs_groups) return widened("the device multiplies no packed types");
   std::vector<const GroupedRows*> rows;
-  if (!packs_groups) return rows;
   int64_t end = 0;
   for (const Part& part : parts) {
-    const GroupedRows* r = checkpoint.grouped(*part.source->weight);
-    const DType dtype = part.source->weight->dtype;
-    if (!r && dtype != DType::bf16 && dtype != DType::fp8_e4m3) return {};
+    const StoredTensor& weight = *part.source->weight;
+    const GroupedRows* r = checkpoint.grouped(weight);
+    if (!r && weight.dtype != DType::bf16 && weight.dtype != DType::fp8_e4m3) {
+      return widened("it is in one matrix with " + weight.name + ", which is " + weight.dtype_name);
+    }
     // The whole matrix's stretches decide, so that any number of ranks does the same.
-    if (r && part.source->cols() / most_stretches % r->form().cut() != 0) return {};
+    const int64_t stretch = part.source->cols() / most_stretches;
+    if (r && stretch % r->form().cut() != 0) {
+      return widened("its rows are summed in stretches of " + std::to_string(stretch) +
+                     " values, no multiple of " + std::to_string(r->form().cut()));
+    }
     if (!rows.empty()) {
       const GroupedRows* last = rows.back();
       const bool same = r && last ? r->form() == last->form() : r == last;
-      if (!same && (use == WeightUse::gate_up || end % kPanel != 0)) return {};
+      if (!same && use == WeightUse::gate_up) return widened("gate and up are of two types");
+      if (!same && end % kPanel != 0) {
+        return widened("parts of several types meet at row " + std::to_string(end) +
+                       ", no multiple of " + std::to_string(kPanel));
+      }
     }
     end += part.range.rows;
     rows.push_back(r);
   }
   return rows;
+}
+
+std::vector<WidenedTensor> widened_tensors(const std::vector<PackedGroup>& groups,
+                                           const Checkpoint& checkpoint, bool packs_groups,
+                                           WeightFormat wanted) {
+  std::vector<WidenedTensor> all;
+  for (const PackedGroup& group : groups) {
+    std::string why_grouped, why_format;
+    const auto grouped = group.grouped(checkpoint, packs_groups, &why_grouped);
+    (void)group.format(wanted, grouped, &why_format);
+    for (const PackedGroup::Part& part : group.parts) {
+      const StoredTensor& weight = *part.source->weight;
+      if (!all.empty() && all.back().name == weight.name) continue;
+      if (grouped.empty() && checkpoint.grouped(weight)) {
+        all.push_back({weight.name, why_grouped});
+      } else if (!why_format.empty()) {
+        all.push_back({weight.name, why_format});
+      }
+    }
+  }
+  return all;
 }
 
 std::string PackedGroup::name() const {

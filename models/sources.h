@@ -73,11 +73,14 @@ struct PackedGroup {
   // Of each part the rows that stay in groups, or null. None at all, and all parts are widened,
   // where one panel would have to hold several forms, where a cut goes through a block, beside F32
   // and F16, and where the device does not pack groups.
-  std::vector<const GroupedRows*> grouped(const Checkpoint& checkpoint, bool packs_groups) const;
+  // `why`, where it is given, says so then.
+  std::vector<const GroupedRows*> grouped(const Checkpoint& checkpoint, bool packs_groups,
+                                          std::string* why = nullptr) const;
   // What it becomes while packing, where `grouped` are the parts that stay in groups. What is
   // stored as FP8 or stays in groups is not quantised again, which would only add error; nor are
-  // the ends of the model.
-  WeightFormat format(WeightFormat wanted, const std::vector<const GroupedRows*>& grouped) const;
+  // the ends of the model, and nor is what a group of 32 does not divide: `why` says so then.
+  WeightFormat format(WeightFormat wanted, const std::vector<const GroupedRows*>& grouped,
+                      std::string* why = nullptr) const;
   std::string name() const;  // "layer 3 gate_up"
 };
 
@@ -85,5 +88,13 @@ struct PackedGroup {
 // and while one is packed its stored and its packed form are in memory together.
 std::vector<PackedGroup> packed_groups(const Sources& sources, const ModelConfig& config,
                                        const Shard& shard);
+
+// A tensor that takes more memory than its stored or the wanted format would, and why.
+struct WidenedTensor {
+  std::string name, why;
+};
+std::vector<WidenedTensor> widened_tensors(const std::vector<PackedGroup>& groups,
+                                           const Checkpoint& checkpoint, bool packs_groups,
+                                           WeightFormat wanted);
 
 }  // namespace nemotron

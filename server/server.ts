@@ -19,6 +19,7 @@ import { findReceipt, receiptText } from './model/accuracy.js'
 import { fetchModel } from './model/fetch.js'
 import { loadModel } from './model/open.js'
 import type { ServedModel } from './model/served-model.js'
+import { widenedTexts } from './model/widened.js'
 import type { Settings } from './settings/options.js'
 import { ConfigError, type ModelSettings, modelSettings } from './settings/read.js'
 import type { Progress } from './terminal.js'
@@ -234,6 +235,7 @@ const loadOne = async (
         tell(
           `${name}: ${one.model}${one.tensor_parallel_size > 1 ? `, on each of ${one.tensor_parallel_size} ranks` : ''}\n${plan.table}`,
         )
+        for (const text of widenedTexts(plan.widenedTensors)) log.warn(`${name}: ${text}`)
         if (plan.unusedTensors.length > 0) log.warn(unusedText(name, plan.unusedTensors))
       },
       warn: (message) => {

@@ -198,6 +198,14 @@ Napi::Array strings(Napi::Env env, const std::vector<std::string>& list) {
 
 }  // namespace
 
+static Napi::Array widened(Napi::Env env, const std::vector<WidenedTensor>& list) {
+  const auto array = Napi::Array::New(env, list.size());
+  for (size_t i = 0; i < list.size(); ++i) {
+    array.Set(uint32_t(i), Builder(env).set("name", list[i].name).set("why", list[i].why).object());
+  }
+  return array;
+}
+
 Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan) {
   return Builder(env)
       .set("weights", double(plan.weights))
@@ -210,6 +218,7 @@ Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan) {
       .set("kvTokens", double(plan.kv_tokens))
       .set("kvBytesPerToken", double(plan.kv_bytes_per_token))
       .put("unusedTensors", strings(env, plan.unused_tensors))
+      .put("widenedTensors", widened(env, plan.widened_tensors))
       .set("table", plan.table())
       .object();
 }
@@ -263,7 +272,8 @@ Napi::Object config_object(Napi::Env env, const ModelConfig& config,
 
 }  // namespace
 
-Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint) {
+Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint,
+                          const std::vector<WidenedTensor>& widened_on_cpu) {
   const std::vector<GpuFit> fits = fit_on_common_gpus(config);
   const auto gpus = Napi::Array::New(env, fits.size());
   for (size_t i = 0; i < fits.size(); ++i) {
@@ -285,6 +295,7 @@ Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkp
       .set("tensors", double(checkpoint.tensors().size()))
       .set("layout", std::to_string(layout_hash(checkpoint)))
       .put("gpus", gpus)
+      .put("widenedOnCpu", widened(env, widened_on_cpu))
       .object();
 }
 

@@ -17,7 +17,8 @@ Status read_request(const Napi::Object& object, Request* out);
 
 Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan);
 // A checkpoint and what it needs on common GPUs.
-Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint);
+Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint,
+                          const std::vector<WidenedTensor>& widened_on_cpu);
 Napi::Object info_object(Napi::Env env, const EngineInfo& info);
 Napi::Object stats_object(Napi::Env env, const EngineStats& stats);
 

@@ -118,8 +118,12 @@ Napi::Value model_info(const Napi::CallbackInfo& info) {
   }
   Status status = read_model_config(folder, rows, &config);
   if (status) status = Checkpoint::open(folder, &checkpoint);
-  if (status) status = check_checkpoint(*checkpoint, config);
-  return status ? model_object(env, config, *checkpoint) : error_object(env, status);
+  Sources sources;
+  if (status) status = find_sources(*checkpoint, config, &sources);
+  if (!status) return error_object(env, status);
+  const auto groups = packed_groups(sources, config, Shard::whole());
+  return model_object(env, config, *checkpoint,
+                      widened_tensors(groups, *checkpoint, true, WeightFormat::stored));
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {

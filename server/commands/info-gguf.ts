@@ -1,6 +1,8 @@
 // What `info` says of a GGUF file.
 
 import type { GpuFit } from '../engine/addon.js'
+import type { MemoryPlan } from '../engine/types.js'
+import { widenedTexts } from '../model/widened.js'
 import { type Gguf, readGguf } from '../tokenizer/gguf.js'
 import { bytesText, countText } from './amounts.js'
 
@@ -43,7 +45,11 @@ const FILE_TYPES: Readonly<Record<number, string>> = {
 
 /** What memory it needs, or why it is not served. */
 export type GgufUse =
-  | { readonly served: true; readonly gpus: readonly GpuFit[] }
+  | {
+      readonly served: true
+      readonly gpus: readonly GpuFit[]
+      readonly widenedOnCpu: MemoryPlan['widenedTensors']
+    }
   | { readonly served: false; readonly why: string }
 
 const elements = (shape: readonly number[]): number => shape.reduce((all, one) => all * one, 1)
@@ -154,5 +160,8 @@ export const ggufInfo = (path: string, use: GgufUse, table: string, json: boolea
   const info = describe(readGguf(path))
   if (json) return `${JSON.stringify({ ...info, ...use }, null, 2)}\n`
   const lines = facts(info).map(([name, value]) => `${name.padEnd(14)} ${value}`)
+  if (use.served)
+    for (const text of widenedTexts(use.widenedOnCpu))
+      lines.push(`${'on the CPU'.padEnd(14)} ${text}`)
   return `${lines.join('\n')}\n\n${use.served ? table : `Not served: ${use.why}`}\n`
 }

@@ -80,7 +80,8 @@ const folderInfo = (name: string, folder: string, json: boolean): string => {
 const useOfGguf = (path: string): GgufUse => {
   if (!isGguf(path)) return { served: false, why: 'the name of a GGUF file ends in .gguf.' }
   const info = loadAddon().modelInfo(path, findEntry(namesOfModel(path))?.reward?.rows ?? [])
-  return 'code' in info ? { served: false, why: info.message } : { served: true, gpus: info.gpus }
+  if ('code' in info) return { served: false, why: info.message }
+  return { served: true, gpus: info.gpus, widenedOnCpu: info.widenedOnCpu }
 }
 
 /** Quantised weights are widened while loading. */

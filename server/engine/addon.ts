@@ -146,6 +146,8 @@ export type NativeModelInfo = {
   /** A hash of names, types and shapes of the tensors. */
   readonly layout: string
   readonly gpus: readonly GpuFit[]
+  /** As MemoryPlan's, on the CPU. */
+  readonly widenedOnCpu: MemoryPlan['widenedTensors']
 }
 
 /** What is left for KV cache on each of `ranks` GPUs of a kind; see models/gpu_fit.h. */

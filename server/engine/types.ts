@@ -72,6 +72,9 @@ export type MemoryPlan = {
   /** Tensors of the checkpoint that the model is not made of. The server warns of them, createEngine
    * does not. */
   readonly unusedTensors: readonly string[]
+  /** Tensors that are in memory in 16 bits a value or more, though their type or dtype is packed, and why. The
+   * server warns of them too. */
+  readonly widenedTensors: readonly { readonly name: string; readonly why: string }[]
   /** The same for people, one line an item. */
   readonly table: string
 }

@@ -172,6 +172,26 @@ TEST(gguf_quantised_weights_are_read) {
   const Opened file = open_bytes(dir, w.bytes());
   EXPECT_OK(file.status);
   EXPECT(file.config.tied);
+  const auto groups = packed_groups(file.sources, file.config, Shard::whole());
+  const auto widened = [&](bool packs_groups, WeightFormat wanted) {
+    std::vector<std::string> all;
+    for (const auto& [name, why] :
+         widened_tensors(groups, *file.checkpoint, packs_groups, wanted)) {
+      all.push_back(name.substr(name.rfind('.', name.rfind('.') - 1) + 1) + " " + why);
+    }
+    return all;
+  };
+  using Texts = std::vector<std::string>;
+  const std::string gate = " gate and up are of two types",
+                    parts = " parts of several types meet at row 24, no multiple of 16";
+  EXPECT(widened(true, WeightFormat::stored) ==
+         (Texts{"q_proj.weight" + parts, "k_proj.weight" + parts, "v_proj.weight" + parts,
+                "gate_proj.weight" + gate, "up_proj.weight" + gate}));
+  EXPECT(widened(true, WeightFormat::int4)[3] ==
+         "o_proj.weight its rows are summed in stretches of 24 values, no multiple of 32");
+  EXPECT_EQ(widened(false, WeightFormat::stored).size(), size_t(7));
+  EXPECT(widened(false, WeightFormat::stored)[0] ==
+         "embed_tokens.weight the device multiplies no packed types");
   const StoredTensor& down = *file.sources.layers[0].down.weight;
   EXPECT_EQ(down.dtype_name, "Q8_0");
   EXPECT(down.dtype == DType::bf16);

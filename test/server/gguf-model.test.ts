@@ -6,8 +6,10 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { loadAddon } from '../../server/engine/addon.js'
 import { openEngine } from '../../server/engine/engine.js'
 import { openPackage } from '../../server/model/package.js'
+import { widenedTexts } from '../../server/model/widened.js'
 import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import { packagePath } from '../../server/version.js'
 import { generate, smallEngine, textOf } from '../api/support.js'
@@ -68,6 +70,26 @@ describe('a GGUF file', { skip }, () => {
     assert.ok(off(file.logprobs, own.logprobs) < 1e-4)
     const first = off(q8.logprobs.slice(0, 1), own.logprobs.slice(0, 1))
     assert.ok(first > 0 && first < 0.2, `the first token's is ${first} off`)
+  })
+
+  test('that cannot stay packed is said to be', async () => {
+    const mixed = join(temporary, 'tiny-reasoner-mixed.gguf')
+    writeGguf(folder, mixed, true, 'layers.1.mlp.up_proj')
+    const why = 'gate and up are of two types'
+    const expected = [{ name: 'model.layers.1.mlp.gate_proj.weight', why }]
+    const info = loadAddon().modelInfo(mixed, [])
+    assert.deepEqual('code' in info ? info : info.widenedOnCpu, expected)
+    const engine = await openEngine({ ...smallEngine(mixed), maxModelLen: 512 })
+    assert.deepEqual(engine.info.plan.widenedTensors, expected)
+    await engine.close()
+    assert.deepEqual(widenedTexts(expected), [
+      '1 tensor is not packed but in 16 bits a value or more, since gate and up are of two types: model.layers.1.mlp.gate_proj.weight',
+    ])
+    const cli = ['--import', 'tsx', packagePath('server/cli.ts'), 'info', mixed]
+    const said = execFileSync(process.execPath, cli, { encoding: 'utf8' })
+    assert.match(said, /^on the CPU +1 tensor is not packed .*gate_proj\.weight$/m)
+    const plain = loadAddon().modelInfo(quantised, [])
+    assert.deepEqual('code' in plain ? plain : plain.widenedOnCpu, [])
   })
 
   test('is described with the memory it needs, and served by its name', () => {

@@ -137,8 +137,14 @@ const metadataOf = (
   ]
 }
 
-/** `quantised`: matrices of layers become Q8_0; else everything is stored as it is, BF16. */
-export const writeGguf = (folder: string, path: string, quantised: boolean): void => {
+/** `quantised`: matrices of layers become Q8_0, all or those without this in their names; else everything is stored as it
+ * is, BF16. */
+export const writeGguf = (
+  folder: string,
+  path: string,
+  quantised: boolean,
+  without?: string,
+): void => {
   const parts = readFolder(folder)
   const { config, header, data } = parts
   const tensors = new Map<string, Tensor>()
@@ -155,7 +161,11 @@ export const writeGguf = (folder: string, path: string, quantised: boolean): voi
         : 0
     const stored = data.subarray(begin, end)
     const bytes = heads > 0 ? permuted(stored, shape[0] ?? 0, heads) : stored
-    const isQ8 = quantised && shape.length === 2 && name.includes('layers')
+    const isQ8 =
+      quantised &&
+      shape.length === 2 &&
+      name.includes('layers') &&
+      (without === undefined || !name.includes(without))
     const ggml = NAMES.reduce((text, [from, to]) => text.replace(from, to), name)
     tensors.set(ggml, { shape, type: isQ8 ? 8 : 30, bytes: isQ8 ? q8(bf16(bytes)) : bytes })
   }

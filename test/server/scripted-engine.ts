@@ -64,6 +64,7 @@ const PLAN = {
   kvTokens: 1024,
   kvBytesPerToken: 1,
   unusedTensors: [],
+  widenedTensors: [],
   table: 'scripted',
 }
 
