@@ -1,5 +1,7 @@
 #include "models/tensor_finder.h"
 
+#include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <string_view>
@@ -126,14 +128,21 @@ Status TensorFinder::status() const {
                          (problems_ > kMaxShown ? "; ..." : ""));
 }
 
+// Of GPTQ, AWQ and bitsandbytes too.
+constexpr std::string_view kScaleNames[] = {"scale", "zero_point", "zeros", "absmax"};
+
 // A scale that nobody asked for, of a module that somebody did.
 bool TensorFinder::is_unread_scale(const std::string& name) const {
   if (asked_.contains(name)) return false;
   const size_t dot = name.rfind('.');
   const std::string last = name.substr(dot == std::string::npos ? 0 : dot + 1);
-  if (last.find("scale") == std::string::npos && last.find("zero_point") == std::string::npos) {
-    return false;
-  }
+  std::string lower = last;
+  for (char& c : lower) c = char(std::tolower(uint8_t(c)));
+  const bool is_scale =
+      lower == "scb" || std::ranges::any_of(kScaleNames, [&](std::string_view part) {
+        return lower.find(part) != std::string::npos;
+      });
+  if (!is_scale) return false;
   const std::string weight = name.substr(0, name.size() - last.size()) + "weight";
   return !checkpoint_.find(weight) || asked_.contains(weight);
 }
@@ -155,6 +164,8 @@ void TensorFinder::check_others() {
       wrong(t,
             "no such tensor (it looks like a scale, which would change the results and is not "
             "served)");
+    } else if (t.name.find(".lora_") != std::string::npos) {
+      wrong(t, "no adapter: merge it into the weights");
     }
     if (t.name.compare(0, layers.size(), layers) != 0) continue;
     uint64_t layer = 0;
@@ -169,7 +180,12 @@ void TensorFinder::check_others() {
       const std::string_view part(end);
       const bool is_absent = (!spec.attention && part.starts_with(".self_attn.")) ||
                              (!spec.ffn && part.starts_with(".mlp."));
-      if (is_absent) wrong(t, "no such tensor, since config.json says that this layer has none");
+      if (is_absent) {
+        wrong(t, "no such tensor, since config.json says that this layer has none");
+      } else if (ends_with(t.name, "norm.weight") && part != ".input_layernorm.weight" &&
+                 part != ".post_attention_layernorm.weight") {
+        wrong(t, "no such tensor (a norm that layers of this architecture do not have)");
+      }
     }
   }
 }

@@ -17,7 +17,7 @@ const sampling = (one: { readonly temperature: number; readonly top_p: number })
 const cardOf = (model: ServedModel, defaultThinking: boolean) => {
   const { info } = model.engine
   const { plan, load } = info
-  const { reasoning } = model.profile
+  const reasoning = isReward(model) ? undefined : model.profile.reasoning
   return {
     id: model.id,
     aliases: model.aliases,
@@ -33,10 +33,11 @@ const cardOf = (model: ServedModel, defaultThinking: boolean) => {
     max_num_batched_tokens: info.maxNumBatchedTokens,
     places: info.places,
     vocab_size: info.vocabSize,
-    /** Sampling as the card advises it; null: the model does not reason. */
+    /** How thinking is switched, and sampling as the card advises it; null: the model does not reason. */
     reasoning: reasoning
       ? {
           default_thinking: defaultThinking,
+          switch: reasoning.switch,
           on: sampling(reasoning.on),
           off: sampling(reasoning.off),
         }

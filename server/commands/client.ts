@@ -16,6 +16,8 @@ export type Target = {
    * requests: a key, the server itself. */
   readonly ask: (path: string, body: object) => Promise<Told>
   readonly models: () => Promise<readonly ListedModel[]>
+  /** How the model's thinking is switched; null: it does not reason; undefined: the server does not say. */
+  readonly thinking: (model: string) => Promise<string | null | undefined>
   readonly close: () => Promise<void>
 }
 
@@ -79,6 +81,17 @@ const ModelList = z.looseObject({
   data: z.array(z.looseObject({ id: z.string(), max_model_len: z.int().optional() })),
 })
 
+const ServerCard = z.looseObject({
+  models: z.array(
+    z.looseObject({
+      id: z.string(),
+      aliases: z.array(z.string()),
+      root: z.string(),
+      reasoning: z.looseObject({ switch: z.string().optional() }).nullable(),
+    }),
+  ),
+})
+
 const RETRIES = 100
 /** How long a server that answered before may be gone: longer than a restart. */
 const LOST_SECONDS = 60
@@ -95,6 +108,7 @@ const parse = (text: string): unknown => {
 
 const connect = (url: string, apiKey: string | undefined, close: () => Promise<void>): Target => {
   const base = url.replace(/\/+$/, '')
+  const root = base.replace(/\/v1$/, '')
   const headers = {
     'content-type': 'application/json',
     ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }),
@@ -144,7 +158,7 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
     return JSON.parse(text)
   }
   const ask = async (path: string, body: object): Promise<Told> => {
-    const url = `${base.replace(/\/v1$/, '')}${path}`
+    const url = `${root}${path}`
     const { response, text } = await settle(url, { method: 'POST', body: JSON.stringify(body) })
     const { status } = response
     const json = parse(text)
@@ -152,8 +166,15 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
       throw failure(url, response, text)
     return { status, requestId: response.headers.get('x-request-id'), body: json }
   }
+  const thinking: Target['thinking'] = async (name) => {
+    const { text } = await settle(`${root}/v1/server`, { method: 'GET' })
+    const { models = [] } = ServerCard.safeParse(parse(text)).data ?? {}
+    const found = models.find((one) => [one.id, one.root, ...one.aliases].includes(name))
+    return found?.reasoning === null ? null : found?.reasoning.switch
+  }
   return {
     url: base,
+    thinking,
     post: (path, body) => request(path, { method: 'POST', body: JSON.stringify(body) }),
     ask,
     models: async () => ModelList.parse(await request('/models', { method: 'GET' })).data,
@@ -185,7 +206,11 @@ export const openTarget = async (options: TargetOptions): Promise<Target> => {
   if (url !== undefined) return connect(url, apiKey, async () => {})
   const serving = await startOwn(
     { model: [...model] },
-    { log: pino({ level: 'silent' }), progress: createProgress(), tell },
+    {
+      log: pino({ level: 'warn', base: null }, pino.destination({ dest: 2, sync: true })),
+      progress: createProgress(),
+      tell,
+    },
   )
   await serving.ready
   return connect(`${serving.url}/v1`, undefined, serving.drain)

@@ -103,15 +103,29 @@ const ownFiles = (): readonly string[] => {
     .map((name) => join(folder, name))
 }
 
-/** The card's settings: the mode in the system turn; on: temperature 0.6, top_p 0.95; off: greedy.
+/** The model that is asked. */
+type Asked = { readonly id: string; readonly thinking: string | null | undefined }
+
+/** How a request says which mode it wants: by the line in the system turn as the cards have it, where the model
+ * reads one. Of a server that does not say how its model is told, it is taken to. */
+const modeOf = ({ thinking }: Asked, mode: Mode, system: string) => {
+  if (thinking === null) return { system }
+  if (thinking === undefined || thinking === 'detailed_thinking')
+    return { system: `detailed thinking ${mode}${system === '' ? '' : `\n\n${system}`}` }
+  return { system, chat_template_kwargs: { enable_thinking: mode === 'on' } }
+}
+
+/** The card's settings; on: temperature 0.6, top_p 0.95; off: greedy.
  * With a reward model, thinking on gives the best of several, judged with their thinking. */
-const ask = async (target: Target, model: string, trial: Trial, flags: Flags): Promise<Outcome> => {
+const ask = async (target: Target, model: Asked, trial: Trial, flags: Flags): Promise<Outcome> => {
   const { item, mode, run } = trial
-  const system = `detailed thinking ${mode}${item.system === '' ? '' : `\n\n${item.system}`}`
+  const { system, ...told } = modeOf(model, mode, item.system)
+  const turns = system === '' ? [] : [{ role: 'system', content: system }]
   const answer = ChatAnswer.parse(
     await target.post('/chat/completions', {
-      model,
-      messages: [{ role: 'system', content: system }, ...item.messages],
+      model: model.id,
+      messages: [...turns, ...item.messages],
+      ...told,
       ...(mode === 'on'
         ? {
             temperature: flags.temperature,
@@ -145,7 +159,7 @@ const ask = async (target: Target, model: string, trial: Trial, flags: Flags): P
 /** What the server refuses of a question ends the run, or counts as wrong. */
 const askOrRecord = async (
   target: Target,
-  model: string,
+  model: Asked,
   trial: Trial,
   flags: Flags,
 ): Promise<Outcome> => {
@@ -242,30 +256,41 @@ const tellAbout = (outcomes: readonly Outcome[], trials: readonly Trial[], flags
     tell(`${failed} of ${outcomes.length} questions were refused by the server and count as wrong`)
 }
 
-const run = async (files: readonly string[], flags: Flags): Promise<void> => {
-  const items = await readItems(files.length > 0 ? files : ownFiles(), flags)
-  if (items.length === 0) throw new Error('there is nothing to ask')
-  const modes: readonly Mode[] = flags.thinking === 'both' ? ['off', 'on'] : [flags.thinking]
-  const trials = modes.flatMap((mode) =>
+/** What is asked how often. */
+const trialsOf = (items: readonly Item[], modes: readonly Mode[], runs: number) =>
+  modes.flatMap((mode) =>
     // Greedy answers are the same each time.
-    Array.from({ length: mode === 'on' ? flags.runs : 1 }, (_, run) => run).flatMap((run) =>
+    Array.from({ length: mode === 'on' ? runs : 1 }, (_, run) => run).flatMap((run) =>
       items.map((item): Trial => ({ item, mode, run })),
     ),
   )
+
+const modesOf = ({ id, thinking }: Asked, wanted: Flags['thinking']): readonly Mode[] => {
+  if (thinking !== null) return wanted === 'both' ? ['off', 'on'] : [wanted]
+  if (wanted === 'on') throw new Error(`--thinking on: ${id} does not reason`)
+  if (wanted === 'both') tell(`${id} does not reason: it is asked as with thinking off`)
+  return ['off']
+}
+
+const run = async (files: readonly string[], flags: Flags): Promise<void> => {
+  const items = await readItems(files.length > 0 ? files : ownFiles(), flags)
+  if (items.length === 0) throw new Error('there is nothing to ask')
   const output = await openAnswers(flags.output)
   const target = await openTarget({ ...flags, model: flags.model ?? [], tell })
   const progress = createProgress(process.stderr, undefined, (count) => `${Math.round(count)}`)
   try {
-    const model = flags.name ?? (await target.models())[0]?.id
-    if (model === undefined) throw new Error(`${target.url} serves no model`)
+    const id = flags.name ?? (await target.models())[0]?.id
+    if (id === undefined) throw new Error(`${target.url} serves no model`)
+    const model = { id, thinking: await target.thinking(id) }
+    const trials = trialsOf(items, modesOf(model, flags.thinking), flags.runs)
     const outcomes = await runAll(
       trials,
       flags.concurrency,
       (trial) => askOrRecord(target, model, trial, flags),
-      (done) => progress.update(`asked ${model}`, done, trials.length),
+      (done) => progress.update(`asked ${id}`, done, trials.length),
     )
     progress.finish()
-    tell(`answers of ${model}`)
+    tell(`answers of ${id}`)
     tellAbout(outcomes, trials, flags)
     await output?.write(outcomes.map((one) => `${JSON.stringify(one)}\n`).join(''))
     await print(`${formatSummary([report(outcomes)], flags.summary)}\n`)

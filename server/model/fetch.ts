@@ -1,6 +1,7 @@
 // A model's name to the folder that has its files, downloading them when needed.
 
 import { readdir, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { ConfigError } from '../settings/read.js'
 import type { Progress } from '../terminal.js'
 import { isGguf } from '../tokenizer/gguf.js'
@@ -13,12 +14,35 @@ const foldersIn = async (parent: string): Promise<readonly string[] | undefined>
 }
 
 const MOST_SHOWN = 10
+const MOST_ASKED = 100
+
+const listed = (names: readonly string[]): string =>
+  names.slice(0, MOST_SHOWN).join(', ') + (names.length > MOST_SHOWN ? ', ...' : '')
+
+const hasConfig = async (folder: string): Promise<boolean> =>
+  (await stat(join(folder, 'config.json')).catch(() => undefined)) !== undefined
+
+/** Of a folder that is no model's, such as the hub's `models--OWNER--NAME`: the models in it. */
+const modelsIn = async (folder: string): Promise<readonly string[]> => {
+  if (await hasConfig(folder)) return []
+  const inner = [folder, join(folder, 'snapshots')]
+  const found = await Promise.all(
+    inner.map(async (one) => ((await foldersIn(one)) ?? []).map((name) => join(one, name))),
+  )
+  const below = found.flat().slice(0, MOST_ASKED)
+  const isModel = await Promise.all(below.map(hasConfig))
+  return below.filter((_, i) => isModel[i])
+}
 
 /** The folder of what is here already, in a folder, a GGUF file or in the hub's cache; undefined: `name` is the id of a model
  * that is not. Throws when it can be neither. */
 export const findFolder = async (name: string): Promise<string | undefined> => {
   const found = await stat(name).catch(() => undefined)
-  if (found?.isDirectory()) return name
+  if (found?.isDirectory()) {
+    const inner = await modelsIn(name)
+    if (inner.length === 0) return name
+    throw new ConfigError(`${name}: has no config.json. Do you mean ${listed(inner)}?`)
+  }
   if (found && isGguf(name)) return name
   if (found)
     throw new ConfigError(
@@ -34,7 +58,7 @@ export const findFolder = async (name: string): Promise<string | undefined> => {
   const [parent = ''] = name.split('/')
   const beside = await foldersIn(parent)
   if (beside === undefined) return undefined
-  const shown = beside.slice(0, MOST_SHOWN).join(', ') + (beside.length > MOST_SHOWN ? ', ...' : '')
+  const shown = listed(beside)
   throw new ConfigError(
     `${name}: no such folder (${parent}/ has ${shown || 'none'}). If you mean the model of that name at Hugging Face: nemotron-server pull ${name}`,
   )

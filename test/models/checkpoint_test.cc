@@ -256,7 +256,8 @@ TEST(safetensors_gaps_and_overlaps) {
 TEST(check_refuses_scales_that_nobody_reads) {
   for (const char* name :
        {"self_attn.k_proj.output_scale", "self_attn.q_proj.weight_scale_inv", "self_attn.q_scale",
-        "mlp.up_proj.weight_zero_point", "mlp.down_proj.pre_quant_scale"}) {
+        "mlp.up_proj.weight_zero_point", "mlp.down_proj.pre_quant_scale", "self_attn.K_SCALE",
+        "mlp.up_proj.qzeros", "mlp.up_proj.SCB", "mlp.up_proj.weight.absmax"}) {
     RawTensors t = llama_tensors();
     t[std::string("model.layers.1.") + name] = f32_tensor({1}, {0.5f});
     EXPECT_ERROR(check(t), std::string(name) + "\" is F32 [1]; expected no such tensor");
@@ -266,6 +267,18 @@ TEST(check_refuses_scales_that_nobody_reads) {
   t["vision.weight"] = f32_tensor({1}, {1});
   t["vision.weight_scale"] = f32_tensor({1}, {0.5f});
   EXPECT_OK(check(t));
+}
+
+TEST(check_refuses_parts_of_another_model) {
+  for (const char* name : {"self_attn.q_norm.weight", "self_attn.k_norm.weight",
+                           "post_feedforward_layernorm.weight"}) {
+    RawTensors t = llama_tensors();
+    t[std::string("model.layers.1.") + name] = f32_tensor({1}, {0.5f});
+    EXPECT_ERROR(check(t), std::string(name) + "\" is F32 [1]; expected no such tensor (a norm");
+  }
+  RawTensors t = llama_tensors();
+  t["base_model.model.layers.1.mlp.up_proj.lora_A.weight"] = f32_tensor({1}, {0.5f});
+  EXPECT_ERROR(check(t), "expected no adapter: merge it into the weights");
 }
 
 TEST(check_accepts_what_belongs_together) {

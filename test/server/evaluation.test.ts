@@ -177,6 +177,44 @@ describe('eval', () => {
     assert.equal(JSON.parse(last.out).right.sums.off, 2 / 3)
   })
 
+  it('tells each model its mode in the way that it reads', async () => {
+    const file = join(folder, 'one.jsonl')
+    writeFileSync(file, '{"question": "1 + 2?", "answer": "3"}\n')
+    const asked: string[] = []
+    const answer = (prompt: string) => {
+      asked.push(prompt)
+      return { pieces: ['\\boxed{3}'] }
+    }
+    const plain = '{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}'
+    const ways: readonly (readonly [template: string, off: RegExp, on: RegExp | undefined])[] = [
+      [
+        `${plain}{# detailed thinking #}`,
+        /^\[system\]detailed thinking off\[user\]/,
+        /thinking on\[user\]/,
+      ],
+      [`${plain}{# /no_think #}`, /^\[system\]\/no_think\[user\]/, /^\[user\]/],
+      [`${plain}{{ enable_thinking }}`, /^\[user\].*False$/s, /^\[user\].*True$/s],
+      [plain, /^\[user\]/, undefined],
+    ]
+    for (const [template, off, on] of ways) {
+      const one = await startHarness({ answer, template, id: 'model' })
+      asked.length = 0
+      const args = [file, '--url', `${one.url}/v1`, '--summary', 'json']
+      const done = await evaluate(args)
+      assert.equal(done.code, 0, done.err)
+      assert.equal(asked.length, on === undefined ? 1 : 2)
+      assert.match(asked[0] ?? '', off)
+      if (on !== undefined) assert.match(asked[1] ?? '', on)
+      else {
+        assert.match(done.err, /does not reason: it is asked as with thinking off/)
+        const refused = await evaluate([...args, '--thinking', 'on'])
+        assert.equal(refused.code, 1)
+        assert.match(refused.err, /--thinking on: .* does not reason/)
+      }
+      await one.close()
+    }
+  })
+
   it('says what is wrong with its input and its output', async () => {
     const url = ['--url', 'http://127.0.0.1:1/v1']
     const missing = await evaluate(['/nowhere.jsonl', ...url])

@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import {
   closeSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
@@ -30,6 +31,15 @@ type Running = {
   readonly child: ChildProcess
   readonly out: () => string
   readonly exit: Promise<number | null>
+}
+
+/** The hub's folder of a model, whose files are in a snapshot below it. */
+const hubFolder = (): string => {
+  const folder = join(mkdtempSync(join(tmpdir(), 'nemotron-hub-')), 'models--nvidia--tiny-reward')
+  const snapshot = join(folder, 'snapshots', '0a1b2c3d')
+  mkdirSync(snapshot, { recursive: true })
+  writeFileSync(join(snapshot, 'config.json'), '{}')
+  return folder
 }
 
 const children = new Set<ChildProcess>()
@@ -339,6 +349,7 @@ describe('serve', { skip }, () => {
       [['--prot', '80'], /--port/],
       [['--dtype', 'fp16'], /auto, bf16, fp8, int8, int4/],
       [['--model', './nowhere'], /no such folder/],
+      [['--model', hubFolder()], /has no config\.json\. Do you mean .*snapshots\/0a1b2c3d\?/],
       [['--host', '192.0.2.1'], /^error: --host 192.0.2.1: no address of this machine/m],
       [['extra'], /too many arguments/],
     ]

@@ -41,6 +41,8 @@ describe('what the server is', () => {
     assert.equal(chat.memory.kv_tokens, plan.kvTokens)
     assert.equal(chat.memory.kv_blocks * chat.memory.block_size, 1024)
     assert.equal(chat.reasoning.default_thinking, false)
+    assert.equal(chat.reasoning.switch, 'detailed_thinking')
+    assert.equal(reward.reasoning, null, 'it writes nothing')
     assert.deepEqual(reward.reward_outputs, ['reward'])
   })
 
