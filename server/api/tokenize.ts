@@ -1,7 +1,6 @@
 // Text to tokens and back, without a step of the engine: /tokenize, /detokenize, render.
 
 import { renderChat } from '../chat/prompt.js'
-import { refuseThinking } from '../chat/thinking-mode.js'
 import type { Ctx } from '../http/context.js'
 import { findModel, isReward, onlyOfRewardModels, type ServedModel } from '../model/served-model.js'
 import { type Conversation, readMessages } from '../prompt/conversation.js'
@@ -12,7 +11,7 @@ import {
   type Segment,
   segmentsText,
 } from '../prompt/encode.js'
-import { badRequest, unsupportedParameter } from '../request-error.js'
+import { badRequest } from '../request-error.js'
 import { questionOf, scoredPrompt } from '../scoring/scoring.js'
 import { createTurn } from '../slices.js'
 import type { Tokenizer } from '../tokenizer/types.js'
@@ -21,6 +20,7 @@ import { tokenText } from './openai/logprobs.js'
 import { DetokenizeRequest, RenderRequest, TokenizeRequest } from './openai/schema.js'
 import { readRequest } from './read-request.js'
 import { answerJson } from './respond.js'
+import { refuseAnswering } from './reward/answering.js'
 import type { Server } from './server.js'
 
 /** Without a name: the first model. */
@@ -43,19 +43,7 @@ const promptOf = (
   if (!isReward(model) && body.principle !== undefined) throw onlyOfRewardModels(model)
   if (!isReward(model))
     return renderChat(model, { ...body, messages }, server.config.defaultThinking).segments
-  refuseThinking(body, model.id)
-  for (const name of ['add_generation_prompt', 'continue_final_message'] as const) {
-    if (body[name] === true)
-      throw unsupportedParameter(
-        name,
-        `'${name}' is not supported: '${model.id}' scores what it is given and generates nothing.`,
-      )
-  }
-  if (body.tools !== undefined && body.tools.length > 0)
-    throw unsupportedParameter(
-      'tools',
-      `'tools' is not supported: '${model.id}' scores what it is given and calls none.`,
-    )
+  refuseAnswering(body, model.id)
   const { principle } = body
   return scoredPrompt(model, messages, questionOf(model, principle, 'principle'))
 }

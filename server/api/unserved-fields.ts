@@ -56,7 +56,7 @@ const refuse =
       ? null
       : refused(name, why)
 
-const CHAT_TOOLS = 'it is for /v1/chat/completions'
+const CHAT = 'it is for /v1/chat/completions'
 const SAMPLER = 'this server does not have this sampler'
 const TEXT_ONLY = 'this server takes and makes text only'
 const use = (instead: string): string => `use '${instead}'`
@@ -87,14 +87,33 @@ const BY_NAME: Readonly<Record<string, (name: string) => Refusal>> = {
   response_schema: refuse(FORM),
   output_schema: refuse(FORM),
   json_mode: refuse(FORM, false),
+  responseFormat: refuse(FORM, EMPTY),
+  text: refuse(FORM, EMPTY),
   grammar_string: refuse(use('grammar'), ''),
 
   // Tools.
-  tools: refuse(CHAT_TOOLS, EMPTY),
-  tool_choice: refuse(CHAT_TOOLS, 'none', 'auto'),
+  tools: refuse(CHAT, EMPTY),
+  tool_choice: refuse(CHAT, 'none', 'auto'),
   functions: refuse(use('tools'), EMPTY),
   function_call: refuse(use('tool_choice'), 'none', 'auto'),
+  toolChoice: refuse(use('tool_choice'), 'none', 'auto'),
+  toolConfig: refuse(use('tool_choice'), EMPTY),
+  tool_config: refuse(use('tool_choice'), EMPTY),
   web_search_options: refuse('this server does not search the web'),
+
+  // Of another route.
+  messages: refuse(CHAT, EMPTY),
+  prompt: refuse("use 'messages', or /v1/completions", EMPTY),
+  reasoning_effort: refuse(CHAT, 'none'),
+  chat_template_kwargs: refuse(CHAT, EMPTY),
+  include_reasoning: refuse(CHAT, true),
+  reasoning_format: refuse(CHAT, 'none'),
+  keep_thinking: refuse(CHAT, false),
+  add_generation_prompt: refuse(CHAT, false),
+  continue_final_message: refuse(CHAT, false),
+  reward: refuse(CHAT),
+  judge: refuse('it is for /v1/reward'),
+  pairwise: refuse('it is for /v1/reward', false),
 
   // Thinking.
   enable_thinking: refuse(THINKING),
@@ -112,6 +131,7 @@ const BY_NAME: Readonly<Record<string, (name: string) => Refusal>> = {
   separate_reasoning: refuse('use \'reasoning_format\': "none"', true),
   stream_reasoning: refuse("use 'include_reasoning': false", true),
   thinking_forced_open: refuse(THINKING, false),
+  prompt_mode: refuse(THINKING),
   chat_template_args: refuse(use('chat_template_kwargs'), EMPTY),
 
   // Where an answer ends.
@@ -137,6 +157,7 @@ const BY_NAME: Readonly<Record<string, (name: string) => Refusal>> = {
 
   // Sampling.
   typical_p: refuse(SAMPLER, 1),
+  typical: refuse(SAMPLER, 1),
   top_a: refuse(SAMPLER, 0),
   tfs_z: refuse(SAMPLER, 1),
   top_n_sigma: refuse(SAMPLER, -1, 0),
@@ -160,7 +181,11 @@ const BY_NAME: Readonly<Record<string, (name: string) => Refusal>> = {
   guidance_scale: refuse(SAMPLER, 1),
   rep_pen: refuse(use('repetition_penalty'), 1),
   random_seed: refuse(use('seed')),
+  presencePenalty: refuse(use('presence_penalty'), 0),
+  frequencyPenalty: refuse(use('frequency_penalty'), 0),
   topP: refuse(use('top_p')),
+  p: refuse(use('top_p')),
+  k: refuse(use('top_k'), 0),
   topK: refuse(use('top_k')),
   num_return_sequences: refuse(use('n'), 1),
   custom_token_bans: refuse(use('bad_words'), ''),
@@ -189,6 +214,7 @@ const BY_NAME: Readonly<Record<string, (name: string) => Refusal>> = {
   logprobs_mode: refuse('log probabilities are of the raw logits', 'raw_logprobs'),
   logprob_token_ids: refuse('it is not available', EMPTY),
   n_probs: refuse(use('logprobs'), 0),
+  post_sampling_probs: refuse('log probabilities are of the raw logits', false),
   top_n_tokens: refuse(use('logprobs'), 0),
   decoder_input_details: refuse(use('prompt_logprobs'), false),
   details: refuse(use('logprobs'), false),
@@ -209,6 +235,12 @@ const BY_NAME: Readonly<Record<string, (name: string) => Refusal>> = {
   chat_template: refuse("the server's configuration names the template"),
   documents: refuse(use('chat_template_kwargs.documents'), EMPTY),
   system: refuse("send it as a message of role 'system'", ''),
+  systemInstruction: refuse("send it as a message of role 'system'", EMPTY),
+  system_instruction: refuse("send it as a message of role 'system'", EMPTY),
+  preamble: refuse("send it as a message of role 'system'", ''),
+  message: refuse(use('messages'), ''),
+  chat_history: refuse(use('messages'), EMPTY),
+  contents: refuse(use('messages'), EMPTY),
   safe_prompt: refuse("send it as a message of role 'system'", false),
   response_prefix: refuse(use('continue_final_message'), ''),
   prefill: refuse(use('continue_final_message'), ''),
@@ -272,6 +304,36 @@ const REFUSED: ReadonlyMap<string, Refusal> = new Map<string, Refusal>([
   ],
 ])
 
+const table = (more: Readonly<Record<string, (name: string) => Refusal>>) =>
+  new Map([
+    ...REFUSED,
+    ...Object.entries(more).map(([name, make]): [string, Refusal] => [name, make(name)]),
+  ])
+
+const RAW_SCORES = "a score is the reward model's own number"
+
+/** Of routes that score, whose answers other servers change by these. */
+export const UNSERVED_OF_SCORES: UnservedFields = {
+  withoutEffect: WITHOUT_EFFECT,
+  refused: table({
+    truncate_prompt_tokens: refuse('what is too long is refused, not cut'),
+    max_tokens_per_doc: refuse('what is too long is refused, not cut'),
+    max_chunks_per_doc: refuse('a document is scored whole', 1),
+    rank_fields: refuse("a document is its 'text'", EMPTY),
+    dimensions: refuse(RAW_SCORES),
+    normalize: refuse(RAW_SCORES, false),
+    activation: refuse(RAW_SCORES, false),
+    use_activation: refuse(RAW_SCORES, false),
+    softmax: refuse(RAW_SCORES, false),
+    apply_softmax: refuse(RAW_SCORES, false),
+    raw_scores: refuse(RAW_SCORES, true),
+    add_special_tokens: refuse('give token ids where the text is not to begin with BOS', true),
+    label_token_ids: refuse('it is for /generative_scoring', EMPTY),
+    stream: refuse('there is nothing to stream', false),
+    n: refuse('there is one reward, the same each time', 1),
+  }),
+}
+
 export const UNSERVED: UnservedFields = { withoutEffect: WITHOUT_EFFECT, refused: REFUSED }
 
 const ONE_CHAT = 'it is for /v1/chat/completions, one conversation a request'
@@ -279,20 +341,17 @@ const ONE_CHAT = 'it is for /v1/chat/completions, one conversation a request'
 /** Of many chats in one request. */
 export const UNSERVED_OF_BATCH: UnservedFields = {
   withoutEffect: WITHOUT_EFFECT,
-  refused: new Map([
-    ...REFUSED,
-    ...Object.entries({
-      n: refuse(ONE_CHAT, 1),
-      best_of: refuse(ONE_CHAT, 1),
-      stream: refuse(ONE_CHAT, false),
-      stream_options: refuse(ONE_CHAT, EMPTY),
-      tools: refuse(ONE_CHAT, EMPTY),
-      tool_choice: refuse(ONE_CHAT, 'none', 'auto'),
-      reward: refuse(ONE_CHAT),
-      principle: refuse(ONE_CHAT),
-      prompt_token_ids: refuse("it is one chat's: /v1/completions takes several", EMPTY),
-    }).map(([name, make]): [string, Refusal] => [name, make(name)]),
-  ]),
+  refused: table({
+    n: refuse(ONE_CHAT, 1),
+    best_of: refuse(ONE_CHAT, 1),
+    stream: refuse(ONE_CHAT, false),
+    stream_options: refuse(ONE_CHAT, EMPTY),
+    tools: refuse(ONE_CHAT, EMPTY),
+    tool_choice: refuse(ONE_CHAT, 'none', 'auto'),
+    reward: refuse(ONE_CHAT),
+    principle: refuse(ONE_CHAT),
+    prompt_token_ids: refuse("it is one chat's: /v1/completions takes several", EMPTY),
+  }),
 }
 
 /** Of chats, and of no other dialect. */

@@ -106,6 +106,12 @@ const parse = (text: string): unknown => {
   }
 }
 
+const thinkingOf = (answer: string, name: string): string | null | undefined => {
+  const { models = [] } = ServerCard.safeParse(parse(answer)).data ?? {}
+  const found = models.find((one) => [one.id, one.root, ...one.aliases].includes(name))
+  return found?.reasoning === null ? null : found?.reasoning.switch
+}
+
 const connect = (url: string, apiKey: string | undefined, close: () => Promise<void>): Target => {
   const base = url.replace(/\/+$/, '')
   const root = base.replace(/\/v1$/, '')
@@ -166,15 +172,10 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
       throw failure(url, response, text)
     return { status, requestId: response.headers.get('x-request-id'), body: json }
   }
-  const thinking: Target['thinking'] = async (name) => {
-    const { text } = await settle(`${root}/v1/server`, { method: 'GET' })
-    const { models = [] } = ServerCard.safeParse(parse(text)).data ?? {}
-    const found = models.find((one) => [one.id, one.root, ...one.aliases].includes(name))
-    return found?.reasoning === null ? null : found?.reasoning.switch
-  }
   return {
     url: base,
-    thinking,
+    thinking: async (name) =>
+      thinkingOf((await settle(`${root}/v1/server`, { method: 'GET' })).text, name),
     post: (path, body) => request(path, { method: 'POST', body: JSON.stringify(body) }),
     ask,
     models: async () => ModelList.parse(await request('/models', { method: 'GET' })).data,

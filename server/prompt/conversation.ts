@@ -22,11 +22,38 @@ const FunctionCall = z.looseObject({
   function: z.looseObject({ name: z.string(), arguments: z.string() }),
 })
 
+/** Members by which other servers' messages say something, and what says it here. */
+const UNSERVED: Readonly<Record<string, string>> = {
+  function_call: "use 'tool_calls'",
+  images: 'this server takes and makes text only',
+  audio: 'this server takes and makes text only',
+  video: 'this server takes and makes text only',
+  thinking: "use 'reasoning_content'",
+  reasoning_details: "use 'reasoning_content'",
+  prefix: "use 'continue_final_message' of the request",
+  partial: "use 'continue_final_message' of the request",
+  refusal: "use 'content'",
+}
+
+const asksNothing = (value: unknown): boolean =>
+  value === undefined ||
+  value === null ||
+  value === false ||
+  value === '' ||
+  (Array.isArray(value) && value.length === 0)
+
+const refuseUnserved = (message: object, context: z.RefinementCtx): void => {
+  for (const [name, value] of Object.entries(message)) {
+    const why = Object.hasOwn(UNSERVED, name) ? UNSERVED[name] : undefined
+    if (why === undefined || asksNothing(value)) continue
+    context.addIssue({ code: 'custom', path: [name], message: `it is not supported: ${why}` })
+  }
+}
+
 const plain = <R extends string>(role: R) =>
   z.looseObject({ role: z.literal(role), content: Content, name: maybe(z.string()) })
 
-/** A message as callers write it. */
-export const GivenMessage = z.discriminatedUnion('role', [
+const AnyMessage = z.discriminatedUnion('role', [
   plain('system'),
   plain('developer'),
   plain('user'),
@@ -45,6 +72,8 @@ export const GivenMessage = z.discriminatedUnion('role', [
     tool_call_id: maybe(z.string()),
   }),
 ])
+/** A message as callers write it. */
+export const GivenMessage = AnyMessage.superRefine(refuseUnserved)
 export type GivenMessage = z.output<typeof GivenMessage>
 
 export const GivenMessages = list(GivenMessage, 1, MAX_MESSAGES)

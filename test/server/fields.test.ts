@@ -11,6 +11,7 @@ const ASKS: Readonly<Record<string, unknown>> = {
   do_sample: false,
   separate_reasoning: false,
   stream_reasoning: false,
+  include_reasoning: false,
   penalize_nl: false,
 }
 
@@ -92,6 +93,35 @@ describe('a field of another server', () => {
       assert.equal((await complete(more)).status, 200, JSON.stringify(more))
   })
 
+  test('in a message is a 400 by its place, unless it says nothing', async () => {
+    const said = (role: string, more: object) =>
+      chat({
+        messages: [
+          { role: 'user', content: 'a' },
+          { role, content: 'b', ...more },
+        ],
+      })
+    for (const [role, more, why] of [
+      ['assistant', { function_call: { name: 'a', arguments: '{}' } }, /tool_calls/],
+      ['user', { images: ['x'] }, /text only/],
+      ['assistant', { audio: { id: 'x' } }, /text only/],
+      ['assistant', { thinking: 'hm' }, /reasoning_content/],
+      ['assistant', { reasoning_details: [{ text: 'hm' }] }, /reasoning_content/],
+      ['assistant', { prefix: true }, /continue_final_message/],
+      ['assistant', { partial: true }, /continue_final_message/],
+      ['assistant', { refusal: 'no' }, /content/],
+    ] as const) {
+      const response = await said(role, more)
+      const { error } = await readAnswer(response)
+      assert.equal(response.status, 400, JSON.stringify(more))
+      assert.equal(error.param, `messages.1.${Object.keys(more)[0]}`)
+      assert.match(error.message, why)
+    }
+    const nothing = { refusal: null, audio: null, function_call: null, prefix: false, images: [] }
+    const response = await said('assistant', { ...nothing, annotations: [] })
+    assert.equal(response.status, 200)
+  })
+
   test('in chat_template_kwargs goes past no refusal', async () => {
     for (const [name, value] of [
       ['tools', [{ type: 'function', function: { name: 'f' } }]],
@@ -138,5 +168,66 @@ describe('a field of another server', () => {
     }
     const { error } = await readAnswer(await harness.post('/v1/nothing', {}))
     assert.equal(error.message, 'Invalid URL (POST /v1/nothing)')
+  })
+})
+
+describe('what asks a reward model for more than a score', () => {
+  let harness: Harness
+  before(async () => {
+    harness = await startHarness({ reward: { score: () => [1] } })
+  })
+  after(() => harness.close())
+
+  const messages = [
+    { role: 'user', content: 'a' },
+    { role: 'assistant', content: 'b' },
+  ]
+
+  test('is refused by name at every door', async () => {
+    for (const path of ['/v1/chat/completions', '/tokenize', '/v1/chat/completions/render'])
+      for (const [more, param] of [
+        [{ reasoning_effort: 'high' }, 'reasoning_effort'],
+        [{ chat_template_kwargs: { thinking: true } }, 'chat_template_kwargs.thinking'],
+        [{ chat_template_kwargs: { date: 'x' } }, 'chat_template_kwargs.date'],
+        [{ add_generation_prompt: true }, 'add_generation_prompt'],
+        [{ continue_final_message: true }, 'continue_final_message'],
+        [{ keep_thinking: true }, 'keep_thinking'],
+        [{ tools: [{ type: 'function', function: { name: 'a' } }] }, 'tools'],
+      ] as const) {
+        const response = await harness.post(path, { model: 'tiny-reward', messages, ...more })
+        assert.equal(response.status, 400, `${path} ${param}`)
+        assert.equal((await readAnswer(response)).error.param, param)
+      }
+    const cut = { model: 'tiny-reward', messages, truncate_prompt_tokens: 5 }
+    assert.equal((await harness.post('/v1/chat/completions', cut)).status, 400)
+  })
+
+  test('and what other servers change a score by, at the doors that score', async () => {
+    const model = 'tiny-reward'
+    for (const [path, body] of [
+      ['/v1/reward', { model, messages }],
+      ['/pooling', { model, messages }],
+      ['/classify', { model, text: 'a' }],
+      ['/v1/rerank', { model, query: 'a', documents: ['b'] }],
+      ['/v1/score', { model, text_1: 'a', text_2: 'b' }],
+    ] as const) {
+      for (const [name, value] of [
+        ['truncate_prompt_tokens', 5],
+        ['normalize', true],
+        ['use_activation', true],
+        ['softmax', true],
+        ['dimensions', 1],
+        ['reasoning_effort', 'high'],
+        ['chat_template_kwargs', { thinking: true }],
+        ['stream', true],
+        ['add_special_tokens', false],
+      ] as const) {
+        const response = await harness.post(path, { ...body, [name]: value })
+        assert.equal(response.status, 400, `${path} ${name}`)
+        assert.equal((await readAnswer(response)).error.param, name)
+      }
+      const nothing = { normalize: false, use_activation: false, stream: false, n: 1, tools: [] }
+      assert.equal((await harness.post(path, { ...body, ...nothing })).status, 200, path)
+    }
   })
 })

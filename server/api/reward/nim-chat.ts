@@ -11,6 +11,7 @@ import { encodeInputs, scoreItems, scoreUsage } from '../../scoring/scoring.js'
 import type { ChatRequest } from '../openai/schema.js'
 import { answerId, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
+import { refuseAnswering } from './answering.js'
 
 type NimCall = {
   readonly model: ServedModel
@@ -32,11 +33,7 @@ const check = (server: Server, { model, body, messages }: Omit<NimCall, 'arrival
     throw badRequest(`'${body.model}' gives one reward, the same each time.`, 'n')
   if (body.reward !== undefined)
     throw badRequest(`'${body.model}' is a reward model: it writes no candidates.`, 'model')
-  if (body.tools !== undefined && body.tools.length > 0)
-    throw unsupportedParameter(
-      'tools',
-      `'tools' is not supported: '${body.model}' is a reward model and calls none.`,
-    )
+  refuseAnswering(body, body.model)
   const form = readForm(body)
   if (form !== undefined)
     throw unsupportedParameter(

@@ -9,6 +9,7 @@ import { encodeInputs, scoreUsage } from '../../scoring/scoring.js'
 import { readRequest } from '../read-request.js'
 import { answerId, answerJson, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
+import { UNSERVED_OF_SCORES } from '../unserved-fields.js'
 import { type Common, refuseJudge, score } from './routes.js'
 import { RerankRequest, ScoreRequest } from './schema.js'
 
@@ -57,7 +58,7 @@ export const rerankRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    const body = await readRequest(c, server, RerankRequest, 'reward')
+    const body = await readRequest(c, server, RerankRequest, 'reward', UNSERVED_OF_SCORES)
     const model = findRanker(server, body.model)
     const { query, top_n: top = 0, return_documents: showsDocuments = true } = body
     const texts = body.documents.map((one) => (typeof one === 'string' ? one : one.text))
@@ -120,7 +121,7 @@ export const scoreRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    const body = await readRequest(c, server, ScoreRequest, 'reward')
+    const body = await readRequest(c, server, ScoreRequest, 'reward', UNSERVED_OF_SCORES)
     const model = findRanker(server, body.model)
     const { rewards, usage } = await rewardsOf(c, { model, body, ...readPairs(body) }, arrival)
     return answerJson(c, {

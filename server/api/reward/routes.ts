@@ -17,6 +17,7 @@ import {
 import { readRequest } from '../read-request.js'
 import { answerId, answerJson, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
+import { UNSERVED_OF_SCORES } from '../unserved-fields.js'
 import { ClassifyRequest, PoolingRequest, RewardRequest } from './schema.js'
 
 export type Common = {
@@ -69,7 +70,7 @@ export const rewardRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    const body = await readRequest(c, server, RewardRequest, 'reward')
+    const body = await readRequest(c, server, RewardRequest, 'reward', UNSERVED_OF_SCORES)
     const model = findRewardModel(server.models(), body.model)
     if (isJudge(model)) return answerJson(c, await judged(c, model, body, arrival))
     const items = await planRewards(model, body)
@@ -91,7 +92,7 @@ export const poolingRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    const body = await readRequest(c, server, PoolingRequest, 'reward')
+    const body = await readRequest(c, server, PoolingRequest, 'reward', UNSERVED_OF_SCORES)
     const model = findRewardModel(server.models(), body.model)
     refuseJudge(model)
     if ((body.messages === undefined) === (body.input === undefined))
@@ -133,7 +134,7 @@ export const classifyRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    const body = await readRequest(c, server, ClassifyRequest, 'reward')
+    const body = await readRequest(c, server, ClassifyRequest, 'reward', UNSERVED_OF_SCORES)
     const able = server.models().filter(isReward)
     const only = able.length === 1 ? able[0]?.id : undefined
     const name = body.model ?? only
