@@ -5,11 +5,14 @@
 
 import {
   closeSync,
+  cpSync,
   existsSync,
   mkdirSync,
   openSync,
+  readFileSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
   writeSync,
 } from 'node:fs'
@@ -236,6 +239,41 @@ const writeModel = (folder: string, shape: Shape): void => {
   })
   json('tokenizer.json', tokenizerJson(shape.vocab))
   writeSafetensors(join(folder, 'model.safetensors'), tensorsOf(shape))
+}
+
+/** Words that are one token each behind a blank, in models of benchWordsModel(). */
+export const benchWords: readonly string[] = (
+  'the of and to in is you that it he was for on are as with his they at be this from have or by one had not but ' +
+  'what all were when we there can an your which their said if do will each about how up out them then she many some'
+).split(' ')
+
+/** What questions and their labels are written in, beside benchWords. */
+const PHRASES =
+  'user: assistant: Is following true above? Answer with Yes or No only. yes YES no NO Options: label option number level'
+
+/** The folder of a shape's model whose tokenizer knows words: for what is asked in text. */
+export const benchWordsModel = (shape: Shape): string => {
+  const model = benchModel(shape)
+  const folder = `${model}-words`
+  if (existsSync(folder)) return folder
+  const partial = `${folder}.partial`
+  rmSync(partial, { recursive: true, force: true })
+  cpSync(model, partial, { recursive: true, filter: (file) => !file.endsWith('.safetensors') })
+  symlinkSync(join(model, 'model.safetensors'), join(partial, 'model.safetensors'))
+  const json = JSON.parse(readFileSync(join(model, 'tokenizer.json'), 'utf8'))
+  const { tokens, bos } = benchVocabulary(shape.vocab)
+  const known = new Set(tokens.slice(0, bos))
+  const words = [...benchWords, ...(PHRASES.match(/[A-Za-z]+/g) ?? [])]
+  const made = new Set(
+    words.flatMap((word) => [word, `Ġ${word}`]).filter((word) => !known.has(word)),
+  )
+  // In the place of filler.
+  tokens.splice(bos + specialNames.length, made.size, ...made)
+  json.model.ignore_merges = true
+  json.model.vocab = Object.fromEntries(tokens.map((token, id) => [token, id]))
+  writeFileSync(join(partial, 'tokenizer.json'), JSON.stringify(json))
+  renameSync(partial, folder)
+  return folder
 }
 
 /** The folder of a shape's model; written when it is not there yet. */

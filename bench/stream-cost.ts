@@ -101,14 +101,26 @@ const child = async (kind: string): Promise<void> => {
   process.send?.({ port })
 }
 
+const MESSAGES = [{ role: 'user', content: 'Hi' }]
+
+/** Streams of each dialect: the path, and what it asks for so many tokens with. */
+const DIALECTS = {
+  chat: ['/v1/chat/completions', (max_tokens: number) => ({ messages: MESSAGES, max_tokens })],
+  responses: ['/v1/responses', (max_output_tokens: number) => ({ input: 'Hi', max_output_tokens })],
+  messages: ['/v1/messages', (max_tokens: number) => ({ messages: MESSAGES, max_tokens })],
+} as const
+type Dialect = keyof typeof DIALECTS
+
+const GOAL = 1.3
+
 /** Reads a stream to its end and throws it away. */
-const drainStream = async (port: number, tokens: number): Promise<void> => {
-  const messages = [{ role: 'user', content: 'Hi' }]
-  const body = JSON.stringify({ model: 'm', stream: true, max_tokens: tokens, messages })
+const drainStream = async (port: number, dialect: Dialect, tokens: number): Promise<void> => {
+  const [path, asking] = DIALECTS[dialect]
+  const body = JSON.stringify({ model: 'm', stream: true, ...asking(tokens) })
   const head = ['host: localhost', 'connection: close', 'content-type: application/json']
   const text = [...head, `content-length: ${body.length}`, '', body].join('\r\n')
   const socket = createConnection(port, '127.0.0.1')
-  socket.write(`POST /v1/chat/completions HTTP/1.1\r\n${text}`)
+  socket.write(`POST ${path} HTTP/1.1\r\n${text}`)
   let bytes = 0
   socket.on('data', (chunk) => {
     bytes += chunk.length
@@ -118,7 +130,7 @@ const drainStream = async (port: number, tokens: number): Promise<void> => {
     throw new Error(`a stream of ${tokens} tokens ended after ${bytes} bytes`)
 }
 
-type Served = { readonly process: ChildProcess; readonly port: number; readonly costs: number[] }
+type Served = { readonly process: ChildProcess; readonly port: number }
 
 const receive = async (from: ChildProcess): Promise<number> => {
   const [message]: Message[] = await once(from, 'message')
@@ -127,29 +139,48 @@ const receive = async (from: ChildProcess): Promise<number> => {
 
 const serve = async (kind: string): Promise<Served> => {
   const server = fork(fileURLToPath(import.meta.url), [kind], { execArgv: process.execArgv })
-  return { process: server, port: await receive(server), costs: [] }
+  return { process: server, port: await receive(server) }
 }
 
 export const runStreamCost = async ({ streams, tokens, rounds }: StreamCost): Promise<void> => {
-  const load = ({ port }: Served): Promise<unknown> =>
-    Promise.all(Array.from({ length: streams }, () => drainStream(port, tokens)))
   const [bare, ours] = [await serve('bare'), await serve('ours')]
-  for (let i = 0; i < WARM_UPS; i++) await Promise.all([load(bare), load(ours)])
+  const measured = [
+    { server: bare, dialect: 'chat', costs: [] as number[] },
+    ...(['chat', 'responses', 'messages'] as const).map((dialect) => ({
+      ...{ server: ours, dialect, costs: [] as number[] },
+    })),
+  ] as const
+  const load = ({ server, dialect }: (typeof measured)[number]): Promise<unknown> =>
+    Promise.all(Array.from({ length: streams }, () => drainStream(server.port, dialect, tokens)))
+  for (let i = 0; i < WARM_UPS; i++) for (const one of measured) await load(one)
   for (let round = 0; round < rounds; round++) {
-    for (const server of [bare, ours]) {
-      server.process.send('start')
-      await load(server)
-      server.process.send('read')
-      server.costs.push((await receive(server.process)) / (streams * tokens))
+    for (const one of measured) {
+      one.server.process.send('start')
+      await load(one)
+      one.server.process.send('read')
+      one.costs.push((await receive(one.server.process)) / (streams * tokens))
     }
   }
   for (const { process } of [bare, ours]) process.send('exit')
-  const show = ({ costs }: Served): string =>
+  const show = (costs: readonly number[]): string =>
     `${median(costs).toFixed(1)} us (rounds ${costs.map((cost) => cost.toFixed(1)).join(', ')})`
-  const { ratio } = compare(ours.costs, bare.costs)
+  const [least, chat, ...others] = measured.map(({ costs }) => costs)
+  if (least === undefined || chat === undefined) return
+  const lines = others.map((costs, i) => {
+    const { ratio } = compare(costs, chat)
+    return (
+      `/v1/${Object.keys(DIALECTS)[i + 1]}: ${show(costs)}, ${ratio.toFixed(2)}x chat's, ` +
+      `goal <= ${GOAL}x ${ratio <= GOAL ? 'met' : 'missed'}`
+    )
+  })
+  const { ratio } = compare(chat, least)
   console.log(
-    `${machineLine()}\n${streams} streams of ${tokens} tokens, server CPU per token: ours ${show(ours)}, ` +
-      `bare node:http ${show(bare)}, ratio ${ratio.toFixed(2)}`,
+    [
+      machineLine(),
+      `${streams} streams of ${tokens} tokens, server CPU per token: ours ${show(chat)}, ` +
+        `bare node:http ${show(least)}, ratio ${ratio.toFixed(2)}`,
+      ...lines,
+    ].join('\n'),
   )
 }
 

@@ -209,10 +209,11 @@ struct Draw {
   int id;
   float score;
   bool finite;
+  float most;  // the largest logit of what is reported
 };
 
-GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* step,
-                     const SampleRow& s) {
+// With s.processed and logprobs leaves in x what was drawn from.
+GPU_DEVICE Draw draw(const Work& w, float* x, int vocab, const uint8_t* step, const SampleRow& s) {
   const auto* allowed = s.allowed ? reinterpret_cast<const uint32_t*>(step + s.allowed) : nullptr;
   const auto masked = [&](int id, float logit) {
     return allowed && !(allowed[id / 32] >> (id % 32) & 1) ? -infinity() : logit;
@@ -221,11 +222,19 @@ GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* st
   const uint32_t best_key = uint32_t(best >> 32);
   const float most = key_float(best_key);
   // A bias made a NaN, or nothing is left to choose from.
-  if (best_key == 0xffffffffu || most == -infinity()) return {-1, 0, false};
+  if (best_key == 0xffffffffu || most == -infinity()) return {-1, 0, false, 0};
   const int best_id = int(~uint32_t(best));
-  if (s.temperature <= 0) return {best_id, most, true};
+  const auto keep = [&](const auto& kept) {
+    if (!s.processed || s.num_logprobs < 0) return;
+    for (int i = int(threadIdx.x); i < vocab; i += kThreads) x[i] = kept(i, x[i]);
+    block_sync();
+  };
   const float top = most / s.temperature;
-  if (!(fabsf(top) < infinity())) return {best_id, most, true};  // so cold that it is greedy
+  // So cold that it is greedy.
+  if (s.temperature <= 0 || !(fabsf(top) < infinity())) {
+    keep(masked);
+    return {best_id, most, true, most};
+  }
 
   const auto scaled = [&](int id, float logit) { return masked(id, logit) / s.temperature; };
   float threshold = -infinity();
@@ -252,23 +261,30 @@ GPU_DEVICE Draw draw(const Work& w, const float* x, int vocab, const uint8_t* st
                                          AddWeights<decltype(weight)>{weight}));
   }
   if (s.min_p > 0) threshold = fmaxf(threshold, top + s.log_min_p);
-  threshold = fmaxf(fminf(threshold, top), top - kGumbelRange);
+  const float least = fminf(threshold, top);
+  threshold = fmaxf(least, top - kGumbelRange);
 
   const uint64_t won = best_of(w, x, vocab, [&](int id, float logit) {
     const float v = scaled(id, logit);
     return v >= threshold ? v + gumbel(token_bits(s.seed, s.position, uint32_t(id))) : -infinity();
   });
-  return {int(~uint32_t(won)), key_float(uint32_t(won >> 32)), true};
+  keep([&](int id, float logit) {
+    const float v = scaled(id, logit);
+    return v >= least ? v : -infinity();
+  });
+  return {int(~uint32_t(won)), key_float(uint32_t(won >> 32)), true, top};
 }
 
 // What is reported of a draw.
 struct Wanted {
-  int id;            // the logprob and the rank of this one,
-  int num_logprobs;  // and so many of the likeliest ids
-  float most;        // the largest logit
+  int id;                   // the logprob and the rank of this one,
+  int num_logprobs;         // and so many of the likeliest ids,
+  float most;               // the largest logit
+  const int32_t* reported;  // or these
+  int num_reported;
 };
 
-// Logprob and rank of out->id and the likeliest ids, from the raw logits.
+// Logprob and rank of out->id and the other ids that are wanted.
 GPU_DEVICE void report(const Work& w, const float* x, int vocab, const Wanted& what,
                        SampleOutput* out) {
   const int id = what.id, num_logprobs = what.num_logprobs;
@@ -291,6 +307,14 @@ GPU_DEVICE void report(const Work& w, const float* x, int vocab, const Wanted& w
     out->logprob = own - log_sum;
     out->rank = int32_t(all);
     w.found[0] = 0;
+  }
+  if (what.num_reported > 0) {
+    for (int i = int(threadIdx.x); i < what.num_reported; i += kThreads) {
+      out->top_ids[i] = what.reported[i];
+      out->top_logprobs[i] = x[what.reported[i]] - log_sum;
+    }
+    if (threadIdx.x == 0) out->num_logprobs = what.num_reported;
+    return;
   }
   int wanted = num_logprobs < kMaxTopLogprobs ? num_logprobs : kMaxTopLogprobs;
   wanted = wanted < vocab ? wanted : vocab;
@@ -357,14 +381,24 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(Sample p) {
 
   const uint64_t best = best_of(w, x, vocab, [](int, float logit) { return logit; });
   const float most = key_float(uint32_t(best >> 32));
-  Draw d = {-1, 0, uint32_t(best >> 32) != 0xffffffffu};
+  const bool reports = s.num_logprobs >= 0, processed = s.processed != 0;
+  Draw d = {-1, 0, uint32_t(best >> 32) != 0xffffffffu, most};
   if (d.finite && s.given >= 0) {
-    d = {s.given, x[s.given], true};
+    d = {s.given, x[s.given], true, processed ? 0.0f : most};
+    if (processed && reports) {  // nothing else could be drawn
+      block_sync();
+      for (int i = int(threadIdx.x); i < vocab; i += kThreads)
+        x[i] = i == s.given ? 0.0f : -infinity();
+      block_sync();
+    }
   } else if (d.finite) {
     float* undo = reinterpret_cast<float*>(block + s.undo);
     adjust(x, block, s, undo);
     d = draw(w, x, vocab, block, s);
-    if (s.num_logprobs >= 0 && d.finite) restore(x, block, s, undo);
+    if (reports && d.finite && !processed) {
+      restore(x, block, s, undo);
+      d.most = most;
+    }
   }
   if (threadIdx.x == 0) {
     out->id = d.id;
@@ -376,7 +410,9 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(Sample p) {
     // Some valid id whatever happened: the step that takes it may already be on its way.
     if (s.slot >= 0) p.slots[s.slot] = d.finite ? d.id : 0;
   }
-  if (s.num_logprobs >= 0 && d.finite) report(w, x, vocab, {d.id, s.num_logprobs, most}, out);
+  if (!reports || !d.finite) return;
+  const auto* reported = reinterpret_cast<const int32_t*>(block + s.reported);
+  report(w, x, vocab, {d.id, s.num_logprobs, d.most, reported, s.num_reported}, out);
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ size_t bytes_for(std::span<const SampleInput> samples) {
   for (const SampleInput& s : samples) {
     n += aligned(s.counts.size() * sizeof(SampleCount)) +
          aligned(s.bias.size() * sizeof(SampleBias)) + aligned(s.banned.size() * 4) +
-         aligned(s.allowed.size() * 4) +
+         aligned(s.allowed.size() * 4) + aligned(s.reported.size() * 4) +
          aligned((s.counts.size() + s.bias.size() + s.banned.size()) * 4);
   }
   return n;
@@ -47,6 +47,7 @@ bool SampleBuilder::write(const SampleInput& s, SampleRow* out) {
   r.slot = s.slot;
   r.given = s.given();
   r.num_logprobs = s.num_logprobs;
+  r.processed = s.processed && s.scored < 0;
   r.temperature = s.temperature;
   r.top_p = s.top_p;
   r.min_p = s.min_p;
@@ -88,6 +89,10 @@ bool SampleBuilder::write(const SampleInput& s, SampleRow* out) {
     std::copy(s.allowed.begin(), s.allowed.end(),
               data_.place<uint32_t>(s.allowed.size(), &r.allowed));
   }
+  const auto reported = s.reported.first(std::min(s.reported.size(), size_t(kMaxReported)));
+  all_good = all_good && std::all_of(reported.begin(), reported.end(), good);
+  std::copy(reported.begin(), reported.end(), data_.place<int32_t>(reported.size(), &r.reported));
+  r.num_reported = int32_t(reported.size());
   return all_good;
 }
 

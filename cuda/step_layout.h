@@ -42,7 +42,10 @@ struct SampleRow {  // SampleInput, with offsets (bytes from the header) instead
   uint64_t seed, position;
   uint32_t counts, bias, banned, allowed;  // allowed 0: no mask
   int32_t num_counts, num_bias, num_banned;
-  uint32_t undo;  // float [num_counts + num_bias + num_banned], beyond what is copied
+  uint32_t reported;  // int32_t [num_reported]
+  int32_t num_reported;
+  int32_t processed;  // 0 or 1
+  uint32_t undo;      // float [num_counts + num_bias + num_banned], beyond what is copied
 };
 struct SampleCount {
   int32_t id, output_count, in_prompt;

@@ -51,6 +51,7 @@ const serverConfig = (settings: Settings): ServerConfig => ({
   bodyLimit: settings.body_limit,
   strictParams: settings.strict_params,
   allowPause: settings.allow_pause,
+  logprobsMode: settings.logprobs_mode,
   defaultThinking: settings.default_thinking,
   requestTimeout: settings.request_timeout,
   writeIdleTimeout: settings.write_idle_timeout,

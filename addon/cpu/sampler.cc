@@ -32,17 +32,29 @@ void Sampler::sample(float* logits, const SampleInput& in, SampleOutput* out) {
     out->finite = false;
     return;
   }
-  const float top = logits[best];
+  float top = logits[best];
+  const bool reports = in.num_logprobs >= 0, processed = in.processed && in.scored < 0;
+  float least = -kInfinity;
   if (const int32_t given = in.given(); given >= 0) {
     out->id = given;
     out->score = logits[given];
-  } else if (in.num_logprobs < 0) {
-    draw(logits, best, in, out);
+    if (processed && reports) {  // nothing else could be drawn
+      std::fill(logits, logits + vocab_, -kInfinity);
+      logits[given] = 0;
+    }
+  } else if (!reports || processed) {
+    least = draw(logits, best, in, out);
   } else {
     std::copy(logits, logits + vocab_, changed_.begin());
     draw(changed_.data(), best, in, out);
   }
-  if (in.num_logprobs >= 0 && out->finite) report(logits, top, in.num_logprobs, out);
+  if (!reports || !out->finite) return;
+  if (least > -kInfinity) {
+    std::replace_if(
+        logits, logits + vocab_, [=](float l) { return l < least; }, -kInfinity);
+  }
+  if (processed) top = logits[kernels_->argmax(logits, vocab_)];
+  report(logits, top, in, out);
 }
 
 void Sampler::adjust(float* logits, const SampleInput& in) const {
@@ -70,7 +82,7 @@ void Sampler::adjust(float* logits, const SampleInput& in) const {
   }
 }
 
-void Sampler::draw(float* logits, int64_t best, const SampleInput& in, SampleOutput* out) {
+float Sampler::draw(float* logits, int64_t best, const SampleInput& in, SampleOutput* out) {
   if (!in.bias.empty() || !in.counts.empty() || !in.banned.empty() || !in.allowed.empty()) {
     adjust(logits, in);
     best = kernels_->argmax(logits, vocab_);
@@ -78,20 +90,21 @@ void Sampler::draw(float* logits, int64_t best, const SampleInput& in, SampleOut
   // A bias made a NaN, or nothing is left to choose from.
   if (best < 0 || logits[best] == -kInfinity) {
     out->finite = false;
-    return;
+    return -kInfinity;
   }
   out->id = int32_t(best);
   out->score = logits[best];
-  if (in.temperature <= 0) return;
+  if (in.temperature <= 0) return -kInfinity;
   const float top = logits[best] / in.temperature;
-  if (!(std::fabs(top) < kInfinity)) return;  // so cold that it is greedy
+  if (!(std::fabs(top) < kInfinity)) return -kInfinity;  // so cold that it is greedy
   kernels_->divide(logits, in.temperature, vocab_);
 
   float threshold = -kInfinity;
   if (in.top_k > 0 && in.top_k < vocab_) threshold = top_k_threshold(logits, in.top_k);
   if (in.top_p < 1) threshold = top_p_threshold(logits, top, threshold, in.top_p);
   if (in.min_p > 0) threshold = std::max(threshold, top + std::log(in.min_p));
-  threshold = std::max(std::min(threshold, top), top - kGumbelRange);
+  const float least = std::min(threshold, top);
+  threshold = std::max(least, top - kGumbelRange);
 
   // The best id draws first: its score lets almost all others go by the quick test.
   const auto noise = [&](int32_t id) {
@@ -116,6 +129,7 @@ void Sampler::draw(float* logits, int64_t best, const SampleInput& in, SampleOut
     }
   }
   out->score = score;
+  return least;
 }
 
 // The k-th largest value. Keeps a pool of the largest seen; when it is full, the k best of it stay.
@@ -171,7 +185,7 @@ float Sampler::top_p_threshold(const float* x, float best, float floor, float p)
   }
 }
 
-void Sampler::report(const float* logits, float best, int num_logprobs, SampleOutput* out) {
+void Sampler::report(const float* logits, float best, const SampleInput& in, SampleOutput* out) {
   const float log_sum = best + float(std::log(kernels_->sum_exp(logits, vocab_, best)));
   const float own = logits[out->id];
   out->logprob = own - log_sum;
@@ -185,10 +199,20 @@ void Sampler::report(const float* logits, float best, int num_logprobs, SampleOu
     }
   }
   out->rank = int32_t(rank);
+  for (const int32_t id : in.reported) {
+    if (out->num_logprobs == kMaxReported) break;
+    out->top_ids[out->num_logprobs] = id;
+    out->top_logprobs[out->num_logprobs++] = logits[id] - log_sum;
+  }
+  if (in.reported.empty()) report_likeliest(logits, log_sum, in.num_logprobs, out);
+}
+
+void Sampler::report_likeliest(const float* logits, float log_sum, int num_logprobs,
+                               SampleOutput* out) {
   out->num_logprobs = int(std::min<int64_t>(std::min(num_logprobs, kMaxTopLogprobs), vocab_));
   if (out->num_logprobs <= 0) return;
   const float threshold = top_k_threshold(logits, out->num_logprobs);
-  next = 0;
+  int64_t next = 0;
   const int64_t found =
       kernels_->find(logits, vocab_, threshold, &next, ids_.data(), int64_t(ids_.size()));
   std::partial_sort(

@@ -22,11 +22,13 @@ class Sampler {
   void sample(float* logits, const SampleInput& in, SampleOutput* out);
 
  private:
-  // `best` is the id of the largest logit.
-  void draw(float* logits, int64_t best, const SampleInput& in, SampleOutput* out);
+  // `best` is the id of the largest logit. Leaves the logits scaled, where the draw is not greedy,
+  // and returns the least that was not filtered out.
+  float draw(float* logits, int64_t best, const SampleInput& in, SampleOutput* out);
   void adjust(float* logits, const SampleInput& in) const;
-  // Logprob and rank of out->id and the likeliest ids; `best` is the largest of the raw logits.
-  void report(const float* logits, float best, int num_logprobs, SampleOutput* out);
+  // Logprob and rank of out->id, and those of other ids that are wanted. `best` is the largest.
+  void report(const float* logits, float best, const SampleInput& in, SampleOutput* out);
+  void report_likeliest(const float* logits, float log_sum, int num_logprobs, SampleOutput* out);
   float top_k_threshold(const float* x, int64_t k);
   float top_p_threshold(const float* x, float best, float floor, float p);
 

@@ -262,7 +262,7 @@ struct DeviceOptions {
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept;
 
 // What a backend library (libnemotron_cuda.so) exports as `nemotron_backend`.
-inline constexpr uint32_t kBackendAbi = 8;
+inline constexpr uint32_t kBackendAbi = 9;
 struct Backend {
   uint32_t abi = kBackendAbi;
   const char* name = "";

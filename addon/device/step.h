@@ -12,6 +12,7 @@
 namespace nemotron {
 
 inline constexpr int kMaxTopLogprobs = 20;
+inline constexpr int kMaxReported = 128;  // ids whose logprobs are asked for by name
 
 // Consecutive rows of one sequence.
 struct SpanInput {
@@ -35,7 +36,8 @@ struct TokenBias {
 
 // One row whose logits are wanted: a draw, or just the logprob of a known id.
 // Order of operations on the logits (all float32): bias -> penalties -> banned / allowed ->
-// temperature -> top-k -> top-p -> min-p -> draw. Logprobs are log_softmax of the raw logits.
+// temperature -> top-k -> top-p -> min-p -> draw. Logprobs are log_softmax of the raw logits, or of
+// what is left when min-p is done (without temperature and filters where the draw is greedy).
 struct SampleInput {
   // Known when the step begins.
   int32_t row = 0;    // row of the step
@@ -47,7 +49,12 @@ struct SampleInput {
   int32_t scored = -1;  // a token of the prompt; no slot
   int32_t given() const { return forced >= 0 ? forced : scored; }
   int32_t num_logprobs = -1;  // -1: no logprobs; 0..kMaxTopLogprobs: that many of the likeliest ids
-  float temperature = 0;      // 0: greedy (lowest id wins a tie)
+  // With num_logprobs >= 0: these ids in place of the likeliest, in this order. Up to kMaxReported.
+  std::span<const int32_t> reported = {};
+  // Logprobs of what may be drawn: what is filtered out has -infinity, a forced id has 0. Of a
+  // scored id they are of the raw logits all the same.
+  bool processed = false;
+  float temperature = 0;  // 0: greedy (lowest id wins a tie)
   float top_p = 1, min_p = 0;
   int32_t top_k = 0;  // 0: off
   float repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
@@ -75,10 +82,11 @@ struct SampleOutput {
   int32_t id = -1;
   float score = 0;    // the winner's (scaled logit + Gumbel noise)
   float logprob = 0;  // of id, valid when num_logprobs >= 0
-  int32_t rank = 0;   // 1 = the likeliest id of the raw distribution; valid when num_logprobs >= 0
+  int32_t rank = 0;   // 1 = the likeliest id; valid when num_logprobs >= 0
   int32_t num_logprobs = 0;
-  int32_t top_ids[kMaxTopLogprobs];
-  float top_logprobs[kMaxTopLogprobs];  // descending; ties by lower id
+  // The likeliest, descending, ties by lower id; or those of SampleInput::reported in their order.
+  int32_t top_ids[kMaxReported];
+  float top_logprobs[kMaxReported];
   // false: a NaN was among the logits or every id is banned. The id means nothing, but the slot
   // holds some valid id all the same: the step after may already be on its way, and is dropped.
   bool finite = true;

@@ -146,6 +146,8 @@ void DrawPolicy::describe(int32_t index, SampleInput* out) {
   NEMOTRON_ASSERT(index >= taken_ && (index == taken_ || may_draft() || !needs_history(index)));
   const SamplingParams& p = params_;
   out->num_logprobs = p.num_logprobs;
+  out->reported = p.logprob_ids;
+  out->processed = p.processed_logprobs;
   out->forced = index == taken_ ? thinking_.forced() : -1;
   if (out->forced >= 0) return;
   out->temperature = p.temperature;

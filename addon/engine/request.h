@@ -24,6 +24,9 @@ struct SamplingParams {
   uint64_t seed = 0;  // the caller draws one when the user gave none; choice i uses mix(seed, i)
   bool ignore_eos = false;
   int32_t num_logprobs = -1;  // -1: none; k: that many likeliest ids beside the drawn one
+  // With num_logprobs = 0: these ids beside the drawn one. Up to kMaxReported.
+  std::vector<int32_t> logprob_ids;
+  bool processed_logprobs = false;  // see SampleInput::processed; the prompt's are raw
   // The same for the prompt's tokens (turns the prefix cache off).
   int32_t num_prompt_logprobs = -1;
   std::vector<int32_t> stop_token_ids;  // beside the model's eos ids
@@ -70,7 +73,7 @@ struct TokenLogprob {
   int32_t id = -1;
   float logprob = 0;
   int32_t rank = 0;
-  std::vector<std::pair<int32_t, float>> top;  // descending
+  std::vector<std::pair<int32_t, float>> top;  // descending, or in the order of logprob_ids
 };
 
 struct Timings {  // seconds

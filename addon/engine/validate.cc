@@ -78,6 +78,15 @@ Status valid_numbers(const SamplingParams& p) {
 Status valid_lists(const SamplingParams& p, int32_t num_tokens) {
   if (Status s = valid_ids("stop_token_ids", p.stop_token_ids, num_tokens); !s) return s;
   if (Status s = valid_ids("allowed_token_ids", p.allowed_ids, num_tokens); !s) return s;
+  if (Status s = valid_ids("logprob_ids", p.logprob_ids, num_tokens); !s) return s;
+  if (p.logprob_ids.size() > size_t(kMaxReported)) {
+    return Status::invalid("logprob_ids: found " + text(p.logprob_ids.size()) +
+                           " ids, expected at most " + text(kMaxReported));
+  }
+  if (!p.logprob_ids.empty() && p.num_logprobs != 0) {
+    return Status::invalid("logprob_ids: found logprobs = " + text(p.num_logprobs) +
+                           ", expected 0: the ids stand in the place of the likeliest");
+  }
   for (const TokenBias& b : p.logit_bias) {
     if (Status s = valid_ids("logit_bias", {b.id}, num_tokens); !s) return s;
     if (!std::isfinite(b.bias)) {

@@ -46,6 +46,8 @@ Status read_sampling(const Napi::Object& object, SamplingParams* out) {
   fields.bigint("seed", &out->seed);
   fields.boolean("ignoreEos", &out->ignore_eos);
   fields.number("logprobs", &out->num_logprobs);
+  fields.ids("logprobIds", &out->logprob_ids);
+  fields.boolean("processedLogprobs", &out->processed_logprobs);
   fields.number("promptLogprobs", &out->num_prompt_logprobs);
   fields.ids("stopTokenIds", &out->stop_token_ids);
   fields.strings("stop", &out->stop);

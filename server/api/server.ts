@@ -2,6 +2,7 @@
 
 import type { Logger } from 'pino'
 import type { Batches } from '../batch/batches.js'
+import type { Defaults } from '../chat/plan.js'
 import type { Bodies } from '../http/body.js'
 import type { HttpConfig } from '../http/context.js'
 import type { LiveRequest } from '../http/request-log.js'
@@ -9,15 +10,15 @@ import type { Traffic } from '../http/traffic.js'
 import type { Metrics } from '../metrics/metrics.js'
 import type { Readiness } from './admission.js'
 
-export type ServerConfig = HttpConfig & {
-  readonly defaultThinking: boolean
-  /** Clients may pause the engines. */
-  readonly allowPause: boolean
-  /** Seconds; 0: none. */
-  readonly requestTimeout: number
-  /** /health is 503 when the step loop made no progress for so many seconds while it had work. */
-  readonly stallTimeout: number
-}
+export type ServerConfig = HttpConfig &
+  Defaults & {
+    /** Clients may pause the engines. */
+    readonly allowPause: boolean
+    /** Seconds; 0: none. */
+    readonly requestTimeout: number
+    /** /health is 503 when the step loop made no progress for so many seconds while it had work. */
+    readonly stallTimeout: number
+  }
 
 export type Server = Readiness & {
   readonly config: ServerConfig

@@ -1,5 +1,6 @@
 // From a chat to what is generated.
 
+import type { LogprobsMode } from '../engine/logprobs-mode.js'
 import type { GenerateRequest, Sampling } from '../engine/types.js'
 import type { Generation } from '../generation/answer.js'
 import type { ServedModel } from '../model/served-model.js'
@@ -15,6 +16,7 @@ import { type ChatPrompt, renderChat } from './prompt.js'
 import {
   checkKept,
   type GenerationFields,
+  logprobsBeside,
   MAX_KEPT,
   makeSampling,
   outputLimit,
@@ -80,6 +82,7 @@ type PlannedRequest = {
   readonly constraint: Constraint | undefined
   /** That are kept in memory with these, theirs among them. */
   readonly kept: number
+  readonly logprobsMode: LogprobsMode
 }
 
 /** Where the answer begins: one that is held to a form thinks between tags, or not at all. */
@@ -96,14 +99,17 @@ const encodeChat = ({ segments }: ChatPrompt, model: ServedModel, call: ChatCall
 const planRequest = async (
   model: ServedModel,
   call: ChatCall,
-  { prompt, choices, constraint, kept }: PlannedRequest,
+  { prompt, choices, constraint, kept, logprobsMode }: PlannedRequest,
 ): Promise<{ readonly request: GenerateRequest; readonly dropped: number }> => {
   const given = call.prompt_token_ids
   const all = given ?? (await encodeChat(prompt, model, call))
   const { maxModelLen } = model.engine.info
   const { start } = prompt
   const asked = call.max_completion_tokens ?? call.max_tokens
-  const logprobs = call.logprobs === true ? (call.top_logprobs ?? 0) : undefined
+  const logprobs = logprobsBeside(
+    call,
+    call.logprobs === true ? (call.top_logprobs ?? 0) : undefined,
+  )
   const isKept = call.stream !== true || call.reward !== undefined
   checkKept({ isKept, choices: kept, maxTokens: asked, logprobs })
   const { ids, dropped } = truncatePrompt(
@@ -126,6 +132,7 @@ const planRequest = async (
     model,
     maxTokens,
     logprobs,
+    logprobsMode,
     promptLogprobs: call.prompt_logprobs,
     card: prompt.card,
     stopScope: stopScopeOf(startOf(prompt, constraint)),
@@ -144,9 +151,15 @@ const planRequest = async (
   return { request, dropped }
 }
 
+/** What holds where a caller says nothing. */
+export type Defaults = {
+  readonly defaultThinking: boolean
+  readonly logprobsMode: LogprobsMode
+}
+
 type PlanContext = {
   readonly arrival: number
-  readonly defaultThinking: boolean
+  readonly defaults: Defaults
   /** Chats that are told in one piece with this one, it among them. Default 1. */
   readonly answers?: number
 }
@@ -155,13 +168,15 @@ export const planChat = async (
   models: readonly ServedModel[],
   model: ServedModel,
   call: ChatCall,
-  { arrival, defaultThinking, answers = 1 }: PlanContext,
+  { arrival, defaults, answers = 1 }: PlanContext,
 ): Promise<ChatPlan> => {
   if (call.top_logprobs && call.logprobs !== true)
     throw badRequest("'top_logprobs' is only allowed when 'logprobs' is true.", 'top_logprobs')
   const form = readForm(call)
   const given = call.prompt_token_ids
-  const prompt = given ? givenPrompt(model, call, given) : renderChat(model, call, defaultThinking)
+  const prompt = given
+    ? givenPrompt(model, call, given)
+    : renderChat(model, call, defaults.defaultThinking)
   const bestOf = await planBestOf(models, call)
   const { toolUse } = prompt
   const constraint = await planConstraint(model, call, toolUse, form)
@@ -173,6 +188,7 @@ export const planChat = async (
     choices: generated,
     constraint,
     kept: generated * answers,
+    logprobsMode: defaults.logprobsMode,
   })
   const hideThinking = call.include_reasoning === false
   const isUnsplit = call.reasoning_format === 'none' && !hideThinking

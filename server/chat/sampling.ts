@@ -1,5 +1,6 @@
 // Request fields to the engine's sampling parameters, checked against the model.
 
+import type { LogprobsMode } from '../engine/logprobs-mode.js'
 import type { GenerateRequest, GenerationDefaults, Sampling } from '../engine/types.js'
 import type { ServedModel } from '../model/served-model.js'
 import { badRequest, contextExceeded } from '../request-error.js'
@@ -26,6 +27,8 @@ export type GenerationFields = {
   readonly min_tokens?: number | undefined
   readonly ignore_eos?: boolean | undefined
   readonly prompt_logprobs?: number | undefined
+  readonly logprob_token_ids?: readonly number[] | undefined
+  readonly logprobs_mode?: LogprobsMode | undefined
   readonly thinking_token_budget?: number | undefined
   readonly thinking_budget?: number | undefined
 }
@@ -113,6 +116,8 @@ type SamplingParams = {
   readonly model: ServedModel
   readonly maxTokens: number
   readonly logprobs: number | undefined
+  /** Where the caller does not say. */
+  readonly logprobsMode: LogprobsMode
   readonly promptLogprobs: number | undefined
   readonly card: Advice | undefined
   readonly stopScope?: Sampling['stopScope']
@@ -140,6 +145,8 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
   const { vocabSize, generation } = model.engine.info
   if (body.stop_token_ids) checkIds(body.stop_token_ids, vocabSize, 'stop_token_ids')
   if (body.allowed_token_ids) checkIds(body.allowed_token_ids, vocabSize, 'allowed_token_ids')
+  const { logprob_token_ids: ids, logprobs_mode: mode = params.logprobsMode } = body
+  if (ids) checkIds(ids, vocabSize, 'logprob_token_ids')
   if (body.min_tokens !== undefined && body.min_tokens > maxTokens)
     throw badRequest(
       `Invalid value for 'min_tokens': ${body.min_tokens} is more than the ${maxTokens} tokens that may be generated.`,
@@ -163,7 +170,10 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
     ...(body.frequency_penalty !== undefined && { frequencyPenalty: body.frequency_penalty }),
     ...(body.seed !== undefined && { seed: BigInt.asUintN(64, BigInt(body.seed)) }),
     ...(body.ignore_eos !== undefined && { ignoreEos: body.ignore_eos }),
-    ...(logprobs !== undefined && { logprobs }),
+    ...(logprobs !== undefined && {
+      ...(ids ? { logprobs: 0, logprobIds: ids } : { logprobs }),
+      processedLogprobs: mode === 'processed_logprobs',
+    }),
     ...(promptLogprobs !== undefined && { promptLogprobs }),
     ...(body.stop_token_ids && { stopTokenIds: body.stop_token_ids }),
     ...(body.stop !== undefined && {
@@ -185,6 +195,17 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
       thinkingOpen !== undefined && { thinkingOpen }),
     ...(mayThink !== undefined && { mayThink }),
   }
+}
+
+/** Log probabilities of a token beside its own; undefined: not even that is asked for. */
+export const logprobsBeside = (
+  { logprob_token_ids: ids }: GenerationFields,
+  asked: number | undefined,
+): number | undefined => {
+  if (ids === undefined) return asked
+  if (asked === undefined)
+    throw badRequest("'logprob_token_ids' is only allowed with 'logprobs'.", 'logprob_token_ids')
+  return ids.length
 }
 
 /** Log probabilities that a whole answer may keep until it is told: about 300 bytes each. */

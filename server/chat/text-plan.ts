@@ -1,5 +1,6 @@
 // From raw prompts to what is generated: text that goes on, nothing of it rendered or split.
 
+import type { LogprobsMode } from '../engine/logprobs-mode.js'
 import type { GenerateRequest } from '../engine/types.js'
 import type { Generation } from '../generation/answer.js'
 import { eventOf } from '../generation/answer-event.js'
@@ -12,6 +13,7 @@ import { type FormFields, readForm, refuseClashes } from './answer-form.js'
 import {
   checkKept,
   type GenerationFields,
+  logprobsBeside,
   makeSampling,
   outputLimit,
   type QueueFields,
@@ -127,6 +129,7 @@ const planRequests = async (
   model: ServedModel,
   call: TextCall,
   prompts: readonly Prompt[],
+  logprobsMode: LogprobsMode,
 ): Promise<readonly GenerateRequest[]> => {
   const { maxModelLen } = model.engine.info
   const limits = prompts.map(({ ids }) =>
@@ -147,6 +150,7 @@ const planRequests = async (
     model,
     maxTokens: Math.min(...limits),
     logprobs: call.logprobs,
+    logprobsMode,
     promptLogprobs: call.prompt_logprobs ?? echoed,
     card: undefined,
     // A grammar holds the text from its first byte.
@@ -174,10 +178,15 @@ const checkPenalties = (call: TextCall, prompts: number): void => {
     )
 }
 
+type TextContext = {
+  readonly arrival: number
+  readonly defaults: { readonly logprobsMode: LogprobsMode }
+}
+
 export const planText = async (
   models: readonly ServedModel[],
   call: TextCall,
-  arrival: number,
+  { arrival, defaults }: TextContext,
 ): Promise<TextPlan> => {
   const model = findModel(models, call.model)
   refuseReward(models, model, 'it does not complete text')
@@ -194,7 +203,7 @@ export const planText = async (
     isKept: call.stream !== true,
     choices: raw.length * n,
     maxTokens: call.max_tokens ?? 16,
-    logprobs: call.logprobs,
+    logprobs: logprobsBeside(call, call.logprobs),
   })
   const count = countTokens(param)
   const prompts = await mapInTurns(raw, (one, i) =>
@@ -203,7 +212,7 @@ export const planText = async (
   return {
     model,
     prompts,
-    requests: await planRequests(model, call, prompts),
+    requests: await planRequests(model, call, prompts, defaults.logprobsMode),
     n,
     arrival,
     toEvent: (prompt, delta) => eventOf(prompt * n + delta.choice, delta),

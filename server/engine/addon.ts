@@ -45,6 +45,7 @@ type OwnFields =
   | 'mayThink'
   | 'stopTokenIds'
   | 'allowedTokenIds'
+  | 'logprobIds'
   | 'badWordIds'
   | 'logitBias'
 
@@ -66,6 +67,7 @@ export type NativeSampling = Loose<Omit<Sampling, OwnFields>> &
     readonly stopScope: number
     readonly stopTokenIds?: Int32Array | undefined
     readonly allowedTokenIds?: Int32Array | undefined
+    readonly logprobIds?: Int32Array | undefined
     readonly badWordIds?: readonly Int32Array[] | undefined
     /** Ids, and what is added to the logit of each. */
     readonly logitBiasIds?: Int32Array | undefined

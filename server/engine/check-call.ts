@@ -100,6 +100,8 @@ const SAMPLING: Checks<Sampling> = {
   seed,
   ignoreEos: flag,
   logprobs: number,
+  logprobIds: ids,
+  processedLogprobs: flag,
   promptLogprobs: number,
   stopTokenIds: ids,
   stop: texts,

@@ -124,6 +124,7 @@ const nativeSampling = (
   const {
     stopTokenIds,
     allowedTokenIds,
+    logprobIds,
     badWordIds,
     logitBias,
     seed,
@@ -138,6 +139,7 @@ const nativeSampling = (
     seed: seed64(seed),
     stopTokenIds: stopTokenIds && int32s('sampling.stopTokenIds', stopTokenIds),
     allowedTokenIds: allowedTokenIds && int32s('sampling.allowedTokenIds', allowedTokenIds),
+    logprobIds: logprobIds && int32s('sampling.logprobIds', logprobIds),
     badWordIds: badWordIds?.map((ids, i) => int32s(`sampling.badWordIds[${i}]`, ids)),
     logitBiasIds: logitBias && int32s('sampling.logitBias', [...logitBias.keys()]),
     logitBias: logitBias && Float32Array.from(logitBias.values()),

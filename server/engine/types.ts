@@ -151,6 +151,13 @@ export type Sampling = {
   readonly ignoreEos?: boolean
   /** Absent: none; k: the k likeliest ids beside the drawn one (0..20). */
   readonly logprobs?: number
+  /** With logprobs 0: these ids beside the drawn one, in this order. Up to 128. */
+  readonly logprobIds?: readonly number[]
+  /**
+   * Of what may be drawn, after penalties, bias, bans, temperature and filters (when greedy, before temperature and
+   * filters); what is out of the draw has -Infinity. Absent: of the raw logits. Those of a prompt are raw.
+   */
+  readonly processedLogprobs?: boolean
   readonly promptLogprobs?: number
   readonly stopTokenIds?: readonly number[]
   readonly stop?: readonly string[]
@@ -218,7 +225,7 @@ export type TokenLogprob = {
   readonly id: number
   readonly logprob: number
   readonly rank: number
-  /** Likeliest first. */
+  /** Likeliest first, or logprobIds. */
   readonly top: readonly { readonly id: number; readonly logprob: number }[]
 }
 

@@ -8,8 +8,8 @@ import type { ServedModel } from '../model/served-model.js'
 import { startInTurns } from '../slices.js'
 import { engineWork } from './engine-work.js'
 
-/** Most that the engine tells of one position beside the token itself. */
-const TOLD = 20
+/** Most ids that the engine tells of one position. */
+const TOLD = 128
 
 /** `labels`: token ids that may come after the prompt. */
 export type Asked = { readonly prompt: readonly number[]; readonly labels: readonly number[] }
@@ -17,7 +17,7 @@ export type Asked = { readonly prompt: readonly number[]; readonly labels: reado
 type Answered = {
   /** Of each label: the log probability in the whole vocabulary that it comes next. */
   readonly logprobs: readonly number[]
-  /** The likeliest token of all; undefined where nobody had to look. */
+  /** The likeliest token of all. */
   readonly likeliest: number | undefined
   /** Of the prompt. */
   readonly cachedTokens: number
@@ -27,16 +27,16 @@ type Told = { readonly logprob: TokenLogprob; readonly timings: Timings | undefi
 
 const ABORTED: EngineError = { code: 'aborted', message: 'the request was aborted' }
 
-/** What an engine tells of a token is its log probability in the whole vocabulary, whatever is allowed:
- * where nothing else is, that token is told, and the likeliest of all beside it. */
-const requestOf = (
-  prompt: readonly number[],
-  label: number,
-  likeliest: number,
-): GenerateRequest => ({
+/** The likeliest token is drawn, and the labels are told beside it. */
+const requestOf = (prompt: readonly number[], labels: readonly number[]): GenerateRequest => ({
   promptTokenIds: prompt,
-  sampling: { maxTokens: 1, temperature: 0, allowedTokenIds: [label], logprobs: likeliest },
+  sampling: { maxTokens: 1, temperature: 0, logprobs: 0, logprobIds: labels },
 })
+
+const inParts = (labels: readonly number[]): readonly (readonly number[])[] =>
+  Array.from({ length: Math.ceil(labels.length / TOLD) }, (_, i) =>
+    labels.slice(i * TOLD, (i + 1) * TOLD),
+  )
 
 const ask = (engine: Engine, request: GenerateRequest, signal: AbortSignal): Promise<Told> =>
   new Promise((resolve, reject) => {
@@ -64,8 +64,7 @@ type LabelCall = {
   readonly cacheSalt: string | undefined
 }
 
-/** In the order asked. All are one batch on the engine: each prompt once, for its likeliest tokens, and once more
- * for each label that is none of them. The first failure ends the others. */
+/** In the order asked. All are one batch on the engine. The first failure ends the others. */
 export const labelLogprobs = async (call: LabelCall) => {
   const { model, asked, signal, priority, cacheSalt } = call
   const others = new AbortController()
@@ -76,32 +75,32 @@ export const labelLogprobs = async (call: LabelCall) => {
   const known = asked.map(() => new Map<number, number>())
   const likeliest: (number | undefined)[] = asked.map(() => undefined)
   const cached: number[] = asked.map(() => 0)
+  const parts = asked.flatMap(({ prompt, labels }, i) =>
+    inParts(labels).map((ids, part) => ({ i, part, request: requestOf(prompt, ids) })),
+  )
   await engineWork({ ...call, ...counts }, async (done) => {
     /** The first of all asks for a place, the others come with it. */
     let isAdmitted = false
-    const one = async (i: number, label: number, more: number): Promise<void> => {
-      const request = {
-        ...requestOf(asked[i]?.prompt ?? [], label, more),
-        admitted: isAdmitted,
-        ...(priority !== undefined && { priority }),
-        ...(cacheSalt !== undefined && { cacheSalt }),
-      }
+    const one = async ({ i, part, request }: (typeof parts)[number]): Promise<void> => {
+      const admitted = isAdmitted
       isAdmitted = true
-      const { logprob, timings } = await ask(model.engine, request, any)
+      const { logprob, timings } = await ask(
+        model.engine,
+        {
+          ...request,
+          admitted,
+          ...(priority !== undefined && { priority }),
+          ...(cacheSalt !== undefined && { cacheSalt }),
+        },
+        any,
+      )
       done(0, timings)
-      if (more > 0) cached[i] = timings?.cachedTokens ?? 0
+      if (part === 0) cached[i] = timings?.cachedTokens ?? 0
+      likeliest[i] = logprob.id
       for (const { id, logprob: value } of logprob.top) known[i]?.set(id, value)
-      likeliest[i] ??= logprob.top[0]?.id
-      known[i]?.set(logprob.id, logprob.logprob)
     }
     try {
-      const { vocabSize } = model.engine.info
-      const told = Math.min(TOLD, vocabSize)
-      await startInTurns(asked, ({ labels: [first = 0] }, i) => one(i, first, told))
-      const missing = asked.flatMap(({ labels }, i) =>
-        labels.filter((label) => !known[i]?.has(label)).map((label) => ({ i, label })),
-      )
-      await startInTurns(missing, ({ i, label }) => one(i, label, 0))
+      await startInTurns(parts, one)
     } catch (error) {
       others.abort()
       throw error

@@ -211,6 +211,11 @@ const serverOptions = {
     z.boolean().default(false),
     'On CUDA with FP8 weights, activations of prompts in FP8 too: faster, less accurate.',
   ),
+  logprobs_mode: option(
+    'text',
+    z.enum(['raw_logprobs', 'processed_logprobs']).default('raw_logprobs'),
+    'What log probabilities are of where a request does not say: the raw logits, or what is drawn from.',
+  ),
   allow_pause: option(
     'switch',
     z.boolean().default(false),

@@ -165,6 +165,25 @@ describe('benches of our own engine', { skip: noAddon }, () => {
     )
   })
 
+  test('decisions', async () => {
+    const sizes = ['--prompt', '100', '--cached', '100', '--questions', '2']
+    const out = await output('decisions', ...ONCE, ...sizes)
+    assert.match(out, MACHINE)
+    assert.match(out, /^2 questions over 100 tokens: .*, goal <= 1.3x (met|missed)$/m)
+    assert.match(
+      out,
+      /^one more question behind 100 cached tokens: .*, goal <= 1.5x (met|missed)$/m,
+    )
+  })
+
+  test('batches', async () => {
+    const sizes = ['--lines', '8', '--asks', '3', '--prompt', '8', '--output', '4']
+    const out = await output('batches', '--shape', 'tiny', '--threads', '1', ...sizes)
+    assert.match(out, MACHINE)
+    assert.match(out, /^8 lines: .* the engine alone .* %, goal >= 95 % (met|missed)$/m)
+    assert.match(out, /^p95 to the first token over HTTP: .*x, goal <= 1.3x (met|missed)$/m)
+  })
+
   test('grammar', async () => {
     const sizes = ['--shape', 'tiny', '--rounds', '1', '--threads', '1', '--tokens', '8']
     const out = await output('grammar', ...sizes)
@@ -194,6 +213,11 @@ describe('benches of our own engine', { skip: noAddon }, () => {
   test('serve --stream-cost and --share', async () => {
     const cost = await output('serve', '--stream-cost', '--cost-tokens', '20', '--rounds', '1')
     assert.match(cost, /ours [\d.]+ us .* bare node:http [\d.]+ us .* ratio [\d.]+/)
+    for (const path of ['responses', 'messages'])
+      assert.match(
+        cost,
+        new RegExp(`^/v1/${path}: .* [\\d.]+x chat's, goal <= 1.3x (met|missed)$`, 'm'),
+      )
     assert.match(await output('serve', '--own-limit'), /256 streams of a scripted server: \d+ tok/)
     assert.match(await output('serve', '--share', 'tiny', '--rounds', '1'), /256 streams: .* share/)
   })

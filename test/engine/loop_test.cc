@@ -107,6 +107,19 @@ TEST(wrong_requests_are_refused_by_name) {
       "stop_token_ids: found token id 36 at index 1, expected 0 to 35");
   refused([](Request& r) { r.sampling.allowed_ids = {40}; },
           "allowed_token_ids: found token id 40");
+  refused(
+      [](Request& r) {
+        r.sampling.num_logprobs = 0;
+        r.sampling.logprob_ids = {3, 40};
+      },
+      "logprob_ids: found token id 40");
+  refused(
+      [](Request& r) {
+        r.sampling.num_logprobs = 0;
+        r.sampling.logprob_ids.resize(129);
+      },
+      "logprob_ids: found 129 ids, expected at most 128");
+  refused([](Request& r) { r.sampling.logprob_ids = {3}; }, "logprob_ids: found logprobs = -1");
   refused([](Request& r) { r.sampling.logit_bias = {{.id = 50, .bias = 1}}; },
           "logit_bias: found token id 50");
   refused([](Request& r) { r.sampling.logit_bias = {{.id = 5, .bias = NAN}}; },

@@ -24,6 +24,8 @@ inline Request mixed_request(uint32_t seed) {
   p.max_tokens = int32_t(1 + rng() % 40);
   p.seed = seed;
   p.num_logprobs = rng() % 2 ? int32_t(rng() % 4) : -1;
+  p.processed_logprobs = rng() % 3 == 0;
+  if (p.num_logprobs == 0) p.logprob_ids = {int32_t(rng() % 60), 5};
   if (rng() % 3)
     p.temperature = 0.5f + float(rng() % 8) / 8;
   else

@@ -85,7 +85,11 @@ class ScriptedDevice {
       o.finite = o.id >= 0;
       o.logprob = -float(hash % 1000) / 100;
       o.rank = int32_t(hash % 50) + 1;
-      for (o.num_logprobs = 0; o.num_logprobs < s.num_logprobs; ++o.num_logprobs) {
+      for (const int32_t id : s.reported) {
+        o.top_ids[o.num_logprobs] = id;
+        o.top_logprobs[o.num_logprobs++] = -float((hash ^ uint64_t(id)) % 97);
+      }
+      for (; o.num_logprobs < s.num_logprobs; ++o.num_logprobs) {
         o.top_ids[o.num_logprobs] = int32_t((hash >> 8) % 97) + o.num_logprobs;
         o.top_logprobs[o.num_logprobs] = -float(o.num_logprobs);
       }

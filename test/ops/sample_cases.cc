@@ -14,7 +14,7 @@ struct Request {
   SampleInput in;
   std::vector<TokenCount> counts;
   std::vector<TokenBias> bias;
-  std::vector<int32_t> banned;
+  std::vector<int32_t> banned, reported;
   std::vector<uint32_t> allowed;
 };
 
@@ -23,23 +23,28 @@ constexpr float kMinus = -std::numeric_limits<float>::infinity();
 struct Reference {
   std::vector<float> scaled;  // after all changes, -infinity where filtered
   std::vector<double> logprobs;
-  std::vector<int32_t> order;  // by raw logit, ties by lower id
+  std::vector<int32_t> order;  // by what is reported, ties by lower id
   int32_t id = -1;
   float margin = 0;  // between the best and the second score
 };
+
+// What is reported of these logits.
+void report(const std::vector<float>& logits, Reference* out) {
+  const size_t n = logits.size();
+  double top = -1e300, sum = 0;
+  for (float l : logits) top = std::max(top, double(l));
+  for (float l : logits) sum += std::exp(double(l) - top);
+  for (float l : logits) out->logprobs.push_back(double(l) - top - std::log(sum));
+  out->order.resize(n);
+  std::iota(out->order.begin(), out->order.end(), 0);
+  std::stable_sort(out->order.begin(), out->order.end(),
+                   [&](int32_t a, int32_t b) { return logits[size_t(a)] > logits[size_t(b)]; });
+}
 
 Reference reference(const std::vector<float>& raw, const Request& r) {
   const SampleInput& in = r.in;
   const size_t n = raw.size();
   Reference out;
-  double top = -1e300, sum = 0;
-  for (float l : raw) top = std::max(top, double(l));
-  for (float l : raw) sum += std::exp(double(l) - top);
-  for (float l : raw) out.logprobs.push_back(double(l) - top - std::log(sum));
-  out.order.resize(n);
-  std::iota(out.order.begin(), out.order.end(), 0);
-  std::stable_sort(out.order.begin(), out.order.end(),
-                   [&](int32_t a, int32_t b) { return raw[size_t(a)] > raw[size_t(b)]; });
 
   std::vector<float> l = raw;
   for (const TokenBias& b : r.bias) l[size_t(b.id)] += b.bias;
@@ -80,6 +85,12 @@ Reference reference(const std::vector<float>& raw, const Request& r) {
     if (in.min_p > 0) cut(sorted[0] + std::log(in.min_p));
   }
   out.scaled = l;
+  if (in.processed && in.forced >= 0) {
+    l.assign(n, kMinus);
+    l[size_t(in.forced)] = 0;
+  }
+  report(in.processed && in.scored < 0 ? l : raw, &out);
+  l = out.scaled;
   float best = kMinus, second = kMinus;
   for (size_t i = 0; i < n; ++i) {
     float score = l[i];
@@ -113,6 +124,7 @@ class Sampling {
       Request& r = requests[size_t(i)];
       r.in.row = i;
       r.in.counts = r.counts, r.in.bias = r.bias, r.in.banned = r.banned, r.in.allowed = r.allowed;
+      r.in.reported = r.reported;
       samples.push_back(r.in);
       spans.push_back({i, 1, 0, true, table_});
       const auto& l = logits[size_t(i) % logits.size()];
@@ -154,21 +166,28 @@ void check_one(const std::vector<float>& raw, const Request& r, const SampleOutp
                  show(want.margin));
   }
   if (r.in.num_logprobs < 0) return;
-  if (!(std::fabs(double(got.logprob) - want.logprobs[size_t(got.id)]) < 2e-4)) {
+  const auto is_logprob = [&](double found, int32_t id) {
+    const double expected = want.logprobs[size_t(id)];
+    return found == expected || std::fabs(found - expected) < 2e-4;
+  };
+  if (!is_logprob(got.logprob, got.id)) {
     return wrong("logprob " + show(got.logprob) + ", wanted " +
                  show(want.logprobs[size_t(got.id)]));
   }
   const auto place = std::find(want.order.begin(), want.order.end(), got.id) - want.order.begin();
   if (got.rank != place + 1) return wrong("rank " + show(got.rank) + ", wanted " + show(place + 1));
-  if (got.num_logprobs != std::min<int>(r.in.num_logprobs, int(raw.size())))
+  const std::vector<int32_t>& ids = r.reported.empty() ? want.order : r.reported;
+  const size_t most = r.reported.empty() ? size_t(r.in.num_logprobs) : ids.size();
+  if (size_t(got.num_logprobs) != std::min(most, ids.size()))
     return wrong("num_logprobs " + show(got.num_logprobs));
   for (int i = 0; i < got.num_logprobs; ++i) {
-    if (got.top_ids[i] != want.order[size_t(i)]) {
-      return wrong("top " + show(i) + " is " + show(got.top_ids[i]) + ", wanted " +
-                   show(want.order[size_t(i)]));
+    const int32_t id = ids[size_t(i)];
+    if (got.top_ids[i] != id) {
+      return wrong("top " + show(i) + " is " + show(got.top_ids[i]) + ", wanted " + show(id));
     }
-    if (!(std::fabs(double(got.top_logprobs[i]) - want.logprobs[size_t(got.top_ids[i])]) < 2e-4)) {
-      return wrong("top logprob " + show(i));
+    if (!is_logprob(got.top_logprobs[i], id)) {
+      return wrong("top logprob " + show(i) + " is " + show(got.top_logprobs[i]) + ", wanted " +
+                   show(want.logprobs[size_t(id)]));
     }
   }
 }
@@ -196,6 +215,11 @@ void test_random_requests(const DeviceUnderTest& d, int32_t vocab, int count, fl
       r.in.seed = random.bits();
       r.in.position = uint64_t(random.below(100000));
       r.in.num_logprobs = maybe(0.5) ? int(random.below(kMaxTopLogprobs + 1)) : -1;
+      r.in.processed = maybe(0.5);
+      if (maybe(0.3)) {
+        r.reported.resize(size_t(random.below(kMaxReported)) + 1);
+        for (int32_t& id : r.reported) id = int32_t(random.below(vocab));
+      }
       if (maybe(0.15)) {
         (maybe(0.5) ? r.in.forced : r.in.scored) = int32_t(random.below(vocab));
       }

@@ -86,6 +86,7 @@ describe('settings', () => {
       fp8_activations: ['on', true],
       strict_params: ['on', true],
       allow_pause: ['on', true],
+      logprobs_mode: ['processed_logprobs', 'processed_logprobs'],
     }
     // These two go together: TLS has a test of its own (serve.test.ts).
     const tls = ['tls_cert', 'tls_key']

@@ -75,6 +75,7 @@ const CONFIG: ServerConfig = {
   bodyLimit: 1 << 20,
   strictParams: false,
   allowPause: true,
+  logprobsMode: 'raw_logprobs',
   defaultThinking: false,
   requestTimeout: 0,
   writeIdleTimeout: 30,

@@ -178,7 +178,12 @@ const advance = (sequence: Sequence, counts: Counts): boolean => {
   onDelta({
     ...base,
     ...(sampling.logprobs !== undefined && {
-      logprobs: ids.map((id) => logprobOf(id, sampling.logprobs ?? 0)),
+      logprobs: ids.map((id) => ({
+        ...logprobOf(id, sampling.logprobs ?? 0),
+        ...(sampling.logprobIds && {
+          top: sampling.logprobIds.map((one) => ({ id: one, logprob: -0.5 - (one % 7) })),
+        }),
+      })),
     }),
     ...(isFirst &&
       sampling.promptLogprobs !== undefined && {

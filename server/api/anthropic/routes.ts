@@ -46,9 +46,8 @@ export const messagesRoute =
     const body = await readRequest(c, server, MessagesRequest, 'chat', UNSERVED)
     const model = chatModel(server, body.model)
     const call = readCall(body, model)
-    const { defaultThinking } = server.config
     const plan = await inTheirNames(NAMES, () =>
-      planChat(server.models(), model, call, { arrival, defaultThinking }),
+      planChat(server.models(), model, call, { arrival, defaults: server.config }),
     )
     const answer: MessageAnswer = { ...plan, body, id: answerId('msg_') }
     const form = body.stream ? { stream: messageStream(answer) } : { whole: wholeMessage(answer) }

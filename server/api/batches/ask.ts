@@ -39,28 +39,39 @@ const requestOf = (bytes: Buffer): IncomingMessage => {
   return incoming
 }
 
+/** Of one line. */
+type Asked = Env['Bindings'] & { readonly requestId: string; readonly owner: string }
+
+const createLineApp = (server: Server, { path, handler, errorForm }: AskedRoute): Hono<Env> => {
+  const app = new Hono<Env>()
+  app.use(async (c, next) => {
+    const { requestId, owner } = c.env as Asked
+    c.set('requestId', requestId)
+    c.set('record', {})
+    c.set('headers', {})
+    if (owner !== '') c.set('caller', owner)
+    await next()
+  })
+  app.post(path, handler)
+  app.onError((thrown, c) => {
+    if (!(thrown instanceof RequestError))
+      server.log.error({ err: thrown, request_id: c.get('requestId') }, 'unexpected error')
+    const error = asRequestError(thrown)
+    return c.json(errorForm(error), statusOf(error))
+  })
+  return app
+}
+
 export const createAsk = (server: Server, routes: readonly AskedRoute[]): Work['ask'] => {
-  const byPath = new Map(routes.map((route) => [route.path, route]))
+  const byPath = new Map(
+    routes.map((route) => [route.path, { route, app: createLineApp(server, route) }]),
+  )
   return async (endpoint, body, { owner, signal }) => {
     const requestId = `req_${randomUUID()}`
-    const route = byPath.get(endpoint)
+    const found = byPath.get(endpoint)
     // The server that took the batch had it.
-    if (route === undefined) throw new Error(`${endpoint} is no endpoint of this server`)
-    const app = new Hono<Env>()
-    app.use(async (c, next) => {
-      c.set('requestId', requestId)
-      c.set('record', {})
-      c.set('headers', {})
-      if (owner !== '') c.set('caller', owner)
-      await next()
-    })
-    app.post(endpoint, route.handler)
-    app.onError((thrown, c) => {
-      if (!(thrown instanceof RequestError))
-        server.log.error({ err: thrown, request_id: requestId }, 'unexpected error')
-      const error = asRequestError(thrown)
-      return c.json(route.errorForm(error), statusOf(error))
-    })
+    if (found === undefined) throw new Error(`${endpoint} is no endpoint of this server`)
+    const { route, app } = found
     const bytes = bytesOf(body)
     if (bytes === undefined) {
       const text = JSON.stringify(route.errorForm(TOO_DEEP))
@@ -72,7 +83,7 @@ export const createAsk = (server: Server, routes: readonly AskedRoute[]): Work['
     signal.addEventListener('abort', leave)
     try {
       const request = new Request(`http://localhost${endpoint}`, { method: 'POST' })
-      const response = await app.fetch(request, { incoming, outgoing })
+      const response = await app.fetch(request, { incoming, outgoing, requestId, owner })
       return { status: response.status, text: await response.text(), requestId }
     } finally {
       signal.removeEventListener('abort', leave)

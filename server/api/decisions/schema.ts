@@ -2,6 +2,7 @@
 
 import { z } from 'zod'
 import { anyRecord, list } from '../../list.js'
+import { itemOf, typeErrors } from '../items.js'
 
 const MAX_ITEMS = 4096
 const MAX_PARTS = 1024
@@ -11,16 +12,9 @@ const MAX_LEVELS = 10
 
 const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
 
-/** `known`: what there is. */
-const typeError =
-  (...known: readonly string[]) =>
-  ({ input }: { readonly input?: unknown }): string => {
-    const type = (input as { readonly type?: unknown } | undefined)?.type
-    const expected = known.map((one) => `"${one}"`).join(', ')
-    if (typeof type !== 'string') return `expected one of ${expected}`
-    const why = type === 'input_image' ? 'this server takes text only' : `there are ${expected}`
-    return `type ${JSON.stringify(type.slice(0, 100))} is not supported: ${why}`
-  }
+const typeError = typeErrors((type) =>
+  type === 'input_image' ? 'this server takes text only' : undefined,
+)
 
 const text = <T extends string>(type: T) =>
   z.looseObject({ type: z.literal(type), text: z.string() })
@@ -96,15 +90,6 @@ const Item = z.discriminatedUnion(
 )
 export type Item = z.output<typeof Item>
 
-/** A message may leave its type out. */
-const GivenItem = z.preprocess(
-  (given) =>
-    typeof given === 'object' && given !== null && 'role' in given && !('type' in given)
-      ? { ...given, type: 'message' }
-      : given,
-  Item,
-)
-
 const common = { name: z.string().optional(), instructions: Parts }
 
 const Question = z.discriminatedUnion(
@@ -140,7 +125,7 @@ export type Content = z.output<typeof Parts> | z.output<typeof Texts> | z.output
 
 export const DecisionsRequest = z.looseObject({
   model: z.string().min(1).describe('A name of GET /v1/models.'),
-  input: z.union([z.string().min(1), list(GivenItem, 1, MAX_ITEMS)]),
+  input: z.union([z.string().min(1), list(itemOf(Item), 1, MAX_ITEMS)]),
   questions: list(Question, 1, MAX_QUESTIONS),
   prompt_cache_key: maybe(z.string()).describe(
     'Of no effect: prompts share what they have in common.',

@@ -84,8 +84,7 @@ export const chatBatchRoute =
     refuseReward(server.models(), model, 'POST /v1/reward scores many conversations')
     const { messages: conversations } = body
     requirePlaces(model, conversations.length, { param: 'messages', asking: "'messages' asks" })
-    const { defaultThinking } = server.config
-    const context = { arrival, defaultThinking, answers: conversations.length }
+    const context = { arrival, defaults: server.config, answers: conversations.length }
     const plans = await mapInTurns(conversations, async (given, i) => {
       const call = { ...body, messages: readMessages(given) }
       try {

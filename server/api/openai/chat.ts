@@ -52,12 +52,11 @@ export const chatRoute =
     if (isReward(model)) return nimChat(c, server, { model, body, messages, arrival })
     if (body.principle !== undefined) throw onlyOfRewardModels(model)
     checkStreamOptions(body)
-    const { defaultThinking } = server.config
     const plan = await planChat(
       server.models(),
       model,
       { ...body, messages },
-      { arrival, defaultThinking },
+      { arrival, defaults: server.config },
     )
     const answer: ChatAnswer = { ...plan, body, id: answerId('chatcmpl-'), created: unixTime() }
     const form = body.stream ? { stream: chatStream(answer) } : { whole: wholeChat(answer) }

@@ -165,7 +165,7 @@ export const completionRoute =
     const body = await readRequest(c, server, CompletionRequest, 'chat')
     checkStreamOptions(body)
     const plan: Plan = {
-      ...(await planText(server.models(), body, arrival)),
+      ...(await planText(server.models(), body, { arrival, defaults: server.config })),
       body,
       id: answerId('cmpl-'),
       created: unixTime(),

@@ -2,6 +2,7 @@
 // here. null means absent (see check.ts), so optional fields need no `nullable`.
 
 import { z } from 'zod'
+import { LOGPROBS_MODES } from '../../engine/logprobs-mode.js'
 import { anyRecord, list, numbersById, tokenIds } from '../../list.js'
 import {
   GivenMessage,
@@ -91,6 +92,13 @@ const generation = {
     .refine((seed) => Number.isInteger(seed) && Math.abs(seed) <= 2 ** 64, 'must be an integer')
     .optional(),
   prompt_logprobs: z.int().min(0).max(20).optional(),
+  logprob_token_ids: tokenIds(1, 128)
+    .optional()
+    .describe('With `logprobs`: of these ids, in place of the likeliest.'),
+  logprobs_mode: z
+    .enum(LOGPROBS_MODES)
+    .optional()
+    .describe('Of the raw logits, or of what is drawn from. Default: --logprobs-mode.'),
   logit_bias: numbersById(-100, 100).optional(),
   presence_penalty: z.number().min(-2).max(2).optional(),
   frequency_penalty: z.number().min(-2).max(2).optional(),

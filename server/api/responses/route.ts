@@ -25,9 +25,8 @@ export const responsesRoute =
         'model',
       )
     const call = readCall(body, model)
-    const { defaultThinking } = server.config
     const plan = await inTheirNames(NAMES, () =>
-      planChat(server.models(), model, call, { arrival, defaultThinking }),
+      planChat(server.models(), model, call, { arrival, defaults: server.config }),
     )
     const answer: ResponseAnswer = { ...plan, body, id: answerId('resp_'), created: unixTime() }
     const form = body.stream ? { stream: responseStream(answer) } : { whole: wholeResponse(answer) }

@@ -2,6 +2,7 @@
 
 import { z } from 'zod'
 import { anyRecord, list } from '../../list.js'
+import { itemOf, typeErrors } from '../items.js'
 
 const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
 
@@ -22,16 +23,10 @@ const WHY: Readonly<Record<string, string>> = {
   compaction: NOT_KEPT,
 }
 
-const typeError =
-  (...known: readonly string[]) =>
-  ({ input }: { readonly input?: unknown }): string => {
-    const type = (input as { readonly type?: unknown } | undefined)?.type
-    if (typeof type !== 'string') return `expected one of ${known.join(', ')}`
-    const own = Object.hasOwn(WHY, type) ? WHY[type] : undefined
-    const hosted = /_call(_output)?$|^mcp_/.test(type) ? HOSTED : undefined
-    const others = `there are ${known.map((one) => `"${one}"`).join(', ')}`
-    return `type ${JSON.stringify(type.slice(0, 100))} is not supported: ${own ?? hosted ?? others}`
-  }
+const typeError = typeErrors((type) => {
+  if (Object.hasOwn(WHY, type)) return WHY[type]
+  return /_call(_output)?$|^mcp_/.test(type) ? HOSTED : undefined
+})
 
 const text = <T extends string>(type: T) =>
   z.looseObject({ type: z.literal(type), text: z.string() })
@@ -69,15 +64,6 @@ const Item = z.discriminatedUnion(
   { error: typeError('message', 'reasoning', 'function_call', 'function_call_output') },
 )
 export type Item = z.output<typeof Item>
-
-/** A message may leave its type out. */
-const GivenItem = z.preprocess(
-  (given) =>
-    typeof given === 'object' && given !== null && 'role' in given && !('type' in given)
-      ? { ...given, type: 'message' }
-      : given,
-  Item,
-)
 
 const Named = { name: z.string().min(1).max(256) }
 
@@ -125,7 +111,7 @@ const Format = z.discriminatedUnion(
 
 export const ResponsesRequest = z.looseObject({
   model: z.string().min(1).describe('A name of GET /v1/models.'),
-  input: z.union([z.string(), list(GivenItem, 1, MAX_ITEMS)]),
+  input: z.union([z.string(), list(itemOf(Item), 1, MAX_ITEMS)]),
   instructions: z.string().optional().describe('A system message before all others.'),
   max_output_tokens: z.int().min(1).optional(),
   temperature: z.number().min(0).max(2).optional(),

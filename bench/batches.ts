@@ -1,0 +1,184 @@
+// npm run bench -- batches: lines of a batch a second beside the engine asked for the same by itself; and the
+// time to the first token of those who ask over HTTP, with a batch running and without.
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { openEngine } from '../server/engine/engine.js'
+import { count, readFlags, text } from './flags.js'
+import { machineLine } from './machine.js'
+import { benchModel, randomPrompt } from './random-model.js'
+import { serveHere } from './server-process.js'
+import { shapeNamed, shapes } from './shapes.js'
+import { percent, quantile } from './stats.js'
+
+const flags = {
+  shape: text('NAME', `of: ${Object.keys(shapes).join(', ')}`, '160m'),
+  threads: count('of the engine', 2),
+  lines: count('of the batch', 1000),
+  prompt: count('tokens of a line', 64),
+  output: count('tokens of an answer', 32),
+  asks: count('requests over HTTP, with the batch and without', 100),
+}
+
+const GOAL_RATE = 0.95
+const GOAL_TTFT = 1.3
+const ENGINE = { maxNumSeqs: 32, kvCacheMemory: 512 << 20 }
+
+type Load = {
+  readonly prompts: readonly (readonly number[])[]
+  readonly output: number
+  readonly threads: number
+  readonly folder: string
+}
+
+/** Seconds of the engine, asked for all at once. */
+const offline = async ({ prompts, output, threads, folder }: Load): Promise<number> => {
+  const engine = await openEngine({
+    ...{ model: folder, device: 'cpu', threads, maxModelLen: 2048, ...ENGINE },
+    ...{ maxWaiting: prompts.length, maxWaitingTokens: 1 << 24 },
+  })
+  const sampling = { maxTokens: output, temperature: 0, ignoreEos: true }
+  const answer = async (promptTokenIds: readonly number[]) => {
+    for await (const { error } of engine.generate({ promptTokenIds, sampling }))
+      if (error) throw new Error(error.message)
+  }
+  const start = performance.now()
+  await Promise.all(prompts.map(answer))
+  const seconds = (performance.now() - start) / 1000
+  await engine.close()
+  return seconds
+}
+
+const openServer = async ({ threads, folder }: Load) => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'nemotron-batches-'))
+  const serving = await serveHere(folder, {
+    ...{ threads, data_dir: dataDir, max_model_len: 2048 },
+    ...{ max_num_seqs: ENGINE.maxNumSeqs, kv_cache_memory: '512MiB' },
+  })
+  const ask = async (path: string, init?: RequestInit) => {
+    const response = await fetch(`${serving.url}/v1/${path}`, init)
+    if (response.status !== 200) throw new Error(`${path}: ${await response.text()}`)
+    return response
+  }
+  const post = (path: string, body: object) =>
+    ask(path, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    })
+  return {
+    ask,
+    post,
+    close: async () => {
+      await serving.drain()
+      rmSync(dataDir, { recursive: true })
+    },
+  }
+}
+type Server = Awaited<ReturnType<typeof openServer>>
+
+const lineBody = (prompt: readonly number[], output: number) => ({
+  ...{ model: 'm', prompt, max_tokens: output, temperature: 0, ignore_eos: true },
+})
+
+type Batch = {
+  readonly id: string
+  readonly status: string
+  readonly request_counts: { readonly completed: number }
+}
+
+const read = async <T>(response: Promise<Response>): Promise<T> =>
+  (await (await response).json()) as T
+
+/** The id of a batch of these lines. */
+const startBatch = async ({ ask, post }: Server, { prompts, output }: Load): Promise<string> => {
+  const lines = prompts.map((prompt, i) =>
+    JSON.stringify({
+      ...{ custom_id: `line-${i}`, method: 'POST', url: '/v1/completions' },
+      body: lineBody(prompt, output),
+    }),
+  )
+  const form = new FormData()
+  form.set('purpose', 'batch')
+  form.set('file', new Blob([lines.join('\n')]), 'lines.jsonl')
+  const file = await read<{ readonly id: string }>(ask('files', { method: 'POST', body: form }))
+  const { id } = await read<Batch>(
+    post('batches', {
+      ...{ input_file_id: file.id, endpoint: '/v1/completions', completion_window: '24h' },
+    }),
+  )
+  return id
+}
+
+const stateOf = ({ ask }: Server, id: string) => read<Batch>(ask(`batches/${id}`))
+
+/** Seconds until it is over. */
+const timeBatch = async (server: Server, load: Load): Promise<number> => {
+  const start = performance.now()
+  const id = await startBatch(server, load)
+  for (;;) {
+    const { status, request_counts: counts } = await stateOf(server, id)
+    const seconds = (performance.now() - start) / 1000
+    if (status === 'completed' && counts.completed === load.prompts.length) return seconds
+    if (!['validating', 'in_progress', 'finalizing'].includes(status))
+      throw new Error(`the batch is ${status}: ${JSON.stringify(counts)}`)
+    await sleep(20)
+  }
+}
+
+/** Milliseconds to the first token, one request after another. */
+const firstTokens = async ({ post }: Server, prompts: Load['prompts']): Promise<number[]> => {
+  const times: number[] = []
+  for (const prompt of prompts) {
+    const start = performance.now()
+    const { body } = await post('completions', { ...lineBody(prompt, 2), stream: true })
+    let isFirst = true
+    for await (const _ of body ?? []) {
+      if (isFirst) times.push(performance.now() - start)
+      isFirst = false
+    }
+    await sleep(20)
+  }
+  return times
+}
+
+export const run = async (args: readonly string[]): Promise<void> => {
+  const values = readFlags('batches', 'a batch beside the engine alone', flags, args)
+  if (!values) return
+  const { threads, lines, prompt, output, asks } = values
+  const shape = shapeNamed(values.shape)
+  let seed = 1
+  const prompts = (many: number) =>
+    Array.from({ length: many }, () => randomPrompt(prompt, shape.vocab, seed++))
+  const load = (many: number): Load => ({
+    ...{ prompts: prompts(many), output, threads, folder: benchModel(shape) },
+  })
+  const alone = await offline(load(lines))
+  const server = await openServer(load(1))
+  const batch = await timeBatch(server, load(lines))
+  await firstTokens(server, prompts(5))
+  const idle = await firstTokens(server, prompts(asks))
+  // Enough that it does not end before the requests do.
+  const id = await startBatch(server, load(50 * lines))
+  await sleep(500)
+  const busy = await firstTokens(server, prompts(asks))
+  const { status } = await stateOf(server, id)
+  if (status !== 'in_progress') throw new Error(`the batch was ${status} too early: more --lines`)
+  await server.post(`batches/${id}/cancel`, {})
+  await server.close()
+  const share = alone / batch
+  const [before, beside] = [quantile(idle, 0.95), quantile(busy, 0.95)]
+  const ratio = beside / before
+  console.log(
+    [
+      machineLine(),
+      `${shape.name}, ${threads} threads, ${prompt} tokens a line, ${output} an answer`,
+      `${lines} lines: ${(lines / batch).toFixed(1)} a second, the engine alone ${(lines / alone).toFixed(1)}, ` +
+        `${percent(share)}, goal >= ${percent(GOAL_RATE)} ${share >= GOAL_RATE ? 'met' : 'missed'}`,
+      `p95 to the first token over HTTP: idle ${before.toFixed(1)} ms, beside a batch ${beside.toFixed(1)} ms, ` +
+        `${ratio.toFixed(2)}x, goal <= ${GOAL_TTFT}x ${ratio <= GOAL_TTFT ? 'met' : 'missed'}`,
+    ].join('\n'),
+  )
+}
