@@ -110,33 +110,40 @@ rotary_percentage: 0.5
   return total
 }
 
-/** The most memory that a process had, in bytes; 0 once it is gone. */
-const peakOf = (pid: number | undefined): number => {
+/** The most memory that a process had, in bytes, and the seconds that it had a processor; undefined once it is
+ * gone. */
+const usageOf = (pid: number | undefined) => {
   try {
     const status = readFileSync(`/proc/${pid}/status`, 'utf8')
-    return 1024 * Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0)
+    const memory = /VmHWM:\s+(\d+)/.exec(status)?.[1]
+    const times = readFileSync(`/proc/${pid}/stat`, 'utf8')
+      .replace(/^.*\) /, '')
+      .split(' ')
+    // In hundredths, on every Linux.
+    const cpu = (Number(times[11]) + Number(times[12])) / 100
+    return memory === undefined ? undefined : { memory: 1024 * Number(memory), cpu }
   } catch {
-    return 0
+    return undefined
   }
 }
 
-/** Seconds, and the most memory of the process. */
+/** Seconds by the clock, and what the process used. */
 const runImport = async (from: string, to: string) => {
   const begun = performance.now()
   const command = [packagePath('dist/server/cli.js'), 'import-nemo', from, to]
   const child = spawn(process.execPath, command, { stdio: ['ignore', 'ignore', 'pipe'] })
   let said = ''
-  let memory = 0
+  let usage = { memory: 0, cpu: 0 }
   child.stderr.on('data', (data) => {
     said += data
   })
   const watch = setInterval(() => {
-    memory = Math.max(memory, peakOf(child.pid))
+    usage = usageOf(child.pid) ?? usage
   }, 20)
   const [code] = await once(child, 'close')
   clearInterval(watch)
   if (code !== 0) throw new UsageError(`import-nemo failed: ${said.trim()}`)
-  return { seconds: (performance.now() - begun) / 1000, memory }
+  return { seconds: (performance.now() - begun) / 1000, ...usage }
 }
 
 /** Seconds of reading the shards that an import made and writing them again, down to the disk. */
@@ -169,7 +176,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
   ]
   try {
     const bytes = writeNemo(from, { layers, ways, zlib })
-    const [ours, plain]: [number[], number[]] = [[], []]
+    const [ours, plain, byCpu]: [number[], number[], number[]] = [[], [], []]
     let memory = 0
     for (let round = 0; round <= rounds; round++) {
       rmSync(to, { recursive: true, force: true })
@@ -180,6 +187,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
       memory = Math.max(memory, one.memory)
       if (round === 0) continue // the page cache gets its files
       ours.push(bytes / one.seconds)
+      byCpu.push(bytes / one.cpu)
       plain.push(bytes / seconds)
     }
     const share = compare(ours, plain)
@@ -188,7 +196,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
     console.log(`${machineLine()}\n${values.folder}`)
     console.log(
       `${digits(bytes / 1e9)} GB in ${ways} ways${zlib ? ', zlib' : ''}: ${digits(rate / 1e9)} GB/s ` +
-        `(goal >= 1, ${met(rate >= GOAL.rate)}), a copy ${digits(median(plain) / 1e9)} GB/s, share ` +
+        `(goal >= 1, ${met(rate >= GOAL.rate)}), ${digits(median(byCpu) / 1e9)} GB a second of one processor, a copy ${digits(median(plain) / 1e9)} GB/s, share ` +
         `${percent(share.ratio)} (${share.range.map(percent).join(' to ')}); ${digits(memory / 1e6)} MB of ` +
         `memory (goal < 1000, ${met(memory < GOAL.memory)})`,
     )

@@ -149,7 +149,7 @@ const readAll = (fd: number, into: Buffer, from: number, size: number, position:
 type Band = { readonly firstRow: number; readonly rows: number; readonly bytes: Buffer }
 
 /** Of one band, where a row is no longer. */
-const BAND_BYTES = 8 << 20
+const BAND_BYTES = 1 << 21
 
 /** Memory that is used again and again: fresh pages cost more than what is copied into them. */
 const createMemory = () => {
