@@ -66,6 +66,9 @@ struct ModelConfig {
   RopeConfig rope;
   int32_t rotary_dim = 0;  // of a head: even, head_dim at most
   std::vector<LayerSpec> layers;
+  // The field of config.json with an object a layer, {"attention": ..., "ffn": ...}, for messages;
+  // empty: all layers are alike.
+  std::string layer_list;
   DType dtype = DType::bf16;  // torch_dtype, for display; tensors say their own
   QuantKind quant = QuantKind::none;
   std::vector<std::string> quant_ignore;  // module patterns kept unquantised

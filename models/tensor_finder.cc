@@ -44,7 +44,10 @@ const StoredTensor* TensorFinder::optional(const std::string& name) {
 
 const StoredTensor* TensorFinder::required(const std::string& name) {
   const StoredTensor* t = optional(name);
-  if (!t) problem(checkpoint_.path() + ": tensor " + Json(name).brief() + " is missing");
+  if (!t) {
+    problem(checkpoint_.path() + ": tensor " + Json(name).brief() + " is missing" +
+            (asker_.empty() ? "" : "; " + asker_ + " of config.json asks for it"));
+  }
   return t;
 }
 
@@ -113,9 +116,16 @@ std::vector<float> TensorFinder::scales(const StoredTensor& t, int64_t rows) {
   return values;
 }
 
+void TensorFinder::asked_by(int64_t layer, const char* part) {
+  asker_ = layer < 0 || config_.layer_list.empty()
+               ? ""
+               : config_.layer_list + "[" + std::to_string(layer) + "]." + part;
+}
+
 void TensorFinder::wrong(const StoredTensor& t, const std::string& expected) {
   problem(t.file + ": tensor " + Json(t.name).brief() + " is " + t.dtype_name + " " +
-          shape_text(t.shape) + "; expected " + expected);
+          shape_text(t.shape) + "; expected " + expected +
+          (asker_.empty() ? "" : ", as " + asker_ + " of config.json says"));
 }
 void TensorFinder::problem(const std::string& text) {
   if (problems_++ < kMaxShown) shown_ += (shown_.empty() ? "" : "; ") + text;
@@ -178,10 +188,11 @@ void TensorFinder::check_others() {
     } else if (error == std::errc() && !asked_.contains(t.name)) {
       const LayerSpec& spec = config_.layers[layer];
       const std::string_view part(end);
-      const bool is_absent = (!spec.attention && part.starts_with(".self_attn.")) ||
-                             (!spec.ffn && part.starts_with(".mlp."));
-      if (is_absent) {
-        wrong(t, "no such tensor, since config.json says that this layer has none");
+      const bool no_attention = !spec.attention && part.starts_with(".self_attn.");
+      if (no_attention || (!spec.ffn && part.starts_with(".mlp."))) {
+        asked_by(int64_t(layer), no_attention ? "attention" : "ffn");
+        wrong(t, "no such tensor");
+        asked_by(-1, "");
       } else if (ends_with(t.name, "norm.weight") && part != ".input_layernorm.weight" &&
                  part != ".post_attention_layernorm.weight") {
         wrong(t, "no such tensor (a norm that layers of this architecture do not have)");

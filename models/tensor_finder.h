@@ -29,6 +29,10 @@ class TensorFinder {
   // One value, or one for each of `rows` rows; all finite and above 0.
   std::vector<float> scales(const StoredTensor& tensor, int64_t rows);
 
+  // Messages say that the tensors from here on are asked for by this part of a layer, where
+  // config.json says something of each layer. A negative layer: of the whole model.
+  void asked_by(int64_t layer, const char* part);
+
   void wrong(const StoredTensor& tensor, const std::string& expected);
   void problem(const std::string& text);
   // The tensors that nobody asked for, in the checkpoint's order.
@@ -48,6 +52,7 @@ class TensorFinder {
   const ModelConfig& config_;
   std::string prefix_ = "model.";
   std::unordered_set<std::string> asked_;
+  std::string asker_;
   size_t problems_ = 0;
   std::string shown_;
 };

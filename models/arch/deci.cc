@@ -101,6 +101,7 @@ void read_layers(JsonFields* f, ModelConfig* out) {
     return;
   }
   out->layers.resize(list->size());
+  out->layer_list = "block_configs";
   for (size_t i = 0; i < list->size() && f->status().ok(); ++i) {
     read_block(f, (*list)[i], f->inside(("block_configs[" + std::to_string(i) + "]").c_str()), *out,
                &out->layers[i]);

@@ -30,6 +30,7 @@ void find_layers(TensorFinder* f, const ModelConfig& config, Sources* out) {
     const LayerSpec& spec = config.layers[i];
     LayerSource& layer = out->layers[i];
     const std::string base = f->prefix() + "layers." + std::to_string(i) + ".";
+    f->asked_by(int64_t(i), "attention");
     if (spec.attention) {
       const int64_t kv = int64_t(spec.kv_heads) * config.head_dim;
       layer.input_norm = f->norm(base + "input_layernorm");
@@ -45,6 +46,7 @@ void find_layers(TensorFinder* f, const ModelConfig& config, Sources* out) {
       layer.o = f->linear(base + (is_gguf ? "self_attn.o_proj" : "self_attn.linear_attn"), hidden,
                           hidden, true);
     }
+    f->asked_by(int64_t(i), "ffn");
     if (spec.ffn) {
       layer.post_attention_norm = f->norm(base + "post_attention_layernorm");
       if (spec.activation == Activation::silu_gated) {
@@ -57,6 +59,7 @@ void find_layers(TensorFinder* f, const ModelConfig& config, Sources* out) {
       layer.down = f->linear(base + "mlp.linear_mlp", hidden, hidden, true);
     }
   }
+  f->asked_by(-1, "");
   // All or none: ModelOpt leaves them out when every one of them is 1.
   const int32_t expected = 2 * config.kv_layers();
   out->kv_scales = scales_found > 0;

@@ -271,11 +271,19 @@ TEST(load_blocks_of_deci) {
   // A block_config that contradicts its tensors.
   RawTensors wrong = t;
   wrong["model.layers.1.mlp.down_proj.weight"] = bf16_tensor({8, 256}, 3);
-  EXPECT_ERROR(load(wrong, deci_config(), &l),
-               "tensor \"model.layers.1.mlp.down_proj.weight\" is BF16 [8, 256]; expected");
+  EXPECT_ERROR(
+      load(wrong, deci_config(), &l),
+      "tensor \"model.layers.1.mlp.down_proj.weight\" is BF16 [8, 256]; expected BF16, F16 "
+      "or F32 [8, 512], as block_configs[1].ffn of config.json says");
+  RawTensors fewer = t;
+  fewer.erase("model.layers.0.self_attn.k_proj.weight");
+  EXPECT_ERROR(load(fewer, deci_config(), &l),
+               "tensor \"model.layers.0.self_attn.k_proj.weight\" is missing; "
+               "block_configs[0].attention of config.json asks for it");
   RawTensors more = t;
   more["model.layers.1.self_attn.q_proj.weight"] = bf16_tensor({24, 8}, 1);
-  EXPECT_ERROR(load(more, deci_config(), &l), "expected no such tensor, since config.json says");
+  EXPECT_ERROR(load(more, deci_config(), &l),
+               "expected no such tensor, as block_configs[1].attention of config.json says");
 }
 
 TEST(load_gives_every_norm_its_eps) {
