@@ -76,8 +76,10 @@ constexpr emu::Order kOrders[] = {emu::Order::natural, emu::Order::reverse, emu:
 
 // The first half of a norm, made by the product that writes x: x * gain in BF16, and the sums of
 // squares of sixteen columns each.
-void check_split_norm(int32_t hidden) {
-  constexpr int32_t kMost = 70, kIn = 128, kNext = 272;  // kNext: many, for the wide product
+// `next_rows`: of the matrix that reads it. Many are the wide product's.
+void check_split_norm(int32_t hidden, int32_t next_rows) {
+  const auto next_stride = size_t(next_rows);
+  constexpr int32_t kMost = 130, kIn = 128;  // more tokens than a block of any instance takes
   Random random(41);
   const std::vector<float> a = random.normals(kMost * kIn), before = random.normals(kMost * hidden),
                            gains = random.normals(hidden);
@@ -106,18 +108,18 @@ void check_split_norm(int32_t hidden) {
     gemm_decode_add(gpu.context.queue(), p, x, hidden, norm);
     // The second half: the sum of a row's columns, many times.
     Matrix next;
-    const std::vector<uint16_t> ones(size_t(kNext) * size_t(norm.stride), f32_to_bf16(1));
+    const std::vector<uint16_t> ones(next_stride * size_t(norm.stride), f32_to_bf16(1));
     next.data = reinterpret_cast<uint8_t*>(gpu.memory(ones));
-    next.rows = kNext, next.cols = hidden, next.k = int32_t(norm.stride),
+    next.rows = next_rows, next.cols = hidden, next.k = int32_t(norm.stride),
     next.stride = norm.stride * 2;
     DecodeGemm q;
     q.grid_rows = rows;
     q.a = norm.scaled, q.a_stride = norm.stride, q.w = next;
     q.squares = norm.squares, q.eps = 1e-5f;
-    float* product = gpu.memory<float>(size_t(rows) * kNext);
-    gemm_decode_store(gpu.context.queue(), q, product, kNext);
+    float* product = gpu.memory<float>(size_t(rows) * next_stride);
+    gemm_decode_store(gpu.context.queue(), q, product, next_rows);
     return Norm{gpu.read(x, size_t(rows * hidden)), gpu.read(norm.squares, size_t(rows * tiles)),
-                gpu.read(product, size_t(rows) * kNext),
+                gpu.read(product, size_t(rows) * next_stride),
                 gpu.read(norm.scaled, size_t(rows) * size_t(norm.stride))};
   };
   const size_t stride = size_t(padded_k(hidden));
@@ -135,15 +137,16 @@ void check_split_norm(int32_t hidden) {
       total += want;
     }
     const double want = sum / std::sqrt(total / hidden + 1e-5);
-    EXPECT_NEAR(all.product[size_t(r) * kNext + 15], want, 1e-5 * std::sqrt(double(hidden)));
+    EXPECT_NEAR(all.product[size_t(r) * next_stride + 15], want, 1e-5 * std::sqrt(double(hidden)));
   }
-  for (int32_t rows : {1, 3, 8, 9, 17, 33, 65}) {
+  for (int32_t rows : {1, 3, 8, 9, 17, 33, 65, 129}) {
     const int32_t first = (kMost - rows) / 2;
     const Norm some = run(first, rows);
     EXPECT(same(some.x, part(all.x, size_t(first * hidden), size_t(rows * hidden))));
     EXPECT(same(some.squares, part(all.squares, size_t(first * tiles), size_t(rows * tiles))));
     EXPECT(same(some.scaled, part(all.scaled, size_t(first) * stride, size_t(rows) * stride)));
-    EXPECT(same(some.product, part(all.product, size_t(first) * kNext, size_t(rows) * kNext)));
+    EXPECT(same(some.product,
+                part(all.product, size_t(first) * next_stride, size_t(rows) * next_stride)));
   }
 }
 
@@ -258,7 +261,8 @@ void check_pieces(Pieces pieces) {
 }  // namespace
 
 TEST(split_norm) {
-  for (int32_t hidden : {600, 90}) check_split_norm(hidden);
+  check_split_norm(600, 272);
+  check_split_norm(90, 48);
 }
 TEST(decode_pieces_bf16) { check_pieces({false, 4, 2, 64}); }
 TEST(decode_pieces_fp8) { check_pieces({true, 20, 1, 32}); }
