@@ -21,6 +21,7 @@ const assumed = {
   l2: 5.7e12,
   clock: 1.7e9,
   mma: 330e12,
+  wgmma: 650e12,
   tensorLimit: 790e12,
   latency: 0.8e-6,
   boundary: 1.2e-6,
@@ -32,18 +33,24 @@ const assumed = {
 
 // --- cubins ---
 
-/** What a kernel's main loop holds: the smallest loop with the most products of the tensor cores. */
+/** What a kernel's main loop holds: the smallest loop with products of the tensor cores. */
 export type CompiledKernel = {
   readonly name: string
   readonly registers: number
+  readonly instructions: number
+  /** mma.sync's of a warp: 16 weight rows, 8 tokens, 16 columns. */
   readonly products: number
+  /** wgmma's of a warpgroup: 64 weight rows, all tokens of the block, 16 columns. */
+  readonly groupProducts: number
   /** Of shared memory, by bytes a lane, and copies of sixteen bytes into it. */
   readonly loads: Readonly<Record<4 | 8 | 16, number>>
   readonly copies: number
 }
 
 const hmma = 0x23c
+const hgmma = 0xdf0
 const lds = 0x984
+const ldsm = 0x83b
 const ldgsts = 0xfae
 const bra = 0x947
 
@@ -71,7 +78,7 @@ const mainLoop = (code: readonly Instruction[]): readonly Instruction[] => {
     return to < at ? [code.slice(to, at + 1)] : []
   })
   const innermost = loops
-    .filter((loop) => count(loop, hmma) > 0)
+    .filter((loop) => count(loop, hmma) + count(loop, hgmma) > 0)
     .sort((a, b) => a.length - b.length)[0]
   return innermost ?? []
 }
@@ -119,8 +126,14 @@ const readCubin = (file: Buffer): readonly CompiledKernel[] => {
       return {
         name: kernel,
         registers: used.get(kernel) ?? 0,
+        instructions: loop.length,
         products: count(loop, hmma),
-        loads: { 4: loopLoads(loop, 4), 8: loopLoads(loop, 5), 16: loopLoads(loop, 6) },
+        groupProducts: count(loop, hgmma),
+        loads: {
+          4: loopLoads(loop, 4),
+          8: loopLoads(loop, 5),
+          16: loopLoads(loop, 6) + count(loop, ldsm),
+        },
         copies: count(loop, ldgsts),
       }
     })
@@ -163,6 +176,7 @@ const compile = (root: string, nvcc: string, names: readonly string[]): Compiled
 export type Launch = {
   readonly model: string
   readonly fp8: boolean
+  readonly wgmma: boolean
   readonly batch: number
   readonly product: string
   readonly rows: number
@@ -219,6 +233,35 @@ type Counts = {
 const queuedWeights = (launch: Launch): number =>
   (launch.stages - 1) * launch.blockRows * launch.stageColumns * launch.weightBytes
 
+/** What a turn of the main loop costs a block: KiB of weights, wavefronts of shared memory, instructions of a scheduler. */
+type Turn = { readonly weights: number; readonly wavefronts: number; readonly cycles: number }
+
+const turnOf = (launch: Launch, kernel: CompiledKernel): Turn => {
+  // Sixteen bytes a lane are four wavefronts where they do not meet in a bank: lanes' places are made so.
+  const ofWarp = 4 * (kernel.loads[16] + kernel.copies) + 2 * kernel.loads[8] + kernel.loads[4]
+  if (launch.wgmma) {
+    const multiplying = launch.blockRows / 16
+    const columns = kernel.groupProducts * 16
+    const weights = launch.blockRows * columns * launch.weightBytes
+    const activations = launch.blockTokens * columns * 2
+    // The copy engine writes both; each warpgroup's products read the activations.
+    const written = (weights + activations) / wavefrontBytes
+    const read = (launch.blockRows / 64) * (activations / wavefrontBytes)
+    return {
+      weights: weights / 1024,
+      wavefronts: multiplying * ofWarp + written + read,
+      cycles: (multiplying / 4) * kernel.instructions,
+    }
+  }
+  // So many products of a warp take a block's weights once.
+  const perTokens = launch.blockTokens / 8
+  return {
+    weights: ((kernel.products * launch.warps * 16 * 16) / perTokens / 1024) * launch.weightBytes,
+    wavefronts: launch.warps * ofWarp,
+    cycles: (launch.warps / 4) * kernel.instructions,
+  }
+}
+
 export const countOf = (launch: Launch, kernels: readonly CompiledKernel[]): Counts => {
   const kernel = kernels.find(({ name }) => name.includes(launch.kernel))
   if (kernel === undefined) throw new Error(`no compiled kernel has ${launch.kernel} in its name`)
@@ -234,15 +277,8 @@ export const countOf = (launch: Launch, kernels: readonly CompiledKernel[]): Cou
   const weights = launch.rows * launch.cols * launch.weightBytes
   const l2Bytes =
     weights * passes + Math.ceil(launch.rows / launch.blockRows) * launch.batch * launch.cols * 2
-  // A warp's products of one turn of the loop are of 16 weight rows, 8 tokens and 16 columns each; so many
-  // of them take a block's weights once.
-  const perTokens = launch.blockTokens / 8
-  const weightsPerTurn =
-    ((kernel.products * launch.warps * 16 * 16) / perTokens) * launch.weightBytes
-  // Sixteen bytes a lane are four wavefronts where they do not meet in a bank: lanes' places are made so.
-  const perTurn =
-    launch.warps * (4 * (kernel.loads[16] + kernel.copies) + 2 * kernel.loads[8] + kernel.loads[4])
-  const wavefronts = perTurn / (weightsPerTurn / 1024)
+  const turn = turnOf(launch, kernel)
+  const wavefronts = turn.wavefronts / turn.weights
   const used = Math.min(multiprocessors, launch.blocks)
   const slots = Math.min(launch.blocks, blocksFit * multiprocessors)
   const inFlight = resident * queuedWeights(launch)
@@ -260,8 +296,13 @@ export const countOf = (launch: Launch, kernels: readonly CompiledKernel[]): Cou
     ['L2', l2Bytes / Math.min(assumed.l2, used * 64 * assumed.clock)],
     ['shared memory', ((weights * passes) / 1024) * (wavefronts / (used * assumed.clock))],
     [
+      'instructions',
+      ((weights * passes) / 1024) * (turn.cycles / turn.weights / (used * assumed.clock)),
+    ],
+    [
       'tensor cores',
-      (Math.ceil(launch.tiles / multiprocessors) * tile) / (assumed.mma / multiprocessors),
+      (Math.ceil(launch.tiles / used) * tile) /
+        ((launch.wgmma ? assumed.wgmma : assumed.mma) / multiprocessors),
     ],
   ]
   const [bound, seconds] = bounds.reduce((a, b) => (b[1] > a[1] ? b : a))
@@ -324,7 +365,7 @@ const stepOf = (products: readonly Counts[]): Step => {
     Counts,
     Counts,
   ]
-  const { model, fp8, batch } = qkv.launch
+  const { model, fp8, wgmma, batch } = qkv.launch
   const shape = models[model]
   if (shape === undefined) throw new Error(`no shape of ${model}`)
   const kv = batch * context * 2 * shape.kvHeads * shape.headDim * (fp8 ? 1 : 2)
@@ -361,7 +402,7 @@ const stepOf = (products: readonly Counts[]): Step => {
   const shared = (c: Counts): number =>
     (c.memoryBytes / 1024) * Math.ceil(batch / c.launch.blockTokens) * c.wavefronts * wavefrontBytes
   return {
-    name: `${model} ${fp8 ? 'FP8, cache FP8' : 'BF16'}`,
+    name: `${model} ${fp8 ? 'FP8, cache FP8' : 'BF16'}${wgmma ? ', wgmma' : ''}`,
     batch,
     launches: shape.layers * 5 + 6,
     memoryBytes,
@@ -387,8 +428,9 @@ const instanceRows = (counts: readonly Counts[]): readonly string[] => {
     const free = sharedBytes - c.blocksFit * (launch.shared + 1024)
     const what = `${launch.weightBytes === 1 ? 'FP8' : 'BF16'}, ${launch.blockRows} x ${launch.blockTokens}`
     const paired = launch.kernel.endsWith('Lb1EE') ? ', pairs' : ''
+    const by = launch.wgmma ? 'wgmma ' : ''
     return (
-      `| ${what}${paired} | ${launch.warps} | ${c.registers} | ${kib(launch.shared)} | ${c.blocksFit} | ` +
+      `| ${by}${what}${paired} | ${launch.warps} | ${c.registers} | ${kib(launch.shared)} | ${c.blocksFit} | ` +
       `${kib(queuedWeights(launch))} | ${kib(free)} | ${c.wavefronts.toFixed(0)} |`
     )
   })
@@ -405,7 +447,7 @@ const productRows = (counts: readonly Counts[]): readonly string[] =>
         (2 * launch.rows * launch.cols * launch.batch) / assumed.tensorLimit,
       )
       return (
-        `| ${launch.fp8 ? 'FP8' : 'BF16'} ${launch.batch} | ${launch.product} | ` +
+        `| ${launch.wgmma ? 'wgmma ' : ''}${launch.fp8 ? 'FP8' : 'BF16'} ${launch.batch} | ${launch.product} | ` +
         `${launch.blockRows} x ${launch.blockTokens} | ${launch.tiles} | ${launch.blocks} | ${c.resident} | ${kib(c.inFlight)} | ` +
         `${kib(c.free)} | ${times(c.l2Bytes)} | ${microseconds(c.seconds)} | ${c.bound} | ` +
         `${((100 * limit) / c.seconds).toFixed(0)} % |`
@@ -415,7 +457,7 @@ const productRows = (counts: readonly Counts[]): readonly string[] =>
 const stepRows = (counts: readonly Counts[]): readonly string[] => {
   const groups = new Map<string, Counts[]>()
   for (const c of counts) {
-    const key = `${c.launch.model} ${c.launch.fp8} ${c.launch.batch}`
+    const key = `${c.launch.wgmma} ${c.launch.model} ${c.launch.fp8} ${c.launch.batch}`
     groups.set(key, [...(groups.get(key) ?? []), c])
   }
   return [...groups.values()].map(stepOf).map((step) => {
@@ -438,8 +480,8 @@ const renderCounts = (
   return [
     `Compiled by nvcc ${release} for sm_90a; an H200 of ${multiprocessors} multiprocessors. **Times are`,
     `counted, not measured**: ${assumed.memory / 1e12} TB/s of memory, ${assumed.l2 / 1e12} TB/s from L2, a wavefront`,
-    `of shared memory a cycle at ${assumed.clock / 1e9} GHz, ${assumed.mma / 1e12} TFLOP/s of mma.sync, ${microseconds(assumed.boundary)} us for a kernel`,
-    `to follow another, ${microseconds(assumed.latency)} us from asking for bytes to having them. The limit is memory, or`,
+    `of shared memory a cycle at ${assumed.clock / 1e9} GHz, ${assumed.mma / 1e12} TFLOP/s of mma.sync, ${assumed.wgmma / 1e12} of`,
+    `wgmma, an instruction a cycle and scheduler, ${microseconds(assumed.boundary)} us for a kernel to follow another, ${microseconds(assumed.latency)} us from asking for bytes to having them. The limit is memory, or`,
     `${assumed.tensorLimit / 1e12} TFLOP/s.`,
     '',
     'Each instance, rows x tokens a block: warps, registers a thread, KiB of shared memory, blocks that a',
@@ -490,7 +532,7 @@ export const makeCounts = (root: string, program: string): string => {
     )
   return renderCounts(
     readLaunches(program),
-    compile(root, nvcc, ['gemm_decode', 'gemm_decode_wide']),
+    compile(root, nvcc, ['gemm_decode', 'gemm_decode_wide', 'gemm_decode_wgmma']),
     nvccRelease(nvcc),
   )
 }

@@ -52,7 +52,7 @@ class CudaDevice final : public Device {
           load_attention_prompt, load_ranks, load_sample}) {
       load(queue());
     }
-    if (Status s = choose_attention(); !s) return s;
+    if (Status s = load_wgmma(); !s) return s;
     const cudaError_t e = queue().error;
     if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction ||
         e == cudaErrorUnsupportedPtxVersion) {
@@ -125,7 +125,7 @@ class CudaDevice final : public Device {
         products = std::max(products, products_.prepare(*w, limits.max_rows));
       if (Status s = workspace_.prepare(
               limits, kv, rope, products,
-              {.mark = mark_cache_, .wgmma = switches_.wgmma, .ranks = !ranks_.alone()});
+              {.mark = mark_cache_, .wgmma = switches_.wgmma_attention, .ranks = !ranks_.alone()});
           !s) {
         return s;
       }
@@ -324,18 +324,22 @@ class CudaDevice final : public Device {
     }));
   }
 
-  Status choose_attention() {
-    if (!switches_.wgmma) return {};
+  // The kernels that are for sm_90a, where they were asked for.
+  Status load_wgmma() {
+    if (!switches_.wgmma_attention && !switches_.wgmma_products) return {};
     const cudaDeviceProp& p = context_.properties();
     constexpr std::string_view kCompiled = NEMOTRON_CUDA_ARCHITECTURES;
     if (p.major != 9 || p.minor != 0 || kCompiled.find("90a") == std::string_view::npos) {
       return Status::unsupported(
-          "NEMOTRON_PROMPT_ATTENTION is wgmma, which needs a GPU of sm_90 and a library compiled "
-          "for 90a: " +
+          std::string(switches_.wgmma_attention ? "NEMOTRON_PROMPT_ATTENTION"
+                                                : "NEMOTRON_DECODE_PRODUCTS") +
+          " is wgmma, which needs a GPU of sm_90 and a library compiled for 90a: " +
           std::string(p.name) + " is sm_" + std::to_string(p.major * 10 + p.minor) +
           ", the library was compiled for " NEMOTRON_CUDA_ARCHITECTURES);
     }
-    load_attention_prompt_wgmma(queue());
+    if (switches_.wgmma_attention) load_attention_prompt_wgmma(queue());
+    if (switches_.wgmma_products) load_gemm_decode_wgmma(queue());
+    queue().wgmma = switches_.wgmma_products;
     return {};
   }
 

@@ -58,15 +58,6 @@ struct Shape {
   static constexpr int kBytes = kRingBytes + (kStays ? kSumBytes : 0) + kTokenTiles * 8 * 4;
 };
 
-// The first weight row of row tile i at place `place` of the matrix.
-template <bool kPaired, int kRowTiles>
-GPU_DEVICE int tile_row(const Output& out, int place, int i) {
-  if constexpr (!kPaired) return (place * kRowTiles + i) * 16;
-  constexpr int kLower = kRowTiles / 2 > 0 ? kRowTiles / 2 : 1;
-  const int tile = place * kLower + i % kLower;
-  return row_of_tile<true>(out, tile) + (i >= kLower ? out.pair_offset : 0);
-}
-
 // Where a lane's bytes begin in each weight row at column block 0: in units of sixteen bytes, to
 // save registers.
 template <int kRowTiles, bool kPaired>
@@ -156,15 +147,6 @@ GPU_DEVICE void write_results(const DecodeGemm& p, const Output& out, const Lane
   }
 }
 
-// Asks L2 for `early` bytes of each row of the block's first place, after those of its queue.
-template <class S>
-GPU_DEVICE void prefetch_place(const DecodeGemm& p, const Output& out, int early) {
-  for (int i = int(threadIdx.x); i < S::kRowTiles * 16; i += kThreads) {
-    const int row = tile_row<S::kPaired, S::kRowTiles>(out, int(blockIdx.y), i / 16) + i % 16;
-    if (row < p.w.rows) prefetch_l2(p.w.data + row * p.w.stride + S::kAskedBytes, uint32_t(early));
-  }
-}
-
 // Registers may allow as little as one block a multiprocessor: shared memory is what limits them.
 // `places` of the matrix are shared among gridDim.y blocks, each of which takes every gridDim.y-th.
 template <bool kFp8, int kRowTiles, int kTokenTiles, bool kPaired>
@@ -189,7 +171,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   // column block `next` of the warp's, at place `next_place`.
   const int all = p.w.k / kKBlock, mine = (all - warp + kWarps - 1) / kWarps;
   const int stages = mine * ((places - int(blockIdx.y) + int(gridDim.y) - 1) / int(gridDim.y));
-  int next = 0, next_place = int(blockIdx.y), next_of_tokens = 0;
+  int next = 0, next_place = int(blockIdx.y), next_of_tokens = 0, stage = 0;
   uint32_t weights[kRowTiles][2];
   place_weights<kRowTiles, kPaired>(p, out, at, next_place, weights);
   const uint16_t* activations = p.a + int64_t(first_token + g) * p.a_stride + (kFp8 ? 16 : 8) * t;
@@ -233,7 +215,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int i = 0; i < S::kStages - 1; ++i) {
     if (i < stages) load_weights(i);
   }
-  if (S::kStays && early > 0) prefetch_place<S>(p, out, early);
+  if (S::kStays && early > 0)
+    prefetch_place<kPaired, kRowTiles>(p, out, S::kAskedBytes, early, kThreads);
   pdl_wait();
 #pragma unroll
   for (int i = 0; i < S::kStages - 1; ++i) {
@@ -241,7 +224,6 @@ __global__ void __launch_bounds__(kThreads, 1)
     cp_async_commit();
   }
 
-  int stage = 0;
   for (int place = int(blockIdx.y); place < places; place += int(gridDim.y)) {
     float sum[kRowTiles][kTokenTiles][4] = {};
     for (int i = 0; i < mine; ++i, ++stage) {
@@ -317,25 +299,15 @@ dim3 grid_of(S, const Queue& queue, int32_t places, int32_t grid_rows) {
               unsigned(places < most ? places : most));
 }
 
-// Bytes of each row that L2 is asked for early: as much as it gives up gladly. Many tokens keep
-// memory busy themselves.
-constexpr int64_t kEarlyBytes = 16 << 20;
-template <class S>
-int32_t early_of(S, const DecodeGemm& p) {
-  if (!p.idle_before || S::kTokenTiles > 1) return 0;
-  const int64_t left = int64_t(p.w.k) * (S::kFp8 ? 1 : 2) - S::kAskedBytes;
-  const int64_t share = kEarlyBytes / p.w.rows / 16 * 16;
-  return left < 0 ? 0 : int32_t(left < share ? left : share);
-}
-
 void launch_any(Queue& queue, const DecodeGemm& p, const Output& out) {
   const bool paired = out.epilogue == Epilogue::silu || out.epilogue == Epilogue::rope;
   const int32_t tiles = lower_tiles(p, out, paired);
+  if (queue.wgmma) return gemm_decode_wgmma(queue, p, out, tiles, paired);
   if (gemm_decode_wide(queue, p, out, tiles, paired)) return;
   with_instance(queue, p, paired, [&](auto s) {
     const int32_t places = places_of(s, tiles);
     launch(queue, "gemm_decode", kernel_of(s), grid_of(s, queue, places, p.grid_rows), kThreads,
-           s.kBytes, p, out, places, early_of(s, p));
+           s.kBytes, p, out, places, early_bytes(p, s.kAskedBytes));
   });
 }
 
@@ -358,6 +330,10 @@ void load_gemm_decode(Queue& queue) {
 DecodeLaunch gemm_decode_launch(const Queue& queue, const DecodeGemm& p, bool paired) {
   DecodeLaunch l;
   const int32_t tiles = p.w.rows / (paired ? 32 : 16);
+  if (queue.wgmma) {
+    gemm_decode_wgmma_launch(queue, p, tiles, paired, &l);
+    return l;
+  }
   if (gemm_decode_wide_launch(queue, p, tiles, paired, &l)) return l;
   with_instance(queue, p, paired, [&](auto s) {
     const int32_t places = places_of(s, tiles);
@@ -371,7 +347,7 @@ DecodeLaunch gemm_decode_launch(const Queue& queue, const DecodeGemm& p, bool pa
     l.stage_columns = kWarps * kKBlock;
     l.stages = s.kStages;
     l.shared = s.kBytes;
-    l.early = early_of(s, p);
+    l.early = early_bytes(p, s.kAskedBytes);
     l.tiles = places * int32_t(grid.x);
     l.blocks = int32_t(grid.x * grid.y);
   });

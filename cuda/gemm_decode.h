@@ -32,6 +32,22 @@ bool gemm_decode_wide_launch(const Queue& queue, const DecodeGemm& p, int32_t ti
                              DecodeLaunch* l);
 void load_gemm_decode_wide(Queue& queue);
 
+// The product for any number of rows, where the queue says that wgmma takes them all.
+void gemm_decode_wgmma(Queue& queue, const DecodeGemm& p, const Output& out, int32_t tiles,
+                       bool paired);
+void gemm_decode_wgmma_launch(const Queue& queue, const DecodeGemm& p, int32_t tiles, bool paired,
+                              DecodeLaunch* l);
+
+// Bytes of each weight row that L2 is asked for early, after the `asked` that a block brings: as
+// much as L2 gives up gladly. Products of many tokens keep memory busy themselves.
+inline int32_t early_bytes(const DecodeGemm& p, int32_t asked) {
+  constexpr int64_t kMost = 16 << 20;
+  if (!p.idle_before || p.grid_rows > 8) return 0;
+  const int64_t left = int64_t(p.w.k) * (p.w.fp8 ? 1 : 2) - asked;
+  const int64_t share = kMost / p.w.rows / 16 * 16;
+  return left < 0 ? 0 : int32_t(left < share ? left : share);
+}
+
 // Where a lane stands: which of its block's tokens and fragments are its own.
 struct Lane {
   int first_token, tokens;  // of the block; of the step
@@ -49,6 +65,26 @@ template <bool kPaired>
 GPU_DEVICE int row_of_tile(const Output& out, int tile) {
   if constexpr (!kPaired) return tile * 16;
   return tile / out.segment_tiles * out.segment_rows + tile % out.segment_tiles * 16;
+}
+
+// The first weight row of row tile i at place `place` of the matrix, which has kRowTiles.
+template <bool kPaired, int kRowTiles>
+GPU_DEVICE int tile_row(const Output& out, int place, int i) {
+  if constexpr (!kPaired) return (place * kRowTiles + i) * 16;
+  constexpr int kLower = kRowTiles / 2 > 0 ? kRowTiles / 2 : 1;
+  const int tile = place * kLower + i % kLower;
+  return row_of_tile<true>(out, tile) + (i >= kLower ? out.pair_offset : 0);
+}
+
+// Asks L2 for `early` bytes of each row of the block's first place, after `asked`: a thread a row,
+// of `threads`.
+template <bool kPaired, int kRowTiles>
+GPU_DEVICE void prefetch_place(const DecodeGemm& p, const Output& out, int asked, int early,
+                               int threads) {
+  for (int i = int(threadIdx.x); i < kRowTiles * 16; i += threads) {
+    const int row = tile_row<kPaired, kRowTiles>(out, int(blockIdx.y), i / 16) + i % 16;
+    if (row < p.w.rows) gpu::prefetch_l2(p.w.data + row * p.w.stride + asked, uint32_t(early));
+  }
 }
 
 // --- fragments ---
@@ -77,17 +113,30 @@ GPU_DEVICE void multiply_steps(float (&sum)[4], const uint32_t (&first)[4],
 
 // --- results ---
 
-// 1 / sqrt(mean of squares + eps) of the block's tokens.
+// 1 / sqrt(mean of squares + eps) of the block's tokens. A warp sums up a token's, several tokens
+// side by side.
 template <int kWarps, int kTokens>
 GPU_DEVICE void scale_rows_of(const DecodeGemm& p, const Lane& at, float* row_scale) {
+  constexpr int kEach = (kTokens + kWarps - 1) / kWarps, kAtOnce = kEach < 4 ? kEach : 4;
   const int tiles = norm_tiles(p.w.cols), first_token = at.first_token, tokens = at.tokens;
-  const int warp = at.warp, lane = at.lane;
-  for (int i = warp; i < kTokens && first_token + i < tokens; i += kWarps) {
-    const float* squares = p.squares + int64_t(first_token + i) * tiles;
-    float all_squares = 0;
-    for (int j = lane; j < tiles; j += 32) all_squares += squares[j];
-    all_squares = gpu::warp_sum(all_squares);
-    if (lane == 0) row_scale[i] = 1.0f / sqrtf(all_squares / float(p.w.cols) + p.eps);
+  for (int first = at.warp; first < kTokens && first_token + first < tokens;
+       first += kWarps * kAtOnce) {
+    float sum[kAtOnce] = {};
+    for (int j = at.lane; j < tiles; j += 32) {
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+        const int i = first + u * kWarps;
+        if (i < kTokens && first_token + i < tokens)
+          sum[u] += p.squares[int64_t(first_token + i) * tiles + j];
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      const int i = first + u * kWarps;
+      const float all = gpu::warp_sum(sum[u]);
+      if (at.lane == 0 && i < kTokens && first_token + i < tokens)
+        row_scale[i] = 1.0f / sqrtf(all / float(p.w.cols) + p.eps);
+    }
   }
 }
 
@@ -129,30 +178,42 @@ GPU_DEVICE void write_tile(const DecodeGemm& p, const Output& out, const Lane& a
   }
 }
 
-// The same of a pair of row tiles: silu(low) * high, or both halves of a head, turned and cached.
+// Of such a unit, row `in_tile` and token e of the lane's two.
+struct PairPlace {
+  int tile, n, in_tile, e;
+};
+
+// The same of a pair of sums: silu(low) * high, or both halves of a head, turned and cached.
+GPU_DEVICE void write_pair_of(const DecodeGemm& p, const Output& out, const Lane& at,
+                              const float* row_scale, PairPlace place, float2 sums) {
+  const auto [tile, n, in_tile, e] = place;
+  const int in_block = n * 8 + 2 * at.t + e, token = at.first_token + in_block;
+  if (token >= at.tokens) return;
+  const int row = row_of_tile<true>(out, tile) + in_tile;
+  const int in_segment = tile % out.segment_tiles * 16 + in_tile;
+  if (in_segment >= out.lower_rows || row >= p.w.rows) return;
+  const float by = p.squares ? row_scale[in_block] : 1.0f;
+  float lo = sums.x * by, hi = sums.y * by;
+  if (p.w.scale) {
+    lo *= p.w.scale[row];
+    hi *= p.w.scale[row + out.pair_offset];
+  }
+  if (out.epilogue == Epilogue::silu) {
+    static_cast<uint16_t*>(out.data)[token * out.stride + row] = gpu::to_bf16(silu(lo) * hi);
+  } else {
+    const int slot = step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
+    const int dim = out.rope.kv.head_dim;
+    store_rotated(out.rope, token, slot, row / dim, row % dim, float2{lo, hi});
+  }
+}
+
+// The same of a pair of row tiles.
 GPU_DEVICE void write_pair(const DecodeGemm& p, const Output& out, const Lane& at,
                            const float* row_scale, TilePlace place, const float (&sums)[2][4]) {
-  const auto [tile, n] = place;
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
-    const int in_block = n * 8 + 2 * at.t + e % 2, token = at.first_token + in_block;
-    if (token >= at.tokens) continue;
-    const int in_tile = at.g + (e >= 2 ? 8 : 0), row = row_of_tile<true>(out, tile) + in_tile;
-    const int in_segment = tile % out.segment_tiles * 16 + in_tile;
-    if (in_segment >= out.lower_rows || row >= p.w.rows) continue;
-    const float by = p.squares ? row_scale[in_block] : 1.0f;
-    float lo = sums[0][e] * by, hi = sums[1][e] * by;
-    if (p.w.scale) {
-      lo *= p.w.scale[row];
-      hi *= p.w.scale[row + out.pair_offset];
-    }
-    if (out.epilogue == Epilogue::silu) {
-      static_cast<uint16_t*>(out.data)[token * out.stride + row] = gpu::to_bf16(silu(lo) * hi);
-    } else {
-      const int slot = step_array<RowInfo>(out.rope.step, out.rope.step->row_info)[token].kv_slot;
-      const int dim = out.rope.kv.head_dim;
-      store_rotated(out.rope, token, slot, row / dim, row % dim, float2{lo, hi});
-    }
+    write_pair_of(p, out, at, row_scale, {place.tile, place.n, at.g + (e >= 2 ? 8 : 0), e % 2},
+                  float2{sums[0][e], sums[1][e]});
   }
 }
 

@@ -70,6 +70,12 @@ GPU_DEVICE uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
 }
 // First non-zero bit from the top, 0..31; 32 for zero.
 GPU_DEVICE int leading_zeros(uint32_t x) { return __clz(int(x)); }
+// v, of which the compiler knows nothing: what is computed from it is not kept from one turn of a
+// loop to the next.
+GPU_DEVICE int forgotten(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
 #else
 GPU_DEVICE float exp2_fast(float x) { return ::exp2f(x); }
 GPU_DEVICE float rsqrt_fast(float x) { return 1.0f / ::sqrtf(x); }
@@ -84,6 +90,7 @@ GPU_DEVICE uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
                    as_float(a & 0xffff0000u) * as_float(b & 0xffff0000u));
 }
 GPU_DEVICE int leading_zeros(uint32_t x) { return std::countl_zero(x); }
+GPU_DEVICE int forgotten(int v) { return v; }
 #endif
 
 GPU_DEVICE float bf16_lo(uint32_t pair) { return as_float(pair << 16); }
@@ -149,7 +156,14 @@ template <int kLeft>
 GPU_DEVICE void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 }
-// Four transposed 8x8 matrices of 16-bit elements; lane 8 j + i points at row i of matrix j.
+// Four 8x8 matrices of 16-bit elements; lane 8 j + i points at row i of matrix j. Lane 4 g + t gets
+// elements 2 t and 2 t + 1 of row g of each; transposed, of column g.
+GPU_DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
 GPU_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -197,6 +211,9 @@ GPU_DEVICE void prefetch_l2(const void* global, uint32_t bytes GPU_WHERE) {
 template <int kLeft>
 GPU_DEVICE void cp_async_wait(const emu::Where& where = emu::Where::current()) {
   emu::cp_async_wait(kLeft, where);
+}
+GPU_DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row GPU_WHERE) {
+  emu::ldmatrix_x4(r, row, false GPU_WHERE_ARG);
 }
 GPU_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row GPU_WHERE) {
   emu::ldmatrix_x4(r, row, true GPU_WHERE_ARG);

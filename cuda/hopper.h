@@ -130,21 +130,40 @@ GPU_DEVICE void wgmma_wait(Registers&... ready) {
 
 #define GPU_F4(v, i) "+f"(v[i]), "+f"(v[i + 1]), "+f"(v[i + 2]), "+f"(v[i + 3])
 #define GPU_F16(v, i) GPU_F4(v, i), GPU_F4(v, i + 4), GPU_F4(v, i + 8), GPU_F4(v, i + 12)
+#define GPU_F64(v, i) GPU_F16(v, i), GPU_F16(v, i + 16), GPU_F16(v, i + 32), GPU_F16(v, i + 48)
 
 // d [64 x 2 * n] (+)= a [64 x 16] b [16 x 2 * n] for n registers a thread, BF16 in, f32 sum;
 // without `add` what d held before does not count. Rows 16 w .. 16 w + 15 are warp w's, fragments
-// as of mma_bf16. b: kColumns, columns lie side by side as rows of K (keys); otherwise rows of b do
-// (values).
+// as of mma_bf16. b: kColumns, columns lie side by side as rows of K (keys, tokens); otherwise rows
+// of b do (values).
 template <bool kColumns>
-GPU_DEVICE void wgmma_bf16(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
+GPU_DEVICE void wgmma_bf16(float (&d)[4], const uint32_t (&a)[4], uint64_t b, bool add) {
   asm volatile(
-      "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %69, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
-      "%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,"
-      "%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, "
-      "{%64,%65,%66,%67}, %68, p, 1, 1, %70;\n\t}"
-      : GPU_F16(d, 0), GPU_F16(d, 16), GPU_F16(d, 32), GPU_F16(d, 48)
+      "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %9, 0;\n\t"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3}, "
+      "{%4,%5,%6,%7}, %8, p, 1, 1, %10;\n\t}"
+      : GPU_F4(d, 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(kColumns ? 0 : 1));
+}
+template <bool kColumns>
+GPU_DEVICE void wgmma_bf16(float (&d)[8], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %13, 0;\n\t"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7}, "
+      "{%8,%9,%10,%11}, %12, p, 1, 1, %14;\n\t}"
+      : GPU_F4(d, 0), GPU_F4(d, 4)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(kColumns ? 0 : 1));
+}
+template <bool kColumns>
+GPU_DEVICE void wgmma_bf16(float (&d)[16], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %21, 0;\n\t"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, "
+      "{%16,%17,%18,%19}, %20, p, 1, 1, %22;\n\t}"
+      : GPU_F16(d, 0)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(kColumns ? 0 : 1));
 }
 template <bool kColumns>
@@ -152,11 +171,41 @@ GPU_DEVICE void wgmma_bf16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, b
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %37, 0;\n\t"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
-      "%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, %38;\n\t}"
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,"
+      "%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
+      "{%32,%33,%34,%35}, %36, p, 1, 1, %38;\n\t}"
       : GPU_F16(d, 0), GPU_F16(d, 16)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(kColumns ? 0 : 1));
 }
+template <bool kColumns>
+GPU_DEVICE void wgmma_bf16(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %69, 0;\n\t"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,"
+      "%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,"
+      "%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, "
+      "{%64,%65,%66,%67}, %68, p, 1, 1, %70;\n\t}"
+      : GPU_F64(d, 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(kColumns ? 0 : 1));
+}
+template <bool kColumns>
+GPU_DEVICE void wgmma_bf16(float (&d)[128], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %133, 0;\n\t"
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,"
+      "%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,"
+      "%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,%64,"
+      "%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,"
+      "%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102,%103,%104,"
+      "%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,"
+      "%121,%122,%123,%124,%125,%126,%127}, "
+      "{%128,%129,%130,%131}, %132, p, 1, 1, %134;\n\t}"
+      : GPU_F64(d, 0), GPU_F64(d, 64)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(kColumns ? 0 : 1));
+}
+#undef GPU_F64
 #undef GPU_F16
 #undef GPU_F4
 
@@ -204,7 +253,7 @@ GPU_DEVICE void wgmma_wait(Registers&... ready) {
 }
 template <bool kColumns, int n>
 GPU_DEVICE void wgmma_bf16(float (&d)[n], const uint32_t (&a)[4], uint64_t b, bool add GPU_WHERE) {
-  static_assert(n == 32 || n == 64);
+  static_assert(n == 4 || n == 8 || n == 16 || n == 32 || n == 64 || n == 128);
   emu::wgmma_bf16(d, n, a, b, kColumns, add GPU_WHERE_ARG);
 }
 template <int kRegisters>

@@ -201,6 +201,7 @@ void gemm_decode_relu2(Queue& queue, const DecodeGemm& p, uint16_t* h, int64_t h
 // rows 0.. of the step; qkv, stride and rows of RopeStore are unused
 void gemm_decode_rope(Queue& queue, const DecodeGemm& p, const RopeStore& rope);
 void load_gemm_decode(Queue& queue);
+void load_gemm_decode_wgmma(Queue& queue);  // on sm_90a, before Queue::wgmma is set
 
 // How such a product is launched, for counting: `paired` where sums are taken in pairs (silu and
 // rope), of a matrix whose halves are whole tiles.

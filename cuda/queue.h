@@ -13,6 +13,7 @@ struct Queue {
   bool pdl = false;  // programmatic dependent launch (sm_90 and later), of these kernels:
   std::unordered_set<const void*> waiting;  // their loaded code waits for the kernel before
   bool synchronous = false;                 // every launch is waited for
+  bool wgmma = false;                       // products of generated rows by gemm_decode_wgmma.cu
   int multiprocessors = 1;
   size_t shared_limit = 0;          // bytes of shared memory that a block may have
   cudaError_t error = cudaSuccess;  // the first launch that failed

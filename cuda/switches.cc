@@ -26,7 +26,8 @@ Status read_switches(Switches* out) {
   Status s = read("NEMOTRON_CUDA_GRAPHS", "0", "1", &out->graphs);
   if (s) s = read("NEMOTRON_CUDA_PDL", "0", "1", &out->pdl);
   if (s) s = read("NEMOTRON_CUDA_SYNC", "0", "1", &out->synchronous);
-  if (s) s = read("NEMOTRON_PROMPT_ATTENTION", "mma", "wgmma", &out->wgmma);
+  if (s) s = read("NEMOTRON_PROMPT_ATTENTION", "mma", "wgmma", &out->wgmma_attention);
+  if (s) s = read("NEMOTRON_DECODE_PRODUCTS", "mma", "wgmma", &out->wgmma_products);
   // A stream that is captured cannot be waited for.
   if (out->synchronous) out->graphs = false;
   return s;

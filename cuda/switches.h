@@ -16,7 +16,10 @@ struct Switches {
   // graphs then.
   bool synchronous = false;
   // $NEMOTRON_PROMPT_ATTENTION, mma or wgmma: the attention kernel of prompt rows, where both can.
-  bool wgmma = false;
+  bool wgmma_attention = false;
+  // $NEMOTRON_DECODE_PRODUCTS, mma or wgmma: the products of generated rows and of the head, all of
+  // them.
+  bool wgmma_products = false;
 };
 
 // Not ok: a variable has a value that it cannot have. Empty is as unset.

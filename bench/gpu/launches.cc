@@ -1,6 +1,7 @@
 // How the products of generated rows would be launched on an H200, counted without a GPU: a line of
 // JSON for each product of each case. `npm run bench -- gpu --counts` makes tables of them.
 #include <cstdio>
+#include <utility>
 
 #include "bench/gpu/bench.h"
 #include "cuda/kernels.h"
@@ -18,8 +19,14 @@ struct Product {
   bool paired, stored, after_attention;  // stored: BF16 in a model of FP8 weights too
 };
 
-void print(const Shape& s, bool fp8, int32_t batch, const Product& product) {
+struct Way {
+  bool wgmma, fp8;
+};
+
+void print(const Shape& s, const Way& way, int32_t batch, const Product& product) {
+  const auto [wgmma, fp8] = way;
   gpu::Queue queue;
+  queue.wgmma = wgmma;
   queue.multiprocessors = kMultiprocessors;
   queue.shared_limit = kSharedLimit;
   cuda::DecodeGemm p;
@@ -30,33 +37,36 @@ void print(const Shape& s, bool fp8, int32_t batch, const Product& product) {
   p.idle_before = product.after_attention;
   const cuda::DecodeLaunch l = cuda::gemm_decode_launch(queue, p, product.paired);
   std::printf(
-      "{\"model\": \"%s\", \"fp8\": %s, \"batch\": %d, \"product\": \"%s\", \"rows\": %d, "
+      "{\"model\": \"%s\", \"fp8\": %s, \"wgmma\": %s, \"batch\": %d, \"product\": \"%s\", "
+      "\"rows\": %d, "
       "\"cols\": %d, \"weightBytes\": %d, \"kernel\": \"%s\", \"blockRows\": %d, \"blockTokens\": "
       "%d, "
       "\"warps\": %d, \"stageColumns\": %d, \"stages\": %d, \"shared\": %d, \"tiles\": %d, "
       "\"blocks\": %d, "
       "\"early\": %d, \"attentionShared\": %d}\n",
-      s.name, fp8 ? "true" : "false", batch, product.name, p.w.rows, p.w.cols, p.w.fp8 ? 1 : 2,
-      l.kernel.c_str(), l.rows, l.tokens, l.warps, l.stage_columns, l.stages, int(l.shared),
-      l.tiles, l.blocks, l.early, int(cuda::attention_decode_shared(s.head_dim, fp8)));
+      s.name, fp8 ? "true" : "false", wgmma ? "true" : "false", batch, product.name, p.w.rows,
+      p.w.cols, p.w.fp8 ? 1 : 2, l.kernel.c_str(), l.rows, l.tokens, l.warps, l.stage_columns,
+      l.stages, int(l.shared), l.tiles, l.blocks, l.early,
+      int(cuda::attention_decode_shared(s.head_dim, fp8)));
 }
 
 }  // namespace
 
 void print_launches() {
-  for (const Shape& s : {k8B, k70B}) {
-    for (const bool fp8 : {false, true}) {
-      if (s.layers == k70B.layers && !fp8) continue;  // more than an H200 has
-      for (const int32_t batch : {1, 8, 16, 32, 64, 256}) {
-        for (const Product& product : {
-                 Product{"qkv", s.q_cols() + 2 * s.kv_cols(), s.hidden, true, false, false},
-                 Product{"o", s.hidden, s.q_cols(), false, false, true},
-                 Product{"gate_up", 2 * int64_t(s.inner), s.hidden, true, false, false},
-                 Product{"down", s.hidden, s.inner, false, false, false},
-                 Product{"head", s.vocab, s.hidden, false, true, false},
-             })
-          print(s, fp8, batch, product);
-      }
+  // 70B in BF16 is more than an H200 has.
+  const std::pair<const Shape&, Way> ways[] = {{k8B, {false, false}}, {k8B, {false, true}},
+                                               {k70B, {false, true}}, {k8B, {true, false}},
+                                               {k8B, {true, true}},   {k70B, {true, true}}};
+  for (const auto& [s, way] : ways) {
+    for (const int32_t batch : {1, 8, 16, 32, 64, 256}) {
+      for (const Product& product : {
+               Product{"qkv", s.q_cols() + 2 * s.kv_cols(), s.hidden, true, false, false},
+               Product{"o", s.hidden, s.q_cols(), false, false, true},
+               Product{"gate_up", 2 * int64_t(s.inner), s.hidden, true, false, false},
+               Product{"down", s.hidden, s.inner, false, false, false},
+               Product{"head", s.vocab, s.hidden, false, true, false},
+           })
+        print(s, way, batch, product);
     }
   }
 }

@@ -102,7 +102,19 @@ class Ops {
   std::unique_ptr<Device> device_;
 };
 
-void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
+// Whether the GPU is one that kernels by wgmma are for.
+bool has_wgmma(Bench& b) {
+  cuda::Context context;
+  return b.check(context.open(0), "opening the GPU") && context.properties().major == 9;
+}
+
+struct ProductKind {
+  bool fp8 = false, fp8_activations = false;
+  bool wgmma = false;  // generated rows by the other kernel
+};
+
+void products(Bench& b, const Shape& s, const ProductKind& kind) {
+  const auto [fp8, fp8_activations, wgmma] = kind;
   const int32_t most = b.tiny ? 40 : 8192;
   const size_t cold = b.tiny ? 1 : size_t(200) << 20;  // more bytes than any cache holds
   const std::pair<int64_t, int64_t> shapes[] = {{s.q_cols() + 2 * s.kv_cols(), s.hidden},
@@ -135,7 +147,8 @@ void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
                                        {1024, false},
                                        {8192, false}}) {
       // W8A8 is for prompts: generated rows take the same kernels with and without it.
-      if (b.failed() || m > most || (fp8_activations && generated)) continue;
+      if (b.failed() || m > most || (fp8_activations && generated) || (wgmma && !generated))
+        continue;
       const int repeat = int(copies.size()) * (b.tiny || !generated ? 1 : m > 64 ? 8 : 32);
       const double t =
           ops.time({{0, m, 0, generated, table}}, generated ? m : 0, repeat, [&](int i) {
@@ -147,7 +160,8 @@ void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
           std::max(bytes / b.limits.read, flops / (fp8_activations ? b.limits.fp8 : b.limits.bf16));
       const std::string name = "gemm " + std::to_string(n) + "x" + std::to_string(k) +
                                (fp8 ? fp8_activations ? " W8A8" : " FP8" : " BF16") +
-                               (generated ? " M " : " prompt M ") + std::to_string(m);
+                               (generated ? " M " : " prompt M ") + std::to_string(m) +
+                               (wgmma ? " wgmma" : "");
       b.measure(name, t, limit, generated ? "GB/s" : "TFLOP/s",
                 generated ? bytes / t / 1e9 : flops / t / 1e12);
     }
@@ -157,8 +171,17 @@ void products(Bench& b, const Shape& s, bool fp8, bool fp8_activations) {
 }  // namespace
 
 void bench_products(Bench& b, const Shape& s) {
-  products(b, s, false, false);
-  if (!b.failed()) products(b, s, true, false);
+  for (const bool fp8 : {false, true}) {
+    if (!b.failed()) products(b, s, {.fp8 = fp8});
+  }
+  if (b.failed()) return;
+  if (has_wgmma(b)) {
+    setenv("NEMOTRON_DECODE_PRODUCTS", "wgmma", 1);
+    for (const bool fp8 : {false, true}) {
+      if (!b.failed()) products(b, s, {.fp8 = fp8, .wgmma = true});
+    }
+    unsetenv("NEMOTRON_DECODE_PRODUCTS");
+  }
   if (b.failed()) return;
   std::unique_ptr<Device> device;
   DeviceOptions options;
@@ -167,7 +190,7 @@ void bench_products(Bench& b, const Shape& s) {
     return b.note("no W8A8 products: " + st.message());
   }
   device.reset();
-  products(b, s, true, true);
+  products(b, s, {.fp8 = true, .fp8_activations = true});
 }
 
 namespace {
@@ -219,9 +242,7 @@ void bench_prefill(Bench& b, const Shape& s) {
   prefill(b, s, DType::fp8_e4m3, " KV8");
   if (b.failed()) return;
   const std::vector<uint16_t> mma = prefill(b, s, DType::bf16, "");
-  cuda::Context context;
-  if (b.failed() || !b.check(context.open(0), "opening the GPU")) return;
-  if (context.properties().major != 9) return;
+  if (b.failed() || !has_wgmma(b)) return;
   setenv("NEMOTRON_PROMPT_ATTENTION", "wgmma", 1);
   const std::vector<uint16_t> wgmma = prefill(b, s, DType::bf16, " wgmma");
   unsetenv("NEMOTRON_PROMPT_ATTENTION");

@@ -55,7 +55,7 @@ REPEAT_SECONDS, MEMCHECK_SECONDS, ALL_REPEATS_SECONDS = 20, 60, 150
 # Cases for compute-sanitizer: products, the MLP, the norm, the head, sampling, attention. The first of each.
 SANITIZED = [r"gemm 17x80x96 BF16$", r"mlp_input BF16 34x40$", r"norm after residual BF16 19x90$", r"tied BF16$",
              r"sample vocab 33$", r"(?<!wgmma )attention .*d64 b\d+ .*prompts$"]
-SANITIZED_WGMMA = [r"wgmma attention .*d64 b\d+ .*prompts$"]
+SANITIZED_WGMMA = [r"wgmma attention .*d64 b\d+ .*prompts$", r"wgmma products gemm (17|33)x80x96 "]
 SANITIZED_STEPS = [r"^model bf16$", r"^model fp8 weights and cache$"]
 NCU_KERNELS = "regex:^(gemm_decode|gemm_decode_wide|gemm_prompt|attention_decode|attention_prompt)_kernel"
 NCU_SECTIONS = ["SpeedOfLight", "MemoryWorkloadAnalysis", "MemoryWorkloadAnalysis_Tables", "Occupancy",

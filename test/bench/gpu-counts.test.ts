@@ -7,6 +7,7 @@ import { type CompiledKernel, countOf, type Launch } from '../../bench/gpu-count
 const launch: Launch = {
   model: '8B',
   fp8: false,
+  wgmma: false,
   batch: 1,
   product: 'o',
   rows: 4096,
@@ -29,7 +30,9 @@ const launch: Launch = {
 const compiled: CompiledKernel = {
   name: 'kernel one',
   registers: 54,
+  instructions: 64,
   products: 4,
+  groupProducts: 0,
   loads: { 4: 0, 8: 0, 16: 6 },
   copies: 6,
 }
@@ -59,4 +62,40 @@ test('an instance of 64 rows and 64 tokens of FP8 weights, by hand', () => {
   assert.equal(c.l2Bytes, 4096 * 4096 * 4 + 64 * 256 * 4096 * 2)
   assert.equal(c.bound, 'L2')
   assert.ok(Math.abs(c.seconds - 35.3e-6) < 0.1e-6)
+})
+
+test('an instance of wgmma with 128 rows and 256 tokens, by hand', () => {
+  const gateUp = { ...launch, batch: 256, product: 'gate_up', rows: 28_672, wgmma: true }
+  const c = countOf(
+    {
+      ...gateUp,
+      blockRows: 128,
+      blockTokens: 256,
+      warps: 12,
+      stageColumns: 64,
+      stages: 4,
+      shared: 197_696,
+      tiles: 224,
+      blocks: 132,
+    },
+    [
+      {
+        ...compiled,
+        registers: 168,
+        instructions: 119,
+        products: 0,
+        groupProducts: 8,
+        loads: { 4: 0, 8: 0, 16: 8 },
+        copies: 0,
+      },
+    ],
+  )
+  // 128 columns a turn: 32 KiB of weights and 64 of activations are written, the weights read by eight warps
+  // in eight loads of four wavefronts, the activations by two warpgroups.
+  assert.equal(c.wavefronts, (256 + 512 + 8 * 8 * 4 + 2 * 512) / 32)
+  assert.equal(c.blocksFit, 1)
+  // The weights once, and 224 blocks of rows that read all activations.
+  assert.equal(c.l2Bytes, 28_672 * 4096 * 2 + 224 * 256 * 4096 * 2)
+  assert.equal(c.bound, 'L2')
+  assert.ok(Math.abs(c.seconds - 123.6e-6) < 0.1e-6)
 })

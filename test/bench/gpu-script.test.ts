@@ -78,6 +78,7 @@ program(
     'cuda attention 4:2 d64 b16 BF16 prompts',
     'cuda sample vocab 33',
     'wgmma attention 2:2 d64 b16 BF16 prompts',
+    'wgmma products gemm 17x80x96 BF16',
   ]),
 )
 program(

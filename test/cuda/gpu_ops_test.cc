@@ -2,12 +2,30 @@
 #include <cuda_runtime.h>
 
 #include <cstdlib>
+#include <functional>
 
 #include "cuda/cuda_device.h"
 #include "test/ops/ops.h"
 
+namespace {
+
+using namespace nemotron;
+
+// Opens with $variable set to wgmma.
+std::function<Status(std::unique_ptr<Device>*)> with_wgmma(const char* variable) {
+  return [=](std::unique_ptr<Device>* out) {
+    DeviceOptions options;
+    options.debug_checks = true;
+    setenv(variable, "wgmma", 1);
+    const Status s = cuda::open_device(options, out);
+    unsetenv(variable);
+    return s;
+  };
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  using namespace nemotron;
   std::string why;
   if (cuda::device_count(&why) == 0) {
     std::printf("no usable GPU: %s\n", why.c_str());
@@ -22,20 +40,16 @@ int main(int argc, char** argv) {
   };
   device.tolerance = 4e-3;
   test::add_op_cases(device);
-  // Prompt attention by the other kernel, where there is one.
+  // By the other kernels, where there are any.
   cudaDeviceProp gpu;
   if (cudaGetDeviceProperties(&gpu, 0) != cudaSuccess || gpu.major != 9)
     return test::run_all(argc, argv);
+  device.name = "wgmma products";
+  device.open = with_wgmma("NEMOTRON_DECODE_PRODUCTS");
+  test::add_gemm_cases(device);
   device.name = "wgmma";
   device.wgmma = true;
-  device.open = [](std::unique_ptr<Device>* out) {
-    DeviceOptions options;
-    options.debug_checks = true;
-    setenv("NEMOTRON_PROMPT_ATTENTION", "wgmma", 1);
-    const Status s = cuda::open_device(options, out);
-    unsetenv("NEMOTRON_PROMPT_ATTENTION");
-    return s;
-  };
+  device.open = with_wgmma("NEMOTRON_PROMPT_ATTENTION");
   test::add_attention_cases(device);
   return test::run_all(argc, argv);
 }

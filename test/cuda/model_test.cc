@@ -433,6 +433,10 @@ bool add_cases() {
     ways.push_back({"layer fp8 activations", layer, fp8, e4m3, library, true});
     ways.push_back({"layer wgmma", layer, stored, bf16, library, false, 0,
                     "NEMOTRON_PROMPT_ATTENTION", "wgmma"});
+    for (const auto& [name, format] : {std::pair{"bf16", stored}, {"fp8", fp8}}) {
+      ways.push_back({std::string("layer wgmma products ") + name, layer, format, bf16, library,
+                      false, 0, "NEMOTRON_DECODE_PRODUCTS", "wgmma"});
+    }
     const Shape many = {8, 2, 128, 512, 704, 1000, 32, 256, 1600};
     buckets = {{"bf16", many}, {"fp8", many, fp8, e4m3}};
     batches = {2, 3, 5, 8, 9, 17, 33, 64, 65, 80, 100, 129, 200, 256};

@@ -58,6 +58,7 @@ struct Machine {
   bool peer_access = true;                // between GPUs
   int gpus = 1, driver = 13000, major = 9, minor = 0;
   size_t bytes = size_t(8) << 30;
+  size_t multiprocessors = 3;            // few: persistent kernels loop
   size_t shared_bytes = 227u << 10;      // that a block can ask for
   cudaError_t load_error = cudaSuccess;  // of a kernel
   int ptx = 90;  // what kernels were compiled from; pdl_wait() does nothing before 90

@@ -140,21 +140,22 @@ TEST(why_there_is_no_device) {
   EXPECT_EQ(why, "the NVIDIA driver sees no GPU");
 }
 
-TEST(prompt_attention_is_chosen_by_name) {
-  const Restore restore;
-  const auto open_with = [](const char* name) {
-    setenv("NEMOTRON_PROMPT_ATTENTION", name, 1);
-    const Status s = open();
-    unsetenv("NEMOTRON_PROMPT_ATTENTION");
-    return s;
-  };
-  EXPECT_OK(open_with("mma"));
-  EXPECT_OK(open_with("wgmma"));
-  EXPECT_ERROR(open_with("fast"),
-               "NEMOTRON_PROMPT_ATTENTION is \"fast\": mma or wgmma is possible");
-  emu::machine().major = 8;
-  EXPECT_OK(open_with("mma"));
-  EXPECT_ERROR(open_with("wgmma"), "needs a GPU of sm_90");
+TEST(wgmma_is_chosen_by_name) {
+  for (const std::string variable : {"NEMOTRON_PROMPT_ATTENTION", "NEMOTRON_DECODE_PRODUCTS"}) {
+    const Restore restore;
+    const auto open_with = [&](const char* name) {
+      setenv(variable.c_str(), name, 1);
+      const Status s = open();
+      unsetenv(variable.c_str());
+      return s;
+    };
+    EXPECT_OK(open_with("mma"));
+    EXPECT_OK(open_with("wgmma"));
+    EXPECT_ERROR(open_with("fast"), variable + " is \"fast\": mma or wgmma is possible");
+    emu::machine().major = 8;
+    EXPECT_OK(open_with("mma"));
+    EXPECT_ERROR(open_with("wgmma"), variable + " is wgmma, which needs a GPU of sm_90");
+  }
 }
 
 // What may be switched off in the environment, and what it is then.

@@ -91,9 +91,6 @@ void check_split_norm(int32_t hidden, int32_t next_rows) {
   };
   auto run = [&, opened = 0](int32_t first, int32_t rows) mutable {
     Gpu gpu(kOrders[opened++ % 3]);
-    Matrix w;
-    w.data = reinterpret_cast<uint8_t*>(gpu.memory(weights));
-    w.rows = hidden, w.cols = w.k = kIn, w.stride = kIn * 2;
     SplitNorm norm;
     norm.gain = gpu.memory(gains);
     norm.stride = padded_k(hidden);
@@ -103,7 +100,8 @@ void check_split_norm(int32_t hidden, int32_t next_rows) {
     p.grid_rows = rows;
     p.a = gpu.memory(bf16(part(a, size_t(first * kIn), size_t(rows * kIn))));
     p.a_stride = kIn;
-    p.w = w;
+    p.w.data = reinterpret_cast<uint8_t*>(gpu.memory(weights));
+    p.w.rows = hidden, p.w.cols = p.w.k = kIn, p.w.stride = kIn * 2;
     float* x = gpu.memory(part(before, size_t(first * hidden), size_t(rows * hidden)));
     gemm_decode_add(gpu.context.queue(), p, x, hidden, norm);
     // The second half: the sum of a row's columns, many times.

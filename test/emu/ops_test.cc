@@ -84,6 +84,20 @@ int main(int argc, char** argv) {
       emulated("emulated wgmma", with("NEMOTRON_PROMPT_ATTENTION", "wgmma", open));
   wgmma.wgmma = true;
   add_attention_cases(wgmma);
+  const Open products = with("NEMOTRON_DECODE_PRODUCTS", "wgmma", open);
+  add_some(add_gemm_cases, emulated("emulated wgmma products", products),
+           {"gemm 5x37x83", "gemm 17x80x96", "gemm 65x80x96", "gemm 3x40x2100", "gemm 3x200x700",
+            "gemm 9x200x700", "gemm 17x272", "gemm 40x272", "gemm 70x150", "gemm 130x150",
+            "row equality", "norm after residual", "mlp_input BF16", "mlp_input F8_E4M3",
+            "relu2 BF16", "fp8 codes", "tied BF16", "gemm 3x40x64", "gemm 3x40x63"});
+  add_some(add_attention_cases, emulated("emulated wgmma products", products),
+           {"8:2 d64 b64 BF16 scaled schedules", "8:2 d16", "3:1 d80"});
+  // More multiprocessors than blocks of 128 rows could keep busy.
+  add_some(add_gemm_cases,
+           emulated("emulated wgmma products, 8 multiprocessors",
+                    with(&emu::Machine::multiprocessors, 8, products)),
+           {"gemm 17x80x96", "gemm 33x80x96", "row equality BF16", "row equality F8_E4M3", "34x600",
+            "mlp_input F8_E4M3 34x177"});
   add_product_cases(
       emulated("emulated library", with("NEMOTRON_CUBLASLT", EMU_FAKE_CUBLASLT, open)));
   DeviceUnderTest fp8 =

@@ -259,7 +259,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int index) {
   prop->totalGlobalMem = machine().bytes;
   prop->major = machine().major;
   prop->minor = machine().minor;
-  prop->multiProcessorCount = 3;  // small: persistent kernels loop
+  prop->multiProcessorCount = int(machine().multiprocessors);
   prop->sharedMemPerBlockOptin = machine().shared_bytes;
   return cudaSuccess;
 }

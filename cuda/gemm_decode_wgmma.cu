@@ -1,0 +1,377 @@
+// out = a w^T for generated rows and for the head, by wgmma and TMA: sm_90a. A device takes this
+// kernel for every number of rows or for none: its bits are not those of gemm_decode.cu.
+//
+//   bytes  rows * k * (2 or 1) of weights, once from memory and once from L2 for every kTokens rows
+//          of a; a from L2 once for every 64 or 128 weight rows
+//   FLOPs  2 * M * rows * k
+//   bound  memory, then L2, then tensor cores (wgmma), as M grows (docs/kernels.md)
+//
+// Weight rows are the M of wgmma and tokens its N. A warpgroup multiplies 64 weight rows, which it
+// reads from shared memory as fragments of A (FP8 is widened on the way); activations stay there as
+// B. A warp of another warpgroup brings both, stage after stage of 128 bytes of a weight row, into
+// a ring that runs on from one place of the matrix to the next.
+//
+// A row's sum is one chain: sixteen columns after sixteen columns, from column 0 on. Each instance
+// below does the same, so a row's bits do not depend on how many rows there are, as long as wgmma
+// adds up sixteen columns alike for every N.
+//
+// Pairs (gate and up, the two halves of a head): rows g of a warp's fragment are of the lower half
+// and rows g + 8 of the upper, so that a thread has both sums of a pair.
+#include "cuda/gemm_decode.h"
+#include "cuda/hopper.h"
+#include "cuda/launch.h"
+#include "cuda/tensor_map.h"
+
+namespace nemotron::cuda {
+
+using namespace gpu;
+
+namespace {
+
+constexpr int kRowBytes = 128;  // of a weight row and a stage
+constexpr int kBoxRows = 16;    // a row tile
+
+template <bool kFp8_, int kGroups_, int kTokens_, bool kPaired_>
+struct Shape {
+  static constexpr bool kFp8 = kFp8_, kPaired = kPaired_;
+  static constexpr int kGroups = kGroups_;  // warpgroups that multiply, 64 rows each
+  static constexpr int kTokens = kTokens_, kRows = kGroups * 64;
+  static constexpr int kTiles = kRows / kBoxRows;               // a warp's rows are one
+  static constexpr int kLower = kPaired ? kTiles / 2 : kTiles;  // lower tiles of a block
+  static constexpr int kThreads = (kGroups + 1) * kWarpgroup;
+  // Registers of many sums come from the warps that do not multiply.
+  static constexpr bool kDeals = kTokens >= 128;
+  static constexpr int kBlocks = kFp8 ? 2 : 1;  // of 64 columns, in a stage
+  static constexpr int kWeightBytes = kRows * kRowBytes, kTokenBytes = kTokens * kRowBytes;
+  static constexpr int kStageBytes = kWeightBytes + kBlocks * kTokenBytes;
+  // Few tokens: a block of the next kernel finds room beside this one.
+  static constexpr int kFit = (kTokens <= 16 ? 96 << 10 : 200 << 10) / kStageBytes;
+  static constexpr int kStages = kFit > 8 ? 8 : kFit;
+  static constexpr int kBytes = kStages * kStageBytes + 2 * kStages * 8 + kTokens * 4;
+  static constexpr int kAskedBytes = kStages * kRowBytes;  // of a weight row, before the first use
+  static_assert(kStages >= 2);
+};
+
+// A block's ring. `full` ends a phase when a stage has landed, `empty` when all multiplying warps
+// are done with it.
+template <class S>
+struct Ring {
+  uint8_t* data;
+  uint64_t *full, *empty;
+
+  GPU_DEVICE uint8_t* weights(int i) const { return data + i % S::kStages * S::kStageBytes; }
+  GPU_DEVICE uint8_t* tokens(int i) const { return weights(i) + S::kWeightBytes; }
+  GPU_DEVICE uint64_t* full_of(int i) const { return full + i % S::kStages; }
+  GPU_DEVICE void wait_full(int i) const { mbarrier_wait(full_of(i), i / S::kStages & 1); }
+  GPU_DEVICE void wait_empty(int i) const {
+    if (i >= S::kStages) mbarrier_wait(empty + i % S::kStages, (i / S::kStages - 1) & 1);
+  }
+  GPU_DEVICE void release(int i) const {
+    if (threadIdx.x % kWarp == 0) mbarrier_arrive(empty + i % S::kStages);
+  }
+};
+
+// What a block does: stages are numbered from its first place to its last.
+struct Plan {
+  int first_token;
+  int a_place;  // stages
+  int stages;   // of the block
+};
+
+// The weights of stage i: a lane a row tile.
+template <class S>
+GPU_DEVICE void bring_weights(const Output& out, const CUtensorMap& map, const Ring<S>& ring,
+                              const Plan& plan, int i) {
+  const int lane = int(threadIdx.x) % kWarp;
+  if (lane == 0) mbarrier_arrive_expect(ring.full_of(i), S::kStageBytes);
+  warp_sync();
+  if (lane >= S::kTiles) return;
+  const int place = int(blockIdx.y) + i / plan.a_place * int(gridDim.y);
+  copy_box(ring.weights(i) + lane * kBoxRows * kRowBytes, map, i % plan.a_place * 64,
+           tile_row<S::kPaired, S::kTiles>(out, place, lane), ring.full_of(i));
+}
+
+// Its activations: a lane 64 columns.
+template <class S>
+GPU_DEVICE void bring_tokens(const CUtensorMap& map, const Ring<S>& ring, const Plan& plan, int i) {
+  const int lane = int(threadIdx.x) % kWarp;
+  if (lane >= S::kBlocks) return;
+  copy_box(ring.tokens(i) + lane * S::kTokenBytes, map, (i % plan.a_place * S::kBlocks + lane) * 64,
+           plan.first_token, ring.full_of(i));
+}
+
+// Where row r of a warp's fragments lies in a stage.
+template <class S>
+GPU_DEVICE int row_in_stage(int warp, int r) {
+  if constexpr (!S::kPaired) return warp * 16 + r;
+  return r / 8 * (S::kRows / 2) + warp * 8 + r % 8;
+}
+
+// Fragments of A for sixteen columns each, of 64 columns. FP8: the `half` of a stage's 128.
+template <class S>
+GPU_DEVICE void read_weights(const uint8_t* stage, int warp, int half, uint32_t (&a)[4][4]) {
+  const int lane = int(threadIdx.x) % kWarp;
+  // Sixteen bytes of a row of 128, turned as the copy engine turns them.
+  const auto chunk = [&](int row, int c) { return stage + row * kRowBytes + ((c ^ row % 8) << 4); };
+  if constexpr (!S::kFp8) {
+    const int row = row_in_stage<S>(warp, lane % 16);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) ldmatrix_x4(a[k], chunk(row, 2 * k + lane / 16));
+  } else {
+    // A word is four columns; a lane wants the first two (its even bytes) or the last two.
+    const int t = lane % 4, shift = t % 2 ? 0 : 8;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = row_in_stage<S>(warp, lane / 4 + 8 * h);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const auto* words = reinterpret_cast<const uint32_t*>(chunk(row, half * 4 + k)) + t / 2;
+        a[k][h] = e4m3_odd_to_bf16(words[0] << shift);
+        a[k][2 + h] = e4m3_odd_to_bf16(words[2] << shift);
+      }
+    }
+  }
+}
+
+template <class S>
+GPU_DEVICE void write_results(const DecodeGemm& p, const Output& out, const Lane& at,
+                              const float* row_scale, int place,
+                              const float (&sum)[S::kTokens / 2]) {
+#pragma unroll
+  for (int n = 0; n < S::kTokens / 8; ++n) {
+    const float* s = sum + 4 * n;
+    if constexpr (S::kPaired) {
+      const int tile = place * S::kLower + at.warp / 2, row = at.warp % 2 * 8 + at.g;
+#pragma unroll
+      for (int e = 0; e < 2; ++e)
+        write_pair_of(p, out, at, row_scale, {tile, n, row, e}, float2{s[e], s[2 + e]});
+    } else {
+      const float v[4] = {s[0], s[1], s[2], s[3]};
+      write_tile(p, out, at, row_scale, {place * S::kLower + at.warp, n}, v);
+    }
+  }
+}
+
+// A warpgroup that multiplies.
+template <class S>
+GPU_DEVICE void multiply(const DecodeGemm& p, const Output& out, const Lane& at,
+                         const float* row_scale, const Ring<S>& ring, const Plan& plan) {
+  int stage = 0;
+  for (int place = int(blockIdx.y); stage < plan.stages; place += int(gridDim.y)) {
+    float sum[S::kTokens / 2];
+    // Two sets of fragments: one is read while products still read the other.
+    uint32_t a[2][4][4];
+    bool begun = false;
+    // Block `half` of the stage; products of the block before may be in flight, and are not after.
+    const auto step = [&](uint32_t(&own)[4][4], uint32_t(&other)[4][4], int half, bool releases) {
+      read_weights<S>(ring.weights(stage), at.warp, half, own);
+      const uint64_t b =
+          wgmma_descriptor(shared_address(ring.tokens(stage) + half * S::kTokenBytes), 16, 1024);
+      wgmma_fence(own);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        wgmma_bf16<true>(sum, own[k], wgmma_advance(b, k * 32), begun || k > 0);
+      }
+      wgmma_commit();
+      wgmma_wait<1>(other);
+      if (releases) ring.release(stage - 1);
+      begun = true;
+    };
+    if constexpr (S::kFp8) {
+      for (int i = 0; i < plan.a_place; ++i, ++stage) {
+        ring.wait_full(stage);
+        step(a[0], a[1], 0, i > 0);
+        step(a[1], a[0], 1, false);
+      }
+    } else {
+      for (int i = 0; i < plan.a_place; i += 2) {
+        ring.wait_full(stage);
+        step(a[0], a[1], 0, i > 0);
+        ++stage;
+        if (i + 1 == plan.a_place) break;
+        ring.wait_full(stage);
+        step(a[1], a[0], 0, true);
+        ++stage;
+      }
+    }
+    wgmma_wait<0>(sum, a[0], a[1]);
+    ring.release(stage - 1);
+    // Else a register a token and place holds where it goes.
+    Lane here = at;
+    here.first_token = forgotten(at.first_token);
+    write_results<S>(p, out, here, row_scale, place, sum);
+  }
+}
+
+// Registers allow two blocks of few tokens a multiprocessor: this one and one of the next kernel.
+template <bool kFp8, int kGroups, int kTokens, bool kPaired>
+__global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, kTokens <= 16 ? 2 : 1)
+    gemm_decode_wgmma_kernel(DecodeGemm p, Output out, const __grid_constant__ CUtensorMap weights,
+                             const __grid_constant__ CUtensorMap activations, int places,
+                             int early) {
+#if GPU_HOPPER
+  using S = Shape<kFp8, kGroups, kTokens, kPaired>;
+  pdl_launch_dependents();
+  const int tokens = p.count ? *p.count : p.grid_rows, first_token = int(blockIdx.x) * kTokens;
+  if (first_token >= tokens) {
+    pdl_wait();
+    return;
+  }
+  Shared smem;  // the ring first: it begins on 1024 bytes
+  uint8_t* data = smem.take<uint8_t>(S::kStages * S::kStageBytes);
+  uint64_t* barriers = smem.take<uint64_t>(2 * S::kStages);
+  float* row_scale = smem.take<float>(kTokens);
+  const Ring<S> ring = {data, barriers, barriers + S::kStages};
+  const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
+  const Lane at = {first_token, tokens, warp, lane, lane / 4, lane % 4};
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < S::kStages; ++i) {
+      mbarrier_init(ring.full + i, 1);
+      mbarrier_init(ring.empty + i, kGroups * 4);
+    }
+    mbarrier_init_done();
+  }
+  block_sync();
+
+  const int own = (places - int(blockIdx.y) + int(gridDim.y) - 1) / int(gridDim.y);
+  const int a_place = int(p.w.stride + kRowBytes - 1) / kRowBytes;
+  const Plan plan = {first_token, a_place, own * a_place};
+  const bool brings = warp == kGroups * 4, multiplies = warp < kGroups * 4;
+  const int first = plan.stages < S::kStages ? plan.stages : S::kStages;
+  if (brings) {
+    for (int i = 0; i < first; ++i) bring_weights<S>(out, weights, ring, plan, i);
+  } else if (multiplies && early > 0) {
+    prefetch_place<kPaired, S::kTiles>(p, out, S::kAskedBytes, early, kGroups * kWarpgroup);
+  }
+  pdl_wait();
+  if (brings) {
+    for (int i = 0; i < first; ++i) bring_tokens<S>(activations, ring, plan, i);
+  }
+  // While the first activations are on their way.
+  if (p.squares) scale_rows_of<S::kThreads / kWarp, kTokens>(p, at, row_scale);
+  block_sync();
+  if (multiplies) {
+    if constexpr (S::kDeals) registers_take<232>();
+    multiply<S>(p, out, at, row_scale, ring, plan);
+    return;
+  }
+  if constexpr (S::kDeals) registers_give<40>();
+  for (int i = S::kStages; brings && i < plan.stages; ++i) {
+    ring.wait_empty(i);
+    bring_weights<S>(out, weights, ring, plan, i);
+    bring_tokens<S>(activations, ring, plan, i);
+  }
+#endif
+}
+
+template <class S>
+int32_t places_of(S, int32_t tiles) {
+  return (tiles + S::kLower - 1) / S::kLower;
+}
+
+// use(Shape) of the instance that takes so many rows of a. Where blocks of 128 weight rows would be
+// few, smaller ones spread over more multiprocessors: of FP8 sooner, since widening takes time.
+template <bool kFp8, bool kPaired, class Use>
+void with_instance(const Queue& queue, int32_t grid_rows, int32_t tiles, const Use& use) {
+  const auto blocks = [&](auto s) {
+    return places_of(s, tiles) * ((grid_rows + s.kTokens - 1) / s.kTokens);
+  };
+  const auto either = [&](auto large, auto small) {
+    return blocks(large) * 3 >= queue.multiprocessors * (kFp8 ? 2 : 1) ? use(large) : use(small);
+  };
+  if (grid_rows <= 8) return use(Shape<kFp8, 1, 8, kPaired>());
+  if (grid_rows <= 16) return use(Shape<kFp8, 1, 16, kPaired>());
+  if (grid_rows <= 32) return either(Shape<kFp8, 2, 32, kPaired>(), Shape<kFp8, 1, 32, kPaired>());
+  if (grid_rows <= 64) return either(Shape<kFp8, 2, 64, kPaired>(), Shape<kFp8, 1, 64, kPaired>());
+  const Shape<kFp8, 2, 256, kPaired> largest;
+  if (grid_rows > 128 && blocks(largest) * 2 > queue.multiprocessors) return use(largest);
+  use(Shape<kFp8, 2, 128, kPaired>());
+}
+
+template <class Use>
+void with_instance(const Queue& queue, const DecodeGemm& p, int32_t tiles, bool paired,
+                   const Use& use) {
+  if (p.w.fp8) {
+    if (paired) return with_instance<true, true>(queue, p.grid_rows, tiles, use);
+    return with_instance<true, false>(queue, p.grid_rows, tiles, use);
+  }
+  if (paired) return with_instance<false, true>(queue, p.grid_rows, tiles, use);
+  return with_instance<false, false>(queue, p.grid_rows, tiles, use);
+}
+
+template <class S>
+constexpr auto kernel_of(S) {
+  return gemm_decode_wgmma_kernel<S::kFp8, S::kGroups, S::kTokens, S::kPaired>;
+}
+
+// A block a multiprocessor, or fewer; each takes several places in turn.
+template <class S>
+dim3 grid_of(S s, const Queue& queue, int32_t grid_rows, int32_t tiles) {
+  const int32_t x = (grid_rows + S::kTokens - 1) / S::kTokens, places = places_of(s, tiles);
+  const int32_t most = queue.multiprocessors > x ? queue.multiprocessors / x : 1;
+  return dim3(unsigned(x), unsigned(places < most ? places : most));
+}
+
+template <bool kFp8, bool kPaired>
+void load_all(Queue& queue) {
+  const auto load = [&](auto s) {
+    load_kernel(queue, "gemm_decode_wgmma", kernel_of(s), size_t(s.kBytes));
+  };
+  load(Shape<kFp8, 1, 8, kPaired>());
+  load(Shape<kFp8, 1, 16, kPaired>());
+  load(Shape<kFp8, 1, 32, kPaired>());
+  load(Shape<kFp8, 2, 32, kPaired>());
+  load(Shape<kFp8, 1, 64, kPaired>());
+  load(Shape<kFp8, 2, 64, kPaired>());
+  load(Shape<kFp8, 2, 128, kPaired>());
+  load(Shape<kFp8, 2, 256, kPaired>());
+}
+
+}  // namespace
+
+void gemm_decode_wgmma(Queue& queue, const DecodeGemm& p, const Output& out, int32_t tiles,
+                       bool paired) {
+  with_instance(queue, p, tiles, paired, [&](auto s) {
+    // Rows of FP8 are halved into columns of two bytes: a box has 128 bytes of a row.
+    CUtensorMap weights, activations;
+    if (!make_tensor_map({p.w.data, p.w.rows, p.w.stride / 2, p.w.stride}, kBoxRows, &weights) ||
+        !make_tensor_map({p.a, p.grid_rows, p.w.k, p.a_stride * 2}, s.kTokens, &activations)) {
+      if (queue.error == cudaSuccess) {
+        queue.error = cudaErrorInvalidValue;
+        queue.failed = "gemm_decode_wgmma";
+      }
+      return;
+    }
+    launch(queue, "gemm_decode_wgmma", kernel_of(s), grid_of(s, queue, p.grid_rows, tiles),
+           s.kThreads, size_t(s.kBytes), p, out, weights, activations, places_of(s, tiles),
+           s.kTokens <= 8 ? early_bytes(p, s.kAskedBytes) : 0);
+  });
+}
+
+void gemm_decode_wgmma_launch(const Queue& queue, const DecodeGemm& p, int32_t tiles, bool paired,
+                              DecodeLaunch* l) {
+  with_instance(queue, p, tiles, paired, [&](auto s) {
+    const dim3 grid = grid_of(s, queue, p.grid_rows, tiles);
+    l->kernel = "gemm_decode_wgmma_kernelILb" + std::to_string(s.kFp8) + "ELi" +
+                std::to_string(s.kGroups) + "ELi" + std::to_string(s.kTokens) + "ELb" +
+                std::to_string(s.kPaired) + "EE";
+    l->rows = s.kRows;
+    l->tokens = s.kTokens;
+    l->warps = s.kThreads / kWarp;
+    l->stage_columns = s.kBlocks * kKBlock;
+    l->stages = s.kStages;
+    l->shared = s.kBytes;
+    l->early = s.kTokens <= 8 ? early_bytes(p, s.kAskedBytes) : 0;
+    l->tiles = places_of(s, tiles) * int32_t(grid.x);
+    l->blocks = int32_t(grid.x * grid.y);
+  });
+}
+
+void load_gemm_decode_wgmma(Queue& queue) {
+  load_all<false, false>(queue);
+  load_all<false, true>(queue);
+  load_all<true, false>(queue);
+  load_all<true, true>(queue);
+}
+
+}  // namespace nemotron::cuda
