@@ -144,7 +144,11 @@ const openPairs = async (with_: Asking, flags: Flags) => {
       if (!flags.truncate || !isTooLong(error)) throw error
     }
     const { messages, principle } = given
-    const readers = [readerOf(chatModel, flags), { ...readerOf(rewardModel, flags), principle }]
+    const counted = rewardModel.isJudge ? undefined : principle
+    const readers = [
+      readerOf(chatModel, flags),
+      { ...readerOf(rewardModel, flags), principle: counted },
+    ]
     const { conversations, cut } = await truncate(target, readers, [messages])
     return { choices: await ask({ messages: conversations[0] ?? messages, principle }, line), cut }
   }

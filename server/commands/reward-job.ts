@@ -33,8 +33,8 @@ export type JobFlags = {
 }
 
 type RewardModel = ListedModel & {
-  /** It says whether an answer satisfies one, which every request has to give. */
-  readonly takesPrinciple: boolean
+  /** Whether a request says what answers are judged by. */
+  readonly principle: 'needed' | 'possible' | 'none'
   /** It compares answers to one conversation. */
   readonly isJudge: boolean
 }
@@ -42,17 +42,32 @@ type RewardModel = ListedModel & {
 const refuses = (error: unknown, param: string): boolean =>
   error instanceof RequestFailure && error.status === 400 && error.param === param
 
+/** Whether a judge's template shows a principle, which is asked before its blank answer is found. */
+const judgesByPrinciple = async (target: Target, model: ListedModel): Promise<boolean> => {
+  const messages = [{ role: 'user', content: 'a' }]
+  try {
+    const body = { model: model.id, messages, responses: [' '], principle: 'correctness' }
+    await target.post('/reward', body)
+    return true
+  } catch (error) {
+    if (refuses(error, 'principle')) return false
+    if (refuses(error, 'responses.0')) return true
+    throw error
+  }
+}
+
 /** Throws what is wrong with a model, its server, or the key. */
 const tryRewards = async (target: Target, model: ListedModel): Promise<RewardModel> => {
   const messages = [{ role: 'user', content: 'a' }]
   try {
     // A judge says at once that a blank answer is none.
     await target.post('/reward', { model: model.id, messages, responses: [' '] })
-    return { ...model, takesPrinciple: false, isJudge: false }
+    return { ...model, principle: 'none', isJudge: false }
   } catch (error) {
-    if (refuses(error, 'principle')) return { ...model, takesPrinciple: true, isJudge: false }
-    if (refuses(error, 'responses.0')) return { ...model, takesPrinciple: false, isJudge: true }
-    throw error
+    if (refuses(error, 'principle')) return { ...model, principle: 'needed', isJudge: false }
+    if (!refuses(error, 'responses.0')) throw error
+    const principle = (await judgesByPrinciple(target, model)) ? 'possible' : 'none'
+    return { ...model, principle, isJudge: true }
   }
 }
 
@@ -120,20 +135,20 @@ export type Asking = {
 }
 
 const principleFor =
-  ({ id, takesPrinciple }: RewardModel, flag: string | undefined): Asking['principleOf'] =>
+  (model: RewardModel, flag: string | undefined): Asking['principleOf'] =>
   (given) => {
-    if (!takesPrinciple) return undefined
+    if (model.principle === 'none') return undefined
     const principle = typeof given === 'string' && given !== '' ? given : flag
-    if (principle !== undefined) return principle
+    if (principle !== undefined || model.principle === 'possible') return principle
     throw new LineError(
-      `'${id}' says whether an answer satisfies a principle: give one with --principle, or lines a 'principle'`,
+      `'${model.id}' says whether an answer satisfies a principle: give one with --principle, or lines a 'principle'`,
     )
   }
 
 const openAsking = async (target: Target, flags: JobFlags): Promise<Asking> => {
   const rewardModel = await rewardModelOf(target, flags.rewardModel)
   const { principle } = flags
-  if (principle !== undefined && !rewardModel.takesPrinciple)
+  if (principle !== undefined && rewardModel.principle === 'none')
     throw new Error(`--principle: '${rewardModel.id}' scores answers by no principle`)
   return { target, rewardModel, principleOf: principleFor(rewardModel, principle) }
 }

@@ -103,7 +103,9 @@ const openScoring = ({ target, rewardModel, principleOf }: Asking, flags: Flags)
     } catch (error) {
       if (!flags.truncate || !isTooLong(error)) throw error
     }
-    const { conversations, cut } = await truncate(target, [{ model, tokens, principle }], given)
+    // A judge's principle is no part of the conversation that is counted.
+    const reader = { model, tokens, principle: rewardModel.isJudge ? undefined : principle }
+    const { conversations, cut } = await truncate(target, [reader], given)
     return { records: [{ ...scored(question, await ask(conversations)), truncated: cut }] }
   }
 }

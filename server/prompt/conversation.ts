@@ -123,7 +123,14 @@ export type ToolCall = {
 
 export type Message = {
   /** The last two are answers that a judge compares. */
-  readonly role: 'system' | 'user' | 'assistant' | 'tool' | 'response_1' | 'response_2'
+  readonly role:
+    | 'system'
+    | 'user'
+    | 'assistant'
+    | 'tool'
+    | 'principle'
+    | 'response_1'
+    | 'response_2'
   /** '' where there is none. */
   readonly content: string
   readonly name?: string | undefined

@@ -12,7 +12,7 @@ import { badRequest, contextExceeded, RequestError } from '../request-error.js'
 import { mapInTurns, startInTurns } from '../slices.js'
 import { engineWork } from './engine-work.js'
 import { pointsOf, readJudgement } from './judgement.js'
-import type { RewardModel, ScoreInput } from './scoring.js'
+import { principleMessages, type RewardModel, type ScoreInput } from './scoring.js'
 
 /** How a judge is asked; only judges take it. */
 export const JudgeFields = z
@@ -78,7 +78,7 @@ const promptOf = (model: RewardModel, given: readonly Message[], shown: readonly
   return segments
 }
 
-/** Messages before the answers, and the answers: of a conversation that ends with one, that one. */
+/** Messages before the answers (and the principle), and the answers: of a conversation that ends with one, that one. */
 const split = ({ messages, responses }: ScoreInput) => {
   if (responses != null) return { before: messages, answers: responses }
   return { before: messages.slice(0, -1), answers: [messages.at(-1)?.content ?? ''] }
@@ -86,16 +86,11 @@ const split = ({ messages, responses }: ScoreInput) => {
 
 const checkInput = (
   { id }: RewardModel,
-  { messages, responses, principle }: ScoreInput,
+  { messages, responses }: ScoreInput,
   path: string,
 ): void => {
   const at = `${path}messages`
   const endsWithAnswer = messages.at(-1)?.role === 'assistant'
-  if (principle !== undefined)
-    throw badRequest(
-      `'${path}principle' is not supported: '${id}' judges answers by no principle.`,
-      `${path}principle`,
-    )
   if (responses == null && !endsWithAnswer)
     throw badRequest(
       `'${id}' judges answers: give 'responses', or end '${at}' with the assistant's.`,
@@ -129,9 +124,13 @@ export const planTrials = async (
   const { judge } = model.readout
   if (judge === undefined) throw new Error(`${model.id} is no judge`)
   const { maxModelLen } = model.engine.info
+  const judgedBy = inputs.map(({ principle }, i) =>
+    principleMessages(model, principle, `${path(i)}principle`),
+  )
   for (const [i, input] of inputs.entries()) checkInput(model, input, path(i))
   const asked = inputs.flatMap((given, input) => {
-    const { before, answers } = split(given)
+    const { before: conversation, answers } = split(given)
+    const before = [...conversation, ...(judgedBy[input] ?? [])]
     return pairsOf(answers.length, fields.both_orders ?? true).map((responses) => ({
       ...{ input, responses, before },
       shown: responses.map(

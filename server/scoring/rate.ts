@@ -34,11 +34,11 @@ const byComparison = async (
   answers: readonly string[],
   signal: AbortSignal,
 ): Promise<readonly (number | null)[]> => {
-  const { model, messages, cacheSalt } = rating
+  const { model, messages, principle, cacheSalt } = rating
   // Without text there is nothing to judge.
   const told = answers.flatMap((text, i) => (text.trim() === '' ? [] : [i]))
   if (told.length === 0) return answers.map(() => null)
-  const input = { messages, responses: told.map((i) => answers[i] ?? '') }
+  const input = { messages, principle, responses: told.map((i) => answers[i] ?? '') }
   const fields = undefined
   const trials = await planTrials(model, [input], { fields, path, skipLong: true })
   if (trials.length === 0) throw noneFits(rating, answers.length)

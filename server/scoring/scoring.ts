@@ -6,7 +6,13 @@ import type { Engine, Timings } from '../engine/types.js'
 import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
 import { charactersOf, type Message } from '../prompt/conversation.js'
-import { checkCharacters, encodePrompt, encodeText, type Segment } from '../prompt/encode.js'
+import {
+  checkCharacters,
+  encodePrompt,
+  encodeText,
+  type Segment,
+  segmentsText,
+} from '../prompt/encode.js'
 import { badRequest, contextExceeded, RequestError } from '../request-error.js'
 import { createTurn, mapInTurns, startInTurns } from '../slices.js'
 import { engineWork } from './engine-work.js'
@@ -53,6 +59,42 @@ export const questionOf = (
   if (!takes && principle !== undefined)
     throw badRequest(`'${at}' is not supported: '${id}' scores answers by no principle.`, at)
   return question?.replace(PRINCIPLE, () => principle ?? '')
+}
+
+const JUDGED_BY = 'correctness'
+
+/** A judge takes a principle where its template shows a message of that role. */
+const showsPrinciple = ({ template }: RewardModel): boolean => {
+  try {
+    const segments = template.render({
+      messages: [
+        { role: 'user', content: 'a' },
+        { role: 'principle', content: JUDGED_BY },
+        { role: 'response_1', content: 'b' },
+      ],
+      ...{ addGenerationPrompt: true, continueFinal: false, keepThinking: true },
+      ...{ kwargs: {}, prefill: '' },
+    })
+    return segmentsText(segments).includes(JUDGED_BY)
+  } catch (error) {
+    if (error instanceof RequestError) return false // a role that it refuses
+    throw error
+  }
+}
+
+/** The message that tells a judge what to judge by: none without a principle. */
+export const principleMessages = (
+  model: RewardModel,
+  principle: string | undefined,
+  at: string,
+): readonly Message[] => {
+  if (principle === undefined) return []
+  if (!showsPrinciple(model))
+    throw badRequest(
+      `'${at}' is not supported: '${model.id}' judges answers by no principle, its chat template shows none.`,
+      at,
+    )
+  return [{ role: 'principle', content: principle }]
 }
 
 /**
@@ -111,12 +153,11 @@ export const checkRoom = async (
   /** Where that stands. */
   at = 'reward.principle',
 ): Promise<void> => {
-  const asked = [...messages, { role: 'assistant' as const, content: '' }]
-  const ids = await encodePrompt(
-    scoredPrompt(model, asked, questionOf(model, principle, at)),
-    model,
-    'messages',
-  )
+  const isJudge = model.readout.judge !== undefined
+  const judgedBy = isJudge ? principleMessages(model, principle, at) : []
+  const question = isJudge ? undefined : questionOf(model, principle, at)
+  const asked: readonly Message[] = [...messages, ...judgedBy, { role: 'assistant', content: '' }]
+  const ids = await encodePrompt(scoredPrompt(model, asked, question), model, 'messages')
   checkLength(model, ids, 'messages')
 }
 

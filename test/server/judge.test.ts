@@ -65,6 +65,7 @@ describe('what a judge wrote', () => {
   })
 })
 
+const GENRM = 'Llama-3_3-Nemotron-Super-49B-GenRM'
 const user = { role: 'user', content: 'What is 1+1?' }
 const textOf = (prompt: string, role: string) =>
   prompt.split(`${role}\n\n`)[1]?.split(/response_2|assistant/)[0] ?? ''
@@ -175,7 +176,6 @@ describe('a judge on /v1/reward', () => {
     const cases: [object, string, RegExp][] = [
       [{ messages: [user] }, 'messages', /judges answers: give 'responses'/],
       [{ messages: [user], responses: ['a', ' '] }, 'responses.1', /nothing to judge/],
-      [{ messages: [user], responses: ['a'], principle: 'x' }, 'principle', /by no principle/],
       [{ messages: [user], responses: ['a', 'b'], pairwise: true }, 'pairwise', /'comparisons'/],
       [
         { messages: [user], responses: Array(65).fill('a') },
@@ -194,6 +194,55 @@ describe('a judge on /v1/reward', () => {
       const error = await reward(body, 400)
       assert.equal(error.param, param, JSON.stringify(error))
       assert.match(error.message, message)
+    }
+  })
+
+  it('is told a principle before the answers, of each input, where its template shows one', async () => {
+    const seen: string[] = []
+    const own = await startHarness({
+      reward: {
+        judge: (prompt) => {
+          seen.push(prompt)
+          return '{"score_1": 4, "score_2": 2, "ranking": 1}'
+        },
+      },
+      answer: (_, __, choice) => ({ pieces: [['one', 'two'][choice] ?? ''] }),
+    })
+    const inputs = [
+      { messages: [user], responses: ['a', 'b'], principle: 'brevity' },
+      { messages: [user], responses: ['a', 'b'] },
+    ]
+    const body = { model: 'tiny-reward', inputs, principle: 'wit', judge: { both_orders: false } }
+    const response = await own.post('/v1/reward', body)
+    assert.equal(response.status, 200)
+    const best = await own.post('/v1/chat/completions', {
+      ...{ model: 'tiny-reasoner', messages: [user], n: 1, best_of: 2 },
+      reward: { model: 'tiny-reward', principle: 'rhyme' },
+    })
+    assert.equal(best.status, 200)
+    await own.close()
+    // The text without control tokens: the question, the principle, the answers.
+    assert.deepEqual(
+      seen.map(
+        (prompt) => /1\+1\?principle\n\n(\w+)response_1\n\n\w+response_2\n/.exec(prompt)?.[1],
+      ),
+      ['brevity', 'wit', 'rhyme', 'rhyme'],
+    )
+    // One template goes past a role that it does not know, another refuses it.
+    for (const unknown of ['', "{{ raise_exception('no such role') }}"]) {
+      const template = `{% for m in messages %}{% if m.role in ['user', 'response_1', 'response_2'] %}{{ m.content }}{% else %}${unknown}{% endif %}{% endfor %}`
+      const other = await startHarness({ id: GENRM, template })
+      for (const [param, body] of [
+        ['principle', { messages: [user], responses: ['a'], principle: 'x' }],
+        ['inputs.1.principle', { inputs: [inputs[1], inputs[0]] }],
+      ] as const) {
+        const refused = await other.post('/v1/reward', { model: GENRM, ...body })
+        const { error } = await readAnswer(refused)
+        assert.equal(refused.status, 400)
+        assert.equal(error.param, param)
+        assert.match(error.message, /judges answers by no principle/)
+      }
+      await other.close()
     }
   })
 

@@ -744,11 +744,13 @@ describe('score and generate-pairs', () => {
     // Longer is better.
     const judged = (prompt: string, role: string) =>
       prompt.split(`${role}\n\n`)[1]?.match(/^x*/)?.[0].length ?? 0
+    const principles = new Set<string | undefined>()
     const judge = await startHarness({
       answer: (_, __, choice) => ({ pieces: ['x'.repeat(choice + 1)] }),
       reward: {
         judge: (prompt) => {
           const [one, two] = [judged(prompt, 'response_1'), judged(prompt, 'response_2')]
+          principles.add(/principle\n\n(\w+)response_1/.exec(prompt)?.[1])
           return `{"score_1": ${one}, "score_2": ${two}, "ranking": ${one > two ? 1 : 6}}`
         },
       },
@@ -772,11 +774,19 @@ describe('score and generate-pairs', () => {
       assert.match(apart.text, /a judge compares answers to one conversation/)
       write(input, [{ prompt: 'p' }])
       const pairs = join(folder, 'judged-pairs.jsonl')
-      const made = await start(['generate-pairs', input, '-o', pairs, ...at, '--n', '3']).ended
+      assert.deepEqual([...principles], [undefined])
+      const making = ['generate-pairs', input, '-o', pairs, ...at, '--n', '3']
+      const made = await start([...making, '--principle', 'wit']).ended
       assert.equal(made.code, 0, made.text)
       assert.deepEqual(lines(pairs), [
         { prompt: 'p', chosen: 'xxx', rejected: 'x', chosen_reward: 3, rejected_reward: 1 },
       ])
+      assert.deepEqual([...principles], [undefined, 'wit'])
+      write(input, [{ prompt: 'p', chosen: 'xxx', rejected: 'xx', principle: 'rhyme' }])
+      rmSync(output, { force: true })
+      const told = await start(['score', input, '-o', output, ...at]).ended
+      assert.equal(told.code, 0, told.text)
+      assert.deepEqual([...principles], [undefined, 'wit', 'rhyme'])
     } finally {
       await judge.close()
     }
