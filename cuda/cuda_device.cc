@@ -101,6 +101,8 @@ class CudaDevice final : public Device {
                      Weight* out) noexcept override {
     context_.use();
     return guarded([&]() -> Status {
+      if (out->handle)
+        return pack_matrix(&context_, parts, use, format, static_cast<Matrix*>(out->handle));
       auto m = std::make_unique<Matrix>();
       if (Status s = pack_matrix(&context_, parts, use, format, m.get()); !s) return s;
       out->handle = m.get();

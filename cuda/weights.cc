@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "device/assert.h"
 #include "device/weight_parts.h"
 
 namespace nemotron::cuda {
@@ -83,9 +84,15 @@ Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUs
   m.k = padded_k(cols);
   m.stride = int64_t(m.k) * (m.fp8 ? 1 : 2);
 
-  void *data = nullptr, *scale = nullptr;
-  if (Status s = context->alloc(size_t(rows * m.stride), &data); !s) return s.within("a weight");
-  if (scaled || quantise) {
+  void *data = const_cast<uint8_t*>(out->data), *scale = const_cast<float*>(out->scale);
+  const bool in_place = data != nullptr;
+  if (in_place) {
+    NEMOTRON_ASSERT(m.rows == out->rows && m.stride == out->stride && m.fp8 == out->fp8 &&
+                    (scaled || quantise) == (scale != nullptr));
+  } else if (Status s = context->alloc(size_t(rows * m.stride), &data); !s) {
+    return s.within("a weight");
+  }
+  if (!in_place && (scaled || quantise)) {
     if (Status s = context->alloc(size_t(rows) * sizeof(float), &scale); !s) {
       context->free(data);
       return s.within("a weight's scales");
@@ -108,8 +115,10 @@ Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUs
     if (args.out_scale) args.out_scale += p.rows;
   }
   context->check_launches();
+  // Other ranks may read it as soon as this one says that it is there.
+  if (in_place) static_cast<void>(context->synchronize());
   if (!context->ok()) return context->status();
-  *out = m;
+  if (!in_place) *out = m;
   return {};
 }
 

@@ -183,4 +183,22 @@ int32_t ModelConfig::kv_heads() const {
   return most;
 }
 
+const char* config_difference(const ModelConfig& a, const ModelConfig& b) {
+  if (a.architecture != b.architecture) return "architectures";
+  if (a.hidden != b.hidden) return "hidden_size";
+  if (a.vocab != b.vocab) return "vocab_size";
+  if (a.q_heads != b.q_heads) return "num_attention_heads";
+  if (a.head_dim != b.head_dim) return "head_dim";
+  if (a.max_position != b.max_position) return "max_position_embeddings";
+  if (a.norm != b.norm || a.norm_gain_less_one != b.norm_gain_less_one) return "model_type";
+  if (a.norm_eps != b.norm_eps) return "rms_norm_eps";
+  if (a.tied != b.tied) return "tie_word_embeddings";
+  if (a.rope != b.rope || a.rotary_dim != b.rotary_dim) return "rope_theta or rope_scaling";
+  if (a.layers != b.layers) return "num_hidden_layers, or one of its layers";
+  if (a.quant != b.quant || a.quant_ignore != b.quant_ignore || a.kv_scales != b.kv_scales)
+    return "quantization_config";
+  if (a.reward != b.reward) return "id2label";
+  return nullptr;
+}
+
 }  // namespace nemotron

@@ -25,6 +25,7 @@ struct LayerSpec {
   // One matrix [hidden, hidden] after the norm in the place of attention, or of the feed-forward
   // part, which is then absent. Where there is neither, there is no norm either.
   bool linear_attention = false, linear_ffn = false;
+  bool operator==(const LayerSpec&) const = default;
 };
 
 // What the checkpoint's linear layers are stored as.
@@ -46,6 +47,7 @@ struct RewardHead {
   std::vector<std::string> labels;  // classification: id2label, in order
 
   int32_t outputs() const { return int32_t(vocab_ids.size() + labels.size()); }
+  bool operator==(const RewardHead&) const = default;
 };
 
 // What a request that says nothing of it gets, by the checkpoint's own advice.
@@ -82,6 +84,10 @@ struct ModelConfig {
   int32_t max_intermediate() const;
   int32_t kv_heads() const;  // the most that a layer has
 };
+
+// The field, as config.json calls it, in which they describe different computations; null: there is
+// none. What a request gets that says nothing of it is not looked at.
+const char* config_difference(const ModelConfig& a, const ModelConfig& b);
 
 // Reads the documents of the checkpoint in `dir`. Errors name the file, the field, found and
 // expected; architectures not served yet are refused by name.

@@ -15,6 +15,7 @@ struct RopeConfig {
   int64_t original_max_position = 8192;
   std::vector<double> divisors = {};  // divided: [rotary_dim / 2]
   double share = 1;                   // of a head, from its first element on, that is rotated
+  bool operator==(const RopeConfig&) const = default;
 };
 
 // Elements of a head that are rotated, rounded down as transformers does.

@@ -132,8 +132,10 @@ class Loader {
       values.push_back(value + more);
     }
     const size_t bytes = values.size() * sizeof(float);
-    void* data = nullptr;
-    if (Status s = device_->alloc(bytes, &data); !s) return s.within(stored.name);
+    void* data = out->data;
+    if (!data) {
+      if (Status s = device_->alloc(bytes, &data); !s) return s.within(stored.name);
+    }
     device_->upload(data, values.data(), bytes);
     *out = {.data = data, .dtype = DType::f32, .rank = 1, .shape = {stored.elements}};
     out_.bytes += bytes;
@@ -191,7 +193,9 @@ Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config,
                     const LoadOptions& options, Device* device, DecoderWeights* out) {
   Sources sources;
   if (Status s = find_sources(checkpoint, config, &sources); !s) return s;
-  DecoderWeights weights;
+  DecoderWeights weights = *out;
+  weights.bytes = 0;
+  weights.k_scale.clear(), weights.v_scale.clear();
   weights.layers.resize(config.layers.size());
   int32_t kv_layers = 0;
   for (size_t i = 0; i < config.layers.size(); ++i) {

@@ -32,7 +32,9 @@ struct LoadProgress {
   const char* phase = "";  // "read and repack"
 };
 
-// Packs what the rank holds onto `device`, layer by layer. `progress` is called from this thread.
+// Packs what the rank holds onto `device`, layer by layer. *out is empty, or has the weights of
+// another checkpoint of the same layout on that device: then these are written in their place, and
+// when that fails some are the old and some the new ones. `progress` is called from this thread.
 struct LoadOptions {
   Shard shard = {};
   RankGroup* group = nullptr;  // of the other ranks, which load their parts meanwhile

@@ -46,6 +46,8 @@ import {
 } from './api/openapi.js'
 import { assetRoute, pageRoute } from './api/page.js'
 import { isPausedRoute, pauseRoute, resumeRoute } from './api/pause.js'
+import { UpdateWeightsRequest, updateError, updateWeightsRoute } from './api/reload.js'
+import { WEIGHTS_HEADER } from './api/respond.js'
 import { responsesRoute } from './api/responses/route.js'
 import { ResponsesRequest } from './api/responses/schema.js'
 import { rerankRoute, scoreRoute } from './api/reward/rank.js'
@@ -289,6 +291,15 @@ export const routes = (server: Server): readonly Route[] => {
       answer: 'They run.',
       isWork: false,
     }),
+    {
+      ...post('/update_weights_from_disk', updateWeightsRoute(server), {
+        summary: "Load other weights of the same model, in SGLang's shape. Needs reload_from.",
+        body: { UpdateWeightsRequest },
+        answer: 'They are loaded.',
+        isWork: false,
+      }),
+      errorForm: updateError,
+    },
     get('/is_paused', isPausedRoute(server), 'Whether an engine is paused.', {
       errors: ['model', 'ready'],
       parameters: [EVERY_MODEL_QUERY],
@@ -320,6 +331,17 @@ export const routes = (server: Server): readonly Route[] => {
   ]
   return table
 }
+
+/** Stamps answers with the weights that they are of; streams have it before they begin (respond.ts). */
+const stampWeights =
+  (server: Server): MiddlewareHandler<Env> =>
+  async (c, next) => {
+    await next()
+    const { model, stream } = c.get('record')
+    const served = server.models().find(({ id }) => id === model)
+    const version = served?.weights.version
+    if (version !== undefined && stream !== true) c.header(WEIGHTS_HEADER, version)
+  }
 
 /** Whoever asks there expects Anthropic's form of errors, on paths that are not served too. */
 const isMessagesPath = (path: string): boolean => /^(\/anthropic)?(\/v1)?\/messages\b/.test(path)
@@ -360,6 +382,7 @@ export const createApp = (server: Server): Hono<Env> => {
   const { config } = server
   app.use(logRequests(server), paceRefusals(), closeWhenLeaving(server))
   app.use(cors(config.allowedOrigins), checkDoor(config))
+  if (config.reloadFrom !== undefined) app.use(stampWeights(server))
   for (const route of table) {
     const { method, path, open, handler } = route
     const watch = isWork(route) ? [server.traffic.watch] : []

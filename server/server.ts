@@ -51,6 +51,7 @@ const serverConfig = (settings: Settings): ServerConfig => ({
   bodyLimit: settings.body_limit,
   strictParams: settings.strict_params,
   allowPause: settings.allow_pause,
+  reloadFrom: settings.reload_from,
   logprobsMode: settings.logprobs_mode,
   defaultThinking: settings.default_thinking,
   requestTimeout: settings.request_timeout,
@@ -194,7 +195,7 @@ const unusedText = (name: string, tensors: readonly string[]): string => {
   return `${name}: ${tensors.length} tensors of the checkpoint are not used: ${shown}${tensors.length > 10 ? ', ...' : ''}`
 }
 
-type Loading = Pick<ServeOptions, 'log' | 'progress' | 'tell'> & {
+type Loading = Pick<ServeOptions, 'settings' | 'log' | 'progress' | 'tell'> & {
   readonly metrics: Metrics
   /** What is being done with which model. */
   readonly say: (detail: string) => void
@@ -215,7 +216,7 @@ const rankText = (
 const loadOne = async (
   one: ModelSettings,
   left: number,
-  { log, progress, tell, metrics, say }: Loading,
+  { settings, log, progress, tell, metrics, say }: Loading,
 ): Promise<ServedModel> => {
   const name = one.names[0] ?? one.model
   say(`${name}: finding its files`)
@@ -246,6 +247,7 @@ const loadOne = async (
     },
   })
   progress.finish()
+  if (settings.reload_from !== undefined) model.weights.version = 'default'
   const { ranks, fingerprint } = model.engine.info
   const receipt = await findReceipt(folder, { ...one, fingerprint })
   if (receipt !== undefined)

@@ -74,6 +74,14 @@ class CpuDevice final : public Device {
     return guarded([&]() -> Status {
       auto m = std::make_unique<PackedMatrix>();
       if (Status s = pack_matrix(parts, use, format, kernels_, &pool_, m.get()); !s) return s;
+      if (out->handle) {
+        auto* old = static_cast<PackedMatrix*>(out->handle);
+        NEMOTRON_ASSERT(m->rows == old->rows && m->cols == old->cols && m->use == old->use &&
+                        m->data.bytes() == old->data.bytes());
+        m->index = old->index;
+        *old = std::move(*m);
+        return {};
+      }
       if (Status s = gemm_.reserve(m->k); !s) return s;
       *out = {.handle = m.get(),
               .rows = m->rows,

@@ -172,6 +172,9 @@ class Device {
   // Puts the parts below each other: all of the same cols; for gate_up two of the same shape.
   // Parts in groups have neighbours in groups, BF16 or FP8; where the form changes a multiple of 16
   // rows lies above; gate and up have one form.
+  // *out is empty, or a weight of this device that was packed from parts of the same shapes and
+  // dtypes for the same use and format: then the new one is written in its place, also between
+  // steps, and when that fails what it holds is undefined. REQUIRES then: no step is in flight.
   virtual Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                              Weight* out) noexcept = 0;
   // Takes the KV cache and the workspace. REQUIRES: every weight is packed, no step has begun;

@@ -314,6 +314,13 @@ void BlockManager::forget(Sequence& seq) {
   }
 }
 
+void BlockManager::drop_cache() {
+  for (size_t id = 0; id < blocks_.size(); ++id) {
+    NEMOTRON_ASSERT(blocks_[id].references == 0);
+    if (blocks_[id].serial != 0) uncache(int32_t(id));
+  }
+}
+
 std::string BlockManager::check_invariants(std::span<const Sequence* const> live) const {
   std::vector<int32_t> references(blocks_.size());
   std::unordered_map<uint64_t, int32_t> promised;

@@ -75,6 +75,9 @@ class BlockManager {
   // The content of the sequence's blocks is not to be trusted: takes them out of the cache.
   void forget(Sequence& seq);
 
+  // Nothing that was computed serves anybody any more. REQUIRES: no sequence holds blocks.
+  void drop_cache();
+
   // Recomputes everything from the tables of the live sequences. Empty: all is well.
   std::string check_invariants(std::span<const Sequence* const> live) const;
 

@@ -1,5 +1,6 @@
 // Engine::create(): checkpoint -> plan of memory -> weights on the device -> a running loop.
 #include <algorithm>
+#include <map>
 #include <thread>
 
 #include "device/open_device.h"
@@ -118,6 +119,16 @@ Status open_rank(const EngineOptions& options, EngineInfo* info, Rank* rank) {
   return rank->device->check(decoder_form(info->config));
 }
 
+std::map<std::string, std::string> layout_of(const Checkpoint& checkpoint) {
+  std::map<std::string, std::string> all;
+  for (const StoredTensor& t : checkpoint.tensors()) {
+    std::string form = t.dtype_name + " [";
+    for (const int64_t n : t.shape) form += (form.back() == '[' ? "" : ", ") + std::to_string(n);
+    all.emplace(t.name, form + "]");
+  }
+  return all;
+}
+
 // Runs on each rank's thread. `planned` and `progress` come back on the caller's, for the first
 // rank: the others do the same at the same time.
 Status set_up(const EngineOptions& options,
@@ -166,6 +177,8 @@ Status set_up(const EngineOptions& options,
                          .progress = is_first ? progress : nullptr};
   if (Status s = load_weights(*checkpoint, config, load, &device, &rank->weights); !s) return s;
   own.load.bytes = checkpoint->total_bytes();
+  rank->folder = options.model_dir;
+  rank->layout = layout_of(*checkpoint);
   own.load.pack_seconds = lap();
 
   const std::vector<float> inv_freq = rope_inv_freq(config.rope, config.rotary_dim);
@@ -183,6 +196,98 @@ Status set_up(const EngineOptions& options,
     return s;
   own.load.prepare_seconds = lap();
   return {};
+}
+
+// Ok where they are the same.
+Status compare_layouts(const std::map<std::string, std::string>& mine, const Checkpoint& other) {
+  const std::map<std::string, std::string> theirs = layout_of(other);
+  for (const auto& [name, form] : mine) {
+    const auto found = theirs.find(name);
+    if (found == theirs.end()) {
+      return Status::invalid(other.path() + ": tensor " + name +
+                             " is missing; the weights that run have it as " + form);
+    }
+    if (found->second == form) continue;
+    return Status::invalid(other.path() + ": tensor " + name + " is " + found->second +
+                           "; the weights that run have " + form);
+  }
+  for (const auto& [name, form] : theirs) {
+    if (mine.contains(name)) continue;
+    return Status::invalid(other.path() + ": tensor " + name + " (" + form +
+                           ") is not among the weights that run");
+  }
+  return {};
+}
+
+// What weights have to fit into.
+struct Loaded {
+  ModelConfig config;
+  std::vector<int32_t> reward_rows;
+  int32_t ranks = 1;
+  WeightFormat format = WeightFormat::stored;
+};
+
+// Whether the checkpoint in `folder` can take the place of the one that runs. Touches nothing.
+Status check_reload(const Loaded& loaded, const Rank& rank, const std::string& folder,
+                    ModelConfig* config, std::unique_ptr<Checkpoint>* out) {
+  if (Status s = read_model_config(folder, loaded.reward_rows, config); !s) return s;
+  if (const char* field = config_difference(*config, loaded.config)) {
+    return Status::invalid(folder + ": " + field +
+                           " is another than that of the model that runs; only weights of the same "
+                           "model can take their place");
+  }
+  if (Status s = Checkpoint::open(folder, out); !s) return s;
+  if (Status s = compare_layouts(rank.layout, **out); !s) return s;
+  Sources sources;
+  if (Status s = find_sources(**out, *config, &sources); !s) return s;
+  // The device has read the cache's scales.
+  size_t i = 0;
+  for (size_t layer = 0; layer < config->layers.size(); ++layer) {
+    if (!config->layers[layer].attention || rank.weights.k_scale.empty()) continue;
+    const LayerSource& source = sources.layers[layer];
+    if (source.k_scale == rank.weights.k_scale[i] && source.v_scale == rank.weights.v_scale[i]) {
+      ++i;
+      continue;
+    }
+    return Status::unsupported((*out)->path() + ": k_scale or v_scale of layer " +
+                               std::to_string(layer) +
+                               " differ from those that run; start the engine with these weights");
+  }
+  return {};
+}
+
+// See StepRunner::reload(). The ranks go through it side by side.
+Status load_again(const Loaded& loaded, Rank* rank, const std::string& folder, Status* refused) {
+  // False: one of them has failed.
+  const auto all_of_them = [&](bool mine, bool* all) -> Status {
+    int64_t least = mine ? 1 : 0;
+    if (!rank->group->smallest(rank->index, "new weights", &least)) return rank->group->status();
+    *all = least == 1;
+    return {};
+  };
+  const LoadOptions load{.shard = {.rank = rank->index, .ranks = loaded.ranks},
+                         .group = rank->group,
+                         .format = loaded.format};
+  ModelConfig config;
+  std::unique_ptr<Checkpoint> checkpoint;
+  *refused = check_reload(loaded, *rank, folder, &config, &checkpoint);
+  bool fine = false;
+  if (Status s = all_of_them(refused->ok(), &fine); !s || !fine) return s;
+
+  *refused = load_weights(*checkpoint, config, load, rank->device.get(), &rank->weights);
+  if (Status s = all_of_them(refused->ok(), &fine); !s) return s;
+  if (fine) {
+    rank->folder = folder;
+    return {};
+  }
+  // Some are new and some are old: back to the old ones.
+  Status back = Checkpoint::open(rank->folder, &checkpoint);
+  if (back) back = compare_layouts(rank->layout, *checkpoint);
+  if (back)
+    back = load_weights(*checkpoint, loaded.config, load, rank->device.get(), &rank->weights);
+  if (Status s = all_of_them(back.ok(), &fine); !s || fine) return s;
+  return back.ok() ? Status::internal("another rank could not load its old weights again")
+                   : back.within("loading the old weights again, after new ones failed");
 }
 
 // What is wanted, and what has been found out.
@@ -232,12 +337,17 @@ Status Engine::create(EngineOptions options, std::function<void()> wake,
         },
         &model->info, rank);
   };
+  const auto loaded = std::make_shared<const Loaded>(Loaded{
+      .config = info.config, .reward_rows = o.reward_rows, .ranks = o.ranks, .format = o.format});
+  const auto reload_weights = [loaded](Rank* rank, const std::string& folder, Status* refused) {
+    return load_again(*loaded, rank, folder, refused);
+  };
   const int hardware = std::max(1, int(std::thread::hardware_concurrency()));
   const int threads = o.device.threads > 0 ? o.device.threads : hardware;
   const RankRunner::Group group{.ranks = o.ranks,
                                 .threads_per_rank = std::max(1, threads / o.ranks),
                                 .patience = o.rank_patience};
-  if (Status s = RankRunner::start(group, setup, &runner); !s) return s;
+  if (Status s = RankRunner::start(group, setup, reload_weights, &runner); !s) return s;
   sum_up(&info);
   // Without a table every id may be drawn, and none has text.
   if (o.token_bytes.empty()) o.token_bytes.resize(size_t(info.config.vocab));

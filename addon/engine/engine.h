@@ -139,6 +139,13 @@ class Engine {
   virtual EngineStats stats() const = 0;
   // From the next step on. Aborts are obeyed in a pause too. Any thread; never waits.
   virtual void pause(Pause pause) = 0;
+  // From the next step on with the weights of the checkpoint in `folder`, of the same model: equal
+  // config, tensors of equal names, dtypes and shapes. What is computed of live requests is dropped
+  // and computed again, their tokens stay; so is what is cached. Refused (`done` says why) it
+  // changes nothing; where loading fails half-way the old weights are loaded again. unavailable:
+  // closing, failed, or another one is under way, and `done` is not called. Else it is called once,
+  // from the engine thread. Any thread; never waits.
+  virtual Status reload(std::string folder, std::function<void(const Status&)> done) = 0;
   // Stops admitting (submit -> unavailable); running and waiting requests go on, a pause ends.
   virtual void drain() = 0;
   // Aborts what is left, joins the threads, frees the device. Idempotent.

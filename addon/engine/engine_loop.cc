@@ -157,7 +157,7 @@ EngineStats EngineLoop::stats() const {
     s.rank_layers.push_back(rank.layers);
     last = std::max(last, rank.at);
   }
-  s.last_step_age = shared_.busy ? now_seconds() - last : 0;
+  s.last_step_age = shared_.busy && !shared_.reloading ? now_seconds() - last : 0;
   return s;
 }
 
@@ -166,6 +166,21 @@ void EngineLoop::pause(Pause pause) {
   if (shared_.draining) return;
   shared_.pause = pause;
   inbox_changed_.notify_one();
+}
+
+Status EngineLoop::reload(std::string folder, std::function<void(const Status&)> done) {
+  const Lock lock(mutex_);
+  Shared& q = shared_;
+  if (q.stats.failed_device) {
+    return Status::unavailable("the engine has failed: " + q.stats.failure);
+  }
+  if (q.closing || q.draining) return Status::unavailable("the engine is shutting down");
+  if (std::exchange(q.reloading, true)) {
+    return Status::unavailable("other weights are being loaded");
+  }
+  q.reload = {std::move(folder), std::move(done)};
+  inbox_changed_.notify_one();
+  return {};
 }
 
 void EngineLoop::drain() {
@@ -198,7 +213,11 @@ void EngineLoop::close() {
 void EngineLoop::run() {
   for (bool open = true; open;) {
     try {
-      while ((open = drain_inbox())) turn();
+      while ((open = drain_inbox())) {
+        if (reload_.done) reload_weights();
+        turn();
+      }
+      end_reload(Status::unavailable("the engine is shutting down"));
       end_all(Finish::abort, {});
       while (committed_ < launched_) commit();
       deliver();
@@ -207,6 +226,34 @@ void EngineLoop::run() {
       fail_engine(Status::internal(std::string("the engine failed: ") + e.what()));
     }
   }
+}
+
+void EngineLoop::reload_weights() {
+  while (committed_ < launched_) commit();
+  deliver();
+  if (counters_.failed_device) {
+    return end_reload(Status::unavailable("the engine has failed: " + counters_.failure));
+  }
+  Status refused;
+  const Status status = runner_->reload(reload_.folder, &refused);
+  if (!status) {
+    fail_engine(status.within("loading weights"));
+  } else if (refused.ok()) {
+    scheduler_.preempt_all();
+    blocks_.drop_cache();
+  }
+  end_reload(status.ok() ? refused : status);
+}
+
+void EngineLoop::end_reload(const Status& status) {
+  Reload reload = std::exchange(reload_, {});
+  {
+    const Lock lock(mutex_);
+    if (!reload.done) reload = std::exchange(shared_.reload, {});
+    shared_.reloading = false;
+    shared_.last_progress = now_seconds();
+  }
+  if (reload.done) reload.done(status);
 }
 
 void EngineLoop::turn() {
@@ -243,7 +290,8 @@ bool EngineLoop::drain_inbox() {
     Shared& q = shared_;
     const bool idle = launched_ == committed_ && !has_work() && ready_.empty();
     if (!idle && !std::exchange(q.busy, true)) q.last_progress = now_seconds();
-    while (idle && !q.closing && q.submitted.empty() && q.aborted.empty() && q.pause == pause_) {
+    while (idle && !q.closing && q.submitted.empty() && q.aborted.empty() && q.pause == pause_ &&
+           !q.reload.done) {
       q.busy = false;
       lock.wait(inbox_changed_);
     }
@@ -251,6 +299,7 @@ bool EngineLoop::drain_inbox() {
     pause = q.pause;
     inbox_.swap(q.submitted);
     inbox_aborts_.swap(q.aborted);
+    if (!closing && q.reload.done) reload_ = std::exchange(q.reload, {});
   }
   for (auto& request : inbox_) {
     for (auto& seq : request->choices) {

@@ -28,6 +28,7 @@ class EngineLoop final : public Engine {
   void drain_deltas(std::vector<Delta>* out) override;
   EngineStats stats() const override;
   void pause(Pause pause) override;
+  Status reload(std::string folder, std::function<void(const Status&)> done) override;
   void drain() override;
   void close() override;
 
@@ -37,6 +38,11 @@ class EngineLoop final : public Engine {
   Status enqueue(std::unique_ptr<RequestState> state);
   Status admit(int64_t tokens) const REQUIRES_LOCK(mutex_);
 
+  struct Reload {
+    std::string folder;
+    std::function<void(const Status&)> done;  // null: none is asked for
+  };
+
   struct Shared {  // any thread
     std::vector<std::unique_ptr<RequestState>> submitted;
     std::vector<uint64_t> aborted;
@@ -44,7 +50,9 @@ class EngineLoop final : public Engine {
     std::vector<Delta> outbox;
     bool woken = false, draining = false, closing = false;
     Pause pause = Pause::none;
-    bool busy = false;  // the loop has work
+    bool busy = false;       // the loop has work
+    Reload reload;           // not yet taken by the loop
+    bool reloading = false;  // one is asked for or under way
     double last_progress = 0;
     int32_t live_sequences = 0;       // submitted; their end is not in the outbox
     int32_t submitted_sequences = 0;  // not yet counted by the loop
@@ -58,6 +66,8 @@ class EngineLoop final : public Engine {
   void turn();
   bool drain_inbox();
   void take_pause(Pause pause);
+  void reload_weights();
+  void end_reload(const Status& status);
   bool has_work() const;
   void launch(StepBuffer& step);
   void deliver();
@@ -95,6 +105,7 @@ class EngineLoop final : public Engine {
   std::unique_ptr<StepRunner> runner_;  // reset by close(), under mutex_
   std::unique_ptr<StepBuffer[]> buffers_ = std::make_unique<StepBuffer[]>(StepRunner::kMaxInFlight);
   Pause pause_ = Pause::none;
+  Reload reload_;                         // to be done before the next step
   int64_t launched_ = 0, committed_ = 0;  // step i is in buffers_[i % kMaxInFlight]
   double step_began_ = 0;                 // the oldest one in flight
   std::unordered_map<uint64_t, std::unique_ptr<RequestState>> requests_;  // with live choices

@@ -21,8 +21,9 @@ constexpr auto kLook = std::chrono::milliseconds(100);
 
 class RankRunner::Crew {
  public:
-  Crew(const Group& group, Setup setup)
+  Crew(const Group& group, Setup setup, Reload reload)
       : setup_(std::move(setup)),
+        reload_(std::move(reload)),
         group_(group.ranks, group.threads_per_rank, group.patience),
         seats_(size_t(group_.ranks())) {}
 
@@ -37,6 +38,7 @@ class RankRunner::Crew {
   bool wait_for_end();
   void launch(StepBuffer* buffer);
   void completed(StepBuffer* buffer);
+  Status reload(const std::string& folder, Status* refused);
   Status wait_for_step();
   bool lost() const {
     const Lock lock(mutex_);
@@ -47,6 +49,7 @@ class RankRunner::Crew {
  private:
   struct Launched {
     StepBuffer* step = nullptr;
+    const std::string* folder = nullptr;  // in place of a step: weights from there
     bool is_late = false;  // when it was launched: the engine thread changes the step's own word
   };
   struct Seat {
@@ -58,7 +61,8 @@ class RankRunner::Crew {
   };
 
   // Returns when the runner closes. `running`: steps on the device.
-  void run_steps(Seat* seat, Decoder* decoder);
+  void run_steps(Seat* seat, Rank* rank);
+  void load_again(const std::string& folder, Seat* seat, Rank* rank);
   void run_step(const Launched& next, Seat* seat, Decoder* decoder, int* running);
   void report(Seat* seat, Decoder* decoder, int* running);
   bool all_done() const REQUIRES_LOCK(mutex_);
@@ -70,6 +74,7 @@ class RankRunner::Crew {
   bool wait_for_ranks(Lock* lock, bool (Crew::*over)() const) REQUIRES_LOCK(mutex_);
 
   const Setup setup_;
+  const Reload reload_;
   RankGroup group_;
   mutable Mutex mutex_;
   std::condition_variable to_ranks_, from_ranks_;
@@ -80,12 +85,14 @@ class RankRunner::Crew {
   const std::function<void()>* for_caller_ GUARDED_BY(mutex_) = nullptr;
   bool caller_waits_ GUARDED_BY(mutex_) = true;  // in wait_for_setup()
   Status setup_status_ GUARDED_BY(mutex_);
+  Status refused_ GUARDED_BY(mutex_);  // the last reload: why
 };
 
 // --- the caller ---
 
-Status RankRunner::start(const Group& group, Setup setup, std::unique_ptr<RankRunner>* out) {
-  auto crew = std::make_shared<Crew>(group, std::move(setup));
+Status RankRunner::start(const Group& group, Setup setup, Reload reload,
+                         std::unique_ptr<RankRunner>* out) {
+  auto crew = std::make_shared<Crew>(group, std::move(setup), std::move(reload));
   auto runner = std::unique_ptr<RankRunner>(new RankRunner(crew));
   for (int32_t i = 0; i < crew->ranks(); ++i) {
     runner->threads_.emplace_back([crew, i] { crew->run(i); });
@@ -103,6 +110,9 @@ RankRunner::~RankRunner() {
 
 void RankRunner::launch(StepBuffer* buffer) { crew_->launch(buffer); }
 void RankRunner::completed(StepBuffer* buffer) { crew_->completed(buffer); }
+Status RankRunner::reload(const std::string& folder, Status* refused) {
+  return crew_->reload(folder, refused);
+}
 Status RankRunner::wait() { return crew_->wait_for_step(); }
 bool RankRunner::lost() const { return crew_->lost(); }
 std::vector<Decoder::Progress> RankRunner::progress() const { return crew_->progress(); }
@@ -137,7 +147,8 @@ bool RankRunner::Crew::wait_for_end() {
 void RankRunner::Crew::launch(StepBuffer* buffer) {
   {
     const Lock lock(mutex_);
-    for (Seat& seat : seats_) seat.launched.push_back({buffer, buffer->is_late()});
+    for (Seat& seat : seats_)
+      seat.launched.push_back({.step = buffer, .is_late = buffer->is_late()});
   }
   to_ranks_.notify_all();
 }
@@ -149,6 +160,19 @@ void RankRunner::Crew::completed(StepBuffer* buffer) {
     for (Seat& seat : seats_) seat.completed = buffer;
   }
   to_ranks_.notify_all();
+}
+
+Status RankRunner::Crew::reload(const std::string& folder, Status* refused) {
+  {
+    const Lock lock(mutex_);
+    refused_ = {};
+    for (Seat& seat : seats_) seat.launched.push_back({.folder = &folder});
+  }
+  to_ranks_.notify_all();
+  Status status = wait_for_step();
+  const Lock lock(mutex_);
+  *refused = refused_;
+  return status;
 }
 
 Status RankRunner::Crew::wait_for_step() {
@@ -227,7 +251,7 @@ void RankRunner::Crew::run(int32_t index) {
     status = setup_status_;
     seat.decoder = rank.decoder.get();
   }
-  if (status) run_steps(&seat, rank.decoder.get());
+  if (status) run_steps(&seat, &rank);
   Lock lock(mutex_);
   seat.decoder = nullptr;
   ++left_;
@@ -238,7 +262,8 @@ void RankRunner::Crew::run(int32_t index) {
 
 // Waits for a step only when the caller does: until then the next one may come, and has to reach
 // the device while this one runs there.
-void RankRunner::Crew::run_steps(Seat* seat, Decoder* decoder) {
+void RankRunner::Crew::run_steps(Seat* seat, Rank* rank) {
+  Decoder* decoder = rank->decoder.get();
   int running = 0;
   for (;;) {
     Launched next;
@@ -254,7 +279,9 @@ void RankRunner::Crew::run_steps(Seat* seat, Decoder* decoder) {
         return;  // closing
       }
     }
-    if (next.step) {
+    if (next.folder) {
+      load_again(*next.folder, seat, rank);
+    } else if (next.step) {
       run_step(next, seat, decoder, &running);
     } else {
       report(seat, decoder, &running);
@@ -262,6 +289,21 @@ void RankRunner::Crew::run_steps(Seat* seat, Decoder* decoder) {
     // A device that runs a step while it is launched has done it: no word of it waits for the next.
     while (running > 0 && decoder->done()) report(seat, decoder, &running);
   }
+}
+
+void RankRunner::Crew::load_again(const std::string& folder, Seat* seat, Rank* rank) {
+  Status status, refused;
+  try {
+    status = reload_(rank, folder, &refused);
+  } catch (const std::exception& e) {
+    status = Status::internal(std::string("loading weights: ") + e.what());
+  }
+  if (!status) status = failed(rank->index, std::move(status));
+  const Lock lock(mutex_);
+  if (refused_.ok()) refused_ = std::move(refused);
+  seat->done.push_back(std::move(status));
+  seat->waiting = false;
+  if (all_done()) from_ranks_.notify_one();
 }
 
 // A late step begins to run; its draws are described when the caller has taken in what the steps

@@ -7,7 +7,9 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -24,7 +26,9 @@ struct Rank {
   RankShape shape;
   std::unique_ptr<Device> device;
   DecoderWeights weights;
-  std::unique_ptr<Decoder> decoder;  // destroyed before the device
+  std::string folder;                         // of the checkpoint that they are from
+  std::map<std::string, std::string> layout;  // its tensors: name -> dtype and shape
+  std::unique_ptr<Decoder> decoder;           // destroyed before the device
 };
 
 class RankRunner final : public StepRunner {
@@ -34,6 +38,8 @@ class RankRunner final : public StepRunner {
   using OnCaller = std::function<void(const std::function<void()>&)>;
   // What it refers to lives as long as the function itself does.
   using Setup = std::function<Status(Rank*, const OnCaller&)>;
+  // See StepRunner::reload(). Runs on each rank's thread.
+  using Reload = std::function<Status(Rank*, const std::string& folder, Status* refused)>;
   // As RankGroup has them.
   struct Group {
     int ranks = 1, threads_per_rank = 1;
@@ -41,11 +47,13 @@ class RankRunner final : public StepRunner {
   };
   // Starts a thread for each rank, has it run `setup` and returns when all have. A rank whose setup
   // fails ends the group.
-  static Status start(const Group& group, Setup setup, std::unique_ptr<RankRunner>* out);
+  static Status start(const Group& group, Setup setup, Reload reload,
+                      std::unique_ptr<RankRunner>* out);
   ~RankRunner() override;
 
   void launch(StepBuffer* buffer) override;
   void completed(StepBuffer* buffer) override;
+  Status reload(const std::string& folder, Status* refused) override;
   Status wait() override;
   bool lost() const override;
   std::vector<Decoder::Progress> progress() const override;

@@ -103,6 +103,10 @@ void Scheduler::preempt(Sequence& seq) {
   waiting_.insert(&seq);
 }
 
+void Scheduler::preempt_all() {
+  while (!running_.empty()) preempt(*running_.back());
+}
+
 void Scheduler::admit(StepPlan* plan) {
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     if (budget(*plan) <= 0 || free_slots_.empty()) return;

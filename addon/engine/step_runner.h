@@ -1,6 +1,7 @@
 // StepRunner: carries steps to what runs them, one device or several. The engine knows no more.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "device/device.h"
@@ -20,6 +21,10 @@ class StepRunner {
   virtual void launch(StepBuffer* buffer) = 0;
   // `buffer` was launched late and is complete now. The runner waits for this before it samples.
   virtual void completed(StepBuffer* buffer) = 0;
+  // Puts the weights of the checkpoint in `folder` in the place of those that it has. Not ok: the
+  // device is unusable. *refused not ok: why not; the weights are what they were.
+  // REQUIRES: no step is in flight.
+  virtual Status reload(const std::string& folder, Status* refused) = 0;
   // For the oldest launched step. Not ok: the device is unusable.
   virtual Status wait() = 0;
   // wait() has failed for good although a step is still running: its buffer may be touched for as

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #ifdef __linux__
 #include <unistd.h>
@@ -114,6 +115,33 @@ Status EngineHost::submit(Request request) {
 
 EngineStats EngineHost::stats() const { return engine_ ? engine_->stats() : last_stats_; }
 
+Napi::Promise EngineHost::reload(std::string folder) {
+  const auto asked = Napi::Promise::Deferred::New(env_);
+  Status status = Status::unavailable("the engine is closed");
+  if (engine_) {
+    status = engine_->reload(std::move(folder), [mailbox = mailbox_](const Status& s) {
+      mailbox->post([&](News* news) { news->reloaded = s; });
+    });
+  }
+  if (!status) {
+    asked.Reject(error_object(env_, status));
+  } else {
+    reloaded_ = asked;
+    hold_loop(true);
+  }
+  return asked.Promise();
+}
+
+void EngineHost::settle_reload(const Status& status) {
+  const Napi::Promise::Deferred asked = *std::exchange(reloaded_, std::nullopt);
+  if (live_.empty() && !closing_) hold_loop(false);
+  if (status) {
+    asked.Resolve(env_.Undefined());
+  } else {
+    asked.Reject(error_object(env_, status));
+  }
+}
+
 Napi::Promise EngineHost::close() {
   if (!closed_) {
     closed_ = Napi::Promise::Deferred::New(env_);
@@ -185,6 +213,7 @@ void EngineHost::handle_news(News news) {
     engine_->drain_deltas(&deltas_);
     deliver(deltas_);
   }
+  if (news.reloaded && reloaded_) settle_reload(*news.reloaded);
   if (news.closed) {
     disconnect();
     closed_->Resolve(env_.Undefined());
@@ -200,7 +229,7 @@ void EngineHost::deliver(const std::vector<Delta>& deltas) {
     const auto found = live_.find(delta.request);
     if (found != live_.end() && --found->second == 0) live_.erase(found);
   }
-  if (live_.empty() && !closing_) hold_loop(false);
+  if (live_.empty() && !closing_ && !reloaded_) hold_loop(false);
   const size_t count = packed_.words.size();
   if (words_.IsEmpty() || words_.Value().ElementLength() < count) {
     words_ = Napi::Persistent(Napi::Float64Array::New(env_, std::max<size_t>(2 * count, 1024)));

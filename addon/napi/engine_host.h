@@ -31,6 +31,8 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   Engine* engine() { return engine_.get(); }  // null once closing has begun
   Status submit(Request request);
   EngineStats stats() const;
+  // Promise of nothing; rejects with {code, message}.
+  Napi::Promise reload(std::string folder);
   // At most once: the promise is JavaScript's to keep.
   Napi::Promise close();
   // The JavaScript handle is gone: close without anyone waiting.
@@ -42,6 +44,7 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
 
   static void on_environment_exit(void* host);
   void handle_news(News news);
+  void settle_reload(const Status& status);
   void deliver(const std::vector<Delta>& deltas);
   void start_closing();
   void disconnect();
@@ -50,7 +53,7 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   Napi::Env env_;
   Wrap wrap_;
   Napi::FunctionReference on_progress_, on_plan_, on_deltas_;
-  std::optional<Napi::Promise::Deferred> opened_, closed_;
+  std::optional<Napi::Promise::Deferred> opened_, closed_, reloaded_;
   std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
   std::unique_ptr<Engine> engine_;
   EngineStats last_stats_;

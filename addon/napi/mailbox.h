@@ -26,6 +26,7 @@ struct News {
   bool opened = false;  // loading has ended, well (engine) or not (status)
   Status status;
   std::unique_ptr<Engine> engine;
+  std::optional<Status> reloaded;  // new weights are there (ok), or not
   bool closed = false;
   std::vector<Delta> last;  // what the engine said while it closed
 };

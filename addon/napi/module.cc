@@ -22,6 +22,7 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
                                          InstanceMethod<&EngineHandle::abort>("abort"),
                                          InstanceMethod<&EngineHandle::stats>("stats"),
                                          InstanceMethod<&EngineHandle::pause>("pause"),
+                                         InstanceMethod<&EngineHandle::reload>("reload"),
                                          InstanceMethod<&EngineHandle::drain>("drain"),
                                          InstanceMethod<&EngineHandle::close>("close"),
                                          InstanceMethod<&EngineHandle::info>("info")}));
@@ -74,6 +75,10 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
     if (engine == nullptr) return;
     const std::string what = info[0].As<Napi::String>().Utf8Value();
     engine->pause(what == "all" ? Pause::all : what == "later" ? Pause::later : Pause::none);
+  }
+  // reload(folder): promise; rejects with {code, message}.
+  Napi::Value reload(const Napi::CallbackInfo& info) {
+    return host_->reload(info[0].As<Napi::String>().Utf8Value());
   }
   void drain(const Napi::CallbackInfo&) {
     if (Engine* engine = host_->engine()) engine->drain();

@@ -10,7 +10,7 @@ import {
   type WholeForm,
 } from '../generation/answer.js'
 import { clientOf } from '../http/client.js'
-import type { Ctx } from '../http/context.js'
+import { addHeader, type Ctx } from '../http/context.js'
 import { badRequest, clientGone } from '../request-error.js'
 import { bytesInSlices, jsonPieces } from '../slices.js'
 import { requireReady } from './admission.js'
@@ -26,6 +26,9 @@ const JSON_TYPE = { 'content-type': 'application/json' } as const
 /** An answer that may be long, made in slices. */
 export const answerJson = async (c: Ctx, value: unknown): Promise<Response> =>
   c.body(await bytesInSlices(jsonPieces(value)), 200, JSON_TYPE)
+
+/** Where weights may change: those that an answer is of. */
+export const WEIGHTS_HEADER = 'x-weight-version'
 
 const TIMEOUT_HEADER = 'x-request-timeout'
 
@@ -61,6 +64,8 @@ export const respond = async (
   if (client.isGone()) throw clientGone()
   const context = { client, timeout }
   if ('stream' in form) {
+    const { version } = generation.model.weights
+    if (version !== undefined) addHeader(c, WEIGHTS_HEADER, version)
     await answerAsStream(context, generation, form.stream)
     return RESPONSE_ALREADY_SENT
   }

@@ -14,6 +14,8 @@ export type ServerConfig = HttpConfig &
   Defaults & {
     /** Clients may pause the engines. */
     readonly allowPause: boolean
+    /** The folder below which clients may have weights loaded; undefined: they may not. */
+    readonly reloadFrom: string | undefined
     /** Seconds; 0: none. */
     readonly requestTimeout: number
     /** /health is 503 when the step loop made no progress for so many seconds while it had work. */

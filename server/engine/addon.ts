@@ -127,6 +127,8 @@ type NativeEngine = {
   readonly abort: (id: number) => void
   readonly stats: () => EngineStats
   readonly pause: (pause: 'none' | 'later' | 'all') => void
+  /** Rejects with an EngineError. */
+  readonly reload: (folder: string) => Promise<void>
   readonly drain: () => void
   readonly close: () => Promise<void>
   /** Before close(). */

@@ -348,6 +348,16 @@ const pausing = (
   }
 }
 
+const reloading =
+  (native: Opened['native']): Engine['reload'] =>
+  async (folder) => {
+    checkText('folder', folder)
+    const found = await checkFolder(folder)
+    await native.reload(found).catch((error) => {
+      throw error instanceof Error ? error : new EngineFailure(error)
+    })
+  }
+
 /**
  * Loads a checkpoint. Rejects with an EngineFailure whose message names file, field, what was found
  * and what was expected. `tokenizer`: when the caller has loaded it already.
@@ -411,6 +421,7 @@ export const openEngine = async (
     stats: () => native.stats(),
     isFull: () => native.isFull(),
     ...pausing(native, dispatcher),
+    reload: reloading(native),
     close: () => {
       closing ??= native.close()
       return closing

@@ -344,6 +344,13 @@ export type Engine = {
   readonly pause: (mode: PauseMode) => Promise<void>
   readonly resume: () => void
   readonly isPaused: () => boolean
+  /**
+   * Puts the weights of another checkpoint of the same model in the place of its own: equal config, tensors of
+   * equal names, types and shapes. Live requests keep their tokens, and what was computed for them is computed
+   * again; the prefix cache is dropped. Tokenizer and template stay. Rejects with an EngineFailure when the
+   * checkpoint does not fit or cannot be read; then the weights are what they were.
+   */
+  readonly reload: (folder: string) => Promise<void>
   /** No new requests; running ones go on, a pause ends. */
   readonly drain: () => void
   /** Aborts what is left, joins the threads, frees all memory. Idempotent. */

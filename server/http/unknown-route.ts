@@ -50,6 +50,10 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
     'adapters are not available: merge them into the checkpoint',
   ],
   [/^\/(v1\/)?(load|slots)$|^\/get_load$/, 'use GET /metrics'],
+  [
+    /^\/update_weights_from_(tensor|distributed|ipc)$|^\/(update_weights|init_weights_update_group)$/,
+    'use POST /update_weights_from_disk',
+  ],
   [/^\/api\/version$/, 'use GET /version'],
   [
     /^\/(start|stop)_profile$|^\/(sleep|wake_up|is_sleeping|flush_cache|reset_prefix_cache)$|^\/api\/(pull|push|create|copy|delete)$|^\/models\/(un)?load$/,

@@ -218,6 +218,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     readout,
     compileForm: createGrammars(engine),
     pace: createPace(),
+    weights: { version: undefined },
     metrics: metrics.addModel(id, engine),
   }
 }

@@ -27,6 +27,8 @@ export type ServedModel = {
   readonly readout: Readout
   readonly compileForm: CompileForm
   readonly pace: Pace
+  /** Which weights run, as who loaded them calls them: `default` at the start; undefined: they never change. */
+  readonly weights: { version: string | undefined }
   readonly metrics: ModelMetrics
 }
 

@@ -211,6 +211,12 @@ const serverOptions = {
     z.boolean().default(false),
     'On CUDA with FP8 weights, activations of prompts in FP8 too: faster, less accurate.',
   ),
+  reload_from: option(
+    'text',
+    z.string().min(1).optional(),
+    'Clients may have weights loaded from folders below this one: POST /update_weights_from_disk.',
+    'none are loaded',
+  ),
   logprobs_mode: option(
     'text',
     z.enum(['raw_logprobs', 'processed_logprobs']).default('raw_logprobs'),

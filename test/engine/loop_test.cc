@@ -1,5 +1,6 @@
 // The engine's life: what is refused, aborted, drained, closed, and what a failure does to whom.
 #include <atomic>
+#include <optional>
 #include <set>
 #include <thread>
 
@@ -463,6 +464,112 @@ TEST(a_paused_engine_closes) {
   client.engine().close();
   client.wait();
   EXPECT(client.outcome(a).finish == Finish::abort);
+}
+
+// What a reload came to; waits for it.
+class Reloaded {
+ public:
+  std::function<void(const Status&)> done() {
+    return [this](const Status& s) {
+      const std::lock_guard lock(mutex_);
+      status_ = s;
+      changed_.notify_all();
+    };
+  }
+  Status wait() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return status_.has_value(); });
+    return *std::exchange(status_, std::nullopt);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<Status> status_;
+};
+
+TEST(a_reload_computes_again_and_a_refused_one_changes_nothing) {
+  Request r = request(40, 150);
+  r.n = 2;
+  Client free(scripted(script()));
+  const uint64_t undisturbed = free.submit(r);
+  free.wait();
+
+  std::atomic<int64_t> steps = 0;
+  std::atomic<bool> refuses = false;
+  Script s = script();
+  s.gate = [&] {
+    ++steps;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return Status();
+  };
+  s.on_reload = [&](const std::string& folder, Status* refused) {
+    EXPECT_EQ(folder, "there");
+    if (refuses) *refused = Status::invalid("other shapes");
+    return Status();
+  };
+  Client client(scripted(s));
+  Engine& engine = client.engine();
+  Reloaded reloaded;
+  const uint64_t a = client.submit(r);
+  for (int64_t round = 1; round <= 6; ++round) {
+    while (steps < 10 * round) std::this_thread::yield();
+    refuses = round % 2 == 0;
+    if (round == 5) engine.pause(Pause::all);
+    const int64_t before = engine.stats().cached_tokens;
+    REQUIRE_OK(engine.reload("there", reloaded.done()));
+    const Status status = reloaded.wait();
+    EXPECT_EQ(status.message(), refuses ? "other shapes" : "");
+    if (round != 5) continue;
+    wait_for(engine, 0, 2);  // in the pause nothing runs, and nothing is cached
+    EXPECT_EQ(engine.stats().blocks_cached, 0);
+    EXPECT_EQ(engine.stats().blocks_used, 0);
+    EXPECT_EQ(engine.stats().cached_tokens, before);
+    engine.pause(Pause::none);
+  }
+  client.wait();
+  for (size_t i = 0; i < 2; ++i) {
+    const auto& outcome = client.outcomes(a)[i];
+    EXPECT(outcome.ids == free.outcomes(undisturbed)[i].ids);
+    EXPECT_EQ(outcome.timings.preemptions, 3);
+  }
+  expect_idle(engine);
+}
+
+TEST(one_reload_at_a_time_and_none_of_a_closed_engine) {
+  Gate gate;
+  Script s = script();
+  s.on_reload = [&](const std::string&, Status*) { return gate.pass(); };
+  Client client(scripted(s));
+  Engine& engine = client.engine();
+  Reloaded first;
+  REQUIRE_OK(engine.reload("a", first.done()));
+  gate.wait_for_arrivals(1);
+  EXPECT_ERROR(engine.reload("b", [](const Status&) { EXPECT(false); }), "other weights");
+  const uint64_t waits = client.submit(request());
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(engine.stats().last_step_age, 0);  // it stalls nobody
+  gate.open();
+  EXPECT_OK(first.wait());
+  client.wait();
+  EXPECT_EQ(client.outcome(waits).ids.size(), 6u);
+  engine.close();
+  EXPECT_ERROR(engine.reload("c", [](const Status&) { EXPECT(false); }), "shutting down");
+}
+
+TEST(weights_that_are_lost_fail_the_engine) {
+  Script s = script();
+  s.on_reload = [](const std::string&, Status*) { return Status::internal("half of them"); };
+  Client client(scripted(s));
+  Reloaded reloaded;
+  client.engine().pause(Pause::all);
+  const uint64_t a = client.submit(request());
+  REQUIRE_OK(client.engine().reload("a", reloaded.done()));
+  EXPECT_ERROR(reloaded.wait(), "half of them");
+  client.wait();
+  EXPECT(client.outcome(a).finish == Finish::error);
+  EXPECT(client.engine().stats().failed_device);
+  EXPECT_ERROR(client.engine().reload("a", reloaded.done()), "has failed");
 }
 
 TEST(close_ends_everything_from_any_thread) {

@@ -116,7 +116,7 @@ struct Steps {
           return Decoder::create(rank->shape, rank->weights, rank->device.get(), limits,
                                  &rank->decoder);
         },
-        &runner);
+        {}, &runner);
     EXPECT_OK(started);
     for (int32_t i = 0; i < 3; ++i) buffers[i].input.token_ids = {&ids[i], 1};
   }
@@ -187,7 +187,7 @@ TEST(a_step_of_a_group) {
         return Decoder::create(rank->shape, rank->weights, rank->device.get(), limits,
                                &rank->decoder);
       },
-      &runner));
+      {}, &runner));
   const int32_t id = 0;
   StepBuffer buffer;
   buffer.input.token_ids = {&id, 1};
@@ -217,7 +217,7 @@ TEST(a_rank_that_cannot_be_set_up_ends_the_others) {
         const bool agreed = rank->group->smallest(rank->index, "its plan", &value);
         return agreed ? Status() : rank->group->status();
       },
-      &runner);
+      {}, &runner);
   EXPECT_ERROR(s, "no room for 3 bytes");
   EXPECT(!runner);
 }

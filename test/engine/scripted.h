@@ -141,6 +141,11 @@ class ScriptedRunner final : public StepRunner {
     if (spoil) spoil(step);
     return {};
   }
+  Status reload(const std::string& folder, Status* refused) override {
+    EXPECT(launched_.empty());
+    return on_reload ? on_reload(folder, refused) : Status();
+  }
+  std::function<Status(const std::string&, Status*)> on_reload;
   std::vector<Decoder::Progress> progress() const override {
     return progress_of_ranks ? progress_of_ranks() : std::vector<Decoder::Progress>();
   }

@@ -16,6 +16,7 @@ struct Script {
   std::function<void(StepBuffer&)> spoil;
   std::function<void(const StepBuffer&)> on_launch;
   std::function<std::vector<Decoder::Progress>()> progress_of_ranks;
+  std::function<Status(const std::string&, Status*)> on_reload;
 };
 
 inline Script script() {
@@ -43,6 +44,7 @@ inline std::function<std::unique_ptr<Engine>(std::function<void()>)> scripted(co
     runner->spoil = s.spoil;
     runner->on_launch = s.on_launch;
     runner->progress_of_ranks = s.progress_of_ranks;
+    runner->on_reload = s.on_reload;
     return std::make_unique<EngineLoop>(s.options, std::move(info), std::move(runner),
                                         std::move(wake));
   };

@@ -87,6 +87,7 @@ describe('settings', () => {
       strict_params: ['on', true],
       allow_pause: ['on', true],
       logprobs_mode: ['processed_logprobs', 'processed_logprobs'],
+      reload_from: ['/weights', '/weights'],
     }
     // These two go together: TLS has a test of its own (serve.test.ts).
     const tls = ['tls_cert', 'tls_key']

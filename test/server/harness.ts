@@ -75,6 +75,7 @@ const CONFIG: ServerConfig = {
   bodyLimit: 1 << 20,
   strictParams: false,
   allowPause: true,
+  reloadFrom: undefined,
   logprobsMode: 'raw_logprobs',
   defaultThinking: false,
   requestTimeout: 0,
@@ -115,6 +116,7 @@ const makeModel = (
     readout: createReadout(engine.info, readoutOf(options.reward) ?? profile.entry?.reward),
     compileForm: createGrammars(engine),
     pace: createPace(),
+    weights: { version: undefined },
     metrics: metrics.addModel(id, engine),
   }
 }

@@ -325,6 +325,7 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
     },
     resume: () => {},
     isPaused: () => false,
+    reload: () => Promise.reject(new Error('the script has no other weights')),
     drain: () => {
       draining = true
     },

@@ -8,7 +8,7 @@ import { jsonPieces } from '../../slices.js'
 import { stopReason } from './chunk-frame.js'
 import { chatLogprobs, promptLogprobs } from './logprobs.js'
 import type { ChatRequest } from './schema.js'
-import { timingsObject, usageObject } from './usage.js'
+import { timingsObject, usageObject, weightsFields } from './usage.js'
 
 /** What one choice of an answer is told by. */
 type ChatTelling = Pick<ChatPlan, 'model' | 'promptTokenIds'> & {
@@ -126,6 +126,7 @@ export const wholeChat = (answer: ChatAnswer): WholeForm => {
       })),
       usage: usageObject(counts, answer.reasoningTokens()),
       ...rewards.ofAnswer,
+      ...weightsFields(model),
       ...(yield* chatExtras(answer, first)),
       ...(body.timings && { timings: timingsObject(counts) }),
     })

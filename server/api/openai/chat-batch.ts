@@ -17,7 +17,7 @@ import type { Server } from '../server.js'
 import { UNSERVED_OF_BATCH } from '../unserved-fields.js'
 import { addEvent, choiceObject, newPart, promptExtras } from './chat-answer.js'
 import { ChatBatchRequest } from './schema.js'
-import { timingsObject, usageObject } from './usage.js'
+import { timingsObject, usageObject, weightsFields } from './usage.js'
 
 /** An error of one conversation, which says of which. */
 const ofConversation = (error: unknown, i: number): unknown => {
@@ -56,6 +56,7 @@ const wholeBatch = ({ body, plans }: Batch): WholeForm => {
         counts,
         plans.reduce((sum, plan) => sum + plan.reasoningTokens(), 0),
       ),
+      ...(plans[0] && weightsFields(plans[0].model)),
       ...(body.truncate_prompt_tokens !== undefined && {
         truncate_prompt_tokens: body.truncate_prompt_tokens,
         truncated_tokens: plans.reduce((sum, { dropped }) => sum + dropped, 0),

@@ -20,7 +20,7 @@ import {
 import { type CompletionChoice, createCompletionChoice } from './completion-choice.js'
 import { noLogprobs, promptLogprobs } from './logprobs.js'
 import { CompletionRequest } from './schema.js'
-import { timingsObject, usageObject } from './usage.js'
+import { timingsObject, usageObject, weightsFields } from './usage.js'
 
 type Plan = TextPlan & {
   readonly body: CompletionRequest
@@ -91,6 +91,7 @@ const wholeCompletion = (plan: Plan): WholeForm => {
       choices,
       usage: usageObject(counts, 0),
       ...answerExtras(plan),
+      ...weightsFields(plan.model),
       ...(body.timings && { timings: timingsObject(counts) }),
     })
   }

@@ -1,6 +1,7 @@
 // What an answer took, in OpenAI's words, and in ours where OpenAI has none.
 
 import type { Counts } from '../../generation/run.js'
+import type { ServedModel } from '../../model/served-model.js'
 
 export const usageObject = (counts: Counts, reasoningTokens: number) => ({
   prompt_tokens: counts.promptTokens,
@@ -14,6 +15,10 @@ export const usageObject = (counts: Counts, reasoningTokens: number) => ({
     rejected_prediction_tokens: 0,
   },
 })
+
+/** Where weights may change: those that ran when the answer ended, in SGLang's place. */
+export const weightsFields = ({ weights: { version } }: Pick<ServedModel, 'weights'>) =>
+  version === undefined ? {} : { metadata: { weight_version: version } }
 
 /** Of the slowest choice. */
 export const timingsObject = ({ slowest: t, completionTokens }: Counts) => ({
