@@ -154,6 +154,31 @@ void test_stride(const DeviceUnderTest& d) {
   EXPECT_CLOSE(out.read(), reference_gemm(to_double(a.read()), slice), d.tolerance);
 }
 
+// A weight in the place of another gives the bits that it gives in a place of its own.
+void test_in_place(const DeviceUnderTest& d, DType dtype, Scale scale, WeightFormat format) {
+  OPEN(d);
+  Random random(8);
+  const HostMatrix first = random_matrix(random, 19, 70, dtype, scale),
+                   second = random_matrix(random, 19, 70, dtype, scale);
+  const MatrixPart parts[] = {first.part(), second.part()};
+  Weight w, fresh;
+  REQUIRE_OK(device->pack_weight({&parts[0], 1}, WeightUse::linear, format, &w));
+  REQUIRE_OK(device->pack_weight({&parts[1], 1}, WeightUse::linear, format, &fresh));
+  Buffer a(device.get(), device->activation_dtype(), {4, 70}, random.normals(4 * 70));
+  Buffer out(device.get(), DType::f32, {4, 19}), wanted(device.get(), DType::f32, {4, 19});
+  multiply(device.get(), out, a, w);
+  multiply(device.get(), wanted, a, fresh);
+  REQUIRE_OK(device->sync());
+  EXPECT(out.read() != wanted.read());
+  const Weight before = w;
+  REQUIRE_OK(device->pack_weight({&parts[1], 1}, WeightUse::linear, format, &w));
+  EXPECT_EQ(w.handle, before.handle);
+  EXPECT_EQ(w.bytes, before.bytes);
+  multiply(device.get(), out, a, w);
+  REQUIRE_OK(device->sync());
+  EXPECT(out.read() == wanted.read());
+}
+
 void test_bad_parts(const DeviceUnderTest& d) {
   OPEN(d);
   Random random(7);
@@ -484,6 +509,11 @@ void add_gemm_cases(const DeviceUnderTest& d) {
   }
   add_case(at + "gemm mixed parts", [=] { test_mixed_parts(d); });
   add_case(at + "gemm slice", [=] { test_stride(d); });
+  add_case(at + "in place", [=] {
+    test_in_place(d, DType::bf16, Scale::none, WeightFormat::stored);
+    test_in_place(d, DType::bf16, Scale::none, WeightFormat::fp8);
+    test_in_place(d, DType::fp8_e4m3, Scale::per_row, WeightFormat::stored);
+  });
   add_case(at + "pack_weight refuses", [=] { test_bad_parts(d); });
   for (int64_t cols : {1, 15, 16, 17, 64, 100, 333, 2048}) {
     for (const float size : {3.0f, 0.003f}) {
