@@ -126,7 +126,10 @@ bool EngineLoop::take_token(Sequence& seq, int32_t id, const SampleOutput& sampl
   const std::string& bytes = options_.token_bytes[size_t(id)];
   seq.draw->take(id, bytes);
 
-  const bool is_stop = std::ranges::binary_search(request.rules.stop_ids, id);
+  const DrawRules& rules = request.rules;
+  const bool waits = std::ranges::find(rules.answer_stop_ids, id) != rules.answer_stop_ids.end() &&
+                     !seq.delivery.text.is_answer(bytes);
+  const bool is_stop = !waits && std::ranges::binary_search(rules.stop_ids, id);
   const bool special =
       size_t(id) < options_.token_special.size() && options_.token_special[size_t(id)];
   const bool shown = !(special && params.skip_special_tokens) && (!is_stop || params.include_stop);

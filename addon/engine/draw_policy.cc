@@ -16,6 +16,11 @@ uint64_t choice_seed(uint64_t seed, int32_t choice) {
 DrawRules::DrawRules(const SamplingParams& params, std::span<const int32_t> model_stop_ids,
                      int32_t tokens, int32_t vocab) {
   if (!params.ignore_eos) stop_ids.assign(model_stop_ids.begin(), model_stop_ids.end());
+  if (!params.grammar) {
+    for (const int32_t id : params.stop_token_ids) {
+      if (std::ranges::find(stop_ids, id) == stop_ids.end()) answer_stop_ids.push_back(id);
+    }
+  }
   stop_ids.insert(stop_ids.end(), params.stop_token_ids.begin(), params.stop_token_ids.end());
   std::ranges::sort(stop_ids);
   stop_ids.erase(std::unique(stop_ids.begin(), stop_ids.end()), stop_ids.end());

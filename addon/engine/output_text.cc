@@ -77,7 +77,7 @@ void OutputText::emit(size_t bytes, std::string* out) {
 }
 
 int32_t OutputText::push(std::string_view bytes, bool may_stop, std::string* out) {
-  if (stops_.empty()) {
+  if (stops_.empty() && place_ == Place::answer) {
     for (const char c : bytes) utf8_.push(uint8_t(c), out);
     return -1;
   }
@@ -86,6 +86,16 @@ int32_t OutputText::push(std::string_view bytes, bool may_stop, std::string* out
     if (stop >= 0) return stop;
   }
   return -1;
+}
+
+bool OutputText::is_answer(std::string_view bytes) const {
+  if (place_ == Place::answer) return true;
+  if (place_ == Place::thinking) return false;
+  const std::string text = opening_ + std::string(bytes);
+  const size_t from = text.find_first_not_of(kBlank);
+  if (from == text.npos) return false;
+  const std::string_view body = std::string_view(text).substr(from);
+  return place_ == Place::gap || !(kOpen.starts_with(body) || body.starts_with(kOpen));
 }
 
 int32_t OutputText::take(char c, bool may_stop, std::string* out) {

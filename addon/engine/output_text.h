@@ -41,7 +41,7 @@ class Utf8Filter {
   uint8_t low_ = 0x80, high_ = 0xBF;  // what the next continuation byte may be
 };
 
-// Which part of a text stop strings are looked for in.
+// Which part of a text stop strings, and a caller's stop ids, are looked for in.
 enum class StopScope : uint8_t {
   all,
   answer,          // from the first byte that is no blank
@@ -58,6 +58,8 @@ class OutputText {
   // text here, or -1. The match that ends first wins, of two that end together the longer one.
   // `may_stop` false: a stop string that ends in `bytes` is ordinary text.
   int32_t push(std::string_view bytes, bool may_stop, std::string* out);
+  // Whether these bytes, which come next, are in that part.
+  bool is_answer(std::string_view bytes) const;
   // The end of the text when no stop string ended it: what was held back.
   void finish(std::string* out);
 

@@ -178,8 +178,11 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
     ...(body.stop_token_ids && { stopTokenIds: body.stop_token_ids }),
     ...(body.stop !== undefined && {
       stop: typeof body.stop === 'string' ? [body.stop] : body.stop,
-      ...(params.stopScope !== undefined && { stopScope: params.stopScope }),
     }),
+    ...(params.stopScope !== undefined &&
+      (body.stop !== undefined || body.stop_token_ids !== undefined) && {
+        stopScope: params.stopScope,
+      }),
     ...(body.include_stop_str_in_output !== undefined && {
       includeStop: body.include_stop_str_in_output,
     }),

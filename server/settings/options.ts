@@ -126,7 +126,16 @@ const serverOptions = {
   port: option('integer', count(0, 65_535).default(8000), 'Port to listen on; 0: any free one.'),
   api_key: option(
     'list',
-    z.array(z.string().min(1)).default([]),
+    z
+      .array(
+        z
+          .string()
+          .min(1)
+          .regex(/^[\x21-\x7e]+$/, {
+            error: 'no header can carry it: it must be printable ASCII without spaces',
+          }),
+      )
+      .default([]),
     'Key that clients must send. Repeat it to allow several.',
     'none is needed',
   ),

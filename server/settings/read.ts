@@ -211,7 +211,8 @@ const explain = (issue: z.core.$ZodIssue, values: Values, sources: Sources): str
     case 'invalid_type':
       return `${name} must be ${{ text: 'text', list: 'text', integer: 'a whole number', number: 'a number', bytes: 'a number of bytes, such as 4GiB', switch: 'on or off' }[OPTIONS[key]?.kind ?? 'text']}; ${found}`
     default:
-      return `${name}: ${issue.message}; ${found}`
+      // A key is told to nobody.
+      return `${name}: ${issue.message}${key === 'api_key' ? '' : `; ${found}`}`
   }
 }
 

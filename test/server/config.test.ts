@@ -185,6 +185,11 @@ describe('settings', () => {
     assert.match(wrong({}, {}, file('\ufeff{"prot": 1}')), /did you mean 'port'/)
     assert.match(wrong({}, {}, '/nowhere.json'), /nowhere.json/)
     assert.match(wrong({ api_key: [''] }, {}), /--api-key must not be empty/)
+    for (const key of [' ', 'secret\n', 'sécret', 'two words']) {
+      const text = wrong({ api_key: ['good', key] }, {})
+      assert.match(text, /--api-key: no header can carry it/)
+      assert.doesNotMatch(text, /secret|words/, 'a key is told to nobody')
+    }
     assert.match(wrong({}, {}, file({ tls_cert: 'x' })), /go together/)
     assert.match(wrong({ model: ['a', 'b'], served_model_name: ['x'] }, {}), /1 names for 2 models/)
     assert.match(
