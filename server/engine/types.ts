@@ -163,7 +163,7 @@ export type Sampling = {
   readonly stop?: readonly string[]
   readonly includeStop?: boolean
   /**
-   * Where stop strings are looked for. 'answer': from the first character that is no blank;
+   * Where stop strings, and without a grammar stopTokenIds, are looked for. 'answer': from the first character that is no blank;
    * 'afterThinking': the same, behind the first `</think>`; 'afterBlock': the same where the text begins
    * with `<think>`, else in all of it. Default 'all'.
    */

@@ -196,6 +196,28 @@ TEST(stops_are_looked_for_in_their_scope) {
   check_scope(StopScope::after_block, "  <thi", -1, "  <thi");
 }
 
+TEST(what_comes_next_is_in_the_scope_or_not) {
+  const auto is_answer = [](StopScope scope, const std::string& before, const std::string& next) {
+    OutputText out({}, false, scope);
+    std::string text;
+    out.push(before, true, &text);
+    return out.is_answer(next);
+  };
+  EXPECT_EQ(is_answer(StopScope::all, "", "\n"), true);
+  EXPECT_EQ(is_answer(StopScope::answer, "", "\n"), false);
+  EXPECT_EQ(is_answer(StopScope::answer, "\n", "\na"), true);
+  EXPECT_EQ(is_answer(StopScope::answer, "a", "\n"), true);
+  EXPECT_EQ(is_answer(StopScope::after_thinking, "hm", "\n"), false);
+  EXPECT_EQ(is_answer(StopScope::after_thinking, "hm</think", ">\n\n"), false);
+  EXPECT_EQ(is_answer(StopScope::after_thinking, "hm</think>", "\n"), false);
+  EXPECT_EQ(is_answer(StopScope::after_thinking, "hm</think>\n", "a"), true);
+  EXPECT_EQ(is_answer(StopScope::after_block, "", "<think>"), false);
+  EXPECT_EQ(is_answer(StopScope::after_block, " <th", "in"), false);
+  EXPECT_EQ(is_answer(StopScope::after_block, "<th", "e"), true);
+  EXPECT_EQ(is_answer(StopScope::after_block, "<think>hm", "\n"), false);
+  EXPECT_EQ(is_answer(StopScope::after_block, "a", "\n"), true);
+}
+
 TEST(random_stops_and_cuts) {
   std::mt19937 rng(11);
   const std::string alphabet[] = {"a", "b", "\xC3\xA9", "\xE2\x82\xAC", "\xFF", "\xC3"};

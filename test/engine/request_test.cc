@@ -253,6 +253,19 @@ TEST(thinking_is_closed_at_its_budget) {
   }
 }
 
+TEST(a_callers_stop_id_ends_the_answer_and_not_the_thinking) {
+  Request r = request(4, 12);
+  const Outcome free = engine().run(r);
+  const int32_t id = free.ids[3];
+  r.sampling.stop_token_ids = {id};
+  const auto first = std::ranges::find(free.ids, id) - free.ids.begin();
+  EXPECT_EQ(engine().run(r).ids.size(), size_t(first) + 1);
+  r.sampling.stop_scope = StopScope::after_thinking;
+  const Outcome thinks = engine().run(r);
+  EXPECT(thinks.ids == free.ids);
+  EXPECT_EQ(thinks.text, free.text);
+}
+
 TEST(choices_of_one_request_share_its_prompt) {
   Request r = request(100, 10);
   r.n = 6;

@@ -64,6 +64,34 @@ describe('the embedded models', { skip: noAddon }, () => {
     return { ...splitAnswer(message.content, message.reasoning_content), finish }
   }
 
+  test('stop ids end the answer, not the thinking, and leave no half of a tag', async () => {
+    const question = {
+      model: 'tiny-reasoner',
+      messages: [user('How many r in strawberry?')],
+      temperature: 0,
+      reasoning_effort: 'high',
+    }
+    const free = await post('/v1/chat/completions', { ...question, return_token_ids: true })
+    const [whole] = free.choices
+    const ids: readonly number[] = whole.token_ids
+    assert.match(whole.message.reasoning_content, /r1/)
+    const answer = await post('/tokenize', {
+      model: 'tiny-reasoner',
+      prompt: whole.message.content,
+      add_special_tokens: false,
+    })
+    const rest = new Set<number>(answer.tokens)
+    for (const id of new Set(ids.filter((one) => !rest.has(one) && one !== ids.at(-1)))) {
+      const { choices } = await post('/v1/chat/completions', { ...question, stop_token_ids: [id] })
+      assert.deepEqual(choices[0].message, whole.message, `stop id ${id}`)
+    }
+    const [first] = answer.tokens
+    const { choices } = await post('/v1/chat/completions', { ...question, stop_token_ids: [first] })
+    assert.equal(choices[0].stop_reason, first)
+    assert.equal(choices[0].message.content, '')
+    assert.equal(choices[0].message.reasoning_content, whole.message.reasoning_content)
+  })
+
   test('tokens without text are told only to those who ask for ids', async () => {
     const { tokens } = await post('/tokenize', { prompt: '<|eot_id|>', add_special_tokens: false })
     const body = {
