@@ -38,8 +38,8 @@ struct DrawRules {
   std::vector<uint32_t> allowed;  // bit mask; empty: all
   size_t mask_words = 0;          // of a bit mask over the vocabulary
   std::vector<int32_t> stop_ids;  // sorted: end the sequence when drawn
-  // Of them, those that a caller added: they end an answer, and nothing before it. A grammar has no place
-  // where they do not end it.
+  // Of them, those that a caller added: they end an answer, and nothing before it. Under a grammar
+  // there are none: it knows no place where they end nothing.
   std::vector<int32_t> answer_stop_ids;
   // Banned at every draw: padding of the vocabulary and bad words of one token.
   std::vector<int32_t> never;
