@@ -26,6 +26,7 @@ import {
   Namespace,
   numberOf,
   orElse,
+  sizeOf,
   Tuple,
   text,
   typeName,
@@ -128,6 +129,11 @@ type Node =
 
 /** As Hugging Face's sandbox. */
 const MAX_RANGE = 100_000
+/** Filters that look at no more than the members of a list. */
+const SHALLOW = new Set([
+  ...['length', 'count', 'first', 'last', 'default', 'd', 'list', 'items', 'reverse', 'attr'],
+  ...['map', 'select', 'reject', 'selectattr', 'rejectattr'],
+])
 /** Nodes that one rendering may evaluate; a conversation of 1000 turns takes about 50,000. */
 const MAX_STEPS = 1_000_000
 const MAX_TEXT = 1 << 26
@@ -170,7 +176,10 @@ const add = (a: Value, b: Value): Value | undefined => {
     if (a.length + b.length > MAX_TEXT) throw tooLong()
     return a + b
   }
-  if (isList(a) && isList(b) && isTuple(a) === isTuple(b)) return listLike(a, [...a, ...b])
+  if (isList(a) && isList(b) && isTuple(a) === isTuple(b)) {
+    if (a.length + b.length > MAX_RANGE) throw new Error('a list grew beyond all bounds')
+    return listLike(a, [...a, ...b])
+  }
   return undefined
 }
 
@@ -360,6 +369,23 @@ class Run {
     return value
   }
 
+  /** What is read through costs by its size. */
+  #reads(...sizes: readonly number[]): void {
+    for (const size of sizes) this.#tick(Math.min(size, 8 * MAX_STEPS) >> 3)
+  }
+
+  /** A text is taken as it is; of others one is made. */
+  #text(value: Value): string {
+    if (typeof value === 'string') return value
+    this.#reads(sizeOf(value))
+    return text(value)
+  }
+
+  /** Characters that are told apart, one by one. */
+  #splits(value: Value): void {
+    if (typeof value === 'string') this.#tick(value.length >> 7)
+  }
+
   #write(written: string): void {
     this.#size += written.length
     if (this.#size > MAX_TEXT) throw tooLong()
@@ -418,16 +444,16 @@ class Run {
         const args = this.#arguments(node.call.args, scope)
         const caller = this.#macro(node.callerArgs ?? [], node.body, scope)
         const named = new Map(args.named).set('caller', caller)
-        this.#write(text(this.#call(node.call.callee, { given: args.given, named }, scope)))
+        this.#write(this.#text(this.#call(node.call.callee, { given: args.given, named }, scope)))
         return 'end'
       }
       case 'FilterStatement': {
         const inner = this.#captured(() => this.#block(node.body, new Scope(scope)))
-        this.#write(text(this.#filter(inner, node.filter, scope)))
+        this.#write(this.#text(this.#filter(inner, node.filter, scope)))
         return 'end'
       }
       default:
-        this.#write(text(this.#value(node, scope)))
+        this.#write(this.#text(this.#value(node, scope)))
         return 'end'
     }
   }
@@ -461,7 +487,9 @@ class Run {
     const { iterable, loopvar } = node
     const [source, test] =
       iterable.type === 'SelectExpression' ? [iterable.lhs, iterable.test] : [iterable, undefined]
-    let items = itemsOf(this.#value(source, scope))
+    const given = this.#value(source, scope)
+    this.#splits(given)
+    let items = itemsOf(given)
     if (test !== undefined)
       items = items.filter((item) => {
         this.#tick()
@@ -573,6 +601,9 @@ class Run {
         ? [filter.value, { given: [], named: new Map<string, Value>() }]
         : [nameOf(filter.callee), this.#arguments(filter.args, scope)]
     if (!hasFilter(name)) throw new Error(`no filter is named '${name}'`)
+    if (name === 'length' || name === 'count') this.#splits(operand)
+    if (SHALLOW.has(name) && isList(operand)) this.#tick(operand.length >> 5)
+    else this.#reads(sizeOf(operand))
     return this.#made(FILTERS[name](operand, args))
   }
 
@@ -641,18 +672,19 @@ class Run {
     const right = this.#value(rightNode, scope)
     switch (operator) {
       case '==':
-        return isEqual(left, right)
       case '!=':
-        return !isEqual(left, right)
+        this.#reads(Math.min(sizeOf(left), sizeOf(right)))
+        return isEqual(left, right) === (operator === '==')
       case 'in':
-        return contains(right, left)
       case 'not in':
-        return !contains(right, left)
+        this.#reads(sizeOf(left), isDict(right) ? 1 : sizeOf(right))
+        return contains(right, left) === (operator === 'in')
       case '~':
-        return add(text(left), text(right)) ?? ''
+        return add(this.#text(left), this.#text(right)) ?? ''
     }
     for (const one of [left, right])
       if (one instanceof Undefined) throw new Error(`${one.what} is undefined`)
+    if (!isNumber(left)) this.#reads(Math.min(sizeOf(left), sizeOf(right)))
     switch (operator) {
       case '<':
         return compare(left, right) < 0
@@ -666,13 +698,15 @@ class Run {
     const result =
       calculate(operator, left, right) ??
       (operator === '+' ? add(left, right) : operator === '*' ? times(left, right) : undefined)
-    if (result !== undefined) return result
+    // Two texts are put together at no cost.
+    if (result !== undefined) return isList(result) ? this.#made(result) : result
     throw new Error(`'${operator}' between ${typeName(left)} and ${typeName(right)}`)
   }
 
   #member(node: MemberNode, scope: Scope): Value {
     const object = this.#value(node.object, scope)
     const { property } = node
+    if (typeof object === 'string') this.#tick(object.length >> (node.computed ? 7 : 10))
     if (!node.computed) {
       if (property.type === 'IntegerLiteral')
         return memberOf(object, BigInt(property.value), true, `item ${property.value}`)
@@ -690,8 +724,12 @@ class Run {
       return value === null ? undefined : Number(integerOf(value, 'a slice'))
     }
     const [from, to, step] = [at(node.start), at(node.stop), at(node.step)]
-    if (typeof object === 'string') return slice([...object], from, to, step).join('')
-    if (isList(object)) return listLike(object, slice(object, from, to, step))
+    if (typeof object === 'string') {
+      // One by one only where a character may be two units.
+      const isPlain = (step ?? 1) === 1 && !/[\ud800-\udfff]/.test(object)
+      return isPlain ? object.slice(from, to) : slice([...object], from, to, step).join('')
+    }
+    if (isList(object)) return this.#made(listLike(object, slice(object, from, to, step)))
     throw new Error(`a slice of a ${typeName(object)}`)
   }
 }

@@ -132,6 +132,22 @@ export const isEqual = (a: Value, b: Value): boolean => {
   return a === b
 }
 
+const sizes = new WeakMap<object, number>()
+
+/** How many values one goes through to read it all, shared ones each time; of a text its length over 128. Lists
+ * and dicts never change, so each is counted once. */
+export const sizeOf = (value: Value): number => {
+  if (typeof value === 'string') return 1 + (value.length >> 7)
+  if (!isList(value) && !isDict(value)) return 1
+  const known = sizes.get(value)
+  if (known !== undefined) return known
+  let size = 1
+  if (isList(value)) for (const one of value) size += sizeOf(one)
+  else for (const [key, one] of value) size += sizeOf(key) + sizeOf(one)
+  sizes.set(value, size)
+  return size
+}
+
 /** A value that may be a key. */
 export const asKey = (value: Value): Value => {
   if (isDict(value) || (isList(value) && !isTuple(value)))

@@ -145,5 +145,24 @@ describe('templates', () => {
       "{% set n = namespace(t='xxxx') %}{% for a in range(99) %}{% set n.t = n.t ~ n.t %}{% endfor %}"
     assert.throws(() => render(doubled), /beyond all bounds/)
     assert.throws(() => render('{{ 10 ** 4000 ** 10 }}'), /beyond all bounds/)
+    const grown = '{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}'
+    assert.throws(() => render(`{% set ns = namespace(x=[1]) %}${grown}`), /beyond all bounds/)
+    // A value that stands in itself many times is small until it is read through.
+    const nested =
+      '{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(40) %}' +
+      '{% set ns.x = [ns.x, ns.x] %}{% set ns.y = {"a": ns.y, "b": ns.y} %}{% endfor %}'
+    const uses = ['ns.x', 'ns.x | tojson', 'ns.x ~ 1', 'ns.x == [ns.x]', 'ns.x in [ns.x]', 'ns.y']
+    for (const use of [...uses, 'ns.y | string'])
+      assert.throws(() => render(`${nested}{{ ${use} }}`), /too many steps/, use)
+    const large =
+      "{% set l = range(50000) | list %}{% set k = range(50000) | list %}{% set t = 'ab' * 9999999 %}"
+    const reads = ['1 in l', 'l + l', 'l[1:]', 'l == k', '"c" in t', 't[1:]', 't[9]', 't | length']
+    for (const use of [...reads, 't.count("c")'])
+      assert.throws(
+        () => render(`${large}{% for i in range(90000) %}{% set x = ${use} %}{% endfor %}`),
+        /too many steps/,
+        use,
+      )
+    assert.equal(render("{{ 'abcdef'[-2:] }}{{ 'abcdef'[4:2] }}{{ 'a😀b'[1:2] }}"), 'ef😀')
   })
 })
