@@ -107,25 +107,37 @@ GPU_DEVICE int row_in_stage(int warp, int r) {
   return r / 8 * (S::kRows / 2) + warp * 8 + r % 8;
 }
 
+// Where a lane's part of each sixteen columns lies in a stage; FP8: of the first 64 of 128 columns.
+// A row's sixteen-byte chunks are turned as the copy engine turns them, by its number modulo 8.
+template <class S>
+GPU_DEVICE void place_fragments(int warp, uint32_t (&at)[4]) {
+  const int lane = int(threadIdx.x) % kWarp;
+  const int row = row_in_stage<S>(warp, S::kFp8 ? lane / 4 : lane % 16);
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    const int chunk = (S::kFp8 ? k : 2 * k + lane / 16) ^ row % 8;
+    at[k] = uint32_t(row * kRowBytes + chunk * 16 + (S::kFp8 ? lane % 4 / 2 * 4 : 0));
+  }
+}
+
 // Fragments of A for sixteen columns each, of 64 columns. FP8: the `half` of a stage's 128.
 template <class S>
-GPU_DEVICE void read_weights(const uint8_t* stage, int warp, int half, uint32_t (&a)[4][4]) {
-  const int lane = int(threadIdx.x) % kWarp;
-  // Sixteen bytes of a row of 128, turned as the copy engine turns them.
-  const auto chunk = [&](int row, int c) { return stage + row * kRowBytes + ((c ^ row % 8) << 4); };
+GPU_DEVICE void read_weights(const uint8_t* stage, const uint32_t (&at)[4], int half,
+                             uint32_t (&a)[4][4]) {
   if constexpr (!S::kFp8) {
-    const int row = row_in_stage<S>(warp, lane % 16);
 #pragma unroll
-    for (int k = 0; k < 4; ++k) ldmatrix_x4(a[k], chunk(row, 2 * k + lane / 16));
+    for (int k = 0; k < 4; ++k) ldmatrix_x4(a[k], stage + at[k]);
   } else {
     // A word is four columns; a lane wants the first two (its even bytes) or the last two.
-    const int t = lane % 4, shift = t % 2 ? 0 : 8;
+    const int shift = threadIdx.x % 2 ? 0 : 8;
+    // Rows g + 8 of the fragments lie a multiple of eight rows further on, turned alike.
+    constexpr int kUpper = (S::kPaired ? S::kRows / 2 : 8) * kRowBytes;
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int row = row_in_stage<S>(warp, lane / 4 + 8 * h);
+    for (int k = 0; k < 4; ++k) {
+      const uint8_t* lower = stage + (at[k] ^ uint32_t(half * 64));
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const auto* words = reinterpret_cast<const uint32_t*>(chunk(row, half * 4 + k)) + t / 2;
+      for (int h = 0; h < 2; ++h) {
+        const auto* words = reinterpret_cast<const uint32_t*>(lower + h * kUpper);
         a[k][h] = e4m3_odd_to_bf16(words[0] << shift);
         a[k][2 + h] = e4m3_odd_to_bf16(words[2] << shift);
       }
@@ -156,6 +168,8 @@ GPU_DEVICE void write_results(const DecodeGemm& p, const Output& out, const Lane
 template <class S>
 GPU_DEVICE void multiply(const DecodeGemm& p, const Output& out, const Lane& at,
                          const float* row_scale, const Ring<S>& ring, const Plan& plan) {
+  uint32_t fragments[4];
+  place_fragments<S>(at.warp, fragments);
   int stage = 0;
   for (int place = int(blockIdx.y); stage < plan.stages; place += int(gridDim.y)) {
     float sum[S::kTokens / 2];
@@ -164,7 +178,7 @@ GPU_DEVICE void multiply(const DecodeGemm& p, const Output& out, const Lane& at,
     bool begun = false;
     // Block `half` of the stage; products of the block before may be in flight, and are not after.
     const auto step = [&](uint32_t(&own)[4][4], uint32_t(&other)[4][4], int half, bool releases) {
-      read_weights<S>(ring.weights(stage), at.warp, half, own);
+      read_weights<S>(ring.weights(stage), fragments, half, own);
       const uint64_t b =
           wgmma_descriptor(shared_address(ring.tokens(stage) + half * S::kTokenBytes), 16, 1024);
       wgmma_fence(own);
