@@ -29,11 +29,16 @@ const readConfig = async <T extends z.ZodType>(
   const path = join(folder, name)
   const text = await readTextIfThere(path)
   if (text === undefined) return schema.parse({})
+  let json: unknown
   try {
-    return schema.parse(JSON.parse(text))
+    json = JSON.parse(text)
   } catch (error) {
     throw new Error(`${path}: ${error instanceof Error ? error.message : String(error)}`)
   }
+  const read = schema.safeParse(json)
+  if (read.success) return read.data
+  const [issue] = read.error.issues
+  throw new Error(`${path}: ${[...(issue?.path ?? []), issue?.message].join(': ')}`)
 }
 
 type OwnTemplate = {

@@ -1,14 +1,18 @@
 // A text file of a checkpoint or of the user's. Only regular files are read: a pipe would never end.
 
-import { readFile, stat } from 'node:fs/promises'
+import { lstat, readFile, stat } from 'node:fs/promises'
 
 /** The largest tokenizer.json of a 128K vocabulary has 17 MB. */
 const MAX_BYTES = 256 << 20
 
 /** undefined: there is no such file. Anything else that keeps it from being read is an error that names it. */
 export const readBytesIfThere = async (path: string): Promise<Buffer | undefined> => {
-  const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined
+  const found = await stat(path).catch(async (error: NodeJS.ErrnoException) => {
+    const isAbsent = error.code === 'ENOENT' || error.code === 'ENOTDIR'
+    // A cache that lost a file would otherwise be a model without a template.
+    const link = isAbsent ? await lstat(path).catch(() => undefined) : undefined
+    if (link !== undefined) throw new Error(`${path} cannot be read: it links to nothing`)
+    if (isAbsent) return undefined
     throw new Error(`${path} cannot be read (${error.code})`, { cause: error })
   })
   if (found === undefined) return undefined

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, describe, test } from 'node:test'
@@ -76,7 +76,12 @@ describe("a checkpoint's template", () => {
     write('tokenizer_config.json', '{"a": ')
     await assert.rejects(sources(), /tokenizer_config\.json: .*JSON/)
     write('tokenizer_config.json', { bos_token: 3 })
-    await assert.rejects(sources(), /tokenizer_config\.json: .*bos_token/s)
+    await assert.rejects(sources(), /tokenizer_config\.json: bos_token: [^\n]*$/)
+    write('tokenizer_config.json', 'null')
+    await assert.rejects(sources(), /tokenizer_config\.json: [^\n]*null$/)
+    rmSync(join(folder, 'tokenizer_config.json'))
+    symlinkSync('gone', join(folder, 'tokenizer_config.json'))
+    await assert.rejects(sources(), /tokenizer_config\.json cannot be read: it links to nothing/)
     write('tokenizer_config.json', {})
     execFileSync('mkfifo', [join(folder, 'chat_template.jinja')])
     await assert.rejects(sources(), /chat_template\.jinja cannot be read: it is not a regular file/)
