@@ -161,7 +161,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
   await firstTokens(server, prompts(5))
   const idle = await firstTokens(server, prompts(asks))
   // Enough that it does not end before the requests do.
-  const id = await startBatch(server, load(50 * lines))
+  const id = await startBatch(server, load(20 * lines))
   await sleep(500)
   const busy = await firstTokens(server, prompts(asks))
   const { status } = await stateOf(server, id)

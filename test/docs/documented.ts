@@ -37,6 +37,7 @@ export const NOT_RUN: Readonly<Record<string, string>> = {
   'npm run bench -- compare --llama-server FILE':
     'a binary of llama.cpp; test/bench has a stand-in',
   'npm run bench -- compare-results A.json B.json': 'two files of serve; test/bench makes them',
+  'npm run bench -- batches': 'minutes; test/bench runs it with --shape tiny',
   'npm run bench -- http':
     'asks whichever server is at port 8000; test/bench runs it by --base-url',
   'npm run bench -- gpu --add result.json': 'a result of a GPU; test/bench adds one',
@@ -72,6 +73,7 @@ export const LONG: readonly string[] = [
   'npm run bench -- storm',
   'npm run bench -- loop',
   'npm run bench -- reward',
+  'npm run bench -- decisions',
   'npm run bench -- score',
   'npm run bench -- import',
   'npm run bench -- start',
