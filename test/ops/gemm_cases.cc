@@ -165,11 +165,13 @@ void test_in_place(const DeviceUnderTest& d, DType dtype, Scale scale, WeightFor
   REQUIRE_OK(device->pack_weight({&parts[0], 1}, WeightUse::linear, format, &w));
   REQUIRE_OK(device->pack_weight({&parts[1], 1}, WeightUse::linear, format, &fresh));
   Buffer a(device.get(), device->activation_dtype(), {4, 70}, random.normals(4 * 70));
-  Buffer out(device.get(), DType::f32, {4, 19}), wanted(device.get(), DType::f32, {4, 19});
-  multiply(device.get(), out, a, w);
+  // A product is added to what is there.
+  Buffer old(device.get(), DType::f32, {4, 19}), out(device.get(), DType::f32, {4, 19}),
+      wanted(device.get(), DType::f32, {4, 19});
+  multiply(device.get(), old, a, w);
   multiply(device.get(), wanted, a, fresh);
   REQUIRE_OK(device->sync());
-  EXPECT(out.read() != wanted.read());
+  EXPECT(old.read() != wanted.read());
   const Weight before = w;
   REQUIRE_OK(device->pack_weight({&parts[1], 1}, WeightUse::linear, format, &w));
   EXPECT_EQ(w.handle, before.handle);
