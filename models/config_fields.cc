@@ -1,10 +1,28 @@
 #include "models/config_fields.h"
 
 #include <charconv>
+#include <cmath>
 #include <string>
 
 namespace nemotron {
 namespace {
+
+void read_yarn(JsonFields* f, RopeConfig* out) {
+  out->kind = RopeConfig::Kind::yarn;
+  out->factor = f->real("factor", 1, 1e6);
+  out->original_max_position = f->integer("original_max_position_embeddings", 1, kMaxPosition);
+  out->beta_fast = f->real("beta_fast", 1e-6, 1e6, 32);
+  out->beta_slow = f->real("beta_slow", 1e-6, 1e6, 1);
+  out->truncate = f->boolean("truncate", true);
+  if (f->status().ok() && out->theta <= 1) f->fail("\"rope_theta\" is not above 1");
+  if (f->status().ok() && out->beta_fast <= out->beta_slow) {
+    f->fail("\"beta_fast\" is not above \"beta_slow\"");
+  }
+  for (const char* name : {"mscale", "mscale_all_dim"}) {
+    if (f->find(name)) f->unsupported("\"" + std::string(name) + "\" is set; served: none");
+  }
+  out->attention_factor = f->real("attention_factor", 1e-3, 1e3, 0.1 * std::log(out->factor) + 1);
+}
 
 // `rope_scaling`, or `rope_parameters` of newer files, which has rope_theta inside.
 void read_rope_block(const Json& block, const std::string& where, RopeConfig* out,
@@ -24,12 +42,14 @@ void read_rope_block(const Json& block, const std::string& where, RopeConfig* ou
     if (f.status().ok() && out->high_freq_factor <= out->low_freq_factor) {
       f.fail("\"high_freq_factor\" is not above \"low_freq_factor\"");
     }
+  } else if (type == "yarn") {
+    read_yarn(&f, out);
   } else if (type == "divided") {
     out->kind = RopeConfig::Kind::divided;
     out->divisors = f.reals("divisors", 1e-6, 1e6);
   } else if (type != "default" && f.status().ok()) {
     f.unsupported("\"rope_type\" is " + (type.empty() ? "missing" : Json(type).brief()) +
-                  "; served: \"llama3\" and \"default\"");
+                  "; served: \"llama3\", \"yarn\" and \"default\"");
   }
   parent->adopt(f.status());
 }
@@ -37,6 +57,8 @@ void read_rope_block(const Json& block, const std::string& where, RopeConfig* ou
 bool same(const RopeConfig& a, const RopeConfig& b) {
   return a.theta == b.theta && a.kind == b.kind && a.factor == b.factor &&
          a.low_freq_factor == b.low_freq_factor && a.high_freq_factor == b.high_freq_factor &&
+         a.beta_fast == b.beta_fast && a.beta_slow == b.beta_slow && a.truncate == b.truncate &&
+         a.attention_factor == b.attention_factor &&
          a.original_max_position == b.original_max_position && a.divisors == b.divisors &&
          a.share == b.share;
 }
@@ -144,6 +166,11 @@ void read_rope(JsonFields* f, ModelConfig* out) {
   if (f->status().ok() && (out->rotary_dim < 2 || out->rotary_dim % 2 != 0)) {
     f->fail("the rotated share of a head, \"partial_rotary_factor\", times \"head_dim\" is " +
             std::to_string(out->rotary_dim) + "; expected an even number above 0");
+  }
+  // The factor of attention is one of whole scores (RankShape::score_scale).
+  if (f->status().ok() && out->rope.kind == RopeConfig::Kind::yarn &&
+      out->rotary_dim != out->head_dim) {
+    f->unsupported("\"yarn\" of a part of a head; served: of whole heads");
   }
   check_divisors(f, *out);
 }

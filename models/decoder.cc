@@ -109,7 +109,7 @@ void Decoder::forward(const StepInput& in, StepOutput* out) noexcept {
   const Tensor attn{
       .data = attn_.data, .dtype = attn_.dtype, .rank = 3, .shape = {rows, c.q_heads, c.head_dim}};
   const Tensor attn_rows = matrix(attn_, rows, int64_t(c.q_heads) * c.head_dim);
-  const float scale = 1.0f / std::sqrt(float(c.head_dim));
+  const float scale = c.score_scale / std::sqrt(float(c.head_dim));
   // Of a normed row, what this rank multiplies where one matrix is all of a layer's part.
   const Tensor own = matrix(h_, rows, c.hidden / c.shard.ranks);
   const int64_t first_own = own.shape[1] * c.shard.rank;

@@ -64,6 +64,7 @@ Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out)
                   .vocab = config.vocab,
                   .q_heads = config.q_heads / ranks,
                   .head_dim = config.head_dim,
+                  .score_scale = float(config.rope.attention_factor * config.rope.attention_factor),
                   .reward_outputs = config.reward.outputs(),
                   .layers = config.layers};
   for (size_t i = 0; i < shape.layers.size(); ++i) {

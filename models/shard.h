@@ -25,6 +25,7 @@ struct Shard {
 struct RankShape {
   Shard shard;
   int32_t hidden = 0, vocab = 0, q_heads = 0, head_dim = 0;
+  float score_scale = 1;          // of attention's scores, beside 1 / sqrt(head_dim): rope's
   int32_t reward_outputs = 0;     // rows of a reward head; 0: the head is of the vocabulary
   std::vector<LayerSpec> layers;  // kv_heads and intermediate of this rank
 

@@ -116,6 +116,7 @@ const char* rope_scaling(RopeConfig::Kind kind) {
   switch (kind) {
     case RopeConfig::Kind::none: return "none";
     case RopeConfig::Kind::llama3: return "llama3";
+    case RopeConfig::Kind::yarn: return "yarn";
     case RopeConfig::Kind::divided: return "divided";
   }
   return "";

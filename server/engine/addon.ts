@@ -92,7 +92,7 @@ export type NativeConfig = {
   readonly intermediate: number
   readonly maxPosition: number
   readonly ropeTheta: number
-  readonly ropeScaling: 'none' | 'llama3' | 'divided'
+  readonly ropeScaling: 'none' | 'llama3' | 'yarn' | 'divided'
   readonly tied: boolean
   readonly dtype: string
   readonly quantization: 'none' | 'modelopt_fp8' | 'compressed_fp8' | 'vllm_fp8'

@@ -129,6 +129,9 @@ MODELS = [
     # As the FP8 conversions of the 340B are stored.
     model("nemotron4_fp8", hidden=72, heads=3, kv_heads=3, head_dim=96, ffn=100, rope="default",
           family="nemotron", quant="vllm", kv_scales=True, runs=("stored", "kv_fp8")),
+    # Lengthened by YaRN, between the bounds that Llama 3.1 has. Not of an E4M3 cache: there transformers'
+    # keys have YaRN's factor already, the engine's do not, and others of them are rounded.
+    model("yarn", hidden=64, heads=4, kv_heads=2, head_dim=64, ffn=96, rope="yarn", prompt=176),
 ]
 ATTRIBUTES = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
 FIRST_ATTRIBUTE = 4  # of nine outputs
@@ -160,6 +163,9 @@ def config_of(m):
     if m["rope"] == "llama3":
         rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
                 "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+    if m["rope"] == "yarn":
+        rope = {"rope_type": "yarn", "rope_theta": 500000.0, "factor": 16.0, "beta_fast": 4.0,
+                "beta_slow": 1.0, "original_max_position_embeddings": 32}
     extra = {}
     if m["labels"]:
         extra = {"pad_token_id": 0}

@@ -321,8 +321,27 @@ TEST(config_rope_in_all_spellings) {
   EXPECT(c.rope.kind == RopeConfig::Kind::none);
 }
 
+TEST(config_yarn) {
+  const auto with = [](const std::string& more, ModelConfig* c) {
+    return read(llama_config().set("rope_scaling",
+                                   "{\"rope_type\": \"yarn\", \"factor\": 4.0" + more + "}"),
+                c);
+  };
+  const std::string original = ", \"original_max_position_embeddings\": 32";
+  ModelConfig c;
+  REQUIRE_OK(with(original, &c));
+  EXPECT(c.rope.kind == RopeConfig::Kind::yarn);
+  EXPECT_EQ(c.rope.attention_factor, 0.1 * std::log(4.0) + 1);
+  REQUIRE_OK(with(original + ", \"attention_factor\": 1.25, \"beta_fast\": 4", &c));
+  EXPECT_EQ(c.rope.attention_factor, 1.25);
+  EXPECT_EQ(c.rope.beta_fast, 4.0);
+  EXPECT_ERROR(with("", &c), "rope_scaling: \"original_max_position_embeddings\" is missing");
+  EXPECT_ERROR(with(original + ", \"beta_slow\": 40", &c), "\"beta_fast\" is not above");
+  EXPECT_ERROR(with(original + ", \"mscale\": 1.0", &c), "\"mscale\" is set");
+}
+
 TEST(config_rope_refusals) {
-  for (const std::string type : {"linear", "dynamic", "yarn", "longrope"}) {
+  for (const std::string type : {"linear", "dynamic", "longrope"}) {
     const Status s = read(
         llama_config().set("rope_scaling", "{\"rope_type\": \"" + type + "\", \"factor\": 2.0}"));
     EXPECT(s.code() == Code::unsupported);
