@@ -34,7 +34,8 @@ int32_t rotary_dim(const RopeConfig& rope, int32_t head_dim) {
 }
 
 // The llama3 rule by wavelength: short ones keep their frequency, long ones are slowed down by
-// `factor`, and between the two bounds the frequencies blend. yarn's is the same by the pair's number.
+// `factor`, and between the two bounds the frequencies blend. yarn's is the same by the pair's
+// number.
 std::vector<float> rope_inv_freq(const RopeConfig& rope, int32_t rotary_dim) {
   std::vector<float> inv_freq(size_t(rotary_dim) / 2);
   const auto original = double(rope.original_max_position);

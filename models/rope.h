@@ -6,8 +6,8 @@
 
 namespace nemotron {
 
-// llama3 and yarn: transformers' modeling_rope_utils, frequencies by wavelength. divided: each by a number
-// of its own, which is how GGUF files write down llama3's.
+// llama3 and yarn: transformers' modeling_rope_utils, frequencies by wavelength. divided: each by a
+// number of its own, which is how GGUF files write down llama3's.
 struct RopeConfig {
   double theta = 10000.0;
   enum class Kind : uint8_t { none, llama3, yarn, divided } kind = Kind::none;
