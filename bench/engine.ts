@@ -33,8 +33,8 @@ const flags = {
   'cpu-clock': toggle('tokens per CPU second; for --threads 1 on a busy machine'),
   ours: list(
     'LIST',
-    'ours with rounded activations, FP8 weights, or two ranks of half the threads too',
-    'exact,rounded,fp8,ranks',
+    'ours with exact activations, FP8 weights, or two ranks of half the threads too',
+    'exact,fp8,ranks',
   ),
   out: text('FOLDER', 'of the JSON file; "none": no file', 'bench/results'),
 }
@@ -111,9 +111,9 @@ const startAll = async (
 
   await add(startOurs('ours', options), { name: 'ours', taskOf: (c) => c })
   const roundable = /amx|bf16/.test(competitors[0]?.process.ready.version ?? '')
-  if (settings.ours.includes('rounded') && roundable) {
-    const name = 'ours rounded'
-    await add(startOurs(name, { ...options, roundActivations: true }), { name, taskOf: (c) => c })
+  if (settings.ours.includes('exact') && roundable) {
+    const name = 'ours exact'
+    await add(startOurs(name, { ...options, exactActivations: true }), { name, taskOf: (c) => c })
   }
   if (settings.ours.includes('ranks') && threads % 2 === 0) {
     const starting = startOurs('ours 2 ranks', { ...options, tensorParallelSize: 2 })

@@ -235,12 +235,10 @@ void Attention::attend(const StepInput& in, float* out, const float* q, int32_t 
   std::atomic<int64_t> next{items};
   pool_->run([&](int thread) {
     const Room room = room_of(thread);
-    if (kernels_->enter) kernels_->enter();
     for (int64_t item; (item = next.fetch_sub(1, std::memory_order_relaxed) - 1) >= 0;) {
       const Piece& piece = pieces_[size_t(item / kv_heads)];
       attend_piece(call, {in.spans[size_t(piece.span)], piece, item % kv_heads}, room);
     }
-    if (kernels_->leave) kernels_->leave();
   });
 }
 
@@ -272,12 +270,10 @@ bool Attention::attend_shared(const Call& call) {
   std::atomic<int64_t> next{items};
   pool_->run([&](int thread) {
     const Room room = room_of(thread);
-    if (kernels_->enter) kernels_->enter();
     for (int64_t item; (item = next.fetch_sub(1, std::memory_order_relaxed) - 1) >= 0;) {
       const Unit u = unit(item / most);
       if (item % most < stretches(u)) attend_stretch(call, u, item % most, room, sums(item));
     }
-    if (kernels_->leave) kernels_->leave();
     pool_->barrier();
     const Range mine = share(pieces * kv_heads, thread, pool_->size());
     for (int64_t i = mine.begin; i < mine.end; ++i) {
@@ -332,12 +328,7 @@ void Attention::take_queries(const Call& call, const Unit& unit, const Room& roo
     const int64_t row = unit.span.first_row + unit.piece.first + r / call.group;
     const float* from =
         call.q + (row * q_heads_ + unit.head * call.group + r % call.group) * head_dim_;
-    if (bf16_operands()) {
-      kernels_->scale_bf16(reinterpret_cast<uint16_t*>(room.queries) + r * head_dim_, from, nullptr,
-                           1.0f, head_dim_, head_dim_);
-    } else {
-      std::memcpy(room.queries + r * head_dim_, from, size_t(head_dim_) * sizeof(float));
-    }
+    std::memcpy(room.queries + r * head_dim_, from, size_t(head_dim_) * sizeof(float));
     to.maximum[r] = -std::numeric_limits<float>::infinity();
     to.total[r] = 0;
   }
@@ -346,13 +337,12 @@ void Attention::take_queries(const Call& call, const Unit& unit, const Room& roo
 // The scores of the rows that reach the sequence's `block`-th block become weights.
 void Attention::weigh(const Call& call, const Unit& unit, int64_t block, const Room& room,
                       const Sums& to) {
-  const size_t a_size = bf16_operands() ? 2 : 4;
   const int64_t first_position = unit.first_position();
   const int64_t skip = std::max<int64_t>(0, block * block_size_ - first_position) * call.group;
   for (int64_t r = skip; r < unit.piece.rows * call.group; ++r) {
     SoftmaxArgs a;
     a.scores = room.scores + r * block_size_;
-    a.probs = reinterpret_cast<uint8_t*>(room.weights) + size_t(r * block_size_) * a_size;
+    a.probs = room.weights + r * block_size_;
     a.valid = int(std::min(block_size_, first_position + r / call.group + 1 - block * block_size_));
     a.padded = int(block_size_);
     a.scale = call.scale * k_scale_[size_t(call.layer)];
@@ -373,7 +363,6 @@ void Attention::attend_stretch(const Call& call, const Unit& unit, int64_t stret
   ticks_->fetch_add(1, std::memory_order_relaxed);
   take_queries(call, unit, room, to);
   const auto tile = kernels_->tile[int(format_)];
-  const size_t a_size = bf16_operands() ? 2 : 4;
   const int64_t rows = unit.piece.rows * call.group;
   const int64_t first_position = unit.first_position();
   const int64_t last_position = first_position + unit.piece.rows - 1;
@@ -389,7 +378,7 @@ void Attention::attend_stretch(const Call& call, const Unit& unit, int64_t stret
     // Rows before `skip` end before this block: it must not touch them.
     const int64_t skip = std::max<int64_t>(0, b * block_size_ - first_position) * call.group;
     // Always the whole block, so that a row's sums are the same however far the others reach.
-    tile({.a = reinterpret_cast<uint8_t*>(room.queries) + size_t(skip * head_dim_) * a_size,
+    tile({.a = room.queries + skip * head_dim_,
           .a_stride = head_dim_,
           .rows = int(rows - skip),
           .b = keys_of(b),
@@ -402,7 +391,7 @@ void Attention::attend_stretch(const Call& call, const Unit& unit, int64_t stret
           .scratch = room.scratch,
           .ahead = to_next});
     weigh(call, unit, b, room, to);
-    tile({.a = reinterpret_cast<uint8_t*>(room.weights) + size_t(skip * block_size_) * a_size,
+    tile({.a = room.weights + skip * block_size_,
           .a_stride = block_size_,
           .rows = int(rows - skip),
           .b = values(call.layer, unit.span.block_table[size_t(b)], unit.head),

@@ -25,6 +25,7 @@ namespace nemotron::cpu {
 
 class Attention {
  public:
+  // kernels: exact ones; queries and weights of keys are float32.
   Status init(const Kernels* kernels, ThreadPool* pool, const StepLimits& limits,
               const KvConfig& kv, const RopeTable& rope, bool poison);
   // What is counted up while a long call goes on (RankGroup); before the first step.
@@ -92,7 +93,6 @@ class Attention {
   static Sums sums_at(float* p, int64_t rows, int64_t head_dim) {
     return {p, p + rows * head_dim, p + rows * (head_dim + 1)};
   }
-  bool bf16_operands() const { return kernels_->a_is_bf16[int(format_)]; }
 
   void attend_piece(const Call& call, const Unit& unit, const Room& room);
   bool attend_shared(const Call& call);

@@ -27,13 +27,12 @@ class CpuDevice final : public Device {
  public:
   CpuDevice(const Kernels* kernels, int threads, const DeviceOptions& options)
       : kernels_(kernels),
-        round_(options.round_activations && exact_kernels(kernels) != kernels),
+        round_(!options.exact_activations && exact_kernels(kernels) != kernels),
         debug_checks_(options.debug_checks),
         group_(options.group && options.group->ranks() > 1 ? options.group : nullptr),
         rank_(options.rank),
         pool_(threads),
-        gemm_(kernels, &pool_, options.round_activations,
-              group_ ? group_->ticks_of(rank_) : &own_ticks_) {}
+        gemm_(kernels, &pool_, round_, group_ ? group_->ticks_of(rank_) : &own_ticks_) {}
 
   std::string name() const override {
     return std::string("cpu (") + isa_name(kernels_->isa) +
@@ -42,7 +41,7 @@ class CpuDevice final : public Device {
            (amx_is_distrusted() ? "; amx multiplied wrongly and is not used)" : ")");
   }
   DType activation_dtype() const override { return DType::f32; }
-  DType kv_dtype() const override { return round_ ? DType::bf16 : DType::f16; }
+  DType kv_dtype() const override { return DType::f16; }
   // Ranks share the machine's memory.
   size_t free_bytes() const override {
     return available_bytes() / size_t(group_ ? group_->ranks() : 1);
@@ -102,10 +101,8 @@ class CpuDevice final : public Device {
     kv_layers_ = kv.layers;
     block_size_ = kv.block_size;
     return guarded([&]() -> Status {
-      // F16 does not fit BF16 products.
-      const bool round = round_ && kv.dtype != DType::f16;
-      if (Status s = attention_.init(round ? kernels_ : exact_kernels(kernels_), &pool_, limits, kv,
-                                     rope, debug_checks_);
+      if (Status s =
+              attention_.init(exact_kernels(kernels_), &pool_, limits, kv, rope, debug_checks_);
           !s)
         return s;
       attention_.count(group_ ? group_->ticks_of(rank_) : &own_ticks_);

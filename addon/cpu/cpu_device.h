@@ -11,7 +11,7 @@
 
 namespace nemotron::cpu {
 
-// Of options: round_activations, debug_checks, group and rank; `threads` are of this rank. Throws
+// Of options: exact_activations, debug_checks, group and rank; `threads` are of this rank. Throws
 // std::bad_alloc or std::system_error.
 std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads,
                                         const DeviceOptions& options);

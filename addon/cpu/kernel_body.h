@@ -491,7 +491,6 @@ struct Body {
     }
   }
 
-  template <bool to_bf16>
   static float softmax(SoftmaxArgs* a) {
     const F scale = S::set1(a->scale), low = S::set1(-__builtin_inff());
     F top = low;
@@ -507,14 +506,7 @@ struct Body {
     F sum = S::zero();
     for (int i = 0; i < a->padded; i += 16) {
       F p = S::first(exp(S::sub(S::load(a->scores + i), shift)), a->valid - i, S::zero());
-      if constexpr (to_bf16) {
-        // What is summed is what is multiplied: the rounded weights.
-        uint16_t* out = static_cast<uint16_t*>(a->probs) + i;
-        S::store_bf16(out, p);
-        p = S::load_bf16(out);
-      } else {
-        S::store(static_cast<float*>(a->probs) + i, p);
-      }
+      S::store(a->probs + i, p);
       sum = S::add(sum, p);
     }
     float factor = 1.0f;
@@ -671,7 +663,7 @@ struct Body {
     k.store = store;
     k.add = add;
     k.silu_mul = silu_mul;
-    k.softmax = softmax<S::kDot>;
+    k.softmax = softmax;
     k.multiply = multiply;
     k.rope = rope;
     k.quantise = quantise_row<S>;

@@ -114,10 +114,9 @@ struct TileArgs {
 struct SoftmaxArgs {
   // [padded to 16]; becomes exp(score * scale - maximum), 0 from `valid` on.
   float* scores = nullptr;
-  // Where the weights go for the next tile(): f32 or bf16; may be `scores`.
-  void* probs = nullptr;
-  int valid = 0;   // keys that this row attends to, >= 1
-  int padded = 0;  // multiple of 16
+  float* probs = nullptr;  // where the weights go for the next tile(); may be `scores`
+  int valid = 0;           // keys that this row attends to, >= 1
+  int padded = 0;          // multiple of 16
   float scale = 1;
   float maximum = 0;  // in and out; starts at -infinity
   float sum = 0;      // in and out

@@ -247,10 +247,10 @@ struct DeviceOptions {
   int32_t index = 0;    // which GPU
   int32_t threads = 0;  // CPU: 0 = one per hardware thread
   std::string isa;      // CPU: "", "plain", "avx2", "avx512", "amx"; "" = the best this machine has
-  // CPU: round activations to BF16 where the processor multiplies BF16. About twice as fast on
-  // prompts at two to three times the error; otherwise products are as accurate as with float32
-  // activations.
-  bool round_activations = false;
+  // CPU: products as accurate as with float32 activations. Otherwise activations are rounded to
+  // BF16 for them where the processor multiplies BF16, which is about twice as fast on prompts.
+  // Attention is in float32 either way. Refused on CUDA, which rounds always.
+  bool exact_activations = false;
   // CUDA: round the activations of prompt rows that meet FP8 weights to FP8, each row with a scale
   // of its own. Twice the matrix peak at a loss of accuracy; refused where the GPU or cuBLASLt is
   // not up to it.

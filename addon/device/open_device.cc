@@ -87,6 +87,10 @@ Status open_device(const std::string& backend, const DeviceOptions& options,
   if (const Backend* cuda = find_cuda(options.index + ranks - 1, &why)) {
     // A GPU that is there but cannot be used is an error, not a reason to be a hundred times
     // slower.
+    if (options.exact_activations) {
+      return Status::unsupported(
+          "exact_activations: found a CUDA device, whose activations are BF16; expected the CPU");
+    }
     *note = backend == "auto" ? "cuda, since a GPU is here" : "cuda, as asked for";
     return cuda->open(options, out);
   }

@@ -141,7 +141,7 @@ Status read_engine_options(const Napi::Object& object, EngineOptions* out) {
   fields.number("threads", &out->device.threads);
   fields.number("tensorParallelSize", &out->ranks);
   fields.string("isa", &out->device.isa);
-  fields.boolean("roundActivations", &out->device.round_activations);
+  fields.boolean("exactActivations", &out->device.exact_activations);
   fields.boolean("fp8Activations", &out->device.fp8_activations);
   fields.boolean("debugChecks", &out->debug_checks);
   out->device.debug_checks = out->debug_checks;

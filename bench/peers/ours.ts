@@ -38,7 +38,7 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
     maxNumSeqs: options.maxSequences,
     kvCacheMemory: options.kvBytes,
     dtype: options.dtype,
-    roundActivations: options.roundActivations ?? false,
+    exactActivations: options.exactActivations ?? false,
     tensorParallelSize: options.tensorParallelSize ?? 1,
     ...(options.isa !== undefined && { isa: options.isa }),
   })

@@ -50,7 +50,7 @@ export type ChildOptions = {
   /** Ours alone, as all below. */
   readonly kvBytes: number
   readonly dtype: 'bf16' | 'fp8'
-  readonly roundActivations?: boolean
+  readonly exactActivations?: boolean
   readonly tensorParallelSize?: number
   readonly isa?: string
 }

@@ -6,10 +6,10 @@ import {
   type Choices,
   keepReceipt,
   measureAccuracy,
-  REFERENCE,
   type Receipt,
   receiptsFile,
   receiptText,
+  referenceOn,
 } from '../model/accuracy.js'
 import { findFolder } from '../model/fetch.js'
 import { createProgress } from '../terminal.js'
@@ -19,10 +19,10 @@ import { print } from './print.js'
 type Flags = {
   readonly dtype: Choices['dtype']
   readonly kvCacheDtype: Choices['kvCacheDtype']
-  readonly roundActivations: 'on' | 'off'
+  readonly exactActivations: 'on' | 'off'
   readonly fp8Activations: 'on' | 'off'
   readonly against?: string
-  readonly device: 'auto' | 'cpu' | 'cuda'
+  readonly device: 'cpu' | 'cuda'
   readonly threads?: number
   readonly json?: boolean
 }
@@ -39,7 +39,7 @@ const folderOf = async (name: string): Promise<string> => {
 const choicesOf = (flags: Flags): Choices => ({
   dtype: flags.dtype,
   kvCacheDtype: flags.kvCacheDtype,
-  roundActivations: flags.roundActivations === 'on',
+  exactActivations: flags.exactActivations === 'on',
   fp8Activations: flags.fp8Activations === 'on',
 })
 
@@ -48,7 +48,7 @@ const report = (receipt: Receipt): string => {
   const { model, against, dtype, device } = receipt
   const extra = [
     ...(receipt.kv_cache_dtype === 'auto' ? [] : [`keys and values in ${receipt.kv_cache_dtype}`]),
-    ...(receipt.round_activations ? ['activations rounded to BF16'] : []),
+    ...(receipt.exact_activations ? ['exact activations'] : []),
     ...(receipt.fp8_activations ? ['activations in FP8'] : []),
   ].map((text) => `, ${text}`)
   const of = model === against ? 'the weights as they are stored' : against
@@ -68,10 +68,10 @@ const keep = async (receipt: Receipt): Promise<void> => {
 
 const check = async (name: string, flags: Flags): Promise<void> => {
   const choices = choicesOf(flags)
-  const isReference = JSON.stringify(choices) === JSON.stringify(REFERENCE)
+  const isReference = JSON.stringify(choices) === JSON.stringify(referenceOn(flags.device))
   if (isReference && flags.against === undefined)
     throw new Error(
-      'nothing to compare: choose --dtype, --kv-cache-dtype, --round-activations or --fp8-activations, or name the original with --against',
+      'nothing to compare: choose --dtype or another of the flags that change numbers, or name the original with --against',
     )
   const folder = await folderOf(name)
   const against = flags.against === undefined ? folder : await folderOf(flags.against)
@@ -99,7 +99,7 @@ const choice = (flags: string, text: string, values: readonly string[], standard
 const SWITCH = ['on', 'off']
 
 export const addCheckCommand = (program: Command): void => {
-  const device = ['cpu', 'cuda', 'auto']
+  const device = ['cpu', 'cuda']
   program
     .command('check')
     .description('Measure what quantised weights or rounding cost in accuracy.')
@@ -109,7 +109,7 @@ export const addCheckCommand = (program: Command): void => {
       choice('--dtype <type>', 'as of serve', ['auto', 'bf16', 'fp8', 'int8', 'int4'], 'auto'),
     )
     .addOption(choice('--kv-cache-dtype <type>', 'as of serve', ['auto', 'bf16', 'fp8'], 'auto'))
-    .addOption(choice('--round-activations <on|off>', 'as of serve', SWITCH, 'off'))
+    .addOption(choice('--exact-activations <on|off>', 'as of serve', SWITCH, 'off'))
     .addOption(choice('--fp8-activations <on|off>', 'as of serve', SWITCH, 'off'))
     .addOption(choice('--device <device>', 'where both run', device, 'cpu'))
     .option('--threads <n>', 'CPU threads (default: one per hardware thread)', positiveInteger)

@@ -80,7 +80,7 @@ const OPTIONS: Checks<EngineOptions> = {
   prefixCache: flag,
   rewardRows: ids,
   isa: text,
-  roundActivations: flag,
+  exactActivations: flag,
   fp8Activations: flag,
   debugChecks: flag,
   onProgress: callback,

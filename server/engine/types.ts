@@ -15,7 +15,7 @@ export type EngineOptions = {
    */
   readonly tensorParallelSize?: number
   readonly dtype?: 'auto' | 'bf16' | 'fp8' | 'int4' | 'int8'
-  /** Keys and values; auto: F16 on the CPU (with roundActivations BF16), BF16 on CUDA. */
+  /** Keys and values; auto: F16 on the CPU, BF16 on CUDA. */
   readonly kvCacheDtype?: 'auto' | 'bf16' | 'fp8'
   /** Bytes on each device; default: what is left after weights, activations and a reserve. */
   readonly kvCacheMemory?: number
@@ -39,10 +39,10 @@ export type EngineOptions = {
   /** Force a CPU instruction set: plain, avx2, avx512, amx. */
   readonly isa?: string
   /**
-   * On the CPU, round activations to BF16 where the processor multiplies BF16: about twice as fast on
-   * prompts, at two to three times the error. Default false: as accurate as float32 activations.
+   * On the CPU, products as accurate as with float32 activations. Default false: where the processor multiplies
+   * BF16, activations are rounded to it for products, which is about twice as fast on prompts. Refused on CUDA.
    */
-  readonly roundActivations?: boolean
+  readonly exactActivations?: boolean
   /**
    * On CUDA, round the activations of prompts that meet FP8 weights to FP8 (W8A8), one scale a token.
    * Refused where the GPU is older than sm_89, where cuBLASLt is missing, and on the CPU.

@@ -16,16 +16,18 @@ import { TEXTS, TEXTS_VERSION } from './accuracy-texts.js'
 
 /** Choices at load time that change numbers. */
 export type Choices = Required<
-  Pick<EngineOptions, 'dtype' | 'kvCacheDtype' | 'roundActivations' | 'fp8Activations'>
+  Pick<EngineOptions, 'dtype' | 'kvCacheDtype' | 'exactActivations' | 'fp8Activations'>
 >
 
-/** As exact as the engine is. */
-export const REFERENCE: Choices = {
+type Device = 'cpu' | 'cuda'
+
+/** As exact as the engine is there. */
+export const referenceOn = (device: Device): Choices => ({
   dtype: 'auto',
   kvCacheDtype: 'auto',
-  roundActivations: false,
+  exactActivations: device === 'cpu',
   fp8Activations: false,
-}
+})
 
 const Figures = z.object({
   positions: z.number(),
@@ -44,7 +46,7 @@ const Receipt = Figures.extend({
   against: z.string(),
   dtype: z.string(),
   kv_cache_dtype: z.string(),
-  round_activations: z.boolean(),
+  exact_activations: z.boolean(),
   fp8_activations: z.boolean(),
   device: z.string(),
   texts: z.number(),
@@ -229,7 +231,7 @@ type MeasureOptions = {
   /** The reference's; the same where only `choices` differ. */
   readonly against: string
   readonly choices: Choices
-  readonly device: 'auto' | 'cpu' | 'cuda'
+  readonly device: Device
   readonly threads?: number | undefined
   /** Of loading: bytes. */
   readonly onProgress: (what: string, done: number, total: number) => void
@@ -243,7 +245,9 @@ export const measureAccuracy = async (options: MeasureOptions): Promise<Receipt>
   const reference = folder === against ? side : await describeSide(against)
   checkSame(side, reference)
   const known: Seen[] = []
-  const stored = await run(reference, REFERENCE, options, (seen) => known.push(seen))
+  const stored = await run(reference, referenceOn(options.device), options, (seen) =>
+    known.push(seen),
+  )
   const figures = createFigures()
   known.reverse()
   const info = await run(side, choices, options, (seen) => {
@@ -259,7 +263,7 @@ export const measureAccuracy = async (options: MeasureOptions): Promise<Receipt>
     against,
     dtype: info.dtype,
     kv_cache_dtype: choices.kvCacheDtype,
-    round_activations: choices.roundActivations,
+    exact_activations: choices.exactActivations,
     fp8_activations: choices.fp8Activations,
     ...figures.figures(),
     device: info.device,
@@ -286,12 +290,12 @@ const receiptsOf = async (folder: string): Promise<readonly Receipt[]> => {
 
 type Same = Pick<
   Receipt,
-  'fingerprint' | 'kv_cache_dtype' | 'round_activations' | 'fp8_activations'
+  'fingerprint' | 'kv_cache_dtype' | 'exact_activations' | 'fp8_activations'
 >
 const isOf = (receipt: Same, same: Same): boolean =>
   receipt.fingerprint === same.fingerprint &&
   receipt.kv_cache_dtype === same.kv_cache_dtype &&
-  receipt.round_activations === same.round_activations &&
+  receipt.exact_activations === same.exact_activations &&
   receipt.fp8_activations === same.fp8_activations
 
 /** Takes the place of an older one of the same choices. Rejects where the folder cannot be written. */

@@ -124,7 +124,7 @@ const engineOptions = (
   blockSize: settings.block_size,
   maxWaiting: settings.max_waiting,
   prefixCache: settings.prefix_cache,
-  roundActivations: settings.round_activations,
+  exactActivations: settings.exact_activations,
   fp8Activations: settings.fp8_activations,
   ...(settings.kv_cache_memory !== undefined && { kvCacheMemory: settings.kv_cache_memory }),
   ...(settings.max_model_len !== undefined && { maxModelLen: settings.max_model_len }),

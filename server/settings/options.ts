@@ -210,10 +210,10 @@ const serverOptions = {
     'Largest file of /v1/files.',
   ),
   prefix_cache: option('switch', z.boolean().default(true), 'Share blocks between prompts.'),
-  round_activations: option(
+  exact_activations: option(
     'switch',
     z.boolean().default(false),
-    'On the CPU, activations in BF16: prompts about twice as fast, two to three times the error.',
+    'On the CPU, products as with float32 activations, for reference work: prompts take twice as long.',
   ),
   fp8_activations: option(
     'switch',

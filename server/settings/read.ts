@@ -265,7 +265,7 @@ export type ModelSettings = Pick<
   | keyof typeof modelOptions
   | 'chat_template'
   | 'prefix_cache'
-  | 'round_activations'
+  | 'exact_activations'
   | 'fp8_activations'
 > & {
   readonly reward?: ModelEntry['reward']

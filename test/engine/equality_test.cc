@@ -198,6 +198,28 @@ TEST(choices_equal_single_requests) {
   }
 }
 
+// The others run with activations rounded where the processor multiplies BF16.
+TEST(alone_equals_batch_with_exact_activations) {
+  EngineOptions single = tiny_options();
+  single.device.exact_activations = true;
+  single.prefix_cache = false;
+  single.run_ahead = false;
+  single.max_batched_tokens = 512;
+  const std::vector<Request> all(requests().begin(), requests().begin() + 16);
+  std::vector<Outcome> alone;
+  {
+    Client client(single);
+    REQUIRE_OK(client.status());
+    for (const Request& r : all) alone.push_back(client.run(r));
+  }
+  for (const int32_t budget : {64, 7}) {
+    EngineOptions o = tiny_options();
+    o.device.exact_activations = true;
+    o.max_batched_tokens = budget;
+    expect_equal(o, all, alone);
+  }
+}
+
 // Everything at once: submits and aborts at random moments, small pool, shared prompts, drafts.
 TEST(alone_equals_under_random_load) {
   for (uint32_t seed = 1; seed <= 6; ++seed) {

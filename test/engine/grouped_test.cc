@@ -178,6 +178,7 @@ Outcome scored(const EngineOptions& options) {
 double distance(const Files& files, const std::string& isa) {
   EngineOptions o = options_of(files.packed);
   o.device.isa = isa;
+  o.device.exact_activations = true;
   const Outcome packed = scored(o);
   o.model_dir = files.wide;
   const Outcome wide = scored(o);

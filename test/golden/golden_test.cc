@@ -36,14 +36,25 @@ constexpr const char* kBf16Kv = "kv_bf16";
 // CUDA rounds activations to BF16 before every product, which costs two to three times the error of
 // exact ones (docs/decisions/0004-activations.md), and F16 weights when they are loaded; one that
 // differs in its last bits may then land on the next E4M3 value, 6 % away.
-double max_mean_delta(const std::string& run, const std::string& isa) {
+// The CPU's rounded products stay below 0.6 of what transformers in BF16 is off.
+constexpr std::string_view kRounded = "-rounded";  // after an instruction set
+bool is_rounded(const std::string& isa) { return isa.ends_with(kRounded); }
+double max_mean_delta(const std::string& run, const std::string& isa, const Json& golden) {
+  if (is_rounded(isa)) {
+    double bf16_error = NAN;
+    (void)golden.find("runs")->find("stored")->find("bf16_error")->number(&bf16_error);
+    if (run == "stored") return 0.6 * bf16_error;
+    return run == kBf16Kv ? bf16_error : 0.04;  // as on CUDA
+  }
   if (isa != "cuda") return run == kBf16Kv ? 0.01 : 0.0015;
   return run == "stored" ? 0.03 : 0.04;
 }
-double near_tie(const std::string& isa) { return isa == "cuda" ? 0.06 : 0.02; }
+double near_tie(const std::string& isa) { return isa == "cuda" || is_rounded(isa) ? 0.06 : 0.02; }
 // Relative, of single scores of order 1. The CPU comes to 0.0012 at most; with keys and values in
 // BF16 it was 0.0117.
-double score_tolerance(const std::string& isa) { return isa == "cuda" ? 0.04 : 0.01; }
+double score_tolerance(const std::string& isa) {
+  return isa == "cuda" || is_rounded(isa) ? 0.04 : 0.01;
+}
 
 constexpr int32_t kBlockSize = 16, kChunk = 50;
 
@@ -93,7 +104,12 @@ Status open_one(const std::string& isa, std::unique_ptr<Device>* out) {
     options.debug_checks = true;
     return open_device("cuda", options, out, &note);
   }
-  return open_cpu_device({.threads = 2, .isa = isa, .debug_checks = true}, out);
+  const bool exact = !is_rounded(isa);
+  return open_cpu_device({.threads = 2,
+                          .isa = exact ? isa : isa.substr(0, isa.size() - kRounded.size()),
+                          .exact_activations = exact,
+                          .debug_checks = true},
+                         out);
 }
 
 // One sequence on one device, fed rows by rows.
@@ -257,7 +273,7 @@ void run_generation(const std::string& name, const std::string& run, const std::
       name.c_str(), run.c_str(), isa.c_str(), deltas.mean(), deltas.most, same, greedy.size(),
       near_ties);
   EXPECT_EQ(deltas.count, int64_t(prompt.size() - 1 + greedy.size()));
-  EXPECT_LE(deltas.mean(), max_mean_delta(run, isa));
+  EXPECT_LE(deltas.mean(), max_mean_delta(run, isa, golden));
 }
 
 void run_scores(const std::string& name, const std::string& isa, const Json& golden) {
@@ -294,7 +310,8 @@ void run_scores(const std::string& name, const std::string& isa, const Json& gol
 // Tests are made here because they depend on the folders and on the machine.
 bool add_cases() {
   std::vector<std::string> isas;
-  for (const char* isa : {"plain", "avx2", "avx512", "avx512bf16", "amx", "cuda"}) {
+  for (const char* isa : {"plain", "avx2", "avx512", "avx512bf16", "avx512bf16-rounded", "amx",
+                          "amx-rounded", "cuda"}) {
     std::unique_ptr<Device> device;
     // A library that was named and cannot be opened is a failure, not a machine without a GPU.
     const bool named = std::string(isa) == "cuda" && std::getenv("NEMOTRON_CUDA_LIBRARY");

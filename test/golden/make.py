@@ -11,6 +11,7 @@ Each folder is a Hugging Face checkpoint and a golden.json:
                     quantised to E4M3 per output row)
     prompt_logprobs   of prompt[1:]
     greedy, greedy_logprobs, margins   64 tokens; margin: logit of the first less that of the second
+    bf16_error      of "stored": mean |delta logprob| of these tokens when transformers computes in BF16
   scores            reward models: a list of {"ids", "scores"}, read at the last position
   chats             conversations that are to be answered, and transformers' ids of them
   rows              ids whose logits are the scores
@@ -444,6 +445,15 @@ def run(net, prompt):
             "greedy_logprobs": numbers(logprobs), "margins": numbers(margins)}
 
 
+def bf16_error(net, prompt, golden):
+    """Leaves the net in BF16."""
+    ids = list(prompt) + golden["greedy"]
+    table = torch.log_softmax(net.bfloat16()(torch.tensor([ids])).logits[0].float(), dim=-1)
+    got = [table[i, t].item() for i, t in enumerate(ids[1:])]
+    want = golden["prompt_logprobs"] + golden["greedy_logprobs"]
+    return float(f"{np.abs(np.array(got) - np.array(want)).mean():.4g}")
+
+
 def save_tokenizer(folder, template):
     """Bytes, and the control tokens of Llama 3."""
     alphabet = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
@@ -535,6 +545,8 @@ def make(m, seed):
                     rounded[name] = q.float() * scale
             net.load_state_dict(rounded)
             golden["runs"]["weights_fp8"] = run(net, prompt)
+        net.load_state_dict(real)
+        golden["runs"]["stored"]["bf16_error"] = bf16_error(net, prompt, golden["runs"]["stored"])
     (folder / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n")
 
 

@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
       return [isa, round](std::unique_ptr<Device>* out) {
         return open_cpu_device({.threads = 3,
                                 .isa = cpu::isa_name(isa),
-                                .round_activations = round,
+                                .exact_activations = !round,
                                 .debug_checks = true},
                                out);
       };
@@ -45,7 +45,7 @@ int main(int argc, char** argv) {
           .open =
               [round](std::unique_ptr<Device>* out) {
                 DeviceOptions options;
-                options.round_activations = round;
+                options.exact_activations = !round;
                 options.debug_checks = true;
                 *out = cpu::make_cpu_device(test::emulated_amx_kernels(), 3, options);
                 return Status();

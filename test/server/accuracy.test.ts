@@ -11,9 +11,9 @@ import { openEngine } from '../../server/engine/engine.js'
 import type { TokenLogprob } from '../../server/engine/types.js'
 import {
   measureAccuracy,
-  REFERENCE,
   type Receipt,
   receiptsFile,
+  referenceOn,
 } from '../../server/model/accuracy.js'
 import { TEXTS } from '../../server/model/accuracy-texts.js'
 import { startServer } from '../../server/server.js'
@@ -32,7 +32,7 @@ const folder = join(temporary, 'tiny-reasoner')
 
 const quiet = { device: 'cpu', threads: 1, onProgress: () => {}, say: () => {} } as const
 const measure = (model: string, against: string, dtype: 'auto' | 'fp8' | 'int8' | 'int4') =>
-  measureAccuracy({ ...quiet, folder: model, against, choices: { ...REFERENCE, dtype } })
+  measureAccuracy({ ...quiet, folder: model, against, choices: { ...referenceOn('cpu'), dtype } })
 
 /** Its exit status and what it wrote. */
 const check = async (...args: string[]) => {
@@ -47,7 +47,12 @@ const check = async (...args: string[]) => {
 const promptLogprobs = async (dtype: 'auto' | 'int4'): Promise<readonly TokenLogprob[][]> => {
   // Blocks of another size are other sums.
   const sizes = { maxModelLen: 300, blockSize: 16 } as const
-  const engine = await openEngine({ ...smallEngine(folder), ...sizes, dtype })
+  const engine = await openEngine({
+    ...smallEngine(folder),
+    ...sizes,
+    dtype,
+    exactActivations: true,
+  })
   const tokenizer = await loadTokenizer(folder)
   const all: TokenLogprob[][] = []
   try {
@@ -180,7 +185,7 @@ describe('check', { skip: noAddon }, () => {
       JSON.stringify({ ...tokenizer, added_tokens: [], post_processor: null }),
     )
     for (const [args, expected] of [
-      [[folder], /nothing to compare: choose --dtype/],
+      [[folder, '--exact-activations', 'on'], /nothing to compare: choose --dtype/],
       [[folder, '--against', other], /a vocabulary of 832 tokens and .* one of 320/],
       [[packagePath('test/golden/f32'), '--dtype', 'int4'], /tokenizer.json cannot be read/],
       [[fp8, '--dtype', 'fp8'], /stored as fp8, and --dtype fp8 leaves it so/],

@@ -82,7 +82,7 @@ describe('settings', () => {
       data_dir: ['/data', '/data'],
       file_limit: ['2GiB', 2 * 2 ** 30],
       prefix_cache: ['off', false],
-      round_activations: ['on', true],
+      exact_activations: ['on', true],
       fp8_activations: ['on', true],
       strict_params: ['on', true],
       allow_pause: ['on', true],

@@ -24,7 +24,14 @@ export type RealServer = {
 /** `config`: as in the file of --config. */
 export const startReal = async (config: object): Promise<RealServer> => {
   const file = join(mkdtempSync(join(tmpdir(), 'nemotron-config-')), 'config.json')
-  const small = { device: 'cpu', threads: 1, kv_cache_memory: '16MiB', port: 0 }
+  // Exact, so that answers are those of any processor.
+  const small = {
+    device: 'cpu',
+    threads: 1,
+    kv_cache_memory: '16MiB',
+    port: 0,
+    exact_activations: true,
+  }
   writeFileSync(file, JSON.stringify({ ...small, ...config }))
   const serving = await startServer({
     settings: readSettings({}, {}, file),
