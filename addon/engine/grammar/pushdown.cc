@@ -91,10 +91,14 @@ bool Pushdown::visit(const Place& place) {
 void Pushdown::enter(uint32_t body, uint32_t need, uint32_t room, Stack stack) {
   if (need == 0) draft_.open.push_back({Automaton::kEnd, stack});
   if (room == 0) return;
-  const uint32_t room_left = room == kUnboundedCount ? room : room - 1;
-  const uint32_t need_left = need > 0 ? need - 1 : 0;
-  draft_.open.push_back(
-      {body, room_left == 0 ? stack : push_counter(stack, body, need_left, room_left)});
+  draft_.open.push_back({body, during({stack, body, need, room})});
+}
+
+// While one of these turns is taken.
+Pushdown::Stack Pushdown::during(const StackData& turns) {
+  const uint32_t room = turns.room == kUnboundedCount ? turns.room : turns.room - 1;
+  if (room == 0) return turns.parent;
+  return push_counter(turns.parent, turns.node, turns.need > 0 ? turns.need - 1 : 0, room);
 }
 
 Pushdown::State Pushdown::close() {
@@ -320,12 +324,14 @@ Pushdown::Turn Pushdown::turn(State local) {
   if (all.size() != 1) return {};
   const Place p = all[0];
   const StackData s = stacks_[p.stack];
-  if (!s.counts || s.parent != kBottom) return {};
-  const uint32_t room = s.room == kUnboundedCount ? s.room : s.room - 1;
-  const uint32_t need = s.need > 0 ? s.need - 1 : 0;
-  std::vector<Place> one = {
-      {p.node, room == 0 ? kBottom : push_counter(kBottom, s.node, need, room)}};
-  return {intern(&one, s.need == 0), s.room};
+  // While turns must come, what follows the last of them may not yet.
+  if (!s.counts || (s.parent != kBottom && s.need > 0)) return {};
+  const State one = after(p.stack);
+  const Stack left = during(s);
+  const auto then = places(one);
+  if (std::ranges::find(then, Place{p.node, left}) == then.end()) return {};
+  const State behind = s.parent == kBottom ? kDead : after(s.parent);
+  return {.one = one, .two = after(left), .behind = behind, .room = s.room};
 }
 
 Pushdown::State Pushdown::import(const Pushdown& from, State state) {

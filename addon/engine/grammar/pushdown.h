@@ -72,10 +72,11 @@ class Pushdown {
   // state of its own (it ends where the body does), and the stack that goes on then.
   State local(const Place& place);
   Stack rest(Stack stack) const { return stacks_[stack].rest; }
-  // A local state that counts turns of one body and nothing else, one turn later, and the turns
-  // that may come after that one. kDead: it is no such state.
+  // A local state that counts turns of one body, one and two turns later; where it stands behind
+  // the last turn, if not at the end; the turns that may come after the first. kDead: it does not
+  // count.
   struct Turn {
-    State state = kDead;
+    State one = kDead, two = kDead, behind = kDead;
     uint32_t room = kUnboundedCount;
   };
   Turn turn(State local);
@@ -119,6 +120,7 @@ class Pushdown {
   State intern(std::vector<Place>* places, bool ends);
   bool visit(const Place& place);
   void enter(uint32_t body, uint32_t need, uint32_t room, Stack stack);
+  Stack during(const StackData& turns);
   Stack push(Stack parent, const StackData& entry);
   Stack push_return(Stack parent, uint32_t node);
   Stack push_counter(Stack parent, uint32_t body, uint32_t need, uint32_t room);

@@ -12,13 +12,18 @@ void set_bit(std::vector<uint32_t>* bits, int32_t id) {
   (*bits)[size_t(id) / 32] |= 1u << (id % 32);
 }
 
-// Whether a character of these kinds begins with the byte.
-bool is_of(uint64_t kinds, uint8_t byte) {
-  if (byte >= 0x80 && byte < 0xC2) return false;
-  return (kinds >> (byte < 0x80 ? Vocabulary::kind_of(byte) : Vocabulary::kLong) & 1) != 0;
+bool has_bit(const std::vector<uint32_t>& bits, int32_t id) {
+  return (bits[size_t(id) / 32] >> (id % 32) & 1) != 0;
 }
 
 }  // namespace
+
+bool TokenMasks::Characters::has(uint8_t byte) const {
+  if (byte >= 0x80 && byte < 0xC2) return false;
+  const uint32_t kind = byte < 0x80 ? Vocabulary::kind_of(byte) : Vocabulary::kLong;
+  if ((kinds >> kind & 1) == 0) return false;
+  return kind != Vocabulary::kLower || (letters & Vocabulary::letter_of(byte)) != 0;
+}
 
 // Whether all characters of several bytes lead from `state` to `back`, and no body ends inside.
 bool TokenMasks::loops_with_long(State state, State back) {
@@ -63,31 +68,72 @@ bool TokenMasks::loops_with_long(State state, State back) {
   });
 }
 
-TokenMasks::Loop TokenMasks::find_loop(State local) {
-  const Pushdown::Turn turn = pushdown_.turn(local);
-  State back = turn.state;
-  for (const char c :
-       {'e', 'E', '1', ' '}) {  // where it does not count, it may come back to itself
-    if (back != Pushdown::kDead) break;
-    const State next = pushdown_.next(local, uint8_t(c));
-    if (next != Pushdown::kDead && pushdown_.next(next, uint8_t(c)) == next) back = next;
+TokenMasks::Turns TokenMasks::find_turns(State local) {
+  const auto counted = [](const Pushdown::Turn& turn, std::vector<State> path) {
+    if (turn.room == kUnboundedCount) return Turns{.path = std::move(path)};
+    const auto before = uint32_t(path.size()) - 2;  // of the turns that turn.room says
+    return Turns{.path = std::move(path), .count = turn.room + before, .behind = turn.behind};
+  };
+  if (const Pushdown::Turn turn = pushdown_.turn(local); turn.one != Pushdown::kDead) {
+    return counted(turn, {local, turn.one, turn.two});
   }
-  if (back == Pushdown::kDead) return {};
-  const bool counts = turn.state != Pushdown::kDead;
-  uint64_t found = 0, broken = 0;
-  for (uint8_t c = 0; c < 0x80; ++c) {
-    const uint64_t kind = uint64_t(1) << Vocabulary::kind_of(c);
-    found |= kind;
-    if ((broken & kind) != 0) continue;
-    if (pushdown_.next(local, c) != back || (!counts && pushdown_.next(back, c) != back)) {
-      broken |= kind;
+  for (const char c : {'e', 'E', '1', ' '}) {
+    const State one = pushdown_.next(local, uint8_t(c));
+    if (one == Pushdown::kDead) continue;
+    const State two = pushdown_.next(one, uint8_t(c));
+    if (two == one) return {.path = {local, one, one}};  // it does not count
+    const auto all = pushdown_.places(one);
+    for (const Pushdown::Place& place : std::vector(all.begin(), all.end())) {
+      const Pushdown::Turn turn = pushdown_.turn(pushdown_.only(place));
+      // It counts from there on.
+      if (turn.one == two && two != Pushdown::kDead)
+        return counted(turn, {local, one, two, turn.two});
     }
   }
-  found &= ~broken;
-  if (found != 0 && loops_with_long(local, back) && (counts || loops_with_long(back, back))) {
-    found |= uint64_t(1) << Vocabulary::kLong;
+  return {};
+}
+
+TokenMasks::Loop TokenMasks::find_loop(State local) {
+  const Turns turns = find_turns(local);
+  const std::vector<State>& path = turns.path;
+  Loop loop = {.turns = turns.count};
+  if (path.empty()) return loop;
+  const auto is_refused = [&](uint32_t low, uint32_t high) {
+    for (uint32_t byte = low; byte <= high; ++byte) {
+      if (pushdown_.next(turns.behind, uint8_t(byte)) != Pushdown::kDead) return false;
+    }
+    return true;
+  };
+  const auto goes_on = [&](const auto& leads) {
+    for (size_t i = 2; i < path.size(); ++i) {
+      if (!leads(path[i - 1], path[i])) return false;
+    }
+    return true;
+  };
+  Characters& found = loop.characters;
+  uint64_t broken = 0;
+  for (uint8_t c = 0; c < 0x80; ++c) {
+    const uint32_t kind = Vocabulary::kind_of(c);
+    loop.starts[c] = pushdown_.next(local, c) == path[1];
+    const bool is_one = is_refused(c, c) && goes_on([&](State from, State to) {
+                          return pushdown_.next(from, c) == to;
+                        });
+    if (is_one && kind == Vocabulary::kLower) found.letters |= Vocabulary::letter_of(c);
+    if (is_one || kind == Vocabulary::kLower) {
+      found.kinds |= uint64_t(1) << kind;
+    } else {
+      broken |= uint64_t(1) << kind;
+    }
   }
-  return {found, turn.room == kUnboundedCount ? turn.room : turn.room + 1};
+  found.kinds &= ~broken;
+  if (found.letters == 0) found.kinds &= ~(uint64_t(1) << Vocabulary::kLower);
+  const auto leads = [&](State from, State to) { return loops_with_long(from, to); };
+  if (found.kinds != 0 && is_refused(0xC2, 0xFF) && goes_on(leads)) {
+    found.kinds |= uint64_t(1) << Vocabulary::kLong;
+    const bool starts = loops_with_long(local, path[1]);
+    std::fill(loop.starts.begin() + 0xC2, loop.starts.end(), starts);
+  }
+  return loop;
 }
 
 void TokenMasks::find_by_tree(State local, Unit* unit) {
@@ -108,39 +154,48 @@ void TokenMasks::find_by_tree(State local, Unit* unit) {
   }
 }
 
+void TokenMasks::begin_texts(State from) {
+  path_.resize(std::max<size_t>(path_.size(), size_t(vocabulary_.longest()) + 1));
+  ends_.resize(path_.size());
+  path_[0] = from;
+  walked_ = common_ = 0;
+}
+
+bool TokenMasks::walk_text(std::string_view bytes) {
+  if (common_ > walked_) return false;  // it goes on with the byte that was refused
+  walked_ = common_;
+  common_ = bytes.size();
+  while (walked_ < bytes.size() &&
+         step(path_[walked_], uint8_t(bytes[walked_]), &path_[walked_ + 1])) {
+    ++walked_;
+    ends_[walked_] = ends_[walked_ - 1] + (pushdown_.ends(path_[walked_]) ? 1 : 0);
+  }
+  return walked_ == bytes.size();
+}
+
 void TokenMasks::find_by_list(State local, const Loop& loop, Unit* unit) {
-  unit->kinds = loop.kinds;
+  const Characters& those = unit->characters = loop.characters;
   unit->bits.resize(vocabulary_.words());
   std::vector<bool> is_taken;  // by Text::kinds
-  for (const uint64_t kinds : vocabulary_.kinds()) is_taken.push_back((kinds & ~loop.kinds) == 0);
-  path_.resize(std::max<size_t>(path_.size(), size_t(vocabulary_.longest()) + 1));
-  path_[0] = local;
+  for (const uint64_t kinds : vocabulary_.kinds()) is_taken.push_back((kinds & ~those.kinds) == 0);
   std::vector<std::vector<Unit::Rest>> onward(256);
-  // Of the text that was walked last: the bytes behind which states are on the path, and how many
-  // of its bytes the one at hand begins with.
-  size_t walked = 0, common = 0;
+  begin_texts(local);
   const auto texts = vocabulary_.texts();
   for (uint32_t i = 0; i < texts.size(); ++i) {
     const Vocabulary::Text& text = texts[i];
-    common = std::min<size_t>(common, text.common);
-    if (is_taken[text.kinds]) {
+    common_ = std::min<size_t>(common_, text.common);
+    const std::string_view bytes = vocabulary_.bytes(text);
+    if (is_taken[text.kinds] && (text.letters & ~those.letters) == 0 &&
+        loop.starts[uint8_t(bytes[0])]) {
       // In one of too many characters the body ends before one of these kinds.
       if (text.characters <= loop.turns) set_bit(&unit->bits, text.id);
       continue;
     }
-    const std::string_view bytes = vocabulary_.bytes(text);
-    if (common <= walked) {  // else it goes on with the byte that was refused
-      walked = common;
-      while (walked < bytes.size() &&
-             step(path_[walked], uint8_t(bytes[walked]), &path_[walked + 1])) {
-        ++walked;
-      }
-      common = bytes.size();
-      if (walked == bytes.size()) set_bit(&unit->bits, text.id);
-    }
-    for (size_t at = 1; at < bytes.size() && at <= walked; ++at) {
+    if (walk_text(bytes)) set_bit(&unit->bits, text.id);
+    const size_t most = std::min(walked_, bytes.size() - 1);
+    for (size_t at = 1; at <= most && ends_[most] > 0; ++at) {
       const auto byte = uint8_t(bytes[at]);
-      if (!is_of(loop.kinds, byte) && pushdown_.ends(path_[at])) {
+      if (!those.has(byte) && pushdown_.ends(path_[at])) {
         onward[byte].push_back({i, uint16_t(at)});
       }
     }
@@ -164,7 +219,8 @@ const TokenMasks::Unit& TokenMasks::unit(State local) {
   Unit& u = it->second;
   if (!is_new) return u;
   const Loop loop = find_loop(local);
-  if (loop.kinds != 0) {
+  // Without letters there is not much to be walked.
+  if (loop.characters.letters != 0) {
     find_by_list(local, loop, &u);
   } else {
     find_by_tree(local, &u);
@@ -189,8 +245,8 @@ void TokenMasks::add_walk(uint32_t node, State before, std::vector<uint32_t>* ma
 }
 
 bool TokenMasks::add_onward(const Unit& unit, State after, std::vector<uint32_t>* mask) {
-  for (uint32_t byte = 0; byte < 256 && unit.kinds != 0; ++byte) {
-    if (is_of(unit.kinds, uint8_t(byte)) &&
+  for (uint32_t byte = 0; byte < 256 && unit.characters.kinds != 0; ++byte) {
+    if (unit.characters.has(uint8_t(byte)) &&
         pushdown_.next(after, uint8_t(byte)) != Pushdown::kDead) {
       return false;
     }
@@ -213,9 +269,10 @@ bool TokenMasks::add_onward(const Unit& unit, State after, std::vector<uint32_t>
 }
 
 void TokenMasks::add_whole(const Pushdown::Place& place, std::vector<uint32_t>* mask) {
-  const State state = pushdown_.only(place);
-  for (uint32_t node = 1; node < vocabulary_.num_nodes(); node = vocabulary_.end(node)) {
-    add_walk(node, state, mask);
+  begin_texts(pushdown_.only(place));
+  for (const Vocabulary::Text& text : vocabulary_.texts()) {
+    common_ = std::min<size_t>(common_, text.common);
+    if (!has_bit(*mask, text.id) && walk_text(vocabulary_.bytes(text))) set_bit(mask, text.id);
   }
 }
 

@@ -88,7 +88,7 @@ uint32_t Vocabulary::kind_of(uint8_t ascii) {
     for (uint8_t c = 0x20; c < 0x7F; ++c) {
       const bool digit = c >= '0' && c <= '9', upper = c >= 'A' && c <= 'Z';
       const bool lower = c >= 'a' && c <= 'z';
-      of[c] = digit ? 1 : upper ? 2 : lower ? 3 : next++;
+      of[c] = digit ? 1 : upper ? 2 : lower ? uint8_t(kLower) : next++;
     }
     for (const uint8_t c : {'\t', '\n', '\r', '\x7F'}) of[c] = next++;
     return of;
@@ -107,7 +107,9 @@ void Vocabulary::add_text(int32_t id, std::string_view bytes, size_t common,
       break;
     }
     const auto first = uint8_t(rest[0]);
-    kinds |= uint64_t(1) << (first < 0x80 ? kind_of(first) : kLong);
+    const uint32_t kind = first < 0x80 ? kind_of(first) : kLong;
+    kinds |= uint64_t(1) << kind;
+    if (kind == kLower) text.letters |= letter_of(first);
     rest.remove_prefix(size);
   }
   if (kinds != kOfNoKind && kinds_.size() <= UINT16_MAX) {  // more: as if it were of no kind

@@ -37,6 +37,7 @@ class Vocabulary {
     uint16_t common = 0;  // bytes that it has in common with the one before
     uint16_t kinds = 0;   // index of kinds()
     uint16_t characters = 0;
+    uint32_t letters = 0;  // those of a to z that it has, as bits
     int32_t id = 0;
   };
   std::span<const Text> texts() const { return {texts_.data(), texts_.size() - 1}; }
@@ -49,8 +50,9 @@ class Vocabulary {
   // Letters of a case are a kind, digits, control characters but for white space; any other
   // character of one byte is its own; those of several bytes are kLong.
   static uint32_t kind_of(uint8_t ascii);
-  static constexpr uint32_t kLong = 41;
+  static constexpr uint32_t kLower = 3, kLong = 41;
   static constexpr uint64_t kOfNoKind = uint64_t(1) << 63;
+  static uint32_t letter_of(uint8_t lower) { return uint32_t(1) << (lower - 'a'); }
 
   uint32_t longest() const { return longest_; }          // bytes of a token
   size_t words() const { return (num_ids_ + 31) / 32; }  // of a bit mask over the ids
