@@ -9,9 +9,11 @@ import type {
   Sampling,
 } from '../../server/engine/types.js'
 
+/** Exact, so that answers are those of any processor. */
 export const smallEngine = (model: string): EngineOptions => ({
   model,
   device: 'cpu',
+  exactActivations: true,
   threads: 1,
   kvCacheMemory: 4 << 20,
 })
