@@ -73,10 +73,15 @@ std::string amount(size_t bytes) {
   return text;
 }
 
-}  // namespace
+// What one model takes of a rank.
+struct Needs {
+  size_t weights = 0, activations = 0, block = 0;
+  std::vector<std::string> unused_tensors;
+  std::vector<WidenedTensor> widened_tensors;
+};
 
-Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, const PlanInput& in,
-                   MemoryPlan* out) {
+Status find_needs(const ModelConfig& config, const Checkpoint& checkpoint, const PlanInput& in,
+                  const StepLimits& limits, Needs* out) {
   Sources sources;
   if (Status s = find_sources(checkpoint, config, &sources); !s) return s;
   RankShape shape;
@@ -85,28 +90,49 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   KvConfig kv = kv_config(shape, kv_heads);
   kv.block_size = in.block_size;
   kv.dtype = in.kv_dtype;
+  out->block = std::max<size_t>(kv.bytes_per_block(), 1);
+  const std::vector<PackedGroup> groups = packed_groups(sources, config, in.shard);
+  out->weights = packed_bytes(groups, checkpoint, config, in);
+  // Float32 is the widest that a device keeps activations in.
+  out->activations = Decoder::activation_bytes(shape, limits, DType::f32);
+  // Parts of sums over ranks, two in turn: [max_rows, hidden].
+  if (in.shard.ranks > 1) {
+    out->activations += 2 * size_t(limits.max_rows) * size_t(shape.hidden) * sizeof(float);
+  }
+  out->unused_tensors = std::move(sources.unused);
+  out->widened_tensors = widened_tensors(groups, checkpoint, in.packs_groups, in.format);
+  return {};
+}
+
+}  // namespace
+
+Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, const PlanInput& in,
+                   MemoryPlan* out) {
   if (in.block_size <= 0 || in.limits.max_context <= 0 || in.max_seqs <= 0) {
     return Status::invalid("plan of memory: block_size, max_context and max_seqs must be positive");
   }
-  const size_t block_bytes = std::max<size_t>(kv.bytes_per_block(), 1);
+  Needs needs, draft;
+  if (Status s = find_needs(config, checkpoint, in, in.limits, &needs); !s) return s;
+  if (in.draft) {
+    const Status s =
+        find_needs(*in.draft->config, *in.draft->checkpoint, in, in.draft->limits, &draft);
+    if (!s) return s.within("draft_model");
+  }
+  const size_t block_bytes = needs.block + draft.block;
   const int64_t sequence_blocks = round_up(in.limits.max_context, in.block_size) / in.block_size;
 
   MemoryPlan plan;
-  const std::vector<PackedGroup> groups = packed_groups(sources, config, in.shard);
-  plan.weights = packed_bytes(groups, checkpoint, config, in);
-  // Float32 is the widest that a device keeps activations in.
-  plan.activations = Decoder::activation_bytes(shape, in.limits, DType::f32);
-  // Parts of sums over ranks, two in turn: [max_rows, hidden].
-  if (in.shard.ranks > 1) {
-    plan.activations += 2 * size_t(in.limits.max_rows) * size_t(shape.hidden) * sizeof(float);
-  }
+  plan.weights = needs.weights;
+  plan.activations = needs.activations;
   plan.reserve = kReserve;
+  if (in.draft) plan.draft = draft.weights + draft.activations + kReserve;
   plan.available = in.available;
   plan.block_size = in.block_size;
-  plan.kv_bytes_per_token = block_bytes / size_t(in.block_size);
+  plan.kv_bytes_per_token = needs.block / size_t(in.block_size);
+  plan.draft_kv_bytes_per_token = draft.block / size_t(in.block_size);
   plan.kv_dtype = in.kv_dtype;
 
-  const size_t fixed = plan.weights + plan.activations + plan.reserve;
+  const size_t fixed = plan.weights + plan.activations + plan.reserve + plan.draft;
   const size_t left = in.available > fixed ? in.available - fixed : 0;
   const size_t for_kv = in.kv_memory > 0 ? size_t(in.kv_memory) : left;
   const int64_t useful = std::min<int64_t>(int64_t(in.max_seqs) * sequence_blocks, INT32_MAX);
@@ -118,31 +144,35 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
                                  ", " + std::to_string(blocks * in.block_size) + " tokens, but " +
                                  sequence);
   }
-  plan.kv = size_t(blocks) * block_bytes;
-  plan.total = fixed + plan.kv;
+  plan.kv = size_t(blocks) * needs.block;
+  plan.draft_kv = size_t(blocks) * draft.block;
+  plan.total = fixed + plan.kv + plan.draft_kv;
   if (blocks < sequence_blocks || plan.total > in.available) {
     const size_t needed =
         in.kv_memory > 0 ? plan.total : fixed + size_t(sequence_blocks) * block_bytes;
     return Status::out_of_memory(
         "needs " + amount(needed) + ", but " + amount(in.available) + " are available: weights " +
         amount(plan.weights) + ", activations " + amount(plan.activations) + ", reserve " +
-        amount(plan.reserve) + ", KV cache " +
-        (in.kv_memory > 0 ? amount(plan.kv) : "at least what " + sequence) + "; " +
+        amount(plan.reserve) + (in.draft ? ", draft model " + amount(plan.draft) : "") +
+        ", KV cache " +
+        (in.kv_memory > 0 ? amount(plan.kv + plan.draft_kv) : "at least what " + sequence) + "; " +
         std::to_string(int64_t(left / block_bytes) * in.block_size) +
         " tokens of KV cache would fit (a shorter context, FP8 KV or FP8 weights take less)");
   }
   plan.num_blocks = int32_t(blocks);
   plan.kv_tokens = blocks * in.block_size;
-  plan.unused_tensors = std::move(sources.unused);
-  plan.widened_tensors = widened_tensors(groups, checkpoint, in.packs_groups, in.format);
+  plan.unused_tensors = std::move(needs.unused_tensors);
+  plan.widened_tensors = std::move(needs.widened_tensors);
   *out = std::move(plan);
   return {};
 }
 
 void MemoryPlan::limit_blocks(int32_t blocks) {
-  const size_t more = kv - kv / size_t(num_blocks) * size_t(blocks);
-  kv -= more;
-  total -= more;
+  for (size_t* bytes : {&kv, &draft_kv}) {
+    const size_t more = *bytes - *bytes / size_t(num_blocks) * size_t(blocks);
+    *bytes -= more;
+    total -= more;
+  }
   num_blocks = blocks;
   kv_tokens = int64_t(blocks) * block_size;
 }
@@ -160,6 +190,10 @@ std::string MemoryPlan::table() const {
            std::to_string(block_size) + ", " + std::to_string(kv_bytes_per_token) +
            " bytes a token in " + dtype_name(kv_dtype));
   line("activations", activations, "");
+  if (draft > 0) {
+    line("draft model", draft, "weights, activations and reserve");
+    line("draft KV", draft_kv, std::to_string(draft_kv_bytes_per_token) + " bytes a token");
+  }
   line("reserve", reserve, "");
   line("total", total, "of " + amount(available) + " available");
   return text;

@@ -9,7 +9,13 @@ import type { Engine, EngineOptions, GenerateRequest, Timings } from './engine/t
 import { EngineFailure } from './failure.js'
 import { type CompileForm, createGrammars } from './model/grammars.js'
 import { namesOfModel } from './model/identity.js'
-import { openReadout, openTemplate, rewardDoubt, rewardSettings } from './model/open.js'
+import {
+  checkDraftNames,
+  openReadout,
+  openTemplate,
+  rewardDoubt,
+  rewardSettings,
+} from './model/open.js'
 import { badRequest } from './request-error.js'
 import { type JudgeFields, judgeBatch, judgeData, judgeUsage } from './scoring/judge.js'
 import { planJudging, planRewards, RewardBody, rewardData } from './scoring/rewards.js'
@@ -162,6 +168,7 @@ export const createEngine = async (
   checkReward(settings)
   checkTokenizer(tokenizer)
   const folder = await checkFolder(options.model)
+  if (options.draftModel !== undefined) checkDraftNames(namesOfModel(options.draftModel))
   const words = tokenizer ?? (await loadTokenizer(folder))
   const warnings: string[] = []
   const names = namesOfModel(folder)

@@ -221,10 +221,14 @@ const loadOne = async (
   const name = one.names[0] ?? one.model
   say(`${name}: finding its files`)
   const folder = await fetchModel(one.model, progress, tell)
+  const draft = one.draft_model
+  if (draft !== undefined) say(`${name}: finding the files of its draft model`)
+  const draftFolder = draft === undefined ? undefined : await fetchModel(draft, progress, tell)
   say(`${name}: reading its tokenizer`)
   const model = await loadModel({
     settings: one,
     folder,
+    draftFolder,
     utilization: one.gpu_memory_utilization / left,
     metrics,
     hooks: {
@@ -248,10 +252,14 @@ const loadOne = async (
   })
   progress.finish()
   if (settings.reload_from !== undefined) model.weights.version = 'default'
-  const { ranks, fingerprint } = model.engine.info
+  const { ranks, fingerprint, draft: drafts } = model.engine.info
   const receipt = await findReceipt(folder, { ...one, fingerprint })
   if (receipt !== undefined)
     tell(`${name}: check measured on ${receipt.measured.slice(0, 10)}: ${receiptText(receipt)}`)
+  if (drafts)
+    tell(
+      `${name}: ${draft} guesses ${drafts.tokens} tokens at most, in steps of ${drafts.rows} rows`,
+    )
   if (ranks.length > 1) for (const [rank, one] of ranks.entries()) tell(rankText(name, rank, one))
   return model
 }

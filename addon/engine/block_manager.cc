@@ -77,6 +77,7 @@ int32_t BlockManager::take_free() {
     uncache(id);
   }
   b.references = 1;
+  ++b.tenancy;
   return id;
 }
 
@@ -306,6 +307,8 @@ void BlockManager::release(Sequence& seq) {
   seq.prefix.block_table.clear();
   seq.prefix.published = seq.prefix.promised_end = 0;
   seq.num_computed = 0;
+  seq.drafting.computed = 0;
+  seq.drafting.fed.clear();
 }
 
 void BlockManager::forget(Sequence& seq) {

@@ -47,6 +47,8 @@ class BlockManager {
   int32_t blocks_for(int32_t tokens) const { return (tokens + block_size_ - 1) / block_size_; }
 
   uint64_t key() const { return key_; }
+  // How often the block was taken for new content: while that stays, so do its full tokens.
+  uint32_t tenancy(int32_t id) const { return blocks_[size_t(id)].tenancy; }
 
   // What the cache has of a waiting sequence's known tokens. At least one token is left to compute.
   // REQUIRES: the sequence holds no blocks and has tokens.
@@ -89,6 +91,7 @@ class BlockManager {
     uint64_t serial = 0;                           // of its cached content; 0: none
     uint64_t parent = 0;  // serial of the content before it, or the chain's root
     uint64_t hash = 0, plain_hash = 0;
+    uint32_t tenancy = 0;
   };
 
   int32_t take_free();

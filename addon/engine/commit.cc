@@ -31,7 +31,8 @@ void EngineLoop::take(const PlannedSpan& span, const StepBuffer::Part& part, con
   RequestState& request = *seq.request;
   const auto samples =
       std::span(step.output.samples).subspan(size_t(part.first_sample), size_t(part.num_samples));
-  if (!std::ranges::all_of(samples, &SampleOutput::finite)) {
+  if (!std::ranges::all_of(samples.first(samples.size() - size_t(span.drafts)),
+                           &SampleOutput::finite)) {
     return end_request(request, Finish::error, nothing_to_draw(seq));
   }
   if (seq.wants_prompt_logprobs && !span.generated) take_prompt_logprobs(span, samples);
@@ -75,7 +76,12 @@ void EngineLoop::take_draws(const PlannedSpan& span, std::span<const SampleOutpu
                             double now) {
   Sequence& seq = *span.seq;
   --seq.pending;
+  EngineStats::Drafts& drafts = counters_.drafts[size_t(seq.source)];
+  drafts.drafted += span.drafts;
+  int32_t accepted = 0;
   for (int32_t i = 0; i <= span.drafts; ++i) {
+    // A draw behind a guess came to nothing: it is done again as the next draw, which counts.
+    if (i > 0 && !samples[size_t(i)].finite) break;
     // The rows of rejected drafts hold nothing: they are computed again.
     if (span.drafts > 0) seq.num_computed = span.first + span.rows - span.drafts + i;
     const SampleOutput& sample = samples[size_t(i)];
@@ -87,12 +93,18 @@ void EngineLoop::take_draws(const PlannedSpan& span, std::span<const SampleOutpu
     if (seq.draw->is_lost()) return end_request(*seq.request, Finish::error, too_ambiguous());
     if (i == span.drafts || id != seq.drafts[size_t(i)]) break;
     ++seq.delivery.accepted;
+    ++drafts.accepted;
+    ++accepted;
+  }
+  if (span.drafts > 0 && seq.source == DraftSource::model) {
+    drafter_->learn(seq, span.drafts, accepted);
   }
   propose(seq);
 }
 
 // Guesses of what comes next: text that a grammar leaves no choice about, else what followed the
-// same tokens before. For forced text a sequence gives up running ahead only where it saves steps.
+// same tokens before, else what the draft model says, which draft() asks later. For forced text a
+// sequence gives up running ahead only where it saves steps.
 void EngineLoop::propose(Sequence& seq) {
   constexpr int32_t kMostForced = 16, kLeastForced = 2;
   const SamplingParams& params = seq.request->request.sampling;
@@ -101,10 +113,12 @@ void EngineLoop::propose(Sequence& seq) {
   // A draw on its way takes the first of them.
   const bool jumps = int32_t(seq.drafts.size()) >= kLeastForced + seq.pending;
   if (!jumps) seq.drafts.clear();
+  seq.source = jumps ? DraftSource::grammar : DraftSource::lookup;
   if (!jumps && seq.looks_up) {
     propose_drafts(seq.tokens, std::min(params.lookup_tokens, left), &seq.drafts);
   }
-  seq.guesses = jumps || seq.looks_up;
+  const bool asks = drafter_ && left > 0 && drafter_->wants(seq, scheduler_.running().size());
+  seq.guesses = jumps || seq.looks_up || asks;
   // Guesses follow the last token, so they wait until it is known.
   if (seq.pending > 0) seq.drafts.clear();
   seq.drafts.resize(size_t(seq.draw->draft_limit(seq.drafts, options_.token_bytes)));

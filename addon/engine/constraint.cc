@@ -195,7 +195,7 @@ bool Constraint::must_end() const { return ended_ || (in_grammar() && matcher_.m
 
 bool Constraint::is_exhausted() const {
   if (!matcher_.pushdown().exhausted()) return false;
-  rules_->grammar()->set_too_ambiguous();
+  if (!supposed_) rules_->grammar()->set_too_ambiguous();
   return true;
 }
 

@@ -88,6 +88,9 @@ class Constraint {
   // `rules` outlives it.
   explicit Constraint(const ConstraintRules* rules);
 
+  // From here on tokens are guesses: what takes too much work behind them says nothing of the
+  // grammar.
+  void suppose() { supposed_ = true; }
   // A token of the answer; `bytes`: its text.
   void take(int32_t id, std::string_view bytes);
   // Nothing may follow: the grammar is so ambiguous that ways through it were given up, and one of
@@ -105,13 +108,13 @@ class Constraint {
  private:
   bool in_grammar() const { return place_.phase == ConstraintRules::Phase::grammar; }
   ConstraintRules::Place place() const;
-  // After work: whether there was too much of it, which the grammar remembers.
+  // After work: whether there was too much of it, which the grammar remembers where it is no guess.
   bool is_exhausted() const;
 
   const ConstraintRules* rules_;
   GrammarMatcher matcher_;
   ConstraintRules::Place place_;  // its state is the matcher's
-  bool ended_ = false, lost_ = false;
+  bool ended_ = false, lost_ = false, supposed_ = false;
 };
 
 }  // namespace nemotron

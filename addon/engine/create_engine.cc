@@ -45,6 +45,8 @@ Status check_options(const EngineOptions& o, const ModelConfig& config) {
   return {};
 }
 
+constexpr int32_t kMaxDraftTokens = 32;
+
 StepLimits step_limits(const RankShape& shape, const EngineInfo& info) {
   const std::vector<int32_t> kv_heads = shape.kv_heads();
   return {.max_rows = info.max_batched_tokens,
@@ -82,6 +84,43 @@ Status check_ranks(const EngineOptions& o, const ModelConfig& config) {
                          possible_ranks(config) + " (" + s.message() + ")");
 }
 
+// Of the draft model, before anything is loaded.
+Status check_draft(const EngineOptions& o, const EngineInfo& info, const ModelConfig& draft) {
+  const auto wrong = [](const std::string& what) {
+    return Status::invalid("draft_model: " + what);
+  };
+  if (info.config.reward.kind != RewardHead::Kind::none) {
+    return wrong("a reward model scores and draws nothing that could be guessed; serve it without");
+  }
+  if (draft.reward.kind != RewardHead::Kind::none) {
+    return wrong("is a reward model, which generates no text; expected a model that does");
+  }
+  if (draft.vocab != info.config.vocab) {
+    return wrong("its vocabulary has " + std::to_string(draft.vocab) + " ids, expected the " +
+                 std::to_string(info.config.vocab) + " of the model that it drafts for");
+  }
+  if (draft.max_position < info.max_model_len) {
+    return wrong("its context of " + std::to_string(draft.max_position) +
+                 " tokens is shorter than max_model_len, " + std::to_string(info.max_model_len) +
+                 "; expected a max_model_len of at most " + std::to_string(draft.max_position));
+  }
+  RankShape shape;
+  if (Status s = rank_shape(draft, {.rank = 0, .ranks = o.ranks}, &shape); !s) {
+    return Status::invalid("tensor_parallel_size: found " + std::to_string(o.ranks) +
+                           ", expected " + possible_ranks(draft) + " with this draft_model (" +
+                           s.message() + ")");
+  }
+  if (o.draft_tokens < 1 || o.draft_tokens > kMaxDraftTokens) {
+    return Status::invalid("draft_tokens: found " + std::to_string(o.draft_tokens) +
+                           ", expected 1 to " + std::to_string(kMaxDraftTokens));
+  }
+  if (o.draft_rows < 2) {
+    return Status::invalid("draft_rows: found " + std::to_string(o.draft_rows) +
+                           ", expected at least 2: a draw and a guess");
+  }
+  return {};
+}
+
 // What all ranks have in common, before any of them begins.
 Status read_model(const EngineOptions& options, EngineInfo* info) {
   ModelConfig& config = info->config;
@@ -98,16 +137,44 @@ Status read_model(const EngineOptions& options, EngineInfo* info) {
   info->max_batched_tokens = options.max_batched_tokens;
   info->block_size = options.block_size;
   info->ranks.resize(size_t(options.ranks));
+  if (options.draft_dir.empty()) return {};
+  DraftInfo draft{
+      .config = {}, .load = {}, .tokens = options.draft_tokens, .rows = options.draft_rows};
+  if (Status s = read_model_config(options.draft_dir, {}, &draft.config); !s) {
+    return s.within("draft_model");
+  }
+  if (Status s = check_draft(options, *info, draft.config); !s) return s;
+  info->draft = std::move(draft);
   return {};
 }
 
-// The rank's device, which can run the model.
-Status open_rank(const EngineOptions& options, EngineInfo* info, Rank* rank) {
+// What is wanted, and what has been found out. Ranks write into places of their own.
+struct Model {
+  EngineOptions options;
+  EngineInfo info;
+  std::vector<LoadReport> draft_loads;  // of the draft model's ranks
+};
+
+struct Listeners {
+  std::function<void(const LoadProgress&)> progress;
+  std::function<void(const MemoryPlan&)> planned;
+};
+
+Shard shard_of(const EngineOptions& options, const Rank& rank) {
+  return {.rank = rank.index, .ranks = options.ranks};
+}
+
+Status open_rank(const EngineOptions& options, Rank* rank, std::string* note) {
   DeviceOptions device = options.device;
   device.group = rank->group;
   device.rank = rank->index;
+  return open_device(options.backend, device, &rank->device, note);
+}
+
+// The rank's device, which can run the model and the draft model.
+Status open_first(const EngineOptions& options, EngineInfo* info, Rank* rank) {
   std::string note;
-  if (Status s = open_device(options.backend, device, &rank->device, &note); !s) return s;
+  if (Status s = open_rank(options, rank, &note); !s) return s;
   if (rank->index == 0) info->backend_note = note;
   info->ranks[size_t(rank->index)].device = rank->device->name();
   const bool in_groups =
@@ -116,7 +183,52 @@ Status open_rank(const EngineOptions& options, EngineInfo* info, Rank* rank) {
     return Status::unsupported(std::string("dtype ") + weight_format_name(options.format) + " on " +
                                rank->device->name() + "; served there: bf16 and fp8");
   }
-  return rank->device->check(decoder_form(info->config));
+  if (Status s = rank->device->check(decoder_form(info->config)); !s) return s;
+  if (!info->draft) return {};
+  const Status s = rank->device->check(decoder_form(info->draft->config));
+  return s.ok() ? s : s.within("draft_model");
+}
+
+double lap(double* since) {
+  const double now = now_seconds();
+  return now - std::exchange(*since, now);
+}
+
+// A checkpoint that fits its config.
+Status open_checkpoint(const std::string& dir, const ModelConfig& config,
+                       std::unique_ptr<Checkpoint>* out) {
+  if (Status s = Checkpoint::open(dir, out); !s) return s;
+  return check_checkpoint(**out, config);
+}
+
+// Of the whole memory of a rank, the draft model's part included.
+Status plan_rank(const Model& model, const Checkpoint& checkpoint, const Rank& rank,
+                 MemoryPlan* out) {
+  const EngineOptions& options = model.options;
+  DraftInput draft;
+  std::unique_ptr<Checkpoint> draft_checkpoint;
+  if (model.info.draft) {
+    draft.config = &model.info.draft->config;
+    Status s = open_checkpoint(options.draft_dir, *draft.config, &draft_checkpoint);
+    if (!s) return s.within("draft_model");
+    draft.checkpoint = draft_checkpoint.get();
+    RankShape shape;
+    if (s = rank_shape(*draft.config, shard_of(options, rank), &shape); !s) return s;
+    draft.limits = step_limits(shape, model.info);
+  }
+  const Device& device = *rank.device;
+  const PlanInput plan{
+      .shard = shard_of(options, rank),
+      .format = options.format,
+      .packs_groups = device.packs_groups(),
+      .kv_dtype = options.kv_dtype.value_or(device.kv_dtype()),
+      .block_size = options.block_size,
+      .kv_memory = options.kv_memory,
+      .available = size_t(double(device.free_bytes()) * options.memory_utilization),
+      .limits = step_limits(rank.shape, model.info),
+      .max_seqs = options.max_seqs,
+      .draft = model.info.draft ? &draft : nullptr};
+  return plan_memory(model.info.config, checkpoint, plan, out);
 }
 
 std::map<std::string, std::string> layout_of(const Checkpoint& checkpoint) {
@@ -129,73 +241,76 @@ std::map<std::string, std::string> layout_of(const Checkpoint& checkpoint) {
   return all;
 }
 
-// Runs on each rank's thread. `planned` and `progress` come back on the caller's, for the first
-// rank: the others do the same at the same time.
-Status set_up(const EngineOptions& options,
-              const std::function<void(const LoadProgress&)>& progress,
-              const std::function<void(const MemoryPlan&)>& planned, EngineInfo* info, Rank* rank) {
+// Weights, cache and decoder. REQUIRES: the rank has its shape and device, its memory is planned.
+Status load_rank(const Model& model, const Checkpoint& checkpoint, const ModelConfig& config,
+                 const Listeners& listeners, Rank* rank, LoadReport* report) {
   double since = now_seconds();
-  const auto lap = [&since] {
-    const double now = now_seconds();
-    return now - std::exchange(since, now);
-  };
-  const bool is_first = rank->index == 0;
-  const ModelConfig& config = info->config;
-  RankInfo& own = info->ranks[size_t(rank->index)];
-  std::unique_ptr<Checkpoint> checkpoint;
-  if (Status s = Checkpoint::open(options.model_dir, &checkpoint); !s) return s;
-  if (Status s = check_checkpoint(*checkpoint, config); !s) return s;
-  const Shard shard{.rank = rank->index, .ranks = options.ranks};
-  if (Status s = rank_shape(config, shard, &rank->shape); !s) return s;
-  if (Status s = open_rank(options, info, rank); !s) return s;
+  const EngineOptions& options = model.options;
+  const StepLimits limits = step_limits(rank->shape, model.info);
   Device& device = *rank->device;
-  const StepLimits limits = step_limits(rank->shape, *info);
-  const DType kv_dtype = options.kv_dtype.value_or(device.kv_dtype());
-  const PlanInput plan{
-      .shard = shard,
-      .format = options.format,
-      .packs_groups = device.packs_groups(),
-      .kv_dtype = kv_dtype,
-      .block_size = options.block_size,
-      .kv_memory = options.kv_memory,
-      .available = size_t(double(device.free_bytes()) * options.memory_utilization),
-      .limits = limits,
-      .max_seqs = options.max_seqs};
-  if (Status s = plan_memory(config, *checkpoint, plan, &own.plan); !s) return s;
-  // One scheduler hands out the blocks of all ranks.
-  int64_t blocks = own.plan.num_blocks;
-  if (!rank->group->smallest(rank->index, "its plan of memory", &blocks)) {
-    return rank->group->status();
-  }
-  own.plan.limit_blocks(int32_t(blocks));
-  if (is_first) planned(own.plan);
-  own.load.open_seconds = lap();
-
-  const LoadOptions load{.shard = shard,
+  const LoadOptions load{.shard = shard_of(options, *rank),
                          .group = rank->group,
                          .format = options.format,
-                         .progress = is_first ? progress : nullptr};
-  if (Status s = load_weights(*checkpoint, config, load, &device, &rank->weights); !s) return s;
-  own.load.bytes = checkpoint->total_bytes();
-  rank->folder = options.model_dir;
-  rank->layout = layout_of(*checkpoint);
-  own.load.pack_seconds = lap();
+                         .progress = rank->index == 0 ? listeners.progress : nullptr};
+  if (Status s = load_weights(checkpoint, config, load, &device, &rank->weights); !s) return s;
+  report->bytes = checkpoint.total_bytes();
+  report->pack_seconds = lap(&since);
 
   const std::vector<float> inv_freq = rope_inv_freq(config.rope, config.rotary_dim);
   const std::vector<int32_t> kv_heads = rank->shape.kv_heads();
   KvConfig kv = kv_config(rank->shape, kv_heads);
-  kv.num_blocks = own.plan.num_blocks;
+  kv.num_blocks = model.info.ranks[size_t(rank->index)].plan.num_blocks;
   kv.block_size = options.block_size;
-  kv.dtype = kv_dtype;
-  if (kv_dtype == DType::fp8_e4m3) {  // which the checkpoint's scales are for
+  kv.dtype = options.kv_dtype.value_or(device.kv_dtype());
+  if (kv.dtype == DType::fp8_e4m3) {  // which the checkpoint's scales are for
     kv.k_scale = rank->weights.k_scale;
     kv.v_scale = rank->weights.v_scale;
   }
   if (Status s = device.prepare(limits, kv, {.inv_freq = inv_freq}); !s) return s;
   if (Status s = Decoder::create(rank->shape, rank->weights, &device, limits, &rank->decoder); !s)
     return s;
-  own.load.prepare_seconds = lap();
+  report->prepare_seconds = lap(&since);
   return {};
+}
+
+// Runs on each rank's thread. Listeners hear of the first rank, on the caller's thread: the others
+// do the same at the same time.
+Status set_up(Model* model, const Listeners& listeners, Rank* rank) {
+  double since = now_seconds();
+  const EngineOptions& options = model->options;
+  EngineInfo& info = model->info;
+  RankInfo& own = info.ranks[size_t(rank->index)];
+  std::unique_ptr<Checkpoint> checkpoint;
+  if (Status s = open_checkpoint(options.model_dir, info.config, &checkpoint); !s) return s;
+  if (Status s = rank_shape(info.config, shard_of(options, *rank), &rank->shape); !s) return s;
+  if (Status s = open_first(options, &info, rank); !s) return s;
+  if (Status s = plan_rank(*model, *checkpoint, *rank, &own.plan); !s) return s;
+  // One scheduler hands out the blocks of all ranks.
+  int64_t blocks = own.plan.num_blocks;
+  if (!rank->group->smallest(rank->index, "its plan of memory", &blocks)) {
+    return rank->group->status();
+  }
+  own.plan.limit_blocks(int32_t(blocks));
+  if (rank->index == 0) listeners.planned(own.plan);
+  own.load.open_seconds = lap(&since);
+  rank->folder = options.model_dir;
+  rank->layout = layout_of(*checkpoint);
+  return load_rank(*model, *checkpoint, info.config, listeners, rank, &own.load);
+}
+
+// The same for the draft model, whose memory has been planned with the other's.
+Status set_up_draft(Model* model, const Listeners& listeners, Rank* rank) {
+  double since = now_seconds();
+  const EngineOptions& options = model->options;
+  const ModelConfig& config = model->info.draft->config;
+  LoadReport& report = model->draft_loads[size_t(rank->index)];
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::string note;
+  if (Status s = open_checkpoint(options.draft_dir, config, &checkpoint); !s) return s;
+  if (Status s = rank_shape(config, shard_of(options, *rank), &rank->shape); !s) return s;
+  if (Status s = open_rank(options, rank, &note); !s) return s;
+  report.open_seconds = lap(&since);
+  return load_rank(*model, *checkpoint, config, listeners, rank, &report);
 }
 
 // Ok where they are the same.
@@ -290,24 +405,50 @@ Status load_again(const Loaded& loaded, Rank* rank, const std::string& folder, S
                    : back.within("loading the old weights again, after new ones failed");
 }
 
-// What is wanted, and what has been found out.
-struct Model {
-  EngineOptions options;
-  EngineInfo info;
-};
+void count_slowest(const LoadReport& rank, LoadReport* out) {
+  out->open_seconds = std::max(out->open_seconds, rank.open_seconds);
+  out->pack_seconds = std::max(out->pack_seconds, rank.pack_seconds);
+  out->prepare_seconds = std::max(out->prepare_seconds, rank.prepare_seconds);
+  out->bytes = std::max(out->bytes, rank.bytes);
+}
 
 // What is said of the whole group.
-void sum_up(EngineInfo* info) {
-  const std::vector<RankInfo>& ranks = info->ranks;
-  info->plan = ranks[0].plan;
-  info->device = (ranks.size() > 1 ? std::to_string(ranks.size()) + " x " : "") + ranks[0].device;
-  info->load.bytes = ranks[0].load.bytes;
-  for (const RankInfo& rank : ranks) {
-    const auto longest = [](double* most, double seconds) { *most = std::max(*most, seconds); };
-    longest(&info->load.open_seconds, rank.load.open_seconds);
-    longest(&info->load.pack_seconds, rank.load.pack_seconds);
-    longest(&info->load.prepare_seconds, rank.load.prepare_seconds);
-  }
+void sum_up(Model* model) {
+  EngineInfo& info = model->info;
+  const std::vector<RankInfo>& ranks = info.ranks;
+  info.plan = ranks[0].plan;
+  info.device = (ranks.size() > 1 ? std::to_string(ranks.size()) + " x " : "") + ranks[0].device;
+  for (const RankInfo& rank : ranks) count_slowest(rank.load, &info.load);
+  for (const LoadReport& load : model->draft_loads) count_slowest(load, &info.draft->load);
+}
+
+using SetUp = Status (*)(Model*, const Listeners&, Rank*);
+
+// Has every rank set up. What ranks that hang may still touch lives as long as they.
+Status start(const std::shared_ptr<Model>& model, SetUp set_up, RankRunner::Reload reload,
+             const Listeners& listeners, std::unique_ptr<RankRunner>* out) {
+  const auto setup = [model, set_up, listeners](Rank* rank, const RankRunner::OnCaller& on_caller) {
+    const Listeners there{.progress =
+                              [&](const LoadProgress& p) {
+                                on_caller([&] {
+                                  if (listeners.progress) listeners.progress(p);
+                                });
+                              },
+                          .planned =
+                              [&](const MemoryPlan& p) {
+                                on_caller([&] {
+                                  if (listeners.planned) listeners.planned(p);
+                                });
+                              }};
+    return set_up(model.get(), there, rank);
+  };
+  const EngineOptions& o = model->options;
+  const int hardware = std::max(1, int(std::thread::hardware_concurrency()));
+  const int threads = o.device.threads > 0 ? o.device.threads : hardware;
+  const RankRunner::Group group{.ranks = o.ranks,
+                                .threads_per_rank = std::max(1, threads / o.ranks),
+                                .patience = o.rank_patience};
+  return RankRunner::start(group, setup, std::move(reload), out);
 }
 
 }  // namespace
@@ -316,43 +457,32 @@ Status Engine::create(EngineOptions options, std::function<void()> wake,
                       const std::function<void(const LoadProgress&)>& progress,
                       const std::function<void(const MemoryPlan&)>& planned,
                       std::unique_ptr<Engine>* out) {
-  // Held by the setup too: a rank that hangs may come back to it after this has returned.
-  const auto model = std::make_shared<Model>(Model{.options = std::move(options), .info = {}});
-  EngineOptions& o = model->options;
+  const auto model = std::make_shared<Model>();
+  EngineOptions& o = model->options = std::move(options);
   EngineInfo& info = model->info;
   if (Status s = read_model(o, &info); !s) return s;
-  std::unique_ptr<RankRunner> runner;
-  const auto setup = [model, progress, planned](Rank* rank, const RankRunner::OnCaller& on_caller) {
-    return set_up(
-        model->options,
-        [&](const LoadProgress& p) {
-          on_caller([&] {
-            if (progress) progress(p);
-          });
-        },
-        [&](const MemoryPlan& p) {
-          on_caller([&] {
-            if (planned) planned(p);
-          });
-        },
-        &model->info, rank);
-  };
+  std::unique_ptr<RankRunner> runner, draft;
+  const Listeners listeners{.progress = progress, .planned = planned};
   const auto loaded = std::make_shared<const Loaded>(Loaded{
       .config = info.config, .reward_rows = o.reward_rows, .ranks = o.ranks, .format = o.format});
-  const auto reload_weights = [loaded](Rank* rank, const std::string& folder, Status* refused) {
+  const auto reload = [loaded](Rank* rank, const std::string& folder, Status* refused) {
     return load_again(*loaded, rank, folder, refused);
   };
-  const int hardware = std::max(1, int(std::thread::hardware_concurrency()));
-  const int threads = o.device.threads > 0 ? o.device.threads : hardware;
-  const RankRunner::Group group{.ranks = o.ranks,
-                                .threads_per_rank = std::max(1, threads / o.ranks),
-                                .patience = o.rank_patience};
-  if (Status s = RankRunner::start(group, setup, reload_weights, &runner); !s) return s;
-  sum_up(&info);
+  if (Status s = start(model, set_up, reload, listeners, &runner); !s) return s;
+  if (info.draft) {
+    model->draft_loads.resize(size_t(o.ranks));
+    const auto never_reloaded = [](Rank*, const std::string&, Status*) {
+      return Status::internal("a draft model keeps its weights");
+    };
+    if (Status s = start(model, set_up_draft, never_reloaded, listeners, &draft); !s) {
+      return s.within("draft_model");
+    }
+  }
+  sum_up(model.get());
   // Without a table every id may be drawn, and none has text.
   if (o.token_bytes.empty()) o.token_bytes.resize(size_t(info.config.vocab));
   *out = std::make_unique<EngineLoop>(std::move(o), std::move(info), std::move(runner),
-                                      std::move(wake));
+                                      std::move(draft), std::move(wake));
   return {};
 }
 

@@ -126,7 +126,8 @@ DrawPolicy::DrawPolicy(const SamplingParams* params, const DrawRules* rules, int
       seed_(choice_seed(params->seed, choice)),
       penalties_(*params, prompt),
       bad_words_(params->bad_words),
-      thinking_(*params) {}
+      thinking_(*params),
+      thinking_after_(thinking_) {}
 
 void DrawPolicy::begin() {
   if (rules_.constraint) constraint_.emplace(rules_.constraint.get());
@@ -204,23 +205,36 @@ void DrawPolicy::propose_forced(size_t most, std::vector<int32_t>* out) const {
   rules_.constraint->grammar()->vocabulary().append_longest(text, most, out);
 }
 
+bool DrawPolicy::begin_drafts() {
+  after_drafts_.clear();
+  if (!may_draft() || thinking_.forced() >= 0) return false;
+  thinking_after_ = thinking_;
+  return true;
+}
+
+bool DrawPolicy::add_draft(int32_t id, std::string_view bytes) {
+  thinking_after_.take(bytes);
+  if (thinking_after_.forced() >= 0) return false;
+  if (!constraint_) return true;
+  const Constraint& before = after_drafts_.empty() ? *constraint_ : after_drafts_.back();
+  if (!before.admits(id, bytes)) return false;
+  Constraint after = before;
+  after.suppose();
+  after.take(id, bytes);
+  if (after.is_lost()) return false;
+  after_drafts_.push_back(std::move(after));
+  return true;
+}
+
 int32_t DrawPolicy::draft_limit(std::span<const int32_t> drafts,
                                 std::span<const std::string> token_bytes) {
-  after_drafts_.clear();
-  if (drafts.empty() || !may_draft() || thinking_.forced() >= 0) return 0;
-  ThinkingBudget thinking = thinking_;
-  for (size_t i = 0; i < drafts.size(); ++i) {
-    const std::string& bytes = token_bytes[size_t(drafts[i])];
-    thinking.take(bytes);
-    if (thinking.forced() >= 0) return int32_t(i);
-    if (!constraint_) continue;
-    const Constraint& before = i == 0 ? *constraint_ : after_drafts_.back();
-    if (!before.admits(drafts[i], bytes)) return int32_t(i);
-    Constraint after = before;
-    after.take(drafts[i], bytes);
-    after_drafts_.push_back(std::move(after));
+  if (drafts.empty() || !begin_drafts()) return 0;
+  int32_t count = 0;
+  for (const int32_t id : drafts) {
+    if (!add_draft(id, token_bytes[size_t(id)])) break;
+    ++count;
   }
-  return int32_t(drafts.size());
+  return count;
 }
 
 }  // namespace nemotron

@@ -121,20 +121,25 @@ class DrawPolicy {
   // Whether draw `index` (0 for the first) cannot be described before more tokens are taken.
   bool needs_history(int32_t index) const;
   // Everything of a draw but row, slot and position, which are left alone.
-  // REQUIRES: index >= taken(), and !needs_history(index) or the tokens before it are drafts within
-  // the last draft_limit().
+  // REQUIRES: index >= taken(), and !needs_history(index) or the tokens before it are drafts that
+  // add_draft() has taken.
   // Spans point into the policy, its parameters and rules. They are valid until the next take() or
   // describe() of the same draw or of one that depends on history, so at most one such draw and
   // those behind its drafts are on their way.
   void describe(int32_t index, SampleInput* out);
 
-  // Whether draft_limit() is ever above 0.
+  // Whether begin_drafts() is ever true.
   bool may_draft() const { return !penalties_.active() && !bad_words_.has_context(); }
   // Sets *out to tokens of the text that a grammar leaves no choice about, up to `most`: guesses,
   // since another cut of the same text may be drawn.
   void propose_forced(size_t most, std::vector<int32_t>* out) const;
-  // How many of these guesses of the next tokens may go into one step with the next draw: the draw
-  // after each must not depend on tokens that nobody knows yet. `token_bytes`: of every id.
+  // Guesses of the next tokens may go into one step with the next draw as long as the draw after
+  // each does not depend on tokens that nobody knows yet. Guesses begin anew: whether there may be
+  // any.
+  bool begin_drafts();
+  // One more guess behind the others; `bytes`: its text. False: it may not be one; the last.
+  bool add_draft(int32_t id, std::string_view bytes);
+  // How many of these may go. `token_bytes`: of every id.
   int32_t draft_limit(std::span<const int32_t> drafts, std::span<const std::string> token_bytes);
 
  private:
@@ -146,7 +151,7 @@ class DrawPolicy {
   int32_t taken_ = 0;
   Penalties penalties_;
   BadWords bad_words_;
-  ThinkingBudget thinking_;
+  ThinkingBudget thinking_, thinking_after_;  // the other: behind the drafts
   std::optional<Constraint> constraint_;
   std::vector<Constraint> after_drafts_;      // behind each draft that may go into a step
   std::vector<std::vector<uint32_t>> masks_;  // of the next draw and of those behind drafts

@@ -43,8 +43,11 @@ struct EngineOptions {
   int32_t max_waiting = 256;
   int64_t max_waiting_tokens = 1 << 20;
   bool prefix_cache = true;
-  bool run_ahead = true;                  // plan a step before the ids of the one before are known
-  bool debug_checks = false;              // verify every reference count each step
+  bool run_ahead = true;      // plan a step before the ids of the one before are known
+  std::string draft_dir;      // of the draft model (Drafter), of the same token ids; empty: none
+  int32_t draft_tokens = 5;   // guesses of one sequence in a step, at most
+  int32_t draft_rows = 32;    // of a step that guesses; fuller batches go without
+  bool debug_checks = false;  // verify every reference count each step
   std::vector<int32_t> reward_rows = {};  // see read_model_config
   // Token id -> its bytes; `special` ids give no text when skip_special_tokens. Ids beyond the
   // table (padding of the embedding) are never drawn.
@@ -65,8 +68,15 @@ struct RankInfo {
   LoadReport load;
 };
 
+struct DraftInfo {
+  ModelConfig config;
+  LoadReport load;  // of the slowest rank
+  int32_t tokens = 0, rows = 0;
+};
+
 struct EngineInfo {
   ModelConfig config;
+  std::optional<DraftInfo> draft;
   MemoryPlan plan;              // of the first rank; all have the same blocks
   LoadReport load;              // of the slowest rank
   std::string device;           // Device::name(), with the number of ranks where there are several
@@ -85,7 +95,11 @@ struct EngineStats {  // counters since start, gauges now; readable from any thr
   int64_t steps = 0, prompt_tokens = 0, generated_tokens = 0, cached_tokens = 0, queried_tokens = 0;
   int64_t preemptions = 0, aborted = 0, finished_stop = 0, finished_length = 0, failed = 0,
           rejected = 0;
-  int64_t drafted = 0, accepted = 0;
+  // Guesses that went into steps, and those that were right; by DraftSource.
+  struct Drafts {
+    int64_t drafted = 0, accepted = 0;
+  };
+  std::array<Drafts, size_t(DraftSource::model) + 1> drafts{};
   int64_t miss_never_seen = 0, miss_evicted = 0, miss_salt = 0;
   int32_t running = 0, waiting = 0;  // sequences
   int32_t blocks_total = 0, blocks_used = 0, blocks_cached = 0;

@@ -8,7 +8,7 @@
 namespace nemotron {
 
 EngineLoop::EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<StepRunner> runner,
-                       std::function<void()> wake)
+                       std::unique_ptr<StepRunner> draft, std::function<void()> wake)
     : options_(std::move(options)),
       info_(std::move(info)),
       wake_(std::move(wake)),
@@ -21,6 +21,14 @@ EngineLoop::EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<S
       scheduler_({.max_batched_tokens = info_.max_batched_tokens, .max_seqs = info_.max_seqs},
                  &blocks_),
       runner_(std::move(runner)) {
+  if (draft) {
+    const DrafterOptions limits{.max_drafts = options_.draft_tokens,
+                                .max_rows = std::min(options_.draft_rows, info_.max_batched_tokens),
+                                .max_batched_tokens = info_.max_batched_tokens};
+    drafter_ =
+        std::make_unique<Drafter>(limits, std::move(draft), &blocks_,
+                                  std::span(options_.token_bytes).first(size_t(num_tokens_)));
+  }
   counters_.blocks_total = blocks_.num_blocks();
   shared_.stats = counters_;
   thread_ = std::thread([this] { run(); });
@@ -157,6 +165,9 @@ EngineStats EngineLoop::stats() const {
     s.rank_layers.push_back(rank.layers);
     last = std::max(last, rank.at);
   }
+  if (drafter_) {
+    for (const Decoder::Progress& rank : drafter_->progress()) last = std::max(last, rank.at);
+  }
   s.last_step_age = shared_.busy && !shared_.reloading ? now_seconds() - last : 0;
   return s;
 }
@@ -202,9 +213,11 @@ void EngineLoop::close() {
   // A rank that hangs may come back to its step.
   if (runner_->lost()) static_cast<void>(buffers_.release());
   std::unique_ptr<StepRunner> runner;
+  std::unique_ptr<Drafter> drafter;
   {
     const Lock lock(mutex_);
     runner = std::move(runner_);
+    drafter = std::move(drafter_);
   }
 }
 
@@ -260,7 +273,10 @@ void EngineLoop::turn() {
   StepBuffer& next = buffers_[launched_ % StepRunner::kMaxInFlight];
   next.plan.clear();
   const bool may_plan = options_.run_ahead || launched_ == committed_;
-  if (may_plan && has_work()) scheduler_.schedule(&next.plan);
+  if (may_plan && has_work()) {
+    if (drafter_) draft();
+    scheduler_.schedule(&next.plan);
+  }
   const bool launching = !next.plan.empty();
   if (launching) launch(next);
   deliver();
@@ -270,6 +286,33 @@ void EngineLoop::turn() {
   } else if (in_flight == 0 && next.plan.preempted == 0 && has_work()) {
     fail_engine(Status::internal("the scheduler found nothing to run although requests wait"));
   }
+}
+
+// Asks the draft model for guesses where the next step has a place for them. Its steps and those in
+// flight never share a device: ranks of one model that wait on a GPU could hold up those of the
+// other.
+void EngineLoop::draft() {
+  if (launched_ != committed_) return;
+  const std::vector<Sequence*>& running = scheduler_.running();
+  drafting_.clear();
+  int64_t rows = 0;
+  for (Sequence* seq : running) {
+    rows += seq->gap();
+    if (!seq->guesses) continue;
+    if (seq->pending > 0) return;  // nothing is planned before it is known
+    if (!seq->drafts.empty() || seq->gap() != 1) continue;
+    if (drafter_->wants(*seq, running.size())) {
+      drafting_.push_back(seq);
+    } else {
+      seq->guesses = seq->looks_up;
+    }
+  }
+  // Prompts go before guesses.
+  if (drafting_.empty() || rows >= info_.max_batched_tokens) return;
+  deliver();  // the last tokens need not wait for guesses
+  const Status status = drafter_->draft(drafting_, running.size());
+  if (!status) return fail_engine(status.within("the draft model's device failed"));
+  for (Sequence* seq : drafting_) seq->source = DraftSource::model;
 }
 
 // Something may run.
@@ -458,8 +501,6 @@ void EngineLoop::finish(Sequence& seq, Finish reason, double now) {
   seq.delivery.text.finish(&delta.text);
   counters_.finished_stop += reason == Finish::stop;
   counters_.finished_length += reason == Finish::length;
-  counters_.drafted += seq.drafted;
-  counters_.accepted += seq.delivery.accepted;
 
   using Content = Scheduler::Content;
   scheduler_.remove(&seq, reason == Finish::error ? Content::discard : Content::keep);

@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "device/mutex.h"
+#include "engine/drafter.h"
 #include "engine/engine.h"
 #include "engine/step_runner.h"
 
@@ -15,9 +16,9 @@ namespace nemotron {
 
 class EngineLoop final : public Engine {
  public:
-  // `info` is complete: config, stop ids, plan and limits.
+  // `info` is complete: config, stop ids, plan and limits. `draft` runs the draft model, or null.
   EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<StepRunner> runner,
-             std::function<void()> wake);
+             std::unique_ptr<StepRunner> draft, std::function<void()> wake);
   ~EngineLoop() override;
 
   const EngineInfo& info() const override { return info_; }
@@ -78,6 +79,7 @@ class EngineLoop final : public Engine {
   void take_prompt_logprobs(const PlannedSpan& span, std::span<const SampleOutput> samples);
   void take_draws(const PlannedSpan& span, std::span<const SampleOutput> samples, double now);
   void propose(Sequence& seq);
+  void draft();
   bool take_token(Sequence& seq, int32_t id, const SampleOutput& sample, double now);
   Delta& delta_for(Sequence& seq);
   void finish(Sequence& seq, Finish reason, double now);
@@ -102,7 +104,9 @@ class EngineLoop final : public Engine {
 
   BlockManager blocks_;
   Scheduler scheduler_;
-  std::unique_ptr<StepRunner> runner_;  // reset by close(), under mutex_
+  // These two are reset by close(), under mutex_.
+  std::unique_ptr<StepRunner> runner_;
+  std::unique_ptr<Drafter> drafter_;  // null: no draft model
   std::unique_ptr<StepBuffer[]> buffers_ = std::make_unique<StepBuffer[]>(StepRunner::kMaxInFlight);
   Pause pause_ = Pause::none;
   Reload reload_;                         // to be done before the next step
@@ -114,6 +118,7 @@ class EngineLoop final : public Engine {
   int32_t finished_ = 0;                 // sequences, since the last delivery
   std::vector<Delta> ready_;             // not yet delivered
   std::vector<Sequence*> delta_owners_;  // sequences with a delta in ready_
+  std::vector<Sequence*> drafting_;      // scratch of draft()
   std::vector<std::unique_ptr<RequestState>> inbox_;  // scratch of drain_inbox
   std::vector<uint64_t> inbox_aborts_;
   int32_t taken_ = 0;  // sequences out of `submitted`, since the last delivery

@@ -67,6 +67,10 @@ struct Request {
   SamplingParams sampling;
 };
 
+// Whose guesses go into a step: text that a grammar leaves no choice about, prompt lookup, the
+// draft model.
+enum class DraftSource : uint8_t { grammar, lookup, model };
+
 enum class Finish : uint8_t { none, stop, length, abort, error };
 
 struct TokenLogprob {

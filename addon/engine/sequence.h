@@ -35,6 +35,7 @@ struct Sequence {
   bool guesses = false;                // its next step may have drafts: it is not planned before
                                        // the last draw is known
   std::vector<int32_t> drafts;         // guesses of the tokens after the last known one
+  DraftSource source = DraftSource::grammar;  // of these
 
   // --- of the Scheduler ---
   // Order: lower priority value first, then arrival, then choice.
@@ -65,6 +66,15 @@ struct Sequence {
     uint64_t waits_for = 0;  // hash of a promised block that this waiting sequence wants
   };
   Prefix prefix;
+
+  // --- of the Drafter ---
+  struct Drafting {
+    int32_t length = 0;        // guesses that it asks for
+    int32_t rests_until = 0;   // tokens; where the length has come down to 0
+    int32_t computed = 0;      // positions whose K and V the draft model has, of known tokens
+    std::vector<int32_t> fed;  // guesses of the positions from there on that it has computed
+  };
+  Drafting drafting;
 
   // Where it draws.
   std::optional<DrawPolicy> draw;

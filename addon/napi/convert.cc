@@ -159,6 +159,9 @@ Status read_engine_options(const Napi::Object& object, EngineOptions* out) {
   fields.number("maxWaiting", &out->max_waiting);
   fields.number("maxWaitingTokens", &out->max_waiting_tokens);
   fields.boolean("prefixCache", &out->prefix_cache);
+  fields.string("draftModel", &out->draft_dir);
+  fields.number("draftTokens", &out->draft_tokens);
+  fields.number("draftRows", &out->draft_rows);
   fields.ids("rewardRows", &out->reward_rows);
   fields.ids("stopIds", &out->stop_ids);
   read_token_table(&fields, out);
@@ -214,12 +217,15 @@ Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan) {
       .set("weights", double(plan.weights))
       .set("kv", double(plan.kv))
       .set("activations", double(plan.activations))
+      .set("draft", double(plan.draft))
+      .set("draftKv", double(plan.draft_kv))
       .set("total", double(plan.total))
       .set("available", double(plan.available))
       .set("numBlocks", plan.num_blocks)
       .set("blockSize", plan.block_size)
       .set("kvTokens", double(plan.kv_tokens))
       .set("kvBytesPerToken", double(plan.kv_bytes_per_token))
+      .set("draftKvBytesPerToken", double(plan.draft_kv_bytes_per_token))
       .put("unusedTensors", strings(env, plan.unused_tensors))
       .put("widenedTensors", widened(env, plan.widened_tensors))
       .set("table", plan.table())
@@ -311,6 +317,17 @@ static Napi::Object load_object(Napi::Env env, const LoadReport& load) {
       .object();
 }
 
+static Napi::Value draft_value(Napi::Env env, const EngineInfo& info) {
+  if (!info.draft) return env.Null();
+  const DraftInfo& draft = *info.draft;
+  return Builder(env)
+      .put("config", config_object(env, draft.config, draft.config.eos_ids))
+      .put("load", load_object(env, draft.load))
+      .set("tokens", draft.tokens)
+      .set("rows", draft.rows)
+      .object();
+}
+
 Napi::Object info_object(Napi::Env env, const EngineInfo& info) {
   auto ranks = Napi::Array::New(env, info.ranks.size());
   for (uint32_t i = 0; i < info.ranks.size(); ++i) {
@@ -326,6 +343,7 @@ Napi::Object info_object(Napi::Env env, const EngineInfo& info) {
       .put("plan", plan_object(env, info.plan))
       .put("load", load_object(env, info.load))
       .put("ranks", ranks)
+      .put("draft", draft_value(env, info))
       .set("device", info.device)
       .set("deviceNote", info.backend_note)
       .set("maxModelLen", info.max_model_len)
@@ -333,6 +351,21 @@ Napi::Object info_object(Napi::Env env, const EngineInfo& info) {
       .set("places", double(info.places))
       .set("maxNumBatchedTokens", info.max_batched_tokens)
       .object();
+}
+
+static Napi::Object drafts_object(Napi::Env env, const EngineStats& s) {
+  Builder all(env);
+  const auto put = [&](const char* name, DraftSource source) {
+    const EngineStats::Drafts& d = s.drafts[size_t(source)];
+    all.put(name, Builder(env)
+                      .set("drafted", double(d.drafted))
+                      .set("accepted", double(d.accepted))
+                      .object());
+  };
+  put("grammar", DraftSource::grammar);
+  put("lookup", DraftSource::lookup);
+  put("model", DraftSource::model);
+  return all.object();
 }
 
 Napi::Object stats_object(Napi::Env env, const EngineStats& s) {
@@ -356,8 +389,7 @@ Napi::Object stats_object(Napi::Env env, const EngineStats& s) {
       .set("finishedLength", double(s.finished_length))
       .set("failed", double(s.failed))
       .set("rejected", double(s.rejected))
-      .set("drafted", double(s.drafted))
-      .set("accepted", double(s.accepted))
+      .put("drafts", drafts_object(env, s))
       .set("missNeverSeen", double(s.miss_never_seen))
       .set("missEvicted", double(s.miss_evicted))
       .set("missSalt", double(s.miss_salt))

@@ -43,17 +43,27 @@ const cardOf = (model: ServedModel, defaultThinking: boolean) => {
         }
       : null,
     reward_outputs: info.rewardLabels,
+    /** Who guesses tokens for it; null: nobody. */
+    draft: info.draft && {
+      root: info.draft.model,
+      architecture: info.draft.architecture,
+      tokens: info.draft.tokens,
+      rows: info.draft.rows,
+    },
     /** Bytes, but for the counts. */
     memory: {
       weights: plan.weights,
       kv_cache: plan.kv,
       activations: plan.activations,
+      draft_model: plan.draft,
+      draft_kv_cache: plan.draftKv,
       total: plan.total,
       available: plan.available,
       kv_blocks: plan.numBlocks,
       block_size: plan.blockSize,
       kv_tokens: plan.kvTokens,
       kv_bytes_per_token: plan.kvBytesPerToken,
+      draft_kv_bytes_per_token: plan.draftKvBytesPerToken,
     },
     load_seconds: load.openSeconds + load.packSeconds + load.prepareSeconds,
     checkpoint_bytes: load.bytes,
@@ -90,6 +100,7 @@ const activityOf = ({ id, engine, metrics }: ServedModel) => {
     rows: s.rows,
     step_seconds: s.stepSecondsSum,
     preemptions: s.preemptions,
+    drafts: s.drafts,
     aborted: s.aborted,
     failed: s.failed,
     rejected: s.rejected,

@@ -7,6 +7,7 @@ import { EngineFailure } from '../failure.js'
 import { packagePath } from '../version.js'
 import type {
   Delta,
+  DraftInfo,
   EngineInfo,
   EngineOptions,
   EngineStats,
@@ -111,6 +112,9 @@ export type NativeInfo = {
   readonly plan: MemoryPlan
   readonly load: EngineInfo['load']
   readonly ranks: EngineInfo['ranks']
+  readonly draft:
+    | (Omit<DraftInfo, 'model' | 'architecture'> & { readonly config: NativeConfig })
+    | null
   readonly device: string
   readonly deviceNote: string
   readonly maxModelLen: number

@@ -44,14 +44,17 @@ const thinkCloseText = `\n${thinkEnd}\n\n`
 const invalid = (message: string) => new EngineFailure({ code: 'invalid_argument', message })
 
 /** A folder, or a GGUF file; throws an EngineFailure for anything else. */
-export const checkFolder = async (folder: string | undefined): Promise<string> => {
+export const checkFolder = async (
+  folder: string | undefined,
+  field: 'model' | 'draft_model' = 'model',
+): Promise<string> => {
   if (folder === undefined || folder === '')
-    throw invalid('model must be the path of a Hugging Face folder')
+    throw invalid(`${field} must be the path of a Hugging Face folder`)
   const found = await stat(folder).catch(() => undefined)
   if (found?.isDirectory() || (found?.isFile() && isGguf(folder))) return folder
   throw new EngineFailure({
     code: 'not_found',
-    message: `model ${folder} is ${found ? 'no folder' : 'not there'}`,
+    message: `${field} ${folder} is ${found ? 'no folder' : 'not there'}`,
   })
 }
 
@@ -62,6 +65,27 @@ const checkVocabulary = (model: string, tokenizer: Tokenizer, config: NativeConf
   throw invalid(
     `${model}: tokenizer.json has token ${id} (${token}), but the embedding of config.json has only ${config.vocab} rows (vocab_size)`,
   )
+}
+
+/** A draft model's token ids are those of the model that it drafts for, one by one. */
+const checkDraft = async (options: EngineOptions, tokenizer: Tokenizer): Promise<void> => {
+  const { model, draftModel } = options
+  if (draftModel === undefined) return
+  const folder = await checkFolder(draftModel, 'draft_model')
+  const draft = await loadTokenizer(folder)
+  const wrong = (what: string) =>
+    invalid(
+      `draft_model ${draftModel}: ${what}; it can draft for ${model} only with the same token ids`,
+    )
+  const shown = (of: Tokenizer, id: number) => JSON.stringify(of.decode([id]))
+  for (let id = 0; id < Math.min(draft.vocabSize, tokenizer.vocabSize); id++) {
+    const isSame =
+      Buffer.compare(draft.bytes(id), tokenizer.bytes(id)) === 0 &&
+      draft.isSpecial(id) === tokenizer.isSpecial(id)
+    if (!isSame) throw wrong(`token ${id} is ${shown(draft, id)}, expected ${shown(tokenizer, id)}`)
+  }
+  if (draft.vocabSize !== tokenizer.vocabSize)
+    throw wrong(`its tokenizer has ${draft.vocabSize} ids, expected ${tokenizer.vocabSize}`)
 }
 
 const checkedDtype = (options: EngineOptions, config: NativeConfig) => {
@@ -200,6 +224,7 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
   if ('code' in described) throw new EngineFailure(described)
   checkVocabulary(model, tokenizer, described.config)
   const dtype = checkedDtype(options, described.config)
+  await checkDraft(options, tokenizer)
   const stopIds = stopNames.flatMap((name) => tokenizer.special.get(name) ?? [])
   const { onProgress, onPlan, ...rest } = options
   let fault: { readonly error: unknown } | undefined
@@ -235,16 +260,16 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
     await native.close()
     throw fault.error
   }
-  return { native, dispatcher, info: describe(native.info(), model, dtype.shown, print) }
+  return { native, dispatcher, info: describe(native.info(), options, dtype.shown, print) }
 }
 
 const describe = (
   info: NativeInfo,
-  model: string,
+  { model, draftModel = '' }: EngineOptions,
   dtype: string,
   fingerprint: string,
 ): EngineInfo => {
-  const { config } = info
+  const { config, draft } = info
   return {
     model,
     architecture: config.architecture,
@@ -265,6 +290,13 @@ const describe = (
     plan: info.plan,
     load: info.load,
     ranks: info.ranks,
+    draft: draft && {
+      model: draftModel,
+      architecture: draft.config.architecture,
+      tokens: draft.tokens,
+      rows: draft.rows,
+      load: draft.load,
+    },
     fingerprint,
   }
 }

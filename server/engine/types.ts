@@ -31,6 +31,15 @@ export type EngineOptions = {
    */
   readonly maxWaiting?: number
   readonly maxWaitingTokens?: number
+  /**
+   * Hugging Face folder of a small model with the same token ids: it guesses what this one will draw. Answers stay
+   * the same bits. Its weights and its part of the cache are planned with this one's.
+   */
+  readonly draftModel?: string
+  /** Guesses of one sequence in a step, 1 to 32 at most; fewer where they are wrong. Default 5. */
+  readonly draftTokens?: number
+  /** Rows of a step that guesses, guesses included; fuller batches go without. Default 32. */
+  readonly draftRows?: number
   /** CPU threads; default: one per hardware thread. */
   readonly threads?: number
   readonly prefixCache?: boolean
@@ -63,12 +72,16 @@ export type MemoryPlan = {
   readonly weights: number
   readonly kv: number
   readonly activations: number
+  /** Of a draft model: weights, activations and a reserve; keys and values of as many tokens. 0: there is none. */
+  readonly draft: number
+  readonly draftKv: number
   readonly total: number
   readonly available: number
   readonly numBlocks: number
   readonly blockSize: number
   readonly kvTokens: number
   readonly kvBytesPerToken: number
+  readonly draftKvBytesPerToken: number
   /** Tensors of the checkpoint that the model is not made of. The server warns of them, createEngine
    * does not. */
   readonly unusedTensors: readonly string[]
@@ -104,6 +117,17 @@ export type RankInfo = {
   readonly load: LoadReport
 }
 
+/** A model that guesses for another one. */
+export type DraftInfo = {
+  readonly model: string
+  readonly architecture: string
+  /** Guesses of one sequence in a step, and rows of a step that guesses, at most. */
+  readonly tokens: number
+  readonly rows: number
+  /** Of the slowest rank. */
+  readonly load: LoadReport
+}
+
 export type EngineInfo = {
   readonly model: string
   readonly architecture: string
@@ -126,6 +150,8 @@ export type EngineInfo = {
   readonly rewardKind: 'none' | 'lm_head_rows' | 'classification'
   /** Numbers a score has. 0: no reward model. */
   readonly rewardOutputs: number
+  /** null: no draft model. */
+  readonly draft: DraftInfo | null
   /** Of each rank of tensorParallelSize. */
   readonly ranks: readonly RankInfo[]
   /** Of the first rank. */
@@ -267,6 +293,11 @@ export type RequestHandle = {
   readonly abort: () => void
 }
 
+/** Guesses that went into steps, and those that were right. */
+export type Drafts = { readonly drafted: number; readonly accepted: number }
+/** Whose guesses: text that a grammar leaves no choice about, prompt lookup, the draft model. */
+export type DraftSource = 'grammar' | 'lookup' | 'model'
+
 export type EngineStats = {
   readonly steps: number
   readonly promptTokens: number
@@ -279,8 +310,7 @@ export type EngineStats = {
   readonly finishedLength: number
   readonly failed: number
   readonly rejected: number
-  readonly drafted: number
-  readonly accepted: number
+  readonly drafts: Readonly<Record<DraftSource, Drafts>>
   readonly missNeverSeen: number
   readonly missEvicted: number
   readonly missSalt: number

@@ -89,6 +89,11 @@ export type Metrics = {
 
 const LABELS = ['model_name', 'engine'] as const
 
+const SOURCES = ['grammar', 'lookup', 'model'] as const
+
+const sumOf = ({ drafts }: EngineStats, what: 'drafted' | 'accepted'): number =>
+  SOURCES.reduce((sum, source) => sum + drafts[source][what], 0)
+
 /** Engine counters, by the names they get here. */
 const COUNTERS: readonly (readonly [string, string, (s: EngineStats) => number])[] = [
   ['vllm:prompt_tokens_total', 'Prompt tokens processed.', (s) => s.promptTokens],
@@ -107,8 +112,12 @@ const COUNTERS: readonly (readonly [string, string, (s: EngineStats) => number])
   ],
   ['vllm:gpu_prefix_cache_hits_total', 'Older name of prefix_cache_hits.', (s) => s.cachedTokens],
   ['vllm:prompt_tokens_cached_total', 'Prompt tokens taken from the cache.', (s) => s.cachedTokens],
-  ['vllm:spec_decode_num_draft_tokens_total', 'Tokens drafted.', (s) => s.drafted],
-  ['vllm:spec_decode_num_accepted_tokens_total', 'Drafted tokens accepted.', (s) => s.accepted],
+  ['vllm:spec_decode_num_draft_tokens_total', 'Tokens drafted.', (s) => sumOf(s, 'drafted')],
+  [
+    'vllm:spec_decode_num_accepted_tokens_total',
+    'Drafted tokens accepted.',
+    (s) => sumOf(s, 'accepted'),
+  ],
   ['nemotron:engine_steps_total', 'Forward passes.', (s) => s.steps],
   ['nemotron:engine_step_seconds_total', 'Time in forward passes.', (s) => s.stepSecondsSum],
   ['nemotron:requests_aborted_total', 'Sequences aborted.', (s) => s.aborted],
@@ -173,6 +182,21 @@ const addEngineMetrics = (registry: Registry, served: readonly Served[]): void =
       registers,
       collect() {
         for (const one of served) this.set(one.labels, read(one.stats()))
+      },
+    })
+  }
+  for (const what of ['drafted', 'accepted'] as const) {
+    new Counter({
+      name: `nemotron:${what}_tokens_total`,
+      help: `Guesses of tokens ${what}, by who guessed.`,
+      labelNames: [...LABELS, 'source'],
+      registers,
+      collect() {
+        this.reset()
+        for (const { labels, stats } of served) {
+          const { drafts } = stats()
+          for (const source of SOURCES) this.inc({ ...labels, source }, drafts[source][what])
+        }
       },
     })
   }

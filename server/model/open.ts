@@ -2,6 +2,7 @@
 
 import { openEngine } from '../engine/engine.js'
 import type { Engine, EngineOptions, LoadProgress, MemoryPlan } from '../engine/types.js'
+import { EngineFailure } from '../failure.js'
 import type { Metrics } from '../metrics/metrics.js'
 import { BUILT_IN, fittingTemplate } from '../prompt/builtin-templates.js'
 import { createTemplate, knowsTools } from '../prompt/template.js'
@@ -109,9 +110,7 @@ type LoadHooks = {
 }
 
 const engineOptions = (
-  folder: string,
-  settings: ModelSettings,
-  utilization: number,
+  { folder, draftFolder, settings, utilization }: LoadOptions,
   rewardRows: readonly number[] | undefined,
 ): EngineOptions => ({
   model: folder,
@@ -119,6 +118,9 @@ const engineOptions = (
   dtype: settings.dtype,
   kvCacheDtype: settings.kv_cache_dtype,
   memoryUtilization: utilization,
+  draftTokens: settings.draft_tokens,
+  draftRows: settings.draft_rows,
+  ...(draftFolder !== undefined && { draftModel: draftFolder }),
   maxNumSeqs: settings.max_num_seqs,
   tensorParallelSize: settings.tensor_parallel_size,
   blockSize: settings.block_size,
@@ -162,6 +164,16 @@ export const rewardDoubt = (
       'reward model, give its entry in the config file `"reward": {"rows": ...}` or `"reward": {"judge": ...}` (docs/http.md), ' +
       'or createEngine the same `reward` (docs/api.md).'
 
+/** A reward model may be stored as one that writes: then its name alone says what it is. */
+export const checkDraftNames = (names: readonly string[]): void => {
+  const entry = findEntry(names)
+  if (entry?.reward?.rows === undefined) return
+  throw new EngineFailure({
+    code: 'invalid_argument',
+    message: `draft_model ${names[0]}: is the reward model ${entry.name}, which writes no text; expected a model that does`,
+  })
+}
+
 /** The engine does not outlive a read-out that does not fit its head. */
 export const openReadout = async (engine: Engine, settings: RewardSettings | undefined) => {
   try {
@@ -176,6 +188,8 @@ type LoadOptions = {
   readonly settings: ModelSettings
   /** Where its files lie. */
   readonly folder: string
+  /** The same of its draft model; undefined: it has none. */
+  readonly draftFolder?: string | undefined
   /** Share of the free memory that this model may plan. */
   readonly utilization: number
   readonly metrics: Metrics
@@ -193,10 +207,12 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     tokenizer,
     hooks.warn,
   )
+  if (settings.draft_model !== undefined)
+    checkDraftNames(namesOfModel(settings.draft_model, options.draftFolder ?? settings.draft_model))
   const reward = rewardSettings(settings.reward, profile.entry)
   const engine = await openEngine(
     {
-      ...engineOptions(folder, settings, options.utilization, reward?.rows),
+      ...engineOptions(options, reward?.rows),
       onProgress: hooks.onProgress,
       onPlan: hooks.onPlan,
     },

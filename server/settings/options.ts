@@ -101,6 +101,22 @@ export const modelOptions = {
     count(0, 1 << 20).default(256),
     'Requests that may wait; beyond that, 429.',
   ),
+  draft_model: option(
+    'text',
+    z.string().min(1).optional(),
+    'Folder or Hugging Face id of a small model with the same token ids: it guesses tokens, answers stay the same.',
+    'none',
+  ),
+  draft_tokens: option(
+    'integer',
+    count(1, 32).default(5),
+    'Guesses of the draft model for one sequence in a step, at most.',
+  ),
+  draft_rows: option(
+    'integer',
+    count(2).default(32),
+    'Rows of a step in which the draft model guesses; fuller batches go without.',
+  ),
   threads: option(
     'integer',
     count(1, 1024).optional(),

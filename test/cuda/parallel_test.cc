@@ -94,6 +94,22 @@ TEST(two_ranks_agree) { expect_ranks(2, WeightFormat::stored); }
 TEST(four_ranks_agree_with_fp8_weights) { expect_ranks(4, WeightFormat::fp8); }
 TEST(two_ranks_agree_on_nemotron) { expect_ranks(2, WeightFormat::stored, "NemotronForCausalLM"); }
 
+// Two models on one GPU, and on each of two.
+TEST(a_draft_model_changes_no_bit) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
+  const std::vector<Request> all = short_requests();
+  for (const int32_t ranks : {1, 2}) {
+    EngineOptions o = options_of(dir, ranks, WeightFormat::stored);
+    const std::vector<Outcome> expected = alone(o, all);
+    REQUIRE(expected.size() == all.size());
+    o.draft_dir = dir.path();
+    o.kv_memory *= 2;
+    const EngineStats stats = expect_equal(o, all, expected);
+    EXPECT_GT(stats.drafts[size_t(DraftSource::model)].accepted, 0);
+  }
+}
+
 TEST(ranks_score_on_several_gpus) {
   const TempDir dir;
   ParallelShape shape;

@@ -5,17 +5,6 @@
 namespace nemotron::test {
 namespace {
 
-std::vector<Outcome> alone(const std::vector<Request>& requests) {
-  EngineOptions o = tiny_options();
-  o.prefix_cache = false;
-  o.run_ahead = false;
-  o.max_batched_tokens = 512;
-  Client client(o);
-  std::vector<Outcome> all;
-  for (const Request& r : requests) all.push_back(client.run(r));
-  return all;
-}
-
 const std::vector<Outcome>& expected() {
   static const std::vector<Outcome> all = alone(requests());
   return all;
@@ -99,24 +88,8 @@ TEST(alone_equals_after_a_prefix_hit) {
   }
 }
 
-// A pool that holds few of the requests at once.
-EngineOptions crowded_options() {
-  EngineOptions o = tiny_options();
-  o.max_model_len = 192;
-  o.kv_memory = 12 * 16 * (2 * 2 * 2 * 16 * 2);  // 12 blocks of 16 tokens
-  return o;
-}
-
 TEST(alone_equals_after_preemption) {
-  std::vector<Request> all;  // short prompts that grow long
-  for (uint32_t seed = 1; seed <= 16; ++seed) {
-    Request r = mixed_request(seed);
-    r.prompt = random_prompt(1 + seed % 20, seed);
-    r.sampling.max_tokens = int32_t(60 + seed * 4);
-    r.sampling.stop.clear();
-    r.sampling.ignore_eos = true;
-    all.push_back(r);
-  }
+  const std::vector<Request> all = growing_requests();
   const std::vector<Outcome> plain = alone(all);
   for (const bool prefix_cache : {true, false}) {
     for (const bool run_ahead : {true, false}) {
@@ -160,10 +133,11 @@ TEST(lookup_drafts_change_nothing) {
     for (size_t i = 0; i < all.size(); ++i) {
       EXPECT_EQ(difference(client.outcome(ids[i]), plain[i]), "");
     }
-    const EngineStats s = client.engine().stats();
-    EXPECT_GT(s.drafted, 100);
-    EXPECT_GT(s.accepted, 10);
-    EXPECT_LT(s.accepted, s.drafted);
+    const EngineStats stats = client.engine().stats();
+    const EngineStats::Drafts& lookup = stats.drafts[size_t(DraftSource::lookup)];
+    EXPECT_GT(lookup.drafted, 100);
+    EXPECT_GT(lookup.accepted, 10);
+    EXPECT_LT(lookup.accepted, lookup.drafted);
     expect_all_free(client);
   }
 }

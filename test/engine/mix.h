@@ -94,4 +94,38 @@ inline EngineStats expect_equal(const EngineOptions& options, const std::vector<
   return client.engine().stats();
 }
 
+// What each comes to on an engine of its own: nothing cached, nothing in flight beside it.
+inline std::vector<Outcome> alone(const std::vector<Request>& requests) {
+  EngineOptions o = tiny_options();
+  o.prefix_cache = false;
+  o.run_ahead = false;
+  o.max_batched_tokens = 512;
+  Client client(o);
+  std::vector<Outcome> all;
+  for (const Request& r : requests) all.push_back(client.run(r));
+  return all;
+}
+
+// A pool that holds few of the requests at once.
+inline EngineOptions crowded_options() {
+  EngineOptions o = tiny_options();
+  o.max_model_len = 192;
+  o.kv_memory = 12 * 16 * (2 * 2 * 2 * 16 * 2);  // 12 blocks of 16 tokens
+  return o;
+}
+
+// Short prompts that grow long.
+inline std::vector<Request> growing_requests() {
+  std::vector<Request> all;
+  for (uint32_t seed = 1; seed <= 16; ++seed) {
+    Request r = mixed_request(seed);
+    r.prompt = random_prompt(1 + seed % 20, seed);
+    r.sampling.max_tokens = int32_t(60 + seed * 4);
+    r.sampling.stop.clear();
+    r.sampling.ignore_eos = true;
+    all.push_back(r);
+  }
+  return all;
+}
+
 }  // namespace nemotron::test

@@ -12,6 +12,7 @@ inline constexpr int32_t kVocab = 40, kTokens = 36, kEos = 35;
 struct Script {
   int32_t num_blocks = 64, block_size = 16, max_model_len = 256;
   EngineOptions options;
+  std::function<std::unique_ptr<StepRunner>()> make_draft;  // empty: no draft model
   std::function<Status()> gate;
   std::function<void(StepBuffer&)> spoil;
   std::function<void(const StepBuffer&)> on_launch;
@@ -46,7 +47,7 @@ inline std::function<std::unique_ptr<Engine>(std::function<void()>)> scripted(co
     runner->progress_of_ranks = s.progress_of_ranks;
     runner->on_reload = s.on_reload;
     return std::make_unique<EngineLoop>(s.options, std::move(info), std::move(runner),
-                                        std::move(wake));
+                                        s.make_draft ? s.make_draft() : nullptr, std::move(wake));
   };
 }
 

@@ -36,7 +36,7 @@ inline RawTensor random_bf16(std::vector<int64_t> shape, float deviation, uint32
 }
 
 // Weights whose next-token distributions are neither flat nor one-sided.
-inline void write_tiny_checkpoint(const TempDir& dir, float head_scale = 0.35f) {
+inline void write_tiny_checkpoint(const TempDir& dir, float head_scale = 0.35f, uint32_t seed = 1) {
   constexpr int64_t hidden = 64, inner = 96, heads = 4, kv_heads = 2, head_dim = 16, layers = 2;
   Members config = llama_config();
   config.set("hidden_size", "64").set("intermediate_size", "96").set("head_dim", "16");
@@ -45,7 +45,6 @@ inline void write_tiny_checkpoint(const TempDir& dir, float head_scale = 0.35f) 
   config.set("eos_token_id", std::to_string(kTinyEos));
   dir.write("config.json", config.text());
   RawTensors t;
-  uint32_t seed = 1;
   const auto add = [&](const std::string& name, std::vector<int64_t> shape, float deviation) {
     t[name] = random_bf16(std::move(shape), deviation, seed++);
   };

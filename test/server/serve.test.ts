@@ -106,6 +106,41 @@ describe('serve', { skip }, () => {
     assert.equal(await exit, 0)
   })
 
+  test('--draft-model: told at the start, shown, counted; the answers are the same', async () => {
+    const model = packagePath('models/tiny/tiny-reasoner')
+    const plain = await serve(['--model', model])
+    const drafted = await serve(['--model', model, '--draft-model', model, '--draft-tokens', '4'])
+    assert.match(drafted.out(), /draft model .* weights, activations and reserve\ndraft KV /)
+    assert.match(drafted.out(), /tiny-reasoner guesses 4 tokens at most, in steps of 32 rows/)
+    const answers = []
+    for (const { url } of [plain, drafted]) {
+      const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'x', maxRetries: 0 })
+      const messages = [{ role: 'user' as const, content: 'Which city? Answer as JSON.' }]
+      const common = { model: 'tiny-reasoner', messages, max_tokens: 60, seed: 4, logprobs: true }
+      const json = { type: 'json_object' as const }
+      const whole = [
+        await client.chat.completions.create({ ...common, temperature: 0 }),
+        await client.chat.completions.create({ ...common, temperature: 1, n: 3 }),
+        await client.chat.completions.create({ ...common, temperature: 1, response_format: json }),
+      ]
+      answers.push(whole.map(({ choices, usage }) => ({ choices, usage })))
+    }
+    assert.deepEqual(answers[1], answers[0])
+    const metrics = await (await fetch(`${drafted.url}/metrics`)).text()
+    const count = (what: string) => {
+      const line = new RegExp(`nemotron:${what}_tokens_total\\{[^}]*source="model"\\} (\\d+)`)
+      return Number(line.exec(metrics)?.[1])
+    }
+    assert.ok(count('accepted') > 40 && count('drafted') >= count('accepted'), metrics)
+    const { models } = await readAnswer(await fetch(`${drafted.url}/v1/server`))
+    assert.equal(models[0].draft.root, model)
+    assert.equal(models[0].draft.tokens, 4)
+    assert.ok(models[0].memory.draft_model > 0)
+    assert.equal(models[0].memory.draft_kv_cache, models[0].memory.kv_cache)
+    for (const { child } of [plain, drafted]) child.kill('SIGTERM')
+    for (const { exit } of [plain, drafted]) assert.equal(await exit, 0)
+  })
+
   test('two models, by name; chat, completions, and a reward model that completes nothing', async () => {
     const chat = chatCheckpoint()
     const reward = chatCheckpoint({ classes: 2 })
