@@ -49,6 +49,7 @@ test('--help lists the benches, and each its flags', async () => {
   const list = await output('--help')
   for (const name of [
     'engine',
+    'draft',
     'ops',
     'serve',
     'compare',
@@ -182,6 +183,18 @@ describe('benches of our own engine', { skip: noAddon }, () => {
     assert.match(out, MACHINE)
     assert.match(out, /^8 lines: .* the engine alone .* %, goal >= 95 % (met|missed)$/m)
     assert.match(out, /^p95 to the first token over HTTP: .*x, goal <= 1.3x (met|missed)$/m)
+  })
+
+  test('draft', async () => {
+    const sizes = ['--shape', 'tiny', '--draft', 'tiny', '--temperatures', '16', '--sequences', '2']
+    const more = ['--threads', '1', '--rounds', '1', '--output', '40']
+    const out = await output('draft', ...sizes, ...more)
+    assert.match(out, MACHINE)
+    const shown =
+      /^decode 2 at temperature 16: (\d+) % of .* guesses a token accepted, ([\d.]+) tokens a step/m
+    const [, accepted, tokens] = shown.exec(out) ?? []
+    assert.equal(accepted, '100', out) // a model knows what it will draw
+    assert.ok(Number(tokens) > 3, out)
   })
 
   test('grammar', async () => {
