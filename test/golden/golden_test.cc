@@ -41,8 +41,9 @@ constexpr std::string_view kRounded = "-rounded";  // after an instruction set
 bool is_rounded(const std::string& isa) { return isa.ends_with(kRounded); }
 double max_mean_delta(const std::string& run, const std::string& isa, const Json& golden) {
   if (is_rounded(isa)) {
-    double bf16_error = NAN;
-    (void)golden.find("runs")->find("stored")->find("bf16_error")->number(&bf16_error);
+    double bf16_error = NAN;  // where a golden has none, nothing is below it
+    const Json* known = golden.find("runs")->find("stored")->find("bf16_error");
+    if (known != nullptr) (void)known->number(&bf16_error);
     if (run == "stored") return 0.6 * bf16_error;
     return run == kBf16Kv ? bf16_error : 0.04;  // as on CUDA
   }

@@ -96,7 +96,8 @@ TokenMasks::Turns TokenMasks::find_turns(State local) {
 TokenMasks::Loop TokenMasks::find_loop(State local) {
   const Turns turns = find_turns(local);
   const std::vector<State>& path = turns.path;
-  Loop loop = {.turns = turns.count};
+  Loop loop;
+  loop.turns = turns.count;
   if (path.empty()) return loop;
   const auto is_refused = [&](uint32_t low, uint32_t high) {
     for (uint32_t byte = low; byte <= high; ++byte) {
