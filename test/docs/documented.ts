@@ -74,6 +74,7 @@ export const LONG: readonly string[] = [
   'npm run bench -- loop',
   'npm run bench -- reward',
   'npm run bench -- decisions',
+  'npm run bench -- draft',
   'npm run bench -- score',
   'npm run bench -- import',
   'npm run bench -- start',
