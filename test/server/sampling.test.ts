@@ -53,6 +53,7 @@ describe('fields honoured', () => {
         seed: -1,
         logprobs: true,
         top_logprobs: 4,
+        logprobs_mode: 'processed_logprobs',
         prompt_logprobs: 2,
         logit_bias: { 5: -100, 6: 1.5 },
         presence_penalty: 0.5,
@@ -66,6 +67,7 @@ describe('fields honoured', () => {
     )
     assert.deepEqual(sampling, {
       maxTokens: 40,
+      processedLogprobs: true,
       temperature: 0.5,
       topP: 0.9,
       topK: 7,
