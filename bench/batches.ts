@@ -157,17 +157,22 @@ export const run = async (args: readonly string[]): Promise<void> => {
   })
   const alone = await offline(load(lines))
   const server = await openServer(load(1))
-  const batch = await timeBatch(server, load(lines))
-  await firstTokens(server, prompts(5))
-  const idle = await firstTokens(server, prompts(asks))
-  // Enough that it does not end before the requests do.
-  const id = await startBatch(server, load(20 * lines))
-  await sleep(500)
-  const busy = await firstTokens(server, prompts(asks))
-  const { status } = await stateOf(server, id)
-  if (status !== 'in_progress') throw new Error(`the batch was ${status} too early: more --lines`)
-  await server.post(`batches/${id}/cancel`, {})
-  await server.close()
+  const measure = async () => {
+    const batch = await timeBatch(server, load(lines))
+    await firstTokens(server, prompts(5))
+    const start = performance.now()
+    const idle = await firstTokens(server, prompts(asks))
+    // So many lines that they do not end before the requests do.
+    const most = 10 * ((performance.now() - start) / 1000) + 5
+    const id = await startBatch(server, load(Math.ceil((most * lines) / Math.min(batch, alone))))
+    await sleep(500)
+    const busy = await firstTokens(server, prompts(asks))
+    const { status } = await stateOf(server, id)
+    if (status !== 'in_progress') throw new Error(`the batch was ${status} before the requests`)
+    await server.post(`batches/${id}/cancel`, {})
+    return { batch, idle, busy }
+  }
+  const { batch, idle, busy } = await measure().finally(server.close)
   const share = alone / batch
   const [before, beside] = [quantile(idle, 0.95), quantile(busy, 0.95)]
   const ratio = beside / before
