@@ -29,12 +29,7 @@ describe('batches of chats', { skip: noAddon }, () => {
   })
   after(() => server.close())
 
-  const post = async (path: string, body: object) => {
-    const response = await server.post(path, body)
-    const text = await response.text()
-    assert.equal(response.status, 200, text)
-    return JSON.parse(text)
-  }
+  const post = (path: string, body: object) => server.answer(path, body)
   const refused = async (body: object) => {
     const response = await server.post(`${CHAT}/batch`, {
       model,

@@ -1,6 +1,7 @@
 // A server in this process over real checkpoints and the native engine, from a config file as serve
 // reads it.
 
+import assert from 'node:assert/strict'
 import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -18,6 +19,8 @@ export const noAddon: string | false = existsSync(packagePath('build/Release/nem
 export type RealServer = {
   readonly url: string
   readonly post: (path: string, body: object) => Promise<Response>
+  /** The JSON of an answer that is to be 200. */
+  readonly answer: (path: string, body: object) => Promise<ReturnType<typeof JSON.parse>>
   readonly close: () => Promise<void>
 }
 
@@ -40,14 +43,21 @@ export const startReal = async (config: object): Promise<RealServer> => {
     tell: () => {},
   })
   await serving.ready
+  const post = (path: string, body: object) =>
+    fetch(`${serving.url}${path}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    })
   return {
     url: serving.url,
-    post: (path, body) =>
-      fetch(`${serving.url}${path}`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify(body),
-      }),
+    post,
+    answer: async (path, body) => {
+      const response = await post(path, body)
+      const text = await response.text()
+      assert.equal(response.status, 200, text)
+      return JSON.parse(text)
+    },
     close: serving.drain,
   }
 }
