@@ -46,6 +46,12 @@ struct Work {        // shared memory of a row
   uint64_t* top;     // [kMaxTopLogprobs]
   uint32_t* found;   // [1]
 };
+struct Row {  // what is drawn from
+  float* x;   // [vocab] logits
+  int vocab;
+  const uint8_t* step;  // the step's block, in which s counts its offsets
+  const SampleRow& s;   // read where it lies: a copy in registers spills
+};
 constexpr size_t kSharedBytes =
     kDigits * 8 + 32 * 8 + 32 * 4 + 4 * 8 + (kMaxTopLogprobs * 8 + 15) / 16 * 16 + 16;
 
@@ -157,15 +163,17 @@ GPU_DEVICE uint64_t best_of(const Work& w, const float* x, int vocab, Value valu
 }
 
 // Bias, penalties and bans in place; what was there goes to `undo`.
-GPU_DEVICE void adjust(float* x, const uint8_t* step, const SampleRow& s, float* undo) {
-  const auto* bias = reinterpret_cast<const SampleBias*>(step + s.bias);
+GPU_DEVICE void adjust(const Row& r, float* undo) {
+  float* x = r.x;
+  const SampleRow& s = r.s;
+  const auto* bias = reinterpret_cast<const SampleBias*>(r.step + s.bias);
   for (int i = int(threadIdx.x); i < s.num_bias; i += kThreads) {
     undo[i] = x[bias[i].id];
     x[bias[i].id] = undo[i] + bias[i].bias;
   }
   block_sync();
   undo += s.num_bias;
-  const auto* counts = reinterpret_cast<const SampleCount*>(step + s.counts);
+  const auto* counts = reinterpret_cast<const SampleCount*>(r.step + s.counts);
   for (int i = int(threadIdx.x); i < s.num_counts; i += kThreads) {
     const SampleCount c = counts[i];
     float l = x[c.id];
@@ -181,7 +189,7 @@ GPU_DEVICE void adjust(float* x, const uint8_t* step, const SampleRow& s, float*
   }
   block_sync();
   undo += s.num_counts;
-  const auto* banned = reinterpret_cast<const int32_t*>(step + s.banned);
+  const auto* banned = reinterpret_cast<const int32_t*>(r.step + s.banned);
   for (int i = int(threadIdx.x); i < s.num_banned; i += kThreads) {
     undo[i] = x[banned[i]];
     x[banned[i]] = -infinity();
@@ -191,16 +199,18 @@ GPU_DEVICE void adjust(float* x, const uint8_t* step, const SampleRow& s, float*
 
 // Ids are unique within each list, so that undoing the lists last to first gives the raw logits
 // back.
-GPU_DEVICE void restore(float* x, const uint8_t* step, const SampleRow& s, const float* undo) {
-  const auto* banned = reinterpret_cast<const int32_t*>(step + s.banned);
+GPU_DEVICE void restore(const Row& r, const float* undo) {
+  float* x = r.x;
+  const SampleRow& s = r.s;
+  const auto* banned = reinterpret_cast<const int32_t*>(r.step + s.banned);
   const float* from = undo + s.num_bias + s.num_counts;
   for (int i = int(threadIdx.x); i < s.num_banned; i += kThreads) x[banned[i]] = from[i];
   block_sync();
-  const auto* counts = reinterpret_cast<const SampleCount*>(step + s.counts);
+  const auto* counts = reinterpret_cast<const SampleCount*>(r.step + s.counts);
   from = undo + s.num_bias;
   for (int i = int(threadIdx.x); i < s.num_counts; i += kThreads) x[counts[i].id] = from[i];
   block_sync();
-  const auto* bias = reinterpret_cast<const SampleBias*>(step + s.bias);
+  const auto* bias = reinterpret_cast<const SampleBias*>(r.step + s.bias);
   for (int i = int(threadIdx.x); i < s.num_bias; i += kThreads) x[bias[i].id] = undo[i];
   block_sync();
 }
@@ -213,8 +223,11 @@ struct Draw {
 };
 
 // With s.processed and logprobs leaves in x what was drawn from.
-GPU_DEVICE Draw draw(const Work& w, float* x, int vocab, const uint8_t* step, const SampleRow& s) {
-  const auto* allowed = s.allowed ? reinterpret_cast<const uint32_t*>(step + s.allowed) : nullptr;
+GPU_DEVICE Draw draw(const Work& w, const Row& r) {
+  float* x = r.x;
+  const int vocab = r.vocab;
+  const SampleRow& s = r.s;
+  const auto* allowed = s.allowed ? reinterpret_cast<const uint32_t*>(r.step + s.allowed) : nullptr;
   const auto masked = [&](int id, float logit) {
     return allowed && !(allowed[id / 32] >> (id % 32) & 1) ? -infinity() : logit;
   };
@@ -275,20 +288,23 @@ GPU_DEVICE Draw draw(const Work& w, float* x, int vocab, const uint8_t* step, co
   return {int(~uint32_t(won)), key_float(uint32_t(won >> 32)), true, top};
 }
 
-// What is reported of a draw.
-struct Wanted {
-  int id;                   // the logprob and the rank of this one,
-  int num_logprobs;         // and so many of the likeliest ids,
-  float most;               // the largest logit
-  const int32_t* reported;  // or these
-  int num_reported;
-};
+// By insertion: there are at most twenty.
+GPU_DEVICE void sort_down(uint64_t* values, int count) {
+  for (int i = 1; i < count; ++i) {
+    const uint64_t v = values[i];
+    int j = i;
+    for (; j > 0 && values[j - 1] < v; --j) values[j] = values[j - 1];
+    values[j] = v;
+  }
+}
 
-// Logprob and rank of out->id and the other ids that are wanted.
-GPU_DEVICE void report(const Work& w, const float* x, int vocab, const Wanted& what,
-                       SampleOutput* out) {
-  const int id = what.id, num_logprobs = what.num_logprobs;
-  const float own = x[id], most = what.most;
+// Logprob and rank of what was drawn, and the logprobs of the other ids that the row asks for.
+GPU_DEVICE void report(const Work& w, const Row& r, const Draw& drawn, SampleOutput* out) {
+  const float* x = r.x;
+  const int vocab = r.vocab;
+  const SampleRow& s = r.s;
+  const int id = drawn.id;
+  const float own = x[id], most = drawn.most;
   float sum = 0;
   uint64_t rank = 0;
   for (int i = int(threadIdx.x); i < vocab; i += kThreads) {
@@ -308,15 +324,16 @@ GPU_DEVICE void report(const Work& w, const float* x, int vocab, const Wanted& w
     out->rank = int32_t(all);
     w.found[0] = 0;
   }
-  if (what.num_reported > 0) {
-    for (int i = int(threadIdx.x); i < what.num_reported; i += kThreads) {
-      out->top_ids[i] = what.reported[i];
-      out->top_logprobs[i] = x[what.reported[i]] - log_sum;
+  if (s.num_reported > 0) {
+    const auto* reported = reinterpret_cast<const int32_t*>(r.step + s.reported);
+    for (int i = int(threadIdx.x); i < s.num_reported; i += kThreads) {
+      out->top_ids[i] = reported[i];
+      out->top_logprobs[i] = x[reported[i]] - log_sum;
     }
-    if (threadIdx.x == 0) out->num_logprobs = what.num_reported;
+    if (threadIdx.x == 0) out->num_logprobs = s.num_reported;
     return;
   }
-  int wanted = num_logprobs < kMaxTopLogprobs ? num_logprobs : kMaxTopLogprobs;
+  int wanted = s.num_logprobs < kMaxTopLogprobs ? s.num_logprobs : kMaxTopLogprobs;
   wanted = wanted < vocab ? wanted : vocab;
   if (threadIdx.x == 0) out->num_logprobs = wanted;
   block_sync();
@@ -343,12 +360,7 @@ GPU_DEVICE void report(const Work& w, const float* x, int vocab, const Wanted& w
     block_sync();
   }
   if (threadIdx.x != 0) return;
-  for (int i = 1; i < wanted; ++i) {  // at most twenty: by insertion
-    const uint64_t c = w.top[i];
-    int j = i;
-    for (; j > 0 && w.top[j - 1] < c; --j) w.top[j] = w.top[j - 1];
-    w.top[j] = c;
-  }
+  sort_down(w.top, wanted);
   for (int i = 0; i < wanted; ++i) {
     out->top_ids[i] = int(~uint32_t(w.top[i]));
     out->top_logprobs[i] = key_float(uint32_t(w.top[i] >> 32)) - log_sum;
@@ -363,10 +375,9 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(Sample p) {
   // Row `row` of the logits is drawn on rank row % ranks.
   const int row = p.rank + int(blockIdx.x) * p.ranks, place = p.first + row;
   const bool mine = place < header->samples;
-  SampleRow s;
-  if (mine) s = step_array<SampleRow>(header, header->sample_rows)[place];
   pdl_wait();
   if (!mine) return;
+  const SampleRow& s = step_array<SampleRow>(header, header->sample_rows)[place];
   Shared smem;
   Work w;
   w.count = smem.take<uint32_t>(kDigits);
@@ -377,6 +388,7 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(Sample p) {
   w.top = smem.take<uint64_t>(kMaxTopLogprobs);
   w.found = smem.take<uint32_t>(1);
   float* x = p.logits + int64_t(row) * vocab;
+  const Row r = {x, vocab, block, s};
   SampleOutput* out = p.out + place;
 
   const uint64_t best = best_of(w, x, vocab, [](int, float logit) { return logit; });
@@ -393,10 +405,10 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(Sample p) {
     }
   } else if (d.finite) {
     float* undo = reinterpret_cast<float*>(block + s.undo);
-    adjust(x, block, s, undo);
-    d = draw(w, x, vocab, block, s);
+    adjust(r, undo);
+    d = draw(w, r);
     if (reports && d.finite && !processed) {
-      restore(x, block, s, undo);
+      restore(r, undo);
       d.most = most;
     }
   }
@@ -410,9 +422,7 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(Sample p) {
     // Some valid id whatever happened: the step that takes it may already be on its way.
     if (s.slot >= 0) p.slots[s.slot] = d.finite ? d.id : 0;
   }
-  if (!reports || !d.finite) return;
-  const auto* reported = reinterpret_cast<const int32_t*>(block + s.reported);
-  report(w, x, vocab, {d.id, s.num_logprobs, d.most, reported, s.num_reported}, out);
+  if (reports && d.finite) report(w, r, d, out);
 }
 
 }  // namespace
