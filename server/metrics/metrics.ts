@@ -96,7 +96,7 @@ const sumOf = ({ drafts }: EngineStats, what: 'drafted' | 'accepted'): number =>
 
 /** Engine counters, by the names they get here. */
 const COUNTERS: readonly (readonly [string, string, (s: EngineStats) => number])[] = [
-  ['vllm:prompt_tokens_total', 'Prompt tokens processed.', (s) => s.promptTokens],
+  ['vllm:prompt_tokens_total', 'Prompt tokens, counted for each choice.', (s) => s.promptTokens],
   ['vllm:generation_tokens_total', 'Tokens generated.', (s) => s.generatedTokens],
   ['vllm:num_preemptions_total', 'Preemptions.', (s) => s.preemptions],
   [
@@ -120,8 +120,8 @@ const COUNTERS: readonly (readonly [string, string, (s: EngineStats) => number])
   ],
   ['nemotron:engine_steps_total', 'Forward passes.', (s) => s.steps],
   ['nemotron:engine_step_seconds_total', 'Time in forward passes.', (s) => s.stepSecondsSum],
-  ['nemotron:requests_aborted_total', 'Sequences aborted.', (s) => s.aborted],
-  ['nemotron:requests_failed_total', 'Sequences failed.', (s) => s.failed],
+  ['nemotron:requests_aborted_total', 'Requests aborted.', (s) => s.aborted],
+  ['nemotron:requests_failed_total', 'Requests failed.', (s) => s.failed],
 ]
 
 const GAUGES: readonly (readonly [string, string, (s: EngineStats) => number])[] = [
@@ -282,7 +282,11 @@ const requestHistograms = (registry: Registry) => {
     n: make('vllm:request_params_n', 'The n of requests.', [1, 2, 5, 10, 20]),
   }
   const tokens = (buckets: readonly number[]) => ({
-    prompt: make('vllm:request_prompt_tokens', 'Prompt tokens of requests.', buckets),
+    prompt: make(
+      'vllm:request_prompt_tokens',
+      'Prompt tokens of requests, counted once whatever n is.',
+      buckets,
+    ),
     generation: make('vllm:request_generation_tokens', 'Generated tokens of choices.', buckets),
     maxGeneration: make(
       'vllm:request_max_num_generation_tokens',

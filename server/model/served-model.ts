@@ -39,7 +39,8 @@ const names = (model: ServedModel): readonly string[] => [model.id, ...model.ali
 export const findModel = (models: Models, name: string, param = 'model'): ServedModel => {
   const found = models.find((model) => model.root === name || names(model).includes(name))
   if (found !== undefined) return found
-  throw new RequestError(`The model '${name}' does not exist or you do not have access to it.`, {
+  const served = models.map(({ id }) => `'${id}'`).join(', ')
+  throw new RequestError(`The model '${name}' does not exist. Served here: ${served}.`, {
     kind: 'not_found',
     param,
     code: 'model_not_found',

@@ -40,7 +40,7 @@ describe('models', () => {
     for (const name of ['chat', 'c', '/models/chat']) assert.equal(findModel(all, name), chat)
     assert.match(
       refusal(() => findModel(all, 'x')),
-      /^model: The model 'x' does not exist/,
+      /^model: The model 'x' does not exist. Served here: 'chat', /,
     )
     assert.match(
       refusal(() => findModel(all, 'x', 'reward.model')),
