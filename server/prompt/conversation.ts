@@ -3,6 +3,7 @@
 
 import { z } from 'zod'
 import { anyRecord, list } from '../list.js'
+import { badRequest } from '../request-error.js'
 
 export const MAX_MESSAGES = 2048
 /** Of one message. */
@@ -138,6 +139,20 @@ export type Message = {
   readonly reasoning?: string | undefined
   readonly toolCalls?: readonly ToolCall[]
   readonly toolCallId?: string | undefined
+}
+
+/** The messages that items or blocks make, which may be more than those: a template takes its time for each.
+ * `param`: what they were made of. */
+export const boundMessages = (messages: readonly Message[], param: string): readonly Message[] => {
+  const refuse = (what: string) => badRequest(`Invalid value for '${param}': ${what}.`, param)
+  if (messages.length > MAX_MESSAGES)
+    throw refuse(
+      `it makes ${messages.length} messages, at most ${MAX_MESSAGES} make a conversation`,
+    )
+  const calls = messages.reduce((most, one) => Math.max(most, one.toolCalls?.length ?? 0), 0)
+  if (calls > MAX_CALLS)
+    throw refuse(`it makes a message with ${calls} calls, one may have ${MAX_CALLS}`)
+  return messages
 }
 
 const textOf = (content: z.output<typeof Content> | undefined): string =>

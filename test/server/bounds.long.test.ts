@@ -62,6 +62,9 @@ const longestTurn = async (run: () => Promise<unknown>): Promise<number> => {
 const CHAT = '/v1/chat/completions'
 const COMPLETIONS = '/v1/completions'
 const REWARD = '/v1/reward'
+const RESPONSES = '/v1/responses'
+const MESSAGES = '/v1/messages'
+const DECISIONS = '/v1/decisions'
 
 const many = <T>(count: number, one: T): readonly T[] => Array.from({ length: count }, () => one)
 const numbered = (count: number, prefix = '') =>
@@ -81,6 +84,20 @@ const calling = (text: string) =>
   })
 const complete = (more: object) => ({ model: 'tiny-reasoner', max_tokens: 1, ...more })
 const scored = (more: object) => ({ model: 'tiny-reward', messages: [user('a')], ...more })
+
+const respond = (more: object) => ({ model: 'tiny-reasoner', max_output_tokens: 1, ...more })
+const itemOf = (content: unknown) => ({ type: 'message', role: 'user', content })
+const inputText = (text: string) => ({ type: 'input_text', text })
+const message = (more: object) => ({
+  ...{ model: 'tiny-reasoner', max_tokens: 1, messages: [user('a')] },
+  ...more,
+})
+const decide = (more: object) => ({ model: 'tiny-reasoner', input: 'a', ...more })
+const question = (instructions = 'a') => ({ type: 'predicate', instructions })
+const choice = (count: number, name = 'choice') => ({
+  ...{ type: 'choice', instructions: 'a' },
+  choices: many(count, 0).map((_, i) => ({ value: `${name} ${i}` })),
+})
 
 const talk = (turns: number) =>
   Array.from({ length: turns }, (_, i) => [
@@ -221,6 +238,117 @@ const SHAPES: readonly (readonly [name: string, path: string, body: unknown])[] 
   ['halves of pairs', CHAT, chatBody({ x: many(60_000, '😀'.repeat(20)), y: '\ud83d' })],
   ['half a pair in a long text', CHAT, saying(`${'😀'.repeat(2_000_000)}\ud83d`)],
   ['raw inputs', '/pooling', { model: 'tiny-reward', input: many(2048, 'ab '.repeat(100)) }],
+  ['conversations', `${CHAT}/batch`, chatBody({ messages: many(320, [user('a')]) })],
+  ['long conversations', `${CHAT}/batch`, chatBody({ messages: many(8, talk(900)) })],
+  [
+    'conversations with a schema',
+    `${CHAT}/batch`,
+    { ...formed(fieldsOf(2000, { type: 'integer' })), messages: many(320, [user('a')]) },
+  ],
+  ['items', RESPONSES, respond({ input: many(4000, itemOf('a')) })],
+  ['an item of parts', RESPONSES, respond({ input: [itemOf(many(1000, inputText('a')))] })],
+  ['a long item', RESPONSES, respond({ input: 'ab <|x|> '.repeat(400_000) })],
+  ['bad items', RESPONSES, respond({ input: many(60_000, {}) })],
+  [
+    'outputs without calls',
+    RESPONSES,
+    respond({ input: many(4000, { type: 'function_call_output', call_id: 'a', output: 'b' }) }),
+  ],
+  [
+    'calls and their outputs',
+    RESPONSES,
+    respond({
+      input: many(1900, 0).flatMap((_, i) => [
+        { type: 'function_call', call_id: `c${i}`, name: 'f', arguments: '{"a":1}' },
+        { type: 'function_call_output', call_id: `c${i}`, output: 'b' },
+      ]),
+    }),
+  ],
+  ['instructions', RESPONSES, respond({ input: 'a', instructions: '<'.repeat(4_000_000) })],
+  ['texts in metadata', RESPONSES, respond({ input: 'a', metadata: numbered(30_000, 'k') })],
+  [
+    'tools of responses',
+    RESPONSES,
+    respond({
+      input: 'a',
+      tools: many(128, 0).map((_, i) => ({
+        ...{ type: 'function', name: `f${i}`, parameters: fieldsOf(120, { type: 'string' }) },
+      })),
+    }),
+  ],
+  ['blocks', MESSAGES, message({ messages: [user(many(1000, { type: 'text', text: 'a' }))] })],
+  ['many messages', MESSAGES, message({ messages: many(2000, user('a')) })],
+  ['a long system text', MESSAGES, message({ system: 'ab <|x|> '.repeat(400_000) })],
+  ['long stop sequences', MESSAGES, message({ stop_sequences: many(4, 'a'.repeat(3_500_000)) })],
+  [
+    'uses and their results',
+    MESSAGES,
+    message({
+      messages: many(900, 0).flatMap((_, i) => [
+        user(i === 0 ? 'a' : [{ type: 'tool_result', tool_use_id: `t${i - 1}`, content: 'b' }]),
+        { role: 'assistant', content: [{ type: 'tool_use', id: `t${i}`, name: 'f', input: {} }] },
+      ]),
+    }),
+  ],
+  [
+    'a use of many values',
+    MESSAGES,
+    message({
+      messages: [
+        user('a'),
+        {
+          role: 'assistant',
+          content: [{ type: 'tool_use', id: 't', name: 'f', input: { a: many(60_000, 1) } }],
+        },
+        user([{ type: 'tool_result', tool_use_id: 't', content: 'b' }]),
+      ],
+    }),
+  ],
+  ['tokens to count', `${MESSAGES}/count_tokens`, message({ system: 'ab '.repeat(150_000) })],
+  ['predicates', DECISIONS, decide({ questions: many(400, question()) })],
+  ['choices to decide', DECISIONS, decide({ questions: many(60, choice(255)) })],
+  ['long instructions', DECISIONS, decide({ questions: [question('ab '.repeat(1_000_000))] })],
+  [
+    'long instructions often',
+    DECISIONS,
+    decide({ questions: many(400, question('ab '.repeat(9_000))) }),
+  ],
+  [
+    'a long input',
+    DECISIONS,
+    decide({ input: 'ab <|x|> '.repeat(400_000), questions: [question()] }),
+  ],
+  [
+    'a long input for many',
+    DECISIONS,
+    decide({ input: 'ab '.repeat(30_000), questions: many(400, question()) }),
+  ],
+  ['bad questions', DECISIONS, decide({ questions: many(60_000, {}) })],
+  ['long names of choices', DECISIONS, decide({ questions: [choice(255, 'ab '.repeat(15_000))] })],
+  ['documents', '/v1/rerank', { model: 'tiny-reward', query: 'a', documents: many(1000, 'a b ') }],
+  [
+    'long documents',
+    '/v1/rerank',
+    { model: 'tiny-reward', query: 'a', documents: many(300, 'a b '.repeat(9_000)) },
+  ],
+  [
+    'texts to score',
+    '/v1/score',
+    { model: 'tiny-reward', text_1: 'ab '.repeat(9_000), text_2: many(1000, 'a b ') },
+  ],
+  [
+    'items with labels',
+    '/generative_scoring',
+    {
+      ...{ model: 'tiny-reasoner', query: 'ab '.repeat(3_000), items: many(300, 'a b ') },
+      label_token_ids: many(64, 0).map((_, i) => i),
+    },
+  ],
+  [
+    'items of ids',
+    '/generative_scoring',
+    { model: 'tiny-reasoner', query: [1], items: many(8000, many(100, 65)), label_token_ids: [1] },
+  ],
 ]
 
 describe('no body holds the event loop', () => {
@@ -273,7 +401,8 @@ describe('no body holds the event loop', () => {
     const names = 'messages prompt stop bad_words logit_bias chat_template_kwargs tools inputs'
     const forms =
       'response_format structured_outputs guided_json guided_choice guided_regex grammar'
-    const more = 'responses input stop_token_ids allowed_token_ids x reward tokens text'
+    const more =
+      'responses questions system input stop_token_ids allowed_token_ids x reward tokens text'
     const field = fc.constantFrom(...`${names} ${more} ${forms}`.split(' '))
     const element = fc.constantFrom<unknown>(
       ...[1, -1, 1.5, 'a', '', null, [], {}, [1], 'long text '.repeat(20)],
@@ -295,7 +424,7 @@ describe('no body holds the event loop', () => {
         .map(([one, count]) => one.repeat(count)),
       element,
     )
-    const chats = [CHAT, COMPLETIONS, `${CHAT}/render`, REWARD]
+    const chats = [CHAT, COMPLETIONS, `${CHAT}/render`, REWARD, RESPONSES, MESSAGES, DECISIONS]
     const path = fc.constantFrom(...chats, '/tokenize', '/detokenize', '/pooling', '/classify')
     await fc.assert(
       fc.asyncProperty(path, field, value, field, value, async (route, a, x, b, y) => {

@@ -422,6 +422,23 @@ describe('messages', () => {
         { messages: [...HELLO, { role: 'assistant', content: [{ type: 'redacted_thinking' }] }] },
         /messages\.1\.content\.0.*leave it out/,
       ],
+      [
+        'more calls at once than a message has',
+        {
+          messages: [
+            ...HELLO,
+            {
+              role: 'assistant',
+              content: Array.from({ length: 129 }, (_, i) => ({ ...call, id: `t${i}` })),
+            },
+            {
+              role: 'user',
+              content: Array.from({ length: 129 }, (_, i) => ({ ...result, tool_use_id: `t${i}` })),
+            },
+          ],
+        },
+        /129 calls.* 128/,
+      ],
       ['a result of no call', user(result), /messages\.0\.content\.0\.tool_use_id/],
       [
         'a call without a result',

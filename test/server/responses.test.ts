@@ -327,6 +327,10 @@ describe('responses', () => {
     const call = { type: 'function_call', call_id: 'c1', name: 'f', arguments: '{}' }
     const output = { type: 'function_call_output', call_id: 'c1', output: 'x' }
     const user = (...content: Json[]) => ({ input: [{ role: 'user', content }] })
+    const callsAtOnce = (count: number) =>
+      [call, output].flatMap((one) =>
+        Array.from({ length: count }, (_, i) => ({ ...one, call_id: `c${i}` })),
+      )
     const BAD: readonly (readonly [param: string, body: Json, message?: RegExp])[] = [
       ['previous_response_id', { previous_response_id: 'resp_1' }, /nothing is kept/],
       ['conversation', { conversation: 'conv_1' }, /nothing is kept/],
@@ -347,6 +351,12 @@ describe('responses', () => {
       ['input.1.call_id', { input: [call, call, output] }, /'c1'/],
       ['input.2.call_id', { input: [call, output, output] }, /'c1'/],
       ['input.0', { input: [{ type: 'reasoning', summary: [] }] }, /led to/],
+      [
+        'input',
+        { input: Array.from({ length: 2049 }, () => ({ role: 'user', content: 'a' })) },
+        /2049 .* 2048/,
+      ],
+      ['input', { input: callsAtOnce(129) }, /129 calls.* 128/],
       ['input', { input: [] }],
       ['input', { input: undefined }],
       ['include.0', { include: ['message.output_text.logprobs'] }],

@@ -3,7 +3,12 @@
 import type { ChatCall } from '../../chat/plan.js'
 import { sourceOf } from '../../json-source.js'
 import type { ServedModel } from '../../model/served-model.js'
-import type { Conversation, Message, ToolCall } from '../../prompt/conversation.js'
+import {
+  boundMessages,
+  type Conversation,
+  type Message,
+  type ToolCall,
+} from '../../prompt/conversation.js'
 import { badRequest } from '../../request-error.js'
 import type {
   AssistantBlock,
@@ -147,7 +152,7 @@ const effortOf = (thinking: CountTokensRequest['thinking'], { profile }: ServedM
 /** What decides the prompt. */
 export const readConversation = (body: CountTokensRequest, model: ServedModel): Conversation => {
   const system = textOf(body.system)
-  const messages = readMessages(body.messages)
+  const messages = boundMessages(readMessages(body.messages), 'messages')
   const choice = body.tool_choice
   return {
     messages: system === '' ? messages : [{ role: 'system', content: system }, ...messages],

@@ -1,7 +1,7 @@
 // A request of the Decisions API as a conversation and questions about it.
 
 import type { Question as Asked } from '../../chat/decide.js'
-import type { Message } from '../../prompt/conversation.js'
+import { boundMessages, type Message } from '../../prompt/conversation.js'
 import { badRequest, type RequestError } from '../../request-error.js'
 import type { Content, DecisionsRequest, Item, Question } from './schema.js'
 
@@ -66,7 +66,9 @@ const readItems = (items: readonly Item[]): readonly Message[] => {
 }
 
 export const readInput = ({ input }: DecisionsRequest): readonly Message[] =>
-  typeof input === 'string' ? [{ role: 'user', content: input }] : readItems(input)
+  typeof input === 'string'
+    ? [{ role: 'user', content: input }]
+    : boundMessages(readItems(input), 'input')
 
 const twice = (keys: readonly string[]): number => keys.findIndex((key, i) => keys.indexOf(key) < i)
 

@@ -2,7 +2,12 @@
 
 import type { ChatCall } from '../../chat/plan.js'
 import type { ServedModel } from '../../model/served-model.js'
-import type { Conversation, Message, ToolCall } from '../../prompt/conversation.js'
+import {
+  boundMessages,
+  type Conversation,
+  type Message,
+  type ToolCall,
+} from '../../prompt/conversation.js'
 import { badRequest, type RequestError } from '../../request-error.js'
 import type { Item, ResponsesRequest, Tool } from './schema.js'
 
@@ -94,7 +99,7 @@ const readInput = ({ input, instructions }: ResponsesRequest): readonly Message[
   const reader = createReader()
   if (typeof input === 'string') reader.read({ type: 'message', role: 'user', content: input }, 0)
   else for (const [at, item] of input.entries()) reader.read(item, at)
-  const messages = reader.end()
+  const messages = boundMessages(reader.end(), 'input')
   return instructions ? [{ role: 'system', content: instructions }, ...messages] : messages
 }
 
