@@ -337,7 +337,7 @@ const stampWeights =
   (server: Server): MiddlewareHandler<Env> =>
   async (c, next) => {
     await next()
-    const { model, stream } = c.get('record')
+    const { model, stream } = c.get('record').line
     const served = server.models().find(({ id }) => id === model)
     const version = served?.weights.version
     if (version !== undefined && stream !== true) c.header(WEIGHTS_HEADER, version)
@@ -397,7 +397,7 @@ export const createApp = (server: Server): Hono<Env> => {
     const error = asRequestError(thrown)
     if (!(thrown instanceof RequestError))
       server.log.error({ err: thrown, request_id: c.get('requestId') }, 'unexpected error')
-    c.get('record').error = errorName(error)
+    c.get('record').line.error = errorName(error)
     for (const [name, value] of Object.entries(headersOf(error))) c.header(name, value)
     return c.json(formOf(c.req.path)(error), statusOf(error))
   })

@@ -35,5 +35,41 @@ export const tell = (text: string): void => {
   process.stderr.write(`${text}\n`)
 }
 
-/** What the one log line of a request says; whoever works on it fills it in. Never content. */
-export type RequestLog = Record<string, string | number | boolean | null | undefined>
+/** Work that a request had an engine do, for its trace. Times are those of performance.now(). Never content. */
+export type EngineWork = {
+  /** What was asked for: an answer, or judging what was given. */
+  readonly kind: 'generate' | 'score'
+  readonly model: string
+  readonly startedAt: number
+  readonly endedAt: number
+  readonly promptTokens: number
+  readonly completionTokens: number
+  readonly cachedTokens: number
+  /** Of each choice that has finished, in their order. */
+  readonly finishes: readonly string[]
+  readonly sampling?: {
+    readonly maxTokens?: number | undefined
+    readonly temperature?: number | undefined
+    readonly topP?: number | undefined
+    readonly topK?: number | undefined
+  }
+  readonly choices: number
+  /** Of the choice that took longest; undefined: none finished. */
+  readonly stages:
+    | {
+        readonly startedAt: number
+        readonly queueSeconds: number
+        readonly prefillSeconds: number
+        readonly decodeSeconds: number
+      }
+    | undefined
+}
+
+/** What is kept of a request; whoever works on it fills it in. */
+export type RequestLog = {
+  /** What its one log line says. Never content. */
+  readonly line: Record<string, string | number | boolean | null | undefined>
+  readonly work: EngineWork[]
+}
+
+export const newRequestLog = (): RequestLog => ({ line: {}, work: [] })

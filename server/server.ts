@@ -15,6 +15,7 @@ import { isLoopback } from './http/door.js'
 import { type Listening, listen } from './http/listen.js'
 import { createTraffic } from './http/traffic.js'
 import { createMetrics, type Metrics } from './metrics/metrics.js'
+import { openTraces, type Traces, tracesProblem, wantsTraces } from './metrics/traces.js'
 import { findReceipt, receiptText } from './model/accuracy.js'
 import { fetchModel } from './model/fetch.js'
 import { loadModel } from './model/open.js'
@@ -128,6 +129,14 @@ const openData = async (settings: Settings, log: Logger): Promise<Batches | unde
   } catch (error) {
     throw new ConfigError(`--data-dir: ${error instanceof Error ? error.message : error}`)
   }
+}
+
+const openTelemetry = async (settings: Settings, log: Logger): Promise<Traces | undefined> => {
+  const wanted = { endpoint: settings.otlp_traces_endpoint, env: process.env }
+  if (!wantsTraces(wanted)) return undefined
+  const problem = tracesProblem(wanted)
+  if (problem !== undefined) throw new ConfigError(problem)
+  return await openTraces({ ...wanted, version: VERSION, log })
 }
 
 const beginBatches = (server: Server): void =>
@@ -307,12 +316,14 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     if (phase.name === 'loading') phase = next
   }
   const metrics = createMetrics()
+  const traces = await openTelemetry(settings, log)
   const batches = await openData(settings, log)
   if (batches !== undefined) metrics.addBatches(batches.progress)
   const server: Server = {
     config: serverConfig(settings),
     log,
     metrics,
+    traces,
     version: VERSION,
     bodies: createBodies(settings.body_limit),
     traffic: createTraffic(),
@@ -358,6 +369,7 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     // What is left is bytes on their way out.
     await Promise.race([stopped, sleep(2000)])
     listening.cut()
+    await traces?.close()
     if (failed !== undefined) throw failed
     await batches?.close()
   }

@@ -36,7 +36,7 @@ export const healthRoute = (server: Server) => (c: Ctx) => {
   const { ok, phase, message } = healthOf(server)
   const body = { object: 'health.response', status: ok ? 'ok' : 'unavailable', phase, message }
   if (ok) return c.json(body)
-  c.get('record').error = phase
+  c.get('record').line.error = phase
   return c.json(body, 503, { 'retry-after': '5' })
 }
 

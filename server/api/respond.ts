@@ -54,7 +54,7 @@ export const respond = async (
   const { config } = server
   const timeout = timeoutOf(c, config.requestTimeout)
   const client = clientOf(c, config)
-  Object.assign(client.record, {
+  Object.assign(client.record.line, {
     model: generation.model.id,
     stream: 'stream' in form,
     n: generation.n,

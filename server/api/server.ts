@@ -8,6 +8,7 @@ import type { HttpConfig } from '../http/context.js'
 import type { LiveRequest } from '../http/request-log.js'
 import type { Traffic } from '../http/traffic.js'
 import type { Metrics } from '../metrics/metrics.js'
+import type { Traces } from '../metrics/traces.js'
 import type { Readiness } from './admission.js'
 
 export type ServerConfig = HttpConfig &
@@ -26,6 +27,8 @@ export type Server = Readiness & {
   readonly config: ServerConfig
   readonly log: Logger
   readonly metrics: Metrics
+  /** Undefined: none are sent. */
+  readonly traces: Traces | undefined
   readonly version: string
   readonly bodies: Bodies
   readonly traffic: Traffic

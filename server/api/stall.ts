@@ -38,7 +38,7 @@ const requestsOf = (live: ReadonlySet<LiveRequest>) =>
     .slice(0, NAMED)
     .map(({ requestId, path, since, record }) => ({
       ...{ request_id: requestId, path, seconds: (performance.now() - since) / 1000 },
-      ...record,
+      ...record.line,
     }))
 
 const dump = (server: Server, model: ServedModel) => {

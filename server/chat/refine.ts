@@ -225,7 +225,7 @@ export const refine = async (
     gone.abort()
     throw error
   } finally {
-    Object.assign(record, {
+    Object.assign(record.line, {
       model: refinement.edit.model.id,
       prompt_tokens: usage.prompt,
       completion_tokens: usage.completion,

@@ -133,7 +133,7 @@ export const answerWhole = (
       give(error)
     })
     const stopListening = client.onGone(() => {
-      client.record.gone = 'closed'
+      client.record.line.gone = 'closed'
       run.abort()
       give(clientGone())
     })
@@ -174,7 +174,7 @@ export const answerAsStream = (
       resolve()
     }
     const inTurn = createTurns((error) => {
-      client.record.bug = stackOf(error)
+      client.record.line.bug = stackOf(error)
       run.abort()
       fail(asRequestError(error))
     })
@@ -199,7 +199,7 @@ export const answerAsStream = (
     const stream = client.openStream((why) => {
       over = true
       stop()
-      client.record.gone = why
+      client.record.line.gone = why
       run.abort()
       resolve()
     })

@@ -45,6 +45,7 @@ type Tally = { -readonly [K in keyof Counts]: Counts[K] } & {
   readonly generated: Int32Array
   readonly isFinished: Uint8Array
   mostTokens: number
+  readonly finishes: string[]
   /** Choices that have not finished. */
   live: number
   firstTokenAt: number
@@ -60,6 +61,7 @@ const newTally = (requests: readonly GenerateRequest[]): Tally => {
     completionTokens: 0,
     cachedTokens: 0,
     slowest: undefined,
+    finishes: [],
     lastTokenAt: new Float64Array(choices),
     generated: new Int32Array(choices),
     isFinished: new Uint8Array(choices),
@@ -97,6 +99,7 @@ const countFinish = (
   const tokens = tally.generated[at] ?? 0
   tally.live--
   tally.isFinished[at] = 1
+  tally.finishes[at] = finish ?? 'stop'
   tally.mostTokens = Math.max(tally.mostTokens, tokens)
   metrics.choiceDone({ finish: finish ?? 'stop', tokens, timings })
   if (choice === 0) tally.cachedTokens += timings?.cachedTokens ?? 0
@@ -105,10 +108,28 @@ const countFinish = (
 }
 
 /** The end of a run, to the log. */
-const logEnd = (tally: Tally, options: RunOptions, finish: NonNullable<Delta['finish']>): void => {
-  const { model, record, arrival } = options
+const logEnd = (
+  tally: Tally,
+  options: RunOptions,
+  finish: NonNullable<Delta['finish']>,
+  startedAt: number,
+): void => {
+  const { model, requests, record, arrival } = options
   const { promptTokens, completionTokens, cachedTokens, slowest, firstTokenAt } = tally
-  Object.assign(record, {
+  record.work.push({
+    kind: 'generate',
+    model: model.id,
+    startedAt,
+    endedAt: performance.now(),
+    promptTokens,
+    completionTokens,
+    cachedTokens,
+    finishes: Array.from(tally.isFinished, (_, at) => tally.finishes[at] ?? finish),
+    sampling: requests[0]?.sampling ?? {},
+    choices: requests[0]?.n ?? 1,
+    stages: slowest && { startedAt, ...slowest },
+  })
+  Object.assign(record.line, {
     model: model.id,
     prompt_tokens: promptTokens,
     completion_tokens: completionTokens,
@@ -181,6 +202,7 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
   const { model, requests, record } = options
   const tally = newTally(requests)
   const n = requests[0]?.n ?? 1
+  const startedAt = performance.now()
   let over = false
   /** After abort(): what the engine had drawn by then is still counted. */
   let countLast: ((at: number, delta: Delta) => void) | undefined
@@ -188,7 +210,7 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
   const end = (finish: NonNullable<Delta['finish']>): number => {
     over = true
     leave()
-    logEnd(tally, options, finish)
+    logEnd(tally, options, finish, startedAt)
     return (performance.now() - options.arrival) / 1000
   }
   const abortAll = () => {
@@ -223,7 +245,7 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
     try {
       take(prompt, delta)
     } catch (error) {
-      record.bug = stackOf(error)
+      record.line.bug = stackOf(error)
       fail(asRequestError(error))
     }
   }

@@ -24,7 +24,7 @@ export const clientOf = (c: Ctx, config: HttpConfig) => {
         onGone,
       }),
     noteError: (error: RequestError) => {
-      record.error = errorName(error)
+      record.line.error = errorName(error)
     },
   }
 }

@@ -4,8 +4,9 @@ import { randomUUID } from 'node:crypto'
 import type { MiddlewareHandler } from 'hono'
 import { routePath } from 'hono/route'
 import type { Logger } from 'pino'
-import type { RequestLog } from '../log.js'
+import { newRequestLog, type RequestLog } from '../log.js'
 import type { Metrics } from '../metrics/metrics.js'
+import type { Traces } from '../metrics/traces.js'
 import { addHeader, type Env } from './context.js'
 
 /** A request that has no whole answer yet. */
@@ -54,10 +55,13 @@ const createRefusalLog = (log: Logger) => {
 export const logRequests = ({
   log,
   metrics,
+  traces,
   live,
 }: {
   readonly log: Logger
   readonly metrics: Pick<Metrics, 'httpDone'>
+  /** Undefined: none are sent. */
+  readonly traces: Traces | undefined
   /** Those under way stand in it. */
   readonly live: Set<LiveRequest>
 }): MiddlewareHandler<Env> => {
@@ -67,7 +71,7 @@ export const logRequests = ({
     const { incoming, outgoing } = c.env
     const given = c.req.header('x-request-id')
     const requestId = given !== undefined && GIVEN_ID.test(given) ? given : `req_${randomUUID()}`
-    const record: RequestLog = {}
+    const record = newRequestLog()
     // Known before the handler runs: a client may leave before it ends.
     const path = routePath(c, -1)
     const handler = path === '/*' ? 'none' : path
@@ -94,11 +98,23 @@ export const logRequests = ({
         requestBytes: Number(incoming.headers['content-length'] ?? 0) || 0,
         responseBytes: Math.max(0, socket.bytesWritten - writtenBefore),
       })
-      const line = { request_id: requestId, method, path: c.req.path, status, seconds, ...record }
+      const isProbe = PROBES.has(handler)
+      const traceId =
+        isProbe || traces === undefined
+          ? undefined
+          : traces.requestDone({
+              ...{ requestId, method, path: c.req.path, status, startedAt: since, record },
+              route: handler === 'none' ? undefined : handler,
+              headers: incoming.headers,
+            })
+      const line = {
+        ...{ request_id: requestId, trace_id: traceId, method, path: c.req.path, status, seconds },
+        ...record.line,
+      }
       // Its client may have left before it heard.
-      if (record.error === 'rate_limit_exceeded') refused(line)
+      if (record.line.error === 'rate_limit_exceeded') refused(line)
       // A probe that found what it expects says nothing new.
-      else if (PROBES.has(handler) && (status < 400 || PASSING.has(String(record.error))))
+      else if (isProbe && (status < 400 || PASSING.has(String(record.line.error))))
         log.debug(line, 'request')
       // 503 while loading or draining is how a server at work answers.
       else if (status === 503) log.warn(line, 'request')

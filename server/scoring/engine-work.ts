@@ -3,7 +3,7 @@
 import type { Timings } from '../engine/types.js'
 import { EngineFailure } from '../failure.js'
 import { fromEngineError } from '../generation/engine-error.js'
-import type { RequestLog } from '../log.js'
+import type { EngineWork, RequestLog } from '../log.js'
 import { requirePlace } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
 import { clientGone } from '../request-error.js'
@@ -33,6 +33,10 @@ const isRefused = (error: unknown): boolean =>
   error instanceof EngineFailure &&
   ['invalid_argument', 'unsupported', 'queue_full'].includes(error.code)
 
+type Stages = Pick<Timings, 'queueSeconds' | 'prefillSeconds' | 'decodeSeconds'>
+
+const total = (t: Stages): number => t.queueSeconds + t.prefillSeconds + t.decodeSeconds
+
 export const engineWork = async <T>(
   work: Work,
   run: (done: ChoiceDone) => Promise<T>,
@@ -41,7 +45,9 @@ export const engineWork = async <T>(
   const { pace, metrics } = model
   if (work.isAdmitted !== true) requirePlace(model)
   const leave = pace.enter(choices)
+  const startedAt = performance.now()
   const sums = { cached: 0, written: 0, most: 0 }
+  let slowest: EngineWork['stages']
   let finish: 'stop' | 'abort' | 'error' = 'stop'
   try {
     return await run((tokens, timings) => {
@@ -49,6 +55,8 @@ export const engineWork = async <T>(
       sums.cached += timings?.cachedTokens ?? 0
       sums.written += tokens
       sums.most = Math.max(sums.most, tokens)
+      if (timings && (slowest === undefined || total(timings) > total(slowest)))
+        slowest = { startedAt: performance.now() - total(timings) * 1000, ...timings }
     })
   } catch (error) {
     finish = signal.aborted ? 'abort' : 'error'
@@ -58,7 +66,19 @@ export const engineWork = async <T>(
     throw signal.aborted ? clientGone() : fromEngineError(error, model)
   } finally {
     leave()
-    Object.assign(record, {
+    record.work.push({
+      kind: 'score',
+      model: model.id,
+      startedAt,
+      endedAt: performance.now(),
+      promptTokens,
+      completionTokens: sums.written,
+      cachedTokens: sums.cached,
+      finishes: finish === 'stop' ? [] : [finish],
+      choices,
+      stages: slowest,
+    })
+    Object.assign(record.line, {
       model: model.id,
       prompt_tokens: promptTokens,
       completion_tokens: sums.written,

@@ -1,6 +1,7 @@
 // How good answers to one conversation are, by a reward model of any kind: one that reads its scores off each
 // answer, or a judge that compares them.
 
+import { newRequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
 import { isJudge } from '../model/served-model.js'
 import type { Message } from '../prompt/conversation.js'
@@ -26,7 +27,11 @@ const noneFits = ({ model, name }: Rating, answers: number): RequestError =>
 const path = () => ''
 
 /** The request was admitted, and its answers with it. */
-const withRequest = () => ({ record: {}, isAdmitted: true, arrival: performance.now() })
+const withRequest = () => ({
+  record: newRequestLog(),
+  isAdmitted: true,
+  arrival: performance.now(),
+})
 
 /** Each two answers are compared, in both orders. */
 const byComparison = async (

@@ -176,6 +176,14 @@ const serverOptions = {
     z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
     'Least level that is logged.',
   ),
+  otlp_traces_endpoint: option(
+    'text',
+    z
+      .url({ protocol: /^https?$/, error: 'is a URL such as http://localhost:4318/v1/traces' })
+      .optional(),
+    'Where traces of OpenTelemetry are posted (OTLP, http/protobuf).',
+    'what OTEL_EXPORTER_OTLP_ENDPOINT says, else none are sent',
+  ),
   tls_cert: option('text', z.string().optional(), 'File with the TLS certificate (PEM).'),
   tls_key: option('text', z.string().optional(), 'File with its private key (PEM).'),
   chat_template: option(

@@ -166,6 +166,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     config: { ...CONFIG, ...options.config },
     log,
     metrics,
+    traces: undefined,
     version: VERSION,
     bodies: createBodies(bodyLimit),
     traffic: createTraffic(),

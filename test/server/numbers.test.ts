@@ -3,6 +3,7 @@ import { after, before, describe, test } from 'node:test'
 import type { Delta } from '../../server/engine/types.js'
 import { EngineFailure } from '../../server/failure.js'
 import { startRun } from '../../server/generation/run.js'
+import { newRequestLog } from '../../server/log.js'
 import { packagePath } from '../../server/version.js'
 import { chatBody, type Harness, readAnswer, startHarness, until } from './harness.js'
 import { noAddon, startReal } from './real-server.js'
@@ -43,7 +44,7 @@ describe('numbers that add up', () => {
           },
         },
         requests: [{ promptTokenIds: [1], n: 3 }],
-        record: {},
+        record: newRequestLog(),
         arrival: performance.now(),
       },
       { onDelta: () => {}, onDone: () => {}, onError: () => {} },

@@ -9,6 +9,7 @@ import type { Work } from '../../batch/runner.js'
 import type { Ctx, Env } from '../../http/context.js'
 import { type ErrorForm, statusOf } from '../../http/errors.js'
 import type { Traffic } from '../../http/traffic.js'
+import { newRequestLog } from '../../log.js'
 import { asRequestError, badRequest, RequestError } from '../../request-error.js'
 import type { Server } from '../server.js'
 
@@ -47,7 +48,7 @@ const createLineApp = (server: Server, { path, handler, errorForm }: AskedRoute)
   app.use(async (c, next) => {
     const { requestId, owner } = c.env as Asked
     c.set('requestId', requestId)
-    c.set('record', {})
+    c.set('record', newRequestLog())
     c.set('headers', {})
     if (owner !== '') c.set('caller', owner)
     await next()
