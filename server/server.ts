@@ -84,6 +84,11 @@ const embeddedModels = (settings: Settings): readonly ModelSettings[] => {
   return there
 }
 
+const wantedModels = (settings: Settings): readonly ModelSettings[] => {
+  const listed = modelSettings(settings)
+  return listed.length > 0 ? listed : embeddedModels(settings)
+}
+
 const checkNames = (models: readonly ServedModel[]): void => {
   const names = models.flatMap((model) => [model.id, ...model.aliases])
   const twice = names.find((name, i) => names.indexOf(name) !== i)
@@ -121,11 +126,17 @@ const tlsOf = ({ tls_cert: cert, tls_key: key }: Settings) => {
 }
 
 /** What --data-dir holds. */
-const openData = async (settings: Settings, log: Logger): Promise<Batches | undefined> => {
+const openData = async (
+  settings: Settings,
+  log: Logger,
+  metrics: Metrics,
+): Promise<Batches | undefined> => {
   const { data_dir: folder, file_limit: fileLimit, body_limit: bodyLimit } = settings
   if (folder === undefined) return undefined
   try {
-    return await openBatches({ folder, fileLimit, bodyLimit, log })
+    const batches = await openBatches({ folder, fileLimit, bodyLimit, log })
+    metrics.addBatches(batches.progress)
+    return batches
   } catch (error) {
     throw new ConfigError(`--data-dir: ${error instanceof Error ? error.message : error}`)
   }
@@ -305,8 +316,7 @@ const closeSocket = async (listening: Listening): Promise<{ readonly stopped: Pr
 
 export const startServer = async (options: ServeOptions): Promise<Serving> => {
   const { settings, log } = options
-  const listed = modelSettings(settings)
-  const wanted = listed.length > 0 ? listed : embeddedModels(settings)
+  const wanted = wantedModels(settings)
   if (settings.api_key.length === 0 && !isLoopback(settings.host))
     log.warn(`anyone who reaches ${settings.host} can use this server: no --api-key is set`)
   let phase: Phase = { name: 'loading', detail: 'starting' }
@@ -317,8 +327,7 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
   }
   const metrics = createMetrics()
   const traces = await openTelemetry(settings, log)
-  const batches = await openData(settings, log)
-  if (batches !== undefined) metrics.addBatches(batches.progress)
+  const batches = await openData(settings, log, metrics)
   const server: Server = {
     config: serverConfig(settings),
     log,
@@ -335,13 +344,15 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
   const listening = await openSocket(server, settings)
 
   const stopWatching = watchStalls(server)
-  const load = async (): Promise<readonly ServedModel[]> => {
+  const load = async () => {
     const say = (detail: string) => fromLoading({ name: 'loading', detail })
     try {
       models = await loadAll(wanted, { ...options, metrics, say })
     } catch (error) {
-      const detail = error instanceof Error ? error.message : String(error)
-      fromLoading({ name: 'failed', detail })
+      fromLoading({
+        name: 'failed',
+        detail: error instanceof Error ? error.message : String(error),
+      })
       throw error
     }
     fromLoading({ name: 'ready' })

@@ -41,6 +41,7 @@ export type Run = {
 
 /** What is counted while a run lasts. Lists are by choice, the prompts' choices one after another. */
 type Tally = { -readonly [K in keyof Counts]: Counts[K] } & {
+  readonly startedAt: number
   readonly lastTokenAt: Float64Array
   readonly generated: Int32Array
   readonly isFinished: Uint8Array
@@ -57,6 +58,7 @@ const sequencesOf = (requests: readonly GenerateRequest[]): number =>
 const newTally = (requests: readonly GenerateRequest[]): Tally => {
   const choices = sequencesOf(requests)
   return {
+    startedAt: performance.now(),
     promptTokens: requests.reduce((sum, request) => sum + request.promptTokenIds.length, 0),
     completionTokens: 0,
     cachedTokens: 0,
@@ -108,14 +110,9 @@ const countFinish = (
 }
 
 /** The end of a run, to the log. */
-const logEnd = (
-  tally: Tally,
-  options: RunOptions,
-  finish: NonNullable<Delta['finish']>,
-  startedAt: number,
-): void => {
+const logEnd = (tally: Tally, options: RunOptions, finish: NonNullable<Delta['finish']>): void => {
   const { model, requests, record, arrival } = options
-  const { promptTokens, completionTokens, cachedTokens, slowest, firstTokenAt } = tally
+  const { startedAt, promptTokens, completionTokens, cachedTokens, slowest, firstTokenAt } = tally
   record.work.push({
     kind: 'generate',
     model: model.id,
@@ -202,7 +199,6 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
   const { model, requests, record } = options
   const tally = newTally(requests)
   const n = requests[0]?.n ?? 1
-  const startedAt = performance.now()
   let over = false
   /** After abort(): what the engine had drawn by then is still counted. */
   let countLast: ((at: number, delta: Delta) => void) | undefined
@@ -210,7 +206,7 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
   const end = (finish: NonNullable<Delta['finish']>): number => {
     over = true
     leave()
-    logEnd(tally, options, finish, startedAt)
+    logEnd(tally, options, finish)
     return (performance.now() - options.arrival) / 1000
   }
   const abortAll = () => {

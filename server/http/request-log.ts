@@ -52,6 +52,21 @@ const createRefusalLog = (log: Logger) => {
   }
 }
 
+/** At the level that it is worth. */
+const createLineLog = (log: Logger) => {
+  const refused = createRefusalLog(log)
+  return (line: object, status: number, error: unknown, isProbe: boolean): void => {
+    // Its client may have left before it heard.
+    if (error === 'rate_limit_exceeded') refused(line)
+    // A probe that found what it expects says nothing new.
+    else if (isProbe && (status < 400 || PASSING.has(String(error)))) log.debug(line, 'request')
+    // 503 while loading or draining is how a server at work answers.
+    else if (status === 503) log.warn(line, 'request')
+    else if (status >= 500) log.error(line, 'request')
+    else log.info(line, 'request')
+  }
+}
+
 export const logRequests = ({
   log,
   metrics,
@@ -65,7 +80,7 @@ export const logRequests = ({
   /** Those under way stand in it. */
   readonly live: Set<LiveRequest>
 }): MiddlewareHandler<Env> => {
-  const refused = createRefusalLog(log)
+  const say = createLineLog(log)
   return async (c, next) => {
     const since = performance.now()
     const { incoming, outgoing } = c.env
@@ -99,27 +114,11 @@ export const logRequests = ({
         responseBytes: Math.max(0, socket.bytesWritten - writtenBefore),
       })
       const isProbe = PROBES.has(handler)
-      const traceId =
-        isProbe || traces === undefined
-          ? undefined
-          : traces.requestDone({
-              ...{ requestId, method, path: c.req.path, status, startedAt: since, record },
-              route: handler === 'none' ? undefined : handler,
-              headers: incoming.headers,
-            })
-      const line = {
-        ...{ request_id: requestId, trace_id: traceId, method, path: c.req.path, status, seconds },
-        ...record.line,
-      }
-      // Its client may have left before it heard.
-      if (record.line.error === 'rate_limit_exceeded') refused(line)
-      // A probe that found what it expects says nothing new.
-      else if (isProbe && (status < 400 || PASSING.has(String(record.line.error))))
-        log.debug(line, 'request')
-      // 503 while loading or draining is how a server at work answers.
-      else if (status === 503) log.warn(line, 'request')
-      else if (status >= 500) log.error(line, 'request')
-      else log.info(line, 'request')
+      const ended = { ...request, method, status, headers: incoming.headers }
+      const route = handler === 'none' ? undefined : handler
+      const trace_id = isProbe ? undefined : traces?.requestDone({ ...ended, route })
+      const said = { request_id: requestId, trace_id, method, path: c.req.path, status, seconds }
+      say({ ...said, ...record.line }, status, record.line.error, isProbe)
     }
     // After the other listeners: they still have something to say about a client that left.
     outgoing.once('close', () => queueMicrotask(done))

@@ -6,7 +6,7 @@ import type { Logger } from 'pino'
 import type { EngineWork, RequestLog } from '../log.js'
 
 /** An HTTP request that has ended. */
-export type EndedRequest = {
+type EndedRequest = {
   readonly requestId: string
   readonly method: string
   /** As routes are written, such as /v1/models/:id; undefined: there is none. */
@@ -15,7 +15,7 @@ export type EndedRequest = {
   /** 499: its client left. */
   readonly status: number
   /** On the clock of performance.now(). */
-  readonly startedAt: number
+  readonly since: number
   readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>
   readonly record: RequestLog
 }
@@ -140,6 +140,8 @@ const createDiagnosis = (log: TraceOptions['log']): DiagLogger => {
   return { error: say, warn: say, info: nothing, debug: nothing, verbose: nothing }
 }
 
+type Api = typeof import('@opentelemetry/api')
+
 /** Headers as a propagator reads them. */
 const HEADERS: TextMapGetter<EndedRequest['headers']> = {
   keys: (headers) => Object.keys(headers),
@@ -150,36 +152,35 @@ const HEADERS: TextMapGetter<EndedRequest['headers']> = {
 }
 
 /** The packages are loaded here: a server that sends no traces has none of them in memory. */
-export const openTraces = async (options: TraceOptions): Promise<Traces> => {
-  const { endpoint, version, log } = options
-  const { ROOT_CONTEXT, SpanKind, SpanStatusCode, diag, DiagLogLevel, trace } = await import(
-    '@opentelemetry/api'
-  )
-  const { W3CTraceContextPropagator } = await import('@opentelemetry/core')
+const openProvider = async (
+  { endpoint, version, log }: TraceOptions,
+  { diag, DiagLogLevel }: Api,
+) => {
   const { OTLPTraceExporter } = await import('@opentelemetry/exporter-trace-otlp-proto')
   const { detectResources, defaultResource, envDetector, resourceFromAttributes } = await import(
     '@opentelemetry/resources'
   )
   const { BasicTracerProvider, BatchSpanProcessor } = await import('@opentelemetry/sdk-trace-base')
-  diag.setLogger(createDiagnosis(log), {
-    logLevel: DiagLogLevel.WARN,
-    suppressOverrideMessage: true,
-  })
-  const named = resourceFromAttributes({
+  const logLevel = DiagLogLevel.WARN
+  diag.setLogger(createDiagnosis(log), { logLevel, suppressOverrideMessage: true })
+  const ours = resourceFromAttributes({
     'service.name': 'nemotron-server',
     'service.version': version,
   })
-  const provider = new BasicTracerProvider({
-    resource: defaultResource()
-      .merge(named)
-      .merge(detectResources({ detectors: [envDetector] })),
-    spanProcessors: [
-      new BatchSpanProcessor(
-        new OTLPTraceExporter(endpoint === undefined ? {} : { url: endpoint }),
-      ),
-    ],
+  const given = detectResources({ detectors: [envDetector] })
+  const exporter = new OTLPTraceExporter(endpoint === undefined ? {} : { url: endpoint })
+  return new BasicTracerProvider({
+    resource: defaultResource().merge(ours).merge(given),
+    spanProcessors: [new BatchSpanProcessor(exporter)],
   })
-  const tracer = provider.getTracer('nemotron-server', version)
+}
+
+export const openTraces = async (options: TraceOptions): Promise<Traces> => {
+  const api = await import('@opentelemetry/api')
+  const { W3CTraceContextPropagator } = await import('@opentelemetry/core')
+  const { ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } = api
+  const provider = await openProvider(options, api)
+  const tracer = provider.getTracer('nemotron-server', options.version)
   const propagator = new W3CTraceContextPropagator()
 
   const addWork = (work: EngineWork, request: EndedRequest, parent: Context): void => {
@@ -199,13 +200,13 @@ export const openTraces = async (options: TraceOptions): Promise<Traces> => {
 
   return {
     requestDone: (request) => {
-      const { method, route, status, startedAt, headers, record } = request
+      const { method, route, status, since, headers, record } = request
       const given = propagator.extract(ROOT_CONTEXT, headers, HEADERS)
       const span = tracer.startSpan(
         route === undefined ? method : `${method} ${route}`,
         {
           kind: SpanKind.SERVER,
-          startTime: wallTime(startedAt),
+          startTime: wallTime(since),
           attributes: httpAttributes(request),
         },
         given,
