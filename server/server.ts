@@ -96,12 +96,15 @@ const checkNames = (models: readonly ServedModel[]): void => {
     throw new ConfigError(`Two models are called '${twice}': give them --served-model-name.`)
 }
 
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error)
+
 const pem = (key: 'tls_cert' | 'tls_key', path: string): string => {
   let text: string
   try {
     text = readFileSync(path, 'utf8')
   } catch (error) {
-    throw new ConfigError(`${key} ${path}: ${error instanceof Error ? error.message : error}`)
+    throw new ConfigError(`${key} ${path}: ${messageOf(error)}`)
   }
   // Node takes an empty text for none.
   if (text.trim() === '') throw new ConfigError(`${key} ${path} is empty`)
@@ -116,7 +119,7 @@ const tlsOf = ({ tls_cert: cert, tls_key: key }: Settings) => {
     try {
       createSecureContext(options)
     } catch (error) {
-      throw new ConfigError(`${what}: ${error instanceof Error ? error.message : error}`)
+      throw new ConfigError(`${what}: ${messageOf(error)}`)
     }
   }
   check(`tls_cert ${cert} is no certificate in PEM form`, { cert: tls.cert })
@@ -138,7 +141,7 @@ const openData = async (
     metrics.addBatches(batches.progress)
     return batches
   } catch (error) {
-    throw new ConfigError(`--data-dir: ${error instanceof Error ? error.message : error}`)
+    throw new ConfigError(`--data-dir: ${messageOf(error)}`)
   }
 }
 
@@ -349,10 +352,7 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     try {
       models = await loadAll(wanted, { ...options, metrics, say })
     } catch (error) {
-      fromLoading({
-        name: 'failed',
-        detail: error instanceof Error ? error.message : String(error),
-      })
+      fromLoading({ name: 'failed', detail: messageOf(error) })
       throw error
     }
     fromLoading({ name: 'ready' })
