@@ -91,6 +91,7 @@ describe('settings', () => {
       allow_pause: ['on', true],
       logprobs_mode: ['processed_logprobs', 'processed_logprobs'],
       reload_from: ['/weights', '/weights'],
+      otlp_traces_endpoint: ['https://c:4318/v1/traces', 'https://c:4318/v1/traces'],
     }
     // These two go together: TLS has a test of its own (serve.test.ts).
     const tls = ['tls_cert', 'tls_key']
