@@ -3,6 +3,7 @@
 
 import { z } from 'zod'
 import { EngineFailure } from '../failure.js'
+import { PieceNormalizer } from './piece-normalizer.js'
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -28,10 +29,8 @@ const isVocabulary = (value: unknown): boolean =>
     ))
 
 export const TokenizerFile = z.looseObject({
-  /** ▁ comes once before a whole text. Of SentencePiece's own files (sentencepiece.ts), as the next. */
-  dummy_prefix: z.boolean().default(false),
-  /** A whole text loses the spaces at its end. */
-  drops_last_space: z.boolean().default(false),
+  /** Of SentencePiece's own files (sentencepiece.ts). */
+  sentencepiece: PieceNormalizer.optional(),
   added_tokens: z.array(AddedToken).default([]),
   normalizer: z.unknown().optional(),
   pre_tokenizer: z.unknown().optional(),
@@ -184,6 +183,8 @@ export const prependsFirst = (file: TokenizerFile): boolean =>
 export const mayShrink = (file: TokenizerFile): boolean => {
   const { model } = file
   const hasUnknown = model.unk_token != null || model.unk_id != null
+  const { rules = '', collapsesSpaces = false } = file.sentencepiece ?? {}
+  if (rules !== '' || collapsesSpaces) return true
   const keeps = (one: Record<string, unknown>): boolean =>
     one.type === 'Prepend' || (one.type === 'Replace' && textOfPattern(one.pattern) === ' ')
   return !components(file.normalizer).every(keeps) || (hasUnknown && model.byte_fallback !== true)

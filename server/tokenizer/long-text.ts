@@ -3,6 +3,7 @@
 // The thread has an instance of its own (250 MB for 128,256 entries).
 
 import { createThread } from '../thread.js'
+import type { PieceNormalizer } from './piece-normalizer.js'
 import type { Parts } from './types.js'
 
 /** Not Array.from(), which takes its time over a million ids. */
@@ -12,14 +13,23 @@ const listOf = (ids: Uint32Array): readonly number[] => {
   return list
 }
 
+export type LongTextData = {
+  readonly json: SharedArrayBuffer
+  readonly pieces: PieceNormalizer | undefined
+}
+
 /** `json`: what the native tokenizer is made from. No file is read again. */
-export const createLongText = (json: string, idleMs?: number) => {
+export const createLongText = (
+  json: string,
+  pieces: PieceNormalizer | undefined,
+  idleMs?: number,
+) => {
   // One copy for all threads, in UTF-8.
   const shared = new SharedArrayBuffer(Buffer.byteLength(json))
   Buffer.from(shared).write(json)
   const ask = createThread<Parts, Uint32Array>({
     file: 'dist/server/tokenizer/long-text-worker.js',
-    data: shared,
+    data: { json: shared, pieces } satisfies LongTextData,
     failed: 'a long text was not encoded',
     ...(idleMs !== undefined && { idleMs }),
   })

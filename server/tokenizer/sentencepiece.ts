@@ -200,21 +200,6 @@ const modelOf = (model: PieceModel) => {
 }
 
 const replace = (pattern: object, content: string) => ({ type: 'Replace', pattern, content })
-const space = { String: ' ' }
-
-const normalizerOf = ({ rules, collapsesSpaces }: PieceModel) => ({
-  type: 'Sequence',
-  normalizers: [
-    ...(rules.length > 0
-      ? [{ type: 'Precompiled', precompiled_charsmap: Buffer.from(rules).toString('base64') }]
-      : []),
-    ...(collapsesSpaces
-      ? [replace({ Regex: ' {2,}' }, ' '), replace({ Regex: '\\A▁ ' }, '▁')]
-      : []),
-    replace(space, '▁'),
-  ],
-})
-
 /** `addsBos`: tokenizer_config.json says so. */
 export const sentencePieceJson = (path: string, file: Uint8Array, addsBos: boolean): string => {
   const model = readModel(path, file)
@@ -223,12 +208,20 @@ export const sentencePieceJson = (path: string, file: Uint8Array, addsBos: boole
   const unused = pieces.findIndex(({ kind }) => kind === UNUSED)
   if (unused >= 0)
     refuse(path, `piece ${unused} ${JSON.stringify(pieces[unused]?.text)} is unused; served: none`)
+  const spaced = pieces.findIndex(
+    ({ kind, text }) => kind === USER_DEFINED && /^[ ▁]|[ ▁]$| {2}|▁▁/.test(text),
+  )
+  if (spaced >= 0 && model.collapsesSpaces)
+    refuse(
+      path,
+      `piece ${spaced} ${JSON.stringify(pieces[spaced]?.text)} is user-defined and has spaces at an end or two in a row, beside normalizer_spec.remove_extra_whitespaces; served: one of them`,
+    )
   return jsonOfPieces(model, addsBos)
 }
 
 /** The text of a tokenizer.json. */
 export const jsonOfPieces = (model: PieceModel, addsBos: boolean): string => {
-  const { pieces, addsPrefix, byteFallback, collapsesSpaces, bos: bosId } = model
+  const { pieces, addsPrefix, byteFallback, collapsesSpaces, rules, bos: bosId } = model
   const bos = addsBos ? pieces[bosId]?.text : undefined
   return JSON.stringify({
     version: '1.0',
@@ -237,7 +230,7 @@ export const jsonOfPieces = (model: PieceModel, addsBos: boolean): string => {
         ? [{ id, content, special: kind !== USER_DEFINED, normalized: false }]
         : [],
     ),
-    normalizer: normalizerOf(model),
+    normalizer: replace({ String: ' ' }, '▁'),
     pre_tokenizer: null,
     post_processor:
       bos === undefined
@@ -261,8 +254,7 @@ export const jsonOfPieces = (model: PieceModel, addsBos: boolean): string => {
       ],
     },
     model: modelOf(model),
-    // Of a whole text, and not of its parts: read by tokenizer.ts alone.
-    dummy_prefix: addsPrefix,
-    drops_last_space: collapsesSpaces,
+    // Read by tokenizer.ts alone.
+    sentencepiece: { rules: Buffer.from(rules).toString('base64'), collapsesSpaces, addsPrefix },
   })
 }

@@ -22,6 +22,7 @@ import {
 import { isGguf } from './gguf.js'
 import { ggufTokenizer } from './gguf-tokenizer.js'
 import { createLongText } from './long-text.js'
+import { createNormalizer, type PieceNormalizer } from './piece-normalizer.js'
 import { sentencePieceJson } from './sentencepiece.js'
 import { readBytesIfThere, readTextIfThere } from './text-file.js'
 import { type ByteTable, byteTable } from './token-bytes.js'
@@ -135,7 +136,7 @@ const withoutNames = (file: TokenizerFile): TokenizerFile['model'] => {
 
 /** What the native tokenizer is made from: no added tokens but `cut`, nothing around a text. */
 const plainJson = (file: TokenizerFile, cut: string | undefined): string => {
-  const { dummy_prefix: _, drops_last_space: __, ...known } = file
+  const { sentencepiece: _, ...known } = file
   return JSON.stringify({
     ...known,
     model: withoutNames(file),
@@ -170,13 +171,12 @@ const buildNative = (path: string, json: string): NativeTokenizer => {
   }
 }
 
-/** Ids of plain texts by a tokenizer of its own: for the thread of long texts. */
-export const createEncoder = (json: string) => {
+/** A tokenizer of its own: for the thread of long texts. */
+export const createEncoder = (json: string, pieces: PieceNormalizer | undefined) => {
   const native = Native.fromString(json)
-  return async (texts: readonly string[]): Promise<readonly (readonly number[])[]> => {
-    const encoded = await native.encodeBatch([...texts], { addSpecialTokens: false })
-    return encoded.map((one) => one.getIds())
-  }
+  const normalize = createNormalizer(pieces)
+  return (parts: Parts): Promise<readonly (number | readonly number[])[]> =>
+    encodeAll(normalize(parts), native)
 }
 
 /** What is used of the native tokenizer. Its own declarations do not compile, so none of ours may need them. */
@@ -198,19 +198,31 @@ const isText = (part: string | number): part is string => typeof part === 'strin
 const bytesOf = (parts: Parts): number =>
   parts.reduce<number>((sum, part) => sum + (isText(part) ? Buffer.byteLength(part) : 0), 0)
 
+/** Ids of each text, between those that are there. */
+const encodeAll = async (
+  parts: Parts,
+  native: NativeEncoder,
+): Promise<readonly (number | readonly number[])[]> => {
+  const encoded = await native.encodeBatch(parts.filter(isText), { addSpecialTokens: false })
+  const ids = encoded.values()
+  return parts.map((part) => (isText(part) ? (ids.next().value?.getIds() ?? []) : part))
+}
+
 const encodeShort = async (parts: Parts, native: NativeEncoder): Promise<readonly number[]> => {
   const [only = ''] = parts
   if (parts.length === 1 && isText(only))
     return (await native.encode(only, null, { addSpecialTokens: false })).getIds()
-  const encoded = await native.encodeBatch(parts.filter(isText), { addSpecialTokens: false })
-  const ids = encoded.values()
-  return parts.flatMap((part) => (isText(part) ? (ids.next().value?.getIds() ?? []) : part))
+  return (await encodeAll(parts, native)).flat()
 }
 
 type Encode = (parts: Parts) => Promise<readonly number[]>
 
-/** What is short is encoded on the pool, as far as there is room; the rest by `encodeLong`. */
-export const createEncode = (native: NativeEncoder, encodeLong: Encode): Encode => {
+/** What is short is encoded on the pool, as far as there is room; the rest by `encodeLong`, which normalizes too. */
+export const createEncode = (
+  native: NativeEncoder,
+  encodeLong: Encode,
+  normalize: (parts: Parts) => Parts = (parts) => parts,
+): Encode => {
   let atOnce = 0
   return async (parts) => {
     const bytes = bytesOf(parts)
@@ -218,7 +230,7 @@ export const createEncode = (native: NativeEncoder, encodeLong: Encode): Encode 
       return encodeLong(parts)
     atOnce += bytes
     try {
-      return await encodeShort(parts, native)
+      return await encodeShort(normalize(parts), native)
     } finally {
       atOnce -= bytes
     }
@@ -242,25 +254,6 @@ const cutting = (encode: Encode, native: NativeTokenizer, cut: string | undefine
   }
 }
 
-/** What SentencePiece does with the ends of a whole text. `space`: the token of a space by itself. */
-const ending = (encode: Encode, file: TokenizerFile, space: number | undefined): Encode => {
-  if (!file.dummy_prefix && !file.drops_last_space) return encode
-  const prefixed = (parts: Parts): Parts => {
-    const at = parts.findIndex((part) => part !== '')
-    const first = parts[at]
-    if (first === undefined || !file.dummy_prefix) return parts
-    return isText(first)
-      ? [`▁${first}`, ...parts.slice(at + 1)]
-      : [space ?? '▁', ...parts.slice(at)]
-  }
-  return async (parts) => {
-    const ids = await encode(prefixed(parts))
-    let end = ids.length
-    while (file.drops_last_space && end > 0 && ids[end - 1] === space) end--
-    return end < ids.length ? ids.slice(0, end) : ids
-  }
-}
-
 /** What a text of these tokens loses at its front: the space that encoding put there. */
 const stripped = (bytes: Uint8Array, form: Form, firstToken: number): Uint8Array => {
   if (form.kind === 'bytes' || form.strip === 'nothing') return bytes
@@ -276,6 +269,15 @@ const longestOf = (table: ByteTable): number =>
     (most, at, id) => Math.max(most, at - ((id > 0 ? table.ends[id - 1] : 0) ?? 0)),
     1,
   )
+
+const normalizerOf = (path: string, pieces: PieceNormalizer | undefined) => {
+  try {
+    return createNormalizer(pieces)
+  } catch (error) {
+    const message = `${path}: ${error instanceof Error ? error.message : error}`
+    throw new EngineFailure({ code: 'invalid_argument', message }, { cause: error })
+  }
+}
 
 /** The kind of a file, or why it is not served. */
 const formOf = (path: string, file: TokenizerFile): Form => {
@@ -303,6 +305,15 @@ const checkOption = (name: string, options: unknown): void => {
   }
 }
 
+const encodeOf = (path: string, file: TokenizerFile): Encode => {
+  const cut = prependsFirst(file) ? unwritable() : undefined
+  const json = plainJson(file, cut)
+  const native = buildNative(path, json)
+  const normalize = normalizerOf(path, file.sentencepiece)
+  const long = createLongText(json, file.sentencepiece)
+  return cutting(createEncode(native, long, normalize), native, cut)
+}
+
 /** Reads `folder`/tokenizer.json, its tokenizer.model, or the tokenizer in a GGUF file. Takes about a second and 250 MB for
  * 128K tokens: keep one. */
 export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
@@ -323,14 +334,7 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
   const start = (id: number): number => (id > 0 ? table.ends[id - 1] : 0) ?? 0
   const end = (id: number): number => table.ends[id] ?? start(id)
 
-  const cut = prependsFirst(file) ? unwritable() : undefined
-  const json = plainJson(file, cut)
-  const native = buildNative(path, json)
-  const encode = ending(
-    cutting(createEncode(native, createLongText(json)), native, cut),
-    file,
-    vocab.get('▁'),
-  )
+  const encode = encodeOf(path, file)
 
   const ordinary = file.added_tokens.filter((token) => !isControl(token))
   const splitAll = splitter([...special.keys()])

@@ -161,7 +161,8 @@ describe("a bare tokenizer.model has SentencePiece's ids", () => {
     return folder
   }
 
-  for (const name of ['nemotron', 'prefixed', 'plain', 'unigram', 'unigram_bytes'])
+  const models = ['nemotron', 'prefixed', 'plain', 'collapsed', 'ruled', 'unigram', 'unigram_bytes']
+  for (const name of models)
     test(name, async () => {
       const tokenizer = await loadTokenizer(folderOf(modelOf(name)))
       const cases: readonly Omit<Case, 'decoded'>[] = golden(`${name}.model.cases`)
@@ -176,6 +177,50 @@ describe("a bare tokenizer.model has SentencePiece's ids", () => {
       }
       assert.equal(tokenizer.bosId, null)
     })
+
+  test('a long text loses and gains nothing, either', async () => {
+    const tokenizer = await loadTokenizer(folderOf(modelOf('ruled')))
+    const line = 'Ｆ\u0301ull ﬁne\r\n'
+    const idsOf = async (times: number) => [...(await tokenizer.encode(line.repeat(times)))]
+    const [one, two, long] = [await idsOf(1), await idsOf(2), await idsOf(4000)]
+    const period = two.slice(one.length)
+    assert.ok(period.length > 5)
+    assert.deepEqual(long, [...one, ...Array(3999).fill(period).flat()])
+  })
+
+  const field = (number: number, value: Buffer | number): Buffer =>
+    typeof value === 'number'
+      ? Buffer.of(number * 8, value)
+      : Buffer.concat([Buffer.of(number * 8 + 2, value.length), value])
+  const piece = (text: string, kind: number): Buffer =>
+    field(1, Buffer.concat([field(1, Buffer.from(text)), field(3, kind)]))
+  const smallModel = (pieces: readonly Buffer[], normalizer: readonly Buffer[]): Buffer =>
+    Buffer.concat([
+      piece('<unk>', 2),
+      piece('a', 1),
+      ...pieces,
+      field(2, field(3, 2)),
+      field(3, Buffer.concat([field(1, Buffer.from('small')), ...normalizer])),
+    ])
+
+  test('rules that are cut off, and symbols of spaces that are not kept, are named', async () => {
+    const small = await loadTokenizer(folderOf(smallModel([piece('  ', 4)], [field(4, 0)])))
+    assert.deepEqual([...(await small.encode('a  a'))].slice(-2), [2, 1])
+    await assert.rejects(loadTokenizer(folderOf(smallModel([piece('  ', 4)], []))), {
+      code: 'unsupported',
+      message: /tokenizer.model: piece 2 " {2}" is user-defined and has spaces .*; served: one/,
+    })
+    for (const rules of [
+      Buffer.of(1),
+      Buffer.of(4, 0, 0, 0, 1, 2),
+      Buffer.of(8, 0, 0, 0, 1, 2, 3, 0),
+    ])
+      await assert.rejects(loadTokenizer(folderOf(smallModel([], [field(2, rules)]))), {
+        code: 'invalid_argument',
+        message:
+          /tokenizer.model: normalizer_spec.precompiled_charsmap has \d bytes, which are no table/,
+      })
+  })
 
   test('tokenizer_config.json says whether a text begins with bos', async () => {
     const config = { add_bos_token: true }

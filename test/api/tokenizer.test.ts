@@ -89,12 +89,12 @@ describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
 
   test('the thread of long texts rests and comes back, and says what is wrong', async () => {
     const json = JSON.stringify({ ...llamaTokenizerJson(), added_tokens: [], post_processor: null })
-    const encode = createLongText(json, 10)
+    const encode = createLongText(json, undefined, 10)
     for (let i = 0; i < 3; i++) {
       assert.deepEqual(await encode(['a', 7, 'a']), [64, 7, 64])
       await sleep(50)
     }
-    const broken = createLongText('{}')
+    const broken = createLongText('{}', undefined)
     for (let i = 0; i < 2; i++) await assert.rejects(broken(['a']), /a long text was not encoded/)
   })
 

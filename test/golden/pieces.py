@@ -45,6 +45,7 @@ HAND = [
     "Größe é e\u0301", "Ｆｕｌｌ ﬁne ㌢", "▁marked▁ text", "<0x0A>", "</s>", "<s>x</s>", "<unk>", "x</s",
     "<extra_id_0>System\n\n<extra_id_1>User\nHello<extra_id_1>Assistant\n", "a <extra_id_1> b", " <extra_id_1>",
     "<extra_id_1>", "<extra_id_12>", "\u00a0\u3000wide", "\u0001control", "\ufeffBOM", "ab" * 200, " " * 50,
+    "\u0301first", "Ｆ\u0301ull", "ﬁ\u0301", "\r\nx\r\n", "e\u0301\u0301", "a\r\nb", "　▁ x ▁",
 ]
 
 
@@ -152,6 +153,8 @@ def main() -> None:
     nemotron = train("nemotron", **bpe, **ids, **kept, add_dummy_prefix=False)
     prefixed = train("prefixed", **bpe, **ids, **kept)
     plain = train("plain", model_type="bpe", character_coverage=0.98, normalization_rule_name="identity")
+    collapsed = train("collapsed", **bpe, **ids, add_dummy_prefix=False, has_rules=True)
+    ruled = train("ruled", **bpe, **ids, has_rules=True, remove_extra_whitespaces=False)
     unigram = train("unigram", model_type="unigram", user_defined_symbols=["<extra_id_1>"], has_rules=True)
     unigram_bytes = train("unigram_bytes", model_type="unigram", byte_fallback=True, **kept)
 
@@ -166,6 +169,7 @@ def main() -> None:
         write(f"{name}.cases.json", cases_of_json(tokenizer, texts))
     for name, proto in {
         "nemotron": nemotron, "prefixed": prefixed, "plain": plain, "unigram": unigram,
+        "collapsed": collapsed, "ruled": ruled,
         "unigram_bytes": unigram_bytes,
     }.items():
         (OUT / f"{name}.model").write_bytes(proto.SerializeToString(deterministic=True))
