@@ -14,8 +14,11 @@ namespace {
 
 Status failure(const std::string& path, int error) {
   const std::string message = path + ": " + std::strerror(error);
-  return error == ENOENT || error == ENOTDIR ? Status::not_found(message)
-                                             : Status::invalid(message);
+  if (error != ENOENT && error != ENOTDIR) return Status::invalid(message);
+  struct stat link {};
+  // A cache that lost a file would otherwise be a model without its stop ids.
+  if (lstat(path.c_str(), &link) == 0) return Status::invalid(path + ": it links to nothing");
+  return Status::not_found(message);
 }
 
 size_t page_size() { return size_t(sysconf(_SC_PAGESIZE)); }

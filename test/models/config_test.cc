@@ -90,6 +90,17 @@ TEST(config_eos_is_the_union) {
   EXPECT_ERROR(read(llama_config(), &c, {}, "{"), "generation_config.json: line 1, column 2");
 }
 
+TEST(config_that_links_to_nothing_is_not_a_config_that_is_absent) {
+  for (const char* name : {"generation_config.json", "hf_quant_config.json"}) {
+    TempDir dir;
+    dir.write("config.json", llama_config().text());
+    std::filesystem::create_symlink("lost", dir.file(name));
+    ModelConfig out;
+    EXPECT_ERROR(read_model_config(dir.path(), {}, &out),
+                 std::string(name) + ": it links to nothing");
+  }
+}
+
 TEST(config_reads_the_defaults_of_sampling) {
   ModelConfig c;
   REQUIRE_OK(read(llama_config(), &c));
