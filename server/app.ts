@@ -385,8 +385,7 @@ export const createApp = (server: Server): Hono<Env> => {
   if (config.reloadFrom !== undefined) app.use(stampWeights(server))
   for (const route of table) {
     const { method, path, open, handler } = route
-    const watch = isWork(route) ? [server.traffic.watch] : []
-    const handlers: Handler<Env>[] = open ? [handler] : [checkKey, ...watch, handler]
+    const handlers: Handler<Env>[] = open ? [handler] : [checkKey, handler]
     app.on(method, [path], ...handlers)
   }
   addMethods(app, table)

@@ -5,7 +5,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import type { Logger } from 'pino'
 import type { Phase } from './api/admission.js'
-import { createAsk, createMayStart } from './api/batches/ask.js'
+import { createAsk, inBackgroundOf, linesAtOnce } from './api/batches/ask.js'
 import type { Server, ServerConfig } from './api/server.js'
 import { isStalled, watchStalls } from './api/stall.js'
 import { batchable, createApp, routes } from './app.js'
@@ -13,7 +13,6 @@ import { type Batches, openBatches } from './batch/batches.js'
 import { createBodies } from './http/body.js'
 import { isLoopback } from './http/door.js'
 import { type Listening, listen } from './http/listen.js'
-import { createTraffic } from './http/traffic.js'
 import { createMetrics, type Metrics } from './metrics/metrics.js'
 import { openTraces, type Traces, tracesProblem, wantsTraces } from './metrics/traces.js'
 import { findReceipt, receiptText } from './model/accuracy.js'
@@ -153,11 +152,14 @@ const openTelemetry = async (settings: Settings, log: Logger): Promise<Traces | 
   return await openTraces({ ...wanted, version: VERSION, log })
 }
 
-const beginBatches = (server: Server): void =>
+/** From now on lines are asked, where there is a --data-dir. */
+export const beginBatches = (server: Server): void => {
+  const background = inBackgroundOf(server)
   server.batches?.begin({
-    ask: createAsk(server, batchable(routes(server))),
-    mayStart: createMayStart(server, server.traffic),
+    ask: createAsk(background, batchable(routes(background))),
+    atOnce: linesAtOnce(server),
   })
+}
 
 /** Why the socket cannot be had, by the setting that would change it. */
 const listenError = (error: unknown, { host, port }: Settings): unknown => {
@@ -338,7 +340,6 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     traces,
     version: VERSION,
     bodies: createBodies(settings.body_limit),
-    traffic: createTraffic(),
     batches,
     live: new Set(),
     phase: () => phase,
@@ -371,8 +372,9 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     phase = { name: 'draining' }
     const until = performance.now() + settings.drain_timeout * 1000
     const stalled = (model: ServedModel) => isStalled(model, settings.stall_timeout)
-    const busy = (model: ServedModel) => model.pace.inFlight() > 0 && !stalled(model)
-    while (models.some(busy) && performance.now() < until) await sleep(20)
+    const isBusy = (model: ServedModel) => model.pace.inFlight() > 0 && !stalled(model)
+    const hasLines = () => batches?.isAsking() === true && !models.some(stalled)
+    while ((models.some(isBusy) || hasLines()) && performance.now() < until) await sleep(20)
     // Lines of a model that hangs have no end that could be waited for.
     if (!models.some(stalled)) await batches?.stop()
     const failed = await closeModels(models, stalled)

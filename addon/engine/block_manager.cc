@@ -166,12 +166,15 @@ void BlockManager::extend_hashes(Sequence& seq) const {
   }
 }
 
-void BlockManager::promise(uint64_t hash) { ++promised_[hash]; }
+void BlockManager::promise(const Sequence& seq, uint64_t hash) {
+  ++promised_[seq.background ? 1 : 0][hash];
+}
 
-void BlockManager::keep_promise(uint64_t hash) {
-  const auto it = promised_.find(hash);
-  NEMOTRON_ASSERT(it != promised_.end());
-  if (--it->second == 0) promised_.erase(it);
+void BlockManager::keep_promise(const Sequence& seq, uint64_t hash) {
+  auto& promised = promised_[seq.background ? 1 : 0];
+  const auto it = promised.find(hash);
+  NEMOTRON_ASSERT(it != promised.end());
+  if (--it->second == 0) promised.erase(it);
 }
 
 void BlockManager::remember_evicted(uint64_t hash) {
@@ -199,7 +202,7 @@ void BlockManager::match(Sequence& seq, Match* out) {
         find(seq.prefix.hashes[i], parent,
              std::span(seq.tokens).subspan(i * size_t(block_size_), size_t(block_size_)));
     if (id < 0) {
-      for (; i < limit && promised_.contains(seq.prefix.hashes[i]); ++i)
+      for (; i < limit && is_promised(seq, seq.prefix.hashes[i]); ++i)
         out->promised = seq.prefix.hashes[i];
       return;
     }
@@ -210,7 +213,9 @@ void BlockManager::match(Sequence& seq, Match* out) {
   }
 }
 
-bool BlockManager::is_promised(uint64_t hash) const { return promised_.contains(hash); }
+bool BlockManager::is_promised(const Sequence& seq, uint64_t hash) const {
+  return promised_[0].contains(hash) || (seq.background && promised_[1].contains(hash));
+}
 
 CacheMiss BlockManager::explain(const Sequence& seq, const Match& match) const {
   using Reason = CacheMiss::Reason;
@@ -260,7 +265,7 @@ bool BlockManager::admit(Sequence& seq, const Match& match, int32_t spare) {
   seq.prefix.promised_end = hits;
   if (prefix_cache_) {
     for (; size_t(seq.prefix.promised_end) < seq.prefix.hashes.size(); ++seq.prefix.promised_end) {
-      promise(seq.prefix.hashes[size_t(seq.prefix.promised_end)]);
+      promise(seq, seq.prefix.hashes[size_t(seq.prefix.promised_end)]);
     }
   }
   return true;
@@ -281,7 +286,7 @@ void BlockManager::publish(Sequence& seq) {
   for (; seq.prefix.published < ready; ++seq.prefix.published) {
     const size_t i = size_t(seq.prefix.published);
     const uint64_t hash = seq.prefix.hashes[i];
-    if (seq.prefix.published < seq.prefix.promised_end) keep_promise(hash);
+    if (seq.prefix.published < seq.prefix.promised_end) keep_promise(seq, hash);
     const auto tokens = std::span(seq.tokens).subspan(i * size_t(block_size_), size_t(block_size_));
     const int32_t same = find(hash, seq.prefix.chain, tokens);
     if (same >= 0) {  // somebody else's equal block: it stays the one that is found
@@ -300,7 +305,7 @@ void BlockManager::publish(Sequence& seq) {
 
 void BlockManager::release(Sequence& seq) {
   for (; seq.prefix.published < seq.prefix.promised_end; ++seq.prefix.published) {
-    keep_promise(seq.prefix.hashes[size_t(seq.prefix.published)]);
+    keep_promise(seq, seq.prefix.hashes[size_t(seq.prefix.published)]);
   }
   for (auto it = seq.prefix.block_table.rbegin(); it != seq.prefix.block_table.rend(); ++it)
     dereference(*it);
@@ -326,11 +331,11 @@ void BlockManager::drop_cache() {
 
 std::string BlockManager::check_invariants(std::span<const Sequence* const> live) const {
   std::vector<int32_t> references(blocks_.size());
-  std::unordered_map<uint64_t, int32_t> promised;
+  Promises promised;
   for (const Sequence* seq : live) {
     for (const int32_t id : seq->prefix.block_table) ++references[size_t(id)];
     for (int32_t i = seq->prefix.published; i < seq->prefix.promised_end; ++i)
-      ++promised[seq->prefix.hashes[size_t(i)]];
+      ++promised[seq->background ? 1 : 0][seq->prefix.hashes[size_t(i)]];
     if (int32_t(seq->prefix.block_table.size()) * block_size_ < seq->num_computed) {
       return "a sequence has computed more tokens than its blocks hold";
     }

@@ -13,6 +13,7 @@
 // by the engine thread alone, except root(): it reads only the key, so any thread may call it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -55,11 +56,12 @@ class BlockManager {
   struct Match {
     std::vector<int32_t> blocks;
     int32_t from_free_list = 0;  // how many of them nobody holds now
-    uint64_t promised = 0;       // != 0: running sequences are about to compute up to this block
+    uint64_t promised = 0;       // != 0: running ones that it may wait for compute up to this block
   };
   void match(Sequence& seq, Match* out);
-  // Still about to be computed by a running sequence.
-  bool is_promised(uint64_t hash) const;
+  // Still about to be computed by a running sequence that `seq` may wait for: one that is not in
+  // the background does not wait for one that is.
+  bool is_promised(const Sequence& seq, uint64_t hash) const;
   // Why `match` ends where it does.
   CacheMiss explain(const Sequence& seq, const Match& match) const;
 
@@ -103,8 +105,8 @@ class BlockManager {
   void uncache(int32_t id);
   int32_t find(uint64_t hash, uint64_t parent, std::span<const int32_t> tokens) const;
   void extend_hashes(Sequence& seq) const;
-  void promise(uint64_t hash);
-  void keep_promise(uint64_t hash);
+  void promise(const Sequence& seq, uint64_t hash);
+  void keep_promise(const Sequence& seq, uint64_t hash);
   void remember_evicted(uint64_t hash);
   std::span<const int32_t> tokens_of(int32_t id) const;
 
@@ -119,7 +121,9 @@ class BlockManager {
   std::unordered_map<uint64_t, int32_t> by_hash_;
   std::unordered_map<uint64_t, int32_t> first_child_;    // parent serial -> a cached block
   std::unordered_map<uint64_t, int32_t> by_plain_hash_;  // how many cached blocks have it
-  std::unordered_map<uint64_t, int32_t> promised_;  // how many running sequences will compute it
+  // How many running sequences will compute it; the second: of those in the background.
+  using Promises = std::array<std::unordered_map<uint64_t, int32_t>, 2>;
+  Promises promised_;
   // The last evicted hashes, bounded: a ring and its index.
   std::vector<uint64_t> evicted_ring_;
   size_t evicted_next_ = 0;

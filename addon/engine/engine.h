@@ -103,8 +103,8 @@ struct EngineStats {  // counters since start, gauges now; readable from any thr
   int64_t miss_never_seen = 0, miss_evicted = 0, miss_salt = 0;
   int32_t running = 0, waiting = 0;  // sequences
   int32_t blocks_total = 0, blocks_used = 0, blocks_cached = 0;
-  int64_t waiting_tokens = 0;
-  int64_t rows = 0;  // of all steps
+  int64_t waiting_tokens = 0;  // of prompts that are not in the background
+  int64_t rows = 0;            // of all steps
   // Steps with at most kStepRowBounds[i] rows and more than the bound before; the last: even more.
   std::array<int64_t, kStepRowBounds.size() + 1> steps_by_rows{};
   double step_seconds_sum = 0;  // time in steps
@@ -140,12 +140,12 @@ class Engine {
   // What Grammar::compile() needs for this engine's requests. It may outlive the engine.
   virtual const std::shared_ptr<const Vocabulary>& vocabulary() const = 0;
   // Validates against the model (ids in range, length, parameters) and queues. queue_full: see
-  // is_full(); unavailable: draining, closed or failed; invalid_argument: the message names the
-  // field. Never blocks on a step.
+  // is_full(), never of a background request; unavailable: draining, closed or failed;
+  // invalid_argument: the message names the field. Never blocks on a step.
   virtual Status submit(Request request) = 0;
-  // No place is free: as many sequences are live (submitted, not finished) as there are places. A
-  // request is admitted while one place is free, however many choices it has, so that a large one
-  // is not kept out for ever by small ones.
+  // No place is free: as many sequences are live (submitted, not finished, not in the background)
+  // as there are places. A request is admitted while one place is free, however many choices it
+  // has, so that a large one is not kept out for ever by small ones.
   virtual bool is_full() const = 0;
   // Idempotent, never waits; each live choice ends with Finish::abort at the next step boundary.
   virtual void abort(uint64_t request_id) = 0;

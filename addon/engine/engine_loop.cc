@@ -7,6 +7,14 @@
 
 namespace nemotron {
 
+namespace {
+
+// Background rows of a step while others ask or are expected: max_seqs / kBackgroundShare.
+constexpr int32_t kBackgroundShare = 8;
+constexpr double kExpectSeconds = 5;
+
+}  // namespace
+
 EngineLoop::EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<StepRunner> runner,
                        std::unique_ptr<StepRunner> draft, std::function<void()> wake)
     : options_(std::move(options)),
@@ -52,11 +60,12 @@ Status EngineLoop::enqueue(std::unique_ptr<RequestState> state) {
   const Lock lock(mutex_);
   Shared& q = shared_;
   Status refused;
+  const bool background = state->request.background;
   if (q.stats.failed_device) {
     refused = Status::unavailable("the engine has failed: " + q.stats.failure);
   } else if (q.closing || q.draining) {
     refused = Status::unavailable("the engine is shutting down");
-  } else if (!state->request.admitted) {
+  } else if (!state->request.admitted && !background) {
     refused = admit(tokens);
   }
   if (!refused) {
@@ -66,9 +75,11 @@ Status EngineLoop::enqueue(std::unique_ptr<RequestState> state) {
   if (!q.live.insert(state->request.id).second) {
     return Status::invalid("id: " + std::to_string(state->request.id) + " is in use");
   }
-  q.live_sequences += state->live;
   q.submitted_sequences += state->live;
-  q.queued_tokens += tokens;
+  if (!background) {
+    q.live_sequences += state->live;
+    q.queued_tokens += tokens;
+  }
   if (!std::exchange(q.busy, true)) q.last_progress = now_seconds();
   q.submitted.push_back(std::move(state));
   inbox_changed_.notify_one();
@@ -118,6 +129,7 @@ std::unique_ptr<Sequence> EngineLoop::make_sequence(RequestState& state, int32_t
   auto seq = std::make_unique<Sequence>();
   seq->request = &state;
   seq->choice = choice;
+  seq->background = r.background;
   seq->priority = r.priority;
   seq->tokens = r.prompt;
   seq->num_prompt = prompt;
@@ -272,8 +284,12 @@ void EngineLoop::end_reload(const Status& status) {
 void EngineLoop::turn() {
   StepBuffer& next = buffers_[launched_ % StepRunner::kMaxInFlight];
   next.plan.clear();
-  const bool may_plan = options_.run_ahead || launched_ == committed_;
-  if (may_plan && has_work()) {
+  // Whoever comes next waits for the steps in flight: where only background work runs, for one.
+  const bool expects = expects_others();
+  const bool run_ahead = options_.run_ahead && (!expects || foreground_ > 0);
+  if ((run_ahead || launched_ == committed_) && has_work()) {
+    scheduler_.limit_background(expects ? std::max(info_.max_seqs / kBackgroundShare, 1)
+                                        : Scheduler::kAnyRows);
     if (drafter_) draft();
     scheduler_.schedule(&next.plan);
   }
@@ -286,6 +302,13 @@ void EngineLoop::turn() {
   } else if (in_flight == 0 && next.plan.preempted == 0 && has_work()) {
     fail_engine(Status::internal("the scheduler found nothing to run although requests wait"));
   }
+}
+
+// Others than background requests are there, or were a moment ago: more of them are likely.
+bool EngineLoop::expects_others() {
+  const double now = now_seconds();
+  if (foreground_ > 0) expects_until_ = now + kExpectSeconds;
+  return now < expects_until_;
 }
 
 // Asks the draft model for guesses where the next step has a place for them. Its steps and those in
@@ -350,6 +373,7 @@ bool EngineLoop::drain_inbox() {
       if (seq->draw) seq->draw->begin();
       scheduler_.add(seq.get());
       ++taken_;
+      foreground_ += !seq->background;
     }
     ++arrivals_;
     const uint64_t id = request->request.id;
@@ -401,7 +425,7 @@ void EngineLoop::count_admission(const Sequence& seq) {
 }
 
 void EngineLoop::leave_queue(RequestState& request) {
-  if (!std::exchange(request.queued, false)) return;
+  if (!std::exchange(request.queued, false) || request.request.background) return;
   const Lock lock(mutex_);
   shared_.queued_tokens -= request.choices.front()->num_prompt;
 }
@@ -504,7 +528,8 @@ void EngineLoop::finish(Sequence& seq, Finish reason, double now) {
 
   using Content = Scheduler::Content;
   scheduler_.remove(&seq, reason == Finish::error ? Content::discard : Content::keep);
-  ++finished_;
+  finished_ += !seq.background;
+  foreground_ -= !seq.background;
   if (--seq.request->live > 0) return;
   RequestState& request = *seq.request;
   leave_queue(request);

@@ -55,9 +55,9 @@ class EngineLoop final : public Engine {
     Reload reload;           // not yet taken by the loop
     bool reloading = false;  // one is asked for or under way
     double last_progress = 0;
-    int32_t live_sequences = 0;       // submitted; their end is not in the outbox
+    int32_t live_sequences = 0;       // submitted, with a place; their end is not in the outbox
     int32_t submitted_sequences = 0;  // not yet counted by the loop
-    int64_t queued_tokens = 0;        // of prompts that are not yet in a step
+    int64_t queued_tokens = 0;        // of prompts with a place that are not yet in a step
     int64_t rejected = 0;
     EngineStats stats;  // as of the last turn of the loop
   };
@@ -70,6 +70,7 @@ class EngineLoop final : public Engine {
   void reload_weights();
   void end_reload(const Status& status);
   bool has_work() const;
+  bool expects_others();
   void launch(StepBuffer& step);
   void deliver();
   void commit();
@@ -115,7 +116,9 @@ class EngineLoop final : public Engine {
   std::unordered_map<uint64_t, std::unique_ptr<RequestState>> requests_;  // with live choices
   std::vector<std::unique_ptr<RequestState>>
       ended_;                            // ended since the last delivery, or still in flight
-  int32_t finished_ = 0;                 // sequences, since the last delivery
+  int32_t finished_ = 0;                 // sequences with a place, since the last delivery
+  int32_t foreground_ = 0;               // sequences that are not in the background, live
+  double expects_until_ = 0;             // more of them
   std::vector<Delta> ready_;             // not yet delivered
   std::vector<Sequence*> delta_owners_;  // sequences with a delta in ready_
   std::vector<Sequence*> drafting_;      // scratch of draft()

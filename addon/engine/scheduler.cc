@@ -8,8 +8,8 @@
 namespace nemotron {
 
 bool Scheduler::Before::operator()(const Sequence* a, const Sequence* b) const {
-  return std::tie(a->priority, a->arrival, a->choice) <
-         std::tie(b->priority, b->arrival, b->choice);
+  return std::tie(a->background, a->priority, a->arrival, a->choice) <
+         std::tie(b->background, b->priority, b->arrival, b->choice);
 }
 
 Scheduler::Scheduler(const SchedulerOptions& options, BlockManager* blocks)
@@ -50,19 +50,17 @@ void Scheduler::schedule(StepPlan* plan) {
   plan->clear();
   if (host_must_see_a_draw()) return;
 
-  // Streams one token from their next draw. Only these need new blocks (a prompt got all of its own
-  // at admission), so whoever is preempted has no rows in this plan yet.
-  for (size_t i = 0; i < running_.size() && budget(*plan) > 0; ++i) {
-    Sequence& seq = *running_[i];
-    if (seq.gap() == 1 && make_room(seq, plan)) plan_rows(seq, plan);
+  background_budget_ = 0;
+  plan_running(false, plan);
+  const bool all_in = plan->preempted == 0 && admit(false, plan);
+  // Who waits for a first token has the step to itself, but for streams that are waited for too.
+  const bool has_prompt =
+      std::ranges::any_of(plan->spans, [](const PlannedSpan& s) { return !s.generated; });
+  if (!has_prompt) {
+    background_budget_ = background_limit_;
+    plan_running(true, plan);
+    if (all_in && plan->preempted == 0) admit(true, plan);
   }
-  // Prompts, and generated tokens that are computed again after a preemption. Each leaves a quarter
-  // of what is left to those behind it, so that short prompts need not wait for the end of a long
-  // one.
-  for (size_t i = 0; i < running_.size() && budget(*plan) > 0; ++i) {
-    if (running_[i]->gap() > 1) plan_rows(*running_[i], plan);
-  }
-  if (plan->preempted == 0) admit(plan);
   spend_rest(plan);
   add_drafts(plan);
 
@@ -77,6 +75,29 @@ void Scheduler::schedule(StepPlan* plan) {
 bool Scheduler::host_must_see_a_draw() const {
   return std::ranges::any_of(running_,
                              [](const Sequence* seq) { return seq->pending > 0 && seq->guesses; });
+}
+
+void Scheduler::plan_running(bool background, StepPlan* plan) {
+  // Streams one token from their next draw. Only these need new blocks (a prompt got all of its own
+  // at admission), so whoever is preempted has no rows in this plan yet.
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& seq = *running_[i];
+    if (seq.background != background || seq.gap() != 1 || budget(seq, *plan) <= 0) continue;
+    if (make_room(seq, plan)) plan_rows(seq, plan);
+  }
+  // Prompts, and generated tokens that are computed again after a preemption. Each leaves a quarter
+  // of what is left to those behind it, so that short prompts need not wait for the end of a long
+  // one.
+  for (Sequence* seq : running_) {
+    if (seq->background != background || seq->gap() <= 1 || budget(*seq, *plan) <= 0) continue;
+    plan_rows(*seq, plan);
+  }
+}
+
+// Rows that the plan has left for the sequence.
+int32_t Scheduler::budget(const Sequence& seq, const StepPlan& plan) const {
+  const int32_t left = options_.max_batched_tokens - plan.rows;
+  return seq.background ? std::min(left, background_budget_ - plan.background_rows) : left;
 }
 
 // Preempts the least urgent, newest sequences until `seq` can hold one more token. False: it was
@@ -107,18 +128,29 @@ void Scheduler::preempt_all() {
   while (!running_.empty()) preempt(*running_.back());
 }
 
-void Scheduler::admit(StepPlan* plan) {
+// Preempts a background sequence for one that is not. False: there is none.
+bool Scheduler::make_way(const Sequence& seq, StepPlan* plan) {
+  if (seq.background || running_.empty() || !running_.back()->background) return false;
+  preempt(*running_.back());  // has no rows in this plan: these are planned last
+  ++plan->preempted;
+  return true;
+}
+
+// False: one of them waits for rows, a slot or blocks, and nobody may pass it.
+bool Scheduler::admit(bool background, StepPlan* plan) {
   for (auto it = waiting_.begin(); it != waiting_.end();) {
-    if (budget(*plan) <= 0 || free_slots_.empty()) return;
     Sequence& seq = **it;
-    if (seq.arrival >= held_from_) {
+    if (seq.background && !background) return true;
+    if (budget(seq, *plan) <= 0) return false;
+    if (seq.background != background || seq.arrival >= held_from_) {
       ++it;
       continue;
     }
     // Somebody is computing what this one would compute: later it is a cache hit. Others may pass.
     const bool leader_busy = seq.after && seq.after->state != SequenceState::finished &&
                              seq.after->num_computed < seq.after->num_prompt;
-    if (leader_busy || (seq.prefix.waits_for != 0 && blocks_->is_promised(seq.prefix.waits_for))) {
+    if (leader_busy ||
+        (seq.prefix.waits_for != 0 && blocks_->is_promised(seq, seq.prefix.waits_for))) {
       ++it;
       continue;
     }
@@ -128,9 +160,16 @@ void Scheduler::admit(StepPlan* plan) {
       ++it;
       continue;
     }
+    if (free_slots_.empty()) {
+      if (!make_way(seq, plan)) return false;
+      continue;
+    }
     // A block to spare for each running sequence, or the newcomer is soon thrown out again.
     const CacheMiss miss = seq.admitted ? seq.miss : blocks_->explain(seq, match_);
-    if (!blocks_->admit(seq, match_, int32_t(running_.size()))) return;
+    if (!blocks_->admit(seq, match_, int32_t(running_.size()))) {
+      if (!make_way(seq, plan)) return false;
+      continue;
+    }
     if (!seq.admitted) seq.cached_tokens = seq.num_computed;
     seq.miss = miss;
     seq.admitted = true;
@@ -141,12 +180,13 @@ void Scheduler::admit(StepPlan* plan) {
     free_slots_.pop_back();
     plan_rows(seq, plan);
   }
+  return true;
 }
 
 // What nobody behind them wanted goes to the first prompts.
 void Scheduler::spend_rest(StepPlan* plan) {
   for (PlannedSpan& span : plan->spans) {
-    if (!span.draws) add_rows(span, budget(*plan), plan);
+    if (!span.draws) add_rows(span, budget(*span.seq, *plan), plan);
   }
 }
 
@@ -155,11 +195,12 @@ void Scheduler::add_drafts(StepPlan* plan) {
   for (PlannedSpan& span : plan->spans) {
     Sequence& seq = *span.seq;
     if (!span.draws || seq.drafts.empty()) continue;
-    const int32_t drafts = std::min(int32_t(seq.drafts.size()), budget(*plan));
+    const int32_t drafts = std::min(int32_t(seq.drafts.size()), budget(seq, *plan));
     if (drafts <= 0 || !blocks_->grow(seq, seq.num_computed + drafts)) continue;
     span.drafts = drafts;
     span.rows += drafts;
     plan->rows += drafts;
+    if (seq.background) plan->background_rows += drafts;
     seq.num_computed += drafts;
     seq.drafted += drafts;
   }
@@ -171,7 +212,8 @@ void Scheduler::plan_rows(Sequence& seq, StepPlan* plan) {
   span.seq = &seq;
   span.first = seq.num_computed;
   span.generated = span.first >= seq.num_prompt;
-  add_rows(span, budget(*plan) - budget(*plan) / 4, plan);
+  const int32_t left = budget(seq, *plan);
+  add_rows(span, left - left / 4, plan);
 }
 
 void Scheduler::add_rows(PlannedSpan& span, int32_t most, StepPlan* plan) {
@@ -181,6 +223,7 @@ void Scheduler::add_rows(PlannedSpan& span, int32_t most, StepPlan* plan) {
   if (!span.generated) rows = std::min(rows, seq.num_prompt - seq.num_computed);
   span.rows += rows;
   plan->rows += rows;
+  if (seq.background) plan->background_rows += rows;
   seq.num_computed += rows;
   span.draws = seq.draws && seq.num_computed == seq.total();
   seq.pending += span.draws;

@@ -3,11 +3,14 @@
 // There are no phases: a sequence has known tokens and computed tokens, and every step closes gaps
 // within one token budget. Running sequences first (those one token from their next draw before the
 // rest, so that a long prompt never holds up a stream), then waiting ones in order of priority and
-// arrival. Plain data in (sequences), plain data out (StepPlan); knows nothing of devices, text or
-// sampling. Owned and called by the engine thread alone.
+// arrival. Then the same for sequences in the background, which give way: they have no rows beside
+// a prompt of the others, and are preempted for a slot or blocks that the others need. Plain data
+// in (sequences), plain data out (StepPlan); knows nothing of devices, text or sampling. Owned and
+// called by the engine thread alone.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <set>
 #include <vector>
 
@@ -34,9 +37,10 @@ struct PlannedSpan {
 struct StepPlan {
   std::vector<PlannedSpan> spans;  // generated ones first
   int32_t rows = 0;
+  int32_t background_rows = 0;  // of these
   int32_t preempted = 0;
   bool empty() const { return spans.empty(); }
-  void clear() { spans.clear(), rows = preempted = 0; }
+  void clear() { spans.clear(), rows = background_rows = preempted = 0; }
 };
 
 class Scheduler {
@@ -57,6 +61,9 @@ class Scheduler {
   // Those that arrived as this one or later are not admitted.
   static constexpr uint64_t kHoldNone = ~uint64_t(0);
   void hold(uint64_t arrival) { held_from_ = arrival; }
+  // Most rows of a step that are in the background. REQUIRES: rows > 0.
+  static constexpr int32_t kAnyRows = std::numeric_limits<int32_t>::max();
+  void limit_background(int32_t rows) { background_limit_ = rows; }
 
   const std::vector<Sequence*>& running() const { return running_; }
   size_t num_waiting() const { return waiting_.size(); }
@@ -73,18 +80,22 @@ class Scheduler {
   bool host_must_see_a_draw() const;
   bool make_room(Sequence& seq, StepPlan* plan);
   void preempt(Sequence& seq);
-  void admit(StepPlan* plan);
+  void plan_running(bool background, StepPlan* plan);
+  bool admit(bool background, StepPlan* plan);
+  bool make_way(const Sequence& seq, StepPlan* plan);
   void spend_rest(StepPlan* plan);
   void add_drafts(StepPlan* plan);
   void plan_rows(Sequence& seq, StepPlan* plan);
   void add_rows(PlannedSpan& span, int32_t most, StepPlan* plan);
-  int32_t budget(const StepPlan& plan) const { return options_.max_batched_tokens - plan.rows; }
+  int32_t budget(const Sequence& seq, const StepPlan& plan) const;
 
   const SchedulerOptions options_;
   BlockManager* const blocks_;
   std::vector<Sequence*> running_;  // in order
   std::set<Sequence*, Before> waiting_;
   uint64_t held_from_ = kHoldNone;
+  int32_t background_limit_ = kAnyRows;
+  int32_t background_budget_ = 0;  // of this plan
   std::vector<int32_t> free_slots_;
   BlockManager::Match match_;  // scratch
 };

@@ -38,7 +38,8 @@ struct Sequence {
   DraftSource source = DraftSource::grammar;  // of these
 
   // --- of the Scheduler ---
-  // Order: lower priority value first, then arrival, then choice.
+  // Order: background last, lower priority value first, then arrival, then choice.
+  bool background = false;
   int32_t priority = 0;
   uint64_t arrival = 0;
   SequenceState state = SequenceState::waiting;

@@ -6,7 +6,6 @@ import type { Defaults } from '../chat/plan.js'
 import type { Bodies } from '../http/body.js'
 import type { HttpConfig } from '../http/context.js'
 import type { LiveRequest } from '../http/request-log.js'
-import type { Traffic } from '../http/traffic.js'
 import type { Metrics } from '../metrics/metrics.js'
 import type { Traces } from '../metrics/traces.js'
 import type { Readiness } from './admission.js'
@@ -31,7 +30,6 @@ export type Server = Readiness & {
   readonly traces: Traces | undefined
   readonly version: string
   readonly bodies: Bodies
-  readonly traffic: Traffic
   /** Undefined without --data-dir. */
   readonly batches: Batches | undefined
   /** Requests under way. */

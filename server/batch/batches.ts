@@ -190,6 +190,8 @@ export const openBatches = async (options: Options) => {
       }, EXPIRE_MS)
     },
     pause: runner.pause,
+    /** Lines are being asked. */
+    isAsking: (): boolean => runner.progress().running > 0,
     /** What was answered is written; what was not is asked after the next start. Files can still be read. */
     stop: async (): Promise<void> => {
       clearInterval(expiring)

@@ -5,7 +5,7 @@ import type { Answer, BatchRow, Ledger, OpenLine } from './ledger.js'
 /** `from`: not before, in milliseconds of Date.now. */
 export type Waiting = { readonly batch: BatchRow; readonly line: OpenLine; readonly from: number }
 
-/** Lines taken from the ledger before there is a place for them. */
+/** Lines taken from the ledger together. */
 const AHEAD = 64
 
 /** Lines that are to be asked. Each comes out of the ledger once in the life of a server. */
@@ -27,24 +27,24 @@ export const createQueue = (ledger: Ledger) => {
     return !drained.has(id)
   }
   return {
-    /** Takes lines of these batches, the first batch first, and drops those of all others. */
-    fill: (batches: readonly BatchRow[]): void => {
+    /** Has `room` lines of these batches, the first batch first, or all that there are; drops those of all
+     * others. */
+    fill: (batches: readonly BatchRow[], room: number): void => {
       const at = Date.now()
       const isOn = (one: Waiting) => batches.some(({ id }) => id === one.batch.id)
       const late = again.filter(isOn)
       again = late.filter(({ from }) => from > at)
       ahead = [...late.filter(({ from }) => from <= at), ...ahead.filter(isOn)]
       for (const batch of batches) {
-        if (ahead.length >= AHEAD) return
+        if (ahead.length >= room) return
         if (drained.has(batch.id)) continue
-        const lines = openLines(batch.id, AHEAD)
+        const lines = openLines(batch.id, Math.max(AHEAD, room))
         ahead.push(...lines.map((line) => ({ batch, line, from: 0 })))
         const last = lines.at(-1)
         if (last) cursors.set(batch.id, last.number)
       }
     },
-    isEmpty: (): boolean => ahead.length === 0,
-    next: (): Waiting | undefined => ahead.shift(),
+    take: (room: number): readonly Waiting[] => ahead.splice(0, room),
     /** To be asked again. */
     putBack: (one: Waiting): void => void again.push(one),
     hasLines: (id: string): boolean =>

@@ -15,8 +15,8 @@ export type Work = {
     body: Readonly<Record<string, unknown>>,
     options: { readonly owner: string; readonly signal: AbortSignal },
   ) => Promise<Asked>
-  /** Whether one more line may begin. `running`: those that are being asked. */
-  readonly mayStart: (running: number) => boolean
+  /** Most lines that are asked at once. */
+  readonly atOnce: number
 }
 
 export type Log = {
@@ -52,6 +52,8 @@ type State = RunnerOptions & {
   /** Reading an input or writing outputs: one at a time. */
   stage: Promise<void> | undefined
   isPaused: boolean
+  /** A tick comes. */
+  isDue: boolean
   /** Until then nothing is tried: something failed. Milliseconds of Date.now; 0: nothing did. */
   restUntil: number
 }
@@ -94,7 +96,7 @@ const begin = (state: State, waiting: Waiting): void => {
     })
     .finally(() => {
       state.running.delete(one)
-      tick(state)
+      soon(state)
     })
 }
 
@@ -148,11 +150,10 @@ const step = (state: State): void => {
   if (over.length > 0) live = ledger.live()
   const staged = live.find(({ status }) => status === 'validating' || status === 'finalizing')
   if (staged !== undefined) startStage(state, staged)
-  queue.fill(live.filter(({ status, expires }) => status === 'in_progress' && expires > now()))
-  while (!queue.isEmpty() && state.work?.mayStart(running.size)) {
-    const next = queue.next()
-    if (next) begin(state, next)
-  }
+  const room = Math.max(0, (state.work?.atOnce ?? 0) - running.size)
+  const isOpen = ({ status, expires }: BatchRow) => status === 'in_progress' && expires > now()
+  queue.fill(live.filter(isOpen), room)
+  for (const waiting of queue.take(room)) begin(state, waiting)
 }
 
 const tick = (state: State): void => {
@@ -170,6 +171,16 @@ const tick = (state: State): void => {
   }
 }
 
+/** Once for all lines that end in one turn of the event loop. */
+const soon = (state: State): void => {
+  if (state.isDue) return
+  state.isDue = true
+  setImmediate(() => {
+    state.isDue = false
+    tick(state)
+  })
+}
+
 export type Runner = ReturnType<typeof createRunner>
 
 export const createRunner = (ledger: Ledger, files: Files, options: RunnerOptions) => {
@@ -185,6 +196,7 @@ export const createRunner = (ledger: Ledger, files: Files, options: RunnerOption
     work: undefined,
     stage: undefined,
     isPaused: false,
+    isDue: false,
     restUntil: 0,
   }
   let ticking: NodeJS.Timeout | undefined

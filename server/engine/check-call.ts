@@ -125,6 +125,7 @@ const SCORE: Checks<ScoreRequest> = {
   priority: number,
   cacheSalt: text,
   admitted: flag,
+  background: flag,
 }
 
 const GENERATE: Checks<GenerateRequest> = {

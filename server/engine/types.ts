@@ -225,6 +225,8 @@ export type GenerateRequest = {
   readonly cacheSalt?: string
   /** Part of work that has been admitted (its next prompt): not refused for a full queue. */
   readonly admitted?: boolean
+  /** Nobody waits for it: it gives way to all others and takes none of the queue's places. */
+  readonly background?: boolean
   readonly sampling?: Sampling
   /**
    * What the answer has to be, from compileGrammar(). A block of thinking before it is free. Stop tokens
@@ -243,6 +245,7 @@ export type ScoreRequest = {
   readonly priority?: number
   readonly cacheSalt?: string
   readonly admitted?: boolean
+  readonly background?: boolean
 }
 
 export type FinishReason = 'stop' | 'length' | 'abort' | 'error'

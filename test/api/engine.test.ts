@@ -493,6 +493,7 @@ describe('admission and the end', () => {
     assert.equal(engine.isFull(), true)
     assert.equal(engine.stats().rejected, 1)
     running.push(generate(engine, greedy, { admitted: true }))
+    running.push(generate(engine, greedy, { background: true }))
     await Promise.all(running)
     assert.equal(engine.isFull(), false)
     assert.equal(idsOf(await generate(engine, greedy)).length, 24)

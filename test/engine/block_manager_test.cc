@@ -1,6 +1,7 @@
 #include "engine/block_manager.h"
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <random>
 #include <set>
@@ -144,10 +145,10 @@ TEST(promises_hold_while_their_maker_runs) {
   blocks.match(b, &match);
   EXPECT_NE(match.promised, 0u);
   const uint64_t wanted = match.promised;
-  EXPECT(blocks.is_promised(wanted));
+  EXPECT(blocks.is_promised(b, wanted));
   a.num_computed = 8;
   blocks.publish(a);
-  EXPECT(!blocks.is_promised(wanted));
+  EXPECT(!blocks.is_promised(b, wanted));
   blocks.match(b, &match);
   EXPECT_EQ(match.blocks.size(), 2u);
   EXPECT_EQ(match.promised, 0u);
@@ -155,7 +156,25 @@ TEST(promises_hold_while_their_maker_runs) {
   blocks.match(c, &match);
   EXPECT_NE(match.promised, 0u);
   blocks.release(a);  // will not compute its last block any more
-  EXPECT(!blocks.is_promised(match.promised));
+  EXPECT(!blocks.is_promised(c, match.promised));
+}
+
+TEST(only_the_background_waits_for_the_background) {
+  BlockManager blocks(16, 4, true);
+  BlockManager::Match match;
+  Sequence a = sequence(blocks, range(0, 12));
+  a.background = true;
+  blocks.match(a, &match);
+  blocks.admit(a, match, 0);
+  Sequence b = sequence(blocks, range(0, 12));
+  blocks.match(b, &match);
+  EXPECT_EQ(match.promised, 0u);
+  b.background = true;
+  blocks.match(b, &match);
+  EXPECT_NE(match.promised, 0u);
+  EXPECT_EQ(blocks.check_invariants(std::array<const Sequence*, 1>{&a}), "");
+  blocks.release(a);
+  EXPECT(!blocks.is_promised(b, match.promised));
 }
 
 TEST(without_a_prefix_cache_nothing_is_found) {

@@ -102,6 +102,19 @@ TEST(alone_equals_after_preemption) {
   }
 }
 
+TEST(alone_equals_in_the_background) {
+  std::vector<Request> all = growing_requests();
+  const std::vector<Outcome> plain = alone(all);
+  for (const bool prefix_cache : {true, false}) {
+    EngineOptions o = crowded_options();
+    o.prefix_cache = prefix_cache;
+    o.max_seqs = 3;
+    for (size_t i = 0; i < all.size(); ++i) all[i].background = i < all.size() / 2 || i % 3 == 0;
+    const EngineStats stats = expect_equal(o, all, plain);
+    EXPECT_GT(stats.preemptions, 3);
+  }
+}
+
 TEST(lookup_drafts_change_nothing) {
   // With few tokens to choose from the text repeats itself, so that drafts are accepted.
   std::vector<Request> all;
@@ -210,6 +223,7 @@ TEST(alone_equals_under_random_load) {
       const size_t i = rng() % requests().size();
       Request r = requests()[i];
       r.priority = int32_t(rng() % 3);
+      r.background = rng() % 3 == 0;
       r.cache_salt = rng() % 4 ? "" : "salt";
       if (rng() % 3 == 0) r.sampling.lookup_tokens = 4;
       const uint64_t id = client.submit(r);

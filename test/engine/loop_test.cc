@@ -278,6 +278,43 @@ TEST(places_are_counted_by_sequences) {
   expect_idle(engine);
 }
 
+TEST(a_background_request_takes_no_place_and_gives_way) {
+  Gate gate;
+  Script s = script();
+  s.options.max_seqs = 2;
+  s.options.max_waiting = 0;
+  s.gate = [&] { return gate.pass(); };
+  std::atomic<int32_t> most = 0;
+  s.on_launch = [&](const StepBuffer& step) {
+    const bool mixed = step.plan.background_rows < step.plan.rows;
+    if (mixed) most = std::max(most.load(), step.plan.background_rows);
+  };
+  Client client(scripted(s));
+  Engine& engine = client.engine();
+  Request line = request(20, 40);
+  line.background = true;
+  std::vector<uint64_t> lines;
+  for (int i = 0; i < 5; ++i) {
+    line.sampling.seed = uint64_t(i);
+    lines.push_back(client.submit(line));
+  }
+  gate.wait_for_arrivals(1);
+  EXPECT_EQ(engine.stats().waiting_tokens, 0);
+  const uint64_t urgent = client.submit(request(6, 30));
+  EXPECT(!engine.is_full());
+  client.submit(request(6, 30));
+  EXPECT(engine.is_full());
+  // Those that are full of others go on with lines.
+  lines.push_back(client.submit(line));
+  gate.open();
+  client.wait();
+  EXPECT_EQ(client.outcome(urgent).ids.size(), 30u);
+  for (const uint64_t id : lines) EXPECT_EQ(client.outcome(id).ids.size(), 40u);
+  EXPECT_GT(engine.stats().preemptions, 0);
+  EXPECT_LE(most.load(), 1);  // max_seqs / 8, and at least one
+  expect_idle(engine);
+}
+
 TEST(no_place_waits_where_nobody_may) {
   Gate gate;
   Script s = script();

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <tuple>
 #include <utility>
 
 #include "../check.h"
@@ -32,11 +33,12 @@ class World {
         device_(o.num_blocks, o.block_size, kVocab) {}
 
   Sequence* add(Ids prompt, int32_t max_tokens, int32_t priority = 0, bool guesses = false,
-                int32_t drafts = 0) {
+                int32_t drafts = 0, bool background = false) {
     auto request = std::make_unique<RequestState>();
     auto s = std::make_unique<Sequence>();
     s->request = request.get();
     request->request.sampling.lookup_tokens = drafts;
+    s->background = background;
     s->priority = priority;
     s->arrival = requests_.size();
     s->num_prompt = int32_t(prompt.size());
@@ -51,6 +53,9 @@ class World {
     request->choices.push_back(std::move(s));
     requests_.push_back(std::move(request));
     return out;
+  }
+  Sequence* add_background(Ids prompt, int32_t max_tokens) {
+    return add(std::move(prompt), max_tokens, 0, false, 0, true);
   }
   void abort(Sequence* s) {
     if (s->state != SequenceState::finished) end(s);
@@ -98,9 +103,12 @@ class World {
   void check(const StepPlan& plan, const std::map<Sequence*, std::pair<int32_t, int32_t>>& gaps) {
     int32_t rows = 0;
     std::set<const Sequence*> planned;
-    bool prompts = false;
+    int32_t background_rows = 0;
+    bool prompts = false, waited_for = false;
     for (const PlannedSpan& span : plan.spans) {
       rows += span.rows;
+      background_rows += span.seq->background ? span.rows : 0;
+      waited_for = waited_for || (!span.generated && !span.seq->background);
       EXPECT(planned.insert(span.seq).second);
       EXPECT_GT(span.rows, span.drafts);
       EXPECT(!(prompts && span.generated));
@@ -109,10 +117,12 @@ class World {
                             : span.first + span.rows <= span.seq->num_prompt);
       EXPECT_LE(span.first + span.rows, span.seq->compute_end);
       const bool newcomer = !before_.contains(span.seq);
-      if (newcomer) EXPECT_EQ(plan.preempted, 0);
+      if (newcomer && span.seq->background) EXPECT_EQ(plan.preempted, 0);
       if (!newcomer) EXPECT_EQ(span.first, gaps.at(span.seq).second);
     }
     EXPECT_EQ(rows, plan.rows);
+    EXPECT_EQ(background_rows, plan.background_rows);
+    if (waited_for) EXPECT_EQ(background_rows, 0);
     EXPECT_LE(rows, options_.max_batched_tokens);
     EXPECT_LE(scheduler_.running().size(), size_t(options_.max_seqs));
     preemptions_ += plan.preempted;
@@ -121,7 +131,8 @@ class World {
     // No stream one token from its next draw is held up by a prompt.
     if (int32_t(before_.size()) <= options_.max_batched_tokens) {
       for (const auto& [s, gap] : gaps) {
-        if (gap.first == 1 && s->state == SequenceState::running) EXPECT(planned.contains(s));
+        if (gap.first == 1 && s->state == SequenceState::running && !s->background)
+          EXPECT(planned.contains(s));
       }
     }
     // Who was admitted came before everybody who was not, but for those who wait for a promised
@@ -130,8 +141,8 @@ class World {
       if (before_.contains(span.seq)) continue;
       for (const auto& r : requests_) {
         const Sequence* s = r->choices[0].get();
-        const bool ahead =
-            std::pair(s->priority, s->arrival) < std::pair(span.seq->priority, span.seq->arrival);
+        const bool ahead = std::tuple(s->background, s->priority, s->arrival) <
+                           std::tuple(span.seq->background, span.seq->priority, span.seq->arrival);
         if (s->state == SequenceState::waiting && ahead && !s->after)
           EXPECT_NE(s->prefix.waits_for, 0u);
       }
@@ -272,6 +283,75 @@ TEST(the_least_urgent_newest_sequence_is_preempted) {
   w.run();
 }
 
+TEST(a_background_sequence_gives_its_slot_back) {
+  World w({.max_seqs = 2});
+  Sequence* a = w.add_background(count_up(6), 30);
+  Sequence* b = w.add_background(count_up(6, 3), 30);
+  for (int i = 0; i < 3; ++i) w.turn();
+  Sequence* first = w.add(count_up(20, 5), 3);
+  w.turn();
+  EXPECT(first->state == SequenceState::running && a->state == SequenceState::running);
+  EXPECT(b->state == SequenceState::waiting);
+  // Its prompt has the steps to itself.
+  while (first->generated() == 0) {
+    const int32_t computed = a->num_computed;
+    w.turn();
+    if (first->num_computed < 20) EXPECT_EQ(a->num_computed, computed);
+  }
+  w.run();
+  EXPECT_EQ(b->preemptions, 1);
+  EXPECT(a->tokens == World::alone(count_up(6), 30));
+  EXPECT(b->tokens == World::alone(count_up(6, 3), 30));
+}
+
+TEST(background_sequences_give_their_blocks_back) {
+  World w({.num_blocks = 12, .block_size = 4, .prefix_cache = false});
+  Sequence* a = w.add_background(count_up(20), 3);
+  Sequence* b = w.add_background(count_up(20, 3), 3);
+  w.turn();
+  w.turn();
+  Sequence* urgent = w.add(count_up(36, 5), 3, 7);
+  w.turn();
+  EXPECT(urgent->state == SequenceState::running);
+  EXPECT(a->state == SequenceState::waiting && b->state == SequenceState::waiting);
+  w.run();
+  EXPECT(a->tokens == World::alone(count_up(20), 3));
+  EXPECT(urgent->tokens == World::alone(count_up(36, 5), 3));
+}
+
+TEST(background_rows_of_a_step_are_bounded) {
+  World w({.num_blocks = 100, .max_batched_tokens = 40, .max_seqs = 8});
+  w.scheduler().limit_background(3);
+  Sequence* urgent = w.add(count_up(4), 40);
+  for (int i = 0; i < 5; ++i) w.add_background(count_up(9, i + 2), 20);
+  int32_t most = 0;
+  while (urgent->state != SequenceState::finished) {
+    w.turn();
+    most = std::max(most, w.last_plan().background_rows);
+  }
+  EXPECT_EQ(most, 3);
+  w.scheduler().limit_background(Scheduler::kAnyRows);
+  while (w.busy()) {
+    w.turn();
+    most = std::max(most, w.last_plan().background_rows);
+  }
+  EXPECT_GT(most, 3);
+}
+
+TEST(nobody_in_front_waits_for_what_the_background_computes) {
+  World w({.num_blocks = 100, .block_size = 4, .max_batched_tokens = 8, .run_ahead = false});
+  Sequence* line = w.add_background(count_up(40), 3);
+  Sequence* other_line = w.add_background(count_up(40), 3);
+  w.turn();
+  EXPECT(other_line->state == SequenceState::waiting);
+  Sequence* urgent = w.add(count_up(40), 3);
+  while (urgent->state == SequenceState::waiting) w.turn();
+  EXPECT_LT(line->num_computed, line->num_prompt);
+  EXPECT_EQ(urgent->cached_tokens, 8);  // what was done is shared
+  w.run();
+  EXPECT(line->tokens == urgent->tokens && other_line->tokens == urgent->tokens);
+}
+
 TEST(a_request_that_wants_what_is_being_computed_waits_for_it) {
   World w({.num_blocks = 100, .block_size = 4, .max_batched_tokens = 8, .run_ahead = false});
   Sequence* first = w.add(count_up(40), 3);
@@ -355,7 +435,7 @@ TEST(broken_invariants_are_noticed) {
 }
 
 TEST(random_walks_of_the_scheduler) {
-  int preemptions = 0, ahead = 0, cached = 0;
+  int preemptions = 0, ahead = 0, cached = 0, background = 0;
   for (uint32_t seed = 1; seed <= 300; ++seed) {
     std::mt19937 rng(seed);
     WorldOptions o;
@@ -378,7 +458,7 @@ TEST(random_walks_of_the_scheduler) {
         const int32_t max_tokens = int32_t(rng() % 18);  // 48 tokens in all: 12 blocks
         const bool host = rng() % 4 == 0;
         const int32_t drafts = rng() % 4 == 0 ? int32_t(1 + rng() % 5) : 0;
-        Sequence* s = w.add(prompt, max_tokens, int32_t(rng() % 3), host, drafts);
+        Sequence* s = w.add(prompt, max_tokens, int32_t(rng() % 3), host, drafts, rng() % 3 == 0);
         all.push_back({s, World::alone(prompt, max_tokens)});
       }
       if (rng() % 40 == 0 && !all.empty()) {
@@ -386,6 +466,8 @@ TEST(random_walks_of_the_scheduler) {
         victim.aborted = victim.aborted || victim.seq->state != SequenceState::finished;
         w.abort(victim.seq);
       }
+      if (rng() % 20 == 0)
+        w.scheduler().limit_background(rng() % 2 ? int32_t(1 + rng() % 4) : Scheduler::kAnyRows);
       w.turn();
     }
     w.run();
@@ -393,6 +475,7 @@ TEST(random_walks_of_the_scheduler) {
       EXPECT(e.seq->state == SequenceState::finished);
       if (!e.aborted) EXPECT(e.seq->tokens == e.tokens);
       cached += e.seq->cached_tokens;
+      background += e.seq->background && e.seq->preemptions > 0;
     }
     EXPECT_EQ(w.blocks().num_used(), 0);
     preemptions += w.preemptions();
@@ -401,6 +484,7 @@ TEST(random_walks_of_the_scheduler) {
   EXPECT_GT(preemptions, 150);
   EXPECT_GT(ahead, 1000);
   EXPECT_GT(cached, 1000);
+  EXPECT_GT(background, 100);
 }
 
 }  // namespace

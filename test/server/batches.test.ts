@@ -328,21 +328,35 @@ describe('batches', () => {
     await server.close()
   })
 
-  it('leave the places to those who ask over HTTP', () =>
-    withServer({ stepMs: 10, maxNumSeqs: 8 }, async (client, server) => {
-      await server.post(CHAT, {
-        model: 'tiny-reasoner',
-        messages: [{ role: 'user', content: 'a' }],
-        max_tokens: 1,
-      })
-      await start(
+  it('leave the places to those who ask over HTTP, and give way to them', () =>
+    withServer({ stepMs: 10, maxNumSeqs: 4, maxWaiting: 0 }, async (client, server) => {
+      const { id } = await start(
         client,
-        Array.from({ length: 50 }, (_, i) => line(`q${i}`)),
+        Array.from({ length: 40 }, (_, i) => line(`q${i}`)),
       )
-      for (let i = 0; i < 20; i++) {
-        await new Promise((done) => setTimeout(done, 25))
-        assert.ok(server.model.pace.inFlight() <= 1)
+      // Those that run, and as many behind them.
+      for (let i = 0; server.engine.requests.length < 8; i++) {
+        assert.ok(i < 500)
+        await new Promise((done) => setTimeout(done, 10))
       }
+      assert.equal(server.engine.stats().waiting, 4)
+      const chat = { model: 'tiny-reasoner', messages: [{ role: 'user', content: 'a' }] }
+      const answers = await Promise.all(
+        Array.from({ length: 4 }, () => server.post(CHAT, { ...chat, max_tokens: 3 })),
+      )
+      for (const { status } of answers) assert.equal(status, 200)
+      assert.equal((await client.batches.retrieve(id)).status, 'in_progress')
+      const { completed, failed } = (await ended(client, id)).request_counts ?? {}
+      assert.deepEqual([completed, failed], [40, 0])
+      const asked = server.engine.requests.map(({ background }) => background === true)
+      assert.deepEqual([asked.filter(Boolean).length, asked.length], [40, 44])
+    }))
+
+  it('do not wait for --request-timeout', () =>
+    withServer({ stepMs: 5, config: { requestTimeout: 0.05 } }, async (client) => {
+      const { id } = await start(client, [line('long')])
+      const { completed } = (await ended(client, id)).request_counts ?? {}
+      assert.equal(completed, 1)
     }))
 })
 

@@ -4,14 +4,12 @@ import { createConnection } from 'node:net'
 import { Writable } from 'node:stream'
 import { pino } from 'pino'
 import type { Phase } from '../../server/api/admission.js'
-import { createAsk, createMayStart } from '../../server/api/batches/ask.js'
 import type { Server, ServerConfig } from '../../server/api/server.js'
-import { batchable, createApp, routes } from '../../server/app.js'
+import { createApp } from '../../server/app.js'
 import { openBatches } from '../../server/batch/batches.js'
 import type { GenerateRequest } from '../../server/engine/types.js'
 import { createBodies } from '../../server/http/body.js'
 import { listen } from '../../server/http/listen.js'
-import { createTraffic } from '../../server/http/traffic.js'
 import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
 import { createGrammars } from '../../server/model/grammars.js'
 import { createPace } from '../../server/model/pace.js'
@@ -20,6 +18,7 @@ import { createReadout } from '../../server/model/reward-readout.js'
 import type { ServedModel } from '../../server/model/served-model.js'
 import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
 import { createTemplate } from '../../server/prompt/template.js'
+import { beginBatches } from '../../server/server.js'
 import type { RewardSettings } from '../../server/settings/reward.js'
 import type { Tokenizer } from '../../server/tokenizer/types.js'
 import { VERSION } from '../../server/version.js'
@@ -169,7 +168,6 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     traces: undefined,
     version: VERSION,
     bodies: createBodies(bodyLimit),
-    traffic: createTraffic(),
     batches,
     live: new Set(),
     phase: options.phase ?? (() => ({ name: 'ready' })),
@@ -181,10 +179,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     host: options.host ?? '127.0.0.1',
     port: 0,
   })
-  batches?.begin({
-    ask: createAsk(server, batchable(routes(server))),
-    mayStart: createMayStart(server, server.traffic),
-  })
+  beginBatches(server)
   return {
     url: listening.url,
     port: listening.port,

@@ -199,7 +199,9 @@ const advance = (sequence: Sequence, counts: Counts): boolean => {
   return !done
 }
 
-/** The central step loop: the first come are the first to run. */
+const isBackground = ({ request }: Sequence): boolean => request.background === true
+
+/** The central step loop: the first come are the first to run, but for those in the background. */
 const createLoop = (stepMs: number, maxNumSeqs: number) => {
   const running: Sequence[] = []
   const waiting: Sequence[] = []
@@ -207,7 +209,10 @@ const createLoop = (stepMs: number, maxNumSeqs: number) => {
   let timer: NodeJS.Timeout | undefined
   const step = () => {
     counts.steps++
-    running.push(...waiting.splice(0, Math.max(0, maxNumSeqs - running.length)))
+    const all = [...running, ...waiting]
+    const order = [...all.filter((one) => !isBackground(one)), ...all.filter(isBackground)]
+    running.splice(0, running.length, ...order.slice(0, maxNumSeqs))
+    waiting.splice(0, waiting.length, ...order.slice(maxNumSeqs))
     const alive = running.filter((sequence) => advance(sequence, counts))
     running.length = 0
     running.push(...alive)
@@ -217,6 +222,7 @@ const createLoop = (stepMs: number, maxNumSeqs: number) => {
     counts,
     running: () => running.length,
     waiting: () => waiting.length,
+    placed: () => [...running, ...waiting].filter((one) => !isBackground(one)).length,
     add: (sequences: readonly Sequence[]) => {
       waiting.push(...sequences)
       timer ??= setTimeout(step, stepMs)
@@ -282,11 +288,11 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
   let nextId = 1
   let draining = false
 
-  const isFull = () => loop.running() + loop.waiting() >= maxNumSeqs + maxWaiting
+  const isFull = () => loop.placed() >= maxNumSeqs + maxWaiting
 
   const submit: Engine['submit'] = (request, onDelta) => {
     if (draining) throw new EngineFailure({ code: 'unavailable', message: 'draining' })
-    if (isFull() && request.admitted !== true)
+    if (isFull() && request.admitted !== true && request.background !== true)
       throw new EngineFailure({ code: 'queue_full', message: 'the queue is full' })
     requests.push(request)
     const prompt = promptText(request.promptTokenIds)

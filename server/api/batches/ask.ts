@@ -8,8 +8,8 @@ import { Hono } from 'hono'
 import type { Work } from '../../batch/runner.js'
 import type { Ctx, Env } from '../../http/context.js'
 import { type ErrorForm, statusOf } from '../../http/errors.js'
-import type { Traffic } from '../../http/traffic.js'
 import { newRequestLog } from '../../log.js'
+import { inBackground } from '../../model/background.js'
 import { asRequestError, badRequest, RequestError } from '../../request-error.js'
 import type { Server } from '../server.js'
 
@@ -92,16 +92,13 @@ export const createAsk = (server: Server, routes: readonly AskedRoute[]): Work['
   }
 }
 
-/** Lines leave places for those who ask over HTTP: few while nobody does, most when somebody does. */
-const QUIET_SHARE = 7 / 8
-const BUSY_SHARE = 1 / 8
+/** Lines that are asked at once: those that run, and as many behind them, so that the engine need not wait. */
+export const linesAtOnce = ({ models }: Pick<Server, 'models'>): number =>
+  2 * Math.max(...models().map(({ engine }) => engine.info.maxNumSeqs))
 
-export const createMayStart =
-  (server: Pick<Server, 'models'>, traffic: Traffic): Work['mayStart'] =>
-  (running) => {
-    const share = traffic.isQuiet() ? QUIET_SHARE : BUSY_SHARE
-    return server.models().every(({ engine, pace }) => {
-      const most = Math.max(1, Math.floor(engine.info.maxNumSeqs * share))
-      return running < most && pace.inFlight() < most && engine.stats().waiting === 0
-    })
-  }
+/** The server as lines of batches see it: nobody waits for them, and they have the batch's window, not
+ * --request-timeout. */
+export const inBackgroundOf = (server: Server): Server => {
+  const models = server.models().map(inBackground)
+  return { ...server, models: () => models, config: { ...server.config, requestTimeout: 0 } }
+}

@@ -1,0 +1,23 @@
+// A model as work that nobody waits for sees it: its requests give way to all others and take none of their
+// places.
+
+import type { Engine } from '../engine/types.js'
+import { createPace } from './pace.js'
+import type { ServedModel } from './served-model.js'
+
+const BACKGROUND = { background: true } as const
+
+const backgroundEngine = (engine: Engine): Engine => ({
+  ...engine,
+  submit: (request, onDelta) => engine.submit({ ...request, ...BACKGROUND }, onDelta),
+  generate: (request, options) => engine.generate({ ...request, ...BACKGROUND }, options),
+  score: (request, options) => engine.score({ ...request, ...BACKGROUND }, options),
+  isFull: () => false,
+})
+
+export const inBackground = (model: ServedModel): ServedModel => ({
+  ...model,
+  engine: backgroundEngine(model.engine),
+  // Of its own: what is in flight here keeps nobody out.
+  pace: { ...createPace(), inFlight: () => 0 },
+})
