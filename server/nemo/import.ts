@@ -2,8 +2,18 @@
 // which was cut short goes on with the next.
 
 import { createHash } from 'node:crypto'
-import { closeSync, existsSync, fsyncSync, openSync, writeSync } from 'node:fs'
-import { copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs'
+import {
+  copyFile,
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  statfs,
+  writeFile,
+} from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { type NemoConfig, readModelConfig } from './model-config.js'
 import { type Plan, planImport, type Source, type Tensor } from './plan.js'
@@ -88,6 +98,8 @@ const writeSource = async (
   }
 }
 
+const NO_ROOM = new Set(['ENOSPC', 'EDQUOT'])
+
 const writeShard = async (
   path: string,
   shard: Shard,
@@ -101,6 +113,12 @@ const writeShard = async (
     writeAll(fd, header, 0, header.length, 0)
     for (const source of shard.sources) await writeSource(fd, source, { startOf, reading, onBytes })
     fsyncSync(fd)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === undefined || !NO_ROOM.has(code)) throw error
+    throw new Error(`${partial}: the disk is full (${code}): make room and run the import again`, {
+      cause: error,
+    })
   } finally {
     closeSync(fd)
   }
@@ -188,6 +206,22 @@ const checkOut = async (out: string, print: string): Promise<void> => {
   await writeFile(join(out, STATE), print)
 }
 
+const gb = (bytes: number): string => `${(bytes / 1e9).toPrecision(3)} GB`
+
+/** Before hours are spent: room for what is still to be written. An unfinished file is written anew. */
+const checkSpace = async (out: string, left: number): Promise<void> => {
+  const { bavail, bsize } = await statfs(out)
+  const names = (await readdir(out)).filter((name) => name.includes('.partial'))
+  const sizes = await Promise.all(
+    names.map(async (name) => (await stat(join(out, name))).blocks * 512),
+  )
+  const free = bavail * bsize + sizes.reduce((sum, size) => sum + size, 0)
+  if (free < left)
+    throw new Error(
+      `${out}: ${gb(left)} are still to be written, and its disk has ${gb(free)} free`,
+    )
+}
+
 type ImportOptions = {
   readonly onProgress?: (label: string, done: number, total: number) => void
   readonly say?: (text: string) => void
@@ -224,14 +258,24 @@ export const importNemo = async (
     .update(JSON.stringify([resolve(folder), config, map, tensors]))
     .digest('hex')
   await checkOut(out, print)
+  const paths = shards.map((_, i) => join(out, shardName(i, shards.length)))
+  const isThere = await Promise.all(
+    shards.map(async (shard, i) => {
+      const { header, size } = layOut(shard)
+      const found = await stat(paths[i] ?? '').catch(() => undefined)
+      return found?.size === header.length + size
+    }),
+  )
+  await checkSpace(
+    out,
+    shards.reduce((sum, { bytes }, i) => sum + (isThere[i] ? 0 : bytes), 0),
+  )
   let done = 0
   const reading = createReading(join(out, 'chunk.partial'))
   const label = `importing ${basename(resolve(folder))}`
   for (const [i, shard] of shards.entries()) {
-    const path = join(out, shardName(i, shards.length))
-    const { header, size } = layOut(shard)
-    const isThere = existsSync(path) && (await stat(path)).size === header.length + size
-    if (isThere) done += shard.bytes
+    const path = paths[i] ?? ''
+    if (isThere[i]) done += shard.bytes
     else
       await writeShard(path, shard, reading, (bytes) => {
         done += bytes

@@ -52,10 +52,34 @@ const Fields = z.object({
 })
 export type NemoConfig = z.output<typeof Fields>
 
+/** `${.name}` stands for another value of the file. */
+const resolved = (values: ReadonlyMap<string, unknown>, value: unknown): unknown => {
+  const name = typeof value === 'string' ? /^\$\{\.?([\w.]+)\}$/.exec(value)?.[1] : undefined
+  return name === undefined ? value : values.get(name)
+}
+
+const readFileOf = async (path: string): Promise<string> => {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    const isAbsent = code === 'ENOENT' || code === 'ENOTDIR'
+    throw new Error(
+      isAbsent
+        ? `${path}: there is no such file: expected a NeMo folder, which has model_config.yaml and model_weights (a .nemo file is unpacked first, by tar -xf)`
+        : `${path}: cannot be read (${code})`,
+      { cause: error },
+    )
+  }
+}
+
 export const readModelConfig = async (path: string): Promise<NemoConfig> => {
-  const values = readScalars(await readFile(path, 'utf8'))
+  const given = readScalars(await readFileOf(path))
+  const values = new Map([...given].map(([key, value]) => [key, resolved(given, value)]))
+  if (values.get('max_position_embeddings') == null)
+    values.set('max_position_embeddings', values.get('encoder_seq_length'))
   const read = Fields.safeParse(
-    Object.fromEntries([...values].filter(([, value]) => value !== null)),
+    Object.fromEntries([...values].filter(([, value]) => value != null)),
   )
   if (read.success) return read.data
   const [issue] = read.error.issues

@@ -7,6 +7,7 @@ import type { Message, Tool, ToolCall } from './conversation.js'
 import type { Segment } from './encode.js'
 import { readJinja } from './jinja.js'
 import { CUT, createMarker, unmarked } from './marked-text.js'
+import { createRoleCheck } from './shown-roles.js'
 import { type Bounds, fromJs, fromJson, TooMuch, type Value } from './value.js'
 
 export type RenderRequest = {
@@ -239,6 +240,7 @@ export const createTemplate = (options: TemplateOptions): ChatTemplate => {
   const { mark } = createMarker(names)
   const pattern = namesPattern(names)
   const { bosId } = tokenizer
+  const checkRoles = createRoleCheck([plain.render, withTools.render], tokens)
 
   const run = (request: RenderRequest): string => {
     const { messages, tools = [], kwargs } = request
@@ -272,6 +274,7 @@ export const createTemplate = (options: TemplateOptions): ChatTemplate => {
     source,
     toolSource,
     render: (request) => {
+      checkRoles(request.messages)
       const list = segmentsOf(run(request), pattern, tokenizer)
       // Where the template writes BOS beside bos_token, one is enough.
       const isBos = (at: number) => {

@@ -163,6 +163,21 @@ describe('import-nemo', () => {
     await assert.rejects(importNemo(folder, out), /is not empty, and no unfinished import/)
   })
 
+  test('a value that stands for another, and a length under its other name', async () => {
+    for (const change of [
+      {
+        encoder_seq_length: '77',
+        max_position_embeddings: ['$', '{.encoder_seq_length}'].join(''),
+      },
+      { encoder_seq_length: '77', max_position_embeddings: 'null' },
+    ]) {
+      const out = outside()
+      await importNemo(nemoFolder({ ...LM, config: change }), out)
+      const config = JSON.parse(readFileSync(join(out, 'config.json'), 'utf8'))
+      assert.equal(config.max_position_embeddings, 77)
+    }
+  })
+
   const FC2 = 'model.decoder.layers.mlp.linear_fc2.weight'
   const weightsOf = (folder: string) => join(folder, 'model_weights')
   const refused: [string, NemoOptions, (folder: string) => void, RegExp][] = [
@@ -265,6 +280,26 @@ describe('import-nemo', () => {
         writeFileSync(join(bias, '0'), Buffer.alloc(36, 1))
       },
       /rm_head.bias: the reward head has a bias that is not 0/,
+    ],
+    [
+      'a disk without room for it',
+      {
+        ...LM,
+        header: Object.fromEntries(
+          ['model.embedding.word_embeddings.weight', 'model.output_layer.weight'].map((name) => [
+            name,
+            { shape: [1e12, 96] },
+          ]),
+        ),
+      },
+      () => {},
+      /out: 3.84e\+5 GB are still to be written, and its disk has .* GB free/,
+    ],
+    [
+      'a folder without its config',
+      LM,
+      (folder) => rmSync(join(folder, 'model_config.yaml')),
+      /model_config.yaml: there is no such file: expected a NeMo folder/,
     ],
     [
       'a folder that is none',

@@ -259,6 +259,27 @@ describe('built-in templates', () => {
     )
   })
 
+  test('a role that the template passes over is named, however it writes the others', () => {
+    const only = (roles: string) =>
+      `{% for m in messages if m.role in [${roles}] %}{{ m.role }}: {{ m.content | upper }}{% endfor %}`
+    const call = { id: 'c', type: 'function', function: { name: 'f', arguments: '{}' } }
+    const result = { role: 'tool', tool_call_id: 'c', content: '7' }
+    const asked = [user, { role: 'assistant', content: null, tool_calls: [call] }, result]
+    const told = [{ role: 'system', content: 'Be brief.' }, user]
+    const shown = only("'user', 'assistant'")
+    const lost = (role: string, at: number) => ({
+      param: `messages.${at}.role`,
+      message: new RegExp(`no message of role '${role}', .* it shows user, assistant.$`),
+    })
+    assert.throws(() => text(shown, told), lost('system', 0))
+    assert.throws(() => text(shown, asked), lost('tool', 2))
+    assert.match(text(shown, [{ role: 'system', content: ' ' }, user]), /^user: /)
+    assert.match(text(only("'user', 'system', 'tool'"), [...told, result]), /BE BRIEF.*tool: 7$/s)
+    // Some show what a tool said only where there are tools.
+    const withTools = `{% for m in messages if m.role == 'user' or tools %}{{ m.content }}{% endfor %}`
+    assert.doesNotThrow(() => text(withTools, asked))
+  })
+
   test('BOS is not doubled', () => {
     assert.equal(text(`{{ bos_token }}${OTHERS.llama3}`, [user]).indexOf(B, 1), -1)
   })
