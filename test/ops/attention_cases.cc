@@ -565,7 +565,8 @@ void test_refused(const DeviceUnderTest& d) {
   EXPECT_ERROR(prepare(4, 2, 32, 16, DType::bf16), "KV heads of 2 layers, not of 1");
 }
 
-// Every group, head size, block size and dtype; on a slow device one of each.
+// Every group, head size, block size and dtype; on a slow device one of each, with kernels that are
+// another's fewer.
 std::vector<Shape> shapes_for(const DeviceUnderTest& d) {
   if (d.wgmma) {  // BF16 and whole heads: groups of 1, 4, 8, both head sizes, all block sizes
     std::vector<Shape> shapes = {
@@ -584,6 +585,11 @@ std::vector<Shape> shapes_for(const DeviceUnderTest& d) {
         {.q_heads = 2, .kv_heads = 1, .head_dim = 16, .kv = DType::fp8_e4m3},
         {.q_heads = 3, .kv_heads = 1, .head_dim = 192, .rotary_dim = 96},
         {.q_heads = 4, .kv_heads = 2, .head_dim = 192, .kv = DType::fp8_e4m3, .rotary_dim = 96}};
+  }
+  if (d.borrows_attention) {
+    return {{.q_heads = 8, .kv_heads = 2, .head_dim = 64, .kv = DType::f16},
+            {.q_heads = 4, .head_dim = 128, .kv = DType::fp8_e4m3, .kv_scales = true},
+            {.q_heads = 3, .kv_heads = 1, .head_dim = 80, .block_size = 32}};
   }
   std::vector<Shape> shapes;
   std::vector<DType> types = {DType::bf16, DType::fp8_e4m3};
@@ -671,7 +677,7 @@ void add_attention_cases(const DeviceUnderTest& d) {
     if (s.head_dim == 64) add_case(at + label(s) + " many", [=] { test_many(d, s); });
   }
   add_chunk_cases(d);
-  if (d.wgmma) return;
+  if (d.wgmma || d.borrows_attention) return;
   add_generated_cases(d);
   if (!d.slow) {
     const Shape narrow{.q_heads = 4, .kv_heads = 1, .head_dim = 64, .hidden = 16};

@@ -26,6 +26,8 @@ struct DeviceUnderTest {
   // Turns any even number of a head's elements; otherwise it refuses what does not divide the head.
   bool any_rotary = false;
   bool slow = false;  // emulated: leave out the large shapes
+  // Attention is by the kernels of another device of the suite, which is given every shape.
+  bool borrows_attention = false;
   // A CUDA device whose prompt attention is by wgmma: the shapes that take it.
   bool wgmma = false;
   // Rounds the activations of prompt rows that meet FP8 weights (DeviceOptions::fp8_activations).

@@ -24,17 +24,20 @@ int main(int argc, char** argv) {
                                out);
       };
     };
+    const bool borrows = cpu::exact_kernels(cpu::kernels_for(isa)) != cpu::kernels_for(isa);
     test::add_op_cases({.name = cpu::isa_name(isa),
                         .open = open(false),
                         .tolerance = 2e-5,
                         .f16_kv = true,
-                        .any_rotary = true});
-    if (cpu::exact_kernels(cpu::kernels_for(isa)) != cpu::kernels_for(isa)) {
+                        .any_rotary = true,
+                        .borrows_attention = borrows});
+    if (borrows) {
       test::add_op_cases({.name = std::string(cpu::isa_name(isa)) + "-rounded",
                           .open = open(true),
                           .tolerance = 4e-3,
                           .f16_kv = true,
-                          .any_rotary = true});
+                          .any_rotary = true,
+                          .borrows_attention = true});
     }
   }
 #if defined(NEMOTRON_X86)
@@ -53,6 +56,7 @@ int main(int argc, char** argv) {
           .tolerance = round ? 4e-3 : 2e-5,
           .f16_kv = true,
           .any_rotary = true,
+          .borrows_attention = true,
       });
     }
   }
