@@ -34,7 +34,9 @@ class CudaDevice final : public Device {
  public:
   ~CudaDevice() override {
     context_.use();
-    context_.synchronize();
+    // Of a group that has ended not all that was enqueued ends by itself.
+    if (const Status s = ranks_.status(); !s) ranks_.end(s);
+    if (context_.stream()) cudaStreamSynchronize(context_.stream());
   }
 
   Status open(const DeviceOptions& options) {
@@ -66,7 +68,7 @@ class CudaDevice final : public Device {
   std::string name() const override {
     const cudaDeviceProp& p = context_.properties();
     return std::string(p.name) + " (sm_" + std::to_string(p.major * 10 + p.minor) + ", " +
-           products_.name() + (ranks_.alone() ? "" : ", peers by " + ranks_.link()) + ")";
+           products_.name() + (ranks_.alone() ? "" : ", ranks by " + ranks_.link()) + ")";
   }
   DType activation_dtype() const override { return DType::bf16; }
   size_t free_bytes() const override { return context_.free_bytes(); }
@@ -389,7 +391,8 @@ class CudaDevice final : public Device {
   }
 
   void wait_oldest() {
-    results_.wait();
+    if (ranks_.by_nccl()) ranks_.wait(&results_);
+    if (context_.ok()) results_.wait();
     const auto& in_vain = results_.waits_in_vain();
     if (context_.ok() && in_vain[1] != 0) context_.fail(ranks_.why_stopped(in_vain));
   }
@@ -401,8 +404,8 @@ class CudaDevice final : public Device {
   }
 
   bool graph_possible(const StepInput& in) const {
-    if (!switches_.graphs || !workspace_.prepared() || rows_ == 0 || rows_ > kMaxGraphRows ||
-        in.num_generated_rows != rows_ || !in.score_rows.empty() ||
+    if (!switches_.graphs || ranks_.by_nccl() || !workspace_.prepared() || rows_ == 0 ||
+        rows_ > kMaxGraphRows || in.num_generated_rows != rows_ || !in.score_rows.empty() ||
         bucket_for(rows_) > workspace_.limits.max_rows || builder_.passes().size() > 1 ||
         in.samples.size() != size_t(rows_)) {
       return false;

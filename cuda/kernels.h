@@ -293,6 +293,7 @@ struct SumOverRanks {
   int32_t cols = 0, grid_rows = 0;
   bool fresh = false;
   SplitNorm norm;
+  const float* gathered = nullptr;  // of add_gathered(): [ranks, grid_rows, cols]
 };
 // Beyond Peers::one_shot_bytes each rank adds up a part of the columns and tells the others: more
 // trips, fewer bytes, the same bits.
@@ -307,6 +308,7 @@ struct GatherLogits {
   const int32_t* count = nullptr;
   float* logits = nullptr;
   int32_t grid_rows = 0, vocab = 0, first_col = 0, cols = 0;
+  float* gathered = nullptr;  // of pack and unpack_logits(): [ranks, grid_rows, logit_width()]
 };
 int32_t logit_rows_of_turn(const Peers& peers, int32_t vocab);
 void gather_logits(Queue& queue, const GatherLogits& p);
@@ -318,8 +320,22 @@ struct ShareIds {
   const uint8_t* block = nullptr;  // as Sample's
   int32_t first = 0, rows = 0;
   int32_t* slots = nullptr;
+  int32_t* gathered = nullptr;  // of pack and unpack_ids(): [ranks, rows]
 };
 void share_ids(Queue& queue, const ShareIds& p);
+
+// The same where GPUs do not reach each other's memory, around a library's all-gather: what this
+// rank tells is put in its place of `gathered`, or is `partial` itself; what all have told is taken
+// from there. Of Peers only the numbers count.
+void add_gathered(Queue& queue, const SumOverRanks& p);
+// Columns of the rank that has the most: that of rank r begin at vocab * r / ranks.
+NEMOTRON_HD constexpr int32_t logit_width(int32_t vocab, int32_t ranks) {
+  return (vocab + ranks - 1) / ranks;
+}
+void pack_logits(Queue& queue, const GatherLogits& p);
+void unpack_logits(Queue& queue, const GatherLogits& p);
+void pack_ids(Queue& queue, const ShareIds& p);
+void unpack_ids(Queue& queue, const ShareIds& p);
 void load_ranks(Queue& queue);
 
 // --- sample.cu ---

@@ -41,20 +41,4 @@ void* Library::find(const char* name, std::string* why) const {
   return found;
 }
 
-std::string nccl_version(std::string* why) {
-  Library library;
-  int (*get)(int*) = nullptr;
-  int version = 0;
-  if (!library.open("NEMOTRON_NCCL", {"libnccl.so.2"}, why) ||
-      !library.bind(&get, "ncclGetVersion", why)) {
-    return {};
-  }
-  if (const int status = get(&version); status != 0) {
-    *why = "ncclGetVersion fails with status " + std::to_string(status);
-    return {};
-  }
-  return std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." +
-         std::to_string(version % 100);
-}
-
 }  // namespace nemotron::cuda

@@ -28,8 +28,4 @@ class Library {
   std::string file_;
 };
 
-// Version of the NCCL that is to be had here ("2.30.7"), or empty and *why. Nothing uses NCCL yet:
-// it is for several GPUs.
-std::string nccl_version(std::string* why);
-
 }  // namespace nemotron::cuda

@@ -1,8 +1,10 @@
 #include "cuda/ranks.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace nemotron::cuda {
@@ -18,7 +20,12 @@ std::string gpu(int32_t index) { return "GPU " + std::to_string(index); }
 
 Ranks::~Ranks() {
   uint8_t* own = peers_.memory[peers_.rank];
-  if (group_ && own) {
+  if (by_nccl_) {
+    // What others still send to this rank is its own library's to end.
+    if (group_ && own) group_->meet(peers_.rank, "its end");
+    nccl_.abort();
+    context_->free(own);
+  } else if (group_ && own) {
     // Of a group that has ended nobody knows when its kernels will: their memory stays.
     if (group_->meet(peers_.rank, "its end")) {
       context_->free(own);
@@ -27,6 +34,8 @@ Ranks::~Ranks() {
     }
   }
   if (end_stream_) cudaStreamDestroy(end_stream_);
+  for (cudaEvent_t e : under_way_) cudaEventDestroy(e);
+  for (cudaEvent_t e : free_events_) cudaEventDestroy(e);
 }
 
 int32_t Ranks::gpu_of(const DeviceOptions& options, int32_t rank) { return options.index + rank; }
@@ -65,40 +74,73 @@ Status Ranks::check_gpus(const DeviceOptions& options) {
                              ": this machine has " + std::to_string(count) +
                              " GPUs, and the first rank has " + gpu(options.index));
     }
-    cudaDeviceProp other{};
-    context_->check(cudaGetDeviceProperties(&other, index), "asking for a GPU's properties");
-    const cudaDeviceProp& mine = context_->properties();
-    if (std::strcmp(other.name, mine.name) != 0 ||
-        other.multiProcessorCount != mine.multiProcessorCount) {
-      return Status::unsupported("tensor_parallel_size: " + gpu(own) + " is " + mine.name + ", " +
-                                 gpu(index) + " is " + other.name +
-                                 ": the GPUs of a group are of one kind");
-    }
-    if (index == own) continue;
-    int reaches = 0, atomics = 0;
-    context_->check(cudaDeviceCanAccessPeer(&reaches, own, index), "asking for peer access");
-    if (context_->ok() && !reaches) {
-      return Status::unsupported("tensor_parallel_size: " + gpu(own) +
-                                 " does not reach the memory of " + gpu(index) +
-                                 " (no peer access), which the CUDA backend needs for several "
-                                 "ranks; NVLink has it, PCIe where the platform allows it");
-    }
-    const cudaError_t e = cudaDeviceEnablePeerAccess(index, 0);
-    if (e == cudaErrorPeerAccessAlreadyEnabled) {
-      cudaGetLastError();  // not sticky
-    } else {
-      context_->check(e, "enabling peer access");
-    }
-    // What tells NVLink from PCIe.
-    context_->check(
-        cudaDeviceGetP2PAttribute(&atomics, cudaDevP2PAttrNativeAtomicSupported, own, index),
-        "asking for the link between GPUs");
-    nvlink_ = nvlink_ && atomics != 0;
+    if (Status s = check_kind(own, index); !s) return s;
   }
+  std::string which;
+  if (reaches(options, &which)) {
+    for (int32_t r = 0; r < peers_.ranks && context_->ok(); ++r) {
+      if (r != peers_.rank) enable_peer(own, gpu_of(options, r));
+    }
+    return context_->status();
+  }
+  if (!context_->ok()) return context_->status();
+  by_nccl_ = true;
+  const Status s = nccl_.open();
+  return s.ok() ? s
+                : s.within("tensor_parallel_size: " + which +
+                           " (no peer access), which takes NCCL (NEMOTRON_NCCL names its file)");
+}
+
+Status Ranks::check_kind(int32_t own, int32_t index) {
+  cudaDeviceProp other{};
+  context_->check(cudaGetDeviceProperties(&other, index), "asking for a GPU's properties");
+  const cudaDeviceProp& mine = context_->properties();
+  if (std::strcmp(other.name, mine.name) == 0 &&
+      other.multiProcessorCount == mine.multiProcessorCount) {
+    return context_->status();
+  }
+  return Status::unsupported("tensor_parallel_size: " + gpu(own) + " is " + mine.name + ", " +
+                             gpu(index) + " is " + other.name +
+                             ": the GPUs of a group are of one kind");
+}
+
+// Asked for all pairs, so that every rank comes to the same answer.
+bool Ranks::reaches(const DeviceOptions& options, std::string* which) {
+  for (int32_t a = 0; a < peers_.ranks; ++a) {
+    for (int32_t b = 0; b < peers_.ranks; ++b) {
+      if (a == b) continue;
+      const int32_t from = gpu_of(options, a), to = gpu_of(options, b);
+      int reaches = 0;
+      if (!context_->check(cudaDeviceCanAccessPeer(&reaches, from, to), "asking for peer access"))
+        return false;
+      if (reaches) continue;
+      *which = gpu(from) + " does not reach the memory of " + gpu(to);
+      return false;
+    }
+  }
+  return true;
+}
+
+Status Ranks::enable_peer(int32_t own, int32_t index) {
+  const cudaError_t e = cudaDeviceEnablePeerAccess(index, 0);
+  if (e == cudaErrorPeerAccessAlreadyEnabled) {
+    cudaGetLastError();  // not sticky
+  } else {
+    context_->check(e, "enabling peer access");
+  }
+  // What tells NVLink from PCIe.
+  int atomics = 0;
+  context_->check(
+      cudaDeviceGetP2PAttribute(&atomics, cudaDevP2PAttrNativeAtomicSupported, own, index),
+      "asking for the link between GPUs");
+  nvlink_ = nvlink_ && atomics != 0;
   return context_->status();
 }
 
-std::string Ranks::link() const { return nvlink_ ? "NVLink" : "PCIe"; }
+std::string Ranks::link() const {
+  if (by_nccl_) return "NCCL " + nccl_.version();
+  return nvlink_ ? "NVLink" : "PCIe";
+}
 
 Status Ranks::join(const StepLimits& limits) {
   if (alone()) return {};
@@ -108,8 +150,13 @@ Status Ranks::join(const StepLimits& limits) {
                                std::to_string(kRankColumns) + " columns, the model has " +
                                std::to_string(limits.hidden));
   }
-  if (rows_of_turn(peers_, limits.hidden) == 0 || logit_rows_of_turn(peers_, limits.vocab) == 0 ||
-      int64_t(limits.max_samples) * 4 > kSlotBytes) {
+  const bool fits = by_nccl_ ? gathered_rows(limits.hidden) > 0 &&
+                                   gathered_rows(limits.max_samples) > 0 &&
+                                   gathered_rows(logit_width(limits.vocab, peers_.ranks)) > 0
+                             : rows_of_turn(peers_, limits.hidden) > 0 &&
+                                   logit_rows_of_turn(peers_, limits.vocab) > 0 &&
+                                   int64_t(limits.max_samples) * 4 <= kSlotBytes;
+  if (!fits) {
     return Status::unsupported("several ranks on CUDA with rows of " +
                                std::to_string(std::max(limits.hidden, limits.vocab)) + " values");
   }
@@ -122,6 +169,7 @@ Status Ranks::join(const StepLimits& limits) {
                   "clearing what ranks tell each other");
   if (!context_->synchronize()) return context_->status();
   peers_.memory[peers_.rank] = static_cast<uint8_t*>(own);
+  if (by_nccl_) return nccl_.join(group_, peers_.rank);
   std::vector<void*> all(size_t(peers_.ranks));
   if (!group_->exchange(peers_.rank, "its preparation", own, all)) return group_->status();
   for (size_t r = 0; r < all.size(); ++r) peers_.memory[r] = static_cast<uint8_t*>(all[r]);
@@ -129,7 +177,13 @@ Status Ranks::join(const StepLimits& limits) {
 }
 
 void Ranks::end(const Status& why) {
-  if (alone() || group_->ended()) return;
+  if (alone()) return;
+  if (by_nccl_) {
+    group_->end(peers_.rank, why);
+    nccl_.abort();
+    return;
+  }
+  if (group_->ended()) return;
   group_->end(peers_.rank, why);
   // On a stream of its own: the other one may be waiting. Where this fails, the others' clocks end
   // their waits.
@@ -140,6 +194,54 @@ void Ranks::end(const Status& why) {
                     cudaMemcpyHostToDevice, end_stream_);
   }
   cudaStreamSynchronize(end_stream_);
+}
+
+int32_t Ranks::gathered_rows(int32_t words) const {
+  return int32_t(2 * kSlotBytes / (int64_t(words) * 4 * peers_.ranks));
+}
+
+const void* Ranks::gather(const void* send, size_t words) {
+  uint8_t* to = gathered();
+  if (!context_->check_launches()) return to;
+  nccl_.all_gather(send ? send : to + size_t(peers_.rank) * words * 4, to, words);
+  cudaEvent_t done = nullptr;
+  if (free_events_.empty()) {
+    if (!context_->check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming),
+                         "making an event")) {
+      return to;
+    }
+  } else {
+    done = free_events_.back();
+    free_events_.pop_back();
+  }
+  under_way_.push_back(done);
+  if (context_->ok()) {
+    context_->check(cudaEventRecord(done, context_->stream()), "marking what was gathered");
+  }
+  return to;
+}
+
+// A long step is no reason to give up; a gathering that does not end is.
+void Ranks::wait(Results* results) {
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point since = Clock::now();
+  bool busy = false;
+  while (context_->ok()) {
+    if (Status s = nccl_.state(&busy); !s) return context_->fail(std::move(s));
+    while (!under_way_.empty() && cudaEventQuery(under_way_.front()) != cudaErrorNotReady) {
+      free_events_.push_back(under_way_.front());
+      under_way_.pop_front();
+      since = Clock::now();
+    }
+    if (results->done() && !busy) return;
+    if (group_->ended()) return context_->fail(group_->status());
+    if (Clock::now() - since > group_->patience()) {
+      return context_->fail(Status::internal("waited " +
+                                             std::to_string(int64_t(group_->patience().count())) +
+                                             " s for another rank in a step, by NCCL"));
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
 }
 
 Status Ranks::status() const { return alone() || !group_->ended() ? Status() : group_->status(); }

@@ -19,7 +19,7 @@ using namespace gpu;
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kBlocks = 32;
+constexpr unsigned kBlocks = 32;
 constexpr uint32_t kTriesPerLook = 16;  // at a word, before the clock and the group's end
 
 GPU_DEVICE PeerHeader* header_of(const Peers& p, int rank) {
@@ -141,6 +141,13 @@ GPU_DEVICE void send_part(const Sum& s, const Quad& q) {
   }
 }
 
+// What x becomes of the sum of a quad's parts.
+GPU_DEVICE float4 residual(const Sum& s, const Quad& q, float4 sum) {
+  if (s.p.fresh) return sum;
+  const float4 x = floats(load16(s.p.x + int64_t(q.index) * 4));
+  return float4{x.x + sum.x, x.y + sum.y, x.z + sum.z, x.w + sum.w};
+}
+
 // x + p0 + p1 + ... of a quad. All parts are asked for before the first is waited for.
 GPU_DEVICE float4 add_parts(const Sum& s, const Quad& q) {
   const Peers& peers = s.p.peers;
@@ -160,9 +167,7 @@ GPU_DEVICE float4 add_parts(const Sum& s, const Quad& q) {
     const float4 part = floats(parts[r]);
     sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
   }
-  if (s.p.fresh) return sum;
-  const float4 x = floats(load16(s.p.x + int64_t(q.index) * 4));
-  return float4{x.x + sum.x, x.y + sum.y, x.z + sum.z, x.w + sum.w};
+  return residual(s, q, sum);
 }
 
 // Writes a quad of x, where `mine`, and the half of the norm that begins here; for all lanes of a
@@ -227,7 +232,56 @@ __global__ void __launch_bounds__(kThreads, 1)
   end_turn(peers, s.turn, flag);
 }
 
+// The same of parts that have come already.
+__global__ void __launch_bounds__(kThreads) add_gathered_kernel(SumOverRanks p) {
+  pdl_launch_dependents();
+  pdl_wait();
+  const int rows = p.grid_rows, tiles = p.cols / kRankColumns;
+  const Sum s = {p, rows, tiles, rows * tiles * 4, false, 0};
+  const int index = int(blockIdx.x) * kThreads + int(threadIdx.x);
+  const bool mine = index < s.quads;
+  const Quad q = quad_of(s, index);
+  float4 sum = {0, 0, 0, 0};
+  for (int r = 0; mine && r < p.peers.ranks; ++r) {
+    const float4 part = floats(load16(p.gathered + (int64_t(r) * s.quads + index) * 4));
+    sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
+  }
+  if (mine) sum = residual(s, q, sum);
+  finish(s, q, mine, sum);
+}
+
 // --- logits ---
+
+// Which values of the logits a rank sends, and which it waits for: all, of several rows, in one
+// row of threads, so that each asks for several at a time.
+struct Logits {
+  const GatherLogits& p;
+  int rows, own_rows, others;
+
+  GPU_DEVICE Logits(const GatherLogits& p, int rows) : p(p), rows(rows) {
+    own_rows = (rows - p.peers.rank + p.peers.ranks - 1) / p.peers.ranks;
+    others = p.vocab - p.cols;
+  }
+  struct Value {
+    int row, column;
+  };
+  // Value i of this rank's columns of the rows that others draw.
+  GPU_DEVICE int sent() const { return (rows - own_rows) * p.cols; }
+  GPU_DEVICE Value sent(int i) const {
+    const int ranks = p.peers.ranks, at = i / p.cols, in_turn = at % (ranks - 1);
+    return {at / (ranks - 1) * ranks + in_turn + (in_turn >= p.peers.rank ? 1 : 0),
+            p.first_col + i % p.cols};
+  }
+  // Value i of the others' columns of the rows that this rank draws.
+  GPU_DEVICE int received() const { return own_rows * others; }
+  GPU_DEVICE Value received(int i) const {
+    const int column = i % others;
+    return {i / others * p.peers.ranks + p.peers.rank,
+            column < p.first_col ? column : column + p.cols};
+  }
+  GPU_DEVICE float* at(Value v) const { return p.logits + int64_t(v.row) * p.vocab + v.column; }
+};
+constexpr int kValuesAtOnce = 4;
 
 // Sends the other ranks' rows of this rank's columns, then waits for its own rows of theirs.
 __global__ void __launch_bounds__(kThreads) gather_logits_kernel(GatherLogits p) {
@@ -237,31 +291,68 @@ __global__ void __launch_bounds__(kThreads) gather_logits_kernel(GatherLogits p)
   uint32_t* flag = smem.take<uint32_t>(1);
   const Peers& peers = p.peers;
   const uint32_t turn = turn_of(peers);
-  const int rows = p.count ? *p.count : p.grid_rows;
+  const Logits all(p, p.count ? *p.count : p.grid_rows);
   const int first = int(blockIdx.x) * kThreads + int(threadIdx.x), step = int(gridDim.x) * kThreads;
-  const auto place = [&](int row, int column) {
-    return (int64_t(row / peers.ranks) * p.vocab + column) * 4;
+  const auto place = [&](Logits::Value v) {
+    return (int64_t(v.row / peers.ranks) * p.vocab + v.column) * 4;
   };
-  const auto own_column = [&](int c) { return c >= p.first_col && c < p.first_col + p.cols; };
-  for (int row = 0; row < rows; ++row) {
-    const int owner = row % peers.ranks;
-    if (owner == peers.rank) continue;
-    uint8_t* to = slot_of(peers, owner, turn);
-    for (int c = first; c < p.vocab; c += step) {
-      if (!own_column(c)) continue;
-      store4_peer(to + place(row, c), sendable(as_uint(p.logits[int64_t(row) * p.vocab + c])));
+  for (int i = first; i < all.sent(); i += step * kValuesAtOnce) {
+    uint32_t values[kValuesAtOnce];
+#pragma unroll
+    for (int u = 0; u < kValuesAtOnce; ++u) {
+      if (i + u * step < all.sent()) values[u] = as_uint(*all.at(all.sent(i + u * step)));
+    }
+#pragma unroll
+    for (int u = 0; u < kValuesAtOnce; ++u) {
+      if (i + u * step >= all.sent()) break;
+      const Logits::Value v = all.sent(i + u * step);
+      store4_peer(slot_of(peers, v.row % peers.ranks, turn) + place(v), sendable(values[u]));
     }
   }
   uint8_t* own = slot_of(peers, peers.rank, turn);
-  for (int row = peers.rank; row < rows; row += peers.ranks) {
-    for (int c = first; c < p.vocab; c += step) {
-      if (own_column(c)) continue;
-      uint8_t* at = own + place(row, c);
-      p.logits[int64_t(row) * p.vocab + c] =
-          as_float(receive4(peers, at, load4_peer(at), kMostRanks));
+  for (int i = first; i < all.received(); i += step * kValuesAtOnce) {
+    uint32_t values[kValuesAtOnce];
+#pragma unroll
+    for (int u = 0; u < kValuesAtOnce; ++u) {
+      if (i + u * step < all.received())
+        values[u] = load4_peer(own + place(all.received(i + u * step)));
+    }
+#pragma unroll
+    for (int u = 0; u < kValuesAtOnce; ++u) {
+      if (i + u * step >= all.received()) break;
+      const Logits::Value v = all.received(i + u * step);
+      *all.at(v) = as_float(receive4(peers, own + place(v), values[u], kMostRanks));
     }
   }
   end_turn(peers, turn, flag);
+}
+
+// This rank's columns of all rows, in its place.
+__global__ void __launch_bounds__(kThreads) pack_logits_kernel(GatherLogits p) {
+  pdl_launch_dependents();
+  pdl_wait();
+  const int width = logit_width(p.vocab, p.peers.ranks);
+  float* to = p.gathered + int64_t(p.peers.rank) * p.grid_rows * width;
+  const int row = int(blockIdx.y), column = int(blockIdx.x) * kThreads + int(threadIdx.x);
+  if (column >= width) return;
+  // A rank of fewer columns sends a zero where others have one more.
+  to[int64_t(row) * width + column] =
+      column < p.cols ? p.logits[int64_t(row) * p.vocab + p.first_col + column] : 0.0f;
+}
+
+// The others' columns of the rows that this rank draws: a block one rank's of a row.
+__global__ void __launch_bounds__(kThreads) unpack_logits_kernel(GatherLogits p) {
+  pdl_launch_dependents();
+  pdl_wait();
+  const int ranks = p.peers.ranks, from = int(blockIdx.z), row = int(blockIdx.y);
+  if (from == p.peers.rank || row % ranks != p.peers.rank) return;
+  const int width = logit_width(p.vocab, ranks);
+  const int first = int(int64_t(p.vocab) * from / ranks),
+            end = int(int64_t(p.vocab) * (from + 1) / ranks);
+  const int column = int(blockIdx.x) * kThreads + int(threadIdx.x);
+  if (first + column >= end) return;
+  p.logits[int64_t(row) * p.vocab + first + column] =
+      p.gathered[(int64_t(from) * p.grid_rows + row) * width + column];
 }
 
 // --- ids ---
@@ -291,9 +382,34 @@ __global__ void __launch_bounds__(kThreads) share_ids_kernel(ShareIds p) {
   end_turn(peers, turn, flag);
 }
 
+// The slot of sample i of a launch; below 0: none.
+GPU_DEVICE int slot_of_sample(const ShareIds& p, int i) {
+  const auto* header = reinterpret_cast<const SampleHeader*>(p.block);
+  return step_array<SampleRow>(header, header->sample_rows)[p.first + i].slot;
+}
+// Into this rank's place: its ids, and nothing of use beside them.
+__global__ void __launch_bounds__(kThreads) pack_ids_kernel(ShareIds p) {
+  pdl_launch_dependents();
+  pdl_wait();
+  const int i = int(blockIdx.x) * kThreads + int(threadIdx.x);
+  if (i >= p.rows) return;
+  const int slot = slot_of_sample(p, i);
+  p.gathered[int64_t(p.peers.rank) * p.rows + i] = slot < 0 ? 0 : p.slots[slot];
+}
+__global__ void __launch_bounds__(kThreads) unpack_ids_kernel(ShareIds p) {
+  pdl_launch_dependents();
+  pdl_wait();
+  const int i = int(blockIdx.x) * kThreads + int(threadIdx.x);
+  if (i >= p.rows) return;
+  const int slot = slot_of_sample(p, i);
+  if (slot >= 0) p.slots[slot] = p.gathered[int64_t(i % p.peers.ranks) * p.rows + i];
+}
+
+unsigned all_blocks_for(int64_t threads) { return unsigned((threads + kThreads - 1) / kThreads); }
+// Of a kernel whose blocks wait for other ranks'.
 unsigned blocks_for(int64_t threads) {
-  const int64_t n = (threads + kThreads - 1) / kThreads;
-  return unsigned(n < 1 ? 1 : n < kBlocks ? n : kBlocks);
+  const unsigned n = all_blocks_for(threads);
+  return n < 1 ? 1 : n < kBlocks ? n : kBlocks;
 }
 constexpr size_t kFlagBytes = 16;
 
@@ -310,6 +426,11 @@ void sum_over_ranks(Queue& queue, const SumOverRanks& p) {
          quads * 16 > p.peers.one_shot_bytes);
 }
 
+void add_gathered(Queue& queue, const SumOverRanks& p) {
+  launch(queue, "add_gathered", add_gathered_kernel,
+         all_blocks_for(int64_t(p.grid_rows) * p.cols / 4), kThreads, 0, p);
+}
+
 int32_t logit_rows_of_turn(const Peers& peers, int32_t vocab) {
   return int32_t(peers.slot_bytes / (int64_t(vocab) * 4)) * peers.ranks;
 }
@@ -317,15 +438,36 @@ void gather_logits(Queue& queue, const GatherLogits& p) {
   launch(queue, "gather_logits", gather_logits_kernel, blocks_for(p.vocab), kThreads, kFlagBytes,
          p);
 }
+void pack_logits(Queue& queue, const GatherLogits& p) {
+  const unsigned blocks = all_blocks_for(logit_width(p.vocab, p.peers.ranks));
+  launch(queue, "pack_logits", pack_logits_kernel, dim3(blocks, unsigned(p.grid_rows)), kThreads, 0,
+         p);
+}
+void unpack_logits(Queue& queue, const GatherLogits& p) {
+  const unsigned blocks = all_blocks_for(logit_width(p.vocab, p.peers.ranks));
+  launch(queue, "unpack_logits", unpack_logits_kernel,
+         dim3(blocks, unsigned(p.grid_rows), unsigned(p.peers.ranks)), kThreads, 0, p);
+}
 
 void share_ids(Queue& queue, const ShareIds& p) {
   launch(queue, "share_ids", share_ids_kernel, 1, kThreads, kFlagBytes, p);
+}
+void pack_ids(Queue& queue, const ShareIds& p) {
+  launch(queue, "pack_ids", pack_ids_kernel, all_blocks_for(p.rows), kThreads, 0, p);
+}
+void unpack_ids(Queue& queue, const ShareIds& p) {
+  launch(queue, "unpack_ids", unpack_ids_kernel, all_blocks_for(p.rows), kThreads, 0, p);
 }
 
 void load_ranks(Queue& queue) {
   load_kernel(queue, "sum_over_ranks", sum_over_ranks_kernel, kFlagBytes);
   load_kernel(queue, "gather_logits", gather_logits_kernel, kFlagBytes);
   load_kernel(queue, "share_ids", share_ids_kernel, kFlagBytes);
+  load_kernel(queue, "add_gathered", add_gathered_kernel, 0);
+  load_kernel(queue, "pack_logits", pack_logits_kernel, 0);
+  load_kernel(queue, "unpack_logits", unpack_logits_kernel, 0);
+  load_kernel(queue, "pack_ids", pack_ids_kernel, 0);
+  load_kernel(queue, "unpack_ids", unpack_ids_kernel, 0);
 }
 
 }  // namespace nemotron::cuda

@@ -1,16 +1,21 @@
-// Ranks: a device's place in its group: its memory that the other ranks write to, and theirs. Owned
-// by a CudaDevice; used by its thread. Without a group, or in one of one rank, it does nothing.
+// Ranks: a device's place in its group: its memory that the other ranks write to, and theirs; or,
+// where GPUs do not reach each other's memory, NCCL. Owned by a CudaDevice; used by its thread.
+// Without a group, or in one of one rank, it does nothing.
 #pragma once
+
+#include <deque>
 
 #include "cuda/context.h"
 #include "cuda/kernels.h"
+#include "cuda/nccl.h"
+#include "cuda/results.h"
 #include "device/device.h"
 
 namespace nemotron::cuda {
 
 class Ranks {
  public:
-  explicit Ranks(Context* context) : context_(context) {}
+  explicit Ranks(Context* context) : context_(context), nccl_(context) {}
   // Waits for the other ranks, which may still write here.
   ~Ranks();
   Ranks(const Ranks&) = delete;
@@ -18,7 +23,8 @@ class Ranks {
 
   // Which GPU a rank of a group has that begins at GPU options.index.
   static int32_t gpu_of(const DeviceOptions& options, int32_t rank);
-  // Refuses GPUs of several kinds, and GPUs that do not reach each other's memory.
+  // Refuses GPUs of several kinds, and GPUs that do not reach each other's memory where there is no
+  // NCCL either.
   Status open(const DeviceOptions& options);
   // Takes the memory and meets the others.
   Status join(const StepLimits& limits);
@@ -32,7 +38,19 @@ class Ranks {
     p.stopped = stopped;
     return p;
   }
-  std::string link() const;  // "NVLink", "PCIe"
+  std::string link() const;  // "NVLink", "PCIe", "NCCL 2.27.7"
+
+  // By NCCL: no kernel waits for another rank's memory, and no step is a graph (NCCL warns of
+  // graphs of several GPUs in one process).
+  bool by_nccl() const { return by_nccl_; }
+  // Rows of so many words a rank that can be gathered at a time.
+  int32_t gathered_rows(int32_t words) const;
+  // Every rank's `words`, by rank, in memory of this rank that is free again at the next call.
+  // Where `send` is null they lie in this rank's place already (gathered()).
+  const void* gather(const void* send, size_t words);
+  uint8_t* gathered() const { return peers_.memory[peers_.rank] + kPeerHeaderBytes; }
+  // By NCCL: waits for the oldest step in flight, as long as ranks come on; else the context fails.
+  void wait(Results* results);
 
   // This rank has failed: no rank waits any more.
   void end(const Status& why);
@@ -43,8 +61,16 @@ class Ranks {
 
  private:
   Status check_gpus(const DeviceOptions& options);
+  Status check_kind(int32_t own, int32_t index);
+  // Whether each GPU of the group reaches the memory of each other one; else two that do not.
+  bool reaches(const DeviceOptions& options, std::string* which);
+  Status enable_peer(int32_t own, int32_t index);
 
   Context* context_;
+  Nccl nccl_;
+  bool by_nccl_ = false;
+  // What was gathered and has not been seen to end; events that are free.
+  std::deque<cudaEvent_t> under_way_, free_events_;
   RankGroup* group_ = nullptr;
   Peers peers_;  // memory of nobody before join()
   cudaStream_t end_stream_ = nullptr;

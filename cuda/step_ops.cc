@@ -52,7 +52,9 @@ void StepOps::sum_over_ranks(const Op& op, int32_t cols, int32_t bucket, SumOver
   sum.count = count(bucket);
   sum.cols = cols;
   const SplitNorm norm = sum.norm;
-  const int32_t most = rows_of_turn(sum.peers, cols), generated = generated_of(op.n, bucket);
+  const bool by_nccl = ranks_->by_nccl();
+  const int32_t most = by_nccl ? ranks_->gathered_rows(cols) : rows_of_turn(sum.peers, cols),
+                generated = generated_of(op.n, bucket);
   if (bucket > most) {  // a turn counts its rows from the first on
     return context_->fail(Status::internal("a graph of " + std::to_string(bucket) +
                                            " rows adds over ranks, a turn has " +
@@ -68,7 +70,14 @@ void StepOps::sum_over_ranks(const Op& op, int32_t cols, int32_t bucket, SumOver
       sum.norm.scaled += at * norm.stride;
       sum.norm.squares += int64_t(at) * norm_tiles(cols);
     }
-    cuda::sum_over_ranks(queue(), sum);
+    if (by_nccl) {
+      sum.gathered = static_cast<const float*>(
+          ranks_->gather(sum.partial, size_t(sum.grid_rows) * size_t(cols)));
+      if (!context_->ok()) return;
+      add_gathered(queue(), sum);
+    } else {
+      cuda::sum_over_ranks(queue(), sum);
+    }
   }
 }
 
@@ -104,11 +113,16 @@ void StepOps::draw(const Op& op) {
           .ranks = ranks_->ranks()},
          op.n);
   if (ranks_->alone()) return;
-  share_ids(queue(), {.peers = ranks_->peers(results_->stopped()),
-                      .block = samples_->device(),
-                      .first = op.first,
-                      .rows = op.n,
-                      .slots = slots});
+  ShareIds ids = {.peers = ranks_->peers(results_->stopped()),
+                  .block = samples_->device(),
+                  .first = op.first,
+                  .rows = op.n,
+                  .slots = slots};
+  if (!ranks_->by_nccl()) return share_ids(queue(), ids);
+  ids.gathered = reinterpret_cast<int32_t*>(ranks_->gathered());
+  pack_ids(queue(), ids);
+  ranks_->gather(nullptr, size_t(op.n));
+  if (context_->ok()) unpack_ids(queue(), ids);
 }
 
 DecodeGemm StepOps::decode(const Activations& a, const Matrix& w, int32_t rows,
@@ -357,7 +371,15 @@ void StepOps::gather(const Op& op, int32_t bucket) {
                     .vocab = op.cols,
                     .first_col = w.first_row,
                     .cols = w.rows};
-  const int32_t most = logit_rows_of_turn(p.peers, op.cols);
+  const bool by_nccl = ranks_->by_nccl();
+  const int32_t width = logit_width(op.cols, p.peers.ranks);
+  if (by_nccl && p.first_col != int64_t(op.cols) * p.peers.rank / p.peers.ranks) {
+    return context_->fail(Status::internal("a head that begins at row " +
+                                           std::to_string(p.first_col) + " of " +
+                                           std::to_string(op.cols)));
+  }
+  const int32_t most =
+      by_nccl ? ranks_->gathered_rows(width) : logit_rows_of_turn(p.peers, op.cols);
   if (bucket > most) {
     return context_->fail(Status::internal("a graph of " + std::to_string(bucket) +
                                            " rows of logits, a turn has " + std::to_string(most)));
@@ -365,7 +387,15 @@ void StepOps::gather(const Op& op, int32_t bucket) {
   for (int32_t at = 0; at < op.n; at += most) {
     p.grid_rows = std::min(most, op.n - at);
     p.logits = static_cast<float*>(op.out) + int64_t(at) * op.cols;
-    gather_logits(queue(), p);
+    if (!by_nccl) {
+      gather_logits(queue(), p);
+      continue;
+    }
+    p.gathered = reinterpret_cast<float*>(ranks_->gathered());
+    pack_logits(queue(), p);
+    ranks_->gather(nullptr, size_t(p.grid_rows) * size_t(width));
+    if (!context_->ok()) return;
+    unpack_logits(queue(), p);
   }
 }
 

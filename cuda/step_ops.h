@@ -25,7 +25,7 @@ class StepOps {
     Products* products;
     Workspace* workspace;
     Results* results;
-    const Ranks* ranks;
+    Ranks* ranks;
   };
   explicit StepOps(const Parts& parts)
       : context_(parts.context),
@@ -81,7 +81,7 @@ class StepOps {
   Products* products_;
   Workspace* workspace_;
   Results* results_;
-  const Ranks* ranks_;
+  Ranks* ranks_;
   int32_t generated_ = INT32_MAX;  // no step yet: everything
   // The norm whose first half the last residual has made, for generated rows; null: none.
   const void *begun_x_ = nullptr, *begun_gain_ = nullptr;

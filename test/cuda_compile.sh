@@ -65,18 +65,24 @@ for name in gemm_decode gemm_decode_wide gemm_decode_wgmma; do
   fi
 done
 
-# cuBLASLt is never linked: what we declare of it has to be what NVIDIA's header says, where there is one.
-HEADER=$(ls "$(dirname "$NVCC")"/../include/cublasLt.h ${CUDA_HOME:+"$CUDA_HOME"/include/cublasLt.h} /usr/include/cublasLt.h 2>/dev/null | head -1 || true)
-if [ -z "$HEADER" ] && command -v python3 >/dev/null 2>&1; then
-  HEADER=$(python3 -c 'import glob, site
-print(next(iter(f for d in site.getsitepackages() for f in glob.glob(d + "/nvidia/cu*/include/cublasLt.h")), ""))')
-fi
-if [ -n "$HEADER" ]; then
-  "$NVCC" -std=c++20 -I. -I"$(dirname "$HEADER")" -c test/cublaslt_abi.cc -o "$OUT/abi.o"
-  echo "cuBLASLt is declared as in $HEADER"
-else
-  echo "no cublasLt.h here: our declarations of it are not compared"
-fi
+# cuBLASLt and NCCL are never linked: what we declare of them has to be what NVIDIA's headers say, where there are
+# some. $NEMOTRON_HEADERS is a folder more to look in.
+compare() { # NAME, HEADER, the test's file, the wheel's folder
+  found=$(ls ${NEMOTRON_HEADERS:+"$NEMOTRON_HEADERS/$2"} "$(dirname "$NVCC")/../include/$2" \
+    ${CUDA_HOME:+"$CUDA_HOME/include/$2"} "/usr/include/$2" 2>/dev/null | head -1 || true)
+  if [ -z "$found" ] && command -v python3 >/dev/null 2>&1; then
+    found=$(python3 -c 'import glob, site, sys
+print(next(iter(f for d in site.getsitepackages() for f in glob.glob(d + "/nvidia/" + sys.argv[1])), ""))' "$4/include/$2")
+  fi
+  if [ -n "$found" ]; then
+    "$NVCC" -std=c++20 -I. -I"$(dirname "$found")" -c "test/$3" -o "$OUT/abi.o"
+    echo "$1 is declared as in $found"
+  else
+    echo "no $2 here: our declarations of $1 are not compared"
+  fi
+}
+compare cuBLASLt cublasLt.h cublaslt_abi.cc 'cu*'
+compare NCCL nccl.h nccl_abi.cc nccl
 
 if [ "${1:-}" = "--write" ]; then
   {

@@ -20,6 +20,7 @@
 #include "cuda/context.h"
 #include "cuda/cublaslt.h"
 #include "cuda/cuda_device.h"
+#include "cuda/nccl.h"
 
 namespace nemotron::bench {
 namespace {
@@ -60,9 +61,10 @@ void Bench::line(const std::string& json) {
 void Bench::machine(const std::string& device, int driver, double free_bytes) {
   std::printf("%s, driver for CUDA %d.%d, %.1f GB free\n", device.c_str(), driver / 1000,
               driver % 1000 / 10, free_bytes / 1e9);
-  std::string why;
-  const std::string nccl = cuda::nccl_version(&why);
-  std::printf("NCCL %s\n", nccl.empty() ? ("is not here: " + why).c_str() : nccl.c_str());
+  cuda::Nccl library(nullptr);
+  const Status found = library.open();
+  const std::string nccl = found.ok() ? library.version() : "";
+  std::printf("NCCL %s\n", found.ok() ? nccl.c_str() : found.message().c_str());
   line("{\"kind\": \"machine\", \"device\": " + quoted(device) +
        ", \"driver_cuda\": " + std::to_string(driver) +
        ", \"free_bytes\": " + std::to_string(free_bytes) + ", \"nccl\": " + quoted(nccl) + "}");

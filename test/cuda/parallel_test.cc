@@ -6,11 +6,13 @@
 #include <thread>
 
 #include "test/check.h"
+#include "test/cuda/emulated_library.h"
 
 namespace nemotron::test {
 namespace {
 
 EngineOptions options_of(const TempDir& dir, int32_t ranks, WeightFormat format) {
+  share_emulated_runtime();
   EngineOptions o = tiny_options();
   o.backend = "cuda";
   o.model_dir = dir.path();

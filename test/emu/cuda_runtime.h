@@ -52,7 +52,8 @@ struct cudaDeviceProp {
 };
 
 namespace emu {
-// The machine that the runtime is on; tests change it.
+// The machine that the runtime is on; tests change it. $EMU_GPUS and $EMU_PEER_ACCESS say how it
+// begins where the runtime is inside a library.
 struct Machine {
   cudaError_t count_error = cudaSuccess;  // of cudaGetDeviceCount
   bool peer_access = true;                // between GPUs

@@ -54,6 +54,8 @@ EMBED = {"ops": ["emulated embed", "emulated tied"]}
 PACK = {"ops": ["gemm 5x37x83", "gemm mixed parts"]}
 MODEL = {"model": [""]}
 DEVICE = {"device": [""]}
+RANKS = {"ranks": ["ranks_add", "ranks_gather", "ranks_share"]}
+WAITS = {"ranks": ["ranks_do_not_wait", "ranks_stop"]}
 PRODUCTS = {"products": ["product", "mlp"]}
 
 
@@ -344,6 +346,29 @@ BREAKS = [
     B("weights.cc", "if (args.out_scale) args.out_scale += p.rows;", "", PACK),
     B("weights.cc", "p.scale.size() == 1 ? 0 : size_t(at)", "0", PACK, blind="pieces of a matrix begin past its first 32 MiB: too much for the emulator"),
     B("cache_map.cc", "cuuint64_t(head_dim) * 2", "cuuint64_t(head_dim) * 4", WGMMA),
+    B("ranks.cu", "store4_peer(&own->turn, turn + 1);", "", RANKS),
+    B("ranks.cu", "word == kNotCome ? 0x7fffffffu : word", "word", RANKS,
+      blind="no arithmetic makes that NaN, and tests have none of it"),
+    B("ranks.cu", "store16_peer(at, uint4{kNotCome, kNotCome, kNotCome, kNotCome});", "", RANKS),
+    B("ranks.cu", "store4_peer(at, kNotCome);", "", RANKS),
+    B("ranks.cu", "q.tile * s.p.peers.ranks / s.tiles", "q.tile % s.p.peers.ranks", RANKS),
+    B("ranks.cu", "(s.tiles + ranks - 1) / ranks; return", "s.tiles / ranks; return", RANKS),
+    B("ranks.cu", "if (s.p.fresh) return sum;", "", RANKS),
+    B("ranks.cu", "for (int r = 0; mine && r < p.peers.ranks; ++r)", "for (int r = p.peers.ranks - 1; mine && r >= 0; --r)", RANKS),
+    B("ranks.cu", "(int64_t(r) * s.quads + index) * 4", "(int64_t(r) * s.quads + q.row) * 4", RANKS),
+    B("ranks.cu", "in_turn + (in_turn >= p.peers.rank ? 1 : 0)", "in_turn", RANKS),
+    B("ranks.cu", "column < p.first_col ? column : column + p.cols", "column", RANKS),
+    B("ranks.cu", "(rows - p.peers.rank + p.peers.ranks - 1) / p.peers.ranks", "rows / p.peers.ranks", RANKS),
+    B("ranks.cu", "if (i + u * step >= all.sent()) break;", "", RANKS),
+    B("ranks.cu", "all.sent(i + u * step)));", "all.sent(i)));", RANKS,
+      blind="a row of threads is longer than what the emulation sends"),
+    B("ranks.cu", "if (first + column >= end) return;", "", RANKS),
+    B("ranks.cu", "row % ranks != p.peers.rank) return;", "false) return;", RANKS),
+    B("ranks.cu", "column < p.cols ?", "column < width ?", RANKS),
+    B("ranks.cu", "slot < 0 ? 0 : p.slots[slot]", "p.slots[slot]", RANKS),
+    B("ranks.cu", "if (slot >= 0) p.slots[slot]", "p.slots[slot]", RANKS),
+    B("ranks.cu", "now - *since < p.patience_ns", "true", WAITS),
+    B("ranks.cu", "store4_peer(&p.stopped[1], 1);", "", WAITS),
     B("gemm_decode.cu", "return queue.shared_limit >= size_t(Shape<false, 4, 8, false>::kBytes);", "return true;", SMALL),
     B("gemm_decode.cu", "{8, 16, 32, 64}) with_instance", "{8, 16, 32}) with_instance", SMALL),
 ]
@@ -359,7 +384,7 @@ class Suites:
         self.archives += [build + "/libnemotron_engine.a", emu + "/libnemotron_emu.a"]
         self.objects = {
             name: [f"{emu}/CMakeFiles/emulated_{name}_test.dir/{name}_test.cc.o"]
-            for name in ("ops", "kernels", "products", "device")
+            for name in ("ops", "kernels", "products", "device", "ranks")
         }
         self.objects["model"] = sorted(glob.glob(build + "/test/cuda/CMakeFiles/emulated_model_test.dir/*.o"))
         self.objects["bench"] = sorted(glob.glob(bench + "/*.o"))

@@ -239,6 +239,76 @@ TEST(ranks_gather_whole_rows) {
   }
 }
 
+// What a library has gathered, in the place of words that come by themselves.
+TEST(ranks_add_and_take_what_was_gathered) {
+  constexpr int kRows = 5, kCols = 112, kVocab = 101;
+  for (const int ranks : {2, 8}) {
+    on_ranks(ranks, emu::Order::random, [&](Rank& rank) {
+      const size_t n = size_t(kRows) * kCols;
+      std::vector<float> parts;
+      for (int r = 0; r < ranks; ++r) {
+        const std::vector<float> part = normals(2, r, n);
+        parts.insert(parts.end(), part.begin(), part.end());
+      }
+      for (const bool fresh : {false, true}) {
+        SumOverRanks sum;
+        sum.peers = rank.peers;
+        sum.gathered = rank.memory(parts);
+        sum.x = rank.memory(normals(2, 50, n));
+        sum.cols = kCols;
+        sum.grid_rows = kRows;
+        sum.fresh = fresh;
+        auto* squares = rank.memory(std::vector<float>(n / 16));
+        auto* scaled = rank.memory(std::vector<uint16_t>(n));
+        sum.norm = {rank.memory(normals(2, 51, kCols)), scaled, kCols, squares};
+        add_gathered(rank.context.queue(), sum);
+        const std::vector<float> x = host_sum(2, ranks, fresh, n);
+        EXPECT(same_bits(rank.read(sum.x, n), x));
+        const std::vector<float> got = rank.read(squares, n / 16);
+        for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i], host_squares(&x[i * 16]));
+      }
+
+      const std::vector<float> all = normals(3, 0, size_t(kRows) * kVocab);
+      const int width = logit_width(kVocab, ranks);
+      const auto first_of = [&](int r) { return kVocab * r / ranks; };
+      std::vector<float> gathered(size_t(ranks * kRows * width));
+      for (int r = 0; r < ranks; ++r) {
+        for (int i = 0; i < kRows; ++i) {
+          std::copy(&all[size_t(i * kVocab + first_of(r))],
+                    &all[size_t(i * kVocab)] + first_of(r + 1),
+                    &gathered[size_t((r * kRows + i) * width)]);
+        }
+      }
+      GatherLogits p;
+      p.peers = rank.peers;
+      p.vocab = kVocab;
+      p.grid_rows = kRows;
+      p.first_col = first_of(rank.peers.rank);
+      p.cols = first_of(rank.peers.rank + 1) - p.first_col;
+      p.logits = rank.memory(all);
+      const std::vector<float> unset(gathered.size(), -7.0f);
+      p.gathered = rank.memory(unset);
+      pack_logits(rank.context.queue(), p);
+      std::vector<float> packed = unset;
+      const auto own = ptrdiff_t(rank.peers.rank * kRows * width);
+      std::copy_n(gathered.begin() + own, kRows * width, packed.begin() + own);
+      EXPECT(same_bits(rank.read(p.gathered, packed.size()), packed));
+      std::vector<float> part(all.size(), 1e9f);
+      for (int i = 0; i < kRows; ++i) {
+        std::copy_n(&all[size_t(i * kVocab + p.first_col)], p.cols,
+                    &part[size_t(i * kVocab + p.first_col)]);
+      }
+      p.logits = rank.memory(part);
+      p.gathered = rank.memory(gathered);
+      unpack_logits(rank.context.queue(), p);
+      for (int i = rank.peers.rank; i < kRows; i += ranks) {
+        std::copy_n(&all[size_t(i * kVocab)], kVocab, &part[size_t(i * kVocab)]);
+      }
+      EXPECT(same_bits(rank.read(p.logits, part.size()), part));
+    });
+  }
+}
+
 TEST(ranks_share_the_ids_that_each_drew) {
   constexpr int kRows = 6;
   for (const emu::Order order : kOrders) {
@@ -268,6 +338,24 @@ TEST(ranks_share_the_ids_that_each_drew) {
         if (i != 3) EXPECT_EQ(got[size_t(2 * i)], 1000 + i);
       }
       EXPECT_EQ(got[1], -5);
+
+      // And by a library: what the others have told lies in their places.
+      constexpr int kRanks = 4;
+      std::vector<int32_t> told(size_t(kRanks * kRows), -9);
+      for (int i = 0; i < kRows; ++i) told[size_t(i % kRanks * kRows + i)] = 1000 + i;
+      p.slots = rank.memory(slots);
+      p.gathered = rank.memory(std::vector<int32_t>(told.size(), -9));
+      pack_ids(rank.context.queue(), p);
+      const std::vector<int32_t> packed = rank.read(p.gathered, told.size());
+      for (int i = 0; i < kRanks * kRows; ++i) {
+        const bool own = i / kRows == rank.peers.rank;
+        if (own && i % kRows != 3 && i % kRows % kRanks == rank.peers.rank)
+          EXPECT_EQ(packed[size_t(i)], told[size_t(i)]);
+        if (!own) EXPECT_EQ(packed[size_t(i)], -9);
+      }
+      p.gathered = rank.memory(told);
+      unpack_ids(rank.context.queue(), p);
+      EXPECT(rank.read(p.slots, slots.size()) == got);
     });
   }
 }

@@ -149,6 +149,7 @@ Machine& machine() {
   static Machine m = [] {
     Machine at_first;
     if (const char* gpus = std::getenv("EMU_GPUS")) at_first.gpus = std::atoi(gpus);
+    if (const char* peers = std::getenv("EMU_PEER_ACCESS")) at_first.peer_access = *peers != '0';
     return at_first;
   }();
   return m;

@@ -1,0 +1,180 @@
+// GPUs that do not reach each other's memory: ranks by NCCL, of which there is a stand-in; which
+// libraries are refused, and ranks that do not come.
+#include <chrono>
+#include <cstdlib>
+
+#include "test/check.h"
+#include "test/cuda/emulated_library.h"
+#include "test/engine/parallel.h"
+
+namespace nemotron::test {
+namespace {
+
+// A variable of the environment while this lives.
+class Variable {
+ public:
+  Variable(const char* name, const std::string& value) : name_(name) {
+    if (const char* before = std::getenv(name)) before_ = before;
+    setenv(name, value.c_str(), 1);
+  }
+  ~Variable() {
+    if (before_.empty()) {
+      unsetenv(name_);
+    } else {
+      setenv(name_, before_.c_str(), 1);
+    }
+  }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+
+ private:
+  const char* name_;
+  std::string before_;
+};
+
+EngineOptions options_of(const TempDir& dir) {
+  share_emulated_runtime();
+  EngineOptions o = tiny_options();
+  o.backend = "cuda";
+  o.model_dir = dir.path();
+  o.ranks = 2;
+  o.kv_memory = int64_t(1) << 20;
+  o.max_model_len = 128;
+  o.max_seqs = 4;
+  return o;
+}
+
+Request request(uint32_t seed) {
+  Request r;
+  r.prompt = random_prompt(5 + seed * 6, seed);
+  r.sampling.max_tokens = 4;
+  r.sampling.ignore_eos = true;
+  r.sampling.temperature = float(seed % 2);
+  r.sampling.num_logprobs = 3;
+  return r;
+}
+
+TEST(nccl_gives_the_bits_that_peer_access_gives) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
+  const std::vector<Request> all = {request(0), request(1), request(2)};
+  EngineOptions o = options_of(dir);
+  std::vector<Outcome> expected;
+  {
+    emulated_machine().peer_access = true;
+    Client client(o);
+    emulated_machine().peer_access = false;
+    REQUIRE_OK(client.status());
+    EXPECT(client.engine().info().device.find("ranks by NVLink") != std::string::npos);
+    for (const Request& r : all) expected.push_back(client.run(r));
+  }
+  {
+    Client client(o);
+    REQUIRE_OK(client.status());
+    EXPECT(client.engine().info().device.find("ranks by NCCL 2.27.7") != std::string::npos);
+  }
+  expect_equal(o, all, expected);
+}
+
+// --- what is refused, before a weight is read ---
+
+Status refused(const TempDir& dir) {
+  const Client client(options_of(dir));
+  EXPECT(!client.status().ok());
+  EXPECT_ERROR(client.status(), "GPU 0 does not reach the memory of GPU 1 (no peer access)");
+  EXPECT_ERROR(client.status(), "NEMOTRON_NCCL");
+  return client.status();
+}
+
+TEST(a_missing_library_is_named) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
+  const Variable file("NEMOTRON_NCCL", "/nowhere/libnccl.so.2");
+  EXPECT_ERROR(refused(dir), "/nowhere/libnccl.so.2");
+}
+
+TEST(a_library_of_another_kind_is_named) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
+  const Variable file("NEMOTRON_NCCL", std::getenv("NEMOTRON_CUDA_LIBRARY"));
+  EXPECT_ERROR(refused(dir), "has no ncclGetVersion");
+}
+
+TEST(a_library_of_another_version_is_named) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
+  for (const auto& [number, text] : {std::pair("21304", "2.13.4"), std::pair("30100", "3.1.0")}) {
+    const Variable version("FAKE_NCCL_VERSION", number);
+    EXPECT_ERROR(refused(dir),
+                 std::string("found NCCL ") + text + ", expected 2.14.0 or a later 2.x");
+  }
+}
+
+// --- ranks that do not come ---
+
+struct Told {
+  Status status;
+  bool loading = false;
+};
+
+Told run_with_fault(const TempDir& dir, const std::string& fault) {
+  const Variable variable("FAKE_NCCL_FAULT", fault);
+  EngineOptions o = options_of(dir);
+  o.rank_patience = RankGroup::Seconds(2);
+  const auto start = std::chrono::steady_clock::now();
+  Told told;
+  {
+    Client client(o);
+    if (!client.status()) {
+      told = {client.status(), true};
+    } else {
+      told.status = client.run(request(1)).error;
+      EXPECT(client.engine().stats().failed_device);
+    }
+  }
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  EXPECT_LT(took.count(), 30.0);
+  EXPECT(!told.status.ok());
+  return told;
+}
+
+TEST(a_rank_that_does_not_come_to_the_start_ends_it) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
+  const Told told = run_with_fault(dir, "1 -1 lost");
+  EXPECT(told.loading);
+  EXPECT_ERROR(told.status, "NCCL, starting: waited in vain for other ranks");
+}
+
+TEST(a_start_that_fails_is_told) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
+  const Told told = run_with_fault(dir, "0 -1 error");
+  EXPECT(told.loading);
+  EXPECT_ERROR(told.status, "NCCL, starting: remote process exited");
+}
+
+// The first sum, one of the second step, an exchange of logits or ids between them.
+TEST(a_rank_that_does_not_come_to_a_step_ends_it) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
+  for (const char* fault : {"0 0 lost", "1 6 lost", "0 9 lost"}) {
+    const Told told = run_with_fault(dir, fault);
+    EXPECT(!told.loading);
+    EXPECT_ERROR(told.status, "waited 2 s for another rank in a step, by NCCL");
+  }
+}
+
+TEST(a_failure_of_the_library_is_told) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
+  const Told told = run_with_fault(dir, "1 7 error");
+  EXPECT(!told.loading);
+  EXPECT_ERROR(told.status, "NCCL, gathering from all ranks: remote process exited");
+  EXPECT_ERROR(told.status, "rank 1 of 2");
+}
+
+}  // namespace
+}  // namespace nemotron::test
+
+NEMOTRON_TEST_MAIN
