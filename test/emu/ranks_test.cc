@@ -210,20 +210,21 @@ TEST(ranks_gather_whole_rows) {
   for (const int ranks : {2, 4}) {
     for (const emu::Order order : kOrders) {
       on_ranks(ranks, order, [&](Rank& rank) {
-        const std::vector<float> all = normals(3, 0, kRows * kVocab);
         GatherLogits p;
         p.peers = rank.peers;
         p.vocab = kVocab;
         p.grid_rows = kRows;
         p.first_col = kVocab * rank.peers.rank / ranks;
         p.cols = kVocab * (rank.peers.rank + 1) / ranks - p.first_col;
-        std::vector<float> part(all.size(), 1e9f);
-        for (int i = 0; i < kRows; ++i) {
-          std::copy_n(&all[size_t(i * kVocab + p.first_col)], p.cols,
-                      &part[size_t(i * kVocab + p.first_col)]);
-        }
         EXPECT(kRows <= logit_rows_of_turn(p.peers, kVocab));
-        for (int again = 0; again < 3; ++again) {
+        // Four turns: each slot twice, with other values.
+        for (int turn = 0; turn < 4; ++turn) {
+          const std::vector<float> all = normals(turn, 0, kRows * kVocab);
+          std::vector<float> part(all.size(), 1e9f);
+          for (int i = 0; i < kRows; ++i) {
+            std::copy_n(&all[size_t(i * kVocab + p.first_col)], p.cols,
+                        &part[size_t(i * kVocab + p.first_col)]);
+          }
           p.logits = rank.memory(part);
           gather_logits(rank.context.queue(), p);
           const std::vector<float> got = rank.read(p.logits, all.size());
