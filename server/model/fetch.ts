@@ -22,6 +22,16 @@ const listed = (names: readonly string[]): string =>
 const hasConfig = async (folder: string): Promise<boolean> =>
   (await stat(join(folder, 'config.json')).catch(() => undefined)) !== undefined
 
+/** NVIDIA's own form of Nemotron-4, which is read by `import-nemo` alone. */
+const refuseNemo = async (folder: string): Promise<void> => {
+  if (await hasConfig(folder)) return
+  const found = await stat(join(folder, 'model_config.yaml')).catch(() => undefined)
+  if (found !== undefined)
+    throw new ConfigError(
+      `${folder}: has no config.json but a model_config.yaml: it is a NeMo folder. \`nemotron-server import-nemo ${folder} OUT\` makes OUT of it, which is served.`,
+    )
+}
+
 /** Of a folder that is no model's, such as the hub's `models--OWNER--NAME`: the models in it. */
 const modelsIn = async (folder: string): Promise<readonly string[]> => {
   if (await hasConfig(folder)) return []
@@ -39,11 +49,16 @@ const modelsIn = async (folder: string): Promise<readonly string[]> => {
 export const findFolder = async (name: string): Promise<string | undefined> => {
   const found = await stat(name).catch(() => undefined)
   if (found?.isDirectory()) {
+    await refuseNemo(name)
     const inner = await modelsIn(name)
     if (inner.length === 0) return name
     throw new ConfigError(`${name}: has no config.json. Do you mean ${listed(inner)}?`)
   }
   if (found && isGguf(name)) return name
+  if (found && name.endsWith('.nemo'))
+    throw new ConfigError(
+      `${name}: this is a NeMo archive; unpack it (tar -xf) and make a checkpoint of its folder: nemotron-server import-nemo FOLDER OUT.`,
+    )
   if (found)
     throw new ConfigError(
       `${name}: this is a file; name its folder, or a file whose name ends in .gguf.`,

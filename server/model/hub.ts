@@ -177,6 +177,11 @@ const list = async (site: Site, repo: string, revision: string) => {
   if (!parsed.success)
     throw new HubError(`${repo}: the hub's listing is not what it should be (${url})`)
   const { sha, siblings } = parsed.data
+  const has = (name: string) => siblings.some(({ rfilename }) => rfilename === name)
+  if (!has('config.json') && has('model_config.yaml'))
+    throw new HubError(
+      `${repo}: is a NeMo checkpoint, which is not served as it is: download all of it (hf download ${repo}), and make a checkpoint of its folder: nemotron-server import-nemo FOLDER OUT`,
+    )
   const wanted = siblings.filter(({ rfilename }) => isWanted(rfilename))
   if (wanted.length === 0) throw new HubError(`${repo}: has no files that can be served`)
   const files = await Promise.all(wanted.map((one) => describe(site, repo, sha, one)))

@@ -203,6 +203,17 @@ describe('pull', () => {
     assert.equal(remote.log.length, 1)
   })
 
+  test('a repository that is a NeMo checkpoint is told before anything is fetched', async (t) => {
+    const nemo = { 'model_config.yaml': Buffer.from('a: 1'), 'a.model': Buffer.from('b') }
+    const remote = await startHub(nemo)
+    t.after(remote.close)
+    await assert.rejects(
+      createHub(remote.env(), quick).pull(REPO),
+      /Tiny-Model: is a NeMo checkpoint, .*hf download nvidia\/Tiny-Model\).* import-nemo FOLDER OUT/,
+    )
+    assert.equal(remote.log.length, 1)
+  })
+
   test('unknown models, names that are none, a hub that is not there', async (t) => {
     const remote = await startRemote()
     t.after(() => remote.close())

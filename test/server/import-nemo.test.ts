@@ -19,6 +19,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { findFolder } from '../../server/model/fetch.js'
 import { importNemo } from '../../server/nemo/import.js'
 import { packagePath } from '../../server/version.js'
 import { readAnswer } from './harness.js'
@@ -161,6 +162,17 @@ describe('import-nemo', () => {
     for (const name of shards) assert.equal(statSync(join(out, name)).mtimeMs, 1000)
     assertSame(out, 'nemotron4')
     await assert.rejects(importNemo(folder, out), /is not empty, and no unfinished import/)
+  })
+
+  test('a NeMo folder or archive where a model is to be is told what to do', async () => {
+    const folder = nemoFolder(LM)
+    await assert.rejects(
+      findFolder(folder),
+      /has no config.json but a model_config.yaml: it is a NeMo folder. `nemotron-server import-nemo /,
+    )
+    const archive = join(folder, 'model.nemo')
+    writeFileSync(archive, '')
+    await assert.rejects(findFolder(archive), /model.nemo: this is a NeMo archive; unpack it/)
   })
 
   test('a value that stands for another, and a length under its other name', async () => {
