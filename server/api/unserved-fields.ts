@@ -334,6 +334,16 @@ export const UNSERVED_OF_SCORES: UnservedFields = {
   }),
 }
 
+/** Of drafts that are edited, of which the best is one answer. */
+export const UNSERVED_OF_REFINE: UnservedFields = {
+  withoutEffect: WITHOUT_EFFECT,
+  refused: table({
+    stream: refuse('the best text is known when all are written', false),
+    n: refuse("the best text is one; 'candidates' has them all", 1),
+    max_completion_tokens: refuse("use 'max_tokens'"),
+  }),
+}
+
 export const UNSERVED: UnservedFields = { withoutEffect: WITHOUT_EFFECT, refused: REFUSED }
 
 const ONE_CHAT = 'it is for /v1/chat/completions, one conversation a request'

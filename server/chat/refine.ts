@@ -18,6 +18,7 @@ import { createSplitter } from './think-splitter.js'
 
 /** Who does a part of the work, and how. */
 type Stage = {
+  readonly name: 'draft' | 'feedback' | 'edit'
   readonly model: ServedModel
   readonly temperature: number
   readonly topP: number | undefined
@@ -61,8 +62,19 @@ type Task = {
   readonly isFirst: boolean
 }
 
+/** Says which of the stages failed, and with which model. */
+const inStage = (
+  { name, model }: { readonly name: string; readonly model: ServedModel },
+  error: unknown,
+): unknown => {
+  if (!(error instanceof RequestError)) return error
+  const { kind, param, code, retryAfter } = error
+  const message = `${name} by '${model.id}': ${error.message}`
+  return new RequestError(message, { kind, param, code, retryAfter })
+}
+
 /** Answers to one conversation, without their thinking. */
-const write = async (work: Work, task: Task): Promise<readonly Written[]> => {
+const writeStage = async (work: Work, task: Task): Promise<readonly Written[]> => {
   const { stage, messages, n, at } = task
   const { model, temperature, topP } = stage
   const { engine, pace, metrics } = model
@@ -113,6 +125,14 @@ const write = async (work: Work, task: Task): Promise<readonly Written[]> => {
     throw work.signal.aborted ? clientGone() : fromEngineError(error, model)
   } finally {
     leave()
+  }
+}
+
+const write = async (work: Work, task: Task): Promise<readonly Written[]> => {
+  try {
+    return await writeStage(work, task)
+  } catch (error) {
+    throw work.signal.aborted ? error : inStage(task.stage, error)
   }
 }
 
@@ -186,7 +206,11 @@ export const refine = async (
   },
 ) => {
   const { messages, select, selectName, principle, cacheSalt } = refinement
-  await checkRoom(select, messages, principle, 'select.principle')
+  try {
+    await checkRoom(select, messages, principle, 'select.principle')
+  } catch (error) {
+    throw inStage({ name: 'select', model: select }, error)
+  }
   requirePlace(select)
   const usage = { prompt: 0, completion: 0, cached: 0 }
   // The first failure ends the others.

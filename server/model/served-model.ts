@@ -84,7 +84,12 @@ export const chatModels = (models: Models): string => {
 }
 
 /** The reverse of findRewardModel. */
-export const refuseReward = (models: Models, model: ServedModel, why: string): void => {
+export const refuseReward = (
+  models: Models,
+  model: ServedModel,
+  why: string,
+  param = 'model',
+): void => {
   if (!isReward(model)) return
-  throw badRequest(`'${model.id}' is a reward model: ${why}. ${chatModels(models)}`, 'model')
+  throw badRequest(`'${model.id}' is a reward model: ${why}. ${chatModels(models)}`, param)
 }

@@ -111,6 +111,13 @@ describe('/v1/refine', () => {
       ],
       [{ responses: ['a'], edit: { model: 'nobody' } }, 'edit.model', /does not exist/],
       [
+        { responses: ['a'], feedback: { model: 'tiny-reward' } },
+        'feedback.model',
+        /is a reward model: it writes no text/,
+      ],
+      [{ responses: ['a'], stream: true }, 'stream', /known when all are written/],
+      [{ responses: ['a'], n: 2 }, 'n', /the best text is one/],
+      [
         { responses: ['a'], edit: { model: 'tiny-reasoner', prompt: 'Edit.' } },
         'edit.prompt',
         /\{feedback\}/,
@@ -131,8 +138,28 @@ describe('/v1/refine', () => {
       assert.equal(error.param, param, JSON.stringify(error))
       assert.match(error.message, message)
     }
-    const long = { responses: ['a'], messages: [{ role: 'user', content: 'b'.repeat(600) }] }
-    assert.equal((await refine(long, 400)).code, 'context_length_exceeded')
+    for (const [stage, count, tokens] of [
+      ["select by 'tiny-reward'", 600, 40],
+      ["feedback by 'tiny-reasoner'", 10, 1_000_000],
+    ] as const) {
+      const { code, message } = await refine(
+        {
+          responses: ['a'],
+          messages: [{ role: 'user', content: 'b'.repeat(count) }],
+          max_tokens: tokens,
+        },
+        400,
+      )
+      assert.equal(code, 'context_length_exceeded')
+      assert.ok(message.startsWith(`${stage}: This model's maximum context`), message)
+    }
+    const chat = await h.post('/v1/chat/completions', {
+      ...{ model: 'tiny-reasoner', messages: [user] },
+      reward: { model: 'tiny-reward', pipeline: {} },
+    })
+    const { error } = await readAnswer(chat)
+    assert.equal(error.param, 'reward.pipeline')
+    assert.match(error.message, /POST \/v1\/refine does feedback, edit and select/)
   })
 
   it('chooses by a judge, too', async () => {

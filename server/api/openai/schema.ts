@@ -175,6 +175,11 @@ const chat = {
       include_thinking: maybe(z.boolean()).describe('Score the thinking too. Default false.'),
       principle: Principle.optional(),
     })
+    .superRefine(({ pipeline }, context) => {
+      if (pipeline === undefined) return
+      const message = 'it is not supported here: POST /v1/refine does feedback, edit and select'
+      context.addIssue({ code: 'custom', path: ['pipeline'], message })
+    })
     .optional()
     .describe('Score the candidates and return the best, best first.'),
   principle: Principle.optional(),

@@ -10,6 +10,7 @@ import { badRequest } from '../../request-error.js'
 import { readRequest } from '../read-request.js'
 import { answerId, answerJson, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
+import { UNSERVED_OF_REFINE } from '../unserved-fields.js'
 import { RefineRequest } from './schema.js'
 
 const FEEDBACK =
@@ -22,7 +23,7 @@ const MAX_EDITS = 256
 
 const writer = (models: readonly ServedModel[], name: string, param: string): ServedModel => {
   const model = findModel(models, name, param)
-  refuseReward(models, model, 'it writes no text')
+  refuseReward(models, model, 'it writes no text', param)
   return model
 }
 
@@ -68,6 +69,7 @@ const plan = (server: Server, body: RefineRequest): Refinement => {
       'edit.prompt',
     )
   const stage = (name: 'feedback' | 'edit', prompt: string) => ({
+    name,
     model: writer(models, body[name].model, `${name}.model`),
     temperature: body[name].temperature ?? TEMPERATURE,
     topP: body[name].top_p,
@@ -78,7 +80,7 @@ const plan = (server: Server, body: RefineRequest): Refinement => {
     draft:
       body.model === undefined
         ? undefined
-        : { model: writer(models, body.model, 'model'), temperature, topP },
+        : { name: 'draft', model: writer(models, body.model, 'model'), temperature, topP },
     feedback: stage('feedback', FEEDBACK),
     edit: stage('edit', EDIT),
     select: findRankingModel(models, select.model, 'select.model'),
@@ -93,7 +95,7 @@ const plan = (server: Server, body: RefineRequest): Refinement => {
 export const refineRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
-    const body = await readRequest(c, server, RefineRequest, 'chat')
+    const body = await readRequest(c, server, RefineRequest, 'chat', UNSERVED_OF_REFINE)
     const { answers, feedbacks, scores, order, usage } = await refine(plan(server, body), {
       record: c.get('record'),
       signal: goneSignal(c.env.outgoing),
