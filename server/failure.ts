@@ -22,3 +22,24 @@ export class EngineFailure extends Error {
     this.code = error.code
   }
 }
+
+/** What the system says about a file, and what can be done. */
+const HELP: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such file or folder',
+  ENOTDIR: 'a part of its path is not a folder',
+  EISDIR: 'it is a folder, not a file',
+  EACCES: 'permission denied: check who may use the file and its folder',
+  EPERM: 'not permitted: check who may use the file and its folder',
+  EROFS: 'its file system is read-only: choose another folder',
+  ENOSPC: 'no space is left on the device: free some, then run the same command again',
+  EDQUOT: 'the quota is used up: free some space, then run the same command again',
+  EMFILE: 'too many files are open: raise `ulimit -n`',
+}
+
+/** `what`: read or written. Errors that are not the system's stay as they are. */
+export const fileError = (error: unknown, path: string, what: 'read' | 'written'): unknown => {
+  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string')
+    return error
+  const why = HELP[error.code] ?? error.message
+  return new Error(`${path} cannot be ${what} (${error.code}): ${why}`, { cause: error })
+}

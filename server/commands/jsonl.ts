@@ -3,8 +3,8 @@
 
 import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
+import { fileError } from '../failure.js'
 import { tell } from '../log.js'
-import { fileError } from './file-error.js'
 import { setMembers } from './json-line.js'
 import { type InputLine, inputName, isStandardInput, readLines } from './lines.js'
 import { type Output, openOutput } from './output.js'

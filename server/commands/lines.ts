@@ -3,7 +3,7 @@
 
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { fileError } from './file-error.js'
+import { fileError } from '../failure.js'
 import { otherFormat } from './file-format.js'
 
 export type InputLine = {

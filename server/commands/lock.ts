@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { z } from 'zod'
-import { fileError } from './file-error.js'
+import { fileError } from '../failure.js'
 
 const Holder = z.object({ pid: z.int(), host: z.string(), started: z.string() })
 type Holder = z.output<typeof Holder>

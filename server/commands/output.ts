@@ -6,7 +6,7 @@ import { createWriteStream, existsSync } from 'node:fs'
 import { type FileHandle, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import type { Writable } from 'node:stream'
 import { z } from 'zod'
-import { fileError } from './file-error.js'
+import { fileError } from '../failure.js'
 import { lockOutput } from './lock.js'
 
 const State = z.object({

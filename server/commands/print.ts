@@ -1,6 +1,6 @@
 // What a command is asked for, on standard output.
 
-import { fileError } from './file-error.js'
+import { fileError } from '../failure.js'
 
 /** Resolves when it is written, or when its reader wants no more (`| head`). */
 export const print = (text: string): Promise<void> =>

@@ -4,6 +4,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
+import { fileError } from '../failure.js'
 
 type DownloadOptions = {
   readonly url: string
@@ -24,6 +25,19 @@ type DownloadOptions = {
 }
 
 export class DownloadError extends Error {}
+
+/** No other attempt mends a disk. */
+const write = async (file: FileHandle, chunk: Uint8Array, at: number, path: string) => {
+  try {
+    for (let done = 0; done < chunk.length; ) {
+      const left = chunk.subarray(done)
+      done += (await file.write(left, 0, left.length, at + done)).bytesWritten
+    }
+  } catch (error) {
+    const told = fileError(error, path, 'written')
+    throw new DownloadError(told instanceof Error ? told.message : String(told))
+  }
+}
 
 /** What another attempt may mend. */
 class Passing extends DownloadError {
@@ -79,7 +93,7 @@ const attempt = async (
   file: FileHandle,
   have: number,
 ): Promise<number> => {
-  const { url, headers, size, onBytes, stallMs, signal } = options
+  const { url, headers, target, size, onBytes, stallMs, signal } = options
   const giveUp = new AbortController()
   const stalled = () => giveUp.abort(new Passing(`${url}: nothing came for ${stallMs / 1000} s`))
   const cancel = () => giveUp.abort(signal?.reason)
@@ -101,7 +115,7 @@ const attempt = async (
     for await (const chunk of response.body ?? []) {
       clearTimeout(timer)
       if (at + chunk.length > size) throw new Passing(`${url}: more than the ${size} bytes it has`)
-      await file.write(chunk, 0, chunk.length, at)
+      await write(file, chunk, at, target)
       at += chunk.length
       onBytes(chunk.length)
       timer = setTimeout(stalled, stallMs)

@@ -15,6 +15,7 @@ import {
   writeFile,
 } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
+import { fileError } from '../failure.js'
 import { type NemoConfig, readModelConfig } from './model-config.js'
 import { type Plan, planImport, type Source, type Tensor } from './plan.js'
 import { bandsOf, createReading, type Reading } from './zarr.js'
@@ -57,19 +58,25 @@ const layOut = ({ sources }: Shard) => {
   return { header, startOf: (name: string) => header.length + (starts.get(name) ?? 0), size: at }
 }
 
+type Out = { readonly fd: number; readonly path: string }
+
 const writeAll = (
-  fd: number,
+  { fd, path }: Out,
   bytes: Buffer,
   from: number,
   size: number,
   position: number,
 ): void => {
-  for (let done = 0; done < size; )
-    done += writeSync(fd, bytes, from + done, size - done, position + done)
+  try {
+    for (let done = 0; done < size; )
+      done += writeSync(fd, bytes, from + done, size - done, position + done)
+  } catch (error) {
+    throw fileError(error, path, 'written')
+  }
 }
 
 const writeSource = async (
-  fd: number,
+  out: Out,
   { array, layer, moves, rowBytes }: Source,
   {
     startOf,
@@ -87,7 +94,7 @@ const writeSource = async (
       const end = Math.min(from + count, firstRow + rows)
       if (begin >= end) continue
       writeAll(
-        fd,
+        out,
         bytes,
         (begin - firstRow) * rowBytes,
         (end - begin) * rowBytes,
@@ -110,8 +117,10 @@ const writeShard = async (
   const partial = `${path}.partial`
   const fd = openSync(partial, 'w')
   try {
-    writeAll(fd, header, 0, header.length, 0)
-    for (const source of shard.sources) await writeSource(fd, source, { startOf, reading, onBytes })
+    const out = { fd, path }
+    writeAll(out, header, 0, header.length, 0)
+    for (const source of shard.sources)
+      await writeSource(out, source, { startOf, reading, onBytes })
     fsyncSync(fd)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
@@ -192,6 +201,12 @@ const findTokenizer = async (
   return found === undefined ? undefined : join(folder, found)
 }
 
+const writeText = async (path: string, text: string): Promise<void> => {
+  await writeFile(path, text).catch((error) => {
+    throw fileError(error, path, 'written')
+  })
+}
+
 /** A file that says which import an unfinished folder is of. */
 const STATE = 'import-nemo.state'
 
@@ -203,7 +218,7 @@ const checkOut = async (out: string, print: string): Promise<void> => {
     throw new Error(`${out}: it holds an unfinished import of another folder`)
   if (state === undefined && names.length > 0)
     throw new Error(`${out}: it is not empty, and no unfinished import`)
-  await writeFile(join(out, STATE), print)
+  await writeText(join(out, STATE), print)
 }
 
 const gb = (bytes: number): string => `${(bytes / 1e9).toPrecision(3)} GB`
@@ -282,12 +297,12 @@ export const importNemo = async (
         onProgress(label, done, total)
       })
   }
-  await writeFile(
+  await writeText(
     join(out, 'model.safetensors.index.json'),
     json({ metadata: { total_size: total }, weight_map: map }),
   )
   if (tokenizer !== undefined) await copyFile(tokenizer, join(out, 'tokenizer.model'))
-  await writeFile(join(out, 'generation_config.json'), json({ bos_token_id: 2, eos_token_id: 3 }))
-  await writeFile(join(out, 'config.json'), json(configOf(config, plan)))
+  await writeText(join(out, 'generation_config.json'), json({ bos_token_id: 2, eos_token_id: 3 }))
+  await writeText(join(out, 'config.json'), json(configOf(config, plan)))
   await rm(join(out, STATE))
 }
