@@ -1,11 +1,12 @@
 // What a server lives through: whole answers and streams beside aborted, malformed, oversized, over-budget and slow
 // requests, clients that go in the middle, connections that are only held open, and a SIGTERM under load. Every
-// request is answered or cleanly closed, every KV block comes back, memory stays flat.
+// request is answered or cleanly closed, every KV block comes back, memory stays flat. And a device that breaks
+// under the same load: then every request is told so, and every block comes back too.
 
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once as onceOf } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { createConnection, type Socket } from 'node:net'
 import { packagePath } from '../../server/version.js'
 import { chatCheckpoint } from './chat-checkpoint.js'
@@ -15,7 +16,9 @@ const BODY_LIMIT = 64 << 10
 
 type Started = { readonly child: ChildProcess; readonly port: number }
 
-const start = async (): Promise<Started> => {
+type Setup = { readonly args: readonly string[]; readonly env?: Readonly<Record<string, string>> }
+
+const start = async ({ args, env = {} }: Setup): Promise<Started> => {
   const child = spawn(
     process.execPath,
     [
@@ -35,12 +38,11 @@ const start = async (): Promise<Started> => {
       '1',
       '--max-num-seqs',
       '32',
-      '--log-level',
-      'error',
       '--body-limit',
       String(BODY_LIMIT),
+      ...args,
     ],
-    { stdio: ['ignore', 'inherit', 'pipe'] },
+    { stdio: ['ignore', 'inherit', 'pipe'], env: { ...process.env, ...env } },
   )
   let text = ''
   child.stderr?.on('data', (chunk) => {
@@ -134,7 +136,9 @@ const once = (port: number, kind: Kind, i: number): Promise<string> =>
     socket.on('close', () => {
       const status = /^HTTP\/1.1 (\d+)/.exec(answer)?.[1] ?? 'closed'
       const streamed = kind === 'stream' || kind === 'slow'
-      if (streamed && status === '200' && !answer.includes('data: [DONE]')) resolve('cut')
+      // A stream that had begun tells of a failure in its last event.
+      if (status === '200' && /^data: \{"error":/m.test(answer)) resolve('told')
+      else if (streamed && status === '200' && !answer.includes('data: [DONE]')) resolve('cut')
       else resolve(status)
     })
   })
@@ -204,6 +208,19 @@ const expectIdle = async (port: number): Promise<void> => {
   }
 }
 
+/** Bytes per million requests, by the line through the second half of the moments. */
+const growth = (memory: readonly number[], requests: number): number => {
+  const late = memory.slice(Math.floor(memory.length / 2))
+  const mean = late.reduce((sum, mb) => sum + mb, 0) / late.length
+  const middle = (late.length - 1) / 2
+  const [over, under] = late.reduce(
+    ([up, down], mb, i) => [up + (i - middle) * (mb - mean), down + (i - middle) ** 2],
+    [0, 0],
+  )
+  const perMoment = (over / under) * 2 ** 20
+  return (perMoment / Math.ceil(requests / 20)) * 1e6
+}
+
 type Chaos = {
   readonly requests: number
   readonly held: number
@@ -213,7 +230,7 @@ type Chaos = {
 
 /** Resident MB at twenty moments, after all else was proved. */
 export const runChaos = async ({ requests, held, say }: Chaos): Promise<readonly number[]> => {
-  const server = await start()
+  const server = await start({ args: ['--log-level', 'error'] })
   try {
     const sockets = await hold(server.port, held)
     const load = await runLoad(server, requests)
@@ -240,7 +257,60 @@ export const runChaos = async ({ requests, held, say }: Chaos): Promise<readonly
 
     const { memory } = load
     say(`${requests} requests, RSS in MB: ${memory.map((mb) => mb.toFixed(0)).join(' ')}`)
+    say(`second half: ${growth(memory, requests).toExponential(1)} bytes per million requests`)
     return memory
+  } finally {
+    server.child.kill('SIGKILL')
+  }
+}
+
+const FAULTY = packagePath('build/Release/libfaulty_backend.so')
+
+/** For `test`: why no device can be broken here, or false. */
+export const noFaults: string | false = existsSync(FAULTY)
+  ? false
+  : 'the C++ tests are not built: npm test builds them'
+
+/** A device that broke answers nothing any more: requests that were under way are told, later ones too. */
+const BROKEN = /^(?:(?:whole|text|stream|slow|abort) (?:500|503|told)|budget 50\d|long 50\d)$/
+
+type Fault = {
+  /** As NEMOTRON_FAULT of test/faults/faulty_backend.cc: RANK CALL KIND. */
+  readonly fault: string
+  readonly ranks?: number
+  readonly requests: number
+  readonly say: (text: string) => void
+}
+
+export const runFault = async ({ fault, ranks = 1, requests, say }: Fault): Promise<void> => {
+  const server = await start({
+    args: ['--log-level', 'fatal', '--device', 'cuda', '--tensor-parallel-size', String(ranks)],
+    env: { NEMOTRON_CUDA_LIBRARY: FAULTY, NEMOTRON_FAULT: fault },
+  })
+  try {
+    const load = await runLoad(server, requests)
+    const { counts } = load
+    const shown = JSON.stringify([...counts])
+    assert.deepEqual(
+      oddOf(load, (key) => ALLOWED.has(key) || BROKEN.test(key)),
+      [],
+      shown,
+    )
+    const sum = (pattern: RegExp) =>
+      [...counts].reduce((all, [key, count]) => all + (pattern.test(key) ? count : 0), 0)
+    const [before, after] = [sum(/ 200$/), sum(/ (?:50\d|told)$/)]
+    say(`fault ${fault}: ${before} answered before it, ${after} told of it`)
+    assert.ok(before > 0 && after > 0, shown)
+    await expectIdle(server.port)
+    const health = await fetch(`http://127.0.0.1:${server.port}/health`)
+    assert.equal(health.status, 503)
+    assert.match(
+      await health.text(),
+      /"phase":"failed".*(?:a fault was injected|did nothing for 8 s)/,
+    )
+    const exited = onceOf(server.child, 'exit')
+    server.child.kill('SIGTERM')
+    assert.deepEqual(await exited, [0, null])
   } finally {
     server.child.kill('SIGKILL')
   }
