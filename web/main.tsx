@@ -10,6 +10,7 @@ import { createStore, keep, recall, useStore } from './store.js'
 
 const VIEWS = {
   chat: 'Chat',
+  decisions: 'Decisions',
   tokens: 'Tokens',
   live: 'Live',
   models: 'Models',
@@ -58,6 +59,7 @@ const later = <P extends object>(load: () => Promise<ComponentType<P>>) => {
 }
 
 const Dashboard = later(() => import('./dashboard.js').then((all) => all.Dashboard))
+const DecisionsView = later(() => import('./decisions.js').then((all) => all.DecisionsView))
 const TokenizerView = later(() => import('./tokenizer.js').then((all) => all.TokenizerView))
 const ModelsView = later(() => import('./models.js').then((all) => all.ModelsView))
 const ReferenceView = later(() => import('./reference.js').then((all) => all.ReferenceView))
@@ -144,6 +146,7 @@ const Content = ({ view, state }: { view: View; state: State }) => {
       </Page>
     )
   const { models } = state.server
+  if (view === 'decisions') return <DecisionsView models={models} />
   if (view === 'tokens') return <TokenizerView models={models} />
   if (view === 'models') return <ModelsView server={state.server} />
   return <Chat models={models} />

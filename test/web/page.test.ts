@@ -190,6 +190,35 @@ describe('the page, on the embedded models', { skip: noBrowser || noAddon }, () 
     await page.context().close()
   })
 
+  test('typed questions are answered with bars; what the server refuses is shown', async () => {
+    const { page, complaints } = await openPage(browser, `${server.url}/#decisions`)
+    const question = (i: number) => page.getByRole('region', { name: `Question ${i}` })
+    await button(page, 'Decide').click()
+    await page.getByText(/tokens read, .* none written/).waitFor()
+    for (const [i, options] of [2, 3, 3].entries()) {
+      const bars = question(i + 1).locator('.bars dd')
+      assert.equal(await bars.count(), options)
+      const shares = (await bars.allInnerTexts()).map((text) => Number(text.replace(/[<%]/g, '')))
+      const sum = shares.reduce((all, share) => all + share, 0)
+      assert.ok(Math.abs(sum - 100) < 2, shares.join())
+    }
+    assert.match(await question(2).innerText(), /confidence \d/)
+    assert.match(await question(3).innerText(), /\d\.\d\d of 2, confidence/)
+    assert.deepEqual(complaints, [])
+    // An answer that is to other questions is not left standing.
+    await question(2).getByLabel('Options, one a line').fill('delivery')
+    assert.equal(await page.locator('.bars').count(), 0)
+    await button(page, 'Decide').click()
+    assert.match(await page.getByRole('alert').innerText(), /questions\.1\.choices/)
+    await question(2).getByRole('button', { name: 'Remove' }).click()
+    await button(page, 'Add a question').click()
+    await question(3).getByRole('textbox').fill('It is a question.')
+    await button(page, 'Decide').click()
+    await page.getByText(/tokens read/).waitFor()
+    assert.equal(await page.locator('.bars').count(), 3)
+    await page.context().close()
+  })
+
   test('tokens, models and the API are shown', async () => {
     const { page, complaints } = await openPage(browser, `${server.url}/#tokens`)
     await page.getByLabel('Text', { exact: true }).fill('<|eot_id|>')
@@ -241,16 +270,18 @@ describe('the page, on the embedded models', { skip: noBrowser || noAddon }, () 
       await page.setViewportSize({ width, height: 800 })
       for (const colorScheme of ['light', 'dark'] as const) {
         await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' })
-        for (const view of ['chat', 'tokens', 'live', 'models', 'api']) {
+        for (const view of ['chat', 'decisions', 'tokens', 'live', 'models', 'api']) {
           const where = `${view}, ${colorScheme}, ${width}`
           await page.goto(`${server.url}/#${view}`)
           const shown = {
             chat: '.turn',
+            decisions: '.bars',
             tokens: '.pieces',
             live: '.tile',
             models: '.plan',
             api: '.route',
           }
+          if (view === 'decisions') await button(page, 'Decide').click()
           await page
             .locator(shown[view as keyof typeof shown])
             .first()
