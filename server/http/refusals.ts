@@ -8,27 +8,33 @@ import type { MiddlewareHandler } from 'hono'
 import { RequestError } from '../request-error.js'
 import type { Env } from './context.js'
 
-/** Refusals a second, when there are more. */
-const RATE = 50
-/** So many may come at once without a wait. */
+type Pace = {
+  /** Refusals a second, when there are more. */
+  readonly rate: number
+  readonly maxWaitMs: number
+}
+
+/** For whoever comes back on its connection sooner than it was told. */
+export const EARLY: Pace = { rate: 50, maxWaitMs: 1000 }
+/** For all others: to be refused soon is all that they get. */
+export const FAIR: Pace = { rate: 200, maxWaitMs: 400 }
+/** So many of either may come at once without a wait. */
 const BURST = 100
-/** Whoever comes back on its connection sooner than it was told may wait so long. */
-const MAX_WAIT_MS = 1000
-/** Whoever does wait as told, behind many who do not, still hears soon. */
-const MAX_FAIR_WAIT_MS = 400
 /** Refused so often in a row, a connection is closed: the next one may lead to another server. */
 const MAX_IN_A_ROW = 8
 
 /** Returns how long the refusal that is due now has to wait. All times in milliseconds. */
-export const createRefusalPace = (now: () => number = () => performance.now()) => {
-  const burst = (1000 * BURST) / RATE
+export const createRefusalPace = (
+  { rate, maxWaitMs }: Pace,
+  now: () => number = () => performance.now(),
+) => {
+  const burst = (1000 * BURST) / rate
   /** When all refusals so far would be out, had there been no burst. */
   let outAt = Number.NEGATIVE_INFINITY
-  return (isEarly: boolean): number => {
+  return (): number => {
     const time = now()
-    outAt = Math.min(Math.max(outAt, time) + 1000 / RATE, time + burst + MAX_WAIT_MS)
-    const ms = Math.max(0, outAt - time - burst)
-    return isEarly ? ms : Math.min(MAX_FAIR_WAIT_MS, ms)
+    outAt = Math.min(Math.max(outAt, time) + 1000 / rate, time + burst + maxWaitMs)
+    return Math.max(0, outAt - time - burst)
   }
 }
 
@@ -36,7 +42,8 @@ export const createRefusalPace = (now: () => number = () => performance.now()) =
 type Told = { readonly times: number; readonly comeBackAt: number }
 
 export const paceRefusals = (): MiddlewareHandler<Env> => {
-  const wait = createRefusalPace()
+  const waitEarly = createRefusalPace(EARLY)
+  const waitFair = createRefusalPace(FAIR)
   const told = new WeakMap<Socket, Told>()
   return async (c, next) => {
     const arrived = performance.now()
@@ -49,7 +56,7 @@ export const paceRefusals = (): MiddlewareHandler<Env> => {
     }
     const { times, comeBackAt } = told.get(socket) ?? { times: 0, comeBackAt: 0 }
     if (times + 1 >= MAX_IN_A_ROW) c.header('connection', 'close')
-    const ms = wait(arrived < comeBackAt)
+    const ms = arrived < comeBackAt ? waitEarly() : waitFair()
     if (ms > 0) await sleep(ms)
     const seconds = c.error.retryAfter ?? 1
     told.set(socket, { times: times + 1, comeBackAt: performance.now() + 1000 * seconds })

@@ -11,6 +11,7 @@ import { benchModel } from '../../bench/random-model.js'
 import { shapeNamed } from '../../bench/shapes.js'
 import { packagePath } from '../../server/version.js'
 import { noAddon, type RealServer, startReal } from '../server/real-server.js'
+import { noBrowser } from '../web/browser.js'
 
 type Ended = { readonly code: number | null; readonly out: string; readonly err: string }
 
@@ -56,6 +57,8 @@ test('--help lists the benches, and each its flags', async () => {
     'compare-results',
     'http',
     'storm',
+    'overload',
+    'frames',
     'loop',
     'reward',
     'score',
@@ -214,6 +217,23 @@ describe('benches of our own engine', { skip: noAddon }, () => {
     )
     assert.match(out, MACHINE)
     assert.match(out, /^useful answers: .* 4 clients that ignore Retry-After: \d+ %/m)
+  })
+
+  test('overload', async () => {
+    const out = await output(
+      ...['overload', '--rounds', '1', '--duration', '1', '--places', '1', '--output-len', '8'],
+    )
+    assert.match(out, MACHINE)
+    assert.match(out, /^goodput at 4 times the peak: \d+ % of it /m)
+    assert.match(out, /^refusals: median \d+ ms, goal 50; 99th percentile \d+ ms, goal 500$/m)
+    const [, green, asked] = /^health: (\d+) of (\d+) answers were 200$/m.exec(out) ?? []
+    assert.ok(green !== undefined && green === asked, out)
+  })
+
+  test('frames', { skip: noBrowser }, async () => {
+    const out = await output('frames', '--rounds', '1', '--tokens', '200')
+    assert.match(out, MACHINE)
+    assert.match(out, /^frames while an answer streams: [\d.]+\/s, goal 60; \d+ long tasks$/m)
   })
 
   test('loop', async () => {

@@ -71,6 +71,8 @@ export const LONG: readonly string[] = [
   'npm run bench -- ops qkv --seconds 0.2',
   'npm run bench -- grammar',
   'npm run bench -- storm',
+  'npm run bench -- overload',
+  'npm run bench -- frames',
   'npm run bench -- loop',
   'npm run bench -- reward',
   'npm run bench -- decisions',

@@ -4,40 +4,42 @@ import assert from 'node:assert/strict'
 import { Agent, type IncomingMessage, request } from 'node:http'
 import { connect } from 'node:net'
 import { describe, test } from 'node:test'
-import { createRefusalPace } from '../../server/http/refusals.js'
+import { createRefusalPace, EARLY, FAIR } from '../../server/http/refusals.js'
 import { chatBody, type Harness, rawRequest, startHarness, until } from './harness.js'
 
 const CHAT = '/v1/chat/completions'
 
 describe('the pace of refusals', () => {
-  const EARLY = true
+  for (const [who, pace] of [
+    ['who came back early', EARLY],
+    ['all others', FAIR],
+  ] as const) {
+    const { rate, maxWaitMs } = pace
+    test(`${who}: a burst at once, then ${rate} a second, after ${maxWaitMs} ms at most`, () => {
+      let time = 5000
+      const wait = createRefusalPace(pace, () => time)
+      const first = Array.from({ length: 100 }, wait)
+      assert.ok(first.every((ms) => ms < 1e-6))
+      const next = Array.from({ length: 15 }, wait)
+      for (const [i, ms] of next.entries()) assert.ok(Math.abs(ms - ((i + 1) * 1000) / rate) < 1e-6)
+      const many = Array.from({ length: 10_000 }, wait)
+      assert.ok(Math.abs(Math.max(...many) - maxWaitMs) < 1e-6)
+      // What came in the flood is not held against those that come later.
+      time += maxWaitMs
+      assert.ok(wait() < 1000 / rate + 1e-6)
+      time += 10_000
+      assert.ok(Array.from({ length: 100 }, wait).every((ms) => ms < 1e-6))
+    })
 
-  test('a burst goes out at once, then 50 a second; early clients wait at most a second', () => {
-    let time = 5000
-    const wait = createRefusalPace(() => time)
-    const first = Array.from({ length: 100 }, () => wait(EARLY))
-    assert.ok(first.every((ms) => ms < 1e-6))
-    const next = Array.from({ length: 15 }, () => wait(EARLY))
-    for (const [i, ms] of next.entries()) assert.ok(Math.abs(ms - ((i + 1) * 1000) / 50) < 1e-6)
-    const many = Array.from({ length: 10_000 }, () => wait(EARLY))
-    assert.ok(Math.abs(Math.max(...many) - 1000) < 1e-6)
-    // Who came as told waits less in the same flood.
-    assert.equal(wait(!EARLY), 400)
-    // What came in the flood is not held against those that come later.
-    time += 1000
-    assert.ok(wait(EARLY) < 1000 / 50 + 1e-6)
-    time += 10_000
-    assert.ok(Array.from({ length: 100 }, () => wait(EARLY)).every((ms) => ms < 1e-6))
-  })
-
-  test('50 a second, evenly, never wait', () => {
-    let time = 0
-    const wait = createRefusalPace(() => time)
-    for (let i = 0; i < 1000; i++) {
-      time += 1000 / 50
-      assert.ok(wait(EARLY) < 1e-6)
-    }
-  })
+    test(`${who}: ${rate} a second, evenly, never wait`, () => {
+      let time = 0
+      const wait = createRefusalPace(pace, () => time)
+      for (let i = 0; i < 1000; i++) {
+        time += 1000 / rate
+        assert.ok(wait() < 1e-6)
+      }
+    })
+  }
 })
 
 /** One place, taken until `free` is called. */
@@ -96,8 +98,8 @@ describe('clients that ignore Retry-After', () => {
       assert.equal(health.status, 200)
       await Promise.all(clients)
       const seconds = (performance.now() - start) / 1000
-      // The burst, the rate, and the last wait of each, which the limit of a wait may have cut short.
-      const most = 100 + 50 * seconds + 64 * Math.ceil(seconds)
+      // The bursts, the rate, and the last wait of each, which the limit of a wait may have cut short.
+      const most = 2 * 100 + 50 * seconds + 64 * Math.ceil(seconds)
       assert.ok(refused <= most, `${refused} refusals in ${seconds} s`)
       assert.ok(refused >= 64)
       const metrics = await harness.server.metrics.text()
@@ -133,10 +135,10 @@ describe('clients that ignore Retry-After', () => {
           socket.once('close', () => resolve())
         })
       // The first hundred hear at once, the others leave while their refusal waits.
-      await Promise.all(Array.from({ length: 200 }, leave))
+      await Promise.all(Array.from({ length: 400 }, leave))
       const refusals = () => lines.filter(({ error }) => error === 'rate_limit_exceeded')
       const told = () => refusals().reduce((sum, { refused = 1 }) => sum + Number(refused), 0)
-      await until(() => told() === 200, 'all 200 are told')
+      await until(() => told() === 400, 'all 400 are told')
       assert.ok(refusals().length < 10, `${refusals().length} lines`)
     }))
 
