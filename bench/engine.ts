@@ -8,20 +8,13 @@
 import { count, list, optional, readFlags, text, toggle, UsageError } from './flags.js'
 import { buildCpuBench, type Ceilings, type Clock, machine, measureCeilings } from './machine.js'
 import { benchGguf } from './peers/gguf.js'
-import type { ChildOptions, Task, Timing } from './peers/protocol.js'
+import type { ChildOptions, Task } from './peers/protocol.js'
 import { type Running, startLlama, startOurs, startTorch } from './peers/start.js'
-import { benchModel, randomPrompt } from './random-model.js'
-import {
-  type Agreement,
-  type CaseResult,
-  type OursAlone,
-  printReport,
-  type Report,
-  type Round,
-  saveReport,
-} from './report.js'
+import { benchModel } from './random-model.js'
+import { type CaseResult, type OursAlone, printReport, type Report, saveReport } from './report.js'
 import { type Case, kvBytes, type Shape, shapeNamed, shapes, weightBytes } from './shapes.js'
 import { median } from './stats.js'
+import { type Competitor, compareNumbers, playCase, progress } from './turns.js'
 
 const flags = {
   shapes: list('LIST', 'what to play', '1b,160m', Object.keys(shapes)),
@@ -48,13 +41,6 @@ type Settings = {
   readonly clock: Clock
 }
 
-/** One column of the table: a process, and the tasks that it plays. */
-type Competitor = {
-  readonly name: string
-  readonly process: Running
-  readonly taskOf: (c: Case) => Task | null
-}
-
 const maxLength = 2560
 const maxSequences = 32
 
@@ -68,20 +54,6 @@ const casesOf = (shape: Shape): readonly Case[] => {
   })
   const prefill = (tokens: number): Case => ({ name: `prefill ${tokens}`, task: 'prefill', tokens })
   return [decode(1, 128), prefill(128), prefill(512), prefill(2048), decode(8, 16), decode(32, 16)]
-}
-
-/** Turns of a case, by how long the last one took. */
-const turnsOf = (seconds: number, rounds: number): number =>
-  Math.min(rounds, seconds > 20 ? 1 : seconds > 4 ? 2 : rounds)
-
-const progress = (text: string): void => {
-  process.stderr.write(`[${Math.round(performance.now() / 1000)} s] ${text}\n`)
-}
-
-/** Fills caches and code paths without the cost of a whole turn. */
-const warmUpOf = (task: Task): Task => {
-  if (task.task === 'decode') return { ...task, steps: 1 }
-  return 'tokens' in task ? { ...task, tokens: 64 } : task
 }
 
 const startAll = async (
@@ -139,82 +111,6 @@ const startAll = async (
   return competitors
 }
 
-/** Same weights, same numbers? Each process says what it makes of one prompt. */
-const compareNumbers = async (
-  shape: Shape,
-  processes: readonly Running[],
-): Promise<readonly Agreement[]> => {
-  // Not longer than llama.cpp's whole distributions fit.
-  const prompt = randomPrompt(Math.min(256, Math.round(4e6 / shape.vocab)), shape.vocab, 99)
-  const checks = processes.map(async (one) => ({
-    name: one.name,
-    ...(await one.run({ task: 'check', prompt })),
-  }))
-  const [ours, ...others] = await Promise.all(checks)
-  return others.map(({ name, top = [], logprobs = [], error }) => {
-    const differences = logprobs.map((value, i) => Math.abs(value - (ours?.logprobs?.[i] ?? 0)))
-    return {
-      name,
-      positions: prompt.length - 1,
-      sameTop: top.filter((id, index) => id === ours?.top?.[index]).length,
-      meanDifference: differences.reduce((sum, value) => sum + value, 0) / differences.length,
-      ...(error !== undefined && { error }),
-    }
-  })
-}
-
-type Player = { readonly name: string; readonly process: Running; readonly task: Task }
-
-/** One turn each of those that have one left. */
-const playRound = async (
-  players: readonly Player[],
-  played: Map<string, Timing[]>,
-  failed: Map<string, string>,
-  rounds: number,
-): Promise<Round['timings']> => {
-  const timings: Record<string, Timing> = {}
-  for (const { name, process, task } of players) {
-    const turns = played.get(name) ?? []
-    const last = turns.at(-1)?.seconds ?? 0
-    if (failed.has(name) || turns.length >= turnsOf(last, rounds)) continue
-    const { timing, error } = await process.run(task)
-    if (error !== undefined) failed.set(name, error)
-    if (timing === undefined) continue
-    played.set(name, [...turns, timing])
-    timings[name] = timing
-  }
-  return timings
-}
-
-const playCase = async (
-  c: Case,
-  competitors: readonly Competitor[],
-  ceilings: () => Ceilings,
-  settings: Settings,
-): Promise<CaseResult> => {
-  const players = competitors.flatMap(({ name, process, taskOf }): readonly Player[] => {
-    const task = taskOf(c)
-    return task === null ? [] : [{ name, process, task }]
-  })
-  const failed = new Map<string, string>()
-  for (const { name, process, task } of players) {
-    const { error } = await process.run(warmUpOf(task))
-    if (error !== undefined) failed.set(name, error)
-  }
-  const played = new Map<string, Timing[]>()
-  const rounds: Round[] = []
-  while (rounds.length < settings.rounds) {
-    const measured = ceilings()
-    const order = rounds.length % 2 === 0 ? players : players.toReversed()
-    const timings = await playRound(order, played, failed, settings.rounds)
-    if (Object.keys(timings).length === 0) break
-    rounds.push({ ceilings: measured, timings })
-    progress(`${c.name}, round ${rounds.length}: ${Object.keys(timings).join(', ')}`)
-  }
-  for (const [name, why] of failed) console.error(`${c.name}: ${name}: ${why}`)
-  return { case: c, rounds }
-}
-
 const measureOurs = async (ours: Running): Promise<OursAlone> => {
   const { latencies = [] } = await ours.run({ task: 'latency', requests: 50 })
   return { submitToStep: median(latencies), idleCpu: await ours.idleCpu(2) }
@@ -232,7 +128,7 @@ const benchShape = async (shape: Shape, threads: number, settings: Settings): Pr
     const cases: CaseResult[] = []
     for (const c of casesOf(shape)) {
       if (!settings.cases.some((part) => c.name.includes(part))) continue
-      cases.push(await playCase(c, competitors, ceilings, settings))
+      cases.push(await playCase(c, competitors, ceilings, settings.rounds))
     }
     const used = processes.map(({ name, ready, memory }) => ({ name, ...ready, memory: memory() }))
     return {

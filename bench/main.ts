@@ -10,6 +10,7 @@ const benches: Readonly<Record<string, readonly [file: string, about: string]>> 
     'engine',
     'ours beside llama.cpp and transformers, and beside the limits of the machine',
   ],
+  packed: ['packed', 'GGUF types and weights quantised at load, beside llama.cpp on the same file'],
   draft: ['draft', 'a draft model beside none: acceptance, tokens a step, speed-up'],
   ops: ['ops', 'ceilings, matrix products, attention and draws of the CPU backend (C++)'],
   serve: ['serve', 'a streaming load on any OpenAI-compatible server'],

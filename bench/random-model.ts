@@ -47,7 +47,7 @@ export const tensorsOf = (s: Shape): readonly Tensor[] => {
 }
 
 /** Marsaglia's xorshift128; the state is drawn from the seed and the name. */
-const randomWords = (seed: number, name: string): (() => number) => {
+export const randomWords = (seed: number, name: string): (() => number) => {
   let hash = seed | 0
   const next = (): number => {
     hash = Math.imul(hash ^ (hash >>> 16), 0x45d9f3b) + 0x6d2b79f5
@@ -90,7 +90,7 @@ const toBf16 = (values: Float32Array): Uint16Array => {
 const pieceElements = 1 << 22
 
 /** Mean and deviation of a tensor's values (see the head of this file). */
-const distribution = (tensor: Tensor): readonly [mean: number, deviation: number] => {
+export const distribution = (tensor: Tensor): readonly [mean: number, deviation: number] => {
   const [, columns] = tensor.shape
   if (columns === undefined) return [1, 0.1] // norm gains
   const vocabulary = tensor.name.includes('embed') || tensor.name.includes('lm_head')

@@ -46,8 +46,8 @@ export type Report = {
 const arithmeticOf = (report: Report, name: string): Arithmetic => {
   const version = report.competitors.find((competitor) => competitor.name === name)?.version ?? ''
   const exact = /amx|bf16/.test(version) && !version.includes('rounded')
-  if (name === 'ours fp8') return { dtype: 'fp8', passes: 1 }
-  return { dtype: 'bf16', passes: exact ? 2 : 1 }
+  if (name === 'ours fp8') return { weights: 'fp8', passes: 1 }
+  return { weights: 'bf16', passes: exact ? 2 : 1 }
 }
 
 type Rates = readonly (number | undefined)[]

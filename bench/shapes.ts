@@ -107,10 +107,10 @@ export type Case =
 
 type Limit = { readonly rate: number; readonly bound: 'read' | 'matrix' }
 
-/** Weights in memory, and how often an activation goes through a matrix product: twice in the exact
- * arithmetic of BF16 instructions (docs/decisions/0004-activations.md). */
-export type Arithmetic = { readonly dtype: 'bf16' | 'fp8'; readonly passes: 1 | 2 }
-export const once: Arithmetic = { dtype: 'bf16', passes: 1 }
+/** Weights as a step reads them, or their bytes; and how often an activation goes through a matrix product: twice in
+ * the exact arithmetic of BF16 instructions (docs/decisions/0004-activations.md). */
+export type Arithmetic = { readonly weights: 'bf16' | 'fp8' | number; readonly passes: 1 | 2 }
+export const once: Arithmetic = { weights: 'bf16', passes: 1 }
 
 /** Parameters of the layers' matrices: what FP8 shrinks and every token multiplies. */
 const linearParameters = (s: Sizes): number =>
@@ -135,12 +135,18 @@ const operations = (s: Sizes, tokens: number, sampled: number, keys: number): nu
   4 * s.layers * s.heads * s.headDim * keys
 
 /** Tokens a second at best, and which rate sets it. */
-export const limitOf = (s: Sizes, c: Case, { dtype, passes }: Arithmetic, at: Ceilings): Limit => {
+export const limitOf = (
+  s: Sizes,
+  c: Case,
+  { weights, passes }: Arithmetic,
+  at: Ceilings,
+): Limit => {
+  const bytes = typeof weights === 'number' ? weights : weightBytes(s, weights)
   const tokens = c.task === 'decode' ? c.sequences : c.tokens
   const keys =
     c.task === 'decode' ? tokens * (c.context + c.steps / 2) : (tokens * (tokens + 1)) / 2
   const kept = c.task === 'decode' ? keys : tokens
-  const read = (weightBytes(s, dtype) + kept * kvBytes(s)) / at.bandwidth
+  const read = (bytes + kept * kvBytes(s)) / at.bandwidth
   const flops = operations(s, tokens, c.task === 'decode' ? tokens : 1, keys)
   const matrix = (passes * flops) / at.matrix
   return { rate: tokens / Math.max(read, matrix), bound: read >= matrix ? 'read' : 'matrix' }

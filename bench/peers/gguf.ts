@@ -1,7 +1,7 @@
-// A bench model as a BF16 GGUF file, so that llama.cpp computes with the same values. Two things differ
-// from the Hugging Face folder: llama.cpp rotates neighbouring pairs of a head where transformers rotates
-// halves, so the rows of q and k are put in that order; and llama3's rope scaling is a tensor of divisors
-// of the frequencies.
+// A bench model as a GGUF file. In BF16 llama.cpp computes with the values of the Hugging Face folder. Two things differ
+// from it: llama.cpp rotates neighbouring pairs of a head where transformers rotates halves, so the rows of q and k are
+// put in that order; and llama3's rope scaling is a tensor of divisors of the frequencies. Of packed types the blocks are
+// random, with the deviation that the folder's values have (gguf-blocks.ts).
 
 import { existsSync } from 'node:fs'
 import {
@@ -13,6 +13,30 @@ import {
   writePieces,
 } from '../random-model.js'
 import type { RopeScaling, Shape } from '../shapes.js'
+import { type BlockType, blockTypes, packedBytes, randomBlocks } from './gguf-blocks.js'
+
+/** Which type each matrix has. The ends of a model keep more bits than its layers, as llama.cpp's own mixes have it. */
+export type Mix = 'BF16' | 'Q8_0' | 'Q4_K' | 'IQ3_S' | 'dynamic'
+
+/** As Unsloth's Dynamic 2.0 does it: more bits where a layer or a matrix is sensitive, fewer elsewhere, so that
+ * neighbours differ. */
+const dynamicType = (matrix: string, layer: number, layers: number): keyof typeof blockTypes => {
+  const outer = layer < layers / 8 || layer >= layers - layers / 8
+  if (matrix === 'attn_v') return 'Q6_K'
+  if (matrix === 'ffn_down') return outer ? 'Q6_K' : 'Q5_K'
+  if (matrix === 'ffn_up') return layer % 2 === 0 ? 'Q4_K' : 'IQ4_XS'
+  if (matrix === 'attn_output') return layer % 2 === 0 ? 'IQ4_XS' : 'Q5_K'
+  return outer ? 'Q5_K' : 'Q4_K'
+}
+
+/** Null: the matrix is BF16. `name`: blk.3.ffn_up.weight. */
+const typeOf = (name: string, layers: number, mix: Mix): BlockType | null => {
+  if (mix === 'BF16') return null
+  if (mix === 'Q8_0') return blockTypes.Q8_0
+  const [, layer, matrix = ''] = name.match(/^blk\.(\d+)\.(.*)\.weight$/) ?? []
+  if (layer === undefined) return blockTypes.Q6_K
+  return blockTypes[mix === 'dynamic' ? dynamicType(matrix, Number(layer), layers) : mix]
+}
 
 const alignment = 32
 const padding = (bytes: number): Uint8Array => Buffer.alloc(-bytes & (alignment - 1))
@@ -53,7 +77,7 @@ const metadata = (shape: Shape): readonly (readonly [key: string, value: Uint8Ar
     ['llama.rope.dimension_count', metaU32(shape.headDim)],
     ['llama.rope.freq_base', metaF32(shape.ropeTheta)],
     ['tokenizer.ggml.model', metaText('gpt2')],
-    ['tokenizer.ggml.pre', metaText('gpt-2')],
+    ['tokenizer.ggml.pre', metaText('llama-bpe')],
     ['tokenizer.ggml.tokens', metaList(8, tokens.map(text))],
     [
       'tokenizer.ggml.token_type',
@@ -121,7 +145,7 @@ const neighbouringPairs = (matrix: Uint8Array, tensor: Tensor, headDim: number):
   return turned
 }
 
-const converted = (shape: Shape): readonly GgufTensor[] => {
+const converted = (shape: Shape, mix: Mix): readonly GgufTensor[] => {
   const fill = randomWeights()
   const whole = (tensor: Tensor): Uint8Array =>
     join(...Array.from(fill(tensor), (piece) => piece.slice()))
@@ -135,6 +159,14 @@ const converted = (shape: Shape): readonly GgufTensor[] => {
         bytes: 2 * bytes,
         pieces: () => [widened(whole(tensor))],
       }
+    const type = typeOf(base.name, shape.layers, mix)
+    if (type !== null)
+      return {
+        ...base,
+        type: type.number,
+        bytes: packedBytes(type, tensor),
+        pieces: () => randomBlocks(type, tensor),
+      }
     if (/\.[qk]_proj\./.test(tensor.name)) {
       const turn = () => [neighbouringPairs(whole(tensor), tensor, shape.headDim)]
       return { ...base, bytes, pieces: turn }
@@ -147,11 +179,17 @@ const converted = (shape: Shape): readonly GgufTensor[] => {
   return [...tensors, { ...rope, bytes: divisors.length, pieces: () => [divisors] }]
 }
 
+/** Bytes of weights that a step reads from such a file. */
+export const stepBytes = (shape: Shape, mix: Mix): number =>
+  converted(shape, mix)
+    .filter(({ name }) => shape.tied || name !== 'token_embd.weight')
+    .reduce((sum, { bytes }) => sum + bytes, 0)
+
 /** The GGUF file beside a bench model's folder; written when it is not there yet. */
-export const benchGguf = (folder: string, shape: Shape): string => {
-  const path = `${folder}.gguf`
+export const benchGguf = (folder: string, shape: Shape, mix: Mix = 'BF16'): string => {
+  const path = mix === 'BF16' ? `${folder}.gguf` : `${folder}-${mix}.gguf`
   if (existsSync(path)) return path
-  const tensors = converted(shape)
+  const tensors = converted(shape, mix)
   const meta = metadata(shape)
   let end = 0
   const infos = tensors.map(({ name, shape: sizes, type, bytes }) => {

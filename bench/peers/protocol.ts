@@ -49,7 +49,7 @@ export type ChildOptions = {
   readonly vocab: number
   /** Ours alone, as all below. */
   readonly kvBytes: number
-  readonly dtype: 'bf16' | 'fp8'
+  readonly dtype: 'auto' | 'bf16' | 'fp8' | 'int4' | 'int8'
   readonly exactActivations?: boolean
   readonly tensorParallelSize?: number
   readonly isa?: string
