@@ -1,4 +1,4 @@
-// npm run bench -- ops [ceilings | ops] [--threads N] [--isa NAME] [--weights bf16|fp8] [--bf16-kv]
+// npm run bench -- ops [ceilings | ops] [--threads N] [--isa NAME] [--weights NAME] [--bf16-kv]
 //                      [--seconds S] [--wall] [case...]
 // The C++ bench of the CPU backend; one line of JSON a case. The program tells its flags itself.
 

@@ -19,7 +19,9 @@ size_t packed_bytes(const PackedGroup& group, const Checkpoint& checkpoint, cons
   const auto grouped = group.grouped(checkpoint, in.packs_groups);
   const WeightFormat format = group.format(in.format, grouped);
   const int64_t cols = group.parts[0].range.cols;
-  const int64_t lists = group.use == WeightUse::gate_up ? 2 : 1;
+  // Gate and up of one form lie in one list of panels, padded together.
+  const bool two_forms = !grouped.empty() && (!grouped[0] || !grouped.back());
+  const int64_t lists = group.use == WeightUse::gate_up && !two_forms ? 2 : 1;
   const auto padded = [&](int64_t rows) { return size_t(round_up(rows / lists, 16) * lists); };
   const auto in_groups = [&](int64_t rows, const GroupedForm& form) {
     return padded(rows) / 16 * form.panel_bytes(cols);
@@ -33,9 +35,7 @@ size_t packed_bytes(const PackedGroup& group, const Checkpoint& checkpoint, cons
   for (size_t i = 0; i < group.parts.size(); ++i) {
     const auto& [source, range] = group.parts[i];
     if (!grouped.empty() && grouped[i]) {
-      bytes +=
-          in_groups(range.rows * (group.use == WeightUse::gate_up ? 2 : 1), grouped[i]->form()) /
-          size_t(lists);
+      bytes += in_groups(range.rows * lists, grouped[i]->form()) / size_t(lists);
       continue;
     }
     rows += range.rows;

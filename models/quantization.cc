@@ -1,5 +1,6 @@
 #include "models/quantization.h"
 
+#include "models/checkpoint/int_groups.h"
 #include "models/checkpoint/json_fields.h"
 
 namespace nemotron {
@@ -7,7 +8,9 @@ namespace {
 
 constexpr const char* kServed =
     "served: FP8 E4M3 by ModelOpt (quant_algo \"FP8\"), by compressed-tensors (8-bit float weights "
-    "per tensor or per channel) and with \"quant_method\" \"fp8\" (per tensor)";
+    "per tensor or per channel) and with \"quant_method\" \"fp8\" (per tensor); integers of 4 and "
+    "8 "
+    "bits by \"gptq\" and \"awq\"";
 
 std::string quoted(const std::string& s) { return Json(s).brief(); }
 
@@ -158,6 +161,9 @@ Status read_quantization_block(const Json& block, const std::string& where, Quan
     read_compressed(&f, out);
   } else if (method == "fp8") {
     read_vllm_fp8(&f, out);
+  } else if (method == "gptq" || method == "awq") {
+    IntGroups groups;  // the checkpoint's affair: its tensors look as if they were BF16
+    f.adopt(read_int_groups(block, where, &groups));
   } else if (f.status().ok()) {
     f.unsupported("\"quant_method\" is " + (method.empty() ? "missing" : quoted(method)) + "; " +
                   kServed);

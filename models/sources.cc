@@ -72,7 +72,8 @@ std::vector<const GroupedRows*> PackedGroup::grouped(const Checkpoint& checkpoin
   for (const Part& part : parts) {
     const StoredTensor& weight = *part.source->weight;
     const GroupedRows* r = checkpoint.grouped(weight);
-    if (!r && weight.dtype != DType::bf16 && weight.dtype != DType::fp8_e4m3) {
+    if (!r && use == WeightUse::gate_up && weight.dtype != DType::bf16 &&
+        weight.dtype != DType::fp8_e4m3) {
       return widened("it is in one matrix with " + weight.name + ", which is " + weight.dtype_name);
     }
     // The whole matrix's stretches decide, so that any number of ranks does the same.
@@ -84,8 +85,7 @@ std::vector<const GroupedRows*> PackedGroup::grouped(const Checkpoint& checkpoin
     if (!rows.empty()) {
       const GroupedRows* last = rows.back();
       const bool same = r && last ? r->form() == last->form() : r == last;
-      if (!same && use == WeightUse::gate_up) return widened("gate and up are of two types");
-      if (!same && end % kPanel != 0) {
+      if (!same && use != WeightUse::gate_up && end % kPanel != 0) {
         return widened("parts of several types meet at row " + std::to_string(end) +
                        ", no multiple of " + std::to_string(kPanel));
       }

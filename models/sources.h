@@ -71,8 +71,8 @@ struct PackedGroup {
   int64_t rows() const;
 
   // Of each part the rows that stay in groups, or null. None at all, and all parts are widened,
-  // where one panel would have to hold several forms, where a cut goes through a block, beside F32
-  // and F16, and where the device does not pack groups.
+  // where one panel would have to hold several forms, where a cut goes through a block, of a gate
+  // or an up beside F32 or F16, and where the device does not pack groups.
   // `why`, where it is given, says so then.
   std::vector<const GroupedRows*> grouped(const Checkpoint& checkpoint, bool packs_groups,
                                           std::string* why = nullptr) const;

@@ -233,7 +233,7 @@ struct AmxBody {
     k.panel_group = 4;
     k.few_panels = [](int rows) { return rows <= 32 ? 4 : 0; };
     k.block_panels = 16, k.block_rows = 1024;
-    k.scratch_bytes = size_t(kScratchPanels) * Base::kWidePanel;
+    k.scratch_bytes = size_t(kScratchPanels) * Base::wide_bytes(kKBlock);
     k.enter = T::configure;
     k.leave = T::release;
     k.tile[int(Format::bf16)] = tile_bf16;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 namespace nemotron::cpu {
@@ -49,18 +50,27 @@ Status Gemm::reserve(int64_t k) {
 
 void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w,
                     const GemmOutput& out) {
-  const int64_t terms = kernels_->a_is_bf16[int(w.format())] && !round_ ? kMostTerms : 1;
-  // block_rows are of BF16: a row of two terms counts twice, and so does one of float32.
-  const int64_t most = kernels_->block_rows / (kernels_->a_is_bf16[int(w.format())] ? terms : 2);
-  for (int64_t first = 0; first < rows; first += most) {
-    const int64_t n = std::min(most, rows - first);
-    const Chunk chunk{first, n, terms, round_up(n * terms, kernels_->row_step)};
-    ticks_.fetch_add(1, std::memory_order_relaxed);
-    pool_->run([&](int thread) {
-      pack(in, chunk, w, thread);
-      pool_->barrier();
-      panels(chunk, w, out, thread);
-    });
+  // Formats that take different kinds of activations are rare in one matrix: each kind goes over
+  // the rows by itself.
+  for (const bool bf16 : {true, false}) {
+    if (std::ranges::none_of(w.segments, [&](const Segment& segment) {
+          return kernels_->a_is_bf16[int(segment.format)] == bf16;
+        })) {
+      continue;
+    }
+    const int64_t terms = bf16 && !round_ ? kMostTerms : 1;
+    // block_rows are of BF16: a row of two terms counts twice, and so does one of float32.
+    const int64_t most = kernels_->block_rows / (bf16 ? terms : 2);
+    for (int64_t first = 0; first < rows; first += most) {
+      const int64_t n = std::min(most, rows - first);
+      const Chunk chunk{first, n, terms, round_up(n * terms, kernels_->row_step), bf16};
+      ticks_.fetch_add(1, std::memory_order_relaxed);
+      pool_->run([&](int thread) {
+        pack(in, chunk, w, thread);
+        pool_->barrier();
+        panels(chunk, w, out, thread);
+      });
+    }
   }
 }
 
@@ -96,7 +106,8 @@ void Gemm::norm(const GemmInput& in, int64_t rows, int64_t cols, float* out, int
 
 // a_ [block][row][width of the block]; the second terms of all rows follow the first ones.
 void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread) {
-  const bool bf16 = kernels_->a_is_bf16[int(w.format())];
+  const bool bf16 = chunk.bf16;
+  const bool least = w.has_least && bf16 == kernels_->a_is_bf16[int(Format::i4)];
   const Range mine = share(chunk.rows, thread, pool_->size());
   for (int64_t r = mine.begin; r < mine.end; ++r) {
     const int64_t from = chunk.first + r;
@@ -114,7 +125,7 @@ void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, 
       } else {
         kernels_->split_bf16(high, high + chunk.rows * width, row.x + k, gain, row.by, used, width);
       }
-      for (int64_t term = 0; w.has_least && term < chunk.terms; ++term) {
+      for (int64_t term = 0; least && term < chunk.terms; ++term) {
         const int64_t of = at + term * chunk.rows * width;
         kernels_->sums(sums_.as<float>() + k / 16 * chunk.padded + r + term * chunk.rows,
                        chunk.padded, a_.data() + size_t(of) * (bf16 ? 2 : 4), width);
@@ -127,7 +138,7 @@ void Gemm::multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip
                           uint8_t* scratch) {
   const Segment& segment = *strip.segment;
   const bool grouped = is_grouped(segment.format);
-  const size_t a_size = kernels_->a_is_bf16[int(w.format())] ? 2 : 4;
+  const size_t a_size = chunk.bf16 ? 2 : 4;
   const auto tile = kernels_->tile[int(segment.format)];
   const auto at = [&](int64_t p, int64_t k) {
     const size_t offset = grouped ? size_t(k / kGroupedBlock * segment.groups.block_bytes)
@@ -174,9 +185,7 @@ void Gemm::multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip
 float* Gemm::sum_stretches(const Chunk& chunk, const PackedMatrix& w, const Strip& whole,
                            uint8_t* own) {
   float* level[kBuffers];
-  for (int i = 0; i < kBuffers; ++i) {
-    level[i] = reinterpret_cast<float*>(own + scratch_bytes_ + size_t(i) * buffer_bytes_);
-  }
+  for (int i = 0; i < kBuffers; ++i) level[i] = buffer(own, i);
   float*& c = level[kBuffers - 1];
   const int64_t width = whole.end_k / w.stretches, n = chunk.rows * whole.n * kPanel;
   for (int64_t i = 0; i < w.stretches; ++i) {
@@ -191,28 +200,65 @@ float* Gemm::sum_stretches(const Chunk& chunk, const PackedMatrix& w, const Stri
 }
 
 void Gemm::panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& out, int thread) {
+  if (kernels_->enter) kernels_->enter();
+  if (w.has_two_lists()) {
+    share_of(chunk, w, 0, w.panels, out, thread);
+  } else {
+    for (const Segment& segment : w.segments) {
+      if (kernels_->a_is_bf16[int(segment.format)] != chunk.bf16) continue;
+      share_of(chunk, w, segment.first_panel, segment.panels, out, thread);
+    }
+  }
+  if (kernels_->leave) kernels_->leave();
+}
+
+const float* Gemm::strip(const Chunk& chunk, const PackedMatrix& w, int64_t panel, int64_t n,
+                         int64_t end, uint8_t* own) {
+  const Strip whole{.segment = w.place(panel).segment,
+                    .panel = panel,
+                    .n = n,
+                    .next_panel = panel + n < end ? panel + n : -1,
+                    .first_k = 0,
+                    .end_k = w.k};
+  return sum_stretches(chunk, w, whole, own);
+}
+
+// Gates and ups of different formats: each list by itself, and then panel by panel in turn.
+const float* Gemm::two_lists(const Chunk& chunk, const PackedMatrix& w, int64_t panel, int64_t n,
+                             int64_t end, uint8_t* own) {
+  float* const to = buffer(own, kBuffers - 1);
+  for (int64_t list = 0; list < 2; ++list) {
+    float* const c = buffer(own, int(list));
+    const auto [segment, first] = w.place(panel + list);
+    const Strip half{.segment = segment,
+                     .panel = first,
+                     .n = n / 2,
+                     .next_panel = panel + n < end ? first + n / 2 : -1,
+                     .first_k = 0,
+                     .end_k = w.k};
+    multiply_strip(chunk, w, half, c, own);
+    for (int64_t from = 0; from < chunk.rows * n / 2; ++from) {
+      std::memcpy(to + (2 * from + list) * kPanel, c + from * kPanel, kPanel * sizeof(float));
+    }
+  }
+  return to;
+}
+
+void Gemm::share_of(const Chunk& chunk, const PackedMatrix& w, int64_t first, int64_t panels,
+                    const GemmOutput& out, int thread) {
   // Whole groups, so that a thread's share does not end between a gate and its up.
   const int64_t group = kernels_->panel_group;
-  const Range mine = share((w.panels + group - 1) / group, thread, pool_->size());
-  const int64_t end = std::min(mine.end * group, w.panels);
+  const Range mine = share((panels + group - 1) / group, thread, pool_->size());
+  const int64_t end = first + std::min(mine.end * group, panels);
   // A few rows are bound by memory: panels that are read side by side, each from end to end.
   const int64_t few = kernels_->few_panels(int(chunk.rows * chunk.terms));
   const int64_t step = few > 0 ? few : kernels_->block_panels;
   uint8_t* own = c_.data() + (scratch_bytes_ + kBuffers * buffer_bytes_) * size_t(thread);
-
-  if (kernels_->enter) kernels_->enter();
-  for (int64_t panel = mine.begin * group, next; panel < end; panel = next) {
-    const Segment& segment = w.segment_of(panel);
-    const int64_t segment_end = std::min(end, segment.first_panel + segment.panels);
-    const int64_t n = std::min(step, segment_end - panel), stride = n * kPanel;
+  for (int64_t panel = first + mine.begin * group, next; panel < end; panel = next) {
+    const int64_t n = std::min(step, end - panel), stride = n * kPanel;
     next = panel + n;
-    const Strip whole{.segment = &segment,
-                      .panel = panel,
-                      .n = n,
-                      .next_panel = next < segment_end ? next : -1,
-                      .first_k = 0,
-                      .end_k = w.k};
-    const float* c = sum_stretches(chunk, w, whole, own);
+    const float* c = w.has_two_lists() ? two_lists(chunk, w, panel, n, end, own)
+                                       : strip(chunk, w, panel, n, end, own);
     const float* scale = w.scale.empty() || out.is_part ? nullptr : w.scale.data() + panel * kPanel;
     for (int64_t r = 0; r < chunk.rows; ++r) {
       const float* sums = c + r * stride;
@@ -221,18 +267,17 @@ void Gemm::panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& o
       if (out.kind == GemmOutput::Kind::silu_mul) {
         const int64_t at = panel / 2 * kPanel;
         kernels_->silu_mul(to + at, sums, scale, std::min(stride / 2, w.rows / 2 - at));
-      } else {
-        const int64_t at = panel * kPanel, used = std::min(stride, w.rows - at);
-        if (out.kind == GemmOutput::Kind::add) {
-          kernels_->add(to + at, sums, scale, used);
-        } else {
-          kernels_->store(to + at, sums, scale, used);
-        }
-        if (out.kind == GemmOutput::Kind::relu2) relu2(to + at, used);
+        continue;
       }
+      const int64_t at = panel * kPanel, used = std::min(stride, w.rows - at);
+      if (out.kind == GemmOutput::Kind::add) {
+        kernels_->add(to + at, sums, scale, used);
+      } else {
+        kernels_->store(to + at, sums, scale, used);
+      }
+      if (out.kind == GemmOutput::Kind::relu2) relu2(to + at, used);
     }
   }
-  if (kernels_->leave) kernels_->leave();
 }
 
 }  // namespace nemotron::cpu

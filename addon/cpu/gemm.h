@@ -46,6 +46,7 @@ class Gemm {
   // A chunk of rows: `rows` of them, `terms` rows of a_ for each, `padded` rows of a_ in all.
   struct Chunk {
     int64_t first, rows, terms, padded;
+    bool bf16;  // what a_ holds; float32 otherwise
   };
   // A row of x as the products take it: `x` times `by`, times `gain` where there is one.
   struct Row {
@@ -55,14 +56,26 @@ class Gemm {
   };
   Row normed(const Norm* norm, const float* x, int64_t n, int thread);
   void pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread);
+  // Panels whose format takes the chunk's kind of activations.
   void panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& out, int thread);
-  // Panels [panel, panel + n) from `first_k` to `end_k`: sums to c.
+  // The thread's share of panels [first, first + n).
+  void share_of(const Chunk& chunk, const PackedMatrix& w, int64_t first, int64_t n,
+                const GemmOutput& out, int thread);
+  // Sums of panels [panel, panel + n), [rows][n * 16].
+  const float* strip(const Chunk& chunk, const PackedMatrix& w, int64_t panel, int64_t n,
+                     int64_t end, uint8_t* own);
+  const float* two_lists(const Chunk& chunk, const PackedMatrix& w, int64_t panel, int64_t n,
+                         int64_t end, uint8_t* own);
+  // Panels [panel, panel + n) of a segment from `first_k` to `end_k`: sums to c.
   struct Strip {
     const Segment* segment;
     int64_t panel, n, next_panel, first_k, end_k;
   };
   void multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip& strip, float* c,
                       uint8_t* scratch);
+  float* buffer(uint8_t* own, int i) const {
+    return reinterpret_cast<float*>(own + scratch_bytes_ + size_t(i) * buffer_bytes_);
+  }
   // The sum over the weight's stretches. Returns which of the thread's buffers has it.
   float* sum_stretches(const Chunk& chunk, const PackedMatrix& w, const Strip& whole, uint8_t* own);
 

@@ -106,16 +106,16 @@ struct Body {
 
   // --- tiles of weights in groups ---
   // Every group's sum begins at zero, takes its k in order, and goes to the row's sum times its
-  // scale. Few rows decode the weights as they multiply; more rows have them decoded once, which
-  // gives the same bits.
+  // scale. Up to kCodedRows rows decode the weights as they multiply. As many as go through a panel
+  // at once have a chunk decoded at a time, which stays in the first-level cache; more have all of
+  // it decoded once. The bits are the same.
 
-  static constexpr int kDecodedRows = 3;  // most rows that decode for themselves
+  static constexpr int kCodedRows = 4;
   static constexpr size_t kWideElement = S::kDot ? 2 : 4;
-  static constexpr Format kWide = S::kDot ? Format::bf16 : Format::f32;
-  // Of a panel that was decoded: values, and scale and least value of every 16.
-  static constexpr size_t kWideValues = size_t(kKBlock) * kPanel * kWideElement;
-  static constexpr size_t kWideScales = size_t(kKBlock) / 16 * kPanel * sizeof(float);
-  static constexpr size_t kWidePanel = kWideValues + 2 * kWideScales;
+  // Of a panel of k weights that was decoded: values, then scale and least value of every 16.
+  static constexpr size_t wide_values(int k) { return size_t(k) * kPanel * kWideElement; }
+  static constexpr size_t wide_scales(int k) { return size_t(k) / 16 * kPanel * sizeof(float); }
+  static constexpr size_t wide_bytes(int k) { return wide_values(k) + 2 * wide_scales(k); }
 
   struct Scale {
     F by, least;
@@ -133,16 +133,25 @@ struct Body {
     steps += kGroupedBlock / g.group * kPanel;
     return {by, S::mul(Half(block + 32).at(0), S::from_int8(steps + i * kPanel))};
   }
-  // Of the group's elements of a row.
+  // What a group's least value is multiplied by for a row.
   static inline F group_sum(const TileArgs& t, int row, int k) {
     const float* sum = t.sums + k / 16 * t.sums_stride + row;
     return S::set1(t.groups->group == 16 ? sum[0] : sum[0] + sum[t.sums_stride]);
   }
-  static inline void add_group(float* c, F sum, const Scale& scale) {
-    S::store(c, S::fma(sum, scale.by, S::load(c)));
-  }
-  static inline void add_group(float* c, F sum, const Scale& scale, F of_row) {
-    S::store(c, S::sub(S::fma(sum, scale.by, S::load(c)), S::mul(scale.least, of_row)));
+  template <bool kLeast, int ROWS, int PANELS>
+  static inline void add_group(const TileArgs& t, int row, int k, float* c,
+                               const F (&acc)[ROWS][PANELS], const Scale (&scale)[PANELS]) {
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r, c += t.c_stride) {
+      F of_row = S::zero();
+      if constexpr (kLeast) of_row = group_sum(t, row + r, k);
+#pragma GCC unroll 16
+      for (int p = 0; p < PANELS; ++p) {
+        F sum = S::fma(acc[r][p], scale[p].by, S::load(c + p * kPanel));
+        if constexpr (kLeast) sum = S::fma(scale[p].least, of_row, sum);
+        S::store(c + p * kPanel, sum);
+      }
+    }
   }
 
   // Four k, with their weights w [PANELS].at(i) or pairs.
@@ -178,17 +187,32 @@ struct Body {
     return static_cast<const uint8_t*>(t.a) + (row * t.a_stride + k) * int64_t(kWideElement);
   }
 
-  // A group of a call: its first k of the rows, its codes' chunk, its number in the block.
-  struct GroupAt {
-    int row, k;
+  // Chunk `at` of a call's first panel, which begins with a block: its block and its codes.
+  struct ChunkAt {
     const uint8_t* block;
     const uint8_t* codes;
-    int number;
+    int first_group;  // of the block
   };
+  template <Format format>
+  static inline ChunkAt chunk_at(const TileArgs& t, const uint8_t* b, int at) {
+    const Groups& g = *t.groups;
+    const uint8_t* block = b + at / kGroupedBlock * g.block_bytes;
+    const int chunk = at % kGroupedBlock / kGroupedChunk;
+    return {block, block + g.scales_bytes + chunk * 64 * format_bits(format),
+            chunk * kGroupedChunk / g.group};
+  }
+  // The same chunk of what the next call reads.
+  template <Format format>
+  static inline void fetch_ahead(const TileArgs& t, const ChunkAt& at, int panel) {
+    const int64_t to = panel * t.b_stride + t.ahead;
+    S::template prefetch_bytes<64 * format_bits(format)>(at.codes + to);
+    if (at.first_group == 0) S::template prefetch_bytes<64>(at.block + to);
+  }
+
   // The group of quads FIRST.. of a chunk, to c.
-  template <Format format, int ROWS, int PANELS, int FIRST, int QUADS>
-  static inline void coded_group(const TileArgs& t, const GroupAt& at, float* c) {
-    using Quad = typename S::template CodeQuad<format>;
+  template <Format format, bool kLeast, int ROWS, int PANELS, int FIRST, int QUADS>
+  static inline void coded_group(const TileArgs& t, const typename S::template Codes<format>& codes,
+                                 const ChunkAt& at, int group, int k, float* c) {
     F acc[ROWS][PANELS];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) {
@@ -197,69 +221,53 @@ struct Body {
     }
 #pragma GCC unroll 8
     for (int q = 0; q < QUADS; ++q) {
-      Quad w[PANELS];
+      typename S::template CodeQuad<format> w[PANELS];
 #pragma GCC unroll 16
-      for (int p = 0; p < PANELS; ++p) w[p].load(at.codes + p * t.b_stride, FIRST + q, *t.groups);
-      four<ROWS, PANELS>(acc, at_k(t, at.row, at.k + q * 4), t.a_stride, w);
+      for (int p = 0; p < PANELS; ++p) w[p].load(at.codes + p * t.b_stride, FIRST + q, codes);
+      four<ROWS, PANELS>(acc, at_k(t, 0, k + q * 4), t.a_stride, w);
     }
+    Scale scale[PANELS];
 #pragma GCC unroll 16
     for (int p = 0; p < PANELS; ++p) {
-      const Scale scale = scale_of(*t.groups, at.block + p * t.b_stride, at.number);
-#pragma GCC unroll 16
-      for (int r = 0; r < ROWS; ++r) {
-        float* to = c + r * t.c_stride + p * kPanel;
-        if (t.groups->has_least) {
-          add_group(to, acc[r][p], scale, group_sum(t, at.row + r, at.k));
-        } else {
-          add_group(to, acc[r][p], scale);
-        }
+      scale[p] = scale_of(*t.groups, at.block + p * t.b_stride, group);
+    }
+    add_group<kLeast, ROWS, PANELS>(t, 0, k, c, acc, scale);
+  }
+
+  template <Format format, bool kLeast, int ROWS, int PANELS>
+  static inline void coded(const TileArgs& t, int panel) {
+    const typename S::template Codes<format> codes(*t.groups);
+    const uint8_t* b = t.b + panel * t.b_stride;
+    float* c = t.c + panel * kPanel;
+    for (int k = 0; k < t.k; k += kGroupedChunk) {
+      const ChunkAt at = chunk_at<format>(t, b, t.skip + k);
+      for (int p = 0; p < PANELS; ++p) fetch_ahead<format>(t, at, p);
+      if (t.groups->group == 32) {
+        coded_group<format, kLeast, ROWS, PANELS, 0, 8>(t, codes, at, at.first_group, k, c);
+      } else {
+        coded_group<format, kLeast, ROWS, PANELS, 0, 4>(t, codes, at, at.first_group, k, c);
+        coded_group<format, kLeast, ROWS, PANELS, 4, 4>(t, codes, at, at.first_group + 1, k + 16,
+                                                        c);
       }
     }
   }
 
-  template <Format format, int ROWS, int PANELS>
-  static inline void coded(const TileArgs& t, int row, int panel) {
-    constexpr int kChunk = S::template CodeQuad<format>::kChunk;
+  // k weights of a panel from `from` on, decoded to `out`.
+  template <Format format>
+  static void decode(const TileArgs& t, int panel, int from, int k, uint8_t* out) {
+    const typename S::template Codes<format> codes(*t.groups);
     const Groups& g = *t.groups;
     const uint8_t* b = t.b + panel * t.b_stride;
-    float* c = t.c + row * t.c_stride + panel * kPanel;
-    for (int at = t.skip; at < t.skip + t.k; at += kGroupedChunk) {
-      const uint8_t* block = b + at / kGroupedBlock * g.block_bytes;
-      const int chunk = at % kGroupedBlock / kGroupedChunk, k = at - t.skip;
-      const uint8_t* codes = block + g.scales_bytes + chunk * kChunk;
-      for (int p = 0; p < PANELS; ++p) {
-        S::template prefetch_bytes<kChunk>(codes + p * t.b_stride + t.ahead);
-        if (chunk == 0) S::template prefetch_bytes<64>(block + p * t.b_stride + t.ahead);
-      }
-      GroupAt group{row, k, block, codes, chunk * kGroupedChunk / g.group};
-      if (g.group == 32) {
-        coded_group<format, ROWS, PANELS, 0, 8>(t, group, c);
-      } else {
-        coded_group<format, ROWS, PANELS, 0, 4>(t, group, c);
-        group.k += 16, ++group.number;
-        coded_group<format, ROWS, PANELS, 4, 4>(t, group, c);
-      }
-    }
-  }
-
-  // Decodes a panel of the call.
-  template <Format format>
-  static void decode(const TileArgs& t, const uint8_t* b, uint8_t* out) {
-    constexpr int kChunk = S::template CodeQuad<format>::kChunk;
-    const Groups& g = *t.groups;
     uint8_t* values = out;
-    float* scales = reinterpret_cast<float*>(out + kWideValues);
-    float* least = reinterpret_cast<float*>(out + kWideValues + kWideScales);
-    for (int at = t.skip; at < t.skip + t.k; at += kGroupedChunk) {
-      const uint8_t* block = b + at / kGroupedBlock * g.block_bytes;
-      const int chunk = at % kGroupedBlock / kGroupedChunk;
-      const uint8_t* codes = block + g.scales_bytes + chunk * kChunk;
-      S::template prefetch_bytes<kChunk>(codes + t.ahead);
-      if (chunk == 0) S::template prefetch_bytes<64>(block + t.ahead);
+    float* scales = reinterpret_cast<float*>(out + wide_values(k));
+    float* least = reinterpret_cast<float*>(out + wide_values(k) + wide_scales(k));
+    for (int end = from + k; from < end; from += kGroupedChunk) {
+      const ChunkAt at = chunk_at<format>(t, b, t.skip + from);
+      fetch_ahead<format>(t, at, 0);
 #pragma GCC unroll 8
       for (int q = 0; q < 8; ++q, values += 4 * kPanel * kWideElement) {
         typename S::template CodeQuad<format> w;
-        w.load(codes, q, g);
+        w.load(at.codes, q, codes);
         if constexpr (S::kDot) {
           S::store_pairs(values, w.w);
         } else {
@@ -268,79 +276,99 @@ struct Body {
         }
       }
       for (int i = 0; i < kGroupedChunk / g.group; ++i, scales += kPanel, least += kPanel) {
-        const Scale s = scale_of(g, block, chunk * kGroupedChunk / g.group + i);
+        const Scale s = scale_of(g, at.block, at.first_group + i);
         S::store(scales, s.by);
         S::store(least, s.least);
       }
     }
   }
 
-  // The same as coded(), of panels that were decoded.
-  template <int ROWS, int PANELS>
-  static inline void wide(const TileArgs& t, int row, int panel) {
-    const Groups& g = *t.groups;
-    const uint8_t* b = static_cast<const uint8_t*>(t.scratch) + size_t(panel) * kWidePanel;
-    const float* scales = reinterpret_cast<const float*>(b + kWideValues);
+  // k weights from `from` on of panels that were decoded to `b`, one behind the other.
+  template <bool kLeast, int ROWS, int PANELS>
+  static inline void wide(const TileArgs& t, int row, int panel, int from, int k,
+                          const uint8_t* b) {
+    const int group = t.groups->group;
+    const size_t stride = wide_bytes(k), to_least = wide_scales(k) / sizeof(float);
+    const float* scales = reinterpret_cast<const float*>(b + wide_values(k));
     float* c = t.c + row * t.c_stride + panel * kPanel;
-    const int quads = g.group / 4;
-    for (int k = 0; k < t.k; k += g.group, scales += kPanel) {
+    for (int end = from + k; from < end; from += group, scales += kPanel) {
       F acc[ROWS][PANELS];
 #pragma GCC unroll 16
       for (int r = 0; r < ROWS; ++r) {
 #pragma GCC unroll 16
         for (int p = 0; p < PANELS; ++p) acc[r][p] = S::zero();
       }
-      const uint8_t* a = at_k(t, row, k);
-      for (int q = 0; q < quads;
+      const uint8_t* a = at_k(t, row, from);
+      for (int q = 0; q < group / 4;
            ++q, b += 4 * kPanel * kWideElement, a += 4 * int64_t(kWideElement)) {
         typename S::WideQuad w[PANELS];
 #pragma GCC unroll 16
-        for (int p = 0; p < PANELS; ++p) w[p].load(b + size_t(p) * kWidePanel);
+        for (int p = 0; p < PANELS; ++p) w[p].load(b + size_t(p) * stride);
         four<ROWS, PANELS>(acc, a, t.a_stride, w);
       }
+      Scale scale[PANELS];
 #pragma GCC unroll 16
       for (int p = 0; p < PANELS; ++p) {
-        const float* at = scales + size_t(p) * (kWidePanel / sizeof(float));
-        if (g.has_least) {
-          const Scale scale{S::load(at), S::load(at + kWideScales / sizeof(float))};
-#pragma GCC unroll 16
-          for (int r = 0; r < ROWS; ++r) {
-            add_group(c + r * t.c_stride + p * kPanel, acc[r][p], scale, group_sum(t, row + r, k));
-          }
-        } else {
-          const Scale scale{S::load(at), S::zero()};
-#pragma GCC unroll 16
-          for (int r = 0; r < ROWS; ++r) {
-            add_group(c + r * t.c_stride + p * kPanel, acc[r][p], scale);
-          }
+        const float* at = scales + size_t(p) * (stride / sizeof(float));
+        scale[p] = {S::load(at), kLeast ? S::load(at + to_least) : S::zero()};
+      }
+      add_group<kLeast, ROWS, PANELS>(t, row, from, c, acc, scale);
+    }
+  }
+
+  template <Format format, bool kLeast, int ROWS>
+  static void coded_rows(const TileArgs& t) {
+    if constexpr (ROWS > 0) {
+      if (t.rows < ROWS) return coded_rows<format, kLeast, ROWS - 1>(t);
+      int p = 0;
+      for (; p + S::panels(ROWS) <= t.panels; p += S::panels(ROWS)) {
+        coded<format, kLeast, ROWS, S::panels(ROWS)>(t, p);
+      }
+      for (; p < t.panels; ++p) coded<format, kLeast, ROWS, 1>(t, p);
+    }
+  }
+  // Panels [panel, end) and weights [from, from + k) of each, decoded to the call's scratch.
+  struct Decoded {
+    int panel, end, from, k;
+  };
+  template <bool kLeast, int ROWS>
+  static void wide_rows(const TileArgs& t, int row, int rows, const Decoded& d) {
+    if constexpr (ROWS > 0) {
+      if (rows < ROWS) return wide_rows<kLeast, ROWS - 1>(t, row, rows, d);
+      constexpr int kPanels = S::panels(ROWS);
+      const auto* b = static_cast<const uint8_t*>(t.scratch);
+      int panel = d.panel;
+      for (; panel + kPanels <= d.end; panel += kPanels, b += kPanels * wide_bytes(d.k)) {
+        wide<kLeast, ROWS, kPanels>(t, row, panel, d.from, d.k, b);
+      }
+      for (; panel < d.end; ++panel, b += wide_bytes(d.k)) {
+        wide<kLeast, ROWS, 1>(t, row, panel, d.from, d.k, b);
+      }
+    }
+  }
+
+  template <Format format, bool kLeast>
+  static void grouped(const TileArgs& t) {
+    if (t.rows <= kCodedRows) return coded_rows<format, kLeast, kCodedRows>(t);
+    auto* const scratch = static_cast<uint8_t*>(t.scratch);
+    // All of a call's panels and k, or a chunk of as many panels as the rows take together.
+    const bool all = t.rows > S::kRows;
+    const int panels = all ? t.panels : S::panels(t.rows), k = all ? t.k : kGroupedChunk;
+    const int blocks = (t.rows + S::kRows - 1) / S::kRows;
+    for (int first = 0; first < t.panels; first += panels) {
+      const int end = first + panels < t.panels ? first + panels : t.panels;
+      for (int from = 0; from < t.k; from += k) {
+        for (int p = first; p < end; ++p) {
+          decode<format>(t, p, from, k, scratch + size_t(p - first) * wide_bytes(k));
+        }
+        for (int i = 0, row = 0; i < blocks; ++i) {
+          const int rows = (t.rows - row + blocks - i - 1) / (blocks - i);
+          wide_rows<kLeast, S::kRows>(t, row, rows, {first, end, from, k});
+          row += rows;
         }
       }
     }
   }
-
-  template <Format format, int ROWS>
-  static void coded_rows(const TileArgs& t) {
-    if constexpr (ROWS > 0) {
-      if (t.rows < ROWS) return coded_rows<format, ROWS - 1>(t);
-      int p = 0;
-      for (; p + S::panels(ROWS) <= t.panels; p += S::panels(ROWS)) {
-        coded<format, ROWS, S::panels(ROWS)>(t, 0, p);
-      }
-      for (; p < t.panels; ++p) coded<format, ROWS, 1>(t, 0, p);
-    }
-  }
-  template <int ROWS>
-  static void wide_rows(const TileArgs& t, int row, int rows) {
-    if constexpr (ROWS > 0) {
-      if (rows < ROWS) return wide_rows<ROWS - 1>(t, row, rows);
-      int p = 0;
-      for (; p + S::panels(ROWS) <= t.panels; p += S::panels(ROWS)) {
-        wide<ROWS, S::panels(ROWS)>(t, row, p);
-      }
-      for (; p < t.panels; ++p) wide<ROWS, 1>(t, row, p);
-    }
-  }
-
   template <Format format>
   static void grouped_tile(const TileArgs& t) {
     if (!t.accumulate) {
@@ -348,25 +376,17 @@ struct Body {
         for (int i = 0; i < t.panels; ++i) S::store(t.c + r * t.c_stride + i * kPanel, S::zero());
       }
     }
-    if (t.rows <= kDecodedRows) return coded_rows<format, kDecodedRows>(t);
-    for (int p = 0; p < t.panels; ++p) {
-      decode<format>(t, t.b + p * t.b_stride,
-                     static_cast<uint8_t*>(t.scratch) + size_t(p) * kWidePanel);
-    }
-    const int blocks = (t.rows + S::kRows - 1) / S::kRows;
-    for (int i = 0, row = 0; i < blocks; ++i) {
-      const int rows = (t.rows - row + blocks - i - 1) / (blocks - i);
-      wide_rows<S::kRows>(t, row, rows);
-      row += rows;
-    }
+    if (t.groups->has_least) return grouped<format, true>(t);
+    grouped<format, false>(t);
   }
 
+  // Negative, since a least value is subtracted.
   static void sums(float* out, int64_t stride, const void* a, int64_t n) {
     for (int64_t i = 0; i < n; i += 16, out += stride) {
       if constexpr (S::kDot) {
-        *out = S::sum(S::load_bf16(static_cast<const uint16_t*>(a) + i));
+        *out = -S::sum(S::load_bf16(static_cast<const uint16_t*>(a) + i));
       } else {
-        *out = S::sum(S::load(static_cast<const float*>(a) + i));
+        *out = -S::sum(S::load(static_cast<const float*>(a) + i));
       }
     }
   }
@@ -654,7 +674,7 @@ struct Body {
     k.tile[int(Format::i5)] = grouped_tile<Format::i5>;
     k.tile[int(Format::i6)] = grouped_tile<Format::i6>;
     k.tile[int(Format::i8)] = grouped_tile<Format::i8>;
-    k.scratch_bytes = size_t(k.block_panels) * kWidePanel;
+    k.scratch_bytes = size_t(k.block_panels) * wide_bytes(kKBlock);
     k.sums = sums;
     k.sum_squares = sum_squares;
     k.scale_f32 = scale_f32;

@@ -105,7 +105,7 @@ struct TileArgs {
   const Groups* groups = nullptr;
   int skip =
       0;  // b begins with a block of 128 k, of which so many come before the call's: 0, 32...
-  // Sums of 16 consecutive k of each row of a, [k / 16][sums_stride]; of a form with a least value.
+  // Kernels::sums of each row of a, [k / 16][sums_stride]; of a form with a least value.
   const float* sums = nullptr;
   int64_t sums_stride = 0;
 };
@@ -147,8 +147,8 @@ struct Kernels {
   void (*enter)() = nullptr;
   void (*leave)() = nullptr;
   void (*tile[kFormats])(const TileArgs&) = {};
-  // out[i * stride] = sum of elements 16 i.. of a row of a (f32, or bf16 where a_is_bf16). n: a
-  // multiple of 16.
+  // out[i * stride] = minus the sum of elements 16 i.. of a row of a (f32, or bf16 where
+  // a_is_bf16), which a least value is multiplied by. n: a multiple of 16.
   void (*sums)(float* out, int64_t stride, const void* a, int64_t n) = nullptr;
 
   float (*sum_squares)(const float* x, int64_t n) = nullptr;

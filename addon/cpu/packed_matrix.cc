@@ -224,7 +224,8 @@ class Packer {
     // In a gate_up matrix even panels are gates and odd ones are ups.
     const int64_t lists = m_.use == WeightUse::gate_up ? 2 : 1, each = m_.rows / lists;
     const int64_t first = panel / lists * kPanel, list = panel % lists;
-    const Segment& segment = m_.segment_of(panel);
+    const auto [place, in_segments] = m_.place(panel);
+    const Segment& segment = *place;
     const SegmentPlan& plan = plans_[size_t(&segment - m_.segments.data())];
     const int64_t end = std::min(each, plan.end_row);
     GroupedRow lane_rows[kPanel];
@@ -242,8 +243,8 @@ class Packer {
         std::memset(to, 0, row_bytes_);
       }
     }
-    uint8_t* out =
-        m_.data.data() + segment.begin + size_t(panel - segment.first_panel) * segment.panel_bytes;
+    uint8_t* out = m_.data.data() + segment.begin +
+                   size_t(in_segments - segment.first_panel) * segment.panel_bytes;
     if (plan.grouped) {
       weave_groups(lane_rows, *plan.grouped, out);
     } else {
@@ -329,34 +330,41 @@ class Packer {
     }
   }
 
+  // The lowest `width` bits of bytes 0, 2, 4 and 6 of x, one behind the other.
+  static uint32_t four(uint64_t x, int width) {
+    const uint64_t one = (1u << width) - 1, two = (1u << 2 * width) - 1;
+    uint64_t e = x & one * 0x0001000100010001u;
+    e = (e | e >> (16 - width)) & two * 0x0000000100000001u;
+    return uint32_t(e | e >> (32 - 2 * width)) & ((1u << 4 * width) - 1);
+  }
+
   // A lane's 32 codes of a chunk.
   static void put_codes(const uint8_t* codes, int bits, size_t lane, uint8_t* out) {
     if (bits == 8) {
-      for (size_t k = 0; k < kGroupedChunk; ++k) {
-        out[k / 4 * 64 + panel_offset(Format::fp8, k % 4, lane)] = codes[k];
+      uint8_t* to = out + panel_offset(Format::fp8, 0, lane);
+      for (size_t k = 0; k < kGroupedChunk; k += 4, to += 64) {
+        std::memcpy(to, codes + k, 2);
+        std::memcpy(to + 8, codes + k + 2, 2);
       }
       return;
     }
-    const auto put_word = [&](uint8_t* vector, size_t odd, uint32_t word) {
-      const auto half = uint16_t(word);
-      std::memcpy(vector + (2 * lane + odd) * 2, &half, 2);
-    };
-    // `shift`: of the bits that go in; `width`: how many; a word has those of 16 / width pairs.
-    const auto put_plane = [&](uint8_t* plane, int shift, size_t width) {
-      const size_t pairs = 16 / width;
-      for (size_t first = 0; first < 16; first += pairs, plane += 64) {
-        for (size_t odd = 0; odd < 2; ++odd) {
-          uint32_t word = 0;
-          for (size_t pair = 0; pair < pairs; ++pair) {
-            const uint32_t code = codes[2 * (first + pair) + odd];
-            word |= (code >> shift & ((1u << width) - 1)) << (pair * width);
-          }
-          put_word(plane, odd, word);
+    // `shift`: of the bits that go in; `width`: how many. A word has those of 16 / width pairs.
+    const auto put_plane = [&](uint8_t* plane, int shift, int width) {
+      const uint8_t* from = codes;
+      for (; from < codes + kGroupedChunk; plane += 64) {
+        uint32_t even = 0, odd = 0;
+        for (int at = 0; at < 16; at += 4 * width, from += 8) {
+          uint64_t eight = 0;
+          std::memcpy(&eight, from, 8);
+          even |= four(eight >> shift, width) << at;
+          odd |= four(eight >> (8 + shift), width) << at;
         }
+        const uint32_t words = even | odd << 16;
+        std::memcpy(plane + 4 * lane, &words, 4);
       }
     };
     put_plane(out, 0, 4);
-    if (bits > 4) put_plane(out + 256, 4, size_t(bits - 4));
+    if (bits > 4) put_plane(out + 256, 4, bits - 4);
   }
 
   void weave(Format format, uint8_t* out) const {
@@ -425,19 +433,14 @@ Status plan_segments(std::span<const MatrixPart> parts, WeightUse use, WeightFor
                          : plan.grouped ? grouped_format(plan.grouped->bits)
                                         : Format::fp8);
     }
-    if (end < parts.size() && row % kPanel != 0) {
+    if (use != WeightUse::gate_up && end < parts.size() && row % kPanel != 0) {
       return Status::invalid("a part in groups ends at row " + std::to_string(row) +
                              "; expected a multiple of " + std::to_string(kPanel));
     }
     out->push_back(plan);
   }
-  const auto is_wide = [](Format f) { return f == Format::f32 || f == Format::f16; };
-  for (const Format f : *formats) {
-    if (out->size() > 1 && is_wide(f)) {
-      return Status::invalid("parts in groups lie beside F32 or F16; expected BF16 or FP8");
-    }
-  }
-  if (use == WeightUse::gate_up) out->back().end_row = INT64_MAX;  // rows of its two lists
+  if (use != WeightUse::gate_up) return {};
+  for (SegmentPlan& plan : *out) plan.end_row = INT64_MAX;  // each of its two lists ends by itself
   return {};
 }
 
@@ -461,7 +464,9 @@ Status place_segments(const std::vector<SegmentPlan>& plans, const std::vector<F
         grouped ? grouped->panel_bytes(m->k) : size_t(m->k) * kPanel * format_bytes(segment.format);
     segment.begin = *bytes;
     segment.first_panel = i == 0 ? 0 : m->segments[i - 1].first_panel + m->segments[i - 1].panels;
-    const int64_t last = i + 1 == plans.size() ? m->panels : plans[i].end_row / kPanel;
+    const int64_t last = i + 1 == plans.size()          ? m->panels
+                         : m->use == WeightUse::gate_up ? m->panels / 2
+                                                        : plans[i].end_row / kPanel;
     segment.panels = last - segment.first_panel;
     *bytes += size_t(segment.panels) * segment.panel_bytes;
   }
@@ -517,8 +522,9 @@ void PackedMatrix::read_row(int64_t row, float* out) const {
     for (int64_t k = 0; k < cols; ++k) out[k] = get(p + size_t(k) * size, format()) * s;
     return;
   }
-  const Segment& segment = segment_of(int64_t(packed / kPanel));
-  const uint8_t* p = segment.panel(data.data(), int64_t(packed / kPanel));
+  const auto [of, panel] = place(int64_t(packed / kPanel));
+  const Segment& segment = *of;
+  const uint8_t* p = segment.panel(data.data(), panel);
   const size_t lane = packed % kPanel;
   if (is_grouped(segment.format)) return read_grouped(segment, p, lane, cols, out);
   for (int64_t k = 0; k < cols; ++k) {

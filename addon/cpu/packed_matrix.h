@@ -13,7 +13,8 @@
 
 namespace nemotron::cpu {
 
-// Panels of one format. A matrix of parts that are stored differently has several.
+// Panels of one format. A matrix of parts that are stored differently has several. Where a gate_up
+// matrix has two, the first has the gates' panels and the second the ups'.
 struct Segment {
   Format format = Format::bf16;
   Groups groups;  // of a format in groups
@@ -37,12 +38,18 @@ struct PackedMatrix {
   std::vector<float> scale;       // one an output of the panels (padding included); empty: all 1
   HugeBuffer data;                // panels; is_rows: rows [rows, cols], one after the other
 
-  // Of activations all segments want the same kind.
   Format format() const { return segments[0].format; }
-  const Segment& segment_of(int64_t panel) const {
+  bool has_two_lists() const { return use == WeightUse::gate_up && segments.size() > 1; }
+  // Where a panel lies: in a segment, by the segments' count of panels.
+  struct Place {
+    const Segment* segment;
+    int64_t panel;
+  };
+  Place place(int64_t panel) const {
+    if (has_two_lists()) panel = segments[size_t(panel % 2)].first_panel + panel / 2;
     size_t i = 0;
     while (panel >= segments[i].first_panel + segments[i].panels) ++i;
-    return segments[i];
+    return {&segments[i], panel};
   }
   // An embedding that is not in groups: only looked up.
   bool is_rows() const { return use == WeightUse::embedding && !is_grouped(format()); }

@@ -151,12 +151,18 @@ struct Avx2 {
     return {eight(p), eight(p + 8)};
   }
   template <Format format>
+  struct Codes {
+    const Groups* g;
+    inline explicit Codes(const Groups& of) : g(&of) {}
+  };
+  template <Format format>
   struct CodeQuad {
-    static constexpr int kChunk = 64 * format_bits(format);
     const uint8_t* chunk;
     const Groups* g;
     int quad;
-    inline void load(const uint8_t* c, int q, const Groups& of) { chunk = c, quad = q, g = &of; }
+    inline void load(const uint8_t* c, int q, const Codes<format>& of) {
+      chunk = c, quad = q, g = of.g;
+    }
     inline F at(int i) const { return {half(i, 0), half(i, 1)}; }
 
     static inline __m256i right(__m256i x, int by) {

@@ -170,16 +170,36 @@ struct Avx512 {
     _mm512_storeu_si512(p, w[0]);
     _mm512_storeu_si512(p + 64, w[1]);
   }
+  // Tables of a form, held in registers: GCC would load them anew for every use, and 64 bytes take
+  // a cycle.
+  template <Format format>
+  struct Codes {
+    __m512i values, more;                                // i4, i5, i6
+    __m512i low_first, low_last, high_first, high_last;  // i8: a BF16's bytes by seven bits
+    inline explicit Codes(const Groups& g) {
+      if constexpr (format == Format::i8) {
+        low_first = held(kInt8Table.low), low_last = held(kInt8Table.low + 64);
+        high_first = held(kInt8Table.high), high_last = held(kInt8Table.high + 64);
+      } else {
+        values = held(g.values);
+        if constexpr (format == Format::i6) more = held(g.values + 32);
+      }
+    }
+    static inline __m512i held(const void* p) {
+      __m512i x = _mm512_load_si512(p);
+      __asm__("" : "+v"(x));
+      return x;
+    }
+  };
   // The two pairs of quad `quad` of a chunk.
   template <Format format>
-  static inline void load_codes(const uint8_t* chunk, int quad, const Groups& g, Pairs out[2]) {
+  static inline void load_codes(const uint8_t* chunk, int quad, const Codes<format>& codes,
+                                Pairs out[2]) {
     if constexpr (format == Format::i8) {
-      __m512i code = _mm512_loadu_si512(chunk + quad * 64);
-      __asm__("" : "+v"(code));
-      const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(kInt8Table.low), code,
-                                                   _mm512_load_si512(kInt8Table.low + 64));
-      const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(kInt8Table.high), code,
-                                                    _mm512_load_si512(kInt8Table.high + 64));
+      const __m512i code = Codes<format>::held(chunk + quad * 64);
+      const __m512i low = _mm512_permutex2var_epi8(codes.low_first, code, codes.low_last);
+      const __m512i high = _mm512_permutex2var_epi8(codes.high_first, code, codes.high_last);
+      // high | (code & 0x80)
       __m512i sign = _mm512_ternarylogic_epi32(high, code, _mm512_set1_epi8(char(0x80)), 0xf8);
       const __mmask64 least = _mm512_cmpeq_epi8_mask(code, _mm512_set1_epi8(char(0x80)));
       sign = _mm512_mask_mov_epi8(sign, least, _mm512_set1_epi8(char(0xc3)));  // -128
@@ -187,13 +207,12 @@ struct Avx512 {
       out[1] = _mm512_unpackhi_epi8(low, sign);
     } else {
       const __m512i word = _mm512_loadu_si512(chunk + quad / 2 * 64);
-      const __m512i table = _mm512_load_si512(g.values);
       const __m512i low4 = _mm512_set1_epi16(15);
       for (int i = 0; i < 2; ++i) {
         const int pair = quad * 2 + i;
         const __m512i low = _mm512_srli_epi16(word, unsigned(pair % 4 * 4));
         if constexpr (format == Format::i4) {
-          out[i] = _mm512_permutexvar_epi16(low, table);  // by five bits: the table is there twice
+          out[i] = _mm512_permutexvar_epi16(low, codes.values);  // by five bits: it is there twice
         } else {
           constexpr int kBits = format == Format::i5 ? 1 : 2, kPairs = 16 / kBits;
           const __m512i plane = _mm512_loadu_si512(chunk + 256 + pair / kPairs * 64);
@@ -201,19 +220,17 @@ struct Avx512 {
           const __m512i high = shift >= 4 ? _mm512_srli_epi16(plane, unsigned(shift - 4))
                                           : _mm512_slli_epi16(plane, unsigned(4 - shift));
           const __m512i code = _mm512_ternarylogic_epi32(low4, low, high, 0xca);
-          out[i] = format == Format::i5
-                       ? _mm512_permutexvar_epi16(code, table)
-                       : _mm512_permutex2var_epi16(table, code, _mm512_load_si512(g.values + 32));
+          out[i] = format == Format::i5 ? _mm512_permutexvar_epi16(code, codes.values)
+                                        : _mm512_permutex2var_epi16(codes.values, code, codes.more);
         }
       }
     }
   }
   template <Format format>
   struct CodeQuad {
-    static constexpr int kChunk = 64 * format_bits(format);
     Pairs w[2];
-    inline void load(const uint8_t* chunk, int quad, const Groups& g) {
-      load_codes<format>(chunk, quad, g, w);
+    inline void load(const uint8_t* chunk, int quad, const Codes<format>& codes) {
+      load_codes<format>(chunk, quad, codes, w);
     }
     inline F at(int i) const { return i % 2 ? odd(w[i / 2]) : even(w[i / 2]); }
   };

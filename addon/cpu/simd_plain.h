@@ -163,12 +163,18 @@ struct Plain {
     return load(f);
   }
   template <Format format>
+  struct Codes {
+    const Groups* g;
+    inline explicit Codes(const Groups& of) : g(&of) {}
+  };
+  template <Format format>
   struct CodeQuad {
-    static constexpr int kChunk = 64 * format_bits(format);
     const uint8_t* chunk;
     const Groups* g;
     int quad;
-    inline void load(const uint8_t* c, int q, const Groups& of) { chunk = c, quad = q, g = &of; }
+    inline void load(const uint8_t* c, int q, const Codes<format>& of) {
+      chunk = c, quad = q, g = of.g;
+    }
     inline F at(int i) const {
       float f[16];
       for (int n = 0; n < 16; ++n) f[n] = number(i, n);

@@ -33,9 +33,6 @@ inline Status check_parts(std::span<const MatrixPart> parts, WeightUse use) {
                              std::to_string(p.cols) + "] " + dtype_name(p.dtype) + " with stride " +
                              std::to_string(p.row_stride) + " is not a matrix");
     }
-    if (use == WeightUse::gate_up && !same_form(p, parts[0])) {
-      return Status::invalid("gate and up are in groups of different forms");
-    }
     if (p.cols != parts[0].cols) {
       return Status::invalid("weight parts have " + std::to_string(parts[0].cols) + " and " +
                              std::to_string(p.cols) + " columns");

@@ -6,6 +6,7 @@
 
 #include "bench/cpu/bench.h"
 #include "device/device.h"
+#include "models/checkpoint/gguf_blocks.h"
 
 namespace nemotron::bench {
 namespace {
@@ -239,6 +240,29 @@ Status run_sample(const Machine& m) {
   return m.device->sync();
 }
 
+// Rows in groups with codes and scales that mean nothing: how long a product takes depends on none.
+class AnyRows final : public GroupedRows {
+ public:
+  AnyRows(const GroupedForm& form, int64_t cols) : form_(form), cols_(cols) {}
+  const GroupedForm& form() const override { return form_; }
+  int64_t cols() const override { return cols_; }
+  void read(int64_t row, const GroupedRow& to) const override {
+    const uint32_t codes = 1u << form_.bits;
+    for (int64_t i = 0; i < cols_; ++i) to.codes[i] = uint8_t(uint32_t(row * 31 + i * 7) % codes);
+    const int64_t scales = cols_ / form_.scale_every();
+    std::fill_n(to.scale, scales, f32_to_f16(0.01f));
+    if (form_.has_least) std::fill_n(to.least, scales, f32_to_f16(0.02f));
+    if (form_.has_steps) std::fill_n(to.steps, cols_ / form_.group, int8_t(3));
+    if (form_.has_steps && form_.has_least) {
+      std::fill_n(to.least_steps, cols_ / form_.group, int8_t(2));
+    }
+  }
+
+ private:
+  const GroupedForm form_;
+  const int64_t cols_;
+};
+
 // Products of the layers of Llama-3.2-1B, each with so many copies of its weights that no cache
 // holds them.
 Status run_gemm(const Machine& m) {
@@ -247,15 +271,29 @@ Status run_gemm(const Machine& m) {
     int64_t n, k;
   };
   const std::vector<uint16_t> source = random_bf16(size_t(16384) * 2048 + 4096);
-  const bool fp8 = m.options.weights == "fp8";
+  const std::string& weights = m.options.weights;
+  const WeightFormat format = weights == "fp8"    ? WeightFormat::fp8
+                              : weights == "int4" ? WeightFormat::int4
+                              : weights == "int8" ? WeightFormat::int8
+                                                  : WeightFormat::stored;
+  const GgufType* type = nullptr;
+  for (uint32_t number = 0; number < 64; ++number) {
+    const GgufType* t = gguf_type(number);
+    if (t && t->split && weights == t->name) type = t;
+  }
+  if (format == WeightFormat::stored && !type && weights != "bf16") {
+    return Status::invalid("--weights " + weights +
+                           ": expected bf16, fp8, int4, int8 or a packed type of GGUF, as Q4_K");
+  }
   for (const Matrix& w :
        {Matrix{"qkv", 3072, 2048}, {"gate_up", 16384, 2048}, {"down", 2048, 8192}}) {
     if (!m.options.wanted(w.name)) continue;
     std::vector<Weight> copies;
-    while (copies.size() * size_t(w.n * w.k) * (fp8 ? 1 : 2) < size_t(512) << 20) {
+    const AnyRows rows(type ? type->form : GroupedForm{}, w.k);
+    while (copies.empty() || copies.size() * copies[0].bytes < size_t(512) << 20) {
       const uint16_t* data = source.data() + copies.size() % 16 * 64;
-      const MatrixPart part{data, DType::bf16, w.n, w.k, w.k, {}};
-      const WeightFormat format = fp8 ? WeightFormat::fp8 : WeightFormat::stored;
+      MatrixPart part{data, DType::bf16, w.n, w.k, w.k, {}};
+      if (type) part.data = nullptr, part.grouped = &rows;
       copies.emplace_back();
       if (Status s = m.device->pack_weight({&part, 1}, WeightUse::linear, format, &copies.back());
           !s) {

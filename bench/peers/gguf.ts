@@ -54,7 +54,7 @@ const metaU32 = (value: number): Uint8Array => join(u32(4), u32(value))
 const metaF32 = (value: number): Uint8Array => join(u32(6), f32([value]))
 const metaText = (value: string): Uint8Array => join(u32(8), text(value))
 const metaList = (type: number, values: readonly Uint8Array[]): Uint8Array =>
-  join(u32(9), u32(type), u64(values.length), ...values)
+  join(u32(9), u32(type), u64(values.length), Buffer.concat(values))
 
 const metadata = (shape: Shape): readonly (readonly [key: string, value: Uint8Array])[] => {
   const { tokens, merges, bos, stops } = benchVocabulary(shape.vocab)

@@ -4,8 +4,10 @@
 #include <unordered_map>
 #include <utility>
 
+#include "models/checkpoint/documents.h"
 #include "models/checkpoint/file_bytes.h"
 #include "models/checkpoint/gguf.h"
+#include "models/checkpoint/int_groups.h"
 #include "models/checkpoint/json.h"
 #include "models/checkpoint/safetensors.h"
 
@@ -127,6 +129,26 @@ void mix(std::string_view bytes, uint64_t* hash) {
   for (const char c : bytes) *hash = (*hash ^ uint8_t(c)) * 0x100000001b3;
 }
 
+// The config says what the integers of `stored` are.
+Status open_with_config(const std::string& dir, std::unique_ptr<Checkpoint> stored,
+                        std::unique_ptr<Checkpoint>* out) {
+  Documents documents;
+  if (Status s = Documents::read(dir, &documents); !s) return s;
+  const auto& [where, config] = documents.config;
+  const Json* block = config.find("quantization_config");
+  const Json* method = block ? block->find("quant_method") : nullptr;
+  const std::string* name = method ? method->string() : nullptr;
+  if (!name || (*name != "gptq" && *name != "awq")) {
+    return Status::invalid(where +
+                           ": \"quantization_config\" has no \"quant_method\" of \"gptq\" "
+                           "or \"awq\"; expected one, since " +
+                           stored->path() + " has tensors named .qweight");
+  }
+  IntGroups groups;
+  if (Status s = read_int_groups(*block, where + ": quantization_config", &groups); !s) return s;
+  return open_int_groups(std::move(stored), groups, out);
+}
+
 }  // namespace
 
 Status Checkpoint::fetch(const StoredTensor& tensor, const MatrixRange& range) const {
@@ -167,6 +189,7 @@ Status Checkpoint::open(const std::string& dir, std::unique_ptr<Checkpoint>* out
     }
     if (!s) return s;
   }
+  if (has_int_groups(*checkpoint)) return open_with_config(dir, std::move(checkpoint), out);
   *out = std::move(checkpoint);
   return {};
 }

@@ -1,8 +1,5 @@
 #include "models/checkpoint/gguf.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstring>
@@ -10,6 +7,7 @@
 
 #include "models/checkpoint/file_bytes.h"
 #include "models/checkpoint/gguf_head.h"
+#include "models/checkpoint/widened.h"
 
 namespace nemotron {
 namespace {
@@ -132,38 +130,6 @@ std::string hugging_face_name(const std::string& name) {
            std::string(kind);
   }
   return name;
-}
-
-// Addresses of tensors that are not read as they are stored.
-class Widened {
- public:
-  Widened() = default;
-  Widened(const Widened&) = delete;
-  Widened& operator=(const Widened&) = delete;
-  ~Widened() {
-    if (data_) munmap(data_, size_);
-  }
-  Status reserve(size_t bytes) {
-    if (bytes == 0) return {};
-    void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (data == MAP_FAILED) {
-      return Status::out_of_memory("addresses for " + std::to_string(bytes) + " bytes");
-    }
-    data_ = static_cast<uint8_t*>(data);
-    size_ = bytes;
-    return {};
-  }
-  uint8_t* data() const { return data_; }
-
- private:
-  uint8_t* data_ = nullptr;
-  size_t size_ = 0;
-};
-
-size_t whole_pages(size_t bytes) {
-  const auto page = size_t(sysconf(_SC_PAGESIZE));
-  return (bytes + page - 1) / page * page;
 }
 
 // Where a tensor of the checkpoint comes from.
@@ -290,7 +256,7 @@ class GgufCheckpoint final : public Checkpoint {
     const Origin& from = origin_of(t);
     if (from.is_raw) return from.part->file.release(t.data, t.bytes);
     from.part->file.release(from.data(), from.tensor->bytes);
-    (void)madvise(const_cast<uint8_t*>(t.data), whole_pages(t.bytes), MADV_DONTNEED);
+    Widened::release(t.data, t.bytes);
   }
 
  private:

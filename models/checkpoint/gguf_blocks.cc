@@ -5,6 +5,7 @@
 
 #include "device/tensor.h"
 #include "models/checkpoint/gguf_grids.h"
+#include "models/checkpoint/widened.h"
 
 namespace nemotron {
 namespace {
@@ -332,17 +333,8 @@ void GgufType::widen(const uint8_t* from, int64_t blocks, float* to) const {
   const GroupedRow row{codes, scale, least, steps, least_steps};
   for (int64_t block = 0; block < blocks; ++block, from += bytes) {
     split(*this, from, 1, row);
-    for (uint32_t i = 0; i < elements; ++i) {
-      const size_t half_at = i / size_t(form.scale_every()), group = i / size_t(form.group);
-      float by = f16_to_f32(scale[half_at]), less = f16_to_f32(least[half_at]);
-      if (form.has_steps) by *= float(steps[group]);
-      if (form.has_steps && form.has_least) less *= float(least_steps[group]);
-      const int code = codes[i];
-      const float value = form.bits < 8  ? bf16_to_f32(form.values[size_t(code)])
-                          : code == 0x80 ? -128.0f
-                                         : float(code & 0x80 ? -(code & 0x7f) : code);
-      *to++ = form.has_least ? by * value - less : by * value;
-    }
+    widen_groups(form, row, elements, to);
+    to += elements;
   }
 }
 

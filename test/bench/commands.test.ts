@@ -50,6 +50,7 @@ test('--help lists the benches, and each its flags', async () => {
   const list = await output('--help')
   for (const name of [
     'engine',
+    'packed',
     'draft',
     'ops',
     'serve',
@@ -150,6 +151,16 @@ describe('benches of our own engine', { skip: noAddon }, () => {
     assert.match(out, /shape tiny, threads: 1/)
     assert.match(out, /^decode 1 .* \d+ %/m)
     assert.match(out, /numbers of ours fp8: same likeliest token at/)
+  })
+
+  test('packed', async () => {
+    const smallest = ['--shapes', 'tiny', '--threads', '1', '--peers', 'none', '--rounds', '1']
+    const out = await output('packed', ...smallest, '--forms', 'Q4_K,dynamic,int4')
+    assert.match(out, MACHINE)
+    assert.match(out, /^dynamic: a file of .* GB in memory; loaded in/m)
+    assert.match(out, /^Q4_K decode 1 +\d.* \d+ % .*x \(/m)
+    assert.match(out, /^int4 prefill 512 +\d/m)
+    await refused(2, /'Q9' is none of Q4_K,/, 'packed', '--forms', 'Q9')
   })
 
   test('reward', async () => {

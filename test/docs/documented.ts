@@ -30,6 +30,7 @@ export const NOT_RUN: Readonly<Record<string, string>> = {
   'python3 -m venv bench/.cache/venv && bench/.cache/venv/bin/pip install torch transformers':
     'a real download of gigabytes',
   'npm run bench -- engine': 'an hour, and writes 5 GB; the line with --shapes tiny runs it',
+  'npm run bench -- packed': 'half an hour, and writes 6 GB; test/bench runs it with --shapes tiny',
   'npm run bench -- serve':
     'asks whichever server is at port 8000; test/bench runs it by --base-url',
   'npm run bench -- serve --num-prompts 16':

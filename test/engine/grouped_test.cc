@@ -77,12 +77,28 @@ Pair random_pair(const std::string& name, int64_t rows, int64_t cols, const Halv
   return {{name, {rows, cols}, of.type, bytes}, {name, {rows, cols}, 0, wide}};
 }
 
+// Both as half floats: `wide` the float32 that they are.
+void as_f16(GgufWriter::Tensor* packed, GgufWriter::Tensor* wide) {
+  packed->type = 1;
+  packed->bytes.clear();
+  std::string rounded;
+  for (size_t i = 0; i < wide->bytes.size(); i += 4) {
+    float value = 0;
+    std::memcpy(&value, wide->bytes.data() + i, 4);
+    const uint16_t half = f32_to_f16(value);
+    packed->bytes.append(reinterpret_cast<const char*>(&half), 2);
+    rounded += raw(f16_to_f32(half));
+  }
+  wide->bytes = rounded;
+}
+
 struct Files {
   TempDir dir;
   std::string packed, wide;
 };
 
-// Two files of the same values. `types` are the layers'.
+// Two files of the same values. `types` are the layers'; v and up have the type of the next layer.
+// v of the second is F16.
 void write_files(const std::vector<Halves>& types, Files* out) {
   GgufWriter packed = gguf_llama();
   packed.integer("llama.embedding_length", kHidden)
@@ -118,10 +134,12 @@ void write_files(const std::vector<Halves>& types, Files* out) {
     norm(layer + "ffn_norm");
     add(layer + "attn_q", kHeads * kHeadDim, kHidden, types[i], 1);
     add(layer + "attn_k", kKvHeads * kHeadDim, kHidden, types[i], 1);
-    add(layer + "attn_v", kKvHeads * kHeadDim, kHidden, types[(i + 1) % types.size()], 1);
+    const Halves& next = types[(i + 1) % types.size()];
+    add(layer + "attn_v", kKvHeads * kHeadDim, kHidden, next, 1);
+    if (i == 1) as_f16(&packed.tensors.back(), &wide.tensors.back());
     add(layer + "attn_output", kHidden, kHeads * kHeadDim, types[i], 1);
     add(layer + "ffn_gate", kInner, kHidden, types[i], 1);
-    add(layer + "ffn_up", kInner, kHidden, types[i], 1);
+    add(layer + "ffn_up", kInner, kHidden, next, 1);
     add(layer + "ffn_down", kHidden, kInner, types[i], 1);
   }
   out->packed = out->dir.path() + "/packed.gguf";
@@ -207,7 +225,7 @@ TEST(grouped_weights_are_as_their_float32) {
   EXPECT_GT(bytes_of(files.wide, WeightFormat::int8), bytes_of(files.wide, WeightFormat::int4));
 }
 
-// Also where a group of matrices is widened: gate and up of two types.
+// Also where gate and up, or q and v, are of several types.
 TEST(grouped_weights_give_the_same_bits_in_any_batch) {
   Files files;
   write_files({{12, 0, 2, 7.5f}, {8, 0}, {14, 208}}, &files);

@@ -529,7 +529,7 @@ TEST(config_vllm_fp8) {
 }
 
 TEST(config_refuses_other_quantisations) {
-  for (const std::string method : {"gptq", "awq", "bitsandbytes", "fbgemm_fp8"}) {
+  for (const std::string method : {"hqq", "bitsandbytes", "fbgemm_fp8"}) {
     const Status s = read(llama_config().set(
         "quantization_config", "{\"quant_method\": \"" + method + "\", \"bits\": 4}"));
     EXPECT(s.code() == Code::unsupported);

@@ -75,7 +75,7 @@ describe('a GGUF file', { skip }, () => {
   test('that cannot stay packed is said to be', async () => {
     const mixed = join(temporary, 'tiny-reasoner-mixed.gguf')
     writeGguf(folder, mixed, true, 'layers.1.mlp.up_proj')
-    const why = 'gate and up are of two types'
+    const why = 'it is in one matrix with model.layers.1.mlp.up_proj.weight, which is F32'
     const expected = [{ name: 'model.layers.1.mlp.gate_proj.weight', why }]
     const info = loadAddon().modelInfo(mixed, [])
     assert.deepEqual('code' in info ? info : info.widenedOnCpu, expected)
@@ -83,7 +83,7 @@ describe('a GGUF file', { skip }, () => {
     assert.deepEqual(engine.info.plan.widenedTensors, expected)
     await engine.close()
     assert.deepEqual(widenedTexts(expected), [
-      '1 tensor is not packed but in 16 bits a value or more, since gate and up are of two types: model.layers.1.mlp.gate_proj.weight',
+      `1 tensor is not packed but in 16 bits a value or more, since ${why}: model.layers.1.mlp.gate_proj.weight`,
     ])
     const cli = ['--import', 'tsx', packagePath('server/cli.ts'), 'info', mixed]
     const said = execFileSync(process.execPath, cli, { encoding: 'utf8' })

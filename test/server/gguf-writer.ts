@@ -137,13 +137,13 @@ const metadataOf = (
   ]
 }
 
-/** `quantised`: matrices of layers become Q8_0, all or those without this in their names; else everything is stored as it
- * is, BF16. */
+/** `quantised`: matrices of layers become Q8_0, except those with `wide` in their names, which become F32; else
+ * everything is stored as it is, BF16. */
 export const writeGguf = (
   folder: string,
   path: string,
   quantised: boolean,
-  without?: string,
+  wide?: string,
 ): void => {
   const parts = readFolder(folder)
   const { config, header, data } = parts
@@ -161,13 +161,11 @@ export const writeGguf = (
         : 0
     const stored = data.subarray(begin, end)
     const bytes = heads > 0 ? permuted(stored, shape[0] ?? 0, heads) : stored
-    const isQ8 =
-      quantised &&
-      shape.length === 2 &&
-      name.includes('layers') &&
-      (without === undefined || !name.includes(without))
+    const isWide = wide !== undefined && name.includes(wide)
+    const isQ8 = quantised && shape.length === 2 && name.includes('layers') && !isWide
     const ggml = NAMES.reduce((text, [from, to]) => text.replace(from, to), name)
-    tensors.set(ggml, { shape, type: isQ8 ? 8 : 30, bytes: isQ8 ? q8(bf16(bytes)) : bytes })
+    if (isWide) tensors.set(ggml, { shape, type: 0, bytes: Buffer.from(bf16(bytes).buffer) })
+    else tensors.set(ggml, { shape, type: isQ8 ? 8 : 30, bytes: isQ8 ? q8(bf16(bytes)) : bytes })
   }
   tensors.set('rope_freqs.weight', {
     shape: [config.head_dim / 2],
