@@ -183,6 +183,11 @@ const readQuestion = (given: Line): Question => {
     }
   }
   const two = [line.response_1 ?? line.response1, line.response_2 ?? line.response2]
+  const missing = two.indexOf(undefined)
+  if (responses === undefined && missing >= 0 && two[1 - missing] !== undefined)
+    throw new LineError(
+      `'response_1' and 'response_2' go together: 'response_${missing + 1}' is missing. For one answer there is 'response'.`,
+    )
   const several = responses ?? two.filter((one) => one !== undefined)
   if (several.length > 0) {
     const before = needPrompt(prompt, responses ? 'responses' : 'response_1')

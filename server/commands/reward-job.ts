@@ -114,17 +114,24 @@ const rewardModelOf = async (target: Target, name: string | undefined): Promise<
   return only
 }
 
-/** The model that answers: the one named, or the first beside the reward model. */
+/** The model that answers: the one named, or the first that gives no rewards. */
 export const chatModelOf = async (
   { target, rewardModel }: Asking,
   name: string | undefined,
 ): Promise<ListedModel> => {
   const models = await target.models()
-  if (name !== undefined) return findNamed(models, name, '--chat-model', target.url)
-  const model = models.find(({ id }) => id !== rewardModel.id)
-  if (model === undefined)
-    throw new Error(`${target.url} serves no chat model beside '${rewardModel.id}'`)
-  return model
+  const asked =
+    name === undefined
+      ? models.filter(({ id }) => id !== rewardModel.id)
+      : [findNamed(models, name, '--chat-model', target.url)]
+  const able = await ableModels(target, asked)
+  const model = asked.find(({ id }) => able.every((one) => one.id !== id))
+  if (model !== undefined) return model
+  throw new Error(
+    name === undefined
+      ? `${target.url} serves no chat model beside '${rewardModel.id}'`
+      : `--chat-model: '${name}' is a reward model: it writes no answers`,
+  )
 }
 
 export type Asking = {

@@ -23,7 +23,9 @@ import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
+import { RequestFailure } from '../../server/commands/client.js'
 import { readLines } from '../../server/commands/lines.js'
+import { type Asking, chatModelOf } from '../../server/commands/reward-job.js'
 import { type Harness, startHarness, until } from './harness.js'
 
 const cli = fileURLToPath(new URL('../../server/cli.ts', import.meta.url))
@@ -247,12 +249,13 @@ describe('score and generate-pairs', () => {
         '{"prompt":"p","chosen":"a"}',
         '{"messages":[{"role":"nobody","content":"a"}]}',
         '{"response":"a"}',
+        '{"prompt":"p","response1":"a"}',
       ].join('\n'),
     )
     const command = ['score', input, '-o', output, '--url', url]
     const wrong = await start(command).ended
     assert.notEqual(wrong.code, 0)
-    assert.match(wrong.text, /7 of 8 lines of .*in\.jsonl cannot be used, and nothing was begun/)
+    assert.match(wrong.text, /8 of 9 lines of .*in\.jsonl cannot be used, and nothing was begun/)
     assert.match(wrong.text, /line 2: needs 'messages'/)
     assert.match(wrong.text, /line 3: it is not JSON/)
     assert.match(wrong.text, /line 4: it must be one JSON object/)
@@ -260,6 +263,7 @@ describe('score and generate-pairs', () => {
     assert.match(wrong.text, /line 6: 'chosen' and 'rejected' go together: 'rejected' is missing/)
     assert.match(wrong.text, /line 7: Invalid value for 'messages.0.role'/)
     assert.match(wrong.text, /line 8: needs 'prompt' \(or 'messages'\) beside 'response'/)
+    assert.match(wrong.text, /line 9: 'response_1' and 'response_2' go together: 'response_2' is/)
     assert.match(wrong.text, /--on-error skip/)
     assert.ok(!existsSync(output))
     write(input, [{ prompt: 'p', response: 'x' }])
@@ -717,6 +721,33 @@ describe('score and generate-pairs', () => {
     assert.match(none.text, /with a pair +0/)
     assert.match(none.text, /without a pair: the rewards are closer than 10 +2/)
     assert.deepEqual(lines(output), [])
+  })
+
+  it('has answers written by the first model that gives no rewards', async () => {
+    const rewards = new Set(['first', 'second', 'second-alias'])
+    const models = async () => ['first', 'second', 'second-alias', 'writer'].map((id) => ({ id }))
+    const post = async (_: string, body: object) => {
+      const { model = '' } = body as { model?: string }
+      if (rewards.has(model)) return {}
+      throw new RequestFailure('no rewards', 400, { message: 'no rewards', param: 'model' })
+    }
+    const unused = async () => assert.fail('not asked')
+    const asking = (ids: readonly string[]): Asking => ({
+      target: {
+        ...{ url: 'there', ask: unused, thinking: unused, close: unused, post },
+        models: async () => (await models()).filter(({ id }) => ids.includes(id)),
+      },
+      rewardModel: { id: 'first', principle: 'none', isJudge: false },
+      principleOf: () => undefined,
+    })
+    const all = ['first', 'second', 'second-alias', 'writer']
+    assert.equal((await chatModelOf(asking(all), undefined)).id, 'writer')
+    assert.equal((await chatModelOf(asking(all), 'writer')).id, 'writer')
+    await assert.rejects(chatModelOf(asking(all), 'second'), /--chat-model: 'second' is a reward/)
+    await assert.rejects(
+      chatModelOf(asking(all.slice(0, 3)), undefined),
+      /there serves no chat model beside 'first'/,
+    )
   })
 
   it('gives the first line the seed that is asked for, and each other line the next', async () => {
