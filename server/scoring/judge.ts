@@ -8,6 +8,7 @@ import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
 import { charactersOf, type Message } from '../prompt/conversation.js'
 import { checkCharacters, encodePrompt, segmentsText } from '../prompt/encode.js'
+import type { ChatTemplate } from '../prompt/template.js'
 import { badRequest, contextExceeded, RequestError } from '../request-error.js'
 import { mapInTurns, startInTurns } from '../slices.js'
 import { engineWork } from './engine-work.js'
@@ -57,19 +58,41 @@ const pairsOf = (count: number, bothOrders: boolean): readonly Trial['responses'
 
 type Shown = { readonly role: (typeof ROLES)[number]; readonly content: string }
 
+const rendered = ({ template }: RewardModel, messages: readonly Message[]) =>
+  template.render({
+    ...{ messages, addGenerationPrompt: true, continueFinal: false, keepThinking: true },
+    ...{ kwargs: {}, prefill: '' },
+  })
+
+/** By template: the roles of answers that it shows. */
+const known = new WeakMap<ChatTemplate, ReadonlySet<Shown['role']>>()
+
+/** Two answers that make no difference to a prompt are not in it: what they say may be there without them. */
+const showsAnswer = (model: RewardModel, role: Shown['role']): boolean => {
+  const find = () => {
+    const differs = (one: Shown['role']): boolean => {
+      const [a, b] = ['first 1', 'other 2'].map((content) =>
+        segmentsText(
+          rendered(model, [
+            { role: 'user', content: 'a' },
+            ...ROLES.map((each) => ({ role: each, content: each === one ? content : 'b' })),
+          ]),
+        ),
+      )
+      return a !== b
+    }
+    return new Set(ROLES.filter(differs))
+  }
+  const roles = known.get(model.template) ?? find()
+  known.set(model.template, roles)
+  return roles.has(role)
+}
+
 const promptOf = (model: RewardModel, given: readonly Message[], shown: readonly Shown[]) => {
   const messages: readonly Message[] = [...given, ...shown]
   checkCharacters(charactersOf(messages), model, 'messages')
-  const segments = model.template.render({
-    messages,
-    addGenerationPrompt: true,
-    continueFinal: false,
-    keepThinking: true,
-    kwargs: {},
-    prefill: '',
-  })
-  const text = segmentsText(segments)
-  const unseen = shown.find(({ content }) => !text.includes(content.trim()))
+  const segments = rendered(model, messages)
+  const unseen = shown.find(({ role }) => !showsAnswer(model, role))
   if (unseen !== undefined)
     throw badRequest(
       `The chat template of '${model.id}' does not show a message of role '${unseen.role}': it is no template of a judge.`,

@@ -61,21 +61,22 @@ export const questionOf = (
   return question?.replace(PRINCIPLE, () => principle ?? '')
 }
 
-const JUDGED_BY = 'correctness'
-
-/** A judge takes a principle where its template shows a message of that role. */
+/** A judge takes a principle where its template shows a message of that role: another makes another prompt. */
 const showsPrinciple = ({ template }: RewardModel): boolean => {
+  const promptBy = (principle: string): string =>
+    segmentsText(
+      template.render({
+        messages: [
+          { role: 'user', content: 'a' },
+          { role: 'principle', content: principle },
+          { role: 'response_1', content: 'b' },
+        ],
+        ...{ addGenerationPrompt: true, continueFinal: false, keepThinking: true },
+        ...{ kwargs: {}, prefill: '' },
+      }),
+    )
   try {
-    const segments = template.render({
-      messages: [
-        { role: 'user', content: 'a' },
-        { role: 'principle', content: JUDGED_BY },
-        { role: 'response_1', content: 'b' },
-      ],
-      ...{ addGenerationPrompt: true, continueFinal: false, keepThinking: true },
-      ...{ kwargs: {}, prefill: '' },
-    })
-    return segmentsText(segments).includes(JUDGED_BY)
+    return promptBy('correctness') !== promptBy('wit')
   } catch (error) {
     if (error instanceof RequestError) return false // a role that it refuses
     throw error

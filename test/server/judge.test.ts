@@ -230,7 +230,7 @@ describe('a judge on /v1/reward', () => {
     )
     // One template goes past a role that it does not know, another refuses it.
     for (const unknown of ['', "{{ raise_exception('no such role') }}"]) {
-      const template = `{% for m in messages %}{% if m.role in ['user', 'response_1', 'response_2'] %}{{ m.content }}{% else %}${unknown}{% endif %}{% endfor %}`
+      const template = `Judge correctness and wit.{% for m in messages %}{% if m.role in ['user', 'response_1', 'response_2'] %}{{ m.content }}{% else %}${unknown}{% endif %}{% endfor %}`
       const other = await startHarness({ id: GENRM, template })
       for (const [param, body] of [
         ['principle', { messages: [user], responses: ['a'], principle: 'x' }],
@@ -294,14 +294,16 @@ describe('a judge on /v1/reward', () => {
     const template =
       "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
     const other = await startHarness({ id: 'Llama-3_3-Nemotron-Super-49B-GenRM', template })
-    const response = await other.post('/v1/reward', {
-      model: 'Llama-3_3-Nemotron-Super-49B-GenRM',
-      messages: [user],
-      responses: ['12', '34'],
-    })
-    const { error } = await readAnswer(response)
+    // The latter two stand in the question.
+    for (const responses of [
+      ['12', '34'],
+      ['1', '1+1'],
+    ]) {
+      const body = { model: 'Llama-3_3-Nemotron-Super-49B-GenRM', messages: [user], responses }
+      const { error } = await readAnswer(await other.post('/v1/reward', body))
+      assert.match(error.message, /does not show a message of role 'response_1'/)
+    }
     await other.close()
-    assert.match(error.message, /does not show a message of role 'response_1'/)
   })
 })
 
