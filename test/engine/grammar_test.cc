@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <random>
 #include <set>
@@ -223,7 +224,8 @@ const std::string kLetters = "abc\xC3\xA9\xAA", kWideLetters = "abz-AB1\"\xC3\xA
 
 TEST(grammar_admits_what_the_slow_reader_admits) {
   int served = 0, refused = 0, lost = 0, tried = 0, exhausted = 0;
-  for (uint32_t seed = 0; seed < 1600; ++seed) {
+  const int seeds = std::getenv("NEMOTRON_TEST_LONG") ? 6400 : 800;
+  for (uint32_t seed = 0; seed < uint32_t(seeds); ++seed) {
     const bool wide = seed % 4 == 0;
     const std::string text = RandomGrammar(seed, wide).text();
     GrammarTree tree;
@@ -291,8 +293,8 @@ TEST(grammar_admits_what_the_slow_reader_admits) {
       }
     }
   }
-  EXPECT_GT(served, 500);
-  EXPECT_GT(refused, 50);
+  EXPECT_GT(served, seeds / 3);
+  EXPECT_GT(refused, seeds / 40);
   EXPECT_GT(tried / 1000, lost);
   EXPECT_GT(served / 100, exhausted);
 }
