@@ -5,6 +5,7 @@ import { openEngine } from '../server/engine/engine.js'
 import { createTarget, runLoad, streamOnce } from './load-generator.js'
 import { machineLine } from './machine.js'
 import { benchModel } from './random-model.js'
+import { ownLimits } from './serve/own-limit.js'
 import { startServerProcess } from './server-process.js'
 import { shapes } from './shapes.js'
 import { compare, median, percent } from './stats.js'
@@ -12,6 +13,8 @@ import { compare, median, percent } from './stats.js'
 const STREAMS = [1, 256]
 /** What HTTP must leave of the engine's rate, at each of these. */
 const GOALS = [0.99, 0.97]
+/** Times the server's rate that the load generator must be able to take. */
+const GENERATOR_GOAL = 5
 const PROMPT_TOKENS = 32
 const OUTPUT_TOKENS = 96
 const KV_BYTES = 640 << 20
@@ -108,6 +111,16 @@ export const runShare = async (model: string, rounds: number, threads: number): 
       `${String(streams).padStart(3)} streams: HTTP ${median(ours ?? []).toFixed(1)} tok/s, in process ` +
         `${median(bare ?? []).toFixed(1)} tok/s, share ${(100 * ratio).toFixed(1)} % ` +
         `(${range.map(percent).join(' to ')}), goal ${percent(GOALS[i] ?? 1)}`,
+    )
+  }
+  // By itself, so that what it takes is its own limit and not the engine's.
+  const limits = await ownLimits()
+  for (const [i, streams] of STREAMS.entries()) {
+    const limit = limits.find((one) => one.streams === streams)?.tokensPerSecond ?? Number.NaN
+    const served = median(http.map((rates) => rates[i] ?? Number.NaN))
+    console.log(
+      `${String(streams).padStart(3)} streams: the load generator takes ${limit.toFixed(0)} tok/s, ` +
+        `${(limit / served).toFixed(1)}x the server's, goal ${GENERATOR_GOAL}x`,
     )
   }
 }

@@ -41,13 +41,15 @@ const child = async (): Promise<void> => {
   server.listen(0, '127.0.0.1', () => process.send?.((server.address() as AddressInfo).port))
 }
 
-export const runOwnLimit = async (): Promise<void> => {
+/** By how many streams at once. */
+type Limit = { readonly streams: number; readonly tokensPerSecond: number; readonly busy: number }
+
+export const ownLimits = async (): Promise<readonly Limit[]> => {
   const server: ChildProcess = fork(fileURLToPath(import.meta.url), ['scripted'], {
     execArgv: process.execArgv,
   })
   const [port] = await once(server, 'message')
   const target = createTarget(`http://127.0.0.1:${port}/v1`, undefined, 'chat')
-  console.log(machineLine())
   const load = (requests: number, concurrency: number) =>
     runLoad(target, {
       conversation: (i) =>
@@ -55,18 +57,26 @@ export const runOwnLimit = async (): Promise<void> => {
       concurrency,
     })
   await load(64, 32)
+  const limits: Limit[] = []
   for (const streams of STREAMS) {
     const { outcomes, seconds, busy } = await load(Math.max(64, 4 * streams), streams)
     const failed = outcomes.find(({ error }) => error !== undefined)
     if (failed !== undefined) throw new Error(`the scripted server: ${failed.error}`)
     const tokens = outcomes.reduce((sum, { outputTokens }) => sum + outputTokens, 0)
-    console.log(
-      `load generator, ${String(streams).padStart(3)} streams of a scripted server: ` +
-        `${(tokens / seconds).toFixed(0)} tok/s, its thread ${percent(busy)} busy`,
-    )
+    limits.push({ streams, tokensPerSecond: tokens / seconds, busy })
   }
   target.agent.destroy()
   server.kill()
+  return limits
+}
+
+export const runOwnLimit = async (): Promise<void> => {
+  console.log(machineLine())
+  for (const { streams, tokensPerSecond, busy } of await ownLimits())
+    console.log(
+      `load generator, ${String(streams).padStart(3)} streams of a scripted server: ` +
+        `${tokensPerSecond.toFixed(0)} tok/s, its thread ${percent(busy)} busy`,
+    )
 }
 
 if (process.argv[2] === 'scripted') await child()

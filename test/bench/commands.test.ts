@@ -263,7 +263,9 @@ describe('benches of our own engine', { skip: noAddon }, () => {
         new RegExp(`^/v1/${path}: .* [\\d.]+x chat's, goal <= 1.3x (met|missed)$`, 'm'),
       )
     assert.match(await output('serve', '--own-limit'), /256 streams of a scripted server: \d+ tok/)
-    assert.match(await output('serve', '--share', 'tiny', '--rounds', '1'), /256 streams: .* share/)
+    const share = await output('serve', '--share', 'tiny', '--rounds', '1')
+    assert.match(share, /256 streams: .* share/)
+    assert.match(share, /256 streams: the load generator takes \d+ tok\/s, [\d.]+x the server's/)
   })
 
   const built = existsSync(packagePath('dist/server/cli.js')) ? false : 'dist is not built'
