@@ -63,7 +63,10 @@ class Loader {
       if (scale.size() > 1) scale = scale.subspan(size_t(range.first_row), size_t(range.rows));
       MatrixPart& part = parts.emplace_back();
       part.rows = range.rows, part.cols = range.cols;
-      part.first_row = range.first_row;
+      // Rows that are a reward's outputs have no ids: they stand one after another.
+      const bool is_outputs = group.slot == PackedGroup::Slot::head &&
+                              config_.reward.kind == RewardHead::Kind::lm_head_rows;
+      part.first_row = is_outputs ? 0 : range.first_row;
       part.stretches = group.stretches;
       if (grouped[i]) {
         if (Status s = checkpoint_.fetch_grouped(w, range); !s) return s;
