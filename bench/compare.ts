@@ -1,7 +1,7 @@
 // npm run bench -- compare: our server beside another one, both over HTTP, the same model, the same
 // requests, in turns: ratios are taken within a round.
 
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -37,6 +37,8 @@ type Values = NonNullable<ReturnType<typeof readFlags<typeof flags>>>
 
 type Competitor = {
   readonly name: string
+  /** What is known of its build; '' where nothing is. */
+  readonly version: string
   readonly target: Target
   readonly model: string
   readonly stop: () => Promise<void>
@@ -50,7 +52,7 @@ const at = async (
 ): Promise<Competitor> => {
   const target = createTarget(url, undefined, 'completions')
   const { id } = await findModel(target.baseUrl, undefined, model)
-  return { name, target, model: id, stop }
+  return { name, version: '', target, model: id, stop }
 }
 
 const mostAtOnce = ({ concurrency }: Values): number => Math.max(...loads(concurrency))
@@ -78,6 +80,12 @@ const stopProcess = async (child: ChildProcess): Promise<void> => {
   if (child.exitCode !== null || child.signalCode !== null) return
   child.kill('SIGTERM')
   await once(child, 'exit')
+}
+
+/** As the program says it, such as `version: 4750 (c392e509)`. */
+const versionOf = (file: string): string => {
+  const { stdout, stderr } = spawnSync(file, ['--version'], { encoding: 'utf8', timeout: 10_000 })
+  return /^version: .*$/m.exec(`${stdout}\n${stderr}`)?.[0] ?? 'version unknown'
 }
 
 /** As people start it: a slot for each request, room for its tokens, and no more threads than ours. */
@@ -114,7 +122,9 @@ const startLlama = async (file: string, values: Values): Promise<Competitor> => 
     if (failure !== undefined) throw new UsageError(`${file} did not start: ${failure}`)
     await sleep(200)
   }
-  return at('llama.cpp', `http://127.0.0.1:${port}/v1`, undefined, () => stopProcess(child))
+  const url = `http://127.0.0.1:${port}/v1`
+  const server = await at('llama.cpp', url, undefined, () => stopProcess(child))
+  return { ...server, version: `, ${versionOf(file)}` }
 }
 
 const startPeer = (values: Values): Promise<Competitor> => {
@@ -210,7 +220,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
     const ours = await startOurs(values)
     try {
       console.log(`${machineLine()}\nours: ${ours.target.baseUrl}, model ${ours.model}`)
-      console.log(`${peer.name}: ${peer.target.baseUrl}, model ${peer.model}`)
+      console.log(`${peer.name}: ${peer.target.baseUrl}, model ${peer.model}${peer.version}`)
       await play(values, ours, peer)
     } finally {
       ours.target.agent.destroy()

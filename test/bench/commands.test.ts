@@ -126,7 +126,11 @@ test('schemas', async () => {
 
 const LIKE_LLAMA = `#!/bin/sh
 while [ $# -gt 0 ]; do
-  case $1 in -m) model=$2 ;; --port) port=$2 ;; esac
+  case $1 in
+    -m) model=$2 ;;
+    --port) port=$2 ;;
+    --version) echo 'version: 1 (stand-in)' >&2; exit ;;
+  esac
   shift
 done
 cd '${packagePath('.')}'
@@ -371,6 +375,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
       const started = ['--shape', 'tiny', '--threads', '1', '--concurrency', '1']
       const llama = await output('compare', '--llama-server', binary, ...started, ...load)
       assert.match(llama, /^1 at once +ours +llama\.cpp +ours is$/m)
+      assert.match(llama, /^llama\.cpp: \S+, model \S+, version: 1 \(stand-in\)$/m)
       writeFileSync(binary, '#!/bin/sh\necho no such model >&2\nexit 1\n')
       const why = /llama-server did not start: no such model/
       await refused(2, why, 'compare', '--llama-server', binary, ...started, ...load)
