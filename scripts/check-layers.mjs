@@ -90,6 +90,16 @@ for (const [name, list] of imports) {
   }
 }
 
+// A dialect is a folder of api/, and is known to the table of routes alone.
+const dialectOf = (name) => /^api\/([^/]+)\//.exec(name)?.[1]
+for (const [name, list] of imports)
+  for (const to of list) {
+    const dialect = dialectOf(to)
+    const mayKnow = roomOf(name) !== 'api' || dialectOf(name) === dialect
+    if (dialect !== undefined && !mayKnow)
+      problems.push(`server/${name}.ts imports ${to}: no dialect knows another`)
+  }
+
 const done = new Set()
 const visit = (name, path) => {
   const at = path.indexOf(name)

@@ -35,6 +35,12 @@ import {
   TokenizeRequest,
 } from './api/openai/schema.js'
 import {
+  detokenizeRoute,
+  renderRoute,
+  tokenizeRoute,
+  tokenizerInfoRoute,
+} from './api/openai/tokenize.js'
+import {
   EVERY_MODEL_QUERY,
   type GetDescription,
   ID_PATH,
@@ -65,7 +71,6 @@ import type { Server } from './api/server.js'
 import { serverEventsRoute, serverRoute } from './api/status.js'
 import { systemOneRoute } from './api/systemone/route.js'
 import { SystemOneRequest } from './api/systemone/schema.js'
-import { detokenizeRoute, renderRoute, tokenizeRoute, tokenizerInfoRoute } from './api/tokenize.js'
 import { requireKey } from './http/auth.js'
 import { addHeader, type Ctx, type Env } from './http/context.js'
 import { cors } from './http/cors.js'

@@ -12,11 +12,11 @@ import { type GivenMessage, readMessages } from '../../prompt/conversation.js'
 import { badRequest, unsupportedParameter } from '../../request-error.js'
 import { readRequest } from '../read-request.js'
 import { answerId, respond, unixTime } from '../respond.js'
-import { nimChat } from '../reward/nim-chat.js'
 import type { Server } from '../server.js'
 import { type ChatAnswer, wholeChat } from './chat-answer.js'
 import { chatStream } from './chat-stream.js'
 import { checkStreamOptions } from './chunk-frame.js'
+import { nimChat } from './nim-chat.js'
 import { ChatRequest } from './schema.js'
 
 /** None where the prompt is given as ids. */

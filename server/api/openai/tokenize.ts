@@ -1,27 +1,32 @@
 // Text to tokens and back, without a step of the engine: /tokenize, /detokenize, render.
 
-import { renderChat } from '../chat/prompt.js'
-import type { Ctx } from '../http/context.js'
-import { findModel, isReward, onlyOfRewardModels, type ServedModel } from '../model/served-model.js'
-import { type Conversation, readMessages } from '../prompt/conversation.js'
+import { refuseAnswering } from '../../chat/answering.js'
+import { renderChat } from '../../chat/prompt.js'
+import type { Ctx } from '../../http/context.js'
+import {
+  findModel,
+  isReward,
+  onlyOfRewardModels,
+  type ServedModel,
+} from '../../model/served-model.js'
+import { type Conversation, readMessages } from '../../prompt/conversation.js'
 import {
   checkCharacters,
   encodeSegments,
   encodeText,
   type Segment,
   segmentsText,
-} from '../prompt/encode.js'
-import { badRequest } from '../request-error.js'
-import { questionOf, scoredPrompt } from '../scoring/scoring.js'
-import { createTurn } from '../slices.js'
-import type { Tokenizer } from '../tokenizer/types.js'
-import { requireReady } from './admission.js'
-import { tokenText } from './openai/logprobs.js'
-import { DetokenizeRequest, RenderRequest, TokenizeRequest } from './openai/schema.js'
-import { readRequest } from './read-request.js'
-import { answerJson } from './respond.js'
-import { refuseAnswering } from './reward/answering.js'
-import type { Server } from './server.js'
+} from '../../prompt/encode.js'
+import { badRequest } from '../../request-error.js'
+import { questionOf, scoredPrompt } from '../../scoring/scoring.js'
+import { createTurn } from '../../slices.js'
+import type { Tokenizer } from '../../tokenizer/types.js'
+import { requireReady } from '../admission.js'
+import { readRequest } from '../read-request.js'
+import { answerJson } from '../respond.js'
+import type { Server } from '../server.js'
+import { tokenText } from './logprobs.js'
+import { DetokenizeRequest, RenderRequest, TokenizeRequest } from './schema.js'
 
 /** Without a name: the first model. */
 const modelOf = (server: Server, name: string | undefined): ServedModel => {

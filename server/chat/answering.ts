@@ -1,8 +1,8 @@
 // Fields of a chat that mean nothing to a model that scores what it is given: refused by name, at every door.
 
-import { refuseThinking } from '../../chat/thinking-mode.js'
-import type { Conversation } from '../../prompt/conversation.js'
-import { unsupportedParameter } from '../../request-error.js'
+import type { Conversation } from '../prompt/conversation.js'
+import { unsupportedParameter } from '../request-error.js'
+import { refuseThinking } from './thinking-mode.js'
 
 type Fields = Partial<Omit<Conversation, 'messages'>> & {
   readonly truncate_prompt_tokens?: number | undefined

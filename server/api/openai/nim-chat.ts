@@ -2,16 +2,16 @@
 // scores as text `name:value,name:value`, and again as logprobs of tokens that are the names.
 
 import { readForm } from '../../chat/answer-form.js'
+import { refuseAnswering } from '../../chat/answering.js'
 import { goneSignal } from '../../http/client.js'
 import type { Ctx } from '../../http/context.js'
 import { chatModels, isJudge, type ServedModel } from '../../model/served-model.js'
 import type { Message } from '../../prompt/conversation.js'
 import { badRequest, unsupportedParameter } from '../../request-error.js'
 import { encodeInputs, scoreItems, scoreUsage } from '../../scoring/scoring.js'
-import type { ChatRequest } from '../openai/schema.js'
 import { answerId, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
-import { refuseAnswering } from './answering.js'
+import type { ChatRequest } from './schema.js'
 
 type NimCall = {
   readonly model: ServedModel
