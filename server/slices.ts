@@ -113,17 +113,17 @@ export function* jsonText(value: unknown): Generator<string, string> {
   return text
 }
 
-/** Gives `take` the result of the work: at once where a slice is enough, else later, if still wanted. */
-export const finishInSlices = <T>(
-  work: Generator<string, T>,
-  take: (result: T) => void,
+/** Gives `take` what the work yields and its result: at once where a slice is enough, else later, if still wanted. */
+export const finishInSlices = (
+  work: Generator<string, string>,
+  take: (text: string) => void,
   isWanted: () => boolean,
 ): Promise<void> | undefined => {
   const slice = (): boolean => {
     const until = performance.now() + SLICE_MS
     for (;;) {
       const { done, value } = work.next()
-      if (done) take(value)
+      if (value !== '') take(value)
       if (done || performance.now() > until) return done === true
     }
   }

@@ -31,12 +31,13 @@ export type Generation = {
   readonly stage?: ((answer: AnswerHandler) => Stage) | undefined
 }
 
-/** How a dialect tells an answer as a stream. Text that takes long is made in slices. */
+/** How a dialect tells an answer as a stream. Text that takes long is made in slices: what a generator yields
+ * and returns. */
 export type StreamForm = {
   /** `''` sends nothing. The first event opens the answer. */
   readonly event: (event: AnswerEvent, run: Run) => string | Generator<string, string>
   /** After the last event. */
-  readonly closing: (run: Run) => string
+  readonly closing: (run: Run) => string | Generator<string, string>
   /** In place of what was still to come. */
   readonly error: (error: RequestError) => string
 }
@@ -173,6 +174,10 @@ export const answerAsStream = (
       stream.send(events)
       resolve()
     }
+    const tell = (events: string | Generator<string, string>): Promise<void> | undefined => {
+      if (typeof events !== 'string') return finishInSlices(events, send, () => !over)
+      send(events)
+    }
     const inTurn = createTurns((error) => {
       client.record.line.bug = stackOf(error)
       run.abort()
@@ -181,14 +186,17 @@ export const answerAsStream = (
     const run = start(generation, client, {
       onEvent: (event) =>
         inTurn(() => {
-          if (over) return
-          const events = form.event(event, run)
-          if (typeof events !== 'string') return finishInSlices(events, send, () => !over)
-          send(events)
+          if (!over) return tell(form.event(event, run))
         }),
       onDone: () =>
         inTurn(() => {
-          if (!over) finish(form.closing(run))
+          if (over) return
+          const close = () => {
+            if (!over) finish('')
+          }
+          const work = tell(form.closing(run))
+          if (work !== undefined) return work.then(close)
+          close()
         }),
       onError: (error) => inTurn(() => fail(error)),
     })

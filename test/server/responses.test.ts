@@ -158,6 +158,34 @@ describe('responses', () => {
     assert.equal(last.usage.input_tokens, harness.engine.requests.at(-1)?.promptTokenIds.length)
   })
 
+  test('a text that is too long for one turn is told whole in its last events', async () => {
+    const pieces = [
+      ...Array.from({ length: 40 }, (_, i) => `${i} "${'long '.repeat(500)}"\n`),
+      CALL,
+    ]
+    const server = await startHarness({
+      answer: () => ({ pieces }),
+      info: { maxModelLen: 1 << 18 },
+    })
+    const body = { ...BODY, tools: [WEATHER], stream: true }
+    const events = await readNamed(await server.post('/v1/responses', body))
+    const text = pieces.slice(0, -1).join('')
+    const of = (type: string) => events.filter((event) => event.type === type)
+    assert.equal(of('response.output_text.done')[0]?.text, text)
+    const added = of('response.output_text.delta').map(({ delta }) => delta)
+    assert.equal(added.join(''), text)
+    const names = events.map(({ type }) => type)
+    assert.equal(names.at(-1), 'response.completed')
+    const [done, call] = ['response.output_text.done', 'response.function_call_arguments.delta']
+    assert.ok(names.indexOf(done) < names.indexOf(call))
+    const { response } = events.at(-1) as { readonly response: { readonly output: Json[] } }
+    assert.equal(response.output.length, 2)
+    assert.deepEqual(response.output[0]?.content, [
+      { type: 'output_text', text, annotations: [], logprobs: [] },
+    ])
+    await server.close()
+  })
+
   test("the AI SDK's default provider: tools in steps, a stream", async () => {
     const openai = createOpenAI({ baseURL: `${harness.url}/v1`, apiKey: 'none' })
     const model = openai('tiny-reasoner')

@@ -216,6 +216,15 @@ export const wholeResponse = (answer: ResponseAnswer): WholeForm => {
   }
 }
 
+/** Characters of a text that is not told whole between two turns of the event loop. */
+const LONG = 1 << 16
+
+function* inTurns(first: string, rest: readonly (() => string)[]): Generator<string, string> {
+  yield first
+  for (const make of rest) yield make()
+  return ''
+}
+
 export const responseStream = (answer: ResponseAnswer): StreamForm => {
   let number = 0
   let out = ''
@@ -224,8 +233,16 @@ export const responseStream = (answer: ResponseAnswer): StreamForm => {
   let growing: Item | undefined
   let [before, behind] = ['', '']
 
+  /** Events that say a long text whole once more, and those behind them: each is made in its turn. */
+  let later: (() => string)[] = []
+  const put = (make: () => string): void => {
+    const isLate = later.length > 0 || (growing?.text.length ?? 0) > LONG
+    if (isLate) later.push(make)
+    else out += make()
+  }
   const emit: Emit = (type, rest) => {
-    out += `event: ${type}\ndata: ${JSON.stringify({ type, sequence_number: number++, ...rest })}\n\n`
+    const at = number++
+    put(() => `event: ${type}\ndata: ${JSON.stringify({ type, sequence_number: at, ...rest })}\n\n`)
   }
   const onDelta = (item: Item, text: string): void => {
     if (item !== growing) {
@@ -235,7 +252,9 @@ export const responseStream = (answer: ResponseAnswer): StreamForm => {
       const place = JSON.stringify(placeOf(item, output.count() - 1)).slice(1, -1)
       behind = `${item.type === 'message' ? ',"logprobs":[]' : ''},${place}}\n\n`
     }
-    out += `${before}${number++},"delta":${JSON.stringify(text)}${behind}`
+    const event = `${before}${number++},"delta":${JSON.stringify(text)}${behind}`
+    if (later.length > 0) later.push(() => event)
+    else out += event
   }
   const output = createOutput(answer.body, emit, onDelta)
 
@@ -244,10 +263,11 @@ export const responseStream = (answer: ResponseAnswer): StreamForm => {
     emit('response.created', { response })
     emit('response.in_progress', { response })
   }
-  const taken = (): string => {
-    const text = out
+  const taken = (): string | Generator<string, string> => {
+    const [text, rest] = [out, later]
     out = ''
-    return text
+    later = []
+    return rest.length === 0 ? text : inTurns(text, rest)
   }
 
   return {
@@ -264,6 +284,7 @@ export const responseStream = (answer: ResponseAnswer): StreamForm => {
       return taken()
     },
     error: ({ message, code, param, kind }: RequestError) => {
+      growing = undefined
       const error = { code: kind === 'busy' ? 'rate_limit_exceeded' : 'server_error', message }
       const response = responseObject(answer, {
         status: 'failed',
@@ -272,7 +293,8 @@ export const responseStream = (answer: ResponseAnswer): StreamForm => {
       })
       emit('response.failed', { response })
       emit('error', { code: code ?? error.code, message, param })
-      return taken()
+      const told = taken()
+      return typeof told === 'string' ? told : [...told].join('')
     },
   }
 }
