@@ -52,6 +52,35 @@ export const anyRecord = () =>
     .custom<Readonly<Record<string, unknown>>>(isRecord, 'expected an object')
     .meta({ type: 'object', propertyNames: { type: 'string' }, additionalProperties: {} })
 
+/** Named values, all of them: z.record() leaves out one that is called `__proto__`. Stops at the first bad one. */
+export const recordOf = <T extends z.ZodType>(value: T, name = z.string().min(1)) => {
+  const shape = (schema: z.ZodType) => {
+    const { $schema: _, ...rest } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
+    return rest
+  }
+  return z
+    .custom<Readonly<Record<string, unknown>>>(isRecord, 'expected an object')
+    .transform((given, context): Readonly<Record<string, z.output<T>>> => {
+      const read: [string, z.output<T>][] = []
+      const refuse = (issue: object) => {
+        context.addIssue({ ...issue, continue: false } as Parameters<typeof context.addIssue>[0])
+        return z.NEVER
+      }
+      for (const [key, one] of Object.entries(given)) {
+        const named = name.safeParse(key)
+        const result = value.safeParse(one)
+        const [bad] = named.error?.issues ?? []
+        if (bad)
+          return refuse({ code: 'invalid_key', origin: 'record', issues: [bad], path: [key] })
+        const [first] = result.error?.issues ?? []
+        if (first) return refuse({ ...first, path: [key, ...first.path], input: one })
+        read.push([key, result.data as z.output<T>])
+      }
+      return Object.fromEntries(read)
+    })
+    .meta({ type: 'object', propertyNames: shape(name), additionalProperties: shape(value) })
+}
+
 const ID = /^(0|[1-9]\d{0,9})$/
 
 /** Numbers by token id, checked in one pass up to the first that is wrong. */

@@ -78,12 +78,13 @@ const listed = (names: readonly string[], options: readonly Option[]): string =>
     )
     .join('\n')
 
-/** What the model is asked. The conversation comes first and is the same for all questions. */
+/** What the model is asked. The conversation comes first, then what all questions of a kind say alike: both are
+ * in the prefix cache when the next one comes. */
 const questionText = ({ kind, text, options }: Question): string => {
   const names = labelNames(kind, options.length)
   switch (kind) {
     case 'predicate':
-      return `Is the following true of the above?\n${text}\n\nAnswer with Yes or No only.`
+      return `Is the following true of the above? Answer with Yes or No only.\n\n${text}`
     case 'choice':
       return `${text}\n\nOptions:\n${listed(names, options)}\n\nAnswer with the label of one option only.`
     case 'score':

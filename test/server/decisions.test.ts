@@ -94,7 +94,7 @@ describe('decisions', { skip: noAddon }, () => {
   it('a predicate is the share of yes among yes and no, in all their forms', async () => {
     const input = 'Hello there!'
     const { answers, usage } = await decide({ input, questions: [PREDICATE] })
-    const text = `${input}\n\nIs the following true of the above?\n${PREDICATE.instructions}\n\nAnswer with Yes or No only.`
+    const text = `${input}\n\nIs the following true of the above? Answer with Yes or No only.\n\n${PREDICATE.instructions}`
     const messages = [{ role: 'user', content: text }]
     const of = async (word: string) => {
       const forms = [word, word.toLowerCase(), word.toUpperCase()].flatMap((one) => [
@@ -225,6 +225,8 @@ describe('decisions', { skip: noAddon }, () => {
     const ask = (questions: unknown, more: Body = {}) =>
       refused('/v1/decisions', { input: 'x', questions, ...more })
     assert.equal((await ask([])).param, 'questions')
+    for (const instructions of ['', []])
+      assert.equal((await ask([{ ...PREDICATE, instructions }])).param, 'questions.0.instructions')
     assert.equal(
       (await ask([{ ...CHOICE, choices: [{ value: 'a' }] }])).param,
       'questions.0.choices',
@@ -304,6 +306,14 @@ describe('decisions', { skip: noAddon }, () => {
       'questions.kind.criteria',
     )
     assert.equal((await refused('/v1/systemone', { questions })).param, 'state')
+    // A name that objects have of themselves is one like others.
+    const odd = JSON.parse('{"__proto__": {"type": "noul", "instructions": "It is a sum."}}')
+    const { answer: named } = await answered('/v1/systemone', { state: 1, questions: odd })
+    assert.deepEqual(Object.keys(named.answers), ['__proto__'])
+    const unnamed = await refused('/v1/systemone', { state: 1, questions: { '': questions.so } })
+    assert.equal(unnamed.param, 'questions.')
+    const bad = await refused('/v1/systemone', { state: 1, questions: { a: { type: 'x' } } })
+    assert.match(bad.message, /type "x" is not supported: there are "noul", "choice", "score"/)
     const thinking = { state: 1, questions, chat_template_kwargs: { enable_thinking: true } }
     assert.equal(
       (await refused('/v1/systemone', thinking)).param,

@@ -2,6 +2,7 @@
 
 import { z } from 'zod'
 import type { BatchRow, FileRow } from '../../batch/ledger.js'
+import { recordOf } from '../../list.js'
 import { badRequest } from '../../request-error.js'
 
 const DAY = 86_400
@@ -15,9 +16,10 @@ const seconds = z
 const expiresAfter = z.object({ anchor: z.literal('created_at'), seconds })
 
 /** OpenAI's limits. */
-const metadata = z
-  .record(z.string().max(64), z.string().max(512))
-  .refine((given) => Object.keys(given).length <= 16, { error: 'at most 16 pairs' })
+const metadata = recordOf(z.string().max(512), z.string().max(64)).refine(
+  (given) => Object.keys(given).length <= 16,
+  { error: 'at most 16 pairs' },
+)
 
 export const BatchCreateRequest = z.object({
   input_file_id: z.string().min(1),

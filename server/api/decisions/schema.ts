@@ -28,6 +28,7 @@ const Part = z.discriminatedUnion('type', [text('input_text'), Json], {
 })
 /** Of the same types for instructions and for users. */
 const Parts = z.union([z.string(), list(Part, 0, MAX_PARTS)])
+const SomeParts = z.union([z.string().min(1), list(Part, 1, MAX_PARTS)])
 const Texts = z.union([
   z.string(),
   list(
@@ -90,7 +91,7 @@ const Item = z.discriminatedUnion(
 )
 export type Item = z.output<typeof Item>
 
-const common = { name: z.string().optional(), instructions: Parts }
+const common = { name: z.string().optional(), instructions: SomeParts }
 
 const Question = z.discriminatedUnion(
   'type',

@@ -1,7 +1,8 @@
 // Request bodies of /v1/systemone, in the shape that vLLM takes.
 
 import { z } from 'zod'
-import { list } from '../../list.js'
+import { list, recordOf } from '../../list.js'
+import { typeErrors } from '../items.js'
 
 const MAX_QUESTIONS = 400
 const MAX_OPTIONS = 255
@@ -9,31 +10,35 @@ const MAX_LEVELS = 10
 
 const Instructions = { instructions: z.string().min(1) }
 
-const Question = z.discriminatedUnion('type', [
-  z.looseObject({
-    type: z.literal('noul').describe('Whether it is so.'),
-    ...Instructions,
-    criteria: z.string().nullish(),
-  }),
-  z.looseObject({
-    type: z.literal('choice'),
-    ...Instructions,
-    criteria: z
-      .record(z.string().min(1), z.string().nullable())
-      .describe(`Name of an option to what it means; 2 to ${MAX_OPTIONS}.`),
-  }),
-  z.looseObject({
-    type: z.literal('score'),
-    ...Instructions,
-    criteria: list(z.string().min(1), 2, MAX_LEVELS).describe('Levels, from the lowest on.'),
-  }),
-])
+const Question = z.discriminatedUnion(
+  'type',
+  [
+    z.looseObject({
+      type: z.literal('noul').describe('Whether it is so.'),
+      ...Instructions,
+      criteria: z.string().nullish(),
+    }),
+    z.looseObject({
+      type: z.literal('choice'),
+      ...Instructions,
+      criteria: recordOf(z.string().nullable()).describe(
+        `Name of an option to what it means; 2 to ${MAX_OPTIONS}.`,
+      ),
+    }),
+    z.looseObject({
+      type: z.literal('score'),
+      ...Instructions,
+      criteria: list(z.string().min(1), 2, MAX_LEVELS).describe('Levels, from the lowest on.'),
+    }),
+  ],
+  { error: typeErrors(() => undefined)('noul', 'choice', 'score') },
+)
 export type Question = z.output<typeof Question>
 
 export const SystemOneRequest = z.looseObject({
   model: z.string().min(1).describe('A name of GET /v1/models.'),
   state: z.unknown().describe('What the questions are about: any JSON; a text is taken as it is.'),
-  questions: z.record(z.string().min(1), Question).describe(`By id; 1 to ${MAX_QUESTIONS}.`),
+  questions: recordOf(Question).describe(`By id; 1 to ${MAX_QUESTIONS}.`),
   instructions: z.string().nullish().describe('A system message.'),
   chat_template_kwargs: z
     .looseObject({ enable_thinking: z.literal(false).nullish() })
