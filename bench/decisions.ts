@@ -44,8 +44,10 @@ export const run = async (args: readonly string[]): Promise<void> => {
     })
     const answer = await response.text()
     if (response.status !== 200) throw new Error(`${path}: ${answer}`)
-    const { timings } = JSON.parse(answer)
-    return { ms: performance.now() - start, decode: 1000 * (timings?.decode_seconds ?? 0) }
+    const ms = performance.now() - start
+    const { timings, usage } = JSON.parse(answer)
+    const computed = usage.input_tokens - usage.input_tokens_details?.cached_tokens
+    return { ms, computed, decode: 1000 * (timings?.decode_seconds ?? 0) }
   }
   const chat = (content: string, tokens: number) =>
     post('chat/completions', {
@@ -59,13 +61,18 @@ export const run = async (args: readonly string[]): Promise<void> => {
   await decide(fresh(64), [question(seed)])
   await chat(fresh(64), 2)
   const [asked, alone, more, step]: [number[], number[], number[], number[]] = [[], [], [], []]
+  const rows: Record<'asked' | 'more', number[]> = { asked: [], more: [] }
   for (let round = 0; round < values.rounds; round++) {
     const many = Array.from({ length: values.questions }, () => question(seed++))
-    asked.push((await decide(fresh(values.prompt), many)).ms)
+    const all = await decide(fresh(values.prompt), many)
+    asked.push(all.ms)
+    rows.asked.push(all.computed)
     alone.push((await chat(fresh(values.prompt), 1)).ms)
     const known = fresh(values.cached)
     await decide(known, [question(seed++)])
-    more.push((await decide(known, [question(seed++)])).ms)
+    const one = await decide(known, [question(seed++)])
+    more.push(one.ms)
+    rows.more.push(one.computed)
     step.push((await chat(known, 1 + STEPS)).decode / STEPS)
   }
   await serving.drain()
@@ -76,13 +83,15 @@ export const run = async (args: readonly string[]): Promise<void> => {
       machineLine(),
       `${shape.name}, ${values.threads} threads`,
       told(
-        `${values.questions} questions over ${values.prompt} tokens: ${spread(asked, 'ms')}, ` +
+        `${values.questions} questions over ${values.prompt} tokens: ${spread(asked, 'ms')} for ` +
+          `${rows.asked[0]} tokens that were not cached, ` +
           `the prompt alone: ${spread(alone, 'ms')}`,
         compare(asked, alone),
         GOAL,
       ),
       told(
-        `one more question behind ${values.cached} cached tokens: ${spread(more, 'ms')}, ` +
+        `one more question behind ${values.cached} cached tokens: ${spread(more, 'ms')} for ` +
+          `${rows.more[0]}, ` +
           `a step of decoding: ${spread(step, 'ms')}`,
         compare(more, step),
         GOAL_CACHED,

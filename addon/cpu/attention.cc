@@ -117,7 +117,15 @@ uint8_t* Attention::values(int32_t layer, int32_t block, int64_t head) const {
   return keys(layer, block, head) + size_t(kv_heads(layer)) * head_bytes_;
 }
 
+void Attention::copy(const BlockCopy& blocks) {
+  for (int32_t layer = 0; layer < kv_.layers; ++layer) {
+    std::memcpy(keys(layer, blocks.to, 0), keys(layer, blocks.from, 0),
+                2 * size_t(kv_heads(layer)) * head_bytes_);
+  }
+}
+
 void Attention::begin_step(const StepInput& in) {
+  for (const BlockCopy& blocks : in.copies) copy(blocks);
   const int64_t half = int64_t(inv_freq_.size());
   pieces_.clear();
   for (size_t i = 0; i < in.spans.size(); ++i) {

@@ -81,6 +81,7 @@ class Attention {
 
   uint8_t* keys(int32_t layer, int32_t block, int64_t head) const;
   uint8_t* values(int32_t layer, int32_t block, int64_t head) const;
+  void copy(const BlockCopy& blocks);
   void rope(float* out, const float* x, int64_t row) const;
   void store_block(const SpanInput& s, const float* qkv, int32_t layer, int64_t head,
                    int32_t block);

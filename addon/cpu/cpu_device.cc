@@ -67,6 +67,7 @@ class CpuDevice final : public Device {
     std::memcpy(host, src, bytes);
   }
 
+  bool copies_blocks() const override { return true; }
   bool packs_groups() const override { return true; }
   Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                      Weight* out) noexcept override {

@@ -167,6 +167,9 @@ class Device {
   virtual void free(void* p) noexcept = 0;
   virtual void upload(void* dst, const void* host, size_t bytes) noexcept = 0;
   virtual void download(void* host, const void* src, size_t bytes) noexcept = 0;  // waits
+  // Whether steps may begin with copies of KV blocks (StepInput::copies). Worth it where each row
+  // that need not be computed saves time.
+  virtual bool copies_blocks() const { return false; }
   // Whether weights in groups are multiplied as they are (MatrixPart::grouped).
   virtual bool packs_groups() const { return false; }
   // Puts the parts below each other: all of the same cols; for gate_up two of the same shape.

@@ -66,11 +66,18 @@ struct SampleInput {
   std::span<const uint32_t> allowed = {};  // bit mask over the vocabulary; empty: all allowed
 };
 
+// All of one KV block, in every layer, for the tokens that both begin with.
+struct BlockCopy {
+  int32_t from = 0, to = 0;
+};
+
 struct StepInput {
   std::span<const int32_t> token_ids = {};  // [rows]
   // [rows] >= 0: take the id that an earlier step left in that slot.
   std::span<const int32_t> token_slots = {};
   std::span<const SpanInput> spans = {};
+  // Done before the rows, in this order. Empty for a device without copies_blocks().
+  std::span<const BlockCopy> copies = {};
   std::span<const SampleInput> samples = {};  // in row order
   std::span<const int32_t> score_rows = {};   // rows whose reward scores are wanted
   int32_t num_generated_rows = 0;             // rows [0, num_generated_rows) are generated tokens

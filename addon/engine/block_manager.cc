@@ -9,7 +9,8 @@ namespace nemotron {
 namespace {
 
 constexpr size_t kMinEvictedRemembered = 1024;
-constexpr int kMaxSiblingsCompared = 64;          // of an explanation
+constexpr int kMaxSiblingsCompared = 64;
+constexpr size_t kPartShare = 16;                 // at most that part of the blocks keeps parts
 constexpr uint64_t kRootBit = uint64_t(1) << 63;  // serials count up from 1 and never reach it
 
 // The finaliser of SplitMix64: every bit of x decides over every bit of the result.
@@ -39,9 +40,10 @@ uint64_t chain_root(uint64_t key, std::string_view salt) {
 }
 
 BlockManager::BlockManager(int32_t num_blocks, int32_t block_size, bool prefix_cache, uint64_t key,
-                           BlockHash hash)
+                           BlockHash hash, bool copies)
     : block_size_(block_size),
       prefix_cache_(prefix_cache),
+      copies_(copies && prefix_cache),
       hash_(hash),
       key_(key),
       blocks_(size_t(num_blocks)),
@@ -73,7 +75,7 @@ int32_t BlockManager::take_free() {
   unlink(id);
   Block& b = blocks_[size_t(id)];
   if (b.serial != 0) {
-    remember_evicted(b.hash);
+    if (b.tokens == block_size_) remember_evicted(b.hash);
     uncache(id);
   }
   b.references = 1;
@@ -104,19 +106,26 @@ void BlockManager::dereference(int32_t id) {
 // --- the cache ---
 
 std::span<const int32_t> BlockManager::tokens_of(int32_t id) const {
-  return std::span(tokens_).subspan(size_t(id) * size_t(block_size_), size_t(block_size_));
+  return std::span(tokens_).subspan(size_t(id) * size_t(block_size_),
+                                    size_t(blocks_[size_t(id)].tokens));
 }
 
 void BlockManager::cache(int32_t id, uint64_t hash, uint64_t plain_hash, uint64_t parent,
                          std::span<const int32_t> tokens) {
   Block& b = blocks_[size_t(id)];
-  b.serial = ++last_serial_;
   b.hash = hash;
   b.plain_hash = plain_hash;
-  b.parent = parent;
-  std::copy(tokens.begin(), tokens.end(), tokens_.begin() + int64_t(id) * block_size_);
   by_hash_[hash] = id;
   ++by_plain_hash_[plain_hash];
+  add_child(id, parent, tokens);
+}
+
+void BlockManager::add_child(int32_t id, uint64_t parent, std::span<const int32_t> tokens) {
+  Block& b = blocks_[size_t(id)];
+  b.serial = ++last_serial_;
+  b.parent = parent;
+  b.tokens = int32_t(tokens.size());
+  std::copy(tokens.begin(), tokens.end(), tokens_.begin() + int64_t(id) * block_size_);
   const auto [first, is_new] = first_child_.try_emplace(parent, id);
   if (!is_new) {
     b.sibling_next = first->second;
@@ -127,9 +136,11 @@ void BlockManager::cache(int32_t id, uint64_t hash, uint64_t plain_hash, uint64_
 
 void BlockManager::uncache(int32_t id) {
   Block& b = blocks_[size_t(id)];
-  by_hash_.erase(b.hash);
-  if (const auto it = by_plain_hash_.find(b.plain_hash); --it->second == 0)
-    by_plain_hash_.erase(it);
+  if (b.tokens == block_size_) {
+    by_hash_.erase(b.hash);
+    if (const auto it = by_plain_hash_.find(b.plain_hash); --it->second == 0)
+      by_plain_hash_.erase(it);
+  }
   if (b.sibling_next >= 0) blocks_[size_t(b.sibling_next)].sibling_prev = b.sibling_prev;
   if (b.sibling_prev >= 0) {
     blocks_[size_t(b.sibling_prev)].sibling_next = b.sibling_next;
@@ -191,6 +202,7 @@ void BlockManager::match(Sequence& seq, Match* out) {
   out->blocks.clear();
   out->from_free_list = 0;
   out->promised = 0;
+  out->part = -1, out->part_tokens = 0;
   NEMOTRON_ASSERT(seq.prefix.block_table.empty() && !seq.tokens.empty());
   if (!prefix_cache_) return;
   extend_hashes(seq);
@@ -204,12 +216,29 @@ void BlockManager::match(Sequence& seq, Match* out) {
     if (id < 0) {
       for (; i < limit && is_promised(seq, seq.prefix.hashes[i]); ++i)
         out->promised = seq.prefix.hashes[i];
-      return;
+      break;
     }
     const Block& b = blocks_[size_t(id)];
     out->blocks.push_back(id);
     out->from_free_list += b.references == 0;
     parent = b.serial;
+  }
+  if (copies_ && out->promised == 0) match_part(seq, parent, out);
+}
+
+// The longest agreement with what is cached after the same parent.
+void BlockManager::match_part(const Sequence& seq, uint64_t parent, Match* out) const {
+  const size_t begin = out->blocks.size() * size_t(block_size_);
+  const auto wanted =
+      std::span(seq.tokens)
+          .subspan(begin, std::min(size_t(block_size_), seq.tokens.size() - 1 - begin));
+  const auto first = first_child_.find(parent);
+  int32_t id = first == first_child_.end() ? -1 : first->second;
+  for (int n = 0; id >= 0 && n < kMaxSiblingsCompared; ++n) {
+    const auto cached = tokens_of(id);
+    const auto common = int32_t(std::ranges::mismatch(cached, wanted).in1 - cached.begin());
+    if (common > out->part_tokens) out->part = id, out->part_tokens = common;
+    id = blocks_[size_t(id)].sibling_next;
   }
 }
 
@@ -220,7 +249,7 @@ bool BlockManager::is_promised(const Sequence& seq, uint64_t hash) const {
 CacheMiss BlockManager::explain(const Sequence& seq, const Match& match) const {
   using Reason = CacheMiss::Reason;
   const size_t hits = match.blocks.size(), full = size_t(seq.num_prompt / block_size_);
-  CacheMiss miss{Reason::none, int32_t(hits) * block_size_};
+  CacheMiss miss{Reason::none, int32_t(hits) * block_size_ + match.part_tokens};
   if (!prefix_cache_ || !seq.prefix.may_match || hits >= full) return miss;
   const uint64_t parent = hits > 0 ? blocks_[size_t(match.blocks.back())].serial : seq.prefix.root;
   const auto wanted =
@@ -244,7 +273,7 @@ CacheMiss BlockManager::explain(const Sequence& seq, const Match& match) const {
       common = std::max(common, std::ranges::mismatch(cached, wanted).in1 - cached.begin());
       id = blocks_[size_t(id)].sibling_next;
     }
-    miss.position += int32_t(common);
+    miss.position = int32_t(hits) * block_size_ + int32_t(common);
   }
   return miss;
 }
@@ -259,7 +288,7 @@ bool BlockManager::admit(Sequence& seq, const Match& match, int32_t spare) {
     seq.prefix.block_table.push_back(id);
   }
   for (int32_t i = 0; i < fresh; ++i) seq.prefix.block_table.push_back(take_free());
-  seq.num_computed = hits * block_size_;
+  seq.num_computed = hits * block_size_ + match.part_tokens;
   seq.prefix.published = hits;
   seq.prefix.chain = hits > 0 ? blocks_[size_t(match.blocks.back())].serial : seq.prefix.root;
   seq.prefix.promised_end = hits;
@@ -301,6 +330,37 @@ void BlockManager::publish(Sequence& seq) {
     seq.prefix.chain = blocks_[size_t(id)].serial;
   }
   seq.prefix.promised_end = std::max(seq.prefix.promised_end, seq.prefix.published);
+}
+
+void BlockManager::publish_part(Sequence& seq) {
+  if (!copies_ || seq.prefix.block_table.empty()) return;
+  publish(seq);
+  const int32_t known = std::min(seq.num_computed, int32_t(seq.tokens.size()));
+  const int32_t begin = seq.prefix.published * block_size_;
+  NEMOTRON_ASSERT(known - begin < block_size_);
+  if (known <= begin) return;
+  const auto tokens = std::span(seq.tokens).subspan(size_t(begin), size_t(known - begin));
+  const auto first = first_child_.find(seq.prefix.chain);
+  int32_t id = first == first_child_.end() ? -1 : first->second;
+  for (int n = 0; id >= 0 && n < kMaxSiblingsCompared; ++n, id = blocks_[size_t(id)].sibling_next) {
+    const auto cached = tokens_of(id);
+    if (std::ranges::mismatch(cached, tokens).in2 == tokens.end()) return;  // serves as well
+  }
+  drop_part();
+  add_child(seq.prefix.block_table[size_t(seq.prefix.published)], seq.prefix.chain, tokens);
+  parts_.emplace_back(seq.prefix.block_table[size_t(seq.prefix.published)], last_serial_);
+}
+
+// Parts keep few of the blocks that could hold whole contents: the oldest one goes.
+void BlockManager::drop_part() {
+  if (parts_.size() < std::max(blocks_.size() / kPartShare, size_t(1))) return;
+  const auto [id, serial] = parts_.front();
+  parts_.pop_front();
+  if (blocks_[size_t(id)].serial != serial) return;  // it has been reused
+  uncache(id);
+  if (blocks_[size_t(id)].references > 0) return;
+  reference(id);
+  dereference(id);  // to those that are reused first
 }
 
 void BlockManager::release(Sequence& seq) {
@@ -353,7 +413,7 @@ std::string BlockManager::check_invariants(std::span<const Sequence* const> live
   }
   if (previous != tail_ || listed != num_free_) return "the free list's end or length is wrong";
 
-  size_t cached = 0;
+  size_t cached = 0, children = 0;
   for (size_t id = 0; id < blocks_.size(); ++id) {
     const Block& b = blocks_[id];
     const std::string name = "block " + std::to_string(id);
@@ -363,22 +423,24 @@ std::string BlockManager::check_invariants(std::span<const Sequence* const> live
     }
     if (in_list[id] != (b.references == 0)) return name + " is free and referenced, or neither";
     if (b.serial == 0) continue;
+    ++children;
+    if (b.tokens < block_size_) continue;
     ++cached;
     const auto it = by_hash_.find(b.hash);
     if (it == by_hash_.end() || it->second != int32_t(id)) return name + " is cached and not found";
   }
   if (cached != by_hash_.size()) return "the cache's index has blocks that are not cached";
 
-  size_t children = 0;
+  size_t found = 0;
   for (const auto& [parent, first] : first_child_) {
     int32_t before = -1;
     for (int32_t id = first; id >= 0; before = id, id = blocks_[size_t(id)].sibling_next) {
       const Block& b = blocks_[size_t(id)];
-      if (b.serial == 0 || b.parent != parent || b.sibling_prev != before || ++children > cached)
+      if (b.serial == 0 || b.parent != parent || b.sibling_prev != before || ++found > children)
         return "a list of siblings is wrong at block " + std::to_string(id);
     }
   }
-  if (children != cached) return "a cached block is not among its siblings";
+  if (found != children) return "a cached block is not among its siblings";
   return {};
 }
 

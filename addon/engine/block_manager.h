@@ -9,17 +9,22 @@
 // So a hash collision costs a miss and never a wrong hit. The chain's root depends on the request's
 // cache salt and on a random key of this process.
 //
+// Where the device copies blocks, a sequence that begins a block like a cached one gets a copy: of
+// one that is full, or of the last part of a sequence that has ended, which serves copies alone.
+//
 // Block tables are append-only while a sequence runs; equal blocks are not merged. Owned and called
 // by the engine thread alone, except root(): it reads only the key, so any thread may call it.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "engine/sequence.h"
@@ -37,8 +42,9 @@ uint64_t chain_root(uint64_t key, std::string_view salt);
 class BlockManager {
  public:
   // `key`: of chain_root(), for all sequences.
+  // `copies`: what newcomers share of a block is copied.
   BlockManager(int32_t num_blocks, int32_t block_size, bool prefix_cache,
-               uint64_t key = random_cache_key(), BlockHash hash = hash_block);
+               uint64_t key = random_cache_key(), BlockHash hash = hash_block, bool copies = false);
 
   int32_t block_size() const { return block_size_; }
   int32_t num_blocks() const { return int32_t(blocks_.size()); }
@@ -56,6 +62,8 @@ class BlockManager {
   struct Match {
     std::vector<int32_t> blocks;
     int32_t from_free_list = 0;  // how many of them nobody holds now
+    int32_t part = -1;           // a block that begins like the one after them
+    int32_t part_tokens = 0;     // with so many tokens; 0: none does
     uint64_t promised = 0;       // != 0: running ones that it may wait for compute up to this block
   };
   void match(Sequence& seq, Match* out);
@@ -65,8 +73,9 @@ class BlockManager {
   // Why `match` ends where it does.
   CacheMiss explain(const Sequence& seq, const Match& match) const;
 
-  // Gives the sequence the matched blocks and new ones for the rest of its known tokens. False: not
-  // enough free blocks to leave `spare` over; nothing changed.
+  // Gives the sequence the matched blocks and new ones for the rest of its known tokens; the first
+  // of these counts as computed as far as the part, which is to be copied into it before the rows
+  // of the next step. False: not enough free blocks to leave `spare` over; nothing changed.
   // REQUIRES: the sequence holds no blocks; `match` is of it, and nothing was called since.
   bool admit(Sequence& seq, const Match& match, int32_t spare);
   // The sequence's table covers `tokens` positions afterwards. False: nothing changed.
@@ -74,6 +83,9 @@ class BlockManager {
   // Offers full blocks of known, computed tokens to the cache. For the steps after the next launch.
   // REQUIRES: the sequence's table covers what it has computed.
   void publish(Sequence& seq);
+  // Offers what is computed of the block after these to copies. REQUIRES: the sequence will not
+  // compute any more before it is released.
+  void publish_part(Sequence& seq);
   // Gives all blocks back, tail first, so that a chain loses its end first.
   void release(Sequence& seq);
   // The content of the sequence's blocks is not to be trusted: takes them out of the cache.
@@ -91,6 +103,7 @@ class BlockManager {
     int32_t prev = -1, next = -1;                  // in the free list
     int32_t sibling_prev = -1, sibling_next = -1;  // cached blocks with the same parent
     uint64_t serial = 0;                           // of its cached content; 0: none
+    int32_t tokens = 0;   // of that content; fewer than block_size: a part, found among siblings
     uint64_t parent = 0;  // serial of the content before it, or the chain's root
     uint64_t hash = 0, plain_hash = 0;
     uint32_t tenancy = 0;
@@ -102,7 +115,10 @@ class BlockManager {
   void dereference(int32_t id);
   void cache(int32_t id, uint64_t hash, uint64_t plain_hash, uint64_t parent,
              std::span<const int32_t> tokens);
+  void add_child(int32_t id, uint64_t parent, std::span<const int32_t> tokens);
   void uncache(int32_t id);
+  void drop_part();
+  void match_part(const Sequence& seq, uint64_t parent, Match* out) const;
   int32_t find(uint64_t hash, uint64_t parent, std::span<const int32_t> tokens) const;
   void extend_hashes(Sequence& seq) const;
   void promise(const Sequence& seq, uint64_t hash);
@@ -111,7 +127,7 @@ class BlockManager {
   std::span<const int32_t> tokens_of(int32_t id) const;
 
   const int32_t block_size_;
-  const bool prefix_cache_;
+  const bool prefix_cache_, copies_;
   const BlockHash hash_;
   const uint64_t key_;
   std::vector<Block> blocks_;
@@ -124,6 +140,7 @@ class BlockManager {
   // How many running sequences will compute it; the second: of those in the background.
   using Promises = std::array<std::unordered_map<uint64_t, int32_t>, 2>;
   Promises promised_;
+  std::deque<std::pair<int32_t, uint64_t>> parts_;  // block and serial of each, the oldest first
   // The last evicted hashes, bounded: a ring and its index.
   std::vector<uint64_t> evicted_ring_;
   size_t evicted_next_ = 0;

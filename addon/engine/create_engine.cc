@@ -177,6 +177,7 @@ Status open_first(const EngineOptions& options, EngineInfo* info, Rank* rank) {
   if (Status s = open_rank(options, rank, &note); !s) return s;
   if (rank->index == 0) info->backend_note = note;
   info->ranks[size_t(rank->index)].device = rank->device->name();
+  info->ranks[size_t(rank->index)].copies_blocks = rank->device->copies_blocks();
   const bool in_groups =
       options.format == WeightFormat::int4 || options.format == WeightFormat::int8;
   if (in_groups && !rank->device->packs_groups()) {
@@ -417,6 +418,7 @@ void sum_up(Model* model) {
   EngineInfo& info = model->info;
   const std::vector<RankInfo>& ranks = info.ranks;
   info.plan = ranks[0].plan;
+  info.copies_blocks = ranks[0].copies_blocks;
   info.device = (ranks.size() > 1 ? std::to_string(ranks.size()) + " x " : "") + ranks[0].device;
   for (const RankInfo& rank : ranks) count_slowest(rank.load, &info.load);
   for (const LoadReport& load : model->draft_loads) count_slowest(load, &info.draft->load);

@@ -66,6 +66,7 @@ struct RankInfo {
   std::string device;  // Device::name()
   MemoryPlan plan;
   LoadReport load;
+  bool copies_blocks = false;  // Device::copies_blocks()
 };
 
 struct DraftInfo {
@@ -84,7 +85,8 @@ struct EngineInfo {
   std::string backend_note;     // why this backend was chosen
   std::vector<int32_t> stop_ids;  // the config's eos ids and those of the options
   int32_t max_model_len = 0, max_seqs = 0, max_batched_tokens = 0, block_size = 0;
-  int64_t places = 0;  // for sequences that run or wait: max_seqs + max_waiting
+  bool copies_blocks = false;  // Device::copies_blocks()
+  int64_t places = 0;          // for sequences that run or wait: max_seqs + max_waiting
 };
 
 // Bounds of a histogram of steps by their rows (those of vLLM's iteration_tokens_total).

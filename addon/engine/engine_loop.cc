@@ -25,7 +25,8 @@ EngineLoop::EngineLoop(EngineOptions options, EngineInfo info, std::unique_ptr<S
       vocabulary_(
           std::make_shared<Vocabulary>(std::span(options_.token_bytes).first(size_t(num_tokens_)),
                                        options_.token_special, info_.stop_ids)),
-      blocks_(info_.plan.num_blocks, info_.block_size, options_.prefix_cache, cache_key_),
+      blocks_(info_.plan.num_blocks, info_.block_size, options_.prefix_cache, cache_key_,
+              hash_block, info_.copies_blocks),
       scheduler_({.max_batched_tokens = info_.max_batched_tokens, .max_seqs = info_.max_seqs},
                  &blocks_),
       runner_(std::move(runner)) {

@@ -28,6 +28,7 @@ void Scheduler::remove(Sequence* seq, Content content) {
   if (seq->state == SequenceState::running) {
     if (content == Content::keep) {
       blocks_->publish(*seq);
+      blocks_->publish_part(*seq);
     } else {
       blocks_->forget(*seq);
     }
@@ -115,6 +116,7 @@ bool Scheduler::make_room(Sequence& seq, StepPlan* plan) {
 // A token of it that is still in flight is committed before the next plan that admits anybody: this
 // one does not, and at most two steps are in flight.
 void Scheduler::preempt(Sequence& seq) {
+  blocks_->publish_part(seq);
   blocks_->release(seq);
   free_slots_.push_back(seq.slot);
   std::erase(running_, &seq);
@@ -169,6 +171,10 @@ bool Scheduler::admit(bool background, StepPlan* plan) {
     if (!blocks_->admit(seq, match_, int32_t(running_.size()))) {
       if (!make_way(seq, plan)) return false;
       continue;
+    }
+    if (match_.part_tokens > 0) {
+      const BlockCopy copy{match_.part, seq.prefix.block_table[match_.blocks.size()]};
+      if (copy.from != copy.to) plan->copies.push_back(copy);
     }
     if (!seq.admitted) seq.cached_tokens = seq.num_computed;
     seq.miss = miss;

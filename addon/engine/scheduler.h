@@ -14,6 +14,7 @@
 #include <set>
 #include <vector>
 
+#include "device/step.h"
 #include "engine/block_manager.h"
 #include "engine/sequence.h"
 
@@ -36,11 +37,12 @@ struct PlannedSpan {
 
 struct StepPlan {
   std::vector<PlannedSpan> spans;  // generated ones first
+  std::vector<BlockCopy> copies;   // before the rows: of blocks that newcomers begin like
   int32_t rows = 0;
   int32_t background_rows = 0;  // of these
   int32_t preempted = 0;
   bool empty() const { return spans.empty(); }
-  void clear() { spans.clear(), rows = background_rows = preempted = 0; }
+  void clear() { spans.clear(), copies.clear(), rows = background_rows = preempted = 0; }
 };
 
 class Scheduler {

@@ -36,6 +36,7 @@ void StepBuffer::build() {
   input.token_ids = token_ids_;
   input.token_slots = token_slots_;
   input.spans = spans_;
+  input.copies = plan.copies;
   input.samples = samples_;
   input.score_rows = score_rows_;
   output.samples.resize(samples_.size());

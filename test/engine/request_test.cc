@@ -296,8 +296,8 @@ TEST(scores) {
   const Outcome first = client.run(r);
   EXPECT(first.finish == Finish::stop);
   REQUIRE_EQ(first.scores.size(), 1u);
-  const Outcome hit = client.run(r);  // all of it is cached but what the last token's block needs
-  EXPECT_EQ(hit.timings.cached_tokens, 48);
+  const Outcome hit = client.run(r);  // all of it is cached but the last token
+  EXPECT_EQ(hit.timings.cached_tokens, 63);
   EXPECT(hit.miss.reason == CacheMiss::Reason::last_token);
   REQUIRE_EQ(hit.scores.size(), 1u);
   EXPECT(same_bits(first.scores[0], hit.scores[0]));

@@ -20,7 +20,7 @@ constexpr int32_t kVocab = 40, kStop = 0;
 
 struct WorldOptions {
   int32_t num_blocks = 40, block_size = 4, max_batched_tokens = 16, max_seqs = 4;
-  bool prefix_cache = true, run_ahead = true;
+  bool prefix_cache = true, run_ahead = true, copies = false;
 };
 
 // Scheduler, blocks, device and the few lines of commit between them; checks every plan.
@@ -28,7 +28,8 @@ class World {
  public:
   explicit World(const WorldOptions& o)
       : options_(o),
-        blocks_(o.num_blocks, o.block_size, o.prefix_cache),
+        blocks_(o.num_blocks, o.block_size, o.prefix_cache, random_cache_key(), hash_block,
+                o.copies),
         scheduler_({.max_batched_tokens = o.max_batched_tokens, .max_seqs = o.max_seqs}, &blocks_),
         device_(o.num_blocks, o.block_size, kVocab) {}
 
@@ -352,6 +353,30 @@ TEST(nobody_in_front_waits_for_what_the_background_computes) {
   EXPECT(line->tokens == urgent->tokens && other_line->tokens == urgent->tokens);
 }
 
+TEST(what_a_newcomer_shares_of_a_block_is_copied) {
+  World w({.num_blocks = 40, .block_size = 16, .max_batched_tokens = 64, .copies = true});
+  // A full block, then the last part of a sequence that has ended.
+  const Ids start = count_up(20);
+  Ids longer = start;
+  for (const int32_t id : {31, 32, 33}) longer.push_back(id);
+  w.add(longer, 3);
+  w.run();
+  Sequence* full = w.add(count_up(9), 3);
+  Sequence* part = w.add(start, 3);
+  w.run();
+  EXPECT_EQ(full->cached_tokens, 8);  // one token is left to compute
+  EXPECT_EQ(part->cached_tokens, 19);
+  EXPECT(full->tokens == World::alone(count_up(9), 3));
+  EXPECT(part->tokens == World::alone(start, 3));
+  // The whole prompt again: its last token alone.
+  w.add(longer, 0);
+  w.run();
+  Sequence* other = w.add(longer, 3);
+  w.turn();
+  EXPECT_EQ(other->cached_tokens, int32_t(longer.size()) - 1);
+  w.run();
+}
+
 TEST(a_request_that_wants_what_is_being_computed_waits_for_it) {
   World w({.num_blocks = 100, .block_size = 4, .max_batched_tokens = 8, .run_ahead = false});
   Sequence* first = w.add(count_up(40), 3);
@@ -444,6 +469,7 @@ TEST(random_walks_of_the_scheduler) {
     o.max_seqs = int32_t(1 + rng() % 8);
     o.prefix_cache = rng() % 4 != 0;
     o.run_ahead = rng() % 4 != 0;
+    o.copies = rng() % 2 != 0;
     World w(o);
     struct Expected {
       Sequence* seq;

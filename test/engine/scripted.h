@@ -43,6 +43,10 @@ class ScriptedDevice {
   }
 
   void run(const StepInput& in, StepOutput* out) {
+    for (const BlockCopy& copy : in.copies) {
+      const auto from = cells_.begin() + int64_t(copy.from) * block_size_;
+      std::copy(from, from + block_size_, cells_.begin() + int64_t(copy.to) * block_size_);
+    }
     std::vector<uint64_t> after(in.token_ids.size());  // hash up to and with the row
     int32_t next_row = 0, generated = 0;
     bool prompts = false;
