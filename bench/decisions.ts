@@ -27,6 +27,21 @@ const words = (length: number, seed: number): string =>
 
 const question = (seed: number) => ({ type: 'predicate', instructions: words(8, seed) })
 
+const poster = (url: string) => async (path: string, body: object) => {
+  const start = performance.now()
+  const response = await fetch(`${url}/v1/${path}`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ model: 'm', ...body }),
+  })
+  const answer = await response.text()
+  if (response.status !== 200) throw new Error(`${path}: ${answer}`)
+  const ms = performance.now() - start
+  const { timings, usage } = JSON.parse(answer)
+  const computed = usage.input_tokens - usage.input_tokens_details?.cached_tokens
+  return { ms, computed, decode: 1000 * (timings?.decode_seconds ?? 0) }
+}
+
 export const run = async (args: readonly string[]): Promise<void> => {
   const values = readFlags('decisions', 'questions beside a prompt and a step', flags, args)
   if (!values) return
@@ -35,20 +50,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
     ...{ threads: values.threads, kv_cache_memory: '512MiB' },
     max_model_len: Math.min(shape.maxPosition, values.prompt + values.cached + 1024),
   })
-  const post = async (path: string, body: object) => {
-    const start = performance.now()
-    const response = await fetch(`${serving.url}/v1/${path}`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ model: 'm', ...body }),
-    })
-    const answer = await response.text()
-    if (response.status !== 200) throw new Error(`${path}: ${answer}`)
-    const ms = performance.now() - start
-    const { timings, usage } = JSON.parse(answer)
-    const computed = usage.input_tokens - usage.input_tokens_details?.cached_tokens
-    return { ms, computed, decode: 1000 * (timings?.decode_seconds ?? 0) }
-  }
+  const post = poster(serving.url)
   const chat = (content: string, tokens: number) =>
     post('chat/completions', {
       messages: [{ role: 'user', content }],

@@ -225,24 +225,39 @@ function* inTurns(first: string, rest: readonly (() => string)[]): Generator<str
   return ''
 }
 
-export const responseStream = (answer: ResponseAnswer): StreamForm => {
+/** Events that go out together, numbered. */
+const createEvents = () => {
   let number = 0
   let out = ''
+  /** Those that say a long text whole once more, and those behind them: each is made in its turn. */
+  let later: (() => string)[] = []
+  return {
+    hasBegun: () => number > 0,
+    next: () => number++,
+    put: (make: () => string, isLong: boolean): void => {
+      if (isLong || later.length > 0) later.push(make)
+      else out += make()
+    },
+    taken: (): string | Generator<string, string> => {
+      const [text, rest] = [out, later]
+      out = ''
+      later = []
+      return rest.length === 0 ? text : inTurns(text, rest)
+    },
+  }
+}
+
+export const responseStream = (answer: ResponseAnswer): StreamForm => {
+  const events = createEvents()
   let last: AnswerEvent | undefined
   /** Of the item that grows: what its deltas have before and behind their text. */
   let growing: Item | undefined
   let [before, behind] = ['', '']
 
-  /** Events that say a long text whole once more, and those behind them: each is made in its turn. */
-  let later: (() => string)[] = []
-  const put = (make: () => string): void => {
-    const isLate = later.length > 0 || (growing?.text.length ?? 0) > LONG
-    if (isLate) later.push(make)
-    else out += make()
-  }
   const emit: Emit = (type, rest) => {
-    const at = number++
-    put(() => `event: ${type}\ndata: ${JSON.stringify({ type, sequence_number: at, ...rest })}\n\n`)
+    const event = { type, sequence_number: events.next(), ...rest }
+    const isLong = (growing?.text.length ?? 0) > LONG
+    events.put(() => `event: ${type}\ndata: ${JSON.stringify(event)}\n\n`, isLong)
   }
   const onDelta = (item: Item, text: string): void => {
     if (item !== growing) {
@@ -252,9 +267,8 @@ export const responseStream = (answer: ResponseAnswer): StreamForm => {
       const place = JSON.stringify(placeOf(item, output.count() - 1)).slice(1, -1)
       behind = `${item.type === 'message' ? ',"logprobs":[]' : ''},${place}}\n\n`
     }
-    const event = `${before}${number++},"delta":${JSON.stringify(text)}${behind}`
-    if (later.length > 0) later.push(() => event)
-    else out += event
+    const event = `${before}${events.next()},"delta":${JSON.stringify(text)}${behind}`
+    events.put(() => event, false)
   }
   const output = createOutput(answer.body, emit, onDelta)
 
@@ -263,25 +277,18 @@ export const responseStream = (answer: ResponseAnswer): StreamForm => {
     emit('response.created', { response })
     emit('response.in_progress', { response })
   }
-  const taken = (): string | Generator<string, string> => {
-    const [text, rest] = [out, later]
-    out = ''
-    later = []
-    return rest.length === 0 ? text : inTurns(text, rest)
-  }
-
   return {
     event: (event) => {
-      if (number === 0) begin()
+      if (!events.hasBegun()) begin()
       output.add(event)
       last = event
-      return taken()
+      return events.taken()
     },
     closing: ({ counts }: Run) => {
       const status = statusOf(last)
       const response = responseObject(answer, { status, output: output.told(status), counts })
       emit(`response.${status}`, { response })
-      return taken()
+      return events.taken()
     },
     error: ({ message, code, param, kind }: RequestError) => {
       growing = undefined
@@ -293,7 +300,7 @@ export const responseStream = (answer: ResponseAnswer): StreamForm => {
       })
       emit('response.failed', { response })
       emit('error', { code: code ?? error.code, message, param })
-      const told = taken()
+      const told = events.taken()
       return typeof told === 'string' ? told : [...told].join('')
     },
   }
