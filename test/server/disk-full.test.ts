@@ -189,7 +189,7 @@ describe('a disk that is full', { skip: noSmallDisk }, () => {
     const server = await startHarness({
       reward: {
         score: () => {
-          if (++asked === 500) disk.fill()
+          if (++asked === 150) disk.fill()
           return [1]
         },
       },
@@ -197,7 +197,7 @@ describe('a disk that is full', { skip: noSmallDisk }, () => {
     try {
       const input = join(disk.folder, 'in.jsonl')
       const output = join(disk.folder, 'out.jsonl')
-      const rows = Array.from({ length: 1000 }, (_, i) =>
+      const rows = Array.from({ length: 300 }, (_, i) =>
         JSON.stringify({ prompt: `p${i}`, response: 'r'.repeat(200), row: i }),
       )
       writeFileSync(input, `${rows.join('\n')}\n`)
