@@ -54,6 +54,21 @@ constexpr Gpu kGpus[] = {{"24 GB (RTX 4090)", 24564},
 // and the activations of a prefill chunk of up to 8k tokens.
 constexpr double kUsable = 0.95, kOverhead = 1.5 * (1 << 30);
 
+// Workspaces and activations of a draft model.
+constexpr double kDraftOverhead = 0.25 * (1 << 30);
+
+size_t weight_bytes(const ModelConfig& config, const Shard& shard, WeightFormat format) {
+  const Elements n = count_elements(config, shard);
+  const bool fp8 = format == WeightFormat::fp8 || config.quant != QuantKind::none;
+  return size_t((fp8 ? n.linear : 2 * n.linear) + 2 * n.ends + 2 * n.norms);
+}
+// Of a token on a rank.
+int64_t kv_values_of(const RankShape& shape) {
+  int64_t kv_heads = 0;
+  for (const int32_t heads : shape.kv_heads()) kv_heads += heads;
+  return 2 * kv_heads * shape.head_dim;
+}
+
 }  // namespace
 
 int64_t parameter_count(const ModelConfig& config) {
@@ -61,7 +76,7 @@ int64_t parameter_count(const ModelConfig& config) {
   return n.linear + n.ends + n.norms;
 }
 
-std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config) {
+std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config, const ModelConfig* draft) {
   std::vector<WeightFormat> formats{WeightFormat::fp8};
   if (config.quant == QuantKind::none) formats.insert(formats.begin(), WeightFormat::stored);
   std::vector<GpuFit> rows;
@@ -71,15 +86,20 @@ std::vector<GpuFit> fit_on_common_gpus(const ModelConfig& config) {
       const Shard shard{.rank = ranks - 1, .ranks = ranks};
       RankShape shape;
       if (!rank_shape(config, shard, &shape)) continue;
-      const Elements n = count_elements(config, shard);
-      int64_t kv_heads = 0;
-      for (const int32_t heads : shape.kv_heads()) kv_heads += heads;
-      const int64_t kv_values = 2 * kv_heads * shape.head_dim;
+      int64_t kv_values = kv_values_of(shape);
+      if (draft) {
+        if (!rank_shape(*draft, shard, &shape)) continue;
+        kv_values += kv_values_of(shape);
+      }
       for (const WeightFormat format : formats) {
-        const int64_t linear_bytes = format == WeightFormat::fp8 ? n.linear : 2 * n.linear;
         GpuFit fit{.gpu = gpu.name, .gpu_bytes = gpu.mib << 20, .ranks = ranks, .format = format};
-        fit.weights = size_t(linear_bytes + 2 * n.ends + 2 * n.norms);
-        const double left = kUsable * double(fit.gpu_bytes) - kOverhead - double(fit.weights);
+        fit.weights = weight_bytes(config, shard, format);
+        double left = kUsable * double(fit.gpu_bytes) - kOverhead;
+        if (draft) {
+          fit.weights += weight_bytes(*draft, shard, format);
+          left -= kDraftOverhead;
+        }
+        left -= double(fit.weights);
         const double tokens = left > 0 ? left / double(kv_values) : 0;  // of one byte
         fit.kv_tokens_bf16 = int64_t(tokens / 2) / 16 * 16;
         fit.kv_tokens_fp8 = int64_t(tokens) / 16 * 16;

@@ -75,13 +75,21 @@ std::string amount(size_t bytes) {
 
 // What one model takes of a rank.
 struct Needs {
-  size_t weights = 0, activations = 0, block = 0;
+  size_t weights = 0, block = 0;
   std::vector<std::string> unused_tensors;
   std::vector<WidenedTensor> widened_tensors;
+  bool in_groups = false;
 };
 
+bool is_in_groups(const PackedGroup& group, const Checkpoint& checkpoint, const PlanInput& in) {
+  const auto grouped = group.grouped(checkpoint, in.packs_groups);
+  const WeightFormat format = group.format(in.format, grouped);
+  return format == WeightFormat::int4 || format == WeightFormat::int8 ||
+         std::ranges::any_of(grouped, [](const GroupedRows* rows) { return rows != nullptr; });
+}
+
 Status find_needs(const ModelConfig& config, const Checkpoint& checkpoint, const PlanInput& in,
-                  const StepLimits& limits, Needs* out) {
+                  Needs* out) {
   Sources sources;
   if (Status s = find_sources(checkpoint, config, &sources); !s) return s;
   RankShape shape;
@@ -93,14 +101,25 @@ Status find_needs(const ModelConfig& config, const Checkpoint& checkpoint, const
   out->block = std::max<size_t>(kv.bytes_per_block(), 1);
   const std::vector<PackedGroup> groups = packed_groups(sources, config, in.shard);
   out->weights = packed_bytes(groups, checkpoint, config, in);
-  // Float32 is the widest that a device keeps activations in.
-  out->activations = Decoder::activation_bytes(shape, limits, DType::f32);
-  // Parts of sums over ranks, two in turn: [max_rows, hidden].
-  if (in.shard.ranks > 1) {
-    out->activations += 2 * size_t(limits.max_rows) * size_t(shape.hidden) * sizeof(float);
+  int64_t all = 0, in_groups = 0;
+  for (const PackedGroup& group : groups) {
+    if (group.layer < 0) continue;
+    ++all, in_groups += is_in_groups(group, checkpoint, in);
   }
+  out->in_groups = 2 * in_groups > all;
   out->unused_tensors = std::move(sources.unused);
   out->widened_tensors = widened_tensors(groups, checkpoint, in.packs_groups, in.format);
+  return {};
+}
+
+Status find_activations(const ModelConfig& config, const Shard& shard, const StepLimits& limits,
+                        size_t* out) {
+  RankShape shape;
+  if (Status s = rank_shape(config, shard, &shape); !s) return s;
+  // Float32 is the widest that a device keeps activations in.
+  *out = Decoder::activation_bytes(shape, limits, DType::f32);
+  // Parts of sums over ranks, two in turn: [max_rows, hidden].
+  if (shard.ranks > 1) *out += 2 * size_t(limits.max_rows) * size_t(shape.hidden) * sizeof(float);
   return {};
 }
 
@@ -112,25 +131,26 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
     return Status::invalid("plan of memory: block_size, max_context and max_seqs must be positive");
   }
   Needs needs, draft;
-  if (Status s = find_needs(config, checkpoint, in, in.limits, &needs); !s) return s;
+  MemoryPlan plan;
+  if (Status s = find_needs(config, checkpoint, in, &needs); !s) return s;
+  if (Status s = find_activations(config, in.shard, in.limits, &plan.activations); !s) return s;
   if (in.draft) {
-    const Status s =
-        find_needs(*in.draft->config, *in.draft->checkpoint, in, in.draft->limits, &draft);
+    Status s = find_needs(*in.draft->config, *in.draft->checkpoint, in, &draft);
+    if (s) s = find_activations(*in.draft->config, in.shard, in.draft->limits, &plan.draft);
     if (!s) return s.within("draft_model");
   }
   const size_t block_bytes = needs.block + draft.block;
   const int64_t sequence_blocks = round_up(in.limits.max_context, in.block_size) / in.block_size;
 
-  MemoryPlan plan;
   plan.weights = needs.weights;
-  plan.activations = needs.activations;
   plan.reserve = kReserve;
-  if (in.draft) plan.draft = draft.weights + draft.activations + kReserve;
+  if (in.draft) plan.draft += draft.weights + kReserve;
   plan.available = in.available;
   plan.block_size = in.block_size;
   plan.kv_bytes_per_token = needs.block / size_t(in.block_size);
   plan.draft_kv_bytes_per_token = draft.block / size_t(in.block_size);
   plan.kv_dtype = in.kv_dtype;
+  plan.in_groups = needs.in_groups;
 
   const size_t fixed = plan.weights + plan.activations + plan.reserve + plan.draft;
   const size_t left = in.available > fixed ? in.available - fixed : 0;
@@ -164,6 +184,14 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   plan.unused_tensors = std::move(needs.unused_tensors);
   plan.widened_tensors = std::move(needs.widened_tensors);
   *out = std::move(plan);
+  return {};
+}
+
+Status find_footprint(const ModelConfig& config, const Checkpoint& checkpoint, const PlanInput& in,
+                      Footprint* out) {
+  Needs needs;
+  if (Status s = find_needs(config, checkpoint, in, &needs); !s) return s;
+  *out = {.weights = needs.weights, .kv_bytes_per_token = needs.block / size_t(in.block_size)};
   return {};
 }
 

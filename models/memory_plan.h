@@ -24,6 +24,7 @@ struct MemoryPlan {
   int64_t kv_tokens = 0;  // num_blocks * block_size
   size_t kv_bytes_per_token = 0, draft_kv_bytes_per_token = 0;
   DType kv_dtype = DType::bf16;
+  bool in_groups = false;                   // most matrices of the layers are
   std::vector<std::string> unused_tensors;  // of the checkpoint: they take no memory
   std::vector<WidenedTensor> widened_tensors;
   // Fewer blocks, since another rank has no room for more. REQUIRES: at most num_blocks.
@@ -56,5 +57,13 @@ struct PlanInput {
 // Fails with numbers when weights + workspace + one full-length sequence do not fit.
 Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, const PlanInput& in,
                    MemoryPlan* out);
+
+// What a model takes of a whole device beside activations. Of `in` the shard, the format, the KV
+// dtype and what the device packs count.
+struct Footprint {
+  size_t weights = 0, kv_bytes_per_token = 0;
+};
+Status find_footprint(const ModelConfig& config, const Checkpoint& checkpoint, const PlanInput& in,
+                      Footprint* out);
 
 }  // namespace nemotron

@@ -172,9 +172,12 @@ class Device {
   virtual bool copies_blocks() const { return false; }
   // Whether weights in groups are multiplied as they are (MatrixPart::grouped).
   virtual bool packs_groups() const { return false; }
+  // Rows up to which a product takes not much longer than with one, since it waits for its weights:
+  // of plain weights, or of weights in groups.
+  virtual int32_t cheap_rows(bool /*in_groups*/) const { return 32; }
   // Puts the parts below each other: all of the same cols; for gate_up two of the same shape.
-  // Parts in groups have neighbours in groups, BF16 or FP8; where the form changes a multiple of 16
-  // rows lies above; gate and up have one form.
+  // Where the form changes a multiple of 16 rows lies above, except between gate and up; those are
+  // not in groups beside F32 or F16.
   // *out is empty, or a weight of this device that was packed from parts of the same shapes and
   // dtypes for the same use and format: then the new one is written in its place, also between
   // steps, and when that fails what it holds is undefined. REQUIRES then: no step is in flight.

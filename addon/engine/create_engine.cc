@@ -114,7 +114,7 @@ Status check_draft(const EngineOptions& o, const EngineInfo& info, const ModelCo
     return Status::invalid("draft_tokens: found " + std::to_string(o.draft_tokens) +
                            ", expected 1 to " + std::to_string(kMaxDraftTokens));
   }
-  if (o.draft_rows < 2) {
+  if (o.draft_rows != 0 && o.draft_rows < 2) {
     return Status::invalid("draft_rows: found " + std::to_string(o.draft_rows) +
                            ", expected at least 2: a draw and a guess");
   }
@@ -286,6 +286,9 @@ Status set_up(Model* model, const Listeners& listeners, Rank* rank) {
   if (Status s = rank_shape(info.config, shard_of(options, *rank), &rank->shape); !s) return s;
   if (Status s = open_first(options, &info, rank); !s) return s;
   if (Status s = plan_rank(*model, *checkpoint, *rank, &own.plan); !s) return s;
+  if (rank->index == 0 && info.draft && info.draft->rows == 0) {
+    info.draft->rows = rank->device->cheap_rows(own.plan.in_groups);
+  }
   // One scheduler hands out the blocks of all ranks.
   int64_t blocks = own.plan.num_blocks;
   if (!rank->group->smallest(rank->index, "its plan of memory", &blocks)) {
@@ -481,6 +484,7 @@ Status Engine::create(EngineOptions options, std::function<void()> wake,
     }
   }
   sum_up(model.get());
+  if (info.draft) o.draft_rows = info.draft->rows;
   // Without a table every id may be drawn, and none has text.
   if (o.token_bytes.empty()) o.token_bytes.resize(size_t(info.config.vocab));
   *out = std::make_unique<EngineLoop>(std::move(o), std::move(info), std::move(runner),

@@ -46,7 +46,7 @@ struct EngineOptions {
   bool run_ahead = true;      // plan a step before the ids of the one before are known
   std::string draft_dir;      // of the draft model (Drafter), of the same token ids; empty: none
   int32_t draft_tokens = 5;   // guesses of one sequence in a step, at most
-  int32_t draft_rows = 32;    // of a step that guesses; fuller batches go without
+  int32_t draft_rows = 0;     // of a step that guesses; fuller batches go without. 0: cheap_rows()
   bool debug_checks = false;  // verify every reference count each step
   std::vector<int32_t> reward_rows = {};  // see read_model_config
   // Token id -> its bytes; `special` ids give no text when skip_special_tokens. Ids beyond the

@@ -283,8 +283,9 @@ Napi::Object config_object(Napi::Env env, const ModelConfig& config,
 }  // namespace
 
 Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint,
+                          const ModelConfig* draft, const std::vector<CpuNeed>& cpu,
                           const std::vector<WidenedTensor>& widened_on_cpu) {
-  const std::vector<GpuFit> fits = fit_on_common_gpus(config);
+  const std::vector<GpuFit> fits = fit_on_common_gpus(config, draft);
   const auto gpus = Napi::Array::New(env, fits.size());
   for (size_t i = 0; i < fits.size(); ++i) {
     const GpuFit& fit = fits[i];
@@ -298,6 +299,17 @@ Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkp
                               .set("kvTokensFp8", double(fit.kv_tokens_fp8))
                               .object());
   }
+  const auto needs = Napi::Array::New(env, cpu.size());
+  for (size_t i = 0; i < cpu.size(); ++i) {
+    const auto& [format, own, of_draft] = cpu[i];
+    needs.Set(uint32_t(i), Builder(env)
+                               .set("format", weight_format_name(format))
+                               .set("weights", double(own.weights))
+                               .set("kvBytesPerToken", double(own.kv_bytes_per_token))
+                               .set("draftWeights", double(of_draft.weights))
+                               .set("draftKvBytesPerToken", double(of_draft.kv_bytes_per_token))
+                               .object());
+  }
   return Builder(env)
       .put("config", config_object(env, config, config.eos_ids))
       .set("parameters", double(parameter_count(config)))
@@ -305,6 +317,7 @@ Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkp
       .set("tensors", double(checkpoint.tensors().size()))
       .set("layout", std::to_string(layout_hash(checkpoint)))
       .put("gpus", gpus)
+      .put("cpu", needs)
       .put("widenedOnCpu", widened(env, widened_on_cpu))
       .object();
 }

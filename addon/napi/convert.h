@@ -17,7 +17,13 @@ Status read_request(const Napi::Object& object, Request* out);
 
 Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan);
 // A checkpoint and what it needs on common GPUs.
+struct CpuNeed {
+  WeightFormat format = WeightFormat::stored;
+  Footprint model, draft;
+};
+// draft: of the draft model beside it; null: none. cpu: what both need there.
 Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint,
+                          const ModelConfig* draft, const std::vector<CpuNeed>& cpu,
                           const std::vector<WidenedTensor>& widened_on_cpu);
 Napi::Object info_object(Napi::Env env, const EngineInfo& info);
 Napi::Object stats_object(Napi::Env env, const EngineStats& stats);

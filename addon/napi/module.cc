@@ -109,8 +109,15 @@ Napi::Value create_engine(const Napi::CallbackInfo& info) {
   return EngineHost::open(info.Env(), std::move(options), info[1].As<Napi::Object>(), wrap_host);
 }
 
-// modelInfo(folder, rewardRows): {config, ...} from the headers of the files alone, or {code,
-// message}.
+Status open_model(const std::string& folder, const std::vector<int32_t>& rows, ModelConfig* config,
+                  std::unique_ptr<Checkpoint>* checkpoint, Sources* sources) {
+  if (Status s = read_model_config(folder, rows, config); !s) return s;
+  if (Status s = Checkpoint::open(folder, checkpoint); !s) return s;
+  return find_sources(**checkpoint, *config, sources);
+}
+
+// modelInfo(folder, rewardRows, draftFolder?): {config, ...} from the headers of the files alone,
+// or {code, message}.
 Napi::Value model_info(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const std::string folder = info[0].As<Napi::String>().Utf8Value();
@@ -121,13 +128,28 @@ Napi::Value model_info(const Napi::CallbackInfo& info) {
   for (uint32_t i = 0; i < given.Length(); ++i) {
     rows.push_back(given.Get(i).As<Napi::Number>().Int32Value());
   }
-  Status status = read_model_config(folder, rows, &config);
-  if (status) status = Checkpoint::open(folder, &checkpoint);
   Sources sources;
-  if (status) status = find_sources(*checkpoint, config, &sources);
+  Status status = open_model(folder, rows, &config, &checkpoint, &sources);
+  ModelConfig draft_config;
+  std::unique_ptr<Checkpoint> draft;
+  if (status && info[2].IsString()) {
+    Sources of_draft;
+    status =
+        open_model(info[2].As<Napi::String>().Utf8Value(), {}, &draft_config, &draft, &of_draft);
+    if (!status) status = status.within("draft_model");
+  }
+  std::vector<CpuNeed> cpu;
+  using enum WeightFormat;
+  for (const WeightFormat format : {stored, fp8, int8, int4}) {
+    const PlanInput in{.format = format, .packs_groups = true};
+    CpuNeed need{.format = format};
+    if (status) status = find_footprint(config, *checkpoint, in, &need.model);
+    if (status && draft) status = find_footprint(draft_config, *draft, in, &need.draft);
+    cpu.push_back(need);
+  }
   if (!status) return error_object(env, status);
   const auto groups = packed_groups(sources, config, Shard::whole());
-  return model_object(env, config, *checkpoint,
+  return model_object(env, config, *checkpoint, draft ? &draft_config : nullptr, cpu,
                       widened_tensors(groups, *checkpoint, true, WeightFormat::stored));
 }
 

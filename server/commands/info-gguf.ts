@@ -1,6 +1,6 @@
 // What `info` says of a GGUF file.
 
-import type { GpuFit } from '../engine/addon.js'
+import type { CpuNeed, GpuFit } from '../engine/addon.js'
 import type { MemoryPlan } from '../engine/types.js'
 import { widenedTexts } from '../model/widened.js'
 import { type Gguf, readGguf } from '../tokenizer/gguf.js'
@@ -48,6 +48,7 @@ export type GgufUse =
   | {
       readonly served: true
       readonly gpus: readonly GpuFit[]
+      readonly cpu: readonly CpuNeed[]
       readonly widenedOnCpu: MemoryPlan['widenedTensors']
     }
   | { readonly served: false; readonly why: string }

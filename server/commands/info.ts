@@ -2,7 +2,7 @@
 
 import { statSync } from 'node:fs'
 import type { Command } from 'commander'
-import { type GpuFit, loadAddon, type NativeModelInfo } from '../engine/addon.js'
+import { type CpuNeed, type GpuFit, loadAddon, type NativeModelInfo } from '../engine/addon.js'
 import { tell } from '../log.js'
 import { findFolder } from '../model/fetch.js'
 import { namesOfModel } from '../model/identity.js'
@@ -36,6 +36,23 @@ const gpuTable = (gpus: readonly GpuFit[], stored: string): string => {
   return layOut([['GPU', 'GPUs', 'weights', 'on each', 'tokens of KV, bf16', 'KV, fp8'], ...rows])
 }
 
+/** What a model needs on the CPU, by --dtype; a draft model beside it has columns of its own. */
+const cpuTable = (needs: readonly CpuNeed[]): string => {
+  const withDraft = needs.some(({ draftWeights }) => draftWeights > 0)
+  const kv = (bytes: number) => bytesText(1000 * bytes)
+  const rows = needs.map((need) => [
+    need.format === 'stored' ? 'auto' : need.format,
+    bytesText(need.weights),
+    kv(need.kvBytesPerToken),
+    ...(withDraft ? [bytesText(need.draftWeights), kv(need.draftKvBytesPerToken)] : []),
+  ])
+  const draft = withDraft ? ['draft model', 'its KV'] : []
+  return layOut([['CPU, --dtype', 'weights', '1,000 tokens of KV', ...draft], ...rows])
+}
+
+const tables = ({ gpus, cpu }: Pick<NativeModelInfo, 'gpus' | 'cpu'>, stored: string): string =>
+  `${gpuTable(gpus, stored)}\n\n${cpuTable(cpu)}`
+
 const rope = ({ ropeTheta, ropeScaling }: NativeModelInfo['config']): string =>
   `theta ${ropeTheta}${ropeScaling === 'none' ? '' : `, ${ropeScaling} scaling`}`
 
@@ -67,53 +84,63 @@ const facts = (
   ]
 }
 
-const folderInfo = (name: string, folder: string, json: boolean): string => {
+type Asked = { readonly json: boolean; readonly draft: string | undefined }
+
+const folderInfo = (name: string, folder: string, { json, draft }: Asked): string => {
   const entry = findEntry(namesOfModel(name, folder))
-  const info = loadAddon().modelInfo(folder, entry?.reward?.rows ?? [])
+  const info = loadAddon().modelInfo(folder, entry?.reward?.rows ?? [], draft)
   if ('code' in info) throw new Error(info.message)
   if (json) return `${JSON.stringify(info, null, 2)}\n`
   const stored = info.config.quantization === 'none' ? info.config.dtype.toLowerCase() : 'fp8'
   const lines = facts(info, entry).map(([name = '', value = '']) => `${name.padEnd(14)}${value}`)
-  return `${lines.join('\n')}\n\n${gpuTable(info.gpus, stored)}\n`
+  return `${lines.join('\n')}\n\n${tables(info, stored)}\n`
 }
 
-const useOfGguf = (path: string): GgufUse => {
+const useOfGguf = (path: string, draft: string | undefined): GgufUse => {
   if (!isGguf(path)) return { served: false, why: 'the name of a GGUF file ends in .gguf.' }
-  const info = loadAddon().modelInfo(path, findEntry(namesOfModel(path))?.reward?.rows ?? [])
+  const info = loadAddon().modelInfo(path, findEntry(namesOfModel(path))?.reward?.rows ?? [], draft)
   if ('code' in info) return { served: false, why: info.message }
-  return { served: true, gpus: info.gpus, widenedOnCpu: info.widenedOnCpu }
+  const { gpus, cpu, widenedOnCpu } = info
+  return { served: true, gpus, cpu, widenedOnCpu }
 }
 
 /** Quantised weights are widened while loading. */
 const WIDENED = 'bf16'
 
-const fileInfo = (path: string, json: boolean): string => {
-  const use = useOfGguf(path)
-  return ggufInfo(path, use, use.served ? gpuTable(use.gpus, WIDENED) : '', json)
+const fileInfo = (path: string, { json, draft }: Asked): string => {
+  const use = useOfGguf(path, draft)
+  return ggufInfo(path, use, use.served ? tables(use, WIDENED) : '', json)
 }
 
 const isFile = (path: string): boolean =>
   statSync(path, { throwIfNoEntry: false })?.isFile() === true
 
-const infoOf = async (name: string, json: boolean): Promise<string> => {
-  if (isFile(name)) return fileInfo(name, json)
-  const folder = await findFolder(name)
-  if (folder === undefined)
-    throw new Error(
-      `${name}: no folder here, and not in the cache of Hugging Face: nemotron-server pull ${name} downloads it.`,
-    )
-  return folderInfo(name, folder, json)
+const foundFolder = async (name: string): Promise<string> => {
+  const folder = isFile(name) ? name : await findFolder(name)
+  if (folder !== undefined) return folder
+  throw new Error(
+    `${name}: no folder here, and not in the cache of Hugging Face: nemotron-server pull ${name} downloads it.`,
+  )
+}
+
+type Options = { readonly json?: boolean; readonly draftModel?: string }
+
+const infoOf = async (name: string, { json = false, draftModel }: Options): Promise<string> => {
+  const draft = draftModel === undefined ? undefined : await foundFolder(draftModel)
+  if (isFile(name)) return fileInfo(name, { json, draft })
+  return folderInfo(name, await foundFolder(name), { json, draft })
 }
 
 export const addInfoCommand = (program: Command): void => {
   program
     .command('info')
-    .description('Say what a model is and what memory it needs on common GPUs.')
+    .description('Say what a model is and what memory it needs on common GPUs and on the CPU.')
     .argument('<model>', 'a Hugging Face folder, the id of a model that was pulled, or a GGUF file')
+    .option('--draft-model <model>', 'a draft model that lies beside it')
     .option('--json', 'for programs')
-    .action(async (name: string, { json }: { readonly json?: boolean }) => {
+    .action(async (name: string, options: Options) => {
       try {
-        await print(await infoOf(name, json === true))
+        await print(await infoOf(name, options))
       } catch (error) {
         tell(`error: ${error instanceof Error ? error.message : String(error)}`)
         process.exitCode = 1

@@ -154,6 +154,8 @@ export type NativeModelInfo = {
   /** A hash of names, types and shapes of the tensors. */
   readonly layout: string
   readonly gpus: readonly GpuFit[]
+  /** On the CPU, by what becomes of the weights. */
+  readonly cpu: readonly CpuNeed[]
   /** As MemoryPlan's, on the CPU. */
   readonly widenedOnCpu: MemoryPlan['widenedTensors']
 }
@@ -168,6 +170,15 @@ export type GpuFit = {
   /** 0: the weights do not fit. */
   readonly kvTokensBf16: number
   readonly kvTokensFp8: number
+}
+
+/** Bytes; a draft model's are 0 where there is none. */
+export type CpuNeed = {
+  readonly format: 'stored' | 'fp8' | 'int8' | 'int4'
+  readonly weights: number
+  readonly kvBytesPerToken: number
+  readonly draftWeights: number
+  readonly draftKvBytesPerToken: number
 }
 
 /** What the numbers in packed deltas mean; see addon/napi/pack.h. */
@@ -186,6 +197,7 @@ type Addon = {
   readonly modelInfo: (
     folder: string,
     rewardRows: readonly number[],
+    draftFolder?: string,
   ) => NativeModelInfo | EngineError
   readonly packedNames: PackedNames
 }

@@ -119,7 +119,6 @@ const engineOptions = (
   kvCacheDtype: settings.kv_cache_dtype,
   memoryUtilization: utilization,
   draftTokens: settings.draft_tokens,
-  draftRows: settings.draft_rows,
   ...(draftFolder !== undefined && { draftModel: draftFolder }),
   maxNumSeqs: settings.max_num_seqs,
   tensorParallelSize: settings.tensor_parallel_size,
@@ -133,6 +132,7 @@ const engineOptions = (
   ...(settings.max_num_batched_tokens !== undefined && {
     maxNumBatchedTokens: settings.max_num_batched_tokens,
   }),
+  ...(settings.draft_rows !== undefined && { draftRows: settings.draft_rows }),
   ...(settings.threads !== undefined && { threads: settings.threads }),
   ...(rewardRows !== undefined && { rewardRows }),
 })

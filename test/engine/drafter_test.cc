@@ -344,6 +344,22 @@ std::string refusal(EngineOptions o) {
   return client.status().message();
 }
 
+// A CPU's: fewer where the weights are packed, since more rows cost more there.
+TEST(draft_rows_follow_the_weights) {
+  EngineOptions o = tiny_options();
+  o.draft_dir = o.model_dir;
+  const auto rows = [&] {
+    Client client(o);
+    EXPECT_OK(client.status());
+    return client.status() ? client.engine().info().draft->rows : 0;
+  };
+  EXPECT_EQ(rows(), 16);
+  o.format = WeightFormat::int4;
+  EXPECT_EQ(rows(), 4);
+  o.draft_rows = 9;
+  EXPECT_EQ(rows(), 9);
+}
+
 TEST(draft_models_that_do_not_fit_are_refused) {
   const auto contains = [](const std::string& text, const std::string& part) {
     if (text.find(part) == std::string::npos) fail(__FILE__, __LINE__, text + "\n  no: " + part);

@@ -153,6 +153,34 @@ GpuFit fit(const ModelConfig& c, const std::string& gpu, int32_t ranks, WeightFo
   return {};
 }
 
+TEST(plan_a_draft_model_on_common_gpus) {
+  const std::vector<GpuFit> alone = fit_on_common_gpus(k70b),
+                            both = fit_on_common_gpus(k70b, &kNano8b);
+  const std::vector<GpuFit> draft = fit_on_common_gpus(kNano8b);
+  REQUIRE_EQ(alone.size(), both.size());
+  for (size_t i = 0; i < both.size(); ++i) {
+    EXPECT_EQ(both[i].weights, alone[i].weights + draft[i].weights);
+    EXPECT_LE(both[i].kv_tokens_fp8, alone[i].kv_tokens_fp8);
+  }
+  // 32 of 112 layers' keys and values, on whatever is left.
+  const GpuFit& last = both.back();
+  EXPECT_GT(last.kv_tokens_fp8, 0);
+  EXPECT_LT(double(last.kv_tokens_fp8), double(alone.back().kv_tokens_fp8) * 80 / 112);
+}
+
+TEST(footprint_is_what_is_planned) {
+  const Tiny tiny;
+  MemoryPlan p;
+  Footprint f;
+  REQUIRE_OK(tiny.plan(&p));
+  REQUIRE_OK(find_footprint(tiny.config, *tiny.checkpoint, tiny.in, &f));
+  EXPECT_EQ(f.weights, p.weights);
+  EXPECT_EQ(f.kv_bytes_per_token, p.kv_bytes_per_token);
+  REQUIRE_OK(find_footprint(tiny.config, *tiny.checkpoint, {.packs_groups = true}, &f));
+  EXPECT_EQ(f.weights, p.weights);
+  EXPECT(!p.in_groups);
+}
+
 TEST(plan_parameter_counts) {
   EXPECT_EQ(parameter_count(kNano4b), 4512746496);
   EXPECT_EQ(parameter_count(kNano8b), 8030261248);

@@ -88,6 +88,11 @@ describe('a GGUF file', { skip }, () => {
     const cli = ['--import', 'tsx', packagePath('server/cli.ts'), 'info', mixed]
     const said = execFileSync(process.execPath, cli, { encoding: 'utf8' })
     assert.match(said, /^on the CPU +1 tensor is not packed .*gate_proj\.weight$/m)
+    const withDraft = execFileSync(process.execPath, [...cli, '--draft-model', quantised], {
+      encoding: 'utf8',
+    })
+    assert.match(withDraft, /^ +CPU, --dtype +weights +1,000 tokens of KV +draft model +its KV$/m)
+    assert.match(withDraft, /^ +int4( +[\d.]+ [MG]iB){4}$/m)
     const plain = loadAddon().modelInfo(quantised, [])
     assert.deepEqual('code' in plain ? plain : plain.widenedOnCpu, [])
   })
