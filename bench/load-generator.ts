@@ -164,7 +164,9 @@ const send = (target: Target, body: object, sending: Sending): Promise<Answer> =
     }
     const path = target.endpoint === 'chat' ? '/chat/completions' : '/completions'
     const options = { method: 'POST', agent: target.agent, headers }
+    let hasBegun = false
     const request = post(`${target.baseUrl}${path}`, options, (response) => {
+      hasBegun = true
       response.on('error', failed)
       if (response.statusCode === 200) {
         response.on('data', createEventReader(onData).push)
@@ -179,7 +181,12 @@ const send = (target: Target, body: object, sending: Sending): Promise<Answer> =
         resolve(answer(`HTTP ${response.statusCode}: ${oneLine(refusal)}`))
       })
     })
-    request.on('error', failed)
+    request.on('error', (error) => {
+      // A connection that was kept may be closed just as it is used again: no fault of the answer. The time counts.
+      const isStale = request.reusedSocket && 'code' in error && error.code === 'ECONNRESET'
+      if (isStale && !hasBegun) resolve(send(target, body, sending))
+      else failed(error)
+    })
     request.end(text)
   })
 

@@ -223,6 +223,30 @@ const serve = async (answer: RequestListener) => {
 const stream = (text: string): string =>
   `data: ${JSON.stringify({ choices: [{ delta: { content: text } }] })}\n\n`
 
+test('a kept connection that is closed as it is used again is no error: it is asked once more', async (t) => {
+  const used = new WeakSet<object>()
+  let answers = 0
+  const server = await serve((request, response) => {
+    if (used.has(request.socket)) return void request.socket.resetAndDestroy()
+    used.add(request.socket)
+    answers++
+    request.resume()
+    response.end(`${stream('x')}data: [DONE]\n\n`)
+  })
+  t.after(server.close)
+  const target = createTarget(server.url, undefined, 'chat')
+  const { outcomes } = await runLoad(target, {
+    conversation: (i) => (i < 5 ? ([last]) => (last === undefined ? {} : undefined) : undefined),
+    concurrency: 1,
+  })
+  target.agent.destroy()
+  assert.deepEqual(
+    outcomes.map(({ error }) => error),
+    Array(5).fill(undefined),
+  )
+  assert.equal(answers, 5)
+})
+
 test('a server that stalls is charged with every request that was due meanwhile', async (t) => {
   const began = performance.now()
   const STALL = 1000
