@@ -325,6 +325,7 @@ void BlockManager::publish(Sequence& seq) {
     // Another content with this hash (its parent is gone, or a true collision) gives way.
     if (const auto it = by_hash_.find(hash); it != by_hash_.end()) uncache(it->second);
     const int32_t id = seq.prefix.block_table[i];
+    if (blocks_[size_t(id)].serial != 0) uncache(id);  // its part
     cache(id, hash, seq.prefix.plain_hashes.empty() ? hash : seq.prefix.plain_hashes[i],
           seq.prefix.chain, tokens);
     seq.prefix.chain = blocks_[size_t(id)].serial;
@@ -347,8 +348,10 @@ void BlockManager::publish_part(Sequence& seq) {
     if (std::ranges::mismatch(cached, tokens).in2 == tokens.end()) return;  // serves as well
   }
   drop_part();
-  add_child(seq.prefix.block_table[size_t(seq.prefix.published)], seq.prefix.chain, tokens);
-  parts_.emplace_back(seq.prefix.block_table[size_t(seq.prefix.published)], last_serial_);
+  const int32_t own = seq.prefix.block_table[size_t(seq.prefix.published)];
+  if (blocks_[size_t(own)].serial != 0) uncache(own);  // a shorter part
+  add_child(own, seq.prefix.chain, tokens);
+  parts_.emplace_back(own, last_serial_);
 }
 
 // Parts keep few of the blocks that could hold whole contents: the oldest one goes.

@@ -10,7 +10,8 @@
 // cache salt and on a random key of this process.
 //
 // Where the device copies blocks, a sequence that begins a block like a cached one gets a copy: of
-// one that is full, or of the last part of a sequence that has ended, which serves copies alone.
+// one that is full, or of the last part of a prompt or of a sequence that has ended, which serves
+// copies alone.
 //
 // Block tables are append-only while a sequence runs; equal blocks are not merged. Owned and called
 // by the engine thread alone, except root(): it reads only the key, so any thread may call it.
@@ -83,8 +84,7 @@ class BlockManager {
   // Offers full blocks of known, computed tokens to the cache. For the steps after the next launch.
   // REQUIRES: the sequence's table covers what it has computed.
   void publish(Sequence& seq);
-  // Offers what is computed of the block after these to copies. REQUIRES: the sequence will not
-  // compute any more before it is released.
+  // Offers what is computed of the block after these to copies; more may be written behind it.
   void publish_part(Sequence& seq);
   // Gives all blocks back, tail first, so that a chain loses its end first.
   void release(Sequence& seq);

@@ -66,7 +66,11 @@ void Scheduler::schedule(StepPlan* plan) {
   add_drafts(plan);
 
   // Steps run in launch order, so whatever this one computes is there for the next one to share.
-  for (const PlannedSpan& span : plan->spans) blocks_->publish(*span.seq);
+  for (const PlannedSpan& span : plan->spans) {
+    blocks_->publish(*span.seq);
+    const bool ends_prompt = !span.generated && span.first + span.rows == span.seq->num_prompt;
+    if (ends_prompt) blocks_->publish_part(*span.seq);
+  }
   std::ranges::partition(plan->spans, [](const PlannedSpan& s) { return s.generated; });
 }
 

@@ -368,6 +368,19 @@ TEST(what_a_newcomer_shares_of_a_block_is_copied) {
   EXPECT_EQ(part->cached_tokens, 19);
   EXPECT(full->tokens == World::alone(count_up(9), 3));
   EXPECT(part->tokens == World::alone(start, 3));
+  // Of a prompt whose sequence still runs.
+  Sequence* running = w.add(count_up(25, 7), 20);
+  w.turn();
+  w.turn();
+  Ids same = count_up(25, 7);
+  same.push_back(39);
+  Sequence* beside = w.add(same, 3);
+  while (beside->state == SequenceState::waiting) w.turn();
+  EXPECT(running->state == SequenceState::running);
+  EXPECT_EQ(beside->cached_tokens, 25);
+  w.run();
+  EXPECT(beside->tokens == World::alone(same, 3));
+  EXPECT(running->tokens == World::alone(count_up(25, 7), 20));
   // The whole prompt again: its last token alone.
   w.add(longer, 0);
   w.run();

@@ -347,11 +347,12 @@ describe('read-outs of real checkpoints', { skip: noAddon }, () => {
     const answer = await readAnswer(response)
     assert.equal(response.status, 200, JSON.stringify(answer))
     const length = answer.usage.prompt_tokens / responses.length
-    // All but the first find every full block of 16 before the answers part, which is two digits and
-    // a closing token before their end.
-    const shared = 16 * Math.floor((length - 3) / 16)
+    // All but the first find every token before the answers part, which is two digits and a closing
+    // token before their end; some find the first digit too.
+    const shared = length - 3
     assert.ok(shared >= 112)
-    assert.equal(answer.usage.prompt_tokens_details.cached_tokens, 15 * shared)
+    const cached = answer.usage.prompt_tokens_details.cached_tokens
+    assert.ok(cached >= 15 * shared && cached < 15 * (shared + 2), String(cached))
     assert.equal(answer.usage.total_tokens, answer.usage.prompt_tokens)
     const rewards = answer.data.map((item: Item) => item.reward)
     assert.equal(answer.preferences.length, (16 * 15) / 2)
