@@ -29,6 +29,8 @@ const assumed = {
   attentionShare: 0.88,
   sampler: 40e-6,
   stepGap: 5e-6,
+  /** Of a sum over 8 ranks of 32 KB, by the table of "Sums over ranks". */
+  rankSum: 4.5e-6,
 }
 
 // --- cubins ---
@@ -323,10 +325,17 @@ export const countOf = (launch: Launch, kernels: readonly CompiledKernel[]): Cou
 
 // --- whole steps ---
 
-type ModelShape = { readonly layers: number; readonly kvHeads: number; readonly headDim: number }
+type ModelShape = {
+  readonly layers: number
+  readonly kvHeads: number
+  readonly headDim: number
+  /** Of a group of ranks: turns of a step beside two sums a layer (embedding, logits, ids). */
+  readonly turns?: number
+}
 const models: Readonly<Record<string, ModelShape>> = {
   '8B': { layers: 32, kvHeads: 8, headDim: 128 },
   '70B': { layers: 80, kvHeads: 8, headDim: 128 },
+  '70B, a rank of 8': { layers: 80, kvHeads: 1, headDim: 128, turns: 3 },
 }
 const context = 1024
 
@@ -387,8 +396,10 @@ const stepOf = (products: readonly Counts[]): Step => {
   const layer = [qkv, o, gateUp, down]
   const sum = (value: (c: Counts) => number): number =>
     shape.layers * layer.reduce((total, c) => total + value(c), 0) + value(head)
+  const turns = shape.turns === undefined ? 0 : 2 * shape.layers + shape.turns
   const seconds =
     sum((c) => c.seconds) +
+    turns * assumed.rankSum +
     shape.layers * (attention + pauses) +
     6 * assumed.boundary +
     assumed.sampler +
@@ -404,7 +415,7 @@ const stepOf = (products: readonly Counts[]): Step => {
   return {
     name: `${model} ${fp8 ? 'FP8, cache FP8' : 'BF16'}${wgmma ? ', wgmma' : ''}`,
     batch,
-    launches: shape.layers * 5 + 6,
+    launches: shape.layers * 5 + 6 + turns,
     memoryBytes,
     l2Bytes: sum((c) => c.l2Bytes) + shape.layers * kv,
     sharedBytes: sum(shared),
@@ -500,7 +511,7 @@ const renderCounts = (
     ...productRows(counts),
     '',
     `Whole steps, each sequence with ${context} tokens: launches, GB from memory, from L2 and through shared memory`,
-    '(products), milliseconds.',
+    `(products), milliseconds. A rank of 8 has ${microseconds(assumed.rankSum)} us for each turn with the others; the limit has none.`,
     '',
     '| model | batch | launches | memory | L2 | shared | limit | counted | of the limit | bounds |',
     '|---|---:|---:|---:|---:|---:|---:|---:|---:|---|',

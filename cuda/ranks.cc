@@ -142,6 +142,8 @@ std::string Ranks::link() const {
   return nvlink_ ? "NVLink" : "PCIe";
 }
 
+size_t Ranks::bytes() const { return alone() ? 0 : kPeerHeaderBytes + 2 * size_t(kSlotBytes); }
+
 Status Ranks::join(const StepLimits& limits) {
   if (alone()) return {};
   if (limits.hidden % kRankColumns != 0) {
@@ -161,11 +163,9 @@ Status Ranks::join(const StepLimits& limits) {
                                std::to_string(std::max(limits.hidden, limits.vocab)) + " values");
   }
   void* own = nullptr;
-  const size_t slots = 2 * size_t(kSlotBytes);
-  if (Status s = context_->alloc(kPeerHeaderBytes + slots, &own); !s)
-    return s.within("what ranks tell each other");
-  context_->check(cudaMemsetAsync(static_cast<uint8_t*>(own) + kPeerHeaderBytes, 0xff, slots,
-                                  context_->stream()),
+  if (Status s = context_->alloc(bytes(), &own); !s) return s.within("what ranks tell each other");
+  context_->check(cudaMemsetAsync(static_cast<uint8_t*>(own) + kPeerHeaderBytes, 0xff,
+                                  bytes() - kPeerHeaderBytes, context_->stream()),
                   "clearing what ranks tell each other");
   if (!context_->synchronize()) return context_->status();
   peers_.memory[peers_.rank] = static_cast<uint8_t*>(own);

@@ -29,6 +29,9 @@ class Ranks {
   // Takes the memory and meets the others.
   Status join(const StepLimits& limits);
 
+  // What join() takes.
+  size_t bytes() const;
+
   bool alone() const { return group_ == nullptr; }
   int32_t rank() const { return peers_.rank; }
   int32_t ranks() const { return peers_.ranks; }

@@ -112,14 +112,16 @@ Status find_needs(const ModelConfig& config, const Checkpoint& checkpoint, const
   return {};
 }
 
-Status find_activations(const ModelConfig& config, const Shard& shard, const StepLimits& limits,
+Status find_activations(const ModelConfig& config, const PlanInput& in, const StepLimits& limits,
                         size_t* out) {
   RankShape shape;
-  if (Status s = rank_shape(config, shard, &shape); !s) return s;
+  if (Status s = rank_shape(config, in.shard, &shape); !s) return s;
   // Float32 is the widest that a device keeps activations in.
   *out = Decoder::activation_bytes(shape, limits, DType::f32);
-  // Parts of sums over ranks, two in turn: [max_rows, hidden].
-  if (shard.ranks > 1) *out += 2 * size_t(limits.max_rows) * size_t(shape.hidden) * sizeof(float);
+  // What ranks tell each other; parts of their sums, two in turn: [max_rows, hidden].
+  *out += in.group_bytes;
+  if (in.shard.ranks > 1)
+    *out += 2 * size_t(limits.max_rows) * size_t(shape.hidden) * sizeof(float);
   return {};
 }
 
@@ -133,10 +135,10 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   Needs needs, draft;
   MemoryPlan plan;
   if (Status s = find_needs(config, checkpoint, in, &needs); !s) return s;
-  if (Status s = find_activations(config, in.shard, in.limits, &plan.activations); !s) return s;
+  if (Status s = find_activations(config, in, in.limits, &plan.activations); !s) return s;
   if (in.draft) {
     Status s = find_needs(*in.draft->config, *in.draft->checkpoint, in, &draft);
-    if (s) s = find_activations(*in.draft->config, in.shard, in.draft->limits, &plan.draft);
+    if (s) s = find_activations(*in.draft->config, in, in.draft->limits, &plan.draft);
     if (!s) return s.within("draft_model");
   }
   const size_t block_bytes = needs.block + draft.block;

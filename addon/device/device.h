@@ -157,6 +157,9 @@ class Device {
   // What the KV cache keeps where nobody chose.
   virtual DType kv_dtype() const { return DType::bf16; }
   virtual size_t free_bytes() const = 0;
+  // Memory that prepare() takes for what the ranks of a group tell each other, beside the parts of
+  // their sums.
+  virtual size_t group_bytes() const { return 0; }
   // Unsupported, with what is asked for and what is served, when steps of such a decoder cannot run
   // here. Asked before its weights are read.
   virtual Status check(const DecoderForm&) const noexcept { return {}; }
@@ -271,7 +274,7 @@ struct DeviceOptions {
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept;
 
 // What a backend library (libnemotron_cuda.so) exports as `nemotron_backend`.
-inline constexpr uint32_t kBackendAbi = 9;
+inline constexpr uint32_t kBackendAbi = 10;
 struct Backend {
   uint32_t abi = kBackendAbi;
   const char* name = "";

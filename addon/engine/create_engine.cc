@@ -222,6 +222,7 @@ Status plan_rank(const Model& model, const Checkpoint& checkpoint, const Rank& r
       .shard = shard_of(options, rank),
       .format = options.format,
       .packs_groups = device.packs_groups(),
+      .group_bytes = device.group_bytes(),
       .kv_dtype = options.kv_dtype.value_or(device.kv_dtype()),
       .block_size = options.block_size,
       .kv_memory = options.kv_memory,

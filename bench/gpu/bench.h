@@ -25,6 +25,8 @@ struct Shape {
 };
 inline constexpr Shape k8B = {"8B", 4096, 32, 32, 8, 128, 14336, 128256};
 inline constexpr Shape k70B = {"70B", 8192, 80, 64, 8, 128, 28672, 128256};
+// What one of 8 ranks computes of it.
+inline constexpr Shape k70BOf8 = {"70B, a rank of 8", 8192, 80, 8, 1, 128, 3584, 16032};
 // For trying the program itself, emulated too: every path, no meaning.
 inline constexpr Shape kTiny = {"tiny", 64, 2, 4, 2, 32, 96, 97};
 
@@ -93,6 +95,8 @@ void bench_products(Bench& b, const Shape& shape);
 void bench_attention(Bench& b, const Shape& shape);
 void bench_sampler(Bench& b, int32_t vocab);
 void bench_ranks(Bench& b);  // ranks.cc
+// The sums of a step of one row of 70B at 8 ranks, and their share of it.
+void bench_rank_share(Bench& b);
 // Measures nothing: launches each of the kernels that a profiler looks at, once.
 void bench_kernels(Bench& b, const Shape& shape);
 

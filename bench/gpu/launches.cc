@@ -54,9 +54,9 @@ void print(const Shape& s, const Way& way, int32_t batch, const Product& product
 
 void print_launches() {
   // 70B in BF16 is more than an H200 has.
-  const std::pair<const Shape&, Way> ways[] = {{k8B, {false, false}}, {k8B, {false, true}},
-                                               {k70B, {false, true}}, {k8B, {true, false}},
-                                               {k8B, {true, true}},   {k70B, {true, true}}};
+  const std::pair<const Shape&, Way> ways[] = {
+      {k8B, {false, false}}, {k8B, {false, true}}, {k70B, {false, true}}, {k70BOf8, {false, true}},
+      {k8B, {true, false}},  {k8B, {true, true}},  {k70B, {true, true}}};
   for (const auto& [s, way] : ways) {
     for (const int32_t batch : {1, 8, 16, 32, 64, 256}) {
       for (const Product& product : {

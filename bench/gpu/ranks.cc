@@ -81,6 +81,20 @@ double sum_seconds(Bench& b, int ranks, int cols, int times) {
 
 }  // namespace
 
+void bench_rank_share(Bench& b) {
+  const Shape& s = b.tiny ? kTiny : k70BOf8;
+  const int sums = 2 * s.layers;
+  const double seconds = sum_seconds(b, 8, s.hidden, b.tiny ? 3 : 200) * sums;
+  if (b.failed()) return;
+  // The rest of the step at its best: a rank's weights, FP8 and the head BF16, from memory once.
+  const double rest = (s.linear_weights() + 2 * s.head_weights()) / b.limits.read;
+  const std::string what = std::to_string(sums) + " sums over 8 ranks on one GPU, " +
+                           std::to_string(s.hidden * 4 / 1024) + " KB each";
+  b.measure(what, seconds, 0, "ms", seconds * 1e3);
+  b.measure(what + ": share of a step whose weights come at the limit", seconds, 0, "%",
+            100 * seconds / (seconds + rest));
+}
+
 void bench_ranks(Bench& b) {
   const int cols = b.tiny ? 64 : 4096, times = b.tiny ? 3 : 200;
   for (const int ranks : {2, 8}) {

@@ -544,6 +544,7 @@ def plan(run):
         [bench("gemm", 15, 60)],
         [bench("sampler", 5, 20)],
         [bench("ranks", 5, 20)],
+        [bench("70b-tp8", 10, 60)],
         # what a fault would have hidden
         [watched("memcheck", "memcheck", "gpu_ops_test", SANITIZED)],
         [watched("memcheck-steps", "memcheck", "gpu_model_test", SANITIZED_STEPS)],

@@ -190,6 +190,7 @@ const order = [
     'gemm',
     'sampler',
     'ranks',
+    '70b-tp8',
   ],
   ['memcheck', 'memcheck-steps', 'racecheck', 'memcheck-wgmma', 'initcheck', '8b-128k', 'torch'],
 ].flat()

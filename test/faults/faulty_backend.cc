@@ -46,6 +46,7 @@ class FaultyDevice final : public Device {
   DType activation_dtype() const override { return device_->activation_dtype(); }
   DType kv_dtype() const override { return device_->kv_dtype(); }
   size_t free_bytes() const override { return device_->free_bytes(); }
+  size_t group_bytes() const override { return device_->group_bytes(); }
   Status check(const DecoderForm& form) const noexcept override { return device_->check(form); }
   void free(void* p) noexcept override { device_->free(p); }
   void upload(void* dst, const void* host, size_t bytes) noexcept override {

@@ -72,6 +72,11 @@ TEST(plan_counts_every_byte) {
   const size_t layer = 2 * (48 * 32 + 16 * 32 + (16 + 16) * 32 + 16 * 32);
   EXPECT_EQ(p.weights, 2 * 20 * 8 + 2 * 32 * 32 + 2 * layer + kGains);
   EXPECT_EQ(p.activations, Decoder::activation_bytes(shape_of(t.config), t.in.limits, DType::f32));
+  PlanInput grouped = t.in;
+  grouped.group_bytes = 12345;
+  MemoryPlan of_group;
+  REQUIRE_OK(plan_memory(t.config, *t.checkpoint, grouped, &of_group));
+  EXPECT_EQ(of_group.activations, p.activations + 12345);
   // 2 layers, K and V, 2 heads of 6, BF16.
   EXPECT_EQ(p.kv_bytes_per_token, size_t(2 * 2 * 2 * 6 * 2));
   // 100 tokens are 7 blocks; 4 sequences can use 28.
@@ -258,6 +263,96 @@ TEST(plan_of_a_rank_is_what_the_table_says) {
     }
     EXPECT_EQ(table.weights, unpadded);
     EXPECT_GE(plan.weights, table.weights);
+  }
+}
+
+// A file with all of a model's tensors and nothing in them: no disk holds its gigabytes.
+void write_hollow(const TempDir& dir, const ModelConfig& c) {
+  std::string header = "{";
+  int64_t at = 0;
+  const auto add = [&](const std::string& name, int64_t rows, int64_t cols) {
+    const int64_t bytes = std::max<int64_t>(rows, 1) * cols * 2;
+    header += (at > 0 ? ", \"" : "\"") + name + R"(": {"dtype": "BF16", "shape": [)" +
+              (rows > 0 ? std::to_string(rows) + ", " : "") + std::to_string(cols) +
+              R"(], "data_offsets": [)" + std::to_string(at) + ", " + std::to_string(at + bytes) +
+              "]}";
+    at += bytes;
+  };
+  add("model.embed_tokens.weight", c.vocab, c.hidden);
+  add("lm_head.weight", c.vocab, c.hidden);
+  add("model.norm.weight", 0, c.hidden);
+  for (size_t i = 0; i < c.layers.size(); ++i) {
+    const std::string layer = "model.layers." + std::to_string(i) + ".";
+    const LayerSpec& spec = c.layers[i];
+    const int64_t q = int64_t(c.q_heads) * c.head_dim, kv = int64_t(spec.kv_heads) * c.head_dim;
+    add(layer + "input_layernorm.weight", 0, c.hidden);
+    add(layer + "post_attention_layernorm.weight", 0, c.hidden);
+    add(layer + "self_attn.q_proj.weight", q, c.hidden);
+    add(layer + "self_attn.k_proj.weight", kv, c.hidden);
+    add(layer + "self_attn.v_proj.weight", kv, c.hidden);
+    add(layer + "self_attn.o_proj.weight", c.hidden, q);
+    add(layer + "mlp.gate_proj.weight", spec.intermediate, c.hidden);
+    add(layer + "mlp.up_proj.weight", spec.intermediate, c.hidden);
+    add(layer + "mlp.down_proj.weight", c.hidden, spec.intermediate);
+  }
+  header += "}";
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  const uint64_t size = header.size();
+  dir.write("model.safetensors",
+            std::string(reinterpret_cast<const char*>(&size), sizeof size) + header);
+  std::filesystem::resize_file(dir.file("model.safetensors"), 8 + size + uint64_t(at));
+}
+
+// What `info` promises of GPUs that are not here, and what the engine would plan on them.
+TEST(the_table_promises_what_an_engine_plans) {
+  for (const ModelConfig& shape : {kNano8b, k70b}) {
+    const TempDir dir;
+    Members text = llama_config();
+    text.set("hidden_size", std::to_string(shape.hidden));
+    text.set("intermediate_size", std::to_string(shape.layers[0].intermediate));
+    text.set("num_hidden_layers", std::to_string(shape.layers.size()));
+    text.set("num_attention_heads", std::to_string(shape.q_heads));
+    text.set("num_key_value_heads", "8").set("head_dim", "128");
+    text.set("vocab_size", std::to_string(shape.vocab)).set("max_position_embeddings", "131072");
+    dir.write("config.json", text.text());
+    write_hollow(dir, shape);
+    ModelConfig config;
+    REQUIRE_OK(read_model_config(dir.path(), {}, &config));
+    std::unique_ptr<Checkpoint> checkpoint;
+    REQUIRE_OK(Checkpoint::open(dir.path(), &checkpoint));
+    int compared = 0;
+    for (const GpuFit& row : fit_on_common_gpus(config)) {
+      if (row.kv_tokens_bf16 < 32768) continue;
+      PlanInput in;
+      in.shard = {.rank = row.ranks - 1, .ranks = row.ranks};
+      in.format = row.format;
+      // Slots of 8 MiB in turn, as the CUDA backend has them.
+      in.group_bytes = row.ranks > 1 ? (size_t(16) << 20) + 256 : 0;
+      in.available = size_t(0.95 * double(row.gpu_bytes));
+      in.max_seqs = 1024;
+      RankShape rank;
+      REQUIRE_OK(rank_shape(config, in.shard, &rank));
+      in.limits = {.max_rows = 2048,
+                   .max_spans = 256,
+                   .max_samples = 2048,
+                   .max_context = 32768,
+                   .q_heads = rank.q_heads,
+                   .kv_heads = rank.kv_heads()[0],
+                   .head_dim = rank.head_dim,
+                   .hidden = rank.hidden,
+                   .intermediate = rank.max_intermediate(),
+                   .vocab = rank.vocab};
+      MemoryPlan plan;
+      REQUIRE_OK(plan_memory(config, *checkpoint, in, &plan));
+      // Never more, and less by no more than what the table sets aside for what a plan knows.
+      EXPECT_LE(row.kv_tokens_bf16, plan.kv_tokens);
+      EXPECT_LT(double(plan.kv_tokens - row.kv_tokens_bf16) * double(plan.kv_bytes_per_token),
+                1.5 * double(1 << 30));
+      EXPECT_GE(plan.weights, row.weights);
+      EXPECT_LT(plan.weights - row.weights, row.weights / 400);
+      ++compared;
+    }
+    EXPECT(compared > 3);
   }
 }
 
