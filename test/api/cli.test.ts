@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
@@ -211,9 +211,13 @@ describe('nemotron-server', () => {
     assert.equal(code, 0)
     assert.match(out, /^weights +BF16, 3.5 MiB in 21 tensors/m)
     assert.match(out, /tokens of KV/)
-    const serve = await cli(['serve', '--port', '0', '--model', path])
+    const folder = mkdtempSync(join(tmpdir(), 'nemotron-gguf-'))
+    const other = join(folder, 'tiny.gguf')
+    writeFileSync(other, readFileSync(path, 'latin1').replace('llama-bpe', 'olmo-plus'), 'latin1')
+    const serve = await cli(['serve', '--port', '0', '--model', other])
+    rmSync(folder, { recursive: true })
     assert.equal(serve.code, 1)
-    assert.match(serve.err, /tiny.gguf: tokenizer.ggml.pre is "gpt-2"; served: llama-bpe/)
+    assert.match(serve.err, /tiny.gguf: tokenizer.ggml.pre is "olmo-plus"; served: llama-bpe/)
   })
 
   test('a misspelt variable is said by every command', async () => {

@@ -304,8 +304,6 @@ void test_refusals(const DeviceUnderTest& d) {
   Weight w;
   const auto linear = WeightUse::linear;
   EXPECT_ERROR(device->pack_weight(parts, linear, WeightFormat::stored, &w), "multiple of 16");
-  EXPECT_ERROR(device->pack_weight(parts, WeightUse::gate_up, WeightFormat::stored, &w),
-               "different forms");
   const MatrixPart cut = a.part(32, 128), beyond = a.part(128, 256);
   EXPECT_ERROR(device->pack_weight({&cut, 1}, linear, WeightFormat::stored, &w), "of 128");
   EXPECT_ERROR(device->pack_weight({&beyond, 1}, linear, WeightFormat::stored, &w), "128 to 384");
