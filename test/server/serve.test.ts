@@ -111,7 +111,7 @@ describe('serve', { skip }, () => {
     const plain = await serve(['--model', model])
     const drafted = await serve(['--model', model, '--draft-model', model, '--draft-tokens', '4'])
     assert.match(drafted.out(), /draft model .* weights, activations and reserve\ndraft KV /)
-    assert.match(drafted.out(), /tiny-reasoner guesses 4 tokens at most, in steps of 32 rows/)
+    assert.match(drafted.out(), /tiny-reasoner guesses 4 tokens at most, in steps of 16 rows/)
     const answers = []
     for (const { url } of [plain, drafted]) {
       const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'x', maxRetries: 0 })
