@@ -141,6 +141,9 @@ const REWARD = packagePath('models/tiny/tiny-reward')
 /** The smallest shape, once. */
 const ONCE = ['--shape', 'tiny', '--rounds', '1', '--threads', '1']
 
+/** What takes ten seconds and more. */
+const onlyLong = process.env.NEMOTRON_TEST_LONG === '1' ? false : 'npm run test:long'
+
 describe('benches of our own engine', { skip: noAddon }, () => {
   test('ops', async () => {
     assert.match(await output('ops', 'ceilings', '--seconds', '0.01'), /"ceiling": "read"/)
@@ -157,7 +160,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
     assert.match(out, /numbers of ours fp8: same likeliest token at/)
   })
 
-  test('packed', async () => {
+  test('packed', { skip: onlyLong }, async () => {
     const smallest = ['--shapes', 'tiny', '--threads', '1', '--peers', 'none', '--rounds', '1']
     const out = await output('packed', ...smallest, '--forms', 'Q4_K,dynamic,int4')
     assert.match(out, MACHINE)
@@ -245,7 +248,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
     assert.ok(green !== undefined && green === asked, out)
   })
 
-  test('frames', { skip: noBrowser }, async () => {
+  test('frames', { skip: noBrowser || onlyLong }, async () => {
     const out = await output('frames', '--rounds', '1', '--tokens', '200')
     assert.match(out, MACHINE)
     assert.match(out, /^frames while an answer streams: [\d.]+\/s, goal 60; \d+ long tasks$/m)
@@ -258,7 +261,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
       assert.match(out, new RegExp(`^${kind}: longest \\d+ ms`, 'm'))
   })
 
-  test('serve --stream-cost and --share', async () => {
+  test('serve --stream-cost and --share', { skip: onlyLong }, async () => {
     const cost = await output('serve', '--stream-cost', '--cost-tokens', '20', '--rounds', '1')
     assert.match(cost, /ours [\d.]+ us .* bare node:http [\d.]+ us .* ratio [\d.]+/)
     for (const path of ['responses', 'messages'])
