@@ -41,6 +41,18 @@ export const startServerProcess = async (
   return { url, stop }
 }
 
+/** `model`: a folder; undefined: the embedded reasoner, by whose name it is served. `places`: sequences that
+ * run, and as many wait. */
+export const startSmallServer = (
+  model: string | undefined,
+  places: number,
+): Promise<ServerProcess> =>
+  startServerProcess(process.execPath, [
+    ...['--import', 'tsx', 'server/cli.ts', 'serve', '--port', '0', '--device', 'cpu'],
+    ...['--max-num-seqs', String(places), '--max-waiting', String(places)],
+    ...(model === undefined ? [] : ['--model', model, '--served-model-name', 'tiny-reasoner']),
+  ])
+
 /** The model of a folder as `m`, on a free port; resolves when it is loaded. `more`: as in the file of --config. */
 export const serveHere = async (model: string, more: object): Promise<Serving> => {
   const folder = mkdtempSync(join(tmpdir(), 'nemotron-bench-'))

@@ -6,7 +6,7 @@ import { Agent, request } from 'node:http'
 import { count, maybeNumber, readFlags, text } from './flags.js'
 import { machineLine } from './machine.js'
 import { benchModel } from './random-model.js'
-import { startServerProcess } from './server-process.js'
+import { startSmallServer } from './server-process.js'
 import { shapeNamed, shapes } from './shapes.js'
 import { compare, median, percent, quantile, table } from './stats.js'
 
@@ -93,11 +93,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
   if (!values) return
   const { clients, places, rounds, duration: seconds = 5 } = values
   const folder = values.shape === '' ? undefined : benchModel(shapeNamed(values.shape))
-  const server = await startServerProcess(process.execPath, [
-    ...['--import', 'tsx', 'server/cli.ts', 'serve', '--port', '0', '--device', 'cpu'],
-    ...['--max-num-seqs', String(places), '--max-waiting', String(places)],
-    ...(folder === undefined ? [] : ['--model', folder, '--served-model-name', 'tiny-reasoner']),
-  ])
+  const server = await startSmallServer(folder, places)
   const url = `${server.url}/completions`
   const sampling = { max_tokens: values['output-len'], temperature: 0, ignore_eos: true }
   const body = JSON.stringify({ model: 'tiny-reasoner', prompt: 'Hello', ...sampling })

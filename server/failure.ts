@@ -23,6 +23,10 @@ export class EngineFailure extends Error {
   }
 }
 
+/** Of whatever was thrown. */
+export const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error)
+
 /** What the system says about a file, and what can be done. */
 const HELP: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such file or folder',

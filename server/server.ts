@@ -10,6 +10,7 @@ import type { Server, ServerConfig } from './api/server.js'
 import { isStalled, watchStalls } from './api/stall.js'
 import { batchable, createApp, routes } from './app.js'
 import { type Batches, openBatches } from './batch/batches.js'
+import { messageOf } from './failure.js'
 import { createBodies } from './http/body.js'
 import { isLoopback } from './http/door.js'
 import { type Listening, listen } from './http/listen.js'
@@ -94,9 +95,6 @@ const checkNames = (models: readonly ServedModel[]): void => {
   if (twice !== undefined)
     throw new ConfigError(`Two models are called '${twice}': give them --served-model-name.`)
 }
-
-const messageOf = (error: unknown): string =>
-  error instanceof Error ? error.message : String(error)
 
 const pem = (key: 'tls_cert' | 'tls_key', path: string): string => {
   let text: string

@@ -4,7 +4,7 @@
 
 #include <cublasLt.h>
 
-#include <type_traits>
+#include "abi_alike.h"
 
 namespace lt = nemotron::cuda::lt;
 
@@ -28,17 +28,6 @@ static_assert(offsetof(lt::Heuristic, workspace) ==
               offsetof(cublasLtMatmulHeuristicResult_t, workspaceSize));
 static_assert(offsetof(lt::Heuristic, state) == offsetof(cublasLtMatmulHeuristicResult_t, state));
 
-// Parameter lists: as many, each of the same size.
-template <class A, class B>
-constexpr bool kAlike = false;
-template <class R, class... P, class S, class... Q>
-constexpr bool kAlike<R (*)(P...), S (*)(Q...)> = [] {
-  if constexpr (sizeof...(P) != sizeof...(Q)) {
-    return false;
-  } else {
-    return sizeof(R) == sizeof(S) && ((sizeof(P) == sizeof(Q)) && ...);
-  }
-}();
 static_assert(kAlike<decltype(lt::Functions::version), decltype(&cublasLtGetVersion)>);
 static_assert(kAlike<decltype(lt::Functions::create), decltype(&cublasLtCreate)>);
 static_assert(kAlike<decltype(lt::Functions::destroy), decltype(&cublasLtDestroy)>);

@@ -4,7 +4,7 @@
 
 #include <nccl.h>
 
-#include <type_traits>
+#include "abi_alike.h"
 
 namespace ours = nemotron::cuda::nccl;
 
@@ -23,17 +23,6 @@ static_assert(NCCL_VERSION(2, 14, 0) == ours::kOldest && NCCL_VERSION_CODE <= ou
 static_assert(ours::Config{}.magic == NCCL_API_MAGIC);
 #endif
 
-// Parameter lists: as many, each of the same size.
-template <class A, class B>
-constexpr bool kAlike = false;
-template <class R, class... P, class S, class... Q>
-constexpr bool kAlike<R (*)(P...), S (*)(Q...)> = [] {
-  if constexpr (sizeof...(P) != sizeof...(Q)) {
-    return false;
-  } else {
-    return sizeof(R) == sizeof(S) && ((sizeof(P) == sizeof(Q)) && ...);
-  }
-}();
 static_assert(kAlike<decltype(ours::Functions::version), decltype(&ncclGetVersion)>);
 static_assert(kAlike<decltype(ours::Functions::error), decltype(&ncclGetErrorString)>);
 static_assert(kAlike<decltype(ours::Functions::unique_id), decltype(&ncclGetUniqueId)>);

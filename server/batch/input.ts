@@ -2,6 +2,7 @@
 
 import { createReadStream } from 'node:fs'
 import { z } from 'zod'
+import { messageOf } from '../failure.js'
 
 const NEWLINE = 0x0a
 const BLANKS = [0x20, 0x09, 0x0d]
@@ -129,7 +130,7 @@ export const readLine = (bytes: Buffer, endpoint: string): ReadLine => {
   try {
     value = JSON.parse(utf8.decode(bytes))
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error)
+    const why = messageOf(error)
     return bad(null, 'invalid_json_line', `The line is not JSON in UTF-8: ${why}`)
   }
   return checkLine(value, endpoint)

@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Command } from 'commander'
 import { checkLine } from '../batch/input.js'
+import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
 import { openTarget, type Target } from './client.js'
@@ -127,7 +128,7 @@ export const addBatchCommand = (program: Command): void => {
     .option('--concurrency <n>', 'lines at once', positiveInteger, 64)
     .action(async (file: string, flags: Flags) => {
       await run(file, flags).catch((error) => {
-        tell(`error: ${error instanceof Error ? error.message : String(error)}`)
+        tell(`error: ${messageOf(error)}`)
         process.exit(1) // standard input may go on and on
       })
     })

@@ -1,6 +1,7 @@
 // `nemotron-server check`: what a quantisation or a rounding costs in accuracy.
 
 import { type Command, Option } from 'commander'
+import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import {
   type Choices,
@@ -62,7 +63,7 @@ const keep = async (receipt: Receipt): Promise<void> => {
     await keepReceipt(receipt)
     tell(`Kept in ${file}: serve tells it when it loads the model with these choices.`)
   } catch (error) {
-    tell(`Not kept: ${error instanceof Error ? error.message : error}`)
+    tell(`Not kept: ${messageOf(error)}`)
   }
 }
 
@@ -118,7 +119,7 @@ export const addCheckCommand = (program: Command): void => {
       try {
         await check(name, flags)
       } catch (error) {
-        tell(`error: ${error instanceof Error ? error.message : String(error)}`)
+        tell(`error: ${messageOf(error)}`)
         process.exitCode = 1
       }
     })

@@ -5,7 +5,7 @@ import { open } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
-import { fileError } from '../failure.js'
+import { fileError, messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
 import { packagePath } from '../version.js'
@@ -60,9 +60,6 @@ type Flags = {
 
 /** Problems that are shown one by one. */
 const SHOWN = 10
-
-const messageOf = (error: unknown): string =>
-  error instanceof Error ? error.message : String(error)
 
 /** The items of all files; what is wrong with their lines, all of it, unless such lines are skipped. */
 const readItems = async (

@@ -5,6 +5,7 @@ import { text } from 'node:stream/consumers'
 import { type Command, Option } from 'commander'
 import { pino } from 'pino'
 import { z } from 'zod'
+import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { isReward, type ServedModel } from '../model/served-model.js'
 import { createProgress, NO_PROGRESS } from '../terminal.js'
@@ -255,7 +256,7 @@ export const addGenerateCommand = (program: Command): void => {
     .option('--quiet', 'only the text')
     .action(async (prompt: string, flags: Flags) => {
       await run(prompt, flags).catch((error) => {
-        tell(`error: ${error instanceof Error ? error.message : String(error)}`)
+        tell(`error: ${messageOf(error)}`)
         process.exitCode = 1
       })
     })

@@ -1,6 +1,7 @@
 // `nemotron-server import-nemo`.
 
 import type { Command } from 'commander'
+import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { importNemo } from '../nemo/import.js'
 import { createProgress } from '../terminal.js'
@@ -20,7 +21,7 @@ export const addImportNemoCommand = (program: Command): void => {
         await print(`${out}\n`)
       } catch (error) {
         progress.finish()
-        command.error(`error: ${error instanceof Error ? error.message : String(error)}`)
+        command.error(`error: ${messageOf(error)}`)
       }
     })
 }

@@ -3,6 +3,7 @@
 import { statSync } from 'node:fs'
 import type { Command } from 'commander'
 import { type CpuNeed, type GpuFit, loadAddon, type NativeModelInfo } from '../engine/addon.js'
+import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { findFolder } from '../model/fetch.js'
 import { namesOfModel } from '../model/identity.js'
@@ -142,7 +143,7 @@ export const addInfoCommand = (program: Command): void => {
       try {
         await print(await infoOf(name, options))
       } catch (error) {
-        tell(`error: ${error instanceof Error ? error.message : String(error)}`)
+        tell(`error: ${messageOf(error)}`)
         process.exitCode = 1
       }
     })

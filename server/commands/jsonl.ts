@@ -3,7 +3,7 @@
 
 import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
-import { fileError } from '../failure.js'
+import { fileError, messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { setMembers } from './json-line.js'
 import { type InputLine, inputName, isStandardInput, readLines } from './lines.js'
@@ -76,9 +76,6 @@ const isFile = async (path: string): Promise<boolean> => {
     throw fileError(error, path, 'read')
   }
 }
-
-const messageOf = (error: unknown): string =>
-  error instanceof Error ? error.message : String(error)
 
 const reading = <T>({ content }: InputLine, read: (value: Value) => T): T => {
   if ('problem' in content) throw new LineError(content.problem)

@@ -3,7 +3,7 @@
 
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { fileError } from '../failure.js'
+import { fileError, messageOf } from '../failure.js'
 import { otherFormat } from './file-format.js'
 
 export type InputLine = {
@@ -61,8 +61,7 @@ const SHOWN = 20
 const whyNoObject = (text: string, error: unknown): string => {
   if (BEGINNING.test(text))
     return 'it is only the beginning of JSON: an object must stand on one line, as `jq -c .` writes it'
-  if (/^\s*[{[]/.test(text))
-    return `it is not JSON: ${error instanceof Error ? error.message : error}`
+  if (/^\s*[{[]/.test(text)) return `it is not JSON: ${messageOf(error)}`
   return `it must be ${SUCH_AS}, but begins with ${JSON.stringify(text.slice(0, SHOWN))}`
 }
 

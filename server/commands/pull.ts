@@ -1,6 +1,7 @@
 // `nemotron-server pull`.
 
 import type { Command } from 'commander'
+import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { createHub } from '../model/hub.js'
 import { createProgress } from '../terminal.js'
@@ -30,7 +31,7 @@ export const addPullCommand = (program: Command): void => {
           await print(`${folder}\n`)
         } catch (error) {
           progress.finish()
-          tell(`error: ${error instanceof Error ? error.message : String(error)}`)
+          tell(`error: ${messageOf(error)}`)
           process.exit(1) // other files of the model may still be coming
         }
       }

@@ -2,6 +2,7 @@
 // they ask, and how they say what went wrong.
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
 import {
@@ -311,7 +312,7 @@ export const addJobCommand = <F extends JobFlags>(
       try {
         await run(file, flags)
       } catch (error) {
-        tell(`error: ${error instanceof Error ? error.message : String(error)}`)
+        tell(`error: ${messageOf(error)}`)
         process.exit(1) // standard input may go on and on
       }
     })

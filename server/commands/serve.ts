@@ -2,6 +2,7 @@
 
 import { fstatSync } from 'node:fs'
 import { type Command, Option } from 'commander'
+import { messageOf } from '../failure.js'
 import { createLog, tell } from '../log.js'
 import { isReward, type ServedModel } from '../model/served-model.js'
 import { type Serving, startServer } from '../server.js'
@@ -72,7 +73,7 @@ const stopOnSignals = (serving: Serving, say: (text: string) => void): void => {
 }
 
 const fail = (error: unknown): never => {
-  tell(`error: ${error instanceof Error ? error.message : String(error)}`)
+  tell(`error: ${messageOf(error)}`)
   process.exit(1)
 }
 

@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type { EngineError, EngineErrorCode } from '../failure.js'
-import { EngineFailure } from '../failure.js'
+import { EngineFailure, messageOf } from '../failure.js'
 import { packagePath } from '../version.js'
 import type {
   Delta,
@@ -218,7 +218,7 @@ export const loadAddon = (): Addon => {
   try {
     loaded = createRequire(import.meta.url)(path) as Addon
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     throw new EngineFailure(
       {
         code: 'unavailable',

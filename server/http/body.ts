@@ -3,6 +3,7 @@
 import type { IncomingMessage } from 'node:http'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { brokenText } from '../check.js'
+import { messageOf } from '../failure.js'
 import { noteSources } from '../json-source.js'
 import { badRequest, type RequestError } from '../request-error.js'
 import { HttpError } from './errors.js'
@@ -134,9 +135,7 @@ const parseJson = async (bytes: Buffer): Promise<unknown> => {
     }
     return json
   } catch (error) {
-    throw badRequest(
-      `We could not parse the JSON body of your request: ${error instanceof Error ? error.message : String(error)}`,
-    )
+    throw badRequest(`We could not parse the JSON body of your request: ${messageOf(error)}`)
   }
 }
 

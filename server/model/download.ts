@@ -4,7 +4,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
-import { fileError } from '../failure.js'
+import { fileError, messageOf } from '../failure.js'
 
 type DownloadOptions = {
   readonly url: string
@@ -35,7 +35,7 @@ const write = async (file: FileHandle, chunk: Uint8Array, at: number, path: stri
     }
   } catch (error) {
     const told = fileError(error, path, 'written')
-    throw new DownloadError(told instanceof Error ? told.message : String(told))
+    throw new DownloadError(messageOf(told))
   }
 }
 
@@ -126,7 +126,7 @@ const attempt = async (
     if (error instanceof DownloadError) throw error
     const reason = giveUp.signal.aborted ? giveUp.signal.reason : error
     const cause = reason instanceof Error && reason.cause instanceof Error ? reason.cause : reason
-    throw new Passing(cause instanceof Error ? cause.message : String(cause))
+    throw new Passing(messageOf(cause))
   } finally {
     clearTimeout(timer)
     signal?.removeEventListener('abort', cancel)

@@ -6,6 +6,7 @@ import { mkdir, readFile, rm, stat, statfs, symlink, writeFile } from 'node:fs/p
 import { homedir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { z } from 'zod'
+import { messageOf } from '../failure.js'
 import { DownloadError, download, partialSize } from './download.js'
 
 type PullOptions = {
@@ -135,7 +136,7 @@ const ask = async (site: Site, repo: string, url: string, init: RequestInit): Pr
       trouble = `HTTP ${response.status}`
     } catch (error) {
       const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
-      trouble = cause instanceof Error ? cause.message : String(cause)
+      trouble = messageOf(cause)
     }
     if (tries >= attempts) throw new HubError(`${repo}: cannot reach ${url}: ${trouble}`)
     const waitMs = retryMs * 2 ** tries

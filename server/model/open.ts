@@ -2,7 +2,7 @@
 
 import { openEngine } from '../engine/engine.js'
 import type { Engine, EngineOptions, LoadProgress, MemoryPlan } from '../engine/types.js'
-import { EngineFailure } from '../failure.js'
+import { EngineFailure, messageOf } from '../failure.js'
 import type { Metrics } from '../metrics/metrics.js'
 import { BUILT_IN, fittingTemplate } from '../prompt/builtin-templates.js'
 import { createTemplate, knowsTools } from '../prompt/template.js'
@@ -98,7 +98,7 @@ export const openTemplate = async (
     })
     return { template, tokenNames, profile }
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error)
+    const why = messageOf(error)
     throw new Error(`${from}: the chat template cannot be used: ${why}`, { cause: error })
   }
 }

@@ -3,6 +3,7 @@
 
 import { join } from 'node:path'
 import { z } from 'zod'
+import { messageOf } from '../failure.js'
 import { knowsTools } from '../prompt/template.js'
 import { isGguf, readGguf } from '../tokenizer/gguf.js'
 import { readTextIfThere } from '../tokenizer/text-file.js'
@@ -33,7 +34,7 @@ const readConfig = async <T extends z.ZodType>(
   try {
     json = JSON.parse(text)
   } catch (error) {
-    throw new Error(`${path}: ${error instanceof Error ? error.message : String(error)}`)
+    throw new Error(`${path}: ${messageOf(error)}`)
   }
   const read = schema.safeParse(json)
   if (read.success) return read.data

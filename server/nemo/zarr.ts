@@ -14,6 +14,7 @@ import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { createInflate } from 'node:zlib'
 import { z } from 'zod'
+import { messageOf } from '../failure.js'
 
 /** As zarr and TensorStore write them, and as safetensors calls them. */
 const DTYPES: Readonly<Record<string, { readonly name: string; readonly bytes: number }>> = {
@@ -57,7 +58,7 @@ export const openZarr = async (path: string): Promise<ZarrArray> => {
   try {
     value = JSON.parse(await readFile(file, 'utf8'))
   } catch (error) {
-    fail(error instanceof Error ? error.message : String(error))
+    fail(messageOf(error))
   }
   const read = Header.safeParse(value)
   if (!read.success) {
@@ -131,9 +132,7 @@ const openChunk = async (
   } catch (error) {
     await rm(target, { force: true })
     if (error instanceof Error && error.message.startsWith(file)) throw error
-    throw new Error(
-      `${file}: cannot be inflated: ${error instanceof Error ? error.message : error}`,
-    )
+    throw new Error(`${file}: cannot be inflated: ${messageOf(error)}`)
   }
 }
 

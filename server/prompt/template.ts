@@ -1,6 +1,7 @@
 // Messages to prompt, by the checkpoint's own chat template. The prompt is a list of segments: control
 // tokens that the template wrote, and plain text in which nothing is a control token.
 
+import { messageOf } from '../failure.js'
 import { badRequest } from '../request-error.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import type { Message, Tool, ToolCall } from './conversation.js'
@@ -257,7 +258,7 @@ export const createTemplate = (options: TemplateOptions): ChatTemplate => {
     try {
       text = (tools.length === 0 ? plain : withTools).render(values)
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error)
+      const why = messageOf(error)
       throw badRequest(`The chat template refuses these messages: ${unmarked(why)}.`, 'messages')
     }
     if (!request.continueFinal) return text + request.prefill

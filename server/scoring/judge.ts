@@ -13,7 +13,7 @@ import { badRequest, contextExceeded, RequestError } from '../request-error.js'
 import { mapInTurns, startInTurns } from '../slices.js'
 import { engineWork } from './engine-work.js'
 import { pointsOf, readJudgement } from './judgement.js'
-import { principleMessages, type RewardModel, type ScoreInput } from './scoring.js'
+import { judgeSegments, principleMessages, type RewardModel, type ScoreInput } from './scoring.js'
 
 /** How a judge is asked; only judges take it. */
 export const JudgeFields = z
@@ -58,12 +58,6 @@ const pairsOf = (count: number, bothOrders: boolean): readonly Trial['responses'
 
 type Shown = { readonly role: (typeof ROLES)[number]; readonly content: string }
 
-const rendered = ({ template }: RewardModel, messages: readonly Message[]) =>
-  template.render({
-    ...{ messages, addGenerationPrompt: true, continueFinal: false, keepThinking: true },
-    ...{ kwargs: {}, prefill: '' },
-  })
-
 /** By template: the roles of answers that it shows. */
 const known = new WeakMap<ChatTemplate, ReadonlySet<Shown['role']>>()
 
@@ -73,7 +67,7 @@ const showsAnswer = (model: RewardModel, role: Shown['role']): boolean => {
     const differs = (one: Shown['role']): boolean => {
       const [a, b] = ['first 1', 'other 2'].map((content) =>
         segmentsText(
-          rendered(model, [
+          judgeSegments(model.template, [
             { role: 'user', content: 'a' },
             ...ROLES.map((each) => ({ role: each, content: each === one ? content : 'b' })),
           ]),
@@ -91,7 +85,7 @@ const showsAnswer = (model: RewardModel, role: Shown['role']): boolean => {
 const promptOf = (model: RewardModel, given: readonly Message[], shown: readonly Shown[]) => {
   const messages: readonly Message[] = [...given, ...shown]
   checkCharacters(charactersOf(messages), model, 'messages')
-  const segments = rendered(model, messages)
+  const segments = judgeSegments(model.template, messages)
   const unseen = shown.find(({ role }) => !showsAnswer(model, role))
   if (unseen !== undefined)
     throw badRequest(

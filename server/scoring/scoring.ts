@@ -13,6 +13,7 @@ import {
   type Segment,
   segmentsText,
 } from '../prompt/encode.js'
+import type { ChatTemplate } from '../prompt/template.js'
 import { badRequest, contextExceeded, RequestError } from '../request-error.js'
 import { createTurn, mapInTurns, startInTurns } from '../slices.js'
 import { engineWork } from './engine-work.js'
@@ -61,19 +62,22 @@ export const questionOf = (
   return question?.replace(PRINCIPLE, () => principle ?? '')
 }
 
+/** What a judge is asked. */
+export const judgeSegments = (template: ChatTemplate, messages: readonly Message[]) =>
+  template.render({
+    ...{ messages, addGenerationPrompt: true, continueFinal: false, keepThinking: true },
+    ...{ kwargs: {}, prefill: '' },
+  })
+
 /** A judge takes a principle where its template shows a message of that role: another makes another prompt. */
 const showsPrinciple = ({ template }: RewardModel): boolean => {
   const promptBy = (principle: string): string =>
     segmentsText(
-      template.render({
-        messages: [
-          { role: 'user', content: 'a' },
-          { role: 'principle', content: principle },
-          { role: 'response_1', content: 'b' },
-        ],
-        ...{ addGenerationPrompt: true, continueFinal: false, keepThinking: true },
-        ...{ kwargs: {}, prefill: '' },
-      }),
+      judgeSegments(template, [
+        { role: 'user', content: 'a' },
+        { role: 'principle', content: principle },
+        { role: 'response_1', content: 'b' },
+      ]),
     )
   try {
     return promptBy('correctness') !== promptBy('wit')

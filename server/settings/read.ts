@@ -3,6 +3,7 @@
 
 import { readFileSync } from 'node:fs'
 import type { z } from 'zod'
+import { messageOf } from '../failure.js'
 import {
   FLAGS,
   type Kind,
@@ -94,15 +95,13 @@ const readFile = (path: string): Values => {
   try {
     text = readFileSync(path, 'utf8')
   } catch (error) {
-    throw new ConfigError(`--config ${path}: ${error instanceof Error ? error.message : error}`)
+    throw new ConfigError(`--config ${path}: ${messageOf(error)}`)
   }
   let json: unknown
   try {
     json = JSON.parse(text.replace(/^\ufeff/, '')) // a byte order mark, as some editors write it
   } catch (error) {
-    throw new ConfigError(
-      `--config ${path}: not JSON: ${error instanceof Error ? error.message : error}`,
-    )
+    throw new ConfigError(`--config ${path}: not JSON: ${messageOf(error)}`)
   }
   if (typeof json !== 'object' || json === null || Array.isArray(json))
     throw new ConfigError(`--config ${path}: expected a JSON object`)

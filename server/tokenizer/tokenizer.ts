@@ -9,7 +9,7 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import type { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { z } from 'zod'
-import { EngineFailure } from '../failure.js'
+import { EngineFailure, messageOf } from '../failure.js'
 import {
   components,
   entriesOf,
@@ -81,7 +81,7 @@ const findFile = async (folder: string): Promise<{ path: string; text: string }>
     return { path: bare, text: sentencePieceJson(bare, bytes, addsBos) }
   } catch (error) {
     if (error instanceof EngineFailure) throw error
-    const message = error instanceof Error ? error.message : String(error)
+    const message = messageOf(error)
     throw new EngineFailure({ code: 'not_found', message }, { cause: error })
   }
 }
@@ -274,7 +274,7 @@ const normalizerOf = (path: string, pieces: PieceNormalizer | undefined) => {
   try {
     return createNormalizer(pieces)
   } catch (error) {
-    const message = `${path}: ${error instanceof Error ? error.message : error}`
+    const message = `${path}: ${messageOf(error)}`
     throw new EngineFailure({ code: 'invalid_argument', message }, { cause: error })
   }
 }
