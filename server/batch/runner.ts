@@ -120,8 +120,9 @@ const outcomeOf = (state: State, batch: BatchRow): BatchRow['outcome'] | undefin
   }
   // One whose input is still being read has no lines yet.
   if (status !== 'in_progress') return undefined
-  const isOn = runsOf(state, id).length > 0 || state.answers.has(id) || state.queue.hasLines(id)
-  return isOn ? undefined : 'completed'
+  if (runsOf(state, id).length > 0 || state.queue.hasLines(id)) return undefined
+  state.answers.save()
+  return state.answers.has(id) ? undefined : 'completed'
 }
 
 const startStage = (state: State, batch: BatchRow): void => {
