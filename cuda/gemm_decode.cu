@@ -268,12 +268,9 @@ void with_instance(const Queue& queue, int32_t grid_rows, const Use& use) {
 
 template <class Use>
 void with_instance(const Queue& queue, const DecodeGemm& p, bool paired, const Use& use) {
-  if (p.w.fp8) {
-    if (paired) return with_instance<true, true>(queue, p.grid_rows, use);
-    return with_instance<true, false>(queue, p.grid_rows, use);
-  }
-  if (paired) return with_instance<false, true>(queue, p.grid_rows, use);
-  return with_instance<false, false>(queue, p.grid_rows, use);
+  with_form(p.w.fp8, paired, [&](auto fp8, auto pairs) {
+    with_instance<fp8.value, pairs.value>(queue, p.grid_rows, use);
+  });
 }
 
 template <class S>
@@ -311,19 +308,15 @@ void launch_any(Queue& queue, const DecodeGemm& p, const Output& out) {
   });
 }
 
-template <bool kFp8, bool kPaired>
-void load_all(Queue& queue) {
-  const auto load = [&](auto s) { load_kernel(queue, "gemm_decode", kernel_of(s), s.kBytes); };
-  for (const int32_t rows : {8, 16, 32, 64}) with_instance<kFp8, kPaired>(queue, rows, load);
-}
-
 }  // namespace
 
 void load_gemm_decode(Queue& queue) {
-  load_all<false, false>(queue);
-  load_all<false, true>(queue);
-  load_all<true, false>(queue);
-  load_all<true, true>(queue);
+  const auto load = [&](auto s) { load_kernel(queue, "gemm_decode", kernel_of(s), s.kBytes); };
+  each_form([&](auto fp8, auto paired) {
+    for (const int32_t rows : {8, 16, 32, 64}) {
+      with_instance<fp8.value, paired.value>(queue, rows, load);
+    }
+  });
   load_gemm_decode_wide(queue);
 }
 

@@ -3,6 +3,8 @@
 // row the same bits, whichever takes it.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/epilogue.h"
 #include "cuda/gpu.h"
 #include "cuda/kernels.h"
@@ -37,6 +39,21 @@ void gemm_decode_wgmma(Queue& queue, const DecodeGemm& p, const Output& out, int
                        bool paired);
 void gemm_decode_wgmma_launch(const Queue& queue, const DecodeGemm& p, int32_t tiles, bool paired,
                               DecodeLaunch* l);
+
+// use(fp8, paired) of the product's kernels, as constants.
+template <class Use>
+auto with_form(bool fp8, bool paired, const Use& use) {
+  constexpr std::true_type yes;
+  constexpr std::false_type no;
+  if (fp8) return paired ? use(yes, yes) : use(yes, no);
+  return paired ? use(no, yes) : use(no, no);
+}
+template <class Use>
+void each_form(const Use& use) {
+  for (const bool fp8 : {false, true}) {
+    for (const bool paired : {false, true}) with_form(fp8, paired, use);
+  }
+}
 
 // Bytes of each weight row that L2 is asked for early, after the `asked` that a block brings: as
 // much as L2 gives up gladly. Products of many tokens keep memory busy themselves.

@@ -305,12 +305,9 @@ void with_instance(const Queue& queue, int32_t grid_rows, int32_t tiles, const U
 template <class Use>
 void with_instance(const Queue& queue, const DecodeGemm& p, int32_t tiles, bool paired,
                    const Use& use) {
-  if (p.w.fp8) {
-    if (paired) return with_instance<true, true>(queue, p.grid_rows, tiles, use);
-    return with_instance<true, false>(queue, p.grid_rows, tiles, use);
-  }
-  if (paired) return with_instance<false, true>(queue, p.grid_rows, tiles, use);
-  return with_instance<false, false>(queue, p.grid_rows, tiles, use);
+  with_form(p.w.fp8, paired, [&](auto fp8, auto pairs) {
+    with_instance<fp8.value, pairs.value>(queue, p.grid_rows, tiles, use);
+  });
 }
 
 template <class S>
@@ -324,21 +321,6 @@ dim3 grid_of(S s, const Queue& queue, int32_t grid_rows, int32_t tiles) {
   const int32_t x = (grid_rows + S::kTokens - 1) / S::kTokens, places = places_of(s, tiles);
   const int32_t most = queue.multiprocessors > x ? queue.multiprocessors / x : 1;
   return dim3(unsigned(x), unsigned(places < most ? places : most));
-}
-
-template <bool kFp8, bool kPaired>
-void load_all(Queue& queue) {
-  const auto load = [&](auto s) {
-    load_kernel(queue, "gemm_decode_wgmma", kernel_of(s), size_t(s.kBytes));
-  };
-  load(Shape<kFp8, 1, 8, kPaired>());
-  load(Shape<kFp8, 1, 16, kPaired>());
-  load(Shape<kFp8, 1, 32, kPaired>());
-  load(Shape<kFp8, 2, 32, kPaired>());
-  load(Shape<kFp8, 1, 64, kPaired>());
-  load(Shape<kFp8, 2, 64, kPaired>());
-  load(Shape<kFp8, 2, 128, kPaired>());
-  load(Shape<kFp8, 2, 256, kPaired>());
 }
 
 }  // namespace
@@ -382,10 +364,19 @@ void gemm_decode_wgmma_launch(const Queue& queue, const DecodeGemm& p, int32_t t
 }
 
 void load_gemm_decode_wgmma(Queue& queue) {
-  load_all<false, false>(queue);
-  load_all<false, true>(queue);
-  load_all<true, false>(queue);
-  load_all<true, true>(queue);
+  const auto load = [&](auto s) {
+    load_kernel(queue, "gemm_decode_wgmma", kernel_of(s), size_t(s.kBytes));
+  };
+  each_form([&](auto fp8, auto paired) {
+    load(Shape<fp8.value, 1, 8, paired.value>());
+    load(Shape<fp8.value, 1, 16, paired.value>());
+    load(Shape<fp8.value, 1, 32, paired.value>());
+    load(Shape<fp8.value, 2, 32, paired.value>());
+    load(Shape<fp8.value, 1, 64, paired.value>());
+    load(Shape<fp8.value, 2, 64, paired.value>());
+    load(Shape<fp8.value, 2, 128, paired.value>());
+    load(Shape<fp8.value, 2, 256, paired.value>());
+  });
 }
 
 }  // namespace nemotron::cuda

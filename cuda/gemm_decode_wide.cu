@@ -273,12 +273,9 @@ bool with_instance(const Queue& queue, int32_t grid_rows, int32_t tiles, const U
 template <class Use>
 bool with_instance(const Queue& queue, const DecodeGemm& p, int32_t tiles, bool paired,
                    const Use& use) {
-  if (p.w.fp8) {
-    if (paired) return with_instance<true, true>(queue, p.grid_rows, tiles, use);
-    return with_instance<true, false>(queue, p.grid_rows, tiles, use);
-  }
-  if (paired) return with_instance<false, true>(queue, p.grid_rows, tiles, use);
-  return with_instance<false, false>(queue, p.grid_rows, tiles, use);
+  return with_form(p.w.fp8, paired, [&](auto fp8, auto pairs) {
+    return with_instance<fp8.value, pairs.value>(queue, p.grid_rows, tiles, use);
+  });
 }
 
 template <class S>
@@ -290,15 +287,6 @@ template <class S>
 dim3 grid_of(S, int32_t grid_rows, int32_t tiles) {
   return dim3(unsigned((grid_rows + S::kTokens - 1) / S::kTokens),
               unsigned((tiles + S::kLower - 1) / S::kLower));
-}
-
-template <bool kFp8, bool kPaired>
-void load_all(Queue& queue) {
-  const auto load = [&](auto s) { load_kernel(queue, "gemm_decode_wide", kernel_of(s), s.kBytes); };
-  load(Shape<kFp8, 4, 2, kPaired>());
-  load(Shape<kFp8, 4, 4, kPaired>());
-  load(Shape<kFp8, 4, 8, kPaired>());
-  load(Shape<kFp8, 2, 4, kPaired>());
 }
 
 }  // namespace
@@ -329,10 +317,13 @@ bool gemm_decode_wide_launch(const Queue& queue, const DecodeGemm& p, int32_t ti
 }
 
 void load_gemm_decode_wide(Queue& queue) {
-  load_all<false, false>(queue);
-  load_all<false, true>(queue);
-  load_all<true, false>(queue);
-  load_all<true, true>(queue);
+  const auto load = [&](auto s) { load_kernel(queue, "gemm_decode_wide", kernel_of(s), s.kBytes); };
+  each_form([&](auto fp8, auto paired) {
+    load(Shape<fp8.value, 4, 2, paired.value>());
+    load(Shape<fp8.value, 4, 4, paired.value>());
+    load(Shape<fp8.value, 4, 8, paired.value>());
+    load(Shape<fp8.value, 2, 4, paired.value>());
+  });
 }
 
 }  // namespace nemotron::cuda

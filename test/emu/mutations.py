@@ -2,6 +2,7 @@
 """Breaks the CUDA backend on purpose, one line at a time, and wants the emulated suites to notice each.
 
     test/emu/mutations.py BUILD_DIR [--everywhere] [substring...]
+    test/emu/mutations.py --places      whether each break still has its place, without trying any
 
 BUILD_DIR holds a finished build. A break recompiles one file of cuda/ and runs the few cases named beside it,
 up to the first that fails. --everywhere then runs whole suites on what those cases did not find, and says where
@@ -80,8 +81,8 @@ BREAKS = [
     B("gemm_decode.cu", "if (++next_of_tokens == mine) next_of_tokens = 0;", "++next_of_tokens;", GEMM),
     B("gemm_decode.cu", "(places - int(blockIdx.y) + int(gridDim.y) - 1)", "(places - int(blockIdx.y))", GEMM),
     B("gemm_decode.cu", "if (p.squares && place == int(blockIdx.y))", "if (p.squares && place != int(blockIdx.y))", NORM),
-    B("gemm_decode.cu", "if (row < p.w.rows) prefetch_l2", "prefetch_l2", EARLY),
-    B("gemm_decode.cu", "int64_t(p.w.k) * (S::kFp8 ? 1 : 2) - S::kAskedBytes", "int64_t(p.w.k) * 2", EARLY),
+    B("gemm_decode.h", "if (row < p.w.rows) gpu::prefetch_l2", "gpu::prefetch_l2", EARLY, "gemm_decode.cu"),
+    B("gemm_decode.h", "int64_t(p.w.k) * (p.w.fp8 ? 1 : 2) - asked", "int64_t(p.w.k) * 2", EARLY, "gemm_decode.cu"),
     B("gemm_decode.cu", "pdl_wait();\n#pragma unroll", "#pragma unroll", GEMM),
     B("gemm_decode_wide.cu", "cp_async_wait<S::kStages - 2>();", "cp_async_wait<S::kStages - 1>();", WIDE),
     B("gemm_decode_wide.cu", "block_sync();  // everybody's", "// everybody's", WIDE),
@@ -98,7 +99,7 @@ BREAKS = [
     B("gemm_decode_wide.cu", "upper * out.pair_offset", "out.pair_offset", MLP),
     B("gemm_decode_wide.cu", "token_warp * kTokenTiles * 8, at, sum", "0, at, sum", WIDE),
     B("gemm_decode_wide.cu", "{place * 2 + r, first + n}", "{place + r, first + n}", WIDE),
-    B("gemm_decode_wide.cu", "load(Shape<kFp8, 2, 4, kPaired>());", "", WIDE),
+    B("gemm_decode_wide.cu", "load(Shape<fp8.value, 2, 4, paired.value>());", "", WIDE),
     B("gemm_decode_wgmma.cu", "mbarrier_wait(full_of(i), i / S::kStages & 1)", "", HOPPER),
     B("gemm_decode_wgmma.cu", "mbarrier_wait(full_of(i), i / S::kStages & 1)", "mbarrier_wait(full_of(i), ~(i / S::kStages) & 1)", HOPPER),
     B("gemm_decode_wgmma.cu", "mbarrier_wait(full_of(i), i / S::kStages & 1)", "mbarrier_wait(full_of(i), i >= S::kStages)", HOPPER),
@@ -148,7 +149,7 @@ BREAKS = [
     B("gemm_decode_wgmma.cu", "registers_give<40>", "registers_give<48>", HOPPER),
     B("gemm_decode_wgmma.cu", "int(p.w.stride + kRowBytes - 1) / kRowBytes;", "int(p.w.stride) / kRowBytes;", HOPPER),
     B("gemm_decode_wgmma.cu", "p.grid_rows, p.w.k, p.a_stride * 2", "p.grid_rows, p.w.k, p.w.cols * 2", HOPPER),
-    B("gemm_decode_wgmma.cu", "load(Shape<kFp8, 2, 128, kPaired>());", "", HOPPER),
+    B("gemm_decode_wgmma.cu", "load(Shape<fp8.value, 2, 128, paired.value>());", "", HOPPER),
     B("gemm_decode_wgmma.cu", "for (int k = 0; k < 4; ++k) {\n        wgmma_bf16<true>(sum, own[k], wgmma_advance(b, k * 32), begun || k > 0);", "for (int j = 0; j < 4; ++j) {\n        const int k = S::kTokens == 32 ? 3 - j : j;\n        wgmma_bf16<true>(sum, own[k], wgmma_advance(b, k * 32), begun || j > 0);", HOPPER_ROWS),
     B("gemm_prompt.cu", "block_sync();  // everybody", "// everybody", ATTENTION),
     B("attention_decode.cu", "warp_sync();  // the warp", "// the warp", ATTENTION),
@@ -237,7 +238,7 @@ BREAKS = [
     B("attention_prompt_wgmma.cu", "i * blocks + b < last_block ? i * blocks + b : last_block", "i * blocks + b", WGMMA,
       blind="reads on in the metadata; what the block holds that it names is masked or zeroed"),
     B("gemm_decode.cu", "paired ? (p.w.rows / out.segment_rows) * out.segment_tiles : (p.w.rows + 15) / 16", "paired ? (p.w.rows / out.segment_rows) * out.segment_tiles : p.w.rows / 16", GEMM),
-    B("gemm_decode.h", "if (in_segment >= out.lower_rows || row >= p.w.rows) continue;", "if (row >= p.w.rows) continue;", MLP, "gemm_decode.cu"),
+    B("gemm_decode.h", "if (in_segment >= out.lower_rows || row >= p.w.rows) return;", "if (row >= p.w.rows) return;", MLP, "gemm_decode.cu"),
     B("gemm_decode.h", "&& tile < norm_tiles(p.w.rows))", ")", SPLIT, "gemm_decode.cu"),
     B("gemm_decode.h", "&& tile < norm_tiles(p.w.rows))", ")", SPLIT, "gemm_decode_wide.cu"),
     B("gemm_decode.h", "for (int j = at.lane; j < tiles; j += 32)", "for (int j = at.lane; j < tiles && j < 32; j += 32)", NORM, "gemm_decode.cu"),
@@ -249,7 +250,7 @@ BREAKS = [
     B("gemm_decode.h", "hi *= p.w.scale[row + out.pair_offset];", "hi *= p.w.scale[row];", MLP, "gemm_decode.cu"),
     B("gemm_decode.cu", "load16(shared + (w * kTiles + i) * 32 + lane)", "load16(shared + ((w + int(blockIdx.x)) % kWarps * kTiles + i) * 32 + lane)", ROWS),
     B("gemm_decode.cu", "load16(shared + (w * kTiles + i) * 32 + lane)", "load16(shared + ((w + int(gridDim.x)) % kWarps * kTiles + i) * 32 + lane)", ROWS),
-    B("gemm_decode.h", "store_rotated(out.rope, token, slot, tile / out.segment_tiles,", "store_rotated(out.rope, token, slot, tile / (out.segment_tiles + 1),", GROUPS, "gemm_decode.cu"),
+    B("gemm_decode.h", "store_rotated(out.rope, token, slot, row / dim,", "store_rotated(out.rope, token, slot, row / (dim + 1),", GROUPS, "gemm_decode.cu"),
     B("gemm_prompt.cu", "p.w.scale[weight]", "p.w.scale[weight % kTile]", PROMPT),
     B("attention_decode.cu", "kv_head = unit / head_tiles % kv_heads;", "kv_head = unit % kv_heads;", GROUPS),
     B("attention_decode.cu", "const int first_head = unit % head_tiles * kHeads;", "const int first_head = 0;", GROUPS),
@@ -261,7 +262,7 @@ BREAKS = [
     B("attention_decode.cu", "items[p.first_item + item]", "items[item]", PIECES),
     B("attention_decode.cu", "const float2 s = states[int64_t(i) * p.q_heads + head];", "const float2 s = states[int64_t(i) * heads + head];", PIECES),
     B("attention_decode.cu", "int64_t(item) * p.q_heads + kv_head", "int64_t(it.row) * p.q_heads + kv_head", PIECES),
-    B("attention_decode.cu", "}\n    block_sync();\n  }\n}\n\ntemplate", "}\n  }\n}\n\ntemplate", PIECES),
+    B("attention_decode.cu", "}\n    block_sync();\n  }\n}\n\n// use(Shape)", "}\n  }\n}\n\n// use(Shape)", PIECES),
     B("attention_decode.cu", "sum += states[at * 2 + 1] * by;", "sum += states[at * 2 + 1];", ATTENTION),
     B("attention.h", "o[i][2 * h + 1] *= by;", "", ATTENTION, "attention_decode.cu"),
     B("attention.h", "const float by = gpu::exp2_fast(state.most[h] - most);", "const float by = gpu::exp2_fast(state.most[0] - most);", ATTENTION, "attention_prompt.cu"),
@@ -274,7 +275,7 @@ BREAKS = [
     B("elementwise.cu", "row_scale ? row_scale[row] : 1.0f", "row_scale ? row_scale[0] : 1.0f", LIBRARY),
     B("elementwise.cu", "(row_scale ? row_scale[blockIdx.y] : 1.0f)", "(row_scale ? row_scale[0] : 1.0f)", LIBRARY),
     B("elementwise.cu", "out + int64_t(row) * w.k);\n  }", "out);\n  }", {"kernels": ["widen"]}),
-    B("elementwise.cu", "table.scale ? table.scale[id] : 1.0f", "table.scale ? table.scale[row] : 1.0f", EMBED),
+    B("elementwise.cu", "table.scale ? table.scale[in_table] : 1.0f", "table.scale ? table.scale[row] : 1.0f", EMBED),
     B("elementwise.cu", "p.source_scale[p.source_scales == 1 ? 0 : row]", "p.source_scale[0]", PACK),
     B("elementwise.cu", "(rows ? rows[i] : i) * cols", "(i) * cols", EMBED),
     B("elementwise.cu", "sincosf(position * inv_freq[i], &s, &c);", "sincosf(position * inv_freq[0], &s, &c);", ATTENTION),
@@ -282,8 +283,8 @@ BREAKS = [
     B("sample.cu", "ballot(before + sum >= wanted)", "ballot(before + sum > wanted)", SAMPLE),
     B("sample.cu", "if (known > 0 && key >> (32 - known) != prefix) return;", "", SAMPLE),
     B("sample.cu", "(v == own && i < id)", "(v == own && i <= id)", SAMPLE),
-    B("sample.cu", "SampleOutput* out = outputs + first + row;", "SampleOutput* out = outputs + row;", STEPS),
-    B("sample.cu", "step_array<SampleRow>(header, header->sample_rows)[first + row]", "step_array<SampleRow>(header, header->sample_rows)[row]", STEPS),
+    B("sample.cu", "SampleOutput* out = p.out + place;", "SampleOutput* out = p.out + row;", STEPS),
+    B("sample.cu", "step_array<SampleRow>(header, header->sample_rows)[place]", "step_array<SampleRow>(header, header->sample_rows)[row]", STEPS),
     B("sample.cu", "if (s.min_p > 0) threshold = fmaxf(threshold, top + s.log_min_p);", "if (s.min_p > 0) threshold = top + s.log_min_p;", {"ops": ["sample filters meet"]}),
     B("sample.cu", "undo += s.num_counts;", "", SAMPLE),
     B("sample.cu", "c < previous && c > next", "c <= previous && c > next", SAMPLE),
@@ -317,7 +318,7 @@ BREAKS = [
     B("results.cc", "if (!context_->check(cudaEventSynchronize(t.done), \"running on the GPU\")) return;", "", STEPS),
     B("results.cc", "++generation_;", "", GROWTH,
       blind="graphs write there only for a token that is outside the vocabulary"),
-    B("workspace.cc", "l.k = cache_.data + half * 2 * size_t(i);", "l.k = cache_.data + half * size_t(i);", MODEL),
+    B("workspace.cc", "head * 2 * size_t(kv.kv_heads_before(i));", "head * size_t(kv.kv_heads_before(i));", MODEL),
     B("workspace.cc", "kv.k_scale.empty() ? 1.0f : kv.k_scale[size_t(i)]", "kv.k_scale.empty() ? 1.0f : kv.k_scale[0]", ATTENTION,
       blind="who stores and who reads agree: a BF16 cache hides it, an FP8 one rounds alike"),
     B("workspace.cc", "reserve(&arrivals, rows * heads * sizeof(uint32_t))", "reserve(&arrivals, heads * sizeof(uint32_t))", PIECES),
@@ -326,7 +327,7 @@ BREAKS = [
     B("step_ops.cc", "static_cast<const float*>(op.in) + int64_t(first) * w.cols", "static_cast<const float*>(op.in)", ATTENTION),
     B("step_ops.cc", "rope.first_row = at;", "rope.first_row = generated;", PIECES),
     B("step_ops.cc", "const int32_t n = std::min(kPromptSlice, op.n - at);", "const int32_t n = op.n - at;", PROMPT),
-    B("step_ops.cc", "row_scale, n, inner, h + int64_t(at) * inner", "row_scale, n, inner, h", PROMPT),
+    B("step_ops.cc", "silu_mul(queue(), {product, stride, w.scale, row_scale, n, inner, to});", "silu_mul(queue(), {product, stride, w.scale, row_scale, n, inner, h});", PROMPT),
     B("step_ops.cc", "p.items = pass.items;", "", PIECES),
     B("products.cc", "if (widened_ != p.w.data)", "if (!widened_)", LIBRARY),
     B("products.cc", "widened_ = nullptr;\n    auto* scale", "auto* scale", LIBRARY),
@@ -345,7 +346,7 @@ BREAKS = [
     B("weights.cc", "args.out += p.rows * m.stride;", "args.out += parts[0].rows * m.stride;", PACK),
     B("weights.cc", "if (args.out_scale) args.out_scale += p.rows;", "", PACK),
     B("weights.cc", "p.scale.size() == 1 ? 0 : size_t(at)", "0", PACK, blind="pieces of a matrix begin past its first 32 MiB: too much for the emulator"),
-    B("cache_map.cc", "cuuint64_t(head_dim) * 2", "cuuint64_t(head_dim) * 4", WGMMA),
+    B("tensor_map.cc", "cuuint64_t(m.stride)", "cuuint64_t(m.stride * 2)", WGMMA),
     B("ranks.cu", "store4_peer(&own->turn, turn + 1);", "", RANKS),
     B("ranks.cu", "word == kNotCome ? 0x7fffffffu : word", "word", RANKS,
       blind="no arithmetic makes that NaN, and tests have none of it"),
@@ -370,7 +371,7 @@ BREAKS = [
     B("ranks.cu", "now - *since < p.patience_ns", "true", WAITS),
     B("ranks.cu", "store4_peer(&p.stopped[1], 1);", "", WAITS),
     B("gemm_decode.cu", "return queue.shared_limit >= size_t(Shape<false, 4, 8, false>::kBytes);", "return true;", SMALL),
-    B("gemm_decode.cu", "{8, 16, 32, 64}) with_instance", "{8, 16, 32}) with_instance", SMALL),
+    B("gemm_decode.cu", "{8, 16, 32, 64}) {", "{8, 16, 32}) {", SMALL),
 ]
 
 
@@ -474,7 +475,19 @@ def try_break(b, suites, tree, everywhere):
     return "SURVIVED", ""
 
 
+def without_place():
+    """The breaks whose line is not there any more."""
+    text = {b.file: open(os.path.join(ROOT, "cuda", b.file)).read() for b in BREAKS}
+    return [b for b in BREAKS if replaced(text[b.file], b.old, b.new) in (None, text[b.file])]
+
+
 def main():
+    if sys.argv[1:] == ["--places"]:
+        lost = without_place()
+        for b in lost:
+            print(f"{b.file} has no place for this break: {b.old!r}")
+        print(f"{len(BREAKS)} breaks, {len(lost)} without a place")
+        return 1 if lost else 0
     everywhere = "--everywhere" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--everywhere"]
     suites = Suites(os.path.abspath(arguments[0]))
