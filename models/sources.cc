@@ -21,6 +21,37 @@ float stored_value(const StoredTensor& t, int64_t i) {
   }
 }
 
+namespace {
+
+// Magnitudes are in the order of their bits. Several values at a time, which stored_value() is not.
+template <class Bits>
+Bits largest_bits(const uint8_t* p, int64_t n) {
+  Bits most = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    Bits bits;
+    std::memcpy(&bits, p + size_t(i) * sizeof bits, sizeof bits);
+    most = std::max(most, Bits(bits & Bits(Bits(~Bits(0)) >> 1)));
+  }
+  return most;
+}
+
+}  // namespace
+
+float largest_magnitude(const StoredTensor& t, int64_t first, int64_t n) {
+  const uint8_t* p = t.data + size_t(first) * dtype_bytes(t.dtype);
+  const uint32_t most =
+      t.dtype == DType::f32 ? largest_bits<uint32_t>(p, n) : largest_bits<uint16_t>(p, n);
+  StoredTensor bits;
+  bits.dtype = t.dtype;
+  bits.data = reinterpret_cast<const uint8_t*>(&most);  // its low half comes first
+  if (const float value = stored_value(bits, 0); !std::isnan(value)) return value;
+  float magnitude = 0;
+  for (int64_t i = first; i < first + n; ++i) {
+    magnitude = std::max(magnitude, std::abs(stored_value(t, i)));
+  }
+  return magnitude;
+}
+
 Status find_sources(const Checkpoint& checkpoint, const ModelConfig& config, Sources* out) {
   const Architecture* architecture = find_architecture(config.architecture);
   if (!architecture) {

@@ -15,6 +15,8 @@ namespace nemotron {
 // Element `i` of a F32, F16 or BF16 tensor; NaN for other dtypes. The format does not align
 // tensors.
 float stored_value(const StoredTensor& tensor, int64_t i);
+// Of n values of such a tensor, from `first` on. NaNs do not count; 0 where there is nothing else.
+float largest_magnitude(const StoredTensor& tensor, int64_t first, int64_t n);
 
 // A matrix [out, in] and, when it is FP8, its scales: real = stored * scale.
 struct LinearSource {

@@ -100,11 +100,7 @@ class Loader {
     values.dtype = part.dtype;
     values.data = static_cast<const uint8_t*>(part.data);
     for (int64_t row = 0; row < part.rows; ++row) {
-      float most = 0;
-      for (int64_t col = 0; col < part.cols; ++col) {
-        most = std::max(most, std::abs(stored_value(values, row * part.row_stride + col)));
-      }
-      out->push_back(most);
+      out->push_back(largest_magnitude(values, row * part.row_stride, part.cols));
     }
     RankGroup* group = options_.group;
     if (!group || group->largest(options_.shard.rank, "the scales of a matrix", *out)) return {};

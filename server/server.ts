@@ -224,13 +224,26 @@ type Loading = Pick<ServeOptions, 'settings' | 'log' | 'progress' | 'tell'> & {
   readonly say: (detail: string) => void
 }
 
+type Ranks = ServedModel['engine']['info']['ranks']
+
+const seconds = (value: number): string => `${value.toFixed(1)} s`
+
+/** What loading took: a phase is over when the slowest rank is done with it. */
+const loadText = (name: string, ranks: Ranks): string => {
+  const slowest = (phase: 'openSeconds' | 'packSeconds' | 'prepareSeconds') =>
+    Math.max(...ranks.map(({ load }) => load[phase]))
+  const gigabytes = (ranks[0]?.load.bytes ?? 0) / 1e9
+  const pack = slowest('packSeconds')
+  const rate = pack > 0 ? `, ${(gigabytes / pack).toFixed(2)} GB/s` : ''
+  return (
+    `${name}: loaded: open ${seconds(slowest('openSeconds'))}; ` +
+    `read and pack ${gigabytes.toFixed(2)} GB, ${seconds(pack)}${rate}; ` +
+    `prepare ${seconds(slowest('prepareSeconds'))}`
+  )
+}
+
 /** What loading took on one of several ranks. */
-const rankText = (
-  name: string,
-  rank: number,
-  { device, plan, load }: ServedModel['engine']['info']['ranks'][number],
-): string => {
-  const seconds = (value: number) => `${value.toFixed(1)} s`
+const rankText = (name: string, rank: number, { device, plan, load }: Ranks[number]): string => {
   const parts = `open ${seconds(load.openSeconds)}, pack ${seconds(load.packSeconds)}, prepare ${seconds(load.prepareSeconds)}`
   return `${name}: rank ${rank}, ${device}: ${(plan.weights / 2 ** 20).toFixed(1)} MiB of weights; ${parts}`
 }
@@ -283,6 +296,7 @@ const loadOne = async (
     tell(
       `${name}: ${draft} guesses ${drafts.tokens} tokens at most, in steps of ${drafts.rows} rows`,
     )
+  tell(loadText(name, ranks))
   if (ranks.length > 1) for (const [rank, one] of ranks.entries()) tell(rankText(name, rank, one))
   return model
 }

@@ -2,11 +2,13 @@
 // float32 that pass between kernels, bit for bit the same for a row alone and among others.
 #include "cuda/kernels.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "cuda/context.h"
 #include "cuda/step_builder.h"
+#include "cuda/weights.h"
 #include "emu_test.h"
 #include "machine.h"
 #include "test/ops/ops.h"
@@ -287,6 +289,57 @@ TEST(early_weights) {
     }
   }
   EXPECT(same(results[0], results[1]));
+}
+
+// What the device makes of wide weights while it packs them: the CPU's codes and scales, bit for
+// bit, of whole rows and of a rank's columns, which share the scale of the whole row.
+TEST(packed_fp8) {
+  constexpr int64_t kRows = 6, kCols = 83, kFirst = 16, kOwn = 48;
+  Random random(43);
+  for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
+    test::HostMatrix m = test::random_matrix(random, kRows, kCols, dtype);
+    const size_t size = dtype_bytes(dtype);
+    const auto set = [&](int64_t row, int64_t col, float value, uint16_t as_f16) {
+      const uint16_t half = dtype == DType::f16 ? as_f16 : f32_to_bf16(value);
+      std::memcpy(m.data.data() + size_t(row * kCols + col) * size,
+                  dtype == DType::f32 ? static_cast<const void*>(&value) : &half, size);
+      m.values[size_t(row * kCols + col)] = double(value);
+    };
+    for (int64_t col = 0; col < kCols; ++col) set(1, col, 0, 0);
+    // The largest of a row lies outside the rank's columns, which are zeros.
+    for (int64_t col = 0; col < 70; ++col) set(2, col, -0.0f, 0x8000);
+    // 175 / 7 lies between two codes; 175 * (1 / 7) does not.
+    set(3, 0, 448 * 7, 0x6a20);
+    set(3, 20, 175, 0x5978);
+    const test::HostMatrix want = test::quantised(m);
+    std::vector<float> largest(kRows);
+    for (size_t i = 0; i < m.values.size(); ++i) {
+      float& most = largest[i / size_t(kCols)];
+      most = std::max(most, std::abs(float(m.values[i])));
+    }
+    for (const bool cut : {false, true}) {
+      Gpu gpu(cut ? emu::Order::random : emu::Order::natural);
+      MatrixPart part = m.part();
+      if (cut) {
+        part.data = m.data.data() + size_t(kFirst) * size;
+        part.cols = kOwn;
+        part.row_largest = largest;
+      }
+      Matrix packed;
+      REQUIRE_OK(
+          pack_matrix(&gpu.context, {&part, 1}, WeightUse::linear, WeightFormat::fp8, &packed));
+      EXPECT(packed.fp8 && packed.stride == padded_k(part.cols));
+      EXPECT(same(gpu.read(packed.scale, kRows), want.scale));
+      const std::vector<uint8_t> got = gpu.read(packed.data, size_t(kRows) * size_t(packed.stride));
+      for (int64_t row = 0; row < kRows; ++row) {
+        for (int64_t col = 0; col < packed.stride; ++col) {
+          const int64_t from = row * kCols + col + (cut ? kFirst : 0);
+          EXPECT_EQ(int(got[size_t(row * packed.stride + fp8_place(col))]),
+                    col < part.cols ? int(want.data[size_t(from)]) : 0);
+        }
+      }
+    }
+  }
 }
 
 // Rows go along a grid's y, in several launches where there are more than it takes.

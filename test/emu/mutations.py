@@ -53,6 +53,7 @@ STEPS = {"ops": ["sample steps"]}
 GROWTH = {"ops": ["sample steps after growth"]}
 EMBED = {"ops": ["emulated embed", "emulated tied"]}
 PACK = {"ops": ["gemm 5x37x83", "gemm mixed parts"]}
+PACKED = {"kernels": ["packed_fp8"]}
 MODEL = {"model": [""]}
 DEVICE = {"device": [""]}
 RANKS = {"ranks": ["ranks_add", "ranks_gather", "ranks_share"]}
@@ -276,6 +277,9 @@ BREAKS = [
     B("elementwise.cu", "(row_scale ? row_scale[blockIdx.y] : 1.0f)", "(row_scale ? row_scale[0] : 1.0f)", LIBRARY),
     B("elementwise.cu", "out + int64_t(row) * w.k);\n  }", "out);\n  }", {"kernels": ["widen"]}),
     B("elementwise.cu", "table.scale ? table.scale[in_table] : 1.0f", "table.scale ? table.scale[row] : 1.0f", EMBED),
+    B("elementwise.cu", "p.source_largest ? p.source_largest[row] : block_max(most, scratch)", "block_max(most, scratch)", PACKED),
+    B("elementwise.cu", "source_value(in, p.dtype, i) / divisor", "source_value(in, p.dtype, i) * (1.0f / divisor)", PACKED),
+    B("elementwise.cu", "most > 0 ? most / 448.0f : 1.0f", "most / 448.0f", PACKED),
     B("elementwise.cu", "p.source_scale[p.source_scales == 1 ? 0 : row]", "p.source_scale[0]", PACK),
     B("elementwise.cu", "(rows ? rows[i] : i) * cols", "(i) * cols", EMBED),
     B("elementwise.cu", "sincosf(position * inv_freq[i], &s, &c);", "sincosf(position * inv_freq[0], &s, &c);", ATTENTION),

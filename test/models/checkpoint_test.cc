@@ -1,5 +1,7 @@
 #include "models/checkpoint/checkpoint.h"
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "../check.h"
@@ -95,6 +97,59 @@ TEST(checkpoint_truncated_while_loading) {
     const Status s = check_checkpoint(*c, config);
     if (!s) EXPECT_ERROR(s, "truncated while loading");
   }
+}
+
+// Large enough for several readers: what they bring is the file, and each of them sees its end.
+TEST(checkpoint_reads_on_several_threads) {
+  const MatrixRange columns = {10, 2000, 512, 3072};
+  TempDir dir;
+  RawTensor raw{"BF16", {2048, 6144}, std::string(size_t(2048) * 6144 * 2, ' ')};
+  for (size_t i = 0; i < raw.bytes.size(); ++i) raw.bytes[i] = char(i * 2654435761u >> 24);
+  dir.write("model.safetensors", safetensors_bytes({{"a", raw}}));
+  std::unique_ptr<Checkpoint> c;
+  REQUIRE_OK(Checkpoint::open(dir.path(), &c));
+  const StoredTensor& t = *c->find("a");
+  REQUIRE_OK(c->fetch(t));
+  EXPECT(std::memcmp(t.data, raw.bytes.data(), t.bytes) == 0);
+  c->release(t);
+  REQUIRE_OK(c->fetch(t, columns));
+  for (int64_t row = columns.first_row; row < columns.first_row + columns.rows; ++row) {
+    const size_t at = size_t(row * t.shape[1] + columns.first_col) * 2;
+    EXPECT(std::memcmp(t.data + at, raw.bytes.data() + at, size_t(columns.cols) * 2) == 0);
+  }
+  c->release(t);
+  std::filesystem::resize_file(t.file, t.bytes - 100);
+  EXPECT_ERROR(c->fetch(t), "truncated while loading");
+  EXPECT_ERROR(c->fetch(t, {1000, 1048, 512, 5632}), "truncated while loading");
+  REQUIRE_OK(c->fetch(t, {0, 1000, 0, 6144}));
+}
+
+TEST(largest_magnitude_of_every_dtype) {
+  const auto check = [](DType dtype, auto bits_of) {
+    const std::vector<float> values = {900, 0.25f, -3, NAN, 2, -7.5f, NAN, 1, 1e-30f, -INFINITY};
+    std::string bytes = "?";  // at an odd address
+    for (const float v : values) {
+      const auto bits = bits_of(v);
+      bytes.append(reinterpret_cast<const char*>(&bits), sizeof bits);
+    }
+    StoredTensor t;
+    t.dtype = dtype;
+    t.data = reinterpret_cast<const uint8_t*>(bytes.data()) + 1;
+    EXPECT_EQ(largest_magnitude(t, 1, 2), 3.0f);
+    EXPECT_EQ(largest_magnitude(t, 1, 5), 7.5f);
+    EXPECT_EQ(largest_magnitude(t, 3, 1), 0.0f);
+    EXPECT_EQ(largest_magnitude(t, 0, 9), stored_value(t, 0));
+    EXPECT_EQ(largest_magnitude(t, 5, 5), INFINITY);
+    EXPECT_EQ(largest_magnitude(t, 8, 0), 0.0f);
+  };
+  check(DType::f32, [](float v) { return v; });
+  check(DType::bf16, [](float v) { return f32_to_bf16(v); });
+  check(DType::f16, [](float v) {
+    const float of[] = {900, 0.25f, -3, 2, -7.5f, 1, 1e-30f, -INFINITY};
+    const uint16_t bits[] = {0x6308, 0x3400, 0xc200, 0x4000, 0xc780, 0x3c00, 0, 0xfc00};
+    const auto* found = std::ranges::find(of, v);
+    return found == std::end(of) ? uint16_t(0x7e00) : bits[found - of];
+  });
 }
 
 TEST(checkpoint_empty_and_scalar_tensors) {

@@ -110,6 +110,10 @@ describe('serve', { skip }, () => {
     const model = packagePath('models/tiny/tiny-reasoner')
     const plain = await serve(['--model', model])
     const drafted = await serve(['--model', model, '--draft-model', model, '--draft-tokens', '4'])
+    assert.match(
+      plain.out(),
+      /tiny-reasoner: loaded: open [\d.]+ s; read and pack [\d.]+ GB, [\d.]+ s, [\d.]+ GB\/s; prepare /,
+    )
     assert.match(drafted.out(), /draft model .* weights, activations and reserve\ndraft KV /)
     assert.match(drafted.out(), /tiny-reasoner guesses 4 tokens at most, in steps of 16 rows/)
     const answers = []
