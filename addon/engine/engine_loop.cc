@@ -76,8 +76,8 @@ Status EngineLoop::enqueue(std::unique_ptr<RequestState> state) {
   if (!q.live.insert(state->request.id).second) {
     return Status::invalid("id: " + std::to_string(state->request.id) + " is in use");
   }
-  q.submitted_sequences += state->live;
   if (!background) {
+    q.submitted_sequences += state->live;
     q.live_sequences += state->live;
     q.queued_tokens += tokens;
   }
@@ -373,7 +373,7 @@ bool EngineLoop::drain_inbox() {
       seq->arrival = arrivals_;
       if (seq->draw) seq->draw->begin();
       scheduler_.add(seq.get());
-      ++taken_;
+      taken_ += !seq->background;
       foreground_ += !seq->background;
     }
     ++arrivals_;
@@ -434,7 +434,7 @@ void EngineLoop::leave_queue(RequestState& request) {
 // Hands over what the last committed step brought, while the next one runs.
 void EngineLoop::deliver() {
   counters_.running = int32_t(scheduler_.running().size());
-  counters_.waiting = int32_t(scheduler_.num_waiting());
+  counters_.waiting = scheduler_.num_waiting();
   counters_.blocks_used = blocks_.num_used();
   counters_.blocks_cached = blocks_.num_cached();
   counters_.launched_rows = counters_.launched_seqs = 0;

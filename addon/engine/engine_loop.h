@@ -56,7 +56,7 @@ class EngineLoop final : public Engine {
     bool reloading = false;  // one is asked for or under way
     double last_progress = 0;
     int32_t live_sequences = 0;       // submitted, with a place; their end is not in the outbox
-    int32_t submitted_sequences = 0;  // not yet counted by the loop
+    int32_t submitted_sequences = 0;  // not in the background, not yet counted by the loop
     int64_t queued_tokens = 0;        // of prompts with a place that are not yet in a step
     int64_t rejected = 0;
     EngineStats stats;  // as of the last turn of the loop
@@ -124,7 +124,7 @@ class EngineLoop final : public Engine {
   std::vector<Sequence*> drafting_;      // scratch of draft()
   std::vector<std::unique_ptr<RequestState>> inbox_;  // scratch of drain_inbox
   std::vector<uint64_t> inbox_aborts_;
-  int32_t taken_ = 0;  // sequences out of `submitted`, since the last delivery
+  int32_t taken_ = 0;  // of `submitted_sequences`, since the last delivery
   uint64_t arrivals_ = 0;
   EngineStats counters_;
   std::thread thread_;

@@ -19,8 +19,13 @@ Scheduler::Scheduler(const SchedulerOptions& options, BlockManager* blocks)
 
 void Scheduler::add(Sequence* seq) {
   NEMOTRON_ASSERT(seq->slot < 0 && seq->prefix.block_table.empty() && seq->num_prompt > 0);
-  seq->state = SequenceState::waiting;
-  waiting_.insert(seq);
+  wait(*seq);
+}
+
+void Scheduler::wait(Sequence& seq) {
+  seq.state = SequenceState::waiting;
+  waiting_.insert(&seq);
+  num_waiting_ += !seq.background;
 }
 
 void Scheduler::remove(Sequence* seq, Content content) {
@@ -37,6 +42,7 @@ void Scheduler::remove(Sequence* seq, Content content) {
     std::erase(running_, seq);
   } else {
     waiting_.erase(seq);
+    num_waiting_ -= !seq->background;
   }
   seq->state = SequenceState::finished;
 }
@@ -125,9 +131,8 @@ void Scheduler::preempt(Sequence& seq) {
   free_slots_.push_back(seq.slot);
   std::erase(running_, &seq);
   seq.slot = -1;
-  seq.state = SequenceState::waiting;
   ++seq.preemptions;
-  waiting_.insert(&seq);
+  wait(seq);
 }
 
 void Scheduler::preempt_all() {
@@ -184,6 +189,7 @@ bool Scheduler::admit(bool background, StepPlan* plan) {
     seq.miss = miss;
     seq.admitted = true;
     it = waiting_.erase(it);
+    num_waiting_ -= !seq.background;
     running_.insert(std::ranges::upper_bound(running_, &seq, Before{}), &seq);
     seq.state = SequenceState::running;
     seq.slot = free_slots_.back();
@@ -249,11 +255,14 @@ std::string Scheduler::check_invariants() const {
   }
   if (running_.size() + free_slots_.size() != size_t(options_.max_seqs)) return "a slot was lost";
   if (!std::ranges::is_sorted(running_, Before{})) return "running sequences are out of order";
+  int32_t waiting = 0;
   for (const Sequence* seq : waiting_) {
+    waiting += !seq->background;
     if (seq->state != SequenceState::waiting || !seq->prefix.block_table.empty()) {
       return "a waiting sequence is marked otherwise or holds blocks";
     }
   }
+  if (waiting != num_waiting_) return "waiting sequences were miscounted";
   std::vector<const Sequence*> live(running_.begin(), running_.end());
   return blocks_->check_invariants(live);
 }

@@ -68,7 +68,8 @@ class Scheduler {
   void limit_background(int32_t rows) { background_limit_ = rows; }
 
   const std::vector<Sequence*>& running() const { return running_; }
-  size_t num_waiting() const { return waiting_.size(); }
+  // Those in the background do not count: nobody waits for them.
+  int32_t num_waiting() const { return num_waiting_; }
   // There are sequences that may run.
   bool has_work() const;
   // Empty, or what is wrong.
@@ -80,6 +81,7 @@ class Scheduler {
   };
 
   bool host_must_see_a_draw() const;
+  void wait(Sequence& seq);
   bool make_room(Sequence& seq, StepPlan* plan);
   void preempt(Sequence& seq);
   void plan_running(bool background, StepPlan* plan);
@@ -95,6 +97,7 @@ class Scheduler {
   BlockManager* const blocks_;
   std::vector<Sequence*> running_;  // in order
   std::set<Sequence*, Before> waiting_;
+  int32_t num_waiting_ = 0;  // of these not in the background
   uint64_t held_from_ = kHoldNone;
   int32_t background_limit_ = kAnyRows;
   int32_t background_budget_ = 0;  // of this plan

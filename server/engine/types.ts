@@ -318,6 +318,7 @@ export type EngineStats = {
   readonly missEvicted: number
   readonly missSalt: number
   readonly running: number
+  /** Those in the background do not count. */
   readonly waiting: number
   readonly waitingTokens: number
   readonly blocksTotal: number

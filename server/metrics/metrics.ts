@@ -30,8 +30,8 @@ const tokenBuckets = (max: number): number[] => {
 }
 
 type RequestOutcome = {
-  /** Since the request came. */
-  readonly seconds: number
+  /** Since the request came. Undefined: nobody waited for it. */
+  readonly seconds: number | undefined
   readonly promptTokens: number
   readonly cachedTokens: number
   readonly choices: number
@@ -126,7 +126,7 @@ const COUNTERS: readonly (readonly [string, string, (s: EngineStats) => number])
 
 const GAUGES: readonly (readonly [string, string, (s: EngineStats) => number])[] = [
   ['vllm:num_requests_running', 'Requests in execution.', (s) => s.running],
-  ['vllm:num_requests_waiting', 'Requests waiting.', (s) => s.waiting],
+  ['vllm:num_requests_waiting', 'Requests waiting, without lines of batches.', (s) => s.waiting],
   [
     'vllm:kv_cache_usage_perc',
     'KV cache in use, 0 to 1.',
@@ -444,7 +444,7 @@ const modelMetrics = (labels: Labels, maxModelLen: number, parts: ModelParts): M
       if (generated > 1) requests.perToken.observe(labels, decodeSeconds / (generated - 1))
     },
     requestDone: (outcome) => {
-      requests.e2e.observe(labels, outcome.seconds)
+      if (outcome.seconds !== undefined) requests.e2e.observe(labels, outcome.seconds)
       requests.n.observe(labels, outcome.choices)
       tokens.prompt.observe(labels, outcome.promptTokens)
       tokens.maxTokens.observe(labels, outcome.maxTokens)

@@ -2,6 +2,7 @@
 // places.
 
 import type { Engine } from '../engine/types.js'
+import type { ModelMetrics } from '../metrics/metrics.js'
 import { createPace } from './pace.js'
 import type { ServedModel } from './served-model.js'
 
@@ -15,9 +16,19 @@ const backgroundEngine = (engine: Engine): Engine => ({
   isFull: () => false,
 })
 
+/** Counts everything; times are of those who wait. */
+const untimed = (metrics: ModelMetrics): ModelMetrics => ({
+  ...metrics,
+  firstToken: () => {},
+  nextToken: () => {},
+  choiceDone: (outcome) => metrics.choiceDone({ ...outcome, timings: undefined }),
+  requestDone: (outcome) => metrics.requestDone({ ...outcome, seconds: undefined }),
+})
+
 export const inBackground = (model: ServedModel): ServedModel => ({
   ...model,
   engine: backgroundEngine(model.engine),
   // Of its own: what is in flight here keeps nobody out.
   pace: { ...createPace(), inFlight: () => 0 },
+  metrics: untimed(model.metrics),
 })

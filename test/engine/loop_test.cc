@@ -300,8 +300,10 @@ TEST(a_background_request_takes_no_place_and_gives_way) {
   }
   gate.wait_for_arrivals(1);
   EXPECT_EQ(engine.stats().waiting_tokens, 0);
+  EXPECT_EQ(engine.stats().waiting, 0);
   const uint64_t urgent = client.submit(request(6, 30));
   EXPECT(!engine.is_full());
+  EXPECT_EQ(engine.stats().waiting, 1);
   client.submit(request(6, 30));
   EXPECT(engine.is_full());
   // Those that are full of others go on with lines.

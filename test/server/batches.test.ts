@@ -166,6 +166,20 @@ describe('batches', () => {
       const metrics = await (await fetch(`${server.url}/metrics`)).text()
       assert.match(metrics, /nemotron:batch_lines_total\{outcome="completed"\} 40/)
       assert.match(metrics, /nemotron:batches\{status="completed"\} 1/)
+      // Times are of those who wait; tokens and ends are of all.
+      const sum = (name: string) =>
+        [...metrics.matchAll(new RegExp(`^vllm:${name}\\{.*\\} (\\d+)$`, 'gm'))].reduce(
+          (all, [, value]) => all + Number(value),
+          0,
+        )
+      assert.equal(sum('request_success_total'), 41)
+      assert.equal(sum('request_prompt_tokens_count'), 41)
+      for (const name of ['time_to_first_token', 'e2e_request_latency', 'request_queue_time'])
+        assert.equal(sum(`${name}_seconds_count`), 1, name)
+      assert.equal(
+        sum('inter_token_latency_seconds_count'),
+        sum('generation_tokens_total') / 41 - 1,
+      )
     }))
 
   it('have lines for completions, responses, messages, rewards and decisions', () =>
@@ -339,8 +353,8 @@ describe('batches', () => {
         assert.ok(i < 500)
         await new Promise((done) => setTimeout(done, 10))
       }
-      const { running, waiting } = server.engine.stats()
-      assert.equal(running + waiting, 8)
+      assert.equal(server.engine.requests.length, 8)
+      assert.equal(server.engine.stats().waiting, 0)
       const chat = { model: 'tiny-reasoner', messages: [{ role: 'user', content: 'a' }] }
       const answers = await Promise.all(
         Array.from({ length: 4 }, () => server.post(CHAT, { ...chat, max_tokens: 3 })),

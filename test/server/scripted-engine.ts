@@ -221,7 +221,7 @@ const createLoop = (stepMs: number, maxNumSeqs: number) => {
   return {
     counts,
     running: () => running.length,
-    waiting: () => waiting.length,
+    waiting: () => waiting.filter((one) => !isBackground(one)).length,
     placed: () => [...running, ...waiting].filter((one) => !isBackground(one)).length,
     add: (sequences: readonly Sequence[]) => {
       waiting.push(...sequences)
