@@ -34,6 +34,9 @@ const shown = (value: unknown): string =>
 const hasType = ({ code, message }: Issue): boolean =>
   code !== 'invalid_type' && !message.startsWith('expected')
 
+/** Of a union: its schema says what would be right. */
+const hasOwnWords = ({ message }: Issue): boolean => !message.startsWith('Invalid')
+
 /** Deeper, further along a list, or at the same place of the right type. */
 const isFurther = (a: Issue, b: Issue): boolean => {
   if (a.path.length !== b.path.length) return a.path.length > b.path.length
@@ -53,59 +56,117 @@ const deepest = (issue: Issue, prefix: readonly PropertyKey[] = []): Issue => {
     undefined,
   )
   if (best !== undefined && best.path.length > path.length) return best
+  if (hasOwnWords(issue)) return { ...issue, path }
   // Of the right type and still wrong: the branch that was meant.
   return candidates.find((one) => one.code !== 'invalid_type') ?? { ...issue, path }
 }
 
-/** The first thing wrong with a body, naming the field. */
-const fromZod = (error: z.ZodError, body: unknown): RequestError => {
-  const first = error.issues[0]
-  if (first === undefined) return badRequest('The request is not valid.')
-  const issue = deepest(first)
-  const param = dottedPath(issue.path)
-  const given = valueAt(body, issue.path)
-  const name = param === '' ? 'the request body' : `'${param}'`
-  if (given === undefined && issue.code !== 'custom')
-    return badRequest(`Missing required parameter: ${name}.`, param || null)
+/** Where and what, in words of ours. */
+type Fault = {
+  readonly path: readonly PropertyKey[]
+  readonly kind: 'missing' | 'type' | 'value' | 'key'
+  readonly words: string
+  /** A text that is none of those there are. */
+  readonly isUnsupported?: boolean
+}
+
+const article = (type: string): string => (/^[aeio]/.test(type) ? `an ${type}` : `a ${type}`)
+const nameOfType = (type: string): string =>
+  type === 'int' ? 'an integer' : type === 'record' ? 'an object' : article(type)
+
+const units: Readonly<Record<string, string>> = { array: ' items', string: ' characters' }
+
+const limit = ({ origin, inclusive }: { origin: string; inclusive?: boolean | undefined }) =>
+  `${units[origin] ?? ''}${inclusive === false ? ' (exclusive)' : ''}`
+
+const oneOf = (given: unknown, values: readonly unknown[]): Omit<Fault, 'path'> => ({
+  kind: 'value',
+  words: `${shown(given)}. Supported values are: ${values.map((value) => shown(value)).join(', ')}`,
+  isUnsupported: typeof given === 'string',
+})
+
+const ofUnion = (
+  issue: Extract<Issue, { code: 'invalid_union' }>,
+  given: unknown,
+): Omit<Fault, 'path'> => {
+  if (hasOwnWords(issue)) return { kind: 'value', words: issue.message }
+  const options = 'options' in issue ? (issue.options ?? []) : []
+  if (options.length > 0) return oneOf(given, options)
+  const expected = issue.errors.flatMap((errors) =>
+    errors.flatMap((one) => (one.code === 'invalid_type' ? [nameOfType(one.expected)] : [])),
+  )
+  return expected.length > 0
+    ? { kind: 'type', words: `expected ${expected.join(' or ')}, but got ${describe(given)}` }
+    : { kind: 'value', words: issue.message }
+}
+
+const describeFault = (issue: Issue, given: unknown): Omit<Fault, 'path'> => {
+  if (given === undefined && issue.code !== 'custom') return { kind: 'missing', words: 'missing' }
   switch (issue.code) {
     case 'invalid_type':
-      return badRequest(
-        `Invalid type for ${name}: expected ${issue.expected === 'int' ? 'an integer' : `${/^[aeio]/.test(issue.expected) ? 'an' : 'a'} ${issue.expected}`}, but got ${describe(given)}.`,
-        param || null,
-      )
+      return {
+        kind: 'type',
+        words: `expected ${nameOfType(issue.expected)}, but got ${describe(given)}`,
+      }
     case 'too_big':
-      return badRequest(
-        `Invalid value for ${name}: at most ${issue.maximum}${issue.origin === 'array' ? ' items' : issue.origin === 'string' ? ' characters' : ''}${issue.inclusive === false ? ' (exclusive)' : ''}.`,
-        param || null,
-      )
+      return { kind: 'value', words: `at most ${issue.maximum}${limit(issue)}` }
     case 'too_small':
-      return badRequest(
-        `Invalid value for ${name}: at least ${issue.minimum}${issue.origin === 'array' ? ' items' : issue.origin === 'string' ? ' characters' : ''}${issue.inclusive === false ? ' (exclusive)' : ''}.`,
-        param || null,
-      )
+      return { kind: 'value', words: `at least ${issue.minimum}${limit(issue)}` }
     case 'invalid_value':
-      return new RequestError(
-        `Invalid value for ${name}: ${shown(given)}. Supported values are: ${issue.values.map((value) => JSON.stringify(value)).join(', ')}.`,
-        { param: param || null, code: typeof given === 'string' ? 'unsupported_value' : null },
-      )
-    case 'invalid_key':
-      return badRequest(
-        `Invalid key '${String(issue.path.at(-1))}' in '${dottedPath(issue.path.slice(0, -1))}': ${issue.issues[0]?.message}.`,
-        param || null,
-      )
-    case 'invalid_union': {
-      const expected = issue.errors.flatMap((errors) =>
-        errors.flatMap((one) => (one.code === 'invalid_type' ? [one.expected] : [])),
-      )
-      return badRequest(
-        expected.length > 0
-          ? `Invalid type for ${name}: expected ${expected.join(' or ')}, but got ${describe(given)}.`
-          : `Invalid value for ${name}: ${issue.message}.`,
-        param || null,
-      )
+      return oneOf(given, issue.values)
+    case 'invalid_key': {
+      const [first] = issue.issues
+      return { kind: 'key', words: first ? describeFault(first, '').words : issue.message }
     }
+    case 'unrecognized_keys':
+      return { kind: 'value', words: `there is no ${issue.keys.map(shown).join(', ')} here` }
+    case 'invalid_union':
+      return ofUnion(issue, given)
     default:
-      return badRequest(`Invalid value for ${name}: ${issue.message}.`, param || null)
+      return { kind: 'value', words: issue.message }
+  }
+}
+
+/** The first thing that is wrong with a value; undefined: nothing is. */
+const firstFault = (error: z.ZodError, value: unknown): Fault | undefined => {
+  const [first] = error.issues
+  if (first === undefined) return undefined
+  const issue = deepest(first)
+  return { path: issue.path, ...describeFault(issue, valueAt(value, issue.path)) }
+}
+
+/** The first thing that is wrong with a value that is no request, naming its field: `a.0.b: at most 3`. */
+export const faultText = (
+  error: z.ZodError,
+  value: unknown,
+  nameOf: (path: readonly PropertyKey[]) => string = dottedPath,
+): string => {
+  const { path = [], words = 'not valid' } = firstFault(error, value) ?? {}
+  return path.length === 0 ? words : `${nameOf(path)}: ${words}`
+}
+
+/** The first thing wrong with a body, naming the field. */
+const fromZod = (error: z.ZodError, body: unknown): RequestError => {
+  const fault = firstFault(error, body)
+  if (fault === undefined) return badRequest('The request is not valid.')
+  const { path, kind, words, isUnsupported } = fault
+  const param = dottedPath(path) || null
+  const name = param === null ? 'the request body' : `'${param}'`
+  switch (kind) {
+    case 'missing':
+      return badRequest(`Missing required parameter: ${name}.`, param)
+    case 'type':
+      return badRequest(`Invalid type for ${name}: ${words}.`, param)
+    case 'key':
+      return badRequest(
+        `Invalid key '${String(path.at(-1))}' in '${dottedPath(path.slice(0, -1))}': ${words}.`,
+        param,
+      )
+    case 'value':
+      return new RequestError(`Invalid value for ${name}: ${words}.`, {
+        param,
+        code: isUnsupported ? 'unsupported_value' : null,
+      })
   }
 }
 

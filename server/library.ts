@@ -2,7 +2,7 @@
 // and, for reward models, `reward()`, which takes conversations as /v1/reward does. Chat in-process goes through token ids (docs/api.md).
 
 import { z } from 'zod'
-import { brokenText, checkBody } from './check.js'
+import { brokenText, checkBody, faultText } from './check.js'
 import { checkBeside, checkCall, checkOptions, checkTokenizer } from './engine/check-call.js'
 import { checkFolder, openEngine } from './engine/engine.js'
 import type { Engine, EngineOptions, GenerateRequest, Timings } from './engine/types.js'
@@ -145,10 +145,11 @@ const valueGenerator =
 const checkReward = (settings: unknown): void => {
   if (settings === undefined) return
   const read = RewardSettings.safeParse(settings)
-  const [issue] = read.error?.issues ?? []
-  if (issue === undefined) return
-  const field = ['reward', ...issue.path].join('.')
-  throw new EngineFailure({ code: 'invalid_argument', message: `${field}: ${issue.message}` })
+  if (read.success) return
+  throw new EngineFailure({
+    code: 'invalid_argument',
+    message: `reward.${faultText(read.error, settings)}`,
+  })
 }
 
 /** As /v1/reward refuses it. */

@@ -2,7 +2,9 @@
 
 import { createReadStream } from 'node:fs'
 import { z } from 'zod'
+import { faultText } from '../check.js'
 import { messageOf } from '../failure.js'
+import { anyRecord } from '../list.js'
 
 const NEWLINE = 0x0a
 const BLANKS = [0x20, 0x09, 0x0d]
@@ -67,9 +69,9 @@ const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 const Line = z.object({
   custom_id: z.string().min(1).max(MAX_ID),
-  method: z.literal('POST', { error: "must be 'POST'" }),
-  url: z.string().regex(/^\//, { error: "must be a path, such as '/v1/chat/completions'" }),
-  body: z.record(z.string(), z.unknown()),
+  method: z.literal('POST'),
+  url: z.string().regex(/^\//, { error: "expected a path, such as '/v1/chat/completions'" }),
+  body: anyRecord(),
 })
 
 type Problem = { readonly code: string; readonly message: string }
@@ -97,18 +99,16 @@ const bad = (customId: string | null, code: string, message: string): ReadLine =
 /** What a line says. `endpoint`: the only one that it may go to. */
 export const checkLine = (value: unknown, endpoint: string | undefined): ReadLine => {
   const customId = idOf(value)
-  const { data, error } = Line.safeParse(value)
-  if (data === undefined) {
-    const [issue] = error.issues
-    const field = issue?.path.join('.') || 'the line'
+  const read = Line.safeParse(value)
+  if (!read.success) {
     const shown = endpoint ?? '/v1/chat/completions'
     return bad(
       customId,
       'invalid_request',
-      `Invalid value for '${field}': ${issue?.message}. A line is {"custom_id": "...", "method": "POST", "url": "${shown}", "body": {...}}.`,
+      `${faultText(read.error, value)}. A line is {"custom_id": "...", "method": "POST", "url": "${shown}", "body": {...}}.`,
     )
   }
-  const { url, body } = data
+  const { url, body } = read.data
   if (endpoint !== undefined && url !== endpoint)
     return bad(
       customId,

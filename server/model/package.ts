@@ -3,6 +3,7 @@
 
 import { join } from 'node:path'
 import { z } from 'zod'
+import { faultText } from '../check.js'
 import { messageOf } from '../failure.js'
 import { knowsTools } from '../prompt/template.js'
 import { isGguf, readGguf } from '../tokenizer/gguf.js'
@@ -38,8 +39,7 @@ const readConfig = async <T extends z.ZodType>(
   }
   const read = schema.safeParse(json)
   if (read.success) return read.data
-  const [issue] = read.error.issues
-  throw new Error(`${path}: ${[...(issue?.path ?? []), issue?.message].join(': ')}`)
+  throw new Error(`${path}: ${faultText(read.error, json)}`)
 }
 
 type OwnTemplate = {

@@ -3,6 +3,7 @@
 
 import { readFile } from 'node:fs/promises'
 import { z } from 'zod'
+import { faultText } from '../check.js'
 
 const INDENTED = /^( *)([^\s#:'"-][^:]*?) *:(?: +(.*))?$/
 
@@ -78,14 +79,8 @@ export const readModelConfig = async (path: string): Promise<NemoConfig> => {
   const values = new Map([...given].map(([key, value]) => [key, resolved(given, value)]))
   if (values.get('max_position_embeddings') == null)
     values.set('max_position_embeddings', values.get('encoder_seq_length'))
-  const read = Fields.safeParse(
-    Object.fromEntries([...values].filter(([, value]) => value != null)),
-  )
+  const known = Object.fromEntries([...values].filter(([, value]) => value != null))
+  const read = Fields.safeParse(known)
   if (read.success) return read.data
-  const [issue] = read.error.issues
-  const key = issue?.path.join('.') ?? ''
-  const found = values.get(key)
-  throw new Error(
-    `${path}: ${key}: found ${found === undefined ? 'nothing' : JSON.stringify(found)}; ${issue?.message} (Nemotron-4 is imported)`,
-  )
+  throw new Error(`${path}: ${faultText(read.error, known)} (Nemotron-4 is imported)`)
 }

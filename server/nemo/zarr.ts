@@ -14,6 +14,7 @@ import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { createInflate } from 'node:zlib'
 import { z } from 'zod'
+import { faultText } from '../check.js'
 import { messageOf } from '../failure.js'
 
 /** As zarr and TensorStore write them, and as safetensors calls them. */
@@ -61,10 +62,7 @@ export const openZarr = async (path: string): Promise<ZarrArray> => {
     fail(messageOf(error))
   }
   const read = Header.safeParse(value)
-  if (!read.success) {
-    const [issue] = read.error.issues
-    return fail(`${issue?.path.join('.')}: ${issue?.message}`)
-  }
+  if (!read.success) return fail(faultText(read.error, value))
   const { shape, chunks, dtype: given, compressor, filters, order, zarr_format } = read.data
   if (zarr_format !== 2) fail(`zarr_format is ${zarr_format}; read: 2`)
   if (chunks.length !== shape.length)

@@ -2,7 +2,8 @@
 // the defaults; what is wrong is named as it was given, with what would be right.
 
 import { readFileSync } from 'node:fs'
-import type { z } from 'zod'
+import { z } from 'zod'
+import { faultText } from '../check.js'
 import { messageOf } from '../failure.js'
 import {
   FLAGS,
@@ -78,16 +79,27 @@ type Values = Record<string, unknown>
 const snakeCase = (key: string): string =>
   key.replaceAll('-', '_').replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
+const isObject = (value: unknown): value is Values =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
 const normaliseKeys = (values: Values): Values =>
   Object.fromEntries(
     Object.entries(values).map(([key, value]) => [
       snakeCase(key),
       snakeCase(key) === 'models' && Array.isArray(value)
-        ? value.map((entry) =>
-            typeof entry === 'object' && entry !== null ? normaliseKeys(entry as Values) : entry,
-          )
+        ? value.map((entry) => (isObject(entry) ? normaliseKeys(entry) : entry))
         : value,
     ]),
+  )
+
+/** `'4GiB'` and `'on'` as they are on the command line. */
+const withTextsRead = (values: Values): Values =>
+  Object.fromEntries(
+    Object.entries(values).map(([key, value]) => {
+      const kind = OPTIONS[key]?.kind
+      const isRead = kind !== undefined && kind !== 'text' && kind !== 'list'
+      return [key, isRead && typeof value === 'string' ? fromText(kind, value) : value]
+    }),
   )
 
 const readFile = (path: string): Values => {
@@ -103,15 +115,12 @@ const readFile = (path: string): Values => {
   } catch (error) {
     throw new ConfigError(`--config ${path}: not JSON: ${messageOf(error)}`)
   }
-  if (typeof json !== 'object' || json === null || Array.isArray(json))
-    throw new ConfigError(`--config ${path}: expected a JSON object`)
-  const values = normaliseKeys(json as Values)
+  if (!isObject(json)) throw new ConfigError(`--config ${path}: expected a JSON object`)
+  const values = withTextsRead(normaliseKeys(json))
   for (const [key, value] of Object.entries(values)) {
-    const known = OPTIONS[key]
-    if (known === undefined) continue
-    if (known.kind === 'list' && typeof value === 'string') values[key] = [value]
-    else if (known.kind !== 'text' && typeof value === 'string')
-      values[key] = fromText(known.kind, value)
+    if (OPTIONS[key]?.kind === 'list' && typeof value === 'string') values[key] = [value]
+    else if (key === 'models' && Array.isArray(value))
+      values[key] = value.map((entry) => (isObject(entry) ? withTextsRead(entry) : entry))
   }
   return values
 }
@@ -187,8 +196,10 @@ const explain = (issue: z.core.$ZodIssue, values: Values, sources: Sources): str
     const known = [...Object.keys(OPTIONS), 'models']
     return issue.keys
       .map((key) => {
-        const meant = closest(key, known)
-        return `${sources.file ?? 'settings'}: unknown key '${key}'${meant ? ` (did you mean '${meant}'?)` : ''}`
+        const isOption = issue.path.length === 0 || issue.path.length === 2
+        const meant = isOption ? closest(key, known) : undefined
+        const place = [...issue.path, key].map(String).join('.')
+        return `${sources.file ?? 'settings'}: unknown key '${place}'${meant ? ` (did you mean '${meant}'?)` : ''}`
       })
       .join('; ')
   }
@@ -199,6 +210,7 @@ const explain = (issue: z.core.$ZodIssue, values: Values, sources: Sources): str
   )
   const found = `found ${JSON.stringify(given)}`
   const key = String(issue.path[0])
+  const inWords = () => faultText(new z.ZodError([issue]), values, (path) => nameOf(path, sources))
   switch (issue.code) {
     case 'invalid_value':
       return `${name} can be ${issue.values.join(', ')}; ${found}`
@@ -208,7 +220,11 @@ const explain = (issue: z.core.$ZodIssue, values: Values, sources: Sources): str
     case 'too_big':
       return `${name} must be at most ${issue.maximum}; ${found}`
     case 'invalid_type':
-      return `${name} must be ${{ text: 'text', list: 'text', integer: 'a whole number', number: 'a number', bytes: 'a number of bytes, such as 4GiB', switch: 'on or off' }[OPTIONS[key]?.kind ?? 'text']}; ${found}`
+      if (OPTIONS[key] === undefined) return inWords()
+      return `${name} must be ${{ text: 'text', list: 'text', integer: 'a whole number', number: 'a number', bytes: 'a number of bytes, such as 4GiB', switch: 'on or off' }[OPTIONS[key].kind]}; ${found}`
+    case 'invalid_union':
+    case 'invalid_key':
+      return inWords()
     default:
       // A key is told to nobody.
       return `${name}: ${issue.message}${key === 'api_key' ? '' : `; ${found}`}`

@@ -9,6 +9,7 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import type { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { z } from 'zod'
+import { faultText } from '../check.js'
 import { EngineFailure, messageOf } from '../failure.js'
 import {
   components,
@@ -98,10 +99,9 @@ const parse = (path: string, text: string): TokenizerFile => {
   }
   const { data, error } = TokenizerFile.safeParse(value)
   if (data) return data
-  const issue = error.issues[0]
   throw new EngineFailure({
     code: 'invalid_argument',
-    message: `${path}: ${issue?.path.join('.')}: ${issue?.message}`,
+    message: `${path}: ${faultText(error, value)}`,
   })
 }
 

@@ -45,12 +45,15 @@ describe('errors', () => {
     [
       'an unknown role',
       { messages: [{ role: 'robot', content: 'x' }] },
-      { param: 'messages.0.role' },
+      {
+        ...{ param: 'messages.0.role', code: 'unsupported_value' },
+        message: /"robot"\. Supported values are: "system", "developer", "user"/,
+      },
     ],
     [
       'the function role',
       { messages: [{ role: 'function', content: 'x' }] },
-      { param: 'messages.0.role' },
+      { param: 'messages.0.role', code: 'unsupported_value' },
     ],
     [
       'content of a number',
@@ -151,7 +154,7 @@ describe('errors', () => {
     [
       'an unknown form of answers',
       { response_format: { type: 'structural_tag' } },
-      { param: 'response_format.type' },
+      { param: 'response_format.type', code: 'unsupported_value' },
     ],
     [
       'both ways to end the prompt',

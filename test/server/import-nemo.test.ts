@@ -257,13 +257,13 @@ describe('import-nemo', () => {
       'a config of another model',
       { ...LM, config: { activation: 'fast-swiglu' } },
       () => {},
-      /model_config.yaml: activation: found "fast-swiglu"; .*squared-relu/,
+      /model_config.yaml: activation: "fast-swiglu"\. Supported values are: "squared-relu"/,
     ],
     [
       'a config without a size',
       { ...LM, config: { num_layers: 'null' } },
       () => {},
-      /model_config.yaml: num_layers: found nothing|num_layers: found null/,
+      /model_config.yaml: num_layers: missing/,
     ],
     [
       'an array that is missing',
