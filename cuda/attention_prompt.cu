@@ -97,8 +97,11 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prompt_kernel(Attention
   const int thread = int(threadIdx.x), warp = thread / 32, lane = thread % 32, g = lane / 4,
             t = lane % 4;
   const int kv_head = int(blockIdx.y), dim = p.kv.head_dim, group = p.q_heads / p.kv.kv_heads;
+  // A graph has blocks for as many tiles as there may be.
+  const int last = p.step->prompt_tiles - 1;
+  if (int(blockIdx.x) > last) return pdl_wait();
   // Long contexts first: they are the last to finish.
-  const PromptTile tile = step_array<PromptTile>(p.step, p.step->tiles)[gridDim.x - 1 - blockIdx.x];
+  const PromptTile tile = step_array<PromptTile>(p.step, p.step->tiles)[last - int(blockIdx.x)];
   const int* table = step_array<int>(p.step, p.step->tables) + tile.table;
   const int end = tile.first_position + tile.rows;  // keys that anybody here sees
   const int tiles = (end + kKeys - 1) / kKeys;

@@ -319,7 +319,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   const int kv_head = int(blockIdx.y);
   // Long contexts first: they are the last to finish.
-  const PromptTile tile = step_array<PromptTile>(p.step, p.step->tiles)[gridDim.x - 1 - blockIdx.x];
+  const int last = p.step->prompt_tiles - 1;
+  if (int(blockIdx.x) > last) return pdl_wait();
+  const PromptTile tile = step_array<PromptTile>(p.step, p.step->tiles)[last - int(blockIdx.x)];
   pdl_wait();
   if (threadIdx.x / kWarpgroup == kGroups) {
     registers_give<40>();

@@ -1,9 +1,9 @@
 // CudaDevice: Device over StepOps.
 //
-// A step of generated rows that are all sampled is recorded up to its logits instead of enqueued;
-// when the same list of ops has come before for its bucket of rows, one CUDA graph replays it:
-// everything that differs from step to step is in the step's metadata, which a graph's kernels read
-// from fixed memory.
+// A step whose rows all have one product, and are few, is recorded instead of enqueued: up to its
+// logits where the head takes all rows, else up to its head. When the same list of ops has come
+// before for its bucket, one CUDA graph replays it: everything that differs from step to step is in
+// the step's metadata, which a graph's kernels read from fixed memory.
 #include "cuda/cuda_device.h"
 
 #include <algorithm>
@@ -55,6 +55,7 @@ class CudaDevice final : public Device {
       load(queue());
     }
     if (Status s = load_wgmma(); !s) return s;
+    if (switches_.wgmma_prompts) ops_.multiply_all_rows();
     const cudaError_t e = queue().error;
     if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction ||
         e == cudaErrorUnsupportedPtxVersion) {
@@ -62,13 +63,18 @@ class CudaDevice final : public Device {
     }
     if (!context_.check_launches()) return context_.status().within("loading kernels");
     if (Status s = context_.reserve(&workspace_.slots, kSlots * sizeof(int32_t)); !s) return s;
-    return products_.open(options.fp8_activations);
+    if (!switches_.wgmma_prompts) return products_.open(options.fp8_activations);
+    if (!options.fp8_activations) return {};
+    return Status::unsupported(
+        "FP8 activations are products of cuBLASLt: found NEMOTRON_PROMPT_PRODUCTS of wgmma, "
+        "expected library");
   }
 
   std::string name() const override {
     const cudaDeviceProp& p = context_.properties();
     return std::string(p.name) + " (sm_" + std::to_string(p.major * 10 + p.minor) + ", " +
-           products_.name() + (ranks_.alone() ? "" : ", ranks by " + ranks_.link()) + ")";
+           (switches_.wgmma_prompts ? "wgmma for all rows" : products_.name()) +
+           (ranks_.alone() ? "" : ", ranks by " + ranks_.link()) + ")";
   }
   DType activation_dtype() const override { return DType::bf16; }
   size_t free_bytes() const override { return context_.free_bytes(); }
@@ -269,8 +275,8 @@ class CudaDevice final : public Device {
                    .out = out.data,
                    .in = x.data};
     caught([&] {
-      // A graph's head computes the sampled rows and no others.
-      if (!rows_from_zero(rows)) run_recorded();
+      // A graph's head computes the first rows, one after another, and no others.
+      if (recording_ && context_.ok() && !rows_from_zero(rows)) run_graph();
     });
     submit(op, rows);
     // A graph ends here: the step runs up to its logits while its draws are described.
@@ -388,7 +394,7 @@ class CudaDevice final : public Device {
     recording_ = graph_possible(in);
     if (recording_) return;
     builder_.copy();
-    ops_.begin(rows_);
+    ops_.begin(rows_, builder_.header().prompt_tiles);
   }
 
   void wait_oldest() {
@@ -406,16 +412,14 @@ class CudaDevice final : public Device {
 
   bool graph_possible(const StepInput& in) const {
     if (!switches_.graphs || ranks_.by_nccl() || !workspace_.prepared() || rows_ == 0 ||
-        rows_ > kMaxGraphRows || in.num_generated_rows != rows_ || !in.score_rows.empty() ||
-        bucket_for(rows_) > workspace_.limits.max_rows || builder_.passes().size() > 1 ||
-        in.samples.size() != size_t(rows_)) {
+        rows_ > kMaxGraphRows || bucket().rows > workspace_.limits.max_rows ||
+        builder_.passes().size() > 1) {
       return false;
     }
-    for (int32_t i = 0; i < rows_; ++i) {
-      if (in.samples[size_t(i)].row != i) return false;
-    }
-    return true;
+    return in.num_generated_rows == rows_ || ops_.multiplies_all_rows();
   }
+
+  Bucket bucket() const { return bucket_for(rows_, builder_.header().prompt_tiles); }
 
   bool rows_from_zero(std::span<const int32_t> rows) const {
     if (int32_t(rows.size()) != rows_) return false;
@@ -440,7 +444,7 @@ class CudaDevice final : public Device {
     recording_ = false;
     if (!context_.ok()) return;
     builder_.copy();
-    ops_.begin(rows_);
+    ops_.begin(rows_, builder_.header().prompt_tiles);
     std::vector<int32_t> rows(static_cast<size_t>(rows_));
     for (int32_t i = 0; i < rows_; ++i) rows[size_t(i)] = i;
     for (const Op& op : recorded_) ops_.run(op, rows, 0);
@@ -449,17 +453,17 @@ class CudaDevice final : public Device {
   }
 
   void run_graph() {
-    const int32_t bucket = bucket_for(rows_);
+    const Bucket bucket = this->bucket();
     const int generation = builder_.generation() + workspace_.generation() + results_.generation();
     if (generation != generation_) {
       graphs_.drop();
       generation_ = generation;
     }
     // Ops of a bucket differ from step to step in nothing but the number of rows.
-    for (Op& op : recorded_) op.n = bucket;
+    for (Op& op : recorded_) op.n = bucket.rows;
     cudaGraphExec_t graph = graphs_.find(bucket, recorded_, [&] {
-      ops_.begin(bucket);
-      for (const Op& op : recorded_) ops_.run(op, {}, bucket);
+      ops_.begin(bucket.rows, bucket.tiles);
+      for (const Op& op : recorded_) ops_.run(op, {}, bucket.rows);
     });
     if (!graph) {
       for (Op& op : recorded_) op.n = rows_;

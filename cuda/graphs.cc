@@ -1,16 +1,20 @@
 #include "cuda/graphs.h"
 
+#include <bit>
+
 namespace nemotron::cuda {
 
-int32_t bucket_for(int32_t rows) {
-  if (rows <= 4) return rows == 3 ? 4 : rows;
-  if (rows <= 64) return (rows + 7) / 8 * 8;
-  return (rows + 15) / 16 * 16;
+Bucket bucket_for(int32_t rows, int32_t tiles) {
+  const auto up = [&](int32_t step) { return (rows + step - 1) / step * step; };
+  return {.rows = rows <= 4    ? (rows == 3 ? 4 : rows)
+                  : rows <= 64 ? up(8)
+                               : up(16),
+          .tiles = tiles <= 0 ? 0 : int32_t(std::bit_ceil(uint32_t(tiles)))};
 }
 
-cudaGraphExec_t Graphs::find(int32_t bucket, const std::vector<Op>& ops,
+cudaGraphExec_t Graphs::find(const Bucket& bucket, const std::vector<Op>& ops,
                              const std::function<void()>& enqueue) {
-  Graph& g = graphs_[bucket];
+  Graph& g = graphs_[{bucket, ops.size()}];
   if (g.ops != ops) {
     if (g.exec) cudaGraphExecDestroy(g.exec);
     g = Graph{ops, nullptr};
@@ -37,7 +41,7 @@ void Graphs::capture(Graph* g, const std::function<void()>& enqueue) {
 }
 
 void Graphs::drop() {
-  for (auto& [bucket, g] : graphs_) {
+  for (auto& [key, g] : graphs_) {
     if (g.exec) cudaGraphExecDestroy(g.exec);
   }
   graphs_.clear();

@@ -1,12 +1,14 @@
-// Graphs: the CUDA graphs of a device, one a bucket of rows, each with the list of ops that it
-// replays. Owned by a CudaDevice; used by its thread.
+// Graphs: the CUDA graphs of a device, one a bucket of rows and tiles and a number of ops, each
+// with the list of ops that it replays. Owned by a CudaDevice; used by its thread.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "cuda/context.h"
@@ -16,8 +18,13 @@ namespace nemotron::cuda {
 
 inline constexpr int32_t kMaxGraphRows = 256;
 
-// Rows a graph is captured for: as many, or the next larger of these.
-int32_t bucket_for(int32_t rows);
+// What a graph is captured for: as many rows and tiles of prompt rows as a step has, or the next
+// larger of these.
+struct Bucket {
+  int32_t rows = 0, tiles = 0;
+  auto operator<=>(const Bucket&) const = default;
+};
+Bucket bucket_for(int32_t rows, int32_t tiles);
 
 class Graphs {
  public:
@@ -26,11 +33,11 @@ class Graphs {
   Graphs(const Graphs&) = delete;
   Graphs& operator=(const Graphs&) = delete;
 
-  // The graph that replays `ops` (whose numbers of rows are all `bucket`), captured from what
+  // The graph that replays `ops` (whose numbers of rows are all the bucket's), captured from what
   // `enqueue` launches when the same list has been asked for before. Null: this list is new in its
   // bucket, so run it in the ordinary way once (which also makes every buffer large enough); or the
   // context failed.
-  cudaGraphExec_t find(int32_t bucket, const std::vector<Op>& ops,
+  cudaGraphExec_t find(const Bucket& bucket, const std::vector<Op>& ops,
                        const std::function<void()>& enqueue);
   // Device memory has moved: nothing captured is valid.
   void drop();
@@ -43,7 +50,7 @@ class Graphs {
   void capture(Graph* graph, const std::function<void()>& enqueue);
 
   Context* context_;
-  std::map<int32_t, Graph> graphs_;
+  std::map<std::pair<Bucket, size_t>, Graph> graphs_;
 };
 
 }  // namespace nemotron::cuda

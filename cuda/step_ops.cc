@@ -19,11 +19,13 @@ PromptGemm prompt(const uint16_t* a, int64_t stride, const Matrix& w, int32_t fi
 
 }  // namespace
 
-int32_t StepOps::generated_of(int32_t rows, int32_t bucket) const {
-  return bucket > 0 ? rows : std::min(rows, generated_);
+// The first rows, whose products are those of generated rows.
+int32_t StepOps::multiplied_of(int32_t rows, int32_t bucket) const {
+  return bucket > 0 || all_rows_ ? rows : std::min(rows, generated_);
 }
 
-void StepOps::begin(int32_t rows) {
+void StepOps::begin(int32_t rows, int32_t tiles) {
+  tiles_ = tiles;
   begun_x_ = begun_gain_ = attended_ = nullptr;
   if (!workspace_->prepared()) return;
   rope_angles(queue(), builder_->device(), rows, workspace_->inv_freq.as<const float>(),
@@ -44,7 +46,7 @@ void StepOps::run(const Op& op, std::span<const int32_t> head_rows, int32_t buck
 }
 
 const int32_t* StepOps::count(int32_t bucket) const {
-  return bucket > 0 ? &builder_->device()->generated_rows : nullptr;
+  return bucket > 0 ? &builder_->device()->rows : nullptr;
 }
 
 void StepOps::sum_over_ranks(const Op& op, int32_t cols, int32_t bucket, SumOverRanks sum) {
@@ -54,7 +56,7 @@ void StepOps::sum_over_ranks(const Op& op, int32_t cols, int32_t bucket, SumOver
   const SplitNorm norm = sum.norm;
   const bool by_nccl = ranks_->by_nccl();
   const int32_t most = by_nccl ? ranks_->gathered_rows(cols) : rows_of_turn(sum.peers, cols),
-                generated = generated_of(op.n, bucket);
+                multiplied = multiplied_of(op.n, bucket);
   if (bucket > most) {  // a turn counts its rows from the first on
     return context_->fail(Status::internal("a graph of " + std::to_string(bucket) +
                                            " rows adds over ranks, a turn has " +
@@ -65,7 +67,7 @@ void StepOps::sum_over_ranks(const Op& op, int32_t cols, int32_t bucket, SumOver
     sum.partial = workspace_->sums.as<const float>() + int64_t(at) * cols;
     sum.x = static_cast<float*>(op.out) + int64_t(at) * cols;
     sum.norm = {};
-    if (norm.gain && at < generated) {
+    if (norm.gain && at < multiplied) {
       sum.norm = norm;
       sum.norm.scaled += at * norm.stride;
       sum.norm.squares += int64_t(at) * norm_tiles(cols);
@@ -203,7 +205,7 @@ bool StepOps::need_slice(const Matrix& w, int32_t rows) {
 
 void StepOps::attention_input(const Op& op, int32_t bucket) {
   const Matrix& w = matrix(op);
-  const int32_t generated = generated_of(op.n, bucket);
+  const int32_t multiplied = multiplied_of(op.n, bucket);
   RopeStore rope;
   rope.step = builder_->device();
   rope.scale = w.scale;
@@ -212,17 +214,17 @@ void StepOps::attention_input(const Op& op, int32_t bucket) {
   rope.kv = workspace_->layers[size_t(op.layer)];
   rope.q_heads = workspace_->limits.q_heads;
   rope.rotary = workspace_->rotary_dim;
-  if (generated > 0) {
-    const DecodeGemm p = decode_normed(op, w, generated, bucket);
+  if (multiplied > 0) {
+    const DecodeGemm p = decode_normed(op, w, multiplied, bucket);
     if (p.a) gemm_decode_rope(queue(), p, rope);
   }
-  if (op.n == generated || !need_slice(w, op.n - generated)) return;
-  const Activations a = normed(op, w, generated, op.n, nullptr, 0);
+  if (op.n == multiplied || !need_slice(w, op.n - multiplied)) return;
+  const Activations a = normed(op, w, multiplied, op.n, nullptr, 0);
   if (!a.data) return;
   auto* qkv = workspace_->products_out.as<uint16_t>();
   rope.qkv = qkv;
   rope.stride = unscaled_stride(w);
-  for (int32_t at = generated; at < op.n; at += kPromptSlice) {
+  for (int32_t at = multiplied; at < op.n; at += kPromptSlice) {
     rope.first_row = at;
     rope.rows = std::min(kPromptSlice, op.n - at);
     rope.row_scale =
@@ -245,76 +247,75 @@ void StepOps::attention(const Op& op, int32_t bucket) {
   p.arrivals = workspace_->arrivals.as<uint32_t>();
   if (bucket > 0) {
     attention_decode(queue(), p);
-    return;
-  }
-  for (const StepBuilder::Pass& pass : builder_->passes()) {
-    p.first_item = pass.first_item;
-    p.items = pass.items;
-    attention_decode(queue(), p);
-  }
-  const int32_t tiles = builder_->header().prompt_tiles;
-  if (tiles == 0) return;
-  if (workspace_->wgmma) {
-    attention_prompt_wgmma(queue(), p, workspace_->cache_map, tiles);
   } else {
-    attention_prompt(queue(), p, tiles);
+    for (const StepBuilder::Pass& pass : builder_->passes()) {
+      p.first_item = pass.first_item;
+      p.items = pass.items;
+      attention_decode(queue(), p);
+    }
+  }
+  if (tiles_ == 0) return;
+  if (workspace_->wgmma) {
+    attention_prompt_wgmma(queue(), p, workspace_->cache_map, tiles_);
+  } else {
+    attention_prompt(queue(), p, tiles_);
   }
 }
 
 void StepOps::residual(const Op& op, int32_t bucket) {
   const Matrix& w = matrix(op);
-  const int32_t generated = generated_of(op.n, bucket);
+  const int32_t multiplied = multiplied_of(op.n, bucket);
   const Activations a = padded(static_cast<const uint16_t*>(op.in), op.n, w);
   if (!a.data) return;
   auto* x = static_cast<float*>(op.out);
-  DecodeGemm p = decode(a, w, generated, bucket);
-  p.idle_before = attended_ == op.in && op.n == generated;
+  DecodeGemm p = decode(a, w, multiplied, bucket);
+  p.idle_before = attended_ == op.in && op.n == multiplied;
   attended_ = nullptr;
   if (!ranks_->alone()) {
     auto* sums = workspace_->sums.as<float>();
-    if (generated > 0) gemm_decode_store(queue(), p, sums, w.rows);
-    if (op.n > generated) {
-      if (!need_products(w, op.n - generated)) return;
-      float* to = sums + int64_t(generated) * w.rows;
-      context_->check(
-          cudaMemsetAsync(to, 0, size_t(op.n - generated) * size_t(w.rows) * 4, context_->stream()),
-          "clearing a rank's part of a sum");
-      products_->add(prompt(a.data, a.stride, w, generated, op.n), to);
+    if (multiplied > 0) gemm_decode_store(queue(), p, sums, w.rows);
+    if (op.n > multiplied) {
+      if (!need_products(w, op.n - multiplied)) return;
+      float* to = sums + int64_t(multiplied) * w.rows;
+      context_->check(cudaMemsetAsync(to, 0, size_t(op.n - multiplied) * size_t(w.rows) * 4,
+                                      context_->stream()),
+                      "clearing a rank's part of a sum");
+      products_->add(prompt(a.data, a.stride, w, multiplied, op.n), to);
     }
     SumOverRanks sum;
     sum.norm = split_norm(op, w);
     sum_over_ranks(op, w.rows, bucket, sum);
-    if (generated > 0) {
+    if (multiplied > 0) {
       begun_x_ = x;
       begun_gain_ = sum.norm.gain;
     }
     return;
   }
-  if (generated > 0) {
+  if (multiplied > 0) {
     const SplitNorm norm = split_norm(op, w);
     gemm_decode_add(queue(), p, x, w.rows, norm);
     begun_x_ = x;
     begun_gain_ = norm.gain;
   }
-  if (op.n == generated || !need_products(w, op.n - generated)) return;
-  products_->add(prompt(a.data, a.stride, w, generated, op.n), x + int64_t(generated) * w.rows);
+  if (op.n == multiplied || !need_products(w, op.n - multiplied)) return;
+  products_->add(prompt(a.data, a.stride, w, multiplied, op.n), x + int64_t(multiplied) * w.rows);
 }
 
 void StepOps::mlp(const Op& op, int32_t bucket) {
   const Matrix& w = matrix(op);
-  const int32_t generated = generated_of(op.n, bucket);
+  const int32_t multiplied = multiplied_of(op.n, bucket);
   const int32_t inner = op.relu2 ? w.rows : w.rows / 2;
   auto* h = static_cast<uint16_t*>(op.out);
-  if (generated > 0) {
-    const DecodeGemm p = decode_normed(op, w, generated, bucket);
+  if (multiplied > 0) {
+    const DecodeGemm p = decode_normed(op, w, multiplied, bucket);
     if (p.a) (op.relu2 ? gemm_decode_relu2 : gemm_decode_silu)(queue(), p, h, inner);
   }
-  if (op.n == generated || !need_slice(w, op.n - generated)) return;
-  const Activations a = normed(op, w, generated, op.n, nullptr, 0);
+  if (op.n == multiplied || !need_slice(w, op.n - multiplied)) return;
+  const Activations a = normed(op, w, multiplied, op.n, nullptr, 0);
   if (!a.data) return;
   auto* product = workspace_->products_out.as<uint16_t>();
   const int64_t stride = unscaled_stride(w);
-  for (int32_t at = generated; at < op.n; at += kPromptSlice) {
+  for (int32_t at = multiplied; at < op.n; at += kPromptSlice) {
     const int32_t n = std::min(kPromptSlice, op.n - at);
     const float* row_scale =
         products_->bf16(prompt(a.data, a.stride, w, at, at + n), product, stride);

@@ -1,5 +1,6 @@
 // StepOps: turns the ops of a step into kernels. Generated rows and prompt rows take different
-// ones, chosen by the row's kind alone. Owned by a CudaDevice; used by its thread.
+// ones, chosen by the row's kind alone; or the products of generated rows take all rows. Owned by a
+// CudaDevice; used by its thread.
 #pragma once
 
 #include <cstdint>
@@ -36,12 +37,15 @@ class StepOps {
         results_(parts.results),
         ranks_(parts.ranks) {}
 
+  // The products of generated rows take prompt rows, too: from the start, or never.
+  void multiply_all_rows() { all_rows_ = true; }
+  bool multiplies_all_rows() const { return all_rows_; }
   // The step's first `generated` rows are generated tokens, all others prompt tokens.
   void set_generated(int32_t generated) { generated_ = generated; }
-  // What layers need beside the metadata, for `rows` rows.
-  void begin(int32_t rows);
-  // `head_rows`: of a head, in the ordinary way. `bucket` > 0: in a graph, for that many generated
-  // rows; how many there are is in the metadata, and the head's are rows 0, 1, ...
+  // What layers need beside the metadata, for `rows` rows and at most `tiles` tiles of prompt rows.
+  void begin(int32_t rows, int32_t tiles);
+  // `head_rows`: of a head, in the ordinary way. `bucket` > 0: in a graph, for that many rows, all
+  // of one product; how many there are is in the metadata, and the head's are rows 0, 1, ...
   void run(const Op& op, std::span<const int32_t> head_rows, int32_t bucket);
 
  private:
@@ -51,7 +55,7 @@ class StepOps {
   };
 
   gpu::Queue& queue() { return context_->queue(); }
-  int32_t generated_of(int32_t rows, int32_t bucket) const;
+  int32_t multiplied_of(int32_t rows, int32_t bucket) const;
   DecodeGemm decode(const Activations& a, const Matrix& w, int32_t rows, int32_t bucket) const;
   DecodeGemm decode_normed(const Op& op, const Matrix& w, int32_t rows, int32_t bucket);
   Activations normed(const Op& op, const Matrix& w, int32_t first, int32_t end, const int32_t* rows,
@@ -82,7 +86,9 @@ class StepOps {
   Workspace* workspace_;
   Results* results_;
   Ranks* ranks_;
+  bool all_rows_ = false;
   int32_t generated_ = INT32_MAX;  // no step yet: everything
+  int32_t tiles_ = 0;
   // The norm whose first half the last residual has made, for generated rows; null: none.
   const void *begun_x_ = nullptr, *begun_gain_ = nullptr;
   const void* attended_ = nullptr;  // what attention, the op before, has written

@@ -110,7 +110,7 @@ bool has_wgmma(Bench& b) {
 
 struct ProductKind {
   bool fp8 = false, fp8_activations = false;
-  bool wgmma = false;  // generated rows by the other kernel
+  bool wgmma = false;  // all rows by the other kernel
 };
 
 void products(Bench& b, const Shape& s, const ProductKind& kind) {
@@ -147,8 +147,7 @@ void products(Bench& b, const Shape& s, const ProductKind& kind) {
                                        {1024, false},
                                        {8192, false}}) {
       // W8A8 is for prompts: generated rows take the same kernels with and without it.
-      if (b.failed() || m > most || (fp8_activations && generated) || (wgmma && !generated))
-        continue;
+      if (b.failed() || m > most || (fp8_activations && generated)) continue;
       const int repeat = int(copies.size()) * (b.tiny || !generated ? 1 : m > 64 ? 8 : 32);
       const double t =
           ops.time({{0, m, 0, generated, table}}, generated ? m : 0, repeat, [&](int i) {
@@ -177,9 +176,11 @@ void bench_products(Bench& b, const Shape& s) {
   if (b.failed()) return;
   if (has_wgmma(b)) {
     setenv("NEMOTRON_DECODE_PRODUCTS", "wgmma", 1);
+    setenv("NEMOTRON_PROMPT_PRODUCTS", "wgmma", 1);
     for (const bool fp8 : {false, true}) {
       if (!b.failed()) products(b, s, {.fp8 = fp8, .wgmma = true});
     }
+    unsetenv("NEMOTRON_PROMPT_PRODUCTS");
     unsetenv("NEMOTRON_DECODE_PRODUCTS");
   }
   if (b.failed()) return;

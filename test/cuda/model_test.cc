@@ -297,6 +297,14 @@ void expect_same(const Sequence& got, const Sequence& want) {
   EXPECT(same_bits(got.logprobs, want.logprobs));
 }
 
+using Environment = std::vector<std::pair<const char*, const char*>>;
+const Environment kWgmmaDecode = {{"NEMOTRON_DECODE_PRODUCTS", "wgmma"}};
+const Environment kWgmmaProducts = {{"NEMOTRON_DECODE_PRODUCTS", "wgmma"},
+                                    {"NEMOTRON_PROMPT_PRODUCTS", "wgmma"}};
+const Environment kWgmmaEverywhere = {{"NEMOTRON_DECODE_PRODUCTS", "wgmma"},
+                                      {"NEMOTRON_PROMPT_PRODUCTS", "wgmma"},
+                                      {"NEMOTRON_PROMPT_ATTENTION", "wgmma"}};
+
 struct Way {
   std::string name;
   Shape shape;
@@ -304,17 +312,17 @@ struct Way {
   DType kv = DType::bf16;
   Library library = Library::none;
   bool fp8_activations = false;
-  double tolerance = 0;                              // against the CPU; 0: it does not compute so
-  const char *variable = nullptr, *value = nullptr;  // of the environment, when the device opens
+  double tolerance = 0;          // against the CPU; 0: it does not compute so
+  Environment environment = {};  // when the device opens
 };
 
 std::unique_ptr<Device> open_way(const Way& way) {
   DeviceOptions options;
   options.fp8_activations = way.fp8_activations;
   std::unique_ptr<Device> device;
-  if (way.variable) setenv(way.variable, way.value, 1);
+  for (const auto& [variable, value] : way.environment) setenv(variable, value, 1);
   EXPECT_OK(open_under_test(way.library, options, &device));
-  if (way.variable) unsetenv(way.variable);
+  for (const auto& [variable, value] : way.environment) unsetenv(variable);
   return device;
 }
 
@@ -419,14 +427,16 @@ bool add_cases() {
       {"bf16 cublaslt", small, stored, bf16, library, false, 0.06},
       {"fp8 cublaslt", wide, fp8, e4m3, library, false, 0.15},
       {"fp8 activations", wide, fp8, e4m3, library, true},
+      {"wgmma products of all rows", small, stored, bf16, none, false, 0.08, kWgmmaProducts},
+      {"wgmma products of all rows, fp8", wide, fp8, e4m3, none, false, 0.15, kWgmmaProducts},
       {"nemotron bf16", nemotron, stored, bf16, none, false, 0.06},
       {"nemotron fp8 cublaslt", nemotron, fp8, e4m3, library, false, 0.15},
   };
   const Shape few = {2, 1, 32, 64, 48, 97, 16, 9, 48};
   std::vector<Way> buckets = {{"bf16", few}};
-  buckets.push_back({"bf16 wgmma products", few, stored, bf16, none, false, 0,
-                     "NEMOTRON_DECODE_PRODUCTS", "wgmma"});
-  std::vector<int32_t> batches = {2, 3, 5, 9};
+  const Shape few_of_64 = {2, 1, 64, 64, 48, 97, 16, 9, 48};
+  buckets.push_back({"bf16 wgmma", few_of_64, stored, bf16, none, false, 0, kWgmmaEverywhere});
+  std::vector<int32_t> batches = {2, 3, 3, 4, 5, 9};
   if (!kEmulated) {
     // Several chunks of keys, tiles and slices, as a real layer has them.
     const Shape layer = {8, 2, 128, 1024, 2816, 4096, 1600, 8, 1500};
@@ -434,16 +444,23 @@ bool add_cases() {
     ways.push_back({"layer bf16 cublaslt", layer, stored, bf16, library});
     ways.push_back({"layer fp8 cublaslt", layer, fp8, e4m3, library});
     ways.push_back({"layer fp8 activations", layer, fp8, e4m3, library, true});
-    ways.push_back({"layer wgmma", layer, stored, bf16, library, false, 0,
-                    "NEMOTRON_PROMPT_ATTENTION", "wgmma"});
+    ways.push_back({"layer wgmma",
+                    layer,
+                    stored,
+                    bf16,
+                    library,
+                    false,
+                    0,
+                    {{"NEMOTRON_PROMPT_ATTENTION", "wgmma"}}});
     for (const auto& [name, format] : {std::pair{"bf16", stored}, {"fp8", fp8}}) {
       ways.push_back({std::string("layer wgmma products ") + name, layer, format, bf16, library,
-                      false, 0, "NEMOTRON_DECODE_PRODUCTS", "wgmma"});
+                      false, 0, kWgmmaDecode});
+      ways.push_back({std::string("layer wgmma products of all rows ") + name, layer, format, bf16,
+                      none, false, 0, kWgmmaProducts});
     }
     const Shape many = {8, 2, 128, 512, 704, 1000, 32, 256, 1600};
     buckets = {{"bf16", many}, {"fp8", many, fp8, e4m3}};
-    buckets.push_back({"fp8 wgmma products", many, fp8, e4m3, none, false, 0,
-                       "NEMOTRON_DECODE_PRODUCTS", "wgmma"});
+    buckets.push_back({"fp8 wgmma products", many, fp8, e4m3, none, false, 0, kWgmmaProducts});
     batches = {2, 3, 5, 8, 9, 17, 33, 64, 65, 80, 100, 129, 200, 256};
   }
   for (const Way& way : ways) add_case("model " + way.name, [=] { test_model(way); });
@@ -458,8 +475,7 @@ TEST(switches_change_no_bit) {
   const auto run = [](const char* variable, const char* value, bool graphs) {
     const Way way = {.name = "switches",
                      .shape = {2, 1, 32, 32, 32, 97, 16, 8, 16},
-                     .variable = variable,
-                     .value = value};
+                     .environment = variable ? Environment{{variable, value}} : Environment{}};
     const std::unique_ptr<Device> device = open_way(way);
     Model m(way.shape, device.get(), way.format, way.kv);
     std::vector<Sequence> some = {sequence(way.shape, 0, 5, 5), sequence(way.shape, 1, 9, 5)};
@@ -475,6 +491,45 @@ TEST(switches_change_no_bit) {
     const std::vector<Sequence> got = run(variable, value, graphs);
     for (size_t i = 0; i < plain.size(); ++i) expect_same(got[i], plain[i]);
   }
+}
+
+// Where one product takes all rows of a step, a mixed step is as few launches as one of generated
+// rows and the prompts' attention; the third one of its bucket is a graph, and has the same bits.
+TEST(mixed_steps_are_replayed) {
+  const Shape shape = {2, 1, 32, 64, 64, 97, 64, 2, 48};
+  REQUIRE(open_way({.name = "", .shape = shape, .environment = kWgmmaProducts}) != nullptr);
+  const auto run = [&](const Environment& environment, bool graphs) {
+    if (!graphs) setenv("NEMOTRON_CUDA_GRAPHS", "0", 1);
+    const std::unique_ptr<Device> device =
+        open_way({.name = "", .shape = shape, .environment = environment});
+    unsetenv("NEMOTRON_CUDA_GRAPHS");
+    Model m(shape, device.get(), WeightFormat::stored, DType::bf16);
+    Sequence answer = sequence(shape, 0, 3, 9), prompt = sequence(shape, 1, 40, 1);
+    advance(m, {&answer}, 3);
+    std::vector<int64_t> launches, replayed;
+    for (int step = 0; step < 5; ++step) {  // a generated row and six of a prompt, from one tile
+      const int64_t before = kernels_launched(), graphs_before = graphs_launched();
+      advance(m, {&answer, &prompt}, 6);
+      launches.push_back(kernels_launched() - before);
+      replayed.push_back(graphs_launched() - graphs_before);
+    }
+    generate(m, {&answer, &prompt}, 6);
+    return std::tuple{answer, prompt, launches, replayed};
+  };
+  const auto [answer, prompt, launches, replayed] = run(kWgmmaProducts, true);
+  const auto [other, other_prompt, eager, none] = run(kWgmmaProducts, false);
+  expect_same(answer, other);
+  expect_same(prompt, other_prompt);
+  if (!kEmulated) return;
+  // Angles, the embedding, the first norm; of two layers qkv, two kinds of attention, o, gate and
+  // up, down; the head's norm and product, the draw.
+  const int64_t kernels = 3 + 2 * 6 + 3;
+  EXPECT(eager == std::vector<int64_t>(5, kernels));
+  EXPECT(launches == eager);
+  EXPECT(replayed == (std::vector<int64_t>{0, 1, 1, 1, 1}));
+  EXPECT(none == std::vector<int64_t>(5, 0));
+  const auto by_kind = std::get<2>(run(kWgmmaDecode, true));
+  EXPECT_EQ(by_kind[2], int64_t(3 + 2 * 14 + 3));
 }
 
 // A token that only the device knows, outside the vocabulary: an error, not a read past the table.

@@ -7,6 +7,7 @@ namespace nemotron::test {
 
 const bool kEmulated = true;
 
+int64_t kernels_launched() { return int64_t(emu::counters().launches); }
 int64_t graphs_launched() { return int64_t(emu::counters().graphs); }
 
 Status open_under_test(Library library, const DeviceOptions& options,

@@ -9,6 +9,7 @@ namespace nemotron::test {
 
 const bool kEmulated = false;
 
+int64_t kernels_launched() { return 0; }
 int64_t graphs_launched() { return 0; }
 
 Status open_under_test(Library library, const DeviceOptions& options,

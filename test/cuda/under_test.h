@@ -19,5 +19,7 @@ extern const bool kEmulated;
 
 // Graphs that the emulation has launched so far. A GPU does not tell: 0.
 int64_t graphs_launched();
+// And kernels, those of graphs among them.
+int64_t kernels_launched();
 
 }  // namespace nemotron::test

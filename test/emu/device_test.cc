@@ -158,6 +158,23 @@ TEST(wgmma_is_chosen_by_name) {
   }
 }
 
+TEST(wgmma_for_all_rows_is_chosen_by_name) {
+  const Restore restore;
+  setenv("NEMOTRON_PROMPT_PRODUCTS", "fast", 1);
+  EXPECT_ERROR(open(), "NEMOTRON_PROMPT_PRODUCTS is \"fast\": library or wgmma is possible");
+  setenv("NEMOTRON_PROMPT_PRODUCTS", "wgmma", 1);
+  EXPECT_ERROR(open(), "found NEMOTRON_DECODE_PRODUCTS of mma, expected wgmma");
+  setenv("NEMOTRON_DECODE_PRODUCTS", "wgmma", 1);
+  std::unique_ptr<Device> device;
+  EXPECT_OK(cuda::open_device({}, &device));
+  EXPECT(device->name().find("wgmma for all rows") != std::string::npos);
+  EXPECT_ERROR(open_fp8(), "found NEMOTRON_PROMPT_PRODUCTS of wgmma, expected library");
+  unsetenv("NEMOTRON_PROMPT_PRODUCTS");
+  EXPECT_OK(cuda::open_device({}, &device));
+  EXPECT(device->name().find("wgmma") == std::string::npos);
+  unsetenv("NEMOTRON_DECODE_PRODUCTS");
+}
+
 // What may be switched off in the environment, and what it is then.
 struct Variable {
   Variable(const char* name, const char* value) : name(name) { setenv(name, value, 1); }

@@ -55,6 +55,7 @@ EMBED = {"ops": ["emulated embed", "emulated tied"]}
 PACK = {"ops": ["gemm 5x37x83", "gemm mixed parts"]}
 PACKED = {"kernels": ["packed_fp8"]}
 MODEL = {"model": [""]}
+MIXED = {"model": ["wgmma products of all rows", "mixed_steps", "buckets bf16 wgmma"]}
 DEVICE = {"device": [""]}
 RANKS = {"ranks": ["ranks_add", "ranks_gather", "ranks_share"]}
 WAITS = {"ranks": ["ranks_do_not_wait", "ranks_stop"]}
@@ -294,16 +295,15 @@ BREAKS = [
     B("sample.cu", "c < previous && c > next", "c <= previous && c > next", SAMPLE),
     B("sample.cu", "block_sync();\n  const int above = int(w.found[0]);", "const int above = int(w.found[0]);", SAMPLE),
     # the host's side of a step
-    B("graphs.cc", "return (rows + 7) / 8 * 8;", "return rows / 8 * 8;", STEPS),
-    B("graphs.cc", "if (rows <= 4) return rows == 3 ? 4 : rows;", "if (rows <= 4) return rows == 3 ? 2 : rows;", STEPS),
+    B("graphs.cc", "rows <= 64 ? up(8)", "rows <= 64 ? rows / 8 * 8", STEPS),
+    B("graphs.cc", "(rows == 3 ? 4 : rows)", "(rows == 3 ? 2 : rows)", STEPS),
     B("graphs.cc", "if (g.ops != ops) {", "if (g.ops.size() != ops.size()) {", STEPS),
-    B("cuda_device.cc", "bucket_for(rows_) > workspace_.limits.max_rows ||", "", STEPS),
+    B("cuda_device.cc", "bucket().rows > workspace_.limits.max_rows ||", "", STEPS),
     B("cuda_device.cc", "builder_.generation() + workspace_.generation() + results_.generation()", "workspace_.generation() + results_.generation()", GROWTH),
     B("cuda_device.cc", "builder_.generation() + workspace_.generation() + results_.generation()", "builder_.generation() + workspace_.generation()", GROWTH,
       blind="graphs write there only for a token that is outside the vocabulary"),
     B("cuda_device.cc", "recording_ = false;\n  builder_.copy();\n  context_.check(cudaGraphLaunch", "recording_ = false;\n  context_.check(cudaGraphLaunch", STEPS),
     B("cuda_device.cc", "for (Op& op : recorded_) op.n = rows_;", "", STEPS),
-    B("cuda_device.cc", "if (!rows_from_zero(rows)) run_recorded();", "", STEPS),
     B("sample_builder.cc", "aligned(s.banned.size() * 4)", "0", SAMPLE),
     B("sample_builder.cc", "aligned(s.bias.size() * sizeof(SampleBias))", "0", SAMPLE),
     B("sample_builder.cc", "aligned((s.counts.size() + s.bias.size() + s.banned.size()) * 4)", "0", SAMPLE),
@@ -374,6 +374,19 @@ BREAKS = [
     B("ranks.cu", "if (slot >= 0) p.slots[slot]", "p.slots[slot]", RANKS),
     B("ranks.cu", "now - *since < p.patience_ns", "true", WAITS),
     B("ranks.cu", "store4_peer(&p.stopped[1], 1);", "", WAITS),
+    # one product for all rows of a step, and its graphs
+    B("attention_prompt.cu", "if (int(blockIdx.x) > last) return pdl_wait();", "", MIXED),
+    B("attention_prompt.cu", "if (int(blockIdx.x) > last) return pdl_wait();", "if (int(blockIdx.x) > last) return;", MIXED),
+    B("attention_prompt.cu", "[last - int(blockIdx.x)]", "[gridDim.x - 1 - blockIdx.x]", MIXED),
+    B("attention_prompt_wgmma.cu", "if (int(blockIdx.x) > last) return pdl_wait();", "", MIXED),
+    B("attention_prompt_wgmma.cu", "[last - int(blockIdx.x)]", "[gridDim.x - 1 - blockIdx.x]", MIXED),
+    B("step_ops.cc", "? &builder_->device()->rows : nullptr", "? &builder_->device()->generated_rows : nullptr", MIXED),
+    B("step_ops.cc", "bucket > 0 || all_rows_ ? rows", "all_rows_ ? rows", MODEL),
+    B("cuda_device.cc", "context_.ok() && !rows_from_zero(rows)", "false", MIXED),
+    B("cuda_device.cc", "in.num_generated_rows == rows_ || ops_.multiplies_all_rows()", "true", MODEL),
+    B("cuda_device.cc", "ops_.begin(bucket.rows, bucket.tiles);", "ops_.begin(bucket.rows, builder_.header().prompt_tiles);", MIXED),
+    B("graphs.cc", "tiles <= 0 ? 0 : int32_t(std::bit_ceil(uint32_t(tiles)))", "0", MIXED),
+    B("graphs.cc", "graphs_[{bucket, ops.size()}]", "graphs_[{{bucket.rows, 0}, ops.size()}]", MIXED),
     B("gemm_decode.cu", "return queue.shared_limit >= size_t(Shape<false, 4, 8, false>::kBytes);", "return true;", SMALL),
     B("gemm_decode.cu", "{8, 16, 32, 64}) {", "{8, 16, 32}) {", SMALL),
 ]
