@@ -179,7 +179,9 @@ export type Launch = {
   readonly model: string
   readonly fp8: boolean
   readonly wgmma: boolean
+  /** Rows of the step; more than are generated where a prompt has some. */
   readonly batch: number
+  readonly generated: number
   readonly product: string
   readonly rows: number
   readonly cols: number
@@ -327,15 +329,16 @@ export const countOf = (launch: Launch, kernels: readonly CompiledKernel[]): Cou
 
 type ModelShape = {
   readonly layers: number
+  readonly heads: number
   readonly kvHeads: number
   readonly headDim: number
   /** Of a group of ranks: turns of a step beside two sums a layer (embedding, logits, ids). */
   readonly turns?: number
 }
 const models: Readonly<Record<string, ModelShape>> = {
-  '8B': { layers: 32, kvHeads: 8, headDim: 128 },
-  '70B': { layers: 80, kvHeads: 8, headDim: 128 },
-  '70B, a rank of 8': { layers: 80, kvHeads: 1, headDim: 128, turns: 3 },
+  '8B': { layers: 32, heads: 32, kvHeads: 8, headDim: 128 },
+  '70B': { layers: 80, heads: 64, kvHeads: 8, headDim: 128 },
+  '70B, a rank of 8': { layers: 80, heads: 8, kvHeads: 1, headDim: 128, turns: 3 },
 }
 const context = 1024
 
@@ -425,6 +428,85 @@ const stepOf = (products: readonly Counts[]): Step => {
   }
 }
 
+// --- steps with prompt rows ---
+
+/** What one kind of such a step takes: launches, seconds. */
+type Mixed = { readonly launches: number; readonly seconds: number }
+
+/**
+ * Of `products`, those of all rows by wgmma, and `ofGenerated`, those of the generated rows alone by mma.sync: both
+ * ways to take the step. cuBLASLt is counted without what tiles lose that do not fill the GPU.
+ */
+const mixedOf = (
+  products: readonly Counts[],
+  ofGenerated: readonly Counts[],
+): { readonly byKind: Mixed; readonly allRows: Mixed } => {
+  const { model, fp8, batch, generated } = (products[0] as Counts).launch
+  const shape = models[model]
+  if (shape === undefined) throw new Error(`no shape of ${model}`)
+  const isLayers = ({ launch }: Counts): boolean => launch.product !== 'head'
+  const prompt = batch - generated
+  const total = (counts: readonly Counts[], value: (c: Counts) => number): number =>
+    counts.filter(isLayers).reduce((sum, c) => sum + value(c), 0)
+  const kv = generated * context * 2 * shape.kvHeads * shape.headDim * (fp8 ? 1 : 2)
+  const attention =
+    Math.max(fp8 ? 6e-6 : 7e-6, kv / (assumed.attentionShare * assumed.memory)) +
+    assumed.attentionStart * 2 +
+    (2 * shape.heads * shape.headDim * prompt * prompt) / assumed.mma
+  const head = ofGenerated.find((c) => !isLayers(c))?.seconds ?? 0
+  const step = (launches: number, layer: number): Mixed => ({
+    launches: shape.layers * launches + 6,
+    seconds:
+      shape.layers * (layer + attention + launches * assumed.boundary) +
+      head +
+      6 * assumed.boundary +
+      assumed.sampler +
+      assumed.stepGap,
+  })
+  const library = total(products, ({ launch: { rows, cols } }) =>
+    Math.max((2 * rows * cols) / assumed.memory, (2 * rows * cols * prompt) / assumed.wgmma),
+  )
+  const widen = fp8
+    ? total(products, ({ launch }) => (3 * launch.rows * launch.cols) / assumed.memory)
+    : 0
+  // Of a product's result and what is made of it: read and written; of a sum that has scales, three times four bytes.
+  const between = total(products, ({ launch: { product, rows } }) => {
+    const isAdded = product === 'o' || product === 'down'
+    return (prompt * rows * (isAdded ? (fp8 ? 12 : 0) + 6 : 4)) / assumed.memory
+  })
+  return {
+    byKind: step(fp8 ? 20 : 14, total(ofGenerated, (c) => c.seconds) + library + widen + between),
+    allRows: step(
+      6,
+      total(products, (c) => c.seconds),
+    ),
+  }
+}
+
+/** By what tells steps apart. */
+const grouped = (counts: readonly Counts[], key: (launch: Launch) => string) => {
+  const groups = new Map<string, Counts[]>()
+  for (const c of counts) groups.set(key(c.launch), [...(groups.get(key(c.launch)) ?? []), c])
+  return groups
+}
+
+const stepKey = ({ wgmma, model, fp8, batch, generated }: Launch): string =>
+  `${wgmma} ${model} ${fp8} ${batch} ${generated}`
+
+const mixedRows = (mixed: readonly Counts[], generated: readonly Counts[]): readonly string[] => {
+  const ofGenerated = grouped(generated, stepKey)
+  return [...grouped(mixed, stepKey).values()].map((products) => {
+    const { launch } = products[0] as Counts
+    const alone = { ...launch, wgmma: false, batch: launch.generated }
+    const { byKind, allRows } = mixedOf(products, ofGenerated.get(stepKey(alone)) ?? [])
+    const ms = (seconds: number): string => (seconds * 1e3).toFixed(2)
+    return (
+      `| ${launch.model} ${launch.fp8 ? 'FP8, cache FP8' : 'BF16'} | ${launch.batch - launch.generated} | ` +
+      `${byKind.launches} | ${ms(byKind.seconds)} | ${allRows.launches} | ${ms(allRows.seconds)} |`
+    )
+  })
+}
+
 // --- the page ---
 
 const kib = (bytes: number): string => (bytes / 1024).toFixed(bytes < 10_240 ? 1 : 0)
@@ -466,12 +548,7 @@ const productRows = (counts: readonly Counts[]): readonly string[] =>
     })
 
 const stepRows = (counts: readonly Counts[]): readonly string[] => {
-  const groups = new Map<string, Counts[]>()
-  for (const c of counts) {
-    const key = `${c.launch.wgmma} ${c.launch.model} ${c.launch.fp8} ${c.launch.batch}`
-    groups.set(key, [...(groups.get(key) ?? []), c])
-  }
-  return [...groups.values()].map(stepOf).map((step) => {
+  return [...grouped(counts, stepKey).values()].map(stepOf).map((step) => {
     const ms = (seconds: number): string => (seconds * 1e3).toFixed(2)
     return (
       `| ${step.name} | ${step.batch} | ${step.launches} | ${gb(step.memoryBytes)} | ${gb(step.l2Bytes)} | ` +
@@ -487,7 +564,9 @@ const renderCounts = (
   kernels: readonly CompiledKernel[],
   release: string,
 ): string => {
-  const counts = launches.map((launch) => countOf(launch, kernels))
+  const all = launches.map((launch) => countOf(launch, kernels))
+  const counts = all.filter(({ launch }) => launch.generated === launch.batch)
+  const mixed = all.filter(({ launch }) => launch.generated < launch.batch)
   return [
     `Compiled by nvcc ${release} for sm_90a; an H200 of ${multiprocessors} multiprocessors. **Times are`,
     `counted, not measured**: ${assumed.memory / 1e12} TB/s of memory, ${assumed.l2 / 1e12} TB/s from L2, a wavefront`,
@@ -516,6 +595,14 @@ const renderCounts = (
     '| model | batch | launches | memory | L2 | shared | limit | counted | of the limit | bounds |',
     '|---|---:|---:|---:|---:|---:|---:|---:|---:|---|',
     ...stepRows(counts),
+    '',
+    `Steps of 32 generated rows, each of ${context} tokens, and a new prompt's rows: launches and milliseconds by the kind of the`,
+    'rows (mma.sync, cuBLASLt, FP8 widened in memory), and with one product for all rows (wgmma). A kernel follows',
+    'another at the full price in both.',
+    '',
+    '| model | prompt rows | launches by kind | ms | launches of all rows | ms |',
+    '|---|---:|---:|---:|---:|---:|',
+    ...mixedRows(mixed, counts),
     '',
   ].join('\n')
 }

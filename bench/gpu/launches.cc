@@ -1,7 +1,9 @@
-// How the products of generated rows would be launched on an H200, counted without a GPU: a line of
-// JSON for each product of each case. `npm run bench -- gpu --counts` makes tables of them.
+// How products would be launched on an H200, counted without a GPU: those of generated rows, and by
+// wgmma those of all rows of a step. A line of JSON for each product of each case, of which
+// `npm run bench -- gpu --counts` makes tables.
 #include <cstdio>
 #include <utility>
+#include <vector>
 
 #include "bench/gpu/bench.h"
 #include "cuda/kernels.h"
@@ -23,30 +25,36 @@ struct Way {
   bool wgmma, fp8;
 };
 
-void print(const Shape& s, const Way& way, int32_t batch, const Product& product) {
+// Rows of a step, and how many of them are generated: the others are a prompt's.
+struct Rows {
+  int32_t all, generated;
+};
+
+void print(const Shape& s, const Way& way, const Rows& rows, const Product& product) {
   const auto [wgmma, fp8] = way;
   gpu::Queue queue;
   queue.wgmma = wgmma;
   queue.multiprocessors = kMultiprocessors;
   queue.shared_limit = kSharedLimit;
   cuda::DecodeGemm p;
-  p.grid_rows = batch;
+  p.grid_rows = rows.all;
   p.w.rows = int32_t(product.rows);
   p.w.cols = p.w.k = int32_t(product.cols);
   p.w.fp8 = fp8 && !product.stored;
   p.idle_before = product.after_attention;
   const cuda::DecodeLaunch l = cuda::gemm_decode_launch(queue, p, product.paired);
   std::printf(
-      "{\"model\": \"%s\", \"fp8\": %s, \"wgmma\": %s, \"batch\": %d, \"product\": \"%s\", "
+      "{\"model\": \"%s\", \"fp8\": %s, \"wgmma\": %s, \"batch\": %d, \"generated\": %d, "
+      "\"product\": \"%s\", "
       "\"rows\": %d, "
       "\"cols\": %d, \"weightBytes\": %d, \"kernel\": \"%s\", \"blockRows\": %d, \"blockTokens\": "
       "%d, "
       "\"warps\": %d, \"stageColumns\": %d, \"stages\": %d, \"shared\": %d, \"tiles\": %d, "
       "\"blocks\": %d, "
       "\"early\": %d, \"attentionShared\": %d}\n",
-      s.name, fp8 ? "true" : "false", wgmma ? "true" : "false", batch, product.name, p.w.rows,
-      p.w.cols, p.w.fp8 ? 1 : 2, l.kernel.c_str(), l.rows, l.tokens, l.warps, l.stage_columns,
-      l.stages, int(l.shared), l.tiles, l.blocks, l.early,
+      s.name, fp8 ? "true" : "false", wgmma ? "true" : "false", rows.all, rows.generated,
+      product.name, p.w.rows, p.w.cols, p.w.fp8 ? 1 : 2, l.kernel.c_str(), l.rows, l.tokens,
+      l.warps, l.stage_columns, l.stages, int(l.shared), l.tiles, l.blocks, l.early,
       int(cuda::attention_decode_shared(s.head_dim, fp8)));
 }
 
@@ -58,7 +66,12 @@ void print_launches() {
       {k8B, {false, false}}, {k8B, {false, true}}, {k70B, {false, true}}, {k70BOf8, {false, true}},
       {k8B, {true, false}},  {k8B, {true, true}},  {k70B, {true, true}}};
   for (const auto& [s, way] : ways) {
-    for (const int32_t batch : {1, 8, 16, 32, 64, 256}) {
+    std::vector<Rows> cases;
+    for (const int32_t batch : {1, 8, 16, 32, 64, 256}) cases.push_back({batch, batch});
+    if (way.wgmma) {
+      for (const int32_t prompt : {32, 96, 224, 992, 2016}) cases.push_back({32 + prompt, 32});
+    }
+    for (const Rows& rows : cases) {
       for (const Product& product : {
                Product{"qkv", s.q_cols() + 2 * s.kv_cols(), s.hidden, true, false, false},
                Product{"o", s.hidden, s.q_cols(), false, false, true},
@@ -66,7 +79,7 @@ void print_launches() {
                Product{"down", s.hidden, s.inner, false, false, false},
                Product{"head", s.vocab, s.hidden, false, true, false},
            })
-        print(s, way, batch, product);
+        print(s, way, rows, product);
     }
   }
 }

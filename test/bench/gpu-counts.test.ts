@@ -9,6 +9,7 @@ const launch: Launch = {
   fp8: false,
   wgmma: false,
   batch: 1,
+  generated: 1,
   product: 'o',
   rows: 4096,
   cols: 4096,

@@ -108,7 +108,7 @@ int main(int argc, char** argv) {
   // A block of sm_86 and sm_89 has less shared memory than the largest instance wants.
   add_some(add_gemm_cases,
            emulated("emulated 99 KiB", with(&emu::Machine::shared_bytes, size_t(99) << 10, open)),
-           {"gemm 65x", "row equality", "34x"});
+           {"gemm 65x", "row equality BF16", "row equality F", "34x"});
   // A GPU so small that the decode attention takes several launches.
   add_some(add_attention_cases,
            emulated("emulated 1 MiB", with(&emu::Machine::bytes, size_t(1) << 20, open)),
