@@ -434,7 +434,7 @@ const stepOf = (products: readonly Counts[]): Step => {
 type Mixed = { readonly launches: number; readonly seconds: number }
 
 /**
- * Of `products`, those of all rows by wgmma, and `ofGenerated`, those of the generated rows alone by mma.sync: both
+ * Of `products`, those of all rows, and `ofGenerated`, those of the generated rows alone by mma.sync: both
  * ways to take the step. cuBLASLt is counted without what tiles lose that do not fill the GPU.
  */
 const mixedOf = (
@@ -495,15 +495,19 @@ const stepKey = ({ wgmma, model, fp8, batch, generated }: Launch): string =>
 
 const mixedRows = (mixed: readonly Counts[], generated: readonly Counts[]): readonly string[] => {
   const ofGenerated = grouped(generated, stepKey)
-  return [...grouped(mixed, stepKey).values()].map((products) => {
+  const ofAll = grouped(mixed, stepKey)
+  const ms = ({ seconds }: Mixed): string => (seconds * 1e3).toFixed(2)
+  return [...ofAll.values()].flatMap((products) => {
     const { launch } = products[0] as Counts
-    const alone = { ...launch, wgmma: false, batch: launch.generated }
-    const { byKind, allRows } = mixedOf(products, ofGenerated.get(stepKey(alone)) ?? [])
-    const ms = (seconds: number): string => (seconds * 1e3).toFixed(2)
-    return (
+    // Ranks also tell each other sums of all rows, which is not counted here.
+    if (launch.wgmma || models[launch.model]?.turns !== undefined) return []
+    const alone = ofGenerated.get(stepKey({ ...launch, batch: launch.generated })) ?? []
+    const { byKind, allRows } = mixedOf(products, alone)
+    const byWgmma = mixedOf(ofAll.get(stepKey({ ...launch, wgmma: true })) ?? [], alone).allRows
+    return [
       `| ${launch.model} ${launch.fp8 ? 'FP8, cache FP8' : 'BF16'} | ${launch.batch - launch.generated} | ` +
-      `${byKind.launches} | ${ms(byKind.seconds)} | ${allRows.launches} | ${ms(allRows.seconds)} |`
-    )
+        `${byKind.launches} | ${ms(byKind)} | ${allRows.launches} | ${ms(allRows)} | ${ms(byWgmma)} |`,
+    ]
   })
 }
 
@@ -597,11 +601,11 @@ const renderCounts = (
     ...stepRows(counts),
     '',
     `Steps of 32 generated rows, each of ${context} tokens, and a new prompt's rows: launches and milliseconds by the kind of the`,
-    'rows (mma.sync, cuBLASLt, FP8 widened in memory), and with one product for all rows (wgmma). A kernel follows',
-    'another at the full price in both.',
+    'rows (mma.sync, cuBLASLt, FP8 widened in memory), and with one product for all rows. A kernel follows another at the',
+    'full price in all of them.',
     '',
-    '| model | prompt rows | launches by kind | ms | launches of all rows | ms |',
-    '|---|---:|---:|---:|---:|---:|',
+    '| model | prompt rows | launches by kind | ms | launches of all rows | mma.sync, ms | wgmma, ms |',
+    '|---|---:|---:|---:|---:|---:|---:|',
     ...mixedRows(mixed, counts),
     '',
   ].join('\n')

@@ -55,7 +55,7 @@ class CudaDevice final : public Device {
       load(queue());
     }
     if (Status s = load_wgmma(); !s) return s;
-    if (switches_.wgmma_prompts) ops_.multiply_all_rows();
+    if (switches_.one_product) ops_.multiply_all_rows();
     const cudaError_t e = queue().error;
     if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction ||
         e == cudaErrorUnsupportedPtxVersion) {
@@ -63,17 +63,17 @@ class CudaDevice final : public Device {
     }
     if (!context_.check_launches()) return context_.status().within("loading kernels");
     if (Status s = context_.reserve(&workspace_.slots, kSlots * sizeof(int32_t)); !s) return s;
-    if (!switches_.wgmma_prompts) return products_.open(options.fp8_activations);
+    if (!switches_.one_product) return products_.open(options.fp8_activations);
     if (!options.fp8_activations) return {};
     return Status::unsupported(
-        "FP8 activations are products of cuBLASLt: found NEMOTRON_PROMPT_PRODUCTS of wgmma, "
+        "FP8 activations are products of cuBLASLt: found NEMOTRON_PROMPT_PRODUCTS of decode, "
         "expected library");
   }
 
   std::string name() const override {
     const cudaDeviceProp& p = context_.properties();
     return std::string(p.name) + " (sm_" + std::to_string(p.major * 10 + p.minor) + ", " +
-           (switches_.wgmma_prompts ? "wgmma for all rows" : products_.name()) +
+           (switches_.one_product ? "one product for all rows" : products_.name()) +
            (ranks_.alone() ? "" : ", ranks by " + ranks_.link()) + ")";
   }
   DType activation_dtype() const override { return DType::bf16; }

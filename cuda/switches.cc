@@ -28,12 +28,7 @@ Status read_switches(Switches* out) {
   if (s) s = read("NEMOTRON_CUDA_SYNC", "0", "1", &out->synchronous);
   if (s) s = read("NEMOTRON_PROMPT_ATTENTION", "mma", "wgmma", &out->wgmma_attention);
   if (s) s = read("NEMOTRON_DECODE_PRODUCTS", "mma", "wgmma", &out->wgmma_products);
-  if (s) s = read("NEMOTRON_PROMPT_PRODUCTS", "library", "wgmma", &out->wgmma_prompts);
-  if (s && out->wgmma_prompts && !out->wgmma_products) {
-    return Status::invalid(
-        "NEMOTRON_PROMPT_PRODUCTS is wgmma, which multiplies all rows of a step: found "
-        "NEMOTRON_DECODE_PRODUCTS of mma, expected wgmma");
-  }
+  if (s) s = read("NEMOTRON_PROMPT_PRODUCTS", "library", "decode", &out->one_product);
   // A stream that is captured cannot be waited for.
   if (out->synchronous) out->graphs = false;
   return s;

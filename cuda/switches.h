@@ -20,9 +20,9 @@ struct Switches {
   // $NEMOTRON_DECODE_PRODUCTS, mma or wgmma: the products of generated rows and of the head, all of
   // them.
   bool wgmma_products = false;
-  // $NEMOTRON_PROMPT_PRODUCTS, library or wgmma: those of prompt rows too, so that a step has one
-  // product for all its rows. With wgmma_products alone.
-  bool wgmma_prompts = false;
+  // $NEMOTRON_PROMPT_PRODUCTS, library or decode: whether those of generated rows take prompt rows
+  // too, so that a step has one product for all its rows.
+  bool one_product = false;
 };
 
 // Not ok: a variable has a value that it cannot have. Empty is as unset.

@@ -1,5 +1,5 @@
-// How products would be launched on an H200, counted without a GPU: those of generated rows, and by
-// wgmma those of all rows of a step. A line of JSON for each product of each case, of which
+// How products would be launched on an H200, counted without a GPU: those of generated rows, and
+// where they take all rows of a step. A line of JSON for each product of each case, of which
 // `npm run bench -- gpu --counts` makes tables.
 #include <cstdio>
 #include <utility>
@@ -68,9 +68,7 @@ void print_launches() {
   for (const auto& [s, way] : ways) {
     std::vector<Rows> cases;
     for (const int32_t batch : {1, 8, 16, 32, 64, 256}) cases.push_back({batch, batch});
-    if (way.wgmma) {
-      for (const int32_t prompt : {32, 96, 224, 992, 2016}) cases.push_back({32 + prompt, 32});
-    }
+    for (const int32_t prompt : {32, 96, 224, 992, 2016}) cases.push_back({32 + prompt, 32});
     for (const Rows& rows : cases) {
       for (const Product& product : {
                Product{"qkv", s.q_cols() + 2 * s.kv_cols(), s.hidden, true, false, false},

@@ -176,7 +176,7 @@ void bench_products(Bench& b, const Shape& s) {
   if (b.failed()) return;
   if (has_wgmma(b)) {
     setenv("NEMOTRON_DECODE_PRODUCTS", "wgmma", 1);
-    setenv("NEMOTRON_PROMPT_PRODUCTS", "wgmma", 1);
+    setenv("NEMOTRON_PROMPT_PRODUCTS", "decode", 1);
     for (const bool fp8 : {false, true}) {
       if (!b.failed()) products(b, s, {.fp8 = fp8, .wgmma = true});
     }
