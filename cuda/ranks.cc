@@ -121,7 +121,7 @@ bool Ranks::reaches(const DeviceOptions& options, std::string* which) {
   return true;
 }
 
-Status Ranks::enable_peer(int32_t own, int32_t index) {
+void Ranks::enable_peer(int32_t own, int32_t index) {
   const cudaError_t e = cudaDeviceEnablePeerAccess(index, 0);
   if (e == cudaErrorPeerAccessAlreadyEnabled) {
     cudaGetLastError();  // not sticky
@@ -134,7 +134,6 @@ Status Ranks::enable_peer(int32_t own, int32_t index) {
       cudaDeviceGetP2PAttribute(&atomics, cudaDevP2PAttrNativeAtomicSupported, own, index),
       "asking for the link between GPUs");
   nvlink_ = nvlink_ && atomics != 0;
-  return context_->status();
 }
 
 std::string Ranks::link() const {

@@ -67,7 +67,7 @@ class Ranks {
   Status check_kind(int32_t own, int32_t index);
   // Whether each GPU of the group reaches the memory of each other one; else two that do not.
   bool reaches(const DeviceOptions& options, std::string* which);
-  Status enable_peer(int32_t own, int32_t index);
+  void enable_peer(int32_t own, int32_t index);
 
   Context* context_;
   Nccl nccl_;

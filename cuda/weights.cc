@@ -5,6 +5,7 @@
 #include <string>
 
 #include "device/assert.h"
+#include "device/shares.h"
 #include "device/weight_parts.h"
 
 namespace nemotron::cuda {
@@ -21,14 +22,7 @@ void pack_part(Context* context, const MatrixPart& p, PackRows args) {
     if (!s) return;
     const auto* from =
         static_cast<const uint8_t*>(p.data) + size_t(at * p.row_stride) * dtype_bytes(p.dtype);
-    if (p.row_stride == p.cols) {
-      std::memcpy(s->pinned, from, size_t(n) * row_bytes);
-    } else {
-      for (int64_t r = 0; r < n; ++r) {
-        std::memcpy(s->pinned + size_t(r) * row_bytes,
-                    from + size_t(r * p.row_stride) * dtype_bytes(p.dtype), row_bytes);
-      }
-    }
+    copy_rows(s->pinned, from, size_t(n), row_bytes, size_t(p.row_stride) * dtype_bytes(p.dtype));
     size_t bytes = (size_t(n) * row_bytes + 15) / 16 * 16;
     args.source_scales = p.scale.empty() ? 0 : p.scale.size() == 1 ? 1 : int32_t(n);
     args.source_scale = reinterpret_cast<const float*>(s->device + bytes);

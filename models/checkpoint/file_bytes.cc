@@ -5,13 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
-#include <system_error>
-#include <thread>
 #include <utility>
+
+#include "device/shares.h"
 
 namespace nemotron {
 namespace {
@@ -26,31 +24,6 @@ Status failure(const std::string& path, int error) {
 }
 
 size_t page_size() { return size_t(sysconf(_SC_PAGESIZE)); }
-
-// Who reads also clears the pages that it reads into, which takes longer than a fast disk does.
-constexpr size_t kMostReaders = 4;
-constexpr size_t kReaderBytes = size_t(8) << 20;  // at least
-
-// share(i, of) for each i below `of`, on as many threads as `bytes` are worth. The first error.
-template <class Share>
-Status read_in_shares(size_t bytes, const Share& share) {
-  const size_t processors = std::max(1u, std::thread::hardware_concurrency());
-  const size_t of = std::clamp<size_t>(bytes / kReaderBytes, 1, std::min(processors, kMostReaders));
-  std::array<Status, kMostReaders> results;
-  std::array<std::thread, kMostReaders> threads;
-  size_t begun = 1;
-  try {
-    for (; begun < of; ++begun) {
-      threads[begun] = std::thread([&, i = begun] { results[i] = share(i, of); });
-    }
-  } catch (const std::system_error&) {  // no more threads: their shares are read here
-  }
-  results[0] = share(0, of);
-  for (size_t i = begun; i < of; ++i) results[i] = share(i, of);
-  for (size_t i = 1; i < begun; ++i) threads[i].join();
-  const auto failed = std::ranges::find_if(results, [](const Status& s) { return !s.ok(); });
-  return failed == results.end() ? Status() : *failed;
-}
 
 }  // namespace
 
@@ -147,12 +120,12 @@ Status FileBytes::fetch_pieces(const uint8_t* p, size_t bytes, size_t stride, si
   if (Status s = make_room(p, (count - 1) * stride + bytes); !s) return s;
   const auto first = size_t(p - data_);
   if (count == 1) {
-    return read_in_shares(bytes, [&](size_t i, size_t of) {
+    return in_shares(bytes, [&](size_t i, size_t of) {
       const size_t begin = bytes * i / of;
       return read_into(first + begin, bytes * (i + 1) / of - begin);
     });
   }
-  return read_in_shares(bytes * count, [&](size_t i, size_t of) -> Status {
+  return in_shares(bytes * count, [&](size_t i, size_t of) -> Status {
     for (size_t at = count * i / of; at < count * (i + 1) / of; ++at) {
       if (Status s = read_into(first + at * stride, bytes); !s) return s;
     }

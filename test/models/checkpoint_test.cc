@@ -1,10 +1,12 @@
 #include "models/checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <filesystem>
 
 #include "../check.h"
+#include "device/shares.h"
 #include "fixture.h"
 #include "models/sources.h"
 
@@ -122,6 +124,33 @@ TEST(checkpoint_reads_on_several_threads) {
   EXPECT_ERROR(c->fetch(t), "truncated while loading");
   EXPECT_ERROR(c->fetch(t, {1000, 1048, 512, 5632}), "truncated while loading");
   REQUIRE_OK(c->fetch(t, {0, 1000, 0, 6144}));
+}
+
+// Each row once and in its place, whoever copies it; nothing beside them.
+TEST(rows_are_copied_by_several_threads) {
+  constexpr size_t kRows = 4099, kBytes = 6000, kStride = 6016;
+  std::vector<uint8_t> from(kRows * kStride);
+  for (size_t i = 0; i < from.size(); ++i) from[i] = uint8_t(i * 2654435761u >> 24);
+  for (const size_t stride : {kBytes, kStride}) {
+    std::vector<uint8_t> to(kRows * kBytes + 1, 7);
+    copy_rows(to.data(), from.data(), kRows, kBytes, stride);
+    size_t same = 0;
+    for (size_t row = 0; row < kRows; ++row) {
+      same += std::memcmp(&to[row * kBytes], &from[row * stride], kBytes) == 0;
+    }
+    EXPECT_EQ(same, kRows);
+    EXPECT_EQ(int(to.back()), 7);
+  }
+  // The first error, and every share all the same.
+  std::atomic<size_t> done = 0, shares = 0;
+  const Status s = in_shares(size_t(1) << 30, [&](size_t i, size_t of) -> Status {
+    shares = of;
+    ++done;
+    return i + 1 == of ? Status::invalid("the last one") : Status();
+  });
+  EXPECT_ERROR(s, "the last one");
+  EXPECT_EQ(done.load(), shares.load());
+  EXPECT(shares <= kMostShares);
 }
 
 TEST(largest_magnitude_of_every_dtype) {
