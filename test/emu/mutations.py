@@ -151,7 +151,7 @@ BREAKS = [
     B("gemm_decode_wgmma.cu", "registers_give<40>", "registers_give<48>", HOPPER),
     B("gemm_decode_wgmma.cu", "int(p.w.stride + kRowBytes - 1) / kRowBytes;", "int(p.w.stride) / kRowBytes;", HOPPER),
     B("gemm_decode_wgmma.cu", "p.grid_rows, p.w.k, p.a_stride * 2", "p.grid_rows, p.w.k, p.w.cols * 2", HOPPER),
-    B("gemm_decode_wgmma.cu", "load(Shape<fp8.value, 2, 128, paired.value>());", "", HOPPER),
+    B("gemm_decode_wgmma.cu", "load(Shape<fp8.value, 2, 128, paired.value>());", "", {"ops": ["wgmma products gemm 70x150"]}),
     B("gemm_decode_wgmma.cu", "for (int k = 0; k < 4; ++k) {\n        wgmma_bf16<true>(sum, own[k], wgmma_advance(b, k * 32), begun || k > 0);", "for (int j = 0; j < 4; ++j) {\n        const int k = S::kTokens == 32 ? 3 - j : j;\n        wgmma_bf16<true>(sum, own[k], wgmma_advance(b, k * 32), begun || j > 0);", HOPPER_ROWS),
     B("gemm_prompt.cu", "block_sync();  // everybody", "// everybody", ATTENTION),
     B("attention_decode.cu", "warp_sync();  // the warp", "// the warp", ATTENTION),
