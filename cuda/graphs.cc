@@ -1,5 +1,6 @@
 #include "cuda/graphs.h"
 
+#include <algorithm>
 #include <bit>
 
 namespace nemotron::cuda {
@@ -15,13 +16,24 @@ Bucket bucket_for(int32_t rows, int32_t tiles) {
 cudaGraphExec_t Graphs::find(const Bucket& bucket, const std::vector<Op>& ops,
                              const std::function<void()>& enqueue) {
   Graph& g = graphs_[{bucket, ops.size()}];
+  g.asked = ++times_asked_;
   if (g.ops != ops) {
     if (g.exec) cudaGraphExecDestroy(g.exec);
-    g = Graph{ops, nullptr};
+    g = Graph{ops, g.asked, nullptr};
+    make_room();
     return nullptr;
   }
   if (!g.exec) capture(&g, enqueue);
   return g.exec;
+}
+
+void Graphs::make_room() {
+  if (graphs_.size() <= kMost) return;
+  const auto oldest =
+      std::ranges::min_element(graphs_, {}, [](const auto& entry) { return entry.second.asked; });
+  // A step in flight may be its.
+  if (oldest->second.exec && context_->synchronize()) cudaGraphExecDestroy(oldest->second.exec);
+  graphs_.erase(oldest);
 }
 
 void Graphs::capture(Graph* g, const std::function<void()>& enqueue) {

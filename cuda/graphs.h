@@ -28,6 +28,10 @@ Bucket bucket_for(int32_t rows, int32_t tiles);
 
 class Graphs {
  public:
+  // Each takes memory of the device. With prompt rows there are more buckets than that; the one
+  // that was asked for longest ago makes room.
+  static constexpr size_t kMost = 64;
+
   explicit Graphs(Context* context) : context_(context) {}
   ~Graphs() { drop(); }
   Graphs(const Graphs&) = delete;
@@ -45,11 +49,14 @@ class Graphs {
  private:
   struct Graph {
     std::vector<Op> ops;
+    uint64_t asked = 0;              // when, last
     cudaGraphExec_t exec = nullptr;  // null: seen once
   };
+  void make_room();
   void capture(Graph* graph, const std::function<void()>& enqueue);
 
   Context* context_;
+  uint64_t times_asked_ = 0;
   std::map<std::pair<Bucket, size_t>, Graph> graphs_;
 };
 

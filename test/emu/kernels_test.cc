@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "cuda/context.h"
+#include "cuda/graphs.h"
 #include "cuda/step_builder.h"
 #include "cuda/weights.h"
 #include "emu_test.h"
@@ -289,6 +290,28 @@ TEST(early_weights) {
     }
   }
   EXPECT(same(results[0], results[1]));
+}
+
+// Graphs are as many as there is room for: those that were asked for last.
+TEST(graphs_make_room) {
+  Gpu gpu(emu::Order::natural);
+  Graphs graphs(&gpu.context);
+  float* out = gpu.memory<float>(1);
+  const auto find = [&](int32_t rows) {
+    return graphs.find({.rows = rows}, {{.n = rows}},
+                       [&] { cudaMemsetAsync(out, 0, sizeof(float), gpu.context.stream()); });
+  };
+  constexpr auto kMost = int32_t(Graphs::kMost);
+  for (int32_t rows = 1; rows <= kMost; ++rows) {
+    EXPECT(find(rows) == nullptr);
+    EXPECT(find(rows) != nullptr);
+  }
+  EXPECT(find(1) != nullptr);          // so that 2 is the oldest,
+  EXPECT(find(kMost + 1) == nullptr);  // which makes room
+  for (const int32_t rows : {1, 3, kMost, kMost + 1}) EXPECT(find(rows) != nullptr);
+  EXPECT(find(2) == nullptr);  // 4 makes room
+  EXPECT(find(2) != nullptr);
+  EXPECT(find(4) == nullptr);
 }
 
 // What the device makes of wide weights while it packs them: the CPU's codes and scales, bit for

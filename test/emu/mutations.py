@@ -386,6 +386,8 @@ BREAKS = [
     B("cuda_device.cc", "in.num_generated_rows == rows_ || ops_.multiplies_all_rows()", "true", MODEL),
     B("cuda_device.cc", "ops_.begin(bucket.rows, bucket.tiles);", "ops_.begin(bucket.rows, builder_.header().prompt_tiles);", MIXED),
     B("graphs.cc", "tiles <= 0 ? 0 : int32_t(std::bit_ceil(uint32_t(tiles)))", "0", MIXED),
+    B("graphs.cc", "if (graphs_.size() <= kMost) return;", "return;", {"kernels": ["graphs_make_room"]}),
+    B("graphs.cc", "g.asked = ++times_asked_;", "", {"kernels": ["graphs_make_room"]}),
     B("graphs.cc", "graphs_[{bucket, ops.size()}]", "graphs_[{{bucket.rows, 0}, ops.size()}]", MIXED),
     B("gemm_decode.cu", "return queue.shared_limit >= size_t(Shape<false, 4, 8, false>::kBytes);", "return true;", SMALL),
     B("gemm_decode.cu", "{8, 16, 32, 64}) {", "{8, 16, 32}) {", SMALL),
