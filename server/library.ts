@@ -142,13 +142,15 @@ const valueGenerator =
     throw new EngineFailure({ code: 'aborted', message: 'the request was aborted' })
   }
 
-const checkReward = (settings: unknown): void => {
-  if (settings === undefined) return
-  const read = RewardSettings.safeParse(settings)
+/** As a field, so that what is wrong with the whole of it is named as well. */
+const RewardOption = z.object({ reward: RewardSettings.optional() })
+
+const checkReward = (reward: unknown): void => {
+  const read = RewardOption.safeParse({ reward })
   if (read.success) return
   throw new EngineFailure({
     code: 'invalid_argument',
-    message: `reward.${faultText(read.error, settings)}`,
+    message: faultText(read.error, { reward }),
   })
 }
 

@@ -48,6 +48,7 @@ export const NOT_RUN: Readonly<Record<string, string>> = {
   'bench/gpu.sh --out results': 'a GPU; test/bench/gpu-script.test.ts runs the script',
   'bench/gpu.sh --dry-run --out dry': 'test/bench/gpu-script.test.ts runs it',
   'NEMOTRON_PROMPT_ATTENTION=wgmma bench/gpu.sh 8b-128k': 'a GPU',
+  'NEMOTRON_DECODE_PRODUCTS=wgmma NEMOTRON_PROMPT_PRODUCTS=decode bench/gpu.sh 8b-fp8': 'a GPU',
   'test/cuda_compile.sh --write': 'nvcc, and writes what npm test compares',
   'CMAKE_CXX_COMPILER_LAUNCHER=ccache npm run build:addon':
     'needs ccache; the same without it is run',
