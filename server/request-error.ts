@@ -37,7 +37,11 @@ export class RequestError extends Error {
   readonly retryAfter: number | undefined
 
   constructor(message: string, details: ErrorDetails = {}) {
+    const { stackTraceLimit } = Error
+    // Thrown by the hundred when there is least time, and from places that say nothing.
+    if (details.kind === 'busy') Error.stackTraceLimit = 0
     super(shortened(message, MAX_MESSAGE))
+    Error.stackTraceLimit = stackTraceLimit
     this.kind = details.kind ?? 'invalid'
     this.param = details.param == null ? null : shortened(details.param, MAX_PARAM)
     this.code = details.code ?? null

@@ -16,8 +16,9 @@ type Pace = {
 
 /** For whoever comes back on its connection sooner than it was told. */
 export const EARLY: Pace = { rate: 50, maxWaitMs: 1000 }
-/** For all others: to be refused soon is all that they get. */
-export const FAIR: Pace = { rate: 200, maxWaitMs: 400 }
+/** For all others: to be refused soon is all that they get. A wait spreads a flood, it does not thin it, for each
+ * of them comes on a connection of its own. */
+export const FAIR: Pace = { rate: 200, maxWaitMs: 40 }
 /** So many of either may come at once without a wait. */
 const BURST = 100
 /** Refused so often in a row, a connection is closed: the next one may lead to another server. */

@@ -5,6 +5,7 @@ import { Agent, type IncomingMessage, request } from 'node:http'
 import { connect } from 'node:net'
 import { describe, test } from 'node:test'
 import { createRefusalPace, EARLY, FAIR } from '../../server/http/refusals.js'
+import { badRequest, RequestError } from '../../server/request-error.js'
 import { chatBody, type Harness, rawRequest, startHarness, until } from './harness.js'
 
 const CHAT = '/v1/chat/completions'
@@ -20,7 +21,7 @@ describe('the pace of refusals', () => {
       const wait = createRefusalPace(pace, () => time)
       const first = Array.from({ length: 100 }, wait)
       assert.ok(first.every((ms) => ms < 1e-6))
-      const next = Array.from({ length: 15 }, wait)
+      const next = Array.from({ length: Math.floor((rate * maxWaitMs) / 1000) }, wait)
       for (const [i, ms] of next.entries()) assert.ok(Math.abs(ms - ((i + 1) * 1000) / rate) < 1e-6)
       const many = Array.from({ length: 10_000 }, wait)
       assert.ok(Math.abs(Math.max(...many) - maxWaitMs) < 1e-6)
@@ -40,6 +41,12 @@ describe('the pace of refusals', () => {
       }
     })
   }
+})
+
+test('a refusal walks no stack, what is wrong with a request does', () => {
+  const lines = (error: Error) => (error.stack ?? '').split('\n').length
+  assert.equal(lines(new RequestError('Full.', { kind: 'busy' })), 1)
+  assert.ok(lines(badRequest('Wrong.')) > 3)
 })
 
 /** One place, taken until `free` is called. */
