@@ -58,6 +58,12 @@ GPU_DEVICE uint32_t pack_bf16(float lo, float hi) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
   return r;
 }
+// The same to F16.
+GPU_DEVICE uint32_t pack_f16(float lo, float hi) {
+  uint32_t r;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+  return r;
+}
 GPU_DEVICE uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
   uint32_t r;
 #if __CUDA_ARCH__ >= 900
@@ -85,6 +91,10 @@ GPU_DEVICE uint32_t bf16_bits(float f) {
   return (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
 }
 GPU_DEVICE uint32_t pack_bf16(float lo, float hi) { return bf16_bits(lo) | bf16_bits(hi) << 16; }
+GPU_DEVICE uint32_t pack_f16(float lo, float hi) {
+  return std::bit_cast<uint16_t>(_Float16(lo)) | uint32_t(std::bit_cast<uint16_t>(_Float16(hi)))
+                                                     << 16;
+}
 GPU_DEVICE uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
   return pack_bf16(as_float(a << 16) * as_float(b << 16),
                    as_float(a & 0xffff0000u) * as_float(b & 0xffff0000u));

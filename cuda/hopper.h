@@ -31,10 +31,11 @@ namespace nemotron::gpu {
 
 inline constexpr int kWarpgroup = 128;
 
-// Where a matrix of BF16 lies in shared memory, for wgmma: pieces of eight rows of 128 bytes, whose
-// sixteen-byte chunks are turned as the copy engine's 128-byte swizzle does (chunk ^ row % 8; the
-// memory begins on 1024 bytes). `stride` leads from piece to piece down the rows, `leading` to the
-// next 64 columns where a product takes more than 64 of them (values; keys ignore it).
+// Where a matrix of BF16 or F16 lies in shared memory, for wgmma: pieces of eight rows of 128
+// bytes, whose sixteen-byte chunks are turned as the copy engine's 128-byte swizzle does (chunk ^
+// row % 8; the memory begins on 1024 bytes). `stride` leads from piece to piece down the rows,
+// `leading` to the next 64 columns where a product takes more than 64 of them (values; keys ignore
+// it).
 GPU_DEVICE uint64_t wgmma_descriptor(uint32_t shared_address, uint32_t leading, uint32_t stride) {
   return uint64_t((shared_address & 0x3ffffu) >> 4) | uint64_t(leading >> 4) << 16 |
          uint64_t(stride >> 4) << 32 | uint64_t(1) << 62;
@@ -94,6 +95,15 @@ GPU_DEVICE void copy_box(void* shared, const CUtensorMap& map, int column, int r
       "[%1, {%2, %3}], [%4];" ::"r"(shared_address(shared)),
       "l"(&map), "r"(column), "r"(row), "r"(shared_address(barrier))
       : "memory");
+}
+
+// --- numbers ---
+
+// The lower two bytes of w, as E4M3, to a pair of F16: exact.
+GPU_DEVICE uint32_t e4m3_to_f16(uint32_t w) {
+  uint32_t r;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(r) : "h"(uint16_t(w)));
+  return r;
 }
 
 // --- products of a warpgroup ---
@@ -166,29 +176,40 @@ GPU_DEVICE void wgmma_bf16(float (&d)[16], const uint32_t (&a)[4], uint64_t b, b
       : GPU_F16(d, 0)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(kColumns ? 0 : 1));
 }
-template <bool kColumns>
-GPU_DEVICE void wgmma_bf16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, bool add) {
-  asm volatile(
-      "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %37, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,"
-      "%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
-      "{%32,%33,%34,%35}, %36, p, 1, 1, %38;\n\t}"
-      : GPU_F16(d, 0), GPU_F16(d, 16)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(kColumns ? 0 : 1));
-}
-template <bool kColumns>
-GPU_DEVICE void wgmma_bf16(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
-  asm volatile(
-      "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %69, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,"
-      "%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,"
-      "%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, "
-      "{%64,%65,%66,%67}, %68, p, 1, 1, %70;\n\t}"
-      : GPU_F64(d, 0)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)), "n"(kColumns ? 0 : 1));
-}
+#define GPU_WGMMA_64(name, type)                                                               \
+  template <bool kColumns>                                                                     \
+  GPU_DEVICE void name(float(&d)[32], const uint32_t(&a)[4], uint64_t b, bool add) {           \
+    asm volatile(                                                                              \
+        "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %37, 0;\n\t"                                     \
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type                            \
+        " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22," \
+        "%23,%24,%25,%26,%27,%28,%29,%30,%31}, "                                               \
+        "{%32,%33,%34,%35}, %36, p, 1, 1, %38;\n\t}"                                           \
+        : GPU_F16(d, 0), GPU_F16(d, 16)                                                        \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)),                   \
+          "n"(kColumns ? 0 : 1));                                                              \
+  }
+#define GPU_WGMMA_128(name, type)                                                              \
+  template <bool kColumns>                                                                     \
+  GPU_DEVICE void name(float(&d)[64], const uint32_t(&a)[4], uint64_t b, bool add) {           \
+    asm volatile(                                                                              \
+        "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %69, 0;\n\t"                                     \
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type                           \
+        " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22," \
+        "%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43," \
+        "%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, "   \
+        "{%64,%65,%66,%67}, %68, p, 1, 1, %70;\n\t}"                                           \
+        : GPU_F64(d, 0)                                                                        \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)),                   \
+          "n"(kColumns ? 0 : 1));                                                              \
+  }
+GPU_WGMMA_64(wgmma_bf16, "bf16")
+GPU_WGMMA_128(wgmma_bf16, "bf16")
+// The same of F16, where a kernel takes it.
+GPU_WGMMA_64(wgmma_f16, "f16")
+GPU_WGMMA_128(wgmma_f16, "f16")
+#undef GPU_WGMMA_128
+#undef GPU_WGMMA_64
 template <bool kColumns>
 GPU_DEVICE void wgmma_bf16(float (&d)[128], const uint32_t (&a)[4], uint64_t b, bool add) {
   asm volatile(
@@ -251,10 +272,18 @@ GPU_DEVICE void wgmma_wait(Registers&... ready) {
   emu::wgmma_wait(kLeft);
   (emu::wgmma_ready(&ready), ...);
 }
+GPU_DEVICE uint32_t e4m3_to_f16(uint32_t w) {
+  return pack_f16(from_e4m3(uint8_t(w)), from_e4m3(uint8_t(w >> 8)));
+}
 template <bool kColumns, int n>
 GPU_DEVICE void wgmma_bf16(float (&d)[n], const uint32_t (&a)[4], uint64_t b, bool add GPU_WHERE) {
   static_assert(n == 4 || n == 8 || n == 16 || n == 32 || n == 64 || n == 128);
-  emu::wgmma_bf16(d, n, a, b, kColumns, add GPU_WHERE_ARG);
+  emu::wgmma({n, false, kColumns, add}, d, a, b GPU_WHERE_ARG);
+}
+template <bool kColumns, int n>
+GPU_DEVICE void wgmma_f16(float (&d)[n], const uint32_t (&a)[4], uint64_t b, bool add GPU_WHERE) {
+  static_assert(n == 32 || n == 64);
+  emu::wgmma({n, true, kColumns, add}, d, a, b GPU_WHERE_ARG);
 }
 template <int kRegisters>
 GPU_DEVICE void registers_take(const emu::Where& where = emu::Where::current()) {

@@ -83,10 +83,11 @@ Status Workspace::prepare_cache(const KvConfig& kv, bool mark, bool want_wgmma) 
                     "marking the KV cache");
   }
   const int64_t rows = int64_t(head / row) * 2 * kv.kv_heads_before(kv.layers);
-  wgmma = want_wgmma && cache_map_possible(rows, kv.head_dim, kv.dtype == DType::fp8_e4m3);
+  const MappedCache mapped = {cache_.data, rows, kv.head_dim, kv.block_size,
+                              kv.dtype == DType::fp8_e4m3};
+  wgmma = want_wgmma && cache_map_possible(mapped);
   if (wgmma) {
-    if (Status s = make_cache_map(cache_.data, rows, kv.head_dim, kv.block_size, &cache_map); !s)
-      return s;
+    if (Status s = make_cache_map(mapped, &cache_map); !s) return s;
   }
   layers.clear();
   for (int32_t i = 0; i < kv.layers; ++i) {

@@ -27,8 +27,14 @@ void set_registers(uint32_t n, bool take, const Where& where);
 
 void wgmma_fence();
 // d [64 x 2 n] (+)= a [64 x 16] b [16 x 2 n]; this thread's n registers of d and four of a.
-void wgmma_bf16(float* d, int n, const uint32_t* a, uint64_t b, bool columns, bool add,
-                const Where& where);
+struct ProductKind {
+  int n;
+  bool f16;      // a and b; BF16 otherwise
+  bool columns;  // of b lie side by side
+  bool add;
+  bool operator==(const ProductKind&) const = default;
+};
+void wgmma(const ProductKind& kind, float* d, const uint32_t* a, uint64_t b, const Where& where);
 void wgmma_commit();
 void wgmma_wait(int groups_left);
 // The kernel is about to use these registers.

@@ -52,12 +52,13 @@ struct Line {
   uint16_t writer = 0;   // warp
   bool in_flight = false, fenced = false;
   std::vector<uint32_t> read;  // by products: each warp's clock, kNever while in flight
+  std::vector<uint32_t> used;  // by threads: the clock of each warp when it last did
 };
 
 struct Product {
-  int n = 0;
+  ProductKind kind{};
   uint64_t b = 0;
-  bool columns = false, add = false, done = false;
+  bool done = false;
   size_t arrived = 0, retired = 0, users = 0;  // threads; users: of later products that add to it
   std::array<float*, kWarpgroup> d{};
   std::array<const uint32_t*, kWarpgroup> a_at{};
@@ -99,7 +100,10 @@ void begin() {
   async.used = true;
   async.warps = (threads + 31) / 32;
   async.lines.resize((block->shared_bytes + kLine - 1) / kLine);
-  for (Line& l : async.lines) l.read.assign(async.warps, 0);
+  for (Line& l : async.lines) {
+    l.read.assign(async.warps, 0);
+    l.used.assign(async.warps, 0);
+  }
   async.clocks.assign(async.warps, Clocks(async.warps + 1, 0));
   for (size_t w = 0; w < async.warps; ++w) async.clocks[w][w] = 1;
   async.threads.resize(threads);
@@ -177,8 +181,8 @@ template <class F>
 void pieces(const Product& p, F f) {
   const uint32_t start = uint32_t(p.b & 0x3fff) << 4, leading = uint32_t(p.b >> 16 & 0x3fff) << 4,
                  stride = uint32_t(p.b >> 32 & 0x3fff) << 4;
-  const uint32_t columns = uint32_t(p.n) * 2;
-  if (p.columns) {
+  const uint32_t columns = uint32_t(p.kind.n) * 2;
+  if (p.kind.columns) {
     for (uint32_t c = 0; c < columns; ++c) f(start + c % 8 * kLine + c / 8 * stride, c, 0u);
   } else {
     for (uint32_t k = 0; k < 16; ++k) {
@@ -188,11 +192,16 @@ void pieces(const Product& p, F f) {
   }
 }
 
-float element(uint32_t offset) {  // of BF16, at the place that the 128-byte swizzle gives it
+double value_of(uint16_t bits, bool f16) {
+  return f16 ? double(std::bit_cast<_Float16>(bits))
+             : double(std::bit_cast<float>(uint32_t(bits) << 16));
+}
+
+double element(uint32_t offset, bool f16) {  // at the place that the 128-byte swizzle gives it
   const uint32_t at = offset ^ (offset >> 7 & 7) << 4;
   uint16_t bits;
   std::memcpy(&bits, block->shared + at, 2);
-  return std::bit_cast<float>(uint32_t(bits) << 16);
+  return value_of(bits, f16);
 }
 
 void check_reads(const Product& p, const Where& where) {
@@ -203,7 +212,7 @@ void check_reads(const Product& p, const Where& where) {
     abandon_launch();
   }
   pieces(p, [&](uint32_t offset, uint32_t, uint32_t) {
-    if (offset + (p.columns ? 32 : kLine) > block->shared_bytes) {
+    if (offset + (p.kind.columns ? 32 : kLine) > block->shared_bytes) {
       report("wgmma reads past the end of shared memory", &where, nullptr);
       abandon_launch();
     }
@@ -231,25 +240,23 @@ void forget_if_done(Product* p) {
 
 // All 128 threads have issued it, and what it adds to is known.
 void multiply(Warpgroup* group, Product* p) {
-  const uint32_t columns = uint32_t(p->n) * 2;
+  const auto [n, f16, side_by_side, add] = p->kind;
+  const uint32_t columns = uint32_t(n) * 2;
   std::vector<double> b(16 * columns), row(columns);
   pieces(*p, [&](uint32_t offset, uint32_t c, uint32_t k) {
-    if (p->columns) {
-      for (uint32_t i = 0; i < 16; ++i) b[i * columns + c] = double(element(offset + 2 * i));
+    if (side_by_side) {
+      for (uint32_t i = 0; i < 16; ++i) b[i * columns + c] = element(offset + 2 * i, f16);
     } else {
-      for (uint32_t i = 0; i < 64; ++i) b[k * columns + c + i] = double(element(offset + 2 * i));
+      for (uint32_t i = 0; i < 64; ++i) b[k * columns + c + i] = element(offset + 2 * i, f16);
     }
   });
   for (size_t t = 0; t < kWarpgroup; ++t) {
     if (p->before[t] < 0) continue;
     Product& from = *group->products[size_t(p->before[t])];
-    std::copy_n(from.value.begin() + long(t) * p->n, p->n, p->value.begin() + long(t) * p->n);
+    std::copy_n(from.value.begin() + long(t) * n, n, p->value.begin() + long(t) * n);
     --from.users;
     forget_if_done(&from);
   }
-  const auto bf16 = [](uint32_t pair, uint32_t half) {
-    return double(std::bit_cast<float>(pair >> (16 * half) << 16));
-  };
   for (size_t w = 0; w < 4; ++w) {
     for (size_t r = 0; r < 16;
          ++r) {  // row 16 w + r: lanes 4 g .. 4 g + 3, of registers h and h + 2
@@ -257,13 +264,13 @@ void multiply(Warpgroup* group, Product* p) {
       std::fill(row.begin(), row.end(), 0.0);
       for (uint32_t k = 0; k < 16; ++k) {
         const size_t t = k % 8 / 2;
-        const double a = bf16(p->a[w * 32 + g * 4 + t][h + k / 8 * 2], k % 2);
+        const uint32_t pair = p->a[w * 32 + g * 4 + t][h + k / 8 * 2];
+        const double a = value_of(uint16_t(pair >> 16 * (k % 2)), f16);
         const double* from = &b[k * columns];
         for (uint32_t c = 0; c < columns; ++c) row[c] += a * from[c];
       }
       for (uint32_t c = 0; c < columns; ++c) {
-        float& out =
-            p->value[(w * 32 + g * 4 + c % 8 / 2) * size_t(p->n) + c / 8 * 4 + h * 2 + c % 2];
+        float& out = p->value[(w * 32 + g * 4 + c % 8 / 2) * size_t(n) + c / 8 * 4 + h * 2 + c % 2];
         out = float(double(out) + row[c]);
       }
     }
@@ -339,7 +346,10 @@ const char* async_access(const void* p, size_t bytes, bool write) {
   for (uint32_t l = first / kLine; l <= (first + bytes - 1) / kLine; ++l) {
     Line& line = async.lines[l];
     if (clocks()[async.warps] < line.landed) return "without having waited for the copy to it";
-    if (!write) continue;
+    if (!write) {
+      line.used[warp] = clocks()[warp];
+      continue;
+    }
     for (size_t w = 0; w < async.warps; ++w) {
       if (w != warp && clocks()[w] < line.read[w]) return "that a wgmma may still read";
     }
@@ -435,6 +445,7 @@ void copy_box(void* shared, const CUtensorMap& map, int column, int row, uint64_
     if (l.written != 0 && clocks()[l.writer] < l.written) what = "that another warp wrote";
     for (size_t w = 0; w < async.warps; ++w) {
       if (clocks()[w] < l.read[w]) what = "that a wgmma may still read";
+      if (clocks()[w] < l.used[w]) what = "that another warp may still read";
     }
     if (what) report(std::string("copy to shared memory ") + what, &where, nullptr);
     l.in_flight = true;
@@ -467,9 +478,7 @@ void wgmma_fence() {
   async.threads[current->index].fenced = true;
 }
 
-// parameters: the operands of the instruction, and where it stands
-void wgmma_bf16(float* d, int n, const uint32_t* a, uint64_t b, bool columns, bool add,
-                const Where& where) {
+void wgmma(const ProductKind& kind, float* d, const uint32_t* a, uint64_t b, const Where& where) {
   Inside inside;
   begin();
   Thread& thread = async.threads[current->index];
@@ -479,24 +488,25 @@ void wgmma_bf16(float* d, int n, const uint32_t* a, uint64_t b, bool columns, bo
   if (group.products.size() <= index) {
     group.products.push_back(std::make_unique<Product>());
     Product& fresh = *group.products[index];
-    fresh.n = n, fresh.b = b, fresh.columns = columns, fresh.add = add;
-    fresh.value.assign(kWarpgroup * size_t(n), 0.0f);
+    fresh.kind = kind, fresh.b = b;
+    fresh.value.assign(kWarpgroup * size_t(kind.n), 0.0f);
   }
   Product& p = *group.products[index];
-  if (p.n != n || p.b != b || p.columns != columns || p.add != add)
+  if (p.kind != kind || p.b != b)
     report("wgmma differs among the threads of a warpgroup", &where, nullptr);
   p.d[t] = d;
   p.a_at[t] = a;
   std::copy_n(a, 4, p.a[t].begin());
   p.before[t] = -1;
-  if (add) {
+  const auto n = size_t(kind.n);
+  if (kind.add) {
     for (size_t i = thread.retired; i < index; ++i) {
       if (group.products[i]->d[t] == d) p.before[t] = int(i);
     }
     if (p.before[t] >= 0) ++group.products[size_t(p.before[t])]->users;
-    if (p.before[t] < 0) std::copy_n(d, n, p.value.begin() + long(t) * n);
+    if (p.before[t] < 0) std::copy_n(d, n, p.value.begin() + long(t * n));
   }
-  std::memset(static_cast<void*>(d), 0xff, size_t(n) * sizeof(float));
+  std::memset(static_cast<void*>(d), 0xff, n * sizeof(float));
   if (t % 32 == 0) check_reads(p, where);
   current->where = where;
   if (++p.arrived == kWarpgroup) wake(&group.waiting);
@@ -531,7 +541,7 @@ void wgmma_wait(int groups_left) {
       report("the registers of A changed while a wgmma was reading them", &current->where, nullptr);
     bool last = true;
     for (size_t j = i + 1; j < thread.issued; ++j) last = last && group.products[j]->d[t] != p.d[t];
-    if (last) std::copy_n(p.value.begin() + long(t) * p.n, p.n, p.d[t]);
+    if (last) std::copy_n(p.value.begin() + long(t) * p.kind.n, p.kind.n, p.d[t]);
     if (t % 32 == 0) {
       pieces(p, [&](uint32_t offset, uint32_t, uint32_t) {
         async.lines[offset / kLine].read[warp] = clocks()[warp];

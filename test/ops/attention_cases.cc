@@ -568,12 +568,19 @@ void test_refused(const DeviceUnderTest& d) {
 // Every group, head size, block size and dtype; on a slow device one of each, with kernels that are
 // another's fewer.
 std::vector<Shape> shapes_for(const DeviceUnderTest& d) {
-  if (d.wgmma) {  // BF16 and whole heads: groups of 1, 4, 8, both head sizes, all block sizes
+  if (d.wgmma) {  // whole heads: groups of 1, 4, 8, both head sizes, all block sizes
+    const DType fp8 = DType::fp8_e4m3;
     std::vector<Shape> shapes = {
         {.q_heads = 4, .kv_heads = 1, .head_dim = 64, .block_size = 32},
         {.q_heads = 2, .kv_heads = 2, .head_dim = 64, .block_size = 16, .kv_scales = true},
-        {.q_heads = 8, .kv_heads = 1, .head_dim = 128}};
-    if (!d.slow) shapes.push_back({.q_heads = 32, .kv_heads = 8, .head_dim = 128});
+        {.q_heads = 8, .kv_heads = 1, .head_dim = 128},
+        {.q_heads = 2, .kv_heads = 2, .head_dim = 64, .block_size = 16, .kv = fp8},
+        {.q_heads = 4, .head_dim = 128, .kv = fp8, .kv_scales = true}};
+    if (!d.slow) {
+      shapes.push_back({.q_heads = 32, .kv_heads = 8, .head_dim = 128});
+      shapes.push_back({.q_heads = 32, .kv_heads = 8, .head_dim = 128, .kv = fp8});
+      shapes.push_back({.q_heads = 4, .kv_heads = 1, .head_dim = 64, .block_size = 32, .kv = fp8});
+    }
     return shapes;
   }
   if (d.slow) {
@@ -629,11 +636,13 @@ void add_chunk_cases(const DeviceUnderTest& d) {
   chunks({.q_heads = 2, .head_dim = 128, .flat = true}, 0, 62, 129);
   chunks({.q_heads = 6, .kv_heads = 2, .head_dim = 64}, 0, 43, 86);
   chunks({.q_heads = 20, .head_dim = 64}, 110, 120, 133);
+  const DType fp8 = DType::fp8_e4m3;
   if (d.wgmma) {  // more tiles than the rings hold, three times over
     chunks({.q_heads = 4, .head_dim = 128}, 880, 890, 900);
+    chunks({.q_heads = 4, .head_dim = 128, .kv = fp8}, 880, 890, 900);
+    chunks({.q_heads = 1, .head_dim = 64, .kv = fp8, .flat = true}, 0, 126, 250);
     return;
   }
-  const DType fp8 = DType::fp8_e4m3;
   chunks({.q_heads = 2, .kv = fp8, .kv_scales = true, .flat = true}, 0, 126, 133);
   chunks({.q_heads = 1, .head_dim = 128, .kv = fp8, .flat = true}, 0, 62, 131);
 }
