@@ -50,7 +50,11 @@ double max_mean_delta(const std::string& run, const std::string& isa, const Json
   if (isa != "cuda") return run == kBf16Kv ? 0.01 : 0.0015;
   return run == "stored" ? 0.03 : 0.04;
 }
-double near_tie(const std::string& isa) { return isa == "cuda" || is_rounded(isa) ? 0.06 : 0.02; }
+// With activations rounded, a key may land on the next E4M3 value: logprobs are off by up to 0.1.
+double near_tie(const std::string& run, const std::string& isa) {
+  if (isa != "cuda" && !is_rounded(isa)) return 0.02;
+  return run == "kv_fp8" ? 0.1 : 0.06;
+}
 // Relative, of single scores of order 1. The CPU comes to 0.0012 at most; with keys and values in
 // BF16 it was 0.0117.
 double score_tolerance(const std::string& isa) {
@@ -232,7 +236,7 @@ void run_generation(const std::string& name, const std::string& run, const std::
     deltas.add(known.logprob, greedy_logprobs[i]);
     if (drawn.id == greedy[i])
       ++same;
-    else if (margins[i] <= near_tie(isa))
+    else if (margins[i] <= near_tie(run, isa))
       ++near_ties;
     else
       test::fail(__FILE__, __LINE__,
