@@ -258,14 +258,20 @@ int prompt_tile_tokens(int q_heads, int kv_heads);  // tokens of one span that a
 
 // --- ranks.cu: what the devices of a group tell each other ---
 
-// Every rank has a piece of memory that all ranks write to: PeerHeader, then two slots, which take
-// turns. A word of a slot that has not come is kNotCome, a NaN that no arithmetic makes: there are
-// no flags. Who has read a word makes it kNotCome again, and may: what is written there next comes
-// after this rank's words of the turn between, and those come after the end of this kernel.
+// Every rank has a piece of memory that all ranks write to: PeerHeader, two rows of greetings, a
+// word of each rank, and two slots. Rows and slots take turns. A word that has not come is
+// kNotCome, a NaN that no arithmetic makes: there are no flags. Who has read a word makes it
+// kNotCome again.
 // Each kernel below is one turn, on all ranks the same one, of the same rows.
+//
+// In each turn every rank waits for a word of every other rank: for what it is told, or, where it
+// may be told nothing, for a greeting. So nobody is two turns ahead, and a slot is free when its
+// next turn comes: who writes there in turn t + 2 has had a word of this rank in turn t + 1, which
+// this rank sent after its kernel of turn t, and that has read all that it was told.
+// When the group has ended nobody waits, and nobody tells anything from its next turn on.
 inline constexpr int kMostRanks = 8;
 inline constexpr uint32_t kNotCome = 0xffffffffu;
-inline constexpr size_t kPeerHeaderBytes = 256;
+inline constexpr size_t kPeerHeaderBytes = 256, kGreetingBytes = 256;
 struct PeerHeader {
   uint32_t turn;      // how many there have been: where the next one's slot is
   uint32_t arrivals;  // of the blocks of a turn; zero between turns
@@ -281,6 +287,10 @@ struct Peers {
   // that is not known); and 1.
   uint32_t* stopped = nullptr;
 };
+// Of a rank's piece: zeros in the header, and kNotCome in all that follows, before the first turn.
+constexpr size_t peer_bytes(int64_t slot_bytes) {
+  return kPeerHeaderBytes + kGreetingBytes + 2 * size_t(slot_bytes);
+}
 
 // x [rows, cols] += ((p0 + p1) + ...) in the order of the ranks: the same bits on each. cols is a
 // multiple of kRankColumns. `fresh`: the sum alone, whatever x was. And the first half of `norm`,

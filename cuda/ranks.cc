@@ -141,7 +141,7 @@ std::string Ranks::link() const {
   return nvlink_ ? "NVLink" : "PCIe";
 }
 
-size_t Ranks::bytes() const { return alone() ? 0 : kPeerHeaderBytes + 2 * size_t(kSlotBytes); }
+size_t Ranks::bytes() const { return alone() ? 0 : peer_bytes(kSlotBytes); }
 
 Status Ranks::join(const StepLimits& limits) {
   if (alone()) return {};

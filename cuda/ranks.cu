@@ -26,15 +26,29 @@ GPU_DEVICE PeerHeader* header_of(const Peers& p, int rank) {
   return reinterpret_cast<PeerHeader*>(p.memory[rank]);
 }
 GPU_DEVICE uint8_t* slot_of(const Peers& p, int rank, uint32_t turn) {
-  return p.memory[rank] + kPeerHeaderBytes + int64_t(turn % 2) * p.slot_bytes;
+  return p.memory[rank] + kPeerHeaderBytes + kGreetingBytes + int64_t(turn % 2) * p.slot_bytes;
 }
-GPU_DEVICE uint32_t turn_of(const Peers& p) { return load4_peer(&header_of(p, p.rank)->turn); }
+// Rank `from`'s.
+GPU_DEVICE uint8_t* greeting_of(const Peers& p, int rank, uint32_t turn, int from) {
+  return p.memory[rank] + kPeerHeaderBytes + (turn % 2 * kMostRanks + unsigned(from)) * 4;
+}
+
+struct Turn {
+  uint32_t number;
+  bool goes_on;  // false: the group has ended
+};
+GPU_DEVICE Turn begin_turn(const Peers& p) {
+  const PeerHeader* own = header_of(p, p.rank);
+  const uint32_t number = load4_peer(&own->turn), ended = load4_peer(&own->ended);
+  if (ended != 0) store4_peer(&p.stopped[1], 1);
+  return {number, ended == 0};
+}
 
 // The end of a turn, for all threads of every block.
-GPU_DEVICE void end_turn(const Peers& p, uint32_t turn, uint32_t* flag) {
+GPU_DEVICE void end_turn(const Peers& p, const Turn& turn, uint32_t* flag) {
   PeerHeader* own = header_of(p, p.rank);
   if (last_arrival(&own->arrivals, gridDim.x, flag) && threadIdx.x == 0) {
-    store4_peer(&own->turn, turn + 1);
+    store4_peer(&own->turn, turn.number + 1);
   }
 }
 
@@ -86,6 +100,22 @@ GPU_DEVICE uint32_t receive4(const Peers& p, uint8_t* at, uint32_t v, int from) 
   return v;
 }
 
+// Of turns in which a rank may be told nothing: all ranks greet before they wait for anything, and
+// wait for the others' greetings at the end.
+GPU_DEVICE bool greets(const Peers& p) {
+  return blockIdx.x == 0 && int(threadIdx.x) < p.ranks && int(threadIdx.x) != p.rank;
+}
+GPU_DEVICE void greet(const Peers& p, const Turn& turn) {
+  if (!turn.goes_on || !greets(p)) return;
+  store4_peer(greeting_of(p, int(threadIdx.x), turn.number, p.rank), 0);
+}
+GPU_DEVICE void await_greetings(const Peers& p, const Turn& turn) {
+  if (!greets(p)) return;
+  const int from = int(threadIdx.x);
+  uint8_t* at = greeting_of(p, p.rank, turn.number, from);
+  receive4(p, at, load4_peer(at), from);
+}
+
 GPU_DEVICE float4 floats(uint4 v) {
   return float4{as_float(v.x), as_float(v.y), as_float(v.z), as_float(v.w)};
 }
@@ -105,7 +135,7 @@ struct Sum {
   const SumOverRanks& p;
   int rows, tiles, quads;
   bool two_shots;
-  uint32_t turn;
+  Turn turn;
 };
 
 GPU_DEVICE Quad quad_of(const Sum& s, int index) {
@@ -137,7 +167,7 @@ GPU_DEVICE void send_part(const Sum& s, const Quad& q) {
   const int64_t place = part_place(s, q, peers.rank);
   for (int r = 0; r < peers.ranks; ++r) {
     if (r == peers.rank || (s.two_shots && r != q.owner)) continue;
-    store16_peer(slot_of(peers, r, s.turn) + place, part);
+    store16_peer(slot_of(peers, r, s.turn.number) + place, part);
   }
 }
 
@@ -151,7 +181,7 @@ GPU_DEVICE float4 residual(const Sum& s, const Quad& q, float4 sum) {
 // x + p0 + p1 + ... of a quad. All parts are asked for before the first is waited for.
 GPU_DEVICE float4 add_parts(const Sum& s, const Quad& q) {
   const Peers& peers = s.p.peers;
-  uint8_t* own = slot_of(peers, peers.rank, s.turn);
+  uint8_t* own = slot_of(peers, peers.rank, s.turn.number);
   uint4 parts[kMostRanks];
 #pragma unroll
   for (int r = 0; r < kMostRanks; ++r) {
@@ -197,23 +227,27 @@ __global__ void __launch_bounds__(kThreads, 1)
   uint32_t* flag = smem.take<uint32_t>(1);
   const Peers& peers = p.peers;
   const int rows = p.count ? *p.count : p.grid_rows, tiles = p.cols / kRankColumns;
-  const Sum s = {p, rows, tiles, rows * tiles * 4, two_shots, turn_of(peers)};
+  const Sum s = {p, rows, tiles, rows * tiles * 4, two_shots, begin_turn(peers)};
   const int first = int(blockIdx.x) * kThreads + int(threadIdx.x), step = int(gridDim.x) * kThreads;
   // Warps stay together: their first lane says when they are through.
   const auto each = [&](auto&& body) {
     for (int i = first; i - i % kWarp < s.quads; i += step) body(quad_of(s, i), i < s.quads);
   };
+  // Of any row every rank is told each other's part, or a sum with it.
+  const bool told = s.quads > 0;
+  if (!told) greet(peers, s.turn);
   each([&](const Quad& q, bool real) {
-    if (real && (!two_shots || q.owner != peers.rank)) send_part(s, q);
+    if (real && s.turn.goes_on && (!two_shots || q.owner != peers.rank)) send_part(s, q);
   });
   each([&](const Quad& q, bool real) {
     const bool mine = real && (!two_shots || q.owner == peers.rank);
     float4 v = {0, 0, 0, 0};
     if (mine) v = add_parts(s, q);
-    if (mine && two_shots) {
+    if (mine && two_shots && s.turn.goes_on) {
       const uint4 sum = sendable(words(v));
       for (int r = 0; r < peers.ranks; ++r) {
-        if (r != peers.rank) store16_peer(slot_of(peers, r, s.turn) + sum_place(s, q), sum);
+        if (r == peers.rank) continue;
+        store16_peer(slot_of(peers, r, s.turn.number) + sum_place(s, q), sum);
       }
     }
     finish(s, q, mine, v);
@@ -223,12 +257,13 @@ __global__ void __launch_bounds__(kThreads, 1)
       const bool mine = real && q.owner != peers.rank;
       float4 v = {0, 0, 0, 0};
       if (mine) {
-        uint8_t* at = slot_of(peers, peers.rank, s.turn) + sum_place(s, q);
+        uint8_t* at = slot_of(peers, peers.rank, s.turn.number) + sum_place(s, q);
         v = floats(receive16(peers, at, load16_peer(at), q.owner));
       }
       finish(s, q, mine, v);
     });
   }
+  if (!told) await_greetings(peers, s.turn);
   end_turn(peers, s.turn, flag);
 }
 
@@ -237,7 +272,7 @@ __global__ void __launch_bounds__(kThreads) add_gathered_kernel(SumOverRanks p) 
   pdl_launch_dependents();
   pdl_wait();
   const int rows = p.grid_rows, tiles = p.cols / kRankColumns;
-  const Sum s = {p, rows, tiles, rows * tiles * 4, false, 0};
+  const Sum s = {p, rows, tiles, rows * tiles * 4, false, {}};
   const int index = int(blockIdx.x) * kThreads + int(threadIdx.x);
   const bool mine = index < s.quads;
   const Quad q = quad_of(s, index);
@@ -290,13 +325,14 @@ __global__ void __launch_bounds__(kThreads) gather_logits_kernel(GatherLogits p)
   Shared smem;
   uint32_t* flag = smem.take<uint32_t>(1);
   const Peers& peers = p.peers;
-  const uint32_t turn = turn_of(peers);
+  const Turn turn = begin_turn(peers);
+  greet(peers, turn);
   const Logits all(p, p.count ? *p.count : p.grid_rows);
   const int first = int(blockIdx.x) * kThreads + int(threadIdx.x), step = int(gridDim.x) * kThreads;
   const auto place = [&](Logits::Value v) {
     return (int64_t(v.row / peers.ranks) * p.vocab + v.column) * 4;
   };
-  for (int i = first; i < all.sent(); i += step * kValuesAtOnce) {
+  for (int i = first; turn.goes_on && i < all.sent(); i += step * kValuesAtOnce) {
     uint32_t values[kValuesAtOnce];
 #pragma unroll
     for (int u = 0; u < kValuesAtOnce; ++u) {
@@ -306,10 +342,10 @@ __global__ void __launch_bounds__(kThreads) gather_logits_kernel(GatherLogits p)
     for (int u = 0; u < kValuesAtOnce; ++u) {
       if (i + u * step >= all.sent()) break;
       const Logits::Value v = all.sent(i + u * step);
-      store4_peer(slot_of(peers, v.row % peers.ranks, turn) + place(v), sendable(values[u]));
+      store4_peer(slot_of(peers, v.row % peers.ranks, turn.number) + place(v), sendable(values[u]));
     }
   }
-  uint8_t* own = slot_of(peers, peers.rank, turn);
+  uint8_t* own = slot_of(peers, peers.rank, turn.number);
   for (int i = first; i < all.received(); i += step * kValuesAtOnce) {
     uint32_t values[kValuesAtOnce];
 #pragma unroll
@@ -324,6 +360,7 @@ __global__ void __launch_bounds__(kThreads) gather_logits_kernel(GatherLogits p)
       *all.at(v) = as_float(receive4(peers, own + place(v), values[u], kMostRanks));
     }
   }
+  await_greetings(peers, turn);
   end_turn(peers, turn, flag);
 }
 
@@ -363,22 +400,25 @@ __global__ void __launch_bounds__(kThreads) share_ids_kernel(ShareIds p) {
   Shared smem;
   uint32_t* flag = smem.take<uint32_t>(1);
   const Peers& peers = p.peers;
-  const uint32_t turn = turn_of(peers);
+  const Turn turn = begin_turn(peers);
+  greet(peers, turn);
   const auto* header = reinterpret_cast<const SampleHeader*>(p.block);
   const auto* samples = step_array<SampleRow>(header, header->sample_rows) + p.first;
   for (int i = int(threadIdx.x); i < p.rows; i += kThreads) {
     const int slot = samples[i].slot;
-    if (slot < 0 || i % peers.ranks != peers.rank) continue;
+    if (!turn.goes_on || slot < 0 || i % peers.ranks != peers.rank) continue;
     for (int r = 0; r < peers.ranks; ++r) {
-      if (r != peers.rank) store4_peer(slot_of(peers, r, turn) + i * 4, uint32_t(p.slots[slot]));
+      if (r == peers.rank) continue;
+      store4_peer(slot_of(peers, r, turn.number) + i * 4, uint32_t(p.slots[slot]));
     }
   }
   for (int i = int(threadIdx.x); i < p.rows; i += kThreads) {
     const int slot = samples[i].slot, from = i % peers.ranks;
     if (slot < 0 || from == peers.rank) continue;
-    uint8_t* at = slot_of(peers, peers.rank, turn) + i * 4;
+    uint8_t* at = slot_of(peers, peers.rank, turn.number) + i * 4;
     p.slots[slot] = int32_t(receive4(peers, at, load4_peer(at), from));
   }
+  await_greetings(peers, turn);
   end_turn(peers, turn, flag);
 }
 

@@ -42,11 +42,12 @@ double sum_seconds(Bench& b, int ranks, int cols, int times) {
     p.peers.one_shot_bytes = kOneShotBytes;
     p.peers.patience_ns = uint64_t(8e9);
     p.peers.stopped = reinterpret_cast<uint32_t*>(floats(2));
-    const size_t slots = 2 * size_t(kSlotBytes);
-    auto* own = reinterpret_cast<uint8_t*>(floats((kPeerHeaderBytes + slots) / sizeof(float)));
+    const size_t bytes = peer_bytes(kSlotBytes);
+    auto* own = reinterpret_cast<uint8_t*>(floats(bytes / sizeof(float)));
     if (s) {
-      context.check(cudaMemsetAsync(own + kPeerHeaderBytes, 0xff, slots, context.stream()),
-                    "clearing slots");
+      context.check(
+          cudaMemsetAsync(own + kPeerHeaderBytes, 0xff, bytes - kPeerHeaderBytes, context.stream()),
+          "clearing slots");
       context.synchronize();
     }
     memory[size_t(r)] = s && context.ok() ? own : nullptr;

@@ -6,6 +6,9 @@
 // accesses: block barriers count epochs of the block, warp barriers epochs of the warp. A shuffle
 // is no barrier. Blocks of one launch are ordered by arrive() alone. Launches are, except before
 // pdl_wait().
+//
+// Words that several GPUs write (peer_store) may be overwritten by another GPU only when the one
+// they lie on has read them, and has told so: by a word of a later launch of its own.
 #include <dlfcn.h>
 #include <sys/mman.h>
 
@@ -51,6 +54,17 @@ struct Region {
 std::map<uintptr_t, Region> allocations;  // by base
 thread_local Region shared_region;
 thread_local std::vector<Cell> shared_cells;
+
+// What a GPU knows of each: the latest launch of which it has read a word, or has been told so.
+using Known = std::map<int, uint32_t>;
+struct PeerWord {  // 32 bits that a kernel stored
+  int writer = 0;
+  uint32_t launch = 0;  // its first serial
+  bool read = false;    // by the GPU that it lies on
+  Known known;          // of the writer
+};
+std::map<uintptr_t, PeerWord> peer_words;
+std::map<int, Known> known_of;  // by GPU
 
 std::vector<std::string> errors;
 std::set<std::string> seen;
@@ -143,6 +157,45 @@ std::string neighbour_of(uintptr_t a) {
       return std::to_string(past) + " bytes past the end of " + it->second.name;
   }
   return "no device memory near it";
+}
+
+void forget_peer_words(const void* p, size_t bytes) {
+  peer_words.erase(peer_words.lower_bound(uintptr_t(p)),
+                   peer_words.lower_bound(uintptr_t(p) + bytes));
+}
+
+void note_peer_load(const Region& r, const void* p, size_t bytes) {
+  const int own = current_launch->device;
+  for (auto it = peer_words.lower_bound(uintptr_t(p));
+       it != peer_words.end() && it->first < uintptr_t(p) + bytes; ++it) {
+    PeerWord& word = it->second;
+    if (own == r.device) word.read = true;
+    if (own == word.writer) continue;
+    Known& known = known_of[own];
+    known[word.writer] = std::max(known[word.writer], word.launch);
+    for (const auto& [gpu, launch] : word.known) known[gpu] = std::max(known[gpu], launch);
+  }
+}
+
+void note_peer_store(const Region& r, const void* p, const void* value, size_t bytes,
+                     const Where& where) {
+  const int own = current_launch->device;
+  for (size_t i = 0; i < bytes; i += 4) {
+    const uintptr_t at = uintptr_t(p) + i;
+    if (std::memcmp(reinterpret_cast<const void*>(at), static_cast<const char*>(value) + i, 4) == 0)
+      continue;  // who says the same twice takes nothing away
+    const auto [it, fresh] = peer_words.try_emplace(at);
+    PeerWord& word = it->second;
+    if (!fresh && word.writer != r.device && !word.read) {
+      report("overwrites a word of " + r.name + " that its GPU has not read", &where, nullptr);
+    } else if (!fresh && word.writer == r.device && own != r.device &&
+               known_of[own][r.device] <= word.launch) {
+      report(
+          "overwrites a word of " + r.name + " and may be earlier than its GPU's own store there",
+          &where, nullptr);
+    }
+    word = {own, current_launch->first_serial, false, known_of[own]};
+  }
 }
 
 // Remembers a read of a byte; of several readers, that there were several.
@@ -281,6 +334,7 @@ void add_memory(void* p, size_t bytes, int device) {
 void remove_memory(void* p) {
   auto it = allocations.find(uintptr_t(p));
   if (it == allocations.end()) return;
+  forget_peer_words(p, it->second.bytes);
   munmap(it->second.cells, it->second.bytes * sizeof(Cell) + 1);
   allocations.erase(it);
 }
@@ -288,6 +342,7 @@ void remove_memory(void* p) {
 bool host_wrote(void* p, size_t bytes) {
   Region* r = find(uintptr_t(p));
   if (!r || r->shared || uintptr_t(p) + bytes > uintptr_t(r->base) + r->bytes) return false;
+  forget_peer_words(p, bytes);
   if (bytes == r->bytes) {  // all of it: give the pages back
     madvise(r->cells, bytes * sizeof(Cell) + 1, MADV_DONTNEED);
     r->initialised = true;
@@ -381,12 +436,16 @@ void peer_load(void* value, const void* p, size_t bytes, const Where& where) {
     for (size_t i = 0; i < bytes; ++i) {
       if (cell[i].write.serial != block->serial) cell[i].write = {};
     }
+    if (config().check) note_peer_load(*r, p, bytes);
   }
   check_kernel_access(p, bytes, false, true, &where, nullptr);
   std::memcpy(value, p, bytes);
 }
 void peer_store(void* p, const void* value, size_t bytes, const Where& where) {
   check_kernel_access(p, bytes, true, true, &where, nullptr);
+  Inside inside;
+  const Region* r = find(uintptr_t(p));
+  if (config().check && r && !r->shared) note_peer_store(*r, p, value, bytes, where);
   std::memcpy(p, value, bytes);
 }
 

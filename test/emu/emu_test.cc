@@ -264,6 +264,62 @@ TEST(emu_copies_are_late) {
   cudaStreamDestroy(stream);
 }
 
+// A word that one GPU writes and another takes: the next one may come when the second has said so.
+void put(uint32_t* word, uint32_t value) { store4_peer(word, value); }
+void take(uint32_t* word) {
+  if (load4_peer(word) != 0) store4_peer(word, 0);
+}
+
+TEST(emu_words_of_other_gpus) {
+  const auto on = [](int gpu, auto kernel, auto... a) {
+    cudaSetDevice(gpu);
+    run(1, 1, 0, false, kernel, a...);
+  };
+  const int before = emu::machine().gpus;
+  emu::machine().gpus = 2;
+  {
+    cudaSetDevice(1);
+    cudaDeviceEnablePeerAccess(0, 0);
+    Buffer answers(1);
+    cudaSetDevice(0);
+    cudaDeviceEnablePeerAccess(1, 0);
+    Buffer words(1);
+    const auto zeros = [&] {
+      for (Buffer* b : {&words, &answers}) cudaMemsetAsync(b->data, 0, 4, nullptr);
+    };
+    in_all_orders("", [&] {
+      zeros();
+      for (uint32_t turn = 1; turn < 4; ++turn) {
+        on(1, put, words.data, turn);
+        on(0, take, words.data);
+        on(0, put, answers.data, turn);
+        on(1, take, answers.data);
+      }
+    });
+    in_all_orders("that its GPU has not read", [&] {
+      zeros();
+      on(1, put, words.data, 1u);
+      on(1, put, words.data, 2u);
+    });
+    in_all_orders("may be earlier than its GPU's own store", [&] {
+      zeros();
+      on(1, put, words.data, 1u);
+      on(0, take, words.data);
+      on(1, put, words.data, 2u);
+    });
+    // An answer that was stored before the word was taken says nothing.
+    in_all_orders("may be earlier than its GPU's own store", [&] {
+      zeros();
+      on(1, put, words.data, 1u);
+      on(0, put, answers.data, 1u);
+      on(0, take, words.data);
+      on(1, take, answers.data);
+      on(1, put, words.data, 2u);
+    });
+  }
+  emu::machine().gpus = before;
+}
+
 TEST(emu_launch_limits) {
   Buffer out(32);
   in_all_orders("2048 threads", [&] { run(1, 2048, 0, false, divergent, out.data); });

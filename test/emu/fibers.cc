@@ -285,9 +285,12 @@ void collective(Op op, uint32_t mask, const void* in, size_t bytes, const Where&
 }
 
 // Nothing else of the block can run: other threads' kernels may, then those who wait look again.
+// After a fault on any GPU what they wait for may never come.
 bool look_at_peers() {
   if (at_peers.empty()) return false;
   let_others_run();
+  abandoned = abandoned || has_errors();
+  if (abandoned) return false;
   for (uint16_t i : at_peers) make_ready(i);
   at_peers.clear();
   return true;

@@ -45,7 +45,7 @@ struct Rank {
     peers.one_shot_bytes = kOneShot;
     peers.patience_ns = uint64_t(60e9);
     peers.stopped = memory<uint32_t>({0, 0});
-    std::vector<uint8_t> fresh(kPeerHeaderBytes + 2 * size_t(kSlot), 0xff);
+    std::vector<uint8_t> fresh(peer_bytes(kSlot), 0xff);
     std::memset(fresh.data(), 0, kPeerHeaderBytes);
     own = memory(fresh);
     context.synchronize();
@@ -136,8 +136,8 @@ void sum_turn(Rank& rank, int turn, const Turn& t) {
   const std::vector<float> gain = normals(turn, 51, size_t(t.cols));
   SumOverRanks p;
   p.peers = rank.peers;
-  p.partial = rank.memory(normals(turn, rank.peers.rank, n));
-  p.x = rank.memory(normals(turn, 50, n));
+  p.partial = rank.memory(normals(turn, rank.peers.rank, std::max(n, size_t(1))));
+  p.x = rank.memory(normals(turn, 50, std::max(n, size_t(1))));
   p.cols = t.cols;
   p.grid_rows = t.rows + (t.counted ? 3 : 0);
   if (t.counted) p.count = rank.memory(std::vector<int32_t>{t.rows});
@@ -162,9 +162,15 @@ void sum_turn(Rank& rank, int turn, const Turn& t) {
 // In one shot and in two, with more and fewer rows than the turn before: what a turn leaves in its
 // slot is nothing.
 TEST(ranks_add_the_same_sums) {
-  const std::vector<Turn> turns = {{1, 64, false, true},   {5, 64},
-                                   {20, 112, false, true}, {2, 64, true, false, true},
-                                   {33, 64, true, true},   {1, 48}};
+  const std::vector<Turn> turns = {{1, 64, false, true},
+                                   {5, 64},
+                                   {20, 112, false, true},
+                                   {2, 64, true, false, true},
+                                   {33, 64, true, true},
+                                   {1, 48},
+                                   {0, 64, false, false, true},
+                                   {4, 64},
+                                   {3, 64}};
   for (const int ranks : {2, 4, 8}) {
     for (const emu::Order order : kOrders) {
       on_ranks(ranks, order, [&](Rank& rank) {
@@ -205,39 +211,62 @@ TEST(ranks_add_in_replayed_graphs) {
   }
 }
 
+// One turn: `counted`, of a launch for more rows.
+void gather_turn(Rank& rank, int turn, int rows, bool counted) {
+  constexpr int kVocab = 101;
+  const int own = rank.peers.rank, ranks = rank.peers.ranks;
+  GatherLogits p;
+  p.peers = rank.peers;
+  p.vocab = kVocab;
+  p.grid_rows = rows + (counted ? 3 : 0);
+  if (counted) p.count = rank.memory(std::vector<int32_t>{rows});
+  p.first_col = kVocab * own / ranks;
+  p.cols = kVocab * (own + 1) / ranks - p.first_col;
+  EXPECT(p.grid_rows <= logit_rows_of_turn(p.peers, kVocab));
+  const std::vector<float> all = normals(turn, 0, size_t(p.grid_rows) * kVocab);
+  std::vector<float> part(all.size(), 1e9f);
+  for (int i = 0; i < rows; ++i) {
+    std::copy_n(&all[size_t(i * kVocab + p.first_col)], p.cols,
+                &part[size_t(i * kVocab + p.first_col)]);
+  }
+  p.logits = rank.memory(part);
+  gather_logits(rank.context.queue(), p);
+  const std::vector<float> got = rank.read(p.logits, all.size());
+  for (int i = own; i < rows; i += ranks) {
+    const auto row = [&](const std::vector<float>& v) {
+      return std::vector<float>(v.begin() + i * kVocab, v.begin() + (i + 1) * kVocab);
+    };
+    EXPECT(same_bits(row(got), row(all)));
+  }
+}
+
+// Each slot several times, with other values: also where not every rank has a row to draw.
 TEST(ranks_gather_whole_rows) {
-  constexpr int kVocab = 101, kRows = 7;
+  constexpr int kRows[] = {7, 3, 40, 33, 1, 1, 2, 1};
   for (const int ranks : {2, 4}) {
     for (const emu::Order order : kOrders) {
       on_ranks(ranks, order, [&](Rank& rank) {
-        GatherLogits p;
-        p.peers = rank.peers;
-        p.vocab = kVocab;
-        p.grid_rows = kRows;
-        p.first_col = kVocab * rank.peers.rank / ranks;
-        p.cols = kVocab * (rank.peers.rank + 1) / ranks - p.first_col;
-        EXPECT(kRows <= logit_rows_of_turn(p.peers, kVocab));
-        // Four turns: each slot twice, with other values.
-        for (int turn = 0; turn < 4; ++turn) {
-          const std::vector<float> all = normals(turn, 0, kRows * kVocab);
-          std::vector<float> part(all.size(), 1e9f);
-          for (int i = 0; i < kRows; ++i) {
-            std::copy_n(&all[size_t(i * kVocab + p.first_col)], p.cols,
-                        &part[size_t(i * kVocab + p.first_col)]);
-          }
-          p.logits = rank.memory(part);
-          gather_logits(rank.context.queue(), p);
-          const std::vector<float> got = rank.read(p.logits, all.size());
-          for (int i = rank.peers.rank; i < kRows; i += ranks) {
-            const auto row = [&](const std::vector<float>& v) {
-              return std::vector<float>(v.begin() + i * kVocab, v.begin() + (i + 1) * kVocab);
-            };
-            EXPECT(same_bits(row(got), row(all)));
-          }
-        }
+        int turn = 0;
+        for (const int rows : kRows) gather_turn(rank, turn++, rows, false);
+        for (const int rows : {2, 0, 0, 5}) gather_turn(rank, turn++, rows, true);
       });
     }
   }
+}
+
+// A rank that has nothing to wait for in a turn still does not leave the others behind.
+TEST(ranks_are_never_two_turns_apart) {
+  std::atomic<bool> begun{false};
+  on_ranks(2, emu::Order::natural, [&](Rank& rank) {
+    if (rank.peers.rank == 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      begun = true;
+    }
+    for (int turn = 0; turn < 3; ++turn) {
+      gather_turn(rank, turn, 1, false);  // rank 0 draws it
+      EXPECT(begun);
+    }
+  });
 }
 
 // What a library has gathered, in the place of words that come by themselves.
@@ -310,53 +339,62 @@ TEST(ranks_add_and_take_what_was_gathered) {
   }
 }
 
+constexpr int kIds = 6;
+struct IdBlock {
+  SampleHeader header;
+  SampleRow rows[kIds + 1];
+};
+// Of 4 ranks. Sample i leaves 1000 * turn + i in slot 2 i; sample 3, and all when `none`, nowhere.
+// What the slots are for this rank before; after, when all have told.
+void ids_turn(Rank& rank, int turn, bool none, ShareIds* p, std::vector<int32_t>* slots) {
+  IdBlock block = {};
+  block.header = {kIds + 1, uint32_t(offsetof(IdBlock, rows))};
+  std::vector<int32_t> before(16, -5), after(16, -5);
+  // The first sample is of a slice before.
+  for (int i = 0; i < kIds; ++i) {
+    const bool leaves = !none && i != 3;
+    block.rows[i + 1].slot = leaves ? 2 * i : -1;
+    if (!leaves) continue;
+    after[size_t(2 * i)] = 1000 * turn + i;
+    if (i % 4 == rank.peers.rank) before[size_t(2 * i)] = after[size_t(2 * i)];
+  }
+  p->peers = rank.peers;
+  p->first = 1;
+  p->rows = kIds;
+  const auto* bytes = reinterpret_cast<const uint8_t*>(&block);
+  p->block = rank.memory(std::vector<uint8_t>(bytes, bytes + sizeof block));
+  p->slots = rank.memory(before);
+  share_ids(rank.context.queue(), *p);
+  EXPECT(rank.read(p->slots, after.size()) == after);
+  *slots = before;
+}
+
 TEST(ranks_share_the_ids_that_each_drew) {
-  constexpr int kRows = 6;
   for (const emu::Order order : kOrders) {
     on_ranks(4, order, [&](Rank& rank) {
-      struct Block {
-        SampleHeader header;
-        SampleRow rows[kRows + 1];
-      };
-      Block block = {};
-      block.header = {kRows + 1, uint32_t(offsetof(Block, rows))};
-      std::vector<int32_t> slots(16, -5);
-      // The first sample is of a slice before; sample 3 leaves its id nowhere.
-      for (int i = 0; i < kRows; ++i) {
-        block.rows[i + 1].slot = i == 3 ? -1 : 2 * i;
-        if (i % 4 == rank.peers.rank) slots[size_t(2 * i)] = 1000 + i;
-      }
       ShareIds p;
-      p.peers = rank.peers;
-      p.first = 1;
-      p.rows = kRows;
-      const auto* bytes = reinterpret_cast<const uint8_t*>(&block);
-      p.block = rank.memory(std::vector<uint8_t>(bytes, bytes + sizeof block));
-      p.slots = rank.memory(slots);
-      share_ids(rank.context.queue(), p);
-      const std::vector<int32_t> got = rank.read(p.slots, slots.size());
-      for (int i = 0; i < kRows; ++i) {
-        if (i != 3) EXPECT_EQ(got[size_t(2 * i)], 1000 + i);
-      }
-      EXPECT_EQ(got[1], -5);
+      std::vector<int32_t> slots;
+      for (const int turn : {1, 2, 3, 4, 5, 6}) ids_turn(rank, turn, turn < 4, &p, &slots);
+      for (const int turn : {7, 8}) ids_turn(rank, turn, turn < 8, &p, &slots);
 
       // And by a library: what the others have told lies in their places.
       constexpr int kRanks = 4;
-      std::vector<int32_t> told(size_t(kRanks * kRows), -9);
-      for (int i = 0; i < kRows; ++i) told[size_t(i % kRanks * kRows + i)] = 1000 + i;
+      const std::vector<int32_t> shared = rank.read(p.slots, slots.size());
+      std::vector<int32_t> told(size_t(kRanks * kIds), -9);
+      for (int i = 0; i < kIds; ++i) told[size_t(i % kRanks * kIds + i)] = 8000 + i;
       p.slots = rank.memory(slots);
       p.gathered = rank.memory(std::vector<int32_t>(told.size(), -9));
       pack_ids(rank.context.queue(), p);
       const std::vector<int32_t> packed = rank.read(p.gathered, told.size());
-      for (int i = 0; i < kRanks * kRows; ++i) {
-        const bool own = i / kRows == rank.peers.rank;
-        if (own && i % kRows != 3 && i % kRows % kRanks == rank.peers.rank)
+      for (int i = 0; i < kRanks * kIds; ++i) {
+        const bool own = i / kIds == rank.peers.rank;
+        if (own && i % kIds != 3 && i % kIds % kRanks == rank.peers.rank)
           EXPECT_EQ(packed[size_t(i)], told[size_t(i)]);
         if (!own) EXPECT_EQ(packed[size_t(i)], -9);
       }
       p.gathered = rank.memory(told);
       unpack_ids(rank.context.queue(), p);
-      EXPECT(rank.read(p.slots, slots.size()) == got);
+      EXPECT(rank.read(p.slots, slots.size()) == shared);
     });
   }
 }

@@ -327,7 +327,7 @@ TEST(the_table_promises_what_an_engine_plans) {
       in.shard = {.rank = row.ranks - 1, .ranks = row.ranks};
       in.format = row.format;
       // Slots of 8 MiB in turn, as the CUDA backend has them.
-      in.group_bytes = row.ranks > 1 ? (size_t(16) << 20) + 256 : 0;
+      in.group_bytes = row.ranks > 1 ? (size_t(16) << 20) + 512 : 0;
       in.available = size_t(0.95 * double(row.gpu_bytes));
       in.max_seqs = 1024;
       RankShape rank;
