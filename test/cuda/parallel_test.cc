@@ -120,6 +120,13 @@ void expect_ranks(const Group& group) {
 }
 
 TEST(two_ranks_agree) { expect_ranks({.ranks = 2}); }
+TEST(four_ranks_agree) { expect_ranks({.ranks = 4, .requests = 2}); }
+TEST(four_ranks_agree_on_nemotron) {
+  expect_ranks({.ranks = 4, .architecture = "NemotronForCausalLM", .requests = 2});
+}
+TEST(four_ranks_agree_on_deci) {
+  expect_ranks({.ranks = 4, .architecture = "DeciLMForCausalLM", .requests = 2});
+}
 TEST(four_ranks_agree_with_fp8_weights) { expect_ranks({.ranks = 4, .format = WeightFormat::fp8}); }
 TEST(four_ranks_agree_with_an_fp8_cache) {
   expect_ranks({.ranks = 4, .kv = DType::fp8_e4m3, .most = 5e-3});
