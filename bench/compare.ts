@@ -17,6 +17,7 @@ import { converse } from './serve/conversations.js'
 import { type Run, runOf } from './serve/figures.js'
 import { startServerProcess } from './server-process.js'
 import { shapeNamed, shapes } from './shapes.js'
+import { nodeArgs } from './source.js'
 import { compare, digits, median, table, times } from './stats.js'
 
 const flags = {
@@ -61,7 +62,7 @@ const loads = (given: readonly number[]): readonly number[] => (given.length > 0
 const startOurs = async (values: Values): Promise<Competitor> => {
   if (values['base-url'] !== undefined) return at('ours', values['base-url'], values.model)
   const { url, stop } = await startServerProcess(process.execPath, [
-    ...['--import', 'tsx', 'server/cli.ts', 'serve', '--port', '0', '--device', 'cpu'],
+    ...[...nodeArgs('server/cli.ts'), 'serve', '--port', '0', '--device', 'cpu'],
     ...['--model', benchModel(shapeNamed(values.shape)), '--served-model-name', 'm'],
     ...['--threads', String(values.threads), '--max-num-seqs', String(mostAtOnce(values))],
   ])

@@ -7,12 +7,12 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { count, readFlags, text, UsageError } from './flags.js'
 import { machine, machineLine } from './machine.js'
 import { benchModel } from './random-model.js'
 import { serveHere } from './server-process.js'
 import { shapeNamed } from './shapes.js'
+import { nodeFlags, runnable } from './source.js'
 import { median } from './stats.js'
 
 const flags = {
@@ -129,8 +129,8 @@ export const run = async (args: readonly string[]): Promise<void> => {
   const loop = watchLoop()
   const blocks = new Map<string, Block[]>(KINDS.map((kind) => [kind, []]))
   const settings = [new URL(server.url).port, values.requests, shape.maxPosition].map(String)
-  const sender = fork(fileURLToPath(import.meta.url), ['client', ...settings], {
-    execArgv: process.execArgv,
+  const sender = fork(runnable('bench/event-loop.ts'), ['client', ...settings], {
+    execArgv: [...nodeFlags],
   })
   sender.on('message', (message: string) => {
     if (message === 'begin') loop.reset()

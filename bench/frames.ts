@@ -9,6 +9,7 @@ import { chromium, type Page } from 'playwright-core'
 import { count, optional, readFlags, UsageError } from './flags.js'
 import { machineLine } from './machine.js'
 import { startServerProcess } from './server-process.js'
+import { nodeArgs } from './source.js'
 import { median, quantile, table } from './stats.js'
 
 const flags = {
@@ -140,7 +141,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
   if (executablePath === undefined)
     throw new UsageError('there is no Chromium: apt-get install chromium, or --chromium FILE')
   const server = await startServerProcess(process.execPath, [
-    ...['--import', 'tsx', 'server/cli.ts', 'serve', '--port', '0', '--device', 'cpu'],
+    ...[...nodeArgs('server/cli.ts'), 'serve', '--port', '0', '--device', 'cpu'],
   ])
   const scripted = await startScripted(server.url, rate, tokens)
   const browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })

@@ -8,6 +8,7 @@ import { benchModel } from './random-model.js'
 import { ownLimits } from './serve/own-limit.js'
 import { startServerProcess } from './server-process.js'
 import { shapes } from './shapes.js'
+import { nodeArgs } from './source.js'
 import { compare, median, percent } from './stats.js'
 
 const STREAMS = [1, 256]
@@ -66,7 +67,7 @@ const inProcess = async (folder: string, threads: number): Promise<Rates> => {
 
 const overHttp = async (folder: string, threads: number): Promise<Rates> => {
   const server = await startServerProcess(process.execPath, [
-    ...['--import', 'tsx', 'server/cli.ts', 'serve', '--model', folder, '--served-model-name', 'm'],
+    ...[...nodeArgs('server/cli.ts'), 'serve', '--model', folder, '--served-model-name', 'm'],
     ...['--port', '0', '--kv-cache-memory', String(KV_BYTES), '--threads', String(threads)],
     ...['--max-num-seqs', String(Math.max(...STREAMS))],
   ])

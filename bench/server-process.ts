@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
@@ -11,11 +11,23 @@ import { readSettings } from '../server/settings/read.js'
 import { createProgress } from '../server/terminal.js'
 import { packagePath } from '../server/version.js'
 import { UsageError } from './flags.js'
+import { nodeArgs } from './source.js'
 
 type ServerProcess = {
   /** Ends in /v1. */
   readonly url: string
+  /** Milliseconds that its main thread has run; NaN where the system does not tell. */
+  readonly mainThreadMs: () => number
   readonly stop: () => Promise<void>
+}
+
+const mainThreadMs = (pid: number | undefined): number => {
+  try {
+    const [ran] = readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8').split(' ')
+    return Number(ran) / 1e6
+  } catch {
+    return Number.NaN
+  }
 }
 
 /** Resolves when it says at which address it serves. */
@@ -38,18 +50,20 @@ export const startServerProcess = async (
     server.kill('SIGTERM')
     await once(server, 'close')
   }
-  return { url, stop }
+  return { url, mainThreadMs: () => mainThreadMs(server.pid), stop }
 }
 
 /** `model`: a folder; undefined: the embedded reasoner, by whose name it is served. `places`: sequences that
- * run, and as many wait. */
+ * run, and as many wait. `threads`: undefined: as many as the server takes by itself. */
 export const startSmallServer = (
   model: string | undefined,
   places: number,
+  threads?: number,
 ): Promise<ServerProcess> =>
   startServerProcess(process.execPath, [
-    ...['--import', 'tsx', 'server/cli.ts', 'serve', '--port', '0', '--device', 'cpu'],
+    ...[...nodeArgs('server/cli.ts'), 'serve', '--port', '0', '--device', 'cpu'],
     ...['--max-num-seqs', String(places), '--max-waiting', String(places)],
+    ...(threads === undefined ? [] : ['--threads', String(threads)]),
     ...(model === undefined ? [] : ['--model', model, '--served-model-name', 'tiny-reasoner']),
   ])
 

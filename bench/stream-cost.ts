@@ -7,12 +7,12 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { type AddressInfo, createConnection } from 'node:net'
-import { fileURLToPath } from 'node:url'
 import type { Delta, Engine } from '../server/engine/types.js'
 import { machineLine } from './machine.js'
 import { benchModel } from './random-model.js'
 import { serveHere } from './server-process.js'
 import { shapeNamed } from './shapes.js'
+import { nodeFlags, runnable } from './source.js'
 import { compare, median } from './stats.js'
 
 const STEP_MS = 4
@@ -138,7 +138,7 @@ const receive = async (from: ChildProcess): Promise<number> => {
 }
 
 const serve = async (kind: string): Promise<Served> => {
-  const server = fork(fileURLToPath(import.meta.url), [kind], { execArgv: process.execArgv })
+  const server = fork(runnable('bench/stream-cost.ts'), [kind], { execArgv: [...nodeFlags] })
   return { process: server, port: await receive(server) }
 }
 

@@ -1,10 +1,11 @@
 // A test file is a list of TEST(name) { ... } bodies; EXPECT* report and go on, REQUIRE* report and
 // leave the test. One main per executable: NEMOTRON_TEST_MAIN in exactly one of its files.
 //
-//   ops_test [--list] [--exact] [--tell] [text...]
+//   ops_test [--list] [--exact] [--tell] [--times] [text...]
 //
 // Runs the tests whose name contains any of the texts, or is one of them (--exact). --tell says
-// each name before its test runs: where a program ends or hangs, that test did it.
+// each name before its test runs: where a program ends or hangs, that test did it. --times says
+// what processor time each took.
 //
 // Used from one thread; a check made on another thread must be joined before the test ends.
 #pragma once
@@ -13,6 +14,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <sstream>
 #include <string>
@@ -62,7 +64,7 @@ std::string show(const T& v) {
 }
 
 inline int run_all(int argc, char** argv) {
-  bool list = false, exact = false, tell = false;
+  bool list = false, exact = false, tell = false, times = false;
   std::vector<std::string> texts;
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
@@ -72,6 +74,8 @@ inline int run_all(int argc, char** argv) {
       exact = true;
     } else if (arg == "--tell") {
       tell = true;
+    } else if (arg == "--times") {
+      times = true;
     } else {
       texts.push_back(arg);
     }
@@ -89,7 +93,11 @@ inline int run_all(int argc, char** argv) {
     if (tell) std::printf("RUNS %s\n", c.name.c_str());
     std::fflush(stdout);
     const int before = failures().load();
+    const std::clock_t began = std::clock();
     c.body();
+    if (times) {
+      std::printf("%8.3f s %s\n", double(std::clock() - began) / CLOCKS_PER_SEC, c.name.c_str());
+    }
     if (failures().load() == before) {
       ++passed;
     } else {

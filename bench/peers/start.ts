@@ -9,6 +9,7 @@ import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { cacheFolder } from '../machine.js'
+import { nodeArgs } from '../source.js'
 import type { Answer, ChildOptions, Ready, Task } from './protocol.js'
 
 /** Bytes; `huge`: the part of `anonymous` that lies in huge pages. */
@@ -115,16 +116,17 @@ const start = async (
 
 const script = (name: string): string => fileURLToPath(new URL(name, import.meta.url))
 
-const typescript = (name: string, options: ChildOptions): readonly [string, ...string[]] => [
+const typescript = (source: string, options: ChildOptions): readonly [string, ...string[]] => [
   process.execPath,
-  ...['--import', 'tsx', script(name), JSON.stringify(options)],
+  ...nodeArgs(source),
+  JSON.stringify(options),
 ]
 
 // malloc asks for huge pages: 1.3 to 1.6 times the read rate where the kernel's setting is "madvise".
 const hugePages = { GLIBC_TUNABLES: 'glibc.malloc.hugetlb=1' }
 
 export const startOurs = (name: string, options: ChildOptions): Promise<Running> =>
-  start(name, typescript('ours.ts', options))
+  start(name, typescript('bench/peers/ours.ts', options))
 
 const llamaVersion = '3.22.1'
 
@@ -147,7 +149,7 @@ export const installLlama = (): string => {
 /** `options.model` is the GGUF file. */
 export const startLlama = async (options: ChildOptions): Promise<Running> => {
   installLlama()
-  return start('llama.cpp', typescript('llama.ts', options), hugePages)
+  return start('llama.cpp', typescript('bench/peers/llama.ts', options), hugePages)
 }
 
 /** torch and transformers of bench/.cache/venv, else of python3. */

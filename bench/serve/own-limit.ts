@@ -4,9 +4,9 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { fileURLToPath } from 'node:url'
 import { createTarget, runLoad } from '../load-generator.js'
 import { machineLine } from '../machine.js'
+import { nodeFlags, runnable } from '../source.js'
 import { percent } from '../stats.js'
 
 const TOKENS = 256
@@ -45,8 +45,8 @@ const child = async (): Promise<void> => {
 type Limit = { readonly streams: number; readonly tokensPerSecond: number; readonly busy: number }
 
 export const ownLimits = async (): Promise<readonly Limit[]> => {
-  const server: ChildProcess = fork(fileURLToPath(import.meta.url), ['scripted'], {
-    execArgv: process.execArgv,
+  const server: ChildProcess = fork(runnable('bench/serve/own-limit.ts'), ['scripted'], {
+    execArgv: [...nodeFlags],
   })
   const [port] = await once(server, 'message')
   const target = createTarget(`http://127.0.0.1:${port}/v1`, undefined, 'chat')

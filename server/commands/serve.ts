@@ -5,7 +5,7 @@ import { type Command, Option } from 'commander'
 import { messageOf } from '../failure.js'
 import { createLog, tell } from '../log.js'
 import { isReward, type ServedModel } from '../model/served-model.js'
-import { type Serving, startServer } from '../server.js'
+import type { Serving } from '../server.js'
 import { FLAGS, type Settings } from '../settings/options.js'
 import { ConfigError, type FlagValues, readSettings, unknownVariables } from '../settings/read.js'
 import { createProgress, NO_PROGRESS } from '../terminal.js'
@@ -91,6 +91,7 @@ const run = async (settings: Settings): Promise<void> => {
   const isJson = !isSilent && isLogOnly()
   const progress = isSilent || isJson ? NO_PROGRESS : createProgress()
   const say = isSilent ? () => {} : isJson ? (text: string) => log.info(text) : tell
+  const { startServer } = await import('../server.js')
   const serving = await startServer({ settings, log, progress, tell: say })
   stopOnSignals(serving, say)
   const models = await serving.ready

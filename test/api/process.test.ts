@@ -2,18 +2,17 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { describe, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
+import { nodeArgs } from '../../bench/source.js'
 import { openEngine } from '../../server/engine/engine.js'
 import { generate, idsOf, smallEngine, until } from './support.js'
 import { tinyCheckpoint } from './tiny_checkpoint.js'
 
 const folder = tinyCheckpoint()
-const child = fileURLToPath(new URL('child.ts', import.meta.url))
 
 const runChild = (mode: string, ...more: string[]) =>
   new Promise<{ code: number | null; signal: string | null; lines: string[] }>((resolve) => {
-    const args = ['--expose-gc', '--import', 'tsx', child, mode, folder, ...more]
+    const args = ['--expose-gc', ...nodeArgs('test/api/child.ts'), mode, folder, ...more]
     const process_ = spawn(process.execPath, args, { timeout: 60_000 })
     let output = ''
     for (const stream of [process_.stdout, process_.stderr]) {

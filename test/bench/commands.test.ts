@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { benchModel } from '../../bench/random-model.js'
 import { shapeNamed } from '../../bench/shapes.js'
+import { nodeArgs } from '../../bench/source.js'
 import { packagePath } from '../../server/version.js'
 import { noAddon, type RealServer, startReal } from '../server/real-server.js'
 import { noBrowser } from '../web/browser.js'
@@ -17,7 +18,7 @@ type Ended = { readonly code: number | null; readonly out: string; readonly err:
 
 const bench = (...args: readonly string[]): Promise<Ended> =>
   new Promise((resolve) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', 'bench/main.ts', ...args], {
+    const child = spawn(process.execPath, [...nodeArgs('bench/main.ts'), ...args], {
       cwd: packagePath('.'),
     })
     let [out, err] = ['', '']
@@ -134,7 +135,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 cd '${packagePath('.')}'
-exec '${process.execPath}' --import tsx server/cli.ts serve --model "\${model%.gguf}" --port "$port" --threads 1 --device cpu
+exec '${process.execPath}' ${nodeArgs('server/cli.ts').join(' ')} serve --model "\${model%.gguf}" --port "$port" --threads 1 --device cpu
 `
 const REWARD = packagePath('models/tiny/tiny-reward')
 

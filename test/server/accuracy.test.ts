@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { pino } from 'pino'
+import { nodeArgs } from '../../bench/source.js'
 import { openEngine } from '../../server/engine/engine.js'
 import type { TokenLogprob } from '../../server/engine/types.js'
 import {
@@ -36,7 +37,7 @@ const measure = (model: string, against: string, dtype: 'auto' | 'fp8' | 'int8' 
 
 /** Its exit status and what it wrote. */
 const check = async (...args: string[]) => {
-  const cli = ['--import', 'tsx', packagePath('server/cli.ts'), 'check', '--threads', '1', ...args]
+  const cli = [...nodeArgs('server/cli.ts'), 'check', '--threads', '1', ...args]
   const child = spawn(process.execPath, cli, { stdio: ['ignore', 'pipe', 'pipe'] })
   const [out, err] = await Promise.all([child.stdout, child.stderr].map((one) => one.toArray()))
   const code = child.exitCode ?? (await new Promise((resolve) => child.once('exit', resolve)))

@@ -7,15 +7,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { packagePath } from '../../server/version.js'
+import { nodeArgs } from '../../bench/source.js'
 import { type Harness, startHarness } from './harness.js'
 
 const start = (args: readonly string[]) => {
-  const child = spawn(
-    process.execPath,
-    ['--import', 'tsx', packagePath('server/cli.ts'), 'batch', ...args],
-    { stdio: ['ignore', 'pipe', 'pipe'] },
-  )
+  const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), 'batch', ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   let text = ''
   for (const stream of [child.stdout, child.stderr])
     stream.on('data', (data) => {

@@ -10,6 +10,7 @@ import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Database from 'libsql'
 import OpenAI, { toFile } from 'openai'
+import { nodeArgs } from '../../bench/source.js'
 import { packagePath } from '../../server/version.js'
 import { noAddon } from './real-server.js'
 
@@ -17,7 +18,7 @@ const serve = async (dataDir: string) => {
   const child = spawn(
     process.execPath,
     [
-      ...['--import', 'tsx', packagePath('server/cli.ts'), 'serve', '--port', '0'],
+      ...[...nodeArgs('server/cli.ts'), 'serve', '--port', '0'],
       ...['--model', packagePath('models/tiny/tiny-reasoner'), '--kv-cache-memory', '32MiB'],
       ...['--threads', '1', '--max-num-seqs', '4', '--data-dir', dataDir],
     ],

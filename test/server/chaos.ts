@@ -8,6 +8,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once as onceOf } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import { createConnection, type Socket } from 'node:net'
+import { nodeArgs } from '../../bench/source.js'
 import { packagePath } from '../../server/version.js'
 import { chatCheckpoint } from './chat-checkpoint.js'
 
@@ -22,9 +23,7 @@ const start = async ({ args, env = {} }: Setup): Promise<Started> => {
   const child = spawn(
     process.execPath,
     [
-      '--import',
-      'tsx',
-      packagePath('server/cli.ts'),
+      ...nodeArgs('server/cli.ts'),
       'serve',
       '--port',
       '0',

@@ -6,6 +6,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
+import { nodeArgs } from '../../bench/source.js'
 import {
   lastBoxed,
   normaliseMath,
@@ -110,7 +111,7 @@ describe('checkers', () => {
 /** The command as people start it, once it has ended. */
 const evaluate = (args: readonly string[]) =>
   new Promise<{ code: number | null; out: string; err: string }>((resolve) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', 'server/cli.ts', 'eval', ...args], {
+    const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), 'eval', ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     let [out, err] = ['', '']

@@ -6,6 +6,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { nodeArgs } from '../../bench/source.js'
 import { loadAddon } from '../../server/engine/addon.js'
 import { openEngine } from '../../server/engine/engine.js'
 import { openPackage } from '../../server/model/package.js'
@@ -85,7 +86,7 @@ describe('a GGUF file', { skip }, () => {
     assert.deepEqual(widenedTexts(expected), [
       `1 tensor is not packed but in 16 bits a value or more, since ${why}: model.layers.1.mlp.gate_proj.weight`,
     ])
-    const cli = ['--import', 'tsx', packagePath('server/cli.ts'), 'info', mixed]
+    const cli = [...nodeArgs('server/cli.ts'), 'info', mixed]
     const said = execFileSync(process.execPath, cli, { encoding: 'utf8' })
     assert.match(said, /^on the CPU +1 tensor is not packed .*gate_proj\.weight$/m)
     const withDraft = execFileSync(process.execPath, [...cli, '--draft-model', quantised], {
@@ -99,7 +100,7 @@ describe('a GGUF file', { skip }, () => {
 
   test('is described with the memory it needs, and served by its name', () => {
     const cli = (...args: readonly string[]) =>
-      execFileSync(process.execPath, ['--import', 'tsx', packagePath('server/cli.ts'), ...args], {
+      execFileSync(process.execPath, [...nodeArgs('server/cli.ts'), ...args], {
         encoding: 'utf8',
       })
     const info = cli('info', quantised)

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { after, describe, test } from 'node:test'
+import { nodeArgs } from '../../bench/source.js'
 import { packagePath } from '../../server/version.js'
 
 const children = new Set<ChildProcess>()
@@ -21,7 +22,7 @@ const serve = async (fault: string, ...args: readonly string[]) => {
   const small = ['--port', '0', '--kv-cache-memory', '32MiB', '--threads', '2']
   const child = spawn(
     process.execPath,
-    ['--import', 'tsx', packagePath('server/cli.ts'), 'serve', '--model', model, ...small]
+    [...nodeArgs('server/cli.ts'), 'serve', '--model', model, ...small]
       .concat(['--device', 'cuda'])
       .concat(args),
     {

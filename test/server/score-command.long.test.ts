@@ -6,7 +6,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } fro
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { it } from 'node:test'
-import { fileURLToPath } from 'node:url'
+import { nodeArgs } from '../../bench/source.js'
 import { readLines } from '../../server/commands/lines.js'
 import { startHarness } from './harness.js'
 
@@ -35,9 +35,8 @@ it('scores 100,000 lines in memory that does not grow', async (t) => {
     for (let i = 0; i < LINES; i++)
       writeSync(file, `{"i":${i},"prompt":"p","response":"${'x'.repeat(1 + (i % 97))}"}\n`)
     closeSync(file)
-    const cli = fileURLToPath(new URL('../../server/cli.ts', import.meta.url))
     const command = ['score', input, '-o', output, '--url', `${h.url}/v1`, '--summary', 'json']
-    const child = spawn(process.execPath, ['--import', 'tsx', cli, ...command], {
+    const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), ...command], {
       stdio: ['ignore', 'pipe', 'ignore'],
     })
     let text = ''

@@ -21,20 +21,19 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
+import { nodeArgs } from '../../bench/source.js'
 import { RequestFailure } from '../../server/commands/client.js'
 import { readLines } from '../../server/commands/lines.js'
 import { type Asking, chatModelOf } from '../../server/commands/reward-job.js'
 import { type Harness, startHarness, until } from './harness.js'
 
-const cli = fileURLToPath(new URL('../../server/cli.ts', import.meta.url))
 const answerLength = (prompt: string): readonly number[] => [
   (prompt.split('assistant\n\n').at(-1) ?? '').length,
 ]
 
 const start = (args: readonly string[], stdin: string | Buffer = '') => {
-  const child = spawn(process.execPath, ['--import', 'tsx', cli, ...args], {
+  const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), ...args], {
     stdio: ['pipe', 'pipe', 'pipe'],
   })
   child.stdin.on('error', () => {}) // a command that ends early does not read it
@@ -540,7 +539,7 @@ describe('score and generate-pairs', () => {
     const full = openSync('/dev/full', 'w')
     const child = spawn(
       process.execPath,
-      ['--import', 'tsx', cli, 'score', input, '-o', output, '--url', url],
+      [...nodeArgs('server/cli.ts'), 'score', input, '-o', output, '--url', url],
       { stdio: ['ignore', full, 'pipe'] },
     )
     closeSync(full)

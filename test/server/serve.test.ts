@@ -17,6 +17,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import OpenAI from 'openai'
+import { nodeArgs } from '../../bench/source.js'
 import { packagePath } from '../../server/version.js'
 import { chatCheckpoint } from './chat-checkpoint.js'
 import { readAnswer, readEvents } from './harness.js'
@@ -49,11 +50,10 @@ const start = (
   env: NodeJS.ProcessEnv = {},
   stdout: 'pipe' | number = 'pipe',
 ): Omit<Running, 'url'> => {
-  const child = spawn(
-    process.execPath,
-    ['--import', 'tsx', packagePath('server/cli.ts'), 'serve', ...args],
-    { env: { ...process.env, ...env }, stdio: ['ignore', stdout, 'pipe'] },
-  )
+  const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), 'serve', ...args], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', stdout, 'pipe'],
+  })
   children.add(child)
   let text = ''
   for (const stream of [child.stdout, child.stderr])
