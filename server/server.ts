@@ -179,6 +179,7 @@ const openSocket = async (server: Server, settings: Settings): Promise<Listening
       log: server.log,
       host: settings.host,
       port: settings.port,
+      writeIdle: server.config.writeIdleTimeout * 1000,
       ...tlsOf(settings),
     })
   } catch (error) {

@@ -19,7 +19,6 @@ export const clientOf = (c: Ctx, config: HttpConfig) => {
     openStream: (onGone: (why: 'closed' | 'stalled') => void) =>
       openEventStream(outgoing, {
         headers: c.get('headers'),
-        writeIdle: config.writeIdleTimeout * 1000,
         ping: config.pingInterval * 1000,
         onGone,
       }),

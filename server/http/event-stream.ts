@@ -1,8 +1,9 @@
 // Server-sent events straight into the node response. One write per request per engine step: what is
 // sent within one tick is joined. A reader that stops reading never slows anyone: its text piles up
-// here (bounded by its own max_tokens) until it reads on, or is cut off.
+// here (bounded by its own max_tokens) until it reads on, or its socket is closed (listen.ts).
 
 import type { ServerResponse } from 'node:http'
+import { whyGone } from './stalled-reader.js'
 
 type EventStream = {
   /** Whole events, ended by a blank line. */
@@ -17,8 +18,6 @@ type EventStream = {
 
 type EventStreamOptions = {
   readonly headers: Readonly<Record<string, string>>
-  /** Milliseconds without a full drain after which a stalled reader is cut off. */
-  readonly writeIdle: number
   /** Milliseconds of silence after which `: ping` is sent. */
   readonly ping: number
   /** The client went away or was cut off before end(). Called at most once. */
@@ -114,8 +113,8 @@ type State = {
   out: Out | undefined
   pending: string
   isScheduled: boolean
-  /** Set while the reader does not read; it fires when it has had its time. */
-  blocked: NodeJS.Timeout | undefined
+  /** The reader has to take what was written first. */
+  isBlocked: boolean
   /** end() was called: nothing more is sent. */
   hasEnded: boolean
   /** Nobody listens any more. */
@@ -125,7 +124,6 @@ type State = {
 
 const finish = (state: State): void => {
   state.isOver = true
-  clearTimeout(state.blocked)
   unwatch(state.watched)
 }
 
@@ -159,22 +157,19 @@ const send = (state: State, events: string): void => {
 const flushStream = (state: State): void => {
   const { outgoing, options, pending: text } = state
   state.isScheduled = false
-  if (state.isOver || state.blocked !== undefined) return
+  if (state.isOver || state.isBlocked) return
   if (text === '' && !state.hasEnded) return
   state.pending = ''
   state.lastTick = tick
   state.out ??= begin(outgoing, options.headers)
   const isFlowing = text === '' || state.out.write(text)
   if (state.hasEnded) {
-    // Finished for us; a stalled reader still has its time to take the rest.
     unwatch(state.watched)
-    state.blocked = setTimeout(() => outgoing.destroy(), options.writeIdle).unref()
     outgoing.end()
   } else if (!isFlowing) {
-    state.blocked = setTimeout(() => cutOff(state), options.writeIdle).unref()
+    state.isBlocked = true
     state.out.onceDrained(() => {
-      clearTimeout(state.blocked)
-      state.blocked = undefined
+      state.isBlocked = false
       state.flush()
     })
   }
@@ -191,21 +186,21 @@ export const openEventStream = (
     watched: {
       isDue: () => tick - state.lastTick >= pingTicks,
       ping: () => {
-        if (state.blocked === undefined && state.pending === '') send(state, PING)
+        if (!state.isBlocked && state.pending === '') send(state, PING)
       },
     },
     flush: () => flushStream(state),
     out: undefined,
     pending: '',
     isScheduled: false,
-    blocked: undefined,
+    isBlocked: false,
     hasEnded: false,
     isOver: false,
     lastTick: tick,
   }
   outgoing.once('close', () => {
     if (state.hasEnded) finish(state)
-    else gone(state, 'closed')
+    else gone(state, whyGone(outgoing.socket))
   })
   watch(state.watched)
   return {

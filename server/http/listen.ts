@@ -13,6 +13,7 @@ import type { Logger } from 'pino'
 import { badRequest } from '../request-error.js'
 import { canonicalHost } from './door.js'
 import { errorBody, HttpError } from './errors.js'
+import { StalledReader } from './stalled-reader.js'
 
 type ListenOptions = {
   /** Answers requests. */
@@ -20,6 +21,8 @@ type ListenOptions = {
   readonly log: Logger
   readonly host: string
   readonly port: number
+  /** Milliseconds without progress after which a reader that does not take its answer is cut off. */
+  readonly writeIdle: number
   readonly tls?: { readonly cert: string; readonly key: string }
 }
 
@@ -32,11 +35,14 @@ export type Listening = {
   readonly cut: () => void
 }
 
+/** Whether a request on it has no whole answer yet. */
+const isAnswering = (socket: Socket): boolean =>
+  '_httpMessage' in socket && socket._httpMessage !== null
+
 /** What the HTTP parser itself refuses: there is no request to answer, only a socket. */
 const refuseGarbage = (error: NodeJS.ErrnoException, socket: Socket): void => {
   // Never into an answer that is under way.
-  const answering = '_httpMessage' in socket && socket._httpMessage !== null
-  if (socket.destroyed || !socket.writable || answering || error.code === 'ECONNRESET')
+  if (socket.destroyed || !socket.writable || isAnswering(socket) || error.code === 'ECONNRESET')
     return void socket.destroy()
   const status =
     error.code === 'HPE_HEADER_OVERFLOW'
@@ -72,6 +78,15 @@ const badTarget = (): Response =>
     status: 400,
   })
 
+/** A socket on which nothing came, went or was taken for as long as its timeout is. */
+const closeIdle =
+  (writeIdle: number) =>
+  (socket: Socket): void => {
+    if (socket.writableLength > 0) socket.destroy(new StalledReader())
+    // A first request has the time of its headers, and an answer that of its model.
+    else if (socket.timeout !== writeIdle && !isAnswering(socket)) socket.destroy()
+  }
+
 export const listen = (options: ListenOptions): Promise<Listening> =>
   new Promise((resolve, reject) => {
     const { log } = options
@@ -100,6 +115,9 @@ export const listen = (options: ListenOptions): Promise<Listening> =>
     const node: HttpServer = options.tls
       ? createTlsServer({ ...limits, ...options.tls }, answer)
       : createServer(limits, answer)
+    // Node starts it anew while a slow reader takes what was written, and between requests takes that of
+    // keep-alive for it.
+    node.setTimeout(options.writeIdle, closeIdle(options.writeIdle))
     node.on('clientError', refuseGarbage)
     node.on('checkExpectation', refuseExpectation)
     node.once('error', reject)

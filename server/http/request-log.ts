@@ -8,6 +8,7 @@ import { newRequestLog, type RequestLog } from '../log.js'
 import type { Metrics } from '../metrics/metrics.js'
 import type { Traces } from '../metrics/traces.js'
 import { addHeader, type Env } from './context.js'
+import { whyGone } from './stalled-reader.js'
 
 /** A request that has no whole answer yet. */
 export type LiveRequest = {
@@ -104,6 +105,9 @@ export const logRequests = ({
       const seconds = (performance.now() - since) / 1000
       // 499: the client left before there was an answer.
       const status = outgoing.headersSent ? outgoing.statusCode : 499
+      // A socket that was closed has nothing left to write, and what stood in it counts as written.
+      const why = whyGone(socket)
+      if (why === 'stalled' || !outgoing.writableFinished) record.line.gone ??= why
       const { method = '' } = incoming
       metrics.httpDone({
         handler,

@@ -178,6 +178,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     log: server.log,
     host: options.host ?? '127.0.0.1',
     port: 0,
+    writeIdle: server.config.writeIdleTimeout * 1000,
   })
   beginBatches(server)
   return {

@@ -46,6 +46,13 @@ const endless = {
   info: { maxModelLen: 1 << 20 },
 }
 
+/** Characters of an answer that no kernel holds for a reader. */
+const HUGE = 20_000_000
+const huge = {
+  answer: () => ({ pieces: Array<string>(200).fill('x'.repeat(HUGE / 200)) }),
+  info: { maxModelLen: 10 * HUGE },
+}
+
 describe('streams', () => {
   test('a client that leaves frees its sequence within a step', () =>
     withHarness(endless, async (harness) => {
@@ -138,6 +145,55 @@ describe('streams', () => {
       await until(() => harness.lines.some((line) => line.gone === 'stalled'), 'a line')
       socket.destroy()
     }))
+
+  test('a reader of a whole answer that stalls is cut off, and its line says so', () =>
+    withHarness({ ...huge, config: { writeIdleTimeout: 0.3 } }, async (harness) => {
+      const socket = await openRaw(harness.port, chatBody({ max_tokens: HUGE }))
+      socket.pause()
+      await until(() => harness.lines.some((line) => line.gone === 'stalled'), 'a line')
+      assert.equal(harness.server.live.size, 0)
+      socket.destroy()
+    }))
+
+  // It never has all that was written, so that only its progress tells it from one that stalls.
+  for (const stream of [true, false])
+    test(`a slow reader gets all of ${stream ? 'a stream' : 'a whole answer'}`, () =>
+      withHarness({ ...huge, config: { writeIdleTimeout: 1.5 } }, async (harness) => {
+        const socket = await openRaw(harness.port, chatBody({ max_tokens: HUGE, stream }))
+        let read = 0
+        while (read < HUGE) {
+          const chunk: Buffer | null = socket.read()
+          read += chunk?.length ?? 0
+          assert.ok(!socket.closed, `${read} bytes`)
+          await new Promise((done) => setTimeout(done, 8))
+        }
+        assert.ok(harness.lines.every((line) => line.gone === undefined))
+        socket.destroy()
+      }))
+
+  test('an answer that its model takes long for, and a connection that is kept, are not cut off', () =>
+    withHarness(
+      {
+        answer: () => ({ pieces: ['x'], delaySteps: 100 }),
+        stepMs: 10,
+        config: { writeIdleTimeout: 0.2 },
+      },
+      async (harness) => {
+        const body = JSON.stringify(chatBody())
+        const head = `POST ${CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: ${body.length}`
+        const socket = createConnection(harness.port, '127.0.0.1')
+        let text = ''
+        socket.on('data', (data) => {
+          text += data
+        })
+        for (const count of [1, 2]) {
+          socket.write(`${head}\r\n\r\n${body}`)
+          await until(() => text.split('HTTP/1.1 200').length > count, 'an answer')
+          await new Promise((done) => setTimeout(done, 500))
+        }
+        socket.destroy()
+      },
+    ))
 
   test('ping while a request waits', () =>
     withHarness(
