@@ -2,7 +2,8 @@
 // it has places; then requests that arrive at random at a multiple of that, whatever became of those before, while its
 // health is asked ten times a second. Each comes on a connection of its own, as from a client of its own, and its time
 // counts from when it was due, so that a generator that is late hides nothing. Rounds alternate, so that a machine that
-// changes its speed changes both.
+// changes its speed changes both. What the server's main thread takes for an answer and for a refusal is beside it, and
+// what the generator takes, which on a machine of few cores is taken from the server.
 
 import { Agent, request } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -19,6 +20,7 @@ const flags = {
   places: count('sequences that run; as many may wait', 8),
   'output-len': count('tokens of an answer', 64),
   rounds: count('of each', 3),
+  threads: maybeNumber('N', "of the server's engine; default: as many as it takes by itself"),
   duration: maybeNumber('S', 'seconds of each half of a round; default 5'),
 }
 
@@ -34,6 +36,17 @@ type Load = {
   readonly agent: Agent
   readonly body: string
   readonly seconds: number
+  /** Milliseconds that the server's main thread has run. */
+  readonly mainThreadMs: () => number
+}
+
+/** Milliseconds of a thread, of the server and of this process, from here to where it is asked. */
+const watchThreads = ({ mainThreadMs }: Load) => {
+  const [ours, theirs] = [process.cpuUsage(), mainThreadMs()]
+  return () => {
+    const { user, system } = process.cpuUsage(ours)
+    return { serverMs: mainThreadMs() - theirs, generatorMs: (user + system) / 1000 }
+  }
 }
 
 /** `due`: when its time begins, on the clock of performance.now(). */
@@ -57,19 +70,23 @@ const ask = (load: Load, path: string, due = performance.now()): Promise<Answer>
     outgoing.end(isPost ? body : undefined)
   })
 
-/** Answers a second, where each client asks again as soon as it has one. */
-const runPeak = async (load: Load, clients: number): Promise<number> => {
+/** Answers a second, where each client asks again as soon as it has one; milliseconds of the server's main thread
+ * for one. */
+const runPeak = async (load: Load, clients: number) => {
+  const ran = watchThreads(load)
   const until = performance.now() + 1000 * load.seconds
   let answered = 0
+  let all = 0
   const client = async () => {
     while (performance.now() < until) {
       const { status } = await ask(load, '/completions')
       if (status !== 200) throw new Error(`the server answered ${status} below its limit`)
+      all++
       if (performance.now() < until) answered++
     }
   }
   await Promise.all(Array.from({ length: clients }, client))
-  return answered / load.seconds
+  return { peak: answered / load.seconds, answerMs: ran().serverMs / all }
 }
 
 const watchHealth = (load: Load) => {
@@ -90,8 +107,9 @@ const watchHealth = (load: Load) => {
 }
 
 /** Requests that arrive at random, `rate` a second. Connections that broke are counted. */
-const runOverload = async (load: Load, rate: number) => {
+const runOverload = async (load: Load, rate: number, answerMs: number) => {
   const stopHealth = watchHealth(load)
+  const ran = watchThreads(load)
   const start = performance.now()
   const until = start + 1000 * load.seconds
   const answers: Answer[] = []
@@ -113,15 +131,18 @@ const runOverload = async (load: Load, rate: number) => {
     pending.push(one)
   }
   await Promise.all(pending)
+  const { serverMs, generatorMs } = ran()
   const refusals = answers.filter(({ status }) => status === 429).map(({ ms }) => ms)
   const other = answers.find(({ status }) => status !== 429 && status !== 200)
   if (other !== undefined) throw new Error(`the server answered ${other.status}`)
   const offered = (answers.length + broken) / load.seconds
   const health = await stopHealth()
-  return { goodput: inTime / load.seconds, offered, refusals, broken, health }
+  const refusalMs = (serverMs - answerMs * (answers.length - refusals.length)) / refusals.length
+  const figures = { refusalMs, requestMs: generatorMs / (answers.length + broken) }
+  return { ...figures, goodput: inTime / load.seconds, offered, refusals, broken, health }
 }
 
-type Round = { readonly peak: number } & Awaited<ReturnType<typeof runOverload>>
+type Round = Awaited<ReturnType<typeof runPeak>> & Awaited<ReturnType<typeof runOverload>>
 
 const report = (rounds: readonly Round[], times: number): void => {
   const rows = rounds.map(({ peak, offered, goodput, refusals, broken, health }, i) => [
@@ -142,32 +163,37 @@ const report = (rounds: readonly Round[], times: number): void => {
   const refusals = rounds.flatMap((round) => round.refusals)
   const health = rounds.flatMap((round) => round.health)
   const green = health.filter(({ status }) => status === 200).length
+  const of = (figure: 'answerMs' | 'refusalMs' | 'requestMs') =>
+    median(rounds.map((round) => round[figure])).toFixed(2)
   console.log(
     `goodput at ${times} times the peak: ${percent(ratio)} of it (${range.map(percent).join(' to ')}), goal ${percent(GOALS.goodput)}\n` +
       `refusals: median ${median(refusals).toFixed(0)} ms, goal ${GOALS.median}; ` +
       `99th percentile ${quantile(refusals, 0.99).toFixed(0)} ms, goal ${GOALS.p99}\n` +
-      `health: ${green} of ${health.length} answers were 200`,
+      `health: ${green} of ${health.length} answers were 200\n` +
+      `processor: ${of('answerMs')} ms of the server's main thread for an answer, ${of('refusalMs')} for a refusal; ` +
+      `${of('requestMs')} of the generator for a request`,
   )
 }
 
 export const run = async (args: readonly string[]): Promise<void> => {
   const values = readFlags('overload', 'several times what a server can', flags, args)
   if (!values) return
-  const { places, rounds, times, duration: seconds = 5 } = values
+  const { places, rounds, threads, times, duration: seconds = 5 } = values
   const folder = values.shape === '' ? undefined : benchModel(shapeNamed(values.shape))
-  const server = await startSmallServer(folder, places)
+  const server = await startSmallServer(folder, places, threads)
   const agent = new Agent({ keepAlive: false, maxSockets: Number.POSITIVE_INFINITY })
   const sampling = { max_tokens: values['output-len'], temperature: 0, ignore_eos: true }
   const body = JSON.stringify({ model: 'tiny-reasoner', prompt: 'Hello', ...sampling })
-  const load: Load = { url: server.url, agent, body, seconds }
+  const load: Load = { ...server, agent, body, seconds }
   const done: Round[] = []
   try {
     await runPeak({ ...load, seconds: 1 }, places)
     for (let round = 0; round < rounds; round++) {
-      const peak = await runPeak(load, 2 * places)
+      const atPeak = await runPeak(load, 2 * places)
+      const { peak, answerMs } = atPeak
       if (peak === 0)
         throw new UsageError(`no answer came within ${seconds} s: give a longer --duration`)
-      done.push({ peak, ...(await runOverload(load, times * peak)) })
+      done.push({ ...atPeak, ...(await runOverload(load, times * peak, answerMs)) })
     }
   } finally {
     agent.destroy()

@@ -241,12 +241,14 @@ describe('benches of our own engine', { skip: noAddon }, () => {
   test('overload', async () => {
     const out = await output(
       ...['overload', '--rounds', '1', '--duration', '1', '--places', '1', '--output-len', '8'],
+      ...['--threads', '1'],
     )
     assert.match(out, MACHINE)
     assert.match(out, /^goodput at 4 times the peak: \d+ % of it /m)
     assert.match(out, /^refusals: median \d+ ms, goal 50; 99th percentile \d+ ms, goal 500$/m)
     const [, green, asked] = /^health: (\d+) of (\d+) answers were 200$/m.exec(out) ?? []
     assert.ok(green !== undefined && green === asked, out)
+    assert.match(out, /^processor: [\d.]+ ms .* for an answer, [\d.]+ for a refusal; [\d.]+ of /m)
   })
 
   test('frames', { skip: noBrowser || onlyLong }, async () => {
