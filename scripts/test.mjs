@@ -155,6 +155,23 @@ const listCpp = () =>
 const isLong = ({ properties = [] }) =>
   properties.some(({ name, value }) => name === 'LABELS' && value.includes('long'))
 
+/** Of each kind the longest, the longest first: all others fit in behind them. */
+const LONGEST = [
+  ...['ops', 'emulated_ops', 'emulated_parallel', 'emulated_model', 'engine', 'golden'],
+  ...['gpu_bench_tiny', 'emulated_nccl', 'docs/commands', 'bench/commands', 'server/score-command'],
+  ...['server/serve', 'api/cli', 'web/page', 'server/tiny-models', 'api/package'],
+  ...['grammar/answer-grammar', 'server/accuracy', 'server/error-words', 'server/call-parser'],
+  ...['grammar/json-schema', 'server/evaluation', 'server/disk-full', 'server/template'],
+]
+
+const longestFirst = (suites) => {
+  const at = ({ name }) => {
+    const place = LONGEST.indexOf(name)
+    return place < 0 ? LONGEST.length : place
+  }
+  return suites.toSorted((a, b) => at(a) - at(b))
+}
+
 /** What is below test/ and nothing else: no benches. */
 const buildCpp = () => {
   const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism())
@@ -208,8 +225,8 @@ process.on('exit', () => {
 const began = Date.now()
 step('build the addon and dist', process.execPath, [join(root, 'scripts/install.mjs')])
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
-const cpp = cppSuites()
-const node = nodeSuites(await compileTests())
+const cpp = longestFirst(cppSuites())
+const node = longestFirst(nodeSuites(await compileTests()))
 const work = async (...lists) => {
   for (const list of lists)
     for (let suite = list.shift(); suite; suite = list.shift()) await runSuite(suite)
