@@ -7,7 +7,7 @@ import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
 import { openTarget, type Target } from './client.js'
-import { collect, positiveInteger } from './flags.js'
+import { addOutput, collect, positiveInteger } from './flags.js'
 import { endAsToldTo, type Members, runJsonl } from './jsonl.js'
 import { isPipe, outputName } from './output.js'
 
@@ -108,16 +108,13 @@ const run = async (input: string, flags: Flags): Promise<void> => {
 }
 
 export const addBatchCommand = (program: Command): void => {
-  program
+  const command = program
     .command('batch')
     .description(
       "Answer a file of requests, each line as OpenAI's batches have it, for any route of the server.",
     )
     .argument('<input>', 'JSONL: custom_id, method, url and body; - for standard input')
-    .requiredOption(
-      '-o, --output <file>',
-      'JSONL with a response or an error for each line; an unfinished one goes on; - for standard output',
-    )
+  addOutput(command, 'JSONL with a response or an error for each line')
     .option(
       '--model <folder or id>',
       'model to load, repeatable; default: the embedded ones',

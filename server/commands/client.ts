@@ -1,8 +1,12 @@
 // Where a command's requests go: a server by its URL, or one of our own that lives as long as the
 // command. Both over HTTP, so a command has one way to work.
 
+import { type IncomingHttpHeaders, request as requestHttp } from 'node:http'
+import { request as requestHttps } from 'node:https'
+import { text as textOf } from 'node:stream/consumers'
 import { pino } from 'pino'
 import { z } from 'zod'
+import { messageOf } from '../failure.js'
 import type { Serving, startServer } from '../server.js'
 import { type FlagValues, readSettings } from '../settings/read.js'
 import { createProgress } from '../terminal.js'
@@ -106,6 +110,40 @@ const parse = (text: string): unknown => {
   }
 }
 
+type Asked = { readonly method: 'GET' | 'POST'; readonly body?: string }
+type Reply = {
+  readonly status: number
+  readonly statusText: string
+  readonly headers: IncomingHttpHeaders
+  readonly text: string
+}
+
+/** One exchange, however long the answer takes: fetch() gives up after five minutes without a head, and to
+ * ask again would begin anew. */
+const exchange = (
+  url: string,
+  headers: Readonly<Record<string, string>>,
+  { method, body }: Asked,
+): Promise<Reply> =>
+  new Promise((resolve, reject) => {
+    const request = url.startsWith('https:') ? requestHttps : requestHttp
+    const length = body === undefined ? {} : { 'content-length': Buffer.byteLength(body) }
+    const sent = request(url, { method, headers: { ...headers, ...length } }, (response) => {
+      const { statusCode: status = 0, statusMessage: statusText = '', headers } = response
+      textOf(response).then((text) => resolve({ status, statusText, headers, text }), reject)
+    })
+    // A machine that is gone closes nothing.
+    sent.on('socket', (socket) => socket.setKeepAlive(true, 30_000))
+    sent.on('error', reject)
+    sent.end(body)
+  })
+
+/** Of an exchange that failed: a name that has several addresses fails once for each. */
+const whyLost = (error: unknown): string => {
+  const first = error instanceof AggregateError ? error.errors[0] : error
+  return messageOf(first) || String(first)
+}
+
 const thinkingOf = (answer: string, name: string): string | null | undefined => {
   const { models = [] } = ServerCard.safeParse(parse(answer)).data ?? {}
   const found = models.find((one) => [one.id, one.root, ...one.aliases].includes(name))
@@ -121,21 +159,19 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
   }
   let answered = false
   /** Asks again, once a second, after a connection that was lost. */
-  const reach = async (url: string, init: RequestInit) => {
+  const reach = async (url: string, asked: Asked): Promise<Reply> => {
     for (let lost = 0; ; lost++) {
       try {
-        const response = await fetch(url, { ...init, headers })
-        const text = await response.text()
+        const reply = await exchange(url, headers, asked)
         answered = true
-        return { response, text }
+        return reply
       } catch (error) {
         // A first request that fails has a wrong URL more often than a server that restarts.
         if (answered && lost < LOST_SECONDS) {
           await sleep(1)
           continue
         }
-        const { cause, message } = error instanceof Error ? error : new Error(String(error))
-        const why = cause instanceof Error ? cause.message || String(cause) : message
+        const why = whyLost(error)
         const tried = lost > 0 ? `, tried for ${lost} s` : ''
         throw new Error(
           `${url} cannot be reached (${why}${tried}): is the server running, and --url right?`,
@@ -144,33 +180,33 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
     }
   }
   /** Waits while the server is busy. */
-  const settle = async (url: string, init: RequestInit) => {
+  const settle = async (url: string, asked: Asked): Promise<Reply> => {
     for (let attempt = 0; ; attempt++) {
-      const { response, text } = await reach(url, init)
-      const busy = response.status === 429 || response.status === 503
-      if (!busy || attempt >= RETRIES) return { response, text }
-      await sleep(Math.min(30, Number(response.headers.get('retry-after')) || 1))
+      const reply = await reach(url, asked)
+      const busy = reply.status === 429 || reply.status === 503
+      if (!busy || attempt >= RETRIES) return reply
+      await sleep(Math.min(30, Number(reply.headers['retry-after']) || 1))
     }
   }
-  const failure = (url: string, response: Response, text: string): RequestFailure => {
-    const { error = { message: response.statusText } } =
-      ErrorAnswer.safeParse(parse(text)).data ?? {}
-    return new RequestFailure(`${url}: ${response.status} ${error.message}`, response.status, error)
+  const failure = (url: string, { status, statusText, text }: Reply): RequestFailure => {
+    const { error = { message: statusText } } = ErrorAnswer.safeParse(parse(text)).data ?? {}
+    return new RequestFailure(`${url}: ${status} ${error.message}`, status, error)
   }
-  const request = async (path: string, init: RequestInit): Promise<unknown> => {
+  const request = async (path: string, asked: Asked): Promise<unknown> => {
     const url = `${base}${path}`
-    const { response, text } = await settle(url, init)
-    if (!response.ok) throw failure(url, response, text)
-    return JSON.parse(text)
+    const reply = await settle(url, asked)
+    if (reply.status < 200 || reply.status > 299) throw failure(url, reply)
+    return JSON.parse(reply.text)
   }
   const ask = async (path: string, body: object): Promise<Told> => {
     const url = `${root}${path}`
-    const { response, text } = await settle(url, { method: 'POST', body: JSON.stringify(body) })
-    const { status } = response
-    const json = parse(text)
+    const reply = await settle(url, { method: 'POST', body: JSON.stringify(body) })
+    const { status, headers } = reply
+    const json = parse(reply.text)
     if (json === undefined || [401, 403, 429].includes(status) || status > 500)
-      throw failure(url, response, text)
-    return { status, requestId: response.headers.get('x-request-id'), body: json }
+      throw failure(url, reply)
+    const requestId = [headers['x-request-id']].flat()[0] ?? null
+    return { status, requestId, body: json }
   }
   return {
     url: base,

@@ -1,12 +1,22 @@
 // What commander makes of the words behind a flag. Each throws InvalidArgumentError with what is right.
 
-import { InvalidArgumentError } from 'commander'
+import { type Command, InvalidArgumentError } from 'commander'
 
 /** A flag that may repeat. */
 export const collect = (value: string, previous: readonly string[] = []): readonly string[] => [
   ...previous,
   value,
 ]
+
+/** Where records go; it has to be given. Not as an option that commander requires: it would say that this one is
+ * missing, and not that another is misspelt, which is why. */
+export const addOutput = (command: Command, help: string): Command =>
+  command
+    .option('-o, --output <file>', `${help}; an unfinished one goes on; - for standard output`)
+    .hook('preAction', () => {
+      if (command.opts().output === undefined)
+        command.error("error: required option '-o, --output <file>' not specified")
+    })
 
 export const number = (value: string): number => {
   const result = Number(value)

@@ -12,7 +12,7 @@ import {
   RequestFailure,
   type Target,
 } from './client.js'
-import { collect, positiveInteger } from './flags.js'
+import { addOutput, collect, positiveInteger } from './flags.js'
 import { type Done, endAsToldTo, LineError, ON_ERROR, type Result, runJsonl } from './jsonl.js'
 import { isPipe, outputName } from './output.js'
 import { type FieldNames, LINE_FIELDS, renameFields } from './preference-line.js'
@@ -266,14 +266,13 @@ export const addJobCommand = <F extends JobFlags>(
   program: Command,
   { name, description, input, output, concurrency, run }: JobCommand<F>,
 ): Command =>
-  program
-    .command(name)
-    .description(description)
-    .argument('<input>', `${input}; - for standard input`)
-    .requiredOption(
-      '-o, --output <file>',
-      `${output}; an unfinished one goes on; - for standard output`,
-    )
+  addOutput(
+    program
+      .command(name)
+      .description(description)
+      .argument('<input>', `${input}; - for standard input`),
+    output,
+  )
     .option(
       '--model <folder or id>',
       'model to load, repeatable; default: the embedded ones',

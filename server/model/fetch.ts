@@ -47,6 +47,10 @@ const modelsIn = async (folder: string): Promise<readonly string[]> => {
 /** The folder of what is here already, in a folder, a GGUF file or in the hub's cache; undefined: `name` is the id of a model
  * that is not. Throws when it can be neither. */
 export const findFolder = async (name: string): Promise<string | undefined> => {
+  if (name.trim() === '')
+    throw new ConfigError(
+      'a model is a folder, a GGUF file or a Hugging Face id such as nvidia/Llama-3.1-Nemotron-Nano-8B-v1, and the name given is empty.',
+    )
   const found = await stat(name).catch(() => undefined)
   if (found?.isDirectory()) {
     await refuseNemo(name)

@@ -220,6 +220,25 @@ describe('nemotron-server', () => {
     assert.match(serve.err, /tiny.gguf: tokenizer.ggml.pre is "olmo-plus"; served: llama-bpe/)
   })
 
+  test('a misspelt flag is said, not that the right one is missing', async () => {
+    for (const name of ['score', 'generate-pairs', 'batch']) {
+      const misspelt = await cli([name, '/nowhere', '--otput', '/nowhere'])
+      assert.equal(misspelt.code, 1)
+      assert.match(misspelt.err, /unknown option '--otput'\n\(Did you mean --output\?\)/, name)
+      const missing = await cli([name, '/nowhere'])
+      assert.equal(missing.code, 1)
+      assert.match(missing.err, /required option '-o, --output <file>' not specified/, name)
+    }
+  })
+
+  test('an empty name of a model is said to be one', async () => {
+    for (const args of [
+      ['info', ''],
+      ['check', ''],
+    ])
+      assert.match((await cli(args)).err, /Hugging Face id such as .*, and the name given is empty/)
+  })
+
   test('a misspelt variable is said by every command', async () => {
     const env = { NEMOTRON_PROT: '1', HF_HUB_OFFLINE: '1' }
     const said = 'NEMOTRON_PROT is set and nothing reads it (did you mean NEMOTRON_PORT?)'

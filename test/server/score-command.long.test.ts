@@ -1,8 +1,19 @@
-// 100,000 lines through `score`: memory stays flat, and every line comes out in order.
+// 100,000 lines through `score`: memory stays flat, and every line comes out in order. And one that takes longer
+// than HTTP clients like to wait.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { it } from 'node:test'
@@ -72,6 +83,35 @@ it('scores 100,000 lines in memory that does not grow', async (t) => {
     assert.equal(i, LINES)
   } finally {
     await h.close()
+    rmSync(folder, { recursive: true })
+  }
+})
+
+it('waits for an answer that takes more than five minutes, and asks once', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nemotron-score-long-'))
+  const [input, output] = [join(folder, 'in.jsonl'), join(folder, 'out.jsonl')]
+  let asked = 0
+  const server = createServer(async (request, response) => {
+    request.resume()
+    const answer = (body: object) => response.end(JSON.stringify(body))
+    if (request.method === 'GET') return answer({ data: [{ id: 'slow' }] })
+    const isFirst = asked++ === 0 // whether it gives rewards
+    setTimeout(() => answer({ data: [{ reward: 1, scores: [1] }] }), isFirst ? 0 : 310_000)
+  })
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+  try {
+    writeFileSync(input, '{"prompt":"p","response":"r"}\n')
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`
+    const command = ['score', input, '-o', output, '--url', url]
+    const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), ...command], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    })
+    assert.equal(await new Promise((done) => child.on('close', done)), 0)
+    assert.equal(JSON.parse(readFileSync(output, 'utf8')).reward, 1)
+    assert.equal(asked, 2)
+  } finally {
+    server.closeAllConnections()
+    server.close()
     rmSync(folder, { recursive: true })
   }
 })
