@@ -72,6 +72,18 @@ Status check_checkpoint(const Checkpoint& checkpoint, const ModelConfig& config)
   return find_sources(checkpoint, config, &sources);
 }
 
+// The whole matrix's stretches decide, so that any number of ranks does the same as long as it cuts
+// rows between stretches. Ranks that cut inside of one have as many columns each.
+std::string PackedGroup::uncut(const Part& part, int64_t values) const {
+  const int64_t stretch = part.source->cols() / most_stretches;
+  const auto why = [&](const std::string& what, int64_t found) {
+    return what + std::to_string(found) + " values, no multiple of " + std::to_string(values);
+  };
+  if (stretch % values != 0) return why("its rows are summed in stretches of ", stretch);
+  if (part.range.cols % values != 0) return why("each rank holds of its rows ", part.range.cols);
+  return {};
+}
+
 WeightFormat PackedGroup::format(WeightFormat wanted,
                                  const std::vector<const GroupedRows*>& grouped,
                                  std::string* why) const {
@@ -81,12 +93,9 @@ WeightFormat PackedGroup::format(WeightFormat wanted,
     return WeightFormat::stored;
   }
   if (wanted != WeightFormat::int4 && wanted != WeightFormat::int8) return wanted;
-  const int64_t stretch = parts[0].source->cols() / most_stretches;
-  if (stretch % kGroupedChunk == 0) return wanted;
-  if (why) {
-    *why = "its rows are summed in stretches of " + std::to_string(stretch) +
-           " values, no multiple of " + std::to_string(kGroupedChunk);
-  }
+  std::string cut = uncut(parts[0], kGroupedChunk);
+  if (cut.empty()) return wanted;
+  if (why) *why = std::move(cut);
   return WeightFormat::stored;
 }
 
@@ -107,12 +116,7 @@ std::vector<const GroupedRows*> PackedGroup::grouped(const Checkpoint& checkpoin
         weight.dtype != DType::fp8_e4m3) {
       return widened("it is in one matrix with " + weight.name + ", which is " + weight.dtype_name);
     }
-    // The whole matrix's stretches decide, so that any number of ranks does the same.
-    const int64_t stretch = part.source->cols() / most_stretches;
-    if (r && stretch % r->form().cut() != 0) {
-      return widened("its rows are summed in stretches of " + std::to_string(stretch) +
-                     " values, no multiple of " + std::to_string(r->form().cut()));
-    }
+    if (std::string cut = r ? uncut(part, r->form().cut()) : ""; !cut.empty()) return widened(cut);
     if (!rows.empty()) {
       const GroupedRows* last = rows.back();
       const bool same = r && last ? r->form() == last->form() : r == last;

@@ -73,17 +73,22 @@ struct PackedGroup {
   int64_t rows() const;
 
   // Of each part the rows that stay in groups, or null. None at all, and all parts are widened,
-  // where one panel would have to hold several forms, where a cut goes through a block, of a gate
-  // or an up beside F32 or F16, and where the device does not pack groups.
+  // where one panel would have to hold several forms (of the rank's own rows), where a cut goes
+  // through a block, of a gate or an up beside F32 or F16, and where the device does not pack
+  // groups. The same on every rank of a group, which have as many rows and columns each.
   // `why`, where it is given, says so then.
   std::vector<const GroupedRows*> grouped(const Checkpoint& checkpoint, bool packs_groups,
                                           std::string* why = nullptr) const;
   // What it becomes while packing, where `grouped` are the parts that stay in groups. What is
   // stored as FP8 or stays in groups is not quantised again, which would only add error; nor are
-  // the ends of the model, and nor is what a group of 32 does not divide: `why` says so then.
+  // the ends of the model, and nor is what groups of 32 do not divide: `why` says so then.
   WeightFormat format(WeightFormat wanted, const std::vector<const GroupedRows*>& grouped,
                       std::string* why = nullptr) const;
   std::string name() const;  // "layer 3 gate_up"
+
+ private:
+  // Empty where stretches and ranks cut rows between groups of so many values; else why not.
+  std::string uncut(const Part& part, int64_t values) const;
 };
 
 // Everything that is packed, in the order of loading. The ends come first: they are the largest,

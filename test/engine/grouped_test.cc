@@ -15,7 +15,7 @@
 namespace nemotron::test {
 namespace {
 
-constexpr int64_t kHidden = 256, kInner = 512, kHeads = 4, kKvHeads = 2, kHeadDim = 128;
+constexpr int64_t kHidden = 256, kHeads = 4, kKvHeads = 2, kHeadDim = 128;
 
 // Where the half floats of a block are: the scale's, and the least value's with its ratio to it.
 struct Halves {
@@ -99,10 +99,10 @@ struct Files {
 
 // Two files of the same values. `types` are the layers'; v and up have the type of the next layer.
 // v of the second is F16.
-void write_files(const std::vector<Halves>& types, Files* out) {
+void write_files(const std::vector<Halves>& types, Files* out, int64_t inner = 512) {
   GgufWriter packed = gguf_llama();
   packed.integer("llama.embedding_length", kHidden)
-      .integer("llama.feed_forward_length", kInner)
+      .integer("llama.feed_forward_length", uint32_t(inner))
       .integer("llama.block_count", uint32_t(types.size()))
       .integer("llama.context_length", kTinyContext)
       .integer("llama.attention.head_count", kHeads)
@@ -138,9 +138,9 @@ void write_files(const std::vector<Halves>& types, Files* out) {
     add(layer + "attn_v", kKvHeads * kHeadDim, kHidden, next, 1);
     if (i == 1) as_f16(&packed.tensors.back(), &wide.tensors.back());
     add(layer + "attn_output", kHidden, kHeads * kHeadDim, types[i], 1);
-    add(layer + "ffn_gate", kInner, kHidden, types[i], 1);
-    add(layer + "ffn_up", kInner, kHidden, next, 1);
-    add(layer + "ffn_down", kHidden, kInner, types[i], 1);
+    add(layer + "ffn_gate", inner, kHidden, types[i], 1);
+    add(layer + "ffn_up", inner, kHidden, next, 1);
+    add(layer + "ffn_down", kHidden, inner, types[i], 1);
   }
   out->packed = out->dir.path() + "/packed.gguf";
   out->wide = out->dir.path() + "/wide.gguf";
@@ -193,9 +193,10 @@ Outcome scored(const EngineOptions& options) {
 }
 
 // The difference of logprobs to those of float32 weights.
-double distance(const Files& files, const std::string& isa) {
+double distance(const Files& files, const std::string& isa, int32_t ranks = 1) {
   EngineOptions o = options_of(files.packed);
   o.device.isa = isa;
+  o.ranks = ranks;
   o.device.exact_activations = true;
   const Outcome packed = scored(o);
   o.model_dir = files.wide;
@@ -248,8 +249,45 @@ TEST(grouped_weights_give_the_same_bits_in_any_batch) {
     o.max_batched_tokens = 7;
     expect_equal(o, all, expected);
     if (format != WeightFormat::stored) continue;
+    for (const int32_t ranks : {2, 4}) {
+      o.ranks = ranks;
+      o.device.threads = ranks;
+      expect_equal(o, all, expected);
+    }
+  }
+}
+
+std::string widened_of(const EngineOptions& options) {
+  Client client(options);
+  if (!client.status()) return client.status().message();
+  std::string text;
+  for (const auto& [name, why] : client.engine().info().plan.widened_tensors) {
+    text += name + ": " + why + "\n";
+  }
+  return text;
+}
+
+// Ranks that cut rows of `down` inside a group of 32: what is cut stays wide, and the plan says it.
+TEST(grouped_weights_that_ranks_cut_inside_a_group_are_wide) {
+  Files odd;
+  write_files({{8, 0}, {2, 0}}, &odd, 480);
+  EngineOptions o = options_of(odd.packed);
+  EXPECT_EQ(widened_of(o), "");
+  o.ranks = 2;
+  const std::string why = "each rank holds of its rows 240 values, no multiple of 32\n";
+  EXPECT_EQ(widened_of(o), "model.layers.0.mlp.down_proj.weight: " + why +
+                               "model.layers.1.mlp.down_proj.weight: " + why);
+  EXPECT_LT(distance(odd, "", 2), 0.01);  // wide is BF16
+
+  o = tiny_options();  // an intermediate size of 96
+  for (const WeightFormat format : {WeightFormat::int4, WeightFormat::int8}) {
+    o.format = format;
+    o.ranks = 1;
+    EXPECT_EQ(widened_of(o), "");
     o.ranks = 2;
-    expect_equal(o, all, expected);
+    const std::string cut = "each rank holds of its rows 48 values, no multiple of 32\n";
+    EXPECT_EQ(widened_of(o), "model.layers.0.mlp.down_proj.weight: " + cut +
+                                 "model.layers.1.mlp.down_proj.weight: " + cut);
   }
 }
 
