@@ -1,5 +1,5 @@
 // A step loop that stands still: how long, where, and what was running. Health says it in a sentence, the log
-// in full, once for each time.
+// in full, once for each time. And one that has failed.
 
 import { isTaken, type LiveRequest } from '../http/request-log.js'
 import type { ServedModel } from '../model/served-model.js'
@@ -61,8 +61,16 @@ const dump = (server: Server, model: ServedModel) => {
 /** Looks once a second; a function that ends it. */
 export const watchStalls = (server: Server): (() => void) => {
   const stalled = new Set<string>()
+  const failed = new Set<string>()
   const look = () => {
     for (const model of server.models()) {
+      const { failure } = model.engine.stats()
+      if (failure !== null) {
+        if (failed.has(model.id)) continue
+        failed.add(model.id)
+        server.log.error({ model: model.id }, `${model.id} has failed: ${failure}`)
+        continue
+      }
       const why = stallOf(model, server.config.stallTimeout)
       if (why === null) {
         if (stalled.delete(model.id)) server.log.warn({ model: model.id }, 'it makes steps again')

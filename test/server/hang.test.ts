@@ -49,7 +49,7 @@ const serve = async (fault: string, ...args: readonly string[]) => {
   return { child, out: () => out, exit, url: await url() }
 }
 
-const ask = (url: string, signal?: AbortSignal) =>
+const ask = (url: string, more: object = {}, signal?: AbortSignal) =>
   fetch(`${url}/v1/chat/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
@@ -57,6 +57,7 @@ const ask = (url: string, signal?: AbortSignal) =>
       model: 'tiny-reasoner',
       max_tokens: 400,
       messages: [{ role: 'user', content: 'Hi' }],
+      ...more,
     }),
     ...(signal && { signal }),
   })
@@ -69,6 +70,56 @@ const terminated = async ({ child, exit }: Awaited<ReturnType<typeof serve>>) =>
   child.kill('SIGKILL')
   return ended
 }
+
+/** Of several requests at once, answers and streams: what each came to. */
+const askAll = (url: string) =>
+  Promise.all(
+    Array.from({ length: 8 }, async (_, i) => {
+      const began = performance.now()
+      const response = await ask(url, { stream: i % 2 === 1, ignore_eos: true })
+      return {
+        status: response.status,
+        text: await response.text(),
+        took: performance.now() - began,
+      }
+    }),
+  )
+
+describe('a rank under load', { skip }, () => {
+  for (const [kind, ranks, why] of [
+    ['fail', 2, /rank 1 of 2, last at .*: a fault was injected/],
+    ['fail', 4, /rank 1 of 4, last at .*: a fault was injected/],
+    ['stall', 2, /rank 1 of 2, last at .*: did nothing for 8 s while rank 0 waited at/],
+    ['hang', 4, /rank 1 of 4, last at .*: did nothing for 8 s while rank \d waited at/],
+  ] as const)
+    test(`of ${ranks}, kind ${kind}: each request fails by its name`, async () => {
+      const server = await serve(
+        `1 2000 ${kind}`,
+        '--threads',
+        String(ranks),
+        '--tensor-parallel-size',
+        String(ranks),
+      )
+      const answers = await askAll(server.url)
+      for (const { status, text, took } of answers) {
+        // A stream that has begun ends with an event.
+        assert.ok(status === 500 || (status === 200 && /"error"/.test(text)), `${status} ${text}`)
+        assert.match(text, why)
+        assert.ok(took < 20_000, `${took} ms`)
+      }
+      assert.ok(answers.some(({ status }) => status === 200))
+      const health = await fetch(`${server.url}/health`)
+      assert.equal(health.status, 503)
+      assert.match(await health.text(), /"phase":"failed"/)
+      for (let i = 0; i < 60 && !server.out().includes('has failed'); i++)
+        await new Promise((done) => setTimeout(done, 50))
+      assert.match(server.out(), new RegExp(`"msg":"tiny-reasoner has failed: .*${why.source}`))
+      const late = await ask(server.url)
+      assert.equal(late.status, 500)
+      assert.match(await late.text(), why)
+      assert.equal(await terminated(server), 0)
+    })
+})
 
 describe('what hangs', { skip }, () => {
   test('a rank: its requests fail within ten seconds, by the name of the rank and where it stood', async () => {
@@ -88,7 +139,7 @@ describe('what hangs', { skip }, () => {
   test('the only device: /health is red, the log says what was running, and a signal ends it', async () => {
     const server = await serve('0 200 hang', '--stall-timeout', '1')
     const leave = new AbortController()
-    const asked = ask(server.url, leave.signal).catch(() => undefined)
+    const asked = ask(server.url, {}, leave.signal).catch(() => undefined)
     for (let i = 0; i < 200 && !server.out().includes('no progress for'); i++)
       await new Promise((done) => setTimeout(done, 50))
     const line =

@@ -1,13 +1,18 @@
 // One model over several ranks, from the command line to the answer: the same bits as one rank's.
 
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
-import { describe, test } from 'node:test'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
 import { openEngine } from '../../server/engine/engine.js'
 import { EngineFailure } from '../../server/failure.js'
 import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import { packagePath } from '../../server/version.js'
 import { generate, idsOf, smallEngine } from '../api/support.js'
+import { writeGguf } from './gguf-writer.js'
+import { writeOtherWeights } from './other-weights.js'
+import { startReal } from './real-server.js'
 
 const skip = existsSync(packagePath('build/Release/nemotron.node'))
   ? false
@@ -49,5 +54,91 @@ describe('tensor parallelism', { skip }, () => {
       assert.match(error.message, /tensor_parallel_size: found 3, expected 1, 2, 4 \(4 query heads/)
       return true
     })
+  })
+})
+
+const DECISIONS = {
+  model: 'm',
+  input: 'Hello there!',
+  questions: [
+    { type: 'predicate', instructions: 'The text is a greeting.' },
+    { type: 'choice', instructions: 'What is it?', choices: [{ value: 'a' }, { value: 'b' }] },
+    {
+      type: 'score',
+      instructions: 'How kind is it?',
+      levels: [{ label: 'not' }, { label: 'very' }],
+    },
+  ],
+}
+const COMPLETION = {
+  prompt: Array.from({ length: 70 }, (_, i) => 20 + (i % 50)),
+  max_tokens: 60,
+  temperature: 1,
+  seed: 5,
+  ignore_eos: true,
+  logprobs: 2,
+  n: 2,
+}
+
+describe('tensor parallelism over HTTP', { skip }, () => {
+  const root = mkdtempSync(join(tmpdir(), 'nemotron-ranks-'))
+  const packed = join(root, 'packed.gguf')
+  before(() => {
+    writeOtherWeights(folder, join(root, 'other'), 1)
+    writeGguf(folder, packed, true)
+  })
+  after(() => rmSync(root, { recursive: true }))
+
+  /** What a server of so many ranks answers, in turn. */
+  const answersOf = async (ranks: number) => {
+    const server = await startReal({
+      tensor_parallel_size: ranks,
+      threads: ranks,
+      max_model_len: 512,
+      allow_pause: true,
+      reload_from: root,
+      models: [
+        { model: folder, served_model_name: 'm' },
+        { model: packed, served_model_name: 'packed' },
+      ],
+    })
+    const choices = async (model: string) =>
+      (await server.answer('/v1/completions', { ...COMPLETION, model })).choices
+    try {
+      const seen = {
+        decisions: (await server.answer('/v1/decisions', DECISIONS)).answers,
+        plain: await choices('m'),
+        packed: await choices('packed'),
+      }
+      // Paused in the middle, and gone on.
+      const going = choices('m')
+      for (let i = 0; i < 3; i++) {
+        await server.answer('/pause?mode=keep', {})
+        await server.answer('/resume', {})
+      }
+      const paused = await going
+      await server.answer('/pause?mode=keep&model=m', {})
+      await server.answer('/update_weights_from_disk', { model: 'm', model_path: 'other' })
+      await server.answer('/resume', {})
+      return { ...seen, paused, reloaded: await choices('m') }
+    } finally {
+      await server.close()
+    }
+  }
+
+  test('decisions, GGUF files, a pause and other weights are what they are on one rank', async () => {
+    const one = await answersOf(1)
+    assert.equal(one.decisions.length, 3)
+    assert.deepEqual(one.paused, one.plain)
+    assert.notDeepEqual(one.reloaded, one.plain)
+    assert.notDeepEqual(one.packed, one.plain)
+    for (const ranks of [2, 4]) assert.deepEqual(await answersOf(ranks), one, `${ranks} ranks`)
+  })
+
+  test('a number of ranks that cannot hold the model ends the start, by the numbers that can', async () => {
+    await assert.rejects(
+      startReal({ tensor_parallel_size: 3, models: [{ model: folder }] }),
+      /tensor_parallel_size: found 3, expected 1, 2, 4 \(4 query heads/,
+    )
   })
 })

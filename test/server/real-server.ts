@@ -42,7 +42,10 @@ export const startReal = async (config: object): Promise<RealServer> => {
     progress: createProgress({ write: () => true }),
     tell: () => {},
   })
-  await serving.ready
+  await serving.ready.catch(async (error) => {
+    await serving.drain()
+    throw error
+  })
   const post = (path: string, body: object) =>
     fetch(`${serving.url}${path}`, {
       method: 'POST',
