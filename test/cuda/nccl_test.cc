@@ -117,7 +117,9 @@ struct Told {
   bool loading = false;
 };
 
-Told run_with_fault(const TempDir& dir, const std::string& fault) {
+Told run_with_fault(const std::string& fault) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
   const Variable variable("FAKE_NCCL_FAULT", fault);
   EngineOptions o = options_of(dir);
   o.rank_patience = RankGroup::Seconds(2);
@@ -139,36 +141,28 @@ Told run_with_fault(const TempDir& dir, const std::string& fault) {
 }
 
 TEST(a_rank_that_does_not_come_to_the_start_ends_it) {
-  const TempDir dir;
-  write_checkpoint(dir, {});
-  const Told told = run_with_fault(dir, "1 -1 lost");
+  const Told told = run_with_fault("1 -1 lost");
   EXPECT(told.loading);
   EXPECT_ERROR(told.status, "NCCL, starting: waited in vain for other ranks");
 }
 
 TEST(a_start_that_fails_is_told) {
-  const TempDir dir;
-  write_checkpoint(dir, {});
-  const Told told = run_with_fault(dir, "0 -1 error");
+  const Told told = run_with_fault("0 -1 error");
   EXPECT(told.loading);
   EXPECT_ERROR(told.status, "NCCL, starting: remote process exited");
 }
 
 // The first sum, one of the second step, an exchange of logits or ids between them.
 TEST(a_rank_that_does_not_come_to_a_step_ends_it) {
-  const TempDir dir;
-  write_checkpoint(dir, {});
   for (const char* fault : {"0 0 lost", "1 6 lost", "0 9 lost"}) {
-    const Told told = run_with_fault(dir, fault);
+    const Told told = run_with_fault(fault);
     EXPECT(!told.loading);
     EXPECT_ERROR(told.status, "waited 2 s for another rank in a step, by NCCL");
   }
 }
 
 TEST(a_failure_of_the_library_is_told) {
-  const TempDir dir;
-  write_checkpoint(dir, {});
-  const Told told = run_with_fault(dir, "1 7 error");
+  const Told told = run_with_fault("1 7 error");
   EXPECT(!told.loading);
   EXPECT_ERROR(told.status, "NCCL, gathering from all ranks: remote process exited");
   EXPECT_ERROR(told.status, "rank 1 of 2");
