@@ -490,7 +490,8 @@ const grouped = (counts: readonly Counts[], key: (launch: Launch) => string) => 
   return groups
 }
 
-const stepKey = ({ wgmma, model, fp8, batch, generated }: Launch): string =>
+type StepKey = Pick<Launch, 'wgmma' | 'model' | 'fp8' | 'batch' | 'generated'>
+const stepKey = ({ wgmma, model, fp8, batch, generated }: StepKey): string =>
   `${wgmma} ${model} ${fp8} ${batch} ${generated}`
 
 const mixedRows = (mixed: readonly Counts[], generated: readonly Counts[]): readonly string[] => {
@@ -508,6 +509,37 @@ const mixedRows = (mixed: readonly Counts[], generated: readonly Counts[]): read
       `| ${launch.model} ${launch.fp8 ? 'FP8, cache FP8' : 'BF16'} | ${launch.batch - launch.generated} | ` +
         `${byKind.launches} | ${ms(byKind)} | ${allRows.launches} | ${ms(allRows)} | ${ms(byWgmma)} |`,
     ]
+  })
+}
+
+// --- a draft model ---
+
+/** Guesses of the draft model before each step of the large one, whose rows are then one more. */
+const guesses = [3, 7]
+const acceptances = [0.5, 0.7, 0.8, 0.9]
+
+/**
+ * How many times as fast one sequence of 70B is with 8B guessing, where each guess is right with the same
+ * chance. Steps of up to 8 rows take the kernels of 8, and are counted as such.
+ */
+const draftRows = (counts: readonly Counts[]): readonly string[] => {
+  const steps = grouped(
+    counts.filter(({ launch }) => launch.fp8 && !launch.wgmma),
+    stepKey,
+  )
+  const secondsOf = (model: string, batch: number): number => {
+    const products = steps.get(stepKey({ wgmma: false, fp8: true, model, batch, generated: batch }))
+    if (products === undefined) throw new Error(`no step of ${model} with ${batch} rows`)
+    return stepOf(products).seconds
+  }
+  const plain = secondsOf('70B', 1)
+  return guesses.map((n) => {
+    const turn = n * secondsOf('8B', 1) + secondsOf('70B', 8)
+    const cells = acceptances.map((right) => {
+      const tokens = (1 - right ** (n + 1)) / (1 - right)
+      return `${tokens.toFixed(2)} | ${((tokens * plain) / turn).toFixed(2)}x`
+    })
+    return `| ${n} | ${(turn * 1e3).toFixed(2)} | ${cells.join(' | ')} |`
   })
 }
 
@@ -607,6 +639,14 @@ const renderCounts = (
     '| model | prompt rows | launches by kind | ms | launches of all rows | mma.sync, ms | wgmma, ms |',
     '|---|---:|---:|---:|---:|---:|---:|',
     ...mixedRows(mixed, counts),
+    '',
+    `One sequence of 70B FP8, ${context} tokens, with 8B FP8 as the draft model, on the same GPU: guesses`,
+    'a turn, milliseconds of a turn, and for each chance that a guess is right the tokens of a turn and how many times as fast that',
+    'is as without a draft model.',
+    '',
+    `| guesses | ms | ${acceptances.map((right) => `${right}: tokens | speed`).join(' | ')} |`,
+    `|---:|---:|${'---:|---:|'.repeat(acceptances.length)}`,
+    ...draftRows(counts),
     '',
   ].join('\n')
 }
