@@ -152,6 +152,7 @@ std::vector<uint32_t> ConstraintRules::find_mask(Pushdown& pushdown, const Place
 
 Constraint::Constraint(const ConstraintRules* rules)
     : rules_(rules), matcher_(rules->grammar(), GrammarMatcher::From::root) {
+  matcher_.pushdown().renew();
   place_ = rules->begin(matcher_.pushdown());
   matcher_.set_state(place_.state);
 }

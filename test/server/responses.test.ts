@@ -351,6 +351,15 @@ describe('responses', () => {
     }
   })
 
+  test('a null asks for nothing, as its types allow', async () => {
+    says('Hi')
+    const named = ['instructions', 'max_output_tokens', 'temperature', 'top_p', 'metadata', 'store']
+    const others = ['parallel_tool_calls', 'stream', 'truncation', 'include', 'reasoning', 'text']
+    const nulls = [...named, ...others, 'tools', 'tool_choice'].map((name) => [name, null])
+    const response = await post(Object.fromEntries(nulls))
+    assert.equal(response.status, 200, await response.clone().text())
+  })
+
   describe('refuses by name', () => {
     const call = { type: 'function_call', call_id: 'c1', name: 'f', arguments: '{}' }
     const output = { type: 'function_call_output', call_id: 'c1', output: 'x' }
@@ -359,13 +368,12 @@ describe('responses', () => {
       [call, output].flatMap((one) =>
         Array.from({ length: count }, (_, i) => ({ ...one, call_id: `c${i}` })),
       )
-    const BAD: readonly (readonly [param: string, body: Json, message?: RegExp])[] = [
+    const BAD: (readonly [param: string, body: Json, message?: RegExp])[] = [
       ['previous_response_id', { previous_response_id: 'resp_1' }, /nothing is kept/],
       ['conversation', { conversation: 'conv_1' }, /nothing is kept/],
       ['background', { background: true }],
       ['prompt', { prompt: { id: 'p' } }],
       ['truncation', { truncation: 'auto' }, /"disabled"/],
-      ['tools.0.type', { tools: [{ type: 'web_search' }] }, /"function"/],
       ['tools.1.name', { tools: [WEATHER, WEATHER] }],
       ['tools.0.parameters', { tools: [{ ...WEATHER, parameters: { type: 'string' } }] }],
       ['tool_choice.type', { tools: [WEATHER], tool_choice: { type: 'mcp' } }],
@@ -397,6 +405,34 @@ describe('responses', () => {
       ['max_tokens', { max_tokens: 5 }, /'max_output_tokens'/],
       ['model', { model: 'tiny-reward' }, /POST \/v1\/reward/],
     ]
+    const HOSTED = /that OpenAI runs/
+    const BUILT_IN = /built into OpenAI's models/
+    const CUSTOM = /JSON arguments/
+    // Each type of an item, a part and a tool that the SDK knows and this server does not serve.
+    const ITEMS: readonly (readonly [type: string, why: RegExp])[] = [
+      ...[
+        ...['file_search_call', 'web_search_call', 'tool_search_call', 'tool_search_output'],
+        ...['image_generation_call', 'code_interpreter_call', 'program', 'program_output'],
+        ...['mcp_list_tools', 'mcp_approval_request', 'mcp_approval_response', 'mcp_call'],
+      ].map((type) => [type, HOSTED] as const),
+      ...[
+        ...['computer_call', 'computer_call_output', 'local_shell_call', 'local_shell_call_output'],
+        ...['shell_call', 'shell_call_output', 'apply_patch_call', 'apply_patch_call_output'],
+      ].map((type) => [type, BUILT_IN] as const),
+      ['custom_tool_call', CUSTOM],
+      ['custom_tool_call_output', CUSTOM],
+      ['additional_tools', /'tools'/],
+      ['compaction', /nothing is kept/],
+      ['compaction_trigger', /nothing is kept/],
+    ]
+    for (const [type, why] of ITEMS) BAD.push(['input.0.type', { input: [{ type }] }, why])
+    for (const type of ['web_search', 'file_search', 'mcp', 'code_interpreter', 'image_generation'])
+      BAD.push(['tools.0.type', { tools: [{ type }] }, HOSTED])
+    for (const type of ['computer_use_preview', 'local_shell', 'shell', 'apply_patch'])
+      BAD.push(['tools.0.type', { tools: [{ type }] }, BUILT_IN])
+    BAD.push(['tools.0.type', { tools: [{ type: 'custom', name: 'x' }] }, CUSTOM])
+    BAD.push(['tools.0.type', { tools: [{ type: 'namespace', name: 'x' }] }, /functions/])
+    BAD.push(['input.0.content.0.type', user({ type: 'refusal', refusal: 'x' }), /output_text/])
     for (const [param, body, message] of BAD) {
       test(`${param}: ${JSON.stringify(body).slice(0, 60)}`, async () => {
         const response = await post(body)

@@ -33,6 +33,7 @@ const std::shared_ptr<GrammarMemory>& Grammar::memory(size_t most) const {
 GrammarMatcher::GrammarMatcher(std::shared_ptr<const Grammar> grammar, From from)
     : grammar_(std::move(grammar)), memory_(grammar_->memory()) {
   const Automaton& a = grammar_->automaton();
+  memory_->pushdown.renew();
   state_ = memory_->pushdown.start(from == From::root ? a.root() : a.root_after_lines());
 }
 
@@ -47,7 +48,8 @@ bool GrammarMatcher::take(std::string_view bytes) {
 void GrammarMatcher::set_state(Pushdown::State state) {
   state_ = memory_->pushdown.settled(state);
   const std::shared_ptr<GrammarMemory>& now = grammar_->memory();
-  if (now == memory_) return;
+  // Whoever asks whether the work was too much asks this memory.
+  if (now == memory_ || memory_->pushdown.exhausted()) return;
   state_ = now->pushdown.import(memory_->pushdown, state_);
   memory_ = now;
 }

@@ -2,12 +2,17 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 namespace nemotron {
 namespace {
 
 // Longer tokens exist in no vocabulary that we know; they are never drawn under a grammar.
 constexpr size_t kLongestToken = 4096;
+
+// Numbers of characters that only() knows: few texts have more than 16, and no more counts then.
+constexpr uint32_t kMosts[] = {1,  2,  3,  4,  5,  6,  7,   8,   9,   10,   11,  12,
+                               13, 14, 15, 16, 32, 64, 128, 256, 512, 1024, 2048};
 
 // The bytes of the character that `text` begins with, as far as they are there; 0: it is none.
 size_t character_at(std::string_view text) {
@@ -49,6 +54,16 @@ Vocabulary::Vocabulary(std::span<const std::string> token_bytes, const std::vect
     return order != 0 ? order < 0 : a < b;
   });
 
+  const auto clear = [this](Bits* bits) {
+    bits->ids.resize(words());
+    bits->texts.resize((ids_.size() + 31) / 32);
+  };
+  for (Bits& bits : of_kind_) clear(&bits);
+  for (Bits& bits : of_letter_) clear(&bits);
+  for (const uint32_t most : kMosts) {
+    if (most < longest_) clear(&longer_.emplace_back());
+  }
+  clear(&all_);
   std::vector<uint32_t> path = {0};  // nodes of the last token's beginnings
   nodes_.push_back({});
   firsts_.push_back(0);
@@ -58,7 +73,6 @@ Vocabulary::Vocabulary(std::span<const std::string> token_bytes, const std::vect
     }
   };
   const std::string* before = nullptr;
-  std::unordered_map<uint64_t, uint16_t> known_kinds;
   for (uint32_t i = 0; i < ids_.size(); ++i) {
     const std::string& bytes = text(ids_[i]);
     size_t common = 0;
@@ -66,7 +80,7 @@ Vocabulary::Vocabulary(std::span<const std::string> token_bytes, const std::vect
       const size_t most = std::min(before->size(), bytes.size());
       while (common < most && (*before)[common] == bytes[common]) ++common;
     }
-    add_text(ids_[i], bytes, common, &known_kinds);
+    add_text(i, bytes);
     close_to(common);
     for (size_t at = common; at < bytes.size(); ++at) {
       path.push_back(uint32_t(nodes_.size()));
@@ -78,7 +92,7 @@ Vocabulary::Vocabulary(std::span<const std::string> token_bytes, const std::vect
   close_to(0);
   nodes_[0].end = uint32_t(nodes_.size());
   firsts_.push_back(uint32_t(ids_.size()));
-  texts_.push_back({.first = uint32_t(bytes_.size())});
+  bytes_from_.push_back(uint32_t(bytes_.size()));
 }
 
 uint32_t Vocabulary::kind_of(uint8_t ascii) {
@@ -96,31 +110,65 @@ uint32_t Vocabulary::kind_of(uint8_t ascii) {
   return kOf[ascii];
 }
 
-void Vocabulary::add_text(int32_t id, std::string_view bytes, size_t common,
-                          std::unordered_map<uint64_t, uint16_t>* known) {
-  Text text = {.first = uint32_t(bytes_.size()), .common = uint16_t(common), .id = id};
+bool Vocabulary::Characters::has(uint8_t byte) const {
+  if (byte >= 0x80 && byte < 0xC2) return false;
+  const uint32_t kind = byte < 0x80 ? kind_of(byte) : kLong;
+  if ((kinds >> kind & 1) == 0) return false;
+  return kind != kLower || (letters & letter_of(byte)) != 0;
+}
+
+void Vocabulary::set(uint32_t text, Bits* bits) const {
+  const auto id = uint32_t(ids_[text]);
+  bits->ids[id / 32] |= 1u << (id % 32);
+  bits->texts[text / 32] |= 1u << (text % 32);
+}
+
+void Vocabulary::add_text(uint32_t text, std::string_view bytes) {
+  bytes_from_.push_back(uint32_t(bytes_.size()));
+  bytes_ += bytes;
+  set(text, &all_);
   uint64_t kinds = 0;
-  for (std::string_view rest = bytes; !rest.empty(); ++text.characters) {
+  uint32_t letters = 0, characters = 0;
+  for (std::string_view rest = bytes; !rest.empty(); ++characters) {
     const size_t size = character_at(rest);
-    if (size == 0) {
-      kinds = kOfNoKind;
-      break;
-    }
+    if (size == 0) return set(text, &of_kind_[kNoUtf8]);
     const auto first = uint8_t(rest[0]);
     const uint32_t kind = first < 0x80 ? kind_of(first) : kLong;
     kinds |= uint64_t(1) << kind;
-    if (kind == kLower) text.letters |= letter_of(first);
+    if (kind == kLower) letters |= letter_of(first);
     rest.remove_prefix(size);
   }
-  if (kinds != kOfNoKind && kinds_.size() <= UINT16_MAX) {  // more: as if it were of no kind
-    const auto [it, is_new] = known->try_emplace(kinds, uint16_t(kinds_.size()));
-    if (is_new) kinds_.push_back(kinds);
-    text.kinds = it->second;
-  } else if (const auto it = known->find(kinds); it != known->end()) {
-    text.kinds = it->second;
+  for (; kinds != 0; kinds &= kinds - 1) set(text, &of_kind_[size_t(std::countr_zero(kinds))]);
+  for (; letters != 0; letters &= letters - 1) {
+    set(text, &of_letter_[size_t(std::countr_zero(letters))]);
   }
-  bytes_ += bytes;
-  texts_.push_back(text);
+  for (size_t i = 0; i < longer_.size() && characters > kMosts[i]; ++i) set(text, &longer_[i]);
+}
+
+uint32_t Vocabulary::known_most(uint32_t most) const {
+  if (most >= longest_) return UINT32_MAX;
+  uint32_t known = 0;
+  for (const uint32_t one : kMosts) known = one <= most ? one : known;
+  return known;
+}
+
+Vocabulary::Bits Vocabulary::only(const Characters& those, uint32_t most) const {
+  Bits found = all_;
+  const auto leave_out = [&found](const Bits& bits) {
+    for (size_t i = 0; i < bits.ids.size(); ++i) found.ids[i] &= ~bits.ids[i];
+    for (size_t i = 0; i < bits.texts.size(); ++i) found.texts[i] &= ~bits.texts[i];
+  };
+  leave_out(of_kind_[kNoUtf8]);
+  for (uint32_t kind = 0; kind < kKinds; ++kind) {
+    if ((those.kinds >> kind & 1) == 0) leave_out(of_kind_[kind]);
+  }
+  for (uint32_t letter = 0; letter < 26 && (those.kinds >> kLower & 1) != 0; ++letter) {
+    if ((those.letters >> letter & 1) == 0) leave_out(of_letter_[letter]);
+  }
+  for (size_t i = 0; i < longer_.size(); ++i) {
+    if (kMosts[i] == most) leave_out(longer_[i]);
+  }
+  return found;
 }
 
 void Vocabulary::append_longest(std::string_view text, size_t most,

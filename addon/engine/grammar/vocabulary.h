@@ -1,13 +1,13 @@
 // Vocabulary: the texts of all tokens as a tree of bytes, for walks that give up a beginning and so
-// all tokens that have it; and as a list, with the kinds of characters of each, for all that is
-// said of a text without a walk. Constant once made; any thread.
+// all tokens that have it; and as a list, with bits that say which have characters of a kind, for all
+// that is said of a text without a walk. Constant once made; any thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -31,28 +31,36 @@ class Vocabulary {
     return {ids_.data() + from, firsts_[node + 1] - from};
   }
 
-  // The tokens of the tree as a list, in the order of their bytes.
-  struct Text {
-    uint32_t first = 0;   // of its bytes in texts
-    uint16_t common = 0;  // bytes that it has in common with the one before
-    uint16_t kinds = 0;   // index of kinds()
-    uint16_t characters = 0;
-    uint32_t letters = 0;  // those of a to z that it has, as bits
-    int32_t id = 0;
-  };
-  std::span<const Text> texts() const { return {texts_.data(), texts_.size() - 1}; }
-  std::string_view bytes(const Text& text) const {
-    return std::string_view(bytes_).substr(text.first, (&text + 1)->first - text.first);
+  // The tokens of the tree as a list of texts, in the order of their bytes.
+  uint32_t num_texts() const { return uint32_t(ids_.size()); }
+  int32_t id(uint32_t text) const { return ids_[text]; }
+  std::string_view bytes(uint32_t text) const {
+    const uint32_t from = bytes_from_[text];
+    return std::string_view(bytes_).substr(from, bytes_from_[text + 1] - from);
   }
-  // The sets of kinds of characters that texts have, as bits: see kind_of(); kOfNoKind: a text
-  // begins inside a character or is no UTF-8. It may end inside a character, which counts.
-  std::span<const uint64_t> kinds() const { return kinds_; }
+  // The first text that begins as `node` does; of end(node): the first behind them.
+  uint32_t first_text(uint32_t node) const { return firsts_[node]; }
+  // A set of characters: kinds, as bits, and of the kind kLower these letters alone.
+  struct Characters {
+    uint64_t kinds = 0;
+    uint32_t letters = 0;
+    bool has(uint8_t byte) const;  // that one of them begins with
+  };
   // Letters of a case are a kind, digits, control characters but for white space; any other
   // character of one byte is its own; those of several bytes are kLong.
   static uint32_t kind_of(uint8_t ascii);
   static constexpr uint32_t kLower = 3, kLong = 41;
-  static constexpr uint64_t kOfNoKind = uint64_t(1) << 63;
   static uint32_t letter_of(uint8_t lower) { return uint32_t(1) << (lower - 'a'); }
+  // The texts that are characters of a set and no more than `most`, as bits over ids and over
+  // texts. A text that begins inside a character or is no UTF-8 is none; it may end inside one,
+  // which counts.
+  struct Bits {
+    std::vector<uint32_t> ids, texts;
+  };
+  Bits only(const Characters& those, uint32_t most) const;
+  // A number of characters that only() knows, at most this one: few are known, so that what is
+  // found out for one serves many.
+  uint32_t known_most(uint32_t most) const;
 
   uint32_t longest() const { return longest_; }          // bytes of a token
   size_t words() const { return (num_ids_ + 31) / 32; }  // of a bit mask over the ids
@@ -100,12 +108,17 @@ class Vocabulary {
     uint16_t depth = 0;
     uint8_t byte = 0;
   };
-  void add_text(int32_t id, std::string_view bytes, size_t common,
-                std::unordered_map<uint64_t, uint16_t>* known);
+  void add_text(uint32_t text, std::string_view bytes);
+  void set(uint32_t text, Bits* bits) const;
 
-  std::vector<Text> texts_;  // and one behind the last
+  // Texts that have a character of a kind, a letter, more than kMosts[i] characters.
+  static constexpr uint32_t kKinds = 42, kNoUtf8 = kKinds;
+  std::array<Bits, kKinds + 1> of_kind_;
+  std::array<Bits, 26> of_letter_;
+  std::vector<Bits> longer_;
+  Bits all_;
   std::string bytes_;
-  std::vector<uint64_t> kinds_ = {kOfNoKind};
+  std::vector<uint32_t> bytes_from_;  // by text; and one behind the last
   std::vector<Node> nodes_;
   std::vector<uint32_t> firsts_;  // [node]: index of its first id; one more at the end
   std::vector<int32_t> ids_;      // in the order of their bytes

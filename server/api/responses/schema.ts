@@ -13,6 +13,8 @@ const MAX_TOOLS = 128
 const TEXT_ONLY = 'this server takes and makes text only'
 const NOT_KEPT = 'nothing is kept between requests: send the items themselves, with "store": false'
 const HOSTED = 'it is of a tool that OpenAI runs; this server runs none'
+const BUILT_IN = "it is of a tool that is built into OpenAI's models: offer a function in 'tools'"
+const CUSTOM = "calls here have JSON arguments: offer a function with one text in 'tools'"
 
 /** Items and parts that there are elsewhere. */
 const WHY: Readonly<Record<string, string>> = {
@@ -21,11 +23,25 @@ const WHY: Readonly<Record<string, string>> = {
   input_audio: TEXT_ONLY,
   item_reference: NOT_KEPT,
   compaction: NOT_KEPT,
+  compaction_trigger: NOT_KEPT,
+  custom: CUSTOM,
+  custom_tool_call: CUSTOM,
+  custom_tool_call_output: CUSTOM,
+  additional_tools: "name them in 'tools'",
+  namespace: "name its functions in 'tools', each by itself",
+  refusal: 'send it as a part of type "output_text"',
 }
+/** Tools that clients run, and what is said of their calls. */
+const isBuiltIn = (type: string): boolean =>
+  /^(local_shell|shell|apply_patch|computer\w*)(_call(_output)?)?$/.test(type)
+/** Tools that OpenAI runs, and what is said of their calls. */
+const isHosted = (type: string): boolean =>
+  /_call(_output)?$|^mcp|^program|^(web|file|tool)_search|^code_interpreter|^image_gen/.test(type)
 
 const typeError = typeErrors((type) => {
   if (Object.hasOwn(WHY, type)) return WHY[type]
-  return /_call(_output)?$|^mcp_/.test(type) ? HOSTED : undefined
+  if (isBuiltIn(type)) return BUILT_IN
+  return isHosted(type) ? HOSTED : undefined
 })
 
 const text = <T extends string>(type: T) =>
@@ -67,13 +83,15 @@ export type Item = z.output<typeof Item>
 
 const Named = { name: z.string().min(1).max(256) }
 
-const Tool = z.looseObject({
+const FunctionTool = z.looseObject({
   type: z.literal('function').describe('Tools that OpenAI runs are not supported.'),
   ...Named,
   description: maybe(z.string()),
   parameters: maybe(anyRecord()).describe('A JSON Schema of an object.'),
   strict: maybe(z.boolean()).describe('Calls of it keep to its schema. Default false.'),
 })
+/** A union of one, for its error. */
+const Tool = z.discriminatedUnion('type', [FunctionTool], { error: typeError('function') })
 export type Tool = z.output<typeof Tool>
 
 const ToolRef = z.looseObject({ type: z.literal('function'), ...Named })
