@@ -242,8 +242,9 @@ class Step {
     GrammarMatcher matcher(s.grammar, GrammarMatcher::From::root);
     for (size_t k = size_t(s.prompt); k < s.tokens.size(); ++k) {
       const Vocabulary& v = s.grammar->vocabulary();
-      const auto is_it = [&](const Vocabulary::Text& t) { return t.id == s.tokens[k]; };
-      EXPECT(matcher.take(v.bytes(*std::ranges::find_if(v.texts(), is_it))));
+      uint32_t text = 0;
+      while (v.id(text) != s.tokens[k]) ++text;
+      EXPECT(matcher.take(v.bytes(text)));
     }
     const auto bits = matcher.mask();
     return {bits.begin(), bits.end()};
