@@ -11,7 +11,7 @@ using State = Pushdown::State;
 // A chain of states by one character is a loop from 4 on; so many are looked at, since few tokens
 // have more characters.
 constexpr uint32_t kShortestChain = 4, kLongestChain = 16;
-// Places that a chain may gain: where ways to read a text multiply, no more is asked than tokens do.
+// Places that a chain may gain: where ways to read a text multiply, tokens alone ask for more.
 constexpr size_t kMostGrown = 16;
 // Of a vocabulary, one in so many: what a loop must take to be more than a walk.
 constexpr size_t kMuch = 16;

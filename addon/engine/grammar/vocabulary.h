@@ -1,6 +1,6 @@
 // Vocabulary: the texts of all tokens as a tree of bytes, for walks that give up a beginning and so
-// all tokens that have it; and as a list, with bits that say which have characters of a kind, for all
-// that is said of a text without a walk. Constant once made; any thread.
+// all tokens that have it; and as a list, with bits that say which have characters of a kind, for
+// all that is said of a text without a walk. Constant once made; any thread.
 #pragma once
 
 #include <array>
