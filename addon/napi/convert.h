@@ -19,7 +19,7 @@ Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan);
 // A checkpoint and what it needs on common GPUs.
 struct CpuNeed {
   WeightFormat format = WeightFormat::stored;
-  Footprint model, draft;
+  Footprint model = {}, draft = {};
 };
 // draft: of the draft model beside it; null: none. cpu: what both need there.
 Napi::Object model_object(Napi::Env env, const ModelConfig& config, const Checkpoint& checkpoint,

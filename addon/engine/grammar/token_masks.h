@@ -39,24 +39,24 @@ class TokenMasks {
  private:
   using Characters = Vocabulary::Characters;
   struct Unit {
-    std::vector<uint32_t> bits;  // empty: `tokens` has them
-    std::vector<int32_t> tokens;
+    std::vector<uint32_t> bits = {};  // empty: `tokens` has them
+    std::vector<int32_t> tokens = {};
     // Beginnings after which the body may have ended, by the byte that follows: nodes of the tree
     // that have this byte, or texts and where it stands in them.
-    std::vector<std::pair<uint8_t, std::vector<uint32_t>>> nodes;
+    std::vector<std::pair<uint8_t, std::vector<uint32_t>>> nodes = {};
     struct Rest {
       uint32_t text = 0;
       uint16_t at = 0;
     };
-    std::vector<std::pair<uint8_t, std::vector<Rest>>> rests;
+    std::vector<std::pair<uint8_t, std::vector<Rest>>> rests = {};
     // Of these characters it is not said: the body may have ended before any of them.
-    Characters characters;
+    Characters characters = {};
     bool is_whole = false;  // of whole stacks: nothing goes on, and bits that it has are right
   };
   // A state in which characters only count, if at all.
   struct Loop {
     Pushdown::State in = Pushdown::kDead;  // behind the first character; kDead: there is no loop
-    Characters characters;                 // each brings it one turn further, behind the first
+    Characters characters = {};            // each brings it one turn further, behind the first
     bool starts_with_long = false;         // any character of several bytes may be the first
     uint32_t turns = kUnboundedCount;      // characters of which it is said
     bool refuses_more = false;             // of them behind these; else that is not said
