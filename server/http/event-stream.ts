@@ -3,7 +3,7 @@
 // here (bounded by its own max_tokens) until it reads on, or its socket is closed (listen.ts).
 
 import type { ServerResponse } from 'node:http'
-import { whyGone } from './stalled-reader.js'
+import { whyGone } from './stalled-client.js'
 
 type EventStream = {
   /** Whole events, ended by a blank line. */

@@ -4,7 +4,7 @@ import {
   createServer,
   type Server as HttpServer,
   type IncomingMessage,
-  type ServerResponse,
+  ServerResponse,
 } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
@@ -13,7 +13,7 @@ import type { Logger } from 'pino'
 import { badRequest } from '../request-error.js'
 import { canonicalHost } from './door.js'
 import { errorBody, HttpError } from './errors.js'
-import { StalledReader } from './stalled-reader.js'
+import { StalledClient } from './stalled-client.js'
 
 type ListenOptions = {
   /** Answers requests. */
@@ -21,7 +21,8 @@ type ListenOptions = {
   readonly log: Logger
   readonly host: string
   readonly port: number
-  /** Milliseconds without progress after which a reader that does not take its answer is cut off. */
+  /** Milliseconds without progress after which a client that does not take its answer, or does not send the rest of
+   * its request, is cut off. */
   readonly writeIdle: number
   readonly tls?: { readonly cert: string; readonly key: string }
 }
@@ -39,28 +40,42 @@ export type Listening = {
 const isAnswering = (socket: Socket): boolean =>
   '_httpMessage' in socket && socket._httpMessage !== null
 
-/** What the HTTP parser itself refuses: there is no request to answer, only a socket. */
-const refuseGarbage = (error: NodeJS.ErrnoException, socket: Socket): void => {
-  // Never into an answer that is under way.
-  if (socket.destroyed || !socket.writable || isAnswering(socket) || error.code === 'ECONNRESET')
-    return void socket.destroy()
-  const status =
-    error.code === 'HPE_HEADER_OVERFLOW'
-      ? 431
-      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? 408
-        : 400
-  const names = {
-    400: 'Bad Request',
-    408: 'Request Timeout',
-    431: 'Request Header Fields Too Large',
-  }
-  const body = JSON.stringify(
-    errorBody(new HttpError(status, `The HTTP request is not valid: ${names[status]}.`)),
-  )
+/** Whether a request on it has not come whole, and no answer has begun. */
+const isAsking = (socket: Socket): boolean => {
+  const response = '_httpMessage' in socket ? socket._httpMessage : null
+  return response instanceof ServerResponse && !response.headersSent && !response.req.complete
+}
+
+const NAMES = {
+  400: 'Bad Request',
+  408: 'Request Timeout',
+  431: 'Request Header Fields Too Large',
+}
+
+/** Where there is no request to answer, only a socket. */
+const refuse = (socket: Socket, status: keyof typeof NAMES, message: string): void => {
+  const body = JSON.stringify(errorBody(new HttpError(status, message)))
   socket.end(
-    `HTTP/1.1 ${status} ${names[status]}\r\ncontent-type: application/json\r\n` +
+    `HTTP/1.1 ${status} ${NAMES[status]}\r\ncontent-type: application/json\r\n` +
       `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+    () => socket.destroy(status === 408 ? new StalledClient() : undefined),
+  )
+}
+
+/** What the HTTP parser itself refuses. */
+const refuseGarbage = (error: NodeJS.ErrnoException, socket: Socket): void => {
+  const isLate = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+  // Never into an answer that is under way, or before that of an earlier request.
+  const mayAnswer = !isAnswering(socket) || (isLate && isAsking(socket))
+  if (socket.destroyed || !socket.writable || !mayAnswer || error.code === 'ECONNRESET')
+    return void socket.destroy()
+  const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : isLate ? 408 : 400
+  refuse(
+    socket,
+    status,
+    isLate
+      ? 'The request did not come whole in time: its head has 60 s, and all of it 300 s.'
+      : `The HTTP request is not valid: ${NAMES[status]}.`,
   )
 }
 
@@ -82,7 +97,13 @@ const badTarget = (): Response =>
 const closeIdle =
   (writeIdle: number) =>
   (socket: Socket): void => {
-    if (socket.writableLength > 0) socket.destroy(new StalledReader())
+    if (socket.writableLength > 0) socket.destroy(new StalledClient())
+    else if (isAsking(socket))
+      refuse(
+        socket,
+        408,
+        `The request is not whole, and nothing of it came for ${writeIdle / 1000} s.`,
+      )
     // A first request has the time of its headers, and an answer that of its model.
     else if (socket.timeout !== writeIdle && !isAnswering(socket)) socket.destroy()
   }

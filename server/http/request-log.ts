@@ -8,7 +8,7 @@ import { newRequestLog, type RequestLog } from '../log.js'
 import type { Metrics } from '../metrics/metrics.js'
 import type { Traces } from '../metrics/traces.js'
 import { addHeader, type Env } from './context.js'
-import { whyGone } from './stalled-reader.js'
+import { whyGone } from './stalled-client.js'
 
 /** A request that has no whole answer yet. */
 export type LiveRequest = {

@@ -207,7 +207,7 @@ const serverOptions = {
   write_idle_timeout: option(
     'number',
     seconds.min(1).default(30),
-    'Seconds after which an answer that nobody reads is cut off.',
+    'Seconds after which a client that stops, to read its answer or to send its request, is cut off.',
   ),
   ping_interval: option(
     'number',

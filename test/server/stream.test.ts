@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { createConnection, type Socket } from 'node:net'
+import { text as textOf } from 'node:stream/consumers'
 import { describe, test } from 'node:test'
 import { createTurns, finishInSlices } from '../../server/slices.js'
 import { createByteTokenizer } from './byte-tokenizer.js'
@@ -153,6 +154,23 @@ describe('streams', () => {
       await until(() => harness.lines.some((line) => line.gone === 'stalled'), 'a line')
       assert.equal(harness.server.live.size, 0)
       socket.destroy()
+    }))
+
+  test('a client that stops to send its body gets a 408, and its line says so', () =>
+    withHarness({ config: { writeIdleTimeout: 0.3 } }, async (harness) => {
+      const socket = createConnection(harness.port, '127.0.0.1')
+      socket.write(
+        'POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n' +
+          'content-length: 100\r\n\r\n{"model',
+      )
+      const text = await textOf(socket)
+      assert.match(text, /^HTTP\/1\.1 408 Request Timeout\r\n/)
+      assert.match(
+        text,
+        /"message":"The request is not whole, and nothing of it came for 0\.3 s\."/,
+      )
+      await until(() => harness.lines.some((line) => line.gone === 'stalled'), 'a line')
+      assert.equal(harness.server.live.size, 0)
     }))
 
   // It never has all that was written, so that only its progress tells it from one that stalls.
