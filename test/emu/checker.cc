@@ -39,7 +39,9 @@ struct Cell {
   Stamp write, read;
   uint8_t touched = 0;  // 0: as the region's default
   uint8_t initialised = 0, in_flight = 0;
+  uint8_t padding = 0;  // so that two are the same where their bytes are
 };
+static_assert(sizeof(Cell) == 28);
 
 struct Region {
   uint8_t* base = nullptr;
@@ -245,6 +247,7 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
   now.atomic = atomic;
   Cell* cell = r->cells + (a - uintptr_t(r->base));
   for (size_t i = 0; i < n; ++i, ++cell) {
+    const Cell before = *cell;
     if (cell->in_flight) {
       report(std::string(write ? "write to " : "read of ") + r->name +
                  " while a copy to it is in flight",
@@ -275,6 +278,9 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
       cell->write = now;
       cell->initialised = 1;
     }
+    // Bytes that had the same past, as those of a word mostly have, get the same future.
+    const Cell after = *cell;
+    for (; i + 1 < n && std::memcmp(cell + 1, &before, sizeof before) == 0; ++i) *++cell = after;
   }
 }
 
