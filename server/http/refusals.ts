@@ -14,8 +14,8 @@ type Pace = {
   readonly maxWaitMs: number
 }
 
-/** For whoever comes back on its connection sooner than it was told. */
-export const EARLY: Pace = { rate: 50, maxWaitMs: 1000 }
+/** For whoever comes back on its connection sooner than it was told: its next try is as late as it can be made. */
+export const EARLY: Pace = { rate: 25, maxWaitMs: 2000 }
 /** For all others: to be refused soon is all that they get. A wait spreads a flood, it does not thin it, for each
  * of them comes on a connection of its own. */
 export const FAIR: Pace = { rate: 200, maxWaitMs: 40 }
