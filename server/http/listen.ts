@@ -52,13 +52,14 @@ const NAMES = {
   431: 'Request Header Fields Too Large',
 }
 
-/** Where there is no request to answer, only a socket. */
+/** Written past the app: there is no request that it could answer, only a socket. */
 const refuse = (socket: Socket, status: keyof typeof NAMES, message: string): void => {
   const body = JSON.stringify(errorBody(new HttpError(status, message)))
   socket.end(
     `HTTP/1.1 ${status} ${NAMES[status]}\r\ncontent-type: application/json\r\n` +
       `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
-    () => socket.destroy(status === 408 ? new StalledClient() : undefined),
+    // Of who still sends, the rest is left to come: a close under it could take the answer away.
+    () => status === 408 && socket.destroy(new StalledClient()),
   )
 }
 
