@@ -403,7 +403,7 @@ export const createApp = (server: Server): Hono<Env> => {
       server.log.error({ err: thrown, request_id: c.get('requestId') }, 'unexpected error')
     c.get('record').line.error = errorName(error)
     for (const [name, value] of Object.entries(headersOf(error))) c.header(name, value)
-    return c.json(formOf(c.req.path)(error), statusOf(error))
+    return c.json(formOf(c.req.path)(error, c.get('requestId')), statusOf(error))
   })
   return app
 }

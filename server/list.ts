@@ -81,6 +81,24 @@ export const recordOf = <T extends z.ZodType>(value: T, name = z.string().min(1)
     .meta({ type: 'object', propertyNames: shape(name), additionalProperties: shape(value) })
 }
 
+const asksNothing = (value: unknown): boolean =>
+  value === undefined ||
+  value === null ||
+  value === false ||
+  value === '' ||
+  (Array.isArray(value) && value.length === 0)
+
+/** For `superRefine`: what these members ask for is refused by their name. */
+export const refuseMembers =
+  (unserved: Readonly<Record<string, string>>) =>
+  (record: object, context: z.RefinementCtx): void => {
+    for (const [name, value] of Object.entries(record)) {
+      const why = Object.hasOwn(unserved, name) ? unserved[name] : undefined
+      if (why === undefined || asksNothing(value)) continue
+      context.addIssue({ code: 'custom', path: [name], message: `it is not supported: ${why}` })
+    }
+  }
+
 const ID = /^(0|[1-9]\d{0,9})$/
 
 /** Numbers by token id, checked in one pass up to the first that is wrong. */

@@ -83,6 +83,7 @@ type PlannedRequest = {
   /** That are kept in memory with these, theirs among them. */
   readonly kept: number
   readonly logprobsMode: LogprobsMode
+  readonly isCeiling: boolean
 }
 
 /** Where the answer begins: one that is held to a form thinks between tags, or not at all. */
@@ -99,7 +100,7 @@ const encodeChat = ({ segments }: ChatPrompt, model: ServedModel, call: ChatCall
 const planRequest = async (
   model: ServedModel,
   call: ChatCall,
-  { prompt, choices, constraint, kept, logprobsMode }: PlannedRequest,
+  { prompt, choices, constraint, kept, logprobsMode, isCeiling }: PlannedRequest,
 ): Promise<{ readonly request: GenerateRequest; readonly dropped: number }> => {
   const given = call.prompt_token_ids
   const all = given ?? (await encodeChat(prompt, model, call))
@@ -110,20 +111,22 @@ const planRequest = async (
     call,
     call.logprobs === true ? (call.top_logprobs ?? 0) : undefined,
   )
+  const needed = isCeiling ? undefined : asked
   const isKept = call.stream !== true || call.reward !== undefined
   checkKept({ isKept, choices: kept, maxTokens: asked, logprobs })
   const { ids, dropped } = truncatePrompt(
     all,
     call.truncate_prompt_tokens,
-    maxModelLen - (asked ?? 1),
+    maxModelLen - (needed ?? 1),
   )
+  const mostKept =
+    isKept && logprobs !== undefined
+      ? Math.floor(MAX_KEPT / (kept * (logprobs + 1)))
+      : Number.POSITIVE_INFINITY
   const maxTokens = outputLimit(maxModelLen, {
     promptTokens: ids.length,
-    maxTokens: asked,
-    fallback:
-      isKept && logprobs !== undefined
-        ? Math.floor(MAX_KEPT / (kept * (logprobs + 1)))
-        : Number.POSITIVE_INFINITY,
+    maxTokens: needed,
+    fallback: isCeiling && asked !== undefined ? asked : mostKept,
     promptParam: given === undefined ? 'messages' : 'prompt_token_ids',
     tokensParam: call.max_completion_tokens !== undefined ? 'max_completion_tokens' : 'max_tokens',
   })
@@ -162,13 +165,15 @@ type PlanContext = {
   readonly defaults: Defaults
   /** Chats that are told in one piece with this one, it among them. Default 1. */
   readonly answers?: number
+  /** The answer may end before `max_tokens`, where the model's length does. Default: they have to fit. */
+  readonly isCeiling?: boolean
 }
 
 export const planChat = async (
   models: readonly ServedModel[],
   model: ServedModel,
   call: ChatCall,
-  { arrival, defaults, answers = 1 }: PlanContext,
+  { arrival, defaults, answers = 1, isCeiling = false }: PlanContext,
 ): Promise<ChatPlan> => {
   if (call.top_logprobs && call.logprobs !== true)
     throw badRequest("'top_logprobs' is only allowed when 'logprobs' is true.", 'top_logprobs')
@@ -189,6 +194,7 @@ export const planChat = async (
     constraint,
     kept: generated * answers,
     logprobsMode: defaults.logprobsMode,
+    isCeiling,
   })
   const hideThinking = call.include_reasoning === false
   const isUnsplit = call.reasoning_format === 'none' && !hideThinking

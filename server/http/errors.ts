@@ -46,9 +46,9 @@ const typeOf = (error: RequestError): ErrorType => {
 export const errorName = (error: RequestError): string => error.code ?? typeOf(error)
 
 /** How a dialect tells an error that comes before its answer has begun. */
-export type ErrorForm = (error: RequestError) => object
+export type ErrorForm = (error: RequestError, requestId: string) => object
 
 /** OpenAI's form: that of most routes, and of what is no route's. */
-export const errorBody: ErrorForm = (error) => ({
+export const errorBody = (error: RequestError) => ({
   error: { message: error.message, type: typeOf(error), param: error.param, code: error.code },
 })

@@ -2,7 +2,7 @@
 // it, in no dialect.
 
 import { z } from 'zod'
-import { anyRecord, list } from '../list.js'
+import { anyRecord, list, refuseMembers } from '../list.js'
 import { badRequest } from '../request-error.js'
 
 export const MAX_MESSAGES = 2048
@@ -36,21 +36,6 @@ const UNSERVED: Readonly<Record<string, string>> = {
   refusal: "use 'content'",
 }
 
-const asksNothing = (value: unknown): boolean =>
-  value === undefined ||
-  value === null ||
-  value === false ||
-  value === '' ||
-  (Array.isArray(value) && value.length === 0)
-
-const refuseUnserved = (message: object, context: z.RefinementCtx): void => {
-  for (const [name, value] of Object.entries(message)) {
-    const why = Object.hasOwn(UNSERVED, name) ? UNSERVED[name] : undefined
-    if (why === undefined || asksNothing(value)) continue
-    context.addIssue({ code: 'custom', path: [name], message: `it is not supported: ${why}` })
-  }
-}
-
 const plain = <R extends string>(role: R) =>
   z.looseObject({ role: z.literal(role), content: Content, name: maybe(z.string()) })
 
@@ -74,7 +59,7 @@ const AnyMessage = z.discriminatedUnion('role', [
   }),
 ])
 /** A message as callers write it. */
-export const GivenMessage = AnyMessage.superRefine(refuseUnserved)
+export const GivenMessage = AnyMessage.superRefine(refuseMembers(UNSERVED))
 export type GivenMessage = z.output<typeof GivenMessage>
 
 export const GivenMessages = list(GivenMessage, 1, MAX_MESSAGES)

@@ -257,23 +257,35 @@ describe('messages', () => {
     const managed = (edits: readonly Json[]) => post({ context_management: { edits } })
     for (const edits of [[], [{ type: 'clear_thinking_20251015', keep: 'all' }]])
       assert.equal((await managed(edits)).status, 200)
+    const kept = await readAnswer(await managed([{ type: 'clear_thinking_20251015' }]))
+    assert.deepEqual(kept.context_management, { applied_edits: [] })
     const refused = await managed([
       { type: 'clear_thinking_20251015' },
       { type: 'clear_tool_uses_20250919' },
     ])
     assert.equal(refused.status, 400)
-    assert.match(await refused.text(), /'context_management' is not supported/)
+    assert.match(await refused.text(), /'context_management\.edits\.1\.type'/)
   })
 
-  test('tells nothing of thinking that is to be left out', async () => {
+  test('leaves the block of thinking empty whose text is to be left out', async () => {
     says(...THOUGHT)
     const asked = { thinking: { type: 'adaptive', display: 'omitted' } }
     const { content, usage } = await readAnswer(await post(asked))
-    assert.deepEqual(content, [{ type: 'text', text: 'It is 3.' }])
+    assert.deepEqual(content, [
+      { type: 'thinking', thinking: '', signature: 'unsigned' },
+      { type: 'text', text: 'It is 3.' },
+    ])
     assert.ok(usage.output_tokens_details.thinking_tokens > 0)
     const events = await readNamed(await post({ ...asked, stream: true }))
     const told = events.map(({ data }) => JSON.stringify(data)).join('')
-    assert.ok(told.includes(' 3.') && !told.includes('see') && !told.includes('"thinking"'), told)
+    assert.ok(told.includes(' 3.') && !told.includes('see') && !told.includes('thinking_delta'))
+    const streamed = await client.messages
+      .stream({ ...BODY, thinking: { type: 'adaptive', display: 'omitted' } })
+      .finalMessage()
+    assert.deepEqual(
+      streamed.content.map(({ type }) => type),
+      ['thinking', 'text'],
+    )
   })
 
   test('says why it stopped', async () => {
@@ -284,6 +296,15 @@ describe('messages', () => {
     says('one two')
     const cut = await readAnswer(await post({ max_tokens: 3 }))
     assert.deepEqual([cut.stop_reason, cut.stop_sequence], ['max_tokens', null])
+    // More than the model has room for is as much as it has.
+    says('x'.repeat(9000))
+    const asked = { max_tokens: 32_000 }
+    const full = await readAnswer(await post(asked))
+    assert.equal(full.stop_reason, 'model_context_window_exceeded')
+    assert.equal(full.usage.output_tokens, 8192 - full.usage.input_tokens)
+    const last = (await readNamed(await post({ ...asked, stream: true }))).at(-2)?.data
+      .delta as Json
+    assert.equal(last.stop_reason, 'model_context_window_exceeded')
     says(CALL)
     const half = await readAnswer(
       await post({ max_tokens: 50, tools: [WEATHER], tool_choice: { type: 'any' } }),
@@ -302,7 +323,7 @@ describe('messages', () => {
         function: { name: 'get_weather', description: 'The weather', parameters: SCHEMA },
       },
     ]
-    const pairs: readonly (readonly [Json, Json])[] = [
+    const pairs: (readonly [Json, Json])[] = [
       [
         {
           system: [
@@ -361,6 +382,72 @@ describe('messages', () => {
         },
       ],
     ]
+    const calls = ['c1', 'c2'].map((id) => ({ ...call, id }))
+    const answered = calls.map(({ id }) => ({ type: 'tool_result', tool_use_id: id, content: id }))
+    const called = calls.map(({ id }) => ({ id, type: 'function', function: fn }))
+    const results = ['c1', 'c2'].map((id) => ({ role: 'tool', tool_call_id: id, content: id }))
+    const say = (role: string, content: unknown) => ({ role, content })
+    pairs.push(
+      // Messages of one role that follow one another are one turn.
+      [
+        { messages: [say('user', 'One'), say('user', [{ type: 'text', text: 'Two' }])] },
+        { messages: [say('user', 'One\nTwo')] },
+      ],
+      [
+        {
+          tools,
+          messages: [
+            ...HELLO,
+            say('assistant', 'I look.'),
+            ...calls.map((one) => say('assistant', [one])),
+            ...answered.map((one) => say('user', [one])),
+            say('user', 'And now?'),
+          ],
+        },
+        {
+          tools: chatTools,
+          messages: [
+            ...HELLO,
+            { role: 'assistant', content: 'I look.', tool_calls: called },
+            ...results,
+            say('user', 'And now?'),
+          ],
+        },
+      ],
+      [
+        {
+          messages: [
+            ...HELLO,
+            { role: 'system', content: 'Be short.', clear_at: 'next_user_message' },
+            say('assistant', 'Hi.'),
+            say('user', 'Bye'),
+            { role: 'system', content: 'Be long.', clear_at: 'next_user_message' },
+            { role: 'system', content: [], output_config: { effort: 'low' } },
+          ],
+        },
+        {
+          messages: [
+            ...HELLO,
+            say('assistant', 'Hi.'),
+            say('user', 'Bye'),
+            say('system', 'Be long.'),
+          ],
+        },
+      ],
+      [
+        {
+          tools: [
+            { name: 'now', input_schema: { type: 'object', properties: null, required: null } },
+          ],
+          tool_choice: { type: 'any' },
+        },
+        {
+          messages: HELLO,
+          tools: [{ type: 'function', function: { name: 'now', parameters: { type: 'object' } } }],
+          tool_choice: 'required',
+        },
+      ],
+    )
     says('ok')
     for (const [ours, chats] of pairs) {
       assert.equal((await post(ours)).status, 200)
@@ -488,7 +575,28 @@ describe('messages', () => {
         { output_config: { format: { type: 'json_schema', schema: { type: 'nothing' } } } },
         /output_config\.format\.schema/,
       ],
-      ['a prompt too long', { max_tokens: 9000 }, /8192/],
+      [
+        'a prompt too long',
+        { messages: [{ role: 'user', content: 'x'.repeat(8192) }] },
+        /^prompt is too long: .*8192/,
+      ],
+      [
+        'a tool that is to be found',
+        { tools: [{ ...WEATHER, defer_loading: true }] },
+        /'tools\.0\.defer_loading'/,
+      ],
+      [
+        'a tool for code alone',
+        { tools: [{ ...WEATHER, allowed_callers: ['code_execution_20260120'] }] },
+        /'tools\.0\.allowed_callers'/,
+      ],
+      [
+        'a budget for all turns',
+        { output_config: { task_budget: { type: 'tokens', total: 9 } } },
+        /'output_config\.task_budget'/,
+      ],
+      ['a summary', { compaction: { type: 'summarize' } }, /'compaction'/],
+      ['thinking between tools alone', { thinking: { type: 'between_tools' } }, /'thinking\.type'/],
       ['a reward model', { model: 'tiny-reward' }, /POST \/v1\/reward/],
       ["another's stop", { stop: ['x'] }, /'stop'.*'stop_sequences'/],
       ["another's sampler", { mirostat: 2 }, /'mirostat'/],
@@ -500,7 +608,8 @@ describe('messages', () => {
         const response = await post(body)
         const answer = await readAnswer(response)
         assert.equal(response.status, 400, JSON.stringify(answer))
-        assert.deepEqual(Object.keys(answer), ['type', 'error'])
+        assert.deepEqual(Object.keys(answer), ['type', 'error', 'request_id'])
+        assert.equal(answer.request_id, response.headers.get('request-id'))
         assert.equal(answer.type, 'error')
         assert.equal(answer.error.type, 'invalid_request_error')
         assert.match(answer.error.message, message)

@@ -8,7 +8,11 @@ import { jsonPieces } from '../../slices.js'
 import { messageError } from './error.js'
 import type { MessagesRequest } from './schema.js'
 
-export type MessageAnswer = ChatPlan & { readonly body: MessagesRequest; readonly id: string }
+export type MessageAnswer = ChatPlan & {
+  readonly body: MessagesRequest
+  readonly id: string
+  readonly requestId: string
+}
 
 /** A thinking block has to have one, and clients send it back: nothing is signed here. */
 const SIGNATURE = 'unsigned'
@@ -25,13 +29,23 @@ const usageOf = ({ promptTokens, cachedTokens, completionTokens }: Counts, thoug
 
 const REASONS = { stop: 'end_turn', length: 'max_tokens', tool_calls: 'tool_use' } as const
 
-const endOf = (last: AnswerEvent | undefined) => {
+/** The model's length may have less room than max_tokens asks for. */
+const reasonOf = (last: AnswerEvent | undefined, { completionTokens }: Counts, most: number) =>
+  last?.finish === 'length' && completionTokens < most
+    ? ('model_context_window_exceeded' as const)
+    : REASONS[last?.finish ?? 'stop']
+
+const endOf = (last: AnswerEvent | undefined, counts: Counts, { body }: MessageAnswer) => {
   const stop = typeof last?.stopReason === 'string' ? last.stopReason : null
   return {
-    stop_reason: stop === null ? REASONS[last?.finish ?? 'stop'] : ('stop_sequence' as const),
+    stop_reason: stop === null ? reasonOf(last, counts, body.max_tokens) : 'stop_sequence',
     stop_sequence: stop,
   }
 }
+
+/** Where edits were asked for: those that may be asked for change nothing. */
+const editsOf = ({ body }: MessageAnswer) =>
+  body.context_management ? { context_management: { applied_edits: [] } } : {}
 
 const head = ({ id, body }: MessageAnswer) => ({
   id,
@@ -51,11 +65,9 @@ const wholeUsage = (counts: Counts, thought: number) => ({
   speed: null,
 })
 
-/** What is told of the thinking. */
-const thoughtOf = ({ body: { thinking } }: MessageAnswer, { reasoning }: AnswerEvent): string =>
+/** The block is there, and nothing is told in it. */
+const isOmitted = ({ body: { thinking } }: MessageAnswer): boolean =>
   thinking !== undefined && thinking.type !== 'disabled' && thinking.display === 'omitted'
-    ? ''
-    : reasoning
 
 const DIRECT = { type: 'direct' as const }
 
@@ -82,18 +94,18 @@ const told = (block: Block): readonly object[] => {
 
 export const wholeMessage = (answer: MessageAnswer): WholeForm => {
   const blocks: Block[] = []
+  const omits = isOmitted(answer)
   let last: AnswerEvent | undefined
 
   const add = (event: AnswerEvent): void => {
-    const { text, calls } = event
-    const reasoning = thoughtOf(answer, event)
+    const { reasoning, text, calls } = event
     let at = blocks.at(-1)
     if (reasoning !== '') {
       if (at?.type !== 'thinking') {
         at = { type: 'thinking', thinking: '', signature: SIGNATURE }
         blocks.push(at)
       }
-      at.thinking += reasoning
+      if (!omits) at.thinking += reasoning
     }
     if (text !== '') {
       if (at?.type !== 'text') {
@@ -118,7 +130,8 @@ export const wholeMessage = (answer: MessageAnswer): WholeForm => {
       jsonPieces({
         ...head(answer),
         content: blocks.flatMap(told),
-        ...endOf(last),
+        ...endOf(last, counts, answer),
+        ...editsOf(answer),
         usage: wholeUsage(counts, answer.reasoningTokens()),
       }),
   }
@@ -145,6 +158,7 @@ export const messageStream = (answer: MessageAnswer): StreamForm => {
   let index = -1
   let open: Kind | undefined
   let hasBegun = false
+  const omits = isOmitted(answer)
   let last: AnswerEvent | undefined
 
   const begin = ({ counts }: Run): string => {
@@ -177,12 +191,11 @@ export const messageStream = (answer: MessageAnswer): StreamForm => {
   }
 
   const event = (one: AnswerEvent, run: Run): string => {
-    const { text, calls } = one
-    const reasoning = thoughtOf(answer, one)
+    const { reasoning, text, calls } = one
     let out = hasBegun ? '' : begin(run)
     if (reasoning !== '') {
       if (open !== 'thinking') out += start('thinking', { thinking: '', signature: '' })
-      out += deltaText(index, 'thinking', reasoning)
+      if (!omits) out += deltaText(index, 'thinking', reasoning)
     }
     if (text !== '') {
       if (open !== 'text') out += start('text', { text: '' })
@@ -201,11 +214,12 @@ export const messageStream = (answer: MessageAnswer): StreamForm => {
     event,
     closing: ({ counts }) =>
       sse('message_delta', {
-        delta: { container: null, stop_details: null, ...endOf(last) },
+        delta: { container: null, stop_details: null, ...endOf(last, counts, answer) },
+        ...editsOf(answer),
         usage: usageOf(counts, answer.reasoningTokens()),
       }) + sse('message_stop', {}),
     error: (error) => {
-      const { type, ...rest } = messageError(error)
+      const { type, ...rest } = messageError(error, answer.requestId)
       return sse(type, rest)
     },
   }

@@ -22,31 +22,66 @@ import type {
 const textOf = (content: string | readonly { readonly text: string }[] | null | undefined) =>
   typeof content === 'string' ? content : (content ?? []).map(({ text }) => text).join('\n')
 
-/** What the assistant's last turn called, and so what the user's has to answer. */
-type Owed = { readonly at: number; readonly ids: readonly string[] }
+/** A block, and the field that it is. */
+type Placed<T> = { readonly block: T; readonly param: string }
 
-const NOTHING: Owed = { at: 0, ids: [] }
+type Turn =
+  | { readonly role: 'user'; readonly blocks: Placed<UserBlock>[] }
+  | { readonly role: 'assistant'; readonly blocks: Placed<AssistantBlock>[] }
+  | { readonly role: 'system'; readonly text: string }
 
-const checkAnswered = ({ at, ids }: Owed): void => {
-  const [id] = ids
-  if (id === undefined) return
-  throw badRequest(
-    `Invalid value for 'messages.${at}.content': the call '${id}' has no 'tool_result' in the message that follows.`,
-    `messages.${at}.content`,
-  )
+const placed = <T>(content: string | readonly T[], param: string) =>
+  typeof content === 'string'
+    ? [{ block: { type: 'text' as const, text: content }, param }]
+    : content.map((block, i) => ({ block, param: `${param}.${i}` }))
+
+/** As Anthropic has it, messages of one role that follow one another are one turn. */
+const readTurns = (given: readonly GivenMessage[]): readonly Turn[] => {
+  const turns: Turn[] = []
+  const lastUser = given.findLastIndex(({ role }) => role === 'user')
+  for (const [at, message] of given.entries()) {
+    const param = `messages.${at}.content`
+    const last = turns.at(-1)
+    if (message.role === 'system') {
+      const text = textOf(message.content)
+      const isOver = message.clear_at === 'next_user_message' && at < lastUser
+      if (text !== '' && !isOver) turns.push({ role: 'system', text })
+    } else if (message.role === 'user') {
+      const blocks = placed(message.content, param)
+      if (last?.role === 'user') last.blocks.push(...blocks)
+      else turns.push({ role: 'user', blocks })
+    } else {
+      const blocks = placed(message.content, param)
+      if (last?.role === 'assistant') last.blocks.push(...blocks)
+      else turns.push({ role: 'assistant', blocks })
+    }
+  }
+  return turns
+}
+
+/** Calls that the turn after them has to answer: their fields by their ids. */
+type Owed = ReadonlyMap<string, string>
+
+const NOTHING: Owed = new Map()
+
+const checkAnswered = (owed: Owed): void => {
+  for (const [id, param] of owed)
+    throw badRequest(
+      `Invalid value for '${param}': the call '${id}' has no 'tool_result' in the message that follows.`,
+      param,
+    )
 }
 
 /** Results first, as Anthropic has it: what the user says comes after them. */
-const readUser = (blocks: readonly UserBlock[], at: number, owed: Owed): readonly Message[] => {
+const readUser = (blocks: readonly Placed<UserBlock>[], owed: Owed): readonly Message[] => {
   const messages: Message[] = []
   const texts: string[] = []
-  const left = new Set(owed.ids)
-  for (const [i, block] of blocks.entries()) {
+  const left = new Map(owed)
+  for (const { block, param } of blocks) {
     if (block.type === 'text') {
       texts.push(block.text)
       continue
     }
-    const param = `messages.${at}.content.${i}`
     if (texts.length > 0)
       throw badRequest(
         `Invalid value for '${param}': a 'tool_result' stands before the text of its message.`,
@@ -64,69 +99,75 @@ const readUser = (blocks: readonly UserBlock[], at: number, owed: Owed): readonl
       toolCallId: block.tool_use_id,
     })
   }
-  checkAnswered({ at: owed.at, ids: [...left] })
+  checkAnswered(left)
   if (texts.length > 0 || messages.length === 0)
     messages.push({ role: 'user', content: texts.join('\n') })
   return messages
 }
 
-const readAssistant = (blocks: readonly AssistantBlock[], at: number): Message => {
+const readAssistant = (
+  blocks: readonly Placed<AssistantBlock>[],
+): { readonly message: Message; readonly owed: Owed } => {
   const texts: string[] = []
   const thoughts: string[] = []
   const toolCalls: ToolCall[] = []
-  for (const [i, block] of blocks.entries()) {
+  const owed = new Map<string, string>()
+  for (const { block, param } of blocks) {
     if (block.type === 'thinking') thoughts.push(block.thinking)
     else if (block.type === 'text') texts.push(block.text)
     else {
       const { id, name, input } = block
-      if (toolCalls.some((call) => call.id === id))
+      if (owed.has(id))
         throw badRequest(
-          `Invalid value for 'messages.${at}.content.${i}.id': another call has the id '${id}' too.`,
-          `messages.${at}.content.${i}.id`,
+          `Invalid value for '${param}.id': another call has the id '${id}' too.`,
+          `${param}.id`,
         )
+      owed.set(id, param)
       toolCalls.push({ id, name, arguments: sourceOf(input) ?? JSON.stringify(input) })
     }
   }
+  const reasoning = thoughts.length > 0 ? thoughts.join('\n') : undefined
   return {
-    role: 'assistant',
-    content: texts.join('\n'),
-    reasoning: thoughts.length > 0 ? thoughts.join('\n') : undefined,
-    toolCalls,
+    message: { role: 'assistant', content: texts.join('\n'), reasoning, toolCalls },
+    owed,
   }
 }
-
-const blocksOf = <T>(content: string | readonly T[]) =>
-  typeof content === 'string' ? [{ type: 'text' as const, text: content }] : content
 
 const readMessages = (given: readonly GivenMessage[]): readonly Message[] => {
   let owed = NOTHING
   const messages: Message[] = []
-  for (const [at, message] of given.entries()) {
-    if (message.role === 'user') {
-      messages.push(...readUser(blocksOf(message.content), at, owed))
+  for (const turn of readTurns(given)) {
+    if (turn.role === 'user') {
+      messages.push(...readUser(turn.blocks, owed))
       owed = NOTHING
       continue
     }
     checkAnswered(owed)
-    if (message.role === 'system') {
-      messages.push({ role: 'system', content: textOf(message.content) })
+    if (turn.role === 'system') {
+      messages.push({ role: 'system', content: turn.text })
       continue
     }
-    const read = readAssistant(blocksOf(message.content), at)
-    owed = { at, ids: (read.toolCalls ?? []).map(({ id }) => id) }
-    messages.push(read)
+    const read = readAssistant(turn.blocks)
+    owed = read.owed
+    messages.push(read.message)
   }
   checkAnswered(owed)
   return messages
 }
 
-const readTool = ({ name, description, input_schema: parameters, strict }: Tool) => ({
+/** Their types let an object's schema say null where it says nothing. */
+const readSchema = (schema: Tool['input_schema']): Tool['input_schema'] =>
+  schema.properties === null || schema.required === null
+    ? Object.fromEntries(Object.entries(schema).filter(([, value]) => value !== null))
+    : schema
+
+const readTool = ({ name, description, input_schema, strict }: Tool) => ({
   type: 'function' as const,
   // A template would write a member that is there and undefined.
   function: {
     name,
     ...(description != null && { description }),
-    parameters,
+    parameters: readSchema(input_schema),
     ...(strict != null && { strict }),
   },
 })

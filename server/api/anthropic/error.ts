@@ -13,9 +13,17 @@ const TYPES: Readonly<Record<number, string>> = {
   503: 'overloaded_error',
 }
 
-/** It has no place for the field but the message. */
-const messageOf = ({ message, param }: RequestError): string =>
-  param === null || message.includes(param) ? message : `${param}: ${message}`
+const typeOf = (error: RequestError): string =>
+  error.code === 'request_timeout'
+    ? 'timeout_error'
+    : (TYPES[statusOf(error)] ?? 'invalid_request_error')
+
+/** It has no place for the field but the message. Clients shorten a conversation when they read the words by
+ * which Anthropic refuses a long one. */
+const messageOf = ({ message, param, code }: RequestError): string => {
+  if (code === 'context_length_exceeded') return `prompt is too long: ${message}`
+  return param === null || message.includes(param) ? message : `${param}: ${message}`
+}
 
 /** By this their client knows that it has to send the whole conversation each time. */
 const detailsOf = ({ param }: RequestError) =>
@@ -23,11 +31,8 @@ const detailsOf = ({ param }: RequestError) =>
     ? { details: { error_code: 'thread_unsupported_request', unsupported: ['thread'] } }
     : {}
 
-export const messageError = (error: RequestError) => ({
+export const messageError = (error: RequestError, requestId: string) => ({
   type: 'error' as const,
-  error: {
-    type: TYPES[statusOf(error)] ?? 'invalid_request_error',
-    message: messageOf(error),
-    ...detailsOf(error),
-  },
+  error: { type: typeOf(error), message: messageOf(error), ...detailsOf(error) },
+  request_id: requestId,
 })

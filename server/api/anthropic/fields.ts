@@ -1,6 +1,5 @@
 // What Anthropic calls a chat's fields, and which of its own are not served.
 
-import { z } from 'zod'
 import type { UnservedFields } from '../../check.js'
 import type { FieldNames } from '../field-names.js'
 import { unservedBeside } from '../unserved-fields.js'
@@ -22,16 +21,14 @@ export const NAMES: FieldNames = [
 
 const NO_SERVICE = 'nothing is kept or run on this server beside the answer'
 
-/** Edits of earlier thinking ask for nothing: the template leaves it out in any case. */
-const ContextManagement = z.looseObject({
-  edits: z.array(z.looseObject({ type: z.literal('clear_thinking_20251015') })).optional(),
-})
-
-const TABLE = unservedBeside({
+export const UNSERVED: UnservedFields = unservedBeside({
   path: '/v1/messages',
   withoutEffect: [
+    'betas',
+    'billing_policy',
     'cache_control',
     'diagnostics',
+    'fallback_credit_token',
     'inference_geo',
     'service_tier',
     'speed',
@@ -55,23 +52,9 @@ const TABLE = unservedBeside({
     response_format: "use 'output_config.format'",
     output_format: "use 'output_config.format'",
     container: NO_SERVICE,
-    context_management: NO_SERVICE,
+    compaction: NO_SERVICE,
     mcp_servers: NO_SERVICE,
     fallbacks: NO_SERVICE,
     thread: 'nothing is kept between requests: send the whole conversation',
   },
 })
-
-export const UNSERVED: UnservedFields = {
-  ...TABLE,
-  refused: new Map([
-    ...TABLE.refused,
-    [
-      'context_management',
-      (value, body) =>
-        ContextManagement.safeParse(value).success
-          ? null
-          : (TABLE.refused.get('context_management')?.(value, body) ?? null),
-    ],
-  ]),
-}

@@ -47,9 +47,14 @@ export const messagesRoute =
     const model = chatModel(server, body.model)
     const call = readCall(body, model)
     const plan = await inTheirNames(NAMES, () =>
-      planChat(server.models(), model, call, { arrival, defaults: server.config }),
+      planChat(server.models(), model, call, { arrival, defaults: server.config, isCeiling: true }),
     )
-    const answer: MessageAnswer = { ...plan, body, id: answerId('msg_') }
+    const answer: MessageAnswer = {
+      ...plan,
+      body,
+      id: answerId('msg_'),
+      requestId: c.get('requestId'),
+    }
     const form = body.stream ? { stream: messageStream(answer) } : { whole: wholeMessage(answer) }
     return respond(c, server, answer, form)
   }

@@ -58,7 +58,7 @@ const createLineApp = (server: Server, { path, handler, errorForm }: AskedRoute)
     if (!(thrown instanceof RequestError))
       server.log.error({ err: thrown, request_id: c.get('requestId') }, 'unexpected error')
     const error = asRequestError(thrown)
-    return c.json(errorForm(error), statusOf(error))
+    return c.json(errorForm(error, c.get('requestId')), statusOf(error))
   })
   return app
 }
@@ -75,7 +75,7 @@ export const createAsk = (server: Server, routes: readonly AskedRoute[]): Work['
     const { route, app } = found
     const bytes = bytesOf(body)
     if (bytes === undefined) {
-      const text = JSON.stringify(route.errorForm(TOO_DEEP))
+      const text = JSON.stringify(route.errorForm(TOO_DEEP, requestId))
       return { status: statusOf(TOO_DEEP), text, requestId }
     }
     const incoming = requestOf(bytes)
