@@ -1,6 +1,7 @@
 // JSON Schema to grammar: what is admitted at every place, found first; then what can be ended at all;
 // then the rules. Keys come in the schema's order. What is served: docs/decisions/0013-grammar-text.md.
 
+import type { RequestError } from '../request-error.js'
 import {
   type Automaton,
   automatonOf,
@@ -118,17 +119,20 @@ class Compiler {
     return all.length === 0 ? '#' : this.#source.pointer(all.at(-1) ?? 0)
   }
 
+  #cycle(number: number): RequestError {
+    return this.#source.refuse(
+      this.#source.pointer(number),
+      'this refers to itself without a value in between',
+    )
+  }
+
   /** The kinds of values for which all these schemas hold. */
   kindsOf(all: All): readonly Kind[] {
     if (all.length === 0) return ANYTHING
     const key = keyOf(all)
     const known = this.#kinds.get(key)
     if (known !== undefined) return known
-    if (this.#open.has(key))
-      throw this.#source.refuse(
-        this.#where(all),
-        'this refers to itself without a value in between',
-      )
+    if (this.#open.has(key)) throw this.#cycle(all.at(-1) ?? 0)
     if (this.#open.size >= MAX_CHAIN)
       throw this.#source.refuse(
         this.#where(all),
@@ -141,13 +145,31 @@ class Compiler {
     return kinds
   }
 
+  /** These schemas and those that must hold with them, as they follow each other in the text. */
+  #together(all: All): ReadonlySet<number> {
+    const [met, done] = [new Set<number>(), new Set<number>()]
+    const pending = [...all].reverse()
+    for (let number = pending.at(-1); number !== undefined; number = pending.at(-1)) {
+      if (met.has(number)) {
+        done.add(number)
+        pending.pop()
+        continue
+      }
+      met.add(number)
+      for (const one of [...this.#source.said(number).too].reverse()) {
+        // Met and not done: what is said here is part of it.
+        if (met.has(one) && !done.has(one)) throw this.#cycle(one)
+        if (!met.has(one)) pending.push(one)
+      }
+    }
+    return met
+  }
+
   #findKinds(all: All): readonly Kind[] {
-    const seen = new Set(all)
+    const seen = this.#together(all)
     let kinds: readonly Kind[] = ANYTHING
-    // A set takes what is added while it is walked.
     for (const number of seen) {
       const said = this.#source.said(number)
-      for (const one of said.too) seen.add(one)
       kinds = this.#cut(kinds, said.kinds)
       if (said.values !== null) kinds = this.#cut(kinds, said.values)
     }
@@ -862,7 +884,12 @@ class Compiler {
     this.#discover()
     this.#findEnds()
     if (!this.#canEnd(root))
-      throw this.#source.refuse('#', 'no value at all is valid under this schema')
+      throw this.#source.refuse(
+        '#',
+        this.kindsOf(root).some((kind) => kind.type !== 'literal' && kind.isUnasked)
+          ? "no value of the kinds that this schema speaks of is valid under it: others need a 'type'"
+          : 'no value at all is valid under this schema',
+      )
     const expression = this.#value(root)
     for (let place = this.#pending.pop(); place !== undefined; place = this.#pending.pop())
       this.#write(place)

@@ -46,6 +46,18 @@ describe('what a schema does not speak of', () => {
     assert.deepEqual(written({ anyOf: [a, { minLength: 3 }] }), [{}, { a: 'x' }, 'xyz'])
   })
 
+  test('members stand as the schemas that must hold follow each other', () => {
+    const has = (name: string) => ({ properties: { [name]: {} }, required: [name] })
+    const schema = {
+      ...{ allOf: [{ $ref: '#/$defs/b' }, { allOf: [has('c')] }], ...has('a') },
+      $defs: { b: { allOf: [has('b')] } },
+    }
+    const texts = ['abc', 'acb', 'bac'].map((names) =>
+      JSON.stringify(Object.fromEntries([...names].map((one) => [one, 1]))),
+    )
+    assert.deepEqual(admits({ kind: 'schema', schema }, texts), ['{"a":1,"b":1,"c":1}'])
+  })
+
   test('is written when it is asked for', () => {
     assert.deepEqual(written({ ...a, additionalProperties: true }), VALUES.slice(0, 3))
     assert.deepEqual(written({ allOf: [a, { additionalProperties: {} }] }), VALUES.slice(0, 3))
@@ -393,6 +405,10 @@ describe('schemas that are refused', () => {
     [{ $ref: '#/$defs/a' }, /at '#\/\$ref': there is no/],
     [{ $ref: 'https://example.com/a' }, /only references inside/],
     [{ anyOf: [{ type: 'null' }, { $ref: '#' }] }, /refers to itself/],
+    [{ $ref: '#' }, /at '#': this refers to itself without a value in between/],
+    [{ type: 'null', allOf: [{}, { allOf: [{ $ref: '#' }] }] }, /at '#': this refers to itself/],
+    [{ $ref: '#/$defs/a', $defs: { a: { $ref: '#/$defs/a' } } }, /at '#\/\$defs\/a': this refers/],
+    [{ items: false, minItems: 2 }, /no value of the kinds that this schema speaks of .* a 'type'/],
     [{ type: 'string', format: 'binary' }, /at '#\/format'/],
     [{ type: 'array', uniqueItems: true }, /uniqueItems/],
     [{ oneOf: [{ type: 'integer' }, { type: 'number' }] }, /branches 0 and 1 of 'oneOf'/],
