@@ -523,7 +523,10 @@ void EngineLoop::finish(Sequence& seq, Finish reason, double now) {
                    .preemptions = seq.preemptions,
                    .drafted_tokens = seq.drafted,
                    .accepted_tokens = seq.delivery.accepted};
-  seq.delivery.text.finish(&delta.text);
+  // What a grammar's text begins with has no U+FFFD in it.
+  const bool has_form = seq.request->request.sampling.grammar != nullptr;
+  seq.delivery.text.finish(has_form ? OutputText::Part::dropped : OutputText::Part::replaced,
+                           &delta.text);
   counters_.finished_stop += reason == Finish::stop;
   counters_.finished_length += reason == Finish::length;
 

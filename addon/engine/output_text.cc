@@ -145,10 +145,10 @@ int32_t OutputText::match(char c, bool may_stop, std::string* out) {
   return -1;
 }
 
-void OutputText::finish(std::string* out) {
+void OutputText::finish(Part part, std::string* out) {
   for (const char c : std::exchange(opening_, {})) utf8_.push(uint8_t(c), out);
   emit(held_.size(), out);
-  utf8_.finish(out);
+  if (part == Part::replaced) utf8_.finish(out);
 }
 
 }  // namespace nemotron

@@ -60,8 +60,10 @@ class OutputText {
   int32_t push(std::string_view bytes, bool may_stop, std::string* out);
   // Whether these bytes, which come next, are in that part.
   bool is_answer(std::string_view bytes) const;
-  // The end of the text when no stop string ended it: what was held back.
-  void finish(std::string* out);
+  // The end of the text when no stop string ended it: what was held back. Of a scalar that breaks
+  // off there U+FFFD, or nothing.
+  enum class Part : uint8_t { replaced, dropped };
+  void finish(Part part, std::string* out);
 
  private:
   void emit(size_t bytes, std::string* out);

@@ -890,6 +890,28 @@ std::vector<int32_t> one_by_one(Request r, const std::string& text) {
   return ids;
 }
 
+// A grammar's text that a limit cuts ends with a whole character; another text shows that one was
+// cut.
+TEST(a_cut_text_of_a_grammar_has_no_half_character) {
+  Script s = script();
+  const std::string_view euro = "\u20AC";
+  for (size_t i = 0; i < euro.size(); ++i) s.options.token_bytes[i] = euro[i];
+  Client client(scripted(s));
+  const std::string_view texts[] = {"", "", "\u20AC", "\u20AC", "\u20AC", "\u20AC\u20AC"};
+  for (int32_t most = 1; most <= 6; ++most) {
+    Request r = request(4, most);
+    r.sampling.grammar = grammar_of("root ::= \"\\u20AC\"{9}");
+    const Outcome got = client.run(r);
+    EXPECT(got.finish == Finish::length);
+    EXPECT_EQ(int32_t(got.ids.size()), most);
+    EXPECT_EQ(got.text, texts[most - 1]);
+  }
+  Request free = request(4, 2);
+  free.sampling.allowed_ids = {0};
+  EXPECT_EQ(client.run(free).text, "\uFFFD\uFFFD");
+  expect_idle(client.engine());
+}
+
 // Text that a grammar leaves no choice about goes into one step, with the same tokens; a sequence
 // beside it that is free has its own.
 TEST(forced_text_is_jumped_over) {

@@ -93,7 +93,7 @@ void check_cut(const std::string& bytes, const std::vector<size_t>& cuts,
   }
   const Expected want = whole(bytes, stops, include, may_stop_from);
   std::string rest;
-  if (stop < 0) out.finish(&rest);
+  if (stop < 0) out.finish(OutputText::Part::replaced, &rest);
   text += rest;
   EXPECT_EQ(stop, want.stop);
   EXPECT_EQ(text, want.text);
@@ -127,7 +127,7 @@ TEST(known_values_of_the_decoder) {
     OutputText out;
     std::string s;
     out.push(bytes, true, &s);
-    out.finish(&s);
+    out.finish(OutputText::Part::replaced, &s);
     return s;
   };
   // Examples of the Unicode standard, table 3-8 and its neighbours: U+FFFD for each maximal part.
@@ -138,6 +138,21 @@ TEST(known_values_of_the_decoder) {
   EXPECT_EQ(text("\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42"),
             "\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\x41\uFFFD\uFFFD\x42");
   EXPECT_EQ(text("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41"), "\uFFFD\uFFFD\uFFFD\uFFFD\x41");
+}
+
+// Where the text has to be the beginning of something, what breaks off at its end is no part of it.
+TEST(a_scalar_that_breaks_off_may_be_dropped) {
+  for (const std::string part : {"\xC3", "\xE2\x82", "\xF0", "\xF0\x9F\x98"}) {
+    for (const bool looks : {false, true}) {
+      OutputText out(
+          looks ? std::vector<std::string>{"\xF0\x9F\x98\x81"} : std::vector<std::string>{}, false,
+          StopScope::all);
+      std::string text;
+      out.push("a\xFF" + part, true, &text);
+      out.finish(OutputText::Part::dropped, &text);
+      EXPECT_EQ(text, "a\uFFFD");
+    }
+  }
 }
 
 TEST(stop_strings_at_every_cut) {
@@ -175,7 +190,7 @@ void check_scope(StopScope scope, const std::string& bytes, int32_t stop, const 
       for (const std::string& part : parts) {
         if (ended < 0) ended = out.push(part, true, &text);
       }
-      if (ended < 0) out.finish(&text);
+      if (ended < 0) out.finish(OutputText::Part::replaced, &text);
       EXPECT_EQ(ended, stop);
       EXPECT_EQ(text, want);
     }
