@@ -58,8 +58,9 @@ export const noteSources = async (json: string, value: unknown): Promise<void> =
         open.push({ value: valueAt(last), from: i, isList: code === OPEN_LIST, index: 0 })
       else if (code === CLOSE_OBJECT || code === CLOSE_LIST) {
         open.pop()
-        // An empty object is written in one way only.
-        if (last !== undefined && !last.isList && isObject(last.value) && text[0] > last.from)
+        // What is empty is written in one way only.
+        const isFull = last?.isList === true || text[0] > (last?.from ?? i)
+        if (last !== undefined && isObject(last.value) && isFull)
           sources.set(last.value, json.slice(last.from, i + 1))
       } else if (code === COMMA && last !== undefined) last.index++
       i++
@@ -70,5 +71,12 @@ export const noteSources = async (json: string, value: unknown): Promise<void> =
   }
 }
 
-/** The JSON text of an object as its caller wrote it; undefined: nobody did. */
+/** The JSON text of an object or a list as its caller wrote it; undefined: nobody did. */
 export const sourceOf = (value: object): string | undefined => sources.get(value)
+
+/** A value as JSON, as its caller wrote it where that is known. */
+export const jsonOf = (value: unknown): string => {
+  const source = isObject(value) ? sourceOf(value) : undefined
+  if (source !== undefined) return source
+  return Array.isArray(value) ? `[${value.map(jsonOf).join(',')}]` : JSON.stringify(value)
+}

@@ -63,6 +63,16 @@ export const grammarsWait = (waitMs = 0): RequestError => {
 
 export const clientGone = (): RequestError => badRequest('The client closed the connection.')
 
+/** Why work ended that its signal ended. */
+export const abortedBy = ({ reason }: AbortSignal): RequestError =>
+  reason instanceof RequestError ? reason : clientGone()
+
+export const timedOut = (seconds: number): RequestError =>
+  new RequestError(`The request took longer than its limit of ${seconds} s.`, {
+    kind: 'unavailable',
+    code: 'request_timeout',
+  })
+
 export const unsupportedParameter = (param: string, message: string): RequestError =>
   new RequestError(message, { param, code: 'unsupported_parameter' })
 

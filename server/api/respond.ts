@@ -9,7 +9,7 @@ import {
   type StreamForm,
   type WholeForm,
 } from '../generation/answer.js'
-import { clientOf } from '../http/client.js'
+import { clientOf, workSignal } from '../http/client.js'
 import { addHeader, type Ctx } from '../http/context.js'
 import { badRequest, clientGone } from '../request-error.js'
 import { bytesInSlices, jsonPieces } from '../slices.js'
@@ -44,6 +44,10 @@ const timeoutOf = (c: Ctx, limit: number): number => {
     )
   return limit > 0 ? Math.min(limit, seconds) : seconds
 }
+
+/** Of work that is answered in one piece: aborted when nobody waits for it any more, or its time is over. */
+export const signalOf = (c: Ctx, { config }: Server): AbortSignal =>
+  workSignal(c.env.outgoing, timeoutOf(c, config.requestTimeout))
 
 export const respond = async (
   c: Ctx,

@@ -334,6 +334,16 @@ export const UNSERVED_OF_SCORES: UnservedFields = {
   }),
 }
 
+/** Of routes that read off how likely labels are. */
+export const UNSERVED_OF_LABELS: UnservedFields = {
+  withoutEffect: WITHOUT_EFFECT,
+  refused: table({
+    stream: refuse('there is nothing to stream', false),
+    n: refuse('nothing is drawn: an answer is the same each time', 1),
+    truncate_prompt_tokens: refuse('what is too long is refused, not cut'),
+  }),
+}
+
 /** Of drafts that are edited, of which the best is one answer. */
 export const UNSERVED_OF_REFINE: UnservedFields = {
   withoutEffect: WITHOUT_EFFECT,

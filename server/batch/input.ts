@@ -4,6 +4,7 @@ import { createReadStream } from 'node:fs'
 import { z } from 'zod'
 import { faultText } from '../check.js'
 import { messageOf } from '../failure.js'
+import { jsonOf, noteSources } from '../json-source.js'
 import { anyRecord } from '../list.js'
 
 const NEWLINE = 0x0a
@@ -122,6 +123,14 @@ export const checkLine = (value: unknown, endpoint: string | undefined): ReadLin
       "Invalid value for 'body.stream': a line of a batch has one whole answer. Leave it out.",
     )
   return { customId, problem: undefined, url, body }
+}
+
+/** The body of a line that is right, as it is written there: a prompt may show its numbers. */
+export const bodyOf = async (bytes: Buffer): Promise<string> => {
+  const text = utf8.decode(bytes)
+  const line = JSON.parse(text)
+  await noteSources(text, line)
+  return jsonOf(line.body)
 }
 
 /** What a line of a batch to `endpoint` says. */

@@ -2,7 +2,7 @@
 // batch counts it, and a line that has one is never asked again.
 
 import { type Files, now } from './files.js'
-import { readLine } from './input.js'
+import { bodyOf } from './input.js'
 import { type BatchRow, isFull, type Ledger } from './ledger.js'
 import { createAnswers, createQueue, type Waiting } from './queue.js'
 import { type Asked, answered, finalize, validate } from './stages.js'
@@ -12,7 +12,8 @@ export type Work = {
   /** Answers as the route of that path would. Aborted: whatever comes is dropped. */
   readonly ask: (
     endpoint: string,
-    body: Readonly<Record<string, unknown>>,
+    /** JSON. */
+    body: string,
     options: { readonly owner: string; readonly signal: AbortSignal },
   ) => Promise<Asked>
   /** Most lines that are asked at once. */
@@ -68,7 +69,7 @@ const stumble = (state: State, error: unknown, what: string): void => {
 const ask = async (state: State, waiting: Waiting, { signal }: AbortController): Promise<void> => {
   const { batch, line } = waiting
   const bytes = await state.files.read(batch.input, line.at, line.size)
-  const { body } = readLine(bytes, batch.endpoint)
+  const body = await bodyOf(bytes)
   if (signal.aborted) return
   const result = await state.work?.ask(batch.endpoint, body, { owner: batch.owner, signal })
   if (result === undefined || signal.aborted) return

@@ -10,7 +10,7 @@ import { requirePlace } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
 import type { Message } from '../prompt/conversation.js'
 import { encodePrompt } from '../prompt/encode.js'
-import { clientGone, contextExceeded, RequestError } from '../request-error.js'
+import { abortedBy, contextExceeded, RequestError } from '../request-error.js'
 import { orderOf, rateAnswers } from '../scoring/rate.js'
 import { checkRoom } from '../scoring/scoring.js'
 import { renderChat } from './prompt.js'
@@ -122,7 +122,7 @@ const writeStage = async (work: Work, task: Task): Promise<readonly Written[]> =
     })
   } catch (error) {
     if (!(error instanceof EngineFailure)) throw error
-    throw work.signal.aborted ? clientGone() : fromEngineError(error, model)
+    throw work.signal.aborted ? abortedBy(work.signal) : fromEngineError(error, model)
   } finally {
     leave()
   }

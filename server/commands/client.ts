@@ -7,6 +7,7 @@ import { text as textOf } from 'node:stream/consumers'
 import { pino } from 'pino'
 import { z } from 'zod'
 import { messageOf } from '../failure.js'
+import { jsonOf } from '../json-source.js'
 import type { Serving, startServer } from '../server.js'
 import { type FlagValues, readSettings } from '../settings/read.js'
 import { createProgress } from '../terminal.js'
@@ -200,7 +201,7 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
   }
   const ask = async (path: string, body: object): Promise<Told> => {
     const url = `${root}${path}`
-    const reply = await settle(url, { method: 'POST', body: JSON.stringify(body) })
+    const reply = await settle(url, { method: 'POST', body: jsonOf(body) })
     const { status, headers } = reply
     const json = parse(reply.text)
     if (json === undefined || [401, 403, 429].includes(status) || status > 500)

@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { fileError, messageOf } from '../failure.js'
+import { noteSources } from '../json-source.js'
 import { tell } from '../log.js'
 import { setMembers } from './json-line.js'
 import { type InputLine, inputName, isStandardInput, readLines } from './lines.js'
@@ -235,7 +236,11 @@ const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Pro
   }
 
   const work = await job.open()
-  const start = async (line: InputLine) => work(reading(line, read), line.number)
+  const start = async (line: InputLine) => {
+    const { content } = line
+    if ('text' in content) await noteSources(content.text, content.value)
+    return work(reading(line, read), line.number)
+  }
   for await (const task of startTasks(linesToDo(job, begun, tally), start, concurrency)) {
     const { texts, counted } = await textsOf(task)
     // In one go with put, so that no state is written between them.

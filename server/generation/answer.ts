@@ -4,7 +4,13 @@
 import type { Delta, GenerateRequest } from '../engine/types.js'
 import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
-import { asRequestError, clientGone, RequestError, stackOf } from '../request-error.js'
+import {
+  asRequestError,
+  clientGone,
+  type RequestError,
+  stackOf,
+  timedOut,
+} from '../request-error.js'
 import { createTurns, finishInSlices } from '../slices.js'
 import type { AnswerEvent } from './answer-event.js'
 import { type Run, startRun } from './run.js'
@@ -96,12 +102,7 @@ const start = (generation: Generation, { record }: Client, answer: AnswerHandler
 
 const deadline = (seconds: number, expire: (error: RequestError) => void): (() => void) => {
   if (seconds <= 0) return () => {}
-  const timedOut = () =>
-    new RequestError(`The request took longer than its limit of ${seconds} s.`, {
-      kind: 'unavailable',
-      code: 'request_timeout',
-    })
-  const timer = setTimeout(() => expire(timedOut()), seconds * 1000)
+  const timer = setTimeout(() => expire(timedOut(seconds)), seconds * 1000)
   return () => clearTimeout(timer)
 }
 

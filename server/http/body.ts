@@ -116,7 +116,7 @@ const turnAfter = async (bytes: Buffer): Promise<void> => {
 }
 
 /** Fields whose objects a prompt shows as they are written. */
-const SHOWN = /"(?:tools|chat_template_kwargs|input)"/
+const SHOWN = /"(?:tools|chat_template_kwargs|input|data|state)"/
 
 const parseJson = async (bytes: Buffer): Promise<unknown> => {
   let text: string

@@ -1,7 +1,7 @@
 // The client of a request: is it still there, and how a stream reaches it.
 
 import type { ServerResponse } from 'node:http'
-import type { RequestError } from '../request-error.js'
+import { type RequestError, timedOut } from '../request-error.js'
 import type { Ctx, HttpConfig } from './context.js'
 import { errorName } from './errors.js'
 import { openEventStream } from './event-stream.js'
@@ -28,12 +28,16 @@ export const clientOf = (c: Ctx, config: HttpConfig) => {
   }
 }
 
-/** Aborted when the client goes away. */
-export const goneSignal = (
+/** Aborted when the client goes away, or after so many seconds, where they are not 0. */
+export const workSignal = (
   outgoing: Pick<ServerResponse, 'once' | 'writableFinished'>,
+  seconds: number,
 ): AbortSignal => {
   const controller = new AbortController()
+  const timer =
+    seconds > 0 ? setTimeout(() => controller.abort(timedOut(seconds)), seconds * 1000) : undefined
   outgoing.once('close', () => {
+    clearTimeout(timer)
     if (!outgoing.writableFinished) controller.abort()
   })
   return controller.signal

@@ -6,7 +6,7 @@ import { fromEngineError } from '../generation/engine-error.js'
 import type { EngineWork, RequestLog } from '../log.js'
 import { requirePlace } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
-import { clientGone } from '../request-error.js'
+import { abortedBy } from '../request-error.js'
 
 type Work = {
   readonly model: ServedModel
@@ -63,7 +63,7 @@ export const engineWork = async <T>(
     if (signal.aborted || !isRefused(error))
       metrics.choiceDone({ finish, tokens: 0, timings: undefined })
     if (!(error instanceof EngineFailure)) throw error
-    throw signal.aborted ? clientGone() : fromEngineError(error, model)
+    throw signal.aborted ? abortedBy(signal) : fromEngineError(error, model)
   } finally {
     leave()
     record.work.push({

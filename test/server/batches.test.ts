@@ -182,6 +182,18 @@ describe('batches', () => {
       )
     }))
 
+  it('ask what a line says, to the digit', () =>
+    withServer({}, async (client, server) => {
+      const parameters = '{"type":"object","properties":{"x":{"maximum": 1.0, "minimum":-1e400}}}'
+      const body = `{"model":"tiny-reasoner","messages":[{"role":"user","content":"a"}],"max_tokens":4,"tools":[{"type":"function","function":{"name":"f","parameters":${parameters}}}]}`
+      const asked = `\ufeff{"custom_id":"a","method":"POST","url":"${CHAT}","body":${body}}\r\n`
+      const done = await ended(client, (await start(client, [asked])).id)
+      assert.equal(done.request_counts?.completed, 1)
+      assert.equal((await server.post(CHAT, body)).status, 200)
+      const [first, second] = server.engine.requests
+      assert.deepEqual(first?.promptTokenIds, second?.promptTokenIds)
+    }))
+
   it('have lines for completions, responses, messages, rewards and decisions', () =>
     withServer({ reward: { score: () => [1.5] } }, async (client) => {
       const messages = [{ role: 'user', content: 'a' }]

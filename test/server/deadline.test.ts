@@ -51,3 +51,40 @@ test('a header that is no number of seconds is refused by name', async () => {
     await harness.close()
   }
 })
+
+test('what is answered in one piece has a deadline too', async () => {
+  const harness = await startHarness({
+    config: { requestTimeout: 0.2 },
+    stepMs: 500,
+  })
+  const predicate = { type: 'predicate', instructions: 'It is a letter.' }
+  const asked = [
+    ['/v1/decisions', { model: 'tiny-reasoner', input: 'a', questions: [predicate] }],
+    [
+      '/v1/systemone',
+      {
+        model: 'tiny-reasoner',
+        state: 'a',
+        questions: { a: { type: 'noul', instructions: 'It is.' } },
+      },
+    ],
+    [
+      '/generative_scoring',
+      { model: 'tiny-reasoner', query: 'a', items: ['b'], label_token_ids: [1, 2] },
+    ],
+  ] as const
+  try {
+    for (const [path, body] of asked) {
+      const answer = await harness.post(path, body)
+      assert.equal(answer.status, 503, path)
+      const { error } = await readAnswer(answer)
+      assert.equal(error.code, 'request_timeout')
+      assert.match(error.message, /its limit of 0\.2 s/)
+    }
+    await until(() => harness.engine.stats().running === 0, 'all are aborted')
+    const wrong = await harness.post(...asked[0], { 'x-request-timeout': 'soon' })
+    assert.equal((await readAnswer(wrong)).error.param, 'x-request-timeout')
+  } finally {
+    await harness.close()
+  }
+})

@@ -221,6 +221,32 @@ describe('decisions', { skip: noAddon }, () => {
     assert.equal(open.param, 'input.2.call_id')
   })
 
+  it('shows JSON to the model as it is written', async () => {
+    const data = '{"2": 1.0, "1": 18446744073709551616}'
+    const question = JSON.stringify(PREDICATE)
+    const raw = (path: string, body: string) =>
+      fetch(`${server.url}${path}`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body,
+      }).then(readAnswer)
+    const ask = (input: string) =>
+      raw('/v1/decisions', `{"model":"${model}","input":${input},"questions":[${question}]}`)
+    const item = (part: string) => `[{"role":"user","content":[${part}]}]`
+    const [told] = (await ask(JSON.stringify(data))).answers
+    const [same] = (await ask(item(`{"type":"input_json","data":${data}}`))).answers
+    assert.deepEqual(same, told)
+    const noul = { type: 'noul', instructions: PREDICATE.instructions }
+    const questions = JSON.stringify({ a: noul })
+    const { answers } = await raw(
+      '/v1/systemone',
+      `{"model":"${model}","state":${data},"questions":${questions}}`,
+    )
+    assert.equal(answers.a.noul, told.probability)
+    const [list] = (await ask(item(`{"type":"input_json","data":[${data}]}`))).answers
+    assert.deepEqual(list, (await ask(JSON.stringify(`[${data}]`))).answers[0])
+  })
+
   it('names the field that is wrong', async () => {
     const ask = (questions: unknown, more: Body = {}) =>
       refused('/v1/decisions', { input: 'x', questions, ...more })
@@ -240,6 +266,7 @@ describe('decisions', { skip: noAddon }, () => {
     const image = [{ role: 'user', content: [{ type: 'input_image', image_url: 'x' }] }]
     assert.match((await ask([PREDICATE], { input: image })).message, /takes text only/)
     assert.equal((await ask([PREDICATE], { tools: [{}] })).param, 'tools')
+    assert.equal((await ask([PREDICATE], { stream: true })).param, 'stream')
   })
 
   it('a reward model prefers, one with principles says yes or no', async () => {

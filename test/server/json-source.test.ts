@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { noteSources, sourceOf } from '../../server/json-source.js'
+import { jsonOf, noteSources, sourceOf } from '../../server/json-source.js'
 
 /** What follows from a seed: the same numbers every time. */
 const createRandom = (seed: number) => {
@@ -28,6 +28,8 @@ describe('how objects are written', () => {
     assert.equal(sourceOf(a ?? {}), '{"2": 1.0, "1":{"x" :18446744073709551616}}')
     assert.equal(sourceOf(a?.['1'] ?? {}), '{"x" :18446744073709551616}')
     assert.equal(sourceOf(b?.['1'] ?? {}), '{"y":1e400}')
+    assert.equal(sourceOf(b ?? {}), '[{}, {"y":1e400}]')
+    assert.equal(jsonOf([b?.['1'], 2]), '[{"y":1e400},2]')
   })
 
   test('of a key that stands twice, the last counts', async () => {

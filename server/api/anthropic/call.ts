@@ -1,7 +1,7 @@
 // A request of Anthropic's as a chat.
 
 import type { ChatCall } from '../../chat/plan.js'
-import { sourceOf } from '../../json-source.js'
+import { jsonOf } from '../../json-source.js'
 import type { ServedModel } from '../../model/served-model.js'
 import {
   boundMessages,
@@ -123,7 +123,7 @@ const readAssistant = (
           `${param}.id`,
         )
       owed.set(id, param)
-      toolCalls.push({ id, name, arguments: sourceOf(input) ?? JSON.stringify(input) })
+      toolCalls.push({ id, name, arguments: jsonOf(input) })
     }
   }
   const reasoning = thoughts.length > 0 ? thoughts.join('\n') : undefined

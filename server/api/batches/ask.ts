@@ -10,7 +10,7 @@ import type { Ctx, Env } from '../../http/context.js'
 import { type ErrorForm, statusOf } from '../../http/errors.js'
 import { newRequestLog } from '../../log.js'
 import { inBackground } from '../../model/background.js'
-import { asRequestError, badRequest, RequestError } from '../../request-error.js'
+import { asRequestError, RequestError } from '../../request-error.js'
 import type { Server } from '../server.js'
 
 type AskedRoute = {
@@ -18,17 +18,6 @@ type AskedRoute = {
   readonly handler: (c: Ctx) => Response | Promise<Response>
   readonly errorForm: ErrorForm
 }
-
-/** Undefined for one that is nested too deeply to be written. */
-const bytesOf = (body: object): Buffer | undefined => {
-  try {
-    return Buffer.from(JSON.stringify(body))
-  } catch {
-    return undefined
-  }
-}
-
-const TOO_DEEP = badRequest('The body is nested too deeply.', 'body')
 
 const requestOf = (bytes: Buffer): IncomingMessage => {
   const incoming = new IncomingMessage(new Socket())
@@ -64,21 +53,13 @@ const createLineApp = (server: Server, { path, handler, errorForm }: AskedRoute)
 }
 
 export const createAsk = (server: Server, routes: readonly AskedRoute[]): Work['ask'] => {
-  const byPath = new Map(
-    routes.map((route) => [route.path, { route, app: createLineApp(server, route) }]),
-  )
+  const byPath = new Map(routes.map((route) => [route.path, createLineApp(server, route)]))
   return async (endpoint, body, { owner, signal }) => {
     const requestId = `req_${randomUUID()}`
-    const found = byPath.get(endpoint)
+    const app = byPath.get(endpoint)
     // The server that took the batch had it.
-    if (found === undefined) throw new Error(`${endpoint} is no endpoint of this server`)
-    const { route, app } = found
-    const bytes = bytesOf(body)
-    if (bytes === undefined) {
-      const text = JSON.stringify(route.errorForm(TOO_DEEP, requestId))
-      return { status: statusOf(TOO_DEEP), text, requestId }
-    }
-    const incoming = requestOf(bytes)
+    if (app === undefined) throw new Error(`${endpoint} is no endpoint of this server`)
+    const incoming = requestOf(Buffer.from(body))
     const outgoing = new ServerResponse(incoming)
     const leave = () => outgoing.destroy()
     signal.addEventListener('abort', leave)

@@ -1,6 +1,7 @@
 // A request of the Decisions API as a conversation and questions about it.
 
 import type { Question as Asked } from '../../chat/decide.js'
+import { jsonOf } from '../../json-source.js'
 import { boundMessages, type Message } from '../../prompt/conversation.js'
 import { badRequest, type RequestError } from '../../request-error.js'
 import type { Content, DecisionsRequest, Item, Question } from './schema.js'
@@ -10,7 +11,7 @@ type Part = Exclude<Content, string>[number]
 const partText = (part: Part): string => {
   switch (part.type) {
     case 'input_json':
-      return JSON.stringify(part.data)
+      return jsonOf(part.data)
     case 'refusal':
       return part.refusal
     default:

@@ -8,12 +8,12 @@ import {
   meanOf,
   type Reading,
 } from '../../chat/decide.js'
-import { goneSignal } from '../../http/client.js'
 import { addHeader, type Ctx } from '../../http/context.js'
 import { findModel } from '../../model/served-model.js'
 import { readRequest } from '../read-request.js'
-import { answerId, answerJson } from '../respond.js'
+import { answerId, answerJson, signalOf } from '../respond.js'
 import type { Server } from '../server.js'
+import { UNSERVED_OF_LABELS } from '../unserved-fields.js'
 import { readInput, readQuestion } from './call.js'
 import { DecisionsRequest, type Question } from './schema.js'
 
@@ -59,7 +59,7 @@ export const decisionsRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    const body = await readRequest(c, server, DecisionsRequest)
+    const body = await readRequest(c, server, DecisionsRequest, undefined, UNSERVED_OF_LABELS)
     const decided = await decide({
       model: findModel(server.models(), body.model),
       messages: readInput(body),
@@ -67,7 +67,7 @@ export const decisionsRoute =
       paramOf: (i) => `questions.${i}`,
       inputParam: 'input',
       record: c.get('record'),
-      signal: goneSignal(c.env.outgoing),
+      signal: signalOf(c, server),
       arrival,
       priority: body.priority,
       cacheSalt: body.cache_salt,

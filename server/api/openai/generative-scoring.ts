@@ -1,7 +1,6 @@
 // POST /generative_scoring, in vLLM's shape: how likely a chat model goes on with a label after a query and
 // each of several items.
 
-import { goneSignal } from '../../http/client.js'
 import type { Ctx } from '../../http/context.js'
 import { findModel, refuseReward, type ServedModel } from '../../model/served-model.js'
 import { checkCharacters, encodeText } from '../../prompt/encode.js'
@@ -9,8 +8,9 @@ import { badRequest, contextExceeded } from '../../request-error.js'
 import { labelLogprobs } from '../../scoring/label-logprobs.js'
 import { mapInTurns } from '../../slices.js'
 import { readRequest } from '../read-request.js'
-import { answerId, answerJson, unixTime } from '../respond.js'
+import { answerId, answerJson, signalOf, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
+import { UNSERVED_OF_LABELS } from '../unserved-fields.js'
 import { GenerativeScoringRequest } from './schema.js'
 
 /** Of all prompts of a request: what they take in memory is bounded. */
@@ -72,7 +72,7 @@ export const generativeScoringRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    const body = await readRequest(c, server, GenerativeScoringRequest, 'chat')
+    const body = await readRequest(c, server, GenerativeScoringRequest, 'chat', UNSERVED_OF_LABELS)
     const model = findModel(server.models(), body.model)
     refuseReward(server.models(), model, 'it writes no text')
     const { label_token_ids: ids, apply_softmax: isNormalised = true } = body
@@ -95,7 +95,7 @@ export const generativeScoringRoute =
       ...{ model, arrival },
       asked: prompts.map((prompt) => ({ prompt, labels })),
       record: c.get('record'),
-      signal: goneSignal(c.env.outgoing),
+      signal: signalOf(c, server),
       priority: body.priority,
       cacheSalt: body.cache_salt,
     })

@@ -3,13 +3,12 @@
 
 import { readForm } from '../../chat/answer-form.js'
 import { refuseAnswering } from '../../chat/answering.js'
-import { goneSignal } from '../../http/client.js'
 import type { Ctx } from '../../http/context.js'
 import { chatModels, isJudge, type ServedModel } from '../../model/served-model.js'
 import type { Message } from '../../prompt/conversation.js'
 import { badRequest, unsupportedParameter } from '../../request-error.js'
 import { encodeInputs, scoreItems, scoreUsage } from '../../scoring/scoring.js'
-import { answerId, unixTime } from '../respond.js'
+import { answerId, signalOf, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
 import type { ChatRequest } from './schema.js'
 
@@ -51,7 +50,7 @@ export const nimChat = async (c: Ctx, server: Server, call: NimCall): Promise<Re
     model,
     items: await encodeInputs(model, [{ messages, principle: body.principle }], () => ''),
     record: c.get('record'),
-    signal: goneSignal(c.env.outgoing),
+    signal: signalOf(c, server),
     arrival,
     priority: body.priority,
     cacheSalt: body.cache_salt,

@@ -30,7 +30,12 @@ const findRanker = (server: Server, name: string): ServedModel => {
 }
 
 /** In the order of the pairs. */
-const rewardsOf = async (c: Ctx, { model, body, pairs, field }: Ranked, arrival: number) => {
+const rewardsOf = async (
+  c: Ctx,
+  server: Server,
+  { model, body, pairs, field }: Ranked,
+  arrival: number,
+) => {
   const inputs = pairs.map(({ query, document }) => ({
     messages: [{ role: 'user' as const, content: query }],
     responses: [document],
@@ -40,7 +45,7 @@ const rewardsOf = async (c: Ctx, { model, body, pairs, field }: Ranked, arrival:
     item: (input) => pairs[input]?.param ?? field,
     all: field,
   })
-  const scored = await score(c, model, items, body, arrival)
+  const scored = await score(c, server, model, items, body, arrival)
   const rewards = scored.map(({ scores }) => {
     const reward = model.readout.reward(scores)
     if (reward === null) throw new Error(`${model.id} has no reward of ${scores}`)
@@ -65,6 +70,7 @@ export const rerankRoute =
     const pairs = texts.map((document, i) => ({ query, document, param: `documents.${i}` }))
     const { rewards, usage } = await rewardsOf(
       c,
+      server,
       { model, body, pairs, field: 'documents' },
       arrival,
     )
@@ -123,7 +129,12 @@ export const scoreRoute =
     const arrival = performance.now()
     const body = await readRequest(c, server, ScoreRequest, 'reward', UNSERVED_OF_SCORES)
     const model = findRanker(server, body.model)
-    const { rewards, usage } = await rewardsOf(c, { model, body, ...readPairs(body) }, arrival)
+    const { rewards, usage } = await rewardsOf(
+      c,
+      server,
+      { model, body, ...readPairs(body) },
+      arrival,
+    )
     return answerJson(c, {
       id: answerId('score-'),
       object: 'list',

@@ -2,13 +2,12 @@
 
 import { findRankingModel } from '../../chat/best-of.js'
 import { type Refinement, refine } from '../../chat/refine.js'
-import { goneSignal } from '../../http/client.js'
 import type { Ctx } from '../../http/context.js'
 import { findModel, refuseReward, type ServedModel } from '../../model/served-model.js'
 import { readMessages } from '../../prompt/conversation.js'
 import { badRequest } from '../../request-error.js'
 import { readRequest } from '../read-request.js'
-import { answerId, answerJson, unixTime } from '../respond.js'
+import { answerId, answerJson, signalOf, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
 import { UNSERVED_OF_REFINE } from '../unserved-fields.js'
 import { RefineRequest } from './schema.js'
@@ -98,7 +97,7 @@ export const refineRoute =
     const body = await readRequest(c, server, RefineRequest, 'chat', UNSERVED_OF_REFINE)
     const { answers, feedbacks, scores, order, usage } = await refine(plan(server, body), {
       record: c.get('record'),
-      signal: goneSignal(c.env.outgoing),
+      signal: signalOf(c, server),
       defaultThinking: server.config.defaultThinking,
     })
     const [best = 0] = order

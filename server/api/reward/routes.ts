@@ -1,6 +1,5 @@
 // POST /v1/reward, and the same call in other servers' shapes: /pooling (vLLM), /classify (SGLang).
 
-import { goneSignal } from '../../http/client.js'
 import type { Ctx } from '../../http/context.js'
 import { findRewardModel, isJudge, isReward, type ServedModel } from '../../model/served-model.js'
 import { readMessages } from '../../prompt/conversation.js'
@@ -15,7 +14,7 @@ import {
   scoreUsage,
 } from '../../scoring/scoring.js'
 import { readRequest } from '../read-request.js'
-import { answerId, answerJson, unixTime } from '../respond.js'
+import { answerId, answerJson, signalOf, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
 import { UNSERVED_OF_SCORES } from '../unserved-fields.js'
 import { ClassifyRequest, PoolingRequest, RewardRequest } from './schema.js'
@@ -27,6 +26,7 @@ export type Common = {
 
 export const score = (
   c: Ctx,
+  server: Server,
   model: ServedModel,
   items: readonly ScoreItem[],
   body: Common,
@@ -36,18 +36,24 @@ export const score = (
     model,
     items,
     record: c.get('record'),
-    signal: goneSignal(c.env.outgoing),
+    signal: signalOf(c, server),
     arrival,
     priority: body.priority,
     cacheSalt: body.cache_salt,
   })
 
-const judged = async (c: Ctx, model: ServedModel, body: RewardRequest, arrival: number) => {
+const judged = async (
+  c: Ctx,
+  server: Server,
+  model: ServedModel,
+  body: RewardRequest,
+  arrival: number,
+) => {
   const { inputs, trials } = await planJudging(model, body)
   const written = await judgeTrials({
     ...{ model, trials, arrival, fields: body.judge },
     record: c.get('record'),
-    signal: goneSignal(c.env.outgoing),
+    signal: signalOf(c, server),
     priority: body.priority,
     cacheSalt: body.cache_salt,
   })
@@ -72,9 +78,9 @@ export const rewardRoute =
     const arrival = performance.now()
     const body = await readRequest(c, server, RewardRequest, 'reward', UNSERVED_OF_SCORES)
     const model = findRewardModel(server.models(), body.model)
-    if (isJudge(model)) return answerJson(c, await judged(c, model, body, arrival))
+    if (isJudge(model)) return answerJson(c, await judged(c, server, model, body, arrival))
     const items = await planRewards(model, body)
-    const scored = await score(c, model, items, body, arrival)
+    const scored = await score(c, server, model, items, body, arrival)
     return answerJson(c, {
       id: answerId('reward-'),
       object: 'list',
@@ -108,7 +114,7 @@ export const poolingRoute =
             () => '',
           )
         : await encodeRaw(model, body.input ?? [], 'input')
-    const scored = await score(c, model, items, body, arrival)
+    const scored = await score(c, server, model, items, body, arrival)
     const tokens = scored.reduce((sum, { ids }) => sum + ids.length, 0)
     return answerJson(c, {
       id: answerId('pool-'),
@@ -152,7 +158,7 @@ export const classifyRoute =
     if (key === undefined || given.length > 1)
       throw badRequest("Exactly one of 'text', 'input' and 'input_ids' is needed.", key ?? 'text')
     const value = body[key] ?? []
-    const scored = await score(c, model, await encodeRaw(model, value, key), body, arrival)
+    const scored = await score(c, server, model, await encodeRaw(model, value, key), body, arrival)
     const answers = scored.map(({ ids, scores, timings }) => ({
       embedding: scores,
       meta_info: {

@@ -8,14 +8,15 @@ import {
   meanOf,
   type Reading,
 } from '../../chat/decide.js'
-import { goneSignal } from '../../http/client.js'
 import { addHeader, type Ctx } from '../../http/context.js'
+import { jsonOf } from '../../json-source.js'
 import { findModel } from '../../model/served-model.js'
 import type { Message } from '../../prompt/conversation.js'
 import { badRequest } from '../../request-error.js'
 import { readRequest } from '../read-request.js'
-import { answerId, answerJson, unixTime } from '../respond.js'
+import { answerId, answerJson, signalOf, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
+import { UNSERVED_OF_LABELS } from '../unserved-fields.js'
 import { LIMITS, type Question, SystemOneRequest } from './schema.js'
 
 const wrong = (param: string, why: string) =>
@@ -43,7 +44,7 @@ const readQuestion = (question: Question, param: string): Asked => {
 
 const readState = ({ state, instructions }: SystemOneRequest): readonly Message[] => {
   if (state === undefined) throw badRequest("Missing required parameter: 'state'.", 'state')
-  const content = typeof state === 'string' ? state : JSON.stringify(state)
+  const content = typeof state === 'string' ? state : jsonOf(state)
   const user: Message = { role: 'user', content }
   return instructions ? [{ role: 'system', content: instructions }, user] : [user]
 }
@@ -73,7 +74,7 @@ export const systemOneRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    const body = await readRequest(c, server, SystemOneRequest)
+    const body = await readRequest(c, server, SystemOneRequest, undefined, UNSERVED_OF_LABELS)
     const ids = Object.keys(body.questions)
     if (ids.length < 1 || ids.length > LIMITS.questions)
       throw wrong('questions', `expected 1 to ${LIMITS.questions}, found ${ids.length}`)
@@ -87,7 +88,7 @@ export const systemOneRoute =
       paramOf: (i) => `questions.${ids[i]}`,
       inputParam: 'state',
       record: c.get('record'),
-      signal: goneSignal(c.env.outgoing),
+      signal: signalOf(c, server),
       arrival,
       priority: body.priority,
       cacheSalt: body.cache_salt,
