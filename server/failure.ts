@@ -30,6 +30,7 @@ export const messageOf = (error: unknown): string =>
 /** What the system says about a file, and what can be done. */
 const HELP: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such file or folder',
+  EEXIST: 'a file has that name: choose another folder',
   ENOTDIR: 'a part of its path is not a folder',
   EISDIR: 'it is a folder, not a file',
   EACCES: 'permission denied: check who may use the file and its folder',

@@ -1,10 +1,9 @@
 // Files and batches under --data-dir: what the routes ask for. Owners see what is theirs alone.
 
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { badRequest, RequestError } from '../request-error.js'
-import { type Files, newId, now, openFiles } from './files.js'
+import { type Files, makeFolder, newId, now, openFiles } from './files.js'
 import {
   type BatchRow,
   type BatchStatus,
@@ -119,10 +118,14 @@ const newBatch = ({ seconds, ...given }: NewBatch): BatchRow => {
 }
 
 const batchStore = (ledger: Ledger, runner: Runner) => {
-  const ownBatch = (owner: string, id: string): BatchRow => {
+  const ownBatch = (owner: string, id: string, param: string | null = null): BatchRow => {
     const row = ledger.batch(id)
     if (row !== undefined && row.owner === owner) return row
-    throw new RequestError(`No such batch: '${id}'.`, { kind: 'not_found', code: 'not_found' })
+    throw new RequestError(`No such batch: '${id}'.`, {
+      kind: 'not_found',
+      param,
+      code: 'not_found',
+    })
   }
   return {
     addBatch: (given: NewBatch): BatchRow => {
@@ -139,7 +142,7 @@ const batchStore = (ledger: Ledger, runner: Runner) => {
     },
     batch: ownBatch,
     batches: (owner: string, query: Parameters<Ledger['batches']>[1]) => {
-      if (query.after !== undefined) ownBatch(owner, query.after)
+      if (query.after !== undefined) ownBatch(owner, query.after, 'after')
       return ledger.batches(owner, query)
     },
     cancel: (owner: string, id: string): BatchRow => {
@@ -171,7 +174,7 @@ export type Batches = Awaited<ReturnType<typeof openBatches>>
 /** Throws where the folder is another server's, of another version, or cannot be used. */
 export const openBatches = async (options: Options) => {
   const { folder, fileLimit, log } = options
-  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  makeFolder(folder)
   const ledger = openLedger(join(folder, 'batches.sqlite'))
   const files = openFiles(join(folder, 'files'))
   await files.sweep(new Set(ledger.allFiles().map(({ id }) => id)))

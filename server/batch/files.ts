@@ -2,13 +2,16 @@
 // under another name first.
 
 import { randomBytes } from 'node:crypto'
-import { createWriteStream, mkdirSync, readdirSync } from 'node:fs'
+import { createWriteStream, existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { fileError } from '../failure.js'
 
 const PART = '.part'
+/** Files of ours: whatever else is in the folder is left alone. */
+const OURS = /^file-[0-9a-f]{32}(\.part)?$/
 
 export const newId = (prefix: string): string => prefix + randomBytes(16).toString('hex')
 
@@ -17,8 +20,54 @@ export const now = (): number => Math.floor(Date.now() / 1000)
 
 export type Files = ReturnType<typeof openFiles>
 
+/** A file of the ledger that is not there, or not whole: somebody took it away. */
+export class LostFile extends Error {
+  override readonly name = 'LostFile'
+}
+
+const isMissing = (error: unknown): boolean =>
+  error instanceof Error && 'code' in error && error.code === 'ENOENT'
+
+/** What was renamed is under its new name after a loss of power too. */
+const syncFolder = async (folder: string): Promise<void> => {
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Throws LostFile where it is gone or ends before. */
+const readPart = async (path: string, at: number, size: number): Promise<Buffer> => {
+  const file: FileHandle = await open(path, 'r').catch((error) => {
+    throw isMissing(error) ? new LostFile(`${path} is gone`) : error
+  })
+  try {
+    const data = Buffer.alloc(size)
+    const { bytesRead } = await file.read(data, 0, size, at)
+    if (bytesRead < size) throw new LostFile(`${path} is shorter than it was`)
+    return data
+  } finally {
+    await file.close()
+  }
+}
+
+export const makeFolder = (path: string): void => {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+  } catch {
+    try {
+      // Of a read-only file system the recursive one says that there is no such folder.
+      mkdirSync(path, { mode: 0o700 })
+    } catch (error) {
+      throw fileError(error, path, 'written')
+    }
+  }
+}
+
 export const openFiles = (folder: string) => {
-  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  makeFolder(folder)
   const pathOf = (id: string): string => join(folder, id)
   const remove = (id: string): Promise<void> => rm(pathOf(id), { force: true })
 
@@ -34,6 +83,7 @@ export const openFiles = (folder: string) => {
         await file.close()
       }
       await rename(part, pathOf(id))
+      await syncFolder(folder)
       return result
     } catch (error) {
       await rm(part, { force: true })
@@ -43,6 +93,7 @@ export const openFiles = (folder: string) => {
 
   return {
     pathOf,
+    isThere: (id: string): boolean => existsSync(pathOf(id)),
     remove,
     /** Keeps all that comes; how many bytes it is. */
     receive: (id: string, from: Readable): Promise<number> =>
@@ -67,20 +118,11 @@ export const openFiles = (folder: string) => {
         }
         return bytes
       }),
-    read: async (id: string, at: number, size: number): Promise<Buffer> => {
-      const file: FileHandle = await open(pathOf(id), 'r')
-      try {
-        const data = Buffer.alloc(size)
-        const { bytesRead } = await file.read(data, 0, size, at)
-        if (bytesRead < size) throw new Error(`${pathOf(id)} is shorter than it was`)
-        return data
-      } finally {
-        await file.close()
-      }
-    },
+    read: (id: string, at: number, size: number) => readPart(pathOf(id), at, size),
     /** What an interrupted write or removal left. */
     sweep: async (known: ReadonlySet<string>): Promise<void> => {
-      for (const name of readdirSync(folder)) if (!known.has(name)) await rm(join(folder, name))
+      for (const name of readdirSync(folder))
+        if (OURS.test(name) && !known.has(name)) await rm(join(folder, name))
     },
   }
 }

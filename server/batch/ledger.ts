@@ -115,8 +115,16 @@ const refusal = (error: unknown, path: string): unknown => {
     )
   if (code === 'SQLITE_NOTADB')
     return new Error(`${path} is no ledger of batches: name another --data-dir.`)
-  if (code === 'SQLITE_CANTOPEN')
-    return new Error(`${path} cannot be opened: check who may use the folder.`)
+  if (code.startsWith('SQLITE_CORRUPT'))
+    return new Error(
+      `${path} is damaged: put a copy of it in its place, or name another --data-dir.`,
+    )
+  if (code.startsWith('SQLITE_READONLY'))
+    return new Error(
+      `${path} cannot be written: check who may use the folder, and whether its file system is read-only.`,
+    )
+  if (isFull(error))
+    return new Error(`${path} cannot be written: its disk is full or failing. Free some space.`)
   return error
 }
 
@@ -139,9 +147,20 @@ const release = (db: Database.Database): void => {
   db.close()
 }
 
+/** libsql's own error says a number. */
+const connect = (path: string): Database.Database => {
+  try {
+    return new Database(path)
+  } catch (error) {
+    throw new Error(`${path} cannot be opened: check what it is, and who may use its folder.`, {
+      cause: error,
+    })
+  }
+}
+
 const openDatabase = (path: string): Database.Database => {
   const isNew = !existsSync(path)
-  const db = new Database(path)
+  const db = connect(path)
   try {
     // Exclusive from the first access on, so that a second server is told at once.
     db.pragma('locking_mode = EXCLUSIVE')

@@ -1,11 +1,11 @@
 // The work on batches. A line is asked when nobody else needs the place; its answer is on the disk before the
 // batch counts it, and a line that has one is never asked again.
 
-import { type Files, now } from './files.js'
-import { bodyOf } from './input.js'
+import { type Files, LostFile, now } from './files.js'
+import { bodyOf, readLine } from './input.js'
 import { type BatchRow, isFull, type Ledger } from './ledger.js'
 import { createAnswers, createQueue, type Waiting } from './queue.js'
-import { type Asked, answered, finalize, validate } from './stages.js'
+import { type Asked, answered, finalize, lost, validate } from './stages.js'
 
 /** How lines become requests. */
 export type Work = {
@@ -66,11 +66,27 @@ const stumble = (state: State, error: unknown, what: string): void => {
   state.log.error({ err: error }, `batches wait: ${why}`)
 }
 
+/** The body of a line; undefined where it is no longer what it was when it was checked. */
+const read = async ({ files }: State, { batch, line }: Waiting): Promise<string | undefined> => {
+  try {
+    const bytes = await files.read(batch.input, line.at, line.size)
+    const { problem, customId } = readLine(bytes, batch.endpoint)
+    return problem === undefined && customId === line.customId ? await bodyOf(bytes) : undefined
+  } catch (error) {
+    if (error instanceof LostFile) return undefined
+    throw error
+  }
+}
+
 const ask = async (state: State, waiting: Waiting, { signal }: AbortController): Promise<void> => {
   const { batch, line } = waiting
-  const bytes = await state.files.read(batch.input, line.at, line.size)
-  const body = await bodyOf(bytes)
+  const body = await read(state, waiting)
   if (signal.aborted) return
+  if (body === undefined) {
+    const text = lost(line.customId)
+    state.answers.add({ batch: batch.id, number: line.number, isOk: false, text })
+    return
+  }
   const result = await state.work?.ask(batch.endpoint, body, { owner: batch.owner, signal })
   if (result === undefined || signal.aborted) return
   // Refused for want of a place, or by a server that stops: not an answer.

@@ -91,7 +91,12 @@ const tooLarge = (size: number) => ({
   },
 })
 
+/** Of a line whose file was taken away or changed. */
+export const lost = (customId: string): string =>
+  failure(customId, 'input_file_lost', 'The input file is no longer whole on the server.')
+
 /** Why the whole file is refused. */
+const LOST = { code: 'input_file_lost', message: 'The input file is no longer on the server.' }
 const refusalOf = (lines: number) => {
   if (lines === 0) return { code: 'empty_file', message: 'The file has no line.' }
   if (lines <= MAX_LINES) return undefined
@@ -100,13 +105,14 @@ const refusalOf = (lines: number) => {
 
 /** Reads the input: each line into the ledger, and what is wrong with it. */
 export const validate = async (tools: Tools, batch: BatchRow): Promise<void> => {
-  const { ledger } = tools
+  const { ledger, files } = tools
   const { id } = batch
   ledger.save(() => ledger.removeLines(id))
   let chunk: NewLine[] = []
   let total = 0
   let failed = 0
-  for await (const line of checkedLines(tools, batch)) {
+  const isThere = files.isThere(batch.input)
+  for await (const line of isThere ? checkedLines(tools, batch) : []) {
     if (++total > MAX_LINES) break
     chunk.push(line)
     if (chunk.length < CHUNK) continue
@@ -114,7 +120,7 @@ export const validate = async (tools: Tools, batch: BatchRow): Promise<void> => 
     chunk = []
   }
   failed += addLines(ledger, id, chunk)
-  const refusal = refusalOf(total)
+  const refusal = isThere ? refusalOf(total) : LOST
   ledger.save(() => {
     // It may have been cancelled meanwhile.
     const isOn = ledger.batch(id)?.status === 'validating'

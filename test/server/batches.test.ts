@@ -1,14 +1,22 @@
 // /v1/files and /v1/batches over HTTP, as OpenAI's own client calls them.
 
 import assert from 'node:assert/strict'
-import { existsSync, mkdtempSync, readdirSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import Database from 'libsql'
 import OpenAI, { toFile } from 'openai'
 import { openBatches } from '../../server/batch/batches.js'
-import { type Harness, type HarnessOptions, readAnswer, startHarness } from './harness.js'
+import { type Harness, type HarnessOptions, readAnswer, startHarness, until } from './harness.js'
 
 const newFolder = (): string => mkdtempSync(join(tmpdir(), 'nemotron-data-'))
 
@@ -425,12 +433,72 @@ describe('the data folder', () => {
     await assert.rejects(open(other), /is no ledger/)
   })
 
+  it('that is damaged, or no place to write, is refused by its name', async () => {
+    const folder = newFolder()
+    await (await open(folder)).close()
+    const path = join(folder, 'batches.sqlite')
+    const bytes = readFileSync(path)
+    writeFileSync(path, bytes.fill(0xab, 100, 3000))
+    await assert.rejects(open(folder), /batches\.sqlite is damaged: put a copy/)
+    await assert.rejects(open(path), /batches\.sqlite cannot be written \(EEXIST\): a file has/)
+    const other = newFolder()
+    mkdirSync(join(other, 'batches.sqlite'))
+    await assert.rejects(open(other), /batches\.sqlite cannot be opened: check what it is/)
+  })
+
+  it('whose inputs somebody takes away or changes ends those batches alone', async () => {
+    const folder = newFolder()
+    const options = { dataDir: folder, stepMs: 20, maxNumSeqs: 2 }
+    const lines = Array.from({ length: 60 }, (_, i) => line(`l${i}`))
+    await withServer(options, async (client, server) => {
+      const gone = await start(client, lines)
+      const changed = await start(client, lines)
+      for (const { id } of [gone, changed])
+        await until(
+          async () => (await client.batches.retrieve(id)).status === 'in_progress',
+          'it is read',
+        )
+      await until(() => server.engine.requests.length > 0, 'lines are asked')
+      rmSync(join(folder, 'files', gone.input_file_id))
+      writeFileSync(join(folder, 'files', changed.input_file_id), ' '.repeat(100_000))
+      for (const { id } of [gone, changed]) {
+        const done = await ended(client, id)
+        assert.equal(done.status, 'completed')
+        const failed = await linesOf(client, done.error_file_id)
+        assert.deepEqual(
+          new Set(failed.map(({ error }) => error?.code)),
+          new Set(['input_file_lost']),
+        )
+        assert.equal((await linesOf(client, done.output_file_id)).length + failed.length, 60)
+      }
+    })
+    const ledger = await open(folder)
+    const file = ledger.newFileId()
+    ledger.addFile({
+      ...{ id: file, owner: '', bytes: 9, created: 0, filename: 'f', purpose: 'batch' },
+      expires: null,
+    })
+    await ledger.close()
+    await withServer(options, async (client) => {
+      const { id } = await client.batches.create({
+        input_file_id: file,
+        endpoint: CHAT,
+        completion_window: '24h',
+      })
+      const done = await ended(client, id)
+      assert.deepEqual([done.status, done.errors?.data?.[0]?.code], ['failed', 'input_file_lost'])
+      assert.equal((await ended(client, (await start(client, lines)).id)).status, 'completed')
+    })
+  })
+
   it('is swept of files that were never finished', async () => {
     const folder = newFolder()
     await (await open(folder)).close()
-    writeFileSync(join(folder, 'files', 'file-1.part'), 'half')
+    writeFileSync(join(folder, 'files', `file-${'0'.repeat(32)}.part`), 'half')
+    writeFileSync(join(folder, 'files', 'notes.txt'), 'not ours')
+    mkdirSync(join(folder, 'files', 'lost+found'))
     await (await open(folder)).close()
     assert.ok(existsSync(join(folder, 'files')))
-    assert.deepEqual(readdirSync(join(folder, 'files')), [])
+    assert.deepEqual(readdirSync(join(folder, 'files')), ['lost+found', 'notes.txt'])
   })
 })
