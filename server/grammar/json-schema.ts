@@ -35,7 +35,7 @@ import {
   type TextPattern,
   valueKey,
 } from './kinds.js'
-import { multiplesOf, numberPattern } from './number-pattern.js'
+import { idleDigits, multiplesOf, numberPattern } from './number-pattern.js'
 import {
   character,
   lengthsOf,
@@ -53,8 +53,12 @@ import { textTree } from './text-tree.js'
 const MAX_PLACES = 20_000
 /** Pairs of kinds that are cut with each other. */
 const MAX_CUTS = 500_000
+/** Parts of objects and lists that are put together, and in which a name is looked for. */
+const MAX_LOOKS = 1_000_000
 /** Of the making of all automata together. */
 const MAX_STEPS = 4_000_000
+/** Of the making of a number's pattern, each digit of a bound beyond those that are usual. */
+const STEPS_A_DIGIT = 25
 /** `anyOf` in `$ref` in `anyOf`, without a value in between. */
 const MAX_CHAIN = 200
 
@@ -98,6 +102,7 @@ class Compiler {
   readonly #pending: Place[] = []
   readonly #hint: string
   #cuts = 0
+  #looks = 0
   #steps = 0
 
   constructor(
@@ -232,13 +237,21 @@ class Compiler {
       } else {
         for (const other of wide[1]) {
           const cut = common(kind, other)
-          if (cut !== null) out.push(cut)
+          if (cut === null) continue
+          if (cut.type === 'object' || cut.type === 'array') this.#look(cut.parts.length)
+          out.push(cut)
         }
         for (const other of b)
           if (other.type === 'literal' && this.#admits(kind, other.value)) out.push(other)
       }
     }
     return out
+  }
+
+  #look(parts: number): void {
+    this.#looks += parts
+    if (this.#looks > MAX_LOOKS)
+      throw this.#source.refuse('#', "'allOf' puts too many objects or lists together")
   }
 
   #admits(kind: Kind, value: unknown): boolean {
@@ -299,6 +312,7 @@ class Compiler {
 
   /** What holds for the member of this name. */
   #memberOf(kind: ObjectKind, name: string): All {
+    this.#look(kind.parts.length)
     let all: All = []
     for (const { properties, patterns, rest } of kind.parts) {
       const own = properties.get(name)
@@ -345,7 +359,7 @@ class Compiler {
       this.kindsOf(all).every((one) => this.#isNone(one, depth + 1))
     switch (kind.type) {
       case 'number':
-        return numberPattern(kind) === null
+        return this.#between(kind) === null
       case 'string':
         return kind.min > kind.max || this.#language(kind) === null
       case 'array':
@@ -376,7 +390,7 @@ class Compiler {
         if (this.#steps > MAX_STEPS)
           throw this.#source.refuse(
             pointer,
-            'the patterns and lengths of the texts make too many combinations',
+            'the patterns, lengths and bounds make too many combinations',
           )
       },
     }
@@ -494,18 +508,23 @@ class Compiler {
 
   // --- Numbers ---
 
+  #between(bounds: Pick<NumberKind, 'isInteger' | 'min' | 'max'>): Pattern | null {
+    this.#subject('#').spend?.(STEPS_A_DIGIT * (idleDigits(bounds.min) + idleDigits(bounds.max)))
+    return numberPattern(bounds)
+  }
+
   /** How its numbers are written; null: it has none. */
   #number(kind: NumberKind): (() => string) | null {
     const { isInteger, min, max, multiples } = kind
     if (multiples.length === 0) {
       if (min === undefined && max === undefined)
         return () => (isInteger ? this.json.anyInteger() : this.json.anyNumber())
-      const pattern = numberPattern(kind)
+      const pattern = this.#between(kind)
       return pattern && (() => patternExpression(pattern))
     }
     const parts = multiples.map((one) => multiplesOf(one)).filter((one) => one !== null)
     const far = 10 ** Math.min(...parts.map(({ digits }) => digits)) - 1
-    const bounded = numberPattern({
+    const bounded = this.#between({
       isInteger: isInteger || multiples.some(Number.isInteger),
       min: min !== undefined && min.value > -far ? min : { value: -far, isExclusive: false },
       max: max !== undefined && max.value < far ? max : { value: far, isExclusive: false },
@@ -662,13 +681,7 @@ class Compiler {
 
   #discover(): void {
     for (let place = this.#pending.pop(); place !== undefined; place = this.#pending.pop())
-      for (const shape of place.shapes) {
-        if (shape.type === 'array') for (const all of itemsOf(shape.kind)) this.#place(all)
-        if (shape.type === 'object') {
-          for (const { all } of shape.fields) this.#place(all)
-          for (const { all } of shape.extras) this.#place(all)
-        }
-      }
+      for (const all of place.shapes.flatMap(insideOf)) this.#place(all)
   }
 
   #canEnd(all: All): boolean {
@@ -696,14 +709,20 @@ class Compiler {
   }
 
   #findEnds(): void {
-    const places = [...this.#places.values()].reverse()
-    for (let isNew = true; isNew; ) {
-      isNew = false
-      for (const place of places)
-        if (!place.canEnd && place.shapes.some((shape) => this.#shapeCanEnd(shape))) {
-          place.canEnd = true
-          isNew = true
-        }
+    const users = new Map<string, Place[]>()
+    for (const place of this.#places.values())
+      for (const key of new Set(place.shapes.flatMap(insideOf).map(keyOf))) {
+        const others = users.get(key)
+        if (others === undefined) users.set(key, [place])
+        else others.push(place)
+      }
+    const pending = new Set([...this.#places.values()].reverse())
+    // A set takes what is added while it is walked.
+    for (const place of pending) {
+      pending.delete(place)
+      if (place.canEnd || !place.shapes.some((shape) => this.#shapeCanEnd(shape))) continue
+      place.canEnd = true
+      for (const user of users.get(keyOf(place.all)) ?? []) pending.add(user)
     }
   }
 
@@ -906,6 +925,12 @@ const admitsNumber = ({ isInteger, min, max, multiples }: NumberKind, value: num
   (min === undefined || value > min.value || (value === min.value && !min.isExclusive)) &&
   (max === undefined || value < max.value || (value === max.value && !max.isExclusive)) &&
   multiples.every((one) => value % one === 0)
+
+/** What may stand inside the values of a shape. */
+const insideOf = (shape: Shape): readonly All[] => {
+  if (shape.type === 'array') return itemsOf(shape.kind)
+  return shape.type === 'object' ? [...shape.fields, ...shape.extras].map(({ all }) => all) : []
+}
 
 /** What stands at place `i` of a list. */
 const itemOf = (kind: ArrayKind, i: number): All =>

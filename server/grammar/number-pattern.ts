@@ -44,6 +44,10 @@ const placesBeside = ({ whole, fraction }: Decimal): number => {
   return places
 }
 
+/** Digits that a bound has beyond those that people write: 5e-324 has hundreds, and each is a part of the pattern. */
+export const idleDigits = (bound: Bound | undefined): number =>
+  bound === undefined ? 0 : Math.max(0, decimalText(bound.value).length - 40)
+
 const digit = (first: number, last: number): Pattern => character(range(0x30 + first, 0x30 + last))
 const DIGIT = digit(0, 9)
 const NONE: readonly Pattern[] = []
@@ -81,6 +85,10 @@ const integersBetween = (low: bigint, high: bigint): readonly Pattern[] => {
   return branches
 }
 
+/** All tails behind one digit: each as it is written again would be as many texts as there are digits. */
+const behind = (figure: number, tails: readonly Pattern[]): readonly Pattern[] =>
+  tails.length === 0 ? NONE : [sequence(digit(figure, figure), choice(...tails))]
+
 const anyFraction = (digits: number): Pattern => repeat(DIGIT, 0, Math.max(0, digits))
 
 /** What may follow digits that were equal to the bound's so far, to be at least the bound. `room`:
@@ -101,9 +109,7 @@ const atLeast = (rest: string, isExclusive: boolean, room: number): readonly Pat
   const first = Number(rest[0])
   const branches: Pattern[] = []
   if (first < 9) branches.push(sequence(digit(first + 1, 9), anyFraction(room - 1)))
-  for (const tail of atLeast(rest.slice(1), isExclusive, room - 1))
-    branches.push(sequence(digit(first, first), tail))
-  return branches
+  return [...branches, ...behind(first, atLeast(rest.slice(1), isExclusive, room - 1))]
 }
 
 const atMost = (rest: string, isExclusive: boolean, room: number): readonly Pattern[] => {
@@ -113,9 +119,7 @@ const atMost = (rest: string, isExclusive: boolean, room: number): readonly Patt
   const branches: Pattern[] = [sequence()]
   if (room < 1) return branches
   if (first > 0) branches.push(sequence(digit(0, first - 1), anyFraction(room - 1)))
-  for (const tail of atMost(rest.slice(1), isExclusive, room - 1))
-    branches.push(sequence(digit(first, first), tail))
-  return branches
+  return [...branches, ...behind(first, atMost(rest.slice(1), isExclusive, room - 1))]
 }
 
 /** Between two bounds with the same whole part. */
@@ -130,15 +134,10 @@ const within = (low: Decimal, high: Decimal, at: number, room: number): readonly
   const [x, y] = [Number(a[0] ?? '0'), Number(b[0])]
   if (x > y) return NONE
   const next = { ...low, fraction: a === '' ? `${low.fraction}0` : low.fraction }
-  if (x === y)
-    return within(next, high, at + 1, room - 1).map((tail) => sequence(digit(x, x), tail))
-  const branches: Pattern[] = []
-  for (const tail of atLeast(a.slice(1), low.isExclusive, room - 1))
-    branches.push(sequence(digit(x, x), tail))
+  if (x === y) return behind(x, within(next, high, at + 1, room - 1))
+  const branches = [...behind(x, atLeast(a.slice(1), low.isExclusive, room - 1))]
   if (y - x > 1) branches.push(sequence(digit(x + 1, y - 1), anyFraction(room - 1)))
-  for (const tail of atMost(b.slice(1), high.isExclusive, room - 1))
-    branches.push(sequence(digit(y, y), tail))
-  return branches
+  return [...branches, ...behind(y, atMost(b.slice(1), high.isExclusive, room - 1))]
 }
 
 /** A fraction's digits with their point, or neither. */

@@ -8,12 +8,13 @@ export const textTree = (texts: readonly string[]): readonly string[] => {
   const sorted = [...new Set(texts)].sort()
   const branches: string[] = []
   for (let i = 0; i < sorted.length; ) {
-    const first = Array.from(sorted[i] ?? '')[0]
-    if (first === undefined) {
+    const point = sorted[i]?.codePointAt(0)
+    if (point === undefined) {
       branches.push(EMPTY)
       i++
       continue
     }
+    const first = String.fromCodePoint(point)
     let end = i + 1
     while (end < sorted.length && sorted[end]?.startsWith(first)) end++
     const group = sorted.slice(i, end)
@@ -27,12 +28,10 @@ export const textTree = (texts: readonly string[]): readonly string[] => {
   return branches
 }
 
-/** Of sorted texts the first and the last tell it. */
+/** Of sorted texts the first and the last tell it. Whole characters. */
 const commonPrefix = (a: string, b: string): string => {
-  let prefix = ''
-  for (const one of a) {
-    if (!b.startsWith(prefix + one)) break
-    prefix += one
-  }
-  return prefix
+  let length = 0
+  while (length < a.length && a[length] === b[length]) length++
+  const isHalf = a.charCodeAt(length - 1) >> 10 === 0xd800 >> 10
+  return a.slice(0, isHalf ? length - 1 : length)
 }
