@@ -32,7 +32,19 @@ const checkQuery = (c: Ctx, known: readonly string[]): void => {
     )
 }
 
+const flagOf = (c: Ctx, name: string): boolean | undefined => {
+  const given = c.req.query(name)?.toLowerCase()
+  if (given === undefined) return undefined
+  if (given === 'true' || given === 'false') return given === 'true'
+  throw badRequest(
+    `Invalid value for '${name}': ${JSON.stringify(given)}. Supported values are: true, false.`,
+    name,
+  )
+}
+
 const modeOf = (c: Ctx): PauseMode => {
+  // vLLM's older name of a mode.
+  if (flagOf(c, 'wait_for_inflight_requests') === true) return 'wait'
   const given = c.req.query('mode') ?? 'abort'
   const mode = MODES.find((one) => one === given)
   if (mode !== undefined) return mode
@@ -44,8 +56,10 @@ const modeOf = (c: Ctx): PauseMode => {
 
 export const pauseRoute = (server: Server) => async (c: Ctx) => {
   const models = modelsOf(c, server)
-  checkQuery(c, ['mode', 'model'])
+  checkQuery(c, ['mode', 'model', 'clear_cache', 'wait_for_inflight_requests'])
   const mode = modeOf(c)
+  // Of no effect: what is cached is right until the weights change, and is dropped then.
+  flagOf(c, 'clear_cache')
   await Promise.all(models.map(({ engine }) => engine.pause(mode)))
   return c.json({ status: 'paused' })
 }

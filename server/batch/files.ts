@@ -10,6 +10,8 @@ import { pipeline } from 'node:stream/promises'
 import { fileError } from '../failure.js'
 
 const PART = '.part'
+/** Characters that are written together. */
+const PIECE = 1 << 16
 /** Files of ours: whatever else is in the folder is left alone. */
 const OURS = /^file-[0-9a-f]{32}(\.part)?$/
 
@@ -107,12 +109,19 @@ export const openFiles = (folder: string) => {
       write(id, async (part) => {
         const file = await open(part, 'w', 0o600)
         let bytes = 0
+        let text = ''
+        const flush = async (): Promise<void> => {
+          const data = Buffer.from(text)
+          text = ''
+          await file.writeFile(data)
+          bytes += data.length
+        }
         try {
           for await (const line of lines) {
-            const data = Buffer.from(`${line}\n`)
-            await file.writeFile(data)
-            bytes += data.length
+            text += `${line}\n`
+            if (text.length >= PIECE) await flush()
           }
+          await flush()
         } finally {
           await file.close()
         }

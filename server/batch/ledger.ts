@@ -250,6 +250,11 @@ const batchTable = (sql: Sql) => ({
     sql(
       "SELECT 1 FROM batches WHERE input = ? AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling')",
     ).get(file) !== undefined,
+  /** A kill came before the lines of these were removed. */
+  endedWithLines: () =>
+    sql(
+      "SELECT id FROM batches WHERE status IN ('failed', 'completed', 'expired', 'cancelled') AND EXISTS (SELECT 1 FROM lines WHERE batch = id)",
+    ).all() as readonly Pick<BatchRow, 'id'>[],
   byStatus: () =>
     sql('SELECT status, COUNT(*) AS count FROM batches GROUP BY status').all() as readonly {
       readonly status: BatchStatus
@@ -282,7 +287,11 @@ const lineTable = (sql: Sql) => ({
       answer === null ? null : 0,
       answer,
     ),
-  removeLines: (batch: string): void => void sql('DELETE FROM lines WHERE batch = ?').run(batch),
+  /** Up to so many; how many. */
+  removeLines: (batch: string, most: number): number =>
+    sql(
+      'DELETE FROM lines WHERE batch = ? AND number IN (SELECT number FROM lines WHERE batch = ? ORDER BY number LIMIT ?)',
+    ).run(batch, batch, most).changes,
   /** The next lines without an answer. */
   openLines: (batch: string, after: number, limit: number) =>
     sql(

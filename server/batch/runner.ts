@@ -5,7 +5,7 @@ import { type Files, LostFile, now } from './files.js'
 import { bodyOf, readLine } from './input.js'
 import { type BatchRow, isFull, type Ledger } from './ledger.js'
 import { createAnswers, createQueue, type Waiting } from './queue.js'
-import { type Asked, answered, finalize, lost, validate } from './stages.js'
+import { type Asked, answered, finalize, lost, removeLines, validate } from './stages.js'
 
 /** How lines become requests. */
 export type Work = {
@@ -156,6 +156,19 @@ const startStage = (state: State, batch: BatchRow): void => {
     })
 }
 
+/** What a kill left of batches that had ended. */
+const clear = (state: State): void => {
+  const work = async () => {
+    for (const { id } of state.ledger.endedWithLines()) await removeLines(state, id)
+  }
+  state.stage = work()
+    .catch((error) => stumble(state, error, 'removing lines'))
+    .finally(() => {
+      state.stage = undefined
+      tick(state)
+    })
+}
+
 const step = (state: State): void => {
   const { ledger, queue, running } = state
   let live = ledger.live()
@@ -228,6 +241,7 @@ export const createRunner = (ledger: Ledger, files: Files, options: RunnerOption
     begin: (work: Work): void => {
       state.work = work
       ticking = setInterval(() => tick(state), TICK_MS)
+      clear(state)
       tick(state)
     },
     /** No line begins any more. */

@@ -1,5 +1,6 @@
 // The stages of a batch before and after its lines are asked: its input is read, its outputs are written.
 
+import { createTurn } from '../slices.js'
 import { type Files, newId, now } from './files.js'
 import { rawLines, readLine } from './input.js'
 import type { BatchRow, FileRow, Ledger, NewLine } from './ledger.js'
@@ -103,11 +104,27 @@ const refusalOf = (lines: number) => {
   return { code: 'too_many_lines', message: `The file has more than ${MAX_LINES} lines: cut it.` }
 }
 
+/** A million at once would keep everybody waiting. */
+export const removeLines = async ({ ledger, stopped }: Tools, batch: string): Promise<void> => {
+  const turn = createTurn()
+  const remove = (): number => {
+    let removed = 0
+    ledger.save(() => {
+      removed = ledger.removeLines(batch, CHUNK)
+    })
+    return removed
+  }
+  while (remove() === CHUNK) {
+    await turn()
+    stopped.throwIfAborted()
+  }
+}
+
 /** Reads the input: each line into the ledger, and what is wrong with it. */
 export const validate = async (tools: Tools, batch: BatchRow): Promise<void> => {
   const { ledger, files } = tools
   const { id } = batch
-  ledger.save(() => ledger.removeLines(id))
+  await removeLines(tools, id)
   let chunk: NewLine[] = []
   let total = 0
   let failed = 0
@@ -125,7 +142,6 @@ export const validate = async (tools: Tools, batch: BatchRow): Promise<void> => 
     // It may have been cancelled meanwhile.
     const isOn = ledger.batch(id)?.status === 'validating'
     if (refusal === undefined) ledger.setBatch(id, { total, failed })
-    else ledger.removeLines(id)
     if (!isOn) return
     if (refusal === undefined) ledger.setBatch(id, { status: 'in_progress', began: now() })
     else {
@@ -133,6 +149,7 @@ export const validate = async (tools: Tools, batch: BatchRow): Promise<void> => 
       ledger.setBatch(id, { status: 'failed', problems, ended: now() })
     }
   })
+  if (refusal !== undefined) await removeLines(tools, id)
 }
 
 /** The lines of an output file (`isOk`), or of an error file. */
@@ -142,7 +159,9 @@ async function* toldLines(
   isOk: boolean,
 ): AsyncGenerator<string> {
   const [code, message] = NOT_ASKED[batch.outcome]
+  const turn = createTurn()
   for (let after = 0; ; ) {
+    await turn()
     stopped.throwIfAborted()
     const lines = ledger.told(batch.id, after, TOLD)
     for (const { number, customId, answer } of lines) {
@@ -195,10 +214,10 @@ export const finalize = async (tools: Tools, batch: BatchRow): Promise<void> => 
         error: named('_error.jsonl'),
         ended: now(),
       })
-      ledger.removeLines(batch.id)
     })
   } catch (error) {
     for (const { id } of made) await files.remove(id)
     throw error
   }
+  await removeLines(tools, batch.id)
 }

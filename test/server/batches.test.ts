@@ -16,6 +16,7 @@ import { describe, it } from 'node:test'
 import Database from 'libsql'
 import OpenAI, { toFile } from 'openai'
 import { openBatches } from '../../server/batch/batches.js'
+import { openLedger } from '../../server/batch/ledger.js'
 import { type Harness, type HarnessOptions, readAnswer, startHarness, until } from './harness.js'
 
 const newFolder = (): string => mkdtempSync(join(tmpdir(), 'nemotron-data-'))
@@ -489,6 +490,28 @@ describe('the data folder', () => {
       assert.deepEqual([done.status, done.errors?.data?.[0]?.code], ['failed', 'input_file_lost'])
       assert.equal((await ended(client, (await start(client, lines)).id)).status, 'completed')
     })
+  })
+
+  it('is swept of the lines of batches that ended before a kill', async () => {
+    const folder = newFolder()
+    const path = join(folder, 'batches.sqlite')
+    const server = await startHarness({ dataDir: folder })
+    const client = clientOf(server)
+    const { id } = await ended(client, (await start(client, [line('a')])).id)
+    await server.close()
+    const ledger = openLedger(path)
+    const left = { customId: null, at: 0, size: 1, answer: '{}' }
+    ledger.save(() => {
+      for (let number = 1; number <= 1200; number++) ledger.addLine(id, { number, ...left })
+    })
+    assert.deepEqual(ledger.endedWithLines(), [{ id }])
+    ledger.close()
+    await withServer({ dataDir: folder }, async (other) => {
+      assert.equal((await ended(other, (await start(other, [line('b')])).id)).status, 'completed')
+    })
+    const after = openLedger(path)
+    assert.deepEqual(after.told(id, 0, 1), [])
+    after.close()
   })
 
   it('is swept of files that were never finished', async () => {

@@ -117,10 +117,21 @@ describe('a pause', { skip: noAddon }, () => {
     await post('/resume')
   })
 
+  test("in vLLM's older words", async () => {
+    await post('/pause?mode=keep')
+    const answer = post(CHAT, LONG)
+    await untilStats(0, 2)
+    await post('/pause?wait_for_inflight_requests=true&clear_cache=False')
+    assert.equal((await answer).body.usage.completion_tokens, 1000)
+    assert.equal((await get('/is_paused')).body.is_paused, true)
+    await post('/resume')
+  })
+
   test('with a wrong parameter is refused by its name', async () => {
     for (const [path, status, param] of [
       ['/pause?mode=stop', 400, 'mode'],
-      ['/pause?clear_cache=true', 400, 'clear_cache'],
+      ['/pause?clear_cache=maybe', 400, 'clear_cache'],
+      ['/pause?flush=true', 400, 'flush'],
       ['/pause?model=nobody', 404, 'model'],
       ['/resume?mode=keep', 400, 'mode'],
     ] as const) {
