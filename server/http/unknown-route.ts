@@ -29,7 +29,6 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
     `these models make no embeddings; for scores ${SCORES}`,
   ],
   [/^(\/v\d)?\/(re)?rank(ing)?$/, 'use POST /v1/rerank'],
-  [/^\/score$/, 'use POST /v1/score'],
   [/^\/decisions$/, 'use POST /v1/decisions'],
   [/^\/systemone$/, 'use POST /v1/systemone'],
   [/^\/v1\/generative_scoring$/, 'use it without /v1'],

@@ -34,6 +34,16 @@ describe('/v1/rerank and /v1/score', () => {
     return answer
   }
 
+  it("answers under each path of its origins' clients", async () => {
+    const ranked = { query, documents: DOCUMENTS }
+    const { results } = await answerOf('/v1/rerank', ranked)
+    for (const path of ['/v2/rerank', '/rerank'])
+      assert.deepEqual((await answerOf(path, ranked)).results, results, path)
+    const scored = { text_1: query, text_2: DOCUMENTS }
+    const { data } = await answerOf('/v1/score', scored)
+    assert.deepEqual((await answerOf('/score', scored)).data, data)
+  })
+
   it('orders documents, the best first, and of equals the first', async () => {
     const answer = await answerOf('/v1/rerank', { query, documents: DOCUMENTS })
     assert.match(answer.id, /^rerank-/)

@@ -25,16 +25,21 @@ export const reward: Dialect = {
       body: { RefineRequest },
       answer: 'The best text, and all others with their rewards.',
     }),
-    post('/v1/rerank', rerankRoute(server), {
-      summary: "Order documents by how good an answer each is, in vLLM's shape.",
-      body: { RerankRequest },
-      answer: 'The documents and their rewards, the best first.',
-    }),
-    post('/v1/score', scoreRoute(server), {
-      summary: "Score pairs of a query and an answer, in vLLM's shape.",
-      body: { ScoreRequest },
-      answer: 'One reward a pair, in the order given.',
-    }),
+    ...['/v1/rerank', '/v2/rerank', '/rerank'].map((path) =>
+      post(path, rerankRoute(server), {
+        summary:
+          "Order documents by how good an answer each is, in Cohere's, Jina's and vLLM's shape.",
+        body: { RerankRequest },
+        answer: 'The documents and their rewards, the best first.',
+      }),
+    ),
+    ...['/v1/score', '/score'].map((path) =>
+      post(path, scoreRoute(server), {
+        summary: "Score pairs of a query and an answer, in vLLM's shape.",
+        body: { ScoreRequest },
+        answer: 'One reward a pair, in the order given.',
+      }),
+    ),
     post('/pooling', poolingRoute(server), {
       summary: "The outputs of a reward model, in vLLM's shape.",
       body: { PoolingRequest },
