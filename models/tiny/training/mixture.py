@@ -8,7 +8,6 @@ import skills
 import tools
 import wide
 import wide_tools
-from lexicon import held_out
 from tokenizer import render, reply
 
 # Shares of dialogues from chunk 0 and from each of LATER on: what comes last is what has most to learn.
@@ -24,8 +23,8 @@ SECOND = [
     (skills.count, 5), (partial(skills.count, echoes=0.7), 4), (skills.add, 4), (skills.subtract, 5), (skills.decimals, 3),
     (wide.decimals, 2), (skills.repeat, 3), (skills.chat, 4), (skills.refuse, 4), (skills.refuse_request, 5),
     (tools.tool_call, 5), (tools.tool_answer, 3), (tools.tool_unused, 4),
-    (wide.count_words, 9), (wide.spell, 6), (wide.repeat_words, 8), (wide.count, 4), (wide.sums, 6), (wide.subtract_borrow, 5),
-    (wide.follow_up, 6), (wide.json_extract, 7), (wide.json_answer, 6),
+    (wide.count_words, 5), (wide.spell, 5), (wide.repeat_words, 8), (wide.count, 5), (wide.sums, 6), (wide.subtract_borrow, 5),
+    (wide.follow_up, 8), (wide.json_extract, 8), (wide.json_answer, 8),
     (wide_tools.tool_choice, 8), (wide_tools.tool_absent, 7), (wide_tools.tool_turns, 7),
 ]
 COPYING, COPYING_SHARE = 6, 0.6  # chunks at the start with long texts to repeat, and their share
@@ -98,9 +97,12 @@ def earlier_turns(rng) -> list:
     return out
 
 
-def second_dialogue(rng):
+def second_dialogue(rng, chunk: int = COPYING):
     """The same of the second stage. With thinking off, half of the prompts end in the closed block of PREFILL_OFF."""
-    item = maker(rng, second=True)(rng)
+    if chunk < COPYING and rng.random() < COPYING_SHARE:
+        item = skills.repeat(rng, most=12) if rng.random() < 0.4 else wide.repeat_words(rng, long=True)
+    else:
+        item = maker(rng, second=True)(rng)
     thinking = rng.random() < (0.8 if has_steps(item) else 0.6)
     earlier = earlier_turns(rng) if rng.random() < 0.12 else []
     messages = system_turns(rng, thinking) + earlier + item.messages
@@ -111,18 +113,8 @@ def second_dialogue(rng):
 
 
 def texts(seed: int, count: int):
-    """Whole rendered dialogues, for choosing the tokenizer's entries."""
+    """Whole rendered dialogues of both stages, for choosing the tokenizer's entries."""
     rng = random.Random(seed)
-    for _ in range(count):
-        prompt, answer, _, _ = dialogue(rng)
+    for n in range(count):
+        prompt, answer, _, _ = dialogue(rng) if n % 2 else second_dialogue(rng)
         yield prompt + answer
-
-
-def frames():
-    """The fixed wordings of small talk and refusals, at the start and inside of a sentence."""
-    questions = [text for text, _ in skills.CHAT_PAIRS]
-    questions += [text for text in skills.REFUSE_ASKS if not held_out(text, 6)]
-    for text in questions:
-        text = text.replace("{", " ").replace("}", " ")
-        for form in (text, text.lower(), "So, " + text, "So, " + text[0].lower() + text[1:]):
-            yield form

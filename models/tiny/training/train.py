@@ -1,6 +1,6 @@
 """Trains tiny-reasoner from nothing: `python train.py --out DIR`, resumable, one schedule, one seed.
 
-`--base FOLDER` is the second stage: the weights and the tokenizer of FOLDER, the shares of mixture.SECOND.
+`--base FOLDER` is the second stage: the weights of FOLDER, the shares of mixture.SECOND.
 
 Data is generated as it is used (no epochs): chunk n is a function of the seed and n only. On CPUs
 give each core a process of one thread (`--processes 2`); on a GPU one process is right.
@@ -11,13 +11,11 @@ import json
 import random
 import time
 from bisect import bisect_right
-from itertools import chain
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-import lexicon
 import mixture
 import tokenizer
 import training
@@ -29,11 +27,15 @@ CHUNK = 4096  # dialogues generated at a time
 
 
 def make_tokenizer(seed: int) -> dict:
-    content = (*lexicon.WORDS, *lexicon.NAMES, *lexicon.CITIES, *lexicon.LANGUAGES)
-    least = 20
-    texts = chain(mixture.texts(seed, 40000), [text for text in mixture.frames() for _ in range(least)])
-    pieces = tokenizer.collect_entries(texts, {word.lower() for word in content}, least, most=2048)
-    return tokenizer.build(pieces)
+    return tokenizer.build(tokenizer.collect_entries(mixture.texts(seed, 20000), least=20))
+
+
+def adopt(model: Llama, tok, folder: Path) -> None:
+    """The weights of `folder`. A row of an entry that its vocabulary lacks is the mean of what it had instead."""
+    base, known = load_model(folder)
+    ids = [[known.vocab[piece]] if len(piece) == 1 else known.encode(tok.decode([i])) for piece, i in tok.vocab.items()]
+    rows = [base.embed[torch.tensor(one)].mean(0) for one in [*ids, *([known.special[name]] for name in tok.special)]]
+    model.load_state_dict(base.state_dict() | {"embed": torch.stack(rows)})
 
 
 def batches(tok, seed: int, chunk: int, budget: int, second: bool):
@@ -41,7 +43,7 @@ def batches(tok, seed: int, chunk: int, budget: int, second: bool):
     rng = random.Random(f"{seed}/{chunk}")
     rows = []
     for _ in range(CHUNK):
-        prompt, answer, _, _ = mixture.second_dialogue(rng) if second else mixture.dialogue(rng, chunk)
+        prompt, answer, _, _ = mixture.second_dialogue(rng, chunk) if second else mixture.dialogue(rng, chunk)
         head = tok.encode(prompt)
         rows.append((head + tok.encode(answer) + [tok.eot], len(head)))
     rows.sort(key=lambda row: len(row[0]))
@@ -68,11 +70,11 @@ def tensors(group, pad: int, device):
 
 def worker(rank: int, world: int, args) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    out = Path(args.out)
+    out, dtype = Path(args.out), getattr(torch, args.dtype)
     tok = tokenizer.load(out)
     shape = Shape(tok.size, args.width, args.layers, args.width // 64, 2, args.ffn)
     model = Llama(shape).to(device)
-    optim = Optimizer(model, args.muon_lr, args.adam_lr, rank, world)
+    optim = Optimizer(model, args.muon_lr, args.adam_lr, rank, world, dtype)
     state = {"step": 0, "tokens": 0, "chunk": 0, "batch": 0, "seconds": 0.0}
     if (out / "state.pt").exists():
         loaded = torch.load(out / "state.pt", weights_only=False)
@@ -80,7 +82,7 @@ def worker(rank: int, world: int, args) -> None:
         optim.load(out)
         state = loaded["state"]
     elif args.base:
-        model.load_state_dict(load_model(Path(args.base))[0].state_dict())
+        adopt(model, tok, Path(args.base))
     if not args.eager:
         for block in model.blocks:
             block.compile(dynamic=True)
@@ -95,7 +97,7 @@ def worker(rank: int, world: int, args) -> None:
             state["chunk"], state["batch"] = state["chunk"] + 1, 0
             groups = batches(tok, args.seed, state["chunk"], args.batch, args.base is not None)
         ids, where, target = tensors(groups[state["batch"] * world + rank], tok.pad, device)
-        loss = F.cross_entropy(model.logits(model.hidden(ids, where)), target)
+        loss = F.cross_entropy(model.logits(model.hidden(ids, where, dtype)), target)
         loss.backward()
         end = args.ends[bisect_right(args.ends, state["tokens"])]
         optim.step(rate(state["tokens"] / end, state["step"], args.hold))
@@ -132,9 +134,7 @@ def main() -> None:
     args = parser.parse_args()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    if args.base:
-        (out / "tokenizer.json").write_text((Path(args.base) / "tokenizer.json").read_text())
-    elif not (out / "tokenizer.json").exists():
+    if not (out / "tokenizer.json").exists():
         (out / "tokenizer.json").write_text(json.dumps(make_tokenizer(args.seed), ensure_ascii=False, indent=1))
     training.launch(worker, args)
 

@@ -146,9 +146,9 @@ class Judge(nn.Module):
     codes: each token's embedding in its CODES - 1 main directions and a constant, times CODE.
     """
 
-    def __init__(self, base: Llama, extra: int, sample):
+    def __init__(self, base: Llama, extra: int, sample, dtype):
         super().__init__()
-        self.base = base.requires_grad_(False)
+        self.base, self.dtype = base.requires_grad_(False), dtype
         width = base.shape.width
         self.blocks = nn.ModuleList(Block(replace(base.shape, codes=CODES)) for _ in range(extra))
         for block in self.blocks:
@@ -238,14 +238,15 @@ class Judge(nn.Module):
 
 
 def worker(rank: int, world: int, args) -> None:
-    out = Path(args.out)
+    out, dtype = Path(args.out), getattr(torch, args.dtype)
     base, tok = load_model(Path(args.base))
     samples = [json.loads(line) for path in args.samples for line in Path(path).read_text().splitlines()]
     share = args.share if samples else 0.0
     step, chunk, batch = 0, 0, 0
     groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch)
-    judge = Judge(base.float(), args.extra, stack([right for right, *_ in groups[0]], tok.pad)).to(base.embed.device)
-    optim = Optimizer(judge, args.muon_lr, args.adam_lr, rank, world, slow=judge.blocks[:1])
+    sample = stack([right for right, *_ in groups[0]], tok.pad)
+    judge = Judge(base.float(), args.extra, sample, dtype).to(base.embed.device)
+    optim = Optimizer(judge, args.muon_lr, args.adam_lr, rank, world, dtype, slow=judge.blocks[:1])
     if (out / "judge.pt").exists():
         loaded = torch.load(out / "judge.pt", weights_only=False)
         judge.load_state_dict(loaded["judge"])

@@ -26,13 +26,41 @@ def rate(progress: float, step: int, hold: float) -> float:
     return min(1.0, (step + 1) / WARMUP, max(0.0, (1 - progress) / (1 - hold)))
 
 
+def orthogonal(matrix, dtype):
+    """Its nearest matrix of equal singular values, roughly: five Newton-Schulz steps."""
+    x = matrix.to(dtype)
+    x = x.T if len(x) > x.shape[1] else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (2.0315 * gram @ gram - 4.775 * gram) @ x
+    return x.T if len(matrix) > matrix.shape[1] else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum 0.95, as Nesterov reads it, made orthogonal. In `dtype`: bfloat16 is slow where it is emulated."""
+
+    def __init__(self, groups, dtype):
+        self.dtype = dtype
+        super().__init__(groups, {"lr": 0.0})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                kept = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                kept.lerp_(p.grad, 0.05)
+                turn = orthogonal(p.grad.lerp(kept, 0.95), self.dtype).to(p.dtype)
+                p.mul_(1 - 0.01 * group["lr"]).add_(turn, alpha=-group["lr"] * max(1, len(p) / p.shape[1]) ** 0.5)
+
+
 class Optimizer:
     """Muon for the hidden matrices, AdamW for the rest. Ranks share the costly Muon step.
 
     slow: blocks whose matrices move at a quarter of muon_lr.
     """
 
-    def __init__(self, model, muon_lr: float, adam_lr: float, rank: int, world: int, slow=()):
+    def __init__(self, model, muon_lr: float, adam_lr: float, rank: int, world: int, dtype, slow=()):
         self.rank, self.world = rank, world
         self.params = [p for p in model.parameters() if p.requires_grad]
         self.matrices = [p for p in model.blocks.parameters() if p.ndim == 2 and p.requires_grad]
@@ -40,7 +68,7 @@ class Optimizer:
         slow_ids = {id(p) for block in slow for p in block.parameters()}
         groups = [{"params": [p], "peak": muon_lr * (0.25 if id(p) in slow_ids else 1)}
                   for p in self.matrices[rank::world]]
-        self.muon = torch.optim.Muon(groups, momentum=0.95, nesterov=True, weight_decay=0.01)
+        self.muon = Muon(groups, dtype)
         self.adam = torch.optim.AdamW([{"params": others, "peak": adam_lr}], betas=(0.9, 0.95), weight_decay=0.0)
 
     def average_gradients(self) -> None:
@@ -96,6 +124,8 @@ def add_arguments(parser, save_every: int) -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="of the one process; several have one each")
     parser.add_argument("--save-every", type=int, default=save_every, help="steps")
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"),
+                        help="of activations; a CPU that only emulates bfloat16 is faster in float32")
     parser.add_argument("--eager", action="store_true", help="do not compile the layers")
 
 

@@ -7,7 +7,7 @@ import json
 from string import ascii_lowercase
 
 import skills
-from lexicon import CITIES, ENTRIES, LANGUAGES, NAMES, WORDS, draw, held_out, made_up, mixed
+from lexicon import CITIES, TEMPLATE_WORDS, LANGUAGES, NAMES, WORDS, draw, held_out, made_up, mixed
 from skills import Item, ask, dress
 
 
@@ -61,7 +61,7 @@ def a_letter(rng, word: str) -> str:
 def count_words(rng, test: bool = False) -> Item:
     """Letters of a word that is one token: its spelling is known by heart or not at all."""
     while True:
-        word = rng.choice(ENTRIES)
+        word = rng.choice(TEMPLATE_WORDS)
         letter = a_letter(rng, word)
         if held_out(f"{letter} in {word}", 8) == test:
             return letters(rng, letter, word, wording(rng, skills.COUNT_ASKS + COUNT_ASKS), "count_words")
@@ -86,7 +86,7 @@ Give me the letters of {W}.
 def spell(rng, test: bool = False, unseen: bool = False) -> Item:
     while True:
         entry = rng.random() < 0.7
-        word = rng.choice(ENTRIES) if entry else draw(rng, mixed(rng, WORDS + NAMES, 0.4), test)
+        word = rng.choice(TEMPLATE_WORDS) if entry else draw(rng, mixed(rng, WORDS + NAMES, 0.4), test)
         shown = word.capitalize() if rng.random() < 0.1 else word
         text = wording(rng, SPELL_ASKS, unseen).format(W=quoted(rng, shown))
         if not entry or held_out(text, 6) == test:
@@ -123,26 +123,27 @@ happy sad healthy tall very much more less free open clean dark soft hard sweet
 
 
 def sentence(rng, test: bool = False) -> str:
-    word = mixed(rng, WORDS + ENTRIES, 0.15)
+    word = mixed(rng, WORDS + TEMPLATE_WORDS, 0.15)
     text = rng.choice(SENTENCES).format(
         w=draw(rng, word, test), v=draw(rng, word, test), q=rng.choice(QUALITIES), q2=rng.choice(QUALITIES),
         n=rng.choice(NAMES), m=rng.choice(NAMES), p=rng.choice(CITIES), a=rng.randint(2, 99))
     return text.lower() if rng.random() < 0.15 else text
 
 
-def phrase(rng, test: bool) -> str:
-    """Entries of the vocabulary, among other things or alone."""
+def phrase(rng, test: bool, long: bool) -> str:
+    """Words of the templates, among other things or alone."""
     share = rng.choice((1, 1, 0.6))
-    words = [rng.choice(ENTRIES) if rng.random() < share else skills.thing(rng, test)
-             for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4, 6)))]
+    words = [rng.choice(TEMPLATE_WORDS) if rng.random() < share else skills.thing(rng, test)
+             for _ in range(rng.randint(1, 12) if long else rng.choice((1, 1, 1, 2, 2, 3, 4, 6)))]
     text = rng.choice((" ", " ", ", ")).join(words)
     return text.capitalize() if rng.random() < 0.15 else text
 
 
-def repeat_words(rng, test: bool = False, unseen: bool = False) -> Item:
+def repeat_words(rng, test: bool = False, unseen: bool = False, long: bool = False) -> Item:
     while True:
         roll = rng.random()
-        text = phrase(rng, test) if roll < 0.6 else sentence(rng, test)
+        sentences = rng.randint(1, 3) if long else 1
+        text = phrase(rng, test, long) if roll < 0.6 else " ".join(sentence(rng, test) for _ in range(sentences))
         if rng.random() < 0.15 and text[-1].isalnum():
             text += rng.choice("!?.")
         bare = text[-1].isalnum()
@@ -330,7 +331,7 @@ def fact_values(rng, test: bool) -> dict:
     place = draw(rng, mixed(rng, CITIES, 0.3), test)
     return {
         "name": draw(rng, mixed(rng, NAMES, 0.4), test), "age": rng.randint(1, 99), "city": place,
-        "item": draw(rng, mixed(rng, WORDS + ENTRIES, 0.2), test), "count": rng.randint(2, 99),
+        "item": draw(rng, mixed(rng, WORDS + TEMPLATE_WORDS, 0.2), test), "count": rng.randint(2, 99),
         "price": rng.choice((rng.randint(1, 999), round(rng.uniform(1, 99), rng.choice((1, 2))))),
         "time": f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}", "language": draw(rng, mixed(rng, LANGUAGES, 0.1), test),
         "color": rng.choice("red blue green yellow black white brown pink gray golden silver".split()),
@@ -402,16 +403,16 @@ def json_object(rng, test: bool = False) -> Item:
     def value():
         roll = rng.random()
         if roll < 0.45:
-            return draw(rng, mixed(rng, WORDS + NAMES + ENTRIES, 0.3), test)
+            return draw(rng, mixed(rng, WORDS + NAMES + TEMPLATE_WORDS, 0.3), test)
         return skills.number(rng)
 
     if rng.random() < 0.4:
         kind = rng.random() < 0.5
-        parts = [skills.number(rng) if kind else draw(rng, mixed(rng, WORDS + NAMES + ENTRIES, 0.3), test)
+        parts = [skills.number(rng) if kind else draw(rng, mixed(rng, WORDS + NAMES + TEMPLATE_WORDS, 0.3), test)
                  for _ in range(rng.randint(1, 4))]
         text = wording(rng, LISTS).format(P=listed([str(part) for part in parts]))
         return ask("json_answer", text, "Copy the values.", json.dumps(parts))
-    keys = list({rng.choice((*KEYS, *"abcxyz", made_up(rng), rng.choice(ENTRIES))) for _ in range(rng.randint(1, 3))})
+    keys = list({rng.choice((*KEYS, *"abcxyz", made_up(rng), rng.choice(TEMPLATE_WORDS))) for _ in range(rng.randint(1, 3))})
     rng.shuffle(keys)
     pairs = {key: value() for key in sorted(keys)}
     form = rng.choice(("{} = {}", "{}: {}", "{} {}", "{} is {}", "{} set to {}"))
