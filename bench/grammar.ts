@@ -78,6 +78,7 @@ type Masks = {
   readonly slowest: Times
   readonly cached: Times
   readonly take: Times
+  readonly thinking: Times
 }
 
 const measureMasks = (grammarText: string, rounds: number): Masks => {
@@ -122,7 +123,7 @@ const grammarRows = async (engine: Engine, rounds: number): Promise<readonly Row
   const grammarText = answerGrammar(formOf('field_name'), PARAM)
   const masks = measureMasks(grammarText, rounds)
   const { made, known } = await measureTexts(engine, rounds)
-  const { tree, compile, first, slowest, cached, take } = masks
+  const { tree, compile, first, slowest, cached, take, thinking } = masks
   const size = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
   const compiled = compile.p50 / 1000
   return [
@@ -143,6 +144,12 @@ const grammarRows = async (engine: Engine, rounds: number): Promise<readonly Row
     boundRow('mask, first visit, p99', first.p99 / 1000, 2, 'ms', spreadText(first, 'ms', 1000)),
     boundRow('the slowest of a text', slowest.p50 / 1000, 2, 'ms', spreadText(slowest, 'ms', 1000)),
     boundRow('mask, cached, p99', cached.p99, 50, 'us', spreadText(cached, 'us', 1)),
+    [
+      'mask of thinking, first of a request',
+      '',
+      `${digits(thinking.p50)} us${spreadText(thinking, 'us', 1)}`,
+      '',
+    ],
     [
       'taking a token in',
       '',

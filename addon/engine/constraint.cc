@@ -111,6 +111,15 @@ const std::vector<uint32_t>& ConstraintRules::mask(Pushdown& pushdown, const Pla
   return last_;
 }
 
+// Of the words that are looked for.
+std::string ConstraintRules::last_bytes(Phase phase) const {
+  if (phase == Phase::thinking) return {params_.think_end.back()};
+  std::string bytes;
+  for (const std::string& word : params_.grammar_after) bytes += word.back();
+  if (may_think()) bytes += params_.think_begin.back();
+  return bytes;
+}
+
 std::vector<uint32_t> ConstraintRules::find_mask(Pushdown& pushdown, const Place& place) const {
   const Vocabulary& vocabulary = grammar()->vocabulary();
   std::vector<uint32_t> mask(vocabulary.words());
@@ -119,17 +128,30 @@ std::vector<uint32_t> ConstraintRules::find_mask(Pushdown& pushdown, const Place
     uint32_t& word = mask[size_t(id) / 32];
     word = on ? word | bit : word & ~bit;
   };
-  std::vector<Place> path;
-  vocabulary.walk_all(
-      place, &path,
-      [&](const Place& from, uint8_t byte, Place* to) {
-        *to = from;
-        return step(pushdown, to, byte);
-      },
-      [&](uint32_t node, const Place&) {
-        for (const int32_t id : vocabulary.tokens(node)) set(id, true);
-      });
   const bool is_free = place.phase != Phase::opening;
+  if (is_free) {
+    // A text without the last byte of a word ends none, so it leads nowhere else.
+    const Vocabulary::Bits bits = vocabulary.without(last_bytes(place.phase));
+    mask = bits.ids;
+    for (uint32_t text = 0; text < vocabulary.num_texts(); ++text) {
+      if (bits.texts[text / 32] >> (text % 32) & 1) continue;
+      Place p = place;
+      set(vocabulary.id(text), std::ranges::all_of(vocabulary.bytes(text), [&](char c) {
+            return step(pushdown, &p, uint8_t(c));
+          }));
+    }
+  } else {
+    std::vector<Place> path;
+    vocabulary.walk_all(
+        place, &path,
+        [&](const Place& from, uint8_t byte, Place* to) {
+          *to = from;
+          return step(pushdown, to, byte);
+        },
+        [&](uint32_t node, const Place&) {
+          for (const int32_t id : vocabulary.tokens(node)) set(id, true);
+        });
+  }
   for (const auto& [id, bytes] : vocabulary.specials()) {
     Place p = place;
     p.state = Pushdown::kDead;  // control tokens are no text of the grammar

@@ -73,6 +73,7 @@ class ConstraintRules {
  private:
   bool has_triggers() const { return !params_.grammar_after.empty(); }
   bool may_think() const { return !params_.think_begin.empty(); }
+  std::string last_bytes(Phase phase) const;
   std::vector<uint32_t> find_mask(Pushdown& pushdown, const Place& place) const;
 
   const SamplingParams& params_;

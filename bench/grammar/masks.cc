@@ -11,6 +11,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "engine/constraint.h"
 #include "engine/grammar/grammar.h"
 
 namespace {
@@ -111,6 +112,18 @@ void walk(const std::shared_ptr<const Grammar>& grammar, const std::vector<std::
   times->bytes = std::max(times->bytes, grammar->memory()->bytes());
 }
 
+// The first mask of a request that thinks before its text.
+double time_thinking(const std::shared_ptr<const Grammar>& grammar) {
+  SamplingParams params;
+  params.grammar = grammar;
+  params.think_begin = "<think>", params.think_end = "</think>", params.think_open = true;
+  std::vector<uint32_t> mask;
+  const double start = now_us();
+  const ConstraintRules rules(params, {});
+  Constraint(&rules).write_mask(&mask);
+  return now_us() - start;
+}
+
 void print(const char* name, std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const auto at = [&](double share) { return values[size_t(share * double(values.size() - 1))]; };
@@ -151,6 +164,8 @@ int main(int argc, char** argv) {
     if (!compile()) return 1;
     walk(grammar, tokens, seed, &times);
   }
+  std::vector<double> thinking;
+  for (int i = 0; i < 8 * repeats; ++i) thinking.push_back(time_thinking(grammar));
   std::printf("{\"tokens\":%zu,\"nodes\":%u,\"grammar_bytes\":%zu,\"memory_bytes\":%zu",
               tokens.size(), vocabulary->num_nodes(), grammar->bytes(), times.bytes);
   print("tree", trees);
@@ -159,6 +174,7 @@ int main(int argc, char** argv) {
   print("slowest", times.slowest);
   print("cached", times.cached);
   print("take", times.taking);
+  print("thinking", thinking);
   std::printf("}\n");
   return 0;
 }

@@ -94,5 +94,34 @@ TEST(a_mask_has_the_ids_that_are_admitted) {
   }
 }
 
+// What takes too much work loses a text; behind a guess it says nothing of the grammar.
+TEST(too_much_work_loses_the_text_and_its_grammar) {
+  const Tokens tokens;
+  std::string text = "root ::= \"a\" (\"b\" r0 \"!\" | \"x\")\nr60 ::= \"a\" | \"\"\n";
+  for (int i = 0; i < 60; ++i) {
+    const std::string next = "r" + std::to_string(i + 1);
+    text += "r" + std::to_string(i) + " ::= " + next + " " + next + "\n";
+  }
+  for (const bool is_guess : {true, false}) {
+    SamplingParams params;
+    REQUIRE_OK(Grammar::compile(text, tokens.vocabulary, &params.grammar));
+    const ConstraintRules rules(params, {});
+    Constraint constraint(&rules), other(&rules);
+    if (is_guess) constraint.suppose();
+    constraint.take(0, "a");
+    EXPECT(!constraint.is_lost());
+    constraint.take(1, "b");
+    EXPECT(constraint.is_lost());
+    EXPECT_EQ(params.grammar->is_too_ambiguous(), !is_guess);
+    other.take(0, "a");
+    EXPECT_EQ(other.is_lost(), !is_guess);
+    if (!is_guess) continue;
+    std::vector<uint32_t> mask;
+    other.write_mask(&mask);
+    EXPECT_EQ(mask[0], 0u);  // a mask looks at "b" for itself
+    EXPECT(params.grammar->is_too_ambiguous());
+  }
+}
+
 }  // namespace
 }  // namespace nemotron::test

@@ -569,15 +569,44 @@ TEST(grammar_memory_is_counted) {
   }
 }
 
-// Grammars whose ways multiply: refused where that shows at the beginning.
-TEST(ambiguous_beginnings_are_refused) {
-  std::string doubling = "root ::= r0 \"!\"\nr60 ::= \"a\" | \"\"\n";
+// `name` and rules for it: the ways to read one text of it are 2^60.
+std::string multiplying(const std::string& name) {
+  std::string text = name + " ::= r0 \"!\"\nr60 ::= \"a\" | \"\"\n";
   for (int i = 0; i < 60; ++i) {
     const std::string next = "r" + std::to_string(i + 1);
-    doubling += "r" + std::to_string(i) + " ::= " + next + " " + next + "\n";
+    text += "r" + std::to_string(i) + " ::= " + next + " " + next + "\n";
   }
+  return text;
+}
+
+// Grammars whose ways multiply: refused where that shows at the beginning.
+TEST(ambiguous_beginnings_are_refused) {
   std::shared_ptr<const Grammar> grammar;
-  EXPECT_ERROR(Grammar::compile(doubling, vocabulary_of({"a"}), &grammar), "it is too ambiguous");
+  EXPECT_ERROR(Grammar::compile(multiplying("root"), vocabulary_of({"a"}), &grammar),
+               "it is too ambiguous");
+}
+
+// Where it shows later, that is said each time it is met, nothing of it is kept, and other texts of
+// the grammar are as they were.
+TEST(too_much_work_is_said_and_nothing_of_it_kept) {
+  const auto g = compiled("root ::= \"b\" [x-z] | \"a\" many\n" + multiplying("many"),
+                          {"b", "x", "y", "bx", "a!", "z"});
+  const auto is_exhausted = [](const GrammarMatcher& m) { return m.pushdown().exhausted(); };
+  const GrammarMatcher begin(g, GrammarMatcher::From::root);
+  for (int round = 0; round < 2; ++round) {
+    GrammarMatcher bad = begin;
+    EXPECT(!bad.take("a"));
+    EXPECT(is_exhausted(bad));
+    EXPECT_EQ(begin.mask()[0], 0u);  // one of its tokens goes there
+    EXPECT(is_exhausted(begin));
+    GrammarMatcher good = begin;
+    EXPECT(good.take("b"));
+    EXPECT(!is_exhausted(good));
+    EXPECT_EQ(good.mask()[0], 0b100110u);
+    EXPECT(!is_exhausted(good));
+    EXPECT(good.take("y"));
+    EXPECT(good.must_end());
+  }
 }
 
 }  // namespace

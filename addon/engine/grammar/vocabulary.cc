@@ -171,6 +171,20 @@ Vocabulary::Bits Vocabulary::only(const Characters& those, uint32_t most) const 
   return found;
 }
 
+Vocabulary::Bits Vocabulary::without(std::string_view bytes) const {
+  Characters others = {.kinds = (uint64_t(1) << kKinds) - 1, .letters = (1u << 26) - 1};
+  for (const char c : bytes) {
+    const auto byte = uint8_t(c);
+    const uint32_t kind = byte < 0x80 ? kind_of(byte) : kLong;
+    if (kind == kLower) {
+      others.letters &= ~letter_of(byte);
+    } else {
+      others.kinds &= ~(uint64_t(1) << kind);
+    }
+  }
+  return only(others, UINT32_MAX);
+}
+
 void Vocabulary::append_longest(std::string_view text, size_t most,
                                 std::vector<int32_t>* out) const {
   for (size_t n = 0; n < most && !text.empty(); ++n) {

@@ -58,6 +58,8 @@ class Vocabulary {
     std::vector<uint32_t> ids, texts;
   };
   Bits only(const Characters& those, uint32_t most) const;
+  // Texts that surely have none of these bytes; those that are no UTF-8 are left out.
+  Bits without(std::string_view bytes) const;
   // A number of characters that only() knows, at most this one: few are known, so that what is
   // found out for one serves many.
   uint32_t known_most(uint32_t most) const;
