@@ -186,6 +186,56 @@ describe('messages', () => {
     assert.equal(outputTokens, THOUGHT.join('').length)
   })
 
+  test('what a coding agent sends, by its beta route', async () => {
+    const cached = { cache_control: { type: 'ephemeral' as const } }
+    const text = (one: string) => ({ type: 'text' as const, text: one, ...cached })
+    says(...THOUGHT)
+    const stream = client.beta.messages.stream({
+      model: BODY.model,
+      max_tokens: 32_000,
+      thinking: { type: 'enabled', budget_tokens: 31_999 },
+      metadata: { user_id: 'user_1' },
+      system: [text('You are an agent.'), text('Be brief.')],
+      tools: [{ ...WEATHER, ...cached, eager_input_streaming: true }],
+      context_management: { edits: [{ type: 'clear_thinking_20251015', keep: 'all' }] },
+      output_config: { effort: 'high' },
+      betas: ['interleaved-thinking-2025-05-14', 'context-management-2025-06-27'],
+      messages: [
+        { role: 'user', content: [text('A reminder.'), text('Weather?')] },
+        {
+          role: 'assistant',
+          content: [
+            { type: 'thinking', thinking: 'hm', signature: 'unsigned' },
+            { type: 'text', text: 'I look.' },
+            { type: 'tool_use', id: 'toolu_1', name: WEATHER.name, input: { city: 'Paris' } },
+          ],
+        },
+        {
+          role: 'user',
+          content: [
+            { type: 'tool_result', tool_use_id: 'toolu_1', content: [text('sunny')], ...cached },
+            text('And now?'),
+          ],
+        },
+      ],
+    })
+    const { content, stop_reason, context_management } = await stream.finalMessage()
+    assert.deepEqual(
+      content.map(({ type }) => type),
+      ['thinking', 'text'],
+    )
+    assert.equal(stop_reason, 'end_turn')
+    assert.deepEqual(context_management, { applied_edits: [] })
+    for (const one of ['Be brief.', 'A reminder.', 'Paris', 'sunny', 'And now?'])
+      assert.ok(promptOf().includes(one), one)
+    // By these words it knows that it has to shorten what it sends.
+    const long = { role: 'user' as const, content: 'x'.repeat(9000) }
+    await assert.rejects(
+      client.messages.create({ ...BODY, messages: [long] }),
+      /prompt is too long/,
+    )
+  })
+
   test("LangChain's ChatAnthropic: a call, its result, a stream", async () => {
     loops()
     const model = new ChatAnthropic({
