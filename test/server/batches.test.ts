@@ -120,6 +120,26 @@ describe('files', () => {
       await assert.rejects(client.files.retrieve(one.id), { status: 404 })
     }))
 
+  it('are read in ranges, so that a download goes on where it broke off', () =>
+    withServer({}, async (client, { url }) => {
+      const { id } = await upload(client, ['0123456789'])
+      const read = async (range: string, method = 'GET') => {
+        const path = `${url}/v1/files/${id}/content`
+        const answer = await fetch(path, { method, headers: { range } })
+        return [answer.status, answer.headers.get('content-range'), await answer.text()]
+      }
+      assert.deepEqual(await read('bytes=2-4'), [206, 'bytes 2-4/10', '234'])
+      assert.deepEqual(await read('bytes=7-'), [206, 'bytes 7-9/10', '789'])
+      assert.deepEqual(await read('bytes=-3'), [206, 'bytes 7-9/10', '789'])
+      assert.deepEqual(await read('bytes=-30'), [206, 'bytes 0-9/10', '0123456789'])
+      assert.deepEqual(await read('bytes=8-30'), [206, 'bytes 8-9/10', '89'])
+      assert.deepEqual(await read('bytes=2-4', 'HEAD'), [206, 'bytes 2-4/10', ''])
+      for (const range of ['bytes=10-', 'bytes=-0'])
+        assert.deepEqual(await read(range), [416, 'bytes */10', ''], range)
+      for (const range of ['bytes=4-2', 'bytes=-', 'bytes=1-2,4-5', 'lines=1-2', 'bytes=a-'])
+        assert.deepEqual(await read(range), [200, null, '0123456789'], range)
+    }))
+
   it('of another purpose, too large, or without a file are refused by name', () =>
     withServer({ config: { bodyLimit: 2048 } }, async (client, { url }) => {
       const file = await toFile(Buffer.from('x'), 'a.txt')

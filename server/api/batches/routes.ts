@@ -61,13 +61,32 @@ export const deleteFileRoute = (server: Server) => async (c: Ctx) => {
   return c.json({ id, object: 'file' as const, deleted: true })
 }
 
+/** First and last byte that are asked for, by one range; undefined: all are. The first may be behind the end. */
+const rangeOf = (c: Ctx, bytes: number): readonly [number, number] | undefined => {
+  const [, from = '', to = ''] = /^bytes=(\d*)-(\d*)$/.exec(c.req.header('range') ?? '') ?? []
+  if (from === '') return to === '' ? undefined : [Math.max(0, bytes - Number(to)), bytes - 1]
+  const [first, last] = [Number(from), to === '' ? bytes - 1 : Number(to)]
+  // Backwards is no range, and so is not heeded.
+  return to !== '' && last < first ? undefined : [first, Math.min(last, bytes - 1)]
+}
+
+/** A file never changes, so a download that broke off goes on where it was. */
 export const contentRoute = (server: Server) => (c: Ctx) => {
   const batches = batchesOf(server)
   const { id, bytes } = batches.file(ownerOf(c), idOf(c))
-  const headers = { 'content-type': 'application/octet-stream', 'content-length': String(bytes) }
-  if (c.req.method === 'HEAD' || bytes === 0) return c.body(null, 200, headers)
-  const stream = Readable.toWeb(createReadStream(batches.pathOf(id)))
-  return c.body(stream as ReadableStream, 200, headers)
+  const range = rangeOf(c, bytes)
+  const [start, end] = range ?? [0, bytes - 1]
+  const headers = {
+    'content-type': 'application/octet-stream',
+    'accept-ranges': 'bytes',
+    'content-length': String(Math.max(0, end - start + 1)),
+    ...(range && { 'content-range': `bytes ${start <= end ? `${start}-${end}` : '*'}/${bytes}` }),
+  }
+  if (range && start > end) return c.body(null, 416, headers)
+  const status = range ? 206 : 200
+  if (c.req.method === 'HEAD' || bytes === 0) return c.body(null, status, headers)
+  const stream = Readable.toWeb(createReadStream(batches.pathOf(id), { start, end }))
+  return c.body(stream as ReadableStream, status, headers)
 }
 
 /** `endpoints`: those whose requests can be lines. */
