@@ -6,6 +6,7 @@ import { createRequire } from 'node:module'
 import { after, before, describe, test } from 'node:test'
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
 import { ChatOpenAI } from '@langchain/openai'
+import { Agent, tool as agentTool, OpenAIProvider, Runner } from '@openai/agents'
 import { generateObject, streamObject } from 'ai'
 import OpenAI from 'openai'
 import { zodFunction, zodResponseFormat } from 'openai/helpers/zod'
@@ -126,6 +127,16 @@ describe('the embedded reasoner and unmodified clients', { skip: noAddon }, () =
     }
     const { object } = await generateObject(asked)
     assert.deepEqual(Trip.parse(object), object)
+    const list = await generateObject({
+      ...asked,
+      temperature: 0,
+      output: 'array',
+      schema: Trip.pick({ city: true }),
+    })
+    for (const one of list.object) assert.match(one.city, /^(Paris|Rome)$/)
+    const { schema: _, ...plain } = asked
+    const one = await generateObject({ ...plain, output: 'enum', enum: ['sea', 'art'] })
+    assert.match(one.object, /^(sea|art)$/)
     const stream = streamObject(asked)
     for await (const _ of stream.partialObjectStream);
     const streamed = await stream.object
@@ -145,7 +156,37 @@ describe('the embedded reasoner and unmodified clients', { skip: noAddon }, () =
         .invoke('A trip to Rome')
       assert.deepEqual(Trip.parse(value), value)
     }
+    const any = await chat
+      .withStructuredOutput(z.record(z.string(), z.unknown()), { name: 'any', method: 'jsonMode' })
+      .invoke('A trip to Rome')
+    assert.equal(typeof any, 'object')
   })
+
+  for (const useResponses of [false, true])
+    test(`OpenAI's agents: typed answers and tools, responses: ${useResponses}`, async () => {
+      const modelProvider = new OpenAIProvider({
+        ...{ baseURL: `${server.url}/v1`, apiKey: 'none', useResponses },
+      })
+      const runner = new Runner({ modelProvider, tracingDisabled: true })
+      const agent = { name: 'guide', model: 'tiny-reasoner', instructions: 'Plan trips.' }
+      const modelSettings = { maxTokens: 600, temperature: 0 }
+      const typed = new Agent({ ...agent, outputType: Trip, modelSettings })
+      Trip.parse((await runner.run(typed, 'A trip to Rome')).finalOutput)
+      const seen: unknown[] = []
+      const plan = agentTool({
+        name: 'plan_trip',
+        description: 'Plan a trip',
+        parameters: Trip,
+        execute: async (trip) => `${seen.push(Trip.parse(trip))} planned`,
+      })
+      const caller = new Agent({
+        ...{ ...agent, tools: [plan], toolUseBehavior: 'stop_on_first_tool' as const },
+        modelSettings: { ...modelSettings, toolChoice: 'required', parallelToolCalls: false },
+      })
+      const { finalOutput } = await runner.run(caller, 'A trip to Rome')
+      assert.equal(finalOutput, '1 planned')
+      assert.equal(seen.length, 1)
+    })
 
   test('a form may have the tags of thinking, where the model cannot think', async () => {
     const { choices } = await client.chat.completions.create({
