@@ -96,7 +96,10 @@ const ofUnion = (
     errors.flatMap((one) => (one.code === 'invalid_type' ? [nameOfType(one.expected)] : [])),
   )
   return expected.length > 0
-    ? { kind: 'type', words: `expected ${expected.join(' or ')}, but got ${describe(given)}` }
+    ? {
+        kind: 'type',
+        words: `expected ${[...new Set(expected)].join(' or ')}, but got ${describe(given)}`,
+      }
     : { kind: 'value', words: issue.message }
 }
 
@@ -131,6 +134,9 @@ const describeFault = (issue: Issue, given: unknown): Omit<Fault, 'path'> => {
 const firstFault = (error: z.ZodError, value: unknown): Fault | undefined => {
   const [first] = error.issues
   if (first === undefined) return undefined
+  // Whatever each branch would say of nothing.
+  if (first.code === 'invalid_union' && valueAt(value, first.path) === undefined)
+    return { path: first.path, kind: 'missing', words: 'missing' }
   const issue = deepest(first)
   return { path: issue.path, ...describeFault(issue, valueAt(value, issue.path)) }
 }

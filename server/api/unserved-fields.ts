@@ -329,6 +329,7 @@ export const UNSERVED_OF_SCORES: UnservedFields = {
     raw_scores: refuse(RAW_SCORES, true),
     add_special_tokens: refuse('give token ids where the text is not to begin with BOS', true),
     label_token_ids: refuse('it is for /generative_scoring', EMPTY),
+    instruction: refuse('write it into the query', ''),
     stream: refuse('there is nothing to stream', false),
     n: refuse('there is one reward, the same each time', 1),
   }),

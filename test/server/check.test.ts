@@ -24,6 +24,17 @@ const bothWays = (a: z.ZodType, b: z.ZodType, given: unknown, message: RegExp): 
 describe('of the branches of a union, the error is that of the one that was meant:', () => {
   const member = (a: z.ZodType) => z.object({ a })
 
+  test('none where nothing is given', () => {
+    const ids = z.custom(Array.isArray, 'expected ids')
+    bothWays(z.string(), ids, undefined, /^f: Missing required parameter: 'f'/)
+  })
+
+  test('each type once', () =>
+    assert.match(
+      fault([z.array(z.string()), z.array(z.number())], 'a'),
+      /expected an array, but got a string/,
+    ))
+
   test('the one that got deeper', () =>
     bothWays(member(z.string()), z.string(), { a: 1 }, /^f\.a: .*expected a string/))
 

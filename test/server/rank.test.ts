@@ -103,6 +103,7 @@ describe('/v1/rerank and /v1/score', () => {
       ['/v1/rerank', { query, documents: [] }, 'documents'],
       ['/v1/rerank', { query, documents: ['a', long] }, 'documents.1'],
       ['/v1/rerank', { query, documents: ['a'], top_n: -1 }, 'top_n'],
+      ['/v1/score', { text_1: 'a', text_2: 'b', instruction: 'c' }, 'instruction'],
       ['/v1/rerank', { query, documents: ['a'], principle: 'truth' }, 'principle'],
       ['/v1/score', {}, 'text_1'],
       ['/v1/score', { text_1: 'a' }, 'text_1'],
