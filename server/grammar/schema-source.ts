@@ -589,7 +589,8 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
         required: new Set(required as readonly string[]),
         names: names === undefined ? [] : number(names, at('propertyNames')),
         parts:
-          properties.size === 0 && patterns.length === 0 && all.length === 0
+          // No properties are those that there are: so a tool without arguments is written.
+          schema.properties === undefined && patterns.length === 0 && all.length === 0
             ? []
             : [
                 {

@@ -42,6 +42,7 @@ describe('what a schema does not speak of', () => {
     assert.deepEqual(written(a), [{}, { a: 'x' }])
     assert.deepEqual(written({ allOf: [a, { required: ['b'] }] }), [{ a: 'x', b: 1 }])
     assert.deepEqual(written({ minLength: 2 }), ['xyz'])
+    assert.deepEqual(written({ properties: {} }), [{}])
     assert.deepEqual(written({ prefixItems: [{ type: 'string' }] }), [['x']])
     assert.deepEqual(written({ anyOf: [a, { minLength: 3 }] }), [{}, { a: 'x' }, 'xyz'])
   })
@@ -64,6 +65,9 @@ describe('what a schema does not speak of', () => {
     assert.deepEqual(written({ ...a, required: ['a'], minProperties: 2 }), [{ a: 'x', b: 1 }])
     assert.deepEqual(written({ type: ['object', 'null'], allOf: [a] }), [{}, { a: 'x' }, null])
     assert.deepEqual(written({ type: 'object' }), VALUES.slice(0, 3))
+    const open = { properties: {}, additionalProperties: true }
+    assert.deepEqual(written(open), VALUES.slice(0, 3))
+    assert.deepEqual(written({ properties: {}, minProperties: 1 }), VALUES.slice(1, 3))
     assert.deepEqual(written({ prefixItems: [{}], minItems: 2 }), [['x', 1]])
     assert.deepEqual(written({ enum: [1, 'x', { a: 'x', b: 1 }], ...a }), [
       { a: 'x', b: 1 },
