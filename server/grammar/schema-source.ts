@@ -490,8 +490,10 @@ export const readSchema = (root: unknown, what: string, param: string | null): S
         own === undefined || (strict !== undefined && sign * (strict.value - own.value) >= 0)
       const chosen = isStrict ? strict : own
       if (chosen === undefined) return undefined
-      // No number with a bound is written as large: it has no exponent.
-      if (sign * chosen.value <= -LARGEST) return { value: -sign * LARGEST, isExclusive: false }
+      // No number with a bound is written as large: it has no exponent. Its last ones are read as LARGEST.
+      const isAtEnd = chosen.isExclusive && Math.abs(chosen.value) === LARGEST
+      if (sign * chosen.value <= -LARGEST && !isAtEnd)
+        return { value: -sign * LARGEST, isExclusive: false }
       if (sign * chosen.value >= LARGEST)
         throw fail(isStrict ? exclusive : keyword, `numbers beyond ${LARGEST} are not supported`)
       if (chosen.isExclusive && Math.abs(chosen.value) > Number.MAX_SAFE_INTEGER)

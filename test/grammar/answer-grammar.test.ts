@@ -433,6 +433,8 @@ describe('schemas that are refused', () => {
     [7, /a schema is an object/],
     [{ type: 'integer', minimum: 1e20 }, /'#\/minimum': numbers beyond/],
     [{ type: 'integer', exclusiveMinimum: 2 ** 53 }, /told apart: use 'minimum'/],
+    [{ type: 'number', exclusiveMaximum: 1e19 }, /told apart: use 'maximum'/],
+    [{ type: 'number', exclusiveMinimum: -1e19 }, /told apart: use 'minimum'/],
     [{ type: 'integer', maximum: 2 ** 53, exclusiveMaximum: true }, /told apart: use 'maximum'/],
     [{ $ref: '#a', enum: [{ $anchor: 'a' }] }, /there is no "#a"/],
     [{ $ref: '#/%zz' }, /"#\/%zz" is not a reference/],
