@@ -39,23 +39,66 @@ struct Cell {
   Stamp write, read;
   uint8_t touched = 0;  // 0: as the region's default
   uint8_t initialised = 0, in_flight = 0;
-  uint8_t padding = 0;  // so that two are the same where their bytes are
+  uint8_t split = 0;  // of a word: each of its bytes has a cell of its own
 };
 static_assert(sizeof(Cell) == 28);
+
+// A cell for each aligned word of four bytes, for as long as these have the same past; then one for
+// each of them.
+struct Cells {
+  Cell *words = nullptr, *bytes = nullptr;
+
+  // f(cell, offset of its first byte) for all of bytes [at, at + n), until it says false.
+  template <class F>
+  bool visit(size_t at, size_t n, F f) const {
+    for (size_t end = at + n; at < end;) {
+      Cell& word = words[at / 4];
+      const size_t stop = std::min(end, at / 4 * 4 + 4);
+      const bool whole = stop - at == 4;
+      if (whole && !word.split) {
+        if (!f(word, at)) return false;
+        at = stop;
+        continue;
+      }
+      Cell* own = bytes + at / 4 * 4;
+      if (!word.split) {
+        std::fill(own, own + 4, word);
+        word.split = 1;
+      }
+      for (; at < stop; ++at) {
+        if (!f(bytes[at], at)) return false;
+      }
+      const auto same = [&](const Cell& one) { return !std::memcmp(&one, own, sizeof one); };
+      if (whole && std::all_of(own + 1, own + 4, same)) word = *own;
+    }
+    return true;
+  }
+  void set(size_t at, size_t n, const Cell& to) const {
+    visit(at, n, [&](Cell& cell, size_t) { return cell = to, true; });
+  }
+};
 
 struct Region {
   uint8_t* base = nullptr;
   size_t bytes = 0;
-  Cell* cells = nullptr;
+  Cells cells;
   bool shared = false;
   int device = 0;
   bool initialised = false;  // of cells that nobody touched
   std::string name;
+
+  size_t offset(const void* p) const { return size_t(uintptr_t(p) - uintptr_t(base)); }
 };
+Cell initialised_cell() {
+  Cell cell;
+  cell.touched = cell.initialised = 1;
+  return cell;
+}
 
 std::map<uintptr_t, Region> allocations;  // by base
+Region* last_found = nullptr;             // of them
 thread_local Region shared_region;
-thread_local std::vector<Cell> shared_cells;
+thread_local std::vector<Cell> shared_words, shared_bytes;
 
 // What a GPU knows of each: the latest launch of which it has read a word, or has been told so.
 using Known = std::map<int, uint32_t>;
@@ -76,10 +119,12 @@ Region* find(uintptr_t a) {
       a < uintptr_t(shared_region.base) + shared_region.bytes) {
     return &shared_region;
   }
+  if (last_found && a - uintptr_t(last_found->base) < last_found->bytes) return last_found;
   auto it = allocations.upper_bound(a);
   if (it == allocations.begin()) return nullptr;
   --it;
-  return a < it->first + it->second.bytes ? &it->second : nullptr;
+  if (a >= it->first + it->second.bytes) return nullptr;
+  return last_found = &it->second;
 }
 
 // "cuda/gemm.cu:120" for an address in this program, through the binutils when they are there.
@@ -213,6 +258,49 @@ void note_read(Cell* cell, const Stamp& now) {
   if (!now.atomic) old = next;
 }
 
+// What a thread does, where.
+struct Access {
+  const Stamp& now;
+  bool write;
+  const Where* where;
+  const void* pc;
+
+  void refuse(const std::string& why) const { report(why, where, pc); }
+};
+
+// The cell of what lies at `at` of the region; false after a fault.
+bool check_cell(const Region& r, Cell& cell, size_t at, const Access& access) {
+  const auto& [now, write, where, pc] = access;
+  if (cell.in_flight) {
+    access.refuse((write ? "write to " : "read of ") + r.name + " while a copy to it is in flight");
+    return false;
+  }
+  if (!cell.touched) {
+    cell.touched = 1;
+    cell.initialised = r.initialised;
+  }
+  if (!write && !cell.initialised) {
+    access.refuse("read of uninitialised " + r.name + ", byte " + std::to_string(at));
+    cell.initialised = 1;
+  }
+  if (const char* what = conflict(cell.write, false, now.atomic)) {
+    access.refuse("race on " + r.name + ": " + (write ? "write" : "read") + " after a write " +
+                  what);
+    return false;
+  }
+  if (!write) {
+    note_read(&cell, now);
+    return true;
+  }
+  if (const char* what = conflict(cell.read, true, now.atomic)) {
+    access.refuse("race on " + r.name + ": write after a read " + what);
+    return false;
+  }
+  cell.write = now;
+  cell.initialised = 1;
+  return true;
+}
+
 void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, const void* pc) {
   const auto a = uintptr_t(p);
   const auto stack = uintptr_t(current->stack);
@@ -245,43 +333,9 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
   now.warp_epoch = block->warp_epoch[warp];
   now.thread = current->index;
   now.atomic = atomic;
-  Cell* cell = r->cells + (a - uintptr_t(r->base));
-  for (size_t i = 0; i < n; ++i, ++cell) {
-    const Cell before = *cell;
-    if (cell->in_flight) {
-      report(std::string(write ? "write to " : "read of ") + r->name +
-                 " while a copy to it is in flight",
-             where, pc);
-      return;
-    }
-    if (!cell->touched) {
-      cell->touched = 1;
-      cell->initialised = r->initialised;
-    }
-    if (!write && !cell->initialised) {
-      report("read of uninitialised " + r->name + ", byte " +
-                 std::to_string(a - uintptr_t(r->base) + i),
-             where, pc);
-      cell->initialised = 1;
-    }
-    if (const char* what = conflict(cell->write, false, atomic)) {
-      report("race on " + r->name + ": " + (write ? "write" : "read") + " after a write " + what,
-             where, pc);
-      return;
-    }
-    if (!write) note_read(cell, now);
-    if (write) {
-      if (const char* what = conflict(cell->read, true, atomic)) {
-        report("race on " + r->name + ": write after a read " + what, where, pc);
-        return;
-      }
-      cell->write = now;
-      cell->initialised = 1;
-    }
-    // Bytes that had the same past, as those of a word mostly have, get the same future.
-    const Cell after = *cell;
-    for (; i + 1 < n && std::memcmp(cell + 1, &before, sizeof before) == 0; ++i) *++cell = after;
-  }
+  r->cells.visit(r->offset(p), n, [&](Cell& cell, size_t at) {
+    return check_cell(*r, cell, at, {now, write, where, pc});
+  });
 }
 
 }  // namespace
@@ -321,6 +375,12 @@ bool has_errors() { return !errors.empty(); }
 
 // --- regions ---
 
+namespace {
+size_t words_of(size_t bytes) { return (bytes + 3) / 4; }
+// Of a region's cells: a word's, then its bytes'.
+size_t cell_bytes(const Region& r) { return 5 * words_of(r.bytes) * sizeof(Cell) + 1; }
+}  // namespace
+
 void add_memory(void* p, size_t bytes, int device) {
   static int number = 0;
   Region r;
@@ -330,10 +390,11 @@ void add_memory(void* p, size_t bytes, int device) {
   r.name =
       "device allocation " + std::to_string(number++) + " (" + std::to_string(bytes) + " bytes)";
   // Zero pages until touched.
-  void* cells = mmap(nullptr, bytes * sizeof(Cell) + 1, PROT_READ | PROT_WRITE,
+  void* cells = mmap(nullptr, cell_bytes(r), PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (cells == MAP_FAILED) std::abort();
-  r.cells = static_cast<Cell*>(cells);
+  r.cells.words = static_cast<Cell*>(cells);
+  r.cells.bytes = r.cells.words + words_of(bytes);
   allocations[uintptr_t(p)] = r;
 }
 
@@ -341,7 +402,8 @@ void remove_memory(void* p) {
   auto it = allocations.find(uintptr_t(p));
   if (it == allocations.end()) return;
   forget_peer_words(p, it->second.bytes);
-  munmap(it->second.cells, it->second.bytes * sizeof(Cell) + 1);
+  munmap(it->second.cells.words, cell_bytes(it->second));
+  last_found = nullptr;
   allocations.erase(it);
 }
 
@@ -350,15 +412,11 @@ bool host_wrote(void* p, size_t bytes) {
   if (!r || r->shared || uintptr_t(p) + bytes > uintptr_t(r->base) + r->bytes) return false;
   forget_peer_words(p, bytes);
   if (bytes == r->bytes) {  // all of it: give the pages back
-    madvise(r->cells, bytes * sizeof(Cell) + 1, MADV_DONTNEED);
+    madvise(r->cells.words, cell_bytes(*r), MADV_DONTNEED);
     r->initialised = true;
     return true;
   }
-  Cell* cell = r->cells + (uintptr_t(p) - uintptr_t(r->base));
-  for (size_t i = 0; i < bytes; ++i) {
-    cell[i] = Cell{};
-    cell[i].touched = cell[i].initialised = 1;
-  }
+  r->cells.set(r->offset(p), bytes, initialised_cell());
   return true;
 }
 
@@ -368,22 +426,20 @@ bool host_reads(const void* p, size_t bytes, std::string* why) {
     *why = "not device memory";
     return false;
   }
-  const Cell* cell = r->cells + (uintptr_t(p) - uintptr_t(r->base));
-  for (size_t i = 0; i < bytes && config().check; ++i) {
-    if (!(cell[i].touched ? cell[i].initialised : r->initialised)) {
-      *why = "copies uninitialised " + r->name + " to the host, byte " +
-             std::to_string(uintptr_t(p) - uintptr_t(r->base) + i);
-      return false;
-    }
-  }
-  return true;
+  if (!config().check) return true;
+  return r->cells.visit(r->offset(p), bytes, [&](const Cell& cell, size_t at) {
+    if (cell.touched ? cell.initialised : r->initialised) return true;
+    *why = "copies uninitialised " + r->name + " to the host, byte " + std::to_string(at);
+    return false;
+  });
 }
 
 void begin_block_check(Block& b) {
-  shared_cells.assign(b.shared_bytes, Cell{});
+  shared_words.assign(words_of(b.shared_bytes), Cell{});
+  shared_bytes.resize(4 * words_of(b.shared_bytes));
   shared_region.base = b.shared;
   shared_region.bytes = b.shared_bytes;
-  shared_region.cells = shared_cells.data();
+  shared_region.cells = {shared_words.data(), shared_bytes.data()};
   shared_region.shared = true;
   shared_region.name = "shared memory";
 }
@@ -406,17 +462,13 @@ void mark_in_flight(const void* shared16, bool in_flight) {
   if (!config().check) return;
   Region* r = find(uintptr_t(shared16));
   if (!r || !r->shared || uintptr_t(shared16) + 16 > uintptr_t(r->base) + r->bytes) return;
-  Cell* cell = r->cells + (uintptr_t(shared16) - uintptr_t(r->base));
-  for (int i = 0; i < 16; ++i) cell[i].in_flight = in_flight;
+  r->cells.visit(r->offset(shared16), 16,
+                 [&](Cell& cell, size_t) { return cell.in_flight = in_flight, true; });
 }
 
 void mark_landed(const void* shared, size_t bytes) {
   if (!config().check) return;
-  Cell* cell = shared_region.cells + (uintptr_t(shared) - uintptr_t(shared_region.base));
-  for (size_t i = 0; i < bytes; ++i) {
-    cell[i] = Cell{};
-    cell[i].touched = cell[i].initialised = 1;
-  }
+  shared_region.cells.set(shared_region.offset(shared), bytes, initialised_cell());
 }
 
 void check_access(const void* p, size_t bytes, bool write, const Where& where) {
@@ -438,10 +490,10 @@ void peer_load(void* value, const void* p, size_t bytes, const Where& where) {
   Region* r = find(uintptr_t(p));
   // Whoever wrote these bytes is ordered before who reads them so; and a read is nobody's business.
   if (r && uintptr_t(p) + bytes <= uintptr_t(r->base) + r->bytes) {
-    Cell* cell = r->cells + (uintptr_t(p) - uintptr_t(r->base));
-    for (size_t i = 0; i < bytes; ++i) {
-      if (cell[i].write.serial != block->serial) cell[i].write = {};
-    }
+    r->cells.visit(r->offset(p), bytes, [](Cell& cell, size_t) {
+      if (cell.write.serial != block->serial) cell.write = {};
+      return true;
+    });
     if (config().check) note_peer_load(*r, p, bytes);
   }
   check_kernel_access(p, bytes, false, true, &where, nullptr);

@@ -85,6 +85,19 @@ __global__ void ring(uint32_t* out, const uint32_t* in, int steps) {
   out[lane] = sum;
 }
 
+// Halves of a word, each written by a thread of its own warp; then words read by other threads.
+// late: one half is written once more, after the barrier; unwritten: only the lower halves are.
+enum class Halves { right, late, unwritten };
+__global__ void halves(uint32_t* out, Halves how) {
+  Shared smem;
+  uint16_t* s = smem.take<uint16_t>(128);
+  const uint32_t half = threadIdx.x / 32, at = threadIdx.x % 32 * 2 + half;
+  if (how != Halves::unwritten || half == 0) s[at] = uint16_t(threadIdx.x);
+  block_sync();
+  if (how == Halves::late && threadIdx.x == 63) s[at] = 7;
+  if (threadIdx.x < 32) out[threadIdx.x] = reinterpret_cast<uint32_t*>(s)[31 - threadIdx.x];
+}
+
 __global__ void divergent(uint32_t* out) {
   if (threadIdx.x < 7) block_sync();
   out[threadIdx.x] = ballot(true);
@@ -135,6 +148,17 @@ TEST(emu_warp_barriers) {
   in_all_orders("", [&] { run(1, 32, 128, false, warp_exchange, out.data, true); });
   EXPECT_EQ(out.data[0], 93u);
   in_all_orders("shared memory", [&] { run(1, 32, 128, false, warp_exchange, out.data, false); });
+}
+
+// The checker has one cell for a word, until its bytes have different pasts.
+TEST(emu_halves_of_words) {
+  Buffer out(32);
+  in_all_orders("", [&] { run(1, 64, 128, false, halves, out.data, Halves::right); });
+  EXPECT_EQ(out.data[0], (31u | 63u << 16));
+  in_all_orders("race on shared memory",
+                [&] { run(1, 64, 128, false, halves, out.data, Halves::late); });
+  in_all_orders("read of uninitialised shared memory",
+                [&] { run(1, 64, 128, false, halves, out.data, Halves::unwritten); });
 }
 
 TEST(emu_bounds) {

@@ -17,10 +17,10 @@
 
 namespace emu {
 
-thread_local Fiber* current = nullptr;
-thread_local Block* block = nullptr;
-thread_local Launch* current_launch = nullptr;
-thread_local bool hooks_on = false;
+constinit thread_local Fiber* current = nullptr;
+constinit thread_local Block* block = nullptr;
+constinit thread_local Launch* current_launch = nullptr;
+constinit thread_local bool hooks_on = false;
 void enter_kernel() { hooks_on = true; }
 void leave_kernel() { hooks_on = false; }
 

@@ -56,13 +56,13 @@ struct Launch {
 };
 
 // Null outside a kernel.
-extern thread_local Fiber* current;
-extern thread_local Block* block;
-extern thread_local Launch* current_launch;
+extern constinit thread_local Fiber* current;
+extern constinit thread_local Block* block;
+extern constinit thread_local Launch* current_launch;
 
 // True while kernel code runs, false inside the emulator: templates of the standard library may be
 // shared with instrumented code by the linker, and their accesses are nobody's business.
-extern thread_local bool hooks_on;
+extern constinit thread_local bool hooks_on;
 struct Inside {
   Inside() { hooks_on = false; }
   ~Inside() { hooks_on = before; }
