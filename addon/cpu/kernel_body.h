@@ -93,9 +93,41 @@ struct Body {
     }
   }
 
+  static constexpr int kWidePanels = Kernels{}.block_panels;  // that the scratch holds, of kKBlock
+
+  // FP8 takes longer to widen than to multiply: for more rows than go through a panel at once it is
+  // widened once for all of them, as many panels at a time as the scratch holds. The bits are the
+  // same.
+  static void widened_fp8(const TileArgs& t) {
+    using Quad = typename S::template Quad<Format::fp8>;
+    const size_t panel_bytes = size_t(t.k) * kPanel * sizeof(float);
+    const int room = int(kWidePanels * wide_values(kKBlock) / panel_bytes);
+    for (int first = 0; first < t.panels; first += room) {
+      TileArgs part = t;
+      part.panels = t.panels - first < room ? t.panels - first : room;
+      part.b = static_cast<const uint8_t*>(t.scratch);
+      part.b_stride = int64_t(panel_bytes);
+      part.ahead = 0;
+      part.c = t.c + first * kPanel;
+      float* to = static_cast<float*>(t.scratch);
+      for (int p = first; p < first + part.panels; ++p) {
+        const uint8_t* b = t.b + p * t.b_stride;
+        for (int k = 0; k < t.k; k += 4, b += Quad::kBytes) {
+          S::template prefetch<Format::fp8>(b + t.ahead);
+#pragma GCC unroll 4
+          for (int i = 0; i < 4; ++i, to += kPanel) S::store(to, Quad(b).at(i));
+        }
+      }
+      tile<Format::f32>(part);
+    }
+  }
+
   // Blocks of about the same height: 16 rows are 8 and 8, since 12 and 4 would do the 4 slowly.
   template <Format format>
   static void tile(const TileArgs& t) {
+    if constexpr (format == Format::fp8 && !S::kDot) {
+      if (t.rows > S::kRows) return widened_fp8(t);
+    }
     const int blocks = (t.rows + S::kRows - 1) / S::kRows;
     for (int i = 0, row = 0; i < blocks; ++i) {
       const int rows = (t.rows - row + blocks - i - 1) / (blocks - i);
@@ -674,7 +706,7 @@ struct Body {
     k.tile[int(Format::i5)] = grouped_tile<Format::i5>;
     k.tile[int(Format::i6)] = grouped_tile<Format::i6>;
     k.tile[int(Format::i8)] = grouped_tile<Format::i8>;
-    k.scratch_bytes = size_t(k.block_panels) * wide_bytes(kKBlock);
+    k.scratch_bytes = kWidePanels * wide_bytes(kKBlock);
     k.sums = sums;
     k.sum_squares = sum_squares;
     k.scale_f32 = scale_f32;

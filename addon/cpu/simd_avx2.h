@@ -15,8 +15,8 @@ struct Avx2 {
   };
 
   static constexpr bool kDot = false;
-  // 16 registers: 8 sums, two halves of a weight vector, one broadcast.
-  static constexpr int kRows = 4;
+  // 16 registers: 12 sums, two halves of a weight vector, one broadcast, one mask.
+  static constexpr int kRows = 6;
   static constexpr int panels(int rows) { return rows <= 2 ? 2 : 1; }
 
   static inline F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
