@@ -19,6 +19,9 @@ export const fromEngineError = (error: EngineError, model: ServedModel): Request
     case 'unsupported':
       // The engine's messages begin with the field.
       return badRequest(error.message, /^([a-z_]+)(?:\[\d+\])?: /.exec(error.message)?.[1] ?? null)
+    case 'unavailable':
+      // Failed, closing, or between two sets of weights: another replica can answer.
+      return new RequestError(error.message, { kind: 'unavailable', code: 'engine_unavailable' })
     default:
       if (error.code === 'aborted' && model.engine.isPaused()) return endedByPause()
       return new RequestError(error.message, { kind: 'internal', code: error.code })

@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 sanitizers=${1:-address,undefined}
 folder=build/sanitized-${sanitizers//,/-}
+mkdir -p build
 cmake -S . -B "$folder" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DNEMOTRON_SANITIZE="$sanitizers" \
   -DNEMOTRON_CUDA=OFF >"$folder.log" 2>&1 || { cat "$folder.log"; exit 1; }
 cmake --build "$folder" --target engine_test --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" \

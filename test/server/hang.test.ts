@@ -115,7 +115,7 @@ describe('a rank under load', { skip }, () => {
         await new Promise((done) => setTimeout(done, 50))
       assert.match(server.out(), new RegExp(`"msg":"tiny-reasoner has failed: .*${why.source}`))
       const late = await ask(server.url)
-      assert.equal(late.status, 500)
+      assert.equal(late.status, 503)
       assert.match(await late.text(), why)
       assert.equal(await terminated(server), 0)
     })
