@@ -5,6 +5,7 @@
 #
 #   test/cuda_compile.sh            compare      (80, 89, 90a; ARCHS="90a" for fewer)
 #   test/cuda_compile.sh --write    make the table
+#   test/cuda_compile.sh --logs DIR compare what the build said (test/cuda_log.sh); only what is not there is compiled
 #
 # Without nvcc: says so and succeeds. $NVCC, $CUDACXX, PATH and the usual toolkit folder are looked at.
 set -eu
@@ -26,8 +27,11 @@ own_options() {
   sed -n "s/^set_source_files_properties($1 .*COMPILE_LANGUAGE:CUDA>:\([^>]*\)>.*/\1/p" cuda/CMakeLists.txt
 }
 
+[ "${1:-}" != "--logs" ] || cp "$2"/*.log "$OUT/" 2>/dev/null || true
+
 # What is there in the end is the log alone: of what did not compile there is none.
 compile() { # NAME
+  if [ -f "$OUT/$1.log" ]; then return; fi
   # shellcheck disable=SC2046,SC2086
   if "$NVCC" -std=c++20 -O3 -I. -Iaddon $(own_options "$1.cu") $GENCODE -Xptxas -v -c "cuda/$1.cu" -o "$OUT/$1.o" >"$OUT/$1.errors" 2>&1; then
     mv "$OUT/$1.errors" "$OUT/$1.log"
