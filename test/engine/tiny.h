@@ -170,6 +170,9 @@ inline std::string difference(const Outcome& a, const Outcome& b) {
   return {};
 }
 
+// How long an answer may take: only what hangs takes so long, even instrumented and not alone.
+inline constexpr std::chrono::minutes kPatience(10);
+
 // An engine and the thread that reads from it (the test's own).
 class Client {
  public:
@@ -210,8 +213,8 @@ class Client {
     while (!open_.empty()) {
       {
         std::unique_lock lock(mutex_);
-        if (!changed_.wait_for(lock, std::chrono::seconds(60), [this] { return wakes_ > 0; })) {
-          fail(__FILE__, __LINE__, "nothing came for a minute");
+        if (!changed_.wait_for(lock, kPatience, [this] { return wakes_ > 0; })) {
+          fail(__FILE__, __LINE__, "nothing came for minutes");
           return;
         }
         wakes_ = 0;
