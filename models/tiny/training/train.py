@@ -59,13 +59,14 @@ def batches(tok, seed: int, chunk: int, budget: int, second: bool):
 
 
 def tensors(group, pad: int, device):
-    """ids [rows, tokens] and, for every reply token, where it is predicted from and its id."""
+    """ids [rows, tokens] and, for every token after the first, where it is predicted from, its id, whether it is a reply's."""
     ids = stack([tokens for tokens, _ in group], pad)
-    width, where, target = ids.shape[1], [], []
+    width, where, target, replied = ids.shape[1], [], [], []
     for row, (tokens, start) in enumerate(group):
-        where.extend(range(row * width + start - 1, row * width + len(tokens) - 1))
-        target.extend(tokens[start:])
-    return ids.to(device), torch.tensor(where, device=device), torch.tensor(target, device=device)
+        where.extend(range(row * width, row * width + len(tokens) - 1))
+        target.extend(tokens[1:])
+        replied.extend(n >= start for n in range(1, len(tokens)))
+    return (ids.to(device), *(torch.tensor(x, device=device) for x in (where, target, replied)))
 
 
 def worker(rank: int, world: int, args) -> None:
@@ -96,9 +97,10 @@ def worker(rank: int, world: int, args) -> None:
         if (state["batch"] + 1) * world > len(groups):
             state["chunk"], state["batch"] = state["chunk"] + 1, 0
             groups = batches(tok, args.seed, state["chunk"], args.batch, args.base is not None)
-        ids, where, target = tensors(groups[state["batch"] * world + rank], tok.pad, device)
-        loss = F.cross_entropy(model.logits(model.hidden(ids, where, dtype)), target)
-        loss.backward()
+        ids, where, target, replied = tensors(groups[state["batch"] * world + rank], tok.pad, device)
+        each = F.cross_entropy(model.logits(model.hidden(ids, where, dtype)), target, reduction="none")
+        loss = each[replied].mean()
+        (loss + args.prompt_loss * each[~replied].mean()).backward()
         end = args.ends[bisect_right(args.ends, state["tokens"])]
         optim.step(rate(state["tokens"] / end, state["step"], args.hold))
         # Every rank must agree on the count, so padded sizes are counted as rank 0 budgets them.
@@ -127,6 +129,7 @@ def main() -> None:
     parser.add_argument("--ends", type=float, nargs="+", default=[24e6, 32e6, 40e6],
                         help="tokens (padded) at which the rate has fallen to zero; after the last, training ends")
     parser.add_argument("--batch", type=int, default=2048, help="padded tokens a process and step")
+    parser.add_argument("--prompt-loss", type=float, default=0.2, help="weight of the loss on prompts")
     parser.add_argument("--hold", type=float, default=0.4, help="share of the tokens to an end at full rate")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
