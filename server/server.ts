@@ -11,7 +11,7 @@ import { isStalled, watchStalls } from './api/stall.js'
 import { batchable, createApp, routes } from './app.js'
 import { type Batches, openBatches } from './batch/batches.js'
 import { messageOf } from './failure.js'
-import { createBodies } from './http/body.js'
+import { BODY_TIME, createBodies } from './http/body.js'
 import { isLoopback } from './http/door.js'
 import { type Listening, listen } from './http/listen.js'
 import { createMetrics, type Metrics } from './metrics/metrics.js'
@@ -180,6 +180,7 @@ const openSocket = async (server: Server, settings: Settings): Promise<Listening
       host: settings.host,
       port: settings.port,
       writeIdle: server.config.writeIdleTimeout * 1000,
+      bodyTime: BODY_TIME,
       ...tlsOf(settings),
     })
   } catch (error) {
@@ -352,7 +353,7 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     metrics,
     traces,
     version: VERSION,
-    bodies: createBodies(settings.body_limit),
+    bodies: createBodies(settings.body_limit, BODY_TIME),
     batches,
     live: new Set(),
     phase: () => phase,

@@ -50,13 +50,22 @@ const tooMany = (): RequestError =>
 /** Bodies that are coming in may have together as many bytes as so many of the largest. */
 const MOST_BODIES = 8
 
+/** Milliseconds. A body that is kept in memory has so long in all; a file must bring its MiB in each. */
+export const BODY_TIME = 300_000
+
+const tooLate = (time: number): RequestError =>
+  new HttpError(408, `The request body did not come whole in ${time / 1000} s.`, {
+    headers: { connection: 'close' },
+  })
+
 export type Bodies = {
-  /** The whole body. Rejects with 413 beyond the limit, after dropping what its sender has still to say. */
+  /** The whole body. Rejects with 413 beyond the limit and 408 after its time, and drops what its sender has still
+   * to say. */
   readonly read: (incoming: IncomingMessage) => Promise<Buffer>
 }
 
-/** `limit`: bytes of the largest body. */
-export const createBodies = (limit: number): Bodies => {
+/** `limit`: bytes of the largest body. `time`: milliseconds that a body may take. */
+export const createBodies = (limit: number, time: number): Bodies => {
   let comingIn = 0
 
   const read = (incoming: IncomingMessage): Promise<Buffer> =>
@@ -76,6 +85,12 @@ export const createBodies = (limit: number): Bodies => {
         refused ??= error
         refusal ??= setTimeout(() => reject(refused), LINGER_MS)
       }
+      const late = setTimeout(() => refuse(tooLate(time)), time)
+      const settle = () => {
+        clearTimeout(late)
+        clearTimeout(refusal)
+        drop()
+      }
       incoming.on('data', (chunk: Buffer) => {
         size += chunk.length
         if (size > limit) refuse(tooLarge(limit))
@@ -88,14 +103,12 @@ export const createBodies = (limit: number): Bodies => {
       })
       incoming.on('end', () => {
         const body = chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks)
-        drop()
-        clearTimeout(refusal)
+        settle()
         if (refused !== undefined) reject(refused)
         else resolve(body)
       })
       const broken = () => {
-        clearTimeout(refusal)
-        drop()
+        settle()
         reject(badRequest('The request body broke off.'))
       }
       incoming.on('error', broken)

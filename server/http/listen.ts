@@ -24,6 +24,8 @@ type ListenOptions = {
   /** Milliseconds without progress after which a client that does not take its answer, or does not send the rest of
    * its request, is cut off. */
   readonly writeIdle: number
+  /** Milliseconds in each of which a body that is not whole brings a MiB. */
+  readonly bodyTime: number
   readonly tls?: { readonly cert: string; readonly key: string }
 }
 
@@ -75,7 +77,7 @@ const refuseGarbage = (error: NodeJS.ErrnoException, socket: Socket): void => {
     socket,
     status,
     isLate
-      ? 'The request did not come whole in time: its head has 60 s, and all of it 300 s.'
+      ? 'The head of the request did not come whole in 60 s.'
       : `The HTTP request is not valid: ${NAMES[status]}.`,
   )
 }
@@ -86,6 +88,32 @@ const refuseExpectation = (_: IncomingMessage, response: ServerResponse): void =
   )
   response.writeHead(417, { 'content-type': 'application/json', connection: 'close' })
   response.end(body)
+}
+
+const LEAST_BYTES = 1 << 20
+
+const hasBody = ({ headers }: IncomingMessage): boolean =>
+  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+
+/** A body may take as long as its size needs, but not by a byte now and then. */
+const watchPace = (request: IncomingMessage, time: number): void => {
+  if (!hasBody(request)) return
+  const { socket } = request
+  let before = socket.bytesRead
+  const timer = setInterval(() => {
+    const came = socket.bytesRead - before
+    before = socket.bytesRead
+    // Node tells no end of one whose connection was closed after its answer.
+    if (request.complete || socket.destroyed) return void end()
+    if (came >= LEAST_BYTES) return
+    const least = `of its body ${LEAST_BYTES} bytes are expected in each ${time / 1000} s`
+    if (isAsking(socket)) refuse(socket, 408, `The request is not whole, and ${least}.`)
+    else if (!isAnswering(socket)) socket.destroy()
+  }, time)
+  timer.unref()
+  const end = () => clearInterval(timer)
+  request.once('end', end)
+  request.once('close', end)
 }
 
 /** What is wrong before there is a request to speak of: a bad Host, a path that is no URL. */
@@ -124,12 +152,14 @@ export const listen = (options: ListenOptions): Promise<Listening> =>
       // The listener takes an address for a bad one where a URL would write it otherwise.
       const { host } = request.headers
       if (host !== undefined) request.headers.host = canonicalHost(host)
+      watchPace(request, options.bodyTime)
       void listener(request, response)
     }
     const limits = {
       keepAliveTimeout: 75_000,
       headersTimeout: 60_000,
-      requestTimeout: 300_000,
+      // In all, whatever comes: a large file on a slow line would be cut. The pace is watched instead.
+      requestTimeout: 0,
       // The app answers without one; Node would refuse in words of its own.
       requireHostHeader: false,
       noDelay: true,

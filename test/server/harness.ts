@@ -8,7 +8,7 @@ import type { Server, ServerConfig } from '../../server/api/server.js'
 import { createApp } from '../../server/app.js'
 import { openBatches } from '../../server/batch/batches.js'
 import type { GenerateRequest } from '../../server/engine/types.js'
-import { createBodies } from '../../server/http/body.js'
+import { BODY_TIME, createBodies } from '../../server/http/body.js'
 import { listen } from '../../server/http/listen.js'
 import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
 import { createGrammars } from '../../server/model/grammars.js'
@@ -46,6 +46,9 @@ export type HarnessOptions = ScriptedOptions & {
   readonly host?: string
   readonly tokenizer?: Tokenizer
   readonly dataDir?: string
+  readonly fileLimit?: number
+  /** Milliseconds. */
+  readonly bodyTime?: number
 }
 
 export type Harness = {
@@ -154,12 +157,10 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     },
   })
   const log = pino({ level: 'debug' }, sink)
-  const { dataDir: folder } = options
+  const { dataDir: folder, fileLimit = 1 << 20, bodyTime = BODY_TIME } = options
   const bodyLimit = options.config?.bodyLimit ?? CONFIG.bodyLimit
   const batches =
-    folder === undefined
-      ? undefined
-      : await openBatches({ folder, fileLimit: 1 << 20, bodyLimit, log })
+    folder === undefined ? undefined : await openBatches({ folder, fileLimit, bodyLimit, log })
   if (batches) metrics.addBatches(batches.progress)
   const server: Server = {
     config: { ...CONFIG, ...options.config },
@@ -167,7 +168,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     metrics,
     traces: undefined,
     version: VERSION,
-    bodies: createBodies(bodyLimit),
+    bodies: createBodies(bodyLimit, bodyTime),
     batches,
     live: new Set(),
     phase: options.phase ?? (() => ({ name: 'ready' })),
@@ -179,6 +180,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     host: options.host ?? '127.0.0.1',
     port: 0,
     writeIdle: server.config.writeIdleTimeout * 1000,
+    bodyTime,
   })
   beginBatches(server)
   return {

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { createConnection, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { text as textOf } from 'node:stream/consumers'
 import { describe, test } from 'node:test'
 import { createTurns, finishInSlices } from '../../server/slices.js'
@@ -171,6 +174,69 @@ describe('streams', () => {
       )
       await until(() => harness.lines.some((line) => line.gone === 'stalled'), 'a line')
       assert.equal(harness.server.live.size, 0)
+    }))
+
+  /** Sends a request in pieces, and all that is answered. */
+  const send = async (
+    port: number,
+    head: string,
+    { pieces, every }: { readonly pieces: readonly Buffer[]; readonly every: number },
+  ): Promise<string> => {
+    const socket = createConnection(port, '127.0.0.1')
+    const answer = textOf(socket)
+    const length = pieces.reduce((sum, piece) => sum + piece.length, 0)
+    socket.on('error', () => {})
+    socket.write(
+      `${head}\r\nhost: localhost\r\nconnection: close\r\ncontent-length: ${length}\r\n\r\n`,
+    )
+    for (const piece of pieces) {
+      if (!socket.writable) break
+      socket.write(piece)
+      await new Promise((done) => setTimeout(done, every))
+    }
+    return answer.catch(() => 'closed')
+  }
+  const form = (size: number): readonly Buffer[] => {
+    const part = '--xx\r\ncontent-disposition: form-data; name='
+    const file = `${part}"file"; filename="in.jsonl"\r\n\r\n`
+    const mib = Buffer.alloc(1 << 20, ' ')
+    return [
+      Buffer.from(`${part}"purpose"\r\n\r\nbatch\r\n${file}`),
+      ...Array.from({ length: size }, () => mib),
+      Buffer.from('\r\n--xx--\r\n'),
+    ]
+  }
+  const bytes = (count: number): readonly Buffer[] =>
+    Array.from({ length: count }, () => Buffer.from(' '))
+  const UPLOAD = 'POST /v1/files HTTP/1.1\r\ncontent-type: multipart/form-data; boundary=xx'
+  const JSON_HEAD = `POST ${CHAT} HTTP/1.1\r\ncontent-type: application/json`
+
+  test('a file may come for longer than a body, while it comes', async () => {
+    const dataDir = mkdtempSync(join(tmpdir(), 'nemotron-files-'))
+    try {
+      await withHarness({ dataDir, fileLimit: 16 << 20, bodyTime: 800 }, async ({ port }) => {
+        const text = await send(port, UPLOAD, { pieces: form(10), every: 200 })
+        assert.match(text, /^HTTP\/1\.1 200 .*"bytes":10485760/s)
+        const slow = await send(port, UPLOAD, { pieces: bytes(200), every: 20 })
+        assert.match(slow, /^HTTP\/1\.1 408 Request Timeout\r\n.*1048576 bytes .* each 0\.8 s\./s)
+      })
+    } finally {
+      rmSync(dataDir, { recursive: true })
+    }
+  })
+
+  test('a body that comes too slowly is refused, before and after its answer', () =>
+    withHarness({ bodyTime: 500, config: { bodyLimit: 32 << 20 } }, async ({ port, server }) => {
+      const large = Array.from({ length: 20 }, () => Buffer.alloc(1 << 20, ' '))
+      const late = await send(port, JSON_HEAD, { pieces: large, every: 100 })
+      assert.match(late, /^HTTP\/1\.1 408 .*"The request body did not come whole in 0\.5 s\."/s)
+      const slow = await send(port, JSON_HEAD, { pieces: bytes(200), every: 20 })
+      assert.match(slow, /^HTTP\/1\.1 408 Request Timeout\r\n/)
+      const began = performance.now()
+      const nowhere = await send(port, 'POST /nowhere HTTP/1.1', { pieces: bytes(200), every: 20 })
+      assert.match(nowhere, /^HTTP\/1\.1 404 |^closed$/)
+      assert.ok(performance.now() - began < 3000, 'its connection is closed')
+      assert.equal(server.live.size, 0)
     }))
 
   // It never has all that was written, so that only its progress tells it from one that stalls.
