@@ -10,7 +10,7 @@ import type { Server, ServerConfig } from './api/server.js'
 import { isStalled, watchStalls } from './api/stall.js'
 import { batchable, createApp, routes } from './app.js'
 import { type Batches, openBatches } from './batch/batches.js'
-import { messageOf } from './failure.js'
+import { fileError, messageOf } from './failure.js'
 import { BODY_TIME, createBodies } from './http/body.js'
 import { isLoopback } from './http/door.js'
 import { type Listening, listen } from './http/listen.js'
@@ -101,7 +101,7 @@ const pem = (key: 'tls_cert' | 'tls_key', path: string): string => {
   try {
     text = readFileSync(path, 'utf8')
   } catch (error) {
-    throw new ConfigError(`${key} ${path}: ${messageOf(error)}`)
+    throw new ConfigError(`${key}: ${messageOf(fileError(error, path, 'read'))}`)
   }
   // Node takes an empty text for none.
   if (text.trim() === '') throw new ConfigError(`${key} ${path} is empty`)

@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto'
 import type { Command } from 'commander'
+import { z } from 'zod'
 import { checkLine } from '../batch/input.js'
 import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
@@ -54,12 +55,25 @@ const answerOf = async (
   return { id, response, error: null }
 }
 
-/** Whether the line was answered; not, when it was refused. */
-const isAnswered = ({ response }: Members): boolean =>
-  typeof response === 'object' &&
-  response !== null &&
-  'status_code' in response &&
-  Number(response.status_code) < 300
+const Fault = z.looseObject({ message: z.string() })
+
+const Told = z.looseObject({
+  error: Fault.nullish(),
+  response: z
+    .looseObject({
+      status_code: z.number(),
+      body: z.looseObject({ error: Fault }).optional().catch(undefined),
+    })
+    .nullish(),
+})
+
+/** Why the line has no answer; undefined: it has one. */
+const whyNot = (record: Members): string | undefined => {
+  const { error, response } = Told.safeParse(record).data ?? {}
+  if (response && response.status_code < 300) return undefined
+  const fault = error ?? response?.body?.error
+  return fault?.message ?? `it got the status ${response?.status_code}`
+}
 
 const run = async (input: string, flags: Flags): Promise<void> => {
   const isPiped = await isPipe(flags.output)
@@ -72,6 +86,7 @@ const run = async (input: string, flags: Flags): Promise<void> => {
   )
   const names: Names = new Map()
   let completed = 0
+  let fault: string | undefined
   let target: Target | undefined
   try {
     const done = await runJsonl({
@@ -91,13 +106,16 @@ const run = async (input: string, flags: Flags): Promise<void> => {
       onRecord: (record) => {
         const { custom_id: name } = record
         if (typeof name === 'string' && !names.has(name)) names.set(name, 0)
-        if (isAnswered(record)) completed++
+        const why = whyNot(record)
+        if (why === undefined) completed++
+        else fault ??= why
       },
       onProgress: (count, total) => progress.update('done', count, total),
     })
     progress.finish()
     if (done.resumed > 0) tell(`went on after ${done.resumed} lines of an earlier run`)
     tell(`${done.lines} lines: ${completed} completed, ${done.lines - completed} failed`)
+    if (fault !== undefined) tell(`one of them: ${fault}`)
   } catch (error) {
     progress.finish()
     endAsToldTo(error, isPiped)

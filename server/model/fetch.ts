@@ -24,7 +24,6 @@ const hasConfig = async (folder: string): Promise<boolean> =>
 
 /** NVIDIA's own form of Nemotron-4, which is read by `import-nemo` alone. */
 const refuseNemo = async (folder: string): Promise<void> => {
-  if (await hasConfig(folder)) return
   const found = await stat(join(folder, 'model_config.yaml')).catch(() => undefined)
   if (found !== undefined)
     throw new ConfigError(
@@ -32,9 +31,8 @@ const refuseNemo = async (folder: string): Promise<void> => {
     )
 }
 
-/** Of a folder that is no model's, such as the hub's `models--OWNER--NAME`: the models in it. */
+/** The models in a folder that is none, such as the hub's `models--OWNER--NAME`. */
 const modelsIn = async (folder: string): Promise<readonly string[]> => {
-  if (await hasConfig(folder)) return []
   const inner = [folder, join(folder, 'snapshots')]
   const found = await Promise.all(
     inner.map(async (one) => ((await foldersIn(one)) ?? []).map((name) => join(one, name))),
@@ -53,10 +51,12 @@ export const findFolder = async (name: string): Promise<string | undefined> => {
     )
   const found = await stat(name).catch(() => undefined)
   if (found?.isDirectory()) {
+    if (await hasConfig(name)) return name
     await refuseNemo(name)
     const inner = await modelsIn(name)
-    if (inner.length === 0) return name
-    throw new ConfigError(`${name}: has no config.json. Do you mean ${listed(inner)}?`)
+    const meant =
+      inner.length > 0 ? `Do you mean ${listed(inner)}?` : 'A model is a folder that has one.'
+    throw new ConfigError(`${name}: has no config.json. ${meant}`)
   }
   if (found && isGguf(name)) return name
   if (found && name.endsWith('.nemo'))

@@ -44,8 +44,13 @@ const findTemplate = async (
   entry: RegistryEntry | undefined,
   tokenizer: Tokenizer,
 ): Promise<TemplateSource> => {
-  if (settings.file !== undefined)
-    return { source: await readText(settings.file), from: settings.file, own: true }
+  const { file } = settings
+  if (file !== undefined) {
+    const source = await readText(file).catch((error) => {
+      throw new Error(`chat_template: ${messageOf(error)}`, { cause: error })
+    })
+    return { source, from: file, own: true }
+  }
   const own = await files.template()
   const builtIn = entry?.template && BUILT_IN[entry.template]
   if (own !== undefined) {

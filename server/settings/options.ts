@@ -30,7 +30,7 @@ const hostName = z
   .string()
   .min(1)
   .regex(/^(?:\*|\[[\da-f:.]+\]|[^\s/:@[\]]+)$/i, {
-    error: 'is a name alone, such as api.example.com, or *',
+    error: 'expected a name alone, such as api.example.com, or *',
   })
   .toLowerCase()
 
@@ -38,7 +38,7 @@ const origin = z
   .string()
   .min(1)
   .regex(/^(?:\*|loopback|null|[a-z][\w+.-]*:\/\/[^\s/?#@]+)$/i, {
-    error: 'is a scheme and a host, such as https://app.example.com, or loopback, or *',
+    error: 'expected a scheme and a host, such as https://app.example.com, or loopback, or *',
   })
   .toLowerCase()
 
@@ -89,11 +89,7 @@ export const modelOptions = {
   ),
   block_size: option(
     'integer',
-    z
-      .union([z.literal(16), z.literal(32), z.literal(64), z.literal(128)], {
-        error: 'can be 16, 32, 64 or 128',
-      })
-      .default(64),
+    z.literal([16, 32, 64, 128]).default(64),
     'Tokens in a KV block: 16, 32, 64 or 128.',
   ),
   max_waiting: option(

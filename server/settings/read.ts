@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
 import { faultText } from '../check.js'
-import { messageOf } from '../failure.js'
+import { fileError, messageOf } from '../failure.js'
 import {
   FLAGS,
   type Kind,
@@ -107,7 +107,7 @@ const readFile = (path: string): Values => {
   try {
     text = readFileSync(path, 'utf8')
   } catch (error) {
-    throw new ConfigError(`--config ${path}: ${messageOf(error)}`)
+    throw new ConfigError(`--config: ${messageOf(fileError(error, path, 'read'))}`)
   }
   let json: unknown
   try {

@@ -1,6 +1,7 @@
 // A text file of a checkpoint or of the user's. Only regular files are read: a pipe would never end.
 
 import { lstat, readFile, stat } from 'node:fs/promises'
+import { fileError } from '../failure.js'
 
 /** The largest tokenizer.json of a 128K vocabulary has 17 MB. */
 const MAX_BYTES = 256 << 20
@@ -13,7 +14,7 @@ export const readBytesIfThere = async (path: string): Promise<Buffer | undefined
     const link = isAbsent ? await lstat(path).catch(() => undefined) : undefined
     if (link !== undefined) throw new Error(`${path} cannot be read: it links to nothing`)
     if (isAbsent) return undefined
-    throw new Error(`${path} cannot be read (${error.code})`, { cause: error })
+    throw fileError(error, path, 'read')
   })
   if (found === undefined) return undefined
   if (!found.isFile()) throw new Error(`${path} cannot be read: it is not a regular file`)
@@ -22,9 +23,7 @@ export const readBytesIfThere = async (path: string): Promise<Buffer | undefined
   try {
     return await readFile(path)
   } catch (error) {
-    throw new Error(`${path} cannot be read (${(error as NodeJS.ErrnoException).code})`, {
-      cause: error,
-    })
+    throw fileError(error, path, 'read')
   }
 }
 

@@ -69,7 +69,10 @@ describe('batch', () => {
     writeFileSync(input, lines.join('\n'))
     const { code, text } = await start([input, '-o', output, ...url()]).ended
     assert.equal(code, 0, text)
-    assert.match(text, /8 lines: 3 completed, 5 failed/)
+    assert.match(
+      text,
+      /8 lines: 3 completed, 5 failed\none of them: Line 5 has the custom_id 'good' of line 1/,
+    )
     const told = read(output)
     assert.deepEqual(
       told.map((one) => [

@@ -170,7 +170,7 @@ describe('settings', () => {
     )
     assert.match(wrong({ port: 'x' }, {}), /--port must be a whole number; found "x"/)
     assert.match(wrong({ port: '70000' }, {}), /--port must be at most 65535/)
-    assert.match(wrong({ block_size: '17' }, {}), /--block-size: can be 16, 32, 64 or 128/)
+    assert.match(wrong({ block_size: '17' }, {}), /--block-size can be 16, 32, 64, 128; found 17/)
     assert.match(
       wrong({ tensor_parallel_size: '9' }, {}),
       /--tensor-parallel-size must be at most 8/,
@@ -187,7 +187,10 @@ describe('settings', () => {
     )
     assert.match(wrong({}, {}, file('{')), /not JSON/)
     assert.match(wrong({}, {}, file('\ufeff{"prot": 1}')), /did you mean 'port'/)
-    assert.match(wrong({}, {}, '/nowhere.json'), /nowhere.json/)
+    assert.match(
+      wrong({}, {}, '/nowhere.json'),
+      /^--config: \/nowhere.json cannot be read \(ENOENT\): there/,
+    )
     assert.match(wrong({ api_key: [''] }, {}), /--api-key must not be empty/)
     for (const key of [' ', 'secret\n', 'sécret', 'two words']) {
       const text = wrong({ api_key: ['good', key] }, {})
@@ -203,7 +206,11 @@ describe('settings', () => {
     assert.match(wrong({ served_model_name: ['x', 'x'] }, {}), /'x' is given twice/)
     // These would never match what a client sends.
     for (const host of ['http://a.example', 'a.example:80', 'a.example/', 'a b', '::1'])
-      assert.match(wrong({ allowed_hosts: [host] }, {}), /--allowed-hosts: is a name alone/, host)
+      assert.match(
+        wrong({ allowed_hosts: [host] }, {}),
+        /--allowed-hosts: expected a name alone/,
+        host,
+      )
     for (const origin of [
       'localhost:3000',
       'a.example',
@@ -212,7 +219,7 @@ describe('settings', () => {
     ])
       assert.match(
         wrong({ allowed_origins: [origin] }, {}),
-        /--allowed-origins: is a scheme/,
+        /--allowed-origins: expected a scheme/,
         origin,
       )
   })

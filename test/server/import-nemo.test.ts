@@ -172,6 +172,9 @@ describe('import-nemo', () => {
     )
     const archive = join(folder, 'model.nemo')
     writeFileSync(archive, '')
+    const bare = join(folder, 'bare')
+    mkdirSync(bare)
+    await assert.rejects(findFolder(bare), /bare: has no config.json. A model is a folder that has/)
     await assert.rejects(findFolder(archive), /model.nemo: this is a NeMo archive; unpack it/)
   })
 
