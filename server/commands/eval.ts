@@ -84,7 +84,7 @@ const readItems = async (
   if (problems.length === 0) return items
   const more = problems.length > SHOWN ? [`  and ${problems.length - SHOWN} more`] : []
   const text = [
-    `${problems.length} lines cannot be used:`,
+    `${problems.length} ${problems.length === 1 ? 'line' : 'lines'} cannot be used:`,
     ...problems.slice(0, SHOWN),
     ...more,
   ].join('\n')

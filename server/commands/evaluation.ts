@@ -102,8 +102,7 @@ const BOXED_PROMPT =
   'Below is a math question. I want you to reason through the steps and then give a final answer. ' +
   'Your final answer should be in \\boxed{}.\nQuestion: '
 
-const LETTERS = ['A', 'B', 'C', 'D'] as const
-const LETTER = /\b[A-D]\b/g
+const LETTERS = [...'ABCDEFGHIJKLMNOPQRSTUVWXYZ']
 const NUMBER = /-?\d[\d,]*(?:\.\d+)?/g
 
 /** What an answer without a box says: nothing, or its last number or letter. */
@@ -113,6 +112,18 @@ type Unboxed = (typeof UNBOXED)[number]
 const lastMatch = (text: string, pattern: RegExp): string | undefined => text.match(pattern)?.at(-1)
 
 type CardOptions = { readonly name: string; readonly number: number; readonly unboxed: Unboxed }
+
+type Options = NonNullable<z.output<typeof CardLine>['options']>
+
+/** Letters and texts of a question's options. */
+const choices = (options: Options) => {
+  const texts = Object.values(options)
+  const letters = LETTERS.slice(0, texts.length)
+  const isLettered = Array.isArray(options) || letters.join() === Object.keys(options).sort().join()
+  if (letters.length < 2 || letters.length < texts.length || !isLettered)
+    throw new Error("'options' must be a list of 2 to 26 texts, or have the names A, B and so on")
+  return { letters, texts: Array.isArray(options) ? texts : letters.map((one) => options[one]) }
+}
 
 /** The cards' prompts, nemotron-nano's evaluation settings. */
 const cardItem = (
@@ -140,22 +151,26 @@ const cardItem = (
         }
       },
     }
-  const list = Array.isArray(options) ? options : LETTERS.map((letter) => options[letter] ?? '')
-  const lines = LETTERS.map((letter, i) => `${letter}. ${list[i] ?? ''}`)
+  const { letters, texts } = choices(options)
+  const right = gold.trim().toUpperCase()
+  if (!letters.includes(right))
+    throw new Error(`'answer' is '${gold}', but its options make it one of ${letters.join(', ')}`)
+  const lines = letters.map((letter, i) => `${letter}. ${texts[i]}`)
+  const named = `${letters.slice(0, -1).join(', ')}${letters.length > 2 ? ',' : ''} or ${letters.at(-1)}`
+  const letter = `\\b[A-${letters.at(-1)}]\\b`
+  const last = new RegExp(letter, 'g')
+  const one = new RegExp(letter)
   return {
     ...common,
     messages: ask(
       `What is the correct answer to this question: ${question}\nChoices:\n${lines.join('\n')}\n` +
-        "Let's think step by step, and put the final answer (should be a single letter A, B, C, or D) " +
+        `Let's think step by step, and put the final answer (should be a single letter ${named}) ` +
         'into a \\boxed{}',
     ),
-    judge: (answer) => {
-      const letter = /[A-D]/.exec(said(answer, LETTER) ?? '')?.[0]
-      return {
-        wellFormed: /[A-D]/.test(lastBoxed(answer) ?? ''),
-        right: letter === gold.trim().toUpperCase(),
-      }
-    },
+    judge: (answer) => ({
+      wellFormed: one.test(lastBoxed(answer) ?? ''),
+      right: one.exec(said(answer, last) ?? '')?.[0] === right,
+    }),
   }
 }
 

@@ -87,6 +87,21 @@ describe('checkers', () => {
     assert.throws(() => readItem({ question: 'q' }, OPTIONS), /needs/)
   })
 
+  it('asks choices of as many options as there are, and refuses a letter that is none', () => {
+    const ten = readItem({ question: 'q', options: [...'qrstuvwxyz'], answer: 'j' }, OPTIONS)
+    assert.match(String(ten.messages[0]?.content), /\nJ\. z\n.* A, B, C, D, E, F, G, H, I, or J\)/)
+    assert.deepEqual(ten.judge('\\boxed{\\text{J}}'), { wellFormed: true, right: true })
+    const two = readItem({ question: 'q', options: { B: 'no', A: 'yes' }, answer: 'B' }, OPTIONS)
+    assert.match(String(two.messages[0]?.content), /\nA\. yes\nB\. no\n.* letter A or B\) into/)
+    assert.deepEqual(two.judge('\\boxed{C}'), { wellFormed: false, right: false })
+    const wrong = (options: unknown, answer: unknown) => () =>
+      readItem({ question: 'q', options, answer }, OPTIONS)
+    assert.throws(wrong(['x', 'y'], 'C'), /'answer' is 'C', but its options make it one of A, B/)
+    assert.throws(wrong(['x', 'y'], 1), /'answer' is '1'/)
+    for (const options of [['x'], { A: 'x', C: 'y' }, Array<string>(27).fill('x')])
+      assert.throws(wrong(options, 'A'), /'options' must be a list of 2 to 26 texts/)
+  })
+
   it('judges answers without a box by their last number or letter where it is told to', () => {
     const options = { ...OPTIONS, unboxed: 'last' } as const
     const sum = readItem({ question: '12 + 30?', answer: '42' }, options)
