@@ -96,8 +96,9 @@ const tooLarge = (size: number) => ({
 export const lost = (customId: string): string =>
   failure(customId, 'input_file_lost', 'The input file is no longer whole on the server.')
 
-/** Why the whole file is refused. */
 const LOST = { code: 'input_file_lost', message: 'The input file is no longer on the server.' }
+
+/** Why the whole file is refused, by how many lines it has. */
 const refusalOf = (lines: number) => {
   if (lines === 0) return { code: 'empty_file', message: 'The file has no line.' }
   if (lines <= MAX_LINES) return undefined

@@ -98,6 +98,7 @@ const run = async (input: string, flags: Flags): Promise<void> => {
       // One bad line never stops the others.
       onError: 'record',
       read: (value) => value,
+      isShown: true,
       open: async () => {
         const opened = await openTarget({ ...flags, model: flags.model ?? [], tell })
         target = opened

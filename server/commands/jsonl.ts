@@ -39,6 +39,8 @@ type JsonlJob<T> = {
   readonly members: readonly string[]
   /** What a line says. Throws LineError; of a file all lines are asked before the first is worked on. */
   readonly read: (value: Value) => T
+  /** What is worked on is shown as it is written: its texts are noted (json-source.ts). */
+  readonly isShown?: boolean
   /** Called once, when the input was found right and the output could be opened. */
   readonly open: () => Promise<(given: T, line: number) => Promise<Result>>
   /** Every record of the output in order, those of an earlier run too. */
@@ -238,7 +240,7 @@ const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Pro
   const work = await job.open()
   const start = async (line: InputLine) => {
     const { content } = line
-    if ('text' in content) await noteSources(content.text, content.value)
+    if (job.isShown && 'text' in content) await noteSources(content.text, content.value)
     return work(reading(line, read), line.number)
   }
   for await (const task of startTasks(linesToDo(job, begun, tally), start, concurrency)) {
