@@ -25,6 +25,7 @@ const benches: Readonly<Record<string, readonly [file: string, about: string]>> 
   score: ['score', 'a file through `nemotron-server score`, beside the engine itself'],
   import: ['import', 'a NeMo folder through `nemotron-server import-nemo`, beside a plain copy'],
   decisions: ['decisions', 'questions over a prompt, beside the prompt and a step of decoding'],
+  encode: ['encode', 'a long conversation to token ids, new and with one more turn'],
   batches: ['batches', 'a batch beside the engine alone, and who asks meanwhile'],
   grammar: ['grammar', 'compiling a schema, its masks, and decoding with it beside without'],
   schemas: ['schemas', 'which JSON Schemas are served, and whether rightly; a folder of them'],

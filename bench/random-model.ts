@@ -17,6 +17,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { LLAMA3_SPLIT } from '../server/tokenizer/file.js'
 import { cacheFolder } from './machine.js'
 import type { Shape } from './shapes.js'
 
@@ -254,7 +255,7 @@ const PHRASES =
 /** The folder of a shape's model whose tokenizer knows words: for what is asked in text. */
 export const benchWordsModel = (shape: Shape): string => {
   const model = benchModel(shape)
-  const folder = `${model}-words`
+  const folder = `${model}-llama3-words`
   if (existsSync(folder)) return folder
   const partial = `${folder}.partial`
   rmSync(partial, { recursive: true, force: true })
@@ -270,6 +271,15 @@ export const benchWordsModel = (shape: Shape): string => {
   // In the place of filler.
   tokens.splice(bos + specialNames.length, made.size, ...made)
   json.model.ignore_merges = true
+  // As the models that we serve cut a text, which decides how much of it is known when it comes again.
+  const split = {
+    type: 'Split',
+    pattern: { Regex: LLAMA3_SPLIT },
+    behavior: 'Isolated',
+    invert: false,
+  }
+  const bytes = { ...json.pre_tokenizer, use_regex: false }
+  json.pre_tokenizer = { type: 'Sequence', pretokenizers: [split, bytes] }
   json.model.vocab = Object.fromEntries(tokens.map((token, id) => [token, id]))
   writeFileSync(join(partial, 'tokenizer.json'), JSON.stringify(json))
   renameSync(partial, folder)

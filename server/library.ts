@@ -203,12 +203,12 @@ export const createEngine = async (
       checkTexts(call)
       const { body } = checkBody(RewardBody, call, { isStrict: true })
       if (readout.judge !== undefined) {
-        const { inputs, trials } = await planJudging(model, body)
+        const { inputs, trials } = await planJudging(model, body, cacheSalt)
         const fields = body.judge
         const written = await judgeBatch(model, trials, { fields, signal, priority, cacheSalt })
         return { ...judgeData(inputs, written, fields), usage: judgeUsage(written) }
       }
-      const items = await planRewards(model, body)
+      const items = await planRewards(model, body, cacheSalt)
       const scored = await scoreBatch(engine, items, { signal, priority, cacheSalt })
       return { ...rewardData(model, scored, body.pairwise === true), usage: scoreUsage(scored) }
     },

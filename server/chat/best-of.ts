@@ -77,17 +77,18 @@ export const planBestOf = async (
       "'reward' cannot be combined with 'continue_final_message'.",
       'continue_final_message',
     )
-  await checkRoom(model, body.messages, reward.principle)
+  const { messages, cache_salt: cacheSalt } = body
+  await checkRoom(model, { messages, principle: reward.principle, cacheSalt })
   requirePlace(model)
   return {
     candidates,
     keep: n,
     model,
     name: reward.model,
-    messages: body.messages,
+    messages,
     includeThinking: reward.include_thinking === true,
     principle: reward.principle,
-    cacheSalt: body.cache_salt,
+    cacheSalt,
   }
 }
 

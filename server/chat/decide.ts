@@ -134,13 +134,13 @@ const encodeLabels = async (
   const taken = new Map<string, number>()
   return mapInTurns(labels, async (forms, option) => {
     const own: (readonly number[])[] = []
-    for (const form of forms) {
-      const ids = await encoder(end, form)
+    const encoded = await mapInTurns(forms, (form) => encoder(end, form))
+    for (const [i, ids] of encoded.entries()) {
       const key = ids.join(' ')
       const by = taken.get(key)
       taken.set(key, by ?? option)
       if (by === undefined && ids.length > 0) own.push(ids)
-      else if (by !== option && forms.indexOf(form) === 0)
+      else if (by !== option && i === 0)
         throw badRequest(
           `'${param}' has ${labels.length} options, more than this model's tokenizer tells apart.`,
           param,
@@ -213,7 +213,7 @@ export type Decided = {
 }
 
 const plan = async (
-  { model, messages, paramOf }: DecideCall,
+  { model, messages, paramOf, cacheSalt }: DecideCall,
   encoder: LabelEncoder,
   question: Question,
   i: number,
@@ -228,8 +228,10 @@ const plan = async (
     false,
   )
   const param = paramOf(i)
-  const prompt = await encodePrompt(segments, model, param)
-  const labels = await encodeLabels(encoder, segments, labelsOf(question), param)
+  const [prompt, labels] = await Promise.all([
+    encodePrompt(segments, model, param, cacheSalt),
+    encodeLabels(encoder, segments, labelsOf(question), param),
+  ])
   const longest = Math.max(...labels.flat().map(({ length }) => length))
   const { maxModelLen } = model.engine.info
   if (prompt.length + longest > maxModelLen)
@@ -310,17 +312,18 @@ const decideByReward = async (call: DecideCall): Promise<Decided> => {
   const inputs: readonly ScoreInput[] = call.questions.map((question, i) =>
     rewardInput(call, question, i),
   )
-  const { model, inputParam, paramOf } = call
+  const { model, inputParam, paramOf, cacheSalt } = call
   const count = inputs.reduce((all, { responses }) => all + (responses?.length ?? 1), 0)
   if (count > MAX_READS)
     throw badRequest(
       `The questions have ${count} options together, each scored by itself: at most ${MAX_READS} in one request.`,
       'questions',
     )
-  const items = await encodeInputs(model, inputs, () => '', {
+  const names = {
     all: inputParam,
-    item: (input) => (inputs[input]?.responses ? paramOf(input) : inputParam),
-  })
+    item: (input: number) => (inputs[input]?.responses ? paramOf(input) : inputParam),
+  }
+  const items = await encodeInputs(model, inputs, () => '', { names, cacheSalt })
   const scored = await scoreItems({ ...call, items })
   const rewardsOf: number[][] = inputs.map(() => [])
   for (const { input, scores } of scored) rewardsOf[input]?.push(model.readout.reward(scores) ?? 0)

@@ -94,8 +94,8 @@ const startOf = ({ start }: ChatPrompt, constraint: Constraint | undefined): Sta
 
 const encodeChat = ({ segments }: ChatPrompt, model: ServedModel, call: ChatCall) =>
   call.truncate_prompt_tokens === undefined
-    ? encodePrompt(segments, model, 'messages')
-    : encodeSegments(segments, model.tokenizer)
+    ? encodePrompt(segments, model, 'messages', call.cache_salt)
+    : encodeSegments(segments, model.tokenizer, call.cache_salt ?? '')
 
 const planRequest = async (
   model: ServedModel,

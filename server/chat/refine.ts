@@ -80,7 +80,7 @@ const writeStage = async (work: Work, task: Task): Promise<readonly Written[]> =
   const { engine, pace, metrics } = model
   const { maxModelLen } = engine.info
   const prompt = renderChat(model, { messages }, work.defaultThinking)
-  const ids = await encodePrompt(prompt.segments, model, 'messages')
+  const ids = await encodePrompt(prompt.segments, model, 'messages', work.cacheSalt)
   const room = maxModelLen - ids.length
   if (room < (work.maxTokens ?? 1))
     throw contextExceeded(maxModelLen, ids.length, work.maxTokens ?? 1, 'messages')
@@ -207,7 +207,7 @@ export const refine = async (
 ) => {
   const { messages, select, selectName, principle, cacheSalt } = refinement
   try {
-    await checkRoom(select, messages, principle, 'select.principle')
+    await checkRoom(select, { messages, principle, cacheSalt }, 'select.principle')
   } catch (error) {
     throw inStage({ name: 'select', model: select }, error)
   }

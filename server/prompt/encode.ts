@@ -9,12 +9,16 @@ export type Segment = { readonly id: number; readonly name: string } | { readonl
 export const segmentsText = (segments: readonly Segment[]): string =>
   segments.map((segment) => ('text' in segment ? segment.text : segment.name)).join('')
 
-/** Token ids of a prompt: names by their ids, text by itself. */
+/** Token ids of a prompt: names by their ids, text by itself. `caller`: see Tokenizer. */
 export const encodeSegments = (
   segments: readonly Segment[],
   tokenizer: Tokenizer,
+  caller?: string,
 ): Promise<readonly number[]> =>
-  tokenizer.encodeParts(segments.map((one) => ('text' in one ? one.text : one.id)))
+  tokenizer.encodeParts(
+    segments.map((one) => ('text' in one ? one.text : one.id)),
+    caller,
+  )
 
 /** Raw text: names of control tokens are parsed, BOS stands once at the front. */
 export const encodeText = async (
@@ -61,12 +65,14 @@ export const checkCharacters = (characters: number, { engine }: Reader, param: s
   )
 }
 
-/** Ids of a prompt that must fit; `param` is its field, for the error. */
+/** Ids of a prompt that must fit; `param` is its field, for the error. Its texts are known when they come again, to those
+ * who share the prefix cache too. */
 export const encodePrompt = (
   segments: readonly Segment[],
   reader: Reader,
   param: string,
+  cacheSalt: string | undefined,
 ): Promise<readonly number[]> => {
   checkFits(segmentsText(segments), reader, param)
-  return encodeSegments(segments, reader.tokenizer)
+  return encodeSegments(segments, reader.tokenizer, cacheSalt ?? '')
 }

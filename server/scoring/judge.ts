@@ -128,6 +128,7 @@ const checkInput = (
 type PlanOptions = {
   readonly fields: JudgeFields | undefined
   readonly path: (input: number) => string
+  readonly cacheSalt: string | undefined
   /** Comparisons that are too long are left out, and not an error. */
   readonly skipLong?: boolean
 }
@@ -136,7 +137,7 @@ type PlanOptions = {
 export const planTrials = async (
   model: RewardModel,
   inputs: readonly ScoreInput[],
-  { fields = {}, path, skipLong = false }: PlanOptions,
+  { fields = {}, path, cacheSalt, skipLong = false }: PlanOptions,
 ): Promise<readonly Trial[]> => {
   const { judge } = model.readout
   if (judge === undefined) throw new Error(`${model.id} is no judge`)
@@ -167,7 +168,7 @@ export const planTrials = async (
   const trials = await mapInTurns(asked, async ({ input, responses, before, shown }) => {
     const param = `${path(input)}responses.${Math.max(...responses)}`
     try {
-      const ids = await encodePrompt(promptOf(model, before, shown), model, param)
+      const ids = await encodePrompt(promptOf(model, before, shown), model, param, cacheSalt)
       const room = maxModelLen - ids.length
       const needed = fields.max_tokens ?? 1
       if (room < needed) throw contextExceeded(maxModelLen, ids.length, needed, param)

@@ -45,7 +45,7 @@ const byComparison = async (
   if (told.length === 0) return answers.map(() => null)
   const input = { messages, principle, responses: told.map((i) => answers[i] ?? '') }
   const fields = undefined
-  const trials = await planTrials(model, [input], { fields, path, skipLong: true })
+  const trials = await planTrials(model, [input], { fields, path, cacheSalt, skipLong: true })
   if (trials.length === 0) throw noneFits(rating, answers.length)
   const written = await judgeTrials({
     ...{ model, trials, cacheSalt, signal, fields },
@@ -58,11 +58,13 @@ const byComparison = async (
 
 /** Undefined: longer than the reward model can read. */
 const encode = async (
-  { model, messages, principle }: Rating,
+  { model, messages, principle, cacheSalt }: Rating,
   response: string,
 ): Promise<ScoreItem | undefined> => {
   try {
-    return (await encodeInputs(model, [{ messages, responses: [response], principle }], path))[0]
+    const input = { messages, responses: [response], principle }
+    const [item] = await encodeInputs(model, [input], path, { cacheSalt })
+    return item
   } catch (error) {
     if (error instanceof RequestError && error.code === 'context_length_exceeded') return undefined
     throw error

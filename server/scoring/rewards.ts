@@ -76,6 +76,7 @@ const MAX_PAIRS = 40_000
 export const planRewards = async (
   model: RewardModel,
   body: RewardBody,
+  cacheSalt: string | undefined,
 ): Promise<readonly ScoreItem[]> => {
   if (body.judge !== undefined)
     throw badRequest(
@@ -103,11 +104,15 @@ export const planRewards = async (
     const at = `${path(input)}responses.${empty}`
     if (empty >= 0) throw badRequest(`'${at}' is empty: there is nothing to score.`, at)
   }
-  return encodeInputs(model, inputs, path)
+  return encodeInputs(model, inputs, path, { cacheSalt })
 }
 
 /** The same for a judge. */
-export const planJudging = async (model: RewardModel, body: RewardBody) => {
+export const planJudging = async (
+  model: RewardModel,
+  body: RewardBody,
+  cacheSalt: string | undefined,
+) => {
   if (body.pairwise)
     throw badRequest(
       `'pairwise' is not supported: '${model.id}' is a judge, and 'comparisons' of its answer say what it found.`,
@@ -115,7 +120,10 @@ export const planJudging = async (model: RewardModel, body: RewardBody) => {
     )
   const inputs = inputsOf(body)
   const path = (input: number) => (body.inputs === undefined ? '' : `inputs.${input}.`)
-  return { inputs, trials: await planTrials(model, inputs, { fields: body.judge, path }) }
+  return {
+    inputs,
+    trials: await planTrials(model, inputs, { fields: body.judge, path, cacheSalt }),
+  }
 }
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x))

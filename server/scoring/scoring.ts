@@ -150,19 +150,25 @@ const checkTurns = (input: ScoreInput, path: string): void => {
     throw badRequest(`The answer in '${at}' is empty: there is nothing to score.`, at)
 }
 
+type Asked = {
+  readonly messages: readonly Message[]
+  readonly principle: string | undefined
+  readonly cacheSalt: string | undefined
+}
+
 /** Before candidates are generated: the conversation itself must leave room for an answer. */
 export const checkRoom = async (
   model: RewardModel,
-  messages: readonly Message[],
-  principle: string | undefined,
-  /** Where that stands. */
+  { messages, principle, cacheSalt }: Asked,
+  /** Where the principle stands. */
   at = 'reward.principle',
 ): Promise<void> => {
   const isJudge = model.readout.judge !== undefined
   const judgedBy = isJudge ? principleMessages(model, principle, at) : []
   const question = isJudge ? undefined : questionOf(model, principle, at)
   const asked: readonly Message[] = [...messages, ...judgedBy, { role: 'assistant', content: '' }]
-  const ids = await encodePrompt(scoredPrompt(model, asked, question), model, 'messages')
+  const prompt = scoredPrompt(model, asked, question)
+  const ids = await encodePrompt(prompt, model, 'messages', cacheSalt)
   checkLength(model, ids, 'messages')
 }
 
@@ -196,9 +202,10 @@ const naming = <T>(param: string, act: () => T): T => {
 const encodeItem = async (
   model: RewardModel,
   { segments, param, input, response }: Rendered,
+  cacheSalt: string | undefined,
 ): Promise<ScoreItem> => {
   try {
-    const ids = await encodePrompt(segments, model, 'messages')
+    const ids = await encodePrompt(segments, model, 'messages', cacheSalt)
     checkLength(model, ids, param)
     return { ids, input, response }
   } catch (error) {
@@ -212,13 +219,18 @@ type FieldNames = {
   readonly all: string
 }
 
+type EncodeOptions = {
+  readonly names?: FieldNames
+  readonly cacheSalt?: string | undefined
+}
+
 /** Every conversation, or every (conversation, response), in order. `path` and `names` are for errors.
  * The event loop gets its turn between them. */
 export const encodeInputs = async (
   model: RewardModel,
   inputs: readonly ScoreInput[],
   path: (input: number) => string,
-  names?: FieldNames,
+  { names, cacheSalt }: EncodeOptions = {},
 ): Promise<readonly ScoreItem[]> => {
   for (const [input, one] of inputs.entries()) checkTurns(one, path(input))
   const characters = inputs.reduce((sum, one) => sum + charactersOfInput(one), 0)
@@ -244,7 +256,7 @@ export const encodeInputs = async (
       await turn()
     }
   }
-  return mapInTurns(prompts, (one) => encodeItem(model, one))
+  return mapInTurns(prompts, (one) => encodeItem(model, one, cacheSalt))
 }
 
 /** Raw text or ids, scored at their last token. */

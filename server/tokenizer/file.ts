@@ -173,6 +173,28 @@ export const readForm = (file: TokenizerFile): Form => {
   return model.type === 'Unigram' ? formOfPieces(file) : formOfBpe(file)
 }
 
+/** How Llama 3's tokenizer.json cuts a text before it is merged. */
+export const LLAMA3_SPLIT =
+  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+/** Whether no token reaches over the end of a line with a visible ASCII character behind it, and none depends on what
+ * stands before. So it is of Llama 3's pattern, which takes a run of spaces and line ends up to its last line end. */
+export const cutsAtLines = (file: TokenizerFile): boolean => {
+  const [split, bytes, more] = components(file.pre_tokenizer)
+  return (
+    components(file.normalizer).length === 0 &&
+    split?.type === 'Split' &&
+    isRecord(split.pattern) &&
+    split.pattern.Regex === LLAMA3_SPLIT &&
+    split.behavior === 'Isolated' &&
+    split.invert === false &&
+    bytes?.type === 'ByteLevel' &&
+    bytes.add_prefix_space === false &&
+    bytes.use_regex === false &&
+    more === undefined
+  )
+}
+
 /** Only the beginning of a text gets a space in front, not what follows a control token. */
 export const prependsFirst = (file: TokenizerFile): boolean =>
   components(file.pre_tokenizer).some(

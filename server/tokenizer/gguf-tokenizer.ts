@@ -1,6 +1,7 @@
 // The tokenizer of a GGUF file in the form of tokenizer.json: vocabulary, merges and kinds of tokens are
 // in the metadata, the rules by which a text is cut only as a name.
 
+import { LLAMA3_SPLIT } from './file.js'
 import { type Gguf, GgufError, readGguf } from './gguf.js'
 import { jsonOfPieces } from './sentencepiece.js'
 
@@ -13,14 +14,12 @@ const KINDS = 'tokenizer.ggml.token_type'
 const CONTROL = 3
 const USER_DEFINED = 4
 
-/** How llama.cpp's names of pre-tokenizers cut: Llama 3's, as its own tokenizer.json has it. */
-const LLAMA3 =
-  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+/** How llama.cpp's names of pre-tokenizers cut. */
 const SPLITS: Readonly<Record<string, string>> = {
-  'llama-bpe': LLAMA3,
-  llama3: LLAMA3,
-  'llama-v3': LLAMA3,
-  'smaug-bpe': LLAMA3,
+  'llama-bpe': LLAMA3_SPLIT,
+  llama3: LLAMA3_SPLIT,
+  'llama-v3': LLAMA3_SPLIT,
+  'smaug-bpe': LLAMA3_SPLIT,
 }
 
 const byteLevel = {

@@ -2,24 +2,24 @@
 
 import { workerData } from 'node:worker_threads'
 import { answerQuestions } from '../thread.js'
-import type { LongTextData } from './long-text.js'
+import type { LongIds, LongTextData } from './long-text.js'
 import { createEncoder } from './tokenizer.js'
 import type { Parts } from './types.js'
 
 const { json, pieces }: LongTextData = workerData
 const encodeParts = createEncoder(Buffer.from(json).toString(), pieces)
 
-const encode = async (parts: Parts): Promise<Uint32Array<ArrayBuffer>> => {
-  const encoded = (await encodeParts(parts)).map((part) =>
-    typeof part === 'number' ? [part] : part,
-  )
-  const ids = new Uint32Array(encoded.reduce((sum, piece) => sum + piece.length, 0))
+const encode = async (parts: Parts): Promise<LongIds> => {
+  const encoded = await encodeParts(parts)
+  const ids = new Uint32Array(encoded.reduce((sum, { length }) => sum + length, 0))
+  const ends = new Uint32Array(encoded.length)
   let at = 0
-  for (const piece of encoded) {
-    ids.set(piece, at)
-    at += piece.length
+  for (const [i, part] of encoded.entries()) {
+    ids.set(part, at)
+    at += part.length
+    ends[i] = at
   }
-  return ids
+  return { ids, ends }
 }
 
-answerQuestions(encode, (ids) => [ids.buffer])
+answerQuestions(encode, ({ ids, ends }) => [ids.buffer, ends.buffer])

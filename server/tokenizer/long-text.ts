@@ -6,12 +6,14 @@ import { createThread } from '../thread.js'
 import type { PieceNormalizer } from './piece-normalizer.js'
 import type { Parts } from './types.js'
 
-/** Not Array.from(), which takes its time over a million ids. */
-const listOf = (ids: Uint32Array): readonly number[] => {
-  const list = new Array<number>(ids.length)
-  for (let i = 0; i < ids.length; i++) list[i] = ids[i] ?? 0
-  return list
+/** Ids of all parts, and where each part's end. */
+export type LongIds = {
+  readonly ids: Uint32Array<ArrayBuffer>
+  readonly ends: Uint32Array<ArrayBuffer>
 }
+
+const partsOf = ({ ids, ends }: LongIds): readonly Uint32Array[] =>
+  Array.from(ends, (end, i) => ids.subarray(i > 0 ? ends[i - 1] : 0, end))
 
 export type LongTextData = {
   readonly json: SharedArrayBuffer
@@ -27,11 +29,11 @@ export const createLongText = (
   // One copy for all threads, in UTF-8.
   const shared = new SharedArrayBuffer(Buffer.byteLength(json))
   Buffer.from(shared).write(json)
-  const ask = createThread<Parts, Uint32Array>({
+  const ask = createThread<Parts, LongIds>({
     file: 'dist/server/tokenizer/long-text-worker.js',
     data: { json: shared, pieces } satisfies LongTextData,
     failed: 'a long text was not encoded',
     ...(idleMs !== undefined && { idleMs }),
   })
-  return async (parts: Parts): Promise<readonly number[]> => listOf(await ask(parts))
+  return async (parts: Parts): Promise<readonly Uint32Array[]> => partsOf(await ask(parts))
 }

@@ -11,8 +11,10 @@ import type { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { z } from 'zod'
 import { faultText } from '../check.js'
 import { EngineFailure, messageOf } from '../failure.js'
+import { createEncodedTexts, type EncodedTexts, type Ids, piecesOf } from './encoded-texts.js'
 import {
   components,
+  cutsAtLines,
   entriesOf,
   type Form,
   mayShrink,
@@ -175,8 +177,7 @@ const buildNative = (path: string, json: string): NativeTokenizer => {
 export const createEncoder = (json: string, pieces: PieceNormalizer | undefined) => {
   const native = Native.fromString(json)
   const normalize = createNormalizer(pieces)
-  return (parts: Parts): Promise<readonly (number | readonly number[])[]> =>
-    encodeAll(normalize(parts), native)
+  return (parts: Parts): Promise<readonly Ids[]> => encodeAll(normalize(parts), native)
 }
 
 /** What is used of the native tokenizer. Its own declarations do not compile, so none of ours may need them. */
@@ -198,31 +199,28 @@ const isText = (part: string | number): part is string => typeof part === 'strin
 const bytesOf = (parts: Parts): number =>
   parts.reduce<number>((sum, part) => sum + (isText(part) ? Buffer.byteLength(part) : 0), 0)
 
-/** Ids of each text, between those that are there. */
-const encodeAll = async (
-  parts: Parts,
-  native: NativeEncoder,
-): Promise<readonly (number | readonly number[])[]> => {
+/** Ids of each part, in their order. */
+type EncodeEach = (parts: Parts) => Promise<readonly Ids[]>
+
+const encodeAll = async (parts: Parts, native: NativeEncoder): Promise<readonly Ids[]> => {
   const encoded = await native.encodeBatch(parts.filter(isText), { addSpecialTokens: false })
   const ids = encoded.values()
-  return parts.map((part) => (isText(part) ? (ids.next().value?.getIds() ?? []) : part))
+  return parts.map((part) => (isText(part) ? (ids.next().value?.getIds() ?? []) : [part]))
 }
 
-const encodeShort = async (parts: Parts, native: NativeEncoder): Promise<readonly number[]> => {
+const encodeShort = async (parts: Parts, native: NativeEncoder): Promise<readonly Ids[]> => {
   const [only = ''] = parts
   if (parts.length === 1 && isText(only))
-    return (await native.encode(only, null, { addSpecialTokens: false })).getIds()
-  return (await encodeAll(parts, native)).flat()
+    return [(await native.encode(only, null, { addSpecialTokens: false })).getIds()]
+  return encodeAll(parts, native)
 }
-
-type Encode = (parts: Parts) => Promise<readonly number[]>
 
 /** What is short is encoded on the pool, as far as there is room; the rest by `encodeLong`, which normalizes too. */
 export const createEncode = (
   native: NativeEncoder,
-  encodeLong: Encode,
+  encodeLong: EncodeEach,
   normalize: (parts: Parts) => Parts = (parts) => parts,
-): Encode => {
+): EncodeEach => {
   let atOnce = 0
   return async (parts) => {
     const bytes = bytesOf(parts)
@@ -236,6 +234,37 @@ export const createEncode = (
     }
   }
 }
+
+/** One list. Not flat(), which takes its time over a million ids. */
+const listOf = (each: readonly Ids[]): readonly number[] => {
+  const list = new Array<number>(each.reduce((sum, { length }) => sum + length, 0))
+  let at = 0
+  for (const ids of each) for (let i = 0; i < ids.length; i++) list[at++] = ids[i] ?? 0
+  return list
+}
+
+/** `caller`: long texts are kept for who gives this word again; undefined: they are not. */
+type Encode = (parts: Parts, caller?: string) => Promise<readonly number[]>
+
+/** Encodes what is not known yet, of texts that may be cut at the ends of lines. */
+const remembering =
+  (encodeEach: EncodeEach, texts: EncodedTexts): Encode =>
+  async (given, caller) => {
+    if (caller === undefined) return listOf(await encodeEach(given))
+    const parts: Parts = given.flatMap<string | number>((part) =>
+      isText(part) ? piecesOf(part) : [part],
+    )
+    const keys = parts.map((part) => (isText(part) ? texts.keyOf(caller, part) : undefined))
+    const known = keys.map((key) => (key === undefined ? undefined : texts.find(key)))
+    const missing = parts.flatMap((part, i) => (isText(part) && !known[i] ? [i] : []))
+    const encoded = await encodeEach(missing.map((i) => parts[i] ?? ''))
+    const found = new Map(missing.map((part, i) => [part, encoded[i] ?? []]))
+    for (const [part, ids] of found) {
+      const key = keys[part]
+      if (key !== undefined) texts.keep(key, ids)
+    }
+    return listOf(parts.map((part, i) => known[i] ?? found.get(i) ?? (isText(part) ? [] : [part])))
+  }
 
 /** Whose names in a caller's text stay text: control tokens, whatever the file calls them. */
 const isControl = ({ special, content }: TokenizerFile['added_tokens'][number]): boolean =>
@@ -311,7 +340,9 @@ const encodeOf = (path: string, file: TokenizerFile): Encode => {
   const native = buildNative(path, json)
   const normalize = normalizerOf(path, file.sentencepiece)
   const long = createLongText(json, file.sentencepiece)
-  return cutting(createEncode(native, long, normalize), native, cut)
+  const each = createEncode(native, long, normalize)
+  if (cutsAtLines(file)) return remembering(each, createEncodedTexts())
+  return cutting(async (parts) => listOf(await each(parts)), native, cut)
 }
 
 /** Reads `folder`/tokenizer.json, its tokenizer.model, or the tokenizer in a GGUF file. Takes about a second and 250 MB for
@@ -359,8 +390,11 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
       checkOption('special', options)
       return encode(withIds(options.special ? splitAll(text) : splitOrdinary(text)))
     },
-    encodeParts: (parts) =>
-      encode(parts.flatMap((part) => (isText(part) ? withIds(splitOrdinary(part)) : part))),
+    encodeParts: (parts, caller) =>
+      encode(
+        parts.flatMap((part) => (isText(part) ? withIds(splitOrdinary(part)) : part)),
+        caller,
+      ),
     decode: (ids, options = {}) => {
       check(Array.isArray(ids) || ArrayBuffer.isView(ids), 'ids must be a list of token ids')
       checkOption('skipSpecial', options)

@@ -11,8 +11,9 @@ export type Tokenizer = {
     text: string,
     options?: { readonly special?: boolean },
   ) => Promise<readonly number[]>
-  /** Texts, in which no name is a special token, and ids that stand between them. */
-  readonly encodeParts: (parts: Parts) => Promise<readonly number[]>
+  /** Texts, in which no name is a special token, and ids that stand between them. `caller`: the ids of long texts are
+   * kept for who gives this word again; undefined: nothing is kept. */
+  readonly encodeParts: (parts: Parts, caller?: string) => Promise<readonly number[]>
   readonly decode: (ids: ArrayLike<number>, options?: { readonly skipSpecial?: boolean }) => string
   /** Raw bytes of one token; empty for an id beyond the vocabulary. */
   readonly bytes: (id: number) => Uint8Array

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
+import { createEncodedTexts, piecesOf } from '../../server/tokenizer/encoded-texts.js'
 import { createLongText } from '../../server/tokenizer/long-text.js'
 import { createEncode, loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import type { Tokenizer } from '../../server/tokenizer/types.js'
@@ -60,10 +61,12 @@ describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
       encode: () => wait().then(() => short),
       encodeBatch: (texts: readonly string[]) => wait().then(() => texts.map(() => short)),
     } as unknown as Parameters<typeof createEncode>[0]
-    const encode = createEncode(native, async (parts) => {
+    const encodeEach = createEncode(native, async (parts) => {
       long.push(parts.length)
-      return [2]
+      return [[2]]
     })
+    const encode = async (parts: Parameters<typeof encodeEach>[0]) =>
+      (await encodeEach(parts)).flatMap((ids) => Array.from(ids))
     const kib = (count: number) => 'x'.repeat(count << 10)
     const free = () => {
       for (const one of done.splice(0)) one()
@@ -87,11 +90,106 @@ describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
     assert.deepEqual(long, [1, 1, 2048, 1])
   })
 
+  test('texts that are kept for a caller have the ids that they have anyway, in whatever form they come again', async () => {
+    // What may stand around a line's end: ids of a text that is cut in the wrong place differ.
+    const unit = fc.constantFrom(
+      ...[
+        '\n',
+        '\n',
+        '\r\n',
+        ' ',
+        '\t',
+        '\u00a0',
+        '\u2028',
+        '\u0085',
+        '\ufeff',
+        '.',
+        '...',
+        "'s",
+        "'",
+      ],
+      ...[
+        'a',
+        'Word',
+        ' word',
+        '7',
+        '1234',
+        '\u00e9',
+        '\u4f60\u597d',
+        '\u{1f600}',
+        '\ud800',
+        '{',
+        '<|eot_id|>',
+      ],
+    )
+    const line = fc.string({ unit, maxLength: 60 })
+    const text = fc
+      .array(line, { minLength: 1, maxLength: 12 })
+      .map((lines) => lines.join('\n').repeat(Math.ceil(9000 / (lines.join('\n').length + 1))))
+    await fc.assert(
+      fc.asyncProperty(text, line, fc.nat(9000), async (first, more, at) => {
+        const changed = first.slice(0, at) + more + first.slice(at)
+        for (const parts of [
+          [first],
+          [first + more],
+          [first, 128009, changed, '', more],
+          [changed],
+        ]) {
+          const kept = await tokenizer.encodeParts(parts, 'one')
+          assert.deepEqual(kept, await tokenizer.encodeParts(parts))
+          assert.deepEqual(await tokenizer.encodeParts(parts, 'one'), kept, 'asked again')
+        }
+      }),
+      { numRuns: 60 },
+    )
+  })
+
+  test('a text is cut at line ends before what can be seen, the same way whatever comes behind it', () => {
+    const lines = Array.from({ length: 200 }, (_, i) => `line ${i} ${'x'.repeat(i)}`)
+    const text = lines.join('\n')
+    const pieces = piecesOf(text)
+    assert.equal(pieces.join(''), text)
+    assert.ok(pieces.length > 8)
+    for (const piece of pieces.slice(0, -1)) assert.match(piece, /\n$/)
+    const longer = piecesOf(`${text}\nand more`)
+    assert.deepEqual(longer.slice(0, pieces.length - 1), pieces.slice(0, -1))
+    for (const whole of ['', 'x'.repeat(9000), '\n \u4f60'.repeat(3000)])
+      assert.deepEqual(piecesOf(whole), [whole])
+  })
+
+  test('ids are kept by caller and text, those asked for last the longest', () => {
+    const texts = createEncodedTexts(3 * (4 * 100 + 256))
+    const ids = (first: number) => Array.from({ length: 100 }, (_, i) => first + i)
+    const keyOf = (caller: string, text: string): string => {
+      const key = texts.keyOf(caller, text.repeat(300))
+      if (key === undefined) throw new Error('too short')
+      return key
+    }
+    assert.equal(texts.keyOf('a', 'short'), undefined)
+    assert.notEqual(keyOf('a', 'x'), keyOf('b', 'x'))
+    assert.notEqual(keyOf('a', 'x'), keyOf('ax', 'x'))
+    const [first, second, third, fourth] = ['1', '2', '3', '4'].map((text) => keyOf('a', text))
+    if (!first || !second || !third || !fourth) throw new Error('four keys')
+    for (const [i, key] of [first, second, third].entries()) texts.keep(key, ids(i))
+    assert.deepEqual(Array.from(texts.find(first) ?? []), ids(0))
+    texts.keep(third, ids(2))
+    texts.keep(fourth, ids(3))
+    assert.equal(texts.find(second), undefined)
+    assert.deepEqual(Array.from(texts.find(first) ?? []), ids(0))
+    assert.deepEqual(Array.from(texts.find(third) ?? []), ids(2))
+    texts.keep(second, Array(1000).fill(1))
+    assert.equal(texts.find(second), undefined, 'larger than all that is kept')
+    assert.deepEqual(Array.from(texts.find(fourth) ?? []), ids(3))
+  })
+
   test('the thread of long texts rests and comes back, and says what is wrong', async () => {
     const json = JSON.stringify({ ...llamaTokenizerJson(), added_tokens: [], post_processor: null })
     const encode = createLongText(json, undefined, 10)
     for (let i = 0; i < 3; i++) {
-      assert.deepEqual(await encode(['a', 7, 'a']), [64, 7, 64])
+      assert.deepEqual(
+        (await encode(['a', 7, '', 'a'])).map((ids) => [...ids]),
+        [[64], [7], [], [64]],
+      )
       await sleep(50)
     }
     const broken = createLongText('{}', undefined)

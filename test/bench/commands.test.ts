@@ -188,6 +188,13 @@ describe('benches of our own engine', { skip: noAddon }, () => {
     )
   })
 
+  test('encode', async () => {
+    const out = await output('encode', '--rounds', '1', '--words', '4000', '--turn', '500')
+    assert.match(out, MACHINE)
+    assert.match(out, /^\d{4} tokens in 8 messages, new: .* ms/m)
+    assert.match(out, /^with one more message, the others known: .*x /m)
+  })
+
   test('decisions', async () => {
     const sizes = ['--prompt', '100', '--cached', '100', '--questions', '2']
     const out = await output('decisions', ...ONCE, ...sizes)

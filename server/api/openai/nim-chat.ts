@@ -46,14 +46,15 @@ const check = (server: Server, { model, body, messages }: Omit<NimCall, 'arrival
 export const nimChat = async (c: Ctx, server: Server, call: NimCall): Promise<Response> => {
   const { model, body, messages, arrival } = call
   check(server, call)
+  const { principle, cache_salt: cacheSalt } = body
   const [scored] = await scoreItems({
     model,
-    items: await encodeInputs(model, [{ messages, principle: body.principle }], () => ''),
+    items: await encodeInputs(model, [{ messages, principle }], () => '', { cacheSalt }),
     record: c.get('record'),
     signal: signalOf(c, server),
     arrival,
     priority: body.priority,
-    cacheSalt: body.cache_salt,
+    cacheSalt,
   })
   if (scored === undefined) throw new Error('one item in, one score out')
   const reward = model.readout.reward(scored.scores)

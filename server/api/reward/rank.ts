@@ -41,10 +41,8 @@ const rewardsOf = async (
     responses: [document],
     principle: body.principle,
   }))
-  const items = await encodeInputs(model, inputs, () => '', {
-    item: (input) => pairs[input]?.param ?? field,
-    all: field,
-  })
+  const names = { item: (input: number) => pairs[input]?.param ?? field, all: field }
+  const items = await encodeInputs(model, inputs, () => '', { names, cacheSalt: body.cache_salt })
   const scored = await score(c, server, model, items, body, arrival)
   const rewards = scored.map(({ scores }) => {
     const reward = model.readout.reward(scores)

@@ -49,7 +49,7 @@ const judged = async (
   body: RewardRequest,
   arrival: number,
 ) => {
-  const { inputs, trials } = await planJudging(model, body)
+  const { inputs, trials } = await planJudging(model, body, body.cache_salt)
   const written = await judgeTrials({
     ...{ model, trials, arrival, fields: body.judge },
     record: c.get('record'),
@@ -79,7 +79,7 @@ export const rewardRoute =
     const body = await readRequest(c, server, RewardRequest, 'reward', UNSERVED_OF_SCORES)
     const model = findRewardModel(server.models(), body.model)
     if (isJudge(model)) return answerJson(c, await judged(c, server, model, body, arrival))
-    const items = await planRewards(model, body)
+    const items = await planRewards(model, body, body.cache_salt)
     const scored = await score(c, server, model, items, body, arrival)
     return answerJson(c, {
       id: answerId('reward-'),
@@ -112,6 +112,7 @@ export const poolingRoute =
             model,
             [{ messages: readMessages(body.messages), principle }],
             () => '',
+            { cacheSalt: body.cache_salt },
           )
         : await encodeRaw(model, body.input ?? [], 'input')
     const scored = await score(c, server, model, items, body, arrival)
