@@ -102,7 +102,12 @@ const encodePrompt = async (
     checkFits(raw, model, param)
   const all =
     typeof raw === 'string'
-      ? await encodeText(model.tokenizer, raw, call.add_special_tokens !== false)
+      ? await encodeText(
+          model.tokenizer,
+          raw,
+          call.add_special_tokens !== false,
+          call.cache_salt ?? '',
+        )
       : raw
   count(all)
   const bad = all.find((id) => id >= vocabSize)

@@ -20,13 +20,14 @@ export const encodeSegments = (
     caller,
   )
 
-/** Raw text: names of control tokens are parsed, BOS stands once at the front. */
+/** Raw text: names of control tokens are parsed, BOS stands once at the front. `caller`: see Tokenizer. */
 export const encodeText = async (
   tokenizer: Tokenizer,
   text: string,
   addBos: boolean,
+  caller?: string,
 ): Promise<readonly number[]> => {
-  const ids = await tokenizer.encode(text, { special: true })
+  const ids = await tokenizer.encode(text, { special: true }, caller)
   const { bosId } = tokenizer
   // Not a spread, which takes its time over 128,000 ids.
   return addBos && bosId !== null && ids[0] !== bosId ? [bosId].concat(ids) : ids

@@ -385,10 +385,10 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
     idOf: (token) => special.get(token) ?? vocab.get(token),
     longestToken: mayShrink(file) ? Number.POSITIVE_INFINITY : longestOf(table),
     isSpecial: (id) => specialIds.has(id),
-    encode: async (text, options = {}) => {
+    encode: async (text, options = {}, caller = undefined) => {
       check(typeof text === 'string', 'text must be a string')
       checkOption('special', options)
-      return encode(withIds(options.special ? splitAll(text) : splitOrdinary(text)))
+      return encode(withIds(options.special ? splitAll(text) : splitOrdinary(text)), caller)
     },
     encodeParts: (parts, caller) =>
       encode(

@@ -6,13 +6,14 @@ export type Parts = readonly (string | number)[]
 /** Text to ids and back, from tokenizer.json. Special-token names in plain text stay text. */
 export type Tokenizer = {
   readonly vocabSize: number
-  /** `special`: names like <|eot_id|> in the text become their ids; default false: they stay text. */
+  /** `special`: names like <|eot_id|> in the text become their ids; default false: they stay text. `caller`: the ids of
+   * long texts are kept for who gives this word again; undefined: nothing is kept. */
   readonly encode: (
     text: string,
     options?: { readonly special?: boolean },
+    caller?: string,
   ) => Promise<readonly number[]>
-  /** Texts, in which no name is a special token, and ids that stand between them. `caller`: the ids of long texts are
-   * kept for who gives this word again; undefined: nothing is kept. */
+  /** Texts, in which no name is a special token, and ids that stand between them. */
   readonly encodeParts: (parts: Parts, caller?: string) => Promise<readonly number[]>
   readonly decode: (ids: ArrayLike<number>, options?: { readonly skipSpecial?: boolean }) => string
   /** Raw bytes of one token; empty for an id beyond the vocabulary. */

@@ -139,6 +139,8 @@ describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
           assert.deepEqual(kept, await tokenizer.encodeParts(parts))
           assert.deepEqual(await tokenizer.encodeParts(parts, 'one'), kept, 'asked again')
         }
+        const special = await tokenizer.encode(changed, { special: true })
+        assert.deepEqual(await tokenizer.encode(changed, { special: true }, 'one'), special)
       }),
       { numRuns: 60 },
     )
