@@ -26,7 +26,8 @@ const readIfThere = (file) => {
   }
 }
 
-const compile = async (source) => {
+/** Returns the path of its JavaScript below build/js. */
+export const compile = async (source) => {
   const file = join(root, source)
   const { code } = await transform(readFileSync(file, 'utf8'), {
     loader: 'ts',

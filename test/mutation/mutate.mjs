@@ -3,15 +3,19 @@
 //   node test/mutation/mutate.mjs server|engine [--count 60] [--seed 1] [--only TEXT] [--out FILE]
 //   node test/mutation/mutate.mjs server|engine --keys FILE
 // `--only` keeps the files whose path contains the text; `--keys` makes the changes of a file, one key a
-// line as `--out` writes them, instead of drawing. Survivors are printed with their key: kill them by a
-// test, or say in test/mutation/explained.json why they are not harmful. What is said there holds for one
-// place: a line that stands in a file several times is named with its count.
+// line as `--out` writes them, instead of drawing; `--jobs` suites run at once. Survivors are printed with
+// their key: kill them by a test, or say in test/mutation/explained.json why they are not harmful. What is
+// said there holds for one place: a line that stands in a file several times is named with its count.
 // A failure counts when it comes twice: a suite that failed because the machine was busy found nothing.
+// Of the server's suites those are run that run the changed line, as V8 counted it before the changes; a
+// process that was killed has counted nothing, so where no suite runs a line all are tried.
 
 import { spawn, spawnSync } from 'node:child_process'
 import {
   appendFileSync,
+  cpSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -21,65 +25,13 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { transformSync } from 'esbuild'
+import { createInterface } from 'node:readline'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { offsetsOfLines, placesRun, withoutMap } from './coverage.mjs'
+import { placesIn } from './places.mjs'
 
 const root = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '')
 const explained = JSON.parse(readFileSync(new URL('explained.json', import.meta.url), 'utf8'))
-
-// Text to text, one place at a time. Spaces keep types and templates out.
-const swaps = [
-  [' === ', ' !== '],
-  [' !== ', ' === '],
-  [' == ', ' != '],
-  [' != ', ' == '],
-  [' < ', ' <= '],
-  [' <= ', ' < '],
-  [' > ', ' >= '],
-  [' >= ', ' > '],
-  [' && ', ' || '],
-  [' || ', ' && '],
-  [' + 1', ''],
-  [' - 1', ''],
-  ['+= ', '-= '],
-  ['++', '--'],
-  ['true', 'false'],
-  ['false', 'true'],
-  ['Math.max(', 'Math.min('],
-  ['Math.min(', 'Math.max('],
-  ['std::max(', 'std::min('],
-  ['std::min(', 'std::max('],
-  ['if (!', 'if ('],
-  ['if (', 'if (true || '],
-  ['if (', 'if (false && '],
-]
-const callAlone = /^\s+\w[\w.]*(?:->[\w.]+)*\([^{}]*\);?$/
-const notCode =
-  /^\s*(?:\/\/|\*|\/\*|import |export type|export \{|readonly |\||#|namespace|static_assert)/
-
-/** `file (2): line -> changed line`: the second such line of the file, so that lines may move. */
-const keyOf = (file, lines, number, changed) => {
-  const was = lines[number].trim()
-  const nth = lines.slice(0, number + 1).filter((line) => line.trim() === was).length
-  return `${file} (${nth}): ${was} -> ${changed.trim()}`
-}
-
-/** Every place of a file where something can be changed: line number and the changed line. */
-const placesOf = (text) =>
-  text.split('\n').flatMap((line, number) => {
-    if (notCode.test(line)) return []
-    const code = line.replace(/\s\/\/ .*$/, '')
-    const places = []
-    for (const [from, to] of swaps)
-      for (let at = code.indexOf(from); at >= 0; at = code.indexOf(from, at + 1)) {
-        // Inside a string nothing is harmful but words.
-        const quotes = code.slice(0, at).match(/(?<!\\)['"`]/g)?.length ?? 0
-        if (quotes % 2 === 0)
-          places.push({ number, line: code.slice(0, at) + to + code.slice(at + from.length) })
-      }
-    if (callAlone.test(code)) places.push({ number, line: '' })
-    return places
-  })
 
 /** Numbers from 0 to 1 that a seed decides (mulberry32). */
 const random = (seed) => {
@@ -92,10 +44,11 @@ const random = (seed) => {
   }
 }
 
+const FLAGS = ['--enable-source-maps', '--test-reporter=tap', '--test-force-exit']
 const suite = (name) => ({
   name,
   command: process.execPath,
-  args: ['--import', 'tsx', '--test', `test/${name}.test.ts`],
+  args: [...FLAGS, join('build/js/test', `${name}.test.js`)],
 })
 const allSuites = (folder) =>
   readdirSync(join(root, 'test', folder))
@@ -107,26 +60,48 @@ const target = (name) => ({
   args: ['--build', 'build', '--target', name, '--parallel', '2'],
   isBuild: true,
 })
+
+/** The copy's tests as JavaScript; its threads run what is in dist/, which is made to be the same text. */
+const compileCopy = async (copy) => {
+  const { compileTests } = await import(pathToFileURL(join(copy, 'scripts/compile-tests.mjs')).href)
+  const made = await compileTests()
+  cpSync(join(made, 'server'), join(copy, 'dist/server'), { recursive: true })
+}
+
+/** Whether the file is other JavaScript than before. */
+const compileChanged = async (copy, file) => {
+  const { compile } = await import(pathToFileURL(join(copy, 'scripts/compile-tests.mjs')).href)
+  const path = file.replace(/\.ts$/, '.js')
+  const made = join(copy, 'build/js', path)
+  const before = readFileSync(made, 'utf8')
+  await compile(file)
+  const code = readFileSync(made, 'utf8')
+  writeFileSync(join(copy, 'dist', path), code)
+  return withoutMap(code) !== withoutMap(before)
+}
+
 const server = {
   files: 'server/**/*.ts',
   skip: /^server\/(?:commands|cli|terminal|version|model\/(?:hub|download|fetch))/,
-  // The recorded answers first: they find most, fast. What only commands and documents are tested by is out.
-  steps: [suite('server/recorded'), ...['server', 'grammar', 'api'].flatMap(allSuites)].filter(
-    ({ name }, at) =>
-      (at === 0 || name !== 'server/recorded') &&
-      !/\/(?:hub|docs|cli|package|preference-data|evaluation|score-command)$/.test(name),
-  ),
-  prepare: (copy) => symlinkSync(join(root, 'build'), join(copy, 'build')),
-  // Its threads, and the commands that tests start, run what is compiled.
-  compile: (copy, file, text) => {
-    const compiled = join(copy, 'dist', file.replace(/\.ts$/, '.js'))
-    if (!existsSync(compiled)) return
-    writeFileSync(compiled, transformSync(text, { loader: 'ts', target: 'node20' }).code)
+  // What only commands and documents are tested by is out.
+  steps: ['server', 'grammar', 'api']
+    .flatMap(allSuites)
+    .filter(
+      ({ name }) =>
+        !/\/(?:hub|docs|cli|package|preference-data|evaluation|score-command)$/.test(name),
+    ),
+  prepare: async (copy) => {
+    mkdirSync(join(copy, 'build'))
+    for (const name of readdirSync(join(root, 'build')))
+      if (name !== 'js') symlinkSync(join(root, 'build', name), join(copy, 'build', name))
+    await compileCopy(copy)
   },
+  compile: compileChanged,
 }
 const engine = {
   files: 'addon/engine/*.cc',
   skip: /$^/,
+  isOrdered: true,
   // Most is found by the engine's own tests; the addon is built for what they let pass.
   steps: [
     target('engine_test'),
@@ -134,10 +109,11 @@ const engine = {
     target('nemotron'),
     ...['api/engine', 'api/grammar', 'api/reward', 'server/tiny-models'].map(suite),
   ],
-  prepare: (copy) => {
+  prepare: async (copy) => {
     run(copy, process.execPath, ['scripts/install.mjs', '--addon'])
+    await compileCopy(copy)
   },
-  compile: () => {},
+  compile: async () => true,
 }
 
 const run = (cwd, command, args) => {
@@ -147,11 +123,22 @@ const run = (cwd, command, args) => {
   process.exit(1)
 }
 
-/** How a step ended, and how long it took; one that hangs has found the change. */
-const runStep = (cwd, { command, args }, limitMs) =>
+const FAILURE = /^\s*not ok (?!.*# (?:TODO|SKIP))/
+
+/**
+ * How a step ended, and how long it took; one that hangs has found the change. Its first failure ends it,
+ * and so does `stop`.
+ */
+const runStep = (cwd, { command, args, limitMs = 900_000 }, { env = {}, stop } = {}) =>
   new Promise((resolve) => {
     const began = performance.now()
-    const child = spawn(command, args, { cwd, stdio: 'ignore', detached: true })
+    const folder = mkdtempSync(join(temporary, 'step-'))
+    const child = spawn(command, args, {
+      cwd,
+      env: { ...process.env, ...env, TMPDIR: folder },
+      stdio: ['ignore', 'pipe', 'ignore'],
+      detached: true,
+    })
     const kill = () => {
       try {
         process.kill(-child.pid, 'SIGKILL')
@@ -164,25 +151,43 @@ const runStep = (cwd, { command, args }, limitMs) =>
       isHung = true
       kill()
     }, limitMs)
-    child.on('close', (code) => {
+    stop?.addEventListener('abort', kill)
+    createInterface(child.stdout).on('line', (line) => {
+      if (FAILURE.test(line)) kill()
+    })
+    child.on('exit', (code) => {
       clearTimeout(timer)
+      stop?.removeEventListener('abort', kill)
       kill()
+      rmSync(folder, { recursive: true, force: true, maxRetries: 3 })
       resolve({ isPassed: code === 0, isHung, ms: performance.now() - began })
     })
   })
 
 /** What finds the change that stands in the copy: undefined when nothing does, false when it is none. */
 const findingStep = async (copy, steps) => {
-  for (const step of steps) {
-    const first = await runStep(copy, step, step.limitMs)
-    if (first.isPassed) continue
-    // Text that does not compile is no change of what the code does.
-    if (step.isBuild) return false
-    const second = await runStep(copy, step, step.limitMs)
-    if (second.isPassed) console.log(`    ${step.name} failed once and passed then`)
-    else return first.isHung && second.isHung ? `${step.name}, which hangs` : step.name
+  const left = [...steps]
+  const stopping = new AbortController()
+  const { signal: stop } = stopping
+  let by
+  const work = async () => {
+    for (let step = left.shift(); step && !stop.aborted; step = left.shift()) {
+      const first = await runStep(copy, step, { stop })
+      if (first.isPassed || stop.aborted) continue
+      // Text that does not compile is no change of what the code does.
+      const second = step.isBuild ? first : await runStep(copy, step, { stop })
+      if (stop.aborted) return
+      if (second.isPassed) {
+        console.log(`    ${step.name} failed once and passed then`)
+        continue
+      }
+      by = first.isHung && second.isHung ? `${step.name}, which hangs` : step.name
+      if (step.isBuild) by = false
+      stopping.abort()
+    }
   }
-  return undefined
+  await Promise.all(Array.from({ length: part.isOrdered ? 1 : jobs }, work))
+  return by
 }
 
 const option = (name, fallback) => {
@@ -200,33 +205,24 @@ const seed = Number(option('seed', '1'))
 const only = option('only', '')
 const out = option('out', '')
 const keysFile = option('keys', '')
+const jobs = Number(option('jobs', '2'))
 
-const copy = mkdtempSync(join(tmpdir(), 'nemotron-mutate-'))
-process.on('exit', () => rmSync(copy, { recursive: true, force: true }))
+const [copy, temporary] = ['mutate', 'test'].map((what) => {
+  const folder = mkdtempSync(join(tmpdir(), `nemotron-${what}-`))
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
+  return folder
+})
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
 run(root, 'sh', ['-c', `git ls-files -z | xargs -0 tar cf - | tar xf - -C ${copy}`])
 symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
 if (existsSync(join(root, 'dist'))) run(root, 'cp', ['-r', 'dist', copy])
-part.prepare(copy)
+await part.prepare(copy)
 
 const files = run(root, 'git', ['ls-files', part.files])
   .split('\n')
   .filter((file) => file !== '' && !part.skip.test(file) && file.includes(only))
-const all = files.flatMap((file) => {
-  const text = readFileSync(join(root, file), 'utf8')
-  const lines = text.split('\n')
-  return placesOf(text).map((place) => ({
-    file,
-    key: keyOf(file, lines, place.number, place.line),
-    ...place,
-  }))
-})
+const all = files.flatMap((file) => placesIn(file, readFileSync(join(root, file), 'utf8')))
 const keys = new Set(all.map(({ key }) => key))
-for (const key of Object.keys(explained)) {
-  if (!files.some((file) => key.startsWith(`${file} (`)) || keys.has(key)) continue
-  console.error(`explained.json explains what is not in the code: ${key}`)
-  process.exit(2)
-}
 const drawn = () => {
   const next = random(seed)
   return Array.from({ length: Math.min(count, all.length) }, () =>
@@ -244,49 +240,84 @@ const named = () => {
 }
 const chosen = keysFile === '' ? drawn() : named()
 
-// A suite that fails by itself would find everything. Five times what it takes is taken for a hang.
-const steps = []
-for (const step of part.steps) {
-  const { isPassed, ms } = await runStep(copy, step, 900_000)
-  if (!isPassed && !(await runStep(copy, step, 900_000)).isPassed) {
-    console.error(`fails without any change: ${step.name}`)
-    process.exit(2)
-  }
-  console.log(`${step.name} ${(ms / 1000).toFixed(1)} s`)
-  steps.push({ ...step, ms, limitMs: step.isBuild ? 900_000 : Math.max(60_000, 5 * ms) })
+for (const place of chosen) {
+  const path = place.file.replace(/\.ts$/, '.js')
+  place.compiled = ['build/js', 'dist'].map((folder) => join(copy, folder, path))
+  const [made] = place.compiled
+  place.offsets = existsSync(made)
+    ? (offsetsOfLines(readFileSync(made, 'utf8')).get(place.number) ?? [])
+    : []
 }
 
+/** A suite that fails by itself would find everything. Five times what it takes is taken for a hang. */
+const tried = async (step) => {
+  for (const _ of ['once', 'again']) {
+    const folder = mkdtempSync(join(temporary, 'counts-'))
+    const env = part.isOrdered ? {} : { NODE_V8_COVERAGE: folder }
+    const { isPassed, ms } = await runStep(copy, step, { env })
+    const places = placesRun(folder, chosen)
+    rmSync(folder, { recursive: true })
+    if (!isPassed) continue
+    console.log(`${step.name} ${(ms / 1000).toFixed(1)} s`)
+    const limitMs = step.isBuild ? 900_000 : Math.max(60_000, 5 * ms)
+    return { ...step, ms, limitMs, places }
+  }
+  console.log(`${step.name} FAILS WITHOUT ANY CHANGE and is left out`)
+  return undefined
+}
+const waiting = [...part.steps]
+const ready = []
+const tryAll = async () => {
+  for (let step = waiting.shift(); step; step = waiting.shift()) ready.push(await tried(step))
+}
+await Promise.all(Array.from({ length: part.isOrdered ? 1 : jobs }, tryAll))
+const steps = ready.filter((step) => step !== undefined)
+if (part.isOrdered && steps.length < part.steps.length) process.exit(2)
 // What is fast first, where nothing has to be built before.
-if (!steps.some(({ isBuild }) => isBuild)) steps.sort((a, b) => a.ms - b.ms)
+if (!part.isOrdered) steps.sort((a, b) => a.ms - b.ms)
+
+/** What can see a change of a place. */
+const stepsFor = (place) => {
+  const seeing = part.isOrdered ? steps : steps.filter(({ places }) => places.has(place))
+  return seeing.length > 0 ? seeing : steps
+}
+
+const judge = async (place) => {
+  const path = join(copy, place.file)
+  const text = readFileSync(path, 'utf8')
+  const lines = text.split('\n')
+  lines[place.number] = place.line
+  const put = (content) => {
+    writeFileSync(path, content)
+    return part.compile(copy, place.file)
+  }
+  const isOther = await put(lines.join('\n')).catch(() => false)
+  const by = isOther ? await findingStep(copy, stepsFor(place)) : false
+  await put(text)
+  return by
+}
 
 let found = 0
 let broken = 0
 const survivors = []
-for (const [i, { file, number, line, key }] of chosen.entries()) {
-  const path = join(copy, file)
-  const text = readFileSync(path, 'utf8')
-  const lines = text.split('\n')
-  lines[number] = line
-  const put = (content) => {
-    writeFileSync(path, content)
-    part.compile(copy, file, content)
-  }
-  put(lines.join('\n'))
-  const by = await findingStep(copy, steps)
-  put(text)
+for (const [i, place] of chosen.entries()) {
+  const { key, number } = place
+  const began = performance.now()
+  const by = await judge(place)
   const why = explained[key]
   if (by === false) broken++
   else if (by !== undefined) found++
   else survivors.push({ key, why })
   const verdict =
     by === false
-      ? 'does not compile'
+      ? 'does not compile, or to the same'
       : by !== undefined
         ? `found by ${by}`
         : why
           ? `harmless: ${why}`
           : 'SURVIVED'
-  const told = `${i + 1}/${chosen.length} line ${number + 1} ${verdict}\n${key}`
+  const seconds = ((performance.now() - began) / 1000).toFixed(0)
+  const told = `${i + 1}/${chosen.length} line ${number + 1} ${verdict} (${seconds} s)\n${key}`
   console.log(told)
   if (out !== '') appendFileSync(out, `${told}\n`)
 }
