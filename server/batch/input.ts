@@ -77,12 +77,14 @@ const Line = z.object({
 
 type Problem = { readonly code: string; readonly message: string }
 
-type ReadLine = {
+type CheckedLine = {
   readonly customId: string | null
   readonly problem: Problem | undefined
   readonly url: string
   readonly body: Readonly<Record<string, unknown>>
 }
+
+type ReadLine = CheckedLine & { readonly text: string; readonly value: unknown }
 
 const idOf = (value: unknown): string | null => {
   const id =
@@ -90,7 +92,7 @@ const idOf = (value: unknown): string | null => {
   return typeof id === 'string' && id !== '' && id.length <= MAX_ID ? id : null
 }
 
-const bad = (customId: string | null, code: string, message: string): ReadLine => ({
+const bad = (customId: string | null, code: string, message: string): CheckedLine => ({
   customId,
   problem: { code, message },
   url: '',
@@ -98,7 +100,7 @@ const bad = (customId: string | null, code: string, message: string): ReadLine =
 })
 
 /** What a line says. `endpoint`: the only one that it may go to. */
-export const checkLine = (value: unknown, endpoint: string | undefined): ReadLine => {
+export const checkLine = (value: unknown, endpoint: string | undefined): CheckedLine => {
   const customId = idOf(value)
   const read = Line.safeParse(value)
   if (!read.success) {
@@ -125,22 +127,23 @@ export const checkLine = (value: unknown, endpoint: string | undefined): ReadLin
   return { customId, problem: undefined, url, body }
 }
 
-/** The body of a line that is right, as it is written there: a prompt may show its numbers. */
-export const bodyOf = async (bytes: Buffer): Promise<string> => {
-  const text = utf8.decode(bytes)
-  const line = JSON.parse(text)
-  await noteSources(text, line)
-  return jsonOf(line.body)
-}
-
 /** What a line of a batch to `endpoint` says. */
 export const readLine = (bytes: Buffer, endpoint: string): ReadLine => {
+  let text = ''
   let value: unknown
   try {
-    value = JSON.parse(utf8.decode(bytes))
+    text = utf8.decode(bytes)
+    value = JSON.parse(text)
   } catch (error) {
     const why = messageOf(error)
-    return bad(null, 'invalid_json_line', `The line is not JSON in UTF-8: ${why}`)
+    const line = bad(null, 'invalid_json_line', `The line is not JSON in UTF-8: ${why}`)
+    return { ...line, text, value }
   }
-  return checkLine(value, endpoint)
+  return { ...checkLine(value, endpoint), text, value }
+}
+
+/** The body of a line that is right, as it is written there: a prompt may show its numbers. */
+export const bodyOf = async ({ text, value, body }: ReadLine): Promise<string> => {
+  await noteSources(text, value)
+  return jsonOf(body)
 }

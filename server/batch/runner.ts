@@ -70,8 +70,9 @@ const stumble = (state: State, error: unknown, what: string): void => {
 const read = async ({ files }: State, { batch, line }: Waiting): Promise<string | undefined> => {
   try {
     const bytes = await files.read(batch.input, line.at, line.size)
-    const { problem, customId } = readLine(bytes, batch.endpoint)
-    return problem === undefined && customId === line.customId ? await bodyOf(bytes) : undefined
+    const read = readLine(bytes, batch.endpoint)
+    const isSame = read.problem === undefined && read.customId === line.customId
+    return isSame ? await bodyOf(read) : undefined
   } catch (error) {
     if (error instanceof LostFile) return undefined
     throw error
