@@ -16,13 +16,15 @@ const SkillLine = z.looseObject({
   trace: z.string().optional(),
 })
 
-/** A question of MATH500, AIME or GPQA. */
+/** A question as public sets have it: MATH500, AIME, GPQA; GSM8K, MATH and MMLU say their answers in other ways. */
 const CardLine = z.looseObject({
   id: z.union([z.string(), z.number()]).optional(),
   question: z.string().optional(),
   problem: z.string().optional(),
   options: z.union([z.array(z.string()), z.record(z.string(), z.string())]).optional(),
-  answer: z.union([z.string(), z.number()]),
+  choices: z.array(z.string()).optional(),
+  answer: z.union([z.string(), z.number()]).optional(),
+  solution: z.string().optional(),
 })
 
 export type Item = {
@@ -125,6 +127,19 @@ const choices = (options: Options) => {
   return { letters, texts: Array.isArray(options) ? texts : letters.map((one) => options[one]) }
 }
 
+/** The right answer of a line: GSM8K writes its steps before it, MATH puts it into the box of a solution, MMLU counts its
+ * choices from 0. */
+const goldOf = ({ answer, solution, choices }: z.output<typeof CardLine>): string => {
+  if (answer === undefined) {
+    const boxed = solution === undefined ? undefined : lastBoxed(solution)
+    if (boxed === undefined)
+      throw new Error("needs 'answer', or a 'solution' that ends in \\boxed{}")
+    return boxed
+  }
+  if (typeof answer === 'number' && choices !== undefined) return LETTERS[answer] ?? String(answer)
+  return /(?:^|\n)####[ \t]*(\S[^\n]*)\s*$/.exec(String(answer))?.[1] ?? String(answer)
+}
+
 /** The cards' prompts, nemotron-nano's evaluation settings. */
 const cardItem = (
   line: z.output<typeof CardLine>,
@@ -133,12 +148,12 @@ const cardItem = (
   const question = line.question ?? line.problem
   if (question === undefined) throw new Error("needs 'question' (or 'problem')")
   const id = String(line.id ?? number)
-  const gold = String(line.answer)
+  const gold = goldOf(line)
   const ask = (content: string) => [{ role: 'user', content }]
   const common = { id, skill: name, system: '', trace: undefined, isBoxed: true }
   const said = (answer: string, last: RegExp): string | undefined =>
     lastBoxed(answer) ?? (unboxed === 'last' ? lastMatch(answer, last) : undefined)
-  const { options } = line
+  const options = line.options ?? line.choices
   if (options === undefined)
     return {
       ...common,
@@ -197,7 +212,9 @@ export const readItem = (value: unknown, options: CardOptions): Item => {
   const skill = SkillLine.safeParse(value)
   if (skill.success) return skillItem(skill.data, options.number)
   const card = CardLine.safeParse(value)
-  if (card.success) return cardItem(card.data, options)
+  const { question, problem, answer } = card.data ?? {}
+  if (card.success && (question ?? problem ?? answer) !== undefined)
+    return cardItem(card.data, options)
   throw new Error(
     "needs 'skill', 'messages', 'check' and 'gold', or 'question' and 'answer' (and 'options')",
   )

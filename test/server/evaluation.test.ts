@@ -75,6 +75,33 @@ describe('checkers', () => {
     assert.notEqual(normaliseMath('1,00'), normaliseMath('100'))
   })
 
+  it('takes GSM8K, MATH and MMLU as they are published', () => {
+    const judged = (line: object, right: string, wrong: string) => {
+      const item = readItem(line, OPTIONS)
+      assert.equal(item.judge(`It is \\boxed{${right}}.`).right, true, JSON.stringify(line))
+      assert.equal(item.judge(`It is \\boxed{${wrong}}.`).right, false, JSON.stringify(line))
+      return String(item.messages[0]?.content)
+    }
+    judged({ question: 'q', answer: 'She sold 24/2 = <<24/2=12>>12.\n#### 1,012' }, '1012', '12')
+    judged({ question: 'q', answer: '#### -3\n' }, '-3', '3')
+    // Only the last line is the answer's.
+    judged({ question: 'q', answer: '#### 1\nx+1' }, '#### 1\nx+1', '1')
+    const solution = 'So $x=\\boxed{2}$, hence $\\boxed{\\frac{1}{2}}$.'
+    judged({ problem: 'p', level: 'Level 1', solution }, '\\dfrac{1}{2}', '2')
+    judged({ problem: 'p', solution, answer: '7' }, '7', '2')
+    const mmlu = { question: 'q', subject: 's', choices: ['w', 'x', 'y', 'z'] }
+    assert.match(judged({ ...mmlu, answer: 0 }, 'A', 'B'), /A\. w\nB\. x\nC\. y\nD\. z/)
+    judged({ ...mmlu, answer: 3 }, 'D', 'C')
+    judged({ ...mmlu, answer: 'C' }, 'C', 'D')
+    assert.throws(
+      () => readItem({ ...mmlu, answer: 4 }, OPTIONS),
+      /'answer' is 'E', but its options/,
+    )
+    assert.throws(() => readItem({ ...mmlu, answer: -1 }, OPTIONS), /'answer' is '-1', but/)
+    for (const line of [{ problem: 'p', solution: 'none' }, { question: 'q' }])
+      assert.throws(() => readItem(line, OPTIONS), /needs 'answer', or a 'solution' that ends in/)
+  })
+
   it('asks with the card prompts', () => {
     const math = readItem({ problem: '1+1?', answer: 2 }, OPTIONS)
     assert.match(String(math.messages[0]?.content), /\\boxed\{\}\.\nQuestion: 1\+1\?$/)
