@@ -27,6 +27,15 @@ export class EngineFailure extends Error {
 export const messageOf = (error: unknown): string =>
   error instanceof Error ? error.message : String(error)
 
+/** Says which setting the failure of `work` is about. */
+export const about = async <T>(setting: string, work: Promise<T>): Promise<T> => {
+  try {
+    return await work
+  } catch (error) {
+    throw new Error(`${setting} ${messageOf(error)}`, { cause: error })
+  }
+}
+
 /** What the system says about a file, and what can be done. */
 const HELP: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such file or folder',

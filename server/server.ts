@@ -10,7 +10,7 @@ import type { Server, ServerConfig } from './api/server.js'
 import { isStalled, watchStalls } from './api/stall.js'
 import { batchable, createApp, routes } from './app.js'
 import { type Batches, openBatches } from './batch/batches.js'
-import { fileError, messageOf } from './failure.js'
+import { about, fileError, messageOf } from './failure.js'
 import { BODY_TIME, createBodies } from './http/body.js'
 import { isLoopback } from './http/door.js'
 import { type Listening, listen } from './http/listen.js'
@@ -261,7 +261,10 @@ const loadOne = async (
   const folder = await fetchModel(one.model, progress, tell)
   const draft = one.draft_model
   if (draft !== undefined) say(`${name}: finding the files of its draft model`)
-  const draftFolder = draft === undefined ? undefined : await fetchModel(draft, progress, tell)
+  const draftFolder =
+    draft === undefined
+      ? undefined
+      : await about('--draft-model', fetchModel(draft, progress, tell))
   say(`${name}: reading its tokenizer`)
   const model = await loadModel({
     settings: one,

@@ -136,7 +136,7 @@ export const addBatchCommand = (program: Command): void => {
   addOutput(command, 'JSONL with a response or an error for each line')
     .option(
       '--model <folder or id>',
-      'model to load, repeatable; default: the embedded ones',
+      'model to load, repeatable; default: NEMOTRON_MODEL, else the embedded ones',
       collect,
     )
     .option('--url <url>', 'use this server instead, such as http://127.0.0.1:8000/v1')

@@ -1,7 +1,7 @@
 // `nemotron-server check`: what a quantisation or a rounding costs in accuracy.
 
 import { type Command, Option } from 'commander'
-import { messageOf } from '../failure.js'
+import { about, messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import {
   type Choices,
@@ -13,17 +13,20 @@ import {
   referenceOn,
 } from '../model/accuracy.js'
 import { findFolder } from '../model/fetch.js'
+import { withFlags } from '../model/option-flags.js'
+import type { Settings } from '../settings/options.js'
+import { readSettings } from '../settings/read.js'
 import { createProgress } from '../terminal.js'
 import { positiveInteger } from './flags.js'
 import { print } from './print.js'
 
 type Flags = {
-  readonly dtype: Choices['dtype']
-  readonly kvCacheDtype: Choices['kvCacheDtype']
-  readonly exactActivations: 'on' | 'off'
-  readonly fp8Activations: 'on' | 'off'
+  readonly dtype?: string
+  readonly kvCacheDtype?: string
+  readonly exactActivations?: string
+  readonly fp8Activations?: string
   readonly against?: string
-  readonly device: 'cpu' | 'cuda'
+  readonly device?: string
   readonly threads?: number
   readonly json?: boolean
 }
@@ -37,11 +40,25 @@ const folderOf = async (name: string): Promise<string> => {
   return folder
 }
 
-const choicesOf = (flags: Flags): Choices => ({
-  dtype: flags.dtype,
-  kvCacheDtype: flags.kvCacheDtype,
-  exactActivations: flags.exactActivations === 'on',
-  fp8Activations: flags.fp8Activations === 'on',
+/** Of `serve`, by its variables too. */
+const settingsOf = (flags: Flags): Settings =>
+  readSettings(
+    {
+      dtype: flags.dtype,
+      kv_cache_dtype: flags.kvCacheDtype,
+      exact_activations: flags.exactActivations,
+      fp8_activations: flags.fp8Activations,
+      device: flags.device,
+      threads: flags.threads?.toString(),
+    },
+    process.env,
+  )
+
+const choicesOf = (settings: Settings): Choices => ({
+  dtype: settings.dtype,
+  kvCacheDtype: settings.kv_cache_dtype,
+  exactActivations: settings.exact_activations,
+  fp8Activations: settings.fp8_activations,
 })
 
 /** For people. */
@@ -68,17 +85,20 @@ const keep = async (receipt: Receipt): Promise<void> => {
 }
 
 const check = async (name: string, flags: Flags): Promise<void> => {
-  const choices = choicesOf(flags)
-  const isReference = JSON.stringify(choices) === JSON.stringify(referenceOn(flags.device))
+  const settings = settingsOf(flags)
+  const choices = choicesOf(settings)
+  const device = settings.device === 'cuda' ? 'cuda' : 'cpu'
+  const isReference = JSON.stringify(choices) === JSON.stringify(referenceOn(device))
   if (isReference && flags.against === undefined)
     throw new Error(
       'nothing to compare: choose --dtype or another of the flags that change numbers, or name the original with --against',
     )
   const folder = await folderOf(name)
-  const against = flags.against === undefined ? folder : await folderOf(flags.against)
+  const against =
+    flags.against === undefined ? folder : await about('--against', folderOf(flags.against))
   const progress = createProgress()
   try {
-    const { device, threads } = flags
+    const { threads } = settings
     const say = (text: string) => {
       progress.finish()
       tell(text)
@@ -96,7 +116,7 @@ const check = async (name: string, flags: Flags): Promise<void> => {
 }
 
 const choice = (flags: string, text: string, values: readonly string[], standard: string) =>
-  new Option(flags, text).choices(values).default(standard)
+  new Option(flags, `${text} (default: ${standard})`).choices(values)
 const SWITCH = ['on', 'off']
 
 export const addCheckCommand = (program: Command): void => {
@@ -119,7 +139,7 @@ export const addCheckCommand = (program: Command): void => {
       try {
         await check(name, flags)
       } catch (error) {
-        tell(`error: ${messageOf(error)}`)
+        tell(`error: ${withFlags(messageOf(error))}`)
         process.exitCode = 1
       }
     })

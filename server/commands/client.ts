@@ -9,7 +9,8 @@ import { z } from 'zod'
 import { messageOf } from '../failure.js'
 import { jsonOf } from '../json-source.js'
 import type { Serving, startServer } from '../server.js'
-import { type FlagValues, readSettings } from '../settings/read.js'
+import { ownSettings } from '../settings/own.js'
+import type { FlagValues } from '../settings/read.js'
 import { createProgress } from '../terminal.js'
 
 export type Target = {
@@ -62,7 +63,7 @@ type TargetOptions = {
   /** Base URL with its /v1, as OpenAI clients take it. */
   readonly url?: string | undefined
   readonly apiKey?: string | undefined
-  /** Models to serve when there is no URL; empty: the embedded ones. */
+  /** Models to serve when there is no URL; empty: those of NEMOTRON_MODEL, else the embedded ones. */
   readonly model: readonly string[]
   readonly tell: (text: string) => void
 }
@@ -226,7 +227,7 @@ export const startOwn = async (
   flags: FlagValues,
   options: Pick<Parameters<typeof startServer>[0], 'log' | 'progress' | 'tell'>,
 ): Promise<Serving> => {
-  const settings = readSettings({ ...flags, port: '0' }, {})
+  const settings = ownSettings(flags, process.env)
   const server = await import('../server.js')
   return server.startServer({ settings, ...options })
 }

@@ -315,7 +315,11 @@ export const addEvalCommand = (program: Command): void => {
       '[files...]',
       'JSONL: items of our skills, or question and answer (and options), whose answer is wanted in \\boxed{}; - for standard input; default: the embedded set',
     )
-    .option('--model <folder or id>', 'model to load; default: the embedded ones', collect)
+    .option(
+      '--model <folder or id>',
+      'model to load; default: NEMOTRON_MODEL, else the embedded ones',
+      collect,
+    )
     .option('--url <url>', 'ask this server instead, such as http://127.0.0.1:8000/v1')
     .option('--api-key <key>', 'for --url', process.env.OPENAI_API_KEY)
     .option('--name <model>', 'which of its models; default: the first')

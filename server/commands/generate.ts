@@ -221,7 +221,7 @@ export const addGenerateCommand = (program: Command): void => {
     .command('generate')
     .description('Answer a prompt as `serve` would, and stream the text to the terminal.')
     .argument('<prompt>', "a user's message; -: standard input")
-    .option('--model <folder or id>', 'default: the embedded chat model')
+    .option('--model <folder or id>', 'default: NEMOTRON_MODEL, else the embedded chat model')
     .option('--raw', 'continue the text instead; names such as <|eot_id|> in it are parsed')
     .option('--system <text>', 'what the model is told before')
     .option('--reasoning-effort <effort>', 'none: no thinking; high: thinking; default: off')

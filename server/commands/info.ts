@@ -3,10 +3,11 @@
 import { statSync } from 'node:fs'
 import type { Command } from 'commander'
 import { type CpuNeed, type GpuFit, loadAddon, type NativeModelInfo } from '../engine/addon.js'
-import { messageOf } from '../failure.js'
+import { about, messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { findFolder } from '../model/fetch.js'
 import { namesOfModel } from '../model/identity.js'
+import { withFlags } from '../model/option-flags.js'
 import { findEntry, type RegistryEntry } from '../model/registry.js'
 import { isGguf } from '../tokenizer/gguf.js'
 import { bytesText, countText } from './amounts.js'
@@ -90,7 +91,7 @@ type Asked = { readonly json: boolean; readonly draft: string | undefined }
 const folderInfo = (name: string, folder: string, { json, draft }: Asked): string => {
   const entry = findEntry(namesOfModel(name, folder))
   const info = loadAddon().modelInfo(folder, entry?.reward?.rows ?? [], draft)
-  if ('code' in info) throw new Error(info.message)
+  if ('code' in info) throw new Error(withFlags(info.message))
   if (json) return `${JSON.stringify(info, null, 2)}\n`
   const stored = info.config.quantization === 'none' ? info.config.dtype.toLowerCase() : 'fp8'
   const lines = facts(info, entry).map(([name = '', value = '']) => `${name.padEnd(14)}${value}`)
@@ -100,7 +101,7 @@ const folderInfo = (name: string, folder: string, { json, draft }: Asked): strin
 const useOfGguf = (path: string, draft: string | undefined): GgufUse => {
   if (!isGguf(path)) return { served: false, why: 'the name of a GGUF file ends in .gguf.' }
   const info = loadAddon().modelInfo(path, findEntry(namesOfModel(path))?.reward?.rows ?? [], draft)
-  if ('code' in info) return { served: false, why: info.message }
+  if ('code' in info) return { served: false, why: withFlags(info.message) }
   const { gpus, cpu, widenedOnCpu } = info
   return { served: true, gpus, cpu, widenedOnCpu }
 }
@@ -127,7 +128,8 @@ const foundFolder = async (name: string): Promise<string> => {
 type Options = { readonly json?: boolean; readonly draftModel?: string }
 
 const infoOf = async (name: string, { json = false, draftModel }: Options): Promise<string> => {
-  const draft = draftModel === undefined ? undefined : await foundFolder(draftModel)
+  const draft =
+    draftModel === undefined ? undefined : await about('--draft-model', foundFolder(draftModel))
   if (isFile(name)) return fileInfo(name, { json, draft })
   return folderInfo(name, await foundFolder(name), { json, draft })
 }

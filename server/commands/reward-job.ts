@@ -275,7 +275,7 @@ export const addJobCommand = <F extends JobFlags>(
   )
     .option(
       '--model <folder or id>',
-      'model to load, repeatable; default: the embedded ones',
+      'model to load, repeatable; default: NEMOTRON_MODEL, else the embedded ones',
       collect,
     )
     .option('--url <url>', 'use this server instead, such as http://127.0.0.1:8000/v1')

@@ -90,6 +90,31 @@ const OPTIONS: Checks<EngineOptions> = {
   onPlan: callback,
 }
 
+const OPTION_NAMES = (Object.keys(OPTIONS) as (keyof EngineOptions)[]).map((option) => ({
+  option,
+  native: option.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+}))
+
+/** A name that is also a word of English names an option only where it begins a message. */
+const NAMED = new RegExp(
+  OPTION_NAMES.map(({ option, native }) =>
+    native === option && option !== 'dtype'
+      ? `^${option}(?=:)`
+      : `(?<![\\w/.-])(?:${option}|${native})(?![\\w/-])`,
+  ).join('|'),
+  'g',
+)
+
+/** What an engine says of its options, by the names that whoever reads it gave them by. */
+export const withOptionNames = (
+  message: string,
+  nameOf: (option: keyof EngineOptions) => string,
+): string =>
+  message.replace(NAMED, (found) => {
+    const one = OPTION_NAMES.find(({ option, native }) => found === option || found === native)
+    return one === undefined ? found : nameOf(one.option)
+  })
+
 const SAMPLING: Checks<Sampling> = {
   maxTokens: number,
   minTokens: number,

@@ -2,7 +2,7 @@
 
 import { setMaxListeners } from 'node:events'
 import { stat } from 'node:fs/promises'
-import { EngineFailure } from '../failure.js'
+import { type EngineError, EngineFailure } from '../failure.js'
 import { isGguf } from '../tokenizer/gguf.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import type { Tokenizer } from '../tokenizer/types.js'
@@ -20,6 +20,7 @@ import {
   checkPauseMode,
   checkRequest,
   checkText,
+  withOptionNames,
 } from './check-call.js'
 import { createDispatcher } from './dispatch.js'
 import { fingerprint } from './fingerprint.js'
@@ -46,7 +47,7 @@ const invalid = (message: string) => new EngineFailure({ code: 'invalid_argument
 /** A folder, or a GGUF file; throws an EngineFailure for anything else. */
 export const checkFolder = async (
   folder: string | undefined,
-  field: 'model' | 'draft_model' = 'model',
+  field: 'model' | 'draftModel' = 'model',
 ): Promise<string> => {
   if (folder === undefined || folder === '')
     throw invalid(`${field} must be the path of a Hugging Face folder`)
@@ -71,11 +72,11 @@ const checkVocabulary = (model: string, tokenizer: Tokenizer, config: NativeConf
 const checkDraft = async (options: EngineOptions, tokenizer: Tokenizer): Promise<void> => {
   const { model, draftModel } = options
   if (draftModel === undefined) return
-  const folder = await checkFolder(draftModel, 'draft_model')
+  const folder = await checkFolder(draftModel, 'draftModel')
   const draft = await loadTokenizer(folder)
   const wrong = (what: string) =>
     invalid(
-      `draft_model ${draftModel}: ${what}; it can draft for ${model} only with the same token ids`,
+      `draftModel ${draftModel}: ${what}; it can draft for ${model} only with the same token ids`,
     )
   const shown = (of: Tokenizer, id: number) => JSON.stringify(of.decode([id]))
   for (let id = 0; id < Math.min(draft.vocabSize, tokenizer.vocabSize); id++) {
@@ -217,11 +218,15 @@ const onAbort = (signal: AbortSignal | undefined, abort: () => void): (() => voi
   return () => signal.removeEventListener('abort', abort)
 }
 
+/** What the engine says names its options as C++ does. */
+const failureOf = ({ code, message }: EngineError): EngineFailure =>
+  new EngineFailure({ code, message: withOptionNames(message, (option) => option) })
+
 const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
   const addon = loadAddon()
   const { model } = options
   const described = addon.modelInfo(model, options.rewardRows ?? [])
-  if ('code' in described) throw new EngineFailure(described)
+  if ('code' in described) throw failureOf(described)
   checkVocabulary(model, tokenizer, described.config)
   const dtype = checkedDtype(options, described.config)
   await checkDraft(options, tokenizer)
@@ -254,7 +259,7 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
       },
     )
     .catch((error) => {
-      throw error instanceof Error ? error : new EngineFailure(error)
+      throw error instanceof Error ? error : failureOf(error)
     })
   if (fault !== undefined) {
     await native.close()

@@ -2,7 +2,7 @@
 
 import { openEngine } from '../engine/engine.js'
 import type { Engine, EngineOptions, LoadProgress, MemoryPlan } from '../engine/types.js'
-import { EngineFailure, messageOf } from '../failure.js'
+import { about, EngineFailure, messageOf } from '../failure.js'
 import type { Metrics } from '../metrics/metrics.js'
 import { BUILT_IN, fittingTemplate } from '../prompt/builtin-templates.js'
 import { createTemplate, knowsTools } from '../prompt/template.js'
@@ -13,6 +13,7 @@ import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import { createGrammars } from './grammars.js'
 import { defaultName, namesOfModel, soundsLikeReward } from './identity.js'
+import { flagFailure } from './option-flags.js'
 import { createPace } from './pace.js'
 import { openPackage, type Package } from './package.js'
 import { findEntry, makeProfile, type RegistryEntry } from './registry.js'
@@ -46,9 +47,7 @@ const findTemplate = async (
 ): Promise<TemplateSource> => {
   const { file } = settings
   if (file !== undefined) {
-    const source = await readText(file).catch((error) => {
-      throw new Error(`chat_template: ${messageOf(error)}`, { cause: error })
-    })
+    const source = await about('--chat-template', readText(file))
     return { source, from: file, own: true }
   }
   const own = await files.template()
@@ -175,7 +174,7 @@ export const checkDraftNames = (names: readonly string[]): void => {
   if (entry?.reward?.rows === undefined) return
   throw new EngineFailure({
     code: 'invalid_argument',
-    message: `draft_model ${names[0]}: is the reward model ${entry.name}, which writes no text; expected a model that does`,
+    message: `draftModel ${names[0]}: is the reward model ${entry.name}, which writes no text; expected a model that does`,
   })
 }
 
@@ -201,6 +200,24 @@ type LoadOptions = {
   readonly hooks: LoadHooks
 }
 
+/** The engine of a model; what is wrong with its options is told as settings. */
+const openFrom = async (
+  options: LoadOptions,
+  rewardRows: readonly number[] | undefined,
+  tokenizer: Tokenizer,
+): Promise<Engine> => {
+  const { settings, draftFolder, hooks } = options
+  const { draft_model: draft } = settings
+  const { onProgress, onPlan } = hooks
+  try {
+    if (draft !== undefined) checkDraftNames(namesOfModel(draft, draftFolder ?? draft))
+    const engine = { ...engineOptions(options, rewardRows), onProgress, onPlan }
+    return await openEngine(engine, tokenizer)
+  } catch (error) {
+    throw flagFailure(error)
+  }
+}
+
 export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
   const { settings, folder, metrics, hooks } = options
   const [id = defaultName(settings.model, folder), ...aliases] = settings.names
@@ -212,17 +229,8 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     tokenizer,
     hooks.warn,
   )
-  if (settings.draft_model !== undefined)
-    checkDraftNames(namesOfModel(settings.draft_model, options.draftFolder ?? settings.draft_model))
   const reward = rewardSettings(settings.reward, profile.entry)
-  const engine = await openEngine(
-    {
-      ...engineOptions(options, reward?.rows),
-      onProgress: hooks.onProgress,
-      onPlan: hooks.onPlan,
-    },
-    tokenizer,
-  )
+  const engine = await openFrom(options, reward?.rows, tokenizer)
   const doubt = rewardDoubt(engine, reward, names)
   if (doubt !== undefined) hooks.warn(doubt)
   const readout = await openReadout(engine, reward)

@@ -257,6 +257,48 @@ describe('nemotron-server', () => {
     assert.ok(out.includes(said), out)
   })
 
+  test('a variable with a wrong value is refused by every command that loads a model', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'nemotron-variables-'))
+    const [lines, pairs, batch] = ['lines', 'pairs', 'batch'].map((name) => join(folder, name))
+    writeFileSync(`${lines}`, '{"messages": [{"role": "user", "content": "a"}], "response": "b"}\n')
+    writeFileSync(`${pairs}`, '{"prompt": "a"}\n')
+    const body = { messages: [{ role: 'user', content: 'a' }] }
+    const line = { custom_id: 'a', method: 'POST', url: '/v1/chat/completions', body }
+    writeFileSync(`${batch}`, `${JSON.stringify(line)}\n`)
+    const env = { NEMOTRON_THREADS: 'x' }
+    for (const args of [
+      ['serve'],
+      ['generate', 'a'],
+      ['score', `${lines}`, '-o', '-'],
+      ['generate-pairs', `${pairs}`, '-o', '-'],
+      ['eval'],
+      ['batch', `${batch}`, '-o', '-'],
+      ['check', model, '--dtype', 'int8'],
+    ]) {
+      const { code, out, err } = await cli(args, { env })
+      assert.equal(code, 1, args[0])
+      assert.equal(out, '', args[0])
+      assert.match(err, /^error: NEMOTRON_THREADS must be a whole number; found "x"$/m)
+    }
+    rmSync(folder, { recursive: true })
+  })
+
+  test('a model that is not there is said with the flag that names it', async () => {
+    for (const [args, message] of [
+      [['serve', '--port', '0', '--model', model, '--draft-model', '/no'], '--draft-model /no: '],
+      [['info', model, '--draft-model', '/no'], '--draft-model /no: '],
+      [['check', model, '--dtype', 'int8', '--against', '/no'], '--against /no: '],
+      [
+        ['serve', '--port', '0', '--model', model, '--chat-template', '/no'],
+        '--chat-template /no cannot be read',
+      ],
+    ] as const) {
+      const { code, err } = await cli(args)
+      assert.equal(code, 1)
+      assert.ok(err.includes(`error: ${message}`), err)
+    }
+  })
+
   const wrong: [string, readonly string[], RegExp][] = [
     [
       'a name in a folder that is here',

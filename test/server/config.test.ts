@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { FLAGS } from '../../server/settings/options.js'
+import { ownSettings } from '../../server/settings/own.js'
 import {
   ConfigError,
   modelSettings,
@@ -17,6 +18,60 @@ const file = (content: unknown): string => {
   writeFileSync(path, typeof content === 'string' ? content : JSON.stringify(content))
   return path
 }
+
+describe("settings of a command's own server", () => {
+  test('are what the variables and the file say of models, not of the door', () => {
+    const config = file({ kv_cache_memory: '1GiB', models: [{ model: 'a', dtype: 'fp8' }] })
+    const env = {
+      NEMOTRON_CONFIG: config,
+      NEMOTRON_THREADS: '3',
+      NEMOTRON_DEVICE: 'cpu',
+      NEMOTRON_HOST: '0.0.0.0',
+      NEMOTRON_PORT: '80',
+      NEMOTRON_API_KEY: 'key',
+      NEMOTRON_ALLOWED_ORIGINS: '*',
+      NEMOTRON_ALLOWED_HOSTS: 'a.example',
+      NEMOTRON_STRICT_PARAMS: 'on',
+      NEMOTRON_DATA_DIR: '/data',
+      NEMOTRON_RELOAD_FROM: '/models',
+      NEMOTRON_ALLOW_PAUSE: 'on',
+      NEMOTRON_REQUEST_TIMEOUT: '1',
+      NEMOTRON_DRAIN_DELAY: '5',
+      NEMOTRON_DRAIN_TIMEOUT: '5',
+      NEMOTRON_TLS_CERT: 'cert',
+      NEMOTRON_TLS_KEY: 'key',
+    }
+    const { models, kv_cache_memory, threads, device, ...rest } = ownSettings({}, env)
+    assert.deepEqual(models, [{ model: 'a', dtype: 'fp8' }])
+    assert.deepEqual([kv_cache_memory, threads, device], [1024 ** 3, 3, 'cpu'])
+    const standard = readSettings({ port: '0' }, {})
+    assert.equal(JSON.stringify({ ...standard, ...rest }), JSON.stringify(standard))
+    assert.equal(ownSettings({ threads: '2' }, env).threads, 2)
+  })
+
+  test('a model of a flag takes the place of all others, and of their names', () => {
+    const env = {
+      NEMOTRON_MODEL: 'x,y',
+      NEMOTRON_SERVED_MODEL_NAME: 'one,two',
+      NEMOTRON_CONFIG: file({ models: [{ model: 'a', dtype: 'fp8' }, { model: 'b' }] }),
+    }
+    const namesOf = (model: readonly string[]) =>
+      modelSettings(ownSettings({ model }, env)).map((one) => [one.model, one.names, one.dtype])
+    assert.deepEqual(namesOf([]), [
+      ['x', ['one'], 'auto'],
+      ['y', ['two'], 'auto'],
+    ])
+    assert.deepEqual(namesOf(['a']), [['a', [], 'fp8']])
+    assert.deepEqual(namesOf(['c']), [['c', [], 'auto']])
+  })
+
+  test('what is wrong is refused by the name of its variable', () => {
+    assert.throws(
+      () => ownSettings({}, { NEMOTRON_THREADS: 'x' }),
+      /^Error: NEMOTRON_THREADS must be a whole number; found "x"$/,
+    )
+  })
+})
 
 describe('settings', () => {
   test('the defaults', () => {

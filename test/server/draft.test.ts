@@ -80,18 +80,15 @@ describe('a draft model', { skip }, () => {
   })
 
   test('what cannot draft is refused with what would be right', async () => {
-    await refused({ draftModel: '/nowhere' }, /^draft_model \/nowhere is not there/)
-    await refused(
-      { draftModel: reward },
-      /^draft_model .*: is the reward model .*, which writes no/,
-    )
+    await refused({ draftModel: '/nowhere' }, /^draftModel \/nowhere is not there/)
+    await refused({ draftModel: reward }, /^draftModel .*: is the reward model .*, which writes no/)
     await refused(
       { model: reward, draftModel: folder },
-      /draft_model: a reward model scores and draws nothing .* serve it without/,
+      /^draftModel: a reward model scores and draws nothing .* serve it without/,
     )
     await refused(
       { draftModel: chatCheckpoint() },
-      /^draft_model .*: token \d+ is .*, expected .*; it can draft for .* with the same token ids/,
+      /^draftModel .*: token \d+ is .*, expected .*; it can draft for .* with the same token ids/,
     )
     const swapped = withTokenizer((text) => {
       const tokenizer = JSON.parse(text)
@@ -105,11 +102,11 @@ describe('a draft model', { skip }, () => {
     await refused({ draftModel: swapped }, /: token \d+ is "b", expected "a"; it can draft for/)
     await refused(
       { draftModel: folder, draftTokens: 33 },
-      /draft_tokens: found 33, expected 1 to 32/,
+      /^draftTokens: found 33, expected 1 to 32/,
     )
     await refused(
       { draftModel: folder, tensorParallelSize: 3 },
-      /tensor_parallel_size: found 3, expected 1, 2, 4/,
+      /^tensorParallelSize: found 3, expected 1, 2, 4/,
     )
   })
 })

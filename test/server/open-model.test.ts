@@ -139,7 +139,7 @@ describe('the template that is served', () => {
     assert.deepEqual([given.render(), given.warnings], ['given', []])
     await assert.rejects(
       open('x', join(folder, 'nowhere')),
-      /^Error: chat_template: .*nowhere cannot be read: there is no/,
+      /^Error: --chat-template .*nowhere cannot be read: there is no/,
     )
 
     rmSync(join(folder, 'chat_template.jinja'))

@@ -51,7 +51,7 @@ describe('tensor parallelism', { skip }, () => {
   test('a number of ranks that cannot hold the model is refused with those that can', async () => {
     await assert.rejects(openEngine({ ...options, tensorParallelSize: 3 }), (error) => {
       assert.ok(error instanceof EngineFailure)
-      assert.match(error.message, /tensor_parallel_size: found 3, expected 1, 2, 4 \(4 query heads/)
+      assert.match(error.message, /^tensorParallelSize: found 3, expected 1, 2, 4 \(4 query heads/)
       return true
     })
   })
@@ -138,7 +138,7 @@ describe('tensor parallelism over HTTP', { skip }, () => {
   test('a number of ranks that cannot hold the model ends the start, by the numbers that can', async () => {
     await assert.rejects(
       startReal({ tensor_parallel_size: 3, models: [{ model: folder }] }),
-      /tensor_parallel_size: found 3, expected 1, 2, 4 \(4 query heads/,
+      /^EngineFailure: --tensor-parallel-size: found 3, expected 1, 2, 4 \(4 query heads/,
     )
   })
 })
