@@ -353,6 +353,16 @@ describe('generating', () => {
     ['flat bad words', { sampling: { badWordIds: [5] } } as object, /badWordIds must be a list/],
     ['a bias that is no Map', { sampling: { logitBias: { 5: 1 } } } as object, /logitBias .* Map/],
     [
+      'a bias of a text',
+      { sampling: { logitBias: new Map([['5', 1]]) } } as object,
+      /logitBias must be a Map from token ids to numbers/,
+    ],
+    [
+      'a bias by a text',
+      { sampling: { logitBias: new Map([[5, '1']]) } } as object,
+      /logitBias must be a Map from token ids to numbers/,
+    ],
+    [
       'text for a seed',
       { sampling: { seed: 'x' } } as object,
       /seed must be an integer of 64 bits, found "x"/,

@@ -367,6 +367,12 @@ describe('other tokenizers', () => {
       code: 'not_found',
       message: /tokenizer.json/,
     })
+    for (const one of [['a'], ['a', '0'], [0, 'a'], 'a', { a: 0 }, ['a', null]])
+      await assert.rejects(
+        loadTokenizer(tokenizerFolder({ model: { type: 'Unigram', vocab: [['b', -1], one] } })),
+        { code: 'invalid_argument', message: /model.vocab: expected an object, or a list of/ },
+        JSON.stringify(one),
+      )
     await assert.rejects(loadTokenizer(tokenizerFolder({ model: { vocab: 5 } })), {
       code: 'invalid_argument',
       message: /tokenizer.json: model.vocab: expected an object/,

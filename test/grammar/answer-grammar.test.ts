@@ -405,6 +405,10 @@ describe('schemas that are refused', () => {
     [{ dependentSchemas: ['a'] }, /at '#\/dependentSchemas': .* is an object/],
     [{ type: 'string', maxLenght: 3 }, /at '#\/maxLenght': there is no keyword .* 'maxLength'/],
     [{ type: 'string', maxlength: 3 }, /at '#\/maxlength': .* 'maxLength' may be meant/],
+    [{ type: 'string', mxaLength: 3 }, /at '#\/mxaLength': .* 'maxLength' may be meant/],
+    [{ type: 'string', maxLengths: 3 }, /at '#\/maxLengths': .* 'maxLength' may be meant/],
+    [{ type: 'string', maxLngth: 3 }, /at '#\/maxLngth': .* 'maxLength' may be meant/],
+    [{ type: 'string', maxLemgth: 3 }, /at '#\/maxLemgth': .* 'maxLength' may be meant/],
     [{ type: 'array', contains: {} }, /at '#\/contains': .* is not supported: use 'items'/],
     [{ properties: { 'a/b': { minimun: 3 } } }, /at '#\/properties\/a~1b\/minimun'/],
     [{ type: 'strin' }, /at '#\/type': a type is one of/],
@@ -425,6 +429,9 @@ describe('schemas that are refused', () => {
     [false, /no value at all/],
     [self, /no value at all/],
     [{ const: 2 ** 60 }, /beyond 9007199254740991/],
+    [{ const: { a: [2 ** 60] } }, /beyond 9007199254740991/],
+    [{ enum: ['a', { b: -(2 ** 53) }] }, /beyond 9007199254740991/],
+    [{ examples: Array.from({ length: 50_000 }, () => 0) }, /more than 50000 parts/],
     [{ enum: Array.from({ length: 100_000 }, (_, i) => `v${i}`) }, /more than (10000|50000)/],
     [deep, /nested deeper than 128/],
     [{ type: 'string', minLength: 1e9 }, /at most 100000/],
@@ -468,6 +475,12 @@ describe('schemas that are refused', () => {
   ]
   for (const [schema, why] of CASES)
     test(String(why), () => assert.match(schemaRefusal(schema), why))
+})
+
+test('a name that is no keyword, and not nearly one, says nothing', () => {
+  // Two letters exchanged make neither of these; so some begin as a keyword would go on.
+  for (const name of ['initial', 'aplha', 'ordering', 'maxLines', 'minWords', 'maxlne', 'ui'])
+    assert.deepEqual(admitted({ type: 'integer', [name]: 3 }, [1, 'x']), [1], name)
 })
 
 test('references go to a place, an anchor, or under the name of the whole schema', () => {

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import OpenAI from 'openai'
 import { routes } from '../../server/app.js'
@@ -171,6 +173,53 @@ describe('models, tokens, metrics, pages', () => {
     )
     assert.match(text, /inter_token_latency_seconds_bucket\{[^}]*le="\+Inf"\} [1-9]/)
     for (const line of text.split('\n')) assert.match(line, /^(#.*|[\w:]+(\{.*\})? [-+\w.]+|)$/)
+  })
+
+  test('what is read twice is counted once, and the process says what it uses', async (t) => {
+    const one = await startHarness({ dataDir: mkdtempSync(join(tmpdir(), 'nemotron-meta-')) })
+    t.after(() => one.close())
+    const drafts = {
+      grammar: { drafted: 5, accepted: 4 },
+      lookup: { drafted: 7, accepted: 6 },
+      model: { drafted: 9, accepted: 8 },
+    }
+    Object.assign(one.engine.override, { missNeverSeen: 3, missEvicted: 2, missSalt: 1, drafts })
+    assert.equal((await one.post('/v1/chat/completions', chatBody())).status, 200)
+    const read = async () => {
+      const text = await (await fetch(`${one.url}/metrics`)).text()
+      const lines = text.split('\n').filter((line) => /^[a-z]/.test(line))
+      return new Map(lines.map((line) => [line.split(' ')[0], Number(line.split(' ')[1])]))
+    }
+    const used = () => {
+      const { user, system } = process.cpuUsage()
+      return (user + system) / 1e6
+    }
+    const before = used()
+    const [first, second] = [await read(), await read()]
+    const after = used()
+    const counted = /^(?!http_|process_)\w*(?::\w+)?_(?:total|sum|count|bucket)(?:\{|$)/
+    const names = [...second.keys()].filter((name) => counted.test(name ?? ''))
+    assert.ok(names.length > 100)
+    for (const name of names) assert.equal(second.get(name), first.get(name), name)
+    const labels = 'model_name="tiny-reasoner",engine="0"'
+    for (const [name, value] of [
+      [`nemotron:prefix_cache_misses_total{${labels},reason="never_seen"}`, 3],
+      [`nemotron:prefix_cache_misses_total{${labels},reason="evicted"}`, 2],
+      [`nemotron:prefix_cache_misses_total{${labels},reason="salt"}`, 1],
+      [`nemotron:drafted_tokens_total{${labels},source="model"}`, 9],
+      [`nemotron:accepted_tokens_total{${labels},source="lookup"}`, 6],
+    ] as const)
+      assert.equal(second.get(name), value, name)
+    const processor = [first, second].map((all) => all.get('process_cpu_seconds_total'))
+    const rising = [before, ...processor, after]
+    assert.deepEqual(
+      rising.toSorted((a = 0, b = 0) => a - b),
+      rising,
+    )
+    const resident = second.get('process_resident_memory_bytes') ?? 0
+    assert.ok(Math.abs(resident / process.memoryUsage.rss() - 1) < 0.5, `${resident}`)
+    const began = Date.now() / 1000 - process.uptime()
+    assert.ok(Math.abs((second.get('process_start_time_seconds') ?? 0) - began) < 5)
   })
 
   test('the description is whole and the page loads nothing from elsewhere', async () => {
