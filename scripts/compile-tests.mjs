@@ -7,13 +7,13 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { transform } from 'esbuild'
 
-const root = fileURLToPath(new URL('..', import.meta.url))
-const made = join(root, 'build/js')
+const here = fileURLToPath(new URL('..', import.meta.url))
+const madeIn = (root) => join(root, 'build/js')
 
 const filesUnder = (folder, end) =>
   readdirSync(folder, { recursive: true }).filter((path) => path.endsWith(end))
 
-const sources = () =>
+const sources = (root) =>
   ['server', 'test', 'bench'].flatMap((room) =>
     filesUnder(join(root, room), '.ts').map((path) => join(room, path)),
   )
@@ -26,8 +26,8 @@ const readIfThere = (file) => {
   }
 }
 
-/** Returns the path of its JavaScript below build/js. */
-export const compile = async (source) => {
+/** `source`: a path below `root`. Returns that of its JavaScript below build/js. */
+export const compile = async (root, source) => {
   const file = join(root, source)
   const { code } = await transform(readFileSync(file, 'utf8'), {
     loader: 'ts',
@@ -39,7 +39,7 @@ export const compile = async (source) => {
     sourcesContent: false,
   })
   const path = source.replace(/\.ts$/, '.js')
-  const out = join(made, path)
+  const out = join(madeIn(root), path)
   // What is the same stays as it is: another run may be reading it.
   if (readIfThere(out) !== code) {
     mkdirSync(dirname(out), { recursive: true })
@@ -48,10 +48,11 @@ export const compile = async (source) => {
   return path
 }
 
-/** Returns the folder in which `test/x.test.ts` is `test/x.test.js`. */
-export const compileTests = async () => {
+/** `root`: this checkout, or a copy. Returns the folder in which `test/x.test.ts` is `test/x.test.js`. */
+export const compileTests = async (root = here) => {
+  const made = madeIn(root)
   mkdirSync(made, { recursive: true })
-  const current = new Set(await Promise.all(sources().map(compile)))
+  const current = new Set(await Promise.all(sources(root).map((source) => compile(root, source))))
   for (const path of filesUnder(made, '.js')) if (!current.has(path)) rmSync(join(made, path))
   return made
 }

@@ -26,7 +26,8 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
+import { compile, compileTests } from '../../scripts/compile-tests.mjs'
 import { offsetsOfLines, placesRun, withoutMap } from './coverage.mjs'
 import { placesIn } from './places.mjs'
 
@@ -63,18 +64,16 @@ const target = (name) => ({
 
 /** The copy's tests as JavaScript; its threads run what is in dist/, which is made to be the same text. */
 const compileCopy = async (copy) => {
-  const { compileTests } = await import(pathToFileURL(join(copy, 'scripts/compile-tests.mjs')).href)
-  const made = await compileTests()
+  const made = await compileTests(copy)
   cpSync(join(made, 'server'), join(copy, 'dist/server'), { recursive: true })
 }
 
 /** Whether the file is other JavaScript than before. */
 const compileChanged = async (copy, file) => {
-  const { compile } = await import(pathToFileURL(join(copy, 'scripts/compile-tests.mjs')).href)
   const path = file.replace(/\.ts$/, '.js')
   const made = join(copy, 'build/js', path)
   const before = readFileSync(made, 'utf8')
-  await compile(file)
+  await compile(copy, file)
   const code = readFileSync(made, 'utf8')
   writeFileSync(join(copy, 'dist', path), code)
   return withoutMap(code) !== withoutMap(before)
