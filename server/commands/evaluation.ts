@@ -212,9 +212,8 @@ export const readItem = (value: unknown, options: CardOptions): Item => {
   const skill = SkillLine.safeParse(value)
   if (skill.success) return skillItem(skill.data, options.number)
   const card = CardLine.safeParse(value)
-  const { question, problem, answer } = card.data ?? {}
-  if (card.success && (question ?? problem ?? answer) !== undefined)
-    return cardItem(card.data, options)
+  const { answer, solution } = card.data ?? {}
+  if (card.success && (answer ?? solution) !== undefined) return cardItem(card.data, options)
   throw new Error(
     "needs 'skill', 'messages', 'check' and 'gold', or 'question' and 'answer' (and 'options')",
   )

@@ -98,8 +98,12 @@ describe('checkers', () => {
       /'answer' is 'E', but its options/,
     )
     assert.throws(() => readItem({ ...mmlu, answer: -1 }, OPTIONS), /'answer' is '-1', but/)
-    for (const line of [{ problem: 'p', solution: 'none' }, { question: 'q' }])
-      assert.throws(() => readItem(line, OPTIONS), /needs 'answer', or a 'solution' that ends in/)
+    for (const [line, why] of [
+      [{ problem: 'p', solution: 'none' }, /^Error: needs 'answer', or a 'solution' that ends in/],
+      [{ question: 'q' }, /^Error: needs 'skill', .*, or 'question' and 'answer'/],
+      [{ answer: 'a' }, /^Error: needs 'question' \(or 'problem'\)$/],
+    ] as const)
+      assert.throws(() => readItem(line, OPTIONS), why)
   })
 
   it('asks with the card prompts', () => {
