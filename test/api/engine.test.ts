@@ -131,7 +131,7 @@ describe('loading', () => {
       'invalid_argument',
       /max_model_len is no field of options: model, device/,
     ],
-    ['an odd block size', { blockSize: 48 }, 'invalid_argument', /block_size.*48/],
+    ['an odd block size', { blockSize: 48 }, 'invalid_argument', /^blockSize: found 48/],
     ['an unknown device', { device: 'tpu' }, 'invalid_argument', /tpu/],
     ['an unknown instruction set', { isa: 'mmx' }, 'invalid_argument', /mmx/],
     ['a KV cache for less than one sequence', { kvCacheMemory: 1 << 16 }, 'out_of_memory', /KV/],
