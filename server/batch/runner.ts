@@ -1,6 +1,7 @@
 // The work on batches. A line is asked when nobody else needs the place; its answer is on the disk before the
 // batch counts it, and a line that has one is never asked again.
 
+import { createTurn } from '../slices.js'
 import { type Files, LostFile, now } from './files.js'
 import { bodyOf, readLine } from './input.js'
 import { type BatchRow, isFull, type Ledger } from './ledger.js'
@@ -47,6 +48,8 @@ type State = RunnerOptions & {
   readonly queue: ReturnType<typeof createQueue>
   readonly answers: ReturnType<typeof createAnswers>
   readonly running: Set<Running>
+  /** To wait for before a line is asked: many begin when a step has ended many. */
+  readonly mayBegin: () => Promise<void>
   /** The server leaves. */
   readonly stopped: AbortSignal
   work: Work | undefined
@@ -59,6 +62,16 @@ type State = RunnerOptions & {
   restUntil: number
 }
 
+/** What waits for it goes on one after another, in slices. */
+const createGate = (): (() => Promise<void>) => {
+  const turn = createTurn()
+  let last = Promise.resolve()
+  return () => {
+    last = last.then(turn)
+    return last
+  }
+}
+
 const stumble = (state: State, error: unknown, what: string): void => {
   if (state.stopped.aborted) return
   state.restUntil = Date.now() + RETRY_MS
@@ -67,9 +80,13 @@ const stumble = (state: State, error: unknown, what: string): void => {
 }
 
 /** The body of a line; undefined where it is no longer what it was when it was checked. */
-const read = async ({ files }: State, { batch, line }: Waiting): Promise<string | undefined> => {
+const read = async (
+  { files, mayBegin }: State,
+  { batch, line }: Waiting,
+): Promise<string | undefined> => {
   try {
     const bytes = await files.read(batch.input, line.at, line.size)
+    await mayBegin()
     const read = readLine(bytes, batch.endpoint)
     const isSame = read.problem === undefined && read.customId === line.customId
     return isSame ? await bodyOf(read) : undefined
@@ -224,6 +241,7 @@ export const createRunner = (ledger: Ledger, files: Files, options: RunnerOption
     queue: createQueue(ledger),
     answers: createAnswers(ledger, (error) => stumble(state, error, 'writing answers')),
     running: new Set(),
+    mayBegin: createGate(),
     stopped: stop.signal,
     work: undefined,
     stage: undefined,

@@ -129,10 +129,13 @@ export const validate = async (tools: Tools, batch: BatchRow): Promise<void> => 
   let chunk: NewLine[] = []
   let total = 0
   let failed = 0
+  const turn = createTurn()
   const isThere = files.isThere(batch.input)
   for await (const line of isThere ? checkedLines(tools, batch) : []) {
     if (++total > MAX_LINES) break
     chunk.push(line)
+    // A piece of the file has thousands of short lines.
+    await turn()
     if (chunk.length < CHUNK) continue
     failed += addLines(ledger, id, chunk)
     chunk = []

@@ -1,32 +1,19 @@
 // How long costly bodies, and random ones, hold the event loop. The client is a thread of its own.
 
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
-import { performance } from 'node:perf_hooks'
 import { after, before, describe, test } from 'node:test'
 import { Worker } from 'node:worker_threads'
 import fc from 'fast-check'
 import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import { packagePath } from '../../server/version.js'
 import { chatBody, type Harness, startHarness } from './harness.js'
+import { longestTurn } from './turns.js'
 
 /** What docs/http.md promises. The least of several tries counts: the first ones run code that has not
  * been compiled yet, and memory of the tries before is freed in any of them. */
 const MOST_MS = 50
 const TRIES = 8
 const BODY_LIMIT = 16 << 20
-
-/** Milliseconds for which this thread has computed: on a busy machine it waits for its turn, which is not
- * what is measured. Where the system does not tell, those that have passed. */
-const clock = (() => {
-  const linux = () =>
-    Number(readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[0]) / 1e6
-  try {
-    return linux() > 0 ? linux : () => performance.now()
-  } catch {
-    return () => performance.now()
-  }
-})()
 
 /** Posts a body and gives the status. */
 const CLIENT = `
@@ -41,23 +28,6 @@ const CLIENT = `
     outgoing.on('error', (error) => parentPort.postMessage(String(error)))
     outgoing.end(body)
   })`
-
-/** The longest time between two turns of the event loop while `run` lasts. */
-const longestTurn = async (run: () => Promise<unknown>): Promise<number> => {
-  let longest = 0
-  let last = clock()
-  let isOver = false
-  const turn = () => {
-    const now = clock()
-    longest = Math.max(longest, now - last)
-    last = now
-    if (!isOver) setImmediate(turn)
-  }
-  setImmediate(turn)
-  await run()
-  isOver = true
-  return longest
-}
 
 const CHAT = '/v1/chat/completions'
 const COMPLETIONS = '/v1/completions'
