@@ -22,11 +22,14 @@ describe('numbers that add up', () => {
     ...(finish && { finish }),
   })
 
-  test('an aborted run counts what each choice had, and a finished one once', () => {
+  /** A run of three choices whose deltas the test emits, and what it counts. */
+  const watchedRun = () => {
     const [model] = harness.server.models()
     assert.ok(model)
-    const done: [string, number][] = []
-    let emit: ((one: Delta) => void) | undefined
+    const choices: [string, number][] = []
+    const ends: object[] = []
+    const errors: string[] = []
+    let emit: (one: Delta) => void = () => {}
     const run = startRun(
       {
         model: {
@@ -40,30 +43,65 @@ describe('numbers that add up', () => {
           },
           metrics: {
             ...model.metrics,
-            choiceDone: ({ finish, tokens }) => done.push([finish, tokens]),
+            choiceDone: ({ finish, tokens }) => choices.push([finish, tokens]),
+            requestDone: ({ seconds: _, ...end }) => ends.push(end),
           },
         },
-        requests: [{ promptTokenIds: [1], n: 3 }],
+        requests: [{ promptTokenIds: [1, 2], n: 3, sampling: { maxTokens: 9 } }],
         record: newRequestLog(),
         arrival: performance.now(),
       },
-      { onDelta: () => {}, onDone: () => {}, onError: () => {} },
+      {
+        onDelta: () => {},
+        onDone: () => errors.push('done'),
+        onError: ({ message }) => errors.push(message),
+      },
     )
-    emit?.(delta(0, [1, 2]))
-    emit?.(delta(1, [1, 2, 3], 'stop'))
-    emit?.(delta(0, [3, 4, 5]))
+    return { run, emit, choices, ends, errors }
+  }
+  const ended = { promptTokens: 2, cachedTokens: 0, choices: 3, maxTokens: 9 }
+
+  test('an aborted run counts what each choice had, and a finished one once', () => {
+    const { run, emit, choices, ends, errors } = watchedRun()
+    emit(delta(0, [1, 2]))
+    emit(delta(1, [1, 2, 3], 'stop'))
+    emit(delta(0, [3, 4, 5]))
     run.abort()
     run.abort()
     assert.equal(run.counts.completionTokens, 8)
     // A step was under way: what it draws is the engine's count, and so ours.
-    emit?.(delta(0, [6], 'abort'))
-    emit?.(delta(2, [], 'abort'))
-    assert.deepEqual(done, [
+    emit(delta(0, [6], 'abort'))
+    emit(delta(2, [], 'abort'))
+    assert.deepEqual(choices, [
       ['stop', 3],
       ['abort', 6],
       ['abort', 0],
     ])
     assert.equal(run.counts.completionTokens, 8)
+    assert.deepEqual(ends, [{ ...ended, mostTokens: 6 }])
+    assert.deepEqual(errors, [])
+  })
+
+  test('a run that fails counts what each choice had, once', () => {
+    const { run, emit, choices, ends, errors } = watchedRun()
+    emit(delta(0, [1, 2], 'stop'))
+    emit(delta(1, [3, 4, 5]))
+    const error = { code: 'internal', message: 'the device failed' } as const
+    emit({ ...delta(2, [6], 'error'), error })
+    const all = [
+      ['stop', 2],
+      ['error', 3],
+      ['error', 1],
+    ]
+    assert.deepEqual(choices, all)
+    assert.deepEqual(ends, [{ ...ended, mostTokens: 3 }])
+    assert.equal(errors.length, 1)
+    // What comes after it is nobody's.
+    emit(delta(1, [7], 'stop'))
+    emit({ ...delta(0, [], 'error'), error })
+    run.abort()
+    assert.deepEqual([choices, ends.length, errors.length], [all, 1, 1])
+    assert.equal(run.counts.completionTokens, 6)
   })
 
   test('what a reward engine refuses is no error of the engine', async (t) => {
