@@ -20,13 +20,13 @@ const admitted = (schema: unknown, values: readonly unknown[]): unknown[] =>
 
 /** The message of a 400 that names the field, given soon. */
 const refusal = (form: AnswerForm): string => {
-  const since = performance.now()
+  const since = process.cpuUsage()
   try {
     answerGrammar(form, 'field')
   } catch (error) {
     assert.ok(error instanceof RequestError, String(error))
     assert.match(error.param ?? '', /^field/)
-    assert.ok(performance.now() - since < 10_000)
+    assert.ok(process.cpuUsage(since).user < 10e6)
     return error.message
   }
   assert.fail('it was served')
