@@ -96,22 +96,22 @@ const checkNames = (models: readonly ServedModel[]): void => {
     throw new ConfigError(`Two models are called '${twice}': give them --served-model-name.`)
 }
 
-const pem = (key: 'tls_cert' | 'tls_key', path: string): string => {
+const pem = (flag: '--tls-cert' | '--tls-key', path: string): string => {
   let text: string
   try {
     text = readFileSync(path, 'utf8')
   } catch (error) {
-    throw new ConfigError(`${key}: ${messageOf(fileError(error, path, 'read'))}`)
+    throw new ConfigError(`${flag} ${messageOf(fileError(error, path, 'read'))}`)
   }
   // Node takes an empty text for none.
-  if (text.trim() === '') throw new ConfigError(`${key} ${path} is empty`)
+  if (text.trim() === '') throw new ConfigError(`${flag} ${path} is empty`)
   return text
 }
 
 /** Checked here, where it is known which file was meant. */
 const tlsOf = ({ tls_cert: cert, tls_key: key }: Settings) => {
   if (cert === undefined || key === undefined) return {}
-  const tls = { cert: pem('tls_cert', cert), key: pem('tls_key', key) }
+  const tls = { cert: pem('--tls-cert', cert), key: pem('--tls-key', key) }
   const check = (what: string, options: SecureContextOptions) => {
     try {
       createSecureContext(options)
@@ -119,9 +119,9 @@ const tlsOf = ({ tls_cert: cert, tls_key: key }: Settings) => {
       throw new ConfigError(`${what}: ${messageOf(error)}`)
     }
   }
-  check(`tls_cert ${cert} is no certificate in PEM form`, { cert: tls.cert })
-  check(`tls_key ${key} is no private key in PEM form without a passphrase`, { key: tls.key })
-  check(`tls_key ${key} does not belong to tls_cert ${cert}`, tls)
+  check(`--tls-cert ${cert} is no certificate in PEM form`, { cert: tls.cert })
+  check(`--tls-key ${key} is no private key in PEM form without a passphrase`, { key: tls.key })
+  check(`--tls-key ${key} does not belong to --tls-cert ${cert}`, tls)
   return { tls }
 }
 

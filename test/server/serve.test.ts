@@ -475,15 +475,18 @@ describe('serve', { skip }, () => {
       assert.equal(await failed.exit, 1)
       assert.match(failed.out(), message)
     }
-    await wrongTls(['--tls-cert', key, '--tls-key', key], /tls_cert \S+key\.pem is no certificate/)
+    await wrongTls(
+      ['--tls-cert', key, '--tls-key', key],
+      /--tls-cert \S+key\.pem is no certificate/,
+    )
     await wrongTls(
       ['--tls-cert', cert, '--tls-key', cert],
-      /tls_key \S+cert\.pem is no private key/,
+      /--tls-key \S+cert\.pem is no private key/,
     )
     const empty = join(folder, 'empty.pem')
     writeFileSync(empty, '\n')
-    await wrongTls(['--tls-cert', empty, '--tls-key', key], /tls_cert \S+empty\.pem is empty/)
-    await wrongTls(['--tls-cert', cert, '--tls-key', empty], /tls_key \S+empty\.pem is empty/)
+    await wrongTls(['--tls-cert', empty, '--tls-key', key], /--tls-cert \S+empty\.pem is empty/)
+    await wrongTls(['--tls-cert', cert, '--tls-key', empty], /--tls-key \S+empty\.pem is empty/)
     const config = join(folder, 'config.json')
     writeFileSync(config, JSON.stringify({ tls_cert: cert, tls_key: key, api_key: ['secret'] }))
     const model = chatCheckpoint()
