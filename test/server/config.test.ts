@@ -3,6 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { withFlags } from '../../server/model/option-flags.js'
 import { FLAGS } from '../../server/settings/options.js'
 import { ownSettings } from '../../server/settings/own.js'
 import {
@@ -71,6 +72,24 @@ describe("settings of a command's own server", () => {
       /^Error: NEMOTRON_THREADS must be a whole number; found "x"$/,
     )
   })
+})
+
+test('what an engine says of its options names flags, and leaves paths and other words alone', () => {
+  for (const [said, shown] of [
+    ['block_size: found 48, expected 16', '--block-size: found 48, expected 16'],
+    ['blockSize must be an integer', '--block-size must be an integer'],
+    ['draftModel /m/draft_model is not there', '--draft-model /m/draft_model is not there'],
+    [
+      'draft_model: its context of 9 tokens is shorter than max_model_len, 64',
+      '--draft-model: its context of 9 tokens is shorter than --max-model-len, 64',
+    ],
+    ['memory_utilization: found 2', '--gpu-memory-utilization: found 2'],
+    ['device: found "x"', '--device: found "x"'],
+    ['a/config.json: the model has threads; dtype can be auto', undefined],
+    ['/models/max_model_len-9/kvCacheDtype.json: weight_block_size', undefined],
+    ['deviceIndex: found 9', undefined],
+  ] as const)
+    assert.equal(withFlags(said), shown ?? said.replace('; dtype', '; --dtype'))
 })
 
 describe('settings', () => {
