@@ -196,6 +196,39 @@ describe('numbers', () => {
       )
   })
 
+  test('decimals between any two bounds, with and without them, in any spelling', () => {
+    const bounds = [-1250, -800, -350, -50, 0, 50, 200, 250, 300, 800, 950, 1000, 1500]
+    const around = bounds.flatMap((one) => [one - 100, one - 50, one - 1, one, one + 1, one + 50])
+    const thousandths = [...new Set([...around, 500, 600, 700])]
+    const spelt = thousandths.flatMap((one) => {
+      const short = JSON.stringify(one / 1000)
+      const long = (one / 1000).toFixed(3)
+      const texts = one === 0 ? ['0', '0.0'] : [...new Set([short, long, `${long}0`])]
+      return texts.map((text) => ({ one, text }))
+    })
+    for (const [i, low] of bounds.entries())
+      for (const [j, high] of bounds.slice(i + 1).entries()) {
+        const [isAbove, isBelow] = [(i + j) % 2 === 1, (i + j) % 4 > 1]
+        const schema = {
+          type: 'number',
+          [isAbove ? 'exclusiveMinimum' : 'minimum']: low / 1000,
+          [isBelow ? 'exclusiveMaximum' : 'maximum']: high / 1000,
+        }
+        const inside = spelt.filter(
+          ({ one }) =>
+            (one > low || (one === low && !isAbove)) && (one < high || (one === high && !isBelow)),
+        )
+        assert.deepEqual(
+          admits(
+            { kind: 'schema', schema },
+            spelt.map(({ text }) => text),
+          ),
+          inside.map(({ text }) => text),
+          JSON.stringify(schema),
+        )
+      }
+  })
+
   test('a bound that no number reaches still keeps out what is beyond it', () => {
     const texts = ['1', '-9999999999999999999.5', '1e30', '-1e30']
     // Between neighbours there are halves as long as a double can say them.
@@ -492,6 +525,19 @@ test('references go to a place, an anchor, or under the name of the whole schema
   const $id = 'https://example.com/a'
   assert.deepEqual(of({ $id: `${$id}#`, $ref: `${$id}#/$defs/a`, $defs: { a: integer } }), [1])
   assert.deepEqual(of({ anyOf: [{ $ref: '#/anyOf/1' }, integer] }), [1])
+})
+
+test('a value that is given is written with one blank at most where there may be one', () => {
+  for (const [value, texts] of [
+    [{}, ['{}', '{ }']],
+    [[], ['[]', '[ ]']],
+    [{ a: [1, {}] }, ['{"a":[1,{}]}', '{ "a": [ 1, { } ] }']],
+  ] as const) {
+    const wider = texts.flatMap((text) => [text.replace(/^./, '$&  '), text.replace(/.$/, '  $&')])
+    assert.deepEqual(admits({ kind: 'schema', schema: { const: value } }, [...texts, ...wider]), [
+      ...texts,
+    ])
+  }
 })
 
 test('a branch or a member that has no value is left out', () => {
