@@ -197,7 +197,7 @@ describe('numbers', () => {
   })
 
   test('decimals between any two bounds, with and without them, in any spelling', () => {
-    const bounds = [-1250, -800, -350, -50, 0, 50, 200, 250, 300, 800, 950, 1000, 1500]
+    const bounds = [-1250, -800, -350, -50, 0, 50, 150, 200, 250, 300, 800, 950, 1000, 11_500]
     const around = bounds.flatMap((one) => [one - 100, one - 50, one - 1, one, one + 1, one + 50])
     const thousandths = [...new Set([...around, 500, 600, 700])]
     const spelt = thousandths.flatMap((one) => {
