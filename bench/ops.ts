@@ -1,4 +1,4 @@
-// npm run bench -- ops [ceilings | ops] [--threads N] [--isa NAME] [--weights NAME] [--bf16-kv]
+// npm run bench -- ops [ceilings | loading | ops] [--threads N] [--isa NAME] [--weights NAME] [--bf16-kv]
 //                      [--seconds S] [--wall] [case...]
 // The C++ bench of the CPU backend; one line of JSON a case. The program tells its flags itself.
 
@@ -6,7 +6,9 @@ import { spawnSync } from 'node:child_process'
 import { buildCpuBench, machineLine } from './machine.js'
 
 export const run = async (args: readonly string[]): Promise<void> => {
-  const whole = ['ceilings', 'ops', '--help'].includes(args[0] ?? '') ? args : ['ops', ...args]
+  const whole = ['ceilings', 'loading', 'ops', '--help'].includes(args[0] ?? '')
+    ? args
+    : ['ops', ...args]
   const program = buildCpuBench()
   if (!whole.includes('--help')) console.error(machineLine())
   const { status } = spawnSync(program, whole, { stdio: 'inherit' })

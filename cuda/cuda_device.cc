@@ -79,6 +79,7 @@ class CudaDevice final : public Device {
   DType activation_dtype() const override { return DType::bf16; }
   size_t free_bytes() const override { return context_.free_bytes(); }
   size_t group_bytes() const override { return ranks_.bytes(); }
+  bool reads_rows() const override { return true; }
   Status check(const DecoderForm& form) const noexcept override {
     return check_heads(form.head_dim, form.rotary_dim);
   }

@@ -12,17 +12,21 @@ namespace nemotron::cuda {
 namespace {
 
 // One part, in pieces that fit the staging memory: rows, then (sixteen-byte aligned) their scales.
-void pack_part(Context* context, const MatrixPart& p, PackRows args) {
+Status pack_part(Context* context, const MatrixPart& p, PackRows args) {
   const size_t row_bytes = size_t(p.cols) * dtype_bytes(p.dtype);
   const int64_t most = std::max<int64_t>(
       1, int64_t((Context::kStagingBytes - 32) / (row_bytes + 2 * sizeof(float))));
   for (int64_t at = 0; at < p.rows && context->ok();) {
     const int64_t n = std::min(most, p.rows - at);
     Context::Staging* s = context->next_staging();
-    if (!s) return;
-    const auto* from =
-        static_cast<const uint8_t*>(p.data) + size_t(at * p.row_stride) * dtype_bytes(p.dtype);
-    copy_rows(s->pinned, from, size_t(n), row_bytes, size_t(p.row_stride) * dtype_bytes(p.dtype));
+    if (!s) break;
+    if (p.stored) {  // while the GPU takes what was read before
+      if (Status read = p.stored->read(at, n, s->pinned); !read) return read;
+    } else {
+      const auto* from =
+          static_cast<const uint8_t*>(p.data) + size_t(at * p.row_stride) * dtype_bytes(p.dtype);
+      copy_rows(s->pinned, from, size_t(n), row_bytes, size_t(p.row_stride) * dtype_bytes(p.dtype));
+    }
     size_t bytes = (size_t(n) * row_bytes + 15) / 16 * 16;
     args.source_scales = p.scale.empty() ? 0 : p.scale.size() == 1 ? 1 : int32_t(n);
     args.source_scale = reinterpret_cast<const float*>(s->device + bytes);
@@ -50,6 +54,7 @@ void pack_part(Context* context, const MatrixPart& p, PackRows args) {
     if (args.out_scale) args.out_scale += n;
     at += n;
   }
+  return context->status();
 }
 
 }  // namespace
@@ -104,7 +109,10 @@ Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUs
   args.fp8 = m.fp8;
   for (const MatrixPart& p : parts) {
     args.quantise = quantise;
-    pack_part(context, p, args);
+    if (Status s = pack_part(context, p, args); !s) {
+      if (!in_place) context->free(data), context->free(scale);
+      return s;
+    }
     args.out += p.rows * m.stride;
     if (args.out_scale) args.out_scale += p.rows;
   }

@@ -10,7 +10,8 @@
 namespace nemotron::cuda {
 
 // F16 and F32 become BF16; parts that are all FP8 stay FP8; WeightFormat::fp8 quantises the others
-// per row. Rows stream through pinned memory while the GPU packs the ones before. `data` and
+// per row. Rows stream through pinned memory, or are read into it, while the GPU packs the ones
+// before. `data` and
 // `scale` of *out are allocations of the context; where it has some, of a matrix of the same form,
 // they are written over.
 Status pack_matrix(Context* context, std::span<const MatrixPart> parts, WeightUse use,

@@ -25,6 +25,23 @@ Weight* target(const PackedGroup& group, DecoderWeights* weights) {
   return nullptr;
 }
 
+// A part of a stored matrix, for a device that reads it itself.
+class PartRows final : public StoredRows {
+ public:
+  PartRows(const Checkpoint& checkpoint, const StoredTensor& tensor, const MatrixRange& range)
+      : checkpoint_(checkpoint), tensor_(tensor), range_(range) {}
+  Status read(int64_t first, int64_t n, uint8_t* to) const override {
+    MatrixRange rows = range_;
+    rows.first_row += first, rows.rows = n;
+    return checkpoint_.read(tensor_, rows, to);
+  }
+
+ private:
+  const Checkpoint& checkpoint_;
+  const StoredTensor& tensor_;
+  MatrixRange range_;
+};
+
 class Loader {
  public:
   Loader(const Checkpoint& checkpoint, const ModelConfig& config, const LoadOptions& options,
@@ -56,6 +73,10 @@ class Loader {
     std::vector<MatrixPart> parts;
     std::vector<const GroupedRows*> grouped = group.grouped(checkpoint_, device_->packs_groups());
     grouped.resize(group.parts.size());
+    const WeightFormat format = group.format(options_.format, grouped);
+    const bool wants_largest = format == WeightFormat::fp8 && is_cut(group);
+    std::vector<PartRows> stored;
+    stored.reserve(group.parts.size());
     for (size_t i = 0; i < group.parts.size(); ++i) {
       const auto& [source, range] = group.parts[i];
       const StoredTensor& w = *source->weight;
@@ -74,16 +95,19 @@ class Loader {
         part.first_stored = range.first_row, part.first_col = range.first_col;
         continue;
       }
+      part.dtype = w.dtype;
+      part.scale = scale;
+      if (device_->reads_rows() && checkpoint_.reads(w) && !wants_largest) {
+        part.stored = &stored.emplace_back(checkpoint_, w, range);
+        continue;
+      }
       if (Status s = checkpoint_.fetch(w, range); !s) return s;
       const int64_t first = range.first_row * source->cols() + range.first_col;
       part.data = w.data + size_t(first) * dtype_bytes(w.dtype);
-      part.dtype = w.dtype;
       part.row_stride = source->cols();
-      part.scale = scale;
     }
-    const WeightFormat format = group.format(options_.format, grouped);
     std::vector<float> largest;
-    if (format == WeightFormat::fp8 && parts[0].cols < group.parts[0].source->cols()) {
+    if (wants_largest) {
       if (Status s = find_largest(parts[0], &largest); !s) return s;
       parts[0].row_largest = largest;
     }
@@ -92,6 +116,12 @@ class Loader {
     out_.bytes += to->bytes;
     each_stored(group, [&](const StoredTensor& t) { done(t); });
     return {};
+  }
+
+  // Columns of it are on other ranks.
+  static bool is_cut(const PackedGroup& group) {
+    const auto& [source, range] = group.parts[0];
+    return range.cols < source->cols();
   }
 
   // Of the whole rows, which lie on all ranks: one scale of a row for all of them.

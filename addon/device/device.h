@@ -28,6 +28,16 @@ namespace nemotron {
 // Most equal stretches of columns into which a product of gemm_residual() is cut: most ranks.
 inline constexpr int32_t kMaxStretches = 8;
 
+// Rows of a stored matrix that are still where they are stored.
+class StoredRows {
+ public:
+  // Rows [first, first + n) of a part, of its columns alone, one after another at `to`.
+  virtual Status read(int64_t first, int64_t n, uint8_t* to) const = 0;
+
+ protected:
+  ~StoredRows() = default;
+};
+
 // Rows [rows, cols] of a stored matrix, perhaps a part of it (tensor parallelism cuts here).
 // Host memory of any alignment, valid during pack_weight only.
 struct MatrixPart {
@@ -51,6 +61,9 @@ struct MatrixPart {
   // are multiples of the form's cut().
   const GroupedRows* grouped = nullptr;
   int64_t first_stored = 0, first_col = 0;
+
+  // For a device that reads_rows(): data and row_stride mean nothing.
+  const StoredRows* stored = nullptr;
 };
 
 enum class WeightUse : uint8_t {
@@ -175,6 +188,9 @@ class Device {
   virtual bool copies_blocks() const { return false; }
   // Whether weights in groups are multiplied as they are (MatrixPart::grouped).
   virtual bool packs_groups() const { return false; }
+  // Whether rows of weights are read piece by piece to where the device wants them, and need not
+  // lie in memory before (MatrixPart::stored).
+  virtual bool reads_rows() const { return false; }
   // Rows up to which a product takes not much longer than with one, since it waits for its weights:
   // of plain weights, or of weights in groups.
   virtual int32_t cheap_rows(bool /*in_groups*/) const { return 32; }

@@ -41,6 +41,8 @@ struct Peak {
 std::vector<Peak> measure_peaks(Clock clock, int threads, double seconds);
 
 int run_ceilings(const Options& options);
+// Of a checkpoint's rows, up to the memory that a GPU takes them from.
+int run_loading(const Options& options);
 int run_ops(const Options& options);
 
 }  // namespace nemotron::bench

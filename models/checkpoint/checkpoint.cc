@@ -78,6 +78,14 @@ class FileCheckpoint final : public Checkpoint {
     const size_t first = size_t(range.first_row) * row + size_t(range.first_col) * size;
     return f->fetch_pieces(t.data + first, size_t(range.cols) * size, row, size_t(range.rows));
   }
+  bool reads(const StoredTensor&) const override { return true; }
+  Status read(const StoredTensor& t, const MatrixRange& range, uint8_t* to) const override {
+    const FileBytes* f = file_of(t);
+    if (!f) return Status::internal(t.name + ": of no file");
+    const size_t size = dtype_bytes(t.dtype), row = size_t(t.shape[1]) * size;
+    const size_t first = size_t(range.first_row) * row + size_t(range.first_col) * size;
+    return f->read_pieces(t.data + first, size_t(range.cols) * size, row, size_t(range.rows), to);
+  }
   void will_need(const StoredTensor& t) const override {
     if (const FileBytes* f = file_of(t)) f->will_need(t.data, t.bytes);
   }
@@ -154,6 +162,10 @@ Status open_with_config(const std::string& dir, std::unique_ptr<Checkpoint> stor
 Status Checkpoint::fetch(const StoredTensor& tensor, const MatrixRange& range) const {
   const size_t row = size_t(tensor.shape[1]) * dtype_bytes(tensor.dtype);
   return fetch(tensor, size_t(range.first_row) * row, size_t(range.rows) * row);
+}
+
+Status Checkpoint::read(const StoredTensor& tensor, const MatrixRange&, uint8_t*) const {
+  return Status::internal(tensor.name + ": is not read as it is stored");
 }
 
 uint64_t layout_hash(const Checkpoint& checkpoint) {

@@ -50,6 +50,10 @@ class Checkpoint {
   Status fetch(const StoredTensor& tensor) const { return fetch(tensor, 0, tensor.bytes); }
   // The same of a part of a matrix: what else of its rows can be looked at then is undefined.
   virtual Status fetch(const StoredTensor& tensor, const MatrixRange& range) const;
+  // Whether the tensor's bytes are in a file as they are, for read(): a part of a matrix, its rows
+  // one after another at `to`. No memory of ours is taken.
+  virtual bool reads(const StoredTensor&) const { return false; }
+  virtual Status read(const StoredTensor& tensor, const MatrixRange& range, uint8_t* to) const;
   // The tensor's codes and scales, where it is stored in groups and `data` is what they widen to;
   // null: it is not. Rows that fetch_grouped() has read may be looked at until it is released.
   virtual const GroupedRows* grouped(const StoredTensor&) const { return nullptr; }

@@ -96,9 +96,9 @@ Status FileBytes::make_room(const uint8_t* p, size_t bytes) const {
   return Status::out_of_memory(what + std::strerror(error));
 }
 
-Status FileBytes::read_into(size_t first, size_t bytes) const {
+Status FileBytes::read_into(size_t first, size_t bytes, uint8_t* to) const {
   for (size_t done = 0; done < bytes;) {
-    const ssize_t n = pread(fd_, data_ + first + done, bytes - done, off_t(first + done));
+    const ssize_t n = pread(fd_, to + done, bytes - done, off_t(first + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return failure(path_, errno);
     if (n == 0) {
@@ -119,15 +119,26 @@ Status FileBytes::fetch_pieces(const uint8_t* p, size_t bytes, size_t stride, si
   if (bytes == 0 || count == 0) return {};
   if (Status s = make_room(p, (count - 1) * stride + bytes); !s) return s;
   const auto first = size_t(p - data_);
-  if (count == 1) {
-    return in_shares(bytes, [&](size_t i, size_t of) {
-      const size_t begin = bytes * i / of;
-      return read_into(first + begin, bytes * (i + 1) / of - begin);
+  return read_all({first, bytes, stride, count}, data_ + first, stride);
+}
+
+Status FileBytes::read_pieces(const uint8_t* p, size_t bytes, size_t stride, size_t count,
+                              uint8_t* to) const {
+  return read_all({size_t(p - data_), bytes, stride, count}, to, bytes);
+}
+
+Status FileBytes::read_all(const Pieces& from, uint8_t* to, size_t to_stride) const {
+  const auto [first, bytes, stride, count] = from;
+  if (count == 1 || (stride == bytes && to_stride == bytes)) {
+    const size_t all = bytes * count;
+    return in_shares(all, [&](size_t i, size_t of) {
+      const size_t begin = all * i / of;
+      return read_into(first + begin, all * (i + 1) / of - begin, to + begin);
     });
   }
   return in_shares(bytes * count, [&](size_t i, size_t of) -> Status {
     for (size_t at = count * i / of; at < count * (i + 1) / of; ++at) {
-      if (Status s = read_into(first + at * stride, bytes); !s) return s;
+      if (Status s = read_into(first + at * stride, bytes, to + at * to_stride); !s) return s;
     }
     return {};
   });

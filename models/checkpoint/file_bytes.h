@@ -32,6 +32,9 @@ class FileBytes {
   Status fetch(const uint8_t* p, size_t bytes) const;
   // The same of `count` pieces of `bytes`, each `stride` behind the one before.
   Status fetch_pieces(const uint8_t* p, size_t bytes, size_t stride, size_t count) const;
+  // Reads them to `to`, one after another; the file's own addresses take no memory.
+  Status read_pieces(const uint8_t* p, size_t bytes, size_t stride, size_t count,
+                     uint8_t* to) const;
   // Hint: [p, p + bytes) is fetched next.
   void will_need(const uint8_t* p, size_t bytes) const;
   // Gives the memory of [p, p + bytes) back; to be fetched again before it is read again.
@@ -40,7 +43,11 @@ class FileBytes {
  private:
   void close();
   Status make_room(const uint8_t* p, size_t bytes) const;
-  Status read_into(size_t first, size_t bytes) const;
+  struct Pieces {
+    size_t first, bytes, stride, count;
+  };
+  Status read_all(const Pieces& from, uint8_t* to, size_t to_stride) const;
+  Status read_into(size_t first, size_t bytes, uint8_t* to) const;
   std::string path_;
   uint8_t* data_ = nullptr;
   size_t size_ = 0;

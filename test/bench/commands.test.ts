@@ -148,6 +148,10 @@ const onlyLong = process.env.NEMOTRON_TEST_LONG === '1' ? false : 'npm run test:
 describe('benches of our own engine', { skip: noAddon }, () => {
   test('ops', async () => {
     assert.match(await output('ops', 'ceilings', '--seconds', '0.01'), /"ceiling": "read"/)
+    assert.match(
+      await output('ops', 'loading', '--seconds', '0.01'),
+      /"read to where it is wanted"/,
+    )
     const draws = await output('ops', 'sample', '--seconds', '0.01')
     assert.match(draws, /"op": "sample", "case": "greedy"/)
   })

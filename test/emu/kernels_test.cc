@@ -365,6 +365,43 @@ TEST(packed_fp8) {
   }
 }
 
+// Rows that are read to where the device wants them lie there like those that were in memory; who
+// cannot read says so, and the device goes on.
+TEST(stored_rows) {
+  class Rows final : public StoredRows {
+   public:
+    explicit Rows(const MatrixPart& part) : part_(part) {}
+    Status read(int64_t first, int64_t n, uint8_t* to) const override {
+      if (fails) return Status::invalid("no such file");
+      const size_t row = size_t(part_.cols) * dtype_bytes(part_.dtype);
+      std::memcpy(to, static_cast<const uint8_t*>(part_.data) + size_t(first) * row,
+                  size_t(n) * row);
+      return {};
+    }
+    bool fails = false;
+
+   private:
+    MatrixPart part_;
+  };
+  Random random(44);
+  test::HostMatrix m = test::random_matrix(random, 21, 83, DType::bf16);
+  Gpu gpu(emu::Order::random);
+  Rows rows(m.part());
+  MatrixPart part = m.part();
+  Matrix want, got;
+  const auto pack = [&](Matrix* out) {
+    return pack_matrix(&gpu.context, {&part, 1}, WeightUse::linear, WeightFormat::stored, out);
+  };
+  REQUIRE_OK(pack(&want));
+  part.data = nullptr, part.row_stride = 0, part.stored = &rows;
+  rows.fails = true;
+  EXPECT_ERROR(pack(&got), "no such file");
+  rows.fails = false;
+  REQUIRE_OK(pack(&got));
+  const size_t bytes = size_t(want.rows) * size_t(want.stride);
+  EXPECT(same(gpu.read(got.data, bytes), gpu.read(want.data, bytes)));
+}
+
 // Rows go along a grid's y, in several launches where there are more than it takes.
 TEST(widen_many_rows) {
   constexpr int32_t kRows = 32768 + 3, kCols = 64;

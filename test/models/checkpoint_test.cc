@@ -120,9 +120,20 @@ TEST(checkpoint_reads_on_several_threads) {
     EXPECT(std::memcmp(t.data + at, raw.bytes.data() + at, size_t(columns.cols) * 2) == 0);
   }
   c->release(t);
+  std::vector<uint8_t> read(t.bytes);
+  REQUIRE_OK(c->read(t, columns, read.data()));
+  for (int64_t row = 0; row < columns.rows; ++row) {
+    const size_t at = size_t((columns.first_row + row) * t.shape[1] + columns.first_col) * 2;
+    const size_t bytes = size_t(columns.cols) * 2;
+    EXPECT(std::memcmp(read.data() + size_t(row) * bytes, raw.bytes.data() + at, bytes) == 0);
+  }
+  const MatrixRange rows = {40, 2000, 0, 6144};
+  REQUIRE_OK(c->read(t, rows, read.data()));
+  EXPECT(std::memcmp(read.data(), raw.bytes.data() + 40 * 6144 * 2, size_t(2000) * 6144 * 2) == 0);
   std::filesystem::resize_file(t.file, t.bytes - 100);
   EXPECT_ERROR(c->fetch(t), "truncated while loading");
   EXPECT_ERROR(c->fetch(t, {1000, 1048, 512, 5632}), "truncated while loading");
+  EXPECT_ERROR(c->read(t, {1000, 1048, 512, 5632}, read.data()), "truncated while loading");
   REQUIRE_OK(c->fetch(t, {0, 1000, 0, 6144}));
 }
 

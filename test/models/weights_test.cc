@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "../check.h"
+#include "device/weight_parts.h"
 #include "fixture.h"
 #include "models/gpu_fit.h"
 
@@ -35,11 +36,23 @@ float real_value(const MatrixPart& p, int64_t row, int64_t col) {
   return v * (p.scale.empty() ? 1.0f : p.scale[p.scale.size() == 1 ? 0 : size_t(row)]);
 }
 
+// All rows of a part, three at a time.
+Status read_all(const MatrixPart& part, std::vector<uint8_t>* out) {
+  const size_t row = size_t(part.cols) * dtype_bytes(part.dtype);
+  out->resize(size_t(part.rows) * row);
+  for (int64_t at = 0; at < part.rows; at += 3) {
+    const int64_t n = std::min<int64_t>(3, part.rows - at);
+    if (Status s = part.stored->read(at, n, out->data() + size_t(at) * row); !s) return s;
+  }
+  return {};
+}
+
 class RecordingDevice final : public Device {
  public:
   std::vector<std::unique_ptr<Packed>> packed;
   std::vector<std::unique_ptr<std::vector<uint8_t>>> memory;
   size_t packs_left = SIZE_MAX;  // then it is out of memory
+  bool reads = false;            // rows itself, a few at a time
 
   std::string name() const override { return "recording"; }
   DType activation_dtype() const override { return DType::f32; }
@@ -50,6 +63,7 @@ class RecordingDevice final : public Device {
     return {};
   }
   void free(void*) noexcept override {}
+  bool reads_rows() const override { return reads; }
   void upload(void* dst, const void* host, size_t bytes) noexcept override {
     std::memcpy(dst, host, bytes);
   }
@@ -59,6 +73,7 @@ class RecordingDevice final : public Device {
   Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                      Weight* out) noexcept override {
     if (packs_left-- == 0) return Status::out_of_memory("no memory for 1 byte");
+    if (Status s = check_parts(parts, use); !s) return s;
     auto p = std::make_unique<Packed>();
     p->use = use;
     p->format = format;
@@ -66,8 +81,15 @@ class RecordingDevice final : public Device {
     for (const MatrixPart& part : parts) {
       p->rows += part.rows;
       p->scales.push_back(part.scale.size());
+      std::vector<uint8_t> read;
+      MatrixPart rows = part;
+      if (part.stored) {
+        if (Status s = read_all(part, &read); !s) return s;
+        rows.data = read.data();
+        rows.row_stride = part.cols;
+      }
       for (int64_t r = 0; r < part.rows; ++r) {
-        for (int64_t c = 0; c < part.cols; ++c) p->values.push_back(real_value(part, r, c));
+        for (int64_t c = 0; c < part.cols; ++c) p->values.push_back(real_value(rows, r, c));
       }
     }
     *out = {.handle = p.get(), .rows = p->rows, .cols = p->cols, .bytes = p->values.size() * 2};
@@ -93,6 +115,23 @@ class RecordingDevice final : public Device {
   void sample(Tensor, int32_t, int32_t, SampleOutput*) noexcept override {}
 };
 
+// With the same values as the first, which had them from memory.
+Status load_by_rows(const Checkpoint& checkpoint, const ModelConfig& config, LoadOptions options,
+                    const RecordingDevice& first) {
+  RecordingDevice device;
+  device.reads = true;
+  DecoderWeights weights;
+  options.progress = nullptr;
+  if (Status s = load_weights(checkpoint, config, options, &device, &weights); !s) return s;
+  EXPECT(device.packed.size() <= first.packed.size());
+  auto own = device.packed.rbegin();
+  for (auto other = first.packed.rbegin(); own != device.packed.rend(); ++own, ++other) {
+    EXPECT((*own)->values == (*other)->values);
+    EXPECT((*own)->scales == (*other)->scales);
+  }
+  return {};
+}
+
 struct Loaded {
   RecordingDevice device;
   DecoderWeights weights;
@@ -110,7 +149,8 @@ Status load(const RawTensors& tensors, const Members& text, Loaded* out,
   if (Status s = Checkpoint::open(dir.path(), &checkpoint); !s) return s;
   const LoadOptions options{.format = format,
                             .progress = [&](const LoadProgress& p) { out->progress.push_back(p); }};
-  return load_weights(*checkpoint, out->config, options, &out->device, &out->weights);
+  const Status s = load_weights(*checkpoint, out->config, options, &out->device, &out->weights);
+  return s ? load_by_rows(*checkpoint, out->config, options, out->device) : s;
 }
 
 const Packed& packed(const Weight& w) { return *static_cast<const Packed*>(w.handle); }
