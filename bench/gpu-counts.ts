@@ -25,7 +25,11 @@ const assumed = {
   tensorLimit: 790e12,
   latency: 0.8e-6,
   boundary: 1.2e-6,
+  /** From asking L2 for a few bytes to having them. */
+  l2Latency: 0.4e-6,
+  /** Of the decode attention: to fill and drain the GPU; what multiplying, merging and the arrival of blocks take after a unit's last keys; the share of memory's rate that many units reach. */
   attentionStart: 2e-6,
+  attentionRest: 2.6e-6,
   attentionShare: 0.88,
   sampler: 40e-6,
   stepGap: 5e-6,
@@ -198,19 +202,41 @@ export type Launch = {
   readonly blocks: number
   /** Bytes of each weight row that L2 is asked for while attention runs. */
   readonly early: number
-  /** Of a block of the decode attention, which runs before `o`. */
-  readonly attentionShared: number
 }
 
-const readLaunches = (program: string): readonly Launch[] => {
+/** A line about the decode attention, of `batch` rows with `context` keys each. */
+type AttentionLaunch = {
+  readonly model: string
+  readonly fp8: boolean
+  readonly batch: number
+  readonly context: number
+  /** Blocks that share an item of 512 keys; units of work. */
+  readonly parts: number
+  readonly units: number
+  /** Of sixteen keys, that a warp takes one after another; and how many it asks for at once. */
+  readonly tiles: number
+  readonly askedFor: number
+  readonly shared: number
+}
+
+type Launches = {
+  readonly products: readonly Launch[]
+  readonly attention: readonly AttentionLaunch[]
+}
+
+const readLaunches = (program: string): Launches => {
   if (!existsSync(program))
     throw new UsageError(`--launches ${program} is not there: expected a built gpu_bench`)
   const { status, stdout, stderr } = spawnSync(program, ['--launches'], { encoding: 'utf8' })
   if (status !== 0) throw new Error(`${program} --launches: ${stdout}${stderr}`)
-  return stdout
+  const lines = stdout
     .trim()
     .split('\n')
-    .map((line) => JSON.parse(line) as Launch)
+    .map((line) => JSON.parse(line) as Launch | AttentionLaunch)
+  return {
+    products: lines.filter((line): line is Launch => 'product' in line),
+    attention: lines.filter((line): line is AttentionLaunch => 'context' in line),
+  }
 }
 
 // --- counts ---
@@ -266,7 +292,12 @@ const turnOf = (launch: Launch, kernel: CompiledKernel): Turn => {
   }
 }
 
-export const countOf = (launch: Launch, kernels: readonly CompiledKernel[]): Counts => {
+/** `cluster`: blocks that share what each of them reads of the activations; none of ours does. */
+export const countOf = (
+  launch: Launch,
+  kernels: readonly CompiledKernel[],
+  cluster = 1,
+): Counts => {
   const kernel = kernels.find(({ name }) => name.includes(launch.kernel))
   if (kernel === undefined) throw new Error(`no compiled kernel has ${launch.kernel} in its name`)
   const blockBytes = launch.shared + 1024
@@ -280,7 +311,8 @@ export const countOf = (launch: Launch, kernels: readonly CompiledKernel[]): Cou
   const passes = Math.ceil(launch.batch / launch.blockTokens)
   const weights = launch.rows * launch.cols * launch.weightBytes
   const l2Bytes =
-    weights * passes + Math.ceil(launch.rows / launch.blockRows) * launch.batch * launch.cols * 2
+    weights * passes +
+    (Math.ceil(launch.rows / launch.blockRows) * launch.batch * launch.cols * 2) / cluster
   const turn = turnOf(launch, kernel)
   const wavefronts = turn.wavefronts / turn.weights
   const used = Math.min(multiprocessors, launch.blocks)
@@ -342,6 +374,39 @@ const models: Readonly<Record<string, ModelShape>> = {
 }
 const context = 1024
 
+/** Bytes of keys and values that a layer reads. */
+const cacheBytes = ({ model, fp8, batch, context: keys }: AttentionLaunch): number => {
+  const shape = models[model]
+  if (shape === undefined) throw new Error(`no shape of ${model}`)
+  return batch * keys * 2 * shape.kvHeads * shape.headDim * (fp8 ? 1 : 2)
+}
+
+/**
+ * Seconds of a layer's decode attention. `early`: its blocks are there before the kernel before it has
+ * ended, and have read the metadata and asked for the first keys; then they wait for the query and the
+ * newest key, which are in L2.
+ */
+const attentionOf = (launch: AttentionLaunch, early: boolean): number => {
+  const turns = Math.ceil(launch.tiles / launch.askedFor)
+  const first = early ? assumed.l2Latency : 3 * assumed.l2Latency + assumed.latency
+  const merging = launch.parts > 1 ? assumed.l2Latency : 0
+  const one = first + (turns - 1) * assumed.latency + assumed.attentionRest + merging
+  const all = cacheBytes(launch) / (assumed.attentionShare * assumed.memory)
+  return Math.max(one, all) + assumed.attentionStart
+}
+
+type Attention = (launch: Pick<Launch, 'model' | 'fp8' | 'generated'>) => AttentionLaunch
+
+const attentionIn =
+  (all: readonly AttentionLaunch[]): Attention =>
+  ({ model, fp8, generated }) => {
+    const found = all.find(
+      (l) => l.model === model && l.fp8 === fp8 && l.batch === generated && l.context === context,
+    )
+    if (found === undefined) throw new Error(`no attention of ${generated} rows of ${model}`)
+    return found
+  }
+
 type Step = {
   readonly name: string
   readonly batch: number
@@ -364,7 +429,7 @@ const askedEarly = (free: number, after: Counts): number => {
   return (blocks * queuedWeights(after.launch)) / assumed.memory
 }
 
-const stepOf = (products: readonly Counts[]): Step => {
+const stepOf = (products: readonly Counts[], attentionFor: Attention): Step => {
   const one = (name: string): Counts => {
     const found = products.find(({ launch }) => launch.product === name)
     if (found === undefined) throw new Error(`no launch of ${name}`)
@@ -380,16 +445,14 @@ const stepOf = (products: readonly Counts[]): Step => {
   const { model, fp8, wgmma, batch } = qkv.launch
   const shape = models[model]
   if (shape === undefined) throw new Error(`no shape of ${model}`)
-  const kv = batch * context * 2 * shape.kvHeads * shape.headDim * (fp8 ? 1 : 2)
-  const attention =
-    Math.max(fp8 ? 6e-6 : 7e-6, kv / (assumed.attentionShare * assumed.memory)) +
-    assumed.attentionStart
+  const attending = attentionFor(qkv.launch)
+  const kv = cacheBytes(attending)
+  const attention = attentionOf(attending, qkv.free >= attending.shared + 1024)
   const pause = (before: Counts, after: Counts): number =>
     Math.max(0, assumed.boundary - askedEarly(before.free, after))
   // Two blocks of attention on a multiprocessor; those that have nothing to do are gone at once.
-  const units = batch * shape.kvHeads * Math.ceil(context / 512)
-  const attending = Math.min(2, Math.ceil(units / multiprocessors))
-  const besideAttention = sharedBytes - attending * (o.launch.attentionShared + 1024)
+  const there = Math.min(2, Math.ceil(attending.units / multiprocessors))
+  const besideAttention = sharedBytes - there * (attending.shared + 1024)
   // Attention leaves memory idle for all but the time of its keys and values.
   const idle = assumed.boundary + attention - kv / assumed.memory
   const early = (o.launch.early * o.launch.rows) / assumed.memory
@@ -440,6 +503,7 @@ type Mixed = { readonly launches: number; readonly seconds: number }
 const mixedOf = (
   products: readonly Counts[],
   ofGenerated: readonly Counts[],
+  attentionFor: Attention,
 ): { readonly byKind: Mixed; readonly allRows: Mixed } => {
   const { model, fp8, batch, generated } = (products[0] as Counts).launch
   const shape = models[model]
@@ -448,10 +512,9 @@ const mixedOf = (
   const prompt = batch - generated
   const total = (counts: readonly Counts[], value: (c: Counts) => number): number =>
     counts.filter(isLayers).reduce((sum, c) => sum + value(c), 0)
-  const kv = generated * context * 2 * shape.kvHeads * shape.headDim * (fp8 ? 1 : 2)
   const attention =
-    Math.max(fp8 ? 6e-6 : 7e-6, kv / (assumed.attentionShare * assumed.memory)) +
-    assumed.attentionStart * 2 +
+    attentionOf(attentionFor({ model, fp8, generated }), false) +
+    assumed.attentionStart +
     (2 * shape.heads * shape.headDim * prompt * prompt) / assumed.mma
   const head = ofGenerated.find((c) => !isLayers(c))?.seconds ?? 0
   const step = (launches: number, layer: number): Mixed => ({
@@ -494,7 +557,11 @@ type StepKey = Pick<Launch, 'wgmma' | 'model' | 'fp8' | 'batch' | 'generated'>
 const stepKey = ({ wgmma, model, fp8, batch, generated }: StepKey): string =>
   `${wgmma} ${model} ${fp8} ${batch} ${generated}`
 
-const mixedRows = (mixed: readonly Counts[], generated: readonly Counts[]): readonly string[] => {
+const mixedRows = (
+  mixed: readonly Counts[],
+  generated: readonly Counts[],
+  attentionFor: Attention,
+): readonly string[] => {
   const ofGenerated = grouped(generated, stepKey)
   const ofAll = grouped(mixed, stepKey)
   const ms = ({ seconds }: Mixed): string => (seconds * 1e3).toFixed(2)
@@ -503,11 +570,15 @@ const mixedRows = (mixed: readonly Counts[], generated: readonly Counts[]): read
     // Ranks also tell each other sums of all rows, which is not counted here.
     if (launch.wgmma || models[launch.model]?.turns !== undefined) return []
     const alone = ofGenerated.get(stepKey({ ...launch, batch: launch.generated })) ?? []
-    const { byKind, allRows } = mixedOf(products, alone)
-    const byWgmma = mixedOf(ofAll.get(stepKey({ ...launch, wgmma: true })) ?? [], alone).allRows
+    const { byKind, allRows } = mixedOf(products, alone, attentionFor)
+    const byWgmma = mixedOf(
+      ofAll.get(stepKey({ ...launch, wgmma: true })) ?? [],
+      alone,
+      attentionFor,
+    ).allRows
     return [
       `| ${launch.model} ${launch.fp8 ? 'FP8, cache FP8' : 'BF16'} | ${launch.batch - launch.generated} | ` +
-        `${byKind.launches} | ${ms(byKind)} | ${allRows.launches} | ${ms(allRows)} | ${ms(byWgmma)} |`,
+        `${byKind.launches} | ${ms(byKind)} | ${microseconds(byKind.seconds / byKind.launches)} | ${allRows.launches} | ${ms(allRows)} | ${ms(byWgmma)} |`,
     ]
   })
 }
@@ -522,7 +593,7 @@ const acceptances = [0.5, 0.7, 0.8, 0.9]
  * How many times as fast one sequence of 70B is with 8B guessing, where each guess is right with the same
  * chance. Steps of up to 8 rows take the kernels of 8, and are counted as such.
  */
-const draftRows = (counts: readonly Counts[]): readonly string[] => {
+const draftRows = (counts: readonly Counts[], attentionFor: Attention): readonly string[] => {
   const steps = grouped(
     counts.filter(({ launch }) => launch.fp8 && !launch.wgmma),
     stepKey,
@@ -530,7 +601,7 @@ const draftRows = (counts: readonly Counts[]): readonly string[] => {
   const secondsOf = (model: string, batch: number): number => {
     const products = steps.get(stepKey({ wgmma: false, fp8: true, model, batch, generated: batch }))
     if (products === undefined) throw new Error(`no step of ${model} with ${batch} rows`)
-    return stepOf(products).seconds
+    return stepOf(products, attentionFor).seconds
   }
   const plain = secondsOf('70B', 1)
   return guesses.map((n) => {
@@ -583,8 +654,68 @@ const productRows = (counts: readonly Counts[]): readonly string[] =>
       )
     })
 
-const stepRows = (counts: readonly Counts[]): readonly string[] => {
-  return [...grouped(counts, stepKey).values()].map(stepOf).map((step) => {
+const attentionRows = (all: readonly AttentionLaunch[]): readonly string[] =>
+  all
+    // 70B has as many KV heads as 8B, and so the same numbers.
+    .filter(
+      ({ model, batch, context: keys }) =>
+        model !== '70B' && batch <= 8 && (keys === 1024 || keys === 4096),
+    )
+    .map((launch) => {
+      const { parts } = launch
+      const whole = all.find(
+        (l) => l.parts === 1 && l.model === launch.model && l.fp8 === launch.fp8,
+      )
+      if (whole === undefined) throw new Error(`no attention of ${launch.model} by whole items`)
+      const { tiles, askedFor } = whole
+      const unshared = { ...launch, parts: 1, units: launch.units / parts, tiles, askedFor }
+      const cells = (l: AttentionLaunch, early: boolean): string =>
+        `${Math.min(multiprocessors, l.units)} | ${Math.ceil(l.tiles / l.askedFor)} | ${microseconds(attentionOf(l, early))}`
+      return (
+        `| ${launch.model} ${launch.fp8 ? 'FP8' : 'BF16'} | ${launch.batch} | ${launch.context} | ${cells(unshared, false)} | ` +
+        `${microseconds(attentionOf(unshared, true))} | ${parts} | ${cells(launch, true)} |`
+      )
+    })
+
+/** What a step is to reach, in percent of the limit: model, batch, aim. */
+const aims: readonly (readonly [string, number, number])[] = [
+  ['8B BF16', 1, 92],
+  ['8B BF16', 32, 85],
+  ['8B BF16', 256, 75],
+  ['8B FP8, cache FP8', 1, 90],
+  ['8B FP8, cache FP8', 32, 80],
+  ['8B FP8, cache FP8', 256, 70],
+  ['70B FP8, cache FP8', 1, 94],
+]
+
+const aimRows = (steps: readonly Step[]): readonly string[] =>
+  aims.map(([model, batch, aim]) => {
+    const share = (name: string): number => {
+      const step = steps.find((s) => s.name === name && s.batch === batch)
+      if (step === undefined) throw new Error(`no step of ${name} with ${batch} rows`)
+      return Math.round((100 * step.limit) / step.seconds)
+    }
+    const [mma, wgmma] = [share(model), share(`${model}, wgmma`)]
+    const missing = aim - Math.max(mma, wgmma)
+    return `| ${model} | ${batch} | ${aim} % | ${mma} % | ${wgmma} % | ${missing > 0 ? `${missing} points short` : 'yes'} |`
+  })
+
+const stepsOf = (counts: readonly Counts[], attentionFor: Attention): readonly Step[] =>
+  [...grouped(counts, stepKey).values()].map((products) => stepOf(products, attentionFor))
+
+/** `byCluster`: steps by wgmma as they are, and with clusters of two and of four blocks. */
+const clusterRows = (byCluster: readonly (readonly Step[])[]): readonly string[] =>
+  (byCluster[0] ?? []).flatMap(({ name, batch, limit }, i) => {
+    if (batch < 32) return []
+    const cells = byCluster.map((steps) => {
+      const seconds = (steps[i] as Step).seconds
+      return `${(seconds * 1e3).toFixed(2)} | ${((100 * limit) / seconds).toFixed(0)} %`
+    })
+    return [`| ${name} | ${batch} | ${cells.join(' | ')} |`]
+  })
+
+const stepRows = (steps: readonly Step[]): readonly string[] => {
+  return steps.map((step) => {
     const ms = (seconds: number): string => (seconds * 1e3).toFixed(2)
     return (
       `| ${step.name} | ${step.batch} | ${step.launches} | ${gb(step.memoryBytes)} | ${gb(step.l2Bytes)} | ` +
@@ -594,15 +725,62 @@ const stepRows = (counts: readonly Counts[]): readonly string[] => {
   })
 }
 
+const attentionPage = (attention: readonly AttentionLaunch[]): readonly string[] => [
+  'Attention of few generated rows, a layer, by model, batch and tokens of each: multiprocessors that have work, turns of',
+  `memory's latency one after another, microseconds (${microseconds(assumed.attentionStart)} to fill and drain the GPU, ${microseconds(assumed.attentionRest)} after a unit's last keys, ${microseconds(assumed.l2Latency)} a trip to L2), with`,
+  'a block an item that reads nothing before the kernel before it has ended; the same with metadata and first keys read',
+  'before; and with blocks that share an item as well: how many, multiprocessors, turns, microseconds.',
+  '',
+  '| model | batch | tokens | busy | turns | us | read before, us | blocks an item | busy | turns | us |',
+  '|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|',
+  ...attentionRows(attention),
+  '',
+]
+
+const stepPage = (
+  steps: readonly Step[],
+  byCluster: readonly (readonly Step[])[],
+): readonly string[] => [
+  `Whole steps, each sequence with ${context} tokens: launches, GB from memory, from L2 and through shared memory`,
+  `(products), milliseconds. A rank of 8 has ${microseconds(assumed.rankSum)} us for each turn with the others; the limit has none.`,
+  '',
+  '| model | batch | launches | memory | L2 | shared | limit | counted | of the limit | bounds |',
+  '|---|---:|---:|---:|---:|---:|---:|---:|---:|---|',
+  ...stepRows(steps),
+  '',
+  'What is aimed at, of the limit, and what is counted:',
+  '',
+  '| model | batch | aim | mma.sync | wgmma | reached |',
+  '|---|---:|---:|---:|---:|---|',
+  ...aimRows(steps),
+  '',
+  'Steps by wgmma as they are, and what clusters of two and of four blocks that multicast activations would make of',
+  'them (not built): milliseconds, share of the limit.',
+  '',
+  '| model | batch | ms | of the limit | two: ms | of the limit | four: ms | of the limit |',
+  '|---|---:|---:|---:|---:|---:|---:|---:|',
+  ...clusterRows(byCluster),
+  '',
+]
+
 /** The part of docs/kernels.md that is counted. */
 const renderCounts = (
-  launches: readonly Launch[],
+  { products, attention }: Launches,
   kernels: readonly CompiledKernel[],
   release: string,
 ): string => {
-  const all = launches.map((launch) => countOf(launch, kernels))
+  const all = products.map((launch) => countOf(launch, kernels))
+  const attentionFor = attentionIn(attention)
   const counts = all.filter(({ launch }) => launch.generated === launch.batch)
   const mixed = all.filter(({ launch }) => launch.generated < launch.batch)
+  const steps = stepsOf(counts, attentionFor)
+  const ofWgmma = counts.filter(({ launch }) => launch.wgmma).map(({ launch }) => launch)
+  const byCluster = [1, 2, 4].map((cluster) =>
+    stepsOf(
+      ofWgmma.map((launch) => countOf(launch, kernels, cluster)),
+      attentionFor,
+    ),
+  )
   return [
     `Compiled by nvcc ${release} for sm_90a; an H200 of ${multiprocessors} multiprocessors. **Times are`,
     `counted, not measured**: ${assumed.memory / 1e12} TB/s of memory, ${assumed.l2 / 1e12} TB/s from L2, a wavefront`,
@@ -625,20 +803,15 @@ const renderCounts = (
     '|---|---|---|---:|---:|---:|---:|---:|---:|---:|---|---:|',
     ...productRows(counts),
     '',
-    `Whole steps, each sequence with ${context} tokens: launches, GB from memory, from L2 and through shared memory`,
-    `(products), milliseconds. A rank of 8 has ${microseconds(assumed.rankSum)} us for each turn with the others; the limit has none.`,
-    '',
-    '| model | batch | launches | memory | L2 | shared | limit | counted | of the limit | bounds |',
-    '|---|---:|---:|---:|---:|---:|---:|---:|---:|---|',
-    ...stepRows(counts),
-    '',
+    ...attentionPage(attention),
+    ...stepPage(steps, byCluster),
     `Steps of 32 generated rows, each of ${context} tokens, and a new prompt's rows: launches and milliseconds by the kind of the`,
     'rows (mma.sync, cuBLASLt, FP8 widened in memory), and with one product for all rows. A kernel follows another at the',
     'full price in all of them.',
     '',
-    '| model | prompt rows | launches by kind | ms | launches of all rows | mma.sync, ms | wgmma, ms |',
-    '|---|---:|---:|---:|---:|---:|---:|',
-    ...mixedRows(mixed, counts),
+    '| model | prompt rows | launches by kind | ms | us a launch | launches of all rows | mma.sync, ms | wgmma, ms |',
+    '|---|---:|---:|---:|---:|---:|---:|---:|',
+    ...mixedRows(mixed, counts, attentionFor),
     '',
     `One sequence of 70B FP8, ${context} tokens, with 8B FP8 as the draft model, on the same GPU: guesses`,
     'a turn, milliseconds of a turn, and for each chance that a guess is right the tokens of a turn and how many times as fast that',
@@ -646,7 +819,7 @@ const renderCounts = (
     '',
     `| guesses | ms | ${acceptances.map((right) => `${right}: tokens | speed`).join(' | ')} |`,
     `|---:|---:|${'---:|---:|'.repeat(acceptances.length)}`,
-    ...draftRows(counts),
+    ...draftRows(counts, attentionFor),
     '',
   ].join('\n')
 }

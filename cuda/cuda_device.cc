@@ -149,8 +149,12 @@ class CudaDevice final : public Device {
       // A tile holds the query heads of one KV head: the layer with the fewest of these counts.
       const int32_t fewest =
           kv.layer_kv_heads.empty() ? kv.kv_heads : std::ranges::min(kv.layer_kv_heads);
-      builder_.set_model(
-          {kv.block_size, prompt_tile_tokens(limits.q_heads, fewest), workspace_.max_items});
+      const int32_t split =
+          attention_decode_split_items(context_.queue(), limits.q_heads, kv.kv_heads, kv.head_dim);
+      builder_.set_model({.block_size = kv.block_size,
+                          .tile_tokens = prompt_tile_tokens(limits.q_heads, fewest),
+                          .max_items = workspace_.max_items,
+                          .split_items = std::min(split, workspace_.max_items / kDecodeParts)});
       samples_.set_vocab(limits.vocab);
       if (!context_.synchronize()) return context_.status();
       return ranks_.join(limits);

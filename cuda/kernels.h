@@ -240,13 +240,24 @@ struct AttentionArgs {
   // Decode alone, as all below. The items to do, [first_item, first_item + items): all items of
   // whole rows. -1: all of the step's.
   int32_t first_item = 0, items = -1;
-  float* partial = nullptr;         // [items, q_heads, head_dim]: the sum over an item's keys
-  float2* partial_state = nullptr;  // [items, q_heads]: its maximum and denominator
+  // [items * StepHeader::decode_parts, q_heads, head_dim]: the sum over the keys of each
+  float* partial = nullptr;
+  float2* partial_state = nullptr;  // [items * decode_parts, q_heads]: its maximum and denominator
   // Counters, all zero at the start: one for each row, KV head and tile of 16 query heads.
   uint32_t* arrivals = nullptr;
 };
 void attention_decode(Queue& queue, const AttentionArgs& p);
-size_t attention_decode_shared(int head_dim, bool fp8);  // bytes a block
+// How it is launched, for counting: of `rows` rows with `context` keys each.
+struct DecodeAttentionLaunch {
+  int32_t parts = 1, units = 0;      // blocks that share an item, and units of work
+  int32_t tiles = 0, asked_for = 0;  // of a warp's unit, and those of them asked for at once
+  int64_t shared = 0;                // bytes a block
+};
+DecodeAttentionLaunch attention_decode_launch(const Queue& queue, const AttentionArgs& p, int rows,
+                                              int context);
+// Most items of a step that kDecodeParts blocks share each of (StepBuilder::Model): so many that
+// all of the blocks are there at once.
+int32_t attention_decode_split_items(const Queue& queue, int q_heads, int kv_heads, int head_dim);
 void attention_prompt(Queue& queue, const AttentionArgs& p, int tiles);
 void load_attention_decode(Queue& queue);
 void load_attention_prompt(Queue& queue);

@@ -55,13 +55,15 @@ void StepBuilder::build(const StepInput& in) {
   data_.end_of_copy();
   write_rows(in);
   passes_.clear();
-  num_items_ = num_tiles_ = 0;
+  num_items_ = num_tiles_ = most_items_ = 0;
   int32_t table = 0;
   for (const SpanInput& s : in.spans) {
     std::copy(s.block_table.begin(), s.block_table.end(), tables + table);
     write_span(s, table);
     table += int32_t(s.block_table.size());
   }
+  const bool splits = num_items_ <= model_.split_items && most_items_ <= kMostSplitItems;
+  h->decode_parts = splits ? kDecodeParts : 1;
 }
 
 void StepBuilder::write_rows(const StepInput& in) {
@@ -78,11 +80,13 @@ void StepBuilder::write_span(const SpanInput& s, int32_t table) {
   for (int32_t i = 0; i < s.rows; ++i) {
     RowInfo& r = rows_[s.first_row + i];
     r.position = s.first_position + i;
+    r.settled = s.first_position;
     r.table = table;
     if (bs > 0) r.kv_slot = s.block_table[size_t(r.position / bs)] * bs + r.position % bs;
     if (!s.generated) continue;
     r.first_item = num_items_;
     r.items = r.position / kDecodeChunk + 1;
+    most_items_ = std::max(most_items_, r.items);
     for (int32_t k = 0; k < r.items; ++k) {
       items_[num_items_++] = {s.first_row + i, k * kDecodeChunk};
     }

@@ -18,7 +18,8 @@ class StepBuilder {
   // What rows refer to. Zero block_size: no cache yet. tile_tokens: tokens of one PromptTile.
   struct Model {
     int32_t block_size = 0, tile_tokens = 1;
-    int32_t max_items = 1;  // decode items of one launch
+    int32_t max_items = 1;    // decode items of one launch
+    int32_t split_items = 0;  // most decode items of a step that several blocks share each of
   };
   void set_model(const Model& m) { model_ = m; }
 
@@ -53,7 +54,7 @@ class StepBuilder {
   RowInfo* rows_ = nullptr;
   DecodeItem* items_ = nullptr;
   PromptTile* tiles_ = nullptr;
-  int32_t num_items_ = 0, num_tiles_ = 0;
+  int32_t num_items_ = 0, num_tiles_ = 0, most_items_ = 0;  // the last: of a row
   // Pinned, a ring of head lists: a copy may still read the last ones.
   int32_t* head_host_ = nullptr;
   int head_turn_ = 0;

@@ -17,11 +17,16 @@ struct RowInfo {      // of one row
   int32_t table = 0;       // where its block table begins, in ints from StepHeader::tables
   int32_t first_item = 0;  // generated rows: its decode items are consecutive
   int32_t items = 0;
+  int32_t settled = 0;  // keys before this one were there before the step
 };
 
 // A generated row's keys [first_key, first_key + kDecodeChunk), cut at the row's position. The cut
 // is a constant, so that a row's sums never depend on what else runs.
 inline constexpr int kDecodeChunk = 512;
+// Blocks that share an item where the step has few, with the same bits as one. Not of rows of more
+// than kMostSplitItems, whose parts one block would merge for longer than the others save, nor of
+// heads of more than kMostSplitHead columns.
+inline constexpr int kDecodeParts = 4, kMostSplitItems = 8, kMostSplitHead = 128;
 struct DecodeItem {
   int32_t row = 0;
   int32_t first_key = 0;
@@ -60,7 +65,8 @@ struct StepHeader {
   int32_t generated_rows = 0;
   int32_t decode_items = 0;
   int32_t prompt_tiles = 0;
-  uint32_t row_info = 0;  // byte offsets from the header
+  int32_t decode_parts = 1;  // blocks that share a decode item: 1, or kDecodeParts
+  uint32_t row_info = 0;     // byte offsets from the header
   uint32_t tables = 0;
   uint32_t items = 0;
   uint32_t tiles = 0;

@@ -14,7 +14,8 @@ namespace nemotron {
 inline constexpr int kMaxTopLogprobs = 20;
 inline constexpr int kMaxReported = 128;  // ids whose logprobs are asked for by name
 
-// Consecutive rows of one sequence.
+// Consecutive rows of one sequence. Keys before first_position are of earlier steps: no other span
+// of this one computes them.
 struct SpanInput {
   int32_t first_row = 0;
   int32_t rows = 0;

@@ -1,5 +1,5 @@
 // How fast the rows of a checkpoint reach the memory that a GPU takes them from: out of memory of
-// their own, or read straight to it. The file is in the page cache, so this is the host's part alone.
+// their own, or read straight to it. The file is in the page cache: this is the host's part alone.
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>

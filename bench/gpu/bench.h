@@ -100,7 +100,7 @@ void bench_rank_share(Bench& b);
 // Measures nothing: launches each of the kernels that a profiler looks at, once.
 void bench_kernels(Bench& b, const Shape& shape);
 
-// Needs no GPU: how products would be launched on an H200 (launches.cc).
+// Needs no GPU: how products and attention would be launched on an H200 (launches.cc).
 void print_launches();
 
 }  // namespace nemotron::bench

@@ -1,6 +1,6 @@
 // How products would be launched on an H200, counted without a GPU: those of generated rows, and
-// where they take all rows of a step. A line of JSON for each product of each case, of which
-// `npm run bench -- gpu --counts` makes tables.
+// where they take all rows of a step; and the attention of generated rows. A line of JSON for each
+// product or attention of each case, of which `npm run bench -- gpu --counts` makes tables.
 #include <cstdio>
 #include <utility>
 #include <vector>
@@ -51,11 +51,26 @@ void print(const Shape& s, const Way& way, const Rows& rows, const Product& prod
       "%d, "
       "\"warps\": %d, \"stageColumns\": %d, \"stages\": %d, \"shared\": %d, \"tiles\": %d, "
       "\"blocks\": %d, "
-      "\"early\": %d, \"attentionShared\": %d}\n",
+      "\"early\": %d}\n",
       s.name, fp8 ? "true" : "false", wgmma ? "true" : "false", rows.all, rows.generated,
       product.name, p.w.rows, p.w.cols, p.w.fp8 ? 1 : 2, l.kernel.c_str(), l.rows, l.tokens,
-      l.warps, l.stage_columns, l.stages, int(l.shared), l.tiles, l.blocks, l.early,
-      int(cuda::attention_decode_shared(s.head_dim, fp8)));
+      l.warps, l.stage_columns, l.stages, int(l.shared), l.tiles, l.blocks, l.early);
+}
+
+void print_attention(const Shape& s, bool fp8, int32_t batch, int32_t context) {
+  gpu::Queue queue;
+  queue.multiprocessors = kMultiprocessors;
+  cuda::AttentionArgs p;
+  p.q_heads = s.q_heads;
+  p.kv.kv_heads = s.kv_heads;
+  p.kv.head_dim = s.head_dim;
+  p.kv.fp8 = fp8;
+  const cuda::DecodeAttentionLaunch l = cuda::attention_decode_launch(queue, p, batch, context);
+  std::printf(
+      "{\"model\": \"%s\", \"fp8\": %s, \"batch\": %d, \"context\": %d, \"parts\": %d, "
+      "\"units\": %d, \"tiles\": %d, \"askedFor\": %d, \"shared\": %d}\n",
+      s.name, fp8 ? "true" : "false", batch, context, l.parts, l.units, l.tiles, l.asked_for,
+      int(l.shared));
 }
 
 }  // namespace
@@ -66,6 +81,12 @@ void print_launches() {
       {k8B, {false, false}}, {k8B, {false, true}}, {k70B, {false, true}}, {k70BOf8, {false, true}},
       {k8B, {true, false}},  {k8B, {true, true}},  {k70B, {true, true}}};
   for (const auto& [s, way] : ways) {
+    if (!way.wgmma) {  // the same attention with either
+      for (const int32_t batch : {1, 2, 4, 8, 16, 32, 64, 256}) {
+        for (const int32_t context : {512, 1024, 2048, 4096, 32768})
+          print_attention(s, way.fp8, batch, context);
+      }
+    }
     std::vector<Rows> cases;
     for (const int32_t batch : {1, 8, 16, 32, 64, 256}) cases.push_back({batch, batch});
     for (const int32_t prompt : {32, 96, 224, 992, 2016}) cases.push_back({32 + prompt, 32});

@@ -24,7 +24,6 @@ const launch: Launch = {
   tiles: 256,
   blocks: 256,
   early: 0,
-  attentionShared: 0,
 }
 // 64 columns of 16 rows: two kilobytes of weights in four loads of a lane, and two of activations, each of
 // which is copied into shared memory and read once.

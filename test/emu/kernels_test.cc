@@ -160,8 +160,8 @@ struct Piece {
 
 class Pieces {
  public:
-  Pieces(bool fp8, int32_t q_heads, int32_t kv_heads, int32_t dim)
-      : heads_(size_t(q_heads)), width_(size_t(q_heads * dim)) {
+  Pieces(bool fp8, int32_t q_heads, int32_t kv_heads, int32_t dim, float scale = 0.1f)
+      : heads_(size_t(q_heads)), width_(size_t(q_heads * dim)), scale_(scale) {
     kv_.kv_heads = kv_heads, kv_.block_size = kBlock, kv_.head_dim = dim, kv_.fp8 = fp8;
     const size_t cache = size_t(kBlocks * kBlock * kv_heads * dim);
     for (auto* half : {&k_, &v_}) {
@@ -178,11 +178,13 @@ class Pieces {
     q_ = bf16(random_.normals(int64_t(kRows) * int64_t(width_)));
   }
 
-  // A step of these rows, in this order.
-  std::vector<Piece> run(const std::vector<int32_t>& rows) {
+  // A step of these rows, in this order; where `split`, several blocks share each item.
+  std::vector<Piece> run(const std::vector<int32_t>& rows, bool split = false) {
     Gpu gpu(kOrders[opened_++ % 3]);
     StepBuilder builder(&gpu.context);
-    const size_t items = build(&builder, rows);
+    const size_t items = build(&builder, rows, split);
+    const size_t units = items * size_t(builder.header().decode_parts);
+    EXPECT_EQ(units, items * (split ? kDecodeParts : 1));
     std::vector<uint16_t> q;
     for (int32_t r : rows) {
       const std::vector<uint16_t> own = part(q_, size_t(r) * width_, width_);
@@ -195,9 +197,9 @@ class Pieces {
     p.kv = kv_;
     p.kv.k = gpu.memory(k_), p.kv.v = gpu.memory(v_);
     p.q_heads = int32_t(heads_);
-    p.scale = 0.1f;
-    p.partial = gpu.memory<float>(items * width_);
-    p.partial_state = gpu.memory<float2>(items * heads_);
+    p.scale = scale_;
+    p.partial = gpu.memory<float>(units * width_);
+    p.partial_state = gpu.memory<float2>(units * heads_);
     p.arrivals = gpu.memory<uint32_t>(rows.size() * heads_);
     attention_decode(gpu.context.queue(), p);
     std::vector<Piece> out(rows.size());
@@ -205,8 +207,10 @@ class Pieces {
     for (size_t i = 0; i < rows.size(); ++i) {
       const size_t n = items_of(rows[i]);
       if (n > 1) {  // a single one is never stored
-        out[i].sums = gpu.read(p.partial + at * width_, n * width_);
-        out[i].states = gpu.read(p.partial_state + at * heads_, n * heads_);
+        const size_t parts = units / items;
+        out[i].sums = gpu.read(p.partial + at * parts * width_, n * parts * width_);
+        out[i].states = gpu.read(p.partial_state + at * parts * heads_, n * parts * heads_);
+        if (split) merge_parts(&out[i]);
       }
       out[i].out = gpu.read(p.out + i * width_, width_);
       at += n;
@@ -216,11 +220,34 @@ class Pieces {
   }
 
  private:
+  // What blocks that take whole items store, from what those that share them do.
+  void merge_parts(Piece* p) const {
+    constexpr size_t kParts = kDecodeParts;
+    const size_t items = p->states.size() / heads_ / kParts, dim = width_ / heads_;
+    Piece whole;
+    whole.sums.resize(items * width_), whole.states.resize(items * heads_);
+    for (size_t at = 0; at < items * heads_; ++at) {
+      const size_t first = at / heads_ * kParts * heads_ + at % heads_;
+      float2& state = whole.states[at];
+      state = {p->states[first].x, 0};
+      for (size_t i = 1; i < kParts; ++i)
+        state.x = std::max(state.x, p->states[first + i * heads_].x);
+      for (size_t i = 0; i < kParts; ++i) {
+        const float2 part = p->states[first + i * heads_];
+        const float by = ::exp2f(part.x - state.x);
+        state.y += part.y * by;
+        for (size_t d = 0; d < dim; ++d)
+          whole.sums[at * dim + d] += p->sums[(first + i * heads_) * dim + d] * by;
+      }
+    }
+    *p = whole;
+  }
+
   static constexpr int32_t kBlock = 16, kBlocks = 72, kRows = 4;
   static constexpr int32_t kPositions[kRows] = {1040, 5, 511, 700};
   static size_t items_of(int32_t row) { return size_t(kPositions[row] / kDecodeChunk + 1); }
 
-  static size_t build(StepBuilder* builder, const std::vector<int32_t>& rows) {
+  static size_t build(StepBuilder* builder, const std::vector<int32_t>& rows, bool split) {
     std::vector<int32_t> table;
     for (int32_t i = 0; i < kBlocks; ++i) table.push_back((i * 5) % kBlocks);
     std::vector<SpanInput> spans;
@@ -232,13 +259,15 @@ class Pieces {
     const std::vector<int32_t> ids(rows.size(), 0);
     StepInput in;
     in.token_ids = ids, in.spans = spans, in.num_generated_rows = int32_t(rows.size());
-    builder->set_model({.block_size = kBlock, .max_items = int32_t(items)});
+    const auto n = int32_t(items);
+    builder->set_model({.block_size = kBlock, .max_items = n, .split_items = split ? n : n - 1});
     builder->build(in);
     builder->copy();
     return items;
   }
 
   size_t heads_, width_;
+  float scale_;
   Random random_{42};
   KvLayer kv_;
   std::vector<uint8_t> k_, v_;
@@ -257,6 +286,15 @@ void check_pieces(Pieces pieces) {
       EXPECT(same(some[i].out, want.out));
     }
   }
+  for (const std::vector<int32_t>& rows : {std::vector<int32_t>{0, 1, 2, 3}, {2, 3}, {0}, {1}}) {
+    const std::vector<Piece> shared = pieces.run(rows, true);
+    for (size_t i = 0; i < shared.size(); ++i) {
+      const Piece& want = all[size_t(rows[i])];
+      EXPECT(same(shared[i].sums, want.sums));
+      EXPECT(same(shared[i].states, want.states));
+      EXPECT(same(shared[i].out, want.out));
+    }
+  }
 }
 
 }  // namespace
@@ -266,7 +304,38 @@ TEST(split_norm) {
   check_split_norm(90, 48);
 }
 TEST(decode_pieces_bf16) { check_pieces({false, 4, 2, 64}); }
+// Weights of one piece beyond what float32 holds of those of another.
+TEST(decode_pieces_far_apart) { check_pieces({false, 4, 2, 64, 20.0f}); }
 TEST(decode_pieces_fp8) { check_pieces({true, 20, 1, 32}); }
+
+// Blocks share an item where all of them are there at once, and no row has so many that merging
+// them would take longer.
+TEST(decode_pieces_are_shared_where_it_pays) {
+  Gpu gpu(emu::Order::natural);
+  Queue queue;
+  queue.multiprocessors = 132;
+  EXPECT_EQ(attention_decode_split_items(queue, 32, 8, 128), 8);
+  EXPECT_EQ(attention_decode_split_items(queue, 8, 1, 128), 66);
+  EXPECT_EQ(attention_decode_split_items(queue, 40, 2, 64), 16);
+  EXPECT_EQ(attention_decode_split_items(queue, 12, 1, 192), 0);
+  const std::vector<int32_t> table(400, 0);
+  const auto parts_of = [&](const std::vector<int32_t>& positions) {
+    StepBuilder builder(&gpu.context);
+    std::vector<SpanInput> spans;
+    for (int32_t p : positions) spans.push_back({int32_t(spans.size()), 1, p, true, table});
+    const std::vector<int32_t> ids(positions.size(), 0);
+    StepInput in;
+    in.token_ids = ids, in.spans = spans, in.num_generated_rows = int32_t(positions.size());
+    builder.set_model({.block_size = 16, .max_items = 100, .split_items = 10});
+    builder.build(in);
+    return builder.header().decode_parts;
+  };
+  constexpr int32_t kEight = kMostSplitItems * kDecodeChunk - 1;  // the last of as many items
+  EXPECT_EQ(parts_of({kEight}), kDecodeParts);
+  EXPECT_EQ(parts_of({kEight + 1}), 1);
+  EXPECT_EQ(parts_of({kEight, 1023}), kDecodeParts);
+  EXPECT_EQ(parts_of({kEight, 1024}), 1);
+}
 
 // What L2 is asked for while memory is idle lies within the matrix, and changes no result.
 TEST(early_weights) {

@@ -524,6 +524,22 @@ void test_pieces(const DeviceUnderTest& d, const Shape& s, int32_t tokens) {
   expect_equal(all[0], all[1], "alone");
 }
 
+// Generated rows around the edges of what a block, a warp and a tile take: in one step with those
+// beside them, which keep the device busy, and each by itself.
+void test_alone(const DeviceUnderTest& d, const Shape& s) {
+  const std::vector<Sequence> sequences = {
+      {1, 20, 1, -1, 0}, {2, 132, 120, -1, 0}, {3, 524, 502, -1, 0}};
+  OPEN_WORLD(d, s, sequences, 600);
+  for (int32_t q = 0; q < 3; ++q) {
+    const auto [seed, tokens, prompt, shares, shared_tokens] = sequences[size_t(q)];
+    const Outputs together = world.run({{{q, 0, prompt}}, {{q, prompt, tokens - prompt}}}, prompt);
+    expect_reference(d, s, &world, together);
+    std::vector<StepPlan> steps;
+    for (int32_t t = prompt; t < tokens; ++t) steps.push_back({{q, t, 1}});
+    expect_equal(together, world.run(steps), "alone");
+  }
+}
+
 void test_refused(const DeviceUnderTest& d) {
   const std::vector<float> freq(20, 1.0f);
   std::vector<int32_t> layer_kv_heads;
@@ -663,6 +679,11 @@ void add_generated_cases(const DeviceUnderTest& d) {
   pieces({.q_heads = 4, .kv_heads = 2, .head_dim = 16}, d.slow ? 530 : 1030);
   pieces({.q_heads = 40, .kv_heads = 2, .head_dim = 16}, 530);
   pieces({.q_heads = 1, .head_dim = 64, .flat = true}, 530);
+  for (const Shape& s :
+       {Shape{.q_heads = 4, .head_dim = 64, .hidden = 16},
+        Shape{.q_heads = 2, .head_dim = 128, .hidden = 16, .kv = DType::fp8_e4m3}}) {
+    add_case(at + label(s) + " alone", [=] { test_alone(d, s); });
+  }
 }
 
 }  // namespace
