@@ -333,6 +333,7 @@ TEST(decode_pieces_are_shared_where_it_pays) {
   constexpr int32_t kEight = kMostSplitItems * kDecodeChunk - 1;  // the last of as many items
   EXPECT_EQ(parts_of({kEight}), kDecodeParts);
   EXPECT_EQ(parts_of({kEight + 1}), 1);
+  EXPECT_EQ(parts_of({kEight + 1, 5}), 1);
   EXPECT_EQ(parts_of({kEight, 1023}), kDecodeParts);
   EXPECT_EQ(parts_of({kEight, 1024}), 1);
 }
@@ -462,6 +463,13 @@ TEST(stored_rows) {
     return pack_matrix(&gpu.context, {&part, 1}, WeightUse::linear, WeightFormat::stored, out);
   };
   REQUIRE_OK(pack(&want));
+  const test::HostMatrix other = test::random_matrix(random, 21, 83, DType::bf16);
+  for (int turn = 0; turn < 2; ++turn) {  // both pieces of pinned memory hold something else
+    part = other.part();
+    REQUIRE_OK(pack(&got));
+    got = {};
+  }
+  part = m.part();
   part.data = nullptr, part.row_stride = 0, part.stored = &rows;
   rows.fails = true;
   EXPECT_ERROR(pack(&got), "no such file");

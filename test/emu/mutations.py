@@ -255,7 +255,7 @@ BREAKS = [
     B("step_builder.cc", "num_items_ <= model_.split_items && most_items_ <= kMostSplitItems", "num_items_ <= model_.split_items", {"kernels": ["shared_where_it_pays"]}),
     B("step_builder.cc", "most_items_ = std::max(most_items_, r.items);", "most_items_ = r.items;", {"kernels": ["shared_where_it_pays"]}),
     B("attention_decode.cu", "if (head_dim > kMostSplitHead) return 0;", "", {"kernels": ["shared_where_it_pays"]}),
-    B("cuda_device.cc", "std::min(split, workspace_.max_items / kDecodeParts)", "split", SHARED),
+    B("cuda_device.cc", "std::min(split, workspace_.max_items / kDecodeParts)", "split", {"ops": ["emulated 1 MiB"]}),
     B("attention_decode.cu", "sum += s.y * exp2_fast(s.x - most);\n    }\n    sum = warp_sum", "sum += s.y;\n    }\n    sum = warp_sum", PIECES),
     B("attention_decode.cu", "sum += s.y * exp2_fast(s.x - most);", "sum += s.y;", SHARED),
     B("gemm_decode.h", "for (int m = 4; m < 32; m *= 2) squares", "for (int m = 8; m < 32; m *= 2) squares", NORM, "gemm_decode.cu"),
@@ -355,6 +355,9 @@ BREAKS = [
     B("sample.cu", "undo += s.num_counts;", "", SAMPLE),
     B("sample.cu", "c < previous && c > next", "c <= previous && c > next", SAMPLE),
     B("sample.cu", "block_sync();\n  const int above = int(w.found[0]);", "const int above = int(w.found[0]);", SAMPLE),
+    # weights on their way to the device
+    B("weights.cc", "if (Status read = p.stored->read(at, n, s->pinned); !read) return read;", "static_cast<void>(p.stored->read(at, n, s->pinned));", {"kernels": ["stored_rows"]}),
+    B("weights.cc", "p.stored->read(at, n, s->pinned)", "p.stored->read(at, n - 1, s->pinned)", {"kernels": ["stored_rows"]}),
     # the host's side of a step
     B("graphs.cc", "rows <= 64 ? up(8)", "rows <= 64 ? rows / 8 * 8", STEPS),
     B("graphs.cc", "(rows == 3 ? 4 : rows)", "(rows == 3 ? 2 : rows)", STEPS),

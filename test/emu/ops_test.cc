@@ -112,7 +112,7 @@ int main(int argc, char** argv) {
   // A GPU so small that the decode attention takes several launches.
   add_some(add_attention_cases,
            emulated("emulated 1 MiB", with(&emu::Machine::bytes, size_t(1) << 20, open)),
-           {"40:2 d16 b64 BF16 pieces"});
+           {"40:2 d16 b64 BF16 pieces", "4:1 d64 b64 BF16 alone"});
   // One with room for blocks that share rows of several items.
   add_some(add_attention_cases,
            emulated("emulated 16 multiprocessors", with(&emu::Machine::multiprocessors, 16, open)),
