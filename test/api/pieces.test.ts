@@ -246,6 +246,18 @@ describe("a bare tokenizer.model has SentencePiece's ids", () => {
       }
     }
     assert.equal(refused, Math.ceil(model.length / 97))
+    // Numbers that do not end: with the file, with the message that they are in, and after all bits that there are.
+    const tail = Buffer.from(smallModel([], []))
+    for (const more of [
+      Buffer.of(0x20, 0x80),
+      Buffer.concat([field(1, Buffer.of(0x18, 0x80)), Buffer.of(0x20, 0x01)]),
+      Buffer.of(0x20, ...Array<number>(11).fill(0xff), 0x01),
+    ])
+      await assert.rejects(
+        loadTokenizer(folderOf(Buffer.concat([tail, more]))),
+        /tokenizer.model: no SentencePiece model, or cut off: at byte \d+ of/,
+        more.toString('hex'),
+      )
     await assert.rejects(
       loadTokenizer(folderOf(Buffer.from('version https://git-lfs.github.com/spec/v1\n'))),
       /tokenizer.model: no SentencePiece model, or cut off/,

@@ -197,6 +197,40 @@ describe('a judge on /v1/reward', () => {
     }
   })
 
+  it('may write as much as there is room for, and no more', async (t) => {
+    let lengths: (number | undefined)[] = []
+    const one = await startHarness({
+      reward: {
+        judge: (prompt, { sampling }) => {
+          lengths.push(sampling?.maxTokens)
+          return judge(prompt)
+        },
+      },
+    })
+    t.after(() => one.close())
+    const judged = async (more: object) => {
+      lengths = []
+      const body = { model: 'tiny-reward', messages: [user], responses: ['a 2', 'b 5'], ...more }
+      const response = await one.post('/v1/reward', body)
+      const { error } = await readAnswer(response)
+      return { status: response.status, message: String(error?.message), lengths }
+    }
+    const { message } = await judged({ judge: { max_tokens: 500 } })
+    const [, context, prompt] =
+      /is (\d+) tokens.*\((\d+) in the prompt, 500 for/.exec(message) ?? []
+    const room = Number(context) - Number(prompt)
+    assert.ok(room > 1, message)
+    const most = await judged({ judge: { max_tokens: room } })
+    assert.deepEqual([most.status, most.lengths], [200, [room, room]])
+    const more = await judged({ judge: { max_tokens: room + 1 } })
+    assert.equal(more.status, 400)
+    assert.match(more.message, /context length/)
+    // Without a length of the caller's: the judge's own, or what is left, if only one token.
+    const beside = (length: number) => judged({ responses: ['a 2', `b 5${'b'.repeat(length)}`] })
+    assert.deepEqual((await beside(room - 1)).lengths, [1, 1])
+    assert.equal((await beside(room)).status, 400)
+  })
+
   it('is told a principle before the answers, of each input, where its template shows one', async () => {
     const seen: string[] = []
     const own = await startHarness({
