@@ -12,6 +12,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import { describe, it } from 'node:test'
 import Database from 'libsql'
 import OpenAI, { toFile } from 'openai'
@@ -534,6 +535,35 @@ describe('the data folder', () => {
       assert.deepEqual([done.status, done.errors?.data?.[0]?.code], ['failed', 'input_file_lost'])
       assert.equal((await ended(client, (await start(client, lines)).id)).status, 'completed')
     })
+  })
+
+  it('is worked on again after a rest where a line could not be asked, which the log says', async (t) => {
+    const said: string[] = []
+    const log = { warn: () => {}, error: (_: object, text: string) => said.push(text) }
+    const limits = { fileLimit: 1 << 20, bodyLimit: 1 << 20 }
+    const batches = await openBatches({ folder: newFolder(), ...limits, log })
+    t.after(() => batches.close())
+    const id = batches.newFileId()
+    const bytes = await batches.receive(id, Readable.from([`${line('a')}\n${line('b')}\n`]))
+    const rest = { created: 0, filename: 'f', purpose: 'batch', expires: null } as const
+    batches.addFile({ id, owner: '', bytes, ...rest })
+    const asked: number[] = []
+    batches.begin({
+      atOnce: 1,
+      ask: async () => {
+        asked.push(performance.now())
+        if (asked.length === 1) throw new Error('no')
+        return { status: 200, text: '{}', requestId: 'r' }
+      },
+    })
+    const given = { owner: '', endpoint: CHAT, input: id, window: '24h', seconds: 600 }
+    const batch = batches.addBatch({ ...given, metadata: null, keep: null })
+    const row = () => batches.batch('', batch.id)
+    await until(() => row().status === 'completed', 'an end')
+    assert.deepEqual([row().completed, row().failed, asked.length], [2, 0, 3])
+    assert.deepEqual(said, ['batches wait: asking a line failed'])
+    // Five seconds, for all lines.
+    assert.ok((asked[1] ?? 0) - (asked[0] ?? 0) > 4500)
   })
 
   it('is swept of the lines of batches that ended before a kill', async () => {
