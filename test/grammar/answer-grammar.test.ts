@@ -432,6 +432,13 @@ describe('schemas that are refused', () => {
       },
       /the patterns, lengths and bounds make too many combinations/,
     ],
+    ...['then', 'else'].map(
+      (branch) =>
+        [
+          { if: { required: ['a'] }, [branch]: { properties: { b: { contains: {} } } } },
+          new RegExp(`at '#/${branch}/properties/b/contains'`),
+        ] as const,
+    ),
     [{ not: { $ref: '#' } }, /at '#\/not': this 'not' is not supported/],
     [{ dependencies: { a: 3 } }, /at '#\/dependencies\/a': .* a schema or a list of names/],
     [{ dependentRequired: { a: {} } }, /at '#\/dependentRequired\/a': .* a list of names/],
