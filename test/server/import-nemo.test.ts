@@ -72,6 +72,18 @@ describe('import-nemo', () => {
       )
     })
 
+  test('a head that is shared with the embedding is not written a second time', async () => {
+    const folder = nemoFolder({ ...LM, config: { share_embeddings_and_output_weights: 'true' } })
+    rmSync(join(weightsOf(folder), 'model.output_layer.weight'), { recursive: true })
+    const out = outside()
+    await importNemo(folder, out)
+    const config = JSON.parse(readFileSync(join(out, 'config.json'), 'utf8'))
+    assert.equal(config.tie_word_embeddings, true)
+    const files = readdirSync(out).filter((name) => name.endsWith('.safetensors'))
+    const heads = files.map((name) => readFileSync(join(out, name)).includes('"lm_head.weight"'))
+    assert.deepEqual(heads, [false])
+  })
+
   test('its config says what the checkpoint is, and its tokenizer comes along', async () => {
     const [out, reward] = [outside(), outside()]
     await importNemo(nemoFolder(LM), out)
