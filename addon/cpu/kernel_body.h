@@ -186,10 +186,11 @@ struct Body {
     }
   }
 
-  // Four k, with their weights w [PANELS].at(i) or pairs.
+  // Four k, with their weights w [PANELS].at(i) or pairs. Which four has to be known where it is
+  // compiled: a shift by it is an instruction then.
   template <int ROWS, int PANELS, class Weights>
-  static inline void four(F (&acc)[ROWS][PANELS], const void* a, int64_t stride,
-                          const Weights (&w)[PANELS]) {
+  [[gnu::always_inline]] static inline void four(F (&acc)[ROWS][PANELS], const void* a,
+                                                 int64_t stride, const Weights (&w)[PANELS]) {
     if constexpr (S::kDot) {
 #pragma GCC unroll 2
       for (int i = 0; i < 2; ++i) {
@@ -241,8 +242,23 @@ struct Body {
     if (at.first_group == 0) S::template prefetch_bytes<64>(at.block + to);
   }
 
-  // The group of quads FIRST.. of a chunk, to c.
-  template <Format format, bool kLeast, int ROWS, int PANELS, int FIRST, int QUADS>
+  // Quads QUAD.. of a chunk, to acc. No loop: not all of them would be unrolled.
+  template <Format format, bool kTable, int ROWS, int PANELS, int QUAD, int END>
+  [[gnu::always_inline]] static inline void coded_quads(
+      const TileArgs& t, const typename S::template Codes<format>& codes, const ChunkAt& at,
+      const uint8_t* a, F (&acc)[ROWS][PANELS]) {
+    typename S::template CodeQuad<format, kTable> w[PANELS];
+#pragma GCC unroll 16
+    for (int p = 0; p < PANELS; ++p) w[p].load(at.codes + p * t.b_stride, QUAD, codes);
+    four<ROWS, PANELS>(acc, a, t.a_stride, w);
+    if constexpr (QUAD + 1 < END) {
+      coded_quads<format, kTable, ROWS, PANELS, QUAD + 1, END>(t, codes, at, a + 4 * kWideElement,
+                                                               acc);
+    }
+  }
+
+  // The group of quads FIRST.. of a chunk, to c. kTable: codes stand for any numbers, see kCounts.
+  template <Format format, bool kTable, bool kLeast, int ROWS, int PANELS, int FIRST, int QUADS>
   static inline void coded_group(const TileArgs& t, const typename S::template Codes<format>& codes,
                                  const ChunkAt& at, int group, int k, float* c) {
     F acc[ROWS][PANELS];
@@ -251,13 +267,8 @@ struct Body {
 #pragma GCC unroll 16
       for (int p = 0; p < PANELS; ++p) acc[r][p] = S::zero();
     }
-#pragma GCC unroll 8
-    for (int q = 0; q < QUADS; ++q) {
-      typename S::template CodeQuad<format> w[PANELS];
-#pragma GCC unroll 16
-      for (int p = 0; p < PANELS; ++p) w[p].load(at.codes + p * t.b_stride, FIRST + q, codes);
-      four<ROWS, PANELS>(acc, at_k(t, 0, k + q * 4), t.a_stride, w);
-    }
+    coded_quads<format, kTable, ROWS, PANELS, FIRST, FIRST + QUADS>(t, codes, at, at_k(t, 0, k),
+                                                                    acc);
     Scale scale[PANELS];
 #pragma GCC unroll 16
     for (int p = 0; p < PANELS; ++p) {
@@ -266,7 +277,7 @@ struct Body {
     add_group<kLeast, ROWS, PANELS>(t, 0, k, c, acc, scale);
   }
 
-  template <Format format, bool kLeast, int ROWS, int PANELS>
+  template <Format format, bool kTable, bool kLeast, int ROWS, int PANELS>
   static inline void coded(const TileArgs& t, int panel) {
     const typename S::template Codes<format> codes(*t.groups);
     const uint8_t* b = t.b + panel * t.b_stride;
@@ -275,17 +286,17 @@ struct Body {
       const ChunkAt at = chunk_at<format>(t, b, t.skip + k);
       for (int p = 0; p < PANELS; ++p) fetch_ahead<format>(t, at, p);
       if (t.groups->group == 32) {
-        coded_group<format, kLeast, ROWS, PANELS, 0, 8>(t, codes, at, at.first_group, k, c);
+        coded_group<format, kTable, kLeast, ROWS, PANELS, 0, 8>(t, codes, at, at.first_group, k, c);
       } else {
-        coded_group<format, kLeast, ROWS, PANELS, 0, 4>(t, codes, at, at.first_group, k, c);
-        coded_group<format, kLeast, ROWS, PANELS, 4, 4>(t, codes, at, at.first_group + 1, k + 16,
-                                                        c);
+        coded_group<format, kTable, kLeast, ROWS, PANELS, 0, 4>(t, codes, at, at.first_group, k, c);
+        coded_group<format, kTable, kLeast, ROWS, PANELS, 4, 4>(t, codes, at, at.first_group + 1,
+                                                                k + 16, c);
       }
     }
   }
 
   // k weights of a panel from `from` on, decoded to `out`.
-  template <Format format>
+  template <Format format, bool kTable>
   static void decode(const TileArgs& t, int panel, int from, int k, uint8_t* out) {
     const typename S::template Codes<format> codes(*t.groups);
     const Groups& g = *t.groups;
@@ -298,7 +309,7 @@ struct Body {
       fetch_ahead<format>(t, at, 0);
 #pragma GCC unroll 8
       for (int q = 0; q < 8; ++q, values += 4 * kPanel * kWideElement) {
-        typename S::template CodeQuad<format> w;
+        typename S::template CodeQuad<format, kTable> w;
         w.load(at.codes, q, codes);
         if constexpr (S::kDot) {
           S::store_pairs(values, w.w);
@@ -348,15 +359,15 @@ struct Body {
     }
   }
 
-  template <Format format, bool kLeast, int ROWS>
+  template <Format format, bool kTable, bool kLeast, int ROWS>
   static void coded_rows(const TileArgs& t) {
     if constexpr (ROWS > 0) {
-      if (t.rows < ROWS) return coded_rows<format, kLeast, ROWS - 1>(t);
+      if (t.rows < ROWS) return coded_rows<format, kTable, kLeast, ROWS - 1>(t);
       int p = 0;
       for (; p + S::panels(ROWS) <= t.panels; p += S::panels(ROWS)) {
-        coded<format, kLeast, ROWS, S::panels(ROWS)>(t, p);
+        coded<format, kTable, kLeast, ROWS, S::panels(ROWS)>(t, p);
       }
-      for (; p < t.panels; ++p) coded<format, kLeast, ROWS, 1>(t, p);
+      for (; p < t.panels; ++p) coded<format, kTable, kLeast, ROWS, 1>(t, p);
     }
   }
   // Panels [panel, end) and weights [from, from + k) of each, decoded to the call's scratch.
@@ -379,9 +390,9 @@ struct Body {
     }
   }
 
-  template <Format format, bool kLeast>
+  template <Format format, bool kTable, bool kLeast>
   static void grouped(const TileArgs& t) {
-    if (t.rows <= kCodedRows) return coded_rows<format, kLeast, kCodedRows>(t);
+    if (t.rows <= kCodedRows) return coded_rows<format, kTable, kLeast, kCodedRows>(t);
     auto* const scratch = static_cast<uint8_t*>(t.scratch);
     // All of a call's panels and k, or a chunk of as many panels as the rows take together.
     const bool all = t.rows > S::kRows;
@@ -391,7 +402,7 @@ struct Body {
       const int end = first + panels < t.panels ? first + panels : t.panels;
       for (int from = 0; from < t.k; from += k) {
         for (int p = first; p < end; ++p) {
-          decode<format>(t, p, from, k, scratch + size_t(p - first) * wide_bytes(k));
+          decode<format, kTable>(t, p, from, k, scratch + size_t(p - first) * wide_bytes(k));
         }
         for (int i = 0, row = 0; i < blocks; ++i) {
           const int rows = (t.rows - row + blocks - i - 1) / (blocks - i);
@@ -401,6 +412,11 @@ struct Body {
       }
     }
   }
+  template <Format format, bool kTable>
+  static void grouped_of(const TileArgs& t) {
+    if (t.groups->has_least) return grouped<format, kTable, true>(t);
+    grouped<format, kTable, false>(t);
+  }
   template <Format format>
   static void grouped_tile(const TileArgs& t) {
     if (!t.accumulate) {
@@ -408,8 +424,10 @@ struct Body {
         for (int i = 0; i < t.panels; ++i) S::store(t.c + r * t.c_stride + i * kPanel, S::zero());
       }
     }
-    if (t.groups->has_least) return grouped<format, true>(t);
-    grouped<format, false>(t);
+    if constexpr (S::kCounts && format == Format::i4) {
+      if (t.groups->is_consecutive) return grouped_of<format, false>(t);
+    }
+    grouped_of<format, format == Format::i4>(t);
   }
 
   // Negative, since a least value is subtracted.

@@ -16,6 +16,10 @@ Groups::Groups(const GroupedForm& form)
     values[i] = form.values[i % codes];
     numbers[i] = bf16_to_f32(values[i]);
   }
+  is_consecutive = codes > 1;
+  for (size_t i = 1; i < codes; ++i) {
+    is_consecutive = is_consecutive && numbers[i] == numbers[i - 1] + 1;
+  }
 }
 
 const Kernels* kernels_for(Isa isa) {

@@ -77,6 +77,7 @@ struct Groups {
   float numbers[64] = {};                // the same in float32
   int group = 32;
   bool has_steps = false, has_least = false;
+  bool is_consecutive = false;  // each of the codes is the number after the one before
   int64_t scales_bytes = 0, block_bytes = 0;
   explicit Groups(const GroupedForm& form);
   Groups() = default;

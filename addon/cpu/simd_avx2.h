@@ -124,14 +124,21 @@ struct Avx2 {
     return _mm256_castsi256_ps(odd ? _mm256_and_si256(bytes(p), _mm256_set1_epi32(int(0xffff0000)))
                                    : _mm256_slli_epi32(bytes(p), 16));
   }
-  // E4M3 in the low byte of each lane. As bits of an f32 the exponent is 120 too small, which one
+  // Of 32 bytes of a chunk of 64 (kernels.h), the one of each pair's k = i: byte `to` of its lane, where
+  // the others are zero.
+  [[gnu::always_inline]] static inline __m256i spread(__m256i x, int i, int to) {
+    const int from = i / 2 * 8 + i % 2, none = int(0x80808080u & ~(0xffu << (8 * to)));
+    const auto lane = [&](int n) { return none | (from + 2 * n) << (8 * to); };
+    return _mm256_shuffle_epi8(x, _mm256_setr_epi32(lane(0), lane(1), lane(2), lane(3), lane(0),
+                                                    lane(1), lane(2), lane(3)));
+  }
+  // E4M3 in the high byte of each lane. As bits of an f32 the exponent is 120 too small, which one
   // exact product corrects; NaN apart.
-  static inline __m256 from_fp8(__m256i x) {
-    const __m256i rest = _mm256_and_si256(x, _mm256_set1_epi32(0x7f));
-    const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(x, _mm256_set1_epi32(0x80)), 24);
-    __m256 v =
-        _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(rest, 20)), _mm256_set1_ps(0x1p120f));
-    const __m256 nan = _mm256_castsi256_ps(_mm256_cmpeq_epi32(rest, _mm256_set1_epi32(0x7f)));
+  [[gnu::always_inline]] static inline __m256 from_fp8(__m256i x) {
+    const __m256i rest = _mm256_and_si256(_mm256_srli_epi32(x, 4), _mm256_set1_epi32(0x07f00000));
+    const __m256i sign = _mm256_and_si256(x, _mm256_set1_epi32(int(0x80000000)));
+    __m256 v = _mm256_mul_ps(_mm256_castsi256_ps(rest), _mm256_set1_ps(0x1p120f));
+    const __m256 nan = _mm256_castsi256_ps(_mm256_cmpeq_epi32(rest, _mm256_set1_epi32(0x07f00000)));
     v = _mm256_blendv_ps(v, _mm256_set1_ps(__builtin_nanf("")), nan);
     return _mm256_or_ps(v, _mm256_castsi256_ps(sign));
   }
@@ -155,7 +162,8 @@ struct Avx2 {
     const Groups* g;
     inline explicit Codes(const Groups& of) : g(&of) {}
   };
-  template <Format format>
+  static constexpr bool kCounts = true;
+  template <Format format, bool kTable>
   struct CodeQuad {
     const uint8_t* chunk;
     const Groups* g;
@@ -163,42 +171,48 @@ struct Avx2 {
     inline void load(const uint8_t* c, int q, const Codes<format>& of) {
       chunk = c, quad = q, g = of.g;
     }
-    inline F at(int i) const { return {half(i, 0), half(i, 1)}; }
+    [[gnu::always_inline]] inline F at(int i) const { return {half(i, 0), half(i, 1)}; }
 
-    static inline __m256i right(__m256i x, int by) {
-      return _mm256_srl_epi32(x, _mm_cvtsi32_si128(by));
+    // 8388608 / 2^at + `bits` / 2^at, for integers whose lowest bit is bit `at`: they are the end of
+    // its mantissa.
+    [[gnu::always_inline]] static inline __m256 counted(__m256i bits, int at) {
+      return _mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_set1_epi32((150 - at) << 23)));
+    }
+    [[gnu::always_inline]] static inline __m256i shifted(__m256i x, int left) {
+      return left >= 0 ? _mm256_slli_epi32(x, left) : _mm256_srli_epi32(x, -left);
     }
     // Outputs 8h..8h+7 of k = 4 quad + i.
-    inline __m256 half(int i, int h) const {
-      const __m256i most = _mm256_set1_epi32(15);
+    [[gnu::always_inline]] inline __m256 half(int i, int h) const {
       if constexpr (format == Format::i8) {
-        const auto four = [&](int j) {
-          const __m128i q = _mm_loadl_epi64(
-              reinterpret_cast<const __m128i*>(chunk + quad * 64 + j * 16 + (i / 2) * 8));
-          return _mm_srl_epi32(_mm_cvtepu16_epi32(q), _mm_cvtsi32_si128(i % 2 * 8));
-        };
-        const __m256i x = _mm256_and_si256(_mm256_set_m128i(four(2 * h + 1), four(2 * h)),
-                                           _mm256_set1_epi32(0xff));
-        const __m256i size = _mm256_and_si256(x, _mm256_set1_epi32(0x7f));
-        const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(x, _mm256_set1_epi32(0x80)), 24);
-        const __m256 v = _mm256_or_ps(_mm256_cvtepi32_ps(size), _mm256_castsi256_ps(sign));
-        const __m256i least = _mm256_cmpeq_epi32(x, _mm256_set1_epi32(0x80));
-        return _mm256_blendv_ps(v, _mm256_set1_ps(-128.0f), _mm256_castsi256_ps(least));
+        // The sign is made a carry of 128: 0..255, and 0x80 is the least of them.
+        const __m256i x = bytes(chunk + quad * 64 + h * 32), sign = _mm256_set1_epi8(char(0x80));
+        const __m256i size = _mm256_sign_epi8(_mm256_andnot_si256(sign, x), x);
+        const __m256i code =
+            _mm256_xor_si256(_mm256_max_epu8(size, _mm256_and_si256(x, sign)), sign);
+        return _mm256_sub_ps(counted(spread(code, i, 0), 0), _mm256_set1_ps(8388608.0f + 128.0f));
       } else {
-        const int pair = quad * 2 + i / 2, odd = i % 2 * 16;
-        const __m256i low = right(bytes(chunk + pair / 4 * 64 + h * 32), odd + pair % 4 * 4);
-        if constexpr (format == Format::i4) {
-          const __m256 first = _mm256_permutevar8x32_ps(_mm256_loadu_ps(g->numbers), low);
-          const __m256 second = _mm256_permutevar8x32_ps(_mm256_loadu_ps(g->numbers + 8), low);
-          return _mm256_blendv_ps(first, second, _mm256_castsi256_ps(_mm256_slli_epi32(low, 28)));
+        const int pair = quad * 2 + i / 2, at = pair % 4 * 4;
+        const auto half_of = [&](const uint8_t* p) [[gnu::always_inline]] {
+          const __m256i x = bytes(p + h * 32);
+          return i % 2 ? _mm256_srli_epi32(x, 16) : x;
+        };
+        const __m256i low = half_of(chunk + pair / 4 * 64);
+        if constexpr (kTable) {
+          const __m256i code = _mm256_srli_epi32(low, at);
+          const __m256 first = _mm256_permutevar8x32_ps(_mm256_loadu_ps(g->numbers), code);
+          const __m256 second = _mm256_permutevar8x32_ps(_mm256_loadu_ps(g->numbers + 8), code);
+          return _mm256_blendv_ps(first, second, _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
         } else {
-          constexpr int kBits = format == Format::i5 ? 1 : 2, kPairs = 16 / kBits;
-          const __m256i high =
-              right(bytes(chunk + 256 + pair / kPairs * 64 + h * 32), odd + pair % kPairs * kBits);
-          const __m256i code = _mm256_or_si256(
-              _mm256_and_si256(low, most),
-              _mm256_slli_epi32(_mm256_and_si256(high, _mm256_set1_epi32((1 << kBits) - 1)), 4));
-          return _mm256_add_ps(_mm256_cvtepi32_ps(code), _mm256_set1_ps(g->numbers[0]));
+          __m256i code = _mm256_and_si256(low, _mm256_set1_epi32(15 << at));
+          if constexpr (format != Format::i4) {
+            constexpr int kBits = format == Format::i5 ? 1 : 2, kPairs = 16 / kBits;
+            const __m256i plane = half_of(chunk + 256 + pair / kPairs * 64);
+            const __m256i high = shifted(plane, at + 4 - pair % kPairs * kBits);
+            code = _mm256_or_si256(
+                code, _mm256_and_si256(high, _mm256_set1_epi32(((1 << kBits) - 1) << (at + 4))));
+          }
+          const __m256 zero = _mm256_set1_ps(float(8388608 >> at) - g->numbers[0]);
+          return _mm256_sub_ps(counted(code, at), zero);
         }
       }
     }
@@ -245,15 +259,8 @@ struct Avx2::Quad<Format::fp8> {
   const uint8_t* p;
   static constexpr int kBytes = 64;
   inline explicit Quad(const uint8_t* q) : p(q) {}
-  // Lanes 4j..4j+3 of the pair i/2 are the bytes 16j + 8 (i/2) + {0..7}, even for k, odd for k + 1.
   inline F at(int i) const {
-    const auto four = [&](int j, int shift) {
-      const __m128i q = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + j * 16 + (i / 2) * 8));
-      return _mm_srl_epi32(_mm_cvtepu16_epi32(q), _mm_cvtsi32_si128(shift));
-    };
-    const int shift = (i % 2) * 8;
-    return {from_fp8(_mm256_set_m128i(four(1, shift), four(0, shift))),
-            from_fp8(_mm256_set_m128i(four(3, shift), four(2, shift)))};
+    return {from_fp8(spread(bytes(p), i, 3)), from_fp8(spread(bytes(p + 32), i, 3))};
   }
 };
 

@@ -226,7 +226,8 @@ struct Avx512 {
       }
     }
   }
-  template <Format format>
+  static constexpr bool kCounts = false;
+  template <Format format, bool kTable>
   struct CodeQuad {
     Pairs w[2];
     inline void load(const uint8_t* chunk, int quad, const Codes<format>& codes) {

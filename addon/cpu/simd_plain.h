@@ -167,7 +167,10 @@ struct Plain {
     const Groups* g;
     inline explicit Codes(const Groups& of) : g(&of) {}
   };
-  template <Format format>
+  // Whether codes of four bits that are consecutive numbers are read faster than by a table. Those of
+  // more bits always are consecutive.
+  static constexpr bool kCounts = false;
+  template <Format format, bool kTable>
   struct CodeQuad {
     const uint8_t* chunk;
     const Groups* g;
@@ -175,7 +178,8 @@ struct Plain {
     inline void load(const uint8_t* c, int q, const Codes<format>& of) {
       chunk = c, quad = q, g = of.g;
     }
-    inline F at(int i) const {
+    // Not inline: it would be there 32 times for every kind of group.
+    [[gnu::noinline]] F at(int i) const {
       float f[16];
       for (int n = 0; n < 16; ++n) f[n] = number(i, n);
       return Plain::load(f);

@@ -9,6 +9,9 @@ import OpenAI from 'openai'
 import { zodTextFormat } from 'openai/helpers/zod'
 import { z } from 'zod'
 import { readGrammar, recognises } from '../../bench/grammar/recogniser.js'
+import { readCall } from '../../server/api/responses/call.js'
+import { ResponsesRequest } from '../../server/api/responses/schema.js'
+import type { ServedModel } from '../../server/model/served-model.js'
 import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
 
 const SCHEMA = {
@@ -40,6 +43,29 @@ const readNamed = async (response: Response): Promise<readonly Json[]> => {
     return data
   })
 }
+
+describe('items of responses', () => {
+  test('a thought is its content, or its summary where that is empty or not there', () => {
+    const summary = [
+      { type: 'summary_text' as const, text: 'in short' },
+      { type: 'summary_text' as const, text: 'and clear' },
+    ]
+    const content = [{ type: 'reasoning_text' as const, text: 'at length' }]
+    const answer = { type: 'message' as const, role: 'assistant' as const, content: 'Done.' }
+    const thoughtOf = (given: object): string | undefined => {
+      const input = [{ role: 'user', content: 'Hi' }, { type: 'reasoning', ...given }, answer]
+      const body = ResponsesRequest.parse({ ...BODY, input })
+      const model = { profile: {} } as unknown as ServedModel
+      const [, message] = readCall(body, model).messages
+      assert.equal(message?.content, 'Done.')
+      return message?.reasoning
+    }
+    assert.equal(thoughtOf({ summary, content }), 'at length')
+    assert.equal(thoughtOf({ summary, content: [] }), 'in short\nand clear')
+    assert.equal(thoughtOf({ summary }), 'in short\nand clear')
+    assert.equal(thoughtOf({ summary: [], content: [] }), '')
+  })
+})
 
 describe('responses', () => {
   let harness: Harness
