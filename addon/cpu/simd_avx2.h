@@ -124,8 +124,8 @@ struct Avx2 {
     return _mm256_castsi256_ps(odd ? _mm256_and_si256(bytes(p), _mm256_set1_epi32(int(0xffff0000)))
                                    : _mm256_slli_epi32(bytes(p), 16));
   }
-  // Of 32 bytes of a chunk of 64 (kernels.h), the one of each pair's k = i: byte `to` of its lane, where
-  // the others are zero.
+  // Of 32 bytes of a chunk of 64 (kernels.h), the one of each pair's k = i: byte `to` of its lane,
+  // where the others are zero.
   [[gnu::always_inline]] static inline __m256i spread(__m256i x, int i, int to) {
     const int from = i / 2 * 8 + i % 2, none = int(0x80808080u & ~(0xffu << (8 * to)));
     const auto lane = [&](int n) { return none | (from + 2 * n) << (8 * to); };
@@ -173,8 +173,8 @@ struct Avx2 {
     }
     [[gnu::always_inline]] inline F at(int i) const { return {half(i, 0), half(i, 1)}; }
 
-    // 8388608 / 2^at + `bits` / 2^at, for integers whose lowest bit is bit `at`: they are the end of
-    // its mantissa.
+    // 8388608 / 2^at + `bits` / 2^at, for integers whose lowest bit is bit `at`: they are the end
+    // of its mantissa.
     [[gnu::always_inline]] static inline __m256 counted(__m256i bits, int at) {
       return _mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_set1_epi32((150 - at) << 23)));
     }

@@ -167,8 +167,8 @@ struct Plain {
     const Groups* g;
     inline explicit Codes(const Groups& of) : g(&of) {}
   };
-  // Whether codes of four bits that are consecutive numbers are read faster than by a table. Those of
-  // more bits always are consecutive.
+  // Whether codes of four bits that are consecutive numbers are read faster than by a table. Those
+  // of more bits always are consecutive.
   static constexpr bool kCounts = false;
   template <Format format, bool kTable>
   struct CodeQuad {
