@@ -71,6 +71,7 @@ export const LONG: readonly string[] = [
   'npm run bench -- engine --shapes tiny --threads 1 --peers none --rounds 1 --out none',
   'npm run bench -- ops',
   'npm run bench -- ops qkv --seconds 0.2',
+  'npm run bench -- ops loading',
   'npm run bench -- grammar',
   'npm run bench -- storm',
   'npm run bench -- overload',
