@@ -250,7 +250,8 @@ type Encode = (parts: Parts, caller?: string) => Promise<readonly number[]>
 const remembering =
   (encodeEach: EncodeEach, texts: EncodedTexts): Encode =>
   async (given, caller) => {
-    if (caller === undefined) return listOf(await encodeEach(given))
+    // Of many parts none is long, and to look at each of them keeps the event loop.
+    if (caller === undefined || given.length >= MANY) return listOf(await encodeEach(given))
     const parts: Parts = given.flatMap<string | number>((part) =>
       isText(part) ? piecesOf(part) : [part],
     )
