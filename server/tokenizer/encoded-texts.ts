@@ -8,7 +8,7 @@ import { createHash } from 'node:crypto'
 const LEAST = 256
 
 /** Characters of a piece; it goes on to the end of the line. */
-const PIECE = 2048
+const PIECE = 4096
 
 /** Where a text is cut (see cutsAtLines): the end of a line before what can be seen. */
 const lineEnd = /\n(?=[!-~])/g

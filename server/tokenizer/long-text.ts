@@ -35,5 +35,9 @@ export const createLongText = (
     failed: 'a long text was not encoded',
     ...(idleMs !== undefined && { idleMs }),
   })
-  return async (parts: Parts): Promise<readonly Uint32Array[]> => partsOf(await ask(parts))
+  /** Ids of each part, or of all in one where there are so many that lists of their own would keep the event loop. */
+  return async (parts: Parts, isInOne = false): Promise<readonly Uint32Array[]> => {
+    const found = await ask(parts)
+    return isInOne ? [found.ids] : partsOf(found)
+  }
 }

@@ -11,6 +11,7 @@ import type { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { z } from 'zod'
 import { faultText } from '../check.js'
 import { EngineFailure, messageOf } from '../failure.js'
+import { createTurn } from '../slices.js'
 import { createEncodedTexts, type EncodedTexts, type Ids, piecesOf } from './encoded-texts.js'
 import {
   components,
@@ -57,15 +58,30 @@ const leadingToken = (file: TokenizerFile): string | undefined => {
   return single.data?.[0]?.SpecialToken?.id
 }
 
-/** Cuts the names out: text, name, text, name, ... text. Longer names win. */
-const splitter = (names: readonly string[]) => {
-  if (names.length === 0) return (text: string) => [text]
+/** Cuts the names out, in slices: text, id, text, id, ... text. Longer names win. */
+const splitter = (names: readonly string[], idOf: (name: string) => number | undefined) => {
+  if (names.length === 0) return async (text: string): Promise<Parts> => [text]
   const escaped = [...names]
     .sort((a, b) => b.length - a.length)
     .map((name) => name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
-  const pattern = new RegExp(`(${escaped.join('|')})`)
-  return (text: string) => text.split(pattern)
+  const pattern = new RegExp(escaped.join('|'), 'g')
+  return async (text: string): Promise<Parts> => {
+    const parts: (string | number)[] = []
+    const turn = createTurn()
+    let from = 0
+    for (const found of text.matchAll(pattern)) {
+      const [name] = found
+      parts.push(text.slice(from, found.index), idOf(name) ?? name)
+      from = found.index + name.length
+      if (parts.length % CHECK_EVERY === 0) await turn()
+    }
+    parts.push(text.slice(from))
+    return parts
+  }
 }
+
+/** Parts after which the time is looked at. */
+const CHECK_EVERY = 512
 
 const AddsBos = z.looseObject({ add_bos_token: z.boolean().nullish() })
 
@@ -199,7 +215,7 @@ const isText = (part: string | number): part is string => typeof part === 'strin
 const bytesOf = (parts: Parts): number =>
   parts.reduce<number>((sum, part) => sum + (isText(part) ? Buffer.byteLength(part) : 0), 0)
 
-/** Ids of each part, in their order. */
+/** Ids of each part, in their order; of MANY and more in one list. */
 type EncodeEach = (parts: Parts) => Promise<readonly Ids[]>
 
 const encodeAll = async (parts: Parts, native: NativeEncoder): Promise<readonly Ids[]> => {
@@ -218,14 +234,14 @@ const encodeShort = async (parts: Parts, native: NativeEncoder): Promise<readonl
 /** What is short is encoded on the pool, as far as there is room; the rest by `encodeLong`, which normalizes too. */
 export const createEncode = (
   native: NativeEncoder,
-  encodeLong: EncodeEach,
+  encodeLong: (parts: Parts, isInOne: boolean) => Promise<readonly Ids[]>,
   normalize: (parts: Parts) => Parts = (parts) => parts,
 ): EncodeEach => {
   let atOnce = 0
   return async (parts) => {
+    if (parts.length >= MANY) return encodeLong(parts, true)
     const bytes = bytesOf(parts)
-    if (bytes >= LONG || parts.length >= MANY || atOnce + bytes > MOST_AT_ONCE)
-      return encodeLong(parts)
+    if (bytes >= LONG || atOnce + bytes > MOST_AT_ONCE) return encodeLong(parts, false)
     atOnce += bytes
     try {
       return await encodeShort(normalize(parts), native)
@@ -255,6 +271,7 @@ const remembering =
     const parts: Parts = given.flatMap<string | number>((part) =>
       isText(part) ? piecesOf(part) : [part],
     )
+    if (parts.length >= MANY) return listOf(await encodeEach(given))
     const keys = parts.map((part) => (isText(part) ? texts.keyOf(caller, part) : undefined))
     const known = keys.map((key) => (key === undefined ? undefined : texts.find(key)))
     const missing = parts.flatMap((part, i) => (isText(part) && !known[i] ? [i] : []))
@@ -369,14 +386,14 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
   const encode = encodeOf(path, file)
 
   const ordinary = file.added_tokens.filter((token) => !isControl(token))
-  const splitAll = splitter([...special.keys()])
-  const splitOrdinary = splitter(ordinary.map(({ content }) => content))
+  const idOf = (name: string) => special.get(name)
+  const splitAll = splitter([...special.keys()], idOf)
+  const splitOrdinary = splitter(
+    ordinary.map(({ content }) => content),
+    idOf,
+  )
 
   const leading = leadingToken(file)
-
-  /** Of text, name, text, name, ... text: the names as ids. */
-  const withIds = (pieces: readonly string[]): Parts =>
-    pieces.map((piece, i) => (i % 2 === 1 ? (special.get(piece) ?? piece) : piece))
 
   return {
     vocabSize,
@@ -389,13 +406,14 @@ export const loadTokenizer = async (folder: string): Promise<Tokenizer> => {
     encode: async (text, options = {}, caller = undefined) => {
       check(typeof text === 'string', 'text must be a string')
       checkOption('special', options)
-      return encode(withIds(options.special ? splitAll(text) : splitOrdinary(text)), caller)
+      return encode(await (options.special ? splitAll : splitOrdinary)(text), caller)
     },
-    encodeParts: (parts, caller) =>
-      encode(
-        parts.flatMap((part) => (isText(part) ? withIds(splitOrdinary(part)) : part)),
-        caller,
-      ),
+    encodeParts: async (parts, caller) => {
+      if (ordinary.length === 0) return encode(parts, caller)
+      const split: Parts[] = []
+      for (const part of parts) split.push(isText(part) ? await splitOrdinary(part) : [part])
+      return encode(split.flat(), caller)
+    },
     decode: (ids, options = {}) => {
       check(Array.isArray(ids) || ArrayBuffer.isView(ids), 'ids must be a list of token ids')
       checkOption('skipSpecial', options)

@@ -10,6 +10,7 @@ import { createEncodedTexts, piecesOf } from '../../server/tokenizer/encoded-tex
 import { createLongText } from '../../server/tokenizer/long-text.js'
 import { createEncode, loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import type { Tokenizer } from '../../server/tokenizer/types.js'
+import { longestTurn } from '../server/turns.js'
 import { llamaTokenizerJson, tokenizerFolder } from './llama_tokenizer.js'
 
 type Case = { text: string; plain: number[]; special?: number[] }
@@ -151,7 +152,7 @@ describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
     const text = lines.join('\n')
     const pieces = piecesOf(text)
     assert.equal(pieces.join(''), text)
-    assert.ok(pieces.length > 8)
+    assert.ok(pieces.length > 4)
     for (const piece of pieces.slice(0, -1)) assert.match(piece, /\n$/)
     const longer = piecesOf(`${text}\nand more`)
     assert.deepEqual(longer.slice(0, pieces.length - 1), pieces.slice(0, -1))
@@ -182,6 +183,18 @@ describe('the tokenizer, with the vocabulary of Llama 3.1', () => {
     texts.keep(second, Array(1000).fill(1))
     assert.equal(texts.find(second), undefined, 'larger than all that is kept')
     assert.deepEqual(Array.from(texts.find(fourth) ?? []), ids(3))
+  })
+
+  test('names in a long text are cut out in turns of the event loop', async () => {
+    const text = '<|eot_id|>a'.repeat(200_000)
+    await tokenizer.encode(text, { special: true })
+    let ids: readonly number[] = []
+    const held = await longestTurn(async () => {
+      ids = await tokenizer.encode(text, { special: true }, 'one')
+    })
+    assert.equal(ids.length, 400_000)
+    assert.ok(ids.every((id, i) => id === (i % 2 === 0 ? 128009 : 64)))
+    assert.ok(held < 50, `${held} ms`)
   })
 
   test('the thread of long texts rests and comes back, and says what is wrong', async () => {

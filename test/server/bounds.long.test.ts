@@ -139,6 +139,7 @@ const SHAPES: readonly (readonly [name: string, path: string, body: unknown])[] 
   ['answers to continue', CHAT, chatBody({ messages: talk(1024) })],
   ['long prompts', COMPLETIONS, complete({ prompt: many(64, 'ab '.repeat(5_000)) })],
   ['a long prompt', COMPLETIONS, complete({ prompt: 'ab '.repeat(1_390_000) })],
+  ['a text of names', COMPLETIONS, complete({ prompt: '<|eot_id|>a'.repeat(380_000) })],
   ['a text to cut', COMPLETIONS, complete({ prompt: '<|'.repeat(10_000), n: 128 })],
   ['a million ids to text', '/detokenize', { tokens: many(1_000_000, 65) }],
   ['ids to text', '/detokenize', { tokens: many(260_000, 65) }],
