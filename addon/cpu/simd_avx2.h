@@ -184,7 +184,7 @@ struct Avx2 {
     // Outputs 8h..8h+7 of k = 4 quad + i.
     [[gnu::always_inline]] inline __m256 half(int i, int h) const {
       if constexpr (format == Format::i8) {
-        // The sign is made a carry of 128: 0..255, and 0x80 is the least of them.
+        // Sign and magnitude become the number + 128, from 0 for 0x80, which is -128.
         const __m256i x = bytes(chunk + quad * 64 + h * 32), sign = _mm256_set1_epi8(char(0x80));
         const __m256i size = _mm256_sign_epi8(_mm256_andnot_si256(sign, x), x);
         const __m256i code =

@@ -27,8 +27,8 @@ inline Status check_parts(std::span<const MatrixPart> parts, WeightUse use) {
                                std::to_string(p.grouped->cols()) +
                                " in groups; expected multiples of " + std::to_string(cut));
       }
-    } else if ((p.stored ? false : !p.data || p.row_stride < p.cols) || p.rows <= 0 ||
-               p.cols <= 0 || p.dtype == DType::i32) {
+    } else if ((!p.stored && (!p.data || p.row_stride < p.cols)) || p.rows <= 0 || p.cols <= 0 ||
+               p.dtype == DType::i32) {
       return Status::invalid("weight part [" + std::to_string(p.rows) + ", " +
                              std::to_string(p.cols) + "] " + dtype_name(p.dtype) + " with stride " +
                              std::to_string(p.row_stride) + " is not a matrix");

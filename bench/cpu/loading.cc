@@ -1,5 +1,7 @@
 // How fast the rows of a checkpoint reach the memory that a GPU takes them from: out of memory of
 // their own, or read straight to it. The file is in the page cache: this is the host's part alone.
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -22,8 +24,9 @@ class File {
  public:
   File() {
     std::string pattern = (std::filesystem::temp_directory_path() / "nemotron-XXXXXX").string();
-    const int fd = mkstemp(pattern.data());
+    const int fd = mkstemp(pattern.data());  // of six X it makes a name that is nobody's
     path_ = fd < 0 ? "" : pattern;
+    if (fd >= 0) close(fd);
     std::ofstream out(path_, std::ios::binary);
     std::vector<char> piece(kPiece);
     for (size_t i = 0; i < piece.size(); ++i) piece[i] = char(i * 2654435761u >> 24);
