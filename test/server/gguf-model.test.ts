@@ -11,20 +11,22 @@ import { loadAddon } from '../../server/engine/addon.js'
 import { openEngine } from '../../server/engine/engine.js'
 import { openPackage } from '../../server/model/package.js'
 import { widenedTexts } from '../../server/model/widened.js'
+import { LLAMA3_SPLIT } from '../../server/tokenizer/file.js'
 import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import { packagePath } from '../../server/version.js'
 import { generate, smallEngine, textOf } from '../api/support.js'
-import { writeGguf } from './gguf-writer.js'
+import { copySplitBy, writeGguf } from './gguf-writer.js'
 
 const skip = existsSync(packagePath('build/Release/nemotron.node'))
   ? false
   : 'the addon is not built: npm run build:addon'
 
-const folder = packagePath('models/tiny/tiny-reasoner')
 const temporary = mkdtempSync(join(tmpdir(), 'nemotron-gguf-'))
+const folder = join(temporary, 'tiny-reasoner')
 const whole = join(temporary, 'tiny-reasoner-BF16.gguf')
 const quantised = join(temporary, 'tiny-reasoner-Q8_0.gguf')
 before(() => {
+  copySplitBy(LLAMA3_SPLIT, packagePath('models/tiny/tiny-reasoner'), folder)
   writeGguf(folder, whole, false)
   writeGguf(folder, quantised, true)
 })
@@ -45,6 +47,17 @@ describe('a GGUF file', { skip }, () => {
     const [ours, theirs] = await Promise.all([openPackage(folder, own), openPackage(whole, file)])
     assert.equal((await theirs.template())?.source, (await ours.template())?.source)
     assert.equal(theirs.tokenNames.bos_token, ours.tokenNames.bos_token)
+  })
+
+  test('is not written of a tokenizer whose pattern it cannot name', () => {
+    const other = join(temporary, 'other')
+    copySplitBy('\\p{L}|\\P{L}+', folder, other)
+    const file = join(temporary, 'other.gguf')
+    assert.throws(
+      () => writeGguf(other, file, false),
+      /names the pattern \\p\{L\}\|\\P\{L\}\+; expected/,
+    )
+    assert.equal(existsSync(file), false)
   })
 
   test('answers as its folder does; quantised, nearly', async () => {
@@ -107,20 +120,10 @@ describe('a GGUF file', { skip }, () => {
     assert.match(info, /^model +tiny reasoner Q8$/m)
     assert.match(info, /^weights +Q8_0, .* \(\d+ Q8_0, \d+ BF16, 1 F32\)$/m)
     assert.match(info, /tokens of KV/)
-    const answer = cli(
-      'generate',
-      '--model',
-      whole,
-      'Hi',
-      '--temperature',
-      '0',
-      '--max-tokens',
-      '20',
-    )
-    assert.equal(
-      answer,
-      cli('generate', '--model', folder, 'Hi', '--temperature', '0', '--max-tokens', '20'),
-    )
-    assert.ok(answer.trim().length > 0)
+    const answer = (model: string) =>
+      cli('generate', '--model', model, 'Hi', ...'--temperature 0 --max-tokens 20'.split(' '))
+    const own = answer(folder)
+    assert.ok(own.trim().length > 0)
+    assert.equal(answer(whole), own)
   })
 })

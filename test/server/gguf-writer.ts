@@ -1,7 +1,8 @@
 // Writes a Hugging Face folder of a Llama as a GGUF file, as llama.cpp's conversion does.
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { LLAMA3_SPLIT } from '../../server/tokenizer/file.js'
 
 const u32 = (value: number): Buffer => Buffer.from(Uint32Array.of(value).buffer)
 const u64 = (value: number): Buffer => Buffer.from(BigUint64Array.of(BigInt(value)).buffer)
@@ -81,6 +82,19 @@ const readFolder = (folder: string) => {
   }
 }
 
+const splitOf = (tokenizer: ReturnType<typeof readFolder>['tokenizer']) =>
+  tokenizer.pre_tokenizer.pretokenizers[0]
+
+/** A copy whose tokenizer cuts texts as `pattern` says: the embedded reasoner's own pattern may be one that GGUF has no
+ * name for. */
+export const copySplitBy = (pattern: string, from: string, to: string): void => {
+  cpSync(from, to, { recursive: true })
+  const path = join(to, 'tokenizer.json')
+  const tokenizer = JSON.parse(readFileSync(path, 'utf8'))
+  splitOf(tokenizer).pattern.Regex = pattern
+  writeFileSync(path, JSON.stringify(tokenizer))
+}
+
 /** What the frequencies of rope are divided by. */
 const divisors = (config: ReturnType<typeof readFolder>['config']): Buffer => {
   const { factor, low_freq_factor: low, high_freq_factor: high } = config.rope_scaling
@@ -98,6 +112,11 @@ const metadataOf = (
   { config, tokenizer, template }: ReturnType<typeof readFolder>,
   name: string,
 ): Metadata => {
+  const split = splitOf(tokenizer)
+  if (split.pattern.Regex !== LLAMA3_SPLIT)
+    throw new Error(
+      `no tokenizer.ggml.pre names the pattern ${split.pattern.Regex}; expected Llama 3's`,
+    )
   const { vocab } = tokenizer.model
   const added: readonly { id: number; content: string }[] = tokenizer.added_tokens
   const tokens: string[] = []
@@ -137,7 +156,8 @@ const metadataOf = (
   ]
 }
 
-/** `quantised`: matrices of layers become Q8_0, except those with `wide` in their names, which become F32; else
+/** Throws for a tokenizer that cuts texts otherwise than Llama 3's: a file only names the pattern.
+ * `quantised`: matrices of layers become Q8_0, except those with `wide` in their names, which become F32; else
  * everything is stored as it is, BF16. */
 export const writeGguf = (
   folder: string,

@@ -7,10 +7,11 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { openEngine } from '../../server/engine/engine.js'
 import { EngineFailure } from '../../server/failure.js'
+import { LLAMA3_SPLIT } from '../../server/tokenizer/file.js'
 import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import { packagePath } from '../../server/version.js'
 import { generate, idsOf, smallEngine } from '../api/support.js'
-import { writeGguf } from './gguf-writer.js'
+import { copySplitBy, writeGguf } from './gguf-writer.js'
 import { writeOtherWeights } from './other-weights.js'
 import { startReal } from './real-server.js'
 
@@ -85,7 +86,8 @@ describe('tensor parallelism over HTTP', { skip }, () => {
   const packed = join(root, 'packed.gguf')
   before(() => {
     writeOtherWeights(folder, join(root, 'other'), 1)
-    writeGguf(folder, packed, true)
+    copySplitBy(LLAMA3_SPLIT, folder, join(root, 'split'))
+    writeGguf(join(root, 'split'), packed, true)
   })
   after(() => rmSync(root, { recursive: true }))
 
