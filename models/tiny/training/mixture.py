@@ -34,12 +34,8 @@ SYSTEM_TEXTS = ("You are a helpful assistant.", "You are a friendly assistant. B
 
 
 def has_steps(item) -> bool:
+    """Letters, sums, decimals: no reply to these can be judged without its steps."""
     return ": " in item.trace
-
-
-def needs_steps(item) -> bool:
-    """Letters and sums: no reply of these can be judged without its steps. Decimals can."""
-    return has_steps(item) and not item.trace.startswith("A ")
 
 
 def system_turns(rng, thinking: bool) -> list:
@@ -65,8 +61,7 @@ def maker(rng, chunk: int = COPYING, second: bool = False):
 def judged(rng) -> tuple:
     """(item, thinking) for the reward model: replies that show what is needed to judge them."""
     item = maker(rng, second=True)(rng)
-    sums = needs_steps(item) or item.skill == "tool_unused"
-    return item, sums or rng.random() < 0.6
+    return item, has_steps(item) or item.skill == "tool_unused" or rng.random() < 0.6
 
 
 def dialogue(rng, chunk: int = COPYING):

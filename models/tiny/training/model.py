@@ -81,12 +81,12 @@ class Block(nn.Module):
         rows: the flat positions wanted from the last layer, [rows, width] comes back.
         codes [batch, tokens, shape.codes]: read together with x.
         """
-        def read(x):
+        def read(x, codes):
             return x if codes is None else torch.cat([x, codes], -1)
 
         batch, tokens, _ = x.shape
         group = self.shape.heads // self.shape.kv_heads
-        qkv = F.linear(norm(read(x), self.attn_norm), self.qkv.to(x.dtype))
+        qkv = F.linear(norm(read(x, codes), self.attn_norm), self.qkv.to(x.dtype))
         q, k, v = qkv.split([self.q_rows, self.kv_rows, self.kv_rows], -1)
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         q = rotate(q.view(batch, tokens, -1, HEAD), cos, sin)
@@ -102,7 +102,8 @@ class Block(nn.Module):
         x = x + F.linear(y.transpose(1, 2).reshape(batch, tokens, -1), self.o.to(x.dtype))
         if rows is not None:
             x = x.flatten(0, 1)[rows]
-        gate, up = F.linear(norm(read(x), self.ffn_norm), self.gate_up.to(x.dtype)).chunk(2, -1)
+            codes = None if codes is None else codes.flatten(0, 1)[rows]
+        gate, up = F.linear(norm(read(x, codes), self.ffn_norm), self.gate_up.to(x.dtype)).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, self.down.to(x.dtype)), kept
 
 

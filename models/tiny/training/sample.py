@@ -1,64 +1,70 @@
-"""Collects the reasoner's own mistakes as pairs for the reward model.
+"""Collects the reasoner's own mistakes as pairs for the reward model; our own server writes the replies.
 
-`python sample.py FOLDER --out pairs.jsonl` draws training items; with `--test` it draws held-out
-ones instead and writes pairs.jsonl: mistakes at temperature 1, at most half, and generated slips.
+`python sample.py FOLDER --out mistakes.jsonl` draws training items; with `--test` it draws held-out
+ones instead and writes pairs.jsonl: mistakes, at most half, and generated slips.
 """
 
 import argparse
 import json
+import os
 import random
+import subprocess
+import tempfile
 from pathlib import Path
-
-import torch
 
 import checks
 import mixture
 import slips
 import tokenizer
-from evaluate import HERE, load_model, replies
+from evaluate import HERE, prompt
 from heldout import SKILLS, record
 
-SAMPLES = 4  # replies to an item
+SERVER = HERE.parents[2] / "dist/server/cli.js"
 # No reply of these, or of too few, can be judged without its steps.
-WITHOUT_OFF = ("count", "add", "subtract", "tool_unused", "count_words", "wordings", "subtract_borrow", "follow_up",
+WITHOUT_OFF = ("count", "add", "subtract", "decimals", "tool_unused", "count_words", "wordings", "subtract_borrow", "follow_up",
                "json_answer", "tool_absent", "tool_turns")
 
 
-def mistakes(model, tok, items, thinking, temperature, rng):
-    """(item, wrong text): every different wrong reply among SAMPLES of each item."""
-    records = [record(item.skill, 0, item) for item in items]
-    texts = replies(model, tok, [row for row in records for _ in range(SAMPLES)], thinking, 256,
-                    temperature, 1.0, rng)
-    for n, item in enumerate(items):
-        for text in sorted(set(texts[n * SAMPLES: (n + 1) * SAMPLES])):
-            if not checks.judge(text, thinking, item.check, item.gold, item.trace).right:
-                yield item, text
-
-
-def test_pairs(model, tok, rng, generator, count: int) -> list:
-    """`count` pairs a skill and mode."""
+def mistakes(folder: Path, drawn: list, samples: int, temperature: float, seed: int) -> list:
+    """The different wrong replies among `samples` to each (item, thinking)."""
+    tok = tokenizer.load(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, answered = Path(scratch) / "asked.jsonl", Path(scratch) / "answered.jsonl"
+        with asked.open("w") as file:
+            for n, (item, thinking) in enumerate(drawn):
+                body = {"model": "tiny-reasoner", "prompt": prompt(tok, record(item.skill, 0, item), thinking),
+                        "n": samples, "max_tokens": 220, "temperature": temperature, "top_p": 1, "seed": seed + n}
+                line = {"custom_id": str(n), "method": "POST", "url": "/v1/completions", "body": body}
+                file.write(json.dumps(line) + "\n")
+        subprocess.run(["node", SERVER, "batch", asked, "-o", answered, "--model", folder], check=True,
+                       env=os.environ | {"NEMOTRON_MAX_NUM_SEQS": "256"})
+        lines = [json.loads(line)["response"]["body"]["choices"] for line in answered.open()]
     out = []
-    for name, maker in SKILLS.items():
-        for thinking in (True, False):
-            if not thinking and name in WITHOUT_OFF:
-                continue
-            mode = "on" if thinking else "off"
-            items = [maker(rng, True) for _ in range(48)]
-            pairs = [(item, text, "sampled")
-                     for item, text in mistakes(model, tok, items, thinking, 1.0, generator)]
-            pairs = pairs[: count // 2]
-            while len(pairs) < count:
-                item, other = maker(rng, True), maker(rng, True)
-                made = slips.wrong(rng, item, thinking, other)
-                if made:
-                    pairs.append((item, made[1], made[0]))
-            for number, (item, bad, kind) in enumerate(pairs):
-                row = {"id": f"reward-{name}-{mode}-{number:03}", "skill": name, "thinking": mode,
-                       "kind": kind, "cell": f"{name} {mode}"}
-                out.append(row | messages(item, thinking)
-                           | {"chosen": tokenizer.reply(item, thinking), "rejected": bad})
-            print(json.dumps({"skill": name, "thinking": mode, "pairs": len(pairs),
-                              "sampled": sum(pair[2] == "sampled" for pair in pairs)}), flush=True)
+    for (item, thinking), choices in zip(drawn, lines):
+        texts = sorted({choice["text"] for choice in choices} - {tokenizer.reply(item, thinking)})
+        out.append([text for text in texts if not checks.judge(text, thinking, item.check, item.gold, item.trace).right])
+    return out
+
+
+def test_pairs(folder: Path, rng, seed: int, count: int) -> list:
+    """`count` pairs a skill and mode."""
+    cells = [(name, thinking) for name in SKILLS for thinking in (True, False) if thinking or name not in WITHOUT_OFF]
+    drawn = [(SKILLS[name](rng, True), thinking) for name, thinking in cells for _ in range(48)]
+    wrong, out = mistakes(folder, drawn, 4, 1.0, seed), []
+    for cell, (name, thinking) in enumerate(cells):
+        mode, part = "on" if thinking else "off", range(cell * 48, cell * 48 + 48)
+        pairs = [(drawn[n][0], text, "sampled") for n in part for text in wrong[n]][: count // 2]
+        sampled = len(pairs)
+        while len(pairs) < count:
+            item, other = SKILLS[name](rng, True), SKILLS[name](rng, True)
+            made = slips.wrong(rng, item, thinking, other)
+            if made:
+                pairs.append((item, made[1], made[0]))
+        for number, (item, bad, kind) in enumerate(pairs):
+            row = {"id": f"reward-{name}-{mode}-{number:03}", "skill": name, "thinking": mode, "kind": kind,
+                   "cell": f"{name} {mode}"}
+            out.append(row | messages(item, thinking) | {"chosen": tokenizer.reply(item, thinking), "rejected": bad})
+        print(json.dumps({"skill": name, "thinking": mode, "pairs": count, "sampled": sampled}), flush=True)
     return out
 
 
@@ -75,35 +81,26 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--test", action="store_true")
-    parser.add_argument("--items", type=int, default=3000)
-    parser.add_argument("--count", type=int, default=200, help="test pairs a skill")
-    parser.add_argument("--temperature", type=float, default=1.2)
+    parser.add_argument("--items", type=int, default=50000)
+    parser.add_argument("--samples", type=int, default=4, help="replies to an item")
+    parser.add_argument("--count", type=int, default=100, help="test pairs a skill and mode")
+    parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    model, tok = load_model(args.folder)
-    generator = torch.Generator(model.embed.device).manual_seed(args.seed)
     rng = random.Random(f"{args.seed}/{'test' if args.test else 'sample'}")
     if args.test:
-        lines = [json.dumps(row, ensure_ascii=False) for row in test_pairs(model, tok, rng, generator, args.count)]
+        lines = [json.dumps(row) for row in test_pairs(args.folder, rng, args.seed, args.count)]
         (HERE / "pairs.jsonl").write_text("\n".join(lines) + "\n")
         return
-    done, wrong = 0, 0
+    drawn = [mixture.judged(rng) for _ in range(args.items)]
+    wrong = mistakes(args.folder, drawn, args.samples, args.temperature, args.seed)
     with args.out.open("w") as file:
-        while done < args.items:
-            drawn = [mixture.judged(rng) for _ in range(min(500, args.items - done))]
-            done += len(drawn)
-            for thinking in (True, False):
-                part = [item for item, on in drawn if on == thinking]
-                for item, bad in mistakes(model, tok, part, thinking, args.temperature, generator):
-                    right = tokenizer.reply(item, thinking)
-                    if right != bad:
-                        row = {"skill": item.skill, "thinking": thinking, "messages": item.messages,
-                               "tools": item.tools, "right": right, "wrong": bad}
-                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                        wrong += 1
-            file.flush()
-            print(json.dumps({"items": done, "mistakes": wrong}), flush=True)
+        for (item, thinking), texts in zip(drawn, wrong):
+            if texts:
+                row = {"skill": item.skill, "thinking": thinking, "messages": item.messages, "tools": item.tools,
+                       "right": tokenizer.reply(item, thinking), "wrong": texts}
+                file.write(json.dumps(row) + "\n")
+    print(json.dumps({"items": len(drawn), "with mistakes": sum(map(bool, wrong)), "mistakes": sum(map(len, wrong))}))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import re
 
 import checks
 import skills
-from mixture import needs_steps
+from mixture import has_steps
 from skills import Item
 from tokenizer import reply
 
@@ -187,7 +187,7 @@ def wrong(rng, item: Item, thinking: bool, other: Item):
     if roll < 0.15:
         return misjudged(rng, item, thinking)
     if roll < 0.25:
-        if other.answer == item.answer or not thinking and needs_steps(other):
+        if other.answer == item.answer or not thinking and has_steps(other):
             return None
         return "other", reply(other, thinking)
     kind, changed = "slip", slip(rng, item)

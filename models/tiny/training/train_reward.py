@@ -5,6 +5,8 @@ have written. Two new layers on top of it learn to read that. The first new laye
 with what the reasoner expected there (helper head, dropped afterwards: the reasoner's own probability
 of the token, known at every token of every reply and of replies riddled with random tokens). The last
 layer says at every token whether all is right so far; at the closing <|eot_id|> this is the score.
+
+Several replies to a prompt share one sequence: each attends to the prompt and to itself.
 """
 
 import argparse
@@ -24,13 +26,15 @@ import tokenizer
 import training
 from evaluate import load_model
 from model import HEAD, Block, Llama, norm
-from training import Optimizer, padded, rate, save, stack
+from training import Optimizer, padded, rate, save
 
-POOL = 2048  # pairs drawn at a time
+POOL = 2048  # prompts drawn at a time
+SLIPS, MISTAKES = 2, 3  # wrong replies to a prompt, at most: generated ones, sampled ones
+HELD_OUT = 20  # every such line of --samples is only measured on
 CODES, CODE = 128, 1 / 64  # channels; size
 STREAM = 64.0  # about the size of the reasoner's stream where the new blocks read it
 TOLD = 8.0  # how loud the first new block tells what it found
-RIDDLED = 0.15  # share of tokens replaced in a riddled reply
+RIDDLED, RIDDLED_ROWS = 0.15, 0.3  # share of tokens replaced in a riddled reply; of prompts that have one
 
 
 def system_turns(rng, thinking: bool) -> list:
@@ -41,50 +45,81 @@ def system_turns(rng, thinking: bool) -> list:
 
 
 def synthetic(rng):
-    """(prompt, right reply, wrong reply) of a fresh item."""
+    """(prompt, right reply, wrong replies) of a fresh item."""
     while True:
         item, thinking = mixture.judged(rng)
-        made = slips.wrong(rng, item, thinking, mixture.maker(rng, second=True)(rng))
-        if made:
+        made = [slips.wrong(rng, item, thinking, mixture.maker(rng, second=True)(rng)) for _ in range(SLIPS)]
+        wrong = sorted({one[1] for one in made if one})
+        if wrong:
             prompt = tokenizer.render(system_turns(rng, thinking) + item.messages, item.tools)
-            return prompt, tokenizer.reply(item, thinking), made[1]
+            return prompt, tokenizer.reply(item, thinking), wrong
 
 
 def sampled(rng, row):
     """The same of a line of sample.py."""
     prompt = tokenizer.render(system_turns(rng, row["thinking"]) + row["messages"], row["tools"])
-    return prompt, row["right"], row["wrong"]
+    return prompt, row["right"], rng.sample(row["wrong"], min(MISTAKES, len(row["wrong"])))
+
+
+def encoded(tok, prompt: str, right: str, wrong: list):
+    """(prompt ids, ids of each reply, how many of them are right so far); the first reply is the right one."""
+    replies = [tok.encode(text) + [tok.eot] for text in [right, *wrong]]
+    firsts = [next((i for i, (a, b) in enumerate(zip(replies[0], ids)) if a != b), len(ids)) for ids in replies]
+    return tok.encode(prompt), replies, firsts
+
+
+def size(row) -> int:
+    return padded(len(row[0]) + sum(map(len, row[1])))
+
+
+def grouped(rows: list, budget: int) -> list:
+    """Rows of similar length together, as many as fit."""
+    groups, group = [], []
+    for row in sorted(rows, key=size):
+        if group and size(row) * (len(group) + 1) > budget:
+            groups.append(group)
+            group = []
+        group.append(row)
+    return [*groups, group] if group else groups
 
 
 def pool(tok, seed: str, samples: list, share: float, budget: int) -> list:
-    """Batches of pairs of similar length: (right ids, wrong ids, prompt length, first wrong)."""
-    rng, pairs = random.Random(seed), []
+    """Batches of freshly drawn rows."""
+    rng, rows = random.Random(seed), []
     for _ in range(POOL):
-        row = rng.choice(samples) if rng.random() < share else None
-        prompt, right, wrong = sampled(rng, row) if row else synthetic(rng)
-        head = tok.encode(prompt)
-        right, wrong = (head + tok.encode(text) + [tok.eot] for text in (right, wrong))
-        first = next(i for i, (a, b) in enumerate(zip(right, wrong)) if a != b)
-        pairs.append((right, wrong, len(head), first))
-    pairs.sort(key=lambda pair: max(len(pair[0]), len(pair[1])))
-    groups, group = [], []
-    for pair in pairs:
-        longest = padded(max(len(pair[0]), len(pair[1])))
-        if group and 3 * longest * (len(group) + 1) > budget:
-            groups.append(group)
-            group = []
-        group.append(pair)
+        drawn = sampled(rng, rng.choice(samples)) if rng.random() < share else synthetic(rng)
+        prompt, replies, firsts = encoded(tok, *drawn)
+        if rng.random() < RIDDLED_ROWS:
+            replies.append(riddle(rng, replies[0]))
+        rows.append((prompt, replies, firsts))
+    groups = grouped(rows, budget)
     rng.shuffle(groups)
     return groups
 
 
-def riddle(rng, tokens: list, start: int) -> list:
-    """`tokens` with some of the reply's replaced by others of the reply."""
-    out = list(tokens)
-    for at in range(start, len(tokens) - 1):
-        if rng.random() < RIDDLED:
-            out[at] = rng.choice(tokens[start:])
-    return out
+def riddle(rng, reply: list) -> list:
+    """`reply` with some of its tokens replaced by others of it."""
+    return [rng.choice(reply) if rng.random() < RIDDLED else token for token in reply[:-1]] + reply[-1:]
+
+
+def pack(rows, pad: int, device):
+    """ids and positions [rows, tokens], the bias of attention, and where each reply starts in the flat ids."""
+    tokens = max(map(size, rows))
+    ids, positions = torch.full((len(rows), tokens), pad), torch.zeros(len(rows), tokens, dtype=torch.long)
+    owner, starts = torch.full((len(rows), tokens), -1), []  # 0: of the prompt; 1 and on: of that reply
+    for n, (prompt, replies, _) in enumerate(rows):
+        at = len(prompt)
+        ids[n, :at], positions[n, :at], owner[n, :at] = torch.tensor(prompt), torch.arange(at), 0
+        starts.append([])
+        for number, reply in enumerate(replies, 1):
+            part = slice(at, at + len(reply))
+            ids[n, part], owner[n, part] = torch.tensor(reply), number
+            positions[n, part] = torch.arange(len(prompt), len(prompt) + len(reply))
+            starts[-1].append(n * tokens + at)
+            at += len(reply)
+    seen = ((owner[:, None] == 0) | (owner[:, None] == owner[..., None])).tril()
+    bias = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)[:, None]
+    return ids.to(device), positions.to(device), bias.to(device), starts
 
 
 def one_back(rope):
@@ -161,30 +196,30 @@ class Judge(nn.Module):
         self.register_buffer("codes", CODE * codes)
         self.final_norm = nn.Parameter(base.final_norm.clone())
         self.reward_head = nn.Parameter(0.01 * torch.randn(width))
-        stream = self.stream(sample)[0].float().flatten(0, 1)
+        stream = self.stream(*sample)[0].float().flatten(0, 1)
         told = compare(self.blocks[0], base, stream, directions, one_back(base.rope))
         self.expected_head = nn.Parameter(told / base.final_norm)
 
-    def stream(self, ids):
+    def stream(self, ids, positions, bias):
         """The reasoner's residuals [rows, tokens, width] after its last block, and the rest that blocks need."""
         base = self.base
-        cos, sin = base.rope[:, : ids.shape[1], None]
-        bias = torch.full((ids.shape[1],) * 2, -torch.inf, device=ids.device).triu(1)
-        x = F.embedding(ids, base.embed).to(torch.bfloat16)
+        cos, sin = base.rope[:, positions, None]
+        x = F.embedding(ids, base.embed).to(self.dtype)
         with torch.no_grad():
             for block in base.blocks:
                 x = block(x, cos, sin, bias)[0]
         return x, (cos, sin, bias)
 
-    def states(self, ids):
-        """Normed hidden states [rows * tokens, width] of the reasoner, the first new block and the last."""
-        x, rest = self.stream(ids)
+    def states(self, ids, positions, bias, judged):
+        """Normed hidden states of the reasoner and of the first new block, flat, and of the last one where judged."""
+        x, rest = self.stream(ids, positions, bias)
         codes = F.embedding(ids, self.codes).to(x.dtype)
         out = [norm(x, self.base.final_norm).flatten(0, 1)]
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, *rest, codes=codes)[0]
             out.append(norm(x, self.final_norm).flatten(0, 1))
-        return out[0], out[1], out[-1]
+        x = self.blocks[-1](x, *rest, rows=judged, codes=codes)[0]
+        return out[0], out[1], norm(x, self.final_norm)
 
     @torch.no_grad()
     def llama(self) -> Llama:
@@ -208,54 +243,61 @@ class Judge(nn.Module):
         model.reward_head = nn.Parameter(F.pad(self.reward_head, (0, CODES)))
         return model
 
-    def loss(self, group, pad: int, rng):
-        """(loss, share of pairs in the right order, mean error of the expected probability)."""
-        rights, wrongs, starts, firsts = zip(*group)
-        device, rows = self.base.embed.device, len(group)
-        riddled = [riddle(rng, tokens, start) for tokens, start in zip(rights, starts)]
-        ids = stack([*rights, *wrongs, *riddled], pad).to(device)
-        width, reply, judged, so_far, last = ids.shape[1], [], [], [], []
-        for row, tokens in enumerate([*rights, *wrongs, *riddled]):
-            start, at = starts[row % rows], row * width
-            reply.extend(range(at + start, at + len(tokens)))
-            if row < 2 * rows:
-                first = firsts[row % rows] if row >= rows else len(tokens)
-                judged.extend(range(at + start, at + len(tokens)))
-                so_far.extend(float(i < first) for i in range(start, len(tokens)))
-                last.append(at + len(tokens) - 1)
-        reply, judged, last = (torch.tensor(x, device=device) for x in (reply, judged, last))
-        reasoner, compared, final = self.states(ids)
+    def loss(self, rows, pad: int):
+        """(loss, share of wrong replies below the right one, mean error of the expected probability)."""
+        device = self.base.embed.device
+        ids, positions, bias, starts = pack(rows, pad, device)
+        told, before, judged, so_far, good, bad = [], [], [], [], [], []
+        for n, (prompt, replies, firsts) in enumerate(rows):
+            for number, (reply, start) in enumerate(zip(replies, starts[n])):
+                told.extend(range(start, start + len(reply)))
+                before.extend([n * ids.shape[1] + len(prompt) - 1, *range(start, start + len(reply) - 1)])
+                if number < len(firsts):  # a riddled one is not judged
+                    judged.extend(range(start, start + len(reply)))
+                    so_far.extend(float(i < firsts[number]) for i in range(len(reply)))
+                    (bad if number else good).append(len(judged) - 1)
+            good.extend(good[-1:] * (len(firsts) - 2))
+        told, before, judged = (torch.tensor(x, device=device) for x in (told, before, judged))
+        reasoner, compared, final = self.states(ids, positions, bias, judged)
         with torch.no_grad():
-            chances = self.base.logits(reasoner[reply - 1]).softmax(-1)
-            chance = chances.gather(1, ids.flatten()[reply, None])[:, 0]
-        expected = compared[reply].float() @ self.expected_head
+            chances = self.base.logits(reasoner[before]).softmax(-1)
+            chance = chances.gather(1, ids.flatten()[told, None])[:, 0]
+        expected = compared[told].float() @ self.expected_head
         loss = F.binary_cross_entropy_with_logits(expected, chance)
-        marks = final[judged].float() @ self.reward_head
+        marks = final.float() @ self.reward_head
         loss = loss + F.binary_cross_entropy_with_logits(marks, torch.tensor(so_far, device=device))
-        good, bad = (final[last].float() @ self.reward_head).chunk(2)
+        good, bad = marks[good], marks[bad]
         loss = loss + F.softplus(bad - good).mean() + 1e-3 * (good.pow(2) + bad.pow(2)).mean()
         return loss, (good > bad).float().mean().item(), (expected.sigmoid() - chance).abs().mean().item()
+
+    @torch.no_grad()
+    def order(self, groups, pad: int) -> float:
+        """Share of wrong replies below the right one, in percent."""
+        above = [order for rows in groups for order in [self.loss(rows, pad)[1]] * sum(len(row[1]) - 1 for row in rows)]
+        return round(100 * sum(above) / len(above), 1)
 
 
 def worker(rank: int, world: int, args) -> None:
     out, dtype = Path(args.out), getattr(torch, args.dtype)
     base, tok = load_model(Path(args.base))
     samples = [json.loads(line) for path in args.samples for line in Path(path).read_text().splitlines()]
-    share = args.share if samples else 0.0
+    rng, share = random.Random(args.seed), args.share if samples else 0.0
+    held = grouped([encoded(tok, *sampled(rng, row)) for row in samples[::HELD_OUT]], args.batch)
+    samples = [row for n, row in enumerate(samples) if n % HELD_OUT > 0]
     step, chunk, batch = 0, 0, 0
     groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch)
-    sample = stack([right for right, *_ in groups[0]], tok.pad)
-    judge = Judge(base.float(), args.extra, sample, dtype).to(base.embed.device)
+    judge = Judge(base.float(), args.extra, pack(groups[0], tok.pad, base.embed.device)[:3], dtype).to(base.embed.device)
     optim = Optimizer(judge, args.muon_lr, args.adam_lr, rank, world, dtype, slow=judge.blocks[:1])
     if (out / "judge.pt").exists():
         loaded = torch.load(out / "judge.pt", weights_only=False)
         judge.load_state_dict(loaded["judge"])
         optim.load(out)
         step, chunk, batch = (loaded["state"][key] for key in ("step", "chunk", "batch"))
-    for block in judge.blocks if not args.eager else []:
+    torch._dynamo.config.recompile_limit = 32  # the blocks of both are called in several ways
+    for block in [*base.blocks, *judge.blocks] if not args.eager else []:
         block.compile(dynamic=True)
     if rank == 0:
-        print(json.dumps(vars(args) | {"pairs": len(samples)}), flush=True)
+        print(json.dumps(vars(args) | {"prompts with mistakes": len(samples)}), flush=True)
     if chunk > 0:
         groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch)
     start, window = time.time(), []
@@ -263,8 +305,7 @@ def worker(rank: int, world: int, args) -> None:
         if (batch + 1) * world > len(groups):
             chunk, batch = chunk + 1, 0
             groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch)
-        rng = random.Random(f"{args.seed}/{step}/{rank}")
-        loss, order, error = judge.loss(groups[batch * world + rank], tok.pad, rng)
+        loss, order, error = judge.loss(groups[batch * world + rank], tok.pad)
         loss.backward()
         optim.step(rate(step / args.steps, step, args.hold))
         step, batch = step + 1, batch + 1
@@ -280,6 +321,9 @@ def worker(rank: int, world: int, args) -> None:
                 model = judge.llama()
                 shape = model.shape
                 state = {"step": step, "chunk": chunk, "batch": batch}
+                if held:
+                    state["held out"] = judge.order(held, tok.pad)
+                    print(json.dumps(state), flush=True)
                 save(out / "judge.pt", judge=judge.state_dict(), state=state)
                 save(out / "state.pt", model=model.state_dict(), state=state,
                      args={"width": shape.width, "layers": shape.layers, "ffn": shape.ffn, "heads": shape.heads})
@@ -287,13 +331,13 @@ def worker(rank: int, world: int, args) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    training.add_arguments(parser, save_every=200)
+    training.add_arguments(parser, save_every=400)
     parser.add_argument("--base", required=True, help="the reasoner: a Hugging Face or a training folder")
     parser.add_argument("--samples", nargs="*", default=[], help="the reasoner's mistakes, from sample.py")
     parser.add_argument("--share", type=float, default=0.5, help="share of pairs from --samples")
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--hold", type=float, default=0.3, help="share of the steps at full rate")
-    parser.add_argument("--batch", type=int, default=2048, help="padded tokens a process and step")
+    parser.add_argument("--batch", type=int, default=3072, help="padded tokens a process and step")
     parser.add_argument("--extra", type=int, default=2, help="new layers on top of the reasoner")
     args = parser.parse_args()
     out = Path(args.out)
