@@ -84,8 +84,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--most", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     reward, tok = load_model(args.folder)
     for bare in (False, True):
         pairs(reward, tok, bare)
