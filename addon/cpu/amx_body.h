@@ -1,11 +1,12 @@
 // The tile products of BF16 and FP8 weights on AMX, over a wrapper T of its instructions:
 //   configure(), release()     all eight tiles [16 rows][64 bytes]
 //   zero<t>, load<t>(from, stride in bytes), store<t>(to, stride in bytes), dot<c, a, b>
+//   load_once<t>               load<t> of what is not needed again soon
 // amx_tiles.h has the instructions; the op suite runs the same source over an emulation, since few
-// machines have them. Everything else is Avx512Bf16's.
+// machines have them. Everything else is Avx512Bf16's, or Avx512's where nothing may be rounded.
 //
 // Rows go in blocks of 32, panels in pairs: four sums, two tiles of activations, two of weights. A
-// last block of at most 16 rows takes up to four panels at a time instead, so that a step of few
+// last block of at most 16 rows takes up to six panels at a time instead, so that a step of few
 // rows reads several streams. Every sum adds its tiles of 32 along k in order, whichever way.
 #pragma once
 
@@ -31,6 +32,12 @@ struct AmxBody {
     int tiles;         // of k
     bool accumulate;
     int64_t ahead;
+    Block rows_from(int row) const {
+      Block rest = *this;
+      rest.a += row * (a_stride / 2);
+      rest.c += row * (c_stride / 4);
+      return rest;
+    }
   };
 
   // What will be needed next, a few lines at a time between the products.
@@ -79,11 +86,11 @@ struct AmxBody {
     const uint8_t* a = reinterpret_cast<const uint8_t*>(x.a);
     for (int k = 0; k < x.tiles; ++k) {
       T::template load<6>(x.b + k * kTileBytes, 64);
-      T::template load<4>(a + k * 64, x.a_stride);
+      T::template load_once<4>(a + k * 64, x.a_stride);
       T::template dot<0, 4, 6>();
       T::template load<7>(x.b + x.b_stride + k * kTileBytes, 64);
       T::template dot<1, 4, 7>();
-      T::template load<5>(a + 16 * x.a_stride + k * 64, x.a_stride);
+      T::template load_once<5>(a + 16 * x.a_stride + k * 64, x.a_stride);
       T::template dot<2, 5, 6>();
       T::template dot<3, 5, 7>();
       ahead->fetch();
@@ -94,53 +101,40 @@ struct AmxBody {
     T::template store<3>(sum(x, 16, 1), x.c_stride);
   }
 
-  // 16 rows, 1 to 4 panels: tiles 0..3 the sums, 4 the activations, 5 to 7 the weights in turn.
-  template <int PANELS, bool stream>
-  static void one_by(const Block& x) {
-    begin<0>(x, 0, 0);
-    if constexpr (PANELS > 1) begin<1>(x, 0, 1);
-    if constexpr (PANELS > 2) begin<2>(x, 0, 2);
-    if constexpr (PANELS > 3) begin<3>(x, 0, 3);
+  // Numbers of panels beside each other.
+  template <int... P>
+  struct Panels {};
+
+  // 16 rows, 1 to 6 panels: tiles 0 to 5 the sums, 6 the activations, 7 the weights.
+  template <bool stream, int... P>
+  static inline void one_by(const Block& x, Panels<P...>) {
+    (begin<P>(x, 0, P), ...);
     const uint8_t* a = reinterpret_cast<const uint8_t*>(x.a);
     for (int k = 0; k < x.tiles; ++k) {
       const uint8_t* b = x.b + k * kTileBytes;
-      if constexpr (stream) {
-        for (int p = 0; p < PANELS; ++p) fetch_tile(b + p * x.b_stride + x.ahead);
-      }
-      T::template load<4>(a + k * 64, x.a_stride);
-      T::template load<5>(b, 64);
-      T::template dot<0, 4, 5>();
-      if constexpr (PANELS > 1) {
-        T::template load<6>(b + x.b_stride, 64);
-        T::template dot<1, 4, 6>();
-      }
-      if constexpr (PANELS > 2) {
-        T::template load<7>(b + 2 * x.b_stride, 64);
-        T::template dot<2, 4, 7>();
-      }
-      if constexpr (PANELS > 3) {
-        T::template load<5>(b + 3 * x.b_stride, 64);
-        T::template dot<3, 4, 5>();
-      }
+      if constexpr (stream) (fetch_tile(b + P * x.b_stride + x.ahead), ...);
+      T::template load<6>(a + k * 64, x.a_stride);
+      (panel_dot<P>(b + P * x.b_stride), ...);
     }
-    T::template store<0>(sum(x, 0, 0), x.c_stride);
-    if constexpr (PANELS > 1) T::template store<1>(sum(x, 0, 1), x.c_stride);
-    if constexpr (PANELS > 2) T::template store<2>(sum(x, 0, 2), x.c_stride);
-    if constexpr (PANELS > 3) T::template store<3>(sum(x, 0, 3), x.c_stride);
+    (T::template store<P>(sum(x, 0, P), x.c_stride), ...);
+  }
+  template <int P>
+  static inline void panel_dot(const uint8_t* b) {
+    T::template load<7>(b, 64);
+    T::template dot<P, 6, 7>();
   }
 
   template <bool stream>
   static void one_row_block(Block x, int panels) {
-    for (; panels > 0; panels -= 4, x.b += 4 * x.b_stride, x.c += 4 * kPanel) {
-      if (panels >= 4) {
-        one_by<4, stream>(x);
-      } else if (panels == 3) {
-        one_by<3, stream>(x);
-      } else if (panels == 2) {
-        one_by<2, stream>(x);
-      } else {
-        one_by<1, stream>(x);
-      }
+    for (; panels >= 6; panels -= 6, x.b += 6 * x.b_stride, x.c += 6 * kPanel) {
+      one_by<stream>(x, Panels<0, 1, 2, 3, 4, 5>());
+    }
+    switch (panels) {
+      case 5: return one_by<stream>(x, Panels<0, 1, 2, 3, 4>());
+      case 4: return one_by<stream>(x, Panels<0, 1, 2, 3>());
+      case 3: return one_by<stream>(x, Panels<0, 1, 2>());
+      case 2: return one_by<stream>(x, Panels<0, 1>());
+      case 1: return one_by<stream>(x, Panels<0>());
     }
   }
 
@@ -157,30 +151,26 @@ struct AmxBody {
             t.k / 32,
             t.accumulate,
             t.ahead};
-    int row = 0;
-    for (; row + 16 < t.rows; row += 32) {
-      Block y = x;
-      y.a += row * t.a_stride;
-      y.c += row * t.c_stride;
-      int p = 0;
-      for (; p + 2 <= panels; p += 2, y.b += 2 * b_stride, y.c += 2 * kPanel) two_by_two(y, ahead);
-      if (p < panels) {
-        one_by<1, false>(y);
-        y.a += 16 * t.a_stride;
-        y.c += 16 * t.c_stride;
-        one_by<1, false>(y);
-      }
+    // A pair of panels stays in the first-level cache, and the rows pass by.
+    const int pairs_of_blocks = (t.rows + 15) / 32, rows = pairs_of_blocks * 32;
+    Block y = x;
+    int p = 0;
+    for (; p + 2 <= panels; p += 2, y.b += 2 * b_stride, y.c += 2 * kPanel) {
+      for (int row = 0; row < rows; row += 32) two_by_two(y.rows_from(row), ahead);
     }
-    if (row < t.rows) {
-      x.a += row * t.a_stride;
-      x.c += row * t.c_stride;
-      one_row_block<stream>(x, panels);
+    if (p < panels) {
+      for (int row = 0; row < rows; row += 16) one_by<false>(y.rows_from(row), Panels<0>());
     }
+    if (rows < t.rows) one_row_block<stream>(x.rows_from(rows), panels);
   }
+
+  static int few_panels(int rows) { return rows <= 16 ? 6 : rows <= 32 ? 4 : 0; }
 
   static Ahead ahead_of(const TileArgs& t, size_t panel_bytes) {
     Ahead n;
-    if (t.ahead == 0) return n;
+    // Some rows need more of the memory than asking line by line gives: the processor's own
+    // guesses keep up better.
+    if (t.ahead == 0 || (t.rows > 32 && t.rows <= 128)) return n;
     n.at = t.b + t.ahead;
     n.step = t.b_stride;
     n.left = n.lines = int(panel_bytes / 64);
@@ -206,7 +196,7 @@ struct AmxBody {
     Ahead ahead = ahead_of(t, size_t(t.k) * kPanel);
     uint8_t* wide = static_cast<uint8_t*>(t.scratch);
     const int64_t stride = int64_t(t.k) * kPanel * 2;
-    const int most = t.rows <= 32 ? 4 : kScratchPanels;
+    const int few = few_panels(t.rows), most = few > 0 ? few : kScratchPanels;
     for (int p = 0; p < t.panels; p += most) {
       const int n = t.panels - p < most ? t.panels - p : most;
       for (int i = 0; i < n; ++i)
@@ -227,17 +217,234 @@ struct AmxBody {
 
   static constexpr int kScratchPanels = 16;
 
+  // --- products of float32 rows ---
+  // A float32 is two BF16, high and low, to 16 bits of mantissa, and an F16 exactly so. High times
+  // high, low times high and high times low are what a sum gets of each 32 of k, in this order.
+
+  static constexpr int kSplitPanels = 8, kSplitRows = 32;
+  // A row of a block of high or low parts, in the order of k: not a multiple of 4 KiB apart.
+  static constexpr int64_t kSplitStride = (kKBlock + 32) * 2;
+
+  template <Format format>
+  static constexpr int kTerms = format == Format::f16 ? 2 : 1;  // of a weight
+
+  struct SplitBlock {
+    const uint8_t* a[2];  // high and low [rows][kSplitStride]
+    const uint8_t* b[2];  // high and low, BF16 panels
+    int64_t b_stride;     // from panel to panel
+    float* c;
+    int64_t c_stride;  // bytes
+    int tiles;         // of k
+    bool accumulate;
+    const uint8_t* ahead;  // every other quad of F16 panels to be fetched, or null
+    int64_t ahead_stride;
+    Block sums() const { return {nullptr, 0, nullptr, 0, c, c_stride, tiles, accumulate, 0}; }
+  };
+
+  // 32 rows, two panels.
+  template <int TERMS>
+  static inline void split_two_by_two(const SplitBlock& x) {
+    const Block sums = x.sums();
+    begin<0>(sums, 0, 0);
+    begin<1>(sums, 0, 1);
+    begin<2>(sums, 16, 0);
+    begin<3>(sums, 16, 1);
+    for (int k = 0; k < x.tiles; ++k) {
+      const uint8_t *high = x.a[0] + k * 64, *low = x.a[1] + k * 64, *b = x.b[0] + k * kTileBytes;
+      T::template load<6>(b, 64);
+      T::template load<7>(b + x.b_stride, 64);
+      T::template load<4>(high, kSplitStride);
+      T::template load<5>(high + 16 * kSplitStride, kSplitStride);
+      four_dots();
+      T::template load<4>(low, kSplitStride);
+      T::template load<5>(low + 16 * kSplitStride, kSplitStride);
+      four_dots();
+      if constexpr (TERMS > 1) {
+        T::template load<4>(high, kSplitStride);
+        T::template load<5>(high + 16 * kSplitStride, kSplitStride);
+        T::template load<6>(x.b[1] + k * kTileBytes, 64);
+        T::template load<7>(x.b[1] + k * kTileBytes + x.b_stride, 64);
+        four_dots();
+      }
+    }
+    T::template store<0>(sum(sums, 0, 0), x.c_stride);
+    T::template store<1>(sum(sums, 0, 1), x.c_stride);
+    T::template store<2>(sum(sums, 16, 0), x.c_stride);
+    T::template store<3>(sum(sums, 16, 1), x.c_stride);
+  }
+  static inline void four_dots() {
+    T::template dot<0, 4, 6>();
+    T::template dot<1, 4, 7>();
+    T::template dot<2, 5, 6>();
+    T::template dot<3, 5, 7>();
+  }
+
+  // 16 rows, up to four panels.
+  template <int TERMS, int... P>
+  static inline void split_one_by(const SplitBlock& x, Panels<P...>) {
+    const Block sums = x.sums();
+    (begin<P>(sums, 0, P), ...);
+    for (int k = 0; k < x.tiles; ++k) {
+      T::template load<4>(x.a[0] + k * 64, kSplitStride);
+      T::template load<5>(x.a[1] + k * 64, kSplitStride);
+      if (x.ahead) (fetch_odd_quads(x.ahead + P * x.ahead_stride + k * 1024), ...);
+      (split_dots<TERMS, P>(x, k), ...);
+    }
+    (T::template store<P>(sum(sums, 0, P), x.c_stride), ...);
+  }
+  static inline void fetch_odd_quads(const uint8_t* panel) {
+#pragma GCC unroll 4
+    for (int i = 1; i < 8; i += 2) Avx512::prefetch<Format::f16>(panel + i * 128);
+  }
+  template <int TERMS, int P>
+  static inline void split_dots(const SplitBlock& x, int k) {
+    const int64_t at = P * x.b_stride + k * kTileBytes;
+    T::template load<6>(x.b[0] + at, 64);
+    T::template dot<P, 4, 6>();
+    T::template dot<P, 5, 6>();
+    if constexpr (TERMS > 1) {
+      T::template load<7>(x.b[1] + at, 64);
+      T::template dot<P, 4, 7>();
+    }
+  }
+
+  template <int TERMS>
+  static void split_rows(SplitBlock x, int rows, int panels) {
+    if (rows > 16) {
+      for (; panels >= 2; panels -= 2, x.b[0] += 2 * x.b_stride, x.b[1] += 2 * x.b_stride) {
+        split_two_by_two<TERMS>(x);
+        x.c += 2 * kPanel;
+      }
+      if (panels == 0) return;
+      split_one_by<TERMS>(x, Panels<0>());
+      for (const uint8_t*& a : x.a) a += 16 * kSplitStride;
+      x.c += 16 * (x.c_stride / 4);
+      return split_one_by<TERMS>(x, Panels<0>());
+    }
+    for (; panels >= 4; panels -= 4, x.b[0] += 4 * x.b_stride, x.b[1] += 4 * x.b_stride) {
+      split_one_by<TERMS>(x, Panels<0, 1, 2, 3>());
+      x.c += 4 * kPanel;
+    }
+    if (panels == 3) split_one_by<TERMS>(x, Panels<0, 1, 2>());
+    if (panels == 2) split_one_by<TERMS>(x, Panels<0, 1>());
+    if (panels == 1) split_one_by<TERMS>(x, Panels<0>());
+  }
+
+  // Panels as tiles of high parts and, `low` bytes further, of low ones.
+  template <Format format>
+  static inline void split_panel(uint8_t* to, size_t low, const uint8_t* from, const TileArgs& t,
+                                 bool half) {
+    if constexpr (format == Format::fp8) {
+      widen(to, from, t.k, t.ahead);
+    } else {
+      using Quad = typename Avx512::template Quad<Format::f16>;
+      const __m512i top = _mm512_set1_epi32(int(0xffff0000u));
+      // The upper halves of both, word by word in turn.
+      const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+      const __m512i upper = _mm512_add_epi32(_mm512_mullo_epi32(lane, _mm512_set1_epi32(0x20002)),
+                                             _mm512_set1_epi32(0x210001));
+      const auto pair = [&](__m512 even, __m512 odd) {
+        return _mm512_permutex2var_epi16(_mm512_castps_si512(even), upper,
+                                         _mm512_castps_si512(odd));
+      };
+      // Cut, not rounded: what is left of 11 bits after 8 are 3.
+      const auto rest = [&](__m512 x) {
+        return _mm512_sub_ps(x, _mm512_and_ps(x, _mm512_castsi512_ps(top)));
+      };
+      for (int k = 0; k < t.k; k += 4, from += Quad::kBytes) {
+        if (!half || k % 8 == 0) Avx512::prefetch<Format::f16>(from + t.ahead);
+        const Quad quad(from);
+        for (int i = 0; i < 4; i += 2, to += 64) {
+          const __m512 even = quad.at(i), odd = quad.at(i + 1);
+          _mm512_store_si512(to, pair(even, odd));
+          _mm512_store_si512(to + low, pair(rest(even), rest(odd)));
+        }
+      }
+    }
+  }
+
+  // Rows of high and, behind all of them, of low parts.
+  static constexpr int64_t kSplitLow = kSplitRows * kSplitStride;
+  static inline void split_activations(uint8_t* to, const TileArgs& t, int row, int rows) {
+    for (int r = 0; r < rows; ++r, to += kSplitStride) {
+      const float* from = static_cast<const float*>(t.a) + (row + r) * t.a_stride;
+      for (int k = 0; k < t.k; k += 32) {
+        const __m512 a = _mm512_loadu_ps(from + k), b = _mm512_loadu_ps(from + k + 16);
+        const __m512i high = __m512i(_mm512_cvtne2ps_pbh(b, a));
+        const auto rest = [](__m512 x, __m256i rounded) {
+          const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16);
+          return _mm512_sub_ps(x, _mm512_castsi512_ps(wide));
+        };
+        const __m512 rest_a = rest(a, _mm512_castsi512_si256(high));
+        const __m512 rest_b = rest(b, _mm512_extracti64x4_epi64(high, 1));
+        _mm512_store_si512(to + k * 2, high);
+        _mm512_store_si512(to + k * 2 + kSplitLow, __m512i(_mm512_cvtne2ps_pbh(rest_b, rest_a)));
+      }
+    }
+  }
+
+  template <Format format>
+  static void split_tile(const TileArgs& t) {
+    if (t.k % 32 != 0 || t.k > kKBlock) return Body<Avx512>::template tile<format>(t);
+    constexpr bool kAsIs = format == Format::bf16;
+    const int64_t panel_bytes = int64_t(t.k) * kPanel * 2;
+    uint8_t* const wide = static_cast<uint8_t*>(t.scratch);
+    uint8_t* const a = wide + kSplitWide;
+    // Few rows wait for memory: panels by twos, so that it is asked for all the time.
+    const bool half = format == Format::f16 && t.rows <= 16;
+    const int most = t.rows <= 16 ? 2 : kSplitPanels;
+    for (int p = 0; p < t.panels; p += most) {
+      const int n = t.panels - p < most ? t.panels - p : most;
+      const uint8_t* b = t.b + p * t.b_stride;
+      for (int i = 0; !kAsIs && i < n; ++i) {
+        split_panel<format>(wide + i * 2 * panel_bytes, panel_bytes, b + i * t.b_stride, t, half);
+      }
+      for (int row = 0; row < t.rows; row += kSplitRows) {
+        const int rows = t.rows - row < kSplitRows ? t.rows - row : kSplitRows;
+        if (p == 0 || t.rows > kSplitRows) split_activations(a, t, row, rows);
+        split_rows<kTerms<format>>({{a, a + kSplitLow},
+                                    {kAsIs ? b : wide, wide + panel_bytes},
+                                    kAsIs ? t.b_stride : 2 * panel_bytes,
+                                    t.c + row * t.c_stride + p * kPanel,
+                                    t.c_stride * 4,
+                                    t.k / 32,
+                                    t.accumulate,
+                                    half ? b + t.ahead : nullptr,
+                                    t.b_stride},
+                                   rows, n);
+      }
+    }
+  }
+  static constexpr int64_t kSplitWide = int64_t(kSplitPanels) * kKBlock * kPanel * 2 * 2;
+
+  static Kernels exact_table() {
+    Kernels k = Body<Avx512>::table(Isa::amx);
+    k.row_step = kSplitRows;
+    k.few_panels = few_panels;
+    k.piece_rows = 128;
+    const size_t split = size_t(kSplitWide + 2 * kSplitRows * kSplitStride);
+    if (k.scratch_bytes < split) k.scratch_bytes = split;
+    k.enter = T::configure;
+    k.leave = T::release;
+    k.tile[int(Format::f16)] = split_tile<Format::f16>;
+    k.tile[int(Format::bf16)] = split_tile<Format::bf16>;
+    k.tile[int(Format::fp8)] = split_tile<Format::fp8>;
+    return k;
+  }
+
   static Kernels table() {
     Kernels k = Base::table(Isa::amx);
     k.row_step = 32;
-    k.panel_group = 4;
-    k.few_panels = [](int rows) { return rows <= 32 ? 4 : 0; };
-    k.block_panels = 16, k.block_rows = 1024;
+    k.few_panels = few_panels;
+    k.block_panels = 16, k.block_rows = 512;
+    k.resident_bytes = k.far_bytes = int64_t(1) << 20;
     k.scratch_bytes = size_t(kScratchPanels) * Base::wide_bytes(kKBlock);
     k.enter = T::configure;
     k.leave = T::release;
     k.tile[int(Format::bf16)] = tile_bf16;
     k.tile[int(Format::fp8)] = tile_fp8;
+    static const Kernels exact = exact_table();
+    k.exact = &exact;
     return k;
   }
 };

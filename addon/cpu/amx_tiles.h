@@ -20,7 +20,10 @@ struct AmxTiles {
     // Not _tile_loadconfig: GCC 12 declares 8 of the 64 bytes as read and may drop the rest.
     __asm__ volatile("ldtilecfg %0" : : "m"(kConfig));
   }
-  static void release() { _tile_release(); }
+  static void release() {
+    _tile_release();
+    _mm_sfence();
+  }
 
   // The tile number has to be a literal of the instruction, which GCC 12's macros only take as
   // text.
@@ -31,6 +34,14 @@ struct AmxTiles {
   template <int t>
   static inline void load(const void* from, int64_t stride) {
     __asm__ volatile("tileloadd (%1,%2,1), %%tmm%c0" : : "n"(t), "r"(from), "r"(stride) : "memory");
+  }
+  // Past the first-level cache: what is read once leaves there what is read again.
+  template <int t>
+  static inline void load_once(const void* from, int64_t stride) {
+    __asm__ volatile("tileloaddt1 (%1,%2,1), %%tmm%c0"
+                     :
+                     : "n"(t), "r"(from), "r"(stride)
+                     : "memory");
   }
   template <int t>
   static inline void store(void* to, int64_t stride) {

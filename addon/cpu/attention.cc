@@ -9,8 +9,6 @@
 namespace nemotron::cpu {
 namespace {
 
-// Rows of a piece, query heads included: enough to reuse a block of keys, few enough to share out.
-constexpr int64_t kPieceRows = 48;
 constexpr int32_t kMaxHeadDim = 512;
 constexpr int64_t kAlignment = 64, kPage = 4096;
 constexpr size_t kSharedBytes = size_t(16) << 20;  // one row of 128 K tokens and 8 KV heads: 1.4 MB
@@ -54,14 +52,38 @@ Status check(const StepLimits& l, const KvConfig& kv, const RopeTable& rope) {
   return {};
 }
 
-// F16 and E4M3 saturate: what one token stores must not make the sums over it infinite.
-void put(uint8_t* to, Format format, float x) {
-  if (format == Format::fp8) {
-    *to = f32_to_e4m3(x);
-    return;
+// A row in the cache's format. F16 and E4M3 saturate: what one token stores must not make the sums
+// over it infinite. Loops that the compiler turns into vectors.
+template <Format format>
+void narrow(uint8_t* to, const float* x, int64_t n, float by) {
+  if constexpr (format == Format::fp8) {
+    for (int64_t i = 0; i < n; ++i) to[i] = f32_to_e4m3(x[i] * by);
+  } else {
+    uint16_t bits[kMaxHeadDim];
+    for (int64_t i = 0; i < n; ++i) {
+      bits[i] = format == Format::f16 ? f32_to_f16(x[i] * by) : f32_to_bf16(x[i] * by);
+    }
+    std::memcpy(to, bits, size_t(n) * 2);
   }
-  const uint16_t bits = format == Format::f16 ? f32_to_f16(x) : f32_to_bf16(x);
-  std::memcpy(to, &bits, 2);
+}
+
+// Puts row `slot` of a block's keys, or values, where its panels have it. bits: of narrow().
+template <Format format>
+void put_keys(uint8_t* block, const uint8_t* bits, size_t head_dim, size_t slot) {
+  constexpr size_t kBytes = format_bytes(format);
+  uint8_t* panel = block + slot / kPanel * head_dim * kPanel * kBytes;
+  for (size_t d = 0; d < head_dim; ++d) {
+    std::memcpy(panel + panel_offset(format, d, slot % kPanel), bits + d * kBytes, kBytes);
+  }
+}
+template <Format format>
+void put_values(uint8_t* block, const uint8_t* bits, size_t head_dim, size_t block_size,
+                size_t slot) {
+  constexpr size_t kBytes = format_bytes(format);
+  for (size_t d = 0; d < head_dim; ++d) {
+    uint8_t* panel = block + d / kPanel * block_size * kPanel * kBytes;
+    std::memcpy(panel + panel_offset(format, slot, d % kPanel), bits + d * kBytes, kBytes);
+  }
 }
 
 }  // namespace
@@ -89,7 +111,7 @@ Status Attention::init(const Kernels* kernels, ThreadPool* pool, const StepLimit
     most_group_ = std::max(most_group_, q_heads_ / kv_heads(i));
     layer_begin_.push_back(size_t(kv.kv_heads_before(i)) * 2 * size_t(kv.num_blocks));
   }
-  piece_rows_ = std::max<int64_t>(1, kPieceRows / most_group_);
+  piece_rows_ = std::max<int64_t>(1, kernels_->piece_rows / most_group_);
   head_bytes_ = size_t(head_dim_ * block_size_) * format_bytes(format_);
   const size_t cache =
       size_t(kv.kv_heads_before(kv.layers)) * 2 * size_t(kv.num_blocks) * head_bytes_;
@@ -159,14 +181,13 @@ void Attention::rope(float* out, const float* x, int64_t row) const {
 }
 
 // The tokens of the span that lie in its `block`-th block, one KV head.
+template <Format format>
 void Attention::store_block(const SpanInput& s, const float* qkv, int32_t layer, int64_t head,
                             int32_t block) {
   const int64_t stride = (q_heads_ + 2 * kv_heads(layer)) * head_dim_;
   const int32_t id = s.block_table[size_t(block)];
   uint8_t* k_block = keys(layer, id, head);
   uint8_t* v_block = values(layer, id, head);
-  const size_t k_panel = size_t(head_dim_) * kPanel * format_bytes(format_);
-  const size_t v_panel = size_t(block_size_) * kPanel * format_bytes(format_);
   const float k_by = 1.0f / k_scale_[size_t(layer)], v_by = 1.0f / v_scale_[size_t(layer)];
   const int64_t begin = std::max<int64_t>(block * block_size_, s.first_position);
   const int64_t end =
@@ -179,12 +200,11 @@ void Attention::store_block(const SpanInput& s, const float* qkv, int32_t layer,
     const float* v = k + kv_heads(layer) * head_dim_;
     float turned[kMaxHeadDim];
     rope(turned, k, row);
-    uint8_t* k_to = k_block + slot / kPanel * k_panel;
-    for (size_t d = 0; d < size_t(head_dim_); ++d) {
-      put(k_to + panel_offset(format_, d, slot % kPanel), format_, turned[d] * k_by);
-      put(v_block + d / kPanel * v_panel + panel_offset(format_, slot, d % kPanel), format_,
-          v[d] * v_by);
-    }
+    uint8_t bits[kMaxHeadDim * 2];
+    narrow<format>(bits, turned, head_dim_, k_by);
+    put_keys<format>(k_block, bits, size_t(head_dim_), slot);
+    narrow<format>(bits, v, head_dim_, v_by);
+    put_values<format>(v_block, bits, size_t(head_dim_), size_t(block_size_), slot);
   }
 }
 
@@ -203,7 +223,10 @@ void Attention::store(const StepInput& in, const float* qkv, float* q, int32_t l
       const int32_t last = int32_t((int64_t(s.first_position) + s.rows - 1) / block_size_);
       for (int32_t b = int32_t(s.first_position / block_size_); b <= last; ++b) {
         for (int64_t h = 0; h < kv_heads(layer); ++h, ++unit) {
-          if (unit % pool_->size() == thread) store_block(s, qkv, layer, h, b);
+          if (unit % pool_->size() != thread) continue;
+          if (format_ == Format::f16) store_block<Format::f16>(s, qkv, layer, h, b);
+          if (format_ == Format::bf16) store_block<Format::bf16>(s, qkv, layer, h, b);
+          if (format_ == Format::fp8) store_block<Format::fp8>(s, qkv, layer, h, b);
         }
       }
     }
@@ -242,11 +265,13 @@ void Attention::attend(const StepInput& in, float* out, const float* q, int32_t 
   const int64_t items = int64_t(pieces_.size()) * kv_heads;
   std::atomic<int64_t> next{items};
   pool_->run([&](int thread) {
+    if (kernels_->enter) kernels_->enter();
     const Room room = room_of(thread);
     for (int64_t item; (item = next.fetch_sub(1, std::memory_order_relaxed) - 1) >= 0;) {
       const Piece& piece = pieces_[size_t(item / kv_heads)];
       attend_piece(call, {in.spans[size_t(piece.span)], piece, item % kv_heads}, room);
     }
+    if (kernels_->leave) kernels_->leave();
   });
 }
 
@@ -277,11 +302,13 @@ bool Attention::attend_shared(const Call& call) {
   const int64_t items = pieces * kv_heads * most;
   std::atomic<int64_t> next{items};
   pool_->run([&](int thread) {
+    if (kernels_->enter) kernels_->enter();
     const Room room = room_of(thread);
     for (int64_t item; (item = next.fetch_sub(1, std::memory_order_relaxed) - 1) >= 0;) {
       const Unit u = unit(item / most);
       if (item % most < stretches(u)) attend_stretch(call, u, item % most, room, sums(item));
     }
+    if (kernels_->leave) kernels_->leave();
     pool_->barrier();
     const Range mine = share(pieces * kv_heads, thread, pool_->size());
     for (int64_t i = mine.begin; i < mine.end; ++i) {

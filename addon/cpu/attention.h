@@ -83,6 +83,7 @@ class Attention {
   uint8_t* values(int32_t layer, int32_t block, int64_t head) const;
   void copy(const BlockCopy& blocks);
   void rope(float* out, const float* x, int64_t row) const;
+  template <Format format>
   void store_block(const SpanInput& s, const float* qkv, int32_t layer, int64_t head,
                    int32_t block);
   int64_t kv_heads(int32_t layer) const { return kv_.kv_heads_of(layer); }

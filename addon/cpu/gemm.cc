@@ -11,6 +11,10 @@ namespace {
 // Most rows of activations that a row makes.
 constexpr int64_t kMostTerms = 2;
 
+// Elements from row to row of a block of activations. A stride of kKBlock would put the rows that
+// are loaded together into few sets of a cache.
+constexpr int64_t kRowStride = kKBlock + 32;
+
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 void relu2(float* x, int64_t n) {
@@ -26,8 +30,10 @@ Status Gemm::reserve(int64_t k) {
   if (k <= max_k_) return {};
   const int64_t rows = round_up(kernels_->block_rows, kernels_->row_step);
   const int64_t padded = round_up(k, kKStep);
+  const int64_t blocks = round_up(k, kKBlock) / kKBlock;
   HugeBuffer a;
-  if (Status s = HugeBuffer::create(size_t(rows * padded) * sizeof(uint16_t), &a); !s) return s;
+  const size_t a_bytes = size_t(rows * blocks * kRowStride) * sizeof(uint16_t);
+  if (Status s = HugeBuffer::create(a_bytes, &a); !s) return s;
   HugeBuffer sums;
   const size_t sums_bytes = size_t(rows * padded / 16) * sizeof(float);
   if (Status s = HugeBuffer::create(sums_bytes, &sums); !s) return s;
@@ -59,11 +65,13 @@ void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w,
       continue;
     }
     const int64_t terms = bf16 && !round_ ? kMostTerms : 1;
-    // block_rows are of BF16: a row of two terms counts twice, and so does one of float32.
-    const int64_t most = kernels_->block_rows / (bf16 ? terms : 2);
+    // A block's rows are of BF16: a row of two terms counts twice, and so does one of float32.
+    const Block block = block_of(w.k);
+    const int64_t most = block.rows / (bf16 ? terms : 2);
     for (int64_t first = 0; first < rows; first += most) {
       const int64_t n = std::min(most, rows - first);
-      const Chunk chunk{first, n, terms, round_up(n * terms, kernels_->row_step), bf16};
+      const Chunk chunk{first,        n,   terms, round_up(n * terms, kernels_->row_step),
+                        block.panels, bf16};
       ticks_.fetch_add(1, std::memory_order_relaxed);
       pool_->run([&](int thread) {
         pack(in, chunk, w, thread);
@@ -72,6 +80,12 @@ void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w,
       });
     }
   }
+}
+
+Gemm::Block Gemm::block_of(int64_t k) const {
+  const int64_t fit = kernels_->resident_bytes / (k * int64_t(sizeof(uint16_t))) / 32 * 32;
+  if (fit < kResidentRows) return {kernels_->block_rows, kernels_->block_panels};
+  return {std::min<int64_t>(fit, kernels_->block_rows), kResidentPanels};
 }
 
 Gemm::Row Gemm::normed(const Norm* norm, const float* x, int64_t n, int thread) {
@@ -104,7 +118,7 @@ void Gemm::norm(const GemmInput& in, int64_t rows, int64_t cols, float* out, int
   });
 }
 
-// a_ [block][row][width of the block]; the second terms of all rows follow the first ones.
+// a_ [block][row][kRowStride]; the second terms of all rows follow the first ones.
 void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread) {
   const bool bf16 = chunk.bf16;
   const bool least = w.has_least && bf16 == kernels_->a_is_bf16[int(Format::i4)];
@@ -115,7 +129,8 @@ void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, 
     const Row row = normed(in.norm, x, w.cols, thread);
     for (int64_t k = 0; k < w.k; k += kKBlock) {
       const int64_t width = std::min<int64_t>(kKBlock, w.k - k);
-      const int64_t at = k * chunk.padded + r * width, used = std::min(width, w.cols - k);
+      const int64_t at = (k / kKBlock * chunk.padded + r) * kRowStride;
+      const int64_t used = std::min(width, w.cols - k);
       const float* gain = row.gain ? row.gain + k : nullptr;
       uint16_t* high = a_.as<uint16_t>() + at;
       if (!bf16) {
@@ -123,10 +138,11 @@ void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, 
       } else if (chunk.terms == 1) {
         kernels_->scale_bf16(high, row.x + k, gain, row.by, used, width);
       } else {
-        kernels_->split_bf16(high, high + chunk.rows * width, row.x + k, gain, row.by, used, width);
+        kernels_->split_bf16(high, high + chunk.rows * kRowStride, row.x + k, gain, row.by, used,
+                             width);
       }
       for (int64_t term = 0; least && term < chunk.terms; ++term) {
-        const int64_t of = at + term * chunk.rows * width;
+        const int64_t of = at + term * chunk.rows * kRowStride;
         kernels_->sums(sums_.as<float>() + k / 16 * chunk.padded + r + term * chunk.rows,
                        chunk.padded, a_.data() + size_t(of) * (bf16 ? 2 : 4), width);
       }
@@ -156,8 +172,9 @@ void Gemm::multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip
     const uint8_t* next = end < w.k               ? at(strip.panel, end)
                           : strip.next_panel >= 0 ? at(strip.next_panel, 0)
                                                   : b;
-    tile({.a = a_.data() + size_t(block * chunk.padded + (k - block)) * a_size,
-          .a_stride = block_width,
+    const int64_t from = block / kKBlock * chunk.padded * kRowStride + (k - block);
+    tile({.a = a_.data() + size_t(from) * a_size,
+          .a_stride = kRowStride,
           .rows = int(chunk.rows * chunk.terms),
           .b = b,
           .b_stride = int64_t(segment.panel_bytes),
@@ -246,15 +263,16 @@ const float* Gemm::two_lists(const Chunk& chunk, const PackedMatrix& w, int64_t 
 
 void Gemm::share_of(const Chunk& chunk, const PackedMatrix& w, int64_t first, int64_t panels,
                     const GemmOutput& out, int thread) {
-  // Whole groups, so that a thread's share does not end between a gate and its up.
-  const int64_t group = kernels_->panel_group;
-  const Range mine = share((panels + group - 1) / group, thread, pool_->size());
-  const int64_t end = first + std::min(mine.end * group, panels);
+  // Pairs, so that a thread's share does not end between a gate and its up.
+  const Range mine = share((panels + 1) / 2, thread, pool_->size());
+  const int64_t end = first + std::min(mine.end * 2, panels);
   // A few rows are bound by memory: panels that are read side by side, each from end to end.
   const int64_t few = kernels_->few_panels(int(chunk.rows * chunk.terms));
-  const int64_t step = few > 0 ? few : kernels_->block_panels;
+  const int64_t step = few > 0 ? few : chunk.panels;
+  const int64_t width = out.kind == GemmOutput::Kind::silu_mul ? w.rows / 2 : w.rows;
+  const bool far = chunk.rows * width * int64_t(sizeof(float)) > kernels_->far_bytes;
   uint8_t* own = c_.data() + (scratch_bytes_ + kBuffers * buffer_bytes_) * size_t(thread);
-  for (int64_t panel = first + mine.begin * group, next; panel < end; panel = next) {
+  for (int64_t panel = first + mine.begin * 2, next; panel < end; panel = next) {
     const int64_t n = std::min(step, end - panel), stride = n * kPanel;
     next = panel + n;
     const float* c = w.has_two_lists() ? two_lists(chunk, w, panel, n, end, own)
@@ -266,16 +284,17 @@ void Gemm::share_of(const Chunk& chunk, const PackedMatrix& w, int64_t first, in
       float* to = out.rows ? out.rows[row] : out.data + row * out.stride;
       if (out.kind == GemmOutput::Kind::silu_mul) {
         const int64_t at = panel / 2 * kPanel;
-        kernels_->silu_mul(to + at, sums, scale, std::min(stride / 2, w.rows / 2 - at));
+        kernels_->silu_mul(to + at, sums, scale, std::min(stride / 2, width - at), far);
         continue;
       }
       const int64_t at = panel * kPanel, used = std::min(stride, w.rows - at);
       if (out.kind == GemmOutput::Kind::add) {
         kernels_->add(to + at, sums, scale, used);
       } else {
-        kernels_->store(to + at, sums, scale, used);
+        const bool done = out.kind != GemmOutput::Kind::relu2;
+        kernels_->store(to + at, sums, scale, used, far && done);
+        if (!done) relu2(to + at, used);
       }
-      if (out.kind == GemmOutput::Kind::relu2) relu2(to + at, used);
     }
   }
 }

@@ -43,9 +43,14 @@ class Gemm {
             int64_t n);
 
  private:
+  // How many rows of BF16 are multiplied together, and by how many panels at a time.
+  struct Block {
+    int64_t rows, panels;
+  };
+  Block block_of(int64_t k) const;
   // A chunk of rows: `rows` of them, `terms` rows of a_ for each, `padded` rows of a_ in all.
   struct Chunk {
-    int64_t first, rows, terms, padded;
+    int64_t first, rows, terms, padded, panels;
     bool bf16;  // what a_ holds; float32 otherwise
   };
   // A row of x as the products take it: `x` times `by`, times `gain` where there is one.
@@ -84,7 +89,7 @@ class Gemm {
   const bool round_;
   std::atomic<uint64_t>& ticks_;
   int64_t max_k_ = 0;
-  HugeBuffer a_;     // [k blocks][rows][kKBlock] f32 or bf16: the chunk of rows being multiplied
+  HugeBuffer a_;     // [k blocks][rows][kRowStride] f32 or bf16: the chunk of rows being multiplied
   HugeBuffer sums_;  // [k / 16][rows] f32: Kernels::sums of a_
   HugeBuffer rows_;  // [threads][max_k_] f32: the row that a thread is norming
   // A thread's share of c_: tile scratch, then buffers of [rows][block of outputs] f32. One for

@@ -507,11 +507,18 @@ struct Body {
     }
   }
 
-  static void store(float* out, const float* c, const float* scale, int64_t n) {
+  static inline void put(float* out, F x, int64_t n, bool far) {
+    if (far && n >= 16 && reinterpret_cast<uintptr_t>(out) % 64 == 0) {
+      S::stream(out, x);
+    } else {
+      store_at_most(out, x, n);
+    }
+  }
+  static void store(float* out, const float* c, const float* scale, int64_t n, bool far) {
     for (int64_t i = 0; i < n; i += 16) {
       F v = load_at_most(c + i, n - i);
       if (scale) v = S::mul(v, load_at_most(scale + i, n - i));
-      store_at_most(out + i, v, n - i);
+      put(out + i, v, n - i, far);
     }
   }
   static void add(float* out, const float* c, const float* scale, int64_t n) {
@@ -536,11 +543,11 @@ struct Body {
     y = S::fma(y, r, S::set1(1.6666665459e-1f));
     y = S::fma(y, r, S::set1(5.0000001201e-1f));
     y = S::fma(S::mul(r, r), y, S::add(r, S::set1(1.0f)));
-    y = S::mul(y, S::pow2(n));
+    y = S::times_pow2(y, n);
     return S::select_lt(x, low, S::zero(), y);
   }
 
-  static void silu_mul(float* out, const float* c, const float* scale, int64_t n) {
+  static void silu_mul(float* out, const float* c, const float* scale, int64_t n, bool far) {
     const F one = S::set1(1.0f);
     for (int64_t i = 0; i < n; i += 16, c += 32) {
       F g = S::load(c), u = S::load(c + 16);
@@ -550,7 +557,7 @@ struct Body {
       }
       // g / (1 + e^-g); e^-g is cut at e^88, where the quotient is 0 for every purpose.
       const F e = exp(S::min(S::set1(88.0f), S::sub(S::zero(), g)));
-      store_at_most(out + i, S::mul(S::div(g, S::add(one, e)), u), n - i);
+      put(out + i, S::mul(S::div(g, S::add(one, e)), u), n - i, far);
     }
   }
 

@@ -38,8 +38,9 @@ const Kernels* kernels_for(Isa isa) {
 }
 
 const Kernels* exact_kernels(const Kernels* kernels) {
+  if (kernels->exact) return kernels->exact;
 #if defined(NEMOTRON_X86)
-  if (kernels->isa == Isa::avx512bf16 || kernels->isa == Isa::amx) return avx512_kernels();
+  if (kernels->isa == Isa::avx512bf16) return avx512_kernels();
 #endif
   return kernels;
 }

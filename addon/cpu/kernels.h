@@ -46,6 +46,8 @@ inline constexpr int kPanel = 16;    // outputs in a panel
 inline constexpr int kKStep = 32;    // k of a weight is padded to a multiple of this
 inline constexpr int kKBlock = 512;  // k of one block of activations
 
+inline constexpr int kResidentRows = 256, kResidentPanels = 4;  // Kernels::resident_bytes
+
 // Of a value; not of those in groups.
 constexpr size_t format_bytes(Format f) { return f == Format::f32 ? 4 : f == Format::fp8 ? 1 : 2; }
 
@@ -135,14 +137,21 @@ struct RaceArgs {
 
 struct Kernels {
   Isa isa = Isa::plain;
+  const Kernels* exact = nullptr;  // exact_kernels(), where they are others
   bool a_is_bf16[kFormats] = {};
-  int row_step = 1;     // see TileArgs
-  int panel_group = 2;  // threads take multiples of this many panels; even
+  int row_step = 1;  // see TileArgs
   // Panels of a call while `rows` rows stream them from memory, as many as are read side by side;
   // 0: more rows than one pass over a panel serves.
   int (*few_panels)(int rows) = nullptr;
   // For more rows: panels (even) and rows of BF16 whose kKBlock stay in the second-level cache.
   int block_panels = 6, block_rows = 512;
+  // Where at least 256 rows of BF16 fit into so many bytes with all their k, all of a chunk stays
+  // there while panels pass by, kResidentPanels at a time.
+  int64_t resident_bytes = 0;
+  // Query rows, heads of a group included, over which attention reads a block of keys once.
+  int piece_rows = 48;
+  // Outputs of more bytes are stored past the caches. leave() makes them visible to other threads.
+  int64_t far_bytes = INT64_MAX;
   size_t scratch_bytes = 0;
   // Called by each thread before and after a run of tile() calls (tile registers); may be null.
   void (*enter)() = nullptr;
@@ -161,11 +170,11 @@ struct Kernels {
   // The same, and what rounding left: high + low is x * r * gain to 16 bits of mantissa.
   void (*split_bf16)(uint16_t* high, uint16_t* low, const float* x, const float* gain, float r,
                      int64_t n, int64_t padded) = nullptr;
-  // out = c * scale, out += c * scale (scale null: 1)
-  void (*store)(float* out, const float* c, const float* scale, int64_t n) = nullptr;
+  // out = c * scale, out += c * scale (scale null: 1). far: past the caches where that is possible.
+  void (*store)(float* out, const float* c, const float* scale, int64_t n, bool far) = nullptr;
   void (*add)(float* out, const float* c, const float* scale, int64_t n) = nullptr;
   // c [2 * padded n]: 16 gates, 16 ups, 16 gates, ...; scale alike. out [n]
-  void (*silu_mul)(float* out, const float* c, const float* scale, int64_t n) = nullptr;
+  void (*silu_mul)(float* out, const float* c, const float* scale, int64_t n, bool far) = nullptr;
   // Returns what the sums so far have to be multiplied by.
   float (*softmax)(SoftmaxArgs*) = nullptr;
   void (*multiply)(float* x, float factor, int64_t n) = nullptr;

@@ -31,6 +31,10 @@ struct Avx2 {
   static inline F load_n(const float* p, int n) {
     return {_mm256_maskload_ps(p, below(n)), _mm256_maskload_ps(p + 8, below(n - 8))};
   }
+  static inline void stream(float* p, F x) {
+    _mm256_stream_ps(p, x.a);
+    _mm256_stream_ps(p + 8, x.b);
+  }
   static inline void store_n(float* p, F x, int n) {
     _mm256_maskstore_ps(p, below(n), x.a);
     _mm256_maskstore_ps(p + 8, below(n - 8), x.b);
@@ -82,7 +86,7 @@ struct Avx2 {
     return _mm256_castsi256_ps(
         _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
   }
-  static inline F pow2(F n) { return {pow2(n.a), pow2(n.b)}; }
+  static inline F times_pow2(F x, F n) { return mul(x, {pow2(n.a), pow2(n.b)}); }
   static inline F nearest(F x) {
     constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     return {_mm256_round_ps(x.a, kMode), _mm256_round_ps(x.b, kMode)};

@@ -74,6 +74,7 @@ struct Avx512 {
     return n <= 0 ? 0 : n >= 16 ? 0xffff : __mmask16((1u << n) - 1);
   }
   static inline F load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(below(n), p); }
+  static inline void stream(float* p, F x) { _mm512_stream_ps(p, x); }
   static inline void store_n(float* p, F x, int n) { _mm512_mask_storeu_ps(p, below(n), x); }
   static inline F add(F x, F y) { return _mm512_add_ps(x, y); }
   static inline F sub(F x, F y) { return _mm512_sub_ps(x, y); }
@@ -100,10 +101,7 @@ struct Avx512 {
   static inline float max_lane(F x) { return _mm512_reduce_max_ps(x); }
   static inline uint32_t ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
   static inline bool any_nan(F x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q) != 0; }
-  static inline F pow2(F n) {
-    return _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
-  }
+  static inline F times_pow2(F x, F n) { return _mm512_scalef_ps(x, n); }
   static inline F nearest(F x) {
     return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }

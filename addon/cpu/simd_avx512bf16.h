@@ -8,6 +8,9 @@ namespace nemotron::cpu {
 struct Avx512Bf16 : Avx512 {
   static constexpr bool kDot = true;
 
+  static inline void store_bf16(uint16_t* p, F x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), __m256i(_mm512_cvtneps_pbh(x)));
+  }
   static inline Pairs broadcast_pair(const uint16_t* p) {
     return _mm512_set1_epi32(
         *reinterpret_cast<const int __attribute__((may_alias, aligned(2)))*>(p));

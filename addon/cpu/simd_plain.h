@@ -41,6 +41,7 @@ struct Plain {
     std::memcpy(&r, p, size_t(n) * 4);
     return r;
   }
+  static inline void stream(float* p, F x) { store(p, x); }
   static inline void store_n(float* p, F x, int n) { std::memcpy(p, &x, size_t(n) * 4); }
   static inline F add(F a, F b) { NEMOTRON_EACH(a.v[i] + b.v[i]); }
   static inline F sub(F a, F b) { NEMOTRON_EACH(a.v[i] - b.v[i]); }
@@ -93,10 +94,10 @@ struct Plain {
     return nan;
   }
   // 2^n for whole n in [-127, 127]; 2^-127 gives 0.
-  static inline F pow2(F n) {
+  static inline F times_pow2(F x, F n) {
     F r;
     for (int i = 0; i < 4; ++i) {
-      r.v[i] = (V4)((__builtin_convertvector(n.v[i], I4) + 127) << 23);
+      r.v[i] = x.v[i] * (V4)((__builtin_convertvector(n.v[i], I4) + 127) << 23);
     }
     return r;
   }

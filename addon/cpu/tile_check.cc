@@ -12,14 +12,23 @@ namespace {
 
 constexpr int kWidth = 96, kPanels = 5, kMostRows = 45;
 
-// Small numbers of many values, all exact in BF16 and E4M3.
+// Small numbers of many values, all exact in BF16 and E4M3; times kLonger they are not.
+constexpr float kLonger = 1.00390625f;
 float value(uint32_t i) { return float(int32_t(i * 2654435761u >> 27) - 16) / 16.0f; }
 
 struct Product {
   HugeBuffer a, b, c, scratch;
 };
 
-bool make(const Kernels& k, Format format, int rows, bool accumulate, std::vector<float>* out) {
+struct Case {
+  Format format;
+  int rows;
+  bool accumulate;
+  float a_by;  // what the activations are multiplied by
+};
+
+bool make(const Kernels& k, const Case& of, std::vector<float>* out) {
+  const auto [format, rows, accumulate, a_by] = of;
   const int padded = (rows + k.row_step - 1) / k.row_step * k.row_step;
   const size_t panel_bytes = size_t(kWidth) * kPanel * format_bytes(format);
   Product p;
@@ -33,7 +42,7 @@ bool make(const Kernels& k, Format format, int rows, bool accumulate, std::vecto
     if (k.a_is_bf16[int(format)]) {
       p.a.as<uint16_t>()[i] = f32_to_bf16(value(uint32_t(i)));
     } else {
-      p.a.as<float>()[i] = value(uint32_t(i));
+      p.a.as<float>()[i] = value(uint32_t(i)) * a_by;
     }
   }
   for (int panel = 0; panel < kPanels; ++panel) {
@@ -42,8 +51,9 @@ bool make(const Kernels& k, Format format, int rows, bool accumulate, std::vecto
         const float w = value(uint32_t((panel * kPanel + n) * kWidth + at) + 7919u);
         uint8_t* to =
             p.b.data() + size_t(panel) * panel_bytes + panel_offset(format, size_t(at), size_t(n));
-        if (format == Format::bf16) {
-          const uint16_t bits = f32_to_bf16(w);
+        if (format == Format::bf16 || format == Format::f16) {
+          const bool half = format == Format::f16;
+          const uint16_t bits = half ? f32_to_f16(w * kLonger) : f32_to_bf16(w);
           std::memcpy(to, &bits, 2);
         } else {
           *to = f32_to_e4m3(w);
@@ -73,14 +83,13 @@ bool make(const Kernels& k, Format format, int rows, bool accumulate, std::vecto
 }  // namespace
 
 bool same_products(const Kernels& tested, const Kernels& trusted) {
-  for (const Format format : {Format::bf16, Format::fp8}) {
+  for (const Format format : {Format::f16, Format::bf16, Format::fp8}) {
     for (const int rows : {1, 16, 17, kMostRows}) {
       for (const bool accumulate : {false, true}) {
+        const bool rounds = tested.a_is_bf16[int(format)] || trusted.a_is_bf16[int(format)];
+        const Case of{format, rows, accumulate, rounds ? 1.0f : kLonger};
         std::vector<float> got, want;
-        if (!make(tested, format, rows, accumulate, &got) ||
-            !make(trusted, format, rows, accumulate, &want)) {
-          return false;
-        }
+        if (!make(tested, of, &got) || !make(trusted, of, &want)) return false;
         for (size_t i = 0; i < want.size(); ++i) {
           if (!(std::fabs(got[i] - want[i]) <= 1e-3f)) return false;
         }

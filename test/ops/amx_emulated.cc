@@ -47,6 +47,10 @@ struct EmulatedTiles {
     }
   }
   template <int t>
+  static void load_once(const void* from, int64_t stride) {
+    load<t>(from, stride);
+  }
+  template <int t>
   static void store(void* to, int64_t stride) {
     for (int r = 0; r < 16; ++r) {
       std::memcpy(static_cast<uint8_t*>(to) + r * stride, mine().data[t][r], 64);

@@ -612,6 +612,7 @@ std::vector<Shape> shapes_for(const DeviceUnderTest& d) {
   if (d.borrows_attention) {
     return {{.q_heads = 8, .kv_heads = 2, .head_dim = 64, .kv = DType::f16},
             {.q_heads = 4, .head_dim = 128, .kv = DType::fp8_e4m3, .kv_scales = true},
+            {.q_heads = 3, .kv_heads = 1, .head_dim = 96, .block_size = 32},
             {.q_heads = 3, .kv_heads = 1, .head_dim = 80, .block_size = 32}};
   }
   std::vector<Shape> shapes;

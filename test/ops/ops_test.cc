@@ -16,22 +16,21 @@ int main(int argc, char** argv) {
       continue;
     }
     const auto open = [isa](bool round) {
-      return [isa, round](std::unique_ptr<Device>* out) {
-        return open_cpu_device({.threads = 3,
-                                .isa = cpu::isa_name(isa),
-                                .exact_activations = !round,
-                                .debug_checks = true},
-                               out);
-      };
+      const DeviceOptions options{.threads = 3,
+                                  .isa = cpu::isa_name(isa),
+                                  .exact_activations = !round,
+                                  .debug_checks = true};
+      return [options](std::unique_ptr<Device>* out) { return open_cpu_device(options, out); };
     };
-    const bool borrows = cpu::exact_kernels(cpu::kernels_for(isa)) != cpu::kernels_for(isa);
+    const cpu::Kernels *kernels = cpu::kernels_for(isa), *exact = cpu::exact_kernels(kernels);
+    const bool rounds = exact != kernels, borrows = rounds && exact->isa != isa;
     test::add_op_cases({.name = cpu::isa_name(isa),
                         .open = open(false),
                         .tolerance = 2e-5,
                         .f16_kv = true,
                         .any_rotary = true,
                         .borrows_attention = borrows});
-    if (borrows) {
+    if (rounds) {
       test::add_op_cases({.name = std::string(cpu::isa_name(isa)) + "-rounded",
                           .open = open(true),
                           .tolerance = 4e-3,
