@@ -269,6 +269,7 @@ Status run_gemm(const Machine& m) {
   struct Matrix {
     const char* name;
     int64_t n, k;
+    bool is_gated;
   };
   const std::vector<uint16_t> source = random_bf16(size_t(16384) * 2048 + 4096);
   const std::string& weights = m.options.weights;
@@ -285,17 +286,23 @@ Status run_gemm(const Machine& m) {
     return Status::invalid("--weights " + weights +
                            ": expected bf16, fp8, int4, int8 or a packed type of GGUF, as Q4_K");
   }
-  for (const Matrix& w :
-       {Matrix{"qkv", 3072, 2048}, {"gate_up", 16384, 2048}, {"down", 2048, 8192}}) {
+  for (const Matrix& w : {Matrix{"qkv", 3072, 2048, false},
+                          {"gate_up", 16384, 2048, true},
+                          {"down", 2048, 8192, false}}) {
     if (!m.options.wanted(w.name)) continue;
     std::vector<Weight> copies;
+    Floats gain(m.device, size_t(w.k));
+    std::fill_n(gain.data(), w.k, 1.0f);
     const AnyRows rows(type ? type->form : GroupedForm{}, w.k);
     while (copies.empty() || copies.size() * copies[0].bytes < size_t(512) << 20) {
       const uint16_t* data = source.data() + copies.size() % 16 * 64;
-      MatrixPart part{data, DType::bf16, w.n, w.k, w.k, {}};
+      MatrixPart part{data, DType::bf16, w.is_gated ? w.n / 2 : w.n, w.k, w.k, {}};
       if (type) part.data = nullptr, part.grouped = &rows;
+      const MatrixPart parts[] = {part, part};
       copies.emplace_back();
-      if (Status s = m.device->pack_weight({&part, 1}, WeightUse::linear, format, &copies.back());
+      if (Status s = m.device->pack_weight({parts, w.is_gated ? 2u : 1u},
+                                           w.is_gated ? WeightUse::gate_up : WeightUse::linear,
+                                           format, &copies.back());
           !s) {
         return s;
       }
@@ -303,10 +310,19 @@ Status run_gemm(const Machine& m) {
     for (int64_t rows : {1, 2, 4, 8, 16, 32, 128, 512}) {
       Floats a(m.device, size_t(rows * w.k)), c(m.device, size_t(rows * w.n));
       for (size_t i = 0; i < a.size(); ++i) a[i] = float(i % 17) * 0.01f - 0.08f;
+      const Norm norm{
+          .eps = 1e-5f,
+          .gain = {.data = gain.data(), .dtype = DType::f32, .rank = 1, .shape = {w.k}}};
       size_t next = 0;
       const double t = m.seconds(1, [&] {
-        m.device->gemm_residual(matrix(c.data(), rows, w.n), matrix(a.data(), rows, w.k),
-                                {copies[next++ % copies.size()]}, nullptr);
+        const Weight& weight = copies[next++ % copies.size()];
+        if (w.is_gated) {
+          m.device->mlp_input(matrix(c.data(), rows, w.n / 2), matrix(a.data(), rows, w.k), norm,
+                              {weight}, Activation::silu_gated);
+        } else {
+          m.device->gemm_residual(matrix(c.data(), rows, w.n), matrix(a.data(), rows, w.k),
+                                  {weight}, nullptr);
+        }
       });
       m.print(pair("op", "gemm") + ", " + pair("matrix", w.name) + ", " +
                   pair("weights", m.options.weights) + ", " + pair("rows", rows),
