@@ -46,7 +46,7 @@ inline constexpr int kPanel = 16;    // outputs in a panel
 inline constexpr int kKStep = 32;    // k of a weight is padded to a multiple of this
 inline constexpr int kKBlock = 512;  // k of one block of activations
 
-inline constexpr int kResidentRows = 256, kResidentPanels = 4;  // Kernels::resident_bytes
+inline constexpr int kResidentRows = 256, kResidentPanels = 2;  // Kernels::resident_bytes
 
 // Of a value; not of those in groups.
 constexpr size_t format_bytes(Format f) { return f == Format::f32 ? 4 : f == Format::fp8 ? 1 : 2; }
