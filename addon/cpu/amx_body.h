@@ -222,7 +222,7 @@ struct AmxBody {
   // high, low times high and high times low are what a sum gets of each 32 of k, in this order.
 
   static constexpr int kSplitPanels = 8, kSplitRows = 32;
-  // A row of a block of high or low parts, in the order of k: not a multiple of 4 KiB apart.
+  // Bytes from row to row of high or low parts; 1 KiB would put rows into few sets of a cache.
   static constexpr int64_t kSplitStride = (kKBlock + 32) * 2;
 
   template <Format format>
@@ -330,11 +330,14 @@ struct AmxBody {
     if (panels == 1) split_one_by<TERMS>(x, Panels<0>());
   }
 
-  // Panels as tiles of high parts and, `low` bytes further, of low ones.
+  // A panel as tiles of high parts and, `low` bytes further, of low ones. half: of what is needed
+  // next every other quad is fetched here.
   template <Format format>
   static inline void split_panel(uint8_t* to, size_t low, const uint8_t* from, const TileArgs& t,
                                  bool half) {
-    if constexpr (format == Format::fp8) {
+    if constexpr (format == Format::bf16) {  // as it is
+      for (int k = 0; k < t.k; k += 32) fetch_tile(from + t.ahead + k / 32 * kTileBytes);
+    } else if constexpr (format == Format::fp8) {
       widen(to, from, t.k, t.ahead);
     } else {
       using Quad = typename Avx512::template Quad<Format::f16>;
@@ -396,7 +399,7 @@ struct AmxBody {
     for (int p = 0; p < t.panels; p += most) {
       const int n = t.panels - p < most ? t.panels - p : most;
       const uint8_t* b = t.b + p * t.b_stride;
-      for (int i = 0; !kAsIs && i < n; ++i) {
+      for (int i = 0; i < n; ++i) {
         split_panel<format>(wide + i * 2 * panel_bytes, panel_bytes, b + i * t.b_stride, t, half);
       }
       for (int row = 0; row < t.rows; row += kSplitRows) {
@@ -415,12 +418,12 @@ struct AmxBody {
       }
     }
   }
+  // Of the scratch: high and low parts of panels; then come those of rows.
   static constexpr int64_t kSplitWide = int64_t(kSplitPanels) * kKBlock * kPanel * 2 * 2;
 
   static Kernels exact_table() {
     Kernels k = Body<Avx512>::table(Isa::amx);
     k.row_step = kSplitRows;
-    k.few_panels = few_panels;
     k.piece_rows = 128;
     const size_t split = size_t(kSplitWide + 2 * kSplitRows * kSplitStride);
     if (k.scratch_bytes < split) k.scratch_bytes = split;

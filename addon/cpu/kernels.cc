@@ -38,11 +38,7 @@ const Kernels* kernels_for(Isa isa) {
 }
 
 const Kernels* exact_kernels(const Kernels* kernels) {
-  if (kernels->exact) return kernels->exact;
-#if defined(NEMOTRON_X86)
-  if (kernels->isa == Isa::avx512bf16) return avx512_kernels();
-#endif
-  return kernels;
+  return kernels->exact ? kernels->exact : kernels;
 }
 
 }  // namespace nemotron::cpu
