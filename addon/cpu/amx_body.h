@@ -3,7 +3,8 @@
 //   zero<t>, load<t>(from, stride in bytes), store<t>(to, stride in bytes), dot<c, a, b>
 //   load_once<t>               load<t> of what is not needed again soon
 // amx_tiles.h has the instructions; the op suite runs the same source over an emulation, since few
-// machines have them. Everything else is Avx512Bf16's, or Avx512's where nothing may be rounded.
+// machines have them. Weights in groups: amx_grouped.h. Everything else is Avx512Bf16's, or
+// Avx512's where nothing may be rounded.
 //
 // Rows go in blocks of 32, panels in pairs: four sums, two tiles of activations, two of weights. A
 // last block of at most 16 rows takes up to six panels at a time instead, so that a step of few
@@ -12,6 +13,7 @@
 
 #include <cstdint>
 
+#include "cpu/amx_grouped.h"
 #include "cpu/kernel_body.h"
 #include "cpu/simd_avx512bf16.h"
 
@@ -446,6 +448,7 @@ struct AmxBody {
     k.leave = T::release;
     k.tile[int(Format::bf16)] = tile_bf16;
     k.tile[int(Format::fp8)] = tile_fp8;
+    AmxGrouped<T>::add_to(&k);
     static const Kernels exact = exact_table();
     k.exact = &exact;
     return k;

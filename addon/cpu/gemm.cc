@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "device/assert.h"
+
 namespace nemotron::cpu {
 namespace {
 
@@ -56,25 +58,36 @@ Status Gemm::reserve(int64_t k) {
 
 void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w,
                     const GemmOutput& out) {
+  const auto takes = [&](bool bf16) {
+    return std::ranges::any_of(w.segments, [&](const Segment& segment) {
+      return kernels_->a_is_bf16[int(segment.format)] == bf16;
+    });
+  };
   // Formats that take different kinds of activations are rare in one matrix: each kind goes over
-  // the rows by itself.
+  // the rows by itself. A gate and its up are needed together, so their rows are there in both.
+  const bool both = w.has_two_lists() && takes(true) && takes(false);
   for (const bool bf16 : {true, false}) {
-    if (std::ranges::none_of(w.segments, [&](const Segment& segment) {
-          return kernels_->a_is_bf16[int(segment.format)] == bf16;
-        })) {
-      continue;
-    }
+    if (!takes(bf16) || (both && !bf16)) continue;
     const int64_t terms = bf16 && !round_ ? kMostTerms : 1;
     // A block's rows are of BF16: a row of two terms counts twice, and so does one of float32.
     const Block block = block_of(w.k);
-    const int64_t most = block.rows / (bf16 ? terms : 2);
+    // In both kinds it counts four times: a_ then has room for them and for what rounding up adds.
+    const int64_t most = block.rows / (both ? 4 : bf16 ? terms : 2);
     for (int64_t first = 0; first < rows; first += most) {
       const int64_t n = std::min(most, rows - first);
-      const Chunk chunk{first,        n,   terms, round_up(n * terms, kernels_->row_step),
-                        block.panels, bf16};
+      Chunk chunk{first, n, terms, round_up(n * terms, kernels_->row_step), block.panels, bf16};
+      Chunk other{first, n, 1, round_up(n, kernels_->row_step), block.panels, false};
+      if (both) {
+        const int64_t blocks = round_up(w.k, kKBlock) / kKBlock;
+        other.begin = size_t(chunk.padded * blocks * kRowStride) * sizeof(uint16_t);
+        const size_t bytes = size_t(other.padded * blocks * kRowStride) * sizeof(float);
+        NEMOTRON_ASSERT(other.begin + bytes <= a_.bytes());
+        chunk.other = &other;
+      }
       ticks_.fetch_add(1, std::memory_order_relaxed);
       pool_->run([&](int thread) {
         pack(in, chunk, w, thread);
+        if (both) pack(in, other, w, thread);
         pool_->barrier();
         panels(chunk, w, out, thread);
       });
@@ -132,9 +145,11 @@ void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, 
       const int64_t at = (k / kKBlock * chunk.padded + r) * kRowStride;
       const int64_t used = std::min(width, w.cols - k);
       const float* gain = row.gain ? row.gain + k : nullptr;
-      uint16_t* high = a_.as<uint16_t>() + at;
+      uint8_t* const to = a_.data() + chunk.begin;
+      uint16_t* const high = reinterpret_cast<uint16_t*>(to) + at;
       if (!bf16) {
-        kernels_->scale_f32(a_.as<float>() + at, row.x + k, gain, row.by, used, width);
+        kernels_->scale_f32(reinterpret_cast<float*>(to) + at, row.x + k, gain, row.by, used,
+                            width);
       } else if (chunk.terms == 1) {
         kernels_->scale_bf16(high, row.x + k, gain, row.by, used, width);
       } else {
@@ -144,7 +159,7 @@ void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, 
       for (int64_t term = 0; least && term < chunk.terms; ++term) {
         const int64_t of = at + term * chunk.rows * kRowStride;
         kernels_->sums(sums_.as<float>() + k / 16 * chunk.padded + r + term * chunk.rows,
-                       chunk.padded, a_.data() + size_t(of) * (bf16 ? 2 : 4), width);
+                       chunk.padded, to + size_t(of) * (bf16 ? 2 : 4), width);
       }
     }
   }
@@ -173,7 +188,7 @@ void Gemm::multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip
                           : strip.next_panel >= 0 ? at(strip.next_panel, 0)
                                                   : b;
     const int64_t from = block / kKBlock * chunk.padded * kRowStride + (k - block);
-    tile({.a = a_.data() + size_t(from) * a_size,
+    tile({.a = a_.data() + chunk.begin + size_t(from) * a_size,
           .a_stride = kRowStride,
           .rows = int(chunk.rows * chunk.terms),
           .b = b,
@@ -253,7 +268,8 @@ const float* Gemm::two_lists(const Chunk& chunk, const PackedMatrix& w, int64_t 
                      .next_panel = panel + n < end ? first + n / 2 : -1,
                      .first_k = 0,
                      .end_k = w.k};
-    multiply_strip(chunk, w, half, c, own);
+    const bool first_kind = kernels_->a_is_bf16[int(segment->format)] == chunk.bf16;
+    multiply_strip(first_kind ? chunk : *chunk.other, w, half, c, own);
     for (int64_t from = 0; from < chunk.rows * n / 2; ++from) {
       std::memcpy(to + (2 * from + list) * kPanel, c + from * kPanel, kPanel * sizeof(float));
     }

@@ -51,7 +51,9 @@ class Gemm {
   // A chunk of rows: `rows` of them, `terms` rows of a_ for each, `padded` rows of a_ in all.
   struct Chunk {
     int64_t first, rows, terms, padded, panels;
-    bool bf16;  // what a_ holds; float32 otherwise
+    bool bf16;                     // what it holds; float32 otherwise
+    size_t begin = 0;              // byte of a_
+    const Chunk* other = nullptr;  // the same rows in the other kind, behind it, for two lists
   };
   // A row of x as the products take it: `x` times `by`, times `gain` where there is one.
   struct Row {
@@ -61,7 +63,7 @@ class Gemm {
   };
   Row normed(const Norm* norm, const float* x, int64_t n, int thread);
   void pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread);
-  // Panels whose format takes the chunk's kind of activations.
+  // Panels whose format takes the chunk's kind of activations; of two lists all.
   void panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& out, int thread);
   // The thread's share of panels [first, first + n).
   void share_of(const Chunk& chunk, const PackedMatrix& w, int64_t first, int64_t n,
@@ -89,7 +91,9 @@ class Gemm {
   const bool round_;
   std::atomic<uint64_t>& ticks_;
   int64_t max_k_ = 0;
-  HugeBuffer a_;     // [k blocks][rows][kRowStride] f32 or bf16: the chunk of rows being multiplied
+  // [k blocks][rows][kRowStride] f32 or bf16: the chunk of rows being multiplied. For two lists
+  // that take different kinds, all that is bf16 and then all that is f32.
+  HugeBuffer a_;
   HugeBuffer sums_;  // [k / 16][rows] f32: Kernels::sums of a_
   HugeBuffer rows_;  // [threads][max_k_] f32: the row that a thread is norming
   // A thread's share of c_: tile scratch, then buffers of [rows][block of outputs] f32. One for

@@ -68,7 +68,8 @@ const Features& features() {
 
 bool amx_is_right() {
   static const bool right = same_products(*amx_kernels(), *avx512bf16_kernels()) &&
-                            same_products(*amx_kernels()->exact, *avx512_kernels());
+                            same_products(*amx_kernels()->exact, *avx512_kernels()) &&
+                            same_row_bits(*amx_kernels());
   return right;
 }
 #endif

@@ -108,7 +108,8 @@ struct TileArgs {
   const Groups* groups = nullptr;
   int skip =
       0;  // b begins with a block of 128 k, of which so many come before the call's: 0, 32...
-  // Kernels::sums of each row of a, [k / 16][sums_stride]; of a form with a least value.
+  // Kernels::sums of each row of a, [k / 16][sums_stride]; of a form with a least value. There are
+  // `rows` rounded up to row_step of them; what is in the extra ones does not matter.
   const float* sums = nullptr;
   int64_t sums_stride = 0;
 };

@@ -16,6 +16,12 @@ constexpr int kWidth = 96, kPanels = 5, kMostRows = 45;
 constexpr float kLonger = 1.00390625f;
 float value(uint32_t i) { return float(int32_t(i * 2654435761u >> 27) - 16) / 16.0f; }
 
+// Of many sizes, down to the smallest normal ones: where sums are rounded, and cut to zero.
+uint16_t wide_value(uint32_t i) {
+  const int size = int(i * 2246822519u >> 26) - 32;
+  return f32_to_bf16(std::ldexp(value(i) * kLonger, i % 7 == 0 ? size - 90 : size / 4));
+}
+
 struct Product {
   HugeBuffer a, b, c, scratch;
 };
@@ -80,7 +86,69 @@ bool make(const Kernels& k, const Case& of, std::vector<float>* out) {
   return true;
 }
 
+// Rows of wide_value() times panels of any codes. out [rows][kPanels * kPanel]
+bool make_grouped(const Kernels& k, const GroupedForm& form, int rows, std::vector<float>* out) {
+  const Groups groups(form);
+  const int padded = (rows + k.row_step - 1) / k.row_step * k.row_step, stride = kPanels * kPanel;
+  const size_t panel_bytes = form.panel_bytes(kWidth);
+  Product p;
+  HugeBuffer sums;
+  if (!HugeBuffer::create(size_t(padded) * kWidth * sizeof(float), &p.a) ||
+      !HugeBuffer::create(panel_bytes * kPanels, &p.b) ||
+      !HugeBuffer::create(size_t(padded * stride) * sizeof(float), &p.c) ||
+      !HugeBuffer::create(size_t(padded) * kWidth / 16 * sizeof(float), &sums) ||
+      !HugeBuffer::create(k.scratch_bytes + 64, &p.scratch)) {
+    return false;
+  }
+  const Format format = grouped_format(form.bits);
+  const bool bf16 = k.a_is_bf16[int(format)];
+  for (int i = 0; i < rows * kWidth; ++i) {
+    const uint16_t a = wide_value(uint32_t(i));
+    bf16 ? void(p.a.as<uint16_t>()[i] = a) : void(p.a.as<float>()[i] = bf16_to_f32(a));
+  }
+  for (size_t i = 0; i < panel_bytes * kPanels; ++i) {
+    // Half floats of about 0.01 wherever a scale is; steps and codes of any kind.
+    const bool scale = i % panel_bytes % groups.block_bytes < size_t(groups.scales_bytes);
+    const uint8_t any = uint8_t(uint32_t(i) * 2654435761u >> 24);
+    p.b.data()[i] = scale && i % 2 ? uint8_t(0x20 | (any & 3)) : any;
+  }
+  for (int r = 0; r < rows; ++r) {
+    k.sums(sums.as<float>() + r, padded, p.a.data() + size_t(r) * kWidth * (bf16 ? 2 : 4), kWidth);
+  }
+  if (k.enter) k.enter();
+  k.tile[int(format)]({.a = p.a.data(),
+                       .a_stride = kWidth,
+                       .rows = rows,
+                       .b = p.b.data(),
+                       .b_stride = int64_t(panel_bytes),
+                       .panels = kPanels,
+                       .k = kWidth,
+                       .c = p.c.as<float>(),
+                       .c_stride = stride,
+                       .scratch = p.scratch.data(),
+                       .groups = &groups,
+                       .sums = sums.as<float>(),
+                       .sums_stride = padded});
+  if (k.leave) k.leave();
+  out->assign(p.c.as<float>(), p.c.as<float>() + rows * stride);
+  return true;
+}
+
 }  // namespace
+
+bool same_row_bits(const Kernels& tested) {
+  GroupedForm halves{.bits = 6, .group = 16, .has_steps = true, .has_least = true};
+  for (size_t i = 0; i < 64; ++i) halves.values[i] = f32_to_bf16(float(i) - 32);
+  for (const GroupedForm& form : {GroupedForm{.bits = 8}, halves}) {
+    std::vector<float> many, few;
+    if (!make_grouped(tested, form, kMostRows, &many)) return false;
+    for (const int rows : {1, 2, 3, 5, 17}) {
+      if (!make_grouped(tested, form, rows, &few)) return false;
+      if (std::memcmp(few.data(), many.data(), few.size() * sizeof(float)) != 0) return false;
+    }
+  }
+  return true;
+}
 
 bool same_products(const Kernels& tested, const Kernels& trusted) {
   for (const Format format : {Format::f16, Format::bf16, Format::fp8}) {

@@ -6,8 +6,12 @@
 
 namespace nemotron::cpu {
 
-// Multiplies small matrices with both tables and compares: every format, rows and panels off the
-// tile sizes, with and without sums to go on from.
+// Multiplies small matrices with both tables and compares: every format but those in groups, rows
+// and panels off the tile sizes, with and without sums to go on from.
 bool same_products(const Kernels& tested, const Kernels& trusted);
+
+// Weights in groups: one row, two and many do not multiply by the same instructions. Is every bit
+// of a row the same?
+bool same_row_bits(const Kernels& tested);
 
 }  // namespace nemotron::cpu

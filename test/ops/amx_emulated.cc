@@ -65,8 +65,8 @@ struct EmulatedTiles {
       for (int k = 0; k < 16; ++k) {
         const float x = wide(&t.data[a][row][k * 4]), y = wide(&t.data[a][row][k * 4 + 2]);
         for (int n = 0; n < 16; ++n) {
-          even[n] += x * wide(&t.data[b][k][n * 4]);
-          odd[n] += y * wide(&t.data[b][k][n * 4 + 2]);
+          even[n] = __builtin_fmaf(x, wide(&t.data[b][k][n * 4]), even[n]);
+          odd[n] = __builtin_fmaf(y, wide(&t.data[b][k][n * 4 + 2]), odd[n]);
         }
       }
       float sum[16];

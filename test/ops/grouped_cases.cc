@@ -226,20 +226,25 @@ void test_embedding(const DeviceUnderTest& d, const GroupedForm& f, WeightUse us
   EXPECT_CLOSE(x.read(), want, 1e-6);
 }
 
-void test_gate_up(const DeviceUnderTest& d, const GroupedForm& f) {
+// parts: gate and up, [kInner, kIn] each.
+constexpr int64_t kInner = 40, kIn = 256;
+struct GateUp {
+  std::vector<MatrixPart> parts;
+  HostMatrix gate, up;
+  int64_t rows = 9;
+};
+
+void expect_gate_up(const DeviceUnderTest& d, Random& random, const GateUp& of) {
   OPEN(d);
-  constexpr int64_t kInner = 40, kIn = 256, kRows = 9;
-  Random random(11);
-  const RandomGroups gate(random, f, kInner, kIn), up(random, f, kInner, kIn);
-  const MatrixPart parts[] = {gate.part(), up.part()};
+  const int64_t rows = of.rows;
   Weight w;
-  REQUIRE_OK(device->pack_weight(parts, WeightUse::gate_up, WeightFormat::stored, &w));
-  REQUIRE_OK(prepare_small(device.get(), kRows, kIn, 64));
+  REQUIRE_OK(device->pack_weight(of.parts, WeightUse::gate_up, WeightFormat::stored, &w));
+  REQUIRE_OK(prepare_small(device.get(), int32_t(rows), kIn, 64));
   Buffer gain(device.get(), DType::f32, {kIn}, std::vector<float>(kIn, 1.0f));
-  Buffer x(device.get(), DType::f32, {kRows, kIn}, random.normals(kRows * kIn));
-  Buffer out(device.get(), device->activation_dtype(), {kRows, kInner});
-  const std::vector<int32_t> ids(kRows, 0), blocks(64, 0);
-  const SpanInput span{0, kRows, 0, false, blocks};
+  Buffer x(device.get(), DType::f32, {rows, kIn}, random.normals(rows * kIn));
+  Buffer out(device.get(), device->activation_dtype(), {rows, kInner});
+  const std::vector<int32_t> ids(size_t(rows), 0), blocks(64, 0);
+  const SpanInput span{0, int32_t(rows), 0, false, blocks};
   StepInput in;
   in.token_ids = ids, in.spans = {&span, 1};
   device->begin_step(in);
@@ -247,10 +252,25 @@ void test_gate_up(const DeviceUnderTest& d, const GroupedForm& f) {
                     Activation::silu_gated);
   REQUIRE_OK(device->sync());
   const std::vector<double> n = reference_norm(to_double(x.read()), kIn, gain.read(), 1e-5);
-  const std::vector<double> g = reference_gemm(n, gate.plain()), u = reference_gemm(n, up.plain());
+  const std::vector<double> g = reference_gemm(n, of.gate), u = reference_gemm(n, of.up);
   std::vector<double> want;
   for (size_t i = 0; i < g.size(); ++i) want.push_back(g[i] / (1 + std::exp(-g[i])) * u[i]);
   EXPECT_CLOSE(out.read(), want, std::max(d.tolerance * 4, 1e-5));
+}
+
+void test_gate_up(const DeviceUnderTest& d, const GroupedForm& f) {
+  Random random(11);
+  const RandomGroups gate(random, f, kInner, kIn), up(random, f, kInner, kIn);
+  expect_gate_up(d, random, {{gate.part(), up.part()}, gate.plain(), up.plain()});
+}
+
+// Only one of the two in groups: they may take different kinds of activations.
+void test_gate_or_up(const DeviceUnderTest& d, DType other, int64_t rows) {
+  Random random(14);
+  const RandomGroups groups(random, form(4, 32, true, true), kInner, kIn);
+  const HostMatrix m = random_matrix(random, kInner, kIn, other);
+  expect_gate_up(d, random, {{groups.part(), m.part()}, groups.plain(), m, rows});
+  expect_gate_up(d, random, {{m.part(), groups.part()}, m, groups.plain(), rows});
 }
 
 // The squared error of 4 bits is below that of the plain choice, the largest value as -8 or 7.
@@ -320,13 +340,16 @@ void add_grouped_cases(const DeviceUnderTest& d) {
   const std::string at = d.name + " groups: ";
   for (const GroupedForm& f : all_forms()) {
     const std::string name = at + label(f);
-    for (const int64_t rows : {1, 3, 4, 40}) {
+    for (const int64_t rows : {1, 3, 4, 7, 40}) {
       add_case(name + " " + std::to_string(rows) + " rows",
                [=] { test_form(d, f, rows, 83, rows == 3 ? 640 : 1280); });
     }
     if (!f.has_steps) {
       for (const int64_t k : {32, 96, 544}) {
-        add_case(name + " k " + std::to_string(k), [=] { test_form(d, f, 5, 40, k); });
+        for (const int64_t rows : {1, 5, 20}) {
+          add_case(name + " k " + std::to_string(k) + ", " + std::to_string(rows) + " rows",
+                   [=] { test_form(d, f, rows, 40, k); });
+        }
       }
     }
     add_case(name + " row bits", [=] { test_row_bits(d, f); });
@@ -336,6 +359,13 @@ void add_grouped_cases(const DeviceUnderTest& d) {
     add_case(name + " tied", [=] { test_embedding(d, f, WeightUse::tied); });
   }
   add_case(at + "mixed parts", [=] { test_mixed_parts(d); });
+  for (const int64_t rows : {1, 9, 150}) {
+    for (const DType other : {DType::f16, DType::bf16}) {
+      const std::string name = other == DType::f16 ? "f16" : "bf16";
+      add_case(at + "gate or up of " + name + ", " + std::to_string(rows) + " rows",
+               [=] { test_gate_or_up(d, other, rows); });
+    }
+  }
   add_case(at + "int4", [=] { test_quantised(d, WeightFormat::int4); });
   add_case(at + "int8", [=] { test_quantised(d, WeightFormat::int8); });
   add_case(at + "refusals", [=] { test_refusals(d); });

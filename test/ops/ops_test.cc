@@ -2,6 +2,8 @@
 // on AMX emulated.
 #include "test/ops/ops.h"
 
+#include <cmath>
+
 #include "cpu/cpu_device.h"
 #include "cpu/isa.h"
 #include "cpu/kernels.h"
@@ -66,14 +68,22 @@ int main(int argc, char** argv) {
 #if defined(NEMOTRON_X86)
     if (cpu::isa_available(cpu::Isa::avx512bf16)) {
       EXPECT(cpu::same_products(*test::emulated_amx_kernels(), plain));
+      EXPECT(cpu::same_row_bits(*test::emulated_amx_kernels()));
     }
 #endif
+    EXPECT(cpu::same_row_bits(plain));
     cpu::Kernels wrong = plain;
     wrong.tile[int(cpu::Format::bf16)] = [](const cpu::TileArgs& t) {
       cpu::plain_kernels()->tile[int(cpu::Format::bf16)](t);
       t.c[t.c_stride * (t.rows - 1)] += 0.5f;
     };
     EXPECT(!cpu::same_products(wrong, plain));
+    wrong = plain;
+    wrong.tile[int(cpu::Format::i8)] = [](const cpu::TileArgs& t) {
+      cpu::plain_kernels()->tile[int(cpu::Format::i8)](t);
+      if (t.rows == 2) t.c[0] = std::nextafter(t.c[0], INFINITY);
+    };
+    EXPECT(!cpu::same_row_bits(wrong));
   });
   return test::run_all(argc, argv);
 }
