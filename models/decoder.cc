@@ -76,16 +76,16 @@ Status Decoder::create(const RankShape& shape, const DecoderWeights& weights, De
                       {&p.logits, &decoder->logits_}}) {
     if (Status s = allocate(*b, t); !s) return s;
   }
-  const Norm* next = nullptr;
+  NormOf next;
   decoder->next_norms_.resize(shape.layers.size());
   for (size_t i = shape.layers.size(); i-- > 0;) {
     decoder->next_norms_[i].after_ffn = next;
     const LayerSpec& spec = shape.layers[i];
-    if (spec.ffn) next = &weights.layers[i].post_attention_norm;
-    if (spec.linear_ffn) next = nullptr;  // norm() makes it whole
+    if (spec.ffn) next = {i, &LayerWeights::post_attention_norm};
+    if (spec.linear_ffn) next = {};  // norm() makes it whole
     decoder->next_norms_[i].after_attention = next;
-    if (spec.attention) next = &weights.layers[i].input_norm;
-    if (spec.linear_attention) next = nullptr;
+    if (spec.attention) next = {i, &LayerWeights::input_norm};
+    if (spec.linear_attention) next = {};
   }
   decoder->rows_.reserve(size_t(std::max(limits.max_samples, limits.max_spans)));
   *out = std::move(decoder);
@@ -123,18 +123,18 @@ void Decoder::forward(const StepInput& in, StepOutput* out) noexcept {
     if (spec.attention) {
       d.attention_input(q, x, layer.input_norm, layer.qkv, layer.kv_layer);
       d.attention(attn, q, layer.kv_layer, scale);
-      d.gemm_residual(x, attn_rows, layer.o, next_norms_[i].after_attention);
+      d.gemm_residual(x, attn_rows, layer.o, norm_at(next_norms_[i].after_attention));
     } else if (spec.linear_attention) {
       d.norm(own, x, layer.input_norm, first_own);
-      d.gemm_residual(x, own, layer.o, next_norms_[i].after_attention);
+      d.gemm_residual(x, own, layer.o, norm_at(next_norms_[i].after_attention));
     }
     if (spec.ffn) {
       const Tensor h = matrix(h_, rows, spec.intermediate);
       d.mlp_input(h, x, layer.post_attention_norm, layer.gate_up, spec.activation);
-      d.gemm_residual(x, h, layer.down, next_norms_[i].after_ffn);
+      d.gemm_residual(x, h, layer.down, norm_at(next_norms_[i].after_ffn));
     } else if (spec.linear_ffn) {
       d.norm(own, x, layer.post_attention_norm, first_own);
-      d.gemm_residual(x, own, layer.down, next_norms_[i].after_ffn);
+      d.gemm_residual(x, own, layer.down, norm_at(next_norms_[i].after_ffn));
     }
     reached(int32_t(i) + 1);
   }

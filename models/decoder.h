@@ -63,10 +63,17 @@ class Decoder {
   const DecoderWeights* weights_ = nullptr;
   Device* device_ = nullptr;
   Tensor x_, q_, attn_, h_, logits_;
-  // The norms that read x after a layer's attention and after its FFN; null: none does.
+  // A layer's norm. Not a pointer: a reload may move the layers.
+  struct NormOf {
+    size_t layer = 0;
+    const Norm LayerWeights::*norm = nullptr;  // null: none
+  };
+  const Norm* norm_at(const NormOf& of) const noexcept {
+    return of.norm ? &(weights_->layers[of.layer].*of.norm) : nullptr;
+  }
+  // The norms that read x after a layer's attention and after its FFN.
   struct NextNorms {
-    const Norm* after_attention = nullptr;
-    const Norm* after_ffn = nullptr;
+    NormOf after_attention, after_ffn;
   };
   std::vector<NextNorms> next_norms_;  // by layer
   std::vector<int32_t> rows_;          // scratch: logit rows of a slice

@@ -42,6 +42,22 @@ class PartRows final : public StoredRows {
   MatrixRange range_;
 };
 
+// Its values, which have to be finite.
+Status read_vector(const Checkpoint& checkpoint, const StoredTensor& stored,
+                   std::vector<float>* out) {
+  if (Status s = checkpoint.fetch(stored); !s) return s;
+  for (int64_t i = 0; i < stored.elements; ++i) {
+    const float value = stored_value(stored, i);
+    if (!std::isfinite(value)) {
+      return Status::invalid(stored.file + ": tensor " + Json(stored.name).brief() + " has " +
+                             std::to_string(value) + " at " + std::to_string(i) +
+                             "; expected finite numbers");
+    }
+    out->push_back(value);
+  }
+  return {};
+}
+
 class Loader {
  public:
   Loader(const Checkpoint& checkpoint, const ModelConfig& config, const LoadOptions& options,
@@ -149,17 +165,9 @@ class Loader {
 
   // In float32 on the device, each value and `more`.
   Status vector(const StoredTensor& stored, float more, Tensor* out) {
-    if (Status s = checkpoint_.fetch(stored); !s) return s;
     std::vector<float> values;
-    for (int64_t i = 0; i < stored.elements; ++i) {
-      const float value = stored_value(stored, i);
-      if (!std::isfinite(value)) {
-        return Status::invalid(stored.file + ": tensor " + Json(stored.name).brief() + " has " +
-                               std::to_string(value) + " at " + std::to_string(i) +
-                               "; expected finite numbers");
-      }
-      values.push_back(value + more);
-    }
+    if (Status s = read_vector(checkpoint_, stored, &values); !s) return s;
+    for (float& value : values) value += more;
     const size_t bytes = values.size() * sizeof(float);
     void* data = out->data;
     if (!data) {
@@ -202,6 +210,7 @@ class Loader {
   void done(const StoredTensor& t) {
     state_.bytes_done += t.bytes;
     checkpoint_.release(t);
+    if (options_.group) ++*options_.group->ticks_of(options_.shard.rank);
     report();
   }
   void report() const {
@@ -217,6 +226,26 @@ class Loader {
 };
 
 }  // namespace
+
+Status check_norms(const Checkpoint& checkpoint, const Sources& sources) {
+  const auto check = [&](const StoredTensor* stored) -> Status {
+    std::vector<float> values;
+    if (!stored) return {};
+    const Status status = read_vector(checkpoint, *stored, &values);
+    checkpoint.release(*stored);
+    return status;
+  };
+  std::vector<NormSource> all = {sources.final_norm};
+  for (const LayerSource& layer : sources.layers) {
+    all.push_back(layer.input_norm);
+    all.push_back(layer.post_attention_norm);
+  }
+  for (const NormSource& norm : all) {
+    if (Status s = check(norm.gain); !s) return s;
+    if (Status s = check(norm.bias); !s) return s;
+  }
+  return {};
+}
 
 Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config,
                     const LoadOptions& options, Device* device, DecoderWeights* out) {

@@ -12,6 +12,8 @@
 
 namespace nemotron {
 
+struct Sources;
+
 struct LayerWeights {
   Norm input_norm, post_attention_norm;
   Linear qkv, gate_up;
@@ -41,6 +43,8 @@ struct LoadOptions {
   WeightFormat format = WeightFormat::stored;
   std::function<void(const LoadProgress&)> progress = {};  // may be empty
 };
+// Whether all values of norms are finite, which load_weights() finds only at its end.
+Status check_norms(const Checkpoint& checkpoint, const Sources& sources);
 Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config,
                     const LoadOptions& options, Device* device, DecoderWeights* out);
 

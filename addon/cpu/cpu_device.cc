@@ -74,16 +74,16 @@ class CpuDevice final : public Device {
   Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                      Weight* out) noexcept override {
     return guarded([&]() -> Status {
-      auto m = std::make_unique<PackedMatrix>();
-      if (Status s = pack_matrix(parts, use, format, kernels_, &pool_, m.get()); !s) return s;
       if (out->handle) {
         auto* old = static_cast<PackedMatrix*>(out->handle);
-        NEMOTRON_ASSERT(m->rows == old->rows && m->cols == old->cols && m->use == old->use &&
-                        m->data.bytes() == old->data.bytes());
-        m->index = old->index;
-        *old = std::move(*m);
+        const int64_t rows = old->rows, cols = old->cols;
+        const uint8_t* const data = old->data.data();
+        if (Status s = pack_matrix(parts, use, format, kernels_, &pool_, old); !s) return s;
+        NEMOTRON_ASSERT(old->rows == rows && old->cols == cols && old->data.data() == data);
         return {};
       }
+      auto m = std::make_unique<PackedMatrix>();
+      if (Status s = pack_matrix(parts, use, format, kernels_, &pool_, m.get()); !s) return s;
       if (Status s = gemm_.reserve(m->k); !s) return s;
       *out = {.handle = m.get(),
               .rows = m->rows,

@@ -560,7 +560,12 @@ Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightForma
   const bool fp8 = format == WeightFormat::fp8 && std::ranges::count(formats, Format::fp8) > 0;
   const bool rows_only = m.is_rows();
   if (rows_only) bytes = size_t(m.rows) * size_t(m.cols) * format_bytes(m.format());
-  if (Status s = HugeBuffer::create(bytes, &m.data); !s) return s;
+  m.index = out->index;
+  if (out->data.bytes() == bytes) {
+    m.data = std::move(out->data);
+  } else if (Status s = HugeBuffer::create(bytes, &m.data); !s) {
+    return s;
+  }
   if (scaled || fp8) m.scale.assign(size_t(rows_only ? m.rows : m.panels * kPanel), 1.0f);
 
   // Small shares taken one by one: pages are touched in order, and no thread waits long at the end.

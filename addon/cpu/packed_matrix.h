@@ -65,6 +65,7 @@ struct PackedMatrix {
   void read_row(int64_t row, float* out) const;
 };
 
+// *out is empty, or a matrix whose memory is used where it fits.
 Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                    const Kernels* kernels, ThreadPool* pool, PackedMatrix* out);
 

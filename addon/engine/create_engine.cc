@@ -1,6 +1,9 @@
 // Engine::create(): checkpoint -> plan of memory -> weights on the device -> a running loop.
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "device/open_device.h"
@@ -243,6 +246,23 @@ std::map<std::string, std::string> layout_of(const Checkpoint& checkpoint) {
   return all;
 }
 
+// Another one where a file has been written over, or stands in the place of another. Empty: a file
+// is not there.
+std::string stamp_of(const Checkpoint& checkpoint) {
+  std::set<std::string> files = {checkpoint.path()};
+  for (const StoredTensor& t : checkpoint.tensors()) files.insert(t.file);
+  std::string stamp;
+  for (const std::string& file : files) {
+    struct stat s {};
+    if (stat(file.c_str(), &s) != 0) return "";
+    for (const auto n : {uint64_t(s.st_dev), uint64_t(s.st_ino), uint64_t(s.st_size),
+                         uint64_t(s.st_mtim.tv_sec), uint64_t(s.st_mtim.tv_nsec)}) {
+      stamp += std::to_string(n) + " ";
+    }
+  }
+  return stamp;
+}
+
 // Weights, cache and decoder. REQUIRES: the rank has its shape and device, its memory is planned.
 Status load_rank(const Model& model, const Checkpoint& checkpoint, const ModelConfig& config,
                  const Listeners& listeners, Rank* rank, LoadReport* report) {
@@ -299,6 +319,7 @@ Status set_up(Model* model, const Listeners& listeners, Rank* rank) {
   if (rank->index == 0) listeners.planned(own.plan);
   own.load.open_seconds = lap(&since);
   rank->folder = options.model_dir;
+  rank->stamp = stamp_of(*checkpoint);
   rank->layout = layout_of(*checkpoint);
   return load_rank(*model, *checkpoint, info.config, listeners, rank, &own.load);
 }
@@ -345,6 +366,7 @@ struct Loaded {
   std::vector<int32_t> reward_rows;
   int32_t ranks = 1;
   WeightFormat format = WeightFormat::stored;
+  std::optional<DType> kv_dtype;
 };
 
 // Whether the checkpoint in `folder` can take the place of the one that runs. Touches nothing.
@@ -360,6 +382,8 @@ Status check_reload(const Loaded& loaded, const Rank& rank, const std::string& f
   if (Status s = compare_layouts(rank.layout, **out); !s) return s;
   Sources sources;
   if (Status s = find_sources(**out, *config, &sources); !s) return s;
+  if (Status s = check_norms(**out, sources); !s) return s;
+  if (loaded.kv_dtype.value_or(rank.device->kv_dtype()) != DType::fp8_e4m3) return {};
   // The device has read the cache's scales.
   size_t i = 0;
   for (size_t layer = 0; layer < config->layers.size(); ++layer) {
@@ -393,21 +417,26 @@ Status load_again(const Loaded& loaded, Rank* rank, const std::string& folder, S
   *refused = check_reload(loaded, *rank, folder, &config, &checkpoint);
   bool fine = false;
   if (Status s = all_of_them(refused->ok(), &fine); !s || !fine) return s;
+  std::string stamp = stamp_of(*checkpoint);
 
   *refused = load_weights(*checkpoint, config, load, rank->device.get(), &rank->weights);
   if (Status s = all_of_them(refused->ok(), &fine); !s) return s;
   if (fine) {
     rank->folder = folder;
+    rank->stamp = std::move(stamp);
     return {};
   }
   // Some are new and some are old: back to the old ones.
   Status back = Checkpoint::open(rank->folder, &checkpoint);
-  if (back) back = compare_layouts(rank->layout, *checkpoint);
+  if (back && stamp_of(*checkpoint) != rank->stamp) {
+    back = Status::invalid(checkpoint->path() + ": has been written over since it was loaded");
+  }
   if (back)
     back = load_weights(*checkpoint, loaded.config, load, rank->device.get(), &rank->weights);
   if (Status s = all_of_them(back.ok(), &fine); !s || fine) return s;
   return back.ok() ? Status::internal("another rank could not load its old weights again")
-                   : back.within("loading the old weights again, after new ones failed");
+                   : back.within("loading the old weights again, after new ones failed (" +
+                                 refused->message() + ")");
 }
 
 void count_slowest(const LoadReport& rank, LoadReport* out) {
@@ -469,8 +498,11 @@ Status Engine::create(EngineOptions options, std::function<void()> wake,
   if (Status s = read_model(o, &info); !s) return s;
   std::unique_ptr<RankRunner> runner, draft;
   const Listeners listeners{.progress = progress, .planned = planned};
-  const auto loaded = std::make_shared<const Loaded>(Loaded{
-      .config = info.config, .reward_rows = o.reward_rows, .ranks = o.ranks, .format = o.format});
+  const auto loaded = std::make_shared<const Loaded>(Loaded{.config = info.config,
+                                                            .reward_rows = o.reward_rows,
+                                                            .ranks = o.ranks,
+                                                            .format = o.format,
+                                                            .kv_dtype = o.kv_dtype});
   const auto reload = [loaded](Rank* rank, const std::string& folder, Status* refused) {
     return load_again(*loaded, rank, folder, refused);
   };

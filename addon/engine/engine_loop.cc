@@ -181,7 +181,7 @@ EngineStats EngineLoop::stats() const {
   if (drafter_) {
     for (const Decoder::Progress& rank : drafter_->progress()) last = std::max(last, rank.at);
   }
-  s.last_step_age = shared_.busy && !shared_.reloading ? now_seconds() - last : 0;
+  s.last_step_age = shared_.busy && !shared_.loading ? now_seconds() - last : 0;
   return s;
 }
 
@@ -260,12 +260,16 @@ void EngineLoop::reload_weights() {
   if (counters_.failed_device) {
     return end_reload(Status::unavailable("the engine has failed: " + counters_.failure));
   }
+  {
+    const Lock lock(mutex_);
+    shared_.loading = true;
+  }
   Status refused;
   const Status status = runner_->reload(reload_.folder, &refused);
   if (!status) {
     fail_engine(status.within("loading weights"));
   } else if (refused.ok()) {
-    scheduler_.preempt_all();
+    counters_.preemptions += scheduler_.preempt_all();
     blocks_.drop_cache();
   }
   end_reload(status.ok() ? refused : status);
@@ -276,7 +280,7 @@ void EngineLoop::end_reload(const Status& status) {
   {
     const Lock lock(mutex_);
     if (!reload.done) reload = std::exchange(shared_.reload, {});
-    shared_.reloading = false;
+    shared_.reloading = shared_.loading = false;
     shared_.last_progress = now_seconds();
   }
   if (reload.done) reload.done(status);
@@ -389,7 +393,7 @@ bool EngineLoop::drain_inbox() {
   }
   inbox_aborts_.clear();
   if (counters_.failed_device && !requests_.empty()) {  // came in while the engine failed
-    end_all(Finish::error, Status::internal(counters_.failure));
+    end_all(Finish::error, Status::unavailable(counters_.failure));
   }
   return !closing;
 }
@@ -562,7 +566,8 @@ void EngineLoop::fail_engine(const Status& error) {
     counters_.failed_device = true;
     counters_.failure = error.message();
   }
-  end_all(Finish::error, error);
+  // Nothing is wrong with the requests: another engine, or this one started anew, can answer them.
+  end_all(Finish::error, Status::unavailable(error.message()));
 }
 
 }  // namespace nemotron

@@ -54,6 +54,7 @@ class EngineLoop final : public Engine {
     bool busy = false;       // the loop has work
     Reload reload;           // not yet taken by the loop
     bool reloading = false;  // one is asked for or under way
+    bool loading = false;    // it is under way: no steps until it ends
     double last_progress = 0;
     int32_t live_sequences = 0;       // submitted, with a place; their end is not in the outbox
     int32_t submitted_sequences = 0;  // not in the background, not yet counted by the loop

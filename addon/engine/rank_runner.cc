@@ -86,6 +86,7 @@ class RankRunner::Crew {
   bool caller_waits_ GUARDED_BY(mutex_) = true;  // in wait_for_setup()
   Status setup_status_ GUARDED_BY(mutex_);
   Status refused_ GUARDED_BY(mutex_);  // the last reload: why
+  std::string folder_;                 // and from where: a rank that hangs may read it later
 };
 
 // --- the caller ---
@@ -166,7 +167,8 @@ Status RankRunner::Crew::reload(const std::string& folder, Status* refused) {
   {
     const Lock lock(mutex_);
     refused_ = {};
-    for (Seat& seat : seats_) seat.launched.push_back({.folder = &folder});
+    folder_ = folder;
+    for (Seat& seat : seats_) seat.launched.push_back({.folder = &folder_});
   }
   to_ranks_.notify_all();
   Status status = wait_for_step();

@@ -27,6 +27,7 @@ struct Rank {
   std::unique_ptr<Device> device;
   DecoderWeights weights;
   std::string folder;                         // of the checkpoint that they are from
+  std::string stamp;                          // of its files, as they were
   std::map<std::string, std::string> layout;  // its tensors: name -> dtype and shape
   std::unique_ptr<Decoder> decoder;           // destroyed before the device
 };

@@ -135,8 +135,10 @@ void Scheduler::preempt(Sequence& seq) {
   wait(seq);
 }
 
-void Scheduler::preempt_all() {
+int64_t Scheduler::preempt_all() {
+  const auto all = int64_t(running_.size());
   while (!running_.empty()) preempt(*running_.back());
+  return all;
 }
 
 // Preempts a background sequence for one that is not. False: there is none.

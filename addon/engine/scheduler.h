@@ -56,7 +56,7 @@ class Scheduler {
   enum class Content : uint8_t { keep, discard };
   void remove(Sequence* seq, Content content);
   // All that run wait again, and hold no blocks. REQUIRES: no step is in flight.
-  void preempt_all();
+  int64_t preempt_all();  // how many
   // Plans the next step, which runs after all launched ones. Empty: nothing can run before a step
   // in flight is committed, or nothing is there to run.
   void schedule(StepPlan* plan);

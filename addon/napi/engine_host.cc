@@ -118,7 +118,9 @@ EngineStats EngineHost::stats() const { return engine_ ? engine_->stats() : last
 Napi::Promise EngineHost::reload(std::string folder) {
   const auto asked = Napi::Promise::Deferred::New(env_);
   Status status = Status::unavailable("the engine is closed");
-  if (engine_) {
+  if (reloaded_) {  // over for the engine perhaps, but whoever asked has not heard of it
+    status = Status::unavailable("other weights are being loaded");
+  } else if (engine_) {
     status = engine_->reload(std::move(folder), [mailbox = mailbox_](const Status& s) {
       mailbox->post([&](News* news) { news->reloaded = s; });
     });

@@ -572,6 +572,7 @@ TEST(a_reload_computes_again_and_a_refused_one_changes_nothing) {
     EXPECT(outcome.ids == free.outcomes(undisturbed)[i].ids);
     EXPECT_EQ(outcome.timings.preemptions, 3);
   }
+  EXPECT_EQ(engine.stats().preemptions, 6);
   expect_idle(engine);
 }
 
@@ -594,6 +595,25 @@ TEST(one_reload_at_a_time_and_none_of_a_closed_engine) {
   EXPECT_EQ(client.outcome(waits).ids.size(), 6u);
   engine.close();
   EXPECT_ERROR(engine.reload("c", [](const Status&) { EXPECT(false); }), "shutting down");
+}
+
+// Who is asked whether steps go on is told that they do not, whatever else is asked for.
+TEST(a_reload_that_waits_for_a_stuck_step_hides_nothing) {
+  Gate gate;
+  Script s = script();
+  s.gate = [&] { return gate.pass(); };
+  s.on_reload = [](const std::string&, Status*) { return Status(); };
+  Client client(scripted(s));
+  Engine& engine = client.engine();
+  client.submit(request());
+  gate.wait_for_arrivals(1);
+  Reloaded reloaded;
+  REQUIRE_OK(engine.reload("a", reloaded.done()));
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  EXPECT(engine.stats().last_step_age >= 0.03);
+  gate.open();
+  EXPECT_OK(reloaded.wait());
+  client.wait();
 }
 
 TEST(weights_that_are_lost_fail_the_engine) {
@@ -652,7 +672,7 @@ TEST(a_device_failure_fails_everybody_and_refuses_the_rest) {
   for (const uint64_t id : ids) {
     EXPECT(client.outcome(id).finish == Finish::error);
     EXPECT_ERROR(client.outcome(id).error, "the device failed: the cable was pulled");
-    EXPECT(client.outcome(id).error.code() == Code::internal);
+    EXPECT(client.outcome(id).error.code() == Code::unavailable);
   }
   EXPECT_GE(client.outcome(ids[0]).ids.size(), 2u);  // what was drawn before is not lost
   Request r = request();

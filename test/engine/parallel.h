@@ -13,6 +13,7 @@ struct ParallelShape {
   std::string architecture = "LlamaForCausalLM";
   WeightFormat format = WeightFormat::stored;
   int64_t heads = 8, kv_heads = 2, inner = 512, classes = 0;
+  uint32_t seed = 1;  // of its numbers
 
   bool is_nemotron() const { return architecture.starts_with("Nemotron"); }
   bool is_deci() const { return architecture.starts_with("DeciLM"); }
@@ -74,7 +75,7 @@ inline void write_checkpoint(const TempDir& dir, const ParallelShape& shape) {
   }
   dir.write("config.json", config.text());
   RawTensors t;
-  uint32_t seed = 1;
+  uint32_t seed = shape.seed;
   const auto add = [&](const std::string& name, std::vector<int64_t> size, float deviation) {
     const float by = size.back() == hidden ? 8 / std::sqrt(float(hidden)) : 1;
     t[name] = random_bf16(std::move(size), deviation * by, seed++);

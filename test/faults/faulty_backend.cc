@@ -4,6 +4,7 @@
 //   fail   the call fails, as on a device that broke; all later ones fail too
 //   stall  the call does nothing until the group has ended, then fails
 //   hang   the call never comes back
+//   once   the first packing of a weight from the call on has no memory; all else works
 // nemotron_fault_reached() says whether the call came since the last device was opened.
 #include <atomic>
 #include <chrono>
@@ -62,6 +63,7 @@ class FaultyDevice final : public Device {
   }
   Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                      Weight* out) noexcept override {
+    if (is_at_once()) return Status::out_of_memory("no memory for a weight, this once");
     return works() ? device_->pack_weight(parts, use, format, out) : status_;
   }
   Status prepare(const StepLimits& limits, const KvConfig& kv,
@@ -108,7 +110,7 @@ class FaultyDevice final : public Device {
   // Counts a call. False: the device is broken.
   bool works() noexcept {
     if (!status_) return false;
-    if (rank_ != fault_.rank || calls_++ != fault_.call) return true;
+    if (rank_ != fault_.rank || calls_++ != fault_.call || fault_.kind == "once") return true;
     reached = true;
     const auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); };
     while (fault_.kind == "hang") pause();
@@ -118,11 +120,19 @@ class FaultyDevice final : public Device {
     return false;
   }
 
+  bool is_at_once() noexcept {
+    if (fault_.kind != "once" || rank_ != fault_.rank) return false;
+    if (calls_ < fault_.call || was_at_once_) return false;
+    reached = was_at_once_ = true;
+    return true;
+  }
+
   const std::unique_ptr<Device> device_;
   RankGroup* const group_;
   const int32_t rank_;
   const Fault fault_;
   int64_t calls_ = 0;
+  bool was_at_once_ = false;
   Status status_;
 };
 

@@ -4,6 +4,8 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
+#include <future>
 
 #include "../engine/parallel.h"
 
@@ -104,6 +106,64 @@ TEST(one_of_four_ranks_fails) { run_with_faults("fail", 4, 2, 7); }
 TEST(a_rank_stalls_anywhere) {
   run_with_faults("stall", 2, 0, 23);
   run_with_faults("stall", 2, 1, 29);
+}
+
+// New weights that stop half-way: the old ones are back, on all ranks, or the engine has failed in
+// words where their files are not what they were.
+TEST(a_load_that_fails_goes_back) {
+  const TempDir one, two;
+  write_checkpoint(one, {});
+  write_checkpoint(two, {.seed = 100});
+  int loads = 0, went_back = 0, failed = 0;
+  for (int64_t call = 0;; ++call) {
+    const bool spoils = call % 3 == 2;
+    const TempDir copy;
+    std::filesystem::copy(one.path(), copy.path());
+    setenv("NEMOTRON_FAULT", ("1 " + std::to_string(call) + " once").c_str(), 1);
+    EngineOptions o = tiny_options();
+    o.model_dir = copy.path();
+    o.backend = "cuda";
+    o.ranks = o.device.threads = 2;
+    o.kv_memory = int64_t(4) << 20;
+    Client client(o);
+    if (!client.status()) {
+      EXPECT_ERROR(client.status(), "this once");
+      ++loads;
+      continue;
+    }
+    const auto answer = [&] {
+      Request r;
+      r.prompt = random_prompt(20, 1);
+      r.sampling.max_tokens = 4;
+      r.sampling.ignore_eos = true;
+      const uint64_t id = client.submit(std::move(r));
+      client.wait();
+      return client.outcome(id).ids;
+    };
+    const std::vector<int32_t> before = answer();
+    // Other numbers of the same shapes in the file that it was loaded from.
+    if (spoils) write_checkpoint(copy, {.seed = 200});
+    std::promise<Status> over;
+    REQUIRE_OK(client.engine().reload(two.path(), [&](const Status& s) { over.set_value(s); }));
+    const Status status = over.get_future().get();
+    unsetenv("NEMOTRON_FAULT");
+    if (status.ok()) {
+      EXPECT(!fault_reached());
+      EXPECT(answer() != before);
+      break;
+    }
+    EXPECT(fault_reached());
+    if (spoils) {
+      EXPECT_ERROR(status, "has been written over since it was loaded");
+      ++failed;
+    } else {
+      EXPECT(answer() == before);
+      EXPECT_OK(client.engine().reload(two.path(), [](const Status&) {}));
+      EXPECT(answer() != before);
+      ++went_back;
+    }
+  }
+  EXPECT(loads > 5 && went_back > 5 && failed > 2);
 }
 
 // Its thread is left behind, and with it what it may touch.

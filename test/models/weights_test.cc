@@ -7,7 +7,9 @@
 #include "../check.h"
 #include "device/weight_parts.h"
 #include "fixture.h"
+#include "models/decoder.h"
 #include "models/gpu_fit.h"
+#include "models/sources.h"
 
 namespace nemotron {
 namespace {
@@ -51,8 +53,9 @@ class RecordingDevice final : public Device {
  public:
   std::vector<std::unique_ptr<Packed>> packed;
   std::vector<std::unique_ptr<std::vector<uint8_t>>> memory;
-  size_t packs_left = SIZE_MAX;  // then it is out of memory
-  bool reads = false;            // rows itself, a few at a time
+  size_t packs_left = SIZE_MAX;   // then it is out of memory
+  bool reads = false;             // rows itself, a few at a time
+  std::vector<const Norm*> next;  // of products whose rows a norm reads
 
   std::string name() const override { return "recording"; }
   DType activation_dtype() const override { return DType::f32; }
@@ -107,7 +110,9 @@ class RecordingDevice final : public Device {
   void embed(Tensor, const Weight&) noexcept override {}
   void attention_input(Tensor, Tensor, const Norm&, const Linear&, int32_t) noexcept override {}
   void attention(Tensor, Tensor, int32_t, float) noexcept override {}
-  void gemm_residual(Tensor, Tensor, const Linear&, const Norm*) noexcept override {}
+  void gemm_residual(Tensor, Tensor, const Linear&, const Norm* norm) noexcept override {
+    next.push_back(norm);
+  }
   void mlp_input(Tensor, Tensor, const Norm&, const Linear&, Activation) noexcept override {}
   void norm(Tensor, Tensor, const Norm&, int64_t) noexcept override {}
   void head(Tensor, Tensor, std::span<const int32_t>, const Norm&,
@@ -355,6 +360,60 @@ TEST(load_plain) {
   EXPECT_EQ(l.progress.front().bytes_done, size_t(0));
   EXPECT_EQ(l.progress.back().bytes_done, stored);
   for (const LoadProgress& p : l.progress) EXPECT_EQ(p.bytes_total, stored);
+}
+
+// A device may read the norm that comes next: it has to be there after weights took the place of
+// others.
+TEST(norms_ahead_are_those_of_the_weights_that_run) {
+  Loaded l;
+  const RawTensors t = llama_tensors();
+  REQUIRE_OK(load(t, llama_config(), &l));
+  RankShape shape;
+  REQUIRE_OK(rank_shape(l.config, Shard::whole(), &shape));
+  const StepLimits limits{.max_rows = 4,
+                          .max_spans = 1,
+                          .max_samples = 1,
+                          .max_context = 16,
+                          .q_heads = shape.q_heads,
+                          .head_dim = shape.head_dim,
+                          .hidden = shape.hidden,
+                          .intermediate = shape.max_intermediate(),
+                          .vocab = shape.vocab};
+  std::unique_ptr<Decoder> decoder;
+  REQUIRE_OK(Decoder::create(shape, l.weights, &l.device, limits, &decoder));
+  for (int times = 0; times < 2; ++times) {
+    const std::vector<int32_t> ids = {1}, blocks = {0};
+    const SpanInput span{0, 1, 0, false, blocks};
+    StepInput in;
+    in.token_ids = ids, in.spans = {&span, 1};
+    StepOutput out;
+    l.device.next.clear();
+    REQUIRE_OK(decoder->step(in, &out));
+    const auto& layers = l.weights.layers;
+    const std::vector<const Norm*> want = {&layers[0].post_attention_norm, &layers[1].input_norm,
+                                           &layers[1].post_attention_norm, nullptr};
+    EXPECT(l.device.next == want);
+    REQUIRE_OK(load(t, llama_config(), &l));
+  }
+}
+
+TEST(norms_are_checked_before_a_load) {
+  for (const char* name : {"model.norm", "model.layers.1.post_attention_layernorm"}) {
+    RawTensors t = llama_tensors();
+    const uint16_t nan = 0x7fc0;
+    std::memcpy(t.at(std::string(name) + ".weight").bytes.data() + 2, &nan, 2);
+    TempDir dir;
+    dir.write("config.json", llama_config().text());
+    dir.write("model.safetensors", safetensors_bytes(t));
+    ModelConfig config;
+    std::unique_ptr<Checkpoint> checkpoint;
+    Sources sources;
+    REQUIRE_OK(read_model_config(dir.path(), {}, &config));
+    REQUIRE_OK(Checkpoint::open(dir.path(), &checkpoint));
+    REQUIRE_OK(find_sources(*checkpoint, config, &sources));
+    EXPECT_ERROR(check_norms(*checkpoint, sources), name);
+    EXPECT_ERROR(check_norms(*checkpoint, sources), "at 1; expected finite numbers");
+  }
 }
 
 TEST(load_gains_of_every_dtype) {
