@@ -189,14 +189,15 @@ const writeFile = async (
     await tools.files.remove(id)
     return undefined
   }
+  const created = now()
   return {
     id,
     owner: batch.owner,
     bytes,
-    created: now(),
+    created,
     filename: `${batch.id}_${isOk ? 'output' : 'error'}.jsonl`,
     purpose: 'batch_output',
-    expires: batch.keep === null ? null : batch.created + batch.keep,
+    expires: batch.keep === null ? null : created + batch.keep,
   }
 }
 

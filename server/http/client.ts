@@ -30,9 +30,11 @@ export const clientOf = (c: Ctx, config: HttpConfig) => {
 
 /** Aborted when the client goes away, or after so many seconds, where they are not 0. */
 export const workSignal = (
-  outgoing: Pick<ServerResponse, 'once' | 'writableFinished'>,
+  outgoing: Pick<ServerResponse, 'once' | 'destroyed' | 'writableFinished'>,
   seconds: number,
 ): AbortSignal => {
+  // It went while its request was read.
+  if (outgoing.destroyed) return AbortSignal.abort()
   const controller = new AbortController()
   const timer =
     seconds > 0 ? setTimeout(() => controller.abort(timedOut(seconds)), seconds * 1000) : undefined

@@ -10,6 +10,8 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs'
+import { IncomingMessage, ServerResponse } from 'node:http'
+import { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -18,6 +20,7 @@ import Database from 'libsql'
 import OpenAI, { toFile } from 'openai'
 import { openBatches } from '../../server/batch/batches.js'
 import { openLedger } from '../../server/batch/ledger.js'
+import { workSignal } from '../../server/http/client.js'
 import { type Harness, type HarnessOptions, readAnswer, startHarness, until } from './harness.js'
 import { longestTurn } from './turns.js'
 
@@ -340,6 +343,57 @@ describe('batches', () => {
       assert.equal(server.model.pace.inFlight(), 0)
     }))
 
+  it('that are cancelled, expire or are stopped end the lines that run', () =>
+    withServer(
+      { stepMs: 20, maxNumSeqs: 2, answer: () => ({ pieces: Array(900).fill('a') }) },
+      async (client, { engine, model, server }) => {
+        const lines = Array.from({ length: 8 }, (_, i) => line(`e${i}`, { max_tokens: 900 }))
+        const { id: input_file_id } = await upload(client, lines)
+        for (const [window, outcome] of [
+          ['24h', 'cancelled'],
+          ['5s', 'expired'],
+        ] as const) {
+          const { id } = await client.batches.create({
+            input_file_id,
+            endpoint: CHAT,
+            completion_window: window as '24h',
+          })
+          await until(() => engine.stats().running === 2, 'lines are asked')
+          if (outcome === 'cancelled') await client.batches.cancel(id)
+          const since = performance.now()
+          const done = await ended(client, id)
+          await until(() => engine.stats().running === 0, 'the engine is free')
+          // Each answer takes 18 s.
+          assert.ok(performance.now() - since < 12_000)
+          assert.equal(done.status, outcome)
+          assert.deepEqual(done.request_counts, { total: 8, completed: 0, failed: 0 })
+          const told = await linesOf(client, done.error_file_id)
+          assert.deepEqual(
+            new Set(told.map(({ error }) => error?.code)),
+            new Set([`batch_${outcome}`]),
+          )
+          assert.equal(model.pace.inFlight(), 0)
+        }
+        assert.ok(engine.stats().aborted >= 4)
+        await start(client, lines)
+        await until(() => engine.stats().running === 2, 'lines are asked')
+        const since = performance.now()
+        await server.batches?.stop()
+        await until(() => engine.stats().running === 0, 'the engine is free')
+        assert.ok(performance.now() - since < 9000)
+      },
+    ))
+
+  it('have requests that begin no work when they were left while they were read', () => {
+    const outgoing = new ServerResponse(new IncomingMessage(new Socket()))
+    const signal = workSignal(outgoing, 0)
+    assert.equal(signal.aborted, false)
+    outgoing.destroy()
+    assert.equal(workSignal(outgoing, 0).aborted, true)
+    outgoing.emit('close')
+    assert.equal(signal.aborted, true)
+  })
+
   it('keep nobody waiting while many short lines are read and asked', () =>
     withServer({ fileLimit: 1 << 24 }, async (client) => {
       const file = await upload(
@@ -380,6 +434,24 @@ describe('batches', () => {
       assert.ok(failed.some(({ error }) => error?.code === 'batch_expired'))
       const kept = await linesOf(client, done.output_file_id)
       assert.equal(kept.length + failed.length, 300)
+    }))
+
+  it('keep outputs as long as was asked, from when these are made', () =>
+    withServer({ stepMs: 20, maxNumSeqs: 1 }, async (client) => {
+      const { id: input_file_id } = await upload(
+        client,
+        Array.from({ length: 30 }, (_, i) => line(`k${i}`)),
+      )
+      const { id } = await client.batches.create({
+        input_file_id,
+        endpoint: CHAT,
+        completion_window: '24h',
+        output_expires_after: { anchor: 'created_at', seconds: 3600 },
+      })
+      const done = await ended(client, id)
+      const { created_at, expires_at } = await client.files.retrieve(done.output_file_id ?? '')
+      assert.ok(created_at > done.created_at)
+      assert.equal(expires_at, created_at + 3600)
     }))
 
   it('go on after a stop, and ask no line again that was answered', async () => {

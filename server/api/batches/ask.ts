@@ -61,7 +61,11 @@ export const createAsk = (server: Server, routes: readonly AskedRoute[]): Work['
     if (app === undefined) throw new Error(`${endpoint} is no endpoint of this server`)
     const incoming = requestOf(Buffer.from(body))
     const outgoing = new ServerResponse(incoming)
-    const leave = () => outgoing.destroy()
+    // It never gets a socket, whose end would be its own.
+    const leave = () => {
+      outgoing.destroy()
+      outgoing.emit('close')
+    }
     signal.addEventListener('abort', leave)
     try {
       const request = new Request(`http://localhost${endpoint}`, { method: 'POST' })
