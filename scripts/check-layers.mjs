@@ -34,7 +34,7 @@ const below = {
   prompt: ['tokenizer'],
   metrics: ['engine'],
   model: ['metrics', 'engine', 'prompt', 'tokenizer', 'settings', 'grammar'],
-  batch: [],
+  batch: ['http'],
   generation: ['model', 'engine', 'tokenizer'],
   scoring: ['generation', 'model', 'engine', 'prompt'],
   chat: ['scoring', 'generation', 'model', 'engine', 'prompt', 'tokenizer', 'grammar'],

@@ -24,11 +24,13 @@ const valueAt = (root: unknown, path: readonly PropertyKey[]): unknown =>
     root,
   )
 
-/** A value as an error shows it. */
-const shown = (value: unknown): string =>
-  typeof value === 'string' && value.length > 100
+/** A value as an error shows it. Of objects and lists, which may be too deep for JSON.stringify, what it is. */
+const shown = (value: unknown): string => {
+  if (typeof value === 'object' && value !== null) return describe(value)
+  return typeof value === 'string' && value.length > 100
     ? `${JSON.stringify(value.slice(0, 100))}...`
     : JSON.stringify(value)
+}
 
 /** Of the right type and still wrong. */
 const hasType = ({ code, message }: Issue): boolean =>

@@ -4,8 +4,10 @@ import { createReadStream } from 'node:fs'
 import { z } from 'zod'
 import { faultText } from '../check.js'
 import { messageOf } from '../failure.js'
+import { scanJson } from '../http/json-scan.js'
 import { jsonOf, noteSources } from '../json-source.js'
 import { anyRecord } from '../list.js'
+import { RequestError } from '../request-error.js'
 
 const NEWLINE = 0x0a
 const BLANKS = [0x20, 0x09, 0x0d]
@@ -127,19 +129,20 @@ export const checkLine = (value: unknown, endpoint: string | undefined): Checked
   return { customId, problem: undefined, url, body }
 }
 
-/** What a line of a batch to `endpoint` says. */
-export const readLine = (bytes: Buffer, endpoint: string): ReadLine => {
+/** What a line of a batch to `endpoint` says. Its JSON has the limits of a body's. */
+export const readLine = async (bytes: Buffer, endpoint: string): Promise<ReadLine> => {
   let text = ''
   let value: unknown
   try {
+    await scanJson(bytes)
     text = utf8.decode(bytes)
     value = JSON.parse(text)
+    return { ...checkLine(value, endpoint), text, value }
   } catch (error) {
-    const why = messageOf(error)
-    const line = bad(null, 'invalid_json_line', `The line is not JSON in UTF-8: ${why}`)
-    return { ...line, text, value }
+    const isRefused = error instanceof RequestError
+    const why = `${isRefused ? '' : 'The line is not JSON in UTF-8: '}${messageOf(error)}`
+    return { ...bad(null, 'invalid_json_line', why), text, value }
   }
-  return { ...checkLine(value, endpoint), text, value }
 }
 
 /** The body of a line that is right, as it is written there: a prompt may show its numbers. */

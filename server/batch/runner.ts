@@ -87,7 +87,7 @@ const read = async (
   try {
     const bytes = await files.read(batch.input, line.at, line.size)
     await mayBegin()
-    const read = readLine(bytes, batch.endpoint)
+    const read = await readLine(bytes, batch.endpoint)
     const isSame = read.problem === undefined && read.customId === line.customId
     return isSame ? await bodyOf(read) : undefined
   } catch (error) {

@@ -76,7 +76,8 @@ async function* checkedLines(
   const path = files.pathOf(input)
   for await (const line of rawLines(path, bodyLimit + LINE_FRAME, stopped)) {
     const { number, at, size, bytes } = line
-    const { customId, problem } = bytes === undefined ? tooLarge(size) : readLine(bytes, endpoint)
+    const { customId, problem } =
+      bytes === undefined ? tooLarge(size) : await readLine(bytes, endpoint)
     const answer = problem
       ? failure(customId, problem.code, `Line ${number}: ${problem.message}`)
       : null

@@ -94,6 +94,24 @@ describe('batch', () => {
     assert.equal(told[6].response.body.error.param, 'temperature')
   })
 
+  it('goes on after a line that is too deep', async () => {
+    const [input, output] = [join(folder, 'deep.jsonl'), join(folder, 'deep.out.jsonl')]
+    const deep = `${'['.repeat(100_000)}${']'.repeat(100_000)}`
+    const lines = [
+      `{"custom_id":"a","method":${deep},"url":"/v1/completions","body":{}}`,
+      `{"custom_id":"b","method":"POST","url":"/v1/completions","body":{"prompt":${deep}}}`,
+      chat('good'),
+    ]
+    writeFileSync(input, lines.join('\n'))
+    const { code, text } = await start([input, '-o', output, ...url()]).ended
+    assert.equal(code, 0, text)
+    assert.match(text, /3 lines: 1 completed, 2 failed/)
+    assert.deepEqual(
+      read(output).map(({ error, response }) => error?.code ?? response.status_code),
+      ['invalid_request', 400, 200],
+    )
+  })
+
   it('goes on after a kill, and asks nothing again', async () => {
     const [input, output] = [join(folder, 'many.jsonl'), join(folder, 'done.jsonl')]
     const ids = Array.from({ length: 200 }, (_, i) => `k${i}`)

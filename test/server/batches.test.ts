@@ -293,6 +293,24 @@ describe('batches', () => {
       assert.match(String(failed[5]?.error?.message), /Line 7 .* of line 1/)
     }))
 
+  it('tell of a line that is too deep or has too many parts, and run the rest', () =>
+    withServer({}, async (client) => {
+      const deep = `${'['.repeat(100_000)}${']'.repeat(100_000)}`
+      const lines = [
+        line('good'),
+        `{"custom_id":"a","method":${deep},"url":"${CHAT}","body":{}}`,
+        `{"custom_id":"b","method":"POST","url":"${CHAT}","body":{"messages":${deep}}}`,
+        `{"custom_id":"c","method":"POST","url":"${CHAT}","body":{"stop":[${'"",'.repeat(70_000)}1]}}`,
+        line('last'),
+      ]
+      const done = await ended(client, (await start(client, lines)).id)
+      assert.deepEqual(done.request_counts, { total: 5, completed: 2, failed: 3 })
+      const failed = await linesOf(client, done.error_file_id)
+      for (const { error } of failed) assert.equal(error?.code, 'invalid_json_line')
+      assert.match(failed[0]?.error?.message ?? '', /^Line 2: .*deeper than 64/)
+      assert.match(failed[2]?.error?.message ?? '', /^Line 4: .*more than 65536/)
+    }))
+
   it('of nothing, of no such file or endpoint are refused', () =>
     withServer({}, async (client) => {
       const { id } = await upload(client, ['', ' '])

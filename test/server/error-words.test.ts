@@ -330,6 +330,13 @@ describe('an error', () => {
     )
     assert.match(messageOf({ ...line, custom_id: '' }), /^custom_id: at least 1 characters/)
     assert.match(messageOf({ ...line, url: undefined }), /^url: missing/)
+    const deep = JSON.parse(`${'['.repeat(100_000)}${']'.repeat(100_000)}`)
+    for (const name of ['custom_id', 'method', 'url', 'body'])
+      assert.match(
+        messageOf({ ...line, [name]: deep }),
+        new RegExp(`^${name}: .*an (array|object)`),
+        name,
+      )
   })
 
   test('of a file of settings is too', () => {
