@@ -11,6 +11,7 @@ import { isStalled, watchStalls } from './api/stall.js'
 import { batchable, createApp, routes } from './app.js'
 import { type Batches, openBatches } from './batch/batches.js'
 import { about, fileError, messageOf } from './failure.js'
+import { soleOwner } from './http/auth.js'
 import { BODY_TIME, createBodies } from './http/body.js'
 import { isLoopback } from './http/door.js'
 import { type Listening, listen } from './http/listen.js'
@@ -134,7 +135,10 @@ const openData = async (
   const { data_dir: folder, file_limit: fileLimit, body_limit: bodyLimit } = settings
   if (folder === undefined) return undefined
   try {
-    const batches = await openBatches({ folder, fileLimit, bodyLimit, log })
+    const batches = await openBatches({
+      ...{ folder, fileLimit, bodyLimit, log },
+      soleOwner: soleOwner(settings.api_key),
+    })
     metrics.addBatches(batches.progress)
     return batches
   } catch (error) {

@@ -20,6 +20,8 @@ type Options = {
   readonly fileLimit: number
   /** Bytes of the largest body of a line. */
   readonly bodyLimit: number
+  /** Who what was made without a key belongs to from now on. */
+  readonly soleOwner?: string | undefined
   readonly log: Log
 }
 
@@ -173,9 +175,10 @@ export type Batches = Awaited<ReturnType<typeof openBatches>>
 
 /** Throws where the folder is another server's, of another version, or cannot be used. */
 export const openBatches = async (options: Options) => {
-  const { folder, fileLimit, log } = options
+  const { folder, fileLimit, soleOwner, log } = options
   makeFolder(folder)
   const ledger = openLedger(join(folder, 'batches.sqlite'))
+  if (soleOwner !== undefined) ledger.save(() => ledger.adopt(soleOwner))
   const files = openFiles(join(folder, 'files'))
   await files.sweep(new Set(ledger.allFiles().map(({ id }) => id)))
   const runner = createRunner(ledger, files, options)

@@ -9,7 +9,7 @@ const LEDGER_VERSION = 1
 
 export type FileRow = {
   readonly id: string
-  /** Who may see it: '' where keys tell nobody apart. */
+  /** Who may see it: '' where there were no keys. */
   readonly owner: string
   readonly bytes: number
   /** Seconds since 1970, as all times here. */
@@ -349,6 +349,11 @@ export const openLedger = (path: string) => {
         if (db.inTransaction) db.exec('ROLLBACK')
         throw error
       }
+    },
+    /** What belongs to nobody is this one's from now on. */
+    adopt: (owner: string): void => {
+      for (const table of ['files', 'batches'])
+        sql(`UPDATE ${table} SET owner = ? WHERE owner = ''`).run(owner)
     },
     close: (): void => {
       statements.clear()

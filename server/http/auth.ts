@@ -7,6 +7,15 @@ import { HttpError } from './errors.js'
 
 const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
 
+/** Who a key belongs to: a hash of it. */
+const ownerOf = (key: string): string => digest(key).toString('base64url')
+
+/** Whose everything is, where there is one key. */
+export const soleOwner = (keys: readonly string[]): string | undefined => {
+  const [key, ...others] = new Set(keys)
+  return key === undefined || others.length > 0 ? undefined : ownerOf(key)
+}
+
 export const requireKey = (keys: readonly string[]): MiddlewareHandler<Env> => {
   const digests = keys.map(digest)
   const matches = (given: string): boolean => {
@@ -26,7 +35,9 @@ export const requireKey = (keys: readonly string[]): MiddlewareHandler<Env> => {
             : 'Incorrect API key provided.',
           { code: 'invalid_api_key', headers: { 'www-authenticate': 'Bearer' } },
         )
-      if (keys.length > 1) c.set('caller', digest(key).toString('base64url'))
+      const owner = ownerOf(key)
+      c.set('owner', owner)
+      if (keys.length > 1) c.set('caller', owner)
     }
     await next()
   }

@@ -24,7 +24,9 @@ export type Env = {
     requestId: string
     record: RequestLog
     headers: Record<string, string>
-    /** Who asks, where several keys tell: a hash of theirs. */
+    /** Whose key it is: a hash of it. */
+    owner?: string
+    /** The same, where there are several keys: what one has cached is not another's. */
     caller?: string
   }
 }

@@ -172,6 +172,47 @@ describe('files', () => {
     }))
 })
 
+describe('keys', () => {
+  it('that come, are joined and leave keep what is theirs', async () => {
+    const dataDir = newFolder()
+    const known: string[] = []
+    const seen = async (client: OpenAI) => {
+      const { data } = await client.files.list()
+      return data.filter(({ purpose }) => purpose === 'batch').map(({ id }) => known.indexOf(id))
+    }
+    const run = (apiKeys: readonly string[], use: (server: Harness) => Promise<void>) =>
+      withServer({ dataDir, config: { apiKeys } }, (_, server) => use(server))
+    const make = async (client: OpenAI) => {
+      const { id, input_file_id } = await start(client, [line('a')])
+      known.push(input_file_id)
+      return ended(client, id)
+    }
+    await run([], async (server) => {
+      await make(clientOf(server))
+    })
+    await run(['first'], async (server) => {
+      const client = clientOf(server, 'first')
+      assert.deepEqual(await seen(client), [0])
+      assert.equal((await client.batches.list()).data.length, 1)
+      await make(client)
+      assert.equal(server.engine.requests[0]?.cacheSalt, undefined)
+    })
+    await run(['first', 'second'], async (server) => {
+      assert.deepEqual(await seen(clientOf(server, 'first')), [1, 0])
+      const second = clientOf(server, 'second')
+      assert.deepEqual(await seen(second), [])
+      await make(second)
+      assert.match(server.engine.requests[0]?.cacheSalt ?? '', /./)
+    })
+    await run(['first'], async (server) => {
+      const client = clientOf(server, 'first')
+      assert.deepEqual(await seen(client), [1, 0])
+      assert.equal((await client.batches.list()).data.length, 2)
+    })
+    await run([], async (server) => assert.deepEqual(await seen(clientOf(server)), []))
+  })
+})
+
 describe('batches', () => {
   it('answer every line as its route does', () =>
     withServer({}, async (client, server) => {

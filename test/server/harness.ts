@@ -8,6 +8,7 @@ import type { Server, ServerConfig } from '../../server/api/server.js'
 import { createApp } from '../../server/app.js'
 import { openBatches } from '../../server/batch/batches.js'
 import type { GenerateRequest } from '../../server/engine/types.js'
+import { soleOwner } from '../../server/http/auth.js'
 import { BODY_TIME, createBodies } from '../../server/http/body.js'
 import { listen } from '../../server/http/listen.js'
 import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
@@ -160,7 +161,12 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
   const { dataDir: folder, fileLimit = 1 << 20, bodyTime = BODY_TIME } = options
   const bodyLimit = options.config?.bodyLimit ?? CONFIG.bodyLimit
   const batches =
-    folder === undefined ? undefined : await openBatches({ folder, fileLimit, bodyLimit, log })
+    folder === undefined
+      ? undefined
+      : await openBatches({
+          ...{ folder, fileLimit, bodyLimit, log },
+          soleOwner: soleOwner(options.config?.apiKeys ?? []),
+        })
   if (batches) metrics.addBatches(batches.progress)
   const server: Server = {
     config: { ...CONFIG, ...options.config },

@@ -30,8 +30,8 @@ const batchesOf = ({ batches }: Server): Batches => {
   )
 }
 
-/** '' where no keys, or one, tell callers apart. */
-const ownerOf = (c: Ctx): string => c.get('caller') ?? ''
+/** '' where there are no keys. */
+const ownerOf = (c: Ctx): string => c.get('owner') ?? ''
 
 const idOf = (c: Ctx): string => c.req.param('id') ?? ''
 
