@@ -25,7 +25,7 @@ type Options = {
   readonly log: Log
 }
 
-/** Batches that have not ended. */
+/** Batches of one owner that have not ended. */
 const MAX_LIVE = 100
 const EXPIRE_MS = 1000
 
@@ -131,7 +131,7 @@ const batchStore = (ledger: Ledger, runner: Runner) => {
   }
   return {
     addBatch: (given: NewBatch): BatchRow => {
-      const live = ledger.live().length
+      const live = ledger.live().filter(({ owner }) => owner === given.owner).length
       if (live >= MAX_LIVE)
         throw new RequestError(
           `${live} batches are running or waiting, the most there may be: wait for one, or cancel one.`,

@@ -2,57 +2,63 @@
 
 import type { Answer, BatchRow, Ledger, OpenLine } from './ledger.js'
 
-/** `from`: not before, in milliseconds of Date.now. */
-export type Waiting = { readonly batch: BatchRow; readonly line: OpenLine; readonly from: number }
+export type Waiting = { readonly batch: BatchRow; readonly line: OpenLine }
 
 /** Lines taken from the ledger together. */
 const AHEAD = 64
 
+/** Of one batch. */
+type Lines = {
+  ahead: OpenLine[]
+  /** To be asked again, not before `from`, in milliseconds of Date.now. */
+  readonly again: { readonly line: OpenLine; readonly from: number }[]
+  /** The last line that was taken from the ledger. */
+  cursor: number
+  /** The ledger has no line left. */
+  isDrained: boolean
+}
+
 /** Lines that are to be asked. Each comes out of the ledger once in the life of a server. */
 export const createQueue = (ledger: Ledger) => {
-  /** Batch -> the last line that was taken from the ledger. */
-  const cursors = new Map<string, number>()
-  /** Of these the ledger has no line left. */
-  const drained = new Set<string>()
-  let ahead: Waiting[] = []
-  let again: Waiting[] = []
-  const openLines = (id: string, limit: number) => {
-    const lines = ledger.openLines(id, cursors.get(id) ?? 0, limit)
-    if (lines.length < limit) drained.add(id)
+  const known = new Map<string, Lines>()
+  /** Owners, who was served longest ago first. */
+  let served: readonly string[] = []
+  const linesOf = (id: string): Lines => {
+    const lines = known.get(id) ?? { ahead: [], again: [], cursor: 0, isDrained: false }
+    known.set(id, lines)
+    if (lines.ahead.length > 0 || lines.isDrained) return lines
+    lines.ahead = [...ledger.openLines(id, lines.cursor, AHEAD)]
+    lines.isDrained = lines.ahead.length < AHEAD
+    lines.cursor = lines.ahead.at(-1)?.number ?? lines.cursor
     return lines
   }
-  /** Asked at the end of every line, of every batch: the ledger is looked into once. */
-  const hasMore = (id: string): boolean => {
-    if (!drained.has(id) && !cursors.has(id) && openLines(id, 1).length > 0) cursors.set(id, 0)
-    return !drained.has(id)
+  const takeFrom = (batch: BatchRow): Waiting | undefined => {
+    const { ahead, again } = linesOf(batch.id)
+    const late = again.findIndex(({ from }) => from <= Date.now())
+    const line = late < 0 ? ahead.shift() : again.splice(late, 1)[0]?.line
+    return line && { batch, line }
   }
   return {
-    /** Has `room` lines of these batches, the first batch first, or all that there are; drops those of all
-     * others. */
-    fill: (batches: readonly BatchRow[], room: number): void => {
-      const at = Date.now()
-      const isOn = (one: Waiting) => batches.some(({ id }) => id === one.batch.id)
-      const late = again.filter(isOn)
-      again = late.filter(({ from }) => from > at)
-      ahead = [...late.filter(({ from }) => from <= at), ...ahead.filter(isOn)]
-      for (const batch of batches) {
-        if (ahead.length >= room) return
-        if (drained.has(batch.id)) continue
-        const lines = openLines(batch.id, Math.max(AHEAD, room))
-        ahead.push(...lines.map((line) => ({ batch, line, from: 0 })))
-        const last = lines.at(-1)
-        if (last) cursors.set(batch.id, last.number)
-      }
+    /** The next line of these batches: their owners take turns, and of each the first batch comes first. */
+    next: (batches: readonly BatchRow[]): Waiting | undefined => {
+      const owners = new Set(batches.map(({ owner }) => owner))
+      const longestAgo = [...owners].sort((a, b) => served.indexOf(a) - served.indexOf(b))
+      for (const owner of longestAgo)
+        for (const batch of batches) {
+          const one = batch.owner === owner ? takeFrom(batch) : undefined
+          if (one === undefined) continue
+          served = [...served.filter((other) => other !== owner), owner]
+          return one
+        }
+      return undefined
     },
-    take: (room: number): readonly Waiting[] => ahead.splice(0, room),
-    /** To be asked again. */
-    putBack: (one: Waiting): void => void again.push(one),
-    hasLines: (id: string): boolean =>
-      [...ahead, ...again].some(({ batch }) => batch.id === id) || hasMore(id),
-    forget: (id: string): void => {
-      cursors.delete(id)
-      drained.delete(id)
+    putBack: ({ batch, line }: Waiting, from: number): void =>
+      void linesOf(batch.id).again.push({ line, from }),
+    hasLines: (id: string): boolean => {
+      const { ahead, again } = linesOf(id)
+      return ahead.length > 0 || again.length > 0
     },
+    forget: (id: string): void => void known.delete(id),
   }
 }
 

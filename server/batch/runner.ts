@@ -39,8 +39,14 @@ const TICK_MS = 250
 const BUSY_MS = 1000
 /** Between tries after something failed that may be mended. */
 const RETRY_MS = 5000
+/** Lines that are asked may have together as many bytes as so many of the largest; the last may go beyond. */
+const MOST_BODIES = 8
 
-type Running = { readonly batch: string; readonly controller: AbortController }
+type Running = {
+  readonly batch: string
+  readonly size: number
+  readonly controller: AbortController
+}
 
 type State = RunnerOptions & {
   readonly ledger: Ledger
@@ -60,6 +66,8 @@ type State = RunnerOptions & {
   isDue: boolean
   /** Until then nothing is tried: something failed. Milliseconds of Date.now; 0: nothing did. */
   restUntil: number
+  /** The same of batches that something is wrong with: the others go on. */
+  readonly resting: Map<string, number>
 }
 
 /** What waits for it goes on one after another, in slices. */
@@ -72,11 +80,25 @@ const createGate = (): (() => Promise<void>) => {
   }
 }
 
+const isResting = ({ resting }: State, batch: string): boolean =>
+  (resting.get(batch) ?? 0) > Date.now()
+
+/** All rest. */
 const stumble = (state: State, error: unknown, what: string): void => {
   if (state.stopped.aborted) return
   state.restUntil = Date.now() + RETRY_MS
   const why = isFull(error) ? `the disk of ${state.folder} is full or failing` : `${what} failed`
   state.log.error({ err: error }, `batches wait: ${why}`)
+}
+
+/** This batch rests, unless the disk is everybody's trouble. */
+const stumbleAt = (state: State, batch: string, error: unknown, what: string): void => {
+  if (isFull(error)) stumble(state, error, what)
+  // All of its lines may fail at once.
+  else if (!state.stopped.aborted && !isResting(state, batch)) {
+    state.resting.set(batch, Date.now() + RETRY_MS)
+    state.log.error({ err: error, batch }, `a batch waits: ${what} failed`)
+  }
 }
 
 /** The body of a line; undefined where it is no longer what it was when it was checked. */
@@ -109,7 +131,7 @@ const ask = async (state: State, waiting: Waiting, { signal }: AbortController):
   if (result === undefined || signal.aborted) return
   // Refused for want of a place, or by a server that stops: not an answer.
   if (result.status === 429 || result.status === 503)
-    state.queue.putBack({ ...waiting, from: Date.now() + BUSY_MS })
+    state.queue.putBack(waiting, Date.now() + BUSY_MS)
   else
     state.answers.add({
       batch: batch.id,
@@ -121,13 +143,14 @@ const ask = async (state: State, waiting: Waiting, { signal }: AbortController):
 
 const begin = (state: State, waiting: Waiting): void => {
   const controller = new AbortController()
-  const one = { batch: waiting.batch.id, controller }
+  const { batch, line } = waiting
+  const one = { batch: batch.id, size: line.size, controller }
   state.running.add(one)
   ask(state, waiting, controller)
     .catch((error) => {
       if (controller.signal.aborted) return
-      state.queue.putBack({ ...waiting, from: Date.now() + RETRY_MS })
-      stumble(state, error, 'asking a line')
+      state.queue.putBack(waiting, Date.now() + RETRY_MS)
+      stumbleAt(state, batch.id, error, 'asking a line')
     })
     .finally(() => {
       state.running.delete(one)
@@ -145,7 +168,8 @@ const abort = (state: State, batch: string): void => {
 /** What time, a cancel or the last line brings a batch. */
 const outcomeOf = (state: State, batch: BatchRow): BatchRow['outcome'] | undefined => {
   const { id, status, expires } = batch
-  const isOver = status === 'cancelling' || (status === 'in_progress' && expires <= now())
+  const isOpen = status === 'validating' || status === 'in_progress'
+  const isOver = status === 'cancelling' || (isOpen && expires <= now())
   if (isOver) {
     abort(state, id)
     if (runsOf(state, id).length > 0) return undefined
@@ -165,9 +189,12 @@ const startStage = (state: State, batch: BatchRow): void => {
   const isNew = batch.status === 'validating'
   state.stage = (isNew ? validate(state, batch) : finalize(state, batch))
     .then(() => {
+      state.resting.delete(batch.id)
       if (!isNew) state.queue.forget(batch.id)
     })
-    .catch((error) => stumble(state, error, isNew ? 'reading an input' : 'writing outputs'))
+    .catch((error) =>
+      stumbleAt(state, batch.id, error, isNew ? 'reading its input' : 'writing its outputs'),
+    )
     .finally(() => {
       state.stage = undefined
       tick(state)
@@ -187,8 +214,24 @@ const clear = (state: State): void => {
     })
 }
 
+/** As many lines as there is room for. */
+const askLines = (state: State, live: readonly BatchRow[]): void => {
+  const { queue, running, bodyLimit, work } = state
+  const open = live
+    .filter(({ status, expires }) => status === 'in_progress' && expires > now())
+    .filter(({ id }) => !isResting(state, id))
+    .sort((a, b) => a.expires - b.expires)
+  let bytes = [...running].reduce((sum, { size }) => sum + size, 0)
+  while (running.size < (work?.atOnce ?? 0) && bytes < MOST_BODIES * bodyLimit) {
+    const waiting = queue.next(open)
+    if (waiting === undefined) return
+    bytes += waiting.line.size
+    begin(state, waiting)
+  }
+}
+
 const step = (state: State): void => {
-  const { ledger, queue, running } = state
+  const { ledger } = state
   let live = ledger.live()
   const over = live.flatMap((batch) => {
     const outcome = outcomeOf(state, batch)
@@ -197,12 +240,12 @@ const step = (state: State): void => {
   for (const { id, outcome } of over)
     ledger.save(() => ledger.setBatch(id, { status: 'finalizing', outcome, finalizing: now() }))
   if (over.length > 0) live = ledger.live()
-  const staged = live.find(({ status }) => status === 'validating' || status === 'finalizing')
+  const staged = live.find(
+    ({ id, status }) =>
+      (status === 'validating' || status === 'finalizing') && !isResting(state, id),
+  )
   if (staged !== undefined) startStage(state, staged)
-  const room = Math.max(0, (state.work?.atOnce ?? 0) - running.size)
-  const isOpen = ({ status, expires }: BatchRow) => status === 'in_progress' && expires > now()
-  queue.fill(live.filter(isOpen), room)
-  for (const waiting of queue.take(room)) begin(state, waiting)
+  askLines(state, live)
 }
 
 const tick = (state: State): void => {
@@ -248,6 +291,7 @@ export const createRunner = (ledger: Ledger, files: Files, options: RunnerOption
     isPaused: false,
     isDue: false,
     restUntil: 0,
+    resting: new Map(),
   }
   let ticking: NodeJS.Timeout | undefined
   return {

@@ -15,7 +15,7 @@ import { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
-import { describe, it } from 'node:test'
+import { describe, it, type TestContext } from 'node:test'
 import Database from 'libsql'
 import OpenAI, { toFile } from 'openai'
 import { openBatches } from '../../server/batch/batches.js'
@@ -572,6 +572,134 @@ describe('batches', () => {
     }))
 })
 
+const OK = { status: 200, text: '{}', requestId: 'r' }
+
+/** Files and batches without a server. */
+const opened = async (t: TestContext, bodyLimit = 1 << 20) => {
+  const said: string[] = []
+  const log = { warn: () => {}, error: (_: object, text: string) => said.push(text) }
+  const folder = newFolder()
+  const batches = await openBatches({ folder, fileLimit: 1 << 24, bodyLimit, log })
+  let closed: Promise<void> | undefined
+  const close = () => {
+    closed ??= batches.close()
+    return closed
+  }
+  t.after(close)
+  const add = async (
+    lines: readonly string[],
+    { owner = '', seconds = 600, endpoint = CHAT, isFolder = false } = {},
+  ) => {
+    const file = batches.newFileId()
+    const bytes = await batches.receive(file, Readable.from([lines.join('\n')]))
+    const rest = { created: 0, filename: 'f', purpose: 'batch', expires: null } as const
+    batches.addFile({ id: file, owner, bytes, ...rest })
+    if (isFolder) {
+      rmSync(batches.pathOf(file))
+      mkdirSync(batches.pathOf(file))
+    }
+    const given = { owner, endpoint, input: file, window: '24h', seconds }
+    const { id } = batches.addBatch({ ...given, metadata: null, keep: null })
+    return { id, row: () => batches.batch(owner, id) }
+  }
+  return { batches, said, add, folder, close }
+}
+
+describe('the work on batches', () => {
+  it('rests for one of which a line could not be asked, as the log says, and goes on for others', async (t) => {
+    const { batches, said, add } = await opened(t)
+    const asked: number[] = []
+    batches.begin({
+      atOnce: 1,
+      ask: async () => {
+        asked.push(performance.now())
+        if (asked.length === 1) throw new Error('no')
+        return OK
+      },
+    })
+    const bad = await add([line('a'), line('b')])
+    await until(() => asked.length === 1, 'a line is asked')
+    const good = await add([line('c')])
+    await until(() => good.row().status === 'completed', 'the end of the other')
+    assert.deepEqual([bad.row().completed, asked.length], [0, 2])
+    await until(() => bad.row().status === 'completed', 'an end')
+    const { completed, failed } = bad.row()
+    assert.deepEqual([completed, failed, asked.length], [2, 0, 4])
+    assert.deepEqual(said, ['a batch waits: asking a line failed'])
+    assert.ok((asked[2] ?? 0) - (asked[0] ?? 0) > 4500)
+  })
+
+  it('tries one whose input cannot be read until its window ends, and goes on for others', async (t) => {
+    const { batches, said, add } = await opened(t)
+    batches.begin({ atOnce: 1, ask: async () => OK })
+    const bad = await add([line('a')], { seconds: 5, isFolder: true })
+    await until(() => said.length > 0, 'the log says so')
+    const good = await add([line('b')])
+    await until(() => good.row().status === 'completed', 'the end of the other')
+    assert.equal(bad.row().status, 'validating')
+    await until(() => bad.row().status === 'expired', 'the end of its window')
+    assert.deepEqual(said, ['a batch waits: reading its input failed'])
+  })
+
+  it('has few large lines in memory at once', async (t) => {
+    const { batches, add } = await opened(t, 4096)
+    let running = 0
+    let most = 0
+    batches.begin({
+      atOnce: 32,
+      ask: async () => {
+        most = Math.max(most, ++running)
+        await new Promise((done) => setTimeout(done, 20))
+        running--
+        return OK
+      },
+    })
+    const run = async (content: string) => {
+      most = 0
+      const messages = [{ role: 'user', content }]
+      const { row } = await add(Array.from({ length: 60 }, (_, i) => line(`m${i}`, { messages })))
+      await until(() => row().status === 'completed', 'an end')
+      assert.equal(row().completed, 60)
+      return most
+    }
+    // Eight times 4096 bytes, and one.
+    const large = await run('x'.repeat(3000))
+    assert.ok(large >= 8 && large <= 11, `${large} at once`)
+    assert.equal(await run('x'), 32)
+  })
+
+  it('is done for owners in turn, and of each for the batch that ends first', async (t) => {
+    const { batches, add } = await opened(t)
+    const asked: string[] = []
+    let isReady = false
+    batches.begin({
+      atOnce: 1,
+      ask: async (_, body) => {
+        asked.push(JSON.parse(body).messages[0].content)
+        await until(() => isReady, 'all are read')
+        return OK
+      },
+    })
+    const named = (name: string, count: number) =>
+      Array.from({ length: count }, (_, i) => line(`${name}${i}`))
+    const all = [await add(named('a', 4), { owner: 'first' })]
+    await until(() => asked.length === 1, 'a line is asked')
+    all.push(await add(named('soon', 2), { owner: 'first', seconds: 60 }))
+    all.push(await add(named('b', 3), { owner: 'second' }))
+    await until(() => all.every(({ row }) => row().status === 'in_progress'), 'all are read')
+    isReady = true
+    await until(() => all.every(({ row }) => row().status === 'completed'), 'their ends')
+    assert.deepEqual(asked, ['a0', 'b0', 'soon0', 'b1', 'soon1', 'b2', 'a1', 'a2', 'a3'])
+  })
+
+  it('may wait for a hundred batches of each owner', async (t) => {
+    const { add } = await opened(t)
+    for (let i = 0; i < 100; i++) await add([line('a')], { owner: 'first' })
+    await assert.rejects(add([line('a')], { owner: 'first' }), { code: 'too_many_batches' })
+    await add([line('a')], { owner: 'second' })
+  })
+})
+
 describe('the data folder', () => {
   it('is needed, and the error says how to give it', async () => {
     const server = await startHarness()
@@ -668,33 +796,21 @@ describe('the data folder', () => {
     })
   })
 
-  it('is worked on again after a rest where a line could not be asked, which the log says', async (t) => {
-    const said: string[] = []
-    const log = { warn: () => {}, error: (_: object, text: string) => said.push(text) }
-    const limits = { fileLimit: 1 << 20, bodyLimit: 1 << 20 }
-    const batches = await openBatches({ folder: newFolder(), ...limits, log })
-    t.after(() => batches.close())
-    const id = batches.newFileId()
-    const bytes = await batches.receive(id, Readable.from([`${line('a')}\n${line('b')}\n`]))
-    const rest = { created: 0, filename: 'f', purpose: 'batch', expires: null } as const
-    batches.addFile({ id, owner: '', bytes, ...rest })
-    const asked: number[] = []
-    batches.begin({
-      atOnce: 1,
-      ask: async () => {
-        asked.push(performance.now())
-        if (asked.length === 1) throw new Error('no')
-        return { status: 200, text: '{}', requestId: 'r' }
-      },
+  it('without an endpoint that a batch is for ends that batch with errors', async (t) => {
+    const { add, folder, close } = await opened(t)
+    const url = '/v1/gone'
+    const { id } = await add([line('a', {}, { url }), line('b', {}, { url })], { endpoint: url })
+    await close()
+    await withServer({ dataDir: folder }, async (client) => {
+      assert.equal((await ended(client, (await start(client, [line('c')])).id)).status, 'completed')
+      const done = await ended(client, id)
+      assert.deepEqual(done.request_counts, { total: 2, completed: 0, failed: 2 })
+      const told = await linesOf(client, done.error_file_id)
+      assert.deepEqual(
+        told.map(({ response }) => response?.status_code),
+        [404, 404],
+      )
     })
-    const given = { owner: '', endpoint: CHAT, input: id, window: '24h', seconds: 600 }
-    const batch = batches.addBatch({ ...given, metadata: null, keep: null })
-    const row = () => batches.batch('', batch.id)
-    await until(() => row().status === 'completed', 'an end')
-    assert.deepEqual([row().completed, row().failed, asked.length], [2, 0, 3])
-    assert.deepEqual(said, ['batches wait: asking a line failed'])
-    // Five seconds, for all lines.
-    assert.ok((asked[1] ?? 0) - (asked[0] ?? 0) > 4500)
   })
 
   it('is swept of the lines of batches that ended before a kill', async () => {

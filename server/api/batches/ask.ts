@@ -7,7 +7,8 @@ import { Socket } from 'node:net'
 import { Hono } from 'hono'
 import type { Work } from '../../batch/runner.js'
 import type { Ctx, Env } from '../../http/context.js'
-import { type ErrorForm, statusOf } from '../../http/errors.js'
+import { type ErrorForm, errorBody, statusOf } from '../../http/errors.js'
+import { unknownRoute } from '../../http/unknown-route.js'
 import { newRequestLog } from '../../log.js'
 import { inBackground } from '../../model/background.js'
 import { asRequestError, RequestError } from '../../request-error.js'
@@ -52,13 +53,18 @@ const createLineApp = (server: Server, { path, handler, errorForm }: AskedRoute)
   return app
 }
 
+const missing = (endpoint: string, requestId: string) => {
+  const error = unknownRoute('POST', endpoint)
+  return { status: statusOf(error), text: JSON.stringify(errorBody(error)), requestId }
+}
+
 export const createAsk = (server: Server, routes: readonly AskedRoute[]): Work['ask'] => {
   const byPath = new Map(routes.map((route) => [route.path, createLineApp(server, route)]))
   return async (endpoint, body, { owner, signal }) => {
     const requestId = `req_${randomUUID()}`
     const app = byPath.get(endpoint)
     // The server that took the batch had it.
-    if (app === undefined) throw new Error(`${endpoint} is no endpoint of this server`)
+    if (app === undefined) return missing(endpoint, requestId)
     const incoming = requestOf(Buffer.from(body))
     const outgoing = new ServerResponse(incoming)
     // It never gets a socket, whose end would be its own.
