@@ -1,6 +1,6 @@
 // A server's life: listen at once, load the models, serve, drain, stop.
 
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import type { Logger } from 'pino'
@@ -61,6 +61,16 @@ const serverConfig = (settings: Settings): ServerConfig => ({
   pingInterval: settings.ping_interval,
   stallTimeout: settings.stall_timeout,
 })
+
+/** What is wrong with it is told now, not to the first who trains. */
+const checkReloadFrom = ({ reload_from: path }: Settings): void => {
+  if (path === undefined) return
+  const found = statSync(path, { throwIfNoEntry: false })
+  if (!found?.isDirectory())
+    throw new ConfigError(
+      `--reload-from ${path}: ${found ? 'it is no folder' : 'there is no such folder'}`,
+    )
+}
 
 const MIB = 1 << 20
 
@@ -343,6 +353,7 @@ const closeSocket = async (listening: Listening): Promise<{ readonly stopped: Pr
 export const startServer = async (options: ServeOptions): Promise<Serving> => {
   const { settings, log } = options
   const wanted = wantedModels(settings)
+  checkReloadFrom(settings)
   if (settings.api_key.length === 0 && !isLoopback(settings.host))
     log.warn(`anyone who reaches ${settings.host} can use this server: no --api-key is set`)
   let phase: Phase = { name: 'loading', detail: 'starting' }

@@ -19,14 +19,16 @@ export type Readiness = {
 const notReady = (message: string, code: string, retryAfter?: number): RequestError =>
   new RequestError(message, { kind: 'unavailable', code, retryAfter })
 
-/** `show` asks only for data, which a draining server still gives. */
+/** `show` asks only for data, which a draining server still gives; `change` is of the server, and not taken by one
+ * that goes. */
 export const requireReady = (
   { phase }: Pick<Readiness, 'phase'>,
-  what: 'work' | 'show' = 'work',
+  what: 'work' | 'show' | 'change' = 'work',
 ): void => {
   const now = phase()
   if (now.name === 'loading') throw notReady('The server is loading its models.', 'loading', 5)
-  if (now.name === 'draining' && what === 'work')
+  const isGoing = now.name === 'draining' || (now.name === 'leaving' && what === 'change')
+  if (isGoing && what !== 'show')
     throw notReady('The server is shutting down and takes no new work.', 'draining', 30)
   if (now.name === 'failed') throw notReady(`The server failed to load: ${now.detail}`, 'failed')
 }

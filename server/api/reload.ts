@@ -1,7 +1,8 @@
 // POST /update_weights_from_disk, in SGLang's shape: for who trains the model that answers.
 
-import { realpath } from 'node:fs/promises'
-import { relative, resolve } from 'node:path'
+import { realpath, stat } from 'node:fs/promises'
+import { isAbsolute, relative, resolve, sep } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { z } from 'zod'
 import type { UnservedFields } from '../check.js'
 import { EngineFailure } from '../failure.js'
@@ -28,7 +29,9 @@ export const UpdateWeightsRequest = z.looseObject({
   abort_all_requests: z
     .boolean()
     .optional()
-    .describe('End live requests first. Default false: they go on with the new weights.'),
+    .describe(
+      'End live requests when they are loaded. Default false: they go on with the new weights.',
+    ),
 })
 
 const refuse = (name: string, why: string, harmless: readonly unknown[]) =>
@@ -65,12 +68,16 @@ const folderIn = async (root: string, path: string): Promise<string> => {
       `Invalid value for 'model_path': there is no such folder below the server's --reload-from.`,
       'model_path',
     )
-  const found = await realpath(resolve(root, path)).catch(() => {
+  const [top, found] = await Promise.all([realpath(root), realpath(resolve(root, path))]).catch(
+    () => {
+      throw missing()
+    },
+  )
+  const inside = relative(top, found)
+  if (inside === '' || inside === '..' || inside.startsWith(`..${sep}`) || isAbsolute(inside))
     throw missing()
-  })
-  const inside = relative(await realpath(root), found)
-  if (inside === '' || inside.startsWith('..') || resolve(inside) === inside) throw missing()
-  return found
+  if ((await stat(found)).isDirectory()) return found
+  throw badRequest("Invalid value for 'model_path': it is a file, not a folder.", 'model_path')
 }
 
 const modelOf = (server: Server, name: string | undefined): ServedModel => {
@@ -84,6 +91,15 @@ const modelOf = (server: Server, name: string | undefined): ServedModel => {
   )
 }
 
+const RETRY_SECONDS = 10
+
+const unavailable = (message: string): RequestError =>
+  new RequestError(message, {
+    kind: 'unavailable',
+    code: 'reload_unavailable',
+    retryAfter: RETRY_SECONDS,
+  })
+
 const ofFailure = ({ code, message }: EngineFailure): RequestError => {
   switch (code) {
     case 'invalid_argument':
@@ -91,20 +107,31 @@ const ofFailure = ({ code, message }: EngineFailure): RequestError => {
     case 'not_found':
       return badRequest(message, 'model_path')
     case 'unavailable':
-      return new RequestError(message, { kind: 'unavailable', code: 'reload_unavailable' })
+      return unavailable(message)
     default:
       return new RequestError(message, { kind: 'internal', code })
   }
 }
 
-/** With live requests ended, unless they are to stay. A pause that was there stays. */
-const load = async ({ engine }: ServedModel, folder: string, isAborting: boolean) => {
-  const wasPaused = engine.isPaused()
-  if (isAborting) await engine.pause('abort')
+/** Live requests go on until the weights are there: a folder that does not fit ends nobody's work. */
+const load = async (
+  { engine, weights }: ServedModel,
+  folder: string,
+  version: string,
+  abort: boolean,
+) => {
+  if (weights.change !== undefined) throw unavailable('Other weights are being loaded.')
+  weights.change = abort ? 'abort' : 'keep'
   try {
-    await engine.reload(folder)
+    await engine.reload(folder, { abort })
+    weights.version = version
+    weights.folder = folder
+    // Those that it ended ask why.
+    if (abort) await nextTurn()
+  } catch (error) {
+    throw error instanceof EngineFailure ? ofFailure(error) : error
   } finally {
-    if (isAborting && !wasPaused) engine.resume()
+    weights.change = undefined
   }
 }
 
@@ -116,10 +143,14 @@ export const updateWeightsRoute = (server: Server) => async (c: Ctx) => {
       'This server loads no weights for its clients: start it with --reload-from FOLDER, below which they lie.',
       { code: 'reload_not_allowed' },
     )
-  requireReady(server)
+  requireReady(server, 'change')
   const body = await readRequest(c, server, UpdateWeightsRequest, undefined, UNSERVED)
   const model = modelOf(server, body.model)
-  const { model_path: path, weight_version: version = path, abort_all_requests: abort } = body
+  const {
+    model_path: path,
+    weight_version: version = path,
+    abort_all_requests: abort = false,
+  } = body
   if (!/^[\x21-\x7e]{1,256}$/.test(version))
     throw badRequest(
       "'weight_version' is needed where 'model_path' is no printable ASCII of 256 characters at most.",
@@ -127,12 +158,7 @@ export const updateWeightsRoute = (server: Server) => async (c: Ctx) => {
     )
   const folder = await folderIn(root, path)
   const began = performance.now()
-  try {
-    await load(model, folder, abort === true)
-  } catch (error) {
-    throw error instanceof EngineFailure ? ofFailure(error) : error
-  }
-  model.weights.version = version
+  await load(model, folder, version, abort)
   const seconds = (performance.now() - began) / 1000
   server.log.info({ model: model.id, folder, weight_version: version, seconds }, 'weights loaded')
   return c.json({

@@ -216,6 +216,9 @@ const signal: Check = {
 export const checkBeside = (options: unknown): void =>
   checkFields<{ signal: AbortSignal }>('options', '', options, { signal })
 
+export const checkReload = (options: unknown): void =>
+  checkFields<{ abort: boolean }>('options', '', options, { abort: flag })
+
 /** A call whose fields another part checks. */
 export const checkCall = (name: string, call: unknown): void => require(object, name, call)
 

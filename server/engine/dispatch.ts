@@ -51,10 +51,13 @@ export const createDispatcher = (names: PackedNames) => {
     },
     /** Ids of those that are live. */
     live: (): readonly number[] => [...live.keys()],
-    /** Resolves when all that are live now have ended. */
-    ended: async (): Promise<void> => {
+    /** Resolves when those of these that are live have ended. */
+    ended: async (ids: Iterable<number> = live.keys()): Promise<void> => {
       await Promise.all(
-        Array.from(live.values(), ({ onEnd }) => new Promise<void>((done) => onEnd.push(done))),
+        Array.from(ids, (id) => {
+          const entry = live.get(id)
+          return entry && new Promise<void>((done) => entry.onEnd.push(done))
+        }),
       )
     },
     onDeltas: (words: Float64Array, count: number, text: string): void =>

@@ -18,6 +18,7 @@ import {
   checkCallback,
   checkOptions,
   checkPauseMode,
+  checkReload,
   checkRequest,
   checkText,
   withOptionNames,
@@ -47,7 +48,7 @@ const invalid = (message: string) => new EngineFailure({ code: 'invalid_argument
 /** A folder, or a GGUF file; throws an EngineFailure for anything else. */
 export const checkFolder = async (
   folder: string | undefined,
-  field: 'model' | 'draftModel' = 'model',
+  field: 'model' | 'draftModel' | 'folder' = 'model',
 ): Promise<string> => {
   if (folder === undefined || folder === '')
     throw invalid(`${field} must be the path of a Hugging Face folder`)
@@ -358,42 +359,59 @@ const score =
 
 type Opened = Awaited<ReturnType<typeof openNative>>
 
-const pausing = (
+/** What stops the steps for a while. */
+const stopping = (
   native: Opened['native'],
   dispatcher: Opened['dispatcher'],
-): Pick<Engine, 'pause' | 'resume' | 'isPaused' | 'drain'> => {
-  let isPaused = false
+): Pick<Engine, 'pause' | 'resume' | 'isPaused' | 'drain' | 'reload'> => {
+  /** What was asked for by pause() and resume(). */
+  let wanted: 'none' | 'later' | 'all' = 'none'
+  /** Loads of other weights under way: a stop of their own, which is no pause. `later` stays what it is: asked for
+   * again, it would let run who has come since. */
+  let loads = 0
+  const apply = () => native.pause(loads > 0 && wanted === 'none' ? 'all' : wanted)
+  const abortAll = async (ids: readonly number[]) => {
+    for (const id of ids) native.abort(id)
+    await dispatcher.ended(ids)
+  }
   return {
     pause: async (mode) => {
       checkPauseMode(mode)
-      isPaused = true
-      native.pause(mode === 'wait' ? 'later' : 'all')
-      if (mode === 'keep') return
-      if (mode === 'abort') for (const id of dispatcher.live()) native.abort(id)
-      await dispatcher.ended()
+      wanted = mode === 'wait' ? 'later' : 'all'
+      apply()
+      if (mode === 'abort') await abortAll(dispatcher.live())
+      if (mode === 'wait') await dispatcher.ended()
     },
     resume: () => {
-      if (!isPaused) return
-      isPaused = false
-      native.pause('none')
+      if (wanted === 'none') return
+      wanted = 'none'
+      apply()
     },
-    isPaused: () => isPaused,
+    isPaused: () => wanted !== 'none',
     drain: () => {
-      isPaused = false
+      wanted = 'none'
       native.drain()
+    },
+    reload: async (folder, options = {}) => {
+      checkText('folder', folder)
+      checkReload(options)
+      const old = dispatcher.live()
+      loads++
+      apply()
+      try {
+        const found = await checkFolder(folder, 'folder')
+        await native.reload(found).catch((error) => {
+          throw error instanceof Error ? error : new EngineFailure(error)
+        })
+        if (options.abort) await abortAll(old)
+      } finally {
+        loads--
+        // No token of the new weights comes before who waits for this promise has gone on.
+        apply()
+      }
     },
   }
 }
-
-const reloading =
-  (native: Opened['native']): Engine['reload'] =>
-  async (folder) => {
-    checkText('folder', folder)
-    const found = await checkFolder(folder)
-    await native.reload(found).catch((error) => {
-      throw error instanceof Error ? error : new EngineFailure(error)
-    })
-  }
 
 /**
  * Loads a checkpoint. Rejects with an EngineFailure whose message names file, field, what was found
@@ -457,8 +475,7 @@ export const openEngine = async (
     },
     stats: () => native.stats(),
     isFull: () => native.isFull(),
-    ...pausing(native, dispatcher),
-    reload: reloading(native),
+    ...stopping(native, dispatcher),
     close: () => {
       closing ??= native.close()
       return closing

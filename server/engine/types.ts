@@ -381,10 +381,12 @@ export type Engine = {
   /**
    * Puts the weights of another checkpoint of the same model in the place of its own: equal config, tensors of
    * equal names, types and shapes. Live requests keep their tokens, and what was computed for them is computed
-   * again; the prefix cache is dropped. Tokenizer and template stay. Rejects with an EngineFailure when the
-   * checkpoint does not fit or cannot be read; then the weights are what they were.
+   * again; the prefix cache is dropped. Tokenizer and template stay. Nothing runs while it loads, and a pause is
+   * what pause() and resume() say, then too. `abort`: requests that were live when it was called end with finish 'abort'
+   * once the new weights are there. Rejects with an EngineFailure when the checkpoint does not fit or cannot be
+   * read; then the weights are what they were, and everybody goes on.
    */
-  readonly reload: (folder: string) => Promise<void>
+  readonly reload: (folder: string, options?: { readonly abort?: boolean }) => Promise<void>
   /** No new requests; running ones go on, a pause ends. */
   readonly drain: () => void
   /** Aborts what is left, joins the threads, frees all memory. Idempotent. */

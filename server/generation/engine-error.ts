@@ -5,11 +5,17 @@ import { queueFull } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
 import { badRequest, RequestError } from '../request-error.js'
 
-export const endedByPause = (): RequestError =>
-  new RequestError('The server was paused, which ended this request. Send it again.', {
+const endedBy = (what: string, code: string): RequestError =>
+  new RequestError(`The server ${what}, which ended this request. Send it again.`, {
     kind: 'unavailable',
-    code: 'paused',
+    code,
   })
+
+/** Why a request was ended that its sender did not end; undefined: the engine closes. */
+export const whyEnded = ({ engine, weights }: ServedModel): RequestError | undefined => {
+  if (weights.change === 'abort') return endedBy('loaded other weights', 'weights_changed')
+  return engine.isPaused() ? endedBy('was paused', 'paused') : undefined
+}
 
 export const fromEngineError = (error: EngineError, model: ServedModel): RequestError => {
   switch (error.code) {
@@ -23,7 +29,9 @@ export const fromEngineError = (error: EngineError, model: ServedModel): Request
       // Failed, closing, or between two sets of weights: another replica can answer.
       return new RequestError(error.message, { kind: 'unavailable', code: 'engine_unavailable' })
     default:
-      if (error.code === 'aborted' && model.engine.isPaused()) return endedByPause()
-      return new RequestError(error.message, { kind: 'internal', code: error.code })
+      return (
+        (error.code === 'aborted' ? whyEnded(model) : undefined) ??
+        new RequestError(error.message, { kind: 'internal', code: error.code })
+      )
   }
 }

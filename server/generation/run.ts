@@ -6,7 +6,7 @@ import type { RequestLog } from '../log.js'
 import { requirePlaces } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
 import { asRequestError, RequestError, stackOf } from '../request-error.js'
-import { endedByPause, fromEngineError } from './engine-error.js'
+import { fromEngineError, whyEnded } from './engine-error.js'
 
 type RunHandler = {
   /** `prompt`: which of the requests; deltas of one engine step come in one tick. */
@@ -31,6 +31,8 @@ export type Counts = {
   readonly cachedTokens: number
   /** Of the slowest choice; undefined while none has finished. */
   readonly slowest: Timings | undefined
+  /** The weights that ran when the last choice that has finished did; undefined: none has, or they never change. */
+  readonly weightVersion: string | undefined
 }
 
 export type Run = {
@@ -63,6 +65,7 @@ const newTally = (requests: readonly GenerateRequest[]): Tally => {
     completionTokens: 0,
     cachedTokens: 0,
     slowest: undefined,
+    weightVersion: undefined,
     finishes: [],
     lastTokenAt: new Float64Array(choices),
     generated: new Int32Array(choices),
@@ -94,12 +97,13 @@ const total = (t: Timings): number => t.queueSeconds + t.prefillSeconds + t.deco
 
 const countFinish = (
   tally: Tally,
-  { metrics }: ServedModel,
+  { metrics, weights }: ServedModel,
   at: number,
   { choice, finish, timings }: Delta,
 ): void => {
   const tokens = tally.generated[at] ?? 0
   tally.live--
+  tally.weightVersion = weights.version
   tally.isFinished[at] = 1
   tally.finishes[at] = finish ?? 'stop'
   tally.mostTokens = Math.max(tally.mostTokens, tokens)
@@ -132,6 +136,7 @@ const logEnd = (tally: Tally, options: RunOptions, finish: NonNullable<Delta['fi
     completion_tokens: completionTokens,
     cached_tokens: cachedTokens,
     finish,
+    weight_version: tally.weightVersion,
     queue_s: slowest?.queueSeconds,
     prefill_s: slowest?.prefillSeconds,
     decode_s: slowest?.decodeSeconds,
@@ -166,11 +171,13 @@ const failureOf = ({ finish, error }: Delta, model: ServedModel): RequestError |
   if (finish === 'error')
     return fromEngineError(error ?? { code: 'internal', message: 'The engine failed.' }, model)
   if (finish !== 'abort') return undefined
-  if (model.engine.isPaused()) return endedByPause()
-  return new RequestError('The server stopped before the answer was done.', {
-    kind: 'unavailable',
-    code: 'draining',
-  })
+  return (
+    whyEnded(model) ??
+    new RequestError('The server stopped before the answer was done.', {
+      kind: 'unavailable',
+      code: 'draining',
+    })
+  )
 }
 
 /** Submits all prompts or none. Where there are several, each has its place by our own count, and the

@@ -247,7 +247,7 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     readout,
     compileForm: createGrammars(engine),
     pace: createPace(),
-    weights: { version: undefined },
+    weights: { version: undefined, folder: undefined, change: undefined },
     metrics: metrics.addModel(id, engine),
   }
 }

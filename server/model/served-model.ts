@@ -10,6 +10,16 @@ import type { Pace } from './pace.js'
 import type { ModelProfile } from './registry.js'
 import type { Readout } from './reward-readout.js'
 
+/** Which weights run. */
+type Weights = {
+  /** As who loaded them calls them: `default` at the start; undefined: they never change. */
+  version: string | undefined
+  /** Where they were read, where they are not those of the start. */
+  folder: string | undefined
+  /** Others are being loaded: live requests `keep` running then, or `abort`. */
+  change: 'keep' | 'abort' | undefined
+}
+
 export type ServedModel = {
   readonly id: string
   /** Other names that clients may use. */
@@ -27,8 +37,7 @@ export type ServedModel = {
   readonly readout: Readout
   readonly compileForm: CompileForm
   readonly pace: Pace
-  /** Which weights run, as who loaded them calls them: `default` at the start; undefined: they never change. */
-  readonly weights: { version: string | undefined }
+  readonly weights: Weights
   readonly metrics: ModelMetrics
 }
 

@@ -119,7 +119,11 @@ const makeModel = (
     readout: createReadout(engine.info, readoutOf(options.reward) ?? profile.entry?.reward),
     compileForm: createGrammars(engine),
     pace: createPace(),
-    weights: { version: undefined },
+    weights: {
+      version: options.config?.reloadFrom === undefined ? undefined : 'default',
+      folder: undefined,
+      change: undefined,
+    },
     metrics: metrics.addModel(id, engine),
   }
 }
@@ -149,7 +153,10 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
   const { reward, ...rest } = options
   const model = makeModel(options.id ?? 'tiny-reasoner', engine, metrics, rest)
   const models = [model]
-  if (reward) models.push(makeModel('tiny-reward', rewardEngine(reward), metrics, { reward }))
+  if (reward) {
+    const { config = {} } = options
+    models.push(makeModel('tiny-reward', rewardEngine(reward), metrics, { reward, config }))
+  }
   const lines: Record<string, unknown>[] = []
   const sink = new Writable({
     write(chunk, _encoding, done) {

@@ -32,6 +32,8 @@ export type ScriptedOptions = {
   readonly maxNumSeqs?: number
   readonly maxWaiting?: number
   readonly info?: Partial<EngineInfo>
+  /** What loading other weights does. Steps go on meanwhile. */
+  readonly reload?: Engine['reload']
 }
 
 type Sequence = {
@@ -207,7 +209,12 @@ const createLoop = (stepMs: number, maxNumSeqs: number) => {
   const waiting: Sequence[] = []
   const counts: Counts = { steps: 0, generated: 0, aborted: 0 }
   let timer: NodeJS.Timeout | undefined
+  let isPaused = false
   const step = () => {
+    if (isPaused) {
+      timer = undefined
+      return
+    }
     counts.steps++
     const all = [...running, ...waiting]
     const order = [...all.filter((one) => !isBackground(one)), ...all.filter(isBackground)]
@@ -222,12 +229,18 @@ const createLoop = (stepMs: number, maxNumSeqs: number) => {
     counts,
     running: () => running.length,
     waiting: () => waiting.filter((one) => !isBackground(one)).length,
+    isPaused: () => isPaused,
+    pause: (on: boolean) => {
+      isPaused = on
+      if (!on && running.length + waiting.length > 0) timer ??= setTimeout(step, stepMs)
+    },
     placed: () => [...running, ...waiting].filter((one) => !isBackground(one)).length,
     add: (sequences: readonly Sequence[]) => {
       waiting.push(...sequences)
       timer ??= setTimeout(step, stepMs)
     },
-    close: () => {
+    /** Ends them all. */
+    abort: () => {
       clearTimeout(timer)
       timer = undefined
       const left = [...running, ...waiting]
@@ -333,18 +346,20 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
     },
     isFull,
     stats: () => ({ ...statsOf(loop), ...override }),
-    pause: async () => {
-      throw new Error('not scripted')
+    pause: async (mode) => {
+      if (mode === 'wait') throw new Error('not scripted')
+      loop.pause(true)
+      if (mode === 'abort') loop.abort()
     },
-    resume: () => {},
-    isPaused: () => false,
-    reload: () => Promise.reject(new Error('the script has no other weights')),
+    resume: () => loop.pause(false),
+    isPaused: loop.isPaused,
+    reload: options.reload ?? (() => Promise.reject(new Error('the script has no other weights'))),
     drain: () => {
       draining = true
     },
     close: async () => {
       draining = true
-      loop.close()
+      loop.abort()
     },
   }
 }
