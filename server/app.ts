@@ -109,16 +109,12 @@ export const routes = (server: Server): readonly Route[] => {
   return table
 }
 
-/** Stamps answers with the weights that they are of; streams have it before they begin (respond.ts). */
-const stampWeights =
-  (server: Server): MiddlewareHandler<Env> =>
-  async (c, next) => {
-    await next()
-    const { model, stream } = c.get('record').line
-    const served = server.models().find(({ id }) => id === model)
-    const version = served?.weights.version
-    if (version !== undefined && stream !== true) c.header(WEIGHTS_HEADER, version)
-  }
+/** Stamps answers with the weights that they are of; streams have it when they begin (respond.ts). */
+const stampWeights: MiddlewareHandler<Env> = async (c, next) => {
+  await next()
+  const { weight_version: version, stream } = c.get('record').line
+  if (typeof version === 'string' && stream !== true) c.header(WEIGHTS_HEADER, version)
+}
 
 const strayForm = (path: string): ErrorForm =>
   DIALECTS.find(({ strays }) => strays?.isPath(path))?.strays?.errorForm ?? errorBody
@@ -159,7 +155,7 @@ export const createApp = (server: Server): Hono<Env> => {
   const { config } = server
   app.use(logRequests(server), paceRefusals(), closeWhenLeaving(server))
   app.use(cors(config.allowedOrigins), checkDoor(config))
-  if (config.reloadFrom !== undefined) app.use(stampWeights(server))
+  if (config.reloadFrom !== undefined) app.use(stampWeights)
   for (const route of table) {
     const { method, path, open, handler } = route
     const handlers: Handler<Env>[] = open ? [handler] : [checkKey, handler]

@@ -10,7 +10,7 @@ import {
   type WholeForm,
 } from '../generation/answer.js'
 import { clientOf, workSignal } from '../http/client.js'
-import { addHeader, type Ctx } from '../http/context.js'
+import type { Ctx } from '../http/context.js'
 import { badRequest, clientGone } from '../request-error.js'
 import { bytesInSlices, jsonPieces } from '../slices.js'
 import { requireReady } from './admission.js'
@@ -27,7 +27,7 @@ const JSON_TYPE = { 'content-type': 'application/json' } as const
 export const answerJson = async (c: Ctx, value: unknown): Promise<Response> =>
   c.body(await bytesInSlices(jsonPieces(value)), 200, JSON_TYPE)
 
-/** Where weights may change: those that an answer is of. */
+/** Where weights may change: those that an answer is of, or that its stream begins with. */
 export const WEIGHTS_HEADER = 'x-weight-version'
 
 const TIMEOUT_HEADER = 'x-request-timeout'
@@ -57,7 +57,10 @@ export const respond = async (
 ): Promise<Response> => {
   const { config } = server
   const timeout = timeoutOf(c, config.requestTimeout)
-  const client = clientOf(c, config)
+  const client = clientOf(c, config, () => {
+    const { version } = generation.model.weights
+    return version === undefined ? {} : { [WEIGHTS_HEADER]: version }
+  })
   Object.assign(client.record.line, {
     model: generation.model.id,
     stream: 'stream' in form,
@@ -68,8 +71,6 @@ export const respond = async (
   if (client.isGone()) throw clientGone()
   const context = { client, timeout }
   if ('stream' in form) {
-    const { version } = generation.model.weights
-    if (version !== undefined) addHeader(c, WEIGHTS_HEADER, version)
     await answerAsStream(context, generation, form.stream)
     return RESPONSE_ALREADY_SENT
   }

@@ -254,6 +254,7 @@ export const refine = async (
       prompt_tokens: usage.prompt,
       completion_tokens: usage.completion,
       cached_tokens: usage.cached,
+      weight_version: refinement.edit.model.weights.version,
     })
   }
 }

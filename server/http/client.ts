@@ -6,7 +6,12 @@ import type { Ctx, HttpConfig } from './context.js'
 import { errorName } from './errors.js'
 import { openEventStream } from './event-stream.js'
 
-export const clientOf = (c: Ctx, config: HttpConfig) => {
+/** `late`: headers of a stream that are known when it begins. */
+export const clientOf = (
+  c: Ctx,
+  config: HttpConfig,
+  late: () => Readonly<Record<string, string>> = () => ({}),
+) => {
   const { outgoing } = c.env
   const record = c.get('record')
   return {
@@ -18,7 +23,7 @@ export const clientOf = (c: Ctx, config: HttpConfig) => {
     },
     openStream: (onGone: (why: 'closed' | 'stalled') => void) =>
       openEventStream(outgoing, {
-        headers: c.get('headers'),
+        headers: () => ({ ...c.get('headers'), ...late() }),
         ping: config.pingInterval * 1000,
         onGone,
       }),

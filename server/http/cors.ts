@@ -4,7 +4,7 @@ import type { MiddlewareHandler } from 'hono'
 import { addHeader, type Env } from './context.js'
 import { isAllowedOrigin } from './door.js'
 
-const EXPOSED = 'x-request-id, x-ignored-params, retry-after'
+const EXPOSED = 'x-request-id, x-ignored-params, x-weight-version, retry-after'
 
 export const cors = (origins: readonly string[]): MiddlewareHandler<Env> => {
   const any = origins.includes('*')

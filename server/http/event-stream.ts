@@ -17,7 +17,8 @@ type EventStream = {
 }
 
 type EventStreamOptions = {
-  readonly headers: Readonly<Record<string, string>>
+  /** Asked when the head is written. */
+  readonly headers: () => Readonly<Record<string, string>>
   /** Milliseconds of silence after which `: ping` is sent. */
   readonly ping: number
   /** The client went away or was cut off before end(). Called at most once. */
@@ -161,7 +162,7 @@ const flushStream = (state: State): void => {
   if (text === '' && !state.hasEnded) return
   state.pending = ''
   state.lastTick = tick
-  state.out ??= begin(outgoing, options.headers)
+  state.out ??= begin(outgoing, options.headers())
   const isFlowing = text === '' || state.out.write(text)
   if (state.hasEnded) {
     unwatch(state.watched)

@@ -48,10 +48,12 @@ export const engineWork = async <T>(
   const startedAt = performance.now()
   const sums = { cached: 0, written: 0, most: 0 }
   let slowest: EngineWork['stages']
+  let version: string | undefined
   let finish: 'stop' | 'abort' | 'error' = 'stop'
   try {
     return await run((tokens, timings) => {
       metrics.choiceDone({ finish: 'stop', tokens, timings })
+      version = model.weights.version
       sums.cached += timings?.cachedTokens ?? 0
       sums.written += tokens
       sums.most = Math.max(sums.most, tokens)
@@ -85,6 +87,7 @@ export const engineWork = async <T>(
       cached_tokens: sums.cached,
       items,
       finish,
+      weight_version: version,
     })
     metrics.requestDone({
       seconds: (performance.now() - arrival) / 1000,

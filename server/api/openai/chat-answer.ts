@@ -126,7 +126,7 @@ export const wholeChat = (answer: ChatAnswer): WholeForm => {
       })),
       usage: usageObject(counts, answer.reasoningTokens()),
       ...rewards.ofAnswer,
-      ...weightsFields(model),
+      ...weightsFields(counts),
       ...(yield* chatExtras(answer, first)),
       ...(body.timings && { timings: timingsObject(counts) }),
     })

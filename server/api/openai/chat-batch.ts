@@ -56,7 +56,7 @@ const wholeBatch = ({ body, plans }: Batch): WholeForm => {
         counts,
         plans.reduce((sum, plan) => sum + plan.reasoningTokens(), 0),
       ),
-      ...(plans[0] && weightsFields(plans[0].model)),
+      ...weightsFields(counts),
       ...(body.truncate_prompt_tokens !== undefined && {
         truncate_prompt_tokens: body.truncate_prompt_tokens,
         truncated_tokens: plans.reduce((sum, { dropped }) => sum + dropped, 0),

@@ -7,7 +7,7 @@ import { atOnce, jsonText } from '../../slices.js'
 import { type ChatAnswer, chatExtras, rewardFields } from './chat-answer.js'
 import { asMembers, createFrame, isLong, members, stopReason } from './chunk-frame.js'
 import { chatLogprobs } from './logprobs.js'
-import { timingsObject } from './usage.js'
+import { timingsObject, weightsFields } from './usage.js'
 
 const PLAIN = '"logprobs":null,"finish_reason":null'
 
@@ -67,7 +67,7 @@ export const chatStream = (answer: ChatAnswer): StreamForm => {
       `"logprobs":null,"finish_reason":"${event.finish}"` +
         members({ ...stopReason(event, body), ...rewards.ofChoice(index) }),
       run,
-      live > 0 ? '' : members({ ...rewards.ofAnswer, ...timings }),
+      live > 0 ? '' : members({ ...rewards.ofAnswer, ...weightsFields(run.counts), ...timings }),
     )
   }
 

@@ -91,7 +91,7 @@ const wholeCompletion = (plan: Plan): WholeForm => {
       choices,
       usage: usageObject(counts, 0),
       ...answerExtras(plan),
-      ...weightsFields(plan.model),
+      ...weightsFields(counts),
       ...(body.timings && { timings: timingsObject(counts) }),
     })
   }
@@ -145,8 +145,9 @@ const completionStream = (plan: Plan): StreamForm => {
     const last =
       `{"index":${index},"text":"","logprobs":null,` +
       `"finish_reason":"${event.finish}"${members(stopReason(event, body))}}`
-    const timings = live === 0 && body.timings ? members({ timings: timingsObject(counts) }) : ''
-    return out + frame.chunk(last, counts, timings)
+    const timings = body.timings && { timings: timingsObject(counts) }
+    const more = live > 0 ? '' : members({ ...weightsFields(counts), ...timings })
+    return out + frame.chunk(last, counts, more)
   }
 
   return {

@@ -1,7 +1,6 @@
 // What an answer took, in OpenAI's words, and in ours where OpenAI has none.
 
 import type { Counts } from '../../generation/run.js'
-import type { ServedModel } from '../../model/served-model.js'
 
 export const usageObject = (counts: Counts, reasoningTokens: number) => ({
   prompt_tokens: counts.promptTokens,
@@ -17,8 +16,8 @@ export const usageObject = (counts: Counts, reasoningTokens: number) => ({
 })
 
 /** Where weights may change: those that ran when the answer ended, in SGLang's place. */
-export const weightsFields = ({ weights: { version } }: Pick<ServedModel, 'weights'>) =>
-  version === undefined ? {} : { metadata: { weight_version: version } }
+export const weightsFields = ({ weightVersion }: Counts) =>
+  weightVersion === undefined ? {} : { metadata: { weight_version: weightVersion } }
 
 /** Of the slowest choice. */
 export const timingsObject = ({ slowest: t, completionTokens }: Counts) => ({
