@@ -18,6 +18,8 @@ export type Asked = {
   /** JSON. */
   readonly text: string
   readonly requestId: string
+  /** Where weights may change: those that it is of. */
+  readonly weightVersion?: string | undefined
 }
 
 const record = (customId: string | null, rest: object): string =>
@@ -27,9 +29,15 @@ const failure = (customId: string | null, code: string, message: string): string
   record(customId, { response: null, error: { code, message } })
 
 /** The answer's own JSON stays as it was written. */
-export const answered = (customId: string, { status, text, requestId }: Asked): string => {
+export const answered = (customId: string, asked: Asked): string => {
+  const { status, text, requestId, weightVersion: version } = asked
   const head = record(customId, {}).slice(0, -1)
-  return `${head},"response":{"status_code":${status},"request_id":${JSON.stringify(requestId)},"body":${text}},"error":null}`
+  const response = JSON.stringify({
+    status_code: status,
+    request_id: requestId,
+    weight_version: version,
+  })
+  return `${head},"response":${response.slice(0, -1)},"body":${text}},"error":null}`
 }
 
 const NOT_ASKED = {

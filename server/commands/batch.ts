@@ -50,8 +50,13 @@ const answerOf = async (
       `Line ${number} has the custom_id '${customId}' of ${first === 0 ? 'an earlier line' : `line ${first}`}: each line needs its own.`,
     )
   names.set(customId, number)
-  const told = await target.ask(url, body)
-  const response = { status_code: told.status, request_id: told.requestId, body: told.body }
+  const { status, requestId, weightVersion, body: answer } = await target.ask(url, body)
+  const response = {
+    status_code: status,
+    request_id: requestId,
+    ...(weightVersion !== undefined && { weight_version: weightVersion }),
+    body: answer,
+  }
   return { id, response, error: null }
 }
 

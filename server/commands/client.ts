@@ -30,6 +30,8 @@ export type Target = {
 type Told = {
   readonly status: number
   readonly requestId: string | null
+  /** Where the server's weights may change: those that answered. */
+  readonly weightVersion: string | undefined
   readonly body: unknown
 }
 
@@ -208,7 +210,8 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
     if (json === undefined || [401, 403, 429].includes(status) || status > 500)
       throw failure(url, reply)
     const requestId = [headers['x-request-id']].flat()[0] ?? null
-    return { status, requestId, body: json }
+    const weightVersion = [headers['x-weight-version']].flat()[0]
+    return { status, requestId, weightVersion, body: json }
   }
   return {
     url: base,

@@ -44,7 +44,10 @@ describe('batch', () => {
   let server: Harness
   const folder = mkdtempSync(join(tmpdir(), 'nemotron-batch-'))
   before(async () => {
-    server = await startHarness({ stepMs: 5, maxNumSeqs: 4, reward: { score: () => [1] } })
+    server = await startHarness({
+      ...{ stepMs: 5, maxNumSeqs: 4, reward: { score: () => [1] } },
+      config: { reloadFrom: folder },
+    })
   })
   after(() => server.close())
   const url = () => ['--url', `${server.url}/v1`]
@@ -92,6 +95,9 @@ describe('batch', () => {
     )
     assert.deepEqual(Object.keys(told[0]).sort(), ['custom_id', 'error', 'id', 'response'])
     assert.equal(told[6].response.body.error.param, 'temperature')
+    const versions = told.slice(0, 3).map((one) => one.response.weight_version)
+    assert.deepEqual(versions, ['default', 'default', 'default'])
+    assert.ok(!('weight_version' in told[6].response))
   })
 
   it('goes on after a line that is too deep', async () => {

@@ -84,7 +84,11 @@ const ended = async (client: OpenAI, id: string) => {
 
 type OutputLine = {
   readonly custom_id: string | null
-  readonly response: { readonly status_code: number; readonly body: Record<string, unknown> } | null
+  readonly response: {
+    readonly status_code: number
+    readonly weight_version?: string
+    readonly body: Record<string, unknown>
+  } | null
   readonly error: { readonly code: string; readonly message: string } | null
 }
 const linesOf = async (
@@ -270,7 +274,7 @@ describe('batches', () => {
     }))
 
   it('have lines for completions, responses, messages, rewards and decisions', () =>
-    withServer({ reward: { score: () => [1.5] } }, async (client) => {
+    withServer({ reward: { score: () => [1.5] }, config: { reloadFrom: '/' } }, async (client) => {
       const messages = [{ role: 'user', content: 'a' }]
       const bodies = {
         '/v1/completions': { model: 'tiny-reasoner', prompt: 'a', max_tokens: 2 },
@@ -288,6 +292,8 @@ describe('batches', () => {
         const done = await ended(client, (await start(client, [one], url)).id)
         const [answer] = await linesOf(client, done.output_file_id ?? done.error_file_id)
         assert.equal(answer?.response?.status_code, 200, `${url}: ${JSON.stringify(answer)}`)
+        // A line has no headers.
+        assert.equal(answer?.response?.weight_version, 'default', url)
       }
     }))
 

@@ -9,7 +9,7 @@ import type { Work } from '../../batch/runner.js'
 import type { Ctx, Env } from '../../http/context.js'
 import { type ErrorForm, errorBody, statusOf } from '../../http/errors.js'
 import { unknownRoute } from '../../http/unknown-route.js'
-import { newRequestLog } from '../../log.js'
+import { newRequestLog, type RequestLog } from '../../log.js'
 import { inBackground } from '../../model/background.js'
 import { asRequestError, RequestError } from '../../request-error.js'
 import type { Server } from '../server.js'
@@ -31,14 +31,18 @@ const requestOf = (bytes: Buffer): IncomingMessage => {
 }
 
 /** Of one line. */
-type Asked = Env['Bindings'] & { readonly requestId: string; readonly owner: string }
+type Asked = Env['Bindings'] & {
+  readonly requestId: string
+  readonly owner: string
+  readonly record: RequestLog
+}
 
 const createLineApp = (server: Server, { path, handler, errorForm }: AskedRoute): Hono<Env> => {
   const app = new Hono<Env>()
   app.use(async (c, next) => {
-    const { requestId, owner } = c.env as Asked
+    const { requestId, owner, record } = c.env as Asked
     c.set('requestId', requestId)
-    c.set('record', newRequestLog())
+    c.set('record', record)
     c.set('headers', {})
     if (owner !== '' && server.config.apiKeys.length > 1) c.set('caller', owner)
     await next()
@@ -67,6 +71,7 @@ export const createAsk = (server: Server, routes: readonly AskedRoute[]): Work['
     if (app === undefined) return missing(endpoint, requestId)
     const incoming = requestOf(Buffer.from(body))
     const outgoing = new ServerResponse(incoming)
+    const record = newRequestLog()
     // It never gets a socket, whose end would be its own.
     const leave = () => {
       outgoing.destroy()
@@ -75,8 +80,14 @@ export const createAsk = (server: Server, routes: readonly AskedRoute[]): Work['
     signal.addEventListener('abort', leave)
     try {
       const request = new Request(`http://localhost${endpoint}`, { method: 'POST' })
-      const response = await app.fetch(request, { incoming, outgoing, requestId, owner })
-      return { status: response.status, text: await response.text(), requestId }
+      const response = await app.fetch(request, { incoming, outgoing, requestId, owner, record })
+      const { weight_version: version } = record.line
+      return {
+        status: response.status,
+        text: await response.text(),
+        requestId,
+        weightVersion: typeof version === 'string' ? version : undefined,
+      }
     } finally {
       signal.removeEventListener('abort', leave)
     }
