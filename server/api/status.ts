@@ -13,7 +13,7 @@ const sampling = (one: { readonly temperature: number; readonly top_p: number })
   top_p: one.top_p,
 })
 
-/** What a model is: it stays so as long as it is loaded. */
+/** What a model is: all but its weights stays so as long as it is loaded. */
 const cardOf = (model: ServedModel, defaultThinking: boolean) => {
   const { info } = model.engine
   const { plan, load } = info
@@ -28,6 +28,10 @@ const cardOf = (model: ServedModel, defaultThinking: boolean) => {
     device_note: info.deviceNote,
     dtype: info.dtype,
     fingerprint: info.fingerprint,
+    /** Which weights run: null: they never change. */
+    weight_version: model.weights.version ?? null,
+    /** Where they were read. */
+    weights_from: model.weights.folder ?? info.model,
     max_model_len: info.maxModelLen,
     max_num_seqs: info.maxNumSeqs,
     max_num_batched_tokens: info.maxNumBatchedTokens,

@@ -53,6 +53,7 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
     /^\/update_weights_from_(tensor|distributed|ipc)$|^\/(update_weights|init_weights_update_group)$/,
     'use POST /update_weights_from_disk',
   ],
+  [/^\/(get_)?weight_version$/, 'use GET /v1/server, whose models have a weight_version'],
   [/^\/api\/version$/, 'use GET /version'],
   [
     /^\/(start|stop)_profile$|^\/(sleep|wake_up|is_sleeping|flush_cache|reset_prefix_cache)$|^\/api\/(pull|push|create|copy|delete)$|^\/models\/(un)?load$/,

@@ -35,6 +35,7 @@ describe('what the server is', () => {
     assert.equal(version, harness.server.version)
     const [chat, reward] = models
     assert.deepEqual([chat.id, chat.kind], ['tiny-reasoner', 'chat'])
+    assert.deepEqual([chat.weight_version, chat.weights_from], [null, harness.engine.info.model])
     assert.deepEqual([reward.id, reward.kind], ['tiny-reward', 'reward'])
     const { plan } = harness.engine.info
     assert.equal(chat.memory.weights, plan.weights)
