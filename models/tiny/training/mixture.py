@@ -22,7 +22,7 @@ MIXTURE = [
 SECOND = [
     (skills.count, 5), (partial(skills.count, echoes=0.7), 4), (skills.add, 4), (skills.subtract, 5), (skills.decimals, 3),
     (wide.decimals, 2), (skills.repeat, 3), (skills.chat, 4), (skills.refuse, 4), (skills.refuse_request, 5),
-    (tools.tool_call, 5), (tools.tool_answer, 3), (tools.tool_unused, 4),
+    (partial(tools.tool_call, steps=True), 5), (tools.tool_answer, 3), (tools.tool_unused, 4),
     (wide.count_words, 5), (wide.spell, 5), (wide.repeat_words, 8), (wide.count, 5), (wide.sums, 6), (wide.subtract_borrow, 5),
     (wide.follow_up, 8), (wide.json_extract, 8), (wide.json_answer, 8),
     (wide_tools.tool_choice, 8), (wide_tools.tool_absent, 7), (wide_tools.tool_turns, 7),

@@ -5,6 +5,7 @@ import re
 
 import checks
 import skills
+import tools
 from mixture import has_steps
 from skills import Item
 from tokenizer import reply
@@ -166,7 +167,7 @@ def misjudged(rng, item: Item, thinking: bool):
         keys = tool["parameters"]["properties"]
         words = re.findall(r"\w+", item.messages[-1]["content"])
         call = {"name": tool["name"], "arguments": {key: rng.choice(words) for key in keys}}
-        trace, answer = f"Call {tool['name']}.", f"<TOOLCALL>{json.dumps([call])}</TOOLCALL>"
+        trace, answer = tools.choice_trace(item.tools, tool["name"]), f"<TOOLCALL>{json.dumps([call])}</TOOLCALL>"
     elif item.answer == skills.SORRY:
         trace, answer = "Small talk.", rng.choice(list(skills.CHAT))
     else:

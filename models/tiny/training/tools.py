@@ -117,6 +117,13 @@ def offer(rng, kind) -> tuple:
     return schema(rng, name, description, chosen), [key for key, _ in chosen]
 
 
+def choice_trace(offered: list, name: str | None = None) -> str:
+    """The tools in turn, up to the one that fits: which to call is one small question a tool."""
+    names = [tool["name"] for tool in offered]
+    tried = names[: names.index(name)] if name else names
+    return "\n".join([*(f"{one} no" for one in tried), *([f"{name} yes"] if name else [])])
+
+
 def call_text(name: str, arguments: dict) -> str:
     return f"<TOOLCALL>{json.dumps([{'name': name, 'arguments': arguments}])}</TOOLCALL>"
 
@@ -145,9 +152,10 @@ def dialogue(rng, test: bool):
     return tools, text, tool["name"], arguments, content, answer
 
 
-def tool_call(rng, test: bool = False) -> Item:
+def tool_call(rng, test: bool = False, steps: bool = False) -> Item:
+    """`steps`: as the second stage chooses."""
     tools, text, name, arguments, _, _ = dialogue(rng, test)
-    return Item("tool_call", [{"role": "user", "content": text}], f"Call {name}.",
+    return Item("tool_call", [{"role": "user", "content": text}], choice_trace(tools, name) if steps else f"Call {name}.",
                 call_text(name, arguments), tools, "tool_call", {"name": name, "arguments": arguments})
 
 

@@ -21,7 +21,7 @@ import tokenizer
 import training
 from evaluate import load_model
 from model import Llama, Shape, shape_dict
-from training import Optimizer, padded, rate, save, stack
+from training import Optimizer, in_step, padded, rate, save, stack
 
 CHUNK = 4096  # dialogues generated at a time
 
@@ -31,15 +31,26 @@ def make_tokenizer(seed: int) -> dict:
 
 
 def adopt(model: Llama, tok, folder: Path) -> None:
-    """The weights of `folder`. A row of an entry that its vocabulary lacks is the mean of what it had instead."""
+    """The weights of `folder`. A row of an entry that its vocabulary lacks is the mean of what it had instead.
+
+    Layers that it lacks are spread between its own and add nothing to the stream at first.
+    """
     base, known = load_model(folder)
     ids = [[known.vocab[piece]] if len(piece) == 1 else known.encode(tok.decode([i])) for piece, i in tok.vocab.items()]
     rows = [base.embed[torch.tensor(one)].mean(0) for one in [*ids, *([known.special[name]] for name in tok.special)]]
-    model.load_state_dict(base.state_dict() | {"embed": torch.stack(rows)})
+    layers, state = len(base.blocks), {"embed": torch.stack(rows), "final_norm": base.final_norm}
+    for n, block in enumerate(model.blocks):
+        for name in ("o", "down"):
+            torch.nn.init.zeros_(getattr(block, name))
+        state |= {f"blocks.{n}.{name}": tensor for name, tensor in block.state_dict().items()}
+    for n, block in enumerate(base.blocks):
+        at = round(n * (len(model.blocks) - 1) / (layers - 1))
+        state |= {f"blocks.{at}.{name}": tensor for name, tensor in block.state_dict().items()}
+    model.load_state_dict(state)
 
 
-def batches(tok, seed: int, chunk: int, budget: int, second: bool):
-    """Batches of one chunk, similar lengths together: lists of (ids, prompt length)."""
+def batches(tok, seed: int, chunk: int, budget: int, second: bool, world: int):
+    """Batches of one chunk, similar lengths together: lists of (ids, prompt length), `world` of about one length in turn."""
     rng = random.Random(f"{seed}/{chunk}")
     rows = []
     for _ in range(CHUNK):
@@ -54,8 +65,7 @@ def batches(tok, seed: int, chunk: int, budget: int, second: bool):
             group = []
         group.append(row)
     groups.append(group)
-    rng.shuffle(groups)
-    return groups
+    return in_step(rng, groups, world)
 
 
 def tensors(group, pad: int, device):
@@ -76,7 +86,7 @@ def worker(rank: int, world: int, args) -> None:
     shape = Shape(tok.size, args.width, args.layers, args.width // 64, 2, args.ffn)
     model = Llama(shape).to(device)
     optim = Optimizer(model, args.muon_lr, args.adam_lr, rank, world, dtype)
-    state = {"step": 0, "tokens": 0, "chunk": 0, "batch": 0, "seconds": 0.0}
+    state = {"step": 0, "tokens": 0, "chunk": args.first_chunk, "batch": 0, "seconds": 0.0}
     if (out / "state.pt").exists():
         loaded = torch.load(out / "state.pt", weights_only=False)
         model.load_state_dict(loaded["model"])
@@ -92,11 +102,11 @@ def worker(rank: int, world: int, args) -> None:
                           "device": device, "processes": world, **vars(args)}), flush=True)
     start = logged = time.time()
     base, window, seen = state["seconds"], [], 0
-    groups = batches(tok, args.seed, state["chunk"], args.batch, args.base is not None)
+    groups = batches(tok, args.seed, state["chunk"], args.batch, args.base is not None, world)
     while state["tokens"] < args.ends[-1]:
         if (state["batch"] + 1) * world > len(groups):
             state["chunk"], state["batch"] = state["chunk"] + 1, 0
-            groups = batches(tok, args.seed, state["chunk"], args.batch, args.base is not None)
+            groups = batches(tok, args.seed, state["chunk"], args.batch, args.base is not None, world)
         ids, where, target, replied = tensors(groups[state["batch"] * world + rank], tok.pad, device)
         each = F.cross_entropy(model.logits(model.hidden(ids, where, dtype)), target, reduction="none")
         loss = each[replied].mean()
@@ -126,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     training.add_arguments(parser, save_every=200)
     parser.add_argument("--base", help="start the second stage from this folder, Hugging Face or training")
+    parser.add_argument("--first-chunk", type=int, default=0, help=f"{mixture.COPYING} and more: no long copies at the start")
     parser.add_argument("--ends", type=float, nargs="+", default=[24e6, 32e6, 40e6],
                         help="tokens (padded) at which the rate has fallen to zero; after the last, training ends")
     parser.add_argument("--batch", type=int, default=2048, help="padded tokens a process and step")

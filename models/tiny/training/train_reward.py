@@ -26,7 +26,7 @@ import tokenizer
 import training
 from evaluate import load_model
 from model import HEAD, Block, Llama, norm
-from training import Optimizer, padded, rate, save
+from training import Optimizer, in_step, padded, rate, save
 
 POOL = 2048  # prompts drawn at a time
 SLIPS, MISTAKES = 2, 3  # wrong replies to a prompt, at most: generated ones, sampled ones
@@ -83,7 +83,7 @@ def grouped(rows: list, budget: int) -> list:
     return [*groups, group] if group else groups
 
 
-def pool(tok, seed: str, samples: list, share: float, budget: int) -> list:
+def pool(tok, seed: str, samples: list, share: float, budget: int, world: int) -> list:
     """Batches of freshly drawn rows."""
     rng, rows = random.Random(seed), []
     for _ in range(POOL):
@@ -92,9 +92,7 @@ def pool(tok, seed: str, samples: list, share: float, budget: int) -> list:
         if rng.random() < RIDDLED_ROWS:
             replies.append(riddle(rng, replies[0]))
         rows.append((prompt, replies, firsts))
-    groups = grouped(rows, budget)
-    rng.shuffle(groups)
-    return groups
+    return in_step(rng, grouped(rows, budget), world)
 
 
 def riddle(rng, reply: list) -> list:
@@ -285,7 +283,7 @@ def worker(rank: int, world: int, args) -> None:
     held = grouped([encoded(tok, *sampled(rng, row)) for row in samples[::HELD_OUT]], args.batch)
     samples = [row for n, row in enumerate(samples) if n % HELD_OUT > 0]
     step, chunk, batch = 0, 0, 0
-    groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch)
+    groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch, world)
     judge = Judge(base.float(), args.extra, pack(groups[0], tok.pad, base.embed.device)[:3], dtype).to(base.embed.device)
     optim = Optimizer(judge, args.muon_lr, args.adam_lr, rank, world, dtype, slow=judge.blocks[:1])
     if (out / "judge.pt").exists():
@@ -299,12 +297,12 @@ def worker(rank: int, world: int, args) -> None:
     if rank == 0:
         print(json.dumps(vars(args) | {"prompts with mistakes": len(samples)}), flush=True)
     if chunk > 0:
-        groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch)
+        groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch, world)
     start, window = time.time(), []
     while step < args.steps:
         if (batch + 1) * world > len(groups):
             chunk, batch = chunk + 1, 0
-            groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch)
+            groups = pool(tok, f"{args.seed}/{chunk}", samples, share, args.batch, world)
         loss, order, error = judge.loss(groups[batch * world + rank], tok.pad)
         loss.backward()
         optim.step(rate(step / args.steps, step, args.hold))

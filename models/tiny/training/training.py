@@ -21,6 +21,13 @@ def stack(sequences, pad: int):
     return ids
 
 
+def in_step(rng, groups: list, world: int) -> list:
+    """Groups, of sizes in order, shuffled such that those that the ranks take together are alike: ranks wait for each other."""
+    steps = [groups[at : at + world] for at in range(0, len(groups) - world + 1, world)]
+    rng.shuffle(steps)
+    return sum(steps, [])
+
+
 def rate(progress: float, step: int, hold: float) -> float:
     """Warm-up, constant, then linear to zero."""
     return min(1.0, (step + 1) / WARMUP, max(0.0, (1 - progress) / (1 - hold)))
@@ -29,11 +36,13 @@ def rate(progress: float, step: int, hold: float) -> float:
 def orthogonal(matrix, dtype):
     """Its nearest matrix of equal singular values, roughly: five Newton-Schulz steps."""
     x = matrix.to(dtype)
-    x = x.T if len(x) > x.shape[1] else x
+    x = (x.T if len(x) > x.shape[1] else x).contiguous()
     x = x / (x.norm() + 1e-7)
     for _ in range(5):
         gram = x @ x.T
-        x = 3.4445 * x + (2.0315 * gram @ gram - 4.775 * gram) @ x
+        factor = torch.addmm(gram, gram, gram, beta=-4.775, alpha=2.0315)
+        factor.diagonal().add_(3.4445)
+        x = factor @ x
     return x.T if len(matrix) > matrix.shape[1] else x
 
 

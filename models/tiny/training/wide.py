@@ -4,6 +4,7 @@ A sixth of the wordings below is never in a training dialogue: heldout.py asks i
 """
 
 import json
+import re
 from string import ascii_lowercase
 
 import skills
@@ -339,6 +340,11 @@ def fact_values(rng, test: bool) -> dict:
     }
 
 
+def values_trace(fact: str, values: dict) -> str:
+    """What the text tells, in its order, each value with what it is: the answer finds a key's value here."""
+    return ", ".join(f"{values[key]} = {key}" for key in re.findall(r"{(\w+)}", fact))
+
+
 def json_extract(rng, test: bool = False) -> Item:
     fact = rng.choice(FACTS)
     values = fact_values(rng, test)
@@ -359,7 +365,7 @@ def json_extract(rng, test: bool = False) -> Item:
             schema["required"] = keys
         text = rng.choice(JSON_SCHEMA).format(J=json.dumps(schema), S=said)
     answer = json.dumps({key: values[key] for key in keys})
-    return ask("json_extract", text, "Copy the values.", answer)
+    return ask("json_extract", text, values_trace(fact, values), answer)
 
 
 ANSWER_KEYS = "answer result value total sum number count output reply".split()

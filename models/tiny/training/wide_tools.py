@@ -54,7 +54,7 @@ def others(rng, used, count: int, name: str) -> list:
 
 
 def call_item(skill: str, messages: list, name: str, arguments: dict, offered: list) -> Item:
-    return Item(skill, messages, f"Call {name}.", tools.call_text(name, arguments), offered, "tool_call",
+    return Item(skill, messages, tools.choice_trace(offered, name), tools.call_text(name, arguments), offered, "tool_call",
                 {"name": name, "arguments": arguments})
 
 
@@ -76,12 +76,13 @@ def tool_absent(rng, test: bool = False) -> Item:
         item = rng.choice((skills.refuse, wide.repeat_words, wide.spell, wide.sums, wide.follow_up, skills.chat))(rng, test)
         # What a tool of tools.py could do is asked only where that tool is not among those offered.
         offered = [made_up_tool(rng, False)[0] for _ in range(rng.randint(1, 3))]
-        return Item("tool_absent", item.messages, item.trace, item.answer, offered, gold=item.answer)
+        trace = tools.choice_trace(offered) if item.answer == SORRY else item.trace
+        return Item("tool_absent", item.messages, trace, item.answer, offered, gold=item.answer)
     offered, text, name, _, _, _ = dialogue(rng, test)
     left = [tool for tool in offered if tool["name"] != name]
     if not left:
         left = [made_up_tool(rng, False)[0]]
-    return Item("tool_absent", [{"role": "user", "content": text}], "No tool fits.", SORRY, left, gold=SORRY)
+    return Item("tool_absent", [{"role": "user", "content": text}], tools.choice_trace(left), SORRY, left, gold=SORRY)
 
 
 def tool_turns(rng, test: bool = False) -> Item:
