@@ -350,12 +350,16 @@ const closeSocket = async (listening: Listening): Promise<{ readonly stopped: Pr
   return { stopped }
 }
 
-export const startServer = async (options: ServeOptions): Promise<Serving> => {
-  const { settings, log } = options
-  const wanted = wantedModels(settings)
+const checkWhoMay = (settings: ServeOptions['settings'], log: ServeOptions['log']) => {
   checkReloadFrom(settings)
   if (settings.api_key.length === 0 && !isLoopback(settings.host))
     log.warn(`anyone who reaches ${settings.host} can use this server: no --api-key is set`)
+}
+
+export const startServer = async (options: ServeOptions): Promise<Serving> => {
+  const { settings, log } = options
+  const wanted = wantedModels(settings)
+  checkWhoMay(settings, log)
   let phase: Phase = { name: 'loading', detail: 'starting' }
   let models: readonly ServedModel[] = []
   /** A server that drains meanwhile stays so. */

@@ -10,8 +10,40 @@
 #include "cpu/tile_check.h"
 #include "test/ops/amx_emulated.h"
 
+namespace {
+
+using namespace nemotron;
+
+// Of what a machine's tiles are asked before they are trusted.
+void add_check_case() {
+  test::add_case("a wrong tile product is noticed", [] {
+    const cpu::Kernels& plain = *cpu::plain_kernels();
+    EXPECT(cpu::same_products(plain, plain));
+#if defined(NEMOTRON_X86)
+    if (cpu::isa_available(cpu::Isa::avx512bf16)) {
+      EXPECT(cpu::same_products(*test::emulated_amx_kernels(), plain));
+      EXPECT(cpu::same_row_bits(*test::emulated_amx_kernels()));
+    }
+#endif
+    EXPECT(cpu::same_row_bits(plain));
+    cpu::Kernels wrong = plain;
+    wrong.tile[int(cpu::Format::bf16)] = [](const cpu::TileArgs& t) {
+      cpu::plain_kernels()->tile[int(cpu::Format::bf16)](t);
+      t.c[t.c_stride * (t.rows - 1)] += 0.5f;
+    };
+    EXPECT(!cpu::same_products(wrong, plain));
+    wrong = plain;
+    wrong.tile[int(cpu::Format::i8)] = [](const cpu::TileArgs& t) {
+      cpu::plain_kernels()->tile[int(cpu::Format::i8)](t);
+      if (t.rows == 2) t.c[0] = std::nextafter(t.c[0], INFINITY);
+    };
+    EXPECT(!cpu::same_row_bits(wrong));
+  });
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  using namespace nemotron;
   for (cpu::Isa isa : cpu::kAllIsas) {
     if (!cpu::isa_available(isa)) {
       std::printf("this machine has no %s: skipped\n", cpu::isa_name(isa));
@@ -62,28 +94,6 @@ int main(int argc, char** argv) {
     }
   }
 #endif
-  test::add_case("a wrong tile product is noticed", [] {
-    const cpu::Kernels& plain = *cpu::plain_kernels();
-    EXPECT(cpu::same_products(plain, plain));
-#if defined(NEMOTRON_X86)
-    if (cpu::isa_available(cpu::Isa::avx512bf16)) {
-      EXPECT(cpu::same_products(*test::emulated_amx_kernels(), plain));
-      EXPECT(cpu::same_row_bits(*test::emulated_amx_kernels()));
-    }
-#endif
-    EXPECT(cpu::same_row_bits(plain));
-    cpu::Kernels wrong = plain;
-    wrong.tile[int(cpu::Format::bf16)] = [](const cpu::TileArgs& t) {
-      cpu::plain_kernels()->tile[int(cpu::Format::bf16)](t);
-      t.c[t.c_stride * (t.rows - 1)] += 0.5f;
-    };
-    EXPECT(!cpu::same_products(wrong, plain));
-    wrong = plain;
-    wrong.tile[int(cpu::Format::i8)] = [](const cpu::TileArgs& t) {
-      cpu::plain_kernels()->tile[int(cpu::Format::i8)](t);
-      if (t.rows == 2) t.c[0] = std::nextafter(t.c[0], INFINITY);
-    };
-    EXPECT(!cpu::same_row_bits(wrong));
-  });
+  add_check_case();
   return test::run_all(argc, argv);
 }

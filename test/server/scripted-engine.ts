@@ -300,7 +300,6 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
   const grammars = new Map<Grammar, string>()
   let nextId = 1
   let draining = false
-
   const isFull = () => loop.placed() >= maxNumSeqs + maxWaiting
 
   const submit: Engine['submit'] = (request, onDelta) => {
