@@ -10,8 +10,11 @@ import { transform } from 'esbuild'
 const here = fileURLToPath(new URL('..', import.meta.url))
 const madeIn = (root) => join(root, 'build/js')
 
+// Not what a bench has installed below bench/.cache.
 const filesUnder = (folder, end) =>
-  readdirSync(folder, { recursive: true }).filter((path) => path.endsWith(end))
+  readdirSync(folder, { recursive: true }).filter(
+    (path) => path.endsWith(end) && !path.startsWith('.cache'),
+  )
 
 const sources = (root) =>
   ['server', 'test', 'bench'].flatMap((room) =>
