@@ -126,7 +126,7 @@ const load = async (
     await engine.reload(folder, { abort })
     weights.version = version
     weights.folder = folder
-    // Those that it ended ask why.
+    // Those that it ended ask why, some promises later.
     if (abort) await nextTurn()
   } catch (error) {
     throw error instanceof EngineFailure ? ofFailure(error) : error

@@ -15,7 +15,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, before, describe, test } from 'node:test'
+import { after, afterEach, before, describe, test } from 'node:test'
 import { openEngine } from '../../server/engine/engine.js'
 import type { Engine } from '../../server/engine/types.js'
 import { packagePath } from '../../server/version.js'
@@ -246,6 +246,26 @@ describe('weights that change', { skip: noAddon }, () => {
     await assert.rejects(engine.reload(FOLDER), /closed/)
   })
 
+  test('rewards that are ended say why', async () => {
+    const model = packagePath('models/tiny/tiny-reward')
+    cpSync(model, join(root, 'reward'), { recursive: true })
+    const server = await startReal({
+      ...{ reload_from: root, allow_pause: true, max_model_len: 1024 },
+      models: [{ model }],
+    })
+    await server.post('/pause?mode=keep', {})
+    const messages = [{ role: 'user', content: 'Hi' }]
+    const responses = Array.from({ length: 9 }, (_, i) => `answer ${i}`)
+    const reward = server.post('/v1/reward', { model: 'tiny-reward', messages, responses })
+    await later(300)
+    const body = { model_path: 'reward', abort_all_requests: true }
+    const { success } = await server.answer(UPDATE, body)
+    assert.equal(success, true)
+    const { error } = await readAnswer(await reward)
+    assert.equal(error.code, 'weights_changed', JSON.stringify(error))
+    await server.close()
+  })
+
   test('a checkpoint that fails half-way leaves the old weights', async () => {
     const engine = await open(FOLDER)
     const first = await answerOf(engine)
@@ -269,6 +289,7 @@ describe('weights that change', { skip: noAddon }, () => {
       })
     })
     after(() => server.close())
+    afterEach(() => server.post('/resume', {}))
     const post = async (path: string, body: object) => {
       const response = await server.post(path, body)
       return { response, answer: JSON.parse(await response.text()) }
@@ -379,12 +400,12 @@ describe('weights that change', { skip: noAddon }, () => {
       await untilWaiting(3)
       const taken = await post(UPDATE, { model_path: 'one', abort_all_requests: true })
       assert.equal(taken.response.status, 200, JSON.stringify(taken.answer))
+      assert.deepEqual(await get('/is_paused'), { is_paused: true })
+      await post('/resume', {})
       for (const { response, answer } of await Promise.all(answers)) {
         assert.deepEqual([response.status, answer.error.code], [503, 'weights_changed'])
         assert.match(answer.error.message, /loaded other weights/)
       }
-      assert.deepEqual(await get('/is_paused'), { is_paused: true })
-      await post('/resume', {})
       assert.equal((await ask()).response.status, 200)
     })
 
@@ -462,34 +483,39 @@ describe('other weights of a scripted engine', () => {
   }
   const CHAT = '/v1/chat/completions'
 
-  test('a pause that is made while they load stays, and another update is refused', async () => {
-    const gate = deferred<void>()
-    const loads: unknown[] = []
-    const reload = (...given: unknown[]) => {
-      loads.push(given)
-      return gate.promise
-    }
-    await withHarness({ reload }, async ({ url, post, model }) => {
-      const isPaused = async () => (await readAnswer(await fetch(`${url}/is_paused`))).is_paused
-      const body = { model_path: 'one', abort_all_requests: true }
-      const update = post(UPDATE, body)
-      await until(() => loads.length === 1, 'the load began')
-      assert.equal(await isPaused(), false, 'nobody paused')
-      const second = await post(UPDATE, body)
-      assert.equal(second.status, 503)
-      assert.equal(second.headers.get('retry-after'), '10')
-      const { success, error } = await readAnswer(second)
-      assert.deepEqual([success, error.code], [false, 'reload_unavailable'])
-      assert.equal((await post('/pause?mode=keep', {})).status, 200)
-      gate.resolve()
-      assert.equal((await update).status, 200)
-      assert.equal(await isPaused(), true)
-      assert.deepEqual(loads, [[realpathSync(join(root, 'one')), { abort: true }]])
-      assert.equal(model.weights.version, 'one')
-      await post('/resume', {})
-      assert.equal((await post(UPDATE, body)).status, 200)
-    })
-  })
+  const inTime = { timeout: 60_000 }
+  test(
+    'a pause that is made while they load stays, and another update is refused',
+    inTime,
+    async () => {
+      const gate = deferred<void>()
+      const loads: unknown[] = []
+      const reload = (...given: unknown[]) => {
+        loads.push(given)
+        return gate.promise
+      }
+      await withHarness({ reload }, async ({ url, post, model }) => {
+        const isPaused = async () => (await readAnswer(await fetch(`${url}/is_paused`))).is_paused
+        const body = { model_path: 'one', abort_all_requests: true }
+        const update = post(UPDATE, body)
+        await until(() => loads.length === 1, 'the load began')
+        assert.equal(await isPaused(), false, 'nobody paused')
+        const second = await post(UPDATE, body)
+        assert.equal(second.status, 503)
+        assert.equal(second.headers.get('retry-after'), '10')
+        const { success, error } = await readAnswer(second)
+        assert.deepEqual([success, error.code], [false, 'reload_unavailable'])
+        assert.equal((await post('/pause?mode=keep', {})).status, 200)
+        gate.resolve()
+        assert.equal((await update).status, 200)
+        assert.equal(await isPaused(), true)
+        assert.deepEqual(loads, [[realpathSync(join(root, 'one')), { abort: true }]])
+        assert.equal(model.weights.version, 'one')
+        await post('/resume', {})
+        assert.equal((await post(UPDATE, body)).status, 200)
+      })
+    },
+  )
 
   test('a whole answer says one version, wherever it says it', async () => {
     await withHarness({ reward: { score: () => [1] } }, async ({ post, model, lines }) => {
