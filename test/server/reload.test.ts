@@ -278,6 +278,24 @@ describe('weights that change', { skip: noAddon }, () => {
     await engine.close()
   })
 
+  test('each reload has an answer of its own', async () => {
+    const engine = await open(join(root, 'one'))
+    const one = await answerOf(engine)
+    const first = engine.reload(join(root, 'two'))
+    await new Promise((done) => setTimeout(done, 5))
+    const second = engine.reload(join(root, 'one'))
+    // The first ends while nothing here can hear of it, and the second is asked for before that is heard.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1500)
+    const [, refused] = await Promise.all([first, second.catch((error: Error) => error.message)])
+    const now = (await answerOf(engine)).logprobs
+    if (refused === undefined) assert.deepEqual(now, one.logprobs)
+    else {
+      assert.match(refused, /other weights are being loaded/)
+      assert.notDeepEqual(now, one.logprobs)
+    }
+    await engine.close()
+  })
+
   describe('over HTTP', () => {
     let server: RealServer
     before(async () => {
