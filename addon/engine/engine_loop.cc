@@ -189,6 +189,7 @@ void EngineLoop::pause(Pause pause) {
   const Lock lock(mutex_);
   if (shared_.draining) return;
   shared_.pause = pause;
+  shared_.before_pause = shared_.submitted.size();
   inbox_changed_.notify_one();
 }
 
@@ -346,16 +347,17 @@ void EngineLoop::draft() {
 // Something may run.
 bool EngineLoop::has_work() const { return pause_ != Pause::all && scheduler_.has_work(); }
 
-void EngineLoop::take_pause(Pause pause) {
+void EngineLoop::take_pause(Pause pause, int64_t first_held) {
   if (pause == pause_) return;
   pause_ = pause;
-  scheduler_.hold(pause == Pause::later ? arrivals_ : Scheduler::kHoldNone);
+  scheduler_.hold(pause == Pause::later ? first_held : Scheduler::kHoldNone);
 }
 
 // Sleeps while there is nothing to do. False: closing.
 bool EngineLoop::drain_inbox() {
   bool closing = false;
   Pause pause = Pause::none;
+  int64_t first_held = arrivals_;
   {
     Lock lock(mutex_);
     Shared& q = shared_;
@@ -368,6 +370,7 @@ bool EngineLoop::drain_inbox() {
     }
     closing = q.closing;
     pause = q.pause;
+    first_held += int64_t(std::exchange(q.before_pause, 0));
     inbox_.swap(q.submitted);
     inbox_aborts_.swap(q.aborted);
     if (!closing && q.reload.done) reload_ = std::exchange(q.reload, {});
@@ -385,7 +388,7 @@ bool EngineLoop::drain_inbox() {
     requests_.emplace(id, std::move(request));
   }
   inbox_.clear();
-  take_pause(pause);
+  take_pause(pause, first_held);
   for (const uint64_t id : inbox_aborts_) {
     if (const auto it = requests_.find(id); it != requests_.end()) {
       end_request(*it->second, Finish::abort, {});

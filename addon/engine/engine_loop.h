@@ -51,10 +51,11 @@ class EngineLoop final : public Engine {
     std::vector<Delta> outbox;
     bool woken = false, draining = false, closing = false;
     Pause pause = Pause::none;
-    bool busy = false;       // the loop has work
-    Reload reload;           // not yet taken by the loop
-    bool reloading = false;  // one is asked for or under way
-    bool loading = false;    // it is under way: no steps until it ends
+    size_t before_pause = 0;  // of those submitted, which came before it
+    bool busy = false;        // the loop has work
+    Reload reload;            // not yet taken by the loop
+    bool reloading = false;   // one is asked for or under way
+    bool loading = false;     // it is under way: no steps until it ends
     double last_progress = 0;
     int32_t live_sequences = 0;       // submitted, with a place; their end is not in the outbox
     int32_t submitted_sequences = 0;  // not in the background, not yet counted by the loop
@@ -67,7 +68,7 @@ class EngineLoop final : public Engine {
   void run();
   void turn();
   bool drain_inbox();
-  void take_pause(Pause pause);
+  void take_pause(Pause pause, int64_t first_held);
   void reload_weights();
   void end_reload(const Status& status);
   bool has_work() const;

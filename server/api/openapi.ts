@@ -28,7 +28,7 @@ const errorsOf = (form: string) => {
     },
     work: {
       429: failure('The queue is full; Retry-After says when to come back.'),
-      500: failure('The engine failed.'),
+      500: failure('A fault inside the server.'),
     },
     health: {
       503: {

@@ -597,6 +597,28 @@ TEST(one_reload_at_a_time_and_none_of_a_closed_engine) {
   EXPECT_ERROR(engine.reload("c", [](const Status&) { EXPECT(false); }), "shutting down");
 }
 
+// Asked for while a step runs, and taken with who has come since.
+TEST(a_pause_of_later_ones_holds_who_comes_right_after_it) {
+  Gate gate;
+  Script s = script();
+  s.gate = [&] { return gate.pass(); };
+  Client client(scripted(s));
+  Engine& engine = client.engine();
+  const uint64_t first = client.submit(request());
+  gate.wait_for_arrivals(1);
+  const uint64_t before = client.submit(request());
+  engine.pause(Pause::later);
+  const uint64_t after = client.submit(request());
+  gate.open();
+  wait_for(engine, 0, 1);
+  EXPECT_EQ(engine.stats().finished_length + engine.stats().finished_stop, 2);
+  engine.pause(Pause::none);
+  client.wait();
+  for (const uint64_t id : {first, before, after}) {
+    EXPECT_EQ(client.outcome(id).ids.size(), 6u);
+  }
+}
+
 // Who is asked whether steps go on is told that they do not, whatever else is asked for.
 TEST(a_reload_that_waits_for_a_stuck_step_hides_nothing) {
   Gate gate;
