@@ -22,8 +22,41 @@ uint16_t wide_value(uint32_t i) {
   return f32_to_bf16(std::ldexp(value(i) * kLonger, i % 7 == 0 ? size - 90 : size / 4));
 }
 
+constexpr int kStride = kPanels * kPanel;
+
+// Some rows times kPanels panels of so many bytes.
 struct Product {
-  HugeBuffer a, b, c, scratch;
+  const Kernels& k;
+  const int rows;
+  const size_t panel_bytes;
+  const int padded = (rows + k.row_step - 1) / k.row_step * k.row_step;
+  HugeBuffer a = {}, b = {}, c = {}, scratch = {};
+
+  bool reserve() {
+    return HugeBuffer::create(size_t(padded) * kWidth * sizeof(float), &a) &&
+           HugeBuffer::create(panel_bytes * kPanels, &b) &&
+           HugeBuffer::create(size_t(padded) * kStride * sizeof(float), &c) &&
+           HugeBuffer::create(k.scratch_bytes + 64, &scratch);
+  }
+  TileArgs args() const {
+    return {.a = a.data(),
+            .a_stride = kWidth,
+            .rows = rows,
+            .b = b.data(),
+            .b_stride = int64_t(panel_bytes),
+            .panels = kPanels,
+            .k = kWidth,
+            .c = c.as<float>(),
+            .c_stride = kStride,
+            .scratch = scratch.data()};
+  }
+  // out [rows][kStride]
+  void multiply(Format format, const TileArgs& t, std::vector<float>* out) const {
+    if (k.enter) k.enter();
+    k.tile[int(format)](t);
+    if (k.leave) k.leave();
+    out->assign(t.c, t.c + rows * kStride);
+  }
 };
 
 struct Case {
@@ -35,16 +68,10 @@ struct Case {
 
 bool make(const Kernels& k, const Case& of, std::vector<float>* out) {
   const auto [format, rows, accumulate, a_by] = of;
-  const int padded = (rows + k.row_step - 1) / k.row_step * k.row_step;
   const size_t panel_bytes = size_t(kWidth) * kPanel * format_bytes(format);
-  Product p;
-  if (!HugeBuffer::create(size_t(padded) * kWidth * sizeof(float), &p.a) ||
-      !HugeBuffer::create(panel_bytes * kPanels, &p.b) ||
-      !HugeBuffer::create(size_t(padded) * kPanels * kPanel * sizeof(float), &p.c) ||
-      !HugeBuffer::create(k.scratch_bytes + 64, &p.scratch)) {
-    return false;
-  }
-  for (int i = 0; i < padded * kWidth; ++i) {
+  Product p{k, rows, panel_bytes};
+  if (!p.reserve()) return false;
+  for (int i = 0; i < p.padded * kWidth; ++i) {
     if (k.a_is_bf16[int(format)]) {
       p.a.as<uint16_t>()[i] = f32_to_bf16(value(uint32_t(i)));
     } else {
@@ -67,39 +94,21 @@ bool make(const Kernels& k, const Case& of, std::vector<float>* out) {
       }
     }
   }
-  const int stride = kPanels * kPanel;
-  for (int i = 0; i < padded * stride; ++i) p.c.as<float>()[i] = 0.25f;
-  if (k.enter) k.enter();
-  k.tile[int(format)]({.a = p.a.data(),
-                       .a_stride = kWidth,
-                       .rows = rows,
-                       .b = p.b.data(),
-                       .b_stride = int64_t(panel_bytes),
-                       .panels = kPanels,
-                       .k = kWidth,
-                       .c = p.c.as<float>(),
-                       .c_stride = stride,
-                       .accumulate = accumulate,
-                       .scratch = p.scratch.data()});
-  if (k.leave) k.leave();
-  out->assign(p.c.as<float>(), p.c.as<float>() + rows * stride);
+  for (int i = 0; i < p.padded * kStride; ++i) p.c.as<float>()[i] = 0.25f;
+  TileArgs t = p.args();
+  t.accumulate = accumulate;
+  p.multiply(format, t, out);
   return true;
 }
 
-// Rows of wide_value() times panels of any codes. out [rows][kPanels * kPanel]
+// Rows of wide_value() times panels of any codes.
 bool make_grouped(const Kernels& k, const GroupedForm& form, int rows, std::vector<float>* out) {
   const Groups groups(form);
-  const int padded = (rows + k.row_step - 1) / k.row_step * k.row_step, stride = kPanels * kPanel;
   const size_t panel_bytes = form.panel_bytes(kWidth);
-  Product p;
+  Product p{k, rows, panel_bytes};
   HugeBuffer sums;
-  if (!HugeBuffer::create(size_t(padded) * kWidth * sizeof(float), &p.a) ||
-      !HugeBuffer::create(panel_bytes * kPanels, &p.b) ||
-      !HugeBuffer::create(size_t(padded * stride) * sizeof(float), &p.c) ||
-      !HugeBuffer::create(size_t(padded) * kWidth / 16 * sizeof(float), &sums) ||
-      !HugeBuffer::create(k.scratch_bytes + 64, &p.scratch)) {
-    return false;
-  }
+  const size_t sums_bytes = size_t(p.padded) * kWidth / 16 * sizeof(float);
+  if (!p.reserve() || !HugeBuffer::create(sums_bytes, &sums)) return false;
   const Format format = grouped_format(form.bits);
   const bool bf16 = k.a_is_bf16[int(format)];
   for (int i = 0; i < rows * kWidth; ++i) {
@@ -113,24 +122,13 @@ bool make_grouped(const Kernels& k, const GroupedForm& form, int rows, std::vect
     p.b.data()[i] = scale && i % 2 ? uint8_t(0x20 | (any & 3)) : any;
   }
   for (int r = 0; r < rows; ++r) {
-    k.sums(sums.as<float>() + r, padded, p.a.data() + size_t(r) * kWidth * (bf16 ? 2 : 4), kWidth);
+    k.sums(sums.as<float>() + r, p.padded, p.a.data() + size_t(r) * kWidth * (bf16 ? 2 : 4),
+           kWidth);
   }
-  if (k.enter) k.enter();
-  k.tile[int(format)]({.a = p.a.data(),
-                       .a_stride = kWidth,
-                       .rows = rows,
-                       .b = p.b.data(),
-                       .b_stride = int64_t(panel_bytes),
-                       .panels = kPanels,
-                       .k = kWidth,
-                       .c = p.c.as<float>(),
-                       .c_stride = stride,
-                       .scratch = p.scratch.data(),
-                       .groups = &groups,
-                       .sums = sums.as<float>(),
-                       .sums_stride = padded});
-  if (k.leave) k.leave();
-  out->assign(p.c.as<float>(), p.c.as<float>() + rows * stride);
+  TileArgs t = p.args();
+  t.groups = &groups;
+  t.sums = sums.as<float>(), t.sums_stride = p.padded;
+  p.multiply(format, t, out);
   return true;
 }
 
