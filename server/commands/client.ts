@@ -51,15 +51,20 @@ export class RequestFailure extends Error {
     super(message)
     this.status = status
     this.param = answer.param ?? null
-    this.code = answer.code ?? null
+    this.code = answer.code ?? (answer.type === 'timeout_error' ? 'request_timeout' : null)
   }
 }
+
+/** Of a request that is wrong in itself, even where the answer is no JSON: a proxy refuses long ones in HTML. */
+const WRONG = [400, 413, 422]
+/** It took longer than the server or a proxy lets one take, and would again. */
+const isTimeout = ({ status, code }: Pick<RequestFailure, 'status' | 'code'>): boolean =>
+  status === 504 || (status === 503 && code === 'request_timeout')
 
 /** What one request asked is at fault: others may be right. A wrong model, key or address is at fault of all. */
 export const isRequestsFault = (error: unknown): error is RequestFailure =>
   error instanceof RequestFailure &&
-  [400, 413, 422].includes(error.status) &&
-  error.param !== 'model'
+  (isTimeout(error) || (WRONG.includes(error.status) && error.param !== 'model'))
 
 type TargetOptions = {
   /** Base URL with its /v1, as OpenAI clients take it. */
@@ -75,6 +80,8 @@ const ErrorAnswer = z.looseObject({
     message: z.string(),
     param: z.string().nullish(),
     code: z.string().nullish().catch(null),
+    /** Anthropic's errors have this, and no code. */
+    type: z.string().nullish().catch(null),
   }),
 })
 /** What these commands read of a choice of a chat. */
@@ -154,6 +161,11 @@ const thinkingOf = (answer: string, name: string): string | null | undefined => 
   return found?.reasoning === null ? null : found?.reasoning.switch
 }
 
+const failure = (url: string, { status, statusText, text }: Reply): RequestFailure => {
+  const { error = { message: statusText } } = ErrorAnswer.safeParse(parse(text)).data ?? {}
+  return new RequestFailure(`${url}: ${status} ${error.message}`, status, error)
+}
+
 const connect = (url: string, apiKey: string | undefined, close: () => Promise<void>): Target => {
   const base = url.replace(/\/+$/, '')
   const root = base.replace(/\/v1$/, '')
@@ -162,11 +174,12 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
     ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }),
   }
   let answered = false
-  /** Asks again, once a second, after a connection that was lost. */
+  /** Asks again, once a second, after a connection that was lost, by a proxy too (502). */
   const reach = async (url: string, asked: Asked): Promise<Reply> => {
     for (let lost = 0; ; lost++) {
       try {
         const reply = await exchange(url, headers, asked)
+        if (reply.status === 502) throw new Error(`502 ${reply.statusText}`)
         answered = true
         return reply
       } catch (error) {
@@ -188,13 +201,9 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
     for (let attempt = 0; ; attempt++) {
       const reply = await reach(url, asked)
       const busy = reply.status === 429 || reply.status === 503
-      if (!busy || attempt >= RETRIES) return reply
+      if (!busy || isTimeout(failure(url, reply)) || attempt >= RETRIES) return reply
       await sleep(Math.min(30, Number(reply.headers['retry-after']) || 1))
     }
-  }
-  const failure = (url: string, { status, statusText, text }: Reply): RequestFailure => {
-    const { error = { message: statusText } } = ErrorAnswer.safeParse(parse(text)).data ?? {}
-    return new RequestFailure(`${url}: ${status} ${error.message}`, status, error)
   }
   const request = async (path: string, asked: Asked): Promise<unknown> => {
     const url = `${base}${path}`
@@ -207,11 +216,14 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
     const reply = await settle(url, { method: 'POST', body: jsonOf(body) })
     const { status, headers } = reply
     const json = parse(reply.text)
-    if (json === undefined || [401, 403, 429].includes(status) || status > 500)
-      throw failure(url, reply)
+    const isWhole = json !== undefined && status <= 500 && ![401, 403, 429].includes(status)
+    if (!isWhole && !WRONG.includes(status)) {
+      const why = failure(url, reply)
+      if (!isTimeout(why)) throw why
+    }
     const requestId = [headers['x-request-id']].flat()[0] ?? null
     const weightVersion = [headers['x-weight-version']].flat()[0]
-    return { status, requestId, weightVersion, body: json }
+    return { status, requestId, weightVersion, body: json ?? reply.text }
   }
   return {
     url: base,

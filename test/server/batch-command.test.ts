@@ -3,8 +3,11 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text as textOf } from 'node:stream/consumers'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { nodeArgs } from '../../bench/source.js'
@@ -39,6 +42,24 @@ const read = (path: string) =>
     .split('\n')
     .filter((one) => one !== '')
     .map((one) => JSON.parse(one))
+
+/** A server that answers what it is told to. */
+const startTelling = async (
+  answer: (body: string) => readonly [status: number, text: string],
+): Promise<{ readonly url: string; readonly close: () => Promise<void> }> => {
+  const server = createServer(async (request, response) => {
+    const [status, told] = answer(await textOf(request))
+    response.writeHead(status).end(told)
+  })
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`,
+    close: async () => {
+      server.closeAllConnections()
+      await new Promise((done) => server.close(done))
+    },
+  }
+}
 
 describe('batch', () => {
   let server: Harness
@@ -143,6 +164,46 @@ describe('batch', () => {
     assert.ok(readFileSync(output).subarray(0, bytes).equals(kept))
   })
 
+  it('writes what a proxy says of one line, and what took too long', async () => {
+    const [input, output] = [join(folder, 'proxied.jsonl'), join(folder, 'proxied.out.jsonl')]
+    const page = '<html>Request Entity Too Large</html>'
+    const late = { error: { message: 'took too long', code: 'request_timeout' } }
+    const slow = { type: 'error', error: { type: 'timeout_error', message: 'took too long' } }
+    const told: Readonly<Record<string, readonly [status: number, text: string]>> = {
+      large: [413, page],
+      late: [503, JSON.stringify(late)],
+      slow: [503, JSON.stringify(slow)],
+      gateway: [504, page],
+      good: [200, '{}'],
+    }
+    const names = Object.keys(told)
+    const asked: string[] = []
+    const proxy = await startTelling((body) => {
+      const name = JSON.parse(body).messages[0].content
+      asked.push(name)
+      return told[name] ?? [500, '']
+    })
+    try {
+      writeFileSync(input, names.map((name) => chat(name)).join('\n'))
+      const { code, text } = await start([input, '-o', output, '--url', proxy.url]).ended
+      assert.equal(code, 0, text)
+      assert.match(text, /5 lines: 1 completed, 4 failed/)
+      assert.deepEqual(
+        read(output).map(({ response }) => [response.status_code, response.body]),
+        [
+          [413, page],
+          [503, late],
+          [503, slow],
+          [504, page],
+          [200, {}],
+        ],
+      )
+      assert.deepEqual(asked.sort(), names.sort())
+    } finally {
+      await proxy.close()
+    }
+  })
+
   it('stops at what is at fault of all lines', async () => {
     const input = join(folder, 'one.jsonl')
     writeFileSync(input, chat('a'))
@@ -150,5 +211,14 @@ describe('batch', () => {
     const { code, text } = await start([input, '-o', join(folder, 'none.jsonl'), ...closed]).ended
     assert.equal(code, 1)
     assert.match(text, /cannot be reached/)
+    // A page of another server, at a wrong address.
+    const other = await startTelling(() => [404, '<html>Not Found</html>'])
+    try {
+      const page = await start([input, '-o', join(folder, 'no.jsonl'), '--url', other.url]).ended
+      assert.equal(page.code, 1)
+      assert.match(page.text, /chat\/completions: 404 Not Found/)
+    } finally {
+      await other.close()
+    }
   })
 })

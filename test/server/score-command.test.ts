@@ -613,6 +613,47 @@ describe('score and generate-pairs', () => {
     assert.match(gone.text, new RegExp(`${lost}/models cannot be reached \\(.*ECONNREFUSED`))
   })
 
+  it('asks a line once that takes too long, and again where a proxy has lost the server', async () => {
+    let lost = 0
+    const asked: string[] = []
+    const server = createServer(async (request, response) => {
+      const body = await text(request)
+      if (request.url === '/v1/models') return response.end('{"data":[{"id":"m"}]}')
+      const answer = String(JSON.parse(body).inputs?.[0].messages.at(-1).content)
+      asked.push(answer)
+      if (answer === 'slow') {
+        response.statusCode = 503
+        return response.end('{"error":{"message":"took too long","code":"request_timeout"}}')
+      }
+      if (answer === 'slower' || (answer === 'lost' && ++lost <= 3)) {
+        response.statusCode = answer === 'lost' ? 502 : 504
+        return response.end('<html>nginx</html>')
+      }
+      response.end('{"data":[{"reward":1,"scores":[1]}]}')
+    })
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+    const at = `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`
+    const output = join(folder, 'slow.jsonl')
+    const answers = ['slow', 'slower', 'lost', 'quick']
+    write(
+      input,
+      answers.map((response) => ({ prompt: 'p', response })),
+    )
+    const flags = ['--url', at, '--reward-model', 'm', '--on-error', 'record']
+    const { code, text: said } = await start(['score', input, '-o', output, ...flags]).ended
+    server.closeAllConnections()
+    await new Promise((done) => server.close(done))
+    assert.equal(code, 0, said)
+    assert.deepEqual(
+      answers.map((one) => asked.filter((each) => each === one).length),
+      [1, 1, 4, 1],
+    )
+    assert.deepEqual(
+      lines(output).map(({ reward, error }) => reward ?? String(error).replace(/^.*reward: /, '')),
+      ['503 took too long', '504 Gateway Timeout', 1, 1],
+    )
+  })
+
   it("judges by a line's principle or the command's, where the model takes one", async () => {
     const judge = await startHarness({
       answer: (_, __, choice) => ({ pieces: ['abcdef'.slice(0, choice + 1)] }),
