@@ -1,9 +1,10 @@
 // Where a job's records go. A file can be gone on with after a kill: beside it lies OUTPUT.state with how
 // far it got (lines done, a hash of them, bytes written), and what is in the output beyond that is cut
-// off. Both are written a few times a second, the output first. A pipe gets its records as they come.
+// off. Both are written a few times a second, the output first, and on the disk before the state says so: after a
+// power cut, too, the output has what its state says. A pipe gets its records as they come.
 
 import { createWriteStream, existsSync } from 'node:fs'
-import { type FileHandle, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { type FileHandle, open, readFile, rename, rm, stat } from 'node:fs/promises'
 import type { Writable } from 'node:stream'
 import { z } from 'zod'
 import { fileError } from '../failure.js'
@@ -71,7 +72,10 @@ const openPipe = (path: string): Output => {
   }
 }
 
+/** How far an earlier run got. Throws where the output is none to go on with. */
 const readState = async (output: string): Promise<State> => {
+  if (existsSync(output) && (await stat(output)).isDirectory())
+    throw new Error(`${output} is a folder: name a file in it`)
   const path = `${output}.state`
   if (existsSync(path)) {
     const text = await readFile(path, 'utf8')
@@ -95,6 +99,18 @@ const writeAll = async (file: FileHandle, data: Buffer, position: number): Promi
   }
 }
 
+/** In one step: a reader finds the state before or this one, whatever ends us. */
+const writeState = async (path: string, state: State): Promise<void> => {
+  const file = await open(`${path}.new`, 'w')
+  try {
+    await file.writeFile(JSON.stringify(state))
+    await file.datasync()
+  } finally {
+    await file.close()
+  }
+  await rename(`${path}.new`, path)
+}
+
 /** Whether the path still leads to the file that is written. */
 const isStillThere = async (path: string, file: FileHandle): Promise<boolean> => {
   const own = await file.stat({ bigint: true })
@@ -108,8 +124,6 @@ const isStillThere = async (path: string, file: FileHandle): Promise<boolean> =>
 
 const openFile = async (path: string): Promise<Output> => {
   const statePath = `${path}.state`
-  if (existsSync(path) && (await stat(path)).isDirectory())
-    throw new Error(`${path} is a folder: name a file in it`)
   const begun = await readState(path)
   const file = await open(path, existsSync(path) ? 'r+' : 'w')
   if ((await file.stat()).size < begun.bytes) {
@@ -119,7 +133,9 @@ const openFile = async (path: string): Promise<Output> => {
     )
   }
   await file.truncate(begun.bytes)
-  let { bytes } = begun
+  // Records without a state would be taken for a finished output.
+  if (begun.lines === 0) await writeState(statePath, begun)
+  let { lines, bytes } = begun
   let waiting: string[] = []
   let size = 0
   let progress: (() => Progress) | undefined
@@ -138,8 +154,9 @@ const openFile = async (path: string): Promise<Output> => {
       )
     await writeAll(file, data, bytes)
     bytes += data.length
-    await writeFile(`${statePath}.new`, JSON.stringify({ ...done, bytes }))
-    await rename(`${statePath}.new`, statePath)
+    await file.datasync()
+    await writeState(statePath, { ...done, bytes })
+    lines = done.lines
   }
   /** One after another; after a failure none any more. */
   let writing: Promise<void> = Promise.resolve()
@@ -163,12 +180,15 @@ const openFile = async (path: string): Promise<Output> => {
       await (size >= FLUSH_BYTES ? flush() : writing)
     },
     close: async (isDone) => {
+      let isUnused = false
       try {
         await flush()
+        isUnused = lines === 0 && (await file.stat()).size === 0
       } finally {
         await file.close()
       }
-      if (isDone) await rm(statePath, { force: true })
+      // The state of a run that began nothing would have the next one cut off what others wrote there.
+      if (isDone || isUnused) await rm(statePath, { force: true })
     },
   }
 }

@@ -218,6 +218,34 @@ describe('a disk that is full', { skip: noSmallDisk }, () => {
     }
   })
 
+  test('a file of scores whose first records do not fit is gone on with', async () => {
+    let asked = 0
+    const server = await startHarness({
+      reward: {
+        score: () => {
+          if (++asked === 1) disk.fill(4096)
+          return [1]
+        },
+      },
+    })
+    try {
+      const [input, output] = [join(disk.folder, 'in.jsonl'), join(disk.folder, 'out.jsonl')]
+      const row = JSON.stringify({ prompt: 'p', response: 'r'.repeat(200) })
+      writeFileSync(input, `${row}\n`.repeat(100))
+      const command = ['score', input, '-o', output, '--url', `${server.url}/v1`]
+      const full = await run(command)
+      assert.equal(full.code, 1, full.text)
+      assert.match(full.text, NO_SPACE)
+      assert.ok(readFileSync(output).length > 0, 'a part of them is there')
+      disk.free()
+      const again = await run(command)
+      assert.equal(again.code, 0, again.text)
+      assert.equal(readFileSync(output, 'utf8').trimEnd().split('\n').length, 100)
+    } finally {
+      await server.close()
+    }
+  })
+
   test('an import names the file, and goes on with the shards that are there', async () => {
     const out = join(disk.folder, 'out')
     mkdirSync(out)

@@ -492,7 +492,8 @@ describe('score and generate-pairs', () => {
     )
     const run = start(['score', from, '-o', output, '--url', url, '--concurrency', '1'])
     const ended = run.ended.then(({ err }) => Promise.reject(new Error(`it has ended: ${err}`)))
-    await Promise.race([until(() => existsSync(`${output}.state`), 'records were written'), ended])
+    const isBegun = () => existsSync(output) && statSync(output).size > 0
+    await Promise.race([until(isBegun, 'records were written'), ended])
     const again = () => start(['score', from, '-o', output, '--url', url]).ended
     return { ...run, from, output, again }
   }
