@@ -14,10 +14,12 @@ import {
   type Turn,
   type Usage,
 } from './request.js'
-import { createStore, keep, recall } from './store.js'
+import { createStore, forget, keep, namesOf, onOthers, recall } from './store.js'
 
 type Conversation = {
   readonly id: string
+  /** When something was last asked in it, or it was begun: milliseconds since 1970. */
+  readonly at: number
   readonly turns: readonly Turn[]
 }
 
@@ -26,17 +28,40 @@ const newId = (): string =>
     byte.toString(16).padStart(2, '0'),
   ).join('')
 
-const isList = (value: unknown): value is Conversation[] =>
-  Array.isArray(value) && value.every((one) => Array.isArray(one?.turns) && one.id)
+const empty = (): Conversation => ({ id: newId(), at: Date.now(), turns: [] })
 
-const empty = (): Conversation => ({ id: newId(), turns: [] })
+// --- Kept: an item each, so that a tab writes over no conversation but those that it changes ---
 
-const kept = recall(localStorage, 'conversations')
-const first = isList(kept) && kept.length > 0 ? kept : [empty()]
+const ITEM = 'conversation.'
+
+const recallOne = (id: string): Conversation | undefined => {
+  const one = recall(localStorage, ITEM + id) as Partial<Conversation> | undefined
+  const { at, turns } = one ?? {}
+  return typeof at === 'number' && Array.isArray(turns) ? { id, at, turns } : undefined
+}
+
+const keptIds = (): readonly string[] =>
+  namesOf(localStorage, ITEM).map((name) => name.slice(ITEM.length))
 
 /** The newest first. */
-export const conversations = createStore<readonly Conversation[]>(first)
-export const currentId = createStore(first[0]?.id ?? '')
+const inOrder = (all: readonly Conversation[]): readonly Conversation[] =>
+  [...all].sort((a, b) => b.at - a.at)
+
+// Once all were kept in one item.
+const old = recall(localStorage, 'conversations')
+if (Array.isArray(old)) {
+  forget(localStorage, 'conversations')
+  for (const [i, one] of old.entries())
+    if (one?.id) keep(localStorage, ITEM + one.id, { at: Date.now() - i, turns: one.turns })
+}
+
+const kept = inOrder(keptIds().flatMap((id) => recallOne(id) ?? []))
+
+/** The newest first. */
+export const conversations = createStore<readonly Conversation[]>(
+  kept.length > 0 ? kept : [empty()],
+)
+export const currentId = createStore(conversations.get()[0]?.id ?? '')
 /** Why this browser keeps nothing more. */
 export const keepProblem = createStore<string | undefined>(undefined)
 
@@ -45,7 +70,16 @@ export const settings = createStore<Settings>({
   ...DEFAULTS,
   ...(typeof keptSettings === 'object' ? keptSettings : {}),
 })
-settings.subscribe((value) => keep(localStorage, 'settings', value))
+let lastSettings = settings.get()
+settings.subscribe((value) => {
+  // What another tab has set stays, but for what is set here.
+  const set = Object.entries(value).filter(
+    ([name, one]) => one !== lastSettings[name as keyof Settings],
+  )
+  lastSettings = value
+  const before = recall(localStorage, 'settings')
+  keep(localStorage, 'settings', { ...(before ?? value), ...Object.fromEntries(set) })
+})
 
 /** Probabilities are many times the text: they go with the page. */
 const slim = (turn: Turn): Turn =>
@@ -56,15 +90,54 @@ const slim = (turn: Turn): Turn =>
       }
     : turn
 
-const save = (): void => {
-  const worth = conversations.get().filter(({ turns }) => turns.length > 0)
-  const text = worth.map(({ id, turns }) => ({ id, turns: turns.map(slim) }))
+/** Changed since they were last kept. */
+const unsaved = new Set<string>()
+
+const saveAll = (): void => {
+  for (const id of [...unsaved]) {
+    const one = conversations.get().find((other) => other.id === id)
+    const image = one && { at: one.at, turns: one.turns.map(slim) }
+    if (image === undefined || keep(localStorage, ITEM + id, image)) unsaved.delete(id)
+  }
   keepProblem.set(
-    keep(localStorage, 'conversations', text)
+    unsaved.size === 0
       ? undefined
       : 'This browser has no room for more: the newest answers are gone when the page is closed. Delete some conversations.',
   )
 }
+
+const save = (id: string): void => {
+  unsaved.add(id)
+  saveAll()
+}
+
+const drop = (id: string): void => {
+  if (running.get()?.conversation === id) running.get()?.stop()
+  unsaved.delete(id)
+  const left = conversations.get().filter((one) => one.id !== id)
+  conversations.set(left.length > 0 ? left : [empty()])
+  if (currentId.get() === id) currentId.set(conversations.get()[0]?.id ?? '')
+}
+
+/** Takes over what another tab has kept or deleted. */
+const follow = (id: string): void => {
+  const one = recallOne(id)
+  if (one === undefined) drop(id)
+  // What is written here is newer.
+  else if (running.get()?.conversation !== id && !unsaved.has(id))
+    conversations.update((all) => inOrder([one, ...all.filter((other) => other.id !== id)]))
+}
+
+onOthers((name) => {
+  if (name.startsWith(ITEM)) follow(name.slice(ITEM.length))
+})
+
+// A page that the browser brings back has heard of nothing meanwhile.
+addEventListener('pageshow', ({ persisted }) => {
+  if (!persisted) return
+  const known = conversations.get().filter(({ id, turns }) => turns.length > 0 && !unsaved.has(id))
+  for (const id of new Set([...known.map((one) => one.id), ...keptIds()])) follow(id)
+})
 
 export const titleOf = ({ turns }: Conversation): string => {
   const asked = turns.find((turn) => turn.role === 'user')
@@ -87,11 +160,9 @@ export const startNew = (): void => {
 }
 
 export const remove = (id: string): void => {
-  if (running.get()?.conversation === id) running.get()?.stop()
-  const left = conversations.get().filter((one) => one.id !== id)
-  conversations.set(left.length > 0 ? left : [empty()])
-  if (currentId.get() === id) currentId.set(conversations.get()[0]?.id ?? '')
-  save()
+  drop(id)
+  forget(localStorage, ITEM + id)
+  saveAll()
 }
 
 type Running = { readonly conversation: string; readonly turn: string; readonly stop: () => void }
@@ -250,7 +321,7 @@ const runJob = async (job: Job): Promise<void> => {
     isScheduled = false
     show(end)
     running.set(undefined)
-    save()
+    save(conversation)
   }
 }
 
@@ -279,11 +350,10 @@ const answer = (turns: readonly Turn[], model: ModelCard): void => {
     { id: turn, role: 'assistant', candidates: drafts.map((one) => ({ ...one })), chosen: 0 },
   ])
   // The conversation that is talked in comes first.
-  conversations.update((all) => [
-    ...all.filter(({ id }) => id === conversation),
-    ...all.filter(({ id }) => id !== conversation),
-  ])
-  save()
+  conversations.update((all) =>
+    inOrder(all.map((one) => (one.id === conversation ? { ...one, at: Date.now() } : one))),
+  )
+  save(conversation)
   void runJob({ conversation, model, body, turn, drafts, chosen: 0 })
 }
 
@@ -338,5 +408,5 @@ export const choose = (id: string, chosen: number): void => {
   setTurns(currentId.get(), (turns) =>
     turns.map((turn) => (turn.id === id && turn.role === 'assistant' ? { ...turn, chosen } : turn)),
   )
-  save()
+  save(currentId.get())
 }

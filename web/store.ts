@@ -37,10 +37,24 @@ export const useStore = <T>(store: Store<T>): T => {
   return value
 }
 
+const PREFIX = 'nemotron.'
+
+/** Names that begin so, of what is kept. */
+export const namesOf = (storage: Storage, start: string): readonly string[] =>
+  Object.keys(storage)
+    .filter((key) => key.startsWith(PREFIX + start))
+    .map((key) => key.slice(PREFIX.length))
+
+/** Calls back with the name of what another tab has kept or forgotten in this browser. */
+export const onOthers = (listener: (name: string) => void): void =>
+  addEventListener('storage', ({ key }) => {
+    if (key?.startsWith(PREFIX)) listener(key.slice(PREFIX.length))
+  })
+
 /** What was kept under this name; undefined: nothing, or nothing that can be read. */
 export const recall = (storage: Storage, name: string): unknown => {
   try {
-    return JSON.parse(storage.getItem(`nemotron.${name}`) ?? 'null') ?? undefined
+    return JSON.parse(storage.getItem(PREFIX + name) ?? 'null') ?? undefined
   } catch {
     return undefined
   }
@@ -49,9 +63,11 @@ export const recall = (storage: Storage, name: string): unknown => {
 /** false: there is no room. */
 export const keep = (storage: Storage, name: string, value: unknown): boolean => {
   try {
-    storage.setItem(`nemotron.${name}`, JSON.stringify(value))
+    storage.setItem(PREFIX + name, JSON.stringify(value))
     return true
   } catch {
     return false
   }
 }
+
+export const forget = (storage: Storage, name: string): void => storage.removeItem(PREFIX + name)

@@ -380,6 +380,56 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
     way.close()
   })
 
+  test('two tabs keep what each of them does', async () => {
+    const { page: one, complaints } = await openPage(browser, harness.url)
+    const other = await one.context().newPage()
+    await other.goto(harness.url)
+    await ask(other, 'Asked in the other')
+    await ended(other)
+    await ask(one, 'Asked in the one')
+    await ended(one)
+    await control(one, 'Temperature').fill('0.5')
+    await other.waitForFunction("localStorage.getItem('nemotron.settings')?.includes('0.5')")
+    await control(other, 'Top p').fill('0.25')
+    const titles = (page: Page) => page.locator('.list .title').allInnerTexts()
+    assert.deepEqual(await titles(other), ['Asked in the one', 'Asked in the other'])
+    await other.reload()
+    await answers(other).waitFor()
+    assert.deepEqual(await titles(other), ['Asked in the one', 'Asked in the other'])
+    assert.equal(await control(other, 'Temperature').inputValue(), '0.5')
+    assert.equal(await control(other, 'Top p').inputValue(), '0.25')
+    // What is written in one tab can be read in the other; what is deleted is gone from both, and stays so.
+    await ask(one, 'And again')
+    await other.getByText('And again').waitFor()
+    await button(other, 'Delete Asked in the one').click()
+    await button(one, 'Asked in the one').waitFor({ state: 'detached' })
+    await button(one, 'Send').waitFor()
+    await one.reload()
+    await answers(one).waitFor()
+    assert.deepEqual(await titles(one), ['Asked in the other'])
+    assert.deepEqual(complaints, [])
+    await one.context().close()
+  })
+
+  test('a page that comes back knows what other tabs did; an older page’s conversations are there', async () => {
+    const { page } = await openPage(browser, harness.url)
+    const turns = (text: string) => `[{ id: 'a', role: 'user', text: '${text}' }]`
+    const titles = page.locator('.list .title')
+    await message(page).waitFor()
+    await page.evaluate(
+      `localStorage.setItem('nemotron.conversations', JSON.stringify([null, { id: 'x', turns: ${turns('Old')} }]))`,
+    )
+    await page.reload()
+    await message(page).waitFor()
+    assert.deepEqual(await titles.allInnerTexts(), ['Old'])
+    await page.evaluate(`localStorage.removeItem('nemotron.conversation.x')
+      localStorage.setItem('nemotron.conversation.y', JSON.stringify({ at: 1, turns: ${turns('New')} }))
+      dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))`)
+    await button(page, 'New').waitFor()
+    await button(page, 'Old').waitFor({ state: 'detached' })
+    await page.context().close()
+  })
+
   test('the live view says that its server is gone, and finds it again', async () => {
     const way = await openWay(harness.port)
     const { page } = await openPage(browser, `${way.url}/#live`)
