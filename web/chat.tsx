@@ -87,6 +87,7 @@ const ENDS: Readonly<Record<string, string>> = {
   length: 'cut by the limit of tokens',
   tool_calls: 'calls a tool',
 }
+const CUTS: Readonly<Record<string, string>> = { stopped: 'stopped', lost: 'broke off' }
 
 const Body = ({ candidate, isLive }: { candidate: Candidate; isLive: boolean }) => (
   <>
@@ -211,7 +212,7 @@ const AnswerTurn = (props: TurnProps<Answer>) => {
       {!isLive && (
         <footer>
           <span class="numbers">
-            {[ENDS[candidate.finish ?? ''], turn.cut === 'stopped' && 'stopped', numbersOf(turn)]
+            {[ENDS[candidate.finish ?? ''], CUTS[turn.cut ?? ''], numbersOf(turn)]
               .filter(Boolean)
               .join(' · ')}
           </span>

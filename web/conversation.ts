@@ -81,11 +81,13 @@ settings.subscribe((value) => {
   keep(localStorage, 'settings', { ...(before ?? value), ...Object.fromEntries(set) })
 })
 
-/** Probabilities are many times the text: they go with the page. */
+/** A turn as it is kept. Probabilities are many times the text: they go with the page. An answer that is under way
+ * goes with it, too: what is kept of it is one that was lost. */
 const slim = (turn: Turn): Turn =>
   turn.role === 'assistant'
     ? {
         ...turn,
+        ...(turn.id === running.get()?.turn && { cut: 'lost' }),
         candidates: turn.candidates.map((one) => ({ ...one, tokens: [], thinkingTokens: [] })),
       }
     : turn
@@ -127,6 +129,11 @@ const follow = (id: string): void => {
   else if (running.get()?.conversation !== id && !unsaved.has(id))
     conversations.update((all) => inOrder([one, ...all.filter((other) => other.id !== id)]))
 }
+
+addEventListener('pagehide', () => {
+  const now = running.get()
+  if (now) save(now.conversation)
+})
 
 onOthers((name) => {
   if (name.startsWith(ITEM)) follow(name.slice(ITEM.length))
@@ -245,6 +252,9 @@ const soon = (work: () => void): void => {
   else requestAnimationFrame(work)
 }
 
+/** How often an answer is kept while it comes: a page that is killed hears nothing of it. */
+const KEEP_MS = 2000
+
 type Job = {
   readonly conversation: string
   readonly model: ModelCard
@@ -252,6 +262,25 @@ type Job = {
   readonly turn: string
   readonly drafts: Draft[]
   readonly chosen: number
+}
+
+/** `usage`: what is known of it already. */
+const usageOf = (
+  { usage: counted, timings }: Chunk,
+  usage: Usage | undefined,
+  firstTokenSeconds: number | null,
+): Usage | undefined => {
+  if (!counted && !timings) return usage
+  return {
+    ...(usage ?? NO_USAGE),
+    ...(counted && {
+      promptTokens: counted.prompt_tokens,
+      cachedTokens: counted.prompt_tokens_details.cached_tokens,
+      completionTokens: counted.completion_tokens,
+    }),
+    ...(timings && { tokensPerSecond: timings.tokens_per_second }),
+    firstTokenSeconds,
+  }
 }
 
 const runJob = async (job: Job): Promise<void> => {
@@ -279,6 +308,7 @@ const runJob = async (job: Job): Promise<void> => {
     )
   }
   running.set({ conversation, turn, stop: () => controller.abort() })
+  const keeper = setInterval(() => save(conversation), KEEP_MS)
   let end: Pick<Answer, 'problem' | 'cut'> = {}
   try {
     const response = await call('/v1/chat/completions', { body, signal: controller.signal })
@@ -293,18 +323,7 @@ const runJob = async (job: Job): Promise<void> => {
       if (failure !== undefined) throw new ServerError(failure, 500)
       if (chunk.choices?.length) firstTokenSeconds ??= (performance.now() - began) / 1000
       addChunk(drafts, chunk)
-      if (chunk.usage)
-        usage = {
-          promptTokens: chunk.usage.prompt_tokens,
-          cachedTokens: chunk.usage.prompt_tokens_details.cached_tokens,
-          completionTokens: chunk.usage.completion_tokens,
-          tokensPerSecond: usage?.tokensPerSecond ?? null,
-          firstTokenSeconds,
-        }
-      if (chunk.timings) {
-        const { tokens_per_second: tokensPerSecond } = chunk.timings
-        usage = { ...(usage ?? NO_USAGE), tokensPerSecond, firstTokenSeconds }
-      }
+      usage = usageOf(chunk, usage, firstTokenSeconds)
       if (!isScheduled) {
         isScheduled = true
         soon(() => isScheduled && show())
@@ -318,6 +337,7 @@ const runJob = async (job: Job): Promise<void> => {
       end = hasBegun ? { cut: 'lost', problem: error.message } : { problem: error.message }
     else end = { cut: 'lost', problem: LOST }
   } finally {
+    clearInterval(keeper)
     isScheduled = false
     show(end)
     running.set(undefined)
@@ -353,8 +373,8 @@ const answer = (turns: readonly Turn[], model: ModelCard): void => {
   conversations.update((all) =>
     inOrder(all.map((one) => (one.id === conversation ? { ...one, at: Date.now() } : one))),
   )
-  save(conversation)
   void runJob({ conversation, model, body, turn, drafts, chosen: 0 })
+  save(conversation)
 }
 
 export const send = (text: string, model: ModelCard): void =>

@@ -329,7 +329,9 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
       stepMs: 50,
       answer: (prompt) => {
         const last = /word(\d+) ?$/.exec(prompt)?.[1]
-        return { pieces: pieces.slice(last === undefined ? 0 : Number(last) + 1) }
+        const rest = pieces.slice(last === undefined ? 0 : Number(last) + 1)
+        // One that does not come to its end by itself.
+        return { pieces: prompt.includes('for ever') ? [...rest, ...Array(2000).fill('')] : rest }
       },
     })
     browser = await openBrowser()
@@ -378,6 +380,34 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
     assert.equal(await alert.count(), 0)
     await page.context().close()
     way.close()
+  })
+
+  test('an answer under way outlives its page', async () => {
+    const { page, complaints } = await openPage(browser, harness.url)
+    await control(page, 'Most tokens').fill('600')
+    await ask(page, 'Go')
+    await page.getByText('word5').waitFor()
+    await page.reload()
+    await button(page, 'Resume').waitFor()
+    assert.match(await page.locator('.prose').innerText(), /^word0 .*word5/)
+    assert.match(await answers(page).innerText(), /broke off/)
+    assert.doesNotMatch(await page.locator('.prose').innerText(), /word39/)
+    await button(page, 'Resume').click()
+    await ended(page)
+    assert.equal(await page.locator('.prose').innerText(), whole)
+    assert.doesNotMatch(await answers(page).innerText(), /broke off/)
+    // Nothing is told to a page that is killed: what came until then is kept all the same.
+    await button(page, 'New conversation').click()
+    await ask(page, 'Go for ever')
+    const other = await page.context().newPage()
+    await other.goto(harness.url)
+    await other.locator('.prose', { hasText: 'word39' }).waitFor()
+    assert.equal(await button(page, 'Stop').count(), 1)
+    assert.equal(await button(other, 'Resume').count(), 1)
+    await button(page, 'Stop').click()
+    await other.getByText('stopped').waitFor()
+    assert.deepEqual(complaints, [])
+    await page.context().close()
   })
 
   test('two tabs keep what each of them does', async () => {
