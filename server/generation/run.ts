@@ -180,6 +180,10 @@ const failureOf = ({ finish, error }: Delta, model: ServedModel): RequestError |
   )
 }
 
+const abortAll = (handles: readonly RequestHandle[]): void => {
+  for (const handle of handles) handle.abort()
+}
+
 /** Submits all prompts or none. Where there are several, each has its place by our own count, and the
  * engine's knows of those that have just left a little later: it asks for the first alone. */
 const submitAll = (
@@ -195,7 +199,7 @@ const submitAll = (
     }
     return handles
   } catch (error) {
-    for (const handle of handles) handle.abort()
+    abortAll(handles)
     throw error instanceof EngineFailure ? fromEngineError(error, model) : error
   }
 }
@@ -206,7 +210,8 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
   const { model, requests, record } = options
   const tally = newTally(requests)
   const n = requests[0]?.n ?? 1
-  let over = false
+  /** Until all are submitted too: what comes of those before one that is refused is nobody's. */
+  let over = true
   /** After abort(): what the engine had drawn by then is still counted. */
   let countLast: ((at: number, delta: Delta) => void) | undefined
 
@@ -216,12 +221,9 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
     logEnd(tally, options, finish)
     return (performance.now() - options.arrival) / 1000
   }
-  const abortAll = () => {
-    for (const handle of handles) handle.abort()
-  }
   const fail = (error: RequestError) => {
     if (over) return
-    abortAll()
+    abortAll(handles)
     countEnd(tally, options, 'error', end('error'))
     handler.onError(error)
   }
@@ -255,11 +257,12 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
 
   // Deltas come through the event loop: none before this function returns.
   const handles = submitAll(options, onDelta)
+  over = false
   const leave = model.pace.enter(tally.live)
   return {
     abort: () => {
       if (over) return
-      abortAll()
+      abortAll(handles)
       const seconds = end('abort')
       countLast = (at, delta) => {
         tally.generated[at] = (tally.generated[at] ?? 0) + delta.tokenIds.length

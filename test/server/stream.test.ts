@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text as textOf } from 'node:stream/consumers'
 import { describe, test } from 'node:test'
+import { EngineFailure } from '../../server/failure.js'
 import { createTurns, finishInSlices } from '../../server/slices.js'
 import { createByteTokenizer } from './byte-tokenizer.js'
 import {
@@ -513,6 +514,25 @@ describe('the queue', () => {
       assert.equal(harness.model.pace.inFlight(), 0)
       const metrics = await (await fetch(`${harness.url}/metrics`)).text()
       assert.match(metrics, /vllm:admission_rejections_total\{[^}]*\} 1/)
+    }))
+
+  test('what comes of a prompt is nothing where the engine refuses the next', () =>
+    withHarness(slow, async (harness) => {
+      const { submit } = harness.engine
+      Object.assign(harness.engine, {
+        submit: (...[request, onDelta]: Parameters<typeof submit>) => {
+          if (harness.engine.requests.length === 1)
+            throw new EngineFailure({ code: 'unavailable', message: 'the engine has failed' })
+          return submit(request, onDelta)
+        },
+      })
+      const body = { model: 'tiny-reasoner', prompt: ['a', 'b'] }
+      assert.equal((await harness.post('/v1/completions', body)).status, 503)
+      assert.equal(harness.model.pace.inFlight(), 0)
+      Object.assign(harness.engine, { submit })
+      // In the steps of this one the first prompt ends.
+      assert.equal((await harness.post(CHAT, chatBody())).status, 200)
+      assert.equal(harness.engine.stats().aborted, 1)
     }))
 
   test('waiting requests hold their place; 64 at once are all answered', () =>
