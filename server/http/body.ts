@@ -64,19 +64,44 @@ export type Bodies = {
   readonly read: (incoming: IncomingMessage) => Promise<Buffer>
 }
 
+/** Bytes of a block of a long body. */
+const BLOCK = 1 << 16
+
+/** Bytes as they come, in few blocks: a sender may give them one by one, and a Buffer for each takes hundreds. */
+const createPile = () => {
+  const full: Buffer[] = []
+  let last = Buffer.alloc(0)
+  let used = 0
+  let size = 0
+  return {
+    add: (chunk: Buffer) => {
+      const fits = chunk.copy(last, used)
+      used += fits
+      if (fits < chunk.length) {
+        full.push(last)
+        const rest = chunk.subarray(fits)
+        last = Buffer.allocUnsafe(Math.max(rest.length, Math.min(size, BLOCK)))
+        used = rest.copy(last)
+      }
+      size += chunk.length
+    },
+    whole: (): Buffer => Buffer.concat([...full, last.subarray(0, used)]),
+  }
+}
+
 /** `limit`: bytes of the largest body. `time`: milliseconds that a body may take. */
 export const createBodies = (limit: number, time: number): Bodies => {
   let comingIn = 0
 
   const read = (incoming: IncomingMessage): Promise<Buffer> =>
     new Promise((resolve, reject) => {
-      const chunks: Buffer[] = []
+      let pile = createPile()
       let size = 0
       let kept = 0
       let refusal: NodeJS.Timeout | undefined
       let refused: RequestError | undefined
       const drop = () => {
-        chunks.length = 0
+        pile = createPile()
         comingIn -= kept
         kept = 0
       }
@@ -96,13 +121,13 @@ export const createBodies = (limit: number, time: number): Bodies => {
         if (size > limit) refuse(tooLarge(limit))
         else if (comingIn + chunk.length > MOST_BODIES * limit) refuse(tooMany())
         else if (refusal === undefined) {
-          chunks.push(chunk)
+          pile.add(chunk)
           kept += chunk.length
           comingIn += chunk.length
         }
       })
       incoming.on('end', () => {
-        const body = chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks)
+        const body = pile.whole()
         settle()
         if (refused !== undefined) reject(refused)
         else resolve(body)

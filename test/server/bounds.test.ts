@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict'
+import { createServer } from 'node:http'
+import { type AddressInfo, createConnection } from 'node:net'
 import { after, before, describe, test } from 'node:test'
-import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { createBodies } from '../../server/http/body.js'
+import { chatBody, type Harness, readAnswer, startHarness, until } from './harness.js'
 
 const CHAT = '/v1/chat/completions'
 const COMPLETIONS = '/v1/completions'
@@ -303,4 +308,41 @@ describe('no shape of a body costs much', () => {
       assert.equal(response.status, 200, (await response.text()).slice(0, 300))
     }
   })
+})
+
+/** Bytes of objects and Buffers that something holds. */
+const bytesHeld = (): number => {
+  setFlagsFromString('--expose-gc')
+  runInNewContext('gc')()
+  const { heapUsed, arrayBuffers } = process.memoryUsage()
+  return heapUsed + arrayBuffers
+}
+
+test('a body that comes byte by byte takes about its bytes', async (t) => {
+  const bodies = createBodies(1 << 20, 60_000)
+  const text = Array.from({ length: 200_000 }, (_, i) => String.fromCharCode(97 + (i % 26))).join(
+    '',
+  )
+  let came = 0
+  let body: Promise<Buffer> | undefined
+  const node = createServer((incoming, outgoing) => {
+    body = bodies.read(incoming)
+    incoming.on('data', (chunk: Buffer) => {
+      came += chunk.length
+    })
+    body.then(() => outgoing.end())
+  })
+  t.after(() => node.close())
+  await new Promise<void>((done) => node.listen(0, '127.0.0.1', done))
+  const socket = createConnection((node.address() as AddressInfo).port, '127.0.0.1')
+  t.after(() => socket.destroy())
+  const frames = Buffer.from(text.replaceAll(/./g, '1\r\n$&\r\n'))
+  const before = bytesHeld()
+  socket.write('POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n')
+  socket.write(frames)
+  await until(() => came === text.length, 'all bytes are there')
+  const held = bytesHeld() - before
+  assert.ok(held < 4e6, `${held} bytes are held of ${text.length}`)
+  socket.write('0\r\n\r\n')
+  assert.equal(String(await body), text)
 })
