@@ -44,7 +44,8 @@ type Nfa = {
   readonly last: number
 }
 
-const thompson = (pattern: Pattern, subject: Subject): Nfa => {
+/** `count` is told of each step: what matches no character makes no state, however often it is repeated. */
+const thompson = (pattern: Pattern, subject: Subject, count: (steps: number) => void): Nfa => {
   const nfa = { free: [], moves: [], begin: [], end: [] } as Omit<Nfa, 'last'>
   const state = (): number => {
     if (nfa.free.length >= 8 * MAX_STATES) tooMuch(subject)
@@ -56,6 +57,7 @@ const thompson = (pattern: Pattern, subject: Subject): Nfa => {
   }
   /** From `from` through the pattern; where it ends. */
   const add = (part: Pattern, from: number): number => {
+    count(1)
     switch (part.kind) {
       case 'character': {
         const to = state()
@@ -106,11 +108,18 @@ const thompson = (pattern: Pattern, subject: Subject): Nfa => {
   return { ...nfa, last: add(pattern, first) }
 }
 
-/** States reached without a character, as far as anything is to be had there. */
+/** States reached without a character, as far as anything is to be had there. `count` is told of all that were seen. */
 const closure = (
   nfa: Nfa,
   from: Iterable<number>,
-  where: { readonly isBegin: boolean; readonly isEnd: boolean },
+  {
+    count,
+    ...where
+  }: {
+    readonly isBegin: boolean
+    readonly isEnd: boolean
+    readonly count: (steps: number) => void
+  },
 ): number[] => {
   const seen = new Set(from)
   const pending = [...seen]
@@ -125,6 +134,7 @@ const closure = (
           seen.add(to)
           pending.push(to)
         }
+  count(seen.size)
   const kept = [...seen].filter(
     (at) => at === nfa.last || nfa.moves[at]?.length !== 0 || nfa.end[at]?.length !== 0,
   )
@@ -160,17 +170,21 @@ const withEdge = (edges: Edge[], edge: Edge): void => {
 
 /** Of whole texts that match. */
 export const automatonOf = (pattern: Pattern, subject: Subject): Automaton => {
-  const nfa = thompson(pattern, subject)
-  const states = createStates<readonly number[]>(subject)
   let work = 0
-  const begin = closure(nfa, [0], { isBegin: true, isEnd: false })
+  const count = (steps: number): void => {
+    work += steps
+    if (work > MAX_WORK) tooMuch(subject)
+  }
+  const nfa = thompson(pattern, subject, count)
+  const states = createStates<readonly number[]>(subject)
+  const begin = closure(nfa, [0], { isBegin: true, isEnd: false, count })
   states.number(begin.join(), begin)
   const edges: Edge[][] = []
   const accepts: boolean[] = []
   for (let i = 0; i < states.list.length; i++) {
     const state = states.list[i] ?? []
     const isBegin = i === 0
-    accepts.push(closure(nfa, state, { isBegin, isEnd: true }).includes(nfa.last))
+    accepts.push(closure(nfa, state, { isBegin, isEnd: true, count }).includes(nfa.last))
     // Counted repetition brings the same set many times.
     const bySet = new Map<CodePoints, number[]>()
     for (const at of state)
@@ -194,9 +208,8 @@ export const automatonOf = (pattern: Pattern, subject: Subject): Automaton => {
         const next = closure(
           nfa,
           chosen.flatMap((at) => sets[at]?.[1] ?? []),
-          { isBegin: false, isEnd: false },
+          { isBegin: false, isEnd: false, count },
         )
-        work += next.length
         to = states.number(next.join(), next)
         // State 0 alone stands before the first character.
         if (to === 0) to = states.number(`again ${next.join()}`, next)
@@ -204,8 +217,7 @@ export const automatonOf = (pattern: Pattern, subject: Subject): Automaton => {
       }
       withEdge(out, { first, last: (points[k + 1] ?? first + 1) - 1, to })
     }
-    work += points.length * sets.length + state.length
-    if (work > MAX_WORK) tooMuch(subject)
+    count(points.length * sets.length + state.length)
     edges.push(out)
   }
   subject.spend?.(work)

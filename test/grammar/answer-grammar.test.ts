@@ -340,6 +340,9 @@ describe('regular expressions', () => {
       ['a'.repeat(9000), /at most 8192/],
       ['^(?!a)a$', /No text at all/],
       ['^(?!b)(((a{1,90}){1,90}){1,90}){1,90}$', /too complex/],
+      // Of what matches no character no state is made, and yet it is repeated.
+      ['^(?!x)(((((){100000}){100000}){100000}){100000})a', /too complex/],
+      ['^(?!zz)[ab]*a[ab]{11}(|){20000}c', /too complex/],
       ['a\\A', /'\\A' is not supported: use '\^' and '\$' \(at character 2 of "a/],
       ['a\\G', /'\\G' is not supported \(at character 2 of/],
       ['\\B', /'\\B' is not supported \(at character 1 of/],
@@ -769,6 +772,8 @@ test('the worst that a schema can ask for ends soon, in a grammar or a 400', () 
     { patternProperties: Object.fromEntries(many(6, (i) => [`a.*b{${i},20}.*c`, {}])) },
     { allOf: many(20, (i) => ({ type: 'string', pattern: `a{${i}}.*b` })) },
     { type: 'string', pattern: '(a|b)*a(a|b){14}', maxLength: 40 },
+    { type: 'string', pattern: '(((((){100000}){100000}){100000}){100000})a', maxLength: 5 },
+    { type: 'object', patternProperties: { '(((((){100000}){100000}){100000}){100000})a': {} } },
     { type: 'array', items: { maxLength: 100_000 }, maxItems: 100_000 },
     JSON.parse(
       '{"properties":{"__proto__":{"type":"integer"}},"required":["__proto__","toString"]}',
