@@ -370,6 +370,21 @@ TEST(grammar_rules_without_a_text_are_left_out) {
   EXPECT(!m.take("y"));
 }
 
+// As many rules as a text holds, all called by one: what each admits is found by looking at each call a few times.
+TEST(grammar_of_very_many_rules) {
+  constexpr int kRules = 40000;
+  std::string calls = "root ::= \"-\"", rules;
+  for (int i = 0; i < kRules; ++i) {
+    const std::string n = std::to_string(i);
+    calls += " | a" + n;
+    rules += "\na" + n + (i == 0 ? " ::= \"x\"" : " ::= a" + std::to_string(i / 2));
+  }
+  const auto g = compiled(calls + rules);
+  EXPECT(accepts(g, "x"));
+  EXPECT(accepts(g, "-"));
+  EXPECT(!accepts(g, "xx"));
+}
+
 TEST(grammar_reads_the_dialect) {
   const auto g = compiled(R"(# a comment
 root ::= (

@@ -41,9 +41,7 @@ class AutomatonBuilder {
 
   Status build() {
     find_texts();
-    for (uint32_t part = 0; part < tree_.parts.size(); ++part)
-      part_texts_.push_back(texts_of(part));
-    if (!texts_[tree_.root].any()) {
+    if (!texts_[tree_.rules[tree_.root].body].any()) {
       return Status::invalid(
           "grammar: admits no text: every way through 'root' calls a rule that never ends");
     }
@@ -71,69 +69,55 @@ class AutomatonBuilder {
  private:
   // --- what is empty, what is nothing ---
 
-  Texts texts_of(uint32_t id) const {
-    if (id < part_texts_.size()) return part_texts_[id];
-    const Part& p = tree_.parts[id];
+  // What was seen of the parts that a part is made of, so that a part that changes costs its users one step each.
+  struct Seen {
+    Texts texts;                  // of any of them
+    uint32_t no_text, not_empty;  // how many admit no text (yet), how many not the empty one (yet)
+  };
+
+  static Texts texts_of(const Part& p, const Seen& seen) {
     switch (p.kind) {
       case Part::Kind::text: return {p.text.empty(), !p.text.empty()};
       case Part::Kind::characters: return {false, !p.ranges.empty()};
-      case Part::Kind::rule: return texts_[p.rule];
-      case Part::Kind::sequence: {
-        Texts all{true, false};
-        for (const uint32_t one : p.parts) {
-          const Texts t = texts_of(one);
-          if (!t.any()) return {};
-          all = {all.empty && t.empty, all.longer || t.longer};
-        }
-        return all;
-      }
-      case Part::Kind::choice: {
-        Texts all;
-        for (const uint32_t one : p.parts) {
-          const Texts t = texts_of(one);
-          all = {all.empty || t.empty, all.longer || t.longer};
-        }
-        return all;
-      }
-      case Part::Kind::repeat: {
-        const Texts t = texts_of(p.parts[0]);
-        if (p.min > 0 && !t.any()) return {};
-        return {p.min == 0 || t.empty, p.max > 0 && t.longer};
-      }
+      case Part::Kind::rule:
+      case Part::Kind::choice: return seen.texts;
+      case Part::Kind::sequence:
+        if (seen.no_text > 0) return {};
+        return {seen.not_empty == 0, seen.texts.longer};
+      case Part::Kind::repeat:
+        if (p.min > 0 && !seen.texts.any()) return {};
+        return {p.min == 0 || seen.texts.empty, p.max > 0 && seen.texts.longer};
     }
     return {};
   }
 
-  template <class Visit>
-  void rules_in(uint32_t id, const Visit& visit) const {
-    const Part& p = tree_.parts[id];
-    if (p.kind == Part::Kind::rule) visit(p.rule);
-    for (const uint32_t one : p.parts) rules_in(one, visit);
-  }
-
-  // The least solution: a rule is looked at again when one that it calls has changed.
+  // The least solution, in time linear in the tree: what a part admits only grows, at most twice.
   void find_texts() {
-    const size_t n = tree_.rules.size();
+    const uint32_t n = uint32_t(tree_.parts.size());
     texts_.assign(n, {});
-    std::vector<std::vector<uint32_t>> callers(n);
-    for (uint32_t r = 0; r < n; ++r) {
-      rules_in(tree_.rules[r].body, [&](uint32_t callee) {
-        if (callers[callee].empty() || callers[callee].back() != r) callers[callee].push_back(r);
-      });
+    std::vector<Seen> seen;
+    std::vector<std::vector<uint32_t>> users(n);
+    std::vector<uint32_t> open;
+    for (uint32_t id = 0; id < n; ++id) {
+      const Part& p = tree_.parts[id];
+      if (p.kind == Part::Kind::rule) users[tree_.rules[p.rule].body].push_back(id);
+      for (const uint32_t one : p.parts) users[one].push_back(id);
+      const uint32_t made_of = uint32_t(p.parts.size()) + (p.kind == Part::Kind::rule);
+      seen.push_back({{}, made_of, made_of});
+      open.push_back(id);
     }
-    std::vector<uint32_t> open(n);
-    std::vector<bool> is_open(n, true);
-    for (uint32_t r = 0; r < n; ++r) open[n - 1 - r] = r;
     while (!open.empty()) {
-      const uint32_t r = open.back();
+      const uint32_t id = open.back();
       open.pop_back();
-      is_open[r] = false;
-      const Texts t = texts_of(tree_.rules[r].body);
-      if (t == texts_[r]) continue;
-      texts_[r] = t;
-      for (const uint32_t caller : callers[r]) {
-        if (!is_open[caller]) open.push_back(caller);
-        is_open[caller] = true;
+      const Texts before = texts_[id], now = texts_of(tree_.parts[id], seen[id]);
+      if (now == before) continue;
+      texts_[id] = now;
+      for (const uint32_t user : users[id]) {
+        Seen& s = seen[user];
+        s.texts = {s.texts.empty || now.empty, s.texts.longer || now.longer};
+        s.no_text -= !before.any();
+        s.not_empty -= now.empty && !before.empty;
+        open.push_back(user);
       }
     }
   }
@@ -143,11 +127,11 @@ class AutomatonBuilder {
   // The rules that a part may begin with.
   void beginnings(uint32_t id, std::vector<uint32_t>* out) const {
     const Part& p = tree_.parts[id];
-    if (!texts_of(id).any()) return;
+    if (!texts_[id].any()) return;
     if (p.kind == Part::Kind::rule) out->push_back(p.rule);
     for (const uint32_t one : p.parts) {
       beginnings(one, out);
-      if (p.kind == Part::Kind::sequence && !texts_of(one).empty) return;
+      if (p.kind == Part::Kind::sequence && !texts_[one].empty) return;
     }
   }
 
@@ -375,7 +359,7 @@ class AutomatonBuilder {
   // The node of a part with `next` behind it; `longer`: without its empty text.
   uint32_t compile(uint32_t part, bool longer, uint32_t next) {
     if (full_) return Automaton::kEnd;
-    const Texts texts = part_texts_[part];
+    const Texts texts = texts_[part];
     if (longer ? !texts.longer : !texts.any()) return kNone;
     if (!longer && !texts.longer) return next;
     const Part& p = tree_.parts[part];
@@ -415,7 +399,7 @@ class AutomatonBuilder {
       const uint32_t one = p.parts[i];
       if (longer) {
         const uint32_t here = compile(one, true, rest);
-        longer_rest = part_texts_[one].empty ? any_of({here, longer_rest}) : here;
+        longer_rest = texts_[one].empty ? any_of({here, longer_rest}) : here;
       }
       if (i > 0 || !longer) rest = compile(one, false, rest);
     }
@@ -424,7 +408,7 @@ class AutomatonBuilder {
 
   uint32_t compile_repeat(const Part& p, bool longer, uint32_t next) {
     const uint32_t one = p.parts[0];
-    const bool optional = p.min == 0 || part_texts_[one].empty;
+    const bool optional = p.min == 0 || texts_[one].empty;
     if (p.max == 1) {
       const uint32_t once = compile(one, true, next);
       return optional && !longer ? any_of({once, next}) : once;
@@ -450,8 +434,7 @@ class AutomatonBuilder {
 
   const GrammarTree& tree_;
   Automaton& out_;
-  std::vector<Texts> texts_;       // of rules
-  std::vector<Texts> part_texts_;  // of parts, when those of the rules are certain
+  std::vector<Texts> texts_;  // of parts
   // (part, longer, next) -> node, of parts that have parts.
   std::unordered_map<uint64_t, uint32_t> compiled_[2];
   std::vector<uint32_t> table_;
