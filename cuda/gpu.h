@@ -397,7 +397,7 @@ GPU_DEVICE bool last_arrival(uint32_t* counter, uint32_t total, uint32_t* flag G
   block_sync(where);
   return *flag != 0;
 }
-GPU_DEVICE void pdl_launch_dependents() {}
+GPU_DEVICE void pdl_launch_dependents() { emu::pdl_launch_dependents(); }
 GPU_DEVICE void pdl_wait() { emu::pdl_wait(); }
 #endif
 

@@ -294,6 +294,8 @@ struct Peers {
   int64_t slot_bytes = 0;      // at least ranks * one_shot_bytes
   int64_t one_shot_bytes = 0;  // sums of so many bytes a rank go to every rank at once
   uint64_t patience_ns = 0;    // longest wait for a word
+  // The next kernel's blocks may take their places while words are awaited (Ranks::join).
+  bool dependents_early = true;
   // [2] Where a wait ended without its word: 1 + the rank that it was for (1 + kMostRanks: one
   // that is not known); and 1.
   uint32_t* stopped = nullptr;

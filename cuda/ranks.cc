@@ -1,6 +1,7 @@
 #include "cuda/ranks.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <string>
@@ -13,6 +14,10 @@ namespace {
 constexpr int64_t kSlotBytes = int64_t(8) << 20;
 constexpr int64_t kOneShotBytes = int64_t(256) << 10;
 static_assert(kSlotBytes >= kMostRanks * kOneShotBytes);
+
+// The group whose kernels may be launched early. The groups of a process share its GPUs and know
+// nothing of each other, so this is the process's.
+std::atomic<const RankGroup*> early_group{nullptr};
 
 std::string gpu(int32_t index) { return "GPU " + std::to_string(index); }
 
@@ -28,6 +33,8 @@ Ranks::~Ranks() {
   } else if (group_ && own) {
     // Of a group that has ended nobody knows when its kernels will: their memory stays.
     if (group_->meet(peers_.rank, "its end")) {
+      const RankGroup* early = group_;
+      early_group.compare_exchange_strong(early, nullptr);
       context_->free(own);
     } else {
       context_->abandon(own);
@@ -169,6 +176,9 @@ Status Ranks::join(const StepLimits& limits) {
   if (!context_->synchronize()) return context_->status();
   peers_.memory[peers_.rank] = static_cast<uint8_t*>(own);
   if (by_nccl_) return nccl_.join(group_, peers_.rank);
+  const RankGroup* early = nullptr;
+  early_group.compare_exchange_strong(early, group_);
+  peers_.dependents_early = early == nullptr || early == group_;
   std::vector<void*> all(size_t(peers_.ranks));
   if (!group_->exchange(peers_.rank, "its preparation", own, all)) return group_->status();
   for (size_t r = 0; r < all.size(); ++r) peers_.memory[r] = static_cast<uint8_t*>(all[r]);

@@ -6,7 +6,8 @@
 //   bound  latency of NVLink for generated rows, its bandwidth for prompts
 //
 // Blocks are few, so that all of a kernel's run at once: one that waits for another rank's block
-// must not keep it from running. A block first writes all that it has for others and waits then,
+// must not keep it from running. Nor may blocks of the next kernel of two groups, each in the place
+// that the other's needs on another GPU (Peers::dependents_early). A block first writes all that it has for others and waits then,
 // and block b waits for nothing but what the others' blocks b write.
 #include "cuda/block.h"
 #include "cuda/kernels.h"
@@ -221,7 +222,7 @@ GPU_DEVICE void finish(const Sum& s, const Quad& q, bool mine, float4 v) {
 
 __global__ void __launch_bounds__(kThreads, 1)
     sum_over_ranks_kernel(SumOverRanks p, bool two_shots) {
-  pdl_launch_dependents();
+  if (p.peers.dependents_early) pdl_launch_dependents();
   pdl_wait();
   Shared smem;
   uint32_t* flag = smem.take<uint32_t>(1);
@@ -320,7 +321,7 @@ constexpr int kValuesAtOnce = 4;
 
 // Sends the other ranks' rows of this rank's columns, then waits for its own rows of theirs.
 __global__ void __launch_bounds__(kThreads) gather_logits_kernel(GatherLogits p) {
-  pdl_launch_dependents();
+  if (p.peers.dependents_early) pdl_launch_dependents();
   pdl_wait();
   Shared smem;
   uint32_t* flag = smem.take<uint32_t>(1);
@@ -395,7 +396,7 @@ __global__ void __launch_bounds__(kThreads) unpack_logits_kernel(GatherLogits p)
 // --- ids ---
 
 __global__ void __launch_bounds__(kThreads) share_ids_kernel(ShareIds p) {
-  pdl_launch_dependents();
+  if (p.peers.dependents_early) pdl_launch_dependents();
   pdl_wait();
   Shared smem;
   uint32_t* flag = smem.take<uint32_t>(1);

@@ -26,7 +26,9 @@ class Ranks {
   // Refuses GPUs of several kinds, and GPUs that do not reach each other's memory where there is no
   // NCCL either.
   Status open(const DeviceOptions& options);
-  // Takes the memory and meets the others.
+  // Takes the memory and meets the others. One group of the process at a time launches what follows
+  // a wait for other ranks before the wait is over: parked blocks of two could keep each other's
+  // ranks from running, each on another GPU, for good.
   Status join(const StepLimits& limits);
 
   // What join() takes.

@@ -73,9 +73,9 @@ for f in cuda/*.cu; do
 done
 sort "$OUT/table" >"$OUT/sorted"
 
-# Equality of a row's bits in every product of generated rows, and in their attention: each sum and product of floats says how it rounds,
+# Equality of a row's bits in every product of generated rows, in their attention and in sums over ranks: each sum and product of floats says how it rounds,
 # so that ptxas may not fuse some of them and others not.
-for name in attention_decode gemm_decode gemm_decode_wide gemm_decode_wgmma; do
+for name in attention_decode gemm_decode gemm_decode_wide gemm_decode_wgmma ranks; do
   # shellcheck disable=SC2046
   "$NVCC" -std=c++20 -O3 -I. -Iaddon $(own_options $name.cu) -arch="compute_${ARCHS##* }" -ptx \
     -o "$OUT/$name.ptx" cuda/$name.cu

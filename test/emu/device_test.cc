@@ -371,6 +371,27 @@ TEST(ranks_embed_the_whole_vocabulary) {
   });
 }
 
+// Blocks that take their places while others' words are awaited: those of two groups could keep each other's ranks
+// from running. One group's do, and the next one's when it is closed.
+TEST(one_group_at_a_time_launches_early) {
+  const auto triggers = [] {
+    const uint64_t before = emu::counters().triggers;
+    on_two_ranks(60, [](int, RankUnderTest& rank) { EXPECT_OK(rank.embed()); });
+    return emu::counters().triggers - before;
+  };
+  const uint64_t alone = triggers();
+  std::atomic<bool> both{false};
+  on_two_ranks(60, [&](int index, RankUnderTest&) {
+    if (index == 1) {
+      both = true;
+      return;
+    }
+    while (!both) std::this_thread::yield();
+    EXPECT_LT(triggers(), alone);
+  });
+  EXPECT_EQ(triggers(), alone);
+}
+
 // Its kernels wait for a rank that has failed: they are told, and it is named.
 TEST(a_rank_that_fails_ends_the_others_steps) {
   on_two_ranks(60, [](int index, RankUnderTest& rank) {

@@ -59,6 +59,7 @@ bool has_errors();
 struct Counters {
   uint64_t launches = 0, blocks = 0, switches = 0, accesses = 0;
   uint64_t dependent = 0;  // launches with the PDL attribute
+  uint64_t triggers = 0;   // threads that let the next launch begin
   uint64_t graphs = 0;     // launches of graphs
 };
 Counters& counters();
@@ -124,5 +125,7 @@ void leave_kernel();
 // Before pdl_wait() a kernel launched with the PDL attribute may overlap its predecessors: the
 // checker refuses what would then be a race. A thread that ends without it is an error too.
 void pdl_wait();
+// Starts nothing: launches overlap by pdl_wait() alone. It is counted.
+void pdl_launch_dependents();
 
 }  // namespace emu

@@ -545,6 +545,7 @@ void cp_async_wait(int groups_left, const Where& where) {
   }
 }
 
+void pdl_launch_dependents() { ++counters().triggers; }
 void pdl_wait() {
   if (machine().ptx >= 90) current->pdl_waited = true;
 }
