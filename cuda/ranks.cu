@@ -7,8 +7,8 @@
 //
 // Blocks are few, so that all of a kernel's run at once: one that waits for another rank's block
 // must not keep it from running. Nor may blocks of the next kernel of two groups, each in the place
-// that the other's needs on another GPU (Peers::dependents_early). A block first writes all that it has for others and waits then,
-// and block b waits for nothing but what the others' blocks b write.
+// that the other's needs on another GPU (Peers::dependents_early). A block first writes all that it
+// has for others and waits then, and block b waits for nothing but what the others' blocks b write.
 #include "cuda/block.h"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"

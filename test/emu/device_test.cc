@@ -371,8 +371,8 @@ TEST(ranks_embed_the_whole_vocabulary) {
   });
 }
 
-// Blocks that take their places while others' words are awaited: those of two groups could keep each other's ranks
-// from running. One group's do, and the next one's when it is closed.
+// Blocks that take their places while others' words are awaited: those of two groups could keep
+// each other's ranks from running. One group's do, and the next one's when it is closed.
 TEST(one_group_at_a_time_launches_early) {
   const auto triggers = [] {
     const uint64_t before = emu::counters().triggers;

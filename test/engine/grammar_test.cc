@@ -370,7 +370,7 @@ TEST(grammar_rules_without_a_text_are_left_out) {
   EXPECT(!m.take("y"));
 }
 
-// As many rules as a text holds, all called by one: what each admits is found by looking at each call a few times.
+// As many rules as a text holds, all called by one: what each admits is found in a few looks.
 TEST(grammar_of_very_many_rules) {
   constexpr int kRules = 40000;
   std::string calls = "root ::= \"-\"", rules;

@@ -69,7 +69,7 @@ class AutomatonBuilder {
  private:
   // --- what is empty, what is nothing ---
 
-  // What was seen of the parts that a part is made of, so that a part that changes costs its users one step each.
+  // What was seen of the parts that a part is made of: one that changes costs its users a step.
   struct Seen {
     Texts texts;                  // of any of them
     uint32_t no_text, not_empty;  // how many admit no text (yet), how many not the empty one (yet)
