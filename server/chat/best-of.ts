@@ -2,8 +2,14 @@
 // reward model of the same server, and the best ones go out, best first, as if only they had been
 // generated. A stage between the run and the answer: it keeps all events, and passes the winners' on.
 
+import type { TokenLogprob } from '../engine/types.js'
 import type { AnswerHandler, Stage } from '../generation/answer.js'
-import { type AnswerEvent, addCallPiece, type Call } from '../generation/answer-event.js'
+import {
+  type AnswerEvent,
+  addCallPiece,
+  type Call,
+  type CallPiece,
+} from '../generation/answer-event.js'
 import { requirePlace } from '../model/place.js'
 import { findRewardModel, type ServedModel } from '../model/served-model.js'
 import type { Conversation } from '../prompt/conversation.js'
@@ -92,18 +98,41 @@ export const planBestOf = async (
   }
 }
 
-type Candidate = {
-  readonly events: AnswerEvent[]
-  reasoning: string
-  text: string
-  readonly calls: Call[]
+/** What a candidate has said. It is told all at once, as one event: many of each would fill the memory. */
+const newCandidate = () => ({
+  reasoning: '',
+  text: '',
+  calls: [] as Call[],
+  tokenIds: [] as number[],
+  logprobs: undefined as TokenLogprob[] | undefined,
+  finish: undefined as AnswerEvent['finish'],
+  stopReason: undefined as AnswerEvent['stopReason'],
+})
+type Candidate = ReturnType<typeof newCandidate>
+
+const addEvent = (candidate: Candidate, event: AnswerEvent): void => {
+  candidate.reasoning += event.reasoning
+  candidate.text += event.text
+  for (const piece of event.calls) addCallPiece(candidate.calls, piece)
+  candidate.tokenIds.push(...event.tokenIds)
+  if (event.logprobs) {
+    candidate.logprobs ??= []
+    candidate.logprobs.push(...event.logprobs)
+  }
+  candidate.finish = event.finish
+  candidate.stopReason = event.stopReason
 }
 
+const piecesOf = ({ id, name, arguments: text }: Call, index: number): CallPiece[] => [
+  { index, id, name, arguments: '' },
+  { index, arguments: text },
+]
+
 /** Thinking and answer of a reply that is told in one piece. */
-const splitReply = (start: Start, { events, text }: Pick<Candidate, 'events' | 'text'>): Piece => {
+const splitReply = (start: Start, { finish, text }: Pick<Candidate, 'finish' | 'text'>): Piece => {
   const splitter = createSplitter(start)
   const first = splitter.push(text)
-  const rest = splitter.end(events.at(-1)?.finish === 'stop')
+  const rest = splitter.end(finish === 'stop')
   return { reasoning: first.reasoning + rest.reasoning, content: first.content + rest.content }
 }
 
@@ -133,17 +162,15 @@ export const createBestOf = (bestOf: BestOf, { unsplit, format }: CandidateForm)
 
   const stage = (answer: AnswerHandler): Stage => {
     const gone = new AbortController()
-    const candidates = Array.from(
-      { length: bestOf.candidates },
-      (): Candidate => ({ events: [], reasoning: '', text: '', calls: [] }),
-    )
+    const candidates = Array.from({ length: bestOf.candidates }, newCandidate)
+    let promptLogprobs: AnswerEvent['promptLogprobs']
     const finish = async () => {
       try {
-        const replies = candidates.map(({ events, reasoning, text: said, calls }) => {
+        const replies = candidates.map(({ reasoning, text: said, calls, finish }) => {
           const text = format ? said + writeCalls(format, calls) : said
           return unsplit === undefined
             ? { reasoning, content: text }
-            : splitReply(unsplit, { events, text })
+            : splitReply(unsplit, { finish, text })
         })
         ranking = await rank(bestOf, replies, gone.signal)
       } catch (error) {
@@ -156,20 +183,23 @@ export const createBestOf = (bestOf: BestOf, { unsplit, format }: CandidateForm)
         )
         return
       }
-      for (const [choice, candidate] of ranking.order.slice(0, bestOf.keep).entries()) {
-        for (const event of candidates[candidate]?.events ?? [])
-          answer.onEvent({ ...event, choice })
+      for (const [choice, best] of ranking.order.slice(0, bestOf.keep).entries()) {
+        const candidate = candidates[best]
+        if (candidate === undefined) continue
+        answer.onEvent({
+          ...candidate,
+          choice,
+          calls: candidate.calls.flatMap(piecesOf),
+          promptLogprobs: choice === 0 ? promptLogprobs : undefined,
+        })
       }
       answer.onDone()
     }
     return {
       onEvent: (event) => {
+        promptLogprobs ??= event.promptLogprobs
         const candidate = candidates[event.choice]
-        if (candidate === undefined) return
-        candidate.events.push(event)
-        candidate.reasoning += event.reasoning
-        candidate.text += event.text
-        for (const piece of event.calls) addCallPiece(candidate.calls, piece)
+        if (candidate !== undefined) addEvent(candidate, event)
       },
       onDone: () => void finish(),
       onError: answer.onError,

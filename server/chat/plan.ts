@@ -15,6 +15,7 @@ import { givenPrompt } from './given-prompt.js'
 import { type ChatPrompt, renderChat } from './prompt.js'
 import {
   checkKept,
+  checkPromptLogprobs,
   type GenerationFields,
   logprobsBeside,
   MAX_KEPT,
@@ -119,6 +120,7 @@ const planRequest = async (
     call.truncate_prompt_tokens,
     maxModelLen - (needed ?? 1),
   )
+  checkPromptLogprobs(ids.length, call.prompt_logprobs)
   const mostKept =
     isKept && logprobs !== undefined
       ? Math.floor(MAX_KEPT / (kept * (logprobs + 1)))

@@ -233,6 +233,22 @@ export const checkKept = ({ isKept, choices, maxTokens, logprobs }: Kept): void 
   )
 }
 
+/** Log probabilities of prompts, which come all at once, streamed or not. `tokens`: of all that are told, each as often
+ * as it is. */
+export const checkPromptLogprobs = (
+  tokens: number,
+  logprobs: number | undefined,
+  param = 'prompt_logprobs',
+): void => {
+  if (logprobs === undefined) return
+  const told = tokens * (logprobs + 1)
+  if (told <= MAX_KEPT) return
+  throw badRequest(
+    `The prompts of all choices that tell theirs have ${tokens} tokens, each with ${logprobs + 1} log probabilities, together ${told}: at most ${MAX_KEPT} in an answer. Ask for less, or in several requests.`,
+    param,
+  )
+}
+
 /** Keeps the end of a prompt, and says how much went. */
 export const truncatePrompt = (
   ids: readonly number[],

@@ -1,7 +1,7 @@
 // From raw prompts to what is generated: text that goes on, nothing of it rendered or split.
 
 import type { LogprobsMode } from '../engine/logprobs-mode.js'
-import type { GenerateRequest } from '../engine/types.js'
+import type { Delta, GenerateRequest } from '../engine/types.js'
 import type { Generation } from '../generation/answer.js'
 import { eventOf } from '../generation/answer-event.js'
 import { requirePlaces } from '../model/place.js'
@@ -12,6 +12,7 @@ import { mapInTurns } from '../slices.js'
 import { type FormFields, readForm, refuseClashes } from './answer-form.js'
 import {
   checkKept,
+  checkPromptLogprobs,
   type GenerationFields,
   logprobsBeside,
   makeSampling,
@@ -147,6 +148,11 @@ const planRequests = async (
     }),
   )
   const echoed = call.echo === true && call.logprobs !== undefined ? call.logprobs : undefined
+  const { n = 1, prompt_logprobs: asked } = call
+  const times = n * [asked, echoed].filter((one) => one !== undefined).length
+  const promptTokens = prompts.reduce((sum, { ids }) => sum + ids.length, 0)
+  const param = asked === undefined ? 'logprobs' : 'prompt_logprobs'
+  checkPromptLogprobs(times * promptTokens, asked ?? echoed, param)
   const form = readForm(call)
   if (form !== undefined) refuseClashes(call, form.param)
   const grammar = form && (await model.compileForm(form.asked, form.param))
@@ -156,7 +162,7 @@ const planRequests = async (
     maxTokens: Math.min(...limits),
     logprobs: call.logprobs,
     logprobsMode,
-    promptLogprobs: call.prompt_logprobs ?? echoed,
+    promptLogprobs: asked ?? echoed,
     card: undefined,
     // A grammar holds the text from its first byte.
     thinkingOpen: grammar && false,
@@ -164,7 +170,7 @@ const planRequests = async (
   })
   return prompts.map(({ ids }, i) => ({
     promptTokenIds: ids,
-    n: call.n ?? 1,
+    n,
     sampling: { ...sampling, maxTokens: limits[i] ?? 0 },
     ...queueFields(call),
     ...(grammar && { grammar }),
@@ -181,6 +187,19 @@ const checkPenalties = (call: TextCall, prompts: number): void => {
       `'logit_bias' and 'bad_words' have ${entries} entries for each of ${prompts} prompts: at most ${MAX_PENALTIES} together.`,
       call.logit_bias === undefined ? 'bad_words' : 'logit_bias',
     )
+}
+
+/** Every choice tells of its prompt in its first event; the engine does in the first delta of a prompt. */
+const createEvents = (prompts: number, n: number): Generation['toEvent'] => {
+  const begun = new Uint8Array(prompts * n)
+  const told: Delta['promptLogprobs'][] = []
+  return (prompt, delta) => {
+    const event = eventOf(prompt * n + delta.choice, delta)
+    if (begun[event.choice] === 1) return event
+    begun[event.choice] = 1
+    told[prompt] ??= delta.promptLogprobs
+    return { ...event, promptLogprobs: told[prompt] }
+  }
 }
 
 type TextContext = {
@@ -220,6 +239,6 @@ export const planText = async (
     requests: await planRequests(model, call, prompts, defaults.logprobsMode),
     n,
     arrival,
-    toEvent: (prompt, delta) => eventOf(prompt * n + delta.choice, delta),
+    toEvent: createEvents(prompts.length, n),
   }
 }

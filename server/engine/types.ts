@@ -280,7 +280,7 @@ export type Delta = {
   readonly text: string
   readonly tokenIds: readonly number[]
   readonly logprobs?: readonly TokenLogprob[]
-  /** First delta only, when asked; the first is null. Made while they are read. */
+  /** In the first delta of all choices, when asked; the first is null. Made while they are read. */
   readonly promptLogprobs?: Iterable<TokenLogprob | null>
   readonly scores?: readonly number[]
   readonly finish?: FinishReason

@@ -4,6 +4,7 @@ import { type AddressInfo, createConnection } from 'node:net'
 import { after, before, describe, test } from 'node:test'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
+import type { Delta, GenerateRequest } from '../../server/engine/types.js'
 import { createBodies } from '../../server/http/body.js'
 import { chatBody, type Harness, readAnswer, startHarness, until } from './harness.js'
 
@@ -94,6 +95,42 @@ const SHAPES: readonly Shape[] = [
     COMPLETIONS,
     complete({ n: 128, max_tokens: 200, logprobs: 20 }),
     /537600: at most 500000/,
+  ],
+  [
+    'log probabilities of the prompt of many choices',
+    COMPLETIONS,
+    complete({ prompt: 'a'.repeat(999), n: 128, prompt_logprobs: 3, max_tokens: 1, stream: true }),
+    /have 128000 tokens, each with 4 .* together 512000: at most 500000/,
+  ],
+  [
+    'log probabilities of many prompts',
+    COMPLETIONS,
+    complete({ prompt: many(256, many(100, 97)), prompt_logprobs: 20, max_tokens: 1 }),
+    /have 25600 tokens, each with 21 .* together 537600/,
+  ],
+  [
+    'log probabilities of echoes',
+    COMPLETIONS,
+    complete({ prompt: many(256, many(100, 97)), echo: true, logprobs: 20, max_tokens: 0 }),
+    /have 25600 tokens, each with 21 .* together 537600/,
+  ],
+  [
+    'log probabilities of prompts and of echoes',
+    COMPLETIONS,
+    complete({
+      ...{ prompt: many(256, many(100, 97)), echo: true, logprobs: 0, max_tokens: 0 },
+      prompt_logprobs: 9,
+    }),
+    /have 51200 tokens, each with 10 .* together 512000/,
+  ],
+  [
+    'log probabilities of the prompts of conversations',
+    `${CHAT}/batch`,
+    chatBody({
+      messages: many(256, [{ role: 'user', content: 'a'.repeat(90) }]),
+      prompt_logprobs: 20,
+    }),
+    /have \d+ tokens, each with 21 .*: at most 500000/,
   ],
   [
     'a text that cannot fit',
@@ -303,6 +340,8 @@ describe('no shape of a body costs much', () => {
       [CHAT, chatBody({ logprobs: true, top_logprobs: 20 })],
       [COMPLETIONS, complete({ prompt: many(200, 'a'), logit_bias: { 5: 1 }, max_tokens: 2 })],
       [COMPLETIONS, complete({ prompt: many(160, 'a'), n: 2, max_tokens: 1 })],
+      [COMPLETIONS, complete({ prompt: many(999, 97), n: 16, prompt_logprobs: 20 })],
+      [CHAT, chatBody({ n: 128, max_tokens: 1, prompt_logprobs: 20 })],
     ] as const) {
       const response = await one.post(path, body)
       assert.equal(response.status, 200, (await response.text()).slice(0, 300))
@@ -317,6 +356,34 @@ const bytesHeld = (): number => {
   const { heapUsed, arrayBuffers } = process.memoryUsage()
   return heapUsed + arrayBuffers
 }
+
+test('a long answer takes about its text until it is told', async () => {
+  const tokens = 200_000
+  for (const [path, body] of [
+    [COMPLETIONS, complete({})],
+    [CHAT, chatBody({ reward: { model: 'tiny-reward' } })],
+  ] as const) {
+    const one = await startHarness({ reward: { score: () => [1] } })
+    let held = 0
+    Object.assign(one.engine, {
+      submit: (_: GenerateRequest, onDelta: (delta: Delta) => void) => {
+        setImmediate(() => {
+          const before = bytesHeld()
+          for (let i = 0; i < tokens; i++) onDelta({ choice: 0, text: '', tokenIds: [97] })
+          held = bytesHeld() - before
+          onDelta({ choice: 0, text: 'a', tokenIds: [97], finish: 'stop' })
+        })
+        return { id: 1, abort: () => {} }
+      },
+    })
+    try {
+      assert.equal((await one.post(path, body)).status, 200)
+      assert.ok(held < 30 * tokens, `${path}: ${held} bytes are held of ${tokens} tokens`)
+    } finally {
+      await one.close()
+    }
+  }
+})
 
 test('a body that comes byte by byte takes about its bytes', async (t) => {
   const bodies = createBodies(1 << 20, 60_000)

@@ -124,6 +124,15 @@ describe('text completions', () => {
     assert.equal(answer.choices[0].finish_reason, 'length')
   })
 
+  test('a stream tells of the prompt before there is any text', async (t) => {
+    const late = await startHarness({ answer: () => ({ pieces: ['', 'a'] }) })
+    t.after(() => late.close())
+    const ask = { model: 'tiny-reasoner', prompt: ids('bc'), prompt_logprobs: 0, stream: true }
+    const { chunks } = await readEvents(await late.post('/v1/completions', ask))
+    assert.equal(chunks[0].choices[0].prompt_logprobs.length, 2)
+    assert.equal(chunks[1].choices[0].prompt_logprobs, undefined)
+  })
+
   test('a stream adds up to the whole answer', async () => {
     const body = {
       prompt: ['abc', 'xyz'],
@@ -141,6 +150,7 @@ describe('text completions', () => {
     assert.deepEqual(chunks.at(-1).usage, whole.usage)
     assert.equal(whole.truncated_tokens, 2)
     for (const choice of whole.choices) {
+      assert.equal(choice.prompt_logprobs.length, 3)
       const mine = chunks
         .flatMap((chunk) => chunk.choices)
         .filter(({ index }) => index === choice.index)

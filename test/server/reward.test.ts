@@ -311,6 +311,21 @@ describe('best of N', () => {
     assert.ok(events.text.startsWith(': ping\n\n'))
   })
 
+  it('tells of the prompt and of the tokens of the winners', async () => {
+    const asked = { ...ask, logprobs: true, prompt_logprobs: 1, return_token_ids: true }
+    const answer = await readAnswer(await chat(asked))
+    assert.equal(answer.prompt_logprobs.length, answer.prompt_token_ids.length)
+    for (const { message, token_ids, logprobs } of answer.choices) {
+      assert.equal(String(Buffer.from(token_ids)), message.content)
+      const tokens = logprobs.content.map((one: { token: string }) => one.token)
+      assert.equal(tokens.join(''), message.content)
+    }
+    const { chunks } = await readEvents(await chat({ ...asked, n: 1, stream: true }))
+    assert.deepEqual(chunks[0].prompt_logprobs, answer.prompt_logprobs)
+    assert.deepEqual(chunks[0].choices[0].token_ids, answer.choices[0].token_ids)
+    assert.deepEqual(chunks[0].choices[0].logprobs, answer.choices[0].logprobs)
+  })
+
   it('scores the answer alone where the thinking is left in the text, and keeps the order of ties', async (t) => {
     const replies = [
       '<think>a long one</think>ab',

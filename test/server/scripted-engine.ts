@@ -158,6 +158,21 @@ const nextPiece = (sequence: Sequence, limit: number) => {
 
 type Counts = { steps: number; generated: number; aborted: number }
 
+/** Those that have told of their prompt. */
+const prompted = new WeakSet<GenerateRequest>()
+
+/** In the first delta of a request, whichever choice it is of. */
+const promptLogprobs = (request: GenerateRequest): Pick<Delta, 'promptLogprobs'> => {
+  const top = request.sampling?.promptLogprobs
+  if (top === undefined || prompted.has(request)) return {}
+  prompted.add(request)
+  return {
+    promptLogprobs: Array.from(request.promptTokenIds, (id, i) =>
+      i === 0 ? null : logprobOf(id, top),
+    ),
+  }
+}
+
 /** One step of a sequence; false: it has ended. */
 const advance = (sequence: Sequence, counts: Counts): boolean => {
   const { script, request, choice, onDelta } = sequence
@@ -191,12 +206,7 @@ const advance = (sequence: Sequence, counts: Counts): boolean => {
         }),
       })),
     }),
-    ...(isFirst &&
-      sampling.promptLogprobs !== undefined && {
-        promptLogprobs: Array.from(request.promptTokenIds, (id, i) =>
-          i === 0 ? null : logprobOf(id, sampling.promptLogprobs ?? 0),
-        ),
-      }),
+    ...promptLogprobs(request),
   })
   return !done
 }

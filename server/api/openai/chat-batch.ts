@@ -2,6 +2,7 @@
 // answers one of them.
 
 import { type ChatPlan, planChat } from '../../chat/plan.js'
+import { checkPromptLogprobs } from '../../chat/sampling.js'
 import type { Generation, WholeForm } from '../../generation/answer.js'
 import type { AnswerEvent } from '../../generation/answer-event.js'
 import type { Run } from '../../generation/run.js'
@@ -94,6 +95,8 @@ export const chatBatchRoute =
         throw ofConversation(error, i)
       }
     })
+    const promptTokens = plans.reduce((sum, { promptTokenIds: ids }) => sum + ids.length, 0)
+    checkPromptLogprobs(promptTokens, body.prompt_logprobs)
     const generation: Generation = {
       model,
       requests: plans.flatMap((plan) => plan.requests),

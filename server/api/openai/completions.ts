@@ -57,27 +57,51 @@ const answerExtras = (plan: Plan) =>
         truncated_tokens: plan.prompts.reduce((sum, prompt) => sum + prompt.dropped, 0),
       }
 
-type Part = { readonly choice: CompletionChoice; answer: string; readonly events: AnswerEvent[] }
+type Part = {
+  readonly choice: CompletionChoice
+  answer: string
+  readonly ids: number[]
+  /** Where log probabilities are asked for: a long answer has many. */
+  readonly events: AnswerEvent[]
+  first: AnswerEvent | undefined
+  last: AnswerEvent | undefined
+}
 
-function* choiceObject(plan: Plan, { choice, answer, events }: Part, index: number) {
+const newPart = (choice: CompletionChoice): Part => ({
+  choice,
+  answer: '',
+  ids: [],
+  events: [],
+  first: undefined,
+  last: undefined,
+})
+
+const addEvent = ({ body }: Plan, part: Part, event: AnswerEvent): void => {
+  part.answer += part.choice.text(event)
+  if (body.return_token_ids) part.ids.push(...event.tokenIds)
+  if (body.logprobs !== undefined) part.events.push(event)
+  part.first ??= event
+  part.last = event
+}
+
+function* choiceObject(plan: Plan, { choice, answer, ids, events, first, last }: Part, i: number) {
   const { body, n } = plan
   const logprobs = body.logprobs === undefined ? null : noLogprobs()
   if (logprobs) for (const event of events) yield* choice.logprobs(event, logprobs)
-  const last = events.at(-1)
   return {
-    index,
+    index: i,
     text: answer,
     logprobs,
     finish_reason: last?.finish ?? 'stop',
     ...stopReason(last, body),
-    ...(body.return_token_ids && { token_ids: events.flatMap((event) => event.tokenIds) }),
-    ...(yield* choiceExtras(plan, Math.floor(index / n), events[0])),
+    ...(body.return_token_ids && { token_ids: ids }),
+    ...(yield* choiceExtras(plan, Math.floor(i / n), first)),
   }
 }
 
 const wholeCompletion = (plan: Plan): WholeForm => {
   const { body } = plan
-  const parts = makeChoices(plan).map((choice): Part => ({ choice, answer: '', events: [] }))
+  const parts = makeChoices(plan).map(newPart)
 
   function* object({ counts }: Run) {
     const choices = []
@@ -98,9 +122,7 @@ const wholeCompletion = (plan: Plan): WholeForm => {
   return {
     event: (event) => {
       const part = parts[event.choice]
-      if (part === undefined) return
-      part.answer += part.choice.text(event)
-      part.events.push(event)
+      if (part !== undefined) addEvent(plan, part, event)
     },
     answer: object,
   }
@@ -125,7 +147,7 @@ const completionStream = (plan: Plan): StreamForm => {
     const detailed =
       logprobs !== null || (body.return_token_ids === true && event.tokenIds.length > 0)
     let out = ''
-    if (text !== '' || detailed) {
+    if (text !== '' || detailed || isLong(event)) {
       const details = isLong(event) ? yield* jsonText(logprobs) : JSON.stringify(logprobs)
       const ids = body.return_token_ids ? `,"token_ids":${JSON.stringify(event.tokenIds)}` : ''
       const more = begun[index]
