@@ -1,4 +1,4 @@
-// TypeScript of server/, test/ and bench/ as JavaScript under build/js, file by file: a suite, and all that it
+// TypeScript of server/, web/, test/ and bench/ as JavaScript under build/js, file by file: a suite, and all that it
 // starts, then begins in half the processor time that it takes with a loader that compiles what it imports.
 // A file knows itself by the name of its source.
 
@@ -17,7 +17,7 @@ const filesUnder = (folder, end) =>
   )
 
 const sources = (root) =>
-  ['server', 'test', 'bench'].flatMap((room) =>
+  ['server', 'web', 'test', 'bench'].flatMap((room) =>
     filesUnder(join(root, room), '.ts').map((path) => join(room, path)),
   )
 

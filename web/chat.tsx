@@ -26,6 +26,8 @@ import {
   type Answer,
   bodyOf,
   type Candidate,
+  callsOf,
+  canGoOn,
   chosenOf,
   type ToolCall,
   type Turn,
@@ -197,8 +199,11 @@ const AnswerTurn = (props: TurnProps<Answer>) => {
   const { turn, model, isLast, isLive, isBusy, attempt } = props
   const candidate = chosenOf(turn)
   const isEmpty = candidate.text === '' && candidate.thinking === '' && candidate.calls.length === 0
-  const canResume = turn.cut !== undefined || candidate.finish === 'length'
-  const hasCalls = candidate.calls.length > 0 && candidate.finish === 'tool_calls'
+  const calls = callsOf(candidate)
+  const canResume =
+    canGoOn(candidate) &&
+    calls.length === 0 &&
+    (turn.cut !== undefined || candidate.finish === 'length')
   return (
     <li class="turn answer" aria-busy={isLive}>
       <h2>{model?.id ?? 'Answer'}</h2>
@@ -216,7 +221,7 @@ const AnswerTurn = (props: TurnProps<Answer>) => {
               .filter(Boolean)
               .join(' · ')}
           </span>
-          {canResume && isLast && !isBusy && !hasCalls && (
+          {canResume && isLast && !isBusy && (
             <button
               type="button"
               class={turn.cut === 'lost' ? '' : 'quiet'}
@@ -237,7 +242,7 @@ const AnswerTurn = (props: TurnProps<Answer>) => {
           {!isEmpty && <Copy text={() => candidate.text} />}
         </footer>
       )}
-      {hasCalls && isLast && !isBusy && model && <Results calls={candidate.calls} model={model} />}
+      {calls.length > 0 && isLast && !isBusy && model && <Results calls={calls} model={model} />}
     </li>
   )
 }

@@ -354,9 +354,10 @@ const NO_USAGE: Usage = {
   firstTokenSeconds: null,
 }
 
+/** Calls that were cut are written anew. */
 const newDraft = (from: Candidate = NOTHING): Draft => {
   const { finish, ...rest } = from
-  return { ...rest, tokens: [...from.tokens], thinkingTokens: [...from.thinkingTokens] }
+  return { ...rest, calls: [], tokens: [...from.tokens], thinkingTokens: [...from.thinkingTokens] }
 }
 
 /** Asks for an answer to `turns`. Throws a SettingsError when a control says no number or no JSON. */

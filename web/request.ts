@@ -1,7 +1,5 @@
 // What the controls and a conversation ask for, as the body of POST /v1/chat/completions.
 
-import type { ModelCard } from './api.js'
-
 export type Settings = {
   readonly model: string
   readonly system: string
@@ -149,22 +147,32 @@ const json = (name: string, text: string): unknown => {
   }
 }
 
-const messageOfAnswer = (candidate: Candidate, withThinking: boolean) => ({
-  role: 'assistant',
-  content: candidate.text === '' && candidate.calls.length > 0 ? null : candidate.text,
-  ...(withThinking && candidate.thinking !== '' && { reasoning_content: candidate.thinking }),
-  ...(candidate.calls.length > 0 && {
-    tool_calls: candidate.calls.map(({ id, name, arguments: text }) => ({
-      id,
-      type: 'function',
-      function: { name, arguments: text },
-    })),
-  }),
-})
+/** Calls that came to their end: of others the arguments may be missing. */
+export const callsOf = ({ calls, finish }: Candidate): readonly ToolCall[] =>
+  finish === 'tool_calls' ? calls : []
+
+/** Whether the model can go on from what it wrote. */
+export const canGoOn = ({ text, thinking }: Candidate): boolean => text !== '' || thinking !== ''
+
+const messageOfAnswer = (candidate: Candidate, withThinking: boolean) => {
+  const calls = callsOf(candidate)
+  return {
+    role: 'assistant',
+    content: candidate.text === '' && calls.length > 0 ? null : candidate.text,
+    ...(withThinking && candidate.thinking !== '' && { reasoning_content: candidate.thinking }),
+    ...(calls.length > 0 && {
+      tool_calls: calls.map(({ id, name, arguments: text }) => ({
+        id,
+        type: 'function',
+        function: { name, arguments: text },
+      })),
+    }),
+  }
+}
 
 const messagesOf = (system: string, turns: readonly Turn[], isContinued: boolean) => [
   ...(system.trim() === '' ? [] : [{ role: 'system', content: system }]),
-  ...turns.map((turn, i) => {
+  ...turns.flatMap((turn, i): object => {
     if (turn.role === 'user') return { role: 'user', content: turn.text }
     if (turn.role === 'tool') return { role: 'tool', tool_call_id: turn.callId, content: turn.text }
     const isLast = isContinued && i === turns.length - 1
@@ -172,14 +180,19 @@ const messagesOf = (system: string, turns: readonly Turn[], isContinued: boolean
     // With the thinking alone the model goes on inside it.
     if (isLast && candidate.text === '' && candidate.thinking !== '')
       return { role: 'assistant', reasoning_content: candidate.thinking }
+    // An answer that says nothing was none: the model has not said it.
+    if (!isLast && candidate.text === '' && callsOf(candidate).length === 0) return []
     return messageOfAnswer(candidate, isLast)
   }),
 ]
 
+/** What there is to know of a model. */
+type Model = { readonly id: string; readonly reasoning: object | null }
+
 /** Throws a SettingsError that names the control. `isContinued`: the last turn is an answer to go on with. */
 export const bodyOf = (
   settings: Settings,
-  model: ModelCard,
+  model: Model,
   turns: readonly Turn[],
   isContinued = false,
 ): Record<string, unknown> => {
