@@ -113,7 +113,9 @@ const Candidates = ({ turn, isLive }: { turn: Answer; isLive: boolean }) => {
       {turn.candidates.map((candidate, i) => (
         <li key={i} class={i === turn.chosen ? 'chosen' : ''}>
           <header>
-            <span>{scored && i === 0 ? 'Best' : `Answer ${i + 1}`}</span>
+            <span>
+              {scored && candidate.reward !== undefined && i === 0 ? 'Best' : `Answer ${i + 1}`}
+            </span>
             {typeof candidate.reward === 'number' && (
               <span class="reward">reward {candidate.reward.toFixed(2)}</span>
             )}
@@ -248,12 +250,14 @@ const AnswerTurn = (props: TurnProps<Answer>) => {
 }
 
 const UserTurn = ({ turn, isBusy, attempt }: TurnProps<Extract<Turn, { role: 'user' }>>) => {
-  const [text, setText] = useState<string>()
+  const [text, setText] = useState(turn.edit)
   if (text !== undefined) {
     const submit = (event: Event) => {
       event.preventDefault()
-      attempt((model) => editTurn(turn.id, text, model))
-      setText(undefined)
+      attempt((model) => {
+        editTurn(turn.id, text, model)
+        setText(undefined)
+      })
     }
     return (
       <li class="turn user editing">

@@ -81,16 +81,25 @@ settings.subscribe((value) => {
   keep(localStorage, 'settings', { ...(before ?? value), ...Object.fromEntries(set) })
 })
 
-/** A turn as it is kept. Probabilities are many times the text: they go with the page. An answer that is under way
- * goes with it, too: what is kept of it is one that was lost. */
-const slim = (turn: Turn): Turn =>
+/** Probabilities are many times the text: they go with the page, as does an edit that failed. */
+const slim = (turn: Turn): object =>
   turn.role === 'assistant'
     ? {
         ...turn,
-        ...(turn.id === running.get()?.turn && { cut: 'lost' }),
         candidates: turn.candidates.map((one) => ({ ...one, tokens: [], thinkingTokens: [] })),
       }
-    : turn
+    : { ...turn, edit: undefined }
+
+/** As it is kept. An answer under way goes with the page: what is kept of it is one that was lost. */
+const imageOf = ({ id, at, turns }: Conversation): object => {
+  const now = running.get()
+  if (now?.conversation !== id) return { at, turns: turns.map(slim) }
+  if (now.before) return { at, turns: now.before.map(slim) }
+  return {
+    at,
+    turns: turns.map((turn) => ({ ...slim(turn), ...(turn.id === now.turn && { cut: 'lost' }) })),
+  }
+}
 
 /** Changed since they were last kept. */
 const unsaved = new Set<string>()
@@ -98,8 +107,7 @@ const unsaved = new Set<string>()
 const saveAll = (): void => {
   for (const id of [...unsaved]) {
     const one = conversations.get().find((other) => other.id === id)
-    const image = one && { at: one.at, turns: one.turns.map(slim) }
-    if (image === undefined || keep(localStorage, ITEM + id, image)) unsaved.delete(id)
+    if (one === undefined || keep(localStorage, ITEM + id, imageOf(one))) unsaved.delete(id)
   }
   keepProblem.set(
     unsaved.size === 0
@@ -172,7 +180,13 @@ export const remove = (id: string): void => {
   saveAll()
 }
 
-type Running = { readonly conversation: string; readonly turn: string; readonly stop: () => void }
+type Running = {
+  readonly conversation: string
+  readonly turn: string
+  readonly stop: () => void
+  /** The turns that are there as long as nothing new has come. */
+  readonly before: readonly Turn[] | undefined
+}
 export const running = createStore<Running | undefined>(undefined)
 
 // --- One answer ---
@@ -227,7 +241,7 @@ const addCalls = (
   return all
 }
 
-const addChunk = (drafts: Draft[], chunk: Chunk): void => {
+const addChunk = (drafts: readonly Draft[], chunk: Chunk): void => {
   for (const { index, delta, logprobs, finish_reason: finish, reward } of chunk.choices ?? []) {
     const draft = drafts[index]
     if (draft === undefined) continue
@@ -257,19 +271,24 @@ const KEEP_MS = 2000
 
 type Job = {
   readonly conversation: string
-  readonly model: ModelCard
   readonly body: Record<string, unknown>
   readonly turn: string
-  readonly drafts: Draft[]
+  /** All that stand in the turn. */
+  readonly candidates: readonly Candidate[]
+  /** Those of them that are written. */
+  readonly drafts: readonly Draft[]
   readonly chosen: number
+  /** What comes back where nothing new does; undefined: nothing was there. */
+  readonly before: readonly Turn[] | undefined
 }
 
 /** `usage`: what is known of it already. */
 const usageOf = (
-  { usage: counted, timings }: Chunk,
+  chunk: Chunk,
   usage: Usage | undefined,
   firstTokenSeconds: number | null,
 ): Usage | undefined => {
+  const { usage: counted, timings } = chunk
   if (!counted && !timings) return usage
   return {
     ...(usage ?? NO_USAGE),
@@ -283,31 +302,36 @@ const usageOf = (
   }
 }
 
+/** What stood there, and why nothing new does. */
+const again = (turns: readonly Turn[], problem: string | undefined): readonly Turn[] =>
+  turns.map((turn, i) =>
+    turn.role === 'assistant' && i === turns.length - 1 && problem !== undefined
+      ? { ...turn, problem }
+      : turn,
+  )
+
 const runJob = async (job: Job): Promise<void> => {
-  const { conversation, body, turn, drafts, chosen } = job
+  const { conversation, body, turn, candidates, drafts, chosen, before } = job
   const controller = new AbortController()
   const began = performance.now()
   let usage: Usage | undefined
+  /** null: nothing has come. */
   let firstTokenSeconds: number | null = null
   let isScheduled = false
   const show = (more: Pick<Answer, 'problem' | 'cut'> = {}) => {
     isScheduled = false
-    setTurns(conversation, (turns) =>
-      turns.map((one) =>
-        one.id === turn
-          ? {
-              id: turn,
-              role: 'assistant',
-              candidates: drafts.map((draft) => ({ ...draft })),
-              chosen,
-              ...(usage && { usage }),
-              ...more,
-            }
-          : one,
-      ),
-    )
+    const shown: Turn = {
+      id: turn,
+      role: 'assistant',
+      candidates: candidates.map((one) => ({ ...one })),
+      chosen,
+      ...(usage && { usage }),
+      ...more,
+    }
+    setTurns(conversation, (turns) => turns.map((one) => (one.id === turn ? shown : one)))
   }
-  running.set({ conversation, turn, stop: () => controller.abort() })
+  const now = { conversation, turn, stop: () => controller.abort() }
+  running.set({ ...now, before })
   const keeper = setInterval(() => save(conversation), KEEP_MS)
   let end: Pick<Answer, 'problem' | 'cut'> = {}
   try {
@@ -321,7 +345,10 @@ const runJob = async (job: Job): Promise<void> => {
       const chunk: Chunk = JSON.parse(data)
       const failure = errorText(chunk)
       if (failure !== undefined) throw new ServerError(failure, 500)
-      if (chunk.choices?.length) firstTokenSeconds ??= (performance.now() - began) / 1000
+      if (chunk.choices?.length && firstTokenSeconds === null) {
+        firstTokenSeconds = (performance.now() - began) / 1000
+        running.set({ ...now, before: undefined })
+      }
       addChunk(drafts, chunk)
       usage = usageOf(chunk, usage, firstTokenSeconds)
       if (!isScheduled) {
@@ -331,15 +358,14 @@ const runJob = async (job: Job): Promise<void> => {
     }
     if (!isDone) end = { cut: 'lost', problem: LOST }
   } catch (error) {
-    const hasBegun = drafts.some((draft) => draft.text !== '' || draft.thinking !== '')
     if (controller.signal.aborted) end = { cut: 'stopped' }
-    else if (error instanceof ServerError)
-      end = hasBegun ? { cut: 'lost', problem: error.message } : { problem: error.message }
-    else end = { cut: 'lost', problem: LOST }
+    else if (!(error instanceof ServerError)) end = { cut: 'lost', problem: LOST }
+    else end = { problem: error.message, ...(firstTokenSeconds !== null && { cut: 'lost' }) }
   } finally {
     clearInterval(keeper)
     isScheduled = false
-    show(end)
+    if (firstTokenSeconds !== null || before === undefined) show(end)
+    else setTurns(conversation, () => again(before, end.problem))
     running.set(undefined)
     save(conversation)
   }
@@ -354,14 +380,15 @@ const NO_USAGE: Usage = {
   firstTokenSeconds: null,
 }
 
-/** Calls that were cut are written anew. */
+/** To be gone on with: calls that were cut are written anew, and a reward was for what there was. */
 const newDraft = (from: Candidate = NOTHING): Draft => {
-  const { finish, ...rest } = from
+  const { finish, reward, ...rest } = from
   return { ...rest, calls: [], tokens: [...from.tokens], thinkingTokens: [...from.thinkingTokens] }
 }
 
-/** Asks for an answer to `turns`. Throws a SettingsError when a control says no number or no JSON. */
-const answer = (turns: readonly Turn[], model: ModelCard): void => {
+/** Asks for an answer to `turns`, in place of `before`. Throws a SettingsError when a control says no number or no
+ * JSON. */
+const answer = (turns: readonly Turn[], model: ModelCard, before?: readonly Turn[]): void => {
   const body = bodyOf(settings.get(), model, turns)
   const { id: conversation } = current()
   const turn = newId()
@@ -374,7 +401,7 @@ const answer = (turns: readonly Turn[], model: ModelCard): void => {
   conversations.update((all) =>
     inOrder(all.map((one) => (one.id === conversation ? { ...one, at: Date.now() } : one))),
   )
-  void runJob({ conversation, model, body, turn, drafts, chosen: 0 })
+  void runJob({ conversation, body, turn, candidates: drafts, drafts, chosen: 0, before })
   save(conversation)
 }
 
@@ -385,26 +412,31 @@ export const send = (text: string, model: ModelCard): void =>
 export const editTurn = (id: string, text: string, model: ModelCard): void => {
   const { turns } = current()
   const at = turns.findIndex((turn) => turn.id === id)
-  if (at >= 0) answer([...turns.slice(0, at), { id: newId(), role: 'user', text }], model)
+  const before = turns.map((turn) =>
+    turn.id === id && turn.role === 'user' ? { ...turn, edit: text } : turn,
+  )
+  if (at >= 0) answer([...turns.slice(0, at), { id: newId(), role: 'user', text }], model, before)
 }
 
 /** Another answer in place of this one. */
 export const regenerate = (id: string, model: ModelCard): void => {
   const { turns } = current()
   const at = turns.findIndex((turn) => turn.id === id)
-  if (at >= 0) answer(turns.slice(0, at), model)
+  if (at >= 0) answer(turns.slice(0, at), model, turns)
 }
 
 /** Goes on with an answer that was cut, at its last character. */
 export const resume = (id: string, model: ModelCard): void => {
-  const conversation = current()
-  const at = conversation.turns.findIndex((turn) => turn.id === id)
-  const turn = conversation.turns[at]
+  const { id: conversation, turns } = current()
+  const at = turns.findIndex((one) => one.id === id)
+  const turn = turns[at]
   if (turn?.role !== 'assistant') return
-  const turns = conversation.turns.slice(0, at + 1)
-  const body = bodyOf(settings.get(), model, turns, true)
-  const drafts = [newDraft(chosenOf(turn))]
-  void runJob({ conversation: conversation.id, model, body, turn: id, drafts, chosen: 0 })
+  const body = bodyOf(settings.get(), model, turns.slice(0, at + 1), true)
+  const from = chosenOf(turn)
+  const draft = newDraft(from)
+  const candidates = turn.candidates.map((one) => (one === from ? draft : one))
+  const { chosen } = turn
+  void runJob({ conversation, body, turn: id, candidates, drafts: [draft], chosen, before: turns })
 }
 
 export const giveResults = (

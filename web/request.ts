@@ -104,7 +104,13 @@ export type Usage = {
 }
 
 export type Turn =
-  | { readonly id: string; readonly role: 'user'; readonly text: string }
+  | {
+      readonly id: string
+      readonly role: 'user'
+      readonly text: string
+      /** What it was changed to, where no answer to that came. */
+      readonly edit?: string
+    }
   | {
       readonly id: string
       readonly role: 'tool'

@@ -330,8 +330,11 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
       answer: (prompt) => {
         const last = /word(\d+) ?$/.exec(prompt)?.[1]
         const rest = pieces.slice(last === undefined ? 0 : Number(last) + 1)
-        // One that does not come to its end by itself.
-        return { pieces: prompt.includes('for ever') ? [...rest, ...Array(2000).fill('')] : rest }
+        return {
+          // One that does not come to its end by itself.
+          pieces: prompt.includes('for ever') ? [...rest, ...Array(2000).fill('')] : rest,
+          ...(prompt.includes('later') && { delaySteps: 60 }),
+        }
       },
     })
     browser = await openBrowser()
@@ -406,6 +409,76 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
     assert.equal(await button(other, 'Resume').count(), 1)
     await button(page, 'Stop').click()
     await other.getByText('stopped').waitFor()
+    assert.deepEqual(complaints, [])
+    await page.context().close()
+  })
+
+  test('what is asked again stays until something new comes', async () => {
+    const way = await openWay(harness.port)
+    const { page } = await openPage(browser, way.url)
+    const alert = answers(page).getByRole('alert')
+    const text = () => page.locator('.prose').innerText()
+    await ask(page, 'Go later')
+    await ended(page)
+    assert.equal(await text(), whole)
+    // Stopped, or left, before anything has come.
+    await button(page, 'Regenerate').click()
+    await page.locator('.waiting').waitFor()
+    await button(page, 'Stop').click()
+    await ended(page)
+    assert.equal(await text(), whole)
+    await button(page, 'Regenerate').click()
+    await page.locator('.waiting').waitFor()
+    await page.reload()
+    await ended(page)
+    assert.equal(await text(), whole)
+    // Refused, and not heard.
+    await control(page, 'Temperature').fill('hot')
+    await button(page, 'Edit').click()
+    const edited = page.getByLabel('Edit what was asked')
+    await edited.fill('Come')
+    await button(page, 'Ask again').click()
+    await page.getByText("'hot' is no number").waitFor()
+    assert.equal(await edited.inputValue(), 'Come')
+    await control(page, 'Temperature').fill('7')
+    await button(page, 'Ask again').click()
+    await alert.waitFor()
+    assert.match(await alert.innerText(), /temperature/)
+    await control(page, 'Temperature').fill('')
+    way.cut()
+    await button(page, 'Ask again').click()
+    await alert.filter({ hasText: 'does not answer' }).waitFor()
+    assert.equal(await text(), whole)
+    assert.equal(await edited.inputValue(), 'Come')
+    await button(page, 'Cancel').click()
+    assert.match(await page.locator('.turn.user').innerText(), /Go later/)
+    await button(page, 'Regenerate').click()
+    await page.locator('.waiting').waitFor({ state: 'detached' })
+    assert.equal(await text(), whole)
+    way.mend()
+    await button(page, 'Regenerate').click()
+    await alert.waitFor({ state: 'detached' })
+    await ended(page)
+    assert.equal(await text(), whole)
+    await page.context().close()
+    way.close()
+  })
+
+  test('one of several candidates goes on, and the others stay', async () => {
+    const { page, complaints } = await openPage(browser, harness.url)
+    await control(page, 'Most tokens').fill('5')
+    await control(page, 'Candidates').fill('4')
+    await ask(page, 'Go')
+    await ended(page)
+    const texts = page.locator('.candidates .prose')
+    assert.deepEqual(await texts.allInnerTexts(), Array(4).fill('word0'))
+    await button(page, 'Go on with this one').nth(1).click()
+    await button(page, 'Resume').click()
+    await page.getByText('word0word1').waitFor()
+    await ended(page)
+    assert.deepEqual(await texts.allInnerTexts(), ['word0', 'word0', 'word0word1', 'word0'])
+    const chosen = page.locator('.candidates > li').nth(2).getByRole('button', { pressed: true })
+    assert.equal(await chosen.count(), 1)
     assert.deepEqual(complaints, [])
     await page.context().close()
   })
