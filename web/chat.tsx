@@ -44,17 +44,15 @@ export const modelOf = (models: Models, id: string): ModelCard | undefined => {
 }
 
 const Thinking = ({ candidate, isLive }: { candidate: Candidate; isLive: boolean }) => {
-  const { thinking, thinkingTokens, text } = candidate
+  const { thinking, tokens, text } = candidate
   if (thinking === '') return null
   const isOn = isLive && text === ''
   return (
     <details class="thinking">
       <summary>{isOn ? 'Thinking …' : 'Thinking'}</summary>
-      {thinkingTokens.length > 0 ? (
-        <Tokens tokens={thinkingTokens} label="Thinking" />
-      ) : (
+      <Tokens tokens={tokens} text={thinking} label="Thinking">
         <div class="plain">{thinking}</div>
-      )}
+      </Tokens>
     </details>
   )
 }
@@ -94,11 +92,13 @@ const CUTS: Readonly<Record<string, string>> = { stopped: 'stopped', lost: 'brok
 const Body = ({ candidate, isLive }: { candidate: Candidate; isLive: boolean }) => (
   <>
     <Thinking candidate={candidate} isLive={isLive} />
-    {candidate.tokens.length > 0 && candidate.calls.length === 0 ? (
-      <Tokens tokens={candidate.tokens} label="Answer" />
-    ) : (
+    <Tokens
+      tokens={candidate.calls.length === 0 ? candidate.tokens : []}
+      text={candidate.text}
+      label="Answer"
+    >
       <Markdown text={candidate.text} />
-    )}
+    </Tokens>
     <Calls calls={candidate.calls} />
   </>
 )

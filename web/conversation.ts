@@ -86,7 +86,7 @@ const slim = (turn: Turn): object =>
   turn.role === 'assistant'
     ? {
         ...turn,
-        candidates: turn.candidates.map((one) => ({ ...one, tokens: [], thinkingTokens: [] })),
+        candidates: turn.candidates.map((one) => ({ ...one, tokens: [] })),
       }
     : { ...turn, edit: undefined }
 
@@ -192,7 +192,7 @@ export const running = createStore<Running | undefined>(undefined)
 // --- One answer ---
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
-type Draft = Mutable<Candidate> & { tokens: Token[]; thinkingTokens: Token[] }
+type Draft = Mutable<Candidate> & { tokens: Token[] }
 
 /** As the server's chunks have it; each part may be missing. */
 type Chunk = {
@@ -211,6 +211,7 @@ type Chunk = {
       readonly content?: readonly {
         readonly token: string
         readonly logprob: number
+        readonly bytes: readonly number[]
         readonly top_logprobs: readonly { readonly token: string; readonly logprob: number }[]
       }[]
     } | null
@@ -241,17 +242,23 @@ const addCalls = (
   return all
 }
 
-const addChunk = (drafts: readonly Draft[], chunk: Chunk): void => {
+/** `decoders`: one for each draft. */
+const addChunk = (
+  drafts: readonly Draft[],
+  decoders: readonly TextDecoder[],
+  chunk: Chunk,
+): void => {
   for (const { index, delta, logprobs, finish_reason: finish, reward } of chunk.choices ?? []) {
     const draft = drafts[index]
     if (draft === undefined) continue
     const { content, reasoning_content: thinking } = delta
-    const tokens = (logprobs?.content ?? []).map(({ token, logprob, top_logprobs: top }) => ({
-      text: token,
-      logprob,
-      top: top.map((one) => ({ text: one.token, logprob: one.logprob })),
-    }))
-    ;(content ? draft.tokens : draft.thinkingTokens).push(...tokens)
+    for (const { token, logprob, bytes, top_logprobs: top } of logprobs?.content ?? [])
+      draft.tokens.push({
+        text: token,
+        logprob,
+        top: top.map((one) => ({ text: one.token, logprob: one.logprob })),
+        adds: decoders[index]?.decode(Uint8Array.from(bytes), { stream: true }) ?? '',
+      })
     if (content) draft.text += content
     if (thinking) draft.thinking += thinking
     if (delta.tool_calls) draft.calls = addCalls(draft.calls, delta.tool_calls)
@@ -313,6 +320,7 @@ const again = (turns: readonly Turn[], problem: string | undefined): readonly Tu
 const runJob = async (job: Job): Promise<void> => {
   const { conversation, body, turn, candidates, drafts, chosen, before } = job
   const controller = new AbortController()
+  const decoders = drafts.map(() => new TextDecoder('utf-8', { ignoreBOM: true }))
   const began = performance.now()
   let usage: Usage | undefined
   /** null: nothing has come. */
@@ -349,7 +357,7 @@ const runJob = async (job: Job): Promise<void> => {
         firstTokenSeconds = (performance.now() - began) / 1000
         running.set({ ...now, before: undefined })
       }
-      addChunk(drafts, chunk)
+      addChunk(drafts, decoders, chunk)
       usage = usageOf(chunk, usage, firstTokenSeconds)
       if (!isScheduled) {
         isScheduled = true
@@ -383,7 +391,7 @@ const NO_USAGE: Usage = {
 /** To be gone on with: calls that were cut are written anew, and a reward was for what there was. */
 const newDraft = (from: Candidate = NOTHING): Draft => {
   const { finish, reward, ...rest } = from
-  return { ...rest, calls: [], tokens: [...from.tokens], thinkingTokens: [...from.thinkingTokens] }
+  return { ...rest, calls: [], tokens: [...from.tokens] }
 }
 
 /** Asks for an answer to `turns`, in place of `before`. Throws a SettingsError when a control says no number or no

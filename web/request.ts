@@ -71,15 +71,18 @@ export const EXAMPLE_SCHEMA = JSON.stringify(
 
 export type ToolCall = { readonly id: string; readonly name: string; readonly arguments: string }
 type Alternative = { readonly text: string; readonly logprob: number }
-export type Token = Alternative & { readonly top: readonly Alternative[] }
+export type Token = Alternative & {
+  readonly top: readonly Alternative[]
+  /** What it adds to a text: of a character in pieces only the last has it. */
+  readonly adds: string
+}
 
 export type Candidate = {
   readonly text: string
   readonly thinking: string
   readonly calls: readonly ToolCall[]
-  /** Of the text and of the thinking; only while the page is open. */
+  /** All that were drawn, those of tags and calls too; only while the page is open. */
   readonly tokens: readonly Token[]
-  readonly thinkingTokens: readonly Token[]
   /** undefined: it has not ended by itself. */
   readonly finish?: string
   /** null: it could not be scored. */
@@ -91,7 +94,6 @@ export const NOTHING: Candidate = {
   thinking: '',
   calls: [],
   tokens: [],
-  thinkingTokens: [],
 }
 
 export type Usage = {

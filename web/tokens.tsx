@@ -1,5 +1,6 @@
 // Tokens as they were drawn: how likely each was, and what could have stood in its place.
 
+import type { ComponentChildren } from 'preact'
 import { useMemo, useRef, useState } from 'preact/hooks'
 import type { Token } from './request.js'
 
@@ -19,19 +20,57 @@ const levelOf = (logprob: number): number => {
   return share >= 0.9 ? 0 : share >= 0.6 ? 1 : share >= 0.3 ? 2 : share >= 0.1 ? 3 : 4
 }
 
+/** Tokens, and what the first and the last of them show of what they add. */
+type Range = {
+  readonly from: number
+  readonly to: number
+  readonly first: string
+  readonly last: string
+}
+
+/** Those that spell this text, which may begin and end inside of a token; undefined: none do. Thinking comes before
+ * all else, and an answer after it. */
+const rangeOf = (tokens: readonly Token[], text: string, isAnswer: boolean): Range | undefined => {
+  const all = tokens.map(({ adds }) => adds).join('')
+  const start = isAnswer ? all.lastIndexOf(text) : all.indexOf(text)
+  if (text === '' || start < 0) return undefined
+  const end = start + text.length
+  const ends: number[] = []
+  for (const { adds } of tokens) ends.push((ends.at(-1) ?? 0) + adds.length)
+  const beginOf = (i: number): number => ends[i - 1] ?? 0
+  const from = ends.findIndex((one, i) => one > start || beginOf(i) === start)
+  const to = ends.findIndex((one) => one >= end) + 1
+  const shownOf = (i: number): string =>
+    all.slice(Math.max(start, beginOf(i)), Math.min(end, ends[i] ?? 0))
+  return { from, to, first: shownOf(from), last: shownOf(to - 1) }
+}
+
+type GroupProps = {
+  readonly tokens: readonly Token[]
+  readonly from: number
+  readonly to: number
+  /** What its first and its last show, if that is not all that they add. */
+  readonly first: string | undefined
+  readonly last: string | undefined
+}
+
 /** Whole groups never change: they are made once. */
-const Group = ({ tokens, from, to }: { tokens: readonly Token[]; from: number; to: number }) =>
+const Group = ({ tokens, from, to, first, last }: GroupProps) =>
   useMemo(
     () => (
       <>
         {tokens.slice(from, to).map((token, i) => (
           <span key={from + i} class={`token p${levelOf(token.logprob)}`} data-at={from + i}>
-            {shown(token.text)}
+            {shown(
+              (i === 0 ? first : undefined) ??
+                (from + i === to - 1 ? last : undefined) ??
+                token.adds,
+            )}
           </span>
         ))}
       </>
     ),
-    [tokens, from, to],
+    [tokens, from, to, first, last],
   )
 
 type At = { readonly index: number; readonly left: number; readonly top: number }
@@ -55,7 +94,14 @@ const Details = ({ token, at }: { token: Token; at: At }) => (
   </div>
 )
 
-export const Tokens = ({ tokens, label }: { tokens: readonly Token[]; label: string }) => {
+type SpansProps = {
+  readonly tokens: readonly Token[]
+  readonly range: Range
+  readonly label: string
+}
+
+const Spans = ({ tokens, range, label }: SpansProps) => {
+  const { from: begin, to: end, first, last } = range
   const box = useRef<HTMLDivElement>(null)
   const [at, setAt] = useState<At>()
   const show = (element: Element | null | undefined) => {
@@ -71,11 +117,14 @@ export const Tokens = ({ tokens, label }: { tokens: readonly Token[]; label: str
     if (event.key === 'Escape') return setAt(undefined)
     if (step === undefined) return
     event.preventDefault()
-    const next = Math.min(tokens.length - 1, Math.max(0, at === undefined ? 0 : at.index + step))
+    const next = Math.min(end - 1, Math.max(begin, at === undefined ? begin : at.index + step))
     show(box.current?.querySelector(`[data-at="${next}"]`))
   }
   const token = at === undefined ? undefined : tokens[at.index]
-  const groups = Array.from({ length: Math.ceil(tokens.length / GROUP) }, (_, i) => i * GROUP)
+  const groups = Array.from(
+    { length: Math.ceil((end - begin) / GROUP) },
+    (_, i) => begin + i * GROUP,
+  )
   return (
     // biome-ignore lint/a11y/useSemanticElements: a fieldset is for controls
     <div
@@ -92,9 +141,30 @@ export const Tokens = ({ tokens, label }: { tokens: readonly Token[]; label: str
       onBlur={() => setAt(undefined)}
     >
       {groups.map((from) => (
-        <Group key={from} tokens={tokens} from={from} to={Math.min(tokens.length, from + GROUP)} />
+        <Group
+          key={from}
+          tokens={tokens}
+          from={from}
+          to={Math.min(end, from + GROUP)}
+          first={from === begin ? first : undefined}
+          last={from + GROUP >= end ? last : undefined}
+        />
       ))}
       {at && token && <Details token={token} at={at} />}
     </div>
   )
+}
+
+type Props = {
+  readonly tokens: readonly Token[]
+  readonly text: string
+  readonly label: 'Thinking' | 'Answer'
+  /** The text without them. */
+  readonly children: ComponentChildren
+}
+
+/** The tokens where they spell the text, and nothing but it. */
+export const Tokens = ({ tokens, text, label, children }: Props) => {
+  const range = rangeOf(tokens, text, label === 'Answer')
+  return range ? <Spans tokens={tokens} range={range} label={label} /> : children
 }

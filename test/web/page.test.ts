@@ -320,6 +320,20 @@ describe('the page, on the embedded models', { skip: noBrowser || noAddon }, () 
   })
 })
 
+/** What a reader of the tiny model's tokens may meet. */
+const SCRIPTS: readonly (readonly [string, readonly string[]])[] = [
+  // The first waits for what follows, since it may begin a tag; one character is four tokens.
+  ['smile', ['<', 'b> is ', '😀', ', I think']],
+  [
+    'weather',
+    [
+      ...['<think>', '\n', 'hm', ' so', '</think>', '\n\n', '<TOOLCALL>'],
+      '[{"name": "get_weather", "arguments": {"city": "Paris"}}]',
+      '</TOOLCALL>',
+    ],
+  ],
+]
+
 describe('the page, when things go wrong', { skip: noBrowser }, () => {
   const pieces = Array.from({ length: 40 }, (_, i) => `word${i} `)
   let harness: Harness
@@ -328,6 +342,8 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
     harness = await startHarness({
       stepMs: 50,
       answer: (prompt) => {
+        const [, scripted] = SCRIPTS.find(([word]) => prompt.includes(word)) ?? []
+        if (scripted) return { pieces: scripted }
         const last = /word(\d+) ?$/.exec(prompt)?.[1]
         const rest = pieces.slice(last === undefined ? 0 : Number(last) + 1)
         return {
@@ -479,6 +495,49 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
     assert.deepEqual(await texts.allInnerTexts(), ['word0', 'word0', 'word0word1', 'word0'])
     const chosen = page.locator('.candidates > li').nth(2).getByRole('button', { pressed: true })
     assert.equal(await chosen.count(), 1)
+    assert.deepEqual(complaints, [])
+    await page.context().close()
+  })
+
+  test('tokens are shown where they spell the text, and nothing but it', async () => {
+    const { page, complaints } = await openPage(browser, harness.url)
+    const tokens = answers(page).locator('.tokens')
+    await control(page, 'Token probabilities').check()
+    await control(page, 'Most tokens').fill('600')
+    await ask(page, 'smile')
+    await ended(page)
+    assert.equal(await tokens.textContent(), '<b> is 😀, I think')
+    assert.equal(await page.locator('.thinking').count(), 0)
+    await tokens.focus()
+    for (let i = 0; i < 7; i++) await page.keyboard.press('ArrowRight')
+    assert.match(await page.locator('.details strong').innerText(), /^bytes:\S*f0 \d/)
+    // Those of tags and of calls are of neither.
+    await button(page, 'New conversation').click()
+    await choice(page, 'Thinking').selectOption('on')
+    await page.getByText('Tools', { exact: true }).click()
+    await button(page, 'Try an example').first().click()
+    await ask(page, 'weather')
+    await page.getByText('calls get_weather').waitFor()
+    await ended(page)
+    await page.locator('.thinking summary').click()
+    assert.equal(await tokens.textContent(), 'hm so')
+    await button(page, 'Leave out').click()
+    await choice(page, 'Thinking').selectOption('default')
+    // A part that came without them, and one that came with them.
+    for (const before of [false, true]) {
+      await button(page, 'New conversation').click()
+      await control(page, 'Token probabilities').setChecked(before)
+      await ask(page, 'Go')
+      await page.getByText('word5').waitFor()
+      await button(page, 'Stop').click()
+      await control(page, 'Token probabilities').check()
+      await button(page, 'Resume').click()
+      await page.getByText('word39').waitFor()
+      await ended(page)
+      assert.equal(await tokens.count(), before ? 1 : 0)
+      const text = await (before ? tokens : page.locator('.prose')).textContent()
+      assert.equal(text?.trim(), whole)
+    }
     assert.deepEqual(complaints, [])
     await page.context().close()
   })
