@@ -218,15 +218,8 @@ const plan = async (
   question: Question,
   i: number,
 ): Promise<Planned> => {
-  const thinks = model.profile.reasoning !== undefined
-  const { segments } = renderChat(
-    model,
-    {
-      messages: withQuestion(messages, questionText(question)),
-      ...(thinks && { reasoning_effort: 'none' as const }),
-    },
-    false,
-  )
+  const asked = { messages: withQuestion(messages, questionText(question)) }
+  const { segments } = renderChat(model, asked, 'never')
   const param = paramOf(i)
   const [prompt, labels] = await Promise.all([
     encodePrompt(segments, model, param, cacheSalt),

@@ -5,7 +5,7 @@ import { type Conversation, charactersOf } from '../prompt/conversation.js'
 import { checkCharacters, type Segment } from '../prompt/encode.js'
 import { badRequest } from '../request-error.js'
 import type { Start } from './think-splitter.js'
-import { checkKwargs, refuseThinking, resolveThinking } from './thinking-mode.js'
+import { checkKwargs, refuseThinking, resolveThinking, type Thinks } from './thinking-mode.js'
 import { planTools, type ToolUse } from './tools/tool-use.js'
 
 export type ChatPrompt = {
@@ -27,11 +27,7 @@ const startAfter = (segments: readonly Segment[], start: Start): Start => {
   return closed >= 0 && last.text.slice(closed).trimEnd() === '</think>' ? 'closed' : start
 }
 
-export const renderChat = (
-  model: ServedModel,
-  body: Conversation,
-  defaultThinking: boolean,
-): ChatPrompt => {
+export const renderChat = (model: ServedModel, body: Conversation, thinks: Thinks): ChatPrompt => {
   const continueFinal = body.continue_final_message === true
   if (continueFinal && body.add_generation_prompt === true)
     throw badRequest(
@@ -63,7 +59,7 @@ export const renderChat = (
     })
     return { segments, start: undefined, card: undefined, toolUse }
   }
-  const thinking = resolveThinking(body, reasoning, defaultThinking)
+  const thinking = resolveThinking(body, reasoning, thinks)
   const segments = model.template.render({
     ...common,
     messages: thinking.messages,

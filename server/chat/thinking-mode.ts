@@ -16,7 +16,8 @@ type Thinking = {
 }
 
 // A line or a sentence of its own; what follows it on the line is the caller's too.
-const OWN_LINE = /(?:^|[.!?;:])[ \t*_"'`]*detailed thinking (on|off)[ \t*_"'`]*(?:$|[.,;:!?])/im
+const OWN_LINE = /(?:^|[.!?;:])[ \t*_"'`]*detailed thinking (on|off)[ \t*_"'`]*(?=$|[.,;:!?])/im
+const OWN_LINES = new RegExp(OWN_LINE, 'gim')
 // With the blank line behind the block: the model would spend the answer's first tokens on it.
 const PREFILL_OFF = '<think>\n</think>\n\n'
 
@@ -37,6 +38,8 @@ const ownWord = (messages: readonly Message[]): boolean | undefined => {
   if (texts.some((text) => NO_THINK.test(text))) return false
   return texts.some((text) => THINK.test(text)) ? true : undefined
 }
+
+const WORDS = /(?<=^|\s)\/(?:no_)?think(?=\s|$)/g
 
 const SWITCHES = ['enable_thinking', 'thinking'] as const
 
@@ -126,6 +129,18 @@ const told = (
   return way === 'no_think' ? withWord(messages, on) : withModeLine(messages, on)
 }
 
+/** The conversation without what tells the model in it to think. */
+const untold = (way: Reasoning['switch'], messages: readonly Message[]): readonly Message[] => {
+  const change = (text: string): string => {
+    if (way === 'no_think') return text.replace(WORDS, '')
+    return text.replace(OWN_LINES, (line) => line.replace(/\bon\b/i, 'off'))
+  }
+  if (way === 'template') return messages
+  return messages.map((message) =>
+    message.role === 'system' ? { ...message, content: change(message.content) } : message,
+  )
+}
+
 /** Where the answer begins when it goes on from a text. */
 export const continuedStart = (content: string, otherwise: Start): Start => {
   if (content.trim() === '') return otherwise
@@ -136,31 +151,37 @@ export const continuedStart = (content: string, otherwise: Start): Start => {
   return 'answer'
 }
 
+/** Whether a model thinks where nothing else says it; 'never': whatever else says that it does. */
+export type Thinks = boolean | 'never'
+
 export const resolveThinking = (
   body: Conversation,
   reasoning: Reasoning,
-  defaultOn: boolean,
+  thinks: Thinks,
 ): Thinking => {
+  const isNever = thinks === 'never'
+  const given = isNever ? untold(reasoning.switch, body.messages) : body.messages
   const kwargs = body.chat_template_kwargs ?? {}
   const byKwarg = kwargSwitch(kwargs)
   const byEffort =
     body.reasoning_effort === undefined
       ? undefined
       : !['none', 'minimal'].includes(body.reasoning_effort)
-  const byField = byKwarg ?? byEffort
-  const own = said(reasoning.switch, body.messages)
-  const on = own ?? byField ?? defaultOn
+  const byField = isNever ? false : (byKwarg ?? byEffort)
+  const own = said(reasoning.switch, given)
+  const on = own ?? byField ?? thinks === true
   const asks = body.continue_final_message !== true && body.add_generation_prompt !== false
   const byTemplate = reasoning.switch === 'template'
   // If only the system text or the server's default turns thinking off, the model is told so. If a
   // field of the request does, it is certain: the block is closed in the prompt.
   const byLine = reasoning.switch === 'detailed_thinking'
-  const prefilled = byLine && !on && own === undefined && byField === false && asks
+  const isCertain = isNever || (own === undefined && byField === false)
+  const prefilled = byLine && !on && isCertain && asks
   const last = body.messages.at(-1)
   const start: Start = prefilled ? 'closed' : on ? 'expected' : 'possible'
   const advice = on ? reasoning.on : reasoning.off
   return {
-    messages: own === undefined ? told(reasoning.switch, body.messages, on) : body.messages,
+    messages: own === undefined ? told(reasoning.switch, given, on) : given,
     kwargs: byTemplate ? { ...kwargs, enable_thinking: on, thinking: on } : kwargs,
     prefill: prefilled ? PREFILL_OFF : '',
     start:

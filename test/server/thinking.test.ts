@@ -6,6 +6,28 @@ const RENDER = '/v1/chat/completions/render'
 const H = (role: string) => `<|start_header_id|>${role}<|end_header_id|>\n\n`
 const user = { role: 'user', content: 'Hi' }
 
+/** The prompts at whose end a decision reads its labels, in both dialects. */
+const decisionPrompts = async ({ post, engine }: Harness, model: string, system: string) => {
+  const instructions = 'It is a greeting.'
+  const items = system === '' ? [user] : [{ role: 'system', content: system }, user]
+  const asked = [
+    ['/v1/decisions', { input: items, questions: [{ type: 'predicate', instructions }] }],
+    [
+      '/v1/systemone',
+      { state: 'Hi', instructions: system, questions: { a: { type: 'noul', instructions } } },
+    ],
+  ] as const
+  const prompts: string[] = []
+  for (const [path, body] of asked) {
+    const first = engine.requests.length
+    const answer = await post(path, { model, ...body })
+    assert.equal(answer.status, 200, await answer.text())
+    const ids = Array.from(engine.requests[first]?.promptTokenIds ?? [])
+    prompts.push(Buffer.from(ids.filter((id) => id < 256)).toString())
+  }
+  return prompts
+}
+
 describe('reasoning mode', () => {
   let harness: Harness
   before(async () => {
@@ -70,6 +92,24 @@ describe('reasoning mode', () => {
       await render({ messages: [{ role: 'developer', content: 'detailed thinking on' }, user] }),
       ON,
     )
+  })
+
+  test('a decision closes the block, whatever the system text says', async () => {
+    for (const [given, shown] of [
+      ['', 'detailed thinking off'],
+      ['Be brief.', 'detailed thinking off\n\nBe brief.'],
+      ['detailed thinking off', 'detailed thinking off'],
+      ['detailed thinking on', 'detailed thinking off'],
+      ['Be brief.\n**Detailed thinking on**', 'Be brief.\n**Detailed thinking off**'],
+      [
+        'detailed thinking off. detailed thinking on. Go on.',
+        'detailed thinking off. detailed thinking off. Go on.',
+      ],
+    ] as const)
+      for (const prompt of await decisionPrompts(harness, 'tiny-reasoner', given)) {
+        assert.ok(prompt.startsWith(`system\n\n${shown}user\n\nHi\n\nIs the`), prompt)
+        assert.ok(prompt.endsWith('greeting.assistant\n\n<think>\n</think>\n\n'), prompt)
+      }
   })
 
   test('kwargs win over effort, and nulls are absent', async () => {
@@ -312,6 +352,24 @@ describe('Super-49B-v1.5, which is told by a word', () => {
     )
     assert.equal(await render({ ...system('/think'), ...off }), '[]user:Hi\nassistant:')
     assert.equal(await render(system('See /no_thinking')), `[See ing]user:Hi\nassistant:${CLOSED}`)
+  })
+
+  test('a decision takes the word for off', async () => {
+    for (const text of [
+      '',
+      'Be brief.',
+      'Be brief. /think',
+      '/think',
+      '/no_think',
+      '/think\n/no_think',
+    ])
+      for (const prompt of await decisionPrompts(harness, id, text)) {
+        assert.ok(
+          prompt.startsWith(text.startsWith('Be') ? '[Be brief.]user:Hi' : '[]user:Hi'),
+          prompt,
+        )
+        assert.ok(prompt.endsWith(`assistant:${CLOSED}`), prompt)
+      }
   })
 
   test('the answer is told apart from the thinking, and sampled as the card says', async () => {
