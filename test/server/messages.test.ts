@@ -338,6 +338,27 @@ describe('messages', () => {
     )
   })
 
+  test('the input of a call is what the model wrote, to the digit and in its order', async () => {
+    const input =
+      '{"id": 1234567890123456789, "most": 1e400, "one": 1.0, "10": [{}], "2": {"a": "\\u00e9\\"}]"}, "2": -0.0}'
+    const call = `{"name": "get_weather", "arguments": ${input}}`
+    // A long list of blocks, too.
+    const calls = Array.from({ length: 20 }, () => call).join(', ')
+    says('I look.\n', `<TOOLCALL>[${calls}]</TOOLCALL>`)
+    const tools = [{ name: WEATHER.name, input_schema: { type: 'object' } }]
+    const whole = await (await post({ max_tokens: 4096, tools })).text()
+    assert.equal(whole.split(`"input":${input},`).length, 21)
+    const { content, stop_reason } = JSON.parse(whole)
+    assert.deepEqual([content.length, stop_reason], [21, 'tool_use'])
+    assert.equal(content[20].input.one, 1)
+    const events = await readNamed(await post({ max_tokens: 4096, tools, stream: true }))
+    const streamed = events
+      .map(({ data }) => data as { index?: number; delta?: { partial_json?: string } })
+      .filter(({ index }) => index === 20)
+      .map(({ delta }) => delta?.partial_json ?? '')
+    assert.equal(streamed.join(''), input)
+  })
+
   test('says why it stopped', async () => {
     says('one two')
     stopReason = ' three'

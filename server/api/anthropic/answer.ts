@@ -4,7 +4,6 @@ import type { ChatPlan } from '../../chat/plan.js'
 import type { StreamForm, WholeForm } from '../../generation/answer.js'
 import type { AnswerEvent } from '../../generation/answer-event.js'
 import type { Counts, Run } from '../../generation/run.js'
-import { jsonPieces } from '../../slices.js'
 import { messageError } from './error.js'
 import type { MessagesRequest } from './schema.js'
 
@@ -76,20 +75,29 @@ type Block =
   | { readonly type: 'text'; text: string }
   | { readonly type: 'tool_use'; readonly id: string; readonly name: string; json: string }
 
-/** A call that max_tokens cut off has no input that could be told. */
-const inputOf = (json: string): unknown => {
+const isJson = (text: string): boolean => {
   try {
-    return JSON.parse(json)
+    JSON.parse(text)
+    return true
   } catch {
-    return undefined
+    return false
   }
 }
 
-const told = (block: Block): readonly object[] => {
-  if (block.type !== 'tool_use') return [block]
-  const { type, id, name, json } = block
-  const input = inputOf(json)
-  return input === undefined ? [] : [{ type, id, name, input, caller: DIRECT }]
+/** The blocks as a list in JSON; an input as the model wrote it, to the digit. A call that max_tokens cut off has
+ * none that could be told. */
+function* contentPieces(blocks: readonly Block[]): Generator<string> {
+  let before = '['
+  for (const block of blocks) {
+    if (block.type !== 'tool_use') yield before + JSON.stringify(block)
+    else if (isJson(block.json)) {
+      const { type, id, name, json } = block
+      const call = JSON.stringify({ type, id, name }).slice(0, -1)
+      yield `${before}${call},"input":${json},"caller":${JSON.stringify(DIRECT)}}`
+    } else continue
+    before = ','
+  }
+  yield before === '[' ? '[]' : ']'
 }
 
 export const wholeMessage = (answer: MessageAnswer): WholeForm => {
@@ -126,14 +134,16 @@ export const wholeMessage = (answer: MessageAnswer): WholeForm => {
 
   return {
     event: add,
-    answer: ({ counts }) =>
-      jsonPieces({
-        ...head(answer),
-        content: blocks.flatMap(told),
+    *answer({ counts }) {
+      const end = {
         ...endOf(last, counts, answer),
         ...editsOf(answer),
         usage: wholeUsage(counts, answer.reasoningTokens()),
-      }),
+      }
+      yield `${JSON.stringify(head(answer)).slice(0, -1)},"content":`
+      yield* contentPieces(blocks)
+      yield `,${JSON.stringify(end).slice(1)}`
+    },
   }
 }
 
