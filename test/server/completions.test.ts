@@ -170,4 +170,32 @@ describe('text completions', () => {
       assert.equal(mine.at(-1).text, '')
     }
   })
+
+  test('a stream says of its prompts what a whole answer does, though its text comes late or never', async (t) => {
+    const late = await startHarness({
+      answer: (prompt) => ({ pieces: prompt.endsWith('none') ? [] : ['', 'a'] }),
+    })
+    t.after(() => late.close())
+    for (const prompt of ['late', 'none', ['late', 'none'], ['none', 'late']])
+      for (const more of [
+        { prompt_logprobs: 0 },
+        { truncate_prompt_tokens: 4 },
+        { prompt_logprobs: 0, truncate_prompt_tokens: 4, return_token_ids: true },
+      ]) {
+        const body = { model: 'tiny-reasoner', prompt, ...more }
+        const whole = await readAnswer(await late.post(COMPLETIONS, body))
+        const { chunks } = await readEvents(await late.post(COMPLETIONS, { ...body, stream: true }))
+        const truncated = chunks.flatMap((chunk) => chunk.truncated_tokens ?? [])
+        assert.deepEqual(truncated, 'truncated_tokens' in whole ? [whole.truncated_tokens] : [])
+        for (const choice of whole.choices) {
+          const mine = chunks
+            .flatMap((chunk) => chunk.choices)
+            .filter(({ index }) => index === choice.index)
+          const all = Object.assign({}, ...mine.toReversed())
+          assert.deepEqual(all.prompt_logprobs, choice.prompt_logprobs)
+          assert.deepEqual(all.prompt_token_ids, choice.prompt_token_ids)
+          assert.equal(mine.map(({ text }) => text).join(''), choice.text)
+        }
+      }
+  })
 })

@@ -146,21 +146,23 @@ const completionStream = (plan: Plan): StreamForm => {
     const logprobs = entries?.tokens.length ? entries : null
     const detailed =
       logprobs !== null || (body.return_token_ids === true && event.tokenIds.length > 0)
+    // They come with the first event, whether it has text or not.
+    const extras = begun[index]
+      ? ''
+      : asMembers(yield* jsonText(yield* choiceExtras(plan, Math.floor(index / n), event)))
+    const ofAnswer = isFirst ? members(answerExtras(plan)) : ''
+    begun[index] = true
+    isFirst = false
     let out = ''
-    if (text !== '' || detailed || isLong(event)) {
+    if (text !== '' || detailed || extras !== '' || ofAnswer !== '') {
       const details = isLong(event) ? yield* jsonText(logprobs) : JSON.stringify(logprobs)
       const ids = body.return_token_ids ? `,"token_ids":${JSON.stringify(event.tokenIds)}` : ''
-      const more = begun[index]
-        ? ''
-        : asMembers(yield* jsonText(yield* choiceExtras(plan, Math.floor(index / n), event)))
       out = frame.chunk(
         `{"index":${index},"text":${JSON.stringify(text)},` +
-          `"logprobs":${details}${ids}${more},"finish_reason":null}`,
+          `"logprobs":${details}${ids}${extras},"finish_reason":null}`,
         counts,
-        isFirst ? members(answerExtras(plan)) : '',
+        ofAnswer,
       )
-      begun[index] = true
-      isFirst = false
     }
     if (event.finish === undefined) return out
     live--
