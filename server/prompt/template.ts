@@ -4,6 +4,7 @@
 import { messageOf } from '../failure.js'
 import { badRequest } from '../request-error.js'
 import type { Tokenizer } from '../tokenizer/types.js'
+import { inCallOrder } from './call-order.js'
 import type { Message, Tool, ToolCall } from './conversation.js'
 import type { Segment } from './encode.js'
 import { readJinja } from './jinja.js'
@@ -244,7 +245,8 @@ export const createTemplate = (options: TemplateOptions): ChatTemplate => {
   const checkRoles = createRoleCheck([plain.render, withTools.render], tokens)
 
   const run = (request: RenderRequest): string => {
-    const { messages, tools = [], kwargs } = request
+    const { tools = [], kwargs } = request
+    const messages = inCallOrder(request.messages)
     const caller = { mark, bounds: { depth: MAX_DEPTH, values: MAX_VALUES } }
     const values = new Map<string, Value>([
       ['documents', null],

@@ -230,6 +230,93 @@ describe('tools over HTTP', () => {
     assert.ok(messagesPrompt.includes(input), messagesPrompt)
   })
 
+  test('results are shown in the order of their calls, in every dialect', async () => {
+    const prompts = async (path: string, body: object): Promise<string> => {
+      const at = harness.engine.requests.length
+      const response = await harness.post(path, { model: 'tiny-reasoner', ...body })
+      assert.equal(response.status, 200, await response.text())
+      const tokens = Array.from(harness.engine.requests[at]?.promptTokenIds ?? [])
+      return (await readAnswer(await harness.post('/detokenize', { tokens }))).prompt
+    }
+    script = ['ok']
+    const ask = { role: 'user', content: 'Weather, and time?' }
+    const names = { a: 'get_weather', b: 'get_time', c: 'get_weather' }
+    type Id = keyof typeof names
+    const ids = Object.keys(names) as Id[]
+    const said = (id: string) => `said by ${id}`
+    const chatOf = (...results: readonly (readonly [id: string | undefined, text: string])[]) => ({
+      messages: [
+        ask,
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: ids.map((id) => ({
+            id,
+            type: 'function',
+            function: { name: names[id], arguments: '{}' },
+          })),
+        },
+        ...results.map(([id, content]) => ({ role: 'tool', tool_call_id: id, content })),
+      ],
+    })
+    const dialects: Record<string, (order: readonly Id[]) => object> = {
+      '/v1/chat/completions': (order) => chatOf(...order.map((id) => [id, said(id)] as const)),
+      '/v1/messages': (order) => ({
+        max_tokens: 9,
+        messages: [
+          ask,
+          {
+            role: 'assistant',
+            content: ids.map((id) => ({ type: 'tool_use', id, name: names[id], input: {} })),
+          },
+          {
+            role: 'user',
+            content: order.map((id) => ({
+              type: 'tool_result',
+              tool_use_id: id,
+              content: said(id),
+            })),
+          },
+        ],
+      }),
+      '/v1/responses': (order) => ({ input: items(order) }),
+      '/v1/decisions': (order) => ({
+        input: items(order),
+        questions: [{ type: 'predicate', instructions: 'It is late.' }],
+      }),
+    }
+    const items = (order: readonly Id[]) => [
+      ask,
+      ...ids.map((call_id) => ({
+        type: 'function_call',
+        call_id,
+        name: names[call_id],
+        arguments: '{}',
+      })),
+      ...order.map((call_id) => ({
+        type: 'function_call_output',
+        call_id,
+        output: said(call_id),
+      })),
+    ]
+    const shown = `<TOOL_RESPONSE>[${ids.map(said).join(', ')}]</TOOL_RESPONSE>`
+    for (const [path, body] of Object.entries(dialects)) {
+      const prompt = await prompts(path, body(ids))
+      assert.ok(prompt.includes(shown), prompt)
+      assert.equal(await prompts(path, body(['c', 'a', 'b'])), prompt, path)
+    }
+    // Those that do not say whose they are stay where they are.
+    const inPlace = async (results: readonly (string | undefined)[], expected: string) => {
+      const body = chatOf(...results.map((id, i) => [id, `${id}${i}`] as const))
+      const prompt = await prompts('/v1/chat/completions', body)
+      assert.ok(prompt.includes(`<TOOL_RESPONSE>[${expected}]</TOOL_RESPONSE>`), prompt)
+    }
+    await inPlace(['c', undefined, 'a'], 'c0, undefined1, a2')
+    await inPlace(['c', 'x', 'a'], 'c0, x1, a2')
+    await inPlace(['c', 'a', 'a'], 'c0, a1, a2')
+    await inPlace(['c', 'b'], 'b1, c0')
+  })
+
   test('the prompt shows them, and /render and /tokenize show the prompt', async () => {
     const listed = (function_: object) =>
       JSON.stringify(function_).replaceAll('":', '": ').replaceAll(',"', ', "')
