@@ -492,4 +492,24 @@ describe('responses', () => {
       await failing.close()
     }
   })
+
+  test('an error before the first token comes in a response that has begun', async (t) => {
+    const slow = await startHarness({
+      answer: () => ({ pieces: ['a'], delaySteps: 10_000 }),
+      stepMs: 10,
+      config: { pingInterval: 0.1 },
+    })
+    t.after(() => slow.close())
+    const asked = { ...BODY, stream: true as const }
+    const headers = { 'X-Request-Timeout': '1' }
+    const events = await readNamed(await slow.post('/v1/responses', asked, headers))
+    const types = ['response.created', 'response.in_progress', 'response.failed', 'error']
+    assert.deepEqual(
+      events.map(({ type }) => type),
+      types,
+    )
+    const sdk = new OpenAI({ baseURL: `${slow.url}/v1`, apiKey: 'none', maxRetries: 0 })
+    const told = sdk.responses.stream(BODY, { headers }).finalResponse()
+    await assert.rejects(told, { message: /longer than its limit of 1 s/ })
+  })
 })

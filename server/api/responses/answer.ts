@@ -291,6 +291,7 @@ export const responseStream = (answer: ResponseAnswer): StreamForm => {
       return events.taken()
     },
     error: ({ message, code, param, kind }: RequestError) => {
+      if (!events.hasBegun()) begin() // a ping may have opened the stream
       growing = undefined
       const error = { code: kind === 'busy' ? 'rate_limit_exceeded' : 'server_error', message }
       const response = responseObject(answer, {
