@@ -1,5 +1,5 @@
-// Lists and records in request bodies. A schema of zod reports every bad element, and a caller can send a
-// million; it also takes a microsecond for each that is right.
+// Lists, records and objects of ours in request bodies. A schema of zod reports every bad element, and a
+// caller can send a million; it also takes a microsecond for each that is right.
 
 import { z } from 'zod'
 
@@ -98,6 +98,29 @@ export const refuseMembers =
       context.addIssue({ code: 'custom', path: [name], message: `it is not supported: ${why}` })
     }
   }
+
+/** An object of our own, in which no other server has members. One that it has not is refused, and what it has is
+ * told, or what `instead` says of that one. */
+export const ownObject = <T extends z.ZodRawShape>(
+  shape: T,
+  instead: Readonly<Record<string, string>> = {},
+) =>
+  z
+    .looseObject(shape)
+    .superRefine((given, context) => {
+      const name = Object.keys(given).find(
+        (one) => !Object.hasOwn(shape, one) && given[one] != null,
+      )
+      if (name === undefined) return
+      const members = `there are ${Object.keys(shape).join(', ')}`
+      const what = Object.hasOwn(instead, name) ? instead[name] : members
+      context.addIssue({
+        code: 'custom',
+        path: [name],
+        message: `it is not supported here: ${what}`,
+      })
+    })
+    .meta({ additionalProperties: false })
 
 const ID = /^(0|[1-9]\d{0,9})$/
 

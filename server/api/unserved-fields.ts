@@ -355,6 +355,15 @@ export const UNSERVED_OF_REFINE: UnservedFields = {
   }),
 }
 
+/** Of raw text. */
+export const UNSERVED_OF_COMPLETIONS: UnservedFields = {
+  withoutEffect: WITHOUT_EFFECT,
+  refused: table({
+    max_completion_tokens: refuse(use('max_tokens')),
+    principle: refuse('it is for /v1/reward'),
+  }),
+}
+
 export const UNSERVED: UnservedFields = { withoutEffect: WITHOUT_EFFECT, refused: REFUSED }
 
 const ONE_CHAT = 'it is for /v1/chat/completions, one conversation a request'

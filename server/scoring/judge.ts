@@ -4,6 +4,7 @@
 import { setMaxListeners } from 'node:events'
 import { z } from 'zod'
 import { type WholeTexts, writeTexts } from '../generation/whole-texts.js'
+import { ownObject } from '../list.js'
 import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
 import { charactersOf, type Message } from '../prompt/conversation.js'
@@ -16,20 +17,18 @@ import { pointsOf, readJudgement } from './judgement.js'
 import { judgeSegments, principleMessages, type RewardModel, type ScoreInput } from './scoring.js'
 
 /** How a judge is asked; only judges take it. */
-export const JudgeFields = z
-  .looseObject({
-    both_orders: z
-      .boolean()
-      .optional()
-      .describe('Compare each two answers twice, each of them first once. Default true.'),
-    votes: z.int().min(1).max(64).optional().describe('Judgements of each comparison. Default 1.'),
-    max_tokens: z.int().min(1).optional().describe("Of one judgement. Default: the model's own."),
-    temperature: z.number().min(0).max(2).optional(),
-    top_p: z.number().gt(0).max(1).optional(),
-    seed: z.int().optional().describe('The same seed gives the same judgements.'),
-    return_text: z.boolean().optional().describe('Add what the judge wrote. Default false.'),
-  })
-  .describe('How a judge (GenRM) is asked. Other reward models refuse it.')
+export const JudgeFields = ownObject({
+  both_orders: z
+    .boolean()
+    .optional()
+    .describe('Compare each two answers twice, each of them first once. Default true.'),
+  votes: z.int().min(1).max(64).optional().describe('Judgements of each comparison. Default 1.'),
+  max_tokens: z.int().min(1).optional().describe("Of one judgement. Default: the model's own."),
+  temperature: z.number().min(0).max(2).optional(),
+  top_p: z.number().gt(0).max(1).optional(),
+  seed: z.int().optional().describe('The same seed gives the same judgements.'),
+  return_text: z.boolean().optional().describe('Add what the judge wrote. Default false.'),
+}).describe('How a judge (GenRM) is asked. Other reward models refuse it.')
 export type JudgeFields = z.output<typeof JudgeFields>
 
 /** One or two answers of an input, to be judged together. */

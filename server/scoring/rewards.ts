@@ -1,7 +1,7 @@
 // What a reward request means and what its scores say: shared by /v1/reward and engine.reward().
 
 import { z } from 'zod'
-import { list } from '../list.js'
+import { list, ownObject } from '../list.js'
 import { GivenMessages, readMessages } from '../prompt/conversation.js'
 import { badRequest } from '../request-error.js'
 import { JudgeFields, planTrials } from './judge.js'
@@ -32,7 +32,7 @@ export const RewardBody = z.looseObject({
   responses: Responses.optional(),
   principle: Principle.optional(),
   inputs: list(
-    z.looseObject({
+    ownObject({
       messages: GivenMessages,
       responses: Responses.nullish(),
       principle: Principle.optional(),

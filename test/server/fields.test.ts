@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { ChatRequest, CompletionRequest } from '../../server/api/openai/schema.js'
-import { UNSERVED } from '../../server/api/unserved-fields.js'
+import { UNSERVED, UNSERVED_OF_COMPLETIONS } from '../../server/api/unserved-fields.js'
 import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
 
 /** Values that ask for something, where `true` does not. */
@@ -66,6 +66,19 @@ describe('a field of another server', () => {
       assert.equal(response.status, 400, JSON.stringify(more))
       assert.equal((await readAnswer(response)).error.param, Object.keys(more)[0])
     }
+  })
+
+  test('that only chats have is refused in completions, or has no effect in either', async () => {
+    const { refused, withoutEffect } = UNSERVED_OF_COMPLETIONS
+    const silent = Object.keys(ChatRequest.shape).filter(
+      (name) =>
+        !Object.hasOwn(CompletionRequest.shape, name) &&
+        !refused.has(name) &&
+        !withoutEffect.has(name),
+    )
+    assert.deepEqual(silent, [])
+    const { error } = await readAnswer(await complete({ max_completion_tokens: 5 }))
+    assert.match(error.message, /'max_completion_tokens' .* use 'max_tokens'/)
   })
 
   test('that asks for nothing passes', async () => {
@@ -227,5 +240,101 @@ describe('what asks a reward model for more than a score', () => {
       const nothing = { normalize: false, use_activation: false, stream: false, n: 1, tools: [] }
       assert.equal((await harness.post(path, { ...body, ...nothing })).status, 200, path)
     }
+  })
+})
+
+describe('what an object of ours has not', () => {
+  let harness: Harness
+  before(async () => {
+    harness = await startHarness({
+      answer: () => ({ pieces: ['ok'] }),
+      reward: { score: () => [1] },
+    })
+  })
+  after(() => harness.close())
+
+  const messages = [{ role: 'user', content: 'a' }]
+  const chat = { model: 'tiny-reasoner' }
+  const reward = { model: 'tiny-reward' }
+  const refine = { ...chat, messages, feedback: chat, edit: chat, select: reward }
+  const whole = [
+    { role: 'user', content: 'a' },
+    { role: 'assistant', content: 'b' },
+  ]
+  const asked = {
+    ...{ ...chat, state: 'a', questions: { q: { type: 'noul', instructions: 'is it?' } } },
+  }
+
+  test('is refused by name, with what it has', async () => {
+    for (const [path, body, param, instead] of [
+      [
+        'refine',
+        { ...refine, feedback: { ...chat, max_tokens: 5 } },
+        'feedback.max_tokens',
+        /'max_tokens' of the request/,
+      ],
+      [
+        'refine',
+        { ...refine, edit: { ...chat, max_tokens: 5 } },
+        'edit.max_tokens',
+        /'max_tokens' of the request/,
+      ],
+      [
+        'refine',
+        { ...refine, edit: { ...chat, n: 5 } },
+        'edit.n',
+        /model, prompt, temperature, top_p/,
+      ],
+      [
+        'refine',
+        { ...refine, select: { ...reward, include_thinking: true } },
+        'select.include_thinking',
+        /model, principle/,
+      ],
+      [
+        'reward',
+        { ...reward, messages: whole, judge: { vote: 3 } },
+        'judge.vote',
+        /both_orders, votes/,
+      ],
+      [
+        'reward',
+        { ...reward, inputs: [{ messages: whole, pairwise: true }] },
+        'inputs.0.pairwise',
+        /messages, responses/,
+      ],
+      [
+        'chat/completions',
+        { ...chat, messages, reward: { ...reward, thinking: true } },
+        'reward.thinking',
+        /include_thinking/,
+      ],
+      [
+        'systemone',
+        { ...asked, chat_template_kwargs: { thinking: true } },
+        'chat_template_kwargs.thinking',
+        /false/,
+      ],
+      [
+        'systemone',
+        { ...asked, chat_template_kwargs: { date: 'x' } },
+        'chat_template_kwargs.date',
+        /enable_thinking, thinking/,
+      ],
+    ] as const) {
+      const response = await harness.post(`/v1/${path}`, body)
+      const { error } = await readAnswer(response)
+      assert.equal(response.status, 400, param)
+      assert.equal(error.param, param)
+      assert.match(error.message, instead)
+    }
+  })
+
+  test('passes where it is null', async () => {
+    const nothing = { model: 'tiny-reward', thinking: null }
+    const response = await harness.post('/v1/chat/completions', {
+      ...{ ...chat, messages, reward: nothing },
+    })
+    assert.equal(response.status, 200)
   })
 })

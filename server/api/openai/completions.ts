@@ -9,6 +9,7 @@ import { atOnce, jsonPieces, jsonText } from '../../slices.js'
 import { readRequest } from '../read-request.js'
 import { answerId, respond, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
+import { UNSERVED_OF_COMPLETIONS } from '../unserved-fields.js'
 import {
   asMembers,
   checkStreamOptions,
@@ -188,7 +189,7 @@ export const completionRoute =
   (server: Server) =>
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
-    const body = await readRequest(c, server, CompletionRequest, 'chat')
+    const body = await readRequest(c, server, CompletionRequest, 'chat', UNSERVED_OF_COMPLETIONS)
     checkStreamOptions(body)
     const plan: Plan = {
       ...(await planText(server.models(), body, { arrival, defaults: server.config })),

@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import { LOGPROBS_MODES } from '../../engine/logprobs-mode.js'
-import { anyRecord, list, numbersById, tokenIds } from '../../list.js'
+import { anyRecord, list, numbersById, ownObject, tokenIds } from '../../list.js'
 import {
   GivenMessage,
   GivenMessages,
@@ -169,17 +169,14 @@ const chat = {
     .max(128)
     .optional()
     .describe('Candidates to generate, with `reward`; the best `n` are returned. Default n.'),
-  reward: z
-    .looseObject({
+  reward: ownObject(
+    {
       model: z.string().min(1).describe('A reward model of this server.'),
       include_thinking: maybe(z.boolean()).describe('Score the thinking too. Default false.'),
       principle: Principle.optional(),
-    })
-    .superRefine(({ pipeline }, context) => {
-      if (pipeline === undefined) return
-      const message = 'it is not supported here: POST /v1/refine does feedback, edit and select'
-      context.addIssue({ code: 'custom', path: ['pipeline'], message })
-    })
+    },
+    { pipeline: 'POST /v1/refine does feedback, edit and select' },
+  )
     .optional()
     .describe('Score the candidates and return the best, best first.'),
   principle: Principle.optional(),

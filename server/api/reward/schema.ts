@@ -1,7 +1,7 @@
 // Bodies of /v1/reward and its thin relatives. Like openai/schema.ts: the only source of their shapes.
 
 import { z } from 'zod'
-import { list, tokenIds } from '../../list.js'
+import { list, ownObject, tokenIds } from '../../list.js'
 import { GivenMessages } from '../../prompt/conversation.js'
 import { Principle, RewardBody } from '../../scoring/rewards.js'
 
@@ -80,6 +80,8 @@ const sampled = {
   top_p: z.number().gt(0).max(1).optional(),
 }
 
+const OF_ALL = { max_tokens: "use 'max_tokens' of the request, which is of each text" }
+
 const stage = (prompt: string) => ({
   model: z.string().min(1).describe('A chat model of this server.'),
   prompt: z
@@ -98,14 +100,18 @@ export const RefineRequest = z.looseObject({
   responses: list(z.string(), 1, 64).optional().describe('The drafts, instead of `model`.'),
   drafts: z.int().min(1).max(16).optional().describe('How many are written. Default 1.'),
   ...sampled,
-  feedback: z.looseObject({
-    ...stage('What is asked about a draft, as a last message of the user.'),
-    n: z.int().min(1).max(64).optional().describe('Of each draft. Default 10.'),
-  }),
-  edit: z.looseObject(
-    stage('What is asked, as a last message of the user; {feedback} stands for the feedback.'),
+  feedback: ownObject(
+    {
+      ...stage('What is asked about a draft, as a last message of the user.'),
+      n: z.int().min(1).max(64).optional().describe('Of each draft. Default 10.'),
+    },
+    OF_ALL,
   ),
-  select: z.looseObject({
+  edit: ownObject(
+    stage('What is asked, as a last message of the user; {feedback} stands for the feedback.'),
+    OF_ALL,
+  ),
+  select: ownObject({
     model: z.string().min(1).describe('A reward model of this server.'),
     principle: Principle.optional(),
   }),

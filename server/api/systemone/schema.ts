@@ -1,7 +1,7 @@
 // Request bodies of /v1/systemone, in the shape that vLLM takes.
 
 import { z } from 'zod'
-import { list, recordOf } from '../../list.js'
+import { list, ownObject, recordOf } from '../../list.js'
 import { typeErrors } from '../items.js'
 
 const MAX_QUESTIONS = 400
@@ -40,8 +40,10 @@ export const SystemOneRequest = z.looseObject({
   state: z.unknown().describe('What the questions are about: any JSON; a text is taken as it is.'),
   questions: recordOf(Question).describe(`By id; 1 to ${MAX_QUESTIONS}.`),
   instructions: z.string().nullish().describe('A system message.'),
-  chat_template_kwargs: z
-    .looseObject({ enable_thinking: z.literal(false).nullish() })
+  chat_template_kwargs: ownObject({
+    enable_thinking: z.literal(false).nullish(),
+    thinking: z.literal(false).nullish(),
+  })
     .nullish()
     .describe('Thinking is off: an answer that begins with thoughts begins with no label.'),
   seed: z.int().nullish().describe('Of no effect: nothing is drawn.'),
