@@ -4,7 +4,9 @@ import type { MiddlewareHandler } from 'hono'
 import { addHeader, type Env } from './context.js'
 import { isAllowedOrigin } from './door.js'
 
-const EXPOSED = 'x-request-id, x-ignored-params, x-weight-version, retry-after'
+/** Of all that the server sets by name, what a page may read. */
+const EXPOSED =
+  'x-request-id, request-id, x-ignored-params, x-weight-version, x-label-mass, retry-after'
 
 export const cors = (origins: readonly string[]): MiddlewareHandler<Env> => {
   const any = origins.includes('*')
@@ -24,7 +26,7 @@ export const cors = (origins: readonly string[]): MiddlewareHandler<Env> => {
       c.req.method === 'OPTIONS' && c.req.header('access-control-request-method') !== undefined
     if (!preflight) return next()
     if (allowed !== undefined) {
-      c.header('access-control-allow-methods', 'GET, POST, OPTIONS')
+      c.header('access-control-allow-methods', 'GET, POST, DELETE, OPTIONS')
       c.header(
         'access-control-allow-headers',
         c.req.header('access-control-request-headers') ?? 'authorization, content-type',

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import OpenAI from 'openai'
+import { WEIGHTS_HEADER } from '../../server/api/respond.js'
+import { packagePath } from '../../server/version.js'
 import { chatBody, type Harness, rawRequest, readAnswer, startHarness, until } from './harness.js'
 
 const CHAT = '/v1/chat/completions'
@@ -432,6 +436,18 @@ describe('strict parameters', () => {
   })
 })
 
+/** What the routes' sources have where an expression has its group. */
+const found = (expression: RegExp): readonly string[] => {
+  const folders = ['server/api', 'server/http'].map(packagePath)
+  const files = folders.flatMap((folder) =>
+    readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
+  )
+  return files
+    .filter((path) => path.endsWith('.ts'))
+    .flatMap((path) => [...readFileSync(path, 'utf8').matchAll(expression)])
+    .map(([, name = '']) => name)
+}
+
 describe('API keys and CORS', () => {
   let harness: Harness
   before(async () => {
@@ -487,6 +503,25 @@ describe('API keys and CORS', () => {
     assert.equal(preflight.status, 204)
     assert.equal(preflight.headers.get('access-control-allow-origin'), '*')
     assert.match(preflight.headers.get('access-control-allow-headers') ?? '', /x-stainless-os/)
+  })
+
+  test('pages may use every method, and read every header that is ours', async () => {
+    const ask = (method: string, path: string) =>
+      fetch(`${harness.url}${path}`, {
+        method: 'OPTIONS',
+        headers: { origin: 'http://localhost:3000', 'access-control-request-method': method },
+      })
+    const preflight = await ask('DELETE', '/v1/files/file-1')
+    const listOf = (name: string) => preflight.headers.get(name)?.split(', ') ?? []
+    const allowed = listOf('access-control-allow-methods')
+    for (const method of found(/method: '([A-Z]+)'/g)) assert.ok(allowed.includes(method), method)
+    const exposed = listOf('access-control-expose-headers')
+    const own = found(/addHeader\(\s*c,\s*'([^']+)'/g).filter(
+      (name) => !/^(vary|connection|x-content-type-options|access-control-.*)$/.test(name),
+    )
+    assert.ok(own.length > 3)
+    for (const name of [...own, WEIGHTS_HEADER, 'retry-after'])
+      assert.ok(exposed.includes(name), name)
   })
 
   test('only allowed origins are told so', async (t) => {
