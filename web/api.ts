@@ -12,10 +12,13 @@ export class ServerError extends Error {
   }
 }
 
+/** Another each time that one is given, so that the same is tried again. */
+export type Key = { readonly text: string }
+
 const keptKey = recall(sessionStorage, 'key')
 /** For this tab alone. */
-export const apiKey = createStore(typeof keptKey === 'string' ? keptKey : '')
-apiKey.subscribe((key) => keep(sessionStorage, 'key', key))
+export const apiKey = createStore<Key>({ text: typeof keptKey === 'string' ? keptKey : '' })
+apiKey.subscribe(({ text }) => keep(sessionStorage, 'key', text))
 /** The server asked for a key: what it said. */
 export const keyWanted = createStore<string | undefined>(undefined)
 
@@ -47,7 +50,7 @@ type Call = { readonly body?: unknown; readonly signal?: AbortSignal }
 
 /** Rejects with a ServerError, or as fetch does when aborted. */
 export const call = async (path: string, { body, signal }: Call = {}): Promise<Response> => {
-  const key = apiKey.get()
+  const { text: key } = apiKey.get()
   const response = await fetch(path, {
     method: body === undefined ? 'GET' : 'POST',
     headers: {

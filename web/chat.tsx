@@ -302,7 +302,7 @@ const ToolTurn = ({ turn }: { turn: Extract<Turn, { role: 'tool' }> }) => (
 
 const CodeDialog = ({ body, onClose }: { body: Record<string, unknown>; onClose: () => void }) => {
   const [language, setLanguage] = useState<Language>('curl')
-  const text = LANGUAGES[language](body, location.origin, apiKey.get() !== '')
+  const text = LANGUAGES[language](body, location.origin, apiKey.get().text !== '')
   return (
     <Dialog title="This request as code" onClose={onClose}>
       <div class="tabs">

@@ -2,8 +2,16 @@
 
 import { useEffect, useRef, useState } from 'preact/hooks'
 import uPlot from 'uplot'
-import { type Activity, call, eventsOf, messageOf, ServerError, type ServerEvent } from './api.js'
-import { Page, Problem, Select, seconds } from './parts.js'
+import {
+  type Activity,
+  call,
+  eventsOf,
+  type Key,
+  messageOf,
+  ServerError,
+  type ServerEvent,
+} from './api.js'
+import { GiveKey, Page, Problem, Select, seconds } from './parts.js'
 
 /** Points that are kept, one a second. */
 const KEPT = 300
@@ -138,37 +146,42 @@ const Line = ({ points, measure }: { points: readonly Point[]; measure: Measure 
 
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
 
+/** `isRefused`: a key has to come first. */
+type Lost = { readonly why: string; readonly isRefused: boolean }
+
 /** Follows the stream, and looks for the server again when it is gone. */
 const follow = async (
   signal: AbortSignal,
   onEvent: (event: ServerEvent) => void,
-  onLost: (why: string) => void,
+  onLost: (lost: Lost) => void,
 ): Promise<void> => {
   while (!signal.aborted) {
     try {
       const response = await call('/v1/server/events', { signal })
       for await (const data of eventsOf(response)) onEvent(JSON.parse(data))
-      if (!signal.aborted) onLost('The server ended its stream of events.')
+      if (!signal.aborted)
+        onLost({ why: 'The server ended its stream of events.', isRefused: false })
     } catch (error) {
       if (signal.aborted) return
       // A key has to come first, and then this view begins again.
-      onLost(error instanceof ServerError ? error.message : messageOf(error))
-      if (error instanceof ServerError && error.status === 401) return
+      const isRefused = error instanceof ServerError && error.status === 401
+      onLost({ why: messageOf(error), isRefused })
+      if (isRefused) return
     }
     await sleep(1000)
   }
 }
 
-export const Dashboard = ({ apiKey }: { apiKey: string }) => {
+export const Dashboard = ({ apiKey }: { apiKey: Key }) => {
   const [events, setEvents] = useState<readonly ServerEvent[]>([])
-  const [lost, setLost] = useState('')
+  const [lost, setLost] = useState<Lost>()
   const [model, setModel] = useState('')
   useEffect(() => {
     const controller = new AbortController()
     follow(
       controller.signal,
       (event) => {
-        setLost('')
+        setLost(undefined)
         setEvents((all) => [...all.slice(1 - KEPT), event])
       },
       setLost,
@@ -192,11 +205,14 @@ export const Dashboard = ({ apiKey }: { apiKey: string }) => {
           onChange={setModel}
         />
         <p class="phase" role="status">
-          <i class={lost === '' && last?.phase === 'ready' ? 'good' : 'bad'} aria-hidden="true" />{' '}
-          {lost === '' ? (last?.message ?? 'Connecting …') : 'No connection; trying again.'}
+          <i class={!lost && last?.phase === 'ready' ? 'good' : 'bad'} aria-hidden="true" />{' '}
+          {lost
+            ? `No connection${lost.isRefused ? '.' : '; trying again.'}`
+            : (last?.message ?? 'Connecting …')}
         </p>
+        {lost?.isRefused && <GiveKey />}
       </div>
-      {lost && <Problem>{lost}</Problem>}
+      {lost && <Problem>{lost.why}</Problem>}
       <div class="tiles">
         {MEASURES.map(([measure, label, unit, shown]) => {
           const value = point?.[measure]

@@ -2,10 +2,18 @@
 
 import { type ComponentType, render } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
-import { apiKey, call, keyWanted, messageOf, type ServerCard, ServerError } from './api.js'
+import {
+  apiKey,
+  call,
+  type Key,
+  keyWanted,
+  messageOf,
+  type ServerCard,
+  ServerError,
+} from './api.js'
 import { Chat, modelOf } from './chat.js'
 import { settings } from './conversation.js'
-import { Dialog, Field, Page, Problem } from './parts.js'
+import { Dialog, Field, GiveKey, Page, Problem } from './parts.js'
 import { createStore, keep, recall, useStore } from './store.js'
 
 const VIEWS = {
@@ -64,12 +72,25 @@ const TokenizerView = later(() => import('./tokenizer.js').then((all) => all.Tok
 const ModelsView = later(() => import('./models.js').then((all) => all.ModelsView))
 const ReferenceView = later(() => import('./reference.js').then((all) => all.ReferenceView))
 
+/** What no key of a server can have, in words; undefined: nothing. */
+const unfitOf = (key: string): string | undefined => {
+  const [bad] = /[^\x21-\x7e]/u.exec(key) ?? []
+  if (bad === undefined) return undefined
+  const code = (bad.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0')
+  return `A key cannot have the character '${bad}' (U+${code}).`
+}
+
 const KeyDialog = ({ why }: { why: string }) => {
-  const [key, setKey] = useState(apiKey.get())
+  const [key, setKey] = useState(apiKey.get().text)
+  const [problem, setProblem] = useState<string>()
   const submit = (event: Event) => {
     event.preventDefault()
+    const text = key.trim()
+    const unfit = unfitOf(text)
+    setProblem(unfit)
+    if (unfit !== undefined) return
     keyWanted.set(undefined)
-    apiKey.set(key.trim())
+    apiKey.set({ text })
   }
   return (
     <Dialog title="API key" onClose={() => keyWanted.set(undefined)}>
@@ -83,6 +104,7 @@ const KeyDialog = ({ why }: { why: string }) => {
             onInput={(event) => setKey(event.currentTarget.value)}
           />
         </Field>
+        {problem && <Problem>{problem}</Problem>}
         <button type="submit">Use this key</button>
       </form>
     </Dialog>
@@ -94,7 +116,7 @@ type State =
   | { readonly name: 'there'; readonly server: ServerCard }
 
 /** Asks until the models are loaded. */
-const useServer = (key: string): State => {
+const useServer = (key: Key): State => {
   const [state, setState] = useState<State>({ name: 'waiting', why: '' })
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout> | undefined
@@ -127,7 +149,7 @@ const Content = ({ view, state }: { view: View; state: State }) => {
   if (view === 'api') {
     const models = state.name === 'there' ? state.server.models : []
     const model = modelOf(models, chosen.model)?.id ?? 'MODEL'
-    return <ReferenceView model={model} hasKey={key !== ''} />
+    return <ReferenceView model={model} hasKey={key.text !== ''} />
   }
   if (state.name === 'waiting')
     return (
@@ -135,12 +157,7 @@ const Content = ({ view, state }: { view: View; state: State }) => {
         <h1>{VIEWS[view]}</h1>
         {state.why === '' ? null : (
           <p role="status">
-            {state.why}{' '}
-            {why === undefined && key === '' && (
-              <button type="button" class="quiet" onClick={() => keyWanted.set('The key:')}>
-                Give a key
-              </button>
-            )}
+            {state.why} {why === undefined && <GiveKey />}
           </p>
         )}
       </Page>

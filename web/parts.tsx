@@ -2,18 +2,39 @@
 
 import type { ComponentChildren } from 'preact'
 import { useEffect, useRef, useState } from 'preact/hooks'
+import { keyWanted } from './api.js'
 
-/** `mouse`: without a place in the order of the Tab key. */
+/** Where there is no clipboard (a page that came over plain HTTP), or it is refused. */
+const copySelected = (text: string, button: HTMLElement): boolean => {
+  const area = document.createElement('textarea')
+  area.value = text
+  // Beside the button: outside of an open dialog nothing can be selected.
+  button.after(area)
+  area.select()
+  const isDone = document.execCommand('copy')
+  area.remove()
+  button.focus()
+  return isDone
+}
+
+const copyText = async (text: string, button: HTMLElement): Promise<boolean> => {
+  try {
+    await navigator.clipboard.writeText(text)
+    return true
+  } catch {
+    return copySelected(text, button)
+  }
+}
+
 export const Copy = ({ text, label = 'Copy' }: { text: () => string; label?: string }) => {
-  const [done, setDone] = useState(false)
-  const copy = async () => {
-    await navigator.clipboard?.writeText(text()).catch(() => {})
-    setDone(true)
-    setTimeout(() => setDone(false), 1500)
+  const [said, setSaid] = useState('')
+  const copy = async (button: HTMLElement) => {
+    setSaid((await copyText(text(), button)) ? 'Copied' : 'Not copied')
+    setTimeout(() => setSaid(''), 1500)
   }
   return (
-    <button type="button" class="quiet" onClick={copy}>
-      {done ? 'Copied' : label}
+    <button type="button" class="quiet" onClick={(event) => copy(event.currentTarget)}>
+      {said || label}
     </button>
   )
 }
@@ -30,6 +51,12 @@ export const Problem = ({ children }: { children: ComponentChildren }) => (
   <p class="problem" role="alert">
     {children}
   </p>
+)
+
+export const GiveKey = () => (
+  <button type="button" class="quiet" onClick={() => keyWanted.set('The key:')}>
+    Give a key
+  </button>
 )
 
 type DialogProps = {

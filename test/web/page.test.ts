@@ -604,6 +604,35 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
     way.close()
   })
 
+  test('a copy is a copy, or is said to be none', async () => {
+    const { page } = await openPage(browser, harness.url)
+    await ask(page, 'smile')
+    await ended(page)
+    const paste = async () => {
+      await message(page).fill('')
+      await message(page).press('ControlOrMeta+v')
+      return message(page).inputValue()
+    }
+    // A page that came over plain HTTP has no clipboard.
+    await page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    await button(page, 'Copy').click()
+    await button(page, 'Copied').waitFor()
+    assert.equal(await paste(), '<b> is 😀, I think')
+    await message(page).fill('Asked in code')
+    await button(page, 'Code').click()
+    const dialog = page.getByRole('dialog')
+    await dialog.getByRole('button', { name: 'Copy', exact: true }).click()
+    await dialog.getByRole('button', { name: 'Copied' }).waitFor()
+    assert.equal(await dialog.locator('textarea').count(), 0)
+    await page.keyboard.press('Escape')
+    assert.match(await paste(), /^curl .*Asked in code/s)
+    await page.evaluate('document.execCommand = () => false')
+    await button(page, 'Copy').click()
+    await button(page, 'Not copied').waitFor()
+    assert.equal(await button(page, 'Copied').count(), 0)
+    await page.context().close()
+  })
+
   test('a server with a key is asked with it', async () => {
     const locked = await startHarness({ config: { apiKeys: ['secret'] } })
     try {
@@ -611,9 +640,38 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
       const key = page.locator('input[type=password]')
       await page.getByText('This server wants a key.').first().waitFor()
       assert.deepEqual(await faults(page), [])
+      // What no header carries is not sent.
+      for (const [bad, named] of [
+        ['sëcret', "'ë' (U+00EB)"],
+        ['secret\u200b', 'U+200B'],
+        ['my secret', "' ' (U+0020)"],
+      ] as const) {
+        await key.fill(bad)
+        await button(page, 'Use this key').click()
+        await page.getByRole('dialog').getByRole('alert').filter({ hasText: named }).waitFor()
+      }
+      assert.deepEqual(await faults(page), [])
       await key.fill('wrong')
       await button(page, 'Use this key').click()
       await page.getByRole('dialog').getByText('Incorrect API key provided.').waitFor()
+      // The same is asked again: the server may have got another.
+      const asked = page.waitForRequest('**/v1/server')
+      await button(page, 'Use this key').click()
+      await asked
+      await page.getByRole('dialog').getByText('Incorrect API key provided.').waitFor()
+      // Who closes the dialog can open it again, in each view.
+      for (const view of ['Live', 'Chat']) {
+        await page.keyboard.press('Escape')
+        await page.getByRole('dialog').waitFor({ state: 'detached' })
+        await page.getByRole('link', { name: view }).click()
+        if (view === 'Live') {
+          await page.getByRole('dialog').getByText('Incorrect API key provided.').waitFor()
+          await page.keyboard.press('Escape')
+          await page.getByText('No connection.', { exact: true }).waitFor()
+          assert.deepEqual(await faults(page), [])
+        }
+        await button(page, 'Give a key').click()
+      }
       await key.fill('secret')
       await button(page, 'Use this key').click()
       await ask(page, 'Hi')
