@@ -8,7 +8,7 @@ import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
 import { openTarget, type Target } from './client.js'
-import { addOutput, collect, positiveInteger } from './flags.js'
+import { addOutput, apiKey, collect, positiveInteger } from './flags.js'
 import { endAsToldTo, type Members, runJsonl } from './jsonl.js'
 import { isPipe, outputName } from './output.js'
 
@@ -145,7 +145,7 @@ export const addBatchCommand = (program: Command): void => {
       collect,
     )
     .option('--url <url>', 'use this server instead, such as http://127.0.0.1:8000/v1')
-    .option('--api-key <key>', 'for --url', process.env.OPENAI_API_KEY)
+    .addOption(apiKey())
     .option('--concurrency <n>', 'lines at once', positiveInteger, 64)
     .action(async (file: string, flags: Flags) => {
       await run(file, flags).catch((error) => {

@@ -11,7 +11,7 @@ import { createProgress } from '../terminal.js'
 import { packagePath } from '../version.js'
 import { ChatChoice, isRequestsFault, openTarget, type Target } from './client.js'
 import { CARD_SCORES, type Item, readItem, splitAnswer, UNBOXED } from './evaluation.js'
-import { collect, positiveInteger } from './flags.js'
+import { apiKey, collect, positiveInteger } from './flags.js'
 import { readLines } from './lines.js'
 import { print } from './print.js'
 import { formatSummary, type Section, SUMMARIES, type SummaryFormat } from './summary.js'
@@ -321,7 +321,7 @@ export const addEvalCommand = (program: Command): void => {
       collect,
     )
     .option('--url <url>', 'ask this server instead, such as http://127.0.0.1:8000/v1')
-    .option('--api-key <key>', 'for --url', process.env.OPENAI_API_KEY)
+    .addOption(apiKey())
     .option('--name <model>', 'which of its models; default: the first')
     .addOption(
       new Option('--thinking <mode>', 'reasoning mode')

@@ -1,6 +1,6 @@
 // What commander makes of the words behind a flag. Each throws InvalidArgumentError with what is right.
 
-import { type Command, InvalidArgumentError } from 'commander'
+import { type Command, InvalidArgumentError, Option } from 'commander'
 
 /** A flag that may repeat. */
 export const collect = (value: string, previous: readonly string[] = []): readonly string[] => [
@@ -17,6 +17,9 @@ export const addOutput = (command: Command, help: string): Command =>
       if (command.opts().output === undefined)
         command.error("error: required option '-o, --output <file>' not specified")
     })
+
+/** Help names the variable. Of a default it would show the value, and so the key. */
+export const apiKey = (): Option => new Option('--api-key <key>', 'for --url').env('OPENAI_API_KEY')
 
 export const number = (value: string): number => {
   const result = Number(value)

@@ -12,7 +12,7 @@ import {
   RequestFailure,
   type Target,
 } from './client.js'
-import { addOutput, collect, positiveInteger } from './flags.js'
+import { addOutput, apiKey, collect, positiveInteger } from './flags.js'
 import { type Done, endAsToldTo, LineError, ON_ERROR, type Result, runJsonl } from './jsonl.js'
 import { isPipe, outputName } from './output.js'
 import { type FieldNames, LINE_FIELDS, renameFields } from './preference-line.js'
@@ -279,7 +279,7 @@ export const addJobCommand = <F extends JobFlags>(
       collect,
     )
     .option('--url <url>', 'use this server instead, such as http://127.0.0.1:8000/v1')
-    .option('--api-key <key>', 'for --url', process.env.OPENAI_API_KEY)
+    .addOption(apiKey())
     .option('--reward-model <name>', 'which of its models; default: the one that gives rewards')
     .option(
       '--principle <text>',

@@ -67,6 +67,25 @@ describe('nemotron-server', () => {
     for (const name of ['serve', 'generate', 'pull', 'info']) assert.match(out, new RegExp(name))
   })
 
+  test('shows no key in its help', async () => {
+    const { out } = await cli(['--help'])
+    const names = [...out.matchAll(/^ {2}([a-z-]+) .*<|^ {2}([a-z-]+) \[/gm)].map(
+      ([, one, other]) => one ?? other ?? '',
+    )
+    assert.ok(
+      ['serve', 'eval', 'score', 'generate-pairs', 'batch'].every((one) => names.includes(one)),
+    )
+    const key = 'sk-1234'
+    const env = { OPENAI_API_KEY: key, NEMOTRON_API_KEY: key, HF_TOKEN: key }
+    for (const name of names) {
+      const help = await cli([name, '--help'], { env })
+      assert.equal(help.code, 0, help.err)
+      assert.ok(!help.out.includes(key), name)
+      if (help.out.includes('--url'))
+        assert.match(help.out, /--api-key <key> +for --url \(env: OPENAI_API_KEY\)/)
+    }
+  })
+
   test('generate streams the text, and says the plan and the times beside it', async () => {
     const { code, out, err } = await cli(
       generate('--temperature', '0', '--max-tokens', '20', '--ignore-eos', 'Hello'),
