@@ -23,6 +23,7 @@ export type BestOfFields = Pick<Conversation, 'messages' | 'continue_final_messa
   readonly n?: number | undefined
   readonly best_of?: number | undefined
   readonly cache_salt?: string | undefined
+  readonly seed?: number | undefined
   readonly reward?:
     | {
         readonly model: string
@@ -95,6 +96,7 @@ export const planBestOf = async (
     includeThinking: reward.include_thinking === true,
     principle: reward.principle,
     cacheSalt,
+    seed: body.seed,
   }
 }
 

@@ -205,7 +205,7 @@ export const refine = async (
     readonly defaultThinking: boolean
   },
 ) => {
-  const { messages, select, selectName, principle, cacheSalt } = refinement
+  const { messages, select, selectName, principle, cacheSalt, seed } = refinement
   try {
     await checkRoom(select, { messages, principle, cacheSalt }, 'select.principle')
   } catch (error) {
@@ -239,7 +239,7 @@ export const refine = async (
         'No draft and no edit has any text: every token went into thinking. Allow more with max_tokens.',
         { param: 'max_tokens' },
       )
-    const rating = { model: select, name: selectName, messages, principle, cacheSalt }
+    const rating = { model: select, name: selectName, messages, principle, cacheSalt, seed }
     const told = answers.flatMap(({ text }, i) => (text.trim() === '' ? [] : [i]))
     const given = told.map((i) => answers[i]?.text ?? '')
     const rewards = await rateAnswers(rating, given, work.signal)

@@ -89,6 +89,10 @@ const comparison = (conversations: readonly Conversation[]) => {
 
 const openScoring = ({ target, rewardModel, principleOf }: Asking, flags: Flags) => {
   const { id: model, max_model_len: tokens = Number.MAX_SAFE_INTEGER } = rewardModel
+  if (flags.truncate && rewardModel.isJudge)
+    throw new Error(
+      `--truncate: '${model}' is a judge, which reads two answers at once and writes: what fits is not known`,
+    )
   return async ({ question, principle: own }: Given) => {
     const principle = principleOf(own)
     const ask = async (conversations: readonly Conversation[]): Promise<readonly Item[]> => {
@@ -103,9 +107,7 @@ const openScoring = ({ target, rewardModel, principleOf }: Asking, flags: Flags)
     } catch (error) {
       if (!flags.truncate || !isTooLong(error)) throw error
     }
-    // A judge's principle is no part of the conversation that is counted.
-    const reader = { model, tokens, principle: rewardModel.isJudge ? undefined : principle }
-    const { conversations, cut } = await truncate(target, [reader], given)
+    const { conversations, cut } = await truncate(target, [{ model, tokens, principle }], given)
     return { records: [{ ...scored(question, await ask(conversations)), truncated: cut }] }
   }
 }

@@ -16,6 +16,8 @@ export type Rating = {
   readonly messages: readonly Message[]
   readonly principle: string | undefined
   readonly cacheSalt: string | undefined
+  /** Of what a judge writes. */
+  readonly seed: number | undefined
 }
 
 const noneFits = ({ model, name }: Rating, answers: number): RequestError =>
@@ -39,12 +41,13 @@ const byComparison = async (
   answers: readonly string[],
   signal: AbortSignal,
 ): Promise<readonly (number | null)[]> => {
-  const { model, messages, principle, cacheSalt } = rating
+  const { model, messages, principle, cacheSalt, seed } = rating
   // Without text there is nothing to judge.
   const told = answers.flatMap((text, i) => (text.trim() === '' ? [] : [i]))
   if (told.length === 0) return answers.map(() => null)
   const input = { messages, principle, responses: told.map((i) => answers[i] ?? '') }
-  const fields = undefined
+  // A chat's seed has 64 bits, and each comparison takes the next one.
+  const fields = seed === undefined ? {} : { seed: Number(BigInt.asUintN(52, BigInt(seed))) }
   const trials = await planTrials(model, [input], { fields, path, cacheSalt, skipLong: true })
   if (trials.length === 0) throw noneFits(rating, answers.length)
   const written = await judgeTrials({

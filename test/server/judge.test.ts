@@ -311,6 +311,43 @@ describe('a judge on /v1/reward', () => {
     )
   })
 
+  it('judges candidates and edits by the seed of the request', async () => {
+    const seeds: unknown[] = []
+    const seeded = await startHarness({
+      answer: (_, __, choice) => ({ pieces: [`fair ${choice}`] }),
+      reward: {
+        judge: (prompt, request) => {
+          seeds.push(request.sampling?.seed)
+          return judge(prompt)
+        },
+      },
+    })
+    const asked = async (path: string, body: object) => {
+      seeds.length = 0
+      const response = await seeded.post(path, {
+        model: 'tiny-reasoner',
+        messages: [user],
+        ...body,
+      })
+      assert.equal(response.status, 200, await response.text())
+      return seeds.map((seed) => (seed === undefined ? undefined : Number(seed)))
+    }
+    const reward = { model: 'tiny-reward' }
+    const best = { n: 1, best_of: 2, reward }
+    const stage = { model: 'tiny-reasoner', n: 1 }
+    const refined = { drafts: 1, feedback: stage, edit: { model: stage.model }, select: reward }
+    const path = '/v1/chat/completions'
+    try {
+      assert.deepEqual(await asked(path, { ...best, seed: 7 }), [7, 8])
+      // Of a seed of 64 bits, each comparison has a seed of its own.
+      assert.equal(new Set(await asked(path, { ...best, seed: 2 ** 63 + 2 ** 20 })).size, 2)
+      assert.deepEqual(await asked('/v1/refine', { ...refined, seed: 7 }), [7, 8])
+      assert.deepEqual(await asked(path, best), [undefined, undefined])
+    } finally {
+      await seeded.close()
+    }
+  })
+
   it('other reward models refuse what is for judges', async () => {
     const other = await startHarness({ reward: { score: () => [1] } })
     const response = await other.post('/v1/reward', {

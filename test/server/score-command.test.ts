@@ -837,6 +837,8 @@ describe('score and generate-pairs', () => {
         { prompt: 'p', chosen: 'xxx', rejected: 'xx', chosen_reward: 3, rejected_reward: 2 },
       ])
       rmSync(output)
+      const cut = await start(['score', input, '-o', output, ...at, '--truncate']).ended
+      assert.match(cut.text, /--truncate: 'tiny-reward' is a judge, which reads two answers/)
       const turns = (question: string, content: string) => [
         { role: 'user', content: question },
         { role: 'assistant', content },
