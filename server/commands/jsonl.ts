@@ -9,6 +9,7 @@ import { tell } from '../log.js'
 import { setMembers } from './json-line.js'
 import { type InputLine, inputName, isStandardInput, readLines } from './lines.js'
 import { type Output, openOutput } from './output.js'
+import { startTasks, type Task } from './tasks.js'
 
 export type Members = Readonly<Record<string, unknown>>
 type Value = Readonly<Record<string, unknown>>
@@ -43,7 +44,7 @@ type JsonlJob<T> = {
   readonly isShown?: boolean
   /** Called once, when the input was found right and the output could be opened. */
   readonly open: () => Promise<(given: T, line: number) => Promise<Result>>
-  /** Every record of the output in order, those of an earlier run too. */
+  /** Every record of the output in order, those of an earlier run too. Members that are left out are undefined. */
   readonly onRecord?: (record: Value) => void
   /** The total of a pipe is Infinity: its lines are not counted ahead. */
   readonly onProgress: (done: number, total: number) => void
@@ -62,8 +63,6 @@ export type Done = {
 
 /** Problems that are shown one by one. */
 const SHOWN = 10
-/** Lines that may be done before one that takes long, for each that is worked on. */
-const AHEAD = 16
 const HINT =
   'Mend them, or choose --on-error skip (leave such lines out) or --on-error record (write them with an error member).'
 /** Among the counts. */
@@ -159,34 +158,6 @@ const createFailure = <T>(
   }
 }
 
-type Task = { readonly line: InputLine; readonly result: Promise<Result>; isSettled: boolean }
-
-/** Keeps up to `concurrency` lines at work; gives them back in order. */
-async function* startTasks(
-  lines: AsyncIterable<InputLine>,
-  work: (line: InputLine) => Promise<Result>,
-  concurrency: number,
-): AsyncGenerator<Task> {
-  const window: Task[] = []
-  const active = new Set<Promise<unknown>>()
-  for await (const line of lines) {
-    const result = work(line)
-    const task: Task = { line, result, isSettled: false }
-    const settled = result
-      .catch(() => {}) // it is awaited in order
-      .then(() => {
-        task.isSettled = true
-        active.delete(settled)
-      })
-    active.add(settled)
-    window.push(task)
-    if (active.size >= concurrency) await Promise.race(active)
-    while (window[0]?.isSettled || window.length >= AHEAD * concurrency)
-      yield window.shift() as Task
-  }
-  yield* window
-}
-
 /** The lines that are still to be done; those of an earlier run are only looked at. */
 async function* linesToDo<T>(
   { input, output }: JsonlJob<T>,
@@ -220,7 +191,7 @@ const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Pro
   if (begun.lines > 0 && onRecord)
     for await (const line of readLines(job.output, begun.bytes)) pass(line)
 
-  const textsOf = async ({ line, result }: Task) => {
+  const textsOf = async ({ given: line, result }: Task<InputLine, Result>) => {
     const { content } = line
     let done: Result
     try {
@@ -230,11 +201,9 @@ const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Pro
     }
     const { records, counted = [] } = done
     if (!('text' in content)) return { texts: [], counted }
-    for (const one of records) onRecord?.({ ...content.value, ...one })
-    return {
-      texts: records.map((one) => setMembers(content.text, { ...cleared, ...one })),
-      counted,
-    }
+    const set = records.map((one) => ({ ...cleared, ...one }))
+    for (const one of set) onRecord?.({ ...content.value, ...one })
+    return { texts: set.map((one) => setMembers(content.text, one)), counted }
   }
 
   const work = await job.open()
@@ -247,7 +216,7 @@ const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Pro
     const { texts, counted } = await textsOf(task)
     // In one go with put, so that no state is written between them.
     for (const what of counted) tally.count(what)
-    tally.add(task.line)
+    tally.add(task.given)
     await output.put(texts.map((text) => `${text}\n`).join(''), tally.progress)
     onProgress(tally.lines(), total)
   }

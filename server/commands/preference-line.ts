@@ -26,11 +26,11 @@ const Turns = z.array(Said).min(1)
 const Prompt = z.union([z.string(), Turns, Said])
 /** An answer, or several of the same rank, as RewardBench 2 has them. */
 const Answer = z.union([z.string(), z.array(z.string()).min(1), Turns, Said])
-/** As UltraFeedback's completions have them, too. */
+/** As UltraFeedback's completions have them, too. Of a turn its content: what that may be, a conversation says. */
 const Response = z.union([
   z.string(),
   z.looseObject({ response: z.string() }).transform(({ response }) => response),
-  Said.transform(({ content }) => String(content ?? '')),
+  Said.transform(({ content }): unknown => content ?? ''),
 ])
 
 export const LINE_FIELDS = [
@@ -124,7 +124,7 @@ const needPrompt = (prompt: Conversation | undefined, field: string): Conversati
   throw new LineError(`needs 'prompt' (or 'messages') beside '${field}'`)
 }
 
-const withText = (prompt: Conversation, content: string, field: string): Conversation => {
+const withContent = (prompt: Conversation, content: unknown, field: string): Conversation => {
   if (prompt.at(-1)?.role === 'assistant')
     throw new LineError(
       `the conversation ends with the assistant's turn, and '${field}' is another answer: leave one out`,
@@ -143,7 +143,7 @@ const readAnswer = (
     throw new LineError(
       `'chosen' and 'rejected' go together: '${field}' is missing. For one answer there is 'response'.`,
     )
-  const beside = (text: string) => withText(needPrompt(prompt, field), text, field)
+  const beside = (text: string) => withContent(needPrompt(prompt, field), text, field)
   if (typeof answer === 'string') {
     const marked = prompt === undefined ? readMarked(answer, MARKED_TURN.hh) : undefined
     return [marked ?? beside(answer)]
@@ -191,10 +191,13 @@ const readQuestion = (given: Line): Question => {
   const several = responses ?? two.filter((one) => one !== undefined)
   if (several.length > 0) {
     const before = needPrompt(prompt, responses ? 'responses' : 'response_1')
-    return { kind: 'several', answers: several.map((one) => withText(before, one, 'responses')) }
+    return { kind: 'several', answers: several.map((one) => withContent(before, one, 'responses')) }
   }
   if (response !== undefined)
-    return { kind: 'one', answer: withText(needPrompt(prompt, 'response'), response, 'response') }
+    return {
+      kind: 'one',
+      answer: withContent(needPrompt(prompt, 'response'), response, 'response'),
+    }
   // Beside a prompt, as in UltraChat, they are the whole conversation.
   const whole = line.messages ?? line.conversations
   if (whole !== undefined) return { kind: 'one', answer: whole }

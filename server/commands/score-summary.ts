@@ -160,7 +160,7 @@ export const createScoreSummary = (category: string | undefined) => {
   return {
     add: (record: Readonly<Record<string, unknown>>): void => {
       // Of an earlier run there may be lines with an error.
-      if (!RESULTS.some((name) => name in record)) return
+      if (RESULTS.every((name) => record[name] === undefined)) return
       const line = Scored.parse(record)
       scored++
       if (line.truncated) truncated++

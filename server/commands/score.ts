@@ -18,7 +18,7 @@ import {
   runJob,
 } from './reward-job.js'
 import { createScoreSummary } from './score-summary.js'
-import { truncate } from './truncate.js'
+import { textOf, truncate } from './truncate.js'
 
 const RewardAnswer = z.looseObject({
   data: z.array(
@@ -82,7 +82,8 @@ const comparison = (conversations: readonly Conversation[]) => {
   const responses = conversations.map((one) => {
     if (JSON.stringify(one.slice(0, -1)) !== JSON.stringify(messages))
       throw new LineError('a judge compares answers to one conversation, and these are of several')
-    return String(one.at(-1)?.content ?? '')
+    const answer = one.at(-1)
+    return answer === undefined ? '' : textOf(answer)
   })
   return { messages, responses }
 }

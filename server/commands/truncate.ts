@@ -9,7 +9,7 @@ import type { Conversation, Turn } from './preference-line.js'
 const Rendered = z.looseObject({ prompt_token_ids: z.array(z.unknown()) })
 const Parts = z.array(z.looseObject({ text: z.string() }))
 
-const textOf = ({ content }: Turn): string =>
+export const textOf = ({ content }: Turn): string =>
   typeof content === 'string'
     ? content
     : (Parts.safeParse(content).data ?? []).map(({ text }) => text).join('\n')

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { LineError } from '../../server/commands/jsonl.js'
 import {
   conversationsOf,
   readPromptLine,
@@ -27,6 +28,22 @@ const two: readonly Said[] = [
 ]
 
 describe('lines of public data', () => {
+  it('takes answers in parts of text, and no others', () => {
+    const parts = [{ type: 'text', text: 'good' }]
+    assert.deepEqual(
+      scored({ prompt: 'q', responses: [{ role: 'assistant', content: parts }, assistant('bad')] }),
+      [
+        [asked, ['assistant', parts]],
+        [asked, ['assistant', 'bad']],
+      ],
+    )
+    for (const content of [7, { text: 'a' }, [{ type: 'image_url', image_url: { url: 'u' } }]])
+      assert.throws(
+        () => readScoredLine({ prompt: 'q', responses: [{ role: 'assistant', content }] }),
+        (error) => error instanceof LineError && /'messages\.1\.content/.test(error.message),
+      )
+  })
+
   const shapes: Readonly<Record<string, object>> = {
     RewardBench: { prompt: 'q', chosen: 'good', rejected: 'bad', subset: 'donotanswer' },
     'RewardBench 2': { prompt: 'q', chosen: ['good'], rejected: ['bad'], num_correct: 1 },

@@ -151,6 +151,23 @@ describe('score and generate-pairs', () => {
     assert.equal(readFileSync(output, 'utf8'), `${ours}${added}${ours}${added}`)
   })
 
+  it('sums up what it wrote, and nothing that a line had before', async () => {
+    const [output, pairs] = [join(folder, 'twice.jsonl'), join(folder, 'twice-pairs.jsonl')]
+    const old = { chosen_reward: 9, rejected_reward: 1, rewards: [7], dropped: 'long ago' }
+    write(input, [{ prompt: 'p', response: 'four', ...old }])
+    const flags = ['--url', url, '--summary', 'json']
+    const { code, err, out } = await start(['score', input, '-o', output, ...flags]).ended
+    assert.equal(code, 0, err)
+    const summary = JSON.parse(out)
+    assert.deepEqual(Object.keys(summary.rewards), ['reward'])
+    assert.equal(summary.pairs, undefined)
+    const { err: told, out: said } = await start([
+      ...['generate-pairs', input, '-o', pairs, '--n', '2', ...flags],
+    ]).ended
+    assert.equal(lines(pairs).length, 1, told)
+    assert.equal(JSON.parse(said).prompts['with a pair'].count, 1)
+  })
+
   it("reads HelpSteer2's rows, whole conversations and several responses", async () => {
     const output = join(folder, 'rows.jsonl')
     write(input, [
@@ -206,18 +223,23 @@ describe('score and generate-pairs', () => {
     assert.equal(expected.code, 0, expected.text)
     const command = ['score', input, '-o', output, ...flags, '--concurrency', '3']
     let kills = 0
-    for (let size = 0; kills < 3; kills++) {
+    const linesDone = (): number => {
+      try {
+        return JSON.parse(readFileSync(`${output}.state`, 'utf8')).lines
+      } catch {
+        return 0 // none yet, or not any more
+      }
+    }
+    for (let before = 0; kills < 3; kills++) {
       const killed = start(command)
       await until(
-        () =>
-          killed.child.exitCode !== null ||
-          (existsSync(`${output}.state`) && statSync(output).size > size),
+        () => killed.child.exitCode !== null || linesDone() > before,
         'lines were written after the kill',
       )
       await sleep(Math.random() * 150)
       killed.child.kill('SIGKILL')
       await killed.ended
-      size = statSync(output).size
+      before = linesDone()
       if (!existsSync(`${output}.state`)) break // it was faster
       writeFileSync(output, '{"torn":', { flag: 'a' })
     }
@@ -424,6 +446,32 @@ describe('score and generate-pairs', () => {
     const full = await start(['score', input, '-o', '/dev/full', '--url', url]).ended
     assert.notEqual(full.code, 0)
     assert.match(full.text, /\/dev\/full cannot be written \(ENOSPC\): no space is left/)
+  })
+
+  it('answers each line of a pipe before the next one comes', async () => {
+    const child = spawn(
+      process.execPath,
+      [...nodeArgs('server/cli.ts'), 'score', '-', '-o', '-', '--url', url],
+      { stdio: ['pipe', 'pipe', 'pipe'] },
+    )
+    let [out, err] = ['', '']
+    child.stdout.on('data', (data) => {
+      out += data
+    })
+    child.stderr.on('data', (data) => {
+      err += data
+    })
+    const ended = once(child, 'close')
+    const gone = ended.then(() => Promise.reject(new Error(err)))
+    for (const response of ['x', 'yy']) {
+      child.stdin.write(`${JSON.stringify({ prompt: 'p', response })}\n`)
+      const record = `"reward":${response.length},`
+      await Promise.race([until(() => out.includes(record), 'its record'), gone])
+    }
+    child.stdin.end()
+    gone.catch(() => {})
+    await ended
+    assert.equal(child.exitCode, 0, err)
   })
 
   it('names files that cannot be used', async () => {
@@ -830,11 +878,17 @@ describe('score and generate-pairs', () => {
     const at = ['--url', `${judge.url}/v1`]
     const output = join(folder, 'compared.jsonl')
     try {
-      write(input, [{ prompt: 'p', chosen: 'xxx', rejected: 'xx' }])
+      const parts = [{ role: 'assistant', content: [{ type: 'text', text: 'xx' }] }]
+      write(input, [
+        { prompt: 'p', chosen: 'xxx', rejected: 'xx' },
+        { prompt: 'p', chosen: 'xxx', rejected: parts },
+      ])
       const scored = await start(['score', input, '-o', output, ...at]).ended
       assert.equal(scored.code, 0, scored.text)
+      const rewards = { chosen_reward: 3, rejected_reward: 2 }
       assert.deepEqual(lines(output), [
-        { prompt: 'p', chosen: 'xxx', rejected: 'xx', chosen_reward: 3, rejected_reward: 2 },
+        { prompt: 'p', chosen: 'xxx', rejected: 'xx', ...rewards },
+        { prompt: 'p', chosen: 'xxx', rejected: parts, ...rewards },
       ])
       rmSync(output)
       const cut = await start(['score', input, '-o', output, ...at, '--truncate']).ended
