@@ -285,26 +285,32 @@ describe('tools over HTTP', () => {
         questions: [{ type: 'predicate', instructions: 'It is late.' }],
       }),
     }
-    const items = (order: readonly Id[]) => [
-      ask,
-      ...ids.map((call_id) => ({
-        type: 'function_call',
-        call_id,
-        name: names[call_id],
-        arguments: '{}',
-      })),
-      ...order.map((call_id) => ({
-        type: 'function_call_output',
-        call_id,
-        output: said(call_id),
-      })),
-    ]
+    const call = (id: Id) => ({
+      type: 'function_call',
+      call_id: id,
+      name: names[id],
+      arguments: '{}',
+    })
+    const output = (id: Id) => ({
+      type: 'function_call_output',
+      call_id: id,
+      output: said(id),
+    })
+    const items = (order: readonly Id[]) => [ask, ...ids.map(call), ...order.map(output)]
     const shown = `<TOOL_RESPONSE>[${ids.map(said).join(', ')}]</TOOL_RESPONSE>`
     for (const [path, body] of Object.entries(dialects)) {
       const prompt = await prompts(path, body(ids))
       assert.ok(prompt.includes(shown), prompt)
       assert.equal(await prompts(path, body(['c', 'a', 'b'])), prompt, path)
     }
+    // Two messages of the assistant may have called.
+    const apart = (...order: readonly Id[]) => {
+      const words = { role: 'assistant', content: 'And the time.' }
+      return { input: [ask, call('a'), words, call('b'), ...order.map(output)] }
+    }
+    const prompt = await prompts('/v1/responses', apart('a', 'b'))
+    assert.match(prompt, /And the time.*\[said by a, said by b\]/s)
+    assert.equal(await prompts('/v1/responses', apart('b', 'a')), prompt)
     // Those that do not say whose they are stay where they are.
     const inPlace = async (results: readonly (string | undefined)[], expected: string) => {
       const body = chatOf(...results.map((id, i) => [id, `${id}${i}`] as const))
