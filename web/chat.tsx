@@ -205,7 +205,7 @@ const AnswerTurn = (props: TurnProps<Answer>) => {
   const canResume =
     canGoOn(candidate) &&
     calls.length === 0 &&
-    (turn.cut !== undefined || candidate.finish === 'length')
+    (candidate.finish === undefined ? turn.cut !== undefined : candidate.finish === 'length')
   return (
     <li class="turn answer" aria-busy={isLive}>
       <h2>{model?.id ?? 'Answer'}</h2>
@@ -550,6 +550,8 @@ export const Chat = ({ models }: { models: Models }) => {
     }
   }
   const isBusy = now?.conversation === id
+  const last = turns.at(-1)
+  const isThere = last?.role === 'assistant' && !last.problem && !last.cut
   return (
     <div class={`chat show-${panel}`}>
       <List onChoose={() => setPanel('none')} />
@@ -561,7 +563,7 @@ export const Chat = ({ models }: { models: Models }) => {
         </div>
         <Turns id={id} turns={turns} model={model} attempt={attempt} />
         <p class="hidden" role="status">
-          {isBusy ? 'The answer is being written.' : turns.length > 0 ? 'The answer is there.' : ''}
+          {isBusy ? 'The answer is being written.' : isThere ? 'The answer is there.' : ''}
         </p>
         {problem && <Problem>{problem}</Problem>}
         <Composer turns={turns} attempt={attempt} />

@@ -341,7 +341,8 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
   before(async () => {
     harness = await startHarness({
       stepMs: 50,
-      answer: (prompt) => {
+      answer: (prompt, { n }, choice) => {
+        if (n === 2 && choice === 0) return { pieces: ['done'] }
         const [, scripted] = SCRIPTS.find(([word]) => prompt.includes(word)) ?? []
         if (scripted) return { pieces: scripted }
         const last = /word(\d+) ?$/.exec(prompt)?.[1]
@@ -388,6 +389,7 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
     const alert = answers(page).getByRole('alert')
     await alert.waitFor()
     assert.match(await alert.innerText(), /connection to the server was lost/)
+    assert.equal(await page.getByText('The answer is there.').count(), 0)
     assert.match(await page.locator('.prose').innerText(), /^word0 .*word5/)
     await button(page, 'Resume').click()
     await page.getByText('The server does not answer.').waitFor()
@@ -397,6 +399,7 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
     await page.getByText('word39').waitFor()
     assert.equal(await page.locator('.prose').innerText(), whole)
     assert.equal(await alert.count(), 0)
+    assert.equal(await page.getByText('The answer is there.').count(), 1)
     await page.context().close()
     way.close()
   })
@@ -495,6 +498,20 @@ describe('the page, when things go wrong', { skip: noBrowser }, () => {
     assert.deepEqual(await texts.allInnerTexts(), ['word0', 'word0', 'word0word1', 'word0'])
     const chosen = page.locator('.candidates > li').nth(2).getByRole('button', { pressed: true })
     assert.equal(await chosen.count(), 1)
+    // One that has ended by itself does not go on where another was stopped.
+    await control(page, 'Most tokens').fill('600')
+    await control(page, 'Candidates').fill('2')
+    await button(page, 'New conversation').click()
+    await ask(page, 'Go')
+    await page.getByText('word5').waitFor()
+    await button(page, 'Stop').click()
+    await ended(page)
+    assert.equal(await button(page, 'Resume').count(), 0)
+    await button(page, 'Go on with this one').click()
+    await button(page, 'Resume').click()
+    await page.getByText('word39').waitFor()
+    await ended(page)
+    assert.deepEqual(await texts.allInnerTexts(), ['done', whole])
     assert.deepEqual(complaints, [])
     await page.context().close()
   })
