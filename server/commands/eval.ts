@@ -1,41 +1,46 @@
 // `nemotron-server eval`: how often a model is right, thinking on and off.
 
+import { createHash } from 'node:crypto'
 import { readdirSync } from 'node:fs'
-import { open } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
-import { fileError, messageOf } from '../failure.js'
+import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { createProgress } from '../terminal.js'
 import { packagePath } from '../version.js'
 import { ChatChoice, isRequestsFault, openTarget, type Target } from './client.js'
 import { CARD_SCORES, type Item, readItem, splitAnswer, UNBOXED } from './evaluation.js'
 import { apiKey, collect, positiveInteger } from './flags.js'
+import { endAsToldTo, withOutput } from './jsonl.js'
 import { readLines } from './lines.js'
-import { print } from './print.js'
+import { isPipe, type Output, outputName } from './output.js'
+import { printSummary } from './print.js'
 import { formatSummary, type Section, SUMMARIES, type SummaryFormat } from './summary.js'
+import { startTasks } from './tasks.js'
 
 const ChatAnswer = z.looseObject({
   choices: z.array(ChatChoice).min(1),
 })
 
-type Mode = 'on' | 'off'
+const Mode = z.enum(['on', 'off'])
+type Mode = z.output<typeof Mode>
 type Trial = { readonly item: Item; readonly mode: Mode; readonly run: number }
-type Outcome = {
-  readonly id: string
-  readonly skill: string
-  readonly thinking: Mode
-  readonly run: number
-  readonly right: boolean
-  readonly well_formed: boolean
+const Outcome = z.object({
+  id: z.string(),
+  skill: z.string(),
+  thinking: Mode,
+  run: z.int(),
+  right: z.boolean(),
+  well_formed: z.boolean(),
   /** The reference's steps, to the letter; null where there are none or thinking is off. */
-  readonly trace_right: boolean | null
-  readonly finish_reason: string
-  readonly answer: string
+  trace_right: z.boolean().nullable(),
+  finish_reason: z.string(),
+  answer: z.string(),
   /** Why there is no answer. */
-  readonly error?: string
-}
+  error: z.string().optional(),
+})
+type Outcome = Readonly<z.output<typeof Outcome>>
 
 type Flags = {
   readonly model?: readonly string[]
@@ -61,27 +66,31 @@ type Flags = {
 /** Problems that are shown one by one. */
 const SHOWN = 10
 
-/** The items of all files; what is wrong with their lines, all of it, unless such lines are skipped. */
+/** The items of all files, and a hash of them; what is wrong with their lines, all of it, unless such lines are
+ * skipped. */
 const readItems = async (
   files: readonly string[],
   { limit = Number.POSITIVE_INFINITY, unboxed, onError }: Flags,
-): Promise<readonly Item[]> => {
+): Promise<{ readonly items: readonly Item[]; readonly hash: string }> => {
   const items: Item[] = []
+  const hash = createHash('sha256')
   const problems: string[] = []
   for (const file of files) {
     const name = basename(file).replace(/\.jsonl?$/, '')
     let count = 0
-    for await (const { unit, number, content } of readLines(file)) {
+    for await (const { unit, number, content, identity } of readLines(file)) {
       if (++count > limit) break
       try {
         if ('problem' in content) throw new Error(content.problem)
         items.push(readItem(content.value, { name, number, unboxed }))
+        hash.update(`${name} ${number}\n`).update(identity)
       } catch (error) {
         problems.push(`  ${file}: ${unit} ${number}: ${messageOf(error)}`)
       }
     }
   }
-  if (problems.length === 0) return items
+  const read = { items, hash: hash.digest('hex') }
+  if (problems.length === 0) return read
   const more = problems.length > SHOWN ? [`  and ${problems.length - SHOWN} more`] : []
   const text = [
     `${problems.length} ${problems.length === 1 ? 'line' : 'lines'} cannot be used:`,
@@ -90,7 +99,7 @@ const readItems = async (
   ].join('\n')
   if (onError === 'stop') throw new Error(`${text}\nMend them, or leave them out: --on-error skip.`)
   tell(text)
-  return items
+  return read
 }
 
 const ownFiles = (): readonly string[] => {
@@ -173,40 +182,6 @@ const askOrRecord = async (
   }
 }
 
-/** Opened before the first question, so that no answer is lost to a wrong name. */
-const openAnswers = async (path: string | undefined) => {
-  if (path === undefined) return undefined
-  const naming = async <T>(work: Promise<T>): Promise<T> => {
-    try {
-      return await work
-    } catch (error) {
-      throw fileError(error, path, 'written')
-    }
-  }
-  const file = await naming(open(path, 'w'))
-  return { write: (text: string) => naming(file.writeFile(text)), close: () => file.close() }
-}
-
-/** All trials, `concurrency` at a time, outcomes in order. */
-const runAll = async <T, R>(
-  list: readonly T[],
-  concurrency: number,
-  work: (one: T) => Promise<R>,
-  onDone: (done: number) => void,
-): Promise<readonly R[]> => {
-  const results: R[] = []
-  let next = 0
-  let done = 0
-  const worker = async () => {
-    for (let i = next++; i < list.length; i = next++) {
-      results[i] = await work(list[i] as T)
-      onDone(++done)
-    }
-  }
-  await Promise.all(Array.from({ length: Math.min(concurrency, list.length) }, worker))
-  return results
-}
-
 const shareOf = (list: readonly boolean[]): number | null =>
   list.length === 0 ? null : list.filter((one) => one).length / list.length
 
@@ -269,32 +244,93 @@ const modesOf = ({ id, thinking }: Asked, wanted: Flags['thinking']): readonly M
   return ['off']
 }
 
+/** What an earlier run had asked. */
+const readOutcomes = async (
+  path: string,
+  { begun }: Output,
+  sha256: string,
+): Promise<Outcome[]> => {
+  const outcomes: Outcome[] = []
+  if (begun.lines === 0) return outcomes
+  if (begun.sha256 !== sha256)
+    throw new Error(
+      `${path} was begun with other questions, another model or other flags. Remove it and ${path}.state, or name another output.`,
+    )
+  for await (const { content } of readLines(path, begun.bytes))
+    if ('value' in content) outcomes.push(Outcome.parse(content.value))
+  tell(`went on after ${outcomes.length} answers of an earlier run`)
+  return outcomes
+}
+
+/** The flags by which answers and verdicts differ. */
+const judgedBy = ({ seed, temperature, topP, bestOf, reward, maxTokens, unboxed }: Flags) => [
+  ...[seed, temperature, topP, bestOf, reward, maxTokens, unboxed],
+]
+
+type Asking = {
+  readonly target: Target
+  readonly model: Asked
+  readonly trials: readonly Trial[]
+  /** Of the items. */
+  readonly hash: string
+  readonly onDone: (done: number) => void
+}
+
+/** All outcomes, in order, each written as it comes. */
+const askAll = async (
+  { target, model, trials, hash, onDone }: Asking,
+  flags: Flags,
+  output: Output | undefined,
+): Promise<readonly Outcome[]> => {
+  const asked = [hash, model, trials.map(({ mode, run }) => [mode, run]), judgedBy(flags)]
+  const sha256 = createHash('sha256').update(JSON.stringify(asked)).digest('hex')
+  const outcomes = output ? await readOutcomes(flags.output ?? '', output, sha256) : []
+  const work = (trial: Trial) => askOrRecord(target, model, trial, flags)
+  for await (const { result } of startTasks(
+    trials.slice(outcomes.length),
+    work,
+    flags.concurrency,
+  )) {
+    const outcome = await result
+    // In one go with put, so that no state is written between them.
+    outcomes.push(outcome)
+    const progress = () => ({ lines: outcomes.length, sha256, counts: {} })
+    await output?.put(`${JSON.stringify(outcome)}\n`, progress)
+    onDone(outcomes.length)
+  }
+  return outcomes
+}
+
 const run = async (files: readonly string[], flags: Flags): Promise<void> => {
-  const items = await readItems(files.length > 0 ? files : ownFiles(), flags)
+  const { items, hash } = await readItems(files.length > 0 ? files : ownFiles(), flags)
   if (items.length === 0) throw new Error('there is nothing to ask')
-  const output = await openAnswers(flags.output)
-  const target = await openTarget({ ...flags, model: flags.model ?? [], tell })
+  const { output: path } = flags
+  const isPiped = path !== undefined && (await isPipe(path))
+  if (isPiped) tell(`${outputName(path)} is no file: a run that is interrupted cannot go on`)
   const progress = createProgress(process.stderr, undefined, (count) => `${Math.round(count)}`)
-  try {
+  let target: Target | undefined
+  const work = async (output?: Output) => {
+    target = await openTarget({ ...flags, model: flags.model ?? [], tell })
     const id = flags.name ?? (await target.models())[0]?.id
     if (id === undefined) throw new Error(`${target.url} serves no model`)
     const model = { id, thinking: await target.thinking(id) }
     const trials = trialsOf(items, modesOf(model, flags.thinking), flags.runs)
-    const outcomes = await runAll(
-      trials,
-      flags.concurrency,
-      (trial) => askOrRecord(target, model, trial, flags),
-      (done) => progress.update(`asked ${id}`, done, trials.length),
-    )
+    const onDone = (done: number) => progress.update(`asked ${id}`, done, trials.length)
+    const outcomes = await askAll({ target, model, trials, hash, onDone }, flags, output)
+    return { id, trials, outcomes }
+  }
+  try {
+    const { id, trials, outcomes } = await (path === undefined ? work() : withOutput(path, work))
     progress.finish()
     tell(`answers of ${id}`)
     tellAbout(outcomes, trials, flags)
-    await output?.write(outcomes.map((one) => `${JSON.stringify(one)}\n`).join(''))
-    await print(`${formatSummary([report(outcomes)], flags.summary)}\n`)
+    await printSummary(`${formatSummary([report(outcomes)], flags.summary)}\n`, isPiped)
+  } catch (error) {
+    progress.finish()
+    endAsToldTo(error, isPiped)
   } finally {
     progress.finish()
-    await output?.close()
-    await target.close()
+    await target?.close()
   }
 }
 
@@ -358,7 +394,10 @@ export const addEvalCommand = (program: Command): void => {
         .choices(SUMMARIES)
         .default('text'),
     )
-    .option('-o, --output <file>', 'every answer and verdict as JSONL')
+    .option(
+      '-o, --output <file>',
+      'every answer and verdict as JSONL; an unfinished one goes on; - for standard output',
+    )
     .action(async (files: readonly string[], flags: Flags) => {
       try {
         await run(files, flags)

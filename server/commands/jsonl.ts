@@ -260,18 +260,26 @@ const watchSignals = () => {
   return { came, end }
 }
 
-/** Throws what ends the run; Interruption when what was done is written. */
-export const runJsonl = async <T>(job: JsonlJob<T>): Promise<Done> => {
-  const total = await checkLines(job)
-  const output = await openOutput(job.output)
+/** Work that writes to an output, which is closed when it ends. Throws what ends it; Interruption when what was done
+ * is written. */
+export const withOutput = async <T>(
+  path: string,
+  work: (output: Output) => Promise<T>,
+): Promise<T> => {
+  const output = await openOutput(path)
   const signals = watchSignals()
   let isDone = false
   try {
-    const done = await Promise.race([runTasks(job, output, total), signals.came])
+    const done = await Promise.race([work(output), signals.came])
     isDone = true
     return done
   } finally {
     await output.close(isDone)
     signals.end()
   }
+}
+
+export const runJsonl = async <T>(job: JsonlJob<T>): Promise<Done> => {
+  const total = await checkLines(job)
+  return withOutput(job.output, (output) => runTasks(job, output, total))
 }

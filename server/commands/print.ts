@@ -11,3 +11,13 @@ export const print = (text: string): Promise<void> =>
       else reject(fileError(error, 'standard output', 'written'))
     })
   })
+
+/** At the end of a command. `isPiped`: its records went to a pipe, where this would be one more of them. */
+export const printSummary = async (text: string, isPiped: boolean): Promise<void> => {
+  if (isPiped) process.stderr.write(text)
+  else
+    await print(text).catch((error) => {
+      process.stderr.write(text) // the same command would not say it again
+      throw error
+    })
+}

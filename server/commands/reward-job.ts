@@ -16,7 +16,7 @@ import { addOutput, apiKey, collect, positiveInteger } from './flags.js'
 import { type Done, endAsToldTo, LineError, ON_ERROR, type Result, runJsonl } from './jsonl.js'
 import { isPipe, outputName } from './output.js'
 import { type FieldNames, LINE_FIELDS, renameFields } from './preference-line.js'
-import { print } from './print.js'
+import { printSummary } from './print.js'
 import { formatSummary, type Section, SUMMARIES, type SummaryFormat } from './summary.js'
 
 export type JobFlags = {
@@ -225,14 +225,7 @@ export const runJob = async <T>(job: Job<T>): Promise<void> => {
       const fate = flags.onError === 'skip' ? 'were left out' : 'have an error member'
       tell(`${done.failed} of ${done.lines} ${unit} could not be used and ${fate}`)
     }
-    const text = `${formatSummary(job.summary(done), flags.summary)}\n`
-    // Where the records went to standard output, the summary would be one more of them.
-    if (isPiped) process.stderr.write(text)
-    else
-      await print(text).catch((error) => {
-        process.stderr.write(text) // the same command would not say it again
-        throw error
-      })
+    await printSummary(`${formatSummary(job.summary(done), flags.summary)}\n`, isPiped)
   } catch (error) {
     progress.finish()
     endAsToldTo(error, isPiped)

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
@@ -14,7 +14,7 @@ import {
   readItem,
   splitAnswer,
 } from '../../server/commands/evaluation.js'
-import { type Harness, startHarness } from './harness.js'
+import { type Harness, startHarness, until } from './harness.js'
 
 const OPTIONS = { name: 'f', number: 1, unboxed: 'wrong' } as const
 
@@ -154,21 +154,24 @@ describe('checkers', () => {
   })
 })
 
-/** The command as people start it, once it has ended. */
-const evaluate = (args: readonly string[]) =>
-  new Promise<{ code: number | null; out: string; err: string }>((resolve) => {
-    const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), 'eval', ...args], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    let [out, err] = ['', '']
-    child.stdout.on('data', (data) => {
-      out += data
-    })
-    child.stderr.on('data', (data) => {
-      err += data
-    })
-    child.on('close', (code) => resolve({ code, out, err }))
+/** The command as people start it. */
+const start = (args: readonly string[]) => {
+  const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), 'eval', ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
   })
+  let [out, err] = ['', '']
+  child.stdout.on('data', (data) => {
+    out += data
+  })
+  child.stderr.on('data', (data) => {
+    err += data
+  })
+  const ended = new Promise<{ code: number | null; out: string; err: string }>((resolve) =>
+    child.on('close', (code) => resolve({ code, out, err })),
+  )
+  return { child, ended }
+}
+const evaluate = (args: readonly string[]) => start(args).ended
 
 describe('eval', () => {
   const folder = mkdtempSync(join(tmpdir(), 'nemotron-eval-'))
@@ -222,6 +225,57 @@ describe('eval', () => {
     const last = await evaluate([...args, '--on-error', 'skip', '--unboxed', 'last'])
     assert.match(last.err, /were judged by their last number or letter/)
     assert.equal(JSON.parse(last.out).right.sums.off, 2 / 3)
+  })
+
+  it('writes each answer as it comes, goes on, and never writes over a file', async () => {
+    const output = join(folder, 'kept.jsonl')
+    const args = [input, '--thinking', 'off', '--summary', 'json', '--concurrency', '1']
+    const there = [...args, '--url', `${h.url}/v1`, '-o', output]
+    const asked = h.engine.requests.length
+    const stopped = await evaluate(there)
+    assert.equal(stopped.code, 1)
+    assert.match(stopped.err, /question 3 of sums: .*maximum context length/)
+    const rights = () =>
+      readFileSync(output, 'utf8')
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line).right)
+    assert.deepEqual(rights(), [false, true])
+    const other = await evaluate([...there, '--unboxed', 'last'])
+    assert.equal(other.code, 1)
+    assert.match(other.err, /was begun with other questions, another model or other flags/)
+    const { code, err, out } = await evaluate([...there, '--on-error', 'skip'])
+    assert.equal(code, 0, err)
+    assert.match(err, /went on after 2 answers of an earlier run/)
+    assert.match(err, /1 of 3 answers have no \\boxed/)
+    assert.equal(JSON.parse(out).right.sums.off, 1 / 3)
+    assert.deepEqual(rights(), [false, true, false])
+    assert.equal(h.engine.requests.length, asked + 2)
+    for (const at of [h.url, 'http://127.0.0.1:1']) {
+      const again = await evaluate([...args, '--url', `${at}/v1`, '-o', output])
+      assert.equal(again.code, 1)
+      assert.match(again.err, /kept\.jsonl exists and is no unfinished job/)
+      assert.equal(rights().length, 3)
+    }
+    const piped = await evaluate([...args, '--url', `${h.url}/v1`, '--on-error', 'skip', '-o', '-'])
+    assert.equal(piped.out, readFileSync(output, 'utf8'))
+    assert.match(piped.err, /"off": 0\.33/)
+  })
+
+  it('ends at a signal with what was answered written', async () => {
+    const [file, output] = [join(folder, 'many.jsonl'), join(folder, 'stopped.jsonl')]
+    writeFileSync(file, '{"question": "1 + 2?", "answer": "3"}\n'.repeat(3000))
+    const { child, ended } = start([
+      ...[file, '--url', `${h.url}/v1`, '--thinking', 'off', '--concurrency', '1', '-o', output],
+    ])
+    const isBegun = () => existsSync(output) && statSync(output).size > 0
+    await until(() => isBegun() || child.exitCode !== null, 'answers are written')
+    child.kill('SIGINT')
+    const { code, err } = await ended
+    assert.deepEqual([code, child.signalCode], [null, 'SIGINT'], err)
+    assert.match(err, /stopped by SIGINT: the same command goes on\n$/)
+    const written = readFileSync(output, 'utf8').trimEnd().split('\n')
+    assert.equal(JSON.parse(readFileSync(`${output}.state`, 'utf8')).lines, written.length)
   })
 
   it('tells each model its mode in the way that it reads', async () => {
