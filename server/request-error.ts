@@ -6,8 +6,10 @@ export type ErrorKind =
   | 'not_found'
   /** Every place is taken. */
   | 'busy'
-  /** Not now, or not any more: loading, draining, failed, out of time. */
+  /** Not now, or not any more: loading, draining, failed. Another server may do it. */
   | 'unavailable'
+  /** It took longer than it may, and would elsewhere. */
+  | 'late'
   /** The fault is ours. */
   | 'internal'
 
@@ -69,7 +71,7 @@ export const abortedBy = ({ reason }: AbortSignal): RequestError =>
 
 export const timedOut = (seconds: number): RequestError =>
   new RequestError(`The request took longer than its limit of ${seconds} s.`, {
-    kind: 'unavailable',
+    kind: 'late',
     code: 'request_timeout',
   })
 

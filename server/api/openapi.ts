@@ -29,6 +29,7 @@ const errorsOf = (form: string) => {
     work: {
       429: failure('The queue is full; Retry-After says when to come back.'),
       500: failure('A fault inside the server.'),
+      504: failure('The deadline of X-Request-Timeout or of the server came first.'),
     },
     health: {
       503: {

@@ -2,7 +2,14 @@
 
 import { type ErrorKind, RequestError } from '../request-error.js'
 
-const STATUS = { invalid: 400, not_found: 404, busy: 429, internal: 500, unavailable: 503 } as const
+const STATUS = {
+  invalid: 400,
+  not_found: 404,
+  busy: 429,
+  internal: 500,
+  unavailable: 503,
+  late: 504,
+} as const
 
 type ErrorStatus = (typeof STATUS)[ErrorKind] | 401 | 403 | 405 | 408 | 413 | 415 | 417 | 431 | 503
 

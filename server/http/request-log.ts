@@ -61,8 +61,8 @@ const createLineLog = (log: Logger) => {
     if (error === 'rate_limit_exceeded') refused(line)
     // A probe that found what it expects says nothing new.
     else if (isProbe && (status < 400 || PASSING.has(String(error)))) log.debug(line, 'request')
-    // 503 while loading or draining is how a server at work answers.
-    else if (status === 503) log.warn(line, 'request')
+    // 503 while loading or draining, and 504 at a deadline, are how a server at work answers.
+    else if (status === 503 || status === 504) log.warn(line, 'request')
     else if (status >= 500) log.error(line, 'request')
     else log.info(line, 'request')
   }

@@ -21,7 +21,7 @@ for (const [config, header, limit] of [
     try {
       const headers = { 'x-request-timeout': header }
       const whole = await harness.post(CHAT, chatBody(), headers)
-      assert.equal(whole.status, 503)
+      assert.equal(whole.status, 504)
       const { error } = await readAnswer(whole)
       assert.equal(error.code, 'request_timeout')
       assert.match(error.message, new RegExp(`its limit of ${limit} s`))
@@ -76,11 +76,14 @@ test('what is answered in one piece has a deadline too', async () => {
   try {
     for (const [path, body] of asked) {
       const answer = await harness.post(path, body)
-      assert.equal(answer.status, 503, path)
+      assert.equal(answer.status, 504, path)
       const { error } = await readAnswer(answer)
       assert.equal(error.code, 'request_timeout')
       assert.match(error.message, /its limit of 0\.2 s/)
     }
+    const message = await harness.post('/v1/messages', chatBody({ max_tokens: 5 }))
+    assert.equal(message.status, 504)
+    assert.equal((await readAnswer(message)).error.type, 'timeout_error')
     await until(() => harness.engine.stats().running === 0, 'all are aborted')
     const wrong = await harness.post(...asked[0], { 'x-request-timeout': 'soon' })
     assert.equal((await readAnswer(wrong)).error.param, 'x-request-timeout')

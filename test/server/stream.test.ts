@@ -460,7 +460,7 @@ describe('streams', () => {
   test('a time limit ends a request', () =>
     withHarness({ ...endless, config: { requestTimeout: 0.2 } }, async (harness) => {
       const whole = await harness.post(CHAT, chatBody())
-      assert.equal(whole.status, 503)
+      assert.equal(whole.status, 504)
       const { chunks, done } = await readEvents(
         await harness.post(CHAT, chatBody({ stream: true })),
       )

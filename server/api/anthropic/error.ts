@@ -11,12 +11,10 @@ const TYPES: Readonly<Record<number, string>> = {
   429: 'rate_limit_error',
   500: 'api_error',
   503: 'overloaded_error',
+  504: 'timeout_error',
 }
 
-const typeOf = (error: RequestError): string =>
-  error.code === 'request_timeout'
-    ? 'timeout_error'
-    : (TYPES[statusOf(error)] ?? 'invalid_request_error')
+const typeOf = (error: RequestError): string => TYPES[statusOf(error)] ?? 'invalid_request_error'
 
 /** It has no place for the field but the message. Clients shorten a conversation when they read the words by
  * which Anthropic refuses a long one. */
