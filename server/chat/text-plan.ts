@@ -43,6 +43,7 @@ type TextCall = GenerationFields &
     readonly max_tokens?: number | undefined
     readonly logprobs?: number | undefined
     readonly echo?: boolean | undefined
+    readonly return_token_ids?: boolean | undefined
     readonly stream?: boolean | undefined
     readonly add_special_tokens?: boolean | undefined
     readonly truncate_prompt_tokens?: number | undefined
@@ -189,6 +190,25 @@ const checkPenalties = (call: TextCall, prompts: number): void => {
     )
 }
 
+/** Characters of an answer that are its prompts', told by every choice: as many as may wait for a reader of a stream. */
+const MAX_TOLD = 1 << 28
+/** With the comma behind it. */
+const ID_CHARACTERS = 8
+
+const checkTold = (call: TextCall, prompts: readonly Prompt[]): void => {
+  const { n = 1, echo = false, return_token_ids: withIds = false } = call
+  const told = prompts.reduce(
+    (sum, { text, ids }) =>
+      sum + (echo ? text.length : 0) + (withIds ? ids.length * ID_CHARACTERS : 0),
+    0,
+  )
+  if (n * told > MAX_TOLD)
+    throw badRequest(
+      `The answer would tell ${n * told} characters of prompts, each choice those of its own: at most ${MAX_TOLD}.`,
+      echo ? 'echo' : 'return_token_ids',
+    )
+}
+
 /** Every choice tells of its prompt in its first event; the engine does in the first delta of a prompt. */
 const createEvents = (prompts: number, n: number): Generation['toEvent'] => {
   const begun = new Uint8Array(prompts * n)
@@ -233,6 +253,7 @@ export const planText = async (
   const prompts = await mapInTurns(raw, (one, i) =>
     encodePrompt(model, call, one, { param: raw.length > 1 ? `${param}.${i}` : param, count }),
   )
+  checkTold(call, prompts)
   return {
     model,
     prompts,

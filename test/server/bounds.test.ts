@@ -319,6 +319,21 @@ describe('no shape of a body costs much', () => {
     stop.abort()
   })
 
+  test('prompts that every choice tells again have a bound', async (t) => {
+    const one = await startHarness({ info: { maxModelLen: 1 << 20 } })
+    t.after(() => one.close())
+    const told = { prompt: many(2, many(131_100, 97)), n: 128, max_tokens: 1 }
+    for (const more of [{ return_token_ids: true }, { return_token_ids: true, echo: true }]) {
+      const response = await one.post(COMPLETIONS, complete({ ...told, ...more }))
+      const { error } = await readAnswer(response)
+      assert.equal(response.status, 400)
+      assert.match(error.message, /would tell \d+ characters of prompts.*at most 268435456/)
+      assert.equal(error.param, Object.keys(more).at(-1))
+    }
+    assert.equal(one.engine.requests.length, 0)
+    assert.equal((await one.post(COMPLETIONS, complete({ ...told, n: 1 }))).status, 200)
+  })
+
   test('the least number of tokens has to fit behind every prompt', async () => {
     const ask = (length: number) =>
       harness.post(COMPLETIONS, complete({ prompt: ['a', 'a'.repeat(length)], min_tokens: 8 }))
