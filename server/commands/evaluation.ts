@@ -87,6 +87,15 @@ export const lastBoxed = (text: string): string | undefined => {
   return undefined
 }
 
+/** A decimal in one form, digit by digit: a double would make one of several long ones. */
+const normaliseDecimal = (text: string): string | undefined => {
+  const [, sign = '', whole = '', part = ''] = /^([+-]?)(\d*)\.?(\d*)$/.exec(text) ?? []
+  if (whole + part === '') return undefined
+  const [front, back] = [whole.replace(/^0+/, '') || '0', part.replace(/0+$/, '')]
+  const number = back === '' ? front : `${front}.${back}`
+  return sign === '-' && number !== '0' ? `-${number}` : number
+}
+
 /** The same number or expression written in another way is the same answer. */
 export const normaliseMath = (text: string): string => {
   const plain = text
@@ -97,7 +106,8 @@ export const normaliseMath = (text: string): string => {
     .replace(/(\d),(?=\d{3}(\D|$))/g, '$1')
     .replace(/\s+/g, '')
     .replace(/\.$/, '')
-  return plain !== '' && Number.isFinite(Number(plain)) ? String(Number(plain)) : plain
+  const isOther = plain !== '' && Number.isFinite(Number(plain)) // 1e3
+  return normaliseDecimal(plain) ?? (isOther ? String(Number(plain)) : plain)
 }
 
 const BOXED_PROMPT =

@@ -70,9 +70,21 @@ describe('checkers', () => {
       [' x + 1 ', 'x+1'],
       ['\\text{Monday}', 'Monday'],
       ['90^\\circ', '90'],
+      ['007', '7'],
+      ['-0.0', '0'],
+      ['+5', '5'],
+      ['1e3', '1000'],
+      ['1.', '1'],
     ] as const)
       assert.equal(normaliseMath(a), normaliseMath(b), a)
-    assert.notEqual(normaliseMath('1,00'), normaliseMath('100'))
+    for (const [a, b] of [
+      ['1,00', '100'],
+      // Doubles do not tell them apart.
+      ['9007199254740993', '9007199254740992'],
+      ['0.1000000000000000000001', '0.1'],
+      ['-5', '5'],
+    ] as const)
+      assert.notEqual(normaliseMath(a), normaliseMath(b), a)
   })
 
   it('takes GSM8K, MATH and MMLU as they are published', () => {
