@@ -61,9 +61,11 @@ const answerOf = async (
 }
 
 const Fault = z.looseObject({ message: z.string() })
+/** Of a line that is no request. */
+const Problem = z.string().transform((message) => ({ message }))
 
 const Told = z.looseObject({
-  error: Fault.nullish(),
+  error: z.union([Fault, Problem]).nullish(),
   response: z
     .looseObject({
       status_code: z.number(),
@@ -107,7 +109,10 @@ const run = async (input: string, flags: Flags): Promise<void> => {
       open: async () => {
         const opened = await openTarget({ ...flags, model: flags.model ?? [], tell })
         target = opened
-        return async (given, line) => ({ records: [await answerOf(opened, names, given, line)] })
+        return {
+          by: 'batch',
+          work: async (given, line) => ({ records: [await answerOf(opened, names, given, line)] }),
+        }
       },
       onRecord: (record) => {
         const { custom_id: name } = record

@@ -152,7 +152,7 @@ const openPairs = async (with_: Asking, flags: Flags) => {
     const { conversations, cut } = await truncate(target, readers, [messages])
     return { choices: await ask({ messages: conversations[0] ?? messages, principle }, line), cut }
   }
-  return async (messages: Conversation, own: unknown, line: number): Promise<Result> => {
+  const make = async (messages: Conversation, own: unknown, line: number): Promise<Result> => {
     const { choices, cut } = await answers({ messages, principle: principleOf(own) }, line)
     const more: Members = {
       ...(flags.keepCandidates && { candidates: choices.map(candidateOf) }),
@@ -165,6 +165,7 @@ const openPairs = async (with_: Asking, flags: Flags) => {
       counted: [`without a pair: ${pair}`],
     }
   }
+  return { by: `generate-pairs with '${chatModel.id}' and '${rewardModel.id}'`, make }
 }
 
 const run = async (input: string, flags: Flags): Promise<void> => {
@@ -178,8 +179,11 @@ const run = async (input: string, flags: Flags): Promise<void> => {
     members: MEMBERS,
     read: (line) => ({ messages: readPromptLine(line), principle: line.principle }),
     open: async (with_) => {
-      const make = await openPairs(with_, flags)
-      return ({ messages, principle }, line) => asking(() => make(messages, principle, line))
+      const { by, make } = await openPairs(with_, flags)
+      return {
+        by,
+        work: ({ messages, principle }, line) => asking(() => make(messages, principle, line)),
+      }
     },
     onRecord: ({ chosen_reward: better, rejected_reward: worse, dropped }) => {
       if (dropped !== undefined || typeof better !== 'number' || typeof worse !== 'number') return

@@ -29,6 +29,12 @@ export type Result = {
   readonly counted?: readonly string[]
 }
 
+export type Opened<T> = {
+  /** The command and its models: what an output was begun by goes on with it. */
+  readonly by: string
+  readonly work: (given: T, line: number) => Promise<Result>
+}
+
 type JsonlJob<T> = {
   /** A file, a pipe, or - for standard input. */
   readonly input: string
@@ -43,7 +49,7 @@ type JsonlJob<T> = {
   /** What is worked on is shown as it is written: its texts are noted (json-source.ts). */
   readonly isShown?: boolean
   /** Called once, when the input was found right and the output could be opened. */
-  readonly open: () => Promise<(given: T, line: number) => Promise<Result>>
+  readonly open: () => Promise<Opened<T>>
   /** Every record of the output in order, those of an earlier run too. Members that are left out are undefined. */
   readonly onRecord?: (record: Value) => void
   /** The total of a pipe is Infinity: its lines are not counted ahead. */
@@ -206,7 +212,11 @@ const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Pro
     return { texts: set.map((one) => setMembers(content.text, one)), counted }
   }
 
-  const work = await job.open()
+  const { by, work } = await job.open()
+  if (begun.lines > 0 && begun.by !== undefined && begun.by !== by)
+    throw new Error(
+      `${job.output} was begun by ${begun.by}, and this is ${by}. Remove it and ${job.output}.state, or name another output.`,
+    )
   const start = async (line: InputLine) => {
     const { content } = line
     if (job.isShown && 'text' in content) await noteSources(content.text, content.value)
@@ -217,7 +227,8 @@ const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Pro
     // In one go with put, so that no state is written between them.
     for (const what of counted) tally.count(what)
     tally.add(task.given)
-    await output.put(texts.map((text) => `${text}\n`).join(''), tally.progress)
+    const progress = () => ({ ...tally.progress(), by })
+    await output.put(texts.map((text) => `${text}\n`).join(''), progress)
     onProgress(tally.lines(), total)
   }
   if (tally.lines() === 0) throw new Error(`${inputName(input)} has no lines`)

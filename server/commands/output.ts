@@ -14,6 +14,8 @@ const State = z.object({
   lines: z.int().min(0),
   bytes: z.int().min(0),
   sha256: z.string(),
+  /** What made the records. */
+  by: z.string().optional(),
   /** What is counted beside the records, for the end of the job. */
   counts: z.record(z.string(), z.int()).default({}),
 })

@@ -13,7 +13,7 @@ import {
   type Target,
 } from './client.js'
 import { addOutput, apiKey, collect, positiveInteger } from './flags.js'
-import { type Done, endAsToldTo, LineError, ON_ERROR, type Result, runJsonl } from './jsonl.js'
+import { type Done, endAsToldTo, LineError, ON_ERROR, type Opened, runJsonl } from './jsonl.js'
 import { isPipe, outputName } from './output.js'
 import { type FieldNames, LINE_FIELDS, renameFields } from './preference-line.js'
 import { printSummary } from './print.js'
@@ -184,7 +184,7 @@ type Job<T> = {
   readonly members: readonly string[]
   readonly read: (line: Readonly<Record<string, unknown>>) => T
   /** Once the server is there. */
-  readonly open: (asking: Asking) => Promise<(given: T, line: number) => Promise<Result>>
+  readonly open: (asking: Asking) => Promise<Opened<T>>
   /** Called with each record of the output, its fields under our names. */
   readonly onRecord?: (record: Readonly<Record<string, unknown>>) => void
   readonly summary: (done: Pick<Done, 'failed' | 'counts'>) => readonly Section[]

@@ -123,7 +123,10 @@ const run = async (input: string, flags: Flags): Promise<void> => {
     read: (line): Given => ({ question: readScoredLine(line), principle: line.principle }),
     open: async (with_) => {
       const score = openScoring(with_, flags)
-      return (given) => asking(() => score(given))
+      return {
+        by: `score with '${with_.rewardModel.id}'`,
+        work: (given) => asking(() => score(given)),
+      }
     },
     onRecord: summary.add,
     summary: summary.sections,

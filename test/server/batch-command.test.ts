@@ -204,6 +204,27 @@ describe('batch', () => {
     }
   })
 
+  it('says of a line that is no request why, also of an earlier run', async () => {
+    const [input, output] = [join(folder, 'broken.jsonl'), join(folder, 'broken.out.jsonl')]
+    writeFileSync(input, ['no JSON', chat('good'), chat('odd')].join('\n'))
+    let isBroken = true
+    const odd = await startTelling((body) =>
+      isBroken && JSON.parse(body).messages[0].content === 'odd' ? [401, '{}'] : [200, '{}'],
+    )
+    try {
+      const args = [input, '-o', output, '--concurrency', '1', '--url', odd.url]
+      const stopped = await start(args).ended
+      assert.equal(stopped.code, 1, stopped.text)
+      isBroken = false
+      const { code, text } = await start(args).ended
+      assert.equal(code, 0, text)
+      assert.match(text, /went on after 2 lines/)
+      assert.match(text, /3 lines: 2 completed, 1 failed\none of them: it must be one JSON object/)
+    } finally {
+      await odd.close()
+    }
+  })
+
   it('stops at what is at fault of all lines', async () => {
     const input = join(folder, 'one.jsonl')
     writeFileSync(input, chat('a'))

@@ -703,6 +703,41 @@ describe('score and generate-pairs', () => {
     )
   })
 
+  it('goes on by the model that began, and no other', async () => {
+    let id = 'm'
+    let isLost = true
+    const server = createServer(async (request, response) => {
+      const body = await text(request)
+      if (request.url === '/v1/models') return response.end(JSON.stringify({ data: [{ id }] }))
+      response.statusCode = isLost && body.includes('second') ? 500 : 200
+      response.end('{"data":[{"reward":1,"scores":[1]}]}')
+    })
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+    const at = `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`
+    const output = join(folder, 'begun.jsonl')
+    write(
+      input,
+      ['first', 'second'].map((response) => ({ prompt: 'p', response })),
+    )
+    const command = ['score', input, '-o', output, '--url', at, '--concurrency', '1']
+    try {
+      assert.match((await start(command).ended).err, /line 2: .*reward: 500/)
+      isLost = false
+      id = 'n'
+      const other = await start(command).ended
+      assert.equal(other.code, 1)
+      assert.match(other.err, /was begun by score with 'm', and this is score with 'n'\. Remove it/)
+      id = 'm'
+      const { code, err } = await start(command).ended
+      assert.equal(code, 0, err)
+      assert.match(err, /went on after 1 lines/)
+      assert.equal(lines(output).length, 2)
+    } finally {
+      server.closeAllConnections()
+      await new Promise((done) => server.close(done))
+    }
+  })
+
   it("judges by a line's principle or the command's, where the model takes one", async () => {
     const judge = await startHarness({
       answer: (_, __, choice) => ({ pieces: ['abcdef'.slice(0, choice + 1)] }),
