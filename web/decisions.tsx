@@ -172,38 +172,41 @@ const QuestionView = ({ question, number, answer, onChange, onRemove }: Question
   </section>
 )
 
-/** The questions, and the answers to them as they were last asked. */
-const useDecision = (model: string, text: string, questions: readonly Question[]) => {
-  const [decision, setDecision] = useState<Decision>()
-  const [problem, setProblem] = useState('')
+type Asked = {
+  readonly model: string
+  readonly text: string
+  readonly questions: readonly Question[]
+}
+type Said = Asked & { readonly decision?: Decision; readonly problem?: string }
+
+/** What was said to these questions; what was said to others is none of theirs. */
+const useDecision = ({ model, text, questions }: Asked) => {
+  const [said, setSaid] = useState<Said>()
   const [isBusy, setBusy] = useState(false)
   const ask = async () => {
     setBusy(true)
-    setProblem('')
-    setDecision(undefined)
+    setSaid(undefined)
+    const asked = { model, text, questions }
     try {
       const body = { model, input: text, questions: questions.map(bodyOf) }
-      setDecision(await (await call('/v1/decisions', { body })).json())
+      setSaid({ ...asked, decision: await (await call('/v1/decisions', { body })).json() })
     } catch (error) {
-      setProblem(messageOf(error))
+      setSaid({ ...asked, problem: messageOf(error) })
     }
     setBusy(false)
   }
-  return { decision, problem, isBusy, ask, forget: () => setDecision(undefined) }
+  const isOfThese = said?.model === model && said.text === text && said.questions === questions
+  return { ...(isOfThese && said), isBusy, ask }
 }
 
 export const DecisionsView = ({ models }: { models: readonly ModelCard[] }) => {
   const [model, setModel] = useState(models.find(({ kind }) => kind === 'chat')?.id ?? '')
   const [text, setText] = useState('My parcel came a week late, and nobody answers my letters!')
   const [questions, setQuestions] = useState(EXAMPLES)
-  const { decision, problem, isBusy, ask, forget } = useDecision(model, text, questions)
-  const change = (next: readonly Question[]) => {
-    forget()
-    setQuestions(next)
-  }
+  const { decision, problem, isBusy, ask } = useDecision({ model, text, questions })
   const add = () => {
     const id = Math.max(...questions.map((one) => one.id)) + 1
-    change([...questions, { id, type: 'predicate', instructions: '', options: '' }])
+    setQuestions([...questions, { id, type: 'predicate', instructions: '', options: '' }])
   }
   const submit = (event: Event) => {
     event.preventDefault()
@@ -220,14 +223,7 @@ export const DecisionsView = ({ models }: { models: readonly ModelCard[] }) => {
           onChange={setModel}
         />
         <Field label="Text">
-          <textarea
-            rows={3}
-            value={text}
-            onInput={(event) => {
-              forget()
-              setText(event.currentTarget.value)
-            }}
-          />
+          <textarea rows={3} value={text} onInput={(event) => setText(event.currentTarget.value)} />
         </Field>
         {questions.map((question, i) => (
           <QuestionView
@@ -236,11 +232,11 @@ export const DecisionsView = ({ models }: { models: readonly ModelCard[] }) => {
             number={i + 1}
             answer={decision?.answers[i]}
             onChange={(some) =>
-              change(questions.map((one) => (one === question ? { ...one, ...some } : one)))
+              setQuestions(questions.map((one) => (one === question ? { ...one, ...some } : one)))
             }
             onRemove={
               questions.length > 1
-                ? () => change(questions.filter((one) => one !== question))
+                ? () => setQuestions(questions.filter((one) => one !== question))
                 : undefined
             }
           />
