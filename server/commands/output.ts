@@ -8,7 +8,7 @@ import { type FileHandle, open, readFile, rename, rm, stat } from 'node:fs/promi
 import type { Writable } from 'node:stream'
 import { z } from 'zod'
 import { fileError } from '../failure.js'
-import { lockOutput } from './lock.js'
+import { lockOutput } from '../lock.js'
 
 const State = z.object({
   lines: z.int().min(0),

@@ -16,6 +16,7 @@ import {
 } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { fileError } from '../failure.js'
+import { lockOutput } from '../lock.js'
 import { type NemoConfig, readModelConfig } from './model-config.js'
 import { type Plan, planImport, type Source, type Tensor } from './plan.js'
 import { bandsOf, createReading, type Reading } from './zarr.js'
@@ -209,10 +210,11 @@ const writeText = async (path: string, text: string): Promise<void> => {
 
 /** A file that says which import an unfinished folder is of. */
 const STATE = 'import-nemo.state'
+/** In the folder: it may be a mount, beside which nothing can be written. */
+const LOCK = 'import-nemo.lock'
 
 const checkOut = async (out: string, print: string): Promise<void> => {
-  await mkdir(out, { recursive: true })
-  const names = await readdir(out)
+  const names = (await readdir(out)).filter((name) => !name.startsWith(LOCK))
   const state = await readFile(join(out, STATE), 'utf8').catch(() => undefined)
   if (state !== undefined && state !== print)
     throw new Error(`${out}: it holds an unfinished import of another folder`)
@@ -255,24 +257,26 @@ const weightMap = (shards: readonly Shard[]) =>
 
 const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`
 
-export const importNemo = async (
-  folder: string,
-  out: string,
-  { onProgress = () => {}, say = () => {}, shardBytes = 5e9 }: ImportOptions = {},
-): Promise<void> => {
+const prepare = async (folder: string, shardBytes: number) => {
   const config = await readModelConfig(join(folder, 'model_config.yaml'))
   const plan = await planImport(join(folder, 'model_weights'), config)
   const tokenizer = await findTokenizer(folder, config['tokenizer.model'])
-  if (tokenizer === undefined)
-    say(`${folder} has no *.model: put the tokenizer into ${out} before you serve it`)
   const shards = shardsOf(plan.sources, shardBytes)
-  const total = shards.reduce((sum, one) => sum + one.bytes, 0)
   const map = weightMap(shards)
   const tensors: readonly Tensor[] = plan.sources.flatMap((source) => source.tensors)
   const print = createHash('sha256')
     .update(JSON.stringify([resolve(folder), config, map, tensors]))
     .digest('hex')
+  return { config, plan, tokenizer, shards, map, print }
+}
+
+const write = async (
+  out: string,
+  { config, plan, tokenizer, shards, map, print }: Awaited<ReturnType<typeof prepare>>,
+  onProgress: (done: number, total: number) => void,
+): Promise<void> => {
   await checkOut(out, print)
+  const total = shards.reduce((sum, one) => sum + one.bytes, 0)
   const paths = shards.map((_, i) => join(out, shardName(i, shards.length)))
   const isThere = await Promise.all(
     shards.map(async (shard, i) => {
@@ -287,14 +291,13 @@ export const importNemo = async (
   )
   let done = 0
   const reading = createReading(join(out, 'chunk.partial'))
-  const label = `importing ${basename(resolve(folder))}`
   for (const [i, shard] of shards.entries()) {
     const path = paths[i] ?? ''
     if (isThere[i]) done += shard.bytes
     else
       await writeShard(path, shard, reading, (bytes) => {
         done += bytes
-        onProgress(label, done, total)
+        onProgress(done, total)
       })
   }
   await writeText(
@@ -305,4 +308,23 @@ export const importNemo = async (
   await writeText(join(out, 'generation_config.json'), json({ bos_token_id: 2, eos_token_id: 3 }))
   await writeText(join(out, 'config.json'), json(configOf(config, plan)))
   await rm(join(out, STATE))
+}
+
+/** Throws while another run imports into `out`: both would write the same files. */
+export const importNemo = async (
+  folder: string,
+  out: string,
+  { onProgress = () => {}, say = () => {}, shardBytes = 5e9 }: ImportOptions = {},
+): Promise<void> => {
+  const prepared = await prepare(folder, shardBytes)
+  if (prepared.tokenizer === undefined)
+    say(`${folder} has no *.model: put the tokenizer into ${out} before you serve it`)
+  await mkdir(out, { recursive: true })
+  const unlock = await lockOutput(out, join(out, LOCK))
+  const label = `importing ${basename(resolve(folder))}`
+  try {
+    await write(out, prepared, (done, total) => onProgress(label, done, total))
+  } finally {
+    await unlock()
+  }
 }

@@ -67,7 +67,7 @@ describe('import-nemo', () => {
       assert.ok(done !== undefined && done >= (total ?? 0))
       assert.ok(readdirSync(out).filter((name) => name.endsWith('.safetensors')).length > 1)
       assert.deepEqual(
-        readdirSync(out).filter((name) => /partial|state|chunk/.test(name)),
+        readdirSync(out).filter((name) => /partial|state|chunk|lock/.test(name)),
         [],
       )
     })
@@ -174,6 +174,23 @@ describe('import-nemo', () => {
     for (const name of shards) assert.equal(statSync(join(out, name)).mtimeMs, 1000)
     assertSame(out, 'nemotron4')
     await assert.rejects(importNemo(folder, out), /is not empty, and no unfinished import/)
+  })
+
+  test('a second run on the same output is refused, and does no harm to the first', async () => {
+    const [folder, out] = [nemoFolder({ ...LM, zlib: true }), outside()]
+    let second: Promise<void> | undefined
+    await importNemo(folder, out, {
+      shardBytes: SHARD,
+      onProgress: () => {
+        second ??= assert.rejects(
+          importNemo(folder, out, { shardBytes: SHARD }),
+          new RegExp(`out is being written by process ${process.pid}: wait`),
+        )
+      },
+    })
+    assert.ok(second)
+    await second
+    assertSame(out, 'nemotron4')
   })
 
   test('a NeMo folder or archive where a model is to be is told what to do', async () => {

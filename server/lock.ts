@@ -1,4 +1,4 @@
-// One run at a time on one output: OUTPUT.lock names the process that writes it. A lock whose process is
+// One run at a time on one output: a lock (OUTPUT.lock) names the process that writes it. One whose process is
 // gone is taken over.
 
 import { randomUUID } from 'node:crypto'
@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { z } from 'zod'
-import { fileError } from '../failure.js'
+import { fileError } from './failure.js'
 
 const Holder = z.object({ pid: z.int(), host: z.string(), started: z.string() })
 type Holder = z.output<typeof Holder>
@@ -64,9 +64,11 @@ const takeAway = async (output: string, path: string): Promise<void> => {
   await rm(aside, { force: true })
 }
 
-/** Resolves with what gives it back. Throws while another run has it. */
-export const lockOutput = async (output: string): Promise<() => Promise<void>> => {
-  const path = `${output}.lock`
+/** Resolves with what gives it back. Throws while another run has it. `path`: of the lock. */
+export const lockOutput = async (
+  output: string,
+  path = `${output}.lock`,
+): Promise<() => Promise<void>> => {
   const own: Holder = { pid: process.pid, host: hostname(), started: startOf(process.pid) }
   for (;;) {
     try {
