@@ -69,7 +69,10 @@ const INSTEAD: readonly (readonly [pattern: RegExp, instead: string])[] = [
 ]
 
 export const unknownRoute = (method: string, path: string): RequestError => {
-  const instead = INSTEAD.find(([pattern]) => pattern.test(path.replace(/(?<=.)\/+$/, '')))?.[1]
+  let end = path.length
+  while (end > 1 && path[end - 1] === '/') end--
+  const asked = path.slice(0, end)
+  const instead = INSTEAD.find(([pattern]) => pattern.test(asked))?.[1]
   return new RequestError(`Invalid URL (${method} ${path})${instead ? `: ${instead}.` : ''}`, {
     kind: 'not_found',
   })

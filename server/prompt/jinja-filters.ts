@@ -79,6 +79,8 @@ const sorted = (
   return keyed.map(({ item }) => item)
 }
 
+const DECIMAL = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i
+
 const integer = (value: Value, otherwise: Value): Value => {
   if (value instanceof Undefined) throw new Error(`${value.what} is undefined`)
   if (value instanceof Float)
@@ -87,18 +89,14 @@ const integer = (value: Value, otherwise: Value): Value => {
   if (typeof value !== 'string') return otherwise
   const digits = strip(readable(value))
   if (/^[+-]?\d+$/.test(digits)) return BigInt(digits.replace('+', ''))
-  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(digits)
-    ? BigInt(Math.trunc(Number(digits)))
-    : otherwise
+  return DECIMAL.test(digits) ? BigInt(Math.trunc(Number(digits))) : otherwise
 }
 
 const float = (value: Value, otherwise: Value): Value => {
   if (value instanceof Undefined) throw new Error(`${value.what} is undefined`)
   if (isNumber(value)) return new Float(numberOf(value))
   const digits = typeof value === 'string' ? strip(readable(value)) : ''
-  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(digits)
-    ? new Float(Number(digits))
-    : otherwise
+  return DECIMAL.test(digits) ? new Float(Number(digits)) : otherwise
 }
 
 const indented = (value: Value, call: Call): Value => {

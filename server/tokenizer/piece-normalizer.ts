@@ -65,6 +65,13 @@ const createRules = (map: Uint8Array): ((text: string) => string) => {
   }
 }
 
+/** Not by a regular expression, which would look at every run of spaces once for each of them. */
+const withoutEnd = (text: string): string => {
+  let end = text.length
+  while (text[end - 1] === ' ' || text[end - 1] === '▁') end--
+  return text.slice(0, end)
+}
+
 const isText = (part: string | number | undefined): part is string => typeof part === 'string'
 
 /** Of a whole text: its first and its last part have its ends. */
@@ -77,7 +84,7 @@ export const createNormalizer = (form: PieceNormalizer | undefined): ((parts: Pa
     return parts.map((part, i) => {
       if (!isText(part)) return part
       const begun = i === 0 ? part.replace(/^ +/, '') : part
-      return i === last ? begun.replace(/[ ▁]+$/, '') : begun
+      return i === last ? withoutEnd(begun) : begun
     })
   }
   return (given) => {

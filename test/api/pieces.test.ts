@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
+import { createNormalizer } from '../../server/tokenizer/piece-normalizer.js'
 import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import type { Tokenizer } from '../../server/tokenizer/types.js'
 import { tokenizerFolder } from './llama_tokenizer.js'
@@ -186,6 +187,17 @@ describe("a bare tokenizer.model has SentencePiece's ids", () => {
     const period = two.slice(one.length)
     assert.ok(period.length > 5)
     assert.deepEqual(long, [...one, ...Array(3999).fill(period).flat()])
+  })
+
+  test('spaces at the end are dropped, and a long run of them takes no longer than it is', () => {
+    const form = { rules: '', collapsesSpaces: true, addsPrefix: false }
+    const normalize = createNormalizer(form)
+    assert.deepEqual(normalize([' ▁a ▁ b ▁', 1, ' ▁c▁ ▁  ']), ['▁a ▁ b ▁', 1, ' ▁c'])
+    assert.deepEqual(normalize([' ▁ ▁ ']), [''])
+    const run = '▁'.repeat(150_000)
+    const began = performance.now()
+    assert.deepEqual(normalize([`${run}x${run}`]), [`${run}x`])
+    assert.ok(performance.now() - began < 3000)
   })
 
   const field = (number: number, value: Buffer | number): Buffer =>

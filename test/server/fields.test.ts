@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { ChatRequest, CompletionRequest } from '../../server/api/openai/schema.js'
 import { UNSERVED, UNSERVED_OF_COMPLETIONS } from '../../server/api/unserved-fields.js'
+import { unknownRoute } from '../../server/http/unknown-route.js'
 import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
 
 /** Values that ask for something, where `true` does not. */
@@ -179,6 +180,15 @@ describe('a field of another server', () => {
     }
     const { error } = await readAnswer(await harness.post('/v1/nothing', {}))
     assert.equal(error.message, 'Invalid URL (POST /v1/nothing)')
+  })
+
+  test('of a path with many slashes is told as soon as of another', () => {
+    const told = (path: string) => unknownRoute('GET', path).message
+    assert.equal(told('/api/version//'), 'Invalid URL (GET /api/version//): use GET /version.')
+    assert.equal(told('//'), 'Invalid URL (GET //)')
+    const began = performance.now()
+    assert.ok(told(`/v1${'/'.repeat(100_000)}x`).startsWith('Invalid URL'))
+    assert.ok(performance.now() - began < 3000)
   })
 })
 

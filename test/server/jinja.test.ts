@@ -37,6 +37,15 @@ describe('templates', () => {
     assert.equal(render('{{ -2 | abs }}'), '2')
   })
 
+  test('read a number of many digits soon, and what is none', () => {
+    const digits = '1'.repeat(60_000)
+    const began = performance.now()
+    for (const name of ['int', 'float'])
+      assert.match(render(`{{ x | ${name} }}`, JSON.stringify({ x: `${digits}x` })), /^0(\.0)?$/)
+    assert.ok(performance.now() - began < 3000)
+    assert.equal(render("{{ '1.' | float }} {{ '-.5e1' | float }} {{ '1.9' | int }}"), '1.0 -5.0 1')
+  })
+
   test('with what we do not know are refused when they are read', () => {
     for (const [source, why] of [
       ['{{ x | wordwrap(3) }}', /no filter is named 'wordwrap'/],
