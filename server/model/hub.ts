@@ -58,14 +58,20 @@ const readToken = (env: NodeJS.ProcessEnv, home: string): string | undefined => 
   return existsSync(path) ? readFileSync(path, 'utf8').trim() || undefined : undefined
 }
 
+const Size = z.int().min(0)
+
+/** Checksums are names of files in the cache. */
 const Revision = z.looseObject({
   sha: z.string().regex(/^[0-9a-f]{7,64}$/i),
   siblings: z.array(
     z.looseObject({
       rfilename: z.string(),
-      size: z.number().nullish(),
-      blobId: z.string().nullish(),
-      lfs: z.looseObject({ sha256: z.string(), size: z.number() }).nullish(),
+      size: Size.nullish(),
+      blobId: z
+        .string()
+        .regex(/^[0-9a-f]{40}$/)
+        .nullish(),
+      lfs: z.looseObject({ sha256: z.string().regex(/^[0-9a-f]{64}$/), size: Size }).nullish(),
     }),
   ),
 })
@@ -165,7 +171,7 @@ const describe = async (
   if (response.status >= 400) throw explain(response, repo, url, site.hasToken)
   const etag = cleanTag(response.headers.get('x-linked-etag') ?? response.headers.get('etag') ?? '')
   const length = response.headers.get('x-linked-size') ?? response.headers.get('content-length')
-  if (!/^[\w.-]+$/.test(etag) || length === null)
+  if (!/^\w[\w.-]*$/.test(etag) || !/^\d+$/.test(length ?? ''))
     throw new HubError(`${repo}: ${path} has no usable etag and size (${url})`)
   return { path, size: Number(length), etag }
 }

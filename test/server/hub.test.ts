@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { readFile, readlink, rm, stat, writeFile } from 'node:fs/promises'
+import { readdir, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -72,6 +72,38 @@ describe('pull', () => {
     t.after(() => remote.close())
     await checkWhole(await createHub(remote.env(), quick).pull(REPO))
     assert.ok(remote.log.some(({ method }) => method === 'HEAD'))
+  })
+
+  test('a listing says nothing of where files go', async (t) => {
+    const away = '../../../away'
+    const lfs = { sha256: sha256(weights), size: weights.length }
+    for (const says of [
+      { blobId: away, lfs: null },
+      { blobId: '..', lfs: null },
+      { lfs: { ...lfs, sha256: away } },
+      { lfs: { ...lfs, sha256: sha256(weights).toUpperCase() } },
+      { lfs: { ...lfs, size: -1 } },
+      { size: 0.5 },
+      { size: -1 },
+    ]) {
+      const remote = await startRemote({ says: () => says })
+      t.after(() => remote.close())
+      const pulled = createHub(remote.env(), quick).pull(REPO)
+      await assert.rejects(pulled, /the hub's listing is not what it should be/)
+      assert.equal(remote.log.length, 1)
+      assert.deepEqual(await readdir(remote.cache), [])
+    }
+    for (const headers of [
+      { etag: '".."', 'x-linked-etag': '".."' },
+      { etag: `"${away}"`, 'x-linked-etag': `"${away}"` },
+      { 'x-linked-size': '-1' },
+    ]) {
+      const remote = await startRemote({ listing: false, headers })
+      t.after(() => remote.close())
+      const pulled = createHub(remote.env(), quick).pull(REPO)
+      await assert.rejects(pulled, /has no usable etag and size/)
+      assert.deepEqual(await readdir(remote.cache), [])
+    }
   })
 
   test('connections that break go on where they stopped', async (t) => {
@@ -194,7 +226,7 @@ describe('pull', () => {
   })
 
   test('a disk that is too small is told before anything is fetched', async (t) => {
-    const remote = await startRemote({ claim: 1e18 })
+    const remote = await startRemote({ claim: 1e15 })
     t.after(() => remote.close())
     await assert.rejects(
       createHub(remote.env(), quick).pull(REPO),

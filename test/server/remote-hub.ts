@@ -29,23 +29,37 @@ type Remote = {
   readonly close: () => Promise<void>
 }
 
+type Options = {
+  readonly trouble?: Trouble
+  readonly listing?: boolean
+  readonly token?: string
+  readonly claim?: number
+  /** What the listing says of a file besides, or instead. */
+  readonly says?: (name: string) => object
+  /** Headers of a file, besides or instead. */
+  readonly headers?: Readonly<Record<string, string>>
+}
+
 /** A file as the hub lists it, of another size if `claim` says so. */
-const listed = (rfilename: string, bytes: Buffer, claim: number | undefined) => ({
-  rfilename,
-  size: claim ?? bytes.length,
-  blobId: blobId(bytes),
-  ...(isLarge(rfilename) && { lfs: { sha256: sha256(bytes), size: bytes.length } }),
-})
+const listed = (
+  rfilename: string,
+  bytes: Buffer,
+  { listing = true, claim = bytes.length, says }: Options,
+) =>
+  listing
+    ? {
+        rfilename,
+        size: claim,
+        blobId: blobId(bytes),
+        ...(isLarge(rfilename) && { lfs: { sha256: sha256(bytes), size: bytes.length } }),
+        ...says?.(rfilename),
+      }
+    : { rfilename }
 
 /** A hub that behaves as badly as `trouble` says. */
 export const startRemote = async (
   files: Readonly<Record<string, Buffer>>,
-  options: {
-    readonly trouble?: Trouble
-    readonly listing?: boolean
-    readonly token?: string
-    readonly claim?: number
-  } = {},
+  options: Options = {},
 ): Promise<Remote> => {
   const log: Remote['log'] = []
   const answer = (request: IncomingMessage, response: ServerResponse) => {
@@ -56,9 +70,7 @@ export const startRemote = async (
       return
     }
     if (url.startsWith(`/api/models/${REPO}/revision/main`)) {
-      const siblings = Object.entries(files).map(([rfilename, bytes]) =>
-        options.listing === false ? { rfilename } : listed(rfilename, bytes, options.claim),
-      )
+      const siblings = Object.entries(files).map(([name, bytes]) => listed(name, bytes, options))
       response.end(JSON.stringify({ id: REPO, sha: COMMIT, siblings }))
       return
     }
@@ -76,6 +88,8 @@ export const startRemote = async (
     }
     if (method === 'HEAD') {
       response.setHeader('content-length', String(body.length))
+      for (const [key, value] of Object.entries(options.headers ?? {}))
+        response.setHeader(key, value)
       response.end()
       return
     }
