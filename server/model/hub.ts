@@ -46,7 +46,9 @@ export const isRepoId = (name: string): boolean => {
 
 /** What serving needs; weights in other formats stay where they are. */
 const isWanted = (path: string): boolean =>
-  /^[^/]+\.(json|jinja|safetensors|txt|model)$/.test(path) && !path.startsWith('consolidated')
+  /^(?:[^/]+\.(?:json|jinja|safetensors|txt|model)|additional_chat_templates\/[^/]+\.jinja)$/.test(
+    path,
+  ) && !path.startsWith('consolidated')
 
 const truthy = (text: string | undefined): boolean =>
   ['1', 'true', 'yes', 'on'].includes((text ?? '').toLowerCase())
@@ -176,6 +178,23 @@ const describe = async (
   return { path, size: Number(length), etag }
 }
 
+/** What there is instead of what could be served, and what can be done with it. */
+const unservable = (repo: string, names: readonly string[]): HubError => {
+  const hasTensors = names.some((name) => name.endsWith('.safetensors'))
+  const find = (end: RegExp) => (hasTensors ? undefined : names.find((name) => end.test(name)))
+  const gguf = find(/\.gguf$/)
+  if (gguf !== undefined)
+    return new HubError(
+      `${repo}: has no safetensors but GGUF files such as ${gguf}: download one (hf download ${repo} FILE) and serve it by its path`,
+    )
+  const pickled = find(/\.(?:bin|pth?)$/)
+  return new HubError(
+    pickled === undefined
+      ? `${repo}: is no model that can be served, which is a config.json and safetensors`
+      : `${repo}: has no safetensors but ${pickled}, which is not read: save the model anew as safetensors (save_pretrained of transformers does)`,
+  )
+}
+
 const list = async (site: Site, repo: string, revision: string) => {
   const url = `${site.endpoint}/api/models/${repo}/revision/${encodeURIComponent(revision)}?blobs=true`
   const response = await ask(site, repo, url, {})
@@ -190,7 +209,11 @@ const list = async (site: Site, repo: string, revision: string) => {
       `${repo}: is a NeMo checkpoint, which is not served as it is: download all of it (hf download ${repo}), and make a checkpoint of its folder: nemotron-server import-nemo FOLDER OUT`,
     )
   const wanted = siblings.filter(({ rfilename }) => isWanted(rfilename))
-  if (wanted.length === 0) throw new HubError(`${repo}: has no files that can be served`)
+  if (!has('config.json') || !wanted.some(({ rfilename }) => rfilename.endsWith('.safetensors')))
+    throw unservable(
+      repo,
+      siblings.map(({ rfilename }) => rfilename),
+    )
   const files = await Promise.all(wanted.map((one) => describe(site, repo, sha, one)))
   return { commit: sha, files }
 }

@@ -4,7 +4,7 @@ import { readdir, readFile, readlink, rm, stat, writeFile } from 'node:fs/promis
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { describe, test } from 'node:test'
 import { createHub, type HubLimits, isRepoId } from '../../server/model/hub.js'
 import { COMMIT, REPO, sha256, startRemote as startHub } from './remote-hub.js'
@@ -244,6 +244,44 @@ describe('pull', () => {
       /Tiny-Model: is a NeMo checkpoint, .*hf download nvidia\/Tiny-Model\).* import-nemo FOLDER OUT/,
     )
     assert.equal(remote.log.length, 1)
+  })
+
+  test('a repository without what can be served is told before anything is fetched', async (t) => {
+    const config = files['config.json'] ?? Buffer.alloc(0)
+    const some = Buffer.from('x')
+    for (const [there, message] of [
+      [
+        { 'config.json': config, 'README.md': some, 'a.Q4_K_M.gguf': some, 'b.bin': some },
+        /has no safetensors but GGUF files such as a\.Q4_K_M\.gguf: .*hf download nvidia\/Tiny-Model FILE/,
+      ],
+      [
+        { 'config.json': config, 'pytorch_model.bin': some },
+        /has no safetensors but pytorch_model\.bin, which is not read: save the model anew/,
+      ],
+      [{ 'config.json': config, 'tokenizer.json': some }, /is no model that can be served/],
+      [
+        { 'adapter_model.safetensors': some, 'training_args.bin': some },
+        /is no model that can be served/,
+      ],
+    ] as const) {
+      const remote = await startHub(there)
+      t.after(remote.close)
+      await assert.rejects(createHub(remote.env(), quick).pull(REPO), message)
+      assert.equal(remote.log.length, 1)
+      assert.deepEqual(await readdir(remote.cache), [])
+    }
+  })
+
+  test('a template for tools comes along from its folder', async (t) => {
+    const template = Buffer.from('{{ tools }}')
+    const name = 'additional_chat_templates/tool_use.jinja'
+    const other = { 'other/x.jinja': template, 'additional_chat_templates/x/y.jinja': template }
+    const remote = await startHub({ ...files, [name]: template, ...other })
+    t.after(remote.close)
+    const folder = await createHub(remote.env(), quick).pull(REPO)
+    assert.deepEqual(await readFile(join(folder, name)), template)
+    await checkWhole(folder)
+    assert.deepEqual((await readdir(folder)).sort(), [...WANTED, dirname(name)].sort())
   })
 
   test('unknown models, names that are none, a hub that is not there', async (t) => {
