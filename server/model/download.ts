@@ -1,8 +1,10 @@
 // One file over HTTP, into `<target>.incomplete` until it is whole and right. A broken connection goes
-// on where it stopped; a stalled one is given up and tried again; wrong content starts over.
+// on where it stopped; a stalled one is given up and tried again; wrong content starts over. Several may fetch
+// one file, in processes and on machines that share the folder: all write the same bytes to the same places,
+// cut off none that another may have written, and take the file of who is done first.
 
 import { createHash, type Hash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
+import { constants, createReadStream } from 'node:fs'
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
 import { fileError, messageOf } from '../failure.js'
 
@@ -108,16 +110,12 @@ const attempt = async (
     })
     checkStatus(response, url)
     at = startOf(response, have)
-    if (at < have) {
-      onBytes(at - have)
-      await file.truncate(at)
-    }
     for await (const chunk of response.body ?? []) {
       clearTimeout(timer)
       if (at + chunk.length > size) throw new Passing(`${url}: more than the ${size} bytes it has`)
       await write(file, chunk, at, target)
       at += chunk.length
-      onBytes(chunk.length)
+      if (at > have) onBytes(Math.min(chunk.length, at - have))
       timer = setTimeout(stalled, stallMs)
     }
   } catch (error) {
@@ -140,10 +138,7 @@ const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(do
 /** Bytes until the file has its size; tries again as long as something comes. */
 const fill = async (options: DownloadOptions, partial: string): Promise<void> => {
   const { size, attempts, retryMs } = options
-  const file = await open(partial, 'a+').then(async (appended) => {
-    await appended.close()
-    return open(partial, 'r+')
-  })
+  const file = await open(partial, constants.O_RDWR | constants.O_CREAT)
   try {
     let barren = 0
     for (;;) {
@@ -175,16 +170,35 @@ const fill = async (options: DownloadOptions, partial: string): Promise<void> =>
 /** The bytes that an earlier run left. */
 export const partialSize = (target: string): Promise<number> => fileSize(`${target}.incomplete`)
 
+/** Whether the bytes are right; undefined: another download took the file away, or moved it to its place. */
+const isRight = async (
+  partial: string,
+  { target, etag, size }: DownloadOptions,
+): Promise<boolean | undefined> => {
+  const hash = makeHash(etag, size)
+  try {
+    await hashFile(partial, hash)
+    if (hash !== undefined && hash.digest('hex') !== etag) return false
+    await rename(partial, target)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    return undefined
+  }
+}
+
 export const download = async (options: DownloadOptions): Promise<void> => {
   const { target, size, etag, url } = options
   const partial = `${target}.incomplete`
-  for (let wrong = 0; wrong < 2; wrong++) {
+  for (let wrong = 0; wrong < 2; ) {
+    if ((await stat(target).catch(() => undefined))?.size === size) return
     await fill(options, partial)
-    const hash = makeHash(etag, size)
-    await hashFile(partial, hash)
-    if (hash === undefined || hash.digest('hex') === etag) return rename(partial, target)
-    await rm(partial)
+    const right = await isRight(partial, options)
+    if (right) return
+    if (right === undefined) continue
+    await rm(partial, { force: true })
     options.onBytes(-size)
+    wrong++
   }
   throw new DownloadError(`${url}: its content does not match its checksum ${etag} (tried twice)`)
 }

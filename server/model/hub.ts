@@ -1,8 +1,18 @@
 // Hugging Face's hub and its cache: the same folders, names and links as its own tools, so that what
 // they downloaded is used, and what we download they find.
 
+import { randomUUID } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
-import { mkdir, readFile, rm, stat, statfs, symlink, writeFile } from 'node:fs/promises'
+import {
+  mkdir,
+  readFile,
+  readlink,
+  rename,
+  stat,
+  statfs,
+  symlink,
+  writeFile,
+} from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { z } from 'zod'
@@ -227,11 +237,19 @@ const checkSpace = async ({ cache }: Site, needed: number): Promise<void> => {
 
 const blobPath = (folder: string, file: RemoteFile): string => join(folder, 'blobs', file.etag)
 
+/** What is there is replaced at once: others may be reading it. */
+const replace = async (path: string, make: (fresh: string) => Promise<void>): Promise<void> => {
+  await mkdir(dirname(path), { recursive: true })
+  const fresh = `${path}.${randomUUID()}`
+  await make(fresh)
+  await rename(fresh, path)
+}
+
 const link = async (folder: string, commit: string, file: RemoteFile): Promise<void> => {
   const path = join(folder, 'snapshots', commit, file.path)
-  await mkdir(dirname(path), { recursive: true })
-  await rm(path, { force: true })
-  await symlink(relative(dirname(path), blobPath(folder, file)), path)
+  const target = relative(dirname(path), blobPath(folder, file))
+  if ((await readlink(path).catch(() => undefined)) === target) return
+  await replace(path, (fresh) => symlink(target, fresh))
 }
 
 type Wanted = {
@@ -333,8 +351,7 @@ export const createHub = (env: NodeJS.ProcessEnv, limits: Partial<HubLimits> = {
     await mkdir(join(folder, 'blobs'), { recursive: true })
     await fetchBlobs(asked, { repo, commit, files, folder }, options)
     for (const file of files) await link(folder, commit, file)
-    await mkdir(join(folder, 'refs', dirname(revision)), { recursive: true })
-    await writeFile(join(folder, 'refs', revision), commit)
+    await replace(join(folder, 'refs', revision), (fresh) => writeFile(fresh, commit))
     return join(folder, 'snapshots', commit)
   }
 

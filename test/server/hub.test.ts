@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { readdir, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises'
+import { lstat, readdir, readFile, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { createHub, type HubLimits, isRepoId } from '../../server/model/hub.js'
 import { COMMIT, REPO, sha256, startRemote as startHub } from './remote-hub.js'
 
@@ -201,6 +202,53 @@ describe('pull', () => {
     await checkWhole(await createHub(remote.env(), quick).pull(REPO))
     const again = remote.log.find(({ url }) => url.endsWith('00001-of-00002.safetensors'))
     assert.equal(again?.range, 'bytes=200000-')
+  })
+
+  test('several at once do not disturb each other', async (t) => {
+    // Some connections end in the middle, some are answered from the start again.
+    let asked = 0
+    const remote = await startRemote({
+      trouble: (name, response, body, start) => {
+        if (!name.endsWith('.safetensors')) return false
+        asked++
+        if (asked % 3 === 0) response.writeHead(200).end(body)
+        else {
+          const from = Math.min(start, body.length - 1)
+          response.writeHead(206, {
+            'content-range': `bytes ${from}-${body.length - 1}/${body.length}`,
+          })
+          response.write(body.subarray(from, from + 60_000), () => response.destroy())
+        }
+        return true
+      },
+    })
+    t.after(() => remote.close())
+    const pulls = Array.from({ length: 6 }, (_, i) =>
+      sleep(5 * i).then(() => createHub(remote.env(), quick).pull(REPO)),
+    )
+    const folders = await Promise.all(pulls)
+    for (const folder of folders) await checkWhole(folder)
+    const root = join(remote.cache, 'models--nvidia--Tiny-Model')
+    assert.deepEqual(
+      (await readdir(root, { recursive: true })).filter((name) =>
+        /incomplete|[0-9a-f]{8}-[0-9a-f]{4}-/.test(name),
+      ),
+      [],
+    )
+  })
+
+  test('what is linked stays linked while it is pulled again', async (t) => {
+    const remote = await startRemote()
+    t.after(() => remote.close())
+    const hub = createHub(remote.env(), quick)
+    const path = join(await hub.pull(REPO), 'config.json')
+    const { mtimeMs } = await lstat(path)
+    await hub.pull(REPO)
+    assert.equal((await lstat(path)).mtimeMs, mtimeMs)
+    // One that leads elsewhere is put right.
+    await rm(path)
+    await symlink('elsewhere', path)
+    await checkWhole(await hub.pull(REPO))
   })
 
   test('a server that never works is given up with its last words', async (t) => {
