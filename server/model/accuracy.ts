@@ -1,14 +1,15 @@
 // What quantisation and rounding cost: the distributions of next tokens over fixed texts, of a model as it would be
 // served and of its reference, one engine after the other. And the receipt, a file beside the model.
 
-import { readFile, rename, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { createHash } from 'node:crypto'
+import { readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { basename, join } from 'node:path'
 import { z } from 'zod'
 import { loadAddon } from '../engine/addon.js'
 import { openEngine } from '../engine/engine.js'
 import type { Engine, EngineOptions } from '../engine/types.js'
 import { EngineFailure } from '../failure.js'
-import { isGguf } from '../tokenizer/gguf.js'
+import { ggufParts, isGguf } from '../tokenizer/gguf.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import { VERSION } from '../version.js'
@@ -52,6 +53,8 @@ const Receipt = Figures.extend({
   texts: z.number(),
   version: z.string(),
   fingerprint: z.string(),
+  /** Of the files that were measured. */
+  stamp: z.string(),
   measured: z.string(),
 })
 export type Receipt = z.output<typeof Receipt>
@@ -225,6 +228,22 @@ const createFigures = () => {
   }
 }
 
+const DECIDES = /\.safetensors$|^(?:hf_quant_)?config\.json$/
+
+/** Another one where a file that decides what is computed has been written over: fingerprints are the same for all
+ * weights of one shape. */
+const stampOf = async (folder: string): Promise<string> => {
+  const files = isGguf(folder)
+    ? ggufParts(folder)
+    : (await readdir(folder)).filter((name) => DECIDES.test(name)).map((name) => join(folder, name))
+  const hash = createHash('sha256')
+  for (const file of files.toSorted()) {
+    const found = await stat(file).catch(() => undefined)
+    hash.update(`${basename(file)} ${found?.size} ${found?.mtimeMs}\n`)
+  }
+  return hash.digest('hex').slice(0, 16)
+}
+
 type MeasureOptions = {
   /** A folder or a GGUF file. */
   readonly folder: string
@@ -241,6 +260,7 @@ type MeasureOptions = {
 /** One model is in memory at a time; of the reference its distributions stay, about 400 of them. */
 export const measureAccuracy = async (options: MeasureOptions): Promise<Receipt> => {
   const { folder, against, choices } = options
+  const stamp = await stampOf(folder)
   const side = await describeSide(folder)
   const reference = folder === against ? side : await describeSide(against)
   checkSame(side, reference)
@@ -270,6 +290,7 @@ export const measureAccuracy = async (options: MeasureOptions): Promise<Receipt>
     texts: TEXTS_VERSION,
     version: VERSION,
     fingerprint: info.fingerprint,
+    stamp,
     measured: new Date().toISOString(),
   }
 }
@@ -308,8 +329,11 @@ export const keepReceipt = async (receipt: Receipt): Promise<void> => {
 }
 
 /** What was measured of a model as it has been loaded. `same`: the settings that it was loaded with. */
-export const findReceipt = async (folder: string, same: Same): Promise<Receipt | undefined> =>
-  (await receiptsOf(folder)).find((one) => isOf(one, same))
+export const findReceipt = async (folder: string, same: Same): Promise<Receipt | undefined> => {
+  const receipt = (await receiptsOf(folder)).find((one) => isOf(one, same))
+  if (receipt === undefined) return undefined
+  return receipt.stamp === (await stampOf(folder)) ? receipt : undefined
+}
 
 const figure = (value: number): string => value.toPrecision(3)
 

@@ -32,6 +32,16 @@ export class GgufError extends Error {}
 /** Whether a model's path is that of a GGUF file: by its name, as models/checkpoint/gguf.h has it. */
 export const isGguf = (path: string): boolean => path.endsWith('.gguf')
 
+/** The paths of all parts of a split model, by the name of its first; of any other file itself. */
+export const ggufParts = (path: string): readonly string[] => {
+  const [, stem, of] = /^(.*)-00001-of-(\d{5})\.gguf$/s.exec(path) ?? []
+  if (stem === undefined) return [path]
+  return Array.from(
+    { length: Number(of) },
+    (_, i) => `${stem}-${String(i + 1).padStart(5, '0')}-of-${of}.gguf`,
+  )
+}
+
 /** Name, elements of a block, bytes of a block, by ggml's number. */
 const TYPES: Readonly<Record<number, readonly [name: string, elements: number, bytes: number]>> = {
   0: ['F32', 1, 4],

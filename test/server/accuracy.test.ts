@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -26,6 +26,7 @@ import { packagePath } from '../../server/version.js'
 import { generate, smallEngine } from '../api/support.js'
 import { tinyCheckpoint } from '../api/tiny_checkpoint.js'
 import { copySplitBy, writeGguf } from './gguf-writer.js'
+import { writeOtherWeights } from './other-weights.js'
 import { noAddon } from './real-server.js'
 
 const temporary = mkdtempSync(join(tmpdir(), 'nemotron-accuracy-'))
@@ -153,8 +154,8 @@ describe('check', { skip: noAddon }, () => {
       text.out,
       /with int8 weights, on cpu.*\nagainst the weights as they are stored: KL /,
     )
-    const kept = JSON.parse(readFileSync(receiptsFile(folder), 'utf8')) as { receipts: Receipt[] }
-    assert.equal(kept.receipts.length, 1)
+    const { receipts } = JSON.parse(readFileSync(receiptsFile(folder), 'utf8'))
+    assert.equal(receipts.length, 1)
     const told = async (dtype: string) => {
       const config = join(temporary, 'config.json')
       const small = { device: 'cpu', threads: 1, kv_cache_memory: '16MiB', port: 0 }
@@ -173,6 +174,16 @@ describe('check', { skip: noAddon }, () => {
     const [line = ''] = await told('int8')
     assert.match(line, /KL 0\.\d+ \(p99 .*same likeliest token 9\d\.\d %/)
     assert.deepEqual(await told('int4'), [])
+    // Other weights of the same names and shapes.
+    const kept = readFileSync(receiptsFile(folder))
+    const before = join(temporary, 'before')
+    renameSync(folder, before)
+    writeOtherWeights(before, folder, 1)
+    assert.deepEqual(readFileSync(receiptsFile(folder)), kept)
+    assert.deepEqual(await told('int8'), [])
+    rmSync(folder, { recursive: true })
+    renameSync(before, folder)
+    assert.equal((await told('int8')).length, 1)
   })
 
   test('says what is wrong', async () => {
