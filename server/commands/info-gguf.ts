@@ -3,7 +3,7 @@
 import type { CpuNeed, GpuFit } from '../engine/addon.js'
 import type { MemoryPlan } from '../engine/types.js'
 import { widenedTexts } from '../model/widened.js'
-import { type Gguf, readGguf } from '../tokenizer/gguf.js'
+import { type Gguf, ggufParts, readGguf } from '../tokenizer/gguf.js'
 import { bytesText, countText } from './amounts.js'
 
 /** general.file_type, where its name is not that of the type of most weights. */
@@ -56,7 +56,7 @@ export type GgufUse =
 const elements = (shape: readonly number[]): number => shape.reduce((all, one) => all * one, 1)
 
 /** Types of tensors with how many there are, the most elements first. */
-const typesOf = ({ tensors }: Gguf) => {
+const typesOf = (tensors: Gguf['tensors']) => {
   const types = new Map<string, { tensors: number; elements: number }>()
   for (const { type, shape } of tensors) {
     const sum = types.get(type) ?? { tensors: 0, elements: 0 }
@@ -68,8 +68,24 @@ const typesOf = ({ tensors }: Gguf) => {
   return [...types].map(([type, sum]) => ({ type, ...sum })).sort((a, b) => b.elements - a.elements)
 }
 
-const describe = (gguf: Gguf) => {
-  const { metadata, tensors, version, bytes } = gguf
+/** All parts where `path` is the first of a split model and the others are there; else its own file alone. */
+const readParts = (path: string): readonly [Gguf, ...Gguf[]] => {
+  const first = readGguf(path)
+  const count = Number(first.metadata.get('split.count') ?? 1)
+  const names = ggufParts(path)
+  if (names.length !== count) return [first]
+  try {
+    const others = names.slice(1).map((name) => readGguf(name))
+    const areInOrder = others.every(({ metadata }, i) => metadata.get('split.no') === i + 1)
+    return areInOrder ? [first, ...others] : [first]
+  } catch {
+    return [first] // what is wrong with another is why the model is not served
+  }
+}
+
+const describe = (parts: readonly [Gguf, ...Gguf[]]) => {
+  const [{ metadata, version }] = parts
+  const tensors = parts.flatMap((one) => one.tensors)
   const text = (key: string): string | undefined => {
     const value = metadata.get(key)
     return typeof value === 'string' ? value : undefined
@@ -87,7 +103,7 @@ const describe = (gguf: Gguf) => {
   const vocabulary = metadata.get('tokenizer.ggml.tokens')
   const heads = own('attention.head_count')
   const hidden = own('embedding_length')
-  const types = typesOf(gguf)
+  const types = typesOf(tensors)
   const fileType = number('general.file_type')
   return {
     format: 'gguf' as const,
@@ -96,10 +112,11 @@ const describe = (gguf: Gguf) => {
     architecture,
     quantization: FILE_TYPES[Number(fileType)] ?? types[0]?.type,
     parameters: tensors.reduce((sum, { shape }) => sum + elements(shape), 0),
-    bytes,
+    bytes: parts.reduce((sum, one) => sum + one.bytes, 0),
     tensors: tensors.length,
     types,
-    split: { part: number('split.no'), of: number('split.count') },
+    /** `counted`: parts that the numbers here are of. */
+    split: { part: number('split.no'), of: number('split.count'), counted: parts.length },
     layers: own('block_count'),
     hidden,
     intermediate: own('feed_forward_length'),
@@ -124,10 +141,12 @@ type Description = ReturnType<typeof describe>
 const facts = (info: Description): readonly (readonly [string, string])[] => {
   const said = (value: number | string | undefined) => String(value ?? 'not said')
   const { split, types, tokenizer } = info
-  const part =
-    typeof split.of === 'number' && split.of > 1
-      ? `, part ${Number(split.part) + 1} of ${split.of}`
-      : ''
+  const isSplit = typeof split.of === 'number' && split.of > 1
+  const part = !isSplit
+    ? ''
+    : split.counted === split.of
+      ? `, ${split.of} parts`
+      : `, part ${Number(split.part) + 1} of ${split.of}; what follows is of this part alone`
   const kinds = types.map(({ type, tensors }) => `${tensors} ${type}`).join(', ')
   return [
     ['format', `GGUF version ${info.version}${part}`],
@@ -158,7 +177,7 @@ const facts = (info: Description): readonly (readonly [string, string])[] => {
 
 /** JSON for programs, or text; `table` is of the GPUs of `use`. */
 export const ggufInfo = (path: string, use: GgufUse, table: string, json: boolean): string => {
-  const info = describe(readGguf(path))
+  const info = describe(readParts(path))
   if (json) return `${JSON.stringify({ ...info, ...use }, null, 2)}\n`
   const lines = facts(info).map(([name, value]) => `${name.padEnd(14)} ${value}`)
   if (use.served)

@@ -95,7 +95,10 @@ describe('a GGUF file', () => {
     test(`of version ${version} is described`, () => {
       const out = described(whole({ version }))
       for (const line of [
-        new RegExp(`^format +GGUF version ${version}, part 1 of 3$`, 'm'),
+        new RegExp(
+          `^format +GGUF version ${version}, part 1 of 3; what follows is of this .*alone$`,
+          'm',
+        ),
         /^model +Llama 3.3 Nemotron Super$/m,
         /^architecture +deci$/m,
         /^parameters +1.8 K$/m,
@@ -116,6 +119,32 @@ describe('a GGUF file', () => {
     assert.deepEqual(info.types[0], { type: 'Q4_K', tensors: 1, elements: 1024 })
     assert.equal(info.served, false)
     assert.equal(info.context, 131072)
+  })
+
+  test('in parts is counted whole, and a part without the others by itself', () => {
+    const others = METADATA.filter((one) => !one.includes('split.no'))
+    const part = (i: number, no = i): string => {
+      const path = join(folder, `split-0000${i + 1}-of-00003.gguf`)
+      const number = pair('split.no', 2, Buffer.of(no, 0))
+      writeFileSync(path, whole({ metadata: [...others, number] }))
+      return path
+    }
+    const info = (path: string) =>
+      ggufInfo(path, { served: false, why: 'so' }, '', false).split('\n')
+    const found = (lines: readonly string[], key: string) =>
+      lines.find((line) => line.startsWith(key))?.slice(15)
+    const first = part(0)
+    const alone = info(first)
+    assert.match(found(alone, 'format') ?? '', /^GGUF version 3, part 1 of 3; what follows is of/)
+    const second = part(1)
+    part(2)
+    const all = info(first)
+    assert.equal(found(all, 'format'), 'GGUF version 3, 3 parts')
+    assert.equal(found(all, 'parameters'), '5.4 K')
+    assert.match(found(all, 'weights') ?? '', /in 9 tensors \(3 Q4_K, 3 Q6_K, 3 F32\)$/)
+    assert.match(found(info(second), 'format') ?? '', /part 2 of 3; what follows is of this part/)
+    part(1, 2)
+    assert.match(found(info(first), 'format') ?? '', /part 1 of 3; what follows is of this part/)
   })
 
   test('that is larger than what is read at once', () => {
