@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <string>
 
 namespace nemotron::cpu {
@@ -14,8 +15,8 @@ namespace {
 constexpr size_t kHugePage = size_t(2) << 20;
 
 // The number after `key` in a small text file ("" takes the first); `fallback` when there is none.
-size_t read_number(const char* path, const char* key, size_t fallback) {
-  std::FILE* f = std::fopen(path, "r");
+size_t read_number(const std::string& path, const char* key, size_t fallback) {
+  std::FILE* f = std::fopen(path.c_str(), "r");
   if (!f) return fallback;
   char line[256];
   size_t value = fallback;
@@ -27,6 +28,55 @@ size_t read_number(const char* path, const char* key, size_t fallback) {
   }
   std::fclose(f);
   return value;
+}
+
+// What a control group's files are called.
+struct GroupFiles {
+  const char *limit, *used, *inactive_cache, *active_cache;
+};
+constexpr GroupFiles kVersion1 = {"/memory.limit_in_bytes", "/memory.usage_in_bytes",
+                                  "total_inactive_file ", "total_active_file "};
+constexpr GroupFiles kVersion2 = {"/memory.max", "/memory.current", "inactive_file ",
+                                  "active_file "};
+
+// Of one group; without a limit there is no end to it.
+size_t left_in(const std::string& folder, const GroupFiles& files) {
+  const size_t limit = read_number(folder + files.limit, "", size_t(-1));
+  if (limit == size_t(-1)) return limit;
+  size_t used = read_number(folder + files.used, "", 0);
+  for (const char* cache : {files.inactive_cache, files.active_cache}) {  // reclaimable
+    used -= std::min(used, read_number(folder + "/memory.stat", cache, 0));
+  }
+  return limit > used ? limit - used : 0;
+}
+
+// What a group and all above it leave. In a container `path` may be that of the host, of which
+// there is the root alone.
+size_t left_up_from(const std::string& root, std::string path, const GroupFiles& files) {
+  size_t least = left_in(root, files);
+  for (; path.size() > 1 && path[0] == '/'; path.resize(path.rfind('/'))) {
+    least = std::min(least, left_in(root + path, files));
+  }
+  return least;
+}
+
+// The least that this process's control groups leave: lines of "4:memory:/path" (version 1) and
+// "0::/path" (version 2).
+size_t left_in_groups(const std::string& root) {
+  size_t least = size_t(-1);
+  std::ifstream groups(root + "/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    const size_t names = line.find(':');
+    const size_t path = names == std::string::npos ? names : line.find(':', names + 1);
+    if (path == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(names + 1, path - names - 1) + ",";
+    const bool is_version2 = controllers == ",,";
+    if (!is_version2 && controllers.find(",memory,") == std::string::npos) continue;
+    const std::string mount = root + "/sys/fs/cgroup" + (is_version2 ? "" : "/memory");
+    least = std::min(
+        least, left_up_from(mount, line.substr(path + 1), is_version2 ? kVersion2 : kVersion1));
+  }
+  return least;
 }
 
 }  // namespace
@@ -57,22 +107,15 @@ Status HugeBuffer::create(size_t bytes, HugeBuffer* out) {
   return {};
 }
 
-size_t available_bytes() {
+size_t available_bytes(const std::string& root) {
   const size_t page = size_t(sysconf(_SC_PAGESIZE));
 #if defined(_SC_AVPHYS_PAGES)
-  size_t available = size_t(sysconf(_SC_AVPHYS_PAGES)) * page;
+  const size_t free = size_t(sysconf(_SC_AVPHYS_PAGES)) * page;
 #else
-  size_t available = size_t(sysconf(_SC_PHYS_PAGES)) * page;
+  const size_t free = size_t(sysconf(_SC_PHYS_PAGES)) * page;
 #endif
-  const size_t kib = read_number("/proc/meminfo", "MemAvailable:", available / 1024);
-  available = kib * 1024;
-  const size_t limit = read_number("/sys/fs/cgroup/memory.max", "", size_t(-1));
-  size_t used = read_number("/sys/fs/cgroup/memory.current", "", 0);
-  for (const char* cache : {"inactive_file ", "active_file "}) {  // reclaimable
-    used -= std::min(used, read_number("/sys/fs/cgroup/memory.stat", cache, 0));
-  }
-  if (limit != size_t(-1)) available = std::min(available, limit > used ? limit - used : 0);
-  return available;
+  const size_t kib = read_number(root + "/proc/meminfo", "MemAvailable:", free / 1024);
+  return std::min(kib * 1024, left_in_groups(root));
 }
 
 }  // namespace nemotron::cpu

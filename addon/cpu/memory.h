@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <utility>
 
 #include "device/status.h"
@@ -37,7 +38,8 @@ class HugeBuffer {
   size_t mapped_ = 0;
 };
 
-// Memory that could still be taken without swapping; the control group's limit counts.
-size_t available_bytes();
+// Memory that could still be taken without swapping; the limits of the control groups count that
+// this process is in, and of those above them. `root`: of the system's files.
+size_t available_bytes(const std::string& root = "");
 
 }  // namespace nemotron::cpu
