@@ -67,6 +67,13 @@ class Loader {
   }
 
   Status run(const Sources& sources, const std::vector<PackedGroup>& groups) {
+    Status status = load(sources, groups);
+    if (!status && options_.group && options_.meets_to_the_end) meet_on(groups);
+    return status;
+  }
+
+ private:
+  Status load(const Sources& sources, const std::vector<PackedGroup>& groups) {
     count(sources, groups);
     report();
     will_need(groups[0]);
@@ -84,13 +91,12 @@ class Loader {
     return {};
   }
 
- private:
   Status pack(const PackedGroup& group) {
     std::vector<MatrixPart> parts;
     std::vector<const GroupedRows*> grouped = group.grouped(checkpoint_, device_->packs_groups());
     grouped.resize(group.parts.size());
     const WeightFormat format = group.format(options_.format, grouped);
-    const bool wants_largest = format == WeightFormat::fp8 && is_cut(group);
+    const bool wants_largest = is_scaled_by_all(group, format);
     std::vector<PartRows> stored;
     stored.reserve(group.parts.size());
     for (size_t i = 0; i < group.parts.size(); ++i) {
@@ -135,22 +141,39 @@ class Loader {
   }
 
   // Columns of it are on other ranks.
-  static bool is_cut(const PackedGroup& group) {
+  static bool is_scaled_by_all(const PackedGroup& group, WeightFormat format) {
     const auto& [source, range] = group.parts[0];
-    return range.cols < source->cols();
+    return format == WeightFormat::fp8 && range.cols < source->cols();
   }
 
   // Of the whole rows, which lie on all ranks: one scale of a row for all of them.
-  Status find_largest(const MatrixPart& part, std::vector<float>* out) const {
+  Status find_largest(const MatrixPart& part, std::vector<float>* out) {
     StoredTensor values;
     values.dtype = part.dtype;
     values.data = static_cast<const uint8_t*>(part.data);
     for (int64_t row = 0; row < part.rows; ++row) {
       out->push_back(largest_magnitude(values, row * part.row_stride, part.cols));
     }
-    RankGroup* group = options_.group;
-    if (!group || group->largest(options_.shard.rank, "the scales of a matrix", *out)) return {};
-    return group->status();
+    return options_.group ? meet(*out) : Status();
+  }
+
+  Status meet(std::span<float> largest) {
+    ++met_;
+    const bool all =
+        options_.group->largest(options_.shard.rank, "the scales of a matrix", largest);
+    return all ? Status() : options_.group->status();
+  }
+
+  // After a failure: what is left of it, in which nothing of this rank counts.
+  void meet_on(const std::vector<PackedGroup>& groups) {
+    int64_t before = met_;
+    for (const PackedGroup& group : groups) {
+      const auto grouped = group.grouped(checkpoint_, device_->packs_groups());
+      if (!is_scaled_by_all(group, group.format(options_.format, grouped))) continue;
+      if (before-- > 0) continue;
+      std::vector<float> nothing(size_t(group.parts[0].range.rows));
+      if (!meet(nothing)) return;
+    }
   }
 
   // Without a gain the layer has no norm.
@@ -223,6 +246,7 @@ class Loader {
   Device* const device_;
   DecoderWeights& out_;
   LoadProgress state_;
+  int64_t met_ = 0;  // the other ranks
 };
 
 }  // namespace

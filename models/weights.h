@@ -41,6 +41,9 @@ struct LoadOptions {
   Shard shard = {};
   RankGroup* group = nullptr;  // of the other ranks, which load their parts meanwhile
   WeightFormat format = WeightFormat::stored;
+  // A rank that fails still meets the others wherever they need it to come to their end; else the
+  // group has to be ended.
+  bool meets_to_the_end = false;
   std::function<void(const LoadProgress&)> progress = {};  // may be empty
 };
 // Whether all values of norms are finite, which load_weights() finds only at its end.

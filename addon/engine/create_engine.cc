@@ -411,7 +411,8 @@ Status load_again(const Loaded& loaded, Rank* rank, const std::string& folder, S
   };
   const LoadOptions load{.shard = {.rank = rank->index, .ranks = loaded.ranks},
                          .group = rank->group,
-                         .format = loaded.format};
+                         .format = loaded.format,
+                         .meets_to_the_end = true};
   ModelConfig config;
   std::unique_ptr<Checkpoint> checkpoint;
   *refused = check_reload(loaded, *rank, folder, &config, &checkpoint);

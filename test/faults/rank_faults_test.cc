@@ -110,7 +110,7 @@ TEST(a_rank_stalls_anywhere) {
 
 // New weights that stop half-way: the old ones are back, on all ranks, or the engine has failed in
 // words where their files are not what they were.
-TEST(a_load_that_fails_goes_back) {
+void expect_to_go_back(WeightFormat format) {
   const TempDir one, two;
   write_checkpoint(one, {});
   write_checkpoint(two, {.seed = 100});
@@ -123,7 +123,9 @@ TEST(a_load_that_fails_goes_back) {
     EngineOptions o = tiny_options();
     o.model_dir = copy.path();
     o.backend = "cuda";
+    o.format = format;
     o.ranks = o.device.threads = 2;
+    o.rank_patience = RankGroup::Seconds(20);
     o.kv_memory = int64_t(4) << 20;
     Client client(o);
     if (!client.status()) {
@@ -165,6 +167,10 @@ TEST(a_load_that_fails_goes_back) {
   }
   EXPECT(loads > 5 && went_back > 5 && failed > 2);
 }
+
+TEST(a_load_that_fails_goes_back) { expect_to_go_back(WeightFormat::stored); }
+// The ranks meet for the scales of matrices.
+TEST(a_load_of_fp8_that_fails_goes_back) { expect_to_go_back(WeightFormat::fp8); }
 
 // Its thread is left behind, and with it what it may touch.
 TEST(a_rank_hangs_for_good) {
