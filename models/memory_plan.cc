@@ -78,15 +78,8 @@ struct Needs {
   size_t weights = 0, block = 0;
   std::vector<std::string> unused_tensors;
   std::vector<WidenedTensor> widened_tensors;
-  bool in_groups = false;
+  bool in_groups = false, quantises = false;
 };
-
-bool is_in_groups(const PackedGroup& group, const Checkpoint& checkpoint, const PlanInput& in) {
-  const auto grouped = group.grouped(checkpoint, in.packs_groups);
-  const WeightFormat format = group.format(in.format, grouped);
-  return format == WeightFormat::int4 || format == WeightFormat::int8 ||
-         std::ranges::any_of(grouped, [](const GroupedRows* rows) { return rows != nullptr; });
-}
 
 Status find_needs(const ModelConfig& config, const Checkpoint& checkpoint, const PlanInput& in,
                   Needs* out) {
@@ -104,7 +97,12 @@ Status find_needs(const ModelConfig& config, const Checkpoint& checkpoint, const
   int64_t all = 0, in_groups = 0;
   for (const PackedGroup& group : groups) {
     if (group.layer < 0) continue;
-    ++all, in_groups += is_in_groups(group, checkpoint, in);
+    const auto grouped = group.grouped(checkpoint, in.packs_groups);
+    const WeightFormat format = group.format(in.format, grouped);
+    const auto is_there = [](const GroupedRows* rows) { return rows != nullptr; };
+    ++all, in_groups += format == WeightFormat::int4 || format == WeightFormat::int8 ||
+                        std::ranges::any_of(grouped, is_there);
+    out->quantises = out->quantises || format != WeightFormat::stored;
   }
   out->in_groups = 2 * in_groups > all;
   out->unused_tensors = std::move(sources.unused);
@@ -153,6 +151,7 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   plan.draft_kv_bytes_per_token = draft.block / size_t(in.block_size);
   plan.kv_dtype = in.kv_dtype;
   plan.in_groups = needs.in_groups;
+  plan.quantises = needs.quantises;
 
   const size_t fixed = plan.weights + plan.activations + plan.reserve + plan.draft;
   const size_t left = in.available > fixed ? in.available - fixed : 0;

@@ -25,6 +25,7 @@ struct MemoryPlan {
   size_t kv_bytes_per_token = 0, draft_kv_bytes_per_token = 0;
   DType kv_dtype = DType::bf16;
   bool in_groups = false;                   // most matrices of the layers are
+  bool quantises = false;                   // some are, by the format that was asked for
   std::vector<std::string> unused_tensors;  // of the checkpoint: they take no memory
   std::vector<WidenedTensor> widened_tensors;
   // Fewer blocks, since another rank has no room for more. REQUIRES: at most num_blocks.

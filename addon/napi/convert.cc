@@ -227,6 +227,7 @@ Napi::Object plan_object(Napi::Env env, const MemoryPlan& plan) {
       .set("kvTokens", double(plan.kv_tokens))
       .set("kvBytesPerToken", double(plan.kv_bytes_per_token))
       .set("draftKvBytesPerToken", double(plan.draft_kv_bytes_per_token))
+      .set("quantizes", plan.quantises)
       .put("unusedTensors", strings(env, plan.unused_tensors))
       .put("widenedTensors", widened(env, plan.widened_tensors))
       .set("table", plan.table())

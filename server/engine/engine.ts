@@ -32,6 +32,7 @@ import type {
   EngineInfo,
   EngineOptions,
   GenerateRequest,
+  MemoryPlan,
   RequestHandle,
   Sampling,
 } from './types.js'
@@ -90,6 +91,7 @@ const checkDraft = async (options: EngineOptions, tokenizer: Tokenizer): Promise
     throw wrong(`its tokenizer has ${draft.vocabSize} ids, expected ${tokenizer.vocabSize}`)
 }
 
+/** What the engine is asked for, and whether a model of this plan has its weights in another form then. */
 const checkedDtype = (options: EngineOptions, config: NativeConfig) => {
   const { dtype = 'auto', model } = options
   if (dtype === 'bf16' && config.quantization !== 'none') {
@@ -103,8 +105,10 @@ const checkedDtype = (options: EngineOptions, config: NativeConfig) => {
   }
   const native = dtype === 'auto' || dtype === 'bf16' ? ('stored' as const) : dtype
   const stored = config.quantization === 'none' ? config.dtype.toLowerCase() : 'fp8'
-  // What is stored as FP8 is not quantised again.
-  return { native, shown: native === 'stored' || stored === 'fp8' ? stored : native }
+  // What is stored as FP8 or packed is not quantised again.
+  const shown = ({ quantizes }: MemoryPlan) =>
+    native !== 'stored' && stored !== 'fp8' && quantizes ? native : stored
+  return { native, shown }
 }
 
 const tokenTable = (tokenizer: Tokenizer) => {
@@ -241,7 +245,6 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
       fault ??= { error }
     }
   }
-  const print = fingerprint(described.layout, dtype.shown)
   const dispatcher = createDispatcher(addon.packedNames)
   const native = await addon
     .createEngine(
@@ -266,7 +269,10 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
     await native.close()
     throw fault.error
   }
-  return { native, dispatcher, info: describe(native.info(), options, dtype.shown, print) }
+  const info = native.info()
+  const shown = dtype.shown(info.plan)
+  const print = fingerprint(described.layout, shown)
+  return { native, dispatcher, info: describe(info, options, shown, print) }
 }
 
 const describe = (

@@ -82,6 +82,8 @@ export type MemoryPlan = {
   readonly kvTokens: number
   readonly kvBytesPerToken: number
   readonly draftKvBytesPerToken: number
+  /** Whether `dtype` changes the form of a matrix. What is stored as FP8 or packed stays as it is. */
+  readonly quantizes: boolean
   /** Tensors of the checkpoint that the model is not made of. The server warns of them, createEngine
    * does not. */
   readonly unusedTensors: readonly string[]

@@ -276,7 +276,7 @@ export const measureAccuracy = async (options: MeasureOptions): Promise<Receipt>
   })
   if (folder === against && info.dtype === stored.dtype && choices.dtype !== 'auto')
     throw invalid(
-      `${folder} is stored as ${stored.dtype}, and --dtype ${choices.dtype} leaves it so: there is nothing to compare. --against names the folder that it was made of`,
+      `--dtype ${choices.dtype} leaves the weights of ${folder} as they are stored: there is nothing to compare. --against names the folder that it was made of`,
     )
   return {
     model: folder,

@@ -186,6 +186,20 @@ TEST(footprint_is_what_is_planned) {
   EXPECT(!p.in_groups);
 }
 
+TEST(plan_says_whether_weights_are_quantised) {
+  Tiny tiny;
+  MemoryPlan p;
+  REQUIRE_OK(tiny.plan(&p));
+  EXPECT(!p.quantises);
+  tiny.in.format = WeightFormat::fp8;
+  REQUIRE_OK(tiny.plan(&p));
+  EXPECT(p.quantises);
+  // Its columns are no groups of 32.
+  tiny.in.format = WeightFormat::int4;
+  REQUIRE_OK(tiny.plan(&p));
+  EXPECT(!p.quantises);
+}
+
 TEST(plan_parameter_counts) {
   EXPECT_EQ(parameter_count(kNano4b), 4512746496);
   EXPECT_EQ(parameter_count(kNano8b), 8030261248);

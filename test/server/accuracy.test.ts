@@ -189,6 +189,8 @@ describe('check', { skip: noAddon }, () => {
   test('says what is wrong', async () => {
     const other = tinyCheckpoint()
     const fp8 = join(temporary, 'fp8')
+    const packed = join(temporary, 'tiny-reasoner-Q8_0.gguf')
+    writeGguf(folder, packed, true)
     cpSync(packagePath('test/golden/fp8_modelopt'), fp8, { recursive: true })
     const vocabulary = (of: string): number =>
       JSON.parse(readFileSync(join(of, 'config.json'), 'utf8')).vocab_size
@@ -203,7 +205,11 @@ describe('check', { skip: noAddon }, () => {
       [[folder, '--exact-activations', 'on'], /nothing to compare: choose --dtype/],
       [[folder, '--against', other], new RegExp(vocabularies)],
       [[packagePath('test/golden/f32'), '--dtype', 'int4'], /tokenizer.json cannot be read/],
-      [[fp8, '--dtype', 'fp8'], /stored as fp8, and --dtype fp8 leaves it so/],
+      [[fp8, '--dtype', 'fp8'], /--dtype fp8 leaves the weights of .*fp8 as they are stored/],
+      [
+        [packed, '--dtype', 'int4'],
+        /leaves the weights of .* as they are stored: .* nothing to comp/,
+      ],
       [
         [packagePath('test/golden/reward_one_label'), '--dtype', 'int4'],
         /has a head of \d+ rewards and none of a vocabulary/,

@@ -86,6 +86,17 @@ describe('a GGUF file', { skip }, () => {
     assert.ok(first > 0 && first < 0.2, `the first token's is ${first} off`)
   })
 
+  test('that is packed is not said to be what --dtype would make of it', async () => {
+    const told = async (model: string, dtype: 'auto' | 'int4') => {
+      const engine = await openEngine({ ...smallEngine(model), maxModelLen: 512, dtype })
+      await engine.close()
+      const { dtype: shown, fingerprint } = engine.info
+      return { shown, fingerprint }
+    }
+    assert.deepEqual(await told(quantised, 'int4'), await told(quantised, 'auto'))
+    assert.equal((await told(whole, 'int4')).shown, 'int4')
+  })
+
   test('that cannot stay packed is said to be', async () => {
     const mixed = join(temporary, 'tiny-reasoner-mixed.gguf')
     writeGguf(folder, mixed, true, 'layers.1.mlp.up_proj')

@@ -68,6 +68,7 @@ const PLAN = {
   draft: 0,
   draftKv: 0,
   draftKvBytesPerToken: 0,
+  quantizes: false,
   unusedTensors: [],
   widenedTensors: [],
   table: 'scripted',
