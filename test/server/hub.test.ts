@@ -194,8 +194,12 @@ describe('pull', () => {
     })
     t.after(() => remote.close())
     const stop = new AbortController()
-    const first = createHub(remote.env(), quick).pull(REPO, { signal: stop.signal })
-    setTimeout(() => stop.abort(new Error('stopped')), 150)
+    const first = createHub(remote.env(), quick).pull(REPO, {
+      signal: stop.signal,
+      onProgress: (_, done, total) => {
+        if (total - done === weights.length - 200_000) stop.abort(new Error('stopped'))
+      },
+    })
     await assert.rejects(first, /stopped/)
     allow = true
     remote.log.length = 0
