@@ -110,13 +110,10 @@ std::span<const int32_t> BlockManager::tokens_of(int32_t id) const {
                                     size_t(blocks_[size_t(id)].tokens));
 }
 
-void BlockManager::cache(int32_t id, uint64_t hash, uint64_t plain_hash, uint64_t parent,
+void BlockManager::cache(int32_t id, uint64_t hash, uint64_t parent,
                          std::span<const int32_t> tokens) {
-  Block& b = blocks_[size_t(id)];
-  b.hash = hash;
-  b.plain_hash = plain_hash;
+  blocks_[size_t(id)].hash = hash;
   by_hash_[hash] = id;
-  ++by_plain_hash_[plain_hash];
   add_child(id, parent, tokens);
 }
 
@@ -136,11 +133,7 @@ void BlockManager::add_child(int32_t id, uint64_t parent, std::span<const int32_
 
 void BlockManager::uncache(int32_t id) {
   Block& b = blocks_[size_t(id)];
-  if (b.tokens == block_size_) {
-    by_hash_.erase(b.hash);
-    if (const auto it = by_plain_hash_.find(b.plain_hash); --it->second == 0)
-      by_plain_hash_.erase(it);
-  }
+  if (b.tokens == block_size_) by_hash_.erase(b.hash);
   if (b.sibling_next >= 0) blocks_[size_t(b.sibling_next)].sibling_prev = b.sibling_prev;
   if (b.sibling_prev >= 0) {
     blocks_[size_t(b.sibling_prev)].sibling_next = b.sibling_next;
@@ -167,13 +160,6 @@ void BlockManager::extend_hashes(Sequence& seq) const {
   while (seq.prefix.hashes.size() < full) {
     const uint64_t parent = seq.prefix.hashes.empty() ? seq.prefix.root : seq.prefix.hashes.back();
     seq.prefix.hashes.push_back(hash_(parent, block(seq.prefix.hashes.size())));
-  }
-  const uint64_t plain_root = chain_root(key_, {});
-  if (seq.prefix.root == plain_root) return;
-  while (seq.prefix.plain_hashes.size() < full) {
-    const uint64_t parent =
-        seq.prefix.plain_hashes.empty() ? plain_root : seq.prefix.plain_hashes.back();
-    seq.prefix.plain_hashes.push_back(hash_(parent, block(seq.prefix.plain_hashes.size())));
   }
 }
 
@@ -259,9 +245,6 @@ CacheMiss BlockManager::explain(const Sequence& seq, const Match& match) const {
     miss.reason = Reason::last_token;
   } else if (evicted_.contains(hash)) {
     miss.reason = Reason::evicted;
-  } else if (by_plain_hash_.contains(
-                 seq.prefix.plain_hashes.empty() ? hash : seq.prefix.plain_hashes[hits])) {
-    miss.reason = Reason::salt;
   } else {
     miss.reason = Reason::never_seen;
     // The longest agreement with what was cached after the same parent.
@@ -326,8 +309,7 @@ void BlockManager::publish(Sequence& seq) {
     if (const auto it = by_hash_.find(hash); it != by_hash_.end()) uncache(it->second);
     const int32_t id = seq.prefix.block_table[i];
     if (blocks_[size_t(id)].serial != 0) uncache(id);  // its part
-    cache(id, hash, seq.prefix.plain_hashes.empty() ? hash : seq.prefix.plain_hashes[i],
-          seq.prefix.chain, tokens);
+    cache(id, hash, seq.prefix.chain, tokens);
     seq.prefix.chain = blocks_[size_t(id)].serial;
   }
   seq.prefix.promised_end = std::max(seq.prefix.promised_end, seq.prefix.published);

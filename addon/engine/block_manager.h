@@ -71,7 +71,7 @@ class BlockManager {
   // Still about to be computed by a running sequence that `seq` may wait for: one that is not in
   // the background does not wait for one that is.
   bool is_promised(const Sequence& seq, uint64_t hash) const;
-  // Why `match` ends where it does.
+  // Why `match` ends where it does. Says nothing about what is cached under other salts.
   CacheMiss explain(const Sequence& seq, const Match& match) const;
 
   // Gives the sequence the matched blocks and new ones for the rest of its known tokens; the first
@@ -105,7 +105,7 @@ class BlockManager {
     uint64_t serial = 0;                           // of its cached content; 0: none
     int32_t tokens = 0;   // of that content; fewer than block_size: a part, found among siblings
     uint64_t parent = 0;  // serial of the content before it, or the chain's root
-    uint64_t hash = 0, plain_hash = 0;
+    uint64_t hash = 0;
     uint32_t tenancy = 0;
   };
 
@@ -113,8 +113,7 @@ class BlockManager {
   void unlink(int32_t id);
   void reference(int32_t id);
   void dereference(int32_t id);
-  void cache(int32_t id, uint64_t hash, uint64_t plain_hash, uint64_t parent,
-             std::span<const int32_t> tokens);
+  void cache(int32_t id, uint64_t hash, uint64_t parent, std::span<const int32_t> tokens);
   void add_child(int32_t id, uint64_t parent, std::span<const int32_t> tokens);
   void uncache(int32_t id);
   void drop_part();
@@ -135,8 +134,7 @@ class BlockManager {
   int32_t head_ = -1, tail_ = -1, num_free_ = 0;
   uint64_t last_serial_ = 0;
   std::unordered_map<uint64_t, int32_t> by_hash_;
-  std::unordered_map<uint64_t, int32_t> first_child_;    // parent serial -> a cached block
-  std::unordered_map<uint64_t, int32_t> by_plain_hash_;  // how many cached blocks have it
+  std::unordered_map<uint64_t, int32_t> first_child_;  // parent serial -> a cached block
   // How many running sequences will compute it; the second: of those in the background.
   using Promises = std::array<std::unordered_map<uint64_t, int32_t>, 2>;
   Promises promised_;

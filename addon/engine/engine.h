@@ -102,7 +102,7 @@ struct EngineStats {  // counters since start, gauges now; readable from any thr
     int64_t drafted = 0, accepted = 0;
   };
   std::array<Drafts, size_t(DraftSource::model) + 1> drafts{};
-  int64_t miss_never_seen = 0, miss_evicted = 0, miss_salt = 0;
+  int64_t miss_never_seen = 0, miss_evicted = 0;
   int32_t running = 0;  // sequences
   int32_t waiting = 0;  // those that are not in the background
   int32_t blocks_total = 0, blocks_used = 0, blocks_cached = 0;

@@ -429,7 +429,6 @@ void EngineLoop::count_admission(const Sequence& seq) {
   counters_.cached_tokens += seq.cached_tokens;
   counters_.miss_never_seen += seq.miss.reason == Reason::never_seen;
   counters_.miss_evicted += seq.miss.reason == Reason::evicted;
-  counters_.miss_salt += seq.miss.reason == Reason::salt;
 }
 
 void EngineLoop::leave_queue(RequestState& request) {

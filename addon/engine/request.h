@@ -91,7 +91,7 @@ struct Timings {  // seconds
 
 // Why the prefix cache did not serve more of a prompt: the first block that missed.
 struct CacheMiss {
-  enum class Reason : uint8_t { none, never_seen, evicted, salt, last_token } reason = Reason::none;
+  enum class Reason : uint8_t { none, never_seen, evicted, last_token } reason = Reason::none;
   // never_seen: the first token that differs from everything cached after the same beginning; else
   // the first prompt token that had to be computed.
   int32_t position = 0;

@@ -59,12 +59,11 @@ struct Sequence {
     bool may_match = true;  // may use cached blocks
     uint64_t root = 0;      // identity of the chain's root: chain_root()
     std::vector<int32_t> block_table;
-    std::vector<uint64_t> hashes;        // of the full blocks of known tokens
-    std::vector<uint64_t> plain_hashes;  // the same without the salt; empty when there is no salt
-    uint64_t chain = 0;                  // serial of the last published block's content
-    int32_t published = 0;               // blocks offered to the cache or taken from it
-    int32_t promised_end = 0;            // blocks [published, promised_end) are promised
-    uint64_t waits_for = 0;  // hash of a promised block that this waiting sequence wants
+    std::vector<uint64_t> hashes;  // of the full blocks of known tokens
+    uint64_t chain = 0;            // serial of the last published block's content
+    int32_t published = 0;         // blocks offered to the cache or taken from it
+    int32_t promised_end = 0;      // blocks [published, promised_end) are promised
+    uint64_t waits_for = 0;        // hash of a promised block that this waiting sequence wants
   };
   Prefix prefix;
 

@@ -407,7 +407,6 @@ Napi::Object stats_object(Napi::Env env, const EngineStats& s) {
       .put("drafts", drafts_object(env, s))
       .set("missNeverSeen", double(s.miss_never_seen))
       .set("missEvicted", double(s.miss_evicted))
-      .set("missSalt", double(s.miss_salt))
       .set("running", s.running)
       .set("waiting", s.waiting)
       .set("waitingTokens", double(s.waiting_tokens))
@@ -461,7 +460,6 @@ const char* name_of(CacheMiss::Reason reason) {
     case CacheMiss::Reason::none: return "none";
     case CacheMiss::Reason::never_seen: return "never_seen";
     case CacheMiss::Reason::evicted: return "evicted";
-    case CacheMiss::Reason::salt: return "salt";
     case CacheMiss::Reason::last_token: return "last_token";
   }
   return nullptr;

@@ -268,9 +268,10 @@ export type Timings = {
   readonly preemptions: number
   readonly draftedTokens: number
   readonly acceptedTokens: number
-  /** Why the prefix cache did not serve more of the prompt, and from which prompt token on. */
+  /** Why the prefix cache did not serve more of the prompt, and from which prompt token on; of what was asked with the
+   * same cacheSalt alone. */
   readonly cacheMiss: {
-    readonly reason: 'none' | 'never_seen' | 'evicted' | 'salt' | 'last_token'
+    readonly reason: 'none' | 'never_seen' | 'evicted' | 'last_token'
     readonly position: number
   }
 }
@@ -318,7 +319,6 @@ export type EngineStats = {
   readonly drafts: Readonly<Record<DraftSource, Drafts>>
   readonly missNeverSeen: number
   readonly missEvicted: number
-  readonly missSalt: number
   readonly running: number
   /** Those in the background do not count. */
   readonly waiting: number

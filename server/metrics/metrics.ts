@@ -211,7 +211,6 @@ const addEngineMetrics = (registry: Registry, served: readonly Served[]): void =
         const s = stats()
         this.inc({ ...labels, reason: 'never_seen' }, s.missNeverSeen)
         this.inc({ ...labels, reason: 'evicted' }, s.missEvicted)
-        this.inc({ ...labels, reason: 'salt' }, s.missSalt)
       }
     },
   })

@@ -326,9 +326,26 @@ describe('generating', () => {
     assert.deepEqual(idsOf(second), idsOf(first))
     assert.equal(first.at(-1)?.timings?.cacheMiss.reason, 'never_seen')
     assert.ok((second.at(-1)?.timings?.cachedTokens ?? 0) >= 128)
-    const salted = await generate(engine, greedy, { promptTokenIds: long, cacheSalt: 'mine' })
-    assert.equal(salted.at(-1)?.timings?.cachedTokens, 0)
-    assert.equal(salted.at(-1)?.timings?.cacheMiss.reason, 'salt')
+  })
+
+  test('with another salt, what others have asked leaves no trace', async () => {
+    const ask = async (promptTokenIds: readonly number[], more: object) => {
+      const before = engine.stats()
+      const last = (await generate(engine, greedy, { promptTokenIds, ...more })).at(-1)
+      const { missNeverSeen, missEvicted } = engine.stats()
+      const counted = [missNeverSeen - before.missNeverSeen, missEvicted - before.missEvicted]
+      return [last?.timings?.cachedTokens, last?.timings?.cacheMiss, counted]
+    }
+    const prompt = (of: number) =>
+      Array.from({ length: 200 }, (_, i) => 160 + (((i + 1) * of) % 90))
+    const [asked, salted] = [prompt(7), prompt(11)]
+    await ask(asked, {})
+    await ask(salted, { cacheSalt: 'theirs' })
+    const unheard = await ask(prompt(13), { cacheSalt: 'mine' })
+    assert.deepEqual(unheard, [0, { reason: 'never_seen', position: 0 }, [1, 0]])
+    assert.deepEqual(await ask(asked, { cacheSalt: 'mine' }), unheard)
+    assert.deepEqual(await ask(salted, { cacheSalt: 'mine, too' }), unheard)
+    assert.deepEqual(await ask(salted, {}), unheard)
   })
 
   const wrong: [string, Partial<GenerateRequest>, RegExp][] = [
@@ -513,7 +530,7 @@ describe('admission and the end', () => {
   test('a number in packed deltas has the name that the types give it', () => {
     assert.deepEqual(loadAddon().packedNames, {
       finishes: ['none', 'stop', 'length', 'abort', 'error'],
-      missReasons: ['none', 'never_seen', 'evicted', 'salt', 'last_token'],
+      missReasons: ['none', 'never_seen', 'evicted', 'last_token'],
       codes: [
         'ok',
         'invalid_argument',

@@ -83,7 +83,7 @@ TEST(a_miss_is_explained) {
   Sequence salted = sequence(blocks, range(0, 5), "other");
   std::tie(cached, miss) = compute(blocks, salted);
   EXPECT_EQ(cached, 0);
-  EXPECT(miss.reason == Reason::salt);
+  EXPECT(miss.reason == Reason::never_seen);  // by who has this salt
   EXPECT_EQ(miss.position, 0);
   blocks.release(salted);
   Sequence unsalted = sequence(blocks, range(20, 25));

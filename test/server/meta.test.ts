@@ -183,7 +183,7 @@ describe('models, tokens, metrics, pages', () => {
       lookup: { drafted: 7, accepted: 6 },
       model: { drafted: 9, accepted: 8 },
     }
-    Object.assign(one.engine.override, { missNeverSeen: 3, missEvicted: 2, missSalt: 1, drafts })
+    Object.assign(one.engine.override, { missNeverSeen: 3, missEvicted: 2, drafts })
     assert.equal((await one.post('/v1/chat/completions', chatBody())).status, 200)
     const read = async () => {
       const text = await (await fetch(`${one.url}/metrics`)).text()
@@ -205,7 +205,6 @@ describe('models, tokens, metrics, pages', () => {
     for (const [name, value] of [
       [`nemotron:prefix_cache_misses_total{${labels},reason="never_seen"}`, 3],
       [`nemotron:prefix_cache_misses_total{${labels},reason="evicted"}`, 2],
-      [`nemotron:prefix_cache_misses_total{${labels},reason="salt"}`, 1],
       [`nemotron:drafted_tokens_total{${labels},source="model"}`, 9],
       [`nemotron:accepted_tokens_total{${labels},source="lookup"}`, 6],
     ] as const)

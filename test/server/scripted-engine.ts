@@ -282,7 +282,6 @@ const statsOf = ({ counts, running, waiting }: Loop): EngineStats => ({
   },
   missNeverSeen: 0,
   missEvicted: 0,
-  missSalt: 0,
   running: running(),
   waiting: waiting(),
   waitingTokens: 0,

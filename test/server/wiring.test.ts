@@ -306,6 +306,47 @@ describe('metrics', () => {
     }))
 })
 
+describe('keys', { skip: noAddon }, () => {
+  test('one does not learn from an answer or the metrics what another has asked', async () => {
+    const server = await startReal({ model: chatCheckpoint(), api_key: ['one', 'two', 'three'] })
+    const headers = (key: string) => ({
+      'content-type': 'application/json',
+      authorization: `Bearer ${key}`,
+    })
+    const misses = async () => {
+      const text = await (await fetch(`${server.url}/metrics`, { headers: headers('two') })).text()
+      return text.split('\n').filter((line) => line.startsWith('nemotron:prefix_cache_misses'))
+    }
+    const models = await fetch(`${server.url}/v1/models`, { headers: headers('two') })
+    const [{ id: model }] = (await readAnswer(models)).data
+    const ask = async (key: string, prompt: string) => {
+      const before = await misses()
+      const answer = await fetch(`${server.url}${COMPLETIONS}`, {
+        method: 'POST',
+        headers: headers(key),
+        body: JSON.stringify({ model, prompt, max_tokens: 1, timings: true }),
+      })
+      assert.equal(answer.status, 200)
+      const after = await misses()
+      return {
+        miss: (await readAnswer(answer)).timings.cache_miss,
+        counted: after.map(
+          (line, i) => Number(line.split(' ')[1]) - Number(before[i]?.split(' ')[1]),
+        ),
+      }
+    }
+    try {
+      await ask('one', 'a'.repeat(300))
+      const unheard = await ask('two', 'b'.repeat(300))
+      assert.deepEqual(unheard.miss, { reason: 'never_seen', position: 0 })
+      assert.ok(unheard.counted.includes(1))
+      assert.deepEqual(await ask('three', 'a'.repeat(300)), unheard)
+    } finally {
+      await server.close()
+    }
+  })
+})
+
 describe('draining', { skip: noAddon }, () => {
   test('waits for every model, not for the first', async () => {
     const folder = () => chatCheckpoint({ config: { max_position_embeddings: 16_384 } })
