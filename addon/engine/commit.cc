@@ -89,12 +89,13 @@ void EngineLoop::take_draws(const PlannedSpan& span, std::span<const SampleOutpu
     if (id < 0 || id >= num_tokens_) {
       return end_request(*seq.request, Finish::error, nothing_to_draw(seq));
     }
+    const bool guessed = i < span.drafts && id == seq.drafts[size_t(i)];
+    seq.delivery.accepted += guessed;
+    drafts.accepted += guessed;
+    accepted += guessed;
     if (take_token(seq, id, sample, now)) return;
     if (seq.draw->is_lost()) return end_request(*seq.request, Finish::error, too_ambiguous());
-    if (i == span.drafts || id != seq.drafts[size_t(i)]) break;
-    ++seq.delivery.accepted;
-    ++drafts.accepted;
-    ++accepted;
+    if (!guessed) break;
   }
   if (span.drafts > 0 && seq.source == DraftSource::model) {
     drafter_->learn(seq, span.drafts, accepted);

@@ -231,6 +231,7 @@ int32_t DrawPolicy::draft_limit(std::span<const int32_t> drafts,
   if (drafts.empty() || !begin_drafts()) return 0;
   int32_t count = 0;
   for (const int32_t id : drafts) {
+    if (size_t(id) >= token_bytes.size()) break;  // padding, which a prompt may hold
     if (!add_draft(id, token_bytes[size_t(id)])) break;
     ++count;
   }

@@ -139,7 +139,7 @@ class DrawPolicy {
   bool begin_drafts();
   // One more guess behind the others; `bytes`: its text. False: it may not be one; the last.
   bool add_draft(int32_t id, std::string_view bytes);
-  // How many of these may go. `token_bytes`: of every id.
+  // How many of these may go. `token_bytes`: of every id that can be drawn.
   int32_t draft_limit(std::span<const int32_t> drafts, std::span<const std::string> token_bytes);
 
  private:

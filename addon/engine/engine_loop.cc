@@ -329,7 +329,8 @@ void EngineLoop::draft() {
     rows += seq->gap();
     if (!seq->guesses) continue;
     if (seq->pending > 0) return;  // nothing is planned before it is known
-    if (!seq->drafts.empty() || seq->gap() != 1) continue;
+    // The first draw is the prompt's last row: guesses have no place behind it.
+    if (!seq->drafts.empty() || seq->gap() != 1 || seq->generated() == 0) continue;
     if (drafter_->wants(*seq, running.size())) {
       drafting_.push_back(seq);
     } else {

@@ -212,7 +212,7 @@ void Scheduler::spend_rest(StepPlan* plan) {
 void Scheduler::add_drafts(StepPlan* plan) {
   for (PlannedSpan& span : plan->spans) {
     Sequence& seq = *span.seq;
-    if (!span.draws || seq.drafts.empty()) continue;
+    if (!span.draws || !span.generated || seq.drafts.empty()) continue;  // a span is of one kind
     const int32_t drafts = std::min(int32_t(seq.drafts.size()), budget(seq, *plan));
     if (drafts <= 0 || !blocks_->grow(seq, seq.num_computed + drafts)) continue;
     span.drafts = drafts;

@@ -272,6 +272,52 @@ TEST(a_draft_device_that_fails_fails_the_engine) {
   EXPECT_ERROR(client.engine().submit(request()), "no power");
 }
 
+// The first draw is the prompt's last row, which the prompt's kernels compute.
+TEST(no_guess_is_a_row_of_a_prompt) {
+  Drafted d;
+  d.script.options.max_batched_tokens = 32;
+  Client client(scripted(d.script));
+  const uint64_t runs = client.submit(request(20, 100));
+  while (d.targets < 5) std::this_thread::yield();
+  Request r = request(32, 20);  // beside the other one it takes a step and a row
+  r.prompt[0] = 8;              // and shares nothing
+  r.sampling.lookup_tokens = 3;
+  const uint64_t looks_up = client.submit(r);
+  client.wait();
+  EXPECT_EQ(client.outcome(runs).ids.size(), 100u);
+  EXPECT_EQ(difference(client.outcome(looks_up), Client(scripted(script())).run(r)), "");
+}
+
+// A draft model that stands still is told apart from the model that it drafts for.
+TEST(stats_tell_of_the_step_of_the_draft_model) {
+  Drafted d;
+  std::atomic<bool> stands{false}, goes_on{false};
+  d.layers = 3;
+  d.script.progress_of_ranks = [] {
+    return std::vector<Decoder::Progress>{{.layers = 7, .at = 0}};
+  };
+  d.gate = [&] {
+    stands = true;
+    while (!goes_on) std::this_thread::yield();
+    return Status();
+  };
+  Client client(scripted(d.script));
+  EXPECT(!client.engine().stats().drafting);
+  const uint64_t id = client.submit(request(20, 30));
+  while (!stands) std::this_thread::yield();
+  const EngineStats s = client.engine().stats();
+  EXPECT(s.drafting);
+  EXPECT_EQ(s.launched_rows, 20);  // the first guess follows the prompt: it computes that first
+  EXPECT_EQ(s.launched_seqs, 1);
+  EXPECT(s.rank_layers == std::vector<int32_t>{3});
+  goes_on = true;
+  client.wait();
+  EXPECT_EQ(client.outcome(id).ids.size(), 30u);
+  const EngineStats after = client.engine().stats();
+  EXPECT(!after.drafting);
+  EXPECT(after.rank_layers == std::vector<int32_t>{7});
+}
+
 // Everything at once, in a small pool: the hashes of both devices hold, and so do the texts.
 TEST(drafts_under_random_load) {
   int64_t launches = 0;

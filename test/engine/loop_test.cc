@@ -229,6 +229,36 @@ TEST(a_grammar_and_allowed_ids_hold_together) {
   expect_idle(client.engine());
 }
 
+// A prompt may hold ids that have no bytes: nothing is ever guessed from there on.
+TEST(lookup_guesses_no_padding) {
+  for (const bool has_grammar : {false, true}) {
+    Client client(scripted(script()));
+    Request r = request(0, 3);
+    r.prompt = {0, 1, kTokens, 2, 0};
+    r.sampling.allowed_ids = {1};
+    r.sampling.lookup_tokens = 3;
+    if (has_grammar) r.sampling.grammar = grammar_of("root ::= [AB]+");
+    const Outcome got = client.run(r);  // after 0 1 the prompt goes on with padding
+    EXPECT_EQ(got.text, "BBB");
+    EXPECT_EQ(got.timings.drafted_tokens, 0);
+    expect_idle(client.engine());
+  }
+}
+
+TEST(a_right_guess_counts_though_it_is_the_last_token) {
+  Client client(scripted(script()));
+  Request r = request(0, 50);
+  r.prompt = {0, 1, 2, 0};
+  r.sampling.lookup_tokens = 3;
+  r.sampling.grammar = grammar_of("root ::= \"BC\" [D-Z]*");
+  r.sampling.stop = {"BC"};
+  const Outcome got = client.run(r);
+  EXPECT(got.finish == Finish::stop);
+  EXPECT_EQ(got.ids.size(), 2u);
+  EXPECT_EQ(got.timings.drafted_tokens, 1);
+  EXPECT_EQ(got.timings.accepted_tokens, 1);
+}
+
 TEST(places_are_counted_by_sequences) {
   Gate gate;
   Script s = script();

@@ -440,6 +440,14 @@ TEST(nobody_plans_ahead_of_a_token_that_guesses_follow) {
   EXPECT_EQ(waits.run_ahead_steps(), 0);
 }
 
+TEST(guesses_are_no_rows_of_a_prompt) {
+  World w({});
+  Sequence* s = w.add(count_up(5), 10, 0, true);
+  s->drafts = {1, 2};
+  w.run();  // checks that spans are of one kind
+  EXPECT_EQ(s->drafted, 0);
+}
+
 TEST(a_prompt_without_draws) {
   World w({.max_batched_tokens = 5});
   Sequence* s = w.add(count_up(17), 0);

@@ -126,6 +126,7 @@ class ScriptedRunner final : public StepRunner {
       : device_(num_blocks, block_size, vocab) {}
   void launch(StepBuffer* buffer) override {
     if (on_launch) on_launch(*buffer);
+    for (const PlannedSpan& span : buffer->plan.spans) EXPECT(span.generated || span.drafts == 0);
     for (const StepBuffer* earlier : launched_) EXPECT(!earlier->is_late());
     launched_.push_back(buffer);
     EXPECT_LE(launched_.size(), size_t(kMaxInFlight));
