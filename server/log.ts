@@ -70,6 +70,8 @@ export type RequestLog = {
   /** What its one log line says. Never content. */
   readonly line: Record<string, string | number | boolean | null | undefined>
   readonly work: EngineWork[]
+  /** When it was read, by performance.now(): its work begins. */
+  begun?: number | undefined
 }
 
 export const newRequestLog = (): RequestLog => ({ line: {}, work: [] })

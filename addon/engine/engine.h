@@ -126,7 +126,7 @@ struct EngineStats {  // counters since start, gauges now; readable from any thr
 // What an engine does with its requests. Those that come while it is paused wait, as in a queue.
 enum class Pause : uint8_t {
   none,
-  later,  // those that came before it go on to their end
+  later,  // those that came before it go on to their end, and what goes on with their work
   all,    // nothing runs; what was computed is kept
 };
 
@@ -154,8 +154,12 @@ class Engine {
   virtual void abort(uint64_t request_id) = 0;
   virtual void drain_deltas(std::vector<Delta>* out) = 0;
   virtual EngineStats stats() const = 0;
-  // From the next step on. Aborts are obeyed in a pause too. Any thread; never waits.
+  // From the next step on. Aborts are obeyed in a pause too. Asked for again without another one in
+  // between it changes nothing: those that are held stay so. Any thread; never waits.
   virtual void pause(Pause pause) = 0;
+  // No steps from the next one on, whatever the pause is, while it is on: around a reload, so that
+  // no token of the new weights comes before who asked for them knows. Any thread; never waits.
+  virtual void stop_steps(bool on) = 0;
   // From the next step on with the weights of the checkpoint in `folder`, of the same model: equal
   // config, tensors of equal names, dtypes and shapes. What is computed of live requests is dropped
   // and computed again, their tokens stay; so is what is cached. Refused (`done` says why) it

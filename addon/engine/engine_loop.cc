@@ -131,6 +131,7 @@ std::unique_ptr<Sequence> EngineLoop::make_sequence(RequestState& state, int32_t
   seq->request = &state;
   seq->choice = choice;
   seq->background = r.background;
+  seq->goes_on = r.goes_on;
   seq->priority = r.priority;
   seq->tokens = r.prompt;
   seq->num_prompt = prompt;
@@ -187,9 +188,16 @@ EngineStats EngineLoop::stats() const {
 
 void EngineLoop::pause(Pause pause) {
   const Lock lock(mutex_);
-  if (shared_.draining) return;
+  if (shared_.draining || shared_.pause == pause) return;
   shared_.pause = pause;
+  shared_.paused_anew = true;
   shared_.before_pause = shared_.submitted.size();
+  inbox_changed_.notify_one();
+}
+
+void EngineLoop::stop_steps(bool on) {
+  const Lock lock(mutex_);
+  shared_.stopped = on;
   inbox_changed_.notify_one();
 }
 
@@ -212,6 +220,7 @@ void EngineLoop::drain() {
   const Lock lock(mutex_);
   shared_.draining = true;
   shared_.pause = Pause::none;
+  shared_.paused_anew = true;
   inbox_changed_.notify_one();
 }
 
@@ -346,32 +355,29 @@ void EngineLoop::draft() {
 }
 
 // Something may run.
-bool EngineLoop::has_work() const { return pause_ != Pause::all && scheduler_.has_work(); }
-
-void EngineLoop::take_pause(Pause pause, int64_t first_held) {
-  if (pause == pause_) return;
-  pause_ = pause;
-  scheduler_.hold(pause == Pause::later ? first_held : Scheduler::kHoldNone);
+bool EngineLoop::has_work() const {
+  return !stopped_ && pause_ != Pause::all && scheduler_.has_work();
 }
 
 // Sleeps while there is nothing to do. False: closing.
 bool EngineLoop::drain_inbox() {
   bool closing = false;
-  Pause pause = Pause::none;
-  int64_t first_held = arrivals_;
   {
     Lock lock(mutex_);
     Shared& q = shared_;
     const bool idle = launched_ == committed_ && !has_work() && ready_.empty();
     if (!idle && !std::exchange(q.busy, true)) q.last_progress = now_seconds();
-    while (idle && !q.closing && q.submitted.empty() && q.aborted.empty() && q.pause == pause_ &&
-           !q.reload.done) {
+    while (idle && !q.closing && q.submitted.empty() && q.aborted.empty() && !q.paused_anew &&
+           q.stopped == stopped_ && !q.reload.done) {
       q.busy = false;
       lock.wait(inbox_changed_);
     }
     closing = q.closing;
-    pause = q.pause;
-    first_held += int64_t(std::exchange(q.before_pause, 0));
+    stopped_ = q.stopped;
+    if (std::exchange(q.paused_anew, false)) {
+      pause_ = q.pause;
+      scheduler_.hold(pause_ == Pause::later ? arrivals_ + q.before_pause : Scheduler::kHoldNone);
+    }
     inbox_.swap(q.submitted);
     inbox_aborts_.swap(q.aborted);
     if (!closing && q.reload.done) reload_ = std::exchange(q.reload, {});
@@ -389,7 +395,6 @@ bool EngineLoop::drain_inbox() {
     requests_.emplace(id, std::move(request));
   }
   inbox_.clear();
-  take_pause(pause, first_held);
   for (const uint64_t id : inbox_aborts_) {
     if (const auto it = requests_.find(id); it != requests_.end()) {
       end_request(*it->second, Finish::abort, {});

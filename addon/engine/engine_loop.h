@@ -29,6 +29,7 @@ class EngineLoop final : public Engine {
   void drain_deltas(std::vector<Delta>* out) override;
   EngineStats stats() const override;
   void pause(Pause pause) override;
+  void stop_steps(bool on) override;
   Status reload(std::string folder, std::function<void(const Status&)> done) override;
   void drain() override;
   void close() override;
@@ -51,11 +52,14 @@ class EngineLoop final : public Engine {
     std::vector<Delta> outbox;
     bool woken = false, draining = false, closing = false;
     Pause pause = Pause::none;
-    size_t before_pause = 0;  // of those submitted, which came before it
-    bool busy = false;        // the loop has work
-    Reload reload;            // not yet taken by the loop
-    bool reloading = false;   // one is asked for or under way
-    bool loading = false;     // it is under way: no steps until it ends
+    bool paused_anew = false;  // not yet taken by the loop, even if it is again what it was
+    size_t before_pause = 0;   // of those submitted, which came before it
+    bool stopped = false;      // no steps, whatever the pause
+    bool busy = false;         // the loop has work
+    Reload reload;             // not yet taken by the loop
+    bool reloading = false;    // one is asked for or under way
+    bool loading = false;      // it is under way: no steps until it ends
+    bool drafting = false;     // the draft model is at work, since the last delivery
     double last_progress = 0;
     int32_t live_sequences = 0;       // submitted, with a place; their end is not in the outbox
     int32_t submitted_sequences = 0;  // not in the background, not yet counted by the loop
@@ -68,7 +72,6 @@ class EngineLoop final : public Engine {
   void run();
   void turn();
   bool drain_inbox();
-  void take_pause(Pause pause, int64_t first_held);
   void reload_weights();
   void end_reload(const Status& status);
   bool has_work() const;
@@ -112,6 +115,7 @@ class EngineLoop final : public Engine {
   std::unique_ptr<Drafter> drafter_;  // null: no draft model
   std::unique_ptr<StepBuffer[]> buffers_ = std::make_unique<StepBuffer[]>(StepRunner::kMaxInFlight);
   Pause pause_ = Pause::none;
+  bool stopped_ = false;
   Reload reload_;                         // to be done before the next step
   int64_t launched_ = 0, committed_ = 0;  // step i is in buffers_[i % kMaxInFlight]
   double step_began_ = 0;                 // the oldest one in flight

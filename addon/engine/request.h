@@ -63,6 +63,8 @@ struct Request {
   // Belongs to work that has been admitted already (one more prompt of it, its judge's part): is
   // not refused for a full queue.
   bool admitted = false;
+  // Belongs to work that was there before the pause that is on: Pause::later does not hold it.
+  bool goes_on = false;
   // Nobody waits for it: it gives way to all others, whatever their priority, and takes none of the
   // queue's places. Who submits such requests bounds their number.
   bool background = false;

@@ -49,8 +49,7 @@ void Scheduler::remove(Sequence* seq, Content content) {
 
 bool Scheduler::has_work() const {
   if (!running_.empty() || held_from_ == kHoldNone) return !running_.empty() || !waiting_.empty();
-  return std::ranges::any_of(waiting_,
-                             [this](const Sequence* seq) { return seq->arrival < held_from_; });
+  return std::ranges::any_of(waiting_, [this](const Sequence* seq) { return !is_held(*seq); });
 }
 
 void Scheduler::schedule(StepPlan* plan) {
@@ -155,7 +154,7 @@ bool Scheduler::admit(bool background, StepPlan* plan) {
     Sequence& seq = **it;
     if (seq.background && !background) return true;
     if (budget(seq, *plan) <= 0) return false;
-    if (seq.background != background || seq.arrival >= held_from_) {
+    if (seq.background != background || is_held(seq)) {
       ++it;
       continue;
     }

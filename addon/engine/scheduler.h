@@ -60,7 +60,7 @@ class Scheduler {
   // Plans the next step, which runs after all launched ones. Empty: nothing can run before a step
   // in flight is committed, or nothing is there to run.
   void schedule(StepPlan* plan);
-  // Those that arrived as this one or later are not admitted.
+  // Those that arrived as this one or later are not admitted, but for those that go on.
   static constexpr uint64_t kHoldNone = ~uint64_t(0);
   void hold(uint64_t arrival) { held_from_ = arrival; }
   // Most rows of a step that are in the background. REQUIRES: rows > 0.
@@ -81,6 +81,7 @@ class Scheduler {
   };
 
   bool host_must_see_a_draw() const;
+  bool is_held(const Sequence& seq) const { return seq.arrival >= held_from_ && !seq.goes_on; }
   void wait(Sequence& seq);
   bool make_room(Sequence& seq, StepPlan* plan);
   void preempt(Sequence& seq);

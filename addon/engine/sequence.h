@@ -42,6 +42,7 @@ struct Sequence {
   bool background = false;
   int32_t priority = 0;
   uint64_t arrival = 0;
+  bool goes_on = false;  // is not held back
   SequenceState state = SequenceState::waiting;
   const Sequence* after = nullptr;  // is not admitted before that one has computed its prompt
   // A drawn token is pending until the host knows its id; until then it is in the device's slot.

@@ -179,6 +179,7 @@ Status read_request(const Napi::Object& object, Request* out) {
   fields.number("priority", &out->priority);
   fields.string("cacheSalt", &out->cache_salt);
   fields.boolean("admitted", &out->admitted);
+  fields.boolean("goesOn", &out->goes_on);
   fields.boolean("background", &out->background);
   Napi::Object grammar;
   if (fields.instance("grammar", "what compileGrammar() gives", GrammarHandle::of(object.Env()),

@@ -22,6 +22,7 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
                                          InstanceMethod<&EngineHandle::abort>("abort"),
                                          InstanceMethod<&EngineHandle::stats>("stats"),
                                          InstanceMethod<&EngineHandle::pause>("pause"),
+                                         InstanceMethod<&EngineHandle::stop_steps>("stopSteps"),
                                          InstanceMethod<&EngineHandle::reload>("reload"),
                                          InstanceMethod<&EngineHandle::drain>("drain"),
                                          InstanceMethod<&EngineHandle::close>("close"),
@@ -75,6 +76,9 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
     if (engine == nullptr) return;
     const std::string what = info[0].As<Napi::String>().Utf8Value();
     engine->pause(what == "all" ? Pause::all : what == "later" ? Pause::later : Pause::none);
+  }
+  void stop_steps(const Napi::CallbackInfo& info) {
+    if (Engine* engine = host_->engine()) engine->stop_steps(info[0].As<Napi::Boolean>());
   }
   // reload(folder): promise; rejects with {code, message}.
   Napi::Value reload(const Napi::CallbackInfo& info) {

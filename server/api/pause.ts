@@ -3,10 +3,13 @@
 import type { PauseMode } from '../engine/types.js'
 import type { Ctx } from '../http/context.js'
 import { HttpError } from '../http/errors.js'
+import type { LiveRequest } from '../http/request-log.js'
 import { findModel, type ServedModel } from '../model/served-model.js'
 import { badRequest } from '../request-error.js'
 import { requireReady } from './admission.js'
 import type { Server } from './server.js'
+
+const LOOK_MS = 20
 
 const MODES: readonly PauseMode[] = ['abort', 'wait', 'keep']
 
@@ -54,6 +57,19 @@ const modeOf = (c: Ctx): PauseMode => {
   )
 }
 
+/** Resolves when nothing is left of the work on these models that a pause lets go on: each of its requests to an
+ * engine may be followed by others. */
+const workEnds = async (server: Server, models: readonly ServedModel[]): Promise<void> => {
+  const goesOn = ({ record: { begun, line }, isTold }: LiveRequest): boolean => {
+    if (begun === undefined || isTold()) return false
+    // What stands still in another model's pause has no end that could be waited for.
+    const own = server.models().find(({ id }) => id === line.model)?.engine
+    if (own?.isPaused() === true && !own.goesOn(begun)) return false
+    return models.some(({ engine }) => engine.goesOn(begun))
+  }
+  while ([...server.live].some(goesOn)) await new Promise((done) => setTimeout(done, LOOK_MS))
+}
+
 export const pauseRoute = (server: Server) => async (c: Ctx) => {
   const models = modelsOf(c, server)
   checkQuery(c, ['mode', 'model', 'clear_cache', 'wait_for_inflight_requests'])
@@ -61,6 +77,7 @@ export const pauseRoute = (server: Server) => async (c: Ctx) => {
   // Of no effect: what is cached is right until the weights change, and is dropped then.
   flagOf(c, 'clear_cache')
   await Promise.all(models.map(({ engine }) => engine.pause(mode)))
+  await workEnds(server, models)
   return c.json({ status: 'paused' })
 }
 

@@ -28,6 +28,7 @@ export const readRequest = async <T extends z.ZodObject>(
   // To check a body may take a slice, and so may what is done with it.
   await turn()
   if (ignored.length > 0) addHeader(c, 'x-ignored-params', ignoredHeader(ignored))
+  c.get('record').begun = performance.now()
   const caller = c.get('caller')
   if (caller === undefined || !('cache_salt' in schema.shape)) return body
   // What others have cached answers sooner, and so would tell what they asked.

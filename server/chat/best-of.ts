@@ -10,11 +10,12 @@ import {
   type Call,
   type CallPiece,
 } from '../generation/answer-event.js'
+import type { RequestLog } from '../log.js'
 import { requirePlace } from '../model/place.js'
 import { findRewardModel, type ServedModel } from '../model/served-model.js'
 import type { Conversation } from '../prompt/conversation.js'
 import { badRequest, RequestError } from '../request-error.js'
-import { orderOf, type Rating, rateAnswers } from '../scoring/rate.js'
+import { orderOf, type Rating, type RatingCall, rateAnswers } from '../scoring/rate.js'
 import { checkRoom } from '../scoring/scoring.js'
 import { createSplitter, type Piece, type Start } from './think-splitter.js'
 import { type ToolFormat, writeCalls } from './tools/format.js'
@@ -145,10 +146,10 @@ const judgedText = ({ includeThinking }: BestOf, { reasoning, content }: Piece):
 const rank = async (
   bestOf: BestOf,
   candidates: readonly Piece[],
-  signal: AbortSignal,
+  call: RatingCall,
 ): Promise<Ranking> => {
   const texts = candidates.map((one) => judgedText(bestOf, one))
-  const scores = await rateAnswers(bestOf, texts, signal)
+  const scores = await rateAnswers(bestOf, texts, call)
   return { scores, order: orderOf(scores) }
 }
 
@@ -162,7 +163,7 @@ type CandidateForm = {
 export const createBestOf = (bestOf: BestOf, { unsplit, format }: CandidateForm) => {
   let ranking: Ranking | undefined
 
-  const stage = (answer: AnswerHandler): Stage => {
+  const stage = (answer: AnswerHandler, record: RequestLog): Stage => {
     const gone = new AbortController()
     const candidates = Array.from({ length: bestOf.candidates }, newCandidate)
     let promptLogprobs: AnswerEvent['promptLogprobs']
@@ -174,7 +175,7 @@ export const createBestOf = (bestOf: BestOf, { unsplit, format }: CandidateForm)
             ? { reasoning, content: text }
             : splitReply(unsplit, { finish, text })
         })
-        ranking = await rank(bestOf, replies, gone.signal)
+        ranking = await rank(bestOf, replies, { signal: gone.signal, begun: record.begun })
       } catch (error) {
         if (gone.signal.aborted) return
         const failed = 'Scoring the candidates failed.'

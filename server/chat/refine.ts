@@ -49,6 +49,8 @@ type Written = { readonly text: string; readonly finish: string }
 type Work = Refinement & {
   readonly defaultThinking: boolean
   readonly signal: AbortSignal
+  /** Of the request. */
+  readonly begun: number | undefined
   readonly count: (prompt: number, completion: number, cached: number) => void
 }
 
@@ -94,6 +96,7 @@ const writeStage = async (work: Work, task: Task): Promise<readonly Written[]> =
         promptTokenIds: ids,
         n,
         admitted: !task.isFirst,
+        since: work.begun,
         ...(work.priority !== undefined && { priority: work.priority }),
         ...(work.cacheSalt !== undefined && { cacheSalt: work.cacheSalt }),
         sampling: {
@@ -218,6 +221,7 @@ export const refine = async (
   const work: Work = {
     ...refinement,
     defaultThinking,
+    begun: record.begun,
     signal: AbortSignal.any([signal, gone.signal]),
     count: (prompt, completion, cached) => {
       usage.prompt += prompt
@@ -242,7 +246,7 @@ export const refine = async (
     const rating = { model: select, name: selectName, messages, principle, cacheSalt, seed }
     const told = answers.flatMap(({ text }, i) => (text.trim() === '' ? [] : [i]))
     const given = told.map((i) => answers[i]?.text ?? '')
-    const rewards = await rateAnswers(rating, given, work.signal)
+    const rewards = await rateAnswers(rating, given, { signal: work.signal, begun: work.begun })
     const scores = answers.map((_, i) => rewards[told.indexOf(i)] ?? null)
     return { answers, feedbacks, scores, order: orderOf(scores), usage }
   } catch (error) {

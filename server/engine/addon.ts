@@ -75,7 +75,9 @@ export type NativeSampling = Loose<Omit<Sampling, OwnFields>> &
     readonly logitBias?: Float32Array | undefined
   }
 
-type NativeRequest = Loose<Omit<GenerateRequest, 'promptTokenIds' | 'sampling'>> & {
+type NativeRequest = Loose<Omit<GenerateRequest, 'promptTokenIds' | 'sampling' | 'since'>> & {
+  /** A pause of later ones does not hold it. */
+  readonly goesOn: boolean
   readonly id: number
   readonly kind: 'generate' | 'score'
   readonly prompt: Int32Array
@@ -131,6 +133,8 @@ type NativeEngine = {
   readonly abort: (id: number) => void
   readonly stats: () => EngineStats
   readonly pause: (pause: 'none' | 'later' | 'all') => void
+  /** While it is on, whatever the pause is. */
+  readonly stopSteps: (on: boolean) => void
   /** Rejects with an EngineError. */
   readonly reload: (folder: string) => Promise<void>
   readonly drain: () => void

@@ -150,6 +150,7 @@ const SCORE: Checks<ScoreRequest> = {
   priority: number,
   cacheSalt: text,
   admitted: flag,
+  since: number,
   background: flag,
 }
 

@@ -52,9 +52,9 @@ export const createDispatcher = (names: PackedNames) => {
     /** Ids of those that are live. */
     live: (): readonly number[] => [...live.keys()],
     /** Resolves when those of these that are live have ended. */
-    ended: async (ids: Iterable<number> = live.keys()): Promise<void> => {
+    ended: async (ids: readonly number[]): Promise<void> => {
       await Promise.all(
-        Array.from(ids, (id) => {
+        ids.map((id) => {
           const entry = live.get(id)
           return entry && new Promise<void>((done) => entry.onEnd.push(done))
         }),

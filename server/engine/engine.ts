@@ -369,13 +369,22 @@ type Opened = Awaited<ReturnType<typeof openNative>>
 const stopping = (
   native: Opened['native'],
   dispatcher: Opened['dispatcher'],
-): Pick<Engine, 'pause' | 'resume' | 'isPaused' | 'drain' | 'reload'> => {
+): Pick<Engine, 'pause' | 'resume' | 'isPaused' | 'goesOn' | 'drain' | 'reload'> => {
   /** What was asked for by pause() and resume(). */
   let wanted: 'none' | 'later' | 'all' = 'none'
-  /** Loads of other weights under way: a stop of their own, which is no pause. `later` stays what it is: asked for
-   * again, it would let run who has come since. */
+  /** Of the last pause that waits: those that go on to their end. Who has come since is held. */
+  let ending: readonly number[] = []
+  let began = 0
+  /** Loads of other weights under way: a stop of their own, which is no pause. */
   let loads = 0
-  const apply = () => native.pause(loads > 0 && wanted === 'none' ? 'all' : wanted)
+  const want = (next: typeof wanted) => {
+    if (next === 'later' && wanted !== 'later') {
+      ending = dispatcher.live()
+      began = performance.now()
+    }
+    wanted = next
+    native.pause(next)
+  }
   const abortAll = async (ids: readonly number[]) => {
     for (const id of ids) native.abort(id)
     await dispatcher.ended(ids)
@@ -383,17 +392,13 @@ const stopping = (
   return {
     pause: async (mode) => {
       checkPauseMode(mode)
-      wanted = mode === 'wait' ? 'later' : 'all'
-      apply()
+      want(mode === 'wait' ? 'later' : 'all')
       if (mode === 'abort') await abortAll(dispatcher.live())
-      if (mode === 'wait') await dispatcher.ended()
+      if (mode === 'wait') await dispatcher.ended(ending)
     },
-    resume: () => {
-      if (wanted === 'none') return
-      wanted = 'none'
-      apply()
-    },
+    resume: () => want('none'),
     isPaused: () => wanted !== 'none',
+    goesOn: (since) => wanted === 'later' && since < began,
     drain: () => {
       wanted = 'none'
       native.drain()
@@ -403,7 +408,7 @@ const stopping = (
       checkReload(options)
       const old = dispatcher.live()
       loads++
-      apply()
+      native.stopSteps(true)
       try {
         const found = await checkFolder(folder, 'folder')
         await native.reload(found).catch((error) => {
@@ -413,7 +418,7 @@ const stopping = (
       } finally {
         loads--
         // No token of the new weights comes before who waits for this promise has gone on.
-        apply()
+        native.stopSteps(loads > 0)
       }
     },
   }
@@ -433,6 +438,7 @@ export const openEngine = async (
   const thinkClose = Int32Array.from(await words.encode(thinkCloseText, { special: true }))
   const { native, dispatcher, info } = await openNative(options, words)
   const grammars = createGrammarCache((text) => native.compileGrammar(text))
+  const control = stopping(native, dispatcher)
   let nextId = 1
   let closing: Promise<void> | undefined
 
@@ -450,13 +456,14 @@ export const openEngine = async (
 
   const send: Send = (kind, request, onDelta) => {
     checkRequest(kind, request)
-    const { promptTokenIds, sampling = {}, n = 1, ...rest } = request
+    const { promptTokenIds, sampling = {}, n = 1, since, ...rest } = request
     const id = nextId++
     const error = native.submit({
       ...rest,
       n,
       id,
       kind,
+      goesOn: since !== undefined && control.goesOn(since),
       prompt: int32s('promptTokenIds', promptTokenIds),
       sampling:
         kind === 'generate' ? nativeSampling(sampling, thinking(sampling, request)) : undefined,
@@ -481,7 +488,7 @@ export const openEngine = async (
     },
     stats: () => native.stats(),
     isFull: () => native.isFull(),
-    ...stopping(native, dispatcher),
+    ...control,
     close: () => {
       closing ??= native.close()
       return closing

@@ -227,6 +227,9 @@ export type GenerateRequest = {
   readonly cacheSalt?: string
   /** Part of work that has been admitted (its next prompt): not refused for a full queue. */
   readonly admitted?: boolean
+  /** When the work began that it is part of, by performance.now(): a pause that waits, and began later, does not
+   * hold it. */
+  readonly since?: number | undefined
   /** Nobody waits for it: it gives way to all others and takes none of the queue's places. */
   readonly background?: boolean
   readonly sampling?: Sampling
@@ -247,6 +250,7 @@ export type ScoreRequest = {
   readonly priority?: number
   readonly cacheSalt?: string
   readonly admitted?: boolean
+  readonly since?: number | undefined
   readonly background?: boolean
 }
 
@@ -380,6 +384,8 @@ export type Engine = {
   readonly pause: (mode: PauseMode) => Promise<void>
   readonly resume: () => void
   readonly isPaused: () => boolean
+  /** A pause that waits is on, and lets requests with this `since` go on. */
+  readonly goesOn: (since: number) => boolean
   /**
    * Puts the weights of another checkpoint of the same model in the place of its own: equal config, tensors of
    * equal names, types and shapes. Live requests keep their tokens, and what was computed for them is computed

@@ -34,7 +34,7 @@ export type Generation = {
   readonly arrival: number
   readonly toEvent: (prompt: number, delta: Delta) => AnswerEvent
   /** Such an answer comes late, all at once. */
-  readonly stage?: ((answer: AnswerHandler) => Stage) | undefined
+  readonly stage?: ((answer: AnswerHandler, record: RequestLog) => Stage) | undefined
 }
 
 /** How a dialect tells an answer as a stream. Text that takes long is made in slices: what a generator yields
@@ -84,7 +84,7 @@ type AnswerContext = {
 /** Submits, and makes events of the deltas. */
 const start = (generation: Generation, { record }: Client, answer: AnswerHandler): Run => {
   const { toEvent } = generation
-  const stage = generation.stage?.(answer)
+  const stage = generation.stage?.(answer, record)
   const { onEvent, onDone, onError } = stage ?? answer
   const run = startRun(
     { ...generation, record },

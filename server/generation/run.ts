@@ -187,14 +187,15 @@ const abortAll = (handles: readonly RequestHandle[]): void => {
 /** Submits all prompts or none. Where there are several, each has its place by our own count, and the
  * engine's knows of those that have just left a little later: it asks for the first alone. */
 const submitAll = (
-  { model, requests }: RunOptions,
+  { model, requests, record }: RunOptions,
   onDelta: (prompt: number, delta: Delta) => void,
 ): readonly RequestHandle[] => {
   const handles: RequestHandle[] = []
   if (requests.length > 1) requirePlaces(model, sequencesOf(requests))
   try {
     for (const [i, request] of requests.entries()) {
-      const one = i === 0 ? request : { ...request, admitted: true }
+      const since = record.begun
+      const one = i === 0 ? { ...request, since } : { ...request, since, admitted: true }
       handles.push(model.engine.submit(one, (delta) => onDelta(i, delta)))
     }
     return handles

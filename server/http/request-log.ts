@@ -17,6 +17,8 @@ export type LiveRequest = {
   /** On the clock of performance.now(). */
   readonly since: number
   readonly record: RequestLog
+  /** Nothing is left to do for it: what is not yet out is on its way. */
+  readonly isTold: () => boolean
 }
 
 const GIVEN_ID = /^[\w.:/+=-]{1,128}$/
@@ -98,7 +100,8 @@ export const logRequests = ({
     addHeader(c, 'x-content-type-options', 'nosniff')
     const { socket } = incoming
     const writtenBefore = socket.bytesWritten
-    const request: LiveRequest = { requestId, path: c.req.path, since, record }
+    const isTold = () => outgoing.writableEnded || outgoing.destroyed
+    const request: LiveRequest = { requestId, path: c.req.path, since, record, isTold }
     live.add(request)
     const done = () => {
       live.delete(request)

@@ -6,7 +6,7 @@ import type { ModelMetrics } from '../metrics/metrics.js'
 import { createPace } from './pace.js'
 import type { ServedModel } from './served-model.js'
 
-const BACKGROUND = { background: true } as const
+const BACKGROUND = { background: true, since: undefined } as const
 
 const backgroundEngine = (engine: Engine): Engine => ({
   ...engine,

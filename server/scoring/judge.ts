@@ -193,13 +193,15 @@ type JudgeOptions = {
   readonly priority?: number | undefined
   readonly cacheSalt?: string | undefined
   readonly isAdmitted?: boolean
+  /** When the work began that they are part of. */
+  readonly since?: number | undefined
 }
 
 /** All trials in one batch on the engine. The first failure ends the others. */
 export const judgeBatch = async (
   { engine, readout }: RewardModel,
   trials: readonly Trial[],
-  { fields = {}, signal, priority, cacheSalt, isAdmitted = false }: JudgeOptions,
+  { fields = {}, signal, priority, cacheSalt, isAdmitted = false, since }: JudgeOptions,
 ): Promise<readonly Written[]> => {
   const others = new AbortController()
   const any = signal ? AbortSignal.any([signal, others.signal]) : others.signal
@@ -215,6 +217,7 @@ export const judgeBatch = async (
           n: votes,
           // The first asks for a place, the others come with it.
           admitted: isAdmitted || i > 0,
+          since,
           ...(priority !== undefined && { priority }),
           ...(cacheSalt !== undefined && { cacheSalt }),
           sampling: {
@@ -310,7 +313,7 @@ export const judgeTrials = (call: JudgeCall): Promise<readonly Written[]> => {
     maxTokens: Math.max(0, ...trials.map(({ maxTokens }) => maxTokens)),
   }
   return engineWork(work, async (done) => {
-    const written = await judgeBatch(model, trials, call)
+    const written = await judgeBatch(model, trials, { ...call, since: call.record.begun })
     for (const { tokens, timings } of written) done(tokens, timings)
     return written
   })

@@ -66,7 +66,7 @@ type LabelCall = {
 
 /** In the order asked. All are one batch on the engine. The first failure ends the others. */
 export const labelLogprobs = async (call: LabelCall) => {
-  const { model, asked, signal, priority, cacheSalt } = call
+  const { model, asked, record, signal, priority, cacheSalt } = call
   const others = new AbortController()
   const any = AbortSignal.any([signal, others.signal])
   setMaxListeners(0, any) // as many as are asked
@@ -89,6 +89,7 @@ export const labelLogprobs = async (call: LabelCall) => {
         {
           ...request,
           admitted,
+          since: record.begun,
           ...(priority !== undefined && { priority }),
           ...(cacheSalt !== undefined && { cacheSalt }),
         },

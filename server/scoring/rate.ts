@@ -28,9 +28,16 @@ const noneFits = ({ model, name }: Rating, answers: number): RequestError =>
 
 const path = () => ''
 
+export type RatingCall = {
+  readonly signal: AbortSignal
+  /** Of the request that it is for. */
+  readonly begun: number | undefined
+}
+
 /** The request was admitted, and its answers with it. */
-const withRequest = () => ({
-  record: newRequestLog(),
+const withRequest = ({ signal, begun }: RatingCall) => ({
+  signal,
+  record: { ...newRequestLog(), begun },
   isAdmitted: true,
   arrival: performance.now(),
 })
@@ -39,7 +46,7 @@ const withRequest = () => ({
 const byComparison = async (
   rating: Rating,
   answers: readonly string[],
-  signal: AbortSignal,
+  call: RatingCall,
 ): Promise<readonly (number | null)[]> => {
   const { model, messages, principle, cacheSalt, seed } = rating
   // Without text there is nothing to judge.
@@ -51,8 +58,8 @@ const byComparison = async (
   const trials = await planTrials(model, [input], { fields, path, cacheSalt, skipLong: true })
   if (trials.length === 0) throw noneFits(rating, answers.length)
   const written = await judgeTrials({
-    ...{ model, trials, cacheSalt, signal, fields },
-    ...withRequest(),
+    ...{ model, trials, cacheSalt, fields },
+    ...withRequest(call),
   })
   const { data } = judgeData([input], written)
   const rewards = new Map(data.map(({ response, reward }) => [told[response], reward]))
@@ -77,15 +84,15 @@ const encode = async (
 const byScores = async (
   rating: Rating,
   answers: readonly string[],
-  signal: AbortSignal,
+  call: RatingCall,
 ): Promise<readonly (number | null)[]> => {
   const { model, cacheSalt } = rating
   const items = await Promise.all(answers.map((one) => encode(rating, one)))
   const fitting = items.filter((item) => item !== undefined)
   if (fitting.length === 0) throw noneFits(rating, items.length)
   const scored = await scoreItems({
-    ...{ model, items: fitting, cacheSalt, signal },
-    ...withRequest(),
+    ...{ model, items: fitting, cacheSalt },
+    ...withRequest(call),
   })
   const rewards = scored.map((one) => model.readout.reward(one.scores)).values()
   return items.map((item) => (item && rewards.next().value) ?? null)
@@ -95,9 +102,9 @@ const byScores = async (
 export const rateAnswers = (
   rating: Rating,
   answers: readonly string[],
-  signal: AbortSignal,
+  call: RatingCall,
 ): Promise<readonly (number | null)[]> =>
-  (isJudge(rating.model) ? byComparison : byScores)(rating, answers, signal)
+  (isJudge(rating.model) ? byComparison : byScores)(rating, answers, call)
 
 /** Best first; what has no score comes last, equal ones as they were. */
 export const orderOf = (scores: readonly (number | null)[]): readonly number[] => {

@@ -286,6 +286,8 @@ type BatchOptions = {
   readonly cacheSalt?: string | undefined
   /** Part of work that has its place already. */
   readonly isAdmitted?: boolean
+  /** When that work began. */
+  readonly since?: number | undefined
   readonly onScored?: (timings: Timings) => void
 }
 
@@ -294,7 +296,7 @@ type BatchOptions = {
 export const scoreBatch = async (
   engine: Engine,
   items: readonly ScoreItem[],
-  { signal, priority, cacheSalt, isAdmitted = false, onScored }: BatchOptions,
+  { signal, priority, cacheSalt, isAdmitted = false, since, onScored }: BatchOptions,
 ): Promise<readonly Scored[]> => {
   const others = new AbortController()
   const any = signal ? AbortSignal.any([signal, others.signal]) : others.signal
@@ -304,6 +306,7 @@ export const scoreBatch = async (
         promptTokenIds: item.ids,
         // The first asks for a place, the others come with it.
         admitted: isAdmitted || i > 0,
+        since,
         ...(priority !== undefined && { priority }),
         ...(cacheSalt !== undefined && { cacheSalt }),
       },
@@ -330,11 +333,15 @@ type ScoreOptions = BatchOptions & {
 
 /** The same as one HTTP request: admitted, measured, logged. */
 export const scoreItems = (options: ScoreOptions): Promise<readonly Scored[]> => {
-  const { model, items } = options
+  const { model, items, record } = options
   const promptTokens = items.reduce((sum, { ids }) => sum + ids.length, 0)
   const counts = { items: items.length, choices: items.length, promptTokens, maxTokens: 0 }
   return engineWork({ ...options, ...counts }, (done) =>
-    scoreBatch(model.engine, items, { ...options, onScored: (timings) => done(0, timings) }),
+    scoreBatch(model.engine, items, {
+      ...options,
+      since: record.begun,
+      onScored: (timings) => done(0, timings),
+    }),
   )
 }
 

@@ -627,6 +627,70 @@ TEST(one_reload_at_a_time_and_none_of_a_closed_engine) {
   EXPECT_ERROR(engine.reload("c", [](const Status&) { EXPECT(false); }), "shutting down");
 }
 
+// Ended and asked for again while one step runs: who came between goes on to its end.
+TEST(a_pause_that_is_asked_for_again_is_another_one_only_after_its_end) {
+  Gate gate;
+  Script s = script();
+  s.gate = [&] { return gate.pass(); };
+  Client client(scripted(s));
+  Engine& engine = client.engine();
+  const uint64_t first = client.submit(request(4, 20));
+  gate.wait_for_arrivals(1);
+  engine.pause(Pause::later);
+  gate.let(2);
+  gate.wait_for_arrivals(3);  // the pause has been taken in
+  const uint64_t between = client.submit(request(5, 3));
+  engine.pause(Pause::none);
+  engine.pause(Pause::later);
+  const uint64_t after = client.submit(request(6, 3));
+  gate.open();
+  wait_for(engine, 0, 1);
+  EXPECT_EQ(engine.stats().finished_length, 2);
+  engine.pause(Pause::later);  // is on
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  wait_for(engine, 0, 1);
+  EXPECT_EQ(engine.stats().finished_length, 2);
+  engine.pause(Pause::none);
+  client.wait();
+  EXPECT_EQ(client.outcome(first).ids.size(), 20u);
+  EXPECT_EQ(client.outcome(between).ids.size(), 3u);
+  EXPECT_EQ(client.outcome(after).ids.size(), 3u);
+  expect_idle(engine);
+}
+
+TEST(steps_that_are_stopped_do_not_begin_whatever_the_pause) {
+  for (const Pause pause : {Pause::none, Pause::later}) {
+    std::atomic<int64_t> steps = 0;
+    Script s = script();
+    s.gate = [&] {
+      ++steps;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      return Status();
+    };
+    Client client(scripted(s));
+    Engine& engine = client.engine();
+    Reloaded reloaded;
+    const uint64_t a = client.submit(request(4, 100));
+    while (steps < 5) std::this_thread::yield();
+    engine.pause(pause);
+    engine.stop_steps(true);
+    REQUIRE_OK(engine.reload("there", reloaded.done()));
+    EXPECT_OK(reloaded.wait());
+    const int64_t before = steps;
+    wait_for(engine, 0, 1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    EXPECT_EQ(steps.load(), before);
+    engine.stop_steps(false);
+    client.wait();
+    EXPECT_EQ(client.outcome(a).ids.size(), 100u);
+    const uint64_t b = client.submit(request());
+    engine.stop_steps(true);
+    client.abort(b);  // obeyed, too
+    client.wait();
+    EXPECT(client.outcome(b).finish == Finish::abort || client.outcome(b).ids.size() == 6u);
+  }
+}
+
 // Asked for while a step runs, and taken with who has come since.
 TEST(a_pause_of_later_ones_holds_who_comes_right_after_it) {
   Gate gate;

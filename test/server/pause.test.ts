@@ -91,8 +91,41 @@ describe('a pause', { skip: noAddon }, () => {
     assert.equal((await answer).body.usage.completion_tokens, 1000)
     const later = post(CHAT, { ...LONG, n: 1, max_tokens: 3 })
     await untilStats(0, 1)
+    // Asked for again it waits for nobody whom it holds.
+    assert.equal((await post('/pause?mode=wait')).status, 200)
+    await untilStats(0, 1)
     await post('/resume')
     assert.equal((await later).body.usage.completion_tokens, 3)
+  })
+
+  test('that waits: what an answer takes of several engines goes on to its end', async () => {
+    const best = { ...LONG, n: 1, best_of: 3, max_tokens: 200, reward: { model: 'tiny-reward' } }
+    const answer = post(CHAT, best)
+    await untilStats(3, 0)
+    assert.equal((await post('/pause?mode=wait')).status, 200)
+    const late = new Promise<undefined>((done) => setTimeout(done, 5000, undefined))
+    const told = await Promise.race([answer, late])
+    assert.equal(told?.status, 200)
+    assert.equal(told?.body.choices.length, 1)
+    const later = post('/v1/reward', PAIR)
+    await untilStats(0, 1)
+    await post('/resume')
+    assert.equal((await later).status, 200)
+  })
+
+  test('that waits, ended and asked for again: who came between goes on', async () => {
+    const first = post(CHAT, { ...LONG, n: 1 })
+    await untilStats(1, 0)
+    const waits = post('/pause?mode=wait')
+    await eventually(async () => (await get('/is_paused')).body.is_paused)
+    const between = post(CHAT, LONG)
+    await eventually(async () => (await stats()).waiting === 2)
+    await post('/resume')
+    assert.equal((await post('/pause?mode=wait')).status, 200)
+    assert.equal((await between).body.usage.completion_tokens, 1000)
+    assert.equal((await first).body.usage.completion_tokens, 500)
+    assert.equal((await waits).status, 200)
+    await post('/resume')
   })
 
   test('that aborts: what is there is told so, what comes waits', async () => {

@@ -184,6 +184,31 @@ describe('weights that change', { skip: noAddon }, () => {
     await engine.close()
   })
 
+  test('who asked for them knows before a token of theirs comes, in a pause that waits too', async () => {
+    const engine = await open(FOLDER)
+    const old = longOne(engine)
+    assert.equal(await old.ended, 'length')
+    for (const pauses of [false, true]) {
+      const one = longOne(engine)
+      await one.begun
+      const waits = pauses ? engine.pause('wait') : undefined
+      const loading = engine.reload(join(root, 'one'))
+      await later(2)
+      // What happens meanwhile is told all at once.
+      const until = performance.now() + 500
+      while (performance.now() < until);
+      await loading
+      assert.ok(one.ids.length < 900)
+      assert.deepEqual(one.ids, old.ids.slice(0, one.ids.length))
+      assert.equal(await one.ended, 'length')
+      await waits
+      engine.resume()
+      assert.notDeepEqual(one.ids, old.ids)
+      await engine.reload(FOLDER)
+    }
+    await engine.close()
+  })
+
   test('those that are to end do when the new weights are there, and who came since is answered', async () => {
     const engine = await open(FOLDER)
     const old = longOne(engine)

@@ -300,6 +300,12 @@ const statsOf = ({ counts, running, waiting }: Loop): EngineStats => ({
   failure: null,
 })
 
+const pausing = ({ pause, isPaused }: Loop) => ({
+  resume: () => pause(false),
+  isPaused,
+  goesOn: () => false,
+})
+
 const echo = (prompt: string): Script => ({ pieces: [...`echo: ${prompt.slice(-20)}`] })
 
 export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEngine => {
@@ -360,8 +366,7 @@ export const createScriptedEngine = (options: ScriptedOptions = {}): ScriptedEng
       loop.pause(true)
       if (mode === 'abort') loop.abort()
     },
-    resume: () => loop.pause(false),
-    isPaused: loop.isPaused,
+    ...pausing(loop),
     reload: options.reload ?? (() => Promise.reject(new Error('the script has no other weights'))),
     drain: () => {
       draining = true
