@@ -33,7 +33,7 @@ export type Serving = {
   readonly ready: Promise<readonly ServedModel[]>
   /** Readiness off; after the drain delay new connections are refused, so that a proxy tries another
    * server; running requests finish until the drain timeout, then everything is freed. Rejects, with all
-   * else done, when a device or a rank hangs: its memory cannot be freed. */
+   * else done, when a device or a rank hangs, or a load of other weights takes long: its memory cannot be freed. */
   readonly drain: () => Promise<void>
 }
 
@@ -203,24 +203,42 @@ const openSocket = async (server: Server, settings: Settings): Promise<Listening
   }
 }
 
-/** Frees them; what came of it when one stalls, which would be waited for without end. */
-const closeModels = async (
-  models: readonly ServedModel[],
-  stalled: (model: ServedModel) => boolean,
-): Promise<Error | undefined> => {
-  for (const { engine } of models) engine.drain()
-  let closed = false
-  const all = Promise.all(models.map(({ engine }) => engine.close())).finally(() => {
-    closed = true
+/** Waits for the work, or for a model that stands still, whose work would be waited for without end: that one. */
+const doneOrHung = (
+  work: Promise<unknown>,
+  hung: () => ServedModel | undefined,
+): Promise<ServedModel | undefined> => {
+  let isDone = false
+  const done = work.finally(() => {
+    isDone = true
   })
-  const hangs = async (): Promise<Error | undefined> => {
-    for (; !closed; await sleep(100)) {
-      const found = models.find(stalled)
-      if (found) return new Error(`${found.id} could not be closed: its device or a rank hangs`)
+  const look = async () => {
+    for (; !isDone; await sleep(100)) {
+      const found = hung()
+      if (found) return found
     }
     return undefined
   }
-  return Promise.race([all.then(() => undefined), hangs()])
+  return Promise.race([done.then(() => undefined), look()])
+}
+
+/** Frees them; what came of it when one stands still. */
+const closeModels = async (
+  models: readonly ServedModel[],
+  stalled: (model: ServedModel) => boolean,
+  /** Seconds that a load of other weights may still take. */
+  patience: number,
+): Promise<Error | undefined> => {
+  for (const { engine } of models) engine.drain()
+  const until = performance.now() + patience * 1000
+  const loads = ({ weights }: ServedModel) =>
+    weights.change !== undefined && performance.now() > until
+  const found = await doneOrHung(Promise.all(models.map(({ engine }) => engine.close())), () =>
+    models.find((model) => stalled(model) || loads(model)),
+  )
+  if (found === undefined) return undefined
+  const why = stalled(found) ? 'its device or a rank hangs' : 'other weights are being loaded'
+  return new Error(`${found.id} could not be closed: ${why}`)
 }
 
 /** How long work is still taken on connections that were there when the socket was closed. */
@@ -411,9 +429,8 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
     const isBusy = (model: ServedModel) => model.pace.inFlight() > 0 && !stalled(model)
     const hasLines = () => batches?.isAsking() === true && !models.some(stalled)
     while ((models.some(isBusy) || hasLines()) && performance.now() < until) await sleep(20)
-    // Lines of a model that hangs have no end that could be waited for.
-    if (!models.some(stalled)) await batches?.stop()
-    const failed = await closeModels(models, stalled)
+    if (batches) await doneOrHung(batches.stop(), () => models.find(stalled))
+    const failed = await closeModels(models, stalled, Math.max(settings.stall_timeout, 5))
     stopWatching()
     // What is left is bytes on their way out.
     await Promise.race([stopped, sleep(2000)])

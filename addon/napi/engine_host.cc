@@ -52,7 +52,7 @@ void load(EngineOptions options, std::shared_ptr<Mailbox> mailbox) {
   // When nobody listens any more, `engine` is still here and is closed now.
 }
 
-void close(std::unique_ptr<Engine> engine, std::shared_ptr<Mailbox> mailbox) {
+void close(std::shared_ptr<Engine> engine, std::shared_ptr<Mailbox> mailbox) {
   engine->close();
   std::vector<Delta> last;
   engine->drain_deltas(&last);
@@ -103,7 +103,7 @@ Napi::Promise EngineHost::open(Napi::Env env, EngineOptions options, const Napi:
 }
 
 Status EngineHost::submit(Request request) {
-  if (!engine_) return Status::unavailable("the engine is closed");
+  if (!engine()) return Status::unavailable("the engine is closed");
   const uint64_t id = request.id;
   const int32_t choices = request.kind == RequestKind::score ? 1 : request.n;
   Status status = engine_->submit(std::move(request));
@@ -120,7 +120,7 @@ Napi::Promise EngineHost::reload(std::string folder) {
   Status status = Status::unavailable("the engine is closed");
   if (reloaded_) {  // over for the engine perhaps, but whoever asked has not heard of it
     status = Status::unavailable("other weights are being loaded");
-  } else if (engine_) {
+  } else if (engine()) {
     status = engine_->reload(std::move(folder), [mailbox = mailbox_](const Status& s) {
       mailbox->post([&](News* news) { news->reloaded = s; });
     });
@@ -161,10 +161,13 @@ void EngineHost::abandon() {
 }
 
 void EngineHost::start_closing() {
-  if (!engine_) return;
-  last_stats_ = engine_->stats();
+  if (!engine()) return;
   closing_ = true;
-  std::thread(nemotron::close, std::move(engine_), mailbox_).detach();
+  try {
+    std::thread(nemotron::close, engine_, mailbox_).detach();
+  } catch (const std::exception&) {
+    nemotron::close(engine_, mailbox_);  // here, then
+  }
 }
 
 void EngineHost::on_environment_exit(void* data) {
@@ -210,7 +213,7 @@ void EngineHost::handle_news(News news) {
     on_progress_.Reset();
     on_plan_.Reset();
   }
-  if (engine_) {
+  if (engine()) {
     deltas_.clear();
     engine_->drain_deltas(&deltas_);
     deliver(deltas_);
@@ -218,6 +221,7 @@ void EngineHost::handle_news(News news) {
   if (news.reloaded && reloaded_) settle_reload(*news.reloaded);
   if (news.closed) {
     disconnect();
+    last_stats_ = std::exchange(engine_, nullptr)->stats();
     closed_->Resolve(env_.Undefined());
     deliver(news.last);
   }

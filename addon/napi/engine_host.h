@@ -28,9 +28,9 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
                             Wrap wrap);
   ~EngineHost();
 
-  Engine* engine() { return engine_.get(); }  // null once closing has begun
+  Engine* engine() { return closing_ ? nullptr : engine_.get(); }  // null once closing has begun
   Status submit(Request request);
-  EngineStats stats() const;
+  EngineStats stats() const;  // while it closes, too: whether it gets on with it
   // Promise of nothing; rejects with {code, message}.
   Napi::Promise reload(std::string folder);
   // At most once: the promise is JavaScript's to keep.
@@ -55,8 +55,8 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   Napi::FunctionReference on_progress_, on_plan_, on_deltas_;
   std::optional<Napi::Promise::Deferred> opened_, closed_, reloaded_;
   std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
-  std::unique_ptr<Engine> engine_;
-  EngineStats last_stats_;
+  std::shared_ptr<Engine> engine_;              // the thread that closes it holds it, too
+  EngineStats last_stats_;                      // once it is closed
   std::unordered_map<uint64_t, int32_t> live_;  // request -> choices that have not finished
   bool closing_ = false, connected_ = false;
 

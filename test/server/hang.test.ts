@@ -3,10 +3,13 @@
 
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { nodeArgs } from '../../bench/source.js'
 import { packagePath } from '../../server/version.js'
+import { writeOtherWeights } from './other-weights.js'
 
 const children = new Set<ChildProcess>()
 after(() => {
@@ -62,10 +65,10 @@ const ask = (url: string, more: object = {}, signal?: AbortSignal) =>
     ...(signal && { signal }),
   })
 
-/** Exit code, or 'still there' after ten seconds. */
+/** Exit code, or 'still there' after twenty seconds. */
 const terminated = async ({ child, exit }: Awaited<ReturnType<typeof serve>>) => {
   child.kill('SIGTERM')
-  const late = new Promise<'still there'>((done) => setTimeout(done, 10_000, 'still there').unref())
+  const late = new Promise<'still there'>((done) => setTimeout(done, 20_000, 'still there').unref())
   const ended = await Promise.race([exit, late])
   child.kill('SIGKILL')
   return ended
@@ -159,5 +162,30 @@ describe('what hangs', { skip }, () => {
     await asked
     assert.equal(await terminated(server), 1)
     assert.match(server.out(), /tiny-reasoner could not be closed: its device or a rank hangs/)
+  })
+
+  test('the only device, while the server goes: it ends soon after the stall timeout', async () => {
+    const server = await serve('0 200 hang', '--stall-timeout', '5', '--drain-timeout', '1')
+    const asked = ask(server.url).catch(() => undefined)
+    await new Promise((done) => setTimeout(done, 300))
+    assert.equal(await terminated(server), 1)
+    assert.match(server.out(), /tiny-reasoner could not be closed: its device or a rank hangs/)
+    await asked
+  })
+
+  test('the only device, in a load of other weights: a signal ends the server all the same', async () => {
+    const root = mkdtempSync(join(tmpdir(), 'nemotron-weights-'))
+    writeOtherWeights(packagePath('models/tiny/tiny-reasoner'), join(root, 'one'), 1)
+    // Its first load takes 32 calls.
+    const server = await serve('0 40 hang', '--reload-from', root, '--stall-timeout', '1')
+    const asked = fetch(`${server.url}/update_weights_from_disk`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ model_path: 'one' }),
+    }).catch(() => undefined)
+    await new Promise((done) => setTimeout(done, 300))
+    assert.equal(await terminated(server), 1)
+    assert.match(server.out(), /tiny-reasoner could not be closed: other weights are being loaded/)
+    await asked
   })
 })
