@@ -48,10 +48,10 @@ Status Nccl::check(int result, const char* doing) const {
 
 Status Nccl::settle(int result, const char* doing) const {
   using Clock = std::chrono::steady_clock;
-  const Clock::time_point begin = Clock::now();
+  Waited waited(Clock::now());
   while (result == nccl::kInProgress) {
     if (group_->ended()) return group_->status();
-    if (Clock::now() - begin > group_->patience()) {
+    if (waited.look(Clock::now()) > group_->patience()) {
       return Status::internal(std::string("NCCL, ") + doing + ": waited in vain for other ranks");
     }
     std::this_thread::sleep_for(std::chrono::microseconds(20));

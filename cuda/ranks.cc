@@ -233,18 +233,18 @@ const void* Ranks::gather(const void* send, size_t words) {
 // A long step is no reason to give up; a gathering that does not end is.
 void Ranks::wait(Results* results) {
   using Clock = std::chrono::steady_clock;
-  Clock::time_point since = Clock::now();
+  Waited waited(Clock::now());
   bool busy = false;
   while (context_->ok()) {
     if (Status s = nccl_.state(&busy); !s) return context_->fail(std::move(s));
     while (!under_way_.empty() && cudaEventQuery(under_way_.front()) != cudaErrorNotReady) {
       free_events_.push_back(under_way_.front());
       under_way_.pop_front();
-      since = Clock::now();
+      waited = Waited(Clock::now());
     }
     if (results->done() && !busy) return;
     if (group_->ended()) return context_->fail(group_->status());
-    if (Clock::now() - since > group_->patience()) {
+    if (waited.look(Clock::now()) > group_->patience()) {
       return context_->fail(Status::internal("waited " +
                                              std::to_string(int64_t(group_->patience().count())) +
                                              " s for another rank in a step, by NCCL"));

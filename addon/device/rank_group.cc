@@ -55,7 +55,7 @@ bool RankGroup::meet(int rank, const char* where) noexcept {
     }
   }
   uint64_t seen = ticks();
-  auto since = std::chrono::steady_clock::now();
+  Waited waited(std::chrono::steady_clock::now());
   Lock lock(mutex_);
   asleep_.fetch_add(1, std::memory_order_seq_cst);
   while (round_.load(std::memory_order_seq_cst) == round && !ended()) {
@@ -63,8 +63,8 @@ bool RankGroup::meet(int rank, const char* where) noexcept {
     const auto now = std::chrono::steady_clock::now();
     if (const uint64_t all = ticks(); all != seen) {
       seen = all;
-      since = now;
-    } else if (now - since > patience_) {
+      waited = Waited(now);
+    } else if (waited.look(now) > patience_) {
       lock.unlock();
       give_up(rank, where, round);
       lock.lock();

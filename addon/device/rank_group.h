@@ -6,6 +6,7 @@
 // same order as all others. The group outlives its devices.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -18,10 +19,28 @@
 
 namespace nemotron {
 
+// How long one who looks again and again has waited. Of the time between two looks no more counts
+// than kMost: a process that was stopped and goes on has not waited meanwhile.
+class Waited {
+ public:
+  using Clock = std::chrono::steady_clock;
+  static constexpr Clock::duration kMost = std::chrono::milliseconds(200);
+  explicit Waited(Clock::time_point now) : last_(now) {}
+  Clock::duration look(Clock::time_point now) {
+    so_far_ += std::min(now - last_, kMost);
+    last_ = now;
+    return so_far_;
+  }
+
+ private:
+  Clock::time_point last_;
+  Clock::duration so_far_{};
+};
+
 class RankGroup {
  public:
   using Seconds = std::chrono::duration<double>;
-  // A rank that has waited for so long, while no rank did anything, ends the group.
+  // A rank that has waited for so long (Waited), while no rank did anything, ends the group.
   static constexpr Seconds kPatience = Seconds(8);
 
   // threads_per_rank: of the host, busy while others wait. With more of them than the machine has,

@@ -2,7 +2,11 @@
 // what becomes of a group when a rank fails.
 #include "parallel.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <csignal>
 #include <thread>
 
 #include "device/rank_group.h"
@@ -171,6 +175,36 @@ TEST(ranks_score_as_one) {
   }
   EXPECT(scores[1] == scores[0]);
   EXPECT(scores[2] == scores[0]);
+}
+
+TEST(time_that_nobody_saw_is_no_waiting) {
+  using std::chrono::milliseconds;
+  const auto start = Waited::Clock::now();
+  Waited waited(start);
+  EXPECT(waited.look(start + milliseconds(100)) == milliseconds(100));
+  EXPECT(waited.look(start + milliseconds(3'600'000)) == milliseconds(100) + Waited::kMost);
+  EXPECT(waited.look(start + milliseconds(3'600'050)) == milliseconds(150) + Waited::kMost);
+}
+
+TEST(a_process_that_is_stopped_for_a_while_loses_no_rank) {
+  const pid_t child = fork();
+  if (child == 0) {
+    RankGroup group(2, 1, RankGroup::Seconds(2));
+    std::thread other([&] {
+      for (int i = 0; i < 20; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(25));
+      group.meet(1, "there");
+    });
+    const bool met = group.meet(0, "here");
+    other.join();
+    _exit(met ? 0 : 1);
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  kill(child, SIGSTOP);
+  std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+  kill(child, SIGCONT);
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 TEST(ranks_hold_their_share) {
