@@ -25,7 +25,8 @@ class RankRunner::Crew {
       : setup_(std::move(setup)),
         reload_(std::move(reload)),
         group_(group.ranks, group.threads_per_rank, group.patience),
-        seats_(size_t(group_.ranks())) {}
+        seats_(size_t(group_.ranks())),
+        made_(group_.ranks()) {}
 
   int ranks() const { return group_.ranks(); }
   // A rank's thread.
@@ -33,6 +34,8 @@ class RankRunner::Crew {
 
   // --- the runner's caller ---
   Status wait_for_setup();
+  // In place of that: only the first `made` threads could be made. Why, as it is to be told.
+  Status without_threads(int made, const std::string& why);
   void close();
   // False: a rank has not come to its end.
   bool wait_for_end();
@@ -68,7 +71,7 @@ class RankRunner::Crew {
   bool all_done() const REQUIRES_LOCK(mutex_);
   Status failed(int32_t index, Status status);
   bool set_up_or_calling() const REQUIRES_LOCK(mutex_) { return set_up_ == ranks() || for_caller_; }
-  bool all_left() const REQUIRES_LOCK(mutex_) { return left_ == ranks(); }
+  bool all_left() const REQUIRES_LOCK(mutex_) { return left_ == made_; }
   // Until `over`, which ranks bring about. False: some have not come back although the group has
   // ended.
   bool wait_for_ranks(Lock* lock, bool (Crew::*over)() const) REQUIRES_LOCK(mutex_);
@@ -80,6 +83,7 @@ class RankRunner::Crew {
   std::condition_variable to_ranks_, from_ranks_;
   std::vector<Seat> seats_;  // their contents under mutex_
   bool closing_ GUARDED_BY(mutex_) = false, lost_ GUARDED_BY(mutex_) = false;
+  int made_ GUARDED_BY(mutex_);  // rank threads
   // While setting up, and while ending: a rank's memory may be read by the others.
   int set_up_ GUARDED_BY(mutex_) = 0, left_ GUARDED_BY(mutex_) = 0;
   const std::function<void()>* for_caller_ GUARDED_BY(mutex_) = nullptr;
@@ -96,7 +100,11 @@ Status RankRunner::start(const Group& group, Setup setup, Reload reload,
   auto crew = std::make_shared<Crew>(group, std::move(setup), std::move(reload));
   auto runner = std::unique_ptr<RankRunner>(new RankRunner(crew));
   for (int32_t i = 0; i < crew->ranks(); ++i) {
-    runner->threads_.emplace_back([crew, i] { crew->run(i); });
+    try {
+      runner->threads_.emplace_back([crew, i] { crew->run(i); });
+    } catch (const std::exception& e) {
+      return crew->without_threads(i, e.what());
+    }
   }
   Status status = crew->wait_for_setup();
   if (status) *out = std::move(runner);
@@ -132,6 +140,17 @@ Status RankRunner::Crew::wait_for_setup() {
   for_caller_ = nullptr;
   to_ranks_.notify_all();
   return lost_ ? group_.status() : setup_status_;
+}
+
+Status RankRunner::Crew::without_threads(int made, const std::string& why) {
+  Status status = failed(made, Status::out_of_memory("no thread can be made: " + why));
+  const Lock lock(mutex_);
+  made_ = made;
+  if (setup_status_.ok()) setup_status_ = status;
+  caller_waits_ = false;
+  for_caller_ = nullptr;
+  to_ranks_.notify_all();
+  return status;
 }
 
 void RankRunner::Crew::close() {
@@ -259,7 +278,7 @@ void RankRunner::Crew::run(int32_t index) {
   ++left_;
   from_ranks_.notify_one();
   to_ranks_.notify_all();
-  while (left_ < ranks()) lock.wait(to_ranks_);
+  while (left_ < made_) lock.wait(to_ranks_);
 }
 
 // Waits for a step only when the caller does: until then the next one may come, and has to reach

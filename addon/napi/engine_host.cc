@@ -37,13 +37,18 @@ void step_back() {
 void load(EngineOptions options, std::shared_ptr<Mailbox> mailbox) {
   step_back();
   std::unique_ptr<Engine> engine;
-  Status status = Engine::create(
-      std::move(options), [mailbox] { mailbox->wake(); },
-      [&](const LoadProgress& progress) {
-        mailbox->post([&](News* news) { news->progress = progress; });
-      },
-      [&](const MemoryPlan& plan) { mailbox->post([&](News* news) { news->plan = plan; }); },
-      &engine);
+  Status status;
+  try {
+    status = Engine::create(
+        std::move(options), [mailbox] { mailbox->wake(); },
+        [&](const LoadProgress& progress) {
+          mailbox->post([&](News* news) { news->progress = progress; });
+        },
+        [&](const MemoryPlan& plan) { mailbox->post([&](News* news) { news->plan = plan; }); },
+        &engine);
+  } catch (const std::exception& e) {  // no memory or no thread, most likely
+    status = Status::out_of_memory(std::string("loading the model: ") + e.what());
+  }
   mailbox->post([&](News* news) {
     news->opened = true;
     news->status = std::move(status);
@@ -98,7 +103,13 @@ Napi::Promise EngineHost::open(Napi::Env env, EngineOptions options, const Napi:
   host->connected_ = true;
   napi_add_env_cleanup_hook(env, &EngineHost::on_environment_exit, host.get());
   const Napi::Promise promise = host->opened_->Promise();
-  std::thread(load, std::move(options), host->mailbox_).detach();
+  try {
+    std::thread(load, std::move(options), host->mailbox_).detach();
+  } catch (const std::exception& e) {
+    host->disconnect();
+    const auto why = Status::out_of_memory(std::string("no thread can be made: ") + e.what());
+    host->opened_->Reject(error_object(env, why));
+  }
   return promise;
 }
 

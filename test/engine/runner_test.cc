@@ -1,4 +1,6 @@
 // The rank thread: what reaches the device when, and when the caller hears of it.
+#include <pthread.h>
+
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -221,6 +223,69 @@ TEST(a_rank_that_cannot_be_set_up_ends_the_others) {
   EXPECT_ERROR(s, "no room for 3 bytes");
   EXPECT(!runner);
 }
+
+#ifdef __GLIBC__
+namespace {
+
+// Stacks that no machine has room for, while it lives.
+class NoThreads {
+ public:
+  NoThreads() {
+    pthread_getattr_default_np(&before_);
+    pthread_attr_t huge;
+    pthread_attr_init(&huge);
+    pthread_attr_setstacksize(&huge, size_t(1) << 50);
+    pthread_setattr_default_np(&huge);
+    pthread_attr_destroy(&huge);
+  }
+  ~NoThreads() {
+    pthread_setattr_default_np(&before_);
+    pthread_attr_destroy(&before_);
+  }
+
+ private:
+  pthread_attr_t before_;
+};
+
+}  // namespace
+
+TEST(a_machine_without_threads_is_no_hang) {
+  std::unique_ptr<RankRunner> runner;
+  const auto never = [](Rank*, const RankRunner::OnCaller&) -> Status {
+    return Status::internal("it is not there");
+  };
+  const NoThreads none;
+  EXPECT_ERROR(RankRunner::start({}, never, {}, &runner), "no thread can be made");
+  EXPECT_ERROR(RankRunner::start({.ranks = 2}, never, {}, &runner),
+               "rank 0 of 2, last at its start: no thread can be made");
+  EXPECT(!runner);
+}
+
+// Those that are there wait for the others: at a meeting, for the caller, or for their end.
+TEST(a_machine_without_threads_for_all_ranks_is_no_hang) {
+  for (const bool meets : {true, false}) {
+    bool some_were_missing = false;
+    for (int round = 0; round < 1000 && !some_were_missing; ++round) {
+      std::unique_ptr<NoThreads> none;  // as soon as the first rank is there
+      std::unique_ptr<RankRunner> runner;
+      const Status s = RankRunner::start(
+          {.ranks = 64},
+          [&](Rank* rank, const RankRunner::OnCaller& on_caller) -> Status {
+            if (rank->index == 0) none = std::make_unique<NoThreads>();
+            if (rank->index == 1) on_caller([] {});
+            int64_t value = 1;
+            if (!meets || rank->group->smallest(rank->index, "its plan", &value)) return {};
+            return rank->group->status();
+          },
+          {}, &runner);
+      runner.reset();
+      some_were_missing = s.message().find("no thread can be made") != std::string::npos;
+      EXPECT(s.ok() || some_were_missing);
+    }
+    EXPECT(some_were_missing);
+  }
+}
+#endif
 
 // Steps that nobody waited for end with the runner.
 TEST(closing_with_steps_in_flight) {
