@@ -23,7 +23,7 @@ Drafter::Drafter(const DrafterOptions& options, std::unique_ptr<StepRunner> runn
 
 Drafter::~Drafter() {
   // A rank that hangs may come back to its step.
-  if (runner_->lost()) static_cast<void>(buffer_.release());
+  if (runner_->lost()) static_cast<void>(step_.release());
 }
 
 // --- how many ---
@@ -68,7 +68,7 @@ Status Drafter::draft(std::span<Sequence* const> sequences, size_t batch) {
   catch_up_ = options_.max_batched_tokens;
   for (Sequence* seq : sequences) begin(*seq, most(batch), batch);
   while (plan_step()) {
-    runner_->launch(buffer_.get());
+    runner_->launch(&step_->buffer);
     if (Status s = runner_->wait(); !s) return s;
     take_step();
   }
@@ -120,30 +120,33 @@ void Drafter::skip_shared(Work& work) const {
 
 // False: nothing is left to do.
 bool Drafter::plan_step() {
-  token_ids_.clear(), token_slots_.clear(), tables_.clear();
-  spans_.clear(), samples_.clear(), in_step_.clear();
-  ++step_;
+  Step& step = *step_;
+  step.token_ids.clear(), step.token_slots.clear(), step.tables.clear();
+  step.spans.clear(), step.samples.clear(), in_step_.clear();
+  ++steps_;
   int32_t left = options_.max_batched_tokens;
   size_t entries = 0;
   for (Work& work : works_) {
     plan_span(work, &left);
     if (work.rows > 0) entries += work.seq->prefix.block_table.size();
   }
-  tables_.reserve(entries);  // spans point into it
-  StepInput& input = buffer_->input;
+  step.tables.reserve(entries);  // spans point into it
+  StepInput& input = step.buffer.input;
   input = {};
   for (const bool generated : {true, false}) {
     for (Work& work : works_) {
       if (work.rows > 0 && (work.at >= work.seq->num_prompt) == generated) add_span(work);
     }
-    if (generated) input.num_generated_rows = int32_t(token_ids_.size());
+    if (generated) input.num_generated_rows = int32_t(step.token_ids.size());
   }
-  input.token_ids = token_ids_;
-  input.token_slots = token_slots_;
-  input.spans = spans_;
-  input.samples = samples_;
-  buffer_->output.samples.resize(samples_.size());
-  return !spans_.empty();
+  input.token_ids = step.token_ids;
+  input.token_slots = step.token_slots;
+  input.spans = step.spans;
+  input.samples = step.samples;
+  step.buffer.output.samples.resize(step.samples.size());
+  rows_ = input.rows();
+  sequences_ = int32_t(step.spans.size());
+  return !step.spans.empty();
 }
 
 // Sets work.rows.
@@ -170,27 +173,29 @@ bool Drafter::claim(const Work& work, int32_t rows) {
   const auto table = std::span(work.seq->prefix.block_table);
   const auto written = table.subspan(size_t(work.at / size),
                                      size_t((work.at + rows - 1) / size - work.at / size + 1));
-  const auto is_claimed = [this](int32_t id) { return claimed_[size_t(id)] == step_; };
+  const auto is_claimed = [this](int32_t id) { return claimed_[size_t(id)] == steps_; };
   if (std::ranges::any_of(written, is_claimed)) return false;
-  for (const int32_t id : written) claimed_[size_t(id)] = step_;
+  for (const int32_t id : written) claimed_[size_t(id)] = steps_;
   return true;
 }
 
 void Drafter::add_span(Work& work) {
   Sequence& seq = *work.seq;
-  const int32_t first_row = int32_t(token_ids_.size()), known = work.known();
+  Step& step = *step_;
+  const int32_t first_row = int32_t(step.token_ids.size()), known = work.known();
   for (int32_t position = work.at; position < work.at + work.rows; ++position) {
-    token_ids_.push_back(position < known ? seq.tokens[size_t(position)]
-                                          : seq.drafts[size_t(position - known)]);
-    token_slots_.push_back(-1);
+    step.token_ids.push_back(position < known ? seq.tokens[size_t(position)]
+                                              : seq.drafts[size_t(position - known)]);
+    step.token_slots.push_back(-1);
   }
-  const size_t table = tables_.size();
-  tables_.insert(tables_.end(), seq.prefix.block_table.begin(), seq.prefix.block_table.end());
-  spans_.push_back({.first_row = first_row,
-                    .rows = work.rows,
-                    .first_position = work.at,
-                    .generated = work.at >= seq.num_prompt,
-                    .block_table = std::span(tables_).subspan(table)});
+  const auto& blocks = seq.prefix.block_table;
+  const size_t table = step.tables.size();
+  step.tables.insert(step.tables.end(), blocks.begin(), blocks.end());
+  step.spans.push_back({.first_row = first_row,
+                        .rows = work.rows,
+                        .first_position = work.at,
+                        .generated = work.at >= seq.num_prompt,
+                        .block_table = std::span(step.tables).subspan(table)});
   in_step_.push_back(&work);
   if (work.at + work.rows < work.end()) return;
   SampleInput sample;
@@ -198,7 +203,7 @@ void Drafter::add_span(Work& work) {
   sample.position = uint64_t(work.end());
   seq.draw->describe(work.end() - seq.num_prompt, &sample);
   sample.num_logprobs = -1;  // nobody reads them
-  samples_.push_back(sample);
+  step.samples.push_back(sample);
 }
 
 void Drafter::take_step() {
@@ -208,7 +213,7 @@ void Drafter::take_step() {
     Sequence& seq = *work->seq;
     const int32_t computed = std::min(work->at, work->known());
     if (computed > seq.drafting.computed) has_computed(seq, computed);
-    if (work->at == work->end()) take_draw(*work, buffer_->output.samples[drawn++]);
+    if (work->at == work->end()) take_draw(*work, step_->buffer.output.samples[drawn++]);
   }
 }
 

@@ -11,6 +11,7 @@
 // depends on the guess before it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -45,8 +46,14 @@ class Drafter {
   // What became of the sequence's guesses.
   void learn(Sequence& seq, int32_t drafted, int32_t accepted) const;
 
+  // See StepRunner.
+  bool lost() const { return runner_->lost(); }
+
   // From any thread.
   std::vector<Decoder::Progress> progress() const { return runner_->progress(); }
+  // Of the newest step.
+  int32_t rows() const { return rows_; }
+  int32_t sequences() const { return sequences_; }
 
  private:
   struct Work {
@@ -77,16 +84,23 @@ class Drafter {
   const std::span<const std::string> token_bytes_;
   std::vector<uint32_t> computed_;  // by block: its tenancy whose every token has been computed
   std::vector<uint64_t> claimed_;   // by block: the last step that wrote into it
-  uint64_t step_ = 0;
+  uint64_t steps_ = 0;
   int32_t catch_up_ = 0;  // rows of this call that remain for tokens of the past
+
+  std::atomic<int32_t> rows_{0}, sequences_{0};
+
+  // A step, with all that its input points to.
+  struct Step {
+    StepBuffer buffer;
+    std::vector<int32_t> token_ids, token_slots, tables;
+    std::vector<SpanInput> spans;
+    std::vector<SampleInput> samples;
+  };
 
   // Scratch of a call.
   std::vector<Work> works_;
-  std::vector<int32_t> token_ids_, token_slots_, tables_;
-  std::vector<SpanInput> spans_;
-  std::vector<SampleInput> samples_;
-  std::vector<Work*> in_step_;  // as spans_
-  std::unique_ptr<StepBuffer> buffer_ = std::make_unique<StepBuffer>();
+  std::unique_ptr<Step> step_ = std::make_unique<Step>();
+  std::vector<Work*> in_step_;  // as its spans
 };
 
 }  // namespace nemotron

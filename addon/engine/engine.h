@@ -116,6 +116,7 @@ struct EngineStats {  // counters since start, gauges now; readable from any thr
   double last_step_age = 0;
   // Of the oldest step that is launched and not done.
   int32_t launched_rows = 0, launched_seqs = 0;
+  bool drafting = false;  // it is the draft model's
   // That each rank has gone through, in the newest step that it began.
   std::vector<int32_t> rank_layers;
   int32_t last_step_rows = 0, last_step_seqs = 0;

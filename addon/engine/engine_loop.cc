@@ -174,13 +174,12 @@ EngineStats EngineLoop::stats() const {
   s.waiting += shared_.submitted_sequences;
   s.waiting_tokens = shared_.queued_tokens;
   if (!runner_) return s;  // closed
+  s.drafting = shared_.drafting;
+  if (s.drafting) s.launched_rows = drafter_->rows(), s.launched_seqs = drafter_->sequences();
   double last = shared_.last_progress;
-  for (const Decoder::Progress& rank : runner_->progress()) {
+  for (const Decoder::Progress& rank : s.drafting ? drafter_->progress() : runner_->progress()) {
     s.rank_layers.push_back(rank.layers);
     last = std::max(last, rank.at);
-  }
-  if (drafter_) {
-    for (const Decoder::Progress& rank : drafter_->progress()) last = std::max(last, rank.at);
   }
   s.last_step_age = shared_.busy && !shared_.loading ? now_seconds() - last : 0;
   return s;
@@ -233,8 +232,10 @@ void EngineLoop::close() {
     inbox_changed_.notify_one();
   }
   thread_.join();
-  // A rank that hangs may come back to its step.
   if (runner_->lost()) static_cast<void>(buffers_.release());
+  if (is_lost()) {
+    for (auto& request : ended_) static_cast<void>(request.release());
+  }
   std::unique_ptr<StepRunner> runner;
   std::unique_ptr<Drafter> drafter;
   {
@@ -245,6 +246,11 @@ void EngineLoop::close() {
 }
 
 // --- the loop ---
+
+// A rank that hangs may come back to its step, and read it and what its draws are described by.
+bool EngineLoop::is_lost() const {
+  return counters_.failed_device && (runner_->lost() || (drafter_ && drafter_->lost()));
+}
 
 void EngineLoop::run() {
   for (bool open = true; open;) {
@@ -349,6 +355,10 @@ void EngineLoop::draft() {
   // Prompts go before guesses.
   if (drafting_.empty() || rows >= info_.max_batched_tokens) return;
   deliver();  // the last tokens need not wait for guesses
+  {
+    const Lock lock(mutex_);
+    shared_.drafting = true;
+  }
   const Status status = drafter_->draft(drafting_, running.size());
   if (!status) return fail_engine(status.within("the draft model's device failed"));
   for (Sequence* seq : drafting_) seq->source = DraftSource::model;
@@ -462,6 +472,7 @@ void EngineLoop::deliver() {
     q.stats = counters_;
     q.submitted_sequences -= std::exchange(taken_, 0);
     q.last_progress = now_seconds();
+    q.drafting = false;
     q.live_sequences -= std::exchange(finished_, 0);
     for (const auto& request : ended_) q.live.erase(request->request.id);
     if (!ready_.empty()) {
@@ -472,7 +483,9 @@ void EngineLoop::deliver() {
   ready_.clear();
   for (Sequence* seq : delta_owners_) seq->delivery.delta = -1;
   delta_owners_.clear();
-  std::erase_if(ended_, [](const auto& request) { return request->in_flight == 0; });
+  if (!is_lost()) {
+    std::erase_if(ended_, [](const auto& request) { return request->in_flight == 0; });
+  }
   if (wake && wake_) wake_();
 }
 

@@ -75,6 +75,7 @@ class EngineLoop final : public Engine {
   void reload_weights();
   void end_reload(const Status& status);
   bool has_work() const;
+  bool is_lost() const;
   bool expects_others();
   void launch(StepBuffer& step);
   void deliver();

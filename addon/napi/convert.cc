@@ -422,6 +422,7 @@ Napi::Object stats_object(Napi::Env env, const EngineStats& s) {
       .set("lastStepSeqs", s.last_step_seqs)
       .set("launchedRows", s.launched_rows)
       .set("launchedSeqs", s.launched_seqs)
+      .put("drafting", Napi::Boolean::New(env, s.drafting))
       .put("rankLayers", rank_layers)
       .put("failure", s.failed_device ? Napi::Value(Napi::String::New(env, s.failure)) : env.Null())
       .object();

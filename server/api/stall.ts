@@ -24,10 +24,11 @@ export const isStalled = ({ engine }: ServedModel, timeout: number): boolean =>
 
 /** null: it makes progress, or has nothing to do. */
 export const stallOf = ({ id, engine }: ServedModel, timeout: number): string | null => {
-  const { lastStepAge, launchedRows, launchedSeqs, rankLayers } = engine.stats()
+  const { lastStepAge, launchedRows, launchedSeqs, drafting, rankLayers } = engine.stats()
   if (lastStepAge <= timeout) return null
+  const step = drafting ? 'a step of the draft model:' : 'a step of'
   return (
-    `${id}: no progress for ${lastStepAge.toFixed(1)} s in a step of ${launchedRows} tokens of ` +
+    `${id}: no progress for ${lastStepAge.toFixed(1)} s in ${step} ${launchedRows} tokens of ` +
     `${launchedSeqs} sequences, ${whereOf(rankLayers)}.`
   )
 }
@@ -48,6 +49,7 @@ const dump = (server: Server, model: ServedModel) => {
     seconds: stats.lastStepAge,
     step_tokens: stats.launchedRows,
     step_sequences: stats.launchedSeqs,
+    drafting: stats.drafting,
     rank_layers: stats.rankLayers,
     steps: stats.steps,
     running: stats.running,

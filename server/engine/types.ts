@@ -342,6 +342,8 @@ export type EngineStats = {
   /** Of the oldest step that is launched and not done. */
   readonly launchedRows: number
   readonly launchedSeqs: number
+  /** It is a step of the draft model. */
+  readonly drafting: boolean
   /** Layers that each rank has gone through, in the newest step that it began. */
   readonly rankLayers: readonly number[]
   /** Set when the device failed: the engine answers nothing any more. */

@@ -144,6 +144,7 @@ struct Drafted {
   // May change what the draft model draws.
   std::function<void(StepBuffer&)> spoil;
   std::function<Status()> gate;
+  int32_t layers = 0;  // of its progress
 
   Drafted() {
     script.options.draft_tokens = 4;
@@ -157,6 +158,9 @@ struct Drafted {
       };
       runner->spoil = spoil;
       runner->gate = gate;
+      runner->progress_of_ranks = [this] {
+        return std::vector<Decoder::Progress>{{.layers = layers, .at = 0}};
+      };
       return runner;
     };
     script.on_launch = [this](const StepBuffer&) { ++targets; };

@@ -296,6 +296,7 @@ const statsOf = ({ counts, running, waiting }: Loop): EngineStats => ({
   lastStepSeqs: running(),
   launchedRows: running(),
   launchedSeqs: running(),
+  drafting: false,
   rankLayers: [0],
   failure: null,
 })

@@ -40,6 +40,7 @@ test('health names the step and the rank, the log the requests; once a stall', a
     const [line] = dumps()
     assert.deepEqual(line?.rank_layers, [12, 11, 12])
     assert.equal(line?.step_tokens, 512)
+    assert.equal(line?.drafting, false)
     const { requests } = JSON.parse(JSON.stringify(line))
     assert.equal(requests.length, 1)
     assert.equal(requests[0].request_id, 'req_stuck')
@@ -53,8 +54,13 @@ test('health names the step and the rank, the log the requests; once a stall', a
     assert.equal((await fetch(`${harness.url}/health`)).status, 200)
     await new Promise((done) => setTimeout(done, 1200))
     assert.equal(ends(), 1)
-    override.lastStepAge = 9
+    Object.assign(override, { lastStepAge: 9, drafting: true, launchedRows: 4, rankLayers: [2] })
     await until(() => dumps().length === 2, 'a dump of the second stall')
+    assert.equal(dumps()[1]?.drafting, true)
+    assert.match(
+      String(dumps()[1]?.msg),
+      /in a step of the draft model: 4 tokens of 3 sequences, after layer 2\.$/,
+    )
     controller.abort()
     await under
     await until(() => harness.server.live.size === 0, 'nothing is under way')
