@@ -16,11 +16,32 @@ TokenLogprob token_logprob(int32_t id, const SampleOutput& sample) {
   return t;
 }
 
-Status nothing_to_draw(const Sequence& seq) {
+// Whether the next draw may give an id below `tokens`.
+bool leaves_any(DrawPolicy& draw, int32_t tokens) {
+  SampleInput next;
+  draw.describe(draw.taken(), &next);
+  if (next.given() >= 0) return true;
+  std::vector<bool> banned(size_t(tokens), false);
+  for (const int32_t id : next.banned) {
+    if (id < tokens) banned[size_t(id)] = true;
+  }
+  for (int32_t id = 0; id < tokens; ++id) {
+    const bool allowed = next.allowed.empty() || (next.allowed[size_t(id) / 32] >> (id % 32) & 1);
+    if (allowed && !banned[size_t(id)]) return true;
+  }
+  return false;
+}
+
+// `tokens`: ids that have bytes.
+Status nothing_to_draw(Sequence& seq, int32_t tokens) {
   if (seq.draw && seq.draw->is_lost()) return too_ambiguous();
-  return Status::internal(
-      "nothing could be drawn: the model's logits are not numbers, or every token "
-      "is banned or refused by the grammar");
+  if (!seq.draw || leaves_any(*seq.draw, tokens)) {
+    return Status::internal("nothing could be drawn: the model's logits are not numbers");
+  }
+  if (seq.request->rules.constraint) {
+    return Status::invalid("grammar: none of the tokens that may be drawn goes on with the text");
+  }
+  return Status::invalid("bad_words: every token that may be drawn would end one of them");
 }
 
 }  // namespace
@@ -33,7 +54,7 @@ void EngineLoop::take(const PlannedSpan& span, const StepBuffer::Part& part, con
       std::span(step.output.samples).subspan(size_t(part.first_sample), size_t(part.num_samples));
   if (!std::ranges::all_of(samples.first(samples.size() - size_t(span.drafts)),
                            &SampleOutput::finite)) {
-    return end_request(request, Finish::error, nothing_to_draw(seq));
+    return end_request(request, Finish::error, nothing_to_draw(seq, num_tokens_));
   }
   if (seq.wants_prompt_logprobs && !span.generated) take_prompt_logprobs(span, samples);
   if (span.draws) return take_draws(span, samples.last(size_t(span.drafts) + 1), now);
@@ -87,7 +108,7 @@ void EngineLoop::take_draws(const PlannedSpan& span, std::span<const SampleOutpu
     const SampleOutput& sample = samples[size_t(i)];
     const int32_t id = sample.id;
     if (id < 0 || id >= num_tokens_) {
-      return end_request(*seq.request, Finish::error, nothing_to_draw(seq));
+      return end_request(*seq.request, Finish::error, nothing_to_draw(seq, num_tokens_));
     }
     const bool guessed = i < span.drafts && id == seq.drafts[size_t(i)];
     seq.delivery.accepted += guessed;

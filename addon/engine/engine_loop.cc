@@ -563,7 +563,9 @@ void EngineLoop::finish(Sequence& seq, Finish reason, double now) {
   RequestState& request = *seq.request;
   leave_queue(request);
   counters_.aborted += reason == Finish::abort;
-  counters_.failed += reason == Finish::error;
+  // What its caller asked for, found while it ran, is no failure of ours.
+  const bool is_ours = delta.error.code() != Code::invalid_argument;
+  counters_.failed += reason == Finish::error && is_ours;
   auto node = requests_.extract(request.request.id);
   ended_.push_back(std::move(node.mapped()));
 }

@@ -1104,6 +1104,27 @@ TEST(a_grammar_that_becomes_too_ambiguous_ends_its_request_alone) {
     EXPECT(client.outcome(bad).finish == Finish::error);
     EXPECT_ERROR(client.outcome(bad).error, "it is too ambiguous");
     EXPECT(client.outcome(good).finish == Finish::length);
+    EXPECT_EQ(client.engine().stats().failed, 0);
+    expect_idle(client.engine());
+  }
+}
+
+// What is banned by the tokens before is found while it runs: an error of the caller's.
+TEST(a_request_that_bans_all_it_allows_ends_alone_with_an_error_of_its_own) {
+  for (const int32_t before : {1, 3}) {
+    Client client(scripted(script()));
+    Request r = request(4, 30);
+    r.n = 2;
+    r.sampling.allowed_ids = {7};
+    r.sampling.bad_words = {std::vector<int32_t>(size_t(before) + 1, 7)};
+    const uint64_t bad = client.submit(r), good = client.submit(request(6, 30));
+    client.wait();
+    EXPECT(client.outcome(bad).finish == Finish::error);
+    EXPECT_EQ(client.outcome(bad).ids.size(), size_t(before));
+    EXPECT(client.outcome(bad).error.code() == Code::invalid_argument);
+    EXPECT_ERROR(client.outcome(bad).error, "bad_words: every token that may be drawn");
+    EXPECT(client.outcome(good).finish == Finish::length);
+    EXPECT_EQ(client.engine().stats().failed, 0);
     expect_idle(client.engine());
   }
 }

@@ -175,7 +175,7 @@ TEST(bad_words_and_allowed_ids) {
   r.sampling.bad_words = {{3, 3}};
   o = engine().run(r);
   EXPECT(o.finish == Finish::error);
-  EXPECT_ERROR(o.error, "every token is banned");
+  EXPECT_ERROR(o.error, "bad_words: every token that may be drawn");
   EXPECT_EQ(engine().run(request()).ids.size(), 6u);
 }
 
