@@ -1,5 +1,6 @@
 // EngineLoop: what a committed step means for its sequences: tokens, text, logprobs, ends.
 #include <algorithm>
+#include <utility>
 
 #include "engine/engine_loop.h"
 #include "engine/prompt_lookup.h"
@@ -62,7 +63,7 @@ void EngineLoop::take(const PlannedSpan& span, const StepBuffer::Part& part, con
 
   // Nothing is drawn: the prompt was all.
   if (part.score < 0) {
-    delta_for(seq).prompt_logprobs = request.prompt_logprobs;
+    delta_for(seq).prompt_logprobs = std::exchange(request.prompt_logprobs, {});
     return finish(seq, Finish::length, now);
   }
   const size_t width = step.output.scores.size() / step.input.score_rows.size();
@@ -148,12 +149,12 @@ void EngineLoop::propose(Sequence& seq) {
 
 // True: that was the sequence's last token.
 bool EngineLoop::take_token(Sequence& seq, int32_t id, const SampleOutput& sample, double now) {
-  const RequestState& request = *seq.request;
+  RequestState& request = *seq.request;
   const SamplingParams& params = request.request.sampling;
   Delta& delta = delta_for(seq);
   if (seq.generated() == 0) {
     seq.delivery.first_token = now;
-    delta.prompt_logprobs = request.prompt_logprobs;
+    delta.prompt_logprobs = std::exchange(request.prompt_logprobs, {});
   }
   seq.tokens.push_back(id);
   ++counters_.generated_tokens;

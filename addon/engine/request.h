@@ -106,9 +106,10 @@ struct Delta {
   int32_t choice = 0;
   std::string text;
   std::vector<int32_t> ids;
-  std::vector<TokenLogprob> logprobs;         // one per id, when asked
-  std::vector<TokenLogprob> prompt_logprobs;  // first delta only; [0] has id and no logprob
-  std::vector<float> scores;                  // kind score: the head's raw outputs
+  std::vector<TokenLogprob> logprobs;  // one per id, when asked
+  // In the first delta of all choices; [0] has id and no logprob.
+  std::vector<TokenLogprob> prompt_logprobs;
+  std::vector<float> scores;  // kind score: the head's raw outputs
   Finish finish = Finish::none;
   int32_t stop_id = -1;     // the stop token, when one ended it
   int32_t stop_index = -1;  // which stop string, when one ended it

@@ -104,7 +104,7 @@ struct RequestState {
   int32_t in_flight = 0;  // spans of launched steps
   std::vector<std::unique_ptr<Sequence>> choices;
   DrawRules rules;
-  std::vector<TokenLogprob> prompt_logprobs;  // filled in by choice 0's prefill
+  std::vector<TokenLogprob> prompt_logprobs;  // filled in by choice 0's prefill, until it is told
 };
 
 }  // namespace nemotron

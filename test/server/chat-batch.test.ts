@@ -1,4 +1,4 @@
-// /v1/chat/completions/batch: each choice is what the conversation gets by itself.
+// /v1/chat/completions/batch: each choice is what the conversation gets by itself. Choices of completions.
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
@@ -106,5 +106,40 @@ describe('batches of chats', { skip: noAddon }, () => {
   test('a reward model writes no answers', async () => {
     const error = await refused({ model: 'tiny-reward' })
     assert.match(error.message, /reward model.*tiny-reasoner/)
+  })
+})
+
+describe('choices of completions by the native engine', { skip: noAddon }, () => {
+  let server: RealServer
+  before(async () => {
+    server = await startReal({ max_model_len: 1024, max_num_seqs: 4, max_waiting: 4 })
+  })
+  after(() => server.close())
+
+  test('all tell their prompt, whose log probabilities the engine tells once', async () => {
+    const prompt = ['What is 2+2?', 'Hello there']
+    const asked = { model, prompt, max_tokens: 2, echo: true, logprobs: 1, prompt_logprobs: 1 }
+    const { choices } = await server.answer('/v1/completions', { ...asked, n: 3 })
+    const alone = await server.answer('/v1/completions', asked)
+    assert.equal(choices.length, 6)
+    for (const [i, choice] of choices.entries()) {
+      const one = alone.choices[Math.floor(i / 3)]
+      const length = one.prompt_logprobs.length
+      assert.ok(length > 1)
+      assert.deepEqual(choice.prompt_logprobs, one.prompt_logprobs)
+      for (const key of ['tokens', 'token_logprobs', 'top_logprobs'])
+        assert.deepEqual(choice.logprobs[key].slice(0, length), one.logprobs[key].slice(0, length))
+    }
+  })
+
+  test('bad words that leave nothing are a 400, and no failure of the engine', async () => {
+    const text = { model, prompt: 'q', add_special_tokens: false }
+    const { tokens } = await server.answer('/tokenize', text)
+    const asked = { model, prompt: 'a', allowed_token_ids: tokens, bad_words: ['qq'] }
+    const response = await server.post('/v1/completions', asked)
+    assert.equal(response.status, 400)
+    assert.equal(JSON.parse(await response.text()).error.param, 'bad_words')
+    const metrics = await (await fetch(`${server.url}/metrics`)).text()
+    assert.match(metrics, /requests_failed_total\{model_name="tiny-reasoner"[^}]*\} 0/)
   })
 })
