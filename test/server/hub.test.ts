@@ -26,7 +26,7 @@ const files: Record<string, Buffer> = {
 }
 const startRemote = (options?: Parameters<typeof startHub>[1]) => startHub(files, options)
 
-const quick: Partial<HubLimits> = { stallMs: 300, retryMs: 5, attempts: 4 }
+const quick: Partial<HubLimits> = { stallMs: 10_000, retryMs: 5, attempts: 4 }
 const WANTED = Object.keys(files).filter((name) => !name.includes('/') && !name.endsWith('.bin'))
 
 const checkWhole = async (folder: string) => {
@@ -138,7 +138,7 @@ describe('pull', () => {
       },
     })
     t.after(() => remote.close())
-    await checkWhole(await createHub(remote.env(), quick).pull(REPO))
+    await checkWhole(await createHub(remote.env(), { ...quick, stallMs: 300 }).pull(REPO))
     assert.ok(stalls >= 3)
   })
 
