@@ -528,7 +528,7 @@ describe('messages', () => {
       )
       assert.equal(response.status, 200)
       const [a, b] = harness.engine.requests.slice(-2)
-      assert.deepEqual(a, b)
+      assert.deepEqual({ ...a, since: 0 }, { ...b, since: 0 })
     }
   })
 
