@@ -280,15 +280,17 @@ TEST(a_draft_device_that_fails_fails_the_engine) {
 TEST(no_guess_is_a_row_of_a_prompt) {
   Drafted d;
   d.script.options.max_batched_tokens = 32;
+  d.script.options.run_ahead = false;
   Client client(scripted(d.script));
-  const uint64_t runs = client.submit(request(20, 100));
-  while (d.targets < 5) std::this_thread::yield();
-  Request r = request(32, 20);  // beside the other one it takes a step and a row
-  r.prompt[0] = 8;              // and shares nothing
+  client.engine().pause(Pause::all);  // until both are there
+  const uint64_t beside = client.submit(request(20, 100));
+  Request r = request(13, 20);  // takes a step and a row
+  r.prompt[0] = 8;
   r.sampling.lookup_tokens = 3;
   const uint64_t looks_up = client.submit(r);
+  client.engine().pause(Pause::none);
   client.wait();
-  EXPECT_EQ(client.outcome(runs).ids.size(), 100u);
+  EXPECT_EQ(client.outcome(beside).ids.size(), 100u);
   EXPECT_EQ(difference(client.outcome(looks_up), Client(scripted(script())).run(r)), "");
 }
 
