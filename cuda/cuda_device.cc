@@ -280,8 +280,12 @@ class CudaDevice final : public Device {
                    .out = out.data,
                    .in = x.data};
     caught([&] {
-      // A graph's head computes the first rows, one after another, and no others.
-      if (recording_ && context_.ok() && !rows_from_zero(rows)) run_graph();
+      // A graph's head computes the first rows, one after another, and no others; ranks tell each
+      // other all its logits at once.
+      if (recording_ && context_.ok() &&
+          (!rows_from_zero(rows) || bucket().rows > ranks_.logit_rows(op.cols))) {
+        run_graph();
+      }
     });
     submit(op, rows);
     // A graph ends here: the step runs up to its logits while its draws are described.
@@ -418,6 +422,7 @@ class CudaDevice final : public Device {
   bool graph_possible(const StepInput& in) const {
     if (!switches_.graphs || ranks_.by_nccl() || !workspace_.prepared() || rows_ == 0 ||
         rows_ > kMaxGraphRows || bucket().rows > workspace_.limits.max_rows ||
+        bucket().rows > ranks_.sum_rows(workspace_.limits.hidden) ||
         builder_.passes().size() > 1) {
       return false;
     }

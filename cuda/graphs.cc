@@ -46,7 +46,7 @@ void Graphs::capture(Graph* g, const std::function<void()>& enqueue) {
   enqueue();
   // Ends in any case: a stream left capturing refuses everything after.
   const bool ended = context_->check(cudaStreamEndCapture(stream, &graph), "capturing a graph");
-  if (ended && context_->check_launches()) {
+  if (ended && context_->check_launches() && context_->ok()) {
     context_->check(cudaGraphInstantiate(&g->exec, graph, 0), "instantiating a graph");
   }
   if (graph) cudaGraphDestroy(graph);

@@ -13,7 +13,6 @@ namespace {
 
 constexpr int64_t kSlotBytes = int64_t(8) << 20;
 constexpr int64_t kOneShotBytes = int64_t(256) << 10;
-static_assert(kSlotBytes >= kMostRanks * kOneShotBytes);
 
 // The group whose kernels may be launched early. The groups of a process share its GPUs and know
 // nothing of each other, so this is the process's.
@@ -56,8 +55,8 @@ Status Ranks::open(const DeviceOptions& options) {
   }
   peers_.rank = options.rank;
   peers_.ranks = ranks;
-  peers_.slot_bytes = kSlotBytes;
-  peers_.one_shot_bytes = kOneShotBytes;
+  peers_.slot_bytes = options.turn_bytes > 0 ? options.turn_bytes : kSlotBytes;
+  peers_.one_shot_bytes = std::min(kOneShotBytes, peers_.slot_bytes / ranks);
   peers_.patience_ns = uint64_t(options.group->patience().count() * 1e9);
   if (Status s = check_gpus(options); !s) return s;
   if (!context_->check(cudaStreamCreateWithFlags(&end_stream_, cudaStreamNonBlocking),
@@ -148,7 +147,7 @@ std::string Ranks::link() const {
   return nvlink_ ? "NVLink" : "PCIe";
 }
 
-size_t Ranks::bytes() const { return alone() ? 0 : peer_bytes(kSlotBytes); }
+size_t Ranks::bytes() const { return alone() ? 0 : peer_bytes(peers_.slot_bytes); }
 
 Status Ranks::join(const StepLimits& limits) {
   if (alone()) return {};
@@ -158,13 +157,9 @@ Status Ranks::join(const StepLimits& limits) {
                                std::to_string(kRankColumns) + " columns, the model has " +
                                std::to_string(limits.hidden));
   }
-  const bool fits = by_nccl_ ? gathered_rows(limits.hidden) > 0 &&
-                                   gathered_rows(limits.max_samples) > 0 &&
-                                   gathered_rows(logit_width(limits.vocab, peers_.ranks)) > 0
-                             : rows_of_turn(peers_, limits.hidden) > 0 &&
-                                   logit_rows_of_turn(peers_, limits.vocab) > 0 &&
-                                   int64_t(limits.max_samples) * 4 <= kSlotBytes;
-  if (!fits) {
+  const bool ids_fit = by_nccl_ ? gathered_rows(limits.max_samples) > 0
+                                : int64_t(limits.max_samples) * 4 <= peers_.slot_bytes;
+  if (!ids_fit || sum_rows(limits.hidden) == 0 || logit_rows(limits.vocab) == 0) {
     return Status::unsupported("several ranks on CUDA with rows of " +
                                std::to_string(std::max(limits.hidden, limits.vocab)) + " values");
   }
@@ -206,7 +201,18 @@ void Ranks::end(const Status& why) {
 }
 
 int32_t Ranks::gathered_rows(int32_t words) const {
-  return int32_t(2 * kSlotBytes / (int64_t(words) * 4 * peers_.ranks));
+  return int32_t(2 * peers_.slot_bytes / (int64_t(words) * 4 * peers_.ranks));
+}
+
+int32_t Ranks::sum_rows(int32_t cols) const {
+  if (alone()) return INT32_MAX;
+  return by_nccl_ ? gathered_rows(cols) : rows_of_turn(peers_, cols);
+}
+
+int32_t Ranks::logit_rows(int32_t vocab) const {
+  if (alone()) return INT32_MAX;
+  if (!by_nccl_) return logit_rows_of_turn(peers_, vocab);
+  return gathered_rows(logit_width(vocab, peers_.ranks)) / peers_.ranks * peers_.ranks;
 }
 
 const void* Ranks::gather(const void* send, size_t words) {

@@ -34,6 +34,11 @@ class Ranks {
   // What join() takes.
   size_t bytes() const;
 
+  // Rows of a sum over ranks, and of logits, that a turn has room for. The latter is a multiple of
+  // the ranks: row i of a turn becomes whole on rank i % ranks, as row i of the step does.
+  int32_t sum_rows(int32_t cols) const;
+  int32_t logit_rows(int32_t vocab) const;
+
   bool alone() const { return group_ == nullptr; }
   int32_t rank() const { return peers_.rank; }
   int32_t ranks() const { return peers_.ranks; }
@@ -48,8 +53,6 @@ class Ranks {
   // By NCCL: no kernel waits for another rank's memory, and no step is a graph (NCCL warns of
   // graphs of several GPUs in one process).
   bool by_nccl() const { return by_nccl_; }
-  // Rows of so many words a rank that can be gathered at a time.
-  int32_t gathered_rows(int32_t words) const;
   // Every rank's `words`, by rank, in memory of this rank that is free again at the next call.
   // Where `send` is null they lie in this rank's place already (gathered()).
   const void* gather(const void* send, size_t words);
@@ -70,6 +73,8 @@ class Ranks {
   // Whether each GPU of the group reaches the memory of each other one; else two that do not.
   bool reaches(const DeviceOptions& options, std::string* which);
   void enable_peer(int32_t own, int32_t index);
+  // By NCCL: rows of so many words a rank that are gathered at a time.
+  int32_t gathered_rows(int32_t words) const;
 
   Context* context_;
   Nccl nccl_;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "device/assert.h"
+
 namespace nemotron::cuda {
 namespace {
 
@@ -55,13 +57,8 @@ void StepOps::sum_over_ranks(const Op& op, int32_t cols, int32_t bucket, SumOver
   sum.cols = cols;
   const SplitNorm norm = sum.norm;
   const bool by_nccl = ranks_->by_nccl();
-  const int32_t most = by_nccl ? ranks_->gathered_rows(cols) : rows_of_turn(sum.peers, cols),
-                multiplied = multiplied_of(op.n, bucket);
-  if (bucket > most) {  // a turn counts its rows from the first on
-    return context_->fail(Status::internal("a graph of " + std::to_string(bucket) +
-                                           " rows adds over ranks, a turn has " +
-                                           std::to_string(most)));
-  }
+  const int32_t most = ranks_->sum_rows(cols), multiplied = multiplied_of(op.n, bucket);
+  NEMOTRON_ASSERT(bucket <= most);  // a turn counts its rows from the first on
   for (int32_t at = 0; at < op.n; at += most) {
     sum.grid_rows = std::min(most, op.n - at);
     sum.partial = workspace_->sums.as<const float>() + int64_t(at) * cols;
@@ -379,12 +376,8 @@ void StepOps::gather(const Op& op, int32_t bucket) {
                                            std::to_string(p.first_col) + " of " +
                                            std::to_string(op.cols)));
   }
-  const int32_t most =
-      by_nccl ? ranks_->gathered_rows(width) : logit_rows_of_turn(p.peers, op.cols);
-  if (bucket > most) {
-    return context_->fail(Status::internal("a graph of " + std::to_string(bucket) +
-                                           " rows of logits, a turn has " + std::to_string(most)));
-  }
+  const int32_t most = ranks_->logit_rows(op.cols);
+  NEMOTRON_ASSERT(bucket <= most);
   for (int32_t at = 0; at < op.n; at += most) {
     p.grid_rows = std::min(most, op.n - at);
     p.logits = static_cast<float*>(op.out) + int64_t(at) * op.cols;

@@ -281,6 +281,9 @@ struct DeviceOptions {
   // not up to it.
   bool fp8_activations = false;
   bool debug_checks = false;  // the KV cache starts as NaN
+  // CUDA: bytes of what ranks tell each other at a time, a multiple of 16; larger sums and logits
+  // take several turns. 0: 8 MiB.
+  int64_t turn_bytes = 0;
   // Null: one rank. It outlives the device.
   RankGroup* group = nullptr;
   int32_t rank = 0;
@@ -290,7 +293,7 @@ struct DeviceOptions {
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept;
 
 // What a backend library (libnemotron_cuda.so) exports as `nemotron_backend`.
-inline constexpr uint32_t kBackendAbi = 10;
+inline constexpr uint32_t kBackendAbi = 11;
 struct Backend {
   uint32_t abi = kBackendAbi;
   const char* name = "";

@@ -76,6 +76,33 @@ TEST(nccl_gives_the_bits_that_peer_access_gives) {
   expect_equal(o, all, expected);
 }
 
+// What is gathered at a time has room for three rows of logits of two ranks, of which one has to
+// wait: row i is whole on rank i % 2, and drawn there.
+TEST(turns_by_nccl_begin_with_the_first_rank) {
+  const TempDir dir;
+  write_checkpoint(dir, {});
+  std::vector<Request> all;
+  for (uint32_t i = 0; i < 6; ++i) {
+    all.push_back(request(i));
+    all.back().prompt.resize(4);
+    all.back().sampling.max_tokens = 12;
+  }
+  EngineOptions o = options_of(dir);
+  o.max_seqs = int32_t(all.size());
+  std::vector<Outcome> expected;
+  {
+    Client client(o);
+    REQUIRE_OK(client.status());
+    for (const Request& r : all) expected.push_back(client.run(r));
+  }
+  o.device.turn_bytes = 2000;  // a row: 150 words of each of two ranks
+  expect_equal(o, all, expected);
+  // And none of a turn that holds less than a row of each rank.
+  o.device.turn_bytes = 1008;
+  const Client client(o);
+  EXPECT_ERROR(client.status(), "several ranks on CUDA with rows of 300 values");
+}
+
 // --- what is refused, before a weight is read ---
 
 Status refused(const TempDir& dir) {

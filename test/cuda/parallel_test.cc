@@ -138,6 +138,35 @@ TEST(two_ranks_agree_on_deci) {
   expect_ranks({.ranks = 2, .architecture = "DeciLMForCausalLM", .requests = 2});
 }
 
+// Six generated rows, the graph of eight: a turn has room for the sums of eight rows and for the
+// logits of two, then for the sums of four. The same bits as in turns that hold everything.
+TEST(steps_of_more_rows_than_a_turn) {
+  const TempDir dir;
+  ParallelShape shape;
+  shape.vocab = 650;
+  write_checkpoint(dir, shape);
+  std::vector<Request> all;
+  for (uint32_t i = 0; i < 6; ++i) {
+    Request r;
+    r.prompt = random_prompt(2 + i, i);
+    r.sampling = {};
+    r.sampling.max_tokens = 4;
+    r.sampling.temperature = float(i % 2);
+    r.sampling.seed = i;
+    r.sampling.num_logprobs = 2;
+    r.sampling.ignore_eos = true;
+    all.push_back(r);
+  }
+  EngineOptions o = options_of(dir, 2, WeightFormat::stored);
+  o.max_seqs = int32_t(all.size());
+  const std::vector<Outcome> expected = alone(o, all);
+  REQUIRE(expected.size() == all.size());
+  for (const int64_t bytes : {5120, 2608}) {
+    o.device.turn_bytes = bytes;
+    expect_equal(o, all, expected);
+  }
+}
+
 // Two models on one GPU, and on each of two.
 TEST(a_draft_model_changes_no_bit) {
   const TempDir dir;

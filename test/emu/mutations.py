@@ -451,7 +451,7 @@ BREAKS = [
     B("attention_prompt_wgmma.cu", "[last - int(blockIdx.x)]", "[gridDim.x - 1 - blockIdx.x]", MIXED),
     B("step_ops.cc", "? &builder_->device()->rows : nullptr", "? &builder_->device()->generated_rows : nullptr", MIXED),
     B("step_ops.cc", "bucket > 0 || all_rows_ ? rows", "all_rows_ ? rows", MODEL),
-    B("cuda_device.cc", "context_.ok() && !rows_from_zero(rows)", "false", MIXED),
+    B("cuda_device.cc", "(!rows_from_zero(rows) || bucket().rows > ranks_.logit_rows(op.cols))", "false", MIXED),
     B("cuda_device.cc", "in.num_generated_rows == rows_ || ops_.multiplies_all_rows()", "true", MODEL),
     B("cuda_device.cc", "ops_.begin(bucket.rows, bucket.tiles);", "ops_.begin(bucket.rows, builder_.header().prompt_tiles);", MIXED),
     B("graphs.cc", "tiles <= 0 ? 0 : int32_t(std::bit_ceil(uint32_t(tiles)))", "0", MIXED),

@@ -12,7 +12,7 @@ namespace nemotron::test {
 struct ParallelShape {
   std::string architecture = "LlamaForCausalLM";
   WeightFormat format = WeightFormat::stored;
-  int64_t heads = 8, kv_heads = 2, inner = 512, classes = 0;
+  int64_t heads = 8, kv_heads = 2, inner = 512, classes = 0, vocab = kTinyVocab;
   uint32_t seed = 1;  // of its numbers
 
   bool is_nemotron() const { return architecture.starts_with("Nemotron"); }
@@ -63,7 +63,7 @@ inline void write_checkpoint(const TempDir& dir, const ParallelShape& shape) {
       .set("intermediate_size", std::to_string(shape.inner));
   config.set("num_attention_heads", std::to_string(shape.heads));
   config.set("num_key_value_heads", std::to_string(shape.kv_heads));
-  config.set("head_dim", "32").set("vocab_size", std::to_string(kTinyVocab));
+  config.set("head_dim", "32").set("vocab_size", std::to_string(shape.vocab));
   config.set("max_position_embeddings", std::to_string(kTinyContext));
   config.set("eos_token_id", std::to_string(kTinyEos));
   if (shape.classes > 0) config.set("num_labels", std::to_string(shape.classes));
@@ -84,11 +84,11 @@ inline void write_checkpoint(const TempDir& dir, const ParallelShape& shape) {
     t[name + ".weight"] = bf16_tensor({hidden}, is_nemotron ? 0 : 1, 0);
     if (is_nemotron) t[name + ".bias"] = bf16_tensor({hidden}, 0.1f, 0);
   };
-  t["model.embed_tokens.weight"] = random_bf16({kTinyVocab, hidden}, 1, seed++);
+  t["model.embed_tokens.weight"] = random_bf16({shape.vocab, hidden}, 1, seed++);
   if (shape.classes > 0)
     add("score.weight", {shape.classes, hidden}, 0.3f);
   else
-    add("lm_head.weight", {kTinyVocab, hidden}, 0.35f);
+    add("lm_head.weight", {shape.vocab, hidden}, 0.35f);
   norm("model.norm");
   for (size_t i = 0; i < blocks.size(); ++i) {
     const std::string layer = "model.layers." + std::to_string(i) + ".";
