@@ -157,4 +157,11 @@ bool Context::synchronize() {
   return ok() && check(cudaStreamSynchronize(queue_.stream), "running on the GPU");
 }
 
+bool Context::meet() {
+  if (ok() && meet_) {
+    if (Status s = meet_(); !s) fail(std::move(s));
+  }
+  return ok();
+}
+
 }  // namespace nemotron::cuda

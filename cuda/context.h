@@ -46,6 +46,8 @@ class Context {
   }
   // What counts up while there is work for the GPU: RankGroup's.
   void count_on(std::atomic<uint64_t>* ticks) { ticks_ = ticks; }
+  // How the ranks of a group meet, for meet().
+  void meet_by(std::function<Status()> meet) { meet_ = std::move(meet); }
   // Told of the first error.
   void on_failure(std::function<void(const Status&)> f) { on_failure_ = std::move(f); }
   // False, and the status set, when e is an error.
@@ -82,6 +84,11 @@ class Context {
   void upload(void* dst, const void* host, size_t bytes);    // `host` may change on return
   void download(void* host, const void* src, size_t bytes);  // waits
   bool synchronize();
+  // Waits for the ranks of the group, after memory was taken or given back in a step, before which
+  // each has waited for its own GPU. The driver may wait then for all GPUs that reach each other's
+  // memory: nobody goes on to kernels that wait for those of a rank that is still at it. All ranks
+  // call it at the same places of the same steps. False: the context has failed.
+  bool meet();
 
  private:
   int32_t index_ = 0;
@@ -89,6 +96,7 @@ class Context {
   cudaDeviceProp properties_{};
   Status status_;
   std::function<void(const Status&)> on_failure_;
+  std::function<Status()> meet_;
   std::atomic<uint64_t>* ticks_ = nullptr;
   std::unordered_set<void*> memory_;
   Staging staging_[2];

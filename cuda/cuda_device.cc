@@ -46,6 +46,7 @@ class CudaDevice final : public Device {
     if (Status s = context_.open(gpu); !s) return s;
     if (Status s = ranks_.open(options); !s) return s;
     context_.on_failure([this](const Status& s) { ranks_.end(s); });
+    context_.meet_by([this] { return ranks_.meet(); });
     results_.set_rank(ranks_.rank(), ranks_.ranks());
     queue().pdl = queue().pdl && switches_.pdl;
     queue().synchronous = switches_.synchronous;
@@ -144,6 +145,9 @@ class CudaDevice final : public Device {
       if (Status s = results_.reserve(size_t(2 * std::max(limits.max_rows, limits.max_samples)));
           !s) {
         return s.within("results");
+      }
+      if (!builder_.reserve(limits, kv.block_size) || !samples_.reserve(limits)) {
+        return context_.status();
       }
       context_.release_staging();
       // A tile holds the query heads of one KV head: the layer with the fewest of these counts.

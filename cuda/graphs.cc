@@ -18,7 +18,7 @@ cudaGraphExec_t Graphs::find(const Bucket& bucket, const std::vector<Op>& ops,
   Graph& g = graphs_[{bucket, ops.size()}];
   g.asked = ++times_asked_;
   if (g.ops != ops) {
-    if (g.exec) cudaGraphExecDestroy(g.exec);
+    destroy(g.exec);
     g = Graph{ops, g.asked, nullptr};
     make_room();
     return nullptr;
@@ -31,14 +31,21 @@ void Graphs::make_room() {
   if (graphs_.size() <= kMost) return;
   const auto oldest =
       std::ranges::min_element(graphs_, {}, [](const auto& entry) { return entry.second.asked; });
-  // A step in flight may be its.
-  if (oldest->second.exec && context_->synchronize()) cudaGraphExecDestroy(oldest->second.exec);
+  destroy(oldest->second.exec);
   graphs_.erase(oldest);
+}
+
+// Waits: a step in flight may be its.
+void Graphs::destroy(cudaGraphExec_t exec) {
+  if (!exec || !context_->synchronize()) return;
+  cudaGraphExecDestroy(exec);
+  context_->meet();
 }
 
 void Graphs::capture(Graph* g, const std::function<void()>& enqueue) {
   cudaStream_t stream = context_->stream();
   cudaGraph_t graph = nullptr;
+  if (!context_->synchronize()) return;
   if (!context_->check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
                        "capturing a graph")) {
     return;
@@ -50,9 +57,16 @@ void Graphs::capture(Graph* g, const std::function<void()>& enqueue) {
     context_->check(cudaGraphInstantiate(&g->exec, graph, 0), "instantiating a graph");
   }
   if (graph) cudaGraphDestroy(graph);
+  context_->meet();
 }
 
 void Graphs::drop() {
+  if (graphs_.empty() || !context_->synchronize()) return;
+  destroy_all();
+  context_->meet();
+}
+
+void Graphs::destroy_all() {
   for (auto& [key, g] : graphs_) {
     if (g.exec) cudaGraphExecDestroy(g.exec);
   }

@@ -33,7 +33,7 @@ class Graphs {
   static constexpr size_t kMost = 64;
 
   explicit Graphs(Context* context) : context_(context) {}
-  ~Graphs() { drop(); }
+  ~Graphs() { destroy_all(); }
   Graphs(const Graphs&) = delete;
   Graphs& operator=(const Graphs&) = delete;
 
@@ -52,6 +52,9 @@ class Graphs {
     uint64_t asked = 0;              // when, last
     cudaGraphExec_t exec = nullptr;  // null: seen once
   };
+  // A graph takes memory, as everything does that Context::meet() is for.
+  void destroy(cudaGraphExec_t exec);
+  void destroy_all();
   void make_room();
   void capture(Graph* graph, const std::function<void()>& enqueue);
 

@@ -1,6 +1,5 @@
 #include "cuda/metadata.h"
 
-#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -24,8 +23,7 @@ bool Metadata::begin(size_t bytes, size_t fixed) {
 
 bool Metadata::reserve(size_t bytes) {
   if (bytes <= capacity_) return true;
-  // Grows by half more than is wanted: the first steps, and penalties over long histories.
-  const size_t capacity = std::max(bytes + bytes / 2, size_t(1) << 20);
+  const size_t capacity = capacity_for(bytes);
   if (!context_->synchronize()) return false;
   context_->free(device_);
   device_ = nullptr;
@@ -48,7 +46,7 @@ bool Metadata::reserve(size_t bytes) {
   }
   capacity_ = capacity;
   ++generation_;
-  return true;
+  return context_->meet();
 }
 
 void Metadata::copy() {

@@ -4,6 +4,7 @@
 // waits for the kernels before it. Owned by the device; used by its thread.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -24,7 +25,12 @@ class Metadata {
   // `bytes` there and on the device. The first `fixed` bytes are zeroed and taken. False: the
   // context has failed.
   bool begin(size_t bytes, size_t fixed);
+  // Room for `bytes`. In a step it grows where all ranks' does, at the same time.
   bool reserve(size_t bytes);
+  // What reserve() takes on the device.
+  static size_t capacity_for(size_t bytes) {
+    return std::max(bytes + bytes / 2, size_t(1) << 20);  // the next steps want more
+  }
   // Takes room for n values; *offset: where from the block's start.
   template <class T>
   T* place(size_t n, uint32_t* offset) {

@@ -180,6 +180,13 @@ Status Ranks::join(const StepLimits& limits) {
   return {};
 }
 
+Status Ranks::meet() const {
+  if (alone() || !peers_.memory[peers_.rank] || group_->meet(peers_.rank, "room in a step")) {
+    return {};
+  }
+  return group_->status();
+}
+
 void Ranks::end(const Status& why) {
   if (alone()) return;
   if (by_nccl_) {

@@ -33,6 +33,8 @@ class Ranks {
 
   // What join() takes.
   size_t bytes() const;
+  // Waits for the others; before join() for nobody.
+  Status meet() const;
 
   // Rows of a sum over ranks, and of logits, that a turn has room for. The latter is a multiple of
   // the ranks: row i of a turn becomes whole on rank i % ranks, as row i of the step does.

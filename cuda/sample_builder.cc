@@ -21,6 +21,12 @@ size_t bytes_for(std::span<const SampleInput> samples) {
 
 }  // namespace
 
+size_t SampleBuilder::most_bytes(const StepLimits& limits) {
+  const auto aligned = Metadata::aligned;
+  return aligned(sizeof(SampleHeader)) + aligned(size_t(limits.max_samples) * sizeof(SampleRow)) +
+         size_t(limits.max_spans) * aligned((size_t(limits.vocab) + 31) / 32 * 4);
+}
+
 void SampleBuilder::build(std::span<const SampleInput> samples) {
   if (!data_.begin(bytes_for(samples), sizeof(SampleHeader))) return;
   auto* header = reinterpret_cast<SampleHeader*>(data_.host());

@@ -8,7 +8,7 @@
 
 #include "cuda/metadata.h"
 #include "cuda/step_layout.h"
-#include "device/step.h"
+#include "device/device.h"
 
 namespace nemotron::cuda {
 
@@ -16,12 +16,20 @@ class SampleBuilder {
  public:
   explicit SampleBuilder(Context* context) : context_(context), data_(context) {}
   void set_vocab(int32_t vocab) { vocab_ = vocab; }
+  // Room for a draw of each logit row, each sequence's with a mask: what penalties over long
+  // histories and long lists take on top is taken when it comes. False: the context has failed.
+  bool reserve(const StepLimits& limits) { return data_.reserve(most_bytes(limits)); }
+  // What that takes on the device.
+  static size_t reserved_bytes(const StepLimits& limits) {
+    return Metadata::capacity_for(most_bytes(limits));
+  }
 
   // Fills the block and enqueues its copy. Once a step.
   void build(std::span<const SampleInput> samples);
   uint8_t* device() const { return data_.device(); }
 
  private:
+  static size_t most_bytes(const StepLimits& limits);
   // False: it names an id outside the vocabulary.
   bool write(const SampleInput& s, SampleRow* r);
 

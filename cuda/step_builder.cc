@@ -12,6 +12,20 @@ struct Sizes {
   size_t tables = 0, items = 0, tiles = 0;
 };
 
+size_t bytes_for(size_t rows, const Sizes& n) {
+  const auto aligned = Metadata::aligned;
+  return aligned(kFixedBytes) + aligned(rows * sizeof(RowInfo)) + aligned(n.tables * 4) +
+         aligned(n.items * sizeof(DecodeItem)) + aligned(n.tiles * sizeof(PromptTile));
+}
+
+size_t bytes_for(const StepLimits& limits, int32_t block_size) {
+  const auto spans = size_t(limits.max_spans), rows = size_t(limits.max_rows);
+  const Sizes most = {.tables = spans * size_t(limits.max_context / block_size + 1),
+                      .items = spans * size_t(limits.max_context / kDecodeChunk + 1),
+                      .tiles = rows};
+  return bytes_for(rows, most);
+}
+
 Sizes sizes_of(const StepInput& in, int32_t tile_tokens) {
   Sizes n;
   for (const SpanInput& s : in.spans) {
@@ -33,16 +47,27 @@ StepBuilder::~StepBuilder() {
   if (head_host_) context_->free_pinned(head_host_);
 }
 
+size_t StepBuilder::reserved_bytes(const StepLimits& limits, int32_t block_size) {
+  return Metadata::capacity_for(bytes_for(limits, block_size));
+}
+
+bool StepBuilder::reserve(const StepLimits& limits, int32_t block_size) {
+  return reserve(bytes_for(limits, block_size));
+}
+
+bool StepBuilder::reserve(size_t bytes) {
+  if (!data_.reserve(bytes) || head_host_) return context_->ok();
+  void* p = nullptr;
+  const Status s = context_->alloc_pinned(kHeadLists * size_t(kMaxHeadRows) * sizeof(int32_t), &p);
+  if (!s) context_->fail(s.within("step metadata"));
+  head_host_ = static_cast<int32_t*>(p);
+  return context_->ok();
+}
+
 void StepBuilder::build(const StepInput& in) {
-  const auto aligned = Metadata::aligned;
   const Sizes n = sizes_of(in, model_.tile_tokens);
   const size_t rows = size_t(in.rows());
-  if (!data_.begin(aligned(kFixedBytes) + aligned(rows * sizeof(RowInfo)) + aligned(n.tables * 4) +
-                       aligned(n.items * sizeof(DecodeItem)) +
-                       aligned(n.tiles * sizeof(PromptTile)),
-                   kFixedBytes)) {
-    return;
-  }
+  if (!data_.begin(bytes_for(rows, n), kFixedBytes)) return;
   auto* h = reinterpret_cast<StepHeader*>(data_.host());
   h->rows = in.rows();
   h->generated_rows = in.num_generated_rows;
@@ -103,15 +128,7 @@ void StepBuilder::write_span(const SpanInput& s, int32_t table) {
 }
 
 void StepBuilder::set_head_rows(const int32_t* rows, int32_t n) {
-  if (!data_.reserve(Metadata::aligned(kFixedBytes))) return;
-  if (!head_host_) {
-    void* p = nullptr;
-    if (Status s = context_->alloc_pinned(kHeadLists * size_t(kMaxHeadRows) * sizeof(int32_t), &p);
-        !s) {
-      return context_->fail(s.within("step metadata"));
-    }
-    head_host_ = static_cast<int32_t*>(p);
-  }
+  if (!reserve(Metadata::aligned(kFixedBytes))) return;
   if (head_turn_ == kHeadLists) {  // the ring is full of lists that may not have left yet
     if (!context_->synchronize()) return;
     head_turn_ = 0;

@@ -6,7 +6,7 @@
 
 #include "cuda/metadata.h"
 #include "cuda/step_layout.h"
-#include "device/step.h"
+#include "device/device.h"
 
 namespace nemotron::cuda {
 
@@ -28,6 +28,12 @@ class StepBuilder {
     int32_t first_item, items;
   };
 
+  // Room for every step of these limits of one generated row a sequence, and for head rows, so that
+  // hardly any step has to take memory. False: the context has failed.
+  bool reserve(const StepLimits& limits, int32_t block_size);
+  // What that takes on the device.
+  static size_t reserved_bytes(const StepLimits& limits, int32_t block_size);
+
   // Fills pinned memory. The copy is separate: a step that is recorded is enqueued later.
   void build(const StepInput& in);
   void copy() { data_.copy(); }
@@ -44,6 +50,7 @@ class StepBuilder {
   int generation() const { return data_.generation(); }
 
  private:
+  bool reserve(size_t bytes);
   void write_rows(const StepInput& in);
   void write_span(const SpanInput& span, int32_t table);
 

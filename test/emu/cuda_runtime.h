@@ -59,6 +59,9 @@ struct Machine {
   bool peer_access = true;                // between GPUs
   int gpus = 1, driver = 13000, major = 9, minor = 0;
   size_t bytes = size_t(8) << 30;
+  // Whether taking and giving back memory, and making graphs, wait for all GPUs that reach this
+  // one's memory or whose memory it reaches, as they may on real ones.
+  bool memory_waits = true;
   size_t multiprocessors = 3;            // few: persistent kernels loop
   size_t shared_bytes = 227u << 10;      // that a block can ask for
   cudaError_t load_error = cudaSuccess;  // of a kernel

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <functional>
+#include <optional>
 #include <thread>
 
 #include "cuda/cuda_device.h"
@@ -57,7 +58,8 @@ struct Tiny {  // a device that has something to compute
   Weight w;
 };
 
-// A rank of a group that has a GPU and half of a vocabulary of sixteen.
+// A rank of a group that has a GPU and half of a vocabulary of sixteen. Its memory is taken before
+// the ranks meet: the others' kernels may wait for this one's from then on.
 struct RankUnderTest {
   RankUnderTest(RankGroup* group, int32_t rank) {
     DeviceOptions options;
@@ -71,6 +73,11 @@ struct RankUnderTest {
     part.rows = 8;
     part.data = all.data.data() + size_t(part.first_row) * 64 * 2;
     EXPECT_OK(device->pack_weight({&part, 1}, WeightUse::embedding, WeightFormat::stored, &table));
+    EXPECT_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &head));
+    x.emplace(device.get(), DType::f32, std::vector<int64_t>{2, 64});
+    gain.emplace(device.get(), DType::f32, std::vector<int64_t>{64}, std::vector<float>(64, 1.0f));
+    logits.emplace(device.get(), DType::f32, std::vector<int64_t>{2, 16},
+                   std::vector<float>(32, 0.5f));
     for (int i = 0; i < 64; ++i) {
       const auto* values = reinterpret_cast<const uint16_t*>(all.data.data());
       rows[0][i] = bf16_to_f32(values[3 * 64 + i]);
@@ -80,7 +87,6 @@ struct RankUnderTest {
   }
   // A step that embeds tokens 3 and 12, one of each rank.
   Status embed(int32_t second = 12) {
-    Buffer x(device.get(), DType::f32, {2, 64});
     const int32_t ids[] = {3, second}, blocks[] = {0};
     SpanInput span;
     span.rows = 2;
@@ -89,15 +95,50 @@ struct RankUnderTest {
     in.token_ids = ids;
     in.spans = {&span, 1};
     device->begin_step(in);
-    device->embed(x.tensor(), table);
+    device->embed(x->tensor(), table);
     device->launch_step();
     if (Status s = device->wait_step(); !s) return s;
-    const std::vector<float> got = x.read();
+    const std::vector<float> got = x->read();
     for (int i = 0; i < 128; ++i) EXPECT_EQ(got[size_t(i)], rows[i / 64][i % 64]);
     return device->sync();
   }
+  // A step of two generated tokens, up to their logits; `between` comes before those. Its graph is
+  // made when it comes for the second time.
+  Status generate(const std::function<void()>& between) {
+    const int32_t ids[] = {3, 12}, blocks[] = {0, 1}, all[] = {0, 1};
+    const SpanInput spans[] = {{0, 1, 0, true, {&blocks[0], 1}}, {1, 1, 0, true, {&blocks[1], 1}}};
+    StepInput in;
+    in.token_ids = ids;
+    in.spans = spans;
+    in.num_generated_rows = 2;
+    device->begin_step(in);
+    device->embed(x->tensor(), table);
+    between();
+    device->head(logits->tensor(), x->tensor(), all, {.eps = 1e-5f, .gain = gain->tensor()},
+                 {head});
+    return device->sync();
+  }
+  // A step that draws two tokens with masks of so many bytes; `between` comes before the draws.
+  Status draw(size_t mask_bytes, const std::function<void()>& between) {
+    const int32_t ids[] = {3, 12}, blocks[] = {0};
+    const SpanInput span{0, 2, 0, false, blocks};
+    const std::vector<uint32_t> mask(mask_bytes / 4, 0xfff0u);
+    SampleInput samples[2];
+    for (int i = 0; i < 2; ++i) samples[i].row = samples[i].slot = i, samples[i].allowed = mask;
+    StepInput in;
+    in.token_ids = ids;
+    in.spans = {&span, 1};
+    in.samples = samples;
+    device->begin_step(in);
+    device->embed(x->tensor(), table);
+    between();
+    device->sample(logits->tensor(), 0, 2, drawn);
+    return device->sync();
+  }
   std::unique_ptr<Device> device;
-  Weight table;
+  Weight table, head;
+  std::optional<Buffer> x, gain, logits;
+  SampleOutput drawn[2];
   float rows[2][64];
 };
 
@@ -415,6 +456,36 @@ TEST(a_rank_that_stalls_ends_the_group) {
     }
     EXPECT_ERROR(rank.embed(), "waited 1 s for rank 1 in a step");
     over = true;
+  });
+}
+
+// Rank 1 is late: when it takes memory, a kernel of rank 0 that waits for it must not be running.
+TEST(memory_is_taken_in_a_step_when_no_rank_waits) {
+  for (const size_t mask_bytes : {size_t(64), size_t(2) << 20}) {
+    on_two_ranks(10, [&](int index, RankUnderTest& rank) {
+      EXPECT_OK(rank.draw(mask_bytes, [&] {
+        if (index == 1) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      }));
+      EXPECT_EQ(rank.drawn[index].id, 4);  // the first that the mask allows
+    });
+  }
+}
+
+TEST(graphs_are_made_when_no_rank_waits) {
+  on_two_ranks(10, [&](int index, RankUnderTest& rank) {
+    const uint64_t before = emu::counters().graphs;
+    std::vector<float> first;
+    for (int step = 0; step < 4; ++step) {
+      EXPECT_OK(rank.generate([&] {
+        if (index == 1) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      }));
+      const std::vector<float> all = rank.logits->read();
+      const std::vector<float> own(all.begin() + index * 16, all.begin() + (index + 1) * 16);
+      if (step == 0) first = own;
+      EXPECT(own == first);
+    }
+    EXPECT_NE(first[0], 0.5f);
+    EXPECT(emu::counters().graphs > before);
   });
 }
 

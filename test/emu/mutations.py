@@ -374,6 +374,8 @@ BREAKS = [
     B("step_builder.cc", "size_t((s.first_position + i) / kDecodeChunk + 1)", "size_t((s.first_position + i) / kDecodeChunk)", PIECES),
     B("metadata.cc", "host_, copied_, cudaMemcpyHostToDevice", "host_, copied_ - 16, cudaMemcpyHostToDevice", SAMPLE),
     B("metadata.cc", "++generation_;", "", GROWTH),
+    B("metadata.cc", "return context_->meet();", "return true;", {"device": ["memory_is_taken"]}),
+    B("graphs.cc", "if (graph) cudaGraphDestroy(graph); context_->meet();", "if (graph) cudaGraphDestroy(graph);", {"device": ["graphs_are_made"]}),
     B("metadata.cc", "turn_ = (turn_ + 1) % kMaxStepsInFlight;", "turn_ = 0;", MODEL),
     B("step_builder.cc", "passes_.back().items + r.items > model_.max_items", "false", PIECES),
     B("step_builder.cc", "passes_.push_back({r.first_item, 0});", "passes_.push_back({0, 0});", PIECES),

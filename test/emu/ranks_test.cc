@@ -60,6 +60,7 @@ using Body = std::function<void(Rank&)>;
 void on_ranks(int ranks, emu::Order order, const Body& body) {
   const emu::Machine before = emu::machine();
   emu::machine().gpus = ranks;
+  emu::machine().memory_waits = false;  // bodies take memory beside others' kernels
   emu::config() = {};
   emu::config().order = order;
   std::vector<std::unique_ptr<Rank>> all;

@@ -113,6 +113,19 @@ void drain_device() {
   }
 }
 
+// See Machine::memory_waits. A kernel that waits for one of this thread's, which is not enqueued
+// yet, keeps it here.
+void drain_peers() {
+  if (!machine().memory_waits) return;
+  const int own = current_device;
+  const auto reaches = [&](const auto& pair) { return pair.first == own || pair.second == own; };
+  if (std::ranges::none_of(peer_access, reaches)) return;
+  for (Stream* s : std::vector<Stream*>(streams.begin(), streams.end())) {
+    if (!streams.contains(s)) continue;
+    if (may_reach(s->device, own) || may_reach(own, s->device)) drain(s);
+  }
+}
+
 void enqueue(Stream* stream, Node node) {
   if (!stream) {
     run(node, nullptr);
@@ -275,6 +288,7 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
   *p = nullptr;
   if (capturing > 0)
     return fail(cudaErrorStreamCaptureUnsupported, "cudaMalloc while a stream is captured");
+  drain_peers();
   if (bytes > machine().bytes - used_bytes) {
     pending_error = cudaErrorMemoryAllocation;
     return cudaErrorMemoryAllocation;
@@ -303,6 +317,7 @@ cudaError_t cudaFree(void* p) {
   if (capturing > 0)
     return fail(cudaErrorStreamCaptureUnsupported, "cudaFree while a stream is captured");
   drain_device();  // it waits for the whole device
+  drain_peers();
   auto it = mappings.find(p);
   if (it == mappings.end())
     return fail(cudaErrorInvalidValue, "cudaFree of a pointer that cudaMalloc did not give");
@@ -317,6 +332,7 @@ cudaError_t cudaFree(void* p) {
 
 cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) {
   std::lock_guard lock(mutex);
+  drain_peers();
   *p = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
   if (*p) pinned[uintptr_t(*p)] = bytes;
   return *p ? cudaSuccess : cudaErrorMemoryAllocation;
@@ -329,6 +345,7 @@ cudaError_t cudaFreeHost(void* p) {
         return fail(cudaErrorInvalidValue, "cudaFreeHost of memory that a copy will use");
     }
   }
+  drain_peers();
   pinned.erase(uintptr_t(p));
   std::free(p);
   return cudaSuccess;
@@ -474,6 +491,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  std::lock_guard lock(mutex);
+  drain_peers();
   *exec = new Graph(*graph);
   return cudaSuccess;
 }
@@ -482,6 +501,8 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  std::lock_guard lock(mutex);
+  drain_peers();
   delete exec;
   return cudaSuccess;
 }
