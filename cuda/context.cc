@@ -97,26 +97,34 @@ Status Context::alloc_pinned(size_t bytes, void** out) {
   return Status::out_of_memory(std::to_string(bytes) + " bytes of pinned memory cannot be had");
 }
 
-Context::Staging* Context::next_staging() {
+Status Context::take(Staging* s) {
+  if (s->pinned || !ok()) return status_;
+  void *pinned = nullptr, *device = nullptr;
+  if (Status status = alloc_pinned(kStagingBytes, &pinned); !status) return status;
+  if (Status status = alloc(kStagingBytes, &device, false); !status) {
+    free_pinned(pinned);
+    return status;
+  }
+  s->pinned = static_cast<uint8_t*>(pinned);
+  s->device = static_cast<uint8_t*>(device);
+  check(cudaEventCreateWithFlags(&s->free, cudaEventDisableTiming), "making an event");
+  return status_;
+}
+
+Status Context::take_staging() {
+  Status s = take(&staging_[0]);
+  return s.ok() ? take(&staging_[1]) : s;
+}
+
+Status Context::next_staging(Staging** out) {
   if (ticks_) ticks_->fetch_add(1, std::memory_order_relaxed);
   Staging& s = staging_[turn_];
+  if (Status status = take(&s); !status) return status;
   turn_ ^= 1;
-  if (!s.pinned) {
-    void *pinned = nullptr, *device = nullptr;
-    Status status = alloc_pinned(kStagingBytes, &pinned);
-    if (status) status = alloc(kStagingBytes, &device, false);
-    s.pinned = static_cast<uint8_t*>(pinned);
-    s.device = static_cast<uint8_t*>(device);
-    if (!status) {
-      fail(std::move(status));
-      return nullptr;
-    }
-    if (!check(cudaEventCreateWithFlags(&s.free, cudaEventDisableTiming), "making an event"))
-      return nullptr;
-  } else if (!check(cudaEventSynchronize(s.free), "waiting for a transfer")) {
-    return nullptr;
-  }
-  return &s;
+  *out = &s;
+  // One that has just been taken waits for nothing.
+  check(cudaEventSynchronize(s.free), "waiting for a transfer");
+  return status_;
 }
 
 void Context::staging_used(Staging* s) {
@@ -135,8 +143,8 @@ void Context::release_staging() {
 void Context::upload(void* dst, const void* host, size_t bytes) {
   for (size_t at = 0; at < bytes && ok();) {
     const size_t n = std::min(kStagingBytes, bytes - at);
-    Staging* s = next_staging();
-    if (!s) return;
+    Staging* s = nullptr;
+    if (Status status = next_staging(&s); !status) return fail(std::move(status));
     std::memcpy(s->pinned, static_cast<const uint8_t*>(host) + at, n);
     check(cudaMemcpyAsync(static_cast<uint8_t*>(dst) + at, s->pinned, n, cudaMemcpyHostToDevice,
                           queue_.stream),

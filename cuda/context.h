@@ -77,7 +77,9 @@ class Context {
     uint8_t* device = nullptr;
     cudaEvent_t free = nullptr;
   };
-  Staging* next_staging();        // null: no memory (status set)
+  // A failure for want of memory is not sticky.
+  Status next_staging(Staging** out);
+  Status take_staging();          // both, before they are asked for
   void staging_used(Staging* s);  // everything enqueued so far may still read it
   void release_staging();
 
@@ -91,6 +93,8 @@ class Context {
   bool meet();
 
  private:
+  Status take(Staging* s);
+
   int32_t index_ = 0;
   gpu::Queue queue_;
   cudaDeviceProp properties_{};

@@ -127,6 +127,16 @@ class CudaDevice final : public Device {
     });
   }
 
+  Status begin_packing() noexcept override {
+    context_.use();
+    const Status s = guarded([&] { return context_.take_staging(); });
+    return s.ok() ? s : s.within("memory to pack weights in");
+  }
+  void end_packing() noexcept override {
+    context_.use();
+    context_.release_staging();
+  }
+
   Status prepare(const StepLimits& limits, const KvConfig& kv,
                  const RopeTable& rope) noexcept override {
     NEMOTRON_ASSERT(!begun_ && results_.in_flight() == 0 && kv.num_blocks > 0 && kv.block_size > 0);

@@ -18,8 +18,8 @@ Status pack_part(Context* context, const MatrixPart& p, PackRows args) {
       1, int64_t((Context::kStagingBytes - 32) / (row_bytes + 2 * sizeof(float))));
   for (int64_t at = 0; at < p.rows && context->ok();) {
     const int64_t n = std::min(most, p.rows - at);
-    Context::Staging* s = context->next_staging();
-    if (!s) break;
+    Context::Staging* s = nullptr;
+    if (Status taken = context->next_staging(&s); !taken) return taken;
     if (p.stored) {  // while the GPU takes what was read before
       if (Status read = p.stored->read(at, n, s->pinned); !read) return read;
     } else {

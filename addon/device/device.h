@@ -202,6 +202,10 @@ class Device {
   // steps, and when that fails what it holds is undefined. REQUIRES then: no step is in flight.
   virtual Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                              Weight* out) noexcept = 0;
+  // Around weights that are written in place: takes the memory that this needs beside them, so that
+  // it lacks none half way, and gives it back.
+  virtual Status begin_packing() noexcept { return {}; }
+  virtual void end_packing() noexcept {}
   // Takes the KV cache and the workspace. REQUIRES: every weight is packed, no step has begun;
   // limits and sizes are positive. kv's scales and rope are read before it returns.
   virtual Status prepare(const StepLimits& limits, const KvConfig& kv,

@@ -415,7 +415,13 @@ Status load_again(const Loaded& loaded, Rank* rank, const std::string& folder, S
                          .meets_to_the_end = true};
   ModelConfig config;
   std::unique_ptr<Checkpoint> checkpoint;
+  struct Packing {
+    Device* device;
+    ~Packing() { device->end_packing(); }
+  };
   *refused = check_reload(loaded, *rank, folder, &config, &checkpoint);
+  const Packing packing{rank->device.get()};
+  if (refused->ok()) *refused = packing.device->begin_packing();
   bool fine = false;
   if (Status s = all_of_them(refused->ok(), &fine); !s || !fine) return s;
   std::string stamp = stamp_of(*checkpoint);

@@ -3,6 +3,7 @@
 #include "test/engine/parallel.h"
 
 #include <cmath>
+#include <future>
 #include <thread>
 
 #include "test/check.h"
@@ -201,6 +202,34 @@ TEST(ranks_score_on_several_gpus) {
   }
   for (size_t i = 0; i < scores[0].size(); ++i) {
     EXPECT_LT(std::abs(scores[1][i] - scores[0][i]), 0.02f);
+  }
+}
+
+// A GPU without room for what packing needs: new weights are refused, and the old ones go on.
+TEST(a_reload_without_memory_is_refused) {
+  const TempDir dir, other;
+  write_checkpoint(dir, {});
+  write_checkpoint(other, {.seed = 100});
+  for (const int32_t ranks : {1, 2}) {
+    Client client(options_of(dir, ranks, WeightFormat::stored));
+    REQUIRE_OK(client.status());
+    const Request r = short_requests()[0];
+    const Outcome before = client.run(r);
+    const auto reload = [&] {
+      std::promise<Status> over;
+      const Status s =
+          client.engine().reload(other.path(), [&](const Status& end) { over.set_value(end); });
+      return s.ok() ? over.get_future().get() : s;
+    };
+    const size_t bytes = emulated_machine().bytes;
+    emulated_machine().bytes = 0;  // less than is in use: nothing is free
+    const Status s = reload();
+    emulated_machine().bytes = bytes;
+    EXPECT(s.code() == Code::out_of_memory);
+    EXPECT_ERROR(s, "memory to pack weights in");
+    EXPECT_EQ(difference(client.run(r), before), "");
+    EXPECT_OK(reload());
+    EXPECT_NE(difference(client.run(r), before), "");
   }
 }
 

@@ -354,6 +354,40 @@ TEST(out_of_memory) {
   EXPECT_ERROR(cache, "KV cache: the GPU has ");
 }
 
+// New weights in the place of the old ones: what that needs beside them cannot be had, which is
+// told before anything is written, and leaves everything as it was.
+TEST(no_memory_to_pack_weights_in_place) {
+  const Restore restore;
+  Tiny t;
+  EXPECT_OK(prepare_small(t.device.get(), 1, 64, 16));
+  const HostMatrix m = random_matrix(t.random, 16, 64, DType::bf16);
+  const MatrixPart part = m.part();
+  const auto pack = [&] {
+    return t.device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &t.w);
+  };
+  const size_t all = emu::machine().bytes;
+  const auto leave = [&](size_t bytes) {
+    emu::machine().bytes = all;
+    emu::machine().bytes -= t.device->free_bytes() - bytes;
+  };
+  constexpr size_t kMiB = size_t(1) << 20;
+  leave(40 * kMiB);  // room for one of two pieces
+  EXPECT_ERROR(t.device->begin_packing(), "memory to pack weights in: the GPU has ");
+  t.device->end_packing();
+  EXPECT_EQ(t.device->free_bytes(), 40 * kMiB);
+  leave(0);
+  EXPECT(pack().code() == Code::out_of_memory);
+  emu::machine().bytes = all;
+  EXPECT_OK(t.multiply());
+  EXPECT_OK(t.device->begin_packing());
+  leave(0);
+  EXPECT_OK(pack());
+  t.device->end_packing();
+  EXPECT_EQ(t.device->free_bytes(), 64 * kMiB);
+  emu::machine().bytes = all;
+  EXPECT_OK(t.multiply());
+}
+
 TEST(fault_is_sticky) {
   const Restore restore;
   Tiny t;

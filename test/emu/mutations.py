@@ -411,7 +411,7 @@ BREAKS = [
     B("cublaslt.cc", "split > 1)", "split > 8)", PRODUCTS),
     B("cublaslt.cc", "std::all_of(std::begin(kCheckedRows), std::end(kCheckedRows), takes) && takes(p.rows)", "takes(p.rows)", PRODUCTS),
     B("cublaslt.cc", "p.add ? 1.0f : 0.0f", "0.0f", LIBRARY),
-    B("context.cc", "else if (!check(cudaEventSynchronize(s.free), \"waiting for a transfer\"))", "else if (false)", ATTENTION),
+    B("context.cc", "check(cudaEventSynchronize(s.free), \"waiting for a transfer\");", "", ATTENTION),
     B("context.cc", "check(cudaEventRecord(s->free, queue_.stream), \"marking a transfer\");", "", ATTENTION),
     B("weights.cc", "args.out += p.rows * m.stride;", "args.out += parts[0].rows * m.stride;", PACK),
     B("weights.cc", "if (args.out_scale) args.out_scale += p.rows;", "", PACK),

@@ -113,6 +113,8 @@ void drain_device() {
   }
 }
 
+size_t free_memory() { return machine().bytes - std::min(machine().bytes, used_bytes); }
+
 // See Machine::memory_waits. A kernel that waits for one of this thread's, which is not enqueued
 // yet, keeps it here.
 void drain_peers() {
@@ -278,7 +280,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int index) {
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
-  *free_bytes = machine().bytes - used_bytes;
+  std::lock_guard lock(mutex);
+  *free_bytes = free_memory();
   *total_bytes = machine().bytes;
   return cudaSuccess;
 }
@@ -289,7 +292,7 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
   if (capturing > 0)
     return fail(cudaErrorStreamCaptureUnsupported, "cudaMalloc while a stream is captured");
   drain_peers();
-  if (bytes > machine().bytes - used_bytes) {
+  if (bytes > free_memory()) {
     pending_error = cudaErrorMemoryAllocation;
     return cudaErrorMemoryAllocation;
   }

@@ -49,6 +49,8 @@ class FaultyDevice final : public Device {
   size_t free_bytes() const override { return device_->free_bytes(); }
   size_t group_bytes() const override { return device_->group_bytes(); }
   Status check(const DecoderForm& form) const noexcept override { return device_->check(form); }
+  Status begin_packing() noexcept override { return device_->begin_packing(); }
+  void end_packing() noexcept override { device_->end_packing(); }
   void free(void* p) noexcept override { device_->free(p); }
   void upload(void* dst, const void* host, size_t bytes) noexcept override {
     device_->upload(dst, host, bytes);
