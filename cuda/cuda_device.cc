@@ -59,7 +59,7 @@ class CudaDevice final : public Device {
     if (switches_.one_product) ops_.multiply_all_rows();
     const cudaError_t e = queue().error;
     if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction ||
-        e == cudaErrorUnsupportedPtxVersion) {
+        e == cudaErrorInvalidKernelImage || e == cudaErrorUnsupportedPtxVersion) {
       return wrong_architecture(e);
     }
     if (!context_.check_launches()) return context_.status().within("loading kernels");
@@ -436,8 +436,7 @@ class CudaDevice final : public Device {
   bool graph_possible(const StepInput& in) const {
     if (!switches_.graphs || ranks_.by_nccl() || !workspace_.prepared() || rows_ == 0 ||
         rows_ > kMaxGraphRows || bucket().rows > workspace_.limits.max_rows ||
-        bucket().rows > ranks_.sum_rows(workspace_.limits.hidden) ||
-        builder_.passes().size() > 1) {
+        bucket().rows > ranks_.sum_rows(workspace_.limits.hidden) || builder_.passes().size() > 1) {
       return false;
     }
     return in.num_generated_rows == rows_ || ops_.multiplies_all_rows();
@@ -520,18 +519,25 @@ class CudaDevice final : public Device {
   int generation_ = 0;  // of all memory that graphs point into
 };
 
+// Older ones do not unpack the library's kernels (--compress-mode in CMakeLists.txt); the runtime
+// of CUDA 13 refuses those before its own.
+constexpr int kOldestDriver = CUDART_VERSION < 13000 ? 12040 : 13000;
+
 }  // namespace
 
 int32_t device_count(std::string* why) noexcept {
   int count = 0;
   const cudaError_t e = cudaGetDeviceCount(&count);
-  if (e == cudaSuccess && count > 0) return count;
   int driver = 0;
   cudaDriverGetVersion(&driver);
-  if (e == cudaErrorInsufficientDriver || driver == 0) {
-    *why = driver == 0 ? "no NVIDIA driver is installed"
-                       : "the NVIDIA driver is for CUDA " + std::to_string(driver / 1000) + "." +
-                             std::to_string(driver % 1000 / 10) + ", older than this library's";
+  if (driver == 0) {
+    *why = "no NVIDIA driver is installed";
+  } else if (driver < kOldestDriver) {
+    *why = "the NVIDIA driver is for CUDA " + std::to_string(driver / 1000) + "." +
+           std::to_string(driver % 1000 / 10) + ", expected " +
+           (kOldestDriver < 13000 ? "12.4 (550)" : "13.0 (580)") + " or later";
+  } else if (e == cudaSuccess && count > 0) {
+    return count;
   } else if (e == cudaErrorNoDevice || e == cudaSuccess) {
     *why = "the NVIDIA driver sees no GPU";
   } else {

@@ -174,7 +174,12 @@ TEST(why_there_is_no_device) {
   EXPECT_EQ(why, "no NVIDIA driver is installed");
   emu::machine().driver = 11080;
   EXPECT_EQ(cuda::device_count(&why), 0);
-  EXPECT_EQ(why, "the NVIDIA driver is for CUDA 11.8, older than this library's");
+  EXPECT_EQ(why, "the NVIDIA driver is for CUDA 11.8, expected 13.0 (580) or later");
+  // One that the runtime of a library of CUDA 12 would go on with.
+  emu::machine().count_error = cudaSuccess;
+  emu::machine().driver = 12020;
+  EXPECT_EQ(cuda::device_count(&why), 0);
+  EXPECT_EQ(why, "the NVIDIA driver is for CUDA 12.2, expected 13.0 (580) or later");
   emu::machine().driver = 13000;
   emu::machine().count_error = cudaErrorNoDevice;
   EXPECT_EQ(cuda::device_count(&why), 0);
@@ -323,9 +328,12 @@ TEST(wrong_index) {
 
 TEST(wrong_architecture) {
   const Restore restore;
-  emu::machine().load_error = cudaErrorNoKernelImageForDevice;
   emu::machine().major = 7, emu::machine().minor = 5;
-  EXPECT_ERROR(open(), "emulated is sm_75; this library was compiled for emulated");
+  for (const cudaError_t e : {cudaErrorNoKernelImageForDevice, cudaErrorInvalidDeviceFunction,
+                              cudaErrorInvalidKernelImage, cudaErrorUnsupportedPtxVersion}) {
+    emu::machine().load_error = e;
+    EXPECT_ERROR(open(), "emulated is sm_75; this library was compiled for emulated");
+  }
 }
 
 TEST(out_of_memory) {
