@@ -80,6 +80,20 @@ class CudaDevice final : public Device {
   DType activation_dtype() const override { return DType::bf16; }
   size_t free_bytes() const override { return context_.free_bytes(); }
   size_t group_bytes() const override { return ranks_.bytes(); }
+  size_t workspace_bytes(const StepLimits& limits, const KvConfig& kv, bool fp8) const override {
+    const int32_t q = limits.q_heads * kv.head_dim, hidden = limits.hidden;
+    size_t products = 0;
+    for (const auto& [rows, cols] : {std::pair{q + 2 * kv.kv_heads * kv.head_dim, hidden},
+                                     {hidden, q},
+                                     {2 * limits.intermediate, hidden},
+                                     {hidden, limits.intermediate}}) {
+      if (fp8) products = std::max(products, products_.most_bytes(rows, cols, limits.max_rows));
+    }
+    return products + workspace_.bytes(limits, kv, kv.head_dim) +
+           Results::bytes_for(results_of(limits)) +
+           StepBuilder::reserved_bytes(limits, kv.block_size) +
+           SampleBuilder::reserved_bytes(limits);
+  }
   bool reads_rows() const override { return true; }
   Status check(const DecoderForm& form) const noexcept override {
     return check_heads(form.head_dim, form.rotary_dim);
@@ -152,10 +166,7 @@ class CudaDevice final : public Device {
           !s) {
         return s;
       }
-      if (Status s = results_.reserve(size_t(2 * std::max(limits.max_rows, limits.max_samples)));
-          !s) {
-        return s.within("results");
-      }
+      if (Status s = results_.reserve(results_of(limits)); !s) return s.within("results");
       if (!builder_.reserve(limits, kv.block_size) || !samples_.reserve(limits)) {
         return context_.status();
       }
@@ -328,6 +339,9 @@ class CudaDevice final : public Device {
     return norm.kind == Norm::Kind::layer ? norm.bias.data : nullptr;
   }
   static int32_t rows_of(const Tensor& t) { return int32_t(t.shape[0]); }
+  static size_t results_of(const StepLimits& limits) {
+    return size_t(2 * std::max(limits.max_rows, limits.max_samples));
+  }
 
   // For asserts. After an error no step begins, and ops do nothing.
   bool is_of_step(const Tensor& t) const {

@@ -11,6 +11,10 @@ size_t aligned(size_t n) { return (n + 255) / 256 * 256; }
 size_t widened_bytes(const Matrix& w) { return aligned(size_t(w.rows) * size_t(w.k) * 2); }
 size_t rounded_bytes(const Matrix& w) { return aligned(size_t(kPromptSlice) * size_t(w.k)); }
 constexpr size_t kScaleBytes = size_t(kPromptSlice) * sizeof(float);
+// Of products before they are scaled.
+size_t unscaled_bytes(const Matrix& w, int32_t rows) {
+  return size_t(std::min(rows, kPromptSlice)) * size_t(w.rows) * sizeof(float);
+}
 
 }  // namespace
 
@@ -81,8 +85,16 @@ size_t Products::prepare(const Matrix& w, int32_t rows) {
       if (w.fp8) operands = std::max(operands, widened_bytes(w));
     }
   }
-  const size_t slice = size_t(std::min(rows, kPromptSlice));
-  return operands + (scaled ? slice * size_t(w.rows) * sizeof(float) : 0);
+  return operands + (scaled ? unscaled_bytes(w, rows) : 0);
+}
+
+size_t Products::most_bytes(int32_t weights, int32_t cols, int32_t rows) const {
+  if (!use_library_) return 0;
+  Matrix w;
+  w.rows = weights;
+  w.k = padded_k(cols);
+  const size_t rounded = fp8_activations_ ? rounded_bytes(w) + kScaleBytes : 0;
+  return std::max(widened_bytes(w), rounded) + unscaled_bytes(w, rows);
 }
 
 Products::Operands Products::operands(const PromptGemm& p, bool rounded) {

@@ -21,6 +21,8 @@ class Products {
   // Chooses the algorithm of w's products, of at most so many rows, where that has not been done;
   // from then on it stays. Tells the bytes that a product needs on top of its operands.
   size_t prepare(const Matrix& w, int32_t rows);
+  // Most that prepare() tells of FP8 weights [rows, cols] of a product with so many prompt rows.
+  size_t most_bytes(int32_t weights, int32_t cols, int32_t rows) const;
   void set_workspace(uint8_t* p) {
     if (p != workspace_) widened_ = nullptr;
     workspace_ = p;

@@ -15,7 +15,7 @@ Results::~Results() {
 }
 
 Status Results::reserve(size_t samples) {
-  const size_t bytes = bytes_for(std::max<size_t>(samples, 64));
+  const size_t bytes = bytes_for(samples);
   if (bytes > device_.bytes) {
     ++generation_;
     if (Status s = context_->reserve(&device_, bytes); !s) return s;
@@ -49,9 +49,10 @@ void Results::launch() {
   Turn& t = turn();
   size_t samples = 0;
   for (const Wanted& w : t.wanted) samples = std::max(samples, size_t(w.first + w.n));
-  if (context_->check(cudaMemcpyAsync(t.host, device_.data, bytes_for(samples),
-                                      cudaMemcpyDeviceToHost, context_->stream()),
-                      "copying results") &&
+  if (context_->check(
+          cudaMemcpyAsync(t.host, device_.data, kSamplesOffset + samples * sizeof(SampleOutput),
+                          cudaMemcpyDeviceToHost, context_->stream()),
+          "copying results") &&
       context_->check(cudaEventRecord(t.done, context_->stream()), "marking a step's end")) {
     ++launched_;
   }

@@ -3,6 +3,7 @@
 // CudaDevice; used by its thread.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "cuda/context.h"
@@ -18,6 +19,9 @@ class Results {
   Results& operator=(const Results&) = delete;
 
   Status reserve(size_t samples);
+  static size_t bytes_for(size_t samples) {
+    return kSamplesOffset + std::max<size_t>(samples, 64) * sizeof(SampleOutput);
+  }
   // A step begins; steps of more samples than reserved grow the block. Fewer than
   // kMaxStepsInFlight steps are in flight.
   void begin(size_t samples);
@@ -46,9 +50,6 @@ class Results {
 
  private:
   static constexpr size_t kSamplesOffset = 16;
-  static size_t bytes_for(size_t samples) {
-    return kSamplesOffset + samples * sizeof(SampleOutput);
-  }
   struct Wanted {
     SampleOutput* out;
     int32_t first, n;

@@ -105,6 +105,44 @@ Status Workspace::prepare_cache(const KvConfig& kv, bool mark, bool want_wgmma) 
   return {};
 }
 
+// Of one launch of the decode attention.
+int32_t Workspace::decode_items(const StepLimits& limits, const KvConfig& kv) const {
+  const auto rows = size_t(std::max(limits.max_rows, 1));
+  const size_t chunks = size_t(limits.max_context / kDecodeChunk + 1);
+  const size_t item_bytes =
+      size_t(limits.q_heads) * (size_t(kv.head_dim) * sizeof(float) + sizeof(float2));
+  const size_t most = std::min(
+      kMaxDecodeItems, context_->properties().totalGlobalMem / kDecodeMemoryShare / item_bytes);
+  return int32_t(std::max(std::min(rows * chunks, most), chunks));
+}
+
+std::vector<Workspace::Need> Workspace::needs(const StepLimits& step, const KvConfig& kv,
+                                              int32_t rotary) const {
+  const size_t rows = size_t(std::max(step.max_rows, 1)), heads = size_t(step.q_heads);
+  const int32_t q_cols = step.q_heads * kv.head_dim;
+  const int32_t widest =
+      std::max({padded_k(step.hidden), padded_k(step.intermediate), padded_k(q_cols)});
+  const int32_t tallest =
+      std::max(2 * step.intermediate, q_cols + 2 * kv.kv_heads * kv.head_dim) + 8;
+  const size_t slice = std::min(rows, size_t(kPromptSlice));
+  const size_t items = size_t(decode_items(step, kv)) * heads, freqs = size_t(rotary) / 2;
+  return {{&Workspace::inv_freq, freqs * sizeof(float)},
+          {&Workspace::angles, rows * freqs * sizeof(float2)},
+          {&Workspace::normed, rows * size_t(widest) * 2},
+          {&Workspace::scaled, rows * size_t(padded_k(step.hidden)) * 2},
+          {&Workspace::squares, rows * size_t(norm_tiles(step.hidden)) * sizeof(float)},
+          {&Workspace::partial, items * size_t(kv.head_dim) * sizeof(float)},
+          {&Workspace::partial_state, items * sizeof(float2)},
+          {&Workspace::arrivals, rows * heads * sizeof(uint32_t)},
+          {&Workspace::products_out, slice * size_t(tallest) * 2}};
+}
+
+size_t Workspace::bytes(const StepLimits& step, const KvConfig& kv, int32_t rotary) const {
+  size_t all = 0;
+  for (const Need& n : needs(step, kv, rotary)) all += n.bytes;
+  return all;
+}
+
 Status Workspace::prepare(const StepLimits& step, const KvConfig& kv, const RopeTable& rope,
                           size_t products_bytes, const Choices& choices) {
   if (Status s = check(step, kv, rope); !s) return s;
@@ -112,32 +150,16 @@ Status Workspace::prepare(const StepLimits& step, const KvConfig& kv, const Rope
   rotary_dim = int32_t(rope.inv_freq.size()) * 2;
   if (Status s = prepare_cache(kv, choices.mark, choices.wgmma); !s) return s;
 
-  const size_t rows = size_t(std::max(limits.max_rows, 1)), heads = size_t(limits.q_heads);
-  const int32_t q_cols = limits.q_heads * kv.head_dim;
-  const int32_t widest =
-      std::max({padded_k(limits.hidden), padded_k(limits.intermediate), padded_k(q_cols)});
-  const int32_t tallest =
-      std::max(2 * limits.intermediate, q_cols + 2 * kv.kv_heads * kv.head_dim) + 8;
-  const size_t slice = std::min(rows, size_t(kPromptSlice));
-  const size_t chunks = size_t(limits.max_context / kDecodeChunk + 1);
-  const size_t item_bytes = heads * (size_t(kv.head_dim) * sizeof(float) + sizeof(float2));
-  const size_t most = std::min(
-      kMaxDecodeItems, context_->properties().totalGlobalMem / kDecodeMemoryShare / item_bytes);
-  max_items = int32_t(std::max(std::min(rows * chunks, most), chunks));
-  const size_t items = size_t(max_items) * heads;
-
-  Status s = reserve(&inv_freq, rope.inv_freq.size() * sizeof(float));
-  if (s) s = reserve(&angles, rows * rope.inv_freq.size() * sizeof(float2));
-  if (s) s = reserve(&normed, rows * size_t(widest) * 2);
-  if (s) s = reserve(&scaled, rows * size_t(padded_k(limits.hidden)) * 2);
-  if (s) s = reserve(&squares, rows * size_t(norm_tiles(limits.hidden)) * sizeof(float));
-  if (s && choices.ranks) s = reserve(&sums, rows * size_t(limits.hidden) * sizeof(float));
-  if (s) s = reserve(&partial, items * size_t(kv.head_dim) * sizeof(float));
-  if (s) s = reserve(&partial_state, items * sizeof(float2));
-  if (s) s = reserve(&arrivals, rows * heads * sizeof(uint32_t));
-  if (s) s = reserve(&products_out, slice * size_t(tallest) * 2);
-  if (s) s = reserve(&products, products_bytes);
-  if (!s) return s.within("workspace");
+  max_items = decode_items(limits, kv);
+  std::vector<Need> all = needs(limits, kv, rotary_dim);
+  all.push_back({&Workspace::products, products_bytes});
+  if (choices.ranks) {
+    const size_t rows = size_t(std::max(limits.max_rows, 1));
+    all.push_back({&Workspace::sums, rows * size_t(limits.hidden) * sizeof(float)});
+  }
+  for (const Need& n : all) {
+    if (Status s = reserve(&(this->*n.block), n.bytes); !s) return s.within("workspace");
+  }
   // Columns beyond hidden, and counters, are zero from here on.
   for (const Block* b : {&scaled, &arrivals}) {
     context_->check(cudaMemsetAsync(b->data, 0, b->bytes, context_->stream()),

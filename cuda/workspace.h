@@ -33,6 +33,8 @@ class Workspace {
   // `products`: bytes that the products of prompt rows want.
   Status prepare(const StepLimits& limits, const KvConfig& kv, const RopeTable& rope,
                  size_t products, const Choices& choices);
+  // What prepare() takes beside the cache, sums over ranks and what products want.
+  size_t bytes(const StepLimits& limits, const KvConfig& kv, int32_t rotary_dim) const;
   // In a step, for steps beyond the limits: a failure is sticky.
   bool need(Block* block, size_t bytes);
 
@@ -57,6 +59,13 @@ class Workspace {
   Block products;                // what Products asked for
 
  private:
+  struct Need {
+    Block Workspace::*block;
+    size_t bytes;
+  };
+  // For all steps of these limits, but for sums and products.
+  std::vector<Need> needs(const StepLimits& limits, const KvConfig& kv, int32_t rotary_dim) const;
+  int32_t decode_items(const StepLimits& limits, const KvConfig& kv) const;
   Status reserve(Block* block, size_t bytes);
   Status prepare_cache(const KvConfig& kv, bool mark, bool wgmma);
 

@@ -8,7 +8,7 @@
 namespace nemotron {
 namespace {
 
-// Workspace of a device beyond the decoder's activations, thread stacks, the process itself.
+// What a device takes that it does not tell, thread stacks, the process itself.
 constexpr size_t kReserve = size_t(256) << 20;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -76,13 +76,15 @@ std::string amount(size_t bytes) {
 // What one model takes of a rank.
 struct Needs {
   size_t weights = 0, block = 0;
+  size_t reserve = 0;  // kReserve and the device's workspace
   std::vector<std::string> unused_tensors;
   std::vector<WidenedTensor> widened_tensors;
   bool in_groups = false, quantises = false;
 };
 
+// `limits`: of the rank; they count for the reserve alone.
 Status find_needs(const ModelConfig& config, const Checkpoint& checkpoint, const PlanInput& in,
-                  Needs* out) {
+                  const StepLimits& limits, Needs* out) {
   Sources sources;
   if (Status s = find_sources(checkpoint, config, &sources); !s) return s;
   RankShape shape;
@@ -95,15 +97,21 @@ Status find_needs(const ModelConfig& config, const Checkpoint& checkpoint, const
   const std::vector<PackedGroup> groups = packed_groups(sources, config, in.shard);
   out->weights = packed_bytes(groups, checkpoint, config, in);
   int64_t all = 0, in_groups = 0;
+  bool fp8 = false;
   for (const PackedGroup& group : groups) {
     if (group.layer < 0) continue;
     const auto grouped = group.grouped(checkpoint, in.packs_groups);
     const WeightFormat format = group.format(in.format, grouped);
     const auto is_there = [](const GroupedRows* rows) { return rows != nullptr; };
+    const auto is_fp8 = [](const PackedGroup::Part& part) {
+      return part.source->weight->dtype == DType::fp8_e4m3;
+    };
     ++all, in_groups += format == WeightFormat::int4 || format == WeightFormat::int8 ||
                         std::ranges::any_of(grouped, is_there);
     out->quantises = out->quantises || format != WeightFormat::stored;
+    fp8 = fp8 || format == WeightFormat::fp8 || std::ranges::any_of(group.parts, is_fp8);
   }
+  out->reserve = kReserve + (in.workspace_bytes ? in.workspace_bytes(limits, kv, fp8) : 0);
   out->in_groups = 2 * in_groups > all;
   out->unused_tensors = std::move(sources.unused);
   out->widened_tensors = widened_tensors(groups, checkpoint, in.packs_groups, in.format);
@@ -132,10 +140,10 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   }
   Needs needs, draft;
   MemoryPlan plan;
-  if (Status s = find_needs(config, checkpoint, in, &needs); !s) return s;
+  if (Status s = find_needs(config, checkpoint, in, in.limits, &needs); !s) return s;
   if (Status s = find_activations(config, in, in.limits, &plan.activations); !s) return s;
   if (in.draft) {
-    Status s = find_needs(*in.draft->config, *in.draft->checkpoint, in, &draft);
+    Status s = find_needs(*in.draft->config, *in.draft->checkpoint, in, in.draft->limits, &draft);
     if (s) s = find_activations(*in.draft->config, in, in.draft->limits, &plan.draft);
     if (!s) return s.within("draft_model");
   }
@@ -143,8 +151,8 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
   const int64_t sequence_blocks = round_up(in.limits.max_context, in.block_size) / in.block_size;
 
   plan.weights = needs.weights;
-  plan.reserve = kReserve;
-  if (in.draft) plan.draft += draft.weights + kReserve;
+  plan.reserve = needs.reserve;
+  if (in.draft) plan.draft += draft.weights + draft.reserve;
   plan.available = in.available;
   plan.block_size = in.block_size;
   plan.kv_bytes_per_token = needs.block / size_t(in.block_size);
@@ -191,7 +199,7 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
 Status find_footprint(const ModelConfig& config, const Checkpoint& checkpoint, const PlanInput& in,
                       Footprint* out) {
   Needs needs;
-  if (Status s = find_needs(config, checkpoint, in, &needs); !s) return s;
+  if (Status s = find_needs(config, checkpoint, in, in.limits, &needs); !s) return s;
   *out = {.weights = needs.weights, .kv_bytes_per_token = needs.block / size_t(in.block_size)};
   return {};
 }

@@ -173,6 +173,11 @@ class Device {
   // Memory that prepare() takes for what the ranks of a group tell each other, beside the parts of
   // their sums.
   virtual size_t group_bytes() const { return 0; }
+  // Most memory that prepare() takes beside the KV cache, group_bytes() and the parts of sums. Of
+  // `kv` blocks do not count. fp8: some weights of the layers are FP8.
+  virtual size_t workspace_bytes(const StepLimits&, const KvConfig& /*kv*/, bool /*fp8*/) const {
+    return 0;
+  }
   // Unsupported, with what is asked for and what is served, when steps of such a decoder cannot run
   // here. Asked before its weights are read.
   virtual Status check(const DecoderForm&) const noexcept { return {}; }

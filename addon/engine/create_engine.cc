@@ -226,6 +226,8 @@ Status plan_rank(const Model& model, const Checkpoint& checkpoint, const Rank& r
       .format = options.format,
       .packs_groups = device.packs_groups(),
       .group_bytes = device.group_bytes(),
+      .workspace_bytes = [&device](const StepLimits& limits, const KvConfig& kv,
+                                   bool fp8) { return device.workspace_bytes(limits, kv, fp8); },
       .kv_dtype = options.kv_dtype.value_or(device.kv_dtype()),
       .block_size = options.block_size,
       .kv_memory = options.kv_memory,

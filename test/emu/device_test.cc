@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <functional>
 #include <optional>
+#include <set>
 #include <thread>
 
 #include "cuda/cuda_device.h"
@@ -360,6 +361,49 @@ TEST(out_of_memory) {
   const Status cache = t.device->prepare(limits, kv, {freq});
   EXPECT(cache.code() == Code::out_of_memory);
   EXPECT_ERROR(cache, "KV cache: the GPU has ");
+}
+
+// What a plan of memory counts is what prepare() takes.
+TEST(workspace_is_what_was_told) {
+  const Restore restore;
+  const KvConfig kv{.layers = 2, .kv_heads = 2, .head_dim = 16, .num_blocks = 9, .block_size = 16};
+  const StepLimits limits{.max_rows = 40,
+                          .max_spans = 5,
+                          .max_samples = 7,
+                          .max_context = 1100,
+                          .q_heads = 4,
+                          .kv_heads = 2,
+                          .head_dim = 16,
+                          .hidden = 64,
+                          .intermediate = 96,
+                          .vocab = 16};
+  // Of the layers: q, k and v; o; gate and up; down.
+  const std::pair<int64_t, int64_t> shapes[] = {{128, 64}, {64, 64}, {192, 64}, {64, 96}};
+  const std::vector<float> freq(8, 0.1f);
+  std::set<size_t> told;
+  for (const char* library : {"none", EMU_FAKE_CUBLASLT}) {
+    setenv("NEMOTRON_CUBLASLT", library, 1);
+    for (const WeightFormat format : {WeightFormat::stored, WeightFormat::fp8}) {
+      std::unique_ptr<Device> device;
+      EXPECT_OK(cuda::open_device({}, &device));
+      Random random(1);
+      for (const auto& [rows, cols] : shapes) {
+        const HostMatrix m = random_matrix(random, rows, cols, DType::bf16);
+        const MatrixPart part = m.part();
+        Weight w;
+        EXPECT_OK(device->pack_weight({&part, 1}, WeightUse::linear, format, &w));
+      }
+      device->end_packing();
+      const size_t before = device->free_bytes();
+      EXPECT_OK(device->prepare(limits, kv, {freq}));
+      told.insert(device->workspace_bytes(limits, kv, format == WeightFormat::fp8));
+      EXPECT_EQ(before - device->free_bytes(),
+                9 * kv.bytes_per_block() +
+                    device->workspace_bytes(limits, kv, format == WeightFormat::fp8));
+    }
+  }
+  EXPECT_EQ(told.size(), size_t(2));  // the library widens FP8 weights, and nothing else differs
+  without_cublaslt();
 }
 
 // New weights in the place of the old ones: what that needs beside them cannot be had, which is

@@ -77,6 +77,20 @@ TEST(plan_counts_every_byte) {
   MemoryPlan of_group;
   REQUIRE_OK(plan_memory(t.config, *t.checkpoint, grouped, &of_group));
   EXPECT_EQ(of_group.activations, p.activations + 12345);
+  // The device's own numbers, which depend on what a step may be and on the weights.
+  const auto workspace = [](const StepLimits& limits, const KvConfig& kv, bool fp8) {
+    return size_t(limits.max_rows * 1000 + kv.kv_heads * 10 + fp8);
+  };
+  grouped.workspace_bytes = workspace;
+  REQUIRE_OK(plan_memory(t.config, *t.checkpoint, grouped, &of_group));
+  EXPECT_EQ(of_group.reserve, p.reserve + 32020);
+  EXPECT_EQ(of_group.total, p.total + 12345 + 32020);
+  const DraftInput draft{
+      .config = &t.config, .checkpoint = t.checkpoint.get(), .limits = t.in.limits};
+  grouped.draft = &draft;
+  MemoryPlan of_two;
+  REQUIRE_OK(plan_memory(t.config, *t.checkpoint, grouped, &of_two));
+  EXPECT_EQ(of_two.draft, p.weights + p.activations + 12345 + p.reserve + 32020);
   // 2 layers, K and V, 2 heads of 6, BF16.
   EXPECT_EQ(p.kv_bytes_per_token, size_t(2 * 2 * 2 * 6 * 2));
   // 100 tokens are 7 blocks; 4 sequences can use 28.
@@ -92,12 +106,20 @@ TEST(plan_counts_every_byte) {
   MemoryPlan q;
   REQUIRE_OK(t.plan(&q));
   EXPECT_EQ(q.kv_bytes_per_token, p.kv_bytes_per_token / 2);
+  PlanInput rounded = t.in;
+  rounded.workspace_bytes = workspace;
+  MemoryPlan of_fp8;
+  REQUIRE_OK(plan_memory(t.config, *t.checkpoint, rounded, &of_fp8));
+  EXPECT_EQ(of_fp8.reserve, q.reserve + 32021);
   const size_t scales = 2 * 4 * (48 + 16 + 32 + 16);
   EXPECT_EQ(q.weights, 2 * 20 * 8 + 2 * 32 * 32 + layer + scales + kGains);
   Tiny stored(fp8_llama_tensors(true),
               llama_config().set("quantization_config", R"({"quant_algo": "FP8"})"));
   REQUIRE_OK(stored.plan(&p));
   EXPECT_EQ(p.weights, q.weights);
+  stored.in.workspace_bytes = workspace;
+  REQUIRE_OK(stored.plan(&p));
+  EXPECT_EQ(p.reserve, of_fp8.reserve);
 }
 
 TEST(plan_takes_what_is_left_or_what_was_asked) {
