@@ -186,7 +186,9 @@ class Run:
         self.stopped = ""
         self.children = []
         self.result = {"run": machine, "budget_s": options.budget, "seconds": 0, "ended": "", "phases": []}
-        self.env = {**os.environ, "NEMOTRON_GOLDENS": os.path.join(ROOT, "test/golden")}
+        # Ranks of one GPU wait for each other: each one's stream has to have a queue of its own (eight by default).
+        self.env = {**os.environ, "NEMOTRON_GOLDENS": os.path.join(ROOT, "test/golden"),
+                    "CUDA_DEVICE_MAX_CONNECTIONS": "32"}
         os.makedirs(self.out, exist_ok=True)
 
     def program(self, name):

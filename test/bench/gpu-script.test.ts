@@ -62,6 +62,9 @@ done
 [ -n "$json" ] && echo "{\\"kind\\": \\"measure\\", \\"by\\": \\"ours\\", \\"name\\": \\"$part one\\", \\"us\\": 2, \\"value\\": 3, \\"unit\\": \\"GB/s\\", \\"percent\\": 50}" >>"$json"
 [ "$part" = "$HANG" ] && { printf '{"kind": "mea' >>"$json"; sleep 60 & echo $! >"$HUNG_PID"; wait; }
 [ "$part" = "$CRASH" ] && kill -SEGV $$
+case $part in
+ranks | 70b-tp8) [ "\${CUDA_DEVICE_MAX_CONNECTIONS:-8}" -gt 8 ] || { echo "ranks share a queue"; exit 1; } ;;
+esac
 exit 0
 `
 const bin = join(folder, 'bin')
