@@ -318,13 +318,16 @@ struct Way {
   Environment environment = {};  // when the device opens
 };
 
+// Null: the case is over, skipped or failed.
 std::unique_ptr<Device> open_way(const Way& way) {
   DeviceOptions options;
   options.fp8_activations = way.fp8_activations;
   std::unique_ptr<Device> device;
   for (const auto& [variable, value] : way.environment) setenv(variable, value, 1);
-  EXPECT_OK(open_under_test(way.library, options, &device));
+  const Status opened = open_under_test(way.library, options, &device);
   for (const auto& [variable, value] : way.environment) unsetenv(variable);
+  if (is_skipped(opened, device.get(), way.library)) return nullptr;
+  EXPECT_OK(opened);
   return device;
 }
 
@@ -334,7 +337,7 @@ std::unique_ptr<Device> open_way(const Way& way) {
 void test_model(const Way& way) {
   const Shape& shape = way.shape;
   const std::unique_ptr<Device> device = open_way(way);
-  REQUIRE(device != nullptr);
+  if (!device) return;
   Model m(shape, device.get(), way.format, way.kv);
 
   const int32_t most = shape.most_tokens;
@@ -390,7 +393,7 @@ void test_buckets(const Way& way, const std::vector<int32_t>& batches) {
     if (!graphs) setenv("NEMOTRON_CUDA_GRAPHS", "0", 1);
     const std::unique_ptr<Device> device = open_way(way);
     unsetenv("NEMOTRON_CUDA_GRAPHS");
-    REQUIRE(device != nullptr);
+    if (!device) return;
     Model m(way.shape, device.get(), way.format, way.kv);
     if (graphs) {
       for (Sequence& s : alone) generate(m, {&s}, way.shape.max_rows);
@@ -542,7 +545,7 @@ TEST(mixed_steps_are_replayed) {
 TEST(unknown_slot) {
   const Shape shape = {2, 1, 32, 32, 32, 97, 16, 8, 16};
   const std::unique_ptr<Device> device = open_way({"", shape});
-  REQUIRE(device != nullptr);
+  if (!device) return;
   Model m(shape, device.get(), WeightFormat::stored, DType::bf16);
   Sequence s = sequence(shape, 0, 3, 1);
   s.tokens[1] = shape.vocab;

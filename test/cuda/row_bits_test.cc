@@ -185,15 +185,8 @@ void test_row_bits(Library library, Way way, const Shape& shape) {
   options.fp8_activations = way == Way::w8a8;
   std::unique_ptr<Device> device;
   const Status opened = open_under_test(library, options, &device);
-  if (!opened && library == Library::cublaslt && way == Way::w8a8) {
-    std::printf("skipped: %s\n", opened.message().c_str());
-    return;
-  }
+  if (is_skipped(opened, device.get(), library)) return;
   REQUIRE_OK(opened);
-  if (library == Library::cublaslt && device->name().find("cuBLASLt ") == std::string::npos) {
-    std::printf("skipped: %s\n", device->name().c_str());
-    return;
-  }
   const std::vector<int32_t>& sizes = kEmulated ? kSmallRows : kRealRows;
   const int32_t most = sizes.back();
   const int before = failures().load();
