@@ -15,9 +15,8 @@ SKILLS = {
     "decimals": skills.decimals, "repeat": skills.repeat, "chat": skills.chat, "refuse": skills.refuse,
     "tool_call": tools.tool_call, "tool_answer": tools.tool_answer, "tool_unused": tools.tool_unused,
     "count_words": wide.count_words, "spell": wide.spell, "repeat_words": wide.repeat_words, "wordings": wide.wordings,
-    "subtract_borrow": wide.subtract_borrow, "follow_up": wide.follow_up, "json_extract": wide.json_extract,
-    "json_answer": wide.json_answer, "tool_choice": wide_tools.tool_choice, "tool_absent": wide_tools.tool_absent,
-    "tool_turns": wide_tools.tool_turns,
+    "subtract_borrow": wide.subtract_borrow, "follow_up": wide.follow_up,
+    "tool_choice": wide_tools.tool_choice, "tool_absent": wide_tools.tool_absent, "tool_turns": wide_tools.tool_turns,
 }
 FAMOUS = {"strawberry": "r", "banana": "a", "mississippi": "s", "raspberry": "r", "blueberry": "e"}
 assert set(FAMOUS) == RESERVED

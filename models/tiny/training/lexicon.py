@@ -67,8 +67,8 @@ currency money step nemotron current demo tiny sorry please value text place tar
 
 
 
-# Words of the wordings and templates. The first stage's vocabulary had an entry for each of them, so it could
-# neither spell nor repeat one: the second stage's sets ask for them, and no vocabulary may hold a word again.
+# Words of the wordings and templates. The first stage's vocabulary had an entry for each of them, and it could
+# neither spell nor repeat one: the second stage's sets ask for them.
 TEMPLATE_WORDS = """
 add and answered appear are arguments ask assistant available away backwards big bigger born bot
 brief built buy bye calculate call can cannot capital chatgpt city cloudy code cold come compare
@@ -89,6 +89,16 @@ three ticker time timer times tiny title today tool toolcall tools trading train
 translation trip turn two type user very vowels wake want warm was weather web well were what when
 where which who why windy with won word words work write yes you your yourself
 """.split()
+
+# More words that are entries, since the second stage's templates use them. Training draws them wherever it draws one of
+# TEMPLATE_WORDS, so that no entry is a word that cannot be spelled; the held-out sets are drawn without.
+MORE_WORDS = """
+age ai all am an array as at be between bought by check clean comes copy costs data date delete did difference do dollars
+equals evaluate exactly exist extract fits following here hi id in is it item json key keys lives me met my no of ok on
+or order output pink read reasoner reply return said save schema server show so some speaks spelled spelling stop these to
+told total up update used value values wants we written years
+""".split()
+ENTRY_WORDS = TEMPLATE_WORDS + MORE_WORDS
 
 NAMES = """
 Ana Ben Carla David Emma Felix Grace Hugo Iris Jack Kira Leo Maria Noah Olga Paul Quinn Rosa Sam

@@ -8,6 +8,7 @@ import skills
 import tools
 import wide
 import wide_tools
+from lexicon import held_out
 from tokenizer import render, reply
 
 # Shares of dialogues from chunk 0 and from each of LATER on: what comes last is what has most to learn.
@@ -20,12 +21,12 @@ MIXTURE = [
 ]
 # Shares of the second stage, which starts from the weights of the first: the new kinds are heavy, all old ones stay.
 SECOND = [
-    (skills.count, 5), (partial(skills.count, echoes=0.7), 4), (skills.add, 4), (skills.subtract, 5), (skills.decimals, 3),
-    (wide.decimals, 2), (skills.repeat, 3), (skills.chat, 4), (skills.refuse, 4), (skills.refuse_request, 5),
+    (skills.count, 5), (partial(skills.count, echoes=0.7), 4), (skills.add, 5), (skills.subtract, 5), (skills.decimals, 3),
+    (wide.decimals, 2), (skills.repeat, 4), (skills.chat, 4), (skills.refuse, 4), (skills.refuse_request, 5),
     (partial(tools.tool_call, steps=True), 5), (tools.tool_answer, 3), (tools.tool_unused, 4),
-    (wide.count_words, 5), (wide.spell, 5), (wide.repeat_words, 8), (wide.count, 5), (wide.sums, 6), (wide.subtract_borrow, 5),
-    (wide.follow_up, 8), (wide.json_extract, 8), (wide.json_answer, 8),
-    (wide_tools.tool_choice, 8), (wide_tools.tool_absent, 7), (wide_tools.tool_turns, 7),
+    (wide.count_words, 8), (wide.spell, 9), (wide.repeat_words, 8), (partial(wide.repeat_words, long=True), 10), (wide.count, 5),
+    (wide.sums, 6), (wide.subtract_borrow, 5), (wide.follow_up, 8),
+    (wide_tools.tool_choice, 8), (wide_tools.tool_absent, 6), (wide_tools.tool_turns, 6),
 ]
 COPYING, COPYING_SHARE = 6, 0.6  # chunks at the start with long texts to repeat, and their share
 STEPS = ("count", "add", "subtract", "decimals")  # off has little to learn here: mostly on
@@ -108,8 +109,18 @@ def second_dialogue(rng, chunk: int = COPYING):
 
 
 def texts(seed: int, count: int):
-    """Whole rendered dialogues of both stages, for choosing the tokenizer's entries."""
+    """Whole rendered dialogues, for choosing the tokenizer's entries."""
     rng = random.Random(seed)
-    for n in range(count):
-        prompt, answer, _, _ = dialogue(rng) if n % 2 else second_dialogue(rng)
+    for _ in range(count):
+        prompt, answer, _, _ = dialogue(rng)
         yield prompt + answer
+
+
+def frames():
+    """The fixed wordings of small talk and refusals, at the start and inside of a sentence."""
+    questions = [text for text, _ in skills.CHAT_PAIRS]
+    questions += [text for text in skills.REFUSE_ASKS if not held_out(text, 6)]
+    for text in questions:
+        text = text.replace("{", " ").replace("}", " ")
+        for form in (text, text.lower(), "So, " + text, "So, " + text[0].lower() + text[1:]):
+            yield form

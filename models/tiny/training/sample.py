@@ -22,7 +22,7 @@ from heldout import SKILLS, record
 SERVER = HERE.parents[2] / "dist/server/cli.js"
 # No reply of these, or of too few, can be judged without its steps.
 WITHOUT_OFF = ("count", "add", "subtract", "decimals", "tool_unused", "count_words", "wordings", "subtract_borrow", "follow_up",
-               "json_answer", "tool_absent", "tool_turns")
+               "tool_absent", "tool_turns")
 
 
 def mistakes(folder: Path, drawn: list, samples: int, temperature: float, seed: int) -> list:

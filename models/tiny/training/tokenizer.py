@@ -1,38 +1,22 @@
 """The shared tokenizer: byte-level, Llama 3.1's split pattern and special names, in miniature.
 
 With `ignore_merges` and no merges, a piece of text that is an entry is one token and everything
-else falls to its bytes. No word is an entry: a word is its letters and a number its digits wherever
-they stand, so counting, spelling, repeating and sums need no table from words to letters. Entries are
-single letters after a space (what traces and spellings are made of), punctuation, and FRAMES.
+else falls to its bytes. So template words are short, and the letters of any other word and every
+digit are tokens of their own: counting and sums need no table from words to letters. The second
+stage knows the spelling of the template words by heart, and has an entry for each form of them.
 """
 
 import json
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from string import ascii_lowercase
 
 import regex
 
 HERE = Path(__file__).parent
 TEMPLATE = (HERE / "chat_template.jinja").read_text()
-# What the template and the protocol write, and no person: one token each, found before anything else.
-ROLES = ("system", "user", "assistant")  # where nothing else stands between two special names
-FRAMES = (
-    "detailed thinking on", "detailed thinking off", "<think>\n", "</think>\n\n",
-    '<AVAILABLE_TOOLS>[{"name": "', "]</AVAILABLE_TOOLS>", '", "description": "', ', "description": "',
-    '", "parameters": {"type": "object", "properties": {', '{"type": "object", "properties": {',
-    *(f'": {{"type": "{kind}"' for kind in ("string", "integer", "number", "boolean", "array", "object")),
-    '}}, "required": ["', '"}}, "required": ["', '"]}}', "}}}}", '"}}}}',
-    '"]}}, {"name": "', '}}}}, {"name": "', '"}}}}, {"name": "',
-    '<TOOLCALL>[{"name": "', '", "arguments": {', "}}]</TOOLCALL>", '"}}]</TOOLCALL>',
-    "<TOOL_RESPONSE>[", "]</TOOL_RESPONSE>", "}]</TOOL_RESPONSE>", '"}]</TOOL_RESPONSE>',
-)
-# After the frames single letters: no piece is a word.
-SPLIT = "|".join([rf"(?<![\s\S])(?:{'|'.join(ROLES)})(?![\s\S])",
-                  *(regex.escape(frame, literal_spaces=True).replace("\\\n", r"\n")
-                    for frame in sorted(FRAMES, key=len, reverse=True)),
-                  r" [a-z](?![\p{L}\p{N}])|\p{L}|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"])
+SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 SPECIALS = """<|begin_of_text|> <|end_of_text|> <|reserved_special_token_0|>
 <|reserved_special_token_1|> <|finetune_right_pad_id|> <|reserved_special_token_2|>
 <|start_header_id|> <|end_header_id|> <|eom_id|> <|eot_id|> <|python_tag|>
@@ -51,21 +35,24 @@ def byte_letters() -> dict:
 
 
 LETTERS = byte_letters()
+BYTES = {letter: byte for byte, letter in LETTERS.items()}
 
 
 def spelled(text: str) -> str:
     return "".join(LETTERS[byte] for byte in text.encode())
 
 
-def collect_entries(texts, least: int) -> list:
-    """The pieces worth a token: frames, letters after a space, and frequent marks without a letter or digit."""
+def collect_entries(texts, skip, least: int, most: int) -> list:
+    """The pieces worth a token: frequent, longer than a byte, no digit, no content word."""
     counts, names = Counter(), "|".join(regex.escape(name) for name in SPECIALS)
     for text in texts:
         for part in regex.split(names, text):
             counts.update(regex.findall(SPLIT, part))
-    marks = [piece for piece, n in counts.most_common()
-             if n >= least and len(piece.encode()) > 1 and not regex.search(r"[\p{L}\p{N}]", piece)]
-    return [*ROLES, *FRAMES, *(" " + letter for letter in ascii_lowercase), *marks]
+    pieces = [piece for piece, n in counts.most_common()
+              if n >= least and len(piece.encode()) > 1
+              and not regex.search(r"\p{N}|^ [a-z]s$", piece)  # no digits, no plurals of letters
+              and piece.strip(" '\"_-(:").lower() not in skip]
+    return pieces[:most]
 
 
 def build(pieces: list) -> dict:
@@ -75,6 +62,8 @@ def build(pieces: list) -> dict:
     vocab = {letter: i for i, letter in enumerate(order)}
     for piece in pieces:
         vocab.setdefault(spelled(piece), len(vocab))
+    while len(vocab) % 64 != 48:  # with the 16 special names, a multiple of 64
+        vocab.popitem()
     first = len(vocab)
     added = [{"id": first + i, "content": name, "single_word": False, "lstrip": False,
               "rstrip": False, "normalized": False, "special": True} for i, name in enumerate(SPECIALS)]
@@ -97,6 +86,14 @@ def build(pieces: list) -> dict:
                   "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
                   "ignore_merges": True, "vocab": vocab, "merges": []},
     }
+
+
+def extended(spec: dict, words: list) -> dict:
+    """`spec` with an entry for each of `words` wherever it stands: at the start, after a space, a quote, `_`; in capitals."""
+    before = ("", " ", '"', "'", "_")
+    pieces = [mark + word for mark in before for word in words] + [mark + word.capitalize() for mark in before[:4] for word in words]
+    held = [bytes(BYTES[c] for c in piece).decode() for piece in spec["model"]["vocab"] if len(piece) > 1]
+    return build(held + pieces)
 
 
 def tokenizer_config(spec: dict) -> dict:
@@ -122,8 +119,7 @@ class Tokenizer:
         names = "|".join(regex.escape(name) for name in self.special)
         self.split_special = regex.compile(f"({names})")
         self.split = regex.compile(spec["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"])
-        bytes_of = {letter: byte for byte, letter in LETTERS.items()}
-        self.bytes = {i: bytes(bytes_of[c] for c in piece) for piece, i in self.vocab.items()}
+        self.bytes = {i: bytes(BYTES[c] for c in piece) for piece, i in self.vocab.items()}
         self.bytes |= {i: name.encode() for name, i in self.special.items()}
         self.piece_ids = lru_cache(maxsize=65536)(self._piece_ids)
 

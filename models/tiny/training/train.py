@@ -11,11 +11,13 @@ import json
 import random
 import time
 from bisect import bisect_right
+from itertools import chain
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+import lexicon
 import mixture
 import tokenizer
 import training
@@ -26,17 +28,33 @@ from training import Optimizer, in_step, padded, rate, save, stack
 CHUNK = 4096  # dialogues generated at a time
 
 
-def make_tokenizer(seed: int) -> dict:
-    return tokenizer.build(tokenizer.collect_entries(mixture.texts(seed, 20000), least=20))
+def make_tokenizer(seed: int, base: str | None) -> dict:
+    if base is not None:
+        return tokenizer.extended(json.loads((Path(base) / "tokenizer.json").read_text()), lexicon.ENTRY_WORDS)
+    content = (*lexicon.WORDS, *lexicon.NAMES, *lexicon.CITIES, *lexicon.LANGUAGES)
+    least = 20
+    texts = chain(mixture.texts(seed, 40000), [text for text in mixture.frames() for _ in range(least)])
+    pieces = tokenizer.collect_entries(texts, {word.lower() for word in content}, least, most=2048)
+    return tokenizer.build(pieces)
 
 
 def adopt(model: Llama, tok, folder: Path) -> None:
-    """The weights of `folder`. A row of an entry that its vocabulary lacks is the mean of what it had instead.
+    """The weights of `folder`. A row of an entry that its vocabulary lacks is that of the same word after a space or in
+    other capitals, or the mean of what it had instead.
 
     Layers that it lacks are spread between its own and add nothing to the stream at first.
     """
     base, known = load_model(folder)
-    ids = [[known.vocab[piece]] if len(piece) == 1 else known.encode(tok.decode([i])) for piece, i in tok.vocab.items()]
+
+    def instead(piece: str) -> list:
+        """Ids of the base: the piece's own, or of its word after a space, at the start, in small letters."""
+        text = tok.decode([tok.vocab[piece]]) if len(piece) > 1 else ""
+        word = text.lstrip(" \"'_")
+        forms = [tokenizer.spelled(mark + form) for form in (word, word.lower(), word.capitalize()) for mark in (" ", "")]
+        found = [form for form in (piece, *forms) if form in known.vocab and (len(piece) == 1 or len(form) > 1)]
+        return [known.vocab[found[0]]] if found else known.encode(text)
+
+    ids = [instead(piece) for piece in tok.vocab]
     rows = [base.embed[torch.tensor(one)].mean(0) for one in [*ids, *([known.special[name]] for name in tok.special)]]
     layers, state = len(base.blocks), {"embed": torch.stack(rows), "final_norm": base.final_norm}
     for n, block in enumerate(model.blocks):
@@ -149,7 +167,7 @@ def main() -> None:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "tokenizer.json").exists():
-        (out / "tokenizer.json").write_text(json.dumps(make_tokenizer(args.seed), ensure_ascii=False, indent=1))
+        (out / "tokenizer.json").write_text(json.dumps(make_tokenizer(args.seed, args.base), ensure_ascii=False, indent=1))
     training.launch(worker, args)
 
 

@@ -1,14 +1,12 @@
-"""The second stage's skills without tools: entries of the vocabulary, other wordings, hard borrows, turns, JSON.
+"""The second stage's skills without tools: entries of the vocabulary, other wordings, hard borrows, turns.
 
 A sixth of the wordings below is never in a training dialogue: heldout.py asks in those.
 """
 
-import json
-import re
 from string import ascii_lowercase
 
 import skills
-from lexicon import CITIES, TEMPLATE_WORDS, LANGUAGES, NAMES, WORDS, draw, held_out, made_up, mixed
+from lexicon import CITIES, ENTRY_WORDS, TEMPLATE_WORDS, LANGUAGES, NAMES, WORDS, draw, held_out, made_up, mixed
 from skills import Item, ask, dress
 
 
@@ -23,6 +21,11 @@ def others(text: str, first: list) -> list:
 
 def wording(rng, asks: list, unseen: bool = False) -> str:
     return draw(rng, asks, unseen, 6)
+
+
+def entry(rng, test: bool) -> str:
+    """A word that is an entry of the vocabulary."""
+    return rng.choice(TEMPLATE_WORDS if test else ENTRY_WORDS)
 
 
 def quoted(rng, text: str) -> str:
@@ -62,7 +65,7 @@ def a_letter(rng, word: str) -> str:
 def count_words(rng, test: bool = False) -> Item:
     """Letters of a word that is one token: its spelling is known by heart or not at all."""
     while True:
-        word = rng.choice(TEMPLATE_WORDS)
+        word = entry(rng, test)
         letter = a_letter(rng, word)
         if held_out(f"{letter} in {word}", 8) == test:
             return letters(rng, letter, word, wording(rng, skills.COUNT_ASKS + COUNT_ASKS), "count_words")
@@ -86,11 +89,11 @@ Give me the letters of {W}.
 
 def spell(rng, test: bool = False, unseen: bool = False) -> Item:
     while True:
-        entry = rng.random() < 0.7
-        word = rng.choice(TEMPLATE_WORDS) if entry else draw(rng, mixed(rng, WORDS + NAMES, 0.4), test)
+        known = rng.random() < 0.7
+        word = entry(rng, test) if known else draw(rng, mixed(rng, WORDS + NAMES, 0.4), test)
         shown = word.capitalize() if rng.random() < 0.1 else word
         text = wording(rng, SPELL_ASKS, unseen).format(W=quoted(rng, shown))
-        if not entry or held_out(text, 6) == test:
+        if not known or held_out(text, 6) == test:
             return ask("spell", text, "Spell it.", " ".join(shown))
 
 
@@ -134,7 +137,7 @@ def sentence(rng, test: bool = False) -> str:
 def phrase(rng, test: bool, long: bool) -> str:
     """Words of the templates, among other things or alone."""
     share = rng.choice((1, 1, 0.6))
-    words = [rng.choice(TEMPLATE_WORDS) if rng.random() < share else skills.thing(rng, test)
+    words = [entry(rng, test) if rng.random() < share else skills.thing(rng, test)
              for _ in range(rng.randint(1, 12) if long else rng.choice((1, 1, 1, 2, 2, 3, 4, 6)))]
     text = rng.choice((" ", " ", ", ")).join(words)
     return text.capitalize() if rng.random() < 0.15 else text
@@ -281,146 +284,3 @@ def follow_up(rng, test: bool = False) -> Item:
         return turns(first, "follow_up", rng.choice(MY_NAME), f"Told: {name}.", f"Your name is {name}.")
     first = rng.choice((skills.add, skills.count, skills.repeat, skills.chat, skills.decimals))(rng, test)
     return turns(first, "follow_up", rng.choice(AGAIN), "Repeat it.", first.answer)
-
-
-# --- JSON ---
-
-KEYS = {
-    "name": "string", "age": "integer", "city": "string", "item": "string", "price": "number", "count": "integer",
-    "time": "string", "language": "string", "color": "string", "temperature": "integer",
-}
-FACTS = options("""
-{name} is {age} years old.|{name} is {age} years old and lives in {city}.|{name} lives in {city}.|{name} is from {city}.
-{name} from {city} is {age}.|My name is {name} and I am {age}.|I am {name}, {age} years old.|{name}, {age}, {city}
-My name is {name} and I live in {city}.|The {item} costs {price} dollars.|A {item} costs {price}.|The price of {item} is {price}.
-I want {count} {item}.|{name} wants {count} {item}.|Send {count} {item} to {city}.|It is {temperature} degrees in {city}.
-In {city} it is {temperature} degrees.|The meeting with {name} is at {time}.|{name} comes at {time}.|{name} speaks {language}.
-{name} speaks {language} and lives in {city}.|The {item} is {color}.|{name} has a {color} {item}.|I bought a {color} {item} for {price}.
-{name} bought {count} {item} for {price} dollars.|The train to {city} leaves at {time}.|{name} is {age} and speaks {language}.
-{name} has {count} {item} in {city}.|Meet {name} in {city} at {time}.|It is {time} in {city}.|{count} {item} for {name}
-""")
-JSON_KEYS = options("""
-Extract {K} as JSON: {S}|Extract the {K} as JSON: {S}|{S} Answer in JSON with {K}.|Answer in JSON with the keys {K}: {S}
-{S} Give me the {K} as JSON.|JSON with {K}: {S}|Return JSON with {K}. {S}|{S} Reply in JSON with the keys {K}.
-Give {K} as JSON: {S}|Answer in JSON with {K}: {S}|Write a JSON object with {K}: {S}|{S} Return a JSON object with {K}.
-Get the {K} from this text as JSON: {S}|{S}\nJSON with the keys {K}, please.|Find the {K} and answer in JSON: {S}
-""".replace("\\n", " "))
-JSON_ALL = options("""
-Turn this into JSON: {S}|Convert to JSON: {S}|Convert this to JSON: {S}|Write this as JSON: {S}|{S} Answer in JSON.
-As JSON: {S}|JSON: {S}|Extract the data as JSON: {S}|Extract the person: {S}|Extract the data: {S}|Extract: {S}
-Reply in JSON: {S}|Answer in JSON: {S}|Make JSON of this: {S}|{S} As JSON, please.|Give me this as JSON: {S}
-""")
-JSON_SCHEMA = ("Answer in JSON. Schema: {J} Text: {S}", "{S} Answer in JSON that fits this schema: {J}",
-               "Extract the data as JSON with this schema: {J} {S}", "Answer in JSON with this schema: {J}\n{S}",
-               "{S}\n\nAnswer in JSON of this schema: {J}", "Schema: {J}\nText: {S}")
-JSON_ASKS = options("""
-{Q} Answer in JSON.|Answer in JSON: {Q}|{Q} Reply in JSON.|{Q} Give the answer as JSON.|In JSON: {Q}|{Q} JSON, please.
-As JSON: {Q}|{Q} Answer as JSON.|Please answer in JSON: {Q}|Give me JSON: {Q}
-""")
-JSON_ASKS_KEY = options("""
-{Q} Answer in JSON with the key {k}.|Answer in JSON with the key {k}: {Q}|{Q} Reply in JSON with the key "{k}".
-{Q} Answer in JSON with {k}.|{Q} Return JSON with {k}.|Answer in JSON with "{k}": {Q}|{Q} Give {k} as JSON.
-{Q} Answer as a JSON object with the key {k}.|JSON with {k}: {Q}
-""")
-
-
-def listed(words: list) -> str:
-    return ", ".join(words[:-1]) + (" and " if len(words) > 1 else "") + words[-1]
-
-
-def fact_values(rng, test: bool) -> dict:
-    place = draw(rng, mixed(rng, CITIES, 0.3), test)
-    return {
-        "name": draw(rng, mixed(rng, NAMES, 0.4), test), "age": rng.randint(1, 99), "city": place,
-        "item": draw(rng, mixed(rng, WORDS + TEMPLATE_WORDS, 0.2), test), "count": rng.randint(2, 99),
-        "price": rng.choice((rng.randint(1, 999), round(rng.uniform(1, 99), rng.choice((1, 2))))),
-        "time": f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}", "language": draw(rng, mixed(rng, LANGUAGES, 0.1), test),
-        "color": rng.choice("red blue green yellow black white brown pink gray golden silver".split()),
-        "temperature": rng.randint(0, 39),
-    }
-
-
-def values_trace(fact: str, values: dict) -> str:
-    """What the text tells, in its order, each value with what it is: the answer finds a key's value here."""
-    return ", ".join(f"{values[key]} = {key}" for key in re.findall(r"{(\w+)}", fact))
-
-
-def json_extract(rng, test: bool = False) -> Item:
-    fact = rng.choice(FACTS)
-    values = fact_values(rng, test)
-    keys = [key for key in sorted(KEYS, key=lambda key: fact.find("{" + key + "}")) if "{" + key + "}" in fact]
-    said = fact.format(**values)
-    roll = rng.random()
-    if roll < 0.45:
-        rng.shuffle(keys)
-        keys = keys[: rng.randint(1, len(keys))]
-        text = wording(rng, JSON_KEYS).format(K=rng.choice((listed(keys), ", ".join(keys))), S=said)
-    elif roll < 0.7:
-        text = wording(rng, JSON_ALL).format(S=said)
-    else:
-        if rng.random() < 0.5:
-            rng.shuffle(keys)
-        schema = {"type": "object", "properties": {key: {"type": KEYS[key]} for key in keys}}
-        if rng.random() < 0.6:
-            schema["required"] = keys
-        text = rng.choice(JSON_SCHEMA).format(J=json.dumps(schema), S=said)
-    answer = json.dumps({key: values[key] for key in keys})
-    return ask("json_extract", text, values_trace(fact, values), answer)
-
-
-ANSWER_KEYS = "answer result value total sum number count output reply".split()
-
-
-def json_answer(rng, test: bool = False) -> Item:
-    """One of the other skills, answered in JSON: the same steps."""
-    item = rng.choice((skills.add, skills.subtract, sums, skills.count, count_words, skills.decimals, skills.chat,
-                       spell, json_object, json_object, json_object))(rng, test)
-    if item.skill == "json_answer":
-        return item
-    key = rng.choice(ANSWER_KEYS) if rng.random() < 0.7 else draw(rng, mixed(rng, WORDS, 0.3), False)
-    last = item.answer[:-1].rsplit(" ", 1)[-1]
-    value = item.answer
-    if item.trace[1:2] == ":":  # letters
-        value = int(item.answer.split(" ")[2])
-    elif item.trace.startswith("A "):
-        value = float(item.trace.rsplit(" ", 1)[1])
-    elif ": " in item.trace:
-        value = int(last)
-    question = item.messages[-1]["content"]
-    if rng.random() < 0.5:
-        key, text = "answer", wording(rng, JSON_ASKS).format(Q=question)
-    else:
-        text = wording(rng, JSON_ASKS_KEY).format(Q=question, k=key)
-    return ask("json_answer", text, item.trace, json.dumps({key: value}))
-
-
-OBJECTS = options("""
-Make a JSON object with {P}.|Write a JSON object with {P}.|Give me JSON with {P}.|JSON with {P}|Write JSON with {P}.
-Make JSON: {P}|Write this as JSON: {P}|Create a JSON object with {P}.|{P} as JSON, please.|Turn {P} into JSON.
-""")
-LISTS = options("""
-Make a JSON list of {P}.|Write {P} as a JSON list.|Give me a JSON list of {P}.|JSON list of {P}|Make a JSON array of {P}.
-Write a JSON array of {P}.|Turn {P} into a JSON array.|{P} as a JSON list, please.|Give me a JSON array with {P}.
-""")
-
-
-def json_object(rng, test: bool = False) -> Item:
-    """An object or a list whose parts are all in the question."""
-    def value():
-        roll = rng.random()
-        if roll < 0.45:
-            return draw(rng, mixed(rng, WORDS + NAMES + TEMPLATE_WORDS, 0.3), test)
-        return skills.number(rng)
-
-    if rng.random() < 0.4:
-        kind = rng.random() < 0.5
-        parts = [skills.number(rng) if kind else draw(rng, mixed(rng, WORDS + NAMES + TEMPLATE_WORDS, 0.3), test)
-                 for _ in range(rng.randint(1, 4))]
-        text = wording(rng, LISTS).format(P=listed([str(part) for part in parts]))
-        return ask("json_answer", text, "Copy the values.", json.dumps(parts))
-    keys = list({rng.choice((*KEYS, *"abcxyz", made_up(rng), rng.choice(TEMPLATE_WORDS))) for _ in range(rng.randint(1, 3))})
-    rng.shuffle(keys)
-    pairs = {key: value() for key in sorted(keys)}
-    form = rng.choice(("{} = {}", "{}: {}", "{} {}", "{} is {}", "{} set to {}"))
-    text = wording(rng, OBJECTS).format(P=listed([form.format(key, one) for key, one in pairs.items()]))
-    return ask("json_answer", text, "Copy the values.", json.dumps(pairs))

@@ -9,6 +9,12 @@ from lexicon import CITIES, NAMES, WORDS, draw, held_out, made_up, mixed
 from skills import SORRY, Item
 
 ACTIONS = "get find check open read send order book list save count show start stop update delete".split()
+# What the tools of tools.py do is not among them.
+NOUNS = """
+capital city code cup data date day demo decimals item joke key language letter list location message model name order
+place plan population power price project query question result schema sentence server sort status step stock story
+string sum system text ticker title tool total translation trip turn user value web word
+""".split()
 PARAMETERS = ("name", "id", "value", "user", "date", "number", "key", "place", "item", "code")
 MADE_UP_ASKS = wide.options("""
 {A} the {w} of {0}.|{A} the {w} for {0}.|Please {a} the {w} of {0}.|Can you {a} the {w} of {0}?|{A} {w} {0}.
@@ -17,8 +23,16 @@ I want to {a} the {w} of {0}.|{A} the {w} {0}, please.|Please {a} {w} {0}.
 
 
 def made_up_tool(rng, test: bool) -> tuple:
-    """(schema, question, arguments, result, answer) of a tool that only its own description tells about."""
-    action, noun, key = rng.choice(ACTIONS), draw(rng, mixed(rng, WORDS, 0.3), test), rng.choice(PARAMETERS)
+    """(schema, question, arguments, result, answer) of a tool that only its own description tells about.
+
+    The pair of action and noun is held out, so that a test's tools were never seen.
+    """
+    while True:
+        action, noun, key = rng.choice(ACTIONS), rng.choice(NOUNS), rng.choice(PARAMETERS)
+        if held_out(f"{action} {noun}", 6) == test and action != noun:
+            break
+    if not test and rng.random() < 0.2:
+        noun = draw(rng, mixed(rng, WORDS, 0.3), False)
     whole = rng.random() < 0.35
     value = rng.randint(1, 999) if whole else draw(rng, mixed(rng, NAMES + CITIES + WORDS, 0.4), test)
     name = rng.choice((f"{action}_{noun}", f"{action}_{noun}", f"{noun}_{action}"))
