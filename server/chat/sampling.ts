@@ -233,8 +233,8 @@ export const checkKept = ({ isKept, choices, maxTokens, logprobs }: Kept): void 
   )
 }
 
-/** Log probabilities of prompts, which come all at once, streamed or not. `tokens`: of all that are told, each as often
- * as it is. */
+/** Log probabilities of prompts, which come all at once, streamed or not. `tokens`: of all prompts, each counted for every
+ * time that the answer tells it. */
 export const checkPromptLogprobs = (
   tokens: number,
   logprobs: number | undefined,

@@ -57,7 +57,7 @@ export class RequestFailure extends Error {
 
 /** Of a request that is wrong in itself, even where the answer is no JSON: a proxy refuses long ones in HTML. */
 const WRONG = [400, 413, 422]
-/** It took longer than the server or a proxy lets one take, and would again. */
+/** It took longer than the server or a proxy lets one take, and would again. Of a server of ours before 504 it is a 503. */
 const isTimeout = ({ status, code }: Pick<RequestFailure, 'status' | 'code'>): boolean =>
   status === 504 || (status === 503 && code === 'request_timeout')
 

@@ -89,7 +89,10 @@ def build(pieces: list) -> dict:
 
 
 def extended(spec: dict, words: list) -> dict:
-    """`spec` with an entry for each of `words` wherever it stands: at the start, after a space, a quote, `_`; in capitals."""
+    """`spec` with an entry for each of `words` wherever it stands: at the start, after a space, a quote, `_`; in capitals.
+
+    build() leaves out the last few, capitals after a quote, for a round number of entries.
+    """
     before = ("", " ", '"', "'", "_")
     pieces = [mark + word for mark in before for word in words] + [mark + word.capitalize() for mark in before[:4] for word in words]
     held = [bytes(BYTES[c] for c in piece).decode() for piece in spec["model"]["vocab"] if len(piece) > 1]
