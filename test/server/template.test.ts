@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
 import { GivenMessage, readMessages } from '../../server/prompt/conversation.js'
 import { encodeSegments, segmentsText } from '../../server/prompt/encode.js'
 import { createTemplate, type RenderRequest } from '../../server/prompt/template.js'
+import { packagePath } from '../../server/version.js'
 import { createByteTokenizer, SPECIAL_NAMES } from './byte-tokenizer.js'
 
 const tokenizer = createByteTokenizer()
@@ -181,6 +183,22 @@ describe('built-in templates', () => {
     )
     assert.ok(nano.includes(`${H('user')}<TOOL_RESPONSE>[1, 2]</TOOL_RESPONSE>${T}`), nano)
     assert.ok(text(BUILT_IN.nemotron_70b, messages).includes(`${H('assistant')}Let me see.{"name"`))
+  })
+
+  test('the embedded models have one template, which shows what was said before a call', () => {
+    const read = (path: string) => readFileSync(packagePath(`models/tiny/${path}`), 'utf8')
+    const shared = read('training/chat_template.jinja')
+    for (const name of ['tiny-reasoner', 'tiny-reward'])
+      assert.equal(JSON.parse(read(`${name}/tokenizer_config.json`)).chat_template, shared)
+    const call = '<TOOLCALL>[{"name": "f", "arguments": {}}]</TOOLCALL>'
+    for (const [content, shown] of [
+      ['Let me see. ', 'Let me see.'],
+      ['<think>\nhm\n</think>\n\nLet me see.', 'Let me see.'],
+      [null, ''],
+    ] as const) {
+      const prompt = text(shared, [...called('{}', content), { role: 'tool', content: '1' }])
+      assert.ok(prompt.includes(`${H('assistant')}${shown}${call}${T}`), prompt)
+    }
   })
 
   test('arguments that are nested too deep are an error that names them', () => {

@@ -165,12 +165,11 @@ def render(messages: list, tools: list) -> str:
     for message in rest:
         if message["role"] == "tool":
             body = header("user") + f"<TOOL_RESPONSE>[{message['content'].strip()}]</TOOL_RESPONSE>"
-        elif message.get("tool_calls"):
-            calls = ", ".join(f'{{"name": "{call["function"]["name"]}", "arguments": {call["function"]["arguments"]}}}'
-                              for call in message["tool_calls"])
-            body = header("assistant") + f"<TOOLCALL>[{calls}]</TOOLCALL>"
         else:
             body = header(message["role"]) + message["content"].strip()
+            calls = ", ".join(f'{{"name": "{call["function"]["name"]}", "arguments": {call["function"]["arguments"]}}}'
+                              for call in message.get("tool_calls", []))
+            body += f"<TOOLCALL>[{calls}]</TOOLCALL>" if calls else ""
         text += body + "<|eot_id|>"
     return text + header("assistant")
 
