@@ -51,7 +51,7 @@ const play = async (engine: Engine, play: Play): Promise<Turn> => {
     new Promise((resolve, reject) => {
       const sampling = { maxTokens: output, temperature, seed: at, ignoreEos: true }
       engine.submit({ promptTokenIds, sampling }, (delta: Delta) => {
-        ids[at]?.push(...delta.tokenIds)
+        for (const id of delta.tokenIds) ids[at]?.push(id)
         if (delta.error !== undefined) reject(new Error(delta.error.message))
         if (delta.timings !== undefined) ends.push(delta.timings)
         if (delta.finish !== undefined) resolve()

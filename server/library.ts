@@ -125,7 +125,7 @@ const valueGenerator =
     let text = ''
     for await (const delta of engine.generate({ ...rest, grammar }, options)) {
       text += delta.text
-      tokenIds.push(...delta.tokenIds)
+      for (const id of delta.tokenIds) tokenIds.push(id)
       if (delta.error !== undefined) throw new EngineFailure(delta.error)
       if (delta.finish === undefined) continue
       if (delta.finish === 'abort')

@@ -14,7 +14,7 @@ import type { RequestLog } from '../log.js'
 import { requirePlace } from '../model/place.js'
 import { findRewardModel, type ServedModel } from '../model/served-model.js'
 import type { Conversation } from '../prompt/conversation.js'
-import { badRequest, RequestError } from '../request-error.js'
+import { asRequestError, badRequest, RequestError, stackOf } from '../request-error.js'
 import { orderOf, type Rating, type RatingCall, rateAnswers } from '../scoring/rate.js'
 import { checkRoom } from '../scoring/scoring.js'
 import { createSplitter, type Piece, type Start } from './think-splitter.js'
@@ -117,10 +117,10 @@ const addEvent = (candidate: Candidate, event: AnswerEvent): void => {
   candidate.reasoning += event.reasoning
   candidate.text += event.text
   for (const piece of event.calls) addCallPiece(candidate.calls, piece)
-  candidate.tokenIds.push(...event.tokenIds)
+  for (const id of event.tokenIds) candidate.tokenIds.push(id)
   if (event.logprobs) {
     candidate.logprobs ??= []
-    candidate.logprobs.push(...event.logprobs)
+    for (const one of event.logprobs) candidate.logprobs.push(one)
   }
   candidate.finish = event.finish
   candidate.stopReason = event.stopReason
@@ -167,26 +167,8 @@ export const createBestOf = (bestOf: BestOf, { unsplit, format }: CandidateForm)
     const gone = new AbortController()
     const candidates = Array.from({ length: bestOf.candidates }, newCandidate)
     let promptLogprobs: AnswerEvent['promptLogprobs']
-    const finish = async () => {
-      try {
-        const replies = candidates.map(({ reasoning, text: said, calls, finish }) => {
-          const text = format ? said + writeCalls(format, calls) : said
-          return unsplit === undefined
-            ? { reasoning, content: text }
-            : splitReply(unsplit, { finish, text })
-        })
-        ranking = await rank(bestOf, replies, { signal: gone.signal, begun: record.begun })
-      } catch (error) {
-        if (gone.signal.aborted) return
-        const failed = 'Scoring the candidates failed.'
-        answer.onError(
-          error instanceof RequestError
-            ? error
-            : new RequestError(failed, { kind: 'internal', code: 'internal' }),
-        )
-        return
-      }
-      for (const [choice, best] of ranking.order.slice(0, bestOf.keep).entries()) {
+    const tell = ({ order }: Ranking): void => {
+      for (const [choice, best] of order.slice(0, bestOf.keep).entries()) {
         const candidate = candidates[best]
         if (candidate === undefined) continue
         answer.onEvent({
@@ -197,6 +179,23 @@ export const createBestOf = (bestOf: BestOf, { unsplit, format }: CandidateForm)
         })
       }
       answer.onDone()
+    }
+    /** Nobody waits for it, so it throws nothing. */
+    const finish = async () => {
+      try {
+        const replies = candidates.map(({ reasoning, text: said, calls, finish }) => {
+          const text = format ? said + writeCalls(format, calls) : said
+          return unsplit === undefined
+            ? { reasoning, content: text }
+            : splitReply(unsplit, { finish, text })
+        })
+        ranking = await rank(bestOf, replies, { signal: gone.signal, begun: record.begun })
+        tell(ranking)
+      } catch (error) {
+        if (gone.signal.aborted) return
+        if (!(error instanceof RequestError)) record.line.bug = stackOf(error)
+        answer.onError(asRequestError(error))
+      }
     }
     return {
       onEvent: (event) => {

@@ -375,8 +375,8 @@ const bytesHeld = (): number => {
 test('a long answer takes about its text until it is told', async () => {
   const tokens = 200_000
   for (const [path, body] of [
-    [COMPLETIONS, complete({})],
-    [CHAT, chatBody({ reward: { model: 'tiny-reward' } })],
+    [COMPLETIONS, complete({ return_token_ids: true })],
+    [CHAT, chatBody({ reward: { model: 'tiny-reward' }, return_token_ids: true })],
   ] as const) {
     const one = await startHarness({ reward: { score: () => [1] } })
     let held = 0
@@ -392,12 +392,32 @@ test('a long answer takes about its text until it is told', async () => {
       },
     })
     try {
-      assert.equal((await one.post(path, body)).status, 200)
+      const response = await one.post(path, body)
+      assert.equal(response.status, 200)
+      assert.equal((await readAnswer(response)).choices[0].token_ids.length, tokens + 1)
       assert.ok(held < 30 * tokens, `${path}: ${held} bytes are held of ${tokens} tokens`)
     } finally {
       await one.close()
     }
   }
+})
+
+test('the best of long candidates is told with all its log probabilities', async (t) => {
+  const tokens = 150_000
+  const one = await startHarness({ reward: { score: () => [1] } })
+  t.after(() => one.close())
+  Object.assign(one.engine, {
+    submit: (_: GenerateRequest, onDelta: (delta: Delta) => void) => {
+      const tokenIds = many(tokens, 97)
+      const logprobs = many(tokens, { id: 97, logprob: -1, rank: 1, top: [] })
+      setImmediate(() => onDelta({ choice: 0, text: 'a', tokenIds, logprobs, finish: 'stop' }))
+      return { id: 1, abort: () => {} }
+    },
+  })
+  const body = chatBody({ reward: { model: 'tiny-reward' }, logprobs: true, max_tokens: 1 })
+  const response = await one.post(CHAT, body)
+  assert.equal(response.status, 200)
+  assert.equal((await readAnswer(response)).choices[0].logprobs.content.length, tokens)
 })
 
 test('a body that comes byte by byte takes about its bytes', async (t) => {

@@ -338,17 +338,22 @@ describe('streams', () => {
     const options = {
       tokenizer: { ...tokenizer, bytes },
       answer: () => ({ pieces: ['ab', '!', 'c'] }),
+      reward: { score: () => [1] },
     }
     return withHarness(options, async (harness) => {
-      const response = await harness.post(CHAT, chatBody({ logprobs: true }))
-      assert.equal(response.status, 500)
-      assert.ok(!(await response.text()).includes('a bug'))
-      const { chunks, done } = await readEvents(
-        await harness.post(CHAT, chatBody({ logprobs: true, stream: true })),
-      )
-      assert.ok(done)
-      assert.equal(chunks.at(-1).error.type, 'server_error')
-      await until(() => harness.lines.length === 2, 'two lines')
+      // The best of several is told when nobody waits for the engine any more.
+      for (const more of [{}, { best_of: 2, reward: { model: 'tiny-reward' } }]) {
+        const body = chatBody({ logprobs: true, ...more })
+        const response = await harness.post(CHAT, body)
+        assert.equal(response.status, 500)
+        assert.ok(!(await response.text()).includes('a bug'))
+        const { chunks, done } = await readEvents(
+          await harness.post(CHAT, { ...body, stream: true }),
+        )
+        assert.ok(done)
+        assert.equal(chunks.at(-1).error.type, 'server_error')
+      }
+      await until(() => harness.lines.length === 4, 'four lines')
       assert.ok(harness.lines.every((line) => String(line.bug).includes('a bug')))
       await until(() => harness.engine.stats().running === 0, 'freed')
       assert.equal((await harness.post(CHAT, chatBody())).status, 200)

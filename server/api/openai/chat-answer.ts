@@ -76,8 +76,10 @@ export const addEvent = ({ body, model }: ChatTelling, part: Part, event: Answer
   part.reasoning += event.reasoning
   part.content += event.text
   for (const piece of event.calls) addCallPiece(part.calls, piece)
-  if (body.return_token_ids) part.ids.push(...event.tokenIds)
-  if (event.logprobs) part.logprobs.push(...chatLogprobs(event.logprobs, model.tokenizer))
+  // One by one: an event may tell a whole candidate, and a call takes only so many arguments.
+  if (body.return_token_ids) for (const id of event.tokenIds) part.ids.push(id)
+  if (event.logprobs)
+    for (const one of chatLogprobs(event.logprobs, model.tokenizer)) part.logprobs.push(one)
   part.last = event
 }
 

@@ -79,7 +79,7 @@ const newPart = (choice: CompletionChoice): Part => ({
 
 const addEvent = ({ body }: Plan, part: Part, event: AnswerEvent): void => {
   part.answer += part.choice.text(event)
-  if (body.return_token_ids) part.ids.push(...event.tokenIds)
+  if (body.return_token_ids) for (const id of event.tokenIds) part.ids.push(id)
   if (body.logprobs !== undefined) part.events.push(event)
   part.first ??= event
   part.last = event
