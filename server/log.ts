@@ -72,6 +72,8 @@ export type RequestLog = {
   readonly work: EngineWork[]
   /** When it was read, by performance.now(): its work begins. */
   begun?: number | undefined
+  /** Ids of the models that it is not done with, in the order in which it asks them. undefined: not known yet. */
+  asks?: readonly string[] | undefined
 }
 
 export const newRequestLog = (): RequestLog => ({ line: {}, work: [] })

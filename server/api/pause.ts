@@ -60,12 +60,18 @@ const modeOf = (c: Ctx): PauseMode => {
 /** Resolves when nothing is left of the work on these models that a pause lets go on: each of its requests to an
  * engine may be followed by others. */
 const workEnds = async (server: Server, models: readonly ServedModel[]): Promise<void> => {
-  const goesOn = ({ record: { begun, line }, isTold }: LiveRequest): boolean => {
+  const engines = new Map(server.models().map(({ id, engine }) => [id, engine]))
+  const ours = new Set(models.map(({ engine }) => engine))
+  const goesOn = ({ record: { begun, asks }, isTold }: LiveRequest): boolean => {
     if (begun === undefined || isTold()) return false
-    // What stands still in another model's pause has no end that could be waited for.
-    const own = server.models().find(({ id }) => id === line.model)?.engine
-    if (own?.isPaused() === true && !own.goesOn(begun)) return false
-    return models.some(({ engine }) => engine.goesOn(begun))
+    if (asks === undefined) return models.some(({ engine }) => engine.goesOn(begun))
+    for (const id of asks) {
+      const engine = engines.get(id)
+      if (engine?.goesOn(begun) && ours.has(engine)) return true
+      // What stands still in another's pause has no end that could be waited for.
+      if (engine?.isPaused() && !engine.goesOn(begun)) return false
+    }
+    return false
   }
   while ([...server.live].some(goesOn)) await new Promise((done) => setTimeout(done, LOOK_MS))
 }

@@ -145,6 +145,7 @@ export const updateWeightsRoute = (server: Server) => async (c: Ctx) => {
     )
   requireReady(server, 'change')
   const body = await readRequest(c, server, UpdateWeightsRequest, undefined, UNSERVED)
+  c.get('record').asks = []
   const model = modelOf(server, body.model)
   const {
     model_path: path,

@@ -167,6 +167,10 @@ export const createBestOf = (bestOf: BestOf, { unsplit, format }: CandidateForm)
     const gone = new AbortController()
     const candidates = Array.from({ length: bestOf.candidates }, newCandidate)
     let promptLogprobs: AnswerEvent['promptLogprobs']
+    record.asks = [bestOf.model.id]
+    const leave = () => {
+      record.asks = []
+    }
     const tell = ({ order }: Ranking): void => {
       for (const [choice, best] of order.slice(0, bestOf.keep).entries()) {
         const candidate = candidates[best]
@@ -195,6 +199,8 @@ export const createBestOf = (bestOf: BestOf, { unsplit, format }: CandidateForm)
         if (gone.signal.aborted) return
         if (!(error instanceof RequestError)) record.line.bug = stackOf(error)
         answer.onError(asRequestError(error))
+      } finally {
+        leave()
       }
     }
     return {
@@ -204,8 +210,14 @@ export const createBestOf = (bestOf: BestOf, { unsplit, format }: CandidateForm)
         if (candidate !== undefined) addEvent(candidate, event)
       },
       onDone: () => void finish(),
-      onError: answer.onError,
-      abort: () => gone.abort(),
+      onError: (error) => {
+        leave()
+        answer.onError(error)
+      },
+      abort: () => {
+        leave()
+        gone.abort()
+      },
     }
   }
   return { stage, ranking: () => ranking }

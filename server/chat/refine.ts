@@ -196,6 +196,13 @@ const editsOf = (
     }),
   )
 
+/** Whom it asks from this stage on. */
+const noteAsks = (record: RequestLog, all: Refinement, from: 0 | 1 | 2 | 3): void => {
+  const { draft, feedback, edit, select } = all
+  const models = [(draft ?? feedback).model, feedback.model, edit.model, select]
+  record.asks = models.slice(from).map(({ id }) => id)
+}
+
 export const refine = async (
   refinement: Refinement,
   {
@@ -231,9 +238,13 @@ export const refine = async (
   }
   setMaxListeners(0, work.signal) // as many as there are edits
   try {
+    noteAsks(record, refinement, 0)
     const drafts = await draftsOf(work)
+    noteAsks(record, refinement, 1)
     const feedbacks = await feedbacksOf(work, drafts)
+    noteAsks(record, refinement, 2)
     const edits = await editsOf(work, drafts, feedbacks)
+    noteAsks(record, refinement, 3)
     const answers: readonly Answer[] = [
       ...drafts.map((one, draft) => ({ ...one, kind: 'draft' as const, draft, feedback: null })),
       ...edits,

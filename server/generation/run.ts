@@ -113,10 +113,11 @@ const countFinish = (
     tally.slowest = timings
 }
 
-/** The end of a run, to the log. */
+/** The end of a run, to the log: what the request asks now is the model that rates its answer, if there is one. */
 const logEnd = (tally: Tally, options: RunOptions, finish: NonNullable<Delta['finish']>): void => {
   const { model, requests, record, arrival } = options
   const { startedAt, promptTokens, completionTokens, cachedTokens, slowest, firstTokenAt } = tally
+  record.asks = record.asks?.slice(1)
   record.work.push({
     kind: 'generate',
     model: model.id,
@@ -256,6 +257,7 @@ export const startRun = (options: RunOptions, handler: RunHandler): Run => {
     }
   }
 
+  record.asks = [model.id, ...(record.asks ?? [])]
   // Deltas come through the event loop: none before this function returns.
   const handles = submitAll(options, onDelta)
   over = false

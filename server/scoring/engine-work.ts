@@ -43,7 +43,10 @@ export const engineWork = async <T>(
 ): Promise<T> => {
   const { model, record, signal, arrival, items, choices, promptTokens, maxTokens } = work
   const { pace, metrics } = model
-  if (work.isAdmitted !== true) requirePlace(model)
+  if (work.isAdmitted !== true) {
+    requirePlace(model)
+    record.asks = [model.id]
+  }
   const leave = pace.enter(choices)
   const startedAt = performance.now()
   const sums = { cached: 0, written: 0, most: 0 }
@@ -68,6 +71,7 @@ export const engineWork = async <T>(
     throw signal.aborted ? abortedBy(signal) : fromEngineError(error, model)
   } finally {
     leave()
+    if (work.isAdmitted !== true) record.asks = []
     record.work.push({
       kind: 'score',
       model: model.id,

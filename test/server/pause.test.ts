@@ -1,8 +1,10 @@
 // A server that its clients pause: what goes on, what waits, what ends, and that no token changes.
 
 import assert from 'node:assert/strict'
+import { createConnection } from 'node:net'
 import { after, before, describe, test } from 'node:test'
-import { startHarness } from './harness.js'
+import { createByteTokenizer } from './byte-tokenizer.js'
+import { chatBody, type HarnessOptions, startHarness, until } from './harness.js'
 import { noAddon, type RealServer, startReal } from './real-server.js'
 
 const eventually = async (condition: () => Promise<boolean>): Promise<void> => {
@@ -113,6 +115,31 @@ describe('a pause', { skip: noAddon }, () => {
     assert.equal((await later).status, 200)
   })
 
+  test('that waits for one model does not wait for what only others do', async () => {
+    const answer = post(CHAT, { ...LONG, max_tokens: 900 })
+    await untilStats(2, 0)
+    assert.equal((await post('/pause?mode=wait&model=tiny-reward')).status, 200)
+    assert.equal((await stats()).running, 2)
+    await post('/pause?mode=abort')
+    assert.equal((await answer).status, 503)
+    await post('/resume')
+  })
+
+  test("that waits: what comes to stand still in another model's pause has no end", async () => {
+    await post('/pause?mode=keep&model=tiny-reward')
+    const best = { ...LONG, n: 1, best_of: 3, max_tokens: 200, reward: { model: 'tiny-reward' } }
+    const answer = post(CHAT, best)
+    await untilStats(3, 0)
+    const late = new Promise<undefined>((done) => setTimeout(done, 30_000, undefined))
+    for (let times = 0; times < 2; times++) {
+      const waits = post('/pause?mode=wait&model=tiny-reasoner')
+      assert.equal((await Promise.race([waits, late]))?.status, 200)
+      await untilStats(0, 3)
+    }
+    await post('/resume')
+    assert.equal((await answer).status, 200)
+  })
+
   test('that waits, ended and asked for again: who came between goes on', async () => {
     const first = post(CHAT, { ...LONG, n: 1 })
     await untilStats(1, 0)
@@ -198,5 +225,135 @@ describe('a pause', { skip: noAddon }, () => {
     }
     assert.equal((await fetch(`${harness.url}/is_paused`)).status, 403)
     await harness.close()
+  })
+})
+
+/** A server whose engines' pauses let go on who came before, and wait for what is in them. */
+const startWaiting = async (options: HarnessOptions) => {
+  const harness = await startHarness(options)
+  const scripted = [harness.engine, ...harness.server.models().map(({ engine }) => engine)]
+  for (const engine of new Set(scripted)) {
+    let began = 0
+    Object.assign(engine, {
+      pause: async () => {
+        began = performance.now()
+        await until(() => engine.stats().running + engine.stats().waiting === 0, 'ended')
+      },
+      isPaused: () => began > 0,
+      goesOn: (since: number) => since < began,
+    })
+  }
+  /** Of one model, or of all. */
+  const pause = (model?: string) =>
+    harness.post(`/pause?mode=wait${model === undefined ? '' : `&model=${model}`}`, {})
+  return { harness, pause }
+}
+
+/** Something that comes when it is let. */
+const createGate = () => {
+  let open = () => {}
+  let asked = 0
+  const opened = new Promise<void>((done) => {
+    open = done
+  })
+  const pass = async () => {
+    asked++
+    await opened
+  }
+  return { pass, open: () => open(), asked: () => asked }
+}
+
+/** The status of an answer that comes in so many milliseconds. */
+const statusIn = async (ms: number, answer: Promise<Response>): Promise<number | undefined> => {
+  const later = new Promise<undefined>((done) => setTimeout(done, ms, undefined))
+  return (await Promise.race([answer, later]))?.status
+}
+
+describe('a pause that waits', () => {
+  const select = { model: 'tiny-reward' }
+  const writer = { model: 'tiny-reasoner' }
+  const messages = [{ role: 'user', content: 'Hi' }]
+  for (const [path, body] of [
+    [CHAT, chatBody({ best_of: 2, reward: select })],
+    ['/v1/refine', { ...writer, messages, feedback: writer, edit: writer, select }],
+  ] as const)
+    test(`waits for the scores of ${path}, where their model is meant`, async (t) => {
+      const { harness, pause } = await startWaiting({ reward: { score: () => [1] } })
+      t.after(() => harness.close())
+      const gate = createGate()
+      for (const { engine } of harness.server.models()) {
+        const { score } = engine
+        Object.assign(engine, {
+          score: async (...given: Parameters<typeof score>) => {
+            await gate.pass()
+            return score(...given)
+          },
+        })
+      }
+      const answer = harness.post(path, body)
+      await until(() => gate.asked() > 0, 'scored')
+      assert.equal(await statusIn(10_000, pause('tiny-reasoner')), 200)
+      const [one, all] = [pause('tiny-reward'), pause()]
+      assert.equal(await statusIn(300, one), undefined)
+      assert.equal(await statusIn(300, all), undefined)
+      gate.open()
+      assert.equal((await answer).status, 200)
+      assert.equal((await one).status, 200)
+      assert.equal((await all).status, 200)
+    })
+
+  test('waits for the scores that come after a model that is not paused', async (t) => {
+    const { harness, pause } = await startWaiting({
+      answer: () => ({ pieces: Array<string>(200).fill('a') }),
+      reward: { score: () => [1] },
+      stepMs: 5,
+    })
+    t.after(() => harness.close())
+    const answer = harness.post(CHAT, chatBody({ best_of: 2, reward: select, max_tokens: 200 }))
+    await until(() => harness.engine.stats().running > 0, 'it runs')
+    assert.equal((await pause('tiny-reward')).status, 200)
+    assert.equal(harness.engine.stats().running, 0)
+    assert.equal((await answer).status, 200)
+  })
+
+  test('waits for what is still planned', async (t) => {
+    const tokenizer = createByteTokenizer()
+    const gate = createGate()
+    const encodeParts: typeof tokenizer.encodeParts = async (parts) => {
+      await gate.pass()
+      return tokenizer.encodeParts(parts)
+    }
+    const { harness, pause } = await startWaiting({ tokenizer: { ...tokenizer, encodeParts } })
+    t.after(() => harness.close())
+    const answer = harness.post(CHAT, chatBody())
+    await until(() => gate.asked() > 0, 'planned')
+    const paused = pause()
+    assert.equal(await statusIn(300, paused), undefined)
+    gate.open()
+    assert.equal((await answer).status, 200)
+    assert.equal((await paused).status, 200)
+  })
+
+  test('does not wait for who reads slowly', async (t) => {
+    const size = 20_000_000
+    const { harness, pause } = await startWaiting({
+      answer: () => ({ pieces: Array<string>(200).fill('x'.repeat(size / 200)) }),
+      info: { maxModelLen: 10 * size },
+    })
+    t.after(() => harness.close())
+    const text = JSON.stringify(chatBody({ stream: true, max_tokens: size }))
+    const socket = createConnection(harness.port, '127.0.0.1')
+    t.after(() => socket.destroy())
+    socket.pause()
+    socket.write(
+      `POST ${CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ${text.length}\r\n\r\n${text}`,
+    )
+    await until(() => harness.engine.stats().running > 0, 'it runs')
+    const paused = pause()
+    await until(() => harness.engine.stats().running === 0, 'it has ended')
+    assert.equal(await statusIn(5000, paused), 200)
+    const [reading] = harness.server.live
+    assert.equal(reading?.path, CHAT)
+    assert.equal(reading?.isTold(), false)
   })
 })
