@@ -4,7 +4,7 @@
 // cut off none that another may have written, and take the file of who is done first.
 
 import { createHash, type Hash } from 'node:crypto'
-import { constants, createReadStream } from 'node:fs'
+import { constants } from 'node:fs'
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
 import { fileError, messageOf } from '../failure.js'
 
@@ -59,9 +59,18 @@ const makeHash = (etag: string, size: number): Hash | undefined => {
 const fileSize = async (path: string): Promise<number> =>
   (await stat(path).catch(() => undefined))?.size ?? 0
 
-const hashFile = async (path: string, hash: Hash | undefined): Promise<void> => {
-  if (hash === undefined) return
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk)
+/** The path is still that of the open file: no other download took it away, or began anew. */
+const isStill = async (path: string, file: FileHandle): Promise<boolean> =>
+  (await stat(path).catch(() => undefined))?.ino === (await file.stat()).ino
+
+const hashFile = async (file: FileHandle, hash: Hash): Promise<void> => {
+  const buffer = Buffer.allocUnsafe(1 << 20)
+  for (let at = 0; ; ) {
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, at)
+    if (bytesRead === 0) return
+    hash.update(buffer.subarray(0, bytesRead))
+    at += bytesRead
+  }
 }
 
 const retryAfterMs = (response: Response): number => {
@@ -136,51 +145,48 @@ const attempt = async (
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
 
 /** Bytes until the file has its size; tries again as long as something comes. */
-const fill = async (options: DownloadOptions, partial: string): Promise<void> => {
+const fill = async (options: DownloadOptions, file: FileHandle): Promise<void> => {
   const { size, attempts, retryMs } = options
-  const file = await open(partial, constants.O_RDWR | constants.O_CREAT)
-  try {
-    let barren = 0
-    for (;;) {
-      const have = (await file.stat()).size
-      if (have === size) return
-      if (have > size) {
-        options.onBytes(-have)
-        await file.truncate(0)
-        continue
-      }
-      try {
-        await attempt(options, file, have)
-      } catch (error) {
-        if (!(error instanceof Passing)) throw error
-        const now = (await file.stat()).size
-        barren = now > have ? 0 : barren + 1
-        if (barren >= attempts)
-          throw new DownloadError(`${error.message} (tried ${attempts} times)`)
-        const waitMs = Math.max(error.waitMs, retryMs * 2 ** barren)
-        options.say(`${error.message}. Going on in ${waitMs / 1000} s.`)
-        await sleep(waitMs)
-      }
+  let barren = 0
+  for (;;) {
+    const have = (await file.stat()).size
+    if (have === size) return
+    if (have > size) {
+      options.onBytes(-have)
+      await file.truncate(0)
+      continue
     }
-  } finally {
-    await file.close()
+    try {
+      await attempt(options, file, have)
+    } catch (error) {
+      if (!(error instanceof Passing)) throw error
+      const now = (await file.stat()).size
+      barren = now > have ? 0 : barren + 1
+      if (barren >= attempts) throw new DownloadError(`${error.message} (tried ${attempts} times)`)
+      const waitMs = Math.max(error.waitMs, retryMs * 2 ** barren)
+      options.say(`${error.message}. Going on in ${waitMs / 1000} s.`)
+      await sleep(waitMs)
+    }
   }
 }
 
 /** The bytes that an earlier run left. */
 export const partialSize = (target: string): Promise<number> => fileSize(`${target}.incomplete`)
 
-/** Whether the bytes are right; undefined: another download took the file away, or moved it to its place. */
-const isRight = async (
-  partial: string,
+/** Takes a whole file to its place where its bytes are right, and away where they are not; undefined: it is another
+ * download's by now, or gone. */
+const settle = async (
   { target, etag, size }: DownloadOptions,
+  partial: string,
+  file: FileHandle,
 ): Promise<boolean | undefined> => {
   const hash = makeHash(etag, size)
+  if (hash !== undefined) await hashFile(file, hash)
+  if ((await file.stat()).size !== size || !(await isStill(partial, file))) return undefined
+  const isRight = hash === undefined || hash.digest('hex') === etag
   try {
-    await hashFile(partial, hash)
-    if (hash !== undefined && hash.digest('hex') !== etag) return false
-    await rename(partial, target)
-    return true
+    await (isRight ? rename(partial, target) : rm(partial))
+    return isRight
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
     return undefined
@@ -190,15 +196,18 @@ const isRight = async (
 export const download = async (options: DownloadOptions): Promise<void> => {
   const { target, size, etag, url } = options
   const partial = `${target}.incomplete`
-  for (let wrong = 0; wrong < 2; ) {
+  for (let wrong = 0, isAgain = false; wrong < 2; isAgain = true) {
     if ((await stat(target).catch(() => undefined))?.size === size) return
-    await fill(options, partial)
-    const right = await isRight(partial, options)
-    if (right) return
-    if (right === undefined) continue
-    await rm(partial, { force: true })
-    options.onBytes(-size)
-    wrong++
+    const file = await open(partial, constants.O_RDWR | constants.O_CREAT)
+    try {
+      if (isAgain) options.onBytes((await file.stat()).size - size)
+      await fill(options, file)
+      const isRight = await settle(options, partial, file)
+      if (isRight) return
+      if (isRight === false) wrong++
+    } finally {
+      await file.close()
+    }
   }
   throw new DownloadError(`${url}: its content does not match its checksum ${etag} (tried twice)`)
 }

@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { lstat, readdir, readFile, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import {
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises'
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -237,6 +247,40 @@ describe('pull', () => {
       (await readdir(root, { recursive: true })).filter((name) =>
         /incomplete|[0-9a-f]{8}-[0-9a-f]{4}-/.test(name),
       ),
+      [],
+    )
+  })
+
+  test('several that find a wrong content do not disturb who begins anew', async (t) => {
+    // Large enough that one finds it wrong while another has begun anew.
+    const name = 'model-00001-of-00002.safetensors'
+    const large = randomBytes(1 << 24)
+    const remote = await startHub(
+      { ...files, [name]: large },
+      {
+        trouble: (asked, response, body, start) => {
+          if (asked !== name) return false
+          const half = (start + body.length) >> 1
+          response.writeHead(start === 0 ? 200 : 206, {
+            'content-range': `bytes ${start}-${body.length - 1}/${body.length}`,
+          })
+          response.write(body.subarray(start, half))
+          setTimeout(() => response.end(body.subarray(half)), 500)
+          return true
+        },
+      },
+    )
+    t.after(() => remote.close())
+    const blobs = join(remote.cache, 'models--nvidia--Tiny-Model', 'blobs')
+    await mkdir(blobs, { recursive: true })
+    await writeFile(join(blobs, `${sha256(large)}.incomplete`), Buffer.alloc(large.length))
+    const pulls = Array.from({ length: 6 }, (_, i) =>
+      sleep(5 * i).then(() => createHub(remote.env(), quick).pull(REPO)),
+    )
+    for (const folder of await Promise.all(pulls))
+      assert.equal(Buffer.compare(await readFile(join(folder, name)), large), 0)
+    assert.deepEqual(
+      (await readdir(blobs)).filter((path) => path.endsWith('incomplete')),
       [],
     )
   })
