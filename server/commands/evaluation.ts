@@ -2,6 +2,7 @@
 // Pure functions; commands/eval.ts asks the server.
 
 import { z } from 'zod'
+import { isSameMath } from './math-answer.js'
 
 const Turn = z.looseObject({ role: z.string(), content: z.string().nullish() })
 
@@ -87,35 +88,12 @@ export const lastBoxed = (text: string): string | undefined => {
   return undefined
 }
 
-/** A decimal in one form, digit by digit: a double would make one of several long ones. */
-const normaliseDecimal = (text: string): string | undefined => {
-  const [, sign = '', whole = '', part = ''] = /^([+-]?)(\d*)\.?(\d*)$/.exec(text) ?? []
-  if (whole + part === '') return undefined
-  const [front, back] = [whole.replace(/^0+/, '') || '0', part.replace(/0+$/, '')]
-  const number = back === '' ? front : `${front}.${back}`
-  return sign === '-' && number !== '0' ? `-${number}` : number
-}
-
-/** The same number or expression written in another way is the same answer. */
-export const normaliseMath = (text: string): string => {
-  const plain = text
-    .replace(/\\(left|right|,|!|;|quad|displaystyle)(?![a-z])/g, '')
-    .replace(/\\(d|t)frac/g, '\\frac')
-    .replace(/\\text\{([^}]*)\}/g, '$1')
-    .replace(/\\%|%|\\\$|\$|\^\\circ|\^\{\\circ\}/g, '')
-    .replace(/(\d),(?=\d{3}(\D|$))/g, '$1')
-    .replace(/\s+/g, '')
-    .replace(/\.$/, '')
-  const isOther = plain !== '' && Number.isFinite(Number(plain)) // 1e3
-  return normaliseDecimal(plain) ?? (isOther ? String(Number(plain)) : plain)
-}
-
 const BOXED_PROMPT =
   'Below is a math question. I want you to reason through the steps and then give a final answer. ' +
   'Your final answer should be in \\boxed{}.\nQuestion: '
 
 const LETTERS = [...'ABCDEFGHIJKLMNOPQRSTUVWXYZ']
-const NUMBER = /-?\d[\d,]*(?:\.\d+)?/g
+const NUMBER = /-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?/g
 
 /** What an answer without a box says: nothing, or its last number or letter. */
 export const UNBOXED = ['wrong', 'last'] as const
@@ -172,7 +150,7 @@ const cardItem = (
         const value = said(answer, NUMBER)
         return {
           wellFormed: lastBoxed(answer) !== undefined,
-          right: value !== undefined && normaliseMath(value) === normaliseMath(gold),
+          right: value !== undefined && isSameMath(value, gold),
         }
       },
     }

@@ -9,11 +9,11 @@ import { after, before, describe, it } from 'node:test'
 import { nodeArgs } from '../../bench/source.js'
 import {
   lastBoxed,
-  normaliseMath,
   parseToolCall,
   readItem,
   splitAnswer,
 } from '../../server/commands/evaluation.js'
+import { isSameMath } from '../../server/commands/math-answer.js'
 import { type Harness, startHarness, until } from './harness.js'
 
 const OPTIONS = { name: 'f', number: 1, unboxed: 'wrong' } as const
@@ -63,28 +63,96 @@ describe('checkers', () => {
     assert.equal(lastBoxed('\\boxed{1} then \\boxed{\\frac{1}{2}}.'), '\\frac{1}{2}')
     assert.equal(lastBoxed('no box'), undefined)
     assert.equal(lastBoxed('\\boxed{open'), undefined)
-    for (const [a, b] of [
+  })
+
+  it('takes an expression for the same however it is written, and no other', () => {
+    const same = [
       ['1,000', '1000'],
+      ['1{,}234', '1234'],
+      ['11,\\! 111,\\! 111,\\! 100', '11111111100'],
+      ['10\\,000', '10000'],
+      ['(3, 100)', '(3,100)'],
+      ['(1{,}234, 5)', '(1234,5)'],
+      ['\\left(\\tfrac12, 3\\right)', '(\\frac{1}{2},3)'],
       ['\\dfrac{1}{2}', '\\frac{1}{2}'],
+      ['\\frac34', '\\frac{3}{4}'],
+      ['\\frac 59', '\\frac{5}{9}'],
+      ['\\frac{\\sqrt3}2', '\\frac{\\sqrt{3}}{2}'],
+      ['11\\sqrt2', '11\\sqrt{2}'],
+      ['x^2', 'x^{2}'],
+      ['3/4', '0.75'],
+      ['\\frac{3}{4}', '0.75'],
+      ['-\\frac{6}{8}', '\u22120.750'],
       ['0.50', '.5'],
-      [' x + 1 ', 'x+1'],
-      ['\\text{Monday}', 'Monday'],
-      ['90^\\circ', '90'],
       ['007', '7'],
       ['-0.0', '0'],
       ['+5', '5'],
-      ['1e3', '1000'],
       ['1.', '1'],
-    ] as const)
-      assert.equal(normaliseMath(a), normaliseMath(b), a)
-    for (const [a, b] of [
+      ['1e3', '1000'],
+      ['1e-7', '0.0000001'],
+      ['2.5e-7', '0.00000025'],
+      ['1e21', '1000000000000000000000'],
+      [' x + 1 ', 'x+1'],
+      ['2\\,x', '2x'],
+      ['x=5', '5'],
+      ['$x = 5$', '5'],
+      ['\\text{Monday}', 'Monday'],
+      ['90^\\circ', '90'],
+      ['5.4 \\text{ cents}', '5.4'],
+      ['864 \\mbox{ inches}^2', '864'],
+      ['5.40\\text{ cm}', '5.4\\text{ cm}'],
+      ['5 cm', '5\\text{ cm}'],
+      ['\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}', '\\begin{pmatrix}1\\\\2\\end{pmatrix}'],
+    ] as const
+    for (const [a, b] of same) {
+      assert.ok(isSameMath(a, b), `${a} is ${b}`)
+      assert.ok(isSameMath(b, a), `${b} is ${a}`)
+    }
+    const other = [
       ['1,00', '100'],
+      ['1,234,56', '123456'],
+      ['(1,234)', '(1234)'],
+      ['[1,100)', '[1100)'],
+      ['(1,2)', '[1,2]'],
+      ['2, 100', '2100'],
+      ['1 3/4', '13/4'],
+      ['\\frac123', '\\frac{1}{23}'],
       // Doubles do not tell them apart.
       ['9007199254740993', '9007199254740992'],
       ['0.1000000000000000000001', '0.1'],
+      ['\\frac{1}{3}', '0.3333333333333333'],
+      // No memory would hold them.
+      ['1e999999999', '1e999999998'],
+      ['1/0', '2/0'],
       ['-5', '5'],
-    ] as const)
-      assert.notEqual(normaliseMath(a), normaliseMath(b), a)
+      ['x=5', 'y=5'],
+      ['2x', '2'],
+      ['5\\text{ cm}', '5\\text{ m}'],
+      ['5\\text{ cm}^2', '5\\text{ cm}^3'],
+      ['5\\text{ or }7', '5'],
+      ['', '0'],
+    ] as const
+    for (const [a, b] of other) {
+      assert.ok(!isSameMath(a, b), `${a} is not ${b}`)
+      assert.ok(!isSameMath(b, a), `${b} is not ${a}`)
+    }
+  })
+
+  it('compares answers of any length at once', () => {
+    const began = process.cpuUsage().user
+    for (const part of [
+      '9',
+      '\\frac{',
+      '\\text{',
+      '1 ',
+      '1,\\!',
+      '$',
+      '\\frac{a{b}',
+      '\\text{a}$.',
+    ])
+      assert.ok(!isSameMath(part.repeat(50_000), `${part.repeat(50_000)}x`))
+    const seconds = (process.cpuUsage().user - began) / 1e6
+    assert.ok(seconds < 5, `${seconds} s`)
   })
 
   it('takes GSM8K, MATH and MMLU as they are published', () => {
@@ -149,7 +217,9 @@ describe('checkers', () => {
     const options = { ...OPTIONS, unboxed: 'last' } as const
     const sum = readItem({ question: '12 + 30?', answer: '42' }, options)
     assert.deepEqual(sum.judge('12 + 30 = 42.'), { wellFormed: false, right: true })
+    assert.equal(sum.judge('The answer is 42, as asked.').right, true)
     assert.equal(sum.judge('12 + 30 = 1,042').right, false)
+    assert.equal(readItem({ question: 'q', answer: 1042 }, options).judge('1,042, ok').right, true)
     assert.equal(sum.judge('42, or \\boxed{41}').right, false)
     assert.equal(sum.judge('-42').right, false)
     assert.equal(sum.judge('no idea').right, false)
