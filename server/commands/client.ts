@@ -15,8 +15,8 @@ import { createProgress } from '../terminal.js'
 
 export type Target = {
   readonly url: string
-  /** The answer's JSON. Waits and asks again while the server is busy, and for LOST_SECONDS while it
-   * cannot be reached; throws what it says otherwise. */
+  /** The answer's JSON. Waits and asks again while the server is busy, for LOST_SECONDS while it cannot be
+   * reached, and a few times where it fails; throws what it says otherwise. */
   readonly post: (path: string, body: object) => Promise<unknown>
   /** Whatever the server says of this request, its 4xx too. `path`: with its /v1. Throws what is at fault of all
    * requests: a key, the server itself. */
@@ -46,10 +46,18 @@ export class RequestFailure extends Error {
   readonly status: number
   readonly param: string | null
   readonly code: string | null
+  /** The server has answered others. */
+  readonly isServing: boolean
 
-  constructor(message: string, status: number, answer: z.output<typeof ErrorAnswer>['error']) {
+  constructor(
+    message: string,
+    status: number,
+    answer: z.output<typeof ErrorAnswer>['error'],
+    isServing = false,
+  ) {
     super(message)
     this.status = status
+    this.isServing = isServing
     this.param = answer.param ?? null
     this.code = answer.code ?? (answer.type === 'timeout_error' ? 'request_timeout' : null)
   }
@@ -57,14 +65,19 @@ export class RequestFailure extends Error {
 
 /** Of a request that is wrong in itself, even where the answer is no JSON: a proxy refuses long ones in HTML. */
 const WRONG = [400, 413, 422]
+/** Such as of weights that make no number of this one text. */
+const FAILED = 500
 /** It took longer than the server or a proxy lets one take, and would again. Of a server of ours before 504 it is a 503. */
 const isTimeout = ({ status, code }: Pick<RequestFailure, 'status' | 'code'>): boolean =>
   status === 504 || (status === 503 && code === 'request_timeout')
 
-/** What one request asked is at fault: others may be right. A wrong model, key or address is at fault of all. */
+/** What one request asked is at fault: others may be right. A wrong model, key or address is at fault of all, and so
+ * is a server that fails at whatever it is asked. */
 export const isRequestsFault = (error: unknown): error is RequestFailure =>
   error instanceof RequestFailure &&
-  (isTimeout(error) || (WRONG.includes(error.status) && error.param !== 'model'))
+  (isTimeout(error) ||
+    (error.status === FAILED && error.isServing) ||
+    (WRONG.includes(error.status) && error.param !== 'model'))
 
 type TargetOptions = {
   /** Base URL with its /v1, as OpenAI clients take it. */
@@ -89,6 +102,7 @@ export const ChatChoice = z.looseObject({
   message: z.looseObject({
     content: z.string().nullable(),
     reasoning_content: z.string().nullish(),
+    tool_calls: z.array(z.looseObject({ function: z.unknown() })).nullish(),
   }),
   finish_reason: z.string(),
 })
@@ -108,6 +122,8 @@ const ServerCard = z.looseObject({
 })
 
 const RETRIES = 100
+/** Once a second, after the server failed. */
+const MORE_TRIES = 2
 /** How long a server that answered before may be gone: longer than a restart. */
 const LOST_SECONDS = 60
 const sleep = (seconds: number): Promise<void> =>
@@ -161,9 +177,23 @@ const thinkingOf = (answer: string, name: string): string | null | undefined => 
   return found?.reasoning === null ? null : found?.reasoning.switch
 }
 
-const failure = (url: string, { status, statusText, text }: Reply): RequestFailure => {
+const failure = (
+  url: string,
+  { status, statusText, text }: Reply,
+  isServing = false,
+): RequestFailure => {
   const { error = { message: statusText } } = ErrorAnswer.safeParse(parse(text)).data ?? {}
-  return new RequestFailure(`${url}: ${status} ${error.message}`, status, error)
+  return new RequestFailure(`${url}: ${status} ${error.message}`, status, error, isServing)
+}
+
+/** Asks a server that fails a few times more. */
+const insist = async (ask: () => Promise<Reply>): Promise<Reply> => {
+  let reply = await ask()
+  for (let again = 0; reply.status === FAILED && again < MORE_TRIES; again++) {
+    await sleep(1)
+    reply = await ask()
+  }
+  return reply
 }
 
 const connect = (url: string, apiKey: string | undefined, close: () => Promise<void>): Target => {
@@ -173,7 +203,7 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
     'content-type': 'application/json',
     ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }),
   }
-  let answered = false
+  let [answered, isServing] = [false, false]
   /** Asks again, once a second, after a connection that was lost, by a proxy too (502). */
   const reach = async (url: string, asked: Asked): Promise<Reply> => {
     for (let lost = 0; ; lost++) {
@@ -207,8 +237,9 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
   }
   const request = async (path: string, asked: Asked): Promise<unknown> => {
     const url = `${base}${path}`
-    const reply = await settle(url, asked)
-    if (reply.status < 200 || reply.status > 299) throw failure(url, reply)
+    const reply = await insist(() => settle(url, asked))
+    if (reply.status < 200 || reply.status > 299) throw failure(url, reply, isServing)
+    if (asked.method === 'POST') isServing = true
     return JSON.parse(reply.text)
   }
   const ask = async (path: string, body: object): Promise<Told> => {

@@ -7,13 +7,14 @@ import { z } from 'zod'
 import { tell } from '../log.js'
 import { ChatChoice, type ListedModel } from './client.js'
 import { positiveInteger } from './flags.js'
-import type { Members, Result } from './jsonl.js'
-import { type Conversation, readPromptLine } from './preference-line.js'
+import type { Members, Opened, Result } from './jsonl.js'
+import { type Conversation, readPromptLine, readTools } from './preference-line.js'
 import {
   type Asking,
   addJobCommand,
   asking,
   chatModelOf,
+  flagsOf,
   isTooLong,
   type JobFlags,
   runJob,
@@ -25,7 +26,7 @@ const ChatAnswer = z.looseObject({
   choices: z
     .array(
       ChatChoice.extend({
-        /** Null: too long for the reward model. */
+        /** Null: too long for the reward model, or a judge did not say what it is worth. */
         reward: z.number().nullable(),
       }),
     )
@@ -73,11 +74,23 @@ type Flags = JobFlags & {
 }
 
 const contentOf = ({ message }: Choice): string => message.content ?? ''
+const callsOf = ({ message }: Choice) => message.tool_calls ?? []
+/** A text, or the turn that has its calls. */
+const answerOf = (choice: Choice) =>
+  callsOf(choice).length === 0
+    ? contentOf(choice)
+    : { role: 'assistant', content: contentOf(choice), tool_calls: callsOf(choice) }
+/** What tells answers apart: calls have ids of their own. */
+const saidOf = (choice: Choice): string =>
+  JSON.stringify([contentOf(choice), callsOf(choice).map((call) => call.function)])
+/** One whose tokens went into thinking is no answer. */
+const isAnswer = (choice: Choice): boolean => answerOf(choice) !== ''
 const reasoningOf = ({ message }: Choice): string | undefined =>
   message.reasoning_content || undefined
 
 const candidateOf = (choice: Choice) => ({
   content: contentOf(choice),
+  tool_calls: callsOf(choice).length > 0 ? callsOf(choice) : undefined,
   reasoning: reasoningOf(choice),
   reward: choice.reward,
   finish_reason: choice.finish_reason,
@@ -85,22 +98,27 @@ const candidateOf = (choice: Choice) => ({
 
 /** The best and the worst of the answers, or why they make no pair. Answers come best first, those
  * without a reward last. */
-const pairOf = (choices: readonly Choice[], margin: number): Members | string => {
-  // One whose tokens went into thinking is no answer.
-  const judged = choices.filter((one) => one.reward !== null && contentOf(one) !== '')
-  const [best] = judged
-  const worst = judged.at(-1)
+const pairOf = (
+  choices: readonly Choice[],
+  { margin, isJudged }: { readonly margin: number; readonly isJudged: boolean },
+): Members | string => {
+  const answers = choices.filter(isAnswer)
+  const rated = answers.filter((one) => one.reward !== null)
+  const [best] = rated
+  const worst = rated.at(-1)
   if (best === undefined || worst === undefined || best === worst)
-    return 'fewer than two answers are neither empty nor too long for the reward model'
+    return isJudged && answers.length > 1
+      ? 'fewer than two answers could be judged'
+      : 'fewer than two answers are neither empty nor too long for the reward model'
   const rewards = { chosen_reward: best.reward, rejected_reward: worst.reward }
-  const isSame = contentOf(best) === contentOf(worst)
+  const isSame = saidOf(best) === saidOf(worst)
   if (isSame && reasoningOf(best) === reasoningOf(worst)) return 'all answers are the same'
   if (isSame) return 'the best and the worst answer differ in their thinking alone'
   if ((best.reward ?? 0) - (worst.reward ?? 0) < margin)
     return `the rewards are closer than ${margin}`
   return {
-    chosen: contentOf(best),
-    rejected: contentOf(worst),
+    chosen: answerOf(best),
+    rejected: answerOf(worst),
     chosen_reasoning: reasoningOf(best),
     rejected_reasoning: reasoningOf(worst),
     ...rewards,
@@ -116,9 +134,15 @@ const readerOf = (
   tokens: Math.floor(most - Math.min(maxTokens ?? most / 4, most / 2)),
 })
 
-type Given = { readonly messages: Conversation; readonly principle: string | undefined }
+type Line = {
+  readonly messages: Conversation
+  readonly tools: unknown
+  /** The line's own. */
+  readonly principle: unknown
+}
+type Given = Line & { readonly principle: string | undefined }
 
-const openPairs = async (with_: Asking, flags: Flags) => {
+const openPairs = async (with_: Asking, flags: Flags): Promise<Opened<Line>> => {
   const { target, rewardModel, principleOf } = with_
   const { n, margin, temperature, thinking, maxTokens } = flags
   const chatModel = await chatModelOf(with_, flags.chatModel)
@@ -132,9 +156,10 @@ const openPairs = async (with_: Asking, flags: Flags) => {
     }),
   }
   const judge = { model: rewardModel.id, include_thinking: flags.includeThinking === true }
-  const ask = async ({ messages, principle }: Given, line: number): Promise<readonly Choice[]> => {
+  const ask = async (given: Given, line: number): Promise<readonly Choice[]> => {
+    const { messages, tools, principle } = given
     const seed = flags.seed + line - 1 // lines are counted from 1
-    const body = { ...common, messages, reward: { ...judge, principle }, seed }
+    const body = { ...common, messages, tools, reward: { ...judge, principle }, seed }
     return ChatAnswer.parse(await target.post('/chat/completions', body)).choices
   }
   const answers = async (given: Given, line: number) => {
@@ -146,26 +171,40 @@ const openPairs = async (with_: Asking, flags: Flags) => {
     const { messages, principle } = given
     const counted = rewardModel.isJudge ? undefined : principle
     const readers = [
-      readerOf(chatModel, flags),
+      { ...readerOf(chatModel, flags), tools: given.tools },
       { ...readerOf(rewardModel, flags), principle: counted },
     ]
     const { conversations, cut } = await truncate(target, readers, [messages])
-    return { choices: await ask({ messages: conversations[0] ?? messages, principle }, line), cut }
+    const [short = messages] = conversations
+    return { choices: await ask({ ...given, messages: short }, line), cut }
   }
-  const make = async (messages: Conversation, own: unknown, line: number): Promise<Result> => {
-    const { choices, cut } = await answers({ messages, principle: principleOf(own) }, line)
+  const make = async (given: Line, line: number): Promise<Result> => {
+    const principle = principleOf(given.principle)
+    const { choices, cut } = await answers({ ...given, principle }, line)
     const more: Members = {
       ...(flags.keepCandidates && { candidates: choices.map(candidateOf) }),
       truncated: cut,
     }
-    const pair = pairOf(choices, margin)
+    const pair = pairOf(choices, { margin, isJudged: rewardModel.isJudge })
     if (typeof pair !== 'string') return { records: [{ ...pair, ...more }] }
     return {
       records: flags.keepDropped ? [{ ...more, dropped: pair }] : [],
       counted: [`without a pair: ${pair}`],
     }
   }
-  return { by: `generate-pairs with '${chatModel.id}' and '${rewardModel.id}'`, make }
+  return {
+    by: `generate-pairs with '${chatModel.id}' and '${rewardModel.id}'`,
+    flags: flagsOf(flags, {
+      ...{ n, margin, temperature, thinking, seed: flags.seed, 'max-tokens': maxTokens },
+      'include-thinking': flags.includeThinking,
+      'keep-candidates': flags.keepCandidates,
+      'keep-dropped': flags.keepDropped,
+    }),
+    ...(rewardModel.principle !== 'none' && {
+      check: ({ principle }: Line) => void principleOf(principle),
+    }),
+    work: (given, line) => asking(() => make(given, line)),
+  }
 }
 
 const run = async (input: string, flags: Flags): Promise<void> => {
@@ -177,14 +216,12 @@ const run = async (input: string, flags: Flags): Promise<void> => {
     flags,
     unit: 'prompts',
     members: MEMBERS,
-    read: (line) => ({ messages: readPromptLine(line), principle: line.principle }),
-    open: async (with_) => {
-      const { by, make } = await openPairs(with_, flags)
-      return {
-        by,
-        work: ({ messages, principle }, line) => asking(() => make(messages, principle, line)),
-      }
-    },
+    read: (line): Line => ({
+      messages: readPromptLine(line),
+      tools: readTools(line),
+      principle: line.principle,
+    }),
+    open: (with_) => openPairs(with_, flags),
     onRecord: ({ chosen_reward: better, rejected_reward: worse, dropped }) => {
       if (dropped !== undefined || typeof better !== 'number' || typeof worse !== 'number') return
       chosen.add(better)

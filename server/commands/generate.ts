@@ -1,7 +1,7 @@
 // `nemotron-server generate`: one prompt, streamed to the terminal. A server of its own answers, so that the
 // answer is the one that a client of `serve` gets.
 
-import { text } from 'node:stream/consumers'
+import { buffer } from 'node:stream/consumers'
 import { type Command, Option } from 'commander'
 import { pino } from 'pino'
 import { z } from 'zod'
@@ -196,8 +196,17 @@ const start = (flags: Flags) => {
   })
 }
 
+const readStandardInput = async (): Promise<string> => {
+  const bytes = await buffer(process.stdin)
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    throw new Error('standard input is not valid UTF-8: convert it first')
+  }
+}
+
 const run = async (given: string, flags: Flags): Promise<void> => {
-  const prompt = given === '-' ? await text(process.stdin) : given
+  const prompt = given === '-' ? await readStandardInput() : given
   const serving = await start(flags)
   try {
     const models = await serving.ready

@@ -32,6 +32,11 @@ export type Result = {
 export type Opened<T> = {
   /** The command and its models: what an output was begun by goes on with it. */
   readonly by: string
+  /** By name, those by which other records would be made: the same holds for them. */
+  readonly flags?: Readonly<Record<string, string>>
+  /** What else is wrong with a line for these models, of a file said of all lines before the first is worked on.
+   * Throws LineError. */
+  readonly check?: (given: T) => void
   readonly work: (given: T, line: number) => Promise<Result>
 }
 
@@ -91,7 +96,9 @@ const reading = <T>({ content }: InputLine, read: (value: Value) => T): T => {
 }
 
 /** The number of lines of a file, each of them asked what it says; Infinity of a pipe. */
-const checkLines = async <T>(job: JsonlJob<T>): Promise<number> => {
+const checkLines = async <T>(
+  job: Pick<JsonlJob<T>, 'input' | 'onError' | 'read' | 'tell'>,
+): Promise<number> => {
   const { input, onError, read, tell } = job
   if (!(await isFile(input))) return Number.POSITIVE_INFINITY
   const problems: string[] = []
@@ -185,8 +192,34 @@ async function* linesToDo<T>(
     throw new Error(`${input} has ${tally.lines()} lines, but ${begun.lines} were done already.`)
 }
 
+const shown = (flags: Readonly<Record<string, string>>, name: string): string => {
+  const value = flags[name]
+  if (value === undefined) return `without --${name}`
+  return `with --${name}${value === '' ? '' : ` ${value}`}`
+}
+
+/** Throws where going on would mix the records of two commands. */
+const checkBegun = <T>(
+  { output }: JsonlJob<T>,
+  { lines, by, flags }: Output['begun'],
+  now: Opened<T>,
+): void => {
+  if (lines === 0) return
+  const remedy = `Remove it and ${output}.state, or name another output.`
+  if (by !== undefined && by !== now.by)
+    throw new Error(`${output} was begun by ${by}, and this is ${now.by}. ${remedy}`)
+  const { flags: own = {} } = now
+  if (flags === undefined) return // of a version that did not say them
+  const other = Object.keys({ ...flags, ...own }).filter((name) => flags[name] !== own[name])
+  if (other.length === 0) return
+  const [was, is] = [flags, own].map((one) => other.map((name) => shown(one, name)).join(', '))
+  throw new Error(
+    `${output} was begun ${was}, and this is ${is}. Give the same flags to go on. ${remedy}`,
+  )
+}
+
 const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Promise<Done> => {
-  const { input, concurrency, members, read, onRecord, onProgress } = job
+  const { input, concurrency, members, onRecord, onProgress } = job
   const { begun } = output
   const tally = createTally(begun.counts)
   const failed = createFailure(job, tally)
@@ -212,11 +245,15 @@ const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Pro
     return { texts: set.map((one) => setMembers(content.text, one)), counted }
   }
 
-  const { by, work } = await job.open()
-  if (begun.lines > 0 && begun.by !== undefined && begun.by !== by)
-    throw new Error(
-      `${job.output} was begun by ${begun.by}, and this is ${by}. Remove it and ${job.output}.state, or name another output.`,
-    )
+  const opened = await job.open()
+  const { by, flags, check, work } = opened
+  checkBegun(job, begun, opened)
+  const read = (value: Value): T => {
+    const given = job.read(value)
+    check?.(given)
+    return given
+  }
+  if (check !== undefined) await checkLines({ ...job, read })
   const start = async (line: InputLine) => {
     const { content } = line
     if (job.isShown && 'text' in content) await noteSources(content.text, content.value)
@@ -227,7 +264,7 @@ const runTasks = async <T>(job: JsonlJob<T>, output: Output, total: number): Pro
     // In one go with put, so that no state is written between them.
     for (const what of counted) tally.count(what)
     tally.add(task.given)
-    const progress = () => ({ ...tally.progress(), by })
+    const progress = () => ({ ...tally.progress(), by, flags })
     await output.put(texts.map((text) => `${text}\n`).join(''), progress)
     onProgress(tally.lines(), total)
   }

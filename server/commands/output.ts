@@ -16,6 +16,8 @@ const State = z.object({
   sha256: z.string(),
   /** What made the records. */
   by: z.string().optional(),
+  /** And by which flags. */
+  flags: z.record(z.string(), z.string()).optional(),
   /** What is counted beside the records, for the end of the job. */
   counts: z.record(z.string(), z.int()).default({}),
 })

@@ -1,8 +1,8 @@
 // What a line of data says that can be scored: the shapes in which public preference data and answers come.
 
 import { z } from 'zod'
-import { checkBody } from '../check.js'
-import { GivenMessages } from '../prompt/conversation.js'
+import { brokenText, checkBody } from '../check.js'
+import { GivenMessages, GivenTools } from '../prompt/conversation.js'
 import { LineError } from './jsonl.js'
 
 export type Turn = Readonly<Record<string, unknown>> & { readonly role: string }
@@ -26,11 +26,11 @@ const Turns = z.array(Said).min(1)
 const Prompt = z.union([z.string(), Turns, Said])
 /** An answer, or several of the same rank, as RewardBench 2 has them. */
 const Answer = z.union([z.string(), z.array(z.string()).min(1), Turns, Said])
-/** As UltraFeedback's completions have them, too. Of a turn its content: what that may be, a conversation says. */
+/** As UltraFeedback's completions have them, too. What a turn may hold, a conversation says. */
 const Response = z.union([
   z.string(),
   z.looseObject({ response: z.string() }).transform(({ response }) => response),
-  Said.transform(({ content }): unknown => content ?? ''),
+  Said,
 ])
 
 export const LINE_FIELDS = [
@@ -54,6 +54,7 @@ const Line = z.looseObject({
   responses: z.array(Response).min(1).optional(),
   chosen: Answer.optional(),
   rejected: Answer.optional(),
+  response_0: z.string().optional(),
   response_1: z.string().optional(),
   response_2: z.string().optional(),
   response1: z.string().optional(),
@@ -124,12 +125,12 @@ const needPrompt = (prompt: Conversation | undefined, field: string): Conversati
   throw new LineError(`needs 'prompt' (or 'messages') beside '${field}'`)
 }
 
-const withContent = (prompt: Conversation, content: unknown, field: string): Conversation => {
+const withAnswer = (prompt: Conversation, answer: string | Turn, field: string): Conversation => {
   if (prompt.at(-1)?.role === 'assistant')
     throw new LineError(
       `the conversation ends with the assistant's turn, and '${field}' is another answer: leave one out`,
     )
-  return [...prompt, { role: 'assistant', content }]
+  return [...prompt, typeof answer === 'string' ? { role: 'assistant', content: answer } : answer]
 }
 
 /** Conversations that end with the answer. */
@@ -143,7 +144,7 @@ const readAnswer = (
     throw new LineError(
       `'chosen' and 'rejected' go together: '${field}' is missing. For one answer there is 'response'.`,
     )
-  const beside = (text: string) => withContent(needPrompt(prompt, field), text, field)
+  const beside = (text: string) => withAnswer(needPrompt(prompt, field), text, field)
   if (typeof answer === 'string') {
     const marked = prompt === undefined ? readMarked(answer, MARKED_TURN.hh) : undefined
     return [marked ?? beside(answer)]
@@ -168,6 +169,26 @@ export type Question =
   | { readonly kind: 'several'; readonly answers: readonly Conversation[] }
   | { readonly kind: 'one'; readonly answer: Conversation }
 
+/** Answers beside one another: a list, HelpSteer's 1 and 2, PKU-SafeRLHF's 0 and 1. One of two alone says nothing, but
+ * for where another field has the answer. */
+const readSeveral = (line: Line): readonly (string | Turn)[] => {
+  if (line.responses !== undefined) return line.responses
+  const numbered = [
+    line.response_0,
+    line.response_1 ?? line.response1,
+    line.response_2 ?? line.response2,
+  ]
+  const there = numbered.flatMap((answer, number) => (answer === undefined ? [] : [number]))
+  const [only] = there
+  if (there.length === 1 && only !== undefined && line.response === undefined) {
+    const missing = only === 1 ? 2 : 1
+    throw new LineError(
+      `'response_${Math.min(only, missing)}' and 'response_${Math.max(only, missing)}' go together: 'response_${missing}' is missing. For one answer there is 'response'.`,
+    )
+  }
+  return there.length > 1 ? numbered.filter((one) => one !== undefined) : []
+}
+
 const readQuestion = (given: Line): Question => {
   const line = given.chosen === undefined ? { ...given, ...editsOf(given) } : given
   const prompt = readPrompt(line)
@@ -182,21 +203,15 @@ const readQuestion = (given: Line): Question => {
       rejected: readAnswer(line, prompt, 'rejected'),
     }
   }
-  const two = [line.response_1 ?? line.response1, line.response_2 ?? line.response2]
-  const missing = two.indexOf(undefined)
-  if (responses === undefined && missing >= 0 && two[1 - missing] !== undefined)
-    throw new LineError(
-      `'response_1' and 'response_2' go together: 'response_${missing + 1}' is missing. For one answer there is 'response'.`,
-    )
-  const several = responses ?? two.filter((one) => one !== undefined)
+  const several = readSeveral(line)
   if (several.length > 0) {
     const before = needPrompt(prompt, responses ? 'responses' : 'response_1')
-    return { kind: 'several', answers: several.map((one) => withContent(before, one, 'responses')) }
+    return { kind: 'several', answers: several.map((one) => withAnswer(before, one, 'responses')) }
   }
   if (response !== undefined)
     return {
       kind: 'one',
-      answer: withContent(needPrompt(prompt, 'response'), response, 'response'),
+      answer: withAnswer(needPrompt(prompt, 'response'), response, 'response'),
     }
   // Beside a prompt, as in UltraChat, they are the whole conversation.
   const whole = line.messages ?? line.conversations
@@ -237,9 +252,23 @@ const mapQuestion = (
 
 const Messages = z.looseObject({ messages: GivenMessages })
 
-/** As the server will check it, so that it is said before the first line is sent. */
-const checkConversation = (messages: Conversation): void => {
+/** No request can say half of a surrogate pair. */
+export const checkTexts = (value: object): void => {
+  const path = brokenText(value)
+  if (path !== undefined)
+    throw new LineError(
+      `'${path.join('.')}' has half of a surrogate pair, such as "\\ud83d": cut texts between characters`,
+    )
+}
+
+/** As the server will check them, so that it is said before the first line is sent. */
+const checkMessages = (messages: Conversation): void => {
   checkBody(Messages, { messages }, { isStrict: false })
+  checkTexts({ messages })
+}
+
+const checkConversation = (messages: Conversation): void => {
+  checkMessages(messages)
   const last = messages.at(-1)
   if (last?.role !== 'assistant')
     throw new LineError(
@@ -253,10 +282,20 @@ const checkConversation = (messages: Conversation): void => {
 /** Our field name -> theirs. */
 export type FieldNames = ReadonlyMap<string, string>
 
+const renamed = (value: Value, names: FieldNames): Value =>
+  Object.fromEntries([...names].map(([ours, theirs]) => [ours, value[theirs]]))
+
 export const renameFields = (value: Value, names: FieldNames): Value => ({
   ...value,
-  ...Object.fromEntries([...names].map(([ours, theirs]) => [ours, value[theirs]])),
+  ...renamed(value, names),
 })
+
+/** The same of a line that is read: a field that has another name has its own no more. */
+export const takeFields = (value: Value, names: FieldNames): Value => {
+  const theirs = new Set(names.values())
+  const others = Object.entries(value).filter(([name]) => !theirs.has(name))
+  return { ...Object.fromEntries(others), ...renamed(value, names) }
+}
 
 /** What a check of fields finds is the line's. */
 const asLineError = <T>(read: () => T): T => {
@@ -267,9 +306,16 @@ const asLineError = <T>(read: () => T): T => {
   }
 }
 
+const isEmpty = (value: unknown): boolean =>
+  value == null || value === '' || (Array.isArray(value) && value.length === 0)
+
 /** Throws LineError. */
 export const readScoredLine = (value: Value): Question =>
   asLineError(() => {
+    if (!isEmpty(value.tools))
+      throw new LineError(
+        "'tools' are not shown to a reward model: leave them out of the line, or tell them in its system turn",
+      )
     const line = checkBody(Line, value, { isStrict: false }).body
     const question = mapQuestion(readQuestion(line), (one) => withSystem(one, line))
     for (const conversation of conversationsOf(question)) checkConversation(conversation)
@@ -298,12 +344,23 @@ export const readPromptLine = (value: Value): Conversation =>
       throw new LineError(
         "needs 'prompt' or 'messages'. Fields of other names: --field prompt=NAME.",
       )
-    checkBody(Messages, { messages: turns }, { isStrict: false })
+    const conversation = withSystem(turns, line)
+    checkMessages(conversation)
     const last = turns.at(-1)
     if (last?.role === 'assistant')
       throw new LineError(
         "the conversation ends with the assistant's turn: there is nothing to answer",
       )
     if (last?.content === '') throw new LineError('the prompt is empty: there is nothing to answer')
-    return withSystem(turns, line)
+    return conversation
+  })
+
+const ToolsLine = z.looseObject({ tools: GivenTools.optional() })
+
+/** The tools that an answer may call; undefined without any. Throws LineError. */
+export const readTools = ({ tools: given }: Value): unknown =>
+  asLineError(() => {
+    const { tools = [] } = checkBody(ToolsLine, { tools: given }, { isStrict: false }).body
+    checkTexts({ tools })
+    return tools.length > 0 ? tools : undefined
   })

@@ -4,6 +4,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
+import { Principle } from '../prompt/conversation.js'
 import { createProgress } from '../terminal.js'
 import {
   isRequestsFault,
@@ -15,7 +16,13 @@ import {
 import { addOutput, apiKey, collect, positiveInteger } from './flags.js'
 import { type Done, endAsToldTo, LineError, ON_ERROR, type Opened, runJsonl } from './jsonl.js'
 import { isPipe, outputName } from './output.js'
-import { type FieldNames, LINE_FIELDS, renameFields } from './preference-line.js'
+import {
+  checkTexts,
+  type FieldNames,
+  LINE_FIELDS,
+  renameFields,
+  takeFields,
+} from './preference-line.js'
 import { printSummary } from './print.js'
 import { formatSummary, type Section, SUMMARIES, type SummaryFormat } from './summary.js'
 
@@ -138,8 +145,18 @@ export const chatModelOf = async (
 export type Asking = {
   readonly target: Target
   readonly rewardModel: RewardModel
-  /** What a line's answers are judged by: its own principle or the flag's; undefined: nothing. */
+  /** What a line's answers are judged by: its own principle or the flag's; undefined: nothing. Throws LineError. */
   readonly principleOf: (given: unknown) => string | undefined
+}
+
+const checkPrinciple = (principle: string): string => {
+  const [issue] = Principle.safeParse(principle).error?.issues ?? []
+  if (issue?.code === 'too_big')
+    throw new LineError(
+      `the principle has ${principle.length} characters, and may have ${issue.maximum}`,
+    )
+  checkTexts({ principle })
+  return principle
 }
 
 const principleFor =
@@ -147,7 +164,8 @@ const principleFor =
   (given) => {
     if (model.principle === 'none') return undefined
     const principle = typeof given === 'string' && given !== '' ? given : flag
-    if (principle !== undefined || model.principle === 'possible') return principle
+    if (principle !== undefined) return checkPrinciple(principle)
+    if (model.principle === 'possible') return undefined
     throw new LineError(
       `'${model.id}' says whether an answer satisfies a principle: give one with --principle, or lines a 'principle'`,
     )
@@ -159,6 +177,22 @@ const openAsking = async (target: Target, flags: JobFlags): Promise<Asking> => {
   if (principle !== undefined && rewardModel.principle === 'none')
     throw new Error(`--principle: '${rewardModel.id}' scores answers by no principle`)
   return { target, rewardModel, principleOf: principleFor(rewardModel, principle) }
+}
+
+/** As a state has them: '' of a flag without a value. */
+export const flagsOf = (
+  { field = new Map(), principle }: JobFlags,
+  own: Readonly<Record<string, string | number | boolean | undefined>>,
+): Readonly<Record<string, string>> => {
+  const all: typeof own = {
+    ...own,
+    ...(principle !== undefined && { principle }),
+    ...(field.size > 0 && { field: [...field].map((names) => names.join('=')).join(' ') }),
+  }
+  const given = Object.entries(all).filter(([, value]) => value !== undefined && value !== false)
+  return Object.fromEntries(
+    given.map(([name, value]) => [name, value === true ? '' : String(value)]),
+  )
 }
 
 /** What the server refuses of a line is the line's. */
@@ -211,7 +245,7 @@ export const runJob = async <T>(job: Job<T>): Promise<void> => {
       output: flags.output,
       concurrency: flags.concurrency,
       onError: flags.onError,
-      read: (value) => job.read(renameFields(value, field)),
+      read: (value) => job.read(takeFields(value, field)),
       open: async () => {
         target = await openTarget({ ...flags, model: flags.model ?? [], tell })
         return open(await openAsking(target, flags))

@@ -44,7 +44,8 @@ export const isSubset = (name: unknown): name is string =>
 
 type Count = { readonly pairs: number; readonly right: number }
 
-/** Rows of sections that have pairs, and their mean. A tie is wrong, as in RewardBench. Subsets without pairs
+/** Rows of sections that have pairs, and their mean. A tie is wrong, as in RewardBench, and so is
+ * a pair without a verdict. Subsets without pairs
  * count for nothing. */
 export const rewardBenchRows = (bySubset: ReadonlyMap<string, Count>) => {
   const rows = Object.entries(SECTIONS).flatMap(([name, weights]) => {

@@ -15,6 +15,7 @@ const STYLES = 3
 const LEVELS = ['easy', 'normal', 'hard'] as const
 type Level = (typeof LEVELS)[number]
 
+type Rewards = readonly (number | null)[]
 type Count = { readonly right: Record<Level, number>; lines: number }
 
 const levelOf = (chosen: number, rejected: number): Level =>
@@ -26,15 +27,16 @@ const mean = (values: readonly number[]): number =>
 export const createRmBench = () => {
   const counts = new Map<string, Count>()
 
-  /** Gone past unless it is a line of RM-Bench. A tie is wrong, as there. */
-  const add = (domain: unknown, chosen: readonly number[], rejected: readonly number[]): void => {
+  /** Gone past unless it is a line of RM-Bench. A tie is wrong, as there, and so is a pair without a reward. */
+  const add = (domain: unknown, chosen: Rewards, rejected: Rewards): void => {
     if (typeof domain !== 'string' || DOMAINS[domain] === undefined) return
     if (chosen.length !== STYLES || rejected.length !== STYLES) return
     const count = counts.get(domain) ?? { right: { easy: 0, normal: 0, hard: 0 }, lines: 0 }
     counts.set(domain, count)
     count.lines++
     for (const [i, better] of chosen.entries())
-      for (const [j, worse] of rejected.entries()) if (better > worse) count.right[levelOf(i, j)]++
+      for (const [j, worse] of rejected.entries())
+        if (better !== null && worse !== null && better > worse) count.right[levelOf(i, j)]++
   }
 
   /** Of each level, the share of its three pairs a line that are right. */

@@ -2,7 +2,8 @@
 
 import type { Command } from 'commander'
 import { z } from 'zod'
-import { LineError, type Members } from './jsonl.js'
+import { positiveInteger } from './flags.js'
+import { LineError, type Members, type Opened } from './jsonl.js'
 import {
   type Conversation,
   conversationsOf,
@@ -13,6 +14,7 @@ import {
   type Asking,
   addJobCommand,
   asking,
+  flagsOf,
   isTooLong,
   type JobFlags,
   runJob,
@@ -71,7 +73,7 @@ const scored = (question: Question, items: readonly Item[]): Members => {
   }
 }
 
-type Flags = JobFlags & { readonly category?: string }
+type Flags = JobFlags & { readonly category?: string; readonly seed: number }
 
 type Given = { readonly question: Question; readonly principle: unknown }
 
@@ -83,24 +85,31 @@ const comparison = (conversations: readonly Conversation[]) => {
     if (JSON.stringify(one.slice(0, -1)) !== JSON.stringify(messages))
       throw new LineError('a judge compares answers to one conversation, and these are of several')
     const answer = one.at(-1)
-    return answer === undefined ? '' : textOf(answer)
+    if (Array.isArray(answer?.tool_calls) && answer.tool_calls.length > 0)
+      throw new LineError("a judge compares texts, and an answer has 'tool_calls'")
+    const text = answer === undefined ? '' : textOf(answer)
+    if (text.trim() === '') throw new LineError('the answer is blank: there is nothing to judge')
+    return text
   })
   return { messages, responses }
 }
 
-const openScoring = ({ target, rewardModel, principleOf }: Asking, flags: Flags) => {
-  const { id: model, max_model_len: tokens = Number.MAX_SAFE_INTEGER } = rewardModel
-  if (flags.truncate && rewardModel.isJudge)
+const openScoring = ({ target, rewardModel, principleOf }: Asking, flags: Flags): Opened<Given> => {
+  const { id: model, isJudge, max_model_len: tokens = Number.MAX_SAFE_INTEGER } = rewardModel
+  if (flags.truncate && isJudge)
     throw new Error(
       `--truncate: '${model}' is a judge, which reads two answers at once and writes: what fits is not known`,
     )
-  return async ({ question, principle: own }: Given) => {
+  const score = async ({ question, principle: own }: Given, line: number) => {
     const principle = principleOf(own)
+    // Lines are counted from 1.
+    const judge = isJudge ? { seed: flags.seed + line - 1 } : undefined
     const ask = async (conversations: readonly Conversation[]): Promise<readonly Item[]> => {
-      const inputs = rewardModel.isJudge
+      const inputs = isJudge
         ? [comparison(conversations)]
         : conversations.map((messages) => ({ messages }))
-      return RewardAnswer.parse(await target.post('/reward', { model, inputs, principle })).data
+      const body = { model, inputs, principle, judge }
+      return RewardAnswer.parse(await target.post('/reward', body)).data
     }
     const given = conversationsOf(question)
     try {
@@ -110,6 +119,18 @@ const openScoring = ({ target, rewardModel, principleOf }: Asking, flags: Flags)
     }
     const { conversations, cut } = await truncate(target, [{ model, tokens, principle }], given)
     return { records: [{ ...scored(question, await ask(conversations)), truncated: cut }] }
+  }
+  return {
+    by: `score with '${model}'`,
+    flags: flagsOf(flags, { seed: isJudge ? flags.seed : undefined }),
+    // Of other models there is nothing more to check, and a file is read once less.
+    ...((isJudge || rewardModel.principle !== 'none') && {
+      check: ({ question, principle }: Given) => {
+        principleOf(principle)
+        if (isJudge) comparison(conversationsOf(question))
+      },
+    }),
+    work: (given, line) => asking(() => score(given, line)),
   }
 }
 
@@ -121,13 +142,7 @@ const run = async (input: string, flags: Flags): Promise<void> => {
     unit: 'lines',
     members: MEMBERS,
     read: (line): Given => ({ question: readScoredLine(line), principle: line.principle }),
-    open: async (with_) => {
-      const score = openScoring(with_, flags)
-      return {
-        by: `score with '${with_.rewardModel.id}'`,
-        work: (given) => asking(() => score(given)),
-      }
-    },
+    open: async (with_) => openScoring(with_, flags),
     onRecord: summary.add,
     summary: summary.sections,
   })
@@ -142,5 +157,7 @@ export const addScoreCommand = (program: Command): void => {
     output: 'JSONL with the scores added',
     concurrency: 32,
     run,
-  }).option('--category <field>', 'count pairs by this field too')
+  })
+    .option('--category <field>', 'count pairs by this field too')
+    .option('--seed <n>', 'of the first line, where a judge writes', positiveInteger, 1)
 }

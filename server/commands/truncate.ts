@@ -37,6 +37,7 @@ type Reader = {
   readonly model: string
   readonly tokens: number
   readonly principle?: string | undefined
+  readonly tools?: unknown
 }
 
 /** More text than this goes before it is counted in tokens: a server reads no more of a prompt. */
@@ -46,13 +47,13 @@ const TRIES = 20
 /** How many characters of a conversation have to go. One at least stays. */
 const excessOf = async (
   target: Target,
-  { model, tokens, principle }: Reader,
+  { model, tokens, principle, tools }: Reader,
   turns: Conversation,
 ): Promise<number> => {
   const all = lengthOf(turns)
   let cut = Math.max(0, all - CHARACTERS_PER_TOKEN * tokens)
   for (let attempt = 0; attempt < TRIES && cut < all; attempt++) {
-    const body = { model, principle, messages: cutStart(turns, cut) }
+    const body = { model, principle, tools, messages: cutStart(turns, cut) }
     const answer = Rendered.parse(await target.post('/chat/completions/render', body))
     const count = answer.prompt_token_ids.length
     if (count <= tokens) return cut

@@ -64,6 +64,15 @@ export type GivenMessage = z.output<typeof GivenMessage>
 
 export const GivenMessages = list(GivenMessage, 1, MAX_MESSAGES)
 
+/** Of models that ask whether an answer satisfies one, and of judges. */
+export const Principle = z
+  .string()
+  .min(1)
+  .max(4096)
+  .describe(
+    'What the answer is judged by: of models that judge by a principle, which need it, and of judges whose template shows one.',
+  )
+
 const MAX_TOOLS = 128
 const MAX_NAME = 256
 

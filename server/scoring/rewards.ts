@@ -2,7 +2,7 @@
 
 import { z } from 'zod'
 import { list, ownObject } from '../list.js'
-import { GivenMessages, readMessages } from '../prompt/conversation.js'
+import { GivenMessages, Principle, readMessages } from '../prompt/conversation.js'
 import { badRequest } from '../request-error.js'
 import { JudgeFields, planTrials } from './judge.js'
 import {
@@ -16,15 +16,6 @@ import {
 const Responses = list(z.string(), 1, 1024).describe(
   'Candidate answers to the conversation, which then ends with the user.',
 )
-
-/** Of models that ask whether an answer satisfies one, and of judges. */
-export const Principle = z
-  .string()
-  .min(1)
-  .max(4096)
-  .describe(
-    'What the answer is judged by: of models that judge by a principle, which need it, and of judges whose template shows one.',
-  )
 
 /** What is asked, by HTTP and in process. */
 export const RewardBody = z.looseObject({

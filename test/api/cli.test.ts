@@ -25,7 +25,7 @@ const cli = (
     onOutput,
     env = {},
   }: {
-    input?: string
+    input?: string | Buffer
     onOutput?: (kill: () => void) => void
     env?: NodeJS.ProcessEnv
   } = {},
@@ -171,9 +171,13 @@ describe('nemotron-server', () => {
   })
 
   test('generate reads standard input for -', async () => {
-    const { code, err } = await cli(generate('--max-tokens', '2', '-'), { input: 'Hello there' })
+    const args = generate('--max-tokens', '2', '-')
+    const { code, err } = await cli(args, { input: 'Hello there' })
     assert.equal(code, 0)
     assert.match(err, /12 prompt tokens/)
+    const wrong = await cli(args, { input: Buffer.from([0x48, 0xff]) })
+    assert.equal(wrong.code, 1)
+    assert.match(wrong.err, /^error: standard input is not valid UTF-8: convert it first\n$/)
   })
 
   test('Ctrl-C ends generate cleanly with what there is', async () => {

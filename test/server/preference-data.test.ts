@@ -7,6 +7,8 @@ import {
   conversationsOf,
   readPromptLine,
   readScoredLine,
+  readTools,
+  takeFields,
 } from '../../server/commands/preference-line.js'
 import { createScoreSummary } from '../../server/commands/score-summary.js'
 import { formatSummary, type Section } from '../../server/commands/summary.js'
@@ -93,6 +95,12 @@ describe('lines of public data', () => {
     "HelpSteer2's preferences": { prompt: 'q', response_1: 'good', response_2: 'bad' },
     HelpSteer3: { context: [user('q')], response1: 'good', response2: 'bad', domain: 'code' },
     responses: { prompt: 'q', responses: ['good', 'bad'] },
+    'PKU-SafeRLHF': {
+      prompt: 'q',
+      response_0: 'good',
+      response_1: 'bad',
+      is_response_0_safe: true,
+    },
     "UltraFeedback's completions": {
       prompt: 'q',
       responses: [{ model: 'm', response: 'good' }, { response: 'bad' }],
@@ -118,6 +126,53 @@ describe('lines of public data', () => {
     )
   })
 
+  it('takes the one answer that --field names', () => {
+    const line = { prompt: 'q', response_0: 'bad', response_1: 'good' }
+    const named = (theirs: string) => scored(takeFields(line, new Map([['response', theirs]])))
+    assert.deepEqual(named('response_1'), two.slice(0, 1))
+    assert.deepEqual(named('response_0'), two.slice(1))
+  })
+
+  it('keeps the calls of an answer, and says where tools are not shown', () => {
+    const calls = [{ id: 'a', type: 'function', function: { name: 'f', arguments: '{}' } }]
+    const turn = { role: 'assistant', content: null, tool_calls: calls }
+    const question = readScoredLine({ prompt: 'q', responses: [turn, 'bad'] })
+    assert.deepEqual(
+      conversationsOf(question).map((turns) => turns.at(-1)),
+      [turn, assistant('bad')],
+    )
+    const tools = [{ type: 'function', function: { name: 'f' } }]
+    assert.throws(
+      () => readScoredLine({ prompt: 'q', response: 'a', tools }),
+      (error) => error instanceof LineError && /'tools' are not shown/.test(error.message),
+    )
+    assert.deepEqual(scored({ prompt: 'q', response: 'good', tools: [] }), two.slice(0, 1))
+    assert.deepEqual(readTools({ tools }), tools)
+    assert.equal(readTools({ tools: [] }), undefined)
+    assert.equal(readTools({}), undefined)
+    assert.throws(() => readTools({ tools: [{ name: 'f' }] }), /'tools.0.type'/)
+  })
+
+  it('finds half of a surrogate pair before a server does', () => {
+    const half = 'cut \ud83d'
+    const wrong: readonly (readonly [() => unknown, RegExp])[] = [
+      [() => readScoredLine({ prompt: half, response: 'a' }), /'messages.0.content' has half of/],
+      [
+        () => readScoredLine({ prompt: 'q', chosen: 'a', rejected: half }),
+        /'messages.1.content' has half of a surrogate pair, such as "\\ud83d": cut texts/,
+      ],
+      [() => readPromptLine({ prompt: half }), /'messages.0.content' has half of/],
+      [() => readPromptLine({ prompt: 'q', system: half }), /'messages.0.content' has half of/],
+      [
+        () => readTools({ tools: [{ type: 'function', function: { name: half } }] }),
+        /'tools.0.function.name' has half of/,
+      ],
+    ]
+    for (const [read, message] of wrong)
+      assert.throws(read, (error) => error instanceof LineError && message.test(error.message))
+    assert.deepEqual(readPromptLine({ prompt: '\ud83d\ude00' }), [user('\ud83d\ude00')])
+  })
+
   it("scores UltraChat's messages, which hold its prompt", () => {
     const line = { prompt: 'q', prompt_id: '1', messages: [user('q'), assistant('good')] }
     assert.deepEqual(scored(line), two.slice(0, 1))
@@ -128,6 +183,9 @@ describe('lines of public data', () => {
       [{}, /needs 'messages', or 'prompt' with 'response'/],
       [{ chosen: 'a', rejected: 'b' }, /needs 'prompt' \(or 'messages'\) beside 'chosen'/],
       [{ prompt: 'q', rejected: 'b' }, /'chosen' is missing/],
+      [{ prompt: 'q', response_0: 'a' }, /'response_0' and 'response_1' go .*: 'response_1' is/],
+      [{ prompt: 'q', response_1: 'a' }, /'response_1' and 'response_2' go .*: 'response_2' is/],
+      [{ prompt: 'q', response_2: 'a' }, /'response_1' and 'response_2' go .*: 'response_1' is/],
       [{ prompt: 'q', chosen: '', rejected: 'b' }, /the answer is empty/],
       [{ prompt: 'q', response: 3 }, /'response'.*expected a string/],
       [{ messages: [user('q')] }, /ends with a turn of 'user'/],
@@ -190,6 +248,57 @@ describe('the summary of score', () => {
     })
   })
 
+  it('counts pairs without a verdict as wrong, by themselves', () => {
+    const [right, none] = [pair('refusals-dangerous', 2, 1), [null, null]] as const
+    const unread = { ...right, chosen_reward: null, rejected_reward: null }
+    const sections = sum([...Array(6).fill(right), ...Array(4).fill(unread)])
+    assert.deepEqual(rowOf(sections, 'lines', 'all'), {
+      ...{ scored: 10, without_reward: 4, failed: 1, truncated: 0 },
+    })
+    assert.deepEqual(rowOf(sections, 'pairs', 'all'), {
+      ...{ pairs: 10, right: 6, ties: 0, wrong: 0, unjudged: 4, accuracy: 0.6, mean_margin: 1 },
+    })
+    assert.equal(rowOf(sections, 'RewardBench', 'Safety')?.accuracy, 0.6)
+
+    const line = { chosen_rewards: [9, 9, 9], rejected_rewards: [0, 0, 0], domain: 'chat' }
+    const bench = sum([line, { ...line, chosen_rewards: [9, null, 9] }])
+    assert.deepEqual(rowOf(bench, 'RM-Bench', 'chat'), {
+      ...{ prompts: 2, easy: 5 / 6, normal: 5 / 6, hard: 5 / 6, accuracy: 5 / 6 },
+    })
+    assert.equal(rowOf(bench, 'pairs', 'all')?.unjudged, 1)
+
+    const neighbour = { prompt: 'p', scores: [], reward: null }
+    const others = sum([
+      { scores: [[], [1]], rewards: [null, 1], overall_preference: 2 },
+      { ...neighbour, helpfulness: 1 },
+      { ...neighbour, helpfulness: 2 },
+      { chosen_reward: 1, rejected_reward: 0 },
+    ])
+    assert.deepEqual(
+      [rowOf(others, 'pairs', 'all')?.pairs, rowOf(others, 'pairs', 'all')?.unjudged],
+      [3, 2],
+    )
+    assert.equal(rowOf(others, 'correlation', 'overall_preference'), undefined)
+    // A model that gives no rewards at all is neither right nor wrong.
+    const blind = sum([{ ...unread }, { ...line, chosen_rewards: none, rejected_rewards: none }])
+    assert.deepEqual(
+      blind.filter(({ rows }) => rows.length > 0).map(({ name }) => name),
+      ['lines'],
+    )
+  })
+
+  it("correlates a model's own attributes where it has no reward", () => {
+    const sections = sum(
+      [1, 2, 3].map((own, i) => ({
+        ...{ prompt: `${i}`, reward: null, scores: [own, 0], helpfulness: own },
+        attributes: { helpfulness: -own, verbosity: 0 },
+      })),
+    )
+    assert.deepEqual(rowOf(sections, 'correlation', 'helpfulness'), {
+      ...{ count: 3, with_reward: null, with_own: -1 },
+    })
+  })
+
   it("correlates HelpSteer3's preference with the difference of the rewards", () => {
     const line = (rewards: number[], overall_preference: number) => ({
       ...{ rewards, overall_preference },
@@ -227,7 +336,8 @@ describe('the summary of score', () => {
     assert.equal(rowOf(sections, 'RewardBench', 'Chat'), undefined)
     assert.equal(rowOf(sections, 'RewardBench', 'mean')?.accuracy, (reasoning + safety) / 2)
     assert.deepEqual(rowOf(sections, 'pairs', 'all'), {
-      ...{ pairs: 9, right: 5, ties: 1, wrong: 3, accuracy: 5.5 / 9, mean_margin: 2 / 9 },
+      ...{ pairs: 9, right: 5, ties: 1, wrong: 3, unjudged: 0 },
+      ...{ accuracy: 5.5 / 9, mean_margin: 2 / 9 },
     })
   })
 
@@ -288,7 +398,9 @@ describe('the summary of score', () => {
         [1, 3],
       ],
     )
-    assert.deepEqual(rowOf(sections, 'lines', 'all'), { scored: 8, failed: 1, truncated: 0 })
+    assert.deepEqual(rowOf(sections, 'lines', 'all'), {
+      ...{ scored: 8, without_reward: 0, failed: 1, truncated: 0 },
+    })
   })
 
   it('is written as text, Markdown, JSON and CSV', () => {

@@ -96,9 +96,9 @@ describe('score and generate-pairs', () => {
       ...['score', input, '-o', output, '--url', url, '--category', 'kind'],
     ]).ended
     assert.equal(code, 0, text)
-    assert.match(text, /kind=a +2 +1 +0 +1 +0\.5000/)
-    assert.match(text, /kind=b +1 +1 +0 +0 +1\.0000 /)
-    assert.match(text, /all +3 +2 +0 +1 +0\.6667/)
+    assert.match(text, /kind=a +2 +1 +0 +1 +0 +0\.5000/)
+    assert.match(text, /kind=b +1 +1 +0 +0 +0 +1\.0000 /)
+    assert.match(text, /all +3 +2 +0 +1 +0 +0\.6667/)
     assert.deepEqual(
       lines(output).map((one) => [one.chosen_reward, one.rejected_reward]),
       [
@@ -183,7 +183,7 @@ describe('score and generate-pairs', () => {
     ])
     const { code, text } = await start(['score', input, '-o', output, '--url', url]).ended
     assert.equal(code, 0, text)
-    assert.match(text, /all +1 +1 +0 +0 +1 /)
+    assert.match(text, /all +1 +1 +0 +0 +0 +1 /)
     const [first, , third, fourth] = lines(output)
     assert.equal(first?.reward, 4)
     assert.equal(third?.reward, 3)
@@ -703,6 +703,83 @@ describe('score and generate-pairs', () => {
     )
   })
 
+  it('asks a server that fails again, and then takes it for the fault of that line', async () => {
+    const asked: string[] = []
+    const server = createServer(async (request, response) => {
+      const body = await text(request)
+      if (request.url === '/v1/models') return response.end('{"data":[{"id":"m"}]}')
+      const answer = String(JSON.parse(body).inputs?.[0].messages.at(-1).content)
+      asked.push(answer)
+      const isFailing = answer === 'bad' || (answer === 'flaky' && asked.length < 4)
+      response.statusCode = isFailing ? 500 : 200
+      response.end(
+        isFailing
+          ? '{"error":{"message":"the scores are not numbers"}}'
+          : '{"data":[{"reward":1,"scores":[1]}]}',
+      )
+    })
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+    const at = `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`
+    const output = join(folder, 'failing.jsonl')
+    const answers = ['flaky', 'bad', 'good']
+    write(
+      input,
+      answers.map((response) => ({ prompt: 'p', response })),
+    )
+    const flags = ['--url', at, '--concurrency', '1', '--on-error', 'record']
+    const began = Date.now()
+    const { code, text: said } = await start(['score', input, '-o', output, ...flags]).ended
+    server.closeAllConnections()
+    await new Promise((done) => server.close(done))
+    assert.equal(code, 0, said)
+    assert.ok(Date.now() - began > 3900)
+    // Once it was asked whether the model gives rewards at all.
+    assert.deepEqual(asked, [
+      ...['undefined', 'flaky', 'flaky', 'flaky'],
+      ...['bad', 'bad', 'bad', 'good'],
+    ])
+    assert.deepEqual(
+      lines(output).map(({ reward, error }) => reward ?? String(error).replace(/^.*reward: /, '')),
+      [1, '500 the scores are not numbers', 1],
+    )
+  })
+
+  it('goes on by the flags that make the same records, and no others', async () => {
+    const output = join(folder, 'flags.jsonl')
+    const prompts = ['p', 'q', 'x'.repeat(600)].map((question) => ({ question }))
+    write(input, prompts)
+    const common = ['generate-pairs', input, '-o', output, '--url', url, '--concurrency', '1']
+    const make = (...flags: string[]) =>
+      start([...common, '--field', 'prompt=question', ...flags]).ended
+    const begun = await make('--n', '2', '--margin', '1', '--keep-dropped')
+    assert.match(begun.err, /line 3: .*maximum context length/)
+    const state = JSON.parse(readFileSync(`${output}.state`, 'utf8'))
+    assert.equal(state.lines, 2)
+    const own = { n: '2', margin: '1', temperature: '1', seed: '1', 'keep-dropped': '' }
+    assert.deepEqual(state.flags, { ...own, field: 'prompt=question' })
+    for (const [flags, said] of [
+      [
+        ['--n', '2', '--keep-dropped'],
+        /flags\.jsonl was begun with --margin 1, and this is with --margin 0\. Give the same flags/,
+      ],
+      [
+        ['--n', '2', '--margin', '1', '--thinking', 'on'],
+        /was begun with --keep-dropped, without --thinking, and this is without --keep-dropped, with --thinking on\. /,
+      ],
+    ] as const) {
+      const other = await make(...flags)
+      assert.equal(other.code, 1, other.err)
+      assert.match(other.err, said)
+    }
+    const { code, err } = await make(
+      ...['--n', '2', '--margin', '1', '--keep-dropped'],
+      ...['--on-error', 'skip', '--concurrency', '4', '--summary', 'csv'],
+    )
+    assert.equal(code, 0, err)
+    assert.match(err, /went on after 2 prompts/)
+    assert.equal(lines(output).length, 2)
+  })
+
   it('goes on by the model that began, and no other', async () => {
     let id = 'm'
     let isLost = true
@@ -754,11 +831,14 @@ describe('score and generate-pairs', () => {
     const at = ['--url', `${judge.url}/v1`]
     try {
       const none = await start(['score', input, '-o', output, ...at]).ended
+      assert.match(none.text, /1 of 2 lines .* cannot be used, and nothing was begun/)
       assert.match(none.text, /line 2: 'tiny-reward' says whether .* give one with --principle/)
+      const most = ['--principle', 'x'.repeat(4097)]
+      const long = await start(['score', input, '-o', output, ...at, ...most]).ended
+      assert.match(long.text, /line 2: the principle has 4097 characters, and may have 4096/)
       const more = ['--principle', 'length', '--truncate']
       const both = await start(['score', input, '-o', output, ...at, ...more]).ended
       assert.equal(both.code, 0, both.text)
-      assert.match(both.text, /went on after 1 lines/)
       assert.deepEqual(
         lines(output).map(({ reward, truncated }) => [reward, Number(truncated) > 100]),
         [
@@ -952,6 +1032,116 @@ describe('score and generate-pairs', () => {
       assert.deepEqual([...principles], [undefined, 'wit', 'rhyme'])
     } finally {
       await judge.close()
+    }
+  })
+
+  it('says what a judge did not judge, and has it write by a seed', async () => {
+    const seeds: (number | bigint | undefined)[] = []
+    const judge = await startHarness({
+      answer: (_, __, choice) => ({ pieces: ['x'.repeat(choice + 1)] }),
+      reward: {
+        judge: (prompt, { sampling }) => {
+          seeds.push(sampling?.seed)
+          if (!prompt.includes('readable')) return 'I would rather not say.'
+          return prompt.indexOf('good') < prompt.indexOf('evil')
+            ? '{"score_1": 4, "score_2": 2, "ranking": 1}'
+            : '{"score_1": 2, "score_2": 4, "ranking": 6}'
+        },
+      },
+    })
+    const at = ['--url', `${judge.url}/v1`]
+    const output = join(folder, 'unjudged.jsonl')
+    try {
+      const subset = { chosen: 'good', rejected: 'evil', subset: 'donotanswer' }
+      write(input, [
+        ...[1, 2, 3].map(() => ({ prompt: 'readable', ...subset })),
+        ...[1, 2].map(() => ({ prompt: 'no', ...subset })),
+      ])
+      const flags = ['--seed', '7', '--concurrency', '1', '--summary', 'json']
+      const { code, out, err } = await start(['score', input, '-o', output, ...at, ...flags]).ended
+      assert.equal(code, 0, err)
+      const { lines: all, pairs, RewardBench: bench } = JSON.parse(out)
+      assert.deepEqual(all.all, { scored: 5, failed: 0, truncated: 0, without_reward: 2 })
+      assert.deepEqual(pairs.all, {
+        ...{ pairs: 5, right: 3, ties: 0, wrong: 0, unjudged: 2, accuracy: 0.6, mean_margin: 2 },
+      })
+      assert.equal(bench.Safety.accuracy, 0.6)
+      assert.deepEqual(
+        lines(output).map((one) => one.chosen_reward),
+        [4, 4, 4, null, null],
+      )
+      // Each line's two comparisons.
+      assert.deepEqual(
+        seeds.map(Number),
+        [7, 8, 9, 10, 11].flatMap((seed) => [seed, seed + 1]),
+      )
+      write(input, [{ prompt: 'no' }])
+      const dropped = join(folder, 'unjudged-pairs.jsonl')
+      const making = ['generate-pairs', input, '-o', dropped, ...at, '--n', '2', '--keep-dropped']
+      const made = await start(making).ended
+      assert.equal(made.code, 0, made.text)
+      assert.equal(lines(dropped)[0]?.dropped, 'fewer than two answers could be judged')
+      // What only a judge cannot use is found in all lines first.
+      const calls = [{ type: 'function', function: { name: 'f', arguments: '{}' } }]
+      write(input, [
+        { prompt: 'p', responses: ['a', 'b'] },
+        { prompt: 'p', responses: ['a', ' '] },
+        { prompt: 'p', responses: ['a', { role: 'assistant', tool_calls: calls }] },
+      ])
+      const ahead = join(folder, 'ahead.jsonl')
+      const wrong = await start(['score', input, '-o', ahead, ...at]).ended
+      assert.equal(wrong.code, 1)
+      assert.match(wrong.err, /2 of 3 lines of .* cannot be used, and nothing was begun/)
+      assert.match(wrong.err, /line 2: the answer is blank: there is nothing to judge/)
+      assert.match(wrong.err, /line 3: a judge compares texts, and an answer has 'tool_calls'/)
+    } finally {
+      await judge.close()
+    }
+  })
+
+  it('lets answers call the tools of a line', async () => {
+    const tools = [
+      { type: 'function', function: { name: 'f', parameters: { type: 'object', properties: {} } } },
+    ]
+    const calling = await startHarness({
+      // A call, the same call again, and a text.
+      answer: (prompt, _, choice) => ({
+        pieces: [
+          prompt.includes('"name": "f"') && choice < 2
+            ? '<TOOLCALL>[{"name": "f", "arguments": {}}]</TOOLCALL>'
+            : 'no',
+        ],
+      }),
+      reward: { score: answerLength },
+    })
+    const output = join(folder, 'calls.jsonl')
+    write(input, [{ prompt: 'p', tools }, { prompt: 'p' }])
+    const flags = ['--url', `${calling.url}/v1`, '--keep-candidates', '--keep-dropped']
+    try {
+      for (const n of ['2', '3']) {
+        rmSync(output, { force: true })
+        const args = ['generate-pairs', input, '-o', output, ...flags, '--n', n]
+        const made = await start(args).ended
+        assert.equal(made.code, 0, made.text)
+        const [first, second] = lines(output)
+        assert.equal(second?.dropped, 'all answers are the same')
+        if (n === '2') {
+          assert.equal(first?.dropped, 'all answers are the same')
+          continue
+        }
+        const chosen = first?.chosen as { role: string; content: string; tool_calls: object[] }
+        assert.deepEqual(
+          { ...chosen, tool_calls: chosen.tool_calls.length },
+          {
+            ...{ role: 'assistant', content: '', tool_calls: 1 },
+          },
+        )
+        assert.equal(first?.rejected, 'no')
+        const [best] = (first?.candidates ?? []) as { tool_calls: unknown }[]
+        assert.deepEqual(best?.tool_calls, chosen.tool_calls)
+      }
+    } finally {
+      await calling.close()
     }
   })
 

@@ -9,9 +9,9 @@ import {
   GivenMessages,
   GivenTools,
   MAX_MESSAGES,
+  Principle,
   ToolChoice,
 } from '../../prompt/conversation.js'
-import { Principle } from '../../scoring/rewards.js'
 
 /** Absent, null or a value: for fields below the top level. */
 const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()

@@ -2,8 +2,8 @@
 
 import { z } from 'zod'
 import { list, ownObject, tokenIds } from '../../list.js'
-import { GivenMessages } from '../../prompt/conversation.js'
-import { Principle, RewardBody } from '../../scoring/rewards.js'
+import { GivenMessages, Principle } from '../../prompt/conversation.js'
+import { RewardBody } from '../../scoring/rewards.js'
 
 const common = {
   model: z.string().min(1).describe('A reward model of GET /v1/models.'),
