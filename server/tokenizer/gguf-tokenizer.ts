@@ -79,6 +79,9 @@ export const ggufTokenizer = (path: string): string => {
   const fail = (what: string): never => {
     throw new GgufError(`${path}: ${what}`)
   }
+  const unserved = (what: string): never => {
+    throw new GgufError(`${path}: ${what}`, 'unsupported')
+  }
   const list = (key: string) => {
     const value = metadata.get(key)
     return typeof value === 'object' ? value : undefined
@@ -86,13 +89,13 @@ export const ggufTokenizer = (path: string): string => {
   const model = metadata.get('tokenizer.ggml.model')
   if (model === 'llama') return ofPieces(metadata, fail)
   if (model !== 'gpt2')
-    fail(
+    unserved(
       `tokenizer.ggml.model is ${JSON.stringify(model) ?? 'missing'}; served: "gpt2" (byte-level BPE) and "llama" (SentencePiece's BPE)`,
     )
   const pre = metadata.get('tokenizer.ggml.pre')
   const pattern = typeof pre === 'string' ? SPLITS[pre] : undefined
   if (pattern === undefined)
-    fail(
+    unserved(
       `tokenizer.ggml.pre is ${JSON.stringify(pre) ?? 'missing'}; served: ${Object.keys(SPLITS).join(', ')}`,
     )
   const tokens = list(TOKENS)?.texts ?? fail(`${TOKENS} is missing; expected a list of texts`)

@@ -2,6 +2,7 @@
 // (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { type EngineErrorCode, EngineFailure } from '../failure.js'
 
 type Value = string | number | boolean | bigint
 /** Of a list its numbers are kept where there are not many, or where they were asked for, as its texts
@@ -27,7 +28,11 @@ export type Gguf = {
 }
 
 /** The message names the file and what is wrong. */
-export class GgufError extends Error {}
+export class GgufError extends EngineFailure {
+  constructor(message: string, code: EngineErrorCode = 'invalid_argument') {
+    super({ code, message })
+  }
+}
 
 /** Whether a model's path is that of a GGUF file: by its name, as models/checkpoint/gguf.h has it. */
 export const isGguf = (path: string): boolean => path.endsWith('.gguf')
@@ -73,9 +78,18 @@ const TYPES: Readonly<Record<number, readonly [name: string, elements: number, b
   28: ['F64', 1, 8],
   29: ['IQ1_M', 256, 56],
   30: ['BF16', 1, 2],
+  31: ['Q4_0_4_4', 32, 18],
+  32: ['Q4_0_4_8', 32, 18],
+  33: ['Q4_0_8_8', 32, 18],
   34: ['TQ1_0', 256, 54],
   35: ['TQ2_0', 256, 66],
+  36: ['IQ4_NL_4_4', 32, 18],
+  37: ['IQ4_NL_4_8', 32, 18],
+  38: ['IQ4_NL_8_8', 32, 18],
   39: ['MXFP4', 32, 17],
+  40: ['NVFP4', 64, 36],
+  41: ['Q1_0', 128, 18],
+  42: ['Q2_0', 0, 0],
 }
 
 const WINDOW = 1 << 16
@@ -116,6 +130,7 @@ const createReader = (fd: number, size: number, fail: (what: string) => never) =
     return Number(value)
   }
   return {
+    need,
     take,
     u32,
     u64,
@@ -183,6 +198,7 @@ const readList = (
       reader.skip(bytes * length, key)
       return { length }
     }
+    reader.need(bytes * length, key) // before a list of that length is made
     return {
       length,
       numbers: Array.from({ length }, () => Number(read(reader.take(bytes, key)))),
@@ -239,12 +255,13 @@ const read = (path: string, fd: number, lists: readonly string[]): Gguf => {
   if (size < 4 || reader.take(4, 'its magic').toString('latin1') !== 'GGUF')
     fail('this is a file, and no GGUF file: name the folder of a model')
   const version = reader.u32('its version')
-  if (version !== 2 && version !== 3)
-    fail(
+  if (version !== 2 && version !== 3) {
+    const what =
       version % 65536 === 0
         ? 'it is a big-endian GGUF file'
-        : `GGUF version ${version} is not read; versions 2 and 3 are`,
-    )
+        : `GGUF version ${version} is not read; versions 2 and 3 are`
+    throw new GgufError(`${path}: ${what}`, 'unsupported')
+  }
   const tensorCount = reader.u64('the number of tensors')
   const keys = reader.u64('the number of metadata')
   const metadata = new Map<string, Value | List>()

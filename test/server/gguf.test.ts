@@ -7,7 +7,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { ggufInfo } from '../../server/commands/info-gguf.js'
+import type { EngineFailure } from '../../server/failure.js'
 import { GgufError, readGguf } from '../../server/tokenizer/gguf.js'
+import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'nemotron-gguf-'))
 after(() => rmSync(folder, { recursive: true }))
@@ -77,12 +79,18 @@ const file = (bytes: Buffer): string => {
 const described = (bytes: Buffer, json = false): string =>
   ggufInfo(file(bytes), { served: false, why: 'so' }, '', json)
 
-const refused = (bytes: Buffer, message: RegExp): void => {
+const refused = (
+  bytes: Buffer,
+  message: RegExp,
+  code = 'invalid_argument',
+  lists: readonly string[] = [],
+): void => {
   const path = file(bytes)
   assert.throws(
-    () => readGguf(path),
+    () => readGguf(path, lists),
     (error) => {
       assert.ok(error instanceof GgufError, String(error))
+      assert.equal(error.code, code)
       assert.ok(error.message.startsWith(`${path}: `))
       assert.match(error.message, message)
       return true
@@ -161,10 +169,29 @@ describe('a GGUF file', () => {
     const tensors = [tensor('token_embd.weight', [256, 4], 77, 0)]
     const metadata = METADATA.filter((_, i) => i !== 2)
     assert.match(described(whole({ metadata, tensors })), /^weights +type 77,/m)
+    const newer = [tensor('token_embd.weight', [256, 4], 42, 0)]
+    assert.match(described(whole({ metadata, tensors: newer })), /^weights +Q2_0,/m)
   })
 })
 
 describe('a broken GGUF file', () => {
+  test('is told as what is wrong with it, and not as one that is not there', async () => {
+    const codeOf = (path: string): Promise<string> =>
+      loadTokenizer(path).then(
+        () => 'none',
+        (error: EngineFailure) => error.code,
+      )
+    const tokenizer = (...pairs: readonly Buffer[]) =>
+      codeOf(file(head({ metadata: pairs, tensors: [] })))
+    const model = (name: string) => pair('tokenizer.ggml.model', 8, text(name))
+    assert.equal(await tokenizer(model('gpt2').subarray(0, -1)), 'invalid_argument')
+    assert.equal(await tokenizer(model('bert')), 'unsupported')
+    const pre = (name: string) => pair('tokenizer.ggml.pre', 8, text(name))
+    assert.equal(await tokenizer(model('gpt2'), pre('qwen2')), 'unsupported')
+    assert.equal(await tokenizer(model('gpt2'), pre('llama-bpe')), 'invalid_argument')
+    assert.equal(await codeOf(join(folder, 'none.gguf')), 'not_found')
+  })
+
   test('cut off anywhere says where', () => {
     const bytes = whole()
     for (let length = 0; length < head().length; length += 1)
@@ -184,6 +211,14 @@ describe('a broken GGUF file', () => {
     refused(only(pair('k', 8, u64(2 ** 50))), /k at byte \d+ is a text of/)
     refused(only(pair('k', 9, u32(0), u64(2 ** 50))), /k at byte \d+ has/)
     refused(only(pair('k', 9, u32(8), u64(2 ** 50))), /the file ends at/)
+    // Of lists that are kept whole.
+    for (const type of [0, 5, 6, 8, 12])
+      refused(
+        only(pair('k', 9, u32(type), u64(2 ** 50))),
+        /k at byte \d+ has \d+ bytes, and the file ends at|the length of k at byte \d+ has 8/,
+        'invalid_argument',
+        ['k'],
+      )
     refused(only(pair('k', 13)), /k has the unknown type 13/)
     refused(only(pair('k', 9, u32(13), u64(1))), /k is a list of the unknown type 13/)
     const deep = Array.from({ length: 9 }, () => Buffer.concat([u32(9), u64(1)]))
@@ -192,8 +227,8 @@ describe('a broken GGUF file', () => {
   })
 
   test('of other versions says which are read', () => {
-    refused(whole({ version: 1 }), /version 1 is not read; versions 2 and 3 are/)
-    refused(whole({ version: 3 * 2 ** 24 }), /big-endian/)
+    refused(whole({ version: 1 }), /version 1 is not read; versions 2 and 3 are/, 'unsupported')
+    refused(whole({ version: 3 * 2 ** 24 }), /big-endian/, 'unsupported')
     refused(Buffer.from('{"json": 1}'), /no GGUF file/)
   })
 })
