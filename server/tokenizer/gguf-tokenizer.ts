@@ -13,6 +13,8 @@ const KINDS = 'tokenizer.ggml.token_type'
 /** llama.cpp's numbers of the kinds of tokens that are cut out of a text by their names. */
 const CONTROL = 3
 const USER_DEFINED = 4
+/** Of a row of the embedding that no token has: llama.cpp's conversion writes one for every row. */
+const UNUSED = 5
 
 /** How llama.cpp's names of pre-tokenizers cut. */
 const SPLITS: Readonly<Record<string, string>> = {
@@ -112,7 +114,9 @@ export const ggufTokenizer = (path: string): string => {
   )
   const names = new Set(added.map(({ id }) => id))
   const vocab = Object.fromEntries(
-    tokens.flatMap((token, id) => (names.has(id) ? [] : [[token, id] as const])),
+    tokens.flatMap((token, id) =>
+      names.has(id) || kinds[id] === UNUSED ? [] : [[token, id] as const],
+    ),
   )
   const bosId = Number(metadata.get('tokenizer.ggml.bos_token_id') ?? -1)
   const bos = tokens[bosId]

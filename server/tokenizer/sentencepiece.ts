@@ -194,7 +194,9 @@ const modelOf = (model: PieceModel) => {
     }
   return {
     ...{ type, byte_fallback, fuse_unk: true, unk_token: pieces[unknown]?.text ?? null },
-    vocab: Object.fromEntries(pieces.map(({ text }, id) => [text, id])),
+    vocab: Object.fromEntries(
+      pieces.flatMap(({ text, kind }, id) => (kind === UNUSED ? [] : [[text, id] as const])),
+    ),
     merges: mergesOf(pieces),
   }
 }

@@ -297,11 +297,15 @@ describe("a GGUF file's pieces", () => {
     const tokens: string[] = []
     for (const [token, id] of Object.entries(json.model.vocab)) tokens[id] = token
     const special = new Map(json.added_tokens.map((one) => [one.id, one.special]))
-    const kinds = tokens.map((token, id) => {
+    const kinds: number[] = tokens.map((token, id) => {
       if (token === '<unk>') return 2
       if (special.has(id)) return special.get(id) ? 3 : 4
       return /^<0x[0-9A-F]{2}>$/.test(token) ? 6 : 1
     })
+    for (let i = 0; i < 4; i++) {
+      tokens.push(`[PAD${tokens.length}]`)
+      kinds.push(5)
+    }
     const scores = tokens.map((_, id) => -id)
     change(tokens)
     const metadata: [string, number, Buffer][] = [
@@ -329,6 +333,10 @@ describe("a GGUF file's pieces", () => {
     test(`have the ids of ${name}.model`, async () => {
       const tokenizer = await loadTokenizer(ggufOf(golden(json), addsSpace))
       assert.equal(tokenizer.bosId, null)
+      // Rows of the embedding that no token has.
+      const own = Object.values((golden(json) as Json).model.vocab)
+      assert.equal(tokenizer.vocabSize, Math.max(...own) + 1)
+      assert.equal(tokenizer.idOf(`[PAD${tokenizer.vocabSize}]`), undefined)
       for (const { text: given, ids } of golden(`${name}.model.cases`)) {
         if (given.includes('<extra_id')) continue
         assert.deepEqual([...(await tokenizer.encode(given))], ids, JSON.stringify(given))

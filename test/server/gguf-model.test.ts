@@ -14,8 +14,8 @@ import { widenedTexts } from '../../server/model/widened.js'
 import { LLAMA3_SPLIT } from '../../server/tokenizer/file.js'
 import { loadTokenizer } from '../../server/tokenizer/tokenizer.js'
 import { packagePath } from '../../server/version.js'
-import { generate, smallEngine, textOf } from '../api/support.js'
-import { copySplitBy, writeGguf } from './gguf-writer.js'
+import { generate, idsOf, smallEngine, textOf } from '../api/support.js'
+import { copySplitBy, copyWithHoles, writeGguf } from './gguf-writer.js'
 
 const skip = existsSync(packagePath('build/Release/nemotron.node'))
   ? false
@@ -84,6 +84,47 @@ describe('a GGUF file', { skip }, () => {
     assert.ok(off(file.logprobs, own.logprobs) < 1e-4)
     const first = off(q8.logprobs.slice(0, 1), own.logprobs.slice(0, 1))
     assert.ok(first > 0 && first < 0.2, `the first token's is ${first} off`)
+  })
+
+  test('draws no row of the embedding that no token has', async () => {
+    const holey = join(temporary, 'holey')
+    const file = join(temporary, 'holey-BF16.gguf')
+    copyWithHoles({ more: 24, holes: [827, 828] }, folder, holey)
+    writeGguf(holey, file, false)
+    const [own, theirs] = await Promise.all([holey, file].map(loadTokenizer))
+    assert.ok(own && theirs)
+    assert.equal(own.vocabSize, 832)
+    assert.equal(theirs.vocabSize, own.vocabSize)
+    assert.equal(theirs.idOf('[PAD827]'), undefined)
+    for (let id = 0; id < own.vocabSize; id++)
+      assert.deepEqual(theirs.bytes(id), own.bytes(id), `token ${id}`)
+    const promptTokenIds = await own.encode('How many r in strawberry? 12 + 30 is')
+    const rest = { maxTokens: 32, ignoreEos: true }
+    const draw = async (model: string, draftModel?: string) => {
+      const engine = await openEngine({
+        ...smallEngine(model),
+        maxModelLen: 256,
+        ...(draftModel !== undefined && { draftModel }),
+      })
+      try {
+        const drawn: (readonly number[])[] = []
+        for (const sampling of [
+          { temperature: 0 },
+          { temperature: 1, seed: 7 },
+          { temperature: 2, seed: 8 },
+        ])
+          drawn.push(idsOf(await generate(engine, { ...sampling, ...rest }, { promptTokenIds })))
+        return drawn
+      } finally {
+        await engine.close()
+      }
+    }
+    const expected = await draw(holey)
+    assert.equal(expected.flat().length, 96)
+    assert.ok(expected.flat().every((id) => id < own.vocabSize))
+    assert.deepEqual(await draw(file), expected)
+    assert.deepEqual(await draw(holey, file), expected)
+    assert.deepEqual(await draw(file, holey), expected)
   })
 
   test('that is packed is not said to be what --dtype would make of it', async () => {

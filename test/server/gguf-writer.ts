@@ -95,6 +95,49 @@ export const copySplitBy = (pattern: string, from: string, to: string): void => 
   writeFileSync(path, JSON.stringify(tokenizer))
 }
 
+/** A copy with rows of the embedding that no token has: `more` of them behind the tokens, and those of `holes`, which are
+ * taken out of the tokenizer. All are twice the row of another token, so that they are likelier than it. */
+export const copyWithHoles = (
+  { more, holes }: { readonly more: number; readonly holes: readonly number[] },
+  from: string,
+  to: string,
+): void => {
+  cpSync(from, to, { recursive: true })
+  const { config, tokenizer, header, data } = readFolder(to)
+  const before: number = config.vocab_size
+  const isHole = ({ id }: { id: number }) => holes.includes(id)
+  const added: readonly { id: number }[] = tokenizer.added_tokens
+  if (added.filter(isHole).length !== holes.length) throw new Error('a hole is no added token')
+  const write = (name: string, value: object) =>
+    writeFileSync(join(to, name), JSON.stringify(value))
+  write('config.json', { ...config, vocab_size: before + more })
+  write('tokenizer.json', { ...tokenizer, added_tokens: added.filter((one) => !isHole(one)) })
+  const blocks: Buffer[] = []
+  let end = 0
+  for (const [name, info] of Object.entries(header)) {
+    if (name === '__metadata__') continue
+    const tensor = info as { shape: number[]; data_offsets: [number, number] }
+    let bytes: Buffer = data.subarray(...tensor.data_offsets)
+    if (name === 'model.embed_tokens.weight') {
+      const row = bytes.length / before
+      const wide = Buffer.concat([bytes, Buffer.alloc(more * row)])
+      for (const id of [...holes, ...Array.from({ length: more }, (_, i) => before + i)])
+        for (let i = 0; i < row; i += 2) {
+          const bits = bytes.readUInt16LE((id % 256) * row + i)
+          // One more in the exponent.
+          wide.writeUInt16LE((bits & 0x7fff) === 0 ? 0 : bits + 128, id * row + i)
+        }
+      bytes = wide
+      tensor.shape[0] = before + more
+    }
+    tensor.data_offsets = [end, end + bytes.length]
+    end += bytes.length
+    blocks.push(bytes)
+  }
+  const head = Buffer.from(JSON.stringify(header))
+  writeFileSync(join(to, 'model.safetensors'), Buffer.concat([u64(head.length), head, ...blocks]))
+}
+
 /** What the frequencies of rope are divided by. */
 const divisors = (config: ReturnType<typeof readFolder>['config']): Buffer => {
   const { factor, low_freq_factor: low, high_freq_factor: high } = config.rope_scaling
@@ -122,7 +165,15 @@ const metadataOf = (
   const tokens: string[] = []
   for (const [token, id] of Object.entries(vocab)) tokens[Number(id)] = token
   for (const { id, content } of added) tokens[id] = content
-  const control = new Set(added.map(({ id }) => id))
+  // A token for every row of the embedding; of those that no token has, unused ones.
+  const holes = Array.from({ length: config.vocab_size }, (_, id) => id).filter(
+    (id) => tokens[id] === undefined,
+  )
+  for (const id of holes) tokens[id] = `[PAD${id}]`
+  const kinds = new Map([
+    ...added.map(({ id }) => [id, 3] as const),
+    ...holes.map((id) => [id, 5] as const),
+  ])
   const list = (type: number, items: readonly Buffer[]) =>
     Buffer.concat([u32(type), u64(items.length), ...items])
   return [
@@ -146,7 +197,7 @@ const metadataOf = (
       9,
       list(
         5,
-        tokens.map((_, id) => u32(control.has(id) ? 3 : 1)),
+        tokens.map((_, id) => u32(kinds.get(id) ?? 1)),
       ),
     ],
     ['tokenizer.ggml.merges', 9, list(8, tokenizer.model.merges.map(text))],
@@ -154,6 +205,13 @@ const metadataOf = (
     ['tokenizer.ggml.eos_token_id', 4, u32(config.eos_token_id[0])],
     ['tokenizer.chat_template', 8, text(template)],
   ]
+}
+
+/** A file that says only these texts of itself. */
+export const writeTexts = (path: string, texts: Readonly<Record<string, string>>): void => {
+  const pairs = Object.entries(texts).flatMap(([key, value]) => [text(key), u32(8), text(value)])
+  const counts = [u32(3), u64(0), u64(pairs.length / 3)]
+  writeFileSync(path, Buffer.concat([Buffer.from('GGUF'), ...counts, ...pairs]))
 }
 
 /** Throws for a tokenizer that cuts texts otherwise than Llama 3's: a file only names the pattern.
