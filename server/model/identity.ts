@@ -38,23 +38,33 @@ const configName = (folder: string): string | undefined => {
   }
 }
 
-/** What a GGUF file says of itself: the model that it was made from, and its own name. */
-const ggufNames = (path: string): readonly string[] => {
-  if (!isGguf(path)) return []
+/** What a GGUF file says of itself, and of what it was made from: that may be the model that it was trained from. */
+const ggufNames = (path: string): { own: readonly string[]; base: readonly string[] } => {
+  if (!isGguf(path)) return { own: [], base: [] }
   try {
     const { metadata } = readGguf(path)
-    const keys = ['general.base_model.0.repo_url', 'general.source.url', 'general.repo_url']
-    const ids = keys.flatMap((key) => {
-      const [, id] = /huggingface\.co\/([^/]+\/[^/]+)/.exec(String(metadata.get(key))) ?? []
-      return id === undefined ? [] : [id]
-    })
-    const named = ['general.base_model.0.name', 'general.name'].flatMap((key) => {
-      const name = metadata.get(key)
-      return typeof name === 'string' ? [name.replaceAll(' ', '-')] : []
-    })
-    return [...ids, ...named]
+    const idsIn = (...keys: readonly string[]) =>
+      keys.flatMap((key) => {
+        const url = String(metadata.get(`general.${key}`))
+        const [, id] = /huggingface\.co\/([^/]+\/[^/]+)/.exec(url) ?? []
+        return id === undefined ? [] : [id]
+      })
+    /** One name of several parts. */
+    const named = (...keys: readonly string[]) => {
+      const parts = keys.map((key) => metadata.get(`general.${key}`))
+      const name = parts.filter((part) => typeof part === 'string').join('-')
+      return name === '' ? [] : [name.replaceAll(' ', '-')]
+    }
+    return {
+      own: [
+        ...named('name'),
+        ...named('basename', 'size_label', 'finetune', 'version'),
+        ...idsIn('source.url', 'repo_url'),
+      ],
+      base: [...idsIn('base_model.0.repo_url'), ...named('base_model.0.name')],
+    }
   } catch {
-    return [] // who needs it says what is wrong
+    return { own: [], base: [] } // who needs it says what is wrong
   }
 }
 
@@ -100,6 +110,7 @@ export const namesOfModel = (
   const given = resolve(folder)
   const real = realPath(given) ?? given
   const links = linksOf(given)
+  const gguf = ggufNames(given)
   const names = [
     hubName(real),
     hubName(given),
@@ -108,10 +119,11 @@ export const namesOfModel = (
     ...(folder === model ? [] : [model]),
     withoutSuffix(real),
     ...links.flatMap((path) => [hubName(path), withoutSuffix(path)]),
-    ...ggufNames(given),
+    ...gguf.own,
     configName(given),
     ...served,
     ...[real, ...links].flatMap(folderName),
+    ...gguf.base,
   ]
   return [...new Set(names.filter((name) => name !== undefined))]
 }

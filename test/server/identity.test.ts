@@ -12,6 +12,7 @@ import { findEntry } from '../../server/model/registry.js'
 import { modelSettings, readSettings } from '../../server/settings/read.js'
 import { packagePath } from '../../server/version.js'
 import { chatCheckpoint } from './chat-checkpoint.js'
+import { writeTexts } from './gguf-writer.js'
 import { noAddon } from './real-server.js'
 
 const REWARD = packagePath('models/tiny/tiny-reward')
@@ -110,6 +111,43 @@ describe('a model is known', () => {
       writeFileSync(join(folder, 'config.json'), JSON.stringify({ _name_or_path: path }))
       assert.equal(rowOf(folder), 0, path)
     }
+  })
+
+  test('by what a GGUF file is called, before what it was trained from', () => {
+    const file = join(temporary(), 'model-Q4_K_M.gguf')
+    const base = {
+      'general.base_model.0.name': 'Llama 3_3 Nemotron Super 49B v1',
+      'general.base_model.0.repo_url':
+        'https://huggingface.co/nvidia/Llama-3_3-Nemotron-Super-49B-v1',
+    }
+    const known = (own: Readonly<Record<string, string>>, path = file) => {
+      writeTexts(path, { ...base, ...own })
+      return findEntry(namesOfModel(path))?.name ?? 'unknown'
+    }
+    for (const [own, expected] of [
+      [{ 'general.name': 'Llama 3_3 Nemotron Super 49B GenRM' }, /-GenRM/],
+      [{ 'general.name': 'Llama 3_3 Nemotron Super 49B v1_5' }, /v1\.5/],
+      [
+        {
+          'general.name': 'Models',
+          'general.basename': 'Llama-3.3-Nemotron-Super',
+          'general.size_label': '49B',
+          'general.finetune': 'GenRM',
+        },
+        /-GenRM/,
+      ],
+      [
+        { 'general.repo_url': 'https://huggingface.co/nvidia/Llama-3.3-Nemotron-70B-Edit' },
+        /-Edit/,
+      ],
+      [{ 'general.name': 'Models' }, /^Llama-3.3-Nemotron-Super-49B and/],
+    ] as const)
+      assert.match(known(own), expected)
+    const named = join(temporary(), 'Llama-3_3-Nemotron-Super-49B-GenRM-Q4_K_M.gguf')
+    assert.match(known({}, named), /-GenRM/)
+    const inFolder = join(temporary(), 'Llama-3_3-Nemotron-Super-49B-v1_5-GGUF')
+    mkdirSync(inFolder)
+    assert.match(known({}, join(inFolder, 'Q4_K_M.gguf')), /v1\.5/)
   })
 
   test("in NVIDIA's spellings and others'", () => {
