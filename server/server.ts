@@ -325,8 +325,8 @@ const loadOne = async (
   })
   progress.finish()
   if (settings.reload_from !== undefined) model.weights.version = 'default'
-  const { ranks, fingerprint, draft: drafts } = model.engine.info
-  const receipt = await findReceipt(folder, { ...one, fingerprint })
+  const { ranks, device, fingerprint, draft: drafts } = model.engine.info
+  const receipt = await findReceipt(folder, { ...one, device, fingerprint })
   if (receipt !== undefined)
     tell(`${name}: check measured on ${receipt.measured.slice(0, 10)}: ${receiptText(receipt)}`)
   if (drafts)

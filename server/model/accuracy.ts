@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import { readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { z } from 'zod'
-import { loadAddon } from '../engine/addon.js'
+import { loadAddon, type NativeModelInfo } from '../engine/addon.js'
 import { openEngine } from '../engine/engine.js'
 import type { Engine, EngineOptions } from '../engine/types.js'
 import { EngineFailure } from '../failure.js'
@@ -72,6 +72,7 @@ const invalid = (message: string) => new EngineFailure({ code: 'invalid_argument
 
 type Side = {
   readonly folder: string
+  readonly info: NativeModelInfo
   readonly tokenizer: Tokenizer
   readonly vocab: number
   /** Of each text. */
@@ -98,7 +99,7 @@ const describeSide = async (folder: string): Promise<Side> => {
     const ids = [...before, ...(await tokenizer.encode(text))]
     texts.push(ids.slice(0, Math.min(MOST_TOKENS, maxPosition)))
   }
-  return { folder, tokenizer, vocab, texts }
+  return { folder, info, tokenizer, vocab, texts }
 }
 
 const checkSame = (one: Side, other: Side): void => {
@@ -111,6 +112,30 @@ const checkSame = (one: Side, other: Side): void => {
     throw invalid(
       `${one.folder} and ${other.folder} cut text ${at + 1} of check into different tokens; they have to be the same model`,
     )
+}
+
+/** Whether weights stay in the form in which they are stored. */
+const leavesWeights = ({ info }: Side, dtype: Choices['dtype'], device: Device): boolean => {
+  if (dtype === 'auto' || dtype === 'bf16' || info.config.quantization !== 'none') return true
+  const bytesOf = (format: string) => info.cpu.find((need) => need.format === format)?.weights
+  return device === 'cpu' && bytesOf(dtype) === bytesOf('stored')
+}
+
+/** A --dtype that changes nothing is no mistake beside choices that do. */
+const checkDtype = (side: Side, { choices, device, say }: MeasureOptions): void => {
+  const { dtype } = choices
+  if (dtype === 'auto' || !leavesWeights(side, dtype, device)) return
+  const stays = `--dtype ${dtype} leaves the weights of ${side.folder} as they are stored`
+  const reference = referenceOn(device)
+  const differs =
+    choices.kvCacheDtype !== reference.kvCacheDtype ||
+    choices.exactActivations !== reference.exactActivations ||
+    choices.fp8Activations !== reference.fp8Activations
+  if (!differs)
+    throw invalid(
+      `${stays}: there is nothing to compare. --against names the folder that it was made of`,
+    )
+  say(`${stays}: what is compared are the other choices alone`)
 }
 
 /** How many tokens of a text stand before each measured one. The last has to be in the text. */
@@ -264,20 +289,15 @@ export const measureAccuracy = async (options: MeasureOptions): Promise<Receipt>
   const side = await describeSide(folder)
   const reference = folder === against ? side : await describeSide(against)
   checkSame(side, reference)
+  if (folder === against) checkDtype(side, options)
   const known: Seen[] = []
-  const stored = await run(reference, referenceOn(options.device), options, (seen) =>
-    known.push(seen),
-  )
+  await run(reference, referenceOn(options.device), options, (seen) => known.push(seen))
   const figures = createFigures()
   known.reverse()
   const info = await run(side, choices, options, (seen) => {
     const of = known.pop()
     if (of !== undefined) figures.add(of, seen)
   })
-  if (folder === against && info.dtype === stored.dtype && choices.dtype !== 'auto')
-    throw invalid(
-      `--dtype ${choices.dtype} leaves the weights of ${folder} as they are stored: there is nothing to compare. --against names the folder that it was made of`,
-    )
   return {
     model: folder,
     against,
@@ -311,15 +331,21 @@ const receiptsOf = async (folder: string): Promise<readonly Receipt[]> => {
 
 type Same = Pick<
   Receipt,
-  'fingerprint' | 'kv_cache_dtype' | 'exact_activations' | 'fp8_activations'
+  'fingerprint' | 'device' | 'kv_cache_dtype' | 'exact_activations' | 'fp8_activations'
 >
+
+/** What of a device's name changes numbers: not its threads, nor how many ranks there are. */
+const kindOf = (device: string): string =>
+  device.replace(/^\d+ x |, (?:\d+ threads?|ranks by [^)]*)/g, '')
+
 const isOf = (receipt: Same, same: Same): boolean =>
   receipt.fingerprint === same.fingerprint &&
+  kindOf(receipt.device) === kindOf(same.device) &&
   receipt.kv_cache_dtype === same.kv_cache_dtype &&
   receipt.exact_activations === same.exact_activations &&
   receipt.fp8_activations === same.fp8_activations
 
-/** Takes the place of an older one of the same choices. Rejects where the folder cannot be written. */
+/** Takes the place of an older one of the same choices on such a device. Rejects where the folder cannot be written. */
 export const keepReceipt = async (receipt: Receipt): Promise<void> => {
   const file = receiptsFile(receipt.model)
   const others = (await receiptsOf(receipt.model)).filter((one) => !isOf(one, receipt))
@@ -328,7 +354,7 @@ export const keepReceipt = async (receipt: Receipt): Promise<void> => {
   await rename(part, file)
 }
 
-/** What was measured of a model as it has been loaded. `same`: the settings that it was loaded with. */
+/** What was measured of a model as it has been loaded. `same`: the settings that it was loaded with, and the device's name. */
 export const findReceipt = async (folder: string, same: Same): Promise<Receipt | undefined> => {
   const receipt = (await receiptsOf(folder)).find((one) => isOf(one, same))
   if (receipt === undefined) return undefined

@@ -11,6 +11,9 @@ import { nodeArgs } from '../../bench/source.js'
 import { openEngine } from '../../server/engine/engine.js'
 import type { TokenLogprob } from '../../server/engine/types.js'
 import {
+  type Choices,
+  findReceipt,
+  keepReceipt,
   measureAccuracy,
   type Receipt,
   receiptsFile,
@@ -154,8 +157,20 @@ describe('check', { skip: noAddon }, () => {
       text.out,
       /with int8 weights, on cpu.*\nagainst the weights as they are stored: KL /,
     )
-    const { receipts } = JSON.parse(readFileSync(receiptsFile(folder), 'utf8'))
-    assert.equal(receipts.length, 1)
+    const keptNow = () => JSON.parse(readFileSync(receiptsFile(folder), 'utf8')).receipts
+    assert.equal(keptNow().length, 1)
+    // Figures of another device are no figures of this one.
+    const onGpu = { ...receipt, device: 'NVIDIA H200 (sm_90a, cuBLASLt 12.9.1)', kl_mean: 7 }
+    await keepReceipt(onGpu)
+    assert.equal(keptNow().length, 2)
+    assert.deepEqual(await findReceipt(folder, onGpu), onGpu)
+    const linked = '4 x NVIDIA H200 (sm_90a, cuBLASLt 12.9.1, ranks by peer access)'
+    assert.deepEqual(await findReceipt(folder, { ...receipt, device: linked }), onGpu)
+    assert.match(receipt.device, /^cpu \(.*, 1 thread[;)]/)
+    const device = receipt.device.replace('1 thread', '16 threads')
+    assert.equal((await findReceipt(folder, { ...receipt, device }))?.device, receipt.device)
+    const other = 'cpu (of another kind, 1 thread)'
+    assert.equal(await findReceipt(folder, { ...receipt, device: other }), undefined)
     const told = async (dtype: string) => {
       const config = join(temporary, 'config.json')
       const small = { device: 'cpu', threads: 1, kv_cache_memory: '16MiB', port: 0 }
@@ -186,6 +201,25 @@ describe('check', { skip: noAddon }, () => {
     assert.equal((await told('int8')).length, 1)
   })
 
+  test('asks before it runs whether there is anything to compare', async () => {
+    const ran: string[] = []
+    const said: string[] = []
+    const measured = (choices: Partial<Choices>) =>
+      measureAccuracy({
+        ...{ ...quiet, folder, against: folder, choices: { ...referenceOn('cpu'), ...choices } },
+        onProgress: (what) => ran.push(what),
+        say: (text) => said.push(text),
+      })
+    await assert.rejects(
+      measured({ dtype: 'bf16' }),
+      /--dtype bf16 leaves the weights of .* as they are stored: there is nothing to compare/,
+    )
+    assert.deepEqual([ran, said], [[], []])
+    const receipt = await measured({ dtype: 'bf16', kvCacheDtype: 'fp8' })
+    assert.ok(receipt.kl_mean > 0)
+    assert.match(said[0] ?? '', /^--dtype bf16 leaves .*: what is compared are the other choices/)
+  })
+
   test('says what is wrong', async () => {
     const other = tinyCheckpoint()
     const fp8 = join(temporary, 'fp8')
@@ -205,9 +239,12 @@ describe('check', { skip: noAddon }, () => {
       [[folder, '--exact-activations', 'on'], /nothing to compare: choose --dtype/],
       [[folder, '--against', other], new RegExp(vocabularies)],
       [[packagePath('test/golden/f32'), '--dtype', 'int4'], /tokenizer.json cannot be read/],
-      [[fp8, '--dtype', 'fp8'], /--dtype fp8 leaves the weights of .*fp8 as they are stored/],
       [
-        [packed, '--dtype', 'int4'],
+        [fp8, '--dtype', 'fp8', '--exact-activations', 'on'],
+        /--dtype fp8 leaves the weights of .*fp8 as they are stored/,
+      ],
+      [
+        [packed, '--dtype', 'int4', '--exact-activations', 'on'],
         /leaves the weights of .* as they are stored: .* nothing to comp/,
       ],
       [
