@@ -100,6 +100,7 @@ void read_defaults(JsonFields* f, GenerationDefaults* out) {
   out->greedy = !f->boolean("do_sample", true);
   out->temperature = real("temperature", 0, kMost);
   out->top_p = real("top_p", 0, 1);
+  out->min_p = real("min_p", 0, 1);
   if (f->find("top_k")) out->top_k = f->integer("top_k", -1, INT32_MAX);
   out->repetition_penalty = real("repetition_penalty", 1e-6, kMost);
 }

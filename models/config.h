@@ -52,7 +52,7 @@ struct RewardHead {
 
 // What a request that says nothing of it gets, by the checkpoint's own advice.
 struct GenerationDefaults {
-  std::optional<double> temperature, top_p, repetition_penalty;
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<int32_t> top_k;  // -1 or 0: all
   bool greedy = false;           // do_sample: false
 };

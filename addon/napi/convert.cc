@@ -245,6 +245,7 @@ Napi::Object defaults_object(Napi::Env env, const GenerationDefaults& d) {
   set("temperature", d.temperature);
   set("topP", d.top_p);
   set("topK", d.top_k);
+  set("minP", d.min_p);
   set("repetitionPenalty", d.repetition_penalty);
   object.Set("greedy", Napi::Boolean::New(env, d.greedy));
   return object;

@@ -371,6 +371,28 @@ class Metadata {
   Status status_;
 };
 
+// The number that a float was written as, 0.6 and not the 0.60000002 that it is; others stay.
+Json advice(const GgufValue& value) {
+  if (const int64_t* whole = std::get_if<int64_t>(&value)) return Json(*whole);
+  if (const bool* flag = std::get_if<bool>(&value)) return Json(*flag);
+  if (const std::string* text = std::get_if<std::string>(&value)) return Json(*text);
+  const double* real = std::get_if<double>(&value);
+  if (!real) return Json(Json::Array());
+  char text[32];
+  const auto written = std::to_chars(std::begin(text), std::end(text), float(*real));
+  double shortest = *real;
+  std::from_chars(text, written.ptr, shortest);
+  return Json(shortest);
+}
+
+// Of requests that say nothing of it: Hugging Face's names, and those of GGUF.
+constexpr std::pair<const char*, const char*> kSampling[] = {
+    {"temperature", "general.sampling.temp"},
+    {"top_p", "general.sampling.top_p"},
+    {"top_k", "general.sampling.top_k"},
+    {"min_p", "general.sampling.min_p"},
+    {"repetition_penalty", "general.sampling.penalty_repeat"}};
+
 class ConfigWriter {
  public:
   ConfigWriter(const std::vector<Part>& parts, const Family& family)
@@ -540,6 +562,10 @@ class ConfigWriter {
     object.emplace_back("eos_token_id", Json(std::move(ends)));
     if (const int64_t* id = head.integer("tokenizer.ggml.bos_token_id")) {
       object.emplace_back("bos_token_id", Json(*id));
+    }
+    for (const auto& [name, key] : kSampling) {
+      const auto it = head.metadata.find(key);
+      if (it != head.metadata.end()) object.emplace_back(name, advice(it->second));
     }
     return object;
   }

@@ -2,6 +2,7 @@
 
 import type { LogprobsMode } from '../engine/logprobs-mode.js'
 import type { GenerateRequest, GenerationDefaults, Sampling } from '../engine/types.js'
+import type { CardSampling } from '../model/registry.js'
 import type { ServedModel } from '../model/served-model.js'
 import { badRequest, contextExceeded } from '../request-error.js'
 import { mapInTurns } from '../slices.js'
@@ -41,15 +42,18 @@ export type QueueFields = {
 
 type Advice = { readonly temperature: number; readonly topP: number }
 
-/** The card's values when the caller gives neither, else generation_config, else 1 and 1. */
+/** The card's values when the caller gives neither, else generation_config, else the registry's, else 1 and 1. */
 const temperatureAndTopP = (
   body: Pick<GenerationFields, 'temperature' | 'top_p'>,
   defaults: GenerationDefaults,
   card: Advice | undefined,
+  known: CardSampling | undefined,
 ): Advice => {
   const neither = body.temperature === undefined && body.top_p === undefined
   if (neither && card) return { temperature: card.temperature, topP: card.topP }
   if (neither && defaults.greedy) return { temperature: 0, topP: 1 }
+  const saysNothing = defaults.temperature === undefined && defaults.topP === undefined
+  if (neither && saysNothing && known) return { temperature: known.temperature, topP: known.top_p }
   return {
     temperature: body.temperature ?? defaults.temperature ?? 1,
     topP: body.top_p ?? defaults.topP ?? 1,
@@ -153,9 +157,11 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
       'min_tokens',
     )
   const topK = body.top_k ?? generation.topK
+  const minP = body.min_p ?? generation.minP
   const repetition = body.repetition_penalty ?? generation.repetitionPenalty
   const budget = thinkingBudget(body)
-  const { temperature, topP } = temperatureAndTopP(body, generation, params.card)
+  const known = model.profile.entry?.sampling
+  const { temperature, topP } = temperatureAndTopP(body, generation, params.card, known)
   return {
     maxTokens,
     temperature,
@@ -164,7 +170,7 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
     skipSpecialTokens: body.skip_special_tokens ?? true,
     ...(body.min_tokens !== undefined && { minTokens: body.min_tokens }),
     ...(topK !== undefined && { topK: Math.min(Math.max(0, topK), vocabSize) }),
-    ...(body.min_p !== undefined && { minP: body.min_p }),
+    ...(minP !== undefined && { minP }),
     ...(repetition !== undefined && { repetitionPenalty: repetition }),
     ...(body.presence_penalty !== undefined && { presencePenalty: body.presence_penalty }),
     ...(body.frequency_penalty !== undefined && { frequencyPenalty: body.frequency_penalty }),

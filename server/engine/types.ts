@@ -94,11 +94,12 @@ export type MemoryPlan = {
   readonly table: string
 }
 
-/** The checkpoint's own advice, from generation_config.json: what holds when a caller says nothing. */
+/** The checkpoint's own advice, from generation_config.json or a GGUF file: what holds when a caller says nothing. */
 export type GenerationDefaults = {
   readonly temperature?: number
   readonly topP?: number
   readonly topK?: number
+  readonly minP?: number
   readonly repetitionPenalty?: number
   /** do_sample: false. */
   readonly greedy: boolean

@@ -8,6 +8,7 @@ import { packagePath } from '../version.js'
 import { hubName } from './identity.js'
 
 const CardSampling = z.object({ temperature: z.number(), top_p: z.number() })
+export type CardSampling = z.output<typeof CardSampling>
 
 const Reasoning = z.object({
   /** How thinking is switched: by a line in the system text, by /think or /no_think in it, or by a variable
@@ -23,6 +24,8 @@ const Entry = z.strictObject({
   match: z.string(),
   kind: z.enum(['chat', 'reward']),
   reasoning: Reasoning.optional(),
+  /** What generation_config.json says, where the checkpoint says nothing: in a GGUF file do_sample has no key. */
+  sampling: CardSampling.optional(),
   reward: RewardSettings.optional(),
   /** The built-in template, used only where the checkpoint has none. */
   template: z.enum(Object.keys(BUILT_IN) as BuiltIn[]).optional(),

@@ -105,12 +105,13 @@ TEST(config_reads_the_defaults_of_sampling) {
   ModelConfig c;
   REQUIRE_OK(read(llama_config(), &c));
   EXPECT(!c.generation.temperature && !c.generation.top_p && !c.generation.top_k);
-  EXPECT(!c.generation.repetition_penalty && !c.generation.greedy);
+  EXPECT(!c.generation.min_p && !c.generation.repetition_penalty && !c.generation.greedy);
   REQUIRE_OK(read(llama_config(), &c, {},
                   R"({"do_sample": false, "temperature": 0.6, "top_p": 0.95, "top_k": -1,
-                      "repetition_penalty": 1.1})"));
+                      "min_p": 0.05, "repetition_penalty": 1.1})"));
   EXPECT(c.generation.temperature == 0.6 && c.generation.top_p == 0.95);
   EXPECT(c.generation.top_k == -1 && c.generation.repetition_penalty == 1.1);
+  EXPECT(c.generation.min_p == 0.05);
   EXPECT(c.generation.greedy);
   EXPECT_ERROR(
       read(llama_config(), &c, {}, R"({"temperature": -1})"),

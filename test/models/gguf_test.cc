@@ -93,6 +93,28 @@ TEST(gguf_is_the_folder_it_was_made_from) {
   expect_same_values(*folder.checkpoint, *file.checkpoint);
 }
 
+TEST(gguf_sampling_is_the_folders) {
+  const TempDir dir;
+  const Opened without = open_bytes(dir, whole_llama().bytes());
+  EXPECT_OK(without.status);
+  const GenerationDefaults& none = without.config.generation;
+  EXPECT(!none.temperature && !none.top_p && !none.top_k && !none.min_p);
+  EXPECT(!none.repetition_penalty && !none.greedy);
+
+  GgufWriter w = whole_llama();
+  w.real("general.sampling.temp", 0.6f)
+      .real("general.sampling.top_p", 0.95f)
+      .raw_value("general.sampling.top_k", 5, raw(int32_t(20)))
+      .real("general.sampling.min_p", 0.05f)
+      .real("general.sampling.penalty_repeat", 1.1f);
+  const Opened file = open_bytes(dir, w.bytes());
+  EXPECT_OK(file.status);
+  const GenerationDefaults& g = file.config.generation;
+  // As generation_config.json would have them, and not as the nearest float.
+  EXPECT(g.temperature == 0.6 && g.top_p == 0.95 && g.top_k == 20);
+  EXPECT(g.min_p == 0.05 && g.repetition_penalty == 1.1);
+}
+
 // A part of a tensor is the same as the whole: loaders fetch the rows of a rank.
 TEST(gguf_fetches_a_part) {
   const TempDir dir;

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import type { GenerationDefaults } from '../../server/engine/types.js'
+import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
 import { chatBody, type Harness, startHarness } from './harness.js'
 
 const CHAT = '/v1/chat/completions'
@@ -133,5 +135,47 @@ describe('fields honoured', () => {
       truncate_prompt_tokens: -1,
     })
     assert.equal((await request(long)).promptTokenIds.length, 1000)
+  })
+})
+
+describe('where the caller gives no sampling', () => {
+  const INSTRUCT = 'nvidia/Llama-3.1-Nemotron-70B-Instruct-HF'
+  const drawn = async (id: string, generation: GenerationDefaults, body: object = {}) => {
+    const harness = await startHarness({
+      id,
+      template: BUILT_IN.nemotron_70b,
+      answer: () => ({ pieces: ['ok'] }),
+      info: { generation },
+    })
+    try {
+      assert.equal((await harness.post(CHAT, chatBody({ model: id, ...body }))).status, 200)
+      const { temperature, topP, topK, minP, repetitionPenalty } =
+        harness.engine.requests.at(-1)?.sampling ?? {}
+      return { temperature, topP, topK, minP, repetitionPenalty }
+    } finally {
+      await harness.close()
+    }
+  }
+  const none = { topK: undefined, minP: undefined, repetitionPenalty: undefined }
+
+  test("the checkpoint's holds", async () => {
+    const all = { temperature: 0.6, topP: 0.9, topK: 20, minP: 0.05, repetitionPenalty: 1.1 }
+    assert.deepEqual(await drawn(INSTRUCT, { ...all, greedy: false }), all)
+    assert.deepEqual(await drawn(INSTRUCT, { ...all, greedy: false }, { min_p: 0 }), {
+      ...all,
+      minP: 0,
+    })
+  })
+
+  test("the registry's holds where the checkpoint says nothing", async () => {
+    const greedy = { ...none, temperature: 0, topP: 1 }
+    assert.deepEqual(await drawn(INSTRUCT, { greedy: false }), greedy)
+    assert.deepEqual(await drawn(INSTRUCT, { greedy: false }, { temperature: 0.5 }), {
+      ...greedy,
+      temperature: 0.5,
+    })
+    const others = 'nvidia/Llama-3.3-Nemotron-70B-Edit'
+    assert.deepEqual(await drawn(others, { greedy: false }), { ...greedy, temperature: 1 })
+    assert.deepEqual(await drawn(others, { greedy: true }), greedy)
   })
 })
