@@ -139,12 +139,8 @@ Status read_quantization(const Documents& documents, ModelConfig* out) {
   return {};
 }
 
-}  // namespace
-
-Status read_model_config(const std::string& dir, std::span<const int32_t> reward_rows,
-                         ModelConfig* out) {
-  Documents documents;
-  if (Status s = Documents::read(dir, &documents); !s) return s;
+Status read_documents(const Documents& documents, std::span<const int32_t> reward_rows,
+                      ModelConfig* out) {
   ModelConfig config;
   JsonFields f(documents.config.json, documents.config.where);
   const Architecture* architecture = read_architecture(&f, &config);
@@ -160,6 +156,17 @@ Status read_model_config(const std::string& dir, std::span<const int32_t> reward
   }
   if (Status s = read_quantization(documents, &config); !s) return s;
   *out = std::move(config);
+  return {};
+}
+
+}  // namespace
+
+Status read_model_config(const std::string& dir, std::span<const int32_t> reward_rows,
+                         ModelConfig* out) {
+  Documents documents;
+  if (Status s = Documents::read(dir, &documents); !s) return s;
+  if (Status s = read_documents(documents, reward_rows, out); !s) return documents.names.in(s);
+  out->names = std::move(documents.names);
   return {};
 }
 

@@ -11,6 +11,7 @@
 #include "device/device.h"
 #include "device/status.h"
 #include "device/tensor.h"
+#include "models/checkpoint/field_names.h"
 #include "models/rope.h"
 
 namespace nemotron {
@@ -71,6 +72,7 @@ struct ModelConfig {
   // The field of config.json with an object a layer, {"attention": ..., "ffn": ...}, for messages;
   // empty: all layers are alike.
   std::string layer_list;
+  FieldNames names;           // for messages
   DType dtype = DType::bf16;  // torch_dtype, for display; tensors say their own
   QuantKind quant = QuantKind::none;
   std::vector<std::string> quant_ignore;  // module patterns kept unquantised

@@ -114,7 +114,8 @@ std::vector<const GroupedRows*> PackedGroup::grouped(const Checkpoint& checkpoin
     const GroupedRows* r = checkpoint.grouped(weight);
     if (!r && use == WeightUse::gate_up && weight.dtype != DType::bf16 &&
         weight.dtype != DType::fp8_e4m3) {
-      return widened("it is in one matrix with " + weight.name + ", which is " + weight.dtype_name);
+      return widened("it is in one matrix with " + checkpoint.shown(weight.name) + ", which is " +
+                     weight.dtype_name);
     }
     if (std::string cut = r ? uncut(part, r->form().cut()) : ""; !cut.empty()) return widened(cut);
     if (!rows.empty()) {
@@ -141,11 +142,12 @@ std::vector<WidenedTensor> widened_tensors(const std::vector<PackedGroup>& group
     (void)group.format(wanted, grouped, &why_format);
     for (const PackedGroup::Part& part : group.parts) {
       const StoredTensor& weight = *part.source->weight;
-      if (!all.empty() && all.back().name == weight.name) continue;
+      const std::string name = checkpoint.shown(weight.name);
+      if (!all.empty() && all.back().name == name) continue;
       if (grouped.empty() && checkpoint.grouped(weight)) {
-        all.push_back({weight.name, why_grouped});
+        all.push_back({name, why_grouped});
       } else if (!why_format.empty()) {
-        all.push_back({weight.name, why_format});
+        all.push_back({name, why_format});
       }
     }
   }

@@ -47,8 +47,9 @@ struct Sources {
   bool head_is_embedding = false;
   NormSource final_norm;
   std::vector<LayerSource> layers;
-  bool kv_scales = false;           // the checkpoint carries them
-  std::vector<std::string> unused;  // stored tensors that nothing is made of, in their order
+  bool kv_scales = false;  // the checkpoint carries them
+  // Stored tensors that nothing is made of, in their order, as the file calls them.
+  std::vector<std::string> unused;
 };
 
 // Fails with the first few tensors that are missing or wrong and their number.

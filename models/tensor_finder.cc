@@ -37,6 +37,10 @@ TensorFinder::TensorFinder(const Checkpoint& checkpoint, const ModelConfig& conf
   }
 }
 
+std::string TensorFinder::shown(const std::string& name) const {
+  return Json(checkpoint_.shown(name)).brief();
+}
+
 const StoredTensor* TensorFinder::optional(const std::string& name) {
   asked_.insert(name);
   return checkpoint_.find(name);
@@ -45,8 +49,8 @@ const StoredTensor* TensorFinder::optional(const std::string& name) {
 const StoredTensor* TensorFinder::required(const std::string& name) {
   const StoredTensor* t = optional(name);
   if (!t) {
-    problem(checkpoint_.path() + ": tensor " + Json(name).brief() + " is missing" +
-            (asker_.empty() ? "" : "; " + asker_ + " of config.json asks for it"));
+    problem(checkpoint_.path() + ": tensor " + shown(name) + " is missing" +
+            (asker_.empty() ? "" : "; " + asker_ + " asks for it"));
   }
   return t;
 }
@@ -83,7 +87,7 @@ LinearSource TensorFinder::linear(const std::string& module, int64_t rows, int64
   const StoredTensor* scale =
       fp8 ? required(module + ".weight_scale") : optional(module + ".weight_scale");
   if (scale && !fp8) {
-    wrong(*scale, "none, since " + module + ".weight is " + w.dtype_name);
+    wrong(*scale, "none, since " + checkpoint_.shown(w.name) + " is " + w.dtype_name);
   } else if (scale) {
     out.scale = scales(*scale, rows);
   }
@@ -107,9 +111,8 @@ std::vector<float> TensorFinder::scales(const StoredTensor& t, int64_t rows) {
   for (size_t i = 0; i < values.size(); ++i) {
     values[i] = stored_value(t, int64_t(i));
     if (!std::isfinite(values[i]) || values[i] <= 0) {
-      problem(t.file + ": tensor " + Json(t.name).brief() + " has the scale " +
-              std::to_string(values[i]) + " at " + std::to_string(i) +
-              "; expected a finite number above 0");
+      problem(t.file + ": tensor " + shown(t.name) + " has the scale " + std::to_string(values[i]) +
+              " at " + std::to_string(i) + "; expected a finite number above 0");
       return {};
     }
   }
@@ -119,13 +122,12 @@ std::vector<float> TensorFinder::scales(const StoredTensor& t, int64_t rows) {
 void TensorFinder::asked_by(int64_t layer, const char* part) {
   asker_ = layer < 0 || config_.layer_list.empty()
                ? ""
-               : config_.layer_list + "[" + std::to_string(layer) + "]." + part;
+               : config_.names.of_layer(config_.layer_list, layer, part);
 }
 
 void TensorFinder::wrong(const StoredTensor& t, const std::string& expected) {
-  problem(t.file + ": tensor " + Json(t.name).brief() + " is " + t.dtype_name + " " +
-          shape_text(t.shape) + "; expected " + expected +
-          (asker_.empty() ? "" : ", as " + asker_ + " of config.json says"));
+  problem(t.file + ": tensor " + shown(t.name) + " is " + t.dtype_name + " " + shape_text(t.shape) +
+          "; expected " + expected + (asker_.empty() ? "" : ", as " + asker_ + " says"));
 }
 void TensorFinder::problem(const std::string& text) {
   if (problems_++ < kMaxShown) shown_ += (shown_.empty() ? "" : "; ") + text;
@@ -160,7 +162,7 @@ bool TensorFinder::is_unread_scale(const std::string& name) const {
 std::vector<std::string> TensorFinder::unused() const {
   std::vector<std::string> names;
   for (const StoredTensor& t : checkpoint_.tensors()) {
-    if (!asked_.contains(t.name)) names.push_back(t.name);
+    if (!asked_.contains(t.name)) names.push_back(checkpoint_.shown(t.name));
   }
   return names;
 }
@@ -182,9 +184,9 @@ void TensorFinder::check_others() {
     const char* number = t.name.data() + layers.size();
     const auto [end, error] = std::from_chars(number, t.name.data() + t.name.size(), layer);
     if (error == std::errc() && layer >= config_.layers.size()) {
-      problem(t.file + ": tensor " + Json(t.name).brief() + " is of layer " +
-              std::to_string(layer) + "; expected layers below " +
-              std::to_string(config_.layers.size()) + ", config.json's num_hidden_layers");
+      problem(t.file + ": tensor " + shown(t.name) + " is of layer " + std::to_string(layer) +
+              "; expected layers below " + std::to_string(config_.layers.size()) + ", " +
+              config_.names.of("num_hidden_layers"));
     } else if (error == std::errc() && !asked_.contains(t.name)) {
       const LayerSpec& spec = config_.layers[layer];
       const std::string_view part(end);

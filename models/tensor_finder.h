@@ -44,6 +44,7 @@ class TensorFinder {
   Status status() const;
 
  private:
+  std::string shown(const std::string& name) const;  // in quotes, as the file has it
   bool is_unread_scale(const std::string& name) const;
   const StoredTensor* required(const std::string& name);
   const StoredTensor* vector(const std::string& name, int64_t size);

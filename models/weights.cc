@@ -49,9 +49,9 @@ Status read_vector(const Checkpoint& checkpoint, const StoredTensor& stored,
   for (int64_t i = 0; i < stored.elements; ++i) {
     const float value = stored_value(stored, i);
     if (!std::isfinite(value)) {
-      return Status::invalid(stored.file + ": tensor " + Json(stored.name).brief() + " has " +
-                             std::to_string(value) + " at " + std::to_string(i) +
-                             "; expected finite numbers");
+      return Status::invalid(
+          stored.file + ": tensor " + Json(checkpoint.shown(stored.name)).brief() + " has " +
+          std::to_string(value) + " at " + std::to_string(i) + "; expected finite numbers");
     }
     out->push_back(value);
   }
@@ -194,7 +194,8 @@ class Loader {
     const size_t bytes = values.size() * sizeof(float);
     void* data = out->data;
     if (!data) {
-      if (Status s = device_->alloc(bytes, &data); !s) return s.within(stored.name);
+      if (Status s = device_->alloc(bytes, &data); !s)
+        return s.within(checkpoint_.shown(stored.name));
     }
     device_->upload(data, values.data(), bytes);
     *out = {.data = data, .dtype = DType::f32, .rank = 1, .shape = {stored.elements}};

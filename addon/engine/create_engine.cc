@@ -347,16 +347,16 @@ Status compare_layouts(const std::map<std::string, std::string>& mine, const Che
   for (const auto& [name, form] : mine) {
     const auto found = theirs.find(name);
     if (found == theirs.end()) {
-      return Status::invalid(other.path() + ": tensor " + name +
+      return Status::invalid(other.path() + ": tensor " + other.shown(name) +
                              " is missing; the weights that run have it as " + form);
     }
     if (found->second == form) continue;
-    return Status::invalid(other.path() + ": tensor " + name + " is " + found->second +
+    return Status::invalid(other.path() + ": tensor " + other.shown(name) + " is " + found->second +
                            "; the weights that run have " + form);
   }
   for (const auto& [name, form] : theirs) {
     if (mine.contains(name)) continue;
-    return Status::invalid(other.path() + ": tensor " + name + " (" + form +
+    return Status::invalid(other.path() + ": tensor " + other.shown(name) + " (" + form +
                            ") is not among the weights that run");
   }
   return {};
@@ -376,7 +376,7 @@ Status check_reload(const Loaded& loaded, const Rank& rank, const std::string& f
                     ModelConfig* config, std::unique_ptr<Checkpoint>* out) {
   if (Status s = read_model_config(folder, loaded.reward_rows, config); !s) return s;
   if (const char* field = config_difference(*config, loaded.config)) {
-    return Status::invalid(folder + ": " + field +
+    return Status::invalid(folder + ": " + config->names.plain(field) +
                            " is another than that of the model that runs; only weights of the same "
                            "model can take their place");
   }

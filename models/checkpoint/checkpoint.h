@@ -42,6 +42,8 @@ class Checkpoint {
   virtual const StoredTensor* find(std::string_view name) const = 0;  // null: not there
   virtual size_t total_bytes() const = 0;
   virtual const std::vector<StoredTensor>& tensors() const = 0;
+  // What the file calls the tensor of this name, for messages; it need not be there.
+  virtual std::string shown(std::string_view name) const { return std::string(name); }
   // The file that names the tensors, for messages: model.safetensors, or the index of the shards.
   virtual const std::string& path() const = 0;
   // Reads bytes [first, first + bytes) of the tensor, which may then be looked at through its

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "device/status.h"
+#include "models/checkpoint/field_names.h"
 #include "models/checkpoint/json.h"
 
 namespace nemotron {
@@ -20,6 +21,7 @@ struct Documents {
   Document config;
   std::optional<Document> generation;    // generation_config.json: stop ids, sampling defaults
   std::optional<Document> quantization;  // hf_quant_config.json
+  FieldNames names;                      // of fields of all three
 
   // `dir`: a Hugging Face folder, or a GGUF file. Errors name the file, line and column.
   static Status read(const std::string& dir, Documents* out);

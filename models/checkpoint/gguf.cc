@@ -104,16 +104,17 @@ Status find_family(const Part& first, const Family** out) {
                              "; served: \"llama\", \"deci\" and \"nemotron\"");
 }
 
+constexpr std::pair<std::string_view, std::string_view> kEnds[] = {
+    {"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"}, {"output", "lm_head"}};
+constexpr std::pair<std::string_view, std::string_view> kInLayer[] = {
+    {"attn_norm", "input_layernorm"},    {"attn_q", "self_attn.q_proj"},
+    {"attn_k", "self_attn.k_proj"},      {"attn_v", "self_attn.v_proj"},
+    {"attn_output", "self_attn.o_proj"}, {"ffn_norm", "post_attention_layernorm"},
+    {"ffn_gate", "mlp.gate_proj"},       {"ffn_up", "mlp.up_proj"},
+    {"ffn_down", "mlp.down_proj"},       {"attn_output", "self_attn.linear_attn"}};
+
 // "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; names unknown here stay.
 std::string hugging_face_name(const std::string& name) {
-  constexpr std::pair<std::string_view, std::string_view> kEnds[] = {
-      {"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"}, {"output", "lm_head"}};
-  constexpr std::pair<std::string_view, std::string_view> kInLayer[] = {
-      {"attn_norm", "input_layernorm"},    {"attn_q", "self_attn.q_proj"},
-      {"attn_k", "self_attn.k_proj"},      {"attn_v", "self_attn.v_proj"},
-      {"attn_output", "self_attn.o_proj"}, {"ffn_norm", "post_attention_layernorm"},
-      {"ffn_gate", "mlp.gate_proj"},       {"ffn_up", "mlp.up_proj"},
-      {"ffn_down", "mlp.down_proj"}};
   const size_t dot = name.rfind('.');
   if (dot == std::string::npos) return name;
   const std::string_view whole(name), module = whole.substr(0, dot), kind = whole.substr(dot);
@@ -130,6 +131,25 @@ std::string hugging_face_name(const std::string& name) {
            std::string(kind);
   }
   return name;
+}
+
+// The same the other way.
+std::string gguf_name(std::string_view name) {
+  constexpr std::string_view kLayers = "model.layers.";
+  const size_t dot = name.rfind('.');
+  if (dot == std::string_view::npos) return std::string(name);
+  const std::string_view module = name.substr(0, dot), kind = name.substr(dot);
+  for (const auto& [to, from] : kEnds) {
+    if (module == from) return std::string(to) + std::string(kind);
+  }
+  if (!module.starts_with(kLayers)) return std::string(name);
+  const std::string_view rest = module.substr(kLayers.size());
+  const size_t end = rest.find('.');
+  for (const auto& [to, from] : kInLayer) {
+    if (end == std::string_view::npos || rest.substr(end + 1) != from) continue;
+    return "blk." + std::string(rest.substr(0, end + 1)) + std::string(to) + std::string(kind);
+  }
+  return std::string(name);
 }
 
 // Where a tensor of the checkpoint comes from.
@@ -210,6 +230,7 @@ class GgufCheckpoint final : public Checkpoint {
   size_t total_bytes() const override { return total_bytes_; }
   const std::vector<StoredTensor>& tensors() const override { return tensors_; }
   const std::string& path() const override { return path_; }
+  std::string shown(std::string_view name) const override { return gguf_name(name); }
 
   Status fetch(const StoredTensor& t, size_t first, size_t bytes) const override {
     if (bytes == 0) return {};
@@ -414,6 +435,7 @@ class ConfigWriter {
     if (!m_.status()) return m_.status();
     out->config = {parts_[0].file.path(), Json(std::move(config_))};
     out->generation = {parts_[0].file.path(), Json(generation())};
+    out->names = names(eps);
     return {};
   }
 
@@ -568,6 +590,41 @@ class ConfigWriter {
       if (it != head.metadata.end()) object.emplace_back(name, advice(it->second));
     }
     return object;
+  }
+
+  // Where the file has what config() says in Hugging Face's names.
+  FieldNames names(const char* eps) const {
+    const auto own = [&](const char* key) { return m_.own(key); };
+    const std::string heads = own("attention.head_count"),
+                      kv_heads = own("attention.head_count_kv"), ffn = own("feed_forward_length"),
+                      dim = own("attention.key_length"), layers = own("block_count"),
+                      theta = own("rope.freq_base");
+    std::vector<std::pair<std::string, std::string>> all = {
+        {"architectures", "general.architecture"},
+        {"model_type", "general.architecture"},
+        {"hidden_size", own("embedding_length")},
+        {"max_position_embeddings", own("context_length")},
+        {"rms_norm_eps", own(eps)},
+        {"norm_eps", own(eps)},
+        {"vocab_size", "the number of rows of token_embd.weight"},
+        {"tie_word_embeddings", "whether there is an output.weight"},
+        {"num_hidden_layers", layers},
+        {"num_hidden_layers, or one of its layers", layers + ", or one of its layers"},
+        {"num_attention_heads", heads},
+        {"num_key_value_heads", kv_heads},
+        {"head_dim", dim},
+        {"intermediate_size", ffn},
+        {"block_configs", heads},
+        {"block_configs.attention", kv_heads},
+        {"block_configs.ffn", ffn},
+        {"rope_theta", theta},
+        {"rope_theta or rope_scaling", theta + " or rope_freqs.weight"},
+        {"partial_rotary_factor", own("rope.dimension_count") + " / " + dim},
+        {"divisors", "rope_freqs.weight"},
+        {"eos_token_id", "tokenizer.ggml.eos_token_id"},
+        {"bos_token_id", "tokenizer.ggml.bos_token_id"}};
+    for (const auto& [name, key] : kSampling) all.emplace_back(name, key);
+    return FieldNames(std::move(all));
   }
 
   const std::vector<Part>& parts_;

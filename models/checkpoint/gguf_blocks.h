@@ -16,7 +16,7 @@ namespace nemotron {
 struct GgufType {
   uint32_t number = 0;    // ggml's
   const char* name = "";  // "Q4_K"
-  uint32_t elements = 0;  // of a block
+  uint32_t elements = 0;  // of a block; 0: known by its name alone
   uint32_t bytes = 0;     // of a block
   // Of F32, F16 and BF16: n values.
   void (*whole)(const uint8_t* from, int64_t n, float* to) = nullptr;

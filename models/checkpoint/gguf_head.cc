@@ -223,9 +223,9 @@ class HeadReader {
     t.begin = r_.number<uint64_t>("the offset of " + t.name);
     if (!r_.status().ok()) return;
     t.type = gguf_type(number);
-    if (!t.type) {
-      return bad(
-          t, "the type is number " + std::to_string(number) + "; served: " + served_gguf_types());
+    if (!t.type || t.type->elements == 0) {
+      return bad(t, "the type is " + (t.type ? t.type->name : "number " + std::to_string(number)) +
+                        "; served: " + served_gguf_types());
     }
     if (t.row() % t.type->elements != 0) {
       return bad(t, "a row has " + std::to_string(t.row()) + " elements; expected a multiple of " +

@@ -275,8 +275,7 @@ TEST(grouped_weights_that_ranks_cut_inside_a_group_are_wide) {
   EXPECT_EQ(widened_of(o), "");
   o.ranks = 2;
   const std::string why = "each rank holds of its rows 240 values, no multiple of 32\n";
-  EXPECT_EQ(widened_of(o), "model.layers.0.mlp.down_proj.weight: " + why +
-                               "model.layers.1.mlp.down_proj.weight: " + why);
+  EXPECT_EQ(widened_of(o), "blk.0.ffn_down.weight: " + why + "blk.1.ffn_down.weight: " + why);
   EXPECT_LT(distance(odd, "", 2), 0.01);  // wide is BF16
 
   o = tiny_options();  // an intermediate size of 96

@@ -204,17 +204,16 @@ TEST(gguf_quantised_weights_are_read) {
     return all;
   };
   using Texts = std::vector<std::string>;
-  const std::string gate =
-                        " it is in one matrix with model.layers.0.mlp.up_proj.weight, which is F16",
+  const std::string gate = " it is in one matrix with blk.0.ffn_up.weight, which is F16",
                     parts = " parts of several types meet at row 24, no multiple of 16";
   EXPECT(widened(true, WeightFormat::stored) ==
-         (Texts{"q_proj.weight" + parts, "k_proj.weight" + parts, "v_proj.weight" + parts,
-                "gate_proj.weight" + gate}));
+         (Texts{"attn_q.weight" + parts, "attn_k.weight" + parts, "attn_v.weight" + parts,
+                "ffn_gate.weight" + gate}));
   EXPECT(widened(true, WeightFormat::int4)[3] ==
-         "o_proj.weight its rows are summed in stretches of 24 values, no multiple of 32");
+         "attn_output.weight its rows are summed in stretches of 24 values, no multiple of 32");
   EXPECT_EQ(widened(false, WeightFormat::stored).size(), size_t(6));
   EXPECT(widened(false, WeightFormat::stored)[0] ==
-         "embed_tokens.weight the device multiplies no packed types");
+         "token_embd.weight the device multiplies no packed types");
   const StoredTensor& down = *file.sources.layers[0].down.weight;
   EXPECT_EQ(down.dtype_name, "Q8_0");
   EXPECT(down.dtype == DType::bf16);
@@ -303,6 +302,12 @@ TEST(gguf_deci_layers_differ) {
   EXPECT_OK(file.status);
   EXPECT(file.config.layers[0].ffn && !file.config.layers[1].ffn);
 
+  std::erase_if(deci.tensors, [](const auto& t) { return t.name == "blk.0.ffn_up.weight"; });
+  EXPECT_ERROR(open_bytes(dir, deci.bytes()).status,
+               "tensor \"blk.0.ffn_up.weight\" is missing; deci.feed_forward_length of layer 0 "
+               "asks for it");
+  deci.tensors = gguf_tensors(t, 4, 2);
+
   deci.integers("deci.attention.head_count", {4, 0})
       .integers("deci.attention.head_count_kv", {2, 0});
   deci.integers("deci.feed_forward_length", {12, 12});
@@ -379,10 +384,29 @@ TEST(gguf_errors_name_what_is_wrong) {
        [](GgufWriter* w) { w->real("llama.rope.scaling.factor", 4); }},
       {"tokenizer.ggml.tokens has 21 tokens; expected at most 20",
        [](GgufWriter* w) { w->texts("tokenizer.ggml.tokens", std::vector<std::string>(21, "a")); }},
-      {"\"num_attention_heads\" is 3",
+      {"llama.attention.head_count is 3; expected a multiple of llama.attention.head_count_kv, "
+       "which is 2",
        [](GgufWriter* w) { w->integer("llama.attention.head_count", 3); }},
+      {"llama.context_length is -1; expected an integer from 1",
+       [](GgufWriter* w) { w->raw_value("llama.context_length", 5, raw(int32_t(-1))); }},
+      {"llama.attention.layer_norm_rms_epsilon is",
+       [](GgufWriter* w) { w->real("llama.attention.layer_norm_rms_epsilon", -1); }},
+      {"llama.rope.dimension_count / llama.attention.key_length is not 1",
+       [](GgufWriter* w) { w->integer("llama.rope.dimension_count", 4); }},
+      {"general.sampling.top_p is 1.5; expected a number from 0 to 1",
+       [](GgufWriter* w) { w->real("general.sampling.top_p", 1.5f); }},
+      {"general.sampling.temp is \"hot\"; expected a number",
+       [](GgufWriter* w) { w->text("general.sampling.temp", "hot"); }},
+      {"tokenizer.ggml.eos_token_id has -1; expected token ids",
+       [](GgufWriter* w) { w->raw_value("tokenizer.ggml.eos_token_id", 5, raw(int32_t(-1))); }},
+      {"tensor \"blk.1.attn_norm.weight\" is of layer 1; expected layers below 1, "
+       "llama.block_count",
+       [](GgufWriter* w) { w->integer("llama.block_count", 1); }},
       {"value_length is not", [](GgufWriter* w) { w->integer("llama.attention.value_length", 8); }},
       {"the type is number 99; served: F32, F16", [](GgufWriter* w) { w->tensors[3].type = 99; }},
+      {"the type is Q4_0_4_4; served: F32, F16", [](GgufWriter* w) { w->tensors[3].type = 31; }},
+      {"the type is NVFP4; served: F32, F16", [](GgufWriter* w) { w->tensors[3].type = 40; }},
+      {"the type is Q2_0; served: F32, F16", [](GgufWriter* w) { w->tensors[3].type = 42; }},
       {"a row has 8 elements; expected a multiple of 256, a block of Q4_K",
        [](GgufWriter* w) { w->tensors[0].type = 12; }},
       {"it stands twice", [](GgufWriter* w) { w->tensors.push_back(w->tensors[0]); }},
@@ -393,7 +417,14 @@ TEST(gguf_errors_name_what_is_wrong) {
          w->tensors[0].shape = {1 << 30, 1 << 30, 64};
        }},
       {"the file is truncated", [](GgufWriter* w) { w->tensors.back().shape[0] = 4000; }},
-      {"is missing", [](GgufWriter* w) { w->tensors.erase(w->tensors.begin() + 4); }},
+      {"tensor \"blk.1.attn_q.weight\" is missing",
+       [](GgufWriter* w) {
+         std::erase_if(w->tensors, [](const auto& t) { return t.name == "blk.1.attn_q.weight"; });
+       }},
+      {"tensor \"output_norm.weight\" is missing",
+       [](GgufWriter* w) {
+         std::erase_if(w->tensors, [](const auto& t) { return t.name == "output_norm.weight"; });
+       }},
       {"general.alignment is 33; expected a power of two",
        [](GgufWriter* w) { w->integer("general.alignment", 33); }},
       {"general.name has the unknown type 13",
@@ -404,7 +435,7 @@ TEST(gguf_errors_name_what_is_wrong) {
          for (int i = 0; i < 8; ++i) list = raw(uint32_t(9)) + raw(uint64_t(1)) + list;
          w->raw_value("deep", 9, list);
        }},
-      {"expected no .bias",
+      {"tensor \"blk.0.attn_q.bias\" is F32 [24]; expected no .bias",
        [](GgufWriter* w) {
          w->tensors.push_back({"blk.0.attn_q.bias", {24}, 0, std::string(96, '\0')});
        }},
@@ -415,6 +446,10 @@ TEST(gguf_errors_name_what_is_wrong) {
     const Status s = open_bytes(dir, w.bytes()).status;
     EXPECT_ERROR(s, wrong.expected);
     EXPECT_ERROR(s, "m.gguf");
+    // What is named is in the file.
+    for (const char* other : {"config.json", "model.layers", "num_", "_proj"}) {
+      EXPECT(s.message().find(other) == std::string::npos);
+    }
   }
 }
 

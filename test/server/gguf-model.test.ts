@@ -141,19 +141,19 @@ describe('a GGUF file', { skip }, () => {
   test('that cannot stay packed is said to be', async () => {
     const mixed = join(temporary, 'tiny-reasoner-mixed.gguf')
     writeGguf(folder, mixed, true, 'layers.1.mlp.up_proj')
-    const why = 'it is in one matrix with model.layers.1.mlp.up_proj.weight, which is F32'
-    const expected = [{ name: 'model.layers.1.mlp.gate_proj.weight', why }]
+    const why = 'it is in one matrix with blk.1.ffn_up.weight, which is F32'
+    const expected = [{ name: 'blk.1.ffn_gate.weight', why }]
     const info = loadAddon().modelInfo(mixed, [])
     assert.deepEqual('code' in info ? info : info.widenedOnCpu, expected)
     const engine = await openEngine({ ...smallEngine(mixed), maxModelLen: 512 })
     assert.deepEqual(engine.info.plan.widenedTensors, expected)
     await engine.close()
     assert.deepEqual(widenedTexts(expected), [
-      `1 tensor is not packed but in 16 bits a value or more, since ${why}: model.layers.1.mlp.gate_proj.weight`,
+      `1 tensor is not packed but in 16 bits a value or more, since ${why}: blk.1.ffn_gate.weight`,
     ])
     const cli = [...nodeArgs('server/cli.ts'), 'info', mixed]
     const said = execFileSync(process.execPath, cli, { encoding: 'utf8' })
-    assert.match(said, /^on the CPU +1 tensor is not packed .*gate_proj\.weight$/m)
+    assert.match(said, /^on the CPU +1 tensor is not packed .*ffn_gate\.weight$/m)
     const withDraft = execFileSync(process.execPath, [...cli, '--draft-model', quantised], {
       encoding: 'utf8',
     })
