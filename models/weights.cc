@@ -98,7 +98,9 @@ class Loader {
     const WeightFormat format = group.format(options_.format, grouped);
     const bool wants_largest = is_scaled_by_all(group, format);
     std::vector<PartRows> stored;
+    std::vector<std::string> names;
     stored.reserve(group.parts.size());
+    names.reserve(group.parts.size());
     for (size_t i = 0; i < group.parts.size(); ++i) {
       const auto& [source, range] = group.parts[i];
       const StoredTensor& w = *source->weight;
@@ -111,6 +113,7 @@ class Loader {
                               config_.reward.kind == RewardHead::Kind::lm_head_rows;
       part.first_row = is_outputs ? 0 : range.first_row;
       part.stretches = group.stretches;
+      part.name = names.emplace_back(checkpoint_.shown(w.name));
       if (grouped[i]) {
         if (Status s = checkpoint_.fetch_grouped(w, range); !s) return s;
         part.grouped = grouped[i];

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -182,6 +183,14 @@ uint16_t fit_group(const float* x, bool is_4_bit, float* q) {
   return f32_to_f16(best_scale);
 }
 
+bool all_finite(const float* x, int64_t n) {
+  uint32_t most = 0;  // magnitudes are in the order of their bits
+  for (int64_t i = 0; i < n; ++i) {
+    most = std::max(most, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
+  }
+  return most < std::bit_cast<uint32_t>(INFINITY);
+}
+
 void quantise_groups(const float* x, int64_t cols, int bits, const GroupedRow& to) {
   for (int64_t col = 0; col < cols; col += kGroupedChunk) {
     float q[kGroupedChunk];
@@ -200,9 +209,15 @@ void quantise_groups(const float* x, int64_t cols, int bits, const GroupedRow& t
 class Packer {
  public:
   // quantise: to FP8; null where every value keeps its own.
+  // bad_row: the first row that cannot be quantised in groups, or the number of rows.
   Packer(std::span<const MatrixPart> parts, const std::vector<SegmentPlan>& plans,
-         decltype(Kernels::quantise) quantise, PackedMatrix* m)
-      : parts_(parts), plans_(plans), quantise_(quantise), m_(*m), row_(size_t(m->cols) + 1) {
+         decltype(Kernels::quantise) quantise, std::atomic<int64_t>* bad_row, PackedMatrix* m)
+      : parts_(parts),
+        plans_(plans),
+        quantise_(quantise),
+        bad_row_(*bad_row),
+        m_(*m),
+        row_(size_t(m->cols) + 1) {
     if (m->is_rows()) return;
     size_t widest = 0;
     for (size_t i = 0; i < plans.size(); ++i) {
@@ -291,6 +306,11 @@ class Packer {
       return to.from(form, s.part->first_col);
     }
     widen(s.data(), s.part->dtype, size_t(m_.cols), row_.data());
+    if (!all_finite(row_.data(), m_.cols)) {
+      int64_t first = bad_row_;
+      while (row < first && !bad_row_.compare_exchange_weak(first, row)) {
+      }
+    }
     quantise_groups(row_.data(), m_.cols, form.bits, to.from(form, 0));
     return to.from(form, 0);
   }
@@ -406,6 +426,7 @@ class Packer {
   std::span<const MatrixPart> parts_;
   const std::vector<SegmentPlan>& plans_;
   const decltype(Kernels::quantise) quantise_;
+  std::atomic<int64_t>& bad_row_;
   PackedMatrix& m_;
   std::vector<float> row_;     // [cols], and one more
   std::vector<uint8_t> rows_;  // [16][row_bytes_]; what lies behind cols stays 0
@@ -532,6 +553,22 @@ void PackedMatrix::read_row(int64_t row, float* out) const {
   }
 }
 
+namespace {
+
+// Of a row that has a value that is not finite.
+Status not_finite(std::span<const MatrixPart> parts, int64_t row) {
+  const SourceRow s = source_row(parts, row);
+  std::vector<float> values(size_t(s.part->cols));
+  widen(s.data(), s.part->dtype, values.size(), values.data());
+  const auto at = std::ranges::find_if(values, [](float v) { return !std::isfinite(v); });
+  return Status::invalid(
+      (s.part->name.empty() ? "" : "tensor \"" + std::string(s.part->name) + "\": ") + "row " +
+      std::to_string(s.part->first_row + s.row) + " has " + std::to_string(*at) +
+      "; expected finite numbers, which alone can be quantised");
+}
+
+}  // namespace
+
 Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                    const Kernels* kernels, ThreadPool* pool, PackedMatrix* out) {
   if (Status s = check_parts(parts, use); !s) return s;
@@ -570,10 +607,9 @@ Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightForma
 
   // Small shares taken one by one: pages are touched in order, and no thread waits long at the end.
   const int64_t items = rows_only ? m.rows : m.panels, step = rows_only ? kPanel : 1;
-  std::atomic<int64_t> next{0};
-  std::vector<Packer> packers(
-      size_t(pool->size()),
-      Packer(parts, plans, format == WeightFormat::fp8 ? kernels->quantise : nullptr, &m));
+  std::atomic<int64_t> next{0}, bad_row{m.rows};
+  const auto quantise = format == WeightFormat::fp8 ? kernels->quantise : nullptr;
+  std::vector<Packer> packers(size_t(pool->size()), Packer(parts, plans, quantise, &bad_row, &m));
   pool->run([&](int thread) {
     Packer& packer = packers[size_t(thread)];
     for (int64_t begin; (begin = next.fetch_add(step)) < items;) {
@@ -586,8 +622,8 @@ Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightForma
       }
     }
   });
-  *out = std::move(m);
-  return {};
+  *out = std::move(m);  // with its memory, whatever is in it
+  return bad_row < out->rows ? not_finite(parts, bad_row) : Status();
 }
 
 }  // namespace nemotron::cpu

@@ -16,6 +16,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "device/grouped.h"
 #include "device/rank_group.h"
@@ -64,6 +65,9 @@ struct MatrixPart {
 
   // For a device that reads_rows(): data and row_stride mean nothing.
   const StoredRows* stored = nullptr;
+
+  // Of the stored tensor, for messages; its rows count from first_row.
+  std::string_view name = {};
 };
 
 enum class WeightUse : uint8_t {

@@ -267,6 +267,29 @@ std::string widened_of(const EngineOptions& options) {
   return text;
 }
 
+TEST(grouped_weights_are_made_of_finite_numbers_alone) {
+  const TempDir dir;
+  RawTensors t = tiny_tensors();
+  const uint16_t infinite = 0xff80;
+  t["model.layers.1.mlp.up_proj.weight"].bytes.replace(size_t(60 * 64 + 3) * 2, 2,
+                                                       reinterpret_cast<const char*>(&infinite), 2);
+  dir.write("config.json", tiny_config().text());
+  dir.write("model.safetensors", safetensors_bytes(t));
+  EngineOptions o = tiny_options();
+  o.model_dir = dir.path();
+  const auto opened = [&]() -> Status { return Client(o).status(); };
+  EXPECT_OK(opened());
+  for (const WeightFormat format : {WeightFormat::int4, WeightFormat::int8}) {
+    for (const int32_t ranks : {1, 2}) {
+      o.format = format, o.ranks = ranks;
+      EXPECT_ERROR(
+          opened(),
+          "layer 1 gate_up: tensor \"model.layers.1.mlp.up_proj.weight\": row 60 has -inf; "
+          "expected finite numbers");
+    }
+  }
+}
+
 // Ranks that cut rows of `down` inside a group of 32: what is cut stays wide, and the plan says it.
 TEST(grouped_weights_that_ranks_cut_inside_a_group_are_wide) {
   Files odd;

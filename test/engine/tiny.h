@@ -35,15 +35,18 @@ inline RawTensor random_bf16(std::vector<int64_t> shape, float deviation, uint32
   return t;
 }
 
-// Weights whose next-token distributions are neither flat nor one-sided.
-inline void write_tiny_checkpoint(const TempDir& dir, float head_scale = 0.35f, uint32_t seed = 1) {
-  constexpr int64_t hidden = 64, inner = 96, heads = 4, kv_heads = 2, head_dim = 16, layers = 2;
+inline Members tiny_config() {
   Members config = llama_config();
   config.set("hidden_size", "64").set("intermediate_size", "96").set("head_dim", "16");
   config.set("vocab_size", std::to_string(kTinyVocab));
   config.set("max_position_embeddings", std::to_string(kTinyContext));
   config.set("eos_token_id", std::to_string(kTinyEos));
-  dir.write("config.json", config.text());
+  return config;
+}
+
+// Weights whose next-token distributions are neither flat nor one-sided.
+inline RawTensors tiny_tensors(float head_scale = 0.35f, uint32_t seed = 1) {
+  constexpr int64_t hidden = 64, inner = 96, heads = 4, kv_heads = 2, head_dim = 16, layers = 2;
   RawTensors t;
   const auto add = [&](const std::string& name, std::vector<int64_t> shape, float deviation) {
     t[name] = random_bf16(std::move(shape), deviation, seed++);
@@ -63,7 +66,12 @@ inline void write_tiny_checkpoint(const TempDir& dir, float head_scale = 0.35f, 
     add(layer + "mlp.up_proj.weight", {inner, hidden}, 0.2f);
     add(layer + "mlp.down_proj.weight", {hidden, inner}, 0.2f);
   }
-  dir.write("model.safetensors", safetensors_bytes(t));
+  return t;
+}
+
+inline void write_tiny_checkpoint(const TempDir& dir, float head_scale = 0.35f, uint32_t seed = 1) {
+  dir.write("config.json", tiny_config().text());
+  dir.write("model.safetensors", safetensors_bytes(tiny_tensors(head_scale, seed)));
 }
 
 // One engine-wide checkpoint folder for all tests of the process.

@@ -315,6 +315,35 @@ void test_quantised(const DeviceUnderTest& d, WeightFormat format) {
   EXPECT(error > 0);
 }
 
+// Of several rows the first is named; a weight that was packed before keeps its memory.
+void test_not_finite(const DeviceUnderTest& d, WeightFormat format) {
+  OPEN(d);
+  constexpr int64_t kOut = 48, kIn = 96;
+  Random random(14);
+  const HostMatrix right = random_matrix(random, kOut, kIn, DType::bf16);
+  const MatrixPart part = right.part();
+  Weight w;
+  REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, format, &w));
+  const auto bits = [](HostMatrix m, int64_t row, int64_t col, uint16_t value) {
+    std::memcpy(m.data.data() + (row * kIn + col) * 2, &value, sizeof value);
+    return m;
+  };
+  const HostMatrix infinite = bits(right, 37, 5, 0x7f80), negative = bits(right, 0, 95, 0xff80),
+                   both = bits(bits(right, 40, 0, 0x7fc0), 3, 64, 0x7f80);
+  for (const auto& [m, expected] : {std::pair(&infinite, "tensor \"x\": row 107 has inf"),
+                                    std::pair(&negative, "tensor \"x\": row 70 has -inf"),
+                                    std::pair(&both, "tensor \"x\": row 73 has inf")}) {
+    MatrixPart wrong = m->part();
+    wrong.name = "x", wrong.first_row = 70;
+    EXPECT_ERROR(device->pack_weight({&wrong, 1}, WeightUse::linear, format, &w), expected);
+  }
+  const HostMatrix nan = bits(right, 20, 31, 0x7fc0);
+  const MatrixPart parts[] = {right.part(), nan.part()};
+  Weight two;
+  EXPECT_ERROR(device->pack_weight(parts, WeightUse::linear, format, &two), "row 20 has nan");
+  REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, format, &w));
+}
+
 void test_refusals(const DeviceUnderTest& d) {
   OPEN(d);
   Random random(13);
@@ -368,6 +397,8 @@ void add_grouped_cases(const DeviceUnderTest& d) {
   }
   add_case(at + "int4", [=] { test_quantised(d, WeightFormat::int4); });
   add_case(at + "int8", [=] { test_quantised(d, WeightFormat::int8); });
+  add_case(at + "int4 of what is not finite", [=] { test_not_finite(d, WeightFormat::int4); });
+  add_case(at + "int8 of what is not finite", [=] { test_not_finite(d, WeightFormat::int8); });
   add_case(at + "refusals", [=] { test_refusals(d); });
 }
 
