@@ -94,7 +94,7 @@ Status find_needs(const ModelConfig& config, const Checkpoint& checkpoint, const
   kv.block_size = in.block_size;
   kv.dtype = in.kv_dtype;
   out->block = std::max<size_t>(kv.bytes_per_block(), 1);
-  const std::vector<PackedGroup> groups = packed_groups(sources, config, in.shard);
+  const std::vector<PackedGroup> groups = packed_groups(checkpoint, sources, config, in.shard);
   out->weights = packed_bytes(groups, checkpoint, config, in);
   int64_t all = 0, in_groups = 0;
   bool fp8 = false;

@@ -87,13 +87,12 @@ Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out)
   return {};
 }
 
-int32_t stretches_of(const ModelConfig& config, int64_t cols) {
-  constexpr int64_t kStep = 32;  // what backends pad the columns of a matrix to
+int32_t stretches_of(const ModelConfig& config, int64_t cols, int64_t cut) {
   int32_t stretches = 1;
   for (int32_t ranks = 2; ranks <= kMaxStretches; ranks *= 2) {
     RankShape shape;
     if (!rank_shape(config, {.rank = 0, .ranks = ranks}, &shape)) break;
-    if (cols % (kStep * ranks) == 0) stretches = ranks;
+    if (cols % (cut * ranks) == 0) stretches = ranks;
   }
   return stretches;
 }

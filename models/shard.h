@@ -45,8 +45,9 @@ Status rank_shape(const ModelConfig& config, const Shard& shard, RankShape* out)
 
 // Into how many stretches the sums of `o` and `down` are cut (MatrixPart::stretches): the most
 // ranks, of 1, 2, 4 and 8, that can hold the model. So they are the same sums on one rank and on
-// each of these numbers. `cols` of the whole matrix; a stretch is a multiple of 32 of them.
-int32_t stretches_of(const ModelConfig& config, int64_t cols);
+// each of these numbers. `cols` of the whole matrix; a stretch is a multiple of `cut` of them, and
+// `cut` one of 32: a weight in groups stays so only where no sum ends inside of a group.
+int32_t stretches_of(const ModelConfig& config, int64_t cols, int64_t cut);
 
 // The stored matrices, each [out, in].
 // `square` takes the place of attention or of a feed-forward part.

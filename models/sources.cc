@@ -166,8 +166,8 @@ int64_t PackedGroup::rows() const {
   return rows;
 }
 
-std::vector<PackedGroup> packed_groups(const Sources& s, const ModelConfig& config,
-                                       const Shard& shard) {
+std::vector<PackedGroup> packed_groups(const Checkpoint& checkpoint, const Sources& s,
+                                       const ModelConfig& config, const Shard& shard) {
   using Slot = PackedGroup::Slot;
   using Kind = MatrixKind;
   std::vector<PackedGroup> groups;
@@ -183,7 +183,9 @@ std::vector<PackedGroup> packed_groups(const Sources& s, const ModelConfig& conf
       group.parts.push_back({p.source, held_by(shard, config, spec, p.kind)});
     }
     if (slot != Slot::o && slot != Slot::down) return;
-    const int32_t all = stretches_of(config, parts[0].source->cols());
+    const GroupedRows* rows = checkpoint.grouped(*parts[0].source->weight);
+    const int64_t cut = rows ? rows->form().cut() : kGroupedChunk;  // backends pad to as many
+    const int32_t all = stretches_of(config, parts[0].source->cols(), cut);
     group.most_stretches = all;
     group.stretches = all % shard.ranks == 0 ? all / shard.ranks : 1;
   };

@@ -94,8 +94,8 @@ struct PackedGroup {
 
 // Everything that is packed, in the order of loading. The ends come first: they are the largest,
 // and while one is packed its stored and its packed form are in memory together.
-std::vector<PackedGroup> packed_groups(const Sources& sources, const ModelConfig& config,
-                                       const Shard& shard);
+std::vector<PackedGroup> packed_groups(const Checkpoint& checkpoint, const Sources& sources,
+                                       const ModelConfig& config, const Shard& shard);
 
 // A tensor that takes more memory than its stored or the wanted format would, and why.
 struct WidenedTensor {

@@ -291,7 +291,7 @@ Status load_weights(const Checkpoint& checkpoint, const ModelConfig& config,
     weights.k_scale.push_back(sources.layers[i].k_scale);
     weights.v_scale.push_back(sources.layers[i].v_scale);
   }
-  const std::vector<PackedGroup> groups = packed_groups(sources, config, options.shard);
+  const std::vector<PackedGroup> groups = packed_groups(checkpoint, sources, config, options.shard);
   Loader loader(checkpoint, config, options, device, &weights);
   if (Status s = loader.run(sources, groups); !s) return s;
   if (groups[0].use == WeightUse::tied) weights.head.weight = weights.embedding;

@@ -152,7 +152,7 @@ Napi::Value model_info(const Napi::CallbackInfo& info) {
     cpu.push_back(need);
   }
   if (!status) return error_object(env, status);
-  const auto groups = packed_groups(sources, config, Shard::whole());
+  const auto groups = packed_groups(*checkpoint, sources, config, Shard::whole());
   return model_object(env, config, *checkpoint, draft ? &draft_config : nullptr, cpu,
                       widened_tensors(groups, *checkpoint, true, WeightFormat::stored));
 }

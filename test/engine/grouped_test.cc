@@ -290,6 +290,21 @@ TEST(grouped_weights_are_made_of_finite_numbers_alone) {
   }
 }
 
+// Four ranks would cut a row of `down` within 128 columns: one and two do not, and agree.
+TEST(grouped_weights_that_more_ranks_would_cut_have_the_same_bits_on_few) {
+  Files files;
+  write_files({{12, 0, 2, 7.5f}, {14, 208}}, &files, 1280);
+  EngineOptions o = options_of(files.packed);
+  EXPECT_EQ(widened_of(o), "");
+  const Outcome one = scored(o);
+  o.ranks = 2;
+  EXPECT_EQ(widened_of(o), "");
+  EXPECT_EQ(difference(scored(o), one), "");
+  o.ranks = 4;
+  const std::string why = "each rank holds of its rows 320 values, no multiple of 128\n";
+  EXPECT_EQ(widened_of(o), "blk.0.ffn_down.weight: " + why + "blk.1.ffn_down.weight: " + why);
+}
+
 // Ranks that cut rows of `down` inside a group of 32: what is cut stays wide, and the plan says it.
 TEST(grouped_weights_that_ranks_cut_inside_a_group_are_wide) {
   Files odd;

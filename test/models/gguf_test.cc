@@ -194,7 +194,7 @@ TEST(gguf_quantised_weights_are_read) {
   const Opened file = open_bytes(dir, w.bytes());
   EXPECT_OK(file.status);
   EXPECT(file.config.tied);
-  const auto groups = packed_groups(file.sources, file.config, Shard::whole());
+  const auto groups = packed_groups(*file.checkpoint, file.sources, file.config, Shard::whole());
   const auto widened = [&](bool packs_groups, WeightFormat wanted) {
     std::vector<std::string> all;
     for (const auto& [name, why] :
@@ -220,6 +220,48 @@ TEST(gguf_quantised_weights_are_read) {
   REQUIRE(file.checkpoint->fetch(down).ok());
   // A scale of 0x1111 as a half float, quants of 0x11.
   EXPECT_EQ(stored_value(down, 5), bf16_to_f32(f32_to_bf16(f16_to_f32(0x1111) * 17)));
+}
+
+// As Super-49B has them: 22 blocks of 128 columns, which 8 ranks and 4 would cut.
+TEST(gguf_blocks_that_many_ranks_would_cut_stay_packed_on_few) {
+  const TempDir dir;
+  GgufWriter w = gguf_llama();
+  w.integer("llama.embedding_length", 256).integer("llama.feed_forward_length", 2816);
+  w.integer("llama.block_count", 1).integer("llama.attention.head_count", 8);
+  w.integer("llama.attention.head_count_kv", 8).integer("llama.attention.key_length", 32);
+  w.integer("llama.attention.value_length", 32).integer("llama.rope.dimension_count", 32);
+  const auto add = [&](const std::string& name, std::vector<int64_t> shape, uint32_t type) {
+    int64_t n = 1;
+    for (const int64_t d : shape) n *= d;
+    const GgufType* t = gguf_type(type);
+    w.tensors.push_back({name, shape, type, std::string(size_t(n) / t->elements * t->bytes, 'a')});
+  };
+  add("token_embd.weight", {20, 256}, 12);
+  for (const std::string norm : {"output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"}) {
+    add(norm + ".weight", {256}, 0);
+  }
+  for (const std::string square : {"attn_q", "attn_k", "attn_v", "attn_output"}) {
+    add("blk.0." + square + ".weight", {256, 256}, 1);
+  }
+  add("blk.0.ffn_gate.weight", {2816, 256}, 12);
+  add("blk.0.ffn_up.weight", {2816, 256}, 12);
+  add("blk.0.ffn_down.weight", {256, 2816}, 12);
+  const Opened file = open_bytes(dir, w.bytes());
+  REQUIRE_OK(file.status);
+  for (const auto& [ranks, expected] :
+       {std::pair(1, ""), std::pair(2, ""), std::pair(4, "each rank holds of its rows 704 values"),
+        std::pair(8, "each rank holds of its rows 352 values")}) {
+    const Shard shard{.rank = ranks - 1, .ranks = ranks};
+    const auto groups = packed_groups(*file.checkpoint, file.sources, file.config, shard);
+    std::string all;
+    for (const auto& [name, why] :
+         widened_tensors(groups, *file.checkpoint, true, WeightFormat::stored)) {
+      all += name + " " + why + "\n";
+    }
+    EXPECT_EQ(all, *expected
+                       ? "blk.0.ffn_down.weight " + std::string(expected) + ", no multiple of 128\n"
+                       : "");
+  }
 }
 
 TEST(gguf_rope_divisors) {

@@ -292,7 +292,7 @@ TEST(plan_of_a_rank_is_what_the_table_says) {
     REQUIRE_OK(find_sources(*checkpoint, config, &sources));
     // Beside the elements a plan has the padding of panels, and norms in float32.
     size_t unpadded = 2 * 5 * size_t(config.hidden);
-    for (const PackedGroup& group : packed_groups(sources, config, in.shard)) {
+    for (const PackedGroup& group : packed_groups(*checkpoint, sources, config, in.shard)) {
       for (const PackedGroup::Part& part : group.parts) {
         unpadded += 2 * size_t(part.range.rows * part.range.cols);
       }
