@@ -385,6 +385,16 @@ Status check_reload(const Loaded& loaded, const Rank& rank, const std::string& f
   Sources sources;
   if (Status s = find_sources(**out, *config, &sources); !s) return s;
   if (Status s = check_norms(**out, sources); !s) return s;
+  const Shard shard{.rank = rank.index, .ranks = loaded.ranks};
+  const bool is_tied = packed_groups(**out, sources, *config, shard)[0].use == WeightUse::tied;
+  const DecoderWeights& runs = rank.weights;
+  if (is_tied != (runs.head.weight.handle == runs.embedding.handle)) {
+    return Status::unsupported(
+        (*out)->path() + ": tensor " + (*out)->shown("lm_head.weight") +
+        (is_tied ? " has the values of " : " has other values than ") +
+        (*out)->shown("model.embed_tokens.weight") + "; in the weights that run it has " +
+        (is_tied ? "others" : "the same") + "; start the engine with these weights");
+  }
   if (loaded.kv_dtype.value_or(rank.device->kv_dtype()) != DType::fp8_e4m3) return {};
   // The device has read the cache's scales.
   size_t i = 0;

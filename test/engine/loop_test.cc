@@ -606,6 +606,45 @@ TEST(a_reload_computes_again_and_a_refused_one_changes_nothing) {
   expect_idle(engine);
 }
 
+// A model that is tied by its config and stores both matrices is tied where they are equal.
+TEST(a_reload_of_an_embedding_that_is_the_head_and_one_that_is_not_is_refused) {
+  const auto write = [](const TempDir& dir, bool equal, uint32_t seed) {
+    RawTensors t = tiny_tensors(0.35f, seed);
+    if (equal) t["model.embed_tokens.weight"] = t["lm_head.weight"];
+    dir.write("config.json", tiny_config().set("tie_word_embeddings", "true").text());
+    dir.write("model.safetensors", safetensors_bytes(t));
+  };
+  const TempDir equal, also_equal, apart, also_apart;
+  write(equal, true, 1), write(also_equal, true, 100);
+  write(apart, false, 200), write(also_apart, false, 300);
+  struct Case {
+    const TempDir &runs, &next, &wrong;
+    const char* why;
+  };
+  for (const Case& c : {Case{equal, also_equal, apart,
+                             "lm_head.weight has other values than model.embed_tokens.weight"},
+                        Case{apart, also_apart, equal,
+                             "lm_head.weight has the values of model.embed_tokens.weight"}}) {
+    EngineOptions o = tiny_options();
+    o.model_dir = c.runs.path();
+    Client client(o);
+    REQUIRE_OK(client.status());
+    const Outcome before = client.run(request(20, 16));
+    Reloaded reloaded;
+    REQUIRE_OK(client.engine().reload(c.wrong.path(), reloaded.done()));
+    EXPECT_ERROR(reloaded.wait(), c.why);
+    EXPECT_EQ(difference(client.run(request(20, 16)), before), "");
+    REQUIRE_OK(client.engine().reload(c.next.path(), reloaded.done()));
+    EXPECT_OK(reloaded.wait());
+    o.model_dir = c.next.path();
+    Client anew(o);
+    REQUIRE_OK(anew.status());
+    const Outcome expected = anew.run(request(20, 16));
+    EXPECT_EQ(difference(client.run(request(20, 16)), expected), "");
+    EXPECT(difference(before, expected) != "");
+  }
+}
+
 TEST(one_reload_at_a_time_and_none_of_a_closed_engine) {
   Gate gate;
   Script s = script();
