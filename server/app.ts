@@ -91,7 +91,10 @@ export const routes = (server: Server): readonly Route[] => {
       types: ['text/event-stream'],
     }),
     get('/version', versionRoute(server), 'The version of the server.'),
-    get('/metrics', metricsRoute(server), 'Prometheus metrics.', { types: ['text/plain'] }),
+    get('/metrics', metricsRoute(server), 'Prometheus metrics.', {
+      open: server.config.openMetrics,
+      types: ['text/plain'],
+    }),
     get(
       '/openapi.json',
       openApiRoute(server, () => table),

@@ -49,6 +49,7 @@ const serverConfig = (settings: Settings): ServerConfig => ({
   host: settings.host,
   allowedHosts: settings.allowed_hosts,
   apiKeys: settings.api_key,
+  openMetrics: settings.open_metrics,
   allowedOrigins: settings.allowed_origins,
   bodyLimit: settings.body_limit,
   strictParams: settings.strict_params,

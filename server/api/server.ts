@@ -12,6 +12,8 @@ import type { Readiness } from './admission.js'
 
 export type ServerConfig = HttpConfig &
   Defaults & {
+    /** GET /metrics needs no key. */
+    readonly openMetrics: boolean
     /** Clients may pause the engines. */
     readonly allowPause: boolean
     /** The folder below which clients may have weights loaded; undefined: they may not. */

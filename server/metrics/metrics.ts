@@ -78,8 +78,11 @@ type BatchProgress = {
   readonly failed: number
 }
 
+/** As they were set. */
+type CacheSettings = { readonly kvCacheDtype: string; readonly prefixCache: boolean }
+
 export type Metrics = {
-  readonly addModel: (name: string, engine: Engine) => ModelMetrics
+  readonly addModel: (name: string, engine: Engine, cache: CacheSettings) => ModelMetrics
   readonly httpDone: (outcome: HttpOutcome) => void
   /** Reads how far batches are when /metrics is asked. */
   readonly addBatches: (read: () => BatchProgress) => void
@@ -472,7 +475,7 @@ export const createMetrics = (): Metrics => {
   const requests = requestHistograms(registry)
   const counters = modelCounters(registry)
   return {
-    addModel: (name, engine) => {
+    addModel: (name, engine, { kvCacheDtype, prefixCache }) => {
       const labels = { model_name: name, engine: '0' }
       const { plan, ranks, maxModelLen } = engine.info
       served.push({ labels, stats: engine.stats })
@@ -487,8 +490,8 @@ export const createMetrics = (): Metrics => {
           ...labels,
           block_size: plan.blockSize,
           num_gpu_blocks: plan.numBlocks,
-          cache_dtype: 'auto',
-          enable_prefix_caching: 'True',
+          cache_dtype: kvCacheDtype,
+          enable_prefix_caching: prefixCache ? 'True' : 'False', // as Python writes them
         },
         1,
       )

@@ -248,6 +248,9 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     compileForm: createGrammars(engine),
     pace: createPace(),
     weights: { version: undefined, folder: undefined, change: undefined },
-    metrics: metrics.addModel(id, engine),
+    metrics: metrics.addModel(id, engine, {
+      kvCacheDtype: settings.kv_cache_dtype,
+      prefixCache: settings.prefix_cache,
+    }),
   }
 }

@@ -152,6 +152,11 @@ const serverOptions = {
     'Key that clients must send. Repeat it to allow several.',
     'none is needed',
   ),
+  open_metrics: option(
+    'switch',
+    z.boolean().default(false),
+    'GET /metrics needs no key, for scrapers that can send none.',
+  ),
   ...modelOptions,
   default_thinking: option(
     'switch',

@@ -8,6 +8,7 @@ const OF_SERVE = [
   'host',
   'port',
   'api_key',
+  'open_metrics',
   'tls_cert',
   'tls_key',
   'allowed_hosts',

@@ -125,6 +125,10 @@ const readFile = (path: string): Values => {
   return values
 }
 
+/** What Kubernetes and Docker tell a container of a service that is called NAME, in NAME_PORT and others. */
+const IS_ADDRESS = /^(?:tcp|udp|sctp):\/\//
+const OF_A_SERVICE = /_SERVICE_HOST$|_SERVICE_PORT(?:_|$)|_PORT_\d+_(?:TCP|UDP|SCTP)(?:_|$)/
+
 const readEnv = (env: NodeJS.ProcessEnv): Values => {
   const values: Values = {}
   for (const { key, env: name } of FLAGS) {
@@ -135,6 +139,8 @@ const readEnv = (env: NodeJS.ProcessEnv): Values => {
       throw new ConfigError(
         `${name} is set and empty: give a key, or unset it for a server without`,
       )
+    // Kubernetes' own, of a Service that is called nemotron.
+    if (key === 'port' && text !== undefined && IS_ADDRESS.test(text)) continue
     if (text !== undefined && text !== '' && kind !== undefined) values[key] = fromText(kind, text)
   }
   return values
@@ -160,8 +166,10 @@ const OTHER_VARIABLES = [
 /** A line for every NEMOTRON_ variable that nobody reads: it is probably misspelt. */
 export const unknownVariables = (env: NodeJS.ProcessEnv): readonly string[] => {
   const known = [...FLAGS.map((flag) => flag.env), ...OTHER_VARIABLES]
+  const isOfAService = (name: string): boolean =>
+    OF_A_SERVICE.test(name) || (name.endsWith('_PORT') && IS_ADDRESS.test(env[name] ?? ''))
   return Object.keys(env)
-    .filter((name) => name.startsWith('NEMOTRON_') && !known.includes(name))
+    .filter((name) => name.startsWith('NEMOTRON_') && !known.includes(name) && !isOfAService(name))
     .map((name) => {
       const meant = closest(name, known)
       return `${name} is set and nothing reads it${meant ? ` (did you mean ${meant}?)` : ''}`

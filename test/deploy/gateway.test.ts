@@ -69,6 +69,24 @@ test('an endpoint picker finds every gauge of the protocol, with one sample a mo
   }
 })
 
+test('a picker can send no key: with open_metrics it needs none, and all else does', async () => {
+  const statuses = async (openMetrics: boolean): Promise<readonly number[]> => {
+    const harness = await startHarness({ config: { apiKeys: ['secret'], openMetrics } })
+    try {
+      const asked = ['/metrics', '/v1/models'].map(async (path) => {
+        const answer = await fetch(`${harness.url}${path}`)
+        await answer.arrayBuffer()
+        return answer.status
+      })
+      return await Promise.all(asked)
+    } finally {
+      await harness.close()
+    }
+  }
+  assert.deepEqual(await statuses(false), [401, 401])
+  assert.deepEqual(await statuses(true), [200, 401])
+})
+
 test('the prefix scorer finds the size and the number of blocks as labels', async () => {
   const harness = await startHarness()
   try {
@@ -82,6 +100,23 @@ test('the prefix scorer finds the size and the number of blocks as labels', asyn
     )
   } finally {
     await harness.close()
+  }
+})
+
+test('the labels of the cache are its settings, in the words of vLLM', async () => {
+  for (const [cache, dtype, prefixes] of [
+    [{ kvCacheDtype: 'auto', prefixCache: true }, 'auto', 'True'],
+    [{ kvCacheDtype: 'fp8', prefixCache: false }, 'fp8', 'False'],
+  ] as const) {
+    const harness = await startHarness({ cache })
+    try {
+      const families = familiesOf(await harness.server.metrics.text())
+      const labels = families.get('vllm:cache_config_info')?.samples[0]?.labels
+      assert.equal(labels?.cache_dtype, dtype)
+      assert.equal(labels.enable_prefix_caching, prefixes)
+    } finally {
+      await harness.close()
+    }
   }
 })
 

@@ -30,6 +30,7 @@ describe("settings of a command's own server", () => {
       NEMOTRON_HOST: '0.0.0.0',
       NEMOTRON_PORT: '80',
       NEMOTRON_API_KEY: 'key',
+      NEMOTRON_OPEN_METRICS: 'on',
       NEMOTRON_ALLOWED_ORIGINS: '*',
       NEMOTRON_ALLOWED_HOSTS: 'a.example',
       NEMOTRON_STRICT_PARAMS: 'on',
@@ -126,6 +127,7 @@ describe('settings', () => {
       host: ['::1', '::1'],
       port: ['0', 0],
       api_key: ['k1,k2', ['k1', 'k2']],
+      open_metrics: ['on', true],
       device: ['cpu', 'cpu'],
       dtype: ['fp8', 'fp8'],
       kv_cache_dtype: ['fp8', 'fp8'],
@@ -319,6 +321,28 @@ describe('settings', () => {
       'NEMOTRON_PROT is set and nothing reads it (did you mean NEMOTRON_PORT?)',
       'NEMOTRON_MISSPELT_UTTERLY is set and nothing reads it',
     ])
+  })
+
+  test('what Kubernetes tells of Services that are called nemotron is no setting', () => {
+    const env = {
+      NEMOTRON_PORT: 'tcp://10.0.0.1:8000',
+      NEMOTRON_SERVICE_HOST: '10.0.0.1',
+      NEMOTRON_SERVICE_PORT: '8000',
+      NEMOTRON_SERVICE_PORT_HTTP: '8000',
+      NEMOTRON_PORT_8000_TCP: 'tcp://10.0.0.1:8000',
+      NEMOTRON_PORT_8000_TCP_PROTO: 'tcp',
+      NEMOTRON_PORT_8000_TCP_PORT: '8000',
+      NEMOTRON_PORT_8000_TCP_ADDR: '10.0.0.1',
+      NEMOTRON_PORT_53_UDP: 'udp://10.0.0.1:53',
+      NEMOTRON_NEMOTRON_SERVER_PORT: 'tcp://10.0.0.1:8000',
+    }
+    assert.equal(readSettings({}, env).port, 8000)
+    assert.equal(readSettings({}, env, file({ port: 9 })).port, 9, 'it is as if it were not set')
+    assert.deepEqual(unknownVariables(env), [])
+    // No more than those.
+    assert.throws(() => readSettings({}, { NEMOTRON_PORT: 'http://x' }), /NEMOTRON_PORT must be/)
+    for (const name of ['NEMOTRON_SERVER_PORT', 'NEMOTRON_SERVICE_PORTS', 'NEMOTRON_PORT_X_TCP'])
+      assert.equal(unknownVariables({ [name]: '80' }).length, 1, name)
   })
 
   test('every variable that something reads is known', () => {

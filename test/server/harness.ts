@@ -48,6 +48,7 @@ export type HarnessOptions = ScriptedOptions & {
   readonly tokenizer?: Tokenizer
   readonly dataDir?: string
   readonly fileLimit?: number
+  readonly cache?: Parameters<Metrics['addModel']>[2]
   /** Milliseconds. */
   readonly bodyTime?: number
 }
@@ -74,6 +75,7 @@ const CONFIG: ServerConfig = {
   host: '127.0.0.1',
   allowedHosts: [],
   apiKeys: [],
+  openMetrics: false,
   allowedOrigins: ['*'],
   bodyLimit: 1 << 20,
   strictParams: false,
@@ -87,6 +89,7 @@ const CONFIG: ServerConfig = {
   stallTimeout: 30,
 }
 
+const CACHE = { kvCacheDtype: 'auto', prefixCache: true }
 const JUDGE = { judge: { temperature: 0.6, top_p: 0.95, max_tokens: 64 } }
 
 const readoutOf = (reward: RewardOptions | undefined): RewardSettings | undefined =>
@@ -124,7 +127,7 @@ const makeModel = (
       folder: undefined,
       change: undefined,
     },
-    metrics: metrics.addModel(id, engine),
+    metrics: metrics.addModel(id, engine, options.cache ?? CACHE),
   }
 }
 
