@@ -26,6 +26,8 @@ const flags = {
   'llama-server': optional('FILE', "llama.cpp's server, started here on the same weights as GGUF"),
   'base-url': optional('URL', 'of ours, where it runs already; default: it is started here'),
   model: optional('NAME', 'of --base-url; default: the first of its /models'),
+  'api-key': optional('KEY', 'sent to --base-url as a bearer token'),
+  'peer-api-key': optional('KEY', 'the same for --peer-url'),
   shape: text('NAME', `what is served by what is started here: ${Object.keys(shapes)}`, '160m'),
   concurrency: numbers('N', 'requests at once; default 1 and 8'),
   'input-len': count('tokens of each prompt', 100),
@@ -45,28 +47,33 @@ type Competitor = {
   readonly stop: () => Promise<void>
 }
 
-const at = async (
-  name: string,
-  url: string,
-  model: string | undefined,
-  stop: Competitor['stop'] = async () => {},
-): Promise<Competitor> => {
-  const target = createTarget(url, undefined, 'completions')
-  const { id } = await findModel(target.baseUrl, undefined, model)
-  return { name, version: '', target, model: id, stop }
+type Place = {
+  readonly name: string
+  readonly url: string
+  readonly model: string | undefined
+  readonly key?: string | undefined
+  readonly keyFlag?: string
+  readonly stop?: Competitor['stop']
+}
+
+const at = async ({ name, url, model, key, keyFlag = '--api-key', stop }: Place) => {
+  const target = createTarget(url, key, 'completions')
+  const { id } = await findModel(target.baseUrl, key, model, { keyFlag })
+  return { name, version: '', target, model: id, stop: stop ?? (async () => {}) }
 }
 
 const mostAtOnce = ({ concurrency }: Values): number => Math.max(...loads(concurrency))
 const loads = (given: readonly number[]): readonly number[] => (given.length > 0 ? given : [1, 8])
 
 const startOurs = async (values: Values): Promise<Competitor> => {
-  if (values['base-url'] !== undefined) return at('ours', values['base-url'], values.model)
+  const { 'base-url': given, 'api-key': key, model } = values
+  if (given !== undefined) return at({ name: 'ours', url: given, model, key })
   const { url, stop } = await startServerProcess(process.execPath, [
     ...[...nodeArgs('server/cli.ts'), 'serve', '--port', '0', '--device', 'cpu'],
     ...['--model', benchModel(shapeNamed(values.shape)), '--served-model-name', 'm'],
     ...['--threads', String(values.threads), '--max-num-seqs', String(mostAtOnce(values))],
   ])
-  return at('ours', url, 'm', stop)
+  return at({ name: 'ours', url, model: 'm', stop })
 }
 
 const freePort = async (): Promise<number> => {
@@ -124,15 +131,17 @@ const startLlama = async (file: string, values: Values): Promise<Competitor> => 
     await sleep(200)
   }
   const url = `http://127.0.0.1:${port}/v1`
-  const server = await at('llama.cpp', url, undefined, () => stopProcess(child))
+  const stop = () => stopProcess(child)
+  const server = await at({ name: 'llama.cpp', url, model: undefined, stop })
   return { ...server, version: `, ${versionOf(file)}` }
 }
 
 const startPeer = (values: Values): Promise<Competitor> => {
   const { 'peer-url': url, 'llama-server': file, 'peer-model': model } = values
+  const { 'peer-api-key': key } = values
   if ((url === undefined) === (file === undefined))
     throw new UsageError('give one of --peer-url and --llama-server: what ours is compared with')
-  if (url !== undefined) return at('peer', url, model)
+  if (url !== undefined) return at({ name: 'peer', url, model, key, keyFlag: '--peer-api-key' })
   return startLlama(file ?? '', values)
 }
 

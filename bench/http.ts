@@ -16,6 +16,7 @@ const flags = {
   duration: maybeNumber('S', 'seconds for each case; default 5'),
   connections: count('at once', 16),
   overload: count('connections of the overload case', 400),
+  timeout: count('seconds without a byte, after which a request has failed', 60),
   'output-len': count('tokens of a completion', 8),
   json: toggle('one JSON object a line instead of a table'),
 }
@@ -43,17 +44,23 @@ type Load = {
   readonly connections: number
   /** Seconds. */
   readonly duration: number
+  readonly timeout: number
 }
 
+/** Nothing came. */
+class TimeoutError extends Error {}
+
 /** The status of one request on a connection of its own. */
-const requestOnce = (url: string, headers: Load['headers']): Promise<number> =>
+const requestOnce = ({ url, headers, timeout }: Load): Promise<number> =>
   new Promise((resolve, reject) => {
     const { request } = url.startsWith('https:') ? https : http
-    const outgoing = request(url, { agent: false, headers }, (incoming) => {
+    const options = { agent: false, headers, timeout: 1000 * timeout }
+    const outgoing = request(url, options, (incoming) => {
       incoming.resume()
       incoming.on('error', reject)
       incoming.on('end', () => resolve(incoming.statusCode ?? 0))
     })
+    outgoing.on('timeout', () => outgoing.destroy(new TimeoutError()))
     outgoing.on('error', reject)
     outgoing.end()
   })
@@ -62,27 +69,32 @@ const requestOnce = (url: string, headers: Load['headers']): Promise<number> =>
 const isServed = async (
   { url, method = 'GET', body }: { url: string; method?: 'GET' | 'POST'; body?: string },
   headers: Load['headers'],
+  timeout: number,
 ): Promise<boolean> => {
-  const answer = await fetch(url, { method, headers, ...(body !== undefined && { body }) })
+  const signal = AbortSignal.timeout(1000 * timeout)
+  const answer = await fetch(url, { method, headers, signal, ...(body !== undefined && { body }) })
   await answer.arrayBuffer()
   return answer.ok
 }
 
 /** A connection for each request. Not autocannon, which waits up to a second before it connects again and
  * counts that as the server's. */
-const churn = async ({ url, headers, connections, duration }: Load): Promise<Shown> => {
+export const churn = async (load: Load): Promise<Shown> => {
+  const { connections, duration } = load
   const until = performance.now() + 1000 * duration
   const ms: number[] = []
   const statuses: number[] = []
   let errors = 0
+  let timeouts = 0
   const client = async () => {
     while (performance.now() < until) {
       const start = performance.now()
       try {
-        statuses.push(await requestOnce(url, headers))
+        statuses.push(await requestOnce(load))
         ms.push(performance.now() - start)
-      } catch {
+      } catch (error) {
         errors++
+        if (error instanceof TimeoutError) timeouts++
       }
     }
   }
@@ -97,14 +109,14 @@ const churn = async ({ url, headers, connections, duration }: Load): Promise<Sho
     too_many: statuses.filter((status) => status === 429).length,
     not_2xx: statuses.length - ok,
     errors,
-    timeouts: 0,
+    timeouts,
   }
 }
 
 export const run = async (args: readonly string[]): Promise<void> => {
   const values = readFlags('http', 'plain routes, overload, connection churn', flags, args)
   if (!values) return
-  const { connections, duration = 5, 'api-key': key } = values
+  const { connections, duration = 5, timeout, 'api-key': key } = values
   const { id: model } = await findModel(values['base-url'], key, values.model)
   const base = values['base-url'].replace(/\/+$/, '')
   const headers = {
@@ -125,9 +137,9 @@ export const run = async (args: readonly string[]): Promise<void> => {
     }),
   }
   const health = { url: base.replace(/\/v1$/, '/health'), connections }
-  const scores = await isServed(reward, headers)
+  const scores = await isServed(reward, headers, timeout)
   const cases: readonly (readonly [name: string, options: autocannon.Options])[] = [
-    ...((await isServed(health, headers)) ? [['health', health] as const] : []),
+    ...((await isServed(health, headers, timeout)) ? [['health', health] as const] : []),
     ['models', models],
     scores ? ['reward', reward] : ['completions', completion],
     ['bad requests', { ...completion, body: '{"model":' }],
@@ -139,8 +151,8 @@ export const run = async (args: readonly string[]): Promise<void> => {
     if (values.json) console.log(JSON.stringify(result))
   }
   for (const [name, options] of cases)
-    add(shown(name, await autocannon({ headers, duration, timeout: 60, ...options })))
-  add(await churn({ ...models, headers, duration }))
+    add(shown(name, await autocannon({ headers, duration, timeout, ...options })))
+  add(await churn({ ...models, headers, duration, timeout }))
   if (values.json) return
   const columns = Object.keys(results[0] ?? {})
   console.log(`${machineLine()}\n${base}, model ${model}, ${connections} connections`)

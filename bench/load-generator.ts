@@ -1,7 +1,8 @@
 // Streamed requests on one OpenAI-compatible server, with the times that matter: one, or many, each sent
 // when an answer made room for it (closed loop) or when a plan says so (open loop).
 
-import { Agent, request as httpRequest } from 'node:http'
+import { setMaxListeners } from 'node:events'
+import { Agent, type ClientRequest, request as httpRequest } from 'node:http'
 import { request as httpsRequest, Agent as TlsAgent } from 'node:https'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { createEventReader } from './event-reader.js'
@@ -15,18 +16,22 @@ export type Target = {
   readonly apiKey: string | undefined
   readonly endpoint: 'chat' | 'completions'
   readonly agent: Agent
+  /** Seconds without a piece of the answer, after which a request has failed. */
+  readonly timeout: number
 }
 
 export const createTarget = (
   baseUrl: string,
   apiKey: string | undefined,
   endpoint: Target['endpoint'],
+  timeout = 600,
 ): Target => {
   const options = { keepAlive: true, maxSockets: Number.POSITIVE_INFINITY }
   return {
     baseUrl: baseUrl.replace(/\/+$/, ''),
     apiKey,
     endpoint,
+    timeout,
     agent: baseUrl.startsWith('https:') ? new TlsAgent(options) : new Agent(options),
   }
 }
@@ -36,23 +41,41 @@ const authorization = (apiKey: string | undefined): Record<string, string> =>
 
 const oneLine = (text: string): string => text.replace(/\s+/g, ' ').trim().slice(0, 200)
 
+type Asking = {
+  /** The flag that gave the key. */
+  readonly keyFlag?: string
+  /** Seconds. */
+  readonly timeout?: number
+}
+
+/** What is at that address, as text. */
+const read = async (url: string, apiKey: string | undefined, timeout: number) => {
+  try {
+    const signal = AbortSignal.timeout(1000 * timeout)
+    const answer = await fetch(url, { headers: authorization(apiKey), signal })
+    return { status: answer.status, text: await answer.text() }
+  } catch (error) {
+    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
+    const isLate = cause instanceof Error && cause.name === 'TimeoutError'
+    const said = cause instanceof Error ? cause.message || String(cause) : String(cause)
+    const why = isLate ? `no answer in ${timeout} s` : said
+    throw new UsageError(`${url} cannot be reached: ${why}; --base-url says where the server is`)
+  }
+}
+
 /** The model of that name, else the first; `root`: where our server says its files lie. */
 export const findModel = async (
   baseUrl: string,
   apiKey: string | undefined,
   name: string | undefined,
+  { keyFlag = '--api-key', timeout = 10 }: Asking = {},
 ): Promise<{ readonly id: string; readonly root?: string }> => {
   const url = `${baseUrl.replace(/\/+$/, '')}/models`
-  const answer = await fetch(url, { headers: authorization(apiKey) }).catch((error: unknown) => {
-    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
-    const why = cause instanceof Error ? cause.message || String(cause) : String(cause)
-    throw new UsageError(`${url} cannot be reached: ${why}; --base-url says where the server is`)
-  })
-  const text = await answer.text()
-  if (!answer.ok)
+  const { status, text } = await read(url, apiKey, timeout)
+  if (status < 200 || status > 299)
     throw new UsageError(
-      `${url}: HTTP ${answer.status}: ${oneLine(text)}; ` +
-        (answer.status === 401 ? '--api-key is sent' : '--base-url ends in /v1 for most servers'),
+      `${url}: HTTP ${status}: ${oneLine(text)}; ` +
+        (status === 401 ? `${keyFlag} is sent` : '--base-url ends in /v1 for most servers'),
     )
   try {
     const { data }: { data: { id: string; root?: string }[] } = JSON.parse(text)
@@ -81,7 +104,7 @@ type Chunk = {
     readonly text?: string
     readonly delta?: Readonly<
       Partial<Record<'content' | 'reasoning_content' | 'reasoning', string | null>>
-    >
+    > & { readonly tool_calls?: readonly unknown[] | null }
   }[]
 }
 
@@ -94,6 +117,8 @@ type Sending = {
   readonly origin: number
   /** A chunk with text came. */
   readonly onChunk?: (now: number) => void
+  /** Ends it. */
+  readonly signal?: AbortSignal
 }
 
 /** Reads the events of one answer. */
@@ -115,11 +140,12 @@ const createReader = ({ planned, origin, onChunk }: Sending, sent: number) => {
     if (chunk?.usage) usage = chunk.usage
     const [choice] = chunk?.choices ?? []
     const content = choice?.delta?.content || choice?.text
+    const calls = (choice?.delta?.tool_calls?.length ?? 0) > 0
     const thought = choice?.delta?.reasoning_content || choice?.delta?.reasoning
-    if (!content && !thought) return
+    if (!content && !calls && !thought) return
     if (++chunks === 1) first = now
     else itl.push(now - last)
-    if (content && Number.isNaN(answered)) answered = now
+    if ((content || calls) && Number.isNaN(answered)) answered = now
     text += content ?? ''
     last = now
     onChunk?.(now)
@@ -151,12 +177,44 @@ const readChunk = (data: string): Chunk | undefined => {
   }
 }
 
+const INTERRUPTED = 'it was interrupted'
+/** The longest that a timer of Node's takes. */
+const MAX_MS = 2 ** 31 - 1
+
+/**
+ * Ends a request on which nothing comes for as long as the target may take, or that is interrupted. Not by the socket: a
+ * server whose model stands still may well send comments to keep a stream open.
+ */
+const watch = (request: ClientRequest, { timeout }: Target, signal: AbortSignal | undefined) => {
+  const isLate = (): void => {
+    request.destroy(new Error(`no answer in ${timeout} s`))
+  }
+  const interrupt = (): void => {
+    request.destroy(new Error(INTERRUPTED))
+  }
+  const timer = setTimeout(isLate, Math.min(1000 * timeout, MAX_MS))
+  signal?.addEventListener('abort', interrupt)
+  return {
+    saw: (): void => {
+      timer.refresh()
+    },
+    end: (): void => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', interrupt)
+    },
+  }
+}
+
 const send = (target: Target, body: object, sending: Sending): Promise<Answer> =>
   new Promise((resolve) => {
     const text = JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } })
     const post = target.baseUrl.startsWith('https:') ? httpsRequest : httpRequest
     const { onData, answer } = createReader(sending, performance.now())
-    const failed = (error: Error): void => resolve(answer(error.message))
+    const ended = (why?: string): void => {
+      watched.end()
+      resolve(answer(why))
+    }
+    const failed = (error: Error): void => ended(error.message)
     const headers = {
       'content-type': 'application/json',
       'content-length': Buffer.byteLength(text),
@@ -169,23 +227,28 @@ const send = (target: Target, body: object, sending: Sending): Promise<Answer> =
       hasBegun = true
       response.on('error', failed)
       if (response.statusCode === 200) {
-        response.on('data', createEventReader(onData).push)
-        response.on('end', () => resolve(answer()))
+        const events = createEventReader((data) => {
+          watched.saw()
+          onData(data)
+        })
+        response.on('data', events.push)
+        response.on('end', () => ended())
         return
       }
       let refusal = ''
       response.on('data', (chunk) => {
+        watched.saw()
         refusal += chunk
       })
-      response.on('end', () => {
-        resolve(answer(`HTTP ${response.statusCode}: ${oneLine(refusal)}`))
-      })
+      response.on('end', () => ended(`HTTP ${response.statusCode}: ${oneLine(refusal)}`))
     })
+    const watched = watch(request, target, sending.signal)
     request.on('error', (error) => {
       // A connection that was kept may be closed just as it is used again: no fault of the answer. The time counts.
       const isStale = request.reusedSocket && 'code' in error && error.code === 'ECONNRESET'
-      if (isStale && !hasBegun) resolve(send(target, body, sending))
-      else failed(error)
+      if (!isStale || hasBegun || sending.signal?.aborted) return failed(error)
+      watched.end()
+      resolve(send(target, body, sending))
     })
     request.end(text)
   })
@@ -206,6 +269,8 @@ type Load = {
   readonly duration?: number
   /** Called after each request. */
   readonly onDone?: (requests: number, seconds: number) => void
+  /** Ends the load: no request begins any more, and those that are open fail. */
+  readonly signal?: AbortSignal
 }
 
 /** At most so many at once; the others wait in order. */
@@ -229,9 +294,11 @@ const createPlaces = (count: number) => {
 }
 
 /** A turn of the event loop at least, so that answers are read by a generator that is behind its plan. */
-const sleepUntil = async (at: number): Promise<void> => {
+const sleepUntil = async (at: number, signal: AbortSignal | undefined): Promise<void> => {
   await nextTurn()
-  for (let left = at - performance.now(); left > 0; left = at - performance.now()) await sleep(left)
+  const isOver = (): boolean => signal?.aborted === true
+  for (let left = at - performance.now(); left > 0 && !isOver(); left = at - performance.now())
+    await sleep(left, undefined, { ...(signal && { signal }) }).catch(() => {})
 }
 
 /**
@@ -241,12 +308,14 @@ const sleepUntil = async (at: number): Promise<void> => {
  * request of a conversation is due when the answer before it ended.
  */
 export const runLoad = async (target: Target, load: Load): Promise<Loaded> => {
-  const { conversation, concurrency, arrivals, duration = Infinity, onDone } = load
+  const { conversation, concurrency, arrivals, duration = Infinity, onDone, signal } = load
   const outcomes: Outcome[] = []
   const chunks: number[] = []
   const origin = performance.now()
   const idleBefore = performance.eventLoopUtilization()
   const seconds = (): number => (performance.now() - origin) / 1000
+  const isOver = (): boolean => signal?.aborted === true
+  if (signal) setMaxListeners(0, signal)
   const onChunk = (now: number): void => {
     const second = Math.floor((now - origin) / 1000)
     while (chunks.length <= second) chunks.push(0)
@@ -255,7 +324,9 @@ export const runLoad = async (target: Target, load: Load): Promise<Loaded> => {
   const converse = async (next: Conversation, due: number): Promise<void> => {
     const answers: string[] = []
     for (let body = next(answers), planned = due; body !== undefined; body = next(answers)) {
-      const { outcome, text } = await send(target, body, { planned, origin, onChunk })
+      if (isOver()) return
+      const sending = { planned, origin, onChunk, ...(signal && { signal }) }
+      const { outcome, text } = await send(target, body, sending)
       outcomes.push(outcome)
       onDone?.(outcomes.length, seconds())
       if (outcome.error !== undefined) return
@@ -265,7 +336,7 @@ export const runLoad = async (target: Target, load: Load): Promise<Loaded> => {
   }
   let begun = 0
   const closed = async (): Promise<void> => {
-    while (seconds() < duration) {
+    while (seconds() < duration && !isOver()) {
       const next = conversation(begun++)
       if (next === undefined) return
       await converse(next, performance.now())
@@ -282,7 +353,8 @@ export const runLoad = async (target: Target, load: Load): Promise<Loaded> => {
     for (let at = plan.next().value; at < duration; at = plan.next().value) {
       const next = conversation(begun++)
       if (next === undefined) break
-      await sleepUntil(origin + 1000 * at)
+      await sleepUntil(origin + 1000 * at, signal)
+      if (isOver()) break
       running.push(begin(next, origin + 1000 * at))
     }
     await Promise.all(running)

@@ -27,6 +27,8 @@ const flags = {
 /** Share of the peak; milliseconds of the median refusal, and of the 99th percentile. */
 const GOALS = { goodput: 0.9, median: 50, p99: 500 }
 const HEALTH_MS = 100
+/** Without a byte for so long, a connection is broken. */
+const SILENCE_MS = 60_000
 
 type Answer = { readonly status: number; readonly ms: number }
 
@@ -58,7 +60,9 @@ const ask = (load: Load, path: string, due = performance.now()): Promise<Answer>
       ? { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }
       : {}
     const whole = (isPost ? url : url.replace(/\/v1$/, '')) + path
-    const outgoing = request(whole, { method: isPost ? 'POST' : 'GET', agent, headers })
+    const method = isPost ? 'POST' : 'GET'
+    const outgoing = request(whole, { method, agent, headers, timeout: SILENCE_MS })
+    outgoing.on('timeout', () => outgoing.destroy(new Error('nothing comes')))
     outgoing.on('response', (incoming) => {
       incoming.resume()
       incoming.on('error', reject)
@@ -89,12 +93,15 @@ const runPeak = async (load: Load, clients: number) => {
   return { peak: answered / load.seconds, answerMs: ran().serverMs / all }
 }
 
-const watchHealth = (load: Load) => {
+/** A connection that broke is an answer that is not 200: status 0. */
+export const watchHealth = (load: Load) => {
   const seen: Answer[] = []
   let isOver = false
   const watch = async () => {
     while (!isOver) {
-      seen.push(await ask(load, '/health'))
+      const due = performance.now()
+      const broken = (): Answer => ({ status: 0, ms: performance.now() - due })
+      seen.push(await ask(load, '/health', due).catch(broken))
       await sleep(HEALTH_MS)
     }
   }

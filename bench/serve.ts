@@ -51,6 +51,7 @@ const flags = {
     'instead of random words: JSON lines with "prompt", "messages" or ShareGPT\'s "conversations"',
   ),
   body: text('JSON', 'more fields of the request, such as {"reasoning_effort":"high"}', '{}'),
+  timeout: maybeNumber('S', 'without a piece of an answer, after which it has failed; default 600'),
   goodput: list('NAME:MS', 'limits, such as ttft:500 tpot:50 e2el:5000', ''),
   shape: optional(
     'NAME',
@@ -228,12 +229,25 @@ const nameOf = <T extends string>(flag: string, known: readonly T[], given: stri
 const labelOf = ({ rate, concurrency }: Asked): string =>
   rate === undefined ? `${concurrency} at once` : `${rate} a second`
 
+/** Ctrl-C is the signal, for the first time; after that it ends the process, as always. */
+const onInterrupt = () => {
+  const controller = new AbortController()
+  const interrupt = (): void => {
+    process.stderr.write('\ninterrupted: this is what there is; once more ends it at once\n')
+    process.exitCode = 130
+    controller.abort()
+  }
+  process.once('SIGINT', interrupt)
+  return { signal: controller.signal, release: () => process.off('SIGINT', interrupt) }
+}
+
 /** One load after another, each with conversations that are new. */
 const runLoads = async (
   values: Values,
   target: Target,
   conversation: (i: number) => Conversation,
   random: () => number,
+  signal: AbortSignal,
 ): Promise<readonly Run[]> => {
   const loads = loadsOf(values)
   const arrivals = nameOf('arrivals', ARRIVALS, values.arrivals)
@@ -242,6 +256,7 @@ const runLoads = async (
   const runs: Run[] = []
   let used = values.warmup
   for (const { rate, concurrency } of loads) {
+    if (signal.aborted) break
     const total = values.duration === undefined ? values['num-prompts'] : Number.POSITIVE_INFINITY
     const label = labelOf({ rate, concurrency })
     const first = used
@@ -256,6 +271,7 @@ const runLoads = async (
       concurrency: concurrency ?? Number.POSITIVE_INFINITY,
       ...(rate !== undefined && { arrivals: planArrivals({ ...plan, rate }) }),
       ...(values.duration !== undefined && { duration: values.duration }),
+      signal,
       onDone: (requests, at) => {
         if (values.duration === undefined) progress.update(label, requests, total * values.turns)
         else if (at < values.duration) progress.update(`${label}, seconds`, at, values.duration)
@@ -280,10 +296,21 @@ const requireFolders = ({ json, html }: Values): void => {
       throw new UsageError(`--${flag}: there is no folder ${dirname(path)}`)
 }
 
+const writeFiles = async (values: Values, model: string, runs: readonly Run[]): Promise<void> => {
+  const asked = Object.fromEntries(
+    Object.entries(values).filter(([name]) => !NO_SETTINGS.includes(name)),
+  )
+  const url = values['base-url'].replace(/\/+$/, '')
+  const result = makeResult({ ...asked, model, 'base-url': url }, runs)
+  const { json, html } = values
+  if (json !== undefined) writeResult(json, result)
+  if (html !== undefined) await writePage(html, [{ name: model, result }])
+}
+
 const runServe = async (values: Values): Promise<void> => {
   const endpoint = nameOf('endpoint', ['chat', 'completions'], values.endpoint)
   const random = createRandom(values.seed)
-  const target = createTarget(values['base-url'], values['api-key'], endpoint)
+  const target = createTarget(values['base-url'], values['api-key'], endpoint, values.timeout)
   loadsOf(values)
   parseGoodput(values.goodput)
   nameOf('arrivals', ARRIVALS, values.arrivals)
@@ -295,25 +322,22 @@ const runServe = async (values: Values): Promise<void> => {
     if (error !== undefined)
       throw new UsageError(`${target.baseUrl}: the first request failed: ${error}`)
   }
-  const runs = await runLoads(values, target, conversation, random)
+  const { signal, release } = onInterrupt()
+  const runs = await runLoads(values, target, conversation, random, signal)
+  release()
+  target.agent.destroy()
+  await writeFiles(values, model, runs)
   const [only] = runs
   console.log(`${machineLine()}\n${target.baseUrl}, model ${model}`)
   if (only !== undefined && runs.length === 1) {
     const most = only.concurrency ?? only.figures.completed
-    console.log(`${show(only)}\n${limitLine(only, values.shape ?? root, most)}`)
+    console.log(show(only))
+    if (!signal.aborted) console.log(limitLine(only, values.shape ?? root, most))
   } else {
     const errors = errorLines(runs.flatMap(({ requests }) => requests))
     console.log([sweepTable(runs), ...errors].join('\n'))
   }
   console.log(generatorLine(runs))
-  target.agent.destroy()
-  const asked = Object.fromEntries(
-    Object.entries(values).filter(([name]) => !NO_SETTINGS.includes(name)),
-  )
-  const result = makeResult({ ...asked, model, 'base-url': target.baseUrl }, runs)
-  const { json, html } = values
-  if (json !== undefined) writeResult(json, result)
-  if (html !== undefined) await writePage(html, [{ name: model, result }])
   if (runs.every(({ figures }) => figures.completed === 0))
     throw new UsageError('no request succeeded')
 }

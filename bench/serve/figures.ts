@@ -76,8 +76,13 @@ export type Loaded = {
 
 const figuresOf = ({ outcomes, seconds, busy }: Loaded, goodput: Goodput) => {
   const good = outcomes.filter(({ error }) => error === undefined)
-  const isGood = (one: Outcome): boolean =>
-    goodput.every(({ metric, limit }) => valuesOf(metric, one).every((value) => value <= limit))
+  const isWithin = (one: Outcome, { metric, limit }: Goodput[number]): boolean => {
+    const values = valuesOf(metric, one)
+    // What was not measured is within no limit. An answer of one token has no time per token.
+    if (values.length === 0) return metric === 'tpot' && one.outputTokens <= 1
+    return values.every((value) => value <= limit)
+  }
+  const isGood = (one: Outcome): boolean => goodput.every((limit) => isWithin(one, limit))
   const sum = (pick: (outcome: Outcome) => number) =>
     good.reduce((total, outcome) => total + pick(outcome), 0)
   const input = sum(({ promptTokens }) => promptTokens)

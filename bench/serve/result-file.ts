@@ -1,6 +1,8 @@
 // The file of a result, and two of them beside each other.
 
 import { readFileSync, writeFileSync } from 'node:fs'
+import { z } from 'zod'
+import { faultText } from '../../server/check.js'
 import { UsageError } from '../flags.js'
 import { machine } from '../machine.js'
 import { digits, table } from '../stats.js'
@@ -16,7 +18,26 @@ export const makeResult = (settings: Result['settings'], runs: readonly Run[]): 
 export const writeResult = (path: string, result: Result): void =>
   writeFileSync(path, `${JSON.stringify(result)}\n`)
 
-const contentOf = (path: string): { kind?: unknown; version?: unknown; runs?: unknown } => {
+const Milliseconds = z.record(z.string(), z.number().nullable())
+/** What is read of a result. */
+const Read = z.looseObject({
+  runs: z.array(
+    z.looseObject({
+      figures: z.looseObject({
+        ...{ completed: z.number(), failed: z.number(), request_throughput: z.number() },
+        ...{ output_throughput: z.number(), request_goodput: z.number().nullable() },
+      }),
+      latencies: Milliseconds,
+      curves: z.record(z.string(), z.array(z.array(z.number()))),
+      requests: z.array(z.looseObject({ at: z.number() })),
+      chunks_each_second: z.array(z.number()),
+    }),
+  ),
+  settings: z.record(z.string(), z.unknown()),
+  machine: z.looseObject({ cpu: z.string(), threads: z.number() }),
+})
+
+const contentOf = (path: string): { kind?: unknown; version?: unknown } => {
   let text: string
   try {
     text = readFileSync(path, 'utf8')
@@ -39,6 +60,8 @@ export const readResult = (path: string): Result => {
     throw new UsageError(
       `${path} has version ${content.version} of results, this bench reads version ${RESULT_VERSION}; measure again`,
     )
+  const { error } = Read.safeParse(content)
+  if (error) throw new UsageError(`${path} is no whole result: ${faultText(error, content)}`)
   const result = content as Result
   if (!result.runs.some(({ figures }) => figures.completed > 0))
     throw new UsageError(`${path} has no answered request`)

@@ -3,7 +3,10 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -11,6 +14,7 @@ import { benchModel } from '../../bench/random-model.js'
 import { shapeNamed } from '../../bench/shapes.js'
 import { nodeArgs } from '../../bench/source.js'
 import { packagePath } from '../../server/version.js'
+import { until } from '../server/harness.js'
 import { noAddon, type RealServer, startReal } from '../server/real-server.js'
 import { noBrowser } from '../web/browser.js'
 
@@ -93,6 +97,81 @@ test('a mistake is one line that says what would be right', async () => {
   await refused(2, /--html: there is no folder \/none/, 'serve', '--html', '/none/page.html')
   await refused(2, /expected two result files .*, not 1/, 'compare-results', 'one.json')
   assert.equal((await bench('nothing')).code, 2)
+})
+
+test('a result that is not whole is named with what is missing', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nemotron-'))
+  const file = join(folder, 'a.json')
+  const head = { kind: 'nemotron-server bench serve', version: 1 }
+  for (const [more, why] of [
+    [{}, /a.json is no whole result: runs: missing/],
+    [{ runs: [{ figures: {} }] }, /a.json is no whole result: runs.0.figures.completed: missing/],
+  ] as const) {
+    writeFileSync(file, JSON.stringify({ ...head, ...more }))
+    await refused(2, why, 'compare-results', file, file)
+  }
+  rmSync(folder, { recursive: true })
+})
+
+/** Lists the model m to whoever has the key, answers one chat, and leaves all others open. */
+const startStanding = async (key: string | undefined) => {
+  const event = `data: ${JSON.stringify({ choices: [{ delta: { content: 'a' } }] })}\n\n`
+  let chats = 0
+  const server = createServer((request, response) => {
+    request.resume()
+    if (key !== undefined && request.headers.authorization !== `Bearer ${key}`)
+      response.writeHead(401).end('{"error":"key"}')
+    else if (request.url === '/v1/models') response.end('{"data":[{"id":"m"}]}')
+    else if (request.url === '/v1/completions') response.writeHead(400).end('chats alone')
+    else if (++chats === 1) response.end(`${event}data: [DONE]\n\n`)
+    else response.write(event)
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`,
+    chats: () => chats,
+    close: () => {
+      server.closeAllConnections()
+      server.close()
+    },
+  }
+}
+
+test('Ctrl-C ends serve with what there is, in its files too', async () => {
+  const server = await startStanding(undefined)
+  const folder = mkdtempSync(join(tmpdir(), 'nemotron-'))
+  const [prompts, json] = ['prompts.jsonl', 'result.json'].map((name) => join(folder, name))
+  assert.ok(prompts && json)
+  writeFileSync(prompts, '{"prompt":"Hello"}\n')
+  const load = ['--dataset', prompts, '--warmup', '0', '--concurrency', '2', '--json', json]
+  const args = [...nodeArgs('bench/main.ts'), 'serve', '--base-url', server.url, ...load]
+  const child = spawn(process.execPath, args, { cwd: packagePath('.') })
+  let out = ''
+  child.stdout.on('data', (data) => {
+    out += data
+  })
+  await until(() => server.chats() === 3, 'one is answered, and two are open')
+  child.kill('SIGINT')
+  const [code] = await once(child, 'close')
+  server.close()
+  assert.equal(code, 130, out)
+  assert.match(out, /^Successful requests: +1\nFailed requests: +2$/m)
+  assert.match(out, /^error: it was interrupted$/m)
+  assert.equal(JSON.parse(readFileSync(json, 'utf8')).runs[0].figures.completed, 1)
+  rmSync(folder, { recursive: true })
+})
+
+test('compare sends each server its own key', async () => {
+  const [ours, peer] = await Promise.all([startStanding('one'), startStanding('two')])
+  const urls = ['compare', '--base-url', ours.url, '--peer-url', peer.url]
+  await refused(2, /HTTP 401: .*; --peer-api-key is sent/, ...urls)
+  const withPeer = [...urls, '--peer-api-key', 'two', '--api-key']
+  await refused(2, /HTTP 401: .*; --api-key is sent/, ...withPeer, 'two')
+  const all = await bench(...withPeer, 'one')
+  assert.match(all.err, /HTTP 400: chats alone/)
+  assert.match(all.out, /^peer: http.*, model m$/m)
+  ours.close()
+  peer.close()
 })
 
 test('gpu', async () => {

@@ -4,14 +4,16 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, writeFileSync } from 'node:fs'
-import { createServer, type RequestListener } from 'node:http'
+import { Agent, createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, before, describe, test } from 'node:test'
+import { after, before, describe, type TestContext, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import type { Browser } from 'playwright-core'
-import { createTarget, findModel, runLoad } from '../../bench/load-generator.js'
+import { churn } from '../../bench/http.js'
+import { createTarget, findModel, runLoad, streamOnce } from '../../bench/load-generator.js'
+import { watchHealth } from '../../bench/overload.js'
 import { type Arrivals, planArrivals, planSeconds } from '../../bench/serve/arrivals.js'
 import { converse, readScripts, requireTexts } from '../../bench/serve/conversations.js'
 import { type Loaded, metrics, type Outcome, runOf } from '../../bench/serve/figures.js'
@@ -212,12 +214,31 @@ test('goodput counts the answers within every limit; failures are in no latency'
   assert.equal(requests[3]?.error, 'HTTP 429')
 })
 
+test('what was not measured is within no limit', () => {
+  const goodputOf = (metric: 'ttft' | 'ttfo' | 'tpot' | 'e2el', one: Partial<Outcome>) => {
+    const load = { outcomes: [outcome(one)], seconds: 1, chunks: [], busy: 0 }
+    const goodput = [{ metric, limit: 1e9 }]
+    return runOf({ rate: undefined, concurrency: 1 }, load, goodput).figures.request_goodput
+  }
+  for (const metric of ['ttft', 'ttfo', 'e2el'] as const) {
+    assert.equal(goodputOf(metric, { [metric]: 1 }), 1, metric)
+    assert.equal(goodputOf(metric, { [metric]: Number.NaN }), 0, metric)
+  }
+  // One token has no time between tokens; several without a time of the first one were not measured.
+  assert.equal(goodputOf('tpot', { outputTokens: 1 }), 1)
+  assert.equal(goodputOf('tpot', { outputTokens: 5, ttft: Number.NaN }), 0)
+})
+
 /** A server of one answer, given by `answer`; its address with /v1. */
 const serve = async (answer: RequestListener) => {
   const server = createServer(answer).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
-  return { url: `http://127.0.0.1:${port}/v1`, close: () => server.close() }
+  return {
+    url: `http://127.0.0.1:${port}/v1`,
+    close: () => server.close(),
+    closeAll: () => server.closeAllConnections(),
+  }
 }
 
 const stream = (text: string): string =>
@@ -280,6 +301,111 @@ test('a server that stalls is charged with every request that was due meanwhile'
   }
 })
 
+test('a call of a tool is an answer: its time is measured', async (t) => {
+  const server = await serve((request, response) => {
+    request.resume()
+    const thought = { choices: [{ delta: { reasoning_content: 'hm' } }] }
+    const called = { choices: [{ delta: { tool_calls: [{ index: 0, function: {} }] } }] }
+    response.write(`data: ${JSON.stringify(thought)}\n\n`)
+    setTimeout(() => response.end(`data: ${JSON.stringify(called)}\n\ndata: [DONE]\n\n`), 30)
+  })
+  const target = createTarget(server.url, undefined, 'chat')
+  t.after(() => {
+    target.agent.destroy()
+    server.close()
+  })
+  const { error, ttft, ttfo, itl } = await streamOnce(target, {})
+  assert.equal(error, undefined)
+  assert.ok(ttft < ttfo, `${ttft} ${ttfo}`)
+  assert.equal(itl.length, 1)
+})
+
+describe('a server that stands still', () => {
+  /** Takes each request and says nothing, or goes on with comments alone once a stream has begun. */
+  const silent = async (
+    t: TestContext,
+    how: 'nothing' | 'comments',
+    onRequest: () => void = () => {},
+  ) => {
+    const { url, close, closeAll } = await serve((request, response) => {
+      request.resume()
+      onRequest()
+      if (how === 'nothing') return
+      response.write(stream('a'))
+      const timer = setInterval(() => response.write(': ping\n\n'), 20)
+      response.on('close', () => clearInterval(timer))
+    })
+    t.after(() => {
+      closeAll()
+      close()
+    })
+    return url
+  }
+  const endless = { conversation: () => () => ({}), concurrency: 3 }
+
+  for (const how of ['nothing', 'comments'] as const)
+    test(`has failed after --timeout, where it says ${how}`, async (t) => {
+      const target = createTarget(await silent(t, how), undefined, 'chat', 0.2)
+      const began = performance.now()
+      const { outcomes } = await runLoad(target, { ...endless, duration: 0.1 })
+      assert.deepEqual(
+        outcomes.map(({ error }) => error),
+        Array(3).fill('no answer in 0.2 s'),
+      )
+      assert.ok(performance.now() - began >= 200)
+    })
+
+  for (const arrivals of [undefined, [0, 0.01, 0.02, 1e5]])
+    test(`${arrivals ? 'a plan' : 'a closed loop'} that is interrupted has what there is`, async (t) => {
+      const controller = new AbortController()
+      let asked = 0
+      const url = await silent(t, 'comments', () => {
+        if (++asked === 3) controller.abort()
+      })
+      const plan = arrivals && { arrivals: arrivals.values() }
+      const { outcomes } = await runLoad(createTarget(url, undefined, 'chat'), {
+        ...endless,
+        ...plan,
+        signal: controller.signal,
+      })
+      assert.deepEqual(
+        outcomes.map(({ error }) => error),
+        Array(3).fill('it was interrupted'),
+      )
+    })
+
+  test('lists no models: that is said', async (t) => {
+    const url = await silent(t, 'nothing')
+    await assert.rejects(findModel(url, undefined, undefined, { timeout: 0.2 }), {
+      message: `${url}/models cannot be reached: no answer in 0.2 s; --base-url says where the server is`,
+    })
+  })
+
+  test('is a timeout of connection churn', async (t) => {
+    const load = { headers: {}, connections: 2, duration: 0.1, timeout: 0.2 }
+    const { ok, errors, timeouts } = await churn({ ...load, url: await silent(t, 'nothing') })
+    assert.deepEqual([ok, errors, timeouts], [0, 2, 2])
+  })
+})
+
+test('a health connection that breaks is red, and the watch goes on', async (t) => {
+  let asked = 0
+  const server = await serve((request, response) => {
+    if (++asked === 1) request.socket.destroy()
+    else response.end()
+  })
+  const agent = new Agent({ keepAlive: false })
+  t.after(() => {
+    agent.destroy()
+    server.close()
+  })
+  const load = { url: server.url, agent, body: '', seconds: 1, mainThreadMs: () => 0 }
+  const stop = watchHealth(load)
+  while (asked < 2) await new Promise((done) => setTimeout(done, 5))
+  const statuses = (await stop()).map(({ status }) => status)
+  assert.deepEqual(statuses.slice(0, 2), [0, 200])
+})
+
 test('a conversation goes on with the answers; its next request is due when the last ended', async (t) => {
   const bodies: { messages: { content: string }[] }[] = []
   const server = await serve((request, response) => {
@@ -328,6 +454,11 @@ test('what is no server says so in one sentence', async (t) => {
     message: `${page.url}/models is no list of models: <html> welcome</html>; --base-url ends in /v1 for most servers`,
   })
   await assert.rejects(findModel(closed.url, undefined, undefined), /HTTP 401: .*--api-key is sent/)
+  const keyFlag = '--peer-api-key'
+  await assert.rejects(
+    findModel(closed.url, 'k', undefined, { keyFlag }),
+    /; --peer-api-key is sent/,
+  )
 })
 
 describe('the page', { skip: noBrowser }, () => {
