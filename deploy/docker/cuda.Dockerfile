@@ -33,6 +33,7 @@ USER 10001:10001
 VOLUME /models
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --start-period=600s CMD ["node", "-e", "fetch('http://127.0.0.1:8000/health').then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+# By the variables, not by flags: give port and certificate as NEMOTRON_PORT and NEMOTRON_TLS_CERT.
+HEALTHCHECK --start-period=600s CMD ["node", "-e", "const { NEMOTRON_PORT: port, NEMOTRON_TLS_CERT: cert } = process.env; require(cert ? 'https' : 'http').get({ host: '127.0.0.1', port: Number(port) || 8000, path: '/health', rejectUnauthorized: false }, (r) => process.exit(r.statusCode === 200 ? 0 : 1)).on('error', () => process.exit(1))"]
 ENTRYPOINT ["node", "dist/server/cli.js"]
 CMD ["serve"]

@@ -3,9 +3,15 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
-import { test } from 'node:test'
-import { ServiceMonitor } from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import {
+  PrometheusRule,
+  ServiceMonitor,
+} from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1'
 import { Deployment } from 'kubernetes-models/apps/v1'
 import { HorizontalPodAutoscaler } from 'kubernetes-models/autoscaling/v2'
 import { PodDisruptionBudget } from 'kubernetes-models/policy/v1'
@@ -24,6 +30,7 @@ const MODELS: Readonly<Record<string, new () => { readonly validate: () => void 
   PersistentVolumeClaim,
   Service,
   PodDisruptionBudget,
+  PrometheusRule,
   ServiceMonitor,
 }
 
@@ -34,15 +41,71 @@ const noGo: string | false =
     ? false
     : 'Go with sprig is not installed: apt-get install golang-go golang-github-masterminds-sprig-dev'
 
-const render = (values: object): readonly Json[] => {
-  const command = ['run', packagePath('test/deploy/render.go'), packagePath('deploy/helm'), 'x']
-  const { status, stdout, stderr } = spawnSync('go', command, {
+/** Of the chart, which helm holds all values to. */
+const { default: Ajv } = createRequire(import.meta.url)('ajv')
+const schemaFile = packagePath('deploy/helm/values.schema.json')
+const isValid = new Ajv({ allErrors: true }).compile(JSON.parse(readFileSync(schemaFile, 'utf8')))
+/** What is wrong with the values, by the field; '': nothing is. */
+const faultsOf = (values: unknown): string =>
+  isValid(values)
+    ? ''
+    : isValid.errors
+        .map(
+          (one: { instancePath: string; message: string; params: object }) =>
+            `${one.instancePath} ${one.message} ${JSON.stringify(one.params)}`,
+        )
+        .join('\n')
+
+type Rendered = {
+  readonly values: object
+  readonly objects: readonly Json[]
+  readonly notes: string
+}
+
+/** render.go as a program; `go run` would link it for each chart. */
+const buildRenderer = (): string => {
+  const program = join(folder, 'render')
+  const command = ['build', '-o', program, packagePath('test/deploy/render.go')]
+  const { status, stderr } = spawnSync('go', command, {
     env: { ...process.env, GO111MODULE: 'off', GOPATH: GO, GOFLAGS: '' },
+    encoding: 'utf8',
+  })
+  assert.equal(status, 0, stderr)
+  return program
+}
+const folder = mkdtempSync(join(tmpdir(), 'nemotron-chart-'))
+after(() => rmSync(folder, { recursive: true }))
+let renderer: string | undefined
+
+const renderAll = (values: object): Rendered => {
+  renderer ??= buildRenderer()
+  const { status, stdout, stderr } = spawnSync(renderer, [packagePath('deploy/helm'), 'x'], {
     input: JSON.stringify(values),
     encoding: 'utf8',
   })
   assert.equal(status, 0, stderr)
   return JSON.parse(stdout)
+}
+
+/** As helm does: no object is made of values that the schema refuses. */
+const render = (given: object): readonly Json[] => {
+  const { values, objects } = renderAll(given)
+  assert.equal(faultsOf(values), '')
+  return objects
+}
+
+const kindOf = (objects: readonly Json[], kind: string): Json => {
+  const found = objects.find((one) => String(one.kind) === kind)
+  assert.ok(found, kind)
+  return found
+}
+
+/** The one container of the deployment, and its pod. */
+const podOf = (values: object) => {
+  const pod = kindOf(render(values), 'Deployment').spec?.template?.spec
+  const container = pod?.containers?.[0]
+  assert.ok(pod && container)
+  return { pod, container, args: container.args as unknown as readonly string[] }
 }
 
 /** Names that a value has; `a.b` and `a.0.b`. */
@@ -101,7 +164,10 @@ const FULL = {
   replicas: 3,
   args: ['--max-num-seqs', '128'],
   env: [{ name: 'NEMOTRON_LOG_LEVEL', value: 'warn' }],
-  secrets: { apiKey: 'key', huggingFace: 'hub' },
+  secrets: { apiKey: 'key', metricsKey: 'scrapes', huggingFace: 'hub' },
+  tls: { secret: 'cert' },
+  rollingUpdate: { maxSurge: '25%', maxUnavailable: 0 },
+  prometheusRule: { enabled: true, labels: { release: 'prometheus' } },
   resources: { requests: { cpu: '4' }, limits: { memory: '64Gi' } },
   nodeSelector: { gpu: 'h100' },
   tolerations: [{ key: 'nvidia.com/gpu', operator: 'Exists', effect: 'NoSchedule' }],
@@ -109,7 +175,11 @@ const FULL = {
   runtimeClassName: 'nvidia',
   storage: { storageClassName: 'fast', accessModes: ['ReadWriteMany'] },
   autoscaling: { enabled: true, maxReplicas: 8 },
-  serviceMonitor: { enabled: true, labels: { release: 'prometheus' } },
+  serviceMonitor: {
+    enabled: true,
+    labels: { release: 'prometheus' },
+    tlsConfig: { ca: { secret: { name: 'cert', key: 'ca.crt' } }, serverName: 'nemotron' },
+  },
 }
 
 for (const [what, values, kinds] of [
@@ -118,6 +188,7 @@ for (const [what, values, kinds] of [
     'with all of it',
     FULL,
     [
+      'PrometheusRule',
       'HorizontalPodAutoscaler',
       'Deployment',
       'PodDisruptionBudget',
@@ -148,11 +219,7 @@ for (const [what, values, kinds] of [
 
 test('what the objects of the chart say of each other holds', { skip: noGo }, () => {
   const objects = render(FULL)
-  const of = (kind: string): Json => {
-    const found = objects.find((one) => String(one.kind) === kind)
-    assert.ok(found, kind)
-    return found
-  }
+  const of = (kind: string): Json => kindOf(objects, kind)
   const deployment = of('Deployment')
   const pod = deployment.spec?.template
   const labels = pod?.metadata?.labels
@@ -186,4 +253,142 @@ test('what the objects of the chart say of each other holds', { skip: noGo }, ()
   }[]
   const claimed = claims.flatMap(({ persistentVolumeClaim: one }) => one?.claimName ?? [])
   assert.deepEqual(claimed, [of('PersistentVolumeClaim').metadata?.name])
+})
+
+test('a model is cut over all GPUs of a pod, unless args say otherwise', { skip: noGo }, () => {
+  for (const [gpus, expected] of [
+    [0, []],
+    [1, []],
+    [2, ['--tensor-parallel-size=2']],
+  ] as const) {
+    const { args } = podOf({ gpus })
+    assert.deepEqual(
+      args.filter((one) => one.startsWith('--tensor')),
+      expected,
+    )
+  }
+  // Of a flag that comes twice the last one holds.
+  const { args } = podOf({ gpus: 4, args: ['--tensor-parallel-size=1'] })
+  assert.deepEqual(args.slice(-2), ['--tensor-parallel-size=4', '--tensor-parallel-size=1'])
+})
+
+test('no variables of Services come into the pod, whose names settings have', {
+  skip: noGo,
+}, () => {
+  assert.deepEqual(podOf({}).pod.enableServiceLinks, false)
+})
+
+test('metrics are scraped by a key of their own, or by none', { skip: noGo }, () => {
+  const scrape = (values: object) => {
+    const all = render({ ...values, serviceMonitor: { enabled: true } })
+    const args = JSON.stringify(kindOf(all, 'Deployment').spec?.template?.spec)
+    const endpoint = kindOf(all, 'ServiceMonitor').spec?.endpoints?.[0]
+    return {
+      secret: endpoint?.authorization?.credentials,
+      isOpen: args.includes('"--open-metrics=on"'),
+    }
+  }
+  const key = 'api-key'
+  assert.deepEqual(scrape({}), { secret: undefined, isOpen: false })
+  const secrets = { apiKey: 'several', metricsKey: 'one' }
+  assert.deepEqual(scrape({ secrets }), { secret: { name: 'one', key }, isOpen: false })
+  assert.deepEqual(scrape({ secrets: { apiKey: 'sole' } }), {
+    secret: { name: 'sole', key },
+    isOpen: false,
+  })
+  assert.deepEqual(scrape({ secrets, openMetrics: true }), { secret: undefined, isOpen: true })
+})
+
+test('the job of the ServiceMonitor is the one that the alert asks for', { skip: noGo }, () => {
+  const all = render({ serviceMonitor: { enabled: true }, prometheusRule: { enabled: true } })
+  const label = String(kindOf(all, 'ServiceMonitor').spec?.jobLabel)
+  const job = String(kindOf(all, 'Service').metadata?.labels?.[label])
+  const rules = JSON.stringify(kindOf(all, 'PrometheusRule').spec)
+  const [, matcher = ''] = /up\{job=~\\"(.*?)\\"\}/.exec(rules) ?? []
+  // Prometheus holds a matcher to the whole value.
+  for (const name of [job, 'nemotron']) assert.match(name, new RegExp(`^(?:${matcher})$`))
+  assert.doesNotMatch('nemotron-client', new RegExp(`^(?:${matcher})$`))
+  assert.match(rules, /\{\{ \$labels\.instance \}\} does not answer/, "Prometheus' templates stay")
+})
+
+test('with a certificate all speak HTTPS: server, probes, scrapes', { skip: noGo }, () => {
+  const probesOf = (container: Json): readonly string[] =>
+    ['startupProbe', 'readinessProbe', 'livenessProbe'].map((name) =>
+      String(container[name]?.httpGet?.scheme),
+    )
+  const plain = podOf({})
+  assert.deepEqual(probesOf(plain.container), ['HTTP', 'HTTP', 'HTTP'])
+  assert.ok(!JSON.stringify(plain.pod).includes('tls'))
+  const { pod, container, args } = podOf({ tls: { secret: 'cert' } })
+  assert.deepEqual(probesOf(container), ['HTTPS', 'HTTPS', 'HTTPS'])
+  const volumes = pod.volumes as unknown as readonly Json[]
+  const volume = volumes.find(({ secret }) => String(secret?.secretName) === 'cert')
+  const mounts = container.volumeMounts as unknown as readonly Json[]
+  const path = mounts.find(({ name }) => name === volume?.name)?.mountPath
+  // The names that a secret of type kubernetes.io/tls has.
+  for (const flag of [`--tls-cert=${path}/tls.crt`, `--tls-key=${path}/tls.key`])
+    assert.ok(args.includes(flag), flag)
+  const monitor = kindOf(render(FULL), 'ServiceMonitor').spec?.endpoints?.[0]
+  assert.deepEqual(monitor?.scheme, 'https')
+  assert.deepEqual(monitor?.tlsConfig, FULL.serviceMonitor.tlsConfig)
+})
+
+test('weights outlive the release; how pods are replaced can be set', { skip: noGo }, () => {
+  const all = render(FULL)
+  assert.deepEqual(kindOf(all, 'PersistentVolumeClaim').metadata?.annotations, {
+    'helm.sh/resource-policy': 'keep',
+  })
+  assert.deepEqual(kindOf(all, 'Deployment').spec?.strategy?.rollingUpdate, FULL.rollingUpdate)
+  const standard = kindOf(render({}), 'Deployment').spec?.strategy?.rollingUpdate
+  assert.deepEqual(standard, { maxSurge: 0, maxUnavailable: 1 })
+})
+
+test('a start of fewer than ten seconds, or not of whole tens, still has its time', {
+  skip: noGo,
+}, () => {
+  for (const [startup, failures] of [
+    [10, 1],
+    [11, 2],
+    [3600, 360],
+  ])
+    assert.deepEqual(podOf({ startup }).container.startupProbe?.failureThreshold, failures)
+})
+
+test('the schema of the values names the field that is wrong', { skip: noGo }, () => {
+  const { values } = renderAll({})
+  assert.equal(faultsOf(values), '')
+  // What helm adds of a chart that has this one in it.
+  assert.equal(faultsOf({ ...values, global: {} }), '')
+  for (const [wrong, fault] of [
+    [{ replica: 2 }, / must NOT have additional properties .*"replica"/],
+    [{ secrets: { apikey: 'x' } }, /^\/secrets must NOT .*"apikey"/],
+    [{ startup: 5 }, /^\/startup must be >= 10/],
+    [{ drain: { delay: -1 } }, /^\/drain\/delay must be >= 0/],
+    [{ drain: { timeout: '2m' } }, /^\/drain\/timeout must be integer/],
+    [{ gpus: 9 }, /^\/gpus must be <= 8/],
+    [{ args: [8] }, /^\/args\/0 must be string/],
+    [{ rollingUpdate: { maxSurge: 0, maxUnavailable: 0 } }, /^\/rollingUpdate must NOT be valid/],
+    [{ serviceMonitor: { interval: '15' } }, /^\/serviceMonitor\/interval must match/],
+  ] as const)
+    assert.match(faultsOf(renderAll(wrong).values), fault)
+})
+
+test('every value has a place in the schema', { skip: noGo }, () => {
+  const { properties } = JSON.parse(readFileSync(schemaFile, 'utf8'))
+  for (const [name, value] of Object.entries(renderAll({}).values)) {
+    assert.ok(Object.hasOwn(properties, name), name)
+    const inner = properties[name].properties
+    if (inner !== undefined)
+      for (const one of Object.keys(value)) assert.ok(Object.hasOwn(inner, one), `${name}.${one}`)
+  }
+})
+
+test('the notes say how to reach it, and what it lacks', { skip: noGo }, () => {
+  const { notes } = renderAll({})
+  assert.match(notes, /curl http:\/\/127\.0\.0\.1:8000\/v1\/models\n/)
+  assert.match(notes, /It asks for no key/)
+  const full = renderAll(FULL).notes
+  assert.match(full, /^nvidia\/x will be served by x-nemotron-server/)
+  assert.match(full, /curl -k https:\/\/.* -H "authorization: Bearer \$KEY"\n/)
+  assert.doesNotMatch(full, /no key/)
 })

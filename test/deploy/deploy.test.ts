@@ -1,15 +1,21 @@
 // What deploy/ has is of this server: alerts ask for metrics and labels that it gives, and the unit is one.
 
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type RequestListener } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { AddressInfo, Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { packagePath } from '../../server/version.js'
 import { chatBody, startHarness, until } from '../server/harness.js'
 
-const alerts = readFileSync(packagePath('deploy/alerts.yml'), 'utf8')
+/** In the chart, which makes a PrometheusRule of it. */
+const alertsFile = packagePath('deploy/helm/alerts.yml')
+const alerts = readFileSync(alertsFile, 'utf8')
 /** The expressions of the rules, each on one line. */
 const rules = [
   ...alerts.matchAll(/- alert: (\w+)\n +expr: (?:\|\n)?([\s\S]*?)\n +(?:for|labels):/g),
@@ -121,8 +127,7 @@ const has = (command: string) => spawnSync(command, ['--version']).error === und
 test('promtool takes the rules', {
   skip: has('promtool') ? false : 'promtool is not installed',
 }, () => {
-  const file = packagePath('deploy/alerts.yml')
-  const { status, stdout, stderr } = spawnSync('promtool', ['check', 'rules', file])
+  const { status, stdout, stderr } = spawnSync('promtool', ['check', 'rules', alertsFile])
   assert.equal(status, 0, `${stdout}${stderr}`)
 })
 
@@ -154,6 +159,51 @@ for (const kind of ['cpu', 'cuda'])
       [...run.matchAll(/chown \S+ (\S+)/g)].map(([, path]) => path),
       ['/models'],
     )
+  })
+
+/** A certificate that nobody knows, and its key; undefined: there is no openssl. */
+const selfSigned = (): { readonly cert: string; readonly key: string } | undefined => {
+  const kind = 'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=x'
+  const args = [...kind.split(' '), '-keyout', '-', '-out', '-']
+  const { status, stdout } = spawnSync('openssl', args, { encoding: 'utf8' })
+  return status === 0 ? { cert: stdout, key: stdout } : undefined
+}
+
+for (const kind of ['cpu', 'cuda'])
+  test(`the health check of the image for ${kind} follows the port and the certificate`, async (t) => {
+    const [, form = ''] =
+      /^HEALTHCHECK .* CMD (\[.*\])$/m.exec(text(`deploy/docker/${kind}.Dockerfile`)) ?? []
+    const [node, ...args]: readonly string[] = JSON.parse(form)
+    assert.equal(node, 'node')
+    let isGreen = true
+    const answer: RequestListener = ({ url }, response) => {
+      response.writeHead(isGreen && url === '/health' ? 200 : 503).end()
+    }
+    const plain = createServer(answer)
+    const certificate = selfSigned()
+    if (certificate === undefined) return t.skip('openssl is not installed')
+    const secure = createTlsServer(certificate, answer)
+    t.after(() => {
+      plain.close()
+      secure.close()
+    })
+    const portOf = async (server: Server): Promise<string> => {
+      await once(server.listen(0, '127.0.0.1'), 'listening')
+      return String((server.address() as AddressInfo).port)
+    }
+    const ends = async (env: Record<string, string>): Promise<number | null> => {
+      const child = spawn(process.execPath, args, { env, stdio: 'ignore' })
+      const [code] = await once(child, 'exit')
+      return code
+    }
+    const [port, tlsPort] = [await portOf(plain), await portOf(secure)]
+    assert.equal(await ends({ NEMOTRON_PORT: port }), 0)
+    assert.equal(await ends({ NEMOTRON_PORT: tlsPort, NEMOTRON_TLS_CERT: '/c' }), 0)
+    isGreen = false
+    assert.equal(await ends({ NEMOTRON_PORT: port }), 1)
+    assert.equal(await ends({ NEMOTRON_PORT: tlsPort, NEMOTRON_TLS_CERT: '/c' }), 1)
+    plain.close()
+    assert.equal(await ends({ NEMOTRON_PORT: port }), 1)
   })
 
 const chart = packagePath('deploy/helm')
@@ -197,10 +247,8 @@ const isMissing = (command: string): string | false =>
   spawnSync(command, ['version']).error === undefined ? false : `${command} is not installed`
 
 test('helm renders the chart, bare and with all of it', { skip: isMissing('helm') }, () => {
-  const all = ['autoscaling.enabled', 'serviceMonitor.enabled'].flatMap((name) => [
-    '--set',
-    `${name}=true`,
-  ])
+  const switches = ['autoscaling.enabled', 'serviceMonitor.enabled', 'prometheusRule.enabled']
+  const all = switches.flatMap((name) => ['--set', `${name}=true`])
   const more = ['--set', 'secrets.apiKey=key,secrets.huggingFace=hub,model=nvidia/x,gpus=2']
   for (const args of [[], [...all, ...more]]) {
     const { status, stdout, stderr } = spawnSync('helm', ['template', 'x', chart, ...args], {
@@ -209,7 +257,7 @@ test('helm renders the chart, bare and with all of it', { skip: isMissing('helm'
     assert.equal(status, 0, stderr)
     const kinds = [...stdout.matchAll(/^kind: (\w+)$/gm)].map(([, kind]) => kind)
     assert.ok(kinds.includes('Deployment') && kinds.includes('PersistentVolumeClaim'))
-    assert.equal(kinds.length, args.length === 0 ? 4 : 6, kinds.join())
+    assert.equal(kinds.length, args.length === 0 ? 4 : 7, kinds.join())
   }
 })
 

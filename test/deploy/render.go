@@ -1,7 +1,8 @@
 // Renders the Helm chart of a folder as helm does: Go's own templates with the functions of sprig, and those few of
-// helm's that the chart uses. Takes values over values.yaml as JSON, and writes the objects as a JSON list.
+// helm's that the chart uses. Takes values over values.yaml as JSON, and writes all values, the objects and the notes as
+// JSON.
 //
-//	go run render.go CHART RELEASE < VALUES
+//	render CHART RELEASE < VALUES
 package main
 
 import (
@@ -34,6 +35,24 @@ func readYaml(path string) object {
 	return value
 }
 
+// files is what templates see as .Files: what lies in the chart.
+type files string
+
+func (folder files) Get(name string) string {
+	text, err := os.ReadFile(filepath.Join(string(folder), name))
+	check(err)
+	return string(text)
+}
+
+// asJson: helm reads YAML as JSON, so that templates see every number as a float64.
+func asJson(value object) object {
+	text, err := json.Marshal(value)
+	check(err)
+	var read object
+	check(json.Unmarshal(text, &read))
+	return read
+}
+
 func merge(into, from object) {
 	for name, value := range from {
 		inner, isObject := value.(object)
@@ -57,7 +76,7 @@ func toYaml(value interface{}) (string, error) {
 func main() {
 	folder, release := os.Args[1], os.Args[2]
 	chart := readYaml(filepath.Join(folder, "Chart.yaml"))
-	values := readYaml(filepath.Join(folder, "values.yaml"))
+	values := asJson(readYaml(filepath.Join(folder, "values.yaml")))
 	var given object
 	check(json.NewDecoder(os.Stdin).Decode(&given))
 	merge(values, given)
@@ -69,6 +88,7 @@ func main() {
 	data := object{
 		"Values":  values,
 		"Chart":   about,
+		"Files":   files(folder),
 		"Release": object{"Name": release, "Namespace": "default", "Service": "Helm"},
 	}
 	all := template.New("chart")
@@ -80,16 +100,17 @@ func main() {
 		return text.String(), err
 	}
 	all.Funcs(functions)
-	files, err := filepath.Glob(filepath.Join(folder, "templates", "*"))
+	paths, err := filepath.Glob(filepath.Join(folder, "templates", "*"))
 	check(err)
-	for _, file := range files {
+	for _, file := range paths {
 		text, err := os.ReadFile(file)
 		check(err)
 		_, err = all.New(filepath.Base(file)).Parse(string(text))
 		check(err)
 	}
 	objects := []object{}
-	for _, file := range files {
+	notes := ""
+	for _, file := range paths {
 		name := filepath.Base(file)
 		if strings.HasPrefix(name, "_") {
 			continue
@@ -97,6 +118,10 @@ func main() {
 		var text bytes.Buffer
 		check(all.ExecuteTemplate(&text, name, data))
 		shown := strings.ReplaceAll(text.String(), "<no value>", "")
+		if name == "NOTES.txt" {
+			notes = shown
+			continue
+		}
 		var one object
 		if err := yaml.Unmarshal([]byte(shown), &one); err != nil {
 			check(fmt.Errorf("%s: %w\n%s", name, err, shown))
@@ -105,5 +130,6 @@ func main() {
 			objects = append(objects, one)
 		}
 	}
-	check(json.NewEncoder(os.Stdout).Encode(objects))
+	rendered := object{"values": values, "objects": objects, "notes": notes}
+	check(json.NewEncoder(os.Stdout).Encode(rendered))
 }
