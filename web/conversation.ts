@@ -81,12 +81,18 @@ settings.subscribe((value) => {
   keep(localStorage, 'settings', { ...(before ?? value), ...Object.fromEntries(set) })
 })
 
-/** Probabilities are many times the text: they go with the page, as does an edit that failed. */
+/** Its own end, and not that of another that was to stand in its place. */
+const isWhole = (turn: Answer): boolean =>
+  turn.cut === undefined && chosenOf(turn).finish !== undefined
+
+/** Probabilities are many times the text: they go with the page, as do an edit that failed and why no other answer
+ * came. */
 const slim = (turn: Turn): object =>
   turn.role === 'assistant'
     ? {
         ...turn,
         candidates: turn.candidates.map((one) => ({ ...one, tokens: [] })),
+        ...(isWhole(turn) && { problem: undefined }),
       }
     : { ...turn, edit: undefined }
 
