@@ -40,6 +40,11 @@ CONVERSATION = """{"bos_token": "<s>", "eos_token": "</s>", "add_generation_prom
  "tools": [{"type": "function", "function": {"name": "mul", "description": "a*b",
    "parameters": {"type": "object", "properties": {"a": {"type": "number"}, "items": {"type": "array"}}}}}]}"""
 
+# As far as Llama 3.1 shows it: one call a message.
+ONE_CALL = CONVERSATION.replace(""",
+   {"id": "c2", "type": "function", "function": {"name": "f", "arguments": {}}}]""", "]").replace("""
+ {"role": "tool", "content": "{}", "tool_call_id": "c2"},""", "")
+
 LLAMA31 = """{{- bos_token }}
 {%- if custom_tools is defined %}
     {%- set tools = custom_tools %}
@@ -88,12 +93,14 @@ LLAMA31 = """{{- bos_token }}
     {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
         {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
     {%- elif 'tool_calls' in message %}
-        {%- for tool_call in message.tool_calls %}
-        {%- set tool_call = tool_call.function %}
+        {%- if not message.tool_calls|length == 1 %}
+            {{- raise_exception("This model only supports single tool-calls at once!") }}
+        {%- endif %}
+        {%- set tool_call = message.tool_calls[0].function %}
+        {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}
         {{- '{"name": "' + tool_call.name + '", "parameters": ' }}
         {{- tool_call.arguments | tojson }}
         {{- "}" }}
-        {%- endfor %}
         {{- "<|eot_id|>" }}
     {%- elif message.role == "tool" or message.role == "ipython" %}
         {{- "<|start_header_id|>ipython<|end_header_id|>\\n\\n" }}
@@ -236,10 +243,11 @@ CASES = [
     (SUPER15, TOOLS),
     (LLAMA31, TOOLS),
     (LLAMA31, CONVERSATION),
+    (LLAMA31, ONE_CALL),
     (LLAMA31, '{"bos_token": "<s>", "messages": [{"role": "user", "content": " Hi "}], "add_generation_prompt": true}'),
     (SUPER15, CONVERSATION),
     (SUPER15, '{"bos_token": "", "messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": true}'),
-    (LLAMA31.replace("\n", "\r\n"), CONVERSATION),
+    (LLAMA31.replace("\n", "\r\n"), ONE_CALL),
     (SUPER15.replace("\n", "\r\n"), CONVERSATION),
     ("{{ 'a\r\nb' }}\r\n{% if true %}\r\nx\r\n{% endif %}\r\ny\rz\r\n", "{}"),
 ]
