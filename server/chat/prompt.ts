@@ -39,6 +39,11 @@ export const renderChat = (model: ServedModel, body: Conversation, thinks: Think
       "'continue_final_message' needs the last message to be the assistant's.",
       'continue_final_message',
     )
+  if (continueFinal && (body.messages.at(-1)?.toolCalls?.length ?? 0) > 0)
+    throw badRequest(
+      "'continue_final_message' needs a last message without calls: nothing is written behind them.",
+      'continue_final_message',
+    )
   checkCharacters(charactersOf(body.messages), model, 'messages')
   checkKwargs(body.chat_template_kwargs)
   const toolUse = planTools(model, body)
@@ -63,6 +68,7 @@ export const renderChat = (model: ServedModel, body: Conversation, thinks: Think
   const segments = model.template.render({
     ...common,
     messages: thinking.messages,
+    added: thinking.messages.length - body.messages.length,
     kwargs: thinking.kwargs,
     prefill: thinking.prefill,
   })

@@ -9,11 +9,13 @@ import type { Message, Tool, ToolCall } from './conversation.js'
 import type { Segment } from './encode.js'
 import { readJinja } from './jinja.js'
 import { CUT, createMarker, unmarked } from './marked-text.js'
-import { createRoleCheck } from './shown-roles.js'
+import { fitted, isOfTools, probeTemplate } from './shown.js'
 import { type Bounds, fromJs, fromJson, TooMuch, type Value } from './value.js'
 
 export type RenderRequest = {
   readonly messages: readonly Message[]
+  /** So many of them, at the start, are not the caller's. Default 0. */
+  readonly added?: number
   readonly addGenerationPrompt: boolean
   /** Leave the last message open: the answer goes on from its end. */
   readonly continueFinal: boolean
@@ -174,33 +176,49 @@ const viewCall = (call: ToolCall, path: string, caller: Caller): Value =>
     ],
   ])
 
-/** A message as a template sees it. `reasons`: earlier turns' thinking is ours to drop or keep. */
+/** The messages with the texts that they have in the prompt. `reasons`: earlier turns' thinking is ours to drop
+ * or keep. */
+const spoken = (request: RenderRequest, reasons: boolean): readonly Message[] => {
+  const { messages, continueFinal, keepThinking } = request
+  const said = (message: Message, isOpen: boolean): string => {
+    if (isOpen) return continuedText(message, reasons)
+    if (message.role !== 'assistant' || !reasons) return message.content
+    if (keepThinking) return withThinking(message)
+    // A message that says what was thought, even that nothing was, has no thinking in its content.
+    return message.reasoning === undefined ? withoutThinking(message.content) : message.content
+  }
+  return inCallOrder(messages).map((message, at) => ({
+    ...message,
+    content: said(message, continueFinal && at === messages.length - 1),
+  }))
+}
+
+/** Where calls stand in a request. */
+const callPaths = ({ messages, added = 0 }: RenderRequest): ReadonlyMap<ToolCall, string> =>
+  new Map(
+    messages.flatMap(({ toolCalls = [] }, at) =>
+      toolCalls.map((call, i) => [call, `messages.${at - added}.tool_calls.${i}`] as const),
+    ),
+  )
+
+/** A message as a template sees it. `isOpen`: the answer goes on from its end. `tags`: they stay as they are. */
 const view = (
-  request: RenderRequest,
-  at: number,
-  { message, reasons, caller }: { message: Message; reasons: boolean; caller: Caller },
+  message: Message,
+  isOpen: boolean,
+  tags: readonly string[],
+  { caller, paths }: { caller: Caller; paths: ReadonlyMap<ToolCall, string> },
 ): Value => {
   const { mark } = caller
-  const open = request.continueFinal && at === request.messages.length - 1
-  let content = open ? continuedText(message, reasons) : message.content
-  const ofModel = message.role === 'assistant' && reasons
-  if (ofModel && !open) {
-    if (request.keepThinking) content = withThinking(message)
-    // A message that says what was thought, even that nothing was, has no thinking in its content.
-    else if (message.reasoning === undefined) content = withoutThinking(content)
-  }
-  // A template may cut assistant text at </think> by itself: tags that are left have to stay.
-  const tags = open || ofModel ? [OPEN, CLOSE] : []
   const shown = new Map<Value, Value>([
     ['role', message.role],
-    ['content', mark(content, tags) + (open ? CUT : '')],
+    ['content', mark(message.content, tags) + (isOpen ? CUT : '')],
   ])
   if (message.name !== undefined) shown.set('name', mark(message.name))
   if (message.toolCallId !== undefined) shown.set('tool_call_id', mark(message.toolCallId))
   if (message.toolCalls && message.toolCalls.length > 0)
     shown.set(
       'tool_calls',
-      message.toolCalls.map((call, i) => viewCall(call, `messages.${at}.tool_calls.${i}`, caller)),
+      message.toolCalls.map((call) => viewCall(call, paths.get(call) ?? '', caller)),
     )
   return shown
 }
@@ -233,37 +251,63 @@ const noTemplate: ChatTemplate = {
   },
 }
 
+/** Which template renders a conversation, and what it shows of one. */
+const createChooser = ({ source, toolSource = source, tokens }: TemplateOptions) => {
+  const open = (from: string) => {
+    const { render } = readJinja(from)
+    const probe = (hasTools: boolean) => probeTemplate(render, tokens, hasTools)
+    return { render, bare: probe(false), tooled: probe(true) }
+  }
+  const plain = open(source)
+  const withTools = toolSource === source ? plain : open(toolSource)
+  return (messages: readonly Message[], hasTools: boolean) => {
+    if (hasTools) return { render: withTools.render, probe: withTools.tooled }
+    // What earlier turns called and got has the form for tools, though none may be called now.
+    const isBare = !isOfTools(messages) || withTools.bare.refuses('one call')
+    const { render, bare } = isBare ? plain : withTools
+    return { render, probe: bare }
+  }
+}
+
 export const createTemplate = (options: TemplateOptions): ChatTemplate => {
   const { source, toolSource = source, tokenizer, tokens, reasoning: reasons } = options
   if (source === '') return noTemplate
-  const plain = readJinja(source)
-  const withTools = toolSource === source ? plain : readJinja(toolSource)
+  const choose = createChooser(options)
   const names = [...tokenizer.special.keys()]
   const { mark } = createMarker(names)
   const pattern = namesPattern(names)
   const { bosId } = tokenizer
-  const checkRoles = createRoleCheck([plain.render, withTools.render], tokens)
 
   const run = (request: RenderRequest): string => {
-    const { tools = [], kwargs } = request
-    const messages = inCallOrder(request.messages)
+    const { tools = [], kwargs, added = 0, continueFinal } = request
+    const { render, probe } = choose(request.messages, tools.length > 0)
+    const messages = fitted(spoken(request, reasons), probe, added)
     const caller = { mark, bounds: { depth: MAX_DEPTH, values: MAX_VALUES } }
+    const placed = { caller, paths: callPaths(request) }
     const values = new Map<string, Value>([
       ['documents', null],
       ...kwargsOf(kwargs, caller),
       ...Object.entries(tokens),
-      ['messages', messages.map((message, at) => view(request, at, { message, reasons, caller }))],
+      [
+        'messages',
+        messages.map((message, at) => {
+          const isOpen = continueFinal && at === messages.length - 1
+          // A template may cut assistant text at </think> by itself: tags that are left have to stay.
+          const isKept = isOpen || (message.role === 'assistant' && reasons)
+          return view(message, isOpen, isKept ? [OPEN, CLOSE] : [], placed)
+        }),
+      ],
       ['tools', tools.length === 0 ? null : viewTools(tools, caller)],
       ['add_generation_prompt', request.addGenerationPrompt],
     ])
     let text: string
     try {
-      text = (tools.length === 0 ? plain : withTools).render(values)
+      text = render(values)
     } catch (error) {
       const why = messageOf(error)
       throw badRequest(`The chat template refuses these messages: ${unmarked(why)}.`, 'messages')
     }
-    if (!request.continueFinal) return text + request.prefill
+    if (!continueFinal) return text + request.prefill
     const cut = text.lastIndexOf(CUT)
     if (cut < 0)
       throw badRequest(
@@ -277,7 +321,6 @@ export const createTemplate = (options: TemplateOptions): ChatTemplate => {
     source,
     toolSource,
     render: (request) => {
-      checkRoles(request.messages)
       const list = segmentsOf(run(request), pattern, tokenizer)
       // Where the template writes BOS beside bos_token, one is enough.
       const isBos = (at: number) => {

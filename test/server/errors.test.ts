@@ -167,6 +167,20 @@ describe('errors', () => {
     ],
     ['nothing to continue', { continue_final_message: true }, { param: 'continue_final_message' }],
     [
+      'a call to continue',
+      {
+        continue_final_message: true,
+        messages: [
+          {
+            role: 'assistant',
+            content: 'Let me see.',
+            tool_calls: [{ id: 'a', function: { name: 'f', arguments: '{}' } }],
+          },
+        ],
+      },
+      { param: 'continue_final_message' },
+    ],
+    [
       'a switch that is text',
       { chat_template_kwargs: { enable_thinking: 'yes' } },
       { param: 'chat_template_kwargs.enable_thinking' },

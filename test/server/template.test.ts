@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
-import { GivenMessage, readMessages } from '../../server/prompt/conversation.js'
+import { GivenMessage, GivenTools, readMessages } from '../../server/prompt/conversation.js'
 import { encodeSegments, segmentsText } from '../../server/prompt/encode.js'
 import { createTemplate, type RenderRequest } from '../../server/prompt/template.js'
 import { packagePath } from '../../server/version.js'
@@ -11,16 +11,17 @@ import { createByteTokenizer, SPECIAL_NAMES } from './byte-tokenizer.js'
 
 const tokenizer = createByteTokenizer()
 
+const CALLS =
+  '{% for c in message.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}'
+
 /** Forms that checkpoints come with, beside our own. */
 const OTHERS: Record<string, string> = {
-  llama3:
-    "{{- bos_token }}{% for message in messages %}{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
+  llama3: `{{- bos_token }}{% for message in messages %}{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim }}${CALLS}{{ '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}`,
   kwargs:
     '{% set documents = documents or {} %}{{ bos_token }}{{ documents }}{% for k, v in documents | items %}{{ k }}<{{ v }}>{% endfor %}{{ documents | tojson }}<|eot_id|>',
   json: '{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ m | tojson }}<|eot_id|>{% endfor %}',
-  loud: '{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ m.content | upper }}<|eot_id|>{% endfor %}',
-  split:
-    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ m.content.split('x') | join('y') }}<|eot_id|>{% endfor %}",
+  loud: `{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>{{ message.content | upper }}${CALLS}<|eot_id|>{% endfor %}`,
+  split: `{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>{{ message.content.split('x') | join('y') }}${CALLS}<|eot_id|>{% endfor %}`,
 }
 
 const make = (source: string, reasoning = true) =>
@@ -279,7 +280,7 @@ describe('built-in templates', () => {
 
   test('a role that the template passes over is named, however it writes the others', () => {
     const only = (roles: string) =>
-      `{% for m in messages if m.role in [${roles}] %}{{ m.role }}: {{ m.content | upper }}{% endfor %}`
+      `{% for m in messages if m.role in [${roles}] %}{{ m.role }}: {{ m.content | upper }}{{ m.tool_calls }}{% endfor %}`
     const call = { id: 'c', type: 'function', function: { name: 'f', arguments: '{}' } }
     const result = { role: 'tool', tool_call_id: 'c', content: '7' }
     const asked = [user, { role: 'assistant', content: null, tool_calls: [call] }, result]
@@ -294,8 +295,10 @@ describe('built-in templates', () => {
     assert.match(text(shown, [{ role: 'system', content: ' ' }, user]), /^user: /)
     assert.match(text(only("'user', 'system', 'tool'"), [...told, result]), /BE BRIEF.*tool: 7$/s)
     // Some show what a tool said only where there are tools.
-    const withTools = `{% for m in messages if m.role == 'user' or tools %}{{ m.content }}{% endfor %}`
-    assert.doesNotThrow(() => text(withTools, asked))
+    const withTools = `{% for m in messages if m.role != 'tool' or tools %}{{ m.content }}{{ m.tool_calls }}{% endfor %}`
+    const tools = GivenTools.parse([{ type: 'function', function: { name: 'f' } }])
+    assert.doesNotThrow(() => text(withTools, asked, { tools }))
+    assert.throws(() => text(withTools, asked), { param: 'messages.2.role' })
   })
 
   test('BOS is not doubled', () => {

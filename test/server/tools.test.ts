@@ -648,4 +648,40 @@ describe("Llama's form", () => {
       await harness.close()
     }
   })
+
+  test('of several calls goes on to its answer, though its template shows one a message', async () => {
+    const calls = [
+      '{"name": "get_weather", "parameters": {"city": "Paris"}}',
+      '{"name": "get_time", "parameters": {"zone": "CET"}}',
+    ]
+    const texts = [calls.join('; '), 'It is 17 degrees at noon.']
+    const prompts: string[] = []
+    const harness = await startHarness({
+      id: 'llama',
+      template: BUILT_IN.nemotron_70b,
+      answer: (prompt) => {
+        prompts.push(prompt)
+        return { pieces: [texts[prompts.length - 1] ?? ''] }
+      },
+      info: { maxModelLen: 8192 },
+    })
+    try {
+      const client = new OpenAI({ baseURL: `${harness.url}/v1`, apiKey: 'none', maxRetries: 0 })
+      const run = (one: typeof WEATHER, result: string) => ({
+        type: 'function' as const,
+        function: { ...one.function, parse: JSON.parse, function: () => result },
+      })
+      const runner = client.chat.completions.runTools({
+        model: 'llama',
+        messages: [{ role: 'user', content: 'Weather and time?' }],
+        tools: [run(WEATHER, '17'), run(CLOCK, 'noon')],
+      })
+      assert.equal(await runner.finalContent(), texts[1])
+      // As the harness tells a prompt: without its control tokens.
+      const turns = calls.map((call, i) => `assistant\n\n${call}ipython\n\n"${['17', 'noon'][i]}"`)
+      assert.ok(prompts[1]?.includes(turns.join('')), prompts[1])
+    } finally {
+      await harness.close()
+    }
+  })
 })
