@@ -484,11 +484,22 @@ describe('responses', () => {
       )
       const sdk = new OpenAI({ baseURL: `${failing.url}/v1`, apiKey: 'none', maxRetries: 0 })
       const seen: string[] = []
-      for await (const { type } of await sdk.responses.create(asked)) seen.push(type)
+      const read = async () => {
+        for await (const { type } of await sdk.responses.create(asked)) seen.push(type)
+      }
+      await assert.rejects(read, (error) => {
+        assert.ok(error instanceof OpenAI.APIError)
+        assert.deepEqual([error.code, error.param], [events.at(-1)?.code, null])
+        assert.match(error.message, /broken/)
+        return true
+      })
       assert.deepEqual(
         seen,
-        events.map(({ type }) => type),
+        events.slice(0, -1).map(({ type }) => type),
       )
+      // OpenAI's own form, beside what its clients look for.
+      const { type, sequence_number: _, error, ...flat } = events.at(-1) ?? {}
+      assert.deepEqual(error, { type, ...flat })
     } finally {
       await failing.close()
     }

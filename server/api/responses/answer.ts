@@ -300,7 +300,9 @@ export const responseStream = (answer: ResponseAnswer): StreamForm => {
         error,
       })
       emit('response.failed', { response })
-      emit('error', { code: code ?? error.code, message, param })
+      // OpenAI's form is flat; its clients throw only what stands below `error`.
+      const flat = { code: code ?? error.code, message, param }
+      emit('error', { ...flat, error: { type: 'error', ...flat } })
       const told = events.taken()
       return typeof told === 'string' ? told : [...told].join('')
     },
