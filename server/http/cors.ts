@@ -6,7 +6,7 @@ import { isAllowedOrigin } from './door.js'
 
 /** Of all that the server sets by name, what a page may read. */
 const EXPOSED =
-  'x-request-id, request-id, x-ignored-params, x-weight-version, x-label-mass, retry-after'
+  'x-request-id, request-id, x-ignored-params, x-weight-version, x-label-mass, retry-after, x-should-retry'
 
 export const cors = (origins: readonly string[]): MiddlewareHandler<Env> => {
   const any = origins.includes('*')

@@ -38,6 +38,8 @@ export const statusOf = (error: RequestError): ErrorStatus =>
 
 export const headersOf = (error: RequestError): Readonly<Record<string, string>> => {
   if (error instanceof HttpError) return error.headers
+  // Official clients ask again after a 5xx, twice: the same work would be late again.
+  if (error.kind === 'late') return { 'x-should-retry': 'false' }
   return error.retryAfter === undefined ? {} : { 'retry-after': String(error.retryAfter) }
 }
 

@@ -2,6 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import Anthropic from '@anthropic-ai/sdk'
+import OpenAI from 'openai'
 import { chatBody, readAnswer, readEvents, startHarness, until } from './harness.js'
 
 const CHAT = '/v1/chat/completions'
@@ -35,6 +37,30 @@ for (const [config, header, limit] of [
       await harness.close()
     }
   })
+
+test('official clients do not ask again for what was late', async () => {
+  const harness = await startHarness({
+    answer: () => ({ pieces: Array<string>(100_000).fill('word ') }),
+    stepMs: 1,
+    info: { maxModelLen: 1 << 20 },
+  })
+  try {
+    const { requests } = harness.engine
+    const headers = { 'x-request-timeout': '0.2' }
+    const openai = new OpenAI({ baseURL: `${harness.url}/v1`, apiKey: 'none' })
+    const message = { model: 'tiny-reasoner', messages: [{ role: 'user' as const, content: 'Hi' }] }
+    await assert.rejects(openai.chat.completions.create(message, { headers }), { status: 504 })
+    assert.equal(requests.length, 1)
+    const anthropic = new Anthropic({ baseURL: harness.url, apiKey: 'none' })
+    await assert.rejects(
+      anthropic.messages.create({ ...message, max_tokens: 20_000 }, { headers }),
+      { status: 504 },
+    )
+    assert.equal(requests.length, 2)
+  } finally {
+    await harness.close()
+  }
+})
 
 test('a header that is no number of seconds is refused by name', async () => {
   const harness = await startHarness()
