@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { fileError } from '../failure.js'
+import { onOneLine } from '../http/one-line.js'
 
 const PART = '.part'
 /** Characters that are written together. */
@@ -118,7 +119,7 @@ export const openFiles = (folder: string) => {
         }
         try {
           for await (const line of lines) {
-            text += `${line}\n`
+            text += `${onOneLine(line)}\n`
             if (text.length >= PIECE) await flush()
           }
           await flush()

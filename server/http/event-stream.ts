@@ -3,6 +3,7 @@
 // here (bounded by its own max_tokens) until it reads on, or its socket is closed (listen.ts).
 
 import type { ServerResponse } from 'node:http'
+import { onOneLine } from './one-line.js'
 import { whyGone } from './stalled-client.js'
 
 type EventStream = {
@@ -87,7 +88,7 @@ const begin = (outgoing: ServerResponse, headers: Readonly<Record<string, string
   const { socket } = outgoing
   if (socket === null || !outgoing.chunkedEncoding) {
     return {
-      write: (text) => outgoing.write(text),
+      write: (text) => outgoing.write(onOneLine(text)),
       onceDrained: (resume) => outgoing.once('drain', resume),
     }
   }
@@ -97,9 +98,9 @@ const begin = (outgoing: ServerResponse, headers: Readonly<Record<string, string
       const framed = asChunk(text, text.length)
       // Nearly all text is ASCII, and then Latin-1 is a copy. Asking the framed string joins its
       // pieces, once.
-      return Buffer.byteLength(framed) === framed.length
-        ? socket.write(framed, 'latin1')
-        : socket.write(asChunk(text, Buffer.byteLength(text)))
+      if (Buffer.byteLength(framed) === framed.length) return socket.write(framed, 'latin1')
+      const safe = onOneLine(text)
+      return socket.write(asChunk(safe, Buffer.byteLength(safe)))
     },
     onceDrained: (resume) => socket.once('drain', resume),
   }

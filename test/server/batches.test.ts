@@ -218,6 +218,18 @@ describe('keys', () => {
 })
 
 describe('batches', () => {
+  it('write one line for each, whatever ends a line elsewhere', () =>
+    withServer({ answer: () => ({ pieces: ['a\u2028b\u2029c\u0085d'] }) }, async (client) => {
+      const batch = await start(client, [line('x\u2028y', { max_tokens: 50 })])
+      const { output_file_id: id } = await ended(client, batch.id)
+      assert.ok(id)
+      const text = await (await client.files.content(id)).text()
+      assert.doesNotMatch(text, /[\u0085\u2028\u2029]/)
+      const { custom_id, response } = JSON.parse(text)
+      assert.equal(custom_id, 'x\u2028y')
+      assert.equal(response.body.choices[0].message.content, 'a\u2028b\u2029c\u0085d')
+    }))
+
   it('answer every line as its route does', () =>
     withServer({}, async (client, server) => {
       const ids = Array.from({ length: 40 }, (_, i) => `line-${i}`)

@@ -285,6 +285,34 @@ describe('streams', () => {
       },
     ))
 
+  test('what ends a line in Unicode is escaped, so that an event is one line to every reader', () => {
+    const odd = 'a\u2028b\u2029c\u0085d'
+    const raw = /[\u0085\u2028\u2029]/
+    return withHarness({ answer: () => ({ pieces: [odd, ' é', ' plain'] }) }, async (harness) => {
+      const body = JSON.stringify(chatBody({ stream: true }))
+      const ask = (version: string) =>
+        rawRequest(
+          harness.port,
+          `POST ${CHAT} HTTP/${version}\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+        )
+      // In chunks that are written at once, and by way of Node.
+      for (const version of ['1.1', '1.0']) {
+        const text = await ask(version)
+        assert.doesNotMatch(text, raw, version)
+        const said = text.split('\n').flatMap((one) => {
+          if (!one.startsWith('data: {')) return []
+          return JSON.parse(one.slice(6)).choices[0]?.delta.content ?? []
+        })
+        assert.equal(said.join(''), `${odd} é plain`, version)
+      }
+      const { text, chunks } = await readEvents(
+        await harness.post(CHAT, chatBody({ stream: true })),
+      )
+      assert.doesNotMatch(text, raw)
+      assert.ok(chunks.length > 3)
+    })
+  })
+
   test('ping while a request waits', () =>
     withHarness(
       {
