@@ -12,6 +12,7 @@ const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
   'store',
   'service_tier',
   'prompt_cache_key',
+  'prompt_cache_options',
   'prompt_cache_retention',
   'safety_identifier',
   'verbosity',
@@ -274,6 +275,7 @@ const BY_NAME: Readonly<Record<string, (name: string) => Refusal>> = {
   generation_config: refuse('send its members as fields of the request', EMPTY),
   generationConfig: refuse('send its members as fields of the request', EMPTY),
   guardrails: refuse('this server guards nothing', EMPTY),
+  moderation: refuse('this server does not moderate', EMPTY, false),
   options: refuse('send its members as fields of the request', EMPTY),
 }
 

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
 import { ChatRequest, CompletionRequest } from '../../server/api/openai/schema.js'
 import { UNSERVED, UNSERVED_OF_COMPLETIONS } from '../../server/api/unserved-fields.js'
 import { unknownRoute } from '../../server/http/unknown-route.js'
+import { packagePath } from '../../server/version.js'
 import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
 
 /** Values that ask for something, where `true` does not. */
@@ -43,6 +45,28 @@ describe('a field of another server', () => {
         assert.ok(error.message.includes(`'${name}'`), error.message)
       }
     }
+  })
+
+  test('that the official client of OpenAI has is known', async () => {
+    const types = (path: string) =>
+      readFileSync(packagePath(`node_modules/openai/resources/${path}.d.ts`), 'utf8')
+    const completions = types('chat/completions/completions')
+    const from = completions.indexOf('interface ChatCompletionCreateParamsBase')
+    const own = completions.slice(from, completions.indexOf('\n}', from))
+    const names = [...own.matchAll(/^ {4}(\w+)\??:/gm)].map(([, name = '']) => name)
+    assert.ok(names.length > 30)
+    for (const name of names)
+      assert.ok(
+        Object.hasOwn(ChatRequest.shape, name) ||
+          UNSERVED.withoutEffect.has(name) ||
+          UNSERVED.refused.has(name),
+        name,
+      )
+    const [, efforts = ''] = /type ReasoningEffort = (.*);/.exec(types('shared')) ?? []
+    const all = [...efforts.matchAll(/'(\w+)'/g)].map(([, effort]) => effort)
+    assert.ok(all.length > 5)
+    for (const reasoning_effort of all)
+      assert.equal((await chat({ reasoning_effort })).status, 200, reasoning_effort)
   })
 
   test('as the issue trackers have it is a 400 by name', async () => {

@@ -53,7 +53,7 @@ describe('reasoning mode', () => {
     assert.equal(await render({ chat_template_kwargs: { thinking: true } }), ON)
     assert.equal(await render({ chat_template_kwargs: { enable_thinking: false } }), PREFILLED)
     assert.equal(await render({ chat_template_kwargs: { thinking: false } }), PREFILLED)
-    for (const effort of ['low', 'medium', 'high', 'xhigh'])
+    for (const effort of ['low', 'medium', 'high', 'xhigh', 'max'])
       assert.equal(await render({ reasoning_effort: effort }), ON)
     for (const effort of ['none', 'minimal'])
       assert.equal(await render({ reasoning_effort: effort }), PREFILLED)

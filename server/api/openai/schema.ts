@@ -130,7 +130,7 @@ const generation = {
   timings: z.boolean().optional().describe('Add a `timings` object that says where time went.'),
 }
 
-const Effort = z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh'])
+const Effort = z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max'])
 
 /** What decides the prompt of a chat. */
 const conversation = {
