@@ -205,6 +205,8 @@ export type UnservedFields = {
     string,
     (value: unknown, body: Readonly<Record<string, unknown>>) => RequestError | null
   >
+  /** What within a field is left out, as a name for it. `body`: checked. */
+  readonly leftOut?: (body: Readonly<Record<string, unknown>>) => readonly string[]
 }
 
 /** Twice what a request of all the fields of all servers would have. */
@@ -229,7 +231,7 @@ export const checkBody = <T extends z.ZodObject>(
   }
   const result = schema.safeParse(given)
   if (!result.success) throw fromZod(result.error, given)
-  const ignored: string[] = []
+  const ignored = [...(unserved?.leftOut?.(result.data) ?? [])]
   for (const key of Object.keys(given)) {
     if (Object.hasOwn(schema.shape, key) || unserved?.withoutEffect.has(key)) continue
     const refusal = unserved?.refused.get(key)

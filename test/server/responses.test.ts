@@ -306,6 +306,50 @@ describe('responses', () => {
     assert.match(promptOf(), /coding agent.*List the files.*"Paris".*a\.txt/s)
   })
 
+  test('functions of namespaces are called by both names, and tools of OpenAI alone left out', async () => {
+    const inside = { ...WEATHER, strict: false }
+    const tools = [
+      { type: 'web_search', external_web_access: false },
+      { type: 'namespace', name: 'mcp__sky', description: 'The sky', tools: [inside] },
+      { ...WEATHER, name: 'shell', strict: false },
+      { type: 'image_generation', output_format: 'png' },
+      { type: 'web_search' },
+    ]
+    says(CALL.replace('get_weather', 'mcp__sky.get_weather'))
+    const response = await post({ tools })
+    assert.equal(
+      response.headers.get('x-ignored-params'),
+      'tools.web_search, tools.image_generation',
+    )
+    const answer = await readAnswer(response)
+    assert.deepEqual(answer.tools, tools.slice(1, 3))
+    const [call] = answer.output
+    assert.deepEqual([call.name, call.namespace], ['get_weather', 'mcp__sky'])
+    const shown = promptOf()
+    assert.match(shown, /AVAILABLE_TOOLS>\[\{"name": "mcp__sky\.get_weather", .*\{"name": "shell"/)
+    assert.doesNotMatch(shown, /web_search|image_generation/)
+    const events = await readNamed(await post({ tools, stream: true }))
+    for (const type of ['response.output_item.added', 'response.output_item.done']) {
+      const { item } = events.find((event) => event.type === type) as { readonly item: Json }
+      assert.deepEqual([item.name, item.namespace], ['get_weather', 'mcp__sky'])
+    }
+    says('It is sunny.')
+    const output = { type: 'function_call_output', call_id: call.call_id, output: 'sunny' }
+    const input = [{ role: 'user', content: 'Sky?' }, call, output]
+    assert.equal((await post({ tools, input })).status, 200)
+    assert.match(promptOf(), /"name": "mcp__sky\.get_weather", "arguments": \{"city": "Paris"\}/)
+    // Nothing that is left out is asked for.
+    assert.equal((await post({ tools: tools.slice(0, 1) })).status, 200)
+    const strict = await startHarness({ config: { strictParams: true } })
+    try {
+      const refused = await strict.post('/v1/responses', { ...BODY, tools })
+      assert.equal(refused.status, 400)
+      assert.equal((await readAnswer(refused)).error.param, 'tools.web_search')
+    } finally {
+      await strict.close()
+    }
+  })
+
   test('has the prompt and the sampling of the same chat', async () => {
     const fn = { name: 'get_weather', arguments: '{"city":"Oslo"}' }
     const { type, ...weather } = WEATHER
@@ -453,12 +497,31 @@ describe('responses', () => {
       ['compaction_trigger', /nothing is kept/],
     ]
     for (const [type, why] of ITEMS) BAD.push(['input.0.type', { input: [{ type }] }, why])
-    for (const type of ['web_search', 'file_search', 'mcp', 'code_interpreter', 'image_generation'])
+    for (const type of ['file_search', 'mcp', 'code_interpreter', 'tool_search'])
       BAD.push(['tools.0.type', { tools: [{ type }] }, HOSTED])
     for (const type of ['computer_use_preview', 'local_shell', 'shell', 'apply_patch'])
       BAD.push(['tools.0.type', { tools: [{ type }] }, BUILT_IN])
     BAD.push(['tools.0.type', { tools: [{ type: 'custom', name: 'x' }] }, CUSTOM])
-    BAD.push(['tools.0.type', { tools: [{ type: 'namespace', name: 'x' }] }, /functions/])
+    const space = (...tools: readonly object[]) => ({ type: 'namespace', name: 'x', tools })
+    const one = { type: 'function', name: 'a' }
+    const search = { type: 'web_search' }
+    BAD.push(['tools.0.tools', { tools: [{ type: 'namespace', name: 'x' }] }, /Missing/])
+    BAD.push(['tools.0.tools.0.type', { tools: [space({ type: 'custom', name: 'x' })] }, CUSTOM])
+    BAD.push(['tools.1.tools.1.name', { tools: [search, space(one, one)] }, /named 'x.a' too/])
+    BAD.push([
+      'tool_choice',
+      { tools: [search], tool_choice: 'required' },
+      /when 'tools' are given/,
+    ])
+    const parameters = { type: 'object', properties: { a: { contains: {} } } }
+    BAD.push([
+      'tools.1.tools.0.parameters',
+      { tools: [search, space({ ...one, parameters, strict: true })] },
+      /contains/,
+    ])
+    const many = (count: number) =>
+      Array.from({ length: count }, (_, i) => ({ type: 'function', name: `f${i}` }))
+    BAD.push(['tools', { tools: [space(...many(100)), ...many(29)] }, /129 functions/])
     BAD.push(['input.0.content.0.type', user({ type: 'refusal', refusal: 'x' }), /output_text/])
     for (const [param, body, message] of BAD) {
       test(`${param}: ${JSON.stringify(body).slice(0, 60)}`, async () => {

@@ -7,7 +7,8 @@ import type { Counts, Run } from '../../generation/run.js'
 import type { RequestError } from '../../request-error.js'
 import { jsonPieces } from '../../slices.js'
 import { answerId, unixTime } from '../respond.js'
-import type { ResponsesRequest } from './schema.js'
+import { knownFunctions } from './call.js'
+import { isLeftOut, type ResponsesRequest } from './schema.js'
 
 export type ResponseAnswer = ChatPlan & {
   readonly body: ResponsesRequest
@@ -19,7 +20,7 @@ type Item = {
   readonly type: 'reasoning' | 'message' | 'function_call'
   readonly id: string
   /** Of a call: its id and its name. */
-  readonly call?: { readonly call_id: string; readonly name: string }
+  readonly call?: { readonly call_id: string; readonly name: string; readonly namespace?: string }
   /** What was thought or said, or the arguments. */
   text: string
 }
@@ -99,7 +100,7 @@ const responseObject = (answer: ResponseAnswer, { status, output, error, counts 
     temperature: sampling?.temperature ?? null,
     text: { format: body.text?.format ?? { type: 'text' as const } },
     tool_choice: body.tool_choice ?? 'auto',
-    tools: body.tools ?? [],
+    tools: body.tools?.filter((tool) => !isLeftOut(tool)) ?? [],
     top_logprobs: 0,
     top_p: sampling?.topP ?? null,
     truncation: 'disabled' as const,
@@ -133,6 +134,7 @@ const createOutput = (
   onDelta?: (item: Item, text: string) => void,
 ) => {
   const items: Item[] = []
+  const known = knownFunctions(body)
   let open: Item | undefined
 
   const begin = (type: Item['type'], call?: Item['call']): Item => {
@@ -186,7 +188,8 @@ const createOutput = (
     if (reasoning !== '') grow('reasoning', reasoning)
     if (text !== '') grow('message', text)
     for (const { id, name, arguments: json } of calls) {
-      if (id !== undefined && name !== undefined) begin('function_call', { call_id: id, name })
+      if (id !== undefined && name !== undefined)
+        begin('function_call', { call_id: id, ...(known.get(name) ?? { name }) })
       if (json !== '') grow('function_call', json)
     }
     if (finish !== undefined) close(finish === 'length' ? 'incomplete' : 'completed')

@@ -9,7 +9,9 @@ import {
   type ToolCall,
 } from '../../prompt/conversation.js'
 import { badRequest, type RequestError } from '../../request-error.js'
-import type { Item, ResponsesRequest, Tool } from './schema.js'
+import type { FieldNames } from '../field-names.js'
+import { NAMES } from './fields.js'
+import { type FunctionTool, type Item, MAX_TOOLS, type ResponsesRequest } from './schema.js'
 
 const textOf = (content: string | readonly { readonly text: string }[]): string =>
   typeof content === 'string' ? content : content.map(({ text }) => text).join('\n')
@@ -19,6 +21,15 @@ type Turn = { reasoning?: string; content?: string; calls: ToolCall[]; readonly 
 
 const thoughtOf = ({ content, summary }: Extract<Item, { type: 'reasoning' }>): string =>
   textOf(content && content.length > 0 ? content : (summary ?? []))
+
+/** A function's name as the model knows it. */
+const shownName = ({
+  name,
+  namespace,
+}: {
+  readonly name: string
+  readonly namespace?: string | null | undefined
+}): string => (namespace ? `${namespace}.${name}` : name)
 
 const wrong = (param: string, why: string): RequestError =>
   badRequest(`Invalid value for '${param}': ${why}.`, param)
@@ -56,7 +67,8 @@ const createReader = () => {
         return
       }
       case 'function_call': {
-        const { call_id: id, name, arguments: text } = item
+        const { call_id: id, arguments: text } = item
+        const name = shownName(item)
         if (seen.has(id)) throw wrong(`input.${at}.call_id`, `another call has the id '${id}' too`)
         seen.add(id)
         owed.set(id, at)
@@ -103,16 +115,57 @@ const readInput = ({ input, instructions }: ResponsesRequest): readonly Message[
   return instructions ? [{ role: 'system', content: instructions }, ...messages] : messages
 }
 
-const readTool = ({ name, description, parameters, strict }: Tool) => ({
+/** What a caller knows a function by. */
+type Known = { readonly name: string; readonly namespace?: string }
+
+/** `path`: where it stands in the request. */
+type Placed = { readonly tool: FunctionTool; readonly known: Known; readonly path: string }
+
+/** All functions, those of namespaces too. */
+const functionsOf = ({ tools = [] }: ResponsesRequest): readonly Placed[] =>
+  tools.flatMap((tool, at): readonly Placed[] => {
+    const path = `tools.${at}`
+    if (tool.type === 'function') return [{ tool, known: { name: tool.name }, path }]
+    if (tool.type !== 'namespace') return []
+    return tool.tools.map((one, i) => ({
+      tool: one,
+      known: { name: one.name, namespace: tool.name },
+      path: `${path}.tools.${i}`,
+    }))
+  })
+
+/** By the name that the model calls. */
+export const knownFunctions = (body: ResponsesRequest): ReadonlyMap<string, Known> =>
+  new Map(functionsOf(body).map(({ known }) => [shownName(known), known]))
+
+/** What a chat's fields are called here: functions stand where their caller wrote them. */
+export const namesOf = (body: ResponsesRequest): FieldNames =>
+  body.tools?.every(({ type }) => type === 'function') === false
+    ? [
+        ...functionsOf(body).map(
+          ({ path }, at) => [new RegExp(`^tools\\.${at}\\.function(?=\\.|$)`), path] as const,
+        ),
+        ...NAMES,
+      ]
+    : NAMES
+
+const readTool = ({ tool: { description, parameters, strict }, known }: Placed) => ({
   type: 'function' as const,
   // A template would write a member that is there and undefined.
   function: {
-    name,
+    name: shownName(known),
     ...(description != null && { description }),
     ...(parameters != null && { parameters }),
     ...(strict != null && { strict }),
   },
 })
+
+const readTools = (body: ResponsesRequest): Conversation['tools'] => {
+  const functions = functionsOf(body)
+  if (functions.length > MAX_TOOLS)
+    throw wrong('tools', `it has ${functions.length} functions, at most ${MAX_TOOLS} may be given`)
+  return functions.map(readTool)
+}
 
 const named = ({ name }: { readonly name: string }) => ({
   type: 'function' as const,
@@ -143,7 +196,7 @@ const effortOf = ({ reasoning }: ResponsesRequest, { profile }: ServedModel) => 
 
 export const readCall = (body: ResponsesRequest, model: ServedModel): ChatCall => ({
   messages: readInput(body),
-  tools: body.tools?.map(readTool),
+  tools: body.tools && readTools(body),
   tool_choice: toolChoiceOf(body.tool_choice),
   parallel_tool_calls: body.parallel_tool_calls,
   reasoning_effort: effortOf(body, model),

@@ -9,8 +9,8 @@ import { readRequest } from '../read-request.js'
 import { answerId, respond, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
 import { type ResponseAnswer, responseStream, wholeResponse } from './answer.js'
-import { readCall } from './call.js'
-import { NAMES, UNSERVED } from './fields.js'
+import { namesOf, readCall } from './call.js'
+import { UNSERVED } from './fields.js'
 import { ResponsesRequest } from './schema.js'
 
 export const responsesRoute =
@@ -25,7 +25,7 @@ export const responsesRoute =
         'model',
       )
     const call = readCall(body, model)
-    const plan = await inTheirNames(NAMES, () =>
+    const plan = await inTheirNames(namesOf(body), () =>
       planChat(server.models(), model, call, { arrival, defaults: server.config }),
     )
     const answer: ResponseAnswer = { ...plan, body, id: answerId('resp_'), created: unixTime() }

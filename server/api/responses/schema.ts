@@ -8,7 +8,7 @@ const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
 
 const MAX_ITEMS = 4096
 const MAX_PARTS = 1024
-const MAX_TOOLS = 128
+export const MAX_TOOLS = 128
 
 const TEXT_ONLY = 'this server takes and makes text only'
 const NOT_KEPT = 'nothing is kept between requests: send the items themselves, with "store": false'
@@ -28,7 +28,6 @@ const WHY: Readonly<Record<string, string>> = {
   custom_tool_call: CUSTOM,
   custom_tool_call_output: CUSTOM,
   additional_tools: "name them in 'tools'",
-  namespace: "name its functions in 'tools', each by itself",
   refusal: 'send it as a part of type "output_text"',
 }
 /** Tools that clients run, and what is said of their calls. */
@@ -69,6 +68,7 @@ const Item = z.discriminatedUnion(
       type: z.literal('function_call'),
       call_id: z.string().min(1),
       name: z.string().min(1),
+      namespace: maybe(z.string()),
       arguments: z.string(),
     }),
     z.looseObject({
@@ -84,15 +84,36 @@ export type Item = z.output<typeof Item>
 const Named = { name: z.string().min(1).max(256) }
 
 const FunctionTool = z.looseObject({
-  type: z.literal('function').describe('Tools that OpenAI runs are not supported.'),
+  type: z.literal('function'),
   ...Named,
   description: maybe(z.string()),
   parameters: maybe(anyRecord()).describe('A JSON Schema of an object.'),
   strict: maybe(z.boolean()).describe('Calls of it keep to its schema. Default false.'),
 })
-/** A union of one, for its error. */
-const Tool = z.discriminatedUnion('type', [FunctionTool], { error: typeError('function') })
+export type FunctionTool = z.output<typeof FunctionTool>
+
+/** That OpenAI runs, of which a caller gives no more than the wish: a model answers without them. */
+const OptionalTool = z.looseObject({
+  type: z
+    .enum(['web_search', 'web_search_preview', 'image_generation'])
+    .describe('Left out, and named in the x-ignored-params header.'),
+})
+const NamespaceTool = z.looseObject({
+  type: z.literal('namespace').describe('Its functions are shown as `namespace.name`.'),
+  ...Named,
+  tools: list(
+    // A union of one, for its error.
+    z.discriminatedUnion('type', [FunctionTool], { error: typeError('function') }),
+    0,
+    MAX_TOOLS,
+  ),
+})
+const Tool = z.discriminatedUnion('type', [FunctionTool, NamespaceTool, OptionalTool], {
+  error: typeError('function', 'namespace'),
+})
 export type Tool = z.output<typeof Tool>
+
+export const isLeftOut = ({ type }: Tool): boolean => type !== 'function' && type !== 'namespace'
 
 const ToolRef = z.looseObject({ type: z.literal('function'), ...Named })
 const ToolChoice = z.union([
