@@ -5,7 +5,7 @@ import { RequestError } from '../request-error.js'
 /** What a chat calls a field, whole, and what the dialect does; `$1` as in String.replace. */
 export type FieldNames = readonly (readonly [chat: RegExp, theirs: string])[]
 
-const nameOf = (param: string, names: FieldNames): string => {
+export const nameOf = (param: string, names: FieldNames): string => {
   const found = names.find(([chat]) => chat.test(param))
   return found ? param.replace(...found) : param
 }

@@ -2,8 +2,8 @@
 
 import type { z } from 'zod'
 import { checkBody, type UnservedFields } from '../check.js'
-import { ignoredHeader, readJson } from '../http/body.js'
-import { addHeader, type Ctx } from '../http/context.js'
+import { readJson, tellIgnored } from '../http/body.js'
+import type { Ctx } from '../http/context.js'
 import { requireAnyPlace } from '../model/place.js'
 import { createTurn } from '../slices.js'
 import { requireReady } from './admission.js'
@@ -27,7 +27,7 @@ export const readRequest = async <T extends z.ZodObject>(
   const { body, ignored } = checkBody(schema, json, { isStrict, unserved })
   // To check a body may take a slice, and so may what is done with it.
   await turn()
-  if (ignored.length > 0) addHeader(c, 'x-ignored-params', ignoredHeader(ignored))
+  tellIgnored(c, ignored)
   c.get('record').begun = performance.now()
   const caller = c.get('caller')
   if (caller === undefined || !('cache_salt' in schema.shape)) return body

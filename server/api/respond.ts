@@ -9,6 +9,7 @@ import {
   type StreamForm,
   type WholeForm,
 } from '../generation/answer.js'
+import { tellIgnored } from '../http/body.js'
 import { clientOf, workSignal } from '../http/client.js'
 import type { Ctx } from '../http/context.js'
 import { badRequest, clientGone } from '../request-error.js'
@@ -68,6 +69,7 @@ export const respond = async (
   })
   // Reading and planning took their time: is the server still ready, and the client still there?
   requireReady(server)
+  tellIgnored(c, generation.ignored ?? [])
   if (client.isGone()) throw clientGone()
   const context = { client, timeout }
   if ('stream' in form) {

@@ -160,6 +160,7 @@ const planRequest = async (
 export type Defaults = {
   readonly defaultThinking: boolean
   readonly logprobsMode: LogprobsMode
+  readonly strictParams: boolean
 }
 
 type PlanContext = {
@@ -186,7 +187,7 @@ export const planChat = async (
     : renderChat(model, call, defaults.defaultThinking)
   const bestOf = await planBestOf(models, call)
   const { toolUse } = prompt
-  const constraint = await planConstraint(model, call, toolUse, form)
+  const constraint = await planConstraint(model, call, toolUse, form, defaults.strictParams)
   const start = startOf(prompt, constraint)
   const n = call.n ?? 1
   const generated = bestOf?.candidates ?? n
@@ -234,6 +235,7 @@ export const planChat = async (
     promptTokenIds: request.promptTokenIds,
     dropped,
     hasTools: toolUse !== undefined,
+    ignored: constraint?.ignored,
     reasoningTokens: () => choices.reduce((sum, choice) => sum + choice.reasoningTokens(), 0),
     bestOf: best && { name: bestOf.name, ranking: best.ranking },
   }

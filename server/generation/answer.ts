@@ -32,6 +32,8 @@ export type Generation = {
   readonly n: number
   /** performance.now() when the request came. */
   readonly arrival: number
+  /** What of the request is done without, by its field. */
+  readonly ignored?: readonly string[] | undefined
   readonly toEvent: (prompt: number, delta: Delta) => AnswerEvent
   /** Such an answer comes late, all at once. */
   readonly stage?: ((answer: AnswerHandler, record: RequestLog) => Stage) | undefined

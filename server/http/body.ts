@@ -6,6 +6,7 @@ import { brokenText } from '../check.js'
 import { messageOf } from '../failure.js'
 import { noteSources } from '../json-source.js'
 import { badRequest, type RequestError } from '../request-error.js'
+import { addHeader, type Ctx } from './context.js'
 import { HttpError } from './errors.js'
 import { scanJson } from './json-scan.js'
 
@@ -208,11 +209,21 @@ const MAX_HEADER = 1024
 const percent = (text: string): string =>
   Array.from(Buffer.from(text), (byte) => `%${byte.toString(16).padStart(2, '0')}`).join('')
 
-/** For the x-ignored-params header: names as the client wrote them, made safe. */
-export const ignoredHeader = (ignored: readonly string[]): string => {
+/** Names as the client wrote them, made safe. */
+const ignoredHeader = (ignored: readonly string[]): string => {
   const text = ignored
     .slice(0, MAX_HEADER)
     .map((name) => name.slice(0, MAX_HEADER).replace(/[^\w.-]+/g, percent))
     .join(', ')
   return text.length <= MAX_HEADER ? text : `${text.slice(0, MAX_HEADER - 3)}...`
+}
+
+const IGNORED = 'x-ignored-params'
+
+/** Says what was asked for and has no effect. */
+export const tellIgnored = (c: Ctx, names: readonly string[]): void => {
+  if (names.length === 0) return
+  const { [IGNORED]: before } = c.get('headers')
+  const more = ignoredHeader(names)
+  addHeader(c, IGNORED, before === undefined ? more : `${before}, ${more}`)
 }

@@ -544,6 +544,65 @@ describe('tools over HTTP', () => {
     await whole('Hi', { tools: [tool('f', { parameters })] })
   })
 
+  test('a schema that is not served and not strict asks for any object, and is named', async () => {
+    const parameters = {
+      type: 'object',
+      properties: { a: { type: 'array', items: { type: 'string' }, uniqueItems: true } },
+    }
+    const odd = tool('f', { parameters })
+    const [one, other] = [
+      '{"name": "f", "arguments": {"b": 5}}',
+      '{"name": "get_weather", "arguments": {"city": 5}}',
+    ]
+    const admitted = () => {
+      const text = harness.engine.grammarText(harness.engine.requests.at(-1)?.grammar)
+      assert.ok(text)
+      const grammar = readGrammar(text)
+      return [one, other].map((call) => recognises(grammar, `<TOOLCALL>[${call}]</TOOLCALL>`))
+    }
+    script = [`<TOOLCALL>[${one}]</TOOLCALL>`]
+    for (const stream of [false, true]) {
+      const asked = { tools: [WEATHER, odd], tool_choice: 'required', stream, what: 1 }
+      const response = await chat(asked)
+      assert.equal(response.status, 200, await response.text())
+      const named = 'what, tools.1.function.parameters'
+      assert.equal(response.headers.get('x-ignored-params'), named)
+      // The others keep to theirs.
+      assert.deepEqual(admitted(), [true, false])
+    }
+    const { name, parameters: schema } = odd.function
+    const inResponses = await harness.post('/v1/responses', {
+      model: 'tiny-reasoner',
+      input: 'Hi',
+      tools: [{ type: 'function', name, parameters: schema }],
+      tool_choice: 'required',
+    })
+    assert.equal(inResponses.status, 200)
+    assert.equal(inResponses.headers.get('x-ignored-params'), 'tools.0.parameters')
+    const inMessages = await harness.post('/v1/messages', {
+      ...chatBody({ max_tokens: 50 }),
+      tools: [{ name, input_schema: schema }],
+      tool_choice: { type: 'any' },
+    })
+    assert.equal(inMessages.status, 200)
+    assert.equal(inMessages.headers.get('x-ignored-params'), 'tools.0.input_schema')
+    // Who says strict, of the tool or of all requests, is told.
+    const strict = await chat({
+      tools: [tool('f', { parameters, strict: true })],
+      tool_choice: 'required',
+    })
+    assert.equal(strict.status, 400)
+    const server = await startHarness({ config: { strictParams: true } })
+    try {
+      const body = chatBody({ tools: [WEATHER, odd], tool_choice: 'required' })
+      const refused = await server.post('/v1/chat/completions', body)
+      assert.equal(refused.status, 400)
+      assert.equal((await readAnswer(refused)).error.param, 'tools.1.function.parameters')
+    } finally {
+      await server.close()
+    }
+  })
+
   test('arguments of a grammar are streamed as they come', async () => {
     script = [
       '<TOOLCALL>[{"name": "get_weather", "arguments": {"ci',

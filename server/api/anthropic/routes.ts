@@ -6,7 +6,7 @@ import { addHeader, type Ctx } from '../../http/context.js'
 import { findModel, isReward, type ServedModel } from '../../model/served-model.js'
 import { encodeSegments } from '../../prompt/encode.js'
 import { badRequest } from '../../request-error.js'
-import { inTheirNames } from '../field-names.js'
+import { inTheirNames, nameOf } from '../field-names.js'
 import { readRequest } from '../read-request.js'
 import { answerId, respond } from '../respond.js'
 import type { Server } from '../server.js'
@@ -51,6 +51,7 @@ export const messagesRoute =
     )
     const answer: MessageAnswer = {
       ...plan,
+      ignored: plan.ignored?.map((name) => nameOf(name, NAMES)),
       body,
       id: answerId('msg_'),
       requestId: c.get('requestId'),

@@ -4,7 +4,7 @@ import { planChat } from '../../chat/plan.js'
 import type { Ctx } from '../../http/context.js'
 import { findModel, isReward } from '../../model/served-model.js'
 import { badRequest } from '../../request-error.js'
-import { inTheirNames } from '../field-names.js'
+import { inTheirNames, nameOf } from '../field-names.js'
 import { readRequest } from '../read-request.js'
 import { answerId, respond, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
@@ -25,10 +25,18 @@ export const responsesRoute =
         'model',
       )
     const call = readCall(body, model)
-    const plan = await inTheirNames(namesOf(body), () =>
+    const names = namesOf(body)
+    const plan = await inTheirNames(names, () =>
       planChat(server.models(), model, call, { arrival, defaults: server.config }),
     )
-    const answer: ResponseAnswer = { ...plan, body, id: answerId('resp_'), created: unixTime() }
+    const ignored = plan.ignored?.map((name) => nameOf(name, names))
+    const answer: ResponseAnswer = {
+      ...plan,
+      ignored,
+      body,
+      id: answerId('resp_'),
+      created: unixTime(),
+    }
     const form = body.stream ? { stream: responseStream(answer) } : { whole: wholeResponse(answer) }
     return respond(c, server, answer, form)
   }
