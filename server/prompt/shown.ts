@@ -98,7 +98,7 @@ const TOOL = {
 type Render = (values: ReadonlyMap<string, Value>) => string
 
 /** How a template renders, found out by trying. */
-export type Probe = {
+type Probe = {
   /** What a template refuses it does not lose. */
   readonly shows: (place: Place) => boolean
   readonly refuses: (trial: keyof typeof TRIALS) => boolean

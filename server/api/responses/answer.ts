@@ -141,12 +141,11 @@ const createOutput = (
     close('completed')
     const item: Item = { type, id: answerId(PREFIX[type]), text: '', ...(call && { call }) }
     open = item
-    const index = items.push(item) - 1
+    const place = placeOf(item, items.push(item) - 1)
     emit?.('response.output_item.added', {
-      output_index: index,
+      output_index: place.output_index,
       item: itemObject(item, 'in_progress', body, true),
     })
-    const place = placeOf(item, index)
     if (type === 'reasoning')
       emit?.('response.reasoning_summary_part.added', { ...place, part: summaryPart('') })
     if (type === 'message') emit?.('response.content_part.added', { ...place, part: textPart('') })
@@ -158,8 +157,7 @@ const createOutput = (
     const item = open
     const { type, text, call } = item
     open = undefined
-    const index = items.length - 1
-    const place = placeOf(item, index)
+    const place = placeOf(item, items.length - 1)
     if (type === 'reasoning') {
       emit?.('response.reasoning_summary_text.done', { ...place, text })
       emit?.('response.reasoning_summary_part.done', { ...place, part: summaryPart(text) })
@@ -173,7 +171,7 @@ const createOutput = (
         arguments: text,
       })
     emit?.('response.output_item.done', {
-      output_index: index,
+      output_index: place.output_index,
       item: itemObject(item, status, body),
     })
   }

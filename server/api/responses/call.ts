@@ -68,11 +68,10 @@ const createReader = () => {
       }
       case 'function_call': {
         const { call_id: id, arguments: text } = item
-        const name = shownName(item)
         if (seen.has(id)) throw wrong(`input.${at}.call_id`, `another call has the id '${id}' too`)
         seen.add(id)
         owed.set(id, at)
-        say(at).calls.push({ id, name, arguments: text })
+        say(at).calls.push({ id, name: shownName(item), arguments: text })
         return
       }
       case 'function_call_output':

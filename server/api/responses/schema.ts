@@ -111,7 +111,7 @@ const NamespaceTool = z.looseObject({
 const Tool = z.discriminatedUnion('type', [FunctionTool, NamespaceTool, OptionalTool], {
   error: typeError('function', 'namespace'),
 })
-export type Tool = z.output<typeof Tool>
+type Tool = z.output<typeof Tool>
 
 export const isLeftOut = ({ type }: Tool): boolean => type !== 'function' && type !== 'namespace'
 
