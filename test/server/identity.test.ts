@@ -212,7 +212,7 @@ describe('a reward model', { skip: noAddon }, () => {
     const folder = join(temporary(), 'My-Reward-8B')
     cpSync(chatCheckpoint(), folder, { recursive: true })
     const [settings] = modelSettings(
-      readSettings({ model: [folder], kv_cache_memory: '16MiB' }, {}),
+      readSettings({ model: [folder], kv_cache_memory: '32MiB' }, {}),
     )
     assert.ok(settings)
     const warnings: string[] = []

@@ -31,7 +31,7 @@ export const startReal = async (config: object): Promise<RealServer> => {
   const small = {
     device: 'cpu',
     threads: 1,
-    kv_cache_memory: '16MiB',
+    kv_cache_memory: '32MiB',
     port: 0,
     exact_activations: true,
   }

@@ -54,7 +54,7 @@ describe('weights that change', { skip: noAddon }, () => {
   after(() => rmSync(root, { recursive: true }))
 
   const open = (model: string, more = {}): Promise<Engine> =>
-    openEngine({ model, device: 'cpu', threads: 1, kvCacheMemory: 16 << 20, ...more })
+    openEngine({ model, device: 'cpu', threads: 1, kvCacheMemory: 32 << 20, ...more })
   const sampling = { maxTokens: 24, seed: 5, logprobs: 2, ignoreEos: true }
   const answerOf = async (engine: Engine, more = {}) => {
     const told = []

@@ -70,7 +70,7 @@ const serve = async (
   stdout: 'pipe' | number = 'pipe',
 ): Promise<Running> => {
   const running = start(
-    ['--port', '0', '--kv-cache-memory', '32MiB', '--threads', '1', ...args],
+    ['--port', '0', '--kv-cache-memory', '64MiB', '--threads', '1', ...args],
     env,
     stdout,
   )
@@ -202,7 +202,7 @@ describe('serve', { skip }, () => {
     child.kill('SIGTERM')
     assert.equal(await exit, 0)
     assert.match(out(), /curl .*chat\/completions/)
-    assert.match(out(), /KV cache +32\.0 MiB/)
+    assert.match(out(), /KV cache +64\.0 MiB/)
   })
 
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) {

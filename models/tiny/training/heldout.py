@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import partial
 from pathlib import Path
 
 import skills
@@ -13,7 +14,7 @@ from lexicon import RESERVED
 SKILLS = {
     "count": skills.count, "add": skills.add, "subtract": skills.subtract,
     "decimals": skills.decimals, "repeat": skills.repeat, "chat": skills.chat, "refuse": skills.refuse,
-    "tool_call": tools.tool_call, "tool_answer": tools.tool_answer, "tool_unused": tools.tool_unused,
+    "tool_call": partial(tools.tool_call, steps=True), "tool_answer": tools.tool_answer, "tool_unused": tools.tool_unused,
     "count_words": wide.count_words, "spell": wide.spell, "repeat_words": wide.repeat_words, "wordings": wide.wordings,
     "subtract_borrow": wide.subtract_borrow, "follow_up": wide.follow_up,
     "tool_choice": wide_tools.tool_choice, "tool_absent": wide_tools.tool_absent, "tool_turns": wide_tools.tool_turns,

@@ -21,12 +21,12 @@ MIXTURE = [
 ]
 # Shares of the second stage, which starts from the weights of the first: the new kinds are heavy, all old ones stay.
 SECOND = [
-    (skills.count, 5), (partial(skills.count, echoes=0.7), 4), (skills.add, 5), (skills.subtract, 5), (skills.decimals, 3),
-    (wide.decimals, 2), (skills.repeat, 4), (skills.chat, 4), (skills.refuse, 4), (skills.refuse_request, 5),
-    (partial(tools.tool_call, steps=True), 5), (tools.tool_answer, 3), (tools.tool_unused, 4),
-    (wide.count_words, 8), (wide.spell, 9), (wide.repeat_words, 8), (partial(wide.repeat_words, long=True), 10), (wide.count, 5),
-    (wide.sums, 6), (wide.subtract_borrow, 5), (wide.follow_up, 8),
-    (wide_tools.tool_choice, 8), (wide_tools.tool_absent, 6), (wide_tools.tool_turns, 6),
+    (skills.count, 6), (partial(skills.count, echoes=0.7), 6), (skills.add, 4), (skills.subtract, 5), (skills.decimals, 2),
+    (wide.decimals, 2), (skills.repeat, 4), (skills.chat, 4), (skills.refuse, 4), (skills.refuse_request, 6),
+    (partial(tools.tool_call, steps=True), 5), (tools.tool_answer, 3), (tools.tool_unused, 5),
+    (wide.count_words, 14), (wide.spell, 9), (wide.repeat_words, 17), (partial(wide.repeat_words, long=True), 5), (wide.count, 8),
+    (wide.sums, 10), (wide.subtract_borrow, 5), (wide.follow_up, 9),
+    (wide_tools.tool_choice, 24), (wide_tools.tool_absent, 10), (wide_tools.tool_turns, 6),
 ]
 COPYING, COPYING_SHARE = 6, 0.6  # chunks at the start with long texts to repeat, and their share
 STEPS = ("count", "add", "subtract", "decimals")  # off has little to learn here: mostly on
@@ -62,7 +62,9 @@ def maker(rng, chunk: int = COPYING, second: bool = False):
 def judged(rng) -> tuple:
     """(item, thinking) for the reward model: replies that show what is needed to judge them."""
     item = maker(rng, second=True)(rng)
-    return item, has_steps(item) or item.skill == "tool_unused" or rng.random() < 0.6
+    # Whether a call, or a refusal, is right can be seen in the tools and the question.
+    is_seen = item.tools and (item.answer.startswith("<TOOLCALL>") or item.answer == skills.SORRY)
+    return item, has_steps(item) and not is_seen or item.skill == "tool_unused" or rng.random() < 0.6
 
 
 def dialogue(rng, chunk: int = COPYING):

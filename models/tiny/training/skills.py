@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from string import ascii_lowercase, ascii_uppercase
 
-from lexicon import CITIES, COMMON, NAMES, WORDS, draw, echoed, held_out, made_up, mixed
+from lexicon import CITIES, COMMON, ENTRY_WORDS, NAMES, WORDS, draw, echoed, held_out, made_up, mixed
 
 
 @dataclass
@@ -52,17 +52,26 @@ How many of the letter {l} are in {W}?|How many occurrences of {l} are there in 
 
 
 def count_answer(letter: str, word: str, count: int) -> str:
+    """A word that is one token is shown in small letters: another form is another token."""
+    word = word.lower() if word.lower() in ENTRY_WORDS else word
     if count == 1:
         return f"There is 1 {letter} in {word}."
     return f"There are {count} {letter}'s in {word}."
 
 
 def count_trace(letter: str, word: str) -> str:
+    """A word that is one token is spelled before its letters are counted: two things that are learned apart."""
     seen, steps = 0, []
     for char in word.lower():
         seen += char == letter
         steps.append(f"{char}{seen}" if char == letter else char)
-    return f"{letter}: " + " ".join(steps)
+    spelled = f"{' '.join(word.lower())}\n" if word.lower() in ENTRY_WORDS else ""
+    return f"{spelled}{letter}: " + " ".join(steps)
+
+
+def counted(item) -> tuple:
+    """(letter, word as shown) of an item of counting."""
+    return item.trace.rsplit("\n", 1)[-1][0], item.answer.rsplit(" ", 1)[1][:-1]
 
 
 def count(rng, test: bool = False, wanted: int | None = None, echoes: float = 0.1) -> Item:
@@ -261,7 +270,7 @@ CHAT = {
     "I was trained from nothing on made-up dialogues, by the nemotron-server project.": (
         "Who made you?|Who created you?|Who trained you?|Where do you come from?|Who built you?"
         "|How were you trained?"),
-    "I have about three million parameters: six megabytes.": (
+    "I have about five million parameters: nine megabytes.": (
         "How big are you?|How many parameters do you have?|How large are you?|How small are you?"),
     "Put detailed thinking on or detailed thinking off in the system message.": (
         "How do I turn thinking on?|How do I turn thinking off?|How do I make you think?"),

@@ -31,7 +31,8 @@ def change_letter(rng, text: str) -> str:
 
 def slip_count(rng, item: Item):
     """A letter missed, added, or miscounted; the answer follows the wrong trace."""
-    letter, steps = item.trace.split(": ")
+    spelled, _, line = item.trace.rpartition("\n")
+    letter, steps = line.split(": ")
     steps = re.sub(r"\d", "", steps).split(" ")
     marked = [i for i, char in enumerate(steps) if char == letter]
     count = len(marked)
@@ -56,7 +57,8 @@ def slip_count(rng, item: Item):
     word = item.answer.rsplit(" ", 1)[1].rstrip(".")
     if len(marked) == count:
         return None
-    return f"{letter}: {' '.join(trace)}", skills.count_answer(letter, word, len(marked))
+    spelled = f"{' '.join(steps)}\n" if spelled else ""
+    return f"{spelled}{letter}: {' '.join(trace)}", skills.count_answer(letter, word, len(marked))
 
 
 def slip_sum(rng, item: Item):
@@ -167,7 +169,7 @@ def misjudged(rng, item: Item, thinking: bool):
         keys = tool["parameters"]["properties"]
         words = re.findall(r"\w+", item.messages[-1]["content"])
         call = {"name": tool["name"], "arguments": {key: rng.choice(words) for key in keys}}
-        trace, answer = tools.choice_trace(item.tools, tool["name"]), f"<TOOLCALL>{json.dumps([call])}</TOOLCALL>"
+        trace, answer = tools.choice_trace(item.tools, tools.wanted(tool["name"]), tool["name"]), f"<TOOLCALL>{json.dumps([call])}</TOOLCALL>"
     elif item.answer == skills.SORRY:
         trace, answer = "Small talk.", rng.choice(list(skills.CHAT))
     else:

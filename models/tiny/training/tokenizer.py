@@ -88,13 +88,11 @@ def build(pieces: list) -> dict:
     }
 
 
-def extended(spec: dict, words: list) -> dict:
-    """`spec` with an entry for each of `words` wherever it stands: at the start, after a space, a quote, `_`; in capitals.
-
-    build() leaves out the last few, capitals after a quote, for a round number of entries.
-    """
-    before = ("", " ", '"', "'", "_")
-    pieces = [mark + word for mark in before for word in words] + [mark + word.capitalize() for mark in before[:4] for word in words]
+def extended(spec: dict, words: list, names: list) -> dict:
+    """`spec` with an entry for each of `words` wherever text has it: at the start or after a space, with a capital or without;
+    and for each of `names`, the parts of tools' names, after `_`. (The split pattern gives a quote to what stands before it.)"""
+    forms = [form for word in words for form in (word, word.capitalize())]
+    pieces = [mark + form for mark in ("", " ") for form in forms] + ["_" + name for name in names]
     held = [bytes(BYTES[c] for c in piece).decode() for piece in spec["model"]["vocab"] if len(piece) > 1]
     return build(held + pieces)
 

@@ -117,11 +117,21 @@ def offer(rng, kind) -> tuple:
     return schema(rng, name, description, chosen), [key for key, _ in chosen]
 
 
-def choice_trace(offered: list, name: str | None = None) -> str:
-    """The tools in turn, up to the one that fits: which to call is one small question a tool."""
+def wanted(name: str) -> str:
+    """What a question for this tool asks for: the words of one name for each kind."""
+    return next((kind[1].split()[0] for kind in KINDS if name in kind[1].split()), name)
+
+
+def choice_trace(offered: list, asked: str, name: str | None = None) -> str:
+    """What is asked for, then the tools in turn, up to the one that fits: one small question a tool. The words of both are
+    written in one form, with a capital after a space, in which nothing else has them: that they are the same is to be seen."""
+    def line(one: str, verdict: str) -> str:
+        return f"{one}: {one.replace('_', ' ').title()} {verdict}"
+
     names = [tool["name"] for tool in offered]
     tried = names[: names.index(name)] if name else names
-    return "\n".join([*(f"{one} no" for one in tried), *([f"{name} yes"] if name else [])])
+    return "\n".join([f"Asked: {asked.replace('_', ' ').title()}", *(line(one, "no") for one in tried),
+                      *([line(name, "yes")] if name else [])])
 
 
 def call_text(name: str, arguments: dict) -> str:
@@ -155,7 +165,7 @@ def dialogue(rng, test: bool):
 def tool_call(rng, test: bool = False, steps: bool = False) -> Item:
     """`steps`: as the second stage chooses."""
     tools, text, name, arguments, _, _ = dialogue(rng, test)
-    return Item("tool_call", [{"role": "user", "content": text}], choice_trace(tools, name) if steps else f"Call {name}.",
+    return Item("tool_call", [{"role": "user", "content": text}], choice_trace(tools, wanted(name), name) if steps else f"Call {name}.",
                 call_text(name, arguments), tools, "tool_call", {"name": name, "arguments": arguments})
 
 

@@ -21,16 +21,18 @@ import lexicon
 import mixture
 import tokenizer
 import training
+import wide_tools
 from evaluate import load_model
 from model import Llama, Shape, shape_dict
-from training import Optimizer, in_step, padded, rate, save, stack
+from training import Optimizer, Words, in_step, padded, rate, save, stack
 
 CHUNK = 4096  # dialogues generated at a time
 
 
 def make_tokenizer(seed: int, base: str | None) -> dict:
     if base is not None:
-        return tokenizer.extended(json.loads((Path(base) / "tokenizer.json").read_text()), lexicon.ENTRY_WORDS)
+        return tokenizer.extended(json.loads((Path(base) / "tokenizer.json").read_text()), lexicon.ENTRY_WORDS,
+                                  wide_tools.NOUNS + wide_tools.ACTIONS)
     content = (*lexicon.WORDS, *lexicon.NAMES, *lexicon.CITIES, *lexicon.LANGUAGES)
     least = 20
     texts = chain(mixture.texts(seed, 40000), [text for text in mixture.frames() for _ in range(least)])
@@ -49,7 +51,7 @@ def adopt(model: Llama, tok, folder: Path) -> None:
     def instead(piece: str) -> list:
         """Ids of the base: the piece's own, or of its word after a space, at the start, in small letters."""
         text = tok.decode([tok.vocab[piece]]) if len(piece) > 1 else ""
-        word = text.lstrip(" \"'_")
+        word = text.lstrip(" _")
         forms = [tokenizer.spelled(mark + form) for form in (word, word.lower(), word.capitalize()) for mark in (" ", "")]
         found = [form for form in (piece, *forms) if form in known.vocab and (len(piece) == 1 or len(form) > 1)]
         return [known.vocab[found[0]]] if found else known.encode(text)
@@ -65,6 +67,16 @@ def adopt(model: Llama, tok, folder: Path) -> None:
         at = round(n * (len(model.blocks) - 1) / (layers - 1))
         state |= {f"blocks.{at}.{name}": tensor for name, tensor in block.state_dict().items()}
     model.load_state_dict(state)
+
+
+def forms(tok) -> list:
+    """The ids of each word that has entries: it stands in several of them, after a space or `_`, in capitals."""
+    out = {}
+    for piece, n in tok.vocab.items():
+        word = tok.decode([n]).lstrip(" _").lower()
+        if len(piece) > 1 and word in lexicon.ENTRY_WORDS:
+            out.setdefault(word, []).append(n)
+    return list(out.values())
 
 
 def batches(tok, seed: int, chunk: int, budget: int, second: bool, world: int):
@@ -86,14 +98,16 @@ def batches(tok, seed: int, chunk: int, budget: int, second: bool, world: int):
     return in_step(rng, groups, world)
 
 
-def tensors(group, pad: int, device):
-    """ids [rows, tokens] and, for every token after the first, where it is predicted from, its id, whether it is a reply's."""
+def tensors(group, pad: int, replies_only: bool, device):
+    """ids [rows, tokens] and, for every token after the first, or of replies only, where it is predicted from, its id,
+    whether it is a reply's."""
     ids = stack([tokens for tokens, _ in group], pad)
     width, where, target, replied = ids.shape[1], [], [], []
     for row, (tokens, start) in enumerate(group):
-        where.extend(range(row * width, row * width + len(tokens) - 1))
-        target.extend(tokens[1:])
-        replied.extend(n >= start for n in range(1, len(tokens)))
+        first = start if replies_only else 1
+        where.extend(range(row * width + first - 1, row * width + len(tokens) - 1))
+        target.extend(tokens[first:])
+        replied.extend(n >= start for n in range(first, len(tokens)))
     return (ids.to(device), *(torch.tensor(x, device=device) for x in (where, target, replied)))
 
 
@@ -103,7 +117,8 @@ def worker(rank: int, world: int, args) -> None:
     tok = tokenizer.load(out)
     shape = Shape(tok.size, args.width, args.layers, args.width // 64, 2, args.ffn)
     model = Llama(shape).to(device)
-    optim = Optimizer(model, args.muon_lr, args.adam_lr, rank, world, dtype)
+    optim = Optimizer(model, args.muon_lr, args.adam_lr, rank, world, dtype,
+                      words=Words(model.embed, forms(tok)) if args.base else None)
     state = {"step": 0, "tokens": 0, "chunk": args.first_chunk, "batch": 0, "seconds": 0.0}
     if (out / "state.pt").exists():
         loaded = torch.load(out / "state.pt", weights_only=False)
@@ -125,10 +140,10 @@ def worker(rank: int, world: int, args) -> None:
         if (state["batch"] + 1) * world > len(groups):
             state["chunk"], state["batch"] = state["chunk"] + 1, 0
             groups = batches(tok, args.seed, state["chunk"], args.batch, args.base is not None, world)
-        ids, where, target, replied = tensors(groups[state["batch"] * world + rank], tok.pad, device)
+        ids, where, target, replied = tensors(groups[state["batch"] * world + rank], tok.pad, args.prompt_loss == 0, device)
         each = F.cross_entropy(model.logits(model.hidden(ids, where, dtype)), target, reduction="none")
         loss = each[replied].mean()
-        (loss + args.prompt_loss * each[~replied].mean()).backward()
+        (loss + args.prompt_loss * each[~replied].mean() if args.prompt_loss else loss).backward()
         end = args.ends[bisect_right(args.ends, state["tokens"])]
         optim.step(rate(state["tokens"] / end, state["step"], args.hold))
         # Every rank must agree on the count, so padded sizes are counted as rank 0 budgets them.

@@ -333,7 +333,7 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="the reasoner: a Hugging Face or a training folder")
     parser.add_argument("--samples", nargs="*", default=[], help="the reasoner's mistakes, from sample.py")
     parser.add_argument("--share", type=float, default=0.5, help="share of pairs from --samples")
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--hold", type=float, default=0.3, help="share of the steps at full rate")
     parser.add_argument("--batch", type=int, default=3072, help="padded tokens a process and step")
     parser.add_argument("--extra", type=int, default=2, help="new layers on top of the reasoner")

@@ -63,13 +63,35 @@ class Muon(torch.optim.Optimizer):
                 p.mul_(1 - 0.01 * group["lr"]).add_(turn, alpha=-group["lr"] * max(1, len(p) / p.shape[1]) ** 0.5)
 
 
+class Words:
+    """Rows of an embedding that move together: each is a sum of its own and its word's, which learns from all of them.
+
+    words: the ids of each word. `shared` is what the words moved in this step.
+    """
+
+    def __init__(self, embed, words: list):
+        self.embed, device = embed, embed.device
+        self.ids = torch.tensor([one for ids in words for one in ids], device=device)
+        self.word_of = torch.tensor([word for word, ids in enumerate(words) for _ in ids], device=device)
+        self.shared = torch.zeros(len(words), embed.shape[1], device=device, requires_grad=True)
+
+    def gather(self) -> None:
+        self.shared.grad = torch.zeros_like(self.shared).index_add_(0, self.word_of, self.embed.grad[self.ids])
+
+    @torch.no_grad()
+    def spread(self) -> None:
+        self.embed.index_add_(0, self.ids, self.shared[self.word_of])
+        self.shared.zero_()
+
+
 class Optimizer:
     """Muon for the hidden matrices, AdamW for the rest. Ranks share the costly Muon step.
 
     slow: blocks whose matrices move at a quarter of muon_lr.
     """
 
-    def __init__(self, model, muon_lr: float, adam_lr: float, rank: int, world: int, dtype, slow=()):
+    def __init__(self, model, muon_lr: float, adam_lr: float, rank: int, world: int, dtype, slow=(),
+                 words: Words | None = None):
         self.rank, self.world = rank, world
         self.params = [p for p in model.parameters() if p.requires_grad]
         self.matrices = [p for p in model.blocks.parameters() if p.ndim == 2 and p.requires_grad]
@@ -78,7 +100,9 @@ class Optimizer:
         groups = [{"params": [p], "peak": muon_lr * (0.25 if id(p) in slow_ids else 1)}
                   for p in self.matrices[rank::world]]
         self.muon = Muon(groups, dtype)
-        self.adam = torch.optim.AdamW([{"params": others, "peak": adam_lr}], betas=(0.9, 0.95), weight_decay=0.0)
+        self.words = words
+        groups = [{"params": [*others, *([words.shared] if words else [])], "peak": adam_lr}]
+        self.adam = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)
 
     def average_gradients(self) -> None:
         """One flat all-reduce."""
@@ -101,10 +125,14 @@ class Optimizer:
         if self.world > 1:
             self.average_gradients()
         torch.nn.utils.clip_grad_norm_(self.params, 1.0)
+        if self.words:
+            self.words.gather()
         for optim in (self.muon, self.adam):
             for group in optim.param_groups:
                 group["lr"] = group["peak"] * factor
             optim.step()
+        if self.words:
+            self.words.spread()
         if self.world > 1:
             self.share_matrices()
         for p in self.params:

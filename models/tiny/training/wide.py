@@ -49,7 +49,7 @@ What number of {L} is in {W}?|Tell me the number of {L} in {W}.|How many {L} are
 
 
 def letters(rng, letter: str, word: str, text: str, skill: str) -> Item:
-    shown = word.capitalize() if rng.random() < 0.12 else word
+    shown = word.capitalize() if rng.random() < 0.25 else word
     many = rng.choice(("{}", "{}", "{}'s", "{}s", "letter {}", '"{}"', "'{}'")).format(
         letter.upper() if rng.random() < 0.08 else letter)
     single = rng.choice(("{}", "{}", '"{}"', "'{}'")).format(letter)
@@ -74,8 +74,8 @@ def count_words(rng, test: bool = False) -> Item:
 def count(rng, test: bool = False, unseen: bool = False) -> Item:
     """Any word, in other wordings."""
     plain = skills.count(rng, test)
-    letter, word = plain.trace[0], plain.answer.rsplit(" ", 1)[1][:-1].lower()
-    return letters(rng, letter, word, wording(rng, COUNT_ASKS, unseen), "wordings")
+    letter, word = skills.counted(plain)
+    return letters(rng, letter, word.lower(), wording(rng, COUNT_ASKS, unseen), "wordings")
 
 
 SPELL_ASKS = options("""
@@ -83,7 +83,8 @@ What is the spelling of {W}?|Spell this word: {W}|Spell this: {W}|Could you spel
 Spell {W}.|Spell {W}|Spell: {W}|How do you spell {W}?|How is {W} spelled?|Spell the word {W}.|Please spell {W}.
 Can you spell {W}?|What are the letters of {W}?|Spell out {W}.|Write {W} letter by letter.|List the letters of {W}.
 Which letters are in {W}?|Tell me how to spell {W}.|What letters does {W} have?|Spell {W} for me.|How does one spell {W}?
-Give me the letters of {W}.
+Give me the letters of {W}.|Could you please spell {W}?|Would you spell {W}?|Spell this word for me: {W}|Spell the following: {W}
+What letters are in {W}?|What letters make up {W}?|Which letters does {W} have?|Which letters make {W}?|Spell that: {W}|Please spell this: {W}|Now spell this: {W}|Spell this please: {W}
 """)
 
 
@@ -91,7 +92,7 @@ def spell(rng, test: bool = False, unseen: bool = False) -> Item:
     while True:
         known = rng.random() < 0.7
         word = entry(rng, test) if known else draw(rng, mixed(rng, WORDS + NAMES, 0.4), test)
-        shown = word.capitalize() if rng.random() < 0.1 else word
+        shown = word.capitalize() if rng.random() < 0.2 else word
         text = wording(rng, SPELL_ASKS, unseen).format(W=quoted(rng, shown))
         if not known or held_out(text, 6) == test:
             return ask("spell", text, "Spell it.", " ".join(shown))
@@ -105,14 +106,16 @@ Repeat these words: {x}|Say the following: {x}|Repeat this sentence: {x}|Repeat 
 Can you repeat this: {x}|Write this: {x}|Echo this: {x}|Say exactly this: {x}|Repeat after me, please: {x}|Copy: {x}
 Please say: {x}|Repeat word for word: {x}|Now say: {x}|Answer with this: {x}|Reply with: {x}|Say back to me: {x}
 Repeat the text: {x}|Repeat the words: {x}|Type this: {x}|Say only: {x}|Answer only: {x}
+Say it back: {x}|Say back: {x}|Say this back to me: {x}|Write the following: {x}|Tell me again: {x}|Say it to me: {x}
 """)
 REPEAT_PLAIN = options("""
 Say {x}|Repeat {x}|Please say {x}|Say the word {x}|Repeat the word {x}|Can you say {x}?|Can you repeat {x}?
-Say {x}.|Repeat {x}.|Say {x} please.|Please repeat {x}.|Just say {x}.|Say {x}!|Echo {x}|Say {x} for me.|You say {x}|Say {x} now.|Repeat {x} for me.|Repeat {x} please.
+Say {x}.|Repeat {x}.|Say {x} please.|Please repeat {x}.|Just say {x}.|Say {x}!|Echo {x}|Say {x} for me.|You say {x}|Repeat {x} for me.|Repeat {x} please.|Would you say {x}?|Could you say {x}?|Could you repeat {x}?|Now say {x}|Now repeat {x}|Ok, say {x}|Try to say {x}|Will you repeat {x}?
 """)
 REPEAT_QUOTED = options("""
 Say "{x}"|Say "{x}".|Repeat "{x}"|Repeat "{x}".|Repeat the text "{x}".|Can you say "{x}"?|Please repeat "{x}".
 Repeat: "{x}"|Say: "{x}"|Repeat this: "{x}"|Say '{x}'|Repeat '{x}'.|Write "{x}".|Answer with "{x}".
+Write the words "{x}"|Write this: "{x}"|Write '{x}'.|Type "{x}".|Say the words "{x}".|Just say "{x}"
 """)
 SENTENCES = options("""
 The {w} is {q}.|{n} has a {w}.|I like {w} and {v}.|We met {n} in {p}.|{n} is {a} years old.|There are {a} {w}s in {p}.
@@ -140,7 +143,9 @@ def phrase(rng, test: bool, long: bool) -> str:
     words = [entry(rng, test) if rng.random() < share else skills.thing(rng, test)
              for _ in range(rng.randint(1, 12) if long else rng.choice((1, 1, 1, 2, 2, 3, 4, 6)))]
     text = rng.choice((" ", " ", ", ")).join(words)
-    return text.capitalize() if rng.random() < 0.15 else text
+    if not test and rng.random() < 0.15:  # entries with a capital are rare elsewhere
+        return text.title()
+    return text.capitalize() if rng.random() < (0.15 if test else 0.35) else text
 
 
 def repeat_words(rng, test: bool = False, unseen: bool = False, long: bool = False) -> Item:
@@ -175,6 +180,8 @@ What is left when I take {b} from {a}?|What is {a} less {b}?|Find {a} - {b}.|Wha
 The difference between {a} and {b}?|What's the difference between {a} and {b}?|Give me {a} minus {b}.|{a} minus {b} is?
 What is the result of {a} - {b}?|Evaluate {a} - {b}.|What is {b} subtracted from {a}?|{a} minus {b} equals?|Take {b} from {a}.
 Can you tell me what {a} - {b} is?|I need {a} - {b}.|Do you know {a} - {b}?|How much more is {a} than {b}?|{a} minus {b}
+What remains of {a} when I take away {b}?|If I take {b} from {a}, what is left?|How much is left of {a} when I take {b}?
+{a} take away {b}?|What is left of {a} without {b}?|What do I have left when I take {b} from {a}?|How much remains when I take {b} from {a}?
 """, skills.SUB_ASKS)
 
 
@@ -263,7 +270,7 @@ def follow_up(rng, test: bool = False) -> Item:
         return turns(first, "follow_up", item.messages[0]["content"], item.trace, item.answer)
     if roll < 0.7:
         first = rng.choice((skills.count, count_words))(rng, test)
-        letter, shown = first.trace[0], first.answer.rsplit(" ", 1)[1][:-1]
+        letter, shown = skills.counted(first)
         if rng.random() < 0.5:
             letter = a_letter(rng, shown.lower())
             text = rng.choice(("And how many {}?", "How many {}?", "And {}?", "What about {}?", "And the letter {}?")).format(letter)

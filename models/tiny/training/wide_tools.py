@@ -23,7 +23,7 @@ I want to {a} the {w} of {0}.|{A} the {w} {0}, please.|Please {a} {w} {0}.
 
 
 def made_up_tool(rng, test: bool) -> tuple:
-    """(schema, question, arguments, result, answer) of a tool that only its own description tells about.
+    """(schema, question, arguments, result, answer, what is asked for) of a tool that only its own description tells about.
 
     The pair of action and noun is held out, so that a test's tools were never seen.
     """
@@ -39,26 +39,26 @@ def made_up_tool(rng, test: bool) -> tuple:
     tool = tools.schema(rng, name, f"{action.capitalize()} the {noun}", [(key, "integer" if whole else "string")])
     text = wide.wording(rng, MADE_UP_ASKS).format(value, A=action.capitalize(), a=action, w=noun)
     found = rng.randint(1, 999) if rng.random() < 0.5 else made_up(rng)
-    return tool, text, {key: value}, {noun: found}, f"The {noun} is {found}."
+    return tool, text, {key: value}, {noun: found}, f"The {noun} is {found}.", f"{action} {noun}"
 
 
 def dialogue(rng, test: bool):
-    """(tools, question, name, arguments, result, answer), one tool of one to five being right."""
+    """(tools, question, name, arguments, result, answer, what is asked for), one tool of one to five being right."""
     while True:
         if rng.random() < 0.45:
-            tool, text, arguments, result, answer = made_up_tool(rng, test)
+            tool, text, arguments, result, answer, asked_for = made_up_tool(rng, test)
             used = None
         else:
             used = rng.choice(tools.KINDS)
             tool, keys = tools.offer(rng, used)
             values, result, answer = used[0](rng, test)
             arguments = dict(zip(keys, values))
-            text = rng.choice(used[4].split("|")).format(*values)
+            text, asked_for = rng.choice(used[4].split("|")).format(*values), tools.wanted(tool["name"])
         if held_out(json.dumps(arguments), 4) == test:
             break
     offered = others(rng, used, rng.choice((0, 1, 2, 2, 3, 4)), tool["name"]) + [tool]
     rng.shuffle(offered)
-    return offered, text, tool["name"], arguments, json.dumps(result), answer
+    return offered, text, tool["name"], arguments, json.dumps(result), answer, asked_for
 
 
 def others(rng, used, count: int, name: str) -> list:
@@ -67,8 +67,8 @@ def others(rng, used, count: int, name: str) -> list:
     return [tool for tool in out if tool["name"] != name]
 
 
-def call_item(skill: str, messages: list, name: str, arguments: dict, offered: list) -> Item:
-    return Item(skill, messages, tools.choice_trace(offered, name), tools.call_text(name, arguments), offered, "tool_call",
+def call_item(skill: str, messages: list, asked_for: str, name: str, arguments: dict, offered: list) -> Item:
+    return Item(skill, messages, tools.choice_trace(offered, asked_for, name), tools.call_text(name, arguments), offered, "tool_call",
                 {"name": name, "arguments": arguments})
 
 
@@ -80,8 +80,8 @@ def asked(text: str, name: str, arguments: dict, content: str) -> list:
 
 
 def tool_choice(rng, test: bool = False) -> Item:
-    offered, text, name, arguments, _, _ = dialogue(rng, test)
-    return call_item("tool_choice", [{"role": "user", "content": text}], name, arguments, offered)
+    offered, text, name, arguments, _, _, asked_for = dialogue(rng, test)
+    return call_item("tool_choice", [{"role": "user", "content": text}], asked_for, name, arguments, offered)
 
 
 def tool_absent(rng, test: bool = False) -> Item:
@@ -90,18 +90,17 @@ def tool_absent(rng, test: bool = False) -> Item:
         item = rng.choice((skills.refuse, wide.repeat_words, wide.spell, wide.sums, wide.follow_up, skills.chat))(rng, test)
         # What a tool of tools.py could do is asked only where that tool is not among those offered.
         offered = [made_up_tool(rng, False)[0] for _ in range(rng.randint(1, 3))]
-        trace = tools.choice_trace(offered) if item.answer == SORRY else item.trace
-        return Item("tool_absent", item.messages, trace, item.answer, offered, gold=item.answer)
-    offered, text, name, _, _, _ = dialogue(rng, test)
+        return Item("tool_absent", item.messages, item.trace, item.answer, offered, gold=item.answer)
+    offered, text, name, _, _, _, asked_for = dialogue(rng, test)
     left = [tool for tool in offered if tool["name"] != name]
     if not left:
         left = [made_up_tool(rng, False)[0]]
-    return Item("tool_absent", [{"role": "user", "content": text}], tools.choice_trace(left), SORRY, left, gold=SORRY)
+    return Item("tool_absent", [{"role": "user", "content": text}], tools.choice_trace(left, asked_for), SORRY, left, gold=SORRY)
 
 
 def tool_turns(rng, test: bool = False) -> Item:
     """The tool answered: tell it, or, when it was told and the user asks on, do what that asks."""
-    offered, text, name, arguments, content, answer = dialogue(rng, test)
+    offered, text, name, arguments, content, answer, _ = dialogue(rng, test)
     messages = asked(text, name, arguments, content)
     if rng.random() < 0.4:
         return Item("tool_turns", messages, "The tool answered.", answer, offered, gold=answer)
@@ -117,4 +116,4 @@ def tool_turns(rng, test: bool = False) -> Item:
     ask = rng.choice(("And in {}?", "What about {}?", "And {}?", "In {}?", "How about {}?")) if kind[0] is not tools.stock \
         else rng.choice(("And {}?", "What about {}?", "And of {}?", "How about {}?"))
     messages.append({"role": "user", "content": ask.format(value)})
-    return call_item("tool_turns", messages, name, {next(iter(arguments)): value}, offered)
+    return call_item("tool_turns", messages, tools.wanted(name), name, {next(iter(arguments)): value}, offered)
