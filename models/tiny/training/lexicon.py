@@ -125,9 +125,14 @@ _VOWELS = "a e i o u a e i o ai ea ee oo ou".split()
 _CODAS = ["", "", "", "n", "r", "l", "s", "t", "m", "ck", "ll", "rr", "ss", "tt", "nd", "st", "x"]
 
 
+# What people type first is not kept for tests.
+TYPED_FIRST = {"hello!", *(f"spell {word}{end}" for word in ("letter", "small", "the", "message") for end in ("", "."))}
+
+
 def held_out(key: str, modulus: int = 16) -> bool:
     """True for the fixed share of keys that only tests may use."""
-    return key.lower() in RESERVED or zlib.crc32(key.lower().encode()) % modulus == 0
+    key = key.lower()
+    return key in RESERVED or key not in TYPED_FIRST and zlib.crc32(key.encode()) % modulus == 0
 
 
 def made_up(rng) -> str:

@@ -22,11 +22,11 @@ MIXTURE = [
 # Shares of the second stage, which starts from the weights of the first: the new kinds are heavy, all old ones stay.
 SECOND = [
     (skills.count, 6), (partial(skills.count, echoes=0.7), 6), (skills.add, 4), (skills.subtract, 5), (skills.decimals, 2),
-    (wide.decimals, 2), (skills.repeat, 4), (skills.chat, 4), (skills.refuse, 4), (skills.refuse_request, 6),
+    (wide.decimals, 2), (skills.repeat, 4), (skills.chat, 8), (skills.refuse, 4), (skills.refuse_request, 6),
     (partial(tools.tool_call, steps=True), 5), (tools.tool_answer, 3), (tools.tool_unused, 5),
-    (wide.count_words, 14), (wide.spell, 9), (wide.repeat_words, 17), (partial(wide.repeat_words, long=True), 5), (wide.count, 8),
+    (wide.count_words, 14), (wide.spell, 14), (wide.repeat_words, 17), (partial(wide.repeat_words, long=True), 5), (wide.count, 8),
     (wide.sums, 10), (wide.subtract_borrow, 5), (wide.follow_up, 9),
-    (wide_tools.tool_choice, 24), (wide_tools.tool_absent, 10), (wide_tools.tool_turns, 6),
+    (wide_tools.tool_choice, 30), (wide_tools.tool_absent, 10), (wide_tools.tool_turns, 6),
 ]
 COPYING, COPYING_SHARE = 6, 0.6  # chunks at the start with long texts to repeat, and their share
 STEPS = ("count", "add", "subtract", "decimals")  # off has little to learn here: mostly on
