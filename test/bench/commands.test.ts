@@ -344,6 +344,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
   test('frames', { skip: noBrowser || onlyLong }, async () => {
     const out = await output('frames', '--rounds', '1', '--tokens', '200')
     assert.match(out, MACHINE)
+    assert.match(out, /^first load: [\d.]+ kB, goal 80; usable after [\d.]+ s, goal 1$/m)
     assert.match(out, /^frames while an answer streams: [\d.]+\/s, goal 60; \d+ long tasks$/m)
   })
 
