@@ -11,6 +11,7 @@ import { isReward, type ServedModel } from '../model/served-model.js'
 import { createProgress, NO_PROGRESS } from '../terminal.js'
 import { startOwn } from './client.js'
 import { collect, integer, number } from './flags.js'
+import { endBy, onSignals } from './signals.js'
 
 /** Flags that are settings of the server, and those that are fields of the request, by the same names. */
 const SETTINGS = {
@@ -176,7 +177,7 @@ const stream = async (url: string, body: object, signal: AbortSignal): Promise<E
 /** Aborts on the first Ctrl-C and when the reader of our output is gone; a second Ctrl-C kills. */
 const interruption = (): AbortSignal => {
   const controller = new AbortController()
-  process.once('SIGINT', () => controller.abort())
+  onSignals(['SIGINT'], { first: () => controller.abort(), again: endBy })
   process.stdout.on('error', () => controller.abort())
   return controller.signal
 }

@@ -9,6 +9,7 @@ import { tell } from '../log.js'
 import { setMembers } from './json-line.js'
 import { type InputLine, inputName, isStandardInput, readLines } from './lines.js'
 import { type Output, openOutput } from './output.js'
+import { endBy, onSignals } from './signals.js'
 import { startTasks, type Task } from './tasks.js'
 
 export type Members = Readonly<Record<string, unknown>>
@@ -290,7 +291,7 @@ class Interruption extends Error {
 export const endAsToldTo = (error: unknown, isPiped: boolean): void => {
   if (!(error instanceof Interruption)) throw error
   tell(`${error.message}${isPiped ? '' : ': the same command goes on'}`)
-  process.kill(process.pid, error.signal) // as if nobody had caught it
+  endBy(error.signal)
 }
 
 /** Rejects with the first signal; a second one ends the process. A terminal that closes ends only what
@@ -302,9 +303,13 @@ const watchSignals = () => {
   })
   came.catch(() => {}) // it is raced with the work
   const ignore = () => {}
-  const hangUp = process.stderr.isTTY ? stop : ignore
-  process.once('SIGINT', stop).once('SIGTERM', stop).on('SIGHUP', hangUp)
-  const end = () => process.off('SIGINT', stop).off('SIGTERM', stop).off('SIGHUP', hangUp)
+  const ends = process.stderr.isTTY ? (['SIGHUP'] as const) : []
+  const endListening = onSignals(['SIGINT', 'SIGTERM', ...ends], { first: stop, again: endBy })
+  process.on('SIGHUP', ignore)
+  const end = () => {
+    endListening()
+    process.off('SIGHUP', ignore)
+  }
   return { came, end }
 }
 

@@ -10,6 +10,7 @@ import { FLAGS, type Settings } from '../settings/options.js'
 import { ConfigError, type FlagValues, readSettings, unknownVariables } from '../settings/read.js'
 import { createProgress, NO_PROGRESS } from '../terminal.js'
 import { collect } from './flags.js'
+import { onSignals } from './signals.js'
 
 /** Flags of other servers for one model over several machines (docs/decisions/0018-nodes.md). */
 const NODES = [
@@ -58,18 +59,15 @@ const greeting = (
   ].join('\n')
 }
 
-/** The first signal drains, a second one ends at once. */
+/** The first signal drains, a second one ends at once. A terminal that closes loses no request either. */
 const stopOnSignals = (serving: Serving, say: (text: string) => void): void => {
-  let stopping = false
-  const stop = async () => {
-    if (stopping) process.exit(1)
-    stopping = true
-    say('Stopping: running requests are being finished. Once more to stop at once.')
+  const first = async () => {
+    say('Stopping: running requests are being finished. Once more, after 2 s, to stop at once.')
     await serving.drain().catch(fail)
     process.exit(0)
   }
-  // A terminal that closes sends SIGHUP: no request is lost to that either.
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(signal, stop)
+  const again = () => process.exit(1)
+  onSignals(['SIGTERM', 'SIGINT', 'SIGHUP'], { first, again })
 }
 
 const fail = (error: unknown): never => {

@@ -20,7 +20,7 @@ import OpenAI from 'openai'
 import { nodeArgs } from '../../bench/source.js'
 import { packagePath } from '../../server/version.js'
 import { chatCheckpoint } from './chat-checkpoint.js'
-import { readAnswer, readEvents } from './harness.js'
+import { readAnswer, readEvents, until } from './harness.js'
 import { REPO, startRemote } from './remote-hub.js'
 
 const skip = existsSync(packagePath('build/Release/nemotron.node'))
@@ -205,8 +205,14 @@ describe('serve', { skip }, () => {
     assert.match(out(), /KV cache +64\.0 MiB/)
   })
 
-  for (const signal of ['SIGTERM', 'SIGHUP'] as const) {
-    test(`${signal}: readiness off, then nobody new, a running stream ends whole, exit 0`, async () => {
+  // npm hands on a Ctrl-C that the terminal has sent to all, and bash the end of the terminal.
+  for (const [signal, again] of [
+    ['SIGTERM', undefined],
+    ['SIGINT', 400],
+    ['SIGHUP', 5],
+  ] as const) {
+    const named = again === undefined ? signal : `${signal}, again after ${again} ms`
+    test(`${named}: readiness off, then nobody new, a running stream ends whole, exit 0`, async () => {
       const { url, child, exit } = await serve([
         '--model',
         chatCheckpoint({ config: { max_position_embeddings: 16384 } }),
@@ -232,6 +238,7 @@ describe('serve', { skip }, () => {
         })
       const running = await post({})
       child.kill(signal)
+      if (again !== undefined) setTimeout(() => child.kill(signal), again)
       let health = 200
       for (let i = 0; i < 200 && health === 200; i++) health = (await fetch(`${url}/health`)).status
       assert.equal(health, 503)
@@ -252,6 +259,27 @@ describe('serve', { skip }, () => {
       assert.equal(await exit, 0)
     })
   }
+
+  test('a second signal that was meant ends it at once; a terminal that closes does not', async () => {
+    const config = { max_position_embeddings: 65536 }
+    const model = chatCheckpoint({ config })
+    const { url, child, exit, out } = await serve(['--model', model, '--drain-timeout', '120'])
+    const body = { model, prompt: 'Hi', max_tokens: 60_000, ignore_eos: true, stream: true }
+    const running = await fetch(`${url}/v1/completions`, {
+      method: 'POST',
+      body: JSON.stringify(body),
+    })
+    const ended = running.text().catch(() => 'cut')
+    child.kill('SIGINT')
+    await until(() => out().includes('Stopping'), 'it stops')
+    await new Promise((later) => setTimeout(later, 1600))
+    child.kill('SIGHUP')
+    await new Promise((later) => setTimeout(later, 300))
+    assert.equal(child.exitCode, null)
+    child.kill('SIGINT')
+    assert.equal(await exit, 1)
+    assert.equal(await ended, 'cut')
+  })
 
   test('who had connected when it was stopped is still answered', async () => {
     const { url, child, exit } = await serve([
