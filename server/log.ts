@@ -74,6 +74,8 @@ export type RequestLog = {
   begun?: number | undefined
   /** Ids of the models that it is not done with, in the order in which it asks them. undefined: not known yet. */
   asks?: readonly string[] | undefined
+  /** An error of ours came after its answer had begun. */
+  isBroken?: boolean
 }
 
 export const newRequestLog = (): RequestLog => ({ line: {}, work: [] })

@@ -193,7 +193,7 @@ export const createBestOf = (bestOf: BestOf, { unsplit, format }: CandidateForm)
             ? { reasoning, content: text }
             : splitReply(unsplit, { finish, text })
         })
-        ranking = await rank(bestOf, replies, { signal: gone.signal, begun: record.begun })
+        ranking = await rank(bestOf, replies, { signal: gone.signal, record })
         tell(ranking)
       } catch (error) {
         if (gone.signal.aborted) return

@@ -2,15 +2,14 @@
 // best of drafts and edits is chosen by a reward model (HelpSteer3, arXiv 2503.04378).
 
 import { setMaxListeners } from 'node:events'
-import { EngineFailure } from '../failure.js'
-import { fromEngineError } from '../generation/engine-error.js'
 import { writeTexts } from '../generation/whole-texts.js'
 import type { RequestLog } from '../log.js'
 import { requirePlace } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
 import type { Message } from '../prompt/conversation.js'
 import { encodePrompt } from '../prompt/encode.js'
-import { abortedBy, contextExceeded, RequestError } from '../request-error.js'
+import { contextExceeded, RequestError } from '../request-error.js'
+import { engineWork } from '../scoring/engine-work.js'
 import { orderOf, rateAnswers } from '../scoring/rate.js'
 import { checkRoom } from '../scoring/scoring.js'
 import { renderChat } from './prompt.js'
@@ -50,7 +49,7 @@ type Work = Refinement & {
   readonly defaultThinking: boolean
   readonly signal: AbortSignal
   /** Of the request. */
-  readonly begun: number | undefined
+  readonly record: RequestLog
   readonly count: (prompt: number, completion: number, cached: number) => void
 }
 
@@ -79,7 +78,7 @@ const inStage = (
 const writeStage = async (work: Work, task: Task): Promise<readonly Written[]> => {
   const { stage, messages, n, at } = task
   const { model, temperature, topP } = stage
-  const { engine, pace, metrics } = model
+  const { engine } = model
   const { maxModelLen } = engine.info
   const prompt = renderChat(model, { messages }, work.defaultThinking)
   const ids = await encodePrompt(prompt.segments, model, 'messages', work.cacheSalt)
@@ -87,48 +86,40 @@ const writeStage = async (work: Work, task: Task): Promise<readonly Written[]> =
   if (room < (work.maxTokens ?? 1))
     throw contextExceeded(maxModelLen, ids.length, work.maxTokens ?? 1, 'messages')
   const maxTokens = work.maxTokens ?? room
-  const leave = pace.enter(n)
-  const began = performance.now()
-  try {
-    const { texts, finishes, tokens, timings } = await writeTexts(
-      engine,
-      {
-        promptTokenIds: ids,
-        n,
-        admitted: !task.isFirst,
-        since: work.begun,
-        ...(work.priority !== undefined && { priority: work.priority }),
-        ...(work.cacheSalt !== undefined && { cacheSalt: work.cacheSalt }),
-        sampling: {
-          maxTokens,
-          temperature,
-          ...(topP !== undefined && { topP }),
-          ...(work.seed !== undefined && { seed: work.seed + at }),
+  const texts = await engineWork(
+    {
+      ...{ model, maxTokens, record: work.record, signal: work.signal, isAdmitted: true },
+      ...{ items: n, choices: n, promptTokens: ids.length, arrival: performance.now() },
+      sampling: { maxTokens, temperature, topP },
+    },
+    (done) =>
+      writeTexts(
+        engine,
+        {
+          promptTokenIds: ids,
+          n,
+          admitted: !task.isFirst,
+          since: work.record.begun,
+          ...(work.priority !== undefined && { priority: work.priority }),
+          ...(work.cacheSalt !== undefined && { cacheSalt: work.cacheSalt }),
+          sampling: {
+            maxTokens,
+            temperature,
+            ...(topP !== undefined && { topP }),
+            ...(work.seed !== undefined && { seed: work.seed + at }),
+          },
         },
-      },
-      work.signal,
-    )
-    const cachedTokens = timings?.cachedTokens ?? 0
-    work.count(ids.length, tokens, cachedTokens)
-    for (const finish of finishes) metrics.choiceDone({ finish, tokens: tokens / n, timings })
-    metrics.requestDone({
-      ...{ promptTokens: ids.length, cachedTokens, choices: n, maxTokens },
-      seconds: (performance.now() - began) / 1000,
-      mostTokens: tokens,
-    })
-    return texts.map((text, i) => {
-      const finish = finishes[i] ?? 'stop'
-      if (prompt.start === undefined) return { text, finish }
-      const splitter = createSplitter(prompt.start)
-      const first = splitter.push(text)
-      return { text: first.content + splitter.end(finish === 'stop').content, finish }
-    })
-  } catch (error) {
-    if (!(error instanceof EngineFailure)) throw error
-    throw work.signal.aborted ? abortedBy(work.signal) : fromEngineError(error, model)
-  } finally {
-    leave()
-  }
+        { signal: work.signal, onEnd: done },
+      ),
+  )
+  const written = texts.reduce((sum, { tokens }) => sum + tokens, 0)
+  work.count(ids.length, written, texts[0]?.timings?.cachedTokens ?? 0)
+  return texts.map(({ text, finish }) => {
+    if (prompt.start === undefined) return { text, finish }
+    const splitter = createSplitter(prompt.start)
+    const first = splitter.push(text)
+    return { text: first.content + splitter.end(finish === 'stop').content, finish }
+  })
 }
 
 const write = async (work: Work, task: Task): Promise<readonly Written[]> => {
@@ -228,7 +219,7 @@ export const refine = async (
   const work: Work = {
     ...refinement,
     defaultThinking,
-    begun: record.begun,
+    record,
     signal: AbortSignal.any([signal, gone.signal]),
     count: (prompt, completion, cached) => {
       usage.prompt += prompt
@@ -257,7 +248,7 @@ export const refine = async (
     const rating = { model: select, name: selectName, messages, principle, cacheSalt, seed }
     const told = answers.flatMap(({ text }, i) => (text.trim() === '' ? [] : [i]))
     const given = told.map((i) => answers[i]?.text ?? '')
-    const rewards = await rateAnswers(rating, given, { signal: work.signal, begun: work.begun })
+    const rewards = await rateAnswers(rating, given, work)
     const scores = answers.map((_, i) => rewards[told.indexOf(i)] ?? null)
     return { answers, feedbacks, scores, order: orderOf(scores), usage }
   } catch (error) {

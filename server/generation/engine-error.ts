@@ -11,10 +11,14 @@ const endedBy = (what: string, code: string): RequestError =>
     code,
   })
 
-/** Why a request was ended that its sender did not end; undefined: the engine closes. */
-export const whyEnded = ({ engine, weights }: ServedModel): RequestError | undefined => {
+/** Why a request was ended that its sender did not end. */
+export const whyEnded = ({ engine, weights }: ServedModel): RequestError => {
   if (weights.change === 'abort') return endedBy('loaded other weights', 'weights_changed')
-  return engine.isPaused() ? endedBy('was paused', 'paused') : undefined
+  if (engine.isPaused()) return endedBy('was paused', 'paused')
+  return new RequestError('The server stopped before the answer was done.', {
+    kind: 'unavailable',
+    code: 'draining',
+  })
 }
 
 export const fromEngineError = (error: EngineError, model: ServedModel): RequestError => {
@@ -28,10 +32,9 @@ export const fromEngineError = (error: EngineError, model: ServedModel): Request
     case 'unavailable':
       // Failed, closing, or between two sets of weights: another replica can answer.
       return new RequestError(error.message, { kind: 'unavailable', code: 'engine_unavailable' })
+    case 'aborted':
+      return whyEnded(model)
     default:
-      return (
-        (error.code === 'aborted' ? whyEnded(model) : undefined) ??
-        new RequestError(error.message, { kind: 'internal', code: error.code })
-      )
+      return new RequestError(error.message, { kind: 'internal', code: error.code })
   }
 }

@@ -5,7 +5,7 @@ import { EngineFailure } from '../failure.js'
 import type { RequestLog } from '../log.js'
 import { requirePlaces } from '../model/place.js'
 import type { ServedModel } from '../model/served-model.js'
-import { asRequestError, RequestError, stackOf } from '../request-error.js'
+import { asRequestError, type RequestError, stackOf } from '../request-error.js'
 import { fromEngineError, whyEnded } from './engine-error.js'
 
 type RunHandler = {
@@ -171,14 +171,7 @@ const countEnd = (
 const failureOf = ({ finish, error }: Delta, model: ServedModel): RequestError | undefined => {
   if (finish === 'error')
     return fromEngineError(error ?? { code: 'internal', message: 'The engine failed.' }, model)
-  if (finish !== 'abort') return undefined
-  return (
-    whyEnded(model) ??
-    new RequestError('The server stopped before the answer was done.', {
-      kind: 'unavailable',
-      code: 'draining',
-    })
-  )
+  return finish === 'abort' ? whyEnded(model) : undefined
 }
 
 const abortAll = (handles: readonly RequestHandle[]): void => {

@@ -3,40 +3,53 @@
 import type { Engine, FinishReason, GenerateRequest, Timings } from '../engine/types.js'
 import { type EngineError, EngineFailure } from '../failure.js'
 
-export type WholeTexts = {
-  /** By choice, as the next. */
-  readonly texts: readonly string[]
-  readonly finishes: readonly FinishReason[]
+/** Of a choice that has ended. */
+export type WholeText = {
+  readonly text: string
+  readonly finish: FinishReason
   readonly tokens: number
   readonly timings: Timings | undefined
 }
 
 const ABORTED: EngineError = { code: 'aborted', message: 'the request was aborted' }
 
-/** Rejects with an EngineFailure. */
+type WholeOptions = {
+  readonly signal: AbortSignal
+  /** Every choice, as it ends: those too that fail or are aborted. */
+  readonly onEnd: (end: WholeText, choice: number) => void
+}
+
+/** By choice. Rejects with an EngineFailure, when all choices have ended. */
 export const writeTexts = (
   engine: Engine,
   request: GenerateRequest,
-  signal: AbortSignal,
-): Promise<WholeTexts> =>
+  { signal, onEnd }: WholeOptions,
+): Promise<readonly WholeText[]> =>
   new Promise((resolve, reject) => {
-    const texts = Array<string>(request.n ?? 1).fill('')
-    const finishes = Array<FinishReason>(texts.length).fill('stop')
-    let live = texts.length
-    let tokens = 0
-    let timings: Timings | undefined
+    const all = Array.from({ length: request.n ?? 1 }, (): WholeText => {
+      return { text: '', finish: 'stop', tokens: 0, timings: undefined }
+    })
+    let live = all.length
     let failure: EngineError | undefined
     const handle = engine.submit(request, (delta) => {
-      texts[delta.choice] += delta.text
-      tokens += delta.tokenIds.length
-      timings = delta.timings ?? timings
-      failure = delta.error ?? failure
-      if (delta.finish === undefined) return
-      finishes[delta.choice] = delta.finish
-      if (delta.finish === 'abort') failure ??= ABORTED
+      const { choice, tokenIds, finish, timings, error } = delta
+      const before = all[choice]
+      if (before === undefined) return
+      const text = before.text + delta.text
+      const now = {
+        text,
+        finish: finish ?? 'stop',
+        tokens: before.tokens + tokenIds.length,
+        timings,
+      }
+      all[choice] = now
+      failure = error ?? failure
+      if (finish === undefined) return
+      if (finish === 'abort') failure ??= ABORTED
+      onEnd(now, choice)
       if (--live > 0) return
       signal.removeEventListener('abort', handle.abort)
-      if (failure === undefined) resolve({ texts, finishes, tokens, timings })
+      if (failure === undefined) resolve(all)
       else reject(new EngineFailure(failure))
     })
     if (signal.aborted) handle.abort()

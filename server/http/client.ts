@@ -3,7 +3,7 @@
 import type { ServerResponse } from 'node:http'
 import { type RequestError, timedOut } from '../request-error.js'
 import type { Ctx, HttpConfig } from './context.js'
-import { errorName } from './errors.js'
+import { errorName, statusOf } from './errors.js'
 import { openEventStream } from './event-stream.js'
 
 /** `late`: headers of a stream that are known when it begins. */
@@ -29,6 +29,7 @@ export const clientOf = (
       }),
     noteError: (error: RequestError) => {
       record.line.error = errorName(error)
+      record.isBroken = statusOf(error) >= 500
     },
   }
 }

@@ -214,7 +214,7 @@ export const openTraces = async (options: TraceOptions): Promise<Traces> => {
       if (!span.isRecording()) return undefined
       const within = trace.setSpan(given, span)
       for (const work of record.work) addWork(work, request, within)
-      if (status >= 500) span.setStatus({ code: SpanStatusCode.ERROR })
+      if (status >= 500 || record.isBroken) span.setStatus({ code: SpanStatusCode.ERROR })
       span.end()
       return span.spanContext().traceId
     },

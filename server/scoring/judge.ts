@@ -3,7 +3,7 @@
 
 import { setMaxListeners } from 'node:events'
 import { z } from 'zod'
-import { type WholeTexts, writeTexts } from '../generation/whole-texts.js'
+import { type WholeText, writeTexts } from '../generation/whole-texts.js'
 import { ownObject } from '../list.js'
 import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
@@ -184,8 +184,8 @@ export const planTrials = async (
   return trials.filter((trial) => trial !== undefined)
 }
 
-/** What a judge wrote of a trial, vote by vote. */
-type Written = Trial & WholeTexts
+/** What a judge wrote of a trial. */
+type Written = Trial & { readonly votes: readonly WholeText[] }
 
 type JudgeOptions = {
   readonly fields: JudgeFields | undefined
@@ -195,14 +195,18 @@ type JudgeOptions = {
   readonly isAdmitted?: boolean
   /** When the work began that they are part of. */
   readonly since?: number | undefined
+  /** A vote has ended, perhaps by a failure. */
+  readonly onEnd?: (end: WholeText, vote: number) => void
 }
 
 /** All trials in one batch on the engine. The first failure ends the others. */
 export const judgeBatch = async (
   { engine, readout }: RewardModel,
   trials: readonly Trial[],
-  { fields = {}, signal, priority, cacheSalt, isAdmitted = false, since }: JudgeOptions,
+  options: JudgeOptions,
 ): Promise<readonly Written[]> => {
+  const { fields = {}, signal, priority, cacheSalt, isAdmitted = false, since } = options
+  const { onEnd = () => {} } = options
   const others = new AbortController()
   const any = signal ? AbortSignal.any([signal, others.signal]) : others.signal
   const { temperature = readout.judge?.temperature, top_p: topP = readout.judge?.top_p } = fields
@@ -227,9 +231,9 @@ export const judgeBatch = async (
             ...(fields.seed !== undefined && { seed: fields.seed + i * votes }),
           },
         },
-        any,
+        { signal: any, onEnd },
       )
-      return { ...trial, ...written }
+      return { ...trial, votes: written }
     })
   } catch (error) {
     others.abort()
@@ -249,8 +253,8 @@ export const judgeData = (
   const means = inputs.map((input) =>
     split(input).answers.map((): Mean => ({ sum: 0, own: 0, count: 0 })),
   )
-  const comparisons = written.flatMap(({ input, responses, texts }) =>
-    texts.map((text) => {
+  const comparisons = written.flatMap(({ input, responses, votes }) =>
+    votes.map(({ text }) => {
       const judgement = readJudgement(text, responses.length)
       const points = judgement === undefined ? [] : pointsOf(judgement)
       for (const [i, response] of responses.entries()) {
@@ -284,8 +288,9 @@ export const judgeData = (
 
 export const judgeUsage = (written: readonly Written[]) => {
   const prompt = written.reduce((sum, { ids }) => sum + ids.length, 0)
-  const completion = written.reduce((sum, { tokens }) => sum + tokens, 0)
-  const cached = written.reduce((sum, { timings }) => sum + (timings?.cachedTokens ?? 0), 0)
+  const votes = written.flatMap((one) => one.votes)
+  const completion = votes.reduce((sum, { tokens }) => sum + tokens, 0)
+  const cached = written.reduce((sum, one) => sum + (one.votes[0]?.timings?.cachedTokens ?? 0), 0)
   return {
     prompt_tokens: prompt,
     completion_tokens: completion,
@@ -312,9 +317,7 @@ export const judgeTrials = (call: JudgeCall): Promise<readonly Written[]> => {
     promptTokens: trials.reduce((sum, { ids }) => sum + ids.length, 0),
     maxTokens: Math.max(0, ...trials.map(({ maxTokens }) => maxTokens)),
   }
-  return engineWork(work, async (done) => {
-    const written = await judgeBatch(model, trials, { ...call, since: call.record.begun })
-    for (const { tokens, timings } of written) done(tokens, timings)
-    return written
-  })
+  return engineWork(work, (done) =>
+    judgeBatch(model, trials, { ...call, since: call.record.begun, onEnd: done }),
+  )
 }

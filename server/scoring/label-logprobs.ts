@@ -95,7 +95,7 @@ export const labelLogprobs = async (call: LabelCall) => {
         },
         any,
       )
-      done(0, timings)
+      done({ finish: 'stop', tokens: 0, timings }, part)
       if (part === 0) cached[i] = timings?.cachedTokens ?? 0
       likeliest[i] = logprob.id
       for (const { id, logprob: value } of logprob.top) known[i]?.set(id, value)

@@ -1,7 +1,7 @@
 // How good answers to one conversation are, by a reward model of any kind: one that reads its scores off each
 // answer, or a judge that compares them.
 
-import { newRequestLog } from '../log.js'
+import type { RequestLog } from '../log.js'
 import type { ServedModel } from '../model/served-model.js'
 import { isJudge } from '../model/served-model.js'
 import type { Message } from '../prompt/conversation.js'
@@ -31,13 +31,13 @@ const path = () => ''
 export type RatingCall = {
   readonly signal: AbortSignal
   /** Of the request that it is for. */
-  readonly begun: number | undefined
+  readonly record: RequestLog
 }
 
 /** The request was admitted, and its answers with it. */
-const withRequest = ({ signal, begun }: RatingCall) => ({
+const withRequest = ({ signal, record }: RatingCall) => ({
   signal,
-  record: { ...newRequestLog(), begun },
+  record,
   isAdmitted: true,
   arrival: performance.now(),
 })

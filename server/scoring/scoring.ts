@@ -340,7 +340,7 @@ export const scoreItems = (options: ScoreOptions): Promise<readonly Scored[]> =>
     scoreBatch(model.engine, items, {
       ...options,
       since: record.begun,
-      onScored: (timings) => done(0, timings),
+      onScored: (timings) => done({ finish: 'stop', tokens: 0, timings }, 0),
     }),
   )
 }

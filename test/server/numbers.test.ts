@@ -142,6 +142,95 @@ describe('numbers that add up', () => {
     assert.equal(await errors(), 1)
   })
 
+  /** What a server has counted for a model, by the beginning of a line of its metrics. */
+  const counted = async (one: Harness, model = 'tiny-reasoner') => {
+    const lines = (await (await fetch(`${one.url}/metrics`)).text()).split('\n')
+    return (name: string, label = ''): number => {
+      const line = lines.find(
+        (each) =>
+          each.startsWith(`${name}{`) && each.includes(`"${model}"`) && each.includes(label),
+      )
+      return Number(line?.split(' ').at(-1) ?? 0)
+    }
+  }
+  const refineBody = (feedbacks: number) => ({
+    ...{ messages: [{ role: 'user', content: 'Hi' }], responses: ['a draft'] },
+    ...{ feedback: { model: 'tiny-reasoner', n: feedbacks }, edit: { model: 'tiny-reasoner' } },
+    select: { model: 'tiny-reward' },
+  })
+
+  test('the stages of /v1/refine count each choice by itself', async (t) => {
+    const one = await startHarness({
+      // Feedbacks of one, two and three tokens, and edits of one.
+      answer: (prompt, _, choice) => {
+        const isFeedback = prompt.includes('Evaluate the response')
+        return { pieces: isFeedback ? Array(choice + 1).fill('x') : ['y'] }
+      },
+      reward: { score: () => [1] },
+    })
+    t.after(() => one.close())
+    assert.equal((await one.post('/v1/refine', refineBody(3))).status, 200)
+    const count = await counted(one)
+    // Four requests of the engine, of at most 3, 1, 1 and 1 tokens.
+    assert.equal(count('vllm:request_max_num_generation_tokens_count'), 4)
+    assert.equal(count('vllm:request_max_num_generation_tokens_sum'), 6)
+    assert.equal(count('vllm:request_generation_tokens_count'), 6)
+    assert.equal(count('vllm:request_generation_tokens_sum'), 9)
+    assert.equal(count('vllm:request_generation_tokens_bucket', 'le="1"'), 4)
+    assert.equal(count('vllm:request_success_total', '"stop"'), 6)
+  })
+
+  test('a stage of /v1/refine that fails is counted, and one whose client left', async (t) => {
+    let edit: object = { finish: 'error' }
+    const one = await startHarness({
+      answer: (prompt, _, choice) =>
+        prompt.includes('Evaluate the response')
+          ? { pieces: Array(choice + 1).fill('x') }
+          : { pieces: ['y', 'y'], ...edit },
+      reward: { score: () => [1] },
+    })
+    t.after(() => one.close())
+    assert.equal((await one.post('/v1/refine', refineBody(1))).status, 500)
+    let count = await counted(one)
+    assert.equal(count('vllm:request_success_total', '"stop"'), 1)
+    assert.equal(count('vllm:request_success_total', '"error"'), 1)
+    assert.equal(count('vllm:e2e_request_latency_seconds_count'), 2)
+    edit = { delaySteps: 1e9 }
+    const gone = new AbortController()
+    const left = fetch(`${one.url}/v1/refine`, {
+      method: 'POST',
+      body: JSON.stringify(refineBody(2)),
+      signal: gone.signal,
+    })
+    await until(() => one.engine.requests.length === 5, 'both edits run')
+    gone.abort()
+    await assert.rejects(left)
+    await until(() => one.server.live.size === 0 && one.model.pace.inFlight() === 0, 'its end')
+    count = await counted(one)
+    assert.equal(count('vllm:request_success_total', '"abort"'), 2)
+    assert.equal(count('vllm:e2e_request_latency_seconds_count'), 5)
+    assert.equal(count('vllm:request_success_total', '"stop"'), 3)
+  })
+
+  test('each vote of a judge is a choice', async (t) => {
+    const judge = (_: string, __: unknown, choice: number) =>
+      `{"score_1": 3}${' '.repeat(10 * choice)}`
+    const one = await startHarness({ reward: { judge } })
+    t.after(() => one.close())
+    const messages = [
+      { role: 'user', content: 'a' },
+      { role: 'assistant', content: 'b' },
+    ]
+    const body = { model: 'tiny-reward', messages, judge: { votes: 3 } }
+    const response = await one.post('/v1/reward', body)
+    assert.equal(response.status, 200)
+    const count = await counted(one, 'tiny-reward')
+    assert.equal(count('vllm:request_success_total', '"stop"'), 3)
+    assert.equal(count('vllm:request_max_num_generation_tokens_sum'), judge('', 0, 2).length)
+    const { usage } = await readAnswer(response)
+    assert.equal(count('vllm:request_generation_tokens_sum'), usage.completion_tokens)
+  })
+
   test('/render and /tokenize of a reward model refuse what asks for an answer', async (t) => {
     const one = await startHarness({ reward: { score: () => [1] } })
     t.after(() => one.close())

@@ -28,16 +28,14 @@ describe('traces of a server', { skip: noAddon }, () => {
       kv_cache_memory: '64MiB',
       otlp_traces_endpoint: `${receiver.url}/v1/traces`,
     })
-    const ask = (id: string, path: string, body: object, traceparent?: string) =>
+    const askWith = (headers: Record<string, string>, path: string, body: object) =>
       fetch(`${server.url}${path}`, {
         method: 'POST',
-        headers: {
-          'content-type': 'application/json',
-          'x-request-id': id,
-          ...(traceparent && { traceparent }),
-        },
+        headers: { 'content-type': 'application/json', ...headers },
         body: JSON.stringify(body),
       })
+    const ask = (id: string, path: string, body: object, traceparent?: string) =>
+      askWith({ 'x-request-id': id, ...(traceparent && { traceparent }) }, path, body)
     const messages = [{ role: 'user', content: SECRET }]
     const short = { max_tokens: 8, ignore_eos: true, temperature: 0.5, top_p: 0.9, stop: [SECRET] }
     const streamed = chatBody({ ...short, messages, stream: true })
@@ -53,14 +51,26 @@ describe('traces of a server', { skip: noAddon }, () => {
     await (await ask('text', '/v1/completions', text)).text()
     const reward = { model: 'tiny-reward', messages, responses: ['one', SECRET] }
     assert.equal((await ask('reward', '/v1/reward', reward)).status, 200)
+    const best = { messages, ignore_eos: true, best_of: 2, reward: { model: 'tiny-reward' } }
+    const { status } = await ask('best', '/v1/chat/completions', chatBody({ ...short, ...best }))
+    assert.equal(status, 200)
+    // The head of such a stream is out at once, and nothing of the answer before its end.
+    const late = { 'x-request-id': 'late', 'x-request-timeout': '0.1' }
+    const long = chatBody({ ...best, max_tokens: 3000, stream: true })
+    await (await askWith(late, '/v1/chat/completions', long)).text()
+    const model = 'tiny-reasoner'
+    const refined = await ask('refine', '/v1/refine', {
+      ...{ messages, responses: ['one', SECRET], select: { model: 'tiny-reward' }, max_tokens: 8 },
+      ...{ feedback: { model, n: 2, temperature: 0.5 }, edit: { model } },
+    })
+    assert.equal(refined.status, 200)
     await (await fetch(`${server.url}/health`)).text()
     await (await ask('nowhere', `/v1/${SECRET.replaceAll(' ', '-')}`, {})).text()
     const leaving = new AbortController()
-    const long = chatBody({ stream: true, max_tokens: 4000, ignore_eos: true })
     const left = await fetch(`${server.url}/v1/chat/completions`, {
       method: 'POST',
       headers: { 'content-type': 'application/json', 'x-request-id': 'left' },
-      body: JSON.stringify(long),
+      body: JSON.stringify(chatBody({ stream: true, max_tokens: 4000, ignore_eos: true })),
       signal: leaving.signal,
     })
     await left.body?.getReader().read()
@@ -168,6 +178,37 @@ describe('traces of a server', { skip: noAddon }, () => {
     assert.equal(reward.name, 'score tiny-reward')
     assert.equal(reward.attributes['gen_ai.usage.output_tokens'], 0)
     assert.equal(below(reward).length, 3)
+  })
+
+  const namesBelow = (id: string): readonly string[] =>
+    below(byRequest(id))
+      .map(({ name }) => name)
+      .sort()
+
+  test('what an answer takes of several engines is below it, each time that one was asked', () => {
+    assert.deepEqual(namesBelow('best'), ['chat tiny-reasoner', 'score tiny-reward'])
+    // A call for the feedbacks of each draft, and one for each of the four edits.
+    const calls = Array(6).fill('chat tiny-reasoner')
+    assert.deepEqual(namesBelow('refine'), [...calls, 'score tiny-reward'])
+    const works = below(byRequest('refine'))
+    const choices = works.map(({ attributes }) => attributes['gen_ai.request.choice.count'])
+    assert.deepEqual(choices.filter((one) => one === 2).length, 2)
+    const feedback = works[choices.indexOf(2)]
+    assert.ok(feedback)
+    const { attributes } = feedback
+    assert.equal(attributes['gen_ai.request.temperature'], 0.5)
+    assert.equal(attributes['gen_ai.request.max_tokens'], 8)
+    assert.equal((attributes['gen_ai.response.finish_reasons'] as string[]).length, 2)
+    assert.ok(Number(attributes['gen_ai.usage.output_tokens']) > 2)
+    for (const work of works) assert.equal(below(work).length, 3, work.name)
+  })
+
+  test('an answer that broke after its head is an error', () => {
+    const { attributes, status } = byRequest('late')
+    assert.equal(attributes['http.response.status_code'], 200)
+    assert.equal(attributes['error.type'], 'request_timeout')
+    assert.equal(status, 2)
+    assert.equal(byRequest('best').status, 0)
   })
 
   test('a client that left in the middle', () => {
