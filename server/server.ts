@@ -1,13 +1,13 @@
 // A server's life: listen at once, load the models, serve, drain, stop.
 
 import { existsSync, readFileSync, statSync } from 'node:fs'
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import type { Logger } from 'pino'
 import type { Phase } from './api/admission.js'
 import { createAsk, inBackgroundOf, linesAtOnce } from './api/batches/ask.js'
+import { drainServer } from './api/drain.js'
 import type { Server, ServerConfig } from './api/server.js'
-import { isStalled, watchStalls } from './api/stall.js'
+import { watchStalls } from './api/stall.js'
 import { batchable, createApp, routes } from './app.js'
 import { type Batches, openBatches } from './batch/batches.js'
 import { about, fileError, messageOf } from './failure.js'
@@ -204,49 +204,6 @@ const openSocket = async (server: Server, settings: Settings): Promise<Listening
   }
 }
 
-/** Waits for the work, or for a model that stands still, whose work would be waited for without end: that one. */
-const doneOrHung = (
-  work: Promise<unknown>,
-  hung: () => ServedModel | undefined,
-): Promise<ServedModel | undefined> => {
-  let isDone = false
-  const done = work.finally(() => {
-    isDone = true
-  })
-  const look = async () => {
-    for (; !isDone; await sleep(100)) {
-      const found = hung()
-      if (found) return found
-    }
-    return undefined
-  }
-  return Promise.race([done.then(() => undefined), look()])
-}
-
-/** Frees them; what came of it when one stands still. */
-const closeModels = async (
-  models: readonly ServedModel[],
-  stalled: (model: ServedModel) => boolean,
-  /** Seconds that a load of other weights may still take. */
-  patience: number,
-): Promise<Error | undefined> => {
-  for (const { engine } of models) engine.drain()
-  const until = performance.now() + patience * 1000
-  const loads = ({ weights }: ServedModel) =>
-    weights.change !== undefined && performance.now() > until
-  const found = await doneOrHung(Promise.all(models.map(({ engine }) => engine.close())), () =>
-    models.find((model) => stalled(model) || loads(model)),
-  )
-  if (found === undefined) return undefined
-  const why = stalled(found) ? 'its device or a rank hangs' : 'other weights are being loaded'
-  return new Error(`${found.id} could not be closed: ${why}`)
-}
-
-/** How long work is still taken on connections that were there when the socket was closed. */
-const CONNECTED_MS = 2000
-
-const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
-
 /** What a checkpoint has and its model does not is named: it may be what somebody trained. */
 const unusedText = (name: string, tensors: readonly string[]): string => {
   const shown = tensors.slice(0, 10).join(', ')
@@ -358,17 +315,6 @@ const loadAll = async (
   }
 }
 
-/** `stopped`: when the last connection has ended. */
-const closeSocket = async (listening: Listening): Promise<{ readonly stopped: Promise<void> }> => {
-  // What waits to be accepted comes in first: closing would reset it.
-  await nextTurn()
-  await nextTurn()
-  const stopped = listening.stop()
-  // Who has connected is about to ask: a proxy does not repeat elsewhere what it has sent.
-  await Promise.race([stopped, sleep(CONNECTED_MS)])
-  return { stopped }
-}
-
 const checkWhoMay = (settings: ServeOptions['settings'], log: ServeOptions['log']) => {
   checkReloadFrom(settings)
   if (settings.api_key.length === 0 && !isLoopback(settings.host))
@@ -417,28 +363,11 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
   }
 
   const drain = async () => {
-    batches?.pause()
-    if (phase.name === 'ready') {
-      phase = { name: 'leaving' }
-      await sleep(settings.drain_delay * 1000)
+    const setPhase = (next: Phase) => {
+      phase = next
     }
-    for (const { engine } of models) engine.resume()
-    const { stopped } = await closeSocket(listening)
-    phase = { name: 'draining' }
-    const until = performance.now() + settings.drain_timeout * 1000
-    const stalled = (model: ServedModel) => isStalled(model, settings.stall_timeout)
-    const isBusy = (model: ServedModel) => model.pace.inFlight() > 0 && !stalled(model)
-    const hasLines = () => batches?.isAsking() === true && !models.some(stalled)
-    while ((models.some(isBusy) || hasLines()) && performance.now() < until) await sleep(20)
-    if (batches) await doneOrHung(batches.stop(), () => models.find(stalled))
-    const failed = await closeModels(models, stalled, Math.max(settings.stall_timeout, 5))
-    stopWatching()
-    // What is left is bytes on their way out.
-    await Promise.race([stopped, sleep(2000)])
-    listening.cut()
-    await traces?.close()
-    if (failed !== undefined) throw failed
-    await batches?.close()
+    const { drain_delay: delay, drain_timeout: timeout } = settings
+    await drainServer(server, { listening, setPhase, delay, timeout }).finally(stopWatching)
   }
 
   return { url: listening.url, ready: load(), drain }

@@ -14,7 +14,6 @@ import { clientOf, workSignal } from '../http/client.js'
 import type { Ctx } from '../http/context.js'
 import { badRequest, clientGone } from '../request-error.js'
 import { bytesInSlices, jsonPieces } from '../slices.js'
-import { requireReady } from './admission.js'
 import type { Server } from './server.js'
 
 /** `prefix`: with its separator. */
@@ -67,8 +66,7 @@ export const respond = async (
     stream: 'stream' in form,
     n: generation.n,
   })
-  // Reading and planning took their time: is the server still ready, and the client still there?
-  requireReady(server)
+  // Reading and planning took their time. A server that drains meanwhile waits for who was let in.
   tellIgnored(c, generation.ignored ?? [])
   if (client.isGone()) throw clientGone()
   const context = { client, timeout }

@@ -7,7 +7,7 @@ import {
   ServerResponse,
 } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
-import type { AddressInfo, Socket } from 'node:net'
+import { type AddressInfo, Server as NetServer, type Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import type { Logger } from 'pino'
 import { badRequest } from '../request-error.js'
@@ -34,6 +34,8 @@ export type Listening = {
   readonly port: number
   /** No new connections; idle ones close. Resolves when the last answer is out. */
   readonly stop: () => Promise<void>
+  /** Closes connections that are kept with nothing under way on them. */
+  readonly closeIdle: () => void
   /** Cuts what is still open. */
   readonly cut: () => void
 }
@@ -122,6 +124,29 @@ const badTarget = (): Response =>
     status: 400,
   })
 
+/**
+ * Connections on which everything is answered, and the answers are out. Node's own closeIdleConnections, which its
+ * close() calls too, takes an answer for out whose bytes still wait for their reader.
+ */
+const createIdle = (node: HttpServer, isTls: boolean) => {
+  const open = new Set<Socket>()
+  /** How many bytes had come when the last answer was out: none of a next request. */
+  const answeredAt = new WeakMap<Socket, number>()
+  node.on(isTls ? 'secureConnection' : 'connection', (socket: Socket) => {
+    open.add(socket)
+    socket.once('close', () => open.delete(socket))
+  })
+  return {
+    note: ({ socket, complete }: IncomingMessage): void => {
+      if (complete) answeredAt.set(socket, socket.bytesRead)
+    },
+    close: (): void => {
+      for (const socket of open)
+        if (answeredAt.get(socket) === socket.bytesRead && !isAnswering(socket)) socket.destroy()
+    },
+  }
+}
+
 /** A socket on which nothing came, went or was taken for as long as its timeout is. */
 const closeIdle =
   (writeIdle: number) =>
@@ -153,6 +178,7 @@ export const listen = (options: ListenOptions): Promise<Listening> =>
       const { host } = request.headers
       if (host !== undefined) request.headers.host = canonicalHost(host)
       watchPace(request, options.bodyTime)
+      response.once('close', () => idle.note(request))
       void listener(request, response)
     }
     const limits = {
@@ -167,6 +193,7 @@ export const listen = (options: ListenOptions): Promise<Listening> =>
     const node: HttpServer = options.tls
       ? createTlsServer({ ...limits, ...options.tls }, answer)
       : createServer(limits, answer)
+    const idle = createIdle(node, options.tls !== undefined)
     // Node starts it anew while a slow reader takes what was written, and between requests takes that of
     // keep-alive for it.
     node.setTimeout(options.writeIdle, closeIdle(options.writeIdle))
@@ -183,9 +210,10 @@ export const listen = (options: ListenOptions): Promise<Listening> =>
         port,
         stop: () =>
           new Promise((done) => {
-            node.close(() => done())
-            node.closeIdleConnections()
+            NetServer.prototype.close.call(node, () => done())
+            idle.close()
           }),
+        closeIdle: idle.close,
         cut: () => node.closeAllConnections(),
       })
     })

@@ -28,6 +28,15 @@ const PROBES = new Set(['/health', '/v1/health/ready', '/v1/health/live', '/metr
 /** Not a probe: it asked for something. */
 export const isTaken = ({ path }: LiveRequest): boolean => !PROBES.has(path)
 
+/** What asks for no work. Those that last have their own ends when a server leaves. */
+const OF_SERVER = new Set([
+  ...PROBES,
+  ...['/v1/server/events', '/pause', '/resume', '/update_weights_from_disk'],
+])
+
+/** What a server that leaves finishes: work, and what is up- or downloaded. */
+export const isWork = ({ path }: LiveRequest): boolean => !OF_SERVER.has(path)
+
 /** Errors that a probe is there to find, and that pass. */
 const PASSING = new Set(['loading', 'leaving', 'draining'])
 

@@ -10,7 +10,7 @@ import { openBatches } from '../../server/batch/batches.js'
 import type { GenerateRequest } from '../../server/engine/types.js'
 import { soleOwner } from '../../server/http/auth.js'
 import { BODY_TIME, createBodies } from '../../server/http/body.js'
-import { listen } from '../../server/http/listen.js'
+import { type Listening, listen } from '../../server/http/listen.js'
 import { createMetrics, type Metrics } from '../../server/metrics/metrics.js'
 import { createGrammars } from '../../server/model/grammars.js'
 import { createPace } from '../../server/model/pace.js'
@@ -59,6 +59,7 @@ export type Harness = {
   readonly engine: ScriptedEngine
   readonly model: ServedModel
   readonly server: Server
+  readonly listening: Listening
   /** Log lines of requests. */
   readonly lines: Record<string, unknown>[]
   readonly post: (
@@ -157,8 +158,9 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
   const model = makeModel(options.id ?? 'tiny-reasoner', engine, metrics, rest)
   const models = [model]
   if (reward) {
-    const { config = {} } = options
-    models.push(makeModel('tiny-reward', rewardEngine(reward), metrics, { reward, config }))
+    const { config = {}, tokenizer } = options
+    const own = { reward, config, ...(tokenizer && { tokenizer }) }
+    models.push(makeModel('tiny-reward', rewardEngine(reward), metrics, own))
   }
   const lines: Record<string, unknown>[] = []
   const sink = new Writable({
@@ -205,6 +207,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     engine,
     model,
     server,
+    listening,
     lines,
     post: (path, body, headers = {}) =>
       fetch(`${listening.url}${path}`, {

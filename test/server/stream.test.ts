@@ -11,7 +11,6 @@ import { createByteTokenizer } from './byte-tokenizer.js'
 import {
   chatBody,
   type HarnessOptions,
-  rawRequest,
   readAnswer,
   readEvents,
   startHarness,
@@ -581,27 +580,6 @@ describe('the queue', () => {
       assert.ok(answers.every((answer) => answer.status === 200))
       assert.equal(harness.model.pace.inFlight(), 0)
     }))
-})
-
-describe('draining', () => {
-  test('a body that arrives after the signal is refused', async () => {
-    let draining = false
-    await withHarness(
-      { phase: () => ({ name: draining ? 'draining' : 'ready' }) },
-      async (harness) => {
-        const text = JSON.stringify(chatBody())
-        const answer = rawRequest(
-          harness.port,
-          `POST ${CHAT} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: ${text.length}\r\n\r\n`,
-          () => {
-            draining = true
-            return text
-          },
-        )
-        assert.match(await answer, /^HTTP\/1.1 503 [\s\S]*"code":"draining"/)
-      },
-    )
-  })
 })
 
 describe('health', () => {
