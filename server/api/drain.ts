@@ -94,8 +94,8 @@ const workEnds = async (
 ): Promise<void> => {
   const goesOn = (request: LiveRequest): boolean => {
     if (!isWork(request)) return false
-    const { by } = request.record
-    return request.isTold() || !models().some((model) => model.id === by && stalled(model))
+    const [next] = request.record.asks ?? []
+    return request.isTold() || !models().some((model) => model.id === next && stalled(model))
   }
   const hasLines = () => batches?.isAsking() === true && !models().some(stalled)
   const until = performance.now() + timeout * 1000

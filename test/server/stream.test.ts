@@ -11,6 +11,7 @@ import { createByteTokenizer } from './byte-tokenizer.js'
 import {
   chatBody,
   type HarnessOptions,
+  rawRequest,
   readAnswer,
   readEvents,
   startHarness,
