@@ -204,11 +204,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
   return {
     url: listening.url,
     port: listening.port,
-    engine,
-    model,
-    server,
-    listening,
-    lines,
+    ...{ engine, model, server, listening, lines },
     post: (path, body, headers = {}) =>
       fetch(`${listening.url}${path}`, {
         method: 'POST',
