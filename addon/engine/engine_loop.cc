@@ -376,7 +376,6 @@ bool EngineLoop::drain_inbox() {
     Lock lock(mutex_);
     Shared& q = shared_;
     const bool idle = launched_ == committed_ && !has_work() && ready_.empty();
-    if (!idle && !std::exchange(q.busy, true)) q.last_progress = now_seconds();
     while (idle && !q.closing && q.submitted.empty() && q.aborted.empty() && !q.paused_anew &&
            q.stopped == stopped_ && !q.reload.done) {
       q.busy = false;
@@ -388,6 +387,8 @@ bool EngineLoop::drain_inbox() {
       pause_ = q.pause;
       scheduler_.hold(pause_ == Pause::later ? arrivals_ + q.before_pause : Scheduler::kHoldNone);
     }
+    // Also where what was asked for makes work: the draft model may stand still at once.
+    if ((!idle || has_work()) && !std::exchange(q.busy, true)) q.last_progress = now_seconds();
     inbox_.swap(q.submitted);
     inbox_aborts_.swap(q.aborted);
     if (!closing && q.reload.done) reload_ = std::exchange(q.reload, {});

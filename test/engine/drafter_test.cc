@@ -324,6 +324,43 @@ TEST(stats_tell_of_the_step_of_the_draft_model) {
   EXPECT(after.rank_layers == std::vector<int32_t>{7});
 }
 
+// Steps that begin again begin with the draft model: where it stands still, that shows too.
+TEST(a_draft_model_that_stands_still_after_a_pause_shows_in_the_age) {
+  using Change = std::function<void(Engine&)>;
+  const std::pair<Change, Change> ways[] = {
+      {[](Engine& e) { e.pause(Pause::all); }, [](Engine& e) { e.pause(Pause::none); }},
+      {[](Engine& e) { e.pause(Pause::all); }, [](Engine& e) { e.drain(); }},
+      {[](Engine& e) { e.stop_steps(true); }, [](Engine& e) { e.stop_steps(false); }},
+  };
+  for (const auto& [halt, go_on] : ways) {
+    Drafted d;
+    std::atomic<int> steps{0};
+    std::atomic<bool> armed{false}, stands{false};
+    d.gate = [&] {
+      ++steps;
+      while (armed) stands = true, std::this_thread::yield();
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      return Status();
+    };
+    Client client(scripted(d.script));
+    Engine& engine = client.engine();
+    const uint64_t id = client.submit(request(20, 200));
+    while (steps < 3) std::this_thread::yield();
+    halt(engine);
+    while (engine.stats().last_step_age > 0) std::this_thread::yield();  // until it sleeps
+    armed = true;
+    go_on(engine);
+    while (!stands) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    const EngineStats s = engine.stats();
+    EXPECT(s.drafting);
+    EXPECT_GE(s.last_step_age, 0.05);
+    armed = false;
+    client.wait();
+    EXPECT_EQ(client.outcome(id).ids.size(), 200u);
+  }
+}
+
 // Everything at once, in a small pool: the hashes of both devices hold, and so do the texts.
 TEST(drafts_under_random_load) {
   int64_t launches = 0;
