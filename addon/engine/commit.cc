@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "device/assert.h"
 #include "engine/engine_loop.h"
 #include "engine/prompt_lookup.h"
 
@@ -154,6 +155,8 @@ bool EngineLoop::take_token(Sequence& seq, int32_t id, const SampleOutput& sampl
   Delta& delta = delta_for(seq);
   if (seq.generated() == 0) {
     seq.delivery.first_token = now;
+    // The choice that computes the prompt comes before the others, also in a step.
+    NEMOTRON_ASSERT(!request.choices.front()->wants_prompt_logprobs);
     delta.prompt_logprobs = std::exchange(request.prompt_logprobs, {});
   }
   seq.tokens.push_back(id);

@@ -76,7 +76,8 @@ void Scheduler::schedule(StepPlan* plan) {
     const bool ends_prompt = !span.generated && span.first + span.rows == span.seq->num_prompt;
     if (ends_prompt) blocks_->publish_part(*span.seq);
   }
-  std::ranges::partition(plan->spans, [](const PlannedSpan& s) { return s.generated; });
+  // In their order: a request's first choice is told what its prompt came to before the others.
+  std::ranges::stable_partition(plan->spans, [](const PlannedSpan& s) { return s.generated; });
 }
 
 // A step in flight draws a token after which the sequence guesses: the guesses are rows of its next

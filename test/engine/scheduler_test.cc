@@ -428,6 +428,26 @@ TEST(a_choice_waits_for_the_first_ones_prompt) {
   EXPECT(left->tokens == World::alone(count_up(10, 3), 3));
 }
 
+// One that goes on from cached tokens is planned behind them and runs before them.
+TEST(choices_keep_their_order_in_a_step) {
+  World w({.block_size = 4, .run_ahead = false});
+  Sequence* goes_on = w.add(count_up(4, 2), 30, 1);
+  while (w.busy() && goes_on->tokens.size() < 13) w.turn();
+  REQUIRE_EQ(w.scheduler().preempt_all(), 1);
+  Sequence* choices[3];
+  for (Sequence*& choice : choices) {
+    choice = w.add(count_up(3, 9), 3);
+    choice->after = choice == choices[0] ? nullptr : choices[0];
+  }
+  w.turn();
+  const std::vector<PlannedSpan>& spans = w.last_plan().spans;
+  REQUIRE_EQ(spans.size(), 4u);
+  EXPECT(spans[0].seq == goes_on && spans[0].generated);
+  for (size_t i = 0; i < 3; ++i) EXPECT(spans[i + 1].seq == choices[i]);
+  w.run();
+  EXPECT(goes_on->tokens == World::alone(count_up(4, 2), 30));
+}
+
 TEST(nobody_plans_ahead_of_a_token_that_guesses_follow) {
   World plain({});
   plain.add(count_up(5), 30);
