@@ -24,7 +24,7 @@ cudaGraphExec_t Graphs::find(const Bucket& bucket, const std::vector<Op>& ops,
     return nullptr;
   }
   if (!g.exec) capture(&g, enqueue);
-  return g.exec;
+  return context_->ok() ? g.exec : nullptr;  // it may have been made, and a rank never come
 }
 
 void Graphs::make_room() {

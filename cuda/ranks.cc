@@ -1,12 +1,14 @@
 #include "cuda/ranks.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#include "device/mutex.h"
 
 namespace nemotron::cuda {
 namespace {
@@ -14,9 +16,30 @@ namespace {
 constexpr int64_t kSlotBytes = int64_t(8) << 20;
 constexpr int64_t kOneShotBytes = int64_t(256) << 10;
 
-// The group whose kernels may be launched early. The groups of a process share its GPUs and know
-// nothing of each other, so this is the process's.
-std::atomic<const RankGroup*> early_group{nullptr};
+// The group whose kernels may be launched early, while ranks of it are there. The groups of a
+// process share its GPUs and know nothing of each other, so this is the process's.
+class EarlyGroup {
+ public:
+  // A rank of the group joins it. False: the place is another group's.
+  bool enter(const RankGroup* group) {
+    const Lock lock(mutex_);
+    if (ranks_ > 0 && group != group_) return false;
+    group_ = group;
+    ++ranks_;
+    return true;
+  }
+  // One that was let in has seen the end of all that it launched. A rank that hangs never has, and
+  // its kernels may be there for good.
+  void leave() {
+    const Lock lock(mutex_);
+    --ranks_;
+  }
+
+ private:
+  Mutex mutex_;
+  const RankGroup* group_ GUARDED_BY(mutex_) = nullptr;
+  int ranks_ GUARDED_BY(mutex_) = 0;
+} early_group;
 
 std::string gpu(int32_t index) { return "GPU " + std::to_string(index); }
 
@@ -32,12 +55,11 @@ Ranks::~Ranks() {
   } else if (group_ && own) {
     // Of a group that has ended nobody knows when its kernels will: their memory stays.
     if (group_->meet(peers_.rank, "its end")) {
-      const RankGroup* early = group_;
-      early_group.compare_exchange_strong(early, nullptr);
       context_->free(own);
     } else {
       context_->abandon(own);
     }
+    if (is_early_) early_group.leave();
   }
   if (end_stream_) cudaStreamDestroy(end_stream_);
   for (cudaEvent_t e : under_way_) cudaEventDestroy(e);
@@ -171,9 +193,7 @@ Status Ranks::join(const StepLimits& limits) {
   if (!context_->synchronize()) return context_->status();
   peers_.memory[peers_.rank] = static_cast<uint8_t*>(own);
   if (by_nccl_) return nccl_.join(group_, peers_.rank);
-  const RankGroup* early = nullptr;
-  early_group.compare_exchange_strong(early, group_);
-  peers_.dependents_early = early == nullptr || early == group_;
+  peers_.dependents_early = is_early_ = early_group.enter(group_);
   std::vector<void*> all(size_t(peers_.ranks));
   if (!group_->exchange(peers_.rank, "its preparation", own, all)) return group_->status();
   for (size_t r = 0; r < all.size(); ++r) peers_.memory[r] = static_cast<uint8_t*>(all[r]);
@@ -194,7 +214,7 @@ void Ranks::end(const Status& why) {
     nccl_.abort();
     return;
   }
-  if (group_->ended()) return;
+  if (std::exchange(is_told_, true)) return;
   group_->end(peers_.rank, why);
   // On a stream of its own: the other one may be waiting. Where this fails, the others' clocks end
   // their waits.

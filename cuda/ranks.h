@@ -87,6 +87,8 @@ class Ranks {
   Peers peers_;  // memory of nobody before join()
   cudaStream_t end_stream_ = nullptr;
   bool nvlink_ = true;
+  bool is_early_ = false;  // launches what follows a wait before it is over (join())
+  bool is_told_ = false;   // all kernels of the group, that it has ended
 };
 
 }  // namespace nemotron::cuda

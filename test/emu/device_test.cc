@@ -2,6 +2,7 @@
 // emulated runtime.
 #include <atomic>
 #include <cstdlib>
+#include <deque>
 #include <functional>
 #include <optional>
 #include <set>
@@ -62,7 +63,7 @@ struct Tiny {  // a device that has something to compute
 // A rank of a group that has a GPU and half of a vocabulary of sixteen. Its memory is taken before
 // the ranks meet: the others' kernels may wait for this one's from then on.
 struct RankUnderTest {
-  RankUnderTest(RankGroup* group, int32_t rank) {
+  RankUnderTest(RankGroup* group, int32_t rank) : group(group) {
     DeviceOptions options;
     options.group = group;
     options.rank = rank;
@@ -104,10 +105,12 @@ struct RankUnderTest {
     return device->sync();
   }
   // A step of two generated tokens, up to their logits; `between` comes before those. Its graph is
-  // made when it comes for the second time.
-  Status generate(const std::function<void()>& between) {
-    const int32_t ids[] = {3, 12}, blocks[] = {0, 1}, all[] = {0, 1};
-    const SpanInput spans[] = {{0, 1, 0, true, {&blocks[0], 1}}, {1, 1, 0, true, {&blocks[1], 1}}};
+  // made when it comes for the second time. Another eps makes that void, and a table that the
+  // step's metadata have no room for.
+  Status generate(const std::function<void()>& between, float eps = 1e-5f, size_t table_size = 1) {
+    const int32_t ids[] = {3, 12}, block = 1, all[] = {0, 1};
+    const std::vector<int32_t> long_table(table_size);
+    const SpanInput spans[] = {{0, 1, 0, true, long_table}, {1, 1, 0, true, {&block, 1}}};
     StepInput in;
     in.token_ids = ids;
     in.spans = spans;
@@ -115,8 +118,7 @@ struct RankUnderTest {
     device->begin_step(in);
     device->embed(x->tensor(), table);
     between();
-    device->head(logits->tensor(), x->tensor(), all, {.eps = 1e-5f, .gain = gain->tensor()},
-                 {head});
+    device->head(logits->tensor(), x->tensor(), all, {.eps = eps, .gain = gain->tensor()}, {head});
     return device->sync();
   }
   // A step that draws two tokens with masks of so many bytes; `between` comes before the draws.
@@ -136,6 +138,7 @@ struct RankUnderTest {
     device->sample(logits->tensor(), 0, 2, drawn);
     return device->sync();
   }
+  RankGroup* group;
   std::unique_ptr<Device> device;
   Weight table, head;
   std::optional<Buffer> x, gain, logits;
@@ -147,7 +150,8 @@ struct RankUnderTest {
 void on_two_ranks(double patience, const std::function<void(int, RankUnderTest&)>& body) {
   const Restore restore;
   emu::machine().gpus = 2;
-  RankGroup group(2, 1, RankGroup::Seconds(patience));
+  static std::deque<RankGroup> groups;  // each at an address that no other ever has
+  RankGroup& group = groups.emplace_back(2, 1, RankGroup::Seconds(patience));
   std::thread other([&] {
     RankUnderTest rank(&group, 1);
     body(1, rank);
@@ -499,7 +503,8 @@ TEST(ranks_embed_the_whole_vocabulary) {
 }
 
 // Blocks that take their places while others' words are awaited: those of two groups could keep
-// each other's ranks from running. One group's do, and the next one's when it is closed.
+// each other's ranks from running. One group's do, and the next one's when it is closed, also after
+// a failure.
 TEST(one_group_at_a_time_launches_early) {
   const auto triggers = [] {
     const uint64_t before = emu::counters().triggers;
@@ -515,6 +520,10 @@ TEST(one_group_at_a_time_launches_early) {
     }
     while (!both) std::this_thread::yield();
     EXPECT_LT(triggers(), alone);
+  });
+  EXPECT_EQ(triggers(), alone);
+  on_two_ranks(60, [](int index, RankUnderTest& rank) {
+    EXPECT_ERROR(rank.embed(index == 1 ? 99 : 12), "token id 99 is outside the embedding");
   });
   EXPECT_EQ(triggers(), alone);
 }
@@ -542,6 +551,18 @@ TEST(a_rank_that_stalls_ends_the_group) {
     }
     EXPECT_ERROR(rank.embed(), "waited 1 s for rank 1 in a step");
     over = true;
+  });
+}
+
+// Ended without a word to anybody's kernels: the first rank that sees it tells them.
+TEST(kernels_are_told_of_a_group_that_ended_on_the_host) {
+  on_two_ranks(5, [&](int index, RankUnderTest& rank) {
+    EXPECT_OK(rank.embed());
+    if (index == 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));  // rank 1's kernel waits
+      rank.group->end(0, Status::internal("the cable was pulled"));
+    }
+    EXPECT_ERROR(rank.embed(), "the cable was pulled");
   });
 }
 
@@ -573,6 +594,41 @@ TEST(graphs_are_made_when_no_rank_waits) {
     EXPECT_NE(first[0], 0.5f);
     EXPECT(emu::counters().graphs > before);
   });
+}
+
+// By another list of ops in its place, and by memory that moves.
+TEST(graphs_are_dropped_when_no_rank_waits) {
+  on_two_ranks(10, [&](int index, RankUnderTest& rank) {
+    const auto at_once = [] {};
+    const auto late = [&] {
+      if (index == 1) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    };
+    const auto make = [&] {
+      const uint64_t before = emu::counters().graphs;
+      for (int i = 0; i < 3; ++i) EXPECT_OK(rank.generate(at_once));
+      EXPECT(emu::counters().graphs > before);
+    };
+    make();
+    EXPECT_OK(rank.generate(late, 1e-3f));
+    make();
+    EXPECT_OK(rank.generate(late, 1e-5f, 300000));
+  });
+}
+
+// A rank that never comes to where the others make theirs: nothing is launched that waits for it.
+TEST(a_graph_is_not_launched_where_a_rank_is_missing) {
+  const uint64_t before = emu::counters().graphs;
+  std::atomic<bool> over{false};
+  on_two_ranks(1, [&](int index, RankUnderTest& rank) {
+    EXPECT_OK(rank.generate([] {}));
+    if (index == 1) {
+      while (!over) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      return;
+    }
+    EXPECT_ERROR(rank.generate([] {}), "did nothing for 1 s while rank 0 waited at room in a step");
+    over = true;
+  });
+  EXPECT_EQ(emu::counters().graphs, before);
 }
 
 TEST(groups_that_cannot_be_are_refused_by_name) {
