@@ -533,9 +533,16 @@ class CudaDevice final : public Device {
   int generation_ = 0;  // of all memory that graphs point into
 };
 
-// Older ones do not unpack the library's kernels (--compress-mode in CMakeLists.txt); the runtime
-// of CUDA 13 refuses those before its own.
-constexpr int kOldestDriver = CUDART_VERSION < 13000 ? 12040 : 13000;
+#ifdef NEMOTRON_COMPRESSED
+constexpr OldestDriver kOldestDriver = oldest_driver(CUDART_VERSION, true);
+#else
+constexpr OldestDriver kOldestDriver = oldest_driver(CUDART_VERSION, false);
+#endif
+
+// "12.4" of 12040.
+std::string cuda_version(int number) {
+  return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+}
 
 }  // namespace
 
@@ -546,10 +553,10 @@ int32_t device_count(std::string* why) noexcept {
   cudaDriverGetVersion(&driver);
   if (driver == 0) {
     *why = "no NVIDIA driver is installed";
-  } else if (driver < kOldestDriver) {
-    *why = "the NVIDIA driver is for CUDA " + std::to_string(driver / 1000) + "." +
-           std::to_string(driver % 1000 / 10) + ", expected " +
-           (kOldestDriver < 13000 ? "12.4 (550)" : "13.0 (580)") + " or later";
+  } else if (driver < kOldestDriver.cuda) {
+    *why = "the NVIDIA driver is for CUDA " + cuda_version(driver) + ", expected " +
+           cuda_version(kOldestDriver.cuda) + " (" + std::to_string(kOldestDriver.branch) +
+           ") or later";
   } else if (e == cudaSuccess && count > 0) {
     return count;
   } else if (e == cudaErrorNoDevice || e == cudaSuccess) {

@@ -191,6 +191,17 @@ TEST(why_there_is_no_device) {
   EXPECT_EQ(why, "the NVIDIA driver sees no GPU");
 }
 
+TEST(how_old_a_driver_may_be) {
+  const auto oldest = [](int runtime, bool compressed) {
+    const cuda::OldestDriver d = cuda::oldest_driver(runtime, compressed);
+    return std::pair(d.cuda, d.branch);
+  };
+  EXPECT(oldest(12040, false) == std::pair(12000, 525));  // its nvcc compresses nothing so
+  EXPECT(oldest(12080, true) == std::pair(12040, 550));
+  EXPECT(oldest(13000, true) == std::pair(13000, 580));
+  EXPECT(oldest(13000, false) == std::pair(13000, 580));
+}
+
 TEST(wgmma_is_chosen_by_name) {
   for (const std::string variable : {"NEMOTRON_PROMPT_ATTENTION", "NEMOTRON_DECODE_PRODUCTS"}) {
     const Restore restore;
