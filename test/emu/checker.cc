@@ -18,6 +18,7 @@
 #include <cstring>
 #include <map>
 #include <set>
+#include <vector>
 
 #include "internal.h"
 
@@ -127,34 +128,47 @@ Region* find(uintptr_t a) {
   return last_found = &it->second;
 }
 
-// "cuda/gemm.cu:120" for an address in this program, through the binutils when they are there.
-std::string source_line(const void* pc) {
-  static std::map<const void*, std::string> cache;
-  auto [it, fresh] = cache.try_emplace(pc);
-  if (!fresh) return it->second;
+// Where an address lies in this program. Position-independent code: it is an offset.
+std::string offset_of(uintptr_t a) {
+  char text[32];
+  std::snprintf(text, sizeof text, "0x%zx", a - uintptr_t(&__ehdr_start));
+  return text;
+}
+
+// What addr2line of the binutils says of it, line by line; nothing where they are not there.
+std::vector<std::string> addr2line(const char* options, const std::string& offset) {
   Dl_info file{};
-  if (dladdr(&__ehdr_start, &file) == 0 || !file.dli_fname) return "?";
-  // Position-independent code: addr2line wants the offset.
-  char offset[32];
-  std::snprintf(offset, sizeof offset, "0x%zx", uintptr_t(pc) - 1 - uintptr_t(&__ehdr_start));
-  const std::string command =
-      std::string("addr2line -i -e '") + file.dli_fname + "' " + offset + " 2>/dev/null";
-  std::string text;
+  if (dladdr(&__ehdr_start, &file) == 0 || !file.dli_fname) return {};
+  const std::string command = std::string("addr2line ") + options + " -e '" + file.dli_fname +
+                              "' " + offset + " 2>/dev/null";
+  std::vector<std::string> lines;
   if (FILE* f = popen(command.c_str(), "r")) {
     char line[512];
     while (std::fgets(line, sizeof line, f)) {
       std::string s(line);
       s.erase(s.find_last_not_of("\n") + 1);
-      const size_t cut = s.find(" (");
-      if (cut != std::string::npos) s.resize(cut);
-      const size_t slash = s.rfind('/');
-      if (slash != std::string::npos) s = s.substr(slash + 1);
-      if (s.empty() || s[0] == '?') continue;
-      text += text.empty() ? s : " < " + s;
+      if (!s.empty() && s[0] != '?') lines.push_back(s);
     }
     pclose(f);
   }
-  if (text.empty()) text = std::string("offset ") + offset;
+  return lines;
+}
+
+// "cuda/gemm.cu:120" for a return address.
+std::string source_line(const void* pc) {
+  static std::map<const void*, std::string> cache;
+  auto [it, fresh] = cache.try_emplace(pc);
+  if (!fresh) return it->second;
+  const std::string offset = offset_of(uintptr_t(pc) - 1);
+  std::string text;
+  for (std::string s : addr2line("-i", offset)) {
+    const size_t cut = s.find(" (");
+    if (cut != std::string::npos) s.resize(cut);
+    const size_t slash = s.rfind('/');
+    if (slash != std::string::npos) s = s.substr(slash + 1);
+    text += text.empty() ? s : " < " + s;
+  }
+  if (text.empty()) text = "offset " + offset;
   it->second = text;
   return text;
 }
@@ -338,7 +352,23 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
   });
 }
 
+// A device faults at an access that its own size does not divide.
+void check_alignment(const void* p, size_t n, const char* what, const Where* where,
+                     const void* pc) {
+  if (uintptr_t(p) % n == 0 || !config().check || !current) return;
+  Inside inside;
+  report(std::string("misaligned ") + what + ", not on " + std::to_string(n) + " bytes", where, pc);
+  abandon_launch();
+}
+const char* access_name(bool write) { return write ? "write" : "read"; }
+
 }  // namespace
+
+std::string function_name(const void* p) {
+  const std::string offset = offset_of(uintptr_t(p));
+  const std::vector<std::string> lines = addr2line("-f -C", offset);
+  return lines.empty() ? "the function at " + offset : lines.front();
+}
 
 void report(const std::string& what, const Where* where, const void* pc) {
   std::string text = current_launch ? current_launch->name : std::string("host");
@@ -472,6 +502,7 @@ void mark_landed(const void* shared, size_t bytes) {
 }
 
 void check_access(const void* p, size_t bytes, bool write, const Where& where) {
+  check_alignment(p, bytes, access_name(write), &where, nullptr);
   check_kernel_access(p, bytes, write, false, &where, nullptr);
 }
 void prefetch(const void* global, size_t bytes, const Where& where) {
@@ -481,12 +512,13 @@ void prefetch(const void* global, size_t bytes, const Where& where) {
 }
 void atomic_begin(const void* p, size_t bytes, const Where& where) {
   Inside inside;
-  if (uintptr_t(p) % bytes) report("atomic on a misaligned address", &where, nullptr);
+  check_alignment(p, bytes, "atomic", &where, nullptr);
   check_kernel_access(p, bytes, true, true, &where, nullptr);
 }
 
 void peer_load(void* value, const void* p, size_t bytes, const Where& where) {
   Inside inside;
+  check_alignment(p, bytes, access_name(false), &where, nullptr);
   Region* r = find(uintptr_t(p));
   // Whoever wrote these bytes is ordered before who reads them so; and a read is nobody's business.
   if (r && uintptr_t(p) + bytes <= uintptr_t(r->base) + r->bytes) {
@@ -500,6 +532,7 @@ void peer_load(void* value, const void* p, size_t bytes, const Where& where) {
   std::memcpy(value, p, bytes);
 }
 void peer_store(void* p, const void* value, size_t bytes, const Where& where) {
+  check_alignment(p, bytes, access_name(true), &where, nullptr);
   check_kernel_access(p, bytes, true, true, &where, nullptr);
   Inside inside;
   const Region* r = find(uintptr_t(p));
@@ -528,19 +561,22 @@ bool arrive(uint32_t* counter, uint32_t total, const Where& where) {
 
 // --- what g++ calls in code compiled with -fsanitize=thread ---
 
-#define EMU_HOOK(name, n, write)                                                          \
-  extern "C" void name(void* p) {                                                         \
-    if (emu::hooks_on) {                                                                  \
-      emu::check_kernel_access(p, n, write, false, nullptr, __builtin_return_address(0)); \
-    }                                                                                     \
+// `alignment` is what g++ promises of the address: of sixteen bytes, eight. What it knows to be
+// less is a call of its own, and no single access of a device.
+#define EMU_HOOK(name, n, alignment, write)                                                      \
+  extern "C" void name(void* p) {                                                                \
+    if (!emu::hooks_on) return;                                                                  \
+    const void* pc = __builtin_return_address(0);                                                \
+    if (alignment > 1) emu::check_alignment(p, alignment, emu::access_name(write), nullptr, pc); \
+    emu::check_kernel_access(p, n, write, false, nullptr, pc);                                   \
   }
-#define EMU_HOOKS(n)                           \
-  EMU_HOOK(__tsan_read##n, n, false)           \
-  EMU_HOOK(__tsan_write##n, n, true)           \
-  EMU_HOOK(__tsan_unaligned_read##n, n, false) \
-  EMU_HOOK(__tsan_unaligned_write##n, n, true) \
-  EMU_HOOK(__tsan_volatile_read##n, n, false)  \
-  EMU_HOOK(__tsan_volatile_write##n, n, true)
+#define EMU_HOOKS(n)                                            \
+  EMU_HOOK(__tsan_read##n, n, (n < 16 ? n : 8), false)          \
+  EMU_HOOK(__tsan_write##n, n, (n < 16 ? n : 8), true)          \
+  EMU_HOOK(__tsan_unaligned_read##n, n, 1, false)               \
+  EMU_HOOK(__tsan_unaligned_write##n, n, 1, true)               \
+  EMU_HOOK(__tsan_volatile_read##n, n, (n < 16 ? n : 8), false) \
+  EMU_HOOK(__tsan_volatile_write##n, n, (n < 16 ? n : 8), true)
 EMU_HOOKS(1)
 EMU_HOOKS(2)
 EMU_HOOKS(4)

@@ -32,6 +32,22 @@ __global__ void touch(uint32_t* out, uint32_t read_at, uint32_t write_at) {
   out[write_at] = out[read_at];
 }
 
+// One access at `at` bytes from p, which lies on 256.
+enum class Way { load16, load8, store16, store8, word, pair, peer, atomic };
+__global__ void access_at(uint32_t* out, uint32_t* p, Way way, int at) {
+  uint8_t* to = reinterpret_cast<uint8_t*>(p) + at;
+  switch (way) {
+    case Way::load16: out[0] = load16(to).x; break;
+    case Way::load8: out[0] = load8(to).x; break;
+    case Way::store16: store16(to, uint4{1, 2, 3, 4}); break;
+    case Way::store8: store8(to, uint2{1, 2}); break;
+    case Way::word: out[0] = *reinterpret_cast<uint32_t*>(to); break;
+    case Way::pair: *reinterpret_cast<uint64_t*>(to) = 1; break;
+    case Way::peer: store16_peer(to, load16_peer(to)); break;
+    case Way::atomic: atomic_add(reinterpret_cast<uint32_t*>(to), 1u); break;
+  }
+}
+
 __global__ void all_blocks_write(uint32_t* out, bool atomically) {
   if (threadIdx.x != 0) return;
   if (atomically) {
@@ -171,6 +187,18 @@ TEST(emu_bounds) {
   in_all_orders("shared memory", [&] { run(1, 32, 128, false, shared_past_end, a.data, 1); });
   uint32_t host = 0;
   in_all_orders("out of bounds", [&] { run(1, 1, 0, false, touch, &host, 0, 0); });
+}
+
+TEST(emu_alignment) {
+  Buffer out(1), a(64);
+  const std::pair<Way, int> ways[] = {{Way::load16, 16}, {Way::load8, 8}, {Way::store16, 16},
+                                      {Way::store8, 8},  {Way::word, 4},  {Way::pair, 8},
+                                      {Way::peer, 16},   {Way::atomic, 4}};
+  for (const auto& [way, bytes] : ways) {
+    in_all_orders("", [&] { run(1, 1, 0, false, access_at, out.data, a.data, way, 32 + bytes); });
+    in_all_orders("not on " + std::to_string(bytes) + " bytes",
+                  [&] { run(1, 1, 0, false, access_at, out.data, a.data, way, 32 + bytes / 2); });
+  }
 }
 
 TEST(emu_uninitialised_global) {

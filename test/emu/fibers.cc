@@ -195,8 +195,6 @@ void finish_ldmatrix(Collective& c, Fiber* lanes, bool transposed) {
   const uint8_t* rows[32];
   for (int lane = 0; lane < 32; ++lane) {
     std::memcpy(&rows[lane], c.in[lane], sizeof(void*));
-    if (reinterpret_cast<uintptr_t>(rows[lane]) % 16)
-      report("ldmatrix row not 16-byte aligned", &c.where, nullptr);
   }
   for (int j = 0; j < 4; ++j) {
     uint16_t m[8][8];
