@@ -263,14 +263,13 @@ GPU_DEVICE void copy_box(void* shared, const CUtensorMap& map, int column, int r
   emu::copy_box(shared, map, column, row, barrier GPU_WHERE_ARG);
 }
 template <class... Registers>
-GPU_DEVICE void wgmma_fence(Registers&...) {
-  emu::wgmma_fence();
+GPU_DEVICE void wgmma_fence(Registers&... used) {
+  emu::wgmma_fence({{&used, sizeof used}...});
 }
 GPU_DEVICE void wgmma_commit() { emu::wgmma_commit(); }
 template <int kLeft, class... Registers>
 GPU_DEVICE void wgmma_wait(Registers&... ready) {
-  emu::wgmma_wait(kLeft);
-  (emu::wgmma_ready(&ready), ...);
+  emu::wgmma_wait(kLeft, {{&ready, sizeof ready}...});
 }
 GPU_DEVICE uint32_t e4m3_to_f16(uint32_t w) {
   return pack_f16(from_e4m3(uint8_t(w)), from_e4m3(uint8_t(w >> 8)));

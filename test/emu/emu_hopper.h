@@ -5,6 +5,8 @@
 
 #include <cuda.h>
 
+#include <initializer_list>
+
 #include "emu.h"
 
 #define __grid_constant__
@@ -25,7 +27,12 @@ void copy_box(void* shared, const CUtensorMap& map, int column, int row, uint64_
 // setmaxnreg: this thread's warpgroup has n registers a thread from here on.
 void set_registers(uint32_t n, bool take, const Where& where);
 
-void wgmma_fence();
+struct Registers {  // of this thread
+  const void* at;
+  size_t bytes;
+};
+// Before products that read these, which are not written any more.
+void wgmma_fence(std::initializer_list<Registers> used);
 // d [64 x 2 n] (+)= a [64 x 16] b [16 x 2 n]; this thread's n registers of d and four of a.
 struct ProductKind {
   int n;
@@ -36,12 +43,7 @@ struct ProductKind {
 };
 void wgmma(const ProductKind& kind, float* d, const uint32_t* a, uint64_t b, const Where& where);
 void wgmma_commit();
-void wgmma_wait(int groups_left);
-// The kernel is about to use these registers.
-void wgmma_registers(const void* p, size_t bytes);
-template <class T>
-void wgmma_ready(const T* registers) {
-  wgmma_registers(registers, sizeof(T));
-}
+// The kernel is about to use the registers that are `ready`.
+void wgmma_wait(int groups_left, std::initializer_list<Registers> ready);
 
 }  // namespace emu

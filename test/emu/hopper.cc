@@ -51,6 +51,7 @@ struct Line {
   uint32_t written = 0;  // by a thread: its warp's clock, kNever until it was published
   uint16_t writer = 0;   // warp
   bool in_flight = false, fenced = false;
+  uint16_t barriers = 0;       // which of its sixteen words of eight bytes are
   std::vector<uint32_t> read;  // by products: each warp's clock, kNever while in flight
   std::vector<uint32_t> used;  // by threads: the clock of each warp when it last did
 };
@@ -70,10 +71,15 @@ struct Warpgroup {
   std::vector<std::unique_ptr<Product>> products;
   std::vector<uint16_t> waiting;
 };
+struct Named {  // registers, as a wgmma_fence found them
+  Registers where;
+  std::vector<uint8_t> bytes;
+};
 struct Thread {
   size_t issued = 0, retired = 0;  // products
   std::deque<size_t> groups;       // where they end
   bool fenced = false;
+  std::vector<Named> named;     // the latest first
   std::vector<uint32_t> wrote;  // lines, not yet published
 };
 
@@ -218,7 +224,9 @@ void check_reads(const Product& p, const Where& where) {
     }
     Line& l = async.lines[offset / kLine];
     const char* what = nullptr;
-    if (l.in_flight) {
+    if (l.barriers) {
+      what = "where a barrier lies";
+    } else if (l.in_flight) {
       what = "while a copy to it is in flight";
     } else if (l.landed == 0 && l.written == 0) {
       what = "that nobody has written";
@@ -232,6 +240,26 @@ void check_reads(const Product& p, const Where& where) {
     if (what) report(std::string("wgmma reads shared memory ") + what, &where, nullptr);
     l.read[warp] = kNever;
   });
+}
+
+bool covers(const Registers& all, const void* p, size_t bytes) {
+  const uintptr_t from = uintptr_t(p) - uintptr_t(all.at);
+  return from < all.bytes && from + bytes <= all.bytes;
+}
+
+// Registers that a product is about to read are as a wgmma_fence that names them left them: else
+// nothing keeps the compiler from writing them after it.
+void check_named(const Thread& thread, const void* p, size_t bytes, const char* what,
+                 const Where& where) {
+  for (const Named& n : thread.named) {
+    if (!covers(n.where, p, bytes)) continue;
+    const size_t from = uintptr_t(p) - uintptr_t(n.where.at);
+    if (std::memcmp(n.bytes.data() + from, p, bytes) != 0)
+      report(std::string("registers of ") + what + " changed after their wgmma_fence", &where,
+             nullptr);
+    return;
+  }
+  report(std::string("registers of ") + what + " that no wgmma_fence has named", &where, nullptr);
 }
 
 void forget_if_done(Product* p) {
@@ -342,9 +370,12 @@ void async_block_barrier() {
 const char* async_access(const void* p, size_t bytes, bool write) {
   if (!async.used) return nullptr;
   const size_t warp = warp_of(*current);
-  const uint32_t first = shared_offset(p);
-  for (uint32_t l = first / kLine; l <= (first + bytes - 1) / kLine; ++l) {
+  const auto first = shared_offset(p), last = uint32_t(first + bytes - 1);
+  for (uint32_t l = first / kLine; l <= last / kLine; ++l) {
     Line& line = async.lines[l];
+    for (uint32_t word = first / 8; line.barriers && word <= last / 8; ++word) {
+      if (word / 16 == l && (line.barriers >> word % 16 & 1)) return "where a barrier lies";
+    }
     if (clocks()[async.warps] < line.landed) return "without having waited for the copy to it";
     if (!write) {
       line.used[warp] = clocks()[warp];
@@ -375,6 +406,10 @@ void mbarrier_init(uint64_t* barrier, uint32_t arrivals, const Where& where) {
     report("mbarrier_init of no barrier in shared memory", &where, nullptr);
     abandon_launch();
   }
+  uint16_t& barriers = async.lines[at / kLine].barriers;
+  const auto word = uint16_t(1u << at % kLine / 8);
+  if (barriers & word) report("mbarrier_init where a barrier lies", &where, nullptr);
+  barriers |= word;
   Barrier b;
   b.arrivals = b.pending = arrivals;
   b.clocks.assign(async.warps + 1, 0);
@@ -447,6 +482,7 @@ void copy_box(void* shared, const CUtensorMap& map, int column, int row, uint64_
       if (clocks()[w] < l.read[w]) what = "that a wgmma may still read";
       if (clocks()[w] < l.used[w]) what = "that another warp may still read";
     }
+    if (l.barriers) what = "where a barrier lies";
     if (what) report(std::string("copy to shared memory ") + what, &where, nullptr);
     l.in_flight = true;
     l.written = 0;
@@ -472,10 +508,16 @@ void set_registers(uint32_t n, bool take, const Where& where) {
   own = n;
 }
 
-void wgmma_fence() {
+void wgmma_fence(std::initializer_list<Registers> used) {
   Inside inside;
   begin();
-  async.threads[current->index].fenced = true;
+  Thread& thread = async.threads[current->index];
+  thread.fenced = true;
+  for (const Registers& r : used) {
+    const auto* from = static_cast<const uint8_t*>(r.at);
+    std::erase_if(thread.named, [&](const Named& n) { return covers(r, n.where.at, 1); });
+    thread.named.insert(thread.named.begin(), {r, {from, from + r.bytes}});
+  }
 }
 
 void wgmma(const ProductKind& kind, float* d, const uint32_t* a, uint64_t b, const Where& where) {
@@ -498,13 +540,18 @@ void wgmma(const ProductKind& kind, float* d, const uint32_t* a, uint64_t b, con
   p.a_at[t] = a;
   std::copy_n(a, 4, p.a[t].begin());
   p.before[t] = -1;
+  check_named(thread, a, 16, "A", where);
   const auto n = size_t(kind.n);
   if (kind.add) {
     for (size_t i = thread.retired; i < index; ++i) {
       if (group.products[i]->d[t] == d) p.before[t] = int(i);
     }
-    if (p.before[t] >= 0) ++group.products[size_t(p.before[t])]->users;
-    if (p.before[t] < 0) std::copy_n(d, n, p.value.begin() + long(t * n));
+    if (p.before[t] >= 0) {
+      ++group.products[size_t(p.before[t])]->users;
+    } else {
+      check_named(thread, d, n * sizeof(float), "a sum", where);
+      std::copy_n(d, n, p.value.begin() + long(t * n));
+    }
   }
   std::memset(static_cast<void*>(d), 0xff, n * sizeof(float));
   if (t % 32 == 0) check_reads(p, where);
@@ -518,7 +565,7 @@ void wgmma_commit() {
   thread.groups.push_back(thread.issued);
 }
 
-void wgmma_wait(int groups_left) {
+void wgmma_wait(int groups_left, std::initializer_list<Registers> ready) {
   Inside inside;
   begin();
   Thread& thread = async.threads[current->index];
@@ -541,7 +588,13 @@ void wgmma_wait(int groups_left) {
       report("the registers of A changed while a wgmma was reading them", &current->where, nullptr);
     bool last = true;
     for (size_t j = i + 1; j < thread.issued; ++j) last = last && group.products[j]->d[t] != p.d[t];
-    if (last) std::copy_n(p.value.begin() + long(t) * p.kind.n, p.kind.n, p.d[t]);
+    if (last) {
+      std::copy_n(p.value.begin() + long(t) * p.kind.n, p.kind.n, p.d[t]);
+      const size_t bytes = size_t(p.kind.n) * sizeof(float);
+      if (std::ranges::none_of(ready, [&](const Registers& r) { return covers(r, p.d[t], bytes); }))
+        report("wgmma_wait does not name the sum of a wgmma that it ends", &current->where,
+               nullptr);
+    }
     if (t % 32 == 0) {
       pieces(p, [&](uint32_t offset, uint32_t, uint32_t) {
         async.lines[offset / kLine].read[warp] = clocks()[warp];
@@ -560,19 +613,13 @@ void wgmma_wait(int groups_left) {
     forget_if_done(&p);
   }
   thread.retired = target;
-}
-
-void wgmma_registers(const void* p, size_t bytes) {
-  Inside inside;
-  const Thread& thread = async.threads[current->index];
-  const Warpgroup& group = async.groups[current->index / kWarpgroup];
-  const size_t t = current->index % kWarpgroup;
-  const auto in = [&](const void* q) { return uintptr_t(q) - uintptr_t(p) < bytes; };
-  for (size_t i = thread.retired; i < thread.issued; ++i) {
-    if (in(group.products[i]->d[t]) || in(group.products[i]->a_at[t])) {
+  for (size_t i = target; i < thread.issued; ++i) {
+    const Product& p = *group.products[i];
+    const auto uses = [&](const Registers& r) {
+      return covers(r, p.d[t], 1) || covers(r, p.a_at[t], 1);
+    };
+    if (std::ranges::any_of(ready, uses))
       report("registers are used while a wgmma on them is in flight", &current->where, nullptr);
-      return;
-    }
   }
 }
 

@@ -25,6 +25,14 @@ enum Flaw : int {
   kNoWarpSync,
   kInitNotDone,
   kChangedA,
+  kChangedBefore,
+  kUnnamedA,
+  kUnnamedSum,
+  kUnnamedEnd,
+  kBarrierInTile,
+  kBarrierRead,
+  kBarrierWritten,
+  kBarrierTwice,
 };
 
 // A warpgroup gives registers to two others; `flaw` is what it gets wrong.
@@ -51,7 +59,7 @@ __global__ void deal(Deal how) {
 __global__ void products(float* scores, float* sums, const uint16_t* a,
                          const __grid_constant__ CUtensorMap map, int tiles, int flaw) {
   Shared smem;
-  uint8_t* data = smem.take<uint8_t>(2 * kTileBytes);
+  uint8_t* data = smem.take<uint8_t>((flaw == kBarrierInTile ? 1 : 2) * kTileBytes);
   uint64_t* full = smem.take<uint64_t>(5);
   uint64_t *empty = full + 2, *landed = full + 4;
   const int thread = int(threadIdx.x), warp = thread / 32, lane = thread % 32;
@@ -60,11 +68,12 @@ __global__ void products(float* scores, float* sums, const uint16_t* a,
       mbarrier_init(full + i, 1);
       mbarrier_init(empty + i, 4);
     }
-    mbarrier_init(landed, 1);
+    mbarrier_init(flaw == kBarrierTwice ? empty : landed, 1);
     if (flaw != kInitNotDone) mbarrier_init_done();
   }
   block_sync();
   if (warp == 4) {
+    if (flaw == kBarrierWritten && lane == 0) store16(full, uint4{0, 0, 0, 0});
     for (int i = 0; i < tiles; ++i) {
       if (i >= 2 && flaw != kNoEmptyWait) mbarrier_wait(empty + i % 2, (i / 2 - 1) & 1);
       warp_sync();  // or lane 0 runs ahead by so much that the others see the phase after
@@ -100,7 +109,15 @@ __global__ void products(float* scores, float* sums, const uint16_t* a,
     const uint32_t tile = shared_address(data + i % 2 * kTileBytes);
     uint64_t b = wgmma_descriptor(tile, 16, flaw == kWrongStride ? 2048 : 1024);
     if (flaw == kWrongSwizzle) b ^= uint64_t(3) << 62;
-    if (flaw != kNoFence) wgmma_fence(s, o, q);
+    if (flaw == kBarrierRead) b = wgmma_descriptor(shared_address(full), 16, 1024);
+    if (flaw == kUnnamedA) {
+      wgmma_fence(s, o);
+    } else if (flaw == kUnnamedSum) {
+      wgmma_fence(q);
+    } else if (flaw != kNoFence) {
+      wgmma_fence(s, o, q);
+    }
+    if (flaw == kChangedBefore) q[3][0] ^= 1;
     for (int k = 0; k < 4; ++k) wgmma_bf16<true>(s, q[k], wgmma_advance(b, k * 32), k > 0);
     wgmma_commit();
     const uint64_t rows = wgmma_descriptor(tile, 0, 1024);
@@ -118,7 +135,11 @@ __global__ void products(float* scores, float* sums, const uint16_t* a,
     for (int e = 0; e < 64; ++e) {
       scores[(i * 64 + warp * 16 + g + e / 2 % 2 * 8) * kRows + e / 4 * 8 + 2 * t + e % 2] = s[e];
     }
-    if (flaw != kNoProductWait) wgmma_wait<0>(o);
+    if (flaw == kUnnamedEnd) {
+      wgmma_wait<0>();
+    } else if (flaw != kNoProductWait) {
+      wgmma_wait<0>(o);
+    }
     if (flaw != kEarlyRelease && lane == 0) mbarrier_arrive(empty + i % 2);
   }
   for (int e = 0; e < 32; ++e)
@@ -141,7 +162,7 @@ struct Case {
   static uint16_t* half(Buffer& x) { return reinterpret_cast<uint16_t*>(x.data); }
   static float* real(Buffer& x) { return reinterpret_cast<float*>(x.data); }
   void multiply(int flaw) {
-    run(1, 160, 2 * kTileBytes + 48, false, products, real(scores), real(sums),
+    run(1, 160, 3 * kTileBytes, false, products, real(scores), real(sums),
         static_cast<const uint16_t*>(half(a)), map, kTiles, flaw);
   }
   Buffer a{64 * kCols / 2}, b{kTiles * kRows * kCols / 2};
@@ -193,6 +214,14 @@ TEST(emu_wgmma_flaws) {
       {kNoWarpSync, "shared memory that"},
       {kInitNotDone, "before a block_sync after mbarrier_init_done"},
       {kChangedA, "the registers of A changed while a wgmma was reading them"},
+      {kChangedBefore, "registers of A changed after their wgmma_fence"},
+      {kUnnamedA, "registers of A that no wgmma_fence has named"},
+      {kUnnamedSum, "registers of a sum that no wgmma_fence has named"},
+      {kUnnamedEnd, "wgmma_wait does not name the sum of a wgmma that it ends"},
+      {kBarrierInTile, "copy to shared memory where a barrier lies"},
+      {kBarrierRead, "wgmma reads shared memory where a barrier lies"},
+      {kBarrierWritten, "write to shared memory where a barrier lies"},
+      {kBarrierTwice, "mbarrier_init where a barrier lies"},
   };
   for (const auto& [flaw, part] : flaws) in_all_orders(part, [&] { c.multiply(flaw); });
 }
