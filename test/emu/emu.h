@@ -64,6 +64,11 @@ struct Counters {
 };
 Counters& counters();
 
+// Kernels that were loaded and have not run.
+std::vector<const void*> never_launched();
+// Of a kernel of this program, with the arguments of its template, through the binutils.
+std::string function_name(const void* kernel);
+
 // --- identity ---
 
 dim3 thread_index();

@@ -26,7 +26,8 @@ struct Gpu {
     emu::config() = {};
     emu::config().order = order;
     EXPECT_OK(context.open(0));
-    for (const auto& load : {load_elementwise, load_gemm_decode, load_attention_decode})
+    for (const auto& load :
+         {load_elementwise, load_gemm_decode, load_attention_decode, load_attention_prompt})
       load(context.queue());
     EXPECT(context.check_launches());
   }
@@ -42,6 +43,12 @@ struct Gpu {
     void* p = nullptr;
     EXPECT_OK(context.alloc(n * sizeof(T), &p));
     return static_cast<T*>(p);
+  }
+  // Of which hardly any is used.
+  uint8_t* untouched(size_t bytes) {
+    void* p = nullptr;
+    EXPECT_OK(context.alloc(bytes, &p, false));
+    return static_cast<uint8_t*>(p);
   }
   template <class T>
   T* memory(const std::vector<T>& values) {
@@ -497,6 +504,85 @@ TEST(widen_many_rows) {
                 e4m3_to_f32(stored[size_t(row) * kCols + size_t(fp8_place(c))]));
     }
   }
+}
+
+// What lies further than 32 bits can say from where its memory begins is found like what lies near.
+constexpr size_t kFar = size_t(5) << 30;
+
+TEST(far_weight_rows) {
+  constexpr int32_t kRows = 48, kCols = 64;
+  Random random(45);
+  const std::vector<uint16_t> weights = bf16(random.normals(kRows * kCols));
+  for (const int32_t tokens :
+       {1, 17}) {  // of which one multiprocessor takes many by the wide product
+    const std::vector<uint16_t> a = bf16(random.normals(int64_t(tokens) * kCols));
+    std::vector<float> results[2];
+    for (const bool far : {false, true}) {
+      Gpu gpu(emu::Order::natural);
+      gpu.context.queue().multiprocessors = 1;
+      DecodeGemm p;
+      p.grid_rows = tokens, p.a = gpu.memory(a), p.a_stride = kCols;
+      p.w.rows = kRows, p.w.cols = p.w.k = kCols;
+      p.w.stride = far ? int64_t(kFar / kRows / 16 * 16) : kCols * 2;
+      uint8_t* data = gpu.untouched(size_t(kRows * p.w.stride));
+      for (int64_t r = 0; r < kRows; ++r)
+        gpu.context.upload(data + r * p.w.stride, &weights[size_t(r * kCols)], kCols * 2);
+      p.w.data = data;
+      float* out = gpu.memory<float>(size_t(tokens * kRows));
+      gemm_decode_store(gpu.context.queue(), p, out, kRows);
+      results[far] = gpu.read(out, size_t(tokens * kRows));
+    }
+    EXPECT(same(results[0], results[1]));
+  }
+}
+
+// A prompt's keys and values, then its last row once more as a generated one.
+TEST(far_cache_blocks) {
+  constexpr int32_t kBlock = 16, kDim = 64, kRows = 21, kBlocks = 2;
+  constexpr size_t kBlockBytes = kBlock * kDim * 2;
+  Random random(46);
+  const std::vector<uint16_t> qkv = bf16(random.normals(kRows * 3 * kDim));
+  std::vector<uint16_t> results[2];
+  for (const bool far : {false, true}) {
+    Gpu gpu(emu::Order::natural);
+    const size_t first = far ? kFar / kBlockBytes : 0;
+    const std::vector<int32_t> table = {int32_t(first) + 1, int32_t(first)};
+    KvLayer kv;
+    kv.kv_heads = 1, kv.block_size = kBlock, kv.head_dim = kDim;
+    kv.k = gpu.untouched((first + 2 * kBlocks) * kBlockBytes);
+    kv.v = kv.k + kBlocks * kBlockBytes;
+    AttentionArgs p;
+    p.kv = kv, p.q_heads = 1, p.scale = 0.1f;
+    auto* q = gpu.memory<uint16_t>(kRows * kDim);
+    p.q = q, p.out = gpu.memory<uint16_t>(kRows * kDim);
+    const auto begin = [&](StepBuilder* builder, int32_t rows, bool generated) {
+      const std::vector<int32_t> ids(size_t(rows), 0);
+      const SpanInput span{0, rows, kRows - rows, generated, table};
+      StepInput in;
+      in.token_ids = ids, in.spans = {&span, 1}, in.num_generated_rows = generated ? rows : 0;
+      builder->set_model({.block_size = kBlock, .tile_tokens = prompt_tile_tokens(1, 1)});
+      builder->build(in);
+      builder->copy();
+      p.step = builder->device();
+    };
+    StepBuilder prompt(&gpu.context), token(&gpu.context);
+    begin(&prompt, kRows, false);
+    RopeStore rope;
+    rope.step = p.step, rope.qkv = gpu.memory(qkv), rope.stride = 3 * kDim, rope.q = q;
+    rope.kv = kv, rope.q_heads = 1, rope.rows = kRows, rope.rotary = kDim;
+    rope.angles = gpu.memory(std::vector<float2>(kRows * kDim / 2, float2{1, 0}));
+    rope_store(gpu.context.queue(), rope);
+    attention_prompt(gpu.context.queue(), p, prompt.header().prompt_tiles);
+    results[far] = gpu.read(p.out, kRows * kDim);
+    begin(&token, 1, true);
+    p.q = q + (kRows - 1) * kDim;
+    p.partial = gpu.memory<float>(kDim), p.partial_state = gpu.memory<float2>(1);
+    p.arrivals = gpu.memory<uint32_t>(1);
+    attention_decode(gpu.context.queue(), p);
+    const std::vector<uint16_t> last = gpu.read(p.out, kDim);
+    results[far].insert(results[far].end(), last.begin(), last.end());
+  }
+  EXPECT(same(results[0], results[1]));
 }
 
 NEMOTRON_TEST_MAIN

@@ -2,7 +2,8 @@
 """Breaks the CUDA backend on purpose, one line at a time, and wants the emulated suites to notice each.
 
     test/emu/mutations.py BUILD_DIR [--everywhere] [substring...]
-    test/emu/mutations.py --places      whether each break still has its place, without trying any
+    test/emu/mutations.py --places [BUILD_DIR]   whether each break still has its place, and its cases, without
+                                                 trying any
 
 BUILD_DIR holds a finished build. A break recompiles one file of cuda/ and runs the few cases named beside it,
 up to the first that fails. --everywhere then runs whole suites on what those cases did not find, and says where
@@ -35,8 +36,10 @@ SMALL = {"ops": ["emulated 99 KiB"]}
 # The products by wgmma: of few rows, whose blocks take several places, of many, and their bits.
 HOPPER = {"ops": ["wgmma products gemm 3x200x700", "wgmma products gemm 3x40x2100", "wgmma products gemm 40x272x700", "wgmma products gemm 130x150x700"]}
 HOPPER_ROWS = {"ops": ["wgmma products row equality of many", "8 multiprocessors row equality"]}
+HOPPER_MANY = {"ops": ["8 multiprocessors gemm 130x150", "8 multiprocessors norm after residual BF16 130x128"]}
 HOPPER_PAIRS = {"ops": ["wgmma products mlp_input", "wgmma products attention 8:2 d64", "wgmma products attention 3:1 d80"]}
 HOPPER_NORM = {"ops": ["wgmma products norm after residual"]}
+FAR = {"kernels": ["far_"]}
 PROMPT = {"ops": ["emulated prompt"]}
 LIBRARY = {"ops": ["emulated library prompt", "emulated fp8"]}
 ATTENTION = {"ops": ["8:2 d64 b64 BF16 scaled schedules", "8:2 d64 b64 BF16 scaled prefix hit",
@@ -150,6 +153,10 @@ BREAKS = [
     B("gemm_decode_wgmma.cu", "block_sync();\n  if (multiplies) {", "if (multiplies) {", HOPPER_NORM),
     B("gemm_decode_wgmma.cu", "i % plan.a_place * 64,", "(i + 1) % plan.a_place * 64,", HOPPER),
     B("gemm_decode_wgmma.cu", "plan.first_token, ring.full_of(i)", "0, ring.full_of(i)", HOPPER_ROWS),
+    B("gemm_decode_wgmma.cu", "plan.first_token, ring.full_of(i)", "0, ring.full_of(i)", HOPPER_MANY),
+    B("gemm_decode_wgmma.cu", "int(blockIdx.x) * kTokens;", "int(blockIdx.x) * 64;", HOPPER_MANY),
+    B("gemm_decode.h", "at.lane == 0 && i < kTokens && first_token", "at.lane == 0 && first_token", HOPPER_MANY, "gemm_decode_wgmma.cu"),
+    B("gemm_decode_wgmma.cu", "smem.take<uint8_t>(S::kStages * S::kStageBytes);", "smem.take<uint8_t>(S::kStages * S::kStageBytes - 16 * S::kStages);", HOPPER),
     B("gemm_decode_wgmma.cu", "int i = S::kStages; brings", "int i = S::kStages + 1; brings", HOPPER),
     B("gemm_decode_wgmma.cu", "own * a_place}", "own * a_place - 1}", HOPPER),
     B("gemm_decode_wgmma.cu", "registers_take<232>", "registers_take<240>", HOPPER),
@@ -196,7 +203,13 @@ BREAKS = [
     B("attention_prompt_wgmma.cu", "fence_proxy_async();\n    warp_sync();\n    if", "warp_sync();\n    if", WGMMA),
     B("attention_prompt_wgmma.cu", "fence_proxy_async();\n    warp_sync();\n    if", "fence_proxy_async();\n    if", WGMMA),
     B("attention_prompt_wgmma.cu", "mbarrier_init_done();", "", WGMMA),
+    B("attention_prompt_wgmma.cu", "smem.take<uint8_t>(R::kTileBytes);", "smem.take<uint8_t>(R::kHalf);", WGMMA),
+    B("attention_prompt_wgmma.cu", "wgmma_fence(s, o, w);", "wgmma_fence(s, o);", WGMMA),
+    B("attention_prompt_wgmma.cu", "wgmma_fence(o, w);", "wgmma_fence(w);", WGMMA),
+    B("attention_prompt_wgmma.cu", "wgmma_wait<0>(s, o, w);", "wgmma_wait<0>(s, w);", WGMMA),
+    B("attention_prompt_wgmma.cu", "wgmma_fence(s, o, q); multiply_keys_of(0);", "wgmma_fence(s, o); multiply_keys_of(0);", WGMMA),
     B("sample.cu", "sums.clear(w, i);\n    block_sync();", "sums.clear(w, i);", SAMPLE),
+    B("sample.cu", "reinterpret_cast<uintptr_t>(x) % 16 == 0 ? vocab / 4 : 0", "vocab / 4", SAMPLE),
     B("sample.cu", "> 0xffffffffu - low) ++high", "> 0xffffffffu) ++high", SAMPLE),
     B("sample.cu", "w.count[digit] = w.upper[digit] = 0", "w.count[digit] = 0", SAMPLE),
     B("sample.cu", "id = fours * 4 + int(threadIdx.x)", "id = fours * 4 + 4 + int(threadIdx.x)", SAMPLE),
@@ -306,6 +319,14 @@ BREAKS = [
     B("gemm_decode.h", "&& tile < norm_tiles(p.w.rows))", ")", SPLIT, "gemm_decode_wide.cu"),
     B("gemm_decode.h", "for (int j = at.lane; j < tiles; j += 32)", "for (int j = at.lane; j < tiles && j < 32; j += 32)", NORM, "gemm_decode.cu"),
     B("elementwise.cu", "for (int i = int(threadIdx.x) * 8; i < k; i += kThreads * 8) {\n    const uint4 v = load16(in + i);\n    const uint32_t pairs", "for (int i = int(threadIdx.x) * 8; i < k - 64; i += kThreads * 8) {\n    const uint4 v = load16(in + i);\n    const uint32_t pairs", LIBRARY),
+    # places that 32 bits do not hold
+    B("attention.h", "(int64_t(block) * kv.kv_heads + kv_head)", "(block * kv.kv_heads + kv_head)", FAR, "attention_decode.cu"),
+    B("attention.h", "(int64_t(block) * kv.kv_heads + kv_head)", "(block * kv.kv_heads + kv_head)", FAR, "attention_prompt.cu"),
+    B("epilogue.h", "(int64_t(kv_slot / p.kv.block_size) * kv_heads", "(kv_slot / p.kv.block_size * kv_heads", FAR, "elementwise.cu"),
+    B("gemm_decode.cu", "uint32_t(int64_t(real) * p.w.stride / 16 + at.t)", "uint32_t(real) * uint32_t(p.w.stride) / 16 + at.t", FAR),
+    B("gemm_decode.cu", "int64_t(weights[r][h] + block) * 16;", "(weights[r][h] + block) * 16;", FAR),
+    B("gemm_decode_wide.cu", "uint32_t(int64_t(real) * p.w.stride / 16 + chunk % S::kRowChunks)", "uint32_t(real) * uint32_t(p.w.stride) / 16 + chunk % S::kRowChunks", FAR),
+    B("gemm_decode_wide.cu", "int64_t(weights[i] + uint32_t(block * S::kRowChunks)) * 16", "(weights[i] + uint32_t(block * S::kRowChunks)) * 16", FAR),
     # the wrong row, head, group, unit or scale
     B("gemm_decode.h", "p.squares[int64_t(first_token + i) * tiles + j]", "p.squares[int64_t(i) * tiles + j]", SPLIT, "gemm_decode.cu"),
     B("gemm_decode.h", "p.squares[int64_t(first_token + i) * tiles + j]", "p.squares[int64_t(i) * tiles + j]", SPLIT, "gemm_decode_wide.cu"),
@@ -485,6 +506,8 @@ class Suites:
         }
         self.objects["model"] = sorted(glob.glob(build + "/test/cuda/CMakeFiles/emulated_model_test.dir/*.o"))
         self.objects["bench"] = sorted(glob.glob(bench + "/*.o"))
+        self.executables = {name: f"{emu}/emulated_{name}_test" for name in self.objects if name != "bench"}
+        self.executables["model"] = build + "/test/cuda/emulated_model_test"
         self.cublaslt = next(iter(glob.glob(build + "/**/libfake_cublaslt.so", recursive=True)), "")
 
     def link(self, name, mutant, out):
@@ -571,22 +594,41 @@ def try_break(b, suites, tree, everywhere):
     return "SURVIVED", ""
 
 
+def without_case(suites):
+    """The names in BREAKS that no case of their suite has."""
+    named = {(name, case) for b in BREAKS for name, cases in b.cases.items() for case in cases}
+    there = {name: subprocess.run([path, "--list"], capture_output=True, text=True, check=True).stdout.splitlines()
+             for name, path in suites.executables.items()}
+    return sorted((name, case) for name, case in named
+                  if name in there and not any(case in one for one in there[name]))
+
+
 def without_place():
     """The breaks whose line is not there any more."""
     text = {b.file: open(os.path.join(ROOT, "cuda", b.file)).read() for b in BREAKS}
     return [b for b in BREAKS if replaced(text[b.file], b.old, b.new) in (None, text[b.file])]
 
 
+def check_names(build):
+    """Whether every break has its place and, where there is a build, its cases."""
+    lost, unknown = without_place(), without_case(Suites(build)) if build else []
+    for b in lost:
+        print(f"{b.file} has no place for this break: {b.old!r}")
+    for name, case in unknown:
+        print(f"{name} has no case with a name like {case!r}")
+    print(f"{len(BREAKS)} breaks, {len(lost)} without a place, {len(unknown)} names without a case")
+    return not lost and not unknown
+
+
 def main():
-    if sys.argv[1:] == ["--places"]:
-        lost = without_place()
-        for b in lost:
-            print(f"{b.file} has no place for this break: {b.old!r}")
-        print(f"{len(BREAKS)} breaks, {len(lost)} without a place")
-        return 1 if lost else 0
-    everywhere = "--everywhere" in sys.argv
-    arguments = [a for a in sys.argv[1:] if a != "--everywhere"]
-    suites = Suites(os.path.abspath(arguments[0]))
+    everywhere, places = "--everywhere" in sys.argv, "--places" in sys.argv
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--")]
+    build = os.path.abspath(arguments[0]) if arguments else ""
+    if not check_names(build):
+        return 1
+    if places:
+        return 0
+    suites = Suites(build)
     wanted = arguments[1:]
     count = {"found": 0, "blind": 0, "SURVIVED": 0, "BROKEN": 0}
     first = lambda text: text.strip().splitlines()[0] if text.strip() else "(nothing)"

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cuda/cuda_device.h"
+#include "cuda/kernels.h"
 #include "cuda_runtime.h"
 #include "machine.h"
 
@@ -59,17 +60,37 @@ DeviceUnderTest emulated(const char* name, const Open& open) {
   return {.name = name, .open = open, .tolerance = 4e-3, .slow = true};
 }
 
-// Of the cases that `add` adds, those with one of these names.
+// Of the cases that `add` adds, those with one of these names; a name that none has is a failure.
 void add_some(void (*add)(const DeviceUnderTest&), const DeviceUnderTest& device,
               const std::vector<std::string>& names) {
   const auto before = long(cases().size());
   add(device);
-  const auto unwanted = [&](const Case& c) {
-    return std::none_of(names.begin(), names.end(), [&](const std::string& name) {
-      return c.name.find(name) != std::string::npos;
-    });
+  const auto has = [](const Case& c, const std::string& name) {
+    return c.name.find(name) != std::string::npos;
   };
-  cases().erase(std::remove_if(cases().begin() + before, cases().end(), unwanted), cases().end());
+  std::vector<Case> wanted;
+  for (auto c = cases().begin() + before; c != cases().end(); ++c) {
+    if (std::ranges::any_of(names, [&](const std::string& name) { return has(*c, name); }))
+      wanted.push_back(*c);
+  }
+  cases().resize(size_t(before));
+  for (const std::string& name : names) {
+    if (std::ranges::any_of(wanted, [&](const Case& c) { return has(c, name); })) continue;
+    add_case(device.name + " has a case like " + name,
+             [=] { fail(__FILE__, __LINE__, "there is no " + name); });
+  }
+  cases().insert(cases().end(), wanted.begin(), wanted.end());
+}
+
+// A kernel that a device loads and no case launches is not tested. Those of ranks are
+// ranks_test.cc's.
+void test_every_kernel_was_launched() {
+  gpu::Queue ranks;
+  cuda::load_ranks(ranks);
+  for (const void* kernel : emu::never_launched()) {
+    if (!ranks.waiting.contains(kernel))
+      fail(__FILE__, __LINE__, "never launched: " + emu::function_name(kernel));
+  }
 }
 
 }  // namespace
@@ -89,14 +110,15 @@ int main(int argc, char** argv) {
            {"gemm 5x37x83", "gemm 17x80x96", "gemm 65x80x96", "gemm 3x40x2100", "gemm 3x200x700",
             "gemm 9x200x700", "gemm 17x272", "gemm 40x272", "gemm 70x150", "gemm 130x150",
             "row equality", "norm after residual", "mlp_input BF16", "mlp_input F8_E4M3",
-            "relu2 BF16", "fp8 codes", "tied BF16", "gemm 3x40x64", "gemm 3x40x63"});
+            "relu2 BF16", "fp8 codes", "tied BF16", "gemm 3x47x64", "gemm 3x40x63"});
   add_some(add_attention_cases, emulated("emulated wgmma products", products),
-           {"8:2 d64 b64 BF16 scaled schedules", "8:2 d16", "3:1 d80"});
+           {"8:2 d64 b64 BF16 scaled schedules", "2:1 d16 b64 F8_E4M3 schedules", "3:1 d80"});
   // More multiprocessors than blocks of 128 rows could keep busy.
   add_some(add_gemm_cases,
            emulated("emulated wgmma products, 8 multiprocessors",
                     with(&emu::Machine::multiprocessors, 8, products)),
-           {"gemm 17x80x96", "gemm 33x80x96", "row equality BF16", "row equality F8_E4M3", "34x600",
+           {"gemm 17x80x96", "gemm 33x80x96", "gemm 130x150", "row equality BF16",
+            "row equality F8_E4M3", "row equality of many", "19x90", "34x600", "130x128",
             "mlp_input F8_E4M3 34x177"});
   add_product_cases(
       emulated("emulated library", with("NEMOTRON_CUBLASLT", EMU_FAKE_CUBLASLT, open)));
@@ -117,5 +139,7 @@ int main(int argc, char** argv) {
   add_some(add_attention_cases,
            emulated("emulated 16 multiprocessors", with(&emu::Machine::multiprocessors, 16, open)),
            {"4:1 d64 b64 BF16 alone", "2 d16 b64 BF16 pieces"});
+  // After all the others, where all of them run.
+  if (argc == 1) add_case("every kernel was launched", test_every_kernel_was_launched);
   return run_all(argc, argv);
 }

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -52,7 +53,7 @@ namespace {
 std::recursive_mutex mutex;
 std::condition_variable_any moved;  // something has run
 std::map<const void*, size_t> max_shared;
-std::set<const void*> loaded;
+std::set<const void*> loaded, launched;  // kernels
 thread_local int current_device = 0;
 struct Mapping {
   void* map;
@@ -232,8 +233,16 @@ cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, 
                   who + "the first launch of a kernel loads it, not while a stream is captured");
     }
   }
+  launched.insert(kernel);
   enqueue(stream, std::move(node));
   return cudaSuccess;
+}
+
+std::vector<const void*> never_launched() {
+  std::lock_guard lock(mutex);
+  std::vector<const void*> all;
+  std::ranges::set_difference(loaded, launched, std::back_inserter(all));
+  return all;
 }
 
 }  // namespace emu

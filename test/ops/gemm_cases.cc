@@ -302,9 +302,10 @@ void test_relu2(const DeviceUnderTest& d, int64_t rows, int64_t inner, DType dty
 
 // A residual that is told the next norm: the norm is the same as without, of that gain only, and a
 // row's bits do not depend on the others.
-void test_norm_after_residual(const DeviceUnderTest& d, int64_t rows, int64_t hidden, DType dtype) {
+void test_norm_after_residual(const DeviceUnderTest& d, int64_t rows, int64_t hidden, int64_t inner,
+                              DType dtype) {
   OPEN(d);
-  const int64_t k = 40, inner = 33;
+  const int64_t k = 40;
   REQUIRE_OK(prepare_small(device.get(), int32_t(rows), int32_t(hidden), 77));
   Random random(uint64_t(rows * 1000 + hidden));
   const Scale scale = dtype == DType::fp8_e4m3 ? Scale::per_row : Scale::none;
@@ -502,6 +503,26 @@ void test_row_equality(const DeviceUnderTest& d, DType dtype, int64_t n, int64_t
   }
 }
 
+// Of hidden columns more than a warp sums up at once, and pieces of sixteen that no instance's
+// tiles end with; of inner ones as many as the instances for so many rows want.
+void add_norm_after_residual(const DeviceUnderTest& d, DType t) {
+  if (d.slow && (t == DType::f32 || t == DType::f16)) return;
+  struct NormCase {
+    int64_t rows, hidden, inner;
+  };
+  for (const NormCase& c : {NormCase{1, 600, 33},
+                            {8, 128, 33},
+                            {19, 90, 33},
+                            {24, 90, 130},
+                            {34, 600, 33},
+                            {65, 90, 80},
+                            {130, 128, 80}}) {
+    add_case(d.name + " norm after residual " + dtype_name(t) + " " + std::to_string(c.rows) + "x" +
+                 std::to_string(c.hidden),
+             [=] { test_norm_after_residual(d, c.rows, c.hidden, c.inner, t); });
+  }
+}
+
 }  // namespace
 
 void add_gemm_cases(const DeviceUnderTest& d) {
@@ -541,14 +562,7 @@ void add_gemm_cases(const DeviceUnderTest& d) {
                  [=] { test_relu2(d, rows, inner, t); });
       }
     }
-    for (int64_t rows : {1, 8, 19, 34, 65}) {
-      if (d.slow && (t == DType::f32 || t == DType::f16)) break;
-      // More than a warp sums up at once, and pieces of sixteen that no instance's tiles end with.
-      const int64_t hidden = rows == 1 || rows == 34 ? 600 : rows % 2 ? 90 : 128;
-      add_case(at + "norm after residual " + dtype_name(t) + " " + std::to_string(rows) + "x" +
-                   std::to_string(hidden),
-               [=] { test_norm_after_residual(d, rows, hidden, t); });
-    }
+    add_norm_after_residual(d, t);
     for (WeightUse use : {WeightUse::embedding, WeightUse::tied}) {
       const std::string what =
           std::string(use == WeightUse::tied ? "tied " : "embed ") + dtype_name(t);

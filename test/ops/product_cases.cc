@@ -119,8 +119,8 @@ void test_turns(const DeviceUnderTest& d) {
   }
 }
 
-// More rows than are worked on at a time.
-void test_mlp(const DeviceUnderTest& d, int32_t rows, int32_t generated, DType dtype) {
+void test_mlp(const DeviceUnderTest& d, int32_t rows, int32_t generated, DType dtype,
+              Activation activation) {
   constexpr int32_t kHidden = 40;
   // More rows of weights than prepare_small() makes room for, so that the room is as large as a
   // slice needs and no larger. Those of BF16 begin on sixteen bytes only with padding.
@@ -129,9 +129,14 @@ void test_mlp(const DeviceUnderTest& d, int32_t rows, int32_t generated, DType d
   Random random(24);
   const HostMatrix gate = random_matrix(random, inner, kHidden, dtype, Scale::per_row),
                    up = random_matrix(random, inner, kHidden, dtype, Scale::per_row);
+  const bool gated = activation == Activation::silu_gated;
   const MatrixPart parts[] = {gate.part(), up.part()};
   Weight w;
-  REQUIRE_OK(device->pack_weight(parts, WeightUse::gate_up, WeightFormat::stored, &w));
+  if (gated) {
+    REQUIRE_OK(device->pack_weight(parts, WeightUse::gate_up, WeightFormat::stored, &w));
+  } else {
+    REQUIRE_OK(device->pack_weight({&parts[1], 1}, WeightUse::linear, WeightFormat::stored, &w));
+  }
   const float size = dtype == DType::fp8_e4m3 ? 0.01f : 0.3f;
   const std::vector<float> gain(kHidden, size);
   Buffer g(device.get(), DType::f32, {kHidden}, gain);
@@ -142,19 +147,21 @@ void test_mlp(const DeviceUnderTest& d, int32_t rows, int32_t generated, DType d
   Buffer h(device.get(), device->activation_dtype(), {rows, inner});
   const Step step(device.get(), rows, generated);
   const Norm norm{.eps = 1e-5f, .gain = g.tensor()};
-  device->mlp_input(h.tensor(), x.tensor(), norm, {w}, Activation::silu_gated);
+  device->mlp_input(h.tensor(), x.tensor(), norm, {w}, activation);
   REQUIRE_OK(device->sync());
   const std::vector<double> exact = reference_norm(to_double(values), kHidden, gain, 1e-5);
   std::vector<float> normed;
   for (double v : exact) normed.push_back(rounded(float(v), DType::bf16));
-  const bool fp8 = rounds(d, dtype, 2 * inner);
+  const bool fp8 = rounds(d, dtype, gated ? 2 * inner : inner);
   const std::vector<double> a = fp8 ? fp8_rows(normed, kHidden, generated) : exact;
   const std::vector<double> gates = reference_gemm(a, gate), ups = reference_gemm(a, up);
   std::vector<double> want;
-  for (size_t i = 0; i < gates.size(); ++i)
-    want.push_back(gates[i] / (1 + std::exp(-gates[i])) * ups[i]);
+  for (size_t i = 0; i < gates.size(); ++i) {
+    const double relu = std::max(ups[i], 0.0);
+    want.push_back(gated ? gates[i] / (1 + std::exp(-gates[i])) * ups[i] : relu * relu);
+  }
   // A value of the norm that rounds the other way to BF16 may be one step of FP8 away.
-  EXPECT_CLOSE(h.read(), want, fp8 ? 2e-2 : std::max(3 * d.tolerance, 1e-4));
+  EXPECT_CLOSE(h.read(), want, fp8 ? 2e-2 : std::max((gated ? 3 : 4) * d.tolerance, 1e-4));
 }
 
 }  // namespace
@@ -186,7 +193,11 @@ void add_product_cases(const DeviceUnderTest& d) {
   }
   for (DType t : {DType::bf16, DType::fp8_e4m3}) {
     add_case(at + "row equality " + dtype_name(t), [=] { test_row_equality(d, t); });
-    add_case(at + "mlp of 1030 rows " + dtype_name(t), [=] { test_mlp(d, 1030, 2, t); });
+    // More rows than are worked on at a time.
+    add_case(at + "mlp of 1030 rows " + dtype_name(t),
+             [=] { test_mlp(d, 1030, 2, t, Activation::silu_gated); });
+    add_case(at + "relu2 of 20 rows " + dtype_name(t),
+             [=] { test_mlp(d, 20, 3, t, Activation::relu2); });
   }
   add_case(at + "matrices in turns", [=] { test_turns(d); });
 }
