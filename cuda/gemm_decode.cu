@@ -156,10 +156,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   pdl_launch_dependents();
   const int tokens = p.count ? *p.count : p.grid_rows,
             first_token = int(blockIdx.x) * kTokenTiles * 8;
-  if (first_token >= tokens) {
-    pdl_wait();
-    return;
-  }
+  if (first_token >= tokens) return pdl_wait();
   Shared smem;
   uint4* shared = smem.take<uint4>(S::kRingBytes / 16);
   uint4* sums = S::kStays ? smem.take<uint4>(S::kSumBytes / 16) : shared;
@@ -170,7 +167,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   // Stages are numbered from the block's first place to its last. The next to be asked for is
   // column block `next` of the warp's, at place `next_place`.
   const int all = p.w.k / kKBlock, mine = (all - warp + kWarps - 1) / kWarps;
-  const int stages = mine * ((places - int(blockIdx.y) + int(gridDim.y) - 1) / int(gridDim.y));
+  // A block that does not stay has one place: a register less, which the largest would spill.
+  const int stages =
+      S::kStays ? mine * ((places - int(blockIdx.y) + int(gridDim.y) - 1) / int(gridDim.y)) : mine;
   int next = 0, next_place = int(blockIdx.y), next_of_tokens = 0, stage = 0;
   uint32_t weights[kRowTiles][2];
   place_weights<kRowTiles, kPaired>(p, out, at, next_place, weights);
