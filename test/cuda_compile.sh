@@ -1,7 +1,8 @@
 #!/bin/sh
 # Compiles every kernel for real architectures and holds registers, stack and spills against the checked-in
 # table (test/cuda_kernels.txt): no GPU needed, only nvcc. A kernel that is new, gone, spills, takes more
-# registers than the table says, or waits after every wgmma fails.
+# registers than the table says, or waits after every wgmma fails; so does one in whose PTX something is missing
+# (test/cuda_ptx.awk).
 #
 #   test/cuda_compile.sh            compare      (80, 89, 90a; ARCHS="90a" for fewer)
 #   test/cuda_compile.sh --write    make the table
@@ -53,8 +54,8 @@ for f in cuda/*.cu; do
     cat "$OUT/$name.errors"
     exit 1
   fi
-  # Products that ptxas could not leave in flight.
-  if grep 'wgmma.*serialized' "$OUT/$name.log"; then exit 1; fi
+  # Products that ptxas could not leave in flight, and registers that it did not deal out.
+  if grep -e 'wgmma.*serialized' -e 'setmaxnreg.*ignored' "$OUT/$name.log"; then exit 1; fi
   # ptxas: "Compiling entry function 'NAME' for 'sm_X'", then its stack and spills, then "Used N registers".
   awk -v file="$name" '
     /Compiling entry function/ {
@@ -72,18 +73,36 @@ for f in cuda/*.cu; do
     }' "$OUT/$name.log" >>"$OUT/table"
 done
 sort "$OUT/table" >"$OUT/sorted"
+if awk '$6 > 0 { print "spills " $6 " bytes: " $0; found = 1 } END { exit !found }' "$OUT/sorted"; then exit 1; fi
+
+arch=${ARCHS##* }
+make_ptx() { # NAME...
+  for name; do
+    # shellcheck disable=SC2046
+    "$NVCC" -std=c++20 -O3 -I. -Iaddon $(own_options "$name.cu") -arch="compute_$arch" -ptx -o "$OUT/$name.ptx" "cuda/$name.cu"
+  done
+}
+unfused="attention_decode gemm_decode gemm_decode_wide gemm_decode_wgmma ranks"
+others=
+for f in cuda/*.cu; do
+  case " $unfused " in *" $(basename "$f" .cu) "*) ;; *) others="$others $(basename "$f" .cu)" ;; esac
+done
+# shellcheck disable=SC2086
+make_ptx $others &
+# shellcheck disable=SC2086
+make_ptx $unfused
+wait $!
 
 # Equality of a row's bits in every product of generated rows, in their attention and in sums over ranks: each sum and product of floats says how it rounds,
 # so that ptxas may not fuse some of them and others not.
-for name in attention_decode gemm_decode gemm_decode_wide gemm_decode_wgmma ranks; do
-  # shellcheck disable=SC2046
-  "$NVCC" -std=c++20 -O3 -I. -Iaddon $(own_options $name.cu) -arch="compute_${ARCHS##* }" -ptx \
-    -o "$OUT/$name.ptx" cuda/$name.cu
+for name in $unfused; do
   if grep -nE '(mul|add|sub)(\.ftz)?(\.sat)?\.f32' "$OUT/$name.ptx" | head -3 | grep .; then
     echo "$name: products that may be fused with sums; cuda/CMakeLists.txt says -fmad=false for it"
     exit 1
   fi
 done
+
+if [ "$arch" = 90a ]; then awk -f test/cuda_ptx.awk "$OUT"/*.ptx; fi
 
 # cuBLASLt and NCCL are never linked: what we declare of them has to be what NVIDIA's headers say, where there are
 # some. $NEMOTRON_HEADERS is a folder more to look in.
