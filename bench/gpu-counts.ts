@@ -74,8 +74,11 @@ const branchOffset = ({ low, high }: Instruction): number => {
   return Number(((upper << 8n) | ((low >> 16n) & 0xffn)) * 4n) / 16
 }
 
+/** nvcc puts loads that never run, @!PT LDS, before it commits a group of copies: a scheduler's time alone. */
+const runs = ({ low }: Instruction): boolean => ((low >> 12n) & 0xfn) !== 0xfn
+
 const count = (code: readonly Instruction[], opcode: number): number =>
-  code.filter((instruction) => instruction.opcode === opcode).length
+  code.filter((instruction) => instruction.opcode === opcode && runs(instruction)).length
 
 const mainLoop = (code: readonly Instruction[]): readonly Instruction[] => {
   const loops = code.flatMap((instruction, at) => {
@@ -90,7 +93,12 @@ const mainLoop = (code: readonly Instruction[]): readonly Instruction[] => {
 }
 
 const loopLoads = (loop: readonly Instruction[], code: number): number =>
-  loop.filter(({ opcode, high }) => opcode === lds && Number((high >> 9n) & 7n) === code).length
+  loop.filter(
+    (instruction) =>
+      instruction.opcode === lds &&
+      runs(instruction) &&
+      Number((instruction.high >> 9n) & 7n) === code,
+  ).length
 
 /** The kernels of an ELF file that nvcc -cubin made. */
 const readCubin = (file: Buffer): readonly CompiledKernel[] => {
@@ -248,20 +256,51 @@ type Counts = {
   readonly blocksFit: number
   /** That are there at once of this grid. */
   readonly resident: number
-  /** Bytes: of weights asked for before they are used, a multiprocessor; left in shared memory. */
+  /** Bytes of weights that a block asks for before it waits for the kernel before it. */
+  readonly asked: number
+  /** Bytes: of weights in flight while others are used, a multiprocessor; left in shared memory. */
   readonly inFlight: number
   readonly free: number
   /** Of shared memory, for a KiB of weights. */
   readonly wavefronts: number
   readonly memoryBytes: number
   readonly l2Bytes: number
+  /** Of the squares of a split norm and of results, which no other number here holds. */
+  readonly leftOut: number
   readonly seconds: number
   readonly bound: string
 }
 
-/** Weights that a block's queue holds before the first of them is used. */
-const queuedWeights = (launch: Launch): number =>
-  (launch.stages - 1) * launch.blockRows * launch.stageColumns * launch.weightBytes
+const stageWeights = (launch: Launch): number =>
+  launch.blockRows * launch.stageColumns * launch.weightBytes
+
+/** Weights of a block in flight: of its stages one is being used. */
+const inFlightWeights = (launch: Launch): number => (launch.stages - 1) * stageWeights(launch)
+
+/** And those that it asks for at first: with the copy engine for all stages, else for all but the one after them. */
+const askedWeights = (launch: Launch): number =>
+  (launch.wgmma ? launch.stages : launch.stages - 1) * stageWeights(launch)
+
+/**
+ * Bytes of a product's results, and of what they are added to or made into, for each weight row and row: an
+ * x that is read and written, x * gain, its squares; half a value of BF16; a logit; a query or key.
+ */
+const resultBytes: Readonly<Record<string, number>> = {
+  o: 10 + 4 / 16,
+  down: 10 + 4 / 16,
+  gate_up: 1,
+  head: 4,
+  qkv: 2,
+}
+
+const leftOutOf = (launch: Launch, passes: number): number => {
+  const results = resultBytes[launch.product]
+  if (results === undefined) throw new Error(`no results of ${launch.product}`)
+  // Each block reads the squares of its tokens once, four bytes for sixteen columns.
+  const isScaled = launch.product === 'qkv' || launch.product === 'gate_up'
+  const squares = isScaled ? ((launch.blocks / passes) * launch.batch * launch.cols * 4) / 16 : 0
+  return squares + launch.rows * launch.batch * results
+}
 
 /** What a turn of the main loop costs a block: KiB of weights, wavefronts of shared memory, instructions of a scheduler. */
 type Turn = { readonly weights: number; readonly wavefronts: number; readonly cycles: number }
@@ -317,11 +356,11 @@ export const countOf = (
   const wavefronts = turn.wavefronts / turn.weights
   const used = Math.min(multiprocessors, launch.blocks)
   const slots = Math.min(launch.blocks, blocksFit * multiprocessors)
-  const inFlight = resident * queuedWeights(launch)
+  const inFlight = resident * inFlightWeights(launch)
   // Whole turns of all blocks, and what is left for some of them at the end.
   const last = launch.tiles % slots
   const reading = (blocks: number): number =>
-    Math.min(assumed.memory, (blocks * queuedWeights(launch)) / assumed.latency)
+    Math.min(assumed.memory, (blocks * inFlightWeights(launch)) / assumed.latency)
   const tileBytes = weights / launch.tiles
   const memorySeconds =
     ((launch.tiles - last) * tileBytes) / reading(slots) +
@@ -347,11 +386,13 @@ export const countOf = (
     registers: kernel.registers,
     blocksFit,
     resident,
+    asked: askedWeights(launch),
     inFlight,
     free: sharedBytes - resident * blockBytes,
     wavefronts,
     memoryBytes: weights,
     l2Bytes,
+    leftOut: leftOutOf(launch, passes),
     seconds,
     bound,
   }
@@ -426,7 +467,7 @@ type Step = {
 const askedEarly = (free: number, after: Counts): number => {
   const room = Math.floor(free / (after.launch.shared + 1024))
   const blocks = Math.min(room * multiprocessors, after.launch.blocks)
-  return (blocks * queuedWeights(after.launch)) / assumed.memory
+  return (blocks * after.asked) / assumed.memory
 }
 
 const stepOf = (products: readonly Counts[], attentionFor: Attention): Step => {
@@ -631,7 +672,7 @@ const instanceRows = (counts: readonly Counts[]): readonly string[] => {
     const by = launch.wgmma ? 'wgmma ' : ''
     return (
       `| ${by}${what}${paired} | ${launch.warps} | ${c.registers} | ${kib(launch.shared)} | ${c.blocksFit} | ` +
-      `${kib(queuedWeights(launch))} | ${kib(free)} | ${c.wavefronts.toFixed(0)} |`
+      `${kib(c.asked)} | ${kib(free)} | ${c.wavefronts.toFixed(0)} |`
     )
   })
 }
@@ -653,6 +694,14 @@ const productRows = (counts: readonly Counts[]): readonly string[] =>
         `${((100 * limit) / c.seconds).toFixed(0)} % |`
       )
     })
+
+/** The product of generated rows whose bytes are short by the largest share. */
+const mostLeftOut = (counts: readonly Counts[]): string => {
+  const share = ({ leftOut, l2Bytes }: Counts): number => leftOut / l2Bytes
+  const { launch, ...most } = counts.reduce((a, b) => (share(b) > share(a) ? b : a))
+  const what = `${launch.product} of ${launch.model} ${launch.fp8 ? 'FP8' : 'BF16'} at ${launch.batch} rows`
+  return `${(100 * share({ launch, ...most })).toFixed(0)} % (${what}${launch.wgmma ? ', wgmma' : ''})`
+}
 
 const attentionRows = (all: readonly AttentionLaunch[]): readonly string[] =>
   all
@@ -788,8 +837,11 @@ const renderCounts = (
     `wgmma, an instruction a cycle and scheduler, ${microseconds(assumed.boundary)} us for a kernel to follow another, ${microseconds(assumed.latency)} us from asking for bytes to having them. The limit is memory, or`,
     `${assumed.tensorLimit / 1e12} TFLOP/s.`,
     '',
+    'Left out of the bytes from L2 are results and the squares of split norms: at most',
+    `${mostLeftOut(counts)} of the others.`,
+    '',
     'Each instance, rows x tokens a block: warps, registers a thread, KiB of shared memory, blocks that a',
-    'multiprocessor holds, KiB of weights that a block asks for before it uses them, KiB of shared memory left',
+    'multiprocessor holds, KiB of weights that a block asks for before it waits for the kernel before it, KiB of shared memory left',
     'beside so many blocks, and wavefronts of shared memory for a KiB of weights.',
     '',
     '| instance | warps | registers | shared | blocks | asked for | left | wavefronts |',

@@ -43,7 +43,9 @@ test('an instance of one row tile, by hand', () => {
   assert.equal(c.blocksFit, 2)
   assert.equal(c.resident, 2)
   assert.equal(c.free, 228 * 1024 - 2 * (98_336 + 1024))
+  assert.equal(c.asked, 7 * 16 * 256 * 2)
   assert.equal(c.inFlight, 2 * 7 * 16 * 256 * 2)
+  assert.equal(c.leftOut, 4096 * (4 + 4 + 2) + (4096 / 16) * 4)
   assert.equal(c.memoryBytes, 4096 * 4096 * 2)
   assert.equal(c.l2Bytes, 4096 * 4096 * 2 + 256 * 4096 * 2)
   assert.equal(c.bound, 'memory')
@@ -94,6 +96,11 @@ test('an instance of wgmma with 128 rows and 256 tokens, by hand', () => {
   // in eight loads of four wavefronts, the activations by two warpgroups.
   assert.equal(c.wavefronts, (256 + 512 + 8 * 8 * 4 + 2 * 512) / 32)
   assert.equal(c.blocksFit, 1)
+  // All four stages at first; then one is being used.
+  assert.equal(c.asked, 4 * 128 * 64 * 2)
+  assert.equal(c.inFlight, 3 * 128 * 64 * 2)
+  // 256 floats of squares a token, which 132 blocks read; a value of BF16 for two weight rows.
+  assert.equal(c.leftOut, 132 * 256 * 256 * 4 + (28_672 / 2) * 256 * 2)
   // The weights once, and 224 blocks of rows that read all activations.
   assert.equal(c.l2Bytes, 28_672 * 4096 * 2 + 224 * 256 * 4096 * 2)
   assert.equal(c.bound, 'L2')
