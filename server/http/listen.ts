@@ -147,6 +147,29 @@ const createIdle = (node: HttpServer, isTls: boolean) => {
   }
 }
 
+const MOST_TURNS = 4096
+
+/**
+ * Who has connected by now is accepted: a socket that closes resets whom the kernel still holds in its queue. Each turn of
+ * the event loop accepts one or more; a turn in which nobody came says that nobody waits. Under a load without a gap some
+ * always do.
+ */
+const acceptAll = async (node: HttpServer): Promise<void> => {
+  const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+  let came = true
+  const note = () => {
+    came = true
+  }
+  node.on('connection', note)
+  // The rest of this turn, which has perhaps accepted already.
+  await turn()
+  for (let turns = 0; came && turns < MOST_TURNS; turns++) {
+    came = false
+    await turn()
+  }
+  node.off('connection', note)
+}
+
 /** A socket on which nothing came, went or was taken for as long as its timeout is. */
 const closeIdle =
   (writeIdle: number) =>
@@ -208,11 +231,13 @@ export const listen = (options: ListenOptions): Promise<Listening> =>
       resolve({
         url: `${options.tls ? 'https' : 'http'}://${shown}:${port}`,
         port,
-        stop: () =>
-          new Promise((done) => {
+        stop: async () => {
+          await acceptAll(node)
+          await new Promise<void>((done) => {
             NetServer.prototype.close.call(node, () => done())
             idle.close()
-          }),
+          })
+        },
         closeIdle: idle.close,
         cut: () => node.closeAllConnections(),
       })

@@ -4,7 +4,10 @@ import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { after, before, describe, test } from 'node:test'
+import { Worker } from 'node:worker_threads'
+import { pino } from 'pino'
 import { routes } from '../../server/app.js'
+import { listen } from '../../server/http/listen.js'
 import { packagePath } from '../../server/version.js'
 import { chatBody, type Harness, rawRequest, readAnswer, startHarness } from './harness.js'
 
@@ -138,4 +141,43 @@ describe('on the wire', () => {
     assert.equal(surrogate.status, 400)
     assert.match((await readAnswer(surrogate)).error.message, /surrogate/)
   })
+})
+
+/** Connects `count` times to `port`, says so in `connected`, and posts what came back on each. */
+const CLIENTS = `
+  const { workerData: { port, count, connected }, parentPort } = require('node:worker_threads')
+  const { createConnection } = require('node:net')
+  let open = 0
+  const ask = () => new Promise((resolve) => {
+    let text = ''
+    const socket = createConnection(port, '127.0.0.1', () => {
+      socket.write('GET / HTTP/1.1\\r\\nhost: localhost\\r\\nconnection: close\\r\\n\\r\\n')
+      open += 1
+      if (open < count) return
+      Atomics.store(connected, 0, 1)
+      Atomics.notify(connected, 0)
+    })
+    socket.on('data', (data) => { text += data })
+    socket.on('error', (error) => resolve(error.code))
+    socket.on('end', () => resolve(text.slice(0, 12)))
+  })
+  Promise.all(Array.from({ length: count }, ask)).then((all) => parentPort.postMessage(all))
+`
+
+test('who had connected before the socket closes is answered', async () => {
+  const listening = await listen({
+    ...{ fetch: () => new Response('here'), log: pino({ level: 'silent' }) },
+    ...{ host: '127.0.0.1', port: 0, writeIdle: 5000, bodyTime: 5000 },
+  })
+  const connected = new Int32Array(new SharedArrayBuffer(4))
+  const clients = new Worker(CLIENTS, {
+    eval: true,
+    workerData: { port: listening.port, count: 40, connected },
+  })
+  const answers = new Promise((resolve) => clients.once('message', resolve))
+  // Nobody is accepted meanwhile: the thread that would is this one.
+  assert.equal(Atomics.wait(connected, 0, 0, 20_000), 'ok')
+  await listening.stop()
+  assert.deepEqual(await answers, Array(40).fill('HTTP/1.1 200'))
+  await clients.terminate()
 })
