@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <deque>
 #include <functional>
+#include <latch>
 #include <optional>
 #include <set>
 #include <thread>
@@ -146,20 +147,21 @@ struct RankUnderTest {
   float rows[2][64];
 };
 
-// Each rank's thread.
+// Each rank's thread. Both are prepared before either goes on: one that fails ends the other's
+// preparation, too.
 void on_two_ranks(double patience, const std::function<void(int, RankUnderTest&)>& body) {
   const Restore restore;
   emu::machine().gpus = 2;
   static std::deque<RankGroup> groups;  // each at an address that no other ever has
   RankGroup& group = groups.emplace_back(2, 1, RankGroup::Seconds(patience));
-  std::thread other([&] {
-    RankUnderTest rank(&group, 1);
-    body(1, rank);
-  });
-  {
-    RankUnderTest rank(&group, 0);
-    body(0, rank);
-  }
+  std::latch prepared(2);
+  const auto run = [&](int index) {
+    RankUnderTest rank(&group, index);
+    prepared.arrive_and_wait();
+    body(index, rank);
+  };
+  std::thread other(run, 1);
+  run(0);
   other.join();
 }
 
