@@ -95,8 +95,9 @@ void run(Node& node, Stream* stream) {
 // Runs the first `until` nodes ever enqueued. After a fault nothing runs any more, as on a device.
 void drain(Stream* stream, uint64_t until = UINT64_MAX) {
   while (stream && stream->done < until && (stream->running || !stream->waiting.empty())) {
-    if (stream->running) {  // in another thread
+    if (stream->running) {  // in another thread, which may destroy it before this one goes on
       moved.wait(mutex);
+      if (!streams.contains(stream)) return;
       continue;
     }
     Node node = std::move(stream->waiting.front());
