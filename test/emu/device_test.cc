@@ -556,13 +556,14 @@ TEST(a_rank_that_fails_ends_the_others_steps) {
 
 TEST(a_rank_that_stalls_ends_the_group) {
   std::atomic<bool> over{false};
-  on_two_ranks(1, [&](int index, RankUnderTest& rank) {
+  // Longer than preparing takes where the processors are busy.
+  on_two_ranks(3, [&](int index, RankUnderTest& rank) {
     if (index == 1) {
       while (!over) std::this_thread::sleep_for(std::chrono::milliseconds(5));
       EXPECT_ERROR(rank.embed(), "rank 0 of 2");
       return;
     }
-    EXPECT_ERROR(rank.embed(), "waited 1 s for rank 1 in a step");
+    EXPECT_ERROR(rank.embed(), "waited 3 s for rank 1 in a step");
     over = true;
   });
 }
