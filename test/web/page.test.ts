@@ -261,7 +261,7 @@ describe('the page, on the embedded models', { skip: noBrowser || noAddon }, () 
     const body = {
       model: 'tiny-reasoner',
       messages: [{ role: 'user', content: 'x' }],
-      max_tokens: 400,
+      max_tokens: 2000,
       ignore_eos: true,
     }
     const work = server.post('/v1/chat/completions', body)
