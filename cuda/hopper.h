@@ -83,6 +83,34 @@ GPU_DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
         : "memory");
   }
 }
+// The same, where arrivals or copies come from other blocks of the cluster too.
+GPU_DEVICE void mbarrier_wait_peers(uint64_t* barrier, uint32_t parity) {
+  uint32_t done = 0;
+  while (!done) {
+    asm volatile(
+        "{\n\t.reg .pred p;\n\t"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
+        "selp.b32 %0, 1, 0, p;\n\t}"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(parity)
+        : "memory");
+  }
+}
+// At the barrier in the same place of block `peer` of the cluster, which may be this one.
+GPU_DEVICE void mbarrier_arrive_peer(uint64_t* barrier, int peer) {
+  asm volatile(
+      "{\n\t.reg .b32 there;\n\t"
+      "mapa.shared::cluster.u32 there, %0, %1;\n\t"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n\t}" ::"r"(
+          shared_address(barrier)),
+      "r"(peer)
+      : "memory");
+}
+// The barrier of all threads of a cluster. Between its two halves: after cluster_wait() peers have
+// made the barriers that they made before cluster_arrive(). A block must not end before its peers
+// are done with its memory.
+GPU_DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+GPU_DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 GPU_DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // --- copies ---
@@ -94,6 +122,17 @@ GPU_DEVICE void copy_box(void* shared, const CUtensorMap& map, int column, int r
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
       "[%1, {%2, %3}], [%4];" ::"r"(shared_address(shared)),
       "l"(&map), "r"(column), "r"(row), "r"(shared_address(barrier))
+      : "memory");
+}
+// The same to each block of the cluster whose bit is set: to the same place, counted by the barrier
+// in the same place.
+// parameters: those of copy_box, and whose
+GPU_DEVICE void copy_box_to(uint16_t blocks, void* shared, const CUtensorMap& map, int column,
+                            int row, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(shared)),
+      "l"(&map), "r"(column), "r"(row), "r"(shared_address(barrier)), "h"(blocks)
       : "memory");
 }
 
@@ -257,10 +296,27 @@ GPU_DEVICE void mbarrier_arrive_expect(uint64_t* barrier, uint32_t bytes GPU_WHE
 GPU_DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity GPU_WHERE) {
   emu::mbarrier_wait(barrier, parity GPU_WHERE_ARG);
 }
+GPU_DEVICE void mbarrier_wait_peers(uint64_t* barrier, uint32_t parity GPU_WHERE) {
+  emu::mbarrier_wait(barrier, parity GPU_WHERE_ARG);
+}
+GPU_DEVICE void mbarrier_arrive_peer(uint64_t* barrier, int peer GPU_WHERE) {
+  emu::mbarrier_arrive_peer(barrier, peer GPU_WHERE_ARG);
+}
+GPU_DEVICE void cluster_arrive(const emu::Where& where = emu::Where::current()) {
+  emu::cluster_arrive(where);
+}
+GPU_DEVICE void cluster_wait(const emu::Where& where = emu::Where::current()) {
+  emu::cluster_wait(where);
+}
 GPU_DEVICE void fence_proxy_async() { emu::fence_proxy_async(); }
 GPU_DEVICE void copy_box(void* shared, const CUtensorMap& map, int column, int row,
                          uint64_t* barrier GPU_WHERE) {
   emu::copy_box(shared, map, column, row, barrier GPU_WHERE_ARG);
+}
+// parameters: those of copy_box, and whose
+GPU_DEVICE void copy_box_to(uint16_t blocks, void* shared, const CUtensorMap& map, int column,
+                            int row, uint64_t* barrier GPU_WHERE) {
+  emu::copy_box_to(blocks, shared, map, column, row, barrier GPU_WHERE_ARG);
 }
 template <class... Registers>
 GPU_DEVICE void wgmma_fence(Registers&... used) {

@@ -6,28 +6,43 @@
 
 namespace nemotron::gpu {
 
+// A grid whose blocks, `cluster` after another in y, are clusters: sm_90 runs a cluster's side by
+// side, where they reach each other's shared memory (hopper.h). The grid holds whole clusters.
+struct Clusters {
+  dim3 grid;
+  unsigned cluster;
+};
+
 // parameters: those of a launch in CUDA, and whatever the kernel takes
 template <class... Parameters, class... Arguments>
-void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 grid,
+void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), Clusters of,
             unsigned threads, size_t shared, Arguments... arguments) {
   cudaError_t e = cudaSuccess;
   const auto* id = reinterpret_cast<const void*>(kernel);
   const bool pdl = queue.pdl && queue.waiting.contains(id);
 #if defined(__CUDACC__)
   cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
+  config.gridDim = of.grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared;
   config.stream = queue.stream;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = pdl ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  config.attrs = attributes;
+  if (pdl) {
+    cudaLaunchAttribute& early = attributes[config.numAttrs++];
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (of.cluster > 1) {
+    cudaLaunchAttribute& shape = attributes[config.numAttrs++];
+    shape.id = cudaLaunchAttributeClusterDimension;
+    shape.val.clusterDim.x = shape.val.clusterDim.z = 1;
+    shape.val.clusterDim.y = of.cluster;
+  }
   e = cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 #else
   e = emu::launch(
-      name, id, grid, dim3(threads), shared, pdl,
+      name, id, of.grid, of.cluster, dim3(threads), shared, pdl,
       queue.stream, [=]() __attribute__((no_sanitize("thread"))) {
         emu::enter_kernel();
         kernel(arguments...);
@@ -39,6 +54,13 @@ void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 
     queue.error = e;
     queue.failed = name;
   }
+}
+
+// parameters: those of a launch in CUDA, and whatever the kernel takes
+template <class... Parameters, class... Arguments>
+void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 grid,
+            unsigned threads, size_t shared, Arguments... arguments) {
+  launch(queue, name, kernel, Clusters{grid, 1}, threads, shared, arguments...);
 }
 
 // Makes a kernel ready, once per device and before its first use. The driver loads kernels at their

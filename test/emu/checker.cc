@@ -98,8 +98,11 @@ Cell initialised_cell() {
 
 std::map<uintptr_t, Region> allocations;  // by base
 Region* last_found = nullptr;             // of them
-thread_local Region shared_region;
-thread_local std::vector<Cell> shared_words, shared_bytes;
+struct SharedMemory {
+  Region region;
+  std::vector<Cell> words, bytes;
+};
+thread_local std::vector<SharedMemory> shared_memory;  // by member of the cluster
 
 // What a GPU knows of each: the latest launch of which it has read a word, or has been told so.
 using Known = std::map<int, uint32_t>;
@@ -115,11 +118,12 @@ std::map<int, Known> known_of;  // by GPU
 std::vector<std::string> errors;
 std::set<std::string> seen;
 
+// Of the running block: that of its peers is reached by barriers and copies alone.
+Region* own_shared() { return block ? &shared_memory[block->member].region : nullptr; }
+
 Region* find(uintptr_t a) {
-  if (shared_region.base && a >= uintptr_t(shared_region.base) &&
-      a < uintptr_t(shared_region.base) + shared_region.bytes) {
-    return &shared_region;
-  }
+  Region* own = own_shared();
+  if (own && a - uintptr_t(own->base) < own->bytes) return own;
   if (last_found && a - uintptr_t(last_found->base) < last_found->bytes) return last_found;
   auto it = allocations.upper_bound(a);
   if (it == allocations.begin()) return nullptr;
@@ -205,10 +209,10 @@ const char* conflict(const Stamp& earlier, bool earlier_read, bool atomic) {
 
 // What lies before an address that is in no allocation.
 std::string neighbour_of(uintptr_t a) {
-  if (shared_region.base && a - uintptr_t(shared_region.base) < (1u << 20)) {
-    return std::to_string(a - uintptr_t(shared_region.base) - shared_region.bytes) +
-           " bytes past the end of shared memory (" + std::to_string(shared_region.bytes) +
-           " bytes)";
+  const Region* own = own_shared();
+  if (own && a - uintptr_t(own->base) < (1u << 20)) {
+    return std::to_string(a - uintptr_t(own->base) - own->bytes) +
+           " bytes past the end of shared memory (" + std::to_string(own->bytes) + " bytes)";
   }
   auto it = allocations.upper_bound(a);
   if (it != allocations.begin()) {
@@ -464,17 +468,19 @@ bool host_reads(const void* p, size_t bytes, std::string* why) {
   });
 }
 
-void begin_block_check(Block& b) {
-  shared_words.assign(words_of(b.shared_bytes), Cell{});
-  shared_bytes.resize(4 * words_of(b.shared_bytes));
-  shared_region.base = b.shared;
-  shared_region.bytes = b.shared_bytes;
-  shared_region.cells = {shared_words.data(), shared_bytes.data()};
-  shared_region.shared = true;
-  shared_region.name = "shared memory";
+void begin_cluster_check() {
+  if (shared_memory.size() < cluster.size()) shared_memory.resize(cluster.size());
+  for (const Block& b : cluster) {
+    auto& [region, words, bytes] = shared_memory[b.member];
+    words.assign(words_of(b.shared_bytes), Cell{});
+    bytes.resize(4 * words_of(b.shared_bytes));
+    region.base = b.shared;
+    region.bytes = b.shared_bytes;
+    region.cells = {words.data(), bytes.data()};
+    region.shared = true;
+    region.name = "shared memory";
+  }
 }
-
-void end_block_check() { shared_region = Region{}; }
 
 void check_kernel_access(const void* p, size_t bytes, bool write, bool atomic, const Where* where,
                          const void* pc) {
@@ -488,17 +494,18 @@ void check_kernel_access(const void* p, size_t bytes, bool write, bool atomic, c
   }
 }
 
-void mark_in_flight(const void* shared16, bool in_flight) {
+void mark_in_flight(size_t member, const void* shared16, bool in_flight) {
   if (!config().check) return;
-  Region* r = find(uintptr_t(shared16));
-  if (!r || !r->shared || uintptr_t(shared16) + 16 > uintptr_t(r->base) + r->bytes) return;
-  r->cells.visit(r->offset(shared16), 16,
-                 [&](Cell& cell, size_t) { return cell.in_flight = in_flight, true; });
+  const Region& r = shared_memory[member].region;
+  if (r.offset(shared16) >= r.bytes || r.offset(shared16) + 16 > r.bytes) return;
+  r.cells.visit(r.offset(shared16), 16,
+                [&](Cell& cell, size_t) { return cell.in_flight = in_flight, true; });
 }
 
-void mark_landed(const void* shared, size_t bytes) {
+void mark_landed(size_t member, const void* shared, size_t bytes) {
   if (!config().check) return;
-  shared_region.cells.set(shared_region.offset(shared), bytes, initialised_cell());
+  const Region& r = shared_memory[member].region;
+  r.cells.set(r.offset(shared), bytes, initialised_cell());
 }
 
 void check_access(const void* p, size_t bytes, bool write, const Where& where) {

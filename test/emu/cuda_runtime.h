@@ -18,6 +18,7 @@ enum cudaError_t : int {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorInvalidClusterSize = 912,
   cudaErrorInsufficientDriver = 35,
   cudaErrorInvalidDeviceFunction = 98,
   cudaErrorNoDevice = 100,
@@ -132,8 +133,8 @@ namespace emu {
 cudaError_t load_kernel(const void* kernel);
 cudaError_t set_max_shared(const void* kernel, size_t bytes);
 // Runs (or, while the stream is captured, records) body once per CUDA thread of the grid.
-cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared,
-                   bool pdl, cudaStream_t stream, std::function<void()> body);
+cudaError_t launch(const char* name, const void* kernel, dim3 grid, unsigned cluster, dim3 block,
+                   size_t shared, bool pdl, cudaStream_t stream, std::function<void()> body);
 }  // namespace emu
 
 template <class Kernel>

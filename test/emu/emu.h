@@ -1,6 +1,6 @@
 // The CPU emulation of a CUDA device: what kernel code may call. The kernels' own source compiles
 // with g++ against this header (through cuda/gpu.h) and runs here, one fiber per CUDA thread,
-// blocks one after another, in an order that the test chooses.
+// blocks one after another (those of a cluster side by side), in an order that the test chooses.
 //
 // Everything here is called from inside a running kernel, on the thread that called launch(). The
 // other half (launching, memory, graphs) looks like the CUDA runtime: test/emu/cuda_runtime.h.
@@ -81,6 +81,9 @@ uint8_t* dynamic_shared();
 
 void block_barrier(const Where& where);
 void warp_barrier(uint32_t mask, const Where& where);
+// Of all threads of a cluster.
+void cluster_arrive(const Where& where);
+void cluster_wait(const Where& where);
 uint64_t shuffle(uint32_t mask, uint64_t value, int source_lane, const Where& where);
 uint32_t ballot(uint32_t mask, bool predicate, const Where& where);
 // Fragment layouts as PTX defines them for m16n8k16, bf16 in, f32 accumulate.

@@ -19,10 +19,15 @@ uint32_t shared_offset(const void* p);
 void mbarrier_init(uint64_t* barrier, uint32_t arrivals, const Where& where);
 void mbarrier_init_done();
 void mbarrier_arrive(uint64_t* barrier, uint32_t bytes, const Where& where);
+// At the barrier in the same place of block `peer` of the cluster.
+void mbarrier_arrive_peer(uint64_t* barrier, int peer, const Where& where);
 void mbarrier_wait(uint64_t* barrier, uint32_t parity, const Where& where);
 void fence_proxy_async();
 void copy_box(void* shared, const CUtensorMap& map, int column, int row, uint64_t* barrier,
               const Where& where);
+// To the same place of each block of the cluster whose bit is set, counted by its barrier there.
+void copy_box_to(uint16_t blocks, void* shared, const CUtensorMap& map, int column, int row,
+                 uint64_t* barrier, const Where& where);
 
 // setmaxnreg: this thread's warpgroup has n registers a thread from here on.
 void set_registers(uint32_t n, bool take, const Where& where);

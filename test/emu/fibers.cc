@@ -21,6 +21,16 @@ constinit thread_local Fiber* current = nullptr;
 constinit thread_local Block* block = nullptr;
 constinit thread_local Launch* current_launch = nullptr;
 constinit thread_local bool hooks_on = false;
+
+enum class Op : uint8_t { sync, shuffle, ballot, mma, ldmatrix, ldmatrix_trans };
+struct Collective {
+  Op op;
+  uint32_t mask = 0, arrived = 0;
+  Where where;
+  uint8_t in[32][40];
+};
+thread_local std::vector<Block> cluster;
+
 void enter_kernel() { hooks_on = true; }
 void leave_kernel() { hooks_on = false; }
 
@@ -76,26 +86,17 @@ void* make_context(uint8_t* stack, void (*entry)()) {
 }
 #endif
 
-// --- the state of the running block ---
+// --- the state of the running cluster ---
 
-enum class Op : uint8_t { sync, shuffle, ballot, mma, ldmatrix, ldmatrix_trans };
 constexpr const char* kOpNames[] = {"warp_sync", "shuffle",  "ballot",
                                     "mma",       "ldmatrix", "ldmatrix (trans)"};
 
-struct Collective {
-  Op op;
-  uint32_t mask = 0, arrived = 0;
-  Where where;
-  uint8_t in[32][40];
-};
-
-thread_local std::vector<Fiber> fibers;
-thread_local std::vector<std::vector<Collective>> pending;  // by warp
+thread_local std::vector<Fiber> fibers;  // by id: each block's from a whole warp on
 thread_local std::vector<uint16_t> ready;
-thread_local std::vector<uint16_t> at_barrier;
-thread_local std::vector<uint16_t> at_peers;  // in peer_pause()
+thread_local std::vector<uint16_t> at_peers;    // in peer_pause()
+thread_local std::vector<uint16_t> at_cluster;  // in cluster_wait()
+thread_local int in_cluster = 0, arrived = 0;   // threads that have not ended; at its barrier
 thread_local void* scheduler_sp = nullptr;
-thread_local int alive = 0;
 thread_local bool abandoned = false;
 thread_local const std::function<void()>* body = nullptr;
 thread_local std::mt19937_64 rng;
@@ -103,21 +104,27 @@ uint32_t last_serial = 0;
 
 // A host thread's stacks, for as long as it lives; the lowest page of every stack is a guard.
 struct Stacks {
-  static constexpr size_t kBytes = 1024 * kStackBytes;
+  static constexpr size_t kBytes = kMostThreads * kStackBytes;
   Stacks() {
     void* p = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) std::abort();
     data = static_cast<uint8_t*>(p);
-    for (size_t k = 0; k < 1024; ++k) mprotect(data + k * kStackBytes, 4096, PROT_NONE);
   }
   ~Stacks() { munmap(data, kBytes); }
   uint8_t* data;
+  size_t guarded = 0;
 };
 
 uint8_t* stack_of(size_t i) {
   static thread_local Stacks stacks;
+  for (; stacks.guarded <= i; ++stacks.guarded)
+    mprotect(stacks.data + stacks.guarded * kStackBytes, 4096, PROT_NONE);
   return stacks.data + i * kStackBytes;
+}
+
+Fiber* first_of(size_t warp) {  // of the running block
+  return &fibers[current->id - current->index + warp * 32];
 }
 
 void leave(Wait why) {
@@ -128,11 +135,18 @@ void leave(Wait why) {
 void release_barrier() {
   ++block->epoch;
   async_block_barrier();
-  for (uint16_t i : at_barrier) {
-    fibers[i].wait = Wait::none;
-    ready.push_back(i);
-  }
-  at_barrier.clear();
+  for (uint16_t i : block->at_barrier) make_ready(i);
+  block->at_barrier.clear();
+}
+
+// The cluster's barrier waits for those that have not ended.
+void release_cluster() {
+  if (arrived < in_cluster) return;
+  arrived = 0;
+  async_cluster_barrier();
+  for (uint16_t i : at_cluster) make_ready(i);
+  for (Fiber& f : fibers) f.arrived = false;
+  at_cluster.clear();
 }
 
 void fiber_main() {
@@ -144,8 +158,13 @@ void fiber_main() {
     report("thread of a kernel launched with PDL ends without pdl_wait()", nullptr, nullptr);
   }
   end_async_thread();
-  --alive;
-  if (alive > 0 && int(at_barrier.size()) == alive) release_barrier();
+  if (--block->alive == 0) end_async_block();
+  if (block->alive > 0 && int(block->at_barrier.size()) == block->alive) release_barrier();
+  if (f.waits_cluster)
+    report("thread ends between cluster_arrive() and cluster_wait()", nullptr, nullptr);
+  if (f.arrived) --arrived;
+  --in_cluster;
+  if (arrived > 0) release_cluster();
   leave(Wait::done);
   std::abort();
 }
@@ -209,7 +228,7 @@ void finish_ldmatrix(Collective& c, Fiber* lanes, bool transposed) {
 }
 
 void finish(Collective& c, size_t warp) {
-  Fiber* lanes = &fibers[warp * 32];
+  Fiber* lanes = first_of(warp);
   switch (c.op) {
     case Op::sync:
       ++block->warp_epoch[warp];
@@ -254,7 +273,7 @@ void collective(Op op, uint32_t mask, const void* in, size_t bytes, const Where&
            nullptr);
     return;
   }
-  auto& list = pending[warp];
+  auto& list = block->pending[warp];
   auto it = std::find_if(list.begin(), list.end(), [&](const Collective& c) {
     return c.op == op && c.mask == mask && !(c.arrived >> lane & 1) &&
            c.where.line() == where.line();
@@ -277,12 +296,11 @@ void collective(Op op, uint32_t mask, const void* in, size_t bytes, const Where&
   list.erase(it);
   for (size_t l = 0; l < 32; ++l) {
     if (l == lane || !(mask >> l & 1)) continue;
-    fibers[warp * 32 + l].wait = Wait::none;
-    ready.push_back(uint16_t(warp * 32 + l));
+    make_ready(first_of(warp)[l].id);
   }
 }
 
-// Nothing else of the block can run: other threads' kernels may, then those who wait look again.
+// Nothing else of the cluster can run: other threads' kernels may, then those who wait look again.
 // After a fault on any GPU what they wait for may never come.
 bool look_at_peers() {
   if (at_peers.empty()) return false;
@@ -294,21 +312,55 @@ bool look_at_peers() {
   return true;
 }
 
-void run_block(Launch& launch) {
+void start_threads(const Launch& launch) {
   const size_t n = size_t(launch.block.x) * launch.block.y * launch.block.z;
-  begin_block_check(*block);
-  begin_async_block();
-  for (size_t i = 0; i < n; ++i) {
-    Fiber& f = fibers[i];
-    f = Fiber{};
-    f.index = uint16_t(i);
-    f.tid = {unsigned(i % launch.block.x), unsigned(i / launch.block.x % launch.block.y),
-             unsigned(i / launch.block.x / launch.block.y)};
-    f.stack = stack_of(i);
-    f.sp = make_context(f.stack, fiber_main);
-    ready.push_back(uint16_t(i));
+  const size_t each = (n + 31) / 32 * 32;
+  fibers.assign(each * cluster.size(), Fiber{});
+  in_cluster = int(n * cluster.size());
+  arrived = 0;
+  at_cluster.clear();
+  for (Block& b : cluster) {
+    b.alive = int(n);
+    for (size_t i = 0; i < n; ++i) {
+      const size_t id = b.member * each + i;
+      Fiber& f = fibers[id];
+      f.index = uint16_t(i);
+      f.member = b.member;
+      f.id = uint16_t(id);
+      f.tid = {unsigned(i % launch.block.x), unsigned(i / launch.block.x % launch.block.y),
+               unsigned(i / launch.block.x / launch.block.y)};
+      f.stack = stack_of(id);
+      f.sp = make_context(f.stack, fiber_main);
+      ready.push_back(f.id);
+    }
   }
-  alive = int(n);
+}
+
+// Nothing can run: says who waits where, once per place.
+void report_waiting() {
+  std::vector<std::string> places;
+  for (Fiber& f : fibers) {
+    if (!f.sp || f.wait == Wait::done) continue;
+    current = &f;
+    block = &cluster[f.member];
+    const std::string what = f.wait == Wait::block      ? "block barrier"
+                             : f.wait == Wait::mbarrier ? "barrier in shared memory"
+                             : f.wait == Wait::wgmma    ? "wgmma_wait"
+                             : f.wait == Wait::cluster  ? "cluster_wait"
+                                                        : "warp collective";
+    const std::string place = what + std::to_string(f.where.line());
+    if (std::find(places.begin(), places.end(), place) == places.end()) {
+      places.push_back(place);
+      report("deadlock: waits forever at a " + what, &f.where, nullptr);
+    }
+  }
+  current = nullptr;
+}
+
+void run_cluster(Launch& launch) {
+  begin_cluster_check();
+  begin_async_cluster();
+  start_threads(launch);
   const Order order = config().order;
   size_t head = 0;  // natural order takes from the front
   while (head < ready.size() || land_late() || look_at_peers()) {
@@ -330,33 +382,20 @@ void run_block(Launch& launch) {
     }
     ++counters().switches;
     current = &fibers[id];
+    block = &cluster[current->member];
     emu_switch(&scheduler_sp, current->sp);
     current = nullptr;
     if (abandoned) break;
   }
   ready.clear();
-  if (abandoned) at_barrier.clear();
   at_peers.clear();
-  if (alive == 0 && !abandoned) end_async_block();
-  if (alive == 0 || abandoned) return;
-  // Nothing can run: say who waits where, once per place.
-  std::vector<std::string> places;
-  for (size_t i = 0; i < n; ++i) {
-    const Fiber& f = fibers[i];
-    if (f.wait == Wait::done) continue;
-    current = &fibers[i];
-    const std::string what = f.wait == Wait::block      ? "block barrier"
-                             : f.wait == Wait::mbarrier ? "barrier in shared memory"
-                             : f.wait == Wait::wgmma    ? "wgmma_wait"
-                                                        : "warp collective";
-    const std::string place = what + std::to_string(f.where.line());
-    if (std::find(places.begin(), places.end(), place) == places.end()) {
-      places.push_back(place);
-      report("deadlock: waits forever at a " + what, &f.where, nullptr);
-    }
+  if (abandoned) return;
+  const auto ended = [](const Block& b) { return b.alive == 0; };
+  if (std::ranges::all_of(cluster, ended)) {
+    end_async_cluster();
+  } else {
+    report_waiting();
   }
-  current = nullptr;
-  at_barrier.clear();
 }
 
 }  // namespace
@@ -384,7 +423,7 @@ void abandon_launch() {
 
 void give_way() {
   if (!current) return;
-  ready.push_back(current->index);
+  ready.push_back(current->id);
   leave(Wait::none);
 }
 
@@ -393,52 +432,54 @@ void park(Wait why, const Where& where) {
   leave(why);
 }
 
-void make_ready(uint16_t fiber) {
-  fibers[fiber].wait = Wait::none;
-  ready.push_back(fiber);
+void make_ready(uint16_t id) {
+  fibers[id].wait = Wait::none;
+  ready.push_back(id);
 }
 
 void peer_pause(const Where& where) {
   Inside inside;
-  at_peers.push_back(current->index);
+  at_peers.push_back(current->id);
   park(Wait::peer, where);
 }
 
 void run_grid(Launch& launch, size_t shared, const std::function<void()>& kernel) {
   const size_t threads = size_t(launch.block.x) * launch.block.y * launch.block.z;
-  const size_t blocks = size_t(launch.grid.x) * launch.grid.y * launch.grid.z;
-  fibers.assign((threads + 31) / 32 * 32, Fiber{});
-  pending.assign((threads + 31) / 32, {});
+  // Clusters lie along y.
+  const unsigned members = launch.cluster;
+  const dim3 grid = {launch.grid.x, launch.grid.y / members, launch.grid.z};
   rng.seed(config().seed);
-  std::vector<uint32_t> order(blocks);
-  for (size_t i = 0; i < blocks; ++i) order[i] = uint32_t(i);
+  std::vector<uint32_t> order(size_t(grid.x) * grid.y * grid.z);
+  for (size_t i = 0; i < order.size(); ++i) order[i] = uint32_t(i);
   if (config().order == Order::reverse) std::reverse(order.begin(), order.end());
   if (config().order == Order::random) std::shuffle(order.begin(), order.end(), rng);
   // Shared memory begins at a fixed alignment, filled with NaNs.
-  std::vector<uint8_t> memory(shared + 1024);
-  Block b;
-  b.shared = memory.data() + (1024 - reinterpret_cast<uintptr_t>(memory.data()) % 1024) % 1024;
-  b.shared_bytes = shared;
+  const size_t each = (shared + 1023) / 1024 * 1024;
+  std::vector<uint8_t> memory(each * members + 1024);
+  uint8_t* first =
+      memory.data() + (1024 - reinterpret_cast<uintptr_t>(memory.data()) % 1024) % 1024;
   body = &kernel;
   launch.first_serial = last_serial + 1;
   current_launch = &launch;
-  block = &b;
   ++counters().launches;
   for (uint32_t id : order) {
-    ++counters().blocks;
-    b.index = {id % launch.grid.x, id / launch.grid.x % launch.grid.y,
-               id / launch.grid.x / launch.grid.y};
-    b.serial = ++last_serial;
-    b.epoch = 0;
-    b.awaited.clear();
-    b.warp_epoch.assign((threads + 31) / 32, 0);
-    std::memset(b.shared, 0xff, shared);
-    for (auto& p : pending) p.clear();
-    run_block(launch);
+    std::memset(first, 0xff, each * members);
+    cluster.assign(members, Block{});
+    for (unsigned m = 0; m < members; ++m) {
+      ++counters().blocks;
+      Block& b = cluster[m];
+      b.index = {id % grid.x, id / grid.x % grid.y * members + m, id / grid.x / grid.y};
+      b.member = uint16_t(m);
+      b.serial = ++last_serial;
+      b.shared = first + m * each;
+      b.shared_bytes = shared;
+      b.warp_epoch.assign((threads + 31) / 32, 0);
+      b.pending.resize((threads + 31) / 32);
+    }
+    run_cluster(launch);
     if (abandoned) break;
   }
   abandoned = false;
-  end_block_check();
   block = nullptr;
   current_launch = nullptr;
 }
@@ -451,17 +492,42 @@ uint8_t* dynamic_shared() { return block->shared; }
 
 void block_barrier(const Where& where) {
   Inside inside;
-  if (!at_barrier.empty()) {
-    const Where& first = fibers[at_barrier.front()].where;
+  auto& waiting = block->at_barrier;
+  if (!waiting.empty()) {
+    const Where& first = fibers[waiting.front()].where;
     if (first.line() != where.line()) {
       report("divergent block barrier: others wait at line " + std::to_string(first.line()), &where,
              nullptr);
     }
   }
   current->where = where;
-  at_barrier.push_back(current->index);
-  if (int(at_barrier.size()) == alive) release_barrier();
-  leave(at_barrier.empty() ? Wait::none : Wait::block);
+  waiting.push_back(current->id);
+  if (int(waiting.size()) == block->alive) release_barrier();
+  leave(waiting.empty() ? Wait::none : Wait::block);
+}
+
+void cluster_arrive(const Where& where) {
+  Inside inside;
+  if (current->waits_cluster)
+    report("cluster_arrive() twice without cluster_wait()", &where, nullptr);
+  if (!current->arrived) ++arrived;
+  current->arrived = current->waits_cluster = true;
+  async_cluster_arrive();
+  release_cluster();
+}
+
+void cluster_wait(const Where& where) {
+  Inside inside;
+  if (!current->waits_cluster) {
+    report("cluster_wait() without cluster_arrive()", &where, nullptr);
+    return;
+  }
+  if (current->arrived) {
+    at_cluster.push_back(current->id);
+    park(Wait::cluster, where);
+  }
+  current->waits_cluster = false;
+  async_cluster_wait();
 }
 
 void warp_barrier(uint32_t mask, const Where& where) { collective(Op::sync, mask, "", 0, where); }
@@ -518,7 +584,7 @@ void cp_async(void* shared, const void* global, bool enabled, const Where& where
   }
   if (enabled) check_kernel_access(global, 16, false, false, &where, nullptr);
   check_kernel_access(shared, 16, true, false, &where, nullptr);
-  mark_in_flight(shared, true);
+  mark_in_flight(block->member, shared, true);
   Copy c{static_cast<uint8_t*>(shared), static_cast<const uint8_t*>(global), enabled, false};
   // A real copy lands at any time between here and the wait; random order tries both ends.
   if (config().order == Order::random && (rng() & 1)) land(c);
@@ -536,7 +602,7 @@ void cp_async_wait(int groups_left, const Where& where) {
   while (int(current->groups.size()) > groups_left) {
     for (Copy& c : current->groups.front()) {
       land(c);
-      mark_in_flight(c.dst, false);
+      mark_in_flight(block->member, c.dst, false);
       check_kernel_access(c.dst, 16, true, false, &where, nullptr);
     }
     current->groups.pop_front();

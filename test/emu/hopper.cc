@@ -1,10 +1,11 @@
 // The asynchronous half of the emulated device: barriers in shared memory, the copy engine, wgmma.
 //
 // Who may touch a line (128 bytes) of shared memory is decided by what has been waited for, not by
-// what happened to run first: every warp has a vector of clocks, one for each warp and one for the
-// copy engine. Arriving at a barrier publishes the warp's clocks, waiting takes them over; a copy's
-// landing ticks the engine's. A copy must know of all reads of the lines that it overwrites, a
-// product of all writes to the lines that it reads.
+// what happened to run first: every warp has a vector of clocks, one for each warp of the cluster
+// and one for the copy engine of each of its blocks. Arriving at a barrier publishes the warp's
+// clocks, waiting takes them over; a copy's landing ticks the engine's. A copy must know of all
+// reads of the lines that it overwrites, whichever block's, a product of all writes to the lines
+// that it reads, and a block that ends of all that its peers have done to it.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -33,11 +34,13 @@ struct Barrier {
   uint32_t phases = 0;  // that have ended
   Clocks clocks, published;
   std::vector<uint16_t> waiting;
-  uint16_t owner = 0;
+  uint16_t owner = 0, member = 0;    // the thread that made it, its block
   bool ready = false, done = false;  // done: mbarrier_init_done, ready: and a block barrier
+  uint32_t made = kNever;            // done: the owner's warp's clock
 };
 
 struct BoxCopy {
+  uint16_t from = 0, member = 0;  // blocks: who asked for it, where it goes
   uint32_t to = 0;
   const uint8_t* base = nullptr;  // null: outside the tensor
   uint64_t stride = 0;
@@ -49,10 +52,11 @@ struct BoxCopy {
 struct Line {
   uint32_t landed = 0;   // the engine's clock
   uint32_t written = 0;  // by a thread: its warp's clock, kNever until it was published
-  uint16_t writer = 0;   // warp
+  uint16_t writer = 0;   // warp of the cluster
   bool in_flight = false, fenced = false;
-  uint16_t barriers = 0;       // which of its sixteen words of eight bytes are
-  std::vector<uint32_t> read;  // by products: each warp's clock, kNever while in flight
+  uint16_t barriers = 0;  // which of its sixteen words of eight bytes are
+  // By products of each warp of its block: the warp's clock, kNever while in flight.
+  std::vector<uint32_t> read;
   std::vector<uint32_t> used;  // by threads: the clock of each warp when it last did
 };
 
@@ -61,6 +65,8 @@ struct Product {
   uint64_t b = 0;
   bool done = false;
   size_t arrived = 0, retired = 0, users = 0;  // threads; users: of later products that add to it
+  std::array<bool, 4>
+      over{};  // a thread of this warp has waited for it, so all have: they wait together
   std::array<float*, kWarpgroup> d{};
   std::array<const uint32_t*, kWarpgroup> a_at{};
   std::array<std::array<uint32_t, 4>, kWarpgroup> a{};
@@ -85,42 +91,66 @@ struct Thread {
 
 struct Async {
   bool used = false;
-  size_t warps = 0;
-  uint32_t engine = 0;
-  std::map<uint32_t, Barrier> barriers;
-  std::vector<BoxCopy> copies;  // not yet landed
-  std::vector<Line> lines;
+  size_t warps = 0, each = 0;                                 // of the cluster, of a block
+  std::vector<uint32_t> engine;                               // by block, as all that follows it
+  std::map<std::pair<uint16_t, uint32_t>, Barrier> barriers;  // block, offset
+  std::vector<BoxCopy> copies;                                // not yet landed
+  std::vector<std::vector<Line>> lines;
+  std::vector<Clocks> told;         // of each warp when it last arrived at a barrier of the block
+  std::vector<Clocks> landed;       // of each engine when the block's last copy there landed
+  Clocks arrived, published;        // at the cluster's barrier
   std::vector<Clocks> clocks;       // by warp
   uint32_t registers_begin = 0;     // of a thread
   std::vector<uint32_t> registers;  // by thread, as it last said
   std::vector<Thread> threads;
-  std::vector<Warpgroup> groups;
+  std::vector<Warpgroup> groups;  // as many of each block
 };
 thread_local Async async;
 
-void begin() {
-  if (async.used) return;
+// Where the clock of a block's copy engine stands.
+size_t engine_of(size_t member) { return async.warps + member; }
+
+size_t threads_of_block() {
   const dim3 b = current_launch->block;
-  const size_t threads = size_t(b.x) * b.y * b.z;
-  async = Async{};
-  async.used = true;
-  async.warps = (threads + 31) / 32;
-  async.lines.resize((block->shared_bytes + kLine - 1) / kLine);
-  for (Line& l : async.lines) {
-    l.read.assign(async.warps, 0);
-    l.used.assign(async.warps, 0);
-  }
-  async.clocks.assign(async.warps, Clocks(async.warps + 1, 0));
-  for (size_t w = 0; w < async.warps; ++w) async.clocks[w][w] = 1;
-  async.threads.resize(threads);
-  // A kernel that deals in registers is alone on its multiprocessor, and compiled for all it has.
-  async.registers_begin = std::min(uint32_t(65536 / threads / 8 * 8), 255u);
-  async.registers.assign(threads, async.registers_begin);
-  async.groups.resize((threads + kWarpgroup - 1) / kWarpgroup);
+  return size_t(b.x) * b.y * b.z;
 }
 
-size_t warp_of(const Fiber& f) { return f.index / 32u; }
+void begin() {
+  if (async.used) return;
+  const size_t threads = threads_of_block(), members = cluster.size();
+  async = Async{};
+  async.used = true;
+  async.each = (threads + 31) / 32;
+  async.warps = async.each * members;
+  async.engine.assign(members, 0);
+  async.lines.resize(members);
+  for (auto& lines : async.lines) {
+    lines.resize((block->shared_bytes + kLine - 1) / kLine);
+    for (Line& l : lines) {
+      l.read.assign(async.each, 0);
+      l.used.assign(async.each, 0);
+    }
+  }
+  const Clocks none(async.warps + members, 0);
+  async.arrived = async.published = none;
+  async.told.assign(members, none);
+  async.landed.assign(members, none);
+  async.clocks.assign(async.warps, none);
+  for (size_t w = 0; w < async.warps; ++w) async.clocks[w][w] = 1;
+  async.threads.resize(async.warps * 32);
+  // A kernel that deals in registers is alone on its multiprocessor, and compiled for all it has.
+  async.registers_begin = std::min(uint32_t(65536 / threads / 8 * 8), 255u);
+  async.registers.assign(async.warps * 32, async.registers_begin);
+  async.groups.resize(members * ((threads + kWarpgroup - 1) / kWarpgroup));
+}
+
+size_t warp_of(const Fiber& f) { return f.id / 32u; }
+size_t warp_in_block(const Fiber& f) { return f.index / 32u; }
 Clocks& clocks() { return async.clocks[warp_of(*current)]; }
+Line& line_of(uint32_t offset) { return async.lines[block->member][offset / kLine]; }
+Warpgroup& group_of(const Fiber& f) {
+  return async.groups[async.groups.size() / cluster.size() * f.member + f.index / kWarpgroup];
+}
 
 void wake(std::vector<uint16_t>* waiting) {
   for (uint16_t i : *waiting) make_ready(i);
@@ -131,7 +161,8 @@ void wake(std::vector<uint16_t>* waiting) {
 void publish(size_t thread) {
   const size_t warp = thread / 32;
   for (uint32_t l : async.threads[thread].wrote) {
-    if (async.lines[l].written == kNever) async.lines[l].written = async.clocks[warp][warp];
+    Line& line = async.lines[warp / async.each][l];
+    if (line.written == kNever) line.written = async.clocks[warp][warp];
   }
   async.threads[thread].wrote.clear();
 }
@@ -146,13 +177,36 @@ void end_phase(Barrier* b) {
 
 Barrier* barrier_at(const uint64_t* p, const char* doing, const Where& where) {
   begin();
-  auto it = async.barriers.find(shared_offset(p));
+  auto it = async.barriers.find({block->member, shared_offset(p)});
   if (it == async.barriers.end()) {
     report(std::string(doing) + " without mbarrier_init", &where, nullptr);
     abandon_launch();
   }
-  if (!it->second.ready && it->second.owner != current->index) {
+  if (!it->second.ready && it->second.owner != current->id) {
     report(std::string(doing) + " before a block_sync after mbarrier_init_done", &where, nullptr);
+  }
+  return &it->second;
+}
+
+// The barrier of another block in the place of this one's.
+Barrier* barrier_of_peer(const uint64_t* p, size_t peer, const char* doing, const Where& where) {
+  begin();
+  if (peer >= cluster.size()) {
+    report(std::string(doing) + " of a block that the cluster has not", &where, nullptr);
+    abandon_launch();
+  }
+  if (cluster[peer].alive == 0) {
+    report(std::string(doing) + " of a block that has ended while peers still use it", &where,
+           nullptr);
+    abandon_launch();
+  }
+  auto it = async.barriers.find({uint16_t(peer), shared_offset(p)});
+  if (it == async.barriers.end() || clocks()[it->second.owner / 32u] < it->second.made) {
+    report(std::string(doing) +
+               " of a peer that may not have made it: no cluster_wait() after the peer's "
+               "mbarrier_init_done() and cluster_arrive()",
+           &where, nullptr);
+    abandon_launch();
   }
   return &it->second;
 }
@@ -160,24 +214,26 @@ Barrier* barrier_at(const uint64_t* p, const char* doing, const Where& where) {
 void land(size_t i) {
   const BoxCopy c = async.copies[i];
   async.copies.erase(async.copies.begin() + long(i));
-  ++async.engine;
+  const uint32_t now = ++async.engine[c.member];
+  uint8_t* shared = cluster[c.member].shared;
   for (uint32_t r = 0; r < c.box_rows; ++r) {
     const uint32_t line = c.to / kLine + r;
     for (uint32_t chunk = 0; chunk < 8; ++chunk) {
       const int64_t row = c.row + r, column = c.column + chunk * 8;
-      uint8_t* to = block->shared + line * kLine + (chunk ^ (line & 7)) * 16;
+      uint8_t* to = shared + line * kLine + (chunk ^ (line & 7)) * 16;
       if (row >= 0 && row < c.rows && column >= 0 && column < c.columns) {
         std::memcpy(to, c.base + uint64_t(row) * c.stride + uint64_t(column) * 2, 16);
       } else {
         std::memset(to, 0, 16);
       }
     }
-    async.lines[line].in_flight = false;
-    async.lines[line].landed = async.engine;
-    mark_landed(block->shared + line * kLine, kLine);
+    async.lines[c.member][line].in_flight = false;
+    async.lines[c.member][line].landed = now;
+    mark_landed(c.member, shared + line * kLine, kLine);
   }
+  async.landed[c.from][engine_of(c.member)] = now;
   c.barrier->bytes -= int64_t(c.box_rows) * kLine;
-  c.barrier->clocks[async.warps] = async.engine;
+  c.barrier->clocks[engine_of(c.member)] = now;
   end_phase(c.barrier);
 }
 
@@ -211,7 +267,6 @@ double element(uint32_t offset, bool f16) {  // at the place that the 128-byte s
 }
 
 void check_reads(const Product& p, const Where& where) {
-  const size_t warp = warp_of(*current);
   const Clocks& known = clocks();
   if (p.b >> 62 != 1 || (p.b >> 49 & 7) != 0) {
     report("wgmma descriptor without the 128-byte swizzle", &where, nullptr);
@@ -222,7 +277,7 @@ void check_reads(const Product& p, const Where& where) {
       report("wgmma reads past the end of shared memory", &where, nullptr);
       abandon_launch();
     }
-    Line& l = async.lines[offset / kLine];
+    Line& l = line_of(offset);
     const char* what = nullptr;
     if (l.barriers) {
       what = "where a barrier lies";
@@ -230,7 +285,7 @@ void check_reads(const Product& p, const Where& where) {
       what = "while a copy to it is in flight";
     } else if (l.landed == 0 && l.written == 0) {
       what = "that nobody has written";
-    } else if (known[async.warps] < l.landed) {
+    } else if (known[engine_of(block->member)] < l.landed) {
       what = "without having waited for the copy to it";
     } else if (l.written != 0 && known[l.writer] < l.written) {
       what = "that another warp wrote, with no barrier between";
@@ -238,7 +293,7 @@ void check_reads(const Product& p, const Where& where) {
       what = "that threads wrote without fence_proxy_async()";
     }
     if (what) report(std::string("wgmma reads shared memory ") + what, &where, nullptr);
-    l.read[warp] = kNever;
+    l.read[warp_in_block(*current)] = kNever;
   });
 }
 
@@ -310,20 +365,49 @@ void multiply(Warpgroup* group, Product* p) {
 
 // --- what fibers.cc and checker.cc tell ---
 
-void begin_async_block() { async = Async{}; }
+void begin_async_cluster() { async = Async{}; }
 
-void end_async_block() {
+void end_async_cluster() {
   if (async.used && !async.copies.empty())
     report("block ends with a copy in flight", nullptr, nullptr);
+}
+
+namespace {
+// What peers did to a block that ends, and it to them, must be known to be over.
+void check_peers_at_end() {
+  const size_t own = block->member;
+  Clocks known(async.warps + cluster.size(), 0);
+  for (size_t w = 0; w < async.each; ++w) join(&known, async.clocks[own * async.each + w]);
+  for (size_t w = 0; w < async.warps; ++w) {
+    if (known[w] >= async.told[own][w]) continue;
+    report("block ends while peers still use it: a peer may arrive at its barriers", nullptr,
+           nullptr);
+    break;
+  }
+  const auto reaches = [&](const BoxCopy& c) { return c.member == own || c.from == own; };
+  bool late =
+      std::ranges::any_of(async.copies, reaches) || known[engine_of(own)] < async.engine[own];
+  for (size_t m = 0; m < cluster.size(); ++m)
+    late = late || known[engine_of(m)] < async.landed[own][engine_of(m)];
+  if (late)
+    report("block ends while peers still use it: a copy of the cluster may be in flight", nullptr,
+           nullptr);
+}
+}  // namespace
+
+void end_async_block() {
   if (!async.used) return;
+  if (cluster.size() > 1) check_peers_at_end();
   uint64_t all = 0;
-  for (size_t t = 0; t < async.registers.size(); ++t) {
-    all += async.registers[t];
-    if (async.registers[t] == async.registers[t / kWarpgroup * kWarpgroup]) continue;
+  const size_t threads = threads_of_block(), first = current->id - current->index;
+  for (size_t t = 0; t < threads; ++t) {
+    all += async.registers[first + t];
+    if (async.registers[first + t] == async.registers[first + t / kWarpgroup * kWarpgroup])
+      continue;
     report("threads of a warpgroup give or take different numbers of registers", nullptr, nullptr);
     return;
   }
-  const uint64_t has = uint64_t(async.registers_begin) * async.registers.size();
+  const uint64_t has = uint64_t(async.registers_begin) * threads;
   if (all > has) {  // whoever takes waits for others to give
     report("deadlock: waits forever for registers: " + std::to_string(all) +
                " are taken of the block's " + std::to_string(has),
@@ -333,7 +417,7 @@ void end_async_block() {
 
 void end_async_thread() {
   if (!async.used) return;
-  const Thread& t = async.threads[current->index];
+  const Thread& t = async.threads[current->id];
   if (t.issued != t.retired) report("thread ends with a wgmma in flight", nullptr, nullptr);
 }
 
@@ -352,42 +436,57 @@ void land_early() {
 
 void async_warp_barrier(size_t warp) {
   if (!async.used) return;
-  for (size_t i = warp * 32; i < std::min(warp * 32 + 32, async.threads.size()); ++i) publish(i);
+  const size_t first = current->id - current->index + warp * 32;
+  for (size_t i = first; i < first + 32; ++i) publish(i);
 }
 
 void async_block_barrier() {
   if (!async.used) return;
-  for (size_t i = 0; i < async.threads.size(); ++i) publish(i);
-  Clocks all(async.warps + 1, 0);
-  for (const Clocks& c : async.clocks) join(&all, c);
-  for (size_t w = 0; w < async.warps; ++w) {
+  const size_t first = block->member * async.each, end = first + async.each;
+  for (size_t i = first * 32; i < end * 32; ++i) publish(i);
+  Clocks all(async.warps + cluster.size(), 0);
+  for (size_t w = first; w < end; ++w) join(&all, async.clocks[w]);
+  for (size_t w = first; w < end; ++w) {
     async.clocks[w] = all;
     ++async.clocks[w][w];
   }
-  for (auto& [at, b] : async.barriers) b.ready = b.ready || b.done;
+  for (auto& [at, b] : async.barriers) b.ready = b.ready || (b.done && b.member == block->member);
 }
+
+void async_cluster_arrive() {
+  begin();
+  publish(current->id);
+  join(&async.arrived, clocks());
+  ++clocks()[warp_of(*current)];
+}
+void async_cluster_barrier() {
+  if (async.used) async.published = async.arrived;
+}
+void async_cluster_wait() { join(&clocks(), async.published); }
 
 const char* async_access(const void* p, size_t bytes, bool write) {
   if (!async.used) return nullptr;
-  const size_t warp = warp_of(*current);
+  const size_t warp = warp_of(*current), own = warp_in_block(*current);
+  const size_t first_warp = warp - own;
   const auto first = shared_offset(p), last = uint32_t(first + bytes - 1);
   for (uint32_t l = first / kLine; l <= last / kLine; ++l) {
-    Line& line = async.lines[l];
+    Line& line = async.lines[block->member][l];
     for (uint32_t word = first / 8; line.barriers && word <= last / 8; ++word) {
       if (word / 16 == l && (line.barriers >> word % 16 & 1)) return "where a barrier lies";
     }
-    if (clocks()[async.warps] < line.landed) return "without having waited for the copy to it";
+    if (clocks()[engine_of(block->member)] < line.landed)
+      return "without having waited for the copy to it";
     if (!write) {
-      line.used[warp] = clocks()[warp];
+      line.used[own] = clocks()[warp];
       continue;
     }
-    for (size_t w = 0; w < async.warps; ++w) {
-      if (w != warp && clocks()[w] < line.read[w]) return "that a wgmma may still read";
+    for (size_t w = 0; w < async.each; ++w) {
+      if (w != own && clocks()[first_warp + w] < line.read[w]) return "that a wgmma may still read";
     }
     line.written = kNever;
     line.writer = uint16_t(warp);
     line.fenced = false;
-    async.threads[current->index].wrote.push_back(l);
+    async.threads[current->id].wrote.push_back(l);
   }
   return nullptr;
 }
@@ -406,27 +505,31 @@ void mbarrier_init(uint64_t* barrier, uint32_t arrivals, const Where& where) {
     report("mbarrier_init of no barrier in shared memory", &where, nullptr);
     abandon_launch();
   }
-  uint16_t& barriers = async.lines[at / kLine].barriers;
+  uint16_t& barriers = line_of(at).barriers;
   const auto word = uint16_t(1u << at % kLine / 8);
   if (barriers & word) report("mbarrier_init where a barrier lies", &where, nullptr);
   barriers |= word;
   Barrier b;
   b.arrivals = b.pending = arrivals;
-  b.clocks.assign(async.warps + 1, 0);
+  b.clocks.assign(async.warps + cluster.size(), 0);
   b.published = b.clocks;
-  b.owner = current->index;
-  async.barriers[at] = b;
+  b.owner = current->id;
+  b.member = block->member;
+  async.barriers[{block->member, at}] = b;
 }
 
 void mbarrier_init_done() {
   Inside inside;
-  for (auto& [at, b] : async.barriers) b.done = b.done || b.owner == current->index;
+  for (auto& [at, b] : async.barriers) {
+    if (b.done || b.owner != current->id) continue;
+    b.done = true;
+    b.made = clocks()[warp_of(*current)];
+  }
 }
 
-void mbarrier_arrive(uint64_t* barrier, uint32_t bytes, const Where& where) {
-  Inside inside;
-  Barrier* b = barrier_at(barrier, "arrival at a barrier", where);
-  publish(current->index);
+namespace {
+void arrive_at(Barrier* b, uint32_t bytes, const Where& where) {
+  publish(current->id);
   join(&b->clocks, clocks());
   ++clocks()[warp_of(*current)];
   if (b->pending == 0) {
@@ -437,12 +540,26 @@ void mbarrier_arrive(uint64_t* barrier, uint32_t bytes, const Where& where) {
   --b->pending;
   end_phase(b);
 }
+}  // namespace
+
+void mbarrier_arrive(uint64_t* barrier, uint32_t bytes, const Where& where) {
+  Inside inside;
+  arrive_at(barrier_at(barrier, "arrival at a barrier", where), bytes, where);
+}
+
+void mbarrier_arrive_peer(uint64_t* barrier, int peer, const Where& where) {
+  Inside inside;
+  Barrier* b = barrier_of_peer(barrier, size_t(peer), "arrival at a barrier", where);
+  const size_t warp = warp_of(*current);
+  if (b->member != block->member) async.told[b->member][warp] = clocks()[warp];
+  arrive_at(b, 0, where);
+}
 
 void mbarrier_wait(uint64_t* barrier, uint32_t parity, const Where& where) {
   Inside inside;
   Barrier* b = barrier_at(barrier, "wait at a barrier", where);
   while ((b->phases & 1) == parity) {
-    b->waiting.push_back(current->index);
+    b->waiting.push_back(current->id);
     park(Wait::mbarrier, where);
   }
   join(&clocks(), b->published);
@@ -451,14 +568,16 @@ void mbarrier_wait(uint64_t* barrier, uint32_t parity, const Where& where) {
 void fence_proxy_async() {
   Inside inside;
   if (!async.used) return;
-  for (uint32_t l : async.threads[current->index].wrote) async.lines[l].fenced = true;
+  for (uint32_t l : async.threads[current->id].wrote) async.lines[block->member][l].fenced = true;
 }
 
-void copy_box(void* shared, const CUtensorMap& map, int column, int row, uint64_t* barrier,
-              const Where& where) {
-  Inside inside;
+namespace {
+// One block's of a copy.
+void copy_to(Barrier* barrier, void* shared, const CUtensorMap& map, int column, int row,
+             const Where& where) {
   BoxCopy c;
-  c.barrier = barrier_at(barrier, "copy", where);
+  c.barrier = barrier;
+  c.from = block->member, c.member = barrier->member;
   c.to = shared_offset(shared);
   c.base = reinterpret_cast<const uint8_t*>(map.opaque[0]);
   c.columns = int64_t(map.opaque[1]), c.rows = int64_t(map.opaque[2]);
@@ -474,28 +593,48 @@ void copy_box(void* shared, const CUtensorMap& map, int column, int row, uint64_
       check_kernel_access(c.base + uint64_t(at) * c.stride + size_t(column) * 2,
                           size_t(columns) * 2, false, false, &where, nullptr);
     }
-    Line& l = async.lines[c.to / kLine + r];
+    Line& l = async.lines[c.member][c.to / kLine + r];
     const char* what = nullptr;
-    if (l.in_flight || clocks()[async.warps] < l.landed) what = "that another copy writes";
+    if (l.in_flight || clocks()[engine_of(c.member)] < l.landed) what = "that another copy writes";
     if (l.written != 0 && clocks()[l.writer] < l.written) what = "that another warp wrote";
-    for (size_t w = 0; w < async.warps; ++w) {
-      if (clocks()[w] < l.read[w]) what = "that a wgmma may still read";
-      if (clocks()[w] < l.used[w]) what = "that another warp may still read";
+    for (size_t w = 0; w < async.each; ++w) {
+      const uint32_t known = clocks()[c.member * async.each + w];
+      if (known < l.read[w]) what = "that a wgmma may still read";
+      if (known < l.used[w]) what = "that another warp may still read";
     }
     if (l.barriers) what = "where a barrier lies";
-    if (what) report(std::string("copy to shared memory ") + what, &where, nullptr);
+    const char* whose =
+        c.member == c.from ? "copy to shared memory " : "copy to a peer's shared memory ";
+    if (what) report(std::string(whose) + what, &where, nullptr);
     l.in_flight = true;
     l.written = 0;
     for (uint32_t i = 0; i < kLine; i += 16)
-      mark_in_flight(block->shared + c.to + r * kLine + i, true);
+      mark_in_flight(c.member, cluster[c.member].shared + c.to + r * kLine + i, true);
   }
   async.copies.push_back(c);
+}
+}  // namespace
+
+void copy_box(void* shared, const CUtensorMap& map, int column, int row, uint64_t* barrier,
+              const Where& where) {
+  Inside inside;
+  copy_to(barrier_at(barrier, "copy", where), shared, map, column, row, where);
+}
+
+// parameters: those of copy_box, and whose
+void copy_box_to(uint16_t blocks, void* shared, const CUtensorMap& map, int column, int row,
+                 uint64_t* barrier, const Where& where) {
+  Inside inside;
+  for (size_t m = 0; m < 16; ++m) {
+    if (blocks >> m & 1)
+      copy_to(barrier_of_peer(barrier, m, "copy", where), shared, map, column, row, where);
+  }
 }
 
 void set_registers(uint32_t n, bool take, const Where& where) {
   Inside inside;
   begin();
-  uint32_t& own = async.registers[current->index];
+  uint32_t& own = async.registers[current->id];
   if (n % 8 != 0 || n < 24 || n > 256) {
     report(std::to_string(n) + " registers: multiples of 8 from 24 to 256 are possible", &where,
            nullptr);
@@ -511,7 +650,7 @@ void set_registers(uint32_t n, bool take, const Where& where) {
 void wgmma_fence(std::initializer_list<Registers> used) {
   Inside inside;
   begin();
-  Thread& thread = async.threads[current->index];
+  Thread& thread = async.threads[current->id];
   thread.fenced = true;
   for (const Registers& r : used) {
     const auto* from = static_cast<const uint8_t*>(r.at);
@@ -523,8 +662,8 @@ void wgmma_fence(std::initializer_list<Registers> used) {
 void wgmma(const ProductKind& kind, float* d, const uint32_t* a, uint64_t b, const Where& where) {
   Inside inside;
   begin();
-  Thread& thread = async.threads[current->index];
-  Warpgroup& group = async.groups[current->index / kWarpgroup];
+  Thread& thread = async.threads[current->id];
+  Warpgroup& group = group_of(*current);
   const size_t t = current->index % kWarpgroup, index = thread.issued++;
   if (!thread.fenced) report("wgmma without a wgmma_fence before it", &where, nullptr);
   if (group.products.size() <= index) {
@@ -561,15 +700,15 @@ void wgmma(const ProductKind& kind, float* d, const uint32_t* a, uint64_t b, con
 
 void wgmma_commit() {
   Inside inside;
-  Thread& thread = async.threads[current->index];
+  Thread& thread = async.threads[current->id];
   thread.groups.push_back(thread.issued);
 }
 
 void wgmma_wait(int groups_left, std::initializer_list<Registers> ready) {
   Inside inside;
   begin();
-  Thread& thread = async.threads[current->index];
-  Warpgroup& group = async.groups[current->index / kWarpgroup];
+  Thread& thread = async.threads[current->id];
+  Warpgroup& group = group_of(*current);
   const size_t t = current->index % kWarpgroup, warp = warp_of(*current);
   thread.fenced = false;
   size_t target = thread.retired;
@@ -577,9 +716,10 @@ void wgmma_wait(int groups_left, std::initializer_list<Registers> ready) {
     target = thread.groups.front();
     thread.groups.pop_front();
   }
+  bool first = false;  // of its warp
   for (size_t i = thread.retired; i < target; ++i) {
     while (group.products[i]->arrived < kWarpgroup) {
-      group.waiting.push_back(current->index);
+      group.waiting.push_back(current->id);
       park(Wait::wgmma, current->where);
     }
     Product& p = *group.products[i];
@@ -595,16 +735,18 @@ void wgmma_wait(int groups_left, std::initializer_list<Registers> ready) {
         report("wgmma_wait does not name the sum of a wgmma that it ends", &current->where,
                nullptr);
     }
-    if (t % 32 == 0) {
+    if (!p.over[t / 32]) {
+      p.over[t / 32] = first = true;
       pieces(p, [&](uint32_t offset, uint32_t, uint32_t) {
-        async.lines[offset / kLine].read[warp] = clocks()[warp];
+        line_of(offset).read[warp_in_block(*current)] = clocks()[warp];
       });
     }
   }
   // A product that still runs may read the same lines.
-  for (size_t i = target; t % 32 == 0 && i < thread.issued; ++i) {
+  for (size_t i = target; first && i < thread.issued; ++i) {
+    if (group.products[i]->over[t / 32]) continue;
     pieces(*group.products[i], [&](uint32_t offset, uint32_t, uint32_t) {
-      async.lines[offset / kLine].read[warp] = kNever;
+      line_of(offset).read[warp_in_block(*current)] = kNever;
     });
   }
   for (size_t i = thread.retired; i < target; ++i) {

@@ -195,8 +195,8 @@ cudaError_t set_max_shared(const void* kernel, size_t bytes) {
 }
 
 // parameters: those of a launch in CUDA, and the body that stands for the kernel
-cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared,
-                   bool pdl, cudaStream_t stream, std::function<void()> body) {
+cudaError_t launch(const char* name, const void* kernel, dim3 grid, unsigned cluster, dim3 block,
+                   size_t shared, bool pdl, cudaStream_t stream, std::function<void()> body) {
   std::lock_guard lock(mutex);
   const std::string who = std::string("launch of ") + name + ": ";
   const size_t threads = size_t(block.x) * block.y * block.z;
@@ -210,6 +210,15 @@ cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, 
                                                    std::to_string(grid.y) + " x " +
                                                    std::to_string(grid.z));
   }
+  if (cluster == 0 || cluster > 8 || (cluster > 1 && machine().major < 9) ||
+      grid.y % cluster != 0) {
+    return fail(cudaErrorInvalidClusterSize, who + "clusters of " + std::to_string(cluster) +
+                                                 " in a grid of " + std::to_string(grid.y));
+  }
+  if (threads * cluster > kMostThreads) {  // the emulation's own limit
+    return fail(cudaErrorInvalidConfiguration,
+                who + std::to_string(threads * cluster) + " threads in a cluster");
+  }
   const auto it = max_shared.find(kernel);
   const size_t limit =
       it == max_shared.end() ? size_t(48) << 10 : std::max(size_t(48) << 10, it->second);
@@ -222,6 +231,7 @@ cudaError_t launch(const char* name, const void* kernel, dim3 grid, dim3 block, 
   node.launch.name = name;
   node.launch.grid = grid;
   node.launch.block = block;
+  node.launch.cluster = cluster;
   node.launch.pdl = pdl;
   node.shared = shared;
   node.body = std::move(body);
