@@ -208,6 +208,8 @@ export type Launch = {
   /** Each block takes one tile or several. */
   readonly tiles: number
   readonly blocks: number
+  /** Blocks that share what each of them brings of the activations, by multicast. */
+  readonly cluster: number
   /** Bytes of each weight row that L2 is asked for while attention runs. */
   readonly early: number
 }
@@ -331,12 +333,7 @@ const turnOf = (launch: Launch, kernel: CompiledKernel): Turn => {
   }
 }
 
-/** `cluster`: blocks that share what each of them reads of the activations; none of ours does. */
-export const countOf = (
-  launch: Launch,
-  kernels: readonly CompiledKernel[],
-  cluster = 1,
-): Counts => {
+export const countOf = (launch: Launch, kernels: readonly CompiledKernel[]): Counts => {
   const kernel = kernels.find(({ name }) => name.includes(launch.kernel))
   if (kernel === undefined) throw new Error(`no compiled kernel has ${launch.kernel} in its name`)
   const blockBytes = launch.shared + 1024
@@ -349,9 +346,11 @@ export const countOf = (
   const resident = Math.min(blocksFit, Math.ceil(launch.blocks / multiprocessors))
   const passes = Math.ceil(launch.batch / launch.blockTokens)
   const weights = launch.rows * launch.cols * launch.weightBytes
-  const l2Bytes =
-    weights * passes +
-    (Math.ceil(launch.rows / launch.blockRows) * launch.batch * launch.cols * 2) / cluster
+  // A cluster reads its activations from L2 once; each of its blocks receives all of them.
+  const places = Math.ceil(launch.rows / launch.blockRows)
+  const activations = launch.batch * launch.cols * 2
+  const l2Bytes = weights * passes + Math.ceil(places / launch.cluster) * activations
+  const received = weights * passes + places * activations
   const turn = turnOf(launch, kernel)
   const wavefronts = turn.wavefronts / turn.weights
   const used = Math.min(multiprocessors, launch.blocks)
@@ -368,7 +367,7 @@ export const countOf = (
   const tile = 2 * launch.blockRows * launch.blockTokens * launch.cols
   const bounds: readonly (readonly [string, number])[] = [
     ['memory', memorySeconds],
-    ['L2', l2Bytes / Math.min(assumed.l2, used * 64 * assumed.clock)],
+    ['L2', Math.max(l2Bytes / assumed.l2, received / (used * 64 * assumed.clock))],
     ['shared memory', ((weights * passes) / 1024) * (wavefronts / (used * assumed.clock))],
     [
       'instructions',
@@ -752,16 +751,22 @@ const aimRows = (steps: readonly Step[]): readonly string[] =>
 const stepsOf = (counts: readonly Counts[], attentionFor: Attention): readonly Step[] =>
   [...grouped(counts, stepKey).values()].map((products) => stepOf(products, attentionFor))
 
-/** `byCluster`: steps by wgmma as they are, and with clusters of two and of four blocks. */
-const clusterRows = (byCluster: readonly (readonly Step[])[]): readonly string[] =>
-  (byCluster[0] ?? []).flatMap(({ name, batch, limit }, i) => {
+/** Steps by wgmma without clusters, as they are, and where all 32 clusters of 128 multiprocessors fit. */
+const clusterRows = (ways: readonly (readonly Step[])[]): readonly string[] =>
+  (ways[0] ?? []).flatMap(({ name, batch, limit }, i) => {
     if (batch < 32) return []
-    const cells = byCluster.map((steps) => {
-      const seconds = (steps[i] as Step).seconds
+    const cells = ways.map((steps) => {
+      const { seconds } = steps[i] as Step
       return `${(seconds * 1e3).toFixed(2)} | ${((100 * limit) / seconds).toFixed(0)} %`
     })
     return [`| ${name} | ${batch} | ${cells.join(' | ')} |`]
   })
+
+/** Clusters that `launch` would have on a GPU with room for 32 of four. */
+const inFours = (launch: Launch): Launch =>
+  launch.cluster > 1 && launch.blockRows === 64 && launch.blocks <= 128
+    ? { ...launch, cluster: 4 }
+    : launch
 
 const stepRows = (steps: readonly Step[]): readonly string[] => {
   return steps.map((step) => {
@@ -803,10 +808,10 @@ const stepPage = (
   '|---|---:|---:|---:|---:|---|',
   ...aimRows(steps),
   '',
-  'Steps by wgmma as they are, and what clusters of two and of four blocks that multicast activations would make of',
-  'them (not built): milliseconds, share of the limit.',
+  'Steps by wgmma as they would be if each block read all of its activations itself; as they are; and on a GPU with room for 32',
+  'clusters of four at once: milliseconds, share of the limit.',
   '',
-  '| model | batch | ms | of the limit | two: ms | of the limit | four: ms | of the limit |',
+  '| model | batch | alone: ms | of the limit | clusters: ms | of the limit | 32 of four: ms | of the limit |',
   '|---|---:|---:|---:|---:|---:|---:|---:|',
   ...clusterRows(byCluster),
   '',
@@ -824,9 +829,10 @@ const renderCounts = (
   const mixed = all.filter(({ launch }) => launch.generated < launch.batch)
   const steps = stepsOf(counts, attentionFor)
   const ofWgmma = counts.filter(({ launch }) => launch.wgmma).map(({ launch }) => launch)
-  const byCluster = [1, 2, 4].map((cluster) =>
+  const alone = (launch: Launch): Launch => ({ ...launch, cluster: 1 })
+  const byCluster = [alone, (launch: Launch): Launch => launch, inFours].map((way) =>
     stepsOf(
-      ofWgmma.map((launch) => countOf(launch, kernels, cluster)),
+      ofWgmma.map((launch) => countOf(way(launch), kernels)),
       attentionFor,
     ),
   )

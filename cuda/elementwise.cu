@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kThreads) pack_rows_kernel(PackRows p) {
       uint8_t v = 0;
       if (i < p.cols)
         v = p.dtype == DType::fp8_e4m3 ? in[i] : to_e4m3(source_value(in, p.dtype, i) / divisor);
-      out[fp8_place(i)] = v;
+      out[fp8_weight_place(i)] = v;
     } else {
       reinterpret_cast<uint16_t*>(out)[i] =
           i < p.cols ? to_bf16(source_value(in, p.dtype, i)) : uint16_t(0);
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(Embed p) {
   const uint8_t* in = table.data + in_table * table.stride;
   const float scale = table.scale ? table.scale[in_table] : 1.0f;
   for (int i = int(threadIdx.x); i < table.cols; i += kThreads) {
-    const float v = table.fp8 ? from_e4m3(in[fp8_place(i)])
+    const float v = table.fp8 ? from_e4m3(in[fp8_weight_place(i)])
                               : from_bf16(reinterpret_cast<const uint16_t*>(in)[i]);
     out[i] = v * scale;
   }
@@ -221,16 +221,15 @@ __global__ void __launch_bounds__(kThreads) scale_rows_kernel(ScaleRows p) {
 __global__ void __launch_bounds__(kThreads) widen_kernel(Matrix w, uint16_t* out) {
   pdl_launch_dependents();
   pdl_wait();
-  // A thread widens sixteen columns. Stored order is k0 k2 k1 k3: even bytes are k0 k1, odd bytes
-  // k2 k3.
+  // A thread widens sixteen columns: the first eight are the even bytes, the others the odd ones.
   const int64_t row = int64_t(blockIdx.y);
   const int i = (int(blockIdx.x) * kThreads + int(threadIdx.x)) * 16;
   if (i >= w.k) return;
   const uint4 v = load16(w.data + row * w.stride + i);
   uint16_t* to = out + row * w.k + i;
-  store16(to, uint4{e4m3_even_to_bf16(v.x), e4m3_odd_to_bf16(v.x), e4m3_even_to_bf16(v.y),
-                    e4m3_odd_to_bf16(v.y)});
-  store16(to + 8, uint4{e4m3_even_to_bf16(v.z), e4m3_odd_to_bf16(v.z), e4m3_even_to_bf16(v.w),
+  store16(to, uint4{e4m3_even_to_bf16(v.x), e4m3_even_to_bf16(v.y), e4m3_even_to_bf16(v.z),
+                    e4m3_even_to_bf16(v.w)});
+  store16(to + 8, uint4{e4m3_odd_to_bf16(v.x), e4m3_odd_to_bf16(v.y), e4m3_odd_to_bf16(v.z),
                         e4m3_odd_to_bf16(v.w)});
 }
 
@@ -254,14 +253,16 @@ __global__ void __launch_bounds__(kThreads) round_rows_kernel(RoundRows p) {
   most = block_max(most, scratch);
   const float scale = most > 0 ? most / 448.0f : 1.0f;
   if (threadIdx.x == 0) p.row_scale[blockIdx.x] = scale;
-  const auto four = [&](uint32_t lo, uint32_t hi) {  // columns 0 2 1 3
+  // Of sixteen columns a pair of the first eight and the one eight further on (fp8_weight_place).
+  const auto four = [&](uint32_t lo, uint32_t hi) {
     return uint32_t(to_e4m3(bf16_lo(lo) / scale)) | uint32_t(to_e4m3(bf16_lo(hi) / scale)) << 8 |
            uint32_t(to_e4m3(bf16_hi(lo) / scale)) << 16 |
            uint32_t(to_e4m3(bf16_hi(hi) / scale)) << 24;
   };
-  for (int i = int(threadIdx.x) * 8; i < k; i += kThreads * 8) {
-    const uint4 v = load16(in + i);
-    store8(p.out + int64_t(blockIdx.x) * k + i, uint2{four(v.x, v.y), four(v.z, v.w)});
+  for (int i = int(threadIdx.x) * 16; i < k; i += kThreads * 16) {
+    const uint4 lo = load16(in + i), hi = load16(in + i + 8);
+    store16(p.out + int64_t(blockIdx.x) * k + i,
+            uint4{four(lo.x, hi.x), four(lo.y, hi.y), four(lo.z, hi.z), four(lo.w, hi.w)});
   }
 }
 

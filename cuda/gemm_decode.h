@@ -112,13 +112,16 @@ GPU_DEVICE void bf16_weights(const uint4& lo, const uint4& hi, uint32_t (&first)
   first[0] = lo.x, first[1] = hi.x, first[2] = lo.y, first[3] = hi.y;
   second[0] = lo.z, second[1] = hi.z, second[2] = lo.w, second[3] = hi.w;
 }
-// The same of FP8: of four steps.
+// The same of FP8 (fp8_weight_place): of four steps. The first two take columns 0 to 7 of sixteen.
 GPU_DEVICE void fp8_weights(const uint4& lo, const uint4& hi, uint32_t (&a)[4][4]) {
-  const uint32_t l[4] = {lo.x, lo.y, lo.z, lo.w}, h[4] = {hi.x, hi.y, hi.z, hi.w};
+  const uint32_t words[4][2] = {{lo.x, hi.x}, {lo.y, hi.y}, {lo.z, hi.z}, {lo.w, hi.w}};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    a[i][0] = gpu::e4m3_even_to_bf16(l[i]), a[i][1] = gpu::e4m3_even_to_bf16(h[i]);
-    a[i][2] = gpu::e4m3_odd_to_bf16(l[i]), a[i][3] = gpu::e4m3_odd_to_bf16(h[i]);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      a[i / 2][i % 2 * 2 + r] = gpu::e4m3_even_to_bf16(words[i][r]);
+      a[2 + i / 2][i % 2 * 2 + r] = gpu::e4m3_odd_to_bf16(words[i][r]);
+    }
   }
 }
 // sum += two steps of mma; b: sixteen bytes of a token.

@@ -131,9 +131,10 @@ __global__ void __launch_bounds__(kThreads) gemm_prompt_kernel(PromptGemm p, Out
         const int row = warp_weight + n * 8 + g;
         uint4 b;
         if constexpr (kFp8) {
-          const uint2 v = load8(reinterpret_cast<const uint2*>(weights + row * 4 + t) + h);
-          b = uint4{e4m3_even_to_bf16(v.x), e4m3_odd_to_bf16(v.x), e4m3_even_to_bf16(v.y),
-                    e4m3_odd_to_bf16(v.y)};
+          const int shift = h == 0 ? 8 : 0;  // the even bytes first
+          const uint4 v = load16(weights + row * 4 + t);
+          b = uint4{e4m3_odd_to_bf16(v.x << shift), e4m3_odd_to_bf16(v.y << shift),
+                    e4m3_odd_to_bf16(v.z << shift), e4m3_odd_to_bf16(v.w << shift)};
         } else {
           b = load16(weights + place(row, t + 4 * h));
         }

@@ -17,9 +17,8 @@ namespace nemotron::cuda {
 using gpu::Queue;
 
 // A weight in device memory: rows of `stride` bytes, padded with zeros to `k` columns. Plain
-// row-major order, so that decode kernels, prompt kernels and cuBLASLt read one copy. FP8: within
-// every four columns the middle two are swapped (fp8_place), which lets registers be widened in
-// pairs.
+// row-major order, so that decode kernels, prompt kernels and cuBLASLt read one copy. FP8: sixteen
+// columns are in the order of fp8_weight_place, which lets registers be widened in pairs.
 struct Matrix {
   const uint8_t* data = nullptr;
   const float* scale = nullptr;  // [rows], null: all 1
@@ -37,8 +36,8 @@ constexpr int32_t padded_k(int64_t cols) {
 // Elements of a row of what Products::bf16 makes: rows that begin on sixteen bytes.
 inline int64_t unscaled_stride(const Matrix& w) { return (int64_t(w.rows) + 7) / 8 * 8; }
 
-// One layer of the KV cache: K and V, each [blocks, kv_heads, block_size, head_dim]. FP8 keys have
-// their middle columns swapped like FP8 weights; values do not.
+// One layer of the KV cache: K and V, each [blocks, kv_heads, block_size, head_dim]. Of every four
+// columns of FP8 keys the middle two are swapped (fp8_place); values are as they come.
 struct KvLayer {
   uint8_t* k = nullptr;
   uint8_t* v = nullptr;
@@ -152,7 +151,7 @@ struct ScaleRows {
 };
 void scale_rows(Queue& queue, const ScaleRows& p);
 
-// out [rows, k] E4M3 (middle columns swapped as in FP8 weights) = a [rows, a_stride] bf16 over the
+// out [rows, k] E4M3 (columns in the order of FP8 weights) = a [rows, a_stride] bf16 over the
 // row's scale, which makes the largest 448
 struct RoundRows {
   const uint16_t* a = nullptr;
@@ -212,6 +211,7 @@ struct DecodeLaunch {
   int64_t shared = 0;                       // bytes a block
   int32_t early = 0;                        // bytes of each weight row that L2 is asked for early
   int32_t tiles = 0, blocks = 0;            // each block takes one tile or several
+  int32_t cluster = 1;                      // blocks that share what they read of a
 };
 DecodeLaunch gemm_decode_launch(const Queue& queue, const DecodeGemm& p, bool paired);
 
@@ -377,9 +377,15 @@ struct Sample {
 void sample(Queue& queue, const Sample& p, int grid_rows);
 void load_sample(Queue& queue);
 
-// Where column k of a row lies in FP8 storage.
+// Where column k of an FP8 key lies.
 NEMOTRON_HD constexpr int64_t fp8_place(int64_t k) {
   return (k & ~int64_t(3)) | ((k & 1) << 1) | ((k >> 1) & 1);
+}
+// Where column k of a row of FP8 weights lies. A word of four bytes has what lane t of four wants
+// of sixteen columns for a product of the tensor cores: columns 2 t and 2 t + 1 in its even bytes,
+// 2 t + 8 and 2 t + 9 in its odd ones.
+NEMOTRON_HD constexpr int64_t fp8_weight_place(int64_t k) {
+  return (k & ~int64_t(15)) | ((k & 6) << 1) | ((k & 1) << 1) | ((k >> 3) & 1);
 }
 
 }  // namespace nemotron::cuda

@@ -63,6 +63,36 @@ void launch(Queue& queue, const char* name, void (*kernel)(Parameters...), dim3 
   launch(queue, name, kernel, Clusters{grid, 1}, threads, shared, arguments...);
 }
 
+// How many clusters of so many blocks a GPU has room for at once: it depends on how many
+// multiprocessors each of its parts (GPC) has, in one of which a cluster stays.
+template <class Kernel>
+int clusters_at_once(Queue& queue, Kernel* kernel, unsigned cluster, unsigned threads,
+                     size_t shared) {
+  int clusters = 0;
+  cudaError_t e = cudaSuccess;
+#if defined(__CUDACC__)
+  cudaLaunchAttribute shape = {};
+  shape.id = cudaLaunchAttributeClusterDimension;
+  shape.val.clusterDim.x = shape.val.clusterDim.z = 1;
+  shape.val.clusterDim.y = cluster;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(1, cluster);
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.attrs = &shape;
+  config.numAttrs = 1;
+  e = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
+#else
+  e = emu::clusters_at_once(&clusters, reinterpret_cast<const void*>(kernel), cluster,
+                            dim3(threads), shared);
+#endif
+  if (e != cudaSuccess && queue.error == cudaSuccess) {
+    queue.error = e;
+    queue.failed = "cudaOccupancyMaxActiveClusters";
+  }
+  return clusters;
+}
+
 // Makes a kernel ready, once per device and before its first use. The driver loads kernels at their
 // first launch, which must not happen while a stream is captured; more than 48 KiB of shared memory
 // have to be asked for; and all kernels ask for the same division of a multiprocessor's memory,

@@ -15,7 +15,8 @@ struct Queue {
   bool synchronous = false;                 // every launch is waited for
   bool wgmma = false;                       // products of generated rows by gemm_decode_wgmma.cu
   int multiprocessors = 1;
-  size_t shared_limit = 0;          // bytes of shared memory that a block may have
+  int clusters_of_four = 0;  // of blocks that fill a multiprocessor each: how many run at once
+  size_t shared_limit = 0;   // bytes of shared memory that a block may have
   cudaError_t error = cudaSuccess;  // the first launch that failed
   const char* failed = "";          // and its kernel
 };

@@ -20,6 +20,12 @@ function end_of_kernel() {
     # Keys come first, whose columns lie side by side, values last, whose rows do.
     if (first_kind != 0 || kind != 1) missing("keys or values the wrong way round")
   }
+  if (to_peers) {
+    if (cluster_arrivals != 2 || cluster_waits != 2) missing("no barrier of the cluster at both ends")
+    if (after_cluster) missing("barriers or copies after the last barrier of the cluster")
+    if (!remote) missing("no arrival at the barriers of peers")
+    if (plain) missing("a wait or an arrival that is the block\047s alone")
+  }
 }
 
 /^(\.visible )?\.entry / {
@@ -29,6 +35,7 @@ function end_of_kernel() {
   sub(/^[0-9]+/, "", kernel)
   sub(/\(.*/, "", kernel)
   waits = begun = counted = fenced = in_group = proxy_fences = groups = 0
+  to_peers = cluster_arrivals = cluster_waits = after_cluster = remote = plain = mapped = 0
   last = ""
 }
 
@@ -45,6 +52,32 @@ function end_of_kernel() {
   if (begun) missing("barriers that no fence publishes")
   begun = 0
 }
+
+# Clusters: a barrier before the first copy to peers and one after everything; in between all waits acquire what
+# peers do, and all arrivals but those that expect copies are at the barriers of peers, as mapa says where.
+/barrier\.cluster\.arrive/ {
+  if ($0 !~ /arrive\.release;/) missing("an arrival at the cluster that releases nothing")
+  if (begun == 1) missing("barriers that no fence publishes to the cluster")
+  ++cluster_arrivals
+}
+/barrier\.cluster\.wait/ {
+  if ($0 !~ /wait\.acquire;/) missing("a wait for the cluster that acquires nothing")
+  ++cluster_waits
+  after_cluster = 0
+}
+/multicast::cluster/ {
+  if (!cluster_waits) missing("copies to peers that may not have made their barriers")
+  if ($0 !~ /%rs[0-9]+;/) missing("a copy to peers that does not say to whom")
+  to_peers = 1
+}
+/mapa\.shared::cluster\.u32 there, / { mapped = 1 }
+/mbarrier\.arrive\.release\.cluster\.shared::cluster\.b64 _, \[there\];/ {
+  if (!mapped) missing("an arrival at no place of a peer")
+  remote = 1
+  mapped = 0
+}
+/mbarrier\.try_wait\.parity\.shared::cta|mbarrier\.arrive\.shared::cta/ { plain = 1 }
+/mbarrier\.(arrive|try_wait)|cp\.async\.bulk\.tensor/ { after_cluster = 1 }
 
 # last_arrival: a fence, the count, a fence. What embed counts is read by the host, what sample does by its
 # own block.

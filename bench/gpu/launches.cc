@@ -13,6 +13,9 @@ namespace {
 
 // An H200: multiprocessors, and bytes of shared memory that one block may have.
 constexpr int kMultiprocessors = 132;
+// Of an H100 it has been told that it holds 15 clusters of eight blocks, 120 of its 132
+// multiprocessors: then it holds 30 or 31 of four.
+constexpr int kClustersOfFour = 30;
 constexpr size_t kSharedLimit = 227 << 10;
 
 struct Product {
@@ -35,6 +38,7 @@ void print(const Shape& s, const Way& way, const Rows& rows, const Product& prod
   gpu::Queue queue;
   queue.wgmma = wgmma;
   queue.multiprocessors = kMultiprocessors;
+  queue.clusters_of_four = kClustersOfFour;
   queue.shared_limit = kSharedLimit;
   cuda::DecodeGemm p;
   p.grid_rows = rows.all;
@@ -50,11 +54,11 @@ void print(const Shape& s, const Way& way, const Rows& rows, const Product& prod
       "\"cols\": %d, \"weightBytes\": %d, \"kernel\": \"%s\", \"blockRows\": %d, \"blockTokens\": "
       "%d, "
       "\"warps\": %d, \"stageColumns\": %d, \"stages\": %d, \"shared\": %d, \"tiles\": %d, "
-      "\"blocks\": %d, "
+      "\"blocks\": %d, \"cluster\": %d, "
       "\"early\": %d}\n",
       s.name, fp8 ? "true" : "false", wgmma ? "true" : "false", rows.all, rows.generated,
       product.name, p.w.rows, p.w.cols, p.w.fp8 ? 1 : 2, l.kernel.c_str(), l.rows, l.tokens,
-      l.warps, l.stage_columns, l.stages, int(l.shared), l.tiles, l.blocks, l.early);
+      l.warps, l.stage_columns, l.stages, int(l.shared), l.tiles, l.blocks, l.cluster, l.early);
 }
 
 void print_attention(const Shape& s, bool fp8, int32_t batch, int32_t context) {

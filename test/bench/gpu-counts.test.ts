@@ -23,6 +23,7 @@ const launch: Launch = {
   shared: 98_336,
   tiles: 256,
   blocks: 256,
+  cluster: 1,
   early: 0,
 }
 // 64 columns of 16 rows: two kilobytes of weights in four loads of a lane, and two of activations, each of
@@ -105,4 +106,48 @@ test('an instance of wgmma with 128 rows and 256 tokens, by hand', () => {
   assert.equal(c.l2Bytes, 28_672 * 4096 * 2 + 224 * 256 * 4096 * 2)
   assert.equal(c.bound, 'L2')
   assert.ok(Math.abs(c.seconds - 123.6e-6) < 0.1e-6)
+})
+
+test('an instance of wgmma whose blocks share activations, by hand', () => {
+  const o = { ...launch, batch: 256, weightBytes: 2, wgmma: true, cluster: 4 }
+  const c = countOf(
+    {
+      ...o,
+      blockRows: 64,
+      blockTokens: 128,
+      warps: 8,
+      stageColumns: 64,
+      stages: 8,
+      shared: 197_248,
+      tiles: 128,
+      blocks: 128,
+    },
+    [
+      {
+        ...compiled,
+        registers: 142,
+        instructions: 119,
+        products: 0,
+        groupProducts: 8,
+        loads: { 4: 0, 8: 0, 16: 8 },
+        copies: 0,
+      },
+    ],
+  )
+  // 128 columns a turn: 16 KiB of weights and 32 of activations are written, whoever asked for them; the
+  // weights are read by four warps, the activations by one warpgroup.
+  assert.equal(c.wavefronts, (128 + 256 + 4 * 8 * 4 + 256) / 16)
+  // Two passes of the weights. 64 blocks of rows want all activations; four of them read them once.
+  assert.equal(c.l2Bytes, 4096 * 4096 * 2 * 2 + 16 * 256 * 4096 * 2)
+  assert.equal(c.bound, 'L2')
+  assert.ok(Math.abs(c.seconds - 17.7e-6) < 0.1e-6)
+  // Alone each would: what all blocks receive is the same.
+  const alone = countOf({ ...c.launch, cluster: 1 }, [{ ...compiled, groupProducts: 8 }])
+  assert.equal(alone.l2Bytes, 4096 * 4096 * 2 * 2 + 64 * 256 * 4096 * 2)
+  // On few multiprocessors what they receive bounds them, 64 bytes a cycle each.
+  const few = { ...c.launch, rows: 256, tiles: 8, blocks: 8 }
+  const received = 256 * 4096 * 2 * 2 + 4 * 256 * 4096 * 2
+  const narrow = countOf(few, [{ ...compiled, groupProducts: 800 }])
+  assert.equal(narrow.bound, 'L2')
+  assert.ok(Math.abs(narrow.seconds - received / (8 * 64 * 1.7e9)) < 1e-9)
 })

@@ -92,8 +92,7 @@ __global__ void shared_tiles(float* scores, const uint16_t* a,
           mbarrier_arrive_peer(empty + stage, flaw == kOwnArrival ? block % kCluster : lane);
       };
       mbarrier_wait_peers(full + stage, uint32_t(i / kStages) & 1);
-      const uint64_t b =
-          wgmma_descriptor(shared_address(data + stage * kTileBytes), 16, 1024);
+      const uint64_t b = wgmma_descriptor(shared_address(data + stage * kTileBytes), 16, 1024);
       wgmma_fence(s, q);
       for (int k = 0; k < 4; ++k) wgmma_bf16<true>(s, q[k], wgmma_advance(b, k * 32), k > 0);
       wgmma_commit();

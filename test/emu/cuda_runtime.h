@@ -135,6 +135,9 @@ cudaError_t set_max_shared(const void* kernel, size_t bytes);
 // Runs (or, while the stream is captured, records) body once per CUDA thread of the grid.
 cudaError_t launch(const char* name, const void* kernel, dim3 grid, unsigned cluster, dim3 block,
                    size_t shared, bool pdl, cudaStream_t stream, std::function<void()> body);
+// Of blocks that fill a multiprocessor each, and multiprocessors that all lie together.
+cudaError_t clusters_at_once(int* clusters, const void* kernel, unsigned cluster, dim3 block,
+                             size_t shared);
 }  // namespace emu
 
 template <class Kernel>

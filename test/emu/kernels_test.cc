@@ -434,7 +434,7 @@ TEST(packed_fp8) {
       for (int64_t row = 0; row < kRows; ++row) {
         for (int64_t col = 0; col < packed.stride; ++col) {
           const int64_t from = row * kCols + col + (cut ? kFirst : 0);
-          EXPECT_EQ(int(got[size_t(row * packed.stride + fp8_place(col))]),
+          EXPECT_EQ(int(got[size_t(row * packed.stride + fp8_weight_place(col))]),
                     col < part.cols ? int(want.data[size_t(from)]) : 0);
         }
       }
@@ -501,7 +501,7 @@ TEST(widen_many_rows) {
     const std::vector<uint16_t> got = gpu.read(out + size_t(row) * kCols, kCols);
     for (int32_t c = 0; c < kCols; ++c) {
       EXPECT_EQ(bf16_to_f32(got[size_t(c)]),
-                e4m3_to_f32(stored[size_t(row) * kCols + size_t(fp8_place(c))]));
+                e4m3_to_f32(stored[size_t(row) * kCols + size_t(fp8_weight_place(c))]));
     }
   }
 }

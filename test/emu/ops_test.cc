@@ -115,8 +115,8 @@ int main(int argc, char** argv) {
            {"8:2 d64 b64 BF16 scaled schedules", "2:1 d16 b64 F8_E4M3 schedules", "3:1 d80"});
   // More multiprocessors than blocks of 128 rows could keep busy.
   add_some(add_gemm_cases,
-           emulated("emulated wgmma products, 8 multiprocessors",
-                    with(&emu::Machine::multiprocessors, 8, products)),
+           emulated("emulated wgmma products, 5 multiprocessors",
+                    with(&emu::Machine::multiprocessors, 5, products)),
            {"gemm 17x80x96", "gemm 33x80x96", "gemm 130x150", "row equality BF16",
             "row equality F8_E4M3", "row equality of many", "19x90", "34x600", "130x128",
             "mlp_input F8_E4M3 34x177"});

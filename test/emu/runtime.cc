@@ -249,6 +249,17 @@ cudaError_t launch(const char* name, const void* kernel, dim3 grid, unsigned clu
   return cudaSuccess;
 }
 
+cudaError_t clusters_at_once(int* clusters, const void* kernel, unsigned cluster, dim3 block,
+                             size_t shared) {
+  std::lock_guard lock(mutex);
+  const auto it = max_shared.find(kernel);
+  const size_t limit = it == max_shared.end() ? size_t(48) << 10 : it->second;
+  if (shared > limit || size_t(block.x) * block.y * block.z > 1024)
+    return fail(cudaErrorInvalidValue, "clusters of blocks that cannot be launched");
+  *clusters = machine().major < 9 ? 0 : int(machine().multiprocessors / cluster);
+  return cudaSuccess;
+}
+
 std::vector<const void*> never_launched() {
   std::lock_guard lock(mutex);
   std::vector<const void*> all;
