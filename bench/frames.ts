@@ -125,8 +125,7 @@ const watch = async (page: Page, url: string, seconds: number): Promise<Seen & F
   await page.addInitScript(WATCH_START)
   await page.goto(url)
   const message = page.getByLabel('Message', { exact: true })
-  await message.waitFor()
-  const first = await page.evaluate<First>('window.first')
+  const first = (await (await page.waitForFunction('window.first')).jsonValue()) as First
   await message.fill('How is a list summed up?')
   await message.press('Enter')
   await page.locator('.turn.answer .prose').waitFor()

@@ -19,7 +19,10 @@ const benches: Readonly<Record<string, readonly [file: string, about: string]>> 
   http: ['http', 'plain routes, overload and connection churn of any such server'],
   storm: ['storm', 'answers a second under clients that ignore Retry-After'],
   overload: ['overload', 'four times what the server can: goodput, refusals, health'],
-  frames: ['frames', 'frames a second of the page in Chromium while an answer streams'],
+  frames: [
+    'frames',
+    'how soon the page can be used in Chromium, and its frames while an answer streams',
+  ],
   loop: ['event-loop', 'how long prompts of 128K tokens hold up the event loop'],
   reward: ['reward', 'scoring: candidates of one prompt, and prompts beside the limit'],
   score: ['score', 'a file through `nemotron-server score`, beside the engine itself'],

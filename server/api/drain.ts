@@ -1,6 +1,5 @@
 // The end of a server: no new work, what runs is finished, what is left is told so, and everything is freed.
 
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Listening } from '../http/listen.js'
 import { isWork, type LiveRequest } from '../http/request-log.js'
 import type { ServedModel } from '../model/served-model.js'
@@ -65,9 +64,6 @@ const closeModels = async (
 
 /** `stopped`: when the last connection has ended. */
 const closeSocket = async (listening: Listening): Promise<{ readonly stopped: Promise<void> }> => {
-  // What waits to be accepted comes in first: closing would reset it.
-  await nextTurn()
-  await nextTurn()
   const stopped = listening.stop()
   // Who has connected is about to ask: a proxy does not repeat elsewhere what it has sent.
   await Promise.race([stopped, sleep(CONNECTED_MS)])

@@ -8,6 +8,7 @@ import {
 } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import { type AddressInfo, Server as NetServer, type Socket } from 'node:net'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
 import type { Logger } from 'pino'
 import { badRequest } from '../request-error.js'
@@ -147,25 +148,25 @@ const createIdle = (node: HttpServer, isTls: boolean) => {
   }
 }
 
-const MOST_TURNS = 4096
+const ACCEPT_MS = 500
 
 /**
  * Who has connected by now is accepted: a socket that closes resets whom the kernel still holds in its queue. Each turn of
  * the event loop accepts one or more; a turn in which nobody came says that nobody waits. Under a load without a gap some
- * always do.
+ * always do, so it takes ACCEPT_MS at most.
  */
 const acceptAll = async (node: HttpServer): Promise<void> => {
-  const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
   let came = true
   const note = () => {
     came = true
   }
   node.on('connection', note)
+  const until = performance.now() + ACCEPT_MS
   // The rest of this turn, which has perhaps accepted already.
-  await turn()
-  for (let turns = 0; came && turns < MOST_TURNS; turns++) {
+  await nextTurn()
+  while (came && performance.now() < until) {
     came = false
-    await turn()
+    await nextTurn()
   }
   node.off('connection', note)
 }

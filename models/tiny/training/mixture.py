@@ -35,7 +35,7 @@ SYSTEM_TEXTS = ("You are a helpful assistant.", "You are a friendly assistant. B
 
 
 def has_steps(item) -> bool:
-    """Letters, sums, decimals: no reply to these can be judged without its steps."""
+    """Letters, sums, decimals, which tool. Counts, sums and decimals cannot be judged without theirs."""
     return ": " in item.trace
 
 
