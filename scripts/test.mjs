@@ -9,7 +9,7 @@ import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { compileTests } from './compile-tests.mjs'
+import { bundleCommand, compileTests } from './compile-tests.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const build = join(root, 'build')
@@ -227,6 +227,7 @@ step('build the addon and dist', process.execPath, [join(root, 'scripts/install.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
 const cpp = longestFirst(cppSuites())
 const node = longestFirst(nodeSuites(await compileTests()))
+await bundleCommand()
 const work = async (...lists) => {
   for (const list of lists)
     for (let suite = list.shift(); suite; suite = list.shift()) await runSuite(suite)

@@ -8,6 +8,7 @@ import { pino } from 'pino'
 import { benchGguf } from '../../bench/peers/gguf.js'
 import { benchModel } from '../../bench/random-model.js'
 import { shapeNamed } from '../../bench/shapes.js'
+import { nodeArgs } from '../../bench/source.js'
 import { startServer } from '../../server/server.js'
 import { readSettings } from '../../server/settings/read.js'
 import { NO_PROGRESS } from '../../server/terminal.js'
@@ -31,8 +32,7 @@ const cli = (
   } = {},
 ): Promise<Ended> =>
   new Promise((resolve) => {
-    // The compiled one, which npm test has just built.
-    const command = [packagePath('dist/server/cli.js'), ...args]
+    const command = [...nodeArgs('server/cli.ts'), ...args]
     const child = spawn(process.execPath, command, {
       timeout: 60_000,
       env: { ...process.env, ...env },

@@ -8,6 +8,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, test } from 'node:test'
 import OpenAI, { toFile } from 'openai'
+import { nodeArgs } from '../../bench/source.js'
 import { importNemo } from '../../server/nemo/import.js'
 import { packagePath } from '../../server/version.js'
 import { chatBody, startHarness, until } from './harness.js'
@@ -17,7 +18,7 @@ import { mountSmallDisk, noSmallDisk, type SmallDisk } from './small-disk.js'
 
 const run = (args: readonly string[], env: NodeJS.ProcessEnv = {}) =>
   new Promise<{ readonly code: number | null; readonly text: string }>((resolve) => {
-    const child = spawn(process.execPath, [packagePath('dist/server/cli.js'), ...args], {
+    const child = spawn(process.execPath, [...nodeArgs('server/cli.ts'), ...args], {
       env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
