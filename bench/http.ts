@@ -25,7 +25,7 @@ const shown = (name: string, result: autocannon.Result) => {
   const codes: Readonly<Record<string, { count?: number }>> = { ...result.statusCodeStats }
   return {
     case: name,
-    requests_per_second: Math.round(result.requests.average),
+    requests_per_second: Math.round(result.requests.total / result.duration),
     p50_ms: result.latency.p50,
     p99_ms: result.latency.p99,
     ok: result['2xx'],
@@ -145,13 +145,15 @@ export const run = async (args: readonly string[]): Promise<void> => {
     ['bad requests', { ...completion, body: '{"model":' }],
     ['overload', { ...(scores ? reward : completion), connections: values.overload }],
   ]
+  // It ends with a sample.
+  const sampleInt = Math.min(1000, 1000 * duration)
   const results: Shown[] = []
   const add = (result: Shown) => {
     results.push(result)
     if (values.json) console.log(JSON.stringify(result))
   }
   for (const [name, options] of cases)
-    add(shown(name, await autocannon({ headers, duration, timeout, ...options })))
+    add(shown(name, await autocannon({ headers, duration, timeout, sampleInt, ...options })))
   add(await churn({ ...models, headers, duration, timeout }))
   if (values.json) return
   const columns = Object.keys(results[0] ?? {})

@@ -172,11 +172,13 @@ const longestFirst = (suites) => {
   return suites.toSorted((a, b) => at(a) - at(b))
 }
 
-/** What is below test/ and nothing else: no benches. */
+const BENCHES = ['cpu_bench', 'grammar_bench']
+
+/** What is below test/, and the benches that a test runs. */
 const buildCpp = () => {
   const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism())
   const what = existsSync(join(build, 'build.ninja'))
-    ? [build, '--target', 'test/all']
+    ? [build, '--target', 'test/all', ...(isWanted('bench/commands') ? BENCHES : [])]
     : [join(build, 'test')]
   step('build the C++ tests', 'cmake', ['--build', ...what, '--parallel', jobs])
 }

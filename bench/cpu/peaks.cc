@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <thread>
@@ -159,10 +160,16 @@ double median_seconds(Clock clock, double seconds, const std::function<void()>& 
   return times[times.size() / 2];
 }
 
+// More than any cache holds, unless a test says what is enough to see that it is read.
+size_t bytes_to_read() {
+  const char* mib = std::getenv("NEMOTRON_BENCH_READ_MIB");
+  return size_t(mib ? std::max(1, std::atoi(mib)) : 1024) << 20;
+}
+
 double read_bandwidth(Clock clock, int threads, double seconds) {
   static cpu::HugeBuffer buffer;
   if (!buffer.data()) {
-    if (!cpu::HugeBuffer::create(size_t(1) << 30, &buffer)) return 0;
+    if (!cpu::HugeBuffer::create(bytes_to_read(), &buffer)) return 0;
     std::memset(buffer.data(), 1, buffer.bytes());
   }
   const size_t share = buffer.bytes() / size_t(threads);
