@@ -157,9 +157,10 @@ const isLong = ({ properties = [] }) =>
 
 /** Of each kind the longest, the longest first: all others fit in behind them. */
 const LONGEST = [
-  ...['ops', 'emulated_ops', 'emulated_parallel', 'emulated_model', 'engine', 'golden'],
-  ...['gpu_bench_tiny', 'emulated_nccl', 'docs/commands', 'bench/commands', 'server/score-command'],
-  ...['server/serve', 'api/cli', 'web/page', 'server/tiny-models', 'api/package'],
+  ...['emulated_ops', 'ops', 'emulated_parallel', 'engine', 'emulated_model', 'emulated_nccl'],
+  ...['gpu_bench_tiny', 'golden', 'bench/commands', 'web/page', 'api/cli', 'server/hang'],
+  ...['server/score-command', 'server/serve', 'docs/commands', 'server/batches', 'server/stream'],
+  ...['server/batch-command', 'server/tiny-models', 'api/package'],
   ...['grammar/answer-grammar', 'server/accuracy', 'server/error-words', 'server/call-parser'],
   ...['grammar/json-schema', 'server/evaluation', 'server/disk-full', 'server/template'],
 ]
