@@ -2,8 +2,10 @@
 // of steps that computes them; unused KV slots hold NaN. Every schedule of the same sequences must
 // give the reference's numbers, and (same kinds of rows) the same bits.
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "test/ops/ops.h"
@@ -185,8 +187,23 @@ class World {
     return out;
   }
 
-  // The same in double; K and V rounded to the cache's type.
-  std::vector<double> reference(int32_t sequence, int32_t position) {
+  // The same in double; K and V rounded to the cache's type. It is that of any device that rounds
+  // as this one does.
+  const std::vector<double>& reference(int32_t sequence, int32_t position) {
+    static std::map<std::tuple<std::string, uint64_t, int32_t, int32_t>, std::vector<double>> known;
+    const Sequence& of = sequences_[size_t(sequence)];
+    const std::string shape = label(s_) + " hidden " + std::to_string(s_.hidden);
+    auto [at, fresh] = known.try_emplace({shape, of.seed, rounds_ ? of.prompt : -1, position});
+    if (fresh) at->second = computed(sequence, position);
+    return at->second;
+  }
+
+ private:
+  struct Keys {
+    std::vector<std::vector<double>> k, v;  // [position][kv_heads * head_dim]
+  };
+
+  std::vector<double> computed(int32_t sequence, int32_t position) {
     const Keys& kv = keys_of(sequence, position + 1);
     const int32_t d = s_.head_dim, group = s_.q_heads / s_.kv_heads;
     const std::vector<double> n = normed(sequence, position);
@@ -199,9 +216,8 @@ class World {
       std::vector<double> w(size_t(position) + 1);
       double top = -1e300, sum = 0;
       for (size_t t = 0; t < w.size(); ++t) {
-        double dot = 0;
-        for (size_t i = 0; i < size_t(d); ++i) dot += turned[i] * kv.k[t][at + i];
-        top = std::max(top, w[t] = dot / std::sqrt(double(d)));
+        w[t] = dot(turned.data(), &kv.k[t][at], size_t(d)) / std::sqrt(double(d));
+        top = std::max(top, w[t]);
       }
       for (double& e : w) sum += e = std::exp(e - top);
       for (size_t t = 0; t < w.size(); ++t) {
@@ -211,11 +227,6 @@ class World {
     }
     return out;
   }
-
- private:
-  struct Keys {
-    std::vector<std::vector<double>> k, v;  // [position][kv_heads * head_dim]
-  };
 
   std::vector<double> normed(int32_t sequence, int32_t position) const {
     const std::vector<double> n =
@@ -298,7 +309,7 @@ void expect_reference(const DeviceUnderTest& d, const Shape& s, World* world, co
   std::vector<float> all;
   std::vector<double> want;
   for (const auto& [at, values] : got) {
-    const std::vector<double> w = world->reference(at.first, at.second);
+    const std::vector<double>& w = world->reference(at.first, at.second);
     const double e = relative_error(values, w);
     if (!(e <= 4 * tolerance_for(d, s))) {
       fail(__FILE__, __LINE__,
@@ -374,7 +385,7 @@ void test_schedules(const DeviceUnderTest& d, const Shape& s) {
         const Sequence& seq = sequences[size_t(q)];
         int32_t at = 0;
         for (int32_t step = 1; at < seq.prompt; step = step % 5 + 1) {
-          const int32_t rows = std::min(step * (d.slow ? 9 : 3), seq.prompt - at);
+          const int32_t rows = std::min(step * (d.slow ? 9 : 5), seq.prompt - at);
           steps.push_back({{q, at, rows}});
           at += rows;
         }
@@ -418,11 +429,12 @@ void test_reuse(const DeviceUnderTest& d, const Shape& s) {
   expect_reference(d, s, &world, second);
 }
 
-// Many sequences of one generated token each.
+// Many sequences of one generated token each; of their prompts the last row is compared.
 void test_many(const DeviceUnderTest& d, const Shape& s) {
   std::vector<Sequence> sequences;
+  const int32_t step = d.slow ? 2 : 5;
   for (int32_t i = 0; i < 33; ++i)
-    sequences.push_back({uint64_t(i + 1), i * 5 + 2, i * 5 + 1, -1, 0});
+    sequences.push_back({uint64_t(i + 1), i * step + 2, i * step + 1, -1, 0});
   OPEN_WORLD(d, s, sequences, 200);
   std::vector<StepPlan> steps;
   StepPlan last;
@@ -431,7 +443,13 @@ void test_many(const DeviceUnderTest& d, const Shape& s) {
     last.push_back({i, sequences[size_t(i)].prompt, 1});
   }
   steps.push_back(last);
-  expect_reference(d, s, &world, world.run(steps));
+  Outputs got = world.run(steps);
+  EXPECT_EQ(got.size(), size_t(33 * 2 + 33 * 32 / 2 * step));
+  std::erase_if(got, [&](const auto& one) {
+    const auto& [sequence, position] = one.first;
+    return position + 1 < sequences[size_t(sequence)].prompt;
+  });
+  expect_reference(d, s, &world, got);
 }
 
 // One sequence as long as a model allows; attention of its last rows alone.
@@ -703,6 +721,8 @@ void add_attention_cases(const DeviceUnderTest& d) {
     const bool is_wide = s.head_dim == 192 && s.kv == DType::fp8_e4m3;
     if (!(d.slow && ((d.wgmma && s.head_dim == 128) || is_wide)))
       add_case(at + label(s) + " schedules", [=] { test_schedules(d, s); });
+    // Where blocks lie is read the same way for heads of any size.
+    if (d.slow && s.head_dim > 80 && !std::getenv("NEMOTRON_TEST_LONG")) continue;
     add_case(at + label(s) + " prefix hit", [=] { test_prefix_hit(d, s); });
     if (d.wgmma && d.slow) continue;
     add_case(at + label(s) + " block reuse", [=] { test_reuse(d, s); });

@@ -576,7 +576,7 @@ void add_gemm_cases(const DeviceUnderTest& d) {
     if (t == DType::f32 || t == DType::f16) continue;
     // So large that GPUs take another kernel for many rows.
     add_case(at + "row equality of many " + dtype_name(t),
-             [=] { test_row_equality(d, t, d.slow ? 272 : 12800, 330, 150); });
+             [=] { test_row_equality(d, t, d.slow ? 272 : d.many_outputs, 330, 150); });
   }
   for (bool scaled : {false, true}) {
     add_case(at + "fp8 codes" + (scaled ? " scaled" : ""), [=] { test_fp8_codes(d, scaled); });

@@ -2,6 +2,8 @@
 // columns, and the same bits of a row whatever rows are beside it. Quantising to them.
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <tuple>
 
 #include "device/grouped.h"
 #include "test/ops/ops.h"
@@ -106,6 +108,22 @@ std::string label(const GroupedForm& f) {
          (f.has_steps ? " steps" : "") + (f.has_least ? " least" : "");
 }
 
+// Those of a form and a shape, made once for all devices.
+struct Known {
+  RandomGroups groups;
+  HostMatrix plain;
+};
+const Known& known(const GroupedForm& f, int64_t n, int64_t k) {
+  static std::map<std::tuple<std::string, int64_t, int64_t>, Known> all;
+  auto at = all.find({label(f), n, k});
+  if (at == all.end()) {
+    Random random(uint64_t(n * 7 + k));
+    const RandomGroups groups(random, f, n, k);
+    at = all.insert({{label(f), n, k}, {groups, groups.plain()}}).first;
+  }
+  return at->second;
+}
+
 #define OPEN(d)                   \
   std::unique_ptr<Device> device; \
   REQUIRE_OK((d).open(&device))
@@ -113,7 +131,7 @@ std::string label(const GroupedForm& f) {
 void test_form(const DeviceUnderTest& d, const GroupedForm& f, int64_t rows, int64_t n, int64_t k) {
   OPEN(d);
   Random random(uint64_t(rows * 31 + n * 7 + k));
-  const RandomGroups groups(random, f, n, k);
+  const auto& [groups, plain] = known(f, n, k);
   const MatrixPart part = groups.part();
   Weight w;
   REQUIRE_OK(device->pack_weight({&part, 1}, WeightUse::linear, WeightFormat::stored, &w));
@@ -123,16 +141,18 @@ void test_form(const DeviceUnderTest& d, const GroupedForm& f, int64_t rows, int
   Buffer out(device.get(), DType::f32, {rows, n});
   multiply(device.get(), out, a, w);
   REQUIRE_OK(device->sync());
-  EXPECT_CLOSE(out.read(), reference_gemm(to_double(a.read()), groups.plain()), d.tolerance);
+  EXPECT_CLOSE(out.read(), reference_gemm(to_double(a.read()), plain), d.tolerance);
 }
 
 void test_row_bits(const DeviceUnderTest& d, const GroupedForm& f) {
   OPEN(d);
   constexpr int64_t kMost = 37, kOut = 112, kIn = 1152;
   Random random(7);
-  const RandomGroups groups(random, f, kOut, kIn);
+  const auto& [groups, plain] = known(f, kOut, kIn);
   MatrixPart part = groups.part();
   const std::vector<float> all = random.normals(kMost * kIn);
+  const Buffer whole_a(device.get(), device->activation_dtype(), {kMost, kIn}, all);
+  const std::vector<double> want = reference_gemm(to_double(whole_a.read()), plain);
   for (const int32_t stretches : {1, 4}) {
     part.stretches = stretches;  // of 288: none begins with a block
     Weight w;
@@ -150,8 +170,7 @@ void test_row_bits(const DeviceUnderTest& d, const GroupedForm& f) {
       const int64_t first = kMost - rows;
       EXPECT(same_bits(run(first, rows), {whole.begin() + first * kOut, whole.end()}));
     }
-    Buffer a(device.get(), device->activation_dtype(), {kMost, kIn}, all);
-    EXPECT_CLOSE(whole, reference_gemm(to_double(a.read()), groups.plain()), d.tolerance);
+    EXPECT_CLOSE(whole, want, d.tolerance);
   }
 }
 

@@ -28,6 +28,10 @@ struct DeviceUnderTest {
   bool slow = false;  // emulated: leave out the large shapes
   // Attention is by the kernels of another device of the suite, which is given every shape.
   bool borrows_attention = false;
+  // And sampling: draws from large vocabularies, and thousands of draws, are that one's.
+  bool borrows_sampling = false;
+  // Outputs of a matrix so large that many rows may take another kernel.
+  int64_t many_outputs = 12800;
   // A CUDA device whose prompt attention is by wgmma: the shapes that take it.
   bool wgmma = false;
   // Rounds the activations of prompt rows that meet FP8 weights (DeviceOptions::fp8_activations).
@@ -132,6 +136,7 @@ std::vector<double> reference_layer_norm(const std::vector<double>& x,
 // [rows, cols] * rsqrt(mean of squares + eps) * gain
 std::vector<double> reference_norm(const std::vector<double>& x, int64_t cols,
                                    const std::vector<float>& gain, double eps);
+double dot(const double* a, const double* b, size_t n);
 // [rows, k] x [n, k]^T
 std::vector<double> reference_gemm(const std::vector<double>& a, const HostMatrix& w);
 std::vector<double> to_double(const std::vector<float>& v);
