@@ -44,6 +44,9 @@ EngineOptions options_of(const TempDir& dir) {
   return o;
 }
 
+// Of few inner columns, which are most of what a step computes.
+void write_small(const TempDir& dir) { write_checkpoint(dir, {.inner = 128}); }
+
 Request request(uint32_t seed) {
   Request r;
   r.prompt = random_prompt(5 + seed * 6, seed);
@@ -56,7 +59,7 @@ Request request(uint32_t seed) {
 
 TEST(nccl_gives_the_bits_that_peer_access_gives) {
   const TempDir dir;
-  write_checkpoint(dir, {});
+  write_small(dir);
   const std::vector<Request> all = {request(0), request(1), request(2)};
   EngineOptions o = options_of(dir);
   std::vector<Outcome> expected;
@@ -80,12 +83,12 @@ TEST(nccl_gives_the_bits_that_peer_access_gives) {
 // wait: row i is whole on rank i % 2, and drawn there.
 TEST(turns_by_nccl_begin_with_the_first_rank) {
   const TempDir dir;
-  write_checkpoint(dir, {});
+  write_small(dir);
   std::vector<Request> all;
   for (uint32_t i = 0; i < 6; ++i) {
     all.push_back(request(i));
     all.back().prompt.resize(4);
-    all.back().sampling.max_tokens = 12;
+    all.back().sampling.max_tokens = 8;
   }
   EngineOptions o = options_of(dir);
   o.max_seqs = int32_t(all.size());
@@ -115,21 +118,21 @@ Status refused(const TempDir& dir) {
 
 TEST(a_missing_library_is_named) {
   const TempDir dir;
-  write_checkpoint(dir, {});
+  write_small(dir);
   const Variable file("NEMOTRON_NCCL", "/nowhere/libnccl.so.2");
   EXPECT_ERROR(refused(dir), "/nowhere/libnccl.so.2");
 }
 
 TEST(a_library_of_another_kind_is_named) {
   const TempDir dir;
-  write_checkpoint(dir, {});
+  write_small(dir);
   const Variable file("NEMOTRON_NCCL", std::getenv("NEMOTRON_CUDA_LIBRARY"));
   EXPECT_ERROR(refused(dir), "has no ncclGetVersion");
 }
 
 TEST(a_library_of_another_version_is_named) {
   const TempDir dir;
-  write_checkpoint(dir, {});
+  write_small(dir);
   for (const auto& [number, text] : {std::pair("21304", "2.13.4"), std::pair("30100", "3.1.0")}) {
     const Variable version("FAKE_NCCL_VERSION", number);
     EXPECT_ERROR(refused(dir),
@@ -146,7 +149,7 @@ struct Told {
 
 Told run_with_fault(const std::string& fault) {
   const TempDir dir;
-  write_checkpoint(dir, {});
+  write_small(dir);
   const Variable variable("FAKE_NCCL_FAULT", fault);
   EngineOptions o = options_of(dir);
   o.rank_patience = RankGroup::Seconds(2);

@@ -12,6 +12,9 @@
 namespace nemotron::test {
 namespace {
 
+// Of inner columns as many as four ranks can share: they are most of what a step computes.
+ParallelShape small_shape() { return {.inner = 128}; }
+
 EngineOptions options_of(const TempDir& dir, int32_t ranks, WeightFormat format) {
   share_emulated_runtime();
   EngineOptions o = tiny_options();
@@ -88,7 +91,7 @@ struct Group {
 
 void expect_ranks(const Group& group) {
   const TempDir dir;
-  ParallelShape shape;
+  ParallelShape shape = small_shape();
   shape.architecture = group.architecture;
   write_checkpoint(dir, shape);
   std::vector<Request> all = short_requests();
@@ -143,7 +146,7 @@ TEST(two_ranks_agree_on_deci) {
 // logits of two, then for the sums of four. The same bits as in turns that hold everything.
 TEST(steps_of_more_rows_than_a_turn) {
   const TempDir dir;
-  ParallelShape shape;
+  ParallelShape shape = small_shape();
   shape.vocab = 650;
   write_checkpoint(dir, shape);
   std::vector<Request> all;
@@ -171,7 +174,7 @@ TEST(steps_of_more_rows_than_a_turn) {
 // Two models on one GPU, and on each of two.
 TEST(a_draft_model_changes_no_bit) {
   const TempDir dir;
-  write_checkpoint(dir, {});
+  write_checkpoint(dir, small_shape());
   const std::vector<Request> all = short_requests();
   for (const int32_t ranks : {1, 2}) {
     EngineOptions o = options_of(dir, ranks, WeightFormat::stored);
@@ -186,7 +189,7 @@ TEST(a_draft_model_changes_no_bit) {
 
 TEST(ranks_score_on_several_gpus) {
   const TempDir dir;
-  ParallelShape shape;
+  ParallelShape shape = small_shape();
   shape.architecture = "LlamaForSequenceClassification";
   shape.classes = 5;
   write_checkpoint(dir, shape);
@@ -208,8 +211,8 @@ TEST(ranks_score_on_several_gpus) {
 // A GPU without room for what packing needs: new weights are refused, and the old ones go on.
 TEST(a_reload_without_memory_is_refused) {
   const TempDir dir, other;
-  write_checkpoint(dir, {});
-  write_checkpoint(other, {.seed = 100});
+  write_checkpoint(dir, small_shape());
+  write_checkpoint(other, {.inner = 128, .seed = 100});
   for (const int32_t ranks : {1, 2}) {
     Client client(options_of(dir, ranks, WeightFormat::stored));
     REQUIRE_OK(client.status());
@@ -235,7 +238,7 @@ TEST(a_reload_without_memory_is_refused) {
 
 TEST(more_ranks_than_gpus_are_refused) {
   const TempDir dir;
-  write_checkpoint(dir, {});
+  write_checkpoint(dir, small_shape());
   const Client client(options_of(dir, 8, WeightFormat::stored));  // the machine has four
   EXPECT(!client.status().ok());
   EXPECT(client.status().message().find("GPU") != std::string::npos);
