@@ -2,7 +2,7 @@
 // replayed:
 //   fuzz_config [--seconds S] [--first I] [--inputs N]
 //   fuzz_config FILE...          runs these files instead
-// Without arguments: 6 seconds of processor time, or 120 with NEMOTRON_TEST_LONG=1. Ends with "1
+// Without arguments: 3 seconds of processor time, or 120 with NEMOTRON_TEST_LONG=1. Ends with "1
 // passed, 0 failed".
 #include <sanitizer/common_interface_defs.h>
 #include <sys/time.h>
@@ -137,7 +137,7 @@ int run(const std::string& s) {
 int main(int argc, char** argv) {
   __sanitizer_set_death_callback(report_crash);
   std::signal(SIGVTALRM, [](int) { std::abort(); });
-  double seconds = std::getenv("NEMOTRON_TEST_LONG") ? 120 : 6;
+  double seconds = std::getenv("NEMOTRON_TEST_LONG") ? 120 : 3;
   uint64_t first = 0, count = UINT64_MAX;
   for (int i = 1; i < argc; ++i) {
     const auto is = [&](const char* name) {
