@@ -319,7 +319,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
   })
 
   test('grammar', async () => {
-    const sizes = ['--shape', 'tiny', '--rounds', '1', '--threads', '1', '--tokens', '8']
+    const sizes = ['--shape', 'tiny', '--rounds', '1', '--threads', '1', '--tokens', '48']
     const out = await output('grammar', ...sizes)
     assert.match(out, MACHINE)
     assert.match(out, /^decode: tiny, 1024 ids, /m)
