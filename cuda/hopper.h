@@ -113,6 +113,15 @@ GPU_DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;
 GPU_DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 GPU_DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// One of the block's barriers 1 to 15 (block_sync's is 0), complete when so many threads have come,
+// whole warps. Who waits is counted, too; who arrives goes on.
+GPU_DEVICE void named_barrier_wait(int id, int threads) {
+  asm volatile("barrier.cta.sync.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+GPU_DEVICE void named_barrier_arrive(int id, int threads) {
+  asm volatile("barrier.cta.arrive.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 // --- copies ---
 
 // One box of a two-dimensional tensor map, from (column, row) on, counted by `barrier`.
@@ -309,6 +318,12 @@ GPU_DEVICE void cluster_wait(const emu::Where& where = emu::Where::current()) {
   emu::cluster_wait(where);
 }
 GPU_DEVICE void fence_proxy_async() { emu::fence_proxy_async(); }
+GPU_DEVICE void named_barrier_wait(int id, int threads GPU_WHERE) {
+  emu::named_barrier(id, threads, true GPU_WHERE_ARG);
+}
+GPU_DEVICE void named_barrier_arrive(int id, int threads GPU_WHERE) {
+  emu::named_barrier(id, threads, false GPU_WHERE_ARG);
+}
 GPU_DEVICE void copy_box(void* shared, const CUtensorMap& map, int column, int row,
                          uint64_t* barrier GPU_WHERE) {
   emu::copy_box(shared, map, column, row, barrier GPU_WHERE_ARG);

@@ -81,6 +81,8 @@ uint8_t* dynamic_shared();
 
 void block_barrier(const Where& where);
 void warp_barrier(uint32_t mask, const Where& where);
+// One of 1 to 15, of so many threads; without `waits` the thread only arrives.
+void named_barrier(int id, int threads, bool waits, const Where& where);
 // Of all threads of a cluster.
 void cluster_arrive(const Where& where);
 void cluster_wait(const Where& where);

@@ -149,6 +149,16 @@ void release_cluster() {
   at_cluster.clear();
 }
 
+void end_block() {
+  end_async_block();
+  for (const auto& [id, barrier] : block->named) {
+    if (barrier.come.any())
+      report("block ends with arrivals at named barrier " + std::to_string(id) +
+                 " that nobody has waited for",
+             nullptr, nullptr);
+  }
+}
+
 void fiber_main() {
   (*body)();
   Fiber& f = *current;
@@ -158,7 +168,7 @@ void fiber_main() {
     report("thread of a kernel launched with PDL ends without pdl_wait()", nullptr, nullptr);
   }
   end_async_thread();
-  if (--block->alive == 0) end_async_block();
+  if (--block->alive == 0) end_block();
   if (block->alive > 0 && int(block->at_barrier.size()) == block->alive) release_barrier();
   if (f.waits_cluster)
     report("thread ends between cluster_arrive() and cluster_wait()", nullptr, nullptr);
@@ -344,6 +354,7 @@ void report_waiting() {
     current = &f;
     block = &cluster[f.member];
     const std::string what = f.wait == Wait::block      ? "block barrier"
+                             : f.wait == Wait::named    ? "named barrier"
                              : f.wait == Wait::mbarrier ? "barrier in shared memory"
                              : f.wait == Wait::wgmma    ? "wgmma_wait"
                              : f.wait == Wait::cluster  ? "cluster_wait"
@@ -504,6 +515,35 @@ void block_barrier(const Where& where) {
   waiting.push_back(current->id);
   if (int(waiting.size()) == block->alive) release_barrier();
   leave(waiting.empty() ? Wait::none : Wait::block);
+}
+
+void named_barrier(int id, int threads, bool waits, const Where& where) {
+  Inside inside;
+  const std::string name = "named barrier " + std::to_string(id);
+  const dim3 all = current_launch->block;
+  const auto refuse = [&](const std::string& why) {
+    report(name + why, &where, nullptr);
+    abandon_launch();
+  };
+  if (id < 1 || id > 15) refuse(" is none of 1 to 15");
+  if (threads <= 0 || threads % 32 != 0 || unsigned(threads) > all.x * all.y * all.z)
+    refuse(" of " + std::to_string(threads) + " threads: not whole warps of the block");
+  NamedBarrier& barrier = block->named[id];
+  if (barrier.come.none()) barrier.threads = threads;
+  if (barrier.threads != threads)
+    refuse(": others say that it is of " + std::to_string(barrier.threads) + " threads");
+  if (barrier.come[current->index]) refuse(": a thread comes again before it is complete");
+  barrier.come.set(current->index);
+  if (int(barrier.come.count()) < threads) {
+    if (!waits) return;
+    barrier.waiting.push_back(current->id);
+    return park(Wait::named, where);
+  }
+  if (barrier.users.none()) barrier.users = barrier.come;
+  if (barrier.users != barrier.come) refuse(" has been other threads'");
+  barrier.come.reset();
+  for (uint16_t i : barrier.waiting) make_ready(i);
+  barrier.waiting.clear();
 }
 
 void cluster_arrive(const Where& where) {

@@ -54,6 +54,44 @@ __global__ void deal(Deal how) {
   }
 }
 
+// Warpgroups take turns by two named barriers, five each, and write down when. Four: two and two.
+enum class Turn {
+  right,
+  no_first,
+  no_last,
+  one_more,
+  twice,
+  own_id,
+  fewer,
+  differing,
+  half_warps,
+  block_id,
+  two_pairs,
+  same_id,
+  handed_on
+};
+constexpr int kTurns = 5;
+__global__ void take_turns(uint32_t* clock, uint32_t* when, Turn how) {
+  const int group = int(threadIdx.x) / kWarpgroup, own = group % 2;
+  const int base = how == Turn::block_id ? 0 : how == Turn::same_id ? 1 : 1 + group / 2 * 2;
+  const int threads = how == Turn::fewer ? 128 : how == Turn::half_warps ? 240 : 256;
+  const auto give = [&](int n) {
+    for (int i = 0; i < n; ++i) named_barrier_arrive(base + 1 - own, threads);
+  };
+  if (own == 1 && how != Turn::no_first) give(1);
+  for (int i = 0; i < kTurns; ++i) {
+    named_barrier_wait(how == Turn::own_id ? base + 1 - own : base + own,
+                       how == Turn::differing && own == 1 ? 384 : threads);
+    if (threadIdx.x % kWarpgroup == 0) when[group * kTurns + i] = atomic_add(clock, 1u);
+    const bool last = own == 1 ? i == kTurns - 1 : i == kTurns - 1 && how == Turn::no_last;
+    give(how == Turn::twice && i == 1 ? 2 : last && how != Turn::one_more ? 0 : 1);
+  }
+  if (how != Turn::handed_on) return;
+  if (group < 2) named_barrier_wait(5, threads);
+  block_sync();
+  if (group >= 2) named_barrier_wait(5, threads);
+}
+
 // One warpgroup multiplies, a fifth warp brings tiles of b [tiles * 128, 64]: scores [tile] [64,
 // 128] = a b^T, sums [64, 64] += a b[its first 64 rows]. The last row of the last tile is zeroed.
 __global__ void products(float* scores, float* sums, const uint16_t* a,
@@ -235,6 +273,35 @@ TEST(emu_registers) {
       {Deal::odd, "228 registers: multiples of 8"}};
   for (const auto& [how, part] : deals)
     in_all_orders(part, [&] { run(1, 3 * kWarpgroup, 0, false, deal, how); });
+}
+
+TEST(emu_named_barriers) {
+  const std::pair<Turn, const char*> turns[] = {
+      {Turn::right, ""},
+      {Turn::no_first, "deadlock: waits forever at a named barrier"},
+      {Turn::no_last, "deadlock: waits forever at a named barrier"},
+      {Turn::one_more, "arrivals at named barrier 1 that nobody has waited for"},
+      {Turn::twice, "named barrier 2: a thread comes again before it is complete"},
+      {Turn::own_id, "a thread comes again before it is complete"},
+      {Turn::fewer, "named barrier 1"},
+      {Turn::differing, "others say that it is of"},
+      {Turn::half_warps, "of 240 threads: not whole warps of the block"},
+      {Turn::block_id, "named barrier 0 is none of 1 to 15"},
+      {Turn::same_id, "named barrier 1"},
+      {Turn::handed_on, "named barrier 5 has been other threads'"}};
+  for (const auto& [how, part] : turns) {
+    in_all_orders(part, [&] {
+      Buffer clock(1), when(4 * kTurns);
+      const bool four = how == Turn::same_id || how == Turn::differing || how == Turn::handed_on;
+      run(1, (four ? 4 : 2) * kWarpgroup, 0, false, take_turns, clock.data, when.data, how);
+      for (uint32_t i = 0; i < 2 * kTurns && how == Turn::right; ++i)
+        EXPECT_EQ(when.data[i], i % kTurns * 2 + i / kTurns);
+    });
+  }
+  in_all_orders("", [] {
+    Buffer clock(1), when(4 * kTurns);
+    run(1, 4 * kWarpgroup, 0, false, take_turns, clock.data, when.data, Turn::two_pairs);
+  });
 }
 
 TEST(emu_tensor_map_limits) {

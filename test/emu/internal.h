@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -19,7 +20,7 @@ struct Copy {  // a cp.async that has been issued
   bool landed;
 };
 
-enum class Wait : uint8_t { none, block, collective, mbarrier, wgmma, cluster, peer, done };
+enum class Wait : uint8_t { none, block, named, collective, mbarrier, wgmma, cluster, peer, done };
 
 struct Fiber {
   void* sp = nullptr;
@@ -40,6 +41,12 @@ struct Fiber {
 
 struct Collective;  // of a warp, not yet complete
 
+struct NamedBarrier {
+  int threads = 0;                // that complete it, as the first of them has said
+  std::bitset<1024> come, users;  // threads of the block; users: those who completed it first
+  std::vector<uint16_t> waiting;  // ids
+};
+
 struct Block {
   dim3 index;
   uint16_t member = 0;  // of the cluster
@@ -48,8 +55,9 @@ struct Block {
   std::vector<uint16_t> warp_epoch;
   uint8_t* shared = nullptr;
   size_t shared_bytes = 0;
-  int alive = 0;                                 // threads
-  std::vector<uint16_t> at_barrier;              // ids
+  int alive = 0;                     // threads
+  std::vector<uint16_t> at_barrier;  // ids
+  std::map<int, NamedBarrier> named;
   std::vector<std::vector<Collective>> pending;  // by warp
   // Blocks of the launch whose work before this epoch of theirs has been waited for, by serial.
   std::map<uint32_t, uint16_t> awaited;
