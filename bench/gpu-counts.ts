@@ -51,6 +51,10 @@ export type CompiledKernel = {
   /** Of shared memory, by bytes a lane, and copies of sixteen bytes into it. */
   readonly loads: Readonly<Record<4 | 8 | 16, number>>
   readonly copies: number
+  /** Of the loop's instructions those that make weights of scores, exponentials among them, and those of masks. */
+  readonly exponentials: number
+  readonly weighing: number
+  readonly masking: number
 }
 
 const hmma = 0x23c
@@ -59,6 +63,12 @@ const lds = 0x984
 const ldsm = 0x83b
 const ldgsts = 0xfae
 const bra = 0x947
+/** Whatever their operands are: MUFU; FMNMX, FADD, FFMA; ISETP, FSEL, VIADD. */
+const families = {
+  exponential: 0x108,
+  weighing: [0x009, 0x021, 0x023],
+  masking: [0x00c, 0x008, 0x036],
+}
 
 type Instruction = { readonly opcode: number; readonly low: bigint; readonly high: bigint }
 
@@ -79,6 +89,9 @@ const runs = ({ low }: Instruction): boolean => ((low >> 12n) & 0xfn) !== 0xfn
 
 const count = (code: readonly Instruction[], opcode: number): number =>
   code.filter((instruction) => instruction.opcode === opcode && runs(instruction)).length
+
+const countFamilies = (code: readonly Instruction[], wanted: readonly number[]): number =>
+  code.filter(({ opcode }) => wanted.includes(opcode & 0x1ff)).length
 
 const mainLoop = (code: readonly Instruction[]): readonly Instruction[] => {
   const loops = code.flatMap((instruction, at) => {
@@ -149,6 +162,9 @@ const readCubin = (file: Buffer): readonly CompiledKernel[] => {
           16: loopLoads(loop, 6) + count(loop, ldsm),
         },
         copies: count(loop, ldgsts),
+        exponentials: countFamilies(loop, [families.exponential]),
+        weighing: countFamilies(loop, [families.exponential, ...families.weighing]),
+        masking: countFamilies(loop, families.masking),
       }
     })
 }
@@ -623,6 +639,76 @@ const mixedRows = (
   })
 }
 
+// --- attention of prompt rows by wgmma ---
+
+/** Cycles of a tile of 128 keys and 64 pairs for the tensor core and the scheduler of one of a warpgroup's warps. */
+type PromptTile = {
+  readonly scores: number
+  readonly sums: number
+  readonly exponentials: number
+  readonly instructions: number
+  /** Of a tile of both warpgroups: where these are always at the same thing, and by turns. */
+  readonly inStep: number
+  readonly byTurns: number
+}
+
+/** A scheduler begins an exponential of a warp every eight cycles. */
+const exponentialCycles = 8
+
+/** Of a tile that all rows see: masks are for the last ones. */
+export const promptTileOf = (kernel: CompiledKernel, headDim: number): PromptTile => {
+  if (kernel.groupProducts !== headDim / 16 + 8)
+    throw new Error(`${kernel.name} has ${kernel.groupProducts} products a tile`)
+  // 64 x 128 x 16 takes a tensor core 64 cycles: keys 128 columns, values headDim.
+  const scores = (headDim / 16) * 64
+  const sums = 8 * (headDim / 2)
+  const exponentials = exponentialCycles * kernel.exponentials
+  const instructions = kernel.instructions - kernel.masking
+  // Weights are made while values are multiplied; what comes after both, while nothing is.
+  const weights = Math.max(exponentials, kernel.weighing)
+  const rest = instructions - kernel.weighing
+  return {
+    scores,
+    sums,
+    exponentials,
+    instructions,
+    inStep: 2 * (scores + Math.max(sums, weights) + rest),
+    byTurns: Math.max(
+      2 * (scores + sums),
+      2 * exponentials,
+      2 * instructions,
+      scores + Math.max(sums, weights) + rest,
+    ),
+  }
+}
+
+const promptRows = (kernels: readonly CompiledKernel[]): readonly string[] =>
+  [false, true].flatMap((fp8) =>
+    [64, 128].map((headDim) => {
+      const name = `attention_prompt_wgmma_kernelILi${headDim}ELb${Number(fp8)}E`
+      const kernel = kernels.find((one) => one.name.includes(name))
+      if (kernel === undefined) throw new Error(`no compiled kernel has ${name} in its name`)
+      const tile = promptTileOf(kernel, headDim)
+      const share = (cycles: number): string =>
+        `${((200 * (tile.scores + tile.sums)) / cycles).toFixed(0)} %`
+      return (
+        `| ${fp8 ? 'FP8' : 'BF16'} | ${headDim} | ${tile.scores} | ${tile.sums} | ${tile.exponentials} | ${tile.instructions} | ` +
+        `${tile.inStep} | ${share(tile.inStep)} | ${tile.byTurns} | ${share(tile.byTurns)} |`
+      )
+    }),
+  )
+
+const promptPage = (kernels: readonly CompiledKernel[]): readonly string[] => [
+  'A tile of 128 keys in `attention_prompt_wgmma`, cycles of a tensor core and of its scheduler: of one warpgroup the products for scores',
+  'and for sums of values, exponentials (eight cycles each) and all instructions (but for masks and what widening FP8 takes); of both',
+  'warpgroups where they are always at the same thing, and by turns, with the share of the time that the tensor core multiplies.',
+  '',
+  '| cache | columns | scores | sums | exponentials | instructions | in step | multiplying | by turns | multiplying |',
+  '|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|',
+  ...promptRows(kernels),
+  '',
+]
+
 // --- a draft model ---
 
 /** Guesses of the draft model before each step of the large one, whose rows are then one more. */
@@ -862,6 +948,7 @@ const renderCounts = (
     ...productRows(counts),
     '',
     ...attentionPage(attention),
+    ...promptPage(kernels),
     ...stepPage(steps, byCluster),
     `Steps of 32 generated rows, each of ${context} tokens, and a new prompt's rows: launches and milliseconds by the kind of the`,
     'rows (mma.sync, cuBLASLt, FP8 widened in memory), and with one product for all rows. A kernel follows another at the',
@@ -905,7 +992,12 @@ export const makeCounts = (root: string, program: string): string => {
     )
   return renderCounts(
     readLaunches(program),
-    compile(root, nvcc, ['gemm_decode', 'gemm_decode_wide', 'gemm_decode_wgmma']),
+    compile(root, nvcc, [
+      'gemm_decode',
+      'gemm_decode_wide',
+      'gemm_decode_wgmma',
+      'attention_prompt_wgmma',
+    ]),
     nvccRelease(nvcc),
   )
 }

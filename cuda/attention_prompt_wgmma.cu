@@ -8,9 +8,9 @@
 // Pairs and their order as in attention_prompt.cu. Two warpgroups multiply, 64 pairs each; one warp
 // of a third brings keys and values, tile after tile of 128 keys from key 0 on, into two rings of
 // shared memory. A multiplying warpgroup starts the scores of a tile before the values of the tile
-// before it, and turns scores into weights while the latter are still being multiplied. What
-// happens to a row depends on the tiles' positions alone; a tile that it does not see changes none
-// of its bits.
+// before it, and turns scores into weights while the latter are still being multiplied. The two
+// take turns: one starts products while the other is at its weights. What happens to a row depends
+// on the tiles' positions alone; a tile that it does not see changes none of its bits.
 //
 // An FP8 cache: what is brought goes to a third ring, and the other three warps of its warpgroup
 // widen it into the two. To F16, which E4M3 becomes in one instruction for two values (BF16 takes
@@ -278,6 +278,12 @@ GPU_DEVICE void softmax_tile(float (&s)[kScores], float scale, Softmax& state, f
   }
 }
 
+template <int n>
+GPU_DEVICE void scale_sums(const float (&by)[2], float (&o)[n]) {
+#pragma unroll
+  for (int j = 0; j < n; ++j) o[j] *= by[j / 2 % 2];
+}
+
 // Two operands of a product: of BF16, or of F16 beside an FP8 cache.
 template <bool kF16>
 GPU_DEVICE uint32_t pack_pair(float lo, float hi) {
@@ -379,6 +385,39 @@ GPU_DEVICE void write_pairs(const AttentionArgs& p, const Pairs& pairs, const So
   }
 }
 
+// Tiles of keys that a warpgroup sees: at least one.
+GPU_DEVICE int tiles_of(const AttentionArgs& p, const PromptTile& tile, int warpgroup) {
+  const int last_row = (warpgroup * 64 + 63) / (p.q_heads / p.kv.kv_heads);
+  const int end = tile.first_position + (last_row < tile.rows ? last_row : tile.rows - 1) + 1;
+  return (end + kKeys - 1) / kKeys;
+}
+
+// Whose turn it is to start products: the first warpgroup's, the second's, the first's, once a tile
+// of the block. They order time, not memory. No condition stands between products: ptxas would make
+// them wait for each other.
+struct Turns {
+  int own;  // warpgroup
+  static_assert(kGroups == 2);
+
+  GPU_DEVICE void take() const { named_barrier_wait(1 + own, kGroups * kWarpgroup); }
+  GPU_DEVICE void give() const { named_barrier_arrive(2 - own, kGroups * kWarpgroup); }
+  GPU_DEVICE void begin() const {
+    if (own == 1) give();
+  }
+  // Of tiles of the block that this warpgroup does not see.
+  GPU_DEVICE void pass(int tiles) const {
+#pragma unroll 1
+    for (int i = 0; i < tiles; ++i) {
+      take();
+      give();
+    }
+  }
+  // Nothing that was given is left.
+  GPU_DEVICE void end() const {
+    if (own == 0) take();
+  }
+};
+
 // A warpgroup that multiplies its 64 pairs.
 template <int kDim, bool kFp8>
 GPU_DEVICE void multiply(const AttentionArgs& p, const PromptTile& tile, int kv_head,
@@ -386,17 +425,14 @@ GPU_DEVICE void multiply(const AttentionArgs& p, const PromptTile& tile, int kv_
   using T = Tile<kDim>;
   const Ring<T> keys = rings.keys(), values = rings.values();
   constexpr int kSteps = kDim / 16;
-  const int warp = int(threadIdx.x) / kWarp, group = p.q_heads / p.kv.kv_heads;
   const Pairs pairs = pairs_of(p, tile, kv_head);
-  const int last_row = (warp / 4 * 64 + 63) / group;
-  const int end = tile.first_position + (last_row < tile.rows ? last_row : tile.rows - 1) + 1;
-  const int tiles = (end + kKeys - 1) / kKeys;  // that this warpgroup sees
+  const int own = int(threadIdx.x) / kWarpgroup, tiles = tiles_of(p, tile, own);
+  const Turns turns = {own};
+  turns.begin();
 
   uint32_t q[kSteps][4];
   load_queries<kDim, kFp8>(p, pairs, q);
-  float s[64], o[kDim / 2], by[2];
-#pragma unroll
-  for (int j = 0; j < kDim / 2; ++j) o[j] = 0;
+  float s[64], o[kDim / 2] = {}, by[2];
   uint32_t w[8][4];
   Softmax state = {{minus_infinity(), minus_infinity()}, {0, 0}};
   const float scale = p.scale * kLog2e * p.kv.k_scale;
@@ -421,33 +457,37 @@ GPU_DEVICE void multiply(const AttentionArgs& p, const PromptTile& tile, int kv_
   };
 
   keys.wait_full(0);
+  turns.take();
   wgmma_fence(s, o, q);
   multiply_keys_of(0);
+  turns.give();
   wgmma_wait<0>(s);
   keys.release(0);
   weigh(0);
   pack_weights<kFp8>(s, w);
   for (int i = 1; i < tiles; ++i) {
     keys.wait_full(i);
+    turns.take();
     wgmma_fence(s, o, w);
     multiply_keys_of(i);
     values.wait_full(i - 1);
     multiply_values_of(i - 1);
+    turns.give();
     wgmma_wait<1>(s);
     keys.release(i);
     weigh(i);
     wgmma_wait<0>(s, o, w);
     values.release(i - 1);
-#pragma unroll
-    for (int j = 0; j < kDim / 2; ++j) o[j] *= by[j / 2 % 2];
+    scale_sums(by, o);
     pack_weights<kFp8>(s, w);
   }
+  turns.pass(tiles_of(p, tile, kGroups - 1) - tiles);
   values.wait_full(tiles - 1);
   wgmma_fence(o, w);
   multiply_values_of(tiles - 1);
   wgmma_wait<0>(o);
-
   write_pairs<kDim>(p, pairs, state, o);
+  turns.end();
 }
 
 // k_row, v_row: where the layer's keys and values begin in the map.

@@ -19,6 +19,8 @@ function end_of_kernel() {
     if (proxy_fences < 2) missing("no fence.proxy.async for what threads write")
     # Keys come first, whose columns lie side by side, values last, whose rows do.
     if (first_kind != 0 || kind != 1) missing("keys or values the wrong way round")
+    # Of the first tile, of those after it, of such as are not seen; and what is given first and taken last.
+    if (turns_taken < 4 || turns_given < 4) missing("turns that are not taken or not given")
   }
   if (to_peers) {
     if (cluster_arrivals != 2 || cluster_waits != 2) missing("no barrier of the cluster at both ends")
@@ -34,7 +36,8 @@ function end_of_kernel() {
   kernel = substr($0, index($0, "_cu_") + 12)
   sub(/^[0-9]+/, "", kernel)
   sub(/\(.*/, "", kernel)
-  waits = begun = counted = fenced = in_group = proxy_fences = groups = 0
+  waits = begun = counted = fenced = in_group = proxy_fences = groups = turns_taken = turns_given = 0
+  split("", pair)
   to_peers = cluster_arrivals = cluster_waits = after_cluster = remote = plain = mapped = 0
   last = ""
 }
@@ -51,6 +54,15 @@ function end_of_kernel() {
 /(bar|barrier)(\.cta)?\.sync/ {
   if (begun) missing("barriers that no fence publishes")
   begun = 0
+}
+
+# Turns: named barriers of two warpgroups, never amid a group of products.
+/mov\.(u|b|s)32[ \t]+%r[0-9]+, 256;/ { pair[substr($2, 1, length($2) - 1)] = 1 }
+/barrier\.cta\.(sync|arrive)\.aligned %r[0-9]+, / {
+  if (!(substr($3, 1, length($3) - 1) in pair)) missing("a named barrier that is not of 256 threads")
+  if (in_group) missing("a named barrier amid a group of products")
+  if ($0 ~ /arrive/) ++turns_given
+  else ++turns_taken
 }
 
 # Clusters: a barrier before the first copy to peers and one after everything; in between all waits acquire what

@@ -2,7 +2,7 @@
 // docs/kernels.md.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type CompiledKernel, countOf, type Launch } from '../../bench/gpu-counts.js'
+import { type CompiledKernel, countOf, type Launch, promptTileOf } from '../../bench/gpu-counts.js'
 
 const launch: Launch = {
   model: '8B',
@@ -36,6 +36,9 @@ const compiled: CompiledKernel = {
   groupProducts: 0,
   loads: { 4: 0, 8: 0, 16: 6 },
   copies: 6,
+  exponentials: 0,
+  weighing: 0,
+  masking: 0,
 }
 
 test('an instance of one row tile, by hand', () => {
@@ -150,4 +153,22 @@ test('an instance of wgmma whose blocks share activations, by hand', () => {
   const narrow = countOf(few, [{ ...compiled, groupProducts: 800 }])
   assert.equal(narrow.bound, 'L2')
   assert.ok(Math.abs(narrow.seconds - received / (8 * 64 * 1.7e9)) < 1e-9)
+})
+
+test('a tile of prompt attention, in step and by turns, by hand', () => {
+  const kernel = { ...compiled, groupProducts: 16, instructions: 600, masking: 150 }
+  const tile = promptTileOf({ ...kernel, exponentials: 66, weighing: 270 }, 128)
+  assert.deepEqual(
+    [tile.scores, tile.sums, tile.exponentials, tile.instructions],
+    [512, 512, 528, 450],
+  )
+  // Scores of both, then exponentials of both, then what else there is.
+  assert.equal(tile.inStep, 2 * (512 + 528 + 180))
+  // The tensor core is never idle.
+  assert.equal(tile.byTurns, 2 * (512 + 512))
+  // Heads of 64 columns: half the products, but as many exponentials.
+  const narrow = promptTileOf({ ...kernel, groupProducts: 12, exponentials: 66, weighing: 270 }, 64)
+  assert.equal(narrow.inStep, 2 * (256 + 528 + 180))
+  assert.equal(narrow.byTurns, 2 * 528)
+  assert.throws(() => promptTileOf(kernel, 64), /16 products a tile/)
 })

@@ -57,6 +57,8 @@ WGMMA = {"ops": ["wgmma attention 4:1 d128", "wgmma attention 2:2 d64 b16 BF16 s
 WGMMA_FP8 = {"ops": ["wgmma attention 2:2 d64 b16 F8_E4M3 prompts", "wgmma attention 4:1 d128 b64 F8_E4M3"]}
 WGMMA_FP8_FLAT = {"ops": ["wgmma attention 1:1 d64 b64 F8_E4M3 flat"]}
 WGMMA_FLAT = {"ops": ["wgmma attention 1:1 d64 b64 BF16 flat", "wgmma attention 2:1 d128 b64 BF16 flat"]}
+# Whose two warpgroups see numbers of tiles that are equal, and such that are not.
+TURNS = {"ops": ["wgmma attention 1:1 d64 b64 BF16 flat", "wgmma attention 4:1 d128 b64 BF16 chunks"]}
 WGMMA_GROUPS = {"ops": ["wgmma attention 6:2", "wgmma attention 20:1", "wgmma attention 2:2"]}
 SAMPLE = {"ops": ["sample vocab 33", "sample small weights", "sample slots"]}
 STEPS = {"ops": ["sample steps"]}
@@ -230,7 +232,7 @@ BREAKS = [
     B("attention_prompt_wgmma.cu", "wgmma_fence(s, o, w);", "wgmma_fence(s, o);", WGMMA),
     B("attention_prompt_wgmma.cu", "wgmma_fence(o, w);", "wgmma_fence(w);", WGMMA),
     B("attention_prompt_wgmma.cu", "wgmma_wait<0>(s, o, w);", "wgmma_wait<0>(s, w);", WGMMA),
-    B("attention_prompt_wgmma.cu", "wgmma_fence(s, o, q); multiply_keys_of(0);", "wgmma_fence(s, o); multiply_keys_of(0);", WGMMA),
+    B("attention_prompt_wgmma.cu", "wgmma_fence(s, o, q);\n  multiply_keys_of(0);", "wgmma_fence(s, o);\n  multiply_keys_of(0);", WGMMA),
     B("sample.cu", "sums.clear(w, i);\n    block_sync();", "sums.clear(w, i);", SAMPLE),
     B("sample.cu", "reinterpret_cast<uintptr_t>(x) % 16 == 0 ? vocab / 4 : 0", "vocab / 4", SAMPLE),
     B("sample.cu", "> 0xffffffffu - low) ++high", "> 0xffffffffu) ++high", SAMPLE),
@@ -322,6 +324,27 @@ BREAKS = [
     B("attention_prompt_wgmma.cu", "keys.release(i);\n    weigh(i);", "weigh(i);", WGMMA),
     B("attention_prompt_wgmma.cu", "mbarrier_wait(rings.last_landed(), 0);", "", WGMMA),
     B("attention_prompt_wgmma.cu", "block_sync();\n\n  const int kv_head", "const int kv_head", WGMMA),
+    # turns of the two warpgroups
+    B("attention_prompt_wgmma.cu", "turns.begin();", "", TURNS),
+    B("attention_prompt_wgmma.cu", "if (own == 1) give();", "give();", TURNS),
+    B("attention_prompt_wgmma.cu", "if (own == 0) take();", "", TURNS),
+    B("attention_prompt_wgmma.cu", "if (own == 0) take();", "take();", TURNS),
+    B("attention_prompt_wgmma.cu", "named_barrier_arrive(2 - own,", "named_barrier_arrive(1 + own,", TURNS),
+    B("attention_prompt_wgmma.cu", "named_barrier_arrive(2 - own,", "named_barrier_arrive(1,", TURNS),
+    B("attention_prompt_wgmma.cu", "named_barrier_wait(1 + own,", "named_barrier_wait(2 - own,", TURNS),
+    B("attention_prompt_wgmma.cu", "named_barrier_wait(1 + own,", "named_barrier_wait(own,", TURNS),
+    B("attention_prompt_wgmma.cu", "named_barrier_wait(1 + own, kGroups * kWarpgroup)", "named_barrier_wait(1 + own, kThreads)", TURNS),
+    B("attention_prompt_wgmma.cu", "named_barrier_wait(1 + own, kGroups * kWarpgroup)", "named_barrier_wait(1 + own, kWarpgroup)", TURNS),
+    B("attention_prompt_wgmma.cu", "named_barrier_arrive(2 - own, kGroups * kWarpgroup)", "named_barrier_arrive(2 - own, kThreads)", TURNS),
+    B("attention_prompt_wgmma.cu", "turns.take();\n    wgmma_fence(s, o, w);", "wgmma_fence(s, o, w);", TURNS),
+    B("attention_prompt_wgmma.cu", "turns.take();\n  wgmma_fence(s, o, q);", "wgmma_fence(s, o, q);", TURNS),
+    B("attention_prompt_wgmma.cu", "multiply_keys_of(0);\n  turns.give();", "multiply_keys_of(0);", TURNS),
+    B("attention_prompt_wgmma.cu", "multiply_values_of(i - 1);\n    turns.give();", "multiply_values_of(i - 1);", TURNS),
+    B("attention_prompt_wgmma.cu", "multiply_values_of(i - 1);\n    turns.give();", "multiply_values_of(i - 1);\n    if (i + 1 < tiles) turns.give();", TURNS),
+    B("attention_prompt_wgmma.cu", "turns.pass(tiles_of(p, tile, kGroups - 1) - tiles);", "", TURNS),
+    B("attention_prompt_wgmma.cu", "turns.pass(tiles_of(p, tile, kGroups - 1) - tiles);", "turns.pass(1);", TURNS),
+    B("attention_prompt_wgmma.cu", "take();\n      give();", "take();", TURNS),
+    B("attention_prompt_wgmma.cu", "take();\n      give();", "give();", TURNS),
     B("attention_prompt_wgmma.cu", "registers_take<224>", "registers_take<232>", WGMMA),
     B("attention_prompt_wgmma.cu", "registers_give<56>", "registers_give<64>", WGMMA),
     # one key, row, tile or column too many or too few
@@ -331,7 +354,7 @@ BREAKS = [
     B("attention_prompt_wgmma.cu", "(i + 1) * kKeys > tile.first_position)", "(i + 1) * kKeys > tile.first_position + 2)", WGMMA_FLAT),
     B("attention_prompt.cu", "(last_pair < tile.rows ? last_pair : tile.rows - 1) + 1;", "(last_pair < tile.rows ? last_pair : tile.rows - 1);", FLAT),
     B("attention_prompt.cu", "const int last_pair = (warp * 16 + 15) / group;", "const int last_pair = warp * 16 / group;", FLAT),
-    B("attention_prompt_wgmma.cu", "const int last_row = (warp / 4 * 64 + 63) / group;", "const int last_row = warp / 4 * 64 / group;", WGMMA),
+    B("attention_prompt_wgmma.cu", "const int last_row = (warpgroup * 64 + 63) / (p.q_heads", "const int last_row = warpgroup * 64 / (p.q_heads", WGMMA),
     B("attention_prompt.cu", "const int end = tile.first_position + tile.rows;", "const int end = tile.first_position + tile.rows - 1;", FLAT),
     B("attention_prompt_wgmma.cu", "const int chunks = (kKeys - first) * 8;", "const int chunks = (kKeys - first) * 8 - 8;", WGMMA_FLAT),
     B("attention_prompt_wgmma.cu", "first_block + b < last_block ? first_block + b : last_block", "first_block + b", WGMMA,
