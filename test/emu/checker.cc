@@ -263,6 +263,14 @@ void note_peer_store(const Region& r, const void* p, const void* value, size_t b
   }
 }
 
+// What conflict() says null to, in few steps: nearly all.
+bool is_settled(const Stamp& earlier, const Stamp& now) {
+  if (earlier.serial == now.serial)
+    return earlier.epoch != now.epoch || (earlier.thread == now.thread && !earlier.many);
+  if (earlier.serial >= current_launch->first_serial) return false;
+  return earlier.serial == 0 || !current_launch->pdl || current->pdl_waited;
+}
+
 // Remembers a read of a byte; of several readers, that there were several.
 void note_read(Cell* cell, const Stamp& now) {
   Stamp& old = cell->read;
@@ -284,39 +292,67 @@ struct Access {
   const void* pc;
 
   void refuse(const std::string& why) const { report(why, where, pc); }
+  // False where it conflicts with what was done before.
+  bool follows(const Region& r, const Stamp& earlier, bool earlier_read) const {
+    return is_settled(earlier, now) || follows_slowly(r, earlier, earlier_read);
+  }
+
+ private:
+  [[gnu::noinline]] bool follows_slowly(const Region& r, const Stamp& earlier,
+                                        bool earlier_read) const {
+    const char* what = conflict(earlier, earlier_read, now.atomic);
+    if (!what) return true;
+    refuse("race on " + r.name + ": " + (write ? "write" : "read") + " after a " +
+           (earlier_read ? "read " : "write ") + what);
+    return false;
+  }
 };
+[[gnu::noinline, gnu::cold]] void refuse_in_flight(const Region& r, const Access& access) {
+  access.refuse((access.write ? "write to " : "read of ") + r.name +
+                " while a copy to it is in flight");
+}
+[[gnu::noinline, gnu::cold]] void refuse_uninitialised(const Region& r, size_t at,
+                                                       const Access& access) {
+  access.refuse("read of uninitialised " + r.name + ", byte " + std::to_string(at));
+}
 
 // The cell of what lies at `at` of the region; false after a fault.
 bool check_cell(const Region& r, Cell& cell, size_t at, const Access& access) {
-  const auto& [now, write, where, pc] = access;
   if (cell.in_flight) {
-    access.refuse((write ? "write to " : "read of ") + r.name + " while a copy to it is in flight");
+    refuse_in_flight(r, access);
     return false;
   }
   if (!cell.touched) {
     cell.touched = 1;
     cell.initialised = r.initialised;
   }
-  if (!write && !cell.initialised) {
-    access.refuse("read of uninitialised " + r.name + ", byte " + std::to_string(at));
+  if (!access.write && !cell.initialised) {
+    refuse_uninitialised(r, at, access);
     cell.initialised = 1;
   }
-  if (const char* what = conflict(cell.write, false, now.atomic)) {
-    access.refuse("race on " + r.name + ": " + (write ? "write" : "read") + " after a write " +
-                  what);
-    return false;
-  }
-  if (!write) {
-    note_read(&cell, now);
+  if (!access.follows(r, cell.write, false)) return false;
+  if (!access.write) {
+    note_read(&cell, access.now);
     return true;
   }
-  if (const char* what = conflict(cell.read, true, now.atomic)) {
-    access.refuse("race on " + r.name + ": write after a read " + what);
-    return false;
-  }
-  cell.write = now;
+  if (!access.follows(r, cell.read, true)) return false;
+  cell.write = access.now;
   cell.initialised = 1;
   return true;
+}
+
+// Of an access that would fault, why.
+[[gnu::noinline, gnu::cold]] std::string fault_of(const Region* r, uintptr_t a, size_t n,
+                                                  bool write) {
+  const std::string what = write ? "write" : "read";
+  if (!r) return what + " out of bounds: " + neighbour_of(a);
+  if (a + n > uintptr_t(r->base) + r->bytes) return what + " runs past the end of " + r->name;
+  return r->name + " is another GPU's, to which no peer access was enabled";
+}
+
+bool is_reached(const Region& r) {
+  return r.shared || r.device == current_launch->device ||
+         may_reach(current_launch->device, r.device);
 }
 
 void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, const void* pc) {
@@ -325,17 +361,9 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
   if (a >= stack && a < stack + kStackBytes) return;
   ++counters().accesses;
   Region* r = find(a);
-  if (!r) {
-    if (!write && a >= uintptr_t(&__ehdr_start) && a < uintptr_t(&_end)) return;  // constants
-    report(std::string(write ? "write" : "read") + " out of bounds: " + neighbour_of(a), where, pc);
-    abandon_launch();
-  }
-  if (a + n > uintptr_t(r->base) + r->bytes) {
-    report(std::string(write ? "write" : "read") + " runs past the end of " + r->name, where, pc);
-    abandon_launch();
-  }
-  if (!r->shared && !may_reach(current_launch->device, r->device)) {
-    report(r->name + " is another GPU's, to which no peer access was enabled", where, pc);
+  if (!r && !write && a >= uintptr_t(&__ehdr_start) && a < uintptr_t(&_end)) return;  // constants
+  if (!r || a + n > uintptr_t(r->base) + r->bytes || !is_reached(*r)) {
+    report(fault_of(r, a, n, write), where, pc);
     abandon_launch();
   }
   if (r->shared) {
@@ -570,12 +598,13 @@ bool arrive(uint32_t* counter, uint32_t total, const Where& where) {
 
 // `alignment` is what g++ promises of the address: of sixteen bytes, eight. What it knows to be
 // less is a call of its own, and no single access of a device.
-#define EMU_HOOK(name, n, alignment, write)                                                      \
-  extern "C" void name(void* p) {                                                                \
-    if (!emu::hooks_on) return;                                                                  \
-    const void* pc = __builtin_return_address(0);                                                \
-    if (alignment > 1) emu::check_alignment(p, alignment, emu::access_name(write), nullptr, pc); \
-    emu::check_kernel_access(p, n, write, false, nullptr, pc);                                   \
+#define EMU_HOOK(name, n, alignment, write)                                     \
+  extern "C" void name(void* p) {                                               \
+    if (!emu::hooks_on) return;                                                 \
+    const void* pc = __builtin_return_address(0);                               \
+    if (uintptr_t(p) % (alignment) != 0)                                        \
+      emu::check_alignment(p, alignment, emu::access_name(write), nullptr, pc); \
+    emu::check_kernel_access(p, n, write, false, nullptr, pc);                  \
   }
 #define EMU_HOOKS(n)                                            \
   EMU_HOOK(__tsan_read##n, n, (n < 16 ? n : 8), false)          \

@@ -22,7 +22,7 @@ struct Copy {  // a cp.async that has been issued
 
 enum class Wait : uint8_t { none, block, named, collective, mbarrier, wgmma, cluster, peer, done };
 
-struct Fiber {
+struct ThreadState {
   void* sp = nullptr;
   uint8_t* stack = nullptr;
   dim3 tid;
@@ -35,7 +35,9 @@ struct Fiber {
   bool waits_cluster = false;        // has arrived and not waited yet
   Where where;                       // of the barrier or collective it waits at
   std::array<uint32_t, 4> result{};  // of the last collective
-  std::vector<Copy> open;            // cp.async not yet committed
+};
+struct Fiber : ThreadState {
+  std::vector<Copy> open;  // cp.async not yet committed
   std::deque<std::vector<Copy>> groups;
 };
 
