@@ -138,7 +138,7 @@ int main(int argc, char** argv) {
   // One with room for blocks that share rows of several items.
   add_some(add_attention_cases,
            emulated("emulated 16 multiprocessors", with(&emu::Machine::multiprocessors, 16, open)),
-           {"4:1 d64 b64 BF16 alone", "2 d16 b64 BF16 pieces"});
+           {"4:1 d64 b64 BF16 alone", "4:2 d16 b64 BF16 pieces"});
   // After all the others, where all of them run.
   if (argc == 1) add_case("every kernel was launched", test_every_kernel_was_launched);
   return run_all(argc, argv);
