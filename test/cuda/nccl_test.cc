@@ -152,7 +152,8 @@ Told run_with_fault(const std::string& fault) {
   write_small(dir);
   const Variable variable("FAKE_NCCL_FAULT", fault);
   EngineOptions o = options_of(dir);
-  o.rank_patience = RankGroup::Seconds(2);
+  // All of it passes where a rank is lost; the others' steps fit in it on a busy machine too.
+  o.rank_patience = RankGroup::Seconds(fault.ends_with("lost") ? 4 : 60);
   const auto start = std::chrono::steady_clock::now();
   Told told;
   {
@@ -187,7 +188,7 @@ TEST(a_rank_that_does_not_come_to_a_step_ends_it) {
   for (const char* fault : {"0 0 lost", "1 6 lost", "0 9 lost"}) {
     const Told told = run_with_fault(fault);
     EXPECT(!told.loading);
-    EXPECT_ERROR(told.status, "waited 2 s for another rank in a step, by NCCL");
+    EXPECT_ERROR(told.status, "waited 4 s for another rank in a step, by NCCL");
   }
 }
 
