@@ -22,6 +22,7 @@ namespace nemotron::cpu {
 template <class T>
 struct AmxBody {
   using Base = Body<Avx512Bf16>;
+  using F = Avx512::F;
   static constexpr int64_t kTileBytes = 1024;  // 32 of k, 16 outputs, BF16
 
   struct Block {
@@ -166,7 +167,9 @@ struct AmxBody {
     if (rows < t.rows) one_row_block<stream>(x.rows_from(rows), panels);
   }
 
-  static int few_panels(int rows) { return rows <= 16 ? 6 : rows <= 32 ? 4 : 0; }
+  static int few_panels(int rows) {
+    return rows <= kFewRows ? 2 : rows <= 16 ? 6 : rows <= 32 ? 4 : 0;
+  }
 
   static Ahead ahead_of(const TileArgs& t, size_t panel_bytes) {
     Ahead n;
@@ -184,6 +187,7 @@ struct AmxBody {
 
   static void tile_bf16(const TileArgs& t) {
     if (t.k % 32 != 0) return Base::template tile<Format::bf16>(t);
+    if (t.rows <= kFewRows && t.k <= kKBlock) return few_rows<Format::bf16>(t);
     Ahead ahead = ahead_of(t, size_t(t.k) * kPanel * 2);
     if (t.rows <= 16) {
       products<true>(t, t.b, t.b_stride, 0, t.panels, &ahead);
@@ -195,6 +199,7 @@ struct AmxBody {
   // Widened into the scratch first: a few panels at a time when few rows use them.
   static void tile_fp8(const TileArgs& t) {
     if (t.k % 32 != 0 || t.k > kKBlock) return Base::template tile<Format::fp8>(t);
+    if (t.rows <= kFewRows) return few_rows<Format::fp8>(t);
     Ahead ahead = ahead_of(t, size_t(t.k) * kPanel);
     uint8_t* wide = static_cast<uint8_t*>(t.scratch);
     const int64_t stride = int64_t(t.k) * kPanel * 2;
@@ -218,6 +223,80 @@ struct AmxBody {
   }
 
   static constexpr int kScratchPanels = 16;
+
+  // --- a few rows: as AmxGrouped has them, without scales ---
+
+  static constexpr int kFewRows = AmxGrouped<T>::kFewRows;
+
+  template <Format format>
+  static void few_rows(const TileArgs& t) {
+    const FlushedToZero flushed;
+    if (t.rows == 1) return rows_of<format, 1>(t);
+    t.rows == 2 ? rows_of<format, 2>(t) : rows_of<format, kFewRows>(t);
+  }
+  template <Format format, int ROWS>
+  static void rows_of(const TileArgs& t) {
+    float* const a = static_cast<float*>(t.scratch);
+    for (int r = 0; r < ROWS; ++r) {
+      const uint16_t* from = static_cast<const uint16_t*>(t.a) + r * t.a_stride;
+      for (int k = 0; k < t.k; k += 16) {
+        Avx512::store(a + r * kKBlock + k, Avx512::load_bf16(from + k));
+      }
+    }
+    int p = 0;
+    for (; p + 2 <= t.panels; p += 2) few_panels_of<format, ROWS, 2>(t, p, a);
+    if (p < t.panels) few_panels_of<format, ROWS, 1>(t, p, a);
+  }
+  template <Format format, int ROWS, int PANELS>
+  [[gnu::noinline]] static void few_panels_of(const TileArgs& t, int first, const float* a) {
+    constexpr int kBytes = 32 * kPanel * int(format_bytes(format));  // 32 k of a panel
+    const Stream stream{t.k / 32 * kBytes, t.ahead};
+    float* c = t.c + first * kPanel;
+    F sum[PANELS][ROWS];
+#pragma GCC unroll 4
+    for (int i = 0; i < PANELS * ROWS; ++i) {
+      const float* from = c + i % ROWS * t.c_stride + i / ROWS * kPanel;
+      sum[i / ROWS][i % ROWS] = t.accumulate ? Avx512::load(from) : Avx512::zero();
+    }
+    const uint8_t* const b = t.b + first * t.b_stride;
+    for (int k = 0, at = 0; k < t.k; k += 32, at += kBytes) {
+      const int64_t far = stream.far(at);
+#pragma GCC unroll 4
+      for (int p = 0; p < PANELS; ++p) {
+        few_dots<format, ROWS>(b + p * t.b_stride + at, a + k, far, sum[p]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < PANELS * ROWS; ++i) {
+      Avx512::store(c + i % ROWS * t.c_stride + i / ROWS * kPanel, sum[i / ROWS][i % ROWS]);
+    }
+  }
+  // 32 of k.
+  template <Format format, int ROWS>
+  [[gnu::always_inline]] static inline void few_dots(const uint8_t* b, const float* a, int64_t far,
+                                                     F (&sum)[ROWS]) {
+    constexpr int kQuad = 4 * kPanel * int(format_bytes(format));
+    F even[ROWS], odd[ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; ++r) even[r] = odd[r] = Avx512::zero();
+#pragma GCC unroll 8
+    for (int q = 0; q < 8; ++q, b += kQuad, a += 4) {
+      for (int line = 0; line < kQuad; line += 64) Stream::fetch(b + far + line);
+      Avx512::Pairs w[2];
+      Avx512::load_pairs<format>(b, w);
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        const F x = Avx512::even(w[i]), y = Avx512::odd(w[i]);
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; ++r) {
+          even[r] = Avx512::fma(Avx512::set1(a[r * kKBlock + 2 * i]), x, even[r]);
+          odd[r] = Avx512::fma(Avx512::set1(a[r * kKBlock + 2 * i + 1]), y, odd[r]);
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; ++r) sum[r] = Avx512::add(sum[r], Avx512::add(even[r], odd[r]));
+  }
 
   // --- products of float32 rows ---
   // A float32 is two BF16, high and low, to 16 bits of mantissa, and an F16 exactly so. High times

@@ -2,8 +2,9 @@
 //
 // What a code stands for is exact in BF16, so a group is one product of tiles that begins at zero,
 // and its sum goes to the row's times the group's scale, in float32. A group of 16 is a product
-// with 16 zeros more. One or two rows wait for the decoding and would leave most of a tile unused:
-// they multiply in float32 registers, in the tile instruction's own order, and so to the same bits:
+// with 16 zeros more. A few rows are bound by memory and decoding, and would leave most of a tile
+// unused (AmxBody's likewise): they multiply in float32 registers, in the tile instruction's own
+// order, and so to the same bits:
 // the products of even and of odd k add up by themselves, each rounded once with its sum, and then
 // to each other (Intel's Architecture Instruction Set Extensions reference, TDPBF16PS; tile_check.h
 // asks the processor). So a row's bits do not depend on the other rows, of finite activations.
@@ -14,6 +15,30 @@
 
 namespace nemotron::cpu {
 
+// The tile instruction takes numbers below the normal ones for zero; what takes its place does
+// alike.
+struct FlushedToZero {
+  const unsigned before = _mm_getcsr();
+  FlushedToZero() { _mm_setcsr(before | 0x8040); }
+  ~FlushedToZero() { _mm_setcsr(before); }
+};
+
+// A call's bytes of a panel, read from end to end: what is fetched meanwhile lies kFar ahead, or
+// where the next call goes on. Two such streams, and a line at a time between products: more
+// streams, a longer way, or many lines at once keep less of the memory busy.
+struct Stream {
+  static constexpr int kFar = 2560;
+  int64_t bytes, ahead;  // ahead: TileArgs::ahead
+  // From the byte `at` to what is fetched.
+  inline int64_t far(int64_t at) const { return at + kFar < bytes ? kFar : kFar - bytes + ahead; }
+  // Stays where it is written, unlike the intrinsic.
+  static inline void fetch(const uint8_t* p) { __asm__ volatile("prefetcht0 %0" : : "m"(*p)); }
+  // Of a block in groups: three lines at most.
+  static inline void fetch_scales(const uint8_t* block) {
+    fetch(block), fetch(block + 64), fetch(block + 128);
+  }
+};
+
 template <class T>
 struct AmxGrouped {
   using S = Avx512Bf16;
@@ -21,7 +46,7 @@ struct AmxGrouped {
   using F = S::F;
   static constexpr int kMostChunks = kKBlock / kGroupedChunk;
   static constexpr int kRows = 16;  // of a tile
-  static constexpr int kFewRows = 2;
+  static constexpr int kFewRows = 4;
   static constexpr int kAtOnce = 4;  // groups whose products are under way together
 
   // For more rows than a tile has, panels go by twos, kNear of k at a time: both and 16 rows of
@@ -39,18 +64,12 @@ struct AmxGrouped {
     Panel panels[kSide];
     float sums[2 * kMostChunks][kRows];  // what least values are multiplied by
     float group_sums[kAtOnce][kRows][kPanel];
-    float few[kFewRows][kKBlock];
+    float few[kFewRows][kKBlock];            // activations of few rows, and
+    float few_sums[kFewRows][kKBlock / 16];  // their sums, at the first 16 of each group
   };
   // Of a call: k [from, from + width) of a panel.
   struct Part {
     int panel, from, width;
-  };
-
-  // The tile instruction takes numbers below the normal ones for zero; all else here does alike.
-  struct FlushedToZero {
-    const unsigned before = _mm_getcsr();
-    FlushedToZero() { _mm_setcsr(before | 0x8040); }
-    ~FlushedToZero() { _mm_setcsr(before); }
   };
 
   template <Format format>
@@ -64,6 +83,7 @@ struct AmxGrouped {
   [[gnu::noinline]] static void products(const TileArgs& t, Scratch* scratch) {
     if (t.rows == 1) return few_rows<format, kLeast, 1>(t, scratch);
     if (t.rows == 2) return few_rows<format, kLeast, 2>(t, scratch);
+    if (t.rows <= kFewRows) return few_rows<format, kLeast, kFewRows>(t, scratch);
     const bool halves = t.groups->group == 16, many = t.rows > kRows;
     const int side = many ? kSide : 1, near = many ? kNear : kKBlock;
     for (int i = 0; halves && i < side; ++i) {
@@ -96,13 +116,19 @@ struct AmxGrouped {
     const Groups& g = *t.groups;
     const int per_chunk = kGroupedChunk / g.group;
     const int gap = per_chunk == 2 ? 512 : 0;
-    const uint8_t* b = t.b + part.panel * t.b_stride;
+    const uint8_t* const panel = t.b + part.panel * t.b_stride;
+    // Few rows read panel by panel.
+    const bool last = part.panel + 1 == t.panels;
+    const Stream stream{t.k / kGroupedBlock * g.block_bytes,
+                        last ? t.ahead - part.panel * t.b_stride : t.b_stride};
     uint8_t* out = to->tiles;
     for (int k = 0, group = 0; k < part.width; k += kGroupedChunk) {
-      const auto at = Base::template chunk_at<format>(t, b, t.skip + part.from + k);
-      Base::template fetch_ahead<format>(t, at, 0);
+      const auto at = Base::template chunk_at<format>(t, panel, t.skip + part.from + k);
+      const int64_t far = t.rows > kRows ? t.ahead : stream.far(at.block - panel);
+      if (at.first_group == 0) Stream::fetch_scales(at.block + far);
 #pragma GCC unroll 8
       for (int q = 0; q < 8; ++q, out += 128) {
+        if (q < format_bits(format)) Stream::fetch(at.codes + far + q * 64);
         typename S::template CodeQuad<format, true> w;
         w.load(at.codes, q, codes);
         if (q == 4) out += gap;
@@ -206,87 +232,151 @@ struct AmxGrouped {
     }
   }
 
-  // --- one row or two ---
+  // --- a few rows ---
+
+  static constexpr int kAbreast = 2;  // panels
 
   template <Format format, bool kLeast, int ROWS>
   static void few_rows(const TileArgs& t, Scratch* s) {
+    const int stretch = t.groups->group / 16;
     for (int r = 0; r < ROWS; ++r) {
       const uint16_t* a = static_cast<const uint16_t*>(t.a) + r * t.a_stride;
       for (int k = 0; k < t.k; k += 16) S::store(s->few[r] + k, S::load_bf16(a + k));
+      for (int i = 0; kLeast && i < t.k / 16; i += stretch) {
+        const float* of = t.sums + i * t.sums_stride + r;
+        s->few_sums[r][i] = stretch == 1 ? of[0] : of[0] + of[t.sums_stride];
+      }
       for (int p = 0; !t.accumulate && p < t.panels; ++p) {
         S::store(t.c + r * t.c_stride + p * kPanel, S::zero());
       }
     }
-    constexpr int kPanels = ROWS == 1 ? 6 : 3;
     int p = 0;
-    for (; p + kPanels <= t.panels; p += kPanels) panels<format, kLeast, ROWS, kPanels>(t, p, s);
-    for (; p < t.panels; ++p) panels<format, kLeast, ROWS, 1>(t, p, s);
+    for (; p + kAbreast <= t.panels; p += kAbreast) {
+      Few<format, kLeast, ROWS>::template panels<kAbreast>(t, p, *s);
+    }
+    for (; p < t.panels; ++p) Few<format, kLeast, ROWS>::template panels<1>(t, p, *s);
   }
 
-  template <Format format, bool kLeast, int ROWS, int PANELS>
-  static inline void panels(const TileArgs& t, int panel, const Scratch* s) {
-    const typename S::template Codes<format> codes(*t.groups);
-    const uint8_t* b = t.b + panel * t.b_stride;
-    float* c = t.c + panel * kPanel;
-    for (int k = 0; k < t.k; k += kGroupedChunk) {
-      const auto at = Base::template chunk_at<format>(t, b, t.skip + k);
-      for (int p = 0; p < PANELS; ++p) Base::template fetch_ahead<format>(t, at, p);
-      if (t.groups->group == 32) {
-        group_of<format, kLeast, ROWS, PANELS, 0, 8>(t, codes, at, k, s, c);
-      } else {
-        group_of<format, kLeast, ROWS, PANELS, 0, 4>(t, codes, at, k, s, c);
-        group_of<format, kLeast, ROWS, PANELS, 4, 8>(t, codes, at, k, s, c);
-      }
-    }
-  }
+  template <Format format, bool kLeast, int ROWS>
+  struct Few {
+    const Groups& g;
+    const typename Avx512::template Codes<format> codes;
+    const Scratch& s;
 
-  // The group of quads [QUAD, END) of the chunk of k.
-  template <Format format, bool kLeast, int ROWS, int PANELS, int QUAD, int END>
-  static inline void group_of(const TileArgs& t, const typename S::template Codes<format>& codes,
-                              const typename Base::ChunkAt& at, int k, const Scratch* s, float* c) {
-    F even[ROWS][PANELS], odd[ROWS][PANELS];
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; ++r) {
-#pragma GCC unroll 16
-      for (int p = 0; p < PANELS; ++p) even[r][p] = odd[r][p] = S::zero();
-    }
-    quads<format, ROWS, PANELS, QUAD, END>(t, codes, at, s->few[0] + k + 4 * QUAD, even, odd);
-    typename Base::Scale scale[PANELS];
-#pragma GCC unroll 16
-    for (int p = 0; p < PANELS; ++p) {
-      scale[p] =
-          Base::scale_of(*t.groups, at.block + p * t.b_stride, at.first_group + (QUAD ? 1 : 0));
-#pragma GCC unroll 4
-      for (int r = 0; r < ROWS; ++r) {
-        even[r][p] = S::add(S::zero(), S::add(even[r][p], odd[r][p]));  // as to a tile of zeros
+    // The half floats of a block with steps, and a group's scale.
+    struct Halves {
+      F by, least;
+      bool has_steps;
+      inline Halves(const Groups& g, const uint8_t* b)
+          : by(half(b)), least(kLeast ? half(b + 32) : S::zero()), has_steps(g.has_steps) {}
+      static inline F half(const uint8_t* p) {
+        return typename S::template Quad<Format::f16>(p).at(0);
       }
-    }
-    Base::template add_group<kLeast, ROWS, PANELS>(t, 0, k + 4 * QUAD, c, even, scale);
-  }
-  template <Format format, int ROWS, int PANELS, int QUAD, int END>
-  [[gnu::always_inline]] static inline void quads(const TileArgs& t,
-                                                  const typename S::template Codes<format>& codes,
-                                                  const typename Base::ChunkAt& at, const float* a,
-                                                  F (&even)[ROWS][PANELS], F (&odd)[ROWS][PANELS]) {
-    typename S::template CodeQuad<format, true> w[PANELS];
-#pragma GCC unroll 16
-    for (int p = 0; p < PANELS; ++p) w[p].load(at.codes + p * t.b_stride, QUAD, codes);
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) {
+      template <int GROUPS>
+      [[gnu::always_inline]] inline typename Base::Scale scale(const uint8_t* b, int group) const {
+        if (!has_steps)
+          return {half(b + group * 32), kLeast ? half(b + 128 + group * 32) : S::zero()};
+        const uint8_t* steps = b + (kLeast ? 64 : 32) + group * kPanel;
+        const F step = S::mul(by, S::from_int8(steps));
+        if constexpr (!kLeast) return {step, S::zero()};
+        return {step, S::mul(least, S::from_int8(steps + 4 * GROUPS * kPanel))};
+      }
+    };
+
+    template <int PANELS>
+    [[gnu::noinline]] static void panels(const TileArgs& t, int first, const Scratch& scratch) {
+      const Few few{*t.groups, typename Avx512::template Codes<format>(*t.groups), scratch};
+      float* c = t.c + first * kPanel;
+      F sum[PANELS][ROWS];
 #pragma GCC unroll 4
-      for (int r = 0; r < ROWS; ++r) {
-        const F x = S::set1(a[r * kKBlock + 2 * i]), y = S::set1(a[r * kKBlock + 2 * i + 1]);
-#pragma GCC unroll 16
+      for (int i = 0; i < PANELS * ROWS; ++i) {
+        sum[i / ROWS][i % ROWS] = S::load(c + i % ROWS * t.c_stride + i / ROWS * kPanel);
+      }
+      const uint8_t* const b = t.b + first * t.b_stride;
+      const Stream stream{t.k / kGroupedBlock * few.g.block_bytes, t.ahead};
+      int64_t at = 0;
+      int chunk = t.skip / kGroupedChunk;
+      for (int k = 0; k < t.k; at += few.g.block_bytes, chunk = 0) {
+        const int chunks = (t.k - k) / kGroupedChunk, end = chunk + chunks < 4 ? chunk + chunks : 4;
+        const int64_t far = stream.far(at);
+#pragma GCC unroll 4
         for (int p = 0; p < PANELS; ++p) {
-          even[r][p] = S::fma(x, S::even(w[p].w[i]), even[r][p]);
-          odd[r][p] = S::fma(y, S::odd(w[p].w[i]), odd[r][p]);
+          const Block of{b + p * t.b_stride + at, k - chunk * kGroupedChunk, far};
+          few.g.group == 32 ? few.chunks<1>(of, chunk, end, sum[p])
+                            : few.chunks<2>(of, chunk, end, sum[p]);
+        }
+        k += (end - chunk) * kGroupedChunk;
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < PANELS * ROWS; ++i) {
+        S::store(c + i % ROWS * t.c_stride + i / ROWS * kPanel, sum[i / ROWS][i % ROWS]);
+      }
+    }
+
+    struct Block {
+      const uint8_t* b;
+      int k;        // of its first chunk, in the call
+      int64_t far;  // from its bytes to those that are fetched meanwhile
+    };
+    // Its chunks [chunk, end), of so many groups each.
+    template <int GROUPS>
+    [[gnu::always_inline]] inline void chunks(const Block& of, int chunk, int end,
+                                              F (&sum)[ROWS]) const {
+      Stream::fetch_scales(of.b + of.far);
+      const Halves halves(g, of.b);
+      if (chunk == 0 && end == 4) {
+        for (int i = 0; i < 4; ++i) groups<GROUPS>(of, halves, i, sum);
+      } else {
+        for (; chunk < end; ++chunk) groups<GROUPS>(of, halves, chunk, sum);
+      }
+    }
+    template <int GROUPS>
+    [[gnu::always_inline]] inline void groups(const Block& of, const Halves& halves, int chunk,
+                                              F (&sum)[ROWS]) const {
+      group<0, 8 / GROUPS>(of, halves, chunk, sum);
+      if constexpr (GROUPS == 2) group<4, 8>(of, halves, chunk, sum);
+    }
+
+    // The group of quads [QUAD, END) of a chunk.
+    template <int QUAD, int END>
+    [[gnu::always_inline]] inline void group(const Block& of, const Halves& halves, int chunk,
+                                             F (&sum)[ROWS]) const {
+      constexpr int kGroups = 8 / (END - QUAD), kAt = QUAD ? 1 : 0;
+      const int k = of.k + chunk * kGroupedChunk;
+      F even[ROWS], odd[ROWS];
+#pragma GCC unroll 4
+      for (int r = 0; r < ROWS; ++r) even[r] = odd[r] = S::zero();
+      quads<QUAD, END>(of.b + g.scales_bytes + chunk * 64 * format_bits(format),
+                       s.few[0] + k + 4 * QUAD, of.far, even, odd);
+      const auto scale = halves.template scale<kGroups>(of.b, chunk * kGroups + kAt);
+      const float* sums = s.few_sums[0] + k / 16 + kAt;
+#pragma GCC unroll 4
+      for (int r = 0; r < ROWS; ++r) {
+        const F x = S::add(S::zero(), S::add(even[r], odd[r]));  // as to a tile of zeros
+        sum[r] = S::fma(x, scale.by, sum[r]);
+        if constexpr (kLeast) {
+          sum[r] = S::fma(scale.least, S::set1(sums[r * (kKBlock / 16)]), sum[r]);
         }
       }
     }
-    if constexpr (QUAD + 1 < END) {
-      quads<format, ROWS, PANELS, QUAD + 1, END>(t, codes, at, a + 4, even, odd);
+    template <int QUAD, int END>
+    [[gnu::always_inline]] inline void quads(const uint8_t* chunk, const float* a, int64_t far,
+                                             F (&even)[ROWS], F (&odd)[ROWS]) const {
+      if constexpr (QUAD < format_bits(format)) Stream::fetch(chunk + far + QUAD * 64);
+      typename Avx512::template CodeQuad<format, true> w;
+      w.load(chunk, QUAD, codes);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i += 2) {
+        const F x = w.at(i), y = w.at(i + 1);
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; ++r) {
+          even[r] = S::fma(S::set1(a[r * kKBlock + i]), x, even[r]);
+          odd[r] = S::fma(S::set1(a[r * kKBlock + i + 1]), y, odd[r]);
+        }
+      }
+      if constexpr (QUAD + 1 < END) quads<QUAD + 1, END>(chunk, a + 4, far, even, odd);
     }
-  }
+  };
 
   static void add_to(Kernels* k) {
     if (k->scratch_bytes < sizeof(Scratch)) k->scratch_bytes = sizeof(Scratch);

@@ -20,12 +20,12 @@
 //
 //   scales   half floats [1 or 4][16], steps [128 / group][16]; with a least value both again, in
 //            the order scale, least, steps, least's steps; padded to 64 bytes
-//   codes    four chunks of 32 k. Pair j of a chunk is k = 2j, 2j + 1, its element 2n + k%2 one of
-//            32 words of 16 bits:
+//   codes    four chunks of 32 k. Of fewer than 8 bits pair j of a chunk is k = 2j, 2j + 1, its
+//            element 2n + k%2 one of 32 words of 16 bits:
 //     i4     [4][32] words; word vector v has the codes of pairs 4v..4v+3, lowest first
 //     i5     i4, then [32] words: bit j is the fifth of pair j
 //     i6     i4, then [2][32] words; vector v has the two high bits of pairs 8v..8v+7
-//     i8     [8][64] as fp8
+//     i8     [32][16] int8
 //
 // Each output accumulates along k in one fixed order whatever the number of rows, and threads never
 // split k. That is why a row's result does not depend on the other rows.

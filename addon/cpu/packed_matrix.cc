@@ -197,7 +197,7 @@ void quantise_groups(const float* x, int64_t cols, int bits, const GroupedRow& t
     to.scale[col / kGroupedChunk] = fit_group(x + col, bits == 4, q);
     for (int i = 0; i < kGroupedChunk; ++i) {
       const int v = int(q[i]);
-      to.codes[col + i] = uint8_t(bits == 4 ? v + 8 : v < 0 ? 0x80 | -v : v);
+      to.codes[col + i] = uint8_t(bits == 4 ? v + 8 : v);
     }
   }
 }
@@ -361,11 +361,7 @@ class Packer {
   // A lane's 32 codes of a chunk.
   static void put_codes(const uint8_t* codes, int bits, size_t lane, uint8_t* out) {
     if (bits == 8) {
-      uint8_t* to = out + panel_offset(Format::fp8, 0, lane);
-      for (size_t k = 0; k < kGroupedChunk; k += 4, to += 64) {
-        std::memcpy(to, codes + k, 2);
-        std::memcpy(to + 8, codes + k + 2, 2);
-      }
+      for (size_t k = 0; k < kGroupedChunk; ++k) out[k * kPanel + lane] = codes[k];
       return;
     }
     // `shift`: of the bits that go in; `width`: how many. A word has those of 16 / width pairs.
@@ -508,8 +504,7 @@ void read_grouped(const Segment& segment, const uint8_t* panel, size_t lane, int
     const uint8_t* codes = block + g.scales_bytes + chunk * 64 * size_t(bits);
     float value = 0;
     if (bits == 8) {
-      const int code = codes[at / 4 * 64 + panel_offset(Format::fp8, at % 4, lane)];
-      value = code == 0x80 ? -128.0f : float(code & 0x80 ? -(code & 0x7f) : code);
+      value = float(int8_t(codes[at * kPanel + lane]));
     } else {
       const size_t pair = at / 2, word = 2 * lane + at % 2;
       int code = stored_at<uint16_t>(codes + pair / 4 * 64, word) >> (pair % 4 * 4) & 15;

@@ -154,13 +154,11 @@ struct Avx2 {
       _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T1);
     }
   }
-  static inline F from_int8(const uint8_t* p) {
-    const auto eight = [](const uint8_t* q) {
-      return _mm256_cvtepi32_ps(
-          _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(q))));
-    };
-    return {eight(p), eight(p + 8)};
+  static inline __m256 eight_int8(const uint8_t* p) {
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
   }
+  static inline F from_int8(const uint8_t* p) { return {eight_int8(p), eight_int8(p + 8)}; }
   template <Format format>
   struct Codes {
     const Groups* g;
@@ -188,12 +186,7 @@ struct Avx2 {
     // Outputs 8h..8h+7 of k = 4 quad + i.
     [[gnu::always_inline]] inline __m256 half(int i, int h) const {
       if constexpr (format == Format::i8) {
-        // Sign and magnitude become the number + 128, from 0 for 0x80, which is -128.
-        const __m256i x = bytes(chunk + quad * 64 + h * 32), sign = _mm256_set1_epi8(char(0x80));
-        const __m256i size = _mm256_sign_epi8(_mm256_andnot_si256(sign, x), x);
-        const __m256i code =
-            _mm256_xor_si256(_mm256_max_epu8(size, _mm256_and_si256(x, sign)), sign);
-        return _mm256_sub_ps(counted(spread(code, i, 0), 0), _mm256_set1_ps(8388608.0f + 128.0f));
+        return eight_int8(chunk + quad * 64 + i * kPanel + h * 8);
       } else {
         const int pair = quad * 2 + i / 2, at = pair % 4 * 4;
         const auto half_of = [&](const uint8_t* p) [[gnu::always_inline]] {

@@ -40,20 +40,6 @@ constexpr Fp8Table make_fp8_table() {
 }
 inline constexpr Fp8Table kFp8Table = make_fp8_table();
 
-// Magnitudes 0..127 as BF16 alike.
-constexpr Fp8Table make_int8_table() {
-  Fp8Table t{};
-  for (int v = 1; v < 128; ++v) {
-    int shift = 0;
-    while (!((v << shift) & 0x80)) ++shift;
-    const int bits = (134 - shift) << 7 | ((v << shift) & 0x7f);
-    t.low[v] = uint8_t(bits & 0xff);
-    t.high[v] = uint8_t(bits >> 8);
-  }
-  return t;
-}
-inline constexpr Fp8Table kInt8Table = make_int8_table();
-
 struct Avx512 {
   using F = __m512;
   using Pairs = __m512i;  // 16 pairs of bf16
@@ -168,70 +154,70 @@ struct Avx512 {
     _mm512_storeu_si512(p, w[0]);
     _mm512_storeu_si512(p + 64, w[1]);
   }
-  // Tables of a form, held in registers: GCC would load them anew for every use, and 64 bytes take
-  // a cycle.
+  // In a register: GCC would load a table anew for every use, and 64 bytes take a cycle.
+  static inline __m512i held(const void* p) {
+    __m512i x = _mm512_load_si512(p);
+    __asm__("" : "+v"(x));
+    return x;
+  }
+  // Codes of pair `pair` of a chunk in the lowest bits of words, of anything above them.
+  template <Format format>
+  [[gnu::always_inline]] static inline __m512i code_words(const uint8_t* chunk, int pair) {
+    const __m512i word = _mm512_loadu_si512(chunk + pair / 4 * 64);
+    const __m512i low = _mm512_srli_epi16(word, unsigned(pair % 4 * 4));
+    if constexpr (format == Format::i4) return low;
+    constexpr int kBits = format == Format::i5 ? 1 : 2, kPairs = 16 / kBits;
+    const __m512i plane = _mm512_loadu_si512(chunk + 256 + pair / kPairs * 64);
+    const int shift = pair % kPairs * kBits;
+    const __m512i high = shift >= 4 ? _mm512_srli_epi16(plane, unsigned(shift - 4))
+                                    : _mm512_slli_epi16(plane, unsigned(4 - shift));
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi16(15), low, high, 0xca);
+  }
+  // What codes stand for, in float32.
   template <Format format>
   struct Codes {
-    __m512i values, more;                                // i4, i5, i6
-    __m512i low_first, low_last, high_first, high_last;  // i8: a BF16's bytes by seven bits
+    F first = {}, last = {};          // of fewer than 6 bits: by the code
+    F even_zero = {}, odd_zero = {};  // i6: see CodeQuad
     inline explicit Codes(const Groups& g) {
-      if constexpr (format == Format::i8) {
-        low_first = held(kInt8Table.low), low_last = held(kInt8Table.low + 64);
-        high_first = held(kInt8Table.high), high_last = held(kInt8Table.high + 64);
-      } else {
-        values = held(g.values);
-        if constexpr (format == Format::i6) more = held(g.values + 32);
+      if constexpr (format == Format::i4 || format == Format::i5) first = numbers(g.numbers);
+      if constexpr (format == Format::i5) last = numbers(g.numbers + 16);
+      if constexpr (format == Format::i6) {
+        even_zero = set1(8388608.0f - g.numbers[0]), odd_zero = set1(128.0f - g.numbers[0]);
       }
     }
-    static inline __m512i held(const void* p) {
-      __m512i x = _mm512_load_si512(p);
-      __asm__("" : "+v"(x));
-      return x;
-    }
+    static inline F numbers(const float* p) { return _mm512_castsi512_ps(held(p)); }
   };
-  // The two pairs of quad `quad` of a chunk.
-  template <Format format>
-  static inline void load_codes(const uint8_t* chunk, int quad, const Codes<format>& codes,
-                                Pairs out[2]) {
-    if constexpr (format == Format::i8) {
-      const __m512i code = Codes<format>::held(chunk + quad * 64);
-      const __m512i low = _mm512_permutex2var_epi8(codes.low_first, code, codes.low_last);
-      const __m512i high = _mm512_permutex2var_epi8(codes.high_first, code, codes.high_last);
-      // high | (code & 0x80)
-      __m512i sign = _mm512_ternarylogic_epi32(high, code, _mm512_set1_epi8(char(0x80)), 0xf8);
-      const __mmask64 least = _mm512_cmpeq_epi8_mask(code, _mm512_set1_epi8(char(0x80)));
-      sign = _mm512_mask_mov_epi8(sign, least, _mm512_set1_epi8(char(0xc3)));  // -128
-      out[0] = _mm512_unpacklo_epi8(low, sign);
-      out[1] = _mm512_unpackhi_epi8(low, sign);
-    } else {
-      const __m512i word = _mm512_loadu_si512(chunk + quad / 2 * 64);
-      const __m512i low4 = _mm512_set1_epi16(15);
-      for (int i = 0; i < 2; ++i) {
-        const int pair = quad * 2 + i;
-        const __m512i low = _mm512_srli_epi16(word, unsigned(pair % 4 * 4));
-        if constexpr (format == Format::i4) {
-          out[i] = _mm512_permutexvar_epi16(low, codes.values);  // by five bits: it is there twice
+  static constexpr bool kCounts = false;
+  // Four k of a chunk, decoded where they are asked for.
+  template <Format format, bool kTable>
+  struct CodeQuad {
+    const uint8_t* chunk;
+    int quad;
+    const Codes<format>* codes;
+    [[gnu::always_inline]] inline void load(const uint8_t* c, int q, const Codes<format>& of) {
+      chunk = c, quad = q, codes = &of;
+    }
+    [[gnu::always_inline]] inline F at(int i) const {
+      if constexpr (format == Format::i8) {
+        return from_int8(chunk + (4 * quad + i) * kPanel);
+      } else if constexpr (format == Format::i4) {  // four bits of each word of 32 are looked at
+        const __m512i word = _mm512_loadu_si512(chunk + quad / 2 * 64);
+        const int shift = quad % 2 * 8 + i / 2 * 4 + i % 2 * 16;
+        return _mm512_permutexvar_ps(_mm512_srli_epi32(word, unsigned(shift)), codes->first);
+      } else {
+        const __m512i word = code_words<format>(chunk, quad * 2 + i / 2);
+        if constexpr (format == Format::i5) {
+          const __m512i at = i % 2 ? _mm512_srli_epi32(word, 16) : word;
+          return _mm512_permutex2var_ps(codes->first, at, codes->last);
         } else {
-          constexpr int kBits = format == Format::i5 ? 1 : 2, kPairs = 16 / kBits;
-          const __m512i plane = _mm512_loadu_si512(chunk + 256 + pair / kPairs * 64);
-          const int shift = pair % kPairs * kBits;
-          const __m512i high = shift >= 4 ? _mm512_srli_epi16(plane, unsigned(shift - 4))
-                                          : _mm512_slli_epi16(plane, unsigned(4 - shift));
-          const __m512i code = _mm512_ternarylogic_epi32(low4, low, high, 0xca);
-          out[i] = format == Format::i5 ? _mm512_permutexvar_epi16(code, codes.values)
-                                        : _mm512_permutex2var_epi16(codes.values, code, codes.more);
+          // Where they lie, at the end of a mantissa of 2^23 or behind the first seven of 2^7.
+          const __m512i mask = _mm512_set1_epi32(i % 2 ? 0x3f0000 : 0x3f);
+          const __m512i power = _mm512_set1_epi32(i % 2 ? 0x43000000 : 0x4b000000);
+          const F number = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(word, mask, power, 0xea));
+          return sub(number, i % 2 ? codes->odd_zero : codes->even_zero);
         }
       }
     }
-  }
-  static constexpr bool kCounts = false;
-  template <Format format, bool kTable>
-  struct CodeQuad {
-    Pairs w[2];
-    inline void load(const uint8_t* chunk, int quad, const Codes<format>& codes) {
-      load_codes<format>(chunk, quad, codes, w);
-    }
-    inline F at(int i) const { return i % 2 ? odd(w[i / 2]) : even(w[i / 2]); }
   };
   struct WideQuad {
     const float* p;

@@ -188,8 +188,7 @@ struct Plain {
     static inline int word(const uint8_t* p, int n) { return p[2 * n] | p[2 * n + 1] << 8; }
     inline float number(int i, int n) const {
       if constexpr (format == Format::i8) {
-        const int code = chunk[size_t(quad) * 64 + panel_offset(Format::fp8, size_t(i), size_t(n))];
-        return code == 0x80 ? -128.0f : float(code & 0x80 ? -(code & 0x7f) : code);
+        return float(int8_t(chunk[quad * 64 + i * kPanel + n]));
       } else {
         const int pair = quad * 2 + i / 2, at = 2 * n + i % 2;
         int code = word(chunk + pair / 4 * 64, at) >> (pair % 4 * 4) & 15;

@@ -63,17 +63,18 @@ struct Case {
   Format format;
   int rows;
   bool accumulate;
-  float a_by;  // what the activations are multiplied by
+  float a_by = 1;     // what the activations are multiplied by
+  bool wide = false;  // they are wide_value(): of the kinds that take BF16
 };
 
 bool make(const Kernels& k, const Case& of, std::vector<float>* out) {
-  const auto [format, rows, accumulate, a_by] = of;
+  const auto [format, rows, accumulate, a_by, wide] = of;
   const size_t panel_bytes = size_t(kWidth) * kPanel * format_bytes(format);
   Product p{k, rows, panel_bytes};
   if (!p.reserve()) return false;
   for (int i = 0; i < p.padded * kWidth; ++i) {
     if (k.a_is_bf16[int(format)]) {
-      p.a.as<uint16_t>()[i] = f32_to_bf16(value(uint32_t(i)));
+      p.a.as<uint16_t>()[i] = wide ? wide_value(uint32_t(i)) : f32_to_bf16(value(uint32_t(i)));
     } else {
       p.a.as<float>()[i] = value(uint32_t(i)) * a_by;
     }
@@ -143,6 +144,19 @@ bool same_row_bits(const Kernels& tested) {
     for (const int rows : {1, 2, 3, 5, 17}) {
       if (!make_grouped(tested, form, rows, &few)) return false;
       if (std::memcmp(few.data(), many.data(), few.size() * sizeof(float)) != 0) return false;
+    }
+  }
+  for (const Format format : {Format::bf16, Format::fp8}) {
+    for (const bool accumulate : {false, true}) {
+      std::vector<float> many, few;
+      const auto rows_of = [&](int rows) {
+        return Case{.format = format, .rows = rows, .accumulate = accumulate, .wide = true};
+      };
+      if (!make(tested, rows_of(kMostRows), &many)) return false;
+      for (const int rows : {1, 2, 3, 17}) {
+        if (!make(tested, rows_of(rows), &few)) return false;
+        if (std::memcmp(few.data(), many.data(), few.size() * sizeof(float)) != 0) return false;
+      }
     }
   }
   return true;

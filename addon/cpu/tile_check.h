@@ -10,8 +10,8 @@ namespace nemotron::cpu {
 // and panels off the tile sizes, with and without sums to go on from.
 bool same_products(const Kernels& tested, const Kernels& trusted);
 
-// Weights in groups: one row, two and many do not multiply by the same instructions. Is every bit
-// of a row the same?
+// A few rows and many do not multiply by the same instructions, whether weights are BF16, FP8 or in
+// groups. Is every bit of a row the same?
 bool same_row_bits(const Kernels& tested);
 
 }  // namespace nemotron::cpu

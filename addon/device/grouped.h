@@ -22,7 +22,7 @@ struct GroupedForm {
   bool has_steps = false;  // rows are a multiple of 128 then
   bool has_least = false;
   // What a code stands for, in BF16, of fewer than 8 bits. Those of 5 and 6 bits are consecutive
-  // integers. A code of 8 bits is a sign (0x80) and a magnitude; 0x80 itself is -128.
+  // integers. A code of 8 bits is an int8 itself.
   std::array<uint16_t, 64> values{};
   bool operator==(const GroupedForm&) const = default;
 

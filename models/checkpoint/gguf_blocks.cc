@@ -100,10 +100,7 @@ void q5_1(const uint8_t* b, const To& to) {
 }
 void q8_0(const uint8_t* b, const To& to) {
   to.scale[0] = u16(b);
-  for (int i = 0; i < 32; ++i) {
-    const int v = int8_t(b[2 + i]);
-    to.codes[i] = uint8_t(v < 0 ? 0x80 | -v : v);
-  }
+  std::memcpy(to.codes, b + 2, 32);
 }
 
 // --- blocks of 256 ---

@@ -133,8 +133,7 @@ class IntRows final : public GroupedRows {
   uint8_t code(int integer, int zero) const {
     if (form_.bits == 4) return uint8_t(integer);
     if (form_.bits == 5) return uint8_t(integer - zero + 16);
-    const int value = integer - 128;
-    return uint8_t(value < 0 ? 0x80 | (-value & 0x7f) : value);
+    return uint8_t(integer - 128);
   }
 
   const IntGroups groups_;

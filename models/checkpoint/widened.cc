@@ -14,10 +14,8 @@ void widen_groups(const GroupedForm& form, const GroupedRow& row, int64_t n, flo
     const int64_t half_at = i / form.scale_every(), group = i / form.group;
     float by = f16_to_f32(row.scale[half_at]);
     if (form.has_steps) by *= float(row.steps[group]);
-    const int code = row.codes[i];
-    const float value = form.bits < 8  ? bf16_to_f32(form.values[size_t(code)])
-                        : code == 0x80 ? -128.0f
-                                       : float(code & 0x80 ? -(code & 0x7f) : code);
+    const uint8_t code = row.codes[i];
+    const float value = form.bits < 8 ? bf16_to_f32(form.values[code]) : float(int8_t(code));
     out[i] = by * value;
     if (!form.has_least) continue;
     float least = f16_to_f32(row.least[half_at]);

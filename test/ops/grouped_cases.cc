@@ -47,11 +47,8 @@ class RandomGroups final : public GroupedRows {
   double value(int64_t row, int64_t col) const {
     const auto at = size_t(row * cols_ + col);
     const size_t scale = at / size_t(form_.scale_every()), group = at / size_t(form_.group);
-    const int code = codes_[at];
-    double v = form_.bits < 8 ? double(bf16_to_f32(form_.values[size_t(code)]))
-               : code == 0x80 ? -128.0
-               : code > 0x80  ? -double(code - 0x80)
-                              : double(code);
+    const uint8_t code = codes_[at];
+    double v = form_.bits < 8 ? double(bf16_to_f32(form_.values[code])) : double(int8_t(code));
     double by = double(f16_to_f32(scale_[scale])), less = double(f16_to_f32(least_[scale]));
     if (form_.has_steps) by *= steps_[group], less *= least_steps_[group];
     return v * by - (form_.has_least ? less : 0);

@@ -38,6 +38,12 @@ void add_check_case() {
     };
     EXPECT(!cpu::same_products(wrong, plain));
     wrong = plain;
+    wrong.tile[int(cpu::Format::fp8)] = [](const cpu::TileArgs& t) {
+      cpu::plain_kernels()->tile[int(cpu::Format::fp8)](t);
+      if (t.rows == 2) t.c[0] = std::nextafter(t.c[0], INFINITY);
+    };
+    EXPECT(!cpu::same_row_bits(wrong));
+    wrong = plain;
     wrong.tile[int(cpu::Format::i8)] = [](const cpu::TileArgs& t) {
       cpu::plain_kernels()->tile[int(cpu::Format::i8)](t);
       if (t.rows == 2) t.c[0] = std::nextafter(t.c[0], INFINITY);
