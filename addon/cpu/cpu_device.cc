@@ -74,22 +74,23 @@ class CpuDevice final : public Device {
   Status pack_weight(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
                      Weight* out) noexcept override {
     return guarded([&]() -> Status {
+      const PackWith packing{kernels_, &pool_, &weight_memory_};
       if (out->handle) {
         auto* old = static_cast<PackedMatrix*>(out->handle);
         const int64_t rows = old->rows, cols = old->cols;
         const uint8_t* const data = old->data.data();
-        if (Status s = pack_matrix(parts, use, format, kernels_, &pool_, old); !s) return s;
+        if (Status s = pack_matrix(parts, use, format, packing, old); !s) return s;
         NEMOTRON_ASSERT(old->rows == rows && old->cols == cols && old->data.data() == data);
         return {};
       }
       auto m = std::make_unique<PackedMatrix>();
-      if (Status s = pack_matrix(parts, use, format, kernels_, &pool_, m.get()); !s) return s;
+      if (Status s = pack_matrix(parts, use, format, packing, m.get()); !s) return s;
       if (Status s = gemm_.reserve(m->k); !s) return s;
       *out = {.handle = m.get(),
               .rows = m->rows,
               .cols = m->cols,
               .first_row = m->first_row,
-              .bytes = m->data.bytes()};
+              .bytes = m->data.size()};
       m->index = weights_.size();
       weights_.push_back(std::move(m));
       return {};
@@ -375,6 +376,7 @@ class CpuDevice final : public Device {
   Attention attention_;
   std::vector<Sampler> samplers_;  // one a thread
   HugeBuffer qkv_;                 // [max_rows, (q_heads + 2 kv_heads) * head_dim]
+  HugeArena weight_memory_;
   std::vector<std::unique_ptr<PackedMatrix>> weights_;
   std::unordered_map<void*, HugeBuffer> buffers_;
   std::vector<int32_t> ids_;    // of the step, slots resolved

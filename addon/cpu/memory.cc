@@ -86,9 +86,9 @@ HugeBuffer::~HugeBuffer() {
 }
 
 Status HugeBuffer::create(size_t bytes, HugeBuffer* out) {
-  // Large buffers start on a huge page; small ones are not worth 2 MiB of address space rounding.
-  const size_t align = bytes >= kHugePage ? kHugePage : 4096;
-  const size_t mapped = (bytes + 4095) / 4096 * 4096 + (align > 4096 ? align : 0) + 4096;
+  // Large buffers are whole huge pages; small ones are not worth 2 MiB of address space rounding.
+  const size_t page = bytes >= kHugePage ? kHugePage : 4096;
+  const size_t whole = (bytes + page - 1) / page * page, mapped = whole + page + 4096;
   void* base = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (base == MAP_FAILED) {
     return Status::out_of_memory("no memory for " + std::to_string(bytes) + " bytes, " +
@@ -98,12 +98,27 @@ Status HugeBuffer::create(size_t bytes, HugeBuffer* out) {
   b.base_ = base;
   b.mapped_ = mapped;
   b.bytes_ = bytes;
-  const uintptr_t start = (reinterpret_cast<uintptr_t>(base) + align - 1) / align * align;
+  const uintptr_t start = (reinterpret_cast<uintptr_t>(base) + page - 1) / page * page;
   b.data_ = reinterpret_cast<uint8_t*>(start);
 #if defined(MADV_HUGEPAGE)
-  if (align > 4096) madvise(b.data_, (bytes + 4095) / 4096 * 4096, MADV_HUGEPAGE);
+  if (page > 4096) madvise(b.data_, whole, MADV_HUGEPAGE);
 #endif
   *out = std::move(b);
+  return {};
+}
+
+Status HugeArena::take(size_t bytes, std::span<uint8_t>* out) {
+  // What is never written takes no memory, so the end of a buffer may stay empty.
+  constexpr size_t kBuffer = size_t(64) << 20, kLine = 64;
+  if (buffers_.empty() || buffers_.back().bytes() - used_ < bytes) {
+    HugeBuffer more;
+    if (Status s = HugeBuffer::create(std::max(kBuffer, bytes), &more); !s) return s;
+    buffers_.push_back(std::move(more));
+    used_ = 0;
+  }
+  const HugeBuffer& from = buffers_.back();
+  *out = {from.data() + used_, bytes};
+  used_ = std::min(from.bytes(), used_ + (bytes + kLine - 1) / kLine * kLine);
   return {};
 }
 

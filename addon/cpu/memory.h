@@ -4,8 +4,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "device/status.h"
 
@@ -36,6 +38,18 @@ class HugeBuffer {
   size_t bytes_ = 0;
   void* base_ = nullptr;
   size_t mapped_ = 0;
+};
+
+// Pieces of memory side by side in large buffers, so that small ones lie in huge pages too. All are
+// kept until the arena ends. One thread at a time.
+class HugeArena {
+ public:
+  // `bytes` of zeros that begin with a line of the caches.
+  Status take(size_t bytes, std::span<uint8_t>* out);
+
+ private:
+  std::vector<HugeBuffer> buffers_;
+  size_t used_ = 0;  // of the last
 };
 
 // Memory that could still be taken without swapping; the limits of the control groups count that

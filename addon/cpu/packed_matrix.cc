@@ -565,7 +565,7 @@ Status not_finite(std::span<const MatrixPart> parts, int64_t row) {
 }  // namespace
 
 Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
-                   const Kernels* kernels, ThreadPool* pool, PackedMatrix* out) {
+                   const PackWith& with, PackedMatrix* out) {
   if (Status s = check_parts(parts, use); !s) return s;
   std::vector<SegmentPlan> plans;
   std::vector<Format> formats;
@@ -593,9 +593,9 @@ Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightForma
   const bool rows_only = m.is_rows();
   if (rows_only) bytes = size_t(m.rows) * size_t(m.cols) * format_bytes(m.format());
   m.index = out->index;
-  if (out->data.bytes() == bytes) {
-    m.data = std::move(out->data);
-  } else if (Status s = HugeBuffer::create(bytes, &m.data); !s) {
+  if (out->data.size() == bytes) {
+    m.data = out->data;
+  } else if (Status s = with.memory->take(bytes, &m.data); !s) {
     return s;
   }
   if (scaled || fp8) m.scale.assign(size_t(rows_only ? m.rows : m.panels * kPanel), 1.0f);
@@ -603,9 +603,10 @@ Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightForma
   // Small shares taken one by one: pages are touched in order, and no thread waits long at the end.
   const int64_t items = rows_only ? m.rows : m.panels, step = rows_only ? kPanel : 1;
   std::atomic<int64_t> next{0}, bad_row{m.rows};
-  const auto quantise = format == WeightFormat::fp8 ? kernels->quantise : nullptr;
-  std::vector<Packer> packers(size_t(pool->size()), Packer(parts, plans, quantise, &bad_row, &m));
-  pool->run([&](int thread) {
+  const auto quantise = format == WeightFormat::fp8 ? with.kernels->quantise : nullptr;
+  std::vector<Packer> packers(size_t(with.pool->size()),
+                              Packer(parts, plans, quantise, &bad_row, &m));
+  with.pool->run([&](int thread) {
     Packer& packer = packers[size_t(thread)];
     for (int64_t begin; (begin = next.fetch_add(step)) < items;) {
       for (int64_t i = begin; i < std::min(begin + step, items); ++i) {

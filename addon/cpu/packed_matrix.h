@@ -1,6 +1,6 @@
 // PackedMatrix: a weight as the kernels read it (layout: kernels.h). Made once by pack_matrix()
-// from the parts of a checkpoint, immutable afterwards, owned by the device; read by all its
-// threads.
+// from the parts of a checkpoint, immutable afterwards, owned by the device, as the memory that it
+// lies in; read by all its threads.
 #pragma once
 
 #include <span>
@@ -36,7 +36,7 @@ struct PackedMatrix {
   std::vector<Segment> segments;  // in order; one or more
   bool has_least = false;         // of any segment
   std::vector<float> scale;       // one an output of the panels (padding included); empty: all 1
-  HugeBuffer data;                // panels; is_rows: rows [rows, cols], one after the other
+  std::span<uint8_t> data;        // panels; is_rows: rows [rows, cols], one after the other
 
   Format format() const { return segments[0].format; }
   bool has_two_lists() const { return use == WeightUse::gate_up && segments.size() > 1; }
@@ -65,8 +65,13 @@ struct PackedMatrix {
   void read_row(int64_t row, float* out) const;
 };
 
-// *out is empty, or a matrix whose memory is used where it fits.
+// *out is empty, or a matrix whose memory is used where it fits; else it comes from `memory`.
+struct PackWith {
+  const Kernels* kernels;
+  ThreadPool* pool;
+  HugeArena* memory;
+};
 Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightFormat format,
-                   const Kernels* kernels, ThreadPool* pool, PackedMatrix* out);
+                   const PackWith& with, PackedMatrix* out);
 
 }  // namespace nemotron::cpu

@@ -1,9 +1,13 @@
-// Memory that is left, by a tree of files such as the system has.
+// Memory that is left, by a tree of files such as the system has; and an arena's.
+#include "cpu/memory.h"
+
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <span>
+#include <vector>
 
 #include "../check.h"
-#include "cpu/memory.h"
 #include "fixture.h"
 
 namespace nemotron::cpu {
@@ -93,6 +97,26 @@ TEST(available_by_lines_that_are_none) {
   const System system("\n::\n0\n0:\n0::\n0::a/b\n0::/../..\n4:memory\nx:memory:/" +
                       std::string(5000, 'a') + "\n");
   EXPECT_EQ(system.available(), size_t(8000) * kMiB);
+}
+
+// Small ones beside each other, one that no buffer has room for, and more than a buffer's worth.
+TEST(pieces_of_an_arena) {
+  HugeArena arena;
+  std::vector<std::span<uint8_t>> pieces;
+  for (const size_t bytes :
+       {size_t(1), size_t(0), size_t(100), 3 * kMiB, 70 * kMiB, 40 * kMiB, 30 * kMiB, size_t(65)}) {
+    std::span<uint8_t> piece;
+    EXPECT_OK(arena.take(bytes, &piece));
+    EXPECT_EQ(piece.size(), bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(piece.data()) % 64, uintptr_t(0));
+    EXPECT(std::ranges::all_of(piece, [](uint8_t b) { return b == 0; }));
+    std::ranges::fill(piece, uint8_t(pieces.size() + 1));
+    pieces.push_back(piece);
+  }
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    EXPECT(std::ranges::all_of(pieces[i], [&](uint8_t b) { return b == i + 1; }));
+  }
+  EXPECT_EQ(pieces[2].data() - pieces[0].data(), 64);
 }
 
 }  // namespace
