@@ -158,11 +158,17 @@ const isLong = ({ properties = [] }) =>
 /** Of each kind the longest, the longest first: all others fit in behind them. */
 const LONGEST = [
   ...['emulated_ops', 'ops', 'emulated_parallel', 'engine', 'emulated_model', 'emulated_nccl'],
-  ...['gpu_bench_tiny', 'golden', 'bench/commands', 'web/page', 'api/cli', 'server/hang'],
-  ...['server/score-command', 'server/serve', 'docs/commands', 'server/batches', 'server/stream'],
+  ...['gpu_bench_tiny', 'golden', 'bench/commands', 'web/page', 'api/cli', 'server/bounds'],
+  ...['server/hang', 'server/score-command', 'server/serve', 'docs/commands', 'server/batches'],
   ...['server/batch-command', 'server/tiny-models', 'api/package'],
   ...['grammar/answer-grammar', 'server/accuracy', 'server/error-words', 'server/call-parser'],
   ...['grammar/json-schema', 'server/evaluation', 'server/disk-full', 'server/template'],
+]
+
+/** They wait for most of their time, and have a lane of their own. */
+const WAITING = [
+  ...['web/page', 'server/bounds', 'server/hang', 'rank_faults', 'server/batches', 'server/stream'],
+  ...['server/reload', 'server/refusals', 'server/parallel', 'server/pause', 'bench/load'],
 ]
 
 const longestFirst = (suites) => {
@@ -228,15 +234,17 @@ process.on('exit', () => {
 const began = Date.now()
 step('build the addon and dist', process.execPath, [join(root, 'scripts/install.mjs')])
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
-const cpp = longestFirst(cppSuites())
-const node = longestFirst(nodeSuites(await compileTests()))
+const all = [cppSuites(), nodeSuites(await compileTests())]
 await bundleCommand()
+const isWaiting = ({ name }) => WAITING.includes(name)
+const [cpp, node] = all.map((suites) => longestFirst(suites.filter((suite) => !isWaiting(suite))))
+const waiting = longestFirst(all.flat().filter(isWaiting))
 const work = async (...lists) => {
   for (const list of lists)
     for (let suite = list.shift(); suite; suite = list.shift()) await runSuite(suite)
 }
 // For two processors: a suite of C++ computes, one of Node waits for what it starts half of its time.
-await Promise.all([work(cpp, node), work(node, cpp), work(node, cpp)])
+await Promise.all([work(cpp, node), work(node, cpp), work(node, cpp), work(waiting)])
 console.log(
   `${((Date.now() - began) / 60_000).toFixed(1)} minutes, processors ${(total.processor / 60).toFixed(1)}`,
 )
