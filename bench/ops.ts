@@ -1,4 +1,4 @@
-// npm run bench -- ops [ceilings | loading | ops] [--threads N] [--isa NAME] [--weights NAME] [--bf16-kv]
+// npm run bench -- ops [ceilings | disk | loading | ops] [--threads N] [--isa NAME] [--weights NAME] [--bf16-kv]
 //                      [--seconds S] [--wall] [case...]
 // The C++ bench of the CPU backend; one line of JSON a case. The program tells its flags itself.
 
@@ -6,7 +6,7 @@ import { spawnSync } from 'node:child_process'
 import { buildCpuBench, machineLine } from './machine.js'
 
 export const run = async (args: readonly string[]): Promise<void> => {
-  const whole = ['ceilings', 'loading', 'ops', '--help'].includes(args[0] ?? '')
+  const whole = ['ceilings', 'disk', 'loading', 'ops', '--help'].includes(args[0] ?? '')
     ? args
     : ['ops', ...args]
   const program = buildCpuBench()

@@ -10,8 +10,9 @@ namespace nemotron::bench {
 
 using Clock = double (*)();
 
-// Seconds, on the wall.
+// Seconds, on the wall, and of all threads on processors.
 double now();
+double processor_time();
 
 struct Options {
   int threads = 1;
@@ -43,6 +44,8 @@ std::vector<Peak> measure_peaks(Clock clock, int threads, double seconds);
 int run_ceilings(const Options& options);
 // Of a checkpoint's rows, up to the memory that a GPU takes them from.
 int run_loading(const Options& options);
+// Of a file, from the disk and from the page cache.
+int run_disk(const Options& options);
 int run_ops(const Options& options);
 
 }  // namespace nemotron::bench

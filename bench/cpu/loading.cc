@@ -45,13 +45,6 @@ class File {
   bool good_ = false;
 };
 
-// Of all threads.
-double processor_time() {
-  timespec t{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return double(t.tv_sec) + double(t.tv_nsec) * 1e-9;
-}
-
 void fetch_and_copy(const FileBytes& file, uint8_t* pinned) {
   if (!file.fetch(file.data(), kMatrix)) std::abort();
   for (size_t at = 0; at < kMatrix; at += kPiece) {

@@ -7,7 +7,7 @@
 int main(int argc, char** argv) {
   using namespace nemotron::bench;
   const char* usage =
-      "npm run bench -- ops [ceilings | loading | ops] [flags] [case...]\n"
+      "npm run bench -- ops [ceilings | disk | loading | ops] [flags] [case...]\n"
       "  --threads N            default 1\n"
       "  --isa NAME             plain, avx2, avx512, amx; default the best\n"
       "  --weights NAME         bf16 (the default), fp8, int4, int8, or a packed type of GGUF, as "
@@ -45,6 +45,7 @@ int main(int argc, char** argv) {
   }
   if (o.threads < 1) return std::fprintf(stderr, "--threads: expected a number from 1 on\n"), 2;
   if (what == "ceilings") return run_ceilings(o);
+  if (what == "disk") return run_disk(o);
   if (what == "loading") return run_loading(o);
   if (what == "ops") return run_ops(o);
   return std::fputs(usage, what == "--help" ? stdout : stderr), what == "--help" ? 0 : 2;

@@ -140,6 +140,12 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+double processor_time() {
+  timespec t{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return double(t.tv_sec) + double(t.tv_nsec) * 1e-9;
+}
+
 Clock Options::clock() const { return wall || threads > 1 ? now : processor_seconds; }
 
 bool Options::wanted(const std::string& name) const {

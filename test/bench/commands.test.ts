@@ -240,6 +240,8 @@ describe('benches of our own engine', { skip: noAddon }, () => {
       await output('ops', 'loading', '--seconds', '0.01'),
       /"read to where it is wanted"/,
     )
+    const disk = await output('ops', 'disk', '--seconds', '0.01')
+    assert.match(disk, /"disk": "cached mmap", "piece_mib": 32, "gb_per_s": {"1": [\d.]+, "2"/)
     const draws = await output('ops', 'sample', '--seconds', '0.01')
     assert.match(draws, /"op": "sample", "case": "greedy"/)
   })
