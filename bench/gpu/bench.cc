@@ -20,6 +20,7 @@
 #include "cuda/context.h"
 #include "cuda/cublaslt.h"
 #include "cuda/cuda_device.h"
+#include "cuda/kernels.h"
 #include "cuda/nccl.h"
 
 namespace nemotron::bench {
@@ -118,6 +119,7 @@ class Ceilings {
     if (report_) cache();
     products();
     if (report_) launches();
+    if (report_) clusters();
     b_.check(context_.status(), "ceilings");
   }
 
@@ -218,6 +220,16 @@ class Ceilings {
       if (exec) cudaGraphExecDestroy(exec);
       if (graph) cudaGraphDestroy(graph);
     }
+  }
+
+  // Whether products of 256 rows are clusters of four blocks or of two.
+  void clusters() {
+    const cudaDeviceProp& p = context_.properties();
+    if (p.major != 9 || p.minor != 0) return;
+    cuda::load_gemm_decode_wgmma(context_.queue());
+    b_.note("clusters of four blocks that fill a multiprocessor each: " +
+            std::to_string(context_.queue().clusters_of_four) +
+            " at once; docs/kernels.md counts with " + std::to_string(kClustersOfFour));
   }
 
   Bench& b_;

@@ -11,6 +11,10 @@
 
 namespace nemotron::bench {
 
+// That an H200 is taken to have room for at once. Of an H100 it has been told that it holds 15 of
+// eight blocks, 120 of its 132 multiprocessors: then it holds 30 or 31 of four.
+inline constexpr int kClustersOfFour = 30;
+
 struct Shape {
   const char* name;
   int32_t hidden, layers, q_heads, kv_heads, head_dim, inner, vocab;

@@ -13,9 +13,6 @@ namespace {
 
 // An H200: multiprocessors, and bytes of shared memory that one block may have.
 constexpr int kMultiprocessors = 132;
-// Of an H100 it has been told that it holds 15 clusters of eight blocks, 120 of its 132
-// multiprocessors: then it holds 30 or 31 of four.
-constexpr int kClustersOfFour = 30;
 constexpr size_t kSharedLimit = 227 << 10;
 
 struct Product {
