@@ -3,7 +3,7 @@
 // asked for. Rounds alternate, so that a machine that changes its speed changes both.
 
 import { Agent, request } from 'node:http'
-import { count, maybeNumber, readFlags, text } from './flags.js'
+import { count, maybeNumber, readFlags, text, UsageError } from './flags.js'
 import { machineLine } from './machine.js'
 import { benchModel } from './random-model.js'
 import { startSmallServer } from './server-process.js'
@@ -105,6 +105,11 @@ export const run = async (args: readonly string[]): Promise<void> => {
     await runHalf({ ...half, clients: 1, seconds: 1 })
     for (let round = 1; round <= rounds; round++) {
       const quiet = await runHalf({ ...half, clients: 2 * places })
+      if (quiet.useful === 0) {
+        throw new UsageError(
+          `no answer ended within ${seconds} s; a longer --duration or a smaller --output-len shows what a storm costs`,
+        )
+      }
       const storm = await runHalf({ ...half, clients: 2 * places + clients })
       calm.push(quiet.useful)
       stormy.push(storm.useful)

@@ -333,7 +333,8 @@ describe('benches of our own engine', { skip: noAddon }, () => {
 
   test('storm', async () => {
     const out = await output(
-      ...['storm', '--rounds', '1', '--duration', '1', '--clients', '4', '--places', '1'],
+      ...['storm', '--rounds', '1', '--duration', '2', '--clients', '4', '--places', '1'],
+      ...['--output-len', '4'],
     )
     assert.match(out, MACHINE)
     assert.match(out, /^useful answers: .* 4 clients that ignore Retry-After: \d+ %/m)
