@@ -72,6 +72,7 @@ export const LONG: readonly string[] = [
   'npm run bench -- ops',
   'npm run bench -- ops qkv --seconds 0.2',
   'npm run bench -- ops loading',
+  'npm run bench -- ops disk',
   'npm run bench -- grammar',
   'npm run bench -- storm',
   'npm run bench -- overload',
