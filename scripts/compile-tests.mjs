@@ -80,8 +80,8 @@ const bundling = {
 }
 
 /**
- * server/cli.ts with all that it imports in few files, below build/js/command: a process of it begins in two thirds
- * of the processor time that two hundred modules take.
+ * server/cli.ts with all that it imports in few files, below build/js/command: to find, read and compile two hundred
+ * is what most of a short command's time goes to.
  */
 export const bundleCommand = async (root = here) => {
   const outdir = join(madeIn(root), 'command')

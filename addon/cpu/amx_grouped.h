@@ -4,10 +4,10 @@
 // and its sum goes to the row's times the group's scale, in float32. A group of 16 is a product
 // with 16 zeros more. A few rows are bound by memory and decoding, and would leave most of a tile
 // unused (AmxBody's likewise): they multiply in float32 registers, in the tile instruction's own
-// order, and so to the same bits:
-// the products of even and of odd k add up by themselves, each rounded once with its sum, and then
-// to each other (Intel's Architecture Instruction Set Extensions reference, TDPBF16PS; tile_check.h
-// asks the processor). So a row's bits do not depend on the other rows, of finite activations.
+// order, and so to the same bits: the products of even and of odd k add up by themselves, each
+// rounded once with its sum, and then to each other (Intel's Architecture Instruction Set
+// Extensions reference, TDPBF16PS; tile_check.h asks the processor). So a row's bits do not depend
+// on the other rows, of finite activations.
 #pragma once
 
 #include "cpu/kernel_body.h"
