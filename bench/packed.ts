@@ -1,8 +1,8 @@
 // npm run bench -- packed: weights of a few bits. GGUF files of packed types, ours beside llama.cpp on the same file, and
 // weights that are quantised while loading; each beside the same shape in BF16 and beside the bytes' limit.
 //
-// The competitors play in turns, as in the engine bench. Of each form there are three processes at most, so that every
-// one of them has its memory: ours in BF16, ours, llama.cpp.
+// The competitors play in turns, as in the engine bench. Of each form there are four processes at most, so that every
+// one of them has its memory: ours in BF16, ours, ours with activations of 8 bits (as llama.cpp has them), llama.cpp.
 
 import { statSync } from 'node:fs'
 import { loadavg } from 'node:os'
@@ -30,6 +30,7 @@ const flags = {
     [...mixes, ...quantised],
   ),
   rounds: count('at most; two of what takes over 4 seconds, one of what takes over 20', 3),
+  activations: list('LIST', 'kinds of ours', 'rounded,int8', ['rounded', 'int8']),
   peers: list('LIST', 'competitors beside ours; "none": ours alone', 'llama', ['llama', 'none']),
 }
 
@@ -74,8 +75,11 @@ const GOALS: Readonly<Record<string, { readonly limit?: number; readonly peer: n
   'prefill 512': { peer: 1.1 },
 }
 
-const rowOf = (shape: Shape, form: Form, result: CaseResult): readonly string[] => {
-  const ours = ratesOf(result, 'ours')
+const INT8 = 'ours int8'
+
+/** Of one of ours. */
+const rowOf = (shape: Shape, form: Form, result: CaseResult, player: string): readonly string[] => {
+  const ours = ratesOf(result, player)
   const peer = ratesOf(result, 'llama.cpp')
   const shares = ours.flatMap((rate, i) => {
     const ceilings = result.rounds[i]?.ceilings
@@ -87,7 +91,7 @@ const rowOf = (shape: Shape, form: Form, result: CaseResult): readonly string[] 
   const met =
     median(shares) >= (goal?.limit ?? 0) && (beside?.ratio ?? Infinity) >= (goal?.peer ?? 0)
   return [
-    `${form.name} ${result.case.name}`,
+    `${form.name} ${result.case.name}${player === INT8 ? ', 8 bits' : ''}`,
     digits(middle(ours)),
     percent(median(shares)),
     times(compare(ours, ratesOf(result, 'bf16'))),
@@ -117,7 +121,11 @@ const playForm = async (
   options: ChildOptions,
   bf16: Running,
   ceilings: () => Ceilings,
-  settings: { readonly rounds: number; readonly peers: readonly string[] },
+  settings: {
+    readonly rounds: number
+    readonly peers: readonly string[]
+    readonly activations: readonly string[]
+  },
 ): Promise<readonly string[][]> => {
   const started: Running[] = []
   const add = async (starting: Promise<Running>): Promise<void> => {
@@ -127,7 +135,10 @@ const playForm = async (
   try {
     const own =
       file === undefined ? { dtype: name as 'int4' } : { model: file, dtype: 'auto' as const }
-    await add(startOurs('ours', { ...options, ...own }))
+    if (settings.activations.includes('rounded'))
+      await add(startOurs('ours', { ...options, ...own }))
+    if (settings.activations.includes('int8'))
+      await add(startOurs(INT8, { ...options, ...own, int8Activations: true }))
     if (file !== undefined && settings.peers.includes('llama'))
       await add(startLlama({ ...options, model: file })).catch((error: unknown) => {
         console.error(`left out: ${error instanceof Error ? error.message : String(error)}`)
@@ -150,7 +161,9 @@ const playForm = async (
     ]
     const rows: string[][] = []
     for (const c of casesOf(form.bytes)) {
-      rows.push([...rowOf(shape, form, await playCase(c, players, ceilings, settings.rounds))])
+      const result = await playCase(c, players, ceilings, settings.rounds)
+      for (const { name: player } of started.filter((one) => one.name.startsWith('ours')))
+        rows.push([...rowOf(shape, form, result, player)])
     }
     return rows
   } finally {

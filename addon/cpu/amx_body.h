@@ -2,6 +2,7 @@
 //   configure(), release()     all eight tiles [16 rows][64 bytes]
 //   zero<t>, load<t>(from, stride in bytes), store<t>(to, stride in bytes), dot<c, a, b>
 //   load_once<t>               load<t> of what is not needed again soon
+//   shape(bytes), dot_int8<c, a, b>   operands of fewer k, and of bytes (amx_int8.h)
 // amx_tiles.h has the instructions; the op suite runs the same source over an emulation, since few
 // machines have them. Weights in groups: amx_grouped.h. Everything else is Avx512Bf16's, or
 // Avx512's where nothing may be rounded.
@@ -14,6 +15,7 @@
 #include <cstdint>
 
 #include "cpu/amx_grouped.h"
+#include "cpu/amx_int8.h"
 #include "cpu/kernel_body.h"
 #include "cpu/simd_avx512bf16.h"
 
@@ -517,6 +519,12 @@ struct AmxBody {
   }
 
   static Kernels table() {
+    static const Kernels int8 = AmxInt8<T>::table(rounded_table());
+    Kernels k = rounded_table();
+    k.int8 = &int8;
+    return k;
+  }
+  static Kernels rounded_table() {
     Kernels k = Base::table(Isa::amx);
     k.row_step = 32;
     k.few_panels = few_panels;

@@ -31,8 +31,7 @@ struct Stream {
   int64_t bytes, ahead;  // ahead: TileArgs::ahead
   // From the byte `at` to what is fetched.
   inline int64_t far(int64_t at) const { return at + kFar < bytes ? kFar : kFar - bytes + ahead; }
-  // Stays where it is written, unlike the intrinsic.
-  static inline void fetch(const uint8_t* p) { __asm__ volatile("prefetcht0 %0" : : "m"(*p)); }
+  static inline void fetch(const uint8_t* p) { Avx512::fetch(p); }
   // Of a block in groups: three lines at most.
   static inline void fetch_scales(const uint8_t* block) {
     fetch(block), fetch(block + 64), fetch(block + 128);

@@ -26,17 +26,19 @@ namespace {
 class CpuDevice final : public Device {
  public:
   CpuDevice(const Kernels* kernels, int threads, const DeviceOptions& options)
-      : kernels_(kernels),
+      : kernels_(options.int8_activations ? kernels->int8 : kernels),
+        int8_(options.int8_activations),
         round_(!options.exact_activations && exact_kernels(kernels) != kernels),
         debug_checks_(options.debug_checks),
         group_(options.group && options.group->ranks() > 1 ? options.group : nullptr),
         rank_(options.rank),
         pool_(threads),
-        gemm_(kernels, &pool_, round_, group_ ? group_->ticks_of(rank_) : &own_ticks_) {}
+        gemm_(kernels_, &pool_, round_, group_ ? group_->ticks_of(rank_) : &own_ticks_) {}
 
   std::string name() const override {
     return std::string("cpu (") + isa_name(kernels_->isa) +
-           (round_ ? ", activations rounded to BF16, " : ", ") + std::to_string(pool_.size()) +
+           (round_ ? ", activations rounded to BF16" : "") +
+           (int8_ ? ", of weights in groups to 8 bits, " : ", ") + std::to_string(pool_.size()) +
            (pool_.size() == 1 ? " thread" : " threads") +
            (amx_is_distrusted() ? "; amx multiplied wrongly and is not used)" : ")");
   }
@@ -366,6 +368,7 @@ class CpuDevice final : public Device {
   }
 
   const Kernels* kernels_;
+  const bool int8_;
   const bool round_;
   const bool debug_checks_;
   RankGroup* const group_;  // null: one rank
@@ -409,6 +412,10 @@ namespace nemotron {
 
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept {
   try {
+    if (options.int8_activations && options.exact_activations) {
+      return Status::invalid(
+          "int8_activations: found exact_activations beside it; expected one of the two");
+    }
     cpu::Isa isa;
     if (Status s = cpu::parse_isa(options.isa, &isa); !s) return s;
     const int hardware = std::max(1, int(std::thread::hardware_concurrency()));

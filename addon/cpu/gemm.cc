@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "device/assert.h"
 
@@ -16,6 +17,7 @@ constexpr int64_t kMostTerms = 2;
 // Elements from row to row of a block of activations. A stride of kKBlock would put the rows that
 // are loaded together into few sets of a cache.
 constexpr int64_t kRowStride = kKBlock + 32;
+static_assert(sizeof(Int8Row) <= size_t(kRowStride) * sizeof(uint16_t));
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -58,41 +60,57 @@ Status Gemm::reserve(int64_t k) {
 
 void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w,
                     const GemmOutput& out) {
-  const auto takes = [&](bool bf16) {
+  const auto takes = [&](Activations kind) {
     return std::ranges::any_of(w.segments, [&](const Segment& segment) {
-      return kernels_->a_is_bf16[int(segment.format)] == bf16;
+      return kernels_->takes[int(segment.format)] == kind;
     });
   };
+  std::vector<Activations> kinds;
+  for (const auto kind : {Activations::int8, Activations::bf16, Activations::f32}) {
+    if (takes(kind)) kinds.push_back(kind);
+  }
   // Formats that take different kinds of activations are rare in one matrix: each kind goes over
   // the rows by itself. A gate and its up are needed together, so their rows are there in both.
-  const bool both = w.has_two_lists() && takes(true) && takes(false);
-  for (const bool bf16 : {true, false}) {
-    if (!takes(bf16) || (both && !bf16)) continue;
-    const int64_t terms = bf16 && !round_ ? kMostTerms : 1;
-    // A block's rows are of BF16: a row of two terms counts twice, and so does one of float32.
-    const Block block = block_of(w.k);
-    // In both kinds it counts four times: a_ then has room for them and for what rounding up adds.
-    const int64_t most = block.rows / (both ? 4 : bf16 ? terms : 2);
-    for (int64_t first = 0; first < rows; first += most) {
-      const int64_t n = std::min(most, rows - first);
-      Chunk chunk{first, n, terms, round_up(n * terms, kernels_->row_step), block.panels, bf16};
-      Chunk other{first, n, 1, round_up(n, kernels_->row_step), block.panels, false};
-      if (both) {
-        const int64_t blocks = round_up(w.k, kKBlock) / kKBlock;
-        other.begin = size_t(chunk.padded * blocks * kRowStride) * sizeof(uint16_t);
-        const size_t bytes = size_t(other.padded * blocks * kRowStride) * sizeof(float);
-        NEMOTRON_ASSERT(other.begin + bytes <= a_.bytes());
-        chunk.other = &other;
-      }
-      ticks_.fetch_add(1, std::memory_order_relaxed);
-      pool_->run([&](int thread) {
-        pack(in, chunk, w, thread);
-        if (both) pack(in, other, w, thread);
-        pool_->barrier();
-        panels(chunk, w, out, thread);
-      });
+  const bool both = w.has_two_lists() && kinds.size() > 1;
+  if (both) return multiply_in(in, rows, w, out, {kinds[0], kinds[1]});
+  for (const Activations kind : kinds) multiply_in(in, rows, w, out, {kind, {}});
+}
+
+void Gemm::multiply_in(const GemmInput& in, int64_t rows, const PackedMatrix& w,
+                       const GemmOutput& out, const Kinds& kinds) {
+  const Block block = block_of(w.k);
+  const int64_t blocks = round_up(w.k, kKBlock) / kKBlock;
+  // A block's rows are of BF16. Of both kinds a_ then has room for what rounding up adds, too.
+  const int64_t most = block.rows / (kinds.other ? 4 : width_of(kinds.first));
+  for (int64_t first = 0; first < rows; first += most) {
+    const int64_t n = std::min(most, rows - first);
+    const auto chunk_of = [&](Activations kind) {
+      const int64_t terms = kind == Activations::bf16 && !round_ ? kMostTerms : 1;
+      return Chunk{first, n, terms, round_up(n * terms, kernels_->row_step), block.panels, kind};
+    };
+    Chunk chunk = chunk_of(kinds.first), other = chunk;
+    if (kinds.other) {
+      other = chunk_of(*kinds.other);
+      const auto bytes = [&](const Chunk& c) {
+        const int64_t width = c.kind == Activations::f32 ? 2 : 1;
+        return size_t(c.padded * blocks * kRowStride * width) * sizeof(uint16_t);
+      };
+      other.begin = bytes(chunk);
+      NEMOTRON_ASSERT(other.begin + bytes(other) <= a_.bytes());
+      chunk.other = &other;
     }
+    ticks_.fetch_add(1, std::memory_order_relaxed);
+    pool_->run([&](int thread) {
+      pack(in, chunk, w, thread);
+      if (chunk.other) pack(in, other, w, thread);
+      pool_->barrier();
+      panels(chunk, w, out, thread);
+    });
   }
+}
+
+int64_t Gemm::width_of(Activations kind) const {
+  return kind == Activations::f32 ? 2 : kind == Activations::bf16 && !round_ ? kMostTerms : 1;
 }
 
 Gemm::Block Gemm::block_of(int64_t k) const {
@@ -133,8 +151,8 @@ void Gemm::norm(const GemmInput& in, int64_t rows, int64_t cols, float* out, int
 
 // a_ [block][row][kRowStride]; the second terms of all rows follow the first ones.
 void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread) {
-  const bool bf16 = chunk.bf16;
-  const bool least = w.has_least && bf16 == kernels_->a_is_bf16[int(Format::i4)];
+  const bool bf16 = chunk.kind == Activations::bf16, int8 = chunk.kind == Activations::int8;
+  const bool least = w.has_least && !int8 && chunk.kind == kernels_->takes[int(Format::i4)];
   const Range mine = share(chunk.rows, thread, pool_->size());
   for (int64_t r = mine.begin; r < mine.end; ++r) {
     const int64_t from = chunk.first + r;
@@ -147,7 +165,10 @@ void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, 
       const float* gain = row.gain ? row.gain + k : nullptr;
       uint8_t* const to = a_.data() + chunk.begin;
       uint16_t* const high = reinterpret_cast<uint16_t*>(to) + at;
-      if (!bf16) {
+      if (int8) {
+        kernels_->round_int8(reinterpret_cast<Int8Row*>(high), row.x + k, gain, row.by, used,
+                             width);
+      } else if (!bf16) {
         kernels_->scale_f32(reinterpret_cast<float*>(to) + at, row.x + k, gain, row.by, used,
                             width);
       } else if (chunk.terms == 1) {
@@ -169,7 +190,8 @@ void Gemm::multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip
                           uint8_t* scratch) {
   const Segment& segment = *strip.segment;
   const bool grouped = is_grouped(segment.format);
-  const size_t a_size = chunk.bf16 ? 2 : 4;
+  const bool int8 = chunk.kind == Activations::int8;
+  const size_t a_size = chunk.kind == Activations::f32 ? 4 : 2;
   const auto tile = kernels_->tile[int(segment.format)];
   const auto at = [&](int64_t p, int64_t k) {
     const size_t offset = grouped ? size_t(k / kGroupedBlock * segment.groups.block_bytes)
@@ -187,9 +209,9 @@ void Gemm::multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip
     const uint8_t* next = end < w.k               ? at(strip.panel, end)
                           : strip.next_panel >= 0 ? at(strip.next_panel, 0)
                                                   : b;
-    const int64_t from = block / kKBlock * chunk.padded * kRowStride + (k - block);
+    const int64_t from = block / kKBlock * chunk.padded * kRowStride + (int8 ? 0 : k - block);
     tile({.a = a_.data() + chunk.begin + size_t(from) * a_size,
-          .a_stride = kRowStride,
+          .a_stride = int8 ? kRowStride * int64_t(sizeof(uint16_t)) : kRowStride,
           .rows = int(chunk.rows * chunk.terms),
           .b = b,
           .b_stride = int64_t(segment.panel_bytes),
@@ -203,7 +225,8 @@ void Gemm::multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip
           .groups = &segment.groups,
           .skip = grouped ? int(k % kGroupedBlock) : 0,
           .sums = sums_.as<float>() + k / 16 * chunk.padded,
-          .sums_stride = chunk.padded});
+          .sums_stride = chunk.padded,
+          .int8_from = int(k - block)});
     k = end;
   }
   if (chunk.terms < 2) return;
@@ -237,7 +260,7 @@ void Gemm::panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& o
     share_of(chunk, w, 0, w.panels, out, thread);
   } else {
     for (const Segment& segment : w.segments) {
-      if (kernels_->a_is_bf16[int(segment.format)] != chunk.bf16) continue;
+      if (kernels_->takes[int(segment.format)] != chunk.kind) continue;
       share_of(chunk, w, segment.first_panel, segment.panels, out, thread);
     }
   }
@@ -268,7 +291,7 @@ const float* Gemm::two_lists(const Chunk& chunk, const PackedMatrix& w, int64_t 
                      .next_panel = panel + n < end ? first + n / 2 : -1,
                      .first_k = 0,
                      .end_k = w.k};
-    const bool first_kind = kernels_->a_is_bf16[int(segment->format)] == chunk.bf16;
+    const bool first_kind = kernels_->takes[int(segment->format)] == chunk.kind;
     multiply_strip(first_kind ? chunk : *chunk.other, w, half, c, own);
     for (int64_t from = 0; from < chunk.rows * n / 2; ++from) {
       std::memcpy(to + (2 * from + list) * kPanel, c + from * kPanel, kPanel * sizeof(float));

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
@@ -29,6 +30,7 @@ struct GemmOutput {
 
 class Gemm {
  public:
+  // kernels: Kernels::int8 where weights in groups take activations of 8 bits.
   // round: BF16 products take activations rounded to BF16. Otherwise each row goes in twice, as
   // what rounding gives and as what it leaves, and the two products are added: float32's accuracy
   // at twice the multiplications (docs/decisions/0004-activations.md).
@@ -48,10 +50,12 @@ class Gemm {
     int64_t rows, panels;
   };
   Block block_of(int64_t k) const;
+  // Elements of BF16 that a value takes in a_.
+  int64_t width_of(Activations kind) const;
   // A chunk of rows: `rows` of them, `terms` rows of a_ for each, `padded` rows of a_ in all.
   struct Chunk {
     int64_t first, rows, terms, padded, panels;
-    bool bf16;                     // what it holds; float32 otherwise
+    Activations kind;              // what it holds
     size_t begin = 0;              // byte of a_
     const Chunk* other = nullptr;  // the same rows in the other kind, behind it, for two lists
   };
@@ -62,6 +66,13 @@ class Gemm {
     float by = 1;
   };
   Row normed(const Norm* norm, const float* x, int64_t n, int thread);
+  // All panels that take `first`; of two lists that take different kinds, of both.
+  struct Kinds {
+    Activations first;
+    std::optional<Activations> other;
+  };
+  void multiply_in(const GemmInput& in, int64_t rows, const PackedMatrix& w, const GemmOutput& out,
+                   const Kinds& kinds);
   void pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread);
   // Panels whose format takes the chunk's kind of activations; of two lists all.
   void panels(const Chunk& chunk, const PackedMatrix& w, const GemmOutput& out, int thread);
@@ -91,8 +102,8 @@ class Gemm {
   const bool round_;
   std::atomic<uint64_t>& ticks_;
   int64_t max_k_ = 0;
-  // [k blocks][rows][kRowStride] f32 or bf16: the chunk of rows being multiplied. For two lists
-  // that take different kinds, all that is bf16 and then all that is f32.
+  // [k blocks][rows][kRowStride] f32 or bf16, or an Int8Row in the place of such a row of bf16: the
+  // chunk of rows being multiplied. For two lists that take different kinds, one after the other.
   HugeBuffer a_;
   HugeBuffer sums_;  // [k / 16][rows] f32: Kernels::sums of a_
   HugeBuffer rows_;  // [threads][max_k_] f32: the row that a thread is norming

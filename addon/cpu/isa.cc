@@ -51,13 +51,13 @@ Features detect() {
   const uint32_t subleaves = a;
   f.avx2 = ymm && fma && f16c && (b7 >> 5 & 1);
   f.avx512 = f.avx2 && zmm && (b7 >> 16 & 1) && (b7 >> 17 & 1) && (b7 >> 30 & 1) &&
-             (b7 >> 31 & 1) && (c7 >> 1 & 1);  // F, DQ, BW, VL, VBMI
-  const bool amx_bf16 = d7 >> 22 & 1, amx_tile = d7 >> 24 & 1;
+             (b7 >> 31 & 1) && (c7 >> 1 & 1) && (c7 >> 11 & 1);  // F, DQ, BW, VL, VBMI, VNNI
+  const bool amx_bf16 = d7 >> 22 & 1, amx_tile = d7 >> 24 & 1, amx_int8 = d7 >> 25 & 1;
   if (subleaves >= 1) {
     __cpuid_count(7, 1, a, b, c, d);
     f.avx512bf16 = f.avx512 && (a >> 5 & 1);
   }
-  f.amx = f.avx512bf16 && amx_bf16 && amx_tile && tiles && request_amx();
+  f.amx = f.avx512bf16 && amx_bf16 && amx_int8 && amx_tile && tiles && request_amx();
   return f;
 }
 

@@ -721,7 +721,7 @@ struct Body {
     k.few_panels = few_panels;
     for (const Format f :
          {Format::bf16, Format::fp8, Format::i4, Format::i5, Format::i6, Format::i8}) {
-      k.a_is_bf16[int(f)] = S::kDot;
+      if (S::kDot) k.takes[int(f)] = Activations::bf16;
     }
     k.tile[int(Format::f32)] = tile<Format::f32>;
     k.tile[int(Format::f16)] = tile<Format::f16>;

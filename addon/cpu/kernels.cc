@@ -1,5 +1,9 @@
 #include "cpu/kernels.h"
 
+#include <algorithm>
+#include <cmath>
+
+#include "device/assert.h"
 #include "device/tensor.h"
 
 namespace nemotron::cpu {
@@ -19,6 +23,13 @@ Groups::Groups(const GroupedForm& form)
   is_consecutive = codes > 1;
   for (size_t i = 1; i < codes; ++i) {
     is_consecutive = is_consecutive && numbers[i] == numbers[i - 1] + 1;
+  }
+  if (form.bits != 4) return;
+  const auto is_whole = [&](float x) { return x / unit == std::nearbyint(x / unit); };
+  while (!std::all_of(numbers, numbers + 16, is_whole)) unit /= 2;
+  for (size_t i = 0; i < 16; ++i) {
+    NEMOTRON_ASSERT(std::abs(numbers[i] / unit) < 128);
+    bytes[i] = int8_t(numbers[i] / unit);
   }
 }
 

@@ -23,8 +23,8 @@
 //   codes    four chunks of 32 k. Of fewer than 8 bits pair j of a chunk is k = 2j, 2j + 1, its
 //            element 2n + k%2 one of 32 words of 16 bits:
 //     i4     [4][32] words; word vector v has the codes of pairs 4v..4v+3, lowest first
-//     i5     i4, then [32] words: bit j is the fifth of pair j
-//     i6     i4, then [2][32] words; vector v has the two high bits of pairs 8v..8v+7
+//     i5     i4, then [32] words: the fifth bits, where plane_shift() says
+//     i6     i4, then [2][32] words; vector v has the two high bits of pairs 8v..8v+7, alike
 //     i8     [32][16] int8
 //
 // Each output accumulates along k in one fixed order whatever the number of rows, and threads never
@@ -59,6 +59,26 @@ constexpr Format grouped_format(int bits) {
   return bits == 4 ? Format::i4 : bits == 5 ? Format::i5 : bits == 6 ? Format::i6 : Format::i8;
 }
 
+// Where a word of the second plane has the high bits of pair `pair`, so many of each: pairs of one
+// kind of four lie in one byte, and so two shifts and a mask give a byte to each of four k.
+constexpr int plane_shift(int pair, int bits) {
+  return pair % 4 / 2 * 8 + (pair / 4 * 2 + pair % 2) * bits % 8;
+}
+
+// What a product takes of a row of activations: float32, those rounded to BF16, or Int8Row.
+enum class Activations : uint8_t { f32, bf16, int8 };
+
+// Activations of 8 bits, of kKBlock k of a row: the code times the scale of its 32, whose largest
+// magnitude is 127. The codes of every eight k lie in the order 0 4 1 5 2 6 3 7, which is that of
+// four weights that a shift and a mask take out of a word of eight.
+inline constexpr int kInt8Order[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+struct Int8Row {
+  alignas(64) int8_t codes[kKBlock];
+  float scale[kKBlock / 32];
+  // Minus the sum of 16 and of 32 codes: what a least value and the offset of codes go with.
+  float minus_16[kKBlock / 16], minus_32[kKBlock / 32];
+};
+
 // Byte offset of element (k, n) in a panel; not of those in groups.
 constexpr size_t panel_offset(Format f, size_t k, size_t n) {
   switch (f) {
@@ -80,6 +100,9 @@ struct Groups {
   int group = 32;
   bool has_steps = false, has_least = false;
   bool is_consecutive = false;  // each of the codes is the number after the one before
+  // What a code of 4 bits stands for, in whole numbers of a unit, a power of two of at most 1.
+  alignas(16) int8_t bytes[16] = {};
+  float unit = 1;
   int64_t scales_bytes = 0, block_bytes = 0;
   explicit Groups(const GroupedForm& form);
   Groups() = default;
@@ -90,8 +113,8 @@ struct Groups {
 // to Kernels::row_step; what is in the extra rows of a does not matter, the extra rows of c are
 // clobbered.
 struct TileArgs {
-  const void* a = nullptr;  // f32, or bf16 where Kernels::a_is_bf16[format]
-  int64_t a_stride = 0;     // elements
+  const void* a = nullptr;  // what Kernels::takes[format] says
+  int64_t a_stride = 0;     // elements; of Int8Row bytes
   int rows = 0;
   const uint8_t* b = nullptr;
   int64_t b_stride = 0;  // bytes from panel to panel
@@ -112,6 +135,7 @@ struct TileArgs {
   // `rows` rounded up to row_step of them; what is in the extra ones does not matter.
   const float* sums = nullptr;
   int64_t sums_stride = 0;
+  int int8_from = 0;  // of Int8Row: the first k of its block that is of the call
 };
 
 // One row of scores of one block of keys, in the running softmax.
@@ -139,7 +163,8 @@ struct RaceArgs {
 struct Kernels {
   Isa isa = Isa::plain;
   const Kernels* exact = nullptr;  // exact_kernels(), where they are others
-  bool a_is_bf16[kFormats] = {};
+  const Kernels* int8 = nullptr;   // the same, but weights in groups take Int8Row
+  Activations takes[kFormats] = {};
   int row_step = 1;  // see TileArgs
   // Panels of a call while `rows` rows stream them from memory, as many as are read side by side;
   // 0: more rows than one pass over a panel serves.
@@ -158,8 +183,8 @@ struct Kernels {
   void (*enter)() = nullptr;
   void (*leave)() = nullptr;
   void (*tile[kFormats])(const TileArgs&) = {};
-  // out[i * stride] = minus the sum of elements 16 i.. of a row of a (f32, or bf16 where
-  // a_is_bf16), which a least value is multiplied by. n: a multiple of 16.
+  // out[i * stride] = minus the sum of elements 16 i.. of a row of a (f32 or bf16, as weights in
+  // groups take it), which a least value is multiplied by. n: a multiple of 16.
   void (*sums)(float* out, int64_t stride, const void* a, int64_t n) = nullptr;
 
   float (*sum_squares)(const float* x, int64_t n) = nullptr;
@@ -171,6 +196,10 @@ struct Kernels {
   // The same, and what rounding left: high + low is x * r * gain to 16 bits of mantissa.
   void (*split_bf16)(uint16_t* high, uint16_t* low, const float* x, const float* gain, float r,
                      int64_t n, int64_t padded) = nullptr;
+  // The same to 8 bits. Of 32 values that are not all finite every product is NaN; of magnitudes
+  // below 1e-30 it is 0. padded: a multiple of 32.
+  void (*round_int8)(Int8Row* out, const float* x, const float* gain, float r, int64_t n,
+                     int64_t padded) = nullptr;
   // out = c * scale, out += c * scale (scale null: 1). far: past the caches where that is possible.
   void (*store)(float* out, const float* c, const float* scale, int64_t n, bool far) = nullptr;
   void (*add)(float* out, const float* c, const float* scale, int64_t n) = nullptr;

@@ -350,12 +350,11 @@ class Packer {
     }
   }
 
-  // The lowest `width` bits of bytes 0, 2, 4 and 6 of x, one behind the other.
-  static uint32_t four(uint64_t x, int width) {
-    const uint64_t one = (1u << width) - 1, two = (1u << 2 * width) - 1;
-    uint64_t e = x & one * 0x0001000100010001u;
-    e = (e | e >> (16 - width)) & two * 0x0000000100000001u;
-    return uint32_t(e | e >> (32 - 2 * width)) & ((1u << 4 * width) - 1);
+  // The lowest four bits of bytes 0, 2, 4 and 6 of x, one behind the other.
+  static uint32_t four(uint64_t x) {
+    uint64_t e = x & 0x000f000f000f000fu;
+    e = (e | e >> 12) & 0x000000ff000000ffu;
+    return uint32_t(e | e >> 24) & 0xffffu;
   }
 
   // A lane's 32 codes of a chunk.
@@ -364,23 +363,32 @@ class Packer {
       for (size_t k = 0; k < kGroupedChunk; ++k) out[k * kPanel + lane] = codes[k];
       return;
     }
-    // `shift`: of the bits that go in; `width`: how many. A word has those of 16 / width pairs.
-    const auto put_plane = [&](uint8_t* plane, int shift, int width) {
-      const uint8_t* from = codes;
-      for (; from < codes + kGroupedChunk; plane += 64) {
-        uint32_t even = 0, odd = 0;
-        for (int at = 0; at < 16; at += 4 * width, from += 8) {
-          uint64_t eight = 0;
-          std::memcpy(&eight, from, 8);
-          even |= four(eight >> shift, width) << at;
-          odd |= four(eight >> (8 + shift), width) << at;
-        }
-        const uint32_t words = even | odd << 16;
-        std::memcpy(plane + 4 * lane, &words, 4);
-      }
-    };
-    put_plane(out, 0, 4);
-    if (bits > 4) put_plane(out + 256, 4, bits - 4);
+    for (size_t k = 0; k < kGroupedChunk; k += 8) {
+      uint64_t eight = 0;
+      std::memcpy(&eight, codes + k, 8);
+      const uint32_t words = four(eight) | four(eight >> 8) << 16;
+      std::memcpy(out + 8 * k + 4 * lane, &words, 4);
+    }
+    if (bits > 4) put_plane(codes, bits - 4, out + 256 + 4 * lane);
+  }
+
+  // The high bits of a lane's 32 codes, where plane_shift() says.
+  static void put_plane(const uint8_t* codes, int width, uint8_t* out) {
+    const uint64_t one = (1u << width) - 1, two = (1u << 2 * width) - 1;
+    uint32_t word = 0;
+    for (int k = 0, at = 0; k < kGroupedChunk; k += 8) {
+      uint64_t x = 0;
+      std::memcpy(&x, codes + k, 8);
+      x = x >> 4 & one * 0x0101010101010101u;
+      x |= x >> (16 - width);  // bytes 0, 1, 4 and 5 with those two further on
+      const uint64_t in_order =
+          (x & two) | (x >> 24 & two << 8) | (x << 8 & two << 16) | (x >> 16 & two << 24);
+      word |= uint32_t(in_order) << at;
+      at = (at + 2 * width) % 8;
+      if (at != 0) continue;
+      std::memcpy(out, &word, 4);
+      out += 64, word = 0;
+    }
   }
 
   void weave(Format format, uint8_t* out) const {
@@ -509,9 +517,10 @@ void read_grouped(const Segment& segment, const uint8_t* panel, size_t lane, int
       const size_t pair = at / 2, word = 2 * lane + at % 2;
       int code = stored_at<uint16_t>(codes + pair / 4 * 64, word) >> (pair % 4 * 4) & 15;
       if (bits > 4) {
-        const size_t width = size_t(bits - 4), pairs = 16 / width;
+        const int width = bits - 4;
+        const size_t pairs = 16 / size_t(width);
         const int plane = stored_at<uint16_t>(codes + 256 + pair / pairs * 64, word);
-        code |= (plane >> (pair % pairs * width) & ((1 << width) - 1)) << 4;
+        code |= (plane >> plane_shift(int(pair), width) & ((1 << width) - 1)) << 4;
       }
       value = g.numbers[code];
     }

@@ -204,7 +204,7 @@ struct Avx2 {
           if constexpr (format != Format::i4) {
             constexpr int kBits = format == Format::i5 ? 1 : 2, kPairs = 16 / kBits;
             const __m256i plane = half_of(chunk + 256 + pair / kPairs * 64);
-            const __m256i high = shifted(plane, at + 4 - pair % kPairs * kBits);
+            const __m256i high = shifted(plane, at + 4 - plane_shift(pair, kBits));
             code = _mm256_or_si256(
                 code, _mm256_and_si256(high, _mm256_set1_epi32(((1 << kBits) - 1) << (at + 4))));
           }
@@ -214,6 +214,87 @@ struct Avx2 {
       }
     }
   };
+  // --- activations of 8 bits ---
+  struct I {
+    __m256i a, b;
+  };
+  using Bytes = I;  // four k of each output
+  static constexpr int kByteOffset = 0;
+  static constexpr int kInt8Rows = 2;
+  static constexpr int int8_panels(int rows) { return rows == 1 ? 2 : 1; }
+  static inline I int_zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static inline F to_float(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+  // Two products make a word of 16 bits: of bytes with a sign 2 * 128 * 127 at most, of those
+  // without, which have six bits, less.
+  template <bool kSigned>
+  [[gnu::always_inline]] static inline __m256i four(__m256i sum, __m256i w, __m256i a) {
+    const __m256i two = kSigned ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))
+                                : _mm256_maddubs_epi16(w, a);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(two, _mm256_set1_epi16(1)));
+  }
+  template <bool kSigned>
+  [[gnu::always_inline]] static inline I dot4(I sum, Bytes w, const int8_t* a) {
+    const __m256i x =
+        _mm256_set1_epi32(*reinterpret_cast<const int __attribute__((may_alias))*>(a));
+    return {four<kSigned>(sum.a, w.a, x), four<kSigned>(sum.b, w.b, x)};
+  }
+  static inline Bytes load_bytes(const uint8_t* p) { return {bytes(p), bytes(p + 32)}; }
+  static inline void store_bytes(uint8_t* p, Bytes b) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), b.a);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32), b.b);
+  }
+  static inline void store_codes(int8_t* p, F x) {
+    const __m128i order = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+    const auto words = [](__m256 v) {
+      const __m256i i = _mm256_cvtps_epi32(v);
+      return _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
+    };
+    const __m128i codes = _mm_packs_epi16(words(x.a), words(x.b));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_shuffle_epi8(codes, order));
+  }
+  template <Format format, bool kTable>
+  struct ByteCodes {
+    __m256i table = {};
+    inline explicit ByteCodes(const Groups& g) {
+      if constexpr (kTable) {
+        table =
+            _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(g.bytes)));
+      }
+    }
+    template <int QUAD>
+    [[gnu::always_inline]] inline Bytes load(const uint8_t* chunk) const {
+      return {half<QUAD, 0>(chunk), half<QUAD, 1>(chunk)};
+    }
+    // Outputs 8h..8h+7.
+    template <int QUAD, int h>
+    [[gnu::always_inline]] inline __m256i half(const uint8_t* chunk) const {
+      constexpr int kHalf = QUAD % 2, kWord = QUAD / 2;
+      if constexpr (format == Format::i8) {
+        // Rows k, k + 4, k + 1 and k + 5 of eight outputs.
+        const uint8_t* p = chunk + (kWord * 8 + kHalf * 2) * kPanel + h * 8;
+        const auto eight = [&](int row) {
+          return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + row * kPanel));
+        };
+        const __m128i even = _mm_unpacklo_epi8(eight(0), eight(4));
+        const __m128i odd = _mm_unpacklo_epi8(eight(1), eight(5));
+        return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_unpacklo_epi16(even, odd)),
+                                       _mm_unpackhi_epi16(even, odd), 1);
+      } else {
+        const __m256i word = bytes(chunk + kWord * 64 + h * 32);
+        const __m256i low =
+            _mm256_and_si256(kHalf ? _mm256_srli_epi16(word, 4) : word, _mm256_set1_epi8(15));
+        if constexpr (format == Format::i4) return kTable ? _mm256_shuffle_epi8(table, low) : low;
+        constexpr int kBits = format == Format::i5 ? 1 : 2;
+        constexpr int kShift = plane_shift(kWord * 4 + kHalf, kBits);
+        const __m256i plane = bytes(chunk + 256 + QUAD * 2 / (16 / kBits) * 64 + h * 32);
+        const __m256i high = kShift >= 4 ? _mm256_srli_epi16(plane, kShift > 4 ? kShift - 4 : 0)
+                                         : _mm256_slli_epi16(plane, kShift < 4 ? 4 - kShift : 0);
+        return _mm256_or_si256(low,
+                               _mm256_and_si256(high, _mm256_set1_epi8(((1 << kBits) - 1) << 4)));
+      }
+    }
+  };
+
   struct WideQuad {
     const float* p;
     inline void load(const uint8_t* q) { p = reinterpret_cast<const float*>(q); }

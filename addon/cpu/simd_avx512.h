@@ -1,4 +1,4 @@
-// AVX-512 (F, BW, VL, DQ, VBMI): 16 lanes of float in one register. Contract: simd_plain.h.
+// AVX-512 (F, BW, VL, DQ, VBMI, VNNI): 16 lanes of float in one register. Contract: simd_plain.h.
 #pragma once
 
 // GCC 12's own headers start vectors from themselves and then warn about it.
@@ -39,6 +39,17 @@ constexpr Fp8Table make_fp8_table() {
   return t;
 }
 inline constexpr Fp8Table kFp8Table = make_fp8_table();
+
+// Where the bytes of four k of each output are in rows k and k + 1, k + 4 and k + 5 of i8.
+struct Int8Places {
+  alignas(64) uint8_t of[64];
+};
+constexpr Int8Places make_int8_places() {
+  Int8Places p{};
+  for (int i = 0; i < 64; ++i) p.of[i] = uint8_t(i / 4 + i % 2 * 32 + i % 4 / 2 * 16);
+  return p;
+}
+inline constexpr Int8Places kInt8Places = make_int8_places();
 
 struct Avx512 {
   using F = __m512;
@@ -114,6 +125,9 @@ struct Avx512 {
     }
   }
 
+  // Stays where it is written, unlike the intrinsic.
+  static inline void fetch(const uint8_t* p) { __asm__ volatile("prefetcht0 %0" : : "m"(*p)); }
+
   static inline F even(Pairs p) { return _mm512_castsi512_ps(_mm512_slli_epi32(p, 16)); }
   static inline F odd(Pairs p) {
     return _mm512_castsi512_ps(_mm512_and_si512(p, _mm512_set1_epi32(int(0xffff0000))));
@@ -168,7 +182,7 @@ struct Avx512 {
     if constexpr (format == Format::i4) return low;
     constexpr int kBits = format == Format::i5 ? 1 : 2, kPairs = 16 / kBits;
     const __m512i plane = _mm512_loadu_si512(chunk + 256 + pair / kPairs * 64);
-    const int shift = pair % kPairs * kBits;
+    const int shift = plane_shift(pair, kBits);
     const __m512i high = shift >= 4 ? _mm512_srli_epi16(plane, unsigned(shift - 4))
                                     : _mm512_slli_epi16(plane, unsigned(4 - shift));
     return _mm512_ternarylogic_epi32(_mm512_set1_epi16(15), low, high, 0xca);
@@ -219,6 +233,65 @@ struct Avx512 {
       }
     }
   };
+  // --- activations of 8 bits ---
+  using I = __m512i;      // 16 sums
+  using Bytes = __m512i;  // four k of each output; without a sign
+  static constexpr int kByteOffset = 128;
+  static constexpr int kInt8Rows = 8;
+  static constexpr int int8_panels(int rows) { return rows <= 4 ? 2 : 1; }
+  static inline I int_zero() { return _mm512_setzero_si512(); }
+  static inline F to_float(I x) { return _mm512_cvtepi32_ps(x); }
+  template <bool>
+  [[gnu::always_inline]] static inline I dot4(I sum, Bytes w, const int8_t* a) {
+    const int four = *reinterpret_cast<const int __attribute__((may_alias))*>(a);
+    return _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(four));
+  }
+  static inline Bytes load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static inline void store_bytes(uint8_t* p, Bytes b) { _mm512_storeu_si512(p, b); }
+  static inline void store_codes(int8_t* p, F x) {
+    const __m128i order = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+    const __m128i codes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_shuffle_epi8(codes, order));
+  }
+  template <Format format, bool kTable>
+  struct ByteCodes {
+    __m512i table = {};  // i8: places
+    inline explicit ByteCodes(const Groups& g) {
+      if constexpr (format == Format::i8) table = held(kInt8Places.of);
+      if constexpr (kTable) {
+        const __m128i bytes = _mm_load_si128(reinterpret_cast<const __m128i*>(g.bytes));
+        table = _mm512_broadcast_i32x4(_mm_xor_si128(bytes, _mm_set1_epi8(char(0x80))));
+      }
+    }
+    template <int QUAD>
+    [[gnu::always_inline]] inline Bytes load(const uint8_t* chunk) const {
+      constexpr int kHalf = QUAD % 2, kWord = QUAD / 2;
+      if constexpr (format == Format::i8) {
+        const uint8_t* rows = chunk + (kWord * 8 + kHalf * 2) * kPanel;
+        const auto* two = reinterpret_cast<const __m256i*>(rows);
+        const __m512i four = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(two)),
+                                                _mm256_loadu_si256(two + 2), 1);
+        return _mm512_xor_si512(_mm512_permutexvar_epi8(table, four), _mm512_set1_epi8(char(0x80)));
+      } else {
+        const __m512i word = _mm512_loadu_si512(chunk + kWord * 64);
+        const __m512i low = kHalf ? _mm512_srli_epi16(word, 4) : word;
+        const __m512i mask = _mm512_set1_epi8(15);
+        if constexpr (format == Format::i4) {
+          const __m512i code = _mm512_and_si512(low, mask);
+          return kTable ? _mm512_shuffle_epi8(table, code) : code;
+        }
+        constexpr int kBits = format == Format::i5 ? 1 : 2;
+        constexpr int kShift = plane_shift(kWord * 4 + kHalf, kBits);
+        const __m512i plane = _mm512_loadu_si512(chunk + 256 + QUAD * 2 / (16 / kBits) * 64);
+        const __m512i high = kShift >= 4
+                                 ? _mm512_srli_epi16(plane, unsigned(kShift > 4 ? kShift - 4 : 0))
+                                 : _mm512_slli_epi16(plane, unsigned(kShift < 4 ? 4 - kShift : 0));
+        return _mm512_and_si512(_mm512_ternarylogic_epi32(mask, low, high, 0xca),
+                                _mm512_set1_epi8((1 << (4 + kBits)) - 1));
+      }
+    }
+  };
+
   struct WideQuad {
     const float* p;
     inline void load(const uint8_t* q) { p = reinterpret_cast<const float*>(q); }

@@ -195,7 +195,7 @@ struct Plain {
         if constexpr (format != Format::i4) {
           constexpr int kBits = format == Format::i5 ? 1 : 2, kPairs = 16 / kBits;
           const int plane = word(chunk + 256 + pair / kPairs * 64, at);
-          code |= (plane >> (pair % kPairs * kBits) & ((1 << kBits) - 1)) << 4;
+          code |= (plane >> plane_shift(pair, kBits) & ((1 << kBits) - 1)) << 4;
         }
         return g->numbers[code];
       }
@@ -205,6 +205,72 @@ struct Plain {
     const float* p;
     inline void load(const uint8_t* q) { p = reinterpret_cast<const float*>(q); }
     inline F at(int i) const { return Plain::load(p + i * 16); }
+  };
+
+  // --- activations of 8 bits ---
+  struct I {
+    int32_t v[16];
+  };
+  struct Bytes {
+    uint8_t v[64];  // four k of an output, and so on
+  };
+  // Of a byte over the number of its code where that may be negative.
+  static constexpr int kByteOffset = 0;
+  static constexpr int kInt8Rows = 2;
+  static constexpr int int8_panels(int) { return 1; }
+  static inline I int_zero() { return {}; }
+  static inline F to_float(const I& x) {
+    float f[16];
+    for (int i = 0; i < 16; ++i) f[i] = float(x.v[i]);
+    return load(f);
+  }
+  // Each output's four bytes, with a sign or without, times a [4].
+  template <bool kSigned>
+  static inline I dot4(I sum, const Bytes& w, const int8_t* a) {
+    for (int i = 0; i < 64; ++i) {
+      sum.v[i / 4] += (kSigned ? int8_t(w.v[i]) : int(w.v[i])) * a[i % 4];
+    }
+    return sum;
+  }
+  static inline Bytes load_bytes(const uint8_t* p) {
+    Bytes b;
+    std::memcpy(&b, p, 64);
+    return b;
+  }
+  static inline void store_bytes(uint8_t* p, const Bytes& b) { std::memcpy(p, &b, 64); }
+  // 16 whole numbers in the order of Int8Row.
+  static inline void store_codes(int8_t* p, F x) {
+    float f[16];
+    store(f, x);
+    for (int i = 0; i < 16; ++i) p[i] = int8_t(f[i / 8 * 8 + kInt8Order[i % 8]]);
+  }
+  // The codes of quad QUAD of a chunk: of half QUAD % 2 of each word of eight.
+  template <Format format, bool kTable>
+  struct ByteCodes {
+    const int8_t* table;
+    inline explicit ByteCodes(const Groups& g) : table(g.bytes) {}
+    template <int QUAD>
+    inline Bytes load(const uint8_t* chunk) const {
+      Bytes b;
+      for (int i = 0; i < 64; ++i) b.v[i] = of(chunk, QUAD, i / 4, i % 4);
+      return b;
+    }
+    // The i-th of four k of output n.
+    [[gnu::noinline]] uint8_t of(const uint8_t* chunk, int quad, int n, int i) const {
+      if (format == Format::i8) {
+        const int k = quad / 2 * 8 + kInt8Order[quad % 2 * 4 + i];
+        return chunk[k * kPanel + n];
+      }
+      int code = chunk[quad / 2 * 64 + n * 4 + i] >> (quad % 2 * 4) & 15;
+      if (kTable) return uint8_t(table[code]);
+      if (format != Format::i4) {
+        constexpr int kBits = format == Format::i5 ? 1 : 2;
+        const int shift = plane_shift(quad / 2 * 4 + quad % 2, kBits);
+        const uint8_t plane = chunk[256 + quad * 2 / (16 / kBits) * 64 + n * 4 + i];
+        code |= (plane >> shift & ((1 << kBits) - 1)) << 4;
+      }
+      return uint8_t(code);
+    }
   };
 
   template <Format>

@@ -73,7 +73,7 @@ bool make(const Kernels& k, const Case& of, std::vector<float>* out) {
   Product p{k, rows, panel_bytes};
   if (!p.reserve()) return false;
   for (int i = 0; i < p.padded * kWidth; ++i) {
-    if (k.a_is_bf16[int(format)]) {
+    if (k.takes[int(format)] == Activations::bf16) {
       p.a.as<uint16_t>()[i] = wide ? wide_value(uint32_t(i)) : f32_to_bf16(value(uint32_t(i)));
     } else {
       p.a.as<float>()[i] = value(uint32_t(i)) * a_by;
@@ -111,7 +111,7 @@ bool make_grouped(const Kernels& k, const GroupedForm& form, int rows, std::vect
   const size_t sums_bytes = size_t(p.padded) * kWidth / 16 * sizeof(float);
   if (!p.reserve() || !HugeBuffer::create(sums_bytes, &sums)) return false;
   const Format format = grouped_format(form.bits);
-  const bool bf16 = k.a_is_bf16[int(format)];
+  const bool bf16 = k.takes[int(format)] == Activations::bf16;
   for (int i = 0; i < rows * kWidth; ++i) {
     const uint16_t a = wide_value(uint32_t(i));
     bf16 ? void(p.a.as<uint16_t>()[i] = a) : void(p.a.as<float>()[i] = bf16_to_f32(a));
@@ -166,7 +166,8 @@ bool same_products(const Kernels& tested, const Kernels& trusted) {
   for (const Format format : {Format::f16, Format::bf16, Format::fp8}) {
     for (const int rows : {1, 16, 17, kMostRows}) {
       for (const bool accumulate : {false, true}) {
-        const bool rounds = tested.a_is_bf16[int(format)] || trusted.a_is_bf16[int(format)];
+        const bool rounds = tested.takes[int(format)] == Activations::bf16 ||
+                            trusted.takes[int(format)] == Activations::bf16;
         const Case of{format, rows, accumulate, rounds ? 1.0f : kLonger};
         std::vector<float> got, want;
         if (!make(tested, of, &got) || !make(trusted, of, &want)) return false;

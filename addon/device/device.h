@@ -289,6 +289,10 @@ struct DeviceOptions {
   // BF16 for them where the processor multiplies BF16, which is about twice as fast on prompts.
   // Attention is in float32 either way. Refused on CUDA, which rounds always.
   bool exact_activations = false;
+  // CPU: activations of products with weights in groups are rounded to 8 bits, 32 at a time with a
+  // scale, as llama.cpp has them: less accurate, and few rows are read at memory's rate. Refused on
+  // CUDA, and beside exact_activations.
+  bool int8_activations = false;
   // CUDA: round the activations of prompt rows that meet FP8 weights to FP8, each row with a scale
   // of its own. Twice the matrix peak at a loss of accuracy; refused where the GPU or cuBLASLt is
   // not up to it.

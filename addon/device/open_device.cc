@@ -91,6 +91,10 @@ Status open_device(const std::string& backend, const DeviceOptions& options,
       return Status::unsupported(
           "exact_activations: found a CUDA device, whose activations are BF16; expected the CPU");
     }
+    if (options.int8_activations) {
+      return Status::unsupported(
+          "int8_activations: found a CUDA device, whose activations are BF16; expected the CPU");
+    }
     *note = backend == "auto" ? "cuda, since a GPU is here" : "cuda, as asked for";
     return cuda->open(options, out);
   }

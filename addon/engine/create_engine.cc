@@ -309,6 +309,11 @@ Status set_up(Model* model, const Listeners& listeners, Rank* rank) {
   if (Status s = rank_shape(info.config, shard_of(options, *rank), &rank->shape); !s) return s;
   if (Status s = open_first(options, &info, rank); !s) return s;
   if (Status s = plan_rank(*model, *checkpoint, *rank, &own.plan); !s) return s;
+  if (options.device.int8_activations && !own.plan.in_groups) {
+    return Status::invalid(
+        "int8_activations: found weights that are not in groups, or most of them; expected a GGUF "
+        "file of packed types, or dtype int8 or int4");
+  }
   if (rank->index == 0 && info.draft && info.draft->rows == 0) {
     info.draft->rows = rank->device->cheap_rows(own.plan.in_groups);
   }

@@ -142,6 +142,7 @@ Status read_engine_options(const Napi::Object& object, EngineOptions* out) {
   fields.number("tensorParallelSize", &out->ranks);
   fields.string("isa", &out->device.isa);
   fields.boolean("exactActivations", &out->device.exact_activations);
+  fields.boolean("int8Activations", &out->device.int8_activations);
   fields.boolean("fp8Activations", &out->device.fp8_activations);
   fields.boolean("debugChecks", &out->debug_checks);
   out->device.debug_checks = out->debug_checks;

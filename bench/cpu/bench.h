@@ -18,6 +18,7 @@ struct Options {
   int threads = 1;
   std::string isa;  // "" = the best
   std::string weights = "bf16";
+  bool int8_activations = false;
   bool bf16_kv = false;           // instead of the device's own
   double seconds = 1.0;           // a case is repeated for at least this long
   std::vector<std::string> only;  // cases whose name contains one of these

@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
       "  --isa NAME             plain, avx2, avx512, amx; default the best\n"
       "  --weights NAME         bf16 (the default), fp8, int4, int8, or a packed type of GGUF, as "
       "Q4_K\n"
+      "  --int8-activations     of products with weights in groups\n"
       "  --bf16-kv              keys and values in BF16 instead of the device's own\n"
       "  --seconds S            of each case; default 1\n"
       "  --wall                 wall clock for one thread too, instead of its processor time\n"
@@ -32,6 +33,8 @@ int main(int argc, char** argv) {
       o.weights = value;
     } else if (a == "--seconds") {
       o.seconds = std::atof(value);
+    } else if (a == "--int8-activations") {
+      o.int8_activations = true;
     } else if (a == "--bf16-kv") {
       o.bf16_kv = true;
     } else if (a == "--wall") {

@@ -81,7 +81,8 @@ double peak_of(const std::vector<Peak>& peaks, const std::string& device) {
       device.find("bf16") != std::string::npos || device.find("amx") != std::string::npos;
   double best = 0;
   for (const Peak& p : peaks) {
-    if (p.name.find("int8") != std::string::npos) continue;
+    const bool int8 = device.find("8 bits") != std::string::npos;
+    if (p.name.find("int8") != std::string::npos && !int8) continue;
     if (p.name.rfind("bf16", 0) == 0 && !bf16) continue;
     best = std::max(best, p.gflops);
   }
@@ -336,8 +337,10 @@ Status run_all(const Options& options) {
   // Each prepares a device of its own.
   std::unique_ptr<Device> device, sampler;
   for (std::unique_ptr<Device>* d : {&device, &sampler}) {
-    if (Status s = open_cpu_device({.threads = options.threads, .isa = options.isa}, d); !s)
-      return s;
+    const DeviceOptions opened{.threads = options.threads,
+                               .isa = options.isa,
+                               .int8_activations = options.int8_activations};
+    if (Status s = open_cpu_device(opened, d); !s) return s;
   }
   const double bandwidth = read_bandwidth(options.clock(), options.threads, 2);
   const double peak = peak_of(measure_peaks(options.clock(), options.threads, 0.3), device->name());

@@ -39,6 +39,7 @@ const load = async (options: ChildOptions): Promise<Competitor> => {
     kvCacheMemory: options.kvBytes,
     dtype: options.dtype,
     exactActivations: options.exactActivations ?? false,
+    int8Activations: options.int8Activations ?? false,
     tensorParallelSize: options.tensorParallelSize ?? 1,
     ...(options.isa !== undefined && { isa: options.isa }),
   })

@@ -51,6 +51,7 @@ export type ChildOptions = {
   readonly kvBytes: number
   readonly dtype: 'auto' | 'bf16' | 'fp8' | 'int4' | 'int8'
   readonly exactActivations?: boolean
+  readonly int8Activations?: boolean
   readonly tensorParallelSize?: number
   readonly isa?: string
 }

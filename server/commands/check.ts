@@ -24,6 +24,7 @@ type Flags = {
   readonly dtype?: string
   readonly kvCacheDtype?: string
   readonly exactActivations?: string
+  readonly int8Activations?: string
   readonly fp8Activations?: string
   readonly against?: string
   readonly device?: string
@@ -47,6 +48,7 @@ const settingsOf = (flags: Flags): Settings =>
       dtype: flags.dtype,
       kv_cache_dtype: flags.kvCacheDtype,
       exact_activations: flags.exactActivations,
+      int8_activations: flags.int8Activations,
       fp8_activations: flags.fp8Activations,
       device: flags.device,
       threads: flags.threads?.toString(),
@@ -58,6 +60,7 @@ const choicesOf = (settings: Settings): Choices => ({
   dtype: settings.dtype,
   kvCacheDtype: settings.kv_cache_dtype,
   exactActivations: settings.exact_activations,
+  int8Activations: settings.int8_activations,
   fp8Activations: settings.fp8_activations,
 })
 
@@ -67,6 +70,7 @@ const report = (receipt: Receipt): string => {
   const extra = [
     ...(receipt.kv_cache_dtype === 'auto' ? [] : [`keys and values in ${receipt.kv_cache_dtype}`]),
     ...(receipt.exact_activations ? ['exact activations'] : []),
+    ...(receipt.int8_activations ? ['activations in 8 bits'] : []),
     ...(receipt.fp8_activations ? ['activations in FP8'] : []),
   ].map((text) => `, ${text}`)
   const of = model === against ? 'the weights as they are stored' : against
@@ -131,6 +135,7 @@ export const addCheckCommand = (program: Command): void => {
     )
     .addOption(choice('--kv-cache-dtype <type>', 'as of serve', ['auto', 'bf16', 'fp8'], 'auto'))
     .addOption(choice('--exact-activations <on|off>', 'as of serve', SWITCH, 'off'))
+    .addOption(choice('--int8-activations <on|off>', 'as of serve', SWITCH, 'off'))
     .addOption(choice('--fp8-activations <on|off>', 'as of serve', SWITCH, 'off'))
     .addOption(choice('--device <device>', 'where both run', device, 'cpu'))
     .option('--threads <n>', 'CPU threads (default: one per hardware thread)', positiveInteger)

@@ -84,6 +84,7 @@ const OPTIONS: Checks<EngineOptions> = {
   rewardRows: ids,
   isa: text,
   exactActivations: flag,
+  int8Activations: flag,
   fp8Activations: flag,
   debugChecks: flag,
   onProgress: callback,

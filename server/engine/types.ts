@@ -53,6 +53,12 @@ export type EngineOptions = {
    */
   readonly exactActivations?: boolean
   /**
+   * On the CPU, round the activations that meet weights in groups (GGUF, dtype int8 and int4) to 8 bits, 32 at a time with
+   * a scale: few sequences then go at the rate of memory. Refused on CUDA, beside exactActivations, and where no weight
+   * is in groups.
+   */
+  readonly int8Activations?: boolean
+  /**
    * On CUDA, round the activations of prompts that meet FP8 weights to FP8 (W8A8), one scale a token.
    * Refused where the GPU is older than sm_89, where cuBLASLt is missing, and on the CPU.
    */

@@ -17,7 +17,10 @@ import { TEXTS, TEXTS_VERSION } from './accuracy-texts.js'
 
 /** Choices at load time that change numbers. */
 export type Choices = Required<
-  Pick<EngineOptions, 'dtype' | 'kvCacheDtype' | 'exactActivations' | 'fp8Activations'>
+  Pick<
+    EngineOptions,
+    'dtype' | 'kvCacheDtype' | 'exactActivations' | 'int8Activations' | 'fp8Activations'
+  >
 >
 
 type Device = 'cpu' | 'cuda'
@@ -27,6 +30,7 @@ export const referenceOn = (device: Device): Choices => ({
   dtype: 'auto',
   kvCacheDtype: 'auto',
   exactActivations: device === 'cpu',
+  int8Activations: false,
   fp8Activations: false,
 })
 
@@ -48,6 +52,7 @@ const Receipt = Figures.extend({
   dtype: z.string(),
   kv_cache_dtype: z.string(),
   exact_activations: z.boolean(),
+  int8_activations: z.boolean(),
   fp8_activations: z.boolean(),
   device: z.string(),
   texts: z.number(),
@@ -130,6 +135,7 @@ const checkDtype = (side: Side, { choices, device, say }: MeasureOptions): void 
   const differs =
     choices.kvCacheDtype !== reference.kvCacheDtype ||
     choices.exactActivations !== reference.exactActivations ||
+    choices.int8Activations !== reference.int8Activations ||
     choices.fp8Activations !== reference.fp8Activations
   if (!differs)
     throw invalid(
@@ -304,6 +310,7 @@ export const measureAccuracy = async (options: MeasureOptions): Promise<Receipt>
     dtype: info.dtype,
     kv_cache_dtype: choices.kvCacheDtype,
     exact_activations: choices.exactActivations,
+    int8_activations: choices.int8Activations,
     fp8_activations: choices.fp8Activations,
     ...figures.figures(),
     device: info.device,
@@ -331,7 +338,12 @@ const receiptsOf = async (folder: string): Promise<readonly Receipt[]> => {
 
 type Same = Pick<
   Receipt,
-  'fingerprint' | 'device' | 'kv_cache_dtype' | 'exact_activations' | 'fp8_activations'
+  | 'fingerprint'
+  | 'device'
+  | 'kv_cache_dtype'
+  | 'exact_activations'
+  | 'int8_activations'
+  | 'fp8_activations'
 >
 
 /** What of a device's name changes numbers: not its threads, nor how many ranks there are. */
@@ -343,6 +355,7 @@ const isOf = (receipt: Same, same: Same): boolean =>
   kindOf(receipt.device) === kindOf(same.device) &&
   receipt.kv_cache_dtype === same.kv_cache_dtype &&
   receipt.exact_activations === same.exact_activations &&
+  receipt.int8_activations === same.int8_activations &&
   receipt.fp8_activations === same.fp8_activations
 
 /** Takes the place of an older one of the same choices on such a device. Rejects where the folder cannot be written. */

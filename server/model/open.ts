@@ -130,6 +130,7 @@ const engineOptions = (
   maxWaiting: settings.max_waiting,
   prefixCache: settings.prefix_cache,
   exactActivations: settings.exact_activations,
+  int8Activations: settings.int8_activations,
   fp8Activations: settings.fp8_activations,
   ...(settings.kv_cache_memory !== undefined && { kvCacheMemory: settings.kv_cache_memory }),
   ...(settings.max_model_len !== undefined && { maxModelLen: settings.max_model_len }),

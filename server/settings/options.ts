@@ -241,6 +241,11 @@ const serverOptions = {
     z.boolean().default(false),
     'On the CPU, products as with float32 activations, for reference work: prompts take twice as long.',
   ),
+  int8_activations: option(
+    'switch',
+    z.boolean().default(false),
+    'On the CPU with weights in groups (GGUF, int8, int4), activations in 8 bits: answers come faster, less accurate.',
+  ),
   fp8_activations: option(
     'switch',
     z.boolean().default(false),

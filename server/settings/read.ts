@@ -290,6 +290,7 @@ export type ModelSettings = Pick<
   | 'chat_template'
   | 'prefix_cache'
   | 'exact_activations'
+  | 'int8_activations'
   | 'fp8_activations'
 > & {
   readonly reward?: ModelEntry['reward']

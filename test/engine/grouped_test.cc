@@ -193,12 +193,15 @@ Outcome scored(const EngineOptions& options) {
 }
 
 // The difference of logprobs to those of float32 weights.
-double distance(const Files& files, const std::string& isa, int32_t ranks = 1) {
+double distance(const Files& files, const std::string& isa, int32_t ranks = 1, bool int8 = false) {
   EngineOptions o = options_of(files.packed);
   o.device.isa = isa;
   o.ranks = ranks;
-  o.device.exact_activations = true;
+  o.device.exact_activations = !int8;
+  o.device.int8_activations = int8;
   const Outcome packed = scored(o);
+  o.device.exact_activations = true;
+  o.device.int8_activations = false;
   o.model_dir = files.wide;
   const Outcome wide = scored(o);
   EXPECT_GT(packed.prompt_logprobs.size(), 150u);
@@ -226,15 +229,43 @@ TEST(grouped_weights_are_as_their_float32) {
   EXPECT_GT(bytes_of(files.wide, WeightFormat::int8), bytes_of(files.wide, WeightFormat::int4));
 }
 
+TEST(activations_of_8_bits_are_near) {
+  Files files;
+  write_files({std::begin(kTypes), std::end(kTypes)}, &files);
+  for (const cpu::Isa isa : cpu::kAllIsas) {
+    if (!cpu::isa_available(isa)) continue;
+    const double off = distance(files, cpu::isa_name(isa), 1, true);
+    EXPECT_GT(off, 0.001);
+    EXPECT_LT(off, 0.03);
+  }
+}
+
+TEST(activations_of_8_bits_are_refused_where_they_change_nothing) {
+  EngineOptions o = tiny_options();
+  o.device.int8_activations = true;
+  EXPECT_ERROR(Status(Client(o).status()),
+               "int8_activations: found weights that are not in groups");
+  o.format = WeightFormat::int4;
+  o.device.exact_activations = true;
+  EXPECT_ERROR(Status(Client(o).status()), "found exact_activations beside it");
+}
+
 // Also where gate and up, or q and v, are of several types.
 TEST(grouped_weights_give_the_same_bits_in_any_batch) {
   Files files;
   write_files({{12, 0, 2, 7.5f}, {8, 0}, {14, 208}}, &files);
   const std::vector<Request> all(requests().begin(), requests().begin() + 16);
-  EngineOptions o = options_of(files.packed);
-  for (const WeightFormat format : {WeightFormat::stored, WeightFormat::int4, WeightFormat::int8}) {
-    if (format != WeightFormat::stored) o = tiny_options();
+  struct Way {
+    WeightFormat format;
+    bool int8_activations;
+  };
+  for (const auto& [format, int8] :
+       {Way{WeightFormat::stored, false}, Way{WeightFormat::int4, false},
+        Way{WeightFormat::int8, false}, Way{WeightFormat::stored, true},
+        Way{WeightFormat::int8, true}}) {
+    EngineOptions o = format == WeightFormat::stored ? options_of(files.packed) : tiny_options();
     o.format = format;
+    o.device.int8_activations = int8;
     EngineOptions single = o;
     single.prefix_cache = false;
     single.run_ahead = false;

@@ -11,6 +11,7 @@ namespace {
 
 struct Tiles {
   uint8_t data[8][16][64];
+  int bytes = 64;  // of k, of tiles 4 to 7
   bool configured = false;
 };
 thread_local Tiles tiles;
@@ -31,7 +32,12 @@ float wide(const uint8_t* p) {
 }
 
 struct EmulatedTiles {
-  static void configure() { tiles.configured = true; }
+  static void configure() { tiles.configured = true, tiles.bytes = 64; }
+  // Loses what is in the tiles, as on the processor.
+  static void shape(int bytes) {
+    std::memset(mine().data, 0xff, sizeof tiles.data);
+    tiles.bytes = bytes;
+  }
   static void release() {
     tiles.configured = false;
     std::memset(tiles.data, 0xff, sizeof tiles.data);
@@ -42,8 +48,10 @@ struct EmulatedTiles {
   }
   template <int t>
   static void load(const void* from, int64_t stride) {
-    for (int r = 0; r < 16; ++r) {
-      std::memcpy(mine().data[t][r], static_cast<const uint8_t*>(from) + r * stride, 64);
+    const int bytes = mine().bytes;
+    const int rows = t >= 6 ? bytes / 4 : 16, width = t == 4 || t == 5 ? bytes : 64;
+    for (int r = 0; r < rows; ++r) {
+      std::memcpy(mine().data[t][r], static_cast<const uint8_t*>(from) + r * stride, size_t(width));
     }
   }
   template <int t>
@@ -54,6 +62,19 @@ struct EmulatedTiles {
   static void store(void* to, int64_t stride) {
     for (int r = 0; r < 16; ++r) {
       std::memcpy(static_cast<uint8_t*>(to) + r * stride, mine().data[t][r], 64);
+    }
+  }
+  template <int c, int a, int b>
+  static void dot_int8() {
+    Tiles& t = mine();
+    for (int row = 0; row < 16; ++row) {
+      int32_t sum[16];
+      std::memcpy(sum, t.data[c][row], 64);
+      for (int k = 0; k < t.bytes; ++k) {
+        const int x = int8_t(t.data[a][row][k]);
+        for (int n = 0; n < 16; ++n) sum[n] += x * int8_t(t.data[b][k / 4][n * 4 + k % 4]);
+      }
+      std::memcpy(t.data[c][row], sum, 64);
     }
   }
   // Pairs along k: even and odd products have sums of their own, added to the tile at the end.

@@ -61,6 +61,9 @@ bool borrows_sampling(const cpu::Kernels* kernels) {
 // More than one block of rows keeps near, and not a multiple of what threads take.
 constexpr int64_t kManyOutputs = 2224;
 
+// Where only some of the weights meet activations of 8 bits, and a reference rounds none.
+constexpr double kInt8Tolerance = 1.5e-2;
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -74,10 +77,11 @@ int main(int argc, char** argv) {
       std::printf("this machine has no %s: skipped\n", cpu::isa_name(isa));
       continue;
     }
-    const auto open = [isa](bool round) {
+    const auto open = [isa](bool round, bool int8 = false) {
       const DeviceOptions options{.threads = 3,
                                   .isa = cpu::isa_name(isa),
                                   .exact_activations = !round,
+                                  .int8_activations = int8,
                                   .debug_checks = true};
       return [options](std::unique_ptr<Device>* out) { return open_cpu_device(options, out); };
     };
@@ -101,6 +105,10 @@ int main(int argc, char** argv) {
                           .borrows_sampling = borrows_sampling(kernels),
                           .many_outputs = kManyOutputs});
     }
+    test::add_grouped_cases({.name = std::string(cpu::isa_name(isa)) + "-int8",
+                             .open = open(true, true),
+                             .tolerance = kInt8Tolerance,
+                             .int8_activations = true});
   }
 #if defined(NEMOTRON_X86)
   if (cpu::isa_available(cpu::Isa::avx512bf16)) {
@@ -123,6 +131,18 @@ int main(int argc, char** argv) {
           .many_outputs = kManyOutputs,
       });
     }
+    test::add_grouped_cases({.name = "amx-emulated-int8",
+                             .open =
+                                 [](std::unique_ptr<Device>* out) {
+                                   DeviceOptions options;
+                                   options.int8_activations = true;
+                                   options.debug_checks = true;
+                                   *out = cpu::make_cpu_device(test::emulated_amx_kernels(), 3,
+                                                               options);
+                                   return Status();
+                                 },
+                             .tolerance = kInt8Tolerance,
+                             .int8_activations = true});
   }
 #endif
   add_check_case();

@@ -252,6 +252,10 @@ describe('check', { skip: noAddon }, () => {
         [packagePath('test/golden/reward_one_label'), '--dtype', 'int4'],
         /has a head of \d+ rewards and none of a vocabulary/,
       ],
+      [
+        [folder, '--int8-activations', 'on'],
+        /int8_activations: found weights that are not in groups/,
+      ],
       [[folder, '--dtype', 'int3'], /Allowed choices are auto, bf16, fp8, int8, int4/],
     ] as const) {
       const { code, err } = await check(...args)

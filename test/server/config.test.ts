@@ -162,6 +162,7 @@ describe('settings', () => {
       file_limit: ['2GiB', 2 * 2 ** 30],
       prefix_cache: ['off', false],
       exact_activations: ['on', true],
+      int8_activations: ['on', true],
       fp8_activations: ['on', true],
       strict_params: ['on', true],
       allow_pause: ['on', true],
