@@ -108,8 +108,7 @@ struct Int8Body {
       return S::load_bytes(codes + size_t(p) * decoded_bytes(t.k) + QUAD * 4 * kPanel);
     }
     inline Scale scale(int p, int group) const {
-      const float* of =
-          scales + size_t(p) * (decoded_bytes(t.k) / sizeof(float)) + group * kPanel;
+      const float* of = scales + size_t(p) * (decoded_bytes(t.k) / sizeof(float)) + group * kPanel;
       return {S::load(of), S::load(of + decoded_scales(t.k) / sizeof(float))};
     }
   };

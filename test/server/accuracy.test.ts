@@ -254,7 +254,7 @@ describe('check', { skip: noAddon }, () => {
       ],
       [
         [folder, '--int8-activations', 'on'],
-        /int8_activations: found weights that are not in groups/,
+        /--int8-activations: found weights that are not in groups/,
       ],
       [[folder, '--dtype', 'int3'], /Allowed choices are auto, bf16, fp8, int8, int4/],
     ] as const) {
