@@ -33,7 +33,8 @@ struct Product {
   HugeBuffer a = {}, b = {}, c = {}, scratch = {};
 
   bool reserve() {
-    return HugeBuffer::create(size_t(padded) * kWidth * sizeof(float), &a) &&
+    static_assert(sizeof(Int8Row) > kWidth * sizeof(float));
+    return HugeBuffer::create(size_t(padded) * sizeof(Int8Row), &a) &&
            HugeBuffer::create(panel_bytes * kPanels, &b) &&
            HugeBuffer::create(size_t(padded) * kStride * sizeof(float), &c) &&
            HugeBuffer::create(k.scratch_bytes + 64, &scratch);
@@ -111,10 +112,18 @@ bool make_grouped(const Kernels& k, const GroupedForm& form, int rows, std::vect
   const size_t sums_bytes = size_t(p.padded) * kWidth / 16 * sizeof(float);
   if (!p.reserve() || !HugeBuffer::create(sums_bytes, &sums)) return false;
   const Format format = grouped_format(form.bits);
-  const bool bf16 = k.takes[int(format)] == Activations::bf16;
-  for (int i = 0; i < rows * kWidth; ++i) {
-    const uint16_t a = wide_value(uint32_t(i));
-    bf16 ? void(p.a.as<uint16_t>()[i] = a) : void(p.a.as<float>()[i] = bf16_to_f32(a));
+  const Activations takes = k.takes[int(format)];
+  for (int r = 0; r < rows; ++r) {
+    float row[kWidth];
+    for (int i = 0; i < kWidth; ++i) {
+      const uint16_t a = wide_value(uint32_t(r * kWidth + i));
+      row[i] = bf16_to_f32(a);
+      if (takes == Activations::bf16) p.a.as<uint16_t>()[r * kWidth + i] = a;
+      if (takes == Activations::f32) p.a.as<float>()[r * kWidth + i] = row[i];
+    }
+    if (takes == Activations::int8) {
+      k.round_int8(p.a.as<Int8Row>() + r, row, nullptr, 1, kWidth, kWidth);
+    }
   }
   for (size_t i = 0; i < panel_bytes * kPanels; ++i) {
     // Half floats of about 0.01 wherever a scale is; steps and codes of any kind.
@@ -122,11 +131,12 @@ bool make_grouped(const Kernels& k, const GroupedForm& form, int rows, std::vect
     const uint8_t any = uint8_t(uint32_t(i) * 2654435761u >> 24);
     p.b.data()[i] = scale && i % 2 ? uint8_t(0x20 | (any & 3)) : any;
   }
-  for (int r = 0; r < rows; ++r) {
-    k.sums(sums.as<float>() + r, p.padded, p.a.data() + size_t(r) * kWidth * (bf16 ? 2 : 4),
-           kWidth);
+  for (int r = 0; takes != Activations::int8 && r < rows; ++r) {
+    const size_t row_bytes = kWidth * (takes == Activations::bf16 ? 2 : 4);
+    k.sums(sums.as<float>() + r, p.padded, p.a.data() + size_t(r) * row_bytes, kWidth);
   }
   TileArgs t = p.args();
+  if (takes == Activations::int8) t.a_stride = sizeof(Int8Row);
   t.groups = &groups;
   t.sums = sums.as<float>(), t.sums_stride = p.padded;
   p.multiply(format, t, out);
@@ -135,7 +145,9 @@ bool make_grouped(const Kernels& k, const GroupedForm& form, int rows, std::vect
 
 }  // namespace
 
-bool same_row_bits(const Kernels& tested) {
+namespace {
+
+bool same_grouped_bits(const Kernels& tested) {
   GroupedForm halves{.bits = 6, .group = 16, .has_steps = true, .has_least = true};
   for (size_t i = 0; i < 64; ++i) halves.values[i] = f32_to_bf16(float(i) - 32);
   for (const GroupedForm& form : {GroupedForm{.bits = 8}, halves}) {
@@ -146,6 +158,13 @@ bool same_row_bits(const Kernels& tested) {
       if (std::memcmp(few.data(), many.data(), few.size() * sizeof(float)) != 0) return false;
     }
   }
+  return true;
+}
+
+}  // namespace
+
+bool same_row_bits(const Kernels& tested) {
+  if (!same_grouped_bits(tested) || !same_grouped_bits(*tested.int8)) return false;
   for (const Format format : {Format::bf16, Format::fp8}) {
     for (const bool accumulate : {false, true}) {
       std::vector<float> many, few;

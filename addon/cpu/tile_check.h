@@ -11,7 +11,7 @@ namespace nemotron::cpu {
 bool same_products(const Kernels& tested, const Kernels& trusted);
 
 // A few rows and many do not multiply by the same instructions, whether weights are BF16, FP8 or in
-// groups. Is every bit of a row the same?
+// groups, and of these with activations of 8 bits too. Is every bit of a row the same?
 bool same_row_bits(const Kernels& tested);
 
 }  // namespace nemotron::cpu

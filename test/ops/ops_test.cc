@@ -49,6 +49,14 @@ void add_check_case() {
       if (t.rows == 2) t.c[0] = std::nextafter(t.c[0], INFINITY);
     };
     EXPECT(!cpu::same_row_bits(wrong));
+    cpu::Kernels int8 = *plain.int8;
+    int8.tile[int(cpu::Format::i6)] = [](const cpu::TileArgs& t) {
+      cpu::plain_kernels()->int8->tile[int(cpu::Format::i6)](t);
+      if (t.rows == 3) t.c[0] = std::nextafter(t.c[0], INFINITY);
+    };
+    wrong = plain;
+    wrong.int8 = &int8;
+    EXPECT(!cpu::same_row_bits(wrong));
   });
 }
 
@@ -64,6 +72,75 @@ constexpr int64_t kManyOutputs = 2224;
 // Where only some of the weights meet activations of 8 bits, and a reference rounds none.
 constexpr double kInt8Tolerance = 1.5e-2;
 
+void add_isa(cpu::Isa isa) {
+  if (!cpu::isa_available(isa)) {
+    std::printf("this machine has no %s: skipped\n", cpu::isa_name(isa));
+    return;
+  }
+  const auto open = [isa](bool round, bool int8 = false) {
+    const DeviceOptions options{.threads = 3,
+                                .isa = cpu::isa_name(isa),
+                                .exact_activations = !round,
+                                .int8_activations = int8,
+                                .debug_checks = true};
+    return [options](std::unique_ptr<Device>* out) { return open_cpu_device(options, out); };
+  };
+  const cpu::Kernels *kernels = cpu::kernels_for(isa), *exact = cpu::exact_kernels(kernels);
+  const bool rounds = exact != kernels, borrows = rounds && exact->isa != isa;
+  test::add_op_cases({.name = cpu::isa_name(isa),
+                      .open = open(false),
+                      .tolerance = 2e-5,
+                      .f16_kv = true,
+                      .any_rotary = true,
+                      .borrows_attention = borrows,
+                      .borrows_sampling = borrows_sampling(exact),
+                      .many_outputs = kManyOutputs});
+  if (rounds) {
+    test::add_op_cases({.name = std::string(cpu::isa_name(isa)) + "-rounded",
+                        .open = open(true),
+                        .tolerance = 4e-3,
+                        .f16_kv = true,
+                        .any_rotary = true,
+                        .borrows_attention = true,
+                        .borrows_sampling = borrows_sampling(kernels),
+                        .many_outputs = kManyOutputs});
+  }
+  test::add_grouped_cases({.name = std::string(cpu::isa_name(isa)) + "-int8",
+                           .open = open(true, true),
+                           .tolerance = kInt8Tolerance,
+                           .int8_activations = true});
+}
+
+#if defined(NEMOTRON_X86)
+void add_emulated_amx() {
+  if (!cpu::isa_available(cpu::Isa::avx512bf16)) return;
+  const auto open = [](bool round, bool int8 = false) {
+    return [round, int8](std::unique_ptr<Device>* out) {
+      DeviceOptions options;
+      options.exact_activations = !round;
+      options.int8_activations = int8;
+      options.debug_checks = true;
+      *out = cpu::make_cpu_device(test::emulated_amx_kernels(), 3, options);
+      return Status();
+    };
+  };
+  for (const bool round : {false, true}) {
+    test::add_op_cases({.name = round ? "amx-emulated-rounded" : "amx-emulated",
+                        .open = open(round),
+                        .tolerance = round ? 4e-3 : 2e-5,
+                        .f16_kv = true,
+                        .any_rotary = true,
+                        .borrows_attention = true,
+                        .borrows_sampling = true,
+                        .many_outputs = kManyOutputs});
+  }
+  test::add_grouped_cases({.name = "amx-emulated-int8",
+                           .open = open(true, true),
+                           .tolerance = kInt8Tolerance,
+                           .int8_activations = true});
+}
+#endif
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -72,78 +149,9 @@ int main(int argc, char** argv) {
 #if defined(__linux__)
   prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 #endif
-  for (cpu::Isa isa : cpu::kAllIsas) {
-    if (!cpu::isa_available(isa)) {
-      std::printf("this machine has no %s: skipped\n", cpu::isa_name(isa));
-      continue;
-    }
-    const auto open = [isa](bool round, bool int8 = false) {
-      const DeviceOptions options{.threads = 3,
-                                  .isa = cpu::isa_name(isa),
-                                  .exact_activations = !round,
-                                  .int8_activations = int8,
-                                  .debug_checks = true};
-      return [options](std::unique_ptr<Device>* out) { return open_cpu_device(options, out); };
-    };
-    const cpu::Kernels *kernels = cpu::kernels_for(isa), *exact = cpu::exact_kernels(kernels);
-    const bool rounds = exact != kernels, borrows = rounds && exact->isa != isa;
-    test::add_op_cases({.name = cpu::isa_name(isa),
-                        .open = open(false),
-                        .tolerance = 2e-5,
-                        .f16_kv = true,
-                        .any_rotary = true,
-                        .borrows_attention = borrows,
-                        .borrows_sampling = borrows_sampling(exact),
-                        .many_outputs = kManyOutputs});
-    if (rounds) {
-      test::add_op_cases({.name = std::string(cpu::isa_name(isa)) + "-rounded",
-                          .open = open(true),
-                          .tolerance = 4e-3,
-                          .f16_kv = true,
-                          .any_rotary = true,
-                          .borrows_attention = true,
-                          .borrows_sampling = borrows_sampling(kernels),
-                          .many_outputs = kManyOutputs});
-    }
-    test::add_grouped_cases({.name = std::string(cpu::isa_name(isa)) + "-int8",
-                             .open = open(true, true),
-                             .tolerance = kInt8Tolerance,
-                             .int8_activations = true});
-  }
+  for (cpu::Isa isa : cpu::kAllIsas) add_isa(isa);
 #if defined(NEMOTRON_X86)
-  if (cpu::isa_available(cpu::Isa::avx512bf16)) {
-    for (const bool round : {false, true}) {
-      test::add_op_cases({
-          .name = round ? "amx-emulated-rounded" : "amx-emulated",
-          .open =
-              [round](std::unique_ptr<Device>* out) {
-                DeviceOptions options;
-                options.exact_activations = !round;
-                options.debug_checks = true;
-                *out = cpu::make_cpu_device(test::emulated_amx_kernels(), 3, options);
-                return Status();
-              },
-          .tolerance = round ? 4e-3 : 2e-5,
-          .f16_kv = true,
-          .any_rotary = true,
-          .borrows_attention = true,
-          .borrows_sampling = true,
-          .many_outputs = kManyOutputs,
-      });
-    }
-    test::add_grouped_cases({.name = "amx-emulated-int8",
-                             .open =
-                                 [](std::unique_ptr<Device>* out) {
-                                   DeviceOptions options;
-                                   options.int8_activations = true;
-                                   options.debug_checks = true;
-                                   *out = cpu::make_cpu_device(test::emulated_amx_kernels(), 3,
-                                                               options);
-                                   return Status();
-                                 },
-                             .tolerance = kInt8Tolerance,
-                             .int8_activations = true});
-  }
+  add_emulated_amx();
 #endif
   add_check_case();
   return test::run_all(argc, argv);
