@@ -1,10 +1,11 @@
 // npm run bench -- engine: our engine beside llama.cpp and transformers, and all of them beside what
-// the machine allows.
+// the machine allows. --busy: beside other processes that want the processors too.
 //
 // Every competitor is a process of its own with the same weights. A round asks each of them the same
 // case once, in turn, and measures the ceilings; the next round goes the other way round. So drift of
 // a shared machine falls on all alike, and ratios are taken within rounds.
 
+import { spawn } from 'node:child_process'
 import { count, list, optional, readFlags, text, toggle, UsageError } from './flags.js'
 import { buildCpuBench, type Ceilings, type Clock, machine, measureCeilings } from './machine.js'
 import { benchGguf } from './peers/gguf.js'
@@ -23,6 +24,7 @@ const flags = {
   cases: list('LIST', 'cases whose name contains one of these', 'decode,prefill'),
   peers: list('LIST', 'competitors beside ours; "none": ours alone', 'llama,torch'),
   isa: optional('NAME', 'our instruction set: plain, avx2, avx512, amx'),
+  busy: count('processes beside it that compute all the time', 0, 0),
   'cpu-clock': toggle('tokens per CPU second; for --threads 1 on a busy machine'),
   ours: list(
     'LIST',
@@ -116,6 +118,14 @@ const measureOurs = async (ours: Running): Promise<OursAlone> => {
   return { submitToStep: median(latencies), idleCpu: await ours.idleCpu(2) }
 }
 
+/** `n` processes that take what they get of a processor, until the result is called. */
+const keepBusy = (n: number): (() => void) => {
+  const busy = Array.from({ length: n }, () => spawn(process.execPath, ['-e', 'for (;;);']))
+  return () => {
+    for (const child of busy) child.kill('SIGKILL')
+  }
+}
+
 const benchShape = async (shape: Shape, threads: number, settings: Settings): Promise<Report> => {
   const cpuBench = buildCpuBench()
   const ceilings = (): Ceilings => measureCeilings(cpuBench, threads, settings.clock)
@@ -148,16 +158,22 @@ export const run = async (args: readonly string[]): Promise<void> => {
   const clock: Clock = values['cpu-clock'] ? 'cpu' : 'wall'
   if (clock === 'cpu' && values.threads.join() !== '1')
     throw new UsageError('--cpu-clock needs --threads 1: threads that wait also take time')
+  const busy = values.busy
   const reports: Report[] = []
-  for (const name of values.shapes) {
-    for (const threads of values.threads.map(Number)) {
-      if (!(threads >= 1)) throw new UsageError(`--threads: expected numbers, as 1,2`)
-      progress(`${name}, ${threads} threads`)
-      const report = await benchShape(shapeNamed(name), threads, { ...values, clock })
-      printReport(report)
-      reports.push(report)
-      // Written again after each, so that a run cut short leaves what it had.
-      if (values.out !== 'none') console.log(`\nwritten: ${saveReport(values.out, reports)}`)
+  const endBusy = keepBusy(busy)
+  try {
+    for (const name of values.shapes) {
+      for (const threads of values.threads.map(Number)) {
+        if (!(threads >= 1)) throw new UsageError(`--threads: expected numbers, as 1,2`)
+        progress(`${name}, ${threads} threads${busy > 0 ? `, beside ${busy} busy processes` : ''}`)
+        const report = await benchShape(shapeNamed(name), threads, { ...values, clock })
+        printReport(report)
+        reports.push(report)
+        // Written again after each, so that a run cut short leaves what it had.
+        if (values.out !== 'none') console.log(`\nwritten: ${saveReport(values.out, reports)}`)
+      }
     }
+  } finally {
+    endBusy()
   }
 }

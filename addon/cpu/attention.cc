@@ -159,7 +159,7 @@ void Attention::begin_step(const StepInput& in) {
   // The angle is a float32 product, as the models were trained with.
   pool_->run([&](int thread) {
     for (const SpanInput& s : in.spans) {
-      const Range mine = share(s.rows, thread, pool_->size());
+      const Range mine = share(s.rows, thread, pool_->lanes());
       for (int64_t r = mine.begin; r < mine.end; ++r) {
         float* cosine = angles_.as<float>() + (s.first_row + r) * head_dim_;
         for (int64_t i = 0; i < half; ++i) {
@@ -211,7 +211,7 @@ void Attention::store_block(const SpanInput& s, const float* qkv, int32_t layer,
 void Attention::store(const StepInput& in, const float* qkv, float* q, int32_t layer) {
   const int64_t stride = (q_heads_ + 2 * kv_heads(layer)) * head_dim_;
   pool_->run([&](int thread) {
-    const Range mine = share(in.rows(), thread, pool_->size());
+    const Range mine = share(in.rows(), thread, pool_->lanes());
     for (int64_t r = mine.begin; r < mine.end; ++r) {
       for (int64_t h = 0; h < q_heads_; ++h) {
         rope(q + (r * q_heads_ + h) * head_dim_, qkv + r * stride + h * head_dim_, r);
@@ -223,7 +223,7 @@ void Attention::store(const StepInput& in, const float* qkv, float* q, int32_t l
       const int32_t last = int32_t((int64_t(s.first_position) + s.rows - 1) / block_size_);
       for (int32_t b = int32_t(s.first_position / block_size_); b <= last; ++b) {
         for (int64_t h = 0; h < kv_heads(layer); ++h, ++unit) {
-          if (unit % pool_->size() != thread) continue;
+          if (unit % pool_->lanes() != thread) continue;
           if (format_ == Format::f16) store_block<Format::f16>(s, qkv, layer, h, b);
           if (format_ == Format::bf16) store_block<Format::bf16>(s, qkv, layer, h, b);
           if (format_ == Format::fp8) store_block<Format::fp8>(s, qkv, layer, h, b);
@@ -310,7 +310,7 @@ bool Attention::attend_shared(const Call& call) {
     }
     if (kernels_->leave) kernels_->leave();
     pool_->barrier();
-    const Range mine = share(pieces * kv_heads, thread, pool_->size());
+    const Range mine = share(pieces * kv_heads, thread, pool_->lanes());
     for (int64_t i = mine.begin; i < mine.end; ++i) {
       const Unit u = unit(i);
       const Sums all = sums(i * most);

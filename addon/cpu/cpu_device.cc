@@ -171,7 +171,7 @@ class CpuDevice final : public Device {
       }
     }
     pool_.run([&](int thread) {
-      const Range mine = share(int64_t(ids_.size()), thread, pool_.size());
+      const Range mine = share(int64_t(ids_.size()), thread, pool_.lanes());
       for (int64_t r = mine.begin; r < mine.end; ++r) {
         const int64_t id = ids_[size_t(r)];
         const auto of = std::ranges::find_if(
@@ -342,7 +342,7 @@ class CpuDevice final : public Device {
     const int64_t blocks = (m.rows + kColumns - 1) / kColumns, ranks = group_->ranks();
     const bool in_pairs = (ranks & (ranks - 1)) == 0;
     pool_.run([&](int thread) {
-      const Range mine = share(x.shape[0] * blocks, thread, pool_.size());
+      const Range mine = share(x.shape[0] * blocks, thread, pool_.lanes());
       std::array<std::array<float, kColumns>, kMaxStretches> sum;
       for (int64_t b = mine.begin; b < mine.end; ++b) {
         const int64_t row = b / blocks, col = b % blocks * kColumns;

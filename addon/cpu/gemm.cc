@@ -140,7 +140,7 @@ Gemm::Row Gemm::normed(const Norm* norm, const float* x, int64_t n, int thread) 
 void Gemm::norm(const GemmInput& in, int64_t rows, int64_t cols, float* out, int64_t first_col,
                 int64_t n) {
   pool_->run([&](int thread) {
-    const Range mine = share(rows, thread, pool_->size());
+    const Range mine = share(rows, thread, pool_->lanes());
     for (int64_t r = mine.begin; r < mine.end; ++r) {
       const Row row = normed(in.norm, in.x + r * in.stride, cols, thread);
       const float* gain = row.gain ? row.gain + first_col : nullptr;
@@ -153,7 +153,7 @@ void Gemm::norm(const GemmInput& in, int64_t rows, int64_t cols, float* out, int
 void Gemm::pack(const GemmInput& in, const Chunk& chunk, const PackedMatrix& w, int thread) {
   const bool bf16 = chunk.kind == Activations::bf16, int8 = chunk.kind == Activations::int8;
   const bool least = w.has_least && !int8 && chunk.kind == kernels_->takes[int(Format::i4)];
-  const Range mine = share(chunk.rows, thread, pool_->size());
+  const Range mine = share(chunk.rows, thread, pool_->lanes());
   for (int64_t r = mine.begin; r < mine.end; ++r) {
     const int64_t from = chunk.first + r;
     const float* x = in.x + (in.rows ? in.rows[from] : from) * in.stride;
@@ -303,7 +303,7 @@ const float* Gemm::two_lists(const Chunk& chunk, const PackedMatrix& w, int64_t 
 void Gemm::share_of(const Chunk& chunk, const PackedMatrix& w, int64_t first, int64_t panels,
                     const GemmOutput& out, int thread) {
   // Pairs, so that a thread's share does not end between a gate and its up.
-  const Range mine = share((panels + 1) / 2, thread, pool_->size());
+  const Range mine = share((panels + 1) / 2, thread, pool_->lanes());
   const int64_t end = first + std::min(mine.end * 2, panels);
   // A few rows are bound by memory: panels that are read side by side, each from end to end.
   const int64_t few = kernels_->few_panels(int(chunk.rows * chunk.terms));
