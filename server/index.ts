@@ -12,7 +12,6 @@ export type {
   ValueRequest,
   ValueSchema,
 } from './library.js'
-export { createEngine } from './library.js'
+export { createEngine, loadTokenizer } from './library.js'
 export { type ErrorKind, RequestError } from './request-error.js'
-export { loadTokenizer } from './tokenizer/tokenizer.js'
 export type * from './tokenizer/types.js'

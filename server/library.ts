@@ -7,6 +7,7 @@ import { checkBeside, checkCall, checkOptions, checkTokenizer } from './engine/c
 import { checkFolder, openEngine } from './engine/engine.js'
 import type { Engine, EngineOptions, GenerateRequest, Timings } from './engine/types.js'
 import { EngineFailure } from './failure.js'
+import { embeddedFolder } from './model/embedded.js'
 import { type CompileForm, createGrammars } from './model/grammars.js'
 import { namesOfModel } from './model/identity.js'
 import {
@@ -21,7 +22,7 @@ import { type JudgeFields, judgeBatch, judgeData, judgeUsage } from './scoring/j
 import { planJudging, planRewards, RewardBody, rewardData } from './scoring/rewards.js'
 import { scoreBatch, scoreUsage } from './scoring/scoring.js'
 import { RewardSettings } from './settings/reward.js'
-import { loadTokenizer } from './tokenizer/tokenizer.js'
+import { loadTokenizer as readTokenizer } from './tokenizer/tokenizer.js'
 import type { Tokenizer } from './tokenizer/types.js'
 
 type Turn = { readonly role: 'system' | 'user' | 'assistant' | 'tool'; readonly content: string }
@@ -162,17 +163,29 @@ const checkTexts = (call: unknown): void => {
   throw badRequest(`Invalid value for '${param}': it has half of a surrogate pair.`, param)
 }
 
+const named = (model: string): string => embeddedFolder(model) ?? model
+
+/** The tokenizer of a folder, a GGUF file, or a model that the package carries. */
+export const loadTokenizer = async (model: string): Promise<Tokenizer> =>
+  readTokenizer(typeof model === 'string' ? named(model) : model)
+
+/** `model` and `draftModel` may be names of models that the package carries. */
 export const createEngine = async (
-  options: CreateEngineOptions,
+  given: CreateEngineOptions,
   tokenizer?: Tokenizer,
 ): Promise<RewardingEngine> => {
-  const { reward: settings, ...rest } = options ?? {}
-  checkOptions(typeof options === 'object' && options !== null ? rest : options)
+  const options = {
+    ...given,
+    ...(typeof given?.model === 'string' && { model: named(given.model) }),
+    ...(typeof given?.draftModel === 'string' && { draftModel: named(given.draftModel) }),
+  }
+  const { reward: settings, ...rest } = options
+  checkOptions(typeof given === 'object' && given !== null ? rest : given)
   checkReward(settings)
   checkTokenizer(tokenizer)
   const folder = await checkFolder(options.model)
   if (options.draftModel !== undefined) checkDraftNames(namesOfModel(options.draftModel))
-  const words = tokenizer ?? (await loadTokenizer(folder))
+  const words = tokenizer ?? (await readTokenizer(folder))
   const warnings: string[] = []
   const names = namesOfModel(folder)
   const { template, profile } = await openTemplate(

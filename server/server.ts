@@ -1,6 +1,6 @@
 // A server's life: listen at once, load the models, serve, drain, stop.
 
-import { existsSync, readFileSync, statSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import type { Logger } from 'pino'
 import type { Phase } from './api/admission.js'
@@ -18,6 +18,7 @@ import { type Listening, listen } from './http/listen.js'
 import { createMetrics, type Metrics } from './metrics/metrics.js'
 import { openTraces, type Traces, tracesProblem, wantsTraces } from './metrics/traces.js'
 import { findReceipt, receiptText } from './model/accuracy.js'
+import { embeddedModels } from './model/embedded.js'
 import { fetchModel } from './model/fetch.js'
 import { loadModel } from './model/open.js'
 import type { ServedModel } from './model/served-model.js'
@@ -25,7 +26,7 @@ import { widenedTexts } from './model/widened.js'
 import type { Settings } from './settings/options.js'
 import { ConfigError, type ModelSettings, modelSettings } from './settings/read.js'
 import type { Progress } from './terminal.js'
-import { packagePath, VERSION } from './version.js'
+import { VERSION } from './version.js'
 
 export type Serving = {
   readonly url: string
@@ -73,32 +74,26 @@ const checkReloadFrom = ({ reload_from: path }: Settings): void => {
     )
 }
 
-const MIB = 1 << 20
-
-/** What `npm start` serves. Small models need little; the machine is not theirs. */
-const embeddedModels = (settings: Settings): readonly ModelSettings[] => {
-  const list = [
-    { name: 'tiny-reasoner', memory: 256 * MIB },
-    { name: 'tiny-reward', memory: 64 * MIB },
-  ].map(({ name, memory }, i) => ({
-    ...settings,
-    model: packagePath(`models/tiny/${name}`),
-    names: settings.served_model_name.slice(i, i + 1),
-    kv_cache_memory: settings.kv_cache_memory ?? memory,
-  }))
-  const there = list.filter(({ model }) => existsSync(`${model}/config.json`))
-  if (there.length === 0)
+/** What `npm start` serves. */
+const embeddedSettings = (settings: Settings): readonly ModelSettings[] => {
+  const list = embeddedModels()
+  if (list.length === 0)
     throw new ConfigError('This package carries no models: name one with --model FOLDER.')
   if (settings.served_model_name.length > list.length)
     throw new ConfigError(
       `--served-model-name: ${settings.served_model_name.length} names for the ${list.length} embedded models.`,
     )
-  return there
+  return list.map(({ folder, memory }, i) => ({
+    ...settings,
+    model: folder,
+    names: settings.served_model_name.slice(i, i + 1),
+    kv_cache_memory: settings.kv_cache_memory ?? memory,
+  }))
 }
 
 const wantedModels = (settings: Settings): readonly ModelSettings[] => {
   const listed = modelSettings(settings)
-  return listed.length > 0 ? listed : embeddedModels(settings)
+  return listed.length > 0 ? listed : embeddedSettings(settings)
 }
 
 const checkNames = (models: readonly ServedModel[]): void => {

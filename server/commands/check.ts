@@ -128,7 +128,10 @@ export const addCheckCommand = (program: Command): void => {
   program
     .command('check')
     .description('Measure what quantised weights or rounding cost in accuracy.')
-    .argument('<model>', 'a Hugging Face folder, the id of a model that was pulled, or a GGUF file')
+    .argument(
+      '<model>',
+      'a Hugging Face folder, the id of a model that was pulled, a GGUF file, or tiny-reasoner, tiny-reward',
+    )
     .option('--against <model>', 'the original (default: the same model, weights as stored)')
     .addOption(
       choice('--dtype <type>', 'as of serve', ['auto', 'bf16', 'fp8', 'int8', 'int4'], 'auto'),

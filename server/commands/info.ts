@@ -138,7 +138,10 @@ export const addInfoCommand = (program: Command): void => {
   program
     .command('info')
     .description('Say what a model is and what memory it needs on common GPUs and on the CPU.')
-    .argument('<model>', 'a Hugging Face folder, the id of a model that was pulled, or a GGUF file')
+    .argument(
+      '<model>',
+      'a Hugging Face folder, the id of a model that was pulled, a GGUF file, or tiny-reasoner, tiny-reward',
+    )
     .option('--draft-model <model>', 'a draft model that lies beside it')
     .option('--json', 'for programs')
     .action(async (name: string, options: Options) => {

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { ConfigError } from '../settings/read.js'
 import type { Progress } from '../terminal.js'
 import { isGguf } from '../tokenizer/gguf.js'
+import { embeddedFolder, embeddedModels } from './embedded.js'
 import { createHub, isRepoId } from './hub.js'
 
 /** The folders in `parent`; undefined: it is none. */
@@ -42,13 +43,18 @@ const modelsIn = async (folder: string): Promise<readonly string[]> => {
   return below.filter((_, i) => isModel[i])
 }
 
-/** The folder of what is here already, in a folder, a GGUF file or in the hub's cache; undefined: `name` is the id of a model
- * that is not. Throws when it can be neither. */
+/** How errors say what may be named. */
+const KINDS = (): string => {
+  const carried = embeddedModels().map(({ name }) => name)
+  const which = carried.length > 0 ? ` or one that the package carries (${listed(carried)})` : ''
+  return `a folder, a GGUF file, a Hugging Face id such as nvidia/Llama-3.1-Nemotron-Nano-8B-v1${which}`
+}
+
+/** The folder of what is here already, in a folder, a GGUF file, the package or in the hub's cache; undefined: `name` is the id of
+ * a model that is not. Throws when it can be neither. */
 export const findFolder = async (name: string): Promise<string | undefined> => {
   if (name.trim() === '')
-    throw new ConfigError(
-      'a model is a folder, a GGUF file or a Hugging Face id such as nvidia/Llama-3.1-Nemotron-Nano-8B-v1, and the name given is empty.',
-    )
+    throw new ConfigError(`a model is ${KINDS()}, and the name given is empty.`)
   const found = await stat(name).catch(() => undefined)
   if (found?.isDirectory()) {
     if (await hasConfig(name)) return name
@@ -67,10 +73,9 @@ export const findFolder = async (name: string): Promise<string | undefined> => {
     throw new ConfigError(
       `${name}: this is a file; name its folder, or a file whose name ends in .gguf.`,
     )
-  if (!isRepoId(name))
-    throw new ConfigError(
-      `${name}: no such folder, and not a Hugging Face id such as nvidia/Llama-3.1-Nemotron-Nano-8B-v1.`,
-    )
+  const embedded = embeddedFolder(name)
+  if (embedded !== undefined) return embedded
+  if (!isRepoId(name)) throw new ConfigError(`${name}: no such folder here. A model is ${KINDS()}.`)
   const cached = await createHub(process.env).cached(name)
   if (cached !== undefined) return cached
   // What begins like a path is meant as one.

@@ -209,6 +209,31 @@ describe('nemotron-server', () => {
     assert.deepEqual(config.generation, { temperature: 0.6, topP: 0.95, greedy: false })
   })
 
+  test('a model that the package carries is known by its name to every command', async () => {
+    const { code, out } = await cli(['info', 'tiny-reasoner'])
+    assert.equal(code, 0)
+    assert.match(out, /^architecture +LlamaForCausalLM$/m)
+    const asked = ['generate', '--device', 'cpu', '--max-tokens', '1', '--quiet', 'Hi']
+    assert.equal((await cli([...asked, '--model', 'tiny-reasoner'])).code, 0)
+    const draft = await cli(['info', 'tiny-reasoner', '--draft-model', 'tiny-reasoner'])
+    assert.match(draft.out, /draft model/)
+    const reward = await cli([...asked, '--model', 'tiny-reward'])
+    assert.match(reward.err, /'tiny-reward' is a reward model/)
+  })
+
+  test('a name that is none says which there are', async () => {
+    for (const args of [
+      ['info', 'tiny-raesoner'],
+      ['check', 'tiny-raesoner', '--dtype', 'int8'],
+      ['generate', '--model', 'tiny-raesoner', 'Hi'],
+      ['serve', '--port', '0', '--model', 'tiny-raesoner'],
+    ]) {
+      const { code, err } = await cli(args)
+      assert.equal(code, 1)
+      assert.match(err, /tiny-raesoner: no such folder.*\(tiny-reasoner, tiny-reward\)/)
+    }
+  })
+
   test('info by the id of a model that was pulled', async () => {
     const hub = mkdtempSync(join(tmpdir(), 'nemotron-hub-'))
     const env = { HF_HUB_CACHE: hub, HF_HUB_OFFLINE: '1' }

@@ -4,7 +4,12 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { type CreateEngineOptions, createEngine, type RewardingEngine } from '../../server/index.js'
+import {
+  type CreateEngineOptions,
+  createEngine,
+  loadTokenizer,
+  type RewardingEngine,
+} from '../../server/index.js'
 import { packagePath } from '../../server/version.js'
 import { smallEngine } from './support.js'
 
@@ -26,6 +31,18 @@ const question: Turn = { role: 'user', content: 'What is 1+1?' }
 
 const isClose = (got: number | null | undefined, want: number | undefined): boolean =>
   got != null && want !== undefined && Math.abs(got - want) <= 0.01 * Math.max(Math.abs(want), 1)
+
+test('createEngine and loadTokenizer know the models of the package by name', async () => {
+  const tokenizer = await loadTokenizer('tiny-reward')
+  const small = { ...smallEngine('tiny-reward'), maxModelLen: 1024 }
+  const engine = await createEngine(small, tokenizer)
+  const { data } = await engine.reward({
+    messages: [{ role: 'user', content: 'Thanks!' }],
+    responses: ['You are welcome!', 'Goodbye!'],
+  })
+  await engine.close()
+  assert.ok((data[0]?.reward ?? 0) > 0 && (data[1]?.reward ?? 0) < 0)
+})
 
 describe('engine.reward()', () => {
   let engine: RewardingEngine
