@@ -1,6 +1,10 @@
 // A request as a program would make it.
 
 const KEY = 'NEMOTRON_API_KEY'
+const SET_KEY = `export ${KEY}=... (a key of this server)`
+
+/** The header, as a shell writes it: one that has no key says what to do. server/commands/serve.ts says it alike. */
+export const KEY_HEADER = `-H "authorization: Bearer \${${KEY}:?set it first: ${SET_KEY}}"`
 
 const shellQuoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
 
@@ -35,7 +39,7 @@ const asPython = (body: Record<string, unknown>, base: string, hasKey: boolean):
   const extra = Object.fromEntries(entries.filter(([key]) => !KNOWN.has(key)))
   const named = [...known, ...(Object.keys(extra).length > 0 ? [['extra_body', extra]] : [])]
   const key = hasKey ? `os.environ["${KEY}"]` : '"none"'
-  return `${hasKey ? 'import os\n' : ''}from openai import OpenAI
+  return `${hasKey ? `# First: ${SET_KEY}\nimport os\n` : ''}from openai import OpenAI
 
 client = OpenAI(base_url="${base}/v1", api_key=${key})
 stream = client.chat.completions.create(
@@ -48,7 +52,7 @@ for chunk in stream:
 }
 
 const asJs = (body: Record<string, unknown>, base: string, hasKey: boolean): string =>
-  `import OpenAI from 'openai'
+  `${hasKey ? `// First: ${SET_KEY}\n` : ''}import OpenAI from 'openai'
 
 const client = new OpenAI({
   baseURL: '${base}/v1',
@@ -61,7 +65,7 @@ for await (const chunk of stream)
 
 const asCurl = (body: Record<string, unknown>, base: string, hasKey: boolean): string =>
   `curl -N ${base}/v1/chat/completions \\
-  -H 'content-type: application/json' \\${hasKey ? `\n  -H "authorization: Bearer $${KEY}" \\` : ''}
+  -H 'content-type: application/json' \\${hasKey ? `\n  ${KEY_HEADER} \\` : ''}
   -d ${shellQuoted(indent(JSON.stringify(body, null, 2), '  '))}
 `
 

@@ -149,7 +149,7 @@ const Content = ({ view, state }: { view: View; state: State }) => {
   if (view === 'api') {
     const models = state.name === 'there' ? state.server.models : []
     const model = modelOf(models, chosen.model)?.id ?? 'MODEL'
-    return <ReferenceView model={model} hasKey={key.text !== ''} />
+    return <ReferenceView model={model} hasKey={key.text !== '' || why !== undefined} />
   }
   if (state.name === 'waiting')
     return (

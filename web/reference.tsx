@@ -2,6 +2,7 @@
 
 import { useEffect, useState } from 'preact/hooks'
 import { call, messageOf } from './api.js'
+import { KEY_HEADER } from './code.js'
 import { Copy, Page, Problem } from './parts.js'
 
 type Schema = {
@@ -68,7 +69,7 @@ export const ReferenceView = ({ model, hasKey }: { model: string; hasKey: boolea
   }, [])
   const example = [
     `curl ${location.origin}/v1/chat/completions -H 'content-type: application/json' \\`,
-    ...(hasKey ? ['  -H "authorization: Bearer $NEMOTRON_API_KEY" \\'] : []),
+    ...(hasKey ? [`  ${KEY_HEADER} \\`] : []),
     `  -d '{"model": "${model}", "messages": [{"role": "user", "content": "Hello"}]}'`,
   ].join('\n')
   return (

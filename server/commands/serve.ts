@@ -42,14 +42,18 @@ const firstRequest = (models: readonly ServedModel[]) => {
   }
 }
 
+/** web/code.ts says it alike. */
+const KEY = 'NEMOTRON_API_KEY'
+const KEY_IN_SHELL = `\${${KEY}:?set it first: export ${KEY}=... (a key of this server)}`
+
 const greeting = (
   url: string,
   models: readonly ServedModel[],
   { api_key }: Pick<Settings, 'api_key'>,
 ): string => {
   const { path, body } = firstRequest(models)
-  // The key itself stays out of logs and terminals.
-  const key = api_key.length > 0 ? ' -H "authorization: Bearer $NEMOTRON_API_KEY"' : ''
+  // The key itself stays out of logs and terminals. A shell that does not have it says what to do.
+  const key = api_key.length > 0 ? ` -H "authorization: Bearer ${KEY_IN_SHELL}"` : ''
   return [
     `Serving ${models.map(({ id, engine }) => `${id} (${engine.info.device})`).join(', ')}`,
     `at ${url}/v1, described at ${url}/docs. Try:`,

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import {
   closeSync,
@@ -16,6 +16,7 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
+import { promisify } from 'node:util'
 import OpenAI from 'openai'
 import { nodeArgs } from '../../bench/source.js'
 import { packagePath } from '../../server/version.js'
@@ -102,6 +103,21 @@ describe('serve', { skip }, () => {
     const messages = [{ role: 'user' as const, content: 'Hi' }]
     const answer = await client.chat.completions.create({ model: 'tiny-reasoner', messages })
     assert.ok((answer.choices[0]?.message.content ?? '').length > 0)
+    child.kill('SIGTERM')
+    assert.equal(await exit, 0)
+  })
+
+  test('with a key, the request that is printed says how to give it', async () => {
+    const { child, exit, out } = await serve(['--model', 'tiny-reward', '--api-key', 'secret-key'])
+    const request = /^ {2}(curl .*)$/m.exec(out())?.[1] ?? ''
+    assert.doesNotMatch(out(), /secret-key/)
+    const { NEMOTRON_API_KEY: _, ...env } = process.env
+    const { stderr } = spawnSync('bash', ['-c', request], { env, encoding: 'utf8' })
+    assert.match(stderr, /NEMOTRON_API_KEY: set it first: export NEMOTRON_API_KEY=/)
+    const asked = promisify(execFile)('bash', ['-c', request], {
+      env: { ...env, NEMOTRON_API_KEY: 'secret-key' },
+    })
+    assert.match((await asked).stdout, /"reward":/)
     child.kill('SIGTERM')
     assert.equal(await exit, 0)
   })
