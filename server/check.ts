@@ -47,6 +47,24 @@ const isFurther = (a: Issue, b: Issue): boolean => {
   return Number(a.path[at]) > Number(b.path[at])
 }
 
+const article = (type: string): string => (/^[aeio]/.test(type) ? `an ${type}` : `a ${type}`)
+const nameOfType = (type: string): string =>
+  type === 'int' ? 'an integer' : type === 'record' ? 'an object' : article(type)
+
+/** Of the wrong type, for whatever branch of a union. */
+const isTypeOnly = (issue: Issue): boolean =>
+  issue.code === 'invalid_union' && !hasOwnWords(issue)
+    ? issue.errors.every((errors) =>
+        errors.every((one) => one.path.length === 0 && isTypeOnly(one)),
+      )
+    : issue.code === 'invalid_type'
+
+/** What a union would take, those within it as well. */
+const typesOf = (issue: Issue): readonly string[] => {
+  if (issue.code === 'invalid_type') return [nameOfType(issue.expected)]
+  return issue.code === 'invalid_union' ? issue.errors.flat().flatMap(typesOf) : []
+}
+
 /** In a union, the branch that got furthest is the one the caller meant. */
 const deepest = (issue: Issue, prefix: readonly PropertyKey[] = []): Issue => {
   const path = [...prefix, ...issue.path]
@@ -60,7 +78,7 @@ const deepest = (issue: Issue, prefix: readonly PropertyKey[] = []): Issue => {
   if (best !== undefined && best.path.length > path.length) return best
   if (hasOwnWords(issue)) return { ...issue, path }
   // Of the right type and still wrong: the branch that was meant.
-  return candidates.find((one) => one.code !== 'invalid_type') ?? { ...issue, path }
+  return candidates.find((one) => !isTypeOnly(one)) ?? { ...issue, path }
 }
 
 /** Where and what, in words of ours. */
@@ -72,9 +90,9 @@ type Fault = {
   readonly isUnsupported?: boolean
 }
 
-const article = (type: string): string => (/^[aeio]/.test(type) ? `an ${type}` : `a ${type}`)
-const nameOfType = (type: string): string =>
-  type === 'int' ? 'an integer' : type === 'record' ? 'an object' : article(type)
+/** `a, b or c`. */
+const anyOf = (names: readonly string[]): string =>
+  [names.slice(0, -1).join(', '), ...names.slice(-1)].filter((part) => part !== '').join(' or ')
 
 const units: Readonly<Record<string, string>> = { array: ' items', string: ' characters' }
 
@@ -94,13 +112,11 @@ const ofUnion = (
   if (hasOwnWords(issue)) return { kind: 'value', words: issue.message }
   const options = 'options' in issue ? (issue.options ?? []) : []
   if (options.length > 0) return oneOf(given, options)
-  const expected = issue.errors.flatMap((errors) =>
-    errors.flatMap((one) => (one.code === 'invalid_type' ? [nameOfType(one.expected)] : [])),
-  )
+  const expected = typesOf(issue)
   return expected.length > 0
     ? {
         kind: 'type',
-        words: `expected ${[...new Set(expected)].join(' or ')}, but got ${describe(given)}`,
+        words: `expected ${anyOf([...new Set(expected)])}, but got ${describe(given)}`,
       }
     : { kind: 'value', words: issue.message }
 }

@@ -2,6 +2,8 @@
 // Pure functions; commands/eval.ts asks the server.
 
 import { z } from 'zod'
+import { faultText } from '../check.js'
+import { hasFields } from './line-fields.js'
 import { isSameMath } from './math-answer.js'
 
 const Turn = z.looseObject({ role: z.string(), content: z.string().nullish() })
@@ -134,7 +136,7 @@ const cardItem = (
   { name, number, unboxed }: CardOptions,
 ): Item => {
   const question = line.question ?? line.problem
-  if (question === undefined) throw new Error("needs 'question' (or 'problem')")
+  if (question === undefined) throw new Error(`needs 'question' (or 'problem')${hasFields(line)}`)
   const id = String(line.id ?? number)
   const gold = goldOf(line)
   const ask = (content: string) => [{ role: 'user', content }]
@@ -201,9 +203,12 @@ export const readItem = (value: unknown, options: CardOptions): Item => {
   if (skill.success) return skillItem(skill.data, options.number)
   const card = CardLine.safeParse(value)
   const { answer, solution } = card.data ?? {}
-  if (card.success && (answer ?? solution) !== undefined) return cardItem(card.data, options)
+  const given = Object(value)
+  if ('skill' in given && 'gold' in given) throw new Error(faultText(skill.error, value))
+  if (!card.success) throw new Error(faultText(card.error, value))
+  if ((answer ?? solution) !== undefined) return cardItem(card.data, options)
   throw new Error(
-    "needs 'skill', 'messages', 'check' and 'gold', or 'question' and 'answer' (and 'options')",
+    `needs 'skill', 'messages', 'check' and 'gold', or 'question' and 'answer' (and 'options')${hasFields(given)}`,
   )
 }
 

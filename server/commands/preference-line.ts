@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { brokenText, checkBody } from '../check.js'
 import { GivenMessages, GivenTools } from '../prompt/conversation.js'
 import { LineError } from './jsonl.js'
+import { hasFields } from './line-fields.js'
 
 export type Turn = Readonly<Record<string, unknown>> & { readonly role: string }
 export type Conversation = readonly Turn[]
@@ -50,6 +51,8 @@ const Line = z.looseObject({
   conversations: Turns.optional(),
   context: z.unknown().optional(),
   system: z.string().optional(),
+  /** OpenOrca's. */
+  system_prompt: z.string().optional(),
   response: z.string().optional(),
   responses: z.array(Response).min(1).optional(),
   chosen: Answer.optional(),
@@ -114,15 +117,41 @@ const editsOf = (line: Line): Pick<Line, 'chosen' | 'rejected'> | undefined => {
 /** The line's system text goes before a conversation that has none. */
 const withSystem = (
   conversation: Conversation,
-  { system = '' }: { system?: string | undefined },
+  { system_prompt = '', system = system_prompt }: Pick<Line, 'system' | 'system_prompt'>,
 ) =>
   system === '' || conversation[0]?.role === 'system'
     ? conversation
     : [{ role: 'system', content: system }, ...conversation]
 
-const needPrompt = (prompt: Conversation | undefined, field: string): Conversation => {
+const isEmpty = (value: unknown): boolean =>
+  value == null || value === '' || (Array.isArray(value) && value.length === 0)
+
+/** What other data calls our fields, the likeliest first. */
+const OTHER_NAMES = {
+  prompt: ['question', 'instruction', 'query', 'problem', 'input', 'post', 'user', 'human', 'text'],
+  messages: ['conversation', 'dialogue', 'dialog', 'turns', 'chat'],
+  response: ['output', 'answer', 'completion', 'generation', 'reply', 'assistant', 'model_output'],
+  responses: ['completions', 'outputs', 'answers', 'generations', 'candidates'],
+  chosen: ['chosen_response', 'preferred', 'better', 'accepted'],
+  rejected: ['rejected_response', 'dispreferred', 'worse'],
+} as const satisfies Partial<Record<(typeof LINE_FIELDS)[number], readonly string[]>>
+type Meant = keyof typeof OTHER_NAMES
+
+/** Which fields of the line were probably meant by ours that it lacks. */
+const meantBy = (line: Value, ours: readonly Meant[]): string => {
+  const flags = ours.flatMap((name) => {
+    const theirs: string | undefined = OTHER_NAMES[name].find((other) => !isEmpty(line[other]))
+    return isEmpty(line[name]) && theirs !== undefined ? [`--field ${name}=${theirs}`] : []
+  })
+  if (flags.length > 0) return ` Perhaps ${flags.join(' ')}?`
+  return ` Fields of other names: --field ${ours[0]}=NAME${hasFields(line)}.`
+}
+
+const needPrompt = (prompt: Conversation | undefined, field: string, line: Line): Conversation => {
   if (prompt !== undefined) return prompt
-  throw new LineError(`needs 'prompt' (or 'messages') beside '${field}'`)
+  throw new LineError(
+    `needs 'prompt' (or 'messages') beside '${field}'.${meantBy(line, ['prompt', 'messages'])}`,
+  )
 }
 
 const withAnswer = (prompt: Conversation, answer: string | Turn, field: string): Conversation => {
@@ -144,7 +173,7 @@ const readAnswer = (
     throw new LineError(
       `'chosen' and 'rejected' go together: '${field}' is missing. For one answer there is 'response'.`,
     )
-  const beside = (text: string) => withAnswer(needPrompt(prompt, field), text, field)
+  const beside = (text: string) => withAnswer(needPrompt(prompt, field, line), text, field)
   if (typeof answer === 'string') {
     const marked = prompt === undefined ? readMarked(answer, MARKED_TURN.hh) : undefined
     return [marked ?? beside(answer)]
@@ -154,7 +183,7 @@ const readAnswer = (
   if (texts.length > 0) return texts.map(beside)
   const turns = list.filter((one) => typeof one !== 'string')
   const isAnswerOnly = turns[0]?.role === 'assistant'
-  return [isAnswerOnly ? [...needPrompt(prompt, field), ...turns] : turns]
+  return [isAnswerOnly ? [...needPrompt(prompt, field, line), ...turns] : turns]
 }
 
 /** What is to be scored: a better and a worse side, or answers beside one another, or one. */
@@ -205,20 +234,22 @@ const readQuestion = (given: Line): Question => {
   }
   const several = readSeveral(line)
   if (several.length > 0) {
-    const before = needPrompt(prompt, responses ? 'responses' : 'response_1')
+    const before = needPrompt(prompt, responses ? 'responses' : 'response_1', line)
     return { kind: 'several', answers: several.map((one) => withAnswer(before, one, 'responses')) }
   }
   if (response !== undefined)
     return {
       kind: 'one',
-      answer: withAnswer(needPrompt(prompt, 'response'), response, 'response'),
+      answer: withAnswer(needPrompt(prompt, 'response', line), response, 'response'),
     }
   // Beside a prompt, as in UltraChat, they are the whole conversation.
   const whole = line.messages ?? line.conversations
   if (whole !== undefined) return { kind: 'one', answer: whole }
+  const answers: readonly Meant[] = ['response', 'responses', 'chosen', 'rejected']
+  const meant: readonly Meant[] =
+    prompt === undefined ? ['prompt', 'messages', ...answers] : answers
   throw new LineError(
-    "needs 'messages', or 'prompt' with 'response', 'responses', or 'chosen' and 'rejected'. " +
-      'Fields of other names: --field prompt=NAME.',
+    `needs 'messages', or 'prompt' with 'response', 'responses', or 'chosen' and 'rejected'.${meantBy(line, meant)}`,
   )
 }
 
@@ -306,9 +337,6 @@ const asLineError = <T>(read: () => T): T => {
   }
 }
 
-const isEmpty = (value: unknown): boolean =>
-  value == null || value === '' || (Array.isArray(value) && value.length === 0)
-
 /** Throws LineError. */
 export const readScoredLine = (value: Value): Question =>
   asLineError(() => {
@@ -328,6 +356,7 @@ const PromptLine = Line.pick({
   conversations: true,
   context: true,
   system: true,
+  system_prompt: true,
 })
 
 /** The conversation that is to be answered. Throws LineError. */
@@ -341,9 +370,7 @@ export const readPromptLine = (value: Value): Conversation =>
         ? (messages ?? conversations ?? Turns.safeParse(context).data)
         : readTurns(prompt)
     if (turns === undefined)
-      throw new LineError(
-        "needs 'prompt' or 'messages'. Fields of other names: --field prompt=NAME.",
-      )
+      throw new LineError(`needs 'prompt' or 'messages'.${meantBy(line, ['prompt', 'messages'])}`)
     const conversation = withSystem(turns, line)
     checkMessages(conversation)
     const last = turns.at(-1)

@@ -163,6 +163,10 @@ const principleFor =
   (model: RewardModel, flag: string | undefined): Asking['principleOf'] =>
   (given) => {
     if (model.principle === 'none') return undefined
+    if (given != null && typeof given !== 'string')
+      throw new LineError(
+        `'principle' must be a text, and is ${JSON.stringify(given).slice(0, 40)}`,
+      )
     const principle = typeof given === 'string' && given !== '' ? given : flag
     if (principle !== undefined) return checkPrinciple(principle)
     if (model.principle === 'possible') return undefined

@@ -35,6 +35,17 @@ describe('of the branches of a union, the error is that of the one that was mean
       /expected an array, but got a string/,
     ))
 
+  test('each type once, those of a union within it too', () => {
+    const inner = z.union([member(z.string()), z.array(z.string())])
+    bothWays(
+      z.string(),
+      inner,
+      5,
+      /expected (a string, an object or an array|an object, an array or a string), but got a number/,
+    )
+    bothWays(z.string(), z.union([z.number().max(2), z.boolean()]), 4, /at most 2/)
+  })
+
   test('the one that got deeper', () =>
     bothWays(member(z.string()), z.string(), { a: 1 }, /^f\.a: .*expected a string/))
 

@@ -181,7 +181,7 @@ describe('checkers', () => {
     for (const [line, why] of [
       [{ problem: 'p', solution: 'none' }, /^Error: needs 'answer', or a 'solution' that ends in/],
       [{ question: 'q' }, /^Error: needs 'skill', .*, or 'question' and 'answer'/],
-      [{ answer: 'a' }, /^Error: needs 'question' \(or 'problem'\)$/],
+      [{ answer: 'a' }, /^Error: needs 'question' \(or 'problem'\) \(it has answer\)$/],
     ] as const)
       assert.throws(() => readItem(line, OPTIONS), why)
   })
@@ -195,7 +195,17 @@ describe('checkers', () => {
     assert.match(String(choice.messages[0]?.content), /\nC\. y\n/)
     assert.equal(choice.judge('\\boxed{C}').right, true)
     assert.equal(choice.judge('\\boxed{\\text{D}}').right, false)
-    assert.throws(() => readItem({ question: 'q' }, OPTIONS), /needs/)
+    assert.throws(() => readItem({ question: 'q' }, OPTIONS), /needs .*\(it has question\)/)
+    assert.throws(() => readItem({ prompt: 'q', answer: 'a' }, OPTIONS), /has answer, prompt/)
+    assert.throws(
+      () => readItem({ question: 5, answer: 'a' }, OPTIONS),
+      /^Error: question: expected/,
+    )
+    const skill = { skill: 's', messages: [{ role: 'user' }], check: 'exact', gold: 1 }
+    assert.throws(
+      () => readItem(skill, OPTIONS),
+      /^Error: check: "exact". Supported values are: "text"/,
+    )
   })
 
   it('asks choices of as many options as there are, and refuses a letter that is none', () => {

@@ -178,6 +178,43 @@ describe('lines of public data', () => {
     assert.deepEqual(scored(line), two.slice(0, 1))
   })
 
+  it('says what other data sets call what a line lacks', () => {
+    const orca = { system_prompt: 's', question: 'q', response: 'r' }
+    const wrong: readonly (readonly [object, string])[] = [
+      [orca, '--field prompt=question?'],
+      [{ question: 'q', chosen: 'a', rejected: 'b' }, '--field prompt=question?'],
+      [{ instruction: 'i', input: '', output: 'o' }, 'prompt=instruction --field response=output?'],
+      [
+        { instruction: 'i', completions: [{ response: 'a' }] },
+        'prompt=instruction --field responses=completions?',
+      ],
+      [{ conversation: [{ from: 'human', value: 'q' }] }, '--field messages=conversation?'],
+      [{ prompt: 'q', completion: 'a' }, '--field response=completion?'],
+      [{ prompt: 'q', a1: 'a', a2: 'b' }, '--field response=NAME (it has prompt, a1, a2).'],
+    ]
+    for (const [line, message] of wrong)
+      assert.throws(
+        () => scored(line),
+        (error) => error instanceof LineError && error.message.endsWith(message),
+        message,
+      )
+    assert.throws(() => readPromptLine(orca), /Perhaps --field prompt=question\?/)
+  })
+
+  it("reads OpenOrca's system text", () => {
+    const line = { system_prompt: 's', prompt: 'q', response: 'good' }
+    const system = { role: 'system', content: 's' }
+    assert.deepEqual(scored(line), [
+      [
+        ['system', 's'],
+        ['user', 'q'],
+        ['assistant', 'good'],
+      ],
+    ])
+    assert.deepEqual(readPromptLine(line), [system, user('q')])
+    assert.deepEqual(readPromptLine({ ...line, system: 't' })[0], { role: 'system', content: 't' })
+  })
+
   it('says what a line lacks', () => {
     const wrong: readonly (readonly [object, RegExp])[] = [
       [{}, /needs 'messages', or 'prompt' with 'response'/],
@@ -188,12 +225,14 @@ describe('lines of public data', () => {
       [{ prompt: 'q', response_2: 'a' }, /'response_1' and 'response_2' go .*: 'response_1' is/],
       [{ prompt: 'q', chosen: '', rejected: 'b' }, /the answer is empty/],
       [{ prompt: 'q', response: 3 }, /'response'.*expected a string/],
+      [{ prompt: 5, response: 'a' }, /'prompt': expected a string, an array or an object, but got/],
+      [{ prompt: 'q', responses: [5] }, /'responses.0': expected a string or an object, but got/],
       [{ messages: [user('q')] }, /ends with a turn of 'user'/],
       [{ messages: [assistant('a')], response: 'b' }, /and 'response' is another answer/],
       [{ prompt: [{ role: 'bot', content: 'q' }], response: 'b' }, /'messages.0.role'/],
     ]
     for (const [line, message] of wrong) assert.throws(() => scored(line), message)
-    assert.throws(() => readPromptLine({ text: 'q' }), /needs 'prompt' or 'messages'/)
+    assert.throws(() => readPromptLine({ txt: 'q' }), /needs 'prompt' or 'messages'.*has txt/)
     assert.throws(
       () => readPromptLine({ messages: [user('q'), assistant('a')] }),
       /there is nothing to answer/,

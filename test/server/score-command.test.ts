@@ -833,6 +833,10 @@ describe('score and generate-pairs', () => {
       const none = await start(['score', input, '-o', output, ...at]).ended
       assert.match(none.text, /1 of 2 lines .* cannot be used, and nothing was begun/)
       assert.match(none.text, /line 2: 'tiny-reward' says whether .* give one with --principle/)
+      const other = join(folder, 'principle-number.jsonl')
+      write(other, [{ prompt: 'p', response: 'x', principle: 5 }])
+      const number = await start(['score', other, '-o', output, ...at]).ended
+      assert.match(number.text, /line 1: 'principle' must be a text, and is 5/)
       const most = ['--principle', 'x'.repeat(4097)]
       const long = await start(['score', input, '-o', output, ...at, ...most]).ended
       assert.match(long.text, /line 2: the principle has 4097 characters, and may have 4096/)
