@@ -81,7 +81,7 @@ export const recordOf = <T extends z.ZodType>(value: T, name = z.string().min(1)
     .meta({ type: 'object', propertyNames: shape(name), additionalProperties: shape(value) })
 }
 
-const asksNothing = (value: unknown): boolean =>
+export const asksNothing = (value: unknown): boolean =>
   value === undefined ||
   value === null ||
   value === false ||

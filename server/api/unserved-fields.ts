@@ -3,6 +3,7 @@
 // a value that asks for nothing passes.
 
 import type { UnservedFields } from '../check.js'
+import { unreadMembers } from '../prompt/conversation.js'
 import { type RequestError, unsupportedParameter, unsupportedValue } from '../request-error.js'
 
 /** Known to clients, of no effect on an answer here. */
@@ -127,6 +128,7 @@ const BY_NAME: Readonly<Record<string, (name: string) => Refusal>> = {
   thinking_budget_tokens: refuse(use('thinking_token_budget')),
   budget_tokens: refuse(use('thinking_token_budget')),
   thinking_config: refuse(THINKING, EMPTY),
+  include_thinking: refuse(use('reward.include_thinking')),
   include_thoughts: refuse(use('include_reasoning')),
   min_thinking_tokens: refuse('thinking has no least length here', 0),
   separate_reasoning: refuse('use \'reasoning_format\': "none"', true),
@@ -312,12 +314,38 @@ const table = (more: Readonly<Record<string, (name: string) => Refusal>>) =>
     ...Object.entries(more).map(([name, make]): [string, Refusal] => [name, make(name)]),
   ])
 
+/** What messages have beyond what is read of them. On a route without messages a field of that name is anything. */
+const leftOut: UnservedFields['leftOut'] = ({ messages, inputs }) => {
+  const objects = (value: unknown): readonly object[] =>
+    Array.isArray(value)
+      ? value.flat().filter((one) => typeof one === 'object' && one !== null)
+      : []
+  const within = objects(inputs).flatMap((one) => ('messages' in one ? objects(one.messages) : []))
+  return [
+    ...unreadMembers(objects(messages), 'messages'),
+    ...unreadMembers(within, 'inputs.messages'),
+  ]
+}
+
 const RAW_SCORES = "a score is the reward model's own number"
+
+const REWARD_FORM =
+  "/v1/reward takes 'messages' that end with the answer, 'messages' and 'responses', or 'inputs' of these"
+/** As data sets have them, which `nemotron-server score` reads. */
+const DATA_FIELDS = [
+  ...['prompt', 'question', 'instruction', 'conversations', 'input', 'output', 'answer'],
+  ...['response', 'completion', 'completions', 'chosen', 'rejected', 'system_prompt'],
+]
 
 /** Of routes that score, whose answers other servers change by these. */
 export const UNSERVED_OF_SCORES: UnservedFields = {
   withoutEffect: WITHOUT_EFFECT,
+  leftOut,
   refused: table({
+    ...Object.fromEntries(DATA_FIELDS.map((name) => [name, refuse(REWARD_FORM)])),
+    include_thinking: refuse(
+      "thinking is scored where it stands: in the answer as <think> to </think>, or as its turn's 'reasoning_content'",
+    ),
     truncate_prompt_tokens: refuse('what is too long is refused, not cut'),
     max_tokens_per_doc: refuse('what is too long is refused, not cut'),
     max_chunks_per_doc: refuse('a document is scored whole', 1),
@@ -350,6 +378,7 @@ export const UNSERVED_OF_LABELS: UnservedFields = {
 /** Of drafts that are edited, of which the best is one answer. */
 export const UNSERVED_OF_REFINE: UnservedFields = {
   withoutEffect: WITHOUT_EFFECT,
+  leftOut,
   refused: table({
     stream: refuse('the best text is known when all are written', false),
     n: refuse("the best text is one; 'candidates' has them all", 1),
@@ -366,13 +395,18 @@ export const UNSERVED_OF_COMPLETIONS: UnservedFields = {
   }),
 }
 
-export const UNSERVED: UnservedFields = { withoutEffect: WITHOUT_EFFECT, refused: REFUSED }
+export const UNSERVED: UnservedFields = {
+  withoutEffect: WITHOUT_EFFECT,
+  refused: REFUSED,
+  leftOut,
+}
 
 const ONE_CHAT = 'it is for /v1/chat/completions, one conversation a request'
 
 /** Of many chats in one request. */
 export const UNSERVED_OF_BATCH: UnservedFields = {
   withoutEffect: WITHOUT_EFFECT,
+  leftOut,
   refused: table({
     n: refuse(ONE_CHAT, 1),
     best_of: refuse(ONE_CHAT, 1),

@@ -208,9 +208,11 @@ export const makeSampling = async (params: SamplingParams): Promise<Sampling> =>
 
 /** Log probabilities of a token beside its own; undefined: not even that is asked for. */
 export const logprobsBeside = (
-  { logprob_token_ids: ids }: GenerationFields,
+  { logprob_token_ids: ids, logprobs_mode: mode }: GenerationFields,
   asked: number | undefined,
 ): number | undefined => {
+  if (asked === undefined && mode === 'processed_logprobs')
+    throw badRequest("'logprobs_mode' is only allowed with 'logprobs'.", 'logprobs_mode')
   if (ids === undefined) return asked
   if (asked === undefined)
     throw badRequest("'logprob_token_ids' is only allowed with 'logprobs'.", 'logprob_token_ids')

@@ -2,7 +2,7 @@
 // it, in no dialect.
 
 import { z } from 'zod'
-import { anyRecord, list, refuseMembers } from '../list.js'
+import { anyRecord, asksNothing, list, refuseMembers } from '../list.js'
 import { badRequest } from '../request-error.js'
 
 export const MAX_MESSAGES = 2048
@@ -39,6 +39,8 @@ const UNSERVED: Readonly<Record<string, string>> = {
 const plain = <R extends string>(role: R) =>
   z.looseObject({ role: z.literal(role), content: Content, name: maybe(z.string()) })
 
+type GivenRole = 'system' | 'developer' | 'user' | 'assistant' | 'tool'
+
 const AnyMessage = z.discriminatedUnion('role', [
   plain('system'),
   plain('developer'),
@@ -58,11 +60,40 @@ const AnyMessage = z.discriminatedUnion('role', [
     tool_call_id: maybe(z.string()),
   }),
 ])
+/** Members that mean something in a message of one role, and would go unseen in any other. */
+const ROLE_OF: Readonly<Record<string, GivenRole>> = {
+  reasoning: 'assistant',
+  reasoning_content: 'assistant',
+  tool_calls: 'assistant',
+  tool_call_id: 'tool',
+}
+const OF_ALL = ['role', 'content', 'name']
+
+const refuseOtherRoles = (message: { readonly role: string }, context: z.RefinementCtx): void => {
+  const others = Object.entries(ROLE_OF).filter(([, role]) => role !== message.role)
+  const why = others.map(([name, role]) => [name, `it is of messages of role '${role}'`] as const)
+  refuseMembers(Object.fromEntries(why))(message, context)
+}
+
 /** A message as callers write it. */
-export const GivenMessage = AnyMessage.superRefine(refuseMembers(UNSERVED))
+export const GivenMessage = AnyMessage.superRefine(refuseMembers(UNSERVED)).superRefine(
+  refuseOtherRoles,
+)
 export type GivenMessage = z.output<typeof GivenMessage>
 
 export const GivenMessages = list(GivenMessage, 1, MAX_MESSAGES)
+
+/** Members of messages that nothing reads and that ask for something, each once. */
+export const unreadMembers = (messages: readonly object[], path: string): readonly string[] => {
+  const names = new Set<string>()
+  for (const message of messages) {
+    for (const [name, value] of Object.entries(message)) {
+      const isRead = OF_ALL.includes(name) || Object.hasOwn(ROLE_OF, name)
+      if (!isRead && !Object.hasOwn(UNSERVED, name) && !asksNothing(value)) names.add(name)
+    }
+  }
+  return [...names].map((name) => `${path}.${name}`)
+}
 
 /** Of models that ask whether an answer satisfies one, and of judges. */
 export const Principle = z

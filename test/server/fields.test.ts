@@ -131,6 +131,69 @@ describe('a field of another server', () => {
       assert.equal((await complete(more)).status, 200, JSON.stringify(more))
   })
 
+  test('in a message that nothing reads is told in the header, each once', async () => {
+    const messages = [
+      { role: 'user', content: 'a', weight: 3 },
+      { role: 'assistant', content: 'b', weight: 2, id: 'x', annotations: [] },
+      { role: 'user', content: 'c' },
+    ]
+    const chatted = await chat({ messages })
+    assert.equal(chatted.headers.get('x-ignored-params'), 'messages.weight, messages.id')
+  })
+
+  test('that has no effect beside another is a 400, not ignored', async () => {
+    const messages = [{ role: 'user', content: 'a' }]
+    const reward = { model: 'tiny-reward', messages, responses: ['b'] }
+    const tools = [{ type: 'function', function: { name: 'a' } }]
+    for (const [path, body, param, why] of [
+      [
+        '/v1/reward',
+        { ...reward, include_thinking: true },
+        'include_thinking',
+        /reasoning_content/,
+      ],
+      ['/v1/reward', { model: 'tiny-reward', prompt: 'a', response: 'b' }, 'prompt', /'messages'/],
+      [
+        '/v1/reward',
+        { model: 'tiny-reward', question: 'a', response: 'b' },
+        'question',
+        /'inputs'/,
+      ],
+      [
+        '/v1/chat/completions',
+        { messages, include_thinking: true },
+        'include_thinking',
+        /reward\./,
+      ],
+      [
+        '/v1/chat/completions',
+        { messages, logprobs_mode: 'processed_logprobs' },
+        'logprobs_mode',
+        /with 'logprobs'/,
+      ],
+      ['/tokenize', { prompt: 'a', tools }, 'tools', /with 'messages'/],
+      [
+        '/tokenize',
+        { prompt: 'a', reasoning_effort: 'high' },
+        'reasoning_effort',
+        /with 'messages'/,
+      ],
+      ['/tokenize', { messages, add_special_tokens: true }, 'add_special_tokens', /with 'prompt'/],
+      [
+        '/v1/chat/completions/render',
+        { messages, truncate_prompt_tokens: 5 },
+        'truncate_prompt_tokens',
+        /whole prompt/,
+      ],
+    ] as const) {
+      const response = await harness.post(path, { model: 'tiny-reasoner', ...body })
+      const { error } = await readAnswer(response)
+      assert.equal(response.status, 400, `${path} ${param}`)
+      assert.equal(error.param, param)
+      assert.match(error.message, why)
+    }
+  })
+
   test('in a message is a 400 by its place, unless it says nothing', async () => {
     const said = (role: string, more: object) =>
       chat({
@@ -148,6 +211,10 @@ describe('a field of another server', () => {
       ['assistant', { prefix: true }, /continue_final_message/],
       ['assistant', { partial: true }, /continue_final_message/],
       ['assistant', { refusal: 'no' }, /content/],
+      ['user', { reasoning_content: 'hm' }, /of messages of role 'assistant'/],
+      ['system', { reasoning: 'hm' }, /of messages of role 'assistant'/],
+      ['user', { tool_calls: [{ function: { name: 'a' } }] }, /of messages of role 'assistant'/],
+      ['assistant', { tool_call_id: 'a' }, /of messages of role 'tool'/],
     ] as const) {
       const response = await said(role, more)
       const { error } = await readAnswer(response)
@@ -227,6 +294,14 @@ describe('what asks a reward model for more than a score', () => {
     { role: 'user', content: 'a' },
     { role: 'assistant', content: 'b' },
   ]
+
+  test('in a message of its inputs is told in the header', async () => {
+    const [asked, answer] = messages
+    const inputs = [{ messages: [asked, { ...answer, include_thinking: true }] }]
+    const response = await harness.post('/v1/reward', { model: 'tiny-reward', inputs })
+    assert.equal(response.status, 200)
+    assert.equal(response.headers.get('x-ignored-params'), 'inputs.messages.include_thinking')
+  })
 
   test('is refused by name at every door', async () => {
     for (const path of ['/v1/chat/completions', '/tokenize', '/v1/chat/completions/render'])

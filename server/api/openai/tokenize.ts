@@ -1,8 +1,10 @@
 // Text to tokens and back, without a step of the engine: /tokenize, /detokenize, render.
 
+import type { z } from 'zod'
 import { refuseAnswering } from '../../chat/answering.js'
 import { renderChat } from '../../chat/prompt.js'
 import type { Ctx } from '../../http/context.js'
+import { asksNothing } from '../../list.js'
 import {
   findModel,
   isReward,
@@ -64,8 +66,27 @@ const textsOf = async (ids: readonly number[], tokenizer: Tokenizer): Promise<st
   return texts
 }
 
+/** What changes the prompt of a conversation. */
+const OF_MESSAGES = [
+  ...(['tools', 'chat_template_kwargs', 'reasoning_effort'] as const),
+  ...(['keep_thinking', 'continue_final_message'] as const),
+]
+
+/** Fields of a conversation say nothing of a raw text, nor the other way round. */
+const checkKind = (body: z.output<typeof TokenizeRequest>): void => {
+  const refuse = (name: string, why: string) => {
+    throw badRequest(`'${name}' is only allowed with '${why}'.`, name)
+  }
+  if (body.messages !== undefined) {
+    if (body.add_special_tokens === true) refuse('add_special_tokens', 'prompt')
+    return
+  }
+  for (const name of OF_MESSAGES) if (!asksNothing(body[name])) refuse(name, 'messages')
+}
+
 export const tokenizeRoute = (server: Server) => async (c: Ctx) => {
   const body = await readRequest(c, server, TokenizeRequest)
+  checkKind(body)
   const model = modelOf(server, body.model)
   const { messages, prompt = '' } = body
   checkCharacters(prompt.length, model, 'prompt')
@@ -116,6 +137,11 @@ export const detokenizeRoute = (server: Server) => async (c: Ctx) => {
 
 export const renderRoute = (server: Server) => async (c: Ctx) => {
   const body = await readRequest(c, server, RenderRequest)
+  if (body.truncate_prompt_tokens !== undefined)
+    throw badRequest(
+      "'truncate_prompt_tokens' is not supported: the whole prompt is told.",
+      'truncate_prompt_tokens',
+    )
   const model = modelOf(server, body.model)
   const segments = promptOf(server, model, body, body.messages)
   const ids = await encodeSegments(segments, model.tokenizer)
