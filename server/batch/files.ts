@@ -2,9 +2,9 @@
 // under another name first.
 
 import { randomBytes } from 'node:crypto'
-import { createWriteStream, existsSync, mkdirSync, readdirSync } from 'node:fs'
+import { createWriteStream, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs'
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { fileError } from '../failure.js'
@@ -56,16 +56,24 @@ const readPart = async (path: string, at: number, size: number): Promise<Buffer>
   }
 }
 
+/** Not mkdir's own recursion: where a folder that is there takes none, as /proc, Node tries for ever. */
+const makeFolders = (path: string): void => {
+  try {
+    mkdirSync(path, { mode: 0o700 })
+  } catch (error) {
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return
+    const parent = dirname(path)
+    if (existsSync(parent)) throw error
+    makeFolders(parent)
+    makeFolders(path)
+  }
+}
+
 export const makeFolder = (path: string): void => {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
-  } catch {
-    try {
-      // Of a read-only file system the recursive one says that there is no such folder.
-      mkdirSync(path, { mode: 0o700 })
-    } catch (error) {
-      throw fileError(error, path, 'written')
-    }
+    makeFolders(path)
+  } catch (error) {
+    throw fileError(error, path, 'written')
   }
 }
 

@@ -435,6 +435,10 @@ describe('serve', { skip }, () => {
       [['--model', hubFolder()], /has no config\.json\. Do you mean .*snapshots\/0a1b2c3d\?/],
       [['--host', '192.0.2.1'], /^error: --host 192.0.2.1: no address of this machine/m],
       [['extra'], /too many arguments/],
+      // Of all folders this one takes no other, and Node's mkdir tries for ever.
+      ...(existsSync('/proc/self')
+        ? ([[['--data-dir', '/proc/nowhere'], /\/proc\/nowhere cannot be written/]] as const)
+        : []),
     ]
     for (const [args, message] of cases) {
       const { exit, out } = start(['--port', '0', ...args])
