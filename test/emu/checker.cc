@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -28,55 +29,109 @@ extern "C" __attribute__((visibility("hidden"))) char __ehdr_start, _end;
 namespace emu {
 namespace {
 
-struct Stamp {
+// Packed: what a kernel touches is mirrored here several times over, and the time goes by in the
+// caches' misses.
+struct [[gnu::packed, gnu::aligned(2)]] Stamp {
   uint32_t serial = 0;  // block that did it; 0: nobody
   uint16_t epoch = 0, warp_epoch = 0;
-  uint16_t thread = 0;
+  uint16_t thread : 10 = 0;
   // reads: 1 = several threads of one warp, 2 = of several warps since the epoch began
-  uint8_t many = 0;
-  uint8_t atomic = 0;
+  uint16_t many : 2 = 0;
+  uint16_t atomic : 1 = 0;
+  uint16_t unused : 3 = 0;
+
+  // Written as it is copied, eight bytes and two: a processor waits for stores that are narrower
+  // than the load that follows them.
+  static Stamp of(const Fiber& f, bool atomic) {
+    const uint64_t when = block->serial | uint64_t(block->epoch) << 32 |
+                          uint64_t(block->warp_epoch[f.index / 32u]) << 48;
+    Stamp now;
+    std::memcpy(static_cast<void*>(&now), &when, sizeof when);
+    now.thread = f.index;
+    now.atomic = atomic;
+    return now;
+  }
+  bool operator==(const Stamp&) const = default;
 };
 struct Cell {
   Stamp write, read;
-  uint8_t touched = 0;  // 0: as the region's default
-  uint8_t initialised = 0, in_flight = 0;
-  uint8_t split = 0;  // of a word: each of its bytes has a cell of its own
+  uint32_t past : 29 = 0;  // of another one than its region's: as if nobody had touched it
+  uint32_t initialised : 1 = 0;
+  uint32_t in_flight : 1 = 0;
+  uint32_t split : 1 = 0;  // each of its halves has a cell of its own
+
+  bool operator==(const Cell&) const = default;
 };
-static_assert(sizeof(Cell) == 28);
+static_assert(sizeof(Stamp) == 10 && sizeof(Cell) == 24);
 
 // A cell for each aligned word of four bytes, for as long as these have the same past; then one for
-// each of them.
-struct Cells {
-  Cell *words = nullptr, *bytes = nullptr;
+// each half of it, and so on.
+class Cells {
+ public:
+  static size_t bytes_for(size_t bytes) { return 7 * words_of(bytes) * sizeof(Cell) + 1; }
+
+  Cells() = default;
+  // Whatever lies there: cells of another past.
+  Cells(void* at, size_t bytes)
+      : words(static_cast<Cell*>(at)),
+        halves(words + words_of(bytes)),
+        single(halves + 2 * words_of(bytes)) {}
+
+  void* memory() const { return words; }
+
+  // Forgets all, and clears nothing.
+  void begin(bool initialised) {
+    static uint32_t last = 0;
+    if (++last >> 29) std::abort();
+    untouched.past = last;
+    untouched.initialised = initialised;
+  }
 
   // f(cell, offset of its first byte) for all of bytes [at, at + n), until it says false.
   template <class F>
   bool visit(size_t at, size_t n, F f) const {
-    for (size_t end = at + n; at < end;) {
+    for (const size_t end = at + n; at < end; at = at / 4 * 4 + 4) {
       Cell& word = words[at / 4];
-      const size_t stop = std::min(end, at / 4 * 4 + 4);
-      const bool whole = stop - at == 4;
-      if (whole && !word.split) {
-        if (!f(word, at)) return false;
-        at = stop;
-        continue;
-      }
-      Cell* own = bytes + at / 4 * 4;
-      if (!word.split) {
-        std::fill(own, own + 4, word);
-        word.split = 1;
-      }
-      for (; at < stop; ++at) {
-        if (!f(bytes[at], at)) return false;
-      }
-      const auto same = [&](const Cell& one) { return !std::memcmp(&one, own, sizeof one); };
-      if (whole && std::all_of(own + 1, own + 4, same)) word = *own;
+      if (word.past != untouched.past) word = untouched;
+      if (!visit_cell<4>(word, at, std::min(end, at / 4 * 4 + 4), f)) return false;
     }
     return true;
   }
-  void set(size_t at, size_t n, const Cell& to) const {
+  void set_initialised(size_t at, size_t n) const {
+    Cell to = untouched;
+    to.initialised = 1;
     visit(at, n, [&](Cell& cell, size_t) { return cell = to, true; });
   }
+
+ private:
+  static size_t words_of(size_t bytes) { return (bytes + 3) / 4; }
+
+  // Of a cell of so many bytes: those from `at` to `stop`.
+  template <size_t kBytes, class F>
+  bool visit_cell(Cell& cell, size_t at, size_t stop, F& f) const {
+    if constexpr (kBytes == 1) {
+      return f(cell, at);
+    } else {
+      constexpr size_t kHalf = kBytes / 2;
+      const bool whole = stop - at == kBytes;
+      if (whole && !cell.split) return f(cell, at);
+      Cell* own = (kBytes == 4 ? halves : single) + at / kBytes * 2;
+      if (!cell.split) {
+        own[0] = own[1] = cell;
+        cell.split = 1;
+      }
+      for (size_t i = at / kHalf % 2; at < stop; ++i) {
+        const size_t end = std::min(stop, at / kHalf * kHalf + kHalf);
+        if (!visit_cell<kHalf>(own[i], at, end, f)) return false;
+        at = end;
+      }
+      if (whole && !own[0].split && own[0] == own[1]) cell = own[0];
+      return true;
+    }
+  }
+
+  Cell *words = nullptr, *halves = nullptr, *single = nullptr;
+  Cell untouched;
 };
 
 struct Region {
@@ -85,22 +140,16 @@ struct Region {
   Cells cells;
   bool shared = false;
   int device = 0;
-  bool initialised = false;  // of cells that nobody touched
   std::string name;
 
   size_t offset(const void* p) const { return size_t(uintptr_t(p) - uintptr_t(base)); }
 };
-Cell initialised_cell() {
-  Cell cell;
-  cell.touched = cell.initialised = 1;
-  return cell;
-}
 
 std::map<uintptr_t, Region> allocations;  // by base
 Region* last_found = nullptr;             // of them
 struct SharedMemory {
   Region region;
-  std::vector<Cell> words, bytes;
+  std::vector<uint8_t> cells;
 };
 thread_local std::vector<SharedMemory> shared_memory;  // by member of the cluster
 
@@ -275,13 +324,15 @@ bool is_settled(const Stamp& earlier, const Stamp& now) {
 void note_read(Cell* cell, const Stamp& now) {
   Stamp& old = cell->read;
   const bool same_epoch = old.serial == now.serial && old.epoch == now.epoch;
-  Stamp next = now;
+  uint16_t many = 0;
   if (same_epoch && (old.many || old.thread != now.thread)) {
-    next.many = old.many == 2 || old.thread / 32u != now.thread / 32u ? 2 : 1;
+    many = old.many == 2 || old.thread / 32u != now.thread / 32u ? 2 : 1;
   } else if (old.serial >= current_launch->first_serial && old.serial != now.serial) {
-    next.many = 2;  // readers in several blocks
+    many = 2;  // readers in several blocks
   }
-  if (!now.atomic) old = next;
+  if (now.atomic) return;
+  old = now;
+  old.many = many;
 }
 
 // What a thread does, where.
@@ -321,10 +372,6 @@ bool check_cell(const Region& r, Cell& cell, size_t at, const Access& access) {
   if (cell.in_flight) {
     refuse_in_flight(r, access);
     return false;
-  }
-  if (!cell.touched) {
-    cell.touched = 1;
-    cell.initialised = r.initialised;
   }
   if (!access.write && !cell.initialised) {
     refuse_uninitialised(r, at, access);
@@ -372,13 +419,7 @@ void check(uint8_t* p, size_t n, bool write, bool atomic, const Where* where, co
       return;
     }
   }
-  const unsigned warp = current->index / 32u;
-  Stamp now;
-  now.serial = block->serial;
-  now.epoch = block->epoch;
-  now.warp_epoch = block->warp_epoch[warp];
-  now.thread = current->index;
-  now.atomic = atomic;
+  const Stamp now = Stamp::of(*current, atomic);
   r->cells.visit(r->offset(p), n, [&](Cell& cell, size_t at) {
     return check_cell(*r, cell, at, {now, write, where, pc});
   });
@@ -438,9 +479,24 @@ bool has_errors() { return !errors.empty(); }
 // --- regions ---
 
 namespace {
-size_t words_of(size_t bytes) { return (bytes + 3) / 4; }
-// Of a region's cells: a word's, then its bytes'.
-size_t cell_bytes(const Region& r) { return 5 * words_of(r.bytes) * sizeof(Cell) + 1; }
+// Where the cells of allocations lay that are no more, by size: pages that need not be cleared.
+std::multimap<size_t, void*> free_cells;
+
+size_t room_for_cells(size_t bytes) { return std::bit_ceil(Cells::bytes_for(bytes)); }
+
+void* take_cells(size_t room) {
+  const auto it = free_cells.find(room);
+  if (it != free_cells.end()) {
+    void* cells = it->second;
+    free_cells.erase(it);
+    return cells;
+  }
+  // Zero pages until touched.
+  void* cells = mmap(nullptr, room, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (cells == MAP_FAILED) std::abort();
+  return cells;
+}
 }  // namespace
 
 void add_memory(void* p, size_t bytes, int device) {
@@ -451,12 +507,8 @@ void add_memory(void* p, size_t bytes, int device) {
   r.device = device;
   r.name =
       "device allocation " + std::to_string(number++) + " (" + std::to_string(bytes) + " bytes)";
-  // Zero pages until touched.
-  void* cells = mmap(nullptr, cell_bytes(r), PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (cells == MAP_FAILED) std::abort();
-  r.cells.words = static_cast<Cell*>(cells);
-  r.cells.bytes = r.cells.words + words_of(bytes);
+  r.cells = {take_cells(room_for_cells(bytes)), bytes};
+  r.cells.begin(false);
   allocations[uintptr_t(p)] = r;
 }
 
@@ -464,7 +516,7 @@ void remove_memory(void* p) {
   auto it = allocations.find(uintptr_t(p));
   if (it == allocations.end()) return;
   forget_peer_words(p, it->second.bytes);
-  munmap(it->second.cells.words, cell_bytes(it->second));
+  free_cells.emplace(room_for_cells(it->second.bytes), it->second.cells.memory());
   last_found = nullptr;
   allocations.erase(it);
 }
@@ -473,12 +525,11 @@ bool host_wrote(void* p, size_t bytes) {
   Region* r = find(uintptr_t(p));
   if (!r || r->shared || uintptr_t(p) + bytes > uintptr_t(r->base) + r->bytes) return false;
   forget_peer_words(p, bytes);
-  if (bytes == r->bytes) {  // all of it: give the pages back
-    madvise(r->cells.words, cell_bytes(*r), MADV_DONTNEED);
-    r->initialised = true;
-    return true;
+  if (bytes == r->bytes) {
+    r->cells.begin(true);
+  } else {
+    r->cells.set_initialised(r->offset(p), bytes);
   }
-  r->cells.set(r->offset(p), bytes, initialised_cell());
   return true;
 }
 
@@ -490,7 +541,7 @@ bool host_reads(const void* p, size_t bytes, std::string* why) {
   }
   if (!config().check) return true;
   return r->cells.visit(r->offset(p), bytes, [&](const Cell& cell, size_t at) {
-    if (cell.touched ? cell.initialised : r->initialised) return true;
+    if (cell.initialised) return true;
     *why = "copies uninitialised " + r->name + " to the host, byte " + std::to_string(at);
     return false;
   });
@@ -499,12 +550,12 @@ bool host_reads(const void* p, size_t bytes, std::string* why) {
 void begin_cluster_check() {
   if (shared_memory.size() < cluster.size()) shared_memory.resize(cluster.size());
   for (const Block& b : cluster) {
-    auto& [region, words, bytes] = shared_memory[b.member];
-    words.assign(words_of(b.shared_bytes), Cell{});
-    bytes.resize(4 * words_of(b.shared_bytes));
+    auto& [region, cells] = shared_memory[b.member];
+    cells.resize(std::max(cells.size(), Cells::bytes_for(b.shared_bytes)));
     region.base = b.shared;
     region.bytes = b.shared_bytes;
-    region.cells = {words.data(), bytes.data()};
+    region.cells = {cells.data(), b.shared_bytes};
+    region.cells.begin(false);
     region.shared = true;
     region.name = "shared memory";
   }
@@ -533,7 +584,7 @@ void mark_in_flight(size_t member, const void* shared16, bool in_flight) {
 void mark_landed(size_t member, const void* shared, size_t bytes) {
   if (!config().check) return;
   const Region& r = shared_memory[member].region;
-  r.cells.set(r.offset(shared), bytes, initialised_cell());
+  r.cells.set_initialised(r.offset(shared), bytes);
 }
 
 void check_access(const void* p, size_t bytes, bool write, const Where& where) {

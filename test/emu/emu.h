@@ -50,7 +50,10 @@ struct Config {
   double preempt = 0;
   bool check = true;  // races, bounds, uninitialised reads, transfers in flight
 };
-Config& config();
+inline Config& config() {
+  static constinit Config c;
+  return c;
+}
 
 // What the checker found since the last call, each with kernel, thread and source line.
 std::vector<std::string> take_errors();
@@ -62,7 +65,10 @@ struct Counters {
   uint64_t triggers = 0;   // threads that let the next launch begin
   uint64_t graphs = 0;     // launches of graphs
 };
-Counters& counters();
+inline Counters& counters() {
+  static constinit Counters c;
+  return c;
+}
 
 // Kernels that were loaded and have not run.
 std::vector<const void*> never_launched();

@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <random>
 
 #include "cuda_runtime.h"
 #include "internal.h"
@@ -28,6 +27,8 @@ struct Collective {
   uint32_t mask = 0, arrived = 0;
   Where where;
   uint8_t in[32][40];
+
+  Collective() {}  // which leaves `in` as it is
 };
 thread_local std::vector<Block> cluster;
 
@@ -58,7 +59,8 @@ emu_switch:
   popq %r12
   popq %rbx
   popq %rbp
-  ret
+  popq %rcx
+  jmp *%rcx
 )");
 void* make_context(uint8_t* stack, uint16_t id, void (*entry)()) {
   // As if emu_switch had saved six registers just before `entry`; the slot above it keeps the ABI's
@@ -93,15 +95,30 @@ void* make_context(uint8_t* stack, uint16_t, void (*entry)()) {
 constexpr const char* kOpNames[] = {"warp_sync", "shuffle",  "ballot",
                                     "mma",       "ldmatrix", "ldmatrix (trans)"};
 
+// SplitMix64.
+struct Random {
+  using result_type = uint64_t;
+  static constexpr uint64_t min() { return 0; }
+  static constexpr uint64_t max() { return UINT64_MAX; }
+  uint64_t operator()() {
+    uint64_t z = state += 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+  }
+  uint64_t state = 0;
+};
+
 thread_local std::vector<Fiber> fibers;  // by id: each block's from a whole warp on
 thread_local std::vector<uint16_t> ready;
+thread_local size_t next = 0;  // of them: natural order takes from the front
 thread_local std::vector<uint16_t> at_peers;    // in peer_pause()
 thread_local std::vector<uint16_t> at_cluster;  // in cluster_wait()
 thread_local int in_cluster = 0, arrived = 0;   // threads that have not ended; at its barrier
 thread_local void* scheduler_sp = nullptr;
 thread_local bool abandoned = false;
 thread_local const std::function<void()>* body = nullptr;
-thread_local std::mt19937_64 rng;
+constinit thread_local Random rng;
 uint32_t last_serial = 0;
 
 // A host thread's stacks, for as long as it lives; the lowest page of every stack is a guard.
@@ -129,9 +146,40 @@ Fiber* first_of(size_t warp) {  // of the running block
   return &fibers[current->id - current->index + warp * 32];
 }
 
+// Whether there is one that can run; it becomes the current one.
+bool take_next() {
+  const Order order = config().order;
+  if (next >= ready.size()) return false;
+  if (order == Order::random) land_early();
+  size_t pick = next;
+  if (order == Order::reverse) pick = ready.size() - 1;
+  if (order == Order::random) pick = next + rng() % (ready.size() - next);
+  const uint16_t id = ready[pick];
+  if (order == Order::natural) {
+    ++next;
+    if (next > 4096) {
+      ready.erase(ready.begin(), ready.begin() + long(next));
+      next = 0;
+    }
+  } else {
+    ready[pick] = ready.back();
+    ready.pop_back();
+  }
+  ++counters().switches;
+  current = &fibers[id];
+  block = &cluster[current->member];
+  return true;
+}
+
+// To the next that can run, or to the scheduler where there is none.
 void leave(Wait why) {
-  current->wait = why;
-  emu_switch(&current->sp, scheduler_sp);
+  Fiber& own = *current;
+  own.wait = why;
+  if (abandoned || !take_next()) {
+    emu_switch(&own.sp, scheduler_sp);
+  } else if (current != &own) {
+    emu_switch(&own.sp, current->sp);
+  }
 }
 
 void release_barrier() {
@@ -183,6 +231,16 @@ void fiber_main() {
 
 float bf16(uint32_t reg, int half) { return std::bit_cast<float>((reg >> (16 * half)) << 16); }
 
+EMU_WIDE void multiply(const double (&a)[16][16], const double (&b)[16][8], double (&d)[16][8]) {
+  for (int i = 0; i < 16; ++i) {
+    double row[8] = {};
+    for (int k = 0; k < 16; ++k) {
+      for (int j = 0; j < 8; ++j) row[j] += a[i][k] * b[k][j];
+    }
+    for (int j = 0; j < 8; ++j) d[i][j] = row[j];
+  }
+}
+
 void finish_mma(Collective& c, Fiber* lanes) {
   // Registers of lane 4 g + t, as the PTX manual draws them: a0/a1 are rows g and g+8 at columns
   // 2t, a2/a3 the same rows at columns 2t+8; b0/b1 are column g at rows 2t and 2t+8; c: rows g,
@@ -205,12 +263,8 @@ void finish_mma(Collective& c, Fiber* lanes) {
       b[2 * t + 8 + h][g] = double(bf16(in.b[1], h));
     }
   }
-  double d[16][8] = {};
-  for (int i = 0; i < 16; ++i) {
-    for (int k = 0; k < 16; ++k) {
-      for (int j = 0; j < 8; ++j) d[i][j] += a[i][k] * b[k][j];
-    }
-  }
+  double d[16][8];
+  multiply(a, b, d);
   for (int lane = 0; lane < 32; ++lane) {
     In in;
     std::memcpy(&in, c.in[lane], sizeof in);
@@ -379,33 +433,14 @@ void run_cluster(Launch& launch) {
   begin_cluster_check();
   begin_async_cluster();
   start_threads(launch);
-  const Order order = config().order;
-  size_t head = 0;  // natural order takes from the front
-  while (head < ready.size() || land_late() || look_at_peers()) {
-    if (head >= ready.size()) continue;  // what landed woke nobody
-    if (order == Order::random) land_early();
-    size_t pick = head;
-    if (order == Order::reverse) pick = ready.size() - 1;
-    if (order == Order::random) pick = head + rng() % (ready.size() - head);
-    const uint16_t id = ready[pick];
-    if (order == Order::natural) {
-      ++head;
-      if (head > 4096) {
-        ready.erase(ready.begin(), ready.begin() + long(head));
-        head = 0;
-      }
-    } else {
-      ready[pick] = ready.back();
-      ready.pop_back();
-    }
-    ++counters().switches;
-    current = &fibers[id];
-    block = &cluster[current->member];
+  while (next < ready.size() || land_late() || look_at_peers()) {
+    if (!take_next()) continue;  // what landed woke nobody
     emu_switch(&scheduler_sp, current->sp);
     current = nullptr;
     if (abandoned) break;
   }
   ready.clear();
+  next = 0;
   at_peers.clear();
   if (abandoned) return;
   const auto ended = [](const Block& b) { return b.alive == 0; };
@@ -418,14 +453,6 @@ void run_cluster(Launch& launch) {
 
 }  // namespace
 
-Config& config() {
-  static Config c;
-  return c;
-}
-Counters& counters() {
-  static Counters c;
-  return c;
-}
 uint64_t nanoseconds() {
   return uint64_t(std::chrono::steady_clock::now().time_since_epoch() /
                   std::chrono::nanoseconds(1));
@@ -466,7 +493,7 @@ void run_grid(Launch& launch, size_t shared, const std::function<void()>& kernel
   // Clusters lie along y.
   const unsigned members = launch.cluster;
   const dim3 grid = {launch.grid.x, launch.grid.y / members, launch.grid.z};
-  rng.seed(config().seed);
+  rng.state = config().seed;
   std::vector<uint32_t> order(size_t(grid.x) * grid.y * grid.z);
   for (size_t i = 0; i < order.size(); ++i) order[i] = uint32_t(i);
   if (config().order == Order::reverse) std::reverse(order.begin(), order.end());

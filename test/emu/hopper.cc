@@ -317,6 +317,10 @@ void check_named(const Thread& thread, const void* p, size_t bytes, const char* 
   report(std::string("registers of ") + what + " that no wgmma_fence has named", &where, nullptr);
 }
 
+EMU_WIDE void add_multiple(double* row, double a, const double* from, uint32_t columns) {
+  for (uint32_t c = 0; c < columns; ++c) row[c] += a * from[c];
+}
+
 void forget_if_done(Product* p) {
   if (p->retired == kWarpgroup && p->users == 0) std::vector<float>().swap(p->value);
 }
@@ -349,8 +353,7 @@ void multiply(Warpgroup* group, Product* p) {
         const size_t t = k % 8 / 2;
         const uint32_t pair = p->a[w * 32 + g * 4 + t][h + k / 8 * 2];
         const double a = value_of(uint16_t(pair >> 16 * (k % 2)), f16);
-        const double* from = &b[k * columns];
-        for (uint32_t c = 0; c < columns; ++c) row[c] += a * from[c];
+        add_multiple(row.data(), a, &b[k * columns], columns);
       }
       for (uint32_t c = 0; c < columns; ++c) {
         float& out = p->value[(w * 32 + g * 4 + c % 8 / 2) * size_t(n) + c / 8 * 4 + h * 2 + c % 2];

@@ -11,6 +11,13 @@
 
 #include "emu.h"
 
+// Arithmetic, the same to the bit with wider registers where the machine has them.
+#if defined(__x86_64__)
+#define EMU_WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define EMU_WIDE
+#endif
+
 namespace emu {
 
 struct Copy {  // a cp.async that has been issued
