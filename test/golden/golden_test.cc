@@ -66,7 +66,7 @@ constexpr int32_t kBlockSize = 16, kChunk = 50;
 // Beside this file, or where $NEMOTRON_GOLDENS says when the program runs on another machine.
 std::filesystem::path golden_dir() {
   if (const char* where = std::getenv("NEMOTRON_GOLDENS")) return where;
-  return std::filesystem::path(__FILE__).parent_path();
+  return NEMOTRON_GOLDEN_DIR;
 }
 
 std::string read_file(const std::filesystem::path& path) {
