@@ -111,7 +111,7 @@ struct Random {
 
 thread_local std::vector<Fiber> fibers;  // by id: each block's from a whole warp on
 thread_local std::vector<uint16_t> ready;
-thread_local size_t next = 0;  // of them: natural order takes from the front
+thread_local size_t next = 0;                   // of them: natural order takes from the front
 thread_local std::vector<uint16_t> at_peers;    // in peer_pause()
 thread_local std::vector<uint16_t> at_cluster;  // in cluster_wait()
 thread_local int in_cluster = 0, arrived = 0;   // threads that have not ended; at its barrier
