@@ -350,7 +350,7 @@ describe('benches of our own engine', { skip: noAddon }, () => {
     assert.match(out, /^refusals: median \d+ ms, goal 50; 99th percentile \d+ ms, goal 500$/m)
     const [, green, asked] = /^health: (\d+) of (\d+) answers were 200$/m.exec(out) ?? []
     assert.ok(green !== undefined && green === asked, out)
-    assert.match(out, /^processor: [\d.]+ ms .* for an answer, [\d.]+ for a refusal; [\d.]+ of /m)
+    assert.match(out, /^processor: [\d.]+ ms .* for an answer, -?[\d.]+ for a refusal; [\d.]+ of /m)
   })
 
   test('frames', { skip: noBrowser || onlyLong }, async () => {
