@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstring>
 #include <utility>
-#include <vector>
 
 #include "device/assert.h"
 
@@ -20,6 +19,9 @@ constexpr int64_t kRowStride = kKBlock + 32;
 static_assert(sizeof(Int8Row) <= size_t(kRowStride) * sizeof(uint16_t));
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// Elements of BF16 that a value of a row takes.
+int64_t width_of(Activations kind) { return kind == Activations::f32 ? 2 : 1; }
 
 void relu2(float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
@@ -65,15 +67,19 @@ void Gemm::multiply(const GemmInput& in, int64_t rows, const PackedMatrix& w,
       return kernels_->takes[int(segment.format)] == kind;
     });
   };
-  std::vector<Activations> kinds;
-  for (const auto kind : {Activations::int8, Activations::bf16, Activations::f32}) {
-    if (takes(kind)) kinds.push_back(kind);
-  }
   // Formats that take different kinds of activations are rare in one matrix: each kind goes over
   // the rows by itself. A gate and its up are needed together, so their rows are there in both.
-  const bool both = w.has_two_lists() && kinds.size() > 1;
-  if (both) return multiply_in(in, rows, w, out, {kinds[0], kinds[1]});
-  for (const Activations kind : kinds) multiply_in(in, rows, w, out, {kind, {}});
+  std::optional<Activations> before;
+  for (const auto kind : {Activations::int8, Activations::bf16, Activations::f32}) {
+    if (!takes(kind)) continue;
+    if (!w.has_two_lists()) {
+      multiply_in(in, rows, w, out, {kind, {}});
+    } else if (before) {
+      return multiply_in(in, rows, w, out, {*before, kind});
+    }
+    before = kind;
+  }
+  if (w.has_two_lists()) multiply_in(in, rows, w, out, {*before, {}});
 }
 
 void Gemm::multiply_in(const GemmInput& in, int64_t rows, const PackedMatrix& w,
@@ -81,19 +87,19 @@ void Gemm::multiply_in(const GemmInput& in, int64_t rows, const PackedMatrix& w,
   const Block block = block_of(w.k);
   const int64_t blocks = round_up(w.k, kKBlock) / kKBlock;
   // A block's rows are of BF16. Of both kinds a_ then has room for what rounding up adds, too.
-  const int64_t most = block.rows / (kinds.other ? 4 : width_of(kinds.first));
+  const int64_t most =
+      block.rows / (kinds.other ? 4 : width_of(kinds.first) * terms_of(kinds.first));
   for (int64_t first = 0; first < rows; first += most) {
     const int64_t n = std::min(most, rows - first);
     const auto chunk_of = [&](Activations kind) {
-      const int64_t terms = kind == Activations::bf16 && !round_ ? kMostTerms : 1;
+      const int64_t terms = terms_of(kind);
       return Chunk{first, n, terms, round_up(n * terms, kernels_->row_step), block.panels, kind};
     };
     Chunk chunk = chunk_of(kinds.first), other = chunk;
     if (kinds.other) {
       other = chunk_of(*kinds.other);
       const auto bytes = [&](const Chunk& c) {
-        const int64_t width = c.kind == Activations::f32 ? 2 : 1;
-        return size_t(c.padded * blocks * kRowStride * width) * sizeof(uint16_t);
+        return size_t(c.padded * blocks * kRowStride * width_of(c.kind)) * sizeof(uint16_t);
       };
       other.begin = bytes(chunk);
       NEMOTRON_ASSERT(other.begin + bytes(other) <= a_.bytes());
@@ -109,8 +115,8 @@ void Gemm::multiply_in(const GemmInput& in, int64_t rows, const PackedMatrix& w,
   }
 }
 
-int64_t Gemm::width_of(Activations kind) const {
-  return kind == Activations::f32 ? 2 : kind == Activations::bf16 && !round_ ? kMostTerms : 1;
+int64_t Gemm::terms_of(Activations kind) const {
+  return kind == Activations::bf16 && !round_ ? kMostTerms : 1;
 }
 
 Gemm::Block Gemm::block_of(int64_t k) const {
@@ -191,7 +197,7 @@ void Gemm::multiply_strip(const Chunk& chunk, const PackedMatrix& w, const Strip
   const Segment& segment = *strip.segment;
   const bool grouped = is_grouped(segment.format);
   const bool int8 = chunk.kind == Activations::int8;
-  const size_t a_size = chunk.kind == Activations::f32 ? 4 : 2;
+  const size_t a_size = size_t(width_of(chunk.kind)) * sizeof(uint16_t);
   const auto tile = kernels_->tile[int(segment.format)];
   const auto at = [&](int64_t p, int64_t k) {
     const size_t offset = grouped ? size_t(k / kGroupedBlock * segment.groups.block_bytes)

@@ -50,8 +50,8 @@ class Gemm {
     int64_t rows, panels;
   };
   Block block_of(int64_t k) const;
-  // Elements of BF16 that a value takes in a_.
-  int64_t width_of(Activations kind) const;
+  // Rows of a_ that a row of activations makes.
+  int64_t terms_of(Activations kind) const;
   // A chunk of rows: `rows` of them, `terms` rows of a_ for each, `padded` rows of a_ in all.
   struct Chunk {
     int64_t first, rows, terms, padded, panels;

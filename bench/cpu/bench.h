@@ -14,6 +14,9 @@ using Clock = double (*)();
 double now();
 double processor_time();
 
+// A new file of nobody else's, open for reading and writing; -1 where there can be none.
+int open_temporary(std::string* path);
+
 struct Options {
   int threads = 1;
   std::string isa;  // "" = the best

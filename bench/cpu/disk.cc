@@ -37,8 +37,8 @@ struct Case {
 class File {
  public:
   explicit File(size_t bytes) : bytes_(bytes) {
-    std::string path = (std::filesystem::temp_directory_path() / "nemotron-XXXXXX").string();
-    cached_ = mkstemp(path.data());
+    std::string path;
+    cached_ = open_temporary(&path);
     if (cached_ < 0) return;
     direct_ = open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
     std::remove(path.c_str());

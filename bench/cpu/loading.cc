@@ -23,18 +23,17 @@ constexpr size_t kRow = 8192;
 class File {
  public:
   File() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "nemotron-XXXXXX").string();
-    const int fd = mkstemp(pattern.data());  // of six X it makes a name that is nobody's
-    path_ = fd < 0 ? "" : pattern;
-    if (fd >= 0) close(fd);
+    const int fd = open_temporary(&path_);
+    if (fd < 0) return;
+    close(fd);
     std::ofstream out(path_, std::ios::binary);
     std::vector<char> piece(kPiece);
     for (size_t i = 0; i < piece.size(); ++i) piece[i] = char(i * 2654435761u >> 24);
     for (size_t at = 0; at < kMatrix; at += kPiece)
       out.write(piece.data(), std::streamsize(kPiece));
-    good_ = fd >= 0 && bool(out.flush());
+    good_ = bool(out.flush());
   }
-  ~File() { std::remove(path_.c_str()); }
+  ~File() { std::remove(path_.c_str()); }  // nothing, where there is none
   File(const File&) = delete;
   File& operator=(const File&) = delete;
   bool good() const { return good_; }

@@ -79,10 +79,11 @@ std::string pair(const char* key, int64_t value) {
 double peak_of(const std::vector<Peak>& peaks, const std::string& device) {
   const bool bf16 =
       device.find("bf16") != std::string::npos || device.find("amx") != std::string::npos;
+  const bool int8_tiles =
+      device.find("amx") != std::string::npos && device.find("8 bits") != std::string::npos;
   double best = 0;
   for (const Peak& p : peaks) {
-    const bool int8 = device.find("8 bits") != std::string::npos;
-    if (p.name.find("int8") != std::string::npos && !int8) continue;
+    if (p.name.find("int8") != std::string::npos && !int8_tiles) continue;
     if (p.name.rfind("bf16", 0) == 0 && !bf16) continue;
     best = std::max(best, p.gflops);
   }

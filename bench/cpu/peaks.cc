@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
 #include <thread>
 
 #include "bench/cpu/bench.h"
@@ -144,6 +145,12 @@ double processor_time() {
   timespec t{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
   return double(t.tv_sec) + double(t.tv_nsec) * 1e-9;
+}
+
+int open_temporary(std::string* path) {
+  const std::string any(6, 'X');  // which mkstemp() makes a name of
+  *path = (std::filesystem::temp_directory_path() / ("nemotron-" + any)).string();
+  return mkstemp(path->data());
 }
 
 Clock Options::clock() const { return wall || threads > 1 ? now : processor_seconds; }

@@ -54,8 +54,8 @@ export type EngineOptions = {
   readonly exactActivations?: boolean
   /**
    * On the CPU, round the activations that meet weights in groups (GGUF, dtype int8 and int4) to 8 bits, 32 at a time with
-   * a scale: few sequences then go at the rate of memory. Refused on CUDA, beside exactActivations, and where no weight
-   * is in groups.
+   * a scale: few sequences then go at the rate of memory. Refused on CUDA, beside exactActivations, and where most
+   * weights are in none.
    */
   readonly int8Activations?: boolean
   /**
