@@ -187,8 +187,13 @@ struct AmxBody {
     return n;
   }
 
+  // What tiles of 32 k do not divide.
+  static void by_registers(const Kernels* k, Format format, const TileArgs& t) {
+    k->tile[int(format)](t);
+  }
+
   static void tile_bf16(const TileArgs& t) {
-    if (t.k % 32 != 0) return Base::template tile<Format::bf16>(t);
+    if (t.k % 32 != 0) return by_registers(avx512bf16_kernels(), Format::bf16, t);
     if (t.rows <= kFewRows && t.k <= kKBlock) return few_rows<Format::bf16>(t);
     Ahead ahead = ahead_of(t, size_t(t.k) * kPanel * 2);
     if (t.rows <= 16) {
@@ -200,7 +205,7 @@ struct AmxBody {
 
   // Widened into the scratch first: a few panels at a time when few rows use them.
   static void tile_fp8(const TileArgs& t) {
-    if (t.k % 32 != 0 || t.k > kKBlock) return Base::template tile<Format::fp8>(t);
+    if (t.k % 32 != 0 || t.k > kKBlock) return by_registers(avx512bf16_kernels(), Format::fp8, t);
     if (t.rows <= kFewRows) return few_rows<Format::fp8>(t);
     Ahead ahead = ahead_of(t, size_t(t.k) * kPanel);
     uint8_t* wide = static_cast<uint8_t*>(t.scratch);
@@ -471,7 +476,7 @@ struct AmxBody {
 
   template <Format format>
   static void split_tile(const TileArgs& t) {
-    if (t.k % 32 != 0 || t.k > kKBlock) return Body<Avx512>::template tile<format>(t);
+    if (t.k % 32 != 0 || t.k > kKBlock) return by_registers(avx512_kernels(), format, t);
     constexpr bool kAsIs = format == Format::bf16;
     const int64_t panel_bytes = int64_t(t.k) * kPanel * 2;
     uint8_t* const wide = static_cast<uint8_t*>(t.scratch);
@@ -505,7 +510,9 @@ struct AmxBody {
   static constexpr int64_t kSplitWide = int64_t(kSplitPanels) * kKBlock * kPanel * 2 * 2;
 
   static Kernels exact_table() {
-    Kernels k = Body<Avx512>::table(Isa::amx);
+    Kernels k = *avx512_kernels();
+    k.isa = Isa::amx;
+    k.int8 = nullptr;
     k.row_step = kSplitRows;
     k.piece_rows = 128;
     const size_t split = size_t(kSplitWide + 2 * kSplitRows * kSplitStride);
@@ -519,13 +526,15 @@ struct AmxBody {
   }
 
   static Kernels table() {
-    static const Kernels int8 = AmxInt8<T>::table(rounded_table());
     Kernels k = rounded_table();
+    static const Kernels int8 = AmxInt8<T>::table(k);
     k.int8 = &int8;
     return k;
   }
   static Kernels rounded_table() {
-    Kernels k = Base::table(Isa::amx);
+    Kernels k = *avx512bf16_kernels();
+    k.isa = Isa::amx;
+    k.int8 = nullptr;
     k.row_step = 32;
     k.few_panels = few_panels;
     k.block_panels = 16, k.block_rows = 512;

@@ -235,7 +235,7 @@ const Kernels* kernels_for(Isa isa);
 // Those that `kernels` goes with where nothing may be rounded to BF16 before it is multiplied.
 const Kernels* exact_kernels(const Kernels* kernels);
 
-// One for each source file; only kernels_for() uses them.
+// One for each source file; kernels_for() chooses. amx's is the two before it, but for most tiles.
 const Kernels* plain_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
