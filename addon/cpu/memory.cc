@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -82,37 +83,49 @@ size_t left_in_groups(const std::string& root) {
 }  // namespace
 
 HugeBuffer::~HugeBuffer() {
-  if (base_) munmap(base_, mapped_);
+  if (mapped_ > 0) {
+    munmap(base_, mapped_);
+  } else {
+    std::free(base_);
+  }
 }
 
 Status HugeBuffer::create(size_t bytes, HugeBuffer* out) {
-  // Large buffers are whole huge pages; small ones are not worth 2 MiB of address space rounding.
-  const size_t page = bytes >= kHugePage ? kHugePage : 4096;
-  const size_t whole = (bytes + page - 1) / page * page, mapped = whole + page + 4096;
-  void* base = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (base == MAP_FAILED) {
+  // Small ones are the heap's, which has pages at hand; large ones are whole huge pages.
+  const bool is_small = bytes < kHugePage;
+  const size_t align = is_small ? 64 : kHugePage;
+  const size_t whole = (bytes + align - 1) / align * align, all = whole + align + 4096;
+  HugeBuffer b;
+  if (is_small) {
+    b.base_ = std::calloc(all, 1);
+  } else {
+    void* const mapped =
+        mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped != MAP_FAILED) b.base_ = mapped, b.mapped_ = all;
+  }
+  if (!b.base_) {
     return Status::out_of_memory("no memory for " + std::to_string(bytes) + " bytes, " +
                                  std::to_string(available_bytes()) + " are available");
   }
-  HugeBuffer b;
-  b.base_ = base;
-  b.mapped_ = mapped;
   b.bytes_ = bytes;
-  const uintptr_t start = (reinterpret_cast<uintptr_t>(base) + page - 1) / page * page;
+  const uintptr_t start = (reinterpret_cast<uintptr_t>(b.base_) + align - 1) / align * align;
   b.data_ = reinterpret_cast<uint8_t*>(start);
 #if defined(MADV_HUGEPAGE)
-  if (page > 4096) madvise(b.data_, whole, MADV_HUGEPAGE);
+  if (!is_small) madvise(b.data_, whole, MADV_HUGEPAGE);
 #endif
   *out = std::move(b);
   return {};
 }
 
 Status HugeArena::take(size_t bytes, std::span<uint8_t>* out) {
-  // What is never written takes no memory, so the end of a buffer may stay empty.
-  constexpr size_t kBuffer = size_t(64) << 20, kLine = 64;
+  // As much again as there is, so that a small model takes little. What is never written takes no
+  // memory, so the end of a large buffer may stay empty.
+  constexpr size_t kLeast = size_t(256) << 10, kMost = size_t(64) << 20, kLine = 64;
   if (buffers_.empty() || buffers_.back().bytes() - used_ < bytes) {
     HugeBuffer more;
-    if (Status s = HugeBuffer::create(std::max(kBuffer, bytes), &more); !s) return s;
+    const size_t size = std::max(bytes, std::clamp(taken_, kLeast, kMost));
+    if (Status s = HugeBuffer::create(size, &more); !s) return s;
+    taken_ += size;
     buffers_.push_back(std::move(more));
     used_ = 0;
   }

@@ -37,7 +37,7 @@ class HugeBuffer {
   uint8_t* data_ = nullptr;
   size_t bytes_ = 0;
   void* base_ = nullptr;
-  size_t mapped_ = 0;
+  size_t mapped_ = 0;  // 0: of the heap
 };
 
 // Pieces of memory side by side in large buffers, so that small ones lie in huge pages too. All are
@@ -49,7 +49,8 @@ class HugeArena {
 
  private:
   std::vector<HugeBuffer> buffers_;
-  size_t used_ = 0;  // of the last
+  size_t used_ = 0;   // of the last
+  size_t taken_ = 0;  // by all
 };
 
 // Memory that could still be taken without swapping; the limits of the control groups count that
