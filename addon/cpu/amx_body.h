@@ -169,7 +169,7 @@ struct AmxBody {
     if (rows < t.rows) one_row_block<stream>(x.rows_from(rows), panels);
   }
 
-  static int few_panels(int rows) {
+  static int few_panels(Format, int rows) {
     return rows <= kFewRows ? 2 : rows <= 16 ? 6 : rows <= 32 ? 4 : 0;
   }
 
@@ -210,7 +210,7 @@ struct AmxBody {
     Ahead ahead = ahead_of(t, size_t(t.k) * kPanel);
     uint8_t* wide = static_cast<uint8_t*>(t.scratch);
     const int64_t stride = int64_t(t.k) * kPanel * 2;
-    const int few = few_panels(t.rows), most = few > 0 ? few : kScratchPanels;
+    const int few = few_panels(Format::fp8, t.rows), most = few > 0 ? few : kScratchPanels;
     for (int p = 0; p < t.panels; p += most) {
       const int n = t.panels - p < most ? t.panels - p : most;
       for (int i = 0; i < n; ++i)

@@ -27,10 +27,9 @@ struct AmxInt8 {
     alignas(64) int32_t group_sums[kAtOnce][kRows][kPanel];
   };
 
-  static const Kernels* few_rows() { return avx512bf16_kernels()->int8; }
   template <Format format>
   static void tile(const TileArgs& t) {
-    if (t.rows <= Few::kCodedRows) return few_rows()->tile[int(format)](t);
+    if (t.rows <= Few::kCodedRows) return Few::template tile<format>(t);
     if constexpr (format == Format::i4) {
       if (!t.groups->is_consecutive) return products<format, true>(t);
     }
@@ -159,11 +158,9 @@ struct AmxInt8 {
   }
 
   static Kernels table(const Kernels& base) {
-    Kernels k = base;
-    for (int f = 0; f < kFormats; ++f) k.takes[f] = few_rows()->takes[f];
-    k.round_int8 = few_rows()->round_int8;
-    k.few_panels = [](int rows) {
-      return rows <= Few::kCodedRows ? Few::few_panels(rows) : rows <= 32 ? 6 : 0;
+    Kernels k = Few::table(base);
+    k.few_panels = [](Format format, int rows) {
+      return rows <= Few::kCodedRows ? Few::few_panels(format, rows) : rows <= 32 ? 6 : 0;
     };
     if (k.scratch_bytes < sizeof(Scratch)) k.scratch_bytes = sizeof(Scratch);
     k.tile[int(Format::i4)] = tile<Format::i4>;

@@ -312,7 +312,8 @@ void Gemm::share_of(const Chunk& chunk, const PackedMatrix& w, int64_t first, in
   const Range mine = share((panels + 1) / 2, thread, pool_->lanes());
   const int64_t end = first + std::min(mine.end * 2, panels);
   // A few rows are bound by memory: panels that are read side by side, each from end to end.
-  const int64_t few = kernels_->few_panels(int(chunk.rows * chunk.terms));
+  const Format format = w.place(first).segment->format;
+  const int64_t few = kernels_->few_panels(format, int(chunk.rows * chunk.terms));
   const int64_t step = few > 0 ? few : chunk.panels;
   const int64_t width = out.kind == GemmOutput::Kind::silu_mul ? w.rows / 2 : w.rows;
   const bool far = chunk.rows * width * int64_t(sizeof(float)) > kernels_->far_bytes;

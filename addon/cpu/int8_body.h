@@ -14,8 +14,9 @@
 
 namespace nemotron::cpu {
 
-// kFar: how far ahead few rows fetch weights, as Stream (amx_grouped.h) has them; 0: what the next
-// call reads.
+// kFar: how far ahead few rows fetch weights, a line at a time: bytes, as Stream (amx_grouped.h) has
+// them, or kNextCall. 0: what the next call reads, a chunk at a time.
+constexpr int kNextCall = INT32_MAX;
 template <class S, int kFar = 0>
 struct Int8Body {
   using Base = Body<S>;
@@ -29,7 +30,7 @@ struct Int8Body {
   static constexpr int kCodedRows = S::kInt8Rows;
   // Panels side by side, of that many rows: sums are twice in registers.
   static constexpr int panels(int rows) { return S::int8_panels(rows); }
-  static int few_panels(int rows) {
+  static int few_panels(Format, int rows) {
     if (rows > kCodedRows) return 0;
     return panels(rows) % 2 ? 2 * panels(rows) : panels(rows);
   }
@@ -63,7 +64,7 @@ struct Int8Body {
       at = Base::template chunk_at<format>(t, b, t.skip + k);
       if constexpr (kFar > 0) {
         const int64_t bytes = t.k / kGroupedBlock * t.groups->block_bytes, here = at.block - b;
-        far = here + kFar < bytes ? kFar : kFar - bytes + ahead;
+        far = kFar == kNextCall ? ahead : here + kFar < bytes ? kFar : kFar - bytes + ahead;
         const int64_t line = (t.skip + k) % kGroupedBlock / kGroupedChunk * 64;
         if (line >= t.groups->scales_bytes) return;
 #pragma GCC unroll 4

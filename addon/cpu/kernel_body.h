@@ -239,7 +239,17 @@ struct Body {
   static inline void fetch_ahead(const TileArgs& t, const ChunkAt& at, int panel) {
     const int64_t to = panel * t.b_stride + t.ahead;
     S::template prefetch_bytes<64 * format_bits(format)>(at.codes + to);
-    if (at.first_group == 0) S::template prefetch_bytes<64>(at.block + to);
+    fetch_scales(t, at, panel);
+  }
+  static inline void fetch_scales(const TileArgs& t, const ChunkAt& at, int panel) {
+    if (at.first_group > 0) return;
+    const uint8_t* const next = at.block + panel * t.b_stride + t.ahead;
+    for (int64_t i = 0; i < t.groups->scales_bytes; i += 64)
+      S::template prefetch_bytes<64>(next + i);
+  }
+  // Codes of these: not all of a chunk at once, but a line with each four k.
+  static constexpr bool by_lines(Format format) {
+    return S::kFetchesLines && format_bits(format) > 4;
   }
 
   // Quads QUAD.. of a chunk, to acc. No loop: not all of them would be unrolled.
@@ -249,7 +259,13 @@ struct Body {
       const uint8_t* a, F (&acc)[ROWS][PANELS]) {
     typename S::template CodeQuad<format, kTable> w[PANELS];
 #pragma GCC unroll 16
-    for (int p = 0; p < PANELS; ++p) w[p].load(at.codes + p * t.b_stride, QUAD, codes);
+    for (int p = 0; p < PANELS; ++p) {
+      const uint8_t* const from = at.codes + p * t.b_stride;
+      w[p].load(from, QUAD, codes);
+      if constexpr (by_lines(format) && QUAD < format_bits(format)) {
+        S::fetch(from + t.ahead + QUAD * 64);
+      }
+    }
     four<ROWS, PANELS>(acc, a, t.a_stride, w);
     if constexpr (QUAD + 1 < END) {
       coded_quads<format, kTable, ROWS, PANELS, QUAD + 1, END>(t, codes, at, a + 4 * kWideElement,
@@ -284,7 +300,9 @@ struct Body {
     float* c = t.c + panel * kPanel;
     for (int k = 0; k < t.k; k += kGroupedChunk) {
       const ChunkAt at = chunk_at<format>(t, b, t.skip + k);
-      for (int p = 0; p < PANELS; ++p) fetch_ahead<format>(t, at, p);
+      for (int p = 0; p < PANELS; ++p) {
+        by_lines(format) ? fetch_scales(t, at, p) : fetch_ahead<format>(t, at, p);
+      }
       if (t.groups->group == 32) {
         coded_group<format, kTable, kLeast, ROWS, PANELS, 0, 8>(t, codes, at, at.first_group, k, c);
       } else {
@@ -359,13 +377,20 @@ struct Body {
     }
   }
 
+  // Side by side. Of long codes, lines to be fetched come so close behind each other that six panels
+  // keep the loads of weights waiting.
+  static constexpr int coded_panels(Format format, int rows) {
+    const int panels = S::panels(rows);
+    return by_lines(format) && panels > 4 ? 2 : panels;
+  }
   template <Format format, bool kTable, bool kLeast, int ROWS>
   static void coded_rows(const TileArgs& t) {
     if constexpr (ROWS > 0) {
       if (t.rows < ROWS) return coded_rows<format, kTable, kLeast, ROWS - 1>(t);
+      constexpr int kPanels = coded_panels(format, ROWS);
       int p = 0;
-      for (; p + S::panels(ROWS) <= t.panels; p += S::panels(ROWS)) {
-        coded<format, kTable, kLeast, ROWS, S::panels(ROWS)>(t, p);
+      for (; p + kPanels <= t.panels; p += kPanels) {
+        coded<format, kTable, kLeast, ROWS, kPanels>(t, p);
       }
       for (; p < t.panels; ++p) coded<format, kTable, kLeast, ROWS, 1>(t, p);
     }
@@ -441,9 +466,10 @@ struct Body {
     }
   }
 
-  static int few_panels(int rows) {
+  static int few_panels(Format format, int rows) {
     if (rows > S::kRows) return 0;
-    const int panels = S::panels(rows);
+    const bool coded = is_grouped(format) && rows <= kCodedRows;
+    const int panels = coded ? coded_panels(format, rows) : S::panels(rows);
     return panels % 2 ? 2 * panels : panels;
   }
 

@@ -168,7 +168,7 @@ struct Kernels {
   int row_step = 1;  // see TileArgs
   // Panels of a call while `rows` rows stream them from memory, as many as are read side by side;
   // 0: more rows than one pass over a panel serves.
-  int (*few_panels)(int rows) = nullptr;
+  int (*few_panels)(Format format, int rows) = nullptr;
   // For more rows: panels (even) and rows of BF16 whose kKBlock stay in the second-level cache.
   int block_panels = 6, block_rows = 512;
   // Where at least 256 rows of BF16 fit into so many bytes with all their k, all of a chunk stays

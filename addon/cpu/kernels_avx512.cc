@@ -7,7 +7,7 @@ namespace nemotron::cpu {
 const Kernels* avx512_kernels() {
   static const Kernels k = [] {
     Kernels table = Body<Avx512>::table(Isa::avx512);
-    static const Kernels int8 = Int8Body<Avx512>::table(table);
+    static const Kernels int8 = Int8Body<Avx512, kNextCall>::table(table);
     table.int8 = &int8;
     return table;
   }();

@@ -8,7 +8,7 @@ const Kernels* avx512bf16_kernels() {
   static const Kernels k = [] {
     Kernels table = Body<Avx512Bf16>::table(Isa::avx512bf16);
     table.exact = avx512_kernels();
-    static const Kernels int8 = Int8Body<Avx512Bf16>::table(table);
+    static const Kernels int8 = Int8Body<Avx512Bf16, kNextCall>::table(table);
     table.int8 = &int8;
     return table;
   }();

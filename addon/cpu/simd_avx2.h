@@ -164,6 +164,7 @@ struct Avx2 {
     const Groups* g;
     inline explicit Codes(const Groups& of) : g(&of) {}
   };
+  static constexpr bool kFetchesLines = false;  // fetch()
   static constexpr bool kCounts = true;
   template <Format format, bool kTable>
   struct CodeQuad {

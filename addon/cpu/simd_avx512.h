@@ -201,6 +201,7 @@ struct Avx512 {
     }
     static inline F numbers(const float* p) { return _mm512_castsi512_ps(held(p)); }
   };
+  static constexpr bool kFetchesLines = true;  // fetch()
   static constexpr bool kCounts = false;
   // Four k of a chunk, decoded where they are asked for.
   template <Format format, bool kTable>

@@ -170,6 +170,7 @@ struct Plain {
   };
   // Whether codes of four bits that are consecutive numbers are read faster than by a table. Those
   // of more bits always are consecutive.
+  static constexpr bool kFetchesLines = false;  // fetch()
   static constexpr bool kCounts = false;
   template <Format format, bool kTable>
   struct CodeQuad {
