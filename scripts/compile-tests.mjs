@@ -72,24 +72,28 @@ const bundling = {
         : { path, external: true },
     )
     // `define` of a build is that of all its files.
-    onLoad({ filter: /\/server\/[^.]*\.ts$/ }, async ({ path }) => {
+    onLoad({ filter: /\/(server|bench)\/[^.]*\.ts$/ }, async ({ path }) => {
       const { code } = await transform(readFileSync(path, 'utf8'), optionsFor(path))
       return { contents: code, loader: 'js' }
     })
   },
 }
 
+/** What tests start as processes of their own. */
+const COMMANDS = ['server/cli.ts', 'bench/main.ts']
+
 /**
- * server/cli.ts with all that it imports in few files, below build/js/command: to find, read and compile two hundred
+ * They with all that they import in few files, below build/js/command: to find, read and compile two hundred
  * is what most of a short command's time goes to.
  */
-export const bundleCommand = async (root = here) => {
+export const bundleCommands = async (root = here) => {
   const outdir = join(madeIn(root), 'command')
   const require =
     "import { createRequire as requireFrom } from 'node:module'; const require = requireFrom("
   const { outputFiles } = await build({
     absWorkingDir: root,
-    entryPoints: ['server/cli.ts'],
+    entryPoints: COMMANDS,
+    outbase: root,
     outdir,
     bundle: true,
     splitting: true,

@@ -4,12 +4,12 @@
 // --long adds test/**/*.long.test.ts, ctest's label "long", and NEMOTRON_TEST_LONG=1 for the rest.
 
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { bundleCommand, compileTests } from './compile-tests.mjs'
+import { bundleCommands, compileTests } from './compile-tests.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const build = join(root, 'build')
@@ -160,9 +160,7 @@ const LONGEST = [
   ...['emulated_ops', 'ops', 'emulated_model', 'engine', 'golden', 'emulated_parallel'],
   ...['emulated_nccl', 'gpu_bench_tiny', 'bench/commands', 'web/page', 'api/cli', 'server/bounds'],
   ...['server/hang', 'server/score-command', 'server/serve', 'docs/commands', 'server/batches'],
-  ...['server/batch-command', 'server/tiny-models', 'api/package'],
-  ...['grammar/answer-grammar', 'server/accuracy', 'server/error-words', 'server/call-parser'],
-  ...['grammar/json-schema', 'server/evaluation', 'server/disk-full', 'server/template'],
+  ...['api/package'],
 ]
 
 /** They wait for most of their time, and have a lane of their own. */
@@ -177,6 +175,51 @@ const longestFirst = (suites) => {
     return place < 0 ? LONGEST.length : place
   }
   return suites.toSorted((a, b) => at(a) - at(b))
+}
+
+/** A suite that has ended ends, whatever it has open; what it has started is looked for. */
+const NODE_FLAGS = ['--enable-source-maps', '--test-reporter=spec', '--test-force-exit']
+
+const nodeSuite = (name, file) => ({
+  name,
+  command: process.execPath,
+  args: [...NODE_FLAGS, file],
+  count: countNode,
+})
+
+/** So many short suites share a process: to load what they import takes longer than most of them run. */
+const TOGETHER = 8
+
+/** Suites that run one behind the other in one process. */
+const together = (files) => {
+  const names = [...files.keys()]
+  if (names.length === 1) return nodeSuite(names[0], files.get(names[0]))
+  const file = join(process.env.TMPDIR, `${names[0].replaceAll('/', '-')}.mjs`)
+  const imports = [...files.values()].map((path) => `import ${JSON.stringify(path)}\n`)
+  writeFileSync(file, imports.join(''))
+  return nodeSuite(names.join(', '), file)
+}
+
+/** `compiled`: where their JavaScript is. */
+const nodeSuites = (compiled) => {
+  const files = readdirSync(join(root, 'test'), { recursive: true })
+    .filter((path) => path.endsWith('.test.ts') && (long || !path.endsWith('.long.test.ts')))
+    .sort()
+    .filter(isWanted)
+    .map((path) => [
+      path.replace(/\.test\.ts$/, ''),
+      join(compiled, 'test', path.replace(/\.ts$/, '.js')),
+    ])
+  const isShort = ([name]) =>
+    !name.endsWith('.long') && ![LONGEST, WAITING].some((names) => names.includes(name))
+  const short = files.filter(isShort)
+  const groups = Array.from({ length: Math.ceil(short.length / TOGETHER) }, (_, i) =>
+    together(new Map(short.slice(i * TOGETHER, (i + 1) * TOGETHER))),
+  )
+  return [
+    ...files.filter((suite) => !isShort(suite)).map((suite) => nodeSuite(...suite)),
+    ...groups,
+  ]
 }
 
 const BENCHES = ['cpu_bench', 'grammar_bench']
@@ -205,22 +248,6 @@ const cppSuites = () => {
     }))
 }
 
-/** A suite that has ended ends, whatever it has open; what it has started is looked for. */
-const NODE_FLAGS = ['--enable-source-maps', '--test-reporter=spec', '--test-force-exit']
-
-/** `compiled`: where its JavaScript is. */
-const nodeSuites = (compiled) =>
-  readdirSync(join(root, 'test'), { recursive: true })
-    .filter((path) => path.endsWith('.test.ts') && (long || !path.endsWith('.long.test.ts')))
-    .sort()
-    .filter(isWanted)
-    .map((path) => ({
-      name: path.replace(/\.test\.ts$/, ''),
-      command: process.execPath,
-      args: [...NODE_FLAGS, join(compiled, 'test', path.replace(/\.ts$/, '.js'))],
-      count: countNode,
-    }))
-
 // What tests leave in the folder for temporary files is gone with the run.
 process.env.TMPDIR = mkdtempSync(join(tmpdir(), 'nemotron-test-'))
 process.on('exit', () => {
@@ -235,7 +262,7 @@ const began = Date.now()
 step('build the addon and dist', process.execPath, [join(root, 'scripts/install.mjs')])
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
 const all = [cppSuites(), nodeSuites(await compileTests())]
-await bundleCommand()
+await bundleCommands()
 const isWaiting = ({ name }) => WAITING.includes(name)
 const [cpp, node] = all.map((suites) => longestFirst(suites.filter((suite) => !isWaiting(suite))))
 const waiting = longestFirst(all.flat().filter(isWaiting))

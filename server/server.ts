@@ -5,7 +5,7 @@ import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import type { Logger } from 'pino'
 import type { Phase } from './api/admission.js'
 import { createAsk, inBackgroundOf, linesAtOnce } from './api/batches/ask.js'
-import { drainServer } from './api/drain.js'
+import { CONNECTED_MS, drainServer } from './api/drain.js'
 import type { Server, ServerConfig } from './api/server.js'
 import { watchStalls } from './api/stall.js'
 import { batchable, createApp, routes } from './app.js'
@@ -44,6 +44,8 @@ type ServeOptions = {
   readonly progress: Progress
   /** For people. */
   readonly tell: (text: string) => void
+  /** Who asks is this process alone, and is done when it drains. */
+  readonly isOwn?: boolean
 }
 
 const serverConfig = (settings: Settings): ServerConfig => ({
@@ -362,7 +364,9 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
       phase = next
     }
     const { drain_delay: delay, drain_timeout: timeout } = settings
-    await drainServer(server, { listening, setPhase, delay, timeout }).finally(stopWatching)
+    const connected = options.isOwn ? 0 : CONNECTED_MS
+    const leaving = { listening, setPhase, delay, timeout, connected }
+    await drainServer(server, leaving).finally(stopWatching)
   }
 
   return { url: listening.url, ready: load(), drain }

@@ -14,8 +14,8 @@
 
 namespace nemotron::cpu {
 
-// kFar: how far ahead few rows fetch weights, a line at a time: bytes, as Stream (amx_grouped.h) has
-// them, or kNextCall. 0: what the next call reads, a chunk at a time.
+// kFar: how far ahead few rows fetch weights, a line at a time: bytes, as Stream (amx_grouped.h)
+// has them, or kNextCall. 0: what the next call reads, a chunk at a time.
 constexpr int kNextCall = INT32_MAX;
 template <class S, int kFar = 0>
 struct Int8Body {

@@ -377,8 +377,8 @@ struct Body {
     }
   }
 
-  // Side by side. Of long codes, lines to be fetched come so close behind each other that six panels
-  // keep the loads of weights waiting.
+  // Side by side. Of long codes, lines to be fetched come so close behind each other that six
+  // panels keep the loads of weights waiting.
   static constexpr int coded_panels(Format format, int rows) {
     const int panels = S::panels(rows);
     return by_lines(format) && panels > 4 ? 2 : panels;

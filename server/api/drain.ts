@@ -14,10 +14,12 @@ type Leaving = {
   readonly delay: number
   /** Seconds that what is under way may take then. */
   readonly timeout: number
+  /** Milliseconds in which work is still taken on connections that were there when the socket was closed. */
+  readonly connected: number
 }
 
-/** How long work is still taken on connections that were there when the socket was closed. */
-const CONNECTED_MS = 2000
+/** Of clients that nothing is known of. */
+export const CONNECTED_MS = 2000
 /** How long what was told in the end may be on its way out. */
 const LAST_MS = 2000
 const LOOK_MS = 20
@@ -63,10 +65,13 @@ const closeModels = async (
 }
 
 /** `stopped`: when the last connection has ended. */
-const closeSocket = async (listening: Listening): Promise<{ readonly stopped: Promise<void> }> => {
+const closeSocket = async (
+  listening: Listening,
+  connected: number,
+): Promise<{ readonly stopped: Promise<void> }> => {
   const stopped = listening.stop()
   // Who has connected is about to ask: a proxy does not repeat elsewhere what it has sent.
-  await Promise.race([stopped, sleep(CONNECTED_MS)])
+  await Promise.race([stopped, sleep(connected)])
   return { stopped }
 }
 
@@ -101,7 +106,7 @@ const workEnds = async (
 /** Rejects, with all else done, when what an engine holds cannot be freed. */
 export const drainServer = async (
   server: Server,
-  { listening, setPhase, delay, timeout }: Leaving,
+  { listening, setPhase, delay, timeout, connected }: Leaving,
 ): Promise<void> => {
   const { batches, models, traces, config } = server
   const stalled = (model: ServedModel) => isStalled(model, config.stallTimeout)
@@ -111,7 +116,7 @@ export const drainServer = async (
     await sleep(delay * 1000)
   }
   for (const { engine } of models()) engine.resume()
-  const { stopped } = await closeSocket(listening)
+  const { stopped } = await closeSocket(listening, connected)
   setPhase({ name: 'draining' })
   await workEnds(server, stalled, timeout)
   if (batches) await doneOrHung(batches.stop(), () => models().find(stalled))

@@ -275,7 +275,7 @@ export const startOwn = async (
 ): Promise<Serving> => {
   const settings = ownSettings(flags, process.env)
   const server = await import('../server.js')
-  return server.startServer({ settings, ...options })
+  return server.startServer({ settings, isOwn: true, ...options })
 }
 
 const checkUrl = (url: string, model: readonly string[]): void => {

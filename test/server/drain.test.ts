@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { HttpBindings } from '@hono/node-server'
 import { pino } from 'pino'
 import type { Phase } from '../../server/api/admission.js'
-import { drainServer } from '../../server/api/drain.js'
+import { CONNECTED_MS, drainServer } from '../../server/api/drain.js'
 import { listen } from '../../server/http/listen.js'
 import { createByteTokenizer } from './byte-tokenizer.js'
 import { chatBody, type HarnessOptions, readAnswer, startHarness, until } from './harness.js'
@@ -30,8 +30,9 @@ const startLeaving = async (options: HarnessOptions) => {
   const { server, listening } = harness
   return {
     ...harness,
-    /** Seconds. */
-    drain: (timeout: number) => drainServer(server, { listening, setPhase, delay: 0, timeout }),
+    /** Seconds; milliseconds. */
+    drain: (timeout: number, connected = CONNECTED_MS) =>
+      drainServer(server, { listening, setPhase, delay: 0, timeout, connected }),
     untilDraining: () => until(() => phase.name === 'draining', 'it drains'),
   }
 }
@@ -107,6 +108,28 @@ describe('a server that goes', () => {
     assert.match(await answerOf(socket), /^HTTP\/1.1 200 [\s\S]*"content":"ok"/)
     await drained
     await one.close()
+  })
+
+  test('takes work of who was connected, unless it is of this process alone', async () => {
+    for (const [connected, status] of [
+      [CONNECTED_MS, 200],
+      [0, 503],
+    ] as const) {
+      const one = await startLeaving({ answer: () => ({ pieces: ['ok'] }) })
+      const socket = createConnection(one.port, '127.0.0.1')
+      await once(socket, 'connect')
+      const drained = one.drain(60, connected)
+      await sleep(50)
+      const text = JSON.stringify(chatBody())
+      socket.write(
+        `POST ${CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: ${text.length}\r\n\r\n${text}`,
+      )
+      let answer = ''
+      for await (const chunk of socket) answer += chunk
+      assert.match(answer, new RegExp(`^HTTP/1.1 ${status} `))
+      await drained
+      await one.close()
+    }
   })
 
   test('tells what is left at its timeout, whatever it is', async () => {
