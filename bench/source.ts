@@ -1,5 +1,5 @@
 // How a process of this checkout starts another one: compiled by scripts/compile-tests.mjs where it is so itself, else
-// each file is compiled as it is imported.
+// each file is compiled as it is imported. The command line it has in one piece, if that was made.
 
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,17 +9,13 @@ const isCompiled = process.argv[1]?.endsWith('.ts') === false
 
 export const nodeFlags: readonly string[] = isCompiled ? [] : ['--import', 'tsx']
 
-/** Those that have all they import in few files. */
-const bundled = (source: string): string =>
-  packagePath(join('build/js/command', source.replace(/\.ts$/, '.js')))
+const command = packagePath('build/js/command/cli.js')
+const hasCommand = isCompiled && existsSync(command)
 
 /** `source`: a file of the checkout, such as server/cli.ts. */
-export const runnable = (source: string): string => {
-  if (!isCompiled) return packagePath(source)
-  const command = bundled(source)
-  return existsSync(command)
+export const runnable = (source: string): string =>
+  hasCommand && source === 'server/cli.ts'
     ? command
-    : packagePath(join('build/js', source.replace(/\.ts$/, '.js')))
-}
+    : packagePath(isCompiled ? join('build/js', source.replace(/\.ts$/, '.js')) : source)
 
 export const nodeArgs = (source: string): readonly string[] => [...nodeFlags, runnable(source)]

@@ -72,28 +72,24 @@ const bundling = {
         : { path, external: true },
     )
     // `define` of a build is that of all its files.
-    onLoad({ filter: /\/(server|bench)\/[^.]*\.ts$/ }, async ({ path }) => {
+    onLoad({ filter: /\/server\/[^.]*\.ts$/ }, async ({ path }) => {
       const { code } = await transform(readFileSync(path, 'utf8'), optionsFor(path))
       return { contents: code, loader: 'js' }
     })
   },
 }
 
-/** What tests start as processes of their own. */
-const COMMANDS = ['server/cli.ts', 'bench/main.ts']
-
 /**
- * They with all that they import in few files, below build/js/command: to find, read and compile two hundred
+ * server/cli.ts with all that it imports in few files, below build/js/command: to find, read and compile two hundred
  * is what most of a short command's time goes to.
  */
-export const bundleCommands = async (root = here) => {
+export const bundleCommand = async (root = here) => {
   const outdir = join(madeIn(root), 'command')
   const require =
     "import { createRequire as requireFrom } from 'node:module'; const require = requireFrom("
   const { outputFiles } = await build({
     absWorkingDir: root,
-    entryPoints: COMMANDS,
-    outbase: root,
+    entryPoints: ['server/cli.ts'],
     outdir,
     bundle: true,
     splitting: true,

@@ -9,7 +9,7 @@ import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { bundleCommands, compileTests } from './compile-tests.mjs'
+import { bundleCommand, compileTests } from './compile-tests.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const build = join(root, 'build')
@@ -262,7 +262,7 @@ const began = Date.now()
 step('build the addon and dist', process.execPath, [join(root, 'scripts/install.mjs')])
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
 const all = [cppSuites(), nodeSuites(await compileTests())]
-await bundleCommands()
+await bundleCommand()
 const isWaiting = ({ name }) => WAITING.includes(name)
 const [cpp, node] = all.map((suites) => longestFirst(suites.filter((suite) => !isWaiting(suite))))
 const waiting = longestFirst(all.flat().filter(isWaiting))
