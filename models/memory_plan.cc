@@ -200,7 +200,9 @@ Status find_footprint(const ModelConfig& config, const Checkpoint& checkpoint, c
                       Footprint* out) {
   Needs needs;
   if (Status s = find_needs(config, checkpoint, in, in.limits, &needs); !s) return s;
-  *out = {.weights = needs.weights, .kv_bytes_per_token = needs.block / size_t(in.block_size)};
+  *out = {.weights = needs.weights,
+          .kv_bytes_per_token = needs.block / size_t(in.block_size),
+          .in_groups = needs.in_groups};
   return {};
 }
 

@@ -67,6 +67,7 @@ Status plan_memory(const ModelConfig& config, const Checkpoint& checkpoint, cons
 // dtype and what the device packs count.
 struct Footprint {
   size_t weights = 0, kv_bytes_per_token = 0;
+  bool in_groups = false;  // as in MemoryPlan
 };
 Status find_footprint(const ModelConfig& config, const Checkpoint& checkpoint, const PlanInput& in,
                       Footprint* out);

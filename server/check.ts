@@ -1,19 +1,13 @@
 // A body against its schema: what is wrong is named by its field, whichever library found it.
 
-import type { z } from 'zod'
+import { z } from 'zod'
+import { describe, foundNumber } from './list.js'
 import { badRequest, RequestError, unsupportedParameter } from './request-error.js'
 
 /** `messages.0.content`. */
 const dottedPath = (path: readonly PropertyKey[]): string => path.map(String).join('.')
 
 type Issue = z.core.$ZodIssue
-
-const describe = (value: unknown): string =>
-  value === null
-    ? 'null'
-    : Array.isArray(value)
-      ? 'an array'
-      : `a ${typeof value}`.replace('a o', 'an o')
 
 const valueAt = (root: unknown, path: readonly PropertyKey[]): unknown =>
   path.reduce<unknown>(
@@ -81,6 +75,58 @@ const deepest = (issue: Issue, prefix: readonly PropertyKey[] = []): Issue => {
   return candidates.find((one) => !isTypeOnly(one)) ?? { ...issue, path }
 }
 
+type Json = Readonly<Record<string, unknown>>
+
+const isRecord = (value: unknown): value is Json =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+const described = new WeakMap<z.ZodType, Json>()
+
+/** What /openapi.json says of it; made once. */
+export const jsonSchemaOf = (schema: z.ZodType): Json => {
+  const json =
+    described.get(schema) ?? z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
+  described.set(schema, json)
+  return json
+}
+
+/** What a schema says of the number at a place; undefined: there is none. */
+const numberAt = (json: unknown, path: readonly PropertyKey[]): Json | undefined => {
+  if (!isRecord(json)) return undefined
+  const branches = json.anyOf ?? json.oneOf
+  if (Array.isArray(branches))
+    return branches.map((one) => numberAt(one, path)).find((found) => found !== undefined)
+  const [key, ...rest] = path
+  if (key === undefined)
+    return ['integer', 'number'].some((type) => [json.type].flat().includes(type))
+      ? json
+      : undefined
+  const { items, properties, additionalProperties } = json
+  if (typeof key === 'number') return numberAt(items, rest)
+  const named = isRecord(properties) ? properties[String(key)] : undefined
+  return numberAt(named ?? additionalProperties, rest)
+}
+
+/** `an integer from 1 to 128`. */
+const inWords = (json: Json, given: unknown): string => {
+  const { minimum: from, maximum: to, exclusiveMinimum: above } = json
+  const what = [json.type].flat().includes('integer') ? 'an integer' : 'a number'
+  const isUnsafe = typeof given === 'number' && Math.abs(given) > Number.MAX_SAFE_INTEGER
+  /** The bounds of what JSON keeps exactly are told to whom they stop. */
+  const isTold = (limit: unknown): boolean =>
+    typeof limit === 'number' && (isUnsafe || Math.abs(limit) < Number.MAX_SAFE_INTEGER)
+  if (isTold(above)) return `${what} above ${above}${isTold(to) ? ` and at most ${to}` : ''}`
+  if (isTold(from))
+    return isTold(to) ? `${what} from ${from} to ${to}` : `${what} of at least ${from}`
+  return isTold(to) ? `${what} of at most ${to}` : what
+}
+
+const isOfNumber = (issue: Issue): boolean =>
+  issue.code === 'invalid_type'
+    ? ['int', 'number'].includes(issue.expected)
+    : (issue.code === 'too_big' || issue.code === 'too_small') &&
+      ['int', 'number'].includes(issue.origin)
+
 /** Where and what, in words of ours. */
 type Fault = {
   readonly path: readonly PropertyKey[]
@@ -121,8 +167,13 @@ const ofUnion = (
     : { kind: 'value', words: issue.message }
 }
 
-const describeFault = (issue: Issue, given: unknown): Omit<Fault, 'path'> => {
+/** `number`: what the schema says of it. */
+const describeFault = (issue: Issue, given: unknown, number?: Json): Omit<Fault, 'path'> => {
   if (given === undefined && issue.code !== 'custom') return { kind: 'missing', words: 'missing' }
+  if (number !== undefined && isOfNumber(issue)) {
+    const kind = issue.code === 'invalid_type' ? 'type' : 'value'
+    return { kind, words: `expected ${inWords(number, given)}, but got ${foundNumber(given)}` }
+  }
   switch (issue.code) {
     case 'invalid_type':
       return {
@@ -149,14 +200,16 @@ const describeFault = (issue: Issue, given: unknown): Omit<Fault, 'path'> => {
 }
 
 /** The first thing that is wrong with a value; undefined: nothing is. */
-const firstFault = (error: z.ZodError, value: unknown): Fault | undefined => {
+const firstFault = (error: z.ZodError, value: unknown, schema?: z.ZodType): Fault | undefined => {
   const [first] = error.issues
   if (first === undefined) return undefined
   // Whatever each branch would say of nothing.
   if (first.code === 'invalid_union' && valueAt(value, first.path) === undefined)
     return { path: first.path, kind: 'missing', words: 'missing' }
   const issue = deepest(first)
-  return { path: issue.path, ...describeFault(issue, valueAt(value, issue.path)) }
+  const number =
+    schema && isOfNumber(issue) ? numberAt(jsonSchemaOf(schema), issue.path) : undefined
+  return { path: issue.path, ...describeFault(issue, valueAt(value, issue.path), number) }
 }
 
 /** The first thing that is wrong with a value that is no request, naming its field: `a.0.b: at most 3`. */
@@ -170,8 +223,8 @@ export const faultText = (
 }
 
 /** The first thing wrong with a body, naming the field. */
-const fromZod = (error: z.ZodError, body: unknown): RequestError => {
-  const fault = firstFault(error, body)
+const fromZod = (error: z.ZodError, body: unknown, schema: z.ZodType): RequestError => {
+  const fault = firstFault(error, body, schema)
   if (fault === undefined) return badRequest('The request is not valid.')
   const { path, kind, words, isUnsupported } = fault
   const param = dottedPath(path) || null
@@ -230,6 +283,10 @@ const MAX_FIELDS = 512
 
 type Checked<T> = { readonly body: T; readonly ignored: readonly string[] }
 
+/** Of what would have no effect. */
+export const unrecognized = (param: string): RequestError =>
+  unsupportedParameter(param, `Unrecognized request argument: '${param}'.`)
+
 /** Checks a body, classifies the keys that its schema does not name, and drops nulls. */
 export const checkBody = <T extends z.ZodObject>(
   schema: T,
@@ -246,7 +303,7 @@ export const checkBody = <T extends z.ZodObject>(
     if (value !== null && key !== '__proto__') given[key] = value
   }
   const result = schema.safeParse(given)
-  if (!result.success) throw fromZod(result.error, given)
+  if (!result.success) throw fromZod(result.error, given, schema)
   const ignored = [...(unserved?.leftOut?.(result.data) ?? [])]
   for (const key of Object.keys(given)) {
     if (Object.hasOwn(schema.shape, key) || unserved?.withoutEffect.has(key)) continue
@@ -257,7 +314,6 @@ export const checkBody = <T extends z.ZodObject>(
       if (error !== null) throw error
     }
   }
-  if (isStrict && ignored[0] !== undefined)
-    throw unsupportedParameter(ignored[0], `Unrecognized request argument: '${ignored[0]}'.`)
+  if (isStrict && ignored[0] !== undefined) throw unrecognized(ignored[0])
   return { body: result.data, ignored }
 }

@@ -3,6 +3,18 @@
 
 import { z } from 'zod'
 
+/** What a value is, for errors. */
+export const describe = (value: unknown): string =>
+  value === null
+    ? 'null'
+    : Array.isArray(value)
+      ? 'an array'
+      : `a ${typeof value}`.replace('a o', 'an o')
+
+/** What stands in the place of a number. */
+export const foundNumber = (value: unknown): string =>
+  typeof value === 'number' ? String(value) : describe(value)
+
 /** A list whose check stops at its first bad element. */
 export const list = <T extends z.ZodType>(element: T, min: number, max: number) => {
   const { $schema: _, ...items } = z.toJSONSchema(element, { io: 'input', unrepresentable: 'any' })
@@ -39,7 +51,7 @@ export const tokenIds = (min: number, max = Number.POSITIVE_INFINITY) =>
         context.addIssue({ code: 'custom', message, path, continue: false })
       if (ids.length < min || ids.length > max) refuse(`it has ${ids.length} token ids`, [])
       const bad = ids.findIndex((id) => !Number.isSafeInteger(id) || id < 0)
-      if (bad >= 0) refuse('expected a token id', [bad])
+      if (bad >= 0) refuse(`expected a token id, but got ${foundNumber(ids[bad])}`, [bad])
     })
     .meta({ type: 'array', items: { type: 'integer', minimum: 0 } })
 
@@ -80,6 +92,9 @@ export const recordOf = <T extends z.ZodType>(value: T, name = z.string().min(1)
     })
     .meta({ type: 'object', propertyNames: shape(name), additionalProperties: shape(value) })
 }
+
+/** A member that clients send and that changes nothing here. */
+export const idle = (why = 'Of no effect.') => z.unknown().optional().describe(why)
 
 export const asksNothing = (value: unknown): boolean =>
   value === undefined ||
@@ -140,8 +155,8 @@ export const numbersById = (min: number, max: number) =>
             input: numbers,
             path: [key],
           })
-        if (typeof value !== 'number') return refuse('expected a number')
-        if (value < min || value > max) return refuse(`it must be from ${min} to ${max}`)
+        if (typeof value !== 'number' || value < min || value > max)
+          return refuse(`expected a number from ${min} to ${max}, but got ${foundNumber(value)}`)
       }
     })
     .meta({

@@ -3,13 +3,17 @@
 import { readFileSync, statSync } from 'node:fs'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import type { Logger } from 'pino'
+import type { z } from 'zod'
 import type { Phase } from './api/admission.js'
 import { createAsk, inBackgroundOf, linesAtOnce } from './api/batches/ask.js'
 import { CONNECTED_MS, drainServer } from './api/drain.js'
+import { ChatRequest, CompletionRequest } from './api/openai/schema.js'
 import type { Server, ServerConfig } from './api/server.js'
 import { watchStalls } from './api/stall.js'
+import { UNSERVED, UNSERVED_OF_COMPLETIONS } from './api/unserved-fields.js'
 import { batchable, createApp, routes } from './app.js'
 import { type Batches, openBatches } from './batch/batches.js'
+import { checkBody } from './check.js'
 import { about, fileError, messageOf } from './failure.js'
 import { soleOwner } from './http/auth.js'
 import { BODY_TIME, createBodies } from './http/body.js'
@@ -20,7 +24,7 @@ import { openTraces, type Traces, tracesProblem, wantsTraces } from './metrics/t
 import { findReceipt, receiptText } from './model/accuracy.js'
 import { embeddedModels } from './model/embedded.js'
 import { fetchModel } from './model/fetch.js'
-import { loadModel } from './model/open.js'
+import { type PreparedModel, prepareModel } from './model/open.js'
 import type { ServedModel } from './model/served-model.js'
 import { widenedTexts } from './model/widened.js'
 import type { Settings } from './settings/options.js'
@@ -46,6 +50,8 @@ type ServeOptions = {
   readonly tell: (text: string) => void
   /** Who asks is this process alone, and is done when it drains. */
   readonly isOwn?: boolean
+  /** Throws what is wrong with the names that the models will have, before any is loaded. */
+  readonly checkNames?: (names: readonly string[]) => void
 }
 
 const serverConfig = (settings: Settings): ServerConfig => ({
@@ -98,8 +104,7 @@ const wantedModels = (settings: Settings): readonly ModelSettings[] => {
   return listed.length > 0 ? listed : embeddedSettings(settings)
 }
 
-const checkNames = (models: readonly ServedModel[]): void => {
-  const names = models.flatMap((model) => [model.id, ...model.aliases])
+const checkNames = (names: readonly string[]): void => {
   const twice = names.find((name, i) => names.indexOf(name) !== i)
   if (twice !== undefined)
     throw new ConfigError(`Two models are called '${twice}': give them --served-model-name.`)
@@ -160,6 +165,17 @@ const openTelemetry = async (settings: Settings, log: Logger): Promise<Traces | 
   const problem = tracesProblem(wanted)
   if (problem !== undefined) throw new ConfigError(problem)
   return await openTraces({ ...wanted, version: VERSION, log })
+}
+
+const REQUESTS = {
+  '/v1/chat/completions': { schema: ChatRequest, unserved: UNSERVED },
+  '/v1/completions': { schema: CompletionRequest, unserved: UNSERVED_OF_COMPLETIONS },
+} as const
+
+/** Throws what is refused of a request whatever the models are. */
+export const checkRequest = (path: string, body: object): void => {
+  const { schema, unserved } = REQUESTS[path as keyof typeof REQUESTS]
+  checkBody<z.ZodObject>(schema, body, { isStrict: false, unserved })
 }
 
 /** From now on lines are asked, where there is a --data-dir. */
@@ -237,13 +253,15 @@ const rankText = (name: string, rank: number, { device, plan, load }: Ranks[numb
   return `${name}: rank ${rank}, ${device}: ${(plan.weights / 2 ** 20).toFixed(1)} MiB of weights; ${parts}`
 }
 
+const nameOf = ({ names: [name], model }: ModelSettings): string => name ?? model
+
 /** `left`: models still to load, this one among them: those that come later need their share too. */
-const loadOne = async (
+const prepareOne = async (
   one: ModelSettings,
   left: number,
-  { settings, log, progress, tell, metrics, say }: Loading,
-): Promise<ServedModel> => {
-  const name = one.names[0] ?? one.model
+  { log, progress, tell, metrics, say }: Loading,
+): Promise<{ readonly prepared: PreparedModel; readonly folder: string }> => {
+  const name = nameOf(one)
   say(`${name}: finding its files`)
   const folder = await fetchModel(one.model, progress, tell)
   const draft = one.draft_model
@@ -253,7 +271,7 @@ const loadOne = async (
       ? undefined
       : await about('--draft-model', fetchModel(draft, progress, tell))
   say(`${name}: reading its tokenizer`)
-  const model = await loadModel({
+  const prepared = await prepareModel({
     settings: one,
     folder,
     draftFolder,
@@ -278,31 +296,48 @@ const loadOne = async (
       },
     },
   })
+  return { prepared, folder }
+}
+
+const loadOne = async (
+  one: ModelSettings,
+  { prepared, folder }: Awaited<ReturnType<typeof prepareOne>>,
+  { settings, progress, tell }: Loading,
+): Promise<ServedModel> => {
+  const name = nameOf(one)
+  const model = await prepared.load()
   progress.finish()
   if (settings.reload_from !== undefined) model.weights.version = 'default'
-  const { ranks, device, fingerprint, draft: drafts } = model.engine.info
+  const { ranks, device, deviceNote, fingerprint, draft: drafts } = model.engine.info
+  tell(`${name}: ${device}: ${deviceNote}`)
   const receipt = await findReceipt(folder, { ...one, device, fingerprint })
   if (receipt !== undefined)
     tell(`${name}: check measured on ${receipt.measured.slice(0, 10)}: ${receiptText(receipt)}`)
   if (drafts)
     tell(
-      `${name}: ${draft} guesses ${drafts.tokens} tokens at most, in steps of ${drafts.rows} rows`,
+      `${name}: ${one.draft_model} guesses ${drafts.tokens} tokens at most, in steps of ${drafts.rows} rows`,
     )
   tell(loadText(name, ranks))
   if (ranks.length > 1) for (const [rank, one] of ranks.entries()) tell(rankText(name, rank, one))
   return model
 }
 
-/** All or none: what is loaded when another one fails is closed again. */
+/** All or none: what is loaded when another one fails is closed again. Nothing is loaded while there is one of which
+ * it is known that it cannot be. */
 const loadAll = async (
   wanted: readonly ModelSettings[],
+  checkWanted: (names: readonly string[]) => void,
   loading: Loading,
 ): Promise<readonly ServedModel[]> => {
   const loaded: ServedModel[] = []
   try {
+    const all: [ModelSettings, Awaited<ReturnType<typeof prepareOne>>][] = []
     for (const [i, one] of wanted.entries())
-      loaded.push(await loadOne(one, wanted.length - i, loading))
-    checkNames(loaded)
+      all.push([one, await prepareOne(one, wanted.length - i, loading)])
+    const names = all.flatMap(([, { prepared }]) => [prepared.id, ...prepared.aliases])
+    checkNames(names)
+    checkWanted(names)
+    for (const [one, prepared] of all) loaded.push(await loadOne(one, prepared, loading))
     return loaded
   } catch (error) {
     await Promise.all(loaded.map((model) => model.engine.close()))
@@ -349,7 +384,7 @@ export const startServer = async (options: ServeOptions): Promise<Serving> => {
   const load = async () => {
     const say = (detail: string) => fromLoading({ name: 'loading', detail })
     try {
-      models = await loadAll(wanted, { ...options, metrics, say })
+      models = await loadAll(wanted, options.checkNames ?? (() => {}), { ...options, metrics, say })
     } catch (error) {
       fromLoading({ name: 'failed', detail: messageOf(error) })
       throw error

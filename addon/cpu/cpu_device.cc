@@ -19,6 +19,7 @@
 #include "cpu/thread_pool.h"
 #include "device/assert.h"
 #include "device/device.h"
+#include "device/processors.h"
 
 namespace nemotron::cpu {
 namespace {
@@ -410,16 +411,21 @@ std::unique_ptr<Device> make_cpu_device(const Kernels* kernels, int threads,
 
 namespace nemotron {
 
+Status check_cpu_device(const DeviceOptions& options) {
+  if (options.int8_activations && options.exact_activations) {
+    return Status::invalid(
+        "int8_activations: found exact_activations beside it; expected one of the two");
+  }
+  cpu::Isa isa;
+  return cpu::parse_isa(options.isa, &isa);
+}
+
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept {
   try {
-    if (options.int8_activations && options.exact_activations) {
-      return Status::invalid(
-          "int8_activations: found exact_activations beside it; expected one of the two");
-    }
+    if (Status s = check_cpu_device(options); !s) return s;
     cpu::Isa isa;
     if (Status s = cpu::parse_isa(options.isa, &isa); !s) return s;
-    const int hardware = std::max(1, int(std::thread::hardware_concurrency()));
-    const int threads = options.threads > 0 ? options.threads : hardware;
+    const int threads = choose_threads(options.threads).count;
     const int ranks = options.group ? options.group->ranks() : 1;
     *out = cpu::make_cpu_device(cpu::kernels_for(isa), std::max(1, threads / ranks), options);
     return {};

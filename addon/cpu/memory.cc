@@ -7,8 +7,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <string>
+
+#include "device/control_groups.h"
 
 namespace nemotron::cpu {
 namespace {
@@ -41,7 +42,9 @@ constexpr GroupFiles kVersion2 = {"/memory.max", "/memory.current", "inactive_fi
                                   "active_file "};
 
 // Of one group; without a limit there is no end to it.
-size_t left_in(const std::string& folder, const GroupFiles& files) {
+size_t left_in(const ControlGroup& group) {
+  const auto& [folder, is_version2] = group;
+  const GroupFiles& files = is_version2 ? kVersion2 : kVersion1;
   const size_t limit = read_number(folder + files.limit, "", size_t(-1));
   if (limit == size_t(-1)) return limit;
   size_t used = read_number(folder + files.used, "", 0);
@@ -51,31 +54,11 @@ size_t left_in(const std::string& folder, const GroupFiles& files) {
   return limit > used ? limit - used : 0;
 }
 
-// What a group and all above it leave. In a container `path` may be that of the host, of which
-// there is the root alone.
-size_t left_up_from(const std::string& root, std::string path, const GroupFiles& files) {
-  size_t least = left_in(root, files);
-  for (; path.size() > 1 && path[0] == '/'; path.resize(path.rfind('/'))) {
-    least = std::min(least, left_in(root + path, files));
-  }
-  return least;
-}
-
-// The least that this process's control groups leave: lines of "4:memory:/path" (version 1) and
-// "0::/path" (version 2).
+// The least that this process's control groups leave.
 size_t left_in_groups(const std::string& root) {
   size_t least = size_t(-1);
-  std::ifstream groups(root + "/proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {
-    const size_t names = line.find(':');
-    const size_t path = names == std::string::npos ? names : line.find(':', names + 1);
-    if (path == std::string::npos) continue;
-    const std::string controllers = "," + line.substr(names + 1, path - names - 1) + ",";
-    const bool is_version2 = controllers == ",,";
-    if (!is_version2 && controllers.find(",memory,") == std::string::npos) continue;
-    const std::string mount = root + "/sys/fs/cgroup" + (is_version2 ? "" : "/memory");
-    least = std::min(
-        least, left_up_from(mount, line.substr(path + 1), is_version2 ? kVersion2 : kVersion1));
+  for (const ControlGroup& group : control_groups("memory", root)) {
+    least = std::min(least, left_in(group));
   }
   return least;
 }

@@ -283,7 +283,7 @@ class Device {
 
 struct DeviceOptions {
   int32_t index = 0;    // which GPU
-  int32_t threads = 0;  // CPU: 0 = one per hardware thread
+  int32_t threads = 0;  // CPU: 0 = as many as usable_processors() of processors.h
   std::string isa;      // CPU: "", "plain", "avx2", "avx512", "amx"; "" = the best this machine has
   // CPU: products as accurate as with float32 activations. Otherwise activations are rounded to
   // BF16 for them where the processor multiplies BF16, which is about twice as fast on prompts.
@@ -306,7 +306,8 @@ struct DeviceOptions {
   int32_t rank = 0;
 };
 
-// The CPU backend is linked in.
+// The CPU backend is linked in. check_cpu_device(): what it refuses of options by themselves.
+Status check_cpu_device(const DeviceOptions& options);
 Status open_cpu_device(const DeviceOptions& options, std::unique_ptr<Device>* out) noexcept;
 
 // What a backend library (libnemotron_cuda.so) exports as `nemotron_backend`.

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "device/processors.h"
+
 namespace nemotron {
 namespace {
 
@@ -68,23 +70,29 @@ const Backend* find_cuda(int32_t index, std::string* why) {
   return nullptr;
 }
 
-}  // namespace
+// Why it is the CPU, and how many of its threads.
+std::string cpu_note(const std::string& why, const DeviceOptions& options) {
+  const auto [threads, because] = choose_threads(options.threads);
+  return "cpu, " + why + "; threads: " + std::to_string(threads) + " (" + because + ")";
+}
 
-Status open_device(const std::string& backend, const DeviceOptions& options,
-                   std::unique_ptr<Device>* out, std::string* note) {
+// Null in *cuda: the CPU.
+Status choose_backend(const std::string& backend, const DeviceOptions& options, int32_t ranks,
+                      const Backend** cuda, std::string* note) {
   const Status no_fp8 =
       Status::unsupported("fp8_activations: found the CPU, expected a CUDA device with cuBLASLt");
+  *cuda = nullptr;
   if (backend == "cpu") {
     if (options.fp8_activations) return no_fp8;
-    *note = "cpu, as asked for";
-    return open_cpu_device(options, out);
+    *note = cpu_note("as asked for", options);
+    return {};
   }
   if (backend != "auto" && backend != "cuda") {
     return Status::invalid("device: found \"" + backend + "\", expected auto, cpu or cuda");
   }
   std::string why;
-  const int32_t ranks = options.group ? options.group->ranks() : 1;
-  if (const Backend* cuda = find_cuda(options.index + ranks - 1, &why)) {
+  *cuda = find_cuda(options.index + ranks - 1, &why);
+  if (*cuda) {
     // A GPU that is there but cannot be used is an error, not a reason to be a hundred times
     // slower.
     if (options.exact_activations) {
@@ -96,12 +104,31 @@ Status open_device(const std::string& backend, const DeviceOptions& options,
           "int8_activations: found a CUDA device, whose activations are BF16; expected the CPU");
     }
     *note = backend == "auto" ? "cuda, since a GPU is here" : "cuda, as asked for";
-    return cuda->open(options, out);
+    return {};
   }
   if (backend == "cuda") return Status::unavailable("no CUDA device: " + why);
   if (options.fp8_activations) return no_fp8.within(why);
-  *note = "cpu, since there is no CUDA device: " + why;
-  return open_cpu_device(options, out);
+  *note = cpu_note("since there is no CUDA device: " + why, options);
+  return {};
+}
+
+}  // namespace
+
+Status check_device(const std::string& backend, const DeviceOptions& options, int32_t ranks,
+                    bool* on_cuda) {
+  const Backend* cuda = nullptr;
+  std::string note;
+  if (Status s = choose_backend(backend, options, ranks, &cuda, &note); !s) return s;
+  *on_cuda = cuda != nullptr;
+  return cuda ? Status() : check_cpu_device(options);
+}
+
+Status open_device(const std::string& backend, const DeviceOptions& options,
+                   std::unique_ptr<Device>* out, std::string* note) {
+  const int32_t ranks = options.group ? options.group->ranks() : 1;
+  const Backend* cuda = nullptr;
+  if (Status s = choose_backend(backend, options, ranks, &cuda, note); !s) return s;
+  return cuda ? cuda->open(options, out) : open_cpu_device(options, out);
 }
 
 }  // namespace nemotron

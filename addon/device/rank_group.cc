@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <string>
-#include <thread>
+
+#include "device/processors.h"
 
 namespace nemotron {
 namespace {
@@ -21,7 +22,7 @@ void pause() {
 
 RankGroup::RankGroup(int ranks, int threads_per_rank, Seconds patience)
     : seats_(size_t(std::max(ranks, 1))),
-      spins_(ranks * threads_per_rank <= int(std::thread::hardware_concurrency())),
+      spins_(ranks * threads_per_rank <= usable_processors().count),
       patience_(patience) {}
 
 uint64_t RankGroup::ticks() const {

@@ -43,8 +43,8 @@ class RankGroup {
   // A rank that has waited for so long (Waited), while no rank did anything, ends the group.
   static constexpr Seconds kPatience = Seconds(8);
 
-  // threads_per_rank: of the host, busy while others wait. With more of them than the machine has,
-  // who waits sleeps at once.
+  // threads_per_rank: of the host, busy while others wait. With more of them than there are
+  // processors for this process, who waits sleeps at once.
   RankGroup(int ranks, int threads_per_rank, Seconds patience = kPatience);
   RankGroup(const RankGroup&) = delete;
   RankGroup& operator=(const RankGroup&) = delete;

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <map>
 #include <set>
-#include <thread>
 
 #include "device/open_device.h"
+#include "device/processors.h"
 #include "engine/engine_loop.h"
 #include "engine/rank_runner.h"
 #include "models/checkpoint/checkpoint.h"
@@ -174,6 +174,22 @@ Status open_rank(const EngineOptions& options, Rank* rank, std::string* note) {
   return open_device(options.backend, device, &rank->device, note);
 }
 
+Status check_format(const EngineOptions& options, bool packs_groups, const std::string& device) {
+  const bool in_groups =
+      options.format == WeightFormat::int4 || options.format == WeightFormat::int8;
+  if (!in_groups || packs_groups) return {};
+  return Status::unsupported(std::string("dtype ") + weight_format_name(options.format) + " on " +
+                             device + "; served there: bf16 and fp8");
+}
+
+// in_groups: MemoryPlan's.
+Status check_int8(const EngineOptions& options, bool in_groups) {
+  if (!options.device.int8_activations || in_groups) return {};
+  return Status::invalid(
+      "int8_activations: found weights that are not in groups, or most of them; expected a GGUF "
+      "file of packed types, or dtype int8 or int4");
+}
+
 // The rank's device, which can run the model and the draft model.
 Status open_first(const EngineOptions& options, EngineInfo* info, Rank* rank) {
   std::string note;
@@ -181,12 +197,8 @@ Status open_first(const EngineOptions& options, EngineInfo* info, Rank* rank) {
   if (rank->index == 0) info->backend_note = note;
   info->ranks[size_t(rank->index)].device = rank->device->name();
   info->ranks[size_t(rank->index)].copies_blocks = rank->device->copies_blocks();
-  const bool in_groups =
-      options.format == WeightFormat::int4 || options.format == WeightFormat::int8;
-  if (in_groups && !rank->device->packs_groups()) {
-    return Status::unsupported(std::string("dtype ") + weight_format_name(options.format) + " on " +
-                               rank->device->name() + "; served there: bf16 and fp8");
-  }
+  const bool packs_groups = rank->device->packs_groups();
+  if (Status s = check_format(options, packs_groups, rank->device->name()); !s) return s;
   if (Status s = rank->device->check(decoder_form(info->config)); !s) return s;
   if (!info->draft) return {};
   const Status s = rank->device->check(decoder_form(info->draft->config));
@@ -309,11 +321,7 @@ Status set_up(Model* model, const Listeners& listeners, Rank* rank) {
   if (Status s = rank_shape(info.config, shard_of(options, *rank), &rank->shape); !s) return s;
   if (Status s = open_first(options, &info, rank); !s) return s;
   if (Status s = plan_rank(*model, *checkpoint, *rank, &own.plan); !s) return s;
-  if (options.device.int8_activations && !own.plan.in_groups) {
-    return Status::invalid(
-        "int8_activations: found weights that are not in groups, or most of them; expected a GGUF "
-        "file of packed types, or dtype int8 or int4");
-  }
+  if (Status s = check_int8(options, own.plan.in_groups); !s) return s;
   if (rank->index == 0 && info.draft && info.draft->rows == 0) {
     info.draft->rows = rank->device->cheap_rows(own.plan.in_groups);
   }
@@ -502,8 +510,7 @@ Status start(const std::shared_ptr<Model>& model, SetUp set_up, RankRunner::Relo
     return set_up(model.get(), there, rank);
   };
   const EngineOptions& o = model->options;
-  const int hardware = std::max(1, int(std::thread::hardware_concurrency()));
-  const int threads = o.device.threads > 0 ? o.device.threads : hardware;
+  const int threads = choose_threads(o.device.threads).count;
   const RankRunner::Group group{.ranks = o.ranks,
                                 .threads_per_rank = std::max(1, threads / o.ranks),
                                 .patience = o.rank_patience};
@@ -511,6 +518,21 @@ Status start(const std::shared_ptr<Model>& model, SetUp set_up, RankRunner::Relo
 }
 
 }  // namespace
+
+Status Engine::check(const EngineOptions& options) {
+  EngineInfo info;
+  if (Status s = read_model(options, &info); !s) return s;
+  bool on_cuda = false;
+  Status s = check_device(options.backend, options.device, options.ranks, &on_cuda);
+  if (s) s = check_format(options, !on_cuda, "a CUDA device");
+  if (!s) return s;
+  std::unique_ptr<Checkpoint> checkpoint;
+  if (s = open_checkpoint(options.model_dir, info.config, &checkpoint); !s) return s;
+  Footprint footprint;
+  const PlanInput plan{.format = options.format, .packs_groups = !on_cuda};
+  if (s = find_footprint(info.config, *checkpoint, plan, &footprint); !s) return s;
+  return check_int8(options, footprint.in_groups);
+}
 
 Status Engine::create(EngineOptions options, std::function<void()> wake,
                       const std::function<void(const LoadProgress&)>& progress,

@@ -133,6 +133,9 @@ enum class Pause : uint8_t {
 
 class Engine {
  public:
+  // What create() refuses of options and of the headers of the files, whatever memory there is.
+  // Opens no device and reads no weights.
+  static Status check(const EngineOptions& options);
   // Blocks while it plans, loads and prepares. `progress` is called from this thread.
   static Status create(EngineOptions options, std::function<void()> wake,
                        const std::function<void(const LoadProgress&)>& progress,

@@ -113,6 +113,15 @@ Napi::Value create_engine(const Napi::CallbackInfo& info) {
   return EngineHost::open(info.Env(), std::move(options), info[1].As<Napi::Object>(), wrap_host);
 }
 
+// checkEngine(options): {code, message} of what createEngine() would refuse before it loads weights,
+// whatever memory there is; undefined: nothing.
+Napi::Value check_engine(const Napi::CallbackInfo& info) {
+  EngineOptions options;
+  Status status = read_engine_options(info[0].As<Napi::Object>(), &options);
+  if (status) status = Engine::check(options);
+  return status ? info.Env().Undefined() : Napi::Value(error_object(info.Env(), status));
+}
+
 Status open_model(const std::string& folder, const std::vector<int32_t>& rows, ModelConfig* config,
                   std::unique_ptr<Checkpoint>* checkpoint, Sources* sources) {
   if (Status s = read_model_config(folder, rows, config); !s) return s;
@@ -163,6 +172,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   data->grammar_class = GrammarHandle::define(env);
   env.SetInstanceData(data);
   exports.Set("createEngine", Napi::Function::New<create_engine>(env));
+  exports.Set("checkEngine", Napi::Function::New<check_engine>(env));
   exports.Set("modelInfo", Napi::Function::New<model_info>(env));
   exports.Set("packedNames", packed_names(env));
   return exports;

@@ -1,6 +1,10 @@
 // Items that say their type, as OpenAI's dialects of items take them.
 
 import { z } from 'zod'
+import { idle } from '../list.js'
+
+/** What an item has when it comes back from an answer. */
+export const answered = { id: idle(), status: idle() }
 
 /** A message may leave its type out. */
 export const itemOf = <T extends z.ZodType>(item: T) =>

@@ -3,7 +3,6 @@
 // a value that asks for nothing passes.
 
 import type { UnservedFields } from '../check.js'
-import { unreadMembers } from '../prompt/conversation.js'
 import { type RequestError, unsupportedParameter, unsupportedValue } from '../request-error.js'
 
 /** Known to clients, of no effect on an answer here. */
@@ -314,19 +313,6 @@ const table = (more: Readonly<Record<string, (name: string) => Refusal>>) =>
     ...Object.entries(more).map(([name, make]): [string, Refusal] => [name, make(name)]),
   ])
 
-/** What messages have beyond what is read of them. On a route without messages a field of that name is anything. */
-const leftOut: UnservedFields['leftOut'] = ({ messages, inputs }) => {
-  const objects = (value: unknown): readonly object[] =>
-    Array.isArray(value)
-      ? value.flat().filter((one) => typeof one === 'object' && one !== null)
-      : []
-  const within = objects(inputs).flatMap((one) => ('messages' in one ? objects(one.messages) : []))
-  return [
-    ...unreadMembers(objects(messages), 'messages'),
-    ...unreadMembers(within, 'inputs.messages'),
-  ]
-}
-
 const RAW_SCORES = "a score is the reward model's own number"
 
 const REWARD_FORM =
@@ -340,7 +326,6 @@ const DATA_FIELDS = [
 /** Of routes that score, whose answers other servers change by these. */
 export const UNSERVED_OF_SCORES: UnservedFields = {
   withoutEffect: WITHOUT_EFFECT,
-  leftOut,
   refused: table({
     ...Object.fromEntries(DATA_FIELDS.map((name) => [name, refuse(REWARD_FORM)])),
     include_thinking: refuse(
@@ -378,7 +363,6 @@ export const UNSERVED_OF_LABELS: UnservedFields = {
 /** Of drafts that are edited, of which the best is one answer. */
 export const UNSERVED_OF_REFINE: UnservedFields = {
   withoutEffect: WITHOUT_EFFECT,
-  leftOut,
   refused: table({
     stream: refuse('the best text is known when all are written', false),
     n: refuse("the best text is one; 'candidates' has them all", 1),
@@ -398,7 +382,6 @@ export const UNSERVED_OF_COMPLETIONS: UnservedFields = {
 export const UNSERVED: UnservedFields = {
   withoutEffect: WITHOUT_EFFECT,
   refused: REFUSED,
-  leftOut,
 }
 
 const ONE_CHAT = 'it is for /v1/chat/completions, one conversation a request'
@@ -406,7 +389,6 @@ const ONE_CHAT = 'it is for /v1/chat/completions, one conversation a request'
 /** Of many chats in one request. */
 export const UNSERVED_OF_BATCH: UnservedFields = {
   withoutEffect: WITHOUT_EFFECT,
-  leftOut,
   refused: table({
     n: refuse(ONE_CHAT, 1),
     best_of: refuse(ONE_CHAT, 1),

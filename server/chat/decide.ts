@@ -12,7 +12,7 @@ import { mapInTurns } from '../slices.js'
 import type { Tokenizer } from '../tokenizer/types.js'
 import { renderChat } from './prompt.js'
 
-type Option = { readonly text: string; readonly description?: string | undefined }
+type Option = { readonly text: string; readonly description?: string | null | undefined }
 
 export type Question = {
   readonly text: string
@@ -337,6 +337,11 @@ const decideByReward = async (call: DecideCall): Promise<Decided> => {
     cachedTokens: sum(({ timings }) => timings.cachedTokens),
   }
 }
+
+/** A reward model is shown answers, and not what is said of them. */
+export const losesDescriptions = (model: ServedModel, questions: readonly Question[]): boolean =>
+  isReward(model) &&
+  questions.some(({ options }) => options.some(({ description }) => Boolean(description)))
 
 /** One batch on the engine: the questions share the conversation's blocks. */
 export const decide = (call: DecideCall): Promise<Decided> => {

@@ -1,5 +1,6 @@
 // From a chat to what is generated.
 
+import { unrecognized } from '../check.js'
 import type { LogprobsMode } from '../engine/logprobs-mode.js'
 import type { GenerateRequest, Sampling } from '../engine/types.js'
 import type { Generation } from '../generation/answer.js'
@@ -187,6 +188,8 @@ export const planChat = async (
     : renderChat(model, call, defaults.defaultThinking)
   const bestOf = await planBestOf(models, call)
   const { toolUse } = prompt
+  const unread = toolUse?.unread ?? []
+  if (defaults.strictParams && unread[0] !== undefined) throw unrecognized(unread[0])
   const constraint = await planConstraint(model, call, toolUse, form, defaults.strictParams)
   const start = startOf(prompt, constraint)
   const n = call.n ?? 1
@@ -235,7 +238,7 @@ export const planChat = async (
     promptTokenIds: request.promptTokenIds,
     dropped,
     hasTools: toolUse !== undefined,
-    ignored: constraint?.ignored,
+    ignored: [...unread, ...(constraint?.ignored ?? [])],
     reasoningTokens: () => choices.reduce((sum, choice) => sum + choice.reasoningTokens(), 0),
     bestOf: best && { name: bestOf.name, ranking: best.ranking },
   }

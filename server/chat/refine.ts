@@ -106,7 +106,7 @@ const writeStage = async (work: Work, task: Task): Promise<readonly Written[]> =
             maxTokens,
             temperature,
             ...(topP !== undefined && { topP }),
-            ...(work.seed !== undefined && { seed: work.seed + at }),
+            ...(work.seed !== undefined && { seed: BigInt(work.seed) + BigInt(at) }),
           },
         },
         { signal: work.signal, onEnd: done },

@@ -12,12 +12,12 @@ import {
   receiptText,
   referenceOn,
 } from '../model/accuracy.js'
-import { findFolder } from '../model/fetch.js'
 import { withFlags } from '../model/option-flags.js'
-import type { Settings } from '../settings/options.js'
+import { OPTIONS, type Settings } from '../settings/options.js'
 import { readSettings } from '../settings/read.js'
 import { createProgress } from '../terminal.js'
 import { positiveInteger } from './flags.js'
+import { folderOf, MODEL_ARGUMENT } from './named-model.js'
 import { print } from './print.js'
 
 type Flags = {
@@ -30,15 +30,6 @@ type Flags = {
   readonly device?: string
   readonly threads?: number
   readonly json?: boolean
-}
-
-const folderOf = async (name: string): Promise<string> => {
-  const folder = await findFolder(name)
-  if (folder === undefined)
-    throw new Error(
-      `${name}: no folder here, and not in the cache of Hugging Face: nemotron-server pull ${name} downloads it.`,
-    )
-  return folder
 }
 
 /** Of `serve`, by its variables too. */
@@ -128,10 +119,7 @@ export const addCheckCommand = (program: Command): void => {
   program
     .command('check')
     .description('Measure what quantised weights or rounding cost in accuracy.')
-    .argument(
-      '<model>',
-      'a Hugging Face folder, the id of a model that was pulled, a GGUF file, or tiny-reasoner, tiny-reward',
-    )
+    .argument('<model>', MODEL_ARGUMENT)
     .option('--against <model>', 'the original (default: the same model, weights as stored)')
     .addOption(
       choice('--dtype <type>', 'as of serve', ['auto', 'bf16', 'fp8', 'int8', 'int4'], 'auto'),
@@ -141,7 +129,11 @@ export const addCheckCommand = (program: Command): void => {
     .addOption(choice('--int8-activations <on|off>', 'as of serve', SWITCH, 'off'))
     .addOption(choice('--fp8-activations <on|off>', 'as of serve', SWITCH, 'off'))
     .addOption(choice('--device <device>', 'where both run', device, 'cpu'))
-    .option('--threads <n>', 'CPU threads (default: one per hardware thread)', positiveInteger)
+    .option(
+      '--threads <n>',
+      `CPU threads (default: ${OPTIONS.threads?.shownDefault})`,
+      positiveInteger,
+    )
     .option('--json', 'for programs')
     .action(async (name: string, flags: Flags) => {
       try {

@@ -85,6 +85,8 @@ type TargetOptions = {
   readonly apiKey?: string | undefined
   /** Models to serve when there is no URL; empty: those of NEMOTRON_MODEL, else the embedded ones. */
   readonly model: readonly string[]
+  /** Models that are asked by their names, by the flag that says so. */
+  readonly names?: Readonly<Record<string, string | undefined>>
   readonly tell: (text: string) => void
 }
 
@@ -271,12 +273,24 @@ const connect = (url: string, apiKey: string | undefined, close: () => Promise<v
  * begin in half the time without. */
 export const startOwn = async (
   flags: FlagValues,
-  options: Pick<Parameters<typeof startServer>[0], 'log' | 'progress' | 'tell'>,
+  options: Omit<Parameters<typeof startServer>[0], 'settings'>,
 ): Promise<Serving> => {
   const settings = ownSettings(flags, process.env)
   const server = await import('../server.js')
   return server.startServer({ settings, isOwn: true, ...options })
 }
+
+/** Throws what a server refuses of a request whatever its models are, before any is loaded. */
+export const checkOwnRequest = async (path: string, body: object): Promise<void> =>
+  (await import('../server.js')).checkRequest(path, body)
+
+const checkNames =
+  ({ names = {}, model }: TargetOptions) =>
+  (served: readonly string[]): void => {
+    for (const [flag, name] of Object.entries(names))
+      if (name !== undefined && !served.includes(name) && !model.includes(name))
+        throw new Error(`${flag}: there is no '${name}' among the models: ${served.join(', ')}`)
+  }
 
 const checkUrl = (url: string, model: readonly string[]): void => {
   if (!/^https?:\/\/[^/]/.test(url) || !URL.canParse(url))
@@ -299,6 +313,7 @@ export const openTarget = async (options: TargetOptions): Promise<Target> => {
       log: pino({ level: 'warn', base: null }, pino.destination({ dest: 2, sync: true })),
       progress: createProgress(),
       tell,
+      checkNames: checkNames(options),
     },
   )
   await serving.ready

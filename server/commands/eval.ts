@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { type Command, InvalidArgumentError, Option } from 'commander'
+import { type Command, Option } from 'commander'
 import { z } from 'zod'
 import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
@@ -11,7 +11,7 @@ import { createProgress } from '../terminal.js'
 import { packagePath } from '../version.js'
 import { ChatChoice, isRequestsFault, openTarget, type Target } from './client.js'
 import { CARD_SCORES, type Item, readItem, splitAnswer, UNBOXED } from './evaluation.js'
-import { apiKey, collect, positiveInteger } from './flags.js'
+import { apiKey, collect, integerFrom, numberFrom, positiveInteger } from './flags.js'
 import { endAsToldTo, withOutput } from './jsonl.js'
 import { readLines } from './lines.js'
 import { isPipe, type Output, outputName } from './output.js'
@@ -310,7 +310,8 @@ const run = async (files: readonly string[], flags: Flags): Promise<void> => {
   const progress = createProgress(process.stderr, undefined, (count) => `${Math.round(count)}`)
   let target: Target | undefined
   const work = async (output?: Output) => {
-    target = await openTarget({ ...flags, model: flags.model ?? [], tell })
+    const names = { '--name': flags.name, '--reward': flags.reward }
+    target = await openTarget({ ...flags, model: flags.model ?? [], names, tell })
     const id = flags.name ?? (await target.models())[0]?.id
     if (id === undefined) throw new Error(`${target.url} serves no model`)
     const model = { id, thinking: await target.thinking(id) }
@@ -333,15 +334,6 @@ const run = async (files: readonly string[], flags: Flags): Promise<void> => {
     await target?.close()
   }
 }
-
-const number =
-  (low: number, high: number) =>
-  (value: string): number => {
-    const parsed = Number(value)
-    if (value.trim() === '' || !(parsed >= low && parsed <= high))
-      throw new InvalidArgumentError(`It must be a number from ${low} to ${high}.`)
-    return parsed
-  }
 
 export const addEvalCommand = (program: Command): void => {
   program
@@ -366,10 +358,10 @@ export const addEvalCommand = (program: Command): void => {
     )
     .option('--runs <n>', 'sampled runs to average, thinking on', positiveInteger, 1)
     .option('--seed <n>', 'of the first run', positiveInteger, 1)
-    .option('--temperature <t>', 'thinking on', number(0, 2), 0.6)
-    .option('--top-p <p>', 'thinking on', number(0, 1), 0.95)
+    .option('--temperature <t>', 'thinking on', numberFrom(0, 2), 0.6)
+    .option('--top-p <p>', 'thinking on', numberFrom(0, 1), 0.95)
     .option('--reward <model>', 'thinking on: the best by this reward model of the server')
-    .option('--best-of <n>', 'candidates of --reward', positiveInteger, 4)
+    .option('--best-of <n>', 'candidates of --reward', integerFrom(1, 128), 4)
     .option('--limit <n>', 'items of each file', positiveInteger)
     .option('--max-tokens <n>', 'of each answer', positiveInteger)
     .option('--concurrency <n>', 'questions at once', positiveInteger, 16)

@@ -28,15 +28,24 @@ export const number = (value: string): number => {
   return result
 }
 
-export const integer = (value: string): number => {
-  const result = number(value)
-  if (!Number.isSafeInteger(result)) throw new InvalidArgumentError('It must be an integer.')
-  return result
-}
+export const numberFrom =
+  (from: number, to: number) =>
+  (value: string): number => {
+    const result = Number(value)
+    if (value.trim() === '' || !(result >= from && result <= to))
+      throw new InvalidArgumentError(`It must be a number from ${from} to ${to}.`)
+    return result
+  }
 
-export const positiveInteger = (value: string): number => {
-  const result = Number(value)
-  if (!Number.isSafeInteger(result) || result < 1)
-    throw new InvalidArgumentError('It must be an integer of at least 1.')
-  return result
-}
+/** `to`: beyond its default integers are not kept exactly. */
+export const integerFrom =
+  (from: number, to = Number.MAX_SAFE_INTEGER) =>
+  (value: string): number => {
+    const result = Number(value)
+    if (value.trim() === '' || !Number.isInteger(result) || result < from || result > to)
+      throw new InvalidArgumentError(`It must be an integer from ${from} to ${to}.`)
+    return result
+  }
+
+export const integer = integerFrom(Number.MIN_SAFE_INTEGER)
+export const positiveInteger = integerFrom(1)

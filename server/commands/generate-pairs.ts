@@ -6,7 +6,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
 import { tell } from '../log.js'
 import { ChatChoice, type ListedModel } from './client.js'
-import { positiveInteger } from './flags.js'
+import { integerFrom, numberFrom, positiveInteger } from './flags.js'
 import type { Members, Opened, Result } from './jsonl.js'
 import { type Conversation, readPromptLine, readTools } from './preference-line.js'
 import {
@@ -54,14 +54,7 @@ const nonNegative = (value: string): number => {
   return number
 }
 
-const twoOrMore = (value: string): number => {
-  const number = positiveInteger(value)
-  if (number < 2 || number > 128) throw new InvalidArgumentError('It must be from 2 to 128.')
-  return number
-}
-
 type Flags = JobFlags & {
-  readonly chatModel?: string
   readonly n: number
   readonly margin: number
   readonly temperature: number
@@ -257,9 +250,9 @@ export const addGeneratePairsCommand = (program: Command): void => {
     run,
   })
     .option('--chat-model <name>', 'which model answers')
-    .option('--n <count>', 'answers to each prompt', twoOrMore, 4)
+    .option('--n <count>', 'answers to each prompt', integerFrom(2, 128), 4)
     .option('--margin <reward>', 'least distance between the two rewards', nonNegative, 0)
-    .option('--temperature <t>', 'of the answers', nonNegative, 1)
+    .option('--temperature <t>', 'of the answers', numberFrom(0, 2), 1)
     .option('--max-tokens <n>', 'of each answer', positiveInteger)
     .addOption(
       new Option('--thinking <on|off>', 'reasoning mode of the answers').choices(['on', 'off']),

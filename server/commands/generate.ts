@@ -9,8 +9,8 @@ import { messageOf } from '../failure.js'
 import { tell } from '../log.js'
 import { isReward, type ServedModel } from '../model/served-model.js'
 import { createProgress, NO_PROGRESS } from '../terminal.js'
-import { startOwn } from './client.js'
-import { collect, integer, number } from './flags.js'
+import { checkOwnRequest, startOwn } from './client.js'
+import { collect, integer, integerFrom, number, positiveInteger } from './flags.js'
 import { endBy, onSignals } from './signals.js'
 
 /** Flags that are settings of the server, and those that are fields of the request, by the same names. */
@@ -57,25 +57,17 @@ const renamed = (flags: Flags, names: Readonly<Record<string, string>>) =>
 const RAW_TOKENS = 256
 
 /** What a client would send. */
-const requestOf = (model: ServedModel, prompt: string, flags: Flags) => {
+const bodyOf = (model: string, isChat: boolean, prompt: string, flags: Flags) => {
   const common = {
-    model: model.id,
+    model,
     ...renamed(flags, FIELDS),
     stream: true,
     stream_options: { include_usage: true, continuous_usage_stats: true },
     skip_special_tokens: flags.special !== true,
     timings: true,
   }
-  const isChat = flags.raw !== true && (model.template.source !== '' || isReward(model))
-  if (!isChat) {
-    if (flags.system !== undefined)
-      throw new Error(
-        flags.raw
-          ? '--raw: raw text has no --system'
-          : `--system: ${model.id} has no chat template, so its prompt is raw text`,
-      )
+  if (!isChat)
     return { path: '/v1/completions', body: { max_tokens: RAW_TOKENS, ...common, prompt } }
-  }
   const system = flags.system === undefined ? [] : [{ role: 'system', content: flags.system }]
   const messages = [...system, { role: 'user', content: prompt }]
   // The thinking is shown where it stands.
@@ -83,6 +75,20 @@ const requestOf = (model: ServedModel, prompt: string, flags: Flags) => {
     path: '/v1/chat/completions',
     body: { ...common, messages, reasoning_format: 'none' },
   }
+}
+
+const requestOf = (model: ServedModel, prompt: string, flags: Flags) => {
+  const isChat = flags.raw !== true && (model.template.source !== '' || isReward(model))
+  if (!isChat && flags.system !== undefined)
+    throw new Error(`--system: ${model.id} has no chat template, so its prompt is raw text`)
+  return bodyOf(model.id, isChat, prompt, flags)
+}
+
+/** What is known to be wrong before a model is loaded. */
+const check = async (prompt: string, flags: Flags): Promise<void> => {
+  if (flags.raw && flags.system !== undefined) throw new Error('--raw: raw text has no --system')
+  const { path, body } = bodyOf('any', flags.raw !== true, prompt, flags)
+  await checkOwnRequest(path, body)
 }
 
 const Timings = z.looseObject({
@@ -208,6 +214,7 @@ const readStandardInput = async (): Promise<string> => {
 
 const run = async (given: string, flags: Flags): Promise<void> => {
   const prompt = given === '-' ? await readStandardInput() : given
+  await check(prompt, flags)
   const serving = await start(flags)
   try {
     const models = await serving.ready
@@ -235,11 +242,11 @@ export const addGenerateCommand = (program: Command): void => {
     .option('--raw', 'continue the text instead; names such as <|eot_id|> in it are parsed')
     .option('--system <text>', 'what the model is told before')
     .option('--reasoning-effort <effort>', 'none: no thinking; high: thinking; default: off')
-    .option('--max-tokens <n>', 'longest output; of raw text: 256', integer)
-    .option('--min-tokens <n>', 'shortest output', integer)
+    .option('--max-tokens <n>', 'longest output; of raw text: 256', integerFrom(0))
+    .option('--min-tokens <n>', 'shortest output', integerFrom(0))
     .option('--temperature <t>', '0: the likeliest token each time', number)
     .option('--top-p <p>', 'draw from the likeliest tokens of this probability', number)
-    .option('--top-k <k>', 'draw from this many likeliest tokens', integer)
+    .option('--top-k <k>', 'draw from this many likeliest tokens', integerFrom(-1))
     .option('--min-p <p>', "draw from tokens with this share of the likeliest one's", number)
     .option('--repetition-penalty <x>', 'above 1: repeat less', number)
     .option('--presence-penalty <x>', '-2 to 2', number)
@@ -261,8 +268,8 @@ export const addGenerateCommand = (program: Command): void => {
     .addOption(
       new Option('--kv-cache-dtype <type>', 'of the KV cache').choices(['auto', 'bf16', 'fp8']),
     )
-    .option('--max-model-len <n>', 'longest sequence', integer)
-    .option('--threads <n>', 'of the CPU', integer)
+    .option('--max-model-len <n>', 'longest sequence', positiveInteger)
+    .option('--threads <n>', 'of the CPU', positiveInteger)
     .option('--quiet', 'only the text')
     .action(async (prompt: string, flags: Flags) => {
       await run(prompt, flags).catch((error) => {

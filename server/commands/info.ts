@@ -5,13 +5,13 @@ import type { Command } from 'commander'
 import { type CpuNeed, type GpuFit, loadAddon, type NativeModelInfo } from '../engine/addon.js'
 import { about, messageOf } from '../failure.js'
 import { tell } from '../log.js'
-import { findFolder } from '../model/fetch.js'
 import { namesOfModel } from '../model/identity.js'
 import { withFlags } from '../model/option-flags.js'
 import { findEntry, type RegistryEntry } from '../model/registry.js'
 import { isGguf } from '../tokenizer/gguf.js'
 import { bytesText, countText } from './amounts.js'
 import { type GgufUse, ggufInfo } from './info-gguf.js'
+import { folderOf, MODEL_ARGUMENT } from './named-model.js'
 import { print } from './print.js'
 
 const tokens = (count: number): string =>
@@ -117,13 +117,8 @@ const fileInfo = (path: string, { json, draft }: Asked): string => {
 const isFile = (path: string): boolean =>
   statSync(path, { throwIfNoEntry: false })?.isFile() === true
 
-const foundFolder = async (name: string): Promise<string> => {
-  const folder = isFile(name) ? name : await findFolder(name)
-  if (folder !== undefined) return folder
-  throw new Error(
-    `${name}: no folder here, and not in the cache of Hugging Face: nemotron-server pull ${name} downloads it.`,
-  )
-}
+/** A file of whatever name: what it is, is told. */
+const foundFolder = async (name: string): Promise<string> => (isFile(name) ? name : folderOf(name))
 
 type Options = { readonly json?: boolean; readonly draftModel?: string }
 
@@ -138,10 +133,7 @@ export const addInfoCommand = (program: Command): void => {
   program
     .command('info')
     .description('Say what a model is and what memory it needs on common GPUs and on the CPU.')
-    .argument(
-      '<model>',
-      'a Hugging Face folder, the id of a model that was pulled, a GGUF file, or tiny-reasoner, tiny-reward',
-    )
+    .argument('<model>', MODEL_ARGUMENT)
     .option('--draft-model <model>', 'a draft model that lies beside it')
     .option('--json', 'for programs')
     .action(async (name: string, options: Options) => {

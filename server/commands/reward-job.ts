@@ -30,6 +30,7 @@ export type JobFlags = {
   readonly output: string
   readonly model?: readonly string[]
   readonly rewardModel?: string
+  readonly chatModel?: string
   readonly url?: string
   readonly apiKey?: string
   readonly principle?: string
@@ -155,6 +156,7 @@ const checkPrinciple = (principle: string): string => {
     throw new LineError(
       `the principle has ${principle.length} characters, and may have ${issue.maximum}`,
     )
+  if (issue !== undefined) throw new LineError('the principle is empty')
   checkTexts({ principle })
   return principle
 }
@@ -231,7 +233,8 @@ type Job<T> = {
 /** Every line to records, with progress; then why some have none, and the summary. */
 export const runJob = async <T>(job: Job<T>): Promise<void> => {
   const { input, flags, unit, members, open, onRecord } = job
-  const { field = new Map() } = flags
+  const { field = new Map(), principle } = flags
+  if (principle !== undefined) checkPrinciple(principle)
   const isPiped = await isPipe(flags.output)
   if (isPiped)
     tell(`${outputName(flags.output)} is no file: a run that is interrupted cannot go on`)
@@ -251,7 +254,8 @@ export const runJob = async <T>(job: Job<T>): Promise<void> => {
       onError: flags.onError,
       read: (value) => job.read(takeFields(value, field)),
       open: async () => {
-        target = await openTarget({ ...flags, model: flags.model ?? [], tell })
+        const names = { '--reward-model': flags.rewardModel, '--chat-model': flags.chatModel }
+        target = await openTarget({ ...flags, model: flags.model ?? [], names, tell })
         return open(await openAsking(target, flags))
       },
       ...(onRecord && { onRecord: (record) => onRecord(renameFields(record, field)) }),

@@ -198,6 +198,10 @@ type Addon = {
     options: NativeOptions,
     listeners: NativeListeners,
   ) => Promise<NativeEngine>
+  /** What createEngine() would refuse of options and of the headers of the files, whatever memory there is. */
+  readonly checkEngine: (
+    options: Partial<NativeOptions> & Pick<NativeOptions, 'model'>,
+  ) => EngineError | undefined
   readonly modelInfo: (
     folder: string,
     rewardRows: readonly number[],

@@ -227,16 +227,37 @@ const onAbort = (signal: AbortSignal | undefined, abort: () => void): (() => voi
 const failureOf = ({ code, message }: EngineError): EngineFailure =>
   new EngineFailure({ code, message: withOptionNames(message, (option) => option) })
 
-const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
+/** The options as the addon takes them, and nothing that is known before weights are read speaks against them. */
+const checkedOptions = async (
+  { onProgress: _, onPlan: __, ...options }: EngineOptions,
+  tokenizer: Tokenizer,
+) => {
   const addon = loadAddon()
-  const { model } = options
-  const described = addon.modelInfo(model, options.rewardRows ?? [])
+  const { model, rewardRows = [] } = options
+  const described = addon.modelInfo(model, rewardRows)
   if ('code' in described) throw failureOf(described)
   checkVocabulary(model, tokenizer, described.config)
   const dtype = checkedDtype(options, described.config)
   await checkDraft(options, tokenizer)
   const stopIds = stopNames.flatMap((name) => tokenizer.special.get(name) ?? [])
-  const { onProgress, onPlan, ...rest } = options
+  const given = {
+    ...options,
+    dtype: dtype.native,
+    rewardRows: Int32Array.from(rewardRows),
+    stopIds: Int32Array.from(stopIds),
+  }
+  const refused = addon.checkEngine(given)
+  if (refused !== undefined) throw failureOf(refused)
+  return { given, shownDtype: dtype.shown, layout: described.layout }
+}
+
+const openNative = async (
+  options: EngineOptions,
+  { given, shownDtype, layout }: Awaited<ReturnType<typeof checkedOptions>>,
+  tokenizer: Tokenizer,
+) => {
+  const addon = loadAddon()
+  const { onProgress, onPlan } = options
   let fault: { readonly error: unknown } | undefined
   const listen = (call: () => void): void => {
     try {
@@ -248,13 +269,7 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
   const dispatcher = createDispatcher(addon.packedNames)
   const native = await addon
     .createEngine(
-      {
-        ...rest,
-        dtype: dtype.native,
-        rewardRows: Int32Array.from(options.rewardRows ?? []),
-        stopIds: Int32Array.from(stopIds),
-        ...tokenTable(tokenizer),
-      },
+      { ...given, ...tokenTable(tokenizer) },
       {
         onProgress: (phase, bytesDone, bytesTotal) =>
           listen(() => onProgress?.({ phase, bytesDone, bytesTotal })),
@@ -270,8 +285,8 @@ const openNative = async (options: EngineOptions, tokenizer: Tokenizer) => {
     throw fault.error
   }
   const info = native.info()
-  const shown = dtype.shown(info.plan)
-  const print = fingerprint(described.layout, shown)
+  const shown = shownDtype(info.plan)
+  const print = fingerprint(layout, shown)
   return { native, dispatcher, info: describe(info, options, shown, print) }
 }
 
@@ -424,19 +439,11 @@ const stopping = (
   }
 }
 
-/**
- * Loads a checkpoint. Rejects with an EngineFailure whose message names file, field, what was found
- * and what was expected. `tokenizer`: when the caller has loaded it already.
- */
-export const openEngine = async (
-  options: EngineOptions,
-  tokenizer?: Tokenizer,
-): Promise<Engine> => {
-  checkOptions(options)
-  const folder = await checkFolder(options.model)
-  const words = tokenizer ?? (await loadTokenizer(folder))
-  const thinkClose = Int32Array.from(await words.encode(thinkCloseText, { special: true }))
-  const { native, dispatcher, info } = await openNative(options, words)
+const run = (
+  { native, dispatcher, info }: Opened,
+  words: Tokenizer,
+  thinkClose: Int32Array,
+): Engine => {
   const grammars = createGrammarCache((text) => native.compileGrammar(text))
   const control = stopping(native, dispatcher)
   let nextId = 1
@@ -495,3 +502,25 @@ export const openEngine = async (
     },
   }
 }
+
+/** What there is to do once all is checked that can be before weights are read: load them. As openEngine(). */
+export const prepareEngine = async (
+  options: EngineOptions,
+  tokenizer?: Tokenizer,
+): Promise<() => Promise<Engine>> => {
+  checkOptions(options)
+  const folder = await checkFolder(options.model)
+  const words = tokenizer ?? (await loadTokenizer(folder))
+  const checked = await checkedOptions(options, words)
+  return async () => {
+    const thinkClose = Int32Array.from(await words.encode(thinkCloseText, { special: true }))
+    return run(await openNative(options, checked, words), words, thinkClose)
+  }
+}
+
+/**
+ * Loads a checkpoint. Rejects with an EngineFailure whose message names file, field, what was found
+ * and what was expected. `tokenizer`: when the caller has loaded it already.
+ */
+export const openEngine = async (options: EngineOptions, tokenizer?: Tokenizer): Promise<Engine> =>
+  (await prepareEngine(options, tokenizer))()

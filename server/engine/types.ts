@@ -40,7 +40,7 @@ export type EngineOptions = {
   readonly draftTokens?: number
   /** Rows of a step that guesses, guesses included; fuller batches go without. Default 32. */
   readonly draftRows?: number
-  /** CPU threads; default: one per hardware thread. */
+  /** CPU threads; default: one for each processor that the process may run on, at most what a CPU quota leaves it. */
   readonly threads?: number
   readonly prefixCache?: boolean
   /** Reward-HF form: the score is the logit of this vocabulary id (from models/registry.json). */

@@ -126,22 +126,49 @@ const leavesWeights = ({ info }: Side, dtype: Choices['dtype'], device: Device):
   return device === 'cpu' && bytesOf(dtype) === bytesOf('stored')
 }
 
-/** A --dtype that changes nothing is no mistake beside choices that do. */
-const checkDtype = (side: Side, { choices, device, say }: MeasureOptions): void => {
-  const { dtype } = choices
-  if (dtype === 'auto' || !leavesWeights(side, dtype, device)) return
-  const stays = `--dtype ${dtype} leaves the weights of ${side.folder} as they are stored`
-  const reference = referenceOn(device)
-  const differs =
-    choices.kvCacheDtype !== reference.kvCacheDtype ||
-    choices.exactActivations !== reference.exactActivations ||
-    choices.int8Activations !== reference.int8Activations ||
-    choices.fp8Activations !== reference.fp8Activations
+/** What the weights of a side are once they are loaded. */
+const areFp8 = ({ info }: Side, dtype: Choices['dtype']): boolean =>
+  info.config.quantization !== 'none' || dtype === 'fp8'
+
+/** Why choices change nothing for this model. One of 8-bit activations the engine refuses itself. */
+const idleChoices = (
+  side: Side,
+  { choices, device }: MeasureOptions,
+): Partial<Record<keyof Choices, string>> => {
+  const { dtype, kvCacheDtype, fp8Activations } = choices
+  const { folder } = side
+  const isCuda = device === 'cuda'
+  return {
+    ...(dtype !== 'auto' &&
+      leavesWeights(side, dtype, device) && {
+        dtype: `--dtype ${dtype} leaves the weights of ${folder} as they are stored`,
+      }),
+    ...(kvCacheDtype === 'bf16' &&
+      isCuda && { kvCacheDtype: '--kv-cache-dtype bf16 is what CUDA has in any case' }),
+    ...(fp8Activations &&
+      isCuda &&
+      !areFp8(side, dtype) && {
+        fp8Activations: `--fp8-activations is for weights in FP8, which those of ${folder} are not`,
+      }),
+  }
+}
+
+/** A choice that changes nothing is no mistake beside others that do. */
+const checkChoices = (side: Side, options: MeasureOptions): void => {
+  const idle = idleChoices(side, options)
+  const [first, ...more] = Object.values(idle)
+  if (first === undefined) return
+  const reference = referenceOn(options.device)
+  const names = Object.keys(reference) as (keyof Choices)[]
+  const differs = names.some(
+    (name) => idle[name] === undefined && options.choices[name] !== reference[name],
+  )
   if (!differs)
     throw invalid(
-      `${stays}: there is nothing to compare. --against names the folder that it was made of`,
+      `${first}: there is nothing to compare. --against names the folder that it was made of`,
     )
-  say(`${stays}: what is compared are the other choices alone`)
+  for (const text of [first, ...more])
+    options.say(`${text}: what is compared are the other choices`)
 }
 
 /** How many tokens of a text stand before each measured one. The last has to be in the text. */
@@ -288,21 +315,22 @@ type MeasureOptions = {
   readonly say: (text: string) => void
 }
 
-/** One model is in memory at a time; of the reference its distributions stay, about 400 of them. */
+/** One model is in memory at a time; of the first its distributions stay, about 400 of them. */
 export const measureAccuracy = async (options: MeasureOptions): Promise<Receipt> => {
   const { folder, against, choices } = options
   const stamp = await stampOf(folder)
   const side = await describeSide(folder)
   const reference = folder === against ? side : await describeSide(against)
   checkSame(side, reference)
-  if (folder === against) checkDtype(side, options)
-  const known: Seen[] = []
-  await run(reference, referenceOn(options.device), options, (seen) => known.push(seen))
+  if (folder === against) checkChoices(side, options)
+  // First the one whose choices the engine may refuse.
+  const measured: Seen[] = []
+  const info = await run(side, choices, options, (seen) => measured.push(seen))
   const figures = createFigures()
-  known.reverse()
-  const info = await run(side, choices, options, (seen) => {
-    const of = known.pop()
-    if (of !== undefined) figures.add(of, seen)
+  measured.reverse()
+  await run(reference, referenceOn(options.device), options, (seen) => {
+    const of = measured.pop()
+    if (of !== undefined) figures.add(seen, of)
   })
   return {
     model: folder,

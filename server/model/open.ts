@@ -1,6 +1,6 @@
 // From settings to a model that can be served: its folder, tokenizer, template and engine.
 
-import { openEngine } from '../engine/engine.js'
+import { prepareEngine } from '../engine/engine.js'
 import type { Engine, EngineOptions, LoadProgress, MemoryPlan } from '../engine/types.js'
 import { about, EngineFailure, messageOf } from '../failure.js'
 import type { Metrics } from '../metrics/metrics.js'
@@ -201,25 +201,37 @@ type LoadOptions = {
   readonly hooks: LoadHooks
 }
 
-/** The engine of a model; what is wrong with its options is told as settings. */
-const openFrom = async (
-  options: LoadOptions,
-  rewardRows: readonly number[] | undefined,
-  tokenizer: Tokenizer,
-): Promise<Engine> => {
-  const { settings, draftFolder, hooks } = options
-  const { draft_model: draft } = settings
-  const { onProgress, onPlan } = hooks
+/** What is wrong with the options of an engine is told as settings. */
+const inFlags = async <T>(act: () => Promise<T>): Promise<T> => {
   try {
-    if (draft !== undefined) checkDraftNames(namesOfModel(draft, draftFolder ?? draft))
-    const engine = { ...engineOptions(options, rewardRows), onProgress, onPlan }
-    return await openEngine(engine, tokenizer)
+    return await act()
   } catch (error) {
     throw flagFailure(error)
   }
 }
 
-export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
+/** What loads the engine of a model. */
+const prepareFrom = (
+  options: LoadOptions,
+  rewardRows: readonly number[] | undefined,
+  tokenizer: Tokenizer,
+): Promise<() => Promise<Engine>> => {
+  const { settings, draftFolder, hooks } = options
+  const { draft_model: draft } = settings
+  const { onProgress, onPlan } = hooks
+  return inFlags(async () => {
+    if (draft !== undefined) checkDraftNames(namesOfModel(draft, draftFolder ?? draft))
+    const engine = { ...engineOptions(options, rewardRows), onProgress, onPlan }
+    return prepareEngine(engine, tokenizer)
+  })
+}
+
+/** A model of which all is checked that can be before its weights are read. */
+export type PreparedModel = Pick<ServedModel, 'id' | 'aliases'> & {
+  readonly load: () => Promise<ServedModel>
+}
+
+export const prepareModel = async (options: LoadOptions): Promise<PreparedModel> => {
   const { settings, folder, metrics, hooks } = options
   const [id = defaultName(settings.model, folder), ...aliases] = settings.names
   const names = namesOfModel(settings.model, folder, settings.names)
@@ -231,27 +243,31 @@ export const loadModel = async (options: LoadOptions): Promise<ServedModel> => {
     hooks.warn,
   )
   const reward = rewardSettings(settings.reward, profile.entry)
-  const engine = await openFrom(options, reward?.rows, tokenizer)
-  const doubt = rewardDoubt(engine, reward, names)
-  if (doubt !== undefined) hooks.warn(doubt)
-  const readout = await openReadout(engine, reward)
-  return {
-    id,
-    aliases,
-    root: settings.model,
-    created: Math.floor(Date.now() / 1000),
-    engine,
-    tokenizer,
-    template,
-    tokenNames,
-    profile,
-    readout,
-    compileForm: createGrammars(engine),
-    pace: createPace(),
-    weights: { version: undefined, folder: undefined, change: undefined },
-    metrics: metrics.addModel(id, engine, {
-      kvCacheDtype: settings.kv_cache_dtype,
-      prefixCache: settings.prefix_cache,
-    }),
+  const open = await prepareFrom(options, reward?.rows, tokenizer)
+  const load = async (): Promise<ServedModel> => {
+    const engine = await inFlags(open)
+    const doubt = rewardDoubt(engine, reward, names)
+    if (doubt !== undefined) hooks.warn(doubt)
+    const readout = await openReadout(engine, reward)
+    return {
+      id,
+      aliases,
+      root: settings.model,
+      created: Math.floor(Date.now() / 1000),
+      engine,
+      tokenizer,
+      template,
+      tokenNames,
+      profile,
+      readout,
+      compileForm: createGrammars(engine),
+      pace: createPace(),
+      weights: { version: undefined, folder: undefined, change: undefined },
+      metrics: metrics.addModel(id, engine, {
+        kvCacheDtype: settings.kv_cache_dtype,
+        prefixCache: settings.prefix_cache,
+      }),
+    }
   }
+  return { id, aliases, load }
 }

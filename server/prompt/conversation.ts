@@ -2,7 +2,7 @@
 // it, in no dialect.
 
 import { z } from 'zod'
-import { anyRecord, asksNothing, list, refuseMembers } from '../list.js'
+import { anyRecord, idle, list, refuseMembers } from '../list.js'
 import { badRequest } from '../request-error.js'
 
 export const MAX_MESSAGES = 2048
@@ -12,7 +12,12 @@ const MAX_CALLS = 128
 
 const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
 
-const TextPart = z.looseObject({ type: z.literal('text'), text: z.string() })
+const TextPart = z.looseObject({
+  type: z.literal('text'),
+  text: z.string(),
+  cache_control: idle('Of no effect: every prefix is cached.'),
+  prompt_cache_breakpoint: idle('The same.'),
+})
 const Content = z
   .union([z.string(), list(TextPart, 0, MAX_PARTS), z.null()])
   .describe('A string, null, or a list of text parts.')
@@ -20,7 +25,12 @@ const Content = z
 const FunctionCall = z.looseObject({
   id: maybe(z.string()),
   type: maybe(z.literal('function')),
-  function: z.looseObject({ name: z.string(), arguments: z.string() }),
+  function: z.looseObject({
+    name: z.string(),
+    arguments: z.string(),
+    parsed_arguments: idle("Of no effect: what clients make of 'arguments'."),
+  }),
+  index: idle('Of no effect: as in a stream.'),
 })
 
 /** Members by which other servers' messages say something, and what says it here. */
@@ -52,6 +62,7 @@ const AnyMessage = z.discriminatedUnion('role', [
     reasoning: maybe(z.string()),
     reasoning_content: maybe(z.string()),
     tool_calls: maybe(list(FunctionCall, 0, MAX_CALLS)),
+    parsed: idle("Of no effect: what clients make of 'content'."),
   }),
   z.looseObject({
     role: z.literal('tool'),
@@ -67,7 +78,6 @@ const ROLE_OF: Readonly<Record<string, GivenRole>> = {
   tool_calls: 'assistant',
   tool_call_id: 'tool',
 }
-const OF_ALL = ['role', 'content', 'name']
 
 const refuseOtherRoles = (message: { readonly role: string }, context: z.RefinementCtx): void => {
   const others = Object.entries(ROLE_OF).filter(([, role]) => role !== message.role)
@@ -82,18 +92,6 @@ export const GivenMessage = AnyMessage.superRefine(refuseMembers(UNSERVED)).supe
 export type GivenMessage = z.output<typeof GivenMessage>
 
 export const GivenMessages = list(GivenMessage, 1, MAX_MESSAGES)
-
-/** Members of messages that nothing reads and that ask for something, each once. */
-export const unreadMembers = (messages: readonly object[], path: string): readonly string[] => {
-  const names = new Set<string>()
-  for (const message of messages) {
-    for (const [name, value] of Object.entries(message)) {
-      const isRead = OF_ALL.includes(name) || Object.hasOwn(ROLE_OF, name)
-      if (!isRead && !Object.hasOwn(UNSERVED, name) && !asksNothing(value)) names.add(name)
-    }
-  }
-  return [...names].map((name) => `${path}.${name}`)
-}
 
 /** Of models that ask whether an answer satisfies one, and of judges. */
 export const Principle = z
@@ -110,15 +108,20 @@ const MAX_NAME = 256
 const Named = z.looseObject({ name: z.string().min(1).max(MAX_NAME) })
 
 /** A tool as callers write it. A template sees its members in this order, whichever the caller's was. */
-const GivenTool = z.looseObject({
-  type: z.literal('function'),
-  function: z.looseObject({
-    ...Named.shape,
-    description: maybe(z.string()),
-    parameters: maybe(anyRecord()).describe('A JSON Schema of an object. Default: no parameters.'),
-    strict: maybe(z.boolean()).describe('Calls of it keep to its schema. Default false.'),
-  }),
-})
+const GivenTool = z
+  .looseObject({
+    type: z.literal('function'),
+    function: z.looseObject({
+      ...Named.shape,
+      description: maybe(z.string()),
+      parameters: maybe(anyRecord()).describe(
+        'A JSON Schema of an object. Default: no parameters.',
+      ),
+      strict: maybe(z.boolean()).describe('Calls of it keep to its schema. Default false.'),
+    }),
+  })
+  // Which others are read, the template says.
+  .meta({ additionalProperties: true })
 export type Tool = z.output<typeof GivenTool>
 
 export const GivenTools = list(GivenTool, 0, MAX_TOOLS)

@@ -95,6 +95,14 @@ const TOOL = {
   function: { name: 'f', description: 'd', parameters: { type: 'object', properties: {} } },
 }
 
+/** Where a tool may have a member of a name that is no tool's. */
+export type ToolPlace = 'tool' | 'function'
+
+const toolWith = (place: ToolPlace, text: string) =>
+  place === 'tool'
+    ? { ...TOOL, other: text }
+    : { ...TOOL, function: { ...TOOL.function, other: text } }
+
 type Render = (values: ReadonlyMap<string, Value>) => string
 
 /** How a template renders, found out by trying. */
@@ -102,6 +110,8 @@ type Probe = {
   /** What a template refuses it does not lose. */
   readonly shows: (place: Place) => boolean
   readonly refuses: (trial: keyof typeof TRIALS) => boolean
+  /** All that stands in such a place of a tool. */
+  readonly showsAll: (place: ToolPlace) => boolean
 }
 
 /** Each is tried once, when it is first asked for. */
@@ -120,9 +130,12 @@ export const probeTemplate = (
   tokens: Readonly<Record<string, string>>,
   hasTools: boolean,
 ): Probe => {
-  const tools = hasTools ? [TOOL] : null
+  const ours = hasTools ? [TOOL] : null
   /** Undefined: refused. */
-  const rendered = (messages: Conversation): string | undefined => {
+  const rendered = (
+    messages: Conversation,
+    tools: readonly object[] | null = ours,
+  ): string | undefined => {
     const values = { documents: null, ...tokens, messages, tools, add_generation_prompt: true }
     const entries = Object.entries(values).map(([name, value]): [string, Value] => [
       name,
@@ -136,12 +149,18 @@ export const probeTemplate = (
   }
   return {
     shows: remembered((place) => {
-      const [first, other] = TEXTS.map((text) => conversations(place, text).map(rendered))
+      const [first, other] = TEXTS.map((text) =>
+        conversations(place, text).map((messages) => rendered(messages)),
+      )
       return (
         first === undefined || first.some((text, i) => text === undefined || text !== other?.[i])
       )
     }),
     refuses: remembered((trial) => rendered(TRIALS[trial]) === undefined),
+    showsAll: remembered((place) => {
+      const [first, other] = TEXTS.map((text) => rendered([user], [toolWith(place, text)]))
+      return first === undefined || first !== other
+    }),
   }
 }
 

@@ -9,7 +9,7 @@ import type { Message, Tool, ToolCall } from './conversation.js'
 import type { Segment } from './encode.js'
 import { readJinja } from './jinja.js'
 import { CUT, createMarker, unmarked } from './marked-text.js'
-import { fitted, isOfTools, probeTemplate } from './shown.js'
+import { fitted, isOfTools, probeTemplate, type ToolPlace } from './shown.js'
 import { type Bounds, fromJs, fromJson, TooMuch, type Value } from './value.js'
 
 export type RenderRequest = {
@@ -32,6 +32,8 @@ export type ChatTemplate = {
   /** The Jinja text of conversations with tools; '' where it knows none. */
   readonly toolSource: string
   readonly render: (request: RenderRequest) => readonly Segment[]
+  /** Whether a member of this name, in such a place of a tool, may be in the prompt. */
+  readonly showsOfTool: (place: ToolPlace, name: string) => boolean
 }
 
 const OPEN = '<think>'
@@ -249,6 +251,7 @@ const noTemplate: ChatTemplate = {
       'model',
     )
   },
+  showsOfTool: () => false,
 }
 
 /** Which template renders a conversation, and what it shows of one. */
@@ -260,19 +263,20 @@ const createChooser = ({ source, toolSource = source, tokens }: TemplateOptions)
   }
   const plain = open(source)
   const withTools = toolSource === source ? plain : open(toolSource)
-  return (messages: readonly Message[], hasTools: boolean) => {
+  const choose = (messages: readonly Message[], hasTools: boolean) => {
     if (hasTools) return { render: withTools.render, probe: withTools.tooled }
     // What earlier turns called and got has the form for tools, though none may be called now.
     const isBare = !isOfTools(messages) || withTools.bare.refuses('one call')
     const { render, bare } = isBare ? plain : withTools
     return { render, probe: bare }
   }
+  return { choose, tooled: withTools.tooled }
 }
 
 export const createTemplate = (options: TemplateOptions): ChatTemplate => {
   const { source, toolSource = source, tokenizer, tokens, reasoning: reasons } = options
   if (source === '') return noTemplate
-  const choose = createChooser(options)
+  const { choose, tooled } = createChooser(options)
   const names = [...tokenizer.special.keys()]
   const { mark } = createMarker(names)
   const pattern = namesPattern(names)
@@ -329,5 +333,7 @@ export const createTemplate = (options: TemplateOptions): ChatTemplate => {
       }
       return isBos(0) && isBos(1) ? list.slice(1) : list
     },
+    // One that shows no others may still show one that it names.
+    showsOfTool: (place, name) => tooled.showsAll(place) || toolSource.includes(name),
   }
 }

@@ -228,7 +228,10 @@ export const judgeBatch = async (
             maxTokens: trial.maxTokens,
             ...(temperature !== undefined && { temperature }),
             ...(topP !== undefined && { topP }),
-            ...(fields.seed !== undefined && { seed: fields.seed + i * votes }),
+            // The next ones may be beyond what a number keeps.
+            ...(fields.seed !== undefined && {
+              seed: BigInt.asUintN(64, BigInt(fields.seed) + BigInt(i * votes)),
+            }),
           },
         },
         { signal: any, onEnd },

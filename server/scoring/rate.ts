@@ -53,8 +53,7 @@ const byComparison = async (
   const told = answers.flatMap((text, i) => (text.trim() === '' ? [] : [i]))
   if (told.length === 0) return answers.map(() => null)
   const input = { messages, principle, responses: told.map((i) => answers[i] ?? '') }
-  // A chat's seed has 64 bits, and each comparison takes the next one.
-  const fields = seed === undefined ? {} : { seed: Number(BigInt.asUintN(52, BigInt(seed))) }
+  const fields = seed === undefined ? {} : { seed }
   const trials = await planTrials(model, [input], { fields, path, cacheSalt, skipLong: true })
   if (trials.length === 0) throw noneFits(rating, answers.length)
   const written = await judgeTrials({

@@ -118,7 +118,7 @@ export const modelOptions = {
     'integer',
     count(1, 1024).optional(),
     'CPU threads of an engine.',
-    'one per hardware thread',
+    'one for each processor that it may run on, at most what a CPU quota leaves it',
   ),
 } satisfies Record<string, Option>
 

@@ -347,6 +347,62 @@ describe('nemotron-server', () => {
     }
   })
 
+  test('what is wrong is said before a model is loaded', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'nemotron-early-'))
+    const lines = join(folder, 'lines.jsonl')
+    writeFileSync(lines, '{"prompt": "a", "response": "b"}\n')
+    const output = ['-o', join(folder, 'out.jsonl')]
+    const reasoner = packagePath('models/tiny/tiny-reasoner')
+    const config = join(folder, 'config.json')
+    const models = [{ model: reasoner, dtype: 'int8' }, { model }]
+    writeFileSync(
+      config,
+      JSON.stringify({ port: 0, device: 'cpu', int8_activations: true, models }),
+    )
+    const two = ['serve', '--port', '0', '--model', reasoner, '--model']
+    for (const [args, message] of [
+      [
+        generate('--temperature', '7', 'x'),
+        /'temperature': expected a number from 0 to 2, but got 7/,
+      ],
+      [generate('--system', 'x', 'y'), /^error: --raw: raw text has no --system/],
+      [generate('--reasoning-effort', 'high', 'x'), /'reasoning_effort' is not supported/],
+      [['generate', '--reasoning-effort', 'much', 'x'], /'reasoning_effort': "much"\. Supported/],
+      [
+        ['score', lines, ...output, '--reward-model', 'mine'],
+        /^error: --reward-model: there is no 'mine' among the models: tiny-reasoner, tiny-reward/,
+      ],
+      [
+        ['score', lines, ...output, '--principle', 'a'.repeat(5000)],
+        /^error: the principle has 5000 characters/,
+      ],
+      [['score', lines, ...output, '--principle', ''], /^error: the principle is empty/],
+      [
+        ['generate-pairs', lines, ...output, '--temperature', '3'],
+        /--temperature.*It must be a number from 0 to 2/,
+      ],
+      [
+        ['generate-pairs', lines, ...output, '--chat-model', 'mine'],
+        /^error: --chat-model: there is/,
+      ],
+      [['eval', '--name', 'mine', '--limit', '1'], /^error: --name: there is no 'mine'/],
+      [['eval', '--reward', 'mine', '--limit', '1'], /^error: --reward: there is no 'mine'/],
+      [['eval', '--best-of', '129'], /--best-of.*It must be an integer from 1 to 128/],
+      [[...two, '/nowhere'], /^error: \/nowhere: no such folder/m],
+      [[...two, reasoner], /^error: Two models are called 'tiny-reasoner'/m],
+      [
+        ['serve', '--config', config],
+        /^error: --int8-activations: found weights that are not in groups/m,
+      ],
+    ] as const) {
+      const { code, out, err } = await cli(args)
+      assert.equal(code, 1, `${args}: ${out}${err}`)
+      assert.match(err, message)
+      // The plan of memory, with which loading begins.
+      assert.doesNotMatch(err, /^weights /m, `${args}`)
+    }
+  })
+
   const wrong: [string, readonly string[], RegExp][] = [
     [
       'a name in a folder that is here',
@@ -361,16 +417,21 @@ describe('nemotron-server', () => {
       ['generate', '--device', 'cpu', '--model', packagePath('models/tiny/tiny-reward'), 'x'],
       /error: .*'tiny-reward' is a reward model/,
     ],
+    [
+      'an integer that is not kept exactly',
+      generate('--seed', '18446744073709551616', 'x'),
+      /--seed.*'18446744073709551616' is invalid. It must be an integer from -9007199254740991 to 9007199254740991/,
+    ],
     ['raw text with a system', generate('--quiet', '--system', 'x', 'y'), /^error: --raw: /],
     [
       'a count that is none',
       generate('--max-tokens', 'many', 'x'),
-      /--max-tokens.*must be a number/,
+      /--max-tokens.*must be an integer from 0 to 9007199254740991/,
     ],
     [
       'a value out of range',
       generate('--quiet', '--top-p', '3', 'x'),
-      /^error: Invalid value for 'top_p': at most 1/,
+      /^error: Invalid value for 'top_p': expected a number from 0 to 1, but got 3/,
     ],
     ['an unknown device', ['generate', '--device', 'gpu', 'x'], /Allowed choices are auto, cpu/],
     ['an unknown command', ['chat'], /unknown command 'chat'/],

@@ -243,11 +243,15 @@ TEST(activations_of_8_bits_are_near) {
 TEST(activations_of_8_bits_are_refused_where_they_change_nothing) {
   EngineOptions o = tiny_options();
   o.device.int8_activations = true;
-  EXPECT_ERROR(Status(Client(o).status()),
-               "int8_activations: found weights that are not in groups");
+  const auto refused = [&](const char* why) {
+    EXPECT_ERROR(Engine::check(o), why);
+    EXPECT_ERROR(Status(Client(o).status()), why);
+  };
+  refused("int8_activations: found weights that are not in groups");
   o.format = WeightFormat::int4;
+  EXPECT_OK(Engine::check(o));
   o.device.exact_activations = true;
-  EXPECT_ERROR(Status(Client(o).status()), "found exact_activations beside it");
+  refused("found exact_activations beside it");
 }
 
 // Also where gate and up, or q and v, are of several types.

@@ -215,6 +215,26 @@ describe('check', { skip: noAddon }, () => {
       measured({ dtype: 'bf16' }),
       /--dtype bf16 leaves the weights of .* as they are stored: there is nothing to compare/,
     )
+    await assert.rejects(
+      measured({ int8Activations: true, exactActivations: false }),
+      /int8Activations: found weights that are not in groups/,
+    )
+    await assert.rejects(
+      measured({ int8Activations: true, dtype: 'int8' }),
+      /int8Activations: found exactActivations beside it/,
+    )
+    await assert.rejects(
+      measured({ fp8Activations: true }),
+      /fp8Activations: found the CPU, expected a CUDA device/,
+    )
+    for (const choices of [{ kvCacheDtype: 'bf16' }, { fp8Activations: true }] as const)
+      await assert.rejects(
+        measureAccuracy({
+          ...{ ...quiet, device: 'cuda', folder, against: folder },
+          choices: { ...referenceOn('cuda'), ...choices },
+        }),
+        /(--kv-cache-dtype bf16 is|--fp8-activations is for weights in FP8).*nothing to compare/,
+      )
     assert.deepEqual([ran, said], [[], []])
     const receipt = await measured({ dtype: 'bf16', kvCacheDtype: 'fp8' })
     assert.ok(receipt.kl_mean > 0)

@@ -4,8 +4,7 @@ import { z } from 'zod'
 import { checkBody } from '../../server/check.js'
 import { RequestError } from '../../server/request-error.js'
 
-const fault = (branches: readonly z.ZodType[], given: unknown): string => {
-  const schema = z.object({ f: z.union([...branches]) })
+const faultOf = (schema: z.ZodObject, given: unknown): string => {
   try {
     checkBody(schema, { f: given }, { isStrict: false })
   } catch (error) {
@@ -14,6 +13,9 @@ const fault = (branches: readonly z.ZodType[], given: unknown): string => {
   }
   assert.fail('it passed')
 }
+
+const fault = (branches: readonly z.ZodType[], given: unknown): string =>
+  faultOf(z.object({ f: z.union([...branches]) }), given)
 
 /** Whichever stands first. */
 const bothWays = (a: z.ZodType, b: z.ZodType, given: unknown, message: RegExp): void => {
@@ -64,4 +66,34 @@ describe('of the branches of a union, the error is that of the one that was mean
     assert.match(fault([least, most], { a: 4 }), /at least 9/)
     assert.match(fault([most, least], { a: 4 }), /at most 2/)
   })
+})
+
+describe('of a number, the error says what was found and all that would be right:', () => {
+  const list = z.array(z.object({ n: z.int().min(1).max(9) }))
+  const [big, most] = [2 ** 64, Number.MAX_SAFE_INTEGER]
+  for (const [schema, given, message] of [
+    [z.int(), '5', /^f: Invalid type for 'f': expected an integer, but got a string\.$/],
+    [z.number(), true, /expected a number, but got a boolean\.$/],
+    [z.int(), 0.5, /Invalid type .*expected an integer, but got 0\.5\.$/],
+    [
+      z.int(),
+      big,
+      new RegExp(`Invalid value .*an integer from -${most} to ${most}, but got ${big}`),
+    ],
+    [z.int(), -big, new RegExp(`an integer from -${most} to ${most}, but got -${big}`)],
+    [z.int().min(1).max(128), 0, /Invalid value .*expected an integer from 1 to 128, but got 0\.$/],
+    [z.int().min(1).max(128), 2 ** 60, /an integer from 1 to 128, but got 1152921504606847000\.$/],
+    [z.array(z.int().min(1).max(9)), [null], /^f\.0: .*an integer from 1 to 9, but got null\.$/],
+    [z.int().min(0), -1, /expected an integer of at least 0, but got -1\.$/],
+    [z.int().min(0), [], /expected an integer of at least 0, but got an array\.$/],
+    [z.number().min(0).max(2), 7, /expected a number from 0 to 2, but got 7\.$/],
+    [z.number().max(2).nullish(), 7, /expected a number of at most 2, but got 7\.$/],
+    [z.number().gt(0).max(1), 0, /expected a number above 0 and at most 1, but got 0\.$/],
+    [z.number().gt(0), '', /expected a number above 0, but got a string\.$/],
+    [list, [{ n: 1 }, { n: 10 }], /^f\.1\.n: .*an integer from 1 to 9, but got 10\.$/],
+    [z.union([z.object({ a: z.int().max(3) }), z.boolean()]), { a: 4 }, /^f\.a: .*at most 3, but/],
+    [z.record(z.string(), z.int().max(3)), { a: 4 }, /^f\.a: .*of at most 3, but got 4\.$/],
+  ] as const)
+    test(`${JSON.stringify(given)} of ${JSON.stringify(z.toJSONSchema(schema))}`, () =>
+      assert.match(faultOf(z.object({ f: schema }), given), message))
 })

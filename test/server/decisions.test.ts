@@ -269,6 +269,182 @@ describe('decisions', { skip: noAddon }, () => {
     assert.equal((await ask([PREDICATE], { stream: true })).param, 'stream')
   })
 
+  it('each field has an effect, is checked, or says that it has none', async () => {
+    const body = {
+      ...{ priority: 0, cache_salt: 'a', prompt_cache_key: 'k', prompt_cache_options: {} },
+      input: [
+        { type: 'message', role: 'developer', content: 'Be brief.' },
+        {
+          role: 'user',
+          content: [
+            { type: 'input_text', text: 'Hi!' },
+            { type: 'input_json', data: { a: 1 } },
+          ],
+        },
+        {
+          role: 'assistant',
+          content: [
+            { type: 'output_text', text: 'Yes.' },
+            { type: 'refusal', refusal: 'No.' },
+          ],
+        },
+        { type: 'function_call', call_id: 'c', name: 'f', arguments: '{"x":1}' },
+        {
+          ...{ type: 'function_call_output', call_id: 'c' },
+          output: [{ type: 'input_text', text: '7' }],
+        },
+        { type: 'custom_tool_call', call_id: 'd', name: 'g', input: '1' },
+        { type: 'custom_tool_call_output', call_id: 'd', output: '8' },
+      ],
+      questions: [
+        {
+          ...{ type: 'predicate', name: 'n' },
+          instructions: [
+            { type: 'input_text', text: 'It is kind.' },
+            { type: 'input_json', data: { b: 1 } },
+          ],
+        },
+        {
+          ...{ type: 'choice', instructions: 'Which?' },
+          choices: [{ value: 'x', description: 'd' }, { value: 'y' }],
+        },
+        {
+          ...{ type: 'score', instructions: 'How much?' },
+          levels: [{ label: 'x', description: 'e' }, { label: 'y' }],
+        },
+      ],
+    }
+    /** Other right values. Those of others are checked alone: a type, and what an answer does not show. */
+    const others: Readonly<Record<string, unknown>> = {
+      input: 'Hello',
+      'input.role': 'user',
+      'input.content': 'Be kind.',
+      'input.content.text': 'Ho!',
+      'input.content.data': { a: 2 },
+      'input.content.refusal': 'Never.',
+      'input.name': 'h',
+      'input.arguments': '{"x":2}',
+      'input.input': '2',
+      'input.output': '9',
+      'input.output.text': '9',
+      'questions.name': 'm',
+      'questions.instructions': 'It is good.',
+      'questions.instructions.text': 'It is good.',
+      'questions.instructions.data': { b: 2 },
+      'questions.choices': [{ value: 'x' }, { value: 'z' }],
+      'questions.choices.value': 'z',
+      'questions.choices.description': 'f',
+      'questions.levels': [{ label: 'x' }, { label: 'z' }],
+      'questions.levels.label': 'z',
+      'questions.levels.description': 'f',
+    }
+    const checked = [
+      ...[
+        'model',
+        'priority',
+        'cache_salt',
+        'questions',
+        'input.type',
+        'input.content.type',
+        'input.call_id',
+      ],
+      ...['input.output.type', 'questions.type', 'questions.instructions.type'],
+    ]
+    const { components } = await readAnswer(await fetch(`${server.url}/openapi.json`))
+    const seen = new Map<string, boolean>()
+    const look = (schema: Body, path: string): void => {
+      for (const one of (schema.anyOf ?? schema.oneOf ?? []) as Body[]) look(one, path)
+      if (schema.items !== undefined) look(schema.items as Body, path)
+      for (const [name, one] of Object.entries((schema.properties ?? {}) as Record<string, Body>)) {
+        const at = path === '' ? name : `${path}.${name}`
+        seen.set(at, String(one.description).startsWith('Of no effect'))
+        look(one, at)
+      }
+    }
+    look(components.schemas.DecisionsRequest, '')
+    const named = [...seen].filter(([, isIdle]) => !isIdle).map(([path]) => path)
+    assert.deepEqual(named.sort(), [...Object.keys(others), ...checked].sort())
+
+    /** With another value in the first such place; and where that is. */
+    const changed = (value: unknown, path: readonly string[], by: unknown): [unknown, string] => {
+      const [key = '', ...rest] = path
+      if (path.length === 0) return [by, '']
+      if (Array.isArray(value)) {
+        for (const [i, one] of value.entries()) {
+          const [next, at] = changed(one, path, by)
+          if (next !== undefined) return [value.with(i, next), `${i}.${at}`]
+        }
+        return [undefined, '']
+      }
+      if (typeof value !== 'object' || value === null) return [undefined, '']
+      const had = Object.hasOwn(value, key) || (rest.length === 0 && seen.get(path.join('.')))
+      const [next, at] = had ? changed((value as Body)[key], rest, by) : [undefined, '']
+      return next === undefined ? [undefined, ''] : [{ ...value, [key]: next }, `${key}.${at}`]
+    }
+    const ask = async (given: unknown) => {
+      const { answer, response } = await answered('/v1/decisions', given as Body)
+      assert.equal(response.headers.get('x-ignored-params'), null)
+      return JSON.stringify(answer.answers)
+    }
+    const plain = await ask(body)
+    const whole = { model, ...body }
+    for (const [path, isIdle] of seen) {
+      const parts = path.split('.')
+      if (Object.hasOwn(others, path)) {
+        const [other] = changed(whole, parts, others[path])
+        assert.notEqual(await ask(other), plain, path)
+      }
+      if (isIdle && parts.length > 1) continue
+      const [wrong, at] = changed(whole, parts, path === 'priority' ? 'zz' : 7)
+      const place = at.slice(0, -1)
+      const error = await refused('/v1/decisions', wrong as Body)
+      assert.ok(
+        place.startsWith(error.param) || error.param.startsWith(place),
+        `${path} ${error.param}`,
+      )
+    }
+    const cachedOf = async (salt: string) =>
+      (await decide({ ...body, cache_salt: salt })).usage.input_tokens_details.cached_tokens
+    const first = await cachedOf('b')
+    assert.ok(first < (await cachedOf('b')))
+    const [orphan] = changed(whole, ['input', 'call_id'], 'z')
+    assert.match((await refused('/v1/decisions', orphan as Body)).message, /call/)
+    const back = { id: 'i', status: 'completed' }
+    assert.equal(
+      await ask({ ...body, input: body.input.map((one) => ({ ...one, ...back })) }),
+      plain,
+    )
+    const none = body.questions.map((question) => ({ ...question, name: null }))
+    assert.equal((await decide({ ...body, questions: none })).answers[0].name, null)
+    for (const priority of [2 ** 31, 0.5])
+      assert.match(
+        (await refused('/v1/decisions', { ...body, priority })).message,
+        /'priority': expected an integer from -2147483648 to 2147483647, but got/,
+      )
+    assert.equal((await server.post('/v1/decisions', { ...body, model: 'none' })).status, 404)
+  })
+
+  it('says that a reward model does not read what options mean', async () => {
+    const input = [{ role: 'user', content: '1 + 1?' }]
+    const choices = [{ value: '2', description: 'two' }, { value: '3' }]
+    const ask = (more: object) =>
+      answered('/v1/decisions', {
+        ...{ model: 'rewards', input },
+        questions: [{ type: 'choice', instructions: 'Answer.', choices, ...more }],
+      })
+    const { answer, response } = await ask({})
+    assert.equal(response.headers.get('x-ignored-params'), 'questions.choices.description')
+    const plain = await ask({ choices: choices.map(({ value }) => ({ value })) })
+    assert.equal(plain.response.headers.get('x-ignored-params'), null)
+    assert.deepEqual(answer.answers, plain.answer.answers)
+    const criteria = { 2: 'two', 3: null }
+    const { response: byId } = await answered('/v1/systemone', {
+      ...{ model: 'rewards', state: '1 + 1?' },
+      questions: { q: { type: 'choice', instructions: 'Answer.', criteria } },
+    })
+    assert.equal(byId.headers.get('x-ignored-params'), 'questions.criteria')
+  })
+
   it('a reward model prefers, one with principles says yes or no', async () => {
     const input = [{ role: 'user', content: '1 + 1?' }]
     const choices = [{ value: '2' }, { value: '3' }]

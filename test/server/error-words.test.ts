@@ -9,7 +9,7 @@ import { checkLine } from '../../server/batch/input.js'
 import { messageOf } from '../../server/failure.js'
 import { createEngine } from '../../server/library.js'
 import { readSettings } from '../../server/settings/read.js'
-import { type Harness, startHarness } from './harness.js'
+import { type Harness, readAnswer, startHarness } from './harness.js'
 
 /** How zod begins to speak, and what only it calls a thing. */
 const FOREIGN =
@@ -312,6 +312,67 @@ describe('an error', () => {
       }
     }
     assert.deepEqual(found, [])
+  })
+
+  test('of a number of any route says what was found and all that would be right', async () => {
+    const { paths, components } = await readAnswer(await fetch(`${harness.url}/openapi.json`))
+    const told =
+      /: expected (an integer|a number)( from \S+ to \S+| of at (least|most) \S+| above .*)?, but got (a string|a boolean|0\.5|1e\+300)\.$/
+    let count = 0
+    for (const path of new Set(BODIES.map(([one]) => one))) {
+      const body = BODIES.find(([one]) => one === path)?.[1]
+      const { $ref } = paths[path].post.requestBody.content['application/json'].schema
+      const { properties } = components.schemas[String($ref).split('/').at(-1) ?? '']
+      for (const [name, { type }] of Object.entries<{ readonly type?: unknown }>(properties)) {
+        const isInteger = [type].flat().includes('integer')
+        if (!isInteger && ![type].flat().includes('number')) continue
+        for (const given of ['5', true, 1e300, ...(isInteger ? [0.5] : [])]) {
+          const response = await harness.post(path, { ...body, [name]: given })
+          const text = await response.text()
+          assert.equal(response.status, 400, `${path} ${name} ${given}: ${text}`)
+          const { message, param } = JSON.parse(text).error
+          if (param !== undefined) assert.equal(param, name)
+          assert.match(message, told)
+          assert.ok(message.includes(`'${name}'`), message)
+          count++
+        }
+      }
+    }
+    assert.ok(count > 150, `${count}`)
+    const chats = { model: 'tiny-reasoner', messages: [pair[0]] }
+    for (const [seed, words] of [
+      ['7', 'type'],
+      [2 ** 53, 'value'],
+      [2 ** 64, 'value'],
+      [-(2 ** 53), 'value'],
+    ] as const) {
+      const response = await harness.post('/v1/chat/completions', { ...chats, seed })
+      const { error } = JSON.parse(await response.text())
+      const limits = ` from -${Number.MAX_SAFE_INTEGER} to ${Number.MAX_SAFE_INTEGER}`
+      assert.equal(
+        error.message,
+        words === 'type'
+          ? "Invalid type for 'seed': expected an integer, but got a string."
+          : `Invalid value for 'seed': expected an integer${limits}, but got ${seed}.`,
+      )
+    }
+    for (const seed of [0, -1, Number.MAX_SAFE_INTEGER, Number.MIN_SAFE_INTEGER])
+      assert.equal((await harness.post('/v1/chat/completions', { ...chats, seed })).status, 200)
+    for (const [more, message] of [
+      [{ stop_token_ids: [1, '5'] }, "'stop_token_ids.1': expected a token id, but got a string."],
+      [{ stop_token_ids: [-1] }, "'stop_token_ids.0': expected a token id, but got -1."],
+      [
+        { logit_bias: { 5: 101 } },
+        "'logit_bias.5': expected a number from -100 to 100, but got 101.",
+      ],
+      [
+        { truncate_prompt_tokens: 0 },
+        "'truncate_prompt_tokens': expected -1 or at least 1, but got 0.",
+      ],
+    ] as const) {
+      const response = await harness.post('/v1/chat/completions', { ...chats, ...more })
+      assert.equal(JSON.parse(await response.text()).error.message, `Invalid value for ${message}`)
+    }
   })
 
   test('of a line of a batch is too', () => {

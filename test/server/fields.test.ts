@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { ChatRequest, CompletionRequest } from '../../server/api/openai/schema.js'
 import { UNSERVED, UNSERVED_OF_COMPLETIONS } from '../../server/api/unserved-fields.js'
 import { unknownRoute } from '../../server/http/unknown-route.js'
+import { BUILT_IN } from '../../server/prompt/builtin-templates.js'
 import { packagePath } from '../../server/version.js'
 import { chatBody, type Harness, readAnswer, startHarness } from './harness.js'
 
@@ -445,5 +448,413 @@ describe('what an object of ours has not', () => {
       ...{ ...chat, messages, reward: nothing },
     })
     assert.equal(response.status, 200)
+  })
+})
+
+const TOOL = { type: 'function', function: { name: 'f', parameters: { type: 'object' } } }
+const IGNORED = 'x-ignored-params'
+
+describe('a member that no schema names', () => {
+  let harness: Harness
+  let strict: Harness
+  before(async () => {
+    const options = {
+      answer: () => ({ pieces: ['ok'] }),
+      reward: { score: () => [1] },
+      dataDir: mkdtempSync(join(tmpdir(), 'nemotron-members-')),
+    }
+    harness = await startHarness(options)
+    const { dataDir: _, ...rest } = options
+    strict = await startHarness({ ...rest, config: { strictParams: true } })
+  })
+  after(async () => {
+    await harness.close()
+    await strict.close()
+  })
+
+  const model = 'tiny-reasoner'
+  const user = { role: 'user', content: 'a' }
+  const call = { id: 'c', type: 'function', function: { name: 'f', arguments: '{}' } }
+  const called = [user, { role: 'assistant', content: null, tool_calls: [call] }]
+  const result = { role: 'tool', content: 'a', tool_call_id: 'c' }
+  const chat = { model, messages: [user] }
+  const message = { ...chat, max_tokens: 8 }
+  const blocks = (...content: object[]) => ({
+    ...message,
+    messages: [user, { role: 'assistant', content: [{ type: 'text', text: 'a' }, ...content] }],
+  })
+  const question = { type: 'predicate', instructions: 'a' }
+
+  const CASES: readonly (readonly [path: string, body: object, name: string, param?: string])[] = [
+    [
+      '/v1/chat/completions',
+      { ...chat, stream: true, stream_options: { include_usag: true } },
+      'stream_options.include_usag',
+    ],
+    [
+      '/v1/chat/completions',
+      { ...chat, messages: [{ ...user, content: [{ type: 'text', text: 'a', colour: 1 }] }] },
+      'messages.content.colour',
+      'messages.0.content.0.colour',
+    ],
+    [
+      '/v1/chat/completions',
+      {
+        ...chat,
+        messages: [
+          user,
+          { ...called[1], tool_calls: [{ ...call, function: { ...call.function, args: 1 } }] },
+          result,
+        ],
+      },
+      'messages.tool_calls.function.args',
+      'messages.1.tool_calls.0.function.args',
+    ],
+    [
+      '/v1/chat/completions',
+      {
+        ...{ ...chat, tools: [TOOL] },
+        tool_choice: { type: 'function', function: { name: 'f', strict: true } },
+      },
+      'tool_choice.function.strict',
+    ],
+    [
+      '/v1/chat/completions',
+      { ...chat, tools: [{ ...TOOL, cache_control: { type: 'ephemeral' } }] },
+      'tools.cache_control',
+    ],
+    [
+      '/v1/chat/completions/render',
+      { ...chat, tools: [{ ...TOOL, cache_control: { type: 'ephemeral' } }] },
+      'tools.cache_control',
+    ],
+    [
+      '/tokenize',
+      { ...chat, tools: [{ ...TOOL, cache_control: { type: 'ephemeral' } }] },
+      'tools.cache_control',
+    ],
+    [
+      '/v1/chat/completions/batch',
+      { model, messages: [[user], [{ ...user, weight: 3 }]] },
+      'messages.weight',
+      'messages.1.0.weight',
+    ],
+    [
+      '/v1/completions',
+      { model, prompt: 'a', stream: true, stream_options: { chunk_size: 3 } },
+      'stream_options.chunk_size',
+    ],
+    [
+      '/v1/responses',
+      { model, input: [{ ...user, content: [{ type: 'input_text', text: 'a', colour: 1 }] }] },
+      'input.content.colour',
+      'input.0.content.0.colour',
+    ],
+    ['/v1/responses', { model, input: 'a', reasoning: { efort: 'low' } }, 'reasoning.efort'],
+    ['/v1/responses', { model, input: 'a', text: { formt: {} } }, 'text.formt'],
+    [
+      '/v1/responses',
+      { model, input: 'a', tools: [{ type: 'function', name: 'f', descripton: 'd' }] },
+      'tools.descripton',
+      'tools.0.descripton',
+    ],
+    [
+      '/v1/messages',
+      { ...message, thinking: { type: 'disabled', budget_tokens: 5 } },
+      'thinking.budget_tokens',
+    ],
+    ['/v1/messages', { ...message, output_config: { efort: 'low' } }, 'output_config.efort'],
+    [
+      '/v1/messages',
+      blocks({ type: 'thinking', thinking: 'a', signature: '', block_id: 1 }),
+      'messages.content.block_id',
+      'messages.1.content.1.block_id',
+    ],
+    [
+      '/v1/messages/count_tokens',
+      { ...chat, tools: [{ name: 'f', input_schema: {}, descripton: 'd' }] },
+      'tools.descripton',
+      'tools.0.descripton',
+    ],
+    [
+      '/v1/decisions',
+      { model, input: 'a', questions: [{ ...question, weight: 2 }] },
+      'questions.weight',
+      'questions.0.weight',
+    ],
+    [
+      '/v1/systemone',
+      { model, state: 'a', questions: { q: { type: 'noul', instructions: 'a', weight: 2 } } },
+      'questions.weight',
+      'questions.q.weight',
+    ],
+    [
+      '/v1/rerank',
+      { model: 'tiny-reward', query: 'a', documents: ['a', { text: 'b', title: 'c' }] },
+      'documents.title',
+      'documents.1.title',
+    ],
+  ]
+
+  test('is told by its path, in every dialect', async () => {
+    for (const [path, body, name] of CASES) {
+      const response = await harness.post(path, body)
+      assert.equal(response.status, 200, `${path} ${await response.clone().text()}`)
+      assert.equal(response.headers.get(IGNORED), name, path)
+    }
+  })
+
+  test('is refused where that is wished, by its place', async () => {
+    for (const [path, body, name, param = name] of CASES) {
+      const response = await strict.post(path, body)
+      assert.equal(response.status, 400, `${path} ${name}`)
+      const { error } = await readAnswer(response)
+      if (path.startsWith('/v1/messages')) assert.ok(error.message.includes(`'${param}'`))
+      else assert.equal(error.param, param)
+    }
+  })
+
+  test('of a batch is told too', async () => {
+    const form = new FormData()
+    form.set('purpose', 'batch')
+    form.set('file', new Blob(['{}']), 'a.jsonl')
+    const sent = await fetch(`${harness.url}/v1/files`, { method: 'POST', body: form })
+    const { id } = await readAnswer(sent)
+    const response = await harness.post('/v1/batches', {
+      ...{ input_file_id: id, endpoint: '/v1/completions', completion_window: '24h', priority: 1 },
+      output_expires_after: { anchor: 'created_at', seconds: 3600, minutes: 5 },
+    })
+    assert.equal(response.status, 200)
+    assert.equal(response.headers.get(IGNORED), 'priority, output_expires_after.minutes')
+  })
+
+  test('is none of an object that is handed through, nor asks for nothing', async () => {
+    const schema = { type: 'object', properties: { a: { type: 'string', odd: 1 } }, 'x-odd': 2 }
+    const named = { name: 'n', schema }
+    for (const [path, body] of [
+      [
+        '/v1/chat/completions',
+        { ...chat, response_format: { type: 'json_schema', json_schema: named } },
+      ],
+      ['/v1/chat/completions', { ...chat, response_format: { type: 'json_object', schema } }],
+      ['/v1/chat/completions', { ...chat, structured_outputs: { json: schema } }],
+      ['/v1/chat/completions', { ...chat, guided_json: schema, disable_fallback: undefined }],
+      [
+        '/v1/chat/completions',
+        { ...chat, structured_outputs: { json: schema, disable_fallback: true } },
+      ],
+      [
+        '/v1/chat/completions',
+        { ...chat, tools: [{ ...TOOL, function: { name: 'f', parameters: schema } }] },
+      ],
+      ['/v1/chat/completions', { ...chat, chat_template_kwargs: { documents: [{ odd: 1 }] } }],
+      ['/v1/chat/completions', { ...chat, metadata: { odd: { odd: 1 } } }],
+      [
+        '/v1/chat/completions',
+        { ...chat, messages: [{ ...user, weight: null, odd: false, other: '', more: [] }] },
+      ],
+      ['/v1/responses', { model, input: 'a', metadata: { odd: { odd: 1 } } }],
+      ['/v1/responses', { model, input: 'a', text: { format: { type: 'json_schema', ...named } } }],
+      [
+        '/v1/messages',
+        { ...message, metadata: { odd: 1 }, tools: [{ name: 'f', input_schema: schema }] },
+      ],
+      ['/v1/messages', { ...message, output_config: { format: { type: 'json_schema', schema } } }],
+      [
+        '/v1/decisions',
+        {
+          ...{ model, questions: [question], prompt_cache_options: { odd: 1 } },
+          input: [{ role: 'user', content: [{ type: 'input_json', data: [{ odd: { odd: 1 } }] }] }],
+        },
+      ],
+      [
+        '/v1/systemone',
+        {
+          model,
+          state: { odd: { odd: 1 } },
+          questions: { q: { type: 'noul', instructions: 'a' } },
+        },
+      ],
+    ] as const) {
+      const response = await strict.post(path, body)
+      assert.equal(response.status, 200, `${path} ${await response.clone().text()}`)
+      assert.equal(response.headers.get(IGNORED), null)
+    }
+  })
+
+  test('is none that official clients send back with an answer', async () => {
+    const answered = {
+      ...{ role: 'assistant', content: null, refusal: null, audio: null, function_call: null },
+      ...{ annotations: [], parsed: { a: 1 }, reasoning: 'r', reasoning_content: 'r' },
+      tool_calls: [
+        { ...call, index: 0, function: { ...call.function, parsed_arguments: { a: 1 } } },
+      ],
+    }
+    const part = { type: 'text', text: 'a', cache_control: { type: 'ephemeral' } }
+    const item = { id: 'i', status: 'completed' }
+    const cached = { cache_control: { type: 'ephemeral' } }
+    for (const [path, body] of [
+      [
+        '/v1/chat/completions',
+        { ...chat, messages: [{ ...user, content: [part] }, answered, result, user] },
+      ],
+      [
+        '/v1/chat/completions',
+        {
+          ...chat,
+          stream: true,
+          stream_options: { include_usage: true, include_obfuscation: true },
+        },
+      ],
+      [
+        '/v1/responses',
+        {
+          model,
+          input: [
+            { ...user, ...item },
+            { type: 'reasoning', ...item, summary: [], encrypted_content: 'x' },
+            {
+              ...{ type: 'message', role: 'assistant', phase: 'commentary', ...item },
+              content: [{ type: 'output_text', text: 'a', annotations: [{ a: 1 }], logprobs: [1] }],
+            },
+            {
+              ...{ type: 'function_call', call_id: 'c', name: 'f', arguments: '{}', ...item },
+              caller: { type: 'direct' },
+            },
+            { type: 'function_call_output', call_id: 'c', output: 'a', ...item },
+            user,
+          ],
+          tools: [
+            {
+              ...{ type: 'namespace', name: 'n', description: 'd' },
+              tools: [{ type: 'function', name: 'f', parameters: null, strict: null }],
+            },
+          ],
+        },
+      ],
+      [
+        '/v1/messages',
+        {
+          ...message,
+          system: [{ type: 'text', text: 'a', ...cached }],
+          messages: [
+            { role: 'user', content: [{ type: 'text', text: 'a', citations: null, ...cached }] },
+            {
+              role: 'assistant',
+              content: [
+                { type: 'thinking', thinking: 'a', signature: 'unsigned' },
+                { type: 'text', text: 'a', citations: [{ a: 1 }] },
+                {
+                  ...{ type: 'tool_use', id: 'c', name: 'f', input: {}, ...cached },
+                  caller: { type: 'direct' },
+                },
+              ],
+            },
+            {
+              role: 'user',
+              content: [{ type: 'tool_result', tool_use_id: 'c', content: 'a', ...cached }],
+            },
+          ],
+          tools: [
+            {
+              ...{ name: 'f', input_schema: {}, ...cached, allowed_callers: ['direct'] },
+              ...{ input_examples: [{ a: 1 }], eager_input_streaming: true },
+            },
+          ],
+          context_management: { edits: [{ type: 'clear_thinking_20251015', keep: 'all' }] },
+        },
+      ],
+    ] as const) {
+      const response = await strict.post(path, body)
+      assert.equal(response.status, 200, `${path} ${await response.clone().text()}`)
+      assert.equal(response.headers.get(IGNORED), null)
+    }
+  })
+
+  test('of a tool is told where the template does not show it', async () => {
+    const picks = `{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}<TOOLCALL>
+      {% if tools %}{% for t in tools %}{{ t.function.name }} {{ t.function.returns }}{% endfor %}{% endif %}`
+    const tools = [
+      { ...TOOL, kind: 'k', function: { ...TOOL.function, returns: 'text', example: 'e' } },
+    ]
+    for (const [template, ignored] of [
+      [BUILT_IN.nemotron_nano, 'tools.kind'],
+      [BUILT_IN.nemotron_70b, null],
+      [picks, 'tools.kind, tools.function.example'],
+    ] as const) {
+      const one = await startHarness({ answer: () => ({ pieces: ['ok'] }), template })
+      try {
+        const rendered = await one.post('/v1/chat/completions/render', { ...chat, tools })
+        assert.equal(rendered.headers.get(IGNORED), ignored)
+        const { prompt } = await readAnswer(rendered)
+        // What is not told is shown.
+        for (const [name, text] of [
+          ['tools.kind', '"k"'],
+          ['tools.function.returns', 'text'],
+          ['tools.function.example', '"e"'],
+        ] as const)
+          assert.equal(prompt.includes(text), !ignored?.includes(name), name)
+        const asked = await one.post('/v1/chat/completions', { ...chat, tools })
+        assert.equal(asked.headers.get(IGNORED), ignored)
+        const unused = { ...chat, tools, tool_choice: 'none' }
+        assert.equal((await one.post('/v1/chat/completions', unused)).status, 200)
+      } finally {
+        await one.close()
+      }
+    }
+  })
+})
+
+describe('what would change an answer, asked of a reward model in a chat', () => {
+  const body = {
+    model: 'tiny-reward',
+    messages: [
+      { role: 'user', content: 'a' },
+      { role: 'assistant', content: 'b' },
+    ],
+  }
+  const asked = {
+    ...{ temperature: 0.5, top_p: 0.9, top_k: 5, min_p: 0.1, seed: 3, stop: ['x'] },
+    ...{ max_tokens: 4, max_completion_tokens: 4, presence_penalty: 1, logit_bias: { 5: 1 } },
+    ...{ top_logprobs: 3, timings: true, tool_choice: 'required', reasoning_format: 'none' },
+  }
+
+  test('is told, and what asks for nothing is not', async () => {
+    const harness = await startHarness({ reward: { score: () => [1] } })
+    try {
+      const plain = await harness.post('/v1/chat/completions', body)
+      assert.equal(plain.headers.get(IGNORED), null)
+      const { choices } = await readAnswer(plain)
+      const response = await harness.post('/v1/chat/completions', { ...body, ...asked })
+      assert.equal(response.status, 200)
+      const told = response.headers.get(IGNORED)?.split(', ')
+      assert.deepEqual(told?.sort(), Object.keys(asked).sort())
+      assert.deepEqual((await readAnswer(response)).choices, choices)
+      const nothing = {
+        ...{ n: 1, best_of: 1, stream: false, stop: [], tools: [], tool_choice: 'auto' },
+        ...{ logprobs: true, parallel_tool_calls: true, response_format: { type: 'text' } },
+        ...{ priority: 1, cache_salt: 's', chat_template_kwargs: {}, temperature: null },
+      }
+      const quiet = await harness.post('/v1/chat/completions', { ...body, ...nothing })
+      assert.equal(quiet.status, 200)
+      assert.equal(quiet.headers.get(IGNORED), null)
+    } finally {
+      await harness.close()
+    }
+  })
+
+  test('is refused where that is wished', async () => {
+    const config = { strictParams: true }
+    const harness = await startHarness({ reward: { score: () => [1] }, config })
+    try {
+      assert.equal((await harness.post('/v1/chat/completions', body)).status, 200)
+      for (const [name, value] of Object.entries(asked)) {
+        const response = await harness.post('/v1/chat/completions', { ...body, [name]: value })
+        assert.equal(response.status, 400, name)
+        assert.equal((await readAnswer(response)).error.param, name)
+      }
+    } finally {
+      await harness.close()
+    }
   })
 })

@@ -7,7 +7,7 @@ import { describe, test } from 'node:test'
 import { createEngine } from '../../server/library.js'
 import { createMetrics } from '../../server/metrics/metrics.js'
 import { defaultName, hubName, namesOfModel } from '../../server/model/identity.js'
-import { loadModel } from '../../server/model/open.js'
+import { prepareModel } from '../../server/model/open.js'
 import { findEntry } from '../../server/model/registry.js'
 import { modelSettings, readSettings } from '../../server/settings/read.js'
 import { packagePath } from '../../server/version.js'
@@ -216,14 +216,14 @@ describe('a reward model', { skip: noAddon }, () => {
     )
     assert.ok(settings)
     const warnings: string[] = []
-    const model = await loadModel({
+    const prepared = await prepareModel({
       settings,
       folder,
       utilization: 0.5,
       metrics: createMetrics(),
       hooks: { onProgress: () => {}, onPlan: () => {}, warn: (message) => warnings.push(message) },
     })
-    await model.engine.close()
+    await (await prepared.load()).engine.close()
     assert.ok(
       warnings.some((one) => /My-Reward-8B .*SERVED AS A CHAT MODEL/.test(one)),
       `${warnings}`,

@@ -339,9 +339,13 @@ describe('a judge on /v1/reward', () => {
     const path = '/v1/chat/completions'
     try {
       assert.deepEqual(await asked(path, { ...best, seed: 7 }), [7, 8])
-      // Of a seed of 64 bits, each comparison has a seed of its own.
-      assert.equal(new Set(await asked(path, { ...best, seed: 2 ** 63 + 2 ** 20 })).size, 2)
       assert.deepEqual(await asked('/v1/refine', { ...refined, seed: 7 }), [7, 8])
+      // Also of the last one that a number keeps, each comparison has a seed of its own.
+      const seed = Number.MAX_SAFE_INTEGER
+      await asked(path, { ...best, best_of: 3, seed })
+      assert.equal(new Set(seeds).size, seeds.length)
+      await asked('/v1/refine', { ...refined, drafts: 3, seed })
+      assert.equal(new Set(seeds).size, seeds.length)
       assert.deepEqual(await asked(path, best), [undefined, undefined])
     } finally {
       await seeded.close()

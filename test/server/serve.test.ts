@@ -128,6 +128,10 @@ describe('serve', { skip }, () => {
     const drafted = await serve(['--model', model, '--draft-model', model, '--draft-tokens', '4'])
     assert.match(
       plain.out(),
+      /tiny-reasoner: cpu \(.*1 thread.*\): cpu, .*; threads: 1 \(as asked for\)/,
+    )
+    assert.match(
+      plain.out(),
       /tiny-reasoner: loaded: open [\d.]+ s; read and pack [\d.]+ GB, [\d.]+ s, [\d.]+ GB\/s; prepare /,
     )
     assert.match(drafted.out(), /draft model .* weights, activations and reserve\ndraft KV /)

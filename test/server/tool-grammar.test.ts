@@ -44,6 +44,7 @@ const use = (shown: readonly Tool[], more: Partial<ToolUse> = {}): ToolUse => ({
   callable: [...shown.keys()],
   isRequired: true,
   isSingle: false,
+  unread: [],
   ...more,
 })
 

@@ -1,7 +1,7 @@
 // Request bodies of Anthropic's Messages API. zod is the only source of their shapes.
 
 import { z } from 'zod'
-import { anyRecord, list, refuseMembers } from '../../list.js'
+import { anyRecord, idle, list, refuseMembers } from '../../list.js'
 import { typeErrors } from '../items.js'
 
 const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
@@ -42,7 +42,14 @@ const blockError =
   ({ input }: { readonly input?: unknown }): string =>
     whyNot((input as { readonly type?: unknown } | undefined)?.type, known)
 
-const TextBlock = z.looseObject({ type: z.literal('text'), text: z.string() })
+const cached = { cache_control: idle('Of no effect: every prefix is cached.') }
+
+const TextBlock = z.looseObject({
+  type: z.literal('text'),
+  text: z.string(),
+  citations: idle(),
+  ...cached,
+})
 /** Where only text may stand: a union of one, for its error. */
 const OnlyText = z.discriminatedUnion('type', [TextBlock], { error: blockError('text') })
 const Texts = z.union([z.string(), list(OnlyText, 0, MAX_BLOCKS)])
@@ -56,6 +63,7 @@ const UserBlock = z.discriminatedUnion(
       tool_use_id: z.string().min(1),
       content: maybe(Texts),
       is_error: maybe(z.boolean()).describe('The model sees `Error: ` before the content.'),
+      ...cached,
     }),
   ],
   { error: blockError('text', 'tool_result') },
@@ -76,6 +84,8 @@ const AssistantBlock = z.discriminatedUnion(
       id: z.string().min(1),
       name: z.string().min(1),
       input: anyRecord(),
+      caller: idle(),
+      ...cached,
     }),
   ],
   { error: blockError('text', 'thinking', 'tool_use') },
@@ -113,6 +123,9 @@ const Tool = z
         error: 'no code runs here that could call it: only "direct" does',
       }),
     ),
+    input_examples: idle(),
+    eager_input_streaming: idle('Of no effect: calls stream as they are written.'),
+    ...cached,
   })
   .superRefine(
     refuseMembers({
@@ -166,7 +179,7 @@ const ContextManagement = z.looseObject({
     list(
       z.discriminatedUnion(
         'type',
-        [z.looseObject({ type: z.literal('clear_thinking_20251015') })],
+        [z.looseObject({ type: z.literal('clear_thinking_20251015'), keep: idle() })],
         {
           error: typeErrors(() => NO_EDITS)('clear_thinking_20251015'),
         },

@@ -3,11 +3,11 @@
 import { createReadStream } from 'node:fs'
 import { Readable } from 'node:stream'
 import type { Batches } from '../../batch/batches.js'
-import { checkBody } from '../../check.js'
-import { readJson } from '../../http/body.js'
+import { checkBody, type UnservedFields } from '../../check.js'
 import type { Ctx } from '../../http/context.js'
 import { badRequest, RequestError } from '../../request-error.js'
 import { requireReady } from '../admission.js'
+import { readRequest } from '../read-request.js'
 import type { Server } from '../server.js'
 import {
   BatchCreateRequest,
@@ -18,6 +18,9 @@ import {
   windowSeconds,
 } from './schema.js'
 import { receiveFile } from './upload.js'
+
+/** Of a batch no other server has fields of its own. */
+const NO_OTHERS: UnservedFields = { withoutEffect: new Set(), refused: new Map() }
 
 const FILES_PAGE = 10_000
 const BATCHES_PAGE = 20
@@ -93,9 +96,7 @@ export const contentRoute = (server: Server) => (c: Ctx) => {
 export const createBatchRoute =
   (server: Server, endpoints: () => readonly string[]) => async (c: Ctx) => {
     const batches = batchesOf(server)
-    requireReady(server)
-    const json = await readJson(c.env.incoming, server.bodies)
-    const { body } = checkBody(BatchCreateRequest, json, { isStrict: server.config.strictParams })
+    const body = await readRequest(c, server, BatchCreateRequest, undefined, NO_OTHERS)
     const known = endpoints()
     if (!known.includes(body.endpoint))
       throw badRequest(

@@ -5,12 +5,13 @@ import {
   type Decided,
   decide,
   likeliestOf,
+  losesDescriptions,
   meanOf,
   type Reading,
 } from '../../chat/decide.js'
 import { addHeader, type Ctx } from '../../http/context.js'
 import { findModel } from '../../model/served-model.js'
-import { readRequest } from '../read-request.js'
+import { readRequest, tellUnread } from '../read-request.js'
 import { answerId, answerJson, signalOf } from '../respond.js'
 import type { Server } from '../server.js'
 import { UNSERVED_OF_LABELS } from '../unserved-fields.js'
@@ -60,10 +61,13 @@ export const decisionsRoute =
   async (c: Ctx): Promise<Response> => {
     const arrival = performance.now()
     const body = await readRequest(c, server, DecisionsRequest, undefined, UNSERVED_OF_LABELS)
+    const model = findModel(server.models(), body.model)
+    const questions = body.questions.map(readQuestion)
+    if (losesDescriptions(model, questions))
+      tellUnread(c, server, ['questions.choices.description'])
     const decided = await decide({
-      model: findModel(server.models(), body.model),
+      ...{ model, questions },
       messages: readInput(body),
-      questions: body.questions.map(readQuestion),
       paramOf: (i) => `questions.${i}`,
       inputParam: 'input',
       record: c.get('record'),

@@ -1,8 +1,8 @@
 // Request bodies of OpenAI's Decisions API. zod is the only source of their shapes.
 
 import { z } from 'zod'
-import { anyRecord, list } from '../../list.js'
-import { itemOf, typeErrors } from '../items.js'
+import { anyRecord, idle, list } from '../../list.js'
+import { answered, itemOf, typeErrors } from '../items.js'
 
 const MAX_ITEMS = 4096
 const MAX_PARTS = 1024
@@ -17,7 +17,13 @@ const typeError = typeErrors((type) =>
 )
 
 const text = <T extends string>(type: T) =>
-  z.looseObject({ type: z.literal(type), text: z.string() })
+  z.looseObject({
+    type: z.literal(type),
+    text: z.string(),
+    annotations: idle(),
+    logprobs: idle(),
+    prompt_cache_breakpoint: idle(),
+  })
 const Json = z.looseObject({
   type: z.literal('input_json'),
   data: z.union([anyRecord(), list(anyRecord(), 0, MAX_PARTS)]),
@@ -56,18 +62,21 @@ const call = <T extends string, F extends string>(type: T, field: F) =>
     call_id: z.string().min(1),
     name: z.string().min(1),
     ...({ [field]: z.string() } as Record<F, z.ZodString>),
+    ...answered,
   })
 const output = <T extends string>(type: T) =>
-  z.looseObject({ type: z.literal(type), call_id: z.string().min(1), output: Texts })
-
-const Message = z.discriminatedUnion('role', [
-  z.looseObject({ type: z.literal('message'), role: z.literal('user'), content: Parts }),
   z.looseObject({
-    type: z.literal('message'),
-    role: z.enum(['system', 'developer']),
-    content: Texts,
-  }),
-  z.looseObject({ type: z.literal('message'), role: z.literal('assistant'), content: Said }),
+    type: z.literal(type),
+    call_id: z.string().min(1),
+    output: Texts,
+    ...answered,
+  })
+
+const message = { type: z.literal('message'), phase: idle(), ...answered }
+const Message = z.discriminatedUnion('role', [
+  z.looseObject({ ...message, role: z.literal('user'), content: Parts }),
+  z.looseObject({ ...message, role: z.enum(['system', 'developer']), content: Texts }),
+  z.looseObject({ ...message, role: z.literal('assistant'), content: Said }),
 ])
 
 const Item = z.discriminatedUnion(
@@ -91,7 +100,10 @@ const Item = z.discriminatedUnion(
 )
 export type Item = z.output<typeof Item>
 
-const common = { name: z.string().optional(), instructions: SomeParts }
+const common = {
+  name: maybe(z.string()).describe('Comes back with the answer.'),
+  instructions: SomeParts,
+}
 
 const Question = z.discriminatedUnion(
   'type',
@@ -103,7 +115,7 @@ const Question = z.discriminatedUnion(
       choices: list(
         z.looseObject({
           value: z.union([z.string().min(1), z.boolean()]),
-          description: z.string().optional(),
+          description: maybe(z.string()),
         }),
         2,
         MAX_CHOICES,
@@ -113,7 +125,7 @@ const Question = z.discriminatedUnion(
       type: z.literal('score'),
       ...common,
       levels: list(
-        z.looseObject({ label: z.string().min(1), description: z.string().optional() }),
+        z.looseObject({ label: z.string().min(1), description: maybe(z.string()) }),
         2,
         MAX_LEVELS,
       ).describe('From the lowest on.'),

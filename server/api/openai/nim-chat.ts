@@ -4,13 +4,15 @@
 import { readForm } from '../../chat/answer-form.js'
 import { refuseAnswering } from '../../chat/answering.js'
 import type { Ctx } from '../../http/context.js'
+import { asksNothing } from '../../list.js'
 import { chatModels, isJudge, type ServedModel } from '../../model/served-model.js'
 import type { Message } from '../../prompt/conversation.js'
 import { badRequest, unsupportedParameter } from '../../request-error.js'
 import { encodeInputs, scoreItems, scoreUsage } from '../../scoring/scoring.js'
+import { tellUnread } from '../read-request.js'
 import { answerId, signalOf, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
-import type { ChatRequest } from './schema.js'
+import { ChatRequest } from './schema.js'
 
 type NimCall = {
   readonly model: ServedModel
@@ -43,9 +45,30 @@ const check = (server: Server, { model, body, messages }: Omit<NimCall, 'arrival
     throw badRequest(`'${body.model}' is a judge: it answers at /v1/reward.`, 'model')
 }
 
+/** Fields that are read, or have been checked; an answer has `logprobs` in any case. */
+const READ: readonly string[] = [
+  ...['model', 'messages', 'principle', 'priority', 'cache_salt', 'logprobs', 'n', 'stream'],
+  ...['response_format', 'structured_outputs', 'chat_template_kwargs'],
+]
+
+/** Values that ask for what is so. */
+const SO: Readonly<Record<string, readonly unknown[]>> = {
+  tool_choice: ['none', 'auto'],
+  parallel_tool_calls: [true],
+  best_of: [1],
+}
+
+/** What would be of effect where an answer is written. */
+const unreadOf = (body: ChatRequest): readonly string[] =>
+  Object.entries(body).flatMap(([name, value]) => {
+    const isOther = !Object.hasOwn(ChatRequest.shape, name) || READ.includes(name)
+    return isOther || asksNothing(value) || SO[name]?.includes(value) ? [] : [name]
+  })
+
 export const nimChat = async (c: Ctx, server: Server, call: NimCall): Promise<Response> => {
   const { model, body, messages, arrival } = call
   check(server, call)
+  tellUnread(c, server, unreadOf(body))
   const { principle, cache_salt: cacheSalt } = body
   const [scored] = await scoreItems({
     model,

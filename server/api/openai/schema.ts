@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import { LOGPROBS_MODES } from '../../engine/logprobs-mode.js'
-import { anyRecord, list, numbersById, ownObject, tokenIds } from '../../list.js'
+import { anyRecord, idle, list, numbersById, ownObject, tokenIds } from '../../list.js'
 import {
   GivenMessage,
   GivenMessages,
@@ -19,6 +19,7 @@ const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
 const StreamOptions = z.looseObject({
   include_usage: maybe(z.boolean()),
   continuous_usage_stats: maybe(z.boolean()),
+  include_obfuscation: idle('Of no effect: nothing is padded.'),
 })
 
 const Schema = z.union([anyRecord(), z.boolean()])
@@ -50,6 +51,10 @@ const StructuredOutputs = z.looseObject({
   grammar: maybe(z.string()),
   json_object: maybe(z.boolean()),
   disable_any_whitespace: maybe(z.boolean()),
+  disable_fallback: idle('Of no effect: nothing falls back.'),
+  disable_additional_properties: idle(
+    'Of no effect: objects that name their properties have no others.',
+  ),
 })
 
 /** What the answer has to be; at most one of them. */
@@ -86,11 +91,7 @@ const generation = {
   skip_special_tokens: z.boolean().optional(),
   bad_words: list(z.string().min(1).max(1024), 0, 128).optional(),
   allowed_token_ids: tokenIds(1).optional(),
-  // Up to 64 bits: JSON rounds beyond 2^53, and still the same text gives the same seed.
-  seed: z
-    .number()
-    .refine((seed) => Number.isInteger(seed) && Math.abs(seed) <= 2 ** 64, 'must be an integer')
-    .optional(),
+  seed: z.int().optional(),
   prompt_logprobs: z.int().min(0).max(20).optional(),
   logprob_token_ids: tokenIds(1, 128)
     .optional()
@@ -118,7 +119,7 @@ const generation = {
   truncate_prompt_tokens: z
     .int()
     .min(-1)
-    .refine((value) => value !== 0, 'must be -1 or at least 1')
+    .refine((value) => value !== 0, 'expected -1 or at least 1, but got 0')
     .optional()
     .describe('Keep the last so many prompt tokens; -1: as many as fit. Echoed in the answer.'),
   thinking_token_budget: z

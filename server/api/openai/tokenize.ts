@@ -24,7 +24,7 @@ import { questionOf, scoredPrompt } from '../../scoring/scoring.js'
 import { createTurn } from '../../slices.js'
 import type { Tokenizer } from '../../tokenizer/types.js'
 import { requireReady } from '../admission.js'
-import { readRequest } from '../read-request.js'
+import { readRequest, tellUnread } from '../read-request.js'
 import { answerJson } from '../respond.js'
 import type { Server } from '../server.js'
 import { tokenText } from './logprobs.js'
@@ -41,6 +41,7 @@ type Fields = Omit<Conversation, 'messages'> & { readonly principle?: string | u
 
 /** The prompt of a conversation: of a reward model, what it scores. */
 const promptOf = (
+  c: Ctx,
   server: Server,
   model: ServedModel,
   body: Fields,
@@ -48,8 +49,12 @@ const promptOf = (
 ): readonly Segment[] => {
   const messages = readMessages(given)
   if (!isReward(model) && body.principle !== undefined) throw onlyOfRewardModels(model)
-  if (!isReward(model))
-    return renderChat(model, { ...body, messages }, server.config.defaultThinking).segments
+  if (!isReward(model)) {
+    const conversation = { ...body, messages }
+    const { segments, toolUse } = renderChat(model, conversation, server.config.defaultThinking)
+    tellUnread(c, server, toolUse?.unread ?? [])
+    return segments
+  }
   refuseAnswering(body, model.id)
   const { principle } = body
   return scoredPrompt(model, messages, questionOf(model, principle, 'principle'))
@@ -93,7 +98,7 @@ export const tokenizeRoute = (server: Server) => async (c: Ctx) => {
   const tokens =
     messages === undefined
       ? await encodeText(model.tokenizer, prompt, body.add_special_tokens !== false)
-      : await encodeSegments(promptOf(server, model, body, messages), model.tokenizer)
+      : await encodeSegments(promptOf(c, server, model, body, messages), model.tokenizer)
   return answerJson(c, {
     count: tokens.length,
     max_model_len: model.engine.info.maxModelLen,
@@ -143,7 +148,7 @@ export const renderRoute = (server: Server) => async (c: Ctx) => {
       'truncate_prompt_tokens',
     )
   const model = modelOf(server, body.model)
-  const segments = promptOf(server, model, body, body.messages)
+  const segments = promptOf(c, server, model, body, body.messages)
   const ids = await encodeSegments(segments, model.tokenizer)
   return answerJson(c, { prompt: segmentsText(segments), prompt_token_ids: ids })
 }

@@ -1,8 +1,8 @@
 // Request bodies of OpenAI's Responses API. zod is the only source of their shapes.
 
 import { z } from 'zod'
-import { anyRecord, list } from '../../list.js'
-import { itemOf, typeErrors } from '../items.js'
+import { anyRecord, idle, list } from '../../list.js'
+import { answered, itemOf, typeErrors } from '../items.js'
 
 const maybe = <T extends z.ZodType>(schema: T) => schema.nullish()
 
@@ -43,12 +43,19 @@ const typeError = typeErrors((type) => {
   return isHosted(type) ? HOSTED : undefined
 })
 
-const text = <T extends string>(type: T) =>
-  z.looseObject({ type: z.literal(type), text: z.string() })
+const text = <T extends string, M extends z.ZodRawShape>(type: T, more: M) =>
+  z.looseObject({ type: z.literal(type), text: z.string(), ...more })
 
-const Part = z.discriminatedUnion('type', [text('input_text'), text('output_text')], {
-  error: typeError('input_text', 'output_text'),
-})
+const Part = z.discriminatedUnion(
+  'type',
+  [
+    text('input_text', {
+      prompt_cache_breakpoint: idle('Of no effect: every prefix is cached.'),
+    }),
+    text('output_text', { annotations: idle(), logprobs: idle() }),
+  ],
+  { error: typeError('input_text', 'output_text') },
+)
 const Content = z.union([z.string(), list(Part, 0, MAX_PARTS)])
 
 const Item = z.discriminatedUnion(
@@ -58,11 +65,15 @@ const Item = z.discriminatedUnion(
       type: z.literal('message'),
       role: z.enum(['user', 'assistant', 'system', 'developer']),
       content: Content,
+      phase: idle(),
+      ...answered,
     }),
     z.looseObject({
       type: z.literal('reasoning'),
-      summary: maybe(list(text('summary_text'), 0, MAX_PARTS)),
-      content: maybe(list(text('reasoning_text'), 0, MAX_PARTS)),
+      summary: maybe(list(text('summary_text', {}), 0, MAX_PARTS)),
+      content: maybe(list(text('reasoning_text', {}), 0, MAX_PARTS)),
+      encrypted_content: idle('Of no effect: the summary is the thinking itself.'),
+      ...answered,
     }),
     z.looseObject({
       type: z.literal('function_call'),
@@ -70,11 +81,17 @@ const Item = z.discriminatedUnion(
       name: z.string().min(1),
       namespace: maybe(z.string()),
       arguments: z.string(),
+      caller: idle(),
+      created_by: idle(),
+      ...answered,
     }),
     z.looseObject({
       type: z.literal('function_call_output'),
       call_id: z.string().min(1),
       output: Content,
+      caller: idle(),
+      created_by: idle(),
+      ...answered,
     }),
   ],
   { error: typeError('message', 'reasoning', 'function_call', 'function_call_output') },
@@ -93,14 +110,18 @@ const FunctionTool = z.looseObject({
 export type FunctionTool = z.output<typeof FunctionTool>
 
 /** That OpenAI runs, of which a caller gives no more than the wish: a model answers without them. */
-const OptionalTool = z.looseObject({
-  type: z
-    .enum(['web_search', 'web_search_preview', 'image_generation'])
-    .describe('Left out, and named in the x-ignored-params header.'),
-})
+const OptionalTool = z
+  .looseObject({
+    type: z
+      .enum(['web_search', 'web_search_preview', 'image_generation'])
+      .describe('Left out, and named in the x-ignored-params header.'),
+  })
+  // All of it is told by its type.
+  .meta({ additionalProperties: true })
 const NamespaceTool = z.looseObject({
   type: z.literal('namespace').describe('Its functions are shown as `namespace.name`.'),
   ...Named,
+  description: idle('Not shown to the model.'),
   tools: list(
     // A union of one, for its error.
     z.discriminatedUnion('type', [FunctionTool], { error: typeError('function') }),

@@ -5,6 +5,7 @@ import {
   confidenceOf,
   decide,
   likeliestOf,
+  losesDescriptions,
   meanOf,
   type Reading,
 } from '../../chat/decide.js'
@@ -13,7 +14,7 @@ import { jsonOf } from '../../json-source.js'
 import { findModel } from '../../model/served-model.js'
 import type { Message } from '../../prompt/conversation.js'
 import { badRequest } from '../../request-error.js'
-import { readRequest } from '../read-request.js'
+import { readRequest, tellUnread } from '../read-request.js'
 import { answerId, answerJson, signalOf, unixTime } from '../respond.js'
 import type { Server } from '../server.js'
 import { UNSERVED_OF_LABELS } from '../unserved-fields.js'
@@ -81,10 +82,11 @@ export const systemOneRoute =
     const questions = ids.map((id) =>
       readQuestion(body.questions[id] as Question, `questions.${id}`),
     )
+    const model = findModel(server.models(), body.model)
+    if (losesDescriptions(model, questions)) tellUnread(c, server, ['questions.criteria'])
     const { readings, promptTokens } = await decide({
-      model: findModel(server.models(), body.model),
+      ...{ model, questions },
       messages: readState(body),
-      questions,
       paramOf: (i) => `questions.${ids[i]}`,
       inputParam: 'state',
       record: c.get('record'),

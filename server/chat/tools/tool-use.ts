@@ -1,5 +1,6 @@
 // What a request asks of tools: which are shown, which may be called, and whether one has to be.
 
+import { asksNothing } from '../../list.js'
 import type { ServedModel } from '../../model/served-model.js'
 import type { Conversation, Tool, ToolChoice } from '../../prompt/conversation.js'
 import { badRequest, unsupportedParameter } from '../../request-error.js'
@@ -15,6 +16,8 @@ export type ToolUse = {
   readonly isRequired: boolean
   /** An answer has one call at most. */
   readonly isSingle: boolean
+  /** Members that neither the server reads nor the model is shown, by the fields that they would be. */
+  readonly unread: readonly string[]
 }
 
 const nameOf = (tool: Tool): string => tool.function.name
@@ -66,6 +69,27 @@ const choose = (tools: readonly Tool[], choice: ToolChoice): Chosen | undefined 
   return { callable: [...new Set(callable)], isRequired: mode === 'required' }
 }
 
+const READ = {
+  tool: ['type', 'function'],
+  function: ['name', 'description', 'parameters', 'strict'],
+} as const
+
+const unreadOf = (tools: readonly Tool[], { template }: ServedModel): readonly string[] => {
+  const fields = new Set<string>()
+  const look = (place: keyof typeof READ, of: object, path: string) => {
+    for (const [name, value] of Object.entries(of)) {
+      const isRead = READ[place].some((one) => one === name)
+      if (!isRead && !asksNothing(value) && !template.showsOfTool(place, name))
+        fields.add(`${path}.${name}`)
+    }
+  }
+  for (const tool of tools) {
+    look('tool', tool, 'tools')
+    look('function', tool.function, 'tools.function')
+  }
+  return [...fields]
+}
+
 /** Undefined: there are no tools, or none is to be called; the model is shown none then. */
 export const planTools = (model: ServedModel, call: Conversation): ToolUse | undefined => {
   const { tools = [], tool_choice: choice = 'auto' } = call
@@ -88,6 +112,7 @@ export const planTools = (model: ServedModel, call: Conversation): ToolUse | und
     callable: chosen.callable,
     isRequired: chosen.isRequired,
     isSingle: chosen.isNamed === true || call.parallel_tool_calls === false,
+    unread: unreadOf(tools, model),
   }
 }
 
