@@ -11,8 +11,8 @@ struct ControlGroup {
   bool is_version2 = false;
 };
 
-// Those of `controller` ("memory", "cpu") that this process is in, and all above them, whether their
-// files are there or not. `root`: of the system's files.
+// Those of `controller` ("memory", "cpu") that this process is in, and all above them, whether
+// their files are there or not. `root`: of the system's files.
 std::vector<ControlGroup> control_groups(const std::string& controller, const std::string& root);
 
 }  // namespace nemotron

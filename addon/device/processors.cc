@@ -51,10 +51,10 @@ std::string first_line(const std::string& path) {
 std::optional<double> quota_of_groups(const std::string& root) {
   std::optional<double> least;
   for (const auto& [folder, is_version2] : control_groups("cpu", root)) {
-    const auto quota = parse_cpu_quota(is_version2
-                                           ? first_line(folder + "/cpu.max")
-                                           : first_line(folder + "/cpu.cfs_quota_us") + " " +
-                                                 first_line(folder + "/cpu.cfs_period_us"));
+    const auto quota =
+        parse_cpu_quota(is_version2 ? first_line(folder + "/cpu.max")
+                                    : first_line(folder + "/cpu.cfs_quota_us") + " " +
+                                          first_line(folder + "/cpu.cfs_period_us"));
     if (quota) least = std::min(*quota, least.value_or(*quota));
   }
   return least;

@@ -113,8 +113,8 @@ Napi::Value create_engine(const Napi::CallbackInfo& info) {
   return EngineHost::open(info.Env(), std::move(options), info[1].As<Napi::Object>(), wrap_host);
 }
 
-// checkEngine(options): {code, message} of what createEngine() would refuse before it loads weights,
-// whatever memory there is; undefined: nothing.
+// checkEngine(options): {code, message} of what createEngine() would refuse before it loads
+// weights, whatever memory there is; undefined: nothing.
 Napi::Value check_engine(const Napi::CallbackInfo& info) {
   EngineOptions options;
   Status status = read_engine_options(info[0].As<Napi::Object>(), &options);

@@ -76,7 +76,7 @@ const fitting = (value: Json, shapes: readonly Shape[]): readonly Shape[] => {
   return own.filter((_, i) => marks[i] === most)
 }
 
-export type Unread = {
+type Unread = {
   /** Where it stands: `messages.3.content.0.txt`. */
   readonly param: string
   /** The same for all that stand in such a place: `messages.content.txt`. */

@@ -161,6 +161,15 @@ const checkPrinciple = (principle: string): string => {
   return principle
 }
 
+/** Of the flag, before there is a model. */
+const checkFlag = (principle: string | undefined): void => {
+  try {
+    if (principle !== undefined) checkPrinciple(principle)
+  } catch (error) {
+    throw new Error(`--principle: ${messageOf(error)}`)
+  }
+}
+
 const principleFor =
   (model: RewardModel, flag: string | undefined): Asking['principleOf'] =>
   (given) => {
@@ -169,8 +178,8 @@ const principleFor =
       throw new LineError(
         `'principle' must be a text, and is ${JSON.stringify(given).slice(0, 40)}`,
       )
-    const principle = typeof given === 'string' && given !== '' ? given : flag
-    if (principle !== undefined) return checkPrinciple(principle)
+    if (typeof given === 'string' && given !== '') return checkPrinciple(given)
+    if (flag !== undefined) return flag
     if (model.principle === 'possible') return undefined
     throw new LineError(
       `'${model.id}' says whether an answer satisfies a principle: give one with --principle, or lines a 'principle'`,
@@ -233,8 +242,8 @@ type Job<T> = {
 /** Every line to records, with progress; then why some have none, and the summary. */
 export const runJob = async <T>(job: Job<T>): Promise<void> => {
   const { input, flags, unit, members, open, onRecord } = job
-  const { field = new Map(), principle } = flags
-  if (principle !== undefined) checkPrinciple(principle)
+  const { field = new Map() } = flags
+  checkFlag(flags.principle)
   const isPiped = await isPipe(flags.output)
   if (isPiped)
     tell(`${outputName(flags.output)} is no file: a run that is interrupted cannot go on`)

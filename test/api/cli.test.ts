@@ -374,9 +374,12 @@ describe('nemotron-server', () => {
       ],
       [
         ['score', lines, ...output, '--principle', 'a'.repeat(5000)],
-        /^error: the principle has 5000 characters/,
+        /^error: --principle: the principle has 5000 characters/,
       ],
-      [['score', lines, ...output, '--principle', ''], /^error: the principle is empty/],
+      [
+        ['score', lines, ...output, '--principle', ''],
+        /^error: --principle: the principle is empty/,
+      ],
       [
         ['generate-pairs', lines, ...output, '--temperature', '3'],
         /--temperature.*It must be a number from 0 to 2/,

@@ -837,9 +837,15 @@ describe('score and generate-pairs', () => {
       write(other, [{ prompt: 'p', response: 'x', principle: 5 }])
       const number = await start(['score', other, '-o', output, ...at]).ended
       assert.match(number.text, /line 1: 'principle' must be a text, and is 5/)
-      const most = ['--principle', 'x'.repeat(4097)]
-      const long = await start(['score', input, '-o', output, ...at, ...most]).ended
-      assert.match(long.text, /the principle has 4097 characters, and may have 4096/)
+      const most = 'x'.repeat(4097)
+      write(other, [{ prompt: 'p', response: 'x', principle: most }])
+      const own = await start(['score', other, '-o', output, ...at]).ended
+      assert.match(own.text, /line 1: the principle has 4097 characters, and may have 4096/)
+      const long = await start(['score', input, '-o', output, ...at, '--principle', most]).ended
+      assert.match(
+        long.text,
+        /^error: --principle: the principle has 4097 characters, and may have/m,
+      )
       const more = ['--principle', 'length', '--truncate']
       const both = await start(['score', input, '-o', output, ...at, ...more]).ended
       assert.equal(both.code, 0, both.text)
