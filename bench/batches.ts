@@ -181,6 +181,7 @@ export const run = async (args: readonly string[]): Promise<void> => {
       server,
       load(Math.ceil((most * lines) / Math.min(batch.wall, alone.wall))),
     )
+    while ((await stateOf(server, id)).status === 'validating') await sleep(50)
     await sleep(500)
     const busy = await firstTokens(server, prompts(asks))
     const { status } = await stateOf(server, id)
