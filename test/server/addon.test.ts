@@ -3,10 +3,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { loadAddon } from '../../server/engine/addon.js'
 
-// Nothing in this process has loaded it.
-test('a native engine that is not there, or none, is named with what to do', (t) => {
+// A module of its own: suites that share this process may have loaded the addon with the other.
+const UNLOADED = '../../server/engine/addon.js?unloaded'
+
+test('a native engine that is not there, or none, is named with what to do', async (t) => {
+  const { loadAddon }: typeof import('../../server/engine/addon.js') = await import(UNLOADED)
   const folder = mkdtempSync(join(tmpdir(), 'nemotron-addon-'))
   const { NEMOTRON_ADDON: before } = process.env
   t.after(() => {
