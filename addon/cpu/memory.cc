@@ -10,11 +10,10 @@
 #include <string>
 
 #include "device/control_groups.h"
+#include "device/huge_pages.h"
 
 namespace nemotron::cpu {
 namespace {
-
-constexpr size_t kHugePage = size_t(2) << 20;
 
 // The number after `key` in a small text file ("" takes the first); `fallback` when there is none.
 size_t read_number(const std::string& path, const char* key, size_t fallback) {
@@ -93,9 +92,7 @@ Status HugeBuffer::create(size_t bytes, HugeBuffer* out) {
   b.bytes_ = bytes;
   const uintptr_t start = (reinterpret_cast<uintptr_t>(b.base_) + align - 1) / align * align;
   b.data_ = reinterpret_cast<uint8_t*>(start);
-#if defined(MADV_HUGEPAGE)
-  if (!is_small) madvise(b.data_, whole, MADV_HUGEPAGE);
-#endif
+  if (!is_small) prefer_huge_pages(b.data_, whole);
   *out = std::move(b);
   return {};
 }

@@ -5,10 +5,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "device/huge_pages.h"
 #include "device/shares.h"
 
 namespace nemotron {
@@ -45,6 +47,7 @@ Status FileBytes::open(const std::string& path, FileBytes* out) {
     }
     file.data_ = static_cast<uint8_t*>(data);
     file.size_ = size;
+    prefer_huge_pages(data, size);
   }
   *out = std::move(file);
   return {};
@@ -87,10 +90,13 @@ void FileBytes::close() {
 }
 
 Status FileBytes::make_room(const uint8_t* p, size_t bytes) const {
-  const auto first = size_t(p - data_), page = page_size();
-  uint8_t* begin = data_ + first / page * page;
-  if (mprotect(begin, size_t(data_ + first + bytes - begin), PROT_READ | PROT_WRITE) == 0)
-    return {};
+  // Whole huge pages, as far as the file reaches: those that two tensors share stay whole.
+  const auto from = uintptr_t(p), to = from + bytes;
+  const uintptr_t begin = std::max(from / kHugePage * kHugePage, uintptr_t(data_));
+  const uintptr_t end =
+      std::min((to + kHugePage - 1) / kHugePage * kHugePage, uintptr_t(data_ + size_));
+  void* const opened = reinterpret_cast<void*>(begin);
+  if (mprotect(opened, size_t(end - begin), PROT_READ | PROT_WRITE) == 0) return {};
   const int error = errno;
   const std::string what = path_ + ": memory for " + std::to_string(bytes) + " bytes: ";
   return Status::out_of_memory(what + std::strerror(error));

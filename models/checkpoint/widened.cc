@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "device/huge_pages.h"
 #include "device/tensor.h"
 
 namespace nemotron {
@@ -40,6 +41,7 @@ Status Widened::reserve(size_t bytes) {
   if (data == MAP_FAILED) {
     return Status::out_of_memory("addresses for " + std::to_string(bytes) + " bytes");
   }
+  prefer_huge_pages(data, bytes);
   data_ = static_cast<uint8_t*>(data);
   size_ = bytes;
   return {};
