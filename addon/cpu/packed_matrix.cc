@@ -13,15 +13,43 @@
 namespace nemotron::cpu {
 namespace {
 
-// One row of the checkpoint: where it is and what its values are multiplied by.
+// One row of the checkpoint: whose it is and what its values are multiplied by.
 struct SourceRow {
   const MatrixPart* part = nullptr;
   int64_t row = 0;
   float scale = 1;
-  const uint8_t* data() const {
-    return static_cast<const uint8_t*>(part->data) +
-           size_t(row) * size_t(part->row_stride) * dtype_bytes(part->dtype);
+};
+
+// Bytes of source rows. Those of a part that is stored are read as many at a time as a panel takes,
+// which stay in the caches until they are packed.
+class RowReader {
+ public:
+  // Null when they cannot be read: status(). Valid until the next call.
+  const uint8_t* bytes_of(const SourceRow& s) {
+    const MatrixPart& part = *s.part;
+    const size_t size = dtype_bytes(part.dtype);
+    if (!part.stored) {
+      return static_cast<const uint8_t*>(part.data) +
+             size_t(s.row) * size_t(part.row_stride) * size;
+    }
+    const size_t row_bytes = size_t(part.cols) * size;
+    if (part_ != &part || s.row < first_ || s.row >= end_) {
+      part_ = &part, first_ = s.row, end_ = std::min(part.rows, s.row + kPanel);
+      bytes_.resize(std::max(bytes_.size(), kPanel * row_bytes));
+      if (Status read = part.stored->read(first_, end_ - first_, bytes_.data()); !read) {
+        status_ = std::move(read), part_ = nullptr;
+        return nullptr;
+      }
+    }
+    return bytes_.data() + size_t(s.row - first_) * row_bytes;
   }
+  const Status& status() const { return status_; }
+
+ private:
+  std::vector<uint8_t> bytes_;
+  const MatrixPart* part_ = nullptr;
+  int64_t first_ = 0, end_ = 0;
+  Status status_;
 };
 
 SourceRow source_row(std::span<const MatrixPart> parts, int64_t row) {
@@ -235,6 +263,9 @@ class Packer {
     convert(row, row, m_.format(), m_.data.data() + size_t(row) * bytes);
   }
 
+  // Ok, or why rows could not be read: what was packed since then is nothing.
+  const Status& status() const { return reader_.status(); }
+
   void panel(int64_t panel) {
     // In a gate_up matrix even panels are gates and odd ones are ups.
     const int64_t lists = m_.use == WeightUse::gate_up ? 2 : 1, each = m_.rows / lists;
@@ -271,12 +302,14 @@ class Packer {
   // out [cols] = row `row` of the checkpoint in the format; its scale goes to `packed`.
   void convert(int64_t row, int64_t packed, Format format, uint8_t* out) {
     const SourceRow s = source_row(parts_, row);
+    const uint8_t* const from = reader_.bytes_of(s);
+    if (!from) return;
     const size_t cols = size_t(m_.cols);
     float scale = 1;
     if (same_format(s.part->dtype) == format) {
-      std::memcpy(out, s.data(), cols * format_bytes(format));
+      std::memcpy(out, from, cols * format_bytes(format));
     } else {
-      widen(s.data(), s.part->dtype, cols, row_.data());
+      widen(from, s.part->dtype, cols, row_.data());
       if (quantise_ && !s.part->row_largest.empty()) {
         // The largest of the whole row goes along; `out` has room behind the row, which stays 0.
         row_[cols] = s.part->row_largest[size_t(s.row)];
@@ -305,7 +338,9 @@ class Packer {
       rows->read(s.part->first_stored + s.row, to.from(form, 0));
       return to.from(form, s.part->first_col);
     }
-    widen(s.data(), s.part->dtype, size_t(m_.cols), row_.data());
+    if (const uint8_t* const from = reader_.bytes_of(s)) {
+      widen(from, s.part->dtype, size_t(m_.cols), row_.data());
+    }
     if (!all_finite(row_.data(), m_.cols)) {
       int64_t first = bad_row_;
       while (row < first && !bad_row_.compare_exchange_weak(first, row)) {
@@ -427,6 +462,7 @@ class Packer {
     }
   }
 
+  RowReader reader_;
   std::span<const MatrixPart> parts_;
   const std::vector<SegmentPlan>& plans_;
   const decltype(Kernels::quantise) quantise_;
@@ -563,7 +599,10 @@ namespace {
 Status not_finite(std::span<const MatrixPart> parts, int64_t row) {
   const SourceRow s = source_row(parts, row);
   std::vector<float> values(size_t(s.part->cols));
-  widen(s.data(), s.part->dtype, values.size(), values.data());
+  RowReader reader;
+  const uint8_t* const from = reader.bytes_of(s);
+  if (!from) return reader.status();
+  widen(from, s.part->dtype, values.size(), values.data());
   const auto at = std::ranges::find_if(values, [](float v) { return !std::isfinite(v); });
   return Status::invalid(
       (s.part->name.empty() ? "" : "tensor \"" + std::string(s.part->name) + "\": ") + "row " +
@@ -617,7 +656,7 @@ Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightForma
                               Packer(parts, plans, quantise, &bad_row, &m));
   with.pool->run([&](int thread) {
     Packer& packer = packers[size_t(thread)];
-    for (int64_t begin; (begin = next.fetch_add(step)) < items;) {
+    for (int64_t begin; packer.status().ok() && (begin = next.fetch_add(step)) < items;) {
       for (int64_t i = begin; i < std::min(begin + step, items); ++i) {
         if (rows_only) {
           packer.embedding_row(i);
@@ -628,6 +667,9 @@ Status pack_matrix(std::span<const MatrixPart> parts, WeightUse use, WeightForma
     }
   });
   *out = std::move(m);  // with its memory, whatever is in it
+  for (const Packer& packer : packers) {
+    if (!packer.status()) return packer.status();
+  }
   return bad_row < out->rows ? not_finite(parts, bad_row) : Status();
 }
 

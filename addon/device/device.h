@@ -32,7 +32,8 @@ inline constexpr int32_t kMaxStretches = 8;
 // Rows of a stored matrix that are still where they are stored.
 class StoredRows {
  public:
-  // Rows [first, first + n) of a part, of its columns alone, one after another at `to`.
+  // Rows [first, first + n) of a part, of its columns alone, one after another at `to`. Several
+  // threads may read.
   virtual Status read(int64_t first, int64_t n, uint8_t* to) const = 0;
 
  protected:

@@ -81,10 +81,7 @@ class FileCheckpoint final : public Checkpoint {
   bool reads(const StoredTensor&) const override { return true; }
   Status read(const StoredTensor& t, const MatrixRange& range, uint8_t* to) const override {
     const FileBytes* f = file_of(t);
-    if (!f) return Status::internal(t.name + ": of no file");
-    const size_t size = dtype_bytes(t.dtype), row = size_t(t.shape[1]) * size;
-    const size_t first = size_t(range.first_row) * row + size_t(range.first_col) * size;
-    return f->read_pieces(t.data + first, size_t(range.cols) * size, row, size_t(range.rows), to);
+    return f ? read_range(*f, t, range, to) : Status::internal(t.name + ": of no file");
   }
   void will_need(const StoredTensor& t) const override {
     if (const FileBytes* f = file_of(t)) f->will_need(t.data, t.bytes);
@@ -166,6 +163,13 @@ Status Checkpoint::fetch(const StoredTensor& tensor, const MatrixRange& range) c
 
 Status Checkpoint::read(const StoredTensor& tensor, const MatrixRange&, uint8_t*) const {
   return Status::internal(tensor.name + ": is not read as it is stored");
+}
+
+Status read_range(const FileBytes& file, const StoredTensor& t, const MatrixRange& range,
+                  uint8_t* to) {
+  const size_t size = dtype_bytes(t.dtype), row = size_t(t.shape[1]) * size;
+  const size_t first = size_t(range.first_row) * row + size_t(range.first_col) * size;
+  return file.read_pieces(t.data + first, size_t(range.cols) * size, row, size_t(range.rows), to);
 }
 
 uint64_t layout_hash(const Checkpoint& checkpoint) {

@@ -14,6 +14,8 @@
 
 namespace nemotron {
 
+class FileBytes;
+
 struct StoredTensor {
   std::string name;
   std::string dtype_name;  // as the file spells it: "BF16"
@@ -53,7 +55,7 @@ class Checkpoint {
   // The same of a part of a matrix: what else of its rows can be looked at then is undefined.
   virtual Status fetch(const StoredTensor& tensor, const MatrixRange& range) const;
   // Whether the tensor's bytes are in a file as they are, for read(): a part of a matrix, its rows
-  // one after another at `to`. No memory of ours is taken.
+  // one after another at `to`. No memory of ours is taken. Several threads may read.
   virtual bool reads(const StoredTensor&) const { return false; }
   virtual Status read(const StoredTensor& tensor, const MatrixRange& range, uint8_t* to) const;
   // The tensor's codes and scales, where it is stored in groups and `data` is what they widen to;
@@ -66,6 +68,10 @@ class Checkpoint {
   virtual void will_need(const StoredTensor& tensor) const = 0;
   virtual void release(const StoredTensor& tensor) const = 0;
 };
+
+// Checkpoint::read() of a tensor that `file` has as it is.
+Status read_range(const FileBytes& file, const StoredTensor& tensor, const MatrixRange& range,
+                  uint8_t* to);
 
 // Tells checkpoints apart by names, types and shapes of their tensors, in any order; the same on
 // every machine.

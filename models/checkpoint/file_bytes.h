@@ -1,6 +1,7 @@
 // FileBytes: a file at fixed addresses, of which only the parts that were fetched are in memory.
 // The file is read and not mapped: if somebody truncates it meanwhile, fetch() fails, where a
-// mapping would end the process. Owns the file and the memory; movable; one thread.
+// mapping would end the process. Owns the file and the memory; movable; one thread, but for
+// read_pieces().
 #pragma once
 
 #include <cstddef>

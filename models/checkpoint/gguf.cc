@@ -263,6 +263,10 @@ class GgufCheckpoint final : public Checkpoint {
     from.part->file.release(file, stored.bytes);
     return {};
   }
+  bool reads(const StoredTensor& t) const override { return origin_of(t).is_raw; }
+  Status read(const StoredTensor& t, const MatrixRange& range, uint8_t* to) const override {
+    return read_range(origin_of(t).part->file, t, range, to);
+  }
   const GroupedRows* grouped(const StoredTensor& t) const override {
     return rows_[size_t(&t - tensors_.data())].get();
   }

@@ -181,6 +181,66 @@ void test_in_place(const DeviceUnderTest& d, DType dtype, Scale scale, WeightFor
   EXPECT(out.read() == wanted.read());
 }
 
+// Rows of a part that are still in a file.
+class RowsElsewhere final : public StoredRows {
+ public:
+  explicit RowsElsewhere(const MatrixPart& part) : part_(part) {}
+  Status read(int64_t first, int64_t n, uint8_t* to) const override {
+    if (first < 0 || n <= 0 || first + n > part_.rows) return Status::internal("no such rows");
+    if (first + n > left) return Status::invalid("the file ends");
+    const size_t row = size_t(part_.cols) * dtype_bytes(part_.dtype);
+    std::memcpy(to, static_cast<const uint8_t*>(part_.data) + size_t(first) * row, size_t(n) * row);
+    return {};
+  }
+  int64_t left = INT64_MAX;
+
+ private:
+  MatrixPart part_;
+};
+
+// Rows that the device reads itself give the bits of those that lie in memory; rows that cannot be
+// read are an error, and the weight can be packed after it.
+void test_stored_rows(const DeviceUnderTest& d, WeightUse use, DType dtype, WeightFormat format) {
+  OPEN(d);
+  if (!device->reads_rows()) return;
+  if (format == WeightFormat::int8 && !device->packs_groups()) return;
+  Random random(9);
+  const int64_t cols = 96;
+  const HostMatrix first = random_matrix(random, 37, cols, dtype),
+                   second = random_matrix(random, 37, cols, dtype);
+  const MatrixPart there[] = {first.part(), second.part()};
+  RowsElsewhere rows[] = {RowsElsewhere(there[0]), RowsElsewhere(there[1])};
+  MatrixPart elsewhere[] = {there[0], there[1]};
+  for (size_t i = 0; i < 2; ++i) {
+    elsewhere[i].data = nullptr, elsewhere[i].row_stride = 0, elsewhere[i].stored = &rows[i];
+  }
+  Weight w, wanted;
+  REQUIRE_OK(device->pack_weight(there, use, format, &wanted));
+  rows[1].left = 36;
+  EXPECT_ERROR(device->pack_weight(elsewhere, use, format, &w), "the file ends");
+  rows[1].left = INT64_MAX;
+  REQUIRE_OK(device->pack_weight(elsewhere, use, format, &w));
+  EXPECT_EQ(w.bytes, wanted.bytes);
+  Buffer a(device.get(), device->activation_dtype(), {5, cols}, random.normals(5 * cols));
+  if (use == WeightUse::gate_up) {
+    Buffer gain(device.get(), DType::f32, {cols}, random.normals(cols, 0.03f, 0.1f));
+    const Norm norm{.eps = 1e-5f, .gain = gain.tensor()};
+    Buffer x(device.get(), DType::f32, {5, cols}, random.normals(5 * cols));
+    Buffer out(device.get(), device->activation_dtype(), {5, 37}),
+        from_memory(device.get(), device->activation_dtype(), {5, 37});
+    device->mlp_input(out.tensor(), x.tensor(), norm, {w}, Activation::silu_gated);
+    device->mlp_input(from_memory.tensor(), x.tensor(), norm, {wanted}, Activation::silu_gated);
+    REQUIRE_OK(device->sync());
+    EXPECT(out.read() == from_memory.read());
+    return;
+  }
+  Buffer out(device.get(), DType::f32, {5, 74}), from_memory(device.get(), DType::f32, {5, 74});
+  multiply(device.get(), out, a, w);
+  multiply(device.get(), from_memory, a, wanted);
+  REQUIRE_OK(device->sync());
+  EXPECT(out.read() == from_memory.read());
+}
+
 void test_bad_parts(const DeviceUnderTest& d) {
   OPEN(d);
   Random random(7);
@@ -537,6 +597,14 @@ void add_gemm_cases(const DeviceUnderTest& d) {
     test_in_place(d, DType::bf16, Scale::none, WeightFormat::fp8);
     test_in_place(d, DType::fp8_e4m3, Scale::per_row, WeightFormat::stored);
   });
+  for (const auto use : {WeightUse::linear, WeightUse::gate_up}) {
+    const std::string name = use == WeightUse::linear ? "" : " of a gate and its up";
+    add_case(at + "stored rows" + name, [=] {
+      test_stored_rows(d, use, DType::bf16, WeightFormat::stored);
+      test_stored_rows(d, use, DType::f32, WeightFormat::fp8);
+      test_stored_rows(d, use, DType::bf16, WeightFormat::int8);
+    });
+  }
   add_case(at + "pack_weight refuses", [=] { test_bad_parts(d); });
   for (int64_t cols : {1, 15, 16, 17, 64, 100, 333, 2048}) {
     for (const float size : {3.0f, 0.003f}) {
