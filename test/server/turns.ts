@@ -31,3 +31,14 @@ export const longestTurn = async (run: () => Promise<unknown>): Promise<number> 
   isOver = true
   return longest
 }
+
+/** longestTurn() of up to four tries, until one holds the loop for less than `ms`. The first run code that has not been
+ * compiled yet, and the garbage of suites before them in this process may be collected in any. */
+export const longestTurns = async (
+  ms: number,
+  run: () => Promise<unknown>,
+): Promise<readonly number[]> => {
+  const held: number[] = []
+  while (held.length < 4 && (held.at(-1) ?? ms) >= ms) held.push(await longestTurn(run))
+  return held
+}
